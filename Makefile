@@ -1,0 +1,43 @@
+# Everything from a fresh checkout: `make demo` to see it work, `make test` to check it.
+SHELL := /bin/bash
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PYTEST_WORKERS ?= 2
+
+.PHONY: install demo test lint unit bench constraints clean
+.DEFAULT_GOAL := help
+
+help:  ## list the targets
+	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+
+install: $(STAMP)  ## make the environment in .venv
+
+$(STAMP): pyproject.toml constraints.txt
+	@echo "kalshi-platform: making the environment in $(VENV) (first time: about a minute)"
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt uv
+	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[dev]'
+	@touch $(STAMP)
+
+demo: $(STAMP)  ## simulated exchange, three gatherers, merge, lake and Dagster UI; Ctrl-C stops all
+	exec $(BIN)/kalshi-platform up --simulate
+
+test: $(STAMP) lint  ## lint and run the whole suite
+	$(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist loadgroup
+
+lint: $(STAMP)  ## ruff, mypy --strict, import-linter
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(STAMP)  ## the benchmarks, each beside its naive path
+	$(BIN)/kalshi-platform bench --help
+
+constraints:  ## resolve the ranges of pyproject.toml anew into constraints.txt
+	$(BIN)/uv pip compile pyproject.toml --extra dev --no-annotate --no-header --no-emit-index-url --python-version 3.11 --upgrade -o constraints.txt
+
+clean:  ## remove the environment and caches (never ./data)
+	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

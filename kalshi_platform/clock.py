@@ -1,0 +1,43 @@
+"""The only place that asks the machine for the time. Everything is UTC."""
+
+from __future__ import annotations
+
+import threading
+import time
+from datetime import UTC, datetime
+from typing import Protocol
+
+
+class Clock(Protocol):
+    """What time it is and how to wait; tests put a fake in."""
+
+    def now(self) -> datetime:
+        """Return the current time, timezone-aware, UTC."""
+
+    def now_ns(self) -> int:
+        """Return nanoseconds since the Unix epoch."""
+
+    def monotonic(self) -> float:
+        """Return seconds of a clock that never steps back."""
+
+    def wait(self, stop: threading.Event, seconds: float) -> bool:
+        """Wait until `stop` is set or `seconds` passed; return whether it is set."""
+
+
+class SystemClock:
+    """The machine's clock."""
+
+    def now(self) -> datetime:
+        return datetime.now(UTC)
+
+    def now_ns(self) -> int:
+        return time.time_ns()
+
+    def monotonic(self) -> float:
+        return time.monotonic()
+
+    def wait(self, stop: threading.Event, seconds: float) -> bool:
+        return stop.wait(max(0.0, seconds))
+
+
+SYSTEM_CLOCK = SystemClock()

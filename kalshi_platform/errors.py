@@ -1,0 +1,124 @@
+"""Every error this package raises on purpose.
+
+    KalshiPlatformError
+    ├── TransientError              the same call may succeed later
+    │   ├── ConnectionLost          a socket closed, stalled or could not be opened
+    │   ├── RateLimited             HTTP 429, or WebSocket error 27
+    │   ├── ExchangeUnavailable     5xx, or an exchange that says it is inactive
+    │   ├── MarketNotYetVisible     404 shortly after a `created` event
+    │   └── DatabaseUnavailable     the server is away, restarting or refuses connections
+    └── PermanentError              repeating the call changes nothing
+        ├── ConfigurationError      wrong or missing settings, all of them in one message
+        ├── AuthenticationFailed    HTTP 401/403: key, environment or clock
+        ├── RequestRejected         another 4xx
+        ├── UnparsableMessage       bytes of an unknown or broken shape (goes to `dead_letters`)
+        ├── SchemaMismatch          the database was migrated in another mode, or by other files
+        ├── AnotherWriter           a second process holds this gatherer's name
+        ├── LeaseHeld               a second deduplicator holds the production lease
+        ├── OutOfPartitionBounds    a row's time lies outside the configured bounds
+        └── LakeCorrupt             a manifest and its files disagree
+
+Leaves carry facts as attributes, so that callers decide on data and never on message text. Secrets never enter a message.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+
+class KalshiPlatformError(Exception):
+    """Base of the tree."""
+
+
+class TransientError(KalshiPlatformError):
+    """The same call may succeed later."""
+
+
+class PermanentError(KalshiPlatformError):
+    """Repeating the call changes nothing until somebody changes something."""
+
+
+class ConnectionLost(TransientError):
+    """A socket closed, stalled or could not be opened."""
+
+    def __init__(self, what: str, *, close_code: int | None = None) -> None:
+        super().__init__(what)
+        self.close_code = close_code
+
+
+class RateLimited(TransientError):
+    """The account's or the address's budget is spent (HTTP 429; Kalshi sends no Retry-After)."""
+
+
+class ExchangeUnavailable(TransientError):
+    """5xx, or an exchange that says it is inactive."""
+
+    def __init__(self, what: str, *, status: int | None = None) -> None:
+        super().__init__(what)
+        self.status = status
+
+
+class MarketNotYetVisible(TransientError):
+    """404 for a market: normal for a short time after its `created` event."""
+
+    def __init__(self, ticker: str) -> None:
+        super().__init__(f"market {ticker} is not visible over REST (HTTP 404)")
+        self.ticker = ticker
+
+
+class DatabaseUnavailable(TransientError):
+    """The database server is away, restarting or refuses connections."""
+
+
+class ConfigurationError(PermanentError):
+    """Wrong or missing settings; `problems` has one line for each, naming the setting and the remedy."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(self.problems))
+
+
+class AuthenticationFailed(PermanentError):
+    """HTTP 401 or 403. Suspects: the key belongs to another environment, or this machine's clock is off."""
+
+    def __init__(self, what: str, *, status: int) -> None:
+        super().__init__(what)
+        self.status = status
+
+
+class RequestRejected(PermanentError):
+    """A 4xx other than 401, 403, 404-after-created and 429."""
+
+    def __init__(self, what: str, *, status: int, code: str | None = None) -> None:
+        super().__init__(what)
+        self.status = status
+        self.code = code
+
+
+class UnparsableMessage(PermanentError):
+    """Bytes of an unknown or broken shape. `reason` is a short stable word for counters, `detail` is for people."""
+
+    def __init__(self, reason: str, detail: str) -> None:
+        super().__init__(f"{reason}: {detail}")
+        self.reason = reason
+        self.detail = detail
+
+
+class SchemaMismatch(PermanentError):
+    """The database was migrated in another mode, by other files, or not at all."""
+
+
+class AnotherWriter(PermanentError):
+    """A second process holds this gatherer's name."""
+
+
+class LeaseHeld(PermanentError):
+    """A second deduplicator holds the production lease."""
+
+
+class OutOfPartitionBounds(PermanentError):
+    """A row's time lies outside the configured partition bounds."""
+
+
+class LakeCorrupt(PermanentError):
+    """A manifest and its files disagree."""
