@@ -1,0 +1,50 @@
+"""Which rows of different gatherers are the same message.
+
+`seq` is in no identity across gatherers: it counts what one subscription on one connection was sent. Equal deltas
+(same exchange time, ticker, side, price and size) are told apart by `occurrence`, which counts within one stream.
+Every stream is a subsequence of what the exchange published, so its j-th equal row is at most the true j-th: the union
+over streams never holds a row too many, and holds all of them wherever one stream saw the timestamp whole.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Hashable
+
+DELTA_KEY = ("exchange_ts", "ticker", "side", "price_e4", "delta_e2", "occurrence")
+TRADE_KEY = ("exchange_ts", "ticker", "trade_id")
+TICKER_KEY = ("exchange_ts", "ticker", "fingerprint")
+TRADE_WINDOW_US = 60 * 1_000_000
+"""One trade_id is one trade within ± this span, even where two sources disagree on its millisecond."""
+LIFECYCLE_WINDOW_US = 5 * 60 * 1_000_000
+"""Equal lifecycle content within this span is one event (most of them carry no time of their own)."""
+
+
+class OccurrenceCounter:
+    """Counts equal deltas of one stream.
+
+    Two generations of counts are kept, so that memory is bounded by 2 × `generation_size` keys, while a timestamp that
+    comes back a little later (exchange times of one market may step back) still finds its count.
+    """
+
+    def __init__(self, generation_size: int = 65_536) -> None:
+        self._size = generation_size
+        self._young: dict[Hashable, int] = {}
+        self._old: dict[Hashable, int] = {}
+
+    def next(self, exchange_ts_us: int, ticker: str, side: str, price_e4: int, delta_e2: int) -> int:
+        """Return how many equal deltas this stream had before this one."""
+        key = (exchange_ts_us, ticker, side, price_e4, delta_e2)
+        count = self._young.get(key)
+        if count is None:
+            count = self._old.get(key, 0)
+            if len(self._young) >= self._size:
+                self._old, self._young = self._young, {}
+        self._young[key] = count + 1
+        return count
+
+
+def fingerprint(*parts: object) -> int:
+    """Return a signed 64-bit hash of `parts` that is the same in every process and on every machine."""
+    text = "\x1f".join("\x00" if part is None else str(part) for part in parts)
+    return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big", signed=True)

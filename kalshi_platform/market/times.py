@@ -1,0 +1,67 @@
+"""Kalshi's times as microseconds since the Unix epoch (`*_us`); ours as nanoseconds (`*_ns`). All UTC.
+
+Kalshi has sent RFC 3339 text with 0–9 fraction digits, integer milliseconds and integer seconds for the same moment.
+"""
+
+from __future__ import annotations
+
+import re
+from datetime import UTC, datetime, timedelta
+
+from kalshi_platform.errors import UnparsableMessage
+
+US_PER_MS = 1_000
+US_PER_S = 1_000_000
+US_PER_HOUR = 3_600 * US_PER_S
+US_PER_DAY = 24 * US_PER_HOUR
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+# An integer time below this is seconds, from here on milliseconds (10^11 s is the year 5138, 10^11 ms is 1973).
+_SECONDS_LIMIT = 10**11
+_RFC3339 = re.compile(
+    r"(\d{4})-(\d\d)-(\d\d)[Tt ](\d\d):(\d\d):(\d\d)(?:\.(\d{1,9}))?(?:([Zz])|([+-])(\d\d):(\d\d))", re.ASCII
+)
+
+
+def us_from_rfc3339(text: str) -> int:
+    """Return microseconds; digits beyond the sixth are cut. Raises UnparsableMessage("time")."""
+    match = _RFC3339.fullmatch(text)
+    if match is None:
+        raise UnparsableMessage("time", f"{text!r} is not RFC 3339")
+    year, month, day, hour, minute, second, fraction, _zulu, sign, off_hour, off_minute = match.groups()
+    try:
+        moment = datetime(int(year), int(month), int(day), int(hour), int(minute), int(second), tzinfo=UTC)
+        if sign:
+            offset = timedelta(hours=int(off_hour), minutes=int(off_minute))
+            moment = moment - offset if sign == "+" else moment + offset
+    except (ValueError, OverflowError) as error:
+        raise UnparsableMessage("time", f"{text!r}: {error}") from error
+    micro = int((fraction or "").ljust(6, "0")[:6])
+    return us_from_datetime(moment) + micro
+
+
+def us_from_number(value: int) -> int:
+    """Seconds or milliseconds (told apart by size) → microseconds."""
+    if not 0 < value < 10**15:
+        raise UnparsableMessage("time", f"{value} is not a Unix time")
+    return value * US_PER_S if value < _SECONDS_LIMIT else value * US_PER_MS
+
+
+def us_from_datetime(moment: datetime) -> int:
+    """Exact microseconds of an aware datetime."""
+    delta = moment - EPOCH
+    return (delta.days * 86_400 + delta.seconds) * US_PER_S + delta.microseconds
+
+
+def datetime_from_us(value_us: int) -> datetime:
+    """The aware datetime of `value_us`."""
+    return EPOCH + timedelta(microseconds=value_us)
+
+
+def floor_ms(value_us: int) -> int:
+    """Cut microseconds below the millisecond (trades come with ms over WebSocket and µs over REST)."""
+    return value_us - value_us % US_PER_MS
+
+
+def hour_of(moment: datetime) -> datetime:
+    """The start of the UTC hour that holds `moment`."""
+    return moment.astimezone(UTC).replace(minute=0, second=0, microsecond=0)

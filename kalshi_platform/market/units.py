@@ -1,0 +1,115 @@
+"""Exact scaled integers made from Kalshi's decimal strings.
+
+| unit | meaning | range |
+|---|---|---|
+| `price_e4` | 1/10,000 dollar | 0 … 10,000 |
+| `count_e2`, `delta_e2` | 1/100 contract | 64 bit; a delta is signed |
+| `*_e6` | 1/1,000,000 dollar (settlement values, money) | 64 bit |
+
+Nothing here goes through a float. The three readers remember what they have converted, because an exchange with a
+price grid sends few distinct strings; the memory is bounded.
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal, InvalidOperation, localcontext
+
+from kalshi_platform.errors import UnparsableMessage
+
+PRICE_E4_MAX = 10_000
+INT64_MAX = 2**63 - 1
+_CACHE_LIMIT = 65_536
+
+
+def scaled(text: str, digits: int) -> int:
+    """Return `text` × 10^digits as an exact integer.
+
+    Raises UnparsableMessage("number") when the text is no plain decimal number, does not fit 64 bits, or has more
+    decimals than the unit holds.
+    """
+    try:
+        with localcontext() as context:
+            context.prec = 60
+            value = Decimal(text).scaleb(digits)
+            whole = int(value)
+            exact = value == whole
+    except (InvalidOperation, ValueError, OverflowError, TypeError) as error:
+        raise UnparsableMessage("number", f"{text!r} is not a decimal number") from error
+    if not exact:
+        raise UnparsableMessage("number", f"{text!r} has more than {digits} decimals")
+    if abs(whole) > INT64_MAX:
+        raise UnparsableMessage("number", f"{text!r} does not fit 64 bits at {digits} decimals")
+    return whole
+
+
+class _Reader(dict[str, int]):
+    """A bounded memory of exact conversions: `reader[text]` converts once."""
+
+    def __init__(self, digits: int, low: int, high: int, unit: str) -> None:
+        super().__init__()
+        self._digits = digits
+        self._low = low
+        self._high = high
+        self._unit = unit
+
+    def __missing__(self, text: str) -> int:
+        value = scaled(text, self._digits)
+        if not self._low <= value <= self._high:
+            raise UnparsableMessage("range", f"{text!r} is outside {self._low}…{self._high} {self._unit}")
+        if len(self) >= _CACHE_LIMIT:
+            self.clear()
+        self[text] = value
+        return value
+
+
+_PRICES = _Reader(4, 0, PRICE_E4_MAX, "price_e4")
+_COUNTS = _Reader(2, 0, INT64_MAX, "count_e2")
+_DELTAS = _Reader(2, -INT64_MAX, INT64_MAX, "delta_e2")
+
+
+def price_e4(dollars: str) -> int:
+    """`"0.5600"` → 5600. Raises UnparsableMessage outside 0…1 dollar or beyond four decimals."""
+    return _PRICES[dollars]
+
+
+def count_e2(contracts: str) -> int:
+    """`"12.50"` → 1250. Raises UnparsableMessage when negative."""
+    return _COUNTS[contracts]
+
+
+def delta_e2(contracts: str) -> int:
+    """`"-20.00"` → -2000 (signed change of a level)."""
+    return _DELTAS[contracts]
+
+
+def money_e6(dollars: str) -> int:
+    """`"1.0000"` → 1000000."""
+    return scaled(dollars, 6)
+
+
+def price_e4_from_cents(cents: int) -> int:
+    """56 → 5600 (legacy shape). Raises UnparsableMessage outside 0…100."""
+    if not 0 <= cents <= 100:
+        raise UnparsableMessage("range", f"{cents} is not a price in cents")
+    return cents * 100
+
+
+def e2_from_whole(contracts: int) -> int:
+    """100 contracts → 10000 (legacy shape, counts and deltas)."""
+    if abs(contracts) > INT64_MAX // 100:
+        raise UnparsableMessage("range", f"{contracts} contracts do not fit 64 bits at 2 decimals")
+    return contracts * 100
+
+
+def dollars_text(value_e4: int) -> str:
+    """5600 → `"0.5600"`."""
+    sign = "-" if value_e4 < 0 else ""
+    whole, part = divmod(abs(value_e4), 10_000)
+    return f"{sign}{whole}.{part:04d}"
+
+
+def contracts_text(value_e2: int) -> str:
+    """1250 → `"12.50"`."""
+    sign = "-" if value_e2 < 0 else ""
+    whole, part = divmod(abs(value_e2), 100)
+    return f"{sign}{whole}.{part:02d}"
