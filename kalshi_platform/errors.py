@@ -18,7 +18,7 @@
         ├── OutOfPartitionBounds    a row's time lies outside the configured bounds
         └── LakeCorrupt             a manifest and its files disagree
 
-Leaves carry facts as attributes, so that callers decide on data and never on message text. Secrets never enter a message.
+Leaves carry facts as attributes, so that callers decide on data and never on message text. No message holds a secret.
 """
 
 from __future__ import annotations
