@@ -1,0 +1,23 @@
+-- How far the merge has come, and which hours are closed.
+
+CREATE TABLE IF NOT EXISTS merge_cursors (
+  gatherer text PRIMARY KEY,
+  batch_no bigint NOT NULL,
+  merged_at timestamptz NOT NULL DEFAULT now(),
+  rows_read bigint NOT NULL DEFAULT 0,
+  last_error text,
+  last_error_at timestamptz
+);
+COMMENT ON TABLE merge_cursors IS 'The last batch of each gatherer whose rows are in production; moved in the transaction that brings them.';
+
+CREATE TABLE IF NOT EXISTS hour_closes (
+  hour timestamptz PRIMARY KEY,
+  closed_at timestamptz NOT NULL DEFAULT now(),
+  late_rows_at timestamptz,
+  rows jsonb NOT NULL DEFAULT '{}',
+  anchors bigint NOT NULL DEFAULT 0,
+  gatherers_read text[] NOT NULL DEFAULT '{}',
+  gatherers_missed text[] NOT NULL DEFAULT '{}'
+);
+COMMENT ON COLUMN hour_closes.rows IS 'Per table: rows of the hour in production when it was closed.';
+COMMENT ON COLUMN hour_closes.late_rows_at IS 'Set when rows of the hour came after its close: close it again.';
