@@ -1,0 +1,124 @@
+"""Apply the numbered files of `sql/` and refuse to work with a database that is not what they made.
+
+Each file is one transaction and may be applied again (a DBA can run it with `psql -1 -f`); what was applied stands in
+`schema_migrations` with its hash. The mode (native partitions or TimescaleDB) is fixed when a database is made.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, TypeAlias
+
+import kalshi_platform
+from kalshi_platform.errors import SchemaMismatch
+from kalshi_platform.storage.pool import Database, Transaction
+
+DatabaseKind: TypeAlias = Literal["timeseries", "catalog", "production"]
+FOLDERS: dict[DatabaseKind, tuple[str, ...]] = {
+    "timeseries": ("common", "timeseries"),
+    "catalog": ("catalog",),
+    "production": ("common", "catalog", "production"),
+}
+_LOCK = "kalshi-platform migrations"
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class SqlFile:
+    """One numbered file: `name` is its path below `sql/`."""
+
+    name: str
+    text: str
+
+    @property
+    def sha256(self) -> str:
+        return hashlib.sha256(self.text.encode()).hexdigest()
+
+
+@dataclass(frozen=True)
+class Migrated:
+    """What a migration did: files applied now, and the mode of the database ("" for a catalog)."""
+
+    applied: tuple[str, ...]
+    mode: str
+
+
+def sql_root() -> Path:
+    """The folder of the SQL files: inside the installed package, or at the top of a checkout."""
+    package = Path(kalshi_platform.__file__).parent
+    for candidate in (package / "sql", package.parent / "sql"):
+        if (candidate / "common").is_dir():
+            return candidate
+    raise SchemaMismatch(f"the sql/ folder is missing beside {package.name}; reinstall the package")
+
+
+def files_of(kind: DatabaseKind) -> tuple[SqlFile, ...]:
+    """The files of a kind of database in the order in which they apply."""
+    root = sql_root()
+    paths = [path for folder in FOLDERS[kind] for path in sorted((root / folder).glob("*.sql"))]
+    return tuple(SqlFile(f"{path.parent.name}/{path.name}", path.read_text(encoding="utf-8")) for path in paths)
+
+
+def migrate(database: Database, kind: DatabaseKind, *, use_timescale: bool = True) -> Migrated:
+    """Bring `database` up to date. Raises SchemaMismatch when an applied file was changed, or the mode differs."""
+    applied: list[str] = []
+    with database.transaction() as transaction:
+        transaction.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (_LOCK,))
+        transaction.execute(
+            "CREATE TABLE IF NOT EXISTS schema_migrations"
+            " (name text PRIMARY KEY, sha256 text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())"
+        )
+        known = _known(transaction)
+    for file in files_of(kind):
+        if _is_current(database, file, known):
+            continue
+        with database.transaction() as transaction:
+            transaction.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (_LOCK,))
+            if not use_timescale:
+                transaction.execute("SET LOCAL kalshi.use_timescale = 'off'")
+            transaction.execute(file.text)
+            transaction.execute(
+                "INSERT INTO schema_migrations (name, sha256) VALUES (%s, %s) ON CONFLICT DO NOTHING",
+                (file.name, file.sha256),
+            )
+        applied.append(file.name)
+        _log.info("%s: applied %s", database.name, file.name)
+    return Migrated(tuple(applied), check(database, kind))
+
+
+def check(database: Database, kind: DatabaseKind) -> str:
+    """Return the mode of the database ("" for a catalog). Raises SchemaMismatch, naming the remedy."""
+    with database.transaction() as transaction:
+        row = transaction.fetch_one("SELECT to_regclass('schema_migrations') IS NOT NULL")
+        if not row or not row[0]:
+            raise SchemaMismatch(f"database {database.name} is empty; run: kalshi-platform migrate")
+        known = _known(transaction)
+        missing = [file.name for file in files_of(kind) if file.name not in known]
+        if missing:
+            raise SchemaMismatch(f"database {database.name} lacks {', '.join(missing)}; run: kalshi-platform migrate")
+        if kind == "catalog":
+            return ""
+        recorded, actual = transaction.fetch_one("SELECT mode, server_mode() FROM schema_meta") or ("?", "?")
+    if recorded != actual:
+        raise SchemaMismatch(
+            f"database {database.name} was made in mode {recorded}, the server now offers {actual};"
+            " the mode of a database never changes: restore the extension, or start with a new database"
+        )
+    return str(recorded)
+
+
+def _known(transaction: Transaction) -> dict[str, str]:
+    return dict(transaction.fetch_all("SELECT name, sha256 FROM schema_migrations"))
+
+
+def _is_current(database: Database, file: SqlFile, known: dict[str, str]) -> bool:
+    recorded = known.get(file.name)
+    if recorded is not None and recorded != file.sha256:
+        raise SchemaMismatch(
+            f"database {database.name}: {file.name} was changed after it had been applied;"
+            " restore the file and put the change into a new numbered file"
+        )
+    return recorded is not None

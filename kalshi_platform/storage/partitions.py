@@ -1,0 +1,66 @@
+"""Partitions before rows: ahead of the clock, and for any moment within the configured bounds."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+
+from kalshi_platform.clock import Clock
+from kalshi_platform.market.times import US_PER_HOUR, datetime_from_us, us_from_datetime
+from kalshi_platform.storage.pool import Database, Transaction
+
+
+@dataclass(frozen=True)
+class PartitionBounds:
+    """Which exchange times are believable. Kalshi opened in June 2021."""
+
+    earliest: datetime = datetime(2021, 1, 1, tzinfo=UTC)
+    ahead: timedelta = timedelta(hours=48)
+
+
+class PartitionKeeper:
+    """Makes the partitions that rows need; remembers those it has made."""
+
+    def __init__(self, database: Database, bounds: PartitionBounds, clock: Clock) -> None:
+        self._database = database
+        self._bounds = bounds
+        self._clock = clock
+        self._known: set[tuple[str, int]] = set()
+        self._lock = threading.Lock()
+
+    def bounds_us(self) -> tuple[int, int]:
+        """Inclusive lower and exclusive upper limit of times that are accepted now."""
+        return us_from_datetime(self._bounds.earliest), us_from_datetime(self._clock.now() + self._bounds.ahead)
+
+    def ensure_hours(self, table: str, times_us: Iterable[int]) -> int:
+        """Make the partitions of `table` for these moments, in a transaction of its own; return how many were made."""
+        hours = {moment // US_PER_HOUR for moment in times_us}
+        with self._lock:
+            missing = sorted(hour for hour in hours if (table, hour) not in self._known)
+            if not missing:
+                return 0
+            made = 0
+            with self._database.transaction() as transaction:
+                for hour in missing:
+                    moment = datetime_from_us(hour * US_PER_HOUR)
+                    made += ensure(transaction, table, moment, moment)
+            self._known.update((table, hour) for hour in missing)
+            return made
+
+    def ensure_ahead(self, tables: Iterable[str], hours: int = 3) -> int:
+        """Make the partitions of the running hour and the next ones."""
+        now_us = us_from_datetime(self._clock.now())
+        return sum(
+            self.ensure_hours(table, [now_us + offset * US_PER_HOUR for offset in range(-1, hours + 1)])
+            for table in tables
+        )
+
+
+def ensure(transaction: Transaction, table: str, low: datetime, high: datetime) -> int:
+    """Make the partitions of `table` that hold [low, high]; return how many were made."""
+    row = transaction.fetch_one(
+        "SELECT ensure_partitions(%(table)s, %(low)s, %(high)s)", {"table": table, "low": low, "high": high}
+    )
+    return int(row[0]) if row else 0
