@@ -1,0 +1,42 @@
+"""Free TCP ports on the loopback interface."""
+
+from __future__ import annotations
+
+import socket
+
+LOOPBACK = "127.0.0.1"
+
+
+def free_ports(count: int) -> tuple[int, ...]:
+    """Return `count` different ports that nobody listened on a moment ago.
+
+    All are held open until the last one is known, so no two are equal. Somebody else may take one before its user does:
+    whoever binds it must be ready to ask again.
+    """
+    held: list[socket.socket] = []
+    try:
+        for _ in range(count):
+            sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+            held.append(sock)
+            sock.bind((LOOPBACK, 0))
+        return tuple(int(sock.getsockname()[1]) for sock in held)
+    finally:
+        for sock in held:
+            sock.close()
+
+
+def free_port() -> int:
+    """Return one port that nobody listened on a moment ago."""
+    return free_ports(1)[0]
+
+
+def is_free(port: int) -> bool:
+    """Return whether a server could listen on this loopback port now."""
+    with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as sock:
+        # Servers set it, so a port whose last connections are in TIME_WAIT counts as free.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            sock.bind((LOOPBACK, port))
+        except OSError:
+            return False
+    return True

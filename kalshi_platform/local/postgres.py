@@ -1,0 +1,328 @@
+"""An embedded PostgreSQL server: the wheel's programs, started and stopped by us.
+
+TCP on the loopback interface only, a port of its own, scram-sha-256 with a generated password. For root it runs as
+`nobody`. The server is not our child: it outlives a killed parent, and the next start on the same folder adopts it.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import signal
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from types import TracebackType
+
+from kalshi_platform.errors import AnotherWriter, ConfigurationError, DatabaseUnavailable
+from kalshi_platform.local import postgres_files, processes
+from kalshi_platform.local.file_lock import FileLock
+from kalshi_platform.local.identity import Identity
+from kalshi_platform.local.ports import LOOPBACK, free_port, is_free
+from kalshi_platform.local.postgres_binaries import SHARED_ROOTS, find_programs
+from kalshi_platform.local.postgres_cluster import check_version, make_cluster
+from kalshi_platform.local.postgres_files import ServerState
+
+USER = "kalshi"
+# A start that finds its port taken by somebody else in the same moment tries another one.
+_START_ATTEMPTS = 5
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class PostgresSettings:
+    """Tuning for several servers on one laptop. Durability stays on; only tests have a reason to turn `fsync` off."""
+
+    port: int | None = None  # None: the port of the last start, else a free one
+    shared_buffers: str = "128MB"
+    max_connections: int = 60
+    max_wal_size: str = "1GB"
+    checkpoint_timeout: str = "10min"
+    fsync: bool = True
+    start_timeout_s: int = 120  # crash recovery of a busy server takes tens of seconds
+    stop_timeout_s: int = 60
+    extra: Mapping[str, str] = field(default_factory=dict)  # any other postgresql.conf setting
+    shared_roots: Sequence[Path] = SHARED_ROOTS
+
+    def options(self) -> tuple[str, ...]:
+        """Return `name=value` for each server setting, the port excepted."""
+        on_disk = "on" if self.fsync else "off"
+        values = {
+            "listen_addresses": LOOPBACK,
+            "unix_socket_directories": "",
+            "shared_buffers": self.shared_buffers,
+            "max_connections": str(self.max_connections),
+            "max_wal_size": self.max_wal_size,
+            "min_wal_size": "160MB",
+            "checkpoint_timeout": self.checkpoint_timeout,
+            "checkpoint_completion_target": "0.9",
+            "fsync": on_disk,
+            "full_page_writes": on_disk,
+            "synchronous_commit": on_disk,
+            # Partitioned tables take a lock for each partition that a statement touches.
+            "max_locks_per_transaction": "256",
+            "jit": "off",
+            "timezone": "UTC",
+            "log_timezone": "UTC",
+            "log_line_prefix": "%m [%p] %d ",
+            **self.extra,
+        }
+        return tuple(f"{name}={value}" for name, value in values.items())
+
+
+class PostgresServer:
+    """One server on one data folder. `name` is for people; `data_dir` may lie anywhere (see postgres_files).
+
+    Only one living process manages a data folder: start() raises AnotherWriter while another one does.
+    """
+
+    def __init__(self, data_dir: Path, name: str, settings: PostgresSettings | None = None) -> None:
+        self.data_dir = data_dir.absolute()
+        self.name = name
+        self.settings = settings or PostgresSettings()
+        self.log_file = self.data_dir / "server.log"
+        self._lock = FileLock(self.data_dir / ".lock")
+        self._owns = False
+        self._cluster: Path | None = None
+        self._identity: Identity | None = None
+        self._programs: Path | None = None
+        self._state: ServerState | None = None
+
+    def start(self) -> None:
+        """Start the server, or adopt the one that an earlier, killed process left running; returns when it answers.
+
+        Raises AnotherWriter, ConfigurationError (wrong place or version) or DatabaseUnavailable (with the log's end).
+        """
+        if self._owns and self.is_running():
+            return
+        postgres_files.make_data_dir(self.data_dir)
+        if not self._owns and not self._lock.acquire(wait=False):
+            raise AnotherWriter(
+                f"the database server {self.name} in {self.data_dir} is managed by another living process"
+            )
+        self._owns = True
+        try:
+            self._cluster, self._identity = postgres_files.find_cluster(self.data_dir, self.settings.shared_roots)
+            self._programs = find_programs(self._identity, self.settings.shared_roots)
+            self._state = self._initialised(self._cluster)
+            if not self._adopted():
+                self._launch()
+        except BaseException:
+            self.release()
+            raise
+
+    def stop(self, mode: str = "fast") -> None:
+        """Stop the server (`smart`, `fast` or `immediate`), kill it if it does not obey, and give up the folder."""
+        try:
+            if self._owns and self.is_running():
+                timeout_s = self.settings.stop_timeout_s
+                result = self._control("stop", "-m", mode, "-w", "-t", str(timeout_s), timeout_s=timeout_s + 10)
+                if result != 0 and self.is_running():
+                    log.warning("database server %s did not stop within %d s: killing it", self.name, timeout_s)
+                    self._kill()
+                log.info("database server %s stopped", self.name)
+        finally:
+            self.release()
+
+    def release(self) -> None:
+        """Give up the folder and leave the server running; a later start() anywhere adopts it."""
+        self._lock.release()
+        self._owns = False
+
+    def is_running(self) -> bool:
+        """Return whether the server of this folder runs (it may still be in recovery)."""
+        return self._postmaster() is not None
+
+    @property
+    def port(self) -> int:
+        """The TCP port on the loopback interface."""
+        return self._known_state().port
+
+    @property
+    def cluster(self) -> Path:
+        """The folder of the database files (PGDATA)."""
+        if self._cluster is None:
+            raise DatabaseUnavailable(f"database server {self.name} was not started")
+        return self._cluster
+
+    def url(self, database: str) -> str:
+        """Return the libpq URL of a database, with the password: never log it."""
+        state = self._known_state()
+        return f"postgresql://{USER}:{state.password}@{LOOPBACK}:{state.port}/{database}"
+
+    def create_database(self, name: str) -> None:
+        """Create a database unless it is there."""
+        result = self._sql(
+            "SELECT format('CREATE DATABASE %I', :'name')"
+            " WHERE NOT EXISTS (SELECT FROM pg_database WHERE datname = :'name') \\gexec\n",
+            name=name,
+        )
+        if result is not None and "already exists" not in result:
+            raise DatabaseUnavailable(f"database {name} could not be created on server {self.name}: {result}")
+
+    def __enter__(self) -> PostgresServer:
+        self.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.stop()
+
+    # -- making the cluster ---------------------------------------------------------------------------------------
+
+    def _initialised(self, cluster: Path) -> ServerState:
+        """Return the remembered state, making the database files first when there are none."""
+        identity, programs = self._started_parts()
+        state = postgres_files.load_state(self.data_dir)
+        if (cluster / "PG_VERSION").exists():
+            if state is None:
+                raise ConfigurationError(
+                    [f"{self.data_dir / 'server.json'} with the password is gone, but {cluster} holds databases"]
+                )
+            check_version(cluster, identity, programs)
+            return state
+        state = ServerState(port=self.settings.port or free_port(), password=secrets.token_urlsafe(24))
+        # The password is on disk before the files that need it; whole files appear by one rename.
+        postgres_files.save_state(self.data_dir, state)
+        make_cluster(
+            cluster,
+            identity,
+            programs,
+            USER,
+            state.password,
+            sync=self.settings.fsync,
+            timeout_s=self.settings.start_timeout_s,
+        )
+        postgres_files.remember_cluster(self.data_dir, cluster)
+        return state
+
+    # -- starting -------------------------------------------------------------------------------------------------
+
+    def _adopted(self) -> bool:
+        """Take over a running server when it answers and was started with the same settings; else stop it."""
+        running = self._postmaster()
+        if running is None:
+            self._clear_remains()
+            return False
+        state = self._known_state()
+        pid, port = running
+        wanted = self.settings.port
+        if port == state.port and state.options == self.settings.options() and wanted in (None, port):
+            # A server in crash recovery says so to every question: it is ours, only not ready.
+            answers = processes.wait_until(
+                lambda: self._sql("SELECT 1;") is None or not self.is_running(), self.settings.start_timeout_s
+            )
+            if answers and self.is_running():
+                log.info("database server %s was still running (pid %d, port %d): adopted", self.name, pid, port)
+                return True
+        log.info("database server %s was still running with other settings: restarting it", self.name)
+        self._control("stop", "-m", "fast", "-w", "-t", str(self.settings.stop_timeout_s), timeout_s=None)
+        self._kill()
+        return False
+
+    def _launch(self) -> None:
+        options = self.settings.options()
+        postgres_files.rotate_log(self.log_file)
+        arguments = " ".join(f"-c {_shell_quoted(option)}" for option in options)
+        for _ in range(_START_ATTEMPTS):
+            state = self._known_state()
+            port = self.settings.port or (state.port if is_free(state.port) else free_port())
+            self._state = replace(state, port=port, options=options)
+            postgres_files.save_state(self.data_dir, self._state)
+            log_start = self.log_file.stat().st_size if self.log_file.exists() else 0
+            seconds = self.settings.start_timeout_s
+            result = self._control("start", "-w", "-t", str(seconds), "-o", f"-p {port} {arguments}", timeout_s=None)
+            if result == 0:
+                log.info("database server %s listens on %s:%d", self.name, LOOPBACK, port)
+                return
+            said = self._log_since(log_start)
+            if "could not bind" not in said or self.settings.port is not None:
+                self._kill()
+                raise DatabaseUnavailable(
+                    f"database server {self.name} did not start: {said[-1500:]} ({self.log_file})"
+                )
+        raise DatabaseUnavailable(f"database server {self.name} found no free port in {_START_ATTEMPTS} attempts")
+
+    def _control(self, *arguments: str, timeout_s: float | None) -> int:
+        """Run pg_ctl. Its output, and the server's for as long as it lives, goes to the log file, which stays ours."""
+        identity, programs = self._started_parts()
+        with self.log_file.open("ab") as output:
+            self.log_file.chmod(0o600)
+            return identity.run(
+                [str(programs / "pg_ctl"), "-D", str(self.cluster), *arguments], output=output, timeout_s=timeout_s
+            ).returncode
+
+    # -- looking at what runs -------------------------------------------------------------------------------------
+
+    def _postmaster(self) -> tuple[int, int] | None:
+        """Return (pid, port) of the living server of this folder; a pid that another program took over is not one."""
+        if self._cluster is None:
+            return None
+        try:
+            lines = (self._cluster / "postmaster.pid").read_text().splitlines()
+            pid, port = abs(int(lines[0])), int(lines[3])
+        except (OSError, ValueError, IndexError):
+            return None
+        if not processes.is_alive(pid):
+            return None
+        folder = processes.working_directory(pid)
+        if folder is not None and folder != self._cluster.resolve():
+            return None
+        return pid, port
+
+    def _clear_remains(self) -> None:
+        """After a killed server: see that its processes are gone, then drop a pid file that would hinder the start.
+
+        PostgreSQL checks the pid itself, but takes a zombie, or a stranger with the same number, for the old server.
+        """
+        if not processes.PROC.is_dir():
+            return
+        folder = self.cluster.resolve()
+        if not processes.wait_until(lambda: not processes.working_in(folder), 10):
+            log.warning("killing processes that a dead database server %s left behind", self.name)
+            processes.send(processes.working_in(folder), signal.SIGKILL)
+            if not processes.wait_until(lambda: not processes.working_in(folder), 10):
+                raise DatabaseUnavailable(f"processes of a dead database server {self.name} do not end")
+        (self.cluster / "postmaster.pid").unlink(missing_ok=True)
+
+    def _kill(self) -> None:
+        running = self._postmaster()
+        if running is not None:
+            processes.send([running[0]], signal.SIGKILL)
+            processes.wait_until(lambda: not self.is_running(), 10)
+            self._clear_remains()
+
+    def _sql(self, statement: str, **variables: str) -> str | None:
+        """Run SQL in database `postgres`; return None, or what went wrong."""
+        identity, programs = self._started_parts()
+        argv = [str(programs / "psql"), "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1"]
+        for name, value in variables.items():
+            argv += ["-v", f"{name}={value}"]
+        state = self._known_state()
+        connection = {"PGHOST": LOOPBACK, "PGPORT": str(state.port), "PGUSER": USER, "PGDATABASE": "postgres"}
+        result = identity.run(
+            argv, env={**connection, "PGPASSWORD": state.password, "PGCONNECT_TIMEOUT": "10"}, stdin=statement
+        )
+        return None if result.returncode == 0 else result.stdout.strip()
+
+    def _log_since(self, offset: int) -> str:
+        with self.log_file.open("rb") as file:
+            file.seek(offset)
+            return file.read().decode(errors="replace").strip()
+
+    def _known_state(self) -> ServerState:
+        if self._state is None:
+            raise DatabaseUnavailable(f"database server {self.name} was not started")
+        return self._state
+
+    def _started_parts(self) -> tuple[Identity, Path]:
+        if self._identity is None or self._programs is None:
+            raise DatabaseUnavailable(f"database server {self.name} was not started")
+        return self._identity, self._programs
+
+
+def _shell_quoted(option: str) -> str:
+    """Quote for the shell line that pg_ctl builds from `-o`."""
+    return "'" + option.replace("'", "'\\''") + "'"

