@@ -61,6 +61,28 @@ def with_environment(variable: str, matches: Callable[[str], bool]) -> set[int]:
     return found
 
 
+def started_at(pid: int) -> int | None:
+    """Return when the process started, in clock ticks since boot: with the pid it names one process for ever."""
+    fields = _stat_fields(pid)
+    return int(fields[19]) if len(fields) > 19 else None
+
+
+def descendants(ancestors: Iterable[int]) -> set[int]:
+    """Return the living children of some processes, their children, and so on, as far as none between has died."""
+    children: dict[int, list[int]] = {}
+    for candidate in _pids():
+        fields = _stat_fields(candidate)
+        if len(fields) > 1:
+            children.setdefault(int(fields[1]), []).append(candidate)
+    found: set[int] = set()
+    waiting = list(ancestors)
+    while waiting:
+        fresh = [child for child in children.get(waiting.pop(), []) if child not in found]
+        found.update(fresh)
+        waiting += fresh
+    return {child for child in found if is_alive(child)}
+
+
 def process_group(pid: int) -> int | None:
     """Return the process group of a living process."""
     try:
