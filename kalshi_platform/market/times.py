@@ -17,6 +17,9 @@ US_PER_DAY = 24 * US_PER_HOUR
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # An integer time below this is seconds, from here on milliseconds (10^11 s is the year 5138, 10^11 ms is 1973).
 _SECONDS_LIMIT = 10**11
+# Thousands of messages share one second: its conversion is remembered, only the fraction is read anew.
+_SECONDS: dict[str, int] = {}
+_SECONDS_KEPT = 4_096
 _RFC3339 = re.compile(
     r"(\d{4})-(\d\d)-(\d\d)[Tt ](\d\d):(\d\d):(\d\d)(?:\.(\d{1,9}))?(?:([Zz])|([+-])(\d\d):(\d\d))", re.ASCII
 )
@@ -24,9 +27,20 @@ _RFC3339 = re.compile(
 
 def us_from_rfc3339(text: str) -> int:
     """Return microseconds; digits beyond the sixth are cut. Raises UnparsableMessage("time")."""
+    whole_second = _SECONDS.get(text[:19])
+    if whole_second is not None and text[-1] == "Z":
+        digits = text[20:-1]
+        if len(text) == 20:
+            return whole_second
+        if text[19] == "." and len(digits) <= 9 and digits.isascii() and digits.isdigit():
+            return whole_second + int(digits[:6].ljust(6, "0"))
+    return _us_from_rfc3339(text)
+
+
+def _us_from_rfc3339(text: str) -> int:
     match = _RFC3339.fullmatch(text)
     if match is None:
-        raise UnparsableMessage("time", f"{text!r} is not RFC 3339")
+        raise UnparsableMessage("time", f"{text[:80]!r} is not RFC 3339")
     year, month, day, hour, minute, second, fraction, _zulu, sign, off_hour, off_minute = match.groups()
     try:
         moment = datetime(int(year), int(month), int(day), int(hour), int(minute), int(second), tzinfo=UTC)
@@ -36,7 +50,12 @@ def us_from_rfc3339(text: str) -> int:
     except (ValueError, OverflowError) as error:
         raise UnparsableMessage("time", f"{text!r}: {error}") from error
     micro = int((fraction or "").ljust(6, "0")[:6])
-    return us_from_datetime(moment) + micro
+    whole_second = us_from_datetime(moment)
+    if not sign:
+        if len(_SECONDS) >= _SECONDS_KEPT:
+            _SECONDS.clear()
+        _SECONDS[text[:19]] = whole_second
+    return whole_second + micro
 
 
 def us_from_number(value: int) -> int:

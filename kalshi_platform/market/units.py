@@ -12,34 +12,34 @@ price grid sends few distinct strings; the memory is bounded.
 
 from __future__ import annotations
 
-from decimal import Decimal, InvalidOperation, localcontext
+import re
 
 from kalshi_platform.errors import UnparsableMessage
 
 PRICE_E4_MAX = 10_000
 INT64_MAX = 2**63 - 1
 _CACHE_LIMIT = 65_536
+# Bounded, so that a hostile text of a million digits costs nothing.
+_PLAIN_DECIMAL = re.compile(r"([+-]?)([0-9]{1,40})(?:\.([0-9]{0,40}))?")
 
 
 def scaled(text: str, digits: int) -> int:
     """Return `text` × 10^digits as an exact integer.
 
-    Raises UnparsableMessage("number") when the text is no plain decimal number, does not fit 64 bits, or has more
-    decimals than the unit holds.
+    Raises UnparsableMessage("number") when the text is no plain decimal number (no exponent, blank or underscore), does
+    not fit 64 bits, or has more decimals than the unit holds (zeros at the end do not count).
     """
-    try:
-        with localcontext() as context:
-            context.prec = 60
-            value = Decimal(text).scaleb(digits)
-            whole = int(value)
-            exact = value == whole
-    except (InvalidOperation, ValueError, OverflowError, TypeError) as error:
-        raise UnparsableMessage("number", f"{text!r} is not a decimal number") from error
-    if not exact:
+    match = _PLAIN_DECIMAL.fullmatch(text)
+    if match is None:
+        raise UnparsableMessage("number", f"{text[:80]!r} is not a decimal number")
+    sign, whole, fraction = match.groups()
+    fraction = (fraction or "").rstrip("0")
+    if len(fraction) > digits:
         raise UnparsableMessage("number", f"{text!r} has more than {digits} decimals")
-    if abs(whole) > INT64_MAX:
+    value = int(whole + fraction.ljust(digits, "0"))
+    if value > INT64_MAX:
         raise UnparsableMessage("number", f"{text!r} does not fit 64 bits at {digits} decimals")
-    return whole
+    return -value if sign == "-" else value
 
 
 class _Reader(dict[str, int]):

@@ -21,3 +21,12 @@ CREATE TABLE IF NOT EXISTS hour_closes (
 );
 COMMENT ON COLUMN hour_closes.rows IS 'Per table: rows of the hour in production when it was closed.';
 COMMENT ON COLUMN hour_closes.late_rows_at IS 'Set when rows of the hour came after its close: close it again.';
+
+CREATE TABLE IF NOT EXISTS hour_activity (
+  hour timestamptz NOT NULL,
+  table_name text NOT NULL,
+  rows_inserted bigint NOT NULL,
+  last_merged_at timestamptz NOT NULL,
+  PRIMARY KEY (hour, table_name)
+);
+COMMENT ON TABLE hour_activity IS 'Which hours got rows, and when last; an hour whose last_merged_at is later than its closed_at must be closed again.';
