@@ -1,6 +1,6 @@
 """A child and everything that descends from it, found even after the processes between have died.
 
-Every child is started with FAMILY_VARIABLE = "KEY.RUN/NAME" in its environment, which its descendants inherit: KEY names
+Every child is started with FAMILY_VARIABLE = "KEY.RUN/NAME" in its environment, which descendants inherit: KEY names
 the folder of the stack, RUN one life of the process that manages it.
 """
 
@@ -47,10 +47,10 @@ class Family:
         """Kill every member, until no new ones turn up."""
         for _ in range(20):
             members = self.members()
-            if not members:
-                return
             if self._leads():
                 signal_group(self.leader, signal.SIGKILL)
+            if not members:
+                return
             processes.send(members, signal.SIGKILL)
             processes.wait_until(partial(_none_alive, members), 2)
 

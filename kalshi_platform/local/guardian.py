@@ -2,9 +2,9 @@
 
 Runs as a process of its own: `python -m kalshi_platform.local.guardian`. It reads one JSON line for each started child
 from its standard input, whose other end the parent holds: the kernel closes that end however the parent dies. After
-`done` it leaves; at an end of input without `done` it asks every family to stop, and kills what is still there after the
-longest of their timeouts. A death signal (PR_SET_PDEATHSIG) would not do: it reaches children only, not the runs that
-Dagster starts, and it also fires when merely the thread ends that started the child.
+`done` it leaves; at an end of input without `done` it asks every family to stop, and kills what is still there after
+the longest of their timeouts. A death signal (PR_SET_PDEATHSIG) would not do: it reaches children only, not the runs
+that Dagster starts, and it also fires when merely the thread ends that started the child.
 """
 
 from __future__ import annotations

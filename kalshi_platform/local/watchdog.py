@@ -1,0 +1,171 @@
+"""Revives Dagster where its own sensors cannot: when the process that should run them is gone.
+
+`dagster dev` does not replace a code server that died, and with it all sensors are silent, the supervising one included.
+A reload of the code location brings it back in seconds; when that does not help, Dagster is started anew.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import Enum
+from typing import Any
+from urllib.parse import urlsplit
+
+from kalshi_platform.clock import SYSTEM_CLOCK, Clock
+from kalshi_platform.errors import KalshiPlatformError, TransientError
+
+log = logging.getLogger(__name__)
+
+RELOAD_MUTATION = """
+mutation Reload($location: String!) {
+  reloadRepositoryLocation(repositoryLocationName: $location) {
+    __typename
+    ... on WorkspaceLocationEntry {
+      loadStatus
+      locationOrLoadError { __typename ... on PythonError { message } }
+    }
+    ... on Error { message }
+  }
+}
+"""
+
+
+class Action(Enum):
+    """What the watchdog does about a silence."""
+
+    NOTHING = "nothing"
+    RELOAD = "reload the code location"
+    RESTART = "restart Dagster"
+
+
+@dataclass(frozen=True, slots=True)
+class WatchdogSettings:
+    """All in seconds. The supervisor beats every 5 to 10 s; a reload works within 4 s, a start within 15 to 60 s."""
+
+    reload_after_s: float = 45.0
+    restart_after_s: float = 120.0
+    reload_grace_s: float = 40.0
+    restart_grace_s: float = 120.0
+    check_every_s: float = 10.0
+
+
+class ReloadFailed(TransientError):
+    """Dagster did not answer the reload, or could not load the code."""
+
+
+def decide(
+    silent_s: float, last_action: Action, since_action_s: float, settings: WatchdogSettings | None = None
+) -> Action:
+    """Say what to do about a supervisor whose last heartbeat is `silent_s` old.
+
+    `last_action` was taken `since_action_s` ago and gets its grace time to work. The first start counts as RESTART.
+    """
+    settings = settings or WatchdogSettings()
+    if silent_s < settings.reload_after_s:
+        return Action.NOTHING
+    if last_action is Action.RESTART and since_action_s < settings.restart_grace_s:
+        return Action.NOTHING
+    if last_action is Action.RELOAD and since_action_s < settings.reload_grace_s:
+        # A reload asked for at the very end of the patience is still given its time.
+        return Action.NOTHING
+    return Action.RESTART if silent_s >= settings.restart_after_s else Action.RELOAD
+
+
+class Watchdog:
+    """Looks at the heartbeat and acts. Construct it when Dagster was started; call tick() about every second."""
+
+    def __init__(
+        self,
+        heartbeat_age_s: Callable[[], float | None],
+        reload: Callable[[], None],
+        restart: Callable[[], None],
+        *,
+        settings: WatchdogSettings | None = None,
+        clock: Clock = SYSTEM_CLOCK,
+    ) -> None:
+        """Take what is done on silence.
+
+        `heartbeat_age_s` returns None while no heartbeat was ever written; an error it raises (the database is away)
+        decides nothing. Errors of `reload` and `restart` are logged.
+        """
+        self._heartbeat_age_s = heartbeat_age_s
+        self._reload = reload
+        self._restart = restart
+        self._settings = settings or WatchdogSettings()
+        self._clock = clock
+        self._started_at = clock.monotonic()
+        self._last_action = Action.RESTART
+        self._acted_at = self._started_at
+        self._checked_at = self._started_at
+        self._checked_wall_ns = clock.now_ns()
+
+    def tick(self) -> Action:
+        """Check when it is time to, act on it, and return what was done."""
+        now = self._clock.monotonic()
+        passed_s = now - self._checked_at
+        if passed_s < self._settings.check_every_s:
+            return Action.NOTHING
+        passed_wall_s = (self._clock.now_ns() - self._checked_wall_ns) / 1e9
+        self._checked_at, self._checked_wall_ns = now, self._clock.now_ns()
+        if passed_wall_s - passed_s > self._settings.reload_after_s / 2:
+            # The machine slept, or its clock was set: heartbeats look old that are not. Let everybody wake up first.
+            log.info("the clock stepped by %.0f s: waiting for new heartbeats", passed_wall_s - passed_s)
+            self._last_action, self._acted_at = Action.RELOAD, now
+            return Action.NOTHING
+        try:
+            age_s = self._heartbeat_age_s()
+        except KalshiPlatformError as error:
+            log.warning("the supervisor's heartbeat cannot be read: %s", error)
+            return Action.NOTHING
+        silent_s = now - self._started_at if age_s is None else age_s
+        action = decide(silent_s, self._last_action, now - self._acted_at, self._settings)
+        if action is not Action.NOTHING:
+            log.warning("the supervisor has been silent for %.0f s: %s", silent_s, action.value)
+            try:
+                (self._reload if action is Action.RELOAD else self._restart)()
+            except (KalshiPlatformError, OSError) as error:
+                log.warning("could not %s: %s", action.value, error)
+            # Its grace begins when it is done: stopping Dagster takes up to half a minute.
+            self._last_action, self._acted_at = action, self._clock.monotonic()
+        return action
+
+
+def reload_code_location(webserver_url: str, location: str, *, timeout_s: float = 30.0) -> None:
+    """Ask Dagster's webserver to start a new code server for `location`. Raises ReloadFailed."""
+    address = urlsplit(webserver_url)
+    kind = http.client.HTTPSConnection if address.scheme == "https" else http.client.HTTPConnection
+    connection = kind(address.hostname or "127.0.0.1", address.port, timeout=timeout_s)
+    try:
+        body = json.dumps({"query": RELOAD_MUTATION, "variables": {"location": location}})
+        connection.request("POST", f"{address.path.rstrip('/')}/graphql", body, {"Content-Type": "application/json"})
+        response = connection.getresponse()
+        text = response.read()
+    except (OSError, http.client.HTTPException) as error:
+        raise ReloadFailed(f"Dagster's webserver does not answer: {error}") from error
+    finally:
+        connection.close()
+    if response.status != 200:
+        raise ReloadFailed(f"Dagster's webserver answered the reload with HTTP {response.status}")
+    try:
+        problem = _problem(json.loads(text))
+    except (ValueError, TypeError, AttributeError, KeyError) as error:
+        raise ReloadFailed(f"Dagster's webserver answered the reload with something else: {text[:200]!r}") from error
+    if problem is not None:
+        raise ReloadFailed(f"code location {location} was not reloaded: {problem}")
+
+
+def _problem(answer: dict[str, Any]) -> str | None:
+    """Return what a GraphQL answer complains about, or None after a successful reload."""
+    if answer.get("errors"):
+        return str(answer["errors"][0]["message"])
+    result = answer["data"]["reloadRepositoryLocation"]
+    if result["__typename"] != "WorkspaceLocationEntry":
+        return str(result.get("message", result["__typename"]))
+    loaded = result["locationOrLoadError"]
+    if loaded is not None and loaded["__typename"] == "PythonError":
+        return str(loaded["message"])
+    return None
