@@ -1,0 +1,339 @@
+"""The only reader of the environment: variables (and `.env` in the working folder) → frozen settings per room.
+
+Every loader reports all wrong and missing settings in one ConfigurationError. Nothing is read at import. A loader that
+is given `environ` reads that mapping and nothing else; without it, the process's environment wins over `.env`.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from dotenv import dotenv_values
+
+from kalshi_platform.deduplicator.settings import DeduplicatorSettings, GathererSource
+from kalshi_platform.errors import ConfigurationError
+from kalshi_platform.exchange.settings import ExchangeSettings
+from kalshi_platform.gatherer.settings import GathererSettings, MarketFilter
+from kalshi_platform.lake.settings import LakeSettings
+from kalshi_platform.storage.partitions import PartitionBounds
+
+DEFAULT_REST_URL = "https://external-api.kalshi.com/trade-api/v2"
+DEFAULT_WS_URL = "wss://external-api-ws.kalshi.com/trade-api/ws/v2"
+DEFAULT_GATHERERS = ("g1", "g2", "g3")
+DEFAULT_PARTITIONS_START = datetime(2026, 1, 1, tzinfo=UTC)
+_GATHERER_NAME = re.compile(r"[a-z][a-z0-9_]{0,30}")
+
+
+@dataclass(frozen=True)
+class Role:
+    """What a code location serves: everything, one gatherer (`gatherer` is its name), or all but the gatherers."""
+
+    kind: str = "all"
+    gatherer: str | None = None
+
+    def serves_gatherer(self, name: str) -> bool:
+        return self.kind == "all" or self.gatherer == name
+
+    def serves_platform(self) -> bool:
+        return self.kind in ("all", "platform")
+
+
+@dataclass(frozen=True)
+class PlatformSettings:
+    """Everything, for processes that host several rooms."""
+
+    exchange: ExchangeSettings
+    gatherers: Mapping[str, GathererSettings]
+    deduplicator: DeduplicatorSettings
+    lake: LakeSettings
+    bounds: PartitionBounds
+
+
+def environment() -> dict[str, str]:
+    """The process's environment over the values of `.env` in the working folder."""
+    from_file = {key: value for key, value in dotenv_values(Path.cwd() / ".env").items() if value is not None}
+    return {**from_file, **os.environ}
+
+
+def process_environment() -> dict[str, str]:
+    """The process's environment alone, for the children of this process."""
+    return dict(os.environ)
+
+
+class _Reader:
+    """Reads values, remembers every problem, and raises them together."""
+
+    def __init__(self, environ: Mapping[str, str] | None) -> None:
+        self._values = environment() if environ is None else environ
+        self._problems: list[str] = []
+
+    def text(self, name: str, default: str | None = None, *, wanted: str = "") -> str:
+        value = self._values.get(name, "").strip()
+        if value:
+            return value
+        if default is None:
+            self._problems.append(f"{name} is missing: set it to {wanted}")
+            return ""
+        return default
+
+    def optional(self, name: str) -> str | None:
+        return self._values.get(name, "").strip() or None
+
+    def number(self, name: str, default: float, *, low: float, high: float) -> float:
+        text = self.optional(name)
+        if text is None:
+            return default
+        try:
+            value = float(text)
+        except ValueError:
+            self.problem(f"{name} is {text!r}: set it to a number from {low:g} to {high:g}")
+            return default
+        if not low <= value <= high:
+            self.problem(f"{name} is {text}: set it to a number from {low:g} to {high:g}")
+            return default
+        return value
+
+    def whole(self, name: str, default: int, *, low: int, high: int) -> int:
+        value = self.number(name, default, low=low, high=high)
+        if value != int(value):
+            self.problem(f"{name} is {value:g}: set it to a whole number from {low} to {high}")
+            return default
+        return int(value)
+
+    def words(self, name: str) -> tuple[str, ...]:
+        return tuple(word.strip() for word in (self.optional(name) or "").split(",") if word.strip())
+
+    def url(self, name: str, default: str | None, schemes: tuple[str, ...], *, wanted: str) -> str:
+        value = self.text(name, default, wanted=wanted)
+        if value and not self._is_url(value, schemes):
+            self.problem(f"{name} is not a usable address: set it to {wanted}")
+        return value
+
+    def database(self, name: str) -> str:
+        wanted = "postgresql://user:password@host:port/database (kalshi-platform up makes local ones)"
+        return self.url(name, None, ("postgresql", "postgres", "postgresql+psycopg2"), wanted=wanted)
+
+    def moment(self, name: str, default: datetime) -> datetime:
+        text = self.optional(name)
+        if text is None:
+            return default
+        try:
+            value = datetime.fromisoformat(text)
+        except ValueError:
+            self.problem(f"{name} is {text!r}: set it to a date such as 2026-01-01")
+            return default
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
+
+    def problem(self, text: str) -> None:
+        self._problems.append(text)
+
+    def done(self) -> None:
+        if self._problems:
+            raise ConfigurationError(list(dict.fromkeys(self._problems)))
+
+    @staticmethod
+    def _is_url(value: str, schemes: tuple[str, ...]) -> bool:
+        try:
+            parts = urlsplit(value)
+            _ = parts.port
+        except ValueError:
+            return False
+        return parts.scheme in schemes and bool(parts.hostname)
+
+
+def gatherer_names(environ: Mapping[str, str] | None = None) -> tuple[str, ...]:
+    """Names from KALSHI_GATHERERS, default g1,g2,g3. Never fails: names that cannot be used are left to load_*()."""
+    words = _Reader(environ).words("KALSHI_GATHERERS")
+    usable = tuple(dict.fromkeys(word for word in words if _GATHERER_NAME.fullmatch(word)))
+    return usable or DEFAULT_GATHERERS
+
+
+def role(environ: Mapping[str, str] | None = None) -> Role:
+    """KALSHI_ROLE: `all` (default), `platform`, or `gatherer:NAME`."""
+    text = _Reader(environ).optional("KALSHI_ROLE") or "all"
+    kind, _, name = text.partition(":")
+    if kind in ("all", "platform") and not name:
+        return Role(kind)
+    if kind == "gatherer" and name in gatherer_names(environ):
+        return Role(kind, name)
+    names = ", ".join(f"gatherer:{each}" for each in gatherer_names(environ))
+    raise ConfigurationError([f"KALSHI_ROLE is {text!r}: set it to all, platform or one of {names}"])
+
+
+def partitions_start(environ: Mapping[str, str] | None = None) -> datetime:
+    """KALSHI_PARTITIONS_START: the first hour that Dagster offers as a partition."""
+    reader = _Reader(environ)
+    value = reader.moment("KALSHI_PARTITIONS_START", DEFAULT_PARTITIONS_START)
+    reader.done()
+    return value.replace(minute=0, second=0, microsecond=0)
+
+
+def state_dir(environ: Mapping[str, str] | None = None) -> Path:
+    """KALSHI_STATE_DIR: spools, locks and heartbeat files of this host's services."""
+    return Path(_Reader(environ).text("KALSHI_STATE_DIR", "data/state")).absolute()
+
+
+def load_exchange(environ: Mapping[str, str] | None = None) -> ExchangeSettings:
+    """Settings of the Kalshi client. Raises ConfigurationError."""
+    reader = _Reader(environ)
+    settings = _exchange(reader)
+    reader.done()
+    return settings
+
+
+def load_gatherer(name: str, environ: Mapping[str, str] | None = None) -> GathererSettings:
+    """Settings of one gatherer. Raises ConfigurationError, also for a name that is not in KALSHI_GATHERERS."""
+    reader = _Reader(environ)
+    names = _names(reader)
+    if name not in names:
+        reader.problem(f"gatherer {name!r} is not in KALSHI_GATHERERS, which names {', '.join(names)}")
+        reader.done()
+    settings = _gatherer(reader, name)
+    reader.done()
+    return settings
+
+
+def load_deduplicator(environ: Mapping[str, str] | None = None) -> DeduplicatorSettings:
+    """Settings of the merge. Raises ConfigurationError."""
+    reader = _Reader(environ)
+    settings = _deduplicator(reader)
+    reader.done()
+    return settings
+
+
+def load_lake(environ: Mapping[str, str] | None = None) -> LakeSettings:
+    """Settings of the lake. Raises ConfigurationError."""
+    reader = _Reader(environ)
+    settings = _lake(reader)
+    reader.done()
+    return settings
+
+
+def load_bounds(environ: Mapping[str, str] | None = None) -> PartitionBounds:
+    """Which exchange times are believable. Raises ConfigurationError."""
+    reader = _Reader(environ)
+    bounds = _bounds(reader)
+    reader.done()
+    return bounds
+
+
+def load_platform(environ: Mapping[str, str] | None = None) -> PlatformSettings:
+    """All settings at once. Raises one ConfigurationError for everything that is wrong in any room."""
+    reader = _Reader(environ)
+    settings = PlatformSettings(
+        exchange=_exchange(reader),
+        gatherers={name: _gatherer(reader, name) for name in _names(reader)},
+        deduplicator=_deduplicator(reader),
+        lake=_lake(reader),
+        bounds=_bounds(reader),
+    )
+    reader.done()
+    return settings
+
+
+def timeseries_variable(gatherer: str) -> str:
+    """The variable that holds a gatherer's timeseries URL."""
+    return f"KALSHI_{gatherer.upper()}_TIMESERIES_DATABASE_URL"
+
+
+def catalog_variable(gatherer: str) -> str:
+    """The variable that holds a gatherer's catalog URL."""
+    return f"KALSHI_{gatherer.upper()}_CATALOG_DATABASE_URL"
+
+
+def _names(reader: _Reader) -> tuple[str, ...]:
+    words = reader.words("KALSHI_GATHERERS")
+    for word in words:
+        if not _GATHERER_NAME.fullmatch(word):
+            reader.problem(
+                f"KALSHI_GATHERERS names {word!r}: a name is a small letter, then small letters, digits or _ (31 at most)"
+            )
+    if len(set(words)) != len(words):
+        reader.problem("KALSHI_GATHERERS names a gatherer twice")
+    return tuple(dict.fromkeys(words)) or DEFAULT_GATHERERS
+
+
+def _exchange(reader: _Reader) -> ExchangeSettings:
+    rest_url = reader.url(
+        "KALSHI_REST_URL", DEFAULT_REST_URL, ("https", "http"), wanted=f"an address such as {DEFAULT_REST_URL}"
+    )
+    ws_url = reader.url("KALSHI_WS_URL", DEFAULT_WS_URL, ("wss", "ws"), wanted=f"an address such as {DEFAULT_WS_URL}")
+    key_id = reader.text("KALSHI_API_KEY_ID", wanted="the id of an API key with read scope (the WebSocket needs one)")
+    return ExchangeSettings(
+        rest_url=rest_url.rstrip("/"),
+        ws_url=ws_url,
+        key_id=key_id,
+        private_key_pem=_private_key(reader),
+        rest_share=reader.number("KALSHI_REST_SHARE", 0.3, low=0.01, high=1.0),
+    )
+
+
+def _private_key(reader: _Reader) -> bytes:
+    path_text = reader.text("KALSHI_PRIVATE_KEY_PATH", wanted="the path of that key's private half (a PEM file)")
+    if not path_text:
+        return b""
+    path = Path(path_text).expanduser()
+    try:
+        pem = path.read_bytes()
+    except OSError as error:
+        reader.problem(f"KALSHI_PRIVATE_KEY_PATH names {path_text}, which cannot be read: {error.strerror}")
+        return b""
+    if b"PRIVATE KEY" not in pem:
+        reader.problem(f"KALSHI_PRIVATE_KEY_PATH names {path_text}, which holds no PEM private key")
+    return pem
+
+
+def _gatherer(reader: _Reader, name: str) -> GathererSettings:
+    return GathererSettings(
+        name=name,
+        timeseries_url=reader.database(timeseries_variable(name)),
+        catalog_url=reader.database(catalog_variable(name)),
+        state_dir=Path(reader.text("KALSHI_STATE_DIR", "data/state")).absolute(),
+        market_filter=MarketFilter(
+            combos=(reader.optional("KALSHI_COMBOS") or "no").lower() in ("1", "yes", "true"),
+            series=reader.words("KALSHI_SERIES"),
+            categories=reader.words("KALSHI_CATEGORIES"),
+            tickers=reader.words("KALSHI_TICKERS"),
+        ),
+        connections=reader.whole("KALSHI_BOOK_CONNECTIONS", 1, low=1, high=100),
+    )
+
+
+def _deduplicator(reader: _Reader) -> DeduplicatorSettings:
+    return DeduplicatorSettings(
+        production_url=reader.database("KALSHI_PRODUCTION_DATABASE_URL"),
+        sources=tuple(
+            GathererSource(
+                name=name,
+                timeseries_url=reader.database(timeseries_variable(name)),
+                catalog_url=reader.database(catalog_variable(name)),
+            )
+            for name in _names(reader)
+        ),
+        interval_s=reader.number("KALSHI_MERGE_INTERVAL_S", 5.0, low=0.1, high=3600.0),
+    )
+
+
+def _lake(reader: _Reader) -> LakeSettings:
+    root = reader.text("KALSHI_LAKE_ROOT", wanted="file:///path/of/a/folder or s3://bucket/prefix")
+    if root and not re.fullmatch(r"file:///.+|s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/.*)?", root):
+        reader.problem("KALSHI_LAKE_ROOT is not a lake: set it to file:///path/of/a/folder or s3://bucket/prefix")
+    return LakeSettings(
+        root=root,
+        endpoint_url=reader.optional("KALSHI_S3_ENDPOINT_URL"),
+        region=reader.optional("AWS_REGION") or reader.optional("AWS_DEFAULT_REGION") or "us-east-1",
+    )
+
+
+def _bounds(reader: _Reader) -> PartitionBounds:
+    default = PartitionBounds()
+    return PartitionBounds(
+        earliest=reader.moment("KALSHI_EARLIEST_TIME", default.earliest),
+        ahead=timedelta(hours=reader.number("KALSHI_HOURS_AHEAD", 48, low=1, high=24 * 366)),
+    )
