@@ -1,0 +1,408 @@
+"""WebSocket frames as bytes → typed messages in the platform's units. Pure.
+
+Both shapes that Kalshi has sent (decimal strings; before March 2026 integer cents) give the same content. Whatever fits
+neither becomes UnparsableMessage with one of these reasons: `json`, `shape`, `missing_field`, `missing_type`,
+`unknown_type`, `number`, `range`, `side`, `levels`, `time`, `no_exchange_time`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Any, NamedTuple, TypeAlias, cast
+
+import msgspec
+
+from kalshi_platform.errors import UnparsableMessage
+from kalshi_platform.exchange.wire import ws
+from kalshi_platform.market.identity import fingerprint
+from kalshi_platform.market.records import Levels, Side
+from kalshi_platform.market.times import floor_ms, us_from_number, us_from_rfc3339
+from kalshi_platform.market.units import count_e2, delta_e2, e2_from_whole, price_e4, price_e4_from_cents
+
+
+class DeltaBody(NamedTuple):
+    """A signed change of one level of one market."""
+
+    ticker: str
+    side: Side
+    price_e4: int
+    delta_e2: int
+    exchange_ts_us: int
+
+
+class SnapshotBody(NamedTuple):
+    """A whole book; each side ascending by price, without empty levels."""
+
+    ticker: str
+    yes: Levels
+    no: Levels
+
+
+class TradeBody(NamedTuple):
+    """One trade; `exchange_ts_us` is floored to the millisecond."""
+
+    trade_id: str
+    ticker: str
+    exchange_ts_us: int
+    yes_price_e4: int
+    no_price_e4: int
+    count_e2: int
+    taker_side: Side | None
+    is_block_trade: bool
+
+
+class TickerBody(NamedTuple):
+    """Best prices and totals; None where Kalshi sent nothing or an empty string."""
+
+    ticker: str
+    exchange_ts_us: int
+    fingerprint: int
+    price_e4: int | None
+    yes_bid_e4: int | None
+    yes_ask_e4: int | None
+    yes_bid_size_e2: int | None
+    yes_ask_size_e2: int | None
+    last_trade_size_e2: int | None
+    volume_e2: int | None
+    open_interest_e2: int | None
+    dollar_volume: int | None
+    dollar_open_interest: int | None
+
+
+class LifecycleBody(NamedTuple):
+    """A change of a market or an event; `content` is the message as canonical JSON."""
+
+    ticker: str
+    event_type: str
+    exchange_ts_us: int | None
+    content: str
+    fingerprint: int
+
+
+class SubscribedBody(NamedTuple):
+    """A channel was opened under `sid`."""
+
+    channel: str
+    sid: int
+
+
+class ErrorBody(NamedTuple):
+    """The exchange refused a command or ended a subscription."""
+
+    code: int
+    message: str
+    tickers: tuple[str, ...]
+
+
+Body: TypeAlias = DeltaBody | SnapshotBody | TradeBody | TickerBody | LifecycleBody | SubscribedBody | ErrorBody | None
+
+
+class Frame(NamedTuple):
+    """One parsed frame. `sid`, `seq` and `id` are None where the frame has none (an `id` of 0 means none too)."""
+
+    type: str
+    sid: int | None
+    seq: int | None
+    id: int | None
+    body: Body
+
+
+class Remains(NamedTuple):
+    """What could be read of an unparsable frame, as far as it could."""
+
+    type: str | None
+    sid: int | None
+    seq: int | None
+    ticker: str | None
+
+
+def parse_frame(payload: bytes | str) -> Frame:
+    """Parse one frame. Raises UnparsableMessage for everything that is not a frame of a known shape."""
+    try:
+        wire = _decode(payload)
+    except (msgspec.MsgspecError, RecursionError, UnicodeError) as error:
+        raise _explain(payload, error) from error
+    name, convert = _CONVERTERS[type(wire)]
+    return Frame(name, wire.sid, wire.seq, wire.id or None, convert(wire))
+
+
+def salvage(payload: bytes | str) -> Remains:
+    """Read type, sid, seq and ticker of a frame that parse_frame refused; never raises."""
+    try:
+        wire = _decode_remains(payload)
+    except (msgspec.MsgspecError, RecursionError, UnicodeError):
+        return _salvage_text(payload)
+    message = wire.msg if isinstance(wire.msg, dict) else {}
+    ticker = message.get("market_ticker")
+    return Remains(
+        wire.type if isinstance(wire.type, str) else None,
+        _number(wire.sid),
+        _number(wire.seq),
+        ticker if isinstance(ticker, str) and ticker else None,
+    )
+
+
+def canonical_json(value: object) -> str:
+    """Return `value` as JSON text with sorted keys: equal objects have equal text."""
+    return msgspec.json.encode(value, order="sorted").decode()
+
+
+def ladder(levels: list[tuple[int, int]]) -> Levels:
+    """Sort levels ascending by price and leave out the empty ones. Raises UnparsableMessage("levels")."""
+    ordered = sorted(level for level in levels if level[1])
+    if len({price for price, _ in ordered}) != len(ordered):
+        raise UnparsableMessage("levels", "a price occurs twice in one side of a book")
+    return tuple(ordered)
+
+
+def price_of(dollars: str | None, cents: int | None) -> int | None:
+    """The price in E4 of whichever shape was sent; an empty string is none, and wins over a legacy integer."""
+    if dollars is not None:
+        return price_e4(dollars) if dollars else None
+    return price_e4_from_cents(cents) if cents is not None else None
+
+
+def size_of(contracts: str | None, whole: int | None) -> int | None:
+    """The size in E2 of whichever shape was sent."""
+    if contracts is not None:
+        return count_e2(contracts) if contracts else None
+    if whole is None:
+        return None
+    if whole < 0:
+        raise UnparsableMessage("range", f"{whole} contracts")
+    return e2_from_whole(whole)
+
+
+def side_of(*candidates: str | None) -> Side | None:
+    """The first side named. Raises UnparsableMessage("side") for another word."""
+    for text in candidates:
+        if text:
+            if text not in ("yes", "no"):
+                raise UnparsableMessage("side", f"{text[:40]!r} is neither yes nor no")
+            return cast(Side, text)
+    return None
+
+
+def required(value: int | None, field: str) -> int:
+    """Raise UnparsableMessage("missing_field") for None."""
+    if value is None:
+        raise UnparsableMessage("missing_field", f"neither shape of {field} is there")
+    return value
+
+
+_decode: Callable[[bytes | str], ws.AnyFrame] = msgspec.json.Decoder(ws.AnyFrame).decode
+_decode_remains: Callable[[bytes | str], ws.Remains] = msgspec.json.Decoder(ws.Remains).decode
+
+
+def _delta(wire: ws.DeltaFrame) -> DeltaBody:
+    msg = wire.msg
+    side = msg.side
+    if side not in ("yes", "no"):
+        raise UnparsableMessage("side", f"{side[:40]!r} is neither yes nor no")
+    if msg.price_dollars is not None:
+        price = price_e4(msg.price_dollars)
+    else:
+        price = required(price_of(None, msg.price), "price")
+    if msg.delta_fp is not None:
+        change = delta_e2(msg.delta_fp)
+    elif msg.delta is not None:
+        change = e2_from_whole(msg.delta)
+    else:
+        raise UnparsableMessage("missing_field", "neither shape of delta is there")
+    if wire.seq is None or wire.sid is None:
+        raise UnparsableMessage("missing_field", "a book frame without sid or seq")
+    ts = msg.ts
+    time = us_from_rfc3339(ts) if type(ts) is str and ts else _time(msg.ts_ms, None, ts)
+    return DeltaBody(msg.market_ticker, side, price, change, time)  # type: ignore[arg-type]
+
+
+def _snapshot(wire: ws.SnapshotFrame) -> SnapshotBody:
+    msg = wire.msg
+    if wire.seq is None or wire.sid is None:
+        raise UnparsableMessage("missing_field", "a book frame without sid or seq")
+    return SnapshotBody(
+        msg.market_ticker,
+        _levels(msg.yes_dollars_fp, msg.yes_dollars, msg.yes),
+        _levels(msg.no_dollars_fp, msg.no_dollars, msg.no),
+    )
+
+
+def _levels(
+    fixed: list[tuple[str, str]] | None, dollars: list[tuple[str, int]] | None, cents: list[tuple[int, int]] | None
+) -> Levels:
+    if fixed is not None:
+        return ladder([(price_e4(price), count_e2(count)) for price, count in fixed])
+    if dollars is not None:
+        return ladder([(price_e4(price), required(size_of(None, count), "size")) for price, count in dollars])
+    if cents is not None:
+        return ladder([(price_e4_from_cents(price), required(size_of(None, count), "size")) for price, count in cents])
+    return ()
+
+
+def _trade(wire: ws.TradeFrame) -> TradeBody:
+    msg = wire.msg
+    yes = required(price_of(msg.yes_price_dollars, msg.yes_price), "yes_price")
+    no = price_of(msg.no_price_dollars, msg.no_price)
+    return TradeBody(
+        msg.trade_id,
+        msg.market_ticker,
+        floor_ms(_time(msg.ts_ms, None, msg.ts)),
+        yes,
+        10_000 - yes if no is None else no,
+        required(size_of(msg.count_fp, msg.count), "count"),
+        side_of(msg.taker_outcome_side, msg.taker_side),
+        bool(msg.is_block_trade),
+    )
+
+
+def _ticker(wire: ws.TickerFrame) -> TickerBody:
+    msg = wire.msg
+    content = (
+        price_of(msg.price_dollars, msg.price),
+        price_of(msg.yes_bid_dollars, msg.yes_bid),
+        price_of(msg.yes_ask_dollars, msg.yes_ask),
+        size_of(msg.yes_bid_size_fp, None),
+        size_of(msg.yes_ask_size_fp, None),
+        size_of(msg.last_trade_size_fp, None),
+        size_of(msg.volume_fp, msg.volume),
+        size_of(msg.open_interest_fp, msg.open_interest),
+        msg.dollar_volume,
+        msg.dollar_open_interest,
+    )
+    time = _time(msg.ts_ms, msg.time, msg.ts)
+    return TickerBody(msg.market_ticker, time, fingerprint(msg.market_ticker, *content), *content)
+
+
+def _time(ts_ms: int | None, text: str | None, ts: ws.Time) -> int:
+    """The exchange time in µs: `ts_ms`, else RFC 3339 text, else `ts` of whichever type."""
+    if ts_ms:
+        return us_from_number(ts_ms)
+    if text:
+        return us_from_rfc3339(text)
+    if isinstance(ts, str) and ts:
+        return us_from_rfc3339(ts)
+    if isinstance(ts, int) and ts:
+        return us_from_number(ts)
+    raise UnparsableMessage("no_exchange_time", "neither ts nor ts_ms is there")
+
+
+_OWN_TIMES = ("determination_ts", "settled_ts")
+_LEGACY_STATUS = {
+    "active": "activated",
+    "open": "activated",
+    "inactive": "deactivated",
+    "paused": "deactivated",
+    "determined": "determined",
+    "settled": "settled",
+    "finalized": "settled",
+}
+
+
+def _lifecycle(wire: Any) -> LifecycleBody:
+    message: dict[str, Any] = wire.msg
+    event_type = _text_field(message, "event_type")
+    if event_type == "status_change":
+        status = message.get("status", message.get("new_status"))
+        event_type = _LEGACY_STATUS.get(str(status), event_type)
+    return _life(_text_field(message, "market_ticker"), event_type, message)
+
+
+def _event_created(wire: ws.EventLifecycleFrame) -> LifecycleBody:
+    return _life(_text_field(wire.msg, "event_ticker"), "event_created", wire.msg)
+
+
+def _event_fee(wire: ws.EventFeeFrame) -> LifecycleBody:
+    return _life(_text_field(wire.msg, "event_ticker"), "event_fee_update", wire.msg)
+
+
+def _life(ticker: str, event_type: str, message: dict[str, Any]) -> LifecycleBody:
+    time = None
+    for field in _OWN_TIMES:
+        value = message.get(field)
+        if isinstance(value, int) and not isinstance(value, bool) and value > 0:
+            time = us_from_number(value)
+            break
+    content = canonical_json(message)
+    return LifecycleBody(ticker, event_type, time, content, fingerprint(event_type, content))
+
+
+def _text_field(message: dict[str, Any], field: str) -> str:
+    value = message.get(field)
+    if not isinstance(value, str) or not value:
+        raise UnparsableMessage("missing_field", f"{field} is missing or no text")
+    return value
+
+
+def _subscribed(wire: ws.SubscribedFrame) -> SubscribedBody:
+    return SubscribedBody(wire.msg.channel, wire.msg.sid)
+
+
+def _error(wire: ws.ErrorFrame) -> ErrorBody:
+    msg = wire.msg
+    tickers = tuple(msg.market_tickers or ()) or ((msg.market_ticker,) if msg.market_ticker else ())
+    return ErrorBody(msg.code, msg.msg, tickers)
+
+
+def _nothing(_wire: object) -> None:
+    return None
+
+
+_CONVERTERS: dict[type, tuple[str, Callable[[Any], Body]]] = {
+    ws.DeltaFrame: ("orderbook_delta", _delta),
+    ws.SnapshotFrame: ("orderbook_snapshot", _snapshot),
+    ws.TradeFrame: ("trade", _trade),
+    ws.TickerFrame: ("ticker", _ticker),
+    ws.LifecycleFrame: ("market_lifecycle_v2", _lifecycle),
+    ws.LegacyLifecycleFrame: ("market_lifecycle_v2", _lifecycle),
+    ws.ComboLifecycleFrame: ("multivariate_market_lifecycle", _lifecycle),
+    ws.EventLifecycleFrame: ("event_lifecycle", _event_created),
+    ws.EventFeeFrame: ("event_fee_update", _event_fee),
+    ws.SubscribedFrame: ("subscribed", _subscribed),
+    ws.OkFrame: ("ok", _nothing),
+    ws.UnsubscribedFrame: ("unsubscribed", _nothing),
+    ws.ErrorFrame: ("error", _error),
+}
+_KNOWN_TYPES = frozenset(name for name, _ in _CONVERTERS.values()) | {"market_lifecycle"}
+
+
+def _explain(payload: bytes | str, error: Exception) -> UnparsableMessage:
+    """Name the reason in a word that stays the same whatever the decoder's wording."""
+    try:
+        value = msgspec.json.decode(payload)
+    except (msgspec.MsgspecError, RecursionError, UnicodeError) as broken:
+        return UnparsableMessage("json", str(broken)[:200])
+    if not isinstance(value, dict):
+        return UnparsableMessage("shape", f"a frame is an object, not {type(value).__name__}")
+    kind = value.get("type")
+    if not isinstance(kind, str):
+        return UnparsableMessage("missing_type", "a frame without type")
+    if kind not in _KNOWN_TYPES:
+        return UnparsableMessage("unknown_type", kind[:80])
+    detail = str(error)[:200]
+    return UnparsableMessage("missing_field" if "missing required field" in detail else "shape", f"{kind}: {detail}")
+
+
+def _number(value: object) -> int | None:
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63:
+        return value
+    return None
+
+
+_TYPE = re.compile(rb'"type"\s*:\s*"([A-Za-z0-9_]{1,64})"')
+_SID = re.compile(rb'"sid"\s*:\s*([0-9]{1,18})\s*[,}]')
+_SEQ = re.compile(rb'"seq"\s*:\s*([0-9]{1,18})\s*[,}]')
+_TICKER = re.compile(rb'"market_ticker"\s*:\s*"([^"\\]{1,200})"')
+
+
+def _salvage_text(payload: bytes | str) -> Remains:
+    """Read what stands before `msg` in broken JSON; a ticker is believed only where it is whole."""
+    raw = payload.encode(errors="replace") if isinstance(payload, str) else payload
+    head, _, rest = raw.partition(b'"msg"')
+    kind, sid, seq, ticker = _TYPE.search(head), _SID.search(head), _SEQ.search(head), _TICKER.search(rest)
+    return Remains(
+        kind.group(1).decode() if kind else None,
+        int(sid.group(1)) if sid else None,
+        int(seq.group(1)) if seq else None,
+        ticker.group(1).decode(errors="replace") if ticker else None,
+    )

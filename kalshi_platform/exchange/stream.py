@@ -1,0 +1,84 @@
+"""The numbering of one stream: what the next `seq` says about the frames before it. Pure."""
+
+from __future__ import annotations
+
+from enum import Enum
+
+from kalshi_platform.market.identity import OccurrenceCounter
+
+BOOK_CHANNEL = "orderbook_delta"
+
+
+class Verdict(Enum):
+    """What a sequence number means."""
+
+    NEXT = "next"
+    GAP = "gap"
+    """Frames between the last number and this one did not come."""
+    REPEAT = "repeat"
+    """The same frame again."""
+    SHARED = "shared"
+    """A number that a control frame also carries: whether acks take numbers is not documented, both are met."""
+    RESET = "reset"
+    """The number went back, or one number came with two contents: the server began to count anew."""
+
+
+class Stream:
+    """One sid of one session, from its first frame to its end."""
+
+    __slots__ = (
+        "_last_control",
+        "_last_payload",
+        "_unnumbered",
+        "channel",
+        "first_known",
+        "id",
+        "last_seq",
+        "members",
+        "occurrences",
+        "sid",
+    )
+
+    def __init__(self, stream_id: int, sid: int, channel: str, *, first_known: bool) -> None:
+        """`first_known`: the stream is new on the server too, so that its first number must be 1."""
+        self.id = stream_id
+        self.sid = sid
+        self.channel = channel
+        self.first_known = first_known
+        self.last_seq = 0
+        self.members: dict[str, int] = {}
+        self.occurrences = OccurrenceCounter()
+        self._last_payload: bytes | str = b""
+        self._last_control = False
+        self._unnumbered = 0
+
+    @property
+    def is_book(self) -> bool:
+        """Whether book frames come on this stream."""
+        return self.channel == BOOK_CHANNEL
+
+    def judge(self, seq: int, payload: bytes | str, *, control: bool) -> Verdict:
+        """Compare `seq` with the last one; nothing is remembered yet (see `took`)."""
+        last = self.last_seq
+        if seq == last + 1:
+            return Verdict.NEXT
+        if last == 0:
+            return Verdict.GAP if self.first_known and seq > 1 else Verdict.NEXT
+        if seq > last:
+            return Verdict.GAP
+        if seq < last:
+            return Verdict.RESET
+        if control or self._last_control:
+            return Verdict.SHARED
+        return Verdict.REPEAT if payload == self._last_payload else Verdict.RESET
+
+    def took(self, seq: int, payload: bytes | str, *, control: bool) -> None:
+        """Remember `seq` as the last one."""
+        self.last_seq = seq
+        self._last_payload = payload
+        self._last_control = control
+
+    def unnumbered(self) -> int:
+        """The next negative running number, for rows of frames that carry no seq."""
+        self._unnumbered -= 1
+        return self._unnumbered

@@ -1,0 +1,204 @@
+"""WebSocket frames as Kalshi sends them: the current shape and the legacy one in one struct each.
+
+A field that only one shape has is optional here; `exchange.parse` decides which one counts. Unknown fields pass.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, TypeAlias
+
+import msgspec
+
+Number: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+Time: TypeAlias = int | str | None
+
+
+class WireFrame(msgspec.Struct, frozen=True, gc=False, tag_field="type"):
+    """What every frame has; `type` tells them apart."""
+
+    sid: Number | None = None
+    seq: Number | None = None
+    id: int | None = None
+
+
+class DeltaMessage(msgspec.Struct, frozen=True, gc=False):
+    """Legacy: `price` in cents, `delta` in whole contracts, `ts` in seconds."""
+
+    market_ticker: str
+    side: str
+    price_dollars: str | None = None
+    delta_fp: str | None = None
+    ts: Time = None
+    ts_ms: int | None = None
+    price: int | None = None
+    delta: int | None = None
+
+
+class DeltaFrame(WireFrame, frozen=True, gc=False, kw_only=True, tag="orderbook_delta"):
+    """A signed change of one level."""
+
+    msg: DeltaMessage
+
+
+class SnapshotMessage(msgspec.Struct, frozen=True, gc=False):
+    """A side without orders is absent (also seen: null). Two older shapes precede the `_fp` one."""
+
+    market_ticker: str
+    yes_dollars_fp: list[tuple[str, str]] | None = None
+    no_dollars_fp: list[tuple[str, str]] | None = None
+    yes_dollars: list[tuple[str, int]] | None = None
+    no_dollars: list[tuple[str, int]] | None = None
+    yes: list[tuple[int, int]] | None = None
+    no: list[tuple[int, int]] | None = None
+
+
+class SnapshotFrame(WireFrame, frozen=True, gc=False, kw_only=True, tag="orderbook_snapshot"):
+    """A whole book; with `id` it answers a get_snapshot."""
+
+    msg: SnapshotMessage
+
+
+class TradeMessage(msgspec.Struct, frozen=True, gc=False):
+    """Legacy: `yes_price`, `no_price` in cents, `count` in whole contracts."""
+
+    trade_id: str
+    market_ticker: str
+    yes_price_dollars: str | None = None
+    no_price_dollars: str | None = None
+    count_fp: str | None = None
+    taker_outcome_side: str | None = None
+    taker_side: str | None = None
+    is_block_trade: bool | None = None
+    ts: Time = None
+    ts_ms: int | None = None
+    yes_price: int | None = None
+    no_price: int | None = None
+    count: int | None = None
+
+
+class TradeFrame(WireFrame, frozen=True, gc=False, kw_only=True, tag="trade"):
+    """One trade."""
+
+    msg: TradeMessage
+
+
+class TickerMessage(msgspec.Struct, frozen=True, gc=False):
+    """Empty strings mean "none". Legacy: integers in cents and whole contracts."""
+
+    market_ticker: str
+    price_dollars: str | None = None
+    yes_bid_dollars: str | None = None
+    yes_ask_dollars: str | None = None
+    volume_fp: str | None = None
+    open_interest_fp: str | None = None
+    yes_bid_size_fp: str | None = None
+    yes_ask_size_fp: str | None = None
+    last_trade_size_fp: str | None = None
+    dollar_volume: int | None = None
+    dollar_open_interest: int | None = None
+    ts: Time = None
+    ts_ms: int | None = None
+    time: str | None = None
+    price: int | None = None
+    yes_bid: int | None = None
+    yes_ask: int | None = None
+    volume: int | None = None
+    open_interest: int | None = None
+
+
+class TickerFrame(WireFrame, frozen=True, gc=False, kw_only=True, tag="ticker"):
+    """Best prices and totals; carries no `seq` today."""
+
+    msg: TickerMessage
+
+
+class LifecycleFrame(WireFrame, frozen=True, kw_only=True, tag="market_lifecycle_v2"):
+    """A change in a market's life; the message is kept as it is."""
+
+    msg: dict[str, Any]
+
+
+class LegacyLifecycleFrame(WireFrame, frozen=True, kw_only=True, tag="market_lifecycle"):
+    """The unversioned predecessor."""
+
+    msg: dict[str, Any]
+
+
+class ComboLifecycleFrame(WireFrame, frozen=True, kw_only=True, tag="multivariate_market_lifecycle"):
+    """The same for combos."""
+
+    msg: dict[str, Any]
+
+
+class EventLifecycleFrame(WireFrame, frozen=True, kw_only=True, tag="event_lifecycle"):
+    """An event was created."""
+
+    msg: dict[str, Any]
+
+
+class EventFeeFrame(WireFrame, frozen=True, kw_only=True, tag="event_fee_update"):
+    """An event's fee changed."""
+
+    msg: dict[str, Any]
+
+
+class SubscribedMessage(msgspec.Struct, frozen=True, gc=False):
+    """The `sid` sits here, not at the top."""
+
+    channel: str
+    sid: Number
+
+
+class SubscribedFrame(WireFrame, frozen=True, gc=False, kw_only=True, tag="subscribed"):
+    """One per channel of a subscribe command."""
+
+    msg: SubscribedMessage
+
+
+class OkFrame(WireFrame, frozen=True, gc=False, kw_only=True, tag="ok"):
+    """Answer to a command; its message (up to all tickers of the subscription) is not needed."""
+
+
+class UnsubscribedFrame(WireFrame, frozen=True, gc=False, kw_only=True, tag="unsubscribed"):
+    """A sid is gone."""
+
+
+class ErrorMessage(msgspec.Struct, frozen=True):
+    """Codes: section "Error codes" of Kalshi's WebSocket page."""
+
+    code: int
+    msg: str = ""
+    market_ticker: str | None = None
+    market_tickers: list[str] | None = None
+
+
+class ErrorFrame(WireFrame, frozen=True, kw_only=True, tag="error"):
+    """With `sid` it belongs to a subscription."""
+
+    msg: ErrorMessage
+
+
+AnyFrame: TypeAlias = (
+    DeltaFrame
+    | SnapshotFrame
+    | TradeFrame
+    | TickerFrame
+    | LifecycleFrame
+    | LegacyLifecycleFrame
+    | ComboLifecycleFrame
+    | EventLifecycleFrame
+    | EventFeeFrame
+    | SubscribedFrame
+    | OkFrame
+    | UnsubscribedFrame
+    | ErrorFrame
+)
+
+
+class Remains(msgspec.Struct, frozen=True):
+    """What can be read of a frame that does not fit its shape."""
+
+    type: Any = None
+    sid: Any = None
+    seq: Any = None
+    msg: Any = None
