@@ -6,7 +6,9 @@
     │   ├── RateLimited             HTTP 429, or WebSocket error 27
     │   ├── ExchangeUnavailable     5xx, or an exchange that says it is inactive
     │   ├── MarketNotYetVisible     404 shortly after a `created` event
-    │   └── DatabaseUnavailable     the server is away, restarting or refuses connections
+    │   ├── DatabaseUnavailable     the server is away, restarting or refuses connections
+    │   ├── LakeUnavailable         the lake's storage is away, full or overloaded
+    │   └── PartitionBusy           another export writes the same partition of the lake
     └── PermanentError              repeating the call changes nothing
         ├── ConfigurationError      wrong or missing settings, all of them in one message
         ├── AuthenticationFailed    HTTP 401/403: key, environment or clock
@@ -16,7 +18,11 @@
         ├── AnotherWriter           a second process holds this gatherer's name
         ├── LeaseHeld               a second deduplicator holds the production lease
         ├── OutOfPartitionBounds    a row's time lies outside the configured bounds
-        └── LakeCorrupt             a manifest and its files disagree
+        ├── LakeCorrupt             a manifest and its files disagree
+        ├── LakeArchived            an object lies in an archive class and must be restored first
+        ├── LakeHole                a range of the lake lacks partitions, or a book its anchor
+        ├── UnknownPartition        no such table of the lake, or not a key of its partitions
+        └── HourNotClosed           an export as `closed` was asked for a time that is not closed
 
 Leaves carry facts as attributes, so that callers decide on data and never on message text. No message holds a secret.
 """
@@ -68,6 +74,14 @@ class MarketNotYetVisible(TransientError):
 
 class DatabaseUnavailable(TransientError):
     """The database server is away, restarting or refuses connections."""
+
+
+class LakeUnavailable(TransientError):
+    """The lake's storage is away, full or overloaded."""
+
+
+class PartitionBusy(TransientError):
+    """Another export writes the same partition of the lake."""
 
 
 class ConfigurationError(PermanentError):
@@ -122,3 +136,23 @@ class OutOfPartitionBounds(PermanentError):
 
 class LakeCorrupt(PermanentError):
     """A manifest and its files disagree."""
+
+
+class LakeArchived(PermanentError):
+    """An object lies in an archive class (Glacier) and must be restored before it can be read."""
+
+
+class LakeHole(PermanentError):
+    """A range of the lake lacks partitions, or a book its anchor. `missing` holds the keys of the partitions."""
+
+    def __init__(self, what: str, *, missing: Sequence[str] = ()) -> None:
+        super().__init__(what)
+        self.missing = tuple(missing)
+
+
+class UnknownPartition(PermanentError):
+    """No such table of the lake, or not a key of its partitions."""
+
+
+class HourNotClosed(PermanentError):
+    """An export as `closed` was asked for a time that has not ended, or that production has not closed."""

@@ -1,0 +1,62 @@
+"""Where the lake is: a folder (`file:///…`) or a bucket with a prefix (`s3://bucket/prefix`)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from urllib.parse import unquote, urlsplit
+
+from kalshi_platform.errors import ConfigurationError
+
+MIB = 1024 * 1024
+
+
+@dataclass(frozen=True)
+class LakeSettings:
+    """The lake's root and how to reach it.
+
+    Without keys of its own, S3 uses the standard AWS credential chain (environment, shared files, instance role).
+    """
+
+    root: str
+    endpoint_url: str | None = None  # another S3 implementation; None means AWS
+    region: str = "us-east-1"
+    access_key_id: str | None = field(default=None, repr=False)
+    secret_access_key: str | None = field(default=None, repr=False)
+    session_token: str | None = field(default=None, repr=False)
+    path_style: bool | None = None  # None: path style exactly when an endpoint is given
+    multipart_bytes: int = 32 * MIB  # bigger objects go up in parts of this size
+    connect_timeout_s: float = 5.0
+    read_timeout_s: float = 60.0
+    attempts: int = 5
+
+
+@dataclass(frozen=True)
+class FolderRoot:
+    """A folder of this machine."""
+
+    folder: Path
+
+
+@dataclass(frozen=True)
+class BucketRoot:
+    """A bucket and the prefix below which the lake lives ("" or without slashes at its ends)."""
+
+    bucket: str
+    prefix: str
+
+    def key(self, path: str) -> str:
+        """The object key of a path of the lake."""
+        return f"{self.prefix}/{path}" if self.prefix else path
+
+
+def parse_root(root: str) -> FolderRoot | BucketRoot:
+    """Return what `root` names; a plain absolute path is a folder too. Raises ConfigurationError."""
+    parts = urlsplit(root)
+    if parts.scheme == "s3" and parts.netloc:
+        return BucketRoot(parts.netloc, parts.path.strip("/"))
+    if parts.scheme == "file" and parts.netloc in ("", "localhost") and parts.path.strip("/"):
+        return FolderRoot(Path(unquote(parts.path)))
+    if not parts.scheme and Path(root).is_absolute():
+        return FolderRoot(Path(root))
+    raise ConfigurationError([f"{root!r} is not a lake root; use file:///absolute/path or s3://bucket/prefix"])
