@@ -26,6 +26,8 @@ from kalshi_platform.local.postgres_files import ServerState
 USER = "kalshi"
 # A start that finds its port taken by somebody else in the same moment tries another one.
 _START_ATTEMPTS = 5
+# Backends notice the death of their server by themselves, unless they are stuck.
+ORPHAN_PATIENCE_S = 5.0
 
 log = logging.getLogger(__name__)
 
@@ -280,7 +282,7 @@ class PostgresServer:
         if not processes.PROC.is_dir():
             return
         folder = self.cluster.resolve()
-        if not processes.wait_until(lambda: not processes.working_in(folder), 10):
+        if not processes.wait_until(lambda: not processes.working_in(folder), ORPHAN_PATIENCE_S):
             log.warning("killing processes that a dead database server %s left behind", self.name)
             processes.send(processes.working_in(folder), signal.SIGKILL)
             if not processes.wait_until(lambda: not processes.working_in(folder), 10):

@@ -1,6 +1,6 @@
 """Revives Dagster where its own sensors cannot: when the process that should run them is gone.
 
-`dagster dev` does not replace a code server that died, and with it all sensors are silent, the supervising one included.
+`dagster dev` does not replace a code server that died, and with it all sensors are silent, the supervising one too.
 A reload of the code location brings it back in seconds; when that does not help, Dagster is started anew.
 """
 
