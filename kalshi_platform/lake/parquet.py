@@ -1,0 +1,180 @@
+"""Record batches → Parquet files, in bounded memory and byte for byte the same for the same rows.
+
+Row groups hold a fixed number of rows and are written from contiguous memory, so how the reader happened to cut its
+batches leaves no trace. Nothing that changes between two exports of the same rows goes into a file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from kalshi_platform.lake.layout import part_name
+from kalshi_platform.lake.schema import Dataset
+
+ROWS_PER_GROUP = 256 * 1024
+ROWS_PER_FILE = 32 * ROWS_PER_GROUP
+_ZSTD_LEVEL = 3
+
+
+@dataclass(frozen=True)
+class PartFile:
+    """One written data file."""
+
+    path: Path
+    bytes: int
+    sha256: str
+    rows: int
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The data files of a partition; always at least one, so that a glob over it finds columns and types."""
+
+    files: tuple[PartFile, ...]
+    time_min: datetime | None
+    time_max: datetime | None
+
+    @property
+    def rows(self) -> int:
+        return sum(file.rows for file in self.files)
+
+
+def write_parts(
+    batches: Iterable[pa.RecordBatch],
+    data: Dataset,
+    folder: Path,
+    *,
+    rows_per_group: int = ROWS_PER_GROUP,
+    rows_per_file: int = ROWS_PER_FILE,
+) -> Parts:
+    """Write `batches` (in the schema and order of `data`) as part files into `folder`.
+
+    `rows_per_file` must be a multiple of `rows_per_group`; one row group is held in memory at a time.
+    """
+    files: list[PartFile] = []
+    times = _TimeSpan()
+    part: _Part | None = None
+    for group in regroup(batches, data.schema, rows_per_group):
+        times.add(group.column(data.time_column))
+        if part is not None and part.rows >= rows_per_file:
+            files.append(part.close())
+            part = None
+        if part is None:
+            part = _Part(folder / part_name(len(files)), data)
+        part.write(group)
+    files.append((part or _Part(folder / part_name(0), data)).close())
+    return Parts(tuple(files), times.low, times.high)
+
+
+def regroup(batches: Iterable[pa.RecordBatch], schema: pa.Schema, rows: int) -> Iterator[pa.RecordBatch]:
+    """Cut a stream of batches anew into contiguous ones of exactly `rows` rows (the last one may be shorter)."""
+    kept: list[pa.RecordBatch] = []
+    missing = rows
+    for arrived in batches:
+        batch = arrived
+        while batch.num_rows >= missing:
+            kept.append(batch.slice(0, missing))
+            batch = batch.slice(missing)
+            yield _contiguous(kept, schema)
+            kept, missing = [], rows
+        if batch.num_rows:
+            kept.append(batch)
+            missing -= batch.num_rows
+    if kept:
+        yield _contiguous(kept, schema)
+
+
+def writer_options(data: Dataset) -> dict[str, Any]:
+    """The encodings of a data set: dictionaries for texts, deltas for times and integers."""
+    dictionary: list[str] = []
+    encodings: dict[str, str] = {}
+    for field in data.schema:
+        path, kind = field.name, field.type
+        if pa.types.is_list(kind):
+            path, kind = f"{field.name}.list.element", kind.value_type
+        if pa.types.is_string(kind):
+            if field.name not in data.plain:
+                dictionary.append(path)
+        # Hashes have no order for deltas to use; flags are single bits already.
+        elif not pa.types.is_boolean(kind) and field.name != "fingerprint":
+            encodings[path] = "DELTA_BINARY_PACKED"
+    return {
+        "version": "2.6",
+        "compression": "zstd",
+        "compression_level": _ZSTD_LEVEL,
+        "use_dictionary": dictionary,
+        "column_encoding": encodings,
+        "store_decimal_as_integer": True,
+        "sorting_columns": pq.SortingColumn.from_ordering(data.schema, [(name, "ascending") for name in data.order]),
+    }
+
+
+class _Part:
+    """One file being written; hashes what it writes."""
+
+    def __init__(self, path: Path, data: Dataset) -> None:
+        self._sink = _HashingSink(path.open("wb"))
+        self._path = path
+        self._writer = pq.ParquetWriter(pa.PythonFile(self._sink, mode="w"), data.schema, **writer_options(data))
+        self.rows = 0
+
+    def write(self, group: pa.RecordBatch) -> None:
+        self._writer.write_table(pa.Table.from_batches([group]), row_group_size=max(group.num_rows, 1))
+        self.rows += group.num_rows
+
+    def close(self) -> PartFile:
+        self._writer.close()
+        self._sink.close()
+        return PartFile(self._path, self._sink.bytes, self._sink.sha256.hexdigest(), self.rows)
+
+
+class _HashingSink:
+    """A writable file that counts and hashes; what `pyarrow.PythonFile` needs and no more."""
+
+    def __init__(self, file: BinaryIO) -> None:
+        self._file = file
+        self.sha256 = hashlib.sha256()
+        self.bytes = 0
+
+    def write(self, data: bytes) -> int:
+        self.sha256.update(data)
+        self.bytes += len(data)
+        return self._file.write(data)
+
+    def flush(self) -> None:
+        self._file.flush()
+
+    def close(self) -> None:
+        self._file.close()
+
+    @property
+    def closed(self) -> bool:
+        return self._file.closed
+
+
+class _TimeSpan:
+    """The smallest and largest time seen."""
+
+    def __init__(self) -> None:
+        self.low: datetime | None = None
+        self.high: datetime | None = None
+
+    def add(self, column: pa.Array) -> None:
+        span = pc.min_max(column).as_py()
+        low, high = span["min"], span["max"]
+        if low is not None:
+            self.low = low if self.low is None else min(self.low, low)
+            self.high = high if self.high is None else max(self.high, high)
+
+
+def _contiguous(batches: list[pa.RecordBatch], schema: pa.Schema) -> pa.RecordBatch:
+    return pa.Table.from_batches(batches, schema).combine_chunks().to_batches()[0]

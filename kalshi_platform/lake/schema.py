@@ -1,0 +1,168 @@
+"""What each data set of the lake holds: Arrow schema with units, sort order, version.
+
+Raw tables are the production tables column by column, in exact scaled integers. Processed and aggregated data sets are
+in dollars and contracts as exact decimals. Every field carries `unit` and `description` as metadata, in the files too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from types import MappingProxyType
+
+import pyarrow as pa
+
+from kalshi_platform.lake.layout import RAW_TABLES, LakeTable
+from kalshi_platform.storage.tables import BIG, FLAG, PRODUCTION_TABLES, TEXT, TIME
+
+DOLLARS = pa.decimal128(9, 4)
+CONTRACTS = pa.decimal128(18, 2)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """One data set. Rows are sorted by `order`, which is unique; `plain` names texts that hardly ever repeat."""
+
+    key: str
+    version: int
+    schema: pa.Schema
+    time_column: str
+    order: tuple[str, ...]
+    plain: frozenset[str] = frozenset()
+
+
+def dataset(table: LakeTable) -> Dataset:
+    """The data set of a table of the lake."""
+    return DATASETS[table.key]
+
+
+_PRICE = "1/10,000 dollar"
+_COUNT = "1/100 contract"
+_TIME = "microseconds, UTC"
+
+_NOTES: Mapping[str, tuple[str, str]] = {
+    "exchange_ts": (_TIME, "Kalshi's time of the message; trades are floored to the millisecond"),
+    "snapshot_ts": (_TIME, "our receive time for ws and rest_recovery, the poll's minute for rest"),
+    "anchor_ts": (_TIME, "the book is the one at the END of this moment; apply deltas with a later exchange_ts"),
+    "received_at": (_TIME, "our clock at the socket read of the first witness"),
+    "requested_at": (_TIME, "our clock when the REST request was sent"),
+    "created_time": (_TIME, "Kalshi's time of the trade as REST gives it, to the microsecond"),
+    "ticker": ("", "market ticker (lifecycle events of an event carry the event's ticker)"),
+    "side": ("", "the outcome whose bids changed: yes or no"),
+    "price_e4": (_PRICE, "price of the level, or of the last trade; books are on the no-leg scale"),
+    "delta_e2": (_COUNT, "signed change of the level's size"),
+    "occurrence": ("", "tells equal changes of one timestamp apart, from 0"),
+    "gatherer": ("", "the witness whose copy was merged first"),
+    "witness": ("", "the gatherer for ws and rest_recovery; empty for rest"),
+    "stream_id": ("", "one channel of one connection of that gatherer; 0 for rows that came by REST"),
+    "seq": ("", "number of the message within the stream"),
+    "trade_id": ("", "Kalshi's identifier of the trade"),
+    "yes_price_e4": (_PRICE, "price of the yes contract (in books: prices of the yes bids, ascending)"),
+    "no_price_e4": (_PRICE, "price of the no contract (in books: prices of the no bids, ascending)"),
+    "yes_count_e2": (_COUNT, "sizes of the yes bids, in the order of their prices"),
+    "no_count_e2": (_COUNT, "sizes of the no bids, in the order of their prices"),
+    "count_e2": (_COUNT, "contracts traded"),
+    "taker_side": ("", "outcome that the taker bought, where Kalshi says it"),
+    "is_block_trade": ("", "negotiated off the book"),
+    "source": ("", "ws, rest or rest_recovery: how the row was obtained"),
+    "fingerprint": ("", "64-bit hash of the content"),
+    "yes_bid_e4": (_PRICE, "best yes bid"),
+    "yes_ask_e4": (_PRICE, "best yes ask"),
+    "yes_bid_size_e2": (_COUNT, "size at the best yes bid"),
+    "yes_ask_size_e2": (_COUNT, "size at the best yes ask"),
+    "last_trade_size_e2": (_COUNT, "size of the last trade"),
+    "volume_e2": (_COUNT, "contracts traded since the market opened"),
+    "open_interest_e2": (_COUNT, "contracts held"),
+    "dollar_volume": ("dollars", "volume as Kalshi counts it in whole dollars"),
+    "dollar_open_interest": ("dollars", "open interest as Kalshi counts it in whole dollars"),
+    "event_type": ("", "what happened to the market"),
+    "content": ("", "the message as JSON"),
+}
+_NULLABLE = frozenset(
+    {
+        "taker_side",
+        "created_time",
+        "requested_at",
+        "yes_bid_e4",
+        "yes_ask_e4",
+        "yes_bid_size_e2",
+        "yes_ask_size_e2",
+        "last_trade_size_e2",
+        "volume_e2",
+        "open_interest_e2",
+        "dollar_volume",
+        "dollar_open_interest",
+    }
+)
+# The same column name is a key in one table and optional in another.
+_NULLABLE_IN: Mapping[str, frozenset[str]] = {
+    "tickers": frozenset({"price_e4"}),
+    "market_lifecycle": frozenset({"exchange_ts"}),
+}
+_ORDER: Mapping[str, tuple[str, ...]] = {
+    "orderbook_deltas": ("ticker", "exchange_ts", "side", "price_e4", "delta_e2", "occurrence"),
+    "trades": ("ticker", "exchange_ts", "trade_id"),
+    "tickers": ("ticker", "exchange_ts", "fingerprint"),
+    "orderbook_snapshots": ("ticker", "snapshot_ts", "source", "witness", "stream_id", "seq"),
+    "market_lifecycle": ("ticker", "received_at", "fingerprint"),
+    "book_anchors": ("ticker", "anchor_ts", "gatherer", "stream_id", "seq"),
+}
+_PLAIN = frozenset({"trade_id", "content"})
+
+
+def _field(name: str, kind: pa.DataType, unit: str, description: str, *, nullable: bool = False) -> pa.Field:
+    return pa.field(name, kind, nullable=nullable, metadata={"unit": unit, "description": description})
+
+
+def _schema(key: str, version: int, fields: list[pa.Field]) -> pa.Schema:
+    return pa.schema(fields, metadata={"kalshi.dataset": key, "kalshi.schema_version": str(version)})
+
+
+def _raw(name: str, version: int = 1) -> Dataset:
+    table = PRODUCTION_TABLES[name]
+    nullable = _NULLABLE | _NULLABLE_IN.get(name, frozenset())
+    fields = [_field(f.name, f.type, *_NOTES[f.name], nullable=f.name in nullable) for f in table.schema]
+    key = f"raw/{name}"
+    plain = _PLAIN & set(table.columns)
+    return Dataset(key, version, _schema(key, version, fields), table.time_column, _ORDER[name], plain)
+
+
+def _trades() -> Dataset:
+    key, version = "processed/trades", 1
+    fields = [
+        _field("ticker", TEXT, "", "market ticker"),
+        _field("exchange_ts", TIME, _TIME, "Kalshi's time of the trade, floored to the millisecond"),
+        _field("trade_id", TEXT, "", "Kalshi's identifier of the trade"),
+        _field("yes_price_dollars", DOLLARS, "dollars", "price of the yes contract"),
+        _field("no_price_dollars", DOLLARS, "dollars", "price of the no contract"),
+        _field("count_contracts", CONTRACTS, "contracts", "contracts traded"),
+        _field("taker_side", TEXT, "", "outcome that the taker bought, where Kalshi says it", nullable=True),
+        _field("is_block_trade", FLAG, "", "negotiated off the book"),
+        _field("created_time", TIME, _TIME, "Kalshi's time of the trade to the microsecond, from REST", nullable=True),
+        _field("source", TEXT, "", "ws, or rest for a trade that the stream missed"),
+    ]
+    order = ("ticker", "exchange_ts", "trade_id")
+    return Dataset(key, version, _schema(key, version, fields), "exchange_ts", order, frozenset({"trade_id"}))
+
+
+def _candles() -> Dataset:
+    key, version = "aggregates/candles_1m", 1
+    prices = [
+        _field(f"{name}_dollars", DOLLARS, "dollars", f"{text} yes price, without block trades", nullable=True)
+        for name, text in (("open", "first"), ("high", "highest"), ("low", "lowest"), ("close", "last"))
+    ]
+    fields = [
+        _field("ticker", TEXT, "", "market ticker"),
+        _field("minute", TIME, _TIME, "start of the minute; minutes without a trade have no row"),
+        *prices,
+        _field("volume_contracts", CONTRACTS, "contracts", "contracts traded, without block trades"),
+        _field("trades", BIG, "", "trades, without block trades"),
+        _field("block_volume_contracts", CONTRACTS, "contracts", "contracts in block trades"),
+        _field("block_trades", BIG, "", "block trades"),
+    ]
+    return Dataset(key, version, _schema(key, version, fields), "minute", ("ticker", "minute"))
+
+
+DATASETS: Mapping[str, Dataset] = MappingProxyType(
+    {data.key: data for data in (*(_raw(name) for name in RAW_TABLES), _trades(), _candles())}
+)
