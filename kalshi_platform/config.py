@@ -6,6 +6,7 @@ is given `environ` reads that mapping and nothing else; without it, the process'
 
 from __future__ import annotations
 
+import io
 import os
 import re
 from collections.abc import Mapping
@@ -16,17 +17,21 @@ from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
 
+import kalshi_platform
 from kalshi_platform.deduplicator.settings import DeduplicatorSettings, GathererSource
 from kalshi_platform.errors import ConfigurationError
 from kalshi_platform.exchange.settings import ExchangeSettings
 from kalshi_platform.gatherer.settings import GathererSettings, MarketFilter
 from kalshi_platform.lake.settings import LakeSettings
 from kalshi_platform.storage.partitions import PartitionBounds
+from kalshi_platform.storage.urls import sqlalchemy_url
 
 DEFAULT_REST_URL = "https://external-api.kalshi.com/trade-api/v2"
 DEFAULT_WS_URL = "wss://external-api-ws.kalshi.com/trade-api/ws/v2"
 DEFAULT_GATHERERS = ("g1", "g2", "g3")
 DEFAULT_PARTITIONS_START = datetime(2026, 1, 1, tzinfo=UTC)
+# Gatherers reconnect this much apart, so that they do not drop out together.
+_STAGGER_S = 0.7
 _GATHERER_NAME = re.compile(r"[a-z][a-z0-9_]{0,30}")
 
 
@@ -64,6 +69,12 @@ def environment() -> dict[str, str]:
 def process_environment() -> dict[str, str]:
     """The process's environment alone, for the children of this process."""
     return dict(os.environ)
+
+
+def environment_with(env_text: str) -> dict[str, str]:
+    """The process's environment over the values of `env_text`, which has the form of a `.env` file."""
+    from_text = {key: value for key, value in dotenv_values(stream=io.StringIO(env_text)).items() if value is not None}
+    return {**from_text, **os.environ}
 
 
 class _Reader:
@@ -105,6 +116,12 @@ class _Reader:
             self.problem(f"{name} is {value:g}: set it to a whole number from {low} to {high}")
             return default
         return int(value)
+
+    def flag(self, name: str) -> bool:
+        text = (self.optional(name) or "no").lower()
+        if text not in ("yes", "no", "true", "false", "1", "0"):
+            self.problem(f"{name} is {text!r}: set it to yes or no")
+        return text in ("yes", "true", "1")
 
     def words(self, name: str) -> tuple[str, ...]:
         return tuple(word.strip() for word in (self.optional(name) or "").split(",") if word.strip())
@@ -152,6 +169,21 @@ def gatherer_names(environ: Mapping[str, str] | None = None) -> tuple[str, ...]:
     words = _Reader(environ).words("KALSHI_GATHERERS")
     usable = tuple(dict.fromkeys(word for word in words if _GATHERER_NAME.fullmatch(word)))
     return usable or DEFAULT_GATHERERS
+
+
+def checked_gatherer_names(environ: Mapping[str, str] | None = None) -> tuple[str, ...]:
+    """Names from KALSHI_GATHERERS. Raises ConfigurationError for names that cannot be used."""
+    reader = _Reader(environ)
+    names = _names(reader)
+    reader.done()
+    return names
+
+
+def deployment_file(name: str) -> Path:
+    """`dagster.yaml` or `workspace.yaml`: of this installation, or of the checkout."""
+    package = Path(kalshi_platform.__file__).parent
+    inside = package / "deployment" / name
+    return inside if inside.exists() else package.parent / name
 
 
 def role(environ: Mapping[str, str] | None = None) -> Role:
@@ -252,7 +284,7 @@ def _names(reader: _Reader) -> tuple[str, ...]:
     for word in words:
         if not _GATHERER_NAME.fullmatch(word):
             reader.problem(
-                f"KALSHI_GATHERERS names {word!r}: a name is a small letter, then small letters, digits or _ (31 at most)"
+                f"KALSHI_GATHERERS names {word!r}: use a small letter, then small letters, digits or _ (31 at most)"
             )
     if len(set(words)) != len(words):
         reader.problem("KALSHI_GATHERERS names a gatherer twice")
@@ -270,7 +302,8 @@ def _exchange(reader: _Reader) -> ExchangeSettings:
         ws_url=ws_url,
         key_id=key_id,
         private_key_pem=_private_key(reader),
-        rest_share=reader.number("KALSHI_REST_SHARE", 0.3, low=0.01, high=1.0),
+        # The gatherers of one stack share a key unless told otherwise, so they split its budget.
+        budget_share=reader.number("KALSHI_REST_SHARE", 1.0 / len(_names(reader)), low=0.01, high=1.0),
     )
 
 
@@ -296,12 +329,13 @@ def _gatherer(reader: _Reader, name: str) -> GathererSettings:
         catalog_url=reader.database(catalog_variable(name)),
         state_dir=Path(reader.text("KALSHI_STATE_DIR", "data/state")).absolute(),
         market_filter=MarketFilter(
-            combos=(reader.optional("KALSHI_COMBOS") or "no").lower() in ("1", "yes", "true"),
             series=reader.words("KALSHI_SERIES"),
             categories=reader.words("KALSHI_CATEGORIES"),
             tickers=reader.words("KALSHI_TICKERS"),
+            include_combos=reader.flag("KALSHI_COMBOS"),
         ),
         connections=reader.whole("KALSHI_BOOK_CONNECTIONS", 1, low=1, high=100),
+        stagger_s=_STAGGER_S * _names(reader).index(name),
     )
 
 
@@ -337,3 +371,42 @@ def _bounds(reader: _Reader) -> PartitionBounds:
         earliest=reader.moment("KALSHI_EARLIEST_TIME", default.earliest),
         ahead=timedelta(hours=reader.number("KALSHI_HOURS_AHEAD", 48, low=1, high=24 * 366)),
     )
+
+
+@dataclass(frozen=True)
+class StackAddresses:
+    """Where the parts of one stack are; written to `local.json` and, as settings, to `.env`."""
+
+    gatherers: Mapping[str, tuple[str, str]]
+    """Name → (timeseries URL, catalog URL)."""
+    production_url: str
+    dagster_url: str
+    lake_root: str
+    state_dir: Path
+    dagster_home: Path
+    rest_url: str | None = None
+    ws_url: str | None = None
+    key_id: str | None = None
+    key_file: Path | None = None
+
+
+def settings_of(stack: StackAddresses) -> dict[str, str]:
+    """The variables that make every command, and `dagster dev`, use this stack."""
+    values = {
+        "KALSHI_GATHERERS": ",".join(stack.gatherers),
+        "KALSHI_PRODUCTION_DATABASE_URL": stack.production_url,
+        "DAGSTER_DATABASE_URL": sqlalchemy_url(stack.dagster_url),
+        "DAGSTER_HOME": str(stack.dagster_home),
+        "KALSHI_LAKE_ROOT": stack.lake_root,
+        "KALSHI_STATE_DIR": str(stack.state_dir),
+    }
+    for name, (timeseries, catalog) in stack.gatherers.items():
+        values[timeseries_variable(name)] = timeseries
+        values[catalog_variable(name)] = catalog
+    optional = {
+        "KALSHI_REST_URL": stack.rest_url,
+        "KALSHI_WS_URL": stack.ws_url,
+        "KALSHI_API_KEY_ID": stack.key_id,
+        "KALSHI_PRIVATE_KEY_PATH": None if stack.key_file is None else str(stack.key_file),
+    }
+    return values | {key: value for key, value in optional.items() if value is not None}

@@ -1,0 +1,35 @@
+"""`kalshi-platform status`: what runs, how far the merge is, what production holds."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import typer
+
+
+def status(
+    json_output: bool = typer.Option(False, "--json", help="Print one JSON object instead of a table."),
+) -> None:
+    """Show gatherers, merge and production; exit 1 when a gatherer or the merge is not alive."""
+    from kalshi_platform.clock import SYSTEM_CLOCK
+    from kalshi_platform.config import load_deduplicator, state_dir
+    from kalshi_platform.local.platform_status import platform_status
+
+    found: dict[str, Any] = platform_status(load_deduplicator(), state_dir(), SYSTEM_CLOCK)
+    if json_output:
+        typer.echo(json.dumps(found, indent=2, default=str))
+    else:
+        _print(found)
+    if not all(service["alive"] for service in found["services"].values()):
+        raise typer.Exit(1)
+
+
+def _print(found: dict[str, Any]) -> None:
+    for name, service in found["services"].items():
+        age = "never heard of" if service["age_s"] is None else f"heard {service['age_s']:.0f} s ago"
+        typer.echo(f"{name:<20} {'alive' if service['alive'] else 'NOT ALIVE':<10} {service['state']:<12} {age}")
+    for gatherer, behind in found["batches_behind"].items():
+        typer.echo(f"{'merge of ' + gatherer:<20} {'unknown' if behind is None else f'{behind} batches behind'}")
+    for table, rows in found["production_rows"].items():
+        typer.echo(f"{table:<20} {rows:>14,} rows")

@@ -1,0 +1,44 @@
+"""`kalshi-platform up`: the whole platform on this machine."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import typer
+
+
+def up(
+    simulate: bool = typer.Option(False, "--simulate", help="Use a simulated exchange instead of the configured one."),
+    headless: bool = typer.Option(
+        False, "--headless", help="No Dagster and no UI: gatherers and merge as children; ends with open exports."
+    ),
+    seconds: float = typer.Option(0.0, "--seconds", help="Stop after this long (0: run until Ctrl-C).", min=0.0),
+    databases_only: bool = typer.Option(
+        False, "--databases-only", help="Only the local databases, for `dagster dev` or single commands."
+    ),
+    data: Path = typer.Option(Path("data"), "--data", help="Folder of databases, logs, state and the local lake."),
+    port: int = typer.Option(0, "--port", help="Port of the UI (0: 3000, or a free one).", min=0, max=65535),
+    markets: int = typer.Option(60, "--markets", help="Markets of the simulated exchange.", min=1),
+    rate: float = typer.Option(200.0, "--rate", help="Messages per second of the simulated exchange.", min=0.0),
+    seed: int = typer.Option(1, "--seed", help="Seed of the simulated exchange."),
+    truth: Path | None = typer.Option(None, "--truth", help="Folder for the simulated exchange's own ledger."),
+) -> None:
+    """Bring up databases, gatherers, live merge, lake and the Dagster UI; Ctrl-C stops all of it."""
+    from kalshi_platform.clock import SYSTEM_CLOCK
+    from kalshi_platform.local.run_up import run_up
+    from kalshi_platform.local.simulated import SimulationOptions
+    from kalshi_platform.local.stack import StackOptions
+    from kalshi_platform.local.stop_signals import stop_on_signals
+
+    stop = threading.Event()
+    stop_on_signals(stop)
+    simulation = SimulationOptions(markets, rate, seed, truth.absolute() if truth else None) if simulate else None
+    options = StackOptions(
+        data_dir=data.absolute(),
+        simulation=simulation,
+        databases_only=databases_only,
+        headless=headless,
+        ui_port=port or None,
+    )
+    run_up(options, stop, seconds or None, typer.echo, SYSTEM_CLOCK)

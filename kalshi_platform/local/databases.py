@@ -1,0 +1,83 @@
+"""The databases of a local stack: one embedded server per gatherer, one for production and Dagster.
+
+A database whose URL is given in the environment is used where it is; a server is started only for the others.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from kalshi_platform.config import catalog_variable, timeseries_variable
+from kalshi_platform.local.postgres import PostgresServer, PostgresSettings
+from kalshi_platform.storage.migrate import DatabaseKind, migrate
+from kalshi_platform.storage.pool import Database
+
+PRODUCTION_VARIABLE = "KALSHI_PRODUCTION_DATABASE_URL"
+DAGSTER_VARIABLE = "DAGSTER_DATABASE_URL"
+_log = logging.getLogger(__name__)
+
+
+class DatabaseStack:
+    """Starts, migrates and stops the databases of one stack. URLs are valid between start() and stop()."""
+
+    def __init__(self, data_dir: Path, gatherers: Sequence[str], given: Mapping[str, str]) -> None:
+        self._data_dir = data_dir
+        self._gatherers = tuple(gatherers)
+        self._given = given
+        self._servers: list[PostgresServer] = []
+        self.timeseries: dict[str, str] = {}
+        self.catalog: dict[str, str] = {}
+        self.production = ""
+        self.dagster = ""
+
+    def start(self) -> None:
+        """Start every server that is needed, make the databases, and bring their schemas up to date."""
+        groups: list[tuple[str, dict[str, str]]] = [
+            (name, {"timeseries": timeseries_variable(name), "catalog": catalog_variable(name)})
+            for name in self._gatherers
+        ]
+        groups.append(("production", {"production": PRODUCTION_VARIABLE, "dagster": DAGSTER_VARIABLE}))
+        with ThreadPoolExecutor(max_workers=len(groups)) as pool:
+            found = dict(
+                zip((name for name, _ in groups), pool.map(lambda group: self._serve(*group), groups), strict=True)
+            )
+            for name in self._gatherers:
+                self.timeseries[name] = found[name]["timeseries"]
+                self.catalog[name] = found[name]["catalog"]
+            self.production, self.dagster = found["production"]["production"], found["production"]["dagster"]
+            jobs: list[tuple[str, str, DatabaseKind]] = [("production", self.production, "production")]
+            jobs += [(f"{name} timeseries", self.timeseries[name], "timeseries") for name in self._gatherers]
+            jobs += [(f"{name} catalog", self.catalog[name], "catalog") for name in self._gatherers]
+            list(pool.map(lambda job: _migrate(*job), jobs))
+
+    def stop(self) -> None:
+        """Stop the servers that start() started, all at once."""
+        servers, self._servers = self._servers, []
+        if servers:
+            with ThreadPoolExecutor(max_workers=len(servers)) as pool:
+                list(pool.map(lambda server: server.stop(), servers))
+
+    def _serve(self, name: str, variables: Mapping[str, str]) -> dict[str, str]:
+        urls = {
+            database: self._given[variable] for database, variable in variables.items() if self._given.get(variable)
+        }
+        missing = [database for database in variables if database not in urls]
+        if missing:
+            server = PostgresServer(self._data_dir / "postgres" / name, name, PostgresSettings())
+            self._servers.append(server)
+            server.start()
+            for database in missing:
+                server.create_database(database)
+                urls[database] = server.url(database)
+        return urls
+
+
+def _migrate(name: str, url: str, kind: DatabaseKind) -> None:
+    database = Database(url, name=name)
+    try:
+        migrate(database, kind)
+    finally:
+        database.dispose()

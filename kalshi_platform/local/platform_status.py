@@ -1,0 +1,68 @@
+"""One look at everything: which services live, how far behind the merge is, what production holds."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from kalshi_platform.clock import Clock
+from kalshi_platform.deduplicator.settings import DeduplicatorSettings
+from kalshi_platform.errors import DatabaseUnavailable
+from kalshi_platform.gatherer.heartbeat import read_file
+from kalshi_platform.storage.pool import Database
+
+ALIVE_S = 45.0
+"""A service heard of within this time lives; heartbeats come every 5 s."""
+
+
+def platform_status(settings: DeduplicatorSettings, state_dir: Path, clock: Clock) -> dict[str, Any]:
+    """Return services (alive, age_s, state, details), batches_behind per gatherer, and production_rows per table.
+
+    A database that is away is shown as such; a gatherer whose database is away lives while its heartbeat file is fresh.
+    """
+    production = Database(settings.production_url, name="production", pool_size=1)
+    services: dict[str, Any] = {}
+    behind: dict[str, int | None] = {}
+    try:
+        cursors = _rows(production, "SELECT gatherer, batch_no FROM merge_cursors")
+        for source in settings.sources:
+            timeseries = Database(source.timeseries_url, name=f"{source.name} timeseries", pool_size=1)
+            try:
+                service = f"gatherer/{source.name}"
+                file = read_file(state_dir / source.name / "heartbeat.json")
+                services[service] = _service(timeseries, service, file, clock)
+                last = _rows(timeseries, "SELECT last_batch_no FROM batch_counter")
+                behind[source.name] = (
+                    None if not last else int(last[0][0]) - int(dict(cursors or []).get(source.name, 0))
+                )
+            finally:
+                timeseries.dispose()
+        services["deduplicator"] = _service(production, "deduplicator", None, clock)
+        rows = _rows(
+            production, "SELECT table_name, sum(rows_inserted)::bigint FROM hour_activity GROUP BY 1 ORDER BY 1"
+        )
+    finally:
+        production.dispose()
+    return {"services": services, "batches_behind": behind, "production_rows": dict(rows or [])}
+
+
+def _service(database: Database, service: str, file: dict[str, Any] | None, clock: Clock) -> dict[str, Any]:
+    found = _rows(database, "SELECT at, state, pid, details FROM heartbeats WHERE service = %s", (service,))
+    at: datetime | None = found[0][0] if found else None
+    state, pid, details = found[0][1:] if found else ("database away" if found is None else "unknown", None, {})
+    if file is not None:
+        file_at = datetime.fromisoformat(file["at"])
+        if at is None or file_at > at:
+            at, state, pid, details = file_at, file["state"], file["pid"], file.get("details", {})
+    age_s = None if at is None else max(0.0, (clock.now() - at).total_seconds())
+    alive = age_s is not None and age_s < ALIVE_S and state != "stopped"
+    return {"alive": alive, "age_s": age_s, "state": state, "pid": pid, "details": details}
+
+
+def _rows(database: Database, query: str, params: tuple[Any, ...] = ()) -> list[tuple[Any, ...]] | None:
+    try:
+        with database.transaction() as transaction:
+            return transaction.fetch_all(query, params or None)
+    except DatabaseUnavailable:
+        return None

@@ -1,0 +1,163 @@
+"""What `kalshi-platform up` does from start to stop, and what it says meanwhile."""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+
+from kalshi_platform.clock import Clock
+from kalshi_platform.errors import KalshiPlatformError
+from kalshi_platform.local.finish import Finished, export_open
+from kalshi_platform.local.stack import Stack, StackOptions, wait_for_http
+from kalshi_platform.local.watchdog import Watchdog, reload_code_location
+from kalshi_platform.storage.pool import Database
+
+TICK_S = 1.0
+STATUS_EVERY_S = 10.0
+OPEN_EXPORT_EVERY_S = 60.0
+_log = logging.getLogger(__name__)
+
+
+def run_up(
+    options: StackOptions, stop: threading.Event, seconds: float | None, say: Callable[[str], None], clock: Clock
+) -> None:
+    """Bring the stack up, watch it until `stop` or `seconds`, take it down.
+
+    Raises ConfigurationError before anything starts.
+    """
+    with Stack(options, say, clock) as stack:
+        if options.databases_only:
+            say("databases are up; settings for `dagster dev` and all commands are in .env; Ctrl-C stops them")
+            clock.wait(stop, seconds or 10**9)
+        elif options.headless:
+            _watch(stack, stop, seconds, say, clock, exports=None)
+            stack.stop_services()
+            say("gatherers and merge stopped; last merge and open exports")
+            _say_finished(export_open(stack.settings(), clock, say), stack, say)
+        else:
+            _with_ui(options, stack, stop, seconds, say, clock)
+        say("stopping")
+    say(f"stopped after {stack.elapsed_s():.0f} s; everything is in {_shown(options.data_dir)}")
+
+
+def _with_ui(
+    options: StackOptions,
+    stack: Stack,
+    stop: threading.Event,
+    seconds: float | None,
+    say: Callable[[str], None],
+    clock: Clock,
+) -> None:
+    assert stack.ui_url is not None  # noqa: S101 - set by Stack for this mode
+    if not wait_for_http(f"{stack.ui_url}/server_info", stop, clock, timeout_s=120):
+        if not stop.is_set():
+            say(f"the Dagster UI did not answer; see {_shown(stack.group.log_dir)}/dagster.log")
+        return
+    say(f"Dagster UI after {stack.elapsed_s():.0f} s: {stack.ui_url}")
+    exporter = _OpenExporter(stack, clock)
+    thread = threading.Thread(target=exporter.run, args=(stop,), name="open-exports", daemon=True)
+    thread.start()
+    watchdog = Watchdog(
+        lambda: _heartbeat_age_s(options.data_dir / "state" / "supervisor-heartbeat.json", clock),
+        lambda: reload_code_location(str(stack.ui_url), "kalshi_platform"),
+        lambda: stack.restart("dagster"),
+        clock=clock,
+    )
+    _watch(stack, stop, seconds, say, clock, exports=exporter, watchdog=watchdog)
+    stop.set()
+    thread.join(timeout=10)
+
+
+def _watch(
+    stack: Stack,
+    stop: threading.Event,
+    seconds: float | None,
+    say: Callable[[str], None],
+    clock: Clock,
+    *,
+    exports: _OpenExporter | None,
+    watchdog: Watchdog | None = None,
+) -> None:
+    started = clock.monotonic()
+    next_status = started + STATUS_EVERY_S / 2
+    production = Database(stack.settings().deduplicator.production_url, name="production")
+    try:
+        while not stop.is_set() and (seconds is None or clock.monotonic() - started < seconds):
+            for gone in stack.group.poll():
+                again = "" if gone.restart_in_s is None else f", started again in {gone.restart_in_s:.0f} s"
+                say(f"{gone.name} (pid {gone.pid}) ended with code {gone.code}{again}")
+            if watchdog is not None:
+                watchdog.tick()
+            if clock.monotonic() >= next_status:
+                next_status += STATUS_EVERY_S
+                say(_status_line(production, stack, exports, clock))
+            clock.wait(stop, TICK_S)
+    finally:
+        production.dispose()
+
+
+def _status_line(production: Database, stack: Stack, exports: _OpenExporter | None, clock: Clock) -> str:
+    try:
+        with production.transaction() as transaction:
+            rows = transaction.fetch_all(
+                "SELECT table_name, sum(rows_inserted)::bigint FROM hour_activity GROUP BY 1 ORDER BY 1"
+            )
+    except KalshiPlatformError as error:
+        return f"production is away: {error}"
+    counts = ", ".join(f"{table.removeprefix('orderbook_')} {count:,}" for table, count in rows) or "nothing yet"
+    line = f"[{stack.elapsed_s():4.0f} s] production rows: {counts}"
+    if exports is not None and exports.last is not None:
+        at, finished = exports.last
+        line += f"; lake: {sum(finished.exported_rows.values()):,} rows at {at:%H:%M:%S}"
+    return line
+
+
+class _OpenExporter:
+    """Exports the running hour as `open` every minute, so that the lake is seen to grow."""
+
+    def __init__(self, stack: Stack, clock: Clock) -> None:
+        self._stack = stack
+        self._clock = clock
+        self.last: tuple[datetime, Finished] | None = None
+
+    def run(self, stop: threading.Event) -> None:
+        """Export until `stop`: first as soon as production has rows, then every OPEN_EXPORT_EVERY_S."""
+        wait_s = 5.0
+        while not self._clock.wait(stop, wait_s):
+            try:
+                finished = export_open(self._stack.settings(), self._clock, _log.debug)
+            except KalshiPlatformError as error:
+                _log.warning("open export put off: %s", error)
+                continue
+            if finished.hours:
+                self.last = (self._clock.now(), finished)
+                wait_s = OPEN_EXPORT_EVERY_S
+
+
+def _heartbeat_age_s(path: Path, clock: Clock) -> float | None:
+    try:
+        at = datetime.fromisoformat(json.loads(path.read_text(encoding="utf-8"))["at"])
+    except (OSError, ValueError, KeyError):
+        return None
+    return (clock.now() - at).total_seconds()
+
+
+def _say_finished(finished: Finished, stack: Stack, say: Callable[[str], None]) -> None:
+    for table in sorted(finished.exported_rows):
+        in_production = finished.production_rows.get(table)
+        production = "" if in_production is None else f"{in_production:>12,} rows in production, "
+        say(f"{table:<20} {production}{finished.exported_rows[table]:>12,} in the lake")
+    if not finished.hours:
+        say("no rows came")
+    say(f"lake: {stack.settings().lake.root}")
+
+
+def _shown(path: Path) -> str:
+    try:
+        return f"./{path.relative_to(Path.cwd())}"
+    except ValueError:
+        return str(path)

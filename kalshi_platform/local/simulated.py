@@ -1,0 +1,50 @@
+"""The simulated exchange as a child process: started with a file to write its addresses to, awaited, then used."""
+
+from __future__ import annotations
+
+import json
+import sys
+import threading
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kalshi_platform.clock import Clock
+from kalshi_platform.errors import ExchangeUnavailable
+from kalshi_platform.local.process_group import ChildSpec, ProcessGroup
+
+
+@dataclass(frozen=True)
+class SimulationOptions:
+    """Options of `kalshi-platform exchange serve`. `rate` is messages per second of the whole venue."""
+
+    markets: int = 60
+    rate: float = 200.0
+    seed: int = 1
+    truth: Path | None = None
+
+
+def start_simulator(
+    group: ProcessGroup, options: SimulationOptions, env: Mapping[str, str], data_dir: Path, clock: Clock
+) -> dict[str, Any]:
+    """Start it in `group`; return its addresses: rest_url, ws_url, control_url, key_id, key_file, pid."""
+    address_file = data_dir / "exchange.json"
+    address_file.unlink(missing_ok=True)
+    argv = [
+        *(sys.executable, "-m", "kalshi_platform.cli", "exchange", "serve", "--port", "0"),
+        *("--markets", str(options.markets), "--rate", str(options.rate), "--seed", str(options.seed)),
+        *("--key-file", str(data_dir / "exchange-key.pem"), "--address-file", str(address_file)),
+    ]
+    if options.truth is not None:
+        argv += ["--truth", str(options.truth)]
+    group.start(ChildSpec("exchange", argv, env, Path.cwd(), restart=False, stop_timeout_s=5))
+    deadline = clock.monotonic() + 30
+    never = threading.Event()
+    while not address_file.exists():
+        if group.pid("exchange") is None or clock.monotonic() > deadline:
+            raise ExchangeUnavailable(f"the simulated exchange did not start; see {group.log_dir / 'exchange.log'}")
+        group.poll()
+        clock.wait(never, 0.05)
+    addresses: dict[str, Any] = json.loads(address_file.read_text(encoding="utf-8"))
+    return addresses

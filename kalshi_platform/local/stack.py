@@ -1,0 +1,202 @@
+"""A whole platform on one machine: databases, (simulated) exchange, gatherers, live merge, lake, Dagster.
+
+Headless, the gatherers and the merge are children of this process. With the UI they are runs under Dagster, kept alive
+by its sensors, and this process watches Dagster itself.
+"""
+
+from __future__ import annotations
+
+import logging
+import shutil
+import sys
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from kalshi_platform import config
+from kalshi_platform.clock import SYSTEM_CLOCK, Clock
+from kalshi_platform.local.addresses import users_part, write_env_block, write_local_json
+from kalshi_platform.local.databases import DatabaseStack
+from kalshi_platform.local.ports import free_port, is_free
+from kalshi_platform.local.process_group import ChildSpec, ProcessGroup
+from kalshi_platform.local.simulated import SimulationOptions, start_simulator
+
+DEFAULT_UI_PORT = 3000
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class StackOptions:
+    """What to bring up. `simulation` None means the configured exchange; `ui_port` None picks 3000, or a free one."""
+
+    data_dir: Path
+    simulation: SimulationOptions | None = None
+    databases_only: bool = False
+    headless: bool = False
+    ui_port: int | None = None
+    env_file: Path = field(default_factory=lambda: Path.cwd() / ".env")
+
+
+class Stack:
+    """Brings the parts up in order and takes them down in reverse. A context manager."""
+
+    def __init__(self, options: StackOptions, say: Callable[[str], None], clock: Clock = SYSTEM_CLOCK) -> None:
+        self._options = options
+        self._say = say
+        self._clock = clock
+        self._started_at = clock.monotonic()
+        self._given = config.environment_with(users_part(options.env_file))
+        self._names = config.checked_gatherer_names(self._given)
+        self._databases = DatabaseStack(options.data_dir, self._names, self._given)
+        self.group = ProcessGroup(options.data_dir / "logs")
+        self.environ: dict[str, str] = {}
+        self.exchange: dict[str, Any] = {}
+        self.ui_url: str | None = None
+
+    def check(self) -> None:
+        """Refuse, before anything starts, what could not work later. Raises ConfigurationError."""
+        config.role(self._given)
+        if self._options.simulation is None and not self._options.databases_only:
+            config.load_exchange(self._given)
+        config.load_bounds(self._given)
+        config.load_lake(self._given | {"KALSHI_LAKE_ROOT": self._lake_root()})
+
+    def __enter__(self) -> Stack:
+        self.check()
+        try:
+            self._start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self.stop()
+
+    def stop(self) -> None:
+        """Stop children (newest first), then the databases."""
+        try:
+            self.group.stop_all(deadline_s=15.0)
+        finally:
+            self._databases.stop()
+
+    def stop_services(self) -> None:
+        """Stop the gatherers, which flush, then the merge; the databases stay up."""
+        for name in (*(f"gather-{name}" for name in self._names), "dedup"):
+            if self.group.pid(name) is not None:
+                self.group.stop(name)
+
+    def restart(self, name: str) -> None:
+        """Stop and start one child."""
+        self.group.restart(name)
+
+    def settings(self) -> config.PlatformSettings:
+        """All settings of the running stack."""
+        return config.load_platform(self.environ)
+
+    def elapsed_s(self) -> float:
+        return self._clock.monotonic() - self._started_at
+
+    def _start(self) -> None:
+        options = self._options
+        options.data_dir.mkdir(parents=True, exist_ok=True)
+        self.group.open()
+        self._databases.start()
+        self._say(f"databases ready after {self.elapsed_s():.1f} s")
+        if options.simulation is not None and not options.databases_only:
+            base = config.process_environment()
+            self.exchange = start_simulator(self.group, options.simulation, base, options.data_dir, self._clock)
+            self._say(f"simulated exchange at {self.exchange['rest_url']}")
+        home = self._dagster_home()
+        stack = config.StackAddresses(
+            gatherers={name: (self._databases.timeseries[name], self._databases.catalog[name]) for name in self._names},
+            production_url=self._databases.production,
+            dagster_url=self._databases.dagster,
+            lake_root=self._lake_root(),
+            state_dir=options.data_dir / "state",
+            dagster_home=home,
+            rest_url=self.exchange.get("rest_url"),
+            ws_url=self.exchange.get("ws_url"),
+            key_id=self.exchange.get("key_id"),
+            key_file=Path(self.exchange["key_file"]).absolute() if self.exchange else None,
+        )
+        values = config.settings_of(stack)
+        self.environ = {**self._given, **values}
+        write_env_block(options.env_file, values)
+        if not options.databases_only:
+            if options.headless:
+                self._start_services()
+            else:
+                self._start_dagster(home)
+        write_local_json(options.data_dir / "local.json", self._description(stack))
+
+    def _start_services(self) -> None:
+        for name in self._names:
+            self._child(f"gather-{name}", "gather", name)
+        self._child("dedup", "dedup")
+        self._say(f"gatherers {', '.join(self._names)} and the live merge started")
+
+    def _child(self, child: str, *command: str) -> None:
+        argv = [sys.executable, "-m", "kalshi_platform.cli", *command]
+        self.group.start(ChildSpec(child, argv, self.environ, Path.cwd(), restart=True, stop_timeout_s=15))
+
+    def _start_dagster(self, home: Path) -> None:
+        port = self._options.ui_port or (DEFAULT_UI_PORT if is_free(DEFAULT_UI_PORT) else free_port())
+        self.ui_url = f"http://127.0.0.1:{port}"
+        argv = [
+            *(sys.executable, "-m", "dagster", "dev", "-w", str(home / "workspace.yaml")),
+            *("-h", "127.0.0.1", "-p", str(port)),
+        ]
+        self.group.start(ChildSpec("dagster", argv, self.environ, Path.cwd(), restart=True, stop_timeout_s=12))
+
+    def _dagster_home(self) -> Path:
+        home = self._options.data_dir / "dagster"
+        home.mkdir(parents=True, exist_ok=True)
+        for name in ("dagster.yaml", "workspace.yaml"):
+            shutil.copyfile(config.deployment_file(name), home / name)
+        return home
+
+    def _lake_root(self) -> str:
+        return self._given.get("KALSHI_LAKE_ROOT") or (self._options.data_dir / "lake").as_uri()
+
+    def _description(self, stack: config.StackAddresses) -> dict[str, Any]:
+        return {
+            "databases": {
+                "production": stack.production_url,
+                "dagster": stack.dagster_url,
+                "gatherers": {
+                    name: {"timeseries": timeseries, "catalog": catalog}
+                    for name, (timeseries, catalog) in stack.gatherers.items()
+                },
+            },
+            "lake": stack.lake_root,
+            "ui": self.ui_url,
+            "exchange": self.exchange or {"rest_url": self._given.get("KALSHI_REST_URL", config.DEFAULT_REST_URL)},
+            "state_dir": str(stack.state_dir),
+            "logs": str(self.group.log_dir),
+            "processes": self.pids(),
+        }
+
+    def pids(self) -> dict[str, int]:
+        """Child name → pid, of those that run."""
+        names = ("exchange", *(f"gather-{name}" for name in self._names), "dedup", "dagster")
+        found: Mapping[str, int | None] = {name: self.group.pid(name) for name in names}
+        return {name: pid for name, pid in found.items() if pid is not None}
+
+
+def wait_for_http(url: str, stop: threading.Event, clock: Clock, timeout_s: float) -> bool:
+    """Wait until `url` answers with 200; False on a stop or after `timeout_s`."""
+    import urllib.error
+    import urllib.request
+
+    deadline = clock.monotonic() + timeout_s
+    while not stop.is_set() and clock.monotonic() < deadline:
+        try:
+            with urllib.request.urlopen(url, timeout=2) as answer:  # noqa: S310 - our own loopback address
+                if answer.status == 200:
+                    return True
+        except (urllib.error.URLError, OSError):
+            clock.wait(stop, 0.2)
+    return False
