@@ -1,0 +1,241 @@
+"""Faults that act on connections: what the fault board says, done to sockets and frames, and its effect noted."""
+
+from __future__ import annotations
+
+import json
+import random
+from dataclasses import dataclass
+from typing import Any
+
+from kalshi_platform.simulator.connection import Connection
+from kalshi_platform.simulator.core import Exchange
+from kalshi_platform.simulator.faults import Fault, UnknownFault
+from kalshi_platform.simulator.subscriptions import BOOK, IGNORED, Gate, Subscription
+
+CONNECTION_KINDS = frozenset(
+    {"drop_frame", "stall", "cut", "unknown_frame", "error_25", "ignore_get_snapshot", "error_26", "error_27"}
+)
+
+
+@dataclass(slots=True)
+class DropPlan:
+    """What one connection still has to lose for one fault."""
+
+    fault: Fault
+    left: int | None
+
+
+class FaultInjector:
+    """Arms faults over the live connections (shared list, in order of arrival)."""
+
+    def __init__(self, exchange: Exchange, connections: list[Connection]) -> None:
+        self._exchange = exchange
+        self._connections = connections
+        self._plans: dict[str, list[DropPlan]] = {}
+        self._rng = random.Random(exchange.settings.seed + 4)  # noqa: S311
+
+    def arm(self, kind: str, params: dict[str, Any]) -> Fault:
+        """Arm a fault and do at once what can be done at once. Raises `UnknownFault`."""
+        exchange = self._exchange
+        params = self._resolve(kind, params)
+        fault = exchange.board.arm(kind, params, now=exchange.clock.monotonic(), at_us=exchange.now_us())
+        if kind == "cut":
+            self._cut(fault)
+        elif kind == "unknown_frame":
+            self._send_unknown(fault)
+        elif kind == "error_25":
+            self._overflow(fault)
+        elif kind == "drop_frame":
+            self._plan_drops(fault)
+        elif kind == "exchange_inactive" and params.get("cut"):
+            self._cut(fault)
+        return fault
+
+    def clear(self, kind: str | None = None) -> int:
+        """End faults; stalled connections go on."""
+        ended = self._exchange.board.clear(kind)
+        self.tick()
+        return ended
+
+    def admit(self, connection: Connection) -> None:
+        """Put faults that last for a time on a new connection."""
+        now = self._exchange.clock.monotonic()
+        for fault in self._exchange.board.active("drop_frame", now):
+            if fault.until is not None and fault.selects(connection.peer(len(self._connections) - 1)):
+                self._add_plan(connection, fault, None)
+        connection.session.refuse = self._refuser(connection)
+
+    def tick(self) -> None:
+        """Stall and release connections; call before each flush."""
+        board = self._exchange.board
+        if not board.faults:
+            return
+        stalls = board.active("stall", self._exchange.clock.monotonic())
+        for index, connection in enumerate(list(self._connections)):
+            fault = next((each for each in stalls if each.selects(connection.peer(index))), None)
+            if fault is not None:
+                if not connection.is_stalled:
+                    connection.is_stalled = True
+                    connection.stall_pings = bool(fault.params.get("pings", True))
+                    fault.effects.append(
+                        {"connection": connection.id, "user_agent": connection.user_agent, "stalled": True}
+                    )
+                    fault.hits += 1
+                if fault.params.get("after") == "drop" and connection.session.frames:
+                    fault.effects.append({"connection": connection.id, "lost_frames": len(connection.session.frames)})
+                    connection.dropped += len(connection.session.frames)
+                    connection.session.frames = []
+            elif connection.is_stalled:
+                connection.is_stalled = False
+
+    def refused_handshake(self, user_agent: str) -> int | None:
+        """Return the status a new connection is refused with."""
+        for fault in self._exchange.board.active("refuse_handshake", self._exchange.clock.monotonic()):
+            agent = fault.params.get("user_agent")
+            if agent is None or str(agent) in user_agent:
+                status = int(fault.params.get("status", 503))
+                fault.hit({"user_agent": user_agent, "status": status})
+                return status
+        return None
+
+    # --- parts ---------------------------------------------------------------------------------------------------
+
+    def _resolve(self, kind: str, params: dict[str, Any]) -> dict[str, Any]:
+        """Pin an index to the connection that has it now, so that a lasting fault does not wander to another one."""
+        wanted = params.get("connection", "all")
+        if kind not in CONNECTION_KINDS or wanted == "all":
+            return params
+        ids = []
+        for each in wanted if isinstance(wanted, list) else [wanted]:
+            if isinstance(each, int):
+                if not 0 <= each < len(self._connections):
+                    raise UnknownFault(f"no connection has index {each}; there are {len(self._connections)}")
+                ids.append(self._connections[each].id)
+            else:
+                ids.append(str(each))
+        return {**params, "connection": ids}
+
+    def _selected(self, fault: Fault) -> list[Connection]:
+        return [each for index, each in enumerate(self._connections) if fault.selects(each.peer(index))]
+
+    def _cut(self, fault: Fault) -> None:
+        chosen = self._selected(fault)
+        for connection in chosen[: fault.left] if fault.kind == "cut" else chosen:
+            fault.effects.append(
+                {"connection": connection.id, "user_agent": connection.user_agent, "sent": connection.sent}
+            )
+            fault.hits += 1
+            # What is queued leaves no trace on the other side, but what was sent stays sent.
+            connection.session.frames = []
+            connection.abort()
+        if fault.kind == "cut":
+            fault.ended = True
+
+    def _send_unknown(self, fault: Fault) -> None:
+        variant = fault.params.get("variant", "type")
+        for connection in self._selected(fault):
+            session = connection.session
+            subscription = session.by_channel(str(fault.params.get("channel", BOOK)))
+            for _ in range(fault.left or 1):
+                if "frame" in fault.params:
+                    frame = str(fault.params["frame"]).encode()
+                elif variant == "json":
+                    frame = b'{"type":"orderbook_delta","sid":1,"seq":'
+                elif variant == "shape" and subscription is not None:
+                    envelope = json.dumps({"type": BOOK, **subscription.next_seq(), "msg": {"unheard_of": [1, 2, 3]}})
+                    frame = envelope.encode()
+                elif variant in ("type", "shape"):
+                    frame = b'{"type":"unheard_of","msg":{"note":"a type from the future"}}'
+                else:
+                    raise UnknownFault("variant must be type, json or shape")
+                session.frames.append(frame)
+                fault.effects.append({"connection": connection.id, "frame": frame.decode()})
+                fault.hits += 1
+            connection.flush()
+        fault.ended = True
+
+    def _overflow(self, fault: Fault) -> None:
+        channel = str(fault.params.get("channel", BOOK))
+        for connection in self._selected(fault)[: fault.left]:
+            subscription = connection.session.by_channel(channel)
+            if subscription is not None:
+                connection.session.fail(subscription, 25)
+                connection.flush()
+                fault.effects.append({"connection": connection.id, "sid": subscription.sid, "seq": subscription.seq})
+                fault.hits += 1
+        fault.ended = True
+
+    def _plan_drops(self, fault: Fault) -> None:
+        """`count` holds for each selected connection."""
+        count, chosen = fault.left, self._selected(fault)
+        if count is not None:
+            fault.left = count * len(chosen)
+        for connection in chosen:
+            self._add_plan(connection, fault, count)
+
+    def _add_plan(self, connection: Connection, fault: Fault, left: int | None) -> None:
+        self._plans.setdefault(connection.id, []).append(DropPlan(fault, left))
+        connection.session.gate = self._gate(connection)
+
+    def _gate(self, connection: Connection) -> Gate:
+        def swallow(subscription: Subscription, kind: str, frame: bytes) -> bool:
+            now = self._exchange.clock.monotonic()
+            plans = self._plans[connection.id]
+            plans[:] = [plan for plan in plans if plan.left != 0 and plan.fault.active(now)]
+            if not plans:
+                connection.session.gate = None
+            for plan in plans:
+                if self._wants(plan.fault, subscription, kind):
+                    if plan.left is not None:
+                        plan.left -= 1
+                    connection.dropped += 1
+                    plan.fault.hit(_lost(connection, frame))
+                    return True
+            return False
+
+        return swallow
+
+    def _wants(self, fault: Fault, subscription: Subscription, kind: str) -> bool:
+        """Only frames with a seq are lost, unless the fault names the ticker channel."""
+        channel = fault.params.get("channel")
+        if (channel is None and not subscription.numbered) or channel not in (None, subscription.channel):
+            return False
+        if fault.params.get("type") not in (None, kind):
+            return False
+        probability = float(fault.params.get("probability", 1.0))
+        return probability >= 1.0 or self._rng.random() < probability
+
+    def _refuser(self, connection: Connection) -> Any:
+        def refuse(_command: str, action: str | None) -> int | None:
+            now = self._exchange.clock.monotonic()
+            index = self._connections.index(connection) if connection in self._connections else -1
+            peer = connection.peer(index)
+            for code in (26, 27):
+                fault = self._exchange.board.first(f"error_{code}", now, peer)
+                if fault is not None:
+                    fault.hit({"connection": connection.id, "code": code})
+                    return code
+            if not connection.bucket.take(1.0, now):
+                return 27
+            if action == "get_snapshot":
+                fault = self._exchange.board.first("ignore_get_snapshot", now, peer)
+                if fault is not None:
+                    fault.hit({"connection": connection.id})
+                    return IGNORED
+            return None
+
+        return refuse
+
+
+def _lost(connection: Connection, frame: bytes) -> dict[str, Any]:
+    content = json.loads(frame)
+    msg = content["msg"]
+    members = ("market_ticker", "ts", "ts_ms", "side", "price_dollars", "delta_fp", "trade_id", "event_type")
+    return {
+        "connection": connection.id,
+        "user_agent": connection.user_agent,
+        "type": content["type"],
+        "sid": content["sid"],
+        "seq": content.get("seq"),
+        **{name: msg[name] for name in members if name in msg},
+    }
