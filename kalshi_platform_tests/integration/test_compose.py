@@ -1,0 +1,217 @@
+"""The container files: what they start, what they need to be told, and that the tools which read them accept them."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from kalshi_platform.local.postgres import PostgresServer
+from kalshi_platform_tests.fixtures.postgres import DatabaseFactory
+
+ROOT = Path(__file__).parents[2]
+DOCKER = ROOT / "docker"
+DATABASES = {
+    *(f"{gatherer}-{kind}" for gatherer in ("g1", "g2", "g3") for kind in ("timeseries", "catalog")),
+    "production",
+    "dagster-database",
+}
+LONG_RUNNING = {"webserver", "daemon", "code-location"}
+FILLED_IN = {"KALSHI_API_KEY_ID": "key-1", "POSTGRES_PASSWORD": "pw1"}
+
+
+@pytest.fixture(scope="module")
+def compose() -> dict[str, Any]:
+    loaded: dict[str, Any] = yaml.safe_load((DOCKER / "compose.yaml").read_text())
+    return loaded
+
+
+def example_names() -> set[str]:
+    """Every variable of .env.example, the optional ones (behind a #) too."""
+    return set(re.findall(r"^#?([A-Z][A-Z0-9_]*)=", (DOCKER / ".env.example").read_text(), re.MULTILINE))
+
+
+def names_used(compose: dict[str, Any]) -> set[str]:
+    """Every variable that compose takes from outside: interpolated, or passed through by its bare name."""
+    text = re.sub(r"^\s*#.*$", "", (DOCKER / "compose.yaml").read_text(), flags=re.MULTILINE)
+    passed = {
+        name
+        for service in compose["services"].values()
+        for name, value in service.get("environment", {}).items()
+        if value is None
+    }
+    return passed | set(re.findall(r"\$\{([A-Z][A-Z0-9_]*)", text))
+
+
+def test_services(compose: dict[str, Any]) -> None:
+    assert set(compose["services"]) == DATABASES | LONG_RUNNING | {"migrate"}
+
+
+@pytest.mark.parametrize("name", sorted(DATABASES | LONG_RUNNING))
+def test_a_lasting_service_comes_back_is_watched_and_reaps_its_children(compose: dict[str, Any], name: str) -> None:
+    service = compose["services"][name]
+    assert service["restart"] == "unless-stopped"
+    assert service["init"] is True
+    assert service["healthcheck"]["test"]
+    assert service["stop_signal"] == "SIGINT"
+
+
+@pytest.mark.parametrize("name", sorted(DATABASES))
+def test_a_database_keeps_its_files_in_a_volume_of_its_own(compose: dict[str, Any], name: str) -> None:
+    service = compose["services"][name]
+    assert service["volumes"] == [f"{name}:/var/lib/postgresql"]
+    assert name in compose["volumes"]
+    assert service["environment"]["PGDATA"].startswith("/var/lib/postgresql/")
+    assert not service.get("ports")  # reachable inside only
+    family, version = service["image"].split(":")
+    assert "latest" not in version
+    is_timescale = name == "production" or name.endswith("-timeseries")
+    assert family == ("timescale/timescaledb" if is_timescale else "postgres")
+
+
+def test_migrations_run_once_before_everything_else(compose: dict[str, Any]) -> None:
+    migrate = compose["services"]["migrate"]
+    assert migrate["restart"] == "no"
+    assert {name: need["condition"] for name, need in migrate["depends_on"].items()} == dict.fromkeys(
+        DATABASES, "service_healthy"
+    )
+    code = compose["services"]["code-location"]
+    assert code["depends_on"]["migrate"]["condition"] == "service_completed_successfully"
+    for name in ("webserver", "daemon"):
+        assert compose["services"][name]["depends_on"]["code-location"]["condition"] == "service_healthy"
+
+
+def test_the_roles_share_one_image_and_one_environment(compose: dict[str, Any]) -> None:
+    roles = [compose["services"][name] for name in sorted(LONG_RUNNING | {"migrate"})]
+    for role in roles[1:]:
+        assert (role["image"], role["environment"]) == (roles[0]["image"], roles[0]["environment"])
+
+
+def test_the_pages_are_published_on_this_machine_only(compose: dict[str, Any]) -> None:
+    published = [port for service in compose["services"].values() for port in service.get("ports", [])]
+    assert len(published) == 1
+    assert published[0].startswith("127.0.0.1:")
+
+
+def test_every_variable_is_explained_in_the_example_and_every_example_is_used(compose: dict[str, Any]) -> None:
+    assert names_used(compose) == example_names()
+
+
+def test_the_platform_gets_every_variable_that_it_reads(compose: dict[str, Any]) -> None:
+    given = {re.sub(r"_G\d_", "_Gn_", name) for name in compose["services"]["code-location"]["environment"]}
+    read = set(re.findall(r'"((?:KALSHI|AWS|DAGSTER)_[A-Z0-9_]+)"', (ROOT / "kalshi_platform/config.py").read_text()))
+    image = set(re.findall(r"((?:KALSHI|DAGSTER)_[A-Z_]+)=", (DOCKER / "Dockerfile").read_text()))
+    # One code location serves all here; AWS_DEFAULT_REGION is another name of AWS_REGION.
+    assert read - given - image <= {"KALSHI_ROLE", "AWS_DEFAULT_REGION"}
+
+
+def test_the_files_hold_no_secrets() -> None:
+    example = dict(re.findall(r"^#?([A-Z][A-Z0-9_]*)=(.*)$", (DOCKER / ".env.example").read_text(), re.MULTILINE))
+    secret = (
+        "POSTGRES_PASSWORD",
+        "KALSHI_API_KEY_ID",
+        "AWS_ACCESS_KEY_ID",
+        "AWS_SECRET_ACCESS_KEY",
+        "AWS_SESSION_TOKEN",
+    )
+    assert {name: example[name] for name in secret} == dict.fromkeys(secret, "")
+    ignored = (DOCKER / "Dockerfile.dockerignore").read_text().split("\n")
+    assert ignored[1] == "*"  # nothing but what is named gets into the image
+    assert ".env" in (ROOT / ".gitignore").read_text().split("\n")
+
+
+def test_the_image_copies_what_exists_and_runs_unprivileged() -> None:
+    lines = (DOCKER / "Dockerfile").read_text().splitlines()
+    allowed = {line[1:] for line in (DOCKER / "Dockerfile.dockerignore").read_text().split("\n") if line[:1] == "!"}
+    for line in lines:
+        if line.startswith("COPY") and "--from" not in line:
+            sources = [word for word in line.split()[1:-1] if not word.startswith("--")]
+            assert set(sources) <= allowed
+            assert all((ROOT / source).exists() for source in sources)
+    assert [line for line in lines if line.startswith("USER")] == ["USER kalshi"]
+
+
+def docker_compose(*arguments: str, env_file: Path) -> subprocess.CompletedProcess[str]:
+    program = shutil.which("docker-compose")
+    if program is None:
+        pytest.skip("docker-compose is not installed: compose.yaml was parsed, but not by it")
+    return subprocess.run(
+        [program, "-f", str(DOCKER / "compose.yaml"), "--env-file", str(env_file), *arguments],
+        env={"PATH": os.environ["PATH"], "HOME": "/nonexistent"},
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+
+
+def filled_in(tmp_path: Path, **more: str) -> Path:
+    """The example, with what a user must fill in and an optional line switched on."""
+    key = tmp_path / "key.pem"
+    key.touch()
+    text = (DOCKER / ".env.example").read_text()
+    for name, value in {**FILLED_IN, "KALSHI_PRIVATE_KEY_PATH": str(key), **more}.items():
+        text, count = re.subn(rf"^#?{name}=.*$", f"{name}={value}", text, flags=re.MULTILINE)
+        assert count == 1
+    env_file = tmp_path / "env"
+    env_file.write_text(text)
+    return env_file
+
+
+def test_docker_compose_accepts_the_filled_in_example(tmp_path: Path) -> None:
+    result = docker_compose("config", env_file=filled_in(tmp_path, KALSHI_TICKERS="KXA-1,KXB-2"))
+    assert result.returncode == 0, result.stderr
+    services = yaml.safe_load(result.stdout)["services"]
+    environment = services["code-location"]["environment"]
+    assert environment["KALSHI_G1_CATALOG_DATABASE_URL"] == "postgresql://kalshi:pw1@g1-catalog:5432/kalshi"
+    assert environment["DAGSTER_DATABASE_URL"] == "postgresql+psycopg2://kalshi:pw1@dagster-database:5432/kalshi"
+    assert environment["KALSHI_PRIVATE_KEY_PATH"] == "/run/secrets/kalshi_private_key"
+    assert environment["KALSHI_TICKERS"] == "KXA-1,KXB-2"  # given: passed on
+    assert environment["KALSHI_SERIES"] is None  # not given: not set, so that the default holds
+    for name, value in environment.items():
+        if value and value.startswith("postgresql"):
+            assert value.split("@")[1].split(":")[0] in DATABASES, name
+    assert services["g1-timeseries"]["environment"]["POSTGRES_PASSWORD"] == "pw1"
+
+
+@pytest.mark.parametrize("missing", sorted(FILLED_IN))
+def test_docker_compose_names_what_is_not_filled_in(tmp_path: Path, missing: str) -> None:
+    result = docker_compose("config", env_file=filled_in(tmp_path, **{missing: ""}))
+    assert result.returncode != 0
+    assert missing in result.stderr
+
+
+def test_dagster_accepts_its_instance_file(
+    tmp_path: Path, database_factory: DatabaseFactory, postgres_server: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dagster import DagsterInstance
+    from dagster._core.run_coordinator import QueuedRunCoordinator
+
+    text = (DOCKER / "dagster.yaml").read_text().replace("/data/dagster", str(tmp_path / "dagster"))
+    (tmp_path / "dagster.yaml").write_text(text)
+    url = database_factory().replace("postgresql://", "postgresql+psycopg2://")
+    monkeypatch.setenv("DAGSTER_DATABASE_URL", url)
+    with DagsterInstance.from_config(str(tmp_path)) as instance:
+        assert isinstance(instance.run_coordinator, QueuedRunCoordinator)
+        assert instance.run_coordinator.dequeue_interval_seconds == 1
+        assert instance.get_concurrency_config().run_queue_config is not None
+        assert instance.run_monitoring_enabled
+        assert instance.run_monitoring_max_resume_run_attempts == 0
+        assert not instance.telemetry_enabled
+        assert instance.get_runs() == []  # the storage answers
+        assert type(instance.event_log_storage).__name__ == "PostgresEventLogStorage"
+
+
+def test_dagster_finds_the_code_where_compose_runs_it(compose: dict[str, Any]) -> None:
+    (location,) = yaml.safe_load((DOCKER / "workspace.yaml").read_text())["load_from"]
+    server = location["grpc_server"]
+    command = compose["services"][server["host"]]["command"]
+    assert f"--port={server['port']}" in command
+    assert f"--location-name={server['location_name']}" in command
+    assert compose["services"]["code-location"]["healthcheck"]["test"][-1] == f"--port={server['port']}"
