@@ -1,4 +1,4 @@
-"""WebSocket frames as bytes → typed messages in the platform's units. Pure.
+"""WebSocket frames as bytes → typed messages in the platform's units. Pure. (REST objects: `parse_rest`.)
 
 Both shapes that Kalshi has sent (decimal strings; before March 2026 integer cents) give the same content. Whatever fits
 neither becomes UnparsableMessage with one of these reasons: `json`, `shape`, `missing_field`, `missing_type`,
@@ -9,16 +9,52 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Any, NamedTuple, TypeAlias, cast
+from typing import Any, NamedTuple, TypeAlias
 
 import msgspec
 
 from kalshi_platform.errors import UnparsableMessage
+from kalshi_platform.exchange.parse_rest import (
+    parse_account_limits,
+    parse_candlesticks,
+    parse_event,
+    parse_exchange_status,
+    parse_market,
+    parse_rest_book,
+    parse_rest_trade,
+    parse_schedule,
+    parse_series,
+)
+from kalshi_platform.exchange.shapes import canonical_json, ladder, price_of, required, side_of, size_of
 from kalshi_platform.exchange.wire import ws
 from kalshi_platform.market.identity import fingerprint
 from kalshi_platform.market.records import Levels, Side
 from kalshi_platform.market.times import floor_ms, us_from_number, us_from_rfc3339
 from kalshi_platform.market.units import count_e2, delta_e2, e2_from_whole, price_e4, price_e4_from_cents
+
+__all__ = [
+    "Body",
+    "DeltaBody",
+    "ErrorBody",
+    "Frame",
+    "LifecycleBody",
+    "Remains",
+    "SnapshotBody",
+    "SubscribedBody",
+    "TickerBody",
+    "TradeBody",
+    "parse_account_limits",
+    "parse_candlesticks",
+    "parse_event",
+    "parse_exchange_status",
+    "parse_frame",
+    "parse_market",
+    "parse_rest_book",
+    "parse_rest_trade",
+    "parse_schedule",
+    "parse_series",
+    "salvage",
+]
 
 
 class DeltaBody(NamedTuple):
@@ -141,54 +177,6 @@ def salvage(payload: bytes | str) -> Remains:
         _number(wire.seq),
         ticker if isinstance(ticker, str) and ticker else None,
     )
-
-
-def canonical_json(value: object) -> str:
-    """Return `value` as JSON text with sorted keys: equal objects have equal text."""
-    return msgspec.json.encode(value, order="sorted").decode()
-
-
-def ladder(levels: list[tuple[int, int]]) -> Levels:
-    """Sort levels ascending by price and leave out the empty ones. Raises UnparsableMessage("levels")."""
-    ordered = sorted(level for level in levels if level[1])
-    if len({price for price, _ in ordered}) != len(ordered):
-        raise UnparsableMessage("levels", "a price occurs twice in one side of a book")
-    return tuple(ordered)
-
-
-def price_of(dollars: str | None, cents: int | None) -> int | None:
-    """The price in E4 of whichever shape was sent; an empty string is none, and wins over a legacy integer."""
-    if dollars is not None:
-        return price_e4(dollars) if dollars else None
-    return price_e4_from_cents(cents) if cents is not None else None
-
-
-def size_of(contracts: str | None, whole: int | None) -> int | None:
-    """The size in E2 of whichever shape was sent."""
-    if contracts is not None:
-        return count_e2(contracts) if contracts else None
-    if whole is None:
-        return None
-    if whole < 0:
-        raise UnparsableMessage("range", f"{whole} contracts")
-    return e2_from_whole(whole)
-
-
-def side_of(*candidates: str | None) -> Side | None:
-    """The first side named. Raises UnparsableMessage("side") for another word."""
-    for text in candidates:
-        if text:
-            if text not in ("yes", "no"):
-                raise UnparsableMessage("side", f"{text[:40]!r} is neither yes nor no")
-            return cast(Side, text)
-    return None
-
-
-def required(value: int | None, field: str) -> int:
-    """Raise UnparsableMessage("missing_field") for None."""
-    if value is None:
-        raise UnparsableMessage("missing_field", f"neither shape of {field} is there")
-    return value
 
 
 _decode: Callable[[bytes | str], ws.AnyFrame] = msgspec.json.Decoder(ws.AnyFrame).decode

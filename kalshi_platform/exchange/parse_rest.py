@@ -1,0 +1,283 @@
+"""REST objects (decoded JSON) → catalog entries, books and trades in the platform's units. Pure.
+
+Every function raises UnparsableMessage for an object of an unknown shape; unknown fields pass. Production writes the
+year 0001, an empty string or null where there is no time: all become None.
+"""
+
+from __future__ import annotations
+
+from typing import Any, TypeVar
+
+import msgspec
+
+from kalshi_platform.errors import UnparsableMessage
+from kalshi_platform.exchange.shapes import canonical_json, ladder, price_of, required, side_of, size_of
+from kalshi_platform.exchange.wire import rest
+from kalshi_platform.market.catalog import (
+    AccountLimits,
+    Candlestick,
+    EventInfo,
+    ExchangeSchedule,
+    ExchangeStatus,
+    MaintenanceWindow,
+    MarketInfo,
+    Ohlc,
+    SeriesInfo,
+    ShardStatus,
+    TradingHours,
+)
+from kalshi_platform.market.records import Levels, Trade
+from kalshi_platform.market.times import floor_ms, us_from_number, us_from_rfc3339
+from kalshi_platform.market.units import money_e6, price_e4, price_e4_from_cents
+
+_T = TypeVar("_T")
+# Kalshi's filter words and older answers → the eight statuses of today's answers.
+_STATUS = {"open": "active", "settled": "finalized", "unopened": "initialized", "paused": "inactive"}
+_WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
+
+
+def parse_market(obj: object) -> MarketInfo:
+    """One market object (not its `{"market": …}` wrapper)."""
+    wire = _convert(obj, rest.MarketObject)
+    return MarketInfo(
+        ticker=wire.ticker,
+        event_ticker=wire.event_ticker or "",
+        series_ticker=wire.series_ticker or None,
+        market_type=wire.market_type or None,
+        status=_STATUS.get(wire.status, wire.status),
+        title=wire.title or None,
+        open_time_us=_moment(wire.open_time),
+        close_time_us=_moment(wire.close_time),
+        expected_expiration_us=_moment(wire.expected_expiration_time),
+        created_us=_moment(wire.created_time),
+        updated_us=_moment(wire.updated_time),
+        result=wire.result or None,
+        settlement_value_e6=_settlement(wire),
+        settlement_ts_us=_moment(wire.settlement_ts),
+        price_level_structure=wire.price_level_structure or None,
+        price_ranges=None if wire.price_ranges is None else canonical_json(wire.price_ranges),
+        is_provisional=bool(wire.is_provisional),
+        mve_collection_ticker=wire.mve_collection_ticker or None,
+        exchange_index=wire.exchange_index or 0,
+        can_close_early=wire.can_close_early,
+        payload=canonical_json(obj),
+    )
+
+
+def parse_event(obj: object) -> EventInfo:
+    """One event object; nested markets are left out of the payload."""
+    wire = _convert(obj, rest.EventObject)
+    kept = {key: value for key, value in obj.items() if key != "markets"} if isinstance(obj, dict) else obj
+    return EventInfo(
+        event_ticker=wire.event_ticker,
+        series_ticker=wire.series_ticker or None,
+        title=wire.title or None,
+        sub_title=wire.sub_title or None,
+        category=wire.category or None,
+        collateral_return_type=wire.collateral_return_type or None,
+        mutually_exclusive=wire.mutually_exclusive,
+        strike_date_us=_moment(wire.strike_date),
+        strike_period=wire.strike_period or None,
+        updated_us=_moment(wire.last_updated_ts),
+        exchange_index=wire.exchange_index or 0,
+        payload=canonical_json(kept),
+    )
+
+
+def parse_series(obj: object) -> SeriesInfo:
+    """One series object."""
+    wire = _convert(obj, rest.SeriesObject)
+    return SeriesInfo(
+        ticker=wire.ticker,
+        title=wire.title or None,
+        category=wire.category or None,
+        frequency=wire.frequency or None,
+        fee_type=wire.fee_type or None,
+        fee_multiplier=wire.fee_multiplier,
+        updated_us=_moment(wire.last_updated_ts),
+        exchange_index=wire.exchange_index or 0,
+        payload=canonical_json(obj),
+    )
+
+
+def parse_rest_book(ticker: str, obj: object) -> tuple[Levels, Levels]:
+    """The yes and no bids of an answer that holds `orderbook_fp`, or the older `orderbook` with nulls and integers."""
+    wire = _convert(obj, rest.BookObject)
+    if wire.orderbook_fp is not None:
+        book = wire.orderbook_fp
+        return _fixed(book.yes_dollars), _fixed(book.no_dollars)
+    if wire.orderbook is not None:
+        old = wire.orderbook
+        return _legacy(old.yes_dollars, old.yes), _legacy(old.no_dollars, old.no)
+    raise UnparsableMessage("missing_field", f"neither orderbook_fp nor orderbook in the book of {ticker[:200]}")
+
+
+def parse_rest_trade(obj: object, received_at_ns: int) -> Trade:
+    """One trade; `exchange_ts_us` is floored to the millisecond, as the WebSocket has it."""
+    wire = _convert(obj, rest.TradeObject)
+    created = _moment(wire.created_time)
+    if created is None:
+        raise UnparsableMessage("no_exchange_time", "a trade without created_time")
+    yes = required(price_of(wire.yes_price_dollars, wire.yes_price), "yes_price")
+    no = price_of(wire.no_price_dollars, wire.no_price)
+    return Trade(
+        trade_id=wire.trade_id,
+        ticker=wire.ticker,
+        exchange_ts_us=floor_ms(created),
+        yes_price_e4=yes,
+        no_price_e4=10_000 - yes if no is None else no,
+        count_e2=required(size_of(wire.count_fp, wire.count), "count"),
+        taker_side=side_of(wire.taker_outcome_side, wire.taker_side),
+        is_block_trade=bool(wire.is_block_trade),
+        received_at_ns=received_at_ns,
+        source="rest",
+        created_time_us=created,
+    )
+
+
+def parse_exchange_status(obj: object) -> ExchangeStatus:
+    """The exchange's state."""
+    wire = _convert(obj, rest.StatusObject)
+    return ExchangeStatus(
+        exchange_active=wire.exchange_active,
+        trading_active=wire.trading_active,
+        estimated_resume_us=_moment(wire.exchange_estimated_resume_time),
+        shards=tuple(
+            ShardStatus(shard.exchange_index, shard.exchange_active, shard.trading_active, shard.description)
+            for shard in wire.exchange_index_statuses or ()
+        ),
+        payload=canonical_json(obj),
+    )
+
+
+def parse_schedule(obj: object) -> ExchangeSchedule:
+    """The calendar, with or without its `{"schedule": …}` wrapper."""
+    inner = obj["schedule"] if isinstance(obj, dict) and "schedule" in obj else obj
+    wire = _convert(inner, rest.ScheduleObject)
+    return ExchangeSchedule(
+        standard_hours=tuple(
+            TradingHours(
+                _moment(hours.start_time),
+                _moment(hours.end_time),
+                tuple(
+                    tuple((span.open_time, span.close_time) for span in getattr(hours, day) or ()) for day in _WEEKDAYS
+                ),
+            )
+            for hours in wire.standard_hours or ()
+        ),
+        maintenance_windows=tuple(
+            MaintenanceWindow(us_from_rfc3339(window.start_datetime), us_from_rfc3339(window.end_datetime))
+            for window in wire.maintenance_windows or ()
+        ),
+        payload=canonical_json(inner),
+    )
+
+
+def parse_candlesticks(obj: object, ticker: str | None = None) -> list[Candlestick]:
+    """The candles of one market's answer or of the batch answer, in the order in which they came."""
+    if not isinstance(obj, dict):
+        raise UnparsableMessage("shape", "a candle answer is an object")
+    if "markets" in obj:
+        return [candle for each in _convert(obj["markets"], list[Any]) for candle in parse_candlesticks(each)]
+    name = obj.get("market_ticker") or obj.get("ticker") or ticker
+    if not isinstance(name, str):
+        raise UnparsableMessage("missing_field", "candles of no market")
+    return [_candle(name, each) for each in _convert(obj.get("candlesticks") or [], list[Any])]
+
+
+def parse_account_limits(obj: object) -> AccountLimits:
+    """The account's read budget."""
+    wire = _convert(obj, rest.LimitsObject)
+    if not (wire.read.refill_rate > 0 and wire.read.bucket_capacity > 0):
+        raise UnparsableMessage("range", "a read budget of nothing")
+    return AccountLimits(
+        usage_tier=wire.usage_tier,
+        read_refill_per_s=wire.read.refill_rate,
+        read_bucket_capacity=wire.read.bucket_capacity,
+        payload=canonical_json(obj),
+    )
+
+
+def _convert(obj: object, shape: type[_T]) -> _T:
+    try:
+        return msgspec.convert(obj, shape)
+    except (msgspec.ValidationError, RecursionError) as error:
+        detail = str(error)[:200]
+        reason = "missing_field" if "missing required field" in detail else "shape"
+        raise UnparsableMessage(reason, f"{getattr(shape, '__name__', shape)}: {detail}") from error
+
+
+def _moment(text: str | None) -> int | None:
+    if not text or text.startswith("0001-"):
+        return None
+    return us_from_rfc3339(text)
+
+
+def _settlement(wire: rest.MarketObject) -> int | None:
+    if wire.settlement_value_dollars is not None:
+        return money_e6(wire.settlement_value_dollars) if wire.settlement_value_dollars else None
+    # Legacy cents; 0 together with an unsettled market means "none yet".
+    if wire.settlement_value is None or not wire.result:
+        return None
+    return price_e4_from_cents(wire.settlement_value) * 100
+
+
+def _fixed(levels: list[tuple[str, str]] | None) -> Levels:
+    return ladder([(price_e4(price), required(size_of(count, None), "size")) for price, count in levels or ()])
+
+
+def _legacy(dollars: list[tuple[str, int]] | None, cents: list[tuple[int, int]] | None) -> Levels:
+    if dollars is not None:
+        return ladder([(price_e4(price), required(size_of(None, count), "size")) for price, count in dollars])
+    return ladder(
+        [(price_e4_from_cents(price), required(size_of(None, count), "size")) for price, count in cents or ()]
+    )
+
+
+def _candle(ticker: str, obj: object) -> Candlestick:
+    wire = _convert(obj, rest.CandleObject)
+    price = wire.price or {}
+    mean = price.get("mean_dollars", price.get("mean"))
+    return Candlestick(
+        ticker=ticker,
+        end_us=us_from_number(wire.end_period_ts),
+        yes_bid=_ohlc(wire.yes_bid or {}),
+        yes_ask=_ohlc(wire.yes_ask or {}),
+        price=_ohlc(price),
+        price_mean_e6=_mean_e6(mean),
+        price_previous_e4=_candle_price(price, "previous"),
+        volume_e2=_candle_size(wire.volume_fp, wire.volume),
+        open_interest_e2=_candle_size(wire.open_interest_fp, wire.open_interest),
+    )
+
+
+def _ohlc(part: dict[str, Any]) -> Ohlc:
+    return Ohlc(*(_candle_price(part, name) for name in ("open", "high", "low", "close")))
+
+
+def _candle_price(part: dict[str, Any], name: str) -> int | None:
+    """Historical candles drop the suffix although the value is the same decimal text."""
+    value = part.get(f"{name}_dollars", part.get(name))
+    if value is None or value == "":
+        return None
+    if isinstance(value, str):
+        return price_e4(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return price_e4_from_cents(value)
+    raise UnparsableMessage("shape", f"candle price {name} is {type(value).__name__}")
+
+
+def _mean_e6(value: object) -> int | None:
+    if value is None or value == "":
+        return None
+    if isinstance(value, str):
+        return money_e6(value)
+    if isinstance(value, int) and not isinstance(value, bool):
+        return price_e4_from_cents(value) * 100
+    raise UnparsableMessage("shape", f"candle mean is {type(value).__name__}")
+
+
+def _candle_size(fixed: str | None, plain: int | str | None) -> int | None:
+    if fixed is None and isinstance(plain, str):
+        return size_of(plain, None)
+    return size_of(fixed, plain if isinstance(plain, int) else None)

@@ -1,0 +1,59 @@
+"""One value from whichever shape Kalshi sent it in. Pure; shared by the parsers of frames and of REST answers."""
+
+from __future__ import annotations
+
+from typing import cast
+
+import msgspec
+
+from kalshi_platform.errors import UnparsableMessage
+from kalshi_platform.market.records import Levels, Side
+from kalshi_platform.market.units import count_e2, e2_from_whole, price_e4, price_e4_from_cents
+
+
+def canonical_json(value: object) -> str:
+    """Return `value` as JSON text with sorted keys: equal objects have equal text."""
+    return msgspec.json.encode(value, order="sorted").decode()
+
+
+def ladder(levels: list[tuple[int, int]]) -> Levels:
+    """Sort levels ascending by price and leave out the empty ones. Raises UnparsableMessage("levels")."""
+    ordered = sorted(level for level in levels if level[1])
+    if len({price for price, _ in ordered}) != len(ordered):
+        raise UnparsableMessage("levels", "a price occurs twice in one side of a book")
+    return tuple(ordered)
+
+
+def price_of(dollars: str | None, cents: int | None) -> int | None:
+    """The price in E4 of whichever shape was sent; an empty string is none, and wins over a legacy integer."""
+    if dollars is not None:
+        return price_e4(dollars) if dollars else None
+    return price_e4_from_cents(cents) if cents is not None else None
+
+
+def size_of(contracts: str | None, whole: int | None) -> int | None:
+    """The size in E2 of whichever shape was sent."""
+    if contracts is not None:
+        return count_e2(contracts) if contracts else None
+    if whole is None:
+        return None
+    if whole < 0:
+        raise UnparsableMessage("range", f"{whole} contracts")
+    return e2_from_whole(whole)
+
+
+def side_of(*candidates: str | None) -> Side | None:
+    """The first side named. Raises UnparsableMessage("side") for another word."""
+    for text in candidates:
+        if text:
+            if text not in ("yes", "no"):
+                raise UnparsableMessage("side", f"{text[:40]!r} is neither yes nor no")
+            return cast(Side, text)
+    return None
+
+
+def required(value: int | None, field: str) -> int:
+    """Raise UnparsableMessage("missing_field") for None."""
+    if value is None:
+        raise UnparsableMessage("missing_field", f"neither shape of {field} is there")
+    return value

@@ -1,0 +1,255 @@
+"""One WebSocket connection to Kalshi. The only module that uses `websocket-client`.
+
+The library makes the connection (TCP, TLS, proxy, signed upgrade). Receiving is done here on its socket: one large
+read, all frames sliced out of it, which at high rates costs a fraction of reading frame by frame. Compression is not
+offered.
+
+`receive` belongs to one thread; `send` and `close` may be called from any.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import select
+import socket
+import ssl
+import struct
+import threading
+from collections import deque
+from urllib.parse import urlsplit
+
+import websocket
+
+from kalshi_platform.clock import Clock
+from kalshi_platform.errors import (
+    AuthenticationFailed,
+    ConfigurationError,
+    ConnectionLost,
+    ExchangeUnavailable,
+    KalshiPlatformError,
+    RateLimited,
+)
+from kalshi_platform.exchange.frames import CLOSE, PING, PONG, Deframer, FramingError
+from kalshi_platform.exchange.settings import ExchangeSettings
+from kalshi_platform.exchange.signing import Signer
+
+READ_BYTES = 64 * 1024
+"""One socket read. Larger ones were measured to cost more, not less (allocation)."""
+RECEIVE_TIMEOUT_S = 0.5
+"""How long `receive` waits at most, so that its caller can look at deadlines and at a stop."""
+_NORMAL_CLOSURE = struct.pack("!H", 1000)
+
+
+class WebSocketConnection:
+    """Moves frames and stamps their time; knows nothing of their content."""
+
+    def __init__(self, settings: ExchangeSettings, clock: Clock, name: str) -> None:
+        """`name` appears in errors and logs."""
+        if not settings.key_id or not settings.private_key_pem:
+            raise ConfigurationError(
+                ["the WebSocket needs key_id and private_key_pem: make an API key with read scope at Kalshi"]
+            )
+        self.name = name
+        self.last_heard_ns = 0
+        """When anything came, pings included; 0 before `open`."""
+        self.last_data_ns = 0
+        """When a data frame came last; 0 before the first."""
+        self._settings = settings
+        self._clock = clock
+        self._signer = Signer(settings.key_id, settings.private_key_pem)
+        self._path = urlsplit(settings.ws_url).path or "/"
+        self._socket: socket.socket | None = None
+        self._poll = select.poll()
+        self._io = threading.Lock()
+        self._sending = threading.Lock()
+        self._deframer = Deframer(settings.max_frame_bytes)
+        self._ready: deque[tuple[bytes, int]] = deque()
+        self._failure: ConnectionLost | None = None
+        self._heard_monotonic = 0.0
+
+    def open(self) -> None:
+        """Connect with a fresh signature.
+
+        Raises AuthenticationFailed (401, 403), RateLimited (429: the account's number of connections is used up),
+        ExchangeUnavailable (5xx), ConnectionLost.
+        """
+        self.close()
+        client = websocket.WebSocket(
+            enable_multithread=True,
+            skip_utf8_validation=True,
+            sockopt=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
+        )
+        headers = self._signer.headers("GET", self._path, self._clock.now_ns() // 1_000_000)
+        headers["User-Agent"] = self._settings.user_agent
+        try:
+            client.connect(
+                self._settings.ws_url,
+                header=headers,
+                timeout=self._settings.connect_timeout_s,
+                suppress_origin=True,
+                redirect_limit=0,
+            )
+        except websocket.WebSocketBadStatusException as error:
+            raise self._refused(int(error.status_code)) from error
+        except (websocket.WebSocketException, OSError, ValueError) as error:
+            raise ConnectionLost(f"{self.name}: could not connect: {type(error).__name__}: {error}") from error
+        self._socket = client.sock
+        self._socket.setblocking(False)
+        self._poll = select.poll()
+        self._poll.register(self._socket, select.POLLIN)
+        self._deframer = Deframer(self._settings.max_frame_bytes)
+        self._ready.clear()
+        self._failure = None
+        self.last_heard_ns = self._clock.now_ns()
+        self._heard_monotonic = self._clock.monotonic()
+
+    def receive(self) -> tuple[bytes, int] | None:
+        """Return the next frame and when it was read from the socket, or None after about half a second without one.
+
+        Frames that came before the connection ended are delivered first; then ConnectionLost is raised (with the close
+        code, if the server sent one), also when neither ping nor frame came for `ping_timeout_s`.
+        """
+        if self._ready:
+            return self._ready.popleft()
+        if self._failure is not None:
+            raise self._failure
+        try:
+            self._read()
+        except ConnectionLost as error:
+            self._failure = error
+            self._release()
+        if self._ready:
+            return self._ready.popleft()
+        if self._failure is not None:
+            raise self._failure
+        silent_s = self._clock.monotonic() - self._heard_monotonic
+        if silent_s > self._settings.ping_timeout_s:
+            self._release()
+            self._failure = ConnectionLost(f"{self.name}: neither ping nor frame for {silent_s:.0f} s")
+            raise self._failure
+        return None
+
+    def receive_ready(self) -> list[tuple[bytes, int]]:
+        """Return the frames that were read from the socket already, without waiting: the rest of one read."""
+        frames = list(self._ready)
+        self._ready.clear()
+        return frames
+
+    def send(self, payload: bytes) -> None:
+        """Send one text frame. Raises ConnectionLost."""
+        self._send(payload, websocket.ABNF.OPCODE_TEXT)
+
+    def close(self) -> None:
+        """Say goodbye if that is possible without waiting, and close the socket."""
+        if self._socket is not None:
+            with contextlib.suppress(ConnectionLost):
+                self._send(_NORMAL_CLOSURE, websocket.ABNF.OPCODE_CLOSE, patience_s=0.0)
+        self._release()
+
+    # -- the socket
+
+    def _read(self) -> None:
+        """Wait for bytes, read once, and put whole frames into `_ready`."""
+        sock = self._socket
+        if sock is None:
+            raise ConnectionLost(f"{self.name}: the connection is closed")
+        data = self._read_some(sock)
+        if data is None:
+            return
+        now_ns = self._clock.now_ns()
+        self.last_heard_ns = now_ns
+        self._heard_monotonic = self._clock.monotonic()
+        if not data:
+            raise ConnectionLost(f"{self.name}: the other side closed the connection without a word")
+        try:
+            messages = self._deframer.feed(data)
+        except FramingError as error:
+            raise ConnectionLost(f"{self.name}: {error}", close_code=1002) from error
+        ready = self._ready
+        for opcode, payload in messages:
+            if opcode < CLOSE:
+                ready.append((payload, now_ns))
+                self.last_data_ns = now_ns
+            elif opcode == PING:
+                self._send(payload, websocket.ABNF.OPCODE_PONG)
+            elif opcode == CLOSE:
+                self._closed_by_server(payload)
+            elif opcode != PONG:
+                raise ConnectionLost(f"{self.name}: unknown opcode {opcode}", close_code=1002)
+
+    def _read_some(self, sock: socket.socket) -> bytes | None:
+        """One read; None if nothing came in time. The lock keeps TLS reads and writes of two threads apart."""
+        try:
+            with self._io:
+                return sock.recv(READ_BYTES)
+        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            pass
+        except OSError as error:
+            raise ConnectionLost(f"{self.name}: {type(error).__name__}: {error}") from error
+        try:
+            if not self._poll.poll(RECEIVE_TIMEOUT_S * 1_000):
+                return None
+            with self._io:
+                return sock.recv(READ_BYTES)
+        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            return None
+        except (OSError, ValueError) as error:
+            raise ConnectionLost(f"{self.name}: {type(error).__name__}: {error}") from error
+
+    def _send(self, payload: bytes, opcode: int, *, patience_s: float | None = None) -> None:
+        frame = memoryview(websocket.ABNF.create_frame(payload, opcode).format())
+        patience_s = self._settings.request_timeout_s if patience_s is None else patience_s
+        with self._sending:
+            while frame:
+                sock = self._socket
+                if sock is None:
+                    raise ConnectionLost(f"{self.name}: the connection is closed")
+                try:
+                    with self._io:
+                        sent = sock.send(frame)
+                    frame = frame[sent:]
+                    continue
+                except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                    pass
+                except OSError as error:
+                    raise ConnectionLost(f"{self.name}: {type(error).__name__}: {error}") from error
+                self._wait_writable(sock, patience_s)
+
+    def _wait_writable(self, sock: socket.socket, patience_s: float) -> None:
+        try:
+            poll = select.poll()
+            poll.register(sock, select.POLLOUT)
+            writable = bool(poll.poll(patience_s * 1_000))
+        except (OSError, ValueError) as error:
+            raise ConnectionLost(f"{self.name}: {type(error).__name__}: {error}") from error
+        if not writable:
+            # Half a frame may be out: nothing can follow on this connection.
+            raise ConnectionLost(f"{self.name}: the other side takes no data")
+
+    def _closed_by_server(self, payload: bytes) -> None:
+        code = struct.unpack("!H", payload[:2])[0] if len(payload) >= 2 else 1005
+        reason = payload[2:].decode(errors="replace")
+        with contextlib.suppress(ConnectionLost):
+            self._send(payload[:2], websocket.ABNF.OPCODE_CLOSE, patience_s=0.0)
+        raise ConnectionLost(f"{self.name}: closed by the server: {code} {reason[:100]}".rstrip(), close_code=code)
+
+    def _release(self) -> None:
+        sock, self._socket = self._socket, None
+        if sock is not None:
+            with contextlib.suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)  # wakes a receive of another thread
+            with contextlib.suppress(OSError):
+                sock.close()
+
+    def _refused(self, status: int) -> KalshiPlatformError:
+        if status in (401, 403):
+            return AuthenticationFailed(
+                f"{self.name}: the exchange refused the key (HTTP {status}). Suspects: this machine's clock is off, or "
+                "the key belongs to another environment, was revoked, or is not the private half of this key_id",
+                status=status,
+            )
+        if status == 429:
+            return RateLimited(f"{self.name}: too many connections or attempts for this account (HTTP 429)")
+        if status >= 500:
+            return ExchangeUnavailable(f"{self.name}: the exchange refuses connections (HTTP {status})", status=status)
+        return ConnectionLost(f"{self.name}: the upgrade was refused (HTTP {status})")
