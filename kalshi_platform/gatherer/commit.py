@@ -1,0 +1,211 @@
+"""One batch of records → one transaction: rows, ledger and batch number together, or nothing.
+
+Writing the same records again changes nothing, so a commit whose outcome is unknown is simply repeated.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+import msgspec
+import pyarrow as pa
+
+from kalshi_platform.gatherer.columns import tables_of, times_us, with_batch_no
+from kalshi_platform.gatherer.ledger import Ledger, Segment, fold
+from kalshi_platform.market.records import BookDelta, DeadLetter, MembershipEnded, Record, TickerUpdate, Trade
+from kalshi_platform.market.times import datetime_from_us
+from kalshi_platform.storage import queries
+from kalshi_platform.storage.partitions import PartitionKeeper
+from kalshi_platform.storage.pool import Database, Transaction
+from kalshi_platform.storage.tables import GATHERER_TABLES
+
+OUT_OF_BOUNDS = "out_of_bounds"
+_EXCHANGE_TIMED = ("orderbook_deltas", "trades", "tickers")
+_NEW_DEAD_LETTERS = (
+    "NOT EXISTS (SELECT 1 FROM dead_letters d WHERE d.received_at = s.received_at AND d.stream_id = s.stream_id"
+    " AND d.seq = s.seq AND d.payload = s.payload)"
+)
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Commit:
+    """What a commit brought: rows that were new, per table, and what became dead letters on the way."""
+
+    batch_no: int
+    inserted: Mapping[str, int]
+    out_of_bounds: tuple[BookDelta | Trade | TickerUpdate, ...] = ()
+
+
+def commit_records(
+    database: Database,
+    keeper: PartitionKeeper,
+    gatherer: str,
+    records: Sequence[Record],
+    *,
+    repeated: bool = False,
+) -> Commit:
+    """Write `records`. `repeated`: they may be there already (dead letters have no key of their own to tell).
+
+    Raises DatabaseUnavailable; nothing is written then, or, if the connection broke during the commit, everything.
+    """
+    low_us, high_us = keeper.bounds_us()
+    tables = tables_of(records)
+    strangers: tuple[BookDelta | Trade | TickerUpdate, ...] = ()
+    if any(_reaches_out(name, tables[name], low_us, high_us) for name in _EXCHANGE_TIMED if name in tables):
+        records, strangers = divert(records, low_us, high_us)
+        tables = tables_of(records)
+    for name, table in tables.items():
+        keeper.ensure_hours(name, times_us(name, table))
+    ledger = fold(records)
+    inserted: dict[str, int] = {}
+    with database.transaction() as transaction:
+        row = transaction.fetch_one(queries.load("gatherer")["next_batch"])
+        assert row is not None  # noqa: S101 - the migration inserts the counter's only row
+        batch_no = int(row[0])
+        batches: list[tuple[int, str, int, datetime, datetime]] = []
+        for name, table in tables.items():
+            where = _NEW_DEAD_LETTERS if repeated and name == "dead_letters" else ""
+            inserted[name] = transaction.insert_new(
+                GATHERER_TABLES[name], with_batch_no(name, table, batch_no), where=where
+            )
+            if inserted[name]:
+                times = times_us(name, table)
+                batches.append(
+                    (batch_no, name, inserted[name], datetime_from_us(times[0]), datetime_from_us(times[-1]))
+                )
+        write_ledger(transaction, ledger, gatherer, batch_no)
+        transaction.execute_values(queries.load("gatherer")["batches"], batches)
+    return Commit(batch_no, inserted, strangers)
+
+
+def write_ledger(transaction: Transaction, ledger: Ledger, gatherer: str, batch_no: int) -> None:
+    """Write what `ledger` says; entries that are there already stay as they are."""
+    sql = queries.load("gatherer")
+    values = transaction.execute_values
+    values(
+        sql["sessions_opened"],
+        [
+            (s.session_id, gatherer, s.connection, s.url, s.use_yes_price, _time(s.opened_at_ns // 1_000))
+            for s in ledger.sessions_opened
+        ],
+    )
+    values(
+        sql["streams_opened"],
+        [(s.stream_id, s.session_id, s.sid, s.channel, _time(s.opened_at_ns // 1_000)) for s in ledger.streams_opened],
+    )
+    values(
+        sql["segments"],
+        [
+            (s.stream_id, s.seq_from, s.seq_to, _time(s.exchange_ts_min_us), _time(s.exchange_ts_max_us), batch_no)
+            for s in _one_per_start(ledger)
+        ],
+        "(%s::bigint, %s::bigint, %s::bigint, %s::timestamptz, %s::timestamptz, %s::bigint)",
+    )
+    values(
+        sql["memberships"],
+        [
+            (m.stream_id, m.ticker, m.seq_from, m.seq_to, m.end_reason, m.exchange_index, batch_no)
+            for m in {(m.stream_id, m.ticker, m.seq_from): m for m in ledger.memberships}.values()
+        ],
+        "(%s::bigint, %s::text, %s::bigint, %s::bigint, %s::text, %s::int, %s::bigint)",
+    )
+    values(
+        sql["endings"],
+        [(e.stream_id, e.ticker, e.seq_to, e.end_reason, e.before, batch_no) for e in ledger.endings],
+        "(%s::bigint, %s::text, %s::bigint, %s::text, %s::bigint, %s::bigint)",
+    )
+    values(
+        sql["gaps"],
+        [(g.stream_id, g.seq_expected, g.seq_seen, _time(g.detected_at_ns // 1_000), batch_no) for g in ledger.gaps],
+    )
+    values(
+        sql["streams_ended"],
+        [(s.stream_id, _time(s.ended_at_ns // 1_000), s.reason) for s in ledger.streams_ended],
+        "(%s::bigint, %s::timestamptz, %s::text)",
+    )
+    values(
+        sql["sessions_closed"],
+        [(s.session_id, _time(s.closed_at_ns // 1_000), s.reason) for s in ledger.sessions_closed],
+        "(%s::bigint, %s::timestamptz, %s::text)",
+    )
+
+
+def close_former(database: Database, gatherer: str, own_sessions: Sequence[int]) -> int:
+    """End in the ledger what former processes of this gatherer left open; return how many sessions that were.
+
+    Nothing is claimed by it: memberships end at the last number that was committed with its rows.
+    """
+    sql = queries.load("gatherer")
+    params = {"gatherer": gatherer, "own": list(own_sessions)}
+    with database.transaction() as transaction:
+        transaction.execute(sql["end_former_memberships"], params)
+        transaction.execute(sql["end_former_streams"], params)
+        closed = transaction.execute(sql["close_former_sessions"], params)
+    if closed:
+        _log.info("%s: closed %d sessions of a former process in the ledger", gatherer, closed)
+    return closed
+
+
+def divert(
+    records: Sequence[Record], low_us: int, high_us: int
+) -> tuple[list[Record], tuple[BookDelta | Trade | TickerUpdate, ...]]:
+    """Turn rows with unbelievable exchange times into dead letters; a market's membership ends before such a delta."""
+    kept: list[Record] = []
+    strangers: list[BookDelta | Trade | TickerUpdate] = []
+    for record in records:
+        if isinstance(record, BookDelta | Trade | TickerUpdate) and not low_us <= record.exchange_ts_us < high_us:
+            strangers.append(record)
+            detail = f"exchange time {datetime_text(record.exchange_ts_us)} is outside the accepted bounds"
+            kept.extend(as_dead_letter(record, OUT_OF_BOUNDS, detail))
+        else:
+            kept.append(record)
+    return kept, tuple(strangers)
+
+
+def as_dead_letter(record: Record, reason: str, detail: str) -> list[Record]:
+    """Put a row aside that cannot be a row; what a delta or snapshot would have claimed is taken back."""
+    stream_id: int = getattr(record, "stream_id", 0)
+    seq: int = getattr(record, "seq", 0)
+    ticker: str | None = getattr(record, "ticker", None)
+    letter = DeadLetter(
+        received_at_ns=getattr(record, "received_at_ns", 0),
+        reason=reason,
+        detail=detail,
+        payload=msgspec.json.encode(record),
+        stream_id=stream_id,
+        seq=seq,
+        channel=type(record).__name__,
+        ticker=ticker,
+    )
+    if isinstance(record, BookDelta):
+        return [letter, MembershipEnded(stream_id, record.ticker, seq - 1, reason)]
+    return [letter]
+
+
+def datetime_text(value_us: int) -> str:
+    """A moment for people, also when it is beyond what datetime can hold."""
+    try:
+        return datetime_from_us(value_us).isoformat()
+    except OverflowError:
+        return f"{value_us} µs"
+
+
+def _reaches_out(name: str, table: pa.Table, low_us: int, high_us: int) -> bool:
+    times = times_us(name, table)
+    return times[0] < low_us or times[-1] >= high_us
+
+
+def _one_per_start(ledger: Ledger) -> list[Segment]:
+    # One INSERT must not touch a row twice; of two segments with one start the longer one holds the other.
+    best: dict[tuple[int, int], Segment] = {}
+    for segment in sorted(ledger.segments, key=lambda each: each.seq_to):
+        best[segment.stream_id, segment.seq_from] = segment
+    return list(best.values())
+
+
+def _time(value_us: int | None) -> datetime | None:
+    return None if value_us is None else datetime_from_us(value_us)

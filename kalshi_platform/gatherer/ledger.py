@@ -1,0 +1,131 @@
+"""Records of one batch → what its commit writes into the ledger. Pure.
+
+Every record that carries a positive number of a stream counts, in the order in which it was received; contiguous
+numbers become one segment. Any split of a record list into batches gives the same union of segments and the same
+sessions, streams, memberships and gaps.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+
+from kalshi_platform.market.records import (
+    NO_STREAM,
+    BookDelta,
+    MembershipEnded,
+    MembershipStarted,
+    Record,
+    SequenceGap,
+    SessionClosed,
+    SessionOpened,
+    StreamEnded,
+    StreamOpened,
+)
+
+
+@dataclass
+class Segment:
+    """Contiguous numbers of one stream, and the exchange times of the deltas among them."""
+
+    stream_id: int
+    seq_from: int
+    seq_to: int
+    exchange_ts_min_us: int | None = None
+    exchange_ts_max_us: int | None = None
+
+    def saw(self, exchange_ts_us: int) -> None:
+        if self.exchange_ts_min_us is None or exchange_ts_us < self.exchange_ts_min_us:
+            self.exchange_ts_min_us = exchange_ts_us
+        if self.exchange_ts_max_us is None or exchange_ts_us > self.exchange_ts_max_us:
+            self.exchange_ts_max_us = exchange_ts_us
+
+
+@dataclass
+class Membership:
+    """A membership that began in this batch; `seq_to` None while it lasts."""
+
+    stream_id: int
+    ticker: str
+    seq_from: int
+    exchange_index: int
+    seq_to: int | None = None
+    end_reason: str | None = None
+
+
+@dataclass(frozen=True)
+class Ending:
+    """The end of a membership that an earlier batch began: the open one with `seq_from` below `before`."""
+
+    stream_id: int
+    ticker: str
+    seq_to: int
+    end_reason: str
+    before: int
+
+
+@dataclass
+class Ledger:
+    """Everything that one commit says besides its rows."""
+
+    sessions_opened: list[SessionOpened] = field(default_factory=list)
+    sessions_closed: list[SessionClosed] = field(default_factory=list)
+    streams_opened: list[StreamOpened] = field(default_factory=list)
+    streams_ended: list[StreamEnded] = field(default_factory=list)
+    segments: list[Segment] = field(default_factory=list)
+    memberships: list[Membership] = field(default_factory=list)
+    endings: list[Ending] = field(default_factory=list)
+    gaps: list[SequenceGap] = field(default_factory=list)
+
+
+def fold(records: Iterable[Record]) -> Ledger:
+    """Return the ledger of `records`, which are in the order of their streams."""
+    ledger = Ledger()
+    running: dict[int, Segment] = {}
+    open_here: dict[tuple[int, str], Membership] = {}
+    lists: dict[type, list[object]] = {
+        SessionOpened: ledger.sessions_opened,  # type: ignore[dict-item]
+        SessionClosed: ledger.sessions_closed,  # type: ignore[dict-item]
+        StreamOpened: ledger.streams_opened,  # type: ignore[dict-item]
+        StreamEnded: ledger.streams_ended,  # type: ignore[dict-item]
+        SequenceGap: ledger.gaps,  # type: ignore[dict-item]
+    }
+    for record in records:
+        kind = type(record)
+        if kind is MembershipStarted:
+            _start(record, open_here, ledger)  # type: ignore[arg-type]
+        elif kind is MembershipEnded:
+            _end(record, open_here, ledger)  # type: ignore[arg-type]
+        elif kind in lists:
+            lists[kind].append(record)
+        else:
+            seq: int = record.seq  # type: ignore[union-attr]
+            stream_id: int = record.stream_id  # type: ignore[union-attr]
+            if seq > 0 and stream_id != NO_STREAM:
+                segment = running.get(stream_id)
+                if segment is None or not segment.seq_from <= seq <= segment.seq_to + 1:
+                    segment = running[stream_id] = Segment(stream_id, seq, seq)
+                    ledger.segments.append(segment)
+                elif seq > segment.seq_to:
+                    segment.seq_to = seq
+                if kind is BookDelta:
+                    segment.saw(record.exchange_ts_us)  # type: ignore[union-attr, arg-type]
+    return ledger
+
+
+def _start(record: MembershipStarted, open_here: dict[tuple[int, str], Membership], ledger: Ledger) -> None:
+    membership = Membership(record.stream_id, record.ticker, record.seq_from, record.exchange_index)
+    open_here[record.stream_id, record.ticker] = membership
+    ledger.memberships.append(membership)
+
+
+def _end(record: MembershipEnded, open_here: dict[tuple[int, str], Membership], ledger: Ledger) -> None:
+    membership = open_here.pop((record.stream_id, record.ticker), None)
+    if membership is not None:
+        membership.seq_to = record.seq_to
+        membership.end_reason = record.reason
+        return
+    # A newer snapshot ends a membership at the number where the next one starts: writing the same batch twice must
+    # not take the next one for the one that ended.
+    before = record.seq_to if record.reason == "snapshot" else record.seq_to + 1
+    ledger.endings.append(Ending(record.stream_id, record.ticker, record.seq_to, record.reason, before))

@@ -1,0 +1,73 @@
+-- Statements of a gatherer's commit. Each may run twice with the same rows: the second time changes nothing.
+
+-- name: next_batch
+UPDATE batch_counter SET last_batch_no = last_batch_no + 1 RETURNING last_batch_no
+
+-- name: sessions_opened
+INSERT INTO sessions (session_id, gatherer, connection, url, use_yes_price, opened_at) VALUES %s
+ON CONFLICT (session_id) DO NOTHING
+
+-- name: sessions_closed
+UPDATE sessions s SET closed_at = v.closed_at, close_reason = v.reason
+FROM (VALUES %s) AS v (session_id, closed_at, reason)
+WHERE s.session_id = v.session_id AND s.closed_at IS NULL
+
+-- name: streams_opened
+INSERT INTO streams (stream_id, session_id, sid, channel, opened_at) VALUES %s
+ON CONFLICT (stream_id) DO NOTHING
+
+-- name: streams_ended
+UPDATE streams s SET ended_at = v.ended_at, end_reason = v.reason
+FROM (VALUES %s) AS v (stream_id, ended_at, reason)
+WHERE s.stream_id = v.stream_id AND s.ended_at IS NULL
+
+-- name: segments
+INSERT INTO stream_segments AS t (stream_id, seq_from, seq_to, exchange_ts_min, exchange_ts_max, batch_no) VALUES %s
+ON CONFLICT (stream_id, seq_from) DO UPDATE SET
+  seq_to = excluded.seq_to,
+  exchange_ts_min = least(t.exchange_ts_min, excluded.exchange_ts_min),
+  exchange_ts_max = greatest(t.exchange_ts_max, excluded.exchange_ts_max),
+  batch_no = excluded.batch_no
+WHERE excluded.seq_to > t.seq_to
+
+-- name: memberships
+INSERT INTO memberships AS t (stream_id, ticker, seq_from, seq_to, end_reason, exchange_index, batch_no) VALUES %s
+ON CONFLICT (stream_id, ticker, seq_from) DO UPDATE SET
+  seq_to = excluded.seq_to, end_reason = excluded.end_reason, batch_no = excluded.batch_no
+WHERE t.seq_to IS NULL AND excluded.seq_to IS NOT NULL
+
+-- name: endings
+UPDATE memberships m SET seq_to = v.seq_to, end_reason = v.reason, batch_no = v.batch_no
+FROM (VALUES %s) AS v (stream_id, ticker, seq_to, reason, before, batch_no)
+WHERE m.stream_id = v.stream_id AND m.ticker = v.ticker AND m.seq_to IS NULL AND m.seq_from < v.before
+
+-- name: gaps
+INSERT INTO sequence_gaps (stream_id, seq_expected, seq_seen, detected_at, batch_no) VALUES %s
+ON CONFLICT DO NOTHING
+
+-- name: batches
+INSERT INTO batches (batch_no, table_name, rows, time_min, time_max) VALUES %s
+ON CONFLICT DO NOTHING
+
+-- name: end_former_memberships
+-- Markets of former processes, followed to the last number that was committed for their stream. Parameters: own, gatherer.
+UPDATE memberships m SET end_reason = 'process ended', seq_to = greatest(m.seq_from, coalesce(
+  (SELECT max(g.seq_to) FROM stream_segments g WHERE g.stream_id = m.stream_id), m.seq_from))
+FROM streams t JOIN sessions s USING (session_id)
+WHERE m.stream_id = t.stream_id AND m.seq_to IS NULL
+  AND s.gatherer = %(gatherer)s AND s.session_id <> ALL (%(own)s::bigint[])
+  AND s.closed_at IS NULL
+
+-- name: end_former_streams
+UPDATE streams t SET end_reason = 'process ended', ended_at = greatest(t.opened_at, (
+  SELECT max(b.committed_at) FROM stream_segments g JOIN batches b ON b.batch_no = g.batch_no
+  WHERE g.stream_id = t.stream_id))
+FROM sessions s
+WHERE s.session_id = t.session_id AND t.ended_at IS NULL
+  AND s.gatherer = %(gatherer)s AND s.session_id <> ALL (%(own)s::bigint[])
+  AND s.closed_at IS NULL
+
+-- name: close_former_sessions
+UPDATE sessions s SET close_reason = 'process ended', closed_at = greatest(s.opened_at, (
+  SELECT max(t.ended_at) FROM streams t WHERE t.session_id = s.session_id))
+WHERE s.closed_at IS NULL AND s.gatherer = %(gatherer)s AND s.session_id <> ALL (%(own)s::bigint[])
