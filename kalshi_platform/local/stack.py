@@ -7,6 +7,7 @@ by its sensors, and this process watches Dagster itself.
 from __future__ import annotations
 
 import logging
+import os
 import shutil
 import sys
 import threading
@@ -176,6 +177,7 @@ class Stack:
             "exchange": self.exchange or {"rest_url": self._given.get("KALSHI_REST_URL", config.DEFAULT_REST_URL)},
             "state_dir": str(stack.state_dir),
             "logs": str(self.group.log_dir),
+            "pid": os.getpid(),
             "processes": self.pids(),
         }
 
