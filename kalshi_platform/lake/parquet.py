@@ -20,8 +20,7 @@ import pyarrow.parquet as pq
 from kalshi_platform.lake.layout import part_name
 from kalshi_platform.lake.schema import Dataset
 
-ROWS_PER_GROUP = 256 * 1024
-ROWS_PER_FILE = 32 * ROWS_PER_GROUP
+GROUPS_PER_FILE = 32
 _ZSTD_LEVEL = 3
 
 
@@ -53,19 +52,18 @@ def write_parts(
     data: Dataset,
     folder: Path,
     *,
-    rows_per_group: int = ROWS_PER_GROUP,
-    rows_per_file: int = ROWS_PER_FILE,
+    groups_per_file: int = GROUPS_PER_FILE,
 ) -> Parts:
     """Write `batches` (in the schema and order of `data`) as part files into `folder`.
 
-    `rows_per_file` must be a multiple of `rows_per_group`; one row group is held in memory at a time.
+    One row group is held in memory at a time.
     """
     files: list[PartFile] = []
     times = _TimeSpan()
     part: _Part | None = None
-    for group in regroup(batches, data.schema, rows_per_group):
+    for group in regroup(batches, data.schema, data.rows_per_group):
         times.add(group.column(data.time_column))
-        if part is not None and part.rows >= rows_per_file:
+        if part is not None and part.groups == groups_per_file:
             files.append(part.close())
             part = None
         if part is None:
@@ -126,10 +124,12 @@ class _Part:
         self._path = path
         self._writer = pq.ParquetWriter(pa.PythonFile(self._sink, mode="w"), data.schema, **writer_options(data))
         self.rows = 0
+        self.groups = 0
 
     def write(self, group: pa.RecordBatch) -> None:
         self._writer.write_table(pa.Table.from_batches([group]), row_group_size=max(group.num_rows, 1))
         self.rows += group.num_rows
+        self.groups += 1
 
     def close(self) -> PartFile:
         self._writer.close()

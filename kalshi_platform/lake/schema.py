@@ -21,7 +21,10 @@ CONTRACTS = pa.decimal128(18, 2)
 
 @dataclass(frozen=True)
 class Dataset:
-    """One data set. Rows are sorted by `order`, which is unique; `plain` names texts that hardly ever repeat."""
+    """One data set. Rows are sorted by `order`, which is unique; `plain` names texts that hardly ever repeat.
+
+    `rows_per_group` bounds the memory of an export; rows that hold whole books or messages are far bigger than others.
+    """
 
     key: str
     version: int
@@ -29,6 +32,7 @@ class Dataset:
     time_column: str
     order: tuple[str, ...]
     plain: frozenset[str] = frozenset()
+    rows_per_group: int = 256 * 1024
 
 
 def dataset(table: LakeTable) -> Dataset:
@@ -108,6 +112,11 @@ _ORDER: Mapping[str, tuple[str, ...]] = {
     "book_anchors": ("ticker", "anchor_ts", "gatherer", "stream_id", "seq"),
 }
 _PLAIN = frozenset({"trade_id", "content"})
+_ROWS_PER_GROUP: Mapping[str, int] = {
+    "orderbook_snapshots": 16 * 1024,
+    "book_anchors": 16 * 1024,
+    "market_lifecycle": 32 * 1024,
+}
 
 
 def _field(name: str, kind: pa.DataType, unit: str, description: str, *, nullable: bool = False) -> pa.Field:
@@ -123,8 +132,15 @@ def _raw(name: str, version: int = 1) -> Dataset:
     nullable = _NULLABLE | _NULLABLE_IN.get(name, frozenset())
     fields = [_field(f.name, f.type, *_NOTES[f.name], nullable=f.name in nullable) for f in table.schema]
     key = f"raw/{name}"
-    plain = _PLAIN & set(table.columns)
-    return Dataset(key, version, _schema(key, version, fields), table.time_column, _ORDER[name], plain)
+    return Dataset(
+        key,
+        version,
+        _schema(key, version, fields),
+        table.time_column,
+        _ORDER[name],
+        _PLAIN & set(table.columns),
+        _ROWS_PER_GROUP.get(name, Dataset.rows_per_group),
+    )
 
 
 def _trades() -> Dataset:

@@ -1,0 +1,131 @@
+"""Production → one partition of the lake, streamed: one snapshot, one pass, one row group in memory.
+
+`closed` promises that production has closed the time; `open` is a look at what is there, and never replaces `closed`.
+An empty partition gets one file without rows, because readers that take a glob fail where it matches nothing, and learn
+the columns and their types from the file.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import date, datetime
+
+import pyarrow as pa
+
+from kalshi_platform.clock import SYSTEM_CLOCK, Clock
+from kalshi_platform.errors import HourNotClosed, LakeCorrupt, PartitionBusy
+from kalshi_platform.lake import queries
+from kalshi_platform.lake.columns import shape
+from kalshi_platform.lake.layout import Partition, lake_table, partition_starting
+from kalshi_platform.lake.manifest import DataFile, Manifest, State, code_version, publish, read_manifest
+from kalshi_platform.lake.parquet import Parts, write_parts
+from kalshi_platform.lake.schema import dataset
+from kalshi_platform.lake.store import Lake, ObjectStore, open_store
+from kalshi_platform.storage.pool import Database
+from kalshi_platform.storage.read import ArrowSnapshot, arrow_snapshot
+
+_log = logging.getLogger(__name__)
+
+
+def export_raw(
+    lake: Lake, production_url: str, table: str, hour: datetime, state: State, clock: Clock = SYSTEM_CLOCK
+) -> Manifest:
+    """Export one hour of a raw table; see `export_partition`."""
+    return export_partition(lake, production_url, partition_starting(lake_table(f"raw/{table}"), hour), state, clock)
+
+
+def export_daily(
+    lake: Lake, production_url: str, dataset: str, day: date, state: State, clock: Clock = SYSTEM_CLOCK
+) -> Manifest:
+    """Export one day of `processed/trades` or `aggregates/candles_1m`; see `export_partition`."""
+    return export_partition(lake, production_url, partition_starting(lake_table(dataset), day), state, clock)
+
+
+def export_partition(
+    lake: Lake, production_url: str, partition: Partition, state: State, clock: Clock = SYSTEM_CLOCK
+) -> Manifest:
+    """Export one partition and return its manifest; the same rows give the same bytes.
+
+    `open` over a closed partition changes nothing and returns the closed manifest. Raises HourNotClosed (the time runs
+    still, or production has not closed it), PartitionBusy (another export writes it), LakeCorrupt (the rows streamed
+    are not those counted in the same snapshot), DatabaseUnavailable, LakeUnavailable, ConfigurationError.
+    """
+    _refuse_running(partition, state, clock)
+    store = open_store(lake)
+    with _alone(production_url, store, partition):
+        if state == "open":
+            current = read_manifest(store, partition.path)
+            if current is not None and current.state == "closed":
+                _log.info("%s is closed already and stays as it is", partition.path)
+                return current
+        with store.spool() as folder:
+            with arrow_snapshot(production_url) as snapshot:
+                if state == "closed":
+                    _refuse_unclosed(snapshot, partition)
+                data = dataset(partition.table)
+                parts = write_parts(_rows(snapshot, partition), data, folder)
+                _compare(snapshot, partition, parts)
+            manifest = Manifest(
+                table=partition.table.key,
+                partition=partition.key,
+                state=state,
+                rows=parts.rows,
+                time_min=parts.time_min,
+                time_max=parts.time_max,
+                files=tuple(DataFile(file.path.name, file.bytes, file.sha256, file.rows) for file in parts.files),
+                schema_version=data.version,
+                code_version=code_version(),
+                exported_at=clock.now(),
+            )
+            publish(store, partition.path, parts, manifest)
+    _log.info("%s: %d rows, %d bytes, %s", partition.path, manifest.rows, manifest.bytes, state)
+    return manifest
+
+
+def _rows(snapshot: ArrowSnapshot, partition: Partition) -> Iterator[pa.RecordBatch]:
+    data = dataset(partition.table)
+    for batch in snapshot.batches(queries.rows_query(partition, data)):
+        yield shape(batch, data)
+
+
+def _compare(snapshot: ArrowSnapshot, partition: Partition, parts: Parts) -> None:
+    expected = snapshot.table(queries.expected_query(partition, dataset(partition.table))).column("rows")[0].as_py()
+    if parts.rows != expected:
+        raise LakeCorrupt(f"{partition.path}: {parts.rows} rows were read, but production holds {expected}")
+
+
+def _refuse_running(partition: Partition, state: State, clock: Clock) -> None:
+    now = clock.now()
+    if now < partition.start:
+        raise HourNotClosed(f"{partition.table.key} {partition.key} lies in the future")
+    if state == "closed" and now < partition.end:
+        raise HourNotClosed(
+            f"{partition.table.key} {partition.key} runs until {partition.end:%Y-%m-%d %H:%M} UTC;"
+            " wait for it to end, or export it as it is with --open"
+        )
+
+
+def _refuse_unclosed(snapshot: ArrowSnapshot, partition: Partition) -> None:
+    unclosed = snapshot.table(queries.unclosed_query(partition)).to_pylist()
+    # Of a day only the hours that got rows must be closed: recording may have begun in the middle of it.
+    hours = [row["hour"] for row in unclosed if partition.table.kind == "hourly" or row["active"]]
+    if hours:
+        names = ", ".join(f"{hour:%Y-%m-%dT%H}" for hour in hours)
+        raise HourNotClosed(
+            f"{partition.table.key} {partition.key}: production has not closed {names};"
+            " run: kalshi-platform close-hour HOUR, or export what is there with --open"
+        )
+
+
+@contextmanager
+def _alone(production_url: str, store: ObjectStore, partition: Partition) -> Iterator[None]:
+    database = Database(production_url, name="production")
+    try:
+        with database.lease("lake export", store.root, partition.path) as lease:
+            if lease is None:
+                raise PartitionBusy(f"another export writes {partition.path}; try again when it is done")
+            yield
+    finally:
+        database.dispose()

@@ -1,0 +1,143 @@
+"""What a partition holds, written last: a partition without a manifest is not there.
+
+A partition is replaced by deleting its manifest, storing the new files and writing the new manifest, so that at no
+moment a manifest speaks of files that are not its own.
+"""
+
+from __future__ import annotations
+
+import importlib.metadata
+import io
+from collections.abc import Iterator
+from datetime import datetime
+from typing import Literal, TypeAlias
+
+import msgspec
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from kalshi_platform.errors import LakeCorrupt
+from kalshi_platform.lake.layout import MANIFEST_NAME, LakeTable, Partition, is_part_name, parse_partition
+from kalshi_platform.lake.parquet import Parts
+from kalshi_platform.lake.store import Lake, ObjectStore, open_store, sha256
+
+State: TypeAlias = Literal["closed", "open"]
+FORMAT = 1
+
+
+class DataFile(msgspec.Struct, frozen=True, forbid_unknown_fields=False):
+    """One data file of a partition."""
+
+    name: str
+    bytes: int
+    sha256: str
+    rows: int
+
+
+class Manifest(msgspec.Struct, frozen=True, kw_only=True):
+    """One partition as it was published. `open`: exported while rows could still come; readers skip it unless asked."""
+
+    table: str
+    partition: str
+    state: State
+    rows: int
+    time_min: datetime | None
+    time_max: datetime | None
+    files: tuple[DataFile, ...]
+    schema_version: int
+    code_version: str
+    exported_at: datetime
+    coverage_share: float | None = None  # not measured yet
+    format: int = FORMAT
+
+    @property
+    def bytes(self) -> int:
+        """Size of the data files together."""
+        return sum(file.bytes for file in self.files)
+
+
+def code_version() -> str:
+    """The version of this package."""
+    return importlib.metadata.version("kalshi-platform")
+
+
+def encode(manifest: Manifest) -> bytes:
+    """The manifest as JSON for people and programs."""
+    return msgspec.json.format(msgspec.json.encode(manifest), indent=2) + b"\n"
+
+
+def decode(content: bytes, where: str) -> Manifest:
+    """Read a manifest. Raises LakeCorrupt."""
+    try:
+        return msgspec.json.decode(content, type=Manifest)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise LakeCorrupt(f"{where} is not a manifest: {error}") from error
+
+
+def read_manifest(lake: Lake, path: str) -> Manifest | None:
+    """The manifest of the partition whose folder is `path`, or None where nothing is published."""
+    content = open_store(lake).read(f"{path}/{MANIFEST_NAME}")
+    return None if content is None else decode(content, f"{path}/{MANIFEST_NAME}")
+
+
+def publish(store: ObjectStore, path: str, parts: Parts, manifest: Manifest) -> None:
+    """Put a partition in place of what was there, its manifest last."""
+    store.delete(f"{path}/{MANIFEST_NAME}")
+    names = {file.path.name for file in parts.files}
+    for file in parts.files:
+        store.put_file(f"{path}/{file.path.name}", file.path)
+    for stored in list(store.list(f"{path}/")):
+        name = stored.path.removeprefix(f"{path}/")
+        if is_part_name(name) and name not in names:
+            store.delete(stored.path)
+    store.write(f"{path}/{MANIFEST_NAME}", encode(manifest))
+
+
+def verify(lake: Lake, path: str, manifest: Manifest | None = None) -> Manifest:
+    """Read every file of a partition back and compare it with the manifest; return the manifest.
+
+    Raises LakeCorrupt, naming each difference.
+    """
+    store = open_store(lake)
+    manifest = manifest or read_manifest(store, path)
+    if manifest is None:
+        raise LakeCorrupt(f"{path} has no manifest: nothing is published there")
+    problems = [problem for file in manifest.files for problem in _problems(store, path, file)]
+    if sum(file.rows for file in manifest.files) != manifest.rows:
+        problems.append(f"the files' rows do not add up to {manifest.rows}")
+    listed = {file.name for file in manifest.files}
+    strangers = {stored.path.removeprefix(f"{path}/") for stored in store.list(f"{path}/")} - listed - {MANIFEST_NAME}
+    problems.extend(f"{name} is not in the manifest" for name in sorted(strangers))
+    if problems:
+        raise LakeCorrupt(f"{path}: {'; '.join(problems)}")
+    return manifest
+
+
+def published(lake: Lake, table: LakeTable, prefix: str = "") -> Iterator[Partition]:
+    """Yield the partitions of a table that have a manifest; `prefix` narrows them: `date=2026-11`, say."""
+    base = f"{table.key}/"
+    for stored in open_store(lake).list(base + prefix):
+        folder, _, name = stored.path.removeprefix(base).rpartition("/")
+        if name == MANIFEST_NAME:
+            key = folder.removeprefix("date=").replace("/hour=", "T")
+            yield parse_partition(table, key)
+
+
+def _problems(store: ObjectStore, path: str, file: DataFile) -> Iterator[str]:
+    found = sha256(store, f"{path}/{file.name}")
+    if found is None:
+        yield f"{file.name} is missing"
+        return
+    digest, size = found
+    if (digest, size) != (file.sha256, file.bytes):
+        yield f"{file.name} has {size} bytes and SHA-256 {digest}, not {file.bytes} and {file.sha256}"
+        return
+    stream = store.open(f"{path}/{file.name}") or io.BytesIO()
+    with stream:
+        try:
+            rows = pq.read_metadata(stream).num_rows
+        except (pa.ArrowInvalid, OSError) as error:
+            yield f"{file.name} is not Parquet ({error})"
+            return
+    if rows != file.rows:
+        yield f"{file.name} has {rows} rows, not {file.rows}"

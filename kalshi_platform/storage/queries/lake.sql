@@ -1,0 +1,48 @@
+-- Reads of production for exports. {low} and {high} are literals of our own making: with bound parameters the driver
+-- fetches the whole result at once instead of streaming it. Texts sort by bytes, so that every server gives one order.
+
+-- name: unclosed_hours
+-- Hours of [low, high) that production has not closed: one row per hour; active says whether rows came.
+SELECT h.hour,
+       EXISTS (SELECT 1 FROM hour_activity a WHERE a.hour = h.hour AND a.rows_inserted > 0) AS active
+FROM generate_series({low}, {high} - INTERVAL '1 microsecond', INTERVAL '1 hour') AS h (hour)
+WHERE NOT EXISTS (SELECT 1 FROM hour_closes c WHERE c.hour = h.hour)
+ORDER BY h.hour
+
+-- name: processed_trades
+-- One row per trade; prices in 1/10,000 dollar and counts in 1/100 contract, which the export turns into decimals.
+SELECT ticker, exchange_ts, trade_id, yes_price_e4, no_price_e4, count_e2, taker_side, is_block_trade, created_time,
+       source
+FROM trades
+WHERE exchange_ts >= {low} AND exchange_ts < {high}
+ORDER BY ticker COLLATE "C", exchange_ts, trade_id COLLATE "C"
+
+-- name: processed_trades_expected
+-- How many rows processed_trades must give.
+SELECT count(*) AS rows FROM trades WHERE exchange_ts >= {low} AND exchange_ts < {high}
+
+-- name: candles_1m
+-- One row per market and minute with a trade. Trades of one millisecond follow each other by the time that REST gave
+-- them where it did, then by their identifier.
+SELECT ticker,
+       date_bin('1 minute', exchange_ts, TIMESTAMPTZ '2000-01-01 00:00:00+00') AS minute,
+       (array_agg(yes_price_e4 ORDER BY exchange_ts, created_time, trade_id COLLATE "C")
+          FILTER (WHERE NOT is_block_trade))[1] AS open_e4,
+       max(yes_price_e4) FILTER (WHERE NOT is_block_trade) AS high_e4,
+       min(yes_price_e4) FILTER (WHERE NOT is_block_trade) AS low_e4,
+       (array_agg(yes_price_e4 ORDER BY exchange_ts DESC, created_time DESC, trade_id COLLATE "C" DESC)
+          FILTER (WHERE NOT is_block_trade))[1] AS close_e4,
+       coalesce(sum(count_e2) FILTER (WHERE NOT is_block_trade), 0)::bigint AS volume_e2,
+       count(*) FILTER (WHERE NOT is_block_trade) AS trades,
+       coalesce(sum(count_e2) FILTER (WHERE is_block_trade), 0)::bigint AS block_volume_e2,
+       count(*) FILTER (WHERE is_block_trade) AS block_trades
+FROM trades
+WHERE exchange_ts >= {low} AND exchange_ts < {high}
+GROUP BY ticker, 2
+ORDER BY ticker COLLATE "C", 2
+
+-- name: candles_1m_expected
+-- How many rows candles_1m must give.
+SELECT count(*) AS rows
+FROM (SELECT DISTINCT ticker, date_bin('1 minute', exchange_ts, TIMESTAMPTZ '2000-01-01 00:00:00+00')
+      FROM trades WHERE exchange_ts >= {low} AND exchange_ts < {high}) AS minutes
