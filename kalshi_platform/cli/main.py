@@ -1,0 +1,45 @@
+"""The `kalshi-platform` command: one file per subcommand. Heavy imports happen inside the commands."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from kalshi_platform.cli import close_hour, dedup, exchange, export, gather, migrate, status, up
+from kalshi_platform.cli.running import EXIT_CODES, report, set_up_logging
+from kalshi_platform.errors import KalshiPlatformError
+
+app = typer.Typer(
+    name="kalshi-platform",
+    help="Record everything the Kalshi exchange publishes, merge it exactly once, export it as Parquet.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+app.command("up")(up.up)
+app.command("gather")(gather.gather)
+app.command("dedup")(dedup.dedup)
+app.command("migrate")(migrate.migrate)
+app.command("close-hour")(close_hour.close_hour)
+app.command("export")(export.export)
+app.command("status")(status.status)
+app.add_typer(exchange.app, name="exchange", help="The simulated exchange, alone.")
+
+
+@app.callback()
+def options(
+    verbose: bool = typer.Option(False, "--verbose", "-v", help="Log what happens inside, too."),
+) -> None:
+    """Options before the subcommand."""
+    set_up_logging(verbose=verbose)
+
+
+def main() -> None:
+    """Run the command line; every error of this package becomes a message and an exit code."""
+    try:
+        app()
+    except KalshiPlatformError as error:
+        report(error)
+        sys.exit(next((code for kind, code in EXIT_CODES if isinstance(error, kind)), 1))
