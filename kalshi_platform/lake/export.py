@@ -23,6 +23,7 @@ from kalshi_platform.lake.manifest import DataFile, Manifest, State, code_versio
 from kalshi_platform.lake.parquet import Parts, write_parts
 from kalshi_platform.lake.schema import dataset
 from kalshi_platform.lake.store import Lake, ObjectStore, open_store
+from kalshi_platform.storage.migrate import check
 from kalshi_platform.storage.pool import Database
 from kalshi_platform.storage.read import ArrowSnapshot, arrow_snapshot
 
@@ -50,7 +51,8 @@ def export_partition(
 
     `open` over a closed partition changes nothing and returns the closed manifest. Raises HourNotClosed (the time runs
     still, or production has not closed it), PartitionBusy (another export writes it), LakeCorrupt (the rows streamed
-    are not those counted in the same snapshot), DatabaseUnavailable, LakeUnavailable, ConfigurationError.
+    are not those counted in the same snapshot), SchemaMismatch, DatabaseUnavailable, LakeUnavailable,
+    ConfigurationError.
     """
     _refuse_running(partition, state, clock)
     store = open_store(lake)
@@ -123,6 +125,7 @@ def _refuse_unclosed(snapshot: ArrowSnapshot, partition: Partition) -> None:
 def _alone(production_url: str, store: ObjectStore, partition: Partition) -> Iterator[None]:
     database = Database(production_url, name="production")
     try:
+        check(database, "production")
         with database.lease("lake export", store.root, partition.path) as lease:
             if lease is None:
                 raise PartitionBusy(f"another export writes {partition.path}; try again when it is done")

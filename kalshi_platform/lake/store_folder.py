@@ -96,10 +96,9 @@ class FolderStore:
         try:
             yield
         except (PermissionError, FileExistsError, NotADirectoryError) as error:
+            reason = error.strerror or type(error).__name__
             raise ConfigurationError(
-                [
-                    f"the lake's folder {self._folder} cannot be used ({error.strerror}); make it writable, or set another"
-                ]
+                [f"the lake's folder {self._folder} cannot be used ({reason}); make it writable or set another"]
             ) from error
         except OSError as error:
             raise LakeUnavailable(f"the lake's folder {self._folder}: {error.strerror or error}") from error

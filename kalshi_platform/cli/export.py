@@ -1,0 +1,34 @@
+"""`kalshi-platform export`: one partition of the lake."""
+
+from __future__ import annotations
+
+import typer
+
+
+def export(
+    table: str = typer.Argument(
+        help="A raw table (orderbook_deltas, trades, …), processed/trades or aggregates/candles_1m.", metavar="TABLE"
+    ),
+    partition: str = typer.Argument(
+        help="The UTC hour (2026-11-23T04) of a raw table, or the UTC day (2026-11-23) of another.", metavar="PARTITION"
+    ),
+    open_: bool = typer.Option(
+        False, "--open", help="Export what is there although the time is not closed; never replaces a closed partition."
+    ),
+) -> None:
+    """Write one partition of production to the lake as Parquet; exit 1 when its time is not closed."""
+    from kalshi_platform.config import load_deduplicator, load_lake
+    from kalshi_platform.lake.export import export_partition
+    from kalshi_platform.lake.layout import lake_table, parse_partition
+    from kalshi_platform.lake.store import open_store
+
+    wanted = parse_partition(lake_table(table), partition)
+    store = open_store(load_lake())
+    production_url = load_deduplicator().production_url
+    state = "open" if open_ else "closed"
+    typer.echo(f"exporting {wanted.table.key} {wanted.key} as {state} …")
+    manifest = export_partition(store, production_url, wanted, "open" if open_ else "closed")
+    if manifest.state != state:
+        typer.echo("the partition is closed already and stays as it is")
+    typer.echo(f"{store.root}/{wanted.path}")
+    typer.echo(f"{manifest.rows:,} rows, {manifest.bytes:,} bytes, {manifest.state}")

@@ -1,0 +1,236 @@
+"""The lake as Polars frames.
+
+All ranges are [start, end) in aware datetimes. A partition counts as there when its manifest says `closed`, or `open`
+with `open=True`. A range in which one is not there raises LakeHole. With `holes="mark"` the frame comes with a column
+`segment` instead: rows of different segments have missing time between them, so nothing may be carried from one to the
+next; `holes()` lists what is missing. What was lost inside a published hour is the business of coverage, not of this.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any, Literal, TypeAlias, cast
+
+import polars as pl
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from kalshi_platform.errors import LakeCorrupt, LakeHole, LakeUnavailable
+from kalshi_platform.lake.layout import HOUR, LakeTable, Partition, lake_table, partition_at, partitions_between
+from kalshi_platform.lake.manifest import Manifest, read_manifest
+from kalshi_platform.lake.schema import Dataset, dataset
+from kalshi_platform.lake.store import Lake, ObjectStore, open_store
+
+Holes: TypeAlias = Literal["raise", "mark"]
+_US = timedelta(microseconds=1)
+
+
+def deltas(
+    lake: Lake,
+    start: datetime,
+    end: datetime,
+    tickers: Sequence[str] | None = None,
+    *,
+    holes: Holes = "raise",
+    open: bool = False,
+) -> pl.DataFrame:
+    """Order-book changes by exchange_ts, columns of raw/orderbook_deltas, sorted by market and time."""
+    return _read(lake, lake_table("raw/orderbook_deltas"), start, end, tickers, holes=holes, open=open)
+
+
+def trades(
+    lake: Lake,
+    start: datetime,
+    end: datetime,
+    tickers: Sequence[str] | None = None,
+    *,
+    layer: Literal["raw", "processed"] = "raw",
+    holes: Holes = "raise",
+    open: bool = False,
+) -> pl.DataFrame:
+    """Trades by exchange_ts: scaled integers with provenance (`raw`), or dollars and contracts (`processed`)."""
+    return _read(lake, lake_table(f"{layer}/trades"), start, end, tickers, holes=holes, open=open)
+
+
+def candles(
+    lake: Lake,
+    start: datetime,
+    end: datetime,
+    tickers: Sequence[str] | None = None,
+    *,
+    holes: Holes = "raise",
+    open: bool = False,
+) -> pl.DataFrame:
+    """One-minute candles by the start of their minute; a minute without a trade has no row."""
+    return _read(lake, lake_table("aggregates/candles_1m"), start, end, tickers, holes=holes, open=open)
+
+
+def book_at(
+    lake: Lake,
+    ticker: str,
+    at: datetime,
+    *,
+    holes: Holes = "raise",
+    open: bool = False,
+    look_back: timedelta = timedelta(hours=24),
+) -> pl.DataFrame:
+    """The book of one market at the end of `at`: one row per level, `side, price_e4, count_e2`, ascending.
+
+    It is the newest anchor at or before `at` plus the later deltas; `anchor_ts` and `exact` come with every row. Raises
+    LakeHole when there is no anchor within `look_back`, an hour between it and `at` is missing, or a level is below
+    zero, which only a lost delta explains. With `holes="mark"` the latter two give `exact = False` instead.
+    """
+    store = open_store(lake)
+    anchor, complete = _newest_anchor(store, ticker, at, holes=holes, open=open, look_back=look_back)
+    changes = deltas(store, anchor["anchor_ts"] + _US, at + _US, [ticker], holes=holes, open=open)
+    if holes == "mark":
+        gaps = hole_list(store, lake_table("raw/orderbook_deltas"), anchor["anchor_ts"] + _US, at + _US, open=open)
+        complete = complete and not gaps
+    levels = (
+        pl.concat([_levels(anchor), changes.select("side", "price_e4", count_e2="delta_e2")])
+        .group_by("side", "price_e4")
+        .agg(pl.col("count_e2").sum())
+        .filter(pl.col("count_e2") != 0)
+        .sort(["side", "price_e4"])
+    )
+    negative = levels.filter(pl.col("count_e2") < 0)
+    if holes == "raise" and negative.height:
+        side, price_e4, count_e2 = negative.row(0)
+        raise LakeHole(
+            f"the book of {ticker} at {at.isoformat()} lacks changes: its {side} level at {price_e4} is {count_e2}"
+        )
+    return levels.with_columns(
+        anchor_ts=pl.lit(anchor["anchor_ts"], pl.Datetime("us", "UTC")), exact=pl.lit(complete and not negative.height)
+    )
+
+
+@dataclass(frozen=True)
+class Hole:
+    """A partition that a reader wanted and that is not there: `missing`, or `open` while only closed ones count."""
+
+    partition: Partition
+    reason: Literal["missing", "open"]
+
+
+def hole_list(lake: Lake, table: LakeTable, start: datetime, end: datetime, *, open: bool = False) -> list[Hole]:
+    """The holes of a table in [start, end), ascending."""
+    return [found for found in _look(open_store(lake), table, start, end, open) if isinstance(found, Hole)]
+
+
+def holes(lake: Lake, table: str, start: datetime, end: datetime, *, open: bool = False) -> pl.DataFrame:
+    """The holes of a table in [start, end): one row per missing partition, `start, end, reason`."""
+    found = hole_list(lake, lake_table(table), start, end, open=open)
+    return pl.DataFrame(
+        [(hole.partition.start, hole.partition.end, hole.reason) for hole in found],
+        schema={"start": pl.Datetime("us", "UTC"), "end": pl.Datetime("us", "UTC"), "reason": pl.String},
+        orient="row",
+    )
+
+
+def _read(
+    lake: Lake,
+    table: LakeTable,
+    start: datetime,
+    end: datetime,
+    tickers: Sequence[str] | None,
+    *,
+    holes: Holes,
+    open: bool,
+) -> pl.DataFrame:
+    store, data = open_store(lake), dataset(table)
+    found = list(_look(store, table, start, end, open))
+    missing = [item for item in found if isinstance(item, Hole)]
+    if missing and holes == "raise":
+        names = ", ".join(f"{hole.partition.key} ({hole.reason})" for hole in missing[:5])
+        more = f" and {len(missing) - 5} more" if len(missing) > 5 else ""
+        raise LakeHole(
+            f'{table.key} lacks {names}{more}; export them, or read with holes="mark"',
+            missing=[hole.partition.key for hole in missing],
+        )
+    rows = (pc.field(data.time_column) >= pa.scalar(start, data.schema.field(data.time_column).type)) & (
+        pc.field(data.time_column) < pa.scalar(end, data.schema.field(data.time_column).type)
+    )
+    if tickers is not None:
+        rows = pc.field("ticker").isin(pa.array(list(tickers), pa.string())) & rows
+    frames, segment, after_hole = [_frame(data.schema.empty_table(), 0)], 0, False
+    for item in found:
+        if isinstance(item, Hole):
+            after_hole = True
+            continue
+        segment, after_hole = segment + after_hole, False
+        frames.append(_frame(_partition_rows(store, *item, data, rows), segment))
+    frame = pl.concat(frames).sort(list(data.order))
+    return frame if holes == "mark" else frame.drop("segment")
+
+
+def _look(
+    store: ObjectStore, table: LakeTable, start: datetime, end: datetime, open: bool
+) -> Iterator[tuple[Partition, Manifest] | Hole]:
+    for partition in partitions_between(table, start, end):
+        manifest = read_manifest(store, partition.path)
+        if manifest is None:
+            yield Hole(partition, "missing")
+        elif manifest.state == "open" and not open:
+            yield Hole(partition, "open")
+        else:
+            yield partition, manifest
+
+
+def _partition_rows(
+    store: ObjectStore, partition: Partition, manifest: Manifest, data: Dataset, rows: pc.Expression
+) -> pa.Table:
+    if manifest.schema_version != data.version:
+        raise LakeCorrupt(
+            f"{partition.path} has schema version {manifest.schema_version}, this reader knows {data.version};"
+            " export it again"
+        )
+    tables = [data.schema.empty_table()]
+    for file in manifest.files:
+        path = f"{partition.path}/{file.name}"
+        stream = store.open(path)
+        size = -1 if stream is None else stream.seek(0, 2)
+        if stream is None or size != file.bytes:
+            if read_manifest(store, partition.path) != manifest:
+                raise LakeUnavailable(f"{partition.path} was replaced while it was read; read again")
+            raise LakeCorrupt(f"{path} has {max(size, 0)} bytes; its manifest says {file.bytes}")
+        with stream:
+            stream.seek(0)
+            try:
+                tables.append(pq.read_table(stream, filters=rows).cast(data.schema))
+            except (pa.ArrowInvalid, ValueError) as error:
+                raise LakeCorrupt(f"{path} cannot be read: {error}") from error
+    return pa.concat_tables(tables)
+
+
+def _frame(table: pa.Table, segment: int) -> pl.DataFrame:
+    frame = cast(pl.DataFrame, pl.from_arrow(table))
+    return frame.with_columns(segment=pl.lit(segment, pl.Int32))
+
+
+def _newest_anchor(
+    store: ObjectStore, ticker: str, at: datetime, *, holes: Holes, open: bool, look_back: timedelta
+) -> tuple[dict[str, Any], bool]:
+    """The last anchor at or before `at`, and whether every hour that was searched is there."""
+    table, complete = lake_table("raw/book_anchors"), True
+    last = partition_at(table, at)
+    hour = last.start
+    while hour > last.start - look_back:
+        found = _read(store, table, hour, min(hour + HOUR, at + _US), [ticker], holes=holes, open=open)
+        if found.height:
+            newest = found.filter(pl.col("anchor_ts") == pl.col("anchor_ts").max())
+            return newest.row(0, named=True), complete
+        complete = complete and not hole_list(store, table, hour, hour + HOUR, open=open)
+        hour -= HOUR
+    raise LakeHole(f"{ticker} has no anchor in the {look_back} before {at.isoformat()}: its book is not known")
+
+
+def _levels(anchor: dict[str, Any]) -> pl.DataFrame:
+    rows = [
+        (side, price_e4, count_e2)
+        for side in ("yes", "no")
+        for price_e4, count_e2 in zip(anchor[f"{side}_price_e4"], anchor[f"{side}_count_e2"], strict=True)
+    ]
+    return pl.DataFrame(rows, schema={"side": pl.String, "price_e4": pl.Int32, "count_e2": pl.Int64}, orient="row")
