@@ -1,0 +1,55 @@
+"""Occurrence numbers and fingerprints: what makes rows of different gatherers one row."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections import Counter
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kalshi_platform.market.identity import OccurrenceCounter, fingerprint
+
+KEYS = st.tuples(
+    st.integers(1, 3), st.sampled_from("AB"), st.sampled_from(["yes", "no"]), st.just(5), st.sampled_from([1, -1])
+)
+
+
+@given(st.lists(KEYS, max_size=60))
+def test_occurrence_counts_equal_deltas_from_zero(keys: list[tuple[int, str, str, int, int]]) -> None:
+    counter, seen = OccurrenceCounter(), Counter[object]()
+    for key in keys:
+        assert counter.next(*key) == seen[key]
+        seen[key] += 1
+
+
+@given(st.lists(KEYS, max_size=40), st.data())
+def test_a_stream_that_lost_frames_never_numbers_beyond_the_truth(keys: list, data: st.DataObject) -> None:  # type: ignore[type-arg]
+    kept = [key for key in keys if data.draw(st.booleans())]
+    full, partial = OccurrenceCounter(), OccurrenceCounter()
+    truth = {(key, full.next(*key)) for key in keys}
+    assert {(key, partial.next(*key)) for key in kept} <= truth
+
+
+def test_memory_is_bounded_and_a_recent_timestamp_keeps_its_count() -> None:
+    counter = OccurrenceCounter(generation_size=100)
+    for time in range(1_000):
+        counter.next(time, "A", "yes", 1, 1)
+        if time:
+            assert counter.next(time - 1, "A", "yes", 1, 1) == 1
+    assert len(counter._young) + len(counter._old) <= 200
+
+
+def test_fingerprints_are_the_same_in_every_process() -> None:
+    code = "from kalshi_platform.market.identity import fingerprint; print(fingerprint('A', None, 5))"
+    other = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert int(other.stdout) == fingerprint("A", None, 5)
+    assert -(2**63) <= fingerprint("A", None, 5) < 2**63
+
+
+@given(st.lists(st.none() | st.integers() | st.text(alphabet="ab5", max_size=3), min_size=1, max_size=5))
+def test_fingerprints_tell_positions_and_none_apart(parts: list[object]) -> None:
+    assert fingerprint(*parts) == fingerprint(*parts)
+    assert fingerprint(*parts) != fingerprint(*parts, None)
+    assert fingerprint(*parts, None) != fingerprint(*parts, "")
