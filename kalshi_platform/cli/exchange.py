@@ -13,7 +13,8 @@ from typing import Annotated
 import typer
 
 from kalshi_platform.errors import ConfigurationError
-from kalshi_platform.simulator.server import Server, serve as serve_exchange
+from kalshi_platform.simulator.server import Server
+from kalshi_platform.simulator.server import serve as serve_exchange
 from kalshi_platform.simulator.settings import SIMULATOR_KEY_ID, ReplaySettings, ScenarioSettings, SimulatorSettings
 
 app = typer.Typer(help="A simulated exchange that speaks Kalshi's REST and WebSocket protocol.", no_args_is_help=True)

@@ -1,7 +1,8 @@
 """Seeded market activity: quotes, cancels, sweeps and trades over the quoting markets.
 
-Activity follows Zipf weights, and every eighth step goes to the next market in rotation, so that each moves now and then. Books
-stay uncrossed and never go below zero. About 85 of 100 messages are deltas; tickers follow changes of the top of a book.
+Activity follows Zipf weights, and every eighth step goes to the next market in rotation, so that each moves now and
+then. Books stay uncrossed and never go below zero. About 85 of 100 messages are deltas; tickers follow changes of the
+top of a book.
 """
 
 from __future__ import annotations
@@ -46,7 +47,10 @@ class Activity:
             del self._late_tickers[market.ticker]
             if market.is_quoting:
                 done += self._ticker(market, venue.stamp(from_us))
-        while done < budget and venue.quoting:
+        # Where no book can move at all (each side crossed out by the other) steps come to nothing.
+        for _ in range(4 * budget + 16):
+            if done >= budget or not venue.quoting:
+                break
             us = venue.stamp(from_us + span * (done + 1) // budget)
             done += self._act(self._pick(), us)
         return done

@@ -30,8 +30,7 @@ class Book:
             if not 0 < price_e4 < ONE_DOLLAR_E4:
                 raise BookViolation(f"price_e4 {price_e4} lies outside the open interval (0, {ONE_DOLLAR_E4})")
             levels[price_e4] = size
-            if price_e4 > self.best[side]:
-                self.best[side] = price_e4
+            self.best[side] = max(self.best[side], price_e4)
         elif size == 0:
             levels.pop(price_e4, None)
             if price_e4 == self.best[side]:

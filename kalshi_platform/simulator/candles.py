@@ -13,7 +13,10 @@ PERIODS = (1, 60, 1_440)
 
 
 def candles(market: Market, *, start_s: int, end_s: int, period_min: int) -> list[Json]:
-    """Return the candles whose inclusive end lies in [start_s, end_s], oldest first; periods without a quote or trade are left out."""
+    """Return the candles whose inclusive end lies in [start_s, end_s], oldest first.
+
+    Periods without a quote or trade are left out.
+    """
     period_us = period_min * MINUTE_US
     trades: dict[int, list[Trade]] = {}
     for trade in market.trades:

@@ -13,7 +13,7 @@ from kalshi_platform.simulator.subscriptions import Session
 
 logger = logging.getLogger(__name__)
 
-TEXT, CLOSE, PING = 0x81, 0x88, 0x89
+TEXT, CLOSE, PING, PONG = 0x81, 0x88, 0x89, 0x8A
 HEARTBEAT = b"heartbeat"
 SHORT_HEADERS = [bytes((TEXT, n)) if n < 126 else bytes((TEXT, 126)) + n.to_bytes(2, "big") for n in range(2_048)]
 
@@ -28,7 +28,10 @@ def frame_header(opcode: int, length: int) -> bytes:
 
 
 class Connection:
-    """A live socket. Frames of the session are framed here and written in one go; nothing is awaited, nothing is reordered."""
+    """A live socket. Frames of the session are framed here and written in one go.
+
+    Nothing is awaited, nothing is reordered.
+    """
 
     def __init__(self, number: int, user_agent: str, session: Session, bucket: TokenBucket) -> None:
         self.id = f"c{number}"
@@ -42,7 +45,10 @@ class Connection:
         self._transport: Any = None
 
     def attach(self, request: web.Request) -> None:
-        """Take the socket after the handshake. Buffering is bounded by the server's overflow rule, not by the transport."""
+        """Take the socket after the handshake.
+
+        Buffering is bounded by the server's overflow rule, not by the transport.
+        """
         self._transport = request.transport
         if self._transport is not None:
             self._transport.set_write_buffer_limits(high=1 << 30)
@@ -82,6 +88,15 @@ class Connection:
             and not self._transport.is_closing()
         ):
             self._transport.write(frame_header(PING, len(HEARTBEAT)) + HEARTBEAT)
+
+    def pong(self, body: bytes) -> None:
+        """Answer a client's ping, unless the line is dead for pings too."""
+        if (
+            (not self.is_stalled or self.stall_pings)
+            and self._transport is not None
+            and not self._transport.is_closing()
+        ):
+            self._transport.write(frame_header(PONG, len(body)) + body)
 
     def say_goodbye(self) -> None:
         """Close in order: a close frame with code 1001, then the socket."""

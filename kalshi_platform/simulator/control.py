@@ -1,14 +1,17 @@
 """The control channel: JSON under /control/ on the same port, for loopback callers only; and the same calls in Python.
 
-GET    /control/state                      connections with their subscriptions, counts, markets by status, clock
-GET    /control/faults                     every fault with its observed effects
-POST   /control/faults {"kind", …}         arm a fault (parameters: see `faults` and `injector`)
-DELETE /control/faults[?kind=…]            end faults
-POST   /control/rate {"rate", "backpressure"?}
-POST   /control/markets {"action", …}      create, open, close, determine, settle, deactivate, activate, move_close, change_metadata, change_grid
-GET    /control/markets/{ticker}           status and exact book of one market
-POST   /control/publish {"items": […]}     publish given deltas, trades, tickers or raw messages, in order
-POST   /control/truth                      write the ledger so far; answers where it lies
+Paths, and what they do::
+
+    GET    /control/state              connections with their subscriptions, counts, markets by status, clock
+    GET    /control/faults             every fault with its observed effects
+    POST   /control/faults             arm a fault {"kind", …}; its parameters stand in `faults` and `injector`
+    DELETE /control/faults[?kind=…]    end faults
+    POST   /control/rate               {"rate", "backpressure"?}
+    POST   /control/markets            {"action", …}: create, open, close, determine, settle, deactivate, activate,
+                                       move_close, change_metadata, change_grid
+    GET    /control/markets/{ticker}   status and exact book of one market
+    POST   /control/publish            {"items": […]}: given deltas, trades, tickers or raw messages, in order
+    POST   /control/truth              write the ledger so far; answers where it lies
 """
 
 from __future__ import annotations
@@ -137,9 +140,10 @@ class Control:
     def publish(self, items: list[Json]) -> Json:
         """Publish given messages in order and return their exchange times.
 
-        An item is {"kind": "delta", "ticker", "side", "price_e4", "delta_e2"}, {"kind": "trade", "ticker", "yes_price_e4",
-        "count_e2", "taker_side", "is_block_trade"?}, {"kind": "ticker", "ticker"} or {"kind": "raw", "channel", "type"?,
-        "ticker", "msg"} (not in the ledger). `exchange_ts_us` sets its time, `same_time: true` takes that of the item before.
+        An item is {"kind": "delta", "ticker", "side", "price_e4", "delta_e2"}, {"kind": "trade", "ticker",
+        "yes_price_e4", "count_e2", "taker_side", "is_block_trade"?}, {"kind": "ticker", "ticker"} or {"kind": "raw",
+        "channel", "type"?, "ticker", "msg"} (not in the ledger). `exchange_ts_us` sets its time, `same_time: true`
+        takes that of the item before.
         """
         venue = self._exchange.venue
         times: list[int] = []
@@ -151,6 +155,7 @@ class Control:
                 us = times[-1]
             else:
                 us = venue.stamp(self._exchange.now_us())
+            venue.last_us = max(venue.last_us, us)
             kind = item.get("kind")
             if kind == "delta":
                 price = int(item["price_e4"])
@@ -161,7 +166,8 @@ class Control:
                 venue.print_trade(
                     market, us,
                     yes_price_e4=int(item["yes_price_e4"]), count_e2=int(item["count_e2"]),
-                    taker_side=SIDES.index(item.get("taker_side", "yes")), block=bool(item.get("is_block_trade", False)),
+                    taker_side=SIDES.index(item.get("taker_side", "yes")),
+                    block=bool(item.get("is_block_trade", False)),
                 )  # fmt: skip
             elif kind == "ticker":
                 venue.print_ticker(market, us)

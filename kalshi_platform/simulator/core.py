@@ -75,7 +75,10 @@ class Exchange:
     # --- progress ------------------------------------------------------------------------------------------------
 
     def advance(self, *, hold: bool, most: int = 5_000) -> bool:
-        """Publish what is due (at most `most` messages); returns whether more is due. `hold` lets time pass without messages."""
+        """Publish what is due (at most `most` messages); returns whether more is due.
+
+        `hold` lets time pass without messages.
+        """
         now, now_us = self.clock.monotonic(), self.now_us()
         if self.exchange_active:
             self.scenario.advance(now_us)

@@ -1,4 +1,7 @@
-"""Injected faults: which are armed, for whom, how often still, and what each was seen to do. Pure; seconds come in as numbers."""
+"""Injected faults: which are armed, for whom, how often still, and what each was seen to do. Pure.
+
+Seconds come in as numbers.
+"""
 
 from __future__ import annotations
 
@@ -29,8 +32,8 @@ KINDS: dict[str, bool] = {
 # What "once" means where neither count nor seconds is given.
 COUNTED = frozenset(
     {
-        "drop_frame", "refuse_handshake", "rest_status", "slow_rest", "ignore_get_snapshot", "suppress_lifecycle", "error_26",
-        "error_27",
+        "drop_frame", "refuse_handshake", "rest_status", "slow_rest", "ignore_get_snapshot", "suppress_lifecycle",
+        "error_26", "error_27",
     }
 )  # fmt: skip
 MOST_EFFECTS = 10_000
@@ -76,7 +79,10 @@ class Fault:
             self.effects.append(effect)
 
     def selects(self, peer: Peer) -> bool:
-        """Whether the fault is meant for this connection: `connection` = id or index, `user_agent` = part of that header."""
+        """Whether the fault is meant for this connection.
+
+        `connection` = id or index, `user_agent` = part of that header.
+        """
         wanted = self.params.get("connection", "all")
         if isinstance(wanted, list):
             if peer.id not in wanted and peer.index not in wanted:
@@ -132,7 +138,7 @@ class FaultBoard:
         return next((each for each in self.active(kind, now) if peer is None or each.selects(peer)), None)
 
     def rest(self, kind: str, path: str, now: float) -> Fault | None:
-        """Return the acting `rest_status` or `slow_rest` whose `path` (a regular expression, default all) occurs in the path."""
+        """Return the acting `rest_status` or `slow_rest` whose `path` (a regular expression) occurs in the path."""
         return next(
             (each for each in self.active(kind, now) if re.search(str(each.params.get("path", "")), path)), None
         )

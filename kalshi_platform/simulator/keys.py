@@ -18,7 +18,10 @@ SALT_BYTES = 32
 
 
 def load_or_create_key(path: Path) -> None:
-    """Make an RSA 2048 private key as PEM (mode 0600) when the file is absent; another process may be doing the same."""
+    """Make an RSA 2048 private key as PEM (mode 0600) when the file is absent.
+
+    Another process may be doing the same.
+    """
     if path.exists():
         return
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -39,7 +42,10 @@ def load_or_create_key(path: Path) -> None:
 
 
 class Verifier:
-    """Checks signed requests: key id, timestamp within the tolerance, RSA-PSS with SHA-256, MGF1 SHA-256 and 32 bytes of salt."""
+    """Checks signed requests.
+
+    Key id, timestamp within the tolerance, RSA-PSS with SHA-256, MGF1 SHA-256 and 32 bytes of salt.
+    """
 
     def __init__(self, key_file: Path, key_id: str, tolerance_s: float) -> None:
         load_or_create_key(key_file)

@@ -94,7 +94,7 @@ def make_market(
 
 
 def populate(venue: Venue, activity: Activity, rng: Random, *, markets: int, combos: int, now_us: int) -> None:
-    """List `markets` active markets with books (a few empty, a few one-sided), a few settled and historical ones, and combos."""
+    """List `markets` active markets (a few with empty or one-sided books), a few settled ones, and combos."""
     created_us = now_us - DAY_US
     # Ranks are shuffled over tickers, so that activity does not follow the alphabet.
     ranks = list(range(1, markets + 1))
@@ -149,7 +149,8 @@ def _add_settled(venue: Venue, rng: Random, now_us: int) -> None:
         for position in range(count):
             market = make_market(
                 event, series, position, rng,
-                created_us=settled_us - 3 * DAY_US, open_us=settled_us - 2 * DAY_US, close_us=settled_us - 3_600 * SECOND_US,
+                created_us=settled_us - 3 * DAY_US, open_us=settled_us - 2 * DAY_US,
+                close_us=settled_us - 3_600 * SECOND_US,
             )  # fmt: skip
             market.status = universe.FINALIZED
             market.result = "yes" if position % 2 else "no"

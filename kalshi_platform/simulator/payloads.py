@@ -1,8 +1,8 @@
-"""The wire shapes of WebSocket messages, as published in autumn 2026: each `msg` body, encoded once for all connections.
+"""The wire shapes of WebSocket messages, as of autumn 2026: each `msg` body, encoded once for all.
 
 Prices go out as dollar strings with four decimals, counts with two, times as the message type has them: deltas with a
-microsecond `ts` whose trailing zeros are trimmed and a `ts_ms`; tickers with `ts` (s), `ts_ms` and `time`; trades with `ts` and
-`ts_ms`; lifecycle events in seconds.
+microsecond `ts` whose trailing zeros are trimmed and a `ts_ms`; tickers with `ts` (s), `ts_ms` and `time`; trades with
+`ts` and `ts_ms`; lifecycle events in seconds.
 """
 
 from __future__ import annotations
@@ -95,10 +95,12 @@ def trade(item: Trade) -> bytes:
     taker = SIDES[item.taker_side]
     return (
         f'{{"trade_id":"{item.trade_id}","market_ticker":"{item.ticker}",'
-        f'"yes_price_dollars":"{DOLLARS[item.yes_price_e4]}","no_price_dollars":"{DOLLARS[ONE_DOLLAR_E4 - item.yes_price_e4]}",'
+        f'"yes_price_dollars":"{DOLLARS[item.yes_price_e4]}",'
+        f'"no_price_dollars":"{DOLLARS[ONE_DOLLAR_E4 - item.yes_price_e4]}",'
         f'"count_fp":"{count_text(item.count_e2)}","taker_side":"{taker}","taker_outcome_side":"{taker}",'
         f'"taker_book_side":"{"bid" if item.taker_side == YES else "ask"}",'
-        f'"is_block_trade":{"true" if item.is_block_trade else "false"},"ts":{item.us // 1_000_000},"ts_ms":{item.us // 1000}}}'
+        f'"is_block_trade":{"true" if item.is_block_trade else "false"},'
+        f'"ts":{item.us // 1_000_000},"ts_ms":{item.us // 1000}}}'
     ).encode()
 
 

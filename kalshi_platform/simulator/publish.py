@@ -1,4 +1,4 @@
-"""The publish path: each message is encoded once, noted in the truth ledger, and spliced into every subscriber's envelope."""
+"""The publish path: each message encoded once, noted in the ledger, spliced into every subscriber's envelope."""
 
 from __future__ import annotations
 

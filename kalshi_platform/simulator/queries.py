@@ -65,7 +65,10 @@ def flag(query: Query, name: str) -> bool:
 
 
 def page(items: Sequence[T], wanted: Callable[[T], bool], query: Query, *, limit: int) -> tuple[list[T], str]:
-    """Return one page and the next cursor ("" at the end). `items` only ever grows at its end, so positions stay valid."""
+    """Return one page and the next cursor ("" at the end).
+
+    `items` only ever grows at its end, so positions stay valid.
+    """
     position = _position(query.get("cursor", ""))
     found: list[T] = []
     for index in range(position, len(items)):
@@ -85,9 +88,7 @@ def _position(cursor: str) -> int:
         return 0
     try:
         text = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode()
-        if text[:1] != "p":
-            raise ValueError
-        return max(0, int(text[1:]))
+        return max(0, int(text.removeprefix("p")))
     except (ValueError, binascii.Error):
         raise BadQuery("invalid cursor") from None
 
@@ -167,7 +168,7 @@ def trade_page(trades: Sequence[Trade], query: Query) -> tuple[list[Trade], str]
     """Return one page of trades, newest first. The cursor counts from the oldest, so that new trades shift nothing."""
     limit = number(query, "limit", default=100, low=0, high=1_000) or 100
     low = number(query, "min_ts", default=0) * SECOND_US
-    high = (number(query, "max_ts", default=(1 << 40)) + 1) * SECOND_US
+    high = number(query, "max_ts", default=(1 << 40)) * SECOND_US
     only_blocks = flag(query, "is_block_trade") if "is_block_trade" in query else None
     cursor = query.get("cursor", "")
     position = min(_position(cursor), len(trades)) if cursor else len(trades)
@@ -176,7 +177,7 @@ def trade_page(trades: Sequence[Trade], query: Query) -> tuple[list[Trade], str]
         trade = trades[index]
         if trade.us < low:
             break
-        if trade.us >= high or (only_blocks is not None and trade.is_block_trade != only_blocks):
+        if trade.us > high or (only_blocks is not None and trade.is_block_trade != only_blocks):
             continue
         if len(found) == limit:
             return found, _cursor(index + 1)

@@ -1,9 +1,9 @@
 """Serve a recorded capture through the same protocol.
 
-A capture is JSON lines `{"received_at_ns": int, "frame": {…}}`. Each market's book starts as the capture's first snapshot of it;
-deltas recorded before that snapshot are inside it and are not played again. Every client subscription gets the current book and
-then the recorded messages (`msg` unchanged, recorded exchange times), with sids and sequence numbers of its own connection.
-Recorded acks and errors are not replayed; the server makes its own.
+A capture is JSON lines `{"received_at_ns": int, "frame": {…}}`. Each market's book starts as the capture's first
+snapshot of it; deltas recorded before that snapshot are inside it and are not played again. Every client subscription
+gets the current book and then the recorded messages (`msg` unchanged, recorded exchange times), with sids and sequence
+numbers of its own connection. Recorded acks and errors are not replayed; the server makes its own.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import logging
 import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -44,6 +44,7 @@ CHANNELS = {
 }
 YEARS_US = 10 * 365 * 86_400_000_000
 OTHER_CHANNELS_GRACE_S = 2.0
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,8 +105,10 @@ def recorded_time_us(msg: Json, received_at_ns: int) -> int:
     for key in ("time", "ts", "ts_ms"):
         value = msg.get(key)
         if isinstance(value, str) and value:
-            moment = datetime.fromisoformat(value)
-            return round(Decimal(str(moment.timestamp())) * 1_000_000)
+            try:
+                return (datetime.fromisoformat(value) - EPOCH) // timedelta(microseconds=1)
+            except (ValueError, TypeError):
+                continue
         if isinstance(value, int) and (key == "ts_ms" or "ts_ms" not in msg):
             return value * (1_000 if value > 10**11 else 1_000_000)
     return received_at_ns // 1_000
@@ -116,7 +119,7 @@ def _scaled(value: object, scale: int) -> int:
 
 
 class Playback:
-    """Fills an empty exchange from a capture and plays it. `held` counts how many gatherings of snapshots exist per market."""
+    """Fills an empty exchange from a capture and plays it."""
 
     def __init__(self, exchange: Exchange, settings: ReplaySettings) -> None:
         self._exchange = exchange
@@ -134,7 +137,8 @@ class Playback:
         return {
             "replay": {
                 "frames": len(self._frames), "played": self.played, "skipped": self.skipped,
-                "started": self.is_started, "finished": self.is_finished, "complete_subscribers": self.complete_subscribers(),
+                "started": self.is_started, "finished": self.is_finished,
+                "complete_subscribers": self.complete_subscribers(),
             }
         }  # fmt: skip
 
@@ -144,7 +148,10 @@ class Playback:
         return min((len(routes.get(market.ticker, ())) for market in self._exchange.venue.market_list), default=0)
 
     async def run(self, flush: Callable[[], Awaitable[None]]) -> None:
-        """Wait for subscribers, then play all frames; `flush` writes to the sockets and returns when readers keep up."""
+        """Wait for subscribers, then play all frames.
+
+        `flush` writes to the sockets and returns when readers keep up.
+        """
         await self._wait_for_subscribers()
         self.is_started = True
         clock, speed = self._exchange.clock, self._settings.speed
@@ -166,7 +173,7 @@ class Playback:
 
     async def _wait_for_subscribers(self) -> None:
         wanted = self._settings.wait_subscribers
-        while self.complete_subscribers() < wanted:
+        while self.complete_subscribers() < wanted:  # noqa: ASYNC110 - subscriptions are plain state without events
             await asyncio.sleep(0.01)
         # Gatherers keep trades and tickers on a connection of their own, which may be a moment later.
         others = {frame.channel for frame in self._frames} - {BOOK}
@@ -224,8 +231,9 @@ class Playback:
         venue.add_market(
             Market(
                 ticker, event_ticker, series.ticker, market_id, series.structure, 0.0, series.exchange_index,
-                created_us=created_us, updated_us=created_us, visible_us=created_us, open_us=created_us, close_us=close_us,
-                settle_after_s=3_600, status=universe.ACTIVE, is_combo=is_combo, yes_sub_title=parts[-1], weight=0.0,
+                created_us=created_us, updated_us=created_us, visible_us=created_us, open_us=created_us,
+                close_us=close_us, settle_after_s=3_600, status=universe.ACTIVE, is_combo=is_combo,
+                yes_sub_title=parts[-1], weight=0.0,
             )
         )  # fmt: skip
 
@@ -262,7 +270,10 @@ class Playback:
         self.played += 1
 
     def _play_snapshot(self, market: Market, frame: Recorded) -> None:
-        """The first one is the state everybody has; a later one is sent again only where the recorded deltas did not lead to it."""
+        """The first one is the state everybody has.
+
+        A later one is sent again only where the recorded deltas did not lead to it.
+        """
         if frame.ticker in self._pending_snapshot:
             self._pending_snapshot.discard(frame.ticker)
             return
@@ -273,16 +284,19 @@ class Playback:
             self.played += 1
 
     def _play_delta(self, market: Market, frame: Recorded, us: int) -> None:
+        # The recording is served as it is; what an odd delta does to a client's book is the client's to find.
         try:
             side, price, change = recorded_delta(frame.msg)
-            market.book.apply(side, price, change)
-        except (BookViolation, KeyError, ValueError, ArithmeticError) as problem:
-            # The recording is served as it is; what it does to a client's book is the client's to find.
-            logger.warning("recorded delta of %s does not fit its book: %s", frame.ticker, problem)
+        except (KeyError, ValueError, ArithmeticError) as problem:
+            logger.warning("recorded delta of %s is not understood: %r", frame.ticker, problem)
             return
         market.last_us = us
         self._exchange.venue.counts["delta"] += 1
         self._exchange.publisher.note_delta(us, frame.ticker, SIDES[side], price, change)
+        try:
+            market.book.apply(side, price, change)
+        except BookViolation as problem:
+            logger.warning("recorded delta of %s does not fit its book: %s", frame.ticker, problem)
 
     def _note_trade(self, market: Market, frame: Recorded, us: int) -> None:
         msg = frame.msg

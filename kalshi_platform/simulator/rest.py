@@ -115,7 +115,10 @@ class RestApi:
         return answer({"error": "too many requests"}, 429)
 
     def _admit(self, request: web.Request) -> web.Response | None:
-        """Check a signature where there is one (or must be) and draw the account's bucket for it; unsigned reads draw nothing."""
+        """Check a signature where there is one (or must be) and draw the account's bucket for it.
+
+        Unsigned reads draw nothing.
+        """
         is_signed = any(name.upper().startswith("KALSHI-ACCESS-") for name in request.headers)
         if not is_signed and request.path != PREFIX + "/account/limits":
             return None
@@ -131,16 +134,18 @@ class RestApi:
     def _status(self, _: web.Request) -> Any:
         exchange = self._exchange
         active, trading = exchange.exchange_active, exchange.trading_active
-        resume = None
+        resume, code = None, 200
         if not active:
             now = exchange.clock.monotonic()
-            ends = [fault.until for fault in exchange.board.active("exchange_inactive", now) if fault.until is not None]
+            closures = exchange.board.active("exchange_inactive", now)
+            code = int(closures[0].params.get("status", 200)) if closures else 200
+            ends = [fault.until for fault in closures if fault.until is not None]
             if ends:
                 resume = time_text(exchange.now_us() + round((max(ends) - now) * 1_000_000))
         shared = {"exchange_active": active, "trading_active": trading, "intra_exchange_transfers_active": active}
         shards = {market.exchange_index for market in self._venue.market_list} | {0}
         names = {0: "Default", 1: "Combos", 2: "Crypto", 3: "Sports"}
-        return {
+        body = {
             **shared,
             "exchange_estimated_resume_time": resume,
             "exchange_index_statuses": [
@@ -148,6 +153,7 @@ class RestApi:
                 for shard in sorted(shards)
             ],
         }
+        return answer(body, code)
 
     def _limits(self, _: web.Request) -> Any:
         settings = self._exchange.settings
@@ -239,9 +245,8 @@ class RestApi:
         found = []
         for ticker in tickers:
             market = self._venue.visible(ticker, self._exchange.now_us())
-            if market is None:
-                raise NotFound
-            found.append({"ticker": ticker, **rest_shapes.orderbook(market.book)})
+            if market is not None:  # one market that is gone does not spoil the answer for the other 99
+                found.append({"ticker": ticker, **rest_shapes.orderbook(market.book)})
         return {"orderbooks": found}
 
     # --- trades and candles --------------------------------------------------------------------------------------

@@ -1,7 +1,8 @@
-"""The wire shapes of REST answers: series, events, markets, books, trades and candles, as the exchange prints them since autumn 2026."""
+"""The wire shapes of REST answers: series, events, markets, books, trades and candles, as of autumn 2026."""
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from typing import Any
 
 from kalshi_platform.simulator import universe
@@ -60,7 +61,7 @@ def event(item: Event, markets: list[Market] | None = None, *, now_us: int = 0) 
 def market(item: Market, now_us: int) -> Json:
     """Return one market; an empty side shows as bid 0 or ask 1 dollar."""
     yes, yes_size, no, no_size = item.book.top()
-    day_volume = sum(trade.count_e2 for trade in _since(item.trades, now_us - DAY_US))
+    day_volume = _volume_since(item, now_us - DAY_US)
     expected_us = item.close_us + item.settle_after_s * 1_000_000
     found: Json = {
         "ticker": item.ticker,
@@ -117,10 +118,11 @@ def market(item: Market, now_us: int) -> Json:
     return found
 
 
-def _since(trades: list[Trade], from_us: int) -> list[Trade]:
+def _volume_since(item: Market, from_us: int) -> int:
+    trades = item.trades
     if not trades or trades[0].us >= from_us:
-        return trades
-    return [trade for trade in trades if trade.us >= from_us]
+        return sum(trade.count_e2 for trade in trades) if len(trades) < 100 else item.volume_e2
+    return sum(trade.count_e2 for trade in trades[bisect_left(trades, from_us, key=lambda trade: trade.us) :])
 
 
 def orderbook(book: Book, depth: int = 0) -> Json:

@@ -1,7 +1,7 @@
-"""The scenario clock: markets are announced, open and close by the clock (without an event), are determined and settled.
+"""The scenario clock: markets are announced, open and close by the clock, are determined and settled.
 
-Pure: `advance` is told the time. Other lifecycle events (deactivation, moved close dates, metadata and grid changes) happen at the
-configured rate to markets that the scenario itself brought forth.
+Pure: `advance` is told the time. Other lifecycle events (deactivation, moved close dates, metadata and grid changes)
+happen at the configured rate to markets that the scenario itself brought forth.
 """
 
 from __future__ import annotations
@@ -57,11 +57,10 @@ class Scenario:
             elif now_us >= self._next_birth_us:
                 self._next_birth_us = now_us + round(MINUTE_US / settings.births_per_minute)
                 self._birth(now_us)
-        if settings.mischief_per_minute > 0:
-            if self._next_mischief_us is None or now_us >= self._next_mischief_us:
-                if self._next_mischief_us is not None:
-                    self._mischief(now_us)
-                self._next_mischief_us = now_us + round(MINUTE_US / settings.mischief_per_minute)
+        if settings.mischief_per_minute > 0 and now_us >= (self._next_mischief_us or 0):
+            if self._next_mischief_us is not None:
+                self._mischief(now_us)
+            self._next_mischief_us = now_us + round(MINUTE_US / settings.mischief_per_minute)
         self._clockwork(now_us)
 
     def _clockwork(self, now_us: int) -> None:
@@ -87,9 +86,13 @@ class Scenario:
 
     def create(
         self, now_us: int, *, event: Event | None = None, ticker: str | None = None, open_in_s: float = 0.0,
-        close_in_s: float = 3_600.0, visible_in_s: float | None = None, structure: str | None = None, automatic: bool = False,
+        close_in_s: float = 3_600.0, visible_in_s: float | None = None, structure: str | None = None,
+        automatic: bool = False,
     ) -> Market:  # fmt: skip
-        """Announce a market (and its event, when none is given). `automatic` lets it be determined by the clock after its close."""
+        """Announce a market (and its event, when none is given).
+
+        `automatic` lets it be determined by the clock after its close.
+        """
         venue = self._venue
         close_us = now_us + round(close_in_s * SECOND_US)
         if event is None:
@@ -126,7 +129,10 @@ class Scenario:
         self._set_status(market, universe.ACTIVE)
 
     def close(self, market: Market, now_us: int) -> None:
-        """Close now: an early close is announced by `close_date_updated`; the close itself by nothing. Orders are cancelled."""
+        """Close now: an early close is announced by `close_date_updated`; the close itself by nothing.
+
+        Orders are cancelled.
+        """
         self._require(market, universe.INITIALIZED, universe.ACTIVE, universe.INACTIVE)
         if market.close_us > now_us:
             self.move_close(market, now_us, now_us)

@@ -1,4 +1,4 @@
-"""The exchange as a process: HTTP and WebSocket on one port, the pulse that publishes, and a thread that hosts it for tests."""
+"""The exchange as a process: HTTP and WebSocket on one port, the publishing pulse, and a thread to host it."""
 
 from __future__ import annotations
 
@@ -98,7 +98,10 @@ class Server:
     # --- publishing ----------------------------------------------------------------------------------------------
 
     def flush(self) -> None:
-        """Write what is queued to every socket; a reader that lets too much pile up loses its subscriptions with error 25."""
+        """Write what is queued to every socket.
+
+        A reader that lets too much pile up loses its subscriptions with error 25.
+        """
         self.injector.tick()
         for connection in self.connections:
             if connection.waiting_bytes > self.settings.overflow_bytes:
@@ -112,7 +115,7 @@ class Server:
     async def _flush_and_wait(self) -> None:
         self.flush()
         await asyncio.sleep(0)
-        while self._readers_lag():
+        while self._readers_lag():  # noqa: ASYNC110 - the transport tells nobody when it drained
             await asyncio.sleep(0.001)
 
     async def _pulse(self) -> None:
@@ -140,7 +143,7 @@ class Server:
         if len(self.connections) >= self.settings.connection_limit:
             return answer({"error": "too many requests"}, 429)
         # Frames are written to the transport directly, so the library must neither compress nor limit.
-        socket = web.WebSocketResponse(compress=False, max_msg_size=LARGEST_COMMAND, autoping=True)
+        socket = web.WebSocketResponse(compress=False, max_msg_size=LARGEST_COMMAND, autoping=False)
         await socket.prepare(request)
         connection = self._admit(request, user_agent)
         try:
@@ -149,6 +152,8 @@ class Server:
                     connection.session.command(message.data)
                     self.injector.tick()
                     connection.flush()
+                elif message.type is WSMsgType.PING:
+                    connection.pong(message.data)
         finally:
             connection.session.close()
             self.connections.remove(connection)

@@ -13,8 +13,8 @@ SIMULATOR_KEY_ID = "51a1e0de-ca1f-4b0a-9d00-51a1e0deca1f"
 class ScenarioSettings:
     """How markets come into existence and go.
 
-    `births_per_minute` new events are announced (each with `markets_per_birth` markets); 0 turns the scenario off.
-    A newborn market is announced, opens `open_after_s` later by the clock, closes after `life_s` (± half), is determined
+    `births_per_minute` new events are announced (each with `markets_per_birth` markets); 0 turns the scenario off. A
+    newborn market is announced, opens `open_after_s` later by the clock, closes after `life_s` (± half), is determined
     `determine_after_s` after that and settled `settle_after_s` later. `mischief_per_minute` counts the other lifecycle
     events (deactivated and activated again, close date, metadata and price grid changes).
     """
@@ -35,8 +35,9 @@ SCENARIO_OFF = ScenarioSettings(births_per_minute=0.0, mischief_per_minute=0.0)
 class SimulatorSettings:
     """Everything `Server` needs to know.
 
-    `rate` is messages per second of the whole venue; each connection receives all it subscribed to. `port` 0 takes a free one.
-    `truth` is a folder, or a path ending in `.parquet` which then serves as a prefix (`x.parquet` → `x-deltas-0000.parquet`).
+    `rate` is messages per second of the whole venue; each connection receives all it subscribed to. `port` 0 takes a
+    free one. `truth` is a folder, or a path ending in `.parquet` which then serves as a prefix (`x.parquet` →
+    `x-deltas-0000.parquet`).
     """
 
     host: str = "127.0.0.1"
@@ -56,7 +57,10 @@ class SimulatorSettings:
     tick_s: float = 0.005
     """How often due messages are generated and written; bounds the delay of a message."""
     backpressure: bool = False
-    """True: generation waits for slow readers (for benchmarks). False: a reader slower than `overflow_bytes` gets error 25."""
+    """True: generation waits for slow readers (for benchmarks). False.
+
+    A reader slower than `overflow_bytes` gets error 25.
+    """
     overflow_bytes: int = 256 * 1024 * 1024
     ping_interval_s: float = 10.0
     timestamp_tolerance_s: float = 30.0

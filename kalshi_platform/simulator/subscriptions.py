@@ -1,8 +1,8 @@
 """One connection's subscriptions: commands in, frames out. Pure; the shell only moves bytes.
 
-A connection has one `sid` per channel, counted from 1 and never used twice; each `sid` has one `seq` counter from 1 over all its
-markets, which snapshots, deltas, `ok`, `unsubscribed` and subscription-scoped errors consume alike. The `ticker` channel carries
-no `seq`. Unknown and settled tickers subscribe silently and stay mute.
+A connection has one `sid` per channel, counted from 1 and never used twice; each `sid` has one `seq` counter from 1
+over all its markets, which snapshots, deltas, `ok`, `unsubscribed` and subscription-scoped errors consume alike. The
+`ticker` channel carries no `seq`. Unknown and settled tickers subscribe silently and stay mute.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ BOOK, TICKER, TRADE, LIFECYCLE, COMBO_LIFECYCLE = (
 PUBLIC_CHANNELS = frozenset({BOOK, TICKER, TRADE, LIFECYCLE, COMBO_LIFECYCLE})
 PRIVATE_CHANNELS = frozenset({"fill", "market_positions", "user_orders", "order_group_updates", "communications"})
 PAID_CHANNELS = frozenset({"cfbenchmarks_value", "cfbenchmarks_value_5hz", "pyth_value"})
+KNOWN_CHANNELS = PUBLIC_CHANNELS | PRIVATE_CHANNELS | PAID_CHANNELS
 UNNUMBERED = frozenset({TICKER, "fill", "market_positions", "user_orders"})
 
 ERRORS = {
@@ -57,15 +58,19 @@ class CommandError(Exception):
         self.subscription = subscription
 
 
-class CommandIgnored(Exception):  # noqa: N818 - not an error on the wire
+class CommandIgnored(Exception):
     """A command that is answered by nothing (an injected fault)."""
 
 
 class Subscription:
-    """One channel of one connection. `tickers` maps each subscribed ticker to whether the exchange sends anything for it."""
+    """One channel of one connection.
+
+    `tickers` maps each subscribed ticker to whether the exchange sends anything for it.
+    """
 
     __slots__ = (
-        "_prefixes", "channel", "everything", "numbered", "seq", "session", "sid", "skip_ack", "snapshots", "tickers", "use_yes_price",
+        "_prefixes", "channel", "everything", "numbered", "seq", "session", "sid", "skip_ack", "snapshots", "tickers",
+        "use_yes_price",
     )  # fmt: skip
 
     def __init__(self, session: Session, channel: str, sid: int) -> None:
@@ -144,7 +149,10 @@ class Router:
 
 
 class Session:
-    """The state of one connection. Frames to send gather in `frames`, in order; `gate` may swallow data frames (injected loss)."""
+    """The state of one connection. Frames to send gather in `frames`, in order.
+
+    `gate` may swallow data frames (injected loss).
+    """
 
     def __init__(self, feed: Feed, router: Router, *, market_limit: int = 0) -> None:
         self._feed = feed
@@ -217,10 +225,10 @@ class Session:
         if not isinstance(channels, list) or not channels:
             raise CommandError(3)
         for channel in channels:
+            if not isinstance(channel, str) or channel not in KNOWN_CHANNELS:
+                raise CommandError(8)
             if channel in PAID_CHANNELS:
                 raise CommandError(9)
-            if channel not in PUBLIC_CHANNELS and channel not in PRIVATE_CHANNELS:
-                raise CommandError(8)
         self._check_refusal("subscribe", None, None)
         for channel in channels:
             tickers = self._tickers(params, channel)
@@ -228,10 +236,10 @@ class Session:
                 raise CommandError(14)
             self._open(channel, tickers, params, command_id)
 
-    def _open(self, channel: str, tickers: list[str], params: Params, command_id: int | None) -> None:
+    def _open(self, channel: str, tickers: list[str] | None, params: Params, command_id: int | None) -> None:
         subscription = self.by_channel(channel)
         is_new = subscription is None
-        self._check_limit(subscription, tickers)
+        self._check_limit(subscription, tickers or [])
         if subscription is None:
             self._last_sid += 1
             subscription = Subscription(self, channel, self._last_sid)
@@ -275,7 +283,7 @@ class Session:
         self._check_refusal("update_subscription", action, subscription)
         tickers = self._tickers(params, subscription.channel, subscription)
         if action == "get_snapshot":
-            self._send_snapshots(subscription, tickers, command_id)
+            self._send_snapshots(subscription, tickers or [], command_id)
             return
         if not tickers:
             raise CommandError(14, subscription)
@@ -304,9 +312,10 @@ class Session:
         if self._market_limit and len(held.keys() | set(tickers)) > self._market_limit:
             raise CommandError(26, subscription)
 
-    def _tickers(self, params: Params, channel: str, subscription: Subscription | None = None) -> list[str]:
+    def _tickers(self, params: Params, channel: str, subscription: Subscription | None = None) -> list[str] | None:
+        """Return the tickers a command names; None where it names none (an empty list counts as none)."""
         if channel in (LIFECYCLE, COMBO_LIFECYCLE) or channel in PRIVATE_CHANNELS:
-            return []
+            return None
         one, many = params.get("market_ticker"), params.get("market_tickers")
         ids = params.get("market_ids", [params["market_id"]] if "market_id" in params else None)
         if sum(value is not None for value in (one, many)) > 1:
@@ -317,18 +326,22 @@ class Session:
         if ids is not None:
             if channel != TICKER or names or not isinstance(ids, list):
                 raise CommandError(11, subscription)
-            found = (self._feed.market_by_id(str(market_id)) for market_id in ids)
-            names = [market.ticker for market in found if market is not None]
-        return list(dict.fromkeys(names))
+            # An unknown id is as mute as an unknown ticker; it must not turn into "all markets".
+            found = ((market_id, self._feed.market_by_id(str(market_id))) for market_id in ids)
+            names = [str(market_id) if market is None else market.ticker for market_id, market in found]
+        return list(dict.fromkeys(names)) or None
 
     def _live(self, ticker: str) -> bool:
         market = self._feed.market(ticker)
         return market is not None and market.status != FINALIZED
 
-    def _add(self, subscription: Subscription, tickers: list[str]) -> list[str]:
-        """Add tickers; returns those that were not subscribed (or were mute and are live now). None given = all markets."""
+    def _add(self, subscription: Subscription, tickers: list[str] | None) -> list[str]:
+        """Add tickers; returns those that were not subscribed (or were mute and are live now).
+
+        None given = all markets.
+        """
         added = []
-        for ticker in tickers:
+        for ticker in tickers or ():
             if subscription.tickers.get(ticker):
                 continue
             subscription.tickers[ticker] = is_live = self._live(ticker)
@@ -336,7 +349,7 @@ class Session:
                 added.append(ticker)
                 if not subscription.everything:
                     self._router.add(subscription, ticker)
-        if not tickers and not subscription.everything:
+        if tickers is None and not subscription.everything:
             for ticker, is_live in subscription.tickers.items():
                 if is_live:
                     self._router.remove(subscription, ticker)

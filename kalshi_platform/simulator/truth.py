@@ -1,12 +1,12 @@
 """The ground-truth ledger: everything the exchange published, as Parquet parts.
 
-Tables (one row per published message unless said otherwise; `n` is the order of publication over all tables):
+One row per published message unless said otherwise; `n` is the order of publication over all tables::
 
     deltas     n, exchange_ts_us, ticker, side, price_e4, delta_e2
     trades     n, exchange_ts_us, ticker, trade_id, yes_price_e4, count_e2, taker_side, is_block_trade
     tickers    n, exchange_ts_us, ticker, body (the published JSON), initial (sent to one subscriber only)
-    lifecycle  n, published_us, ticker, type, event_type, body (JSON), suppressed (an injected fault kept it from everybody)
-    books      phase ('first' or 'last'), ticker, side, price_e4, size_e2: one row per level; 'last' is written when the ledger closes
+    lifecycle  n, published_us, ticker, type, event_type, body (JSON), suppressed (a fault kept it from everybody)
+    books      phase ('first' or 'last', the latter at close), ticker, side, price_e4, size_e2: one row per level
     markets    ticker, status, result, settlement_e4, open_us, close_us (at close)
     faults     id, kind, at_us, hits, params, effects (JSON; at close)
 
@@ -34,7 +34,8 @@ SCHEMAS: dict[str, Any] = {
     "trades": pa.schema(
         [
             ("n", pa.int64()), ("exchange_ts_us", pa.int64()), ("ticker", pa.string()), ("trade_id", pa.string()),
-            ("yes_price_e4", pa.int32()), ("count_e2", pa.int64()), ("taker_side", pa.string()), ("is_block_trade", pa.bool_()),
+            ("yes_price_e4", pa.int32()), ("count_e2", pa.int64()), ("taker_side", pa.string()),
+            ("is_block_trade", pa.bool_()),
         ]
     ),
     "tickers": pa.schema(
@@ -63,8 +64,8 @@ SCHEMAS: dict[str, Any] = {
     ),
     "faults": pa.schema(
         [
-            ("id", pa.int64()), ("kind", pa.string()), ("at_us", pa.int64()), ("hits", pa.int64()), ("params", pa.string()),
-            ("effects", pa.string()),
+            ("id", pa.int64()), ("kind", pa.string()), ("at_us", pa.int64()), ("hits", pa.int64()),
+            ("params", pa.string()), ("effects", pa.string()),
         ]
     ),
 }  # fmt: skip
@@ -72,7 +73,7 @@ ROWS_PER_PART = 100_000
 
 
 def part_pattern(target: Path, table: str) -> str:
-    """Return the glob of a table's parts: `target` is a folder, or a path ending in `.parquet` that serves as a prefix."""
+    """Return the glob of a table's parts; `target` is a folder, or a prefix that ends in `.parquet`."""
     if target.suffix == ".parquet":
         return str(target.with_name(f"{target.stem}-{table}-*.parquet"))
     return str(target / f"{table}-*.parquet")

@@ -11,7 +11,7 @@ INITIALIZED, ACTIVE, INACTIVE = "initialized", "active", "inactive"
 CLOSED, DETERMINED, FINALIZED = "closed", "determined", "finalized"
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Series:
     ticker: str
     title: str
@@ -23,7 +23,7 @@ class Series:
     fee_type: str = "quadratic"
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Event:
     ticker: str
     series_ticker: str
@@ -38,7 +38,7 @@ class Event:
     fee_multiplier_override: float | None = None
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Trade:
     """One trade; `us` is its exchange time. REST prints all of it, the WebSocket its milliseconds."""
 
@@ -51,7 +51,7 @@ class Trade:
     is_block_trade: bool = False
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Minute:
     """Open, high, low, close of the best yes bid and ask in one minute, and open interest at its end."""
 
@@ -60,7 +60,7 @@ class Minute:
     open_interest_e2: int
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class Market:
     ticker: str
     event_ticker: str

@@ -1,6 +1,7 @@
 """The matching venue's state and everything that can happen in it; each happening is published once, to one sink.
 
-Pure: times come in as µs of the exchange's clock, randomness as a seeded generator, and what is published goes to a `Sink`.
+Pure: times come in as µs of the exchange's clock, randomness as a seeded generator, and what is published goes to a
+`Sink`.
 """
 
 from __future__ import annotations
@@ -58,6 +59,7 @@ class Venue:
         self.cutoff_us = 0
         self.quoting: list[Market] = []
         self.quoting_version = 0
+        self._moving: set[str] = set()
         self.last_us = 0
         self.counts = {"delta": 0, "trade": 0, "ticker": 0, "lifecycle": 0}
 
@@ -79,9 +81,13 @@ class Venue:
     def refresh_quoting(self, market: Market) -> None:
         """Bring the list of moving markets in line with the market's status."""
         moves = market.is_quoting and not market.is_combo and market.weight > 0
-        if moves and market not in self.quoting:
+        if moves == (market.ticker in self._moving):
+            return
+        if moves:
+            self._moving.add(market.ticker)
             self.quoting.append(market)
-        elif not moves and market in self.quoting:
+        else:
+            self._moving.discard(market.ticker)
             self.quoting.remove(market)
         self.quoting_version += 1
 
@@ -93,7 +99,10 @@ class Venue:
     # --- happenings ----------------------------------------------------------------------------------------------
 
     def change(self, market: Market, us: int, side: int, price_e4: int, delta_e2: int) -> None:
-        """Apply one delta and publish it; raises `BookViolation` and publishes nothing when the level would fall below zero."""
+        """Apply one delta and publish it.
+
+        Raises `BookViolation` and publishes nothing when the level would fall below zero.
+        """
         market.book.apply(side, price_e4, delta_e2)
         market.last_us = us
         self.counts["delta"] += 1
@@ -129,7 +138,8 @@ class Venue:
             market.trades = [trade for trade in market.trades if trade.us >= oldest]
 
     def print_ticker(self, market: Market, us: int) -> bool:
-        """Publish the market's ticker if it differs from the last one; at most one a millisecond. Returns whether it did.
+        """Publish the market's ticker if it differs from the last one; at most one a millisecond. Returns whether it
+        did.
 
         The exchange names tickers by the millisecond, so two of one market in one millisecond could not be told apart.
         """
