@@ -3,5 +3,8 @@
 from __future__ import annotations
 
 pytest_plugins = [
+    "kalshi_platform_tests.fixtures.gatherer_databases",
     "kalshi_platform_tests.fixtures.postgres",
+    "kalshi_platform_tests.fixtures.exchange",
+    "kalshi_platform_tests.fixtures.storage",
 ]
