@@ -47,7 +47,22 @@ def test_prices_with_any_number_of_decimals_are_equal(text: str, expected: int) 
 
 @pytest.mark.parametrize(
     "text",
-    ["", " 0.5", "0.5 ", "1e-1", "1_0", "NaN", "Infinity", "0x1", "٠.٥", ".", "--1", "0.56001", "1e999999999", "9" * 60],
+    [
+        "",
+        " 0.5",
+        "0.5 ",
+        "1e-1",
+        "1_0",
+        "NaN",
+        "Infinity",
+        "0x1",
+        "٠.٥",
+        ".",
+        "--1",
+        "0.56001",
+        "1e999999999",
+        "9" * 60,
+    ],
 )
 def test_what_is_no_plain_decimal_is_refused(text: str) -> None:
     with pytest.raises(UnparsableMessage):
