@@ -1,0 +1,332 @@
+"""The writer on a real database: everything once, outages and kills included."""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from kalshi_platform.clock import SYSTEM_CLOCK
+from kalshi_platform.gatherer.commit import close_former, commit_records
+from kalshi_platform.gatherer.settings import GathererSettings
+from kalshi_platform.gatherer.spool import Spool
+from kalshi_platform.gatherer.writer import Writer
+from kalshi_platform.local.postgres import PostgresServer, PostgresSettings
+from kalshi_platform.market.records import BookDelta, Record
+from kalshi_platform.storage.migrate import migrate
+from kalshi_platform.storage.partitions import PartitionBounds, PartitionKeeper
+from kalshi_platform.storage.pool import Database
+from kalshi_platform_tests.fixtures.exchange import eventually
+from kalshi_platform_tests.fixtures.gathered import BASE_US, STEPS, Stream
+from kalshi_platform_tests.fixtures.gatherer_databases import SettingsFactory
+
+OpenDatabase = Callable[[str], Database]
+# The streams of the tests lie in 2026-11: believable whatever the machine's clock says.
+BOUNDS = PartitionBounds(ahead=timedelta(days=3650))
+
+
+def rows(database: Database, query: str) -> list[tuple[object, ...]]:
+    with database.transaction() as transaction:
+        return transaction.fetch_all(query)
+
+
+def count(database: Database, table: str) -> int:
+    return int(str(rows(database, f"SELECT count(*) FROM {table}")[0][0]))
+
+
+@contextmanager
+def running_writer(settings: GathererSettings, database: Database, **options: object) -> Iterator[Writer]:
+    writer = Writer(
+        settings,
+        database,
+        BOUNDS,
+        SYSTEM_CLOCK,
+        Spool(settings.folder / "spool"),
+        **options,  # type: ignore[arg-type]
+    )
+    writer.start()
+    try:
+        yield writer
+    finally:
+        writer.stop(10)
+
+
+def settled(writer: Writer) -> None:
+    eventually(writer.is_settled, what="everything written")
+
+
+def all_steps(stream_id: int = 11, session_id: int = 1) -> list[Record]:
+    stream = Stream(stream_id, session_id)
+    for step in STEPS:
+        stream.step(step)
+    stream.close()
+    return stream.records
+
+
+def test_rows_and_ledger_of_a_session_arrive_together(
+    gatherer_settings: SettingsFactory, open_database: OpenDatabase
+) -> None:
+    settings = gatherer_settings()
+    database = open_database(settings.timeseries_url)
+    with running_writer(settings, database) as writer:
+        writer.put(all_steps())
+        settled(writer)
+    assert {
+        name: count(database, name)
+        for name in ("orderbook_deltas", "orderbook_snapshots", "trades", "tickers", "market_lifecycle", "dead_letters")
+    } == {
+        "orderbook_deltas": 2,
+        "orderbook_snapshots": 2,
+        "trades": 1,
+        "tickers": 1,
+        "market_lifecycle": 1,
+        "dead_letters": 1,
+    }
+    assert rows(database, "SELECT gatherer, close_reason FROM sessions") == [("g1", "closed")]
+    assert rows(database, "SELECT channel, end_reason FROM streams") == [("orderbook_delta", "closed")]
+    assert rows(database, "SELECT seq_from, seq_to FROM stream_segments ORDER BY 1") == [(1, 8)]
+    assert rows(database, "SELECT seq_from, seq_to, end_reason FROM memberships ORDER BY 1") == [
+        (1, 2, "snapshot"),
+        (2, 8, "gap"),
+    ]
+    assert rows(database, "SELECT seq_expected, seq_seen FROM sequence_gaps") == [(9, 12)]
+
+
+def test_each_commit_has_one_number_and_says_where_its_rows_lie(
+    gatherer_settings: SettingsFactory, open_database: OpenDatabase
+) -> None:
+    database = open_database(gatherer_settings().timeseries_url)
+    keeper = PartitionKeeper(database, BOUNDS, SYSTEM_CLOCK)
+    stream = Stream()
+    stream.snapshot()
+    stream.delta()
+    first = commit_records(database, keeper, "g1", stream.records)
+    stream.records = []
+    far = stream.delta(exchange_ts_us=BASE_US + 7_200_000_000)
+    stream.delta()
+    second = commit_records(database, keeper, "g1", stream.records)
+    assert second.batch_no == first.batch_no + 1
+    assert rows(database, "SELECT DISTINCT batch_no FROM orderbook_deltas WHERE seq > 2") == [(second.batch_no,)]
+    (batch,) = rows(
+        database, f"SELECT rows, extract(epoch FROM time_max)::bigint FROM batches WHERE batch_no = {second.batch_no}"
+    )
+    assert batch == (2, far.exchange_ts_us // 1_000_000)
+
+
+def test_the_same_records_twice_change_nothing(gatherer_settings: SettingsFactory, open_database: OpenDatabase) -> None:
+    database = open_database(gatherer_settings().timeseries_url)
+    keeper = PartitionKeeper(database, BOUNDS, SYSTEM_CLOCK)
+    tables = ("orderbook_deltas", "dead_letters", "memberships", "stream_segments", "sequence_gaps", "batches")
+    commit_records(database, keeper, "g1", all_steps())
+    before = {name: rows(database, f"SELECT * FROM {name} ORDER BY 1, 2") for name in tables}
+    again = commit_records(database, keeper, "g1", all_steps(), repeated=True)
+    assert set(again.inserted.values()) == {0}
+    assert {name: rows(database, f"SELECT * FROM {name} ORDER BY 1, 2") for name in tables} == before
+
+
+def test_a_time_out_of_bounds_becomes_a_dead_letter_and_ends_the_claim(
+    gatherer_settings: SettingsFactory, open_database: OpenDatabase
+) -> None:
+    settings = gatherer_settings()
+    database = open_database(settings.timeseries_url)
+    lost: list[Sequence[str]] = []
+    with running_writer(settings, database, on_lost_claim=lost.append) as writer:
+        stream = Stream()
+        stream.snapshot()
+        stream.delta(exchange_ts_us=1_000)
+        stream.delta()
+        writer.put(stream.records)
+        settled(writer)
+    assert rows(database, "SELECT reason, seq, ticker FROM dead_letters") == [("out_of_bounds", 2, "A")]
+    assert rows(database, "SELECT seq_from, seq_to, end_reason FROM memberships") == [(1, 1, "out_of_bounds")]
+    assert count(database, "orderbook_deltas") == 1
+    assert lost == [["A"]]
+
+
+def test_one_row_that_the_database_refuses_is_put_aside_and_the_others_go_on(
+    gatherer_settings: SettingsFactory, open_database: OpenDatabase
+) -> None:
+    settings = gatherer_settings()
+    database = open_database(settings.timeseries_url)
+    with running_writer(settings, database) as writer:
+        stream = Stream()
+        stream.snapshot()
+        stream.delta()
+        stream.lifecycle()
+        # PostgreSQL's jsonb holds no NUL character.
+        stream.records[-1] = msgspec.structs.replace(stream.records[-1], content='{"title":"\\u0000"}')
+        stream.delta()
+        stream.lifecycle()
+        writer.put(stream.records)
+        settled(writer)
+    assert writer.counters.unwritable == 1
+    assert rows(database, "SELECT seq FROM orderbook_deltas ORDER BY 1") == [(2,), (4,)]
+    assert rows(database, "SELECT seq FROM market_lifecycle") == [(5,)]
+    assert rows(database, "SELECT reason, seq FROM dead_letters") == [("unwritable", 3)]
+    assert rows(database, "SELECT seq_from, seq_to FROM memberships") == [(1, None)]
+
+
+def test_partitions_that_went_away_are_made_again(
+    gatherer_settings: SettingsFactory, open_database: OpenDatabase
+) -> None:
+    settings = gatherer_settings()
+    database = open_database(settings.timeseries_url)
+    with running_writer(settings, database) as writer:
+        stream = Stream()
+        stream.delta()
+        writer.put(stream.records)
+        settled(writer)
+        with database.transaction() as transaction:
+            transaction.execute("SELECT drop_partitions_before('orderbook_deltas', 'infinity')")
+        stream.records = []
+        stream.delta()
+        writer.put(stream.records)
+        settled(writer)
+    assert rows(database, "SELECT seq FROM orderbook_deltas") == [(2,)]
+
+
+def test_an_overfull_queue_goes_to_disk_and_arrives_in_order(
+    gatherer_settings: SettingsFactory, open_database: OpenDatabase
+) -> None:
+    settings = gatherer_settings(flush_rows=10, queue_rows=20, flush_interval_s=0.05)
+    database = open_database(settings.timeseries_url)
+    with running_writer(settings, database) as writer, database.transaction() as blocker:
+        blocker.execute("LOCK TABLE batch_counter")
+        stream = Stream()
+        for _ in range(30):
+            stream.snapshot(f"M{stream.seq}")
+            stream.delta(f"M{stream.seq - 1}")
+            writer.put(stream.records)
+            stream.records = []
+        eventually(lambda: writer.counters.spooled > 0)
+        blocker.connection.rollback()
+        settled(writer)
+    assert count(database, "orderbook_deltas") == 30
+    assert rows(database, "SELECT min(seq_from), max(seq_to), sum(seq_to - seq_from + 1) FROM stream_segments") == [
+        (1, 60, 60)
+    ]
+
+
+def test_the_ledger_closes_a_former_process_and_claims_no_more_than_was_committed(
+    gatherer_settings: SettingsFactory, open_database: OpenDatabase
+) -> None:
+    database = open_database(gatherer_settings().timeseries_url)
+    keeper = PartitionKeeper(database, BOUNDS, SYSTEM_CLOCK)
+    former, own = Stream(11, 1), Stream(12, 2)
+    for stream in (former, own):
+        stream.snapshot()
+        stream.delta()
+        commit_records(database, keeper, "g1", stream.records)
+    assert close_former(database, "g1", [2]) == 1
+    assert rows(database, "SELECT session_id, close_reason, closed_at >= opened_at FROM sessions ORDER BY 1") == [
+        (1, "process ended", True),
+        (2, None, None),
+    ]
+    assert rows(database, "SELECT stream_id, end_reason FROM streams ORDER BY 1") == [
+        (11, "process ended"),
+        (12, None),
+    ]
+    assert rows(database, "SELECT stream_id, seq_to, end_reason FROM memberships ORDER BY 1") == [
+        (11, 2, "process ended"),
+        (12, None, None),
+    ]
+    assert close_former(database, "g2", []) == 0
+
+
+@pytest.fixture
+def own_server() -> Iterator[PostgresServer]:
+    """A server that a test may stop. With fsync: what it says is committed must be there after a crash."""
+    with tempfile.TemporaryDirectory(prefix="kalshi-platform-tests-", ignore_cleanup_errors=True) as folder:
+        Path(folder).chmod(0o711)
+        server = PostgresServer(Path(folder) / "own", "outage", PostgresSettings(max_connections=30))
+        server.start()
+        yield from _with_database(server)
+
+
+def _with_database(server: PostgresServer) -> Iterator[PostgresServer]:
+    try:
+        server.create_database("outage")
+        database = Database(server.url("outage"), name="outage")
+        migrate(database, "timeseries")
+        database.dispose()
+        yield server
+    finally:
+        server.start()
+        server.stop("immediate")
+
+
+def test_nothing_is_lost_while_the_server_is_away_not_even_over_a_restart_of_the_process(
+    gatherer_settings: SettingsFactory, own_server: PostgresServer, open_database: OpenDatabase
+) -> None:
+    settings = gatherer_settings(timeseries_url=own_server.url("outage"))
+    database = open_database(settings.timeseries_url)
+    stream = Stream()
+
+    def more(writer: Writer, deltas: int) -> None:
+        for _ in range(deltas):
+            stream.delta()
+        writer.put(stream.records)
+        stream.records = []
+
+    stream.snapshot()
+    with running_writer(settings, database) as writer:
+        more(writer, 50)
+        settled(writer)
+        own_server.stop("immediate")
+        more(writer, 50)
+        eventually(lambda: writer.counters.spooled > 0)
+        more(writer, 50)
+        assert writer.database_is_away
+    # The process ended during the outage, and a new one begins during it.
+    assert list((settings.folder / "spool").iterdir())
+    newer = Stream(21, 9)
+    with running_writer(settings, database, own_sessions=lambda: [9]) as writer:
+        newer.snapshot("Z")
+        newer.delta("Z")
+        writer.put(newer.records)
+        eventually(lambda: writer.counters.spooled > 0)
+        own_server.start()
+        database = open_database(own_server.url("outage"))
+        settings = replace(settings, timeseries_url=own_server.url("outage"))
+        eventually(writer.is_settled, within_s=20)
+    assert rows(database, "SELECT count(*), count(DISTINCT seq) FROM orderbook_deltas WHERE stream_id = 11") == [
+        (150, 150)
+    ]
+    assert rows(
+        database, "SELECT sum(seq_to - seq_from + 1), max(seq_to) FROM stream_segments WHERE stream_id = 11"
+    ) == [(151, 151)]
+    assert rows(database, "SELECT session_id, close_reason FROM sessions ORDER BY 1") == [
+        (1, "process ended"),
+        (9, None),
+    ]
+    assert rows(database, "SELECT seq_to FROM memberships WHERE stream_id = 11") == [(151,)]
+    assert not list((settings.folder / "spool").iterdir())
+
+
+def test_a_connection_that_breaks_in_a_commit_is_no_loss(
+    gatherer_settings: SettingsFactory, open_database: OpenDatabase
+) -> None:
+    settings = gatherer_settings()
+    database, killer = open_database(settings.timeseries_url), open_database(settings.timeseries_url)
+    stream = Stream()
+    with running_writer(settings, database) as writer:
+        for _ in range(60):
+            for _ in range(20):
+                stream.delta()
+            writer.put(stream.records)
+            stream.records = []
+            rows(
+                killer,
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND pid <> pg_backend_pid()",
+            )
+        settled(writer)
+    assert rows(database, "SELECT count(*), min(seq), max(seq) FROM orderbook_deltas") == [(1200, 1, 1200)]
+    assert rows(database, "SELECT min(seq_from), max(seq_to) FROM stream_segments") == [(1, 1200)]
+    assert isinstance(stream.delta(), BookDelta)
