@@ -13,6 +13,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import psycopg2
 import pytest
@@ -160,7 +161,8 @@ def test_a_pid_file_with_a_strangers_pid_is_not_taken_for_the_server(make_server
     server.stop()
     owner = server.cluster.stat()
     # A stranger of the same user: PostgreSQL alone would refuse to start beside it.
-    stranger = subprocess.Popen(["sleep", "60"], user=owner.st_uid, group=owner.st_gid, extra_groups=[], cwd="/")
+    as_owner: dict[str, Any] = {"user": owner.st_uid, "group": owner.st_gid, "extra_groups": []}
+    stranger = subprocess.Popen(["sleep", "60"], cwd="/", **(as_owner if os.geteuid() == 0 else {}))
     try:
         pid_file.write_text("\n".join([str(stranger.pid), *lines[1:]]) + "\n")
         os.chown(pid_file, owner.st_uid, owner.st_gid)
