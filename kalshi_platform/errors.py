@@ -14,6 +14,7 @@
         ├── AuthenticationFailed    HTTP 401/403: key, environment or clock
         ├── RequestRejected         another 4xx
         ├── UnparsableMessage       bytes of an unknown or broken shape (goes to `dead_letters`)
+        ├── StatementRejected       the database server refused a statement: its data or the schema is wrong
         ├── SchemaMismatch          the database was migrated in another mode, or by other files
         ├── AnotherWriter           a second process holds this gatherer's name
         ├── LeaseHeld               a second deduplicator holds the production lease
@@ -73,7 +74,10 @@ class MarketNotYetVisible(TransientError):
 
 
 class DatabaseUnavailable(TransientError):
-    """The database server is away, restarting or refuses connections."""
+    """The database server is away, restarting, refuses connections, or ended the transaction (a deadlock, say).
+
+    When it happens at a commit, the transaction may or may not have taken effect: repeat only what may be repeated.
+    """
 
 
 class LakeUnavailable(TransientError):
@@ -116,6 +120,14 @@ class UnparsableMessage(PermanentError):
         super().__init__(f"{reason}: {detail}")
         self.reason = reason
         self.detail = detail
+
+
+class StatementRejected(PermanentError):
+    """The database server refused a statement; `sqlstate` is PostgreSQL's five-character code."""
+
+    def __init__(self, what: str, *, sqlstate: str | None = None) -> None:
+        super().__init__(what)
+        self.sqlstate = sqlstate
 
 
 class SchemaMismatch(PermanentError):

@@ -11,8 +11,10 @@ from typing import Any
 
 import pgpq
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from kalshi_platform.storage.tables import StreamTable
+from kalshi_platform.storage.texts import json_without_nul, text_without_nul
 
 _PG_TYPES: dict[pa.DataType, str] = {
     pa.string(): "text",
@@ -52,11 +54,30 @@ def insert_new(connection: Any, table: StreamTable, data: pa.Table, *, where: st
 def encode(table: StreamTable, data: pa.Table) -> bytes:
     """Return `data` in PostgreSQL's binary COPY format."""
     encoder = pgpq.ArrowToPostgresBinaryEncoder(table.schema)
-    buffer = bytearray(encoder.write_header())
-    for batch in data.select(list(table.columns)).cast(table.schema).to_batches():
-        buffer.extend(encoder.write_batch(batch))
-    buffer.extend(encoder.finish())
-    return bytes(buffer)
+    parts = [encoder.write_header()]
+    for batch in _storable(table, data).to_batches():
+        parts.append(encoder.write_batch(batch))
+    parts.append(encoder.finish())
+    return b"".join(parts)
+
+
+def _storable(table: StreamTable, data: pa.Table) -> pa.Table:
+    """The columns of `table` in its order and types, without what PostgreSQL cannot hold.
+
+    JSON may carry U+0000 and PostgreSQL's text may not: one such character would make a whole batch fail for ever.
+    It becomes U+FFFD.
+    """
+    data = data.select(list(table.columns)).cast(table.schema)
+    for index, field in enumerate(table.schema):
+        if not pa.types.is_string(field.type):
+            continue
+        is_json = table.casts.get(field.name) == "jsonb"
+        needle = "\\u0000" if is_json else "\x00"
+        if pc.any(pc.match_substring(data.column(index), needle)).as_py():
+            clean = json_without_nul if is_json else text_without_nul
+            values = [None if value is None else clean(value) for value in data.column(index).to_pylist()]
+            data = data.set_column(index, field, pa.array(values, field.type))
+    return data
 
 
 def _stage_statement(stage: str, table: StreamTable) -> str:

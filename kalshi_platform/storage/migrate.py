@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Literal, TypeAlias
 
 import kalshi_platform
-from kalshi_platform.errors import SchemaMismatch
+from kalshi_platform.errors import SchemaMismatch, StatementRejected
+from kalshi_platform.storage.failures import DRIVER_ERRORS, translated
 from kalshi_platform.storage.pool import Database, Transaction
 
 DatabaseKind: TypeAlias = Literal["timeseries", "catalog", "production"]
@@ -22,6 +23,8 @@ FOLDERS: dict[DatabaseKind, tuple[str, ...]] = {
     "catalog": ("catalog",),
     "production": ("common", "catalog", "production"),
 }
+# Both have tables of the same names with other columns.
+_EXCLUSIVE = {"timeseries", "production"}
 _LOCK = "kalshi-platform migrations"
 _log = logging.getLogger(__name__)
 
@@ -63,27 +66,27 @@ def files_of(kind: DatabaseKind) -> tuple[SqlFile, ...]:
 
 
 def migrate(database: Database, kind: DatabaseKind, *, use_timescale: bool = True) -> Migrated:
-    """Bring `database` up to date. Raises SchemaMismatch when an applied file was changed, or the mode differs."""
+    """Bring `database` up to date. May run in several processes at once.
+
+    Raises SchemaMismatch when an applied file was changed, a file fails, the mode differs, or the database is of
+    another kind.
+    """
     applied: list[str] = []
     with database.transaction() as transaction:
-        transaction.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (_LOCK,))
+        _lock(transaction)
         transaction.execute(
             "CREATE TABLE IF NOT EXISTS schema_migrations"
             " (name text PRIMARY KEY, sha256 text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())"
         )
-        known = _known(transaction)
+        _check_kind(database, kind, _known(transaction))
     for file in files_of(kind):
-        if _is_current(database, file, known):
-            continue
         with database.transaction() as transaction:
-            transaction.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (_LOCK,))
+            _lock(transaction)
+            if _is_current(database, file, _known(transaction)):
+                continue
             if not use_timescale:
                 transaction.execute("SET LOCAL kalshi.use_timescale = 'off'")
-            transaction.execute(file.text)
-            transaction.execute(
-                "INSERT INTO schema_migrations (name, sha256) VALUES (%s, %s) ON CONFLICT DO NOTHING",
-                (file.name, file.sha256),
-            )
+            _apply(database, transaction, file)
         applied.append(file.name)
         _log.info("%s: applied %s", database.name, file.name)
     return Migrated(tuple(applied), check(database, kind))
@@ -91,14 +94,20 @@ def migrate(database: Database, kind: DatabaseKind, *, use_timescale: bool = Tru
 
 def check(database: Database, kind: DatabaseKind) -> str:
     """Return the mode of the database ("" for a catalog). Raises SchemaMismatch, naming the remedy."""
+    files = files_of(kind)
     with database.transaction() as transaction:
         row = transaction.fetch_one("SELECT to_regclass('schema_migrations') IS NOT NULL")
         if not row or not row[0]:
             raise SchemaMismatch(f"database {database.name} is empty; run: kalshi-platform migrate")
         known = _known(transaction)
-        missing = [file.name for file in files_of(kind) if file.name not in known]
+        _check_kind(database, kind, known)
+        missing = [file.name for file in files if not _is_current(database, file, known)]
         if missing:
             raise SchemaMismatch(f"database {database.name} lacks {', '.join(missing)}; run: kalshi-platform migrate")
+        newer = set(known) - {file.name for file in files}
+        unknown = sorted(name for name in newer if name.split("/")[0] in FOLDERS[kind])
+        if unknown:
+            _log.warning("%s holds %s: made by a newer version of this package", database.name, ", ".join(unknown))
         if kind == "catalog":
             return ""
         recorded, actual = transaction.fetch_one("SELECT mode, server_mode() FROM schema_meta") or ("?", "?")
@@ -108,6 +117,32 @@ def check(database: Database, kind: DatabaseKind) -> str:
             " the mode of a database never changes: restore the extension, or start with a new database"
         )
     return str(recorded)
+
+
+def _lock(transaction: Transaction) -> None:
+    transaction.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (_LOCK,))
+
+
+def _apply(database: Database, transaction: Transaction, file: SqlFile) -> None:
+    try:
+        with transaction.connection.cursor() as cursor:
+            cursor.execute(file.text)
+    except DRIVER_ERRORS as error:
+        failure = translated(error, f"database {database.name}: {file.name}", transaction.connection)
+        if isinstance(failure, StatementRejected):
+            raise SchemaMismatch(f"{failure} (nothing of the file was applied)") from error
+        raise failure from error
+    transaction.execute("INSERT INTO schema_migrations (name, sha256) VALUES (%s, %s)", (file.name, file.sha256))
+
+
+def _check_kind(database: Database, kind: DatabaseKind, known: dict[str, str]) -> None:
+    folders = {name.split("/")[0] for name in known}
+    others = (_EXCLUSIVE - {kind}) & folders if kind in _EXCLUSIVE else set()
+    if others:
+        raise SchemaMismatch(
+            f"database {database.name} is a {others.pop()} database and cannot be a {kind} database as well;"
+            " give each its own database"
+        )
 
 
 def _known(transaction: Transaction) -> dict[str, str]:

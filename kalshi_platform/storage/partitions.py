@@ -8,8 +8,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from kalshi_platform.clock import Clock
+from kalshi_platform.errors import OutOfPartitionBounds
 from kalshi_platform.market.times import US_PER_HOUR, datetime_from_us, us_from_datetime
 from kalshi_platform.storage.pool import Database, Transaction
+
+_HOURS_TAKEN_FOR_GRANTED = 6
 
 
 @dataclass(frozen=True)
@@ -21,7 +24,10 @@ class PartitionBounds:
 
 
 class PartitionKeeper:
-    """Makes the partitions that rows need; remembers those it has made."""
+    """Makes the partitions that rows need; remembers those of the running hours, and asks again for older ones.
+
+    Retention may have dropped an old partition since, so that only young ones are taken for granted.
+    """
 
     def __init__(self, database: Database, bounds: PartitionBounds, clock: Clock) -> None:
         self._database = database
@@ -35,8 +41,16 @@ class PartitionKeeper:
         return us_from_datetime(self._bounds.earliest), us_from_datetime(self._clock.now() + self._bounds.ahead)
 
     def ensure_hours(self, table: str, times_us: Iterable[int]) -> int:
-        """Make the partitions of `table` for these moments, in a transaction of its own; return how many were made."""
-        hours = {moment // US_PER_HOUR for moment in times_us}
+        """Make the partitions of `table` for these moments, in a transaction of its own; return how many were made.
+
+        Raises OutOfPartitionBounds for a moment outside bounds_us().
+        """
+        low, high = self.bounds_us()
+        hours = set()
+        for moment in times_us:
+            if not low <= moment < high:
+                raise OutOfPartitionBounds(f"{table}: {_text_of(moment)} lies outside the partition bounds")
+            hours.add(moment // US_PER_HOUR)
         with self._lock:
             missing = sorted(hour for hour in hours if (table, hour) not in self._known)
             if not missing:
@@ -44,18 +58,26 @@ class PartitionKeeper:
             made = 0
             with self._database.transaction() as transaction:
                 for hour in missing:
-                    moment = datetime_from_us(hour * US_PER_HOUR)
-                    made += ensure(transaction, table, moment, moment)
-            self._known.update((table, hour) for hour in missing)
+                    moment_of_hour = datetime_from_us(hour * US_PER_HOUR)
+                    made += ensure(transaction, table, moment_of_hour, moment_of_hour)
+            oldest = us_from_datetime(self._clock.now()) // US_PER_HOUR - _HOURS_TAKEN_FOR_GRANTED
+            self._known = {key for key in self._known if key[1] >= oldest}
+            self._known.update((table, hour) for hour in missing if hour >= oldest)
             return made
 
     def ensure_ahead(self, tables: Iterable[str], hours: int = 3) -> int:
-        """Make the partitions of the running hour and the next ones."""
+        """Make the partitions of the last hour, the running one and the next ones."""
         now_us = us_from_datetime(self._clock.now())
-        return sum(
-            self.ensure_hours(table, [now_us + offset * US_PER_HOUR for offset in range(-1, hours + 1)])
-            for table in tables
-        )
+        _, high = self.bounds_us()
+        moments = [now_us + offset * US_PER_HOUR for offset in range(-1, hours + 1)]
+        return sum(self.ensure_hours(table, [moment for moment in moments if moment < high]) for table in tables)
+
+
+def _text_of(moment_us: int) -> str:
+    try:
+        return datetime_from_us(moment_us).isoformat()
+    except OverflowError:
+        return f"{moment_us} µs"
 
 
 def ensure(transaction: Transaction, table: str, low: datetime, high: datetime) -> int:

@@ -12,22 +12,34 @@ from contextlib import contextmanager
 from typing import Any, TypeAlias
 
 import psycopg2
-import psycopg2.extensions
 import psycopg2.extras
 import pyarrow as pa
 import sqlalchemy
-import sqlalchemy.exc
-import sqlalchemy.pool
 
-from kalshi_platform.errors import DatabaseUnavailable
 from kalshi_platform.storage import bulk
+from kalshi_platform.storage.failures import DRIVER_ERRORS, translated
 from kalshi_platform.storage.tables import StreamTable
-from kalshi_platform.storage.urls import libpq_url, redacted, sqlalchemy_url
+from kalshi_platform.storage.urls import libpq_url, redacted, with_defaults
 
 Params: TypeAlias = Mapping[str, Any] | Sequence[Any] | None
 Row: TypeAlias = tuple[Any, ...]
 
-_AWAY = (psycopg2.OperationalError, psycopg2.InterfaceError)
+CONNECTION_SETTINGS: Mapping[str, str] = {
+    "connect_timeout": "5",
+    "keepalives": "1",
+    "keepalives_idle": "10",
+    "keepalives_interval": "5",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "25000",
+}
+"""How libpq notices within about half a minute that a server has vanished: keep-alives see it on an idle line,
+tcp_user_timeout (ms) where something was sent and never acknowledged."""
+
+# The server's side of the same: the locks and leases of a client whose machine vanished are freed as soon.
+_SESSION = (
+    "-c timezone=UTC -c tcp_keepalives_idle=10 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3"
+    " -c tcp_user_timeout=25000"
+)
 
 
 class Transaction:
@@ -72,18 +84,22 @@ class Transaction:
 
 
 class Database:
-    """One database. Losing the server raises DatabaseUnavailable; the next call connects anew."""
+    """One database. Losing the server raises DatabaseUnavailable; the next call connects anew.
+
+    A statement that the server refuses raises StatementRejected. Both texts are free of secrets.
+    """
 
     def __init__(self, url: str, *, name: str, application: str = "kalshi-platform", pool_size: int = 4) -> None:
         self.name = name
         self.url = libpq_url(url)
         self._application = application
+        # libpq alone reads the URL, so that one password means the same to every reader of it.
         self._engine = sqlalchemy.create_engine(
-            sqlalchemy_url(url),
+            "postgresql+psycopg2://",
+            creator=lambda: self._connect(application),
             pool_size=pool_size,
             max_overflow=4,
             pool_pre_ping=True,
-            connect_args=_connect_args(application),
         )
 
     def __repr__(self) -> str:
@@ -94,48 +110,59 @@ class Database:
         """Open a transaction. `isolation`: e.g. "REPEATABLE READ" for one snapshot over several queries."""
         try:
             fairy = self._engine.raw_connection()
-        except (sqlalchemy.exc.DBAPIError, *_AWAY) as error:
-            raise self._away(error) from error
+        except DRIVER_ERRORS as error:
+            raise translated(error, self._where()) from error
+        connection: Any = fairy.driver_connection
         try:
-            connection = fairy.driver_connection
-            try:
-                if isolation is not None:
-                    with connection.cursor() as cursor:  # type: ignore[union-attr]
-                        cursor.execute(f"SET TRANSACTION ISOLATION LEVEL {isolation}")
-                yield Transaction(connection)
-                fairy.commit()
-            except BaseException:
-                _rollback(fairy)
-                raise
-        except _AWAY as error:
-            fairy.invalidate()
-            raise self._away(error) from error
+            if isolation is not None:
+                with connection.cursor() as cursor:
+                    cursor.execute(f"SET TRANSACTION ISOLATION LEVEL {isolation}")
+            yield Transaction(connection)
+            connection.commit()
+        except DRIVER_ERRORS as error:
+            raise translated(error, self._where(), connection) from error
         finally:
+            # A connection whose transaction cannot be rolled back is of no use to the next one.
+            if connection.closed or not _rolled_back(connection):
+                fairy.invalidate()
             fairy.close()
 
     @contextmanager
     def lease(self, *key: str) -> Iterator[Lease | None]:
         """Hold a session-level advisory lock on a connection of its own; yields None when somebody else holds it."""
+        lease = self._try_lease("/".join(key))
         try:
-            connection = psycopg2.connect(self.url, **_connect_args(f"{self._application} lease"))
-        except psycopg2.Error as error:
-            raise self._away(error) from error
+            yield lease
+        finally:
+            if lease is not None:
+                lease.close()
+
+    def _try_lease(self, key: str) -> Lease | None:
+        connection = None
+        held = False
         try:
+            connection = self._connect(f"{self._application} lease")
             connection.autocommit = True
             with connection.cursor() as cursor:
-                cursor.execute("SELECT pg_try_advisory_lock(hashtextextended(%s, 0))", ("/".join(key),))
+                cursor.execute("SELECT pg_try_advisory_lock(hashtextextended(%s, 0))", (key,))
                 held = bool(cursor.fetchone()[0])
-            yield Lease(connection) if held else None
+            return Lease(connection) if held else None
+        except psycopg2.Error as error:
+            raise translated(error, self._where()) from error
         finally:
-            connection.close()
+            if connection is not None and not held:
+                connection.close()
 
     def dispose(self) -> None:
         """Close the pooled connections."""
         self._engine.dispose()
 
-    def _away(self, error: BaseException) -> DatabaseUnavailable:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-        return DatabaseUnavailable(f"database {self.name} ({redacted(self.url)}): {reason}")
+    def _connect(self, application: str) -> Any:
+        settings = {**CONNECTION_SETTINGS, "application_name": application, "options": _SESSION}
+        return psycopg2.connect(with_defaults(self.url, settings))
+
+    def _where(self) -> str:
+        return f"database {self.name} ({redacted(self.url)})"
 
 
 class Lease:
@@ -155,22 +182,15 @@ class Lease:
                 return False
             return True
 
-
-def _connect_args(application: str) -> dict[str, Any]:
-    # Keep-alives end a half-open connection to a vanished server within about half a minute.
-    return {
-        "application_name": application,
-        "connect_timeout": 5,
-        "keepalives": 1,
-        "keepalives_idle": 10,
-        "keepalives_interval": 5,
-        "keepalives_count": 3,
-        "options": "-c timezone=UTC",
-    }
+    def close(self) -> None:
+        """Give the lock back."""
+        with self._lock:
+            self._connection.close()
 
 
-def _rollback(fairy: sqlalchemy.pool.PoolProxiedConnection) -> None:
+def _rolled_back(connection: Any) -> bool:
     try:
-        fairy.rollback()
-    except _AWAY:
-        fairy.invalidate()
+        connection.rollback()
+    except psycopg2.Error:
+        return False
+    return True

@@ -1,75 +1,120 @@
 """PostgreSQL → Arrow (ADBC), in bounded memory.
 
-All queries of one `ArrowSnapshot` see one state of the database (REPEATABLE READ), so a ledger and the rows that it
-speaks of can be read together. Parameters are `$1`, `$2` … (ints, texts, aware datetimes).
+All queries of one `ArrowSnapshot` see one state of the database, the one at its opening (REPEATABLE READ), so a ledger
+and the rows that it speaks of can be read together. Parameters are `$1`, `$2` … (see `literals.inlined`): they are put
+into the query as literals, because a query with bound parameters comes back as a single batch of everything.
+jsonb columns arrive as Arrow's JSON extension type; select `column::text` where plain strings are wanted.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from datetime import datetime
+from contextlib import contextmanager, suppress
 from typing import Any
 
 import adbc_driver_manager
 import adbc_driver_postgresql.dbapi as adbc
 import pyarrow as pa
 
-from kalshi_platform.errors import DatabaseUnavailable
-from kalshi_platform.storage.urls import libpq_url, redacted
+from kalshi_platform.errors import DatabaseUnavailable, KalshiPlatformError, StatementRejected
+from kalshi_platform.storage.failures import first_line, is_transient_state
+from kalshi_platform.storage.literals import inlined
+from kalshi_platform.storage.pool import CONNECTION_SETTINGS
+from kalshi_platform.storage.urls import redacted, with_defaults
 
 DEFAULT_BATCH_BYTES = 4 * 1024 * 1024
+# A stream that breaks raises OSError from Arrow, everything else an error of the driver.
+_FAILURES = (adbc_driver_manager.Error, OSError, pa.ArrowException)
 
 
 class ArrowSnapshot:
-    """A read-only view of one database at one moment."""
+    """A read-only view of one database at one moment. Raises DatabaseUnavailable or StatementRejected."""
 
-    def __init__(self, connection: Any) -> None:
+    def __init__(self, connection: Any, where: str) -> None:
         self._connection = connection
+        self._where = where
 
     def table(self, query: str, params: Sequence[Any] = ()) -> pa.Table:
         """Run a query; return everything."""
-        with self._connection.cursor() as cursor:
-            cursor.execute(query, _bind(params))
-            return cursor.fetch_arrow_table()
+        statement = inlined(query, params)
+        try:
+            with self._connection.cursor() as cursor:
+                cursor.execute(statement)
+                return cursor.fetch_arrow_table()
+        except _FAILURES as error:
+            raise _translated(error, self._where) from error
 
     def batches(
         self, query: str, params: Sequence[Any] = (), batch_bytes: int = DEFAULT_BATCH_BYTES
     ) -> Iterator[pa.RecordBatch]:
-        """Run a query; yield record batches of about `batch_bytes`, never holding all of them."""
-        with self._connection.cursor() as cursor:
+        """Run a query; yield record batches of about `batch_bytes`, never holding all of them.
+
+        Other queries of the snapshot must wait until the batches are read, or the iterator is closed.
+        """
+        statement = inlined(query, params)
+        cursor = self._connection.cursor()
+        try:
             cursor.adbc_statement.set_options(**{"adbc.postgresql.batch_size_hint_bytes": str(batch_bytes)})
-            cursor.execute(query, _bind(params))
-            yield from cursor.fetch_record_batch()
+            reader = self._first(cursor, statement)
+            while (batch := self._next(reader)) is not None:
+                yield batch
+        finally:
+            with suppress(*_FAILURES):
+                cursor.close()
+
+    def _first(self, cursor: Any, statement: str) -> Any:
+        try:
+            cursor.execute(statement)
+            return cursor.fetch_record_batch()
+        except _FAILURES as error:
+            raise _translated(error, self._where) from error
+
+    def _next(self, reader: Any) -> pa.RecordBatch | None:
+        try:
+            return reader.read_next_batch()
+        except StopIteration:
+            return None
+        except _FAILURES as error:
+            raise _translated(error, self._where) from error
 
 
 @contextmanager
 def arrow_snapshot(url: str) -> Iterator[ArrowSnapshot]:
     """Open a snapshot of the database at `url`. Raises DatabaseUnavailable when the server is away."""
+    where = redacted(url)
+    settings = {**CONNECTION_SETTINGS, "application_name": "kalshi-platform reader", "options": "-c timezone=UTC"}
+    target = with_defaults(url, settings)
+    connection = None
     try:
-        connection = adbc.connect(libpq_url(url), autocommit=False)
-    except adbc_driver_manager.Error as error:
-        raise DatabaseUnavailable(f"{redacted(url)}: {str(error).strip().splitlines()[0]}") from error
-    try:
+        connection = adbc.connect(target, autocommit=False)
         with connection.cursor() as cursor:
             cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
-            cursor.execute("SET LOCAL TIME ZONE 'UTC'")
-        yield ArrowSnapshot(connection)
-    except adbc_driver_manager.OperationalError as error:
-        raise DatabaseUnavailable(f"{redacted(url)}: {str(error).strip().splitlines()[0]}") from error
+            # The first query fixes what the transaction sees.
+            cursor.execute("SELECT 1")
+            cursor.fetchall()
+    except _FAILURES as error:
+        _close(connection)
+        raise _translated(error, where) from error
+    try:
+        yield ArrowSnapshot(connection, where)
     finally:
-        connection.close()
+        _close(connection)
 
 
-def _bind(params: Sequence[Any]) -> pa.RecordBatch | None:
-    if not params:
-        return None
-    columns = []
-    for value in params:
-        if isinstance(value, datetime):
-            columns.append(pa.array([value], pa.timestamp("us", tz="UTC")))
-        elif isinstance(value, int):
-            columns.append(pa.array([value], pa.int64()))
-        else:
-            columns.append(pa.array([value], pa.string()))
-    return pa.RecordBatch.from_arrays(columns, names=[str(index) for index in range(len(columns))])
+def _close(connection: Any) -> None:
+    if connection is not None:
+        with suppress(*_FAILURES):
+            connection.close()
+
+
+def _translated(error: BaseException, where: str) -> KalshiPlatformError:
+    message = f"{where}: {first_line(error)}"
+    sqlstate = getattr(error, "sqlstate", None)
+    if sqlstate:
+        if is_transient_state(sqlstate):
+            return DatabaseUnavailable(message)
+        return StatementRejected(message, sqlstate=sqlstate)
+    if "ERROR:" in message or (isinstance(error, pa.ArrowException) and not isinstance(error, OSError)):
+        # A query that fails while its rows stream arrives without a state, but with the server's word for it.
+        return StatementRejected(message)
+    return DatabaseUnavailable(message)

@@ -1,22 +1,26 @@
-"""One database URL in the forms that its readers want."""
+"""One database URL in the forms that its readers want, checked before any driver can quote it in an error text."""
 
 from __future__ import annotations
 
-from urllib.parse import urlsplit, urlunsplit
+import re
+from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode, urlsplit, urlunsplit
 
 from kalshi_platform.errors import ConfigurationError
 
 _SCHEMES = {"postgresql", "postgres", "postgresql+psycopg2"}
+_FORM = "use postgresql://user:password@host:port/name"
+_UNREADABLE = "(an unreadable database URL)"
+# libpq quotes what it cannot decode, so a broken escape in a password must never reach it.
+_BROKEN_ESCAPE = re.compile(r"%(?![0-9A-Fa-f]{2})|%00")
 
 
 def libpq_url(url: str) -> str:
-    """`postgresql://…`, as libpq, psycopg2 and ADBC want it. Raises ConfigurationError for another scheme."""
-    parts = urlsplit(url)
-    if parts.scheme not in _SCHEMES or not parts.hostname:
-        raise ConfigurationError(
-            [f"{redacted(url)!r} is not a database URL; use postgresql://user:password@host:port/name"]
-        )
-    return urlunsplit(parts._replace(scheme="postgresql"))
+    """`postgresql://…`, as libpq, psycopg2 and ADBC want it. Raises ConfigurationError, without the password."""
+    url = url.strip()
+    problem = _problem(url)
+    if problem:
+        raise ConfigurationError([f"{redacted(url)}: {problem}; {_FORM}"])
+    return urlunsplit(urlsplit(url)._replace(scheme="postgresql"))
 
 
 def sqlalchemy_url(url: str) -> str:
@@ -24,13 +28,49 @@ def sqlalchemy_url(url: str) -> str:
     return urlunsplit(urlsplit(libpq_url(url))._replace(scheme="postgresql+psycopg2"))
 
 
+def with_defaults(url: str, settings: dict[str, str]) -> str:
+    """The libpq URL with connection settings added to its query; those that it has already stay as they are."""
+    parts = urlsplit(libpq_url(url))
+    given = parse_qsl(parts.query, keep_blank_values=True)
+    names = {name for name, _ in given}
+    query = given + [(name, value) for name, value in settings.items() if name not in names]
+    return urlunsplit(parts._replace(query=urlencode(query, quote_via=quote)))
+
+
 def redacted(url: str) -> str:
-    """The URL without its password, for messages."""
+    """The URL without its password, for messages. What cannot be told apart from a password is not shown at all."""
     try:
-        parts = urlsplit(url)
-        host = parts.hostname or "?"
+        parts = urlsplit(url.strip())
+        if parts.scheme not in _SCHEMES or _has_stray_separator(parts):
+            return _UNREADABLE
         port = f":{parts.port}" if parts.port else ""
+        host = parts.hostname or ""
     except ValueError:
-        return "(an unreadable URL)"
+        return _UNREADABLE
     user = f"{parts.username}@" if parts.username else ""
     return f"{parts.scheme}://{user}{host}{port}{parts.path}"
+
+
+def _problem(url: str) -> str | None:
+    try:
+        parts = urlsplit(url)
+        if parts.scheme not in _SCHEMES:
+            return "this is not a PostgreSQL URL"
+        if _has_stray_separator(parts):
+            return "a special character in it must be percent-encoded (/ is %2F, @ is %40, # is %23, ? is %3F)"
+        if _BROKEN_ESCAPE.search(url):
+            return "it holds a % that is no escape; a plain % is written %25"
+        host, _port = parts.hostname, parts.port
+    except ValueError:
+        return "its host or port is not readable (one host only; percent-encode special characters)"
+    if not host or unquote(host).startswith("/") or "host" in dict(parse_qsl(parts.query)):
+        return "a host is needed (Unix sockets are not supported, connect over TCP)"
+    if len(parts.path) < 2:
+        return "the name of the database is missing"
+    return None
+
+
+def _has_stray_separator(parts: SplitResult) -> bool:
+    # A password with a plain / ? # or @ moves the borders between the parts of the URL.
+    rest = f"{parts.path}?{parts.query}#{parts.fragment}"
+    return "@" in rest or bool(parts.fragment) or parts.path.count("/") > 1 or parts.netloc.count("@") > 1

@@ -48,9 +48,10 @@ BEGIN
   RETURN made;
 END $$;
 
--- Drop whole partitions that end at or before p_before; returns how many went.
+-- Drop whole partitions that end at or before p_before; returns how many went. A drop needs the table for itself for a
+-- moment, and whoever writes would queue behind it: a partition that is not to be had within 2 s is left for the next call.
 CREATE OR REPLACE FUNCTION drop_partitions_before(p_table text, p_before timestamptz)
-RETURNS integer LANGUAGE plpgsql AS $$
+RETURNS integer LANGUAGE plpgsql SET lock_timeout = '2s' AS $$
 DECLARE
   part record;
   high timestamptz;
@@ -64,11 +65,16 @@ BEGIN
   FOR part IN
     SELECT c.oid::regclass AS relation, pg_get_expr(c.relpartbound, c.oid) AS bound
     FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid WHERE i.inhparent = p_table::regclass
+    ORDER BY c.relname
   LOOP
     high := substring(part.bound FROM $re$TO \('([^']+)'\)$re$)::timestamptz;
     IF high IS NOT NULL AND high <= p_before THEN
-      EXECUTE format('DROP TABLE %s', part.relation);
-      dropped := dropped + 1;
+      BEGIN
+        EXECUTE format('DROP TABLE %s', part.relation);
+        dropped := dropped + 1;
+      EXCEPTION WHEN lock_not_available THEN
+        RETURN dropped;
+      END;
     END IF;
   END LOOP;
   RETURN dropped;

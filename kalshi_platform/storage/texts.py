@@ -1,0 +1,18 @@
+"""Texts that PostgreSQL can hold: it has no U+0000, neither in text nor as an escape in jsonb."""
+
+from __future__ import annotations
+
+import re
+
+# An escape counts only after an even number of backslashes: in "\\u0000" the backslash itself is escaped.
+_JSON_NUL = re.compile(r"(?<!\\)((?:\\\\)*)\\u0000")
+
+
+def text_without_nul(text: str) -> str:
+    """Return `text` with U+FFFD (replacement character) for each U+0000."""
+    return text.replace("\x00", "\ufffd")
+
+
+def json_without_nul(text: str) -> str:
+    """Return JSON text with U+FFFD for each escaped U+0000."""
+    return _JSON_NUL.sub(r"\1\\ufffd", text)

@@ -1,0 +1,163 @@
+"""Migrations: repeatable, checked, and honest about whose database this is."""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+
+import pyarrow as pa
+import pytest
+
+from kalshi_platform.errors import SchemaMismatch
+from kalshi_platform.storage import migrate as migrations
+from kalshi_platform.storage.migrate import DatabaseKind, SqlFile, check, files_of, migrate
+from kalshi_platform.storage.pool import Database
+from kalshi_platform.storage.tables import GATHERER_TABLES, PRODUCTION_TABLES, StreamTable
+from kalshi_platform_tests.fixtures.storage import MakeDatabase
+
+KINDS: tuple[DatabaseKind, ...] = ("timeseries", "catalog", "production")
+SQL_TYPES = {
+    pa.string(): {"text", "jsonb"},
+    pa.int32(): {"integer"},
+    pa.int64(): {"bigint"},
+    pa.bool_(): {"boolean"},
+    pa.binary(): {"bytea"},
+    pa.timestamp("us", tz="UTC"): {"timestamp with time zone"},
+    pa.list_(pa.int32()): {"integer[]"},
+    pa.list_(pa.int64()): {"bigint[]"},
+}
+
+
+def dump(database: Database) -> list[tuple[object, ...]]:
+    with database.transaction() as transaction:
+        return transaction.fetch_all(
+            "SELECT c.relname, c.relkind, a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull"
+            " FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped"
+            " WHERE c.relnamespace = 'public'::regnamespace ORDER BY 1, a.attnum"
+        )
+
+
+def change(monkeypatch: pytest.MonkeyPatch, kind: DatabaseKind, name: str, text: str) -> None:
+    files = tuple(replace(file, text=text) if file.name == name else file for file in files_of(kind))
+    monkeypatch.setattr(migrations, "files_of", lambda _kind: files)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_the_second_time_does_nothing(make_database: MakeDatabase, kind: DatabaseKind, storage_mode: str) -> None:
+    database = make_database(None)
+    first = migrate(database, kind)
+    before = dump(database)
+    assert first.applied == tuple(file.name for file in files_of(kind))
+    assert first.mode == ("" if kind == "catalog" else storage_mode)
+    assert migrate(database, kind).applied == ()
+    assert dump(database) == before
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_file_may_be_applied_again_by_hand(make_database: MakeDatabase, kind: DatabaseKind) -> None:
+    database = make_database(kind)
+    before = dump(database)
+    for file in files_of(kind):
+        with database.transaction() as transaction:
+            transaction.execute(file.text)
+    assert dump(database) == before
+    check(database, kind)
+
+
+def test_two_processes_may_migrate_at_once(make_database: MakeDatabase) -> None:
+    database = make_database(None)
+    outcomes: list[object] = []
+
+    def run() -> None:
+        try:
+            outcomes.append(migrate(database, "production"))
+        except Exception as error:  # noqa: BLE001 - the assertion shows it
+            outcomes.append(error)
+
+    threads = [threading.Thread(target=run) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    applied = [name for outcome in outcomes if isinstance(outcome, migrations.Migrated) for name in outcome.applied]
+    assert sorted(applied) == sorted(file.name for file in files_of("production")), outcomes
+
+
+def test_a_changed_file_is_refused(make_database: MakeDatabase, monkeypatch: pytest.MonkeyPatch) -> None:
+    database = make_database("catalog")
+    change(monkeypatch, "catalog", "catalog/200_catalog.sql", "SELECT 1")
+    for refuse in (migrate, check):
+        with pytest.raises(SchemaMismatch, match=r"200_catalog\.sql was changed after it had been applied"):
+            refuse(database, "catalog")
+
+
+def test_a_file_that_fails_leaves_nothing_and_is_named(
+    make_database: MakeDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = make_database(None)
+    change(monkeypatch, "catalog", "catalog/200_catalog.sql", "CREATE TABLE half (x int); SELECT nonsense;")
+    with pytest.raises(SchemaMismatch, match=r'200_catalog\.sql: column "nonsense" does not exist'):
+        migrate(database, "catalog")
+    with database.transaction() as transaction:
+        assert transaction.fetch_one("SELECT to_regclass('half')") == (None,)
+        assert transaction.fetch_all("SELECT name FROM schema_migrations") == []
+
+
+def test_a_database_that_lacks_files_is_refused(make_database: MakeDatabase, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(SchemaMismatch, match="is empty"):
+        check(make_database(None), "catalog")
+    database = make_database("catalog")
+    files = (*files_of("catalog"), SqlFile("catalog/299_new.sql", "SELECT 1"))
+    monkeypatch.setattr(migrations, "files_of", lambda _kind: files)
+    with pytest.raises(SchemaMismatch, match=r"lacks catalog/299_new\.sql; run: kalshi-platform migrate"):
+        check(database, "catalog")
+    assert migrate(database, "catalog").applied == ("catalog/299_new.sql",)
+
+
+def test_a_database_made_in_another_mode_is_refused(timeseries_database: Database) -> None:
+    with timeseries_database.transaction() as transaction:
+        transaction.execute("UPDATE schema_meta SET mode = 'timescale-apache'")
+    for refuse in (migrate, check):
+        with pytest.raises(SchemaMismatch, match="was made in mode timescale-apache"):
+            refuse(timeseries_database, "timeseries")
+
+
+@pytest.mark.parametrize(("first", "second"), [("timeseries", "production"), ("production", "timeseries")])
+def test_a_database_of_another_kind_is_refused(
+    make_database: MakeDatabase, first: DatabaseKind, second: DatabaseKind
+) -> None:
+    database = make_database(first)
+    before = dump(database)
+    for refuse in (migrate, check):
+        with pytest.raises(SchemaMismatch, match=f"is a {first} database"):
+            refuse(database, second)
+    assert dump(database) == before
+
+
+@pytest.mark.timescale
+def test_native_partitions_can_be_chosen_on_a_timescale_server(timescale_database_factory) -> None:  # type: ignore[no-untyped-def]
+    database = Database(timescale_database_factory(), name="native by choice")
+    assert migrate(database, "timeseries", use_timescale=False).mode == "native"
+    assert check(database, "timeseries") == "native"
+    database.dispose()
+
+
+@pytest.mark.parametrize(("kind", "tables"), [("timeseries", GATHERER_TABLES), ("production", PRODUCTION_TABLES)])
+def test_arrow_schemas_agree_with_the_tables(
+    make_database: MakeDatabase, kind: DatabaseKind, tables: dict[str, StreamTable]
+) -> None:
+    database = make_database(kind)
+    with database.transaction() as transaction:
+        series = dict(transaction.fetch_all("SELECT table_name, time_column FROM series_tables"))
+        assert series == {name: table.time_column for name, table in tables.items()}
+        for name, table in tables.items():
+            actual = transaction.fetch_all(
+                "SELECT attname, format_type(atttypid, atttypmod), attidentity FROM pg_attribute"
+                " WHERE attrelid = to_regclass(%s) AND attnum > 0 ORDER BY attnum",
+                (name,),
+            )
+            stored = [(column, kind) for column, kind, identity in actual if not identity]
+            assert [column for column, _ in stored] == list(table.columns), name
+            for (column, sql_type), field in zip(stored, table.schema, strict=True):
+                assert sql_type in SQL_TYPES[field.type], (name, column)
+                assert (sql_type == "jsonb") == (table.casts.get(column) == "jsonb"), (name, column)
