@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 pytest_plugins = [
-    "kalshi_platform_tests.fixtures.gatherer_databases",
+    # First: other plugins import it, and pytest must see it before they do.
     "kalshi_platform_tests.fixtures.postgres",
+    "kalshi_platform_tests.fixtures.gatherer_databases",
     "kalshi_platform_tests.fixtures.exchange",
     "kalshi_platform_tests.fixtures.storage",
 ]
