@@ -82,6 +82,8 @@ class Deframer:
         if opcode == _CONTINUATION:
             if not self._fragments_opcode:
                 raise FramingError("a continuation of nothing")
+        elif opcode > BINARY:
+            raise FramingError(f"reserved opcode {opcode}")
         elif self._fragments_opcode:
             raise FramingError("a new message inside a fragmented one")
         else:

@@ -1,0 +1,56 @@
+"""Budgets and delays, on invented time and chance."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kalshi_platform.exchange.pacing import Backoff, TokenBucket
+
+
+def test_a_full_bucket_is_free_and_an_empty_one_queues_callers_in_order() -> None:
+    bucket = TokenBucket(10, 20, now=0.0)
+    assert [bucket.take(10, 0.0) for _ in range(4)] == [0, 0, 1, 2]
+    assert bucket.take(10, 3.0) == pytest.approx(0.0)
+    assert bucket.available(3.0) == pytest.approx(0.0)
+    assert bucket.available(1_000.0) == 20
+
+
+@given(st.lists(st.tuples(st.floats(0, 2), st.sampled_from([1.0, 10.0])), min_size=1, max_size=60))
+def test_no_span_grants_more_than_capacity_and_refill(steps: list[tuple[float, float]]) -> None:
+    bucket, now = TokenBucket(5, 20, now=0.0), 0.0
+    grants: list[tuple[float, float]] = []
+    for wait, cost in steps:
+        now += wait
+        grants.append((now + bucket.take(cost, now), cost))
+    for start in range(len(grants)):
+        for end in range(start, len(grants)):
+            spent = sum(cost for _, cost in grants[start : end + 1])
+            assert spent <= 20 + 5 * (grants[end][0] - grants[start][0]) + 10 + 1e-6
+
+
+def test_a_bucket_can_be_resized_and_drained() -> None:
+    bucket = TokenBucket(10, 100, now=0.0)
+    bucket.resize(2, 4, now=0.0)
+    assert bucket.available(0.0) == 4
+    bucket.drain(0.0)
+    assert bucket.take(4, 0.0) == 2.0
+    bucket.drain(0.0)
+    assert bucket.take(2, 0.0) == 3.0  # what was promised stays promised
+
+
+def test_time_that_stands_still_or_goes_back_refills_nothing() -> None:
+    bucket = TokenBucket(10, 10, now=5.0)
+    bucket.take(10, 5.0)
+    assert bucket.take(10, 4.0) == 1.0
+
+
+@given(st.floats(0, 1, exclude_max=True), st.integers(1, 80))
+def test_delays_double_to_the_cap_and_begin_anew(chance: float, failures: int) -> None:
+    backoff = Backoff(0.5, 20, lambda: chance)
+    for number in range(failures):
+        ceiling = min(20.0, 0.5 * 2**number)
+        assert ceiling / 2 <= backoff.next() <= ceiling
+    backoff.reset()
+    assert backoff.next() <= 0.5

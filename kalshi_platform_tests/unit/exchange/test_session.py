@@ -1,0 +1,495 @@
+"""One connection's state machine, case by case."""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Iterable
+from typing import Any, TypeVar
+
+import pytest
+
+from kalshi_platform.exchange.session import Received, Session, SessionConfig
+from kalshi_platform.market.records import (
+    BookDelta,
+    BookSnapshot,
+    DeadLetter,
+    LifecycleEvent,
+    MembershipEnded,
+    MembershipStarted,
+    Record,
+    SequenceConsumed,
+    SequenceGap,
+    StreamEnded,
+    StreamOpened,
+    TickerUpdate,
+    Trade,
+)
+from kalshi_platform_tests.unit.exchange import frames_of
+from kalshi_platform_tests.unit.exchange.frames_of import delta, error, frame, ok, snapshot, subscribed
+from kalshi_platform_tests.unit.exchange.test_parse import TICKER, TRADE
+
+S = 1_000_000_000
+T0 = 1_795_380_241 * S
+R = TypeVar("R", bound=Record)
+
+
+def session_of(**config: Any) -> Session:
+    numbers = itertools.count(100)
+    return Session(7, lambda: next(numbers), SessionConfig(**config))
+
+
+def following(*tickers: str, **config: Any) -> Session:
+    """A session whose markets have their snapshots: seq 1, 2, …"""
+    session = session_of(**config)
+    session.subscribe_books(dict.fromkeys(tickers, 0))
+    session.take_commands()
+    feed(session, subscribed(), *(snapshot(seq, ticker) for seq, ticker in enumerate(tickers, 1)))
+    return session
+
+
+def feed(session: Session, *payloads: bytes, at_ns: int = T0) -> list[Record]:
+    return [record for payload in payloads for record in session.receive(payload, at_ns).records]
+
+
+def only(kind: type[R], records: Iterable[Record]) -> list[R]:
+    return [record for record in records if isinstance(record, kind)]
+
+
+def commands(received: Received | list[bytes]) -> list[dict[str, Any]]:
+    raw = received.commands if isinstance(received, Received) else received
+    return [json.loads(command) for command in raw]
+
+
+def test_the_first_command_subscribes_and_always_says_which_scale() -> None:
+    session = session_of()
+    session.subscribe_books({"A": 0, "B": 2})
+    assert commands(session.take_commands()) == [
+        {
+            "id": 1,
+            "cmd": "subscribe",
+            "params": {
+                "channels": ["orderbook_delta"],
+                "market_tickers": ["A", "B"],
+                "use_yes_price": False,
+                "skip_ticker_ack": True,
+            },
+        }
+    ]
+    assert session.take_commands() == []
+
+
+def test_large_sets_go_in_batches_once_the_sid_is_known() -> None:
+    session = session_of(batch_size=2, adds_in_flight=1)
+    session.subscribe_books(dict.fromkeys("ABCDE", 0))
+    assert [c["params"]["market_tickers"] for c in commands(session.take_commands())] == [["A", "B"]]
+    session.subscribe_books({"F": 0, "A": 0})
+    assert session.take_commands() == []
+    [second] = commands(session.receive(subscribed(sid=9), T0))
+    assert second["params"] == {"sids": [9], "action": "add_markets", "market_tickers": ["C", "D"]}
+    [third] = commands(session.receive(ok(second["id"], 9, 1), T0))
+    assert third["params"]["market_tickers"] == ["E", "F"]
+    assert commands(session.receive(ok(third["id"], 9, 2), T0)) == []
+
+
+def test_a_snapshot_starts_a_membership_and_deltas_are_numbered() -> None:
+    session = session_of()
+    session.subscribe_books({"A": 3})
+    records = feed(session, subscribed(), snapshot(1, yes=[["0.5600", "120.00"]]), delta(2), delta(3))
+    assert records == [
+        StreamOpened(100, 7, 1, "orderbook_delta", T0),
+        BookSnapshot("A", "ws", T0 // 1000, T0, ((5600, 12_000),), (), 100, 1),
+        MembershipStarted(100, "A", 1, 3),
+        BookDelta("A", "yes", 5600, -2000, frames_of.TS_US, T0, 100, 2, 0),
+        BookDelta("A", "yes", 5600, -2000, frames_of.TS_US, T0, 100, 3, 1),
+    ]
+    assert session.followed() == {"A"}
+    assert session.waiting() == set()
+
+
+def test_acks_may_take_numbers_or_carry_none() -> None:
+    session = following("A")
+    records = feed(session, ok(5, 1, 2), delta(3), ok(6, 1), ok(7, None), delta(4))
+    assert only(SequenceGap, records) == []
+    assert only(SequenceConsumed, records) == [SequenceConsumed(100, 2)]
+
+
+def test_an_ack_that_shares_its_number_with_data_costs_no_delta() -> None:
+    session = following("A")
+    records = feed(session, ok(5, 1, 2), delta(2), delta(3), ok(6, 1, 3), delta(4), ok(7, 1, 4), ok(8, 1, 4), delta(4))
+    assert [row.seq for row in only(BookDelta, records)] == [2, 3, 4]
+    assert only(SequenceGap, records) == []
+    assert session.counters.duplicates == 0 + 1  # the last delta(4) is byte for byte the one before
+
+
+def test_a_gap_ends_all_memberships_keeps_recording_and_asks_for_snapshots() -> None:
+    session = following("A", "B")
+    received = session.receive(delta(5), T0)
+    assert list(received.records) == [
+        SequenceGap(100, 3, 5, T0),
+        MembershipEnded(100, "A", 2, "gap"),
+        MembershipEnded(100, "B", 2, "gap"),
+        BookDelta("A", "yes", 5600, -2000, frames_of.TS_US, T0, 100, 5, 0),
+    ]
+    [ask] = commands(received)
+    assert ask["params"] == {"sids": [1], "action": "get_snapshot", "market_tickers": ["A", "B"]}
+    assert [alarm.kind for alarm in received.alarms] == ["gap"]
+    assert session.suspects() == {"A", "B"}
+    records = feed(session, snapshot(6, "A", command_id=ask["id"]), delta(7))
+    assert only(MembershipStarted, records) == [MembershipStarted(100, "A", 6, 0)]
+    assert session.suspects() == {"B"}
+    feed(session, snapshot(8, "B", command_id=ask["id"]))
+    assert session.suspects() == set()
+    assert session.followed() == {"A", "B"}
+
+
+def test_snapshots_after_a_gap_are_asked_for_in_batches() -> None:
+    session = following("A", "B", "C", batch_size=2)
+    assert [c["params"]["market_tickers"] for c in commands(session.receive(delta(9), T0))] == [["A", "B"], ["C"]]
+
+
+def test_the_first_frame_of_a_new_stream_must_be_number_one() -> None:
+    session = session_of()
+    session.subscribe_books({"A": 0})
+    records = feed(session, subscribed(), snapshot(3))
+    assert only(SequenceGap, records) == [SequenceGap(100, 1, 3, T0)]
+    assert session.followed() == {"A"}
+
+
+def test_the_same_frame_twice_is_counted_and_not_recorded() -> None:
+    session = following("A")
+    assert len(feed(session, delta(2), delta(2))) == 1
+    assert session.counters.duplicates == 1
+
+
+@pytest.mark.parametrize("again", [delta(1), delta(3, delta_fp="7.00")])
+def test_a_number_that_goes_back_or_has_two_contents_begins_a_new_stream(again: bytes) -> None:
+    session = following("A")
+    feed(session, delta(2), delta(3))
+    received = session.receive(again, T0)
+    assert [type(record) for record in received.records] == [
+        SequenceGap,
+        MembershipEnded,
+        StreamEnded,
+        StreamOpened,
+        BookDelta,
+    ]
+    [row] = only(BookDelta, received.records)
+    assert (row.stream_id, row.occurrence) == (101, 0)
+    assert only(MembershipEnded, received.records) == [MembershipEnded(100, "A", 3, "gap")]
+    assert commands(received)[0]["params"]["action"] == "get_snapshot"
+    assert feed(session, snapshot(row.seq + 1))[-1] == MembershipStarted(101, "A", row.seq + 1, 0)
+
+
+def test_an_unsolicited_snapshot_ends_the_membership_where_the_next_begins() -> None:
+    session = following("A")
+    records = feed(session, delta(2), snapshot(3))
+    assert only(MembershipEnded, records) == [MembershipEnded(100, "A", 3, "snapshot")]
+    assert only(MembershipStarted, records) == [MembershipStarted(100, "A", 3, 0)]
+
+
+def test_deltas_before_the_snapshot_are_recorded_outside_a_membership() -> None:
+    session = following("A")
+    session.subscribe_books({"B": 0})
+    records = feed(session, delta(2, "B"), snapshot(3, "B"))
+    assert [type(record) for record in records] == [BookDelta, BookSnapshot, MembershipStarted]
+
+
+def test_frames_ahead_of_their_acknowledgement_are_held_and_taken_in_order() -> None:
+    session = session_of()
+    session.subscribe_books({"A": 0})
+    assert feed(session, snapshot(1), at_ns=T0 - 2) == []
+    assert feed(session, delta(2), at_ns=T0 - 1) == []
+    records = feed(session, subscribed(), delta(3))
+    assert [type(record) for record in records] == [
+        StreamOpened,
+        BookSnapshot,
+        MembershipStarted,
+        BookDelta,
+        BookDelta,
+    ]
+    assert [row.received_at_ns for row in only(BookDelta, records)] == [T0 - 1, T0]
+    assert session.counters.frames == 4
+
+
+def test_frames_of_a_sid_that_nobody_acknowledges_become_dead_letters() -> None:
+    session = session_of(held_frames=1, held_for_s=30)
+    assert feed(session, delta(1, sid=9)) == []
+    [over] = only(DeadLetter, feed(session, delta(2, sid=9)))
+    assert (over.reason, over.seq, over.payload) == ("unknown_sid", 2, delta(2, sid=9))
+    assert session.tick(T0 + 29 * S).records == []
+    [late] = only(DeadLetter, session.tick(T0 + 31 * S).records)
+    assert late.seq == 1
+    feed(session, delta(3, sid=9))
+    assert [letter.seq for letter in only(DeadLetter, session.close(T0, "end"))] == [3]
+
+
+def test_unsubscribing_ends_the_membership_at_the_last_number_received() -> None:
+    session = following("A", "B")
+    feed(session, delta(3), delta(4, "B"))
+    session.unsubscribe_books(["A"])
+    [command] = commands(session.take_commands())
+    assert command["params"] == {"sids": [1], "action": "delete_markets", "market_tickers": ["A"]}
+    records = feed(session, delta(5), snapshot(6, "A"), ok(command["id"], 1, 7))
+    assert records[0] == MembershipEnded(100, "A", 4, "unsubscribed")
+    assert only(MembershipStarted, records) == []
+    assert [type(record) for record in records[1:3]] == [BookDelta, BookSnapshot]
+    assert session.followed() == {"B"}
+
+
+def test_records_of_an_unsubscribe_can_be_taken_at_once() -> None:
+    session = following("A")
+    session.unsubscribe_books(["A", "never wanted"])
+    assert session.take_records() == [MembershipEnded(100, "A", 1, "unsubscribed")]
+    assert session.take_records() == []
+
+
+def test_a_market_wanted_again_is_added_only_after_its_delete_is_acknowledged() -> None:
+    session = following("A")
+    feed(session, delta(5))  # a gap: get_snapshot is under way
+    session.unsubscribe_books(["A"])
+    session.subscribe_books({"A": 4})
+    [delete] = commands(session.take_commands())
+    assert delete["params"]["action"] == "delete_markets"
+    [add] = commands(session.receive(ok(delete["id"], 1, 6), T0))
+    assert add["params"]["action"] == "add_markets"
+    late_answer = snapshot(7, "A", command_id=delete["id"] - 1)
+    assert only(MembershipStarted, feed(session, late_answer)) == []
+    assert feed(session, ok(add["id"], 1, 8), snapshot(9))[-1] == MembershipStarted(100, "A", 9, 4)
+
+
+def test_a_market_dropped_before_it_was_added_is_never_asked_for() -> None:
+    session = session_of(batch_size=1, adds_in_flight=1)
+    session.subscribe_books({"A": 0, "B": 0, "C": 0})
+    session.take_commands()
+    session.unsubscribe_books(["A", "C"])  # A is in the subscribe under way, C still waits
+    sent = commands(session.receive(subscribed(), T0))
+    assert [(c["params"]["action"], c["params"]["market_tickers"]) for c in sent] == [
+        ("delete_markets", ["A"]),
+        ("add_markets", ["B"]),
+    ]
+    assert only(MembershipStarted, feed(session, snapshot(1, "A"))) == []
+
+
+def test_an_unanswered_subscribe_is_sent_again() -> None:
+    session = session_of(ack_deadline_s=10)
+    session.subscribe_books({"A": 0})
+    session.take_commands()
+    assert commands(session.tick(T0)) == []
+    received = session.tick(T0 + 10 * S)
+    assert [alarm.kind for alarm in received.alarms] == ["command_unanswered"]
+    [again] = commands(received)
+    assert (again["id"], again["cmd"], again["params"]["market_tickers"]) == (2, "subscribe", ["A"])
+
+
+def test_a_repeated_subscribe_that_merged_opens_the_stream_at_its_ok() -> None:
+    session = session_of()
+    session.subscribe_books({"A": 0})
+    records = feed(session, delta(41), ok(1, 1, 42), snapshot(43))
+    assert [type(record) for record in records] == [
+        StreamOpened,
+        BookDelta,
+        SequenceConsumed,
+        BookSnapshot,
+        MembershipStarted,
+    ]
+    assert commands(session.tick(T0 + 60 * S)) == []
+
+
+def test_a_missing_snapshot_is_asked_for_and_then_reported() -> None:
+    session = session_of(snapshot_deadline_s=10)
+    session.subscribe_books({"A": 0, "B": 0})
+    session.take_commands()
+    session.tick(T0)
+    feed(session, subscribed(), snapshot(1, "B"))
+    assert commands(session.tick(T0 + 9 * S)) == []
+    [ask] = commands(session.tick(T0 + 10 * S))
+    assert ask["params"] == {"sids": [1], "action": "get_snapshot", "market_tickers": ["A"]}
+    assert session.unanswered_snapshots() == set()
+    received = session.tick(T0 + 20 * S)
+    assert session.unanswered_snapshots() == {"A"}
+    assert [(alarm.kind, alarm.tickers) for alarm in received.alarms] == [("snapshot_unanswered", ("A",))]
+    assert session.suspects() == set()
+    assert session.tick(T0 + 30 * S).alarms == []
+    feed(session, snapshot(2, "A"))
+    assert session.unanswered_snapshots() == set()
+
+
+@pytest.mark.parametrize("code", [7, 10, 25])
+def test_a_terminal_error_ends_the_stream_and_subscribes_afresh(code: int) -> None:
+    session = following("A", "B")
+    received = session.receive(error(code, sid=1, seq=3), T0)
+    assert list(received.records) == [
+        SequenceConsumed(100, 3),
+        MembershipEnded(100, "A", 3, f"error_{code}"),
+        MembershipEnded(100, "B", 3, f"error_{code}"),
+        StreamEnded(100, T0, f"error_{code}"),
+    ]
+    [again] = commands(received)
+    assert (again["cmd"], again["params"]["market_tickers"]) == ("subscribe", ["A", "B"])
+    assert session.suspects() == {"A", "B"}
+    records = feed(session, subscribed(2), snapshot(1, "A", sid=2), snapshot(2, "B", sid=2))
+    assert records[0] == StreamOpened(101, 7, 2, "orderbook_delta", T0)
+    assert session.followed() == {"A", "B"}
+
+
+def test_a_stream_that_keeps_dying_is_made_anew_more_slowly() -> None:
+    session = following("A", retry_base_s=1)
+    assert len(commands(session.receive(error(25, sid=1, seq=2), T0))) == 1
+    feed(session, subscribed(2))
+    assert commands(session.receive(error(25, sid=2, seq=1), T0 + S)) == []
+    assert commands(session.tick(T0 + 2 * S)) == []
+    assert len(commands(session.tick(T0 + 3 * S))) == 1
+
+
+def test_error_26_halves_the_batch() -> None:
+    session = session_of(batch_size=4, adds_in_flight=1)
+    session.subscribe_books(dict.fromkeys("ABCDEFGH", 0))
+    session.take_commands()
+    [add] = commands(session.receive(subscribed(), T0))
+    assert len(add["params"]["market_tickers"]) == 4
+    [smaller] = commands(session.receive(error(26, add["id"], 1, 1), T0))
+    assert smaller["params"]["market_tickers"] == ["E", "F"]
+    [single] = commands(session.receive(error(26, smaller["id"], 1, 2), T0))
+    received = session.receive(error(26, single["id"], 1, 3), T0)
+    assert [(alarm.kind, alarm.tickers) for alarm in received.alarms] == [
+        ("error", tuple(single["params"]["market_tickers"]))
+    ]
+    assert session.unanswered_snapshots() == set(single["params"]["market_tickers"])
+    assert len(commands(received)) == 1  # the others are still tried
+
+
+@pytest.mark.parametrize("code", [18, 27])
+def test_error_27_is_tried_again_later(code: int) -> None:
+    session = following("A", retry_base_s=2)
+    session.subscribe_books({"B": 0})
+    [add] = commands(session.take_commands())
+    assert commands(session.receive(error(code, add["id"], 1, 2), T0)) == []
+    assert commands(session.tick(T0 + S)) == []
+    [again] = commands(session.tick(T0 + 2 * S))
+    assert again["params"]["market_tickers"] == ["B"]
+
+
+def test_an_error_that_names_a_ticker_reports_it_and_tries_the_others() -> None:
+    session = following("A")
+    session.subscribe_books({"B": 0, "C": 0})
+    [add] = commands(session.take_commands())
+    refused = frame("error", id=add["id"], msg={"code": 16, "msg": "no such market", "market_ticker": "C"})
+    received = session.receive(refused, T0)
+    assert [(alarm.kind, alarm.tickers) for alarm in received.alarms] == [("error", ("C",))]
+    assert session.unanswered_snapshots() == {"C"}
+    assert [c["params"]["market_tickers"] for c in commands(received)] == [["B"]]
+
+
+def test_error_7_without_sid_ends_the_book_stream_if_it_answers_a_command_to_it() -> None:
+    session = following("A")
+    session.subscribe_books({"B": 0})
+    [add] = commands(session.take_commands())
+    received = session.receive(error(7, add["id"]), T0)
+    assert only(StreamEnded, received.records) == [StreamEnded(100, T0, "error_7")]
+    assert set(commands(received)[0]["params"]["market_tickers"]) == {"A", "B"}
+
+
+def test_an_unparsable_delta_is_kept_and_ends_only_its_own_market() -> None:
+    session = following("A", "B")
+    broken = delta(3, ts=..., ts_ms=...)
+    received = session.receive(broken, T0)
+    consumed, letter, ended = received.records
+    assert consumed == SequenceConsumed(100, 3)
+    assert isinstance(letter, DeadLetter)
+    assert (letter.reason, letter.payload, letter.ticker) == ("no_exchange_time", broken, "A")
+    assert (letter.stream_id, letter.seq, letter.channel) == (100, 3, "orderbook_delta")
+    assert ended == MembershipEnded(100, "A", 2, "dead_letter")
+    assert commands(received)[0]["params"] == {"sids": [1], "action": "get_snapshot", "market_tickers": ["A"]}
+    assert session.suspects() == {"A"}
+    assert only(SequenceGap, feed(session, delta(4))) == []
+
+
+def test_an_unparsable_book_frame_of_no_market_ends_all_memberships() -> None:
+    session = following("A", "B")
+    received = session.receive(b'{"type":"orderbook_delta","sid":1,"seq":3,"msg":{"mark', T0)
+    assert {record.ticker for record in only(MembershipEnded, received.records)} == {"A", "B"}
+    feed(session, snapshot(4, "A"), snapshot(5, "B"))
+    flood = session.receive(frame("something_new", sid=1, seq=6, msg={}), T0 + S)
+    assert len(only(MembershipEnded, flood.records)) == 2
+    assert commands(flood) == []  # asked at the deadline: a flood must not become a flood of snapshots
+    assert len(commands(session.tick(T0 + 12 * S))) == 1
+
+
+def test_an_unparsable_snapshot_is_not_asked_for_in_a_circle() -> None:
+    session = following("A")
+    broken = snapshot(2, yes=[["9", "1"]])
+    assert len(commands(session.receive(broken, T0))) == 1
+    for seq in range(3, 9):
+        assert commands(session.receive(snapshot(seq, yes=[["9", "1"]]), T0)) == []
+
+
+def test_broken_bytes_of_no_sid_are_kept() -> None:
+    session = following("A")
+    records = feed(session, b"\xff\x00 not json")
+    assert [(r.reason, r.stream_id, r.payload) for r in only(DeadLetter, records)] == [
+        ("json", 0, b"\xff\x00 not json")
+    ]
+    assert session.followed() == {"A"}
+
+
+def test_an_unreadable_ack_ends_no_membership() -> None:
+    session = following("A")
+    records = feed(session, frame("error", sid=1, seq=2, msg="odd"), delta(3))
+    assert [type(record) for record in records] == [SequenceConsumed, DeadLetter, BookDelta]
+
+
+def test_channels_without_markets_give_their_rows() -> None:
+    session = session_of()
+    session.subscribe_channels(["trade", "ticker", "market_lifecycle_v2", "trade"])
+    session.subscribe_channels(["ticker"])
+    [command] = commands(session.take_commands())
+    assert command == {"id": 1, "cmd": "subscribe", "params": {"channels": ["trade", "ticker", "market_lifecycle_v2"]}}
+    feed(session, subscribed(1, "trade"), subscribed(2, "ticker"), subscribed(3, "market_lifecycle_v2"))
+    life = {"market_ticker": "A", "event_type": "settled", "settled_ts": 5}
+    trade, tick, tock, event = feed(
+        session,
+        frame("trade", sid=1, seq=1, msg=TRADE),
+        frame("ticker", sid=2, msg=TICKER),
+        frame("ticker", sid=2, msg={**TICKER, "yes_bid_dollars": ""}),
+        frame("market_lifecycle_v2", sid=3, seq=1, msg=life),
+    )
+    assert isinstance(trade, Trade)
+    assert (trade.trade_id, trade.source, trade.stream_id, trade.seq) == ("t-1", "ws", 100, 1)
+    assert isinstance(tick, TickerUpdate)
+    assert isinstance(tock, TickerUpdate)
+    assert (tick.stream_id, tick.seq, tock.seq) == (101, -1, -2)
+    assert isinstance(event, LifecycleEvent)
+    assert (event.event_type, event.stream_id, event.seq) == ("settled", 102, 1)
+    assert session.tick(T0 + 60 * S).commands == []
+
+
+def test_a_gap_in_trades_touches_no_book() -> None:
+    session = following("A")
+    session.subscribe_channels(["trade"])
+    feed(session, subscribed(2, "trade", 2), frame("trade", sid=2, seq=1, msg=TRADE))
+    received = session.receive(frame("trade", sid=2, seq=5, msg=TRADE), T0)
+    assert only(SequenceGap, received.records) == [SequenceGap(101, 2, 5, T0)]
+    assert session.followed() == {"A"}
+    assert session.suspects() == set()
+
+
+def test_a_channel_that_dies_is_opened_again() -> None:
+    session = session_of()
+    session.subscribe_channels(["trade", "ticker"])
+    session.take_commands()
+    feed(session, subscribed(1, "trade"), subscribed(2, "ticker"))
+    [again] = commands(session.receive(error(10, sid=1, seq=1), T0))
+    assert again["params"] == {"channels": ["trade"]}
+    assert feed(session, subscribed(3, "trade", again["id"])) == [StreamOpened(102, 7, 3, "trade", T0)]
+
+
+def test_close_ends_everything() -> None:
+    session = following("A", "B")
+    feed(session, delta(3))
+    assert session.close(T0 + 1, "closed by the server: 1001") == [
+        MembershipEnded(100, "A", 3, "closed by the server: 1001"),
+        MembershipEnded(100, "B", 3, "closed by the server: 1001"),
+        StreamEnded(100, T0 + 1, "closed by the server: 1001"),
+    ]
+    assert session.followed() == set()
