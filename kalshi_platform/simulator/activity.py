@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from kalshi_platform.simulator.book import NO, ONE_DOLLAR_E4, YES
 from kalshi_platform.simulator.grids import positions, prices
 from kalshi_platform.simulator.universe import Market
+from kalshi_platform.simulator.venue import TickerOutcome
 
 if TYPE_CHECKING:
     from random import Random
@@ -90,11 +91,10 @@ class Activity:
         return market.sides[0] if len(market.sides) == 1 else int(self._rng.random() < 0.5)
 
     def _ticker(self, market: Market, us: int) -> int:
-        if self._venue.print_ticker(market, us):
-            return 1
-        if (*market.book.top(), market.volume_e2) != market.ticker_top:
+        outcome = self._venue.print_ticker(market, us)
+        if outcome is TickerOutcome.TOO_EARLY:
             self._late_tickers[market.ticker] = market
-        return 0
+        return int(outcome is TickerOutcome.PUBLISHED)
 
     def _change(self, market: Market, us: int, change: tuple[int, int, int] | None) -> int:
         if change is None:

@@ -31,6 +31,7 @@ from kalshi_platform.simulator.connection import Connection
 from kalshi_platform.simulator.core import Exchange
 from kalshi_platform.simulator.faults import Fault
 from kalshi_platform.simulator.injector import FaultInjector
+from kalshi_platform.simulator.payloads import encode
 from kalshi_platform.simulator.rest import answer, market_state
 from kalshi_platform.simulator.universe import Market
 
@@ -174,7 +175,7 @@ class Control:
             elif kind == "raw":
                 channel = str(item["channel"])
                 self._exchange.publisher.recorded(
-                    channel, str(item.get("type", channel)), market.ticker, dict(item["msg"])
+                    channel, str(item.get("type", channel)), market.ticker, encode(item["msg"])
                 )
             else:
                 raise BadCommand(f"unknown kind {kind!r}")

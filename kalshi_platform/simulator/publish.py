@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from typing import Any
 
 from kalshi_platform.simulator import payloads
-from kalshi_platform.simulator.book import NO, SIDES
+from kalshi_platform.simulator.book import NO, ONE_DOLLAR_E4, SIDES
 from kalshi_platform.simulator.subscriptions import BOOK, COMBO_LIFECYCLE, LIFECYCLE, TICKER, TRADE, Router
 from kalshi_platform.simulator.truth import TruthLedger
 from kalshi_platform.simulator.universe import Market, Trade
@@ -41,11 +42,19 @@ class Publisher:
             else:
                 subscription.push(BOOK, body)
 
-    def recorded(self, channel: str, kind: str, ticker: str, msg: dict[str, Any]) -> None:
-        """Publish a recorded `msg` unchanged to the subscribers of `channel`."""
-        body = payloads.encode(msg)
+    def recorded(self, channel: str, kind: str, ticker: str, body: bytes) -> None:
+        """Publish a recorded `msg` body unchanged to the subscribers of `channel`."""
         for subscription in self._router.targets(channel, ticker):
             subscription.push(kind, body)
+
+    def recorded_delta(self, ticker: str, body: bytes, side: int, price_e4: int) -> None:
+        """Publish a recorded delta; its price is rewritten only for those who read the no side on the yes scale."""
+        for subscription in self._books.get(ticker, ()):
+            if side == NO and subscription.use_yes_price:
+                msg = {**json.loads(body), "price_dollars": payloads.DOLLARS[ONE_DOLLAR_E4 - price_e4]}
+                subscription.push(BOOK, payloads.encode(msg))
+            else:
+                subscription.push(BOOK, body)
 
     def note_delta(self, us: int, ticker: str, side: str, price_e4: int, delta_e2: int) -> None:
         """Note a delta in the ledger only."""

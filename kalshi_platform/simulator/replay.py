@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import sys
 import uuid
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ from kalshi_platform.errors import ConfigurationError
 from kalshi_platform.simulator import listing, universe
 from kalshi_platform.simulator.book import NO, SIDES, YES, Book, BookViolation
 from kalshi_platform.simulator.core import Exchange
+from kalshi_platform.simulator.payloads import encode
 from kalshi_platform.simulator.settings import ReplaySettings
 from kalshi_platform.simulator.subscriptions import BOOK, COMBO_LIFECYCLE, LIFECYCLE, TICKER, TRADE
 from kalshi_platform.simulator.universe import Event, Market, Trade
@@ -42,6 +44,7 @@ CHANNELS = {
     "event_fee_update": LIFECYCLE,
     "multivariate_market_lifecycle": COMBO_LIFECYCLE,
 }
+MARKET_KINDS = frozenset({"orderbook_snapshot", "orderbook_delta", "trade", "ticker"})
 YEARS_US = 10 * 365 * 86_400_000_000
 OTHER_CHANNELS_GRACE_S = 2.0
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -49,12 +52,18 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 @dataclass(frozen=True, slots=True)
 class Recorded:
-    """One frame of the capture; `channel` is where it is sent."""
+    """One frame of the capture, made ready: `body` is its `msg`, `channel` where it goes, `us` its exchange time.
+
+    `change` is (side, price_e4, delta_e2) of a delta; `msg` is kept for the other kinds only.
+    """
 
     received_at_ns: int
     kind: str
     channel: str
     ticker: str
+    us: int
+    body: bytes
+    change: tuple[int, int, int] | None
     msg: Json
 
 
@@ -75,13 +84,26 @@ def read_capture(path: Path) -> list[Recorded]:
                 raise ConfigurationError([f'{path}:{number} is no {{"received_at_ns", "frame"}} object']) from None
             if kind in ANSWERS:
                 continue
-            msg = frame.get("msg") if isinstance(frame.get("msg"), dict) else {}
-            ticker = str(msg.get("market_ticker") or msg.get("event_ticker") or "")
-            # A type from the future is passed on to whoever reads books.
-            found.append(Recorded(received_at_ns, kind, CHANNELS.get(kind, BOOK), ticker, msg))
+            found.append(_recorded(kind, frame.get("msg"), received_at_ns))
     if not found:
         raise ConfigurationError([f"capture {path} holds no data frames"])
     return found
+
+
+def _recorded(kind: str, content: object, received_at_ns: int) -> Recorded:
+    msg: Json = content if isinstance(content, dict) else {}
+    ticker = sys.intern(str(msg.get("market_ticker") or msg.get("event_ticker") or ""))
+    change = None
+    if kind == "orderbook_delta":
+        try:
+            change = recorded_delta(msg)
+        except (KeyError, ValueError, ArithmeticError) as problem:
+            # The recording is served as it is; what an odd delta does to a client is the client's to find.
+            logger.warning("recorded delta of %s is not understood: %r", ticker, problem)
+    us = recorded_time_us(msg, received_at_ns)
+    # A type from the future is passed on to whoever reads books.
+    channel = CHANNELS.get(kind, BOOK)
+    return Recorded(received_at_ns, kind, channel, ticker, us, encode(content), change, {} if change else msg)
 
 
 def recorded_levels(msg: Json, side: int) -> dict[int, int]:
@@ -196,10 +218,9 @@ class Playback:
         first_us = min(frame.received_at_ns for frame in self._frames) // 1_000
         ids: dict[str, str] = {}
         for frame in self._frames:
-            if frame.ticker and "market_ticker" in frame.msg:
-                ids.setdefault(
-                    frame.ticker, str(frame.msg.get("market_id") or uuid.uuid5(uuid.NAMESPACE_OID, frame.ticker))
-                )
+            if frame.kind in MARKET_KINDS and frame.ticker and frame.ticker not in ids:
+                market_id = json.loads(frame.body).get("market_id")
+                ids[frame.ticker] = str(market_id or uuid.uuid5(uuid.NAMESPACE_OID, frame.ticker))
         for ticker, market_id in ids.items():
             self._list_market(ticker, market_id, first_us)
         for frame in self._frames:
@@ -246,28 +267,29 @@ class Playback:
 
     def _play(self, frame: Recorded) -> None:
         venue, publisher = self._exchange.venue, self._exchange.publisher
-        market = venue.markets.get(frame.ticker)
-        us = recorded_time_us(frame.msg, frame.received_at_ns)
-        venue.last_us = max(venue.last_us, us) if frame.kind != "orderbook_snapshot" else venue.last_us
+        ticker, us = frame.ticker, frame.us
+        market = venue.markets.get(ticker)
         if frame.kind == "orderbook_snapshot" and market is not None:
             self._play_snapshot(market, frame)
             return
-        if frame.kind == "orderbook_delta" and market is not None and frame.ticker in self._pending_snapshot:
+        if frame.kind == "orderbook_delta" and ticker in self._pending_snapshot:
             self.skipped += 1
             return
-        if frame.kind == "orderbook_delta" and market is not None:
-            self._play_delta(market, frame, us)
-        elif frame.kind == "trade" and market is not None:
-            self._note_trade(market, frame, us)
+        venue.last_us = max(venue.last_us, us)
+        self.played += 1
+        if frame.change is not None and market is not None:
+            self._play_delta(market, frame, frame.change)
+            return
+        if frame.kind == "trade" and market is not None:
+            self._note_trade(market, frame)
         elif frame.kind == "ticker" and market is not None:
-            market.ticker_body = json.dumps(frame.msg, separators=(",", ":")).encode()
-            publisher.note_ticker(us, frame.ticker, market.ticker_body, initial=False)
+            market.ticker_body = frame.body
+            publisher.note_ticker(us, ticker, frame.body, initial=False)
             venue.counts["ticker"] += 1
         elif frame.channel in (LIFECYCLE, COMBO_LIFECYCLE):
-            publisher.note_lifecycle(frame.kind, frame.ticker, us, frame.msg, suppressed=False)
+            publisher.note_lifecycle(frame.kind, ticker, us, frame.msg, suppressed=False)
             venue.counts["lifecycle"] += 1
-        publisher.recorded(frame.channel, frame.kind, frame.ticker, frame.msg)
-        self.played += 1
+        publisher.recorded(frame.channel, frame.kind, ticker, frame.body)
 
     def _play_snapshot(self, market: Market, frame: Recorded) -> None:
         """The first one is the state everybody has.
@@ -280,25 +302,22 @@ class Playback:
         reached = [dict(market.book.levels[side]) for side in (YES, NO)]
         self._set_book(market.book, frame.msg)
         if reached != [market.book.levels[side] for side in (YES, NO)]:
-            self._exchange.publisher.recorded(BOOK, frame.kind, frame.ticker, frame.msg)
+            self._exchange.publisher.recorded(BOOK, frame.kind, frame.ticker, frame.body)
             self.played += 1
 
-    def _play_delta(self, market: Market, frame: Recorded, us: int) -> None:
-        # The recording is served as it is; what an odd delta does to a client's book is the client's to find.
-        try:
-            side, price, change = recorded_delta(frame.msg)
-        except (KeyError, ValueError, ArithmeticError) as problem:
-            logger.warning("recorded delta of %s is not understood: %r", frame.ticker, problem)
-            return
-        market.last_us = us
+    def _play_delta(self, market: Market, frame: Recorded, change: tuple[int, int, int]) -> None:
+        side, price, delta_e2 = change
+        publisher = self._exchange.publisher
+        market.last_us = frame.us
         self._exchange.venue.counts["delta"] += 1
-        self._exchange.publisher.note_delta(us, frame.ticker, SIDES[side], price, change)
+        publisher.note_delta(frame.us, frame.ticker, SIDES[side], price, delta_e2)
         try:
-            market.book.apply(side, price, change)
+            market.book.apply(side, price, delta_e2)
         except BookViolation as problem:
             logger.warning("recorded delta of %s does not fit its book: %s", frame.ticker, problem)
+        publisher.recorded_delta(frame.ticker, frame.body, side, price)
 
-    def _note_trade(self, market: Market, frame: Recorded, us: int) -> None:
+    def _note_trade(self, market: Market, frame: Recorded) -> None:
         msg = frame.msg
         try:
             price = (
@@ -312,7 +331,13 @@ class Playback:
             logger.warning("recorded trade of %s is not understood: %s", frame.ticker, problem)
             return
         trade = Trade(
-            us, str(msg.get("trade_id", "")), market.ticker, price, count, taker, bool(msg.get("is_block_trade", False))
+            frame.us,
+            str(msg.get("trade_id", "")),
+            market.ticker,
+            price,
+            count,
+            taker,
+            bool(msg.get("is_block_trade", False)),
         )
         self._exchange.venue.record_trade(market, trade)
         self._exchange.publisher.note_trade(trade)

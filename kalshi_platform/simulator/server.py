@@ -29,6 +29,7 @@ T = TypeVar("T")
 WS_PATH = "/trade-api/ws/v2"
 REST_PATH = "/trade-api/v2"
 LARGEST_COMMAND = 64 * 1024 * 1024
+GOODBYE_S = 0.5  # for readers to take what is queued
 COMFORTABLE_BYTES = 4 * 1024 * 1024
 
 
@@ -89,8 +90,13 @@ class Server:
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
-        for connection in list(self.connections):
+        for connection in self.connections:
             connection.say_goodbye()
+        deadline = self.exchange.clock.monotonic() + GOODBYE_S
+        while self.connections and self.exchange.clock.monotonic() < deadline:  # noqa: ASYNC110 - bounded
+            await asyncio.sleep(0.01)
+        for connection in self.connections:
+            connection.abort()
         if self._runner is not None:
             await self._runner.cleanup()
         await asyncio.to_thread(self.exchange.close)

@@ -6,6 +6,7 @@ Pure: times come in as µs of the exchange's clock, randomness as a seeded gener
 
 from __future__ import annotations
 
+from enum import Enum
 from typing import TYPE_CHECKING, Any, Protocol
 
 from kalshi_platform.simulator import payloads
@@ -16,6 +17,14 @@ if TYPE_CHECKING:
     from random import Random
 
 MINUTE_US = 60_000_000
+
+
+class TickerOutcome(Enum):
+    """What became of an attempt to publish a ticker."""
+
+    UNCHANGED = 0
+    PUBLISHED = 1
+    TOO_EARLY = 2
 
 
 class Sink(Protocol):
@@ -137,19 +146,19 @@ class Venue:
         for market in self.market_list:
             market.trades = [trade for trade in market.trades if trade.us >= oldest]
 
-    def print_ticker(self, market: Market, us: int) -> bool:
-        """Publish the market's ticker if it differs from the last one; at most one a millisecond. Returns whether it
-        did.
+    def print_ticker(self, market: Market, us: int) -> TickerOutcome:
+        """Publish the market's ticker if it differs from the last one, at most one a millisecond.
 
-        The exchange names tickers by the millisecond, so two of one market in one millisecond could not be told apart.
+        The exchange names tickers by the millisecond: two of one market in one millisecond could not be told apart.
         """
-        top = (*market.book.top(), market.volume_e2)
-        if top == market.ticker_top or us // 1000 <= market.ticker_ms:
-            return False
+        if (*market.book.top(), market.volume_e2) == market.ticker_top:
+            return TickerOutcome.UNCHANGED
+        if us // 1000 <= market.ticker_ms:
+            return TickerOutcome.TOO_EARLY
         body = self._ticker_body(market, us)
         self.counts["ticker"] += 1
         self.sink.ticker(market, us, body, initial=False)
-        return True
+        return TickerOutcome.PUBLISHED
 
     def initial_ticker(self, market: Market, now_us: int) -> bytes:
         """Return the market's last ticker, making one when it never had any."""
