@@ -8,4 +8,5 @@ pytest_plugins = [
     "kalshi_platform_tests.fixtures.gatherer_databases",
     "kalshi_platform_tests.fixtures.exchange",
     "kalshi_platform_tests.fixtures.storage",
+    "kalshi_platform_tests.fixtures.merge_world",
 ]

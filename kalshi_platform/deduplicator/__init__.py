@@ -1,0 +1,1 @@
+"""Many gatherers → one production database that holds every message once."""

@@ -1,0 +1,175 @@
+"""How far each gatherer has been read: a cursor over its batch numbers.
+
+A gatherer takes a batch number under a row lock that it holds to its commit, so numbers become visible in order and a
+cursor over them misses nothing; cursors over times or ids lose rows that are committed late. The cursor is stored in
+production, in the transaction that brings the rows.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+
+import pyarrow as pa
+
+from kalshi_platform.deduplicator.settings import GathererSource
+from kalshi_platform.deduplicator.source import Window, rows_of_batches
+from kalshi_platform.storage.pool import Transaction
+from kalshi_platform.storage.read import ArrowSnapshot, arrow_snapshot
+from kalshi_platform.storage.tables import MERGED_TABLES
+
+# A pass never looks at more ledger lines than this, however few rows they bring.
+BATCHES_PER_PASS = 20_000
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """One line of a gatherer's `batches`: rows of one table that one commit brought, and where they lie in time."""
+
+    batch_no: int
+    table: str
+    rows: int
+    time_min: datetime
+    time_max: datetime
+    committed_at: datetime
+
+
+@dataclass(frozen=True)
+class Pass:
+    """What one pass reads: after < batch_no ≤ until, per table within `windows`; `behind`: there is more."""
+
+    after: int
+    until: int
+    windows: Mapping[str, tuple[Window, ...]]
+    behind: bool
+    newest_commit: datetime | None = None
+
+
+@dataclass(frozen=True)
+class NewRows:
+    """New rows of one gatherer, read in one snapshot. `cursor` is the stored one, from which `read` may differ."""
+
+    source: str
+    cursor: int
+    read: Pass
+    tables: Mapping[str, pa.Table] = field(default_factory=dict)
+
+    @property
+    def rows(self) -> int:
+        return sum(table.num_rows for table in self.tables.values())
+
+    @property
+    def restarted(self) -> bool:
+        """The gatherer's numbers lie below the cursor, so that it is read from its beginning."""
+        return self.read.after < self.cursor
+
+
+def plan(batches: Sequence[Batch], after: int, last: int, rows_per_pass: int, *, cut: bool = False) -> Pass:
+    """Take as many batches (ascending by number) as give at most `rows_per_pass` rows, but at least one.
+
+    `last` is the newest number that the gatherer has given. `cut`: there are more lines than `batches`, so that the
+    last number may lack some of its lines.
+    """
+    end = last
+    if cut:
+        end = batches[-1].batch_no - 1
+        batches = [line for line in batches if line.batch_no <= end]
+    taken: list[Batch] = []
+    rows = 0
+    until = max(after, end)
+    for number, lines in _by_number(batches):
+        count = sum(line.rows for line in lines)
+        if taken and rows + count > rows_per_pass:
+            until = number - 1
+            break
+        taken.extend(lines)
+        rows += count
+    windows = {table: merged_windows(line for line in taken if line.table == table) for table in MERGED_TABLES}
+    newest = max((line.committed_at for line in taken), default=None)
+    return Pass(after, until, {table: found for table, found in windows.items() if found}, until < last, newest)
+
+
+def merged_windows(lines: Iterable[Batch]) -> tuple[Window, ...]:
+    """The smallest disjoint windows that cover all lines: late rows do not widen the reading of punctual ones."""
+    windows: list[Window] = []
+    for low, high in sorted((line.time_min, line.time_max) for line in lines):
+        if windows and low <= windows[-1][1]:
+            windows[-1] = (windows[-1][0], max(windows[-1][1], high))
+        else:
+            windows.append((low, high))
+    return tuple(windows)
+
+
+def read_new(source: GathererSource, cursor: int, rows_per_pass: int) -> NewRows:
+    """Read what came after `cursor`, ledger and rows in one snapshot. Raises DatabaseUnavailable."""
+    with arrow_snapshot(source.timeseries_url) as snapshot:
+        counter = snapshot.table("SELECT last_batch_no FROM batch_counter").column(0).to_pylist()
+        last = int(counter[0]) if counter else 0
+        after = cursor
+        if last < cursor:
+            _log.warning(
+                "%s: its last batch is %d, below the cursor %d: the database was restored or made anew;"
+                " reading it from its beginning",
+                source.name, last, cursor,
+            )  # fmt: skip
+            after = 0
+        batches = _batches(snapshot, after)
+        planned = plan(batches, after, last, rows_per_pass, cut=len(batches) >= BATCHES_PER_PASS)
+        tables = {
+            table: rows_of_batches(snapshot, table, after, planned.until, windows)
+            for table, windows in planned.windows.items()
+        }
+    return NewRows(source.name, cursor, planned, tables)
+
+
+def load(transaction: Transaction) -> dict[str, int]:
+    """The stored cursors by gatherer."""
+    return {
+        str(name): int(number) for name, number in transaction.fetch_all("SELECT gatherer, batch_no FROM merge_cursors")
+    }
+
+
+def advance(transaction: Transaction, read: NewRows) -> None:
+    """Move the cursor of a gatherer, unless somebody else moved it since it was read (then their progress stays)."""
+    moved = transaction.execute(
+        "INSERT INTO merge_cursors AS t (gatherer, batch_no, rows_read) VALUES (%(name)s, %(until)s, %(rows)s)"
+        " ON CONFLICT (gatherer) DO UPDATE SET batch_no = excluded.batch_no, merged_at = clock_timestamp(),"
+        " rows_read = t.rows_read + excluded.rows_read, last_error = NULL WHERE t.batch_no = %(cursor)s",
+        {"name": read.source, "until": read.read.until, "rows": read.rows, "cursor": read.cursor},
+    )
+    if not moved:
+        _log.info("%s: another merge moved the cursor meanwhile; it stays", read.source)
+
+
+def record_error(transaction: Transaction, gatherer: str, error: str) -> None:
+    """Remember why a gatherer could not be read; its cursor stays."""
+    transaction.execute(
+        "INSERT INTO merge_cursors AS t (gatherer, batch_no, last_error, last_error_at)"
+        " VALUES (%(name)s, 0, %(error)s, clock_timestamp())"
+        " ON CONFLICT (gatherer) DO UPDATE SET last_error = excluded.last_error,"
+        " last_error_at = excluded.last_error_at",
+        {"name": gatherer, "error": error},
+    )
+
+
+def _batches(snapshot: ArrowSnapshot, after: int) -> list[Batch]:
+    found = snapshot.table(
+        "SELECT batch_no, table_name, rows, time_min, time_max, committed_at FROM batches"
+        " WHERE batch_no > $1 ORDER BY batch_no, table_name LIMIT $2",
+        (after, BATCHES_PER_PASS),
+    )
+    return [Batch(*row.values()) for row in found.to_pylist()]
+
+
+def _by_number(batches: Sequence[Batch]) -> Iterable[tuple[int, list[Batch]]]:
+    lines: list[Batch] = []
+    for line in batches:
+        if lines and line.batch_no != lines[0].batch_no:
+            yield lines[0].batch_no, lines
+            lines = []
+        lines.append(line)
+    if lines:
+        yield lines[0].batch_no, lines

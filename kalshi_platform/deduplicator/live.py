@@ -1,0 +1,180 @@
+"""The live merge: pass after pass, one deduplicator at a time."""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+from kalshi_platform.clock import Clock
+from kalshi_platform.deduplicator.heartbeat import SERVICE, Heartbeat, switched_off
+from kalshi_platform.deduplicator.merge import Merger, MergeReport
+from kalshi_platform.deduplicator.settings import DeduplicatorSettings
+from kalshi_platform.errors import DatabaseUnavailable
+from kalshi_platform.storage.partitions import PartitionBounds
+from kalshi_platform.storage.pool import Lease
+
+_log = logging.getLogger(__name__)
+
+
+class LiveMerger:
+    """Merges every `interval_s` (at once while behind) for as long as it holds the lease on production.
+
+    A second one waits for the lease. Production being away is survived with jittered backoff. `on_report` is called
+    after every pass; what it raises is logged and never stops the merge.
+    """
+
+    def __init__(
+        self,
+        settings: DeduplicatorSettings,
+        clock: Clock,
+        bounds: PartitionBounds,
+        run_id: str | None = None,
+        on_report: Callable[[MergeReport], None] | None = None,
+    ) -> None:
+        self._settings = settings
+        self._clock = clock
+        self._bounds = bounds
+        self._run_id = run_id
+        self._on_report = on_report
+        self._lock = threading.Lock()
+        self._state = "starting"
+        self._since = clock.now()
+        self._passes = 0
+        self._totals: dict[str, dict[str, int]] = {}
+        self._last: MergeReport | None = None
+        self._error: str | None = None
+        self._failures = 0
+
+    def run(self, stop: threading.Event) -> None:
+        """Merge until `stop` is set or the service is switched off in `desired_services`."""
+        merger = Merger(self._settings, self._clock, self._bounds)
+        try:
+            while not stop.is_set():
+                try:
+                    if self._is_switched_off(merger):
+                        return
+                    with merger.production.lease(SERVICE) as lease:
+                        if lease is None:
+                            self._become(
+                                "waiting", "another deduplicator holds the lease on production; waiting for it"
+                            )
+                            self._pause(stop, self._settings.interval_s)
+                        else:
+                            self._hold(merger, lease, stop)
+                except DatabaseUnavailable as error:
+                    self._back_off(stop, error)
+        finally:
+            merger.dispose()
+
+    def status(self) -> tuple[str, dict[str, Any]]:
+        """The state in a word, and the figures of the heartbeat."""
+        with self._lock:
+            last = self._last
+            details: dict[str, Any] = {
+                "passes": self._passes,
+                "tables": {name: dict(counts) for name, counts in self._totals.items()},
+                "since": self._since.isoformat(),
+                "error": self._error,
+            }
+            if last is not None:
+                seconds = max((last.finished_at - last.started_at).total_seconds(), 1e-6)
+                details |= {
+                    "last_pass": {
+                        "at": last.finished_at.isoformat(),
+                        "seconds": round(seconds, 4),
+                        "rows_read": last.rows_read,
+                        "rows_inserted": last.rows_inserted,
+                        "rows_read_per_s": round(last.rows_read / seconds),
+                    },
+                    "behind": last.behind,
+                    "missed": list(last.missed),
+                    "gatherers": {
+                        source.name: {
+                            "batch_no": source.cursor,
+                            "rows": source.rows,
+                            "behind": source.behind,
+                            "error": source.error,
+                            "lag_ms": _lag_ms(source.newest_commit, last.finished_at),
+                        }
+                        for source in last.sources
+                    },
+                }
+            return self._state, details
+
+    def _hold(self, merger: Merger, lease: Lease, stop: threading.Event) -> None:
+        """Merge while the lease is ours."""
+        self._become("running", "the live merge runs")
+        heartbeat = Heartbeat(
+            merger.production, self._clock, self._settings.heartbeat_interval_s, self.status, self._run_id
+        )
+        heartbeat.start()
+        try:
+            while not stop.is_set():
+                started = self._clock.monotonic()
+                if not lease.is_held():
+                    self._become("waiting", "the lease on production was lost")
+                    return
+                if self._is_switched_off(merger):
+                    return
+                report = merger.merge_new()
+                self._count(report)
+                self._deliver(report)
+                if not report.behind:
+                    self._pause(stop, self._settings.interval_s - (self._clock.monotonic() - started))
+            self._become("stopped", "the live merge stops as asked")
+        finally:
+            heartbeat.stop()
+
+    def _is_switched_off(self, merger: Merger) -> bool:
+        reason = switched_off(merger.production)
+        if reason is not None:
+            self._become("stopped", f"switched off in desired_services ({reason}); stopping")
+        return reason is not None
+
+    def _count(self, report: MergeReport) -> None:
+        with self._lock:
+            self._last = report
+            self._passes += 1
+            self._failures = 0
+            self._error = None
+            for name, counts in report.tables.items():
+                total = self._totals.setdefault(name, {"read": 0, "inserted": 0})
+                total["read"] += counts.read
+                total["inserted"] += counts.inserted
+
+    def _deliver(self, report: MergeReport) -> None:
+        if self._on_report is None:
+            return
+        try:
+            self._on_report(report)
+        except Exception:  # noqa: BLE001 - whoever listens must not be able to stop the merge
+            _log.exception("a report of the merge could not be delivered; the merge goes on")
+
+    def _back_off(self, stop: threading.Event, error: DatabaseUnavailable) -> None:
+        with self._lock:
+            self._failures += 1
+            self._error = str(error)
+            longest_s = min(self._settings.retry_max_s, 0.5 * 2 ** min(self._failures, 10))
+        self._become("production away", str(error))
+        # Jitter only spreads several processes; nothing secret depends on it.
+        self._pause(stop, longest_s * random.uniform(0.5, 1.0))  # noqa: S311
+
+    def _pause(self, stop: threading.Event, seconds: float) -> None:
+        if seconds > 0:
+            self._clock.wait(stop, seconds)
+
+    def _become(self, state: str, message: str) -> None:
+        with self._lock:
+            changed = self._state != state
+            self._state = state
+        if changed:
+            _log.info("%s", message)
+
+
+def _lag_ms(committed_at: datetime | None, merged_at: datetime) -> int | None:
+    """From the gatherer's commit to production, by two clocks that may differ."""
+    return None if committed_at is None else round((merged_at - committed_at).total_seconds() * 1_000)

@@ -1,0 +1,185 @@
+"""One pass of the live merge: every gatherer past its cursor → production.
+
+Gatherers are read in parallel, united and thinned, and inserted in one production transaction together with the
+cursors: whatever kills the process, rows and cursors agree. A gatherer that is away is skipped, and that is recorded.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import partial
+
+import polars as pl
+import pyarrow as pa
+
+from kalshi_platform.clock import Clock
+from kalshi_platform.deduplicator import cursor, production
+from kalshi_platform.deduplicator.cursor import NewRows
+from kalshi_platform.deduplicator.readers import Readers
+from kalshi_platform.deduplicator.settings import DeduplicatorSettings
+from kalshi_platform.deduplicator.thin import thin
+from kalshi_platform.errors import KalshiPlatformError
+from kalshi_platform.storage.partitions import PartitionBounds, PartitionKeeper
+from kalshi_platform.storage.pool import Database
+from kalshi_platform.storage.tables import MERGED_TABLES
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TableMerge:
+    """Rows of one table in a pass: read from all gatherers, left after thinning, and new in production."""
+
+    read: int = 0
+    unique: int = 0
+    inserted: int = 0
+
+
+@dataclass(frozen=True)
+class SourceMerge:
+    """One gatherer in a pass. `error`: why it was skipped. `newest_commit`: when its last read batch was committed."""
+
+    name: str
+    cursor: int
+    rows: int = 0
+    behind: bool = False
+    restarted: bool = False
+    newest_commit: datetime | None = None
+    error: str | None = None
+
+
+@dataclass(frozen=True)
+class MergeReport:
+    """What one pass did."""
+
+    started_at: datetime
+    finished_at: datetime
+    sources: tuple[SourceMerge, ...]
+    tables: Mapping[str, TableMerge] = field(default_factory=dict)
+    out_of_bounds: int = 0
+
+    @property
+    def rows_read(self) -> int:
+        return sum(table.read for table in self.tables.values())
+
+    @property
+    def rows_inserted(self) -> int:
+        return sum(table.inserted for table in self.tables.values())
+
+    @property
+    def behind(self) -> bool:
+        """Whether some gatherer that answers has more."""
+        return any(source.behind for source in self.sources)
+
+    @property
+    def missed(self) -> tuple[str, ...]:
+        """Gatherers that could not be read."""
+        return tuple(source.name for source in self.sources if source.error is not None)
+
+
+class Merger:
+    """Runs passes; keeps connections, known partitions and unanswered questions between them."""
+
+    def __init__(self, settings: DeduplicatorSettings, clock: Clock, bounds: PartitionBounds) -> None:
+        self.settings = settings
+        self.production = Database(settings.production_url, name="production")
+        self._clock = clock
+        self._keeper = PartitionKeeper(self.production, bounds, clock)
+        self._readers: Readers[NewRows] = Readers(clock)
+        self._failing: dict[str, str] = {}
+
+    def merge_new(self) -> MergeReport:
+        """Run one pass. Raises DatabaseUnavailable when production is away; nothing is written then."""
+        started_at = self._clock.now()
+        with self.production.transaction() as transaction:
+            cursors = cursor.load(transaction)
+        answers, errors = self._readers.ask(
+            {
+                source.name: partial(cursor.read_new, source, cursors.get(source.name, 0), self.settings.rows_per_pass)
+                for source in self.settings.sources
+            },
+            self.settings.source_timeout_s,
+        )
+        failed = {name: _reason(error) for name, error in errors.items()}
+        self._tell(failed)
+        tables = unite({name: answer.tables for name, answer in answers.items()})
+        arrivals = production.Arrivals({name: rows for name, (rows, _) in tables.items()}, self._keeper)
+        inserted: dict[str, dict[datetime, int]] = {}
+        moved = [
+            answer for answer in answers.values()
+            if answer.read.until != cursors.get(answer.source) or answer.source in self._failing
+        ]  # fmt: skip
+        if moved or failed:
+            with production.merging(self.production) as transaction:
+                inserted = production.insert(transaction, arrivals)
+                production.record_activity(transaction, inserted)
+                for answer in moved:
+                    cursor.advance(transaction, answer)
+                for name, reason in failed.items():
+                    cursor.record_error(transaction, name, reason)
+        self._failing = failed
+        return MergeReport(
+            started_at=started_at,
+            finished_at=self._clock.now(),
+            sources=tuple(
+                _source_merge(source.name, cursors, answers, failed) for source in self.settings.sources
+            ),
+            tables={
+                name: TableMerge(read, rows.height, sum(inserted.get(name, {}).values()))
+                for name, (rows, read) in tables.items()
+            },
+            out_of_bounds=arrivals.out_of_bounds,
+        )  # fmt: skip
+
+    def dispose(self) -> None:
+        """Close the connections to production."""
+        self.production.dispose()
+
+    def _tell(self, failed: Mapping[str, str]) -> None:
+        for name, reason in failed.items():
+            if self._failing.get(name) != reason:
+                _log.warning("%s cannot be read and is skipped: %s", name, reason)
+        for name in self._failing:
+            if name not in failed:
+                _log.info("%s can be read again", name)
+
+
+def merge_new(settings: DeduplicatorSettings, clock: Clock, bounds: PartitionBounds | None = None) -> MergeReport:
+    """Run one pass over all gatherers past their cursors; `behind` in the report says whether to run another."""
+    merger = Merger(settings, clock, bounds or PartitionBounds())
+    try:
+        return merger.merge_new()
+    finally:
+        merger.dispose()
+
+
+def unite(by_gatherer: Mapping[str, Mapping[str, pa.Table]]) -> dict[str, tuple[pl.DataFrame, int]]:
+    """Thin the rows of all gatherers, table by table: (rows for production, how many were read)."""
+    united = {}
+    for table in MERGED_TABLES:
+        parts = {name: tables[table] for name, tables in by_gatherer.items() if table in tables}
+        read = sum(part.num_rows for part in parts.values())
+        if read:
+            united[table] = (thin(table, parts), read)
+    return united
+
+
+def _source_merge(
+    name: str, cursors: Mapping[str, int], answers: Mapping[str, NewRows], failed: Mapping[str, str]
+) -> SourceMerge:
+    if name not in answers:
+        return SourceMerge(name, cursors.get(name, 0), error=failed[name])
+    answer = answers[name]
+    return SourceMerge(
+        name, answer.read.until, answer.rows, answer.read.behind, answer.restarted, answer.read.newest_commit
+    )
+
+
+def _reason(error: Exception) -> str:
+    """What to record about a gatherer that cannot be read; errors that nobody foresaw are raised."""
+    if isinstance(error, KalshiPlatformError | TimeoutError):
+        return str(error)
+    raise error

@@ -1,0 +1,118 @@
+"""What the deduplicator writes into production, and under which rules it is new there."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+
+import polars as pl
+
+from kalshi_platform.deduplicator.thin import LIFECYCLE_IDENTITY, TRADE_IDENTITY, rounds
+from kalshi_platform.market.identity import LIFECYCLE_WINDOW_US, TRADE_WINDOW_US
+from kalshi_platform.market.times import datetime_from_us
+from kalshi_platform.storage.literals import literal
+from kalshi_platform.storage.partitions import PartitionKeeper
+from kalshi_platform.storage.pool import Database, Transaction
+from kalshi_platform.storage.tables import PRODUCTION_TABLES
+
+_LOCK = "kalshi-platform merge into production"
+_log = logging.getLogger(__name__)
+
+
+class Arrivals:
+    """Rows for production by table: their partitions made, rows outside the bounds left out and counted."""
+
+    def __init__(self, tables: Mapping[str, pl.DataFrame], keeper: PartitionKeeper) -> None:
+        low_us, high_us = keeper.bounds_us()
+        low, high = datetime_from_us(low_us), datetime_from_us(high_us)
+        self.by_hour: dict[str, dict[datetime, pl.DataFrame]] = {}
+        self.out_of_bounds = 0
+        for table, rows in tables.items():
+            time = PRODUCTION_TABLES[table].time_column
+            inside = rows.filter((pl.col(time) >= low) & (pl.col(time) < high))
+            if inside.height < rows.height:
+                self.out_of_bounds += rows.height - inside.height
+                _log.error("%s: %d rows lie outside the partition bounds and stay with their gatherers",
+                           table, rows.height - inside.height)  # fmt: skip
+            hours = inside.group_by(pl.col(time).dt.truncate("1h").alias("_hour"), maintain_order=True)
+            parts = {hour: part for (hour,), part in hours}
+            if parts:
+                self.by_hour[table] = parts
+                keeper.ensure_hours(table, [int(part.get_column(time).dt.epoch("us")[0]) for part in parts.values()])
+
+
+@contextmanager
+def merging(production: Database) -> Iterator[Transaction]:
+    """A transaction in which nobody else merges, so that anti-joins see all that is there."""
+    with production.transaction() as transaction:
+        transaction.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (_LOCK,))
+        # The staged rows have no statistics; nested loops over a minute of trades for each of them would be chosen.
+        transaction.execute("SET LOCAL enable_nestloop = off")
+        yield transaction
+
+
+def insert(transaction: Transaction, arrivals: Arrivals) -> dict[str, dict[datetime, int]]:
+    """Insert what is new; return how many rows that were by table and hour (zeros left out)."""
+    inserted: dict[str, dict[datetime, int]] = {}
+    for table, hours in arrivals.by_hour.items():
+        for hour, rows in hours.items():
+            # Hour by hour, so that it is known which hours got rows; most passes have one.
+            count = sum(_insert(transaction, table, part) for part in rounds(table, rows))
+            if count:
+                inserted.setdefault(table, {})[hour] = count
+    return inserted
+
+
+def record_activity(
+    transaction: Transaction, inserted: Mapping[str, Mapping[datetime, int]], at: datetime | None = None
+) -> None:
+    """Remember which hours got rows, and when; hours that were closed before are marked as having late rows.
+
+    `at`: the moment to record, None for now by production's clock.
+    """
+    lines = [(hour, table, count, at) for table, hours in inserted.items() for hour, count in hours.items()]
+    transaction.execute_values(
+        "INSERT INTO hour_activity AS t (hour, table_name, rows_inserted, last_merged_at)"
+        " SELECT v.hour, v.table_name, v.rows, coalesce(v.at, clock_timestamp())"
+        " FROM (VALUES %s) AS v (hour, table_name, rows, at)"
+        " ON CONFLICT (hour, table_name) DO UPDATE SET rows_inserted = t.rows_inserted + excluded.rows_inserted,"
+        " last_merged_at = greatest(t.last_merged_at, excluded.last_merged_at)",
+        lines,
+        "(%s::timestamptz, %s::text, %s::bigint, %s::timestamptz)",
+    )
+    if at is None and lines:
+        transaction.execute(
+            "UPDATE hour_closes SET late_rows_at = clock_timestamp() WHERE hour = ANY (%s)",
+            (sorted({line[0] for line in lines}),),
+        )
+
+
+def _insert(transaction: Transaction, table: str, rows: pl.DataFrame) -> int:
+    data = rows.to_arrow(compat_level=pl.CompatLevel.oldest())
+    return transaction.insert_new(PRODUCTION_TABLES[table], data, where=_is_new(table, rows))
+
+
+def _is_new(table: str, rows: pl.DataFrame) -> str:
+    """The condition on a staged row `s` that the key of the table cannot express; "" where it can."""
+    if table == "trades":
+        return _absent(table, rows, TRADE_IDENTITY, TRADE_WINDOW_US)
+    if table == "market_lifecycle":
+        return _absent(table, rows, LIFECYCLE_IDENTITY, LIFECYCLE_WINDOW_US)
+    return ""
+
+
+def _absent(table: str, rows: pl.DataFrame, identity: tuple[str, str], window_us: int) -> str:
+    time = PRODUCTION_TABLES[table].time_column
+    window = timedelta(microseconds=window_us)
+    span: pl.Series = rows.get_column(time)
+    low, high = span.min(), span.max()
+    # The constant range keeps the search to the partitions that can hold an equal row.
+    same = " AND ".join(f"o.{name} = s.{name}" for name in identity)
+    return (
+        f"NOT EXISTS (SELECT 1 FROM {table} o WHERE {same}"  # noqa: S608 - our own names and literals
+        f" AND o.{time} BETWEEN {literal(low - window)} AND {literal(high + window)}"  # type: ignore[operator]
+        f" AND o.{time} BETWEEN s.{time} - {window_us} * INTERVAL '1 microsecond'"
+        f" AND s.{time} + {window_us} * INTERVAL '1 microsecond')"
+    )

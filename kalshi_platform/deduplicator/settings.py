@@ -1,0 +1,33 @@
+"""What the deduplicator is told."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+
+@dataclass(frozen=True)
+class GathererSource:
+    """One gatherer as the deduplicator sees it: a name and two databases to read."""
+
+    name: str
+    timeseries_url: str = field(repr=False)
+    catalog_url: str = field(repr=False)
+
+
+@dataclass(frozen=True)
+class DeduplicatorSettings:
+    """Where to read, where to write, how often and how much at once.
+
+    `rows_per_pass`: rows of one gatherer that one pass holds in memory (about 150 bytes each).
+    `margin_us`: how far apart the exchange times of neighbouring frames of one stream may be (W of the merge rules).
+    `source_timeout_s`: a gatherer that has not answered by then is left to a later pass.
+    """
+
+    production_url: str = field(repr=False)
+    sources: tuple[GathererSource, ...]
+    interval_s: float = 5.0
+    margin_us: int = 1_000_000
+    rows_per_pass: int = 200_000
+    source_timeout_s: float = 30.0
+    heartbeat_interval_s: float = 5.0
+    retry_max_s: float = 30.0

@@ -1,0 +1,57 @@
+"""Rows of one gatherer as Arrow: by batch number for the live merge, by time for the close of an hour."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+import pyarrow as pa
+
+from kalshi_platform.storage.read import ArrowSnapshot
+from kalshi_platform.storage.tables import GATHERER_TABLES, MERGED_TABLES
+
+Window = tuple[datetime, datetime]
+
+
+def rows_of_batches(snapshot: ArrowSnapshot, table: str, after: int, until: int, windows: Sequence[Window]) -> pa.Table:
+    """Rows of `table` committed with after < batch_no ≤ until.
+
+    The windows (inclusive, disjoint) say where these batches lie in time, so that only their partitions are touched.
+    """
+    time = GATHERER_TABLES[table].time_column
+    condition = f"batch_no > $1 AND batch_no <= $2 AND {time} BETWEEN $3 AND $4"
+    parts = [snapshot.table(_select(table, condition), (after, until, low, high)) for low, high in windows]
+    return _joined(table, parts)
+
+
+def rows_between(snapshot: ArrowSnapshot, table: str, low: datetime, high: datetime) -> pa.Table:
+    """Rows of `table` with low ≤ time < high, whatever batch brought them."""
+    time = GATHERER_TABLES[table].time_column
+    return _joined(table, [snapshot.table(_select(table, f"{time} >= $1 AND {time} < $2"), (low, high))])
+
+
+def estimated_rows(snapshot: ArrowSnapshot, low: datetime, high: datetime) -> Mapping[str, int]:
+    """How many rows of each merged table may lie in [low, high), at most (whole batches are counted)."""
+    found = snapshot.table(
+        "SELECT table_name, sum(rows)::bigint AS rows FROM batches WHERE time_max >= $1 AND time_min < $2 GROUP BY 1",
+        (low, high),
+    )
+    counts = {row["table_name"]: int(row["rows"]) for row in found.to_pylist()}
+    return {table: counts.get(table, 0) for table in MERGED_TABLES}
+
+
+def _select(table: str, condition: str) -> str:
+    schema = GATHERER_TABLES[table]
+    columns = ", ".join(
+        f"{name}::text AS {name}" if schema.casts.get(name) == "jsonb" else name
+        for name in schema.columns
+        if name != "batch_no"
+    )
+    return f"SELECT {columns} FROM {table} WHERE {condition}"  # noqa: S608 - our own names
+
+
+def _joined(table: str, parts: Sequence[pa.Table]) -> pa.Table:
+    schema = GATHERER_TABLES[table].schema
+    wanted = pa.schema([field for field in schema if field.name != "batch_no"])
+    # The driver adds metadata to the fields; without it tables of several queries are alike.
+    return pa.concat_tables([part.cast(wanted) for part in parts]) if parts else wanted.empty_table()

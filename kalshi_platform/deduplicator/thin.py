@@ -1,0 +1,107 @@
+"""Rows of several gatherers → rows of production, each message once. Pure.
+
+The witness of a row is whoever received it first (then the gatherer's name, stream and seq decide), so the result does
+not depend on the order in which gatherers are read. What production holds already is left to its keys and anti-joins.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+
+import polars as pl
+import pyarrow as pa
+
+from kalshi_platform.market.identity import DELTA_KEY, TICKER_KEY, TRADE_KEY, TRADE_WINDOW_US
+
+TRADE_IDENTITY = ("ticker", "trade_id")
+LIFECYCLE_IDENTITY = ("ticker", "fingerprint")
+_FIRST_WITNESS = ("received_at", "gatherer", "stream_id", "seq")
+_SNAPSHOT_KEY = ("snapshot_ts", "ticker", "source", "witness", "stream_id", "seq")
+_LIFECYCLE_KEY = ("received_at", "ticker", "fingerprint")
+
+
+def thin(table: str, by_gatherer: Mapping[str, pa.Table]) -> pl.DataFrame:
+    """Unite rows of one merged table (gatherer's columns, by gatherer) into production's rows, sorted by time.
+
+    Tables: see MERGED_TABLES of the storage room. The frame has production's columns.
+    """
+    frames = [pl.DataFrame(rows).with_columns(gatherer=pl.lit(name)) for name, rows in sorted(by_gatherer.items())]
+    rows = pl.concat(frames)
+    return _RULES[table](rows)
+
+
+def thin_deltas(rows: pl.DataFrame) -> pl.DataFrame:
+    """One row per (exchange_ts, ticker, side, price_e4, delta_e2, occurrence)."""
+    return _first_of(rows, DELTA_KEY)
+
+
+def thin_trades(rows: pl.DataFrame) -> pl.DataFrame:
+    """One row per trade_id of a ticker within ± 1 minute: sources may disagree on the millisecond."""
+    return _spaced(_first_of(rows, TRADE_KEY), TRADE_IDENTITY, "exchange_ts", TRADE_WINDOW_US)
+
+
+def thin_tickers(rows: pl.DataFrame) -> pl.DataFrame:
+    """One row per content of a ticker and time."""
+    return _first_of(rows, TICKER_KEY)
+
+
+def thin_snapshots(rows: pl.DataFrame) -> pl.DataFrame:
+    """Books of streams and recoveries stay with their witness; of the polled ones each market keeps one per minute."""
+    polled = pl.col("source") == "rest"
+    rows = rows.with_columns(
+        witness=pl.when(polled).then(pl.lit("")).otherwise(pl.col("gatherer")),
+        stream_id=pl.when(polled).then(0).otherwise(pl.col("stream_id")),
+        seq=pl.when(polled).then(0).otherwise(pl.col("seq")),
+    )
+    return _first_of(rows, _SNAPSHOT_KEY)
+
+
+def thin_lifecycle(rows: pl.DataFrame) -> pl.DataFrame:
+    """One row per time and content. Which of them are the same event depends on production: see `rounds`."""
+    return _first_of(rows, _LIFECYCLE_KEY)
+
+
+def rounds(table: str, rows: pl.DataFrame) -> list[pl.DataFrame]:
+    """Split rows so that inserting part after part, each only where production has no equal row near it, is right.
+
+    Equal lifecycle content within 5 minutes is one event, the one received first. Its rows must be asked one after the
+    other: one that production refuses must not hide a later one that is an event of its own. Everything else goes at
+    once (a trade_id never comes back).
+    """
+    if table != "market_lifecycle" or rows.is_empty():
+        return [rows]
+    ordered = rows.sort(_FIRST_WITNESS).with_columns(_round=pl.int_range(pl.len()).over(LIFECYCLE_IDENTITY))
+    return [part.drop("_round") for part in ordered.partition_by("_round", maintain_order=True)]
+
+
+def _first_of(rows: pl.DataFrame, key: tuple[str, ...]) -> pl.DataFrame:
+    witness = list(_FIRST_WITNESS)
+    return rows.sort(witness).unique(subset=list(key), keep="first", maintain_order=True).sort(list(key))
+
+
+def _spaced(rows: pl.DataFrame, identity: tuple[str, ...], time: str, window_us: int) -> pl.DataFrame:
+    """Keep a row only if no row of its identity that was received before it and kept lies within the window."""
+    numbered = rows.with_row_index("_row")
+    several = numbered.filter(pl.len().over(identity) > 1).sort(*_FIRST_WITNESS)
+    if several.is_empty():
+        return rows
+    window = timedelta(microseconds=window_us)
+    kept: dict[tuple[object, ...], list[object]] = {}
+    dropped: list[int] = []
+    for index, moment, *name in several.select("_row", time, *identity).iter_rows():
+        times = kept.setdefault(tuple(name), [])
+        if any(abs(moment - other) <= window for other in times):
+            dropped.append(index)
+        else:
+            times.append(moment)
+    return numbered.filter(~pl.col("_row").is_in(dropped)).drop("_row")
+
+
+_RULES = {
+    "orderbook_deltas": thin_deltas,
+    "trades": thin_trades,
+    "tickers": thin_tickers,
+    "orderbook_snapshots": thin_snapshots,
+    "market_lifecycle": thin_lifecycle,
+}

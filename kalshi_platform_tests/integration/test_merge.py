@@ -1,0 +1,324 @@
+"""The live merge between real databases."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from kalshi_platform.clock import SYSTEM_CLOCK
+from kalshi_platform.deduplicator import production as production_module
+from kalshi_platform.deduplicator.hours import active_hours, hours_to_close
+from kalshi_platform.deduplicator.live import LiveMerger
+from kalshi_platform.deduplicator.merge import Merger, MergeReport, merge_new
+from kalshi_platform.market.times import US_PER_HOUR, US_PER_S, datetime_from_us, us_from_datetime
+from kalshi_platform.storage.partitions import PartitionBounds
+from kalshi_platform_tests.fixtures.hand_filled_gatherer import (
+    delta_row,
+    lifecycle_row,
+    snapshot_row,
+    ticker_row,
+    trade_row,
+)
+from kalshi_platform_tests.fixtures.merge_world import MergeWorld, until
+
+T0 = us_from_datetime(SYSTEM_CLOCK.now()) // US_PER_HOUR * US_PER_HOUR - 2 * US_PER_HOUR + 60 * US_PER_S
+World = Callable[..., MergeWorld]
+
+
+def test_one_delta_with_different_seq_in_two_gatherers_is_one_row_of_the_first_receiver(merge_world: World) -> None:
+    world = merge_world(2)
+    world.gatherers["g1"].commit(orderbook_deltas=[delta_row("A", ts_us=T0, seq=7, received_at=T0 + 900)])
+    world.gatherers["g2"].commit(orderbook_deltas=[delta_row("A", ts_us=T0, seq=5, received_at=T0 + 500)])
+    report = merge_new(world.settings(), SYSTEM_CLOCK)
+    assert (report.rows_read, report.rows_inserted, report.behind) == (2, 1, False)
+    assert world.rows("SELECT gatherer, seq FROM orderbook_deltas") == [("g2", 5)]
+    again = merge_new(world.settings(), SYSTEM_CLOCK)
+    assert (again.rows_read, again.rows_inserted) == (0, 0)
+
+
+def test_equal_deltas_of_one_timestamp_stay_apart(merge_world: World) -> None:
+    world = merge_world(2)
+    pair = [delta_row("A", ts_us=T0, seq=2), delta_row("A", ts_us=T0, seq=3, occurrence=1)]
+    world.gatherers["g1"].commit(orderbook_deltas=pair[:1])
+    merge_new(world.settings(), SYSTEM_CLOCK)
+    world.gatherers["g2"].commit(orderbook_deltas=pair)
+    assert merge_new(world.settings(), SYSTEM_CLOCK).rows_inserted == 1
+    assert world.rows("SELECT count(*), count(DISTINCT occurrence) FROM orderbook_deltas") == [(2, 2)]
+
+
+def test_a_merge_killed_between_reading_and_commit_repeats_without_loss_or_doubles(
+    merge_world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = merge_world(2)
+    for gatherer in world.gatherers.values():
+        gatherer.commit(
+            orderbook_deltas=[delta_row("A", ts_us=T0 + n, seq=n + 2) for n in range(50)],
+            trades=[trade_row("A", "t1", ts_us=T0)],
+        )
+
+    class KilledError(BaseException):
+        pass
+
+    def killed(*_arguments: object) -> None:
+        raise KilledError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(production_module, "record_activity", killed)  # after the inserts, before the cursors
+        with pytest.raises(KilledError):
+            merge_new(world.settings(), SYSTEM_CLOCK)
+    assert world.rows("SELECT count(*) FROM orderbook_deltas") == [(0,)]
+    assert world.rows("SELECT count(*) FROM merge_cursors") == [(0,)]
+    assert merge_new(world.settings(), SYSTEM_CLOCK).rows_inserted == 51
+    assert world.rows("SELECT gatherer, batch_no, rows_read FROM merge_cursors ORDER BY 1") == [
+        ("g1", 1, 51),
+        ("g2", 1, 51),
+    ]
+
+
+def test_a_late_commit_with_a_lower_time_is_still_read(merge_world: World) -> None:
+    world = merge_world(1)
+    gatherer = world.gatherers["g1"]
+    gatherer.commit(orderbook_deltas=[delta_row("A", ts_us=T0 + US_PER_S, seq=3)])
+    with gatherer.begun(orderbook_deltas=[delta_row("A", ts_us=T0, seq=2)]):
+        assert merge_new(world.settings(), SYSTEM_CLOCK).rows_inserted == 1
+    report = merge_new(world.settings(), SYSTEM_CLOCK)
+    assert (report.rows_inserted, report.sources[0].cursor) == (1, 2)
+
+
+def test_passes_are_bounded_and_together_complete(merge_world: World) -> None:
+    world = merge_world(2)
+    for gatherer in world.gatherers.values():
+        for batch in range(7):
+            gatherer.commit(
+                orderbook_deltas=[delta_row("A", ts_us=T0 + batch * 100 + n, seq=batch * 10 + n + 2) for n in range(10)]
+            )
+        gatherer.commit(memberships=[(1, "A", 1, None)])  # a batch without rows still has a number
+    settings = world.settings(rows_per_pass=25)
+    reports = [merge_new(settings, SYSTEM_CLOCK)]
+    while reports[-1].behind:
+        reports.append(merge_new(settings, SYSTEM_CLOCK))
+    assert [report.rows_read for report in reports] == [40, 40, 40, 20]
+    assert sum(report.rows_inserted for report in reports) == 70
+    assert {source.cursor for source in reports[-1].sources} == {8}
+
+
+def test_a_gatherer_that_is_away_is_skipped_recorded_and_caught_up(merge_world: World) -> None:
+    world = merge_world(2)
+    for gatherer in world.gatherers.values():
+        gatherer.commit(orderbook_deltas=[delta_row("A", ts_us=T0, seq=2)])
+    world.gatherers["g2"].commit(orderbook_deltas=[delta_row("A", ts_us=T0 + 1, seq=3)])
+    settings = world.settings()
+    present, absent = settings.sources
+    away = replace(absent, timeseries_url=absent.timeseries_url.rsplit("/", 1)[0] + "/no_such_database")
+    merger = Merger(replace(settings, sources=(present, away)), SYSTEM_CLOCK, PartitionBounds())
+    report = merger.merge_new()
+    merger.dispose()
+    assert (report.rows_inserted, report.missed, report.behind) == (1, ("g2",), False)
+    ((error,),) = world.rows("SELECT last_error FROM merge_cursors WHERE gatherer = 'g2' AND last_error_at IS NOT NULL")
+    assert "no_such_database" in error
+    assert ":" + settings.production_url.split(":")[2].split("@")[0] not in error  # never a password
+    assert merge_new(settings, SYSTEM_CLOCK).rows_inserted == 1
+    assert world.rows("SELECT last_error FROM merge_cursors WHERE gatherer = 'g2'") == [(None,)]
+
+
+def test_a_restored_gatherer_is_read_from_its_beginning(merge_world: World, caplog: pytest.LogCaptureFixture) -> None:
+    world = merge_world(1)
+    gatherer = world.gatherers["g1"]
+    for number in range(3):
+        gatherer.commit(orderbook_deltas=[delta_row("A", ts_us=T0 + number, seq=number + 2)])
+    merge_new(world.settings(), SYSTEM_CLOCK)
+    with gatherer.database.transaction() as transaction:
+        transaction.execute("DELETE FROM batches WHERE batch_no > 1")
+        transaction.execute("DELETE FROM orderbook_deltas WHERE batch_no > 1")
+        transaction.execute("UPDATE batch_counter SET last_batch_no = 1")
+    gatherer.commit(orderbook_deltas=[delta_row("A", ts_us=T0 + 50, seq=9)])
+    report = merge_new(world.settings(), SYSTEM_CLOCK)
+    assert (report.rows_inserted, report.sources[0].restarted, report.sources[0].cursor) == (1, True, 2)
+    assert "restored" in caplog.text
+    assert world.rows("SELECT count(*) FROM orderbook_deltas") == [(4,)]
+
+
+def test_a_trade_that_sources_date_some_milliseconds_apart_is_one(merge_world: World) -> None:
+    world = merge_world(2)
+    world.gatherers["g1"].commit(trades=[trade_row("A", "t1", ts_us=T0)])
+    world.gatherers["g2"].commit(trades=[trade_row("A", "t1", ts_us=T0 + 2_000, source="rest", stream_id=0, seq=0)])
+    assert merge_new(world.settings(), SYSTEM_CLOCK).rows_inserted == 1
+    world.gatherers["g2"].commit(
+        trades=[
+            trade_row("A", "t1", ts_us=T0 - 59 * US_PER_S),  # met only in production
+            trade_row("A", "t1", ts_us=T0 + 61 * US_PER_S),
+            trade_row("B", "t1", ts_us=T0),
+        ]
+    )
+    assert merge_new(world.settings(), SYSTEM_CLOCK).rows_inserted == 2
+    assert world.rows("SELECT ticker, source FROM trades ORDER BY exchange_ts, ticker") == [
+        ("A", "ws"),
+        ("B", "ws"),
+        ("A", "ws"),
+    ]
+
+
+def test_a_lifecycle_event_of_equal_content_is_kept_once(merge_world: World) -> None:
+    world = merge_world(2)
+    world.gatherers["g1"].commit(market_lifecycle=[lifecycle_row("A", received_us=T0 + 300)])
+    world.gatherers["g2"].commit(
+        market_lifecycle=[
+            lifecycle_row("A", received_us=T0),
+            lifecycle_row("A", received_us=T0 + 400, event_type="closed", seq=2),
+        ]
+    )
+    assert merge_new(world.settings(), SYSTEM_CLOCK).rows_inserted == 2
+    world.gatherers["g1"].commit(
+        market_lifecycle=[
+            lifecycle_row("A", received_us=T0 + 299 * US_PER_S, seq=2),
+            lifecycle_row("A", received_us=T0 + 301 * US_PER_S, seq=3),
+        ]
+    )
+    assert merge_new(world.settings(), SYSTEM_CLOCK).rows_inserted == 1
+    found = world.rows("SELECT gatherer, event_type, content->>'event_type' FROM market_lifecycle ORDER BY received_at")
+    assert found == [("g2", "activated", "activated"), ("g2", "closed", "closed"), ("g1", "activated", "activated")]
+
+
+def test_polled_books_are_one_per_minute_and_stream_books_keep_their_witness(merge_world: World) -> None:
+    world = merge_world(2)
+    for gatherer in world.gatherers.values():
+        gatherer.commit(
+            orderbook_snapshots=[
+                snapshot_row("A", received_us=T0, seq=0, stream_id=0, source="rest", yes={4000: 100, 4100: 5}),
+                snapshot_row("A", received_us=T0 + 5, seq=1, yes={4000: 100}),
+                snapshot_row("A", received_us=T0 + 5, seq=0, stream_id=0, source="rest_recovery"),
+            ],
+            tickers=[ticker_row("A", ts_us=T0), ticker_row("A", ts_us=T0, price_e4=4100)],
+        )
+    merge_new(world.settings(), SYSTEM_CLOCK)
+    assert world.rows("SELECT source, witness FROM orderbook_snapshots ORDER BY 1, 2") == [
+        ("rest", ""),
+        ("rest_recovery", "g1"),
+        ("rest_recovery", "g2"),
+        ("ws", "g1"),
+        ("ws", "g2"),
+    ]
+    assert world.rows("SELECT yes_price_e4, yes_count_e2 FROM orderbook_snapshots WHERE source = 'rest'") == [
+        ([4000, 4100], [100, 5])
+    ]
+    assert world.rows("SELECT count(*) FROM tickers") == [(2,)]
+
+
+def test_hours_that_get_rows_are_known_and_reopen_when_late_rows_come(merge_world: World) -> None:
+    world = merge_world(1)
+    gatherer = world.gatherers["g1"]
+    gatherer.commit(
+        orderbook_deltas=[delta_row("A", ts_us=T0, seq=2), delta_row("A", ts_us=T0 + US_PER_HOUR, seq=3)],
+        trades=[trade_row("A", "t1", ts_us=T0)],
+    )
+    merge_new(world.settings(), SYSTEM_CLOCK)
+    first = datetime_from_us(T0 // US_PER_HOUR * US_PER_HOUR)
+    second = first + timedelta(hours=1)
+    assert active_hours(world.production) == [first, second]
+    assert hours_to_close(world.production, second + timedelta(minutes=59)) == [first]
+    with world.production.transaction() as transaction:
+        transaction.execute("INSERT INTO hour_closes (hour) VALUES (%s)", (first,))
+    assert hours_to_close(world.production, second + timedelta(hours=1)) == [second]
+    gatherer.commit(orderbook_deltas=[delta_row("A", ts_us=T0 + 5, seq=4)])
+    merge_new(world.settings(), SYSTEM_CLOCK)
+    assert hours_to_close(world.production, second + timedelta(hours=1)) == [first, second]
+    assert world.rows("SELECT late_rows_at IS NOT NULL FROM hour_closes") == [(True,)]
+    assert world.rows(
+        "SELECT rows_inserted FROM hour_activity WHERE table_name = 'orderbook_deltas' ORDER BY hour"
+    ) == [
+        (2,),
+        (1,),
+    ]
+
+
+def test_a_second_live_merger_waits_for_the_lease(merge_world: World) -> None:
+    world = merge_world(1)
+    settings = world.settings(interval_s=0.05, heartbeat_interval_s=0.1)
+    stops = [threading.Event(), threading.Event()]
+    reports: list[list[MergeReport]] = [[], []]
+    mergers = [
+        LiveMerger(settings, SYSTEM_CLOCK, PartitionBounds(), run_id=f"run{n}", on_report=reports[n].append)
+        for n in (0, 1)
+    ]
+    threads = [threading.Thread(target=merger.run, args=(stop,)) for merger, stop in zip(mergers, stops, strict=True)]
+    try:
+        threads[0].start()
+        until(lambda: len(reports[0]) > 0)
+        threads[1].start()
+        until(lambda: mergers[1].status()[0] == "waiting")
+        world.gatherers["g1"].commit(orderbook_deltas=[delta_row("A", ts_us=T0, seq=2)])
+        until(lambda: world.rows("SELECT count(*) FROM orderbook_deltas") == [(1,)])
+        assert not reports[1]
+        assert world.rows("SELECT run_id, state FROM heartbeats") == [("run0", "running")]
+        stops[0].set()
+        until(lambda: len(reports[1]) > 0)
+        until(lambda: world.rows("SELECT run_id, state FROM heartbeats") == [("run1", "running")])
+    finally:
+        for stop in stops:
+            stop.set()
+        for thread in threads:
+            if thread.ident is not None:
+                thread.join(20)
+    assert world.rows("SELECT run_id, state, details->'passes' IS NOT NULL FROM heartbeats") == [
+        ("run1", "stopped", True)
+    ]
+
+
+def test_the_live_merger_stops_when_it_is_switched_off_and_survives_a_listener_that_fails(merge_world: World) -> None:
+    world = merge_world(1)
+    reports: list[MergeReport] = []
+
+    def listen(report: MergeReport) -> None:
+        reports.append(report)
+        raise RuntimeError("nobody is listening")
+
+    merger = LiveMerger(world.settings(interval_s=0.05), SYSTEM_CLOCK, PartitionBounds(), on_report=listen)
+    stop = threading.Event()
+    thread = threading.Thread(target=merger.run, args=(stop,))
+    thread.start()
+    try:
+        until(lambda: len(reports) > 1)
+        with world.production.transaction() as transaction:
+            transaction.execute("INSERT INTO desired_services (service, running) VALUES ('deduplicator', false)")
+        thread.join(20)
+        assert not thread.is_alive()
+    finally:
+        stop.set()
+        thread.join(20)
+
+
+def test_the_live_merger_survives_production_being_away(merge_world: World) -> None:
+    world = merge_world(1)
+    good = world.production_url.rsplit("/", 1)[1]
+    with world.gatherers["g1"].database.transaction() as transaction:
+        transaction.fetch_one("SELECT 1")
+    reports: list[MergeReport] = []
+    settings = world.settings(interval_s=0.05, retry_max_s=0.1)
+    merger = LiveMerger(settings, SYSTEM_CLOCK, PartitionBounds(), on_report=reports.append)
+    stop = threading.Event()
+    thread = threading.Thread(target=merger.run, args=(stop,))
+    thread.start()
+    try:
+        until(lambda: len(reports) > 0)
+        world.production.dispose()
+        _set_connections(world, good, allowed=False)
+        until(lambda: merger.status()[0] == "production away")
+        world.gatherers["g1"].commit(orderbook_deltas=[delta_row("A", ts_us=T0, seq=2)])
+        _set_connections(world, good, allowed=True)
+        until(lambda: sum(report.rows_inserted for report in reports) == 1)
+        assert merger.status()[0] == "running"
+    finally:
+        stop.set()
+        thread.join(20)
+        _set_connections(world, good, allowed=True)
+
+
+def _set_connections(world: MergeWorld, name: str, *, allowed: bool) -> None:
+    with world.gatherers["g1"].database.transaction() as transaction:
+        transaction.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS {"true" if allowed else "false"}')
+        if not allowed:
+            transaction.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", (name,))
