@@ -303,7 +303,7 @@ def _exchange(reader: _Reader) -> ExchangeSettings:
         key_id=key_id,
         private_key_pem=_private_key(reader),
         # The gatherers of one stack share a key unless told otherwise, so they split its budget.
-        budget_share=reader.number("KALSHI_REST_SHARE", 1.0 / len(_names(reader)), low=0.01, high=1.0),
+        rest_share=reader.number("KALSHI_REST_SHARE", 1.0 / len(_names(reader)), low=0.01, high=1.0),
     )
 
 

@@ -1,0 +1,126 @@
+"""`kalshi-platform up` as a stranger runs it: the UI, growing tables, Parquet, and nothing left when it ends."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+import urllib.request
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import pytest
+
+from kalshi_platform_tests.fixtures.stack import clean_environment, command, count, processes_of, read_json, wait_for
+
+pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(240), pytest.mark.xdist_group("stack")]
+
+
+def ask(ui: str, query: str) -> dict[str, Any]:
+    request = urllib.request.Request(
+        f"{ui}/graphql", json.dumps({"query": query}).encode(), {"Content-Type": "application/json"}
+    )
+    with urllib.request.urlopen(request, timeout=10) as answer:
+        content: dict[str, Any] = json.load(answer)["data"]
+    return content
+
+
+def started_runs(ui: str) -> list[str]:
+    try:
+        found = ask(ui, "{runsOrError(filter: {statuses: [STARTED]}) {... on Runs {results {jobName}}}}")
+    except OSError:
+        return []
+    return sorted(run["jobName"] for run in found["runsOrError"]["results"])
+
+
+def test_the_demo_shows_growing_tables_and_parquet_and_ends_without_a_trace(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    data = tmp_path / "data"
+    log = tmp_path / "up.log"
+    with command(["up", "--simulate", "--data", str(data)], clean_environment(), tmp_path, log) as up:
+        local = wait_for("local.json", lambda: read_json(data / "local.json"), 60)
+        production = local["databases"]["production"]
+        wait_for("four endless runs", lambda: len(started_runs(local["ui"])) >= 4, 90)
+        for table in ("orderbook_deltas", "trades", "tickers", "orderbook_snapshots", "markets", "events", "series"):
+            wait_for(f"rows in {table}", lambda table=table: count(production, table), 90)
+        before = count(production, "orderbook_deltas")
+        wait_for("growth", lambda: count(production, "orderbook_deltas") > before, 30)
+        lake = Path(unquote(urlsplit(local["lake"]).path))
+        wait_for("Parquet", lambda: list(lake.glob("raw/orderbook_deltas/**/*.parquet")), 90)
+        assert "Dagster UI after" in log.read_text()
+        stopped_at = time.monotonic()
+        up.send_signal(signal.SIGTERM)
+        assert up.wait(30) == 0, log.read_text()
+        assert time.monotonic() - stopped_at < 20
+    assert processes_of(str(data)) == []
+
+
+def test_up_started_with_sigint_ignored_ends_at_sigterm(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    data = tmp_path / "data"
+    line = f'trap "" INT; exec "{sys.executable}" -m kalshi_platform.cli up --simulate --data "{data}"'
+    with (tmp_path / "up.log").open("wb") as log:
+        up = subprocess.Popen(
+            ["/bin/sh", "-c", line],
+            env=clean_environment(),
+            cwd=tmp_path,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+        )
+    try:
+        local = wait_for("local.json", lambda: read_json(data / "local.json"), 60)
+        wait_for("the gatherers' runs", lambda: len(started_runs(local["ui"])) >= 3, 90)
+        up.send_signal(signal.SIGTERM)
+        assert up.wait(20) == 0
+    finally:
+        if up.poll() is None:
+            up.kill()
+    assert processes_of(str(data)) == []
+
+
+def test_dagster_dev_alone_works_once_the_databases_are_up(tmp_path: Path) -> None:
+    """What the README says: `up --databases-only`, then `dagster dev` in the same folder, without any other setting."""
+    tmp_path.chmod(0o755)
+    checkout = Path(__file__).parents[2]
+    for name in ("workspace.yaml", "dagster.yaml", "pyproject.toml"):
+        (tmp_path / name).write_bytes((checkout / name).read_bytes())
+    data = tmp_path / "data"
+    env = clean_environment()
+    with command(["up", "--databases-only", "--data", str(data)], env, tmp_path, tmp_path / "up.log"):
+        local = wait_for("local.json", lambda: read_json(data / "local.json"), 60)
+        assert local["ui"] is None
+        wait_for(".env", (tmp_path / ".env").exists, 10)
+        with (tmp_path / "dev.log").open("wb") as log:
+            dev = subprocess.Popen(
+                [str(Path(sys.executable).parent / "dagster"), "dev", "-p", "0"],
+                env=env, cwd=tmp_path, stdout=log, stderr=log, start_new_session=True,
+            )  # fmt: skip
+        try:
+            wait_for("definitions", lambda: b"Serving dagster-webserver on" in (tmp_path / "dev.log").read_bytes(), 60)
+            address = next(
+                word for word in (tmp_path / "dev.log").read_text().split() if word.startswith("http://127.0.0.1:")
+            )
+            nodes = wait_for("assets", lambda: ask(address, "{assetNodes {assetKey {path}}}")["assetNodes"], 60)
+            keys = {"/".join(node["assetKey"]["path"]) for node in nodes}
+            assert {"kalshi/websocket", "production/orderbook_deltas", "lake/raw/orderbook_deltas"} <= keys
+        finally:
+            subprocess.run(["/bin/kill", "-INT", f"-{dev.pid}"], check=False)
+            try:
+                dev.wait(30)
+            except subprocess.TimeoutExpired:
+                subprocess.run(["/bin/kill", "-KILL", f"-{dev.pid}"], check=False)
+
+
+def test_up_without_a_key_names_what_is_missing_before_anything_starts(tmp_path: Path) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "kalshi_platform.cli", "up", "--headless"],
+        env=clean_environment(), cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert "KALSHI_API_KEY_ID" in done.stderr
+    assert "KALSHI_PRIVATE_KEY_PATH" in done.stderr
+    assert not (tmp_path / "data").exists()

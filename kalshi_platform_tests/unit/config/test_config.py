@@ -1,0 +1,120 @@
+"""Settings: every problem in one message, names in it, secrets not."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from kalshi_platform import config
+from kalshi_platform.errors import ConfigurationError
+
+URL = "postgresql://u:hunter2@127.0.0.1:5432/x"
+
+
+def complete(tmp_path: Path) -> dict[str, str]:
+    key = tmp_path / "key.pem"
+    key.write_text("-----BEGIN PRIVATE KEY-----\nnot looked into here\n-----END PRIVATE KEY-----\n")
+    names = [f"KALSHI_G1_{kind}_DATABASE_URL" for kind in ("TIMESERIES", "CATALOG")]
+    return {
+        "KALSHI_GATHERERS": "g1",
+        "KALSHI_API_KEY_ID": "id",
+        "KALSHI_PRIVATE_KEY_PATH": str(key),
+        "KALSHI_LAKE_ROOT": "file:///lake",
+        "KALSHI_PRODUCTION_DATABASE_URL": URL,
+        **dict.fromkeys(names, URL),
+    }
+
+
+def problems(environ: dict[str, str]) -> tuple[str, ...]:
+    with pytest.raises(ConfigurationError) as raised:
+        config.load_platform(environ)
+    return raised.value.problems
+
+
+def test_nothing_configured_names_every_missing_setting_once() -> None:
+    found = problems({})
+    wanted = ["KALSHI_API_KEY_ID", "KALSHI_PRIVATE_KEY_PATH", "KALSHI_PRODUCTION_DATABASE_URL", "KALSHI_LAKE_ROOT"]
+    wanted += [
+        f"KALSHI_{name}_{kind}_DATABASE_URL" for name in ("G1", "G2", "G3") for kind in ("TIMESERIES", "CATALOG")
+    ]
+    for name in wanted:
+        assert sum(problem.startswith(name) for problem in found) == 1, name
+    assert len(found) == len(wanted)
+
+
+def test_complete_settings_load(tmp_path: Path) -> None:
+    settings = config.load_platform(complete(tmp_path))
+    assert settings.exchange.rest_url == config.DEFAULT_REST_URL
+    assert list(settings.gatherers) == ["g1"]
+    assert settings.deduplicator.sources[0].timeseries_url == URL
+    assert settings.lake.root == "file:///lake"
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "says"),
+    [
+        ("KALSHI_WS_URL", "https://example", "KALSHI_WS_URL"),
+        ("KALSHI_REST_URL", "ftp://example", "KALSHI_REST_URL"),
+        ("KALSHI_PRODUCTION_DATABASE_URL", "mysql://u:hunter2@h/x", "KALSHI_PRODUCTION_DATABASE_URL"),
+        ("KALSHI_PRODUCTION_DATABASE_URL", "postgresql://u:hunter2@h:notaport/x", "KALSHI_PRODUCTION_DATABASE_URL"),
+        ("KALSHI_LAKE_ROOT", "s3:/bucket", "KALSHI_LAKE_ROOT"),
+        ("KALSHI_MERGE_INTERVAL_S", "soon", "KALSHI_MERGE_INTERVAL_S"),
+        ("KALSHI_MERGE_INTERVAL_S", "0", "KALSHI_MERGE_INTERVAL_S"),
+        ("KALSHI_BOOK_CONNECTIONS", "1.5", "KALSHI_BOOK_CONNECTIONS"),
+        ("KALSHI_GATHERERS", "g1,G 2", "KALSHI_GATHERERS"),
+        ("KALSHI_GATHERERS", "g1,g1", "KALSHI_GATHERERS"),
+        ("KALSHI_PRIVATE_KEY_PATH", "/nowhere/key.pem", "KALSHI_PRIVATE_KEY_PATH"),
+        ("KALSHI_EARLIEST_TIME", "yesterday", "KALSHI_EARLIEST_TIME"),
+        ("KALSHI_COMBOS", "perhaps", "KALSHI_COMBOS"),
+    ],
+)
+def test_one_wrong_setting_gives_one_line_that_names_it(tmp_path: Path, name: str, value: str, says: str) -> None:
+    found = problems({**complete(tmp_path), name: value})
+    assert len(found) == 1
+    assert found[0].startswith(says)
+    assert "hunter2" not in found[0]
+
+
+def test_settings_of_a_stack_load_again(tmp_path: Path) -> None:
+    stack = config.StackAddresses(
+        gatherers={"a": (URL, URL)},
+        production_url=URL,
+        dagster_url=URL,
+        lake_root="file:///lake",
+        state_dir=tmp_path,
+        dagster_home=tmp_path,
+        rest_url="http://127.0.0.1:1/trade-api/v2",
+        ws_url="ws://127.0.0.1:1/trade-api/ws/v2",
+        key_id="id",
+        key_file=Path(complete(tmp_path)["KALSHI_PRIVATE_KEY_PATH"]),
+    )
+    values = config.settings_of(stack)
+    assert values["DAGSTER_DATABASE_URL"].startswith("postgresql+psycopg2://")
+    settings = config.load_platform(values)
+    assert settings.gatherers["a"].state_dir == tmp_path
+    assert settings.exchange.ws_url == stack.ws_url
+
+
+def test_a_gatherer_that_is_not_named_is_refused_by_name(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError, match="'g9' is not in KALSHI_GATHERERS"):
+        config.load_gatherer("g9", complete(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("text", "platform", "g1", "g2"),
+    [("all", True, True, True), ("platform", True, False, False), ("gatherer:g1", False, True, False)],
+)
+def test_roles(text: str, platform: bool, g1: bool, g2: bool) -> None:
+    role = config.role({"KALSHI_ROLE": text})
+    assert (role.serves_platform(), role.serves_gatherer("g1"), role.serves_gatherer("g2")) == (platform, g1, g2)
+
+
+def test_an_unknown_role_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="KALSHI_ROLE"):
+        config.role({"KALSHI_ROLE": "gatherer:g7"})
+
+
+def test_gatherer_names_never_fail() -> None:
+    assert config.gatherer_names({}) == ("g1", "g2", "g3")
+    assert config.gatherer_names({"KALSHI_GATHERERS": "a, b,??"}) == ("a", "b")
