@@ -288,7 +288,8 @@ def _names(reader: _Reader) -> tuple[str, ...]:
             )
     if len(set(words)) != len(words):
         reader.problem("KALSHI_GATHERERS names a gatherer twice")
-    return tuple(dict.fromkeys(words)) or DEFAULT_GATHERERS
+    usable = (word for word in words if _GATHERER_NAME.fullmatch(word))
+    return tuple(dict.fromkeys(usable)) or DEFAULT_GATHERERS
 
 
 def _exchange(reader: _Reader) -> ExchangeSettings:
