@@ -77,9 +77,9 @@ def test_texts_come_back_as_they_went(database: Database) -> None:
 def test_batches_are_small_and_complete(database: Database, params: list[int]) -> None:
     query = "SELECT n, ticker FROM t" + (" WHERE n > $1" if params else "")
     with arrow_snapshot(database.url) as snapshot:
-        batches = list(snapshot.batches(query, params, batch_bytes=64 * 1024))
+        batches = list(snapshot.batches(query, params, batch_bytes=16 * 1024))
     assert sum(batch.num_rows for batch in batches) == ROWS
-    assert max(batch.nbytes for batch in batches) < 256 * 1024
+    assert max(batch.nbytes for batch in batches) < 64 * 1024
     assert len(batches) > 10
 
 
