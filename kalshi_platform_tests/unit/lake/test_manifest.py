@@ -1,0 +1,157 @@
+"""Publishing a partition, and finding out when it is not what it was."""
+
+from __future__ import annotations
+
+import json
+from datetime import timedelta
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from kalshi_platform.errors import LakeCorrupt
+from kalshi_platform.lake.layout import Partition, lake_table
+from kalshi_platform.lake.manifest import code_version, decode, encode, published, read_manifest, verify
+from kalshi_platform.lake.schema import DATASETS
+from kalshi_platform.lake.settings import FolderRoot
+from kalshi_platform.lake.store_folder import FolderStore
+from kalshi_platform_tests.fixtures.lake import HOUR, batch, put_partition, row
+
+DATA = DATASETS["raw/orderbook_deltas"]
+PARTITION = Partition(lake_table("orderbook_deltas"), HOUR)
+
+
+def rows(count: int) -> list[dict[str, object]]:
+    return [row(DATA, HOUR + timedelta(seconds=second)) for second in range(count)]
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> FolderStore:
+    return FolderStore(FolderRoot(tmp_path / "lake"))
+
+
+def test_a_manifest_is_json_that_people_can_read(store: FolderStore) -> None:
+    manifest = put_partition(store, PARTITION, [batch(DATA, rows(3))])
+    fields = json.loads(store.read(PARTITION.manifest_path) or b"")
+    assert fields["table"] == "raw/orderbook_deltas"
+    assert fields["partition"] == "2026-11-20-04:00"
+    assert (fields["state"], fields["rows"]) == ("closed", 3)
+    assert (fields["time_min"], fields["time_max"]) == ("2026-11-20T04:00:00Z", "2026-11-20T04:00:02Z")
+    assert fields["coverage_share"] is None
+    assert [file["name"] for file in fields["files"]] == ["part-0000.parquet"]
+    assert fields["files"][0]["bytes"] == manifest.bytes > 0
+    assert read_manifest(store, PARTITION.path) == manifest
+    assert code_version()[0].isdigit()
+
+
+def test_a_manifest_survives_writing_and_reading(store: FolderStore) -> None:
+    manifest = put_partition(store, PARTITION, [batch(DATA, rows(1))])
+    assert decode(encode(manifest), "here") == manifest
+    later = encode(manifest).replace(b'"format"', b'"a_field_of_the_future": 1,\n  "format"')
+    assert decode(later, "here") == manifest
+
+
+@pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"table": 1}', b"\xff"])
+def test_something_else_in_its_place_is_corrupt(content: bytes) -> None:
+    with pytest.raises(LakeCorrupt, match="here is not a manifest"):
+        decode(content, "here")
+
+
+def test_nothing_published_is_none(store: FolderStore) -> None:
+    assert read_manifest(store, PARTITION.path) is None
+    with pytest.raises(LakeCorrupt, match="has no manifest"):
+        verify(store, PARTITION.path)
+
+
+def test_an_untouched_partition_is_verified(store: FolderStore) -> None:
+    manifest = put_partition(store, PARTITION, [batch(DATA, rows(5))])
+    assert verify(store, PARTITION.path) == manifest
+
+
+def test_one_changed_byte_is_found(store: FolderStore) -> None:
+    put_partition(store, PARTITION, [batch(DATA, rows(5))])
+    path = f"{PARTITION.path}/part-0000.parquet"
+    content = bytearray(store.read(path) or b"")
+    content[len(content) // 2] ^= 1
+    store.write(path, bytes(content))
+    with pytest.raises(LakeCorrupt, match=r"part-0000\.parquet has \d+ bytes and SHA-256"):
+        verify(store, PARTITION.path)
+
+
+def test_a_missing_file_and_a_stranger_are_found(store: FolderStore) -> None:
+    put_partition(store, PARTITION, [batch(DATA, rows(5))])
+    store.delete(f"{PARTITION.path}/part-0000.parquet")
+    store.write(f"{PARTITION.path}/part-0001.parquet", b"x")
+    with pytest.raises(LakeCorrupt) as caught:
+        verify(store, PARTITION.path)
+    assert "part-0000.parquet is missing" in str(caught.value)
+    assert "part-0001.parquet is not in the manifest" in str(caught.value)
+
+
+def test_a_false_count_of_rows_is_found(store: FolderStore) -> None:
+    manifest = put_partition(store, PARTITION, [batch(DATA, rows(5))])
+    file = msgspec.structs.replace(manifest.files[0], rows=6)
+    with pytest.raises(LakeCorrupt, match=r"part-0000\.parquet has 5 rows, not 6"):
+        verify(store, PARTITION.path, msgspec.structs.replace(manifest, rows=6, files=(file,)))
+    with pytest.raises(LakeCorrupt, match="do not add up to 7"):
+        verify(store, PARTITION.path, msgspec.structs.replace(manifest, rows=7))
+
+
+class Journal(FolderStore):
+    """Notes what is changed, in order; stops working after `allowed` changes."""
+
+    def __init__(self, root: FolderRoot, allowed: int = 1_000) -> None:
+        super().__init__(root)
+        self.changes: list[str] = []
+        self._allowed = allowed
+
+    def put_file(self, path: str, file: Path) -> None:
+        self._note("put", path)
+        super().put_file(path, file)
+
+    def delete(self, path: str) -> None:
+        self._note("delete", path)
+        super().delete(path)
+
+    def _note(self, what: str, path: str) -> None:
+        if len(self.changes) == self._allowed:
+            raise OSError("stopped here")
+        self.changes.append(f"{what} {path.rpartition('/')[2]}")
+
+
+def test_replacing_takes_the_old_manifest_away_first_and_writes_the_new_one_last(tmp_path: Path) -> None:
+    store = Journal(FolderRoot(tmp_path))
+    put_partition(store, PARTITION, [batch(DATA, rows(5))], "open")
+    store.write(f"{PARTITION.path}/part-0001.parquet", b"of an older, longer export")
+    store.changes.clear()
+    put_partition(store, PARTITION, [batch(DATA, rows(6))])
+    assert store.changes == [
+        "delete _manifest.json",
+        "put part-0000.parquet",
+        "delete part-0001.parquet",
+        "put _manifest.json",
+    ]
+    assert verify(store, PARTITION.path).rows == 6
+
+
+@pytest.mark.parametrize("allowed", [1, 2])
+def test_a_replacement_that_is_cut_short_leaves_no_manifest_of_other_files(tmp_path: Path, allowed: int) -> None:
+    put_partition(FolderStore(FolderRoot(tmp_path)), PARTITION, [batch(DATA, rows(5))])
+    store = Journal(FolderRoot(tmp_path), allowed)
+    with pytest.raises(OSError, match="stopped here"):
+        put_partition(store, PARTITION, [batch(DATA, rows(6))])
+    assert read_manifest(store, PARTITION.path) is None
+    put_partition(FolderStore(FolderRoot(tmp_path)), PARTITION, [batch(DATA, rows(6))])
+    assert verify(store, PARTITION.path).rows == 6
+
+
+def test_published_partitions_are_listed(store: FolderStore) -> None:
+    later = Partition(PARTITION.table, PARTITION.start + timedelta(days=30))
+    for partition in (later, PARTITION):
+        put_partition(store, partition, [])
+    store.write("raw/orderbook_deltas/date=2026-11-20/hour=05/part-0000.parquet", b"not published")
+    day = Partition(lake_table("processed/trades"), HOUR.replace(hour=0))
+    put_partition(store, day, [])
+    assert list(published(store, PARTITION.table)) == [PARTITION, later]
+    assert list(published(store, PARTITION.table, "date=2026-11")) == [PARTITION]
+    assert list(published(store, day.table)) == [day]
