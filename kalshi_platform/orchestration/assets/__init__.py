@@ -1,0 +1,1 @@
+"""Assets by stage: sources, gatherer, production, lake."""

@@ -1,0 +1,63 @@
+"""Are the gatherers alive? Answered from their heartbeats, by the sensor once a minute or by hand."""
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+import dagster as dg
+
+from kalshi_platform.clock import SYSTEM_CLOCK
+from kalshi_platform.orchestration.failures import as_failure
+from kalshi_platform.orchestration.keys import gatherer
+from kalshi_platform.orchestration.resources import PlatformResource
+from kalshi_platform.orchestration.sensors.decision import Heartbeat, Rules
+from kalshi_platform.orchestration.sensors.witnesses import Witnesses, heartbeat_in_file, newest
+from kalshi_platform.orchestration.services import gatherer_service
+
+CHECK_NAME = "gatherers_are_fresh"
+CHECKED = gatherer("orderbook_deltas")
+
+
+def freshness_metadata(heartbeats: Mapping[str, Heartbeat | None], now: datetime) -> tuple[bool, dict[str, Any]]:
+    """Whether all services were heard of lately, and the age of each one's heartbeat in seconds."""
+    limit_s = Rules().heartbeat_limit_s
+    ages = {name: None if beat is None else (now - beat.at).total_seconds() for name, beat in heartbeats.items()}
+    silent = sorted(name for name, age in ages.items() if age is None or age > limit_s)
+    metadata: dict[str, Any] = {
+        f"age_s {name}": dg.MetadataValue.text("never heard of") if age is None else round(age, 1)
+        for name, age in ages.items()
+    }
+    return not silent, {"limit_s": limit_s, "silent": ", ".join(silent) or "none", **metadata}
+
+
+def freshness_evaluation(heartbeats: Mapping[str, Heartbeat | None], now: datetime) -> dg.AssetCheckEvaluation:
+    """The check's outcome as an event, for the sensor that has the heartbeats at hand."""
+    passed, metadata = freshness_metadata(heartbeats, now)
+    return dg.AssetCheckEvaluation(
+        asset_key=CHECKED,
+        check_name=CHECK_NAME,
+        passed=passed,
+        metadata=metadata,
+        severity=dg.AssetCheckSeverity.WARN,
+    )
+
+
+@dg.asset_check(
+    asset=CHECKED,
+    name=CHECK_NAME,
+    description="Every gatherer's heartbeat (table or file) is at most 45 s old.",
+)
+def gatherers_are_fresh(platform: PlatformResource) -> dg.AssetCheckResult:
+    with as_failure():
+        services = [gatherer_service(name) for name in platform.gatherer_names()]
+        witnesses = Witnesses()
+        try:
+            testimonies = witnesses.ask(services, deadline_s=6.0)
+        finally:
+            witnesses.close()
+    heartbeats = {
+        service.name: newest(testimonies[service.name].heartbeat, heartbeat_in_file(service.heartbeat_file))
+        for service in services
+    }
+    passed, metadata = freshness_metadata(heartbeats, SYSTEM_CLOCK.now())
+    return dg.AssetCheckResult(passed=passed, metadata=metadata, severity=dg.AssetCheckSeverity.WARN)

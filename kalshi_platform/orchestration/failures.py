@@ -1,0 +1,30 @@
+"""Errors of the rooms → Dagster failures: permanent ones are not retried, transient ones are."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import dagster as dg
+
+from kalshi_platform.errors import ConfigurationError, KalshiPlatformError, PermanentError
+
+RETRY = dg.RetryPolicy(max_retries=2, delay=10, backoff=dg.Backoff.EXPONENTIAL)
+"""For work that may be repeated: two more attempts, after 10 and 20 s."""
+
+
+@contextmanager
+def as_failure() -> Iterator[None]:
+    """Turn this package's errors into a Failure whose text tells what to do. No message holds a secret."""
+    try:
+        yield
+    except ConfigurationError as error:
+        raise dg.Failure(
+            description="settings are missing or wrong:\n" + "\n".join(error.problems),
+            metadata={"problems": dg.MetadataValue.md("\n".join(f"- {problem}" for problem in error.problems))},
+            allow_retries=False,
+        ) from error
+    except KalshiPlatformError as error:
+        raise dg.Failure(
+            description=f"{type(error).__name__}: {error}", allow_retries=not isinstance(error, PermanentError)
+        ) from error

@@ -1,0 +1,1 @@
+"""Jobs: the endless services, and what schedules ask for."""

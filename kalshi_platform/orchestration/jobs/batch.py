@@ -1,0 +1,51 @@
+"""Jobs that end: what schedules and people ask for."""
+
+from __future__ import annotations
+
+import dagster as dg
+
+from kalshi_platform.orchestration.keys import (
+    GATHERER_CATALOG,
+    LAKE_DAILY,
+    LAKE_RAW,
+    LIFECYCLE_RULES,
+    PRODUCTION_CATALOG,
+    PRODUCTION_HOURLY,
+)
+from kalshi_platform.orchestration.partitions import DAYS, GATHERERS, HOURS
+
+_TAGS = {"kalshi/kind": "batch"}
+
+sync_catalog_job = dg.define_asset_job(
+    "sync_catalog",
+    dg.AssetSelection.assets(*GATHERER_CATALOG),
+    partitions_def=GATHERERS,
+    tags=_TAGS,
+    description="Exchange status, series, events and markets of one gatherer, over REST.",
+)
+merge_catalog_job = dg.define_asset_job(
+    "merge_catalog",
+    dg.AssetSelection.assets(*PRODUCTION_CATALOG),
+    tags=_TAGS,
+    description="The gatherers' catalogs → production, newest knowledge wins.",
+)
+close_hours_job = dg.define_asset_job(
+    "close_hours",
+    dg.AssetSelection.assets(*PRODUCTION_HOURLY, *LAKE_RAW),
+    partitions_def=HOURS,
+    tags=_TAGS,
+    description="Close hours in production and export them as Parquet; a range of hours is one run.",
+)
+export_days_job = dg.define_asset_job(
+    "export_days",
+    dg.AssetSelection.assets(*LAKE_DAILY),
+    partitions_def=DAYS,
+    tags=_TAGS,
+    description="Daily data sets of the lake; a range of days is one run.",
+)
+lifecycle_job = dg.define_asset_job(
+    "apply_lifecycle_rules",
+    dg.AssetSelection.assets(LIFECYCLE_RULES),
+    tags=_TAGS,
+    description="Put the bucket's lifecycle rules in place and read them back.",
+)

@@ -1,0 +1,42 @@
+"""Names of all assets, in one place."""
+
+from __future__ import annotations
+
+import dagster as dg
+
+from kalshi_platform.lake.layout import DAILY_DATASETS, RAW_TABLES
+from kalshi_platform.storage.tables import MERGED_TABLES
+
+OWNERS = ["team:market-data"]
+
+REST = dg.AssetKey(["kalshi", "rest"])
+WEBSOCKET = dg.AssetKey(["kalshi", "websocket"])
+
+CATALOG_TABLES = ("series", "events", "markets")
+PRODUCTION_TABLE_NAMES = (*MERGED_TABLES, "book_anchors")
+STREAM_TABLES = MERGED_TABLES
+"""Tables that a gatherer fills from the WebSocket while it runs."""
+
+REST_SNAPSHOTS = dg.AssetKey(["gatherer", "rest_snapshots"])
+EXCHANGE_STATUS = dg.AssetKey(["gatherer", "exchange_status"])
+LIFECYCLE_RULES = dg.AssetKey(["lake", "lifecycle_rules"])
+
+
+def gatherer(table: str) -> dg.AssetKey:
+    return dg.AssetKey(["gatherer", table])
+
+
+def production(table: str) -> dg.AssetKey:
+    return dg.AssetKey(["production", table])
+
+
+def lake(key: str) -> dg.AssetKey:
+    """`raw/trades` → lake/raw/trades."""
+    return dg.AssetKey(["lake", *key.split("/")])
+
+
+PRODUCTION_HOURLY = tuple(production(table) for table in PRODUCTION_TABLE_NAMES)
+PRODUCTION_CATALOG = tuple(production(table) for table in CATALOG_TABLES)
+LAKE_RAW = tuple(lake(f"raw/{table}") for table in RAW_TABLES)
+LAKE_DAILY = tuple(lake(name) for name in DAILY_DATASETS)
+GATHERER_CATALOG = (EXCHANGE_STATUS, *(gatherer(table) for table in CATALOG_TABLES))

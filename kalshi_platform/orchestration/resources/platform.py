@@ -1,0 +1,100 @@
+"""Settings and databases for asset bodies. Nothing is read until a method is called inside a run or a tick."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import dagster as dg
+
+from kalshi_platform import config
+from kalshi_platform.clock import SYSTEM_CLOCK, Clock
+from kalshi_platform.storage.pool import Database
+
+if TYPE_CHECKING:
+    from kalshi_platform.deduplicator.settings import DeduplicatorSettings
+    from kalshi_platform.exchange.rest import RestClient
+    from kalshi_platform.exchange.settings import ExchangeSettings
+    from kalshi_platform.gatherer.settings import GathererSettings
+    from kalshi_platform.lake.settings import LakeSettings
+    from kalshi_platform.storage.partitions import PartitionBounds
+
+
+class PlatformResource(dg.ConfigurableResource):  # type: ignore[type-arg]
+    """Settings of the exchange client and of the gatherers."""
+
+    @property
+    def clock(self) -> Clock:
+        return SYSTEM_CLOCK
+
+    def gatherer_names(self) -> tuple[str, ...]:
+        return config.gatherer_names()
+
+    def exchange(self) -> ExchangeSettings:
+        return config.load_exchange()
+
+    def gatherer(self, name: str) -> GathererSettings:
+        return config.load_gatherer(name)
+
+    def bounds(self) -> PartitionBounds:
+        return config.load_bounds()
+
+    def state_dir(self) -> Path:
+        return config.state_dir()
+
+    def rest_client(self) -> RestClient:
+        """A REST client that nothing stops but its own retries."""
+        from kalshi_platform.exchange.rest import RestClient
+
+        return RestClient(self.exchange(), self.clock, threading.Event())
+
+    @contextmanager
+    def catalog(self, name: str) -> Iterator[Database]:
+        """The catalog database of one gatherer."""
+        with opened(self.gatherer(name).catalog_url, f"{name} catalog") as database:
+            yield database
+
+    @contextmanager
+    def timeseries(self, name: str) -> Iterator[Database]:
+        """The timeseries database of one gatherer."""
+        with opened(self.gatherer(name).timeseries_url, f"{name} timeseries") as database:
+            yield database
+
+
+class ProductionDatabase(dg.ConfigurableResource):  # type: ignore[type-arg]
+    """The merged database and what the merge reads from."""
+
+    def settings(self) -> DeduplicatorSettings:
+        return config.load_deduplicator()
+
+    def bounds(self) -> PartitionBounds:
+        return config.load_bounds()
+
+    @property
+    def clock(self) -> Clock:
+        return SYSTEM_CLOCK
+
+    @contextmanager
+    def database(self) -> Iterator[Database]:
+        with opened(self.settings().production_url, "production") as database:
+            yield database
+
+
+class LakeResource(dg.ConfigurableResource):  # type: ignore[type-arg]
+    """Where the Parquet files go."""
+
+    def settings(self) -> LakeSettings:
+        return config.load_lake()
+
+
+@contextmanager
+def opened(url: str, name: str) -> Iterator[Database]:
+    """A database for the length of a `with` block."""
+    database = Database(url, name=name, application="kalshi-platform dagster", pool_size=1)
+    try:
+        yield database
+    finally:
+        database.dispose()

@@ -1,0 +1,128 @@
+"""Which partitions are missing, failed or out of date, and the fewest runs that put that right."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+import dagster as dg
+from dagster._core.storage.partition_status_cache import AssetPartitionStatus
+
+from kalshi_platform.orchestration.partitions import hour_key, range_request, ranges
+
+LOOK_BACK = timedelta(days=7)
+LONGEST_RANGE = 24
+"""Partitions in one run: a failure costs at most that much repeated work."""
+
+_UNFINISHED = [
+    dg.DagsterRunStatus.NOT_STARTED,
+    dg.DagsterRunStatus.QUEUED,
+    dg.DagsterRunStatus.STARTING,
+    dg.DagsterRunStatus.STARTED,
+    dg.DagsterRunStatus.SUSPENDED,
+    dg.DagsterRunStatus.CANCELING,
+]
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Assets that share their partitions. `together`: made by one step, so all of them or none.
+
+    A partition of `then` is made anew whenever the same partition of `together` is.
+    """
+
+    partitions: dg.TimeWindowPartitionsDefinition
+    together: tuple[dg.AssetKey, ...]
+    then: tuple[dg.AssetKey, ...] = ()
+
+    @property
+    def keys(self) -> tuple[dg.AssetKey, ...]:
+        return (*self.together, *self.then)
+
+
+def lacking(
+    stage: Stage,
+    keys: Sequence[str],
+    done: Mapping[dg.AssetKey, set[str]],
+    stale: Iterable[str] = (),
+    busy: Iterable[str] = (),
+) -> dict[tuple[dg.AssetKey, ...], list[str]]:
+    """Which assets each partition lacks: selection → partition keys.
+
+    `done` has the partitions that are there, `stale` those to be made anew, `busy` those that a run is about to make.
+    """
+    wanted: dict[tuple[dg.AssetKey, ...], list[str]] = defaultdict(list)
+    stale, busy = set(stale), set(busy)
+    for key in keys:
+        if key in busy:
+            continue
+        if stage.together and (key in stale or any(key not in done[asset] for asset in stage.together)):
+            selection = stage.keys
+        else:
+            selection = tuple(asset for asset in stage.then if key not in done[asset])
+        if selection:
+            wanted[selection].append(key)
+    return dict(wanted)
+
+
+def requests(
+    wanted: Mapping[tuple[dg.AssetKey, ...], Sequence[str]],
+    parse: Callable[[str], datetime],
+    step: timedelta,
+    write: Callable[[datetime], str] = hour_key,
+) -> list[dg.RunRequest]:
+    """One run per selection and stretch of neighbouring partitions."""
+    return [
+        range_request(selection, write(first), write(last))
+        for selection, keys in sorted(wanted.items(), key=lambda item: (min(item[1]), item[0]))
+        for first, last in ranges(map(parse, keys), step, LONGEST_RANGE)
+    ]
+
+
+def materialized(instance: dg.DagsterInstance, stage: Stage, keys: Sequence[str]) -> dict[dg.AssetKey, set[str]]:
+    """Of `keys`, the partitions of each asset whose latest attempt succeeded."""
+    found: dict[dg.AssetKey, set[str]] = {}
+    for asset in stage.keys:
+        statuses = instance.get_status_by_partition(asset, list(keys), stage.partitions) or {}
+        found[asset] = {key for key, status in statuses.items() if status is AssetPartitionStatus.MATERIALIZED}
+    return found
+
+
+def being_made(
+    instance: dg.DagsterInstance,
+    stage: Stage,
+    step: timedelta,
+    parse: Callable[[str], datetime],
+    write: Callable[[datetime], str],
+) -> set[str]:
+    """Partitions of the stage that runs in progress (or in the queue) are going to make."""
+    keys: set[str] = set()
+    assets = set(stage.keys)
+    for record in instance.get_run_records(dg.RunsFilter(statuses=_UNFINISHED)):
+        run = record.dagster_run
+        if run.asset_selection is not None and not assets & set(run.asset_selection):
+            continue
+        keys |= _keys_of(run.tags, step, parse, write)
+    return keys
+
+
+def _keys_of(
+    tags: Mapping[str, Any], step: timedelta, parse: Callable[[str], datetime], write: Callable[[datetime], str]
+) -> set[str]:
+    single = tags.get("dagster/partition")
+    first = tags.get("dagster/asset_partition_range_start", single)
+    last = tags.get("dagster/asset_partition_range_end", single)
+    if first is None or last is None:
+        return set()
+    try:
+        moment, end = parse(first), parse(last)
+    except ValueError:  # a partition of another kind: a gatherer's name, a day
+        return set()
+    keys = set()
+    while moment <= end:
+        keys.add(write(moment))
+        moment += step
+    return keys

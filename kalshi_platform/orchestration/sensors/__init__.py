@@ -1,0 +1,1 @@
+"""Supervision: sensors that keep the endless services alive."""

@@ -1,0 +1,111 @@
+"""Off switch and signs of life of many services at once, within a deadline: a tick must not wait for a database."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from kalshi_platform.errors import KalshiPlatformError
+from kalshi_platform.orchestration.sensors.decision import Heartbeat
+from kalshi_platform.orchestration.services import Service
+from kalshi_platform.storage.pool import Database
+
+log = logging.getLogger(__name__)
+
+DEADLINE_S = 0.6
+_STOPPED = frozenset({"stopped", "switched off"})
+"""States of a last heartbeat: nobody is there any more."""
+
+
+@dataclass(frozen=True)
+class Testimony:
+    """What the service's database said. `reachable` is False when it did not answer in time."""
+
+    reachable: bool
+    running_wanted: bool | None = None
+    heartbeat: Heartbeat | None = None
+
+
+class Witnesses:
+    """Keeps connections between ticks; one look-up per database at a time, however long it hangs."""
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(max_workers=16, thread_name_prefix="supervisor")
+        self._databases: dict[str, Database] = {}
+        self._pending: dict[tuple[str, str], Future[Testimony]] = {}
+        self._lock = threading.Lock()
+
+    def ask(self, services: Sequence[Service], deadline_s: float = DEADLINE_S) -> dict[str, Testimony]:
+        """Return the testimony of every service by name; those that did not answer are unreachable."""
+        with self._lock:
+            asked: dict[str, Future[Testimony]] = {}
+            for service in services:
+                key = (service.name, service.database_url)
+                future = self._pending.get(key)
+                if future is None or future.done():
+                    future = self._pool.submit(self._look_up, service)
+                    self._pending[key] = future
+                asked[service.name] = future
+        done, _ = wait(asked.values(), timeout=deadline_s)
+        return {name: future.result() if future in done else Testimony(False) for name, future in asked.items()}
+
+    def close(self) -> None:
+        """Let go of threads and connections."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        with self._lock:
+            for database in self._databases.values():
+                database.dispose()
+
+    def _look_up(self, service: Service) -> Testimony:
+        try:
+            with self._database(service).transaction() as transaction:
+                wanted = transaction.fetch_one(
+                    "SELECT running FROM desired_services WHERE service = %(service)s", {"service": service.name}
+                )
+                beat = transaction.fetch_one(
+                    "SELECT at, run_id, state FROM heartbeats WHERE service = %(service)s", {"service": service.name}
+                )
+        except KalshiPlatformError as error:
+            log.info("%s: %s", service.name, error)
+            return Testimony(False)
+        except Exception:
+            # A database that is not migrated yet has no such tables: the service itself reports that best.
+            log.info("%s: its database gave no answer", service.name, exc_info=True)
+            return Testimony(False)
+        return Testimony(
+            reachable=True,
+            running_wanted=None if wanted is None else bool(wanted[0]),
+            heartbeat=None if beat is None else Heartbeat(beat[0], beat[1], str(beat[2]) in _STOPPED),
+        )
+
+    def _database(self, service: Service) -> Database:
+        with self._lock:
+            if service.database_url not in self._databases:
+                self._databases[service.database_url] = Database(
+                    service.database_url, name=service.name, application="kalshi-platform supervisor", pool_size=1
+                )
+            return self._databases[service.database_url]
+
+
+def heartbeat_in_file(path: Path | None) -> Heartbeat | None:
+    """The heartbeat that the service wrote to disk: it counts while the database is away."""
+    if path is None:
+        return None
+    from kalshi_platform.gatherer.heartbeat import read_file
+
+    beat = read_file(path)
+    return None if beat is None else Heartbeat(_utc(beat.at), beat.run_id, beat.state in _STOPPED)
+
+
+def newest(*beats: Heartbeat | None) -> Heartbeat | None:
+    """The latest of several heartbeats."""
+    return max((beat for beat in beats if beat is not None), key=lambda beat: beat.at, default=None)
+
+
+def _utc(moment: datetime) -> datetime:
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

@@ -1,0 +1,65 @@
+"""The endless services: names, and where each is heard of."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from kalshi_platform import config
+from kalshi_platform.storage.urls import libpq_url
+
+SERVICE_TAG = "kalshi/service"
+GATHER_JOB = "gather"
+DEDUP_JOB = "dedup_live"
+DEDUPLICATOR = "deduplicator"
+
+
+@dataclass(frozen=True)
+class Service:
+    """One endless service, as its supervisor sees it."""
+
+    name: str
+    """As in the tables `heartbeats` and `desired_services`: gatherer/NAME or deduplicator."""
+    job_name: str
+    partition_key: str | None
+    database_url: str = field(repr=False)
+    """The database that holds those tables."""
+    heartbeat_file: Path | None
+
+    @property
+    def tags(self) -> dict[str, str]:
+        """Tags of every run that hosts the service. Retries would start a second one beside the supervisor's."""
+        return service_tags(self.name)
+
+
+def service_tags(name: str) -> dict[str, str]:
+    return {SERVICE_TAG: name, "dagster/max_retries": "0"}
+
+
+def gatherer_service_name(gatherer: str) -> str:
+    return f"gatherer/{gatherer}"
+
+
+def gatherer_service(gatherer: str) -> Service:
+    """Raises ConfigurationError when the gatherer, or the exchange it listens to, is not configured."""
+    settings = config.load_gatherer(gatherer)
+    config.load_exchange()
+    return Service(
+        name=gatherer_service_name(gatherer),
+        job_name=GATHER_JOB,
+        partition_key=gatherer,
+        database_url=libpq_url(settings.timeseries_url),
+        heartbeat_file=settings.folder / "heartbeat.json",
+    )
+
+
+def deduplicator_service() -> Service:
+    """Raises ConfigurationError when the merge is not configured."""
+    settings = config.load_deduplicator()
+    return Service(
+        name=DEDUPLICATOR,
+        job_name=DEDUP_JOB,
+        partition_key=None,
+        database_url=libpq_url(settings.production_url),
+        heartbeat_file=None,
+    )
