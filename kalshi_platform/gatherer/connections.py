@@ -1,0 +1,272 @@
+"""WebSocket connections, a thread for each: open, subscribe, receive, put; and begin anew when it ends.
+
+Books are spread over several connections by a stable hash of the ticker; trades, tickers and lifecycle have one of
+their own. Whatever belongs to a session happens in its thread; other threads leave wishes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import logging
+import random
+import threading
+import zlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from kalshi_platform.clock import Clock
+from kalshi_platform.errors import AuthenticationFailed, ConnectionLost, KalshiPlatformError
+from kalshi_platform.exchange.pacing import Backoff
+from kalshi_platform.exchange.session import Alarm, Session, SessionConfig, SessionCounters
+from kalshi_platform.exchange.settings import ExchangeSettings
+from kalshi_platform.exchange.websocket import WebSocketConnection
+from kalshi_platform.gatherer.ids import IdSource
+from kalshi_platform.gatherer.settings import GathererSettings
+from kalshi_platform.market.records import Record, SessionClosed, SessionOpened
+
+FEED_CHANNELS = ("trade", "ticker", "market_lifecycle_v2")
+COMBO_CHANNEL = "multivariate_market_lifecycle"
+# An answer is wanted, not its content: any frame proves that the line carries data. The number is nobody else's.
+_PROBE = json.dumps({"id": 2**31 - 1, "cmd": "list_subscriptions"}).encode()
+_TICK_NS = 500_000_000
+_LASTING_NS = 10_000_000_000
+_log = logging.getLogger(__name__)
+
+
+@dataclass
+class ConnectionCounters:
+    """Totals since the start, over all sessions of one connection."""
+
+    state: str = "closed"
+    frames: int = 0
+    sessions: int = 0
+    reconnects: int = 0
+    refused: int = 0
+    gaps: int = 0
+    dead_letters: int = 0
+    duplicates: int = 0
+    last_data_ns: int = 0
+    last_error: str | None = None
+
+
+class Connection:
+    """One connection that is kept open until `stop`."""
+
+    def __init__(
+        self,
+        name: str,
+        settings: GathererSettings,
+        exchange: ExchangeSettings,
+        clock: Clock,
+        ids: IdSource,
+        stop: threading.Event,
+        put: Callable[[Sequence[Record]], None],
+        on_alarm: Callable[[Connection, Alarm], None],
+        channels: Sequence[str] = (),
+    ) -> None:
+        """`put` takes records in order; `on_alarm` hears of gaps and missing snapshots; neither may block for long."""
+        self.name = name
+        self.counters = ConnectionCounters()
+        self._settings = settings
+        self._exchange = exchange
+        self._clock = clock
+        self._ids = ids
+        self._stop = stop
+        self._put = put
+        self._on_alarm = on_alarm
+        self._channels = tuple(channels)
+        self._socket = WebSocketConnection(exchange, clock, f"{settings.name} {name}")
+        self._lock = threading.Lock()
+        # What others want: the whole set of books (replaced, never changed), and markets to subscribe afresh.
+        self._target: Mapping[str, int] = {}
+        self._renew: set[str] = set()
+        self._books: Mapping[str, int] = {}
+        self._counted = SessionCounters()
+        self._followed: frozenset[str] = frozenset()
+        self._suspects: frozenset[str] = frozenset()
+        self._thread: threading.Thread | None = None
+
+    # -- any thread
+
+    def want_books(self, markets: Mapping[str, int]) -> None:
+        """Follow exactly these markets (ticker → exchange_index), now and after every reconnect."""
+        with self._lock:
+            if markets != self._target:
+                self._target = dict(markets)
+
+    def renew(self, tickers: Sequence[str]) -> None:
+        """Leave these markets and subscribe them afresh, for a snapshot that starts a new membership."""
+        with self._lock:
+            self._renew.update(tickers)
+
+    def followed(self) -> frozenset[str]:
+        """Markets with an open membership, as of the last half second."""
+        return self._followed
+
+    def suspects(self) -> frozenset[str]:
+        """Markets that lost a frame and wait for a snapshot."""
+        return self._suspects
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread = threading.Thread(target=self._run, name=f"{self._settings.name} {self.name}", daemon=True)
+        self._thread.start()
+
+    def join(self, timeout_s: float) -> None:
+        """Wait for the thread after `stop` was set: its session is then closed and put."""
+        if self._thread is not None:
+            self._thread.join(timeout_s)
+
+    # -- the connection's thread
+
+    def _run(self) -> None:
+        backoff = self._new_backoff()
+        while not self._stop.is_set():
+            if not self._channels and not self._target:
+                # A book connection without books would be an idle line.
+                self._clock.wait(self._stop, 0.1)
+                continue
+            delay = backoff.next() + self._settings.stagger_s * random.random()  # noqa: S311 - jitter
+            try:
+                self.counters.state = "connecting"
+                self._socket.open()
+                if self._live():
+                    backoff = self._new_backoff()
+                    delay = backoff.next() + self._settings.stagger_s * random.random()  # noqa: S311
+            except AuthenticationFailed as error:
+                self.counters.refused += 1
+                delay = self._settings.refused_backoff_s * (1 + 0.2 * random.random())  # noqa: S311
+                self._failed(error, delay)
+            except KalshiPlatformError as error:
+                self._failed(error, delay)
+            except Exception as error:  # noqa: BLE001 - a fault of ours must not end capture: begin anew
+                _log.exception("%s %s: unexpected failure; reconnecting", self._settings.name, self.name)
+                self.counters.last_error = f"{type(error).__name__}: {error}"
+            if not self._stop.is_set():
+                self.counters.state = "waiting"
+                self._clock.wait(self._stop, delay)
+        self.counters.state = "closed"
+
+    def _live(self) -> bool:
+        """Run one session to its end; return whether it lasted (a line that keeps breaking is tried ever more rarely)."""
+        deadline_s = self._settings.snapshot_deadline_s
+        config = SessionConfig(snapshot_deadline_s=deadline_s, ack_deadline_s=deadline_s, attempts=1)
+        session = Session(self._ids.new_session_id(), self._ids.new_id, config)
+        self._counted = SessionCounters()
+        opened_ns = self._clock.now_ns()
+        self._put([SessionOpened(session.session_id, self.name, self._exchange.ws_url, False, opened_ns)])
+        self.counters.sessions += 1
+        self.counters.reconnects = self.counters.sessions - 1
+        self.counters.state = "open"
+        _log.info("%s %s: connected", self._settings.name, self.name)
+        reason = "stopped"
+        try:
+            self._talk(session, opened_ns)
+        except ConnectionLost as error:
+            reason = "connection lost"
+            self.counters.last_error = str(error)
+            _log.warning("%s %s: %s", self._settings.name, self.name, error)
+        except BaseException as error:
+            reason = f"failed: {type(error).__name__}"
+            raise
+        finally:
+            now_ns = self._clock.now_ns()
+            self._put([*session.close(now_ns, reason), SessionClosed(session.session_id, now_ns, reason)])
+            self._socket.close()
+            self._count(session)
+            self._followed = self._suspects = frozenset()
+        return session.counters.frames > 0 and self._clock.now_ns() - opened_ns > _LASTING_NS
+
+    def _talk(self, session: Session, opened_ns: int) -> None:
+        session.tick(opened_ns)
+        self._books = {}
+        session.subscribe_channels(self._channels)
+        tick_ns = probed_ns = opened_ns
+        while not self._stop.is_set():
+            self._apply_wishes(session)
+            records: list[Record] = session.take_records()
+            commands: list[bytes] = session.take_commands()
+            alarms: list[Alarm] = []
+            self._send(commands)
+            commands.clear()
+            try:
+                first = self._socket.receive()
+                frames = (first, *self._socket.receive_ready()) if first is not None else ()
+                for payload, at_ns in frames:
+                    received = session.receive(payload, at_ns)
+                    records += received.records
+                    commands += received.commands
+                    alarms += received.alarms
+                now_ns = self._clock.now_ns()
+                if now_ns - tick_ns >= _TICK_NS:
+                    tick_ns = now_ns
+                    ticked = session.tick(now_ns)
+                    records += ticked.records
+                    commands += ticked.commands
+                    alarms += ticked.alarms
+                    self._count(session)
+                    self._followed = frozenset(session.followed())
+                    self._suspects = frozenset(session.suspects())
+                    probed_ns = self._watch(now_ns, opened_ns, probed_ns)
+            finally:
+                self._put(records)
+            self._send(commands)
+            for alarm in alarms:
+                self._on_alarm(self, alarm)
+
+    def _send(self, commands: Sequence[bytes]) -> None:
+        for command in commands:
+            self._socket.send(command)
+
+    def _apply_wishes(self, session: Session) -> None:
+        with self._lock:
+            target, renew, self._renew = self._target, self._renew, set()
+        if target is not self._books:
+            leaving = [ticker for ticker in self._books if ticker not in target]
+            joining = {ticker: index for ticker, index in target.items() if ticker not in self._books}
+            if leaving:
+                session.unsubscribe_books(leaving)
+            if joining:
+                session.subscribe_books(joining)
+            self._books = target
+        again = {ticker: target[ticker] for ticker in renew if ticker in target}
+        if again:
+            session.unsubscribe_books(again)
+            session.subscribe_books(again)
+
+    def _watch(self, now_ns: int, opened_ns: int, probed_ns: int) -> int:
+        """Ask a silent connection for a sign of life, and give it up when none comes; return when it was last asked."""
+        if not self._books and not self._channels:
+            return probed_ns
+        limit_ns = int(self._settings.silence_limit_s * 1e9)
+        heard_ns = max(self._socket.last_data_ns, opened_ns)
+        if now_ns - heard_ns > limit_ns:
+            silent_s = (now_ns - heard_ns) / 1e9
+            raise ConnectionLost(f"no data for {silent_s:.0f} s, not even an answer to a question; pings do not count")
+        if now_ns - max(heard_ns, probed_ns) > limit_ns // 3:
+            self._socket.send(_PROBE)
+            return now_ns
+        return probed_ns
+
+    def _count(self, session: Session) -> None:
+        """Add what the session counted since the last call."""
+        counters, now, before = self.counters, session.counters, self._counted
+        counters.frames += now.frames - before.frames
+        counters.gaps += now.gaps - before.gaps
+        counters.duplicates += now.duplicates - before.duplicates
+        counters.dead_letters += now.dead_letters - before.dead_letters
+        counters.last_data_ns = max(counters.last_data_ns, self._socket.last_data_ns)
+        self._counted = dataclasses.replace(now)
+
+    def _failed(self, error: KalshiPlatformError, delay_s: float) -> None:
+        self.counters.last_error = str(error)
+        _log.warning("%s %s: %s; next attempt in %.1f s", self._settings.name, self.name, error, delay_s)
+
+    def _new_backoff(self) -> Backoff:
+        return Backoff(self._settings.reconnect_min_s, self._settings.reconnect_max_s, random.random)
+
+
+def shard_of(ticker: str, shards: int) -> int:
+    """Which of `shards` connections follows the book of a market; the same in every process."""
+    return zlib.crc32(ticker.encode()) % shards

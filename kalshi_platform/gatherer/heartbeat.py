@@ -1,0 +1,89 @@
+"""The sign of life: a row in `heartbeats` and a file. A fresh file counts as alive while the database is away."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+from kalshi_platform.storage.pool import Database
+
+FILE_NAME = "heartbeat.json"
+_UPSERT = """
+INSERT INTO heartbeats (service, at, started_at, host, pid, run_id, state, details)
+VALUES (%(service)s, %(at)s, %(started_at)s, %(host)s, %(pid)s, %(run_id)s, %(state)s, %(details)s::jsonb)
+ON CONFLICT (service) DO UPDATE SET at = excluded.at, started_at = excluded.started_at, host = excluded.host,
+  pid = excluded.pid, run_id = excluded.run_id, state = excluded.state, details = excluded.details
+"""
+
+
+@dataclass(frozen=True)
+class Heartbeat:
+    """One sign of life of one service. `details` holds figures only."""
+
+    service: str
+    at: datetime
+    started_at: datetime
+    state: str
+    run_id: str | None = None
+    host: str = field(default_factory=socket.gethostname)
+    pid: int = field(default_factory=os.getpid)
+    details: Mapping[str, Any] = field(default_factory=dict)
+
+
+def write_row(database: Database, beat: Heartbeat) -> None:
+    """Write the service's row. Raises DatabaseUnavailable."""
+    with database.transaction() as transaction:
+        transaction.execute(
+            _UPSERT,
+            {
+                "service": beat.service,
+                "at": beat.at,
+                "started_at": beat.started_at,
+                "host": beat.host,
+                "pid": beat.pid,
+                "run_id": beat.run_id,
+                "state": beat.state,
+                "details": json.dumps(beat.details),
+            },
+        )
+
+
+def write_file(path: Path, beat: Heartbeat) -> None:
+    """Replace the file in one step: a reader sees the old or the new one, never half of it."""
+    content = {
+        "service": beat.service,
+        "at": beat.at.isoformat(),
+        "started_at": beat.started_at.isoformat(),
+        "host": beat.host,
+        "pid": beat.pid,
+        "run_id": beat.run_id,
+        "state": beat.state,
+        "details": beat.details,
+    }
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_suffix(f".{beat.pid}.tmp")
+    fresh.write_text(json.dumps(content), encoding="utf-8")
+    fresh.replace(path)
+
+
+def read_file(path: Path) -> dict[str, Any] | None:
+    """What `write_file` wrote (times as ISO text), None when there is nothing that can be read."""
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+        datetime.fromisoformat(content["at"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return dict(content)
+
+
+def should_run(database: Database, service: str) -> bool:
+    """Whether the off switch is not set. Raises DatabaseUnavailable."""
+    with database.transaction() as transaction:
+        row = transaction.fetch_one("SELECT running FROM desired_services WHERE service = %s", (service,))
+    return row is None or bool(row[0])

@@ -1,0 +1,95 @@
+"""One writer per name: a lock on the gatherer's folder, and one in its database while that is reachable.
+
+The first holds within a machine and needs no database. The second also sees a process on another machine; losing it
+with the database stops nothing, but meeting another living holder does.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import logging
+import os
+from pathlib import Path
+
+from kalshi_platform.clock import Clock
+from kalshi_platform.errors import AnotherWriter, DatabaseUnavailable
+from kalshi_platform.storage.pool import Database, Lease
+
+_PATIENCE_S = 10.0
+"""A server may need a moment to notice that the former holder died."""
+_log = logging.getLogger(__name__)
+
+
+class GathererLock:
+    """Both locks of one gatherer. Not thread-safe: after `acquire_folder`, one thread calls `check`."""
+
+    def __init__(self, name: str, folder: Path, database: Database, clock: Clock) -> None:
+        self._name = name
+        self._folder = folder
+        self._database = database
+        self._clock = clock
+        self._file: int | None = None
+        self._stack = contextlib.ExitStack()
+        self._lease: Lease | None = None
+        self._refused_since: float | None = None
+
+    @property
+    def has_lease(self) -> bool:
+        """Whether the database's lock was held at the last check."""
+        return self._lease is not None
+
+    def acquire_folder(self) -> None:
+        """Take the lock on the folder. Raises AnotherWriter; the kernel frees it when its holder dies."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        file = os.open(self._folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            os.close(file)
+            raise AnotherWriter(f"gatherer {self._name}: another process uses {self._folder}") from error
+        self._file = file
+
+    def check(self) -> bool:
+        """Keep or take the database's lock; return whether it is held (False: the database is away, or not sure yet).
+
+        Raises AnotherWriter when somebody else has held it for some seconds.
+        """
+        if self._lease is not None:
+            if self._lease.is_held():
+                return True
+            self._drop()
+        try:
+            lease = self._stack.enter_context(self._database.lease("gatherer", self._name))
+        except DatabaseUnavailable:
+            self._refused_since = None
+            return False
+        if lease is not None:
+            self._lease = lease
+            self._refused_since = None
+            return True
+        self._drop()
+        now = self._clock.monotonic()
+        if self._refused_since is None:
+            self._refused_since = now
+            _log.warning("gatherer %s: another session holds this name in %r", self._name, self._database)
+        if now - self._refused_since >= _PATIENCE_S:
+            raise AnotherWriter(f"gatherer {self._name}: another process writes into {self._database!r}")
+        return False
+
+    @property
+    def is_refused(self) -> bool:
+        """Whether somebody else held the database's lock at the last check."""
+        return self._refused_since is not None
+
+    def release(self) -> None:
+        """Give both locks back."""
+        self._drop()
+        if self._file is not None:
+            os.close(self._file)
+            self._file = None
+
+    def _drop(self) -> None:
+        self._lease = None
+        with contextlib.suppress(DatabaseUnavailable):
+            self._stack.close()

@@ -1,0 +1,56 @@
+"""What a running gatherer tells its host (Dagster, say): syncs, polls, and rows committed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TypeAlias
+
+
+@dataclass(frozen=True, kw_only=True)
+class CatalogSynced:
+    """One sync of `series`, `events` or `markets` finished. `scope`: full or incremental."""
+
+    what: str
+    scope: str
+    rows_seen: int
+    rows_changed: int
+    started_at: datetime
+    finished_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class BooksPolled:
+    """One poll of books over REST.
+
+    `minute` is the snapshots' time; of `asked` markets `stored` had a book, `skipped` did not fit into the budget,
+    `failed` were asked for in requests that failed.
+    """
+
+    minute: datetime
+    subscribed: int
+    asked: int
+    stored: int
+    skipped: int
+    failed: int
+    requests: int
+    started_at: datetime
+    finished_at: datetime
+
+
+@dataclass(frozen=True, kw_only=True)
+class StreamsCommitted:
+    """Rows that were new in the timeseries database since the last report of this kind, by table."""
+
+    since: datetime
+    until: datetime
+    rows: Mapping[str, int]
+    commits: int
+    gaps: int
+    reconnects: int
+    lag_p50_ms: float | None
+    lag_p99_ms: float | None
+
+
+Report: TypeAlias = CatalogSynced | BooksPolled | StreamsCommitted

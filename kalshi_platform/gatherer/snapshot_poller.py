@@ -1,0 +1,211 @@
+"""Whole books over REST: every minute for all subscribed markets, and at once for markets that lost a frame.
+
+Kalshi answers at most 100 markets per request and grants a budget of requests. What does not fit into a minute's share
+is left to the next one: gapped markets first, then those asked longest ago.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import Protocol
+
+from kalshi_platform.clock import Clock
+from kalshi_platform.errors import ConnectionLost, KalshiPlatformError
+from kalshi_platform.gatherer.reports import BooksPolled
+from kalshi_platform.gatherer.settings import GathererSettings
+from kalshi_platform.market.catalog import BooksAnswer
+from kalshi_platform.market.records import BookSnapshot, Record, SnapshotSource
+from kalshi_platform.market.times import US_PER_S, datetime_from_us
+
+BOOKS_PER_REQUEST = 100
+TOKENS_PER_REQUEST = 10.0
+_FAILURES_IN_A_ROW = 3
+_log = logging.getLogger(__name__)
+
+
+class BooksClient(Protocol):
+    """The part of the REST client that polling needs."""
+
+    def books(self, tickers: Sequence[str]) -> BooksAnswer: ...
+
+
+def poll_once(
+    rest: BooksClient,
+    tickers: Sequence[str],
+    put: Callable[[Sequence[Record]], None],
+    clock: Clock,
+    snapshot_ts_us: int,
+    max_requests: int | None = None,
+    stop: threading.Event | None = None,
+) -> BooksPolled:
+    """Ask for the books of `tickers`, in their order, with at most `max_requests` requests, and `put` the snapshots.
+
+    `snapshot_ts_us` is the poll's minute and the time of every snapshot. Requests that fail are counted; three in a row
+    end the poll.
+    """
+    started_at = clock.now()
+    asked = stored = failed = requests = in_a_row = 0
+    for batch in _batches(tickers):
+        if in_a_row >= _FAILURES_IN_A_ROW or (max_requests is not None and requests >= max_requests):
+            break
+        if stop is not None and stop.is_set():
+            break
+        requests += 1
+        asked += len(batch)
+        try:
+            answer = rest.books(batch)
+        except KalshiPlatformError as error:
+            failed += len(batch)
+            in_a_row += 1
+            _log.warning("books over REST: %s", error)
+            continue
+        in_a_row = 0
+        snapshots = snapshots_of(answer, "rest", snapshot_ts_us)
+        stored += len(snapshots)
+        put(snapshots)
+    return BooksPolled(
+        minute=datetime_from_us(snapshot_ts_us),
+        subscribed=len(tickers),
+        asked=asked,
+        stored=stored,
+        skipped=len(tickers) - asked,
+        failed=failed,
+        requests=requests,
+        started_at=started_at,
+        finished_at=clock.now(),
+    )
+
+
+def snapshots_of(answer: BooksAnswer, source: SnapshotSource, snapshot_ts_us: int | None = None) -> list[BookSnapshot]:
+    """Rows of one answer; without `snapshot_ts_us` each has the time of the answer."""
+    moment_us = answer.answered_at_ns // 1_000 if snapshot_ts_us is None else snapshot_ts_us
+    return [
+        BookSnapshot(ticker, source, moment_us, answer.answered_at_ns, yes, no, requested_at_ns=answer.requested_at_ns)
+        for ticker, (yes, no) in answer.books.items()
+    ]
+
+
+class SnapshotPoller:
+    """Polls at the start of every interval, from a thread of its own."""
+
+    def __init__(
+        self,
+        settings: GathererSettings,
+        rest: BooksClient,
+        clock: Clock,
+        put: Callable[[Sequence[Record]], None],
+        subscribed: Callable[[], Collection[str]],
+        suspects: Callable[[], Collection[str]],
+        on_polled: Callable[[BooksPolled], None],
+    ) -> None:
+        """`subscribed` and `suspects` give tickers: all followed markets, and those that lost a frame."""
+        self.refill_per_s = 200.0
+        """Read tokens per second of the account; the service puts the true value here once it knows."""
+        self._settings = settings
+        self._rest = rest
+        self._clock = clock
+        self._put = put
+        self._subscribed = subscribed
+        self._suspects = suspects
+        self._on_polled = on_polled
+        self._last_asked: dict[str, int] = {}
+
+    def run(self, stop: threading.Event) -> None:
+        """Poll at every start of an interval until `stop`."""
+        interval_us = int(self._settings.snapshot_interval_s * US_PER_S)
+        last_us = 0
+        while True:
+            now_us = self._clock.now_ns() // 1_000
+            start_us = now_us // interval_us * interval_us
+            if start_us > last_us and self._subscribed():
+                last_us = start_us
+                self.poll(start_us, stop)
+                continue
+            due_us = start_us + interval_us if start_us <= last_us else now_us + US_PER_S // 5
+            if self._clock.wait(stop, (due_us - now_us) / US_PER_S + 0.001):
+                return
+
+    def poll(self, minute_us: int, stop: threading.Event) -> BooksPolled:
+        """One poll, the most uncertain markets first."""
+        order = self.order()
+        report = poll_once(self._rest, order, self._put, self._clock, minute_us, self.max_requests(), stop)
+        for ticker in order[: report.asked]:
+            self._last_asked[ticker] = minute_us
+        for ticker in self._last_asked.keys() - set(order):
+            del self._last_asked[ticker]
+        if report.skipped:
+            _log.info("%s: %d of %d books did not fit into the budget", self._settings.name, report.skipped, len(order))
+        self._on_polled(report)
+        return report
+
+    def order(self) -> list[str]:
+        """Subscribed markets: gapped ones, then by the time they were last asked."""
+        suspects = set(self._suspects())
+        return sorted(
+            self._subscribed(), key=lambda ticker: (ticker not in suspects, self._last_asked.get(ticker, 0), ticker)
+        )
+
+    def max_requests(self) -> int:
+        """Requests that the share of the budget allows in one interval, at least one."""
+        tokens = self.refill_per_s * self._settings.rest_share * self._settings.snapshot_interval_s
+        return max(1, int(tokens / TOKENS_PER_REQUEST))
+
+
+class Recovery:
+    """Books over REST for markets whose snapshot did not come, each followed by a fresh subscription."""
+
+    def __init__(
+        self,
+        settings: GathererSettings,
+        rest: BooksClient,
+        clock: Clock,
+        put: Callable[[Sequence[Record]], None],
+        renew: Callable[[Sequence[str]], None],
+    ) -> None:
+        self.recovered = 0
+        """Books stored as `rest_recovery`."""
+        self._settings = settings
+        self._rest = rest
+        self._clock = clock
+        self._put = put
+        self._renew = renew
+        self._waiting: dict[str, None] = {}
+        self._wake = threading.Condition()
+
+    def ask(self, tickers: Sequence[str]) -> None:
+        """Note markets to recover; returns at once."""
+        with self._wake:
+            self._waiting.update(dict.fromkeys(tickers))
+            self._wake.notify_all()
+
+    def run(self, stop: threading.Event) -> None:
+        """Serve what was asked until `stop`."""
+        while not stop.is_set():
+            with self._wake:
+                if not self._waiting:
+                    self._wake.wait(0.25)
+                tickers = list(self._waiting)[:BOOKS_PER_REQUEST]
+                for ticker in tickers:
+                    del self._waiting[ticker]
+            if not tickers:
+                continue
+            try:
+                snapshots = snapshots_of(self._rest.books(tickers), "rest_recovery")
+            except KalshiPlatformError as error:
+                _log.warning("%s: no recovery book over REST: %s", self._settings.name, error)
+                if isinstance(error, ConnectionLost) and stop.is_set():
+                    return
+            else:
+                self._put(snapshots)
+                self.recovered += len(snapshots)
+            # The fresh subscription is what restores the claim; it must not wait for REST to work.
+            self._renew(tickers)
+            self._clock.wait(stop, 0.05 * random.random())  # noqa: S311 - jitter
+
+
+def _batches(tickers: Sequence[str]) -> Iterator[Sequence[str]]:
+    for low in range(0, len(tickers), BOOKS_PER_REQUEST):
+        yield tickers[low : low + BOOKS_PER_REQUEST]
