@@ -1,0 +1,219 @@
+"""REST of the simulated exchange, seen by plain requests."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from kalshi_platform.simulator.server import ServerThread
+from kalshi_platform_tests.fixtures.exchange import eventually, running_exchange, signed_headers
+
+MARKET_MEMBERS = {
+    "ticker", "event_ticker", "market_type", "yes_sub_title", "no_sub_title", "created_time", "updated_time", "open_time",
+    "close_time", "latest_expiration_time", "settlement_timer_seconds", "status", "yes_bid_dollars", "yes_ask_dollars",
+    "no_bid_dollars", "no_ask_dollars", "last_price_dollars", "yes_bid_size_fp", "yes_ask_size_fp", "volume_fp",
+    "volume_24h_fp", "open_interest_fp", "result", "can_close_early", "notional_value_dollars", "rules_primary",
+    "previous_yes_bid_dollars", "previous_yes_ask_dollars", "previous_price_dollars", "settlement_bounds_type",
+    "expiration_value", "rules_secondary", "price_level_structure", "price_ranges", "exchange_index",
+}  # fmt: skip
+GONE = {
+    "yes_bid",
+    "yes_ask",
+    "no_bid",
+    "no_ask",
+    "last_price",
+    "volume",
+    "open_interest",
+    "tick_size",
+    "liquidity",
+    "category",
+}
+
+
+@pytest.fixture(scope="module")
+def exchange(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerThread]:
+    folder = tmp_path_factory.mktemp("exchange")
+    with running_exchange(folder, rate=2_000, markets=60, read_bucket_capacity=50.0, read_refill_rate=0.001) as running:
+        eventually(lambda: running.state()["published"]["trade"] > 60)
+        running.rate(0)
+        yield running
+
+
+def get(exchange: ServerThread, path: str, **query: Any) -> requests.Response:
+    return requests.get(exchange.rest_url + path, params=query, timeout=10)
+
+
+def paged(exchange: ServerThread, path: str, member: str, **query: Any) -> list[dict[str, Any]]:
+    found: list[dict[str, Any]] = []
+    cursor = ""
+    while True:
+        body = get(exchange, path, **query, **({"cursor": cursor} if cursor else {})).json()
+        found += body[member]
+        cursor = body["cursor"]
+        if not cursor:
+            return found
+
+
+def test_paging_lists_every_market_once_in_the_current_shape(exchange: ServerThread) -> None:
+    markets = paged(exchange, "/markets", "markets", limit=7, status="open", mve_filter="exclude")
+    assert sorted(market["ticker"] for market in markets) == sorted(exchange.tickers())
+    for market in markets:
+        assert set(market) >= MARKET_MEMBERS
+        assert not GONE & set(market)
+        assert market["status"] == "active"
+    assert get(exchange, "/markets", limit=1_001).status_code == 400
+
+
+def test_single_market_and_the_error_model(exchange: ServerThread) -> None:
+    ticker = exchange.tickers()[0]
+    assert get(exchange, f"/markets/{ticker}").json()["market"]["ticker"] == ticker
+    missing = get(exchange, "/markets/NOPE")
+    assert missing.status_code == 404
+    assert set(missing.json()) == {"code", "message", "details"}
+    assert get(exchange, "/nowhere").status_code == 404
+
+
+def test_a_newborn_market_is_404_for_a_while(exchange: ServerThread) -> None:
+    born = exchange.market("create", visible_in_s=0.3)
+    assert get(exchange, f"/markets/{born['ticker']}").status_code == 404
+    found = eventually(lambda: get(exchange, f"/markets/{born['ticker']}").status_code == 200)
+    assert found
+    exchange.market("close", ticker=born["ticker"])
+
+
+def test_books_single_and_batch_agree_with_the_exact_book(exchange: ServerThread) -> None:
+    tickers = exchange.tickers()[:50]
+    body = get(exchange, "/markets/orderbooks", tickers=tickers).json()["orderbooks"]
+    assert [each["ticker"] for each in body] == tickers
+    for each in body:
+        exact = exchange.book(each["ticker"])
+        for side in ("yes", "no"):
+            printed = each["orderbook_fp"][f"{side}_dollars"]
+            assert [[int(p.replace(".", "")), int(s.replace(".", ""))] for p, s in printed] == [
+                list(x) for x in exact[side]
+            ]
+    single = get(exchange, f"/markets/{tickers[0]}/orderbook").json()
+    assert single["orderbook_fp"] == body[0]["orderbook_fp"]
+    deep = next(each for each in body if len(each["orderbook_fp"]["yes_dollars"]) > 2)
+    top = get(exchange, f"/markets/{deep['ticker']}/orderbook", depth=2).json()["orderbook_fp"]["yes_dollars"]
+    assert top == deep["orderbook_fp"]["yes_dollars"][-2:]
+
+
+@pytest.mark.parametrize("count", [0, 101])
+def test_batch_books_take_1_to_100_tickers(exchange: ServerThread, count: int) -> None:
+    assert get(exchange, "/markets/orderbooks", tickers=["A"] * count).status_code == 400
+
+
+def test_trades_page_newest_first_without_loss(exchange: ServerThread) -> None:
+    trades = paged(exchange, "/markets/trades", "trades", limit=9)
+    assert len(trades) == exchange.state()["published"]["trade"]
+    assert len({trade["trade_id"] for trade in trades}) == len(trades)
+    times = exchange.call(lambda server: [trade.us for trade in reversed(server.exchange.venue.trades)])
+    assert times == sorted(times, reverse=True)
+    ticker = trades[0]["ticker"]
+    own = paged(exchange, "/markets/trades", "trades", ticker=ticker)
+    assert [trade["trade_id"] for trade in own] == [t["trade_id"] for t in trades if t["ticker"] == ticker]
+
+
+def test_series_events_and_nested_markets(exchange: ServerThread) -> None:
+    series = get(exchange, "/series").json()["series"]
+    assert get(exchange, f"/series/{series[0]['ticker']}").json()["series"] == series[0]
+    events = paged(exchange, "/events", "events", limit=5, with_nested_markets="true", status="open")
+    nested = [market["ticker"] for event in events for market in event["markets"]]
+    assert set(exchange.tickers()) <= set(nested)
+    assert not any(ticker.startswith("KXMVE") for ticker in nested)
+    combos = get(exchange, "/events/multivariate").json()["events"]
+    assert [event["series_ticker"] for event in combos] == ["KXMVESIM"]
+    one = get(exchange, f"/events/{events[0]['event_ticker']}").json()
+    assert {market["ticker"] for market in one["markets"]} == {market["ticker"] for market in events[0]["markets"]}
+
+
+def test_status_and_schedule(exchange: ServerThread) -> None:
+    status = get(exchange, "/exchange/status").json()
+    assert status["exchange_active"] is True
+    assert {each["exchange_index"] for each in status["exchange_index_statuses"]} >= {0, 1}
+    hours = get(exchange, "/exchange/schedule").json()["schedule"]["standard_hours"][0]
+    assert [each["close_time"] for each in hours["thursday"]] == ["03:00", "00:00"]
+
+
+def test_candles_sum_to_the_traded_volume(exchange: ServerThread) -> None:
+    trade = get(exchange, "/markets/trades", limit=1).json()["trades"][0]
+    market = get(exchange, f"/markets/{trade['ticker']}").json()["market"]
+    series = trade["ticker"].split("-")[0]
+    period = {"start_ts": 0, "end_ts": 4_000_000_000}
+    assert get(exchange, f"/series/{series}/markets/{trade['ticker']}/candlesticks", **period).status_code == 400
+    now = exchange.state()["clock_us"] // 1_000_000
+    window = {"start_ts": now - 7_200, "end_ts": now + 7_200, "period_interval": 1}
+    body = get(exchange, f"/series/{series}/markets/{trade['ticker']}/candlesticks", **window).json()
+    volume = sum(int(candle["volume_fp"].replace(".", "")) for candle in body["candlesticks"])
+    assert volume == int(market["volume_fp"].replace(".", "")) > 0
+    batch = get(exchange, "/markets/candlesticks", market_tickers=trade["ticker"], **window).json()["markets"]
+    assert batch == [{"market_ticker": trade["ticker"], "candlesticks": body["candlesticks"]}]
+
+
+def test_historical_tier(exchange: ServerThread) -> None:
+    cutoff = get(exchange, "/historical/cutoff").json()
+    markets = get(exchange, "/historical/markets").json()["markets"]
+    assert len(markets) == 3
+    assert all(market["settlement_ts"] < cutoff["market_settled_ts"] for market in markets)
+    assert get(exchange, f"/historical/markets/{markets[0]['ticker']}").json()["market"] == markets[0]
+    trades = paged(exchange, "/historical/trades", "trades", limit=25)
+    assert len(trades) == 60
+    assert get(exchange, f"/markets/{markets[0]['ticker']}").status_code == 404
+
+
+def test_account_limits_need_a_signature_and_signed_requests_draw_the_bucket(exchange: ServerThread) -> None:
+    path = "/trade-api/v2/account/limits"
+    url = exchange.rest_url + "/account/limits"
+    assert requests.get(url, timeout=10).status_code == 401
+    answers = []
+    for _ in range(6):
+        answers.append(requests.get(url, headers=signed_headers(exchange, path=path), timeout=10))
+    assert [answer.status_code for answer in answers] == [200] * 5 + [429]
+    assert answers[0].json()["read"] == {"refill_rate": 0.001, "bucket_capacity": 50}
+    assert answers[-1].json() == {"error": "too many requests"}
+    assert "Retry-After" not in answers[-1].headers
+    assert get(exchange, "/exchange/status").status_code == 200
+
+
+def test_control_channel_answers_over_http(exchange: ServerThread) -> None:
+    assert requests.get(exchange.control_url + "/state", timeout=10).json()["rate"] == 0
+    assert requests.post(exchange.control_url + "/faults", json={"kind": "meteor"}, timeout=10).status_code == 400
+    assert requests.post(exchange.control_url + "/markets", json={"action": "fly"}, timeout=10).status_code == 400
+    ticker = exchange.tickers()[0]
+    item = {"kind": "delta", "ticker": ticker, "side": "no", "price_e4": 100, "delta_e2": -(10**12)}
+    refused = requests.post(exchange.control_url + "/publish", json={"items": [item]}, timeout=10)
+    assert refused.status_code == 400
+    assert "BookViolation" in refused.json()["error"]
+
+
+def test_truth_ledger_folds_to_the_last_books(tmp_path: Path) -> None:
+    import pyarrow.parquet as pq
+
+    with running_exchange(tmp_path, rate=3_000, markets=30, truth=tmp_path / "truth") as exchange:
+        eventually(lambda: exchange.state()["published"]["total"] > 1_000)
+        exchange.flush_truth()
+        eventually(lambda: exchange.state()["published"]["total"] > 2_000)
+        exchange.rate(0)
+        published = exchange.state()["published"]
+
+    def rows(table: str) -> list[dict[str, Any]]:
+        parts = sorted((tmp_path / "truth").glob(f"{table}-*.parquet"))
+        return [row for part in parts for row in pq.read_table(part).to_pylist()]
+
+    for table, kind in (("deltas", "delta"), ("trades", "trade"), ("tickers", "ticker")):
+        assert len(rows(table)) == published[kind]
+    levels: dict[tuple[str, str, int], int] = {}
+    last: dict[tuple[str, str, int], int] = {}
+    for row in rows("books"):
+        target = levels if row["phase"] == "first" else last
+        target[row["ticker"], row["side"], row["price_e4"]] = row["size_e2"]
+    for row in sorted(rows("deltas"), key=lambda row: row["n"]):
+        key = (row["ticker"], row["side"], row["price_e4"])
+        levels[key] = levels.get(key, 0) + row["delta_e2"]
+    assert {key: size for key, size in levels.items() if size} == last
+    assert last
