@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import dagster as dg
 
 from kalshi_platform.errors import ConfigurationError, KalshiPlatformError, PermanentError
+
+_MISSING = re.compile(r"(\w+) is missing\b")
 
 RETRY = dg.RetryPolicy(max_retries=2, delay=10, backoff=dg.Backoff.EXPONENTIAL)
 """For work that may be repeated: two more attempts, after 10 and 20 s."""
@@ -28,3 +31,12 @@ def as_failure() -> Iterator[None]:
         raise dg.Failure(
             description=f"{type(error).__name__}: {error}", allow_retries=not isinstance(error, PermanentError)
         ) from error
+
+
+def not_configured(problems: Iterable[str]) -> str:
+    """Say briefly why something is skipped: the names of missing settings, and wrong ones in full."""
+    unique = list(dict.fromkeys(problems))
+    missing = [match[1] for match in map(_MISSING.match, unique) if match]
+    wrong = [problem for problem in unique if not _MISSING.match(problem)]
+    lines = [f"not configured: {', '.join(missing)} missing (kalshi-platform doctor tells more)"] if missing else []
+    return "\n".join([*lines, *wrong])

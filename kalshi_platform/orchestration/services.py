@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kalshi_platform import config
+from kalshi_platform.errors import ConfigurationError
 from kalshi_platform.storage.urls import libpq_url
 
 SERVICE_TAG = "kalshi/service"
@@ -42,8 +43,17 @@ def gatherer_service_name(gatherer: str) -> str:
 
 def gatherer_service(gatherer: str) -> Service:
     """Raises ConfigurationError when the gatherer, or the exchange it listens to, is not configured."""
-    settings = config.load_gatherer(gatherer)
-    config.load_exchange()
+    problems: list[str] = []
+    try:
+        config.load_exchange()
+    except ConfigurationError as error:
+        problems.extend(error.problems)
+    try:
+        settings = config.load_gatherer(gatherer)
+    except ConfigurationError as error:
+        raise ConfigurationError([*problems, *error.problems]) from error
+    if problems:
+        raise ConfigurationError(problems)
     return Service(
         name=gatherer_service_name(gatherer),
         job_name=GATHER_JOB,

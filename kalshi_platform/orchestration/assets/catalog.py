@@ -52,14 +52,16 @@ def exchange_status(platform: PlatformResource) -> dg.MaterializeResult:  # type
     )
 
 
-def _sync(what: str) -> "Callable[[RestClient, CatalogStore, Clock], SyncReport]":
+class SyncConfig(dg.Config):
+    """`full`: list everything again, instead of what changed since the last sync."""
+
+    full: bool = False
+
+
+def _sync(what: str) -> "Callable[[RestClient, CatalogStore, Clock, bool], SyncReport]":
     from kalshi_platform.catalog import sync
 
-    return {
-        "series": lambda rest, store, clock: sync.sync_series(rest, store, clock, full=True),
-        "events": lambda rest, store, clock: sync.sync_events(rest, store, clock, full=False),
-        "markets": lambda rest, store, clock: sync.sync_markets(rest, store, clock, full=False),
-    }[what]
+    return {"series": sync.sync_series, "events": sync.sync_events, "markets": sync.sync_markets}[what]
 
 
 def _catalog_asset(table: str) -> dg.AssetsDefinition:
@@ -74,11 +76,13 @@ def _catalog_asset(table: str) -> dg.AssetsDefinition:
         description=_DESCRIPTIONS[table],
         metadata=column_metadata("catalog", table),
     )
-    def synced(context: dg.AssetExecutionContext, platform: PlatformResource) -> dg.MaterializeResult:  # type: ignore[type-arg]
+    def synced(
+        context: dg.AssetExecutionContext, config: SyncConfig, platform: PlatformResource
+    ) -> dg.MaterializeResult:  # type: ignore[type-arg]
         from kalshi_platform.catalog.store import CatalogStore
 
         with as_failure(), platform.catalog(context.partition_key) as database:
-            report = _sync(table)(platform.rest_client(), CatalogStore(database), platform.clock)
+            report = _sync(table)(platform.rest_client(), CatalogStore(database), platform.clock, config.full)
             with database.transaction() as transaction:
                 count = transaction.fetch_one(f"SELECT count(*) FROM {table}")  # noqa: S608 (one of three own names)
         return dg.MaterializeResult(

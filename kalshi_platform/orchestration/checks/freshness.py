@@ -10,9 +10,9 @@ from kalshi_platform.clock import SYSTEM_CLOCK
 from kalshi_platform.orchestration.failures import as_failure
 from kalshi_platform.orchestration.keys import gatherer
 from kalshi_platform.orchestration.resources import PlatformResource
-from kalshi_platform.orchestration.sensors.decision import Heartbeat, Rules
-from kalshi_platform.orchestration.sensors.witnesses import Witnesses, heartbeat_in_file, newest
 from kalshi_platform.orchestration.services import gatherer_service
+from kalshi_platform.orchestration.supervision.decision import Heartbeat, Rules
+from kalshi_platform.orchestration.supervision.witnesses import Witnesses, heartbeat_in_file, newest
 
 CHECK_NAME = "gatherers_are_fresh"
 CHECKED = gatherer("orderbook_deltas")

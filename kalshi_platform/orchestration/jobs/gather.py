@@ -2,14 +2,18 @@
 
 import threading
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import dagster as dg
 
 from kalshi_platform.orchestration.failures import as_failure
 from kalshi_platform.orchestration.jobs.hosting import host
-from kalshi_platform.orchestration.jobs.reports import gather_events
+from kalshi_platform.orchestration.jobs.reports import AssetEvent, gather_events
 from kalshi_platform.orchestration.resources import WebSocketIngestor
 from kalshi_platform.orchestration.services import GATHER_JOB, gatherer_service_name, service_tags
+
+if TYPE_CHECKING:
+    from kalshi_platform.gatherer.reports import Report
 
 LABELS = {"kalshi/kind": "endless"}
 
@@ -21,10 +25,10 @@ LABELS = {"kalshi/kind": "endless"}
 def record(context: dg.OpExecutionContext, ingestor: WebSocketIngestor) -> None:
     name = context.partition_key
 
-    def serve(stop: threading.Event, on_report: Callable[[object], None]) -> None:
+    def serve(stop: threading.Event, on_report: "Callable[[Report], None]") -> None:
         ingestor.run(name, stop, on_report, context.run_id)
 
-    def events_of(reports: Sequence[object]) -> list[dg.AssetMaterialization | dg.AssetObservation]:
+    def events_of(reports: "Sequence[Report]") -> list[AssetEvent]:
         return gather_events(name, reports)
 
     with as_failure():

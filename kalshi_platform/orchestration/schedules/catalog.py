@@ -7,7 +7,7 @@ import dagster as dg
 from kalshi_platform.errors import ConfigurationError, KalshiPlatformError
 from kalshi_platform.orchestration.jobs.batch import lifecycle_job, merge_catalog_job, sync_catalog_job
 from kalshi_platform.orchestration.resources import LakeResource, PlatformResource, ProductionDatabase
-from kalshi_platform.orchestration.schedules.hours import not_configured
+from kalshi_platform.orchestration.schedules.hours import missing_settings
 from kalshi_platform.storage.pool import Database
 
 STALE_AFTER = timedelta(minutes=10)
@@ -39,7 +39,7 @@ def sync_catalog_when_stale(
     now = context.scheduled_execution_time.astimezone(UTC)
     words: list[str] = []
     asked: list[dg.RunRequest] = []
-    missing = not_configured(platform.exchange)
+    missing = missing_settings(platform.exchange)
     if missing:
         return dg.SkipReason(missing)
     for name in platform.gatherer_names():
@@ -63,15 +63,17 @@ def sync_catalog_when_stale(
 
 def is_fresh(database: Database, now: datetime) -> bool:
     """Whether the markets were synced within ten minutes, or are being synced."""
+    from kalshi_platform.catalog.store import CatalogStore
+
+    last = CatalogStore(database).last_sync("markets")
+    if last is not None and now - last.finished_at <= STALE_AFTER:
+        return True
     with database.transaction() as transaction:
         row = transaction.fetch_one(
-            "SELECT max(finished_at) FILTER (WHERE error IS NULL), max(started_at) FILTER (WHERE finished_at IS NULL)"
-            " FROM catalog_syncs WHERE what = 'markets' AND scope IN ('full', 'incremental')"
+            "SELECT max(started_at) FROM catalog_syncs WHERE what = 'markets' AND finished_at IS NULL AND error IS NULL"
+            " AND scope IN ('full', 'incremental')"
         )
-    finished, running_since = row or (None, None)
-    if finished is not None and now - finished <= STALE_AFTER:
-        return True
-    return running_since is not None and now - running_since <= _PATIENCE
+    return row is not None and row[0] is not None and now - row[0] <= _PATIENCE
 
 
 def _is_syncing(instance: dg.DagsterInstance, name: str) -> bool:
@@ -88,7 +90,7 @@ def _is_syncing(instance: dg.DagsterInstance, name: str) -> bool:
     description="At ten past every hour: the gatherers' catalogs → production.",
 )
 def merge_catalog_schedule(production_database: ProductionDatabase) -> dg.RunRequest | dg.SkipReason:
-    missing = not_configured(production_database.settings)
+    missing = missing_settings(production_database.settings)
     return dg.SkipReason(missing) if missing else dg.RunRequest()
 
 
@@ -101,7 +103,7 @@ def merge_catalog_schedule(production_database: ProductionDatabase) -> dg.RunReq
     description="Every day at 00:40 UTC: puts the bucket's lifecycle rules in place again and reads them back.",
 )
 def apply_lifecycle_schedule(lake: LakeResource) -> dg.RunRequest | dg.SkipReason:
-    missing = not_configured(lake.settings)
+    missing = missing_settings(lake.settings)
     if missing:
         return dg.SkipReason(missing)
     if not lake.settings().root.startswith("s3://"):

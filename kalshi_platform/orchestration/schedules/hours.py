@@ -6,6 +6,7 @@ from datetime import UTC, datetime
 import dagster as dg
 
 from kalshi_platform.errors import ConfigurationError, KalshiPlatformError
+from kalshi_platform.orchestration.failures import not_configured
 from kalshi_platform.orchestration.jobs.batch import close_hours_job, export_days_job
 from kalshi_platform.orchestration.keys import LAKE_DAILY, LAKE_RAW, PRODUCTION_HOURLY
 from kalshi_platform.orchestration.partitions import (
@@ -33,15 +34,15 @@ HOURLY_STAGE = Stage(HOURS, PRODUCTION_HOURLY, LAKE_RAW)
 DAILY_STAGE = Stage(DAYS, (), LAKE_DAILY)
 
 
-def not_configured(*loaders: Callable[[], object]) -> str | None:
+def missing_settings(*loaders: Callable[[], object]) -> str | None:
     """Call loaders of settings; return what they miss, or None."""
-    problems: dict[str, None] = {}
+    problems: list[str] = []
     for load in loaders:
         try:
             load()
         except ConfigurationError as error:
-            problems.update(dict.fromkeys(error.problems))
-    return "not configured:\n" + "\n".join(problems) if problems else None
+            problems.extend(error.problems)
+    return not_configured(problems) if problems else None
 
 
 def _start_of(partitions: dg.TimeWindowPartitionsDefinition) -> datetime:
@@ -59,7 +60,7 @@ def _start_of(partitions: dg.TimeWindowPartitionsDefinition) -> datetime:
 def close_hours_schedule(
     context: dg.ScheduleEvaluationContext, production_database: ProductionDatabase, lake: LakeResource
 ) -> dg.RunRequest | dg.SkipReason:
-    missing = not_configured(production_database.settings, lake.settings)
+    missing = missing_settings(production_database.settings, lake.settings)
     if missing:
         return dg.SkipReason(missing)
     hour = _now(context).replace(minute=0, second=0, microsecond=0) - HOUR
@@ -77,7 +78,7 @@ def close_hours_schedule(
 def export_days_schedule(
     context: dg.ScheduleEvaluationContext, production_database: ProductionDatabase, lake: LakeResource
 ) -> dg.RunRequest | dg.SkipReason:
-    missing = not_configured(production_database.settings, lake.settings)
+    missing = missing_settings(production_database.settings, lake.settings)
     if missing:
         return dg.SkipReason(missing)
     day = _now(context).replace(hour=0, minute=0, second=0, microsecond=0) - DAY
@@ -100,7 +101,7 @@ def fill_missing_partitions(
 ) -> list[dg.RunRequest] | dg.SkipReason:
     from kalshi_platform.deduplicator.hours import active_hours, hours_to_close
 
-    missing = not_configured(production_database.settings, lake.settings)
+    missing = missing_settings(production_database.settings, lake.settings)
     if missing:
         return dg.SkipReason(missing)
     now = _now(context)
@@ -130,7 +131,7 @@ def fill_missing_days(
 ) -> list[dg.RunRequest] | dg.SkipReason:
     from kalshi_platform.deduplicator.hours import active_hours, hours_to_close
 
-    missing = not_configured(production_database.settings, lake.settings)
+    missing = missing_settings(production_database.settings, lake.settings)
     if missing:
         return dg.SkipReason(missing)
     now = _now(context)

@@ -1,1 +1,1 @@
-"""Supervision: sensors that keep the endless services alive."""
+"""Sensors: what is looked at every few seconds."""

@@ -10,12 +10,7 @@ from kalshi_platform import config
 from kalshi_platform.clock import SYSTEM_CLOCK
 from kalshi_platform.errors import ConfigurationError
 from kalshi_platform.orchestration.checks.freshness import freshness_evaluation
-from kalshi_platform.orchestration.sensors.supervisor import (
-    Memory,
-    Outcome,
-    supervise,
-    write_supervisor_heartbeat,
-)
+from kalshi_platform.orchestration.failures import not_configured
 from kalshi_platform.orchestration.services import (
     DEDUP_JOB,
     GATHER_JOB,
@@ -23,9 +18,14 @@ from kalshi_platform.orchestration.services import (
     deduplicator_service,
     gatherer_service,
 )
+from kalshi_platform.orchestration.supervision.supervisor import (
+    Memory,
+    Outcome,
+    supervise,
+    write_supervisor_heartbeat,
+)
 
 _CHECK_EVERY = timedelta(minutes=1)
-_SHOWN_PROBLEMS = 12
 
 
 def gatherer_sensor(names: Sequence[str]) -> dg.SensorDefinition:
@@ -71,14 +71,13 @@ def _tick(
     services, problems = _configured(loaders)
     memory = Memory.load(context.cursor)
     if not services:
-        shown = problems[:_SHOWN_PROBLEMS]
-        more = f"\n… and {len(problems) - len(shown)} more" if len(problems) > len(shown) else ""
-        return dg.SensorResult(skip_reason="not configured:\n" + "\n".join(shown) + more, cursor=context.cursor)
+        return dg.SensorResult(skip_reason=not_configured(problems), cursor=context.cursor)
     outcome = supervise(context.instance, services, memory)
     events = _freshness(outcome, memory, now) if freshness else []
+    words = [*outcome.words, *([not_configured(problems)] if problems else [])]
     return dg.SensorResult(
         run_requests=outcome.requests,
-        skip_reason=None if outcome.requests else "\n".join([*outcome.words, *problems[:_SHOWN_PROBLEMS]]),
+        skip_reason=None if outcome.requests else "\n".join(words),
         asset_events=events,
         cursor=memory.dump(),
     )

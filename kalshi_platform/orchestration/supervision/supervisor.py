@@ -14,10 +14,10 @@ from typing import Any
 import dagster as dg
 
 from kalshi_platform.clock import SYSTEM_CLOCK, Clock
-from kalshi_platform.orchestration.sensors.decision import Act, Facts, Heartbeat, Rules, Step, decide
-from kalshi_platform.orchestration.sensors.runs import carry_out, ended_runs, live_runs
-from kalshi_platform.orchestration.sensors.witnesses import Witnesses, heartbeat_in_file, newest
 from kalshi_platform.orchestration.services import Service
+from kalshi_platform.orchestration.supervision.decision import Act, Facts, Heartbeat, Rules, Step, decide
+from kalshi_platform.orchestration.supervision.runs import carry_out, ended_runs, live_runs
+from kalshi_platform.orchestration.supervision.witnesses import Witnesses, heartbeat_in_file, newest
 
 log = logging.getLogger(__name__)
 

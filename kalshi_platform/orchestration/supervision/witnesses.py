@@ -11,8 +11,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from kalshi_platform.errors import KalshiPlatformError
-from kalshi_platform.orchestration.sensors.decision import Heartbeat
 from kalshi_platform.orchestration.services import Service
+from kalshi_platform.orchestration.supervision.decision import Heartbeat
 from kalshi_platform.storage.pool import Database
 
 log = logging.getLogger(__name__)
@@ -98,8 +98,12 @@ def heartbeat_in_file(path: Path | None) -> Heartbeat | None:
         return None
     from kalshi_platform.gatherer.heartbeat import read_file
 
-    beat = read_file(path)
-    return None if beat is None else Heartbeat(_utc(beat.at), beat.run_id, beat.state in _STOPPED)
+    content = read_file(path)
+    if content is None:
+        return None
+    at = datetime.fromisoformat(content["at"])
+    run_id = content.get("run_id")
+    return Heartbeat(_utc(at), None if run_id is None else str(run_id), str(content.get("state")) in _STOPPED)
 
 
 def newest(*beats: Heartbeat | None) -> Heartbeat | None:

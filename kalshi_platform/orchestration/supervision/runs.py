@@ -8,8 +8,8 @@ from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
-from kalshi_platform.orchestration.sensors.decision import Act, EndedRun, LiveRun, RunState, Step
 from kalshi_platform.orchestration.services import SERVICE_TAG
+from kalshi_platform.orchestration.supervision.decision import Act, EndedRun, LiveRun, RunState, Step
 
 log = logging.getLogger(__name__)
 

@@ -1,0 +1,1 @@
+"""Keeping endless services alive: facts, decision, deeds."""
