@@ -21,6 +21,7 @@ from kalshi_platform.lake.columns import shape
 from kalshi_platform.lake.layout import Partition, lake_table, partition_starting
 from kalshi_platform.lake.manifest import DataFile, Manifest, State, code_version, publish, read_manifest
 from kalshi_platform.lake.parquet import Parts, write_parts
+from kalshi_platform.lake.read_ahead import read_ahead
 from kalshi_platform.lake.schema import dataset
 from kalshi_platform.lake.store import Lake, ObjectStore, open_store
 from kalshi_platform.storage.migrate import check
@@ -67,7 +68,8 @@ def export_partition(
                 if state == "closed":
                     _refuse_unclosed(snapshot, partition)
                 data = dataset(partition.table)
-                parts = write_parts(_rows(snapshot, partition), data, folder)
+                with read_ahead(_rows(snapshot, partition)) as batches:
+                    parts = write_parts(batches, data, folder)
                 _compare(snapshot, partition, parts)
             manifest = Manifest(
                 table=partition.table.key,

@@ -1,0 +1,336 @@
+"""Production → lake → readers, on both kinds of root."""
+
+from __future__ import annotations
+
+from datetime import date, datetime, timedelta
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+import duckdb
+import polars as pl
+import pytest
+from typer.testing import CliRunner
+
+from kalshi_platform.errors import (
+    DatabaseUnavailable,
+    HourNotClosed,
+    LakeCorrupt,
+    PartitionBusy,
+    SchemaMismatch,
+    UnknownPartition,
+)
+from kalshi_platform.lake import reader
+from kalshi_platform.lake.export import export_daily, export_raw
+from kalshi_platform.lake.layout import RAW_TABLES, lake_table, partition_starting
+from kalshi_platform.lake.manifest import Manifest, read_manifest, verify
+from kalshi_platform.lake.schema import DATASETS
+from kalshi_platform.lake.settings import LakeSettings
+from kalshi_platform.lake.store import open_store
+from kalshi_platform.local.ports import free_port
+from kalshi_platform_tests.fixtures.clocks import FakeClock
+from kalshi_platform_tests.fixtures.lake import HOUR
+from kalshi_platform_tests.fixtures.postgres import DatabaseFactory
+from kalshi_platform_tests.integration.lake.conftest import Production
+
+ONE = timedelta(hours=1)
+US = timedelta(microseconds=1)
+DAY = date(2026, 11, 20)
+TIME_COLUMNS = {name: DATASETS[f"raw/{name}"].time_column for name in RAW_TABLES}
+PATH = "raw/orderbook_deltas/date=2026-11-20/hour=04"
+
+
+def at(minutes: float) -> datetime:
+    return HOUR + timedelta(minutes=minutes)
+
+
+def local_copy(settings: LakeSettings, folder: str, target: Path) -> str:
+    """The Parquet files below `folder`, copied to `target`; returns a glob for readers that know nothing of us."""
+    store = open_store(settings)
+    for item in store.list(f"{folder}/"):
+        file = target / item.path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(store.read(item.path) or b"")
+    return str(target / folder / "**" / "*.parquet")
+
+
+def fill(production: Production) -> None:
+    """Three markets, rows at both edges of the hour and just outside it."""
+    for table, column in TIME_COLUMNS.items():
+        rows: list[dict[str, Any]] = []
+        for ticker in ("KXB-2", "KXA-1", "kxa-lower", "KXÜ"):
+            for moment in (HOUR - US, HOUR, at(30), HOUR + ONE - US, HOUR + ONE):
+                rows.append({column: moment, "ticker": ticker, "trade_id": f"{ticker}{moment}"})
+        names = DATASETS[f"raw/{table}"].schema.names
+        production.insert(table, [{k: v for k, v in row.items() if k in names} for row in rows])
+
+
+def test_an_hour_of_a_raw_table_is_exactly_the_rows_of_the_hour(
+    lake_settings: LakeSettings, production: Production, tmp_path: Path
+) -> None:
+    fill(production)
+    production.close_hour(HOUR)
+    for table in RAW_TABLES:
+        check_hour(lake_settings, production, table, tmp_path / table)
+
+
+def check_hour(lake_settings: LakeSettings, production: Production, table: str, folder: Path) -> None:
+    manifest = export_raw(lake_settings, production.url, table, HOUR, "closed")
+    assert (manifest.state, manifest.rows) == ("closed", 12)
+    assert (manifest.time_min, manifest.time_max) == (HOUR, HOUR + ONE - US)
+    path = f"raw/{table}/date=2026-11-20/hour=04"
+    assert verify(lake_settings, path) == manifest == read_manifest(lake_settings, path)
+
+    files = local_copy(lake_settings, path, folder)
+    column = TIME_COLUMNS[table]
+    by_duckdb = duckdb.sql(f"SELECT ticker, epoch_us({column}) FROM read_parquet('{files}')").fetchall()
+    by_polars = pl.read_parquet(files, hive_partitioning=False)
+    assert by_polars.columns == DATASETS[f"raw/{table}"].schema.names
+    assert by_polars.select("ticker", pl.col(column).dt.epoch("us")).rows() == by_duckdb
+    # Sorted by bytes, whatever the collation of the server.
+    assert by_duckdb == sorted(by_duckdb, key=lambda item: (item[0].encode(), item[1]))
+    with production.database.transaction() as transaction:
+        wanted = transaction.fetch_one(f"SELECT count(*) FROM {table} WHERE date_trunc('hour', {column}) = %s", (HOUR,))
+    assert wanted == (len(by_duckdb),)
+
+
+def test_values_come_through_exactly(lake_settings: LakeSettings, production: Production) -> None:
+    delta = {"exchange_ts": at(1), "delta_e2": -(2**62), "price_e4": 1, "side": "no", "occurrence": 3, "seq": 2**40}
+    production.insert("orderbook_deltas", [delta])
+    book = {"anchor_ts": at(2), "yes_price_e4": [1, 9_999], "yes_count_e2": [5, 2**50]}
+    production.insert("book_anchors", [book])
+    production.insert("market_lifecycle", [{"received_at": at(3), "content": '{"b":1,  "a":"ü"}'}])
+    production.insert("tickers", [{"exchange_ts": at(4), "fingerprint": -5, "volume_e2": 2**60}])
+    production.close_hour(HOUR)
+    found = {}
+    for table in ("orderbook_deltas", "book_anchors", "market_lifecycle", "tickers"):
+        export_raw(lake_settings, production.url, table, HOUR, "closed")
+        content = open_store(lake_settings).read(f"raw/{table}/date=2026-11-20/hour=04/part-0000.parquet") or b""
+        found[table] = pl.read_parquet(content).row(0, named=True)
+    assert found["orderbook_deltas"].items() >= delta.items()
+    assert found["book_anchors"].items() >= book.items()
+    assert found["market_lifecycle"]["content"] == '{"a": "ü", "b": 1}'
+    assert found["market_lifecycle"]["exchange_ts"] is None
+    assert found["tickers"]["volume_e2"] == 2**60
+    assert found["tickers"]["yes_bid_e4"] is None
+
+
+@pytest.mark.parametrize("name", RAW_TABLES)
+def test_a_field_is_optional_exactly_where_the_column_is(production: Production, name: str) -> None:
+    with production.database.transaction() as transaction:
+        columns = transaction.fetch_all(
+            "SELECT column_name, is_nullable = 'YES' FROM information_schema.columns WHERE table_name = %s", (name,)
+        )
+        key = transaction.fetch_all(
+            "SELECT a.attname FROM pg_index i"
+            " JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = ANY(i.indkey)"
+            " WHERE i.indrelid = %s::regclass AND i.indisprimary",
+            (name,),
+        )
+    data = DATASETS[f"raw/{name}"]
+    assert dict(columns) == {field.name: field.nullable for field in data.schema}
+    assert {column for (column,) in key} == set(data.order)
+
+
+def test_two_exports_of_the_same_rows_have_the_same_bytes(
+    lake_settings: LakeSettings, production: Production, tmp_path: Path
+) -> None:
+    fill(production)
+    production.close_hour(HOUR)
+    first = export_raw(lake_settings, production.url, "trades", HOUR, "closed", FakeClock(HOUR + ONE))
+    second = export_raw(lake_settings, production.url, "trades", HOUR, "closed", FakeClock(HOUR + 9 * ONE))
+    elsewhere = LakeSettings((tmp_path / "elsewhere").as_uri())
+    third = export_raw(elsewhere, production.url, "trades", HOUR, "closed")
+    assert first.files == second.files == third.files
+    assert first.exported_at != second.exported_at
+
+
+def test_an_empty_hour_is_published_and_readable(
+    lake_settings: LakeSettings, production: Production, tmp_path: Path
+) -> None:
+    production.close_hour(HOUR)
+    manifest = export_raw(lake_settings, production.url, "orderbook_deltas", HOUR, "closed")
+    assert (manifest.rows, manifest.time_min, len(manifest.files)) == (0, None, 1)
+    files = local_copy(lake_settings, PATH, tmp_path / "copy")
+    assert duckdb.sql(f"SELECT count(*) FROM read_parquet('{files}')").fetchone() == (0,)
+    assert reader.deltas(lake_settings, HOUR, HOUR + ONE).height == 0
+
+
+def test_a_running_hour_is_refused_as_closed_and_taken_as_open(
+    lake_settings: LakeSettings, production: Production
+) -> None:
+    production.insert("orderbook_deltas", [{"exchange_ts": at(1)}])
+    clock = FakeClock(at(20))
+    with pytest.raises(HourNotClosed, match=r"runs until 2026-11-20 05:00 UTC; .*--open"):
+        export_raw(lake_settings, production.url, "orderbook_deltas", HOUR, "closed", clock)
+    assert read_manifest(lake_settings, PATH) is None
+    manifest = export_raw(lake_settings, production.url, "orderbook_deltas", HOUR, "open", clock)
+    assert (manifest.state, manifest.rows, manifest.exported_at) == ("open", 1, at(20))
+    with pytest.raises(HourNotClosed, match="future"):
+        export_raw(lake_settings, production.url, "orderbook_deltas", HOUR + ONE, "open", clock)
+
+
+def test_closed_replaces_open_and_open_never_replaces_closed(
+    lake_settings: LakeSettings, production: Production
+) -> None:
+    production.insert("orderbook_deltas", [{"exchange_ts": at(1)}])
+    opened = export_raw(lake_settings, production.url, "orderbook_deltas", HOUR, "open")
+    production.insert("orderbook_deltas", [{"exchange_ts": at(2)}])
+    production.close_hour(HOUR)
+    closed = export_raw(lake_settings, production.url, "orderbook_deltas", HOUR, "closed")
+    assert (opened.rows, closed.rows, closed.state) == (1, 2, "closed")
+    production.insert("orderbook_deltas", [{"exchange_ts": at(3)}])
+    assert export_raw(lake_settings, production.url, "orderbook_deltas", HOUR, "open") == closed
+    assert verify(lake_settings, PATH) == closed
+    # Closed over closed is how a late row reaches the lake.
+    assert export_raw(lake_settings, production.url, "orderbook_deltas", HOUR, "closed").rows == 3
+
+
+def test_an_hour_that_production_has_not_closed_is_refused(lake_settings: LakeSettings, production: Production) -> None:
+    production.close_hour(HOUR - ONE)
+    with pytest.raises(HourNotClosed, match="has not closed 2026-11-20T04; run: kalshi-platform close-hour"):
+        export_raw(lake_settings, production.url, "trades", HOUR, "closed")
+    assert list(open_store(lake_settings).list("")) == []
+
+
+def test_of_a_day_the_hours_with_rows_must_be_closed(lake_settings: LakeSettings, production: Production) -> None:
+    production.active_hour(HOUR)
+    production.active_hour(HOUR + ONE)
+    production.close_hour(HOUR)
+    with pytest.raises(HourNotClosed, match="has not closed 2026-11-20T05;"):
+        export_daily(lake_settings, production.url, "processed/trades", DAY, "closed")
+    production.close_hour(HOUR + ONE)
+    assert export_daily(lake_settings, production.url, "processed/trades", DAY, "closed").state == "closed"
+
+
+def test_a_corrupt_file_is_detected_and_a_new_export_repairs_it(
+    lake_settings: LakeSettings, production: Production
+) -> None:
+    fill(production)
+    production.close_hour(HOUR)
+    export_raw(lake_settings, production.url, "orderbook_deltas", HOUR, "closed")
+    store = open_store(lake_settings)
+    content = bytearray(store.read(f"{PATH}/part-0000.parquet") or b"")
+    content[10] ^= 255
+    store.write(f"{PATH}/part-0000.parquet", bytes(content))
+    with pytest.raises(LakeCorrupt, match="part-0000"):
+        verify(lake_settings, PATH)
+    export_raw(lake_settings, production.url, "orderbook_deltas", HOUR, "closed")
+    assert verify(lake_settings, PATH).rows == 12
+
+
+def test_two_exports_of_one_partition_do_not_meet(lake_settings: LakeSettings, production: Production) -> None:
+    production.close_hour(HOUR)
+    root = open_store(lake_settings).root
+    with production.database.lease("lake export", root, PATH) as lease:
+        assert lease is not None
+        with pytest.raises(PartitionBusy, match="try again"):
+            export_raw(lake_settings, production.url, "orderbook_deltas", HOUR, "closed")
+        export_raw(lake_settings, production.url, "trades", HOUR, "closed")
+    export_raw(lake_settings, production.url, "orderbook_deltas", HOUR, "closed")
+
+
+def trade(minute: float, number: int, price_e4: int, count_e2: int, **values: Any) -> dict[str, Any]:
+    return {
+        "exchange_ts": at(minute),
+        "trade_id": f"t-{number}",
+        "yes_price_e4": price_e4,
+        "no_price_e4": 10_000 - price_e4,
+        "count_e2": count_e2,
+        **values,
+    }
+
+
+TRADES = [
+    trade(1.1, 1, 5_000, 100),
+    trade(1.5, 2, 6_000, 250, taker_side="yes"),
+    trade(1.5, 0, 4_000, 1, created_time=at(1.5) + 5 * US),  # of one millisecond: REST's time decides
+    trade(1.5, 3, 4_500, 1, created_time=at(1.5) + 9 * US),
+    trade(1.9, 4, 9_900, 100_000, is_block_trade=True),
+    trade(2.0, 5, 5_500, 33),
+    trade(3.0, 6, 1, 1_000, is_block_trade=True),
+    trade(1.2, 7, 3_333, 10, ticker="KXB-2"),
+]
+
+
+def test_processed_trades_are_dollars_and_contracts(
+    lake_settings: LakeSettings, production: Production, tmp_path: Path
+) -> None:
+    production.insert("trades", [*TRADES, trade(20 * 60, 8, 1, 1), trade(-4 * 60 - 1, 9, 1, 1)])
+    manifest = export_daily(lake_settings, production.url, "processed/trades", DAY, "closed")
+    assert (manifest.rows, manifest.time_min, manifest.time_max) == (8, at(1.1), at(3))
+    files = local_copy(lake_settings, "processed/trades", tmp_path / "copy")
+    cheapest = duckdb.sql(
+        "SELECT trade_id, yes_price_dollars, no_price_dollars, count_contracts"
+        f" FROM read_parquet('{files}') ORDER BY yes_price_dollars LIMIT 1"
+    ).fetchone()
+    assert cheapest == ("t-6", Decimal("0.0001"), Decimal("0.9999"), Decimal("10.00"))
+    total = sum(Decimal(row["count_e2"]).scaleb(-2) for row in TRADES)
+    assert pl.read_parquet(files).get_column("count_contracts").sum() == total
+    raw = reader.trades(lake_settings, at(0), at(10), layer="processed")
+    assert raw.get_column("trade_id").to_list() == ["t-1", "t-0", "t-2", "t-3", "t-4", "t-5", "t-6", "t-7"]
+
+
+def test_candles_leave_block_trades_out_of_prices(lake_settings: LakeSettings, production: Production) -> None:
+    production.insert("trades", TRADES)
+    manifest = export_daily(lake_settings, production.url, "aggregates/candles_1m", DAY, "closed")
+    assert manifest.rows == 4
+    found = reader.candles(lake_settings, at(0), at(60)).rows()
+    assert found == [
+        ("KXA-1", at(1), *dollars(5_000, 6_000, 4_000), dollars(6_000)[0], *amounts(352, 4, 100_000, 1)),
+        ("KXA-1", at(2), *dollars(5_500, 5_500, 5_500, 5_500), *amounts(33, 1, 0, 0)),
+        ("KXA-1", at(3), None, None, None, None, *amounts(0, 0, 1_000, 1)),
+        ("KXB-2", at(1), *dollars(3_333, 3_333, 3_333, 3_333), *amounts(10, 1, 0, 0)),
+    ]
+
+
+def dollars(*prices_e4: int) -> list[Decimal]:
+    return [Decimal(price).scaleb(-4) for price in prices_e4]
+
+
+def amounts(volume_e2: int, trades: int, block_e2: int, block_trades: int) -> tuple[Decimal, int, Decimal, int]:
+    return Decimal(volume_e2).scaleb(-2), trades, Decimal(block_e2).scaleb(-2), block_trades
+
+
+def test_a_wrong_table_or_a_database_that_is_away_says_so(
+    lake_settings: LakeSettings, production: Production, database_factory: DatabaseFactory
+) -> None:
+    with pytest.raises(UnknownPartition, match="no table"):
+        export_raw(lake_settings, production.url, "dead_letters", HOUR, "open")
+    with pytest.raises(SchemaMismatch, match="run: kalshi-platform migrate"):
+        export_raw(lake_settings, database_factory(), "trades", HOUR, "open")
+    away = f"postgresql://u:hidden@127.0.0.1:{free_port()}/x"
+    with pytest.raises(DatabaseUnavailable) as caught:
+        export_raw(lake_settings, away, "trades", HOUR, "open")
+    assert "hidden" not in str(caught.value)
+
+
+def test_the_command_prints_where_and_how_much(
+    production: Production, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from kalshi_platform.cli import export as command
+
+    production.insert("trades", TRADES)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("KALSHI_LAKE_ROOT", (tmp_path / "lake").as_uri())
+    monkeypatch.setenv("KALSHI_GATHERERS", "g1")
+    monkeypatch.setenv("KALSHI_PRODUCTION_DATABASE_URL", production.url)
+    for kind in ("TIMESERIES", "CATALOG"):
+        monkeypatch.setenv(f"KALSHI_G1_{kind}_DATABASE_URL", production.url)
+    import typer
+
+    app = typer.Typer()
+    app.command()(command.export)
+    result = CliRunner().invoke(app, ["trades", "2026-11-20T04", "--open"], catch_exceptions=False)
+    assert result.exit_code == 0
+    assert f"{(tmp_path / 'lake').as_uri()}/raw/trades/date=2026-11-20/hour=04" in result.output
+    manifest: Manifest | None = read_manifest(
+        LakeSettings((tmp_path / "lake").as_uri()), "raw/trades/date=2026-11-20/hour=04"
+    )
+    assert manifest is not None
+    assert f"{manifest.rows} rows, {manifest.bytes:,} bytes, open" in result.output
+    refused = CliRunner().invoke(app, ["trades", "2026-11-20T04"])
+    assert isinstance(refused.exception, HourNotClosed)
+    daily = CliRunner().invoke(app, ["aggregates/candles_1m", "2026-11-20"], catch_exceptions=False)
+    assert "4 rows" in daily.output
+    assert partition_starting(lake_table("aggregates/candles_1m"), DAY).path in daily.output
