@@ -13,12 +13,13 @@ from kalshi_platform.simulator.server import ServerThread
 from kalshi_platform_tests.fixtures.exchange import eventually, running_exchange, signed_headers
 
 MARKET_MEMBERS = {
-    "ticker", "event_ticker", "market_type", "yes_sub_title", "no_sub_title", "created_time", "updated_time", "open_time",
-    "close_time", "latest_expiration_time", "settlement_timer_seconds", "status", "yes_bid_dollars", "yes_ask_dollars",
-    "no_bid_dollars", "no_ask_dollars", "last_price_dollars", "yes_bid_size_fp", "yes_ask_size_fp", "volume_fp",
-    "volume_24h_fp", "open_interest_fp", "result", "can_close_early", "notional_value_dollars", "rules_primary",
-    "previous_yes_bid_dollars", "previous_yes_ask_dollars", "previous_price_dollars", "settlement_bounds_type",
-    "expiration_value", "rules_secondary", "price_level_structure", "price_ranges", "exchange_index",
+    "ticker", "event_ticker", "market_type", "yes_sub_title", "no_sub_title", "created_time", "updated_time",
+    "open_time", "close_time", "latest_expiration_time", "settlement_timer_seconds", "status", "yes_bid_dollars",
+    "yes_ask_dollars", "no_bid_dollars", "no_ask_dollars", "last_price_dollars", "yes_bid_size_fp", "yes_ask_size_fp",
+    "volume_fp", "volume_24h_fp", "open_interest_fp", "result", "can_close_early", "notional_value_dollars",
+    "rules_primary", "previous_yes_bid_dollars", "previous_yes_ask_dollars", "previous_price_dollars",
+    "settlement_bounds_type", "expiration_value", "rules_secondary", "price_level_structure", "price_ranges",
+    "exchange_index",
 }  # fmt: skip
 GONE = {
     "yes_bid",

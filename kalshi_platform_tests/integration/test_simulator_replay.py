@@ -1,0 +1,137 @@
+"""A recorded capture as an exchange, and the exchange as a process."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from kalshi_platform.simulator.recording import record
+from kalshi_platform.simulator.settings import ReplaySettings
+from kalshi_platform_tests.fixtures.exchange import RawClient, eventually, running_exchange
+
+CAPTURES = Path(os.environ.get("KALSHI_CAPTURES", Path(__file__).parents[2] / ".." / "shared" / "captures"))
+COMMAND = "from kalshi_platform.cli.exchange import app; app()"
+START_US = 1_795_380_000_000_000
+
+
+def recorded(path: Path, kind: str) -> list[dict[str, Any]]:
+    frames = [json.loads(line)["frame"] for line in path.read_text().splitlines()]
+    return [frame["msg"] for frame in frames if frame["type"] == kind]
+
+
+def test_two_subscribers_receive_the_whole_capture_with_numbers_of_their_own(tmp_path: Path) -> None:
+    capture = tmp_path / "capture.jsonl"
+    record(capture, markets=8, messages=2_000, rate=5_000, start_us=START_US)
+    settings = ReplaySettings(capture=capture, speed=0, wait_subscribers=2)
+    with running_exchange(tmp_path, replay=settings) as exchange:
+        tickers = sorted({msg["market_ticker"] for msg in recorded(capture, "orderbook_snapshot")})
+        with RawClient(exchange) as one, RawClient(exchange) as two:
+            for client in (one, two):
+                client.reply(client.send("subscribe", channels=["trade", "ticker"]))
+            one.subscribe_books(tickers)
+            assert exchange.state()["replay"]["started"] is False
+            for ticker in tickers:
+                two.send("subscribe", channels=["orderbook_delta"], market_tickers=[ticker])
+            deltas = recorded(capture, "orderbook_delta")
+            for client in (one, two):
+                count = Counter(frame["type"] for frame in client.frames)["orderbook_delta"]
+                while count < len(deltas):
+                    count += client.receive()["type"] == "orderbook_delta"
+                assert [f["msg"] for f in client.frames if f["type"] == "orderbook_delta"] == deltas
+                seqs = [f["seq"] for f in client.frames if "seq" in f and f["type"].startswith("orderbook")]
+                assert seqs == sorted(seqs)
+            books = [f["msg"] for f in one.frames if f["type"] == "orderbook_snapshot"]
+            snapshots = {msg["market_ticker"]: msg for msg in recorded(capture, "orderbook_snapshot")}
+            assert {msg["market_ticker"]: msg for msg in books} == snapshots
+        eventually(lambda: exchange.state()["replay"]["finished"])
+        with RawClient(exchange) as late:
+            late.subscribe_books(tickers)
+            held = {f["msg"]["market_ticker"]: f["msg"] for f in late.frames if f["type"] == "orderbook_snapshot"}
+        for ticker in tickers:
+            exact = exchange.book(ticker)
+            printed = [
+                [int(p.replace(".", "")), int(s.replace(".", ""))] for p, s in held[ticker].get("yes_dollars_fp", [])
+            ]
+            assert printed == [list(level) for level in exact["yes"]]
+        markets = requests.get(exchange.rest_url + "/markets", params={"status": "open"}, timeout=10).json()["markets"]
+        assert sorted(market["ticker"] for market in markets) == tickers
+
+
+@pytest.mark.skipif(
+    not (CAPTURES / "orderbook-2026-08-07.jsonl").exists(), reason="no recorded captures (KALSHI_CAPTURES)"
+)
+def test_a_real_recording_is_served_with_its_own_times(tmp_path: Path) -> None:
+    capture = CAPTURES / "orderbook-2026-08-07.jsonl"
+    with running_exchange(tmp_path, replay=ReplaySettings(capture=capture, speed=0, wait_subscribers=1)) as exchange:
+        markets = requests.get(exchange.rest_url + "/markets", timeout=10).json()["markets"]
+        tickers = [market["ticker"] for market in markets]
+        assert len(tickers) == 12
+        with RawClient(exchange) as client:
+            client.subscribe_books(tickers)
+            deltas = [client.until_type("orderbook_delta")["msg"] for _ in range(245)]
+        assert deltas == recorded(capture, "orderbook_delta")
+        assert [f["seq"] for f in client.frames if "seq" in f] == list(range(1, 12 + 245 + 1))
+        assert exchange.state()["replay"]["skipped"] == 0
+        assert len(requests.get(exchange.rest_url + "/events", timeout=10).json()["events"]) > 1
+        batch = requests.get(exchange.rest_url + "/markets/orderbooks", params={"tickers": tickers}, timeout=10).json()
+        assert len(batch["orderbooks"]) == 12
+
+
+def start_process(tmp_path: Path, *arguments: str) -> tuple[subprocess.Popen[str], dict[str, Any]]:
+    addresses = tmp_path / "addresses.json"
+    # SIGINT is ignored at birth, as background shells do it.
+    program = "import signal; signal.signal(signal.SIGINT, signal.SIG_IGN); " + COMMAND
+    files = ["--key-file", str(tmp_path / "key.pem"), "--address-file", str(addresses)]
+    process = subprocess.Popen(
+        [sys.executable, "-c", program, *arguments, "--port", "0", *files],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    eventually(addresses.exists, within_s=30, what="the address file")
+    return process, json.loads(addresses.read_text())
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_the_command_serves_and_stops_cleanly_on_a_signal_even_when_it_was_ignored(
+    tmp_path: Path, number: signal.Signals
+) -> None:
+    process, addresses = start_process(
+        tmp_path, "serve", "--markets", "5", "--rate", "200", "--truth", str(tmp_path / "truth")
+    )
+    try:
+        assert addresses["pid"] == process.pid
+        state = addresses["control_url"] + "/state"
+        eventually(lambda: requests.get(state, timeout=10).json()["published"]["delta"] > 20)
+        process.send_signal(number)
+        output, _ = process.communicate(timeout=10)
+    finally:
+        process.kill()
+    assert process.returncode == 0
+    assert addresses["rest_url"] in output
+    assert list((tmp_path / "truth").glob("deltas-*.parquet"))
+    assert list((tmp_path / "truth").glob("books-*.parquet"))
+
+
+def test_the_command_stops_by_itself_after_its_seconds(tmp_path: Path) -> None:
+    process, _ = start_process(tmp_path, "serve", "--markets", "2", "--seconds", "0.2")
+    assert process.wait(10) == 0
+    process.communicate()
+
+
+def test_a_missing_capture_is_a_configuration_error(tmp_path: Path) -> None:
+    arguments = ["replay", str(tmp_path / "absent"), "--port", "0", "--key-file", str(tmp_path / "key.pem")]
+    found = subprocess.run(
+        [sys.executable, "-c", COMMAND, *arguments], capture_output=True, text=True, timeout=30, check=False
+    )
+    assert found.returncode == 2
+    assert "does not exist" in found.stderr
