@@ -6,7 +6,10 @@ CREATE TABLE IF NOT EXISTS series (
   title text,
   category text,
   frequency text,
+  fee_type text,
+  fee_multiplier double precision,
   last_updated timestamptz,
+  exchange_index integer NOT NULL DEFAULT 0,
   payload jsonb NOT NULL,
   fingerprint bigint NOT NULL,
   first_seen_at timestamptz NOT NULL,
@@ -18,8 +21,11 @@ CREATE TABLE IF NOT EXISTS events (
   series_ticker text,
   title text,
   sub_title text,
+  category text,
+  collateral_return_type text,
   mutually_exclusive boolean,
   strike_date timestamptz,
+  strike_period text,
   last_updated timestamptz,
   exchange_index integer NOT NULL DEFAULT 0,
   payload jsonb NOT NULL,
@@ -32,6 +38,7 @@ CREATE INDEX IF NOT EXISTS events_series ON events (series_ticker);
 CREATE TABLE IF NOT EXISTS markets (
   ticker text PRIMARY KEY,
   event_ticker text NOT NULL,
+  series_ticker text,
   market_type text,
   status text NOT NULL,
   title text,
@@ -48,6 +55,7 @@ CREATE TABLE IF NOT EXISTS markets (
   mve_collection_ticker text,
   exchange_index integer NOT NULL DEFAULT 0,
   price_level_structure text,
+  price_ranges text,
   payload jsonb NOT NULL,
   fingerprint bigint NOT NULL,
   first_seen_at timestamptz NOT NULL,
@@ -68,6 +76,7 @@ CREATE TABLE IF NOT EXISTS series_history (
   payload jsonb NOT NULL,
   PRIMARY KEY (ticker, valid_from)
 );
+CREATE INDEX IF NOT EXISTS series_history_valid_from ON series_history (valid_from);
 CREATE TABLE IF NOT EXISTS events_history (LIKE series_history INCLUDING ALL);
 CREATE TABLE IF NOT EXISTS markets_history (LIKE series_history INCLUDING ALL);
 ALTER TABLE markets_history ADD COLUMN IF NOT EXISTS status text;

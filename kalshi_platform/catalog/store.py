@@ -1,0 +1,202 @@
+"""The catalog database: what is known now, and what was known before.
+
+Every write carries `known_at`, the moment (our clock) at which the exchange was asked: older knowledge never replaces
+newer, whichever of several writers comes last. A history row is written only when the fingerprint of what describes the
+object changed. Lists of structs leave `payload` empty; single reads have it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import datetime
+from typing import NamedTuple
+
+from kalshi_platform.catalog.fingerprints import vanished_fingerprint
+from kalshi_platform.catalog.rows import EVENTS, MARKETS, SERIES, CatalogTable, InfoT
+from kalshi_platform.market.catalog import EventInfo, MarketInfo, SeriesInfo
+from kalshi_platform.storage.pool import Database, Transaction
+from kalshi_platform.storage.queries import load
+
+# One statement holds about 3 MB of payloads at this size.
+_ROWS_PER_STATEMENT = 1_000
+
+
+class Changed(NamedTuple):
+    """How many objects were given, and how many of them were new or described differently."""
+
+    seen: int
+    changed: int
+
+
+class SyncReport(NamedTuple):
+    """One sync of series, events or markets. `scope`: full, incremental, or a ticker."""
+
+    what: str
+    scope: str
+    rows_seen: int
+    rows_changed: int
+    started_at: datetime
+    finished_at: datetime
+
+
+class CatalogStore:
+    """Reads and writes of one catalog (a gatherer's catalog database, or production)."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._queries = load("catalog")
+
+    # -- writing
+
+    def upsert_series(self, infos: Iterable[SeriesInfo], known_at: datetime) -> Changed:
+        """Store series as known at `known_at`."""
+        return self._upsert(SERIES, infos, known_at)
+
+    def upsert_events(self, infos: Iterable[EventInfo], known_at: datetime) -> Changed:
+        """Store events as known at `known_at`."""
+        return self._upsert(EVENTS, infos, known_at)
+
+    def upsert_markets(self, infos: Iterable[MarketInfo], known_at: datetime) -> Changed:
+        """Store markets as known at `known_at`."""
+        return self._upsert(MARKETS, infos, known_at)
+
+    def mark_vanished(self, tickers: Sequence[str], at: datetime) -> int:
+        """The exchange no longer knows these markets; return how many were not marked already."""
+        if not tickers:
+            return 0
+        fingerprints = [vanished_fingerprint(ticker) for ticker in tickers]
+        with self._database.transaction() as transaction:
+            _serialise(transaction, MARKETS.name)
+            params = {"tickers": list(tickers), "fingerprints": fingerprints, "at": at}
+            return transaction.execute(self._queries["vanish"], params)
+
+    # -- reading
+
+    def market(self, ticker: str) -> MarketInfo | None:
+        """One market with its payload."""
+        return self._one(MARKETS, ticker)
+
+    def event(self, event_ticker: str) -> EventInfo | None:
+        """One event with its payload."""
+        return self._one(EVENTS, event_ticker)
+
+    def one_series(self, ticker: str) -> SeriesInfo | None:
+        """One series with its payload."""
+        return self._one(SERIES, ticker)
+
+    def markets_to_subscribe(self, admits: Callable[[MarketInfo], bool] | None = None) -> list[MarketInfo]:
+        """Markets that trade or will (initialized, inactive, active), all or those that `admits` lets in."""
+        found = self._select(MARKETS, "t.status IN ('initialized', 'inactive', 'active')", {})
+        return [info for info in found if admits is None or admits(info)]
+
+    def changed_since(self, known_at: datetime) -> list[MarketInfo]:
+        """Markets of which a new version began after `known_at`.
+
+        Versions become visible when their transaction ends: whoever follows the catalog asks with a minute of overlap.
+        """
+        condition = "t.ticker IN (SELECT h.ticker FROM markets_history h WHERE h.valid_from > %(since)s)"
+        return self._select(MARKETS, condition, {"since": known_at})
+
+    def events(self) -> list[EventInfo]:
+        """All events."""
+        return self._select(EVENTS, "true", {})
+
+    def series(self) -> list[SeriesInfo]:
+        """All series."""
+        return self._select(SERIES, "true", {})
+
+    def unsettled_unseen(self, before: datetime, batch: int) -> Iterator[list[str]]:
+        """Tickers of markets that are not over for good and were not heard of since `before`, in batches."""
+        after = ""
+        while tickers := self._tickers("unsettled_unseen", before=before, after=after, limit=batch):
+            yield tickers
+            after = tickers[-1]
+
+    def overdue(self, at: datetime, limit: int) -> list[str]:
+        """Markets that should have opened or closed by the clock."""
+        return self._tickers("overdue", at=at, limit=limit)
+
+    def unknown_events(self, limit: int) -> list[str]:
+        """Events that unsettled markets name and the catalog lacks."""
+        return self._tickers("unknown_events", limit=limit)
+
+    def unknown_series(self, limit: int) -> list[str]:
+        """Series that such events name and the catalog lacks."""
+        return self._tickers("unknown_series", limit=limit)
+
+    # -- syncs
+
+    def begin_sync(self, what: str, scope: str, started_at: datetime) -> int:
+        """Record that a sync began; return its number for `record_sync`."""
+        with self._database.transaction() as transaction:
+            row = transaction.fetch_one(
+                self._queries["begin_sync"], {"what": what, "scope": scope, "started_at": started_at}
+            )
+        return int(row[0]) if row else 0
+
+    def record_sync(
+        self, sync_id: int, changed: Changed, finished_at: datetime | None, error: str | None = None
+    ) -> None:
+        """Record how a sync ended. Without `finished_at` it failed, and the next one starts where the last did."""
+        params = {
+            "sync_id": sync_id,
+            "finished_at": finished_at,
+            "rows_seen": changed.seen,
+            "rows_changed": changed.changed,
+            "error": error,
+        }
+        with self._database.transaction() as transaction:
+            transaction.execute(self._queries["end_sync"], params)
+
+    def last_sync(self, what: str) -> SyncReport | None:
+        """The last finished full or incremental sync of series, events or markets."""
+        with self._database.transaction() as transaction:
+            row = transaction.fetch_one(self._queries["last_sync"], {"what": what})
+        return None if row is None else SyncReport(*row)
+
+    # -- how
+
+    def _upsert(self, table: CatalogTable[InfoT], infos: Iterable[InfoT], known_at: datetime) -> Changed:
+        # Pages overlap while the universe changes: of one object the last answer counts. One order for all writers.
+        unique: dict[str, InfoT] = {getattr(info, table.ticker): info for info in infos}
+        rows = [(*table.row(info), known_at) for _, info in sorted(unique.items())]
+        names = [column.name for column in table.columns]
+        is_markets = table.name == MARKETS.name
+        statement = self._queries["upsert"].format(
+            table=table.name,
+            columns=", ".join(names),
+            updates=", ".join(f"{name} = excluded.{name}" for name in names if name != "ticker"),
+            status=", status" if is_markets else "",
+            status_update=", status = excluded.status" if is_markets else "",
+        )
+        types = [*(column.sql_type for column in table.columns), "jsonb", "bigint", "timestamptz"]
+        template = "(" + ", ".join(f"%s::{sql_type}" for sql_type in types) + ")"
+        changed = 0
+        for start in range(0, len(rows), _ROWS_PER_STATEMENT):
+            with self._database.transaction() as transaction:
+                _serialise(transaction, table.name)
+                part = rows[start : start + _ROWS_PER_STATEMENT]
+                changed += transaction.execute_values(statement, part, template)
+        return Changed(len(rows), changed)
+
+    def _select(self, table: CatalogTable[InfoT], condition: str, params: dict[str, object]) -> list[InfoT]:
+        columns = ", ".join(f"t.{column.name}" for column in table.columns)
+        statement = f"SELECT {columns} FROM {table.name} t WHERE {condition} ORDER BY t.ticker"  # noqa: S608 (own names)
+        with self._database.transaction() as transaction:
+            return [table.struct(row) for row in transaction.fetch_all(statement, params)]
+
+    def _one(self, table: CatalogTable[InfoT], ticker: str) -> InfoT | None:
+        columns = ", ".join(column.name for column in table.columns)
+        statement = f"SELECT {columns}, payload::text FROM {table.name} WHERE ticker = %(ticker)s"  # noqa: S608 (own names)
+        with self._database.transaction() as transaction:
+            row = transaction.fetch_one(statement, {"ticker": ticker})
+        return None if row is None else table.struct(row[:-1], row[-1])
+
+    def _tickers(self, query: str, **params: object) -> list[str]:
+        with self._database.transaction() as transaction:
+            return [str(ticker) for (ticker,) in transaction.fetch_all(self._queries[query], params)]
+
+
+def _serialise(transaction: Transaction, table: str) -> None:
+    # Two syncs at once would both see the same old version and write its successor twice.
+    transaction.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (f"catalog {table}",))

@@ -1,0 +1,231 @@
+"""REST → catalog: series, events and markets, all of them or what changed since the last sync.
+
+A full sync lists what can still change; an incremental one asks for what changed since the last finished sync began,
+with an overlap for clocks that disagree. Objects are stored in chunks, so memory stays small, and a sync that fails
+keeps what it has stored: the next one starts where the last *finished* one did.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+from http import HTTPStatus
+from itertools import islice
+from typing import TypeVar
+
+from kalshi_platform.catalog.store import CatalogStore, Changed, SyncReport
+from kalshi_platform.clock import Clock
+from kalshi_platform.errors import ConnectionLost, MarketNotYetVisible, RequestRejected
+from kalshi_platform.exchange.pacing import Backoff
+from kalshi_platform.exchange.rest import RestClient
+from kalshi_platform.market.catalog import MarketInfo
+
+__all__ = ["SyncReport", "fetch_market", "refresh_markets", "sync_events", "sync_markets", "sync_series"]
+
+OVERLAP = timedelta(minutes=5)
+CHUNK = 1_000
+"""Objects per transaction: one page of markets."""
+TICKERS_PER_REQUEST = 100
+"""Keeps the query string below what proxies let pass."""
+_OVERDUE_PER_SYNC = 1_000
+_UNKNOWN_PER_SYNC = 1_000
+_FULL_MARKETS = ("open", "unopened", "paused")
+_FULL_EVENTS = ("open", "unopened", "closed")
+_T = TypeVar("_T")
+log = logging.getLogger(__name__)
+
+
+def sync_series(rest: RestClient, store: CatalogStore, clock: Clock, full: bool) -> SyncReport:
+    """Read all series, or those that changed since the last sync."""
+    with _Sync(store, clock, "series", full) as sync:
+        sync.store_all(rest.iter_series(min_updated_ts=sync.since_s), store.upsert_series)
+    return sync.report()
+
+
+def sync_events(rest: RestClient, store: CatalogStore, clock: Clock, full: bool) -> SyncReport:
+    """Read the events that have markets to come, trading or not yet settled, or those that changed since the last sync.
+
+    Kalshi lists old events for ever; a full sync leaves out those of which every market is settled.
+    """
+    with _Sync(store, clock, "events", full) as sync:
+        if sync.since_s is None:
+            for status in _FULL_EVENTS:
+                sync.store_all(rest.iter_events(status=status), store.upsert_events)
+        else:
+            sync.store_all(rest.iter_events(min_updated_ts=sync.since_s), store.upsert_events)
+    return sync.report()
+
+
+def sync_markets(rest: RestClient, store: CatalogStore, clock: Clock, full: bool) -> SyncReport:
+    """Read the markets that trade or will, or those that changed since the last sync; combos are left out.
+
+    After a full sync every unsettled market of the catalog that was not in it is asked for by name; after an
+    incremental one, those that should have opened or closed by the clock, which counts as no update. Markets that the
+    exchange has deleted become 'vanished'. Events and series that markets name and the catalog lacks are fetched too.
+    """
+    with _Sync(store, clock, "markets", full) as sync:
+        if sync.since_s is None:
+            for status in _FULL_MARKETS:
+                sync.store_all(rest.iter_markets(status=status), store.upsert_markets)
+            for tickers in store.unsettled_unseen(sync.started_at, TICKERS_PER_REQUEST):
+                sync.add(refresh_markets(rest, store, clock, tickers))
+        else:
+            sync.store_all(rest.iter_markets(min_updated_ts=sync.since_s), store.upsert_markets)
+            sync.add(refresh_markets(rest, store, clock, store.overdue(clock.now(), _OVERDUE_PER_SYNC)))
+        _fetch_parents(rest, store, clock)
+    return sync.report()
+
+
+def refresh_markets(rest: RestClient, store: CatalogStore, clock: Clock, tickers: Sequence[str]) -> Changed:
+    """Ask for markets by name and store the answers; those that the exchange no longer has become 'vanished'."""
+    total = Changed(0, 0)
+    for start in range(0, len(tickers), TICKERS_PER_REQUEST):
+        part = tickers[start : start + TICKERS_PER_REQUEST]
+        known_at = clock.now()
+        found = list(rest.iter_markets(mve_filter=None, tickers=part))
+        missing = sorted(set(part) - {info.ticker for info in found})
+        total = _sum(total, store.upsert_markets(found, known_at))
+        gone = []
+        for ticker in missing:
+            # An absence from a list proves nothing; a 404 for the market itself does.
+            known_at = clock.now()
+            try:
+                total = _sum(total, store.upsert_markets([rest.market(ticker)], known_at))
+            except MarketNotYetVisible:
+                gone.append(ticker)
+        vanished = store.mark_vanished(gone, clock.now())
+        if vanished:
+            log.info("%d markets vanished from the exchange, the first is %s", vanished, gone[0])
+        total = _sum(total, Changed(len(gone), vanished))
+    return total
+
+
+def fetch_market(
+    rest: RestClient,
+    store: CatalogStore,
+    clock: Clock,
+    ticker: str,
+    attempts: int,
+    stop: threading.Event | None = None,
+) -> SyncReport:
+    """Fetch one market that was just announced, with its event and series if they are unknown.
+
+    404 is normal for a moment after the announcement: it is tried `attempts` times, 0.25–8 s apart. Raises
+    MarketNotYetVisible after the last one, ConnectionLost once `stop` is set.
+    """
+    started_at = clock.now()
+    stop = stop or threading.Event()
+    info, known_at = _first_visible(rest, clock, ticker, attempts, stop)
+    changed = store.upsert_markets([info], known_at)
+    _fetch_event(rest, store, clock, info.event_ticker)
+    return SyncReport("markets", ticker, changed.seen, changed.changed, started_at, clock.now())
+
+
+def _first_visible(
+    rest: RestClient, clock: Clock, ticker: str, attempts: int, stop: threading.Event
+) -> tuple[MarketInfo, datetime]:
+    backoff = Backoff(0.5, 8.0, random.random)
+    for attempt in range(1, attempts + 1):
+        known_at = clock.now()
+        try:
+            return rest.market(ticker), known_at
+        except MarketNotYetVisible:
+            if attempt == attempts:
+                raise
+        if clock.wait(stop, backoff.next()):
+            raise ConnectionLost(f"market {ticker} was given up: the service is stopping")
+    raise ValueError("attempts must be at least 1")
+
+
+def _fetch_parents(rest: RestClient, store: CatalogStore, clock: Clock) -> None:
+    for event_ticker in store.unknown_events(_UNKNOWN_PER_SYNC):
+        with _tolerating_404(f"event {event_ticker}"):
+            known_at = clock.now()
+            store.upsert_events([rest.event(event_ticker)], known_at)
+    for series_ticker in store.unknown_series(_UNKNOWN_PER_SYNC):
+        with _tolerating_404(f"series {series_ticker}"):
+            known_at = clock.now()
+            store.upsert_series([rest.series(series_ticker)], known_at)
+
+
+def _fetch_event(rest: RestClient, store: CatalogStore, clock: Clock, event_ticker: str) -> None:
+    if not event_ticker:
+        return
+    with _tolerating_404(f"event {event_ticker}"):
+        event = store.event(event_ticker)
+        if event is None:
+            known_at = clock.now()
+            event = rest.event(event_ticker)
+            store.upsert_events([event], known_at)
+        if event.series_ticker and store.one_series(event.series_ticker) is None:
+            known_at = clock.now()
+            store.upsert_series([rest.series(event.series_ticker)], known_at)
+
+
+@contextmanager
+def _tolerating_404(what: str) -> Iterator[None]:
+    """A parent that the exchange does not show must not cost its markets; the next sync asks again."""
+    try:
+        yield
+    except RequestRejected as error:
+        if error.status != HTTPStatus.NOT_FOUND:
+            raise
+        log.warning("%s is not visible over REST", what)
+
+
+class _Sync:
+    """One row of catalog_syncs: begun on entry, finished on a clean exit, marked failed otherwise."""
+
+    def __init__(self, store: CatalogStore, clock: Clock, what: str, full: bool) -> None:
+        self._store = store
+        self._clock = clock
+        self._what = what
+        last = None if full else store.last_sync(what)
+        self.scope = "full" if last is None else "incremental"
+        self.since_s = None if last is None else int((last.started_at - OVERLAP).timestamp())
+        self.started_at = clock.now()
+        self._finished_at = self.started_at
+        self._total = Changed(0, 0)
+        self._sync_id = 0
+
+    def __enter__(self) -> _Sync:
+        self._sync_id = self._store.begin_sync(self._what, self.scope, self.started_at)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if error is None:
+            self._finished_at = self._clock.now()
+            self._store.record_sync(self._sync_id, self._total, self._finished_at)
+            return
+        try:
+            self._store.record_sync(self._sync_id, self._total, None, f"{type(error).__name__}: {error}"[:500])
+        except Exception:
+            log.warning("the failed sync of %s could not be recorded", self._what, exc_info=True)
+
+    def store_all(self, infos: Iterable[_T], upsert: Callable[[Iterable[_T], datetime], Changed]) -> None:
+        """Store the objects in chunks. Each is dated before the page that brought it was asked for."""
+        iterator = iter(infos)
+        # A page may hold the end of one chunk and the beginning of the next: date by the chunk before.
+        known_at = self.started_at
+        while True:
+            asked_at = self._clock.now()
+            chunk = list(islice(iterator, CHUNK))
+            if not chunk:
+                return
+            self.add(upsert(chunk, known_at))
+            known_at = asked_at
+
+    def add(self, changed: Changed) -> None:
+        self._total = _sum(self._total, changed)
+
+    def report(self) -> SyncReport:
+        total = self._total
+        return SyncReport(self._what, self.scope, total.seen, total.changed, self.started_at, self._finished_at)
+
+
+def _sum(one: Changed, other: Changed) -> Changed:
+    return Changed(one.seen + other.seen, one.changed + other.changed)

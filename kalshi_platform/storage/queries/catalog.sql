@@ -1,0 +1,81 @@
+-- Statements of the catalog. {table}, {columns}, {updates} and {status} are filled in by kalshi_platform.catalog.store
+-- with names of its own.
+
+-- name: upsert
+-- Stores the rows whose knowledge is not older than what stands there, and writes history for those that changed.
+-- Its row count is the number of changed objects.
+WITH incoming ({columns}, payload, fingerprint, known_at) AS (VALUES %s),
+changed AS (
+  SELECT i.* FROM incoming i LEFT JOIN {table} t ON t.ticker = i.ticker
+  WHERE t.ticker IS NULL OR (t.fingerprint <> i.fingerprint AND t.known_at <= i.known_at)
+),
+stored AS (
+  INSERT INTO {table} AS t ({columns}, payload, fingerprint, known_at, first_seen_at)
+  SELECT {columns}, payload, fingerprint, known_at, known_at FROM incoming
+  ON CONFLICT (ticker) DO UPDATE SET {updates}, payload = excluded.payload, fingerprint = excluded.fingerprint,
+    known_at = excluded.known_at
+  WHERE t.known_at <= excluded.known_at
+),
+ended AS (
+  UPDATE {table}_history h SET valid_to = c.known_at FROM changed c
+  WHERE h.ticker = c.ticker AND h.valid_to IS NULL AND h.valid_from < c.known_at
+)
+INSERT INTO {table}_history AS h (ticker, valid_from, fingerprint, payload{status})
+SELECT ticker, known_at, fingerprint, payload{status} FROM changed
+ON CONFLICT (ticker, valid_from) DO UPDATE SET fingerprint = excluded.fingerprint, payload = excluded.payload{status_update}
+
+-- name: vanish
+-- The exchange no longer knows these markets; their last description stays as payload.
+WITH gone AS (
+  UPDATE markets m SET status = 'vanished', known_at = %(at)s, fingerprint = v.fingerprint
+  FROM unnest(%(tickers)s::text[], %(fingerprints)s::bigint[]) AS v (ticker, fingerprint)
+  WHERE m.ticker = v.ticker AND m.known_at <= %(at)s AND m.status <> 'vanished'
+  RETURNING m.ticker, m.fingerprint, m.payload
+),
+ended AS (
+  UPDATE markets_history h SET valid_to = %(at)s FROM gone g
+  WHERE h.ticker = g.ticker AND h.valid_to IS NULL AND h.valid_from < %(at)s
+)
+INSERT INTO markets_history AS h (ticker, valid_from, fingerprint, payload, status)
+SELECT ticker, %(at)s, fingerprint, payload, 'vanished' FROM gone
+ON CONFLICT (ticker, valid_from) DO UPDATE SET fingerprint = excluded.fingerprint, status = excluded.status
+
+-- name: unsettled_unseen
+-- Markets that are not over for good and were not heard of since a moment, by ticker.
+SELECT ticker FROM markets
+WHERE status NOT IN ('finalized', 'vanished') AND known_at < %(before)s AND ticker > %(after)s
+ORDER BY ticker LIMIT %(limit)s
+
+-- name: overdue
+-- Markets that should have opened or closed by the clock; those asked longest ago first.
+SELECT ticker FROM markets
+WHERE (status = 'initialized' AND open_time <= %(at)s) OR (status IN ('active', 'inactive') AND close_time <= %(at)s)
+ORDER BY known_at LIMIT %(limit)s
+
+-- name: unknown_events
+-- Events of markets that are not over, but are not in the catalog.
+SELECT DISTINCT m.event_ticker FROM markets m LEFT JOIN events e ON e.ticker = m.event_ticker
+WHERE e.ticker IS NULL AND m.event_ticker <> '' AND m.status NOT IN ('finalized', 'vanished')
+ORDER BY 1 LIMIT %(limit)s
+
+-- name: unknown_series
+-- Series of events that have such markets, but are not in the catalog.
+SELECT DISTINCT e.series_ticker FROM events e LEFT JOIN series s ON s.ticker = e.series_ticker
+WHERE s.ticker IS NULL AND e.series_ticker <> ''
+  AND EXISTS (SELECT 1 FROM markets m WHERE m.event_ticker = e.ticker AND m.status NOT IN ('finalized', 'vanished'))
+ORDER BY 1 LIMIT %(limit)s
+
+-- name: begin_sync
+-- One row per sync; returns its number.
+INSERT INTO catalog_syncs (what, scope, started_at) VALUES (%(what)s, %(scope)s, %(started_at)s) RETURNING sync_id
+
+-- name: end_sync
+-- A sync that failed keeps finished_at empty, so that the next one starts where the last finished one did.
+UPDATE catalog_syncs SET finished_at = %(finished_at)s, rows_seen = %(rows_seen)s, rows_changed = %(rows_changed)s,
+  error = %(error)s WHERE sync_id = %(sync_id)s
+
+-- name: last_sync
+-- The last finished sync of everything (not of single objects).
+SELECT what, scope, coalesce(rows_seen, 0), coalesce(rows_changed, 0), started_at, finished_at FROM catalog_syncs
+WHERE what = %(what)s AND finished_at IS NOT NULL AND scope IN ('full', 'incremental')
+ORDER BY started_at DESC LIMIT 1

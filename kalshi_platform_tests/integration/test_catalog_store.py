@@ -1,0 +1,183 @@
+"""The catalog on a real database: newest knowledge, and history only where something changed."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from datetime import UTC, datetime, timedelta
+from itertools import pairwise
+from typing import Any
+
+import pytest
+
+from kalshi_platform.catalog.store import CatalogStore, Changed
+from kalshi_platform.exchange.parse_rest import parse_event, parse_market, parse_series
+from kalshi_platform.market.catalog import MarketInfo
+from kalshi_platform.storage.migrate import migrate
+from kalshi_platform.storage.pool import Database
+from kalshi_platform_tests.fixtures.postgres import DatabaseFactory
+
+T0 = datetime(2026, 11, 22, 20, 0, tzinfo=UTC)
+
+
+def at(minutes: float) -> datetime:
+    return T0 + timedelta(minutes=minutes)
+
+
+def market(ticker: str = "KXA-1-T1", **fields: Any) -> MarketInfo:
+    basis = {"ticker": ticker, "event_ticker": ticker.rpartition("-")[0], "status": "active", "title": "t"}
+    return parse_market(basis | fields)
+
+
+@pytest.fixture
+def database(database_factory: DatabaseFactory) -> Iterator[Database]:
+    made = Database(database_factory(), name="catalog")
+    migrate(made, "catalog")
+    yield made
+    made.dispose()
+
+
+@pytest.fixture
+def store(database: Database) -> CatalogStore:
+    return CatalogStore(database)
+
+
+def history(database: Database, table: str = "markets") -> list[tuple[Any, ...]]:
+    with database.transaction() as transaction:
+        return transaction.fetch_all(
+            f"SELECT ticker, valid_from, valid_to, payload ->> 'title' FROM {table}_history ORDER BY 1, 2"
+        )
+
+
+def test_history_is_written_only_on_a_change(database: Database, store: CatalogStore) -> None:
+    assert store.upsert_markets([market(volume_fp="1.00")], at(0)) == Changed(1, 1)
+    assert store.upsert_markets([market(volume_fp="2.00")], at(1)) == Changed(1, 0)
+    assert store.upsert_markets([market(volume_fp="2.00", title="u")], at(2)) == Changed(1, 1)
+    assert history(database) == [("KXA-1-T1", at(0), at(2), "t"), ("KXA-1-T1", at(2), None, "u")]
+    stored = store.market("KXA-1-T1")
+    assert stored is not None
+    assert stored.title == "u"
+    assert '"2.00"' in stored.payload
+    with database.transaction() as transaction:
+        assert transaction.fetch_one("SELECT first_seen_at, known_at FROM markets") == (at(0), at(2))
+
+
+def test_older_knowledge_changes_nothing(database: Database, store: CatalogStore) -> None:
+    store.upsert_markets([market(title="new")], at(5))
+    assert store.upsert_markets([market(title="old")], at(4)) == Changed(1, 0)
+    stored = store.market("KXA-1-T1")
+    assert stored is not None
+    assert stored.title == "new"
+    assert len(history(database)) == 1
+
+
+def test_two_versions_of_one_moment_leave_one_row(database: Database, store: CatalogStore) -> None:
+    store.upsert_markets([market(title="a")], at(0))
+    store.upsert_markets([market(title="b")], at(0))
+    assert history(database) == [("KXA-1-T1", at(0), None, "b")]
+
+
+def test_of_repeated_objects_the_last_answer_counts(database: Database, store: CatalogStore) -> None:
+    assert store.upsert_markets([market(title="a"), market(title="b")], at(0)) == Changed(1, 1)
+    assert [row[3] for row in history(database)] == ["b"]
+    assert store.upsert_markets([], at(0)) == Changed(0, 0)
+
+
+def test_every_field_comes_back(store: CatalogStore) -> None:
+    info = market(
+        status="determined",
+        market_type="binary",
+        open_time="2026-11-22T16:00:00.000001Z",
+        close_time="2026-11-24T04:59:00Z",
+        created_time="2026-11-22T15:00:00Z",
+        settlement_value_dollars="0.333333",
+        result="scalar",
+        can_close_early=True,
+        mve_collection_ticker="KXMVE",
+        exchange_index=3,
+        price_level_structure="linear_cent",
+        price_ranges=[{"start": "0", "end": "1", "step": "0.01"}],
+    )
+    store.upsert_markets([info], at(0))
+    stored = store.market(info.ticker)
+    assert stored is not None
+    assert {field: getattr(stored, field) for field in info.__struct_fields__ if field != "payload"} == {
+        field: getattr(info, field) for field in info.__struct_fields__ if field != "payload"
+    }
+    event = parse_event({"event_ticker": "KXA-1", "series_ticker": "KXA", "strike_date": "2026-11-24T05:00:00Z"})
+    series = parse_series({"ticker": "KXA", "title": "A", "category": "C", "fee_type": "flat", "fee_multiplier": 0.5})
+    assert store.upsert_events([event], at(0)) == Changed(1, 1)
+    assert store.upsert_series([series], at(0)) == Changed(1, 1)
+    (known_event,), (known_series,) = store.events(), store.series()
+    assert (known_event.event_ticker, known_event.strike_date_us) == ("KXA-1", event.strike_date_us)
+    assert (known_series.category, known_series.fee_multiplier, known_series.payload) == ("C", 0.5, "")
+
+
+def test_thousands_of_rows_take_a_few_statements(database: Database, store: CatalogStore) -> None:
+    infos = [market(f"KXA-1-T{n}", rules_primary="it's 100 % \\ " * 20) for n in range(2_345)]
+    assert store.upsert_markets(infos, at(0)) == Changed(2_345, 2_345)
+    assert store.upsert_markets(infos, at(1)) == Changed(2_345, 0)
+    assert len(history(database)) == 2_345
+
+
+def test_writers_at_once_leave_one_open_version(database: Database, store: CatalogStore) -> None:
+    start = threading.Barrier(4)
+
+    def run(writer: int) -> None:
+        start.wait()
+        for minute in range(5):
+            infos = [market(f"KXA-1-T{n}", title=f"{writer}/{minute}") for n in range(20)]
+            store.upsert_markets(infos, at(minute + writer / 10))
+
+    threads = [threading.Thread(target=run, args=(writer,)) for writer in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    rows = history(database)
+    assert [row[3] for row in rows if row[2] is None] == ["3/4"] * 20
+    for earlier, later in pairwise(rows):
+        if earlier[0] == later[0]:
+            assert earlier[2] == later[1]
+
+
+def test_a_vanished_market_can_come_back(database: Database, store: CatalogStore) -> None:
+    store.upsert_markets([market(), market("KXA-1-T2")], at(0))
+    assert store.mark_vanished(["KXA-1-T1", "unknown"], at(1)) == 1
+    assert store.mark_vanished(["KXA-1-T1"], at(2)) == 0
+    assert store.mark_vanished([], at(2)) == 0
+    assert store.mark_vanished(["KXA-1-T2"], at(-1)) == 0
+    assert [info.ticker for info in store.markets_to_subscribe()] == ["KXA-1-T2"]
+    assert store.upsert_markets([market()], at(3)) == Changed(1, 1)
+    with database.transaction() as transaction:
+        rows = transaction.fetch_all(
+            "SELECT valid_from, status FROM markets_history WHERE ticker = 'KXA-1-T1' ORDER BY 1"
+        )
+    assert rows == [(at(0), "active"), (at(1), "vanished"), (at(3), "active")]
+
+
+def test_who_follows_the_catalog_sees_changes_only(store: CatalogStore) -> None:
+    store.upsert_markets([market(), market("KXA-1-T2")], at(0))
+    store.upsert_markets([market(), market("KXA-1-T2", status="closed")], at(1))
+    assert [info.ticker for info in store.changed_since(at(-1))] == ["KXA-1-T1", "KXA-1-T2"]
+    assert [(info.ticker, info.status) for info in store.changed_since(at(0))] == [("KXA-1-T2", "closed")]
+    assert store.changed_since(at(1)) == []
+
+
+def test_markets_to_subscribe_are_those_not_over_that_are_admitted(store: CatalogStore) -> None:
+    statuses = ["initialized", "inactive", "active", "closed", "determined", "disputed", "amended", "finalized"]
+    store.upsert_markets([market(f"KXA-1-{status}", status=status) for status in statuses], at(0))
+    assert {info.status for info in store.markets_to_subscribe()} == {"initialized", "inactive", "active"}
+    assert [info.status for info in store.markets_to_subscribe(lambda info: info.status == "active")] == ["active"]
+
+
+def test_syncs_that_failed_or_fetched_one_object_are_not_the_last(store: CatalogStore) -> None:
+    assert store.last_sync("markets") is None
+    done = store.begin_sync("markets", "full", at(0))
+    store.record_sync(done, Changed(10, 2), at(1))
+    failed = store.begin_sync("markets", "incremental", at(5))
+    store.record_sync(failed, Changed(1, 0), None, "ConnectionLost: x")
+    store.begin_sync("markets", "full", at(6))
+    store.record_sync(store.begin_sync("markets", "KXA-1-T1", at(7)), Changed(1, 1), at(7))
+    store.record_sync(store.begin_sync("events", "full", at(8)), Changed(1, 1), at(8))
+    assert store.last_sync("markets") == ("markets", "full", 10, 2, at(0), at(1))

@@ -1,0 +1,177 @@
+"""Syncs against the simulated exchange and a real database."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from kalshi_platform.catalog.store import CatalogStore, Changed
+from kalshi_platform.catalog.sync import fetch_market, sync_events, sync_markets, sync_series
+from kalshi_platform.clock import SYSTEM_CLOCK
+from kalshi_platform.errors import ConnectionLost, ExchangeUnavailable, MarketNotYetVisible
+from kalshi_platform.exchange.rest import RestClient
+from kalshi_platform.exchange.settings import ExchangeSettings
+from kalshi_platform.simulator.server import ServerThread
+from kalshi_platform.storage.migrate import migrate
+from kalshi_platform.storage.pool import Database
+from kalshi_platform_tests.fixtures.exchange import running_exchange
+from kalshi_platform_tests.fixtures.postgres import DatabaseFactory
+
+MARKETS = 25
+
+
+@pytest.fixture
+def exchange(tmp_path: Path) -> Iterator[ServerThread]:
+    with running_exchange(tmp_path, markets=MARKETS, rate=0, combos=2, rest_visible_delay_s=0.5) as running:
+        yield running
+
+
+@pytest.fixture
+def rest(exchange: ServerThread) -> RestClient:
+    settings = ExchangeSettings(rest_url=exchange.rest_url, reads_per_second=1_000, max_attempts=2, retry_base_s=0.01)
+    return RestClient(settings, SYSTEM_CLOCK)
+
+
+@pytest.fixture
+def database(database_factory: DatabaseFactory) -> Iterator[Database]:
+    made = Database(database_factory(), name="catalog")
+    migrate(made, "catalog")
+    yield made
+    made.dispose()
+
+
+@pytest.fixture
+def store(database: Database) -> CatalogStore:
+    return CatalogStore(database)
+
+
+def statuses(database: Database, *tickers: str) -> list[str]:
+    with database.transaction() as transaction:
+        rows = dict(transaction.fetch_all("SELECT ticker, status FROM markets"))
+    return [rows[ticker] for ticker in tickers] if tickers else list(rows.values())
+
+
+def count(database: Database, table: str) -> int:
+    with database.transaction() as transaction:
+        row = transaction.fetch_one(f"SELECT count(*) FROM {table}")
+    return int(row[0]) if row else 0
+
+
+def test_a_full_sync_stores_the_universe_without_combos(
+    rest: RestClient, store: CatalogStore, database: Database
+) -> None:
+    for sync in (sync_series, sync_events, sync_markets):
+        report = sync(rest, store, SYSTEM_CLOCK, full=True)
+        assert (report.scope, report.rows_changed) == ("full", count(database, report.what))
+        assert report.started_at <= report.finished_at
+    assert count(database, "markets") == MARKETS
+    assert set(statuses(database)) == {"active"}
+    with database.transaction() as transaction:
+        orphans = transaction.fetch_one(
+            "SELECT count(*) FROM markets m LEFT JOIN events e ON e.ticker = m.event_ticker"
+            " LEFT JOIN series s ON s.ticker = e.series_ticker WHERE s.ticker IS NULL"
+        )
+    assert orphans == (0,)
+    again = sync_markets(rest, store, SYSTEM_CLOCK, full=True)
+    assert (again.rows_seen, again.rows_changed) == (MARKETS, 0)
+
+
+def test_the_first_sync_is_full_and_later_ones_bring_what_changed(
+    exchange: ServerThread, rest: RestClient, store: CatalogStore, database: Database
+) -> None:
+    assert sync_markets(rest, store, SYSTEM_CLOCK, full=False).scope == "full"
+    moved, closed = exchange.tickers()[:2]
+    exchange.market("change_metadata", ticker=moved, strike=0.77)
+    exchange.market("close", ticker=closed)
+    report = sync_markets(rest, store, SYSTEM_CLOCK, full=False)
+    assert (report.scope, report.rows_changed) == ("incremental", 2)
+    assert statuses(database, moved, closed) == ["active", "closed"]
+    assert count(database, "markets_history") == MARKETS + 2
+    for sync in (sync_series, sync_events):
+        sync(rest, store, SYSTEM_CLOCK, full=False)
+        assert sync(rest, store, SYSTEM_CLOCK, full=False).scope == "incremental"
+
+
+def test_a_full_sync_asks_for_held_markets_that_are_not_listed_any_more(
+    exchange: ServerThread, rest: RestClient, store: CatalogStore, database: Database
+) -> None:
+    sync_markets(rest, store, SYSTEM_CLOCK, full=True)
+    ended, *_ = exchange.tickers()
+    exchange.market("close", ticker=ended)
+    exchange.market("determine", ticker=ended, result="no")
+    exchange.market("settle", ticker=ended)
+    held = store.market(exchange.tickers()[1])
+    assert held is not None
+    deleted = [held.__class__(**{f: getattr(held, f) for f in held.__struct_fields__} | {"ticker": "KXGONE-1-T1"})]
+    store.upsert_markets(deleted, SYSTEM_CLOCK.now())
+    report = sync_markets(rest, store, SYSTEM_CLOCK, full=True)
+    assert statuses(database, ended, "KXGONE-1-T1") == ["finalized", "vanished"]
+    assert report.rows_changed == 2
+    assert sync_markets(rest, store, SYSTEM_CLOCK, full=True).rows_changed == 0
+
+
+def test_markets_that_should_have_opened_by_the_clock_are_asked_for(
+    exchange: ServerThread, rest: RestClient, store: CatalogStore, database: Database
+) -> None:
+    created = exchange.market("create", open_in_s=2.0, visible_in_s=0.0)["ticker"]
+    fetch_market(rest, store, SYSTEM_CLOCK, created, attempts=8)
+    assert statuses(database, created) == ["initialized"]
+    # A last sync of tomorrow: nothing was updated since, so that only the clock speaks for the market.
+    tomorrow = SYSTEM_CLOCK.now() + timedelta(days=1)
+    store.record_sync(store.begin_sync("markets", "full", tomorrow), Changed(0, 0), tomorrow)
+    deadline = SYSTEM_CLOCK.monotonic() + 10
+    while statuses(database, created) != ["active"]:
+        assert SYSTEM_CLOCK.monotonic() < deadline
+        sync_markets(rest, store, SYSTEM_CLOCK, full=False)
+
+
+def test_parents_that_are_unknown_are_fetched(rest: RestClient, store: CatalogStore, database: Database) -> None:
+    sync_markets(rest, store, SYSTEM_CLOCK, full=True)
+    with database.transaction() as transaction:
+        rows = transaction.fetch_all(
+            "SELECT DISTINCT m.event_ticker, e.ticker, s.ticker FROM markets m"
+            " LEFT JOIN events e ON e.ticker = m.event_ticker LEFT JOIN series s ON s.ticker = e.series_ticker"
+        )
+    assert rows
+    assert all(None not in row for row in rows)
+
+
+def test_a_failed_sync_keeps_what_it_stored_and_is_repeated(
+    exchange: ServerThread, rest: RestClient, store: CatalogStore, database: Database
+) -> None:
+    first = sync_markets(rest, store, SYSTEM_CLOCK, full=True)
+    exchange.fault("rest_status", status=503, count=100)
+    with pytest.raises(ExchangeUnavailable):
+        sync_markets(rest, store, SYSTEM_CLOCK, full=False)
+    assert store.last_sync("markets") == first
+    with database.transaction() as transaction:
+        rows = transaction.fetch_all(
+            "SELECT scope, finished_at IS NULL, error FROM catalog_syncs ORDER BY sync_id DESC"
+        )
+    assert rows[0][:2] == ("incremental", True)
+    assert rows[0][2].startswith("ExchangeUnavailable")
+    exchange.clear_faults()
+    assert sync_markets(rest, store, SYSTEM_CLOCK, full=False).scope == "incremental"
+
+
+def test_a_new_market_is_fetched_as_soon_as_it_is_visible(
+    exchange: ServerThread, rest: RestClient, store: CatalogStore, database: Database
+) -> None:
+    created = exchange.market("create", open_in_s=60.0, visible_in_s=0.6)["ticker"]
+    with pytest.raises(MarketNotYetVisible):
+        fetch_market(rest, store, SYSTEM_CLOCK, created, attempts=1)
+    report = fetch_market(rest, store, SYSTEM_CLOCK, created, attempts=8)
+    assert report[:4] == ("markets", created, 1, 1)
+    assert statuses(database, created) == ["initialized"]
+    assert (count(database, "events"), count(database, "series")) == (1, 1)
+
+
+def test_a_stop_interrupts_the_wait_for_a_market(rest: RestClient, store: CatalogStore) -> None:
+    stop = threading.Event()
+    stop.set()
+    with pytest.raises(ConnectionLost):
+        fetch_market(rest, store, SYSTEM_CLOCK, "KXNEVER-1-T1", attempts=1_000, stop=stop)
