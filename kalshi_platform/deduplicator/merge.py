@@ -103,7 +103,7 @@ class Merger:
             },
             self.settings.source_timeout_s,
         )
-        failed = {name: _reason(error) for name, error in errors.items()}
+        failed = {name: reason_of(error) for name, error in errors.items()}
         self._tell(failed)
         tables = unite({name: answer.tables for name, answer in answers.items()})
         arrivals = production.Arrivals({name: rows for name, (rows, _) in tables.items()}, self._keeper)
@@ -178,7 +178,7 @@ def _source_merge(
     )
 
 
-def _reason(error: Exception) -> str:
+def reason_of(error: Exception) -> str:
     """What to record about a gatherer that cannot be read; errors that nobody foresaw are raised."""
     if isinstance(error, KalshiPlatformError | TimeoutError):
         return str(error)

@@ -20,7 +20,8 @@ class DeduplicatorSettings:
 
     `rows_per_pass`: rows of one gatherer that one pass holds in memory (about 150 bytes each).
     `margin_us`: how far apart the exchange times of neighbouring frames of one stream may be (W of the merge rules).
-    `source_timeout_s`: a gatherer that has not answered by then is left to a later pass.
+    `source_timeout_s`: a gatherer that has not answered by then is left to a later pass; `close_timeout_s` is the
+    same for each question of an hour's close, which reads more.
     """
 
     production_url: str = field(repr=False)
@@ -29,5 +30,6 @@ class DeduplicatorSettings:
     margin_us: int = 1_000_000
     rows_per_pass: int = 200_000
     source_timeout_s: float = 30.0
+    close_timeout_s: float = 600.0
     heartbeat_interval_s: float = 5.0
     retry_max_s: float = 30.0

@@ -1,0 +1,150 @@
+"""Books that folds start from. Pure; one stream at a time, times as integers of microseconds.
+
+A snapshot says what the book is at its place in the stream, not at what exchange time. It is anchored at
+
+    S = min(first own exchange time after it, earliest time of the feed after it + W),
+
+and only if S lies before E = max(last own exchange time, latest time of the feed - W): then the stream has shown that
+it went on beyond S. The feed is every delta of the stream with the market's exchange_index; W is how far apart the
+times of neighbouring frames may be. The book at the END of S is the snapshot plus the stream's own later deltas up to
+S. A snapshot without such an S is kept, but never an anchor.
+
+Reading on never changes an S that was found: with E beyond S, later frames carry later times (by the meaning of W). So
+a window of the stream that is long enough for a snapshot gives the same anchor as all of it.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import polars as pl
+
+LEVEL_TYPES = {
+    "yes_price_e4": pl.List(pl.Int32),
+    "yes_count_e2": pl.List(pl.Int64),
+    "no_price_e4": pl.List(pl.Int32),
+    "no_count_e2": pl.List(pl.Int64),
+}
+
+
+class Settled(NamedTuple):
+    """`starts`: the spans given with `anchor_us`, S. `pending`: those for which more of the stream must be read."""
+
+    starts: pl.DataFrame
+    pending: pl.DataFrame
+
+
+def settle(spans: pl.DataFrame, deltas: pl.DataFrame, read_to: int, margin_us: int) -> Settled:
+    """Find S for snapshots of one stream.
+
+    `spans`: ticker, exchange_index, seq (the snapshot's), seq_end. `deltas`: seq, exchange_us, ticker, exchange_index;
+    all of the stream with (lowest seq of `spans`) < seq ≤ `read_to`, as far as their exchange_index is asked for.
+    """
+    bounded = spans.with_columns(_bound=pl.min_horizontal("seq_end", pl.lit(read_to)))
+    own = deltas.select("ticker", pl.col("seq").alias("_own_seq"), pl.col("exchange_us").alias("_own_us"))
+    own = own.sort("_own_seq")
+    first = bounded.sort("seq").join_asof(
+        own, left_on="seq", right_on="_own_seq", by="ticker", strategy="forward",
+        allow_exact_matches=False, check_sortedness=False,
+    )  # fmt: skip
+    inside = pl.col("_own_seq") <= pl.col("_bound")
+    first = first.with_columns(_first_own=pl.when(inside).then("_own_us")).drop("_own_seq", "_own_us")
+    last = first.sort("_bound").join_asof(
+        own, left_on="_bound", right_on="_own_seq", by="ticker", strategy="backward", check_sortedness=False
+    )
+    inside = pl.col("_own_seq") > pl.col("seq")
+    last = last.with_columns(_last_own=pl.when(inside).then("_own_us")).drop("_own_seq", "_own_us")
+    found = _with_feed(last, deltas).with_columns(
+        anchor_us=pl.min_horizontal("_first_own", pl.col("_feed_min") + margin_us),
+        _until=pl.max_horizontal("_last_own", pl.col("_feed_max") - margin_us),
+    )
+    anchored = (pl.col("anchor_us") < pl.col("_until")).fill_null(value=False)
+    columns = spans.columns
+    return Settled(
+        found.filter(anchored).select(*columns, "anchor_us").sort("seq", "ticker"),
+        found.filter(~anchored & (pl.col("seq_end") > read_to)).select(columns).sort("seq", "ticker"),
+    )
+
+
+def books(starts: pl.DataFrame, snapshots: pl.DataFrame, deltas: pl.DataFrame) -> pl.DataFrame:
+    """Fold each snapshot up to the end of its S: (ticker, seq, anchor_us, and the four lists of levels).
+
+    `starts` as settle() gives them; `snapshots`: ticker, seq and the lists of levels; `deltas` as for settle(), with
+    side, price_e4 and delta_e2. Snapshots that are missing, and books with a level below zero (only a lost delta
+    explains one), give no row.
+    """
+    key = ["ticker", "seq"]
+    start = starts.select(*key, "seq_end", "anchor_us")
+    later = (
+        start.join(deltas.rename({"seq": "_delta_seq"}).drop("exchange_index"), on="ticker")
+        .filter(
+            (pl.col("_delta_seq") > pl.col("seq"))
+            & (pl.col("_delta_seq") <= pl.col("seq_end"))
+            & (pl.col("exchange_us") <= pl.col("anchor_us"))
+        )
+        .select(*key, "side", "price_e4", pl.col("delta_e2").alias("count_e2"))
+    )
+    held = snapshots.join(start.select(key), on=key, how="semi")
+    sides = [
+        held.select(*key, pl.lit(side).alias("side"), pl.col(f"{side}_price_e4"), pl.col(f"{side}_count_e2"))
+        .explode(f"{side}_price_e4", f"{side}_count_e2")
+        .drop_nulls()
+        .rename({f"{side}_price_e4": "price_e4", f"{side}_count_e2": "count_e2"})
+        for side in ("yes", "no")
+    ]
+    levels = (
+        pl.concat([*sides, later])
+        .group_by(*key, "side", "price_e4")
+        .agg(pl.col("count_e2").sum())
+        .filter(pl.col("count_e2") != 0)
+        .sort("price_e4")
+    )
+    impossible = levels.filter(pl.col("count_e2") < 0).select(key).unique()
+    found = start.join(held.select(key), on=key, how="semi").join(impossible, on=key, how="anti")
+    for side in ("yes", "no"):
+        lists = (
+            levels.filter(pl.col("side") == side)
+            .group_by(key, maintain_order=True)
+            .agg(pl.col("price_e4").alias(f"{side}_price_e4"), pl.col("count_e2").alias(f"{side}_count_e2"))
+        )
+        found = found.join(lists, on=key, how="left")
+    return found.select(
+        *key, "anchor_us", *(pl.col(name).fill_null([]).cast(kind) for name, kind in LEVEL_TYPES.items())
+    ).sort("seq", "ticker")
+
+
+def range_min(values: pl.Series, low: pl.Series, high: pl.Series) -> pl.Series:
+    """The least of values[low:high] for each pair of positions; null where that is empty."""
+    widths = high - low
+    result = pl.DataFrame({"_low": low, "_high": high, "_width": widths}).with_row_index("_row")
+    parts: list[pl.DataFrame] = []
+    table, width = values, 1
+    while width <= max(len(values), 1):
+        # `table[i]` is the least of values[i : i + width]; two overlapping windows cover any wider range.
+        asked = result.filter((pl.col("_width") >= width) & (pl.col("_width") < 2 * width))
+        if asked.height:
+            left = table.gather(asked["_low"])
+            right = table.gather(asked["_high"] - width)
+            least = pl.select(pl.min_horizontal(left.alias("left"), right.alias("right"))).to_series()
+            parts.append(asked.select("_row").with_columns(least.alias("_least")))
+        table = pl.select(pl.min_horizontal(table.alias("a"), table.shift(-width).alias("b"))).to_series()
+        width *= 2
+    if not parts:
+        return pl.Series("_least", [None] * len(low), dtype=values.dtype)
+    return result.join(pl.concat(parts), on="_row", how="left", maintain_order="left")["_least"]
+
+
+def _with_feed(spans: pl.DataFrame, deltas: pl.DataFrame) -> pl.DataFrame:
+    """Add the least and greatest time of the feed between each snapshot and the end of its span."""
+    parts = [pl.DataFrame(schema={**spans.schema, "_feed_min": pl.Int64, "_feed_max": pl.Int64})]
+    for (index,), part in spans.group_by("exchange_index"):
+        feed = deltas.filter(pl.col("exchange_index") == index).sort("seq")
+        low = feed["seq"].search_sorted(part["seq"], side="right").cast(pl.Int64)
+        high = feed["seq"].search_sorted(part["_bound"], side="right").cast(pl.Int64)
+        times = feed["exchange_us"]
+        parts.append(
+            part.with_columns(
+                range_min(times, low, high).alias("_feed_min"), (-range_min(-times, low, high)).alias("_feed_max")
+            )
+        )
+    return pl.concat(parts)

@@ -1,0 +1,216 @@
+"""The close of an hour: everything that gatherers hold of it is in production, and its book anchors are made.
+
+Idempotent, and also the backfill. The hour is merged again by time, whatever the cursors say: what a restored or
+renumbered gatherer has, comes too.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from functools import partial
+from itertools import pairwise
+from typing import TypeVar
+
+import polars as pl
+import pyarrow as pa
+
+from kalshi_platform.clock import Clock
+from kalshi_platform.deduplicator import production
+from kalshi_platform.deduplicator.anchor_reader import read_anchors
+from kalshi_platform.deduplicator.hours import HOUR
+from kalshi_platform.deduplicator.merge import reason_of, unite
+from kalshi_platform.deduplicator.readers import Readers
+from kalshi_platform.deduplicator.settings import DeduplicatorSettings, GathererSource
+from kalshi_platform.deduplicator.source import estimated_rows, rows_between
+from kalshi_platform.errors import DatabaseUnavailable
+from kalshi_platform.market.times import hour_of, us_from_datetime
+from kalshi_platform.storage.partitions import PartitionBounds, PartitionKeeper
+from kalshi_platform.storage.pool import Database, Transaction
+from kalshi_platform.storage.read import arrow_snapshot
+from kalshi_platform.storage.tables import MERGED_TABLES, PRODUCTION_TABLES
+
+Answer = TypeVar("Answer")
+# A slice of an hour is at least a second long.
+_MOST_SLICES = 3_600
+# A snapshot that was anchored longer ago than this is looked at again, which costs time and changes nothing.
+_LOOK_BACK = timedelta(days=14)
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class HourClose:
+    """What a close did. `rows`: rows of the hour in production now; `inserted`: those that this close brought.
+
+    `final`: whether the hour is marked as closed.
+    """
+
+    hour: datetime
+    rows: Mapping[str, int]
+    anchors: int
+    gatherers_read: tuple[str, ...]
+    gatherers_missed: tuple[str, ...]
+    inserted: Mapping[str, int] = field(default_factory=dict)
+    final: bool = True
+
+
+def close_hour(
+    settings: DeduplicatorSettings, hour: datetime, clock: Clock, bounds: PartitionBounds, final: bool = True
+) -> HourClose:
+    """Merge the hour again, make its anchors, mark it closed (unless it still runs, or `final` is False).
+
+    Raises ValueError when `hour` is not a whole hour, DatabaseUnavailable when production, or every gatherer, is away.
+    """
+    if hour.tzinfo is None or hour_of(hour) != hour:
+        raise ValueError(f"{hour.isoformat()} is not a whole UTC hour")
+    database = Database(settings.production_url, name="production")
+    try:
+        return _Close(settings, hour, clock, bounds, database).run(final=final and hour + HOUR <= clock.now())
+    finally:
+        database.dispose()
+
+
+class _Close:
+    def __init__(
+        self, settings: DeduplicatorSettings, hour: datetime, clock: Clock, bounds: PartitionBounds, database: Database
+    ) -> None:
+        self._settings = settings
+        self._hour = hour
+        self._clock = clock
+        self._database = database
+        self._keeper = PartitionKeeper(database, bounds, clock)
+        self._missed: dict[str, str] = {}
+
+    def run(self, *, final: bool) -> HourClose:
+        closed_at = self._started_at()
+        inserted: dict[str, int] = {}
+        for table, slices in self._slices().items():
+            for low, high in slices:
+                count = self._merge_again(table, low, high, closed_at)
+                inserted[table] = inserted.get(table, 0) + count
+        anchors = self._anchors()
+        read = tuple(source.name for source in self._settings.sources if source.name not in self._missed)
+        if not read:
+            raise DatabaseUnavailable(f"no gatherer could be read: {'; '.join(self._missed.values())}")
+        missed = tuple(self._missed)
+        self._keeper.ensure_hours("book_anchors", [us_from_datetime(self._hour)])
+        with production.merging(self._database) as transaction:
+            self._put_anchors(transaction, anchors, read)
+            rows = self._count(transaction)
+            closed = HourClose(self._hour, rows, rows.pop("book_anchors"), read, missed, inserted, final)
+            if final:
+                _mark(transaction, closed, closed_at)
+        return closed
+
+    def _started_at(self) -> datetime:
+        """A moment of production's clock: merges before it are over, and any after it reopens the hour."""
+        with production.merging(self._database) as transaction:
+            row = transaction.fetch_one("SELECT clock_timestamp()")
+        assert row is not None  # noqa: S101 - a constant query has one row
+        moment: datetime = row[0]
+        return moment
+
+    def _slices(self) -> dict[str, list[tuple[datetime, datetime]]]:
+        """Cut the hour so that a slice of a table holds about `rows_per_pass` rows of each gatherer."""
+        counted = self._ask(lambda source: partial(_estimate, source, self._hour))
+        slices: dict[str, list[tuple[datetime, datetime]]] = {}
+        for table in MERGED_TABLES:
+            most = max((counts[table] for counts in counted.values()), default=0)
+            parts = max(1, min(_MOST_SLICES, math.ceil(most / self._settings.rows_per_pass)))
+            edges = [self._hour + HOUR * part / parts for part in range(parts + 1)]
+            slices[table] = list(pairwise(edges))
+        return slices
+
+    def _merge_again(self, table: str, low: datetime, high: datetime, at: datetime) -> int:
+        answers = self._ask(lambda source: partial(_rows, source, table, low, high))
+        united = unite({name: {table: rows} for name, rows in answers.items()})
+        if not united:
+            return 0
+        arrivals = production.Arrivals({name: rows for name, (rows, _) in united.items()}, self._keeper)
+        with production.merging(self._database) as transaction:
+            inserted = production.insert(transaction, arrivals)
+            # Not later than the start of the close: its own rows do not reopen the hour.
+            production.record_activity(transaction, inserted, at)
+        return sum(sum(hours.values()) for hours in inserted.values())
+
+    def _anchors(self) -> pl.DataFrame:
+        with self._database.transaction() as transaction:
+            rows = transaction.fetch_all(
+                "SELECT gatherer, stream_id, seq, ticker FROM book_anchors WHERE anchor_ts < %s AND anchor_ts >= %s",
+                (self._hour, self._hour - _LOOK_BACK),
+            )
+        schema = {"gatherer": pl.String, "stream_id": pl.Int64, "seq": pl.Int64, "ticker": pl.String}
+        known = pl.DataFrame(rows, schema=schema, orient="row")
+
+        def question(source: GathererSource) -> Callable[[], pl.DataFrame]:
+            mine = known.filter(pl.col("gatherer") == source.name).drop("gatherer")
+            return partial(
+                read_anchors, source, self._hour, mine, self._settings.margin_us, self._settings.rows_per_pass
+            )
+
+        found = self._ask(question)
+        return pl.concat(found.values()) if found else pl.DataFrame()
+
+    def _put_anchors(self, transaction: Transaction, anchors: pl.DataFrame, read: tuple[str, ...]) -> None:
+        transaction.execute(
+            "DELETE FROM book_anchors WHERE anchor_ts >= %s AND anchor_ts < %s AND gatherer = ANY (%s)",
+            (self._hour, self._hour + HOUR, list(read)),
+        )
+        if anchors.height:
+            data = anchors.to_arrow(compat_level=pl.CompatLevel.oldest())
+            transaction.insert_new(PRODUCTION_TABLES["book_anchors"], data)
+
+    def _count(self, transaction: Transaction) -> dict[str, int]:
+        counts = {}
+        for table in (*MERGED_TABLES, "book_anchors"):
+            time = PRODUCTION_TABLES[table].time_column
+            row = transaction.fetch_one(
+                f"SELECT count(*) FROM {table} WHERE {time} >= %s AND {time} < %s",  # noqa: S608 - our own names
+                (self._hour, self._hour + HOUR),
+            )
+            counts[table] = int(row[0]) if row else 0
+        return counts
+
+    def _ask(self, question: Callable[[GathererSource], Callable[[], Answer]]) -> dict[str, Answer]:
+        """Ask every gatherer that has answered so far; who does not is missed from here on."""
+        readers: Readers[Answer] = Readers(self._clock)
+        sources = [source for source in self._settings.sources if source.name not in self._missed]
+        answers, errors = readers.ask(
+            {source.name: question(source) for source in sources}, self._settings.close_timeout_s
+        )
+        for name, error in errors.items():
+            self._missed[name] = reason_of(error)
+            _log.warning("%s is left out of the close of %s: %s", name, self._hour.isoformat(), self._missed[name])
+        return answers
+
+
+def _estimate(source: GathererSource, hour: datetime) -> Mapping[str, int]:
+    with arrow_snapshot(source.timeseries_url) as snapshot:
+        return estimated_rows(snapshot, hour, hour + HOUR)
+
+
+def _rows(source: GathererSource, table: str, low: datetime, high: datetime) -> pa.Table:
+    with arrow_snapshot(source.timeseries_url) as snapshot:
+        return rows_between(snapshot, table, low, high)
+
+
+def _mark(transaction: Transaction, closed: HourClose, closed_at: datetime) -> None:
+    transaction.execute(
+        "INSERT INTO hour_closes (hour, closed_at, rows, anchors, gatherers_read, gatherers_missed)"
+        " VALUES (%(hour)s, %(closed_at)s, %(rows)s, %(anchors)s, %(read)s, %(missed)s)"
+        " ON CONFLICT (hour) DO UPDATE SET closed_at = excluded.closed_at, late_rows_at = NULL, rows = excluded.rows,"
+        " anchors = excluded.anchors, gatherers_read = excluded.gatherers_read,"
+        " gatherers_missed = excluded.gatherers_missed",
+        {
+            "hour": closed.hour,
+            "closed_at": closed_at,
+            "rows": json.dumps(dict(closed.rows)),
+            "anchors": closed.anchors,
+            "read": list(closed.gatherers_read),
+            "missed": list(closed.gatherers_missed),
+        },
+    )

@@ -1,0 +1,221 @@
+"""The close of an hour between real databases: merged again, anchored, idempotent."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from kalshi_platform.clock import SYSTEM_CLOCK
+from kalshi_platform.deduplicator.close_hour import HourClose, close_hour
+from kalshi_platform.deduplicator.hours import hours_to_close
+from kalshi_platform.deduplicator.merge import merge_new
+from kalshi_platform.errors import DatabaseUnavailable
+from kalshi_platform.market.times import US_PER_HOUR, US_PER_S, datetime_from_us, us_from_datetime
+from kalshi_platform.storage.partitions import PartitionBounds
+from kalshi_platform_tests.fixtures.hand_filled_gatherer import (
+    GathererDatabase,
+    delta_row,
+    lifecycle_row,
+    snapshot_row,
+    ticker_row,
+    trade_row,
+)
+from kalshi_platform_tests.fixtures.merge_world import MergeWorld
+
+World = Callable[..., MergeWorld]
+HOUR_US = us_from_datetime(SYSTEM_CLOCK.now()) // US_PER_HOUR * US_PER_HOUR - 2 * US_PER_HOUR
+HOUR = datetime_from_us(HOUR_US)
+MINUTE = 60 * US_PER_S
+
+
+def close(world: MergeWorld, *, hours_later: int = 0, final: bool = True, **changes: object) -> HourClose:
+    hour = HOUR + timedelta(hours=hours_later)
+    return close_hour(world.settings(**changes), hour, SYSTEM_CLOCK, PartitionBounds(), final=final)
+
+
+def fill(gatherer: GathererDatabase, stream_id: int, first_seq: int, start_us: int) -> None:
+    """A stream of A (a delta every 2 s), with Q quiet: snapshots at its beginning, then twenty deltas."""
+    snapshots = [
+        snapshot_row("A", received_us=start_us, seq=first_seq, stream_id=stream_id, yes={5000: 1_000}),
+        snapshot_row("Q", received_us=start_us, seq=first_seq + 1, stream_id=stream_id, yes={3000: 70}),
+    ]
+    deltas = [
+        delta_row("A", ts_us=start_us + n * 2 * US_PER_S, seq=first_seq + 1 + n, stream_id=stream_id)
+        for n in range(1, 21)
+    ]
+    gatherer.commit(
+        orderbook_snapshots=snapshots,
+        orderbook_deltas=deltas[:3],
+        segments=[(stream_id, first_seq, first_seq + 4)],
+        memberships=[(stream_id, "A", first_seq, None), (stream_id, "Q", first_seq + 1, None)],
+    )
+    gatherer.commit(orderbook_deltas=deltas[3:], segments=[(stream_id, first_seq + 5, first_seq + 21)])
+
+
+def anchors(world: MergeWorld) -> list[tuple[object, ...]]:
+    return world.rows(
+        "SELECT gatherer, ticker, stream_id, seq, (extract(epoch FROM anchor_ts) * 1000000)::bigint"
+        f" - {HOUR_US}, yes_price_e4, yes_count_e2, no_price_e4 FROM book_anchors ORDER BY 1, 2, 3, 4"
+    )
+
+
+def test_a_close_anchors_snapshots_and_a_second_one_changes_nothing(merge_world: World) -> None:
+    world = merge_world(2)
+    fill(world.gatherers["g1"], 1, 1, HOUR_US + MINUTE)
+    fill(world.gatherers["g2"], 2, 40, HOUR_US + MINUTE)
+    first = close(world)
+    at = MINUTE + 2 * US_PER_S
+    expected = [
+        # A: its first own delta. Q never moved: the feed's first time plus the margin of a second.
+        ("g1", "A", 1, 1, at, [5000], [1_100], []),
+        ("g1", "Q", 1, 2, at + US_PER_S, [3000], [70], []),
+        ("g2", "A", 2, 40, at, [5000], [1_100], []),
+        ("g2", "Q", 2, 41, at + US_PER_S, [3000], [70], []),
+    ]
+    assert anchors(world) == expected
+    assert (first.anchors, first.rows["orderbook_deltas"], first.rows["orderbook_snapshots"]) == (4, 20, 4)
+    assert first.inserted["orderbook_deltas"] == 20
+    assert (first.gatherers_read, first.gatherers_missed, first.final) == (("g1", "g2"), (), True)
+    second = close(world)
+    assert anchors(world) == expected
+    assert (second.rows, second.anchors, sum(second.inserted.values())) == (first.rows, 4, 0)
+    assert hours_to_close(world.production, SYSTEM_CLOCK.now()) == []
+    ((rows, count),) = world.rows("SELECT rows, anchors FROM hour_closes")
+    assert (rows["orderbook_deltas"], count) == (20, 4)
+
+
+def test_folding_from_an_anchor_gives_what_the_gatherers_saw_together(merge_world: World) -> None:
+    world = merge_world(2)
+    fill(world.gatherers["g1"], 1, 1, HOUR_US + MINUTE)
+    late = HOUR_US + MINUTE + 41 * US_PER_S
+    world.gatherers["g2"].commit(orderbook_deltas=[delta_row("A", ts_us=late, seq=9, delta_e2=-300)])
+    close(world)
+    book: Counter[int] = Counter()
+    ((prices, counts, at),) = world.rows(
+        "SELECT yes_price_e4, yes_count_e2, anchor_ts FROM book_anchors WHERE ticker = 'A'"
+    )
+    book.update(dict(zip(prices, counts, strict=True)))
+    for price, delta in world.rows(
+        f"SELECT price_e4, delta_e2 FROM orderbook_deltas WHERE ticker = 'A' AND exchange_ts > '{at.isoformat()}'"
+    ):
+        book[price] += delta
+    assert book == {5000: 1_000 + 20 * 100 - 300}
+
+
+def test_an_hour_is_merged_again_whatever_the_cursor_says_in_bounded_slices(merge_world: World) -> None:
+    world = merge_world(1)
+    gatherer = world.gatherers["g1"]
+    fill(gatherer, 1, 1, HOUR_US + 59 * MINUTE + 30 * US_PER_S)  # reaches into the next hour
+    gatherer.commit(
+        trades=[trade_row("A", "t1", ts_us=HOUR_US), trade_row("A", "t2", ts_us=HOUR_US + 59 * MINUTE)],
+        tickers=[ticker_row("A", ts_us=HOUR_US + 5)],
+        market_lifecycle=[lifecycle_row("A", received_us=HOUR_US + 6)],
+    )
+    with world.production.transaction() as transaction:
+        transaction.execute("INSERT INTO merge_cursors (gatherer, batch_no) VALUES ('g1', 3)")
+    closed = close(world, rows_per_pass=4)
+    assert closed.inserted == {
+        "orderbook_deltas": 14, "trades": 2, "tickers": 1, "orderbook_snapshots": 2, "market_lifecycle": 1,
+    }  # fmt: skip
+    assert closed.rows == closed.inserted
+    assert merge_new(world.settings(), SYSTEM_CLOCK).rows_read == 0
+
+
+def test_an_anchor_belongs_to_the_hour_of_its_exchange_time(merge_world: World) -> None:
+    world = merge_world(1)
+    # Received in the first hour; the first delta comes in the next one, settled by the frames after it.
+    fill(world.gatherers["g1"], 1, 1, HOUR_US + US_PER_HOUR - US_PER_S)
+    assert close(world).anchors == 0
+    assert close(world, hours_later=1).anchors == 2
+    assert [row[4] for row in anchors(world)] == [US_PER_HOUR + US_PER_S, US_PER_HOUR + 2 * US_PER_S]
+    assert close(world).anchors == 0
+    assert close(world, hours_later=1).anchors == 2
+
+
+def test_a_snapshot_waits_hours_for_the_first_delta_of_its_feed(merge_world: World) -> None:
+    world = merge_world(1)
+    gatherer = world.gatherers["g1"]
+    old = HOUR_US - 30 * US_PER_HOUR
+    gatherer.commit(
+        orderbook_snapshots=[snapshot_row("A", received_us=old, seq=1, yes={5000: 7})],
+        segments=[(1, 1, 1)],
+        memberships=[(1, "A", 1, None)],
+    )
+    deltas = [delta_row("A", ts_us=HOUR_US + n * 5 * US_PER_S, seq=1 + n) for n in range(1, 4)]
+    gatherer.commit(orderbook_deltas=deltas, segments=[(1, 2, 4)])
+    assert close(world).anchors == 1
+    assert anchors(world)[0][4:7] == (5 * US_PER_S, [5000], [107])
+    # Its next hour finds nothing new, whether or not the first anchor is there.
+    gatherer.commit(orderbook_deltas=[delta_row("A", ts_us=HOUR_US + US_PER_HOUR, seq=5)], segments=[(1, 5, 5)])
+    assert close(world, hours_later=1).anchors == 0
+    with world.production.transaction() as transaction:
+        transaction.execute("DELETE FROM book_anchors")
+    assert close(world, hours_later=1).anchors == 0
+
+
+def test_a_gap_and_a_feed_of_another_index_settle_nothing(merge_world: World) -> None:
+    world = merge_world(1)
+    gatherer = world.gatherers["g1"]
+    gatherer.commit(
+        orderbook_snapshots=[
+            snapshot_row("A", received_us=HOUR_US, seq=1),
+            snapshot_row("Q", received_us=HOUR_US, seq=2),
+        ],
+        segments=[(1, 1, 2)],
+        memberships=[(1, "A", 1, None)],
+    )
+    gatherer.commit(memberships=[(1, "Q", 2, None)], exchange_index=3)
+    # Number 3 was lost: the run of the snapshots ended before these.
+    rows = [delta_row("A", ts_us=HOUR_US + n * US_PER_S, seq=3 + n) for n in range(1, 30)]
+    gatherer.commit(orderbook_deltas=rows, segments=[(1, 4, 32)])
+    assert close(world).anchors == 0
+    # In an unbroken stream the other index moves and A stands still: A is anchored by its own feed, Q never.
+    gatherer.commit(
+        orderbook_snapshots=[
+            snapshot_row("A", received_us=HOUR_US, seq=1, stream_id=5),
+            snapshot_row("Q", received_us=HOUR_US, seq=2, stream_id=5),
+        ],
+        segments=[(5, 1, 2)],
+        memberships=[(5, "A", 1, None)],
+    )
+    gatherer.commit(memberships=[(5, "Q", 2, None)], exchange_index=3)
+    rows = [delta_row("A", ts_us=HOUR_US + n * US_PER_S, seq=2 + n, stream_id=5) for n in range(1, 30)]
+    gatherer.commit(orderbook_deltas=rows, segments=[(5, 3, 31)])
+    assert close(world, rows_per_pass=5).anchors == 1
+    assert anchors(world)[0][1:5] == ("A", 5, 1, US_PER_S)
+
+
+def test_late_rows_reopen_a_closed_hour_and_a_missed_gatherer_keeps_its_anchors(merge_world: World) -> None:
+    world = merge_world(2)
+    fill(world.gatherers["g1"], 1, 1, HOUR_US + MINUTE)
+    fill(world.gatherers["g2"], 2, 1, HOUR_US + MINUTE)
+    settings = world.settings()
+    close(world)
+    here, other = settings.sources
+    away = replace(other, timeseries_url=other.timeseries_url.rsplit("/", 1)[0] + "/no_such_database")
+    again = close(world, sources=(here, away))
+    assert (again.gatherers_read, again.gatherers_missed, again.anchors) == (("g1",), ("g2",), 4)
+    with pytest.raises(DatabaseUnavailable, match="no gatherer"):
+        close(world, sources=(away,))
+    merge_new(settings, SYSTEM_CLOCK)  # reads again what is there already: no reason to close again
+    assert hours_to_close(world.production, SYSTEM_CLOCK.now()) == []
+    world.gatherers["g2"].commit(trades=[trade_row("A", "t9", ts_us=HOUR_US)])
+    merge_new(settings, SYSTEM_CLOCK)
+    assert hours_to_close(world.production, SYSTEM_CLOCK.now()) == [HOUR]
+    close(world)
+    assert hours_to_close(world.production, SYSTEM_CLOCK.now()) == []
+
+
+def test_an_hour_that_is_not_to_be_final_is_merged_and_anchored_only(merge_world: World) -> None:
+    world = merge_world(1)
+    fill(world.gatherers["g1"], 1, 1, HOUR_US + MINUTE)
+    closed = close(world, final=False)
+    assert (closed.final, closed.anchors) == (False, 2)
+    assert world.rows("SELECT count(*) FROM hour_closes") == [(0,)]
+    assert close(world, hours_later=2).final is False  # it still runs
+    with pytest.raises(ValueError, match="whole UTC hour"):
+        close_hour(world.settings(), HOUR + timedelta(minutes=1), SYSTEM_CLOCK, PartitionBounds())
