@@ -149,7 +149,7 @@ class Connection:
         self.counters.state = "closed"
 
     def _live(self) -> bool:
-        """Run one session to its end; return whether it lasted (a line that keeps breaking is tried ever more rarely)."""
+        """Run one session to its end; return whether it lasted (what keeps breaking is tried ever more rarely)."""
         deadline_s = self._settings.snapshot_deadline_s
         config = SessionConfig(snapshot_deadline_s=deadline_s, ack_deadline_s=deadline_s, attempts=1)
         session = Session(self._ids.new_session_id(), self._ids.new_id, config)

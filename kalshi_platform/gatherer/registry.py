@@ -11,9 +11,9 @@ import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from typing import Protocol
 
 from kalshi_platform.gatherer.settings import MarketFilter
-from kalshi_platform.market.catalog import EventInfo, MarketInfo, SeriesInfo
 from kalshi_platform.market.times import US_PER_S
 
 OPEN_LEAD_US = 60 * US_PER_S
@@ -21,6 +21,31 @@ OPEN_LEAD_US = 60 * US_PER_S
 TRADING = frozenset({"active", "inactive"})
 OVER = frozenset({"closed", "determined", "disputed", "amended", "finalized", "vanished"})
 COMBO_PREFIX = "KXMVE"
+
+
+_ENDED_FOR_US = 120 * US_PER_S
+"""How long an announced end outweighs an answer that still says active: REST lags behind the announcement."""
+
+
+class Listed(Protocol):
+    """What the registry needs to know of a market: a MarketInfo, or a row of the catalog."""
+
+    @property
+    def ticker(self) -> str: ...
+    @property
+    def event_ticker(self) -> str: ...
+    @property
+    def series_ticker(self) -> str | None: ...
+    @property
+    def status(self) -> str: ...
+    @property
+    def open_time_us(self) -> int | None: ...
+    @property
+    def close_time_us(self) -> int | None: ...
+    @property
+    def exchange_index(self) -> int: ...
+    @property
+    def mve_collection_ticker(self) -> str | None: ...
 
 
 @dataclass
@@ -42,25 +67,22 @@ class Registry:
         self._markets: dict[str, _Entry] = {}
         self._series_of_event: dict[str, str] = {}
         self._category: dict[str, str] = {}
+        self._ended: dict[str, int | None] = {}
         self._lock = threading.Lock()
 
-    def learn_series(self, infos: Iterable[SeriesInfo]) -> None:
-        """Remember categories, for a filter that asks for them."""
+    def learn(self, categories: Mapping[str, str], series_of_event: Mapping[str, str]) -> None:
+        """Remember the category of each series, and the series of each event, for a filter that asks for them."""
         with self._lock:
-            self._category.update({info.ticker: info.category for info in infos if info.category})
+            self._category.update(categories)
+            self._series_of_event.update(series_of_event)
 
-    def learn_events(self, infos: Iterable[EventInfo]) -> None:
-        """Remember which series an event belongs to."""
-        with self._lock:
-            self._series_of_event.update(
-                {info.event_ticker: info.series_ticker for info in infos if info.series_ticker}
-            )
-
-    def update(self, infos: Iterable[MarketInfo]) -> int:
+    def update(self, infos: Iterable[Listed]) -> int:
         """Take what is known of markets; return how many differ from before in what matters here."""
         changed = 0
         with self._lock:
             for info in infos:
+                if info.ticker in self._ended and info.status not in OVER:
+                    continue
                 old = self._markets.get(info.ticker)
                 new = _Entry(
                     info.status,
@@ -72,9 +94,9 @@ class Registry:
                 )
                 if old is not None and _facts(old) == _facts(new):
                     continue
-                changed += 1
-                if info.status in OVER and old is None:
+                if old is None and info.status in OVER:
                     continue
+                changed += 1
                 self._markets[info.ticker] = new
         return changed
 
@@ -83,18 +105,27 @@ class Registry:
         with self._lock:
             return ticker in self._markets
 
-    def end(self, ticker: str, status: str = "closed") -> None:
-        """A market is over, whatever the catalog still says."""
+    def end(self, ticker: str) -> None:
+        """The exchange announced that a market is over, whatever the catalog still says."""
         with self._lock:
-            entry = self._markets.get(ticker)
-            if entry is not None:
-                entry.status = status
+            self._markets.pop(ticker, None)
+            self._ended[ticker] = None
+
+    def reopen(self, ticker: str) -> None:
+        """The exchange announced that a market trades again: believe the catalog."""
+        with self._lock:
+            self._ended.pop(ticker, None)
 
     def wanted(self, now_us: int) -> dict[str, int]:
         """Markets to follow now: ticker → exchange_index."""
         with self._lock:
             for ticker in [ticker for ticker, entry in self._markets.items() if entry.status in OVER]:
                 del self._markets[ticker]
+            for ticker, until_us in list(self._ended.items()):
+                if until_us is None:
+                    self._ended[ticker] = now_us + _ENDED_FOR_US
+                elif until_us <= now_us:
+                    del self._ended[ticker]
             return {
                 ticker: entry.exchange_index
                 for ticker, entry in self._markets.items()
@@ -124,12 +155,12 @@ class Registry:
                 counts[entry.status] = counts.get(entry.status, 0) + 1
             return counts
 
-    def _admits(self, info: MarketInfo) -> bool:
+    def _admits(self, info: Listed) -> bool:
         series = info.series_ticker or self._series_of_event.get(info.event_ticker) or _prefix(info.event_ticker)
         return admits(self._filter, info, series, self._category.get(series))
 
 
-def admits(market_filter: MarketFilter, info: MarketInfo, series: str, category: str | None) -> bool:
+def admits(market_filter: MarketFilter, info: Listed, series: str, category: str | None) -> bool:
     """Whether the filter lets this market in. A category that is not known yet is not admitted."""
     if not market_filter.include_combos and is_combo(info):
         return False
@@ -140,7 +171,7 @@ def admits(market_filter: MarketFilter, info: MarketInfo, series: str, category:
     return not market_filter.tickers or any(fnmatchcase(info.ticker, pattern) for pattern in market_filter.tickers)
 
 
-def is_combo(info: MarketInfo) -> bool:
+def is_combo(info: Listed) -> bool:
     """Whether a market is a combination of others (multivariate)."""
     return bool(info.mve_collection_ticker) or info.ticker.startswith(COMBO_PREFIX)
 

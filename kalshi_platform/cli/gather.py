@@ -1,0 +1,30 @@
+"""`kalshi-platform gather NAME`: one gatherer, alone."""
+
+from __future__ import annotations
+
+import threading
+
+import typer
+
+
+def gather(
+    name: str = typer.Argument(..., help="Which gatherer, as named in KALSHI_GATHERERS."),
+    seconds: float | None = typer.Option(None, "--seconds", min=0.1, help="Stop after that long; default: never."),
+) -> None:
+    """Record what the exchange publishes into one gatherer's databases, until Ctrl-C.
+
+    Exit codes: 0 stopped as asked, 2 configuration, 3 somebody else records under this name, 1 anything else.
+    """
+    from kalshi_platform import config
+    from kalshi_platform.clock import SYSTEM_CLOCK
+    from kalshi_platform.gatherer.service import GathererService
+    from kalshi_platform.local.stop_signals import stop_on_signals
+
+    settings, exchange, bounds = config.load_gatherer(name), config.load_exchange(), config.load_bounds()
+    stop = threading.Event()
+    stop_on_signals(stop)
+    if seconds is not None:
+        timer = threading.Timer(seconds, stop.set)
+        timer.daemon = True
+        timer.start()
+    GathererService(settings, exchange, SYSTEM_CLOCK, bounds).run(stop)

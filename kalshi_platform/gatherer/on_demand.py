@@ -1,0 +1,45 @@
+"""The minute's poll of books, once, by whoever asks: not part of a running service, and safe beside one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from kalshi_platform.catalog.store import CatalogStore
+from kalshi_platform.clock import Clock
+from kalshi_platform.gatherer.catalog_follower import CatalogFollower
+from kalshi_platform.gatherer.commit import commit_records
+from kalshi_platform.gatherer.registry import Registry
+from kalshi_platform.gatherer.reports import BooksPolled
+from kalshi_platform.gatherer.settings import GathererSettings
+from kalshi_platform.gatherer.snapshot_poller import BooksClient, poll_once
+from kalshi_platform.market.records import Record
+from kalshi_platform.market.times import US_PER_S
+from kalshi_platform.storage.partitions import PartitionBounds, PartitionKeeper
+from kalshi_platform.storage.pool import Database
+
+
+def poll_books(
+    settings: GathererSettings,
+    rest: BooksClient,
+    clock: Clock,
+    bounds: PartitionBounds,
+    timeseries: Database,
+    catalog: Database,
+) -> BooksPolled:
+    """Poll the books of every market that the gatherer would follow now, and store them as this minute's snapshots.
+
+    A market whose snapshot of this minute is there already keeps it. Raises DatabaseUnavailable.
+    """
+    registry = Registry(settings.market_filter)
+    chosen = settings.market_filter
+    CatalogFollower(CatalogStore(catalog), registry, clock, parents=bool(chosen.series or chosen.categories)).refresh()
+    keeper = PartitionKeeper(timeseries, bounds, clock)
+
+    def put(records: Sequence[Record]) -> None:
+        if records:
+            commit_records(timeseries, keeper, settings.name, records)
+
+    now_us = clock.now_ns() // 1_000
+    interval_us = int(settings.snapshot_interval_s * US_PER_S)
+    tickers = sorted(registry.wanted(now_us))
+    return poll_once(rest, tickers, put, clock, now_us // interval_us * interval_us)
