@@ -4,18 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import json
-import logging
 import os
 import signal
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kalshi_platform.errors import ConfigurationError
-from kalshi_platform.simulator.server import Server
-from kalshi_platform.simulator.server import serve as serve_exchange
 from kalshi_platform.simulator.settings import SIMULATOR_KEY_ID, ReplaySettings, ScenarioSettings, SimulatorSettings
+
+if TYPE_CHECKING:
+    from kalshi_platform.simulator.server import Server
 
 app = typer.Typer(help="A simulated exchange that speaks Kalshi's REST and WebSocket protocol.", no_args_is_help=True)
 
@@ -92,12 +91,8 @@ def replay(
 def _run(
     settings: SimulatorSettings, playback: ReplaySettings | None, seconds: float | None, address_file: Path | None
 ) -> None:
-    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s: %(message)s")
     try:
         asyncio.run(_serve(settings, playback, seconds, address_file))
-    except ConfigurationError as problem:
-        typer.echo(str(problem), err=True)
-        raise typer.Exit(2) from None
     except OSError as problem:
         typer.echo(f"cannot listen on {settings.host}:{settings.port}: {problem.strerror or problem}", err=True)
         raise typer.Exit(1) from None
@@ -106,6 +101,8 @@ def _run(
 async def _serve(
     settings: SimulatorSettings, playback: ReplaySettings | None, seconds: float | None, address_file: Path | None
 ) -> None:
+    from kalshi_platform.simulator.server import serve as serve_exchange
+
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()
     # A handler of our own also undoes an inherited "ignore SIGINT", as background shells set it.

@@ -49,7 +49,10 @@ class Verifier:
 
     def __init__(self, key_file: Path, key_id: str, tolerance_s: float) -> None:
         load_or_create_key(key_file)
-        private = serialization.load_pem_private_key(key_file.read_bytes(), password=None)
+        try:
+            private = serialization.load_pem_private_key(key_file.read_bytes(), password=None)
+        except ValueError as error:
+            raise ConfigurationError([f"{key_file} holds no PEM private key; remove it to get a new one"]) from error
         if not isinstance(private, rsa.RSAPrivateKey):
             raise ConfigurationError([f"{key_file} holds no RSA private key"])
         self._public = private.public_key()
