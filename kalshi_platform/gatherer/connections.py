@@ -76,7 +76,10 @@ class Connection:
         self._put = put
         self._on_alarm = on_alarm
         self._channels = tuple(channels)
-        self._socket = WebSocketConnection(exchange, clock, f"{settings.name} {name}")
+        agent = f"{exchange.user_agent} ({settings.name} {name})"
+        self._socket = WebSocketConnection(
+            dataclasses.replace(exchange, user_agent=agent), clock, f"{settings.name} {name}"
+        )
         self._lock = threading.Lock()
         # What others want: the whole set of books (replaced, never changed), and markets to subscribe afresh.
         self._target: Mapping[str, int] = {}
