@@ -1,0 +1,66 @@
+"""What one pass takes of a gatherer's batches."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kalshi_platform.deduplicator.cursor import Batch, merged_windows, plan
+
+T0 = datetime(2026, 11, 23, tzinfo=UTC)
+
+
+def line(number: int, rows: int = 10, table: str = "orderbook_deltas", low: int = 0, high: int = 1) -> Batch:
+    return Batch(number, table, rows, T0 + timedelta(seconds=low), T0 + timedelta(seconds=high), T0)
+
+
+def test_a_pass_takes_at_least_one_batch_and_stops_before_the_limit_is_passed() -> None:
+    lines = [line(3, 50), line(5, 6), line(5, 3, "trades"), line(9, 2)]
+    assert plan(lines, 2, 9, rows_per_pass=10).until == 4  # the first alone is too big, and taken
+    assert plan(lines[1:], 4, 9, rows_per_pass=10).until == 8
+    assert plan(lines[1:], 4, 9, rows_per_pass=11).until == 9
+    assert plan(lines[1:], 4, 9, rows_per_pass=11).behind is False
+
+
+def test_batches_without_rows_move_the_cursor() -> None:
+    assert plan([], 4, 7, rows_per_pass=10).until == 7
+    assert plan([line(5)], 4, 7, rows_per_pass=10).until == 7
+
+
+def test_a_cut_list_of_batches_ends_before_its_last_number() -> None:
+    read = plan([line(5), line(6), line(6, table="trades")], 4, 7, rows_per_pass=1_000, cut=True)
+    assert (read.until, read.behind) == (5, True)
+
+
+def test_late_rows_do_not_widen_the_windows_of_punctual_ones() -> None:
+    lines = [line(1, low=100, high=105), line(2, low=0, high=2), line(3, low=104, high=110), line(4, low=110, high=111)]
+    assert [((low - T0).seconds, (high - T0).seconds) for low, high in merged_windows(lines)] == [(0, 2), (100, 111)]
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 3), st.integers(1, 40), st.integers(0, 50), st.integers(0, 9)), max_size=20),
+    st.integers(1, 60),
+)
+def test_passes_cover_every_batch_once_within_its_window(
+    drawn: list[tuple[int, int, int, int]], rows_per_pass: int
+) -> None:
+    lines, number = [], 0
+    for step, rows, low, span in drawn:
+        number += step
+        lines.append(line(number, rows, low=low, high=low + span))
+    last = number + 1
+    seen, after = [], 0
+    while after < last:
+        read = plan([each for each in lines if each.batch_no > after], after, last, rows_per_pass)
+        assert read.until > after
+        taken = [each for each in lines if read.after < each.batch_no <= read.until]
+        assert len(taken) <= 1 or sum(each.rows for each in taken) <= rows_per_pass
+        windows = read.windows.get("orderbook_deltas", ())
+        for each in taken:
+            assert sum(low <= each.time_min and each.time_max <= high for low, high in windows) == 1
+        assert all(first[1] < second[0] for first, second in zip(windows, windows[1:], strict=False))
+        seen += taken
+        after = read.until
+    assert seen == lines
