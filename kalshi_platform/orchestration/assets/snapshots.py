@@ -1,23 +1,13 @@
 """Whole books over REST, on demand: the same poll that the gatherer does every minute."""
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
-
 import dagster as dg
 
-from kalshi_platform.market.times import US_PER_S
 from kalshi_platform.orchestration.columns import column_metadata
 from kalshi_platform.orchestration.failures import RETRY, as_failure
 from kalshi_platform.orchestration.jobs.reports import polled_metadata
 from kalshi_platform.orchestration.keys import OWNERS, REST, REST_SNAPSHOTS, gatherer
 from kalshi_platform.orchestration.partitions import GATHERERS
 from kalshi_platform.orchestration.resources import PlatformResource
-from kalshi_platform.storage.partitions import PartitionKeeper
-
-if TYPE_CHECKING:
-    from kalshi_platform.market.records import Record
-
-_MINUTE_US = 60 * US_PER_S
 
 
 @dg.asset(
@@ -35,32 +25,11 @@ _MINUTE_US = 60 * US_PER_S
     metadata=column_metadata("timeseries", "orderbook_snapshots"),
 )
 def rest_snapshots(context: dg.AssetExecutionContext, platform: PlatformResource) -> dg.MaterializeResult:  # type: ignore[type-arg]
-    from kalshi_platform.gatherer.commit import commit_records
-    from kalshi_platform.gatherer.snapshot_poller import poll_once
+    from kalshi_platform.gatherer.on_demand import poll_books
 
-    name, clock = context.partition_key, platform.clock
-    minute_us = clock.now_ns() // 1_000 // _MINUTE_US * _MINUTE_US
-    with as_failure():
-        tickers = _followed(platform, name)
-        with platform.timeseries(name) as database:
-            keeper = PartitionKeeper(database, platform.bounds(), clock)
-
-            def put(records: "Sequence[Record]") -> None:
-                commit_records(database, keeper, name, records)
-
-            report = poll_once(platform.rest_client(), tickers, put, clock, minute_us)
+    name = context.partition_key
+    with as_failure(), platform.timeseries(name) as timeseries, platform.catalog(name) as catalog:
+        report = poll_books(
+            platform.gatherer(name), platform.rest_client(), platform.clock, platform.bounds(), timeseries, catalog
+        )
     return dg.MaterializeResult(metadata=polled_metadata(report))
-
-
-def _followed(platform: PlatformResource, name: str) -> list[str]:
-    """The markets that the gatherer follows now, by its filter and its catalog."""
-    from kalshi_platform.gatherer.catalog_follower import CatalogFollower
-    from kalshi_platform.gatherer.registry import Registry
-
-    admitted = platform.gatherer(name).market_filter
-    registry = Registry(admitted)
-    with platform.catalog(name) as database:
-        CatalogFollower(
-            database, registry, by_category=bool(admitted.categories), by_series=bool(admitted.series)
-        ).refresh()
-    return sorted(registry.wanted(platform.clock.now_ns() // 1_000))

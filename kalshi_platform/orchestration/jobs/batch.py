@@ -12,14 +12,12 @@ from kalshi_platform.orchestration.keys import (
     PRODUCTION_CATALOG,
     PRODUCTION_HOURLY,
 )
-from kalshi_platform.orchestration.partitions import DAYS, GATHERERS, HOURS
 
 _TAGS = {"kalshi/kind": "batch"}
 
 sync_catalog_job = dg.define_asset_job(
     "sync_catalog",
     dg.AssetSelection.assets(*GATHERER_CATALOG),
-    partitions_def=GATHERERS,
     tags=_TAGS,
     description="Exchange status, series, events and markets of one gatherer, over REST.",
 )
@@ -32,14 +30,12 @@ merge_catalog_job = dg.define_asset_job(
 close_hours_job = dg.define_asset_job(
     "close_hours",
     dg.AssetSelection.assets(*PRODUCTION_HOURLY, *LAKE_RAW),
-    partitions_def=HOURS,
     tags=_TAGS,
     description="Close hours in production and export them as Parquet; a range of hours is one run.",
 )
 export_days_job = dg.define_asset_job(
     "export_days",
     dg.AssetSelection.assets(*LAKE_DAILY),
-    partitions_def=DAYS,
     tags=_TAGS,
     description="Daily data sets of the lake; a range of days is one run.",
 )

@@ -75,11 +75,12 @@ def requests(
     write: Callable[[datetime], str] = hour_key,
 ) -> list[dg.RunRequest]:
     """One run per selection and stretch of neighbouring partitions."""
-    return [
-        range_request(selection, write(first), write(last))
-        for selection, keys in sorted(wanted.items(), key=lambda item: (min(item[1]), item[0]))
+    found = [
+        (first, last, selection)
+        for selection, keys in wanted.items()
         for first, last in ranges(map(parse, keys), step, LONGEST_RANGE)
     ]
+    return [range_request(selection, write(first), write(last)) for first, last, selection in sorted(found)]
 
 
 def materialized(instance: dg.DagsterInstance, stage: Stage, keys: Sequence[str]) -> dict[dg.AssetKey, set[str]]:

@@ -1,0 +1,211 @@
+"""Hours from gatherers to production to the lake, as Dagster runs them, and what fills the gaps."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import dagster as dg
+import pyarrow.parquet as pq
+import pytest
+
+from kalshi_platform.clock import SYSTEM_CLOCK
+from kalshi_platform.deduplicator.merge import merge_new
+from kalshi_platform.lake.layout import RAW_TABLES, partition_path
+from kalshi_platform.lake.manifest import read_manifest
+from kalshi_platform.lake.settings import LakeSettings
+from kalshi_platform.market.times import US_PER_HOUR, US_PER_S
+from kalshi_platform.orchestration import keys
+from kalshi_platform.orchestration.partitions import HOUR, day_key, hour_key, range_request
+from kalshi_platform.orchestration.resources import RESOURCES, LakeResource, ProductionDatabase
+from kalshi_platform.orchestration.schedules.hours import (
+    close_hours_schedule,
+    fill_missing_days,
+    fill_missing_partitions,
+)
+from kalshi_platform_tests.fixtures.hand_filled_gatherer import trade_row
+from kalshi_platform_tests.integration.orchestration.conftest import HOUR0_US, Platform, hour
+
+EVERYTHING = {*keys.PRODUCTION_HOURLY, *keys.LAKE_RAW}
+
+
+def fill(platform: Platform, schedule: dg.ScheduleDefinition = fill_missing_partitions) -> list[dg.RunRequest] | str:
+    """Ask the schedule now: its requests, or why there are none."""
+    context = dg.build_schedule_context(instance=platform.instance, scheduled_execution_time=SYSTEM_CLOCK.now())
+    answer = schedule(context, production_database=ProductionDatabase(), lake=LakeResource())
+    return str(answer.skip_message) if isinstance(answer, dg.SkipReason) else list(answer)
+
+
+def materialization(platform: Platform, key: dg.AssetKey) -> dg.AssetMaterialization:
+    event = platform.instance.get_latest_materialization_event(key)
+    assert event is not None
+    assert event.asset_materialization is not None
+    return event.asset_materialization
+
+
+def test_one_hour_goes_from_the_gatherers_to_parquet_with_its_figures(platform: Platform) -> None:
+    platform.seed(1, rows=5)
+    request = dg.RunRequest(partition_key=hour_key(hour(1)))
+    result = platform.run(request)
+    assert result.success
+    assert platform.world.rows("SELECT count(*), count(DISTINCT trade_id) FROM trades") == [(5, 5)]
+    assert platform.world.rows("SELECT hour FROM hour_closes") == [(hour(1),)]
+    lake = LakeSettings(f"file://{platform.lake}")
+    for table in RAW_TABLES:
+        path = partition_path("raw", table, hour(1).date(), hour(1).hour)
+        manifest = read_manifest(lake, path)
+        assert manifest is not None, table
+        assert manifest.state == "closed"
+        made = materialization(platform, keys.lake(f"raw/{table}"))
+        assert made.partition == hour_key(hour(1))
+        assert made.metadata["dagster/row_count"].value == manifest.rows
+    folder = platform.lake / partition_path("raw", "trades", hour(1).date(), hour(1).hour)
+    assert pq.read_table(folder / "part-0000.parquet").num_rows == 5
+    trades = materialization(platform, keys.production("trades"))
+    assert trades.metadata["dagster/row_count"].value == 5
+    assert trades.metadata["gatherers_read"].value == "g1, g2"
+    assert str(trades.metadata["time_min"].value).startswith(f"{hour(1):%Y-%m-%dT%H}:00:01")
+    checks = {each.check_name: each for each in result.get_asset_check_evaluations()}
+    assert checks["no_duplicate_trade_ids"].passed
+    assert checks["no_duplicate_trade_ids"].metadata["rows"].value == 5
+    assert checks["export_parity"].passed
+
+
+def test_a_range_of_hours_is_one_run_with_figures_for_each(platform: Platform) -> None:
+    platform.seed(0, rows=2)
+    platform.seed(1, rows=7)
+    first, last = hour_key(hour(0)), hour_key(hour(1))
+    result = platform.run(range_request(sorted(EVERYTHING), first, last))
+    assert result.success
+    records = platform.instance.fetch_materializations(keys.lake("raw/trades"), limit=10).records
+    counts = {
+        record.partition_key: record.asset_materialization.metadata["dagster/row_count"].value  # type: ignore[union-attr]
+        for record in records
+    }
+    assert counts == {first: 2, last: 7}
+
+
+def test_the_fill_asks_for_exactly_the_missing_hour_and_its_run_fills_it(platform: Platform) -> None:
+    for number in range(3):
+        platform.seed(number)
+    merge_new(platform.world.settings(), SYSTEM_CLOCK)
+    for number in (0, 2):
+        assert platform.run(dg.RunRequest(partition_key=hour_key(hour(number)))).success
+    asked = fill(platform)
+    assert isinstance(asked, list)
+    assert [(request.partition_key, set(request.asset_selection or ())) for request in asked] == [
+        (hour_key(hour(1)), EVERYTHING)
+    ]
+    assert platform.run(asked[0]).success
+    assert fill(platform) == "nothing is missing in the 3 hours of the last week that hold rows"
+
+
+def test_the_fill_asks_for_neighbouring_hours_as_one_run(platform: Platform) -> None:
+    for number in range(3):
+        platform.seed(number)
+    merge_new(platform.world.settings(), SYSTEM_CLOCK)
+    asked = fill(platform)
+    assert isinstance(asked, list)
+    tags = [dict(request.tags) for request in asked]
+    assert [(tag["dagster/asset_partition_range_start"], tag["dagster/asset_partition_range_end"]) for tag in tags] == [
+        (hour_key(hour(0)), hour_key(hour(2)))
+    ]
+    assert platform.run(asked[0]).success
+    assert isinstance(fill(platform), str)
+
+
+def test_a_missing_export_is_filled_without_closing_the_hour_again(platform: Platform) -> None:
+    platform.seed(1)
+    partition = hour_key(hour(1))
+    selection = [*keys.PRODUCTION_HOURLY, *(key for key in keys.LAKE_RAW if key != keys.lake("raw/tickers"))]
+    assert platform.run(dg.RunRequest(partition_key=partition, asset_selection=selection)).success
+    closed_at = platform.world.rows("SELECT closed_at FROM hour_closes")
+    asked = fill(platform)
+    assert isinstance(asked, list)
+    assert [(request.partition_key, request.asset_selection) for request in asked] == [
+        (partition, [keys.lake("raw/tickers")])
+    ]
+    assert platform.run(asked[0]).success
+    assert platform.world.rows("SELECT closed_at FROM hour_closes") == closed_at
+    assert isinstance(fill(platform), str)
+
+
+def test_a_failed_export_counts_as_missing(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
+    platform.seed(1)
+    partition = hour_key(hour(1))
+    assert platform.run(dg.RunRequest(partition_key=partition)).success
+    with monkeypatch.context() as broken:
+        broken.setenv("KALSHI_LAKE_ROOT", "nowhere")
+        only = dg.RunRequest(partition_key=partition, asset_selection=[keys.lake("raw/trades")])
+        result = platform.run(only)
+    assert not result.success
+    failure = result.get_step_failure_events()[0].step_failure_data.user_failure_data
+    assert failure is not None
+    assert "KALSHI_LAKE_ROOT" in (failure.description or "")
+    asked = fill(platform)
+    assert isinstance(asked, list)
+    assert [request.asset_selection for request in asked] == [[keys.lake("raw/trades")]]
+
+
+def test_late_rows_bring_the_hour_back(platform: Platform) -> None:
+    platform.seed(1)
+    assert platform.run(dg.RunRequest(partition_key=hour_key(hour(1)))).success
+    late = trade_row("A", "late", ts_us=HOUR0_US + US_PER_HOUR + 9 * US_PER_S)
+    platform.world.gatherers["g1"].commit(trades=[late])
+    merge_new(platform.world.settings(), SYSTEM_CLOCK)
+    asked = fill(platform)
+    assert isinstance(asked, list)
+    assert [request.partition_key for request in asked] == [hour_key(hour(1))]
+    assert platform.run(asked[0]).success
+    made = materialization(platform, keys.lake("raw/trades"))
+    assert made.metadata["dagster/row_count"].value == 6
+    assert isinstance(fill(platform), str)
+
+
+def test_an_hour_that_a_run_is_about_to_make_is_not_asked_for_twice(platform: Platform) -> None:
+    platform.seed(1)
+    merge_new(platform.world.settings(), SYSTEM_CLOCK)
+    job = platform.defs.resolve_job_def("close_hours")
+    platform.instance.create_run_for_job(
+        job, tags={"dagster/partition": hour_key(hour(1))}, status=dg.DagsterRunStatus.NOT_STARTED
+    )
+    assert isinstance(fill(platform), str)
+
+
+def test_the_hourly_schedule_asks_for_the_hour_that_just_ended(platform: Platform) -> None:
+    now = SYSTEM_CLOCK.now().replace(minute=5)
+    context = dg.build_schedule_context(instance=platform.instance, scheduled_execution_time=now)
+    request = close_hours_schedule(context, production_database=ProductionDatabase(), lake=LakeResource())
+    assert isinstance(request, dg.RunRequest)
+    assert request.partition_key == hour_key(now.replace(minute=0, second=0, microsecond=0) - HOUR)
+
+
+def test_a_day_is_exported_once_its_hours_are_closed(platform: Platform) -> None:
+    yesterday = SYSTEM_CLOCK.now().replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(days=1)
+    number = int((yesterday - hour(0)) / HOUR) + 3
+    platform.seed(number)
+    merge_new(platform.world.settings(), SYSTEM_CLOCK)
+    assert isinstance(fill(platform, fill_missing_days), str), "its hour is still open"
+    assert platform.run(dg.RunRequest(partition_key=hour_key(hour(number)))).success
+    asked = fill(platform, fill_missing_days)
+    assert isinstance(asked, list)
+    assert [(request.partition_key, request.asset_selection) for request in asked] == [
+        (day_key(yesterday), list(keys.LAKE_DAILY))
+    ]
+    result = platform.run(asked[0], "export_days")
+    assert result.success
+    assert materialization(platform, keys.lake("processed/trades")).metadata["dagster/row_count"].value == 5
+    assert isinstance(fill(platform, fill_missing_days), str)
+
+
+def test_a_missing_setting_is_one_failure_that_names_it(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("KALSHI_PRODUCTION_DATABASE_URL")
+    result = platform.run(dg.RunRequest(partition_key=hour_key(hour(1))))
+    failures = [event.step_failure_data.user_failure_data for event in result.get_step_failure_events()]
+    assert len(failures) == 1
+    assert failures[0] is not None
+    assert "KALSHI_PRODUCTION_DATABASE_URL" in (failures[0].description or "")
+    assert "not configured: KALSHI_PRODUCTION_DATABASE_URL missing" in str(fill(platform))
+
+
+def test_all_resources_of_the_code_location_are_known_by_name() -> None:
+    assert set(RESOURCES) == {"platform", "production_database", "lake", "ingestor"}
