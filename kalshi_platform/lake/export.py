@@ -1,4 +1,4 @@
-"""Production → one partition of the lake, streamed: one snapshot, one pass, one row group in memory.
+"""Production → one partition of the lake, streamed out of one snapshot in bounded memory.
 
 `closed` promises that production has closed the time; `open` is a look at what is there, and never replaces `closed`.
 An empty partition gets one file without rows, because readers that take a glob fail where it matches nothing, and learn
@@ -8,9 +8,10 @@ the columns and their types from the file.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Generator, Iterator
+from contextlib import closing, contextmanager
 from datetime import date, datetime
+from pathlib import Path
 
 import pyarrow as pa
 
@@ -23,6 +24,7 @@ from kalshi_platform.lake.manifest import DataFile, Manifest, State, code_versio
 from kalshi_platform.lake.parquet import Parts, write_parts
 from kalshi_platform.lake.read_ahead import read_ahead
 from kalshi_platform.lake.schema import dataset
+from kalshi_platform.lake.sorting import in_order
 from kalshi_platform.lake.store import Lake, ObjectStore, open_store
 from kalshi_platform.storage.migrate import check
 from kalshi_platform.storage.pool import Database
@@ -67,10 +69,7 @@ def export_partition(
             with arrow_snapshot(production_url) as snapshot:
                 if state == "closed":
                     _refuse_unclosed(snapshot, partition)
-                data = dataset(partition.table)
-                with read_ahead(_rows(snapshot, partition)) as batches:
-                    parts = write_parts(batches, data, folder)
-                _compare(snapshot, partition, parts)
+                parts = _write(snapshot, partition, folder)
             manifest = Manifest(
                 table=partition.table.key,
                 partition=partition.key,
@@ -79,7 +78,7 @@ def export_partition(
                 time_min=parts.time_min,
                 time_max=parts.time_max,
                 files=tuple(DataFile(file.path.name, file.bytes, file.sha256, file.rows) for file in parts.files),
-                schema_version=data.version,
+                schema_version=dataset(partition.table).version,
                 code_version=code_version(),
                 exported_at=clock.now(),
             )
@@ -88,16 +87,32 @@ def export_partition(
     return manifest
 
 
-def _rows(snapshot: ArrowSnapshot, partition: Partition) -> Iterator[pa.RecordBatch]:
+def _write(snapshot: ArrowSnapshot, partition: Partition, folder: Path) -> Parts:
+    """Write the rows of a partition and compare their number with that of the same snapshot."""
+    data = dataset(partition.table)
+    if partition.table.layer == "raw":
+        counted = snapshot.table(queries.tickers_query(partition, data)).to_pydict()
+        rows_per_ticker: dict[str, int] = dict(zip(counted["ticker"], counted["rows"], strict=True))
+        expected = sum(rows_per_ticker.values())
+    else:
+        rows_per_ticker = {}
+        expected = snapshot.table(queries.expected_query(partition)).column("rows")[0].as_py()
+    # Closed before the snapshot: the driver refuses to leave a cursor open.
+    with closing(_rows(snapshot, partition)) as unsorted, read_ahead(unsorted) as batches:
+        if partition.table.layer != "raw":
+            parts = write_parts(batches, data, folder)
+        else:
+            with read_ahead(in_order(batches, data, rows_per_ticker, folder), 1) as rows:
+                parts = write_parts(rows, data, folder)
+    if parts.rows != expected:
+        raise LakeCorrupt(f"{partition.path}: {parts.rows} rows were read, but production holds {expected}")
+    return parts
+
+
+def _rows(snapshot: ArrowSnapshot, partition: Partition) -> Generator[pa.RecordBatch, None, None]:
     data = dataset(partition.table)
     for batch in snapshot.batches(queries.rows_query(partition, data)):
         yield shape(batch, data)
-
-
-def _compare(snapshot: ArrowSnapshot, partition: Partition, parts: Parts) -> None:
-    expected = snapshot.table(queries.expected_query(partition, dataset(partition.table))).column("rows")[0].as_py()
-    if parts.rows != expected:
-        raise LakeCorrupt(f"{partition.path}: {parts.rows} rows were read, but production holds {expected}")
 
 
 def _refuse_running(partition: Partition, state: State, clock: Clock) -> None:

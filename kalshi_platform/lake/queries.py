@@ -4,26 +4,27 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-import pyarrow as pa
-
 from kalshi_platform.lake.layout import Partition
 from kalshi_platform.lake.schema import Dataset
 from kalshi_platform.storage.queries import load
 
 
 def rows_query(partition: Partition, data: Dataset) -> str:
-    """The rows of a partition, in the columns and the order of `data`."""
+    """The rows of a partition in the columns of `data`: in its order, or in any order from a raw table."""
     if partition.table.layer == "raw":
-        columns = ", ".join(_selected(name) for name in data.schema.names)
-        order = ", ".join(_ordered(name, data) for name in data.order)
-        return f"SELECT {columns} FROM {partition.table.name} WHERE {_within(partition, data)} ORDER BY {order}"  # noqa: S608 - our own names
+        columns = ", ".join("content::text" if name == "content" else name for name in data.schema.names)
+        return f"SELECT {columns} FROM {partition.table.name} WHERE {_within(partition, data)}"  # noqa: S608 - our own names
     return _daily(partition, "")
 
 
-def expected_query(partition: Partition, data: Dataset) -> str:
-    """One row, `rows`: how many rows the partition must have."""
-    if partition.table.layer == "raw":
-        return f"SELECT count(*) AS rows FROM {partition.table.name} WHERE {_within(partition, data)}"  # noqa: S608 - our own names
+def tickers_query(partition: Partition, data: Dataset) -> str:
+    """Of a raw table, one row per market: `ticker`, `rows`."""
+    where = _within(partition, data)
+    return f"SELECT ticker, count(*) AS rows FROM {partition.table.name} WHERE {where} GROUP BY ticker"  # noqa: S608 - our own names
+
+
+def expected_query(partition: Partition) -> str:
+    """Of a daily data set, one row: `rows`, how many rows the partition must have."""
     return _daily(partition, "_expected")
 
 
@@ -45,11 +46,3 @@ def _daily(partition: Partition, suffix: str) -> str:
 
 def _within(partition: Partition, data: Dataset) -> str:
     return f"{data.time_column} >= {literal(partition.start)} AND {data.time_column} < {literal(partition.end)}"
-
-
-def _selected(name: str) -> str:
-    return "content::text" if name == "content" else name
-
-
-def _ordered(name: str, data: Dataset) -> str:
-    return f'{name} COLLATE "C"' if pa.types.is_string(data.schema.field(name).type) else name

@@ -20,7 +20,7 @@ class _End(Generic[T]):
 
 
 @contextmanager
-def read_ahead(items: Iterator[T], depth: int = 4) -> Iterator[Iterator[T]]:
+def read_ahead(items: Iterator[T], depth: int = 2) -> Iterator[Iterator[T]]:
     """Yield an iterator over `items`, which a thread reads up to `depth` items ahead; an error comes out in its place.
 
     When the block ends the thread has ended too, and `items` may be closed.

@@ -25,7 +25,7 @@ class LakeSettings:
     secret_access_key: str | None = field(default=None, repr=False)
     session_token: str | None = field(default=None, repr=False)
     path_style: bool | None = None  # None: path style exactly when an endpoint is given
-    multipart_bytes: int = 32 * MIB  # bigger objects go up in parts of this size
+    multipart_bytes: int = 8 * MIB  # bigger objects go up in parts of this size
     connect_timeout_s: float = 5.0
     read_timeout_s: float = 60.0
     attempts: int = 5

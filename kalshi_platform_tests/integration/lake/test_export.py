@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -25,8 +28,9 @@ from kalshi_platform.lake.export import export_daily, export_raw
 from kalshi_platform.lake.layout import RAW_TABLES, lake_table, partition_starting
 from kalshi_platform.lake.manifest import Manifest, read_manifest, verify
 from kalshi_platform.lake.schema import DATASETS
-from kalshi_platform.lake.settings import LakeSettings
+from kalshi_platform.lake.settings import FolderRoot, LakeSettings
 from kalshi_platform.lake.store import open_store
+from kalshi_platform.lake.store_folder import FolderStore
 from kalshi_platform.local.ports import free_port
 from kalshi_platform_tests.fixtures.clocks import FakeClock
 from kalshi_platform_tests.fixtures.lake import HOUR
@@ -228,6 +232,29 @@ def test_two_exports_of_one_partition_do_not_meet(lake_settings: LakeSettings, p
             export_raw(lake_settings, production.url, "orderbook_deltas", HOUR, "closed")
         export_raw(lake_settings, production.url, "trades", HOUR, "closed")
     export_raw(lake_settings, production.url, "orderbook_deltas", HOUR, "closed")
+
+
+class BrokenSpool(FolderStore):
+    """A folder in which no data file can be made."""
+
+    @contextmanager
+    def spool(self) -> Iterator[Path]:
+        with super().spool() as folder:
+            (folder / "part-0000.parquet").mkdir()
+            yield folder
+
+
+@pytest.mark.parametrize("export", [export_raw, export_daily])
+def test_an_export_that_cannot_write_ends_cleanly(production: Production, tmp_path: Path, export: Any) -> None:
+    fill(production)
+    store = BrokenSpool(FolderRoot(tmp_path / "lake"))
+    what = ("trades", HOUR) if export is export_raw else ("processed/trades", DAY)
+    with pytest.raises(IsADirectoryError):
+        export(store, production.url, *what, "open")
+    assert [thread.name for thread in threading.enumerate() if thread.name == "read ahead"] == []
+    assert list(store.list("")) == []
+    # Nothing of it holds the partition.
+    assert export(LakeSettings((tmp_path / "lake").as_uri()), production.url, *what, "open").rows > 0
 
 
 def trade(minute: float, number: int, price_e4: int, count_e2: int, **values: Any) -> dict[str, Any]:
