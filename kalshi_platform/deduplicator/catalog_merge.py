@@ -198,7 +198,8 @@ def _set_first_seen(production: Database, table: str, moments: pl.DataFrame) -> 
     for chunk in _chunks(moments.rows()):
         with _writing(production) as transaction:
             transaction.execute_values(
-                f"UPDATE {table} t SET first_seen_at = v.at FROM (VALUES %s) AS v (ticker, at) WHERE t.ticker = v.ticker",  # noqa: S608
+                f"UPDATE {table} t SET first_seen_at = v.at FROM (VALUES %s) AS v (ticker, at)"  # noqa: S608
+                " WHERE t.ticker = v.ticker",
                 chunk,
                 "(%s::text, %s::timestamptz)",
             )

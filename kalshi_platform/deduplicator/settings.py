@@ -28,7 +28,7 @@ class DeduplicatorSettings:
     sources: tuple[GathererSource, ...]
     interval_s: float = 5.0
     margin_us: int = 1_000_000
-    rows_per_pass: int = 200_000
+    rows_per_pass: int = 100_000
     source_timeout_s: float = 30.0
     close_timeout_s: float = 600.0
     heartbeat_interval_s: float = 5.0

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -60,7 +61,7 @@ def test_passes_cover_every_batch_once_within_its_window(
         windows = read.windows.get("orderbook_deltas", ())
         for each in taken:
             assert sum(low <= each.time_min and each.time_max <= high for low, high in windows) == 1
-        assert all(first[1] < second[0] for first, second in zip(windows, windows[1:], strict=False))
+        assert all(first[1] < second[0] for first, second in pairwise(windows))
         seen += taken
         after = read.until
     assert seen == lines

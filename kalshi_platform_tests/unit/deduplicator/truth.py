@@ -98,6 +98,7 @@ class World:
         followed: dict[str, dict[str, object]] = {}
         wanted = set(pick.sample(list(self.index), pick.randint(1, 4)))
         waiting = dict.fromkeys(wanted, begin)
+        sent_until: dict[str, int] = {}
         seq = 0
         lost_before = False
 
@@ -111,7 +112,8 @@ class World:
             if lost_before:
                 lost_before = False
                 for ticker, membership in followed.items():
-                    membership["seq_to"] = seq - 1
+                    if pick.random() < 0.5:  # else only the numbers tell that something is missing
+                        membership["seq_to"] = seq - 1
                     waiting.setdefault(ticker, pick.randint(0, 3))
                 followed.clear()
             stream.seqs.append(seq)
@@ -126,9 +128,11 @@ class World:
                 take(kept=True)  # an acknowledgement takes a number
             if pick.random() < 0.03 and followed:
                 # Deleted: the server goes on with it for a while, which claims nothing.
-                followed.pop(pick.choice(sorted(followed)))["seq_to"] = seq
+                ticker = pick.choice(sorted(followed))
+                followed.pop(ticker)["seq_to"] = seq
+                sent_until[ticker] = place + pick.randint(0, 6)
             delta = self.published[place]
-            if delta.ticker in wanted and take(pick.random() >= loss):
+            if delta.ticker in wanted and place < sent_until.get(delta.ticker, end) and take(pick.random() >= loss):
                 stream.rows.append(
                     {
                         "exchange_ts": delta.ts, "ticker": delta.ticker, "stream_id": stream_id, "seq": seq,
