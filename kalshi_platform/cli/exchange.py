@@ -11,7 +11,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from kalshi_platform.simulator.settings import SIMULATOR_KEY_ID, ReplaySettings, ScenarioSettings, SimulatorSettings
+from kalshi_platform.simulator.settings import (
+    SCENARIO_OFF,
+    SIMULATOR_KEY_ID,
+    ReplaySettings,
+    ScenarioSettings,
+    SimulatorSettings,
+)
 
 if TYPE_CHECKING:
     from kalshi_platform.simulator.server import Server
@@ -79,7 +85,9 @@ def replay(
         raise typer.BadParameter("speed must be a number or max", param_hint="--speed") from None
     if factor < 0:
         raise typer.BadParameter("speed must not be negative", param_hint="--speed")
-    settings = SimulatorSettings(host=host, port=port, key_id=key_id, key_file=key_file, rate=0.0, truth=truth)
+    settings = SimulatorSettings(
+        host=host, port=port, key_id=key_id, key_file=key_file, rate=0.0, truth=truth, scenario=SCENARIO_OFF,
+    )  # fmt: skip
     _run(
         settings,
         ReplaySettings(capture=capture, speed=factor, wait_subscribers=wait_subscribers),
