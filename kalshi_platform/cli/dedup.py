@@ -18,6 +18,7 @@ def dedup(
     """Merge what all gatherers record into production, every few seconds, each message once."""
     from kalshi_platform.clock import SYSTEM_CLOCK
     from kalshi_platform.config import load_bounds, load_deduplicator
+    from kalshi_platform.deduplicator.catalog_merge import merge_catalog
     from kalshi_platform.deduplicator.live import LiveMerger
     from kalshi_platform.deduplicator.merge import Merger
     from kalshi_platform.local.stop_signals import stop_on_signals
@@ -40,6 +41,9 @@ def dedup(
                     break
         finally:
             merger.dispose()
+        catalog = merge_catalog(settings, SYSTEM_CLOCK)
+        typer.echo(f"catalog: {catalog.rows_changed:,} series, events and markets new or known more newly")
+        missed = tuple(dict.fromkeys((*missed, *catalog.missed)))
         if missed:
             typer.echo(f"not read: {', '.join(missed)}", err=True)
             raise typer.Exit(1)

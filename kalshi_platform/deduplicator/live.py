@@ -10,10 +10,11 @@ from datetime import datetime
 from typing import Any
 
 from kalshi_platform.clock import Clock
+from kalshi_platform.deduplicator.catalog_merge import merge_catalog
 from kalshi_platform.deduplicator.heartbeat import SERVICE, Heartbeat, switched_off
 from kalshi_platform.deduplicator.merge import Merger, MergeReport
 from kalshi_platform.deduplicator.settings import DeduplicatorSettings
-from kalshi_platform.errors import DatabaseUnavailable
+from kalshi_platform.errors import DatabaseUnavailable, KalshiPlatformError
 from kalshi_platform.storage.partitions import PartitionBounds
 from kalshi_platform.storage.pool import Lease
 
@@ -48,6 +49,7 @@ class LiveMerger:
         self._last: MergeReport | None = None
         self._error: str | None = None
         self._failures = 0
+        self._catalog: dict[str, Any] | None = None
 
     def run(self, stop: threading.Event) -> None:
         """Merge until `stop` is set or the service is switched off in `desired_services`."""
@@ -79,6 +81,7 @@ class LiveMerger:
                 "tables": {name: dict(counts) for name, counts in self._totals.items()},
                 "since": self._since.isoformat(),
                 "error": self._error,
+                "catalog": self._catalog,
             }
             if last is not None:
                 seconds = max((last.finished_at - last.started_at).total_seconds(), 1e-6)
@@ -112,6 +115,9 @@ class LiveMerger:
             merger.production, self._clock, self._settings.heartbeat_interval_s, self.status, self._run_id
         )
         heartbeat.start()
+        ended = threading.Event()
+        catalogs = threading.Thread(target=self._merge_catalogs, args=(ended,), name="catalogs", daemon=True)
+        catalogs.start()
         try:
             while not stop.is_set():
                 started = self._clock.monotonic()
@@ -127,7 +133,22 @@ class LiveMerger:
                     self._pause(stop, self._settings.interval_s - (self._clock.monotonic() - started))
             self._become("stopped", "the live merge stops as asked")
         finally:
+            ended.set()
+            catalogs.join(timeout=10)
             heartbeat.stop()
+
+    def _merge_catalogs(self, ended: threading.Event) -> None:
+        """Bring the catalogs together now and then, beside the merge of the rows, which does not wait for it."""
+        while True:
+            try:
+                report = merge_catalog(self._settings, self._clock)
+            except KalshiPlatformError as error:
+                _log.warning("the catalogs were not merged: %s", error)
+            else:
+                with self._lock:
+                    self._catalog = {"at": report.finished_at.isoformat(), "rows_changed": report.rows_changed}
+            if self._clock.wait(ended, self._settings.catalog_interval_s):
+                return
 
     def _is_switched_off(self, merger: Merger) -> bool:
         reason = switched_off(merger.production)

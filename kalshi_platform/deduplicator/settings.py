@@ -21,7 +21,8 @@ class DeduplicatorSettings:
     `rows_per_pass`: rows of one gatherer that one pass holds in memory (about 150 bytes each).
     `margin_us`: how far apart the exchange times of neighbouring frames of one stream may be (W of the merge rules).
     `source_timeout_s`: a gatherer that has not answered by then is left to a later pass; `close_timeout_s` is the
-    same for each question of an hour's close, which reads more.
+    same for each question of an hour's close, which reads more. The live merge also brings the catalogs of all
+    gatherers together every `catalog_interval_s`.
     """
 
     production_url: str = field(repr=False)
@@ -32,4 +33,5 @@ class DeduplicatorSettings:
     source_timeout_s: float = 30.0
     close_timeout_s: float = 600.0
     heartbeat_interval_s: float = 5.0
+    catalog_interval_s: float = 300.0
     retry_max_s: float = 30.0

@@ -263,6 +263,7 @@ def test_a_second_live_merger_waits_for_the_lease(merge_world: World) -> None:
         for thread in threads:
             if thread.ident is not None:
                 thread.join(20)
+    assert reports[0][0].started_at.tzinfo is not None
     assert world.rows("SELECT run_id, state, details->'passes' IS NOT NULL FROM heartbeats") == [
         ("run1", "stopped", True)
     ]

@@ -1,0 +1,63 @@
+"""`kalshi-platform dedup` and `close-hour` as a user runs them."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Callable
+
+from kalshi_platform.market.times import datetime_from_us
+from kalshi_platform_tests.fixtures.hand_filled_gatherer import delta_row
+from kalshi_platform_tests.fixtures.merge_world import MergeWorld, until
+from kalshi_platform_tests.integration.test_close_hour import HOUR_US
+
+World = Callable[..., MergeWorld]
+COMMAND = [sys.executable, "-c", "from kalshi_platform.cli.main import main; main()"]
+
+
+def environment(world: MergeWorld) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items() if not name.startswith("KALSHI_")}
+    urls = {"KALSHI_GATHERERS": ",".join(world.gatherers), "KALSHI_PRODUCTION_DATABASE_URL": world.production_url}
+    for name, gatherer in world.gatherers.items():
+        urls[f"KALSHI_{name.upper()}_TIMESERIES_DATABASE_URL"] = gatherer.url
+        urls[f"KALSHI_{name.upper()}_CATALOG_DATABASE_URL"] = world.catalog_urls[name]
+    return kept | urls | {"KALSHI_MERGE_INTERVAL_S": "0.1"}
+
+
+def run(world: MergeWorld, *arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [*COMMAND, *arguments], env=environment(world), capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+def test_once_merges_what_is_there_and_close_hour_closes_it(merge_world: World) -> None:
+    world = merge_world(2)
+    for gatherer in world.gatherers.values():
+        gatherer.commit(orderbook_deltas=[delta_row("A", ts_us=HOUR_US + 5, seq=2)])
+    merged = run(world, "dedup", "--once")
+    assert merged.returncode == 0, merged.stderr
+    assert "read 2 rows, new: 1 orderbook_deltas" in merged.stdout
+    closed = run(world, "close-hour", f"{datetime_from_us(HOUR_US):%Y-%m-%dT%H}")
+    assert closed.returncode == 0, closed.stderr
+    assert "production holds 1 orderbook_deltas; 0 of them new; 0 book anchors" in closed.stdout
+    assert world.rows("SELECT count(*) FROM hour_closes") == [(1,)]
+    assert run(world, "close-hour", "yesterday").returncode == 2
+
+
+def test_the_live_merge_stops_at_a_signal_and_says_what_it_did(merge_world: World) -> None:
+    world = merge_world(1)
+    process = subprocess.Popen(
+        [*COMMAND, "dedup"], env=environment(world), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    try:
+        world.gatherers["g1"].commit(orderbook_deltas=[delta_row("A", ts_us=HOUR_US + 5, seq=2)])
+        until(lambda: world.rows("SELECT count(*) FROM orderbook_deltas") == [(1,)])
+        process.send_signal(signal.SIGTERM)
+        output, errors = process.communicate(timeout=30)
+    finally:
+        process.kill()
+        process.wait()
+    assert process.returncode == 0, errors
+    assert "into production: 1 orderbook_deltas" in output
