@@ -10,23 +10,22 @@ import contextlib
 import fcntl
 import logging
 import os
-from pathlib import Path
 
 from kalshi_platform.clock import Clock
 from kalshi_platform.errors import AnotherWriter, DatabaseUnavailable
+from kalshi_platform.gatherer.settings import GathererSettings
 from kalshi_platform.storage.pool import Database, Lease
 
-_PATIENCE_S = 10.0
-"""A server may need a moment to notice that the former holder died."""
 _log = logging.getLogger(__name__)
 
 
 class GathererLock:
     """Both locks of one gatherer. Not thread-safe: after `acquire_folder`, one thread calls `check`."""
 
-    def __init__(self, name: str, folder: Path, database: Database, clock: Clock) -> None:
-        self._name = name
-        self._folder = folder
+    def __init__(self, settings: GathererSettings, database: Database, clock: Clock) -> None:
+        self._name = settings.name
+        self._folder = settings.folder
+        self._patience_s = settings.lease_patience_s
         self._database = database
         self._clock = clock
         self._file: int | None = None
@@ -53,7 +52,7 @@ class GathererLock:
     def check(self) -> bool:
         """Keep or take the database's lock; return whether it is held (False: the database is away, or not sure yet).
 
-        Raises AnotherWriter when somebody else has held it for some seconds.
+        Raises AnotherWriter when somebody else has held it for `lease_patience_s`.
         """
         if self._lease is not None:
             if self._lease.is_held():
@@ -73,7 +72,7 @@ class GathererLock:
         if self._refused_since is None:
             self._refused_since = now
             _log.warning("gatherer %s: another session holds this name in %r", self._name, self._database)
-        if now - self._refused_since >= _PATIENCE_S:
+        if now - self._refused_since >= self._patience_s:
             raise AnotherWriter(f"gatherer {self._name}: another process writes into {self._database!r}")
         return False
 

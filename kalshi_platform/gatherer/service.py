@@ -29,7 +29,7 @@ from kalshi_platform.gatherer.market_fetcher import MarketFetcher
 from kalshi_platform.gatherer.registry import Registry
 from kalshi_platform.gatherer.reports import Report
 from kalshi_platform.gatherer.settings import GathererSettings
-from kalshi_platform.gatherer.snapshot_poller import Recovery, SnapshotPoller
+from kalshi_platform.gatherer.snapshot_poller import TOKENS_PER_REQUEST, Recovery, SnapshotPoller
 from kalshi_platform.gatherer.spool import Spool
 from kalshi_platform.gatherer.writer import Writer
 from kalshi_platform.market.records import LifecycleEvent, Record
@@ -71,7 +71,7 @@ class GathererService:
         self._timeseries = Database(settings.timeseries_url, name=f"{settings.name} timeseries", pool_size=4)
         self._catalog = Database(settings.catalog_url, name=f"{settings.name} catalog", pool_size=3)
         self._ids = IdSource(settings.name, clock)
-        self._lock = GathererLock(settings.name, settings.folder, self._timeseries, clock)
+        self._lock = GathererLock(settings, self._timeseries, clock)
         self._registry = Registry(settings.market_filter, settings.close_grace_s)
         self._wanted: dict[str, int] = {}
         self._rest = RestClient(exchange, clock, self._stop)
@@ -261,10 +261,12 @@ class GathererService:
         self._keeper.run(self._stop)
 
     def _run_poller(self) -> None:
+        share = self._exchange.rest_share
+        self._poller.refill_per_s = self._exchange.reads_per_second * TOKENS_PER_REQUEST * share
         try:
-            self._poller.refill_per_s = self._rest.account_limits().read_refill_per_s
+            self._poller.refill_per_s = self._rest.account_limits().read_refill_per_s * share
         except KalshiPlatformError as error:
-            _log.warning("%s: the read budget is unknown (%s); assuming the lowest", self.settings.name, error)
+            _log.warning("%s: the read budget is unknown (%s); assuming what is configured", self.settings.name, error)
         if self.settings.follow_books:
             self._poller.run(self._stop)
 

@@ -68,6 +68,9 @@ class GathererSettings:
     status_wait_max_s: float = 300.0
     """Longest wait before an inactive exchange is asked again."""
     heartbeat_interval_s: float = 5.0
+    lease_patience_s: float = 5.0
+    """How long the name may be held by another session before it counts as taken: a server needs a moment to notice
+    that a killed process is gone."""
 
     def __post_init__(self) -> None:
         problems = [

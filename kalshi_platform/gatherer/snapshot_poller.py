@@ -23,6 +23,7 @@ from kalshi_platform.market.times import US_PER_S, datetime_from_us
 BOOKS_PER_REQUEST = 100
 TOKENS_PER_REQUEST = 10.0
 _FAILURES_IN_A_ROW = 3
+_PAUSE_DEADLINES = 2
 _log = logging.getLogger(__name__)
 
 
@@ -103,7 +104,7 @@ class SnapshotPoller:
     ) -> None:
         """`subscribed` and `suspects` give tickers: all followed markets, and those that lost a frame."""
         self.refill_per_s = 200.0
-        """Read tokens per second of the account; the service puts the true value here once it knows."""
+        """Read tokens per second that this process may spend; the service puts the true value here."""
         self._settings = settings
         self._rest = rest
         self._clock = clock
@@ -172,24 +173,31 @@ class Recovery:
         self._clock = clock
         self._put = put
         self._renew = renew
-        self._waiting: dict[str, None] = {}
+        self._waiting: dict[str, float] = {}
+        self._served: dict[str, float] = {}
         self._wake = threading.Condition()
 
     def ask(self, tickers: Sequence[str]) -> None:
-        """Note markets to recover; returns at once."""
+        """Note markets to recover; returns at once. A market that keeps failing comes up once per some deadlines."""
+        pause_s = _PAUSE_DEADLINES * self._settings.snapshot_deadline_s
         with self._wake:
-            self._waiting.update(dict.fromkeys(tickers))
+            now = self._clock.monotonic()
+            self._served = {ticker: at for ticker, at in self._served.items() if at + pause_s > now}
+            for ticker in tickers:
+                self._waiting.setdefault(ticker, self._served.get(ticker, now - pause_s) + pause_s)
             self._wake.notify_all()
 
     def run(self, stop: threading.Event) -> None:
         """Serve what was asked until `stop`."""
         while not stop.is_set():
             with self._wake:
-                if not self._waiting:
-                    self._wake.wait(0.25)
-                tickers = list(self._waiting)[:BOOKS_PER_REQUEST]
+                now = self._clock.monotonic()
+                tickers = [ticker for ticker, due in self._waiting.items() if due <= now][:BOOKS_PER_REQUEST]
                 for ticker in tickers:
                     del self._waiting[ticker]
+                    self._served[ticker] = now
+                if not tickers:
+                    self._wake.wait(0.25)
             if not tickers:
                 continue
             try:

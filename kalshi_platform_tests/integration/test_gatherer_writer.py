@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from datetime import timedelta
-from pathlib import Path
 
 import msgspec
-import pytest
 
 from kalshi_platform.clock import SYSTEM_CLOCK
 from kalshi_platform.gatherer.commit import close_former, commit_records
 from kalshi_platform.gatherer.settings import GathererSettings
 from kalshi_platform.gatherer.spool import Spool
 from kalshi_platform.gatherer.writer import Writer
-from kalshi_platform.local.postgres import PostgresServer, PostgresSettings
+from kalshi_platform.local.postgres import PostgresServer
 from kalshi_platform.market.records import BookDelta, Record
-from kalshi_platform.storage.migrate import migrate
 from kalshi_platform.storage.partitions import PartitionBounds, PartitionKeeper
 from kalshi_platform.storage.pool import Database
 from kalshi_platform_tests.fixtures.exchange import eventually
@@ -239,32 +235,10 @@ def test_the_ledger_closes_a_former_process_and_claims_no_more_than_was_committe
     assert close_former(database, "g2", []) == 0
 
 
-@pytest.fixture
-def own_server() -> Iterator[PostgresServer]:
-    """A server that a test may stop. With fsync: what it says is committed must be there after a crash."""
-    with tempfile.TemporaryDirectory(prefix="kalshi-platform-tests-", ignore_cleanup_errors=True) as folder:
-        Path(folder).chmod(0o711)
-        server = PostgresServer(Path(folder) / "own", "outage", PostgresSettings(max_connections=30))
-        server.start()
-        yield from _with_database(server)
-
-
-def _with_database(server: PostgresServer) -> Iterator[PostgresServer]:
-    try:
-        server.create_database("outage")
-        database = Database(server.url("outage"), name="outage")
-        migrate(database, "timeseries")
-        database.dispose()
-        yield server
-    finally:
-        server.start()
-        server.stop("immediate")
-
-
 def test_nothing_is_lost_while_the_server_is_away_not_even_over_a_restart_of_the_process(
-    gatherer_settings: SettingsFactory, own_server: PostgresServer, open_database: OpenDatabase
+    gatherer_settings: SettingsFactory, stoppable_server: PostgresServer, open_database: OpenDatabase
 ) -> None:
-    settings = gatherer_settings(timeseries_url=own_server.url("outage"))
+    settings = gatherer_settings(timeseries_url=stoppable_server.url("timeseries"))
     database = open_database(settings.timeseries_url)
     stream = Stream()
 
@@ -278,7 +252,7 @@ def test_nothing_is_lost_while_the_server_is_away_not_even_over_a_restart_of_the
     with running_writer(settings, database) as writer:
         more(writer, 50)
         settled(writer)
-        own_server.stop("immediate")
+        stoppable_server.stop("immediate")
         more(writer, 50)
         eventually(lambda: writer.counters.spooled > 0)
         more(writer, 50)
@@ -291,9 +265,9 @@ def test_nothing_is_lost_while_the_server_is_away_not_even_over_a_restart_of_the
         newer.delta("Z")
         writer.put(newer.records)
         eventually(lambda: writer.counters.spooled > 0)
-        own_server.start()
-        database = open_database(own_server.url("outage"))
-        settings = replace(settings, timeseries_url=own_server.url("outage"))
+        stoppable_server.start()
+        database = open_database(stoppable_server.url("timeseries"))
+        settings = replace(settings, timeseries_url=stoppable_server.url("timeseries"))
         eventually(writer.is_settled, within_s=20)
     assert rows(database, "SELECT count(*), count(DISTINCT seq) FROM orderbook_deltas WHERE stream_id = 11") == [
         (150, 150)

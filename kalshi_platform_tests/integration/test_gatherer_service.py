@@ -1,0 +1,346 @@
+"""The gatherer as a service: its start, its end, its name, outages and kills."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psycopg2
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from kalshi_platform.clock import SYSTEM_CLOCK
+from kalshi_platform.errors import AnotherWriter, SchemaMismatch
+from kalshi_platform.exchange.rest import RestClient
+from kalshi_platform.gatherer.heartbeat import FILE_NAME, read_file
+from kalshi_platform.gatherer.on_demand import poll_books
+from kalshi_platform.gatherer.reports import BooksPolled, StreamsCommitted
+from kalshi_platform.gatherer.settings import GathererSettings
+from kalshi_platform.local.postgres import PostgresServer
+from kalshi_platform.simulator.server import ServerThread
+from kalshi_platform.storage.pool import Database
+from kalshi_platform_tests.fixtures.exchange import eventually, running_exchange
+from kalshi_platform_tests.fixtures.gatherer_databases import SettingsFactory
+from kalshi_platform_tests.fixtures.gatherer_service import (
+    BOUNDS,
+    RunningGatherer,
+    client_settings,
+    running_gatherer,
+)
+from kalshi_platform_tests.fixtures.postgres import DatabaseFactory
+from kalshi_platform_tests.fixtures.stack import clean_environment, command, rows
+
+Delta = tuple[str, str, int, int, int]
+
+
+def published(exchange: ServerThread) -> Counter[Delta]:
+    """Every delta of the exchange's ledger so far: (ticker, side, price_e4, delta_e2, exchange_ts_us)."""
+    exchange.flush_truth()
+    folder = exchange.settings.truth
+    assert folder is not None
+    parts = [pq.read_table(path) for path in sorted(folder.glob("deltas-*.parquet"))]
+    table = pa.concat_tables(parts).select(["ticker", "side", "price_e4", "delta_e2", "exchange_ts_us"])
+    return Counter(tuple(row.values()) for row in table.to_pylist())
+
+
+def recorded(url: str) -> Counter[Delta]:
+    """Every delta in a timeseries database."""
+    query = (
+        "SELECT ticker, side, price_e4, delta_e2, (extract(epoch FROM exchange_ts) * 1000000)::bigint"
+        " FROM orderbook_deltas"
+    )
+    return Counter(rows(url, query))
+
+
+def test_an_inactive_exchange_is_waited_for_until_its_resume_time(
+    gatherer_settings: SettingsFactory, tmp_path: Path
+) -> None:
+    with running_exchange(tmp_path, markets=2, rate=0) as exchange:
+        exchange.fault("exchange_inactive", seconds=2.0)
+        resumes_at = time.monotonic() + 2.0
+        with running_gatherer(gatherer_settings(status_wait_max_s=1.0), exchange) as gatherer:
+            eventually(lambda: "inactive" in gatherer.status["note"], what="the wait is told")
+            assert gatherer.value("SELECT count(*) FROM sessions") == 0
+            gatherer.follows(2)
+            assert time.monotonic() >= resumes_at
+
+
+def test_a_trading_pause_is_no_stop(gatherer_settings: SettingsFactory, tmp_path: Path) -> None:
+    with running_exchange(tmp_path, markets=2, rate=0) as exchange:
+        exchange.fault("exchange_pause", seconds=60)
+        with running_gatherer(gatherer_settings(), exchange) as gatherer:
+            gatherer.follows(2)
+
+
+def test_a_failing_rest_api_delays_the_start_but_does_not_end_it(
+    gatherer_settings: SettingsFactory, tmp_path: Path
+) -> None:
+    with running_exchange(tmp_path, markets=2, rate=0) as exchange:
+        exchange.fault("rest_status", path="/exchange/status", status=500, count=4)
+        exchange.fault("rest_status", path="/markets", status=503, count=4)
+        with running_gatherer(gatherer_settings(), exchange, max_attempts=3) as gatherer:
+            gatherer.follows(2, within_s=25)
+
+
+def test_every_followed_market_has_a_rest_book_for_every_interval(
+    gatherer_settings: SettingsFactory, tmp_path: Path
+) -> None:
+    with running_exchange(tmp_path, markets=130, rate=100, read_refill_rate=5_000) as exchange:
+        with running_gatherer(gatherer_settings(snapshot_interval_s=1.0), exchange) as gatherer:
+            gatherer.follows(130)
+            polls = "SELECT snapshot_ts, count(*) FROM orderbook_snapshots WHERE source = 'rest' GROUP BY 1 ORDER BY 1"
+            eventually(lambda: len(gatherer.rows(polls)) >= 4, what="four polls")
+        found = gatherer.rows(polls)
+        moments = [moment.timestamp() for moment, _ in found]
+        assert {count for _, count in found[1:-1]} == {130}
+        assert moments == [moments[0] + second for second in range(len(moments))]
+        poll = next(report for report in gatherer.reports if isinstance(report, BooksPolled))
+        assert (poll.subscribed, poll.stored, poll.skipped, poll.requests) == (130, 130, 0, 2)
+        ages = gatherer.rows(
+            "SELECT bool_and(requested_at <= received_at AND snapshot_ts <= requested_at)"
+            " FROM orderbook_snapshots WHERE source = 'rest'"
+        )
+        assert ages == [(True,)]
+
+
+def test_books_can_be_polled_on_demand_beside_a_running_service(
+    gatherer_settings: SettingsFactory, tmp_path: Path, open_database: Callable[[str], Database]
+) -> None:
+    settings = gatherer_settings()
+    with running_exchange(tmp_path, markets=3, rate=50) as exchange, running_gatherer(settings, exchange) as gatherer:
+        gatherer.follows(3)
+        rest = RestClient(client_settings(exchange), SYSTEM_CLOCK)
+        timeseries, catalog = open_database(settings.timeseries_url), open_database(settings.catalog_url)
+        report = poll_books(settings, rest, SYSTEM_CLOCK, BOUNDS, timeseries, catalog)
+        assert (report.asked, report.stored, report.failed) == (3, 3, 0)
+        assert gatherer.value("SELECT count(DISTINCT ticker) FROM orderbook_snapshots WHERE source = 'rest'") == 3
+
+
+def test_a_second_process_of_the_name_is_refused(gatherer_settings: SettingsFactory, tmp_path: Path) -> None:
+    settings = gatherer_settings()
+    elsewhere = gatherer_settings(
+        timeseries_url=settings.timeseries_url, catalog_url=settings.catalog_url, state_dir=tmp_path / "elsewhere"
+    )
+    with running_exchange(tmp_path, markets=2, rate=0) as exchange, running_gatherer(settings, exchange) as gatherer:
+        gatherer.follows(2)
+        for second_settings in (settings, elsewhere):
+            second = RunningGatherer(second_settings, client_settings(exchange))
+            second.join(30)
+            assert isinstance(second.error, AnotherWriter)
+        gatherer.follows(2)
+        assert gatherer.value("SELECT state FROM heartbeats") == "running"
+
+
+def test_the_off_switch_ends_the_service_cleanly(gatherer_settings: SettingsFactory, tmp_path: Path) -> None:
+    with running_exchange(tmp_path, markets=2, rate=20) as exchange:
+        gatherer = RunningGatherer(gatherer_settings(), client_settings(exchange))
+        gatherer.follows(2)
+        execute(
+            gatherer.settings.timeseries_url,
+            "INSERT INTO desired_services (service, running, reason) VALUES ('gatherer/g1', false, 'a test')",
+        )
+        gatherer.join()
+        assert gatherer.error is None
+        assert gatherer.rows("SELECT state FROM heartbeats") == [("stopped",)]
+        assert gatherer.value("SELECT count(*) FROM sessions WHERE closed_at IS NULL") == 0
+        again = RunningGatherer(gatherer.settings, client_settings(exchange))
+        again.join()
+        assert again.error is None
+        assert again.value("SELECT count(*) FROM sessions") == gatherer.value("SELECT count(*) FROM sessions")
+
+
+def test_a_database_without_our_tables_is_refused_by_name(
+    gatherer_settings: SettingsFactory, database_factory: DatabaseFactory, tmp_path: Path
+) -> None:
+    with running_exchange(tmp_path, markets=2, rate=0) as exchange:
+        settings = gatherer_settings(timeseries_url=database_factory())
+        gatherer = RunningGatherer(settings, client_settings(exchange))
+        gatherer.join()
+        assert isinstance(gatherer.error, SchemaMismatch)
+
+
+def test_heartbeat_row_file_and_report_tell_the_same_story(gatherer_settings: SettingsFactory, tmp_path: Path) -> None:
+    with running_exchange(tmp_path, markets=2, rate=100) as exchange:
+        with running_gatherer(gatherer_settings(), exchange) as gatherer:
+            gatherer.follows(2)
+            eventually(lambda: gatherer.value("SELECT count(*) FROM orderbook_deltas") > 20)
+            eventually(lambda: gatherer.rows("SELECT state FROM heartbeats") == [("running",)])
+            eventually(lambda: followed(gatherer.settings) == 2, what="both books in the file")
+            beat = read_file(gatherer.settings.folder / FILE_NAME)
+            assert beat is not None
+            assert (beat["service"], beat["state"]) == ("gatherer/g1", "running")
+        (row,) = gatherer.rows("SELECT service, state, details FROM heartbeats")
+        assert row[:2] == ("gatherer/g1", "stopped")
+        deltas = gatherer.value("SELECT count(*) FROM orderbook_deltas")
+        assert row[2]["writer"]["rows"]["orderbook_deltas"] == deltas
+        assert row[2]["writer"]["lag_p99_ms"] > 0
+        streams = [report for report in gatherer.reports if isinstance(report, StreamsCommitted)]
+        assert sum(report.rows.get("orderbook_deltas", 0) for report in streams) == deltas
+    assert gatherer.settings.timeseries_url not in json.dumps(beat)
+
+
+def test_nothing_is_lost_while_the_databases_are_stopped_and_started_again(
+    gatherer_settings: SettingsFactory, stoppable_server: PostgresServer, tmp_path: Path
+) -> None:
+    settings = gatherer_settings(
+        timeseries_url=stoppable_server.url("timeseries"), catalog_url=stoppable_server.url("catalog")
+    )
+    with running_exchange(tmp_path, markets=8, rate=0, truth=tmp_path / "truth") as exchange:
+        with running_gatherer(settings, exchange) as gatherer:
+            gatherer.follows(8)
+            exchange.rate(400)
+            eventually(lambda: gatherer.value("SELECT count(*) FROM orderbook_deltas") > 200)
+            stoppable_server.stop("immediate")
+            eventually(lambda: gatherer.status["writer"]["spooled"] > 300, what="records in the spool")
+            beat = read_file(settings.folder / FILE_NAME)
+            assert beat is not None
+            stoppable_server.start()
+            eventually(lambda: gatherer.status["writer"]["replayed"] > 300, within_s=20, what="the replay")
+            exchange.rate(0)
+            eventually(lambda: recorded(settings.timeseries_url) == published(exchange), within_s=20, what="all deltas")
+        assert gatherer.value("SELECT count(*) FROM sequence_gaps") == 0
+        assert gatherer.value("SELECT count(*) FROM memberships WHERE end_reason <> 'stopped'") == 0
+    assert sum(recorded(settings.timeseries_url).values()) > 400
+
+
+def test_capture_begins_although_both_databases_are_away(
+    gatherer_settings: SettingsFactory, stoppable_server: PostgresServer, tmp_path: Path
+) -> None:
+    settings = gatherer_settings(
+        timeseries_url=stoppable_server.url("timeseries"), catalog_url=stoppable_server.url("catalog")
+    )
+    stoppable_server.stop()
+    with running_exchange(tmp_path, markets=5, rate=0, truth=tmp_path / "truth") as exchange:
+        with running_gatherer(settings, exchange) as gatherer:
+            gatherer.follows(5)
+            exchange.rate(300)
+            eventually(lambda: gatherer.status["writer"]["spooled"] > 200)
+            exchange.rate(0)
+            stoppable_server.start()
+            eventually(
+                lambda: gatherer.status["writer"]["queued"] == 0 and gatherer.status["writer"]["spool_bytes"] == 0,
+                within_s=20,
+                what="an empty spool",
+            )
+            eventually(lambda: gatherer.catalog("SELECT count(*) FROM markets") > [(4,)], what="the catalog, too")
+        assert recorded(settings.timeseries_url) == published(exchange)
+
+
+# -- as a process
+
+
+def process_environment(settings: GathererSettings, exchange: ServerThread) -> dict[str, str]:
+    return clean_environment(
+        KALSHI_GATHERERS="g1",
+        KALSHI_G1_TIMESERIES_DATABASE_URL=settings.timeseries_url,
+        KALSHI_G1_CATALOG_DATABASE_URL=settings.catalog_url,
+        KALSHI_REST_URL=exchange.rest_url,
+        KALSHI_WS_URL=exchange.ws_url,
+        KALSHI_API_KEY_ID=exchange.key_id,
+        KALSHI_PRIVATE_KEY_PATH=str(exchange.key_file),
+        KALSHI_STATE_DIR=str(settings.state_dir),
+    )
+
+
+def followed(settings: GathererSettings) -> int:
+    beat: dict[str, Any] = read_file(settings.folder / FILE_NAME) or {"details": {}}
+    return int(beat["details"].get("followed", 0))
+
+
+def test_after_kill_9_the_ledger_claims_only_what_was_committed(
+    gatherer_settings: SettingsFactory, tmp_path: Path
+) -> None:
+    settings = gatherer_settings()
+    with running_exchange(tmp_path, markets=6, rate=800) as exchange:
+        environment = process_environment(settings, exchange)
+        with command(["gather", "g1"], environment, tmp_path, tmp_path / "first.log") as process:
+            eventually(lambda: rows(settings.timeseries_url, "SELECT count(*) > 500 FROM orderbook_deltas")[0][0],
+                       within_s=40, what="deltas of the first process")  # fmt: skip
+            process.kill()
+            process.wait(10)
+        assert rows(settings.timeseries_url, "SELECT count(*) FROM sessions WHERE closed_at IS NULL") == [(2,)]
+        exchange.rate(0)
+        with command(["gather", "g1"], environment, tmp_path, tmp_path / "second.log") as process:
+            eventually(lambda: followed(settings) == 6, within_s=40, what="all books followed again")
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(30) == 0
+    reasons = rows(settings.timeseries_url, "SELECT close_reason, count(*) FROM sessions GROUP BY 1 ORDER BY 1")
+    assert reasons == [("process ended", 2), ("stopped", 2)]
+    # Every number a segment claims is a row or a frame that made none: here only snapshots and deltas were sent.
+    claimed = rows(
+        settings.timeseries_url,
+        "SELECT g.stream_id, sum(g.seq_to - g.seq_from + 1)::bigint"
+        " FROM stream_segments g JOIN streams USING (stream_id)"
+        " WHERE channel = 'orderbook_delta' GROUP BY 1 ORDER BY 1",
+    )
+    there = rows(
+        settings.timeseries_url,
+        "SELECT stream_id, count(*) FROM (SELECT stream_id, seq FROM orderbook_deltas UNION ALL"
+        " SELECT stream_id, seq FROM orderbook_snapshots WHERE source = 'ws') r GROUP BY 1 ORDER BY 1",
+    )
+    assert claimed == there
+    beyond = rows(
+        settings.timeseries_url,
+        "SELECT count(*) FROM memberships m WHERE m.seq_to IS NULL OR m.seq_to >"
+        " (SELECT max(seq_to) FROM stream_segments g WHERE g.stream_id = m.stream_id)",
+    )
+    assert beyond == [(0,)]
+
+
+def test_the_command_ends_with_codes_that_mean_something(gatherer_settings: SettingsFactory, tmp_path: Path) -> None:
+    settings = gatherer_settings()
+    with running_exchange(tmp_path, markets=2, rate=0) as exchange:
+        environment = process_environment(settings, exchange)
+        # A shell that starts a job in the background leaves SIGINT ignored: the gatherer must hear it nevertheless.
+        first = subprocess.Popen(
+            ["sh", "-c", 'trap "" INT; exec "$0" "$@"', sys.executable, "-m", "kalshi_platform.cli", "gather", "g1"],
+            env=environment,
+            cwd=tmp_path,
+            stderr=subprocess.PIPE,
+        )
+        try:
+            eventually(lambda: followed(settings) == 2, within_s=40, what="the first process")
+            second = subprocess.run(
+                [sys.executable, "-m", "kalshi_platform.cli", "gather", "g1"],
+                env=environment, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False,
+            )  # fmt: skip
+            assert second.returncode == 3, second.stderr
+            assert "another process" in second.stderr
+            first.send_signal(signal.SIGINT)
+            _, errors = first.communicate(timeout=30)
+            assert first.returncode == 0, errors
+        finally:
+            if first.poll() is None:
+                first.kill()
+                first.wait()
+    incomplete = {key: value for key, value in environment.items() if key != "KALSHI_G1_CATALOG_DATABASE_URL"}
+    third = subprocess.run(
+        [sys.executable, "-m", "kalshi_platform.cli", "gather", "g1"],
+        env=incomplete, cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert third.returncode == 2
+    assert "KALSHI_G1_CATALOG_DATABASE_URL" in third.stderr
+
+
+def test_a_stopped_service_leaves_no_thread(gatherer_settings: SettingsFactory, tmp_path: Path) -> None:
+    with running_exchange(tmp_path, markets=2, rate=0) as exchange:
+        with running_gatherer(gatherer_settings("gx"), exchange) as gatherer:
+            gatherer.follows(2)
+            names = {thread.name for thread in threading.enumerate() if thread.name.startswith("gx ")}
+            assert {"gx writer", "gx feed", "gx books-0", "gx heartbeat", "gx snapshots"} <= names
+        eventually(lambda: not [t for t in threading.enumerate() if t.name.startswith("gx ")], what="all threads gone")
+
+
+def execute(url: str, statement: str) -> None:
+    connection = psycopg2.connect(url)
+    with connection, connection.cursor() as cursor:
+        cursor.execute(statement)
+    connection.close()

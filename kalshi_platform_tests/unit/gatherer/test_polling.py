@@ -1,0 +1,196 @@
+"""Books over REST within a budget, the most uncertain first; and waiting for a closed exchange."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kalshi_platform.errors import ConfigurationError, ExchangeUnavailable
+from kalshi_platform.gatherer.connections import shard_of
+from kalshi_platform.gatherer.exchange_gate import wait_until_active
+from kalshi_platform.gatherer.reports import BooksPolled
+from kalshi_platform.gatherer.settings import GathererSettings
+from kalshi_platform.gatherer.snapshot_poller import Recovery, SnapshotPoller, poll_once
+from kalshi_platform.market.catalog import BooksAnswer, ExchangeStatus
+from kalshi_platform.market.records import BookSnapshot, Record
+from kalshi_platform_tests.fixtures.clocks import FakeClock
+
+MINUTE = 1_795_380_000 * 1_000_000
+
+
+class Books:
+    """Answers every request, but for those of `failing` numbers; `absent` markets are in no answer."""
+
+    def __init__(self, clock: FakeClock, failing: Sequence[int] = (), absent: Sequence[str] = ()) -> None:
+        self.requests: list[list[str]] = []
+        self._clock = clock
+        self._failing = failing
+        self._absent = absent
+
+    def books(self, tickers: Sequence[str]) -> BooksAnswer:
+        self.requests.append(list(tickers))
+        if len(self.requests) in self._failing:
+            raise ExchangeUnavailable("down", status=503)
+        asked_ns = self._clock.now_ns()
+        self._clock.step(0.25)
+        found = {ticker: (((100, 5),), ()) for ticker in tickers if ticker not in self._absent}
+        return BooksAnswer(books=found, requested_at_ns=asked_ns, answered_at_ns=self._clock.now_ns())
+
+
+def settings(tmp_path: Path, **changes: Any) -> GathererSettings:
+    return GathererSettings(
+        name="g1", timeseries_url="postgresql://h/t", catalog_url="postgresql://h/c", state_dir=tmp_path, **changes
+    )
+
+
+def test_a_poll_asks_a_hundred_at_a_time_and_dates_books_by_its_minute() -> None:
+    clock, records = FakeClock(), list[Record]()
+    rest = Books(clock)
+    tickers = [f"M{number:03}" for number in range(250)]
+    report = poll_once(rest, tickers, records.extend, clock, MINUTE)
+    assert [len(request) for request in rest.requests] == [100, 100, 50]
+    assert (report.asked, report.stored, report.skipped, report.failed) == (250, 250, 0, 0)
+    snapshots = [record for record in records if isinstance(record, BookSnapshot)]
+    assert {(each.source, each.snapshot_ts_us, each.stream_id, each.seq) for each in snapshots} == {
+        ("rest", MINUTE, 0, 0)
+    }
+    assert all(each.received_at_ns - (each.requested_at_ns or 0) == 250_000_000 for each in snapshots)
+
+
+def test_what_the_budget_does_not_cover_is_counted_and_comes_first_next_time(tmp_path: Path) -> None:
+    clock, reports = FakeClock(), list[BooksPolled]()
+    rest = Books(clock)
+    tickers = [f"M{number:03}" for number in range(250)]
+    poller = SnapshotPoller(
+        settings(tmp_path, rest_share=0.5, snapshot_interval_s=4.0),
+        rest, clock, lambda _: None, lambda: tickers, lambda: ["M249"], reports.append,
+    )  # fmt: skip
+    poller.refill_per_s = 10.0
+    assert poller.max_requests() == 2
+    poller.poll(MINUTE, threading.Event())
+    assert (reports[0].asked, reports[0].skipped) == (200, 50)
+    assert rest.requests[0][0] == "M249"
+    poller.poll(MINUTE + 1, threading.Event())
+    second = [ticker for request in rest.requests[2:] for ticker in request]
+    assert second[0] == "M249"
+    assert set(second) >= set(tickers) - {ticker for request in rest.requests[:2] for ticker in request}
+
+
+def test_failed_requests_are_counted_and_three_in_a_row_end_the_poll() -> None:
+    clock = FakeClock()
+    tickers = [f"M{number:03}" for number in range(600)]
+    some = poll_once(Books(clock, failing=[2]), tickers, lambda _: None, clock, MINUTE)
+    assert (some.requests, some.failed, some.stored) == (6, 100, 500)
+    none = poll_once(Books(clock, failing=range(1, 10)), tickers, lambda _: None, clock, MINUTE)
+    assert (none.requests, none.failed, none.skipped) == (3, 300, 300)
+
+
+def test_polls_begin_with_the_interval(tmp_path: Path) -> None:
+    clock, stop = FakeClock(), threading.Event()
+    minutes: list[int] = []
+
+    def polled(report: BooksPolled) -> None:
+        minutes.append(report.minute.minute)
+        assert report.started_at.second == 0 or len(minutes) == 1
+        if len(minutes) == 4:
+            stop.set()
+
+    clock.step(42.0)
+    SnapshotPoller(
+        settings(tmp_path), Books(clock), clock, lambda _: None, lambda: ["A"], list, polled
+    ).run(stop)  # fmt: skip
+    assert minutes == [0, 1, 2, 3]
+
+
+def test_a_recovery_book_is_followed_by_a_fresh_subscription_even_if_rest_fails(tmp_path: Path) -> None:
+    clock, stop = FakeClock(), threading.Event()
+    records: list[Record] = []
+    renewed: list[Sequence[str]] = []
+
+    def renew(tickers: Sequence[str]) -> None:
+        renewed.append(tickers)
+        if len(renewed) == 1:
+            recovery.ask(["B"])
+        else:
+            stop.set()
+
+    recovery = Recovery(settings(tmp_path), Books(clock, failing=[2]), clock, records.extend, renew)
+    recovery.ask(["A"])
+    recovery.run(stop)
+    assert renewed == [["A"], ["B"]]
+    (book,) = records
+    assert isinstance(book, BookSnapshot)
+    assert (book.ticker, book.source, book.snapshot_ts_us) == ("A", "rest_recovery", book.received_at_ns // 1_000)
+
+
+class Status:
+    """Inactive for the first answers; a text is an error."""
+
+    def __init__(self, *answers: int | str | None) -> None:
+        self.answers = list(answers)
+
+    def exchange_status(self) -> ExchangeStatus:
+        if not self.answers:
+            return status(active=True)
+        answer = self.answers.pop(0)
+        if isinstance(answer, str):
+            raise ExchangeUnavailable(answer, status=500)
+        return status(active=False, resume_us=answer)
+
+
+def status(*, active: bool, resume_us: int | None = None) -> ExchangeStatus:
+    return ExchangeStatus(
+        exchange_active=active, trading_active=active, estimated_resume_us=resume_us, shards=(), payload=""
+    )
+
+
+def test_an_inactive_exchange_is_asked_again_at_its_resume_time() -> None:
+    clock = FakeClock()
+    resume_us = clock.now_ns() // 1_000 + 120_000_000
+    said: list[str] = []
+    assert wait_until_active(Status(resume_us), clock, threading.Event(), 300.0, said.append)
+    assert 120 <= clock.waits[0] <= 122
+    assert "inactive" in said[0]
+
+
+def test_the_wait_is_capped_and_never_zero() -> None:
+    clock = FakeClock()
+    far = clock.now_ns() // 1_000 + 10**12
+    assert wait_until_active(Status(far, 1, None), clock, threading.Event(), 60.0)
+    assert 60 <= clock.waits[0] <= 62
+    assert clock.waits[1] >= 0.2
+    assert 15 <= clock.waits[2] <= 17
+
+
+def test_an_exchange_that_does_not_answer_is_asked_ever_more_rarely() -> None:
+    clock = FakeClock()
+    assert wait_until_active(Status(*["down"] * 12), clock, threading.Event(), 100.0)
+    assert clock.waits[-1] <= 100
+    assert clock.waits[-1] > clock.waits[0]
+
+
+def test_a_stop_ends_the_wait() -> None:
+    stop = threading.Event()
+    stop.set()
+    assert not wait_until_active(Status(), FakeClock(), stop, 100.0)
+
+
+def test_shards_are_stable_and_even() -> None:
+    counts = [0, 0, 0, 0]
+    for number in range(4_000):
+        counts[shard_of(f"KXRAIN-{number}", 4)] += 1
+    assert min(counts) > 800
+    assert shard_of("KXRAIN-26NOV-T1", 4) == shard_of("KXRAIN-26NOV-T1", 4)
+
+
+def test_settings_name_everything_that_is_wrong(tmp_path: Path) -> None:
+    with pytest.raises(ConfigurationError) as caught:
+        settings(tmp_path, connections=0, rest_share=0.0, flush_rows=10, queue_rows=5)
+    assert len(caught.value.problems) == 3
+    assert "secret" not in repr(
+        GathererSettings(name="g", timeseries_url="postgresql://u:secret@h/t", catalog_url="", state_dir=tmp_path)
+    )

@@ -1,0 +1,167 @@
+"""Which markets are wanted, and when."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from kalshi_platform.gatherer.catalog_follower import CatalogFollower
+from kalshi_platform.gatherer.registry import OPEN_LEAD_US, Registry
+from kalshi_platform.gatherer.settings import MarketFilter
+from kalshi_platform.market.catalog import MarketInfo
+from kalshi_platform.market.times import US_PER_S
+
+NOW = 1_795_380_000 * US_PER_S
+HOUR = 3_600 * US_PER_S
+
+
+def market(ticker: str = "KXRAIN-26NOV-T1", **values: Any) -> MarketInfo:
+    fields: dict[str, Any] = {
+        "ticker": ticker,
+        "event_ticker": ticker.rpartition("-")[0],
+        "series_ticker": None,
+        "market_type": "binary",
+        "status": "active",
+        "title": None,
+        "open_time_us": NOW - HOUR,
+        "close_time_us": NOW + HOUR,
+        "expected_expiration_us": None,
+        "created_us": None,
+        "updated_us": None,
+        "result": None,
+        "settlement_value_e6": None,
+        "settlement_ts_us": None,
+        "price_level_structure": None,
+        "price_ranges": None,
+        "is_provisional": False,
+        "mve_collection_ticker": None,
+        "exchange_index": 0,
+        "can_close_early": None,
+        "payload": "",
+        **values,
+    }
+    return MarketInfo(**fields)
+
+
+def test_a_market_is_wanted_from_a_little_before_it_opens_to_its_close() -> None:
+    registry = Registry(MarketFilter())
+    registry.update([market(status="initialized", open_time_us=NOW + HOUR, exchange_index=2)])
+    assert registry.wanted(NOW) == {}
+    assert registry.wanted(NOW + HOUR - OPEN_LEAD_US) == {"KXRAIN-26NOV-T1": 2}
+    registry.update([market(status="closed")])
+    assert registry.wanted(NOW + 2 * HOUR) == {}
+    assert not registry.knows("KXRAIN-26NOV-T1")
+
+
+@pytest.mark.parametrize("status", ["closed", "determined", "disputed", "amended", "finalized", "vanished"])
+def test_markets_that_are_over_are_never_wanted(status: str) -> None:
+    registry = Registry(MarketFilter())
+    assert registry.update([market(status=status)]) == 0
+    assert registry.wanted(NOW) == {}
+
+
+def test_a_paused_market_is_still_followed() -> None:
+    registry = Registry(MarketFilter())
+    registry.update([market(status="inactive")])
+    assert list(registry.wanted(NOW)) == ["KXRAIN-26NOV-T1"]
+
+
+def test_a_passed_close_is_to_be_confirmed_again_and_again_until_it_is_true_or_moves() -> None:
+    registry = Registry(MarketFilter(), close_grace_s=5)
+    registry.update([market(close_time_us=NOW)])
+    assert registry.to_confirm(NOW + 4 * US_PER_S) == []
+    assert registry.to_confirm(NOW + 5 * US_PER_S) == ["KXRAIN-26NOV-T1"]
+    assert registry.to_confirm(NOW + 6 * US_PER_S) == []
+    registry.update([market(close_time_us=NOW)])
+    assert registry.to_confirm(NOW + 21 * US_PER_S) == ["KXRAIN-26NOV-T1"]
+    assert list(registry.wanted(NOW + 21 * US_PER_S)) == ["KXRAIN-26NOV-T1"]
+    registry.update([market(close_time_us=NOW + HOUR)])
+    assert registry.to_confirm(NOW + 60 * US_PER_S) == []
+
+
+def test_an_announced_end_outweighs_stale_answers_for_a_while() -> None:
+    registry = Registry(MarketFilter())
+    registry.update([market()])
+    registry.end("KXRAIN-26NOV-T1")
+    registry.update([market()])
+    assert registry.wanted(NOW) == {}
+    assert registry.wanted(NOW + 121 * US_PER_S) == {}
+    registry.update([market()])
+    assert list(registry.wanted(NOW + 122 * US_PER_S)) == ["KXRAIN-26NOV-T1"]
+
+
+def test_a_reopened_market_is_believed_at_once() -> None:
+    registry = Registry(MarketFilter())
+    registry.end("KXRAIN-26NOV-T1")
+    registry.reopen("KXRAIN-26NOV-T1")
+    registry.update([market()])
+    assert list(registry.wanted(NOW)) == ["KXRAIN-26NOV-T1"]
+
+
+def test_equal_knowledge_is_no_change() -> None:
+    registry = Registry(MarketFilter())
+    assert registry.update([market(), market("KXRAIN-26NOV-T2")]) == 2
+    assert registry.update([market(), market("KXRAIN-26NOV-T2", title="other words")]) == 0
+    assert registry.update([market(exchange_index=1)]) == 1
+
+
+COMBO = market("KXMVESPORTS-S1-ABC")
+COLLECTION = market("KXOTHER-S1", mve_collection_ticker="KXMVE-1")
+
+
+@pytest.mark.parametrize(
+    ("chosen", "expected"),
+    [
+        (MarketFilter(), {"KXRAIN-26NOV-T1", "KXFED-26DEC-A"}),
+        (
+            MarketFilter(include_combos=True),
+            {"KXRAIN-26NOV-T1", "KXFED-26DEC-A", "KXMVESPORTS-S1-ABC", "KXOTHER-S1"},
+        ),
+        (MarketFilter(series=("KXFED*",)), {"KXFED-26DEC-A"}),
+        (MarketFilter(tickers=("*-T1",)), {"KXRAIN-26NOV-T1"}),
+        (MarketFilter(categories=("Economics",)), {"KXFED-26DEC-A"}),
+        (MarketFilter(categories=("Economics",), tickers=("*-T1",)), set()),
+        (MarketFilter(categories=("Unheard of",)), set()),
+    ],
+)
+def test_filters(chosen: MarketFilter, expected: set[str]) -> None:
+    registry = Registry(chosen)
+    registry.learn({"KXFED": "Economics", "KXRAIN": "Climate"}, {})
+    registry.update([market(), market("KXFED-26DEC-A"), COMBO, COLLECTION])
+    assert set(registry.wanted(NOW)) == expected
+
+
+def test_a_market_is_admitted_once_its_category_is_known() -> None:
+    registry = Registry(MarketFilter(categories=("Sports",)))
+    registry.update([market("ODDLY-NAMED", event_ticker="ODD")])
+    assert registry.wanted(NOW) == {}
+    registry.learn({"KXBALL": "Sports"}, {"ODD": "KXBALL"})
+    registry.update([market("ODDLY-NAMED", event_ticker="ODD")])
+    assert set(registry.wanted(NOW)) == {"ODDLY-NAMED"}
+
+
+def test_following_the_catalog_looks_back_over_what_it_read() -> None:
+    class Store:
+        def __init__(self) -> None:
+            self.asked: list[object] = []
+
+        def markets_to_subscribe(self) -> list[MarketInfo]:
+            return [market()]
+
+        def changed_since(self, moment: object) -> list[MarketInfo]:
+            self.asked.append(moment)
+            return [market("KXNEW-1-A")]
+
+    from datetime import timedelta
+
+    from kalshi_platform_tests.fixtures.clocks import FakeClock
+
+    clock, store, registry = FakeClock(), Store(), Registry(MarketFilter())
+    follower = CatalogFollower(store, registry, clock, parents=False)  # type: ignore[arg-type]
+    began = clock.now()
+    assert follower.follow() == 1
+    clock.step(100)
+    assert follower.follow() == 1
+    assert store.asked == [began - timedelta(seconds=60)]
+    assert set(registry.wanted(NOW)) == {"KXRAIN-26NOV-T1", "KXNEW-1-A"}
