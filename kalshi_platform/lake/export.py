@@ -21,11 +21,12 @@ from kalshi_platform.lake import queries
 from kalshi_platform.lake.columns import shape
 from kalshi_platform.lake.layout import Partition, lake_table, partition_starting
 from kalshi_platform.lake.manifest import DataFile, Manifest, State, code_version, publish, read_manifest
+from kalshi_platform.lake.objects import ObjectStore
 from kalshi_platform.lake.parquet import Parts, write_parts
 from kalshi_platform.lake.read_ahead import read_ahead
 from kalshi_platform.lake.schema import dataset
 from kalshi_platform.lake.sorting import in_order
-from kalshi_platform.lake.store import Lake, ObjectStore, open_store
+from kalshi_platform.lake.store import Lake, open_store
 from kalshi_platform.storage.migrate import check
 from kalshi_platform.storage.pool import Database
 from kalshi_platform.storage.read import ArrowSnapshot, arrow_snapshot

@@ -18,8 +18,9 @@ import pyarrow.parquet as pq
 
 from kalshi_platform.errors import LakeCorrupt
 from kalshi_platform.lake.layout import MANIFEST_NAME, LakeTable, Partition, is_part_name, parse_partition
+from kalshi_platform.lake.objects import ObjectStore
 from kalshi_platform.lake.parquet import Parts
-from kalshi_platform.lake.store import Lake, ObjectStore, open_store, sha256
+from kalshi_platform.lake.store import Lake, open_store, sha256
 
 State: TypeAlias = Literal["closed", "open"]
 FORMAT = 1

@@ -1,58 +1,15 @@
-"""One small interface over the two kinds of root.
-
-Paths are relative to the root and use `/`. A write is whole or not at all.
-"""
+"""From settings to a store."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
-from contextlib import AbstractContextManager
-from dataclasses import dataclass
-from pathlib import Path
-from typing import BinaryIO, Protocol, TypeAlias
+from typing import TypeAlias
 
+from kalshi_platform.lake.objects import ObjectStore
 from kalshi_platform.lake.settings import BucketRoot, LakeSettings, parse_root
+from kalshi_platform.lake.store_folder import FolderStore
 
 _CHUNK_BYTES = 1024 * 1024
-
-
-@dataclass(frozen=True)
-class StoredObject:
-    """An object of the lake."""
-
-    path: str
-    bytes: int
-
-
-class ObjectStore(Protocol):
-    """Where the lake's files lie. All methods raise ConfigurationError, naming the remedy, or LakeUnavailable."""
-
-    @property
-    def root(self) -> str:
-        """The root as an address, for messages and readers of other tools."""
-
-    def spool(self) -> AbstractContextManager[Path]:
-        """A temporary folder of this machine for files on their way to `put_file`; removed afterwards."""
-
-    def put_file(self, path: str, file: Path) -> None:
-        """Store a spooled file, replacing what was there; the local file may be gone afterwards."""
-
-    def write(self, path: str, content: bytes) -> None:
-        """Store a small object, replacing what was there."""
-
-    def read(self, path: str) -> bytes | None:
-        """The content of a small object, or None where there is none."""
-
-    def open(self, path: str) -> BinaryIO | None:
-        """A seekable stream of an object that reads only the ranges asked for, or None where there is none."""
-
-    def delete(self, path: str) -> None:
-        """Remove an object; one that is not there is no error."""
-
-    def list(self, prefix: str) -> Iterator[StoredObject]:
-        """Objects whose path starts with `prefix`, ascending by path."""
-
 
 Lake: TypeAlias = LakeSettings | ObjectStore
 """What the functions of this room take: settings, or a store opened from them."""
@@ -64,11 +21,10 @@ def open_store(lake: Lake) -> ObjectStore:
         return lake
     root = parse_root(lake.root)
     if isinstance(root, BucketRoot):
+        # boto3 is heavy, and a folder needs none of it.
         from kalshi_platform.lake.store_s3 import S3Store
 
         return S3Store(root, lake)
-    from kalshi_platform.lake.store_folder import FolderStore
-
     return FolderStore(root)
 
 

@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import BinaryIO
 
 from kalshi_platform.errors import ConfigurationError, LakeUnavailable
+from kalshi_platform.lake.objects import StoredObject
 from kalshi_platform.lake.settings import FolderRoot
-from kalshi_platform.lake.store import StoredObject
 
 _SPOOL = ".spool"
 # Only a killed process leaves a spool folder behind; no export runs for a day.

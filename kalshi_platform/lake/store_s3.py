@@ -16,8 +16,8 @@ from boto3.exceptions import Boto3Error
 from boto3.s3.transfer import TransferConfig
 
 from kalshi_platform.errors import ConfigurationError, LakeArchived, LakeUnavailable
+from kalshi_platform.lake.objects import StoredObject
 from kalshi_platform.lake.settings import BucketRoot, LakeSettings
-from kalshi_platform.lake.store import StoredObject
 
 _READ_AHEAD_BYTES = 1024 * 1024
 _REJECTED_KEYS = ("InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "AuthFailure")

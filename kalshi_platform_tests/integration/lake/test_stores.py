@@ -11,8 +11,9 @@ from typing import Any
 import pytest
 
 from kalshi_platform.errors import ConfigurationError, LakeUnavailable
+from kalshi_platform.lake.objects import ObjectStore, StoredObject
 from kalshi_platform.lake.settings import LakeSettings
-from kalshi_platform.lake.store import ObjectStore, StoredObject, open_store, sha256
+from kalshi_platform.lake.store import open_store, sha256
 from kalshi_platform.local.ports import free_port
 
 
