@@ -57,7 +57,7 @@ def history(world: MergeWorld, ticker: str) -> list[tuple[object, ...]]:
 
 
 def test_the_newest_knowledge_wins_and_the_history_is_one(merge_world: World) -> None:
-    world = merge_world(2)
+    world = merge_world(2, catalogs=True)
     learn(world, "g1", "A", 0, "initialized")
     learn(world, "g2", "A", 1, "initialized")
     learn(world, "g2", "A", 5, "active")
@@ -83,7 +83,7 @@ def test_the_newest_knowledge_wins_and_the_history_is_one(merge_world: World) ->
 
 
 def test_a_gatherer_that_was_away_is_put_in_its_place_in_the_history(merge_world: World) -> None:
-    world = merge_world(2)
+    world = merge_world(2, catalogs=True)
     learn(world, "g1", "A", 3, "initialized")
     learn(world, "g1", "A", 9, "closed")
     learn(world, "g2", "A", 1, "initialized")
