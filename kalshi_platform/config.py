@@ -363,6 +363,10 @@ def _lake(reader: _Reader) -> LakeSettings:
         root=root,
         endpoint_url=reader.optional("KALSHI_S3_ENDPOINT_URL"),
         region=reader.optional("AWS_REGION") or reader.optional("AWS_DEFAULT_REGION") or "us-east-1",
+        # Given here because the AWS client does not see what stands only in `.env`.
+        access_key_id=reader.optional("AWS_ACCESS_KEY_ID"),
+        secret_access_key=reader.optional("AWS_SECRET_ACCESS_KEY"),
+        session_token=reader.optional("AWS_SESSION_TOKEN"),
     )
 
 

@@ -6,11 +6,19 @@ import logging
 import sys
 import time
 
-from kalshi_platform.errors import AnotherWriter, ConfigurationError, KalshiPlatformError, LeaseHeld, SchemaMismatch
+from kalshi_platform.errors import (
+    AnotherWriter,
+    ConfigurationError,
+    KalshiPlatformError,
+    LeaseHeld,
+    SchemaMismatch,
+    UnknownPartition,
+)
 
 EXIT_CODES: tuple[tuple[type[KalshiPlatformError], int], ...] = (
     (ConfigurationError, 2),
     (SchemaMismatch, 2),
+    (UnknownPartition, 2),
     (AnotherWriter, 3),
     (LeaseHeld, 3),
 )

@@ -7,6 +7,7 @@ import contextlib
 import logging
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 from types import TracebackType
 from typing import Any, Self, TypeVar
 
@@ -20,7 +21,7 @@ from kalshi_platform.simulator.injector import FaultInjector
 from kalshi_platform.simulator.keys import TokenBucket, Verifier
 from kalshi_platform.simulator.replay import Playback
 from kalshi_platform.simulator.rest import RestApi, answer, error
-from kalshi_platform.simulator.settings import ReplaySettings, SimulatorSettings
+from kalshi_platform.simulator.settings import SCENARIO_OFF, ReplaySettings, SimulatorSettings
 from kalshi_platform.simulator.subscriptions import Session
 
 logger = logging.getLogger(__name__)
@@ -39,6 +40,8 @@ class Server:
     def __init__(
         self, settings: SimulatorSettings, *, replay: ReplaySettings | None = None, clock: Clock = SYSTEM_CLOCK
     ) -> None:
+        if replay is not None:  # a recording has its own course: no market comes or goes beside it
+            settings = replace(settings, rate=0.0, scenario=SCENARIO_OFF)
         self.settings = settings
         self.exchange = Exchange(settings, clock, empty=replay is not None)
         self.connections: list[Connection] = []
