@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from pathlib import Path
 
@@ -31,6 +32,8 @@ def up(
     from kalshi_platform.local.stack import StackOptions
     from kalshi_platform.local.stop_signals import stop_on_signals
 
+    if logging.getLogger().level > logging.DEBUG:  # its own lines tell enough; --verbose shows the rooms', too
+        logging.getLogger("kalshi_platform").setLevel(logging.WARNING)
     stop = threading.Event()
     stop_on_signals(stop)
     simulation = SimulationOptions(markets, rate, seed, truth.absolute() if truth else None) if simulate else None

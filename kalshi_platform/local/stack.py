@@ -79,7 +79,7 @@ class Stack:
     def stop(self) -> None:
         """Stop children (newest first), then the databases."""
         try:
-            self.group.stop_all(deadline_s=15.0)
+            self.group.stop_all(deadline_s=16.0)
         finally:
             self._databases.stop()
 
@@ -150,7 +150,7 @@ class Stack:
             *(sys.executable, "-m", "dagster", "dev", "-w", str(home / "workspace.yaml")),
             *("-h", "127.0.0.1", "-p", str(port)),
         ]
-        self.group.start(ChildSpec("dagster", argv, self.environ, Path.cwd(), restart=True, stop_timeout_s=12))
+        self.group.start(ChildSpec("dagster", argv, self.environ, Path.cwd(), restart=True, stop_timeout_s=14))
 
     def _dagster_home(self) -> Path:
         home = self._options.data_dir / "dagster"

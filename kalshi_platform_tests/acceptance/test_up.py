@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -108,11 +110,12 @@ def test_dagster_dev_alone_works_once_the_databases_are_up(tmp_path: Path) -> No
             keys = {"/".join(node["assetKey"]["path"]) for node in nodes}
             assert {"kalshi/websocket", "production/orderbook_deltas", "lake/raw/orderbook_deltas"} <= keys
         finally:
-            subprocess.run(["/bin/kill", "-INT", f"-{dev.pid}"], check=False)
+            os.killpg(dev.pid, signal.SIGINT)
             try:
                 dev.wait(30)
-            except subprocess.TimeoutExpired:
-                subprocess.run(["/bin/kill", "-KILL", f"-{dev.pid}"], check=False)
+            finally:
+                with contextlib.suppress(ProcessLookupError):
+                    os.killpg(dev.pid, signal.SIGKILL)
 
 
 def test_up_without_a_key_names_what_is_missing_before_anything_starts(tmp_path: Path) -> None:
