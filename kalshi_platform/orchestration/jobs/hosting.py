@@ -78,8 +78,8 @@ def host(
     worker: _Worker[ReportT] = _Worker(serve, name)
     reason = "the service ended"
     started = status_at = reported_at = clock.monotonic()
-    worker.start()
     try:
+        worker.start()  # inside: an interrupt may come before it returns
         while not clock.wait(worker.ended, 0.5):
             now = clock.monotonic()
             if now - started >= hosting.rotate_after_s:
@@ -114,6 +114,8 @@ def _is_current(context: dg.OpExecutionContext) -> bool:
 
 def _await(worker: _Worker[ReportT], timeout_s: float, clock: Clock) -> None:
     """Wait for the service to end; further interrupts do not cut it short."""
+    if worker.ident is None:
+        return  # interrupted before the thread was made
     deadline = clock.monotonic() + timeout_s
     while not worker.ended.is_set() and clock.monotonic() < deadline:
         try:

@@ -66,7 +66,9 @@ class Platform:
 
 @pytest.fixture
 def platform(
-    merge_world: Callable[..., MergeWorld], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    merge_world: Callable[..., MergeWorld],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Platform]:
     """Two gatherers, all settings in the environment, an instance of its own."""
     world = merge_world(2)
@@ -85,5 +87,11 @@ def platform(
     for name, value in settings.items():
         monkeypatch.setenv(name, value)
     monkeypatch.chdir(tmp_path)
-    with dg.instance_for_test(temp_dir=str(tmp_path)) as instance:
+    # One file for the events of all runs: a file for each, which is the default, takes longer than the runs themselves.
+    events = {
+        "module": "dagster._core.storage.event_log",
+        "class": "ConsolidatedSqliteEventLogStorage",
+        "config": {"base_dir": str(tmp_path)},
+    }
+    with dg.instance_for_test(overrides={"event_log_storage": events}, temp_dir=str(tmp_path)) as instance:
         yield Platform(world, instance, build(config.Role()), tmp_path / "lake", tmp_path / "state")

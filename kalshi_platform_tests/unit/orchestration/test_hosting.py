@@ -1,0 +1,120 @@
+"""A run as the host of an endless service: stopping, reporting, rotating, and what Dagster's absence does (nothing)."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Callable, Iterator
+from types import SimpleNamespace
+from typing import Any
+
+import dagster as dg
+import pytest
+
+from kalshi_platform.clock import SYSTEM_CLOCK
+from kalshi_platform.errors import AnotherWriter
+from kalshi_platform.orchestration.jobs.hosting import Hosting, host
+
+
+class Service:
+    """Stands for an endless service: reports, then waits for stop, then writes what it holds."""
+
+    def __init__(self, reports: int = 1, fails: Exception | None = None) -> None:
+        self.working = threading.Event()
+        self.flushed = threading.Event()
+        self._reports = reports
+        self._fails = fails
+
+    def serve(self, stop: threading.Event, on_report: Callable[[int], None]) -> None:
+        for number in range(self._reports):
+            on_report(number)
+        self.working.set()
+        if self._fails is not None:
+            raise self._fails
+        stop.wait(30)
+        self.flushed.set()
+
+
+class Context:
+    """The part of an op's context that the host uses."""
+
+    run_id = "run-1"
+
+    def __init__(self) -> None:
+        self.events: list[Any] = []
+        self.status = dg.DagsterRunStatus.STARTED
+        self.away = False
+        self.instance = SimpleNamespace(get_run_by_id=self._run)
+
+    def _run(self, _: str) -> object:
+        if self.away:
+            raise ConnectionError("Dagster's database is away")
+        return SimpleNamespace(status=self.status)
+
+    def log_event(self, event: object) -> None:
+        if self.away:
+            raise ConnectionError("Dagster's database is away")
+        self.events.append(event)
+
+    def consume_events(self) -> Iterator[object]:
+        return iter(())
+
+
+FAST = Hosting(status_every_s=0.0, rotate_after_s=30.0, stop_timeout_s=10.0)
+
+
+def run(context: Context, service: Service, hosting: Hosting = FAST) -> str:
+    return host(
+        context,  # type: ignore[arg-type]
+        "service",
+        service.serve,
+        lambda reports: [dg.AssetObservation("a", metadata={"reports": len(reports)})],
+        report_every_s=0.0,
+        hosting=hosting,
+        clock=SYSTEM_CLOCK,
+    )
+
+
+def test_a_run_that_dagster_counts_as_ended_stops_its_service() -> None:
+    context, service = Context(), Service()
+    context.status = dg.DagsterRunStatus.CANCELED
+    assert run(context, service) == "Dagster counts this run as ended"
+    assert service.flushed.is_set()
+
+
+def test_dagsters_database_being_away_stops_nothing() -> None:
+    context, service = Context(), Service()
+    context.away = True
+    assert run(context, service, Hosting(status_every_s=0.0, rotate_after_s=1.2, stop_timeout_s=10)).startswith("rotat")
+    assert service.flushed.is_set()
+    assert context.events == []
+
+
+def test_reports_become_events_the_last_ones_after_the_stop() -> None:
+    context, service = Context(), Service(reports=3)
+    run(context, service, Hosting(rotate_after_s=0.4))
+    assert sum(event.metadata["reports"].value for event in context.events) == 3
+
+
+def test_what_the_service_raises_ends_the_run_at_once() -> None:
+    with pytest.raises(AnotherWriter):
+        run(Context(), Service(fails=AnotherWriter("g1 is held by another process")))
+
+
+def test_an_interrupt_lets_the_service_write_what_it_holds() -> None:
+    context, service = Context(), Service()
+    interrupter = threading.Thread(target=lambda: (service.working.wait(10), signal.raise_signal(signal.SIGINT)))
+
+    def interrupted(*_: object) -> None:
+        raise dg.DagsterExecutionInterruptedError
+
+    before = signal.signal(signal.SIGINT, interrupted)
+    interrupter.start()
+    try:
+        with pytest.raises(dg.DagsterExecutionInterruptedError):
+            run(context, service)
+    finally:
+        interrupter.join()
+        signal.signal(signal.SIGINT, before)
+    assert service.flushed.is_set()
+    assert context.events, "what was reported before the interrupt is told"

@@ -1,0 +1,85 @@
+"""Reports of the endless services as events on assets."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+import dagster as dg
+
+from kalshi_platform.deduplicator.merge import MergeReport, TableMerge
+from kalshi_platform.gatherer.reports import BooksPolled, CatalogSynced, StreamsCommitted
+from kalshi_platform.orchestration import keys
+from kalshi_platform.orchestration.checks.freshness import freshness_evaluation
+from kalshi_platform.orchestration.failures import not_configured
+from kalshi_platform.orchestration.jobs.reports import gather_events, merge_events
+from kalshi_platform.orchestration.supervision.decision import Heartbeat
+
+NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
+MINUTE = timedelta(minutes=1)
+
+
+def committed(minute: int, **rows: int) -> StreamsCommitted:
+    return StreamsCommitted(
+        since=NOW + minute * MINUTE,
+        until=NOW + (minute + 1) * MINUTE,
+        rows=rows,
+        commits=10,
+        gaps=minute,
+        reconnects=0,
+        lag_p50_ms=80.04,
+        lag_p99_ms=None,
+    )
+
+
+def test_stream_tables_with_rows_are_materialized_and_others_observed() -> None:
+    reports = [committed(0, trades=3, orderbook_deltas=5), committed(1, trades=4)]
+    events = gather_events("g2", reports)
+    assert {event.partition for event in events} == {"g2"}
+    made = {event.asset_key: event.metadata for event in events if isinstance(event, dg.AssetMaterialization)}
+    seen = {event.asset_key for event in events if isinstance(event, dg.AssetObservation)}
+    assert made[keys.gatherer("trades")]["dagster/row_count"].value == 7
+    assert made[keys.gatherer("orderbook_deltas")]["dagster/row_count"].value == 5
+    assert made[keys.gatherer("trades")]["gaps"].value == 1
+    assert made[keys.gatherer("trades")]["time_max"].value == (NOW + 2 * MINUTE).isoformat()
+    assert seen == {keys.gatherer(name) for name in ("tickers", "orderbook_snapshots", "market_lifecycle")}
+
+
+def test_every_sync_is_told_and_of_the_polls_the_last() -> None:
+    sync = CatalogSynced(what="events", scope="full", rows_seen=9, rows_changed=2, started_at=NOW, finished_at=NOW)
+    polls = [
+        BooksPolled(
+            minute=NOW, subscribed=5, asked=5, stored=stored, skipped=0, failed=0, requests=1,
+            started_at=NOW, finished_at=NOW + MINUTE / 60,
+        )
+        for stored in (4, 5)
+    ]  # fmt: skip
+    events = gather_events("g1", [sync, polls[0], sync, polls[1]])
+    assert [event.asset_key for event in events] == [keys.gatherer("events")] * 2 + [keys.REST_SNAPSHOTS]
+    assert events[-1].metadata["dagster/partition_row_count"].value == 5
+    assert events[-1].metadata["polls"].value == 2
+
+
+def test_merges_are_summed_up() -> None:
+    def report(inserted: int) -> MergeReport:
+        return MergeReport(NOW, NOW + MINUTE, (), {"trades": TableMerge(read=10, unique=6, inserted=inserted)})
+
+    (event,) = merge_events([report(6), report(0)])
+    assert event.asset_key == keys.production("trades")
+    assert (event.metadata["rows_inserted"].value, event.metadata["rows_read"].value) == (6, 20)
+    assert merge_events([]) == []
+
+
+def test_freshness_names_who_is_silent() -> None:
+    beats = {"gatherer/g1": Heartbeat(NOW, None), "gatherer/g2": Heartbeat(NOW - MINUTE, None), "gatherer/g3": None}
+    evaluation = freshness_evaluation(beats, NOW)
+    assert not evaluation.passed
+    assert evaluation.metadata["silent"].value == "gatherer/g2, gatherer/g3"
+    assert evaluation.metadata["age_s gatherer/g2"].value == 60.0
+    assert freshness_evaluation({"gatherer/g1": Heartbeat(NOW, None)}, NOW).passed
+
+
+def test_what_is_missing_is_said_briefly_and_what_is_wrong_in_full() -> None:
+    text = not_configured(
+        ["A is missing: set it to x", "B is missing: set it", "A is missing: set it to x", "C is 'y': no"]
+    )
+    assert text == "not configured: A, B missing (kalshi-platform doctor tells more)\nC is 'y': no"
