@@ -15,75 +15,32 @@ What is claimed and what is not:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
-
-import msgspec
+from collections.abc import Callable, Iterable, Mapping
 
 from kalshi_platform.errors import UnparsableMessage
+from kalshi_platform.exchange.error_codes import Reaction, reaction_to
+from kalshi_platform.exchange.held_frames import HeldFrames
 from kalshi_platform.exchange.parse import (
     DeltaBody,
     ErrorBody,
     Frame,
-    LifecycleBody,
     Remains,
     SnapshotBody,
     SubscribedBody,
-    TickerBody,
-    TradeBody,
     parse_frame,
     salvage,
 )
-from kalshi_platform.exchange.stream import BOOK_CHANNEL, Stream, Verdict
-from kalshi_platform.exchange.subscriptions import NS_PER_S, TERMINAL_ERRORS, Alarm, SessionConfig, Subscriptions
-from kalshi_platform.market.records import (
-    NO_STREAM,
-    BookDelta,
-    BookSnapshot,
-    DeadLetter,
-    LifecycleEvent,
-    MembershipEnded,
-    MembershipStarted,
-    Record,
-    SequenceConsumed,
-    SequenceGap,
-    StreamEnded,
-    StreamOpened,
-    TickerUpdate,
-    Trade,
-)
+from kalshi_platform.exchange.price_scale import ScaleWatch
+from kalshi_platform.exchange.rows import dead_letter, row_of
+from kalshi_platform.exchange.session_model import NS_PER_S, Alarm, Received, SessionConfig, SessionCounters
+from kalshi_platform.exchange.stream import Stream, Verdict
+from kalshi_platform.exchange.streams import Streams
+from kalshi_platform.exchange.subscriptions import Subscriptions
+from kalshi_platform.market.records import BookDelta, BookSnapshot, Record, SequenceConsumed
 
 __all__ = ["Alarm", "Received", "Session", "SessionConfig", "SessionCounters"]
 
-_CHANNEL_OF_TYPE = {
-    "orderbook_delta": BOOK_CHANNEL,
-    "orderbook_snapshot": BOOK_CHANNEL,
-    "trade": "trade",
-    "ticker": "ticker",
-    "market_lifecycle_v2": "market_lifecycle_v2",
-    "event_lifecycle": "market_lifecycle_v2",
-    "event_fee_update": "market_lifecycle_v2",
-    "multivariate_market_lifecycle": "multivariate_market_lifecycle",
-}
 _CONTROL_TYPES = frozenset({"subscribed", "ok", "unsubscribed", "error"})
-
-
-class Received(msgspec.Struct, gc=False):
-    """What one call gave: records in writing order, commands in sending order, and alarms."""
-
-    records: Sequence[Record] = ()
-    commands: Sequence[bytes] = ()
-    alarms: Sequence[Alarm] = ()
-
-
-@dataclass
-class SessionCounters:
-    """Totals since the session began."""
-
-    frames: int = 0
-    duplicates: int = 0
-    gaps: int = 0
-    dead_letters: int = 0
 
 
 class Session:
@@ -93,15 +50,13 @@ class Session:
         """`new_stream_id` gives a number that no other stream of this gatherer has or had."""
         self.session_id = session_id
         self.counters = SessionCounters()
-        self._new_stream_id = new_stream_id
         self._config = config or SessionConfig()
         self._subscriptions = Subscriptions(self._config)
-        self._streams: dict[int, Stream] = {}
-        self._held: dict[int, list[tuple[bytes | str, int]]] = {}
-        self._held_count = 0
+        self._streams = Streams(session_id, new_stream_id)
+        self._held = HeldFrames(self._config.held_frames)
+        self._scale = ScaleWatch()
         self._now_ns = 0
         self._last_sweep_ns = 0
-        self._records: list[Record] = []
         self._alarms: list[Alarm] = []
 
     # -- what the caller wants
@@ -113,9 +68,9 @@ class Session:
     def unsubscribe_books(self, tickers: Iterable[str]) -> None:
         """Stop following; memberships end at the last number received so far."""
         tickers = list(tickers)
-        for stream in self._streams.values():
+        for stream in self._streams:
             if stream.is_book:
-                self._end_memberships(stream, tickers, stream.last_seq, "unsubscribed")
+                self._streams.end_memberships(stream, tickers, stream.last_seq, "unsubscribed")
         self._subscriptions.unwant_books(tickers)
 
     def subscribe_channels(self, channels: Iterable[str]) -> None:
@@ -128,7 +83,7 @@ class Session:
 
     def take_records(self) -> list[Record]:
         """Records caused by the calls above, for a caller that does not want to wait for the next frame."""
-        records, self._records = self._records, []
+        records, self._streams.records = self._streams.records, []
         return records
 
     # -- what the exchange said
@@ -144,31 +99,29 @@ class Session:
         self._now_ns = self._subscriptions.now_ns = now_ns
         self._alarms += self._subscriptions.tick()
         if self._held:
-            self._release_old(now_ns - int(self._config.held_for_s * NS_PER_S))
+            self._give_up_held(now_ns - int(self._config.held_for_s * NS_PER_S))
         return self._flush()
 
     def close(self, now_ns: int, reason: str) -> list[Record]:
         """End every membership and stream; the connection is gone."""
-        self._release_old(None)
-        for stream in list(self._streams.values()):
-            self._end_memberships(stream, list(stream.members), stream.last_seq, reason)
-            self._records.append(StreamEnded(stream.id, now_ns, reason))
-        self._streams.clear()
+        self._give_up_held(None)
+        for stream in self._streams:
+            self._streams.end(stream, now_ns, reason)
         return self.take_records()
 
     # -- what the caller may ask
 
     def suspects(self) -> set[str]:
         """Markets that lost a frame and have no new snapshot yet."""
-        return {ticker for ticker, wait in self._subscriptions.waits.items() if wait.after_loss}
+        return {ticker for ticker, wait in self._subscriptions.waits.by_ticker.items() if wait.after_loss}
 
     def waiting(self) -> set[str]:
         """Wanted markets without a valid snapshot, for whatever reason."""
-        return set(self._subscriptions.waits)
+        return set(self._subscriptions.waits.by_ticker)
 
     def unanswered_snapshots(self) -> set[str]:
         """Markets that sent no snapshot although asked again, or that the exchange refused."""
-        return set(self._subscriptions.unanswered)
+        return set(self._subscriptions.waits.unanswered)
 
     def wanted(self) -> set[str]:
         """Markets whose books are subscribed or about to be."""
@@ -176,16 +129,17 @@ class Session:
 
     def followed(self) -> set[str]:
         """Markets with an open membership."""
-        return {ticker for stream in self._streams.values() for ticker in stream.members}
+        return {ticker for stream in self._streams for ticker in stream.members}
 
     def last_seqs(self) -> dict[int, int]:
         """The last number of every open stream, by stream_id."""
-        return {stream.id: stream.last_seq for stream in self._streams.values()}
+        return {stream.id: stream.last_seq for stream in self._streams}
 
     # -- frames
 
     def _flush(self) -> Received:
-        records, self._records = self._records, []
+        streams = self._streams
+        records, streams.records = streams.records, []
         alarms, self._alarms = self._alarms, []
         return Received(records, self._subscriptions.take(), alarms)
 
@@ -201,7 +155,8 @@ class Session:
             self._subscribed(frame, received_at_ns)
             return
         control = kind in _CONTROL_TYPES
-        stream = self._stream_of(frame)
+        sid = frame.sid
+        stream = self._streams.by_sid.get(sid) if sid is not None else self._streams.of_type(kind)
         if stream is None:
             self._without_stream(frame, payload, received_at_ns, control=control)
             return
@@ -222,16 +177,10 @@ class Session:
                 return
             stream = taken
         if control:
-            self._records.append(SequenceConsumed(stream.id, seq))
+            self._streams.records.append(SequenceConsumed(stream.id, seq))
             self._control(frame, stream)
         else:
             self._row(frame, stream, seq, received_at_ns)
-
-    def _stream_of(self, frame: Frame) -> Stream | None:
-        if frame.sid is not None:
-            return self._streams.get(frame.sid)
-        channel = _CHANNEL_OF_TYPE.get(frame.type)
-        return next((stream for stream in self._streams.values() if stream.channel == channel), None)
 
     def _number(
         self, stream: Stream, seq: int, payload: bytes | str, received_at_ns: int, *, control: bool
@@ -247,81 +196,67 @@ class Session:
             self._gap(stream, seq, received_at_ns)
         elif verdict is Verdict.RESET:
             self._gap(stream, seq, received_at_ns)
-            self._records.append(StreamEnded(stream.id, received_at_ns, "sequence_reset"))
-            stream = self._open(stream.sid, stream.channel, received_at_ns, first_known=False)
+            self._streams.end(stream, received_at_ns, "sequence_reset")
+            stream = self._streams.open(stream.sid, stream.channel, received_at_ns, first_known=False)
         stream.took(seq, payload, control=control)
         return stream
 
     def _gap(self, stream: Stream, seq: int, received_at_ns: int) -> None:
         self.counters.gaps += 1
         expected = stream.last_seq + 1
-        self._records.append(SequenceGap(stream.id, expected, seq, received_at_ns))
+        members = self._streams.gap(stream, seq, received_at_ns)
         self._alarms.append(Alarm("gap", f"{stream.channel}: expected {expected}, got {seq}"))
-        members = list(stream.members)
-        self._end_memberships(stream, members, stream.last_seq, "gap")
         if stream.is_book:
             self._subscriptions.gap_seen(members)
 
     def _row(self, frame: Frame, stream: Stream, seq: int, received_at_ns: int) -> None:
         body = frame.body
+        records = self._streams.records
         if type(body) is DeltaBody:
             ticker, side, price, change, time = body
             occurrence = stream.occurrences.next(time, ticker, side, price, change)
-            self._records.append(
-                BookDelta(ticker, side, price, change, time, received_at_ns, stream.id, seq, occurrence)
-            )
+            records.append(BookDelta(ticker, side, price, change, time, received_at_ns, stream.id, seq, occurrence))
         elif type(body) is SnapshotBody:
             self._snapshot(body, frame, stream, seq, received_at_ns)
-        elif type(body) is TradeBody:
-            self._records.append(Trade(*body, received_at_ns, "ws", None, stream.id, seq))
-        elif type(body) is TickerBody:
-            self._records.append(TickerUpdate(*body, received_at_ns, stream.id, seq))
-        elif type(body) is LifecycleBody:
-            self._records.append(LifecycleEvent(*body, received_at_ns, stream.id, seq))
+        else:
+            row = row_of(body, stream, seq, received_at_ns)
+            if row is not None:
+                records.append(row)
 
     def _snapshot(self, body: SnapshotBody, frame: Frame, stream: Stream, seq: int, received_at_ns: int) -> None:
-        ticker = body.ticker
+        ticker, yes, no = body
         follow = self._subscriptions.may_follow(ticker, frame.id)
         if follow:
-            self._end_memberships(stream, [ticker], seq, "snapshot")
-        self._records.append(
-            BookSnapshot(
-                ticker, "ws", received_at_ns // 1_000, received_at_ns, body.yes, body.no, stream_id=stream.id, seq=seq
-            )
+            self._streams.end_memberships(stream, [ticker], seq, "snapshot")
+        self._streams.records.append(
+            BookSnapshot(ticker, "ws", received_at_ns // 1_000, received_at_ns, yes, no, stream_id=stream.id, seq=seq)
         )
         if follow:
-            stream.members[ticker] = seq
-            self._records.append(MembershipStarted(stream.id, ticker, seq, self._subscriptions.wanted[ticker]))
+            self._streams.follow(stream, ticker, seq, self._subscriptions.wanted[ticker])
             self._subscriptions.snapshot_came(ticker, frame.id)
-
-    def _end_memberships(self, stream: Stream, tickers: Iterable[str], seq_to: int, reason: str) -> None:
-        for ticker in tickers:
-            if stream.members.pop(ticker, None) is not None:
-                self._records.append(MembershipEnded(stream.id, ticker, seq_to, reason))
+        if self._scale.look(ticker, yes, no):
+            detail = f"no-side prices are not on the no-leg scale that was asked for; the last book was {ticker}"
+            self._alarms.append(Alarm("price_scale", detail))
+        self.counters.scale_contradictions = self._scale.contradictions
 
     # -- answers and the life of streams
-
-    def _open(self, sid: int, channel: str, at_ns: int, *, first_known: bool) -> Stream:
-        stream = Stream(self._new_stream_id(), sid, channel, first_known=first_known)
-        self._streams[sid] = stream
-        self._records.append(StreamOpened(stream.id, self.session_id, sid, channel, at_ns))
-        return stream
 
     def _subscribed(self, frame: Frame, received_at_ns: int) -> None:
         body = frame.body
         assert isinstance(body, SubscribedBody)  # noqa: S101 - parse gives no other body for this type
-        known = self._streams.get(body.sid)
+        known = self._streams.by_sid.get(body.sid)
         if known is None or known.channel != body.channel:
             self._open_with_held(body.sid, body.channel, received_at_ns, first_known=True)
         self._subscriptions.opened(body.channel, body.sid, frame.id)
 
     def _open_with_held(self, sid: int, channel: str, received_at_ns: int, *, first_known: bool) -> None:
         """Open a stream and take in the frames that ran ahead of the acknowledgement."""
-        for old in [s for s in self._streams.values() if s.sid == sid or s.channel == channel]:
-            self._end_stream(old, "replaced", resubscribe=False)
-        held = self._held.pop(sid, [])
-        self._held_count -= len(held)
-        self._open(sid, channel, held[0][1] if held else received_at_ns, first_known=first_known)
+        for old in self._streams:
+            if old.sid == sid or old.channel == channel:
+                members = self._streams.end(old, self._now_ns, "replaced")
+                self._subscriptions.lost(members, ask_now=False)
+        held = self._held.take(sid)
+        self._streams.open(sid, channel, held[0][1] if held else received_at_ns, first_known=first_known)
         for payload, at_ns in held:
             self.counters.frames -= 1
             self._process(payload, at_ns)
@@ -334,36 +269,30 @@ class Session:
                 self._subscriptions.opened(stream.channel, stream.sid, frame.id)
         elif frame.type == "unsubscribed":
             if stream is not None:
-                self._end_stream(stream, "unsubscribed", resubscribe=True)
+                self._end_stream(stream, "unsubscribed")
         elif isinstance(body, ErrorBody):
             ended = self._ended_by(frame, body, stream)
             if not ended:
                 self._alarms += self._subscriptions.refused(frame.id, body.code, body.message, body.tickers)
             for each in ended:
                 self._alarms.append(Alarm("stream_ended", f"{each.channel}: error {body.code}: {body.message[:200]}"))
-                self._end_stream(each, f"error_{body.code}", resubscribe=True)
+                self._end_stream(each, f"error_{body.code}")
 
     def _ended_by(self, frame: Frame, error: ErrorBody, stream: Stream | None) -> list[Stream]:
         """The streams that an error ends: its own; the book's if it answers a command to it; all if it names none."""
-        if error.code not in TERMINAL_ERRORS:
+        if reaction_to(error.code) is not Reaction.SUBSCRIBE_AFRESH:
             return []
         if stream is not None:
             return [stream]
         if self._subscriptions.is_book_command(frame.id):
-            return [each for each in self._streams.values() if each.is_book]
+            return [each for each in self._streams if each.is_book]
         if frame.sid is not None or frame.id is not None:
             return []
-        return list(self._streams.values())
+        return list(self._streams)
 
-    def _end_stream(self, stream: Stream, reason: str, *, resubscribe: bool) -> None:
-        members = list(stream.members)
-        self._end_memberships(stream, members, stream.last_seq, reason)
-        self._records.append(StreamEnded(stream.id, self._now_ns, reason))
-        self._streams.pop(stream.sid, None)
-        if resubscribe:
-            self._subscriptions.stream_ended(stream.channel)
-        else:
-            self._subscriptions.lost(members, ask_now=False)
+    def _end_stream(self, stream: Stream, reason: str) -> None:
+        self._streams.end(stream, self._now_ns, reason)
+        self._subscriptions.stream_ended(stream.channel)
 
     def _without_stream(self, frame: Frame, payload: bytes | str, received_at_ns: int, *, control: bool) -> None:
         """A frame of a sid that was not acknowledged yet: data may run ahead of its `subscribed`."""
@@ -380,19 +309,20 @@ class Session:
             self._control(frame, None)
         elif sid is None:
             self._bury(payload, received_at_ns, "no_sid", f"{frame.type} without sid, and no such channel is open")
-        else:
-            self._hold(sid, payload, received_at_ns)
+        elif not self._held.hold(sid, payload, received_at_ns):
+            self._bury_unknown(sid, payload, received_at_ns)
 
     # -- what cannot be placed
 
     def _unparsable(self, payload: bytes | str, received_at_ns: int, error: UnparsableMessage) -> None:
         remains = salvage(payload)
-        stream = self._streams.get(remains.sid) if remains.sid is not None else None
+        sid = remains.sid
+        stream = self._streams.by_sid.get(sid) if sid is not None else None
         if stream is None:
-            if remains.sid is not None and remains.type not in _CONTROL_TYPES:
-                self._hold(remains.sid, payload, received_at_ns)
-            else:
+            if sid is None or remains.type in _CONTROL_TYPES:
                 self._bury(payload, received_at_ns, error.reason, error.detail, remains)
+            elif not self._held.hold(sid, payload, received_at_ns):
+                self._bury_unknown(sid, payload, received_at_ns)
             return
         control = remains.type in _CONTROL_TYPES
         seq = remains.seq
@@ -402,7 +332,7 @@ class Session:
                 return
             if taken is not None:
                 stream = taken
-                self._records.append(SequenceConsumed(stream.id, seq))
+                self._streams.records.append(SequenceConsumed(stream.id, seq))
         self._bury(payload, received_at_ns, error.reason, error.detail, remains, stream)
         if stream.is_book and not control:
             self._damaged(stream, remains, stream.last_seq if seq is None else seq - 1)
@@ -419,7 +349,7 @@ class Session:
             self._last_sweep_ns = self._now_ns
         else:
             return
-        self._end_memberships(stream, members, seq_to, "dead_letter")
+        self._streams.end_memberships(stream, members, seq_to, "dead_letter")
         self._subscriptions.lost(members, ask_now=ask_now)
 
     def _bury(
@@ -432,35 +362,14 @@ class Session:
         stream: Stream | None = None,
     ) -> None:
         self.counters.dead_letters += 1
-        raw = payload.encode(errors="surrogatepass") if isinstance(payload, str) else bytes(payload)
-        ticker = remains.ticker if remains else None
-        self._records.append(
-            DeadLetter(
-                received_at_ns,
-                reason,
-                detail,
-                raw,
-                stream.id if stream else NO_STREAM,
-                (remains.seq or 0) if remains else 0,
-                stream.channel if stream else None,
-                ticker,
-            )
-        )
-        self._alarms.append(Alarm("dead_letter", f"{reason}: {detail}", (ticker,) if ticker else ()))
+        letter = dead_letter(payload, received_at_ns, reason, detail, remains, stream)
+        self._streams.records.append(letter)
+        self._alarms.append(Alarm("dead_letter", f"{reason}: {detail}", (letter.ticker,) if letter.ticker else ()))
 
-    def _hold(self, sid: int, payload: bytes | str, received_at_ns: int) -> None:
-        if self._held_count >= self._config.held_frames:
-            self._bury(payload, received_at_ns, "unknown_sid", f"sid {sid} was not acknowledged", salvage(payload))
-            return
-        self._held.setdefault(sid, []).append((payload, received_at_ns))
-        self._held_count += 1
+    def _bury_unknown(self, sid: int, payload: bytes | str, received_at_ns: int) -> None:
+        self._bury(payload, received_at_ns, "unknown_sid", f"sid {sid} was not acknowledged", salvage(payload))
 
-    def _release_old(self, before_ns: int | None) -> None:
+    def _give_up_held(self, before_ns: int | None) -> None:
         """Give up on frames of sids that nobody acknowledged (all of them if `before_ns` is None)."""
-        for sid, frames in list(self._held.items()):
-            if before_ns is not None and frames[0][1] >= before_ns:
-                continue
-            del self._held[sid]
-            self._held_count -= len(frames)
-            for payload, at_ns in frames:
-                self._bury(payload, at_ns, "unknown_sid", f"sid {sid} was not acknowledged", salvage(payload))
+        for sid, (payload, at_ns) in self._held.take_older(before_ns):
+            self._bury_unknown(sid, payload, at_ns)

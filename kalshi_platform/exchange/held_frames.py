@@ -1,0 +1,39 @@
+"""Frames of sids that were not acknowledged yet: data may run ahead of its `subscribed`. Pure."""
+
+from __future__ import annotations
+
+from typing import TypeAlias
+
+HeldFrame: TypeAlias = tuple[bytes | str, int]
+"""Payload and receive time."""
+
+
+class HeldFrames:
+    """Keeps at most `limit` frames, in their order by sid."""
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._by_sid: dict[int, list[HeldFrame]] = {}
+        self._count = 0
+
+    def __bool__(self) -> bool:
+        return bool(self._by_sid)
+
+    def hold(self, sid: int, payload: bytes | str, received_at_ns: int) -> bool:
+        """Keep a frame; return False if there is no room."""
+        if self._count >= self._limit:
+            return False
+        self._by_sid.setdefault(sid, []).append((payload, received_at_ns))
+        self._count += 1
+        return True
+
+    def take(self, sid: int) -> list[HeldFrame]:
+        """Give up the frames of a sid that was acknowledged."""
+        frames = self._by_sid.pop(sid, [])
+        self._count -= len(frames)
+        return frames
+
+    def take_older(self, before_ns: int | None) -> list[tuple[int, HeldFrame]]:
+        """Give up all frames of sids whose first frame came before a moment (of all sids for None), with the sid."""
+        old = [sid for sid, frames in self._by_sid.items() if before_ns is None or frames[0][1] < before_ns]
+        return [(sid, frame) for sid in old for frame in self.take(sid)]
