@@ -34,11 +34,10 @@ class Settled(NamedTuple):
     pending: pl.DataFrame
 
 
-def settle(spans: pl.DataFrame, deltas: pl.DataFrame, read_to: int, margin_us: int) -> Settled:
-    """Find S for snapshots of one stream.
+def bounds(spans: pl.DataFrame, deltas: pl.DataFrame, read_to: int, margin_us: int) -> pl.DataFrame:
+    """Add `anchor_us` (S) and `until_us` (E) to spans of one stream, as far as the deltas up to `read_to` tell them.
 
-    `spans`: ticker, exchange_index, seq (the snapshot's), seq_end. `deltas`: seq, exchange_us, ticker, exchange_index;
-    all of the stream with (lowest seq of `spans`) < seq ≤ `read_to`, as far as their exchange_index is asked for.
+    Arguments as for settle(). Null where nothing came after the snapshot; only where S < E is anything shown.
     """
     bounded = spans.with_columns(_bound=pl.min_horizontal("seq_end", pl.lit(read_to)))
     own = deltas.select("ticker", pl.col("seq").alias("_own_seq"), pl.col("exchange_us").alias("_own_us"))
@@ -54,11 +53,21 @@ def settle(spans: pl.DataFrame, deltas: pl.DataFrame, read_to: int, margin_us: i
     )
     inside = pl.col("_own_seq") > pl.col("seq")
     last = last.with_columns(_last_own=pl.when(inside).then("_own_us")).drop("_own_seq", "_own_us")
-    found = _with_feed(last, deltas).with_columns(
-        anchor_us=pl.min_horizontal("_first_own", pl.col("_feed_min") + margin_us),
-        _until=pl.max_horizontal("_last_own", pl.col("_feed_max") - margin_us),
+    return _with_feed(last, deltas).select(
+        *spans.columns,
+        pl.min_horizontal("_first_own", pl.col("_feed_min") + margin_us).alias("anchor_us"),
+        pl.max_horizontal("_last_own", pl.col("_feed_max") - margin_us).alias("until_us"),
     )
-    anchored = (pl.col("anchor_us") < pl.col("_until")).fill_null(value=False)
+
+
+def settle(spans: pl.DataFrame, deltas: pl.DataFrame, read_to: int, margin_us: int) -> Settled:
+    """Find S for snapshots of one stream.
+
+    `spans`: ticker, exchange_index, seq (the snapshot's), seq_end. `deltas`: seq, exchange_us, ticker, exchange_index;
+    all of the stream with (lowest seq of `spans`) < seq ≤ `read_to`, as far as their exchange_index is asked for.
+    """
+    found = bounds(spans, deltas, read_to, margin_us)
+    anchored = (pl.col("anchor_us") < pl.col("until_us")).fill_null(value=False)
     columns = spans.columns
     return Settled(
         found.filter(anchored).select(*columns, "anchor_us").sort("seq", "ticker"),
