@@ -71,7 +71,7 @@ def platform(
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Platform]:
     """Two gatherers, all settings in the environment, an instance of its own."""
-    world = merge_world(2)
+    world = merge_world(2, catalogs=True)
     settings = {
         "KALSHI_GATHERERS": "g1,g2",
         "KALSHI_PRODUCTION_DATABASE_URL": world.production_url,

@@ -1,0 +1,130 @@
+"""The supervisor with a real instance and real databases."""
+
+from __future__ import annotations
+
+import json
+from datetime import datetime, timedelta
+
+import dagster as dg
+
+from kalshi_platform.clock import SYSTEM_CLOCK
+from kalshi_platform.deduplicator import heartbeat as deduplicator_heartbeat
+from kalshi_platform.gatherer.heartbeat import Heartbeat, write_file, write_row
+from kalshi_platform.orchestration.sensors.services import deduplicator_sensor, gatherer_sensor
+from kalshi_platform.orchestration.services import gatherer_service
+from kalshi_platform.orchestration.supervision.supervisor import Memory, Outcome, supervise
+from kalshi_platform.orchestration.supervision.witnesses import Witnesses
+from kalshi_platform_tests.integration.orchestration.conftest import Platform
+
+NAMES = ["g1", "g2"]
+
+
+def tick(platform: Platform, memory: Memory | None = None) -> Outcome:
+    witnesses = Witnesses()
+    try:
+        return supervise(
+            platform.instance,
+            [gatherer_service(name) for name in NAMES],
+            memory or Memory(),
+            witnesses=_Patient(witnesses),  # type: ignore[arg-type]
+        )
+    finally:
+        witnesses.close()
+
+
+class _Patient:
+    """A busy machine is not what these tests are about."""
+
+    def __init__(self, witnesses: Witnesses) -> None:
+        self._witnesses = witnesses
+
+    def ask(self, services: object) -> object:
+        return self._witnesses.ask(services, deadline_s=20)  # type: ignore[arg-type]
+
+
+def launched(outcome: Outcome) -> list[str | None]:
+    return [request.partition_key for request in outcome.requests]
+
+
+def start_run(platform: Platform, name: str, status: dg.DagsterRunStatus) -> dg.DagsterRun:
+    return platform.instance.create_run_for_job(
+        platform.defs.resolve_job_def("gather"),
+        tags={"kalshi/service": f"gatherer/{name}", "dagster/partition": name},
+        status=status,
+    )
+
+
+def beat(name: str, at: datetime | None = None, run_id: str | None = None) -> Heartbeat:
+    now = SYSTEM_CLOCK.now()
+    return Heartbeat(service=f"gatherer/{name}", at=at or now, started_at=now, state="running", run_id=run_id)
+
+
+def test_gatherers_that_do_not_run_are_launched_with_their_tags(platform: Platform) -> None:
+    outcome = tick(platform)
+    assert launched(outcome) == NAMES
+    assert outcome.requests[0].tags["kalshi/service"] == "gatherer/g1"
+    assert outcome.requests[0].tags["dagster/max_retries"] == "0"
+    assert all(request.run_key is None for request in outcome.requests), "a run key would forbid every relaunch"
+
+
+def test_one_in_progress_and_one_outside_dagster_leave_nothing_to_launch(platform: Platform) -> None:
+    start_run(platform, "g1", dg.DagsterRunStatus.STARTING)
+    write_row(platform.world.gatherers["g2"].database, beat("g2"))
+    assert launched(tick(platform)) == []
+
+
+def test_a_fresh_file_counts_while_the_database_is_silent(platform: Platform) -> None:
+    write_file(gatherer_service("g1").heartbeat_file or platform.lake, beat("g1"))
+    assert launched(tick(platform)) == ["g2"]
+
+
+def test_a_silent_run_is_failed_and_replaced(platform: Platform) -> None:
+    run = start_run(platform, "g1", dg.DagsterRunStatus.STARTED)
+    write_row(
+        platform.world.gatherers["g1"].database,
+        beat("g1", SYSTEM_CLOCK.now() - timedelta(minutes=2), run.run_id),
+    )
+    memory = Memory(tick_at=SYSTEM_CLOCK.now(), attentive_since=SYSTEM_CLOCK.now() - timedelta(hours=1))
+    assert launched(tick(platform, memory)) == ["g2"]
+    ended = platform.instance.get_run_by_id(run.run_id)
+    assert ended is not None
+    assert ended.status is dg.DagsterRunStatus.FAILURE
+    assert launched(tick(platform, memory)) == ["g1", "g2"]
+
+
+def test_the_off_switch_holds_and_is_remembered_while_the_database_is_away(platform: Platform) -> None:
+    with platform.world.gatherers["g1"].database.transaction() as transaction:
+        transaction.execute("INSERT INTO desired_services (service, running) VALUES ('gatherer/g1', false)")
+    memory = Memory()
+    assert launched(tick(platform, memory)) == ["g2"]
+    memory = Memory.load(memory.dump())
+    with platform.world.gatherers["g1"].database.transaction() as transaction:
+        transaction.execute("ALTER TABLE desired_services RENAME TO away")
+    assert launched(tick(platform, memory)) == ["g2"]
+
+
+def test_the_sensor_writes_its_heartbeat_and_tells_freshness(platform: Platform) -> None:
+    for name in NAMES:
+        write_file(gatherer_service(name).heartbeat_file or platform.lake, beat(name))
+    context = dg.build_sensor_context(instance=platform.instance, definitions=platform.defs)
+    result = gatherer_sensor(NAMES)(context)
+    assert isinstance(result, dg.SensorResult)
+    assert not result.run_requests
+    (evaluation,) = result.asset_events
+    assert isinstance(evaluation, dg.AssetCheckEvaluation)
+    assert evaluation.passed
+    at = datetime.fromisoformat(json.loads((platform.state_dir / "supervisor-heartbeat.json").read_text())["at"])
+    assert SYSTEM_CLOCK.now() - at < timedelta(minutes=1)
+
+
+def test_the_live_merge_is_kept_alive_by_the_same_rules(platform: Platform) -> None:
+    sensor = deduplicator_sensor()
+    context = dg.build_sensor_context(instance=platform.instance, definitions=platform.defs)
+    result = sensor(context)
+    assert isinstance(result, dg.SensorResult)
+    assert [request.job_name for request in result.run_requests or ()] == ["dedup_live"]
+    now = SYSTEM_CLOCK.now()
+    deduplicator_heartbeat.write(platform.world.production, now, now, None, "running", {})
+    again = sensor(dg.build_sensor_context(instance=platform.instance, definitions=platform.defs))
+    assert isinstance(again, dg.SensorResult)
+    assert not again.run_requests
