@@ -30,7 +30,7 @@ from kalshi_platform.exchange.wire import ws
 from kalshi_platform.market.identity import fingerprint
 from kalshi_platform.market.records import Levels, Side
 from kalshi_platform.market.times import floor_ms, us_from_number, us_from_rfc3339
-from kalshi_platform.market.units import count_e2, delta_e2, e2_from_whole, price_e4, price_e4_from_cents
+from kalshi_platform.market.units import INT64_MAX, count_e2, delta_e2, e2_from_whole, price_e4, price_e4_from_cents
 
 __all__ = [
     "Body",
@@ -173,8 +173,8 @@ def salvage(payload: bytes | str) -> Remains:
     ticker = message.get("market_ticker")
     return Remains(
         wire.type if isinstance(wire.type, str) else None,
-        _number(wire.sid),
-        _number(wire.seq),
+        _number(wire.sid, 0, _SID_MAX),
+        _number(wire.seq, 1, INT64_MAX),
         ticker if isinstance(ticker, str) and ticker else None,
     )
 
@@ -371,12 +371,13 @@ def _explain(payload: bytes | str, error: Exception) -> UnparsableMessage:
     return UnparsableMessage("missing_field" if "missing required field" in detail else "shape", f"{kind}: {detail}")
 
 
-def _number(value: object) -> int | None:
-    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63:
+def _number(value: object, low: int, high: int) -> int | None:
+    if isinstance(value, int) and not isinstance(value, bool) and low <= value <= high:
         return value
     return None
 
 
+_SID_MAX = 2**31 - 1
 _TYPE = re.compile(rb'"type"\s*:\s*"([A-Za-z0-9_]{1,64})"')
 _SID = re.compile(rb'"sid"\s*:\s*([0-9]{1,18})\s*[,}]')
 _SEQ = re.compile(rb'"seq"\s*:\s*([0-9]{1,18})\s*[,}]')
@@ -390,7 +391,7 @@ def _salvage_text(payload: bytes | str) -> Remains:
     kind, sid, seq, ticker = _TYPE.search(head), _SID.search(head), _SEQ.search(head), _TICKER.search(rest)
     return Remains(
         kind.group(1).decode() if kind else None,
-        int(sid.group(1)) if sid else None,
-        int(seq.group(1)) if seq else None,
+        _number(int(sid.group(1)), 0, _SID_MAX) if sid else None,
+        _number(int(seq.group(1)), 1, INT64_MAX) if seq else None,
         ticker.group(1).decode(errors="replace") if ticker else None,
     )

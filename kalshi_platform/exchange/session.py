@@ -41,6 +41,7 @@ from kalshi_platform.market.records import BookDelta, BookSnapshot, Record, Sequ
 __all__ = ["Alarm", "Received", "Session", "SessionConfig", "SessionCounters"]
 
 _CONTROL_TYPES = frozenset({"subscribed", "ok", "unsubscribed", "error"})
+_BOOK_TYPES = frozenset({"orderbook_delta", "orderbook_snapshot"})
 
 
 class Session:
@@ -179,8 +180,13 @@ class Session:
         if control:
             self._streams.records.append(SequenceConsumed(stream.id, seq))
             self._control(frame, stream)
-        else:
+        elif stream.is_book or kind not in _BOOK_TYPES:
             self._row(frame, stream, seq, received_at_ns)
+        else:
+            # Memberships live in book streams only; a book elsewhere is none that was asked for.
+            self._streams.records.append(SequenceConsumed(stream.id, seq))
+            detail = f"{kind} in a stream of {stream.channel}"
+            self._bury(payload, received_at_ns, "wrong_channel", detail, salvage(payload), stream)
 
     def _number(
         self, stream: Stream, seq: int, payload: bytes | str, received_at_ns: int, *, control: bool

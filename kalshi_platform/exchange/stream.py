@@ -33,6 +33,7 @@ class Stream:
         "channel",
         "first_known",
         "id",
+        "is_book",
         "last_seq",
         "members",
         "occurrences",
@@ -51,11 +52,7 @@ class Stream:
         self._last_payload: bytes | str = b""
         self._last_control = False
         self._unnumbered = 0
-
-    @property
-    def is_book(self) -> bool:
-        """Whether book frames come on this stream."""
-        return self.channel == BOOK_CHANNEL
+        self.is_book = channel == BOOK_CHANNEL
 
     def judge(self, seq: int, payload: bytes | str, *, control: bool) -> Verdict:
         """Compare `seq` with the last one; nothing is remembered yet (see `took`)."""

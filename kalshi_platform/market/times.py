@@ -17,6 +17,8 @@ US_PER_DAY = 24 * US_PER_HOUR
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # An integer time below this is seconds, from here on milliseconds (10^11 s is the year 5138, 10^11 ms is 1973).
 _SECONDS_LIMIT = 10**11
+# The year 10000, where calendars of programs and databases end.
+_MILLISECONDS_END = 253_402_300_800_000
 # Thousands of messages share one second: its conversion is remembered, only the fraction is read anew.
 _SECONDS: dict[str, int] = {}
 _SECONDS_KEPT = 4_096
@@ -60,8 +62,8 @@ def _us_from_rfc3339(text: str) -> int:
 
 def us_from_number(value: int) -> int:
     """Seconds or milliseconds (told apart by size) → microseconds."""
-    if not 0 < value < 10**15:
-        raise UnparsableMessage("time", f"{value} is not a Unix time")
+    if not 0 < value < _MILLISECONDS_END:
+        raise UnparsableMessage("time", f"{str(value)[:40]} is not a Unix time")
     return value * US_PER_S if value < _SECONDS_LIMIT else value * US_PER_MS
 
 

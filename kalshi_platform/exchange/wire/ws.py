@@ -9,15 +9,17 @@ from typing import Annotated, Any, TypeAlias
 
 import msgspec
 
-Number: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=2**63 - 1)]
+Sid: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
+Seq: TypeAlias = Annotated[int, msgspec.Meta(ge=1, le=2**63 - 1)]
+Int64: TypeAlias = Annotated[int, msgspec.Meta(ge=-(2**63), le=2**63 - 1)]
 Time: TypeAlias = int | str | None
 
 
 class WireFrame(msgspec.Struct, frozen=True, gc=False, tag_field="type"):
     """What every frame has; `type` tells them apart."""
 
-    sid: Number | None = None
-    seq: Number | None = None
+    sid: Sid | None = None
+    seq: Seq | None = None
     id: int | None = None
 
 
@@ -94,8 +96,8 @@ class TickerMessage(msgspec.Struct, frozen=True, gc=False):
     yes_bid_size_fp: str | None = None
     yes_ask_size_fp: str | None = None
     last_trade_size_fp: str | None = None
-    dollar_volume: int | None = None
-    dollar_open_interest: int | None = None
+    dollar_volume: Int64 | None = None
+    dollar_open_interest: Int64 | None = None
     ts: Time = None
     ts_ms: int | None = None
     time: str | None = None
@@ -146,7 +148,7 @@ class SubscribedMessage(msgspec.Struct, frozen=True, gc=False):
     """The `sid` sits here, not at the top."""
 
     channel: str
-    sid: Number
+    sid: Sid
 
 
 class SubscribedFrame(WireFrame, frozen=True, gc=False, kw_only=True, tag="subscribed"):
@@ -166,7 +168,7 @@ class UnsubscribedFrame(WireFrame, frozen=True, gc=False, kw_only=True, tag="uns
 class ErrorMessage(msgspec.Struct, frozen=True):
     """Codes: section "Error codes" of Kalshi's WebSocket page."""
 
-    code: int
+    code: Int64
     msg: str = ""
     market_ticker: str | None = None
     market_tickers: list[str] | None = None
