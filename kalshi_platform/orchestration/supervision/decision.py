@@ -159,9 +159,14 @@ def _is_alive(beat: Heartbeat, facts: Facts) -> bool:
 
 
 def _failures_at_start(facts: Facts) -> tuple[int, datetime | None]:
-    """How many of the newest runs ended within `healthy_after_s` of their start, and when the newest one ended."""
+    """How many of the newest runs ended within `healthy_after_s` of their start, and when the newest one ended.
+
+    What ended before the supervisor looked does not count: stopping the whole platform ends young runs too.
+    """
     count = 0
     for run in facts.ended:
+        if facts.attentive_since is not None and run.ended_at < facts.attentive_since:
+            break
         if _seconds(run.ended_at - run.started_at) >= facts.rules.healthy_after_s:
             break
         count += 1

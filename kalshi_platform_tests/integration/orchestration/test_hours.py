@@ -109,8 +109,6 @@ def test_the_fill_asks_for_neighbouring_hours_as_one_run(platform: Platform) -> 
     assert [(tag["dagster/asset_partition_range_start"], tag["dagster/asset_partition_range_end"]) for tag in tags] == [
         (hour_key(hour(0)), hour_key(hour(2)))
     ]
-    assert platform.run(asked[0]).success
-    assert isinstance(fill(platform), str)
 
 
 def test_a_missing_export_is_filled_without_closing_the_hour_again(platform: Platform) -> None:

@@ -114,6 +114,14 @@ CASES = {
         Facts(NOW, ended=[ended("r3", 1, 5), ended("r2", 10, 90), ended("r1", 200, 1)]),
         [(Act.LAUNCH, None)],
     ),
+    "short runs that ended while the supervisor was away do not count": (
+        Facts(NOW, ended=[ended(f"r{n}", 6 + n, 5) for n in range(5)], attentive_since=ago(5)),
+        [(Act.LAUNCH, None)],
+    ),
+    "those that ended since do": (
+        Facts(NOW, ended=[ended(f"r{n}", 1 + n, 5) for n in range(5)], attentive_since=ago(5)),
+        [(Act.WAIT, None)],
+    ),
     "switched off and nothing there": (Facts(NOW, wanted=False), [(Act.WAIT, None)]),
     "switched off ends every run": (
         Facts(NOW, wanted=False, live=[running(), waiting("r2")], heartbeat=beat(1)),
