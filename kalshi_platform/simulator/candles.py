@@ -12,10 +12,13 @@ Json = dict[str, Any]
 PERIODS = (1, 60, 1_440)
 
 
-def candles(market: Market, *, start_s: int, end_s: int, period_min: int) -> list[Json]:
+def candles(
+    market: Market, *, start_s: int, end_s: int, period_min: int, with_latest_before: bool = False
+) -> list[Json]:
     """Return the candles whose inclusive end lies in [start_s, end_s], oldest first.
 
-    Periods without a quote or trade are left out.
+    Periods without a quote or trade are left out. `with_latest_before` puts one more in front, when there was anything
+    before `start_s`: it ends at the first period's beginning, has no trades, and carries the quotes and price of then.
     """
     period_us = period_min * MINUTE_US
     trades: dict[int, list[Trade]] = {}
@@ -27,6 +30,8 @@ def candles(market: Market, *, start_s: int, end_s: int, period_min: int) -> lis
     found = []
     previous: int | None = None
     bid, ask, interest = [0] * 4, [10_000] * 4, 0
+    first_end = -(-start_s * 1_000_000 // period_us) * period_us // 1_000_000
+    before: Json | None = None
     for number in sorted(trades.keys() | quotes.keys()):
         inside = [market.minutes[minute] for minute in sorted(quotes.get(number, ()))]
         bid = _join([minute.bid for minute in inside]) or [bid[3]] * 4
@@ -35,18 +40,35 @@ def candles(market: Market, *, start_s: int, end_s: int, period_min: int) -> lis
         own = trades.get(number, [])
         end = number * period_us // 1_000_000
         if start_s <= end <= end_s:
-            found.append(
-                {
-                    "end_period_ts": end,
-                    "yes_bid": _prices(bid),
-                    "yes_ask": _prices(ask),
-                    "price": _price(own, previous),
-                    "volume_fp": count_text(sum(trade.count_e2 for trade in own)),
-                    "open_interest_fp": count_text(interest),
-                }
-            )
+            found.append(_candle(end, bid, ask, own, previous, interest))
         if own:
             previous = own[-1].yes_price_e4
+        if end < start_s:
+            before = _candle(first_end - 60 * period_min, [bid[3]] * 4, [ask[3]] * 4, [], previous, interest)
+    return [before, *found] if with_latest_before and before is not None else found
+
+
+def _candle(
+    end_s: int, bid: list[int], ask: list[int], trades: list[Trade], previous: int | None, interest_e2: int
+) -> Json:
+    return {
+        "end_period_ts": end_s,
+        "yes_bid": _prices(bid),
+        "yes_ask": _prices(ask),
+        "price": _price(trades, previous),
+        "volume_fp": count_text(sum(trade.count_e2 for trade in trades)),
+        "open_interest_fp": count_text(interest_e2),
+    }
+
+
+def historical(candle: Json) -> Json:
+    """Return a candle as the historical tier prints it: the same values under names without suffixes."""
+    found: Json = {}
+    for name, value in candle.items():
+        plain = name.removesuffix("_fp").removesuffix("_dollars")
+        if plain in ("min", "max"):  # these two the historical tier never had
+            continue
+        found[plain] = historical(value) if isinstance(value, dict) else value
     return found
 
 

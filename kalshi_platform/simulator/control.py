@@ -7,8 +7,9 @@ Paths, and what they do::
     POST   /control/faults             arm a fault {"kind", …}; its parameters stand in `faults` and `injector`
     DELETE /control/faults[?kind=…]    end faults
     POST   /control/rate               {"rate", "backpressure"?}
-    POST   /control/markets            {"action", …}: create, open, close, determine, settle, deactivate, activate,
-                                       move_close, change_metadata, change_grid
+    POST   /control/markets            {"action", …}: create, open, close, reopen, determine, dispute, settle,
+                                       deactivate, activate, move_close, change_metadata, change_grid,
+                                       change_fees
     GET    /control/markets/{ticker}   status and exact book of one market
     POST   /control/publish            {"items": […]}: given deltas, trades, tickers or raw messages, in order
     POST   /control/truth              write the ledger so far; answers where it lies
@@ -115,7 +116,13 @@ class Control:
             elif action == "close":
                 scenario.close(market, now_us)
             elif action == "determine":
-                scenario.determine(market, now_us, params.get("result", "yes"))
+                scenario.determine(market, now_us, params.get("result", "yes"), params.get("settlement_e4"))
+            elif action == "dispute":
+                scenario.dispute(market, now_us)
+            elif action == "reopen":
+                scenario.reopen(market, now_us, now_us + round(float(params["close_in_s"]) * 1_000_000))
+            elif action == "change_fees":
+                scenario.change_fees(exchange.venue.events[market.event_ticker], now_us)
             elif action == "settle":
                 scenario.settle(market, now_us)
             elif action == "deactivate":

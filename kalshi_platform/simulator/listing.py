@@ -19,24 +19,29 @@ MARKETS_PER_EVENT = 5
 
 
 class Template(NamedTuple):
+    """What the events of a series have in common."""
+
     ticker: str
     title: str
     category: str
     frequency: str
     exchange_index: int
     structure: str
+    tags: tuple[str, ...] | None = None
 
 
 TEMPLATES = (
     Template("KXSIMRAINNYC", "Rain in New York", "Climate and Weather", "daily", 0, "linear_cent"),
     Template("KXSIMTEMPCHI", "High temperature in Chicago", "Climate and Weather", "daily", 0, "tapered_deci_cent"),
     Template("KXSIMCPI", "Consumer prices", "Economics", "monthly", 0, "deci_cent"),
-    Template("KXSIMBALL", "Professional ball game", "Sports", "custom", 3, "linear_cent"),
-    Template("KXSIMCOIN", "Coin price", "Crypto", "hourly", 2, "tapered_deci_cent"),
+    Template("KXSIMBALL", "Professional ball game", "Sports", "custom", 3, "linear_cent", ("Ball",)),
+    Template("KXSIMCOIN", "Coin price", "Crypto", "hourly", 2, "tapered_deci_cent", ("Coins", "Hourly")),
     Template("KXSIMSENATE", "Senate vote", "Politics", "custom", 0, "linear_cent"),
     Template("KXSIMFILM", "Box office", "Entertainment", "weekly", 0, "deci_cent"),
     Template("KXSIMGAS", "Gasoline price", "Economics", "weekly", 0, "tapered_deci_cent"),
 )
+# How the markets of one event ask their question, in turn.
+STRIKES = ("greater", "greater", "greater_or_equal", "less", "between")
 COMBO = Template("KXMVESIM", "Combination", "Sports", "custom", 1, "center_deci_edge_centi_cent")
 
 
@@ -44,7 +49,7 @@ def add_series(venue: Venue, template: Template, now_us: int) -> Series:
     """List the series unless it is listed already."""
     series = venue.series.get(template.ticker)
     if series is None:
-        series = Series(*template, updated_us=now_us)
+        series = Series(**template._asdict(), updated_us=now_us)
         venue.series[series.ticker] = series
     return series
 
@@ -80,6 +85,7 @@ def make_market(
         market_id=uuid_text(rng),
         structure=series.structure,
         strike=strike,
+        strike_type="custom" if event.is_combo else STRIKES[position % len(STRIKES)],
         exchange_index=series.exchange_index,
         created_us=created_us,
         updated_us=created_us,
@@ -135,8 +141,19 @@ def _add_combos(venue: Venue, activity: Activity, rng: Random, combos: int, now_
             event, series, position, rng, created_us=now_us - DAY_US, open_us=now_us - DAY_US, close_us=event.strike_us
         )
         market.status = universe.ACTIVE
+        market.legs = combine(venue, position)
         venue.add_market(market)
         activity.seed_book(market, 6)
+
+
+def combine(venue: Venue, position: int) -> tuple[tuple[str, str], ...]:
+    """Return two markets of different events for combo `position`, each with a side."""
+    singles = [market for market in venue.market_list if not market.is_combo][: 10 * MARKETS_PER_EVENT]
+    if not singles:
+        return ()
+    first = singles[position % len(singles)]
+    second = next((each for each in singles if each.event_ticker != first.event_ticker), first)
+    return (first.ticker, "yes"), (second.ticker, "no" if position % 2 else "yes")
 
 
 def _add_settled(venue: Venue, rng: Random, now_us: int) -> None:
@@ -166,6 +183,7 @@ def _add_settled(venue: Venue, rng: Random, now_us: int) -> None:
                         uuid_text(rng), market.ticker, 4_000 + 10 * number, 100 + number, number % 2,
                     )  # fmt: skip
                     venue.historical_trades.append(trade)
+                    market.trades.append(trade)
                     market.volume_e2 += trade.count_e2
                     market.last_price_e4 = trade.yes_price_e4
             else:

@@ -111,6 +111,18 @@ def price_ranges(structure: str) -> list[dict[str, str]]:
     ]
 
 
+def strike(market: Market) -> Json:
+    """Return the members that say when the market resolves to yes; `strike_type` tells which of them there are."""
+    found: Json = {"strike_type": market.strike_type}
+    if market.strike_type in ("greater", "greater_or_equal", "between"):
+        found["floor_strike"] = market.strike
+    if market.strike_type in ("less", "less_or_equal", "between"):
+        found["cap_strike"] = round(market.strike + 0.5, 2)
+    if market.strike_type == "custom":
+        found["custom_strike"] = {"value": f"{market.strike:.2f}"}
+    return found
+
+
 def created(market: Market, event: Event) -> Json:
     """Return the `msg` of a `created` lifecycle event; the event's ticker is only inside `additional_metadata`."""
     return {
@@ -131,10 +143,14 @@ def created(market: Market, event: Event) -> Json:
             "can_close_early": True,
             "event_ticker": market.event_ticker,
             "expected_expiration_ts": market.close_us // 1_000_000 + market.settle_after_s,
-            "strike_type": "greater",
-            "floor_strike": market.strike,
+            **strike(market),
         },
     }
+
+
+def collateral(event: Event) -> str:
+    """Return how collateral is netted: markets that exclude each other, or (combos) not at all."""
+    return "" if event.is_combo else "MECNET"
 
 
 def event_created(event: Event, series: Series) -> Json:
@@ -144,7 +160,7 @@ def event_created(event: Event, series: Series) -> Json:
         "exchange_index": event.exchange_index,
         "title": event.title,
         "subtitle": event.sub_title,
-        "collateral_return_type": "MECNET",
+        "collateral_return_type": collateral(event),
         "series_ticker": series.ticker,
         "strike_date": event.strike_us // 1_000_000,
     }

@@ -88,6 +88,11 @@ class Publisher:
             body = payloads.encode(msg).decode()
             truth.lifecycle.append((truth.n, us, ticker, kind, msg.get("event_type", kind), body, suppressed))
 
+    def note_served(self, ticker: str, connection: str, user_agent: str) -> None:
+        """Note in the ledger that a book was sent to one subscriber, between two published messages."""
+        if self._keep:
+            self._truth.served.append((self._truth.n, ticker, connection, user_agent))
+
     def trade(self, market: Market, trade: Trade) -> None:
         """Publish a trade."""
         self.note_trade(trade)
@@ -104,13 +109,13 @@ class Publisher:
 
     def lifecycle(self, kind: str, ticker: str, us: int, msg: dict[str, Any]) -> None:
         """Publish a lifecycle message on the channel of its market's kind, to all of its subscribers."""
+        is_combo = ticker.startswith("KXMVE")
+        if is_combo and kind == LIFECYCLE:
+            kind = COMBO_LIFECYCLE
         suppressed = self._suppress(kind, msg)
         self.note_lifecycle(kind, ticker, us, msg, suppressed=suppressed)
         if suppressed:
             return
-        is_combo = ticker.startswith("KXMVE")
         body = payloads.encode(msg)
-        if is_combo and kind == LIFECYCLE:
-            kind = COMBO_LIFECYCLE
         for subscription in self._router.targets(COMBO_LIFECYCLE if is_combo else LIFECYCLE, ticker):
             subscription.push(kind, body)

@@ -18,9 +18,10 @@ SECOND_US = 1_000_000
 
 STATUSES: dict[str, frozenset[str]] = {
     "unopened": frozenset({universe.INITIALIZED}),
-    "open": frozenset({universe.ACTIVE}),
+    # Paused markets count as open too (since November 2025).
+    "open": frozenset({universe.ACTIVE, universe.INACTIVE}),
     "paused": frozenset({universe.INACTIVE}),
-    "closed": frozenset({universe.CLOSED, universe.DETERMINED, "disputed", "amended"}),
+    "closed": frozenset({universe.CLOSED, universe.DETERMINED, universe.DISPUTED, universe.AMENDED}),
     "settled": frozenset({universe.FINALIZED}),
 }
 # Which statuses may be asked together with which time filter (None = no status).
@@ -118,7 +119,7 @@ def market_filter(query: Query, now_us: int) -> Callable[[Market], bool]:
     event, series = query.get("event_ticker"), query.get("series_ticker")
 
     def wanted(market: Market) -> bool:
-        if market.visible_us > now_us or (status is not None and market.status not in STATUSES[status]):
+        if not market.is_visible(now_us) or (status is not None and market.status not in STATUSES[status]):
             return False
         if (tickers and market.ticker not in tickers) or (event and market.event_ticker != event):
             return False
@@ -133,6 +134,15 @@ def market_filter(query: Query, now_us: int) -> Callable[[Market], bool]:
     return wanted
 
 
+def historical_filter(query: Query, now_us: int) -> Callable[[Market], bool]:
+    """Return the test for `GET /historical/markets`, which takes one filter at a time."""
+    names = ("tickers", "event_ticker", "series_ticker", "mve_filter")
+    given = {name: query[name] for name in names if query.get(name)}
+    if len(given) > 1:
+        raise BadQuery(f"{' and '.join(given)} do not go together")
+    return market_filter(given, now_us)
+
+
 def event_filter(venue: Venue, query: Query, now_us: int, *, combos: bool) -> Callable[[Event], bool]:
     """Return the test for `GET /events` (never combos) and `GET /events/multivariate` (only combos)."""
     status = query.get("status") or None
@@ -140,6 +150,11 @@ def event_filter(venue: Venue, query: Query, now_us: int, *, combos: bool) -> Ca
         raise BadQuery("status must be one of unopened, open, closed, settled")
     tickers = _list(query.get("tickers", ""))
     series = query.get("series_ticker")
+    collection = query.get("collection_ticker")
+    if collection:
+        if series or not combos:
+            raise BadQuery("collection_ticker goes alone, and with multivariate events only")
+        series = collection.removesuffix("-COLLECTION")
     min_updated = number(query, "min_updated_ts", default=0) * SECOND_US
     min_close = number(query, "min_close_ts", default=0) * SECOND_US
 
@@ -183,6 +198,16 @@ def trade_page(trades: Sequence[Trade], query: Query) -> tuple[list[Trade], str]
             return found, _cursor(index + 1)
         found.append(trade)
     return found, ""
+
+
+def fee_change_page(
+    changes: Sequence[tuple[int, str, str | None, float | None]], query: Query
+) -> tuple[list[int], str]:
+    """Return the positions of one page of fee changes, and the next cursor."""
+    limit = number(query, "limit", default=100, low=0, high=1_000) or 100
+    event = query.get("event_ticker")
+    indices = range(len(changes))
+    return page(indices, lambda index: not event or changes[index][1] == event, query, limit=limit)
 
 
 def _list(text: str) -> frozenset[str]:

@@ -52,10 +52,14 @@ class RestApi:
         table: dict[str, Callable[[web.Request], Any]] = {
             "/exchange/status": self._status,
             "/exchange/schedule": lambda _: rest_shapes.schedule(),
+            "/exchange/user_data_timestamp": lambda _: {"as_of_time": time_text(self._exchange.now_us())},
             "/series": self._series_list,
+            "/series/fee_changes": lambda _: {"series_fee_change_arr": []},
             "/series/{ticker}": self._series,
             "/series/{series}/markets/{ticker}/candlesticks": self._candles,
+            "/series/{series}/events/{event}/candlesticks": self._candles_event,
             "/events": self._events,
+            "/events/fee_changes": self._fee_changes,
             "/events/multivariate": self._combo_events,
             "/events/{ticker}": self._event,
             "/markets": self._markets,
@@ -67,10 +71,11 @@ class RestApi:
             "/historical/cutoff": self._cutoff,
             "/historical/markets": self._historical_markets,
             "/historical/markets/{ticker}": self._historical_market,
+            "/historical/markets/{ticker}/candlesticks": self._historical_candles,
             "/historical/trades": self._historical_trades,
             "/account/limits": self._limits,
             "/account/endpoint_costs": lambda _: {
-                "default_cost": self._exchange.settings.request_cost,
+                "default_cost": _plain(self._exchange.settings.request_cost),
                 "endpoint_costs": [],
             },
         }
@@ -173,14 +178,26 @@ class RestApi:
     # --- series and events ---------------------------------------------------------------------------------------
 
     def _series_list(self, request: web.Request) -> Any:
-        category = request.query.get("category")
-        updated_us = queries.number(request.query, "min_updated_ts", default=0) * 1_000_000
+        query = request.query
+        category = query.get("category")
+        tags = {tag for tag in query.get("tags", "").split(",") if tag}
+        updated_us = queries.number(query, "min_updated_ts", default=0) * 1_000_000
+        with_metadata = queries.flag(query, "include_product_metadata")
+        volumes = self._series_volumes() if queries.flag(query, "include_volume") else {}
         found = [
-            rest_shapes.series(each)
+            rest_shapes.series(each, volume_e2=volumes.get(each.ticker), with_metadata=with_metadata)
             for each in self._venue.series.values()
-            if (not category or each.category == category) and each.updated_us >= updated_us
+            if (not category or each.category == category)
+            and (not tags or tags & set(each.tags or ()))
+            and each.updated_us >= updated_us
         ]
         return {"series": found}
+
+    def _series_volumes(self) -> dict[str, int]:
+        volumes = dict.fromkeys(self._venue.series, 0)
+        for market in self._venue.market_list:
+            volumes[market.series_ticker] += market.volume_e2
+        return volumes
 
     def _series(self, request: web.Request) -> Any:
         found = self._venue.series.get(request.match_info["ticker"])
@@ -212,9 +229,24 @@ class RestApi:
             raise NotFound
         now_us = self._exchange.now_us()
         markets = queries.nested(self._venue, event, now_us)
-        if queries.flag(request.query, "with_nested_markets"):
-            return {"event": rest_shapes.event(event, markets, now_us=now_us)}
-        return {"event": rest_shapes.event(event), "markets": [rest_shapes.market(each, now_us) for each in markets]}
+        inside = markets if queries.flag(request.query, "with_nested_markets") else None
+        # The outer list is deprecated and still always there.
+        return {
+            "event": rest_shapes.event(event, inside, now_us=now_us),
+            "markets": [rest_shapes.market(each, now_us) for each in markets],
+        }
+
+    def _fee_changes(self, request: web.Request) -> Any:
+        changes = self._venue.fee_changes
+        positions, cursor = queries.fee_change_page(changes, request.query)
+        events = self._venue.events
+        return {
+            "event_fee_changes": [
+                rest_shapes.fee_change(number, *changes[number], events[changes[number][1]].series_ticker)
+                for number in positions
+            ],
+            "cursor": cursor,
+        }
 
     # --- markets and books ---------------------------------------------------------------------------------------
 
@@ -277,9 +309,24 @@ class RestApi:
             raise NotFound
         if (end - start) // (60 * period) > MOST_CANDLES["one"]:
             raise BadQuery("more than 5000 candlesticks asked for")
+        before = queries.flag(request.query, "include_latest_before_start")
+        found = candles.candles(market, start_s=start, end_s=end, period_min=period, with_latest_before=before)
+        return {"ticker": market.ticker, "candlesticks": found}
+
+    def _candles_event(self, request: web.Request) -> Any:
+        start, end, period = self._period(request)
+        event = self._venue.events.get(request.match_info["event"])
+        if event is None or event.series_ticker != request.match_info["series"]:
+            raise NotFound
+        markets = queries.nested(self._venue, event, self._exchange.now_us())
+        if (end - start) // (60 * period) > MOST_CANDLES["one"]:
+            raise BadQuery("more than 5000 candlesticks asked for")
         return {
-            "ticker": market.ticker,
-            "candlesticks": candles.candles(market, start_s=start, end_s=end, period_min=period),
+            "market_tickers": [market.ticker for market in markets],
+            "market_candlesticks": [
+                candles.candles(market, start_s=start, end_s=end, period_min=period) for market in markets
+            ],
+            "adjusted_end_ts": end,
         }
 
     def _candles_batch(self, request: web.Request) -> Any:
@@ -290,11 +337,14 @@ class RestApi:
         if len(tickers) * ((end - start) // (60 * period)) > MOST_CANDLES["batch"]:
             raise BadQuery("more than 10000 candlesticks asked for")
         markets = [self._visible(ticker) for ticker in tickers]
+        before = queries.flag(request.query, "include_latest_before_start")
         return {
             "markets": [
                 {
                     "market_ticker": m.ticker,
-                    "candlesticks": candles.candles(m, start_s=start, end_s=end, period_min=period),
+                    "candlesticks": candles.candles(
+                        m, start_s=start, end_s=end, period_min=period, with_latest_before=before
+                    ),
                 }
                 for m in markets
             ]
@@ -309,15 +359,24 @@ class RestApi:
     def _historical_markets(self, request: web.Request) -> Any:
         now_us = self._exchange.now_us()
         limit = queries.number(request.query, "limit", default=100, low=0, high=1_000) or 100
-        wanted = queries.market_filter(request.query, now_us)
+        wanted = queries.historical_filter(request.query, now_us)
         markets, cursor = queries.page(self._venue.historical, wanted, request.query, limit=limit)
         return {"markets": [rest_shapes.market(each, now_us) for each in markets], "cursor": cursor}
 
     def _historical_market(self, request: web.Request) -> Any:
+        return {"market": rest_shapes.market(self._archived(request), self._exchange.now_us())}
+
+    def _archived(self, request: web.Request) -> Market:
         for market in self._venue.historical:
             if market.ticker == request.match_info["ticker"]:
-                return {"market": rest_shapes.market(market, self._exchange.now_us())}
+                return market
         raise NotFound
+
+    def _historical_candles(self, request: web.Request) -> Any:
+        start, end, period = self._period(request)
+        market = self._archived(request)
+        found = candles.candles(market, start_s=start, end_s=end, period_min=period)
+        return {"ticker": market.ticker, "candlesticks": [candles.historical(candle) for candle in found]}
 
     def _historical_trades(self, request: web.Request) -> Any:
         ticker = request.query.get("ticker")

@@ -7,22 +7,30 @@ from typing import Any
 
 from kalshi_platform.simulator import universe
 from kalshi_platform.simulator.book import NO, ONE_DOLLAR_E4, SIDES, YES, Book
-from kalshi_platform.simulator.payloads import DOLLARS, count_text, levels, price_ranges, time_text
+from kalshi_platform.simulator.payloads import (
+    DOLLARS,
+    collateral,
+    count_text,
+    levels,
+    price_ranges,
+    strike,
+    time_text,
+)
 from kalshi_platform.simulator.universe import Event, Market, Series, Trade
 
 Json = dict[str, Any]
 DAY_US = 86_400_000_000
 
 
-def series(item: Series) -> Json:
-    """Return one series."""
-    return {
+def series(item: Series, *, volume_e2: int | None = None, with_metadata: bool = False) -> Json:
+    """Return one series; its volume and product metadata only where they were asked for."""
+    found: Json = {
         "ticker": item.ticker,
         "frequency": item.frequency,
         "title": item.title,
         "category": item.category,
         "categories": [item.category],
-        "tags": None,
+        "tags": None if item.tags is None else list(item.tags),
         "settlement_sources": [{"name": "Simulated source", "url": "https://settlement.example"}],
         "contract_url": "",
         "contract_terms_url": "",
@@ -32,6 +40,11 @@ def series(item: Series) -> Json:
         "last_updated_ts": time_text(item.updated_us),
         "exchange_index": item.exchange_index,
     }
+    if with_metadata:
+        found["product_metadata"] = {"cadence": item.frequency}
+    if volume_e2 is not None:
+        found["volume_fp"] = count_text(volume_e2)
+    return found
 
 
 def event(item: Event, markets: list[Market] | None = None, *, now_us: int = 0) -> Json:
@@ -41,12 +54,11 @@ def event(item: Event, markets: list[Market] | None = None, *, now_us: int = 0) 
         "series_ticker": item.series_ticker,
         "title": item.title,
         "sub_title": item.sub_title,
-        "collateral_return_type": "MECNET",
+        "collateral_return_type": collateral(item),
         "mutually_exclusive": not item.is_combo,
         "strike_date": time_text(item.strike_us),
         "settlement_sources": None,
         "last_updated_ts": time_text(item.updated_us),
-        "available_on_brokers": False,
         "exchange_index": item.exchange_index,
     }
     if item.fee_type_override is not None:
@@ -66,7 +78,7 @@ def market(item: Market, now_us: int) -> Json:
     found: Json = {
         "ticker": item.ticker,
         "event_ticker": item.event_ticker,
-        "market_type": "binary",
+        "market_type": item.market_type,
         "title": f"{item.yes_sub_title}?",
         "subtitle": "",
         "yes_sub_title": item.yes_sub_title,
@@ -97,15 +109,14 @@ def market(item: Market, now_us: int) -> Json:
         "result": item.result,
         "can_close_early": True,
         "settlement_bounds_type": "default",
-        "expiration_value": "" if item.settlement_e4 is None else item.result,
+        "expiration_value": _expiration_value(item),
         "early_close_condition": "This market closes early when the outcome is known.",
-        "strike_type": "greater",
-        "floor_strike": item.strike,
+        **strike(item),
         "rules_primary": f"If the value is {item.yes_sub_title.lower()}, then the market resolves to Yes.",
         "rules_secondary": "",
         "price_level_structure": item.structure,
         "price_ranges": price_ranges(item.structure),
-        "is_provisional": False,
+        "is_provisional": item.is_provisional,
         "exchange_index": item.exchange_index,
     }
     if item.settlement_e4 is not None:
@@ -114,8 +125,17 @@ def market(item: Market, now_us: int) -> Json:
         found["settlement_ts"] = time_text(item.settled_us)
     if item.is_combo:
         found["mve_collection_ticker"] = f"{item.series_ticker}-COLLECTION"
-        found["mve_selected_legs"] = []
+        found["mve_selected_legs"] = [
+            {"event_ticker": ticker.rsplit("-", 1)[0], "market_ticker": ticker, "side": side}
+            for ticker, side in item.legs
+        ]
     return found
+
+
+def _expiration_value(item: Market) -> str:
+    if item.settlement_e4 is None:
+        return ""
+    return DOLLARS[item.settlement_e4] if item.result == "scalar" else item.result
 
 
 def _volume_since(item: Market, from_us: int) -> int:
@@ -149,6 +169,20 @@ def trade(item: Trade) -> Json:
         "taker_book_side": "bid" if item.taker_side == YES else "ask",
         "created_time": time_text(item.us),
         "is_block_trade": item.is_block_trade,
+    }
+
+
+def fee_change(
+    number: int, us: int, event_ticker: str, fee_type: str | None, multiplier: float | None, series_ticker: str
+) -> Json:
+    """Return one change of an event's fees; nulls put it back under its series'."""
+    return {
+        "id": str(number + 1),
+        "event_ticker": event_ticker,
+        "series_ticker": series_ticker,
+        "fee_type_override": fee_type,
+        "fee_multiplier_override": multiplier,
+        "scheduled_ts": time_text(us),
     }
 
 

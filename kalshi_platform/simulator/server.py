@@ -175,6 +175,8 @@ class Server:
         rate = settings.commands_per_second
         bucket = TokenBucket(rate, max(1.0, rate), self.exchange.clock.monotonic())
         connection = Connection(self._connected, user_agent, session, bucket)
+        publisher = self.exchange.publisher
+        session.on_snapshot = lambda ticker: publisher.note_served(ticker, connection.id, user_agent)
         connection.attach(request)
         self.connections.append(connection)
         self.injector.admit(connection)

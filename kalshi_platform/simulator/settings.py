@@ -26,6 +26,8 @@ class ScenarioSettings:
     determine_after_s: float = 5.0
     settle_after_s: float = 5.0
     mischief_per_minute: float = 2.0
+    combos: bool = False
+    """Whether a combo (multivariate market) is born and dies with each event; they live on a channel of their own."""
 
 
 SCENARIO_OFF = ScenarioSettings(births_per_minute=0.0, mischief_per_minute=0.0)

@@ -151,7 +151,7 @@ class Router:
 class Session:
     """The state of one connection. Frames to send gather in `frames`, in order.
 
-    `gate` may swallow data frames (injected loss).
+    `gate` may swallow data frames (injected loss). `on_snapshot` hears of every book that was queued.
     """
 
     def __init__(self, feed: Feed, router: Router, *, market_limit: int = 0) -> None:
@@ -162,6 +162,7 @@ class Session:
         self.frames: list[bytes] = []
         self.gate: Gate | None = None
         self.refuse: Callable[[str, str | None], int | None] | None = None
+        self.on_snapshot: Callable[[str], None] | None = None
         self.subscriptions: dict[int, Subscription] = {}
 
     def by_channel(self, channel: str) -> Subscription | None:
@@ -333,7 +334,7 @@ class Session:
 
     def _live(self, ticker: str) -> bool:
         market = self._feed.market(ticker)
-        return market is not None and market.status != FINALIZED
+        return market is not None and market.status != FINALIZED and not market.has_vanished
 
     def _add(self, subscription: Subscription, tickers: list[str] | None) -> list[str]:
         """Add tickers; returns those that were not subscribed (or were mute and are live now).
@@ -379,7 +380,10 @@ class Session:
                 continue
             body = payloads.snapshot(market, use_yes_price=subscription.use_yes_price)
             subscription.snapshots += 1
+            queued = len(self.frames)
             subscription.push("orderbook_snapshot", body, command_id)
+            if self.on_snapshot is not None and len(self.frames) > queued:
+                self.on_snapshot(ticker)
 
     # --- replies -------------------------------------------------------------------------------------------------
 

@@ -8,6 +8,7 @@ One row per published message unless said otherwise; `n` is the order of publica
     lifecycle  n, published_us, ticker, type, event_type, body (JSON), suppressed (a fault kept it from everybody)
     books      phase ('first' or 'last', the latter at close), ticker, side, price_e4, size_e2: one row per level
     markets    ticker, status, result, settlement_e4, open_us, close_us (at close)
+    served     n, ticker, connection, user_agent: a book was sent to one subscriber after message n
     faults     id, kind, at_us, hits, params, effects (JSON; at close)
 
 `first` books plus the deltas in order of `n` give the `last` books. A market that came later begins empty.
@@ -62,6 +63,9 @@ SCHEMAS: dict[str, Any] = {
             ("open_us", pa.int64()), ("close_us", pa.int64()),
         ]
     ),
+    "served": pa.schema(
+        [("n", pa.int64()), ("ticker", pa.string()), ("connection", pa.string()), ("user_agent", pa.string())]
+    ),
     "faults": pa.schema(
         [
             ("id", pa.int64()), ("kind", pa.string()), ("at_us", pa.int64()), ("hits", pa.int64()),
@@ -88,6 +92,7 @@ class TruthLedger:
         self.trades: list[tuple[Any, ...]] = []
         self.tickers: list[tuple[Any, ...]] = []
         self.lifecycle: list[tuple[Any, ...]] = []
+        self.served: list[tuple[Any, ...]] = []
         self.n = 0
         self._parts = dict.fromkeys(SCHEMAS, 0)
         self._lock = threading.Lock()
@@ -111,7 +116,7 @@ class TruthLedger:
         """Hand full buffers (or all of them) to the writing thread; call often."""
         if self._target is None:
             return
-        for table in ("deltas", "trades", "tickers", "lifecycle"):
+        for table in ("deltas", "trades", "tickers", "lifecycle", "served"):
             rows: list[tuple[Any, ...]] = getattr(self, table)
             if rows and (everything or len(rows) >= ROWS_PER_PART):
                 setattr(self, table, [])

@@ -8,7 +8,8 @@ from kalshi_platform.simulator.book import Book
 
 # Statuses as REST responses spell them; `open`, `unopened` and `settled` are words of the request only.
 INITIALIZED, ACTIVE, INACTIVE = "initialized", "active", "inactive"
-CLOSED, DETERMINED, FINALIZED = "closed", "determined", "finalized"
+CLOSED, DETERMINED, DISPUTED, AMENDED = "closed", "determined", "disputed", "amended"
+FINALIZED = "finalized"
 
 
 @dataclass(slots=True, eq=False)
@@ -20,6 +21,7 @@ class Series:
     exchange_index: int
     structure: str
     updated_us: int
+    tags: tuple[str, ...] | None = None
     fee_type: str = "quadratic"
 
 
@@ -80,6 +82,14 @@ class Market:
     settlement_e4: int | None = None
     determined_us: int | None = None
     settled_us: int | None = None
+    market_type: str = "binary"
+    strike_type: str = "greater"
+    is_provisional: bool = False
+    has_vanished: bool = False
+    """A provisional market in which nothing happened until its determination: REST knows it no more."""
+    reactivate_us: int | None = None
+    legs: tuple[tuple[str, str], ...] = ()
+    """What a combo combines: (market ticker, side)."""
     is_combo: bool = False
     yes_sub_title: str = ""
     weight: float = 1.0
@@ -97,6 +107,10 @@ class Market:
     ticker_top: tuple[int, int, int, int, int] = (0, 0, 0, 0, 0)
     minutes: dict[int, Minute] = field(default_factory=dict)
     trades: list[Trade] = field(default_factory=list)
+
+    def is_visible(self, now_us: int) -> bool:
+        """Whether REST shows the market."""
+        return self.visible_us <= now_us and not self.has_vanished
 
     @property
     def is_quoting(self) -> bool:

@@ -65,6 +65,7 @@ class Venue:
         self.trades_kept = trades_kept
         self.historical: list[Market] = []
         self.historical_trades: list[Trade] = []
+        self.fee_changes: list[tuple[int, str, str | None, float | None]] = []  # µs, event, type, multiplier
         self.cutoff_us = 0
         self.quoting: list[Market] = []
         self.quoting_version = 0
@@ -101,9 +102,9 @@ class Venue:
         self.quoting_version += 1
 
     def visible(self, ticker: str, now_us: int) -> Market | None:
-        """Return the market as REST sees it: a newborn one is hidden for a short time."""
+        """Return the market as REST sees it: a newborn one is hidden for a short time, a vanished one for good."""
         market = self.markets.get(ticker)
-        return market if market is not None and market.visible_us <= now_us else None
+        return market if market is not None and market.is_visible(now_us) else None
 
     # --- happenings ----------------------------------------------------------------------------------------------
 

@@ -19,7 +19,7 @@ from kalshi_platform.simulator.settings import ReplaySettings
 from kalshi_platform_tests.fixtures.exchange import RawClient, eventually, running_exchange
 
 CAPTURES = Path(os.environ.get("KALSHI_CAPTURES", Path(__file__).parents[2] / ".." / "shared" / "captures"))
-COMMAND = "from kalshi_platform.cli.exchange import app; app()"
+COMMAND = "import sys; from kalshi_platform.cli.main import main; sys.argv.insert(1, 'exchange'); sys.exit(main())"
 START_US = 1_795_380_000_000_000
 
 
