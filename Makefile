@@ -5,8 +5,11 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PYTEST_WORKERS ?= 2
+CONFORMANCE_VENV := .venv-conformance
+CONFORMANCE_STAMP := $(CONFORMANCE_VENV)/.installed
+CONFORMANCE_CLIENTS := kalshi-python-sync pykalshi kalshi-sdk pytest
 
-.PHONY: install demo test lint unit bench constraints clean
+.PHONY: install demo test lint unit bench conformance constraints clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -36,8 +39,21 @@ lint: $(STAMP)  ## ruff, mypy --strict, import-linter
 bench: $(STAMP)  ## the benchmarks, each beside its naive path
 	$(BIN)/kalshi-platform bench --help
 
+conformance: $(STAMP) $(CONFORMANCE_STAMP)  ## clients that others wrote, run unchanged against the simulated exchange (about 2 minutes)
+	KALSHI_PLATFORM_COMMAND=$(CURDIR)/$(BIN)/kalshi-platform \
+		$(CONFORMANCE_VENV)/bin/python -m pytest -c conformance/pytest.ini --rootdir conformance conformance
+
+# Exact pins, and pip rather than uv: the official client declares Python 3.13, and only pip can be told to try an
+# older one (its code runs on 3.11).
+$(CONFORMANCE_STAMP): conformance/constraints.txt
+	@echo "kalshi-platform: making the environment of the conformance suite in $(CONFORMANCE_VENV)"
+	$(PYTHON) -m venv $(CONFORMANCE_VENV)
+	$(CONFORMANCE_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --ignore-requires-python \
+		-c conformance/constraints.txt $(CONFORMANCE_CLIENTS)
+	@touch $(CONFORMANCE_STAMP)
+
 constraints:  ## resolve the ranges of pyproject.toml anew into constraints.txt
 	$(BIN)/uv pip compile pyproject.toml --extra dev --no-annotate --no-header --no-emit-index-url --python-version 3.11 --upgrade -o constraints.txt
 
 clean:  ## remove the environment and caches (never ./data)
-	rm -rf $(VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(CONFORMANCE_VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

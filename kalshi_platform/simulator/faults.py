@@ -25,7 +25,10 @@ KINDS: dict[str, bool] = {
     "exchange_pause": False,
     "exchange_inactive": False,
     "clock_skew": False,
+    "late_snapshot": False,
+    "early_data": False,
     "cut": True,
+    "forget_subscription": True,
     "unknown_frame": True,
     "error_25": True,
 }
@@ -33,7 +36,7 @@ KINDS: dict[str, bool] = {
 COUNTED = frozenset(
     {
         "drop_frame", "refuse_handshake", "rest_status", "slow_rest", "ignore_get_snapshot", "suppress_lifecycle",
-        "error_26", "error_27",
+        "error_26", "error_27", "late_snapshot", "early_data",
     }
 )  # fmt: skip
 MOST_EFFECTS = 10_000

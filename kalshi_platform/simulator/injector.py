@@ -13,8 +13,30 @@ from kalshi_platform.simulator.faults import Fault, UnknownFault
 from kalshi_platform.simulator.subscriptions import BOOK, IGNORED, Gate, Subscription
 
 CONNECTION_KINDS = frozenset(
-    {"drop_frame", "stall", "cut", "unknown_frame", "error_25", "ignore_get_snapshot", "error_26", "error_27"}
+    {
+        "drop_frame",
+        "stall",
+        "cut",
+        "unknown_frame",
+        "error_25",
+        "ignore_get_snapshot",
+        "error_26",
+        "error_27",
+        "late_snapshot",
+        "early_data",
+        "forget_subscription",
+    }
 )
+
+
+@dataclass(frozen=True, slots=True)
+class LateSnapshot:
+    """Snapshots of one command that wait until `due` (monotonic seconds)."""
+
+    due: float
+    subscription: Subscription
+    tickers: list[str]
+    command_id: int | None
 
 
 @dataclass(slots=True)
@@ -32,6 +54,7 @@ class FaultInjector:
         self._exchange = exchange
         self._connections = connections
         self._plans: dict[str, list[DropPlan]] = {}
+        self._late: list[LateSnapshot] = []
         self._rng = random.Random(exchange.settings.seed + 4)  # noqa: S311
 
     def arm(self, kind: str, params: dict[str, Any]) -> Fault:
@@ -43,8 +66,8 @@ class FaultInjector:
             self._cut(fault)
         elif kind == "unknown_frame":
             self._send_unknown(fault)
-        elif kind == "error_25":
-            self._overflow(fault)
+        elif kind in ("error_25", "forget_subscription"):
+            self._end_subscription(fault)
         elif kind == "drop_frame":
             self._plan_drops(fault)
         elif kind == "exchange_inactive" and params.get("cut"):
@@ -64,12 +87,15 @@ class FaultInjector:
             if fault.until is not None and fault.selects(connection.peer(len(self._connections) - 1)):
                 self._add_plan(connection, fault, None)
         connection.session.refuse = self._refuser(connection)
+        connection.session.defer = self._deferrer(connection)
+        connection.session.data_first = lambda: self._hit("early_data", connection) is not None
 
     def tick(self) -> None:
-        """Stall and release connections; call before each flush."""
+        """Stall and release connections, send snapshots whose time has come; call before each flush."""
         board = self._exchange.board
         if not board.faults:
             return
+        self._send_late()
         stalls = board.active("stall", self._exchange.clock.monotonic())
         for index, connection in enumerate(list(self._connections)):
             fault = next((each for each in stalls if each.selects(connection.peer(index))), None)
@@ -154,12 +180,16 @@ class FaultInjector:
             connection.flush()
         fault.ended = True
 
-    def _overflow(self, fault: Fault) -> None:
+    def _end_subscription(self, fault: Fault) -> None:
+        """`error_25` says why (`code` may be 10, the other terminal one); `forget_subscription` says nothing."""
         channel = str(fault.params.get("channel", BOOK))
         for connection in self._selected(fault)[: fault.left]:
             subscription = connection.session.by_channel(channel)
             if subscription is not None:
-                connection.session.fail(subscription, 25)
+                if fault.kind == "forget_subscription":
+                    connection.session.drop(subscription)
+                else:
+                    connection.session.fail(subscription, int(fault.params.get("code", 25)))
                 connection.flush()
                 fault.effects.append({"connection": connection.id, "sid": subscription.sid, "seq": subscription.seq})
                 fault.hits += 1
@@ -204,6 +234,37 @@ class FaultInjector:
             return False
         probability = float(fault.params.get("probability", 1.0))
         return probability >= 1.0 or self._rng.random() < probability
+
+    def _hit(self, kind: str, connection: Connection, **effect: Any) -> Fault | None:
+        """Return the acting fault of a kind that selects the connection, its effect noted."""
+        index = self._connections.index(connection) if connection in self._connections else -1
+        fault = self._exchange.board.first(kind, self._exchange.clock.monotonic(), connection.peer(index))
+        if fault is not None:
+            fault.hit({"connection": connection.id, **effect})
+        return fault
+
+    def _deferrer(self, connection: Connection) -> Any:
+        def defer(subscription: Subscription, tickers: list[str], command_id: int | None) -> bool:
+            if not tickers:
+                return False
+            fault = self._hit("late_snapshot", connection, tickers=len(tickers))
+            if fault is None:
+                return False
+            due = self._exchange.clock.monotonic() + float(fault.params.get("delay_s", 1.0))
+            self._late.append(LateSnapshot(due, subscription, tickers, command_id))
+            return True
+
+        return defer
+
+    def _send_late(self) -> None:
+        now = self._exchange.clock.monotonic()
+        waiting, self._late = self._late, []
+        for each in waiting:
+            session = each.subscription.session
+            if each.due > now:
+                self._late.append(each)
+            elif session.subscriptions.get(each.subscription.sid) is each.subscription:
+                session.send_snapshots(each.subscription, each.tickers, each.command_id, at_once=True)
 
     def _refuser(self, connection: Connection) -> Any:
         def refuse(_command: str, action: str | None) -> int | None:

@@ -75,9 +75,9 @@ def snapshot(market: Market, *, use_yes_price: bool = False) -> bytes:
 
 
 def ticker(market: Market, us: int) -> bytes:
-    """Return the body of `ticker`; before the first trade `price_dollars` is an empty string."""
+    """Return the body of `ticker`; before the first trade `price_dollars` is zero."""
     yes, yes_size, no, no_size = market.book.top()
-    price = "" if market.last_price_e4 is None else DOLLARS[market.last_price_e4]
+    price = DOLLARS[market.last_price_e4 or 0]
     return (
         f'{{"market_id":"{market.market_id}","market_ticker":"{market.ticker}","price_dollars":"{price}",'
         f'"yes_bid_dollars":"{DOLLARS[yes]}","yes_ask_dollars":"{DOLLARS[ONE_DOLLAR_E4 - no]}",'

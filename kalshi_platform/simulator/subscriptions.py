@@ -27,6 +27,7 @@ UNNUMBERED = frozenset({TICKER, "fill", "market_positions", "user_orders"})
 ERRORS = {
     1: "Unable to process message", 2: "Params required", 3: "Channels required", 4: "Subscription IDs required",
     5: "Unknown command", 7: "Unknown subscription ID", 8: "Unknown channel name", 9: "Authentication required",
+    10: "Channel error",
     11: "Malformed parameter", 12: "Exactly one subscription ID is required", 13: "Unsupported action",
     14: "Market Ticker required", 15: "Action required", 25: "Subscription buffer overflow",
     26: "Market limit per subscription exceeded", 27: "Command rate per subscription exceeded",
@@ -151,7 +152,9 @@ class Router:
 class Session:
     """The state of one connection. Frames to send gather in `frames`, in order.
 
-    `gate` may swallow data frames (injected loss). `on_snapshot` hears of every book that was queued.
+    `gate` may swallow data frames (injected loss), `defer` may keep snapshots back until the caller sends them by
+    `send_snapshots`, `data_first` puts a new subscription's first data before its acknowledgement. `on_snapshot` hears
+    of every book that was queued.
     """
 
     def __init__(self, feed: Feed, router: Router, *, market_limit: int = 0) -> None:
@@ -163,6 +166,8 @@ class Session:
         self.gate: Gate | None = None
         self.refuse: Callable[[str, str | None], int | None] | None = None
         self.on_snapshot: Callable[[str], None] | None = None
+        self.defer: Callable[[Subscription, list[str], int | None], bool] | None = None
+        self.data_first: Callable[[], bool] | None = None
         self.subscriptions: dict[int, Subscription] = {}
 
     def by_channel(self, channel: str) -> Subscription | None:
@@ -249,11 +254,17 @@ class Session:
         if "skip_ticker_ack" in params:
             subscription.skip_ack = bool(params["skip_ticker_ack"])
         added = self._add(subscription, tickers)
-        if is_new:
-            self._reply({"id": command_id, "type": "subscribed", "msg": {"channel": channel, "sid": subscription.sid}})
-        else:
+        if not is_new:
             self._ok(subscription, command_id)
-        self._greet(subscription, added, params)
+            self._greet(subscription, added, params)
+            return
+        reply = {"id": command_id, "type": "subscribed", "msg": {"channel": channel, "sid": subscription.sid}}
+        if self.data_first is not None and self.data_first():
+            self._greet(subscription, added, params)
+            self._reply(reply)
+        else:
+            self._reply(reply)
+            self._greet(subscription, added, params)
 
     def _unsubscribe(self, params: Params, command_id: int | None) -> None:
         sids = params.get("sids")
@@ -284,7 +295,7 @@ class Session:
         self._check_refusal("update_subscription", action, subscription)
         tickers = self._tickers(params, subscription.channel, subscription)
         if action == "get_snapshot":
-            self._send_snapshots(subscription, tickers or [], command_id)
+            self.send_snapshots(subscription, tickers or [], command_id)
             return
         if not tickers:
             raise CommandError(14, subscription)
@@ -366,14 +377,19 @@ class Session:
     def _greet(self, subscription: Subscription, added: list[str], params: Params) -> None:
         """Send what a new market begins with: its snapshot, or its current ticker where asked for."""
         if subscription.channel == BOOK:
-            self._send_snapshots(subscription, added, None)
+            self.send_snapshots(subscription, added, None)
         elif subscription.channel == TICKER and params.get("send_initial_snapshot"):
             for ticker in added:
                 market = self._feed.market(ticker)
                 if market is not None:
                     subscription.push("ticker", self._feed.current_ticker(market))
 
-    def _send_snapshots(self, subscription: Subscription, tickers: list[str], command_id: int | None) -> None:
+    def send_snapshots(
+        self, subscription: Subscription, tickers: list[str], command_id: int | None, *, at_once: bool = False
+    ) -> None:
+        """Queue the books of live markets as they are now; `at_once` overrules `defer`."""
+        if not at_once and self.defer is not None and self.defer(subscription, tickers, command_id):
+            return
         for ticker in tickers:
             market = self._feed.market(ticker)
             if market is None or market.status == FINALIZED:

@@ -66,10 +66,10 @@ def test_the_key_of_an_empty_side_is_absent() -> None:
     assert set(json.loads(payloads.snapshot(market))) == {"market_ticker", "market_id"}
 
 
-def test_ticker_before_the_first_trade_has_an_empty_price_and_all_members() -> None:
+def test_ticker_before_the_first_trade_has_price_zero_and_all_members() -> None:
     market = small_venue()[0].quoting[0]
     body = json.loads(payloads.ticker(market, START_US))
-    assert body["price_dollars"] == ""
+    assert body["price_dollars"] == "0.0000"
     assert set(body) == {
         "market_id", "market_ticker", "price_dollars", "yes_bid_dollars", "yes_ask_dollars", "volume_fp",
         "open_interest_fp", "dollar_volume", "dollar_open_interest", "yes_bid_size_fp", "yes_ask_size_fp",
