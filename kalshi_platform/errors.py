@@ -13,6 +13,7 @@
         ├── ConfigurationError      wrong or missing settings, all of them in one message
         ├── AuthenticationFailed    HTTP 401/403: key, environment or clock
         ├── RequestRejected         another 4xx
+        │   └── InvalidQuery        a request that the exchange would refuse; it was not sent
         ├── UnparsableMessage       bytes of an unknown or broken shape (goes to `dead_letters`)
         ├── StatementRejected       the database server refused a statement: its data or the schema is wrong
         ├── SchemaMismatch          the database was migrated in another mode, or by other files
@@ -111,6 +112,13 @@ class RequestRejected(PermanentError):
         super().__init__(what)
         self.status = status
         self.code = code
+
+
+class InvalidQuery(RequestRejected):
+    """A request that the exchange would refuse (filters that do not go together, say); it was not sent."""
+
+    def __init__(self, what: str) -> None:
+        super().__init__(what, status=0)
 
 
 class UnparsableMessage(PermanentError):

@@ -16,9 +16,11 @@ from kalshi_platform.exchange.wire import rest
 from kalshi_platform.market.catalog import (
     AccountLimits,
     Candlestick,
+    EndpointCosts,
     EventInfo,
     ExchangeSchedule,
     ExchangeStatus,
+    HistoricalCutoff,
     MaintenanceWindow,
     MarketInfo,
     Ohlc,
@@ -194,6 +196,25 @@ def parse_account_limits(obj: object) -> AccountLimits:
         usage_tier=wire.usage_tier,
         read_refill_per_s=wire.read.refill_rate,
         read_bucket_capacity=wire.read.bucket_capacity,
+        payload=canonical_json(obj),
+    )
+
+
+def parse_endpoint_costs(obj: object) -> EndpointCosts:
+    """What requests cost."""
+    wire = _convert(obj, rest.CostsObject)
+    by_endpoint = {(each.method.upper(), each.path): each.cost for each in wire.endpoint_costs or ()}
+    if not wire.default_cost > 0 or any(not cost >= 0 for cost in by_endpoint.values()):
+        raise UnparsableMessage("range", "requests that cost nothing or less")
+    return EndpointCosts(default_cost=wire.default_cost, by_endpoint=by_endpoint)
+
+
+def parse_cutoff(obj: object) -> HistoricalCutoff:
+    """Where the historical tier ends."""
+    wire = _convert(obj, rest.CutoffObject)
+    return HistoricalCutoff(
+        market_settled_us=us_from_rfc3339(wire.market_settled_ts),
+        trades_created_us=us_from_rfc3339(wire.trades_created_ts),
         payload=canonical_json(obj),
     )
 

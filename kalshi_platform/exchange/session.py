@@ -184,7 +184,7 @@ class Session:
             self._row(frame, stream, seq, received_at_ns)
         else:
             # Memberships live in book streams only; a book elsewhere is none that was asked for.
-            self._streams.records.append(SequenceConsumed(stream.id, seq))
+            self._consumed(stream, seq)
             detail = f"{kind} in a stream of {stream.channel}"
             self._bury(payload, received_at_ns, "wrong_channel", detail, salvage(payload), stream)
 
@@ -338,7 +338,7 @@ class Session:
                 return
             if taken is not None:
                 stream = taken
-                self._streams.records.append(SequenceConsumed(stream.id, seq))
+                self._consumed(stream, seq)
         self._bury(payload, received_at_ns, error.reason, error.detail, remains, stream)
         if stream.is_book and not control:
             self._damaged(stream, remains, stream.last_seq if seq is None else seq - 1)
@@ -357,6 +357,10 @@ class Session:
             return
         self._streams.end_memberships(stream, members, seq_to, "dead_letter")
         self._subscriptions.lost(members, ask_now=ask_now)
+
+    def _consumed(self, stream: Stream, seq: int) -> None:
+        if not stream.shared:  # else the answer that shares the number has said so
+            self._streams.records.append(SequenceConsumed(stream.id, seq))
 
     def _bury(
         self,

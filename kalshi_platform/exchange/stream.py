@@ -37,6 +37,7 @@ class Stream:
         "last_seq",
         "members",
         "occurrences",
+        "shared",
         "sid",
     )
 
@@ -47,6 +48,7 @@ class Stream:
         self.channel = channel
         self.first_known = first_known
         self.last_seq = 0
+        self.shared = False
         self.members: dict[str, int] = {}
         self.occurrences = OccurrenceCounter()
         self._last_payload: bytes | str = b""
@@ -70,7 +72,8 @@ class Stream:
         return Verdict.REPEAT if payload == self._last_payload else Verdict.RESET
 
     def took(self, seq: int, payload: bytes | str, *, control: bool) -> None:
-        """Remember `seq` as the last one."""
+        """Remember `seq` as the last one; `shared` says whether the frame before had the same."""
+        self.shared = seq == self.last_seq
         self.last_seq = seq
         self._last_payload = payload
         self._last_control = control

@@ -143,6 +143,21 @@ class AccountLimits(msgspec.Struct, frozen=True, kw_only=True):
     payload: str
 
 
+class EndpointCosts(msgspec.Struct, frozen=True, kw_only=True):
+    """What requests cost in tokens: the usual cost, and the exceptions by (method, path)."""
+
+    default_cost: float
+    by_endpoint: dict[tuple[str, str], float]
+
+
+class HistoricalCutoff(msgspec.Struct, frozen=True, kw_only=True):
+    """From when on the live endpoints have markets (by settlement) and trades; what is older is historical."""
+
+    market_settled_us: int
+    trades_created_us: int
+    payload: str
+
+
 class BooksAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """Books read over REST: (yes, no) by ticker, and when they were asked for and answered, by our clock.
 

@@ -17,6 +17,7 @@ from kalshi_platform.errors import (
     ConfigurationError,
     ConnectionLost,
     ExchangeUnavailable,
+    InvalidQuery,
     MarketNotYetVisible,
     RateLimited,
     RequestRejected,
@@ -107,7 +108,7 @@ def test_books_one_by_one_and_in_a_batch(exchange: ServerThread) -> None:
         assert answer.books[ticker] == client.book(ticker) == expected
     assert any(yes or no for yes, no in answer.books.values())
     for wrong in ([], exchange.tickers()[:101]):
-        with pytest.raises(ValueError, match="1 to 100"):
+        with pytest.raises(InvalidQuery, match="1 to 100"):
             client.books(wrong)
 
 

@@ -179,6 +179,28 @@ class BucketObject(msgspec.Struct, frozen=True):
     bucket_capacity: float
 
 
+class CostObject(msgspec.Struct, frozen=True):
+    """An endpoint whose requests do not cost the usual."""
+
+    method: str
+    path: str
+    cost: float
+
+
+class CostsObject(msgspec.Struct, frozen=True):
+    """What requests cost."""
+
+    default_cost: float
+    endpoint_costs: list[CostObject] | None = None
+
+
+class CutoffObject(msgspec.Struct, frozen=True):
+    """Where the historical tier ends."""
+
+    market_settled_ts: str
+    trades_created_ts: str
+
+
 class LimitsObject(msgspec.Struct, frozen=True):
     """The account's budgets."""
 

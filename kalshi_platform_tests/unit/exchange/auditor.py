@@ -53,7 +53,7 @@ class Auditor:
         self.take(received.records)
         self.commands(received.commands)
         for alarm in received.alarms:
-            assert alarm.kind and isinstance(alarm.detail, str)
+            assert alarm.kind.isidentifier()
 
     def commands(self, commands: Iterable[bytes]) -> None:
         """Commands are JSON, numbered upwards, and no larger than 500 tickers."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import random
+from contextlib import suppress
 from typing import Any
 
 from kalshi_platform_tests.unit.exchange import frames_of
@@ -31,12 +32,12 @@ def encoded(frame: Any) -> bytes:
 ODD_VALUES: tuple[Any, ...] = (
     None, True, False, 0, -1, 1, 2**31, 2**53 + 1, 2**63 - 1, 2**63, 2**64, -(2**63) - 1, 10**30, 0.5, 1e308, "", " ",
     "0", "-0.00", "1e5", "NaN", "Infinity", "0x10", "1_000", "٣", "0." + "0" * 60, "9" * 400, "-" + "9" * 19, "0.00001",
-    "1.0001", "\x00", "A\x00B", "\ud800", "\udfff\ud800", "\U0001f9ff", "\u202e", "é" * 300, [], {}, [[]], [["0.5", "1"]],
+    "1.0001", "\x00", "A\x00B", "\ud800", "\udfff\ud800", "\U0001f9ff", "\u202e", "é" * 300, [], {}, [[]], [["0.5", "1"]],  # noqa: E501
     [["0.5", "1.00"], ["0.50", "2.00"]], [[None, None]], [["0.5"]], {"a": {"b": []}}, "yes", "no", "bid",
     "2026-11-22T20:44:01Z", "2026-13-45T99:99:99Z", "9999-12-31T23:59:59.999999999Z", "0001-01-01T00:00:00Z",
     "2026-11-22T20:44:01+99:99", "9999-12-31T23:59:59-23:59", 10**11, 10**15 - 1, 10**14,
     _raw("NaN"), _raw("Infinity"), _raw("-Infinity"), _raw("1e999"), _raw("-0"), _raw("01"), _raw("1" * 5_000),
-    _raw('"\\ud83d"'), _raw("[" * 600 + "]" * 600), _raw("[" * 5_000 + "]" * 5_000), _raw('{"a":' * 3_000 + "1" + "}" * 3_000),
+    _raw('"\\ud83d"'), _raw("[" * 600 + "]" * 600), _raw("[" * 5_000 + "]" * 5_000), _raw('{"a":' * 3_000 + "1" + "}" * 3_000),  # noqa: E501
     _raw('{"a":1,"a":2}'), _raw("1.0"), _raw("1E0"), _raw("tru"), _raw(""),
 )  # fmt: skip
 
@@ -68,9 +69,9 @@ def real_frame(rng: random.Random, seq: int = 2, sid: int = 1) -> bytes:
         lambda: frames_of.error(rng.randrange(31), rng.choice((None, 1, 2)), rng.choice((None, sid)), None),
         lambda: frames_of.frame("unsubscribed", id=4, sid=sid, seq=seq),
         lambda: frames_of.subscribed(sid, rng.choice(("orderbook_delta", "trade", "ticker")), rng.randrange(4)),
-        lambda: lifecycle(seq, sid, "determined", result="yes", determination_ts=1_795_380_000, settlement_value="1.0000"),
+        lambda: lifecycle(seq, sid, "determined", result="yes", determination_ts=1_795_380_000, settlement_value="1.0000"),  # noqa: E501
         lambda: lifecycle(seq, sid, "created", additional_metadata={"event_ticker": "E", "floor_strike": 0.25}),
-        lambda: frames_of.frame("event_fee_update", sid=sid, seq=seq, msg={"event_ticker": "E", "fee_type_override": None}),
+        lambda: frames_of.frame("event_fee_update", sid=sid, seq=seq, msg={"event_ticker": "E", "fee_type_override": None}),  # noqa: E501
         lambda: frames_of.frame("event_lifecycle", sid=sid, seq=seq, msg={"event_ticker": "E", "title": "t"}),
         lambda: frames_of.frame("trade", sid=sid, seq=seq, msg={
             "trade_id": "t1", "market_ticker": ticker, "yes_price_dollars": level[0], "no_price_dollars": "0.4300",
@@ -107,7 +108,9 @@ def _bytes_changed(rng: random.Random, payload: bytes) -> bytes:
     elif kind == 4:
         del data[start:]
     else:
-        data[start:end] = rng.choice((b'"', b"\\", b"\xff\xfe", b"\xed\xa0\x80", b"\x00", b"{", b"]", b",,", b"\xef\xbb\xbf"))
+        data[start:end] = rng.choice(
+            (b'"', b"\\", b"\xff\xfe", b"\xed\xa0\x80", b"\x00", b"{", b"]", b",,", b"\xef\xbb\xbf")
+        )
     return bytes(data)
 
 
@@ -127,10 +130,8 @@ def _structure_changed(rng: random.Random, payload: bytes) -> bytes:
         holder[rng.choice((str(key).upper(), str(key) + "_", "type", "seq", "sid", "msg", ""))] = holder.pop(key)
     elif kind == 2:
         other_holder, other_key = rng.choice(places)
-        try:
+        with suppress(KeyError, IndexError):  # one may hold the other
             holder[key], other_holder[other_key] = other_holder[other_key], holder[key]
-        except (KeyError, IndexError):
-            pass
     else:
         holder[key] = rng.choice(ODD_VALUES)
     try:

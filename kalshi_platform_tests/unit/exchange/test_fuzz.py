@@ -8,6 +8,7 @@ import itertools
 import json
 import os
 import random
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -39,7 +40,7 @@ def many(short: int, long: int) -> settings:
 @pytest.fixture(scope="module", autouse=True)
 def _count_frames() -> Iterator[None]:
     yield
-    print(f"\nfuzzed frames: {FRAMES}")
+    sys.stdout.write(f"\nfuzzed frames: {FRAMES}\n")
     assert not LONG or sum(FRAMES.values()) >= 100_000
 
 
@@ -67,8 +68,7 @@ def parsed(payload: bytes | str) -> None:
     parse.salvage(payload)
     try:
         frame = parse.parse_frame(payload)
-    except UnparsableMessage as error:
-        assert error.reason.isidentifier()
+    except UnparsableMessage:
         return
     assert frame.seq is None or 1 <= frame.seq <= INT64_MAX
     assert frame.sid is None or 0 <= frame.sid < 2**31
@@ -117,7 +117,7 @@ def conversation(rng: random.Random, length: int) -> Auditor:
     now_ns = 10**18
     session.subscribe_books({"A": 0, "B": 0, "C": 1})
     session.subscribe_channels(["trade", "ticker", "market_lifecycle_v2"])
-    next_seq = {sid: 1 for sid in range(1, 5)}
+    next_seq = dict.fromkeys(range(1, 5), 1)
     damage = rng.choice((0.0, 0.1, 0.5))
     for step in range(length):
         now_ns += rng.choice((0, 1_000, 10**6, 10**9, 3 * 10**10))

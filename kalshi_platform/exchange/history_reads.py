@@ -1,0 +1,91 @@
+"""The historical tier: what is older than the cutoff has left the live endpoints; and reads across both."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from kalshi_platform.exchange import queries
+from kalshi_platform.exchange.parse_rest import parse_candlesticks, parse_cutoff, parse_market
+from kalshi_platform.exchange.queries import segment
+from kalshi_platform.exchange.reads import Reads
+from kalshi_platform.exchange.rest_answers import member_of
+from kalshi_platform.market.catalog import Candlestick, HistoricalCutoff, MarketInfo
+from kalshi_platform.market.records import Trade
+from kalshi_platform.market.times import US_PER_DAY, US_PER_S
+
+# How far the cutoff may move during one read without a trade being told twice.
+_MOVES_AT_MOST_US = 7 * US_PER_DAY
+
+
+class HistoryReads(Reads):
+    """Reads of `/historical/*`, all of them public."""
+
+    def historical_cutoff(self) -> HistoricalCutoff:
+        """From when on the live endpoints have the data."""
+        return parse_cutoff(self._get("/historical/cutoff"))
+
+    def iter_historical_markets(
+        self,
+        tickers: Iterable[str] | None = None,
+        event_ticker: str | None = None,
+        series_ticker: str | None = None,
+        mve_filter: str | None = None,
+    ) -> Iterator[MarketInfo]:
+        """Markets settled before the cutoff; at most one filter."""
+        params = queries.historical_market_params(
+            tickers=tickers, event_ticker=event_ticker, series_ticker=series_ticker, mve_filter=mve_filter
+        )
+        return self._parsed(self._pages("/historical/markets", params, "markets"), parse_market)
+
+    def historical_market(self, ticker: str) -> MarketInfo:
+        """One market settled before the cutoff. Raises RequestRejected (404) when it is not there."""
+        return parse_market(member_of(self._get(f"/historical/markets/{segment(ticker)}"), "market"))
+
+    def iter_historical_trades(
+        self, ticker: str | None = None, min_ts: int | None = None, max_ts: int | None = None
+    ) -> Iterator[Trade]:
+        """Trades made before the cutoff, newest first; bounds in Unix seconds."""
+        return self._trades("/historical/trades", queries.trade_params(ticker, min_ts, max_ts, None))
+
+    def historical_candlesticks(
+        self, ticker: str, start_ts: int, end_ts: int, period_minutes: int
+    ) -> list[Candlestick]:
+        """Candles of a market settled before the cutoff."""
+        span = queries.candle_params(start_ts, end_ts, period_minutes)
+        return parse_candlesticks(self._get(f"/historical/markets/{segment(ticker)}/candlesticks", span), ticker)
+
+    def iter_trades_of_both_tiers(
+        self, ticker: str | None = None, min_ts: int | None = None, max_ts: int | None = None
+    ) -> Iterator[Trade]:
+        """Trades wherever they lie, each once: live ones from the cutoff on, then historical ones before it.
+
+        The cutoff may move while the live tier is read, and what it passes leaves that tier; so it is asked for again,
+        and the span it passed is read from the other tier, without what was seen already.
+        """
+        cutoff_us = self.historical_cutoff().trades_created_us
+        cutoff_s = cutoff_us // US_PER_S
+        near: set[str] = set()
+        if max_ts is None or max_ts >= cutoff_s:
+            for trade in self.iter_trades(ticker, cutoff_s if min_ts is None else max(min_ts, cutoff_s), max_ts):
+                created_us = _created_us(trade)
+                if created_us < cutoff_us:
+                    continue
+                if created_us < cutoff_us + _MOVES_AT_MOST_US:
+                    near.add(trade.trade_id)
+                yield trade
+        moved_us = max(cutoff_us, self.historical_cutoff().trades_created_us)
+        if min_ts is not None and min_ts * US_PER_S >= moved_us:
+            return
+        last_s = moved_us // US_PER_S + 1
+        told: set[str] = set()
+        for trade in self.iter_historical_trades(ticker, min_ts, last_s if max_ts is None else min(max_ts, last_s)):
+            created_us = _created_us(trade)
+            if created_us >= moved_us or trade.trade_id in near or trade.trade_id in told:
+                continue
+            if created_us >= cutoff_us:
+                told.add(trade.trade_id)
+            yield trade
+
+
+def _created_us(trade: Trade) -> int:
+    return trade.exchange_ts_us if trade.created_time_us is None else trade.created_time_us

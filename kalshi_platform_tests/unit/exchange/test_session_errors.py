@@ -1,0 +1,81 @@
+"""What a session does about errors of the exchange and about books and numbers that cannot be right."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from kalshi_platform.exchange.session import Session
+from kalshi_platform.market.records import DeadLetter
+from kalshi_platform_tests.unit.exchange.frames_of import delta, error, frame, ok, snapshot, subscribed
+from kalshi_platform_tests.unit.exchange.test_session import commands, following, session_of
+
+
+def test_a_broken_frame_that_shares_its_number_with_an_ack_takes_it_once() -> None:
+    session = following("A")
+    session.receive(ok(2, seq=2), 3)
+    records = session.receive(delta(2, side="maybe"), 4).records
+    assert [type(record).__name__ for record in records] == ["DeadLetter", "MembershipEnded"]
+    assert records[1].seq_to == 1
+
+
+def test_a_book_frame_in_a_stream_of_another_channel_is_buried_and_starts_nothing() -> None:
+    session = following("A", "B")
+    session.subscribe_channels(["trade"])
+    session.receive(subscribed(2, "trade", 2), 3)
+    received = session.receive(snapshot(1, "B", sid=2), 4)
+    assert [type(record).__name__ for record in received.records] == ["SequenceConsumed", "DeadLetter"]
+    assert received.records[1].reason == "wrong_channel"
+    assert "trade" in received.records[1].detail
+
+
+@pytest.mark.parametrize("members", [{"seq": 0}, {"sid": 2**31}, {"seq": 2**63}])
+def test_numbers_that_no_ledger_can_hold_are_no_numbers(members: dict[str, int]) -> None:
+    session = following("A")
+    payload = frame("orderbook_delta", **({"sid": 1, "seq": 2} | members), msg=json.loads(delta(2))["msg"])
+    records = session.receive(payload, 3).records
+    records = [*records, *session.close(4, "end")]
+    assert "BookDelta" not in {type(record).__name__ for record in records}
+    assert [record.reason for record in records if isinstance(record, DeadLetter)] == ["shape"]
+    assert session.counters.gaps == 0
+
+
+def scale_books(session: Session, tickers: str, no: str) -> list[str]:
+    """Alarms after one more snapshot of each market, with no-side prices at `no` cents."""
+    alarms: list[str] = []
+    for ticker in tickers:
+        seq = session.last_seqs()[next(iter(session.last_seqs()))] + 1
+        book = snapshot(seq, ticker, yes=[["0.5600", "1.00"]], no=[[no, "1.00"]])
+        alarms += [alarm.kind for alarm in session.receive(book, 9).alarms]
+    return alarms
+
+
+def test_books_on_the_other_price_scale_are_noticed_once_and_not_from_one_crossed_book() -> None:
+    session = following("A", "B", "C", "D")
+    assert scale_books(session, "A", "0.4200") == []
+    assert scale_books(session, "AAAA", "0.5800") == []
+    assert scale_books(session, "B", "0.5800") == []
+    assert scale_books(session, "CD", "0.5800") == ["price_scale"]
+    assert session.counters.scale_contradictions == 7
+    assert session.followed() == {"A", "B", "C", "D"}
+
+
+def test_error_9_is_told_and_asked_again_only_after_the_longest_delay() -> None:
+    session = session_of(retry_cap_s=60.0)
+    session.subscribe_channels(["trade"])
+    session.take_commands()
+    received = session.receive(error(9, 1), 10**9)
+    assert [alarm.kind for alarm in received.alarms] == ["not_authorised"]
+    assert session.tick(30 * 10**9).commands == []
+    assert commands(session.tick(62 * 10**9))[0]["params"] == {"channels": ["trade"]}
+
+
+def test_a_refused_subscribe_of_several_channels_is_tried_one_by_one() -> None:
+    session = session_of()
+    session.subscribe_channels(["trade", "ticker"])
+    session.take_commands()
+    sent = commands(session.receive(error(8, 1), 1))
+    assert [command["params"]["channels"] for command in sent] == [["ticker"], ["trade"]]
+    session.receive(subscribed(1, "ticker", 2), 2)
+    assert commands(session.receive(error(8, 3), 3)) == []
