@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from kalshi_platform.cli import close_hour, dedup, exchange, export, gather, migrate, status, up
+from kalshi_platform.cli import close_hour, dedup, exchange, export, gather, migrate, prove, status, up
 from kalshi_platform.cli.running import EXIT_CODES, report, set_up_logging
 from kalshi_platform.errors import KalshiPlatformError
 
@@ -25,6 +25,7 @@ app.command("migrate")(migrate.migrate)
 app.command("close-hour")(close_hour.close_hour)
 app.command("export")(export.export)
 app.command("status")(status.status)
+app.command("prove")(prove.prove)
 app.add_typer(exchange.app, name="exchange", help="The simulated exchange, alone.")
 
 

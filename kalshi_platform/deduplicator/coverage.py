@@ -82,9 +82,7 @@ def continued(of_spans: pl.DataFrame) -> pl.DataFrame:
 def _steps_back(deltas: pl.DataFrame, margin_us: int) -> dict[str, list[Interval]]:
     """Where the time of a market went back by more than the margin: from the earlier time to the later one."""
     peak = pl.col("exchange_us").cum_max().shift(1).over("ticker")
-    stepped = (
-        deltas.sort("seq").with_columns(_peak=peak).filter(pl.col("exchange_us") < pl.col("_peak") - margin_us)
-    )
+    stepped = deltas.sort("seq").with_columns(_peak=peak).filter(pl.col("exchange_us") < pl.col("_peak") - margin_us)
     found: dict[str, list[Interval]] = {}
     for ticker, low, high in stepped.select("ticker", "exchange_us", "_peak").iter_rows():
         found.setdefault(ticker, []).append((low, high + 1))

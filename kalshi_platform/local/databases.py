@@ -53,6 +53,10 @@ class DatabaseStack:
             jobs += [(f"{name} catalog", self.catalog[name], "catalog") for name in self._gatherers]
             list(pool.map(lambda job: _migrate(*job), jobs))
 
+    def server(self, name: str) -> PostgresServer:
+        """The server that start() started for `name`, a gatherer or `production`. Raises KeyError."""
+        return {server.name: server for server in self._servers}[name]
+
     def stop(self) -> None:
         """Stop the servers that start() started, all at once."""
         servers, self._servers = self._servers, []

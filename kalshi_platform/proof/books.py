@@ -1,0 +1,88 @@
+"""The book of every market at the end: an anchor plus the deltas after it, against the true one. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import polars as pl
+
+from kalshi_platform.market.coverage import Interval, holes
+
+_LEVEL = ("ticker", "side", "price_e4")
+
+
+@dataclass(frozen=True)
+class BooksAtEnd:
+    """`right` and `wrong` books; `open`: markets whose record has a hole after the last anchor, or has no anchor."""
+
+    right: int
+    wrong: tuple[str, ...]
+    open: tuple[str, ...]
+
+
+def books_at_end(
+    tickers: Sequence[str],
+    truth: pl.DataFrame,
+    anchors: pl.DataFrame,
+    deltas: pl.DataFrame,
+    claims: Mapping[str, list[Interval]],
+    last_us: Mapping[str, int],
+) -> BooksAtEnd:
+    """Fold every market's book and compare it with the true last one.
+
+    `truth`: ticker, side, price_e4, count_e2. `anchors`: anchor_ts, ticker and the four lists. `deltas` in natural
+    columns. `claims`: the union over gatherers. `last_us`: time of each market's last published delta, where it had
+    one: up to there its record must be whole.
+    """
+    latest = (
+        anchors.with_columns(anchor_us=pl.col("anchor_ts").dt.epoch("us"))
+        .sort("anchor_us")
+        .unique("ticker", keep="last", maintain_order=True)
+    )
+    starts = dict(latest.select("ticker", "anchor_us").iter_rows())
+    folded = _folded(latest, deltas)
+    true = truth.filter(pl.col("count_e2") != 0).select(*_LEVEL, pl.col("count_e2").cast(pl.Int64))
+    differing = set(
+        pl.concat([true.join(folded, on=true.columns, how="anti"), folded.join(true, on=true.columns, how="anti")])[
+            "ticker"
+        ].to_list()
+    )
+    wrong, still_open, right = [], [], 0
+    for ticker in sorted(tickers):
+        start = starts.get(ticker)
+        if start is None or _is_open(claims.get(ticker, []), start, last_us.get(ticker, start)):
+            # What nobody claims is not promised, but neither is it wrong when it is right.
+            if start is not None and ticker not in differing:
+                right += 1
+            else:
+                still_open.append(ticker)
+        elif ticker in differing:
+            wrong.append(ticker)
+        else:
+            right += 1
+    return BooksAtEnd(right, tuple(wrong), tuple(still_open))
+
+
+def _is_open(claims: Sequence[Interval], start: int, last: int) -> bool:
+    # The last delta itself is never claimed by its own stream: the run may have ended inside its microsecond.
+    return last > start + 1 and bool(holes(claims, (start + 1, last)))
+
+
+def _folded(latest: pl.DataFrame, deltas: pl.DataFrame) -> pl.DataFrame:
+    sides = [
+        latest.select(
+            "ticker",
+            pl.lit(side).alias("side"),
+            pl.col(f"{side}_price_e4").alias("price_e4"),
+            pl.col(f"{side}_count_e2").alias("count_e2"),
+        ).explode("price_e4", "count_e2").drop_nulls()
+        for side in ("yes", "no")
+    ]  # fmt: skip
+    later = (
+        deltas.join(latest.select("ticker", "anchor_us"), on="ticker")
+        .filter(pl.col("exchange_us") > pl.col("anchor_us"))
+        .select(*_LEVEL, pl.col("delta_e2").alias("count_e2"))
+    )
+    levels = [part.with_columns(pl.col("price_e4", "count_e2").cast(pl.Int64)) for part in (*sides, later)]
+    return pl.concat(levels).group_by(_LEVEL).agg(pl.col("count_e2").sum()).filter(pl.col("count_e2") != 0)

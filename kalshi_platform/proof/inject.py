@@ -1,0 +1,286 @@
+"""Does the planned faults to a running stack, one after the other, and notes what each was seen to do.
+
+A fault that can open a hole waits until every gatherer records again, and the claims of its streams have begun: so no
+two gatherers are away at once for our own doing. What it did is taken from somebody else than whom it was done to.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from kalshi_platform.clock import Clock
+from kalshi_platform.proof.schedule import PlannedFault
+from kalshi_platform.proof.stack import ProofStack
+from kalshi_platform.storage.pool import Database
+
+RECOVERY_S = 60.0
+SETTLE_S = 2.5
+"""Claims begin one margin (1 s) after the first message of the feed and end one margin before the last."""
+SKEW_S = 1.5
+UNKNOWN_VARIANTS = ("type", "json", "shape")
+_log = logging.getLogger(__name__)
+
+
+@dataclass
+class InjectedFault:
+    """A fault that was done. `at_us` by the exchange's clock; `effect` None as long as none was observed."""
+
+    kind: str
+    gatherer: str | None
+    at: datetime
+    at_us: int
+    until_us: int = 0
+    effect: str | None = None
+
+    @property
+    def name(self) -> str:
+        """For people: what, and to whom."""
+        what = self.kind.replace("_", " ")
+        return what if self.gatherer is None else f"{what} {self.gatherer}"
+
+
+class Injector:
+    """`wait(seconds)` lets time pass while children are watched; it raises when the run is to end."""
+
+    def __init__(
+        self, stack: ProofStack, gatherers: tuple[str, ...], wait: Callable[[float], None], clock: Clock
+    ) -> None:
+        self._stack = stack
+        self._gatherers = gatherers
+        self._wait = wait
+        self._clock = clock
+        self._settled_at = clock.monotonic()
+        self.done: list[InjectedFault] = []
+
+    def inject(self, planned: PlannedFault) -> InjectedFault:
+        """Do one fault and see it through, until everybody records again."""
+        if planned.kind != "exchange_pause":
+            self._until_all_record()
+        state = self._stack.venue.state()
+        fault = InjectedFault(planned.kind, planned.gatherer, self._clock.now(), int(state["clock_us"]))
+        self.done.append(fault)
+        act = getattr(self, f"_{planned.kind}")
+        fault.effect = act(fault, planned)
+        fault.until_us = int(self._stack.venue.state()["clock_us"])
+        self._settled_at = self._clock.monotonic() + SETTLE_S
+        return fault
+
+    def recover(self) -> None:
+        """Wait until everybody records again after the last fault."""
+        self._until_all_record()
+
+    # -- the faults: each returns what was observed, or None
+
+    def _cut(self, fault: InjectedFault, _planned: PlannedFault) -> str | None:
+        began = self._clock.monotonic()
+        armed = self._stack.venue.fault("cut", user_agent=f"({fault.gatherer} ")
+        back_s = self._recording_again(fault.gatherer, began)
+        closed = self._count(
+            fault, "SELECT count(*) FROM sessions WHERE close_reason = 'connection lost' AND closed_at >= %s", SETTLE_S
+        )
+        if not armed["hits"] or not closed or back_s is None:
+            return None
+        cut = f"{armed['hits']} connections cut, {closed} sessions ended in the ledger"
+        return f"{cut}, recording again after {back_s:.1f} s"
+
+    def _kill(self, fault: InjectedFault, _planned: PlannedFault) -> str | None:
+        gatherer = str(fault.gatherer)
+        began = self._clock.monotonic()
+        before = self._stack.kill(gatherer)
+        after = self._soon(lambda: self._new_pid(gatherer, before))
+        back_s = None if after is None else self._recording_again(gatherer, began)
+        if back_s is None:
+            return None
+        return f"pid {before} killed, pid {after} started in its place, recording again after {back_s:.1f} s"
+
+    def _drop_frame(self, fault: InjectedFault, _planned: PlannedFault) -> str | None:
+        venue = self._stack.venue
+        armed = venue.fault("drop_frame", user_agent=f"({fault.gatherer} books", type="orderbook_delta", count=1)
+        dropped = self._soon(lambda: self._effects(armed["id"]))
+        gaps = self._count(fault, "SELECT count(*) FROM sequence_gaps WHERE detected_at >= %s", 10.0)
+        if not dropped or not gaps:
+            return None
+        lost = dropped[0]
+        return f"frame {lost['seq']} ({lost['market_ticker']}) never sent; gaps in the ledger: {gaps}"
+
+    def _rest_429(self, _fault: InjectedFault, _planned: PlannedFault) -> str | None:
+        venue = self._stack.venue
+        armed = venue.fault("rest_status", status=429, count=max(2, len(self._gatherers)))
+        ticker = venue.create_market()  # everybody asks for it at once
+        wanted = armed["left"]
+        hits = self._soon(lambda: self._effects(armed["id"]) if len(self._effects(armed["id"])) >= wanted else None)
+        if not hits:
+            return None
+        asked = self._soon(lambda: self._known_to_all(ticker))
+        if not asked:
+            return None
+        paths = sorted({effect["path"].rpartition("/")[2] for effect in hits})
+        return f"{len(hits)} requests refused ({', '.join(paths)[:60]}), the new market {ticker} found by all the same"
+
+    def _exchange_pause(self, _fault: InjectedFault, planned: PlannedFault) -> str | None:
+        venue = self._stack.venue
+        venue.fault("exchange_pause", seconds=planned.lasts_s)
+        self._wait(min(0.05, planned.lasts_s / 4))  # what is due at this moment still comes
+        state = venue.state()
+        before = state["published"]["total"]
+        self._wait(planned.lasts_s * 0.6)
+        state = venue.state()
+        came = state["published"]["delta"] + state["published"]["trade"]
+        paused = not state["trading_active"]
+        more = state["published"]["total"] - before
+        resumed = self._soon(lambda: venue.state()["published"]["delta"] + venue.state()["published"]["trade"] > came)
+        if not paused or not resumed:
+            return None
+        return f"trading paused for {planned.lasts_s:.1f} s ({more} messages in 60 % of it), then went on"
+
+    def _database_away(self, fault: InjectedFault, planned: PlannedFault) -> str | None:
+        gatherer = str(fault.gatherer)
+        server = self._stack.server(gatherer)
+        spooled = self._stack.writer_figures(gatherer).get("spooled", 0)
+        server.stop()
+        error, most = None, 0
+        for _ in range(max(1, round(planned.lasts_s))):
+            self._wait(1.0)
+            figures = self._stack.writer_figures(gatherer)
+            error = error or figures.get("database_error")
+            most = max(most, figures.get("spool_bytes", 0))
+        server.start()
+        began = self._clock.monotonic()
+
+        def replayed() -> bool:
+            figures = self._stack.writer_figures(gatherer)
+            return (
+                figures.get("database_error") is None
+                and figures.get("spool_bytes") == 0
+                and figures.get("spooled", 0) > spooled
+            )
+
+        if not self._soon(replayed) or error is None:
+            return None
+        records = self._stack.writer_figures(gatherer)["spooled"] - spooled
+        back_s = self._clock.monotonic() - began
+        return (
+            f"server away for {planned.lasts_s:.0f} s, {records:,} records (up to {most / 1e6:.1f} MB) spooled,"
+            f" all replayed {back_s:.0f} s after its return"
+        )
+
+    def _stall(self, fault: InjectedFault, planned: PlannedFault) -> str | None:
+        armed = self._stack.venue.fault("stall", user_agent=f"({fault.gatherer} books", seconds=planned.lasts_s)
+        self._wait(planned.lasts_s)
+        stalled = self._effects(armed["id"])
+        self._recording_again(fault.gatherer, self._clock.monotonic())
+        lag = self._number(
+            fault,
+            "SELECT extract(epoch FROM max(received_at - exchange_ts)) FROM orderbook_deltas WHERE received_at >= %s",
+            lambda seconds: seconds > planned.lasts_s / 2,
+        )
+        if not stalled or lag is None:
+            return None
+        return f"{len(stalled)} socket silent for {planned.lasts_s:.0f} s; the oldest frame came {lag:.1f} s late"
+
+    def _unknown_frames(self, fault: InjectedFault, _planned: PlannedFault) -> str | None:
+        venue = self._stack.venue
+        sent = sum(
+            venue.fault("unknown_frame", user_agent=f"({fault.gatherer} books", variant=variant)["hits"]
+            for variant in UNKNOWN_VARIANTS
+        )
+        letters = self._number(
+            fault, "SELECT count(*) FROM dead_letters WHERE received_at >= %s", lambda count: count >= sent
+        )
+        if not sent or letters is None:
+            return None
+        return f"{sent} frames of unknown shape sent, {letters:.0f} rows in dead_letters"
+
+    def _clock_skew(self, fault: InjectedFault, planned: PlannedFault) -> str | None:
+        self._stack.venue.fault("clock_skew", offset_s=SKEW_S, seconds=planned.lasts_s)
+        self._wait(planned.lasts_s)
+        fault.gatherer = self._gatherers[0]
+        ahead = self._number(
+            fault,
+            "SELECT extract(epoch FROM max(exchange_ts - received_at)) FROM orderbook_deltas WHERE received_at >= %s",
+            lambda seconds: seconds > SKEW_S / 2,
+        )
+        fault.gatherer = None
+        self._wait(SKEW_S)  # until then the exchange's times hardly move
+        return (
+            None if ahead is None else f"the exchange's clock {SKEW_S} s ahead; rows up to {ahead:.2f} s ahead of ours"
+        )
+
+    # -- waiting and asking
+
+    def _until_all_record(self) -> None:
+        self._soon(lambda: all(self._stack.venue.following(name) for name in self._gatherers))
+        left = self._settled_at - self._clock.monotonic()
+        if left > 0:
+            self._wait(left)
+
+    def _recording_again(self, gatherer: str | None, began: float) -> float | None:
+        """Seconds from `began` until the gatherer has every book again; None if that takes too long."""
+        self._wait(0.3)  # the exchange needs a moment to notice an ended connection
+        if not self._soon(lambda: self._stack.venue.following(str(gatherer))):
+            return None
+        return self._clock.monotonic() - began
+
+    def _new_pid(self, gatherer: str, before: int) -> int | None:
+        pid = self._stack.pid(gatherer)
+        return pid if pid is not None and pid != before else None
+
+    def _known_to_all(self, ticker: str) -> bool:
+        return all(
+            self._asked(
+                self._stack.settings.gatherers[name].catalog_url,
+                "SELECT count(*) FROM markets WHERE ticker = %s",
+                ticker,
+            )
+            for name in self._gatherers
+        )
+
+    def _effects(self, fault_id: int) -> list[dict[str, Any]]:
+        found = next((each["effects"] for each in self._stack.venue.faults() if each["id"] == fault_id), [])
+        return list(found)
+
+    def _count(self, fault: InjectedFault, query: str, patience_s: float) -> int:
+        """Ask the gatherer's database until it counts something."""
+        found = self._number(fault, query, lambda count: count > 0, patience_s)
+        return 0 if found is None else int(found)
+
+    def _number(
+        self, fault: InjectedFault, query: str, enough: Callable[[float], bool], patience_s: float = 10.0
+    ) -> float | None:
+        url = self._stack.settings.gatherers[str(fault.gatherer)].timeseries_url
+
+        def ask() -> tuple[float] | None:
+            value = self._asked(url, query, fault.at)
+            return (value,) if value is not None and enough(value) else None
+
+        found: tuple[float] | None = self._soon(ask, patience_s)
+        return None if found is None else found[0]
+
+    def _asked(self, url: str, query: str, param: object) -> float | None:
+        with _database(url) as database, database.transaction() as transaction:
+            row = transaction.fetch_one(query, (param,))
+        return None if row is None or row[0] is None else float(row[0])
+
+    def _soon(self, probe: Callable[[], Any], patience_s: float = RECOVERY_S) -> Any:
+        """The first true answer of `probe`, or None."""
+        deadline = self._clock.monotonic() + patience_s
+        found: Any = None
+        while not (found := probe()):
+            if self._clock.monotonic() > deadline:
+                return None
+            self._wait(0.1)
+        return found
+
+
+@contextmanager
+def _database(url: str) -> Iterator[Database]:
+    database = Database(url, name="proof", pool_size=1)
+    try:
+        yield database
+    finally:
+        database.dispose()

@@ -1,0 +1,70 @@
+"""Which faults a run gets, and when: seeded, spread over the run, with warm-up and cool-down left free. Pure."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from kalshi_platform.proof.options import FaultLevel
+
+_TAKES_S = {
+    "cut": 3.0, "kill": 9.0, "drop_frame": 2.0, "rest_429": 3.0, "exchange_pause": 2.0, "database_away": 36.0,
+    "stall": 9.0, "unknown_frames": 2.0, "clock_skew": 6.0,
+}  # fmt: skip
+"""About how long a fault and its recovery take: its share of the run."""
+_SLOW = frozenset({"kill", "database_away", "stall", "rest_429"})
+_WARM_UP_S, _COOL_DOWN_S = 2.0, 4.0
+
+
+@dataclass(frozen=True)
+class PlannedFault:
+    """A fault, not before `at_s` seconds of the run; `lasts_s` is its own length where it has one."""
+
+    at_s: float
+    kind: str
+    gatherer: str | None
+    lasts_s: float = 0.0
+
+
+def plan(level: FaultLevel, gatherers: Sequence[str], seconds: float, seed: int) -> list[PlannedFault]:
+    """Return the faults of a run, in order. The same arguments give the same plan."""
+    pick = random.Random(seed)  # noqa: S311 - repeatable, not secret
+    faults = _faults(level, gatherers, seconds, pick)
+    if not faults:
+        return []
+    pick.shuffle(faults)
+    if faults[-1][0] in _SLOW:
+        # What takes long to heal must not fall into the cool-down.
+        quick = next((place for place, fault in enumerate(faults) if fault[0] not in _SLOW), len(faults) - 1)
+        faults[-1], faults[quick] = faults[quick], faults[-1]
+    first = _WARM_UP_S + 0.03 * seconds
+    room = seconds - first - _COOL_DOWN_S - 0.07 * seconds
+    total = sum(_TAKES_S[kind] for kind, _, _ in faults)
+    planned, passed = [], 0.0
+    for kind, gatherer, lasts_s in faults:
+        share = _TAKES_S[kind] / total * room
+        at_s = first + passed + 0.25 * share * pick.random()
+        planned.append(PlannedFault(round(at_s, 3), kind, gatherer, lasts_s))
+        passed += share
+    return planned
+
+
+def _faults(
+    level: FaultLevel, gatherers: Sequence[str], seconds: float, pick: random.Random
+) -> list[tuple[str, str | None, float]]:
+    if level == "none":
+        return []
+    faults: list[tuple[str, str | None, float]] = [("cut", name, 0.0) for name in gatherers]
+    # Short enough for 95 of 100 messages to come all the same.
+    faults.append(("exchange_pause", None, min(2.0, 0.02 * seconds)))
+    faults.append(("rest_429", None, 0.0))
+    faults.append(("kill", pick.choice(gatherers), 0.0))
+    faults.append(("drop_frame", pick.choice(gatherers), 0.0))
+    if level == "brutal":
+        faults.append(("database_away", pick.choice(gatherers), min(30.0, seconds / 4)))
+        faults.append(("stall", pick.choice(gatherers), 5.0))
+        faults.append(("unknown_frames", pick.choice(gatherers), 0.0))
+        faults.append(("clock_skew", None, 3.0))
+        faults += [("cut", name, 0.0) for name in gatherers]
+    return faults

@@ -1,0 +1,75 @@
+"""The simulated exchange's control channel, as a client."""
+
+from __future__ import annotations
+
+import json
+import urllib.error
+import urllib.request
+from collections.abc import Mapping
+from typing import Any
+
+from kalshi_platform.errors import ExchangeUnavailable
+
+BOOK_CHANNEL = "orderbook_delta"
+FEED_CHANNEL = "trade"
+TIMEOUT_S = 30.0
+
+
+class Venue:
+    """Asks and drives a running simulated exchange. Raises ExchangeUnavailable when it does not answer."""
+
+    def __init__(self, control_url: str) -> None:
+        self._url = control_url.rstrip("/")
+
+    def state(self) -> dict[str, Any]:
+        """Connections, counts, clock; see the simulator's control channel."""
+        return self._ask("GET", "/state")
+
+    def faults(self) -> list[dict[str, Any]]:
+        """Every fault with its effects."""
+        found: list[dict[str, Any]] = self._ask("GET", "/faults")["faults"]
+        return found
+
+    def fault(self, kind: str, **params: Any) -> dict[str, Any]:
+        """Arm a fault and return it."""
+        return self._ask("POST", "/faults", {"kind": kind, **params})
+
+    def rate(self, rate: float) -> None:
+        """Change the messages per second; 0 pauses generation."""
+        self._ask("POST", "/rate", {"rate": rate})
+
+    def create_market(self) -> str:
+        """Announce a new event with one market; return its ticker."""
+        created = self._ask("POST", "/markets", {"action": "create", "open_in_s": 3.0, "close_in_s": 3_600.0})
+        return str(created["ticker"])
+
+    def following(self, gatherer: str) -> bool:
+        """Whether this gatherer is connected, subscribed, and was sent every book that it asked for."""
+        books = feed = False
+        for connection in self.state()["connections"]:
+            if connection["stalled"] or f"({gatherer} " not in connection["user_agent"]:
+                continue
+            for each in connection["subscriptions"]:
+                if each["channel"] == BOOK_CHANNEL and each["markets"]:
+                    books = books or each["snapshots"] >= each["markets"]
+                feed = feed or each["channel"] == FEED_CHANNEL
+        return books and feed
+
+    def drained(self) -> bool:
+        """Whether every connection's bytes were taken by its reader."""
+        return all(connection["waiting_bytes"] == 0 for connection in self.state()["connections"])
+
+    def _ask(self, method: str, path: str, body: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        data = None if body is None else json.dumps(body).encode()
+        request = urllib.request.Request(  # noqa: S310 - our own loopback address
+            f"{self._url}{path}", data=data, method=method, headers={"Content-Type": "application/json"}
+        )
+        try:
+            with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:  # noqa: S310
+                content: dict[str, Any] = json.load(answer)
+                return content
+        except urllib.error.HTTPError as error:
+            detail = error.read().decode(errors="replace")[:300]
+            raise ExchangeUnavailable(f"the simulated exchange refused {method} {path}: {detail}") from error
+        except (OSError, ValueError) as error:
+            raise ExchangeUnavailable(f"the simulated exchange does not answer {method} {path}: {error}") from error
