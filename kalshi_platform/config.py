@@ -20,14 +20,13 @@ from dotenv import dotenv_values
 import kalshi_platform
 from kalshi_platform.deduplicator.settings import DeduplicatorSettings, GathererSource
 from kalshi_platform.errors import ConfigurationError
-from kalshi_platform.exchange.settings import ExchangeSettings
+from kalshi_platform.exchange.settings import PRODUCTION_REST_URL, PRODUCTION_WS_URL, ExchangeSettings
+from kalshi_platform.exchange.signing import Signer
 from kalshi_platform.gatherer.settings import GathererSettings, MarketFilter
 from kalshi_platform.lake.settings import LakeSettings
 from kalshi_platform.storage.partitions import PartitionBounds
-from kalshi_platform.storage.urls import sqlalchemy_url
+from kalshi_platform.storage.urls import libpq_url, sqlalchemy_url
 
-DEFAULT_REST_URL = "https://external-api.kalshi.com/trade-api/v2"
-DEFAULT_WS_URL = "wss://external-api-ws.kalshi.com/trade-api/ws/v2"
 DEFAULT_GATHERERS = ("g1", "g2", "g3")
 DEFAULT_PARTITIONS_START = datetime(2026, 1, 1, tzinfo=UTC)
 # Gatherers reconnect this much apart, so that they do not drop out together.
@@ -133,8 +132,17 @@ class _Reader:
         return value
 
     def database(self, name: str) -> str:
-        wanted = "postgresql://user:password@host:port/database (kalshi-platform up makes local ones)"
-        return self.url(name, None, ("postgresql", "postgres", "postgresql+psycopg2"), wanted=wanted)
+        value = self.text(
+            name, wanted="postgresql://user:password@host:port/database (kalshi-platform up makes its own)"
+        )
+        if not value:
+            return ""
+        try:
+            return libpq_url(value)
+        except ConfigurationError as error:
+            for problem in error.problems:
+                self.problem(f"{name}: {problem}")
+            return ""
 
     def moment(self, name: str, default: datetime) -> datetime:
         text = self.optional(name)
@@ -165,18 +173,11 @@ class _Reader:
 
 
 def gatherer_names(environ: Mapping[str, str] | None = None) -> tuple[str, ...]:
-    """Names from KALSHI_GATHERERS, default g1,g2,g3. Never fails: names that cannot be used are left to load_*()."""
+    """Names from KALSHI_GATHERERS, default g1,g2,g3. Never fails: names that cannot be used are left out here."""
     words = _Reader(environ).words("KALSHI_GATHERERS")
-    usable = tuple(dict.fromkeys(word for word in words if _GATHERER_NAME.fullmatch(word)))
-    return usable or DEFAULT_GATHERERS
-
-
-def checked_gatherer_names(environ: Mapping[str, str] | None = None) -> tuple[str, ...]:
-    """Names from KALSHI_GATHERERS. Raises ConfigurationError for names that cannot be used."""
-    reader = _Reader(environ)
-    names = _names(reader)
-    reader.done()
-    return names
+    if not words:
+        return DEFAULT_GATHERERS
+    return tuple(dict.fromkeys(word for word in words if _GATHERER_NAME.fullmatch(word)))
 
 
 def deployment_file(name: str) -> Path:
@@ -188,22 +189,18 @@ def deployment_file(name: str) -> Path:
 
 def role(environ: Mapping[str, str] | None = None) -> Role:
     """KALSHI_ROLE: `all` (default), `platform`, or `gatherer:NAME`."""
-    text = _Reader(environ).optional("KALSHI_ROLE") or "all"
-    kind, _, name = text.partition(":")
-    if kind in ("all", "platform") and not name:
-        return Role(kind)
-    if kind == "gatherer" and name in gatherer_names(environ):
-        return Role(kind, name)
-    names = ", ".join(f"gatherer:{each}" for each in gatherer_names(environ))
-    raise ConfigurationError([f"KALSHI_ROLE is {text!r}: set it to all, platform or one of {names}"])
+    reader = _Reader(environ)
+    value = _role(reader)
+    reader.done()
+    return value
 
 
 def partitions_start(environ: Mapping[str, str] | None = None) -> datetime:
     """KALSHI_PARTITIONS_START: the first hour that Dagster offers as a partition."""
     reader = _Reader(environ)
-    value = reader.moment("KALSHI_PARTITIONS_START", DEFAULT_PARTITIONS_START)
+    value = _partitions_start(reader)
     reader.done()
-    return value.replace(minute=0, second=0, microsecond=0)
+    return value
 
 
 def state_dir(environ: Mapping[str, str] | None = None) -> Path:
@@ -258,6 +255,8 @@ def load_bounds(environ: Mapping[str, str] | None = None) -> PartitionBounds:
 def load_platform(environ: Mapping[str, str] | None = None) -> PlatformSettings:
     """All settings at once. Raises one ConfigurationError for everything that is wrong in any room."""
     reader = _Reader(environ)
+    _role(reader)
+    _partitions_start(reader)
     settings = PlatformSettings(
         exchange=_exchange(reader),
         gatherers={name: _gatherer(reader, name) for name in _names(reader)},
@@ -267,6 +266,34 @@ def load_platform(environ: Mapping[str, str] | None = None) -> PlatformSettings:
     )
     reader.done()
     return settings
+
+
+def check_before_start(given: Mapping[str, str], *, exchange_is_ours: bool) -> None:
+    """Check everything that a local stack will be told, before anything starts. Raises one ConfigurationError.
+
+    What the stack supplies itself (databases and lake that are not given; with `exchange_is_ours` the exchange, too)
+    is taken as good. Variables that are given are checked as they stand.
+    """
+    names = gatherer_names(given)
+    variables = [variable(name) for name in names for variable in (timeseries_variable, catalog_variable)]
+    supplied = dict.fromkeys([*variables, "KALSHI_PRODUCTION_DATABASE_URL"], "postgresql://local@127.0.0.1/local")
+    supplied["KALSHI_LAKE_ROOT"] = "file:///local"
+    known = {name: value for name, value in given.items() if value.strip()}
+    environ = {**supplied, **known}
+    reader = _Reader(environ)
+    _role(reader)
+    _partitions_start(reader)
+    if not exchange_is_ours:
+        _exchange(reader)
+    _rest_share(reader)
+    for name in _names(reader):
+        _gatherer(reader, name)
+    _deduplicator(reader)
+    if known.get("DAGSTER_DATABASE_URL"):
+        reader.database("DAGSTER_DATABASE_URL")
+    _lake(reader)
+    _bounds(reader)
+    reader.done()
 
 
 def timeseries_variable(gatherer: str) -> str:
@@ -292,23 +319,47 @@ def _names(reader: _Reader) -> tuple[str, ...]:
     return tuple(dict.fromkeys(usable)) or DEFAULT_GATHERERS
 
 
+def _role(reader: _Reader) -> Role:
+    text = reader.optional("KALSHI_ROLE") or "all"
+    kind, _, name = text.partition(":")
+    names = _names(reader)
+    if kind in ("all", "platform") and not name:
+        return Role(kind)
+    if kind == "gatherer" and name in names:
+        return Role(kind, name)
+    roles = ", ".join(f"gatherer:{each}" for each in names)
+    reader.problem(f"KALSHI_ROLE is {text!r}: set it to all, platform or one of {roles}")
+    return Role()
+
+
+def _partitions_start(reader: _Reader) -> datetime:
+    value = reader.moment("KALSHI_PARTITIONS_START", DEFAULT_PARTITIONS_START)
+    return value.replace(minute=0, second=0, microsecond=0)
+
+
+def _rest_share(reader: _Reader) -> float:
+    # The gatherers of one stack share a key unless told otherwise, so they split its budget.
+    return reader.number("KALSHI_REST_SHARE", 1.0 / len(_names(reader)), low=0.01, high=1.0)
+
+
 def _exchange(reader: _Reader) -> ExchangeSettings:
     rest_url = reader.url(
-        "KALSHI_REST_URL", DEFAULT_REST_URL, ("https", "http"), wanted=f"an address such as {DEFAULT_REST_URL}"
+        "KALSHI_REST_URL", PRODUCTION_REST_URL, ("https", "http"), wanted=f"an address such as {PRODUCTION_REST_URL}"
     )
-    ws_url = reader.url("KALSHI_WS_URL", DEFAULT_WS_URL, ("wss", "ws"), wanted=f"an address such as {DEFAULT_WS_URL}")
+    ws_url = reader.url(
+        "KALSHI_WS_URL", PRODUCTION_WS_URL, ("wss", "ws"), wanted=f"an address such as {PRODUCTION_WS_URL}"
+    )
     key_id = reader.text("KALSHI_API_KEY_ID", wanted="the id of an API key with read scope (the WebSocket needs one)")
     return ExchangeSettings(
         rest_url=rest_url.rstrip("/"),
         ws_url=ws_url,
         key_id=key_id,
-        private_key_pem=_private_key(reader),
-        # The gatherers of one stack share a key unless told otherwise, so they split its budget.
-        rest_share=reader.number("KALSHI_REST_SHARE", 1.0 / len(_names(reader)), low=0.01, high=1.0),
+        private_key_pem=_private_key(reader, key_id),
+        rest_share=_rest_share(reader),
     )
 
 
-def _private_key(reader: _Reader) -> bytes:
+def _private_key(reader: _Reader, key_id: str) -> bytes:
     path_text = reader.text("KALSHI_PRIVATE_KEY_PATH", wanted="the path of that key's private half (a PEM file)")
     if not path_text:
         return b""
@@ -318,8 +369,11 @@ def _private_key(reader: _Reader) -> bytes:
     except OSError as error:
         reader.problem(f"KALSHI_PRIVATE_KEY_PATH names {path_text}, which cannot be read: {error.strerror}")
         return b""
-    if b"PRIVATE KEY" not in pem:
-        reader.problem(f"KALSHI_PRIVATE_KEY_PATH names {path_text}, which holds no PEM private key")
+    try:
+        Signer(key_id or "checked apart", pem)
+    except ConfigurationError as error:
+        for problem in error.problems:
+            reader.problem(f"KALSHI_PRIVATE_KEY_PATH names {path_text}: {problem}")
     return pem
 
 

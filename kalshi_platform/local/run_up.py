@@ -10,13 +10,16 @@ from datetime import datetime
 from pathlib import Path
 
 from kalshi_platform.clock import Clock
-from kalshi_platform.errors import KalshiPlatformError
-from kalshi_platform.local.finish import Finished, export_open
+from kalshi_platform.errors import ConfigurationError, KalshiPlatformError
+from kalshi_platform.local.finish import Finished, export_open, hours_merged_since, merge_what_is_left
 from kalshi_platform.local.stack import Stack, StackOptions, wait_for_http
 from kalshi_platform.local.watchdog import Watchdog, reload_code_location
+from kalshi_platform.market.times import hour_of
 from kalshi_platform.storage.pool import Database
 
 TICK_S = 1.0
+REFUSED = 2
+"""Exit code of a child whose settings cannot work: starting it again would change nothing."""
 STATUS_EVERY_S = 10.0
 OPEN_EXPORT_EVERY_S = 60.0
 _log = logging.getLogger(__name__)
@@ -29,6 +32,7 @@ def run_up(
 
     Raises ConfigurationError before anything starts.
     """
+    started = clock.now()
     with Stack(options, say, clock) as stack:
         if options.databases_only:
             say("databases are up; settings for `dagster dev` and all commands are in .env; Ctrl-C stops them")
@@ -37,11 +41,22 @@ def run_up(
             _watch(stack, stop, seconds, say, clock, exports=None)
             stack.stop_services()
             say("gatherers and merge stopped; last merge and open exports")
-            _say_finished(export_open(stack.settings(), clock, say), stack, say)
+            _say_finished(_finish(stack, started, say, clock), stack, say)
         else:
             _with_ui(options, stack, stop, seconds, say, clock)
         say("stopping")
     say(f"stopped after {stack.elapsed_s():.0f} s; everything is in {_shown(options.data_dir)}")
+
+
+def _finish(stack: Stack, started: datetime, say: Callable[[str], None], clock: Clock) -> Finished:
+    settings = stack.settings()
+    merge_what_is_left(settings, clock)
+    production = Database(settings.deduplicator.production_url, name="production")
+    try:
+        hours = hours_merged_since(production, started, clock.now())
+    finally:
+        production.dispose()
+    return export_open(settings, hours, clock, say, threading.Event())
 
 
 def _with_ui(
@@ -89,6 +104,8 @@ def _watch(
         while not stop.is_set() and (seconds is None or clock.monotonic() - started < seconds):
             for gone in stack.group.poll():
                 again = "" if gone.restart_in_s is None else f", started again in {gone.restart_in_s:.0f} s"
+                if gone.code == REFUSED:
+                    raise ConfigurationError([f"{gone.name} refuses its settings: {stack.last_words(gone.name)}"])
                 say(f"{gone.name} (pid {gone.pid}) ended with code {gone.code}{again}")
             if watchdog is not None:
                 watchdog.tick()
@@ -117,7 +134,7 @@ def _status_line(production: Database, stack: Stack, exports: _OpenExporter | No
 
 
 class _OpenExporter:
-    """Exports the running hour as `open` every minute, so that the lake is seen to grow."""
+    """Exports the running hour as `open` every minute, so that the lake is seen to grow; Dagster closes ended hours."""
 
     def __init__(self, stack: Stack, clock: Clock) -> None:
         self._stack = stack
@@ -129,13 +146,26 @@ class _OpenExporter:
         wait_s = 5.0
         while not self._clock.wait(stop, wait_s):
             try:
-                finished = export_open(self._stack.settings(), self._clock, _log.debug)
+                finished = self._export(stop)
             except KalshiPlatformError as error:
                 _log.warning("open export put off: %s", error)
-                continue
-            if finished.hours:
-                self.last = (self._clock.now(), finished)
+            except Exception:  # noqa: BLE001 - one failed export must not end the later ones
+                _log.exception("open export failed; it is tried again")
                 wait_s = OPEN_EXPORT_EVERY_S
+            else:
+                if finished.hours:
+                    self.last = (self._clock.now(), finished)
+                    wait_s = OPEN_EXPORT_EVERY_S
+
+    def _export(self, stop: threading.Event) -> Finished:
+        settings = self._stack.settings()
+        now = self._clock.now()
+        production = Database(settings.deduplicator.production_url, name="production")
+        try:
+            hours = [hour for hour in hours_merged_since(production, hour_of(now), now) if hour == hour_of(now)]
+        finally:
+            production.dispose()
+        return export_open(settings, hours, self._clock, _log.debug, stop)
 
 
 def _heartbeat_age_s(path: Path, clock: Clock) -> float | None:

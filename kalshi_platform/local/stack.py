@@ -18,6 +18,7 @@ from typing import Any
 
 from kalshi_platform import config
 from kalshi_platform.clock import SYSTEM_CLOCK, Clock
+from kalshi_platform.exchange.settings import PRODUCTION_REST_URL
 from kalshi_platform.local.addresses import users_part, write_env_block, write_local_json
 from kalshi_platform.local.databases import DatabaseStack
 from kalshi_platform.local.ports import free_port, is_free
@@ -49,7 +50,7 @@ class Stack:
         self._clock = clock
         self._started_at = clock.monotonic()
         self._given = config.environment_with(users_part(options.env_file))
-        self._names = config.checked_gatherer_names(self._given)
+        self._names = config.gatherer_names(self._given)
         self._databases = DatabaseStack(options.data_dir, self._names, self._given)
         self.group = ProcessGroup(options.data_dir / "logs")
         self.environ: dict[str, str] = {}
@@ -58,11 +59,8 @@ class Stack:
 
     def check(self) -> None:
         """Refuse, before anything starts, what could not work later. Raises ConfigurationError."""
-        config.role(self._given)
-        if self._options.simulation is None and not self._options.databases_only:
-            config.load_exchange(self._given)
-        config.load_bounds(self._given)
-        config.load_lake(self._given | {"KALSHI_LAKE_ROOT": self._lake_root()})
+        ours = self._options.simulation is not None or self._options.databases_only
+        config.check_before_start(self._given, exchange_is_ours=ours)
 
     def __enter__(self) -> Stack:
         self.check()
@@ -92,6 +90,14 @@ class Stack:
     def restart(self, name: str) -> None:
         """Stop and start one child."""
         self.group.restart(name)
+
+    def last_words(self, name: str) -> str:
+        """The end of a child's log, for messages."""
+        try:
+            lines = (self.group.log_dir / f"{name}.log").read_text(encoding="utf-8", errors="replace").splitlines()
+        except OSError:
+            lines = []
+        return " ".join(line.strip() for line in lines[-5:]) or "it said nothing"
 
     def settings(self) -> config.PlatformSettings:
         """All settings of the running stack."""
@@ -174,7 +180,7 @@ class Stack:
             },
             "lake": stack.lake_root,
             "ui": self.ui_url,
-            "exchange": self.exchange or {"rest_url": self._given.get("KALSHI_REST_URL", config.DEFAULT_REST_URL)},
+            "exchange": self.exchange or {"rest_url": self._given.get("KALSHI_REST_URL", PRODUCTION_REST_URL)},
             "state_dir": str(stack.state_dir),
             "logs": str(self.group.log_dir),
             "pid": os.getpid(),

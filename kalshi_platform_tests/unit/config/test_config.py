@@ -5,16 +5,22 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ed25519
 
 from kalshi_platform import config
 from kalshi_platform.errors import ConfigurationError
+from kalshi_platform.exchange.settings import PRODUCTION_REST_URL
 
 URL = "postgresql://u:hunter2@127.0.0.1:5432/x"
+KEY = ed25519.Ed25519PrivateKey.generate().private_bytes(
+    serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
+)
 
 
 def complete(tmp_path: Path) -> dict[str, str]:
     key = tmp_path / "key.pem"
-    key.write_text("-----BEGIN PRIVATE KEY-----\nnot looked into here\n-----END PRIVATE KEY-----\n")
+    key.write_bytes(KEY)
     names = [f"KALSHI_G1_{kind}_DATABASE_URL" for kind in ("TIMESERIES", "CATALOG")]
     return {
         "KALSHI_GATHERERS": "g1",
@@ -45,7 +51,7 @@ def test_nothing_configured_names_every_missing_setting_once() -> None:
 
 def test_complete_settings_load(tmp_path: Path) -> None:
     settings = config.load_platform(complete(tmp_path))
-    assert settings.exchange.rest_url == config.DEFAULT_REST_URL
+    assert settings.exchange.rest_url == PRODUCTION_REST_URL
     assert list(settings.gatherers) == ["g1"]
     assert settings.deduplicator.sources[0].timeseries_url == URL
     assert settings.lake.root == "file:///lake"
@@ -58,6 +64,11 @@ def test_complete_settings_load(tmp_path: Path) -> None:
         ("KALSHI_REST_URL", "ftp://example", "KALSHI_REST_URL"),
         ("KALSHI_PRODUCTION_DATABASE_URL", "mysql://u:hunter2@h/x", "KALSHI_PRODUCTION_DATABASE_URL"),
         ("KALSHI_PRODUCTION_DATABASE_URL", "postgresql://u:hunter2@h:notaport/x", "KALSHI_PRODUCTION_DATABASE_URL"),
+        ("KALSHI_PRODUCTION_DATABASE_URL", "foo", "KALSHI_PRODUCTION_DATABASE_URL"),
+        ("KALSHI_G1_CATALOG_DATABASE_URL", "postgresql://u:hunter2@h", "KALSHI_G1_CATALOG_DATABASE_URL"),
+        ("KALSHI_ROLE", "boss", "KALSHI_ROLE"),
+        ("KALSHI_PARTITIONS_START", "soon", "KALSHI_PARTITIONS_START"),
+        ("KALSHI_REST_SHARE", "abc", "KALSHI_REST_SHARE"),
         ("KALSHI_LAKE_ROOT", "s3:/bucket", "KALSHI_LAKE_ROOT"),
         ("KALSHI_MERGE_INTERVAL_S", "soon", "KALSHI_MERGE_INTERVAL_S"),
         ("KALSHI_MERGE_INTERVAL_S", "0", "KALSHI_MERGE_INTERVAL_S"),
@@ -74,6 +85,43 @@ def test_one_wrong_setting_gives_one_line_that_names_it(tmp_path: Path, name: st
     assert len(found) == 1
     assert found[0].startswith(says)
     assert "hunter2" not in found[0]
+
+
+def test_a_garbled_key_is_named_by_its_variable(tmp_path: Path) -> None:
+    environ = complete(tmp_path)
+    Path(environ["KALSHI_PRIVATE_KEY_PATH"]).write_text(
+        "-----BEGIN PRIVATE KEY-----\nhunter2\n-----END PRIVATE KEY-----"
+    )
+    found = problems(environ)
+    assert len(found) == 1
+    assert found[0].startswith("KALSHI_PRIVATE_KEY_PATH")
+    assert "hunter2" not in found[0]
+
+
+def test_a_local_stack_is_checked_as_a_whole_before_it_starts() -> None:
+    given = {
+        "KALSHI_MERGE_INTERVAL_S": "abc",
+        "KALSHI_ROLE": "boss",
+        "KALSHI_HOURS_AHEAD": "-1",
+        "KALSHI_LAKE_ROOT": "nowhere",
+        "KALSHI_COMBOS": "maybe",
+        "KALSHI_BOOK_CONNECTIONS": "0",
+        "KALSHI_PARTITIONS_START": "soon",
+        "KALSHI_REST_SHARE": "abc",
+        "KALSHI_G2_TIMESERIES_DATABASE_URL": "foo",
+        "DAGSTER_DATABASE_URL": "foo",
+    }
+    with pytest.raises(ConfigurationError) as raised:
+        config.check_before_start(given, exchange_is_ours=True)
+    for name in given:
+        assert sum(problem.startswith(name) for problem in raised.value.problems) == 1, name
+    assert len(raised.value.problems) == len(given)
+
+
+def test_a_simulated_stack_needs_no_setting_and_a_real_one_a_key() -> None:
+    config.check_before_start({}, exchange_is_ours=True)
+    with pytest.raises(ConfigurationError, match="KALSHI_API_KEY_ID"):
+        config.check_before_start({}, exchange_is_ours=False)
 
 
 def test_settings_of_a_stack_load_again(tmp_path: Path) -> None:
@@ -118,3 +166,4 @@ def test_an_unknown_role_is_refused() -> None:
 def test_gatherer_names_never_fail() -> None:
     assert config.gatherer_names({}) == ("g1", "g2", "g3")
     assert config.gatherer_names({"KALSHI_GATHERERS": "a, b,??"}) == ("a", "b")
+    assert config.gatherer_names({"KALSHI_GATHERERS": "G1"}) == ()
