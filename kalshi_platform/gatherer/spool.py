@@ -14,6 +14,7 @@ import struct
 import threading
 import zlib
 from collections.abc import Sequence
+from io import FileIO
 from pathlib import Path
 from typing import BinaryIO
 
@@ -34,7 +35,7 @@ class Spool:
         self._folder = folder
         self._segment_bytes = segment_bytes
         self._lock = threading.RLock()
-        self._writing: BinaryIO | None = None
+        self._writing: FileIO | None = None
         self._reading: BinaryIO | None = None
         self._taken: int | None = None
         folder.mkdir(parents=True, exist_ok=True)
@@ -96,7 +97,12 @@ class Spool:
                 return
             number = self._numbers[0] - 1
             with self._create(number) as file:
-                _write(file, encode_records(records))
+                try:
+                    _write(file, encode_records(records))
+                except OSError:
+                    # A stray file would be in the way of the next one of this number.
+                    self._path(number).unlink(missing_ok=True)
+                    raise
             self._rewind()
             self._numbers.insert(0, number)
 
@@ -170,22 +176,33 @@ class Spool:
         self.damaged_blocks += 1
         _log.warning("spool file %s: %s; what stands before is used", self._path(number).name, what)
 
-    def _create(self, number: int) -> BinaryIO:
-        file = self._path(number).open("xb")
-        file.write(_MAGIC)
-        folder = os.open(self._folder, os.O_RDONLY)
+    def _create(self, number: int) -> FileIO:
+        path = self._path(number)
+        # Unbuffered: what a full disk did not take must not come later, out of a buffer.
+        file = path.open("xb", buffering=0)
         try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+            _write_all(file, _MAGIC)
+            folder = os.open(self._folder, os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
+        except OSError:
+            file.close()
+            path.unlink(missing_ok=True)
+            raise
         return file
 
     def _path(self, number: int) -> Path:
         return self._folder / f"{number}{_SUFFIX}"
 
 
-def _write(file: BinaryIO, block: bytes) -> None:
-    file.write(_HEADER.pack(len(block), zlib.crc32(block)))
-    file.write(block)
-    file.flush()
+def _write(file: FileIO, block: bytes) -> None:
+    _write_all(file, _HEADER.pack(len(block), zlib.crc32(block)) + block)
     os.fsync(file.fileno())
+
+
+def _write_all(file: FileIO, data: bytes) -> None:
+    rest = memoryview(data)
+    while rest:
+        rest = rest[file.write(rest) :]

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import resource
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -127,3 +130,31 @@ def test_a_flipped_bit_ends_the_file_but_not_the_next_one(tmp_path: Path, caplog
 def test_foreign_files_are_left_alone(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     assert Spool(tmp_path).is_empty()
+
+
+@contextmanager
+def full_disk(free_bytes: int) -> Iterator[None]:
+    """No file grows beyond so many bytes: writes fail as they do on a full disk, in part at first."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (free_bytes, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+
+
+@pytest.mark.parametrize("free_bytes", [0, 4, 8, 20])
+def test_a_full_disk_leaves_no_file_that_is_in_the_way_later(free_bytes: int, tmp_path: Path) -> None:
+    spool = Spool(tmp_path)
+    with full_disk(free_bytes), pytest.raises(OSError, match="File too large"):
+        spool.append(block(2))
+    spool.append(block(2))
+    with full_disk(free_bytes), pytest.raises(OSError, match="File too large"):
+        spool.prepend(block(1))
+    spool.prepend(block(1))
+    with full_disk(free_bytes), pytest.raises(OSError, match="File too large"):
+        spool.append(block(3))
+    spool.append(block(3))
+    assert drain(spool) == [block(1), block(2), block(3)]
+    assert spool.damaged_blocks == 0
+    assert list(tmp_path.iterdir()) == []
