@@ -3,9 +3,9 @@
 **Undeclared**: a published row that is missing although a claim holds its moment. There may be none.
 
 **Declared without need**: how much longer a hole is than the loss that made it. How long a gatherer truly missed a
-market is measured without its ledger: from the last delta before the first one of the same feed that it did not store
-(or before the exchange cut its line or garbled a frame), to the first delta after the exchange had sent it the book of
-that market again, which the exchange notes. What happened in between could not be recorded, whether or not something
+market is measured without its ledger: from the last message of its feed before anything that the gatherer did not
+store (or before the exchange cut its line or garbled a frame), to the first one after the exchange had sent it the book
+of that market again, which the exchange notes. What happened in between could not be known, whether or not something
 did: so a market that stood still at that time is measured like one that moved. Where several gatherers record, only
 what all of them missed at once was needed. Start and end of a market's recording are left out.
 """
@@ -142,18 +142,24 @@ def missed_by(
     first_book = served.group_by("ticker").agg(pl.col("n").min().alias("_first"))
     deltas = (
         truth.sort("n")
-        .with_columns(_copy=pl.int_range(pl.len()).over(columns))
+        .with_columns(_published=pl.len().over(columns))
         .join(seen, on=columns, how="left")
         .join(first_book, on="ticker", how="left")
         .join(feed_of, on="ticker", how="left")
         .with_columns(
             pl.col("_feed").fill_null(0),
-            _lost=(pl.col("_copy") >= pl.col("seen").fill_null(0)) & (pl.col("n") > pl.col("_first")),
+            # Which of several equal ones (they share a microsecond) was lost, nobody can tell.
+            _lost=(pl.col("_published") > pl.col("seen").fill_null(0)) & (pl.col("n") > pl.col("_first")),
         )
         .sort("n")
     )
     found: dict[str, list[Interval]] = {}
-    feeds = {int(feed): _Feed.of(part, broken_us) for (feed,), part in deltas.group_by("_feed")}
+    # One line carries all feeds, and a frame that never came could have been of any of them.
+    lost = _losses(deltas, broken_us)
+    feeds = {
+        int(feed): _Feed(part["n"].to_list(), part["exchange_us"].to_list(), lost)
+        for (feed,), part in deltas.group_by("_feed", maintain_order=True)
+    }
     for (ticker,), books in served.group_by("ticker"):
         feed = feeds.get(indices.get(str(ticker), 0))
         found[str(ticker)] = [_ALWAYS] if feed is None else feed.missed(books["n"].sort().to_list())
@@ -162,22 +168,21 @@ def missed_by(
     return found
 
 
+def _losses(deltas: pl.DataFrame, broken_us: Sequence[int]) -> list[int]:
+    numbers, times = deltas["n"].to_list(), deltas["exchange_us"].to_list()
+    lost = deltas.filter(pl.col("_lost").fill_null(value=False))["n"].to_list()
+    # A line breaks before the first message that was published after it.
+    lost += [numbers[min(bisect_right(times, moment), len(numbers) - 1)] for moment in broken_us if numbers]
+    return sorted(lost)
+
+
 @dataclass(frozen=True)
 class _Feed:
-    """Numbers and times of all deltas with one exchange_index, and the numbers at which the gatherer lost something."""
+    """Numbers and times of all deltas with one exchange_index; numbers of any feed that the gatherer lost."""
 
     numbers: list[int]
     times: list[int]
     lost: list[int]
-
-    @classmethod
-    def of(cls, deltas: pl.DataFrame, broken_us: Sequence[int]) -> _Feed:
-        ordered = deltas.sort("n")
-        numbers, times = ordered["n"].to_list(), ordered["exchange_us"].to_list()
-        lost = ordered.filter(pl.col("_lost").fill_null(value=False))["n"].to_list()
-        # A line breaks before the first message that was published after it.
-        lost += [numbers[min(bisect_right(times, moment), len(numbers) - 1)] for moment in broken_us]
-        return cls(numbers, times, sorted(lost))
 
     def missed(self, books: Sequence[int]) -> list[Interval]:
         """What was missed of a market whose book was sent after the messages `books`."""

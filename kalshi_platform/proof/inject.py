@@ -269,12 +269,13 @@ class Injector:
     def _soon(self, probe: Callable[[], Any], patience_s: float = RECOVERY_S) -> Any:
         """The first true answer of `probe`, or None."""
         deadline = self._clock.monotonic() + patience_s
-        found: Any = None
-        while not (found := probe()):
+        while True:
+            found = probe()
+            if found:
+                return found
             if self._clock.monotonic() > deadline:
                 return None
             self._wait(0.1)
-        return found
 
 
 @contextmanager

@@ -90,8 +90,8 @@ def as_text(ran: Ran, found: Findings, objections: Sequence[str]) -> str:
     )
     holes = found.holes
     lines.append(
-        f"Holes: {holes.true:,} true ones (deltas of a market that nobody recorded), {holes.declared_count:,} declared by"
-        f" the gatherers' ledgers, {holes.undeclared:,} of the true ones undeclared."
+        f"Holes: {holes.true:,} true ones (deltas of a market that nobody recorded), {holes.declared_count:,} declared"
+        f" by the gatherers' ledgers, {holes.undeclared:,} of the true ones undeclared."
     )
     lines.append(
         f"Declared without need: at most {holes.worst_excess_us / 1e6:.3f} s per fault and market"
