@@ -7,18 +7,24 @@ object changed. Lists of structs leave `payload` empty; single reads have it.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 
 from kalshi_platform.catalog.fingerprints import vanished_fingerprint
 from kalshi_platform.catalog.rows import EVENTS, MARKETS, SERIES, CatalogTable, InfoT
+from kalshi_platform.errors import StatementRejected
 from kalshi_platform.market.catalog import EventInfo, MarketInfo, SeriesInfo
 from kalshi_platform.storage.pool import Database, Transaction
 from kalshi_platform.storage.queries import load
 
 # One statement holds about 3 MB of payloads at this size.
 _ROWS_PER_STATEMENT = 1_000
+# What the server says of a value rather than of the statement: data exception, constraint, too large for a limit.
+_OF_A_ROW = ("22", "23", "54")
+_Row: TypeAlias = tuple[object, ...]
+_log = logging.getLogger(__name__)
 
 
 class Changed(NamedTuple):
@@ -43,6 +49,8 @@ class CatalogStore:
     """Reads and writes of one catalog (a gatherer's catalog database, or production)."""
 
     def __init__(self, database: Database) -> None:
+        self.refused = 0
+        """Objects that the database refused and that were left out, since the start."""
         self._database = database
         self._queries = load("catalog")
 
@@ -159,7 +167,12 @@ class CatalogStore:
     def _upsert(self, table: CatalogTable[InfoT], infos: Iterable[InfoT], known_at: datetime) -> Changed:
         # Pages overlap while the universe changes: of one object the last answer counts. One order for all writers.
         unique: dict[str, InfoT] = {getattr(info, table.ticker): info for info in infos}
-        rows = [(*table.row(info), known_at) for _, info in sorted(unique.items())]
+        rows: list[_Row] = []
+        for ticker, info in sorted(unique.items()):
+            try:
+                rows.append((*table.row(info), known_at))
+            except (ValueError, OverflowError) as error:
+                self._leave_out(table.name, ticker, error)
         names = [column.name for column in table.columns]
         is_markets = table.name == MARKETS.name
         statement = self._queries["upsert"].format(
@@ -173,11 +186,28 @@ class CatalogStore:
         template = "(" + ", ".join(f"%s::{sql_type}" for sql_type in types) + ")"
         changed = 0
         for start in range(0, len(rows), _ROWS_PER_STATEMENT):
+            part = rows[start : start + _ROWS_PER_STATEMENT]
+            changed += self._write(table.name, statement, part, template)
+        return Changed(len(unique), changed)
+
+    def _write(self, table: str, statement: str, rows: Sequence[_Row], template: str) -> int:
+        """Write rows; of those that are refused for what is in them, each alone is left out. Return what changed."""
+        try:
             with self._database.transaction() as transaction:
-                _serialise(transaction, table.name)
-                part = rows[start : start + _ROWS_PER_STATEMENT]
-                changed += transaction.execute_values(statement, part, template)
-        return Changed(len(rows), changed)
+                _serialise(transaction, table)
+                return transaction.execute_values(statement, rows, template)
+        except (StatementRejected, ValueError, OverflowError) as error:
+            if isinstance(error, StatementRejected) and (error.sqlstate or "")[:2] not in _OF_A_ROW:
+                raise
+            if len(rows) > 1:
+                middle = len(rows) // 2
+                return sum(self._write(table, statement, part, template) for part in (rows[:middle], rows[middle:]))
+            self._leave_out(table, rows[0][0], error)
+            return 0
+
+    def _leave_out(self, table: str, ticker: object, error: Exception) -> None:
+        self.refused += 1
+        _log.warning("%s: %.100r was left out: %s", table, ticker, error)
 
     def _select(self, table: CatalogTable[InfoT], condition: str, params: dict[str, object]) -> list[InfoT]:
         columns = ", ".join(f"t.{column.name}" for column in table.columns)
