@@ -32,6 +32,7 @@ class Activity:
     def __init__(self, venue: Venue, rng: Random) -> None:
         self._venue = venue
         self._rng = rng
+        self._random = rng.random
         self._version = -1
         self._weights: list[float] = []
         self._batch: list[Market] = []
@@ -78,7 +79,7 @@ class Activity:
         return self._batch.pop()
 
     def _act(self, market: Market, us: int) -> int:
-        draw = self._rng.random()
+        draw = self._random()
         if draw < 0.035 and (market.book.best[YES] or market.book.best[NO]):
             done = self._trade(market, us)
         elif draw < 0.10:
@@ -88,9 +89,11 @@ class Activity:
         return done + self._ticker(market, us)
 
     def _side(self, market: Market) -> int:
-        return market.sides[0] if len(market.sides) == 1 else int(self._rng.random() < 0.5)
+        return market.sides[0] if len(market.sides) == 1 else int(self._random() < 0.5)
 
     def _ticker(self, market: Market, us: int) -> int:
+        if not market.book.is_touched:
+            return 0
         outcome = self._venue.print_ticker(market, us)
         if outcome is TickerOutcome.TOO_EARLY:
             self._late_tickers[market.ticker] = market
@@ -103,33 +106,36 @@ class Activity:
         return 1
 
     def _size(self) -> int:
-        rng = self._rng
-        if rng.random() < 0.7:
-            return rng.choice(WHOLE_SIZES)
-        return 1 + int(rng.random() ** 2 * 20_000)
+        random = self._random
+        if random() < 0.7:
+            return WHOLE_SIZES[int(random() * len(WHOLE_SIZES))]
+        return 1 + int(random() ** 2 * 20_000)
 
     def _quote(self, market: Market, side: int, *, cancels: bool = True) -> tuple[int, int, int] | None:
         """Return one order added to, or taken from, a level near the top: (side, price_e4, delta_e2)."""
-        rng = self._rng
+        random = self._random
         book = market.book
         own = book.levels[side]
-        grid = prices(market.structure)
+        grid, places = prices(market.structure), positions(market.structure)
         if cancels and len(own) >= MOST_LEVELS:
             worst = min(own)
             return side, worst, -own[worst]
         limit = ONE_DOLLAR_E4 - book.best[1 - side]
         best = book.best[side]
         if best:
-            index = positions(market.structure).get(best, bisect_left(grid, best))
-            index -= int(rng.random() * 24) - 1
+            place = places.get(best)  # a price that an older, coarser grid allowed may not stand on this one
+            index = (bisect_left(grid, best) if place is None else place) + 1 - int(random() * 24)
         else:
             fair = market.fair_e4 if side == YES else ONE_DOLLAR_E4 - market.fair_e4
-            index = bisect_left(grid, fair) - 1 - int(rng.random() * 5)
-        index = max(0, min(index, len(grid) - 1, bisect_left(grid, limit) - 1))
+            index = bisect_left(grid, fair) - 1 - int(random() * 5)
+        place = places.get(limit)
+        highest = (bisect_left(grid, limit) if place is None else place) - 1
+        index = highest if index > highest else index
+        index = 0 if index < 0 else index
         price = grid[index]
         size = own.get(price, 0)
-        if cancels and size and rng.random() < 0.6:
-            part = size if size <= 100 or rng.random() < 0.4 else 1 + int(rng.random() * (size - 1))
+        if cancels and size and random() < 0.6:
+            part = size if size <= 100 or random() < 0.4 else 1 + int(random() * (size - 1))
             return side, price, -part
         if price >= limit:
             return None

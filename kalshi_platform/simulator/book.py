@@ -14,11 +14,15 @@ class BookViolation(PermanentError):
 
 
 class Book:
-    """`levels[side]` maps price_e4 to size_e2 (> 0); `best[side]` is the highest price, 0 when the side is empty."""
+    """`levels[side]` maps price_e4 to size_e2 (> 0); `best[side]` is the highest price, 0 when the side is empty.
 
-    __slots__ = ("best", "levels")
+    `is_touched` says that the best price of a side, or its size, may have changed since somebody set it to False.
+    """
+
+    __slots__ = ("best", "is_touched", "levels")
 
     def __init__(self) -> None:
+        self.is_touched = True
         self.levels: tuple[dict[int, int], dict[int, int]] = ({}, {})
         self.best: list[int] = [0, 0]
 
@@ -30,11 +34,14 @@ class Book:
             if not 0 < price_e4 < ONE_DOLLAR_E4:
                 raise BookViolation(f"price_e4 {price_e4} lies outside the open interval (0, {ONE_DOLLAR_E4})")
             levels[price_e4] = size
-            self.best[side] = max(self.best[side], price_e4)
+            if price_e4 >= self.best[side]:
+                self.best[side] = price_e4
+                self.is_touched = True
         elif size == 0:
             levels.pop(price_e4, None)
             if price_e4 == self.best[side]:
                 self.best[side] = max(levels, default=0)
+                self.is_touched = True
         else:
             raise BookViolation(f"level {SIDES[side]} {price_e4} would hold {size} (1/100 contracts)")
 
@@ -44,6 +51,7 @@ class Book:
         own.clear()
         own.update({price: size for price, size in levels.items() if size > 0})
         self.best[side] = max(own, default=0)
+        self.is_touched = True
 
     def sorted_levels(self, side: int) -> list[tuple[int, int]]:
         """Return (price_e4, size_e2) ascending, best bid last."""

@@ -192,7 +192,8 @@ class Control:
 
     async def flush_truth(self) -> Json:
         """Write the ledger so far."""
-        await asyncio.to_thread(self._exchange.truth.flush)
+        self._exchange.truth.spill(everything=True)
+        await asyncio.to_thread(self._exchange.truth.wait)
         target = self._exchange.settings.truth
         return {"truth": str(target) if target is not None else None, "rows": self._exchange.truth.n}
 

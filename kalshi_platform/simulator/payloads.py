@@ -37,6 +37,7 @@ def _second_text(second: int) -> str:
     return datetime.fromtimestamp(second, UTC).strftime("%Y-%m-%dT%H:%M:%S")
 
 
+@lru_cache(maxsize=64)
 def time_text(us: int) -> str:
     """Return RFC 3339 with up to six decimals, trailing zeros trimmed as the exchange does."""
     second, fraction = divmod(us, 1_000_000)
@@ -49,9 +50,13 @@ def delta(market: Market, us: int, side: int, price_e4: int, delta_e2: int, *, u
     """Return the body of `orderbook_delta`."""
     if use_yes_price and side == NO:
         price_e4 = ONE_DOLLAR_E4 - price_e4
+    head = market.delta_head
+    if not head:
+        head = f'{{"market_ticker":"{market.ticker}","market_id":"{market.market_id}","price_dollars":"'
+        market.delta_head = head
     return (
-        f'{{"market_ticker":"{market.ticker}","market_id":"{market.market_id}","price_dollars":"{DOLLARS[price_e4]}",'
-        f'"delta_fp":"{count_text(delta_e2)}","side":"{SIDES[side]}","ts":"{time_text(us)}","ts_ms":{us // 1000}}}'
+        f'{head}{DOLLARS[price_e4]}","delta_fp":"{count_text(delta_e2)}","side":"{SIDES[side]}",'
+        f'"ts":"{time_text(us)}","ts_ms":{us // 1000}}}'
     ).encode()
 
 

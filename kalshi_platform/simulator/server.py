@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import gc
 import logging
 import threading
 from collections.abc import Callable
@@ -296,6 +297,8 @@ async def serve(
     """Run an exchange until `stop` is set or `seconds` passed."""
     server = Server(settings, replay=replay)
     await server.start()
+    gc.collect()
+    gc.freeze()  # tens of thousands of markets need not be looked through again and again
     try:
         on_start(server)
         with contextlib.suppress(TimeoutError):

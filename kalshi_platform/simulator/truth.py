@@ -128,8 +128,15 @@ class TruthLedger:
             self._pending.append(self._writer.submit(self._write_part, table, rows))
 
     def flush(self) -> None:
-        """Return when every row published so far is in a finished file; raises what the writing thread raised."""
+        """Return when every row published so far is in a finished file; raises what the writing thread raised.
+
+        Nothing may be published meanwhile: where something may, spill on the publishing thread and `wait` elsewhere.
+        """
         self.spill(everything=True)
+        self.wait()
+
+    def wait(self) -> None:
+        """Return when everything that was handed to the writing thread is in finished files."""
         with self._lock:
             pending, self._pending = self._pending, []
         for future in pending:

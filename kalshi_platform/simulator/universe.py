@@ -104,6 +104,8 @@ class Market:
     last_us: int = 0
     ticker_ms: int = -1
     ticker_body: bytes | None = None
+    delta_head: str = ""
+    """The beginning of every delta's body, made when the first one is."""
     ticker_top: tuple[int, int, int, int, int] = (0, 0, 0, 0, 0)
     minutes: dict[int, Minute] = field(default_factory=dict)
     trades: list[Trade] = field(default_factory=list)

@@ -133,6 +133,7 @@ class Venue:
         market.last_price_e4 = trade.yes_price_e4
         market.last_size_e2 = trade.count_e2
         market.volume_e2 += trade.count_e2
+        market.book.is_touched = True
         market.dollar_volume_e6 += trade.count_e2 * trade.yes_price_e4
         market.open_interest_e2 += trade.count_e2 // 2
         market.trades.append(trade)
@@ -152,7 +153,7 @@ class Venue:
 
         The exchange names tickers by the millisecond: two of one market in one millisecond could not be told apart.
         """
-        if (*market.book.top(), market.volume_e2) == market.ticker_top:
+        if not market.book.is_touched or (*market.book.top(), market.volume_e2) == market.ticker_top:
             return TickerOutcome.UNCHANGED
         if us // 1000 <= market.ticker_ms:
             return TickerOutcome.TOO_EARLY
@@ -172,6 +173,7 @@ class Venue:
 
     def _ticker_body(self, market: Market, us: int) -> bytes:
         market.ticker_top = (*market.book.top(), market.volume_e2)
+        market.book.is_touched = False
         market.ticker_ms = us // 1000
         market.last_us = us
         market.ticker_body = payloads.ticker(market, us)

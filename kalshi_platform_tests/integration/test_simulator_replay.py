@@ -11,6 +11,7 @@ from collections import Counter
 from pathlib import Path
 from typing import Any
 
+import pyarrow.parquet as pq
 import pytest
 import requests
 
@@ -102,24 +103,49 @@ def start_process(tmp_path: Path, *arguments: str) -> tuple[subprocess.Popen[str
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_the_command_serves_and_stops_cleanly_on_a_signal_even_when_it_was_ignored(
-    tmp_path: Path, number: signal.Signals
-) -> None:
+def test_the_command_stops_cleanly_on_a_signal_with_a_whole_ledger(tmp_path: Path, number: signal.Signals) -> None:
+    truth = tmp_path / "truth"
     process, addresses = start_process(
-        tmp_path, "serve", "--markets", "5", "--rate", "200", "--truth", str(tmp_path / "truth")
+        tmp_path, "serve", "--markets", "12", "--rate", "500", "--births", "120", "--truth", str(truth)
     )
     try:
         assert addresses["pid"] == process.pid
         state = addresses["control_url"] + "/state"
-        eventually(lambda: requests.get(state, timeout=10).json()["published"]["delta"] > 20)
+
+        def is_busy() -> bool:
+            published = requests.get(state, timeout=10).json()["published"]
+            return published["delta"] > 500 and published["lifecycle"] > 3 and published["trade"] > 5
+
+        eventually(is_busy)
         process.send_signal(number)
         output, _ = process.communicate(timeout=10)
     finally:
         process.kill()
     assert process.returncode == 0
     assert addresses["rest_url"] in output
-    assert list((tmp_path / "truth").glob("deltas-*.parquet"))
-    assert list((tmp_path / "truth").glob("books-*.parquet"))
+
+    def rows(table: str) -> list[dict[str, Any]]:
+        return [row for part in sorted(truth.glob(f"{table}-*.parquet")) for row in pq.read_table(part).to_pylist()]
+
+    tables = {table: rows(table) for table in ("deltas", "trades", "tickers", "lifecycle", "books", "markets")}
+    # Nothing that was numbered is missing, and the books at the end are those of the beginning and all deltas.
+    numbers = sorted(row["n"] for table in ("deltas", "trades", "tickers", "lifecycle") for row in tables[table])
+    assert numbers == list(range(1, len(numbers) + 1))
+    levels: dict[tuple[str, str, int], int] = {}
+    for row in tables["books"]:
+        if row["phase"] == "first":
+            levels[row["ticker"], row["side"], row["price_e4"]] = row["size_e2"]
+    for row in tables["deltas"]:
+        key = (row["ticker"], row["side"], row["price_e4"])
+        levels[key] = levels.get(key, 0) + row["delta_e2"]
+    last = {
+        (row["ticker"], row["side"], row["price_e4"]): row["size_e2"]
+        for row in tables["books"]
+        if row["phase"] == "last"
+    }
+    assert {key: size for key, size in levels.items() if size} == last
+    born = {row["ticker"] for row in tables["lifecycle"] if row["event_type"] == "created"}
+    assert born <= {row["ticker"] for row in tables["markets"]}
 
 
 def test_the_command_stops_by_itself_after_its_seconds(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -154,6 +155,103 @@ def test_candles_sum_to_the_traded_volume(exchange: ServerThread) -> None:
     assert volume == int(market["volume_fp"].replace(".", "")) > 0
     batch = get(exchange, "/markets/candlesticks", market_tickers=trade["ticker"], **window).json()["markets"]
     assert batch == [{"market_ticker": trade["ticker"], "candlesticks": body["candlesticks"]}]
+
+
+def test_the_latest_candle_before_the_start_carries_quotes_and_price(exchange: ServerThread) -> None:
+    ticker = get(exchange, "/markets/trades", limit=1).json()["trades"][0]["ticker"]
+    path = f"/series/{ticker.split('-')[0]}/markets/{ticker}/candlesticks"
+    now = exchange.state()["clock_us"] // 1_000_000
+    window = {"start_ts": now + 600, "end_ts": now + 660, "period_interval": 1}
+    assert get(exchange, path, **window).json()["candlesticks"] == []
+    [before] = get(exchange, path, **window, include_latest_before_start="true").json()["candlesticks"]
+    market = get(exchange, f"/markets/{ticker}").json()["market"]
+    assert before["price"]["previous_dollars"] == market["last_price_dollars"]
+    assert before["price"]["close_dollars"] is None
+    assert before["volume_fp"] == "0.00"
+    assert 0 <= window["start_ts"] - before["end_period_ts"] < 120
+
+
+def test_candles_of_an_event_are_those_of_its_markets(exchange: ServerThread) -> None:
+    ticker = get(exchange, "/markets/trades", limit=1).json()["trades"][0]["ticker"]
+    series, event = ticker.split("-")[0], ticker.rsplit("-", 1)[0]
+    now = exchange.state()["clock_us"] // 1_000_000
+    window = {"start_ts": now - 3_600, "end_ts": now + 3_600, "period_interval": 60}
+    body = get(exchange, f"/series/{series}/events/{event}/candlesticks", **window).json()
+    one = get(exchange, f"/series/{series}/markets/{ticker}/candlesticks", **window).json()["candlesticks"]
+    assert dict(zip(body["market_tickers"], body["market_candlesticks"], strict=True))[ticker] == one
+    assert get(exchange, f"/series/KXOTHER/events/{event}/candlesticks", **window).status_code == 404
+
+
+def test_historical_candles_have_the_same_values_under_plain_names(exchange: ServerThread) -> None:
+    ticker = get(exchange, "/historical/markets").json()["markets"][0]["ticker"]
+    trades = get(exchange, "/historical/trades", ticker=ticker, limit=1_000).json()["trades"]
+    first = int(datetime.fromisoformat(trades[-1]["created_time"]).timestamp())
+    window = {"start_ts": first - 3_600, "end_ts": first + 7_200, "period_interval": 1_440}
+    window["end_ts"] += 86_400
+    [candle] = get(exchange, f"/historical/markets/{ticker}/candlesticks", **window).json()["candlesticks"]
+    assert set(candle) == {"end_period_ts", "yes_bid", "yes_ask", "price", "volume", "open_interest"}
+    assert set(candle["price"]) == {"open", "low", "high", "close", "mean", "previous"}
+    assert candle["price"]["open"] == trades[-1]["yes_price_dollars"]
+    total = sum(int(trade["count_fp"].replace(".", "")) for trade in trades)
+    assert int(candle["volume"].replace(".", "")) == total
+
+
+def test_historical_filters_go_alone(exchange: ServerThread) -> None:
+    old = get(exchange, "/historical/markets").json()["markets"][0]
+    assert get(exchange, "/historical/markets", tickers=old["ticker"]).json()["markets"] == [old]
+    refused = get(exchange, "/historical/markets", tickers=old["ticker"], event_ticker=old["event_ticker"])
+    assert refused.status_code == 400
+
+
+def test_series_filters_and_what_comes_only_when_asked(exchange: ServerThread) -> None:
+    series = get(exchange, "/series").json()["series"]
+    assert not any({"volume_fp", "product_metadata"} & set(each) for each in series)
+    more = get(exchange, "/series", include_volume="true", include_product_metadata="true").json()["series"]
+    assert all({"volume_fp", "product_metadata"} <= set(each) for each in more)
+    assert {each["ticker"] for each in get(exchange, "/series", tags="Ball,Coins").json()["series"]} == {
+        "KXSIMBALL", "KXSIMCOIN",
+    }  # fmt: skip
+
+
+def test_fee_changes_of_events_page(exchange: ServerThread) -> None:
+    tickers = exchange.tickers()[:1] * 3
+    for ticker in tickers:
+        exchange.market("change_fees", ticker=ticker)
+    changes = paged(exchange, "/events/fee_changes", "event_fee_changes", limit=2)
+    assert [change["fee_type_override"] for change in changes] == ["flat", None, "flat"]
+    assert {change["event_ticker"] for change in changes} == {tickers[0].rsplit("-", 1)[0]}
+
+
+def test_a_provisional_market_is_404_after_its_determination(exchange: ServerThread) -> None:
+    ticker = exchange.market("create", provisional=True, weight=0, visible_in_s=0)["ticker"]
+    market = get(exchange, f"/markets/{ticker}").json()["market"]
+    assert market["is_provisional"] is True
+    exchange.market("close", ticker=ticker)
+    assert get(exchange, f"/markets/{ticker}").status_code == 200
+    exchange.market("determine", ticker=ticker)
+    assert get(exchange, f"/markets/{ticker}").status_code == 404
+    assert get(exchange, "/markets", tickers=ticker).json()["markets"] == []
+    assert get(exchange, f"/events/{market['event_ticker']}").json()["markets"] == []
+
+
+def test_a_disputed_scalar_market_shows_each_status(exchange: ServerThread) -> None:
+    ticker = exchange.market("create", visible_in_s=0)["ticker"]
+    shown = []
+
+    def look(action: str, **more: object) -> None:
+        exchange.market(action, ticker=ticker, **more)
+        market = get(exchange, f"/markets/{ticker}").json()["market"]
+        shown.append((market["status"], market["result"], market.get("settlement_value_dollars")))
+
+    look("close")
+    look("determine", result="no")
+    look("dispute")
+    look("determine", result="scalar", settlement_e4=3_700)
+    look("settle")
+    assert shown == [
+        ("closed", "", None), ("determined", "no", "0.0000"), ("disputed", "no", "0.0000"),
+        ("amended", "scalar", "0.3700"), ("finalized", "scalar", "0.3700"),
+    ]  # fmt: skip
 
 
 def test_historical_tier(exchange: ServerThread) -> None:
