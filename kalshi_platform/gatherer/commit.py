@@ -15,7 +15,15 @@ import pyarrow as pa
 
 from kalshi_platform.gatherer.columns import tables_of, times_us, with_batch_no
 from kalshi_platform.gatherer.ledger import Ledger, Segment, fold
-from kalshi_platform.market.records import BookDelta, DeadLetter, MembershipEnded, Record, TickerUpdate, Trade
+from kalshi_platform.market.records import (
+    BookDelta,
+    DeadLetter,
+    MembershipEnded,
+    MembershipStarted,
+    Record,
+    TickerUpdate,
+    Trade,
+)
 from kalshi_platform.market.times import datetime_from_us
 from kalshi_platform.storage import queries
 from kalshi_platform.storage.partitions import PartitionKeeper
@@ -166,8 +174,12 @@ def divert(
     return kept, tuple(strangers)
 
 
-def as_dead_letter(record: Record, reason: str, detail: str) -> list[Record]:
-    """Put a row aside that cannot be a row; what a delta or snapshot would have claimed is taken back."""
+def as_dead_letter(record: Record, reason: str, detail: str, started: MembershipStarted | None = None) -> list[Record]:
+    """Put a row aside that cannot be a row; what a delta or snapshot would have claimed is taken back.
+
+    `started` is the membership that begins at the snapshot `record`. It may be committed before this or after, so what
+    is left of it is a membership that ends before it begins and claims nothing.
+    """
     stream_id: int = getattr(record, "stream_id", 0)
     seq: int = getattr(record, "seq", 0)
     ticker: str | None = getattr(record, "ticker", None)
@@ -183,6 +195,8 @@ def as_dead_letter(record: Record, reason: str, detail: str) -> list[Record]:
     )
     if isinstance(record, BookDelta):
         return [letter, MembershipEnded(stream_id, record.ticker, seq - 1, reason)]
+    if started is not None:
+        return [letter, started, MembershipEnded(stream_id, started.ticker, seq - 1, reason)]
     return [letter]
 
 

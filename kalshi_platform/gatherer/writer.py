@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from kalshi_platform.clock import Clock
@@ -269,12 +269,18 @@ class Writer:
             # Partitions may have gone, or one row is poison. Begin with a fresh memory of what exists.
             self._keeper = PartitionKeeper(self._database, self._bounds, self._clock)
             _log.warning("%s: a batch was refused; its rows are tried one part at a time", self._settings.name)
-            self._commit_parts(records)
+            starts = {(m.stream_id, m.ticker, m.seq_from): m for m in records if isinstance(m, MembershipStarted)}
+            self._commit_parts(records, starts)
             return
         self._committed(commit, records)
 
-    def _commit_parts(self, records: Sequence[Record]) -> None:
-        """Halve a refused batch until the row that the database refuses is alone, and put that one aside."""
+    def _commit_parts(
+        self, records: Sequence[Record], starts: Mapping[tuple[int, str, int], MembershipStarted]
+    ) -> None:
+        """Halve a refused batch until the row that the database refuses is alone, and put that one aside.
+
+        `starts`: the memberships that begin in the batch.
+        """
         try:
             commit = commit_records(self._database, self._keeper, self._settings.name, records, repeated=True)
         except DatabaseUnavailable:
@@ -282,22 +288,26 @@ class Writer:
         except Exception as error:
             if len(records) > 1:
                 middle = len(records) // 2
-                self._commit_parts(records[:middle])
-                self._commit_parts(records[middle:])
+                self._commit_parts(records[:middle], starts)
+                self._commit_parts(records[middle:], starts)
                 return
             record = records[0]
-            if isinstance(record, MembershipStarted | MembershipEnded) and "\x00" in record.ticker:
+            if _has_unwritable_ticker(record):
                 _log.warning("%s: a membership of an unwritable ticker was left out", self._settings.name)
                 return
             if isinstance(record, DeadLetter) or not hasattr(record, "received_at_ns"):
                 raise
-            self._put_aside(record, error)
+            started = None
+            if isinstance(record, BookSnapshot):
+                started = starts.get((record.stream_id, record.ticker, record.seq))
+            self._put_aside(record, error, started)
             return
         self._committed(commit, records)
 
-    def _put_aside(self, record: Record, error: Exception) -> None:
+    def _put_aside(self, record: Record, error: Exception, started: MembershipStarted | None) -> None:
         detail = f"the database refused the row: {type(error).__name__}: {str(error).splitlines()[0][:300]}"
-        aside = [_clean(each) for each in as_dead_letter(record, "unwritable", detail.replace("\x00", ""))]
+        letters = as_dead_letter(record, "unwritable", detail.replace("\x00", ""), started)
+        aside = [_clean(each) for each in letters if not _has_unwritable_ticker(each)]
         commit = commit_records(self._database, self._keeper, self._settings.name, aside, repeated=True)
         self.counters.unwritable += 1
         self._committed(commit, aside)
@@ -387,6 +397,9 @@ def _clean(record: Record) -> Record:
             record.received_at_ns, record.reason, record.detail, record.payload, record.stream_id, record.seq,
             record.channel, ticker,
         )  # fmt: skip
-    if isinstance(record, MembershipEnded):
-        return MembershipEnded(record.stream_id, record.ticker.replace("\x00", ""), record.seq_to, record.reason)
     return record
+
+
+def _has_unwritable_ticker(record: Record) -> bool:
+    """Whether it is a membership that cannot be written at all, and of which therefore nothing must be taken back."""
+    return isinstance(record, MembershipStarted | MembershipEnded) and "\x00" in record.ticker

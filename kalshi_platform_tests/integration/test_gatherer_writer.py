@@ -8,6 +8,7 @@ from dataclasses import replace
 from datetime import timedelta
 
 import msgspec
+import pytest
 
 from kalshi_platform.clock import SYSTEM_CLOCK
 from kalshi_platform.gatherer.commit import close_former, commit_records
@@ -166,6 +167,40 @@ def test_one_row_that_the_database_refuses_is_put_aside_and_the_others_go_on(
     assert rows(database, "SELECT seq FROM market_lifecycle") == [(5,)]
     assert rows(database, "SELECT reason, seq FROM dead_letters") == [("unwritable", 3)]
     assert rows(database, "SELECT seq_from, seq_to FROM memberships") == [(1, None)]
+
+
+@pytest.mark.parametrize("swapped", [False, True], ids=["snapshot first", "membership first"])
+def test_a_refused_snapshot_takes_its_membership_with_it(
+    swapped: bool, gatherer_settings: SettingsFactory, open_database: OpenDatabase
+) -> None:
+    settings = gatherer_settings()
+    database = open_database(settings.timeseries_url)
+    lost: list[Sequence[str]] = []
+    with running_writer(settings, database, on_lost_claim=lost.append) as writer:
+        stream = Stream()
+        stream.snapshot()
+        stream.delta()
+        stream.again()
+        # No column holds such a size.
+        place = len(stream.records) - 2
+        stream.records[place] = msgspec.structs.replace(stream.records[place], yes=((100, 2**64),))
+        if swapped:
+            stream.records[place:] = reversed(stream.records[place:])
+        stream.delta()
+        stream.snapshot("B")
+        stream.leave("A")
+        for _ in range(2):
+            writer.put(stream.records)
+            settled(writer)
+    assert rows(database, "SELECT reason, seq, ticker FROM dead_letters") == [("unwritable", 3, "A")]
+    assert rows(database, "SELECT ticker, seq FROM orderbook_snapshots ORDER BY seq") == [("A", 1), ("B", 5)]
+    # What ends before it begins claims nothing.
+    assert rows(database, "SELECT ticker, seq_from, seq_to, end_reason FROM memberships ORDER BY seq_from") == [
+        ("A", 1, 3, "snapshot"),
+        ("A", 3, 2, "unwritable"),
+        ("B", 5, None, None),
+    ]
+    assert lost == [("A",), ("A",)]
 
 
 def test_partitions_that_went_away_are_made_again(
