@@ -1,7 +1,7 @@
 """Markets that must be asked for one by one: just created (404 at first), changed, closed or settled.
 
 A market is due at some moment and is asked again, ever later, until the answer fits what was announced. Many due at
-once are asked for in one request.
+once are asked for in one request. A market that is deleted keeps its row, with what was announced of its end.
 """
 
 from __future__ import annotations
@@ -9,13 +9,16 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from datetime import datetime
-from typing import Protocol
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Protocol
 
+import msgspec
+
+from kalshi_platform.catalog import announced
 from kalshi_platform.clock import Clock
-from kalshi_platform.errors import DatabaseUnavailable, KalshiPlatformError, MarketNotYetVisible
-from kalshi_platform.gatherer.registry import OVER, Registry
+from kalshi_platform.errors import DatabaseUnavailable, KalshiPlatformError, MarketNotYetVisible, RequestRejected
+from kalshi_platform.gatherer.registry import Registry
 from kalshi_platform.market.catalog import EventInfo, MarketInfo
 from kalshi_platform.market.records import LifecycleEvent
 
@@ -25,7 +28,8 @@ _FIRST_RETRY_S = 0.5
 _LONGEST_RETRY_S = 30.0
 # The announcement comes before the read side of REST knows.
 _SETTLING_S = 0.3
-_ENDS = frozenset({"determined", "settled"})
+_GONE_AFTER = 4
+"""404s after an announced end until the market counts as deleted; after its creation they mean less."""
 _OF_EVENTS = frozenset({"event_created", "event_lifecycle", "event_fee_update"})
 _log = logging.getLogger(__name__)
 
@@ -53,14 +57,33 @@ class MarketStore(Protocol):
 
     def upsert_events(self, infos: Iterable[EventInfo], known_at: datetime) -> object: ...
 
+    def market(self, ticker: str) -> MarketInfo | None: ...
+
     def mark_vanished(self, tickers: Sequence[str], at: datetime) -> object: ...
 
 
 @dataclass
-class _Wish:
+class _Due:
     due: float
     attempt: int = 0
-    expect_over: bool = False
+
+
+@dataclass
+class _Wish(_Due):
+    announced: dict[str, tuple[str, dict[str, Any]]] = field(default_factory=dict)
+    """By aspect: event type and message of the last announcement."""
+
+    @property
+    def is_ending(self) -> bool:
+        return any(event_type in announced.ENDS for event_type, _ in self.announced.values())
+
+    def is_met_by(self, info: MarketInfo) -> bool:
+        return all(announced.agrees(info, *each) for each in self.announced.values())
+
+
+@dataclass
+class _EventWish(_Due):
+    fees: dict[str, Any] = field(default_factory=dict)
 
 
 class MarketFetcher:
@@ -85,44 +108,58 @@ class MarketFetcher:
         self._attempts = attempts
         self._on_change = on_change
         self._wishes: dict[str, _Wish] = {}
-        self._events: dict[str, None] = {}
+        self._events: dict[str, _EventWish] = {}
         self._wake = threading.Condition()
 
-    def ask(self, tickers: Iterable[str], *, in_s: float = 0.0, expect_over: bool = False) -> None:
-        """Fetch these markets soon. `expect_over`: an answer that says active is asked again."""
+    def ask(self, tickers: Iterable[str]) -> None:
+        """Fetch these markets soon."""
         with self._wake:
-            due = self._clock.monotonic() + in_s
             for ticker in tickers:
-                wish = self._wishes.get(ticker)
-                if wish is None:
-                    self._wishes[ticker] = _Wish(due, expect_over=expect_over)
-                else:
-                    wish.due = min(wish.due, due)
-                    wish.expect_over = wish.expect_over or expect_over
+                self._wish(ticker, self._clock.monotonic())
             self._wake.notify_all()
 
     def heard(self, event: LifecycleEvent) -> None:
-        """React to an announcement: end what is over, ask for what is new or changed. Returns at once."""
+        """React to an announcement: end what is over, follow what is new, ask for what changed. Returns at once."""
+        message: dict[str, Any] = msgspec.json.decode(event.content)
+        now = self._clock.monotonic()
         if event.event_type in _OF_EVENTS:
             with self._wake:
-                self._events[event.ticker] = None
+                wish = self._events.setdefault(event.ticker, _EventWish(now))
+                wish.due = min(wish.due, now)
+                if event.event_type == "event_fee_update":
+                    wish.fees = message
+                    wish.due = max(wish.due, now + _SETTLING_S)
                 self._wake.notify_all()
-        elif event.event_type in _ENDS:
+            return
+        if event.event_type in announced.ENDS:
             self._registry.end(event.ticker)
             self._on_change()
-            self.ask([event.ticker], in_s=_SETTLING_S, expect_over=True)
-        else:
-            if event.event_type == "activated":
-                self._registry.reopen(event.ticker)
-            self.ask([event.ticker], in_s=0.0 if event.event_type == "created" else _SETTLING_S)
+        elif event.event_type == "activated":
+            self._registry.reopen(event.ticker)
+        elif event.event_type == "created":
+            # Its first orders may come before REST shows it.
+            info = announced.created(message)
+            if info is not None and not self._registry.knows(info.ticker) and self._registry.update([info]):
+                self._on_change()
+        with self._wake:
+            due = now if event.event_type == "created" else now + _SETTLING_S
+            wanted = self._wish(event.ticker, due)
+            wanted.announced[announced.aspect_of(event.event_type)] = (event.event_type, message)
+            wanted.attempt = 0
+            self._wake.notify_all()
+
+    def _wish(self, ticker: str, due: float) -> _Wish:
+        wish = self._wishes.setdefault(ticker, _Wish(due))
+        wish.due = min(wish.due, due)
+        return wish
 
     def run(self, stop: threading.Event) -> None:
         """Serve until `stop`."""
         while not stop.is_set():
             tickers, events = self._due()
             try:
-                if events:
-                    self._fetch_events(events)
+                for ticker in events:
+                    self._fetch_event(ticker)
                 if len(tickers) > _ONE_BY_ONE:
                     self._fetch_many(tickers)
                 else:
@@ -133,22 +170,21 @@ class MarketFetcher:
                 _log.warning("fetching markets: %s", error)
                 with self._wake:
                     now = self._clock.monotonic()
-                    for wish in self._wishes.values():
-                        wish.due = max(wish.due, now + 1.0)
-                    self._events.update(dict.fromkeys(events))
+                    dues: list[_Due] = [*self._wishes.values(), *self._events.values()]
+                    for each in dues:
+                        each.due = max(each.due, now + 1.0)
                 self._clock.wait(stop, 1.0)
 
     def _due(self) -> tuple[list[str], list[str]]:
         with self._wake:
             now = self._clock.monotonic()
-            if not self._events and not any(wish.due <= now for wish in self._wishes.values()):
-                next_due = min((wish.due for wish in self._wishes.values()), default=now + 0.5)
+            next_due = min((wish.due for wish in (*self._wishes.values(), *self._events.values())), default=now + 0.5)
+            if next_due > now:
                 self._wake.wait(min(0.5, max(0.01, next_due - now)))
                 now = self._clock.monotonic()
-            events = list(self._events)
-            self._events.clear()
+            events = [ticker for ticker, event in self._events.items() if event.due <= now]
             due = [ticker for ticker, wish in self._wishes.items() if wish.due <= now]
-            return due[:_AT_ONCE], events
+            return due[:_AT_ONCE], events[:_AT_ONCE]
 
     def _fetch_one(self, ticker: str) -> None:
         known_at = self._clock.now()
@@ -167,16 +203,22 @@ class MarketFetcher:
         for ticker in sorted(set(tickers) - {info.ticker for info in infos})[:_ONE_BY_ONE]:
             self._fetch_one(ticker)
 
-    def _fetch_events(self, tickers: Sequence[str]) -> None:
+    def _fetch_event(self, ticker: str) -> None:
         known_at = self._clock.now()
-        found = []
-        for ticker in tickers:
-            try:
-                found.append(self._rest.event(ticker))
-            except KalshiPlatformError as error:
-                _log.info("event %s: %s; the next sync brings it", ticker, error)
-        if found:
-            self._keep(lambda: self._store.upsert_events(found, known_at))
+        try:
+            info = self._rest.event(ticker)
+        except RequestRejected as error:
+            _log.info("event %s: %s", ticker, error)
+            info = None
+        if info is not None:
+            found = info
+            self._keep(lambda: self._store.upsert_events([found], known_at))
+        with self._wake:
+            wish = self._events[ticker]
+            if (info is None or not announced.event_agrees(info, wish.fees)) and wish.attempt + 1 < self._attempts:
+                self._later(wish)
+            else:
+                del self._events[ticker]
 
     def _got(self, infos: Sequence[MarketInfo], known_at: datetime) -> None:
         if not infos:
@@ -190,7 +232,7 @@ class MarketFetcher:
                 wish = self._wishes.get(info.ticker)
                 if wish is None:
                     continue
-                if wish.expect_over and info.status not in OVER and wish.attempt + 1 < self._attempts:
+                if not wish.is_met_by(info) and wish.attempt + 1 < self._attempts:
                     self._later(wish)
                 else:
                     del self._wishes[info.ticker]
@@ -199,20 +241,33 @@ class MarketFetcher:
         self.not_visible += 1
         with self._wake:
             wish = self._wishes[ticker]
-            if wish.attempt + 1 < self._attempts:
+            if wish.attempt + 1 < (min(self._attempts, _GONE_AFTER) if wish.is_ending else self._attempts):
                 self._later(wish)
                 return
             del self._wishes[ticker]
-        if self._registry.knows(ticker) or wish.expect_over:
+        if wish.is_ending or ("created" not in wish.announced and self._registry.knows(ticker)):
             # Provisional markets are deleted after their end.
             _log.info("market %s is gone from the exchange", ticker)
             self._registry.end(ticker)
             self._on_change()
-            self._keep(lambda: self._store.mark_vanished([ticker], self._clock.now()))
+            self._keep(lambda: self._bury(ticker, wish))
         else:
             _log.warning("market %s did not become visible; the next sync brings it", ticker)
 
-    def _later(self, wish: _Wish) -> None:
+    def _bury(self, ticker: str, wish: _Wish) -> None:
+        """Keep what was announced of a market that REST no longer tells, and mark it as vanished."""
+        info = self._store.market(ticker)
+        if info is None and "created" in wish.announced:
+            info = announced.created(wish.announced["created"][1])
+        told = info
+        for event_type, message in wish.announced.values():
+            told = announced.applied(told, event_type, message) if told is not None else None
+        now = self._clock.now()
+        if told is not None:
+            self._store.upsert_markets([told], now)
+        self._store.mark_vanished([ticker], now + timedelta(microseconds=1))
+
+    def _later(self, wish: _Due) -> None:
         wish.due = self._clock.monotonic() + min(_LONGEST_RETRY_S, _FIRST_RETRY_S * 2**wish.attempt)
         wish.attempt += 1
 

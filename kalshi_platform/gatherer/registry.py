@@ -90,7 +90,7 @@ class Registry:
                     info.close_time_us,
                     info.exchange_index,
                     self._admits(info),
-                    None if info.close_time_us is None else info.close_time_us + self._grace_us,
+                    self._confirm_at(info),
                 )
                 if old is not None and _facts(old) == _facts(new):
                     continue
@@ -99,6 +99,11 @@ class Registry:
                 changed += 1
                 self._markets[info.ticker] = new
         return changed
+
+    def _confirm_at(self, info: Listed) -> int | None:
+        """When REST is to be asked whether the market opened or closed by the clock."""
+        moment_us = info.open_time_us if info.status == "initialized" else info.close_time_us
+        return None if moment_us is None else moment_us + self._grace_us
 
     def knows(self, ticker: str) -> bool:
         """Whether the market was heard of (and not forgotten after its end)."""
@@ -133,7 +138,8 @@ class Registry:
             }
 
     def to_confirm(self, now_us: int, again_after_s: float = 15.0) -> list[str]:
-        """Followed markets whose close_time passed: ask REST. Each comes up again later until it is over."""
+        """Admitted markets whose open_time or close_time passed: ask REST. Each comes up again later, until its status
+        says so."""
         with self._lock:
             due = [
                 ticker

@@ -47,10 +47,12 @@ WHERE status NOT IN ('finalized', 'vanished') AND known_at < %(before)s AND tick
 ORDER BY ticker LIMIT %(limit)s
 
 -- name: overdue
--- Markets that should have opened or closed by the clock; those asked longest ago first.
+-- Markets that should have opened or closed by the clock, then those that wait for their settlement and were not heard
+-- of for an hour (a dispute is announced by nothing, and an announcement may be lost); asked longest ago first.
 SELECT ticker FROM markets
 WHERE (status = 'initialized' AND open_time <= %(at)s) OR (status IN ('active', 'inactive') AND close_time <= %(at)s)
-ORDER BY known_at LIMIT %(limit)s
+   OR (status IN ('closed', 'determined', 'disputed', 'amended') AND known_at <= %(at)s - interval '1 hour')
+ORDER BY status IN ('closed', 'determined', 'disputed', 'amended'), known_at LIMIT %(limit)s
 
 -- name: unknown_events
 -- Events of markets that are not over, but are not in the catalog.
