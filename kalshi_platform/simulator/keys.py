@@ -10,7 +10,7 @@ from pathlib import Path
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import padding, rsa
+from cryptography.hazmat.primitives.asymmetric import ed25519, padding, rsa
 
 from kalshi_platform.errors import ConfigurationError
 
@@ -44,7 +44,8 @@ def load_or_create_key(path: Path) -> None:
 class Verifier:
     """Checks signed requests.
 
-    Key id, timestamp within the tolerance, RSA-PSS with SHA-256, MGF1 SHA-256 and 32 bytes of salt.
+    Key id, timestamp within the tolerance, RSA-PSS with SHA-256, MGF1 SHA-256 and 32 bytes of salt; plain Ed25519 where
+    the key file holds such a key.
     """
 
     def __init__(self, key_file: Path, key_id: str, tolerance_s: float) -> None:
@@ -53,8 +54,8 @@ class Verifier:
             private = serialization.load_pem_private_key(key_file.read_bytes(), password=None)
         except ValueError as error:
             raise ConfigurationError([f"{key_file} holds no PEM private key; remove it to get a new one"]) from error
-        if not isinstance(private, rsa.RSAPrivateKey):
-            raise ConfigurationError([f"{key_file} holds no RSA private key"])
+        if not isinstance(private, rsa.RSAPrivateKey | ed25519.Ed25519PrivateKey):
+            raise ConfigurationError([f"{key_file} holds neither an RSA nor an Ed25519 private key"])
         self._public = private.public_key()
         self._key_id = key_id
         self._tolerance_ms = tolerance_s * 1_000
@@ -70,13 +71,14 @@ class Verifier:
             return "unknown key"
         if not (timestamp.isascii() and timestamp.isdigit()) or abs(int(timestamp) - now_ms) > self._tolerance_ms:
             return "timestamp out of tolerance"
+        text = f"{timestamp}{method.upper()}{path}".encode()
         try:
-            self._public.verify(
-                base64.b64decode(signature, validate=True),
-                f"{timestamp}{method.upper()}{path}".encode(),
-                padding.PSS(mgf=padding.MGF1(hashes.SHA256()), salt_length=SALT_BYTES),
-                hashes.SHA256(),
-            )
+            signed = base64.b64decode(signature, validate=True)
+            if isinstance(self._public, ed25519.Ed25519PublicKey):
+                self._public.verify(signed, text)
+            else:
+                pss = padding.PSS(mgf=padding.MGF1(hashes.SHA256()), salt_length=SALT_BYTES)
+                self._public.verify(signed, text, pss, hashes.SHA256())
         except (InvalidSignature, binascii.Error, ValueError):
             return "wrong signature"
         return None

@@ -38,7 +38,8 @@ class Scenario(Transitions):
         self._next_mischief_us: int | None = None
         self._next_check_us = 0
         self._born: dict[str, str] = {}
-        self._mischief_done = 0
+        self._mischief_turn = 0
+        self._befallen: set[tuple[str, str]] = set()
         # When a market may have something to do, as (µs, number, ticker). An entry that went stale does no harm.
         self._agenda: list[tuple[int, int, str]] = []
         self._entries = 0
@@ -153,20 +154,29 @@ class Scenario(Transitions):
             for market in map(self._venue.markets.__getitem__, self._born)
             if market.status == universe.ACTIVE and not market.is_combo
         ]
-        if not active:
+        kind = MISCHIEF[self._mischief_turn % len(MISCHIEF)]
+        self._mischief_turn += 1
+        # Each kind befalls a market (an event, for fees) once: most of these messages carry no time, so a second one of
+        # the same content could not be told from the first by anybody.
+        free = [market for market in active if (kind, _subject(kind, market)) not in self._befallen]
+        if kind == "price_level_structure_updated":
+            # Only ever finer, so that resting orders stay on the grid.
+            free = [market for market in free if market.structure != FINEST]
+        if not free:
             return
-        kind = MISCHIEF[self._mischief_done % len(MISCHIEF)]
-        market = self._rng.choice(active)
+        market = self._rng.choice(free)
+        self._befallen.add((kind, _subject(kind, market)))
         if kind == "deactivated":
             self.deactivate(market, now_us, for_s=3.0)
         elif kind == "close_date_updated":
             self.move_close(market, now_us, market.close_us + 5 * SECOND_US)
         elif kind == "metadata_updated":
-            self.change_metadata(market, now_us, market.strike + 0.05, rename=self._mischief_done % 2 == 0)
+            self.change_metadata(market, now_us, market.strike + 0.05, rename=self._mischief_turn % 2 == 0)
         elif kind == "price_level_structure_updated":
-            # Only ever finer, so that resting orders stay on the grid; a coarse one changes first.
-            market = next((each for each in active if each.structure != FINEST), market)
             self.change_grid(market, now_us, FINEST)
         else:
             self.change_fees(self._venue.events[market.event_ticker], now_us)
-        self._mischief_done += 1
+
+
+def _subject(kind: str, market: Market) -> str:
+    return market.event_ticker if kind == "fee" else market.ticker

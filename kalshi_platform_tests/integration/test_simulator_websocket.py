@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import threading
 from collections.abc import Iterator
@@ -9,7 +10,12 @@ from pathlib import Path
 
 import pytest
 import websocket
+from cryptography.hazmat.primitives import serialization
+from cryptography.hazmat.primitives.asymmetric import ed25519
 
+from kalshi_platform.clock import SYSTEM_CLOCK
+from kalshi_platform.exchange.settings import ExchangeSettings
+from kalshi_platform.exchange.websocket import WebSocketConnection
 from kalshi_platform.simulator.server import ServerThread
 from kalshi_platform_tests.fixtures.exchange import RawClient, eventually, running_exchange, signed_headers
 
@@ -35,6 +41,23 @@ def test_handshake_needs_a_right_signature(exchange: ServerThread) -> None:
     assert refused_status(exchange, signed_headers(exchange, offset_ms=-31_000)) == 401
     with RawClient(exchange, headers=signed_headers(exchange, offset_ms=-25_000)):
         pass
+
+
+def test_an_ed25519_key_signs_the_same_text_plainly(tmp_path: Path) -> None:
+    key = ed25519.Ed25519PrivateKey.generate()
+    pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    (tmp_path / "exchange-key.pem").write_bytes(pem)
+    with running_exchange(tmp_path, rate=0, markets=1) as exchange:
+        settings = ExchangeSettings(
+            rest_url=exchange.rest_url, ws_url=exchange.ws_url, key_id=exchange.key_id, private_key_pem=pem
+        )
+        connection = WebSocketConnection(settings, SYSTEM_CLOCK, "test")
+        connection.open()
+        connection.close()
+        timestamp = str(SYSTEM_CLOCK.now_ns() // 1_000_000)
+        wrong = base64.b64encode(key.sign(f"{timestamp}GET/trade-api/ws/v3".encode())).decode()
+        headers = {"KALSHI-ACCESS-KEY": exchange.key_id, "KALSHI-ACCESS-TIMESTAMP": timestamp}
+        assert refused_status(exchange, {**headers, "KALSHI-ACCESS-SIGNATURE": wrong}) == 401
 
 
 def test_key_file_is_private_and_shared(exchange: ServerThread) -> None:

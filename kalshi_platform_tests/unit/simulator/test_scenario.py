@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import random
 from typing import Any
 
@@ -112,6 +113,13 @@ def test_over_time_every_lifecycle_message_appears() -> None:
     assert {("event_lifecycle", None), ("event_fee_update", None)} <= kinds
     results = {each[4]["result"] for each in sink.of("lifecycle") if each[4].get("event_type") == "determined"}
     assert results == {"yes", "no", "scalar"}
+
+
+def test_no_lifecycle_message_without_a_time_comes_twice() -> None:
+    """Two of the same content could not be told apart by anybody."""
+    _, sink = lives(BUSY, 120)
+    bodies = [json.dumps(each[4], sort_keys=True) for each in sink.of("lifecycle")]
+    assert len(bodies) == len(set(bodies))
 
 
 def test_a_disputed_market_is_determined_twice_and_settled_by_the_second_result() -> None:
