@@ -7,7 +7,7 @@ does not matter in which hour the snapshot, or the frames that settle it, were r
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from datetime import datetime
 
 import polars as pl
@@ -49,6 +49,15 @@ def read_anchors(
         "seq",
         *LEVEL_TYPES,
     ).sort("anchor_ts", "ticker", "stream_id", "seq")
+
+
+def streams_still_known(source: GathererSource, stream_ids: Collection[int]) -> frozenset[int]:
+    """Those of `stream_ids` that the gatherer's ledger knows: of the others it can say nothing any more."""
+    if not stream_ids:
+        return frozenset()
+    with arrow_snapshot(source.timeseries_url) as snapshot:
+        found = snapshot.table("SELECT stream_id FROM streams WHERE stream_id = ANY ($1)", (sorted(stream_ids),))
+    return frozenset(int(value) for value in found.column(0).to_pylist())
 
 
 def _streams(snapshot: ArrowSnapshot, low_us: int, high_us: int) -> list[int]:

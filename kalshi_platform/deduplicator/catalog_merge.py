@@ -20,7 +20,9 @@ from kalshi_platform.clock import Clock
 from kalshi_platform.deduplicator.catalog_history import HistoryChanges, changes
 from kalshi_platform.deduplicator.merge import reason_of
 from kalshi_platform.deduplicator.readers import Readers
-from kalshi_platform.deduplicator.settings import DeduplicatorSettings
+from kalshi_platform.deduplicator.settings import DeduplicatorSettings, GathererSource
+from kalshi_platform.deduplicator.source import check_source
+from kalshi_platform.storage.migrate import check
 from kalshi_platform.storage.pool import Database, Transaction
 from kalshi_platform.storage.read import arrow_snapshot
 
@@ -64,11 +66,16 @@ class _Known:
 
 
 def merge_catalog(settings: DeduplicatorSettings, clock: Clock) -> CatalogMergeReport:
-    """Bring production's catalog up to date. Raises DatabaseUnavailable when production is away."""
+    """Bring production's catalog up to date.
+
+    Raises DatabaseUnavailable when production is away, SchemaMismatch when it is not migrated; such a gatherer is
+    missed.
+    """
     started_at = clock.now()
+    _check_production(settings)
     readers: Readers[_Known] = Readers(clock)
     known, errors = readers.ask(
-        {source.name: partial(_known, source.catalog_url) for source in settings.sources}, settings.close_timeout_s
+        {source.name: partial(_known_by, source) for source in settings.sources}, settings.close_timeout_s
     )
     missed = {name: reason_of(error) for name, error in errors.items()}
     for name, reason in missed.items():
@@ -131,6 +138,19 @@ def _merge_table(
     versions = changes({name: found.versions[table] for name, found in known.items()}, here.versions[table])
     _write_history(f"{table}_history", versions, sources, production)
     return CatalogTableMerge(updated, versions.write.height, versions.end.height, versions.drop.height)
+
+
+def _check_production(settings: DeduplicatorSettings) -> None:
+    production = Database(settings.production_url, name="production", pool_size=1)
+    try:
+        check(production, "production")
+    finally:
+        production.dispose()
+
+
+def _known_by(source: GathererSource) -> _Known:
+    check_source(source, "catalog")
+    return _known(source.catalog_url)
 
 
 def _known(url: str) -> _Known:

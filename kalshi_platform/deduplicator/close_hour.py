@@ -21,14 +21,14 @@ import pyarrow as pa
 
 from kalshi_platform.clock import Clock
 from kalshi_platform.deduplicator import production
-from kalshi_platform.deduplicator.anchor_reader import read_anchors
-from kalshi_platform.deduplicator.hours import HOUR
+from kalshi_platform.deduplicator.anchor_reader import read_anchors, streams_still_known
 from kalshi_platform.deduplicator.merge import reason_of, unite
 from kalshi_platform.deduplicator.readers import Readers
 from kalshi_platform.deduplicator.settings import DeduplicatorSettings, GathererSource
-from kalshi_platform.deduplicator.source import estimated_rows, rows_between
+from kalshi_platform.deduplicator.source import check_source, estimated_rows, rows_between
 from kalshi_platform.errors import DatabaseUnavailable
-from kalshi_platform.market.times import hour_of, us_from_datetime
+from kalshi_platform.market.times import HOUR, hour_of, us_from_datetime
+from kalshi_platform.storage.migrate import check
 from kalshi_platform.storage.partitions import PartitionBounds, PartitionKeeper
 from kalshi_platform.storage.pool import Database, Transaction
 from kalshi_platform.storage.read import arrow_snapshot
@@ -63,12 +63,14 @@ def close_hour(
 ) -> HourClose:
     """Merge the hour again, make its anchors, mark it closed (unless it still runs, or `final` is False).
 
-    Raises ValueError when `hour` is not a whole hour, DatabaseUnavailable when production, or every gatherer, is away.
+    Raises ValueError when `hour` is not a whole hour, DatabaseUnavailable when production, or every gatherer, is away,
+    SchemaMismatch when production is not migrated. A gatherer that is not is missed.
     """
     if hour.tzinfo is None or hour_of(hour) != hour:
         raise ValueError(f"{hour.isoformat()} is not a whole UTC hour")
     database = Database(settings.production_url, name="production")
     try:
+        check(database, "production")
         return _Close(settings, hour, clock, bounds, database).run(final=final and hour + HOUR <= clock.now())
     finally:
         database.dispose()
@@ -84,6 +86,7 @@ class _Close:
         self._database = database
         self._keeper = PartitionKeeper(database, bounds, clock)
         self._missed: dict[str, str] = {}
+        self._known_streams: Mapping[str, frozenset[int]] = {}
 
     def run(self, *, final: bool) -> HourClose:
         closed_at = self._started_at()
@@ -99,7 +102,7 @@ class _Close:
         missed = tuple(self._missed)
         self._keeper.ensure_hours("book_anchors", [us_from_datetime(self._hour)])
         with production.merging(self._database) as transaction:
-            self._put_anchors(transaction, anchors, read)
+            self._put_anchors(transaction, anchors)
             rows = self._count(transaction)
             closed = HourClose(self._hour, rows, rows.pop("book_anchors"), read, missed, inserted, final)
             if final:
@@ -152,14 +155,32 @@ class _Close:
                 read_anchors, source, self._hour, mine, self._settings.margin_us, self._settings.rows_per_pass
             )
 
+        with self._database.transaction() as transaction:
+            anchored = transaction.fetch_all(
+                "SELECT DISTINCT gatherer, stream_id FROM book_anchors WHERE anchor_ts >= %s AND anchor_ts < %s",
+                (self._hour, self._hour + HOUR),
+            )
+        self._known_streams = self._ask(
+            lambda source: partial(
+                streams_still_known, source, {stream_id for name, stream_id in anchored if name == source.name}
+            )
+        )
         found = self._ask(question)
         return pl.concat(found.values()) if found else pl.DataFrame()
 
-    def _put_anchors(self, transaction: Transaction, anchors: pl.DataFrame, read: tuple[str, ...]) -> None:
-        transaction.execute(
-            "DELETE FROM book_anchors WHERE anchor_ts >= %s AND anchor_ts < %s AND gatherer = ANY (%s)",
-            (self._hour, self._hour + HOUR, list(read)),
-        )
+    def _put_anchors(self, transaction: Transaction, anchors: pl.DataFrame) -> None:
+        """Replace the anchors of the streams that gatherers still know.
+
+        Those of other streams stay: their gatherer was made anew, or its old streams were dropped, and production's
+        anchors are all that is left of them.
+        """
+        for name, stream_ids in self._known_streams.items():
+            if name not in self._missed:
+                transaction.execute(
+                    "DELETE FROM book_anchors WHERE anchor_ts >= %s AND anchor_ts < %s AND gatherer = %s"
+                    " AND stream_id = ANY (%s)",
+                    (self._hour, self._hour + HOUR, name, sorted(stream_ids)),
+                )
         if anchors.height:
             data = anchors.to_arrow(compat_level=pl.CompatLevel.oldest())
             transaction.insert_new(PRODUCTION_TABLES["book_anchors"], data)
@@ -189,6 +210,7 @@ class _Close:
 
 
 def _estimate(source: GathererSource, hour: datetime) -> Mapping[str, int]:
+    check_source(source)
     with arrow_snapshot(source.timeseries_url) as snapshot:
         return estimated_rows(snapshot, hour, hour + HOUR)
 
@@ -202,7 +224,7 @@ def _mark(transaction: Transaction, closed: HourClose, closed_at: datetime) -> N
     transaction.execute(
         "INSERT INTO hour_closes (hour, closed_at, rows, anchors, gatherers_read, gatherers_missed)"
         " VALUES (%(hour)s, %(closed_at)s, %(rows)s, %(anchors)s, %(read)s, %(missed)s)"
-        " ON CONFLICT (hour) DO UPDATE SET closed_at = excluded.closed_at, late_rows_at = NULL, rows = excluded.rows,"
+        " ON CONFLICT (hour) DO UPDATE SET closed_at = excluded.closed_at, rows = excluded.rows,"
         " anchors = excluded.anchors, gatherers_read = excluded.gatherers_read,"
         " gatherers_missed = excluded.gatherers_missed",
         {

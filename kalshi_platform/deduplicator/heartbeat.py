@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 import socket
 import threading
 from collections.abc import Callable, Mapping
-from datetime import datetime
 from typing import Any
 
 from kalshi_platform.clock import Clock
 from kalshi_platform.errors import KalshiPlatformError
+from kalshi_platform.storage import services
 from kalshi_platform.storage.pool import Database
 
 SERVICE = "deduplicator"
@@ -53,7 +52,17 @@ class Heartbeat:
         """Write the line now; a production database that is away is not an error of the heartbeat."""
         state, details = self._status()
         try:
-            write(self._database, self._clock.now(), self._started_at, self._run_id, state, details)
+            services.write_heartbeat(
+                self._database,
+                service=SERVICE,
+                at=self._clock.now(),
+                started_at=self._started_at,
+                host=socket.gethostname(),
+                pid=os.getpid(),
+                run_id=self._run_id,
+                state=state,
+                details=details,
+            )
         except KalshiPlatformError as error:
             _log.debug("no heartbeat: %s", error)
 
@@ -64,24 +73,7 @@ class Heartbeat:
                 return
 
 
-def write(
-    database: Database, at: datetime, started_at: datetime, run_id: str | None, state: str, details: Mapping[str, Any]
-) -> None:
-    """Write one line."""
-    with database.transaction() as transaction:
-        transaction.execute(
-            "INSERT INTO heartbeats (service, at, started_at, host, pid, run_id, state, details)"
-            " VALUES (%s, %s, %s, %s, %s, %s, %s, %s) ON CONFLICT (service) DO UPDATE SET at = excluded.at,"
-            " started_at = excluded.started_at, host = excluded.host, pid = excluded.pid, run_id = excluded.run_id,"
-            " state = excluded.state, details = excluded.details",
-            (SERVICE, at, started_at, socket.gethostname(), os.getpid(), run_id, state, json.dumps(details)),
-        )
-
-
 def switched_off(database: Database) -> str | None:
     """The reason why the deduplicator should not run; None while it should."""
-    with database.transaction() as transaction:
-        row = transaction.fetch_one(
-            "SELECT reason FROM desired_services WHERE service = %s AND NOT running", (SERVICE,)
-        )
-    return None if row is None else (str(row[0]) or "no reason given")
+    switch = services.switch_of(database, SERVICE)
+    return None if switch.running else switch.reason or "no reason given"

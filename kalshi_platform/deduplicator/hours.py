@@ -4,9 +4,16 @@ from __future__ import annotations
 
 from datetime import datetime, timedelta
 
+from kalshi_platform.market.times import HOUR
 from kalshi_platform.storage.pool import Database
 
-HOUR = timedelta(hours=1)
+__all__ = ["HOUR", "active_hours", "hours_closed_since", "hours_to_close", "last_closes"]
+
+MISSED_FOR = timedelta(days=7)
+"""An hour that was closed without a gatherer is closed again when that one answers, up to this age of the hour …"""
+MISSED_AGAIN_AFTER = timedelta(minutes=50)
+"""… and not more often than this."""
+_SILENT_FOR = timedelta(minutes=10)
 
 
 def active_hours(production: Database) -> list[datetime]:
@@ -16,12 +23,43 @@ def active_hours(production: Database) -> list[datetime]:
 
 
 def hours_to_close(production: Database, now: datetime) -> list[datetime]:
-    """Ended hours that were never closed, or got rows after their close; ascending."""
+    """Ended hours that were never closed, got rows after their close, or were closed without a gatherer that answers
+    again; ascending.
+
+    A gatherer answers when the live merge notes no error of it, or when no merge has looked for a while.
+    """
     with production.transaction() as transaction:
         rows = transaction.fetch_all(
-            "SELECT a.hour FROM hour_activity a LEFT JOIN hour_closes c USING (hour) WHERE a.hour <= %s"
+            "SELECT a.hour FROM hour_activity a LEFT JOIN hour_closes c USING (hour) WHERE a.hour <= %(ended)s"
             " GROUP BY a.hour, c.closed_at HAVING c.closed_at IS NULL OR max(a.last_merged_at) > c.closed_at"
-            " ORDER BY a.hour",
-            (now - HOUR,),
+            " UNION SELECT c.hour FROM hour_closes c CROSS JOIN unnest(c.gatherers_missed) AS missed (gatherer)"
+            " LEFT JOIN merge_cursors m USING (gatherer)"
+            " WHERE c.hour >= %(oldest)s AND c.hour <= %(ended)s AND c.closed_at <= %(again)s"
+            " AND (m.last_error IS NULL OR m.last_error_at <= %(silent)s)"
+            " ORDER BY 1",
+            {
+                "ended": now - HOUR,
+                "oldest": now - MISSED_FOR,
+                "again": now - MISSED_AGAIN_AFTER,
+                "silent": now - _SILENT_FOR,
+            },
         )
     return [row[0] for row in rows]
+
+
+def hours_closed_since(production: Database, moment: datetime) -> list[datetime]:
+    """Hours whose latest close began at `moment` or later; ascending."""
+    with production.transaction() as transaction:
+        rows = transaction.fetch_all("SELECT hour FROM hour_closes WHERE closed_at >= %s ORDER BY hour", (moment,))
+    return [row[0] for row in rows]
+
+
+def last_closes(production: Database, low: datetime, high: datetime) -> dict[datetime, datetime]:
+    """When the hours in [low, high) were closed last (a moment of production's clock), by UTC day."""
+    with production.transaction() as transaction:
+        rows = transaction.fetch_all(
+            "SELECT date_trunc('day', hour, 'UTC'), max(closed_at) FROM hour_closes WHERE hour >= %s AND hour < %s"
+            " GROUP BY 1 ORDER BY 1",
+            (low, high),
+        )
+    return dict(rows)

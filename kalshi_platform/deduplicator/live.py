@@ -52,11 +52,15 @@ class LiveMerger:
         self._catalog: dict[str, Any] | None = None
 
     def run(self, stop: threading.Event) -> None:
-        """Merge until `stop` is set or the service is switched off in `desired_services`."""
+        """Merge until `stop` is set or the service is switched off in `desired_services`.
+
+        Raises SchemaMismatch when production is not what this version writes.
+        """
         merger = Merger(self._settings, self._clock, self._bounds)
         try:
             while not stop.is_set():
                 try:
+                    merger.check_production()
                     if self._is_switched_off(merger):
                         return
                     with merger.production.lease(SERVICE) as lease:
@@ -144,11 +148,24 @@ class LiveMerger:
                 report = merge_catalog(self._settings, self._clock)
             except KalshiPlatformError as error:
                 _log.warning("the catalogs were not merged: %s", error)
+                self._catalog_failed(str(error))
+            except Exception as error:  # noqa: BLE001 - the thread must outlive what nobody foresaw
+                _log.exception("the catalogs were not merged; the next attempt follows")
+                self._catalog_failed(f"{type(error).__name__}: {error}")
             else:
                 with self._lock:
-                    self._catalog = {"at": report.finished_at.isoformat(), "rows_changed": report.rows_changed}
+                    self._catalog = {
+                        "at": report.finished_at.isoformat(),
+                        "rows_changed": report.rows_changed,
+                        "missed": list(report.missed),
+                        "error": None,
+                    }
             if self._clock.wait(ended, self._settings.catalog_interval_s):
                 return
+
+    def _catalog_failed(self, error: str) -> None:
+        with self._lock:
+            self._catalog = {**(self._catalog or {}), "error": error, "error_at": self._clock.now().isoformat()}
 
     def _is_switched_off(self, merger: Merger) -> bool:
         reason = switched_off(merger.production)

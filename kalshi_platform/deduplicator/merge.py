@@ -19,9 +19,11 @@ from kalshi_platform.clock import Clock
 from kalshi_platform.deduplicator import cursor, production
 from kalshi_platform.deduplicator.cursor import NewRows
 from kalshi_platform.deduplicator.readers import Readers
-from kalshi_platform.deduplicator.settings import DeduplicatorSettings
+from kalshi_platform.deduplicator.settings import DeduplicatorSettings, GathererSource
+from kalshi_platform.deduplicator.source import check_source
 from kalshi_platform.deduplicator.thin import thin
 from kalshi_platform.errors import KalshiPlatformError
+from kalshi_platform.storage.migrate import check
 from kalshi_platform.storage.partitions import PartitionBounds, PartitionKeeper
 from kalshi_platform.storage.pool import Database
 from kalshi_platform.storage.tables import MERGED_TABLES
@@ -90,15 +92,28 @@ class Merger:
         self._keeper = PartitionKeeper(self.production, bounds, clock)
         self._readers: Readers[NewRows] = Readers(clock)
         self._failing: dict[str, str] = {}
+        self._checked: set[str] = set()
+        self._production_checked = False
+
+    def check_production(self) -> None:
+        """Compare production's tables and mode with what this version writes, once.
+
+        Raises SchemaMismatch, naming the remedy, and DatabaseUnavailable.
+        """
+        if not self._production_checked:
+            check(self.production, "production")
+            self._production_checked = True
 
     def merge_new(self) -> MergeReport:
-        """Run one pass. Raises DatabaseUnavailable when production is away; nothing is written then."""
+        """Run one pass. Raises DatabaseUnavailable when production is away, SchemaMismatch when it is not migrated;
+        nothing is written then. A gatherer of either kind is missed."""
         started_at = self._clock.now()
+        self.check_production()
         with self.production.transaction() as transaction:
             cursors = cursor.load(transaction)
         answers, errors = self._readers.ask(
             {
-                source.name: partial(cursor.read_new, source, cursors.get(source.name, 0), self.settings.rows_per_pass)
+                source.name: partial(self._read_new, source, cursors.get(source.name, 0))
                 for source in self.settings.sources
             },
             self.settings.source_timeout_s,
@@ -137,6 +152,16 @@ class Merger:
     def dispose(self) -> None:
         """Close the connections to production."""
         self.production.dispose()
+
+    def _read_new(self, source: GathererSource, after: int) -> NewRows:
+        if source.name not in self._checked:
+            check_source(source)
+            self._checked.add(source.name)
+        try:
+            return cursor.read_new(source, after, self.settings.rows_per_pass)
+        except KalshiPlatformError:
+            self._checked.discard(source.name)  # it may come back as another database
+            raise
 
     def _tell(self, failed: Mapping[str, str]) -> None:
         for name, reason in failed.items():

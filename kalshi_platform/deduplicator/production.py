@@ -68,7 +68,7 @@ def insert(transaction: Transaction, arrivals: Arrivals) -> dict[str, dict[datet
 def record_activity(
     transaction: Transaction, inserted: Mapping[str, Mapping[datetime, int]], at: datetime | None = None
 ) -> None:
-    """Remember which hours got rows, and when; hours that were closed before are marked as having late rows.
+    """Remember which hours got rows, and when: one that got rows after its close is to be closed again.
 
     `at`: the moment to record, None for now by production's clock.
     """
@@ -82,11 +82,6 @@ def record_activity(
         lines,
         "(%s::timestamptz, %s::text, %s::bigint, %s::timestamptz)",
     )
-    if at is None and lines:
-        transaction.execute(
-            "UPDATE hour_closes SET late_rows_at = clock_timestamp() WHERE hour = ANY (%s)",
-            (sorted({line[0] for line in lines}),),
-        )
 
 
 def _insert(transaction: Transaction, table: str, rows: pl.DataFrame) -> int:

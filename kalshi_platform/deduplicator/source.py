@@ -7,10 +7,23 @@ from datetime import datetime
 
 import pyarrow as pa
 
+from kalshi_platform.deduplicator.settings import GathererSource
+from kalshi_platform.storage.migrate import DatabaseKind, check
+from kalshi_platform.storage.pool import Database
 from kalshi_platform.storage.read import ArrowSnapshot
 from kalshi_platform.storage.tables import GATHERER_TABLES, MERGED_TABLES
 
 Window = tuple[datetime, datetime]
+
+
+def check_source(source: GathererSource, kind: DatabaseKind = "timeseries") -> None:
+    """Raise SchemaMismatch, naming the remedy, when a database of the gatherer is not what this version reads."""
+    url = source.catalog_url if kind == "catalog" else source.timeseries_url
+    database = Database(url, name=f"{source.name} {kind}", pool_size=1)
+    try:
+        check(database, kind)
+    finally:
+        database.dispose()
 
 
 def rows_of_batches(snapshot: ArrowSnapshot, table: str, after: int, until: int, windows: Sequence[Window]) -> pa.Table:

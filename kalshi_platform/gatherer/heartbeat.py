@@ -11,15 +11,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
+from kalshi_platform.storage import services
 from kalshi_platform.storage.pool import Database
 
 FILE_NAME = "heartbeat.json"
-_UPSERT = """
-INSERT INTO heartbeats (service, at, started_at, host, pid, run_id, state, details)
-VALUES (%(service)s, %(at)s, %(started_at)s, %(host)s, %(pid)s, %(run_id)s, %(state)s, %(details)s::jsonb)
-ON CONFLICT (service) DO UPDATE SET at = excluded.at, started_at = excluded.started_at, host = excluded.host,
-  pid = excluded.pid, run_id = excluded.run_id, state = excluded.state, details = excluded.details
-"""
 
 
 @dataclass(frozen=True)
@@ -38,20 +33,17 @@ class Heartbeat:
 
 def write_row(database: Database, beat: Heartbeat) -> None:
     """Write the service's row. Raises DatabaseUnavailable."""
-    with database.transaction() as transaction:
-        transaction.execute(
-            _UPSERT,
-            {
-                "service": beat.service,
-                "at": beat.at,
-                "started_at": beat.started_at,
-                "host": beat.host,
-                "pid": beat.pid,
-                "run_id": beat.run_id,
-                "state": beat.state,
-                "details": json.dumps(beat.details),
-            },
-        )
+    services.write_heartbeat(
+        database,
+        service=beat.service,
+        at=beat.at,
+        started_at=beat.started_at,
+        host=beat.host,
+        pid=beat.pid,
+        run_id=beat.run_id,
+        state=beat.state,
+        details=beat.details,
+    )
 
 
 def write_file(path: Path, beat: Heartbeat) -> None:
@@ -84,6 +76,4 @@ def read_file(path: Path) -> dict[str, Any] | None:
 
 def should_run(database: Database, service: str) -> bool:
     """Whether the off switch is not set. Raises DatabaseUnavailable."""
-    with database.transaction() as transaction:
-        row = transaction.fetch_one("SELECT running FROM desired_services WHERE service = %s", (service,))
-    return row is None or bool(row[0])
+    return services.switch_of(database, service).running

@@ -14,13 +14,13 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Literal, TypeAlias
 
 from kalshi_platform.errors import UnknownPartition
+from kalshi_platform.market.times import HOUR
 from kalshi_platform.storage.tables import MERGED_TABLES
 
 Layer: TypeAlias = Literal["raw", "processed", "aggregates"]
 Kind: TypeAlias = Literal["hourly", "daily"]
 
 MANIFEST_NAME = "_manifest.json"
-HOUR = timedelta(hours=1)
 DAY = timedelta(days=1)
 LAYERS: tuple[Layer, ...] = ("raw", "processed", "aggregates")
 RAW_TABLES = (*MERGED_TABLES, "book_anchors")

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-
 from kalshi_platform.lake.layout import Partition
 from kalshi_platform.lake.schema import Dataset
+from kalshi_platform.storage.literals import literal
 from kalshi_platform.storage.queries import load
 
 
@@ -31,11 +30,6 @@ def expected_query(partition: Partition) -> str:
 def unclosed_query(partition: Partition) -> str:
     """The hours of a partition that production has not closed: `hour`, `active`."""
     return load("lake")["unclosed_hours"].format(low=literal(partition.start), high=literal(partition.end))
-
-
-def literal(moment: datetime) -> str:
-    """An aware datetime as SQL."""
-    return f"TIMESTAMPTZ '{moment.astimezone(UTC):%Y-%m-%d %H:%M:%S.%f}+00'"
 
 
 def _daily(partition: Partition, suffix: str) -> str:

@@ -19,11 +19,12 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from kalshi_platform.errors import LakeCorrupt, LakeHole, LakeUnavailable
-from kalshi_platform.lake.layout import HOUR, LakeTable, Partition, lake_table, partition_at, partitions_between
+from kalshi_platform.lake.layout import LakeTable, Partition, lake_table, partition_at, partitions_between
 from kalshi_platform.lake.manifest import Manifest, read_manifest
 from kalshi_platform.lake.objects import ObjectStore
 from kalshi_platform.lake.schema import Dataset, dataset
 from kalshi_platform.lake.store import Lake, open_store
+from kalshi_platform.market.times import HOUR
 
 Holes: TypeAlias = Literal["raise", "mark"]
 _US = timedelta(microseconds=1)

@@ -14,6 +14,7 @@ US_PER_MS = 1_000
 US_PER_S = 1_000_000
 US_PER_HOUR = 3_600 * US_PER_S
 US_PER_DAY = 24 * US_PER_HOUR
+HOUR = timedelta(hours=1)
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 # An integer time below this is seconds, from here on milliseconds (10^11 s is the year 5138, 10^11 ms is 1973).
 _SECONDS_LIMIT = 10**11

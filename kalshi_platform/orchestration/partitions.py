@@ -9,7 +9,6 @@ import dagster as dg
 
 from kalshi_platform import config
 
-HOUR = timedelta(hours=1)
 DAY = timedelta(days=1)
 HOUR_FORMAT = "%Y-%m-%d-%H:%M"
 DAY_FORMAT = "%Y-%m-%d"

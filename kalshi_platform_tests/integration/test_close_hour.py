@@ -13,7 +13,7 @@ from kalshi_platform.clock import SYSTEM_CLOCK
 from kalshi_platform.deduplicator.close_hour import HourClose, close_hour
 from kalshi_platform.deduplicator.hours import hours_to_close
 from kalshi_platform.deduplicator.merge import merge_new
-from kalshi_platform.errors import DatabaseUnavailable
+from kalshi_platform.errors import DatabaseUnavailable, SchemaMismatch
 from kalshi_platform.market.times import US_PER_HOUR, US_PER_S, datetime_from_us, us_from_datetime
 from kalshi_platform.storage.partitions import PartitionBounds
 from kalshi_platform_tests.fixtures.hand_filled_gatherer import (
@@ -25,6 +25,7 @@ from kalshi_platform_tests.fixtures.hand_filled_gatherer import (
     trade_row,
 )
 from kalshi_platform_tests.fixtures.merge_world import MergeWorld
+from kalshi_platform_tests.fixtures.postgres import DatabaseFactory
 
 World = Callable[..., MergeWorld]
 HOUR_US = us_from_datetime(SYSTEM_CLOCK.now()) // US_PER_HOUR * US_PER_HOUR - 2 * US_PER_HOUR
@@ -219,3 +220,60 @@ def test_an_hour_that_is_not_to_be_final_is_merged_and_anchored_only(merge_world
     assert close(world, hours_later=2).final is False  # it still runs
     with pytest.raises(ValueError, match="whole UTC hour"):
         close_hour(world.settings(), HOUR + timedelta(minutes=1), SYSTEM_CLOCK, PartitionBounds())
+
+
+def test_anchors_outlive_the_tables_of_the_gatherer_that_saw_them(merge_world: World) -> None:
+    world = merge_world(2)
+    fill(world.gatherers["g1"], 1, 1, HOUR_US + MINUTE)
+    fill(world.gatherers["g2"], 2, 40, HOUR_US + MINUTE)
+    close(world)
+    before = anchors(world)
+    anew = world.gatherers["g1"]
+    with anew.database.transaction() as transaction:
+        transaction.execute(
+            "TRUNCATE streams, stream_segments, memberships, batches, orderbook_deltas, orderbook_snapshots"
+        )
+        transaction.execute("UPDATE batch_counter SET last_batch_no = 0")
+    fill(anew, 7, 1, HOUR_US + 10 * MINUTE)
+    again = close(world)
+    assert again.gatherers_missed == ()
+    assert [row for row in anchors(world) if row[2] != 7] == before
+    assert [row[:2] for row in anchors(world) if row[2] == 7] == [("g1", "A"), ("g1", "Q")]
+
+
+def test_an_hour_closed_without_a_gatherer_is_closed_again_when_that_one_answers(merge_world: World) -> None:
+    world = merge_world(2)
+    fill(world.gatherers["g1"], 1, 1, HOUR_US + MINUTE)
+    fill(world.gatherers["g2"], 2, 1, HOUR_US + MINUTE)
+    settings = world.settings()
+    here, other = settings.sources
+    away = replace(other, timeseries_url=other.timeseries_url.rsplit("/", 1)[0] + "/no_such_database")
+    now = SYSTEM_CLOCK.now()
+    assert close(world, sources=(here, away)).gatherers_missed == ("g2",)
+    assert merge_new(replace(settings, sources=(here, away)), SYSTEM_CLOCK).missed == ("g2",)
+    assert hours_to_close(world.production, now) == [], "closed a moment ago"
+    with world.production.transaction() as transaction:
+        transaction.execute("UPDATE hour_closes SET closed_at = closed_at - interval '1 hour'")
+        transaction.execute("UPDATE hour_activity SET last_merged_at = last_merged_at - interval '1 day'")
+    assert hours_to_close(world.production, now) == [], "g2 still does not answer"
+    merge_new(settings, SYSTEM_CLOCK)
+    with world.production.transaction() as transaction:  # as if it had had no rows that others lack
+        transaction.execute("UPDATE hour_activity SET last_merged_at = last_merged_at - interval '1 day'")
+    assert hours_to_close(world.production, now) == [HOUR]
+    assert hours_to_close(world.production, now + timedelta(days=8)) == [], "given up"
+    assert close(world).gatherers_missed == ()
+    assert hours_to_close(world.production, now + timedelta(hours=2)) == []
+
+
+def test_an_unmigrated_database_is_named_with_its_remedy(
+    merge_world: World, database_factory: DatabaseFactory, caplog: pytest.LogCaptureFixture
+) -> None:
+    world = merge_world(2)
+    fill(world.gatherers["g1"], 1, 1, HOUR_US + MINUTE)
+    settings = world.settings()
+    with pytest.raises(SchemaMismatch, match="production is empty; run: kalshi-platform migrate"):
+        close(world, production_url=database_factory())
+    here, other = settings.sources
+    closed = close(world, sources=(here, replace(other, timeseries_url=database_factory())))
+    assert closed.gatherers_missed == ("g2",)
+    assert "database g2 timeseries is empty; run: kalshi-platform migrate" in caplog.text

@@ -6,14 +6,18 @@ import threading
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
 from kalshi_platform.clock import SYSTEM_CLOCK
+from kalshi_platform.deduplicator import live as live_module
 from kalshi_platform.deduplicator import production as production_module
+from kalshi_platform.deduplicator.catalog_merge import CatalogMergeReport, merge_catalog
 from kalshi_platform.deduplicator.hours import active_hours, hours_to_close
 from kalshi_platform.deduplicator.live import LiveMerger
 from kalshi_platform.deduplicator.merge import Merger, MergeReport, merge_new
+from kalshi_platform.errors import SchemaMismatch
 from kalshi_platform.market.times import US_PER_HOUR, US_PER_S, datetime_from_us, us_from_datetime
 from kalshi_platform.storage.partitions import PartitionBounds
 from kalshi_platform_tests.fixtures.hand_filled_gatherer import (
@@ -24,6 +28,7 @@ from kalshi_platform_tests.fixtures.hand_filled_gatherer import (
     trade_row,
 )
 from kalshi_platform_tests.fixtures.merge_world import MergeWorld, until
+from kalshi_platform_tests.fixtures.postgres import DatabaseFactory
 
 T0 = us_from_datetime(SYSTEM_CLOCK.now()) // US_PER_HOUR * US_PER_HOUR - 2 * US_PER_HOUR + 60 * US_PER_S
 World = Callable[..., MergeWorld]
@@ -226,7 +231,6 @@ def test_hours_that_get_rows_are_known_and_reopen_when_late_rows_come(merge_worl
     gatherer.commit(orderbook_deltas=[delta_row("A", ts_us=T0 + 5, seq=4)])
     merge_new(world.settings(), SYSTEM_CLOCK)
     assert hours_to_close(world.production, second + timedelta(hours=1)) == [first, second]
-    assert world.rows("SELECT late_rows_at IS NOT NULL FROM hour_closes") == [(True,)]
     assert world.rows(
         "SELECT rows_inserted FROM hour_activity WHERE table_name = 'orderbook_deltas' ORDER BY hour"
     ) == [
@@ -323,3 +327,71 @@ def _set_connections(world: MergeWorld, name: str, *, allowed: bool) -> None:
         transaction.execute(f'ALTER DATABASE "{name}" ALLOW_CONNECTIONS {"true" if allowed else "false"}')
         if not allowed:
             transaction.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = %s", (name,))
+
+
+def test_an_unforeseen_error_of_the_catalog_merge_is_shown_and_survived(
+    merge_world: World, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    world = merge_world(1)
+    broken = threading.Event()
+    broken.set()
+
+    def flaky(*arguments: Any) -> CatalogMergeReport:
+        if broken.is_set():
+            raise ZeroDivisionError("nobody foresaw this")
+        return merge_catalog(*arguments)
+
+    monkeypatch.setattr(live_module, "merge_catalog", flaky)
+    settings = world.settings(interval_s=0.05, catalog_interval_s=0.05)
+    merger = LiveMerger(settings, SYSTEM_CLOCK, PartitionBounds())
+    stop = threading.Event()
+    thread = threading.Thread(target=merger.run, args=(stop,))
+    thread.start()
+    try:
+        until(lambda: "nobody foresaw this" in str((merger.status()[1]["catalog"] or {}).get("error")))
+        broken.clear()
+        until(lambda: (merger.status()[1]["catalog"] or {}).get("rows_changed") == 0)
+        assert merger.status()[1]["catalog"]["error"] is None
+    finally:
+        stop.set()
+        thread.join(20)
+    assert "Traceback" in caplog.text
+
+
+def test_production_that_is_not_migrated_stops_the_merge_with_the_remedy(
+    merge_world: World, database_factory: DatabaseFactory
+) -> None:
+    settings = merge_world(1).settings(production_url=database_factory())
+    for attempt in (
+        lambda: LiveMerger(settings, SYSTEM_CLOCK, PartitionBounds()).run(threading.Event()),
+        lambda: merge_new(settings, SYSTEM_CLOCK),
+        lambda: merge_catalog(settings, SYSTEM_CLOCK),
+    ):
+        with pytest.raises(SchemaMismatch, match="production is empty; run: kalshi-platform migrate"):
+            attempt()
+
+
+def test_production_of_another_mode_is_refused(merge_world: World) -> None:
+    world = merge_world(1)
+    with world.production.transaction() as transaction:
+        transaction.execute("UPDATE schema_meta SET mode = 'timescale'")
+    with pytest.raises(SchemaMismatch, match="was made in mode timescale"):
+        merge_new(world.settings(), SYSTEM_CLOCK)
+
+
+def test_a_gatherer_that_is_not_migrated_is_missed_with_the_reason(
+    merge_world: World, database_factory: DatabaseFactory
+) -> None:
+    world = merge_world(2)
+    world.gatherers["g1"].commit(orderbook_deltas=[delta_row("A", ts_us=T0, seq=2)])
+    settings = world.settings()
+    here, other = settings.sources
+    empty = replace(other, timeseries_url=database_factory(), catalog_url=database_factory())
+    settings = replace(settings, sources=(here, empty))
+    report = merge_new(settings, SYSTEM_CLOCK)
+    assert (report.rows_inserted, report.missed) == (1, ("g2",))
+    assert report.sources[1].error == "database g2 timeseries is empty; run: kalshi-platform migrate"
+    assert world.rows("SELECT last_error FROM merge_cursors WHERE gatherer = 'g2'") == [(report.sources[1].error,)]
+    assert merge_catalog(settings, SYSTEM_CLOCK).missed == {
+        "g2": "database g2 catalog is empty; run: kalshi-platform migrate"
+    }

@@ -13,14 +13,13 @@ COMMENT ON TABLE merge_cursors IS 'The last batch of each gatherer whose rows ar
 CREATE TABLE IF NOT EXISTS hour_closes (
   hour timestamptz PRIMARY KEY,
   closed_at timestamptz NOT NULL DEFAULT now(),
-  late_rows_at timestamptz,
   rows jsonb NOT NULL DEFAULT '{}',
   anchors bigint NOT NULL DEFAULT 0,
   gatherers_read text[] NOT NULL DEFAULT '{}',
   gatherers_missed text[] NOT NULL DEFAULT '{}'
 );
 COMMENT ON COLUMN hour_closes.rows IS 'Per table: rows of the hour in production when it was closed.';
-COMMENT ON COLUMN hour_closes.late_rows_at IS 'Set when rows of the hour came after its close: close it again.';
+COMMENT ON COLUMN hour_closes.gatherers_missed IS 'Gatherers that could not be read then; the hour is closed again when they answer.';
 
 CREATE TABLE IF NOT EXISTS hour_activity (
   hour timestamptz NOT NULL,

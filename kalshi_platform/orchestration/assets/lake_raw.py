@@ -4,11 +4,12 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from kalshi_platform.market.times import HOUR
 from kalshi_platform.orchestration.columns import lake_metadata
 from kalshi_platform.orchestration.failures import RETRY, as_failure
 from kalshi_platform.orchestration.figures import production_rows, span
 from kalshi_platform.orchestration.keys import OWNERS, lake, production
-from kalshi_platform.orchestration.partitions import HOUR, HOURS, hour_of
+from kalshi_platform.orchestration.partitions import HOURS, hour_of
 from kalshi_platform.orchestration.resources import LakeResource, ProductionDatabase
 
 if TYPE_CHECKING:

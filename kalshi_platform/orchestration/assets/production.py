@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import dagster as dg
 
+from kalshi_platform.market.times import HOUR
 from kalshi_platform.orchestration.columns import column_metadata, table_comment
 from kalshi_platform.orchestration.failures import RETRY, as_failure
 from kalshi_platform.orchestration.figures import duplicate_trades, production_rows
@@ -14,7 +15,7 @@ from kalshi_platform.orchestration.keys import (
     gatherer,
     production,
 )
-from kalshi_platform.orchestration.partitions import HOUR, HOURS, from_all_gatherers, hour_of
+from kalshi_platform.orchestration.partitions import HOURS, from_all_gatherers, hour_of
 from kalshi_platform.orchestration.resources import ProductionDatabase
 
 UNIQUE_TRADES = "no_duplicate_trade_ids"

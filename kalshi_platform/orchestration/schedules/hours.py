@@ -6,13 +6,13 @@ from datetime import UTC, datetime
 import dagster as dg
 
 from kalshi_platform.errors import ConfigurationError, KalshiPlatformError
+from kalshi_platform.market.times import HOUR
 from kalshi_platform.orchestration.failures import not_configured
 from kalshi_platform.orchestration.jobs.batch import close_hours_job, export_days_job
 from kalshi_platform.orchestration.keys import LAKE_DAILY, LAKE_RAW, PRODUCTION_HOURLY
 from kalshi_platform.orchestration.partitions import (
     DAY,
     DAYS,
-    HOUR,
     HOURS,
     day_key,
     day_of,

@@ -13,9 +13,9 @@ from kalshi_platform.deduplicator.merge import merge_new
 from kalshi_platform.lake.layout import RAW_TABLES, partition_path
 from kalshi_platform.lake.manifest import read_manifest
 from kalshi_platform.lake.settings import LakeSettings
-from kalshi_platform.market.times import US_PER_HOUR, US_PER_S
+from kalshi_platform.market.times import HOUR, US_PER_HOUR, US_PER_S
 from kalshi_platform.orchestration import keys
-from kalshi_platform.orchestration.partitions import HOUR, day_key, hour_key, range_request
+from kalshi_platform.orchestration.partitions import day_key, hour_key, range_request
 from kalshi_platform.orchestration.resources import RESOURCES, LakeResource, ProductionDatabase
 from kalshi_platform.orchestration.schedules.hours import (
     close_hours_schedule,

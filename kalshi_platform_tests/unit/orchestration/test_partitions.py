@@ -8,12 +8,12 @@ import dagster as dg
 import pytest
 
 from kalshi_platform import config
+from kalshi_platform.market.times import HOUR
 from kalshi_platform.orchestration import keys
 from kalshi_platform.orchestration.build import build
 from kalshi_platform.orchestration.partitions import (
     DAY,
     DAYS,
-    HOUR,
     HOURS,
     day_key,
     day_of,

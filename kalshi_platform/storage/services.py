@@ -1,0 +1,62 @@
+"""The tables by which endless services are watched and switched: `heartbeats` and `desired_services`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from kalshi_platform.storage.pool import Database
+
+_UPSERT = """
+INSERT INTO heartbeats (service, at, started_at, host, pid, run_id, state, details)
+VALUES (%(service)s, %(at)s, %(started_at)s, %(host)s, %(pid)s, %(run_id)s, %(state)s, %(details)s::jsonb)
+ON CONFLICT (service) DO UPDATE SET at = excluded.at, started_at = excluded.started_at, host = excluded.host,
+  pid = excluded.pid, run_id = excluded.run_id, state = excluded.state, details = excluded.details
+"""
+
+
+@dataclass(frozen=True)
+class Switch:
+    """The off switch of a service; a service without a row should run."""
+
+    running: bool = True
+    reason: str = ""
+
+
+def write_heartbeat(
+    database: Database,
+    *,
+    service: str,
+    at: datetime,
+    started_at: datetime,
+    host: str,
+    pid: int,
+    run_id: str | None,
+    state: str,
+    details: Mapping[str, Any],
+) -> None:
+    """Write the service's line. Raises DatabaseUnavailable."""
+    with database.transaction() as transaction:
+        transaction.execute(
+            _UPSERT,
+            {
+                "service": service,
+                "at": at,
+                "started_at": started_at,
+                "host": host,
+                "pid": pid,
+                "run_id": run_id,
+                "state": state,
+                "details": json.dumps(details),
+            },
+        )
+
+
+def switch_of(database: Database, service: str) -> Switch:
+    """Whether the service should run, and why not. Raises DatabaseUnavailable."""
+    with database.transaction() as transaction:
+        row = transaction.fetch_one("SELECT running, reason FROM desired_services WHERE service = %s", (service,))
+    return Switch() if row is None else Switch(bool(row[0]), str(row[1]))
