@@ -1,0 +1,107 @@
+"""Claims of streams in random worlds: what is claimed is in the union, whole; and much is claimed."""
+
+from __future__ import annotations
+
+import random
+from collections import Counter
+
+import polars as pl
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kalshi_platform.deduplicator.coverage import claims, continued
+from kalshi_platform.market.coverage import holds, length, union
+from kalshi_platform_tests.unit.deduplicator.test_worlds import contents, merge, micros, world_of, worlds
+from kalshi_platform_tests.unit.deduplicator.truth import (
+    MARGIN_US,
+    Stream,
+    World,
+    feed_of,
+    memberships_of,
+    segments_of,
+)
+
+NUMBERS = {"stream_id": pl.Int64, "seq_from": pl.Int64, "seq_to": pl.Int64}
+MEMBERS = {
+    "stream_id": pl.Int64, "ticker": pl.String, "exchange_index": pl.Int32, "seq_from": pl.Int64, "seq_to": pl.Int64,
+}  # fmt: skip
+DELTAS = {"seq": pl.Int64, "exchange_us": pl.Int64, "ticker": pl.String, "exchange_index": pl.Int32}
+
+
+def claims_of(stream: Stream, world: World, pick: random.Random) -> dict[str, list[tuple[int, int]]]:
+    deltas = feed_of(stream, world).select("seq", "exchange_us", "ticker", "exchange_index")
+    return claims(memberships_of(stream), segments_of(stream, pick), deltas, MARGIN_US)
+
+
+@worlds
+@given(world=world_of, seed=st.integers(0, 2**16))
+def test_what_any_stream_claims_is_whole_in_the_union(world: World, seed: int) -> None:
+    pick = random.Random(seed)
+    merged = contents(micros(merge(world, pick)))
+    truth = world.true_rows()
+    united: dict[str, list[tuple[int, int]]] = {}
+    for stream in world.streams:
+        for ticker, found in claims_of(stream, world, pick).items():
+            united[ticker] = union([*united.get(ticker, []), *found])
+    for key, count in truth.items():
+        if holds(united.get(str(key[1]), []), key[0]):
+            assert merged[key] == count
+
+
+def test_much_is_claimed_also_of_quiet_markets() -> None:
+    claimed = possible = quiet = 0
+    for seed in range(20):
+        world = World(seed, 100, 2, 0.02)
+        span = world.published[-1].ts - world.published[0].ts
+        moving = Counter(delta.ticker for delta in world.published)
+        for stream in world.streams:
+            found = claims_of(stream, world, world.random)
+            claimed += sum(length(each) for each in found.values())
+            quiet += any(found.get(ticker) for ticker in world.index if not moving[ticker])
+            possible += span * len({row["ticker"] for row in stream.memberships})
+    assert claimed > 0.1 * possible
+    assert quiet > 0
+
+
+def frames(
+    segments: list[tuple[int, int]], members: list[tuple[int, int | None]], deltas: list[tuple[int, int]]
+) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
+    """One stream, one market M; deltas are (seq, time)."""
+    return (
+        pl.DataFrame([(1, "M", 0, low, high) for low, high in members], schema=MEMBERS, orient="row"),
+        pl.DataFrame([(1, low, high) for low, high in segments], schema=NUMBERS, orient="row"),
+        pl.DataFrame([(seq, us, "M", 0) for seq, us in deltas], schema=DELTAS, orient="row"),
+    )
+
+
+def test_a_claim_begins_after_the_first_own_time_and_ends_before_the_last() -> None:
+    parts = frames([(1, 5)], [(1, None)], [(2, 100), (3, 200), (5, 300)])
+    assert claims(*parts, margin_us=10) == {"M": [(101, 300)]}
+
+
+def test_nothing_is_claimed_beyond_a_gap_without_a_new_book() -> None:
+    parts = frames([(1, 3), (5, 9)], [(1, None)], [(2, 100), (3, 200), (6, 300), (9, 900)])
+    assert claims(*parts, margin_us=10) == {"M": [(101, 200)]}
+
+
+def test_a_newer_book_of_the_same_run_interrupts_nothing() -> None:
+    two = frames([(1, 9)], [(1, 4), (4, None)], [(2, 100), (3, 200), (6, 300), (9, 900)])
+    assert claims(*two, margin_us=10) == {"M": [(101, 900)]}
+    apart = frames([(1, 9)], [(1, 3), (4, None)], [(2, 100), (3, 200), (6, 300), (9, 900)])
+    assert claims(*apart, margin_us=10) == {"M": [(101, 200), (301, 900)]}
+
+
+def test_spans_are_joined_only_within_a_market() -> None:
+    spans = pl.DataFrame(
+        [(1, "A", 0, 1, 4), (1, "B", 0, 4, 9), (1, "A", 0, 4, 6), (1, "A", 0, 7, 9)],
+        schema={"stream_id": pl.Int64, "ticker": pl.String, "exchange_index": pl.Int32, "seq": pl.Int64,
+                "seq_end": pl.Int64},
+        orient="row",
+    )  # fmt: skip
+    joined = continued(spans).select("ticker", "seq", "seq_end").rows()
+    assert sorted(joined) == [("A", 1, 6), ("A", 7, 9), ("B", 4, 9)]
+
+
+def test_a_step_back_beyond_the_margin_withdraws_the_claims_around_it() -> None:
+    deltas = [(2, 100), (3, 500), (4, 300), (5, 600), (6, 595), (7, 900)]
+    assert claims(*frames([(1, 7)], [(1, None)], deltas), margin_us=10) == {"M": [(101, 300), (501, 900)]}
