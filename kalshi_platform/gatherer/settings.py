@@ -31,7 +31,7 @@ class GathererSettings:
     state_dir: Path
     market_filter: MarketFilter = MarketFilter()
 
-    connections: int = 2
+    connections: int = 1
     """WebSocket connections that share the books; trades, tickers and lifecycle have one of their own."""
     follow_books: bool = True
     """False records only trades, tickers and lifecycle."""
@@ -50,14 +50,18 @@ class GathererSettings:
     """Records held in memory; more go to the spool on disk."""
     spool_segment_bytes: int = 16 * 1024 * 1024
     database_retry_max_s: float = 5.0
+    statement_timeout_s: float = 60.0
+    """A statement that the timeseries database does not finish within that (it waits for a lock, say) counts as an
+    outage: its records go to the spool and are written again later."""
     stop_timeout_s: float = 15.0
     """How long a stop may spend on writing what is left; the rest stays in the spool for the next start."""
 
     snapshot_interval_s: float = 60.0
     snapshot_deadline_s: float = 10.0
     """A suspect market whose fresh snapshot has not come by then gets its book over REST and a new subscription."""
-    rest_share: float = 0.5
-    """Part of the account's read budget that this process may spend on polling books (0 … 1)."""
+    poll_share: float = 0.5
+    """Part of *this process's* read budget that polling books may spend (0 … 1); the rest is for syncs, single markets
+    and recovery. This process's budget is itself a part of the account's (ExchangeSettings.rest_share)."""
     reconcile_interval_s: float = 300.0
     events_interval_s: float = 600.0
     catalog_follow_interval_s: float = 2.0
@@ -81,8 +85,9 @@ class GathererSettings:
                 ("flush_rows", "at least 1", self.flush_rows >= 1),
                 ("queue_rows", "at least flush_rows", self.queue_rows >= self.flush_rows),
                 ("flush_interval_s", "above 0", self.flush_interval_s > 0),
+                ("statement_timeout_s", "above 0", self.statement_timeout_s > 0),
                 ("snapshot_interval_s", "above 0", self.snapshot_interval_s > 0),
-                ("rest_share", "above 0 and at most 1", 0 < self.rest_share <= 1),
+                ("poll_share", "above 0 and at most 1", 0 < self.poll_share <= 1),
                 ("heartbeat_interval_s", "above 0", self.heartbeat_interval_s > 0),
             )
             if not holds

@@ -151,7 +151,7 @@ class SnapshotPoller:
 
     def max_requests(self) -> int:
         """Requests that the share of the budget allows in one interval, at least one."""
-        tokens = self.refill_per_s * self._settings.rest_share * self._settings.snapshot_interval_s
+        tokens = self.refill_per_s * self._settings.poll_share * self._settings.snapshot_interval_s
         return max(1, int(tokens / TOKENS_PER_REQUEST))
 
 

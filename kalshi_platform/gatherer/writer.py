@@ -3,6 +3,8 @@
 A bounded queue is flushed at rows or age, one transaction per flush. While the database is away, what the queue holds
 goes to the spool on disk instead, at the same pace, and is replayed in order, before anything newer, when it returns;
 the same happens to the overflow of a database that is too slow. What a former process left in the spool comes first.
+With neither database nor disk to write to, and a full queue, `put` waits: who receives then receives no more, and the
+exchange, or the watch on silent lines, ends the session. What is lost that way is not claimed.
 """
 
 from __future__ import annotations
@@ -31,6 +33,9 @@ from kalshi_platform.storage.pool import Database
 from kalshi_platform.storage.tables import GATHERER_TABLES
 
 _LAGS_KEPT = 600
+# Beyond the time a stop may take: a statement under way may end, and what is left be put on disk.
+_LAST_STEP_S = 1.0
+_ROOM_CHECK_S = 0.5
 _log = logging.getLogger(__name__)
 
 
@@ -47,6 +52,8 @@ class WriterCounters:
     replayed: int = 0
     last_commit_ns: int = 0
     database_error: str | None = None
+    disk_error: str | None = None
+    stalls: int = 0
     lags_ms: deque[float] = field(default_factory=lambda: deque(maxlen=_LAGS_KEPT))
 
 
@@ -62,8 +69,12 @@ class Writer:
         spool: Spool,
         own_sessions: Callable[[], Sequence[int]] = tuple,
         on_lost_claim: Callable[[Sequence[str]], None] | None = None,
+        ending: threading.Event | None = None,
     ) -> None:
-        """`on_lost_claim(tickers)` hears of markets whose membership the writer had to end: they need a snapshot."""
+        """`on_lost_claim(tickers)` hears of markets whose membership the writer had to end: they need a snapshot.
+
+        Once `ending` is set, `put` no longer waits for room.
+        """
         self.counters = WriterCounters()
         self._settings = settings
         self._database = database
@@ -72,6 +83,7 @@ class Writer:
         self._spool = spool
         self._own_sessions = own_sessions
         self._on_lost_claim = on_lost_claim
+        self._ending = ending or threading.Event()
         self._keeper = PartitionKeeper(database, bounds, clock)
         self._wake = threading.Condition()
         self._queue: list[Record] = []
@@ -84,15 +96,23 @@ class Writer:
         self._former_closed = False
         self._ahead_hour: int | None = None
         self._thread: threading.Thread | None = None
-        self._in_flight = 0
+        # What is being written and stands nowhere else.
+        self._in_flight: list[Record] = []
+        self._stalled = False
+        self._abandoned = False
 
     # -- any thread
 
     def put(self, records: Sequence[Record]) -> None:
-        """Take records, in their order. Returns at once, unless the queue is full: then after a write to disk."""
+        """Take records, in their order. Returns at once, unless the queue is full: then after a write to disk.
+
+        When neither database nor disk takes anything, it returns when one of them does again, or at the end.
+        """
         if not records:
             return
         with self._wake:
+            if self._stalled:
+                self._wait_for_room()
             self._queue.extend(records)
             self.counters.records_put += len(records)
             if self._oldest_put is None:
@@ -102,11 +122,14 @@ class Writer:
                 self._spill()
             if full or len(self._queue) >= self._settings.flush_rows or len(self._queue) == len(records):
                 self._wake.notify_all()
+            if len(self._queue) >= self._settings.queue_rows:
+                self._stall()
+                self._wait_for_room()
 
     def queued(self) -> int:
         """Records in memory that are neither committed nor on disk."""
         with self._wake:
-            return len(self._queue) + self._in_flight
+            return len(self._queue) + len(self._in_flight)
 
     def is_settled(self) -> bool:
         """Whether everything that was put is committed."""
@@ -117,6 +140,16 @@ class Writer:
     def database_is_away(self) -> bool:
         """Whether the last attempt to write failed."""
         return self._failures > 0
+
+    @property
+    def failures(self) -> int:
+        """Attempts in a row that failed."""
+        return self._failures
+
+    @property
+    def is_stalled(self) -> bool:
+        """Whether memory is full and neither database nor disk takes what it holds: nothing is received then."""
+        return self._stalled
 
     def spool_bytes(self) -> int:
         """Bytes waiting on disk."""
@@ -134,14 +167,30 @@ class Writer:
         return self._thread is not None and self._thread.is_alive()
 
     def stop(self, timeout_s: float) -> bool:
-        """Write what is left, for at most about `timeout_s`; the rest stays on disk. Return whether nothing is left."""
+        """Write what is left, for at most about `timeout_s`; the rest stays on disk. Return whether nothing is left.
+
+        A database that gives no answer at all is not waited for any longer: what it was given goes to disk, too, and
+        is written again by the next start. If it did arrive, that changes nothing.
+        """
         with self._wake:
             self._stop_by = self._clock.monotonic() + timeout_s
             self._wake.notify_all()
         if self._thread is not None:
-            self._thread.join()
+            self._thread.join(timeout_s + _LAST_STEP_S)
+            if self._thread.is_alive():
+                self._abandon()
         self._spool.close()
-        return self._spool.is_empty()
+        return self._spool.is_empty() and not self.queued()
+
+    def _abandon(self) -> None:
+        """Take from the thread, which hangs in the database, what it holds."""
+        with self._wake:
+            self._abandoned = True
+            _log.error("%s: the database gives no answer; what it was given goes to the spool", self._settings.name)
+            if self._in_flight:
+                self._put_before(self._in_flight)
+                self._in_flight = []
+            self._spill_rest()
 
     # -- the writer's thread
 
@@ -151,6 +200,8 @@ class Writer:
             stopping = self._stop_by is not None
             try:
                 done = self._step()
+            except _Abandoned:
+                return
             except Exception as error:  # noqa: BLE001 - the last line: whatever it is, capture goes on
                 self._spool.rewind()
                 _log.exception("%s: the writer failed; it will try again", self._settings.name)
@@ -164,10 +215,13 @@ class Writer:
         with self._wake:
             while self._stop_by is None:
                 now = self._clock.monotonic()
-                if len(self._queue) >= self._settings.flush_rows:
-                    return
                 deadlines = []
-                if self._oldest_put is not None:
+                if self.counters.disk_error is not None and now < self._retry_at:
+                    # Nothing can be written anywhere before the database is asked again.
+                    deadlines.append(self._retry_at)
+                elif len(self._queue) >= self._settings.flush_rows:
+                    return
+                elif self._oldest_put is not None:
                     deadlines.append(self._oldest_put + self._settings.flush_interval_s)
                 if not self._spool.is_empty() or not self._former_closed or self._failures:
                     deadlines.append(max(self._retry_at, 0.0))
@@ -178,18 +232,19 @@ class Writer:
     def _step(self) -> bool:
         """Write one batch; return whether nothing is left to write."""
         with self._wake:
+            self._keep_or_leave()
             records, self._queue, self._oldest_put = self._queue, [], None
             if records and not self._spool.is_empty():
                 # Order: older records are on disk, so these go behind them.
                 self._to_disk(records)
                 records = []
-            self._in_flight = len(records)
+            self._in_flight = records
         try:
             if records:
                 self._write_direct(records)
         finally:
             with self._wake:
-                self._in_flight = 0
+                self._in_flight = []
         if self._clock.monotonic() < self._retry_at:
             return False
         if not self._spool.is_empty():
@@ -212,16 +267,11 @@ class Writer:
                 _log.exception("%s: a batch could not be written; it goes to the spool", self._settings.name)
                 self._failed(f"{type(error).__name__}: {error}")
             else:
+                self._keep_or_leave()
                 return
         with self._wake:
-            try:
-                self._spool.prepend(records)
-                self.counters.spooled += len(records)
-            except OSError as error:
-                # Neither database nor disk: memory is what is left.
-                _log.error("%s: the spool cannot be written: %s", self._settings.name, error)
-                self._queue[:0] = records
-                self._oldest_put = self._clock.monotonic()
+            self._keep_or_leave()
+            self._put_before(records)
 
     def _replay(self) -> None:
         """Write blocks of the spool, oldest first, as one batch of about flush_rows."""
@@ -235,8 +285,10 @@ class Writer:
             while True:
                 try:
                     self._commit(batch, repeated=True)
+                    self._keep_or_leave()
                     break
                 except DatabaseUnavailable as error:
+                    self._keep_or_leave()
                     self._failed(str(error))
                 # The batch stays in memory and is retried as it is; newer records meanwhile go to disk.
                 if not self._wait_for_database():
@@ -258,6 +310,11 @@ class Writer:
                 if now >= self._retry_at:
                     return True
                 self._wake.wait(max(0.001, min(self._retry_at - now, self._settings.flush_interval_s)))
+
+    def _keep_or_leave(self) -> None:
+        """After a database that gave no answer did: go on, unless `stop` has taken everything away meanwhile."""
+        if self._abandoned:
+            raise _Abandoned
 
     def _commit(self, records: Sequence[Record], *, repeated: bool) -> None:
         self._look_ahead()
@@ -320,7 +377,10 @@ class Writer:
             _log.info("%s: the database takes writes again", self._settings.name)
         self._failures = 0
         counters.database_error = None
+        counters.disk_error = None
         counters.commits += 1
+        with self._wake:
+            self._resume()
         for table, rows in commit.inserted.items():
             counters.rows[table] = counters.rows.get(table, 0) + rows
         now_ns = self._clock.now_ns()
@@ -370,23 +430,64 @@ class Writer:
         self._to_disk(records)
 
     def _to_disk(self, records: list[Record]) -> None:
+        self._spooled(records, self._spool.append)
+
+    def _put_before(self, records: list[Record]) -> None:
+        self._spooled(records, self._spool.prepend)
+
+    def _spooled(self, records: list[Record], write: Callable[[Sequence[Record]], None]) -> None:
+        """Write records to disk or, when that fails, keep them at the head of the queue (the lock is held)."""
         try:
-            self._spool.append(records)
+            write(records)
         except OSError as error:
-            _log.error("%s: the spool cannot be written: %s", self._settings.name, error)
+            if self.counters.disk_error is None:
+                _log.error("%s: the spool cannot be written: %s; memory is what is left", self._settings.name, error)
+            self.counters.disk_error = str(error)
             self._queue[:0] = records
             self._oldest_put = self._clock.monotonic()
             return
         self.counters.spooled += len(records)
+        self.counters.disk_error = None
+        self._resume()
+
+    def _stall(self) -> None:
+        if not self._stalled:
+            self._stalled = True
+            self.counters.stalls += 1
+            _log.critical(
+                "%s: NOTHING IS RECEIVED: memory is full, and neither database (%s) nor disk (%s) takes records",
+                self._settings.name, self.counters.database_error, self.counters.disk_error,
+            )  # fmt: skip
+
+    def _resume(self) -> None:
+        if self._stalled:
+            self._stalled = False
+            _log.warning("%s: records are taken again", self._settings.name)
+            self._wake.notify_all()
+
+    def _wait_for_room(self) -> None:
+        """Wait until database or disk takes records again (the lock is held)."""
+        while self._stalled and self._stop_by is None and not self._ending.is_set():
+            self._wake.wait(_ROOM_CHECK_S)
+            if self._stalled and self._queue:
+                self._spill()
 
     def _spill_rest(self) -> None:
         with self._wake:
             if self._queue:
-                _log.warning("%s: %d records stay in the spool", self._settings.name, len(self._queue))
+                count = len(self._queue)
                 self._spill()
+                if self._queue:
+                    _log.critical("%s: %d records are LOST: they can be written nowhere", self._settings.name, count)
+                else:
+                    _log.warning("%s: %d records stay in the spool", self._settings.name, count)
 
     def _is_late(self) -> bool:
         return self._stop_by is not None and self._clock.monotonic() >= self._stop_by
+
+
+class _Abandoned(Exception):
+    """The thread was given up: what it held is on disk, and it must touch nothing any more."""
 
 
 def _clean(record: Record) -> Record:

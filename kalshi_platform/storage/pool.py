@@ -89,10 +89,21 @@ class Database:
     A statement that the server refuses raises StatementRejected. Both texts are free of secrets.
     """
 
-    def __init__(self, url: str, *, name: str, application: str = "kalshi-platform", pool_size: int = 4) -> None:
+    def __init__(
+        self,
+        url: str,
+        *,
+        name: str,
+        application: str = "kalshi-platform",
+        pool_size: int = 4,
+        statement_timeout_s: float | None = None,
+    ) -> None:
+        """`statement_timeout_s`: what takes longer (it waits for a lock, say) raises DatabaseUnavailable."""
         self.name = name
         self.url = libpq_url(url)
         self._application = application
+        limit_ms = None if statement_timeout_s is None else max(1, int(statement_timeout_s * 1_000))
+        self._options = _SESSION if limit_ms is None else f"{_SESSION} -c statement_timeout={limit_ms}"
         # libpq alone reads the URL, so that one password means the same to every reader of it.
         self._engine = sqlalchemy.create_engine(
             "postgresql+psycopg2://",
@@ -158,7 +169,7 @@ class Database:
         self._engine.dispose()
 
     def _connect(self, application: str) -> Any:
-        settings = {**CONNECTION_SETTINGS, "application_name": application, "options": _SESSION}
+        settings = {**CONNECTION_SETTINGS, "application_name": application, "options": self._options}
         return psycopg2.connect(with_defaults(self.url, settings))
 
     def _where(self) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -15,10 +16,12 @@ from kalshi_platform.gatherer.commit import close_former, commit_records
 from kalshi_platform.gatherer.settings import GathererSettings
 from kalshi_platform.gatherer.spool import Spool
 from kalshi_platform.gatherer.writer import Writer
+from kalshi_platform.local.ports import free_port
 from kalshi_platform.local.postgres import PostgresServer
 from kalshi_platform.market.records import BookDelta, Record
 from kalshi_platform.storage.partitions import PartitionBounds, PartitionKeeper
 from kalshi_platform.storage.pool import Database
+from kalshi_platform_tests.fixtures.disk import full_disk
 from kalshi_platform_tests.fixtures.exchange import eventually
 from kalshi_platform_tests.fixtures.gathered import BASE_US, STEPS, Stream
 from kalshi_platform_tests.fixtures.gatherer_databases import SettingsFactory
@@ -339,3 +342,98 @@ def test_a_connection_that_breaks_in_a_commit_is_no_loss(
     assert rows(database, "SELECT count(*), min(seq), max(seq) FROM orderbook_deltas") == [(1200, 1, 1200)]
     assert rows(database, "SELECT min(seq_from), max(seq_to) FROM stream_segments") == [(1, 1200)]
     assert isinstance(stream.delta(), BookDelta)
+
+
+def test_a_stop_does_not_wait_for_a_database_that_gives_no_answer(
+    gatherer_settings: SettingsFactory, open_database: OpenDatabase
+) -> None:
+    settings = gatherer_settings()
+    database = open_database(settings.timeseries_url)
+    stream = Stream()
+    with running_writer(settings, database) as first, database.transaction() as blocker:
+        blocker.execute("LOCK TABLE batch_counter")
+        stream.snapshot()
+        stream.delta()
+        first.put(stream.records)
+        waiting = (
+            "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+        )
+        eventually(lambda: rows(database, waiting) == [(1,)], what="a commit under way")
+        stream.records = []
+        stream.delta()
+        first.put(stream.records)
+        left: list[bool] = []
+        stopping = threading.Thread(target=lambda: left.append(first.stop(0.2)), daemon=True)
+        stopping.start()
+        stopping.join(15)
+        assert left == [False]
+        assert first.queued() == 0
+        blocker.connection.rollback()
+        # It arrived after all, and is written once more: that changes nothing.
+        eventually(lambda: not first.is_alive(), what="the end of the thread that hung")
+    assert count(database, "orderbook_deltas") == 1
+    with running_writer(settings, database) as second:
+        settled(second)
+    assert rows(database, "SELECT seq FROM orderbook_deltas ORDER BY 1") == [(2,), (3,)]
+    assert rows(database, "SELECT min(seq_from), max(seq_to) FROM stream_segments") == [(1, 3)]
+    assert rows(database, "SELECT seq_from, seq_to, end_reason FROM memberships") == [(1, 3, "process ended")]
+    assert not list((settings.folder / "spool").iterdir())
+
+
+def test_with_neither_database_nor_disk_nothing_more_is_taken_and_nothing_is_lost(
+    gatherer_settings: SettingsFactory,
+    stoppable_server: PostgresServer,
+    open_database: OpenDatabase,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    settings = gatherer_settings(
+        timeseries_url=stoppable_server.url("timeseries"), flush_rows=10, queue_rows=20, flush_interval_s=0.05
+    )
+    database = open_database(settings.timeseries_url)
+    stream = Stream()
+    stoppable_server.stop()
+    with running_writer(settings, database) as writer:
+
+        def receive() -> None:
+            for _ in range(60):
+                stream.delta()
+                writer.put(stream.records)
+                stream.records = []
+
+        receiving = threading.Thread(target=receive, daemon=True)
+        with full_disk(0):
+            receiving.start()
+            eventually(lambda: writer.is_stalled, what="a full memory")
+            tried = writer.counters.database_error
+            eventually(lambda: writer.queued() >= 20 and tried is not None)
+            # Several attempts later it is still waiting, and memory has not grown.
+            before = writer.failures
+            eventually(lambda: writer.failures >= before + 3, what="more attempts")
+            assert receiving.is_alive()
+            assert writer.counters.records_put <= 21
+        receiving.join(10)
+        assert not receiving.is_alive()
+        assert not writer.is_stalled
+        stoppable_server.start()
+        eventually(writer.is_settled, within_s=20)
+    assert rows(database, "SELECT count(*), count(DISTINCT seq) FROM orderbook_deltas") == [(60, 60)]
+    assert writer.counters.stalls == 1
+    assert "NOTHING IS RECEIVED" in caplog.text
+
+
+def test_an_end_is_not_held_up_by_a_full_memory(
+    gatherer_settings: SettingsFactory, open_database: OpenDatabase, caplog: pytest.LogCaptureFixture
+) -> None:
+    settings = gatherer_settings(
+        timeseries_url=f"postgresql://127.0.0.1:{free_port()}/none", flush_rows=2, queue_rows=2
+    )
+    ending = threading.Event()
+    with full_disk(0), running_writer(settings, open_database(settings.timeseries_url), ending=ending) as writer:
+        receiving = threading.Thread(target=lambda: writer.put(all_steps()), daemon=True)
+        receiving.start()
+        eventually(lambda: writer.is_stalled)
+        ending.set()
+        receiving.join(10)
+        assert not receiving.is_alive()
+        assert not writer.stop(0.1)
+    assert "are LOST" in caplog.text

@@ -346,3 +346,16 @@ def test_no_message_holds_the_password(odd_password_url: str, caplog: pytest.Log
     assert "hunter2" not in text
     assert ODD not in text
     assert quote(ODD, safe="") not in text
+
+
+def test_a_statement_that_takes_too_long_counts_as_an_outage(database: Database) -> None:
+    with database.transaction() as holder:
+        holder.execute("SELECT pg_advisory_xact_lock(7)")
+        limited = Database(database.url, name="limited", statement_timeout_s=0.2)
+        try:
+            with pytest.raises(DatabaseUnavailable, match="statement timeout"), limited.transaction() as waiting:
+                waiting.execute("SELECT pg_advisory_xact_lock(7)")
+            with limited.transaction() as after:
+                assert after.fetch_one("SELECT 1") == (1,)
+        finally:
+            limited.dispose()

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from kalshi_platform import config
 from kalshi_platform.errors import ConfigurationError, ExchangeUnavailable
 from kalshi_platform.gatherer.connections import shard_of
 from kalshi_platform.gatherer.exchange_gate import wait_until_active
@@ -66,7 +67,7 @@ def test_what_the_budget_does_not_cover_is_counted_and_comes_first_next_time(tmp
     rest = Books(clock)
     tickers = [f"M{number:03}" for number in range(250)]
     poller = SnapshotPoller(
-        settings(tmp_path, rest_share=0.5, snapshot_interval_s=4.0),
+        settings(tmp_path, poll_share=0.5, snapshot_interval_s=4.0),
         rest, clock, lambda _: None, lambda: tickers, lambda: ["M249"], reports.append,
     )  # fmt: skip
     poller.refill_per_s = 10.0
@@ -189,8 +190,17 @@ def test_shards_are_stable_and_even() -> None:
 
 def test_settings_name_everything_that_is_wrong(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError) as caught:
-        settings(tmp_path, connections=0, rest_share=0.0, flush_rows=10, queue_rows=5)
+        settings(tmp_path, connections=0, poll_share=0.0, flush_rows=10, queue_rows=5)
     assert len(caught.value.problems) == 3
     assert "secret" not in repr(
         GathererSettings(name="g", timeseries_url="postgresql://u:secret@h/t", catalog_url="", state_dir=tmp_path)
     )
+
+
+def test_one_connection_carries_the_books_unless_told_otherwise(tmp_path: Path) -> None:
+    environment = {
+        "KALSHI_GATHERERS": "g1",
+        "KALSHI_G1_TIMESERIES_DATABASE_URL": "postgresql://h/t",
+        "KALSHI_G1_CATALOG_DATABASE_URL": "postgresql://h/c",
+    }
+    assert settings(tmp_path).connections == config.load_gatherer("g1", environment).connections == 1

@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import logging
-import resource
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -15,6 +12,7 @@ from hypothesis import strategies as st
 from kalshi_platform.gatherer.record_codec import decode_records, encode_records
 from kalshi_platform.gatherer.spool import Spool
 from kalshi_platform.market.records import Record
+from kalshi_platform_tests.fixtures.disk import full_disk
 from kalshi_platform_tests.fixtures.gathered import STEPS, Stream
 
 
@@ -130,17 +128,6 @@ def test_a_flipped_bit_ends_the_file_but_not_the_next_one(tmp_path: Path, caplog
 def test_foreign_files_are_left_alone(tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     assert Spool(tmp_path).is_empty()
-
-
-@contextmanager
-def full_disk(free_bytes: int) -> Iterator[None]:
-    """No file grows beyond so many bytes: writes fail as they do on a full disk, in part at first."""
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (free_bytes, limits[1]))
-    try:
-        yield
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 @pytest.mark.parametrize("free_bytes", [0, 4, 8, 20])
