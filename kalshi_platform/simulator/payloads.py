@@ -18,11 +18,12 @@ from kalshi_platform.simulator.universe import Event, Market, Series, Trade
 
 DOLLARS: tuple[str, ...] = tuple(f"{e4 // 10_000}.{e4 % 10_000:04d}" for e4 in range(ONE_DOLLAR_E4 + 1))
 Json = dict[str, Any]
+_COMPACT = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False)
 
 
 def encode(value: object) -> bytes:
     """Return compact JSON."""
-    return json.dumps(value, separators=(",", ":"), ensure_ascii=False).encode()
+    return _COMPACT.encode(value).encode()
 
 
 @lru_cache(maxsize=65_536)
