@@ -80,14 +80,17 @@ def examine(settings: PlatformSettings, truth_folder: Path, lake_folder: Path, r
     truth = read_truth(truth_folder, run[0])
     production_url = settings.deduplicator.production_url
     in_production = recorded.production(production_url)
-    in_production[MARKETS.name] = _forgiven(truth, in_production[MARKETS.name], run[1] - NEWS_US)
+    published = dict(truth.tables)
+    published[MARKETS.name], in_production[MARKETS.name] = _forgive_news(
+        truth, in_production[MARKETS.name], run[1] - NEWS_US
+    )
     in_lake = recorded.lake(lake_folder)
     tables = [
         TableFinding(
             table.name,
-            int(truth.tables[table.name][REQUIRED].sum()),
-            compare(table, truth.tables[table.name], in_production[table.name]),
-            compare(table, truth.tables[table.name], in_lake[table.name]) if table.name in in_lake else None,
+            int(published[table.name][REQUIRED].sum()),
+            compare(table, published[table.name], in_production[table.name]),
+            compare(table, published[table.name], in_lake[table.name]) if table.name in in_lake else None,
         )
         for table in (*STREAM_TABLES, MARKETS)
     ]
@@ -111,11 +114,11 @@ def examine(settings: PlatformSettings, truth_folder: Path, lake_folder: Path, r
     )
 
 
-def _forgiven(truth: Truth, markets: pl.DataFrame, since_us: int) -> pl.DataFrame:
-    """Of markets with news after `since_us` only the existence is compared: the catalog asks REST about them first."""
+def _forgive_news(truth: Truth, markets: pl.DataFrame, since_us: int) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Leave out of both catalogs the markets with news after `since_us`: REST is asked about them only afterwards."""
     events = truth.tables[LIFECYCLE.name].filter(pl.col("at_us") >= since_us).select("ticker").unique()
-    late = truth.tables[MARKETS.name].join(events, on="ticker", how="semi").join(markets, on="ticker", how="semi")
-    return pl.concat([markets.join(late, on="ticker", how="anti"), late.select(markets.columns)])
+    published = truth.tables[MARKETS.name]
+    return published.join(events, on="ticker", how="anti"), markets.join(events, on="ticker", how="anti")
 
 
 def _claims(settings: PlatformSettings, deltas: pl.DataFrame, run: Interval) -> dict[str, Claims]:

@@ -241,8 +241,7 @@ class Injector:
         )
 
     def _effects(self, fault_id: int) -> list[dict[str, Any]]:
-        found = next((each["effects"] for each in self._stack.venue.faults() if each["id"] == fault_id), [])
-        return list(found)
+        return [effect for each in self._stack.venue.faults() if each["id"] == fault_id for effect in each["effects"]]
 
     def _count(self, fault: InjectedFault, query: str, patience_s: float) -> int:
         """Ask the gatherer's database until it counts something."""

@@ -99,8 +99,12 @@ def stored(table: NaturalTable, rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def stage(status: pl.Expr) -> pl.Expr:
-    """What is announced of a market's life. Opening and closing go by the clock, and nobody is told."""
-    return pl.when(status.is_in(["determined", "finalized"])).then(status).otherwise(pl.lit("undetermined"))
+    """What is announced of a market's life. Opening and closing go by the clock, and nobody is told.
+
+    A market that vanished was determined before; that REST knows it no more is not announced either.
+    """
+    known = pl.when(status == "vanished").then(pl.lit("determined")).otherwise(status)
+    return pl.when(status.is_in(["initialized", "inactive", "active", "closed"])).then(pl.lit("open")).otherwise(known)
 
 
 def to_seconds(us: pl.Expr) -> pl.Expr:
