@@ -76,9 +76,8 @@ def test_a_trade_stored_under_two_times_is_doubled() -> None:
     other = (2_000, "A", "t2", 4_000, 6_000, 100, None, False)
     assert differences(trades([one, other]), trades([one, other]), TRADES) == (0, 0, 0)
     assert differences(trades([one, other]), trades([one, (5_000, *one[1:]), other]), TRADES) == (0, 1, 0)
-    assert differences(trades([one, other]), trades([one, (2_000, "A", "t2", 4_100, 5_900, 100, None, False)]), TRADES) == (
-        0, 0, 1,
-    )  # fmt: skip
+    changed = (2_000, "A", "t2", 4_100, 5_900, 100, None, False)
+    assert differences(trades([one, other]), trades([one, changed]), TRADES) == (0, 0, 1)
 
 
 def test_tickers_are_a_set_but_a_second_row_of_one_is_doubled() -> None:
