@@ -9,7 +9,7 @@ CONFORMANCE_VENV := .venv-conformance
 CONFORMANCE_STAMP := $(CONFORMANCE_VENV)/.installed
 CONFORMANCE_CLIENTS := kalshi-python-sync pykalshi kalshi-sdk pytest
 
-.PHONY: install demo test lint unit bench conformance constraints clean
+.PHONY: install demo test lint conformance constraints clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -35,9 +35,6 @@ lint: $(STAMP)  ## ruff, mypy --strict, import-linter
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/lint-imports
-
-bench: $(STAMP)  ## the benchmarks, each beside its naive path
-	$(BIN)/kalshi-platform bench --help
 
 conformance: $(STAMP) $(CONFORMANCE_STAMP)  ## clients that others wrote, run unchanged against the simulated exchange (about 2 minutes)
 	KALSHI_PLATFORM_COMMAND=$(CURDIR)/$(BIN)/kalshi-platform \

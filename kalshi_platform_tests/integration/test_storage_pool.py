@@ -193,7 +193,8 @@ def test_idle_connections_that_died_are_replaced_without_an_error(database: Data
 def test_a_stopped_server_is_unavailable_until_it_is_back(own_server: PostgresServer, mode: str) -> None:
     database = Database(own_server.url("postgres"), name="mine")
     with database.transaction() as transaction:
-        transaction.execute("CREATE TABLE IF NOT EXISTS t (x int); TRUNCATE t")
+        # The test server commits asynchronously, and an immediate stop would lose that.
+        transaction.execute("SET LOCAL synchronous_commit = on; CREATE TABLE IF NOT EXISTS t (x int); TRUNCATE t")
     try:
         with pytest.raises(DatabaseUnavailable, match="database mine"):
             fails_in_transaction(database, lambda: own_server.stop(mode))

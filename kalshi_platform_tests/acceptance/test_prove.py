@@ -1,0 +1,120 @@
+"""`kalshi-platform prove` end to end, and that it sees what is done to production behind its back."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from kalshi_platform.clock import SYSTEM_CLOCK
+from kalshi_platform.proof.examine import examine
+from kalshi_platform.proof.options import ProofOptions
+from kalshi_platform.proof.record import Recorder
+from kalshi_platform.proof.stack import ProofStack
+from kalshi_platform.proof.verdict import objections
+from kalshi_platform.storage.pool import Database
+from kalshi_platform_tests.fixtures.stack import clean_environment, processes_of
+
+pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(240), pytest.mark.xdist_group("stack")]
+
+
+def test_two_gatherers_lose_nothing_to_the_standard_faults(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    data, found, plot = tmp_path / "proof", tmp_path / "found.json", tmp_path / "timeline.png"
+    # Settings of the caller must not reach the run.
+    env = clean_environment(
+        KALSHI_PRODUCTION_DATABASE_URL="postgresql://nobody@127.0.0.1:1/nothing", KALSHI_TICKERS="X"
+    )
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "kalshi_platform.cli", "prove", "--seconds", "20", "--gatherers", "2"),
+            *("--rate", "200", "--faults", "standard", "--data", str(data), "--json", str(found), "--plot", str(plot)),
+        ],
+        env=env, cwd=tmp_path, capture_output=True, text=True, timeout=180, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    content = json.loads(found.read_text())
+    assert (content["missing"], content["doubled"], content["wrong"]) == (0, 0, 0)
+    assert content["holes"]["undeclared"] == 0
+    assert content["published"] >= 0.95 * 20 * 200
+    assert content["tables"]["orderbook_deltas"]["truth"] > 3_000
+    assert content["tables"]["orderbook_deltas"]["production"] == content["tables"]["orderbook_deltas"]["lake"]
+    assert sorted(fault["kind"] for fault in content["faults"]) == [
+        "cut", "cut", "drop_frame", "exchange_pause", "kill", "rest_429",
+    ]  # fmt: skip
+    assert all(fault["effect"] for fault in content["faults"])
+    assert plot.read_bytes().startswith(b"\x89PNG")
+    assert "PROVEN" in done.stdout
+    assert not data.exists()
+    assert processes_of(str(data)) == []
+
+
+def test_a_row_deleted_doubled_or_changed_is_found(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    options = ProofOptions(
+        seconds=5, gatherers=1, rate=100, markets=10, seed=3, faults="none", data_dir=tmp_path / "proof", keep=True
+    )
+    with ProofStack(options, print, SYSTEM_CLOCK) as stack:
+        ran = Recorder(stack, options, threading.Event(), print, SYSTEM_CLOCK).record()
+
+        def found() -> dict[str, tuple[int, int, int]]:
+            findings = examine(stack.settings, stack.truth_folder, stack.lake_folder, ran.run)
+            assert bool(objections(ran, findings)) == any(
+                each.missing + each.doubled + each.wrong for each in findings.tables
+            )
+            return {
+                each.name: (
+                    each.production.missing.height,
+                    each.production.doubled.height,
+                    each.production.wrong.height,
+                )
+                for each in findings.tables
+            }
+
+        assert set(found().values()) == {(0, 0, 0)}
+        production = Database(stack.settings.deduplicator.production_url, name="production")
+        one = "(SELECT ctid FROM {0} WHERE exchange_ts > (SELECT min(exchange_ts) FROM {0}) LIMIT 1)"
+        delta, trade = one.format("orderbook_deltas"), one.format("trades")
+        try:
+            with production.transaction() as transaction:
+                transaction.execute(
+                    "INSERT INTO orderbook_deltas SELECT exchange_ts, ticker, side, price_e4, delta_e2,"
+                    " occurrence + 99, gatherer, stream_id, seq, received_at"
+                    f" FROM orderbook_deltas WHERE ctid = {delta}"
+                )
+            assert found()["orderbook_deltas"] == (0, 1, 0)
+            with production.transaction() as transaction:
+                transaction.execute("DELETE FROM orderbook_deltas WHERE occurrence >= 99")
+                transaction.execute(f"DELETE FROM orderbook_deltas WHERE ctid = {delta}")
+            assert found()["orderbook_deltas"] == (1, 0, 0)
+            with production.transaction() as transaction:
+                transaction.execute(f"UPDATE orderbook_deltas SET delta_e2 = delta_e2 + 77777 WHERE ctid = {delta}")
+                transaction.execute(f"UPDATE trades SET count_e2 = count_e2 + 1 WHERE ctid = {trade}")
+            assert found()["orderbook_deltas"] == (1, 0, 1)
+            assert found()["trades"] == (0, 0, 1)
+        finally:
+            production.dispose()
+
+
+@pytest.mark.parametrize(
+    ("options", "word"),
+    [
+        (["--seconds", "1"], "--seconds"),
+        (["--gatherers", "0"], "--gatherers"),
+        (["--faults", "some"], "--faults"),
+        (["--data", "."], "--data"),
+        (["--plot", "picture.jpg"], "--plot"),
+    ],
+)
+def test_wrong_options_are_named_before_anything_starts(options: list[str], word: str, tmp_path: Path) -> None:
+    (tmp_path / "something").touch()
+    done = subprocess.run(
+        [sys.executable, "-m", "kalshi_platform.cli", "prove", *options],
+        env=clean_environment(), cwd=tmp_path, capture_output=True, text=True, timeout=60, check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert word in done.stderr
