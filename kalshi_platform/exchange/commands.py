@@ -10,7 +10,7 @@ import msgspec
 
 from kalshi_platform.exchange.stream import BOOK_CHANNEL
 
-CommandKind: TypeAlias = Literal["subscribe", "add", "delete", "snapshot"]
+CommandKind: TypeAlias = Literal["subscribe", "add", "delete", "snapshot", "list"]
 
 
 @dataclass
@@ -49,6 +49,10 @@ class CommandLedger:
         params: dict[str, object] = {"sids": [sid], "action": action, "market_tickers": tickers}
         return self._send(kind, "update_subscription", params, tickers, now_ns, set())
 
+    def list_subscriptions(self, now_ns: int) -> Command:
+        """Ask which subscriptions are open."""
+        return self._send("list", "list_subscriptions", None, (), now_ns, set())
+
     def take(self) -> list[bytes]:
         """Commands made since the last call, in the order in which they must be sent."""
         out, self._out = self._out, []
@@ -77,7 +81,7 @@ class CommandLedger:
         self._pending = {
             each.id: each
             for each in self._pending.values()
-            if each.kind == "subscribe" and BOOK_CHANNEL not in each.channels
+            if each.kind == "list" or (each.kind == "subscribe" and BOOK_CHANNEL not in each.channels)
         }
 
     def overdue(self, now_ns: int, deadline_ns: int) -> Iterator[Command]:
@@ -103,7 +107,7 @@ class CommandLedger:
         self,
         kind: CommandKind,
         verb: str,
-        params: dict[str, object],
+        params: dict[str, object] | None,
         tickers: tuple[str, ...],
         now_ns: int,
         channels: set[str],
@@ -111,5 +115,8 @@ class CommandLedger:
         command = Command(self._next_id, kind, tickers, now_ns, channels)
         self._next_id += 1
         self._pending[command.id] = command
-        self._out.append(msgspec.json.encode({"id": command.id, "cmd": verb, "params": params}))
+        content: dict[str, object] = {"id": command.id, "cmd": verb}
+        if params is not None:
+            content["params"] = params
+        self._out.append(msgspec.json.encode(content))
         return command

@@ -38,6 +38,7 @@ __all__ = [
     "ErrorBody",
     "Frame",
     "LifecycleBody",
+    "ListedBody",
     "Remains",
     "SnapshotBody",
     "SubscribedBody",
@@ -123,6 +124,12 @@ class SubscribedBody(NamedTuple):
     sid: int
 
 
+class ListedBody(NamedTuple):
+    """The open subscriptions of a connection as the exchange sees them: (channel, sid)."""
+
+    subscriptions: tuple[tuple[str, int], ...]
+
+
 class ErrorBody(NamedTuple):
     """The exchange refused a command or ended a subscription."""
 
@@ -131,7 +138,9 @@ class ErrorBody(NamedTuple):
     tickers: tuple[str, ...]
 
 
-Body: TypeAlias = DeltaBody | SnapshotBody | TradeBody | TickerBody | LifecycleBody | SubscribedBody | ErrorBody | None
+Body: TypeAlias = (
+    DeltaBody | SnapshotBody | TradeBody | TickerBody | LifecycleBody | SubscribedBody | ListedBody | ErrorBody | None
+)
 
 
 class Frame(NamedTuple):
@@ -180,6 +189,7 @@ def salvage(payload: bytes | str) -> Remains:
 
 
 _decode: Callable[[bytes | str], ws.AnyFrame] = msgspec.json.Decoder(ws.AnyFrame).decode
+_decode_listed: Callable[[msgspec.Raw], list[ws.Listed]] = msgspec.json.Decoder(list[ws.Listed]).decode
 _decode_remains: Callable[[bytes | str], ws.Remains] = msgspec.json.Decoder(ws.Remains).decode
 
 
@@ -326,6 +336,16 @@ def _subscribed(wire: ws.SubscribedFrame) -> SubscribedBody:
     return SubscribedBody(wire.msg.channel, wire.msg.sid)
 
 
+def _ok(wire: ws.OkFrame) -> ListedBody | None:
+    if bytes(wire.msg)[:1] != b"[":
+        return None
+    try:
+        listed = _decode_listed(wire.msg)
+    except (msgspec.MsgspecError, RecursionError, UnicodeError) as error:
+        raise UnparsableMessage("shape", f"ok: {str(error)[:200]}") from error
+    return ListedBody(tuple((each.channel, each.sid) for each in listed))
+
+
 def _error(wire: ws.ErrorFrame) -> ErrorBody:
     msg = wire.msg
     tickers = tuple(msg.market_tickers or ()) or ((msg.market_ticker,) if msg.market_ticker else ())
@@ -347,7 +367,7 @@ _CONVERTERS: dict[type, tuple[str, Callable[[Any], Body]]] = {
     ws.EventLifecycleFrame: ("event_lifecycle", _event_created),
     ws.EventFeeFrame: ("event_fee_update", _event_fee),
     ws.SubscribedFrame: ("subscribed", _subscribed),
-    ws.OkFrame: ("ok", _nothing),
+    ws.OkFrame: ("ok", _ok),
     ws.UnsubscribedFrame: ("unsubscribed", _nothing),
     ws.ErrorFrame: ("error", _error),
 }

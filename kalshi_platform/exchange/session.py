@@ -24,6 +24,7 @@ from kalshi_platform.exchange.parse import (
     DeltaBody,
     ErrorBody,
     Frame,
+    ListedBody,
     Remains,
     SnapshotBody,
     SubscribedBody,
@@ -59,6 +60,7 @@ class Session:
         self._now_ns = 0
         self._last_sweep_ns = 0
         self._alarms: list[Alarm] = []
+        self._asked_open: tuple[int, tuple[Stream, ...]] = (0, ())
 
     # -- what the caller wants
 
@@ -77,6 +79,10 @@ class Session:
     def subscribe_channels(self, channels: Iterable[str]) -> None:
         """Open channels for all markets, e.g. `trade`, `ticker`, `market_lifecycle_v2`."""
         self._subscriptions.want_channels(channels)
+
+    def ask_what_is_open(self) -> None:
+        """Ask which subscriptions the exchange serves: a sign of life, and what it no longer serves is opened again."""
+        self._asked_open = (self._subscriptions.ask_what_is_open(), tuple(self._streams))
 
     def take_commands(self) -> list[bytes]:
         """Commands caused by the calls above, to be sent in this order."""
@@ -270,6 +276,8 @@ class Session:
     def _control(self, frame: Frame, stream: Stream | None) -> None:
         body = frame.body
         if frame.type == "ok":
+            if type(body) is ListedBody:
+                self._compare_open(set(body.subscriptions), frame.id)
             command = self._subscriptions.answered(frame.id)
             if command is not None and command.kind == "subscribe" and stream is not None:
                 self._subscriptions.opened(stream.channel, stream.sid, frame.id)
@@ -283,6 +291,17 @@ class Session:
             for each in ended:
                 self._alarms.append(Alarm("stream_ended", f"{each.channel}: error {body.code}: {body.message[:200]}"))
                 self._end_stream(each, f"error_{body.code}")
+
+    def _compare_open(self, served: set[tuple[str, int]], command_id: int | None) -> None:
+        """End the streams that were open when the question was asked and that the exchange does not know."""
+        asked, streams = self._asked_open
+        if command_id != asked:
+            return
+        self._asked_open = (0, ())
+        for stream in streams:
+            if self._streams.by_sid.get(stream.sid) is stream and (stream.channel, stream.sid) not in served:
+                self._alarms.append(Alarm("stream_ended", f"{stream.channel}: the exchange serves no sid {stream.sid}"))
+                self._end_stream(stream, "not_served")
 
     def _ended_by(self, frame: Frame, error: ErrorBody, stream: Stream | None) -> list[Stream]:
         """The streams that an error ends: its own; the book's if it answers a command to it; all if it names none."""

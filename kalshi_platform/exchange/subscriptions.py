@@ -68,6 +68,10 @@ class Subscriptions:
             self._channels.update(fresh)
             self._commands.subscribe(fresh, (), self.now_ns)
 
+    def ask_what_is_open(self) -> int:
+        """Ask for the open subscriptions; return the number of the command."""
+        return self._commands.list_subscriptions(self.now_ns).id
+
     # -- what the exchange said
 
     def opened(self, channel: str, sid: int, command_id: int | None) -> None:
@@ -104,6 +108,8 @@ class Subscriptions:
             self.waits.unanswered.update(named)
             return [Alarm("error", detail, tickers)]
         self._commands.done(command)
+        if command.kind == "list":
+            return [Alarm("error", detail)]
         reaction = reaction_to(code)
         if reaction is Reaction.HALVE_BATCH and len(command.tickers) > 1:
             self._batch = max(1, min(self._batch, len(command.tickers)) // 2)
@@ -130,7 +136,7 @@ class Subscriptions:
     def is_book_command(self, command_id: int | None) -> bool:
         """Whether an unanswered command of this id speaks to the book sid."""
         command = self._commands.get(command_id)
-        return command is not None and command.kind != "subscribe"
+        return command is not None and command.kind not in ("subscribe", "list")
 
     def may_follow(self, ticker: str, command_id: int | None) -> bool:
         """Whether a snapshot may start a membership: wanted, and not an answer to something asked before a delete."""
@@ -265,8 +271,8 @@ class Subscriptions:
     def _unanswered_commands(self) -> list[Alarm]:
         alarms: list[Alarm] = []
         for command in self._commands.overdue(self.now_ns, int(self._config.ack_deadline_s * NS_PER_S)):
-            if command.kind == "snapshot":
-                continue  # each of its markets has a deadline of its own
+            if command.kind in ("snapshot", "list"):
+                continue  # each market has a deadline of its own, and silence is the connection's to judge
             alarms.append(Alarm("command_unanswered", f"{command.kind} {command.id}", command.tickers))
             if command.kind != "delete":
                 self._again(command)

@@ -7,7 +7,6 @@ their own. Whatever belongs to a session happens in its thread; other threads le
 from __future__ import annotations
 
 import dataclasses
-import json
 import logging
 import random
 import threading
@@ -27,8 +26,6 @@ from kalshi_platform.market.records import Record, SessionClosed, SessionOpened
 
 FEED_CHANNELS = ("trade", "ticker", "market_lifecycle_v2")
 COMBO_CHANNEL = "multivariate_market_lifecycle"
-# An answer is wanted, not its content: any frame proves that the line carries data. The number is nobody else's.
-_PROBE = json.dumps({"id": 2**31 - 1, "cmd": "list_subscriptions"}).encode()
 _TICK_NS = 500_000_000
 _LASTING_NS = 10_000_000_000
 _log = logging.getLogger(__name__)
@@ -46,6 +43,7 @@ class ConnectionCounters:
     gaps: int = 0
     dead_letters: int = 0
     duplicates: int = 0
+    scale_contradictions: int = 0
     last_data_ns: int = 0
     last_error: str | None = None
 
@@ -211,7 +209,8 @@ class Connection:
                     self._count(session)
                     self._followed = frozenset(session.followed())
                     self._suspects = frozenset(session.suspects())
-                    probed_ns = self._watch(now_ns, opened_ns, probed_ns)
+                    probed_ns = self._watch(session, now_ns, opened_ns, probed_ns)
+                    commands += session.take_commands()
             finally:
                 self._put(records)
             self._send(commands)
@@ -238,8 +237,9 @@ class Connection:
             session.unsubscribe_books(again)
             session.subscribe_books(again)
 
-    def _watch(self, now_ns: int, opened_ns: int, probed_ns: int) -> int:
-        """Ask a silent connection for a sign of life, and give it up when none comes; return when it was last asked."""
+    def _watch(self, session: Session, now_ns: int, opened_ns: int, probed_ns: int) -> int:
+        """Ask what is open: a silent connection for a sign of life (it is given up when none comes), any other now and
+        then, because one channel may die while the others go on. Returns when it was last asked."""
         if not self._books and not self._channels:
             return probed_ns
         limit_ns = int(self._settings.silence_limit_s * 1e9)
@@ -247,8 +247,8 @@ class Connection:
         if now_ns - heard_ns > limit_ns:
             silent_s = (now_ns - heard_ns) / 1e9
             raise ConnectionLost(f"no data for {silent_s:.0f} s, not even an answer to a question; pings do not count")
-        if now_ns - max(heard_ns, probed_ns) > limit_ns // 3:
-            self._socket.send(_PROBE)
+        if now_ns - max(heard_ns, probed_ns) > limit_ns // 3 or now_ns - probed_ns > limit_ns:
+            session.ask_what_is_open()
             return now_ns
         return probed_ns
 
@@ -259,6 +259,7 @@ class Connection:
         counters.gaps += now.gaps - before.gaps
         counters.duplicates += now.duplicates - before.duplicates
         counters.dead_letters += now.dead_letters - before.dead_letters
+        counters.scale_contradictions += now.scale_contradictions - before.scale_contradictions
         counters.last_data_ns = max(counters.last_data_ns, self._socket.last_data_ns)
         self._counted = dataclasses.replace(now)
 

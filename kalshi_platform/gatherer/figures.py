@@ -71,6 +71,7 @@ def connection(counters: ConnectionCounters) -> dict[str, Any]:
         "gaps": counters.gaps,
         "duplicates": counters.duplicates,
         "dead_letters": counters.dead_letters,
+        "scale_contradictions": counters.scale_contradictions,
         "last_data": _iso(counters.last_data_ns),
         "last_error": counters.last_error,
     }

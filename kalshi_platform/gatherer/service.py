@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -94,6 +95,7 @@ class GathererService:
         self._books = [self._connection(f"books-{number}") for number in range(shards)]
         self._threads: list[threading.Thread] = []
         self._figures = figures.Figures(clock)
+        self._alarms: Counter[str] = Counter()
 
     # -- life
 
@@ -136,6 +138,7 @@ class GathererService:
                 "not_visible": self._fetcher.not_visible,
             },
             "books": {"recovered": self._recovery.recovered, **self._figures.polls},
+            "alarms": dict(self._alarms),
             "lease": self._lock.has_lease,
         }
 
@@ -265,6 +268,7 @@ class GathererService:
         self._poller.refill_per_s = self._exchange.reads_per_second * TOKENS_PER_REQUEST * share
         try:
             self._poller.refill_per_s = self._rest.account_limits().read_refill_per_s * share
+            self._rest.endpoint_costs()
         except KalshiPlatformError as error:
             _log.warning("%s: the read budget is unknown (%s); assuming what is configured", self.settings.name, error)
         if self.settings.follow_books:
@@ -347,6 +351,7 @@ class GathererService:
 
     def _alarmed(self, connection: Connection, alarm: Alarm) -> None:
         _log.warning("%s %s: %s: %s", self.settings.name, connection.name, alarm.kind, alarm.detail)
+        self._alarms[alarm.kind] += 1
         if alarm.kind in ("snapshot_unanswered", "error") and alarm.tickers:
             tickers = [ticker for ticker in alarm.tickers if ticker in self._wanted]
             self._recovery.ask(tickers)

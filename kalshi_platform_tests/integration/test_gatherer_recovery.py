@@ -138,3 +138,46 @@ def test_an_unknown_shape_is_buried_with_its_bytes_and_its_markets_recover(
             gatherer.follows(2)
         (payload,) = gatherer.rows("SELECT payload FROM dead_letters")[0]
         assert b"unheard_of" in bytes(payload)
+
+
+def test_books_on_another_price_scale_raise_an_alarm_on_the_heartbeat_and_end_nothing(
+    gatherer_settings: SettingsFactory, tmp_path: Path
+) -> None:
+    with (
+        running_exchange(tmp_path, markets=4, rate=0) as exchange,
+        running_gatherer(gatherer_settings(connections=1), exchange) as gatherer,
+    ):
+        gatherer.follows(4)
+        for ticker in exchange.tickers()[:3]:
+            book = {
+                "market_ticker": ticker,
+                "yes_dollars_fp": [["0.4000", "5.00"]],
+                "no_dollars_fp": [["0.6500", "1.00"]],
+            }
+            exchange.publish(
+                {
+                    "kind": "raw",
+                    "channel": "orderbook_delta",
+                    "type": "orderbook_snapshot",
+                    "ticker": ticker,
+                    "msg": book,
+                }
+            )
+        eventually(lambda: gatherer.status["alarms"].get("price_scale") == 1, what="the alarm")
+        query = "SELECT details->'alarms'->>'price_scale' FROM heartbeats"
+        eventually(lambda: gatherer.rows(query) == [("1",)], what="the alarm on the heartbeat")
+        gatherer.follows(4)
+
+
+def test_a_connection_asks_what_is_open_and_keeps_what_is(gatherer_settings: SettingsFactory, tmp_path: Path) -> None:
+    with (
+        running_exchange(tmp_path, markets=2, rate=100) as exchange,
+        running_gatherer(gatherer_settings(silence_limit_s=0.6), exchange) as gatherer,
+    ):
+        gatherer.follows(2)
+        frames = gatherer.status["connections"]["feed"]["frames"]
+        eventually(
+            lambda: gatherer.status["connections"]["feed"]["frames"] > frames + 60, what="frames for some seconds"
+        )
+        assert gatherer.status["alarms"] == {}
+        assert gatherer.value("SELECT count(*) FROM streams WHERE end_reason = 'not_served'") == 0

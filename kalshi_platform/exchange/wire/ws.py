@@ -158,7 +158,16 @@ class SubscribedFrame(WireFrame, frozen=True, gc=False, kw_only=True, tag="subsc
 
 
 class OkFrame(WireFrame, frozen=True, gc=False, kw_only=True, tag="ok"):
-    """Answer to a command; its message (up to all tickers of the subscription) is not needed."""
+    """Answer to a command; its message is a list of subscriptions, or up to all tickers of one, which is not needed."""
+
+    msg: msgspec.Raw = msgspec.Raw()
+
+
+class Listed(msgspec.Struct, frozen=True, gc=False):
+    """One entry of the answer to list_subscriptions."""
+
+    channel: str
+    sid: Sid
 
 
 class UnsubscribedFrame(WireFrame, frozen=True, gc=False, kw_only=True, tag="unsubscribed"):

@@ -79,3 +79,41 @@ def test_a_refused_subscribe_of_several_channels_is_tried_one_by_one() -> None:
     assert [command["params"]["channels"] for command in sent] == [["ticker"], ["trade"]]
     session.receive(subscribed(1, "ticker", 2), 2)
     assert commands(session.receive(error(8, 3), 3)) == []
+
+
+def listing(command_id: int, *open_sids: tuple[str, int]) -> bytes:
+    return frame("ok", id=command_id, msg=[{"channel": channel, "sid": sid} for channel, sid in open_sids])
+
+
+def test_a_subscription_that_the_exchange_no_longer_serves_is_opened_again() -> None:
+    session = following("A")
+    session.subscribe_channels(["trade"])
+    session.receive(subscribed(2, "trade", 2), 3)
+    session.ask_what_is_open()
+    (question,) = commands(session.take_commands())
+    assert question == {"id": 3, "cmd": "list_subscriptions"}
+    received = session.receive(listing(3, ("orderbook_delta", 1)), 4)
+    assert [alarm.kind for alarm in received.alarms] == ["stream_ended"]
+    assert [record.reason for record in received.records] == ["not_served"]
+    assert [command["params"] for command in commands(received)] == [{"channels": ["trade"]}]
+    assert session.followed() == {"A"}
+
+
+def test_what_was_opened_after_the_question_is_not_missed_in_the_answer() -> None:
+    session = following("A")
+    session.ask_what_is_open()
+    session.subscribe_channels(["trade"])
+    session.receive(subscribed(2, "trade", 3), 3)
+    received = session.receive(listing(2, ("orderbook_delta", 1)), 4)
+    assert (received.alarms, received.records) == ([], [])
+    assert session.receive(listing(2), 5).records == [], "a second answer to one question says nothing"
+
+
+def test_an_unreadable_or_refused_listing_ends_nothing() -> None:
+    session = following("A")
+    session.ask_what_is_open()
+    session.receive(frame("ok", id=2, msg=[{"channel": "orderbook_delta"}]), 3)
+    session.ask_what_is_open()
+    assert [alarm.kind for alarm in session.receive(error(5, 3), 4).alarms] == ["error"]
+    assert session.followed() == {"A"}
+    assert session.last_seqs()
