@@ -53,6 +53,7 @@ class CatalogKeeper:
         self.last_synced: dict[str, str] = {}
         """When series, events and markets were last synced by this process (ISO), for the heartbeat."""
         self.database_error: str | None = None
+        self._hurried = threading.Event()
         self._settings = settings
         self._rest = rest
         self._store = store
@@ -89,6 +90,10 @@ class CatalogKeeper:
             attempt += 1
             self._clock.wait(stop, min(_RETRY_S, 0.5 * 2 ** min(attempt, 5)))
 
+    def hurry(self) -> None:
+        """Announcements may have been missed: ask REST for changed markets now, not when it is due. Any thread."""
+        self._hurried.set()
+
     def run(self, stop: threading.Event) -> None:
         """Sync and follow by the clock until `stop`."""
         settings, now = self._settings, self._clock.monotonic()
@@ -102,6 +107,9 @@ class CatalogKeeper:
                 job.due = now + _RETRY_S
         while not stop.is_set():
             now = self._clock.monotonic()
+            if self._hurried.is_set():
+                self._hurried.clear()
+                jobs[0].due = now
             for job in jobs:
                 if job.due <= now and not stop.is_set():
                     job.due = self._clock.monotonic() + self._do(job, stop)

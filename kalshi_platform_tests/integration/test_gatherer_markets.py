@@ -107,6 +107,22 @@ def test_a_market_that_is_closed_early_but_lives_on_by_rest_is_kept(
             gatherer.follows(4)
 
 
+def test_what_was_announced_while_the_line_was_down_is_asked_for_when_it_is_back(
+    gatherer_settings: SettingsFactory, tmp_path: Path
+) -> None:
+    with (
+        running_exchange(tmp_path, markets=3, rate=0) as exchange,
+        running_gatherer(gatherer_settings(), exchange) as gatherer,
+    ):
+        gatherer.follows(3)
+        exchange.fault("refuse_handshake", user_agent=" feed)", seconds=1.5)
+        exchange.fault("cut", user_agent=" feed)")
+        exchange.market("create", visible_in_s=0.0)
+        eventually(lambda: gatherer.status["connections"]["feed"]["reconnects"] == 1, what="the feed to be back")
+        gatherer.follows(4)
+        assert gatherer.value("SELECT count(*) FROM market_lifecycle") == 0
+
+
 def test_reconciliation_finds_a_market_whose_announcement_was_lost(
     gatherer_settings: SettingsFactory, tmp_path: Path
 ) -> None:
