@@ -24,7 +24,8 @@ from kalshi_platform.gatherer.ids import IdSource
 from kalshi_platform.gatherer.settings import GathererSettings
 from kalshi_platform.market.records import Record, SessionClosed, SessionOpened
 
-FEED_CHANNELS = ("trade", "ticker", "market_lifecycle_v2")
+LIFECYCLE_CHANNEL = "market_lifecycle_v2"
+FEED_CHANNELS = ("trade", "ticker", LIFECYCLE_CHANNEL)
 COMBO_CHANNEL = "multivariate_market_lifecycle"
 _TICK_NS = 500_000_000
 _LASTING_NS = 10_000_000_000
