@@ -21,7 +21,7 @@ from kalshi_platform.exchange.session import Alarm
 from kalshi_platform.exchange.settings import ExchangeSettings
 from kalshi_platform.gatherer import figures
 from kalshi_platform.gatherer.catalog_keeper import CatalogKeeper
-from kalshi_platform.gatherer.connections import COMBO_CHANNEL, FEED_CHANNELS, Connection, shard_of
+from kalshi_platform.gatherer.connections import COMBO_CHANNEL, FEED_CHANNELS, LIFECYCLE_CHANNEL, Connection, shard_of
 from kalshi_platform.gatherer.exchange_gate import wait_until_active
 from kalshi_platform.gatherer.heartbeat import FILE_NAME, Heartbeat, should_run, write_file, write_row
 from kalshi_platform.gatherer.ids import IdSource
@@ -33,7 +33,7 @@ from kalshi_platform.gatherer.settings import GathererSettings
 from kalshi_platform.gatherer.snapshot_poller import TOKENS_PER_REQUEST, Recovery, SnapshotPoller
 from kalshi_platform.gatherer.spool import Spool
 from kalshi_platform.gatherer.writer import Writer
-from kalshi_platform.market.records import LifecycleEvent, Record
+from kalshi_platform.market.records import LifecycleEvent, Record, StreamOpened
 from kalshi_platform.storage.migrate import DatabaseKind, check
 from kalshi_platform.storage.partitions import PartitionBounds
 from kalshi_platform.storage.pool import Database
@@ -69,6 +69,7 @@ class GathererService:
         self._stop = threading.Event()
         self._changed = threading.Event()
         self._fatal: BaseException | None = None
+        self._has_listened = False
         self._timeseries = Database(settings.timeseries_url, name=f"{settings.name} timeseries", pool_size=4)
         self._catalog = Database(settings.catalog_url, name=f"{settings.name} catalog", pool_size=3)
         self._ids = IdSource(settings.name, clock)
@@ -348,6 +349,14 @@ class GathererService:
         for record in records:
             if type(record) is LifecycleEvent:
                 self._fetcher.heard(record)
+            elif type(record) is StreamOpened and record.channel == LIFECYCLE_CHANNEL:
+                self._listening()
+
+    def _listening(self) -> None:
+        """Lifecycle announcements come (again): those of the time between are not repeated, so REST is asked."""
+        if self._has_listened:
+            self._keeper.hurry()
+        self._has_listened = True
 
     def _alarmed(self, connection: Connection, alarm: Alarm) -> None:
         _log.warning("%s %s: %s: %s", self.settings.name, connection.name, alarm.kind, alarm.detail)
