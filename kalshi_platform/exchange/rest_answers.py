@@ -54,7 +54,7 @@ def error_of(path: str, status: int, body: object) -> KalshiPlatformError:
     if isinstance(body, dict):
         inner = body.get("error", body)
         if isinstance(inner, dict):
-            code = str(inner["code"]) if inner.get("code") is not None else None
+            code = str(inner["code"])[:100] if inner.get("code") is not None else None
             message = str(inner.get("message") or inner.get("details") or "")
         else:
             message = str(inner or "")

@@ -6,9 +6,11 @@ these by `exchange.parse_rest`.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Annotated, Any, TypeAlias
 
 import msgspec
+
+ExchangeIndex: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
 
 
 class MarketObject(msgspec.Struct, frozen=True):
@@ -33,7 +35,7 @@ class MarketObject(msgspec.Struct, frozen=True):
     price_ranges: list[Any] | None = None
     is_provisional: bool | None = None
     mve_collection_ticker: str | None = None
-    exchange_index: int | None = None
+    exchange_index: ExchangeIndex | None = None
     can_close_early: bool | None = None
 
 
@@ -50,7 +52,7 @@ class EventObject(msgspec.Struct, frozen=True):
     strike_date: str | None = None
     strike_period: str | None = None
     last_updated_ts: str | None = None
-    exchange_index: int | None = None
+    exchange_index: ExchangeIndex | None = None
 
 
 class SeriesObject(msgspec.Struct, frozen=True):
@@ -63,7 +65,7 @@ class SeriesObject(msgspec.Struct, frozen=True):
     fee_type: str | None = None
     fee_multiplier: float | None = None
     last_updated_ts: str | None = None
-    exchange_index: int | None = None
+    exchange_index: ExchangeIndex | None = None
 
 
 class FixedBook(msgspec.Struct, frozen=True):
@@ -109,7 +111,7 @@ class TradeObject(msgspec.Struct, frozen=True):
 class ShardObject(msgspec.Struct, frozen=True):
     """The state of one shard."""
 
-    exchange_index: int
+    exchange_index: ExchangeIndex
     exchange_active: bool
     trading_active: bool
     description: str | None = None
