@@ -8,7 +8,7 @@ the columns and their types from the file.
 from __future__ import annotations
 
 import logging
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import closing, contextmanager
 from datetime import date, datetime
 from pathlib import Path
@@ -54,9 +54,9 @@ def export_partition(
     """Export one partition and return its manifest; the same rows give the same bytes.
 
     `open` over a closed partition changes nothing and returns the closed manifest. Raises HourNotClosed (the time runs
-    still, or production has not closed it), PartitionBusy (another export writes it), LakeCorrupt (the rows streamed
-    are not those counted in the same snapshot), SchemaMismatch, DatabaseUnavailable, LakeUnavailable,
-    ConfigurationError.
+    still, or production has not closed it, or not again after late rows), PartitionBusy (another export writes it),
+    LakeCorrupt (the rows streamed are not those counted in the same snapshot), SchemaMismatch, DatabaseUnavailable,
+    LakeUnavailable, ConfigurationError.
     """
     _refuse_running(partition, state, clock)
     store = open_store(lake)
@@ -68,8 +68,7 @@ def export_partition(
                 return current
         with store.spool() as folder:
             with arrow_snapshot(production_url) as snapshot:
-                if state == "closed":
-                    _refuse_unclosed(snapshot, partition)
+                closed_at = _last_close(snapshot, partition) if state == "closed" else None
                 parts = _write(snapshot, partition, folder)
             manifest = Manifest(
                 table=partition.table.key,
@@ -82,6 +81,7 @@ def export_partition(
                 schema_version=dataset(partition.table).version,
                 code_version=code_version(),
                 exported_at=clock.now(),
+                closed_at=closed_at,
             )
             publish(store, partition.path, parts, manifest)
     _log.info("%s: %d rows, %d bytes, %s", partition.path, manifest.rows, manifest.bytes, state)
@@ -127,16 +127,25 @@ def _refuse_running(partition: Partition, state: State, clock: Clock) -> None:
         )
 
 
-def _refuse_unclosed(snapshot: ArrowSnapshot, partition: Partition) -> None:
-    unclosed = snapshot.table(queries.unclosed_query(partition)).to_pylist()
+def _last_close(snapshot: ArrowSnapshot, partition: Partition) -> datetime | None:
+    """When the hours of the partition were closed last. Raises HourNotClosed when one is not, or not any more."""
+    hours = snapshot.table(queries.closes_query(partition)).to_pylist()
     # Of a day only the hours that got rows must be closed: recording may have begun in the middle of it.
-    hours = [row["hour"] for row in unclosed if partition.table.kind == "hourly" or row["active"]]
-    if hours:
-        names = ", ".join(f"{hour:%Y-%m-%dT%H}" for hour in hours)
+    wanted = [row for row in hours if partition.table.kind == "hourly" or row["active"]]
+    unclosed = [row["hour"] for row in wanted if row["closed_at"] is None]
+    reopened = [row["hour"] for row in wanted if row["reopened"]]
+    if unclosed or reopened:
+        what = f"production has not closed {_names(unclosed)}" if unclosed else ""
+        late = f"rows came after the close of {_names(reopened)}" if reopened else ""
         raise HourNotClosed(
-            f"{partition.table.key} {partition.key}: production has not closed {names};"
+            f"{partition.table.key} {partition.key}: {' and '.join(filter(None, (what, late)))};"
             " run: kalshi-platform close-hour HOUR, or export what is there with --open"
         )
+    return max((row["closed_at"] for row in hours if row["closed_at"] is not None), default=None)
+
+
+def _names(hours: Sequence[datetime]) -> str:
+    return ", ".join(f"{hour:%Y-%m-%dT%H}" for hour in hours)
 
 
 @contextmanager

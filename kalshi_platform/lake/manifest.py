@@ -48,6 +48,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     schema_version: int
     code_version: str
     exported_at: datetime
+    closed_at: datetime | None = None
+    """When production closed the hours of these rows last, by its own clock: a later close makes the export stale."""
     coverage_share: float | None = None  # not measured yet
     format: int = FORMAT
 

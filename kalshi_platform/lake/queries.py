@@ -27,9 +27,9 @@ def expected_query(partition: Partition) -> str:
     return _daily(partition, "_expected")
 
 
-def unclosed_query(partition: Partition) -> str:
-    """The hours of a partition that production has not closed: `hour`, `active`."""
-    return load("lake")["unclosed_hours"].format(low=literal(partition.start), high=literal(partition.end))
+def closes_query(partition: Partition) -> str:
+    """The hours of a partition: `hour`, `active`, `closed_at`, `reopened`."""
+    return load("lake")["closes"].format(low=literal(partition.start), high=literal(partition.end))
 
 
 def _daily(partition: Partition, suffix: str) -> str:

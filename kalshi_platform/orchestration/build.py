@@ -36,7 +36,8 @@ from kalshi_platform.orchestration.schedules.catalog import (
     merge_catalog_schedule,
     sync_catalog_when_stale,
 )
-from kalshi_platform.orchestration.schedules.hours import DAILY_SCHEDULES, HOURLY_SCHEDULES
+from kalshi_platform.orchestration.schedules.days import DAILY_SCHEDULES
+from kalshi_platform.orchestration.schedules.hours import HOURLY_SCHEDULES
 from kalshi_platform.orchestration.sensors.services import deduplicator_sensor, gatherer_sensor
 
 

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import dagster as dg
 
 from kalshi_platform.errors import ConfigurationError, KalshiPlatformError, PermanentError
-
-_MISSING = re.compile(r"(\w+) is missing\b")
 
 RETRY = dg.RetryPolicy(max_retries=2, delay=10, backoff=dg.Backoff.EXPONENTIAL)
 """For work that may be repeated: two more attempts, after 10 and 20 s."""
@@ -34,9 +31,5 @@ def as_failure() -> Iterator[None]:
 
 
 def not_configured(problems: Iterable[str]) -> str:
-    """Say briefly why something is skipped: the names of missing settings, and wrong ones in full."""
-    unique = list(dict.fromkeys(problems))
-    missing = [match[1] for match in map(_MISSING.match, unique) if match]
-    wrong = [problem for problem in unique if not _MISSING.match(problem)]
-    lines = [f"not configured: {', '.join(missing)} missing (kalshi-platform doctor tells more)"] if missing else []
-    return "\n".join([*lines, *wrong])
+    """Say why something is skipped: every missing or wrong setting with its remedy, a line each."""
+    return "\n".join(["not configured:", *dict.fromkeys(problems)])

@@ -19,6 +19,7 @@ from kalshi_platform.orchestration.partitions import HOURS, from_all_gatherers, 
 from kalshi_platform.orchestration.resources import ProductionDatabase
 
 UNIQUE_TRADES = "no_duplicate_trade_ids"
+ALL_READ = "all_gatherers_read"
 
 _UPSTREAM = {
     "orderbook_snapshots": [gatherer("orderbook_snapshots"), REST_SNAPSHOTS],
@@ -54,7 +55,12 @@ def _spec(table: str) -> dg.AssetSpec:
             UNIQUE_TRADES,
             asset=production("trades"),
             description="No (ticker, trade_id) stands in production twice in the hours just closed.",
-        )
+        ),
+        dg.AssetCheckSpec(
+            ALL_READ,
+            asset=production("orderbook_deltas"),
+            description="No gatherer was missed when the hours were closed; if one was, they are closed again later.",
+        ),
     ],
     pool="close_hour",
     retry_policy=RETRY,
@@ -69,6 +75,7 @@ def close_hours(
     hours = sorted(hour_of(key) for key in context.partition_keys)
     keys = {hour_of(key): key for key in context.partition_keys}
     rows = distinct = 0
+    missed: list[str] = []
     with as_failure():
         settings, bounds, clock = (
             production_database.settings(),
@@ -82,6 +89,8 @@ def close_hours(
                     f"closed {keys[hour]}: read {', '.join(closed.gatherers_read) or 'nobody'};"
                     f" missed {', '.join(closed.gatherers_missed) or 'nobody'}"
                 )
+                if closed.gatherers_missed:
+                    missed.append(f"{keys[hour]}: {', '.join(closed.gatherers_missed)}")
                 for table in PRODUCTION_TABLE_NAMES:
                     context.add_asset_metadata(
                         {
@@ -101,4 +110,11 @@ def close_hours(
         check_name=UNIQUE_TRADES,
         passed=rows == distinct,
         metadata={"rows": rows, "distinct_ids": distinct, "duplicates": rows - distinct, "hours": len(hours)},
+    )
+    yield dg.AssetCheckResult(
+        asset_key=production("orderbook_deltas"),
+        check_name=ALL_READ,
+        passed=not missed,
+        severity=dg.AssetCheckSeverity.WARN,
+        metadata={"hours": len(hours), "missed": "; ".join(missed) or "none"},
     )

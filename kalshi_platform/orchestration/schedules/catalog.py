@@ -1,25 +1,19 @@
 """Catalogs: the gatherers' own when nobody synced them lately, and the merged one."""
 
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 
 import dagster as dg
 
 from kalshi_platform.errors import ConfigurationError, KalshiPlatformError
 from kalshi_platform.orchestration.jobs.batch import lifecycle_job, merge_catalog_job, sync_catalog_job
 from kalshi_platform.orchestration.resources import LakeResource, PlatformResource, ProductionDatabase
-from kalshi_platform.orchestration.schedules.hours import missing_settings
+from kalshi_platform.orchestration.schedules.answers import missing_settings, now_of
+from kalshi_platform.orchestration.statuses import UNFINISHED
 from kalshi_platform.storage.pool import Database
 
 STALE_AFTER = timedelta(minutes=10)
 _PATIENCE = timedelta(minutes=30)
 """For a sync that began and has not ended; after that its process is taken for dead."""
-_UNFINISHED = [
-    dg.DagsterRunStatus.NOT_STARTED,
-    dg.DagsterRunStatus.QUEUED,
-    dg.DagsterRunStatus.STARTING,
-    dg.DagsterRunStatus.STARTED,
-    dg.DagsterRunStatus.CANCELING,
-]
 
 
 @dg.schedule(
@@ -36,7 +30,7 @@ _UNFINISHED = [
 def sync_catalog_when_stale(
     context: dg.ScheduleEvaluationContext, platform: PlatformResource
 ) -> list[dg.RunRequest] | dg.SkipReason:
-    now = context.scheduled_execution_time.astimezone(UTC)
+    now = now_of(context)
     words: list[str] = []
     asked: list[dg.RunRequest] = []
     missing = missing_settings(platform.exchange)
@@ -77,7 +71,7 @@ def is_fresh(database: Database, now: datetime) -> bool:
 
 
 def _is_syncing(instance: dg.DagsterInstance, name: str) -> bool:
-    runs = dg.RunsFilter(job_name=sync_catalog_job.name, statuses=_UNFINISHED, tags={"dagster/partition": name})
+    runs = dg.RunsFilter(job_name=sync_catalog_job.name, statuses=list(UNFINISHED), tags={"dagster/partition": name})
     return bool(instance.get_run_records(runs, limit=1))
 
 

@@ -1,25 +1,16 @@
-"""Closing hours and exporting days on time, and filling in what is missing."""
+"""Closing and exporting hours on time, and filling in what is missing."""
 
-from collections.abc import Callable, Iterable
-from datetime import UTC, datetime
+from collections.abc import Iterable
+from datetime import datetime
 
 import dagster as dg
 
-from kalshi_platform.errors import ConfigurationError, KalshiPlatformError
 from kalshi_platform.market.times import HOUR
-from kalshi_platform.orchestration.failures import not_configured
-from kalshi_platform.orchestration.jobs.batch import close_hours_job, export_days_job
-from kalshi_platform.orchestration.keys import LAKE_DAILY, LAKE_RAW, PRODUCTION_HOURLY
-from kalshi_platform.orchestration.partitions import (
-    DAY,
-    DAYS,
-    HOURS,
-    day_key,
-    day_of,
-    hour_key,
-    hour_of,
-)
+from kalshi_platform.orchestration.jobs.batch import close_hours_job
+from kalshi_platform.orchestration.keys import LAKE_RAW, PRODUCTION_HOURLY
+from kalshi_platform.orchestration.partitions import HOURS, hour_key, hour_of
 from kalshi_platform.orchestration.resources import LakeResource, ProductionDatabase
+from kalshi_platform.orchestration.schedules.answers import answer, now_of, start_of
 from kalshi_platform.orchestration.schedules.missing import (
     LOOK_BACK,
     Stage,
@@ -29,24 +20,7 @@ from kalshi_platform.orchestration.schedules.missing import (
     requests,
 )
 
-_RUNNING = dg.DefaultScheduleStatus.RUNNING
 HOURLY_STAGE = Stage(HOURS, PRODUCTION_HOURLY, LAKE_RAW)
-DAILY_STAGE = Stage(DAYS, (), LAKE_DAILY)
-
-
-def missing_settings(*loaders: Callable[[], object]) -> str | None:
-    """Call loaders of settings; return what they miss, or None."""
-    problems: list[str] = []
-    for load in loaders:
-        try:
-            load()
-        except ConfigurationError as error:
-            problems.extend(error.problems)
-    return not_configured(problems) if problems else None
-
-
-def _start_of(partitions: dg.TimeWindowPartitionsDefinition) -> datetime:
-    return datetime.fromtimestamp(partitions.start.timestamp(), tz=UTC)
 
 
 @dg.schedule(
@@ -54,35 +28,16 @@ def _start_of(partitions: dg.TimeWindowPartitionsDefinition) -> datetime:
     cron_schedule="5 * * * *",
     execution_timezone="UTC",
     name="close_hours_schedule",
-    default_status=_RUNNING,
+    default_status=dg.DefaultScheduleStatus.RUNNING,
     description="At five past every hour: close the hour that just ended in production, and export it.",
 )
 def close_hours_schedule(
     context: dg.ScheduleEvaluationContext, production_database: ProductionDatabase, lake: LakeResource
 ) -> dg.RunRequest | dg.SkipReason:
-    missing = missing_settings(production_database.settings, lake.settings)
-    if missing:
-        return dg.SkipReason(missing)
-    hour = _now(context).replace(minute=0, second=0, microsecond=0) - HOUR
-    return dg.RunRequest(partition_key=hour_key(hour))
-
-
-@dg.schedule(
-    job=export_days_job,
-    cron_schedule="30 0 * * *",
-    execution_timezone="UTC",
-    name="export_days_schedule",
-    default_status=_RUNNING,
-    description="Every day at 00:30 UTC: the daily data sets of the day that ended.",
-)
-def export_days_schedule(
-    context: dg.ScheduleEvaluationContext, production_database: ProductionDatabase, lake: LakeResource
-) -> dg.RunRequest | dg.SkipReason:
-    missing = missing_settings(production_database.settings, lake.settings)
-    if missing:
-        return dg.SkipReason(missing)
-    day = _now(context).replace(hour=0, minute=0, second=0, microsecond=0) - DAY
-    return dg.RunRequest(partition_key=day_key(day))
+    hour = now_of(context).replace(minute=0, second=0, microsecond=0) - HOUR
+    return answer(
+        lambda: dg.RunRequest(partition_key=hour_key(hour)), production_database.settings, lake.settings
+    )  # fmt: skip
 
 
 @dg.schedule(
@@ -90,75 +45,43 @@ def export_days_schedule(
     cron_schedule="20 * * * *",
     execution_timezone="UTC",
     name="fill_missing_partitions",
-    default_status=_RUNNING,
+    default_status=dg.DefaultScheduleStatus.RUNNING,
     description=(
-        "At twenty past every hour: closes and exports the hours of the last week that hold rows and were never "
-        "closed, got late rows, or whose partitions are missing or failed. Neighbouring hours go into one run."
+        "At twenty past every hour: closes and exports every hour that holds rows and was never closed, got late rows, "
+        "or was closed without a gatherer that answers again; and hours of the last week whose partitions are missing "
+        "or failed. Neighbouring hours go into one run."
     ),
 )
 def fill_missing_partitions(
     context: dg.ScheduleEvaluationContext, production_database: ProductionDatabase, lake: LakeResource
 ) -> list[dg.RunRequest] | dg.SkipReason:
-    from kalshi_platform.deduplicator.hours import active_hours, hours_to_close
-
-    missing = missing_settings(production_database.settings, lake.settings)
-    if missing:
-        return dg.SkipReason(missing)
-    now = _now(context)
-    try:
-        with production_database.database() as database:
-            active = [hour_key(hour) for hour in _looked_at(active_hours(database), now)]
-            stale = [hour_key(hour) for hour in _looked_at(hours_to_close(database, now), now)]
-    except KalshiPlatformError as error:
-        return dg.SkipReason(f"production did not answer: {error}")
-    done = materialized(context.instance, HOURLY_STAGE, active)
-    busy = being_made(context.instance, HOURLY_STAGE, HOUR, hour_of, hour_key)
-    wanted = lacking(HOURLY_STAGE, active, done, stale, busy)
-    asked = requests(wanted, hour_of, HOUR, hour_key)
-    return asked or dg.SkipReason(f"nothing is missing in the {len(active)} hours of the last week that hold rows")
+    return answer(
+        lambda: _missing_hours(context, production_database), production_database.settings, lake.settings
+    )  # fmt: skip
 
 
-@dg.schedule(
-    job=export_days_job,
-    cron_schedule="50 * * * *",
-    execution_timezone="UTC",
-    name="fill_missing_days",
-    default_status=_RUNNING,
-    description="At ten to every hour: exports the days of the last week whose daily data sets are missing or failed.",
-)
-def fill_missing_days(
-    context: dg.ScheduleEvaluationContext, production_database: ProductionDatabase, lake: LakeResource
+def _missing_hours(
+    context: dg.ScheduleEvaluationContext, production_database: ProductionDatabase
 ) -> list[dg.RunRequest] | dg.SkipReason:
-    from kalshi_platform.deduplicator.hours import active_hours, hours_to_close
+    from kalshi_platform.deduplicator.hours import active_hours, hours_closed_since, hours_to_close
 
-    missing = missing_settings(production_database.settings, lake.settings)
-    if missing:
-        return dg.SkipReason(missing)
-    now = _now(context)
-    today = now.replace(hour=0, minute=0, second=0, microsecond=0)
-    try:
-        with production_database.database() as database:
-            active = {day_key(hour) for hour in _looked_at(active_hours(database), now) if hour < today}
-            unclosed = {day_key(hour) for hour in hours_to_close(database, now)}
-    except KalshiPlatformError as error:
-        return dg.SkipReason(f"production did not answer: {error}")
-    # A day with an hour still to close (again) is exported after that.
-    days = sorted(active - unclosed)
-    done = materialized(context.instance, DAILY_STAGE, days)
-    busy = being_made(context.instance, DAILY_STAGE, DAY, day_of, day_key)
-    asked = requests(lacking(DAILY_STAGE, days, done, busy=busy), day_of, DAY, day_key)
-    return asked or dg.SkipReason(f"nothing is missing in the {len(days)} closed days of the last week that hold rows")
+    now = now_of(context)
+    with production_database.database() as database:
+        recent = {hour for hour in active_hours(database) if hour >= now - LOOK_BACK}
+        # An old hour that was closed lately was closed again: its export may still be missing.
+        recent.update(hours_closed_since(database, now - LOOK_BACK))
+        stale = _partitions(hours_to_close(database, now), now)
+    hours = sorted({*_partitions(recent, now), *stale})
+    done = materialized(context.instance, HOURLY_STAGE, hours)
+    busy = being_made(context.instance, HOURLY_STAGE, HOUR, hour_of, hour_key)
+    asked = requests(lacking(HOURLY_STAGE, hours, done, stale, busy), hour_of, HOUR, hour_key)
+    return asked or dg.SkipReason(f"nothing is missing in the {len(hours)} hours of the last week that hold rows")
 
 
-def _looked_at(hours: Iterable[datetime], now: datetime) -> list[datetime]:
-    """Ended hours of the last week that are partitions at all."""
-    first = max(now - LOOK_BACK, _start_of(HOURS))
-    return [hour for hour in hours if hour >= first and hour + HOUR <= now]
-
-
-def _now(context: dg.ScheduleEvaluationContext) -> datetime:
-    return context.scheduled_execution_time.astimezone(UTC)
+def _partitions(hours: Iterable[datetime], now: datetime) -> list[str]:
+    """The keys of the hours that have ended and are partitions at all."""
+    first = start_of(HOURS)
+    return [hour_key(hour) for hour in hours if hour >= first and hour + HOUR <= now]
 
 
 HOURLY_SCHEDULES = [close_hours_schedule, fill_missing_partitions]
-DAILY_SCHEDULES = [export_days_schedule, fill_missing_days]

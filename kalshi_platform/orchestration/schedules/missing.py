@@ -12,19 +12,11 @@ import dagster as dg
 from dagster._core.storage.partition_status_cache import AssetPartitionStatus
 
 from kalshi_platform.orchestration.partitions import hour_key, range_request, ranges
+from kalshi_platform.orchestration.statuses import UNFINISHED
 
 LOOK_BACK = timedelta(days=7)
 LONGEST_RANGE = 24
 """Partitions in one run: a failure costs at most that much repeated work."""
-
-_UNFINISHED = [
-    dg.DagsterRunStatus.NOT_STARTED,
-    dg.DagsterRunStatus.QUEUED,
-    dg.DagsterRunStatus.STARTING,
-    dg.DagsterRunStatus.STARTED,
-    dg.DagsterRunStatus.SUSPENDED,
-    dg.DagsterRunStatus.CANCELING,
-]
 
 
 @dataclass(frozen=True)
@@ -59,7 +51,7 @@ def lacking(
     for key in keys:
         if key in busy:
             continue
-        if stage.together and (key in stale or any(key not in done[asset] for asset in stage.together)):
+        if key in stale or any(key not in done[asset] for asset in stage.together):
             selection = stage.keys
         else:
             selection = tuple(asset for asset in stage.then if key not in done[asset])
@@ -102,7 +94,7 @@ def being_made(
     """Partitions of the stage that runs in progress (or in the queue) are going to make."""
     keys: set[str] = set()
     assets = set(stage.keys)
-    for record in instance.get_run_records(dg.RunsFilter(statuses=_UNFINISHED)):
+    for record in instance.get_run_records(dg.RunsFilter(statuses=list(UNFINISHED))):
         run = record.dagster_run
         if run.asset_selection is not None and not assets & set(run.asset_selection):
             continue

@@ -9,6 +9,7 @@ from datetime import UTC, datetime, timedelta
 import dagster as dg
 
 from kalshi_platform.orchestration.services import SERVICE_TAG
+from kalshi_platform.orchestration.statuses import ENDED, UNFINISHED
 from kalshi_platform.orchestration.supervision.decision import Act, EndedRun, LiveRun, RunState, Step
 
 log = logging.getLogger(__name__)
@@ -23,13 +24,12 @@ _STATES = {
     _Status.MANAGED: RunState.RUNNING,
     _Status.CANCELING: RunState.CANCELING,
 }
-_ENDED = [_Status.SUCCESS, _Status.FAILURE, _Status.CANCELED]
 
 
 def live_runs(instance: dg.DagsterInstance, job_name: str) -> dict[str, list[LiveRun]]:
     """Runs in progress by service."""
     found: dict[str, list[LiveRun]] = defaultdict(list)
-    for record in instance.get_run_records(dg.RunsFilter(job_name=job_name, statuses=list(_STATES))):
+    for record in instance.get_run_records(dg.RunsFilter(job_name=job_name, statuses=list(UNFINISHED))):
         run = record.dagster_run
         state = _STATES[run.status]
         since = _utc(record.update_timestamp)
@@ -42,7 +42,7 @@ def live_runs(instance: dg.DagsterInstance, job_name: str) -> dict[str, list[Liv
 def ended_runs(instance: dg.DagsterInstance, job_name: str, now: datetime) -> dict[str, list[EndedRun]]:
     """Runs that ended within the last hour, newest first, by service."""
     found: dict[str, list[EndedRun]] = defaultdict(list)
-    recent = dg.RunsFilter(job_name=job_name, statuses=_ENDED, updated_after=now - timedelta(hours=1))
+    recent = dg.RunsFilter(job_name=job_name, statuses=list(ENDED), updated_after=now - timedelta(hours=1))
     for record in instance.get_run_records(recent, limit=60):
         run = record.dagster_run
         started = _moment(record.start_time) or _utc(record.create_timestamp)

@@ -1,12 +1,15 @@
 -- Reads of production for exports. {low} and {high} are literals of our own making: with bound parameters the driver
 -- fetches the whole result at once instead of streaming it. Texts sort by bytes, so that every server gives one order.
 
--- name: unclosed_hours
--- Hours of [low, high) that production has not closed: one row per hour; active says whether rows came.
-SELECT h.hour,
-       EXISTS (SELECT 1 FROM hour_activity a WHERE a.hour = h.hour AND a.rows_inserted > 0) AS active
+-- name: closes
+-- One row per hour of [low, high): active says whether rows came, closed_at when it was closed last (or null), reopened
+-- whether rows came after that.
+SELECT h.hour, coalesce(a.active, false) AS active, c.closed_at,
+       coalesce(a.last_merged_at > c.closed_at, false) AS reopened
 FROM generate_series({low}, {high} - INTERVAL '1 microsecond', INTERVAL '1 hour') AS h (hour)
-WHERE NOT EXISTS (SELECT 1 FROM hour_closes c WHERE c.hour = h.hour)
+LEFT JOIN hour_closes c USING (hour)
+LEFT JOIN (SELECT hour, bool_or(rows_inserted > 0) AS active, max(last_merged_at) AS last_merged_at
+           FROM hour_activity WHERE hour >= {low} AND hour < {high} GROUP BY hour) AS a USING (hour)
 ORDER BY h.hour
 
 -- name: processed_trades

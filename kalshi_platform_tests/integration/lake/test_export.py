@@ -197,6 +197,28 @@ def test_an_hour_that_production_has_not_closed_is_refused(lake_settings: LakeSe
     assert list(open_store(lake_settings).list("")) == []
 
 
+def test_an_hour_that_late_rows_reopened_is_refused_until_it_is_closed_again(
+    lake_settings: LakeSettings, production: Production
+) -> None:
+    production.insert("trades", TRADES)
+    production.active_hour(HOUR)
+    production.close_hour(HOUR)
+    first = export_raw(lake_settings, production.url, "trades", HOUR, "closed")
+    with production.database.transaction() as transaction:
+        transaction.execute("UPDATE hour_activity SET last_merged_at = clock_timestamp()")
+    with pytest.raises(HourNotClosed, match=r"rows came after the close of 2026-11-20T04; run: .* close-hour"):
+        export_raw(lake_settings, production.url, "trades", HOUR, "closed")
+    with pytest.raises(HourNotClosed, match="rows came after the close of 2026-11-20T04"):
+        export_daily(lake_settings, production.url, "processed/trades", DAY, "closed")
+    with production.database.transaction() as transaction:
+        transaction.execute("UPDATE hour_closes SET closed_at = clock_timestamp()")
+        closed_at = transaction.fetch_all("SELECT closed_at FROM hour_closes")[0][0]
+    again = export_raw(lake_settings, production.url, "trades", HOUR, "closed")
+    assert first.closed_at is not None
+    assert first.closed_at < closed_at == again.closed_at
+    assert export_daily(lake_settings, production.url, "processed/trades", DAY, "closed").closed_at == closed_at
+
+
 def test_of_a_day_the_hours_with_rows_must_be_closed(lake_settings: LakeSettings, production: Production) -> None:
     production.active_hour(HOUR)
     production.active_hour(HOUR + ONE)

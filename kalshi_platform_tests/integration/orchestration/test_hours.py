@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from datetime import timedelta
-
 import dagster as dg
 import pyarrow.parquet as pq
 import pytest
 
+from kalshi_platform import config
 from kalshi_platform.clock import SYSTEM_CLOCK
 from kalshi_platform.deduplicator.merge import merge_new
 from kalshi_platform.lake.layout import RAW_TABLES, partition_path
@@ -17,11 +16,8 @@ from kalshi_platform.market.times import HOUR, US_PER_HOUR, US_PER_S
 from kalshi_platform.orchestration import keys
 from kalshi_platform.orchestration.partitions import day_key, hour_key, range_request
 from kalshi_platform.orchestration.resources import RESOURCES, LakeResource, ProductionDatabase
-from kalshi_platform.orchestration.schedules.hours import (
-    close_hours_schedule,
-    fill_missing_days,
-    fill_missing_partitions,
-)
+from kalshi_platform.orchestration.schedules.days import fill_missing_days
+from kalshi_platform.orchestration.schedules.hours import close_hours_schedule, fill_missing_partitions
 from kalshi_platform_tests.fixtures.hand_filled_gatherer import trade_row
 from kalshi_platform_tests.integration.orchestration.conftest import HOUR0_US, Platform, hour
 
@@ -33,6 +29,11 @@ def fill(platform: Platform, schedule: dg.ScheduleDefinition = fill_missing_part
     context = dg.build_schedule_context(instance=platform.instance, scheduled_execution_time=SYSTEM_CLOCK.now())
     answer = schedule(context, production_database=ProductionDatabase(), lake=LakeResource())
     return str(answer.skip_message) if isinstance(answer, dg.SkipReason) else list(answer)
+
+
+def last_hour_of_yesterday() -> int:
+    midnight = SYSTEM_CLOCK.now().replace(hour=0, minute=0, second=0, microsecond=0)
+    return int((midnight - hour(0)) / HOUR) - 1
 
 
 def materialization(platform: Platform, key: dg.AssetKey) -> dg.AssetMaterialization:
@@ -178,8 +179,8 @@ def test_the_hourly_schedule_asks_for_the_hour_that_just_ended(platform: Platfor
 
 
 def test_a_day_is_exported_once_its_hours_are_closed(platform: Platform) -> None:
-    yesterday = SYSTEM_CLOCK.now().replace(hour=0, minute=0, second=0, microsecond=0) - timedelta(days=1)
-    number = int((yesterday - hour(0)) / HOUR) + 3
+    number = last_hour_of_yesterday()
+    yesterday = hour(number)
     platform.seed(number)
     merge_new(platform.world.settings(), SYSTEM_CLOCK)
     assert isinstance(fill(platform, fill_missing_days), str), "its hour is still open"
@@ -195,6 +196,78 @@ def test_a_day_is_exported_once_its_hours_are_closed(platform: Platform) -> None
     assert isinstance(fill(platform, fill_missing_days), str)
 
 
+def test_late_rows_of_an_exported_day_bring_the_day_back(platform: Platform) -> None:
+    number = last_hour_of_yesterday()
+    platform.seed(number)
+    request = dg.RunRequest(partition_key=hour_key(hour(number)))
+    assert platform.run(request).success
+    day = dg.RunRequest(partition_key=day_key(hour(number)))
+    assert platform.run(day, "export_days").success
+    assert isinstance(fill(platform, fill_missing_days), str)
+    late = trade_row("A", "late", ts_us=HOUR0_US + number * US_PER_HOUR + 9 * US_PER_S)
+    platform.world.gatherers["g1"].commit(trades=[late])
+    merge_new(platform.world.settings(), SYSTEM_CLOCK)
+    assert isinstance(fill(platform, fill_missing_days), str), "its hour is to be closed again first"
+    assert platform.run(request).success
+    asked = fill(platform, fill_missing_days)
+    assert isinstance(asked, list)
+    assert [(request.partition_key, request.asset_selection) for request in asked] == [
+        (day_key(hour(number)), list(keys.LAKE_DAILY))
+    ]
+    assert platform.run(asked[0], "export_days").success
+    assert materialization(platform, keys.lake("processed/trades")).metadata["dagster/row_count"].value == 6
+    assert isinstance(fill(platform, fill_missing_days), str)
+
+
+def test_late_rows_of_an_old_hour_reach_the_lake(platform: Platform) -> None:
+    number = last_hour_of_yesterday() - 24 * 12
+    old = hour_key(hour(number))
+    platform.seed(number)
+    merge_new(platform.world.settings(), SYSTEM_CLOCK)
+    asked = fill(platform)
+    assert isinstance(asked, list)
+    assert [(request.partition_key, set(request.asset_selection or ())) for request in asked] == [(old, EVERYTHING)]
+    only_closed = dg.RunRequest(partition_key=old, asset_selection=list(keys.PRODUCTION_HOURLY))
+    assert platform.run(only_closed).success
+    asked = fill(platform)
+    assert isinstance(asked, list)
+    assert [(request.partition_key, request.asset_selection) for request in asked] == [(old, list(keys.LAKE_RAW))], (
+        "its export is still asked for"
+    )
+    assert platform.run(asked[0]).success
+    asked = fill(platform, fill_missing_days)
+    assert isinstance(asked, list)
+    assert [request.partition_key for request in asked] == [day_key(hour(number))]
+
+
+def test_an_hour_with_late_rows_is_not_exported_before_it_is_closed_again(platform: Platform) -> None:
+    platform.seed(1)
+    partition = hour_key(hour(1))
+    assert platform.run(dg.RunRequest(partition_key=partition)).success
+    late = trade_row("A", "late", ts_us=HOUR0_US + US_PER_HOUR + 9 * US_PER_S)
+    platform.world.gatherers["g1"].commit(trades=[late])
+    merge_new(platform.world.settings(), SYSTEM_CLOCK)
+    only = dg.RunRequest(partition_key=partition, asset_selection=[keys.lake("raw/trades")])
+    result = platform.run(only)
+    assert not result.success
+    failure = result.get_step_failure_events()[0].step_failure_data.user_failure_data
+    assert failure is not None
+    assert "rows came after the close" in (failure.description or "")
+
+
+def test_a_gatherer_that_was_missed_is_told_of_the_hour(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
+    platform.seed(1)
+    url = platform.world.gatherers["g2"].url
+    monkeypatch.setenv(config.timeseries_variable("g2"), url.rsplit("/", 1)[0] + "/no_such_database")
+    result = platform.run(dg.RunRequest(partition_key=hour_key(hour(1))))
+    assert result.success
+    assert materialization(platform, keys.production("trades")).metadata["gatherers_missed"].value == "g2"
+    checks = {each.check_name: each for each in result.get_asset_check_evaluations()}
+    read = checks["all_gatherers_read"]
+    assert (read.passed, read.severity) == (False, dg.AssetCheckSeverity.WARN)
+    assert read.metadata["missed"].value == f"{hour_key(hour(1))}: g2"
+
+
 def test_a_missing_setting_is_one_failure_that_names_it(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("KALSHI_PRODUCTION_DATABASE_URL")
     result = platform.run(dg.RunRequest(partition_key=hour_key(hour(1))))
@@ -202,7 +275,7 @@ def test_a_missing_setting_is_one_failure_that_names_it(platform: Platform, monk
     assert len(failures) == 1
     assert failures[0] is not None
     assert "KALSHI_PRODUCTION_DATABASE_URL" in (failures[0].description or "")
-    assert "not configured: KALSHI_PRODUCTION_DATABASE_URL missing" in str(fill(platform))
+    assert "not configured:\nKALSHI_PRODUCTION_DATABASE_URL is missing" in str(fill(platform))
 
 
 def test_all_resources_of_the_code_location_are_known_by_name() -> None:

@@ -109,6 +109,12 @@ def test_what_a_run_is_about_to_make_is_not_asked_for_again() -> None:
     assert lacking(STAGE, K, {A: set(), B: set(), C: set()}, stale=K, busy=K[:3]) == {(A, B, C): [K[3]]}
 
 
+def test_a_stale_day_is_made_anew_though_it_is_there() -> None:
+    days = ["2026-11-18", "2026-11-19"]
+    stage = Stage(DAYS, (), (A, B))
+    assert lacking(stage, days, {A: set(days), B: set(days)}, stale=days[:1]) == {(A, B): days[:1]}
+
+
 def test_requests_are_one_run_per_stretch() -> None:
     wanted = lacking(STAGE, K, {**ALL, A: {K[2]}, B: set(K[:2])})
     asked = requests(wanted, hour_of, HOUR)

@@ -78,8 +78,8 @@ def test_freshness_names_who_is_silent() -> None:
     assert freshness_evaluation({"gatherer/g1": Heartbeat(NOW, None)}, NOW).passed
 
 
-def test_what_is_missing_is_said_briefly_and_what_is_wrong_in_full() -> None:
+def test_every_missing_and_wrong_setting_is_named_once_with_its_remedy() -> None:
     text = not_configured(
         ["A is missing: set it to x", "B is missing: set it", "A is missing: set it to x", "C is 'y': no"]
     )
-    assert text == "not configured: A, B missing (kalshi-platform doctor tells more)\nC is 'y': no"
+    assert text == "not configured:\nA is missing: set it to x\nB is missing: set it\nC is 'y': no"
