@@ -18,13 +18,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 
 from kalshi_platform.errors import UnparsableMessage
-from kalshi_platform.exchange.error_codes import Reaction, reaction_to
+from kalshi_platform.exchange.answers import Answers
+from kalshi_platform.exchange.burial import Burial
 from kalshi_platform.exchange.held_frames import HeldFrames
+from kalshi_platform.exchange.outbox import Outbox
 from kalshi_platform.exchange.parse import (
     DeltaBody,
-    ErrorBody,
     Frame,
-    ListedBody,
     Remains,
     SnapshotBody,
     SubscribedBody,
@@ -32,7 +32,7 @@ from kalshi_platform.exchange.parse import (
     salvage,
 )
 from kalshi_platform.exchange.price_scale import ScaleWatch
-from kalshi_platform.exchange.rows import dead_letter, row_of
+from kalshi_platform.exchange.rows import row_of
 from kalshi_platform.exchange.session_model import NS_PER_S, Alarm, Received, SessionConfig, SessionCounters
 from kalshi_platform.exchange.stream import Stream, Verdict
 from kalshi_platform.exchange.streams import Streams
@@ -54,13 +54,14 @@ class Session:
         self.counters = SessionCounters()
         self._config = config or SessionConfig()
         self._subscriptions = Subscriptions(self._config)
-        self._streams = Streams(session_id, new_stream_id)
+        self._outbox = Outbox()
+        self._streams = Streams(session_id, new_stream_id, self._outbox)
+        self._answers = Answers(self._streams, self._subscriptions, self._outbox)
+        self._burial = Burial(self._outbox, self.counters)
         self._held = HeldFrames(self._config.held_frames)
         self._scale = ScaleWatch()
         self._now_ns = 0
         self._last_sweep_ns = 0
-        self._alarms: list[Alarm] = []
-        self._asked_open: tuple[int, tuple[Stream, ...]] = (0, ())
 
     # -- what the caller wants
 
@@ -82,7 +83,7 @@ class Session:
 
     def ask_what_is_open(self) -> None:
         """Ask which subscriptions the exchange serves: a sign of life, and what it no longer serves is opened again."""
-        self._asked_open = (self._subscriptions.ask_what_is_open(), tuple(self._streams))
+        self._answers.ask_what_is_open()
 
     def take_commands(self) -> list[bytes]:
         """Commands caused by the calls above, to be sent in this order."""
@@ -90,8 +91,7 @@ class Session:
 
     def take_records(self) -> list[Record]:
         """Records caused by the calls above, for a caller that does not want to wait for the next frame."""
-        records, self._streams.records = self._streams.records, []
-        return records
+        return self._outbox.take_records()
 
     # -- what the exchange said
 
@@ -104,7 +104,7 @@ class Session:
     def tick(self, now_ns: int) -> Received:
         """Look at the deadlines: unanswered commands, missing snapshots, frames of unknown sids."""
         self._now_ns = self._subscriptions.now_ns = now_ns
-        self._alarms += self._subscriptions.tick()
+        self._outbox.alarms += self._subscriptions.tick()
         if self._held:
             self._give_up_held(now_ns - int(self._config.held_for_s * NS_PER_S))
         return self._flush()
@@ -145,10 +145,8 @@ class Session:
     # -- frames
 
     def _flush(self) -> Received:
-        streams = self._streams
-        records, streams.records = streams.records, []
-        alarms, self._alarms = self._alarms, []
-        return Received(records, self._subscriptions.take(), alarms)
+        outbox = self._outbox
+        return Received(outbox.take_records(), self._subscriptions.take(), outbox.take_alarms())
 
     def _process(self, payload: bytes | str, received_at_ns: int) -> None:
         self.counters.frames += 1
@@ -170,7 +168,7 @@ class Session:
         seq = frame.seq
         if seq is None:
             if control:
-                self._control(frame, stream)
+                self._answers.take(frame, stream)
             else:
                 self._row(frame, stream, stream.unnumbered(), received_at_ns)
             return
@@ -180,19 +178,19 @@ class Session:
             taken = self._number(stream, seq, payload, received_at_ns, control=control)
             if taken is None:
                 if control:
-                    self._control(frame, stream)
+                    self._answers.take(frame, stream)
                 return
             stream = taken
         if control:
-            self._streams.records.append(SequenceConsumed(stream.id, seq))
-            self._control(frame, stream)
+            self._outbox.records.append(SequenceConsumed(stream.id, seq))
+            self._answers.take(frame, stream)
         elif stream.is_book or kind not in _BOOK_TYPES:
             self._row(frame, stream, seq, received_at_ns)
         else:
             # Memberships live in book streams only; a book elsewhere is none that was asked for.
-            self._consumed(stream, seq)
+            self._burial.consumed(stream, seq)
             detail = f"{kind} in a stream of {stream.channel}"
-            self._bury(payload, received_at_ns, "wrong_channel", detail, salvage(payload), stream)
+            self._burial.bury(payload, received_at_ns, "wrong_channel", detail, salvage(payload), stream)
 
     def _number(
         self, stream: Stream, seq: int, payload: bytes | str, received_at_ns: int, *, control: bool
@@ -217,13 +215,13 @@ class Session:
         self.counters.gaps += 1
         expected = stream.last_seq + 1
         members = self._streams.gap(stream, seq, received_at_ns)
-        self._alarms.append(Alarm("gap", f"{stream.channel}: expected {expected}, got {seq}"))
+        self._outbox.alarm("gap", f"{stream.channel}: expected {expected}, got {seq}")
         if stream.is_book:
             self._subscriptions.gap_seen(members)
 
     def _row(self, frame: Frame, stream: Stream, seq: int, received_at_ns: int) -> None:
         body = frame.body
-        records = self._streams.records
+        records = self._outbox.records
         if type(body) is DeltaBody:
             ticker, side, price, change, time = body
             occurrence = stream.occurrences.next(time, ticker, side, price, change)
@@ -240,7 +238,7 @@ class Session:
         follow = self._subscriptions.may_follow(ticker, frame.id)
         if follow:
             self._streams.end_memberships(stream, [ticker], seq, "snapshot")
-        self._streams.records.append(
+        self._outbox.records.append(
             BookSnapshot(ticker, "ws", received_at_ns // 1_000, received_at_ns, yes, no, stream_id=stream.id, seq=seq)
         )
         if follow:
@@ -248,7 +246,7 @@ class Session:
             self._subscriptions.snapshot_came(ticker, frame.id)
         if self._scale.look(ticker, yes, no):
             detail = f"no-side prices are not on the no-leg scale that was asked for; the last book was {ticker}"
-            self._alarms.append(Alarm("price_scale", detail))
+            self._outbox.alarm("price_scale", detail)
         self.counters.scale_contradictions = self._scale.contradictions
 
     # -- answers and the life of streams
@@ -273,52 +271,6 @@ class Session:
             self.counters.frames -= 1
             self._process(payload, at_ns)
 
-    def _control(self, frame: Frame, stream: Stream | None) -> None:
-        body = frame.body
-        if frame.type == "ok":
-            if type(body) is ListedBody:
-                self._compare_open(set(body.subscriptions), frame.id)
-            command = self._subscriptions.answered(frame.id)
-            if command is not None and command.kind == "subscribe" and stream is not None:
-                self._subscriptions.opened(stream.channel, stream.sid, frame.id)
-        elif frame.type == "unsubscribed":
-            if stream is not None:
-                self._end_stream(stream, "unsubscribed")
-        elif isinstance(body, ErrorBody):
-            ended = self._ended_by(frame, body, stream)
-            if not ended:
-                self._alarms += self._subscriptions.refused(frame.id, body.code, body.message, body.tickers)
-            for each in ended:
-                self._alarms.append(Alarm("stream_ended", f"{each.channel}: error {body.code}: {body.message[:200]}"))
-                self._end_stream(each, f"error_{body.code}")
-
-    def _compare_open(self, served: set[tuple[str, int]], command_id: int | None) -> None:
-        """End the streams that were open when the question was asked and that the exchange does not know."""
-        asked, streams = self._asked_open
-        if command_id != asked:
-            return
-        self._asked_open = (0, ())
-        for stream in streams:
-            if self._streams.by_sid.get(stream.sid) is stream and (stream.channel, stream.sid) not in served:
-                self._alarms.append(Alarm("stream_ended", f"{stream.channel}: the exchange serves no sid {stream.sid}"))
-                self._end_stream(stream, "not_served")
-
-    def _ended_by(self, frame: Frame, error: ErrorBody, stream: Stream | None) -> list[Stream]:
-        """The streams that an error ends: its own; the book's if it answers a command to it; all if it names none."""
-        if reaction_to(error.code) is not Reaction.SUBSCRIBE_AFRESH:
-            return []
-        if stream is not None:
-            return [stream]
-        if self._subscriptions.is_book_command(frame.id):
-            return [each for each in self._streams if each.is_book]
-        if frame.sid is not None or frame.id is not None:
-            return []
-        return list(self._streams)
-
-    def _end_stream(self, stream: Stream, reason: str) -> None:
-        self._streams.end(stream, self._now_ns, reason)
-        self._subscriptions.stream_ended(stream.channel)
-
     def _without_stream(self, frame: Frame, payload: bytes | str, received_at_ns: int, *, control: bool) -> None:
         """A frame of a sid that was not acknowledged yet: data may run ahead of its `subscribed`."""
         sid = frame.sid
@@ -331,11 +283,13 @@ class Session:
                 self._process(payload, received_at_ns)
                 return
         if control:
-            self._control(frame, None)
+            self._answers.take(frame, None)
         elif sid is None:
-            self._bury(payload, received_at_ns, "no_sid", f"{frame.type} without sid, and no such channel is open")
+            self._burial.bury(
+                payload, received_at_ns, "no_sid", f"{frame.type} without sid, and its channel is not open"
+            )
         elif not self._held.hold(sid, payload, received_at_ns):
-            self._bury_unknown(sid, payload, received_at_ns)
+            self._burial.unknown_sid(sid, payload, received_at_ns)
 
     # -- what cannot be placed
 
@@ -345,9 +299,9 @@ class Session:
         stream = self._streams.by_sid.get(sid) if sid is not None else None
         if stream is None:
             if sid is None or remains.type in _CONTROL_TYPES:
-                self._bury(payload, received_at_ns, error.reason, error.detail, remains)
+                self._burial.bury(payload, received_at_ns, error.reason, error.detail, remains)
             elif not self._held.hold(sid, payload, received_at_ns):
-                self._bury_unknown(sid, payload, received_at_ns)
+                self._burial.unknown_sid(sid, payload, received_at_ns)
             return
         control = remains.type in _CONTROL_TYPES
         seq = remains.seq
@@ -357,8 +311,8 @@ class Session:
                 return
             if taken is not None:
                 stream = taken
-                self._consumed(stream, seq)
-        self._bury(payload, received_at_ns, error.reason, error.detail, remains, stream)
+                self._burial.consumed(stream, seq)
+        self._burial.bury(payload, received_at_ns, error.reason, error.detail, remains, stream)
         if stream.is_book and not control:
             self._damaged(stream, remains, stream.last_seq if seq is None else seq - 1)
 
@@ -377,28 +331,7 @@ class Session:
         self._streams.end_memberships(stream, members, seq_to, "dead_letter")
         self._subscriptions.lost(members, ask_now=ask_now)
 
-    def _consumed(self, stream: Stream, seq: int) -> None:
-        if not stream.shared:  # else the answer that shares the number has said so
-            self._streams.records.append(SequenceConsumed(stream.id, seq))
-
-    def _bury(
-        self,
-        payload: bytes | str,
-        received_at_ns: int,
-        reason: str,
-        detail: str,
-        remains: Remains | None = None,
-        stream: Stream | None = None,
-    ) -> None:
-        self.counters.dead_letters += 1
-        letter = dead_letter(payload, received_at_ns, reason, detail, remains, stream)
-        self._streams.records.append(letter)
-        self._alarms.append(Alarm("dead_letter", f"{reason}: {detail}", (letter.ticker,) if letter.ticker else ()))
-
-    def _bury_unknown(self, sid: int, payload: bytes | str, received_at_ns: int) -> None:
-        self._bury(payload, received_at_ns, "unknown_sid", f"sid {sid} was not acknowledged", salvage(payload))
-
     def _give_up_held(self, before_ns: int | None) -> None:
         """Give up on frames of sids that nobody acknowledged (all of them if `before_ns` is None)."""
         for sid, (payload, at_ns) in self._held.take_older(before_ns):
-            self._bury_unknown(sid, payload, at_ns)
+            self._burial.unknown_sid(sid, payload, at_ns)

@@ -30,8 +30,6 @@ class ExchangeSettings:
     """Kalshi's own limit; an `ok` that lists all tickers of a large subscription is several MiB."""
     ping_timeout_s: float = 30.0
     """Neither ping nor frame for that long: the line is dead (Kalshi pings every 10 s)."""
-    data_age_timeout_s: float = 120.0
-    """No data frame for that long although the line lives: the watchdog of whoever owns the connection decides."""
     reads_per_second: float = 20.0
     """REST requests per second before the account's limits are known (the Basic tier)."""
     rest_share: float = 1.0

@@ -1,17 +1,17 @@
 """The open streams of one session and the records that their life causes: openings, gaps, memberships, endings. Pure.
 
-Records are appended to one list in the order in which they must be written.
+Records go to the outbox in the order in which they must be written.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 
+from kalshi_platform.exchange.outbox import Outbox
 from kalshi_platform.exchange.stream import BOOK_CHANNEL, Stream
 from kalshi_platform.market.records import (
     MembershipEnded,
     MembershipStarted,
-    Record,
     SequenceGap,
     StreamEnded,
     StreamOpened,
@@ -30,10 +30,10 @@ _CHANNEL_OF_TYPE = {
 
 
 class Streams:
-    """Streams by sid. `records` is emptied by whoever owns the session."""
+    """Streams by sid."""
 
-    def __init__(self, session_id: int, new_stream_id: Callable[[], int]) -> None:
-        self.records: list[Record] = []
+    def __init__(self, session_id: int, new_stream_id: Callable[[], int], outbox: Outbox) -> None:
+        self._outbox = outbox
         self.by_sid: dict[int, Stream] = {}
         self._session_id = session_id
         self._new_stream_id = new_stream_id
@@ -50,32 +50,32 @@ class Streams:
         """Open a stream. `first_known`: it is new on the server too, so that its first number must be 1."""
         stream = Stream(self._new_stream_id(), sid, channel, first_known=first_known)
         self.by_sid[sid] = stream
-        self.records.append(StreamOpened(stream.id, self._session_id, sid, channel, at_ns))
+        self._outbox.records.append(StreamOpened(stream.id, self._session_id, sid, channel, at_ns))
         return stream
 
     def end(self, stream: Stream, at_ns: int, reason: str) -> list[str]:
         """End a stream and its memberships; return who was followed in it."""
         members = self.end_all_memberships(stream, stream.last_seq, reason)
-        self.records.append(StreamEnded(stream.id, at_ns, reason))
+        self._outbox.records.append(StreamEnded(stream.id, at_ns, reason))
         if self.by_sid.get(stream.sid) is stream:
             del self.by_sid[stream.sid]
         return members
 
     def gap(self, stream: Stream, seq: int, at_ns: int) -> list[str]:
         """Frames before `seq` did not come: end all memberships at the last good number; return who was followed."""
-        self.records.append(SequenceGap(stream.id, stream.last_seq + 1, seq, at_ns))
+        self._outbox.records.append(SequenceGap(stream.id, stream.last_seq + 1, seq, at_ns))
         return self.end_all_memberships(stream, stream.last_seq, "gap")
 
     def follow(self, stream: Stream, ticker: str, seq: int, exchange_index: int) -> None:
         """Begin a market's membership at its snapshot."""
         stream.members[ticker] = seq
-        self.records.append(MembershipStarted(stream.id, ticker, seq, exchange_index))
+        self._outbox.records.append(MembershipStarted(stream.id, ticker, seq, exchange_index))
 
     def end_memberships(self, stream: Stream, tickers: Iterable[str], seq_to: int, reason: str) -> None:
         """End the memberships of those that are followed."""
         for ticker in tickers:
             if stream.members.pop(ticker, None) is not None:
-                self.records.append(MembershipEnded(stream.id, ticker, seq_to, reason))
+                self._outbox.records.append(MembershipEnded(stream.id, ticker, seq_to, reason))
 
     def end_all_memberships(self, stream: Stream, seq_to: int, reason: str) -> list[str]:
         """End all memberships of a stream; return who was followed."""

@@ -1,0 +1,42 @@
+"""Frames that become no row: dead letters, and the numbers that they took. Pure."""
+
+from __future__ import annotations
+
+from kalshi_platform.exchange.outbox import Outbox
+from kalshi_platform.exchange.parse import Remains, salvage
+from kalshi_platform.exchange.rows import dead_letter
+from kalshi_platform.exchange.session_model import SessionCounters
+from kalshi_platform.exchange.stream import Stream
+from kalshi_platform.market.records import SequenceConsumed
+
+
+class Burial:
+    """Keeps the bytes with the reason, counts and raises an alarm."""
+
+    def __init__(self, outbox: Outbox, counters: SessionCounters) -> None:
+        self._outbox = outbox
+        self._counters = counters
+
+    def bury(
+        self,
+        payload: bytes | str,
+        received_at_ns: int,
+        reason: str,
+        detail: str,
+        remains: Remains | None = None,
+        stream: Stream | None = None,
+    ) -> None:
+        """Make a dead letter of a frame."""
+        self._counters.dead_letters += 1
+        letter = dead_letter(payload, received_at_ns, reason, detail, remains, stream)
+        self._outbox.records.append(letter)
+        self._outbox.alarm("dead_letter", f"{reason}: {detail}", (letter.ticker,) if letter.ticker else ())
+
+    def unknown_sid(self, sid: int, payload: bytes | str, received_at_ns: int) -> None:
+        """Make a dead letter of a frame whose sid nobody acknowledged."""
+        self.bury(payload, received_at_ns, "unknown_sid", f"sid {sid} was not acknowledged", salvage(payload))
+
+    def consumed(self, stream: Stream, seq: int) -> None:
+        """Say that a number was taken by a frame that gives no row."""
+        if not stream.shared:  # else the answer that shares the number has said so
+            self._outbox.records.append(SequenceConsumed(stream.id, seq))
