@@ -13,11 +13,13 @@ def gather(
 ) -> None:
     """Record what the exchange publishes into one gatherer's databases, until Ctrl-C.
 
+    Switched off in its table desired_services it stops recording and waits to be switched on again.
+
     Exit codes: 0 stopped as asked, 2 configuration, 3 somebody else records under this name, 1 anything else.
     """
     from kalshi_platform import config
     from kalshi_platform.clock import SYSTEM_CLOCK
-    from kalshi_platform.gatherer.service import GathererService
+    from kalshi_platform.gatherer.switch import run_while_wanted
     from kalshi_platform.local.stop_signals import stop_on_signals
 
     settings, exchange, bounds = config.load_gatherer(name), config.load_exchange(), config.load_bounds()
@@ -27,4 +29,4 @@ def gather(
         timer = threading.Timer(seconds, stop.set)
         timer.daemon = True
         timer.start()
-    GathererService(settings, exchange, SYSTEM_CLOCK, bounds).run(stop)
+    run_while_wanted(settings, exchange, SYSTEM_CLOCK, bounds, stop)

@@ -32,6 +32,10 @@ class Figures:
                 "stored": report.stored,
                 "skipped": report.skipped,
                 "failed": report.failed,
+                "requests": report.requests,
+                "tokens": report.tokens,
+                "took_s": round((report.finished_at - report.started_at).total_seconds(), 3),
+                "oldest_age_s": report.oldest_age_s,
                 "skipped_total": self.polls.get("skipped_total", 0) + report.skipped,
             }
 
@@ -93,6 +97,9 @@ def writer(writer: Writer) -> dict[str, Any]:
         "unwritable": counters.unwritable,
         "last_commit": _iso(counters.last_commit_ns),
         "database_error": counters.database_error,
+        "disk_error": counters.disk_error,
+        "stalled": writer.is_stalled,
+        "stalls": counters.stalls,
         "lag_p50_ms": quantile(lags, 0.5),
         "lag_p99_ms": quantile(lags, 0.99),
     }

@@ -82,11 +82,11 @@ class GathererLock:
         return self._refused_since is not None
 
     def release(self) -> None:
-        """Give both locks back."""
-        self._drop()
+        """Give both locks back; the folder's first, because a silent database may hold the other one up."""
         if self._file is not None:
             os.close(self._file)
             self._file = None
+        self._drop()
 
     def _drop(self) -> None:
         self._lease = None

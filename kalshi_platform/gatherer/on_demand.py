@@ -8,6 +8,7 @@ from kalshi_platform.catalog.store import CatalogStore
 from kalshi_platform.clock import Clock
 from kalshi_platform.gatherer.catalog_follower import CatalogFollower
 from kalshi_platform.gatherer.commit import commit_records
+from kalshi_platform.gatherer.poll_log import write_polls
 from kalshi_platform.gatherer.registry import Registry
 from kalshi_platform.gatherer.reports import BooksPolled
 from kalshi_platform.gatherer.settings import GathererSettings
@@ -42,4 +43,6 @@ def poll_books(
     now_us = clock.now_ns() // 1_000
     interval_us = int(settings.snapshot_interval_s * US_PER_S)
     tickers = sorted(registry.wanted(now_us))
-    return poll_once(rest, tickers, put, clock, now_us // interval_us * interval_us)
+    report = poll_once(rest, tickers, put, clock, now_us // interval_us * interval_us)
+    write_polls(timeseries, [report])
+    return report

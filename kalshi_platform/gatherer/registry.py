@@ -124,18 +124,26 @@ class Registry:
     def wanted(self, now_us: int) -> dict[str, int]:
         """Markets to follow now: ticker → exchange_index."""
         with self._lock:
-            for ticker in [ticker for ticker, entry in self._markets.items() if entry.status in OVER]:
-                del self._markets[ticker]
-            for ticker, until_us in list(self._ended.items()):
-                if until_us is None:
-                    self._ended[ticker] = now_us + _ENDED_FOR_US
-                elif until_us <= now_us:
-                    del self._ended[ticker]
+            self._forget(now_us)
             return {
                 ticker: entry.exchange_index
                 for ticker, entry in self._markets.items()
                 if entry.admitted and _is_due(entry, now_us)
             }
+
+    def forget(self, now_us: int) -> None:
+        """Let go of markets that are over. `wanted` does it, too; who never asks that has to call this now and then."""
+        with self._lock:
+            self._forget(now_us)
+
+    def _forget(self, now_us: int) -> None:
+        for ticker in [ticker for ticker, entry in self._markets.items() if entry.status in OVER]:
+            del self._markets[ticker]
+        for ticker, until_us in list(self._ended.items()):
+            if until_us is None:
+                self._ended[ticker] = now_us + _ENDED_FOR_US
+            elif until_us <= now_us:
+                del self._ended[ticker]
 
     def to_confirm(self, now_us: int, again_after_s: float = 15.0) -> list[str]:
         """Admitted markets whose open_time or close_time passed: ask REST. Each comes up again later, until its status

@@ -25,7 +25,8 @@ class BooksPolled:
     """One poll of books over REST.
 
     `minute` is the snapshots' time; of `asked` markets `stored` had a book, `skipped` did not fit into the budget,
-    `failed` were asked for in requests that failed.
+    `failed` were asked for in requests that failed. `tokens` of the read budget were spent. `oldest_age_s`: after the
+    poll, how long ago the book was answered that was answered longest ago; None when the asker keeps no account of it.
     """
 
     minute: datetime
@@ -37,6 +38,8 @@ class BooksPolled:
     requests: int
     started_at: datetime
     finished_at: datetime
+    tokens: float = 0.0
+    oldest_age_s: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -27,8 +27,9 @@ from kalshi_platform.gatherer.heartbeat import FILE_NAME, Heartbeat, should_run,
 from kalshi_platform.gatherer.ids import IdSource
 from kalshi_platform.gatherer.lock import GathererLock
 from kalshi_platform.gatherer.market_fetcher import MarketFetcher
+from kalshi_platform.gatherer.poll_log import PollLog
 from kalshi_platform.gatherer.registry import Registry
-from kalshi_platform.gatherer.reports import Report
+from kalshi_platform.gatherer.reports import BooksPolled, Report
 from kalshi_platform.gatherer.settings import GathererSettings
 from kalshi_platform.gatherer.snapshot_poller import TOKENS_PER_REQUEST, Recovery, SnapshotPoller
 from kalshi_platform.gatherer.spool import Spool
@@ -41,6 +42,8 @@ from kalshi_platform.storage.pool import Database
 _STEP_S = 1.0
 _REPORT_S = 60.0
 _RECOVER_AT_ONCE = 1_000
+_GOODBYE_S = 3.0
+_ENDING = frozenset({"stopping", "stopped"})
 _log = logging.getLogger(__name__)
 
 
@@ -64,20 +67,29 @@ class GathererService:
         self._on_report = on_report
         self._started_at = clock.now()
         self._state = "starting"
+        self._state_lock = threading.Lock()
+        self.switched_off = False
+        """Whether it ended, or is about to, because `desired_services` says so."""
         self._note = ""
         # Everything but the writer ends by this event: set by the caller's stop, the off switch or a fatal error.
         self._stop = threading.Event()
         self._changed = threading.Event()
         self._fatal: BaseException | None = None
         self._has_listened = False
-        self._timeseries = Database(settings.timeseries_url, name=f"{settings.name} timeseries", pool_size=4)
+        self._timeseries = Database(
+            settings.timeseries_url,
+            name=f"{settings.name} timeseries",
+            pool_size=4,
+            statement_timeout_s=settings.statement_timeout_s,
+        )
         self._catalog = Database(settings.catalog_url, name=f"{settings.name} catalog", pool_size=3)
+        self._poll_log = PollLog(self._timeseries)
         self._ids = IdSource(settings.name, clock)
         self._lock = GathererLock(settings, self._timeseries, clock)
         self._registry = Registry(settings.market_filter, settings.close_grace_s)
         self._wanted: dict[str, int] = {}
         self._rest = RestClient(exchange, clock, self._stop)
-        store = CatalogStore(self._catalog)
+        self._store = store = CatalogStore(self._catalog)
         self._keeper = CatalogKeeper(
             settings, self._rest, store, self._registry, clock, self._changed.set, self._report
         )
@@ -108,14 +120,15 @@ class GathererService:
         relay = threading.Thread(target=self._relay, args=(stop,), name=f"{self.settings.name} stop", daemon=True)
         self._lock.acquire_folder()
         try:
+            relay.start()
             self._check_databases()
             self._take_lease()
-            relay.start()
-            self._start_writer()
-            self._start("heartbeat", self._beat)
-            self._start("database watch", self._watch_database)
-            if self._still_wanted():
-                self._record()
+            if not self._stop.is_set():
+                self._start_writer()
+                self._start("heartbeat", self._beat)
+                self._start("database watch", self._watch_database)
+                if self._still_wanted():
+                    self._record()
         finally:
             self._shut_down()
         if self._fatal is not None:
@@ -137,6 +150,7 @@ class GathererService:
                 "database_error": self._keeper.database_error,
                 "fetched": self._fetcher.fetched,
                 "not_visible": self._fetcher.not_visible,
+                "refused": self._store.refused,
             },
             "books": {"recovered": self._recovery.recovered, **self._figures.polls},
             "alarms": dict(self._alarms),
@@ -159,7 +173,7 @@ class GathererService:
 
     def _take_lease(self) -> None:
         # A server needs a moment to see that a killed predecessor is gone.
-        while not self._lock.check() and self._lock.is_refused:
+        while not self._stop.is_set() and not self._lock.check() and self._lock.is_refused:
             self._clock.wait(self._stop, 0.2)
 
     def _start_writer(self) -> None:
@@ -174,6 +188,7 @@ class GathererService:
             spool,
             own_sessions=lambda: self._ids.sessions,
             on_lost_claim=self._renew,
+            ending=self._stop,
         )
         self._writer.start()
 
@@ -183,6 +198,7 @@ class GathererService:
         except DatabaseUnavailable:
             return True
         if not wanted:
+            self.switched_off = True
             _log.info("%s is switched off in desired_services", self.settings.service)
         return wanted
 
@@ -211,7 +227,10 @@ class GathererService:
 
     def _follow_registry(self) -> None:
         now_us = self._clock.now_ns() // 1_000
-        self._wanted = self._registry.wanted(now_us) if self.settings.follow_books else {}
+        if self.settings.follow_books:
+            self._wanted = self._registry.wanted(now_us)
+        else:
+            self._registry.forget(now_us)
         shards: list[dict[str, int]] = [{} for _ in self._books]
         for ticker, exchange_index in self._wanted.items():
             shards[shard_of(ticker, len(shards))][ticker] = exchange_index
@@ -231,7 +250,7 @@ class GathererService:
             self._clock,
             self._ids,
             self._stop,
-            self._put_feed if channels else self._put,
+            self._put_feed if channels else self._put_books,
             self._alarmed,
             channels,
         )
@@ -289,10 +308,11 @@ class GathererService:
         """The heartbeat's row, the lease and the off switch."""
         while not self._stop.is_set():
             try:
-                write_row(self._timeseries, self._heartbeat())
                 self._lock.check()
-                if not should_run(self._timeseries, self.settings.service):
-                    _log.info("%s is switched off in desired_services; stopping", self.settings.service)
+                if not self._lock.is_refused:  # else the row is the other one's
+                    write_row(self._timeseries, self._heartbeat())
+                self._poll_log.write()
+                if not self._still_wanted():
                     self._end(None)
             except DatabaseUnavailable as error:
                 _log.debug("%s: %s", self.settings.name, error)
@@ -310,12 +330,13 @@ class GathererService:
 
     def _shut_down(self) -> None:
         """Close sessions, write what is left, say goodbye, give the name back."""
-        self._say("stopping")
         self._end(None)
-        for connection in (self._feed, *self._books):
-            connection.join(self.settings.stop_timeout_s)
-        for thread in self._threads:
-            thread.join(self.settings.stop_timeout_s)
+        self._say("stopping")
+        # One deadline for all: a database that gives no answer may hold up several of them.
+        deadline = self._clock.monotonic() + self.settings.stop_timeout_s
+        joins = [each.join for each in (self._feed, *self._books)] + [thread.join for thread in self._threads]
+        for join in joins:
+            join(max(0.0, deadline - self._clock.monotonic()))
         if self._writer is not None:
             everything = self._writer.stop(self.settings.stop_timeout_s)
             _log.info(
@@ -323,18 +344,26 @@ class GathererService:
             )
             self._report(self._figures.streams(self._writer, (self._feed, *self._books)))
             self._say("stopped")
-            self._say_goodbye()
-        self._lock.release()
+            self._write_file(self._heartbeat())
+            self._briefly("goodbye", self._say_goodbye)
+        self._briefly("release", self._lock.release)
         self._timeseries.dispose()
         self._catalog.dispose()
 
+    def _briefly(self, name: str, act: Callable[[], None]) -> None:
+        """Do something with a database that may give no answer at all: it is left alone then."""
+        thread = threading.Thread(target=act, name=f"{self.settings.name} {name}", daemon=True)
+        thread.start()
+        thread.join(_GOODBYE_S)
+        if thread.is_alive():
+            _log.warning("%s: %s: the database gives no answer", self.settings.name, name)
+
     def _say_goodbye(self) -> None:
-        beat = self._heartbeat()
-        self._write_file(beat)
-        if isinstance(self._fatal, AnotherWriter):
+        if isinstance(self._fatal, AnotherWriter) or self._lock.is_refused:
             return  # the row is the other one's now
         try:
-            write_row(self._timeseries, beat)
+            write_row(self._timeseries, self._heartbeat())
+            self._poll_log.write()
         except DatabaseUnavailable as error:
             _log.warning("%s: no last heartbeat row: %s", self.settings.name, error)
 
@@ -343,6 +372,10 @@ class GathererService:
     def _put(self, records: Sequence[Record]) -> None:
         assert self._writer is not None  # noqa: S101 - threads that put start after it
         self._writer.put(records)
+
+    def _put_books(self, records: Sequence[Record]) -> None:
+        self._poller.saw(records)
+        self._put(records)
 
     def _put_feed(self, records: Sequence[Record]) -> None:
         self._put(records)
@@ -378,6 +411,8 @@ class GathererService:
 
     def _report(self, report: Report) -> None:
         self._figures.note(report)
+        if isinstance(report, BooksPolled):
+            self._poll_log.note(report)
         if self._on_report is not None:
             try:
                 self._on_report(report)
@@ -385,7 +420,10 @@ class GathererService:
                 _log.warning("%s: a report could not be delivered", self.settings.name, exc_info=True)
 
     def _say(self, state: str) -> None:
-        if state != self._state:
+        with self._state_lock:
+            # A thread that has just finished something must not speak after the end has begun.
+            if state == self._state or (self._stop.is_set() and state not in _ENDING):
+                return
             _log.info("%s: %s", self.settings.name, state.replace("_", " "))
             self._state = state
             self._note = ""
@@ -394,11 +432,14 @@ class GathererService:
         self._note = note
 
     def _heartbeat(self) -> Heartbeat:
+        state = self._state
+        if self._writer is not None and self._writer.is_stalled and state not in _ENDING:
+            state = "stalled"
         return Heartbeat(
             service=self.settings.service,
             at=self._clock.now(),
             started_at=self._started_at,
-            state=self._state,
+            state=state,
             run_id=self._run_id,
             details=self.status(),
         )

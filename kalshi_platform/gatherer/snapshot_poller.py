@@ -1,11 +1,12 @@
 """Whole books over REST: every minute for all subscribed markets, and at once for markets that lost a frame.
 
 Kalshi answers at most 100 markets per request and grants a budget of requests. What does not fit into a minute's share
-is left to the next one: gapped markets first, then those asked longest ago.
+is left to the next one: gapped markets first, then those whose book changed since it was last asked for, then others.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import random
 import threading
@@ -17,12 +18,13 @@ from kalshi_platform.errors import ConnectionLost, KalshiPlatformError
 from kalshi_platform.gatherer.reports import BooksPolled
 from kalshi_platform.gatherer.settings import GathererSettings
 from kalshi_platform.market.catalog import BooksAnswer
-from kalshi_platform.market.records import BookSnapshot, Record, SnapshotSource
+from kalshi_platform.market.records import BookDelta, BookSnapshot, Record, SnapshotSource
 from kalshi_platform.market.times import US_PER_S, datetime_from_us
 
 BOOKS_PER_REQUEST = 100
 TOKENS_PER_REQUEST = 10.0
 _FAILURES_IN_A_ROW = 3
+_QUIET_POLLS = 10
 _PAUSE_DEADLINES = 2
 _log = logging.getLogger(__name__)
 
@@ -77,6 +79,7 @@ def poll_once(
         requests=requests,
         started_at=started_at,
         finished_at=clock.now(),
+        tokens=requests * TOKENS_PER_REQUEST,
     )
 
 
@@ -112,7 +115,11 @@ class SnapshotPoller:
         self._subscribed = subscribed
         self._suspects = suspects
         self._on_polled = on_polled
+        # By ticker, in microseconds: the poll that last asked, the last answer (at first: when it was first wanted),
+        # and the last delta.
         self._last_asked: dict[str, int] = {}
+        self._last_answered: dict[str, int] = {}
+        self._last_delta: dict[str, int] = {}
 
     def run(self, stop: threading.Event) -> None:
         """Poll at every start of an interval until `stop`."""
@@ -131,23 +138,53 @@ class SnapshotPoller:
 
     def poll(self, minute_us: int, stop: threading.Event) -> BooksPolled:
         """One poll, the most uncertain markets first."""
-        order = self.order()
-        report = poll_once(self._rest, order, self._put, self._clock, minute_us, self.max_requests(), stop)
-        for ticker in order[: report.asked]:
-            self._last_asked[ticker] = minute_us
-        for ticker in self._last_asked.keys() - set(order):
-            del self._last_asked[ticker]
+        order = self.order(minute_us)
+        answered: list[str] = []
+
+        def put(records: Sequence[Record]) -> None:
+            answered.extend(each.ticker for each in records if isinstance(each, BookSnapshot))
+            self._put(records)
+
+        report = poll_once(self._rest, order, put, self._clock, minute_us, self.max_requests(), stop)
+        self._last_asked.update(dict.fromkeys(order[: report.asked], minute_us))
+        for ticker in order:
+            self._last_answered.setdefault(ticker, minute_us)
+        self._last_answered.update(dict.fromkeys(answered, minute_us))
+        current = set(order)
+        for times in (self._last_asked, self._last_answered, self._last_delta):
+            # A copy: deltas come meanwhile.
+            for ticker in times.copy().keys() - current:
+                times.pop(ticker, None)
+        if order:
+            oldest_us = min(self._last_answered[ticker] for ticker in order)
+            age_s = (self._clock.now_ns() // 1_000 - oldest_us) / US_PER_S
+            report = dataclasses.replace(report, oldest_age_s=age_s)
         if report.skipped:
             _log.info("%s: %d of %d books did not fit into the budget", self._settings.name, report.skipped, len(order))
         self._on_polled(report)
         return report
 
-    def order(self) -> list[str]:
-        """Subscribed markets: gapped ones, then by the time they were last asked."""
+    def saw(self, records: Sequence[Record]) -> None:
+        """Note which books change; called with everything that is received, from the threads that receive it."""
+        for record in records:
+            if type(record) is BookDelta:
+                self._last_delta[record.ticker] = record.received_at_ns // 1_000
+
+    def order(self, now_us: int) -> list[str]:
+        """Subscribed markets: gapped ones, then active ones, then the others; of each those asked longest ago first.
+
+        Active is a market with a delta since its book was last asked for (of two asked at once, the one with the later
+        delta goes first), and, so that a quiet one gets its turn, one that was not asked for during some polls.
+        """
         suspects = set(self._suspects())
-        return sorted(
-            self._subscribed(), key=lambda ticker: (ticker not in suspects, self._last_asked.get(ticker, 0), ticker)
-        )
+        patience_us = int(_QUIET_POLLS * self._settings.snapshot_interval_s * US_PER_S)
+
+        def rank(ticker: str) -> tuple[int, int, int, str]:
+            asked, delta = self._last_asked.get(ticker, 0), self._last_delta.get(ticker, 0)
+            is_active = delta >= asked or asked + patience_us <= now_us
+            return (0 if ticker in suspects else 1 if is_active else 2, asked, -delta, ticker)
+
+        return sorted(self._subscribed(), key=rank)
 
     def max_requests(self) -> int:
         """Requests that the share of the budget allows in one interval, at least one."""

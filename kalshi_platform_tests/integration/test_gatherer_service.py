@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import logging
+import os
 import signal
 import subprocess
 import sys
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import psycopg2
 import pyarrow as pa
 import pyarrow.parquet as pq
+import pytest
 
 from kalshi_platform.clock import SYSTEM_CLOCK
 from kalshi_platform.errors import AnotherWriter, SchemaMismatch
@@ -24,6 +28,7 @@ from kalshi_platform.gatherer.heartbeat import FILE_NAME, read_file
 from kalshi_platform.gatherer.on_demand import poll_books
 from kalshi_platform.gatherer.reports import BooksPolled, StreamsCommitted
 from kalshi_platform.gatherer.settings import GathererSettings
+from kalshi_platform.gatherer.switch import run_while_wanted
 from kalshi_platform.local.postgres import PostgresServer
 from kalshi_platform.simulator.server import ServerThread
 from kalshi_platform.storage.pool import Database
@@ -328,6 +333,168 @@ def test_the_command_ends_with_codes_that_mean_something(gatherer_settings: Sett
     )  # fmt: skip
     assert third.returncode == 2
     assert "KALSHI_G1_CATALOG_DATABASE_URL" in third.stderr
+
+
+def test_a_stop_is_heard_while_the_name_is_still_held_by_another(
+    gatherer_settings: SettingsFactory, tmp_path: Path, open_database: Callable[[str], Database]
+) -> None:
+    settings = gatherer_settings(lease_patience_s=600.0)
+    with (
+        running_exchange(tmp_path, markets=2, rate=0) as exchange,
+        open_database(settings.timeseries_url).lease("gatherer", "g1") as lease,
+    ):
+        assert lease is not None
+        gatherer = RunningGatherer(settings, client_settings(exchange))
+        eventually(lambda: gatherer.service._lock.is_refused, what="the refusal")
+        gatherer.stop_event.set()
+        gatherer.join(10)
+        assert gatherer.error is None
+        assert gatherer.rows("SELECT * FROM heartbeats") == []
+
+
+def test_who_lost_the_name_leaves_the_heartbeat_row_to_its_new_holder(
+    gatherer_settings: SettingsFactory, tmp_path: Path, open_database: Callable[[str], Database]
+) -> None:
+    settings = gatherer_settings(lease_patience_s=2.0, heartbeat_interval_s=0.5)
+    database = open_database(settings.timeseries_url)
+    with running_exchange(tmp_path, markets=2, rate=0) as exchange:
+        gatherer = RunningGatherer(settings, client_settings(exchange))
+        gatherer.follows(2)
+        with contextlib.ExitStack() as stack:
+
+            def taken_over() -> bool:
+                rows(
+                    settings.timeseries_url,
+                    "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND database ="
+                    " (SELECT oid FROM pg_database WHERE datname = current_database())",
+                )
+                return stack.enter_context(database.lease("gatherer", "g1")) is not None
+
+            eventually(taken_over, what="the lease")
+            execute(settings.timeseries_url, "UPDATE heartbeats SET state = 'the other'")
+            gatherer.join()
+        assert isinstance(gatherer.error, AnotherWriter)
+        assert gatherer.rows("SELECT state FROM heartbeats") == [("the other",)]
+
+
+def test_nobody_says_running_after_the_stop(
+    gatherer_settings: SettingsFactory, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    with running_exchange(tmp_path, markets=2, rate=0) as exchange, caplog.at_level(logging.INFO):
+        exchange.fault("rest_status", path="/series", status=503, count=10_000)
+        gatherer = RunningGatherer(gatherer_settings(), client_settings(exchange))
+        eventually(lambda: "g1: syncing" in caplog.messages, what="the sync")
+        gatherer.stop()
+    assert gatherer.error is None
+    states = [text.removeprefix("g1: ") for text in caplog.messages]
+    assert "stopping" in states
+    assert "running" not in states
+
+
+def test_a_gatherer_that_waits_when_switched_off_records_again_when_switched_on(
+    gatherer_settings: SettingsFactory, tmp_path: Path
+) -> None:
+    settings, stop = gatherer_settings(), threading.Event()
+    url = settings.timeseries_url
+    execute(url, "INSERT INTO desired_services (service, running) VALUES ('gatherer/g1', false)")
+    with running_exchange(tmp_path, markets=2, rate=50) as exchange:
+        waiting = threading.Thread(
+            target=lambda: run_while_wanted(settings, client_settings(exchange), SYSTEM_CLOCK, BOUNDS, stop),
+            daemon=True,
+        )
+        waiting.start()
+        try:
+            eventually(lambda: states(settings) == ("switched off", "switched off"), what="the wait")
+            before = rows(url, "SELECT at FROM heartbeats")
+            eventually(lambda: rows(url, "SELECT at FROM heartbeats") > before, what="a heartbeat while it waits")
+            assert rows(url, "SELECT count(*) FROM sessions") == [(0,)]
+            execute(url, "UPDATE desired_services SET running = true")
+            eventually(lambda: followed(settings) == 2, what="both books followed")
+            execute(url, "UPDATE desired_services SET running = false")
+            eventually(lambda: states(settings) == ("switched off", "switched off"), what="the wait after recording")
+            assert rows(url, "SELECT count(*) FROM sessions WHERE closed_at IS NULL") == [(0,)]
+            assert waiting.is_alive()
+        finally:
+            stop.set()
+            waiting.join(20)
+        assert not waiting.is_alive()
+
+
+def test_the_command_waits_when_switched_off_and_ends_when_asked(
+    gatherer_settings: SettingsFactory, tmp_path: Path
+) -> None:
+    settings = gatherer_settings()
+    execute(settings.timeseries_url, "INSERT INTO desired_services (service, running) VALUES ('gatherer/g1', false)")
+    with running_exchange(tmp_path, markets=2, rate=0) as exchange:
+        environment = process_environment(settings, exchange)
+        with command(["gather", "g1"], environment, tmp_path, tmp_path / "gather.log") as process:
+            eventually(lambda: states(settings)[1] == "switched off", within_s=40, what="the wait")
+            assert process.poll() is None
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(20) == 0
+
+
+def states(settings: GathererSettings) -> tuple[str | None, str | None]:
+    """What the heartbeat's file and its row say."""
+    beat = read_file(settings.folder / FILE_NAME)
+    row = rows(settings.timeseries_url, "SELECT state FROM heartbeats")
+    return None if beat is None else str(beat["state"]), str(row[0][0]) if row else None
+
+
+def test_the_polls_leave_an_account_of_their_resolution(gatherer_settings: SettingsFactory, tmp_path: Path) -> None:
+    with running_exchange(tmp_path, markets=3, rate=0) as exchange:
+        with running_gatherer(gatherer_settings(snapshot_interval_s=1.0), exchange) as gatherer:
+            gatherer.follows(3)
+            eventually(lambda: gatherer.value("SELECT count(*) FROM snapshot_polls") >= 2, what="two polls")
+            assert gatherer.status["books"]["oldest_age_s"] < 5
+        polls = gatherer.rows(
+            "SELECT minute, markets_wanted, markets_asked, markets_answered, markets_failed, requests, tokens,"
+            " started_at >= minute, finished_at >= started_at, oldest_age_s BETWEEN 0 AND 5"
+            " FROM snapshot_polls ORDER BY minute"
+        )
+        assert {poll[1:] for poll in polls[1:]} == {(3, 3, 3, 0, 1, 10.0, True, True, True)}
+        reported = {report.minute for report in gatherer.reports if isinstance(report, BooksPolled)}
+        assert {poll[0] for poll in polls} == reported
+
+
+def test_a_frozen_server_does_not_hold_up_the_end(
+    gatherer_settings: SettingsFactory, stoppable_server: PostgresServer, tmp_path: Path
+) -> None:
+    url = stoppable_server.url("timeseries")
+    settings = gatherer_settings(timeseries_url=url, catalog_url=stoppable_server.url("catalog"), stop_timeout_s=1.0)
+    with running_exchange(tmp_path, markets=4, rate=0, truth=tmp_path / "truth") as exchange:
+        with running_gatherer(settings, exchange) as gatherer:
+            gatherer.follows(4)
+            exchange.rate(200)
+            eventually(lambda: gatherer.value("SELECT count(*) FROM orderbook_deltas") > 50)
+            # Frozen, its connections stay open: nothing but the silence tells.
+            server = [pid for (pid,) in rows(url, "SELECT pid FROM pg_stat_activity")]
+            server += [int(file.read_text().split()[0]) for file in stoppable_server.data_dir.rglob("postmaster.pid")]
+            with frozen(server):
+                eventually(lambda: gatherer.status["writer"]["queued"] > 50, what="records that wait for the server")
+                exchange.rate(0)
+                frames = sum(published(exchange).values())
+                eventually(lambda: gatherer.status["connections"]["books-0"]["frames"] >= frames + 5, what="all frames")
+                gatherer.stop_event.set()
+                gatherer.join(20)
+        with running_gatherer(settings, exchange) as again:
+            again.follows(4)
+            eventually(lambda: again.status["writer"]["spool_bytes"] == 0, what="the replay")
+        assert recorded(url) == published(exchange)
+
+
+@contextlib.contextmanager
+def frozen(pids: Sequence[int]) -> Iterator[None]:
+    """Stop processes without ending them."""
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
 
 
 def test_a_stopped_service_leaves_no_thread(gatherer_settings: SettingsFactory, tmp_path: Path) -> None:

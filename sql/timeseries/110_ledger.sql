@@ -59,6 +59,23 @@ CREATE TABLE IF NOT EXISTS sequence_gaps (
 );
 COMMENT ON TABLE sequence_gaps IS 'Frames that did not come: seq_expected … seq_seen - 1.';
 
+CREATE TABLE IF NOT EXISTS snapshot_polls (
+  minute timestamptz NOT NULL,
+  started_at timestamptz NOT NULL,
+  finished_at timestamptz NOT NULL,
+  markets_wanted integer NOT NULL,
+  markets_asked integer NOT NULL,
+  markets_answered integer NOT NULL,
+  markets_failed integer NOT NULL,
+  requests integer NOT NULL,
+  tokens double precision NOT NULL,
+  oldest_age_s double precision,
+  PRIMARY KEY (minute, started_at)
+);
+COMMENT ON TABLE snapshot_polls IS 'One row per poll of books over REST: the resolution that was achieved. Written a few seconds after the poll.';
+COMMENT ON COLUMN snapshot_polls.tokens IS 'Read tokens of the account''s budget that the requests cost.';
+COMMENT ON COLUMN snapshot_polls.oldest_age_s IS 'After the poll: seconds since the book that was answered longest ago, of all wanted markets. NULL when unknown.';
+
 CREATE TABLE IF NOT EXISTS batch_counter (
   only_row boolean PRIMARY KEY DEFAULT true CHECK (only_row),
   last_batch_no bigint NOT NULL

@@ -49,6 +49,11 @@ ON CONFLICT DO NOTHING
 INSERT INTO batches (batch_no, table_name, rows, time_min, time_max) VALUES %s
 ON CONFLICT DO NOTHING
 
+-- name: snapshot_polls
+INSERT INTO snapshot_polls (minute, started_at, finished_at, markets_wanted, markets_asked, markets_answered,
+  markets_failed, requests, tokens, oldest_age_s) VALUES %s
+ON CONFLICT DO NOTHING
+
 -- name: end_former_memberships
 -- Markets of former processes, followed to the last number that was committed for their stream. Parameters: own, gatherer.
 UPDATE memberships m SET end_reason = 'process ended', seq_to = greatest(m.seq_from, coalesce(

@@ -17,7 +17,7 @@ from kalshi_platform.gatherer.reports import BooksPolled
 from kalshi_platform.gatherer.settings import GathererSettings
 from kalshi_platform.gatherer.snapshot_poller import Recovery, SnapshotPoller, poll_once
 from kalshi_platform.market.catalog import BooksAnswer, ExchangeStatus
-from kalshi_platform.market.records import BookSnapshot, Record
+from kalshi_platform.market.records import BookDelta, BookSnapshot, Levels, Record
 from kalshi_platform_tests.fixtures.clocks import FakeClock
 
 MINUTE = 1_795_380_000 * 1_000_000
@@ -38,7 +38,9 @@ class Books:
             raise ExchangeUnavailable("down", status=503)
         asked_ns = self._clock.now_ns()
         self._clock.step(0.25)
-        found = {ticker: (((100, 5),), ()) for ticker in tickers if ticker not in self._absent}
+        found: dict[str, tuple[Levels, Levels]] = {
+            ticker: (((100, 5),), ()) for ticker in tickers if ticker not in self._absent
+        }
         return BooksAnswer(books=found, requested_at_ns=asked_ns, answered_at_ns=self._clock.now_ns())
 
 
@@ -204,3 +206,59 @@ def test_one_connection_carries_the_books_unless_told_otherwise(tmp_path: Path) 
         "KALSHI_G1_CATALOG_DATABASE_URL": "postgresql://h/c",
     }
     assert settings(tmp_path).connections == config.load_gatherer("g1", environment).connections == 1
+
+
+def delta(ticker: str, at_us: int) -> BookDelta:
+    return BookDelta(ticker, "yes", 5600, 100, at_us, at_us * 1_000, 11, 1, 0)
+
+
+def poller_of(tickers: list[str], tmp_path: Path, clock: FakeClock, **options: Any) -> SnapshotPoller:
+    return SnapshotPoller(
+        settings(tmp_path, snapshot_interval_s=60.0),
+        options.get("rest", Books(clock)), clock, lambda _: None, lambda: tickers,
+        lambda: options.get("suspects", ()), options.get("reports", list[BooksPolled]()).append,
+    )  # fmt: skip
+
+
+def test_gapped_markets_are_asked_first_then_active_ones_then_the_longest_unasked(tmp_path: Path) -> None:
+    clock, interval = FakeClock(), 60_000_000
+    poller = poller_of(["A", "B", "C", "D", "GAP"], tmp_path, clock, suspects=["GAP"])
+    poller.poll(MINUTE, threading.Event())
+    poller.saw([delta("D", MINUTE + 9), delta("C", MINUTE + 5), delta("D", MINUTE + 2)])
+    assert poller.order(MINUTE + interval) == ["GAP", "C", "D", "A", "B"]
+    poller.saw([delta("D", MINUTE + 12)])
+    assert poller.order(MINUTE + interval) == ["GAP", "D", "C", "A", "B"]
+    poller.poll(MINUTE + interval, threading.Event())
+    # What was asked since its last delta is certain again.
+    poller.saw([delta("B", MINUTE + interval + 3)])
+    assert poller.order(MINUTE + 2 * interval)[:2] == ["GAP", "B"]
+
+
+def test_a_quiet_market_is_not_forgotten_behind_busy_ones(tmp_path: Path) -> None:
+    clock = FakeClock()
+    tickers = [f"BUSY{number:03}" for number in range(150)] + ["QUIET"]
+    rest = Books(clock)
+    poller = poller_of(tickers, tmp_path, clock, rest=rest)
+    poller.poll(MINUTE, threading.Event())
+    poller.refill_per_s = 20.0 / 60.0
+    asked = []
+    for minute in range(1, 14):
+        now_us = MINUTE + minute * 60_000_000
+        poller.saw([delta(ticker, now_us - 1) for ticker in tickers[:-1]])
+        poller.poll(now_us, threading.Event())
+        asked += [minute for request in rest.requests if "QUIET" in request]
+        rest.requests.clear()
+    assert asked[1:] == [10]
+
+
+def test_a_poll_tells_what_it_cost_and_how_old_the_oldest_book_is(tmp_path: Path) -> None:
+    clock, reports = FakeClock(), list[BooksPolled]()
+    minute_us = clock.now_ns() // 1_000
+    tickers = [f"M{number:03}" for number in range(150)]
+    poller = poller_of(tickers, tmp_path, clock, rest=Books(clock, absent=["M007"]), reports=reports)
+    poller.poll(minute_us, threading.Event())
+    clock.step(59.5)
+    poller.poll(minute_us + 60_000_000, threading.Event())
+    assert [(each.requests, each.tokens, each.stored) for each in reports] == [(2, 20.0, 149)] * 2
+    # One market never had an answer: its age counts from when it was first wanted.
+    assert [each.oldest_age_s for each in reports] == [0.5, 60.5]

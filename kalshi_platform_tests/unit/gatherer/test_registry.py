@@ -165,3 +165,15 @@ def test_following_the_catalog_looks_back_over_what_it_read() -> None:
     assert follower.follow() == 1
     assert store.asked == [began - timedelta(seconds=60)]
     assert set(registry.wanted(NOW)) == {"KXRAIN-26NOV-T1", "KXNEW-1-A"}
+
+
+def test_what_is_over_is_forgotten_also_by_who_follows_no_books() -> None:
+    registry = Registry(MarketFilter())
+    registry.update([market(), market("KXRAIN-26NOV-T2")])
+    registry.update([market(status="finalized")])
+    registry.end("KXRAIN-26NOV-T2")
+    for now_us in (NOW, NOW + 200 * US_PER_S):
+        registry.forget(now_us)
+    assert registry.counts() == {}
+    # The announcement of the end no longer outweighs anything.
+    assert registry.update([market("KXRAIN-26NOV-T2")]) == 1
