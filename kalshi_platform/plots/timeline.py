@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _RECORDED, _UNITED, _HOLE, _FAULT = "#3b7dd8", "#2f6f5e", "#d62728", "#333333"
+_LINE = 150
 Span = tuple[int, int]
 
 
@@ -63,16 +64,7 @@ def timeline(
     axes.set_title(title, loc="left", fontsize=11)
     for side in ("top", "right", "left"):
         axes.spines[side].set_visible(False)
-    if marks:
-        ordered = sorted(marks, key=lambda each: each.at_us)
-        lines, line = [], ""
-        for number, mark in enumerate(ordered, 1):
-            piece = f"{number} {mark.name}"
-            if line and len(line) + len(piece) > 130:
-                lines.append(line)
-                line = ""
-            line = f"{line}   {piece}" if line else piece
-        figure.supxlabel("\n".join([*lines, line]), fontsize=8, x=0.01, ha="left")
+    figure.supxlabel(_legend(marks, bool(open_us)), fontsize=8, x=0.01, ha="left")
     return figure
 
 
@@ -81,6 +73,19 @@ def png(figure: Figure) -> bytes:
     file = BytesIO()
     figure.savefig(file, format="png")
     return file.getvalue()
+
+
+def _legend(marks: Sequence[Mark], has_holes: bool) -> str:
+    """What the numbers and the red mean, in lines of bounded length."""
+    pieces = [f"{number} {mark.name}" for number, mark in enumerate(sorted(marks, key=lambda each: each.at_us), 1)]
+    if has_holes:
+        pieces.insert(0, "red: the record of at least one market is open;")
+    lines = [""]
+    for piece in pieces:
+        if len(lines[-1]) + len(piece) > _LINE:
+            lines.append("")
+        lines[-1] += f"   {piece}" if lines[-1] else piece
+    return "\n".join(lines)
 
 
 def _bar(span: Span) -> tuple[float, float]:

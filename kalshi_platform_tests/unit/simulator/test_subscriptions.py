@@ -86,6 +86,17 @@ def test_get_snapshot_carries_the_command_id_and_continues_the_counter() -> None
     assert [(each["type"], each["id"], each["seq"]) for each in frames] == [("orderbook_snapshot", 2, 2)]
 
 
+def test_the_books_that_were_sent_are_told_and_a_lost_one_is_not() -> None:
+    line = Line()
+    told: list[str] = []
+    line.session.on_snapshot = told.append
+    line.books(line.tickers[:2])
+    assert told == line.tickers[:2]
+    line.session.gate = lambda _subscription, kind, frame: line.tickers[0].encode() in frame
+    line.send("update_subscription", sid=1, action="get_snapshot", market_tickers=line.tickers[:2])
+    assert told == [*line.tickers[:2], line.tickers[1]]
+
+
 def test_unsubscribe_is_numbered_and_the_sid_is_not_used_again() -> None:
     line = Line()
     line.books(line.tickers[:1])
