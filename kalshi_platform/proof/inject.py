@@ -70,9 +70,10 @@ class Injector:
         self._settled_at = self._clock.monotonic() + SETTLE_S
         return fault
 
-    def recover(self) -> None:
-        """Wait until everybody records again after the last fault."""
+    def recover(self) -> tuple[str, ...]:
+        """Wait until everybody records again after the last fault; return who does not."""
         self._until_all_record()
+        return tuple(name for name in self._gatherers if not self._stack.venue.following(name))
 
     # -- the faults: each returns what was observed, or None
 

@@ -11,7 +11,7 @@ from kalshi_platform.deduplicator.catalog_merge import merge_catalog
 from kalshi_platform.deduplicator.close_hour import close_hour
 from kalshi_platform.deduplicator.hours import HOUR, active_hours
 from kalshi_platform.deduplicator.merge import Merger
-from kalshi_platform.errors import KalshiPlatformError, TransientError
+from kalshi_platform.errors import TransientError
 from kalshi_platform.gatherer.spool import Spool
 from kalshi_platform.lake.export import export_raw
 from kalshi_platform.lake.layout import RAW_TABLES
@@ -28,7 +28,7 @@ LAST_WORDS_S = 1.5
 """After the last message: for frames on their way, and for the writers' last flush."""
 
 
-class Interrupted(KalshiPlatformError):
+class Interrupted(TransientError):
     """The run was stopped before its end."""
 
 
@@ -69,7 +69,7 @@ class Recorder:
             self._wait(max(0.0, began + fault.at_s - self._clock.monotonic()))
             done = injector.inject(fault)
             self._say(f"[{self._elapsed():4.0f} s] {done.name}: {done.effect or 'no effect was observed'}")
-        injector.recover()
+        silent = injector.recover()
         self._wait(max(0.0, began + options.seconds - self._clock.monotonic()))
         seconds = self._elapsed()
         after = stack.venue.state()
@@ -89,6 +89,7 @@ class Recorder:
             published=after["published"]["total"] - self._published_before,
             faults=tuple(injector.done),
             left_in_spools=left,
+            silent=silent,
         )
 
     # -- steps

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import polars as pl
 
+from kalshi_platform.errors import LakeCorrupt
 from kalshi_platform.proof.tables import COMBO_PREFIX, DELTAS, LIFECYCLE, MARKETS, STREAM_TABLES, stored
 from kalshi_platform.storage.read import arrow_snapshot
 
@@ -34,7 +35,7 @@ def production(url: str) -> dict[str, pl.DataFrame]:
 
 
 def lake(folder: Path) -> dict[str, pl.DataFrame]:
-    """All compared tables that the lake has, read from its Parquet files as any program would."""
+    """All compared tables that the lake has, read from its Parquet files as any program would. Raises LakeCorrupt."""
     return {table.name: stored(table, _files(folder, table.name)) for table in STREAM_TABLES}
 
 
@@ -92,5 +93,5 @@ def gatherer_spans(url: str) -> dict[str, list[tuple[int, int]]]:
 def _files(folder: Path, table: str) -> pl.DataFrame:
     files = sorted((folder / "raw" / table).glob("date=*/hour=*/part-*.parquet"))
     if not files:
-        raise FileNotFoundError(f"the lake in {folder} has no files of raw/{table}")
+        raise LakeCorrupt(f"the lake in {folder} has no files of raw/{table}")
     return pl.concat([pl.read_parquet(file, hive_partitioning=False) for file in files])

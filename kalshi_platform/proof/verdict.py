@@ -26,6 +26,8 @@ class Ran:
     published: int
     faults: Sequence[InjectedFault]
     left_in_spools: int = 0
+    silent: tuple[str, ...] = ()
+    """Gatherers that did not record again after the last fault."""
 
     @property
     def published_share(self) -> float:
@@ -72,6 +74,7 @@ def objections(ran: Ran, found: Findings) -> list[str]:
         if books.open and not ran.may_lose:
             said.append(f"{len(books.open):,} books at the end cannot be told from {name}: {', '.join(books.open[:3])}")
     said += [f"fault {fault.name} had no effect that could be observed" for fault in ran.faults if fault.effect is None]
+    said += [f"{name} did not record again after the last fault" for name in ran.silent]
     if ran.published_share < LEAST_PUBLISHED:
         said.append(
             f"only {ran.published_share:.0%} of {ran.rate:g} messages/s were published; the machine is too slow"

@@ -78,6 +78,7 @@ def test_a_clean_run_is_proven() -> None:
         ({}, {"books": BooksAtEnd(0, (), ("A",))}, "cannot be told"),
         ({"published": 94}, {}, "too slow"),
         ({"left_in_spools": 1}, {}, "spools"),
+        ({"silent": ("g2",)}, {}, "g2 did not record again"),
         ({"faults": (InjectedFault("cut", "g1", AT, 5),)}, {}, "no effect"),
         ({"gatherers": ("g1",), "level": "none"}, {"production": difference(missing=1)}, "missing"),
         ({"gatherers": ("g1",)}, {"production": difference(missing=1), "table": "markets"}, "missing"),
