@@ -12,7 +12,7 @@ from kalshi_platform.orchestration.keys import gatherer
 from kalshi_platform.orchestration.resources import PlatformResource
 from kalshi_platform.orchestration.services import gatherer_service
 from kalshi_platform.orchestration.supervision.decision import Heartbeat, Rules
-from kalshi_platform.orchestration.supervision.witnesses import Witnesses, heartbeat_in_file, newest
+from kalshi_platform.orchestration.supervision.witnesses import heard_of
 
 CHECK_NAME = "gatherers_are_fresh"
 CHECKED = gatherer("orderbook_deltas")
@@ -50,14 +50,5 @@ def freshness_evaluation(heartbeats: Mapping[str, Heartbeat | None], now: dateti
 def gatherers_are_fresh(platform: PlatformResource) -> dg.AssetCheckResult:
     with as_failure():
         services = [gatherer_service(name) for name in platform.gatherer_names()]
-        witnesses = Witnesses()
-        try:
-            testimonies = witnesses.ask(services, deadline_s=6.0)
-        finally:
-            witnesses.close()
-    heartbeats = {
-        service.name: newest(testimonies[service.name].heartbeat, heartbeat_in_file(service.heartbeat_file))
-        for service in services
-    }
-    passed, metadata = freshness_metadata(heartbeats, SYSTEM_CLOCK.now())
+    passed, metadata = freshness_metadata(heard_of(services, deadline_s=6.0), SYSTEM_CLOCK.now())
     return dg.AssetCheckResult(passed=passed, metadata=metadata, severity=dg.AssetCheckSeverity.WARN)

@@ -9,6 +9,7 @@ import dagster as dg
 from kalshi_platform.orchestration.failures import as_failure
 from kalshi_platform.orchestration.jobs.hosting import host
 from kalshi_platform.orchestration.jobs.reports import merge_events
+from kalshi_platform.orchestration.jobs.rotation import merge_hosting
 from kalshi_platform.orchestration.resources import ProductionDatabase
 from kalshi_platform.orchestration.services import DEDUP_JOB, DEDUPLICATOR, service_tags
 
@@ -35,7 +36,7 @@ def merge(context: dg.OpExecutionContext, production_database: ProductionDatabas
         return merge_events(reports)
 
     with as_failure():
-        reason = host(context, DEDUPLICATOR, serve, events_of)
+        reason = host(context, DEDUPLICATOR, serve, events_of, hosting=merge_hosting())
     context.log.info(f"{DEDUPLICATOR}: {reason}")
 
 

@@ -7,6 +7,7 @@ stop event, gives the service time to write what it has received, and lets the i
 A run also stops by itself
 - when its own status is no longer STARTED: Dagster thinks it is over, and another one may be on its way;
 - after `rotate_after_s`, as a success: its supervisor starts the next one, so that log pages and memory stay bounded.
+  A service that must not pause now (`may_rotate`) is asked again after `rotate_again_s`.
 
 Dagster's database being away stops nothing: reports are dropped and the status counts as unchanged until it returns.
 """
@@ -36,6 +37,7 @@ class Hosting:
 
     status_every_s: float = 5.0
     rotate_after_s: float = 24 * 3600.0
+    rotate_again_s: float = 3600.0
     stop_timeout_s: float = 40.0
     """How long a stopping service may take to write what it holds; the process ends with the run in any case."""
 
@@ -68,6 +70,7 @@ def host(
     *,
     report_every_s: float = 60.0,
     hosting: Hosting | None = None,
+    may_rotate: Callable[[], bool] = lambda: True,
     clock: Clock = SYSTEM_CLOCK,
 ) -> str:
     """Run `serve(stop, on_report)` until it ends, is interrupted, or should make room; return why it ended.
@@ -77,14 +80,17 @@ def host(
     hosting = hosting or Hosting()
     worker: _Worker[ReportT] = _Worker(serve, name)
     reason = "the service ended"
-    started = status_at = reported_at = clock.monotonic()
+    status_at = reported_at = clock.monotonic()
+    rotate_at = status_at + hosting.rotate_after_s
     try:
         worker.start()  # inside: an interrupt may come before it returns
         while not clock.wait(worker.ended, 0.5):
             now = clock.monotonic()
-            if now - started >= hosting.rotate_after_s:
-                reason = "rotated: the supervisor starts the next run"
-                break
+            if now >= rotate_at:
+                if _may(may_rotate, name):
+                    reason = "rotated: the supervisor starts the next run"
+                    break
+                rotate_at = now + hosting.rotate_again_s
             if now - status_at >= hosting.status_every_s:
                 status_at = now
                 if not _is_current(context):
@@ -101,6 +107,17 @@ def host(
     if worker.error is not None:
         raise worker.error
     return reason
+
+
+def _may(may_rotate: Callable[[], bool], name: str) -> bool:
+    try:
+        allowed = may_rotate()
+    except Exception:
+        log.warning("%s: whether it may rotate could not be found out; it goes on", name, exc_info=True)
+        return False
+    if not allowed:
+        log.info("%s: no other service would fill in for it; it goes on instead of rotating", name)
+    return allowed
 
 
 def _is_current(context: dg.OpExecutionContext) -> bool:

@@ -45,6 +45,8 @@ class Heartbeat:
     at: datetime
     run_id: str | None
     stopped: bool = False
+    state: str = ""
+    """In the service's own word: running, waiting …"""
 
 
 @dataclass(frozen=True)

@@ -80,7 +80,7 @@ class Witnesses:
         return Testimony(
             reachable=True,
             running_wanted=None if wanted is None else bool(wanted[0]),
-            heartbeat=None if beat is None else Heartbeat(beat[0], beat[1], str(beat[2]) in _STOPPED),
+            heartbeat=None if beat is None else _heartbeat(beat[0], beat[1], str(beat[2])),
         )
 
     def _database(self, service: Service) -> Database:
@@ -103,12 +103,29 @@ def heartbeat_in_file(path: Path | None) -> Heartbeat | None:
         return None
     at = datetime.fromisoformat(content["at"])
     run_id = content.get("run_id")
-    return Heartbeat(_utc(at), None if run_id is None else str(run_id), str(content.get("state")) in _STOPPED)
+    return _heartbeat(_utc(at), None if run_id is None else str(run_id), str(content.get("state")))
+
+
+def heard_of(services: Sequence[Service], deadline_s: float) -> dict[str, Heartbeat | None]:
+    """The newest heartbeat of every service, from its database or its file."""
+    witnesses = Witnesses()
+    try:
+        testimonies = witnesses.ask(services, deadline_s)
+    finally:
+        witnesses.close()
+    return {
+        service.name: newest(testimonies[service.name].heartbeat, heartbeat_in_file(service.heartbeat_file))
+        for service in services
+    }
 
 
 def newest(*beats: Heartbeat | None) -> Heartbeat | None:
     """The latest of several heartbeats."""
     return max((beat for beat in beats if beat is not None), key=lambda beat: beat.at, default=None)
+
+
+def _heartbeat(at: datetime, run_id: str | None, state: str) -> Heartbeat:
+    return Heartbeat(at, run_id, state in _STOPPED, state)
 
 
 def _utc(moment: datetime) -> datetime:

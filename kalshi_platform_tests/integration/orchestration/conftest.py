@@ -15,6 +15,7 @@ from kalshi_platform.clock import SYSTEM_CLOCK
 from kalshi_platform.market.times import US_PER_HOUR, US_PER_S, datetime_from_us, us_from_datetime
 from kalshi_platform.orchestration.build import build
 from kalshi_platform_tests.fixtures.hand_filled_gatherer import delta_row, snapshot_row, ticker_row, trade_row
+from kalshi_platform_tests.fixtures.keys import key_file
 from kalshi_platform_tests.fixtures.merge_world import MergeWorld
 
 HOUR0_US = us_from_datetime(SYSTEM_CLOCK.now()) // US_PER_HOUR * US_PER_HOUR - 4 * US_PER_HOUR
@@ -78,9 +79,8 @@ def platform(
         "KALSHI_LAKE_ROOT": f"file://{tmp_path / 'lake'}",
         "KALSHI_STATE_DIR": str(tmp_path / "state"),
         "KALSHI_API_KEY_ID": "a-key",
-        "KALSHI_PRIVATE_KEY_PATH": str(tmp_path / "key.pem"),
+        "KALSHI_PRIVATE_KEY_PATH": str(key_file(tmp_path)),
     }
-    (tmp_path / "key.pem").write_text("-----BEGIN PRIVATE KEY-----\n-----END PRIVATE KEY-----\n", encoding="utf-8")
     for name, gatherer in world.gatherers.items():
         settings[config.timeseries_variable(name)] = gatherer.url
         settings[config.catalog_variable(name)] = world.catalog_urls[name]

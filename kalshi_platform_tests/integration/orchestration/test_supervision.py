@@ -8,12 +8,12 @@ from datetime import datetime, timedelta
 import dagster as dg
 
 from kalshi_platform.clock import SYSTEM_CLOCK
-from kalshi_platform.deduplicator import heartbeat as deduplicator_heartbeat
 from kalshi_platform.gatherer.heartbeat import Heartbeat, write_file, write_row
 from kalshi_platform.orchestration.sensors.services import deduplicator_sensor, gatherer_sensor
 from kalshi_platform.orchestration.services import gatherer_service
 from kalshi_platform.orchestration.supervision.supervisor import Memory, Outcome, supervise
 from kalshi_platform.orchestration.supervision.witnesses import Witnesses
+from kalshi_platform.storage.services import write_heartbeat
 from kalshi_platform_tests.integration.orchestration.conftest import Platform
 
 NAMES = ["g1", "g2"]
@@ -124,7 +124,17 @@ def test_the_live_merge_is_kept_alive_by_the_same_rules(platform: Platform) -> N
     assert isinstance(result, dg.SensorResult)
     assert [request.job_name for request in result.run_requests or ()] == ["dedup_live"]
     now = SYSTEM_CLOCK.now()
-    deduplicator_heartbeat.write(platform.world.production, now, now, None, "running", {})
+    write_heartbeat(
+        platform.world.production,
+        service="deduplicator",
+        at=now,
+        started_at=now,
+        host="elsewhere",
+        pid=1,
+        run_id=None,
+        state="running",
+        details={},
+    )
     again = sensor(dg.build_sensor_context(instance=platform.instance, definitions=platform.defs))
     assert isinstance(again, dg.SensorResult)
     assert not again.run_requests

@@ -63,7 +63,9 @@ class Context:
 FAST = Hosting(status_every_s=0.0, rotate_after_s=30.0, stop_timeout_s=10.0)
 
 
-def run(context: Context, service: Service, hosting: Hosting = FAST) -> str:
+def run(
+    context: Context, service: Service, hosting: Hosting = FAST, may_rotate: Callable[[], bool] = lambda: True
+) -> str:
     return host(
         context,  # type: ignore[arg-type]
         "service",
@@ -71,6 +73,7 @@ def run(context: Context, service: Service, hosting: Hosting = FAST) -> str:
         lambda reports: [dg.AssetObservation("a", metadata={"reports": len(reports)})],
         report_every_s=0.0,
         hosting=hosting,
+        may_rotate=may_rotate,
         clock=SYSTEM_CLOCK,
     )
 
@@ -88,6 +91,23 @@ def test_dagsters_database_being_away_stops_nothing() -> None:
     assert run(context, service, Hosting(status_every_s=0.0, rotate_after_s=1.2, stop_timeout_s=10)).startswith("rotat")
     assert service.flushed.is_set()
     assert context.events == []
+
+
+def test_a_run_rotates_only_when_it_may_and_asks_again() -> None:
+    answers = iter([False, ConnectionError("nobody knows"), True])
+    asked = []
+
+    def may_rotate() -> bool:
+        answer = next(answers)
+        asked.append(answer)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+    context, service = Context(), Service()
+    hosting = Hosting(rotate_after_s=0.1, rotate_again_s=0.1, stop_timeout_s=10.0)
+    assert run(context, service, hosting, may_rotate).startswith("rotated")
+    assert len(asked) == 3
 
 
 def test_reports_become_events_the_last_ones_after_the_stop() -> None:

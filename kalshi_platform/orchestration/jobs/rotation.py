@@ -1,0 +1,68 @@
+"""When the endless runs make room for their successors: one after the other, and never the last one that records.
+
+Every service has its own minute of the day. Counted from their starts they would all stop together, because they all
+start together: with the platform, and after every restart of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import datetime, timedelta
+
+from kalshi_platform import config
+from kalshi_platform.clock import SYSTEM_CLOCK, Clock
+from kalshi_platform.errors import ConfigurationError
+from kalshi_platform.market.times import HOUR
+from kalshi_platform.orchestration.jobs.hosting import Hosting
+from kalshi_platform.orchestration.services import Service, gatherer_service
+from kalshi_platform.orchestration.supervision.decision import Heartbeat, Rules
+from kalshi_platform.orchestration.supervision.witnesses import heard_of
+
+RUNNING = "running"
+_DAY = timedelta(days=1)
+_YOUNGEST = 12 * HOUR
+_DEADLINE_S = 6.0
+
+
+def gatherer_hosting(name: str, names: Sequence[str], clock: Clock = SYSTEM_CLOCK) -> Hosting:
+    """The pace of a gatherer's run; `names`: all gatherers of the platform."""
+    index = list(names).index(name) if name in names else len(names)
+    return Hosting(rotate_after_s=seconds_to_slot(clock.now(), index, len(names) + 1))
+
+
+def merge_hosting(clock: Clock = SYSTEM_CLOCK) -> Hosting:
+    """The pace of the live merge's run."""
+    count = len(config.gatherer_names())
+    return Hosting(rotate_after_s=seconds_to_slot(clock.now(), count, count + 1))
+
+
+def seconds_to_slot(now: datetime, index: int, of: int) -> float:
+    """Seconds until the minute of the day that belongs to service `index` of `of`; a run lives 12 to 36 hours.
+
+    Neither the hours nor the minutes within the hour of two services are the same, so that they stay apart when a
+    rotation is put off by some hours.
+    """
+    midnight = now.replace(hour=0, minute=0, second=0, microsecond=0)
+    slot = midnight + (_DAY + HOUR) * (index / of)
+    while slot < now + _YOUNGEST:
+        slot += _DAY
+    return (slot - now).total_seconds()
+
+
+def another_records(name: str, names: Sequence[str], clock: Clock = SYSTEM_CLOCK) -> bool:
+    """Whether some other gatherer was heard of lately, and records. Without one, a rotation would be a hole."""
+    services: list[Service] = []
+    for other in names:
+        if other == name:
+            continue
+        try:
+            services.append(gatherer_service(other))
+        except ConfigurationError:
+            continue  # it is another host's: nothing is known of it here
+    return any(_records(beat, clock.now()) for beat in heard_of(services, _DEADLINE_S).values())
+
+
+def _records(beat: Heartbeat | None, now: datetime) -> bool:
+    if beat is None or beat.state != RUNNING:
+        return False
+    return (now - beat.at).total_seconds() <= Rules().heartbeat_limit_s

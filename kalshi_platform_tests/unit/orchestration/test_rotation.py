@@ -1,0 +1,86 @@
+"""The endless runs rotate one after the other, and a gatherer only while another one records."""
+
+from __future__ import annotations
+
+import itertools
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import pytest
+
+from kalshi_platform import config
+from kalshi_platform.gatherer.heartbeat import Heartbeat, write_file
+from kalshi_platform.orchestration.jobs.rotation import (
+    another_records,
+    gatherer_hosting,
+    merge_hosting,
+    seconds_to_slot,
+)
+from kalshi_platform.orchestration.services import gatherer_service
+from kalshi_platform_tests.fixtures.clocks import FakeClock
+from kalshi_platform_tests.fixtures.keys import key_file
+
+NOW = datetime(2026, 11, 20, 9, 17, tzinfo=UTC)
+NAMES = ("g1", "g2", "g3")
+MINUTE = timedelta(minutes=1)
+
+
+@pytest.mark.parametrize("hour", range(24))
+def test_services_that_start_together_rotate_hours_apart_and_at_other_minutes(hour: int) -> None:
+    now = NOW.replace(hour=hour)
+    moments = [now + timedelta(seconds=seconds_to_slot(now, index, 4)) for index in range(4)]
+    assert all(timedelta(hours=12) <= moment - now <= timedelta(hours=36) for moment in moments)
+    of_the_day = sorted(timedelta(hours=moment.hour, minutes=moment.minute) for moment in moments)
+    assert all(later - earlier >= timedelta(hours=1) for earlier, later in itertools.pairwise(of_the_day))
+    assert len({moment.minute for moment in moments}) == 4
+
+
+def test_a_service_keeps_its_minute_of_the_day_however_often_it_was_started() -> None:
+    starts = [NOW, NOW + timedelta(days=3, minutes=7), NOW + timedelta(days=40, hours=5)]
+    moments = {(start + timedelta(seconds=seconds_to_slot(start, 1, 4))).time() for start in starts}
+    assert len(moments) == 1
+
+
+def test_no_two_runs_of_the_platform_have_the_same_pace(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KALSHI_GATHERERS", ",".join(NAMES))
+    clock = FakeClock(NOW)
+    paces = [*(gatherer_hosting(name, NAMES, clock) for name in NAMES), merge_hosting(clock)]
+    assert len({pace.rotate_after_s for pace in paces}) == 4
+
+
+@pytest.fixture
+def state_dir(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Three configured gatherers whose databases are away: they are heard of by their files."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("KALSHI_GATHERERS", ",".join(NAMES))
+    monkeypatch.setenv("KALSHI_STATE_DIR", str(tmp_path / "state"))
+    monkeypatch.setenv("KALSHI_API_KEY_ID", "a-key")
+    monkeypatch.setenv("KALSHI_PRIVATE_KEY_PATH", str(key_file(tmp_path)))
+    for name in NAMES:
+        monkeypatch.setenv(config.timeseries_variable(name), "postgresql://u@127.0.0.1:1/t")
+        monkeypatch.setenv(config.catalog_variable(name), "postgresql://u@127.0.0.1:1/c")
+    return tmp_path / "state"
+
+
+@pytest.mark.parametrize(
+    ("who", "state", "age", "expected"),
+    [
+        ("g2", "running", 5, True),
+        ("g3", "running", 44, True),
+        ("g2", "running", 120, False),
+        ("g2", "waiting_for_exchange", 5, False),
+        ("g2", "stopped", 5, False),
+        ("g1", "running", 5, False),
+    ],
+)
+def test_a_gatherer_rotates_only_while_another_one_records(
+    state_dir: Path, who: str, state: str, age: int, expected: bool
+) -> None:
+    at = NOW - timedelta(seconds=age)
+    assert all(gatherer_service(name) for name in NAMES), "all are configured"
+    write_file(state_dir / who / "heartbeat.json", Heartbeat(f"gatherer/{who}", at, at, state))
+    assert another_records("g1", NAMES, FakeClock(NOW)) is expected
+
+
+def test_the_only_gatherer_is_never_rotated(state_dir: Path) -> None:
+    assert another_records("g1", ("g1",), FakeClock(NOW)) is False
