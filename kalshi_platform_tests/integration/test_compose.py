@@ -187,14 +187,35 @@ def test_docker_compose_names_what_is_not_filled_in(tmp_path: Path, missing: str
     assert missing in result.stderr
 
 
+def test_the_image_has_the_one_instance_file_and_the_services_share_what_runs_print(
+    compose: dict[str, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from dagster import DagsterInstance
+
+    assert not (DOCKER / "dagster.yaml").exists()
+    dockerfile = (DOCKER / "Dockerfile").read_text()
+    assert "COPY --chown=kalshi:kalshi dagster.yaml docker/workspace.yaml /opt/dagster/" in dockerfile
+    (home,) = re.findall(r"DAGSTER_HOME=(\S+)", dockerfile)
+    monkeypatch.delenv("DAGSTER_DATABASE_URL", raising=False)
+    monkeypatch.setenv("KALSHI_STATE_DIR", str(tmp_path / "state"))
+    shutil.copy(ROOT / "dagster.yaml", tmp_path)
+    with DagsterInstance.from_config(str(tmp_path)) as instance:
+        logs = instance.compute_log_manager._base_dir  # type: ignore[attr-defined]
+        kept = [Path(instance.storage_directory()), Path(logs)]
+    shared = f"{home}/storage"
+    assert all(f"{home}/{path.relative_to(tmp_path)}" == shared for path in kept)
+    assert f"{shared} " in dockerfile, "made for the user who writes to it"
+    for name in LONG_RUNNING:
+        assert f"dagster:{shared}" in compose["services"][name]["volumes"], name
+
+
 def test_dagster_accepts_its_instance_file(
     tmp_path: Path, database_factory: DatabaseFactory, postgres_server: PostgresServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from dagster import DagsterInstance
     from dagster._core.run_coordinator import QueuedRunCoordinator
 
-    text = (DOCKER / "dagster.yaml").read_text().replace("/data/dagster", str(tmp_path / "dagster"))
-    (tmp_path / "dagster.yaml").write_text(text)
+    shutil.copy(ROOT / "dagster.yaml", tmp_path)
     url = database_factory().replace("postgresql://", "postgresql+psycopg2://")
     monkeypatch.setenv("DAGSTER_DATABASE_URL", url)
     with DagsterInstance.from_config(str(tmp_path)) as instance:
