@@ -35,7 +35,7 @@ class Changed(NamedTuple):
 
 
 class SyncReport(NamedTuple):
-    """One sync of series, events or markets. `scope`: full, incremental, or a ticker."""
+    """One sync of series, events or markets. `scope`: full or incremental."""
 
     what: str
     scope: str
@@ -83,14 +83,6 @@ class CatalogStore:
     def market(self, ticker: str) -> MarketInfo | None:
         """One market with its payload."""
         return self._one(MARKETS, ticker)
-
-    def event(self, event_ticker: str) -> EventInfo | None:
-        """One event with its payload."""
-        return self._one(EVENTS, event_ticker)
-
-    def one_series(self, ticker: str) -> SeriesInfo | None:
-        """One series with its payload."""
-        return self._one(SERIES, ticker)
 
     def markets_to_subscribe(self, admits: Callable[[MarketInfo], bool] | None = None) -> list[MarketInfo]:
         """Markets that trade or will (initialized, inactive, active), all or those that `admits` lets in."""

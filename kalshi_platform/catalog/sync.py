@@ -8,8 +8,6 @@ keeps what it has stored: the next one starts where the last *finished* one did.
 from __future__ import annotations
 
 import logging
-import random
-import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
@@ -19,12 +17,10 @@ from typing import TypeVar
 
 from kalshi_platform.catalog.store import CatalogStore, Changed, SyncReport
 from kalshi_platform.clock import Clock
-from kalshi_platform.errors import ConnectionLost, MarketNotYetVisible, RequestRejected
-from kalshi_platform.exchange.pacing import Backoff
+from kalshi_platform.errors import MarketNotYetVisible, RequestRejected
 from kalshi_platform.exchange.rest import RestClient
-from kalshi_platform.market.catalog import MarketInfo
 
-__all__ = ["SyncReport", "fetch_market", "refresh_markets", "sync_events", "sync_markets", "sync_series"]
+__all__ = ["SyncReport", "refresh_markets", "sync_events", "sync_markets", "sync_series"]
 
 OVERLAP = timedelta(minutes=5)
 CHUNK = 1_000
@@ -104,43 +100,6 @@ def refresh_markets(rest: RestClient, store: CatalogStore, clock: Clock, tickers
     return total
 
 
-def fetch_market(
-    rest: RestClient,
-    store: CatalogStore,
-    clock: Clock,
-    ticker: str,
-    attempts: int,
-    stop: threading.Event | None = None,
-) -> SyncReport:
-    """Fetch one market that was just announced, with its event and series if they are unknown.
-
-    404 is normal for a moment after the announcement: it is tried `attempts` times, 0.25–8 s apart. Raises
-    MarketNotYetVisible after the last one, ConnectionLost once `stop` is set.
-    """
-    started_at = clock.now()
-    stop = stop or threading.Event()
-    info, known_at = _first_visible(rest, clock, ticker, attempts, stop)
-    changed = store.upsert_markets([info], known_at)
-    _fetch_event(rest, store, clock, info.event_ticker)
-    return SyncReport("markets", ticker, changed.seen, changed.changed, started_at, clock.now())
-
-
-def _first_visible(
-    rest: RestClient, clock: Clock, ticker: str, attempts: int, stop: threading.Event
-) -> tuple[MarketInfo, datetime]:
-    backoff = Backoff(0.5, 8.0, random.random)
-    for attempt in range(1, attempts + 1):
-        known_at = clock.now()
-        try:
-            return rest.market(ticker), known_at
-        except MarketNotYetVisible:
-            if attempt == attempts:
-                raise
-        if clock.wait(stop, backoff.next()):
-            raise ConnectionLost(f"market {ticker} was given up: the service is stopping")
-    raise ValueError("attempts must be at least 1")
-
-
 def _fetch_parents(rest: RestClient, store: CatalogStore, clock: Clock) -> None:
     for event_ticker in store.unknown_events(_UNKNOWN_PER_SYNC):
         with _tolerating_404(f"event {event_ticker}"):
@@ -150,20 +109,6 @@ def _fetch_parents(rest: RestClient, store: CatalogStore, clock: Clock) -> None:
         with _tolerating_404(f"series {series_ticker}"):
             known_at = clock.now()
             store.upsert_series([rest.series(series_ticker)], known_at)
-
-
-def _fetch_event(rest: RestClient, store: CatalogStore, clock: Clock, event_ticker: str) -> None:
-    if not event_ticker:
-        return
-    with _tolerating_404(f"event {event_ticker}"):
-        event = store.event(event_ticker)
-        if event is None:
-            known_at = clock.now()
-            event = rest.event(event_ticker)
-            store.upsert_events([event], known_at)
-        if event.series_ticker and store.one_series(event.series_ticker) is None:
-            known_at = clock.now()
-            store.upsert_series([rest.series(event.series_ticker)], known_at)
 
 
 @contextmanager

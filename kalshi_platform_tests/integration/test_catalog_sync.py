@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -10,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from kalshi_platform.catalog.store import CatalogStore, Changed
-from kalshi_platform.catalog.sync import fetch_market, sync_events, sync_markets, sync_series
+from kalshi_platform.catalog.sync import refresh_markets, sync_events, sync_markets, sync_series
 from kalshi_platform.clock import SYSTEM_CLOCK
-from kalshi_platform.errors import ConnectionLost, ExchangeUnavailable, MarketNotYetVisible
+from kalshi_platform.errors import ExchangeUnavailable
 from kalshi_platform.exchange.rest import RestClient
 from kalshi_platform.exchange.settings import ExchangeSettings
 from kalshi_platform.simulator.server import ServerThread
@@ -118,7 +117,7 @@ def test_markets_that_should_have_opened_by_the_clock_are_asked_for(
     exchange: ServerThread, rest: RestClient, store: CatalogStore, database: Database
 ) -> None:
     created = exchange.market("create", open_in_s=2.0, visible_in_s=0.0)["ticker"]
-    fetch_market(rest, store, SYSTEM_CLOCK, created, attempts=8)
+    refresh_markets(rest, store, SYSTEM_CLOCK, [created])
     assert statuses(database, created) == ["initialized"]
     # A last sync of tomorrow: nothing was updated since, so that only the clock speaks for the market.
     tomorrow = SYSTEM_CLOCK.now() + timedelta(days=1)
@@ -156,22 +155,3 @@ def test_a_failed_sync_keeps_what_it_stored_and_is_repeated(
     assert rows[0][2].startswith("ExchangeUnavailable")
     exchange.clear_faults()
     assert sync_markets(rest, store, SYSTEM_CLOCK, full=False).scope == "incremental"
-
-
-def test_a_new_market_is_fetched_as_soon_as_it_is_visible(
-    exchange: ServerThread, rest: RestClient, store: CatalogStore, database: Database
-) -> None:
-    created = exchange.market("create", open_in_s=60.0, visible_in_s=0.6)["ticker"]
-    with pytest.raises(MarketNotYetVisible):
-        fetch_market(rest, store, SYSTEM_CLOCK, created, attempts=1)
-    report = fetch_market(rest, store, SYSTEM_CLOCK, created, attempts=8)
-    assert report[:4] == ("markets", created, 1, 1)
-    assert statuses(database, created) == ["initialized"]
-    assert (count(database, "events"), count(database, "series")) == (1, 1)
-
-
-def test_a_stop_interrupts_the_wait_for_a_market(rest: RestClient, store: CatalogStore) -> None:
-    stop = threading.Event()
-    stop.set()
-    with pytest.raises(ConnectionLost):
-        fetch_market(rest, store, SYSTEM_CLOCK, "KXNEVER-1-T1", attempts=1_000, stop=stop)
