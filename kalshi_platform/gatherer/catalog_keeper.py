@@ -130,6 +130,9 @@ class CatalogKeeper:
             if not stop.is_set():
                 _log.warning("%s: sync of %s failed: %s", self._settings.name, job.name, error)
             return min(job.every_s, _RETRY_S)
+        if self.database_error is not None and job.name != "markets":
+            # What was announced while the catalog was away could not be stored.
+            self.hurry()
         self.database_error = None
         return job.every_s
 

@@ -141,19 +141,15 @@ def _needed(truth: Truth, seen: Mapping[str, pl.DataFrame], indices: Mapping[str
     deltas = truth.tables[DELTAS.name].select(columns)
     needed: dict[str, Claims] = {}
     for name, of_gatherer in seen.items():
-        served = truth.served.filter(pl.col("user_agent").str.contains(f"({name} ", literal=True)).select("n", "ticker")
+        served = truth.served.filter(pl.col("user_agent").str.contains(f"({name} ", literal=True))
+        lines = set(served["connection"].to_list())
         broken = [
             at_us
             for kind, at_us, effects in truth.faults.select("kind", "at_us", "effects").iter_rows()
-            if kind in _BREAKING and _concerns(effects, name)
+            if kind in _BREAKING and any(effect.get("connection") in lines for effect in json.loads(effects))
         ]
-        needed[name] = missed_by(deltas, of_gatherer, served, broken, indices)
+        needed[name] = missed_by(deltas, of_gatherer, served.select("n", "ticker"), broken, indices)
     return needed
-
-
-def _concerns(effects: str, gatherer: str) -> bool:
-    agents = [str(effect.get("user_agent", "")) for effect in json.loads(effects)]
-    return any(f"({gatherer} " in agent for agent in agents)
 
 
 def _books(truth: Truth, anchors: pl.DataFrame, deltas: pl.DataFrame, claims: Claims) -> BooksAtEnd:

@@ -81,7 +81,7 @@ class Truth:
 
     `tables`: by name, natural columns, `required`, and the time as `at_us`; deltas carry `n`, the order of publication.
     `last_books`: ticker, side, price_e4, count_e2 at the end. `markets`: ticker, open_us, close_us of all but combos.
-    `served`: n, ticker, user_agent; `faults` as the simulator wrote them.
+    `served`: n, ticker, connection, user_agent; `faults` as the simulator wrote them.
     """
 
     tables: Mapping[str, pl.DataFrame]
@@ -113,7 +113,7 @@ def read_truth(folder: Path, from_us: int) -> Truth:
         .filter((pl.col("phase") == "last") & ~pl.col("ticker").str.starts_with(COMBO_PREFIX))
         .select("ticker", "side", pl.col("price_e4").cast(pl.Int64), pl.col("size_e2").alias("count_e2")),
         markets=markets.select("ticker", "open_us", "close_us"),
-        served=raw["served"].select("n", "ticker", "user_agent").sort("n"),
+        served=raw["served"].sort("n"),
         faults=raw["faults"],
     )
 
