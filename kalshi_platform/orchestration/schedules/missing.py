@@ -9,7 +9,6 @@ from datetime import datetime, timedelta
 from typing import Any
 
 import dagster as dg
-from dagster._core.storage.partition_status_cache import AssetPartitionStatus
 
 from kalshi_platform.orchestration.partitions import hour_key, range_request, ranges
 from kalshi_platform.orchestration.statuses import UNFINISHED
@@ -76,11 +75,17 @@ def requests(
 
 
 def materialized(instance: dg.DagsterInstance, stage: Stage, keys: Sequence[str]) -> dict[dg.AssetKey, set[str]]:
-    """Of `keys`, the partitions of each asset whose latest attempt succeeded."""
+    """Of `keys`, the partitions of each asset whose latest attempt succeeded.
+
+    Asked of the events themselves. Dagster's cache of partition states moves a cursor over event numbers, which become
+    visible out of order when runs write side by side, and takes a cancelled attempt for none.
+    """
     found: dict[dg.AssetKey, set[str]] = {}
     for asset in stage.keys:
-        statuses = instance.get_status_by_partition(asset, list(keys), stage.partitions) or {}
-        found[asset] = {key for key, status in statuses.items() if status is AssetPartitionStatus.MATERIALIZED}
+        made = set(instance.get_materialized_partitions(asset))
+        events = instance.event_log_storage
+        without = events.get_latest_asset_partition_materialization_attempts_without_materializations(asset)
+        found[asset] = (made - set(without)).intersection(keys)
     return found
 
 

@@ -145,6 +145,24 @@ def test_a_failed_export_counts_as_missing(platform: Platform, monkeypatch: pyte
     assert [request.asset_selection for request in asked] == [[keys.lake("raw/trades")]]
 
 
+def test_an_attempt_that_was_cancelled_counts_as_missing(platform: Platform) -> None:
+    platform.seed(1)
+    partition = hour_key(hour(1))
+    assert platform.run(dg.RunRequest(partition_key=partition)).success
+    run = platform.instance.create_run_for_job(
+        platform.defs.resolve_job_def("close_hours"),
+        tags={"dagster/partition": partition},
+        status=dg.DagsterRunStatus.NOT_STARTED,
+    )
+    assert isinstance(fill(platform), str), "the run is about to make it"
+    platform.instance.report_run_canceled(run)
+    asked = fill(platform)
+    assert isinstance(asked, list)
+    assert [(request.partition_key, set(request.asset_selection or ())) for request in asked] == [
+        (partition, EVERYTHING)
+    ]
+
+
 def test_late_rows_bring_the_hour_back(platform: Platform) -> None:
     platform.seed(1)
     assert platform.run(dg.RunRequest(partition_key=hour_key(hour(1)))).success
