@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -21,7 +23,7 @@ def test_a_union_holds_the_same_moments_in_the_fewest_intervals(given_: list[Int
     joined = union(given_)
     assert moments(joined) == moments(given_)
     assert all(start < end for start, end in joined)
-    assert all(before[1] < after[0] for before, after in zip(joined, joined[1:], strict=False))
+    assert all(before[1] < after[0] for before, after in itertools.pairwise(joined))
     assert length(joined) == len(moments(given_))
 
 
