@@ -7,8 +7,6 @@ from datetime import datetime, timedelta
 from kalshi_platform.market.times import HOUR
 from kalshi_platform.storage.pool import Database
 
-__all__ = ["HOUR", "active_hours", "hours_closed_since", "hours_to_close", "last_closes"]
-
 MISSED_FOR = timedelta(days=7)
 """An hour that was closed without a gatherer is closed again when that one answers, up to this age of the hour …"""
 MISSED_AGAIN_AFTER = timedelta(minutes=50)

@@ -9,12 +9,13 @@ from datetime import timedelta
 from kalshi_platform.clock import Clock
 from kalshi_platform.deduplicator.catalog_merge import merge_catalog
 from kalshi_platform.deduplicator.close_hour import close_hour
-from kalshi_platform.deduplicator.hours import HOUR, active_hours
+from kalshi_platform.deduplicator.hours import active_hours
 from kalshi_platform.deduplicator.merge import Merger
 from kalshi_platform.errors import TransientError
 from kalshi_platform.gatherer.spool import Spool
 from kalshi_platform.lake.export import export_raw
 from kalshi_platform.lake.layout import RAW_TABLES
+from kalshi_platform.market.times import HOUR
 from kalshi_platform.proof.inject import RECOVERY_S, Injector
 from kalshi_platform.proof.options import ProofOptions
 from kalshi_platform.proof.schedule import plan
