@@ -12,8 +12,14 @@ from kalshi_platform.market.units import count_e2, e2_from_whole, price_e4, pric
 
 
 def canonical_json(value: object) -> str:
-    """Return `value` as JSON text with sorted keys: equal objects have equal text."""
-    return msgspec.json.encode(value, order="sorted").decode()
+    """Return `value` as JSON text with sorted keys: equal objects have equal text.
+
+    Raises UnparsableMessage("nesting"): encoding reaches the interpreter's depth a little before decoding does.
+    """
+    try:
+        return msgspec.json.encode(value, order="sorted").decode()
+    except RecursionError as error:
+        raise UnparsableMessage("nesting", "nested too deeply") from error
 
 
 def ladder(levels: list[tuple[int, int]]) -> Levels:

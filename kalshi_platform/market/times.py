@@ -48,6 +48,8 @@ def _us_from_rfc3339(text: str) -> int:
     try:
         moment = datetime(int(year), int(month), int(day), int(hour), int(minute), int(second), tzinfo=UTC)
         if sign:
+            if int(off_hour) > 23 or int(off_minute) > 59:
+                raise UnparsableMessage("time", f"{text[:80]!r}: no such offset from UTC")
             offset = timedelta(hours=int(off_hour), minutes=int(off_minute))
             moment = moment - offset if sign == "+" else moment + offset
     except (ValueError, OverflowError) as error:

@@ -191,3 +191,19 @@ def test_arbitrary_bytes_are_messages_or_a_framing_error(parts: list[bytes]) -> 
                 assert len(message.payload) <= 1_000
     except FramingError:
         pass
+
+
+@pytest.mark.parametrize(("opening", "closing"), [("[", "]"), ('{"a":', "}")])
+def test_nesting_around_the_interpreters_limit_gives_a_frame_or_the_typed_error(opening: str, closing: str) -> None:
+    refused = 0
+    for depth in range(880, 1010):
+        nested = opening * depth + "1" + closing * depth
+        payload = (
+            '{"type":"market_lifecycle_v2","sid":1,"seq":1,"msg":{"market_ticker":"A","event_type":"metadata_updated",'
+            f'"custom_strike":{nested}}}}}'
+        )
+        try:
+            parse.parse_frame(payload)
+        except UnparsableMessage:
+            refused += 1
+    assert 0 < refused < 130

@@ -47,6 +47,9 @@ def test_every_number_of_fraction_digits_reads_alike_the_first_and_the_next_time
         "2026-11-22T20:44:01.5ZZ",
         "2026-11-22T20:44:01,5Z",
         "0001-01-01T00:00:00+05:00",
+        "2026-01-01T00:00:00+99:99",
+        "2026-01-01T00:00:00+24:00",
+        "2026-01-01T00:00:00-05:60",
     ],
 )
 def test_other_texts_are_refused_also_within_a_remembered_second(text: str) -> None:
