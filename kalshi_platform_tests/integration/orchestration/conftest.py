@@ -17,6 +17,12 @@ from kalshi_platform.orchestration.build import build
 from kalshi_platform_tests.fixtures.hand_filled_gatherer import delta_row, snapshot_row, ticker_row, trade_row
 from kalshi_platform_tests.fixtures.keys import key_file
 from kalshi_platform_tests.fixtures.merge_world import MergeWorld
+from kalshi_platform_tests.fixtures.s3 import (  # noqa: F401 - fixtures
+    s3_bucket,
+    s3_client,
+    s3_endpoint,
+    s3_settings,
+)
 
 HOUR0_US = us_from_datetime(SYSTEM_CLOCK.now()) // US_PER_HOUR * US_PER_HOUR - 4 * US_PER_HOUR
 
