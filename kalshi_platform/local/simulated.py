@@ -26,9 +26,17 @@ class SimulationOptions:
 
 
 def start_simulator(
-    group: ProcessGroup, options: SimulationOptions, env: Mapping[str, str], data_dir: Path, clock: Clock
+    group: ProcessGroup,
+    options: SimulationOptions,
+    env: Mapping[str, str],
+    data_dir: Path,
+    clock: Clock,
+    stop_timeout_s: float = 5,
 ) -> dict[str, Any]:
-    """Start it in `group`; return its addresses: rest_url, ws_url, control_url, key_id, key_file, pid."""
+    """Start it in `group`; return its addresses: rest_url, ws_url, control_url, key_id, key_file, pid.
+
+    `stop_timeout_s`: how long it may take to end when asked to, for instance to write its ledger.
+    """
     address_file = data_dir / "exchange.json"
     address_file.unlink(missing_ok=True)
     argv = [
@@ -38,7 +46,7 @@ def start_simulator(
     ]
     if options.truth is not None:
         argv += ["--truth", str(options.truth)]
-    group.start(ChildSpec("exchange", argv, env, Path.cwd(), restart=False, stop_timeout_s=5))
+    group.start(ChildSpec("exchange", argv, env, Path.cwd(), restart=False, stop_timeout_s=stop_timeout_s))
     deadline = clock.monotonic() + 30
     never = threading.Event()
     while not address_file.exists():

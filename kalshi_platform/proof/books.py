@@ -7,18 +7,22 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from kalshi_platform.market.coverage import Interval, holes
+from kalshi_platform.market.coverage import Interval, holes, intersection
 
 _LEVEL = ("ticker", "side", "price_e4")
 
 
 @dataclass(frozen=True)
 class BooksAtEnd:
-    """`right` and `wrong` books; `open`: markets whose record has a hole after the last anchor, or has no anchor."""
+    """`right` and `wrong` books; `open`: markets whose record has a hole after the last anchor, or has no anchor.
+
+    `unexplained`: those of `open` whose hole, or whose record without any anchor, meets no injected fault.
+    """
 
     right: int
     wrong: tuple[str, ...]
     open: tuple[str, ...]
+    unexplained: tuple[str, ...] = ()
 
 
 def books_at_end(
@@ -28,12 +32,13 @@ def books_at_end(
     deltas: pl.DataFrame,
     claims: Mapping[str, list[Interval]],
     last_us: Mapping[str, int],
+    near: Sequence[Interval],
 ) -> BooksAtEnd:
     """Fold every market's book and compare it with the true last one.
 
     `truth`: ticker, side, price_e4, count_e2. `anchors`: anchor_ts, ticker and the four lists. `deltas` in natural
     columns. `claims`: the union over gatherers. `last_us`: time of each market's last published delta, where it had
-    one: up to there its record must be whole.
+    one: up to there its record must be whole. `near`: the windows of injected faults.
     """
     latest = (
         anchors.with_columns(anchor_us=pl.col("anchor_ts").dt.epoch("us"))
@@ -48,7 +53,7 @@ def books_at_end(
             "ticker"
         ].to_list()
     )
-    wrong, still_open, right = [], [], 0
+    wrong, still_open, unexplained, right = [], [], [], 0
     for ticker in sorted(tickers):
         start = starts.get(ticker)
         if start is None or _is_open(claims.get(ticker, []), start, last_us.get(ticker, start)):
@@ -57,16 +62,25 @@ def books_at_end(
                 right += 1
             else:
                 still_open.append(ticker)
+                if not _is_near(claims.get(ticker, []), start, last_us.get(ticker), near):
+                    unexplained.append(ticker)
         elif ticker in differing:
             wrong.append(ticker)
         else:
             right += 1
-    return BooksAtEnd(right, tuple(wrong), tuple(still_open))
+    return BooksAtEnd(right, tuple(wrong), tuple(still_open), tuple(unexplained))
 
 
 def _is_open(claims: Sequence[Interval], start: int, last: int) -> bool:
     # The last delta itself is never claimed by its own stream: the run may have ended inside its microsecond.
     return last > start + 1 and bool(holes(claims, (start + 1, last)))
+
+
+def _is_near(claims: Sequence[Interval], start: int | None, last: int | None, near: Sequence[Interval]) -> bool:
+    if last is None or not near:
+        return False
+    since = near[0][0] if start is None else start + 1
+    return bool(intersection(holes(claims, (since, last)), list(near))) if since < last else False
 
 
 def _folded(latest: pl.DataFrame, deltas: pl.DataFrame) -> pl.DataFrame:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import timedelta
 from pathlib import Path
 
@@ -17,9 +17,11 @@ from kalshi_platform.market.times import datetime_from_us
 from kalshi_platform.proof import recorded
 from kalshi_platform.proof.books import BooksAtEnd, books_at_end
 from kalshi_platform.proof.compare import Difference, compare
-from kalshi_platform.proof.holes import Claims, HoleAccount, account, missed_by, united
+from kalshi_platform.proof.holes import Claims, HoleAccount, account, missed_by, missed_by_all, united
+from kalshi_platform.proof.inject import InjectedFault
 from kalshi_platform.proof.tables import DELTAS, LIFECYCLE, MARKETS, REQUIRED, STREAM_TABLES
 from kalshi_platform.proof.truth import Truth, read_truth
+from kalshi_platform.proof.windows import Unexplained, unexplained, windows
 
 _SECOND_US = 1_000_000
 NEWS_US = 5_000_000
@@ -59,8 +61,9 @@ class TableFinding:
 class Findings:
     """`merge_lost`: deltas that some gatherer stored as often as published, and production lacks.
 
-    `undeclared_messages`: missing trades, tickers and lifecycle events of a time at which a connection lived.
-    `recorded_spans` by gatherer, for people.
+    `undeclared_messages`: missing trades, tickers and lifecycle events of a time at which a connection lived, or of one
+    with no fault near. `recorded_spans` by gatherer, for people. `unexplained`: losses of books with no fault near.
+    `ledger`: the exchange's rows of the whole run by kind, as its own count names them.
     """
 
     tables: Sequence[TableFinding]
@@ -70,10 +73,16 @@ class Findings:
     merge_lost: int
     undeclared_messages: int
     recorded_spans: Mapping[str, Sequence[Interval]]
+    unexplained: Sequence[Unexplained] = ()
+    ledger: Mapping[str, int] = field(default_factory=dict)
 
 
-def examine(settings: PlatformSettings, truth_folder: Path, lake_folder: Path, run: Interval) -> Findings:
-    """Compare what the stack stored with what was published in `run` (µs of the exchange's clock).
+def examine(
+    settings: PlatformSettings, truth_folder: Path, lake_folder: Path, run: Interval, faults: Sequence[InjectedFault]
+) -> Findings:
+    """Compare what the stack stored with what was published in `run` (µs of the exchange's clock), in memory.
+
+    `faults` are those that were injected: what was lost must lie near one of them.
 
     Raises DatabaseUnavailable when a database is away.
     """
@@ -103,14 +112,18 @@ def examine(settings: PlatformSettings, truth_folder: Path, lake_folder: Path, r
     missing = tables[0].production.missing
     margin_us = max(ENDS_MARGIN_US, 2 * settings.deduplicator.margin_us)
     lives = _lives(truth.markets, run)
+    near = windows(faults)
+    missed = missed_by_all(list(needed.values()))
     return Findings(
         tables=tables,
         holes=account(both, lives, deltas, missing, list(needed.values()), margin_us),
-        books=_books(truth, recorded.production_anchors(production_url), in_production[DELTAS.name], both),
-        lake_books=_books(truth, recorded.lake_anchors(lake_folder), in_lake[DELTAS.name], both),
+        books=_books(truth, recorded.production_anchors(production_url), in_production[DELTAS.name], both, near),
+        lake_books=_books(truth, recorded.lake_anchors(lake_folder), in_lake[DELTAS.name], both, near),
         merge_lost=_merge_lost(deltas, missing, list(seen.values())),
-        undeclared_messages=_undeclared(tables, truth, list(spans.values())),
+        undeclared_messages=undeclared_messages(tables, truth.tables, list(spans.values()), near),
         recorded_spans={name: each[DELTAS.name] for name, each in spans.items()},
+        unexplained=unexplained(lives, run[0], margin_us, missing, missed, near),
+        ledger=truth.ledger,
     )
 
 
@@ -152,12 +165,14 @@ def _needed(truth: Truth, seen: Mapping[str, pl.DataFrame], indices: Mapping[str
     return needed
 
 
-def _books(truth: Truth, anchors: pl.DataFrame, deltas: pl.DataFrame, claims: Claims) -> BooksAtEnd:
+def _books(
+    truth: Truth, anchors: pl.DataFrame, deltas: pl.DataFrame, claims: Claims, near: Sequence[Interval]
+) -> BooksAtEnd:
     published = truth.tables[DELTAS.name]
     last_us = dict(published.group_by("ticker").agg(pl.col("exchange_us").max()).iter_rows())
     # A market whose book never moved after it was listed, and never was anything else, has nothing to prove.
     tickers = sorted(set(last_us) | set(truth.last_books["ticker"].to_list()))
-    return books_at_end(tickers, truth.last_books, anchors, deltas, claims, last_us)
+    return books_at_end(tickers, truth.last_books, anchors, deltas, claims, last_us, near)
 
 
 def _merge_lost(truth: pl.DataFrame, missing: pl.DataFrame, seen: Sequence[pl.DataFrame]) -> int:
@@ -171,8 +186,13 @@ def _merge_lost(truth: pl.DataFrame, missing: pl.DataFrame, seen: Sequence[pl.Da
     return int(counted.select(avoidable.clip(lower_bound=0).sum()).item() or 0)
 
 
-def _undeclared(tables: Sequence[TableFinding], truth: Truth, spans: Sequence[Mapping[str, Sequence[Interval]]]) -> int:
-    """Missing rows of channels without claims by market, of moments at which a connection brought such rows.
+def undeclared_messages(
+    tables: Sequence[TableFinding],
+    truth: Mapping[str, pl.DataFrame],
+    spans: Sequence[Mapping[str, Sequence[Interval]]],
+    near: Sequence[Interval],
+) -> int:
+    """Missing rows of channels without claims by market, of moments with no fault near or with a connection.
 
     The ends of a stream's time are not counted: its first and last millisecond may be half.
     """
@@ -182,7 +202,7 @@ def _undeclared(tables: Sequence[TableFinding], truth: Truth, spans: Sequence[Ma
             continue
         lived = union((low + _SECOND_US // 1_000, high) for each in spans for low, high in each.get(finding.name, ()))
         columns = finding.production.missing.columns
-        published = truth.tables[finding.name]
+        published = truth[finding.name]
         times = finding.production.missing.unique().join(published, on=columns, nulls_equal=True)["at_us"].to_list()
-        count += sum(holds(lived, moment) for moment in times)
+        count += sum(holds(lived, moment) or not holds(near, moment) for moment in times)
     return count

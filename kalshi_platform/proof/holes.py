@@ -84,6 +84,7 @@ def account(
     gatherer what it truly missed. `margin_us` is left out at both ends of a life.
     """
     true, undeclared, rows = _true_holes(claims, truth, missing)
+    missed = missed_by_all(needed)
     excesses: list[Excess] = []
     lost_of = dict(missing.group_by("ticker").agg(pl.col("exchange_us").sort()).iter_rows())
     declared = 0
@@ -92,13 +93,21 @@ def account(
         for low, high in holes(claims.get(ticker, []), (start, end)):
             is_inside = low < inside[1] and high > inside[0]
             declared += is_inside or any(low <= moment < high for moment in lost_of.get(ticker, ()))
-        common = [_ALWAYS]
-        for of_gatherer in needed:
-            common = intersection(common, of_gatherer.get(ticker, []))
+        common = missed.get(ticker, []) if needed else [_ALWAYS]
         for hole in holes(claims.get(ticker, []), inside) if inside[0] < inside[1] else []:
             served = intersection([hole], common)
             excesses.append(Excess(ticker, hole, hole[1] - hole[0] - length(served), max(1, len(served))))
     return HoleAccount(true, undeclared, rows, declared, excesses)
+
+
+def missed_by_all(needed: Sequence[Claims]) -> dict[str, list[Interval]]:
+    """By market, what every gatherer truly missed at once."""
+    if not needed:
+        return {}
+    common = {ticker: list(intervals) for ticker, intervals in needed[0].items()}
+    for of_gatherer in needed[1:]:
+        common = {ticker: intersection(each, of_gatherer.get(ticker, [])) for ticker, each in common.items()}
+    return common
 
 
 def _true_holes(claims: Claims, truth: pl.DataFrame, missing: pl.DataFrame) -> tuple[int, int, int]:

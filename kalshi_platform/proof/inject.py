@@ -14,6 +14,7 @@ from datetime import datetime
 from typing import Any
 
 from kalshi_platform.clock import Clock
+from kalshi_platform.market.times import datetime_from_us
 from kalshi_platform.proof.schedule import PlannedFault
 from kalshi_platform.proof.stack import ProofStack
 from kalshi_platform.storage.pool import Database
@@ -22,6 +23,8 @@ RECOVERY_S = 60.0
 SETTLE_S = 2.5
 """Claims begin one margin (1 s) after the first message of the feed and end one margin before the last."""
 SKEW_S = 1.5
+EDGE_S = 0.5
+"""Left out at both ends of a pause (a quarter of it where it is shorter than 2 s): it is armed from outside."""
 UNKNOWN_VARIANTS = ("type", "json", "shape")
 _log = logging.getLogger(__name__)
 
@@ -125,19 +128,34 @@ class Injector:
 
     def _exchange_pause(self, _fault: InjectedFault, planned: PlannedFault) -> str | None:
         venue = self._stack.venue
-        venue.fault("exchange_pause", seconds=planned.lasts_s)
+        armed = venue.fault("exchange_pause", seconds=planned.lasts_s)
         self._wait(min(0.05, planned.lasts_s / 4))  # what is due at this moment still comes
         state = venue.state()
-        before = state["published"]["total"]
+        before = state["published"]["delta"] + state["published"]["trade"]
         self._wait(planned.lasts_s * 0.6)
         state = venue.state()
         came = state["published"]["delta"] + state["published"]["trade"]
         paused = not state["trading_active"]
-        more = state["published"]["total"] - before
+        more = came - before
         resumed = self._soon(lambda: venue.state()["published"]["delta"] + venue.state()["published"]["trade"] > came)
-        if not paused or not resumed:
+        if not paused or more or not resumed:
             return None
-        return f"trading paused for {planned.lasts_s:.1f} s ({more} messages in 60 % of it), then went on"
+        edge_us = round(1e6 * min(EDGE_S, planned.lasts_s / 4))
+        low, high = armed["at_us"] + edge_us, armed["at_us"] + round(1e6 * planned.lasts_s) - edge_us
+        stored = sum(self._stored_between(name, low, high) for name in self._gatherers)
+        if stored:
+            return None
+        return f"trading paused for {planned.lasts_s:.1f} s: no delta or trade published or stored, then it went on"
+
+    def _stored_between(self, gatherer: str, low_us: int, high_us: int) -> int:
+        """Deltas and trades of a time, counted when the gatherer has stored something later."""
+        url = self._stack.settings.gatherers[gatherer].timeseries_url
+        low, high = datetime_from_us(low_us), datetime_from_us(high_us)
+        self._soon(lambda: self._asked(url, "SELECT count(*) FROM orderbook_deltas WHERE exchange_ts > %s", high), 10.0)
+        return sum(
+            int(self._asked(url, f"SELECT count(*) FROM {table} WHERE exchange_ts BETWEEN %s AND %s", low, high) or 0)  # noqa: S608
+            for table in ("orderbook_deltas", "trades")
+        )
 
     def _database_away(self, fault: InjectedFault, planned: PlannedFault) -> str | None:
         gatherer = str(fault.gatherer)
@@ -261,9 +279,9 @@ class Injector:
         found: tuple[float] | None = self._soon(ask, patience_s)
         return None if found is None else found[0]
 
-    def _asked(self, url: str, query: str, param: object) -> float | None:
+    def _asked(self, url: str, query: str, *params: object) -> float | None:
         with _database(url) as database, database.transaction() as transaction:
-            row = transaction.fetch_one(query, (param,))
+            row = transaction.fetch_one(query, params)
         return None if row is None or row[0] is None else float(row[0])
 
     def _soon(self, probe: Callable[[], Any], patience_s: float = RECOVERY_S) -> Any:

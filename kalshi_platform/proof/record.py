@@ -11,11 +11,11 @@ from kalshi_platform.deduplicator.catalog_merge import merge_catalog
 from kalshi_platform.deduplicator.close_hour import close_hour
 from kalshi_platform.deduplicator.hours import active_hours
 from kalshi_platform.deduplicator.merge import Merger
-from kalshi_platform.errors import TransientError
 from kalshi_platform.gatherer.spool import Spool
 from kalshi_platform.lake.export import export_raw
 from kalshi_platform.lake.layout import RAW_TABLES
 from kalshi_platform.market.times import HOUR
+from kalshi_platform.proof.errors import Interrupted, ProofFailed
 from kalshi_platform.proof.inject import RECOVERY_S, Injector
 from kalshi_platform.proof.options import ProofOptions
 from kalshi_platform.proof.schedule import plan
@@ -27,14 +27,6 @@ PROGRESS_S = 10.0
 READY_S = 90.0
 LAST_WORDS_S = 1.5
 """After the last message: for frames on their way, and for the writers' last flush."""
-
-
-class Interrupted(TransientError):
-    """The run was stopped before its end."""
-
-
-class ProofFailed(TransientError):
-    """The run itself did not work: it says nothing about the platform's record."""
 
 
 class Recorder:
@@ -79,7 +71,7 @@ class Recorder:
             self._say(f"the faults took until {seconds:.0f} s to heal")
         end_us = int(stack.venue.state()["clock_us"])
         self._began = None
-        left = self._stop_in_order()
+        left, counted = self._stop_in_order()
         self._merge_and_export()
         return Ran(
             level=options.faults,
@@ -89,6 +81,7 @@ class Recorder:
             run=(int(before["clock_us"]), end_us),
             published=after["published"]["total"] - self._published_before,
             faults=tuple(injector.done),
+            counted=counted,
             left_in_spools=left,
             silent=silent,
         )
@@ -104,17 +97,22 @@ class Recorder:
         self._wait(0.5)
         self._say(f"{len(names)} gatherers hold every book; the exchange begins to trade")
 
-    def _stop_in_order(self) -> int:
-        """The exchange first: what it published last has then been sent, and its ledger is final."""
+    def _stop_in_order(self) -> tuple[int, dict[str, int]]:
+        """The exchange first: what it published last has then been sent, and its ledger is final.
+
+        Returns the bytes left in spools, and what the exchange counted of what it published without a clock's help.
+        """
         stack, names = self._stack, self._options.names
         self._wait(LAST_WORDS_S)
         self._soon(stack.venue.drained, RECOVERY_S)
+        published = stack.venue.state()["published"]
         stack.stop_exchange()
         self._soon(lambda: all(not stack.writer_figures(name).get("spool_bytes") for name in names), RECOVERY_S)
         stack.stop_services()
         self._say("exchange, gatherers and live merge have stopped")
         folders = [stack.settings.gatherers[name].folder / "spool" for name in names]
-        return sum(_bytes_in(Spool(folder, 1 << 24)) for folder in folders)
+        left = sum(_bytes_in(Spool(folder, 1 << 24)) for folder in folders)
+        return left, {kind: published[kind] for kind in ("delta", "trade", "ticker")}
 
     def _merge_and_export(self) -> None:
         settings = self._stack.settings

@@ -47,6 +47,7 @@ def as_json(ran: Ran, found: Findings, objections: Sequence[str]) -> dict[str, A
             "declared": found.holes.declared_count,
             "undeclared": found.holes.undeclared,
             "undeclared_messages": found.undeclared_messages,
+            "unexplained": len(found.unexplained),
             "excess_hole_s": round(found.holes.worst_excess_us / 1e6, 6),
             "excess_total_s": round(found.holes.total_excess_us / 1e6, 3),
         },
@@ -93,6 +94,11 @@ def as_text(ran: Ran, found: Findings, objections: Sequence[str]) -> str:
         f"Holes: {holes.true:,} true ones (deltas of a market that nobody recorded), {holes.declared_count:,} declared"
         f" by the gatherers' ledgers, {holes.undeclared:,} of the true ones undeclared."
     )
+    if ran.may_lose:
+        lines.append(
+            "Missing trades, tickers and lifecycle events have no holes by market in the ledger: they are judged by the"
+            " faults' times and by when a connection lived."
+        )
     lines.append(
         f"Declared without need: at most {holes.worst_excess_us / 1e6:.3f} s per fault and market"
         f" ({MOST_EXCESS_US / 1e6:g} s are allowed)."
@@ -113,8 +119,8 @@ def verdict_line(ran: Ran, found: Findings, objections: Sequence[str]) -> str:
     missing = sum(table.missing for table in found.tables)
     if missing:
         return (
-            f"PROVEN: one gatherer, {len(ran.faults)} faults: {missing:,} rows could not be recorded, each inside a"
-            " hole that the ledger names; nothing doubled, nothing wrong."
+            f"PROVEN: one gatherer, {len(ran.faults)} faults: {missing:,} rows could not be recorded, all near faults;"
+            " deltas in holes that the ledger names; nothing doubled, nothing wrong."
         )
     faults = f"{len(ran.faults)} faults" if ran.faults else "no faults"
     who = "one gatherer" if len(ran.gatherers) == 1 else f"{len(ran.gatherers)} gatherers"

@@ -20,9 +20,12 @@ from kalshi_platform.local.databases import DatabaseStack
 from kalshi_platform.local.postgres import PostgresServer
 from kalshi_platform.local.process_group import ChildSpec, ProcessGroup
 from kalshi_platform.local.simulated import SimulationOptions, start_simulator
+from kalshi_platform.proof.errors import ProofFailed
 from kalshi_platform.proof.options import ProofOptions
 from kalshi_platform.proof.venue import Venue
 
+EXCHANGE_STOP_S = 60.0
+"""The exchange writes the rest of its ledger when it is stopped."""
 _OWN = ("KALSHI_", "DAGSTER_", "AWS_")
 
 
@@ -75,10 +78,13 @@ class ProofStack:
         return self.group.pid(f"gather-{gatherer}")
 
     def kill(self, gatherer: str) -> int:
-        """SIGKILL a gatherer; the process group starts it again. Returns the pid it had."""
+        """SIGKILL a gatherer; the process group starts it again. Returns the pid it had.
+
+        Raises ProofFailed when it does not run.
+        """
         pid = self.pid(gatherer)
         if pid is None:
-            raise RuntimeError(f"gatherer {gatherer} does not run")
+            raise ProofFailed(f"gatherer {gatherer} does not run")
         os.kill(pid, signal.SIGKILL)
         return pid
 
@@ -102,7 +108,9 @@ class ProofStack:
         )
         base = {key: value for key, value in config.process_environment().items() if not key.startswith(_OWN)}
         simulation = SimulationOptions(options.markets, 0.0, options.seed, self.truth_folder)
-        addresses = start_simulator(self.group, simulation, base, self.folder, self._clock)
+        addresses = start_simulator(
+            self.group, simulation, base, self.folder, self._clock, stop_timeout_s=EXCHANGE_STOP_S
+        )
         self.venue = Venue(addresses["control_url"])
         databases = self._databases
         environ = base | config.settings_of(

@@ -82,6 +82,7 @@ class Truth:
     `tables`: by name, natural columns, `required`, and the time as `at_us`; deltas carry `n`, the order of publication.
     `last_books`: ticker, side, price_e4, count_e2 at the end. `markets`: ticker, open_us, close_us of all but combos.
     `served`: n, ticker, connection, user_agent; `faults` as the simulator wrote them.
+    `ledger`: rows of the whole ledger, by kind as the simulator counts what it publishes.
     """
 
     tables: Mapping[str, pl.DataFrame]
@@ -89,6 +90,7 @@ class Truth:
     markets: pl.DataFrame
     served: pl.DataFrame
     faults: pl.DataFrame
+    ledger: Mapping[str, int]
 
 
 def read_truth(folder: Path, from_us: int) -> Truth:
@@ -115,6 +117,12 @@ def read_truth(folder: Path, from_us: int) -> Truth:
         markets=markets.select("ticker", "open_us", "close_us"),
         served=raw["served"].sort("n"),
         faults=raw["faults"],
+        ledger={
+            "delta": raw["deltas"].height,
+            "trade": raw["trades"].height,
+            "ticker": int((~raw["tickers"]["initial"]).sum()),
+            "lifecycle": raw["lifecycle"].height,
+        },
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 from kalshi_platform.errors import ExchangeUnavailable
 
 BOOK_CHANNEL = "orderbook_delta"
-FEED_CHANNEL = "trade"
+FEED_CHANNELS = frozenset({"trade", "ticker", "market_lifecycle_v2"})
 TIMEOUT_S = 30.0
 
 
@@ -45,15 +45,15 @@ class Venue:
 
     def following(self, gatherer: str) -> bool:
         """Whether this gatherer is connected, subscribed, and was sent every book that it asked for."""
-        books = feed = False
+        books, feeds = False, set()
         for connection in self.state()["connections"]:
             if connection["stalled"] or f"({gatherer} " not in connection["user_agent"]:
                 continue
             for each in connection["subscriptions"]:
                 if each["channel"] == BOOK_CHANNEL and each["markets"]:
                     books = books or each["snapshots"] >= each["markets"]
-                feed = feed or each["channel"] == FEED_CHANNEL
-        return books and feed
+                feeds.add(each["channel"])
+        return books and feeds >= FEED_CHANNELS
 
     def drained(self) -> bool:
         """Whether every connection's bytes were taken by its reader."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 from kalshi_platform.proof.examine import Findings
 from kalshi_platform.proof.inject import InjectedFault
 from kalshi_platform.proof.options import FaultLevel
-from kalshi_platform.proof.tables import MARKETS
+from kalshi_platform.proof.tables import DELTAS, MARKETS, TICKERS, TRADES
 
 MOST_EXCESS_US = 2_000_000
 LEAST_PUBLISHED = 0.95
@@ -16,7 +16,10 @@ LEAST_PUBLISHED = 0.95
 
 @dataclass(frozen=True)
 class Ran:
-    """What a run was, and what was done in it. Times in µs of the exchange's clock; `seconds` as measured."""
+    """What a run was, and what was done in it. Times in µs of the exchange's clock; `seconds` as measured.
+
+    `counted`: what the exchange says that it published since its start, by kind.
+    """
 
     level: FaultLevel
     gatherers: tuple[str, ...]
@@ -25,6 +28,7 @@ class Ran:
     run: tuple[int, int]
     published: int
     faults: Sequence[InjectedFault]
+    counted: Mapping[str, int] = field(default_factory=dict)
     left_in_spools: int = 0
     silent: tuple[str, ...] = ()
     """Gatherers that did not record again after the last fault."""
@@ -61,8 +65,10 @@ def objections(ran: Ran, found: Findings) -> list[str]:
         )
     if found.undeclared_messages:
         said.append(
-            f"{found.undeclared_messages:,} trades, tickers or lifecycle events are missing while a connection lived"
+            f"{found.undeclared_messages:,} trades, tickers or lifecycle events are missing while a connection lived,"
+            " or with no fault near"
         )
+    said += _of_unexplained(ran, found)
     if found.holes.worst_excess_us > MOST_EXCESS_US:
         said.append(
             f"up to {found.holes.worst_excess_us / 1e6:.3f} s of a market are declared as a hole without need, per"
@@ -71,14 +77,44 @@ def objections(ran: Ran, found: Findings) -> list[str]:
     for name, books in (("production", found.books), ("the lake", found.lake_books)):
         if books.wrong:
             said.append(f"{len(books.wrong):,} books at the end are wrong in {name}: {', '.join(books.wrong[:3])}")
-        if books.open and not ran.may_lose:
-            said.append(f"{len(books.open):,} books at the end cannot be told from {name}: {', '.join(books.open[:3])}")
+        unsure = books.unexplained if ran.may_lose else books.open
+        if unsure:
+            said.append(f"{len(unsure):,} books at the end cannot be told from {name}: {', '.join(unsure[:3])}")
+        if not books.right and (books.wrong or books.open):
+            said.append(f"not one book at the end is right in {name}")
     said += [f"fault {fault.name} had no effect that could be observed" for fault in ran.faults if fault.effect is None]
     said += [f"{name} did not record again after the last fault" for name in ran.silent]
+    said += _of_ledger(ran, found)
     if ran.published_share < LEAST_PUBLISHED:
         said.append(
             f"only {ran.published_share:.0%} of {ran.rate:g} messages/s were published; the machine is too slow"
         )
     if ran.left_in_spools:
         said.append(f"{ran.left_in_spools:,} bytes of records were left in the gatherers' spools")
+    return said
+
+
+def _of_unexplained(ran: Ran, found: Findings) -> list[str]:
+    if not found.unexplained:
+        return []
+    low = min(each.interval[0] for each in found.unexplained) - ran.run[0]
+    high = max(each.interval[1] for each in found.unexplained) - ran.run[0]
+    names = sorted({each.ticker for each in found.unexplained})
+    return [
+        f"lost rows of {len(names):,} markets between {low / 1e6:.1f} s and {high / 1e6:.1f} s of the run with no fault"
+        f" near, or these markets were not sent to any gatherer then: {', '.join(names[:3])}"
+    ]
+
+
+def _of_ledger(ran: Ran, found: Findings) -> list[str]:
+    """A ledger that lacks rows would make any record look whole."""
+    said = [
+        f"the exchange published {count:,} messages of kind {kind}, its ledger has {found.ledger.get(kind, 0):,}"
+        for kind, count in ran.counted.items()
+        if count != found.ledger.get(kind, 0)
+    ]
+    if ran.published:
+        names = (DELTAS.name, TRADES.name, TICKERS.name)
+        empty = [table.name for table in found.tables if table.name in names and not table.truth]
+        said += [f"the exchange's ledger has no {name} of the run" for name in empty]
     return said

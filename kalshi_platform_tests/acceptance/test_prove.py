@@ -53,6 +53,25 @@ def test_two_gatherers_lose_nothing_to_the_standard_faults(tmp_path: Path) -> No
     assert processes_of(str(data)) == []
 
 
+def test_one_gatherer_loses_only_what_the_faults_take(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    found = tmp_path / "found.json"
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "kalshi_platform.cli", "prove", "--seconds", "25", "--gatherers", "1"),
+            *("--rate", "200", "--faults", "standard", "--data", str(tmp_path / "proof"), "--json", str(found)),
+        ],
+        env=clean_environment(), cwd=tmp_path, capture_output=True, text=True, timeout=200, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    content = json.loads(found.read_text())
+    assert 0 < content["missing"] < 0.6 * content["published"]
+    assert (content["doubled"], content["wrong"], content["merge_lost"]) == (0, 0, 0)
+    assert (content["holes"]["undeclared"], content["holes"]["unexplained"]) == (0, 0)
+    assert content["books"]["right"] > 0
+    assert content["books"]["lake_right"] > 0
+
+
 def test_a_row_deleted_doubled_or_changed_is_found(tmp_path: Path) -> None:
     tmp_path.chmod(0o755)
     options = ProofOptions(
@@ -62,7 +81,7 @@ def test_a_row_deleted_doubled_or_changed_is_found(tmp_path: Path) -> None:
         ran = Recorder(stack, options, threading.Event(), print, SYSTEM_CLOCK).record()
 
         def found() -> dict[str, tuple[int, int, int]]:
-            findings = examine(stack.settings, stack.truth_folder, stack.lake_folder, ran.run)
+            findings = examine(stack.settings, stack.truth_folder, stack.lake_folder, ran.run, ran.faults)
             assert bool(objections(ran, findings)) == any(
                 each.missing + each.doubled + each.wrong for each in findings.tables
             )

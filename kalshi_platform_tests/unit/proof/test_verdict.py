@@ -18,6 +18,7 @@ from kalshi_platform.proof.holes import Excess, HoleAccount
 from kalshi_platform.proof.inject import InjectedFault
 from kalshi_platform.proof.tables import DELTAS
 from kalshi_platform.proof.verdict import Ran, objections
+from kalshi_platform.proof.windows import Unexplained
 
 EMPTY = pl.DataFrame(schema=dict.fromkeys(DELTAS.columns, pl.Int64))
 ONE = EMPTY.vstack(pl.DataFrame([[0]] * len(DELTAS.columns), schema=EMPTY.schema))
@@ -32,7 +33,7 @@ def findings(**changes: Any) -> Findings:
     production = changes.pop("production", difference())
     lake = changes.pop("lake", production)
     values: dict[str, Any] = {
-        "tables": [TableFinding(changes.pop("table", DELTAS.name), 10, production, lake)],
+        "tables": [TableFinding(changes.pop("table", DELTAS.name), changes.pop("truth", 10), production, lake)],
         "holes": HoleAccount(0, 0, 0, 0, []),
         "books": BooksAtEnd(1, (), ()),
         "lake_books": BooksAtEnd(1, (), ()),
@@ -76,6 +77,11 @@ def test_a_clean_run_is_proven() -> None:
         ({}, {"books": BooksAtEnd(0, ("A",), ())}, "books at the end are wrong"),
         ({}, {"lake_books": BooksAtEnd(0, ("A",), ())}, "books at the end are wrong in the lake"),
         ({}, {"books": BooksAtEnd(0, (), ("A",))}, "cannot be told"),
+        ({"gatherers": ("g1",)}, {"books": BooksAtEnd(1, (), ("A",), ("A",))}, "cannot be told"),
+        ({"gatherers": ("g1",)}, {"books": BooksAtEnd(0, (), ("A",))}, "not one book"),
+        ({"gatherers": ("g1",)}, {"unexplained": [Unexplained("A", (1, 2))]}, "no fault"),
+        ({"counted": {"delta": 9}}, {"ledger": {"delta": 8}}, "ledger has 8"),
+        ({}, {"table": "trades", "truth": 0}, "no trades"),
         ({"published": 94}, {}, "too slow"),
         ({"left_in_spools": 1}, {}, "spools"),
         ({"silent": ("g2",)}, {}, "g2 did not record again"),
@@ -136,9 +142,11 @@ LATER = [(1_000, "A", "yes", 5_000, 7), (1_500, "A", "yes", 6_000, -50), (2_000,
 WHOLE = MappingProxyType({"A": [(600, 3_000)]})
 
 
-def folded(rows: list[tuple[Any, ...]], claims: Any = WHOLE, anchors: pl.DataFrame = ANCHORS) -> BooksAtEnd:
+def folded(
+    rows: list[tuple[Any, ...]], claims: Any = WHOLE, anchors: pl.DataFrame = ANCHORS, near: Any = ()
+) -> BooksAtEnd:
     frame = pl.DataFrame(rows, schema=list(DELTAS.columns), orient="row")
-    return books_at_end(["A"], LAST, anchors, frame, claims, {"A": 2_000})
+    return books_at_end(["A"], LAST, anchors, frame, claims, {"A": 2_000}, near)
 
 
 def test_a_book_is_the_latest_anchor_and_what_came_after_it() -> None:
@@ -147,8 +155,16 @@ def test_a_book_is_the_latest_anchor_and_what_came_after_it() -> None:
 
 def test_a_missing_delta_makes_a_claimed_book_wrong_and_an_unclaimed_one_open() -> None:
     assert folded(LATER[:2]) == BooksAtEnd(0, ("A",), ())
-    assert folded(LATER[:2], {"A": [(600, 1_200)]}) == BooksAtEnd(0, (), ("A",))
-    assert folded(LATER, anchors=ANCHORS.clear()) == BooksAtEnd(0, (), ("A",))
+    assert folded(LATER[:2], {"A": [(600, 1_200)]}) == BooksAtEnd(0, (), ("A",), ("A",))
+    assert folded(LATER, anchors=ANCHORS.clear()) == BooksAtEnd(0, (), ("A",), ("A",))
+
+
+@pytest.mark.parametrize(
+    ("near", "is_explained"), [((1_100, 1_300), True), ((700, 1_100), False), ((2_100, 9_999), False)]
+)
+def test_an_open_book_is_explained_by_a_fault_in_its_hole(near: tuple[int, int], is_explained: bool) -> None:
+    found = folded(LATER[:2], {"A": [(600, 1_200)]}, near=[near])
+    assert found == BooksAtEnd(0, (), ("A",), () if is_explained else ("A",))
 
 
 def test_the_timeline_draws_gaps_as_gaps() -> None:
