@@ -268,9 +268,14 @@ class ProcessGroup:
             return
         log.warning("ending %d processes that an earlier run left behind", len(left))
         processes.send(left, signal.SIGINT)
-        if not processes.wait_until(lambda: not strays(self._key, self._run), 20, clock=self._clock, interval_s=0.2):
+
+        def gone() -> bool:
+            # A process that is ending loses its environment, by which strays are known, a moment before it is gone.
+            return not strays(self._key, self._run) and not any(processes.is_alive(pid) for pid in left)
+
+        if not processes.wait_until(gone, 20, clock=self._clock, interval_s=0.2):
             processes.send(strays(self._key, self._run), signal.SIGKILL)
-            processes.wait_until(lambda: not strays(self._key, self._run), 5, clock=self._clock)
+            processes.wait_until(gone, 5, clock=self._clock)
 
     def _start_guardian(self) -> subprocess.Popen[str]:
         return subprocess.Popen(
