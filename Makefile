@@ -9,6 +9,10 @@ CONFORMANCE_VENV := .venv-conformance
 CONFORMANCE_STAMP := $(CONFORMANCE_VENV)/.installed
 CONFORMANCE_CLIENTS := kalshi-python-sync pykalshi kalshi-sdk pytest
 
+WARM_MODULES := kalshi_platform.definitions, kalshi_platform.cli.main, kalshi_platform.local.run_up, \
+	kalshi_platform.gatherer.service, kalshi_platform.deduplicator.live, kalshi_platform.simulator.server, \
+	dagster._cli, dagster._daemon.cli, dagster._grpc.server, dagster_webserver.cli, dagster_webserver.app, dagster_postgres
+
 .PHONY: install demo test lint conformance constraints clean
 .DEFAULT_GOAL := help
 
@@ -22,6 +26,9 @@ $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt uv
 	$(BIN)/uv pip install --quiet --python $(BIN)/python -c constraints.txt -e '.[dev]'
+	@# What the services import is compiled once here, also where Python is told not to write bytecode: a stack starts a
+	@# dozen interpreters at the same time, and each would compile Dagster for itself.
+	@PYTHONDONTWRITEBYTECODE= $(BIN)/python -c "import $(WARM_MODULES)"
 	@touch $(STAMP)
 
 demo: $(STAMP)  ## simulated exchange, three gatherers, merge, lake and Dagster UI; Ctrl-C stops all
