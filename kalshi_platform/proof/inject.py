@@ -20,8 +20,9 @@ from kalshi_platform.proof.stack import ProofStack
 from kalshi_platform.storage.pool import Database
 
 RECOVERY_S = 60.0
-SETTLE_S = 2.5
-"""Claims begin one margin (1 s) after the first message of the feed and end one margin before the last."""
+SETTLE_S = 3.5
+"""Claims begin one margin (1 s) after the first message of a market's book, which may take a second to come, and end
+one margin before the last: with less time between two faults nothing in between could be claimed."""
 SKEW_S = 1.5
 EDGE_S = 0.5
 """Left out at both ends of a pause (a quarter of it where it is shorter than 2 s): it is armed from outside."""

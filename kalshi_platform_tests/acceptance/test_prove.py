@@ -8,6 +8,7 @@ import sys
 import threading
 from pathlib import Path
 
+import polars as pl
 import pytest
 
 from kalshi_platform.clock import SYSTEM_CLOCK
@@ -95,6 +96,17 @@ def test_a_row_deleted_doubled_or_changed_is_found(tmp_path: Path) -> None:
             }
 
         assert set(found().values()) == {(0, 0, 0)}
+
+        part = sorted((stack.lake_folder / "raw" / "trades").glob("date=*/hour=*/part-*.parquet"))[-1]
+        exported = pl.read_parquet(part, hive_partitioning=False)
+        is_last = pl.int_range(pl.len()) == exported.height - 1
+        size = pl.when(is_last).then(pl.col("count_e2") + 1).otherwise(pl.col("count_e2"))
+        exported.with_columns(count_e2=size).write_parquet(part)
+        changed = examine(stack.settings, stack.truth_folder, stack.lake_folder, ran.run, ran.faults)
+        assert [each.name for each in changed.tables if each.wrong] == ["trades"]
+        assert objections(ran, changed) == ["trades: 1 rows are wrong"]
+        exported.write_parquet(part)
+
         production = Database(stack.settings.deduplicator.production_url, name="production")
         one = "(SELECT ctid FROM {0} WHERE exchange_ts > (SELECT min(exchange_ts) FROM {0}) LIMIT 1)"
         delta, trade = one.format("orderbook_deltas"), one.format("trades")
