@@ -24,6 +24,7 @@ from kalshi_platform.exchange.settings import PRODUCTION_REST_URL, PRODUCTION_WS
 from kalshi_platform.exchange.signing import Signer
 from kalshi_platform.gatherer.settings import GathererSettings, MarketFilter
 from kalshi_platform.lake.settings import LakeSettings
+from kalshi_platform.market.times import hour_of
 from kalshi_platform.storage.partitions import PartitionBounds
 from kalshi_platform.storage.urls import libpq_url, sqlalchemy_url
 
@@ -333,8 +334,7 @@ def _role(reader: _Reader) -> Role:
 
 
 def _partitions_start(reader: _Reader) -> datetime:
-    value = reader.moment("KALSHI_PARTITIONS_START", DEFAULT_PARTITIONS_START)
-    return value.replace(minute=0, second=0, microsecond=0)
+    return hour_of(reader.moment("KALSHI_PARTITIONS_START", DEFAULT_PARTITIONS_START))
 
 
 def _rest_share(reader: _Reader) -> float:
