@@ -51,6 +51,8 @@ class CatalogMergeReport:
     finished_at: datetime
     tables: Mapping[str, CatalogTableMerge] = field(default_factory=dict)
     missed: Mapping[str, str] = field(default_factory=dict)
+    is_empty: bool = False
+    """Whether no gatherer knows a market yet."""
 
     @property
     def rows_changed(self) -> int:
@@ -93,7 +95,8 @@ def merge_catalog(settings: DeduplicatorSettings, clock: Clock) -> CatalogMergeR
         production.dispose()
         for database in sources.values():
             database.dispose()
-    return CatalogMergeReport(started_at, clock.now(), tables, missed)
+    is_empty = all(found.objects["markets"].is_empty() for found in known.values())
+    return CatalogMergeReport(started_at, clock.now(), tables, missed, is_empty)
 
 
 def newest(by_gatherer: Mapping[str, pl.DataFrame], here: pl.DataFrame) -> pl.DataFrame:

@@ -18,6 +18,9 @@ from kalshi_platform.errors import DatabaseUnavailable, KalshiPlatformError
 from kalshi_platform.storage.partitions import PartitionBounds
 from kalshi_platform.storage.pool import Lease
 
+# The next merge of catalogs that grow: soon, but never more than a twentieth of the time goes into it.
+_CATALOG_SOON_S = 5.0
+_CATALOG_REST = 20.0
 _log = logging.getLogger(__name__)
 
 
@@ -142,8 +145,13 @@ class LiveMerger:
             heartbeat.stop()
 
     def _merge_catalogs(self, ended: threading.Event) -> None:
-        """Bring the catalogs together now and then, beside the merge of the rows, which does not wait for it."""
+        """Bring the catalogs together now and then, beside the merge of the rows, which does not wait for it.
+
+        Soon again while they grow (gatherers that have just started read theirs page by page), ever more rarely after.
+        """
+        quiet = 0
         while True:
+            pause_s = self._settings.catalog_interval_s
             try:
                 report = merge_catalog(self._settings, self._clock)
             except KalshiPlatformError as error:
@@ -160,7 +168,11 @@ class LiveMerger:
                         "missed": list(report.missed),
                         "error": None,
                     }
-            if self._clock.wait(ended, self._settings.catalog_interval_s):
+                is_growing = report.rows_changed > 0 or report.missed or report.is_empty
+                quiet = 0 if is_growing else quiet + 1
+                took_s = (report.finished_at - report.started_at).total_seconds()
+                pause_s = min(pause_s, max(_CATALOG_SOON_S, _CATALOG_REST * took_s) * 2 ** min(quiet, 16))
+            if self._clock.wait(ended, pause_s):
                 return
 
     def _catalog_failed(self, error: str) -> None:

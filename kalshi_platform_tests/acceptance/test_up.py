@@ -18,7 +18,7 @@ import pytest
 
 from kalshi_platform_tests.fixtures.stack import clean_environment, command, count, processes_of, read_json, wait_for
 
-pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(240), pytest.mark.xdist_group("stack")]
+pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(420), pytest.mark.xdist_group("stack")]
 
 
 def ask(ui: str, query: str) -> dict[str, Any]:
@@ -53,9 +53,9 @@ def test_the_demo_shows_growing_tables_and_parquet_and_ends_without_a_trace(tmp_
     with command(["up", "--simulate", "--data", str(data)], clean_environment(), tmp_path, log) as up:
         local = wait_for("local.json", lambda: read_json(data / "local.json"), 60)
         production = local["databases"]["production"]
-        wait_for("four endless runs", lambda: len(started_runs(local["ui"])) >= 4, 90)
+        wait_for("four endless runs", lambda: len(started_runs(local["ui"])) >= 4, 150)
         for table in ("orderbook_deltas", "trades", "tickers", "orderbook_snapshots", "markets", "events", "series"):
-            wait_for(f"rows in {table}", lambda table=table: count(production, table), 90)
+            wait_for(f"rows in {table}", lambda table=table: count(production, table), 120)
         before = count(production, "orderbook_deltas")
         wait_for("growth", lambda: count(production, "orderbook_deltas") > before, 30)
         lake = Path(unquote(urlsplit(local["lake"]).path))

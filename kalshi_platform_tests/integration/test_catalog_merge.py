@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 
+import pytest
+
 from kalshi_platform.clock import SYSTEM_CLOCK
+from kalshi_platform.deduplicator import live as live_module
 from kalshi_platform.deduplicator.catalog_merge import merge_catalog
+from kalshi_platform.deduplicator.live import LiveMerger
 from kalshi_platform.market.identity import fingerprint
+from kalshi_platform.storage.partitions import PartitionBounds
 from kalshi_platform.storage.pool import Database
-from kalshi_platform_tests.fixtures.merge_world import MergeWorld
+from kalshi_platform_tests.fixtures.merge_world import MergeWorld, until
 
 World = Callable[..., MergeWorld]
 T0 = datetime(2026, 11, 23, 10, tzinfo=UTC)
@@ -101,3 +107,25 @@ def test_a_gatherer_that_was_away_is_put_in_its_place_in_the_history(merge_world
         (at(9), None, "closed"),
     ]
     assert markets(world)[0][1:] == ("closed", "closed", at(9), at(1))
+
+
+def test_gatherers_that_sync_after_the_live_merge_began_are_not_left_to_the_next_interval(
+    merge_world: Callable[..., MergeWorld], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(live_module, "_CATALOG_SOON_S", 0.02)
+    monkeypatch.setattr(live_module, "_CATALOG_REST", 0.0)
+    world = merge_world(2, catalogs=True)
+    merger = LiveMerger(world.settings(interval_s=0.05, catalog_interval_s=3600.0), SYSTEM_CLOCK, PartitionBounds())
+    stop = threading.Event()
+    thread = threading.Thread(target=merger.run, args=(stop,))
+    thread.start()
+    try:
+        until(lambda: merger.status()[1]["catalog"] is not None)
+        assert markets(world) == []
+        learn(world, "g2", "A", 0, "active")
+        until(lambda: len(markets(world)) == 1)
+        learn(world, "g1", "B", 1, "active")
+        until(lambda: len(markets(world)) == 2)
+    finally:
+        stop.set()
+        thread.join(20)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+from dagster._core.storage.defs_state import DefsStateStorage
 
 from kalshi_platform import config
 from kalshi_platform.clock import SYSTEM_CLOCK
@@ -100,4 +101,7 @@ def platform(
         "config": {"base_dir": str(tmp_path)},
     }
     with dg.instance_for_test(overrides={"event_log_storage": events}, temp_dir=str(tmp_path)) as instance:
+        # Dagster keeps the current storage in a context variable that contexts of earlier tests put back, to their own
+        # instance, whenever the garbage collector ends them.
+        monkeypatch.setattr(DefsStateStorage, "get", lambda: instance.defs_state_storage)
         yield Platform(world, instance, build(config.Role()), tmp_path / "lake", tmp_path / "state")
