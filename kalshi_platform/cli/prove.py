@@ -17,6 +17,8 @@ class Faults(StrEnum):
     NONE = "none"
     STANDARD = "standard"
     BRUTAL = "brutal"
+    DATABASES = "databases"
+    KILLS = "kills"
 
 
 def prove(
@@ -25,7 +27,13 @@ def prove(
     rate: float = typer.Option(500.0, "--rate", help="Messages per second of the whole exchange; all get all."),
     markets: int = typer.Option(60, "--markets", help="Markets of the simulated exchange."),
     seed: int = typer.Option(1, "--seed", help="Seed of the exchange and of the faults."),
-    faults: Faults = typer.Option(Faults.STANDARD, "--faults", help="Which faults are injected."),
+    faults: Faults = typer.Option(
+        Faults.STANDARD,
+        "--faults",
+        help="standard: cuts, a kill, a dropped frame, 429, a pause. brutal: also a database away, a stall, unknown"
+        " frames, a skewed clock. databases: each gatherer's database server stopped for 30 s in turn (at least 10 +"
+        " 45 s per gatherer). kills: SIGKILL of each gatherer in turn (at least 10 + 13 s per gatherer).",
+    ),
     json_file: Path | None = typer.Option(None, "--json", help="Write the findings to this file."),
     plot: Path | None = typer.Option(None, "--plot", help="Draw who recorded when to this PNG file."),
     data: Path | None = typer.Option(None, "--data", help="New or empty folder for everything; removed at the end."),

@@ -180,7 +180,7 @@ class Injector:
                 and figures.get("spooled", 0) > spooled
             )
 
-        if not self._soon(replayed) or error is None:
+        if not self._soon(replayed, RECOVERY_S + planned.lasts_s) or error is None:
             return None
         records = self._stack.writer_figures(gatherer)["spooled"] - spooled
         back_s = self._clock.monotonic() - began

@@ -8,10 +8,20 @@ from typing import Literal, TypeAlias
 
 from kalshi_platform.errors import ConfigurationError
 
-FaultLevel: TypeAlias = Literal["none", "standard", "brutal"]
-FAULT_LEVELS: tuple[FaultLevel, ...] = ("none", "standard", "brutal")
-SHORTEST_S = {"none": 5.0, "standard": 15.0, "brutal": 60.0}
-"""Shorter runs leave no room for warm-up, the faults and cool-down."""
+FaultLevel: TypeAlias = Literal["none", "standard", "brutal", "databases", "kills"]
+FAULT_LEVELS: tuple[FaultLevel, ...] = ("none", "standard", "brutal", "databases", "kills")
+DATABASE_AWAY_S = 30.0
+"""How long the plan `databases` stops each gatherer's server."""
+_SHORTEST_S = {
+    "none": (5.0, 0.0), "standard": (15.0, 0.0), "brutal": (60.0, 0.0), "databases": (10.0, DATABASE_AWAY_S + 15.0),
+    "kills": (10.0, 13.0),
+}  # fmt: skip
+
+
+def shortest_s(level: FaultLevel, gatherers: int) -> float:
+    """Seconds that warm-up, the faults of a plan with their recovery, and cool-down need at least."""
+    base, each = _SHORTEST_S[level]
+    return base + each * gatherers
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -35,9 +45,12 @@ class ProofOptions:
     def check(self) -> None:
         """Raise one ConfigurationError that names everything that cannot work."""
         problems = []
-        shortest = SHORTEST_S[self.faults]
+        shortest = shortest_s(self.faults, max(1, self.gatherers))
         if self.seconds < shortest:
-            problems.append(f"--seconds is {self.seconds:g}: with --faults {self.faults} use at least {shortest:g}")
+            problems.append(
+                f"--seconds is {self.seconds:g}: with --faults {self.faults} and {self.gatherers} gatherers use at"
+                f" least {shortest:g}"
+            )
         if not 1 <= self.gatherers <= 9:
             problems.append(f"--gatherers is {self.gatherers}: use 1 to 9")
         if self.rate < 20:

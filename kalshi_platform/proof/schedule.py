@@ -1,4 +1,7 @@
-"""Which faults a run gets, and when: seeded, spread over the run, with warm-up and cool-down left free. Pure."""
+"""Which faults a run gets, and when: seeded, spread over the run, with warm-up and cool-down left free. Pure.
+
+`databases` and `kills` do one thing to every gatherer in turn; the other plans mix kinds, in an order of the seed.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,7 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from kalshi_platform.proof.options import FaultLevel
+from kalshi_platform.proof.options import DATABASE_AWAY_S, FaultLevel
 
 _TAKES_S = {
     "cut": 3.0, "kill": 9.0, "drop_frame": 2.0, "rest_429": 3.0, "exchange_pause": 2.0, "database_away": 36.0,
@@ -33,8 +36,10 @@ def plan(level: FaultLevel, gatherers: Sequence[str], seconds: float, seed: int)
     faults = _faults(level, gatherers, seconds, pick)
     if not faults:
         return []
-    pick.shuffle(faults)
-    if faults[-1][0] in _SLOW:
+    in_turn = level in ("databases", "kills")
+    if not in_turn:
+        pick.shuffle(faults)
+    if not in_turn and faults[-1][0] in _SLOW:
         # What takes long to heal must not fall into the cool-down.
         quick = next((place for place, fault in enumerate(faults) if fault[0] not in _SLOW), len(faults) - 1)
         faults[-1], faults[quick] = faults[quick], faults[-1]
@@ -55,6 +60,10 @@ def _faults(
 ) -> list[tuple[str, str | None, float]]:
     if level == "none":
         return []
+    if level == "databases":
+        return [("database_away", name, DATABASE_AWAY_S) for name in gatherers]
+    if level == "kills":
+        return [("kill", name, 0.0) for name in gatherers]
     faults: list[tuple[str, str | None, float]] = [("cut", name, 0.0) for name in gatherers]
     # Short enough for 95 of 100 messages to come all the same.
     faults.append(("exchange_pause", None, min(2.0, 0.02 * seconds)))
@@ -62,7 +71,7 @@ def _faults(
     faults.append(("kill", pick.choice(gatherers), 0.0))
     faults.append(("drop_frame", pick.choice(gatherers), 0.0))
     if level == "brutal":
-        faults.append(("database_away", pick.choice(gatherers), min(30.0, seconds / 4)))
+        faults.append(("database_away", pick.choice(gatherers), min(DATABASE_AWAY_S, seconds / 4)))
         faults.append(("stall", pick.choice(gatherers), 5.0))
         faults.append(("unknown_frames", pick.choice(gatherers), 0.0))
         faults.append(("clock_skew", None, 3.0))

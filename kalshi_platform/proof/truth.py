@@ -9,6 +9,7 @@ from pathlib import Path
 
 import polars as pl
 
+from kalshi_platform.proof.errors import ProofFailed
 from kalshi_platform.proof.tables import (
     COMBO_PREFIX,
     DELTAS,
@@ -94,7 +95,11 @@ class Truth:
 
 
 def read_truth(folder: Path, from_us: int) -> Truth:
-    """Read a finished ledger. Rows published before `from_us` are known, but not required of anybody."""
+    """Read a finished ledger. Rows published before `from_us` are known, but not required of anybody.
+
+    Raises ProofFailed when the ledger is not complete.
+    """
+    check_complete(folder)
     raw = {table: _parts(folder, table) for table in _EMPTY}
     markets = raw["markets"].filter(~pl.col("ticker").str.starts_with(COMBO_PREFIX))
     required = (pl.col("at_us") >= from_us).alias(REQUIRED)
@@ -124,6 +129,27 @@ def read_truth(folder: Path, from_us: int) -> Truth:
             "lifecycle": raw["lifecycle"].height,
         },
     )
+
+
+def check_complete(folder: Path) -> None:
+    """Raise ProofFailed unless the exchange finished its ledger and every row of it is there.
+
+    With less of a truth a record that lost the same rows would look whole.
+    """
+    file = folder / "complete.json"
+    try:
+        rows: dict[str, int] = json.loads(file.read_text(encoding="utf-8"))["rows"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise ProofFailed(
+            f"the exchange did not finish its ledger in {folder}; there is nothing to compare with"
+        ) from None
+    for table in _EMPTY:
+        files = sorted(folder.glob(f"{table}-*.parquet"))
+        there = int(pl.scan_parquet(files).select(pl.len()).collect().item()) if files else 0
+        if there != rows.get(table):
+            raise ProofFailed(
+                f"the exchange wrote {rows.get(table)} rows of {table}, its ledger in {folder} has {there}"
+            )
 
 
 def _parts(folder: Path, table: str) -> pl.DataFrame:

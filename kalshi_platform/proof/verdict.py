@@ -9,6 +9,7 @@ from kalshi_platform.proof.examine import Findings
 from kalshi_platform.proof.inject import InjectedFault
 from kalshi_platform.proof.options import FaultLevel
 from kalshi_platform.proof.tables import DELTAS, MARKETS, TICKERS, TRADES
+from kalshi_platform.proof.windows import LOSING
 
 MOST_EXCESS_US = 2_000_000
 LEAST_PUBLISHED = 0.95
@@ -41,7 +42,7 @@ class Ran:
     @property
     def may_lose(self) -> bool:
         """A single gatherer cannot record what it did not get; it must then say so."""
-        return len(self.gatherers) == 1 and self.level != "none"
+        return len(self.gatherers) == 1 and any(fault.kind in LOSING for fault in self.faults)
 
 
 def objections(ran: Ran, found: Findings) -> list[str]:

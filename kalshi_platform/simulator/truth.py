@@ -12,10 +12,14 @@ One row per published message unless said otherwise; `n` is the order of publica
     faults     id, kind, at_us, hits, params, effects (JSON; at close)
 
 `first` books plus the deltas in order of `n` give the `last` books. A market that came later begins empty.
+
+The last file of a ledger is `complete.json` (`<prefix>-complete.json`), the rows of every table:
+`{"rows": {table: count}}`. A ledger without it was cut off.
 """
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -76,6 +80,13 @@ SCHEMAS: dict[str, Any] = {
 ROWS_PER_PART = 100_000
 
 
+def complete_file(target: Path) -> Path:
+    """Return the file that says that a ledger is whole; `target` as for `part_pattern`."""
+    if target.suffix == ".parquet":
+        return target.with_name(f"{target.stem}-complete.json")
+    return target / "complete.json"
+
+
 def part_pattern(target: Path, table: str) -> str:
     """Return the glob of a table's parts; `target` is a folder, or a prefix that ends in `.parquet`."""
     if target.suffix == ".parquet":
@@ -95,12 +106,14 @@ class TruthLedger:
         self.served: list[tuple[Any, ...]] = []
         self.n = 0
         self._parts = dict.fromkeys(SCHEMAS, 0)
+        self._rows = dict.fromkeys(SCHEMAS, 0)
         self._lock = threading.Lock()
         self._writer = ThreadPoolExecutor(max_workers=1, thread_name_prefix="truth")
         self._pending: list[Future[None]] = []
         if target is not None:
             folder = target.parent if target.suffix == ".parquet" else target
             folder.mkdir(parents=True, exist_ok=True)
+            complete_file(target).unlink(missing_ok=True)
             for table in SCHEMAS:
                 # Parts of an earlier run would be read as this one's.
                 pattern = Path(part_pattern(target, table))
@@ -143,9 +156,14 @@ class TruthLedger:
             future.result()
 
     def close(self) -> None:
-        """Flush and end the writing thread."""
+        """Flush, end the writing thread and say that the ledger is complete."""
         self.flush()
         self._writer.shutdown()
+        if self._target is not None:
+            path = complete_file(self._target)
+            unfinished = path.with_suffix(".tmp")
+            unfinished.write_text(json.dumps({"rows": self._rows}) + "\n", encoding="utf-8")
+            unfinished.replace(path)
 
     def _write_part(self, table: str, rows: Sequence[tuple[Any, ...]]) -> None:
         assert self._target is not None  # noqa: S101 - write() checked
@@ -158,3 +176,4 @@ class TruthLedger:
         unfinished = path.with_suffix(".tmp")
         pq.write_table(pa.Table.from_arrays(columns, schema=schema), unfinished, compression="zstd")
         unfinished.replace(path)
+        self._rows[table] += len(rows)

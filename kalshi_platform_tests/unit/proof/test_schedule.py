@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
-from kalshi_platform.proof.options import FaultLevel
+from kalshi_platform.errors import ConfigurationError
+from kalshi_platform.proof.options import FaultLevel, ProofOptions, shortest_s
 from kalshi_platform.proof.schedule import plan
 
 NAMES = ("g1", "g2", "g3")
@@ -37,3 +39,25 @@ def test_each_level_has_its_faults() -> None:
 
 def test_seeds_differ() -> None:
     assert plan("standard", NAMES, 60, 1) != plan("standard", NAMES, 60, 2)
+
+
+@pytest.mark.parametrize(("level", "kind", "takes_s"), [("databases", "database_away", 40), ("kills", "kill", 10)])
+@pytest.mark.parametrize("gatherers", [1, 3, 9])
+def test_each_gatherer_in_turn_with_time_to_recover(
+    level: FaultLevel, kind: str, takes_s: float, gatherers: int
+) -> None:
+    names = tuple(f"g{number}" for number in range(1, gatherers + 1))
+    seconds = shortest_s(level, gatherers)
+    planned = plan(level, names, seconds, 1)
+    assert [(fault.kind, fault.gatherer) for fault in planned] == [(kind, name) for name in names]
+    assert {fault.lasts_s for fault in planned} == {30 if kind == "database_away" else 0}
+    # Injection is one after the other, each as long as it takes: an even pace is late by the start of the first only.
+    assert gatherers * takes_s + planned[0].at_s <= seconds
+
+
+def test_a_run_too_short_for_its_plan_is_refused_with_the_seconds_it_needs(tmp_path: Path) -> None:
+    options = ProofOptions(
+        seconds=144, gatherers=3, rate=100, markets=10, seed=1, faults="databases", data_dir=tmp_path / "new"
+    )
+    with pytest.raises(ConfigurationError, match="at least 145"):
+        options.check()

@@ -24,6 +24,8 @@ EMPTY = pl.DataFrame(schema=dict.fromkeys(DELTAS.columns, pl.Int64))
 ONE = EMPTY.vstack(pl.DataFrame([[0]] * len(DELTAS.columns), schema=EMPTY.schema))
 AT = datetime(2026, 11, 23, tzinfo=UTC)
 
+AWAY = InjectedFault("database_away", "g1", AT, 5, effect="server away for 30 s")
+
 
 def difference(missing: int = 0, doubled: int = 0, wrong: int = 0, found: int = 10) -> Difference:
     return Difference(10, found, *(pl.concat([EMPTY, *[ONE] * count]) for count in (missing, doubled, wrong)))
@@ -86,7 +88,8 @@ def test_a_clean_run_is_proven() -> None:
         ({"left_in_spools": 1}, {}, "spools"),
         ({"silent": ("g2",)}, {}, "g2 did not record again"),
         ({"faults": (InjectedFault("cut", "g1", AT, 5),)}, {}, "no effect"),
-        ({"gatherers": ("g1",), "level": "none"}, {"production": difference(missing=1)}, "missing"),
+        ({"gatherers": ("g1",), "level": "none", "faults": ()}, {"production": difference(missing=1)}, "missing"),
+        ({"gatherers": ("g1",), "faults": (AWAY,)}, {"production": difference(missing=1)}, "missing"),
         ({"gatherers": ("g1",)}, {"production": difference(missing=1), "table": "markets"}, "missing"),
     ],
 )
