@@ -1,143 +1,28 @@
-"""What a proof runs: simulated exchange with its truth, databases, gatherers and live merge, in a folder of its own.
-
-The caller's settings are left out on purpose: a proof must never write to somebody's databases or lake.
-"""
+"""What a proof runs: simulated exchange with its truth, databases, gatherers and live merge, in a folder of its own."""
 
 from __future__ import annotations
 
-import os
-import shutil
-import signal
-import sys
 from collections.abc import Callable
-from pathlib import Path
-from typing import Any
 
-from kalshi_platform import config
 from kalshi_platform.clock import Clock
-from kalshi_platform.gatherer.heartbeat import FILE_NAME, read_file
-from kalshi_platform.local.databases import DatabaseStack
-from kalshi_platform.local.postgres import PostgresServer
-from kalshi_platform.local.process_group import ChildSpec, ProcessGroup
-from kalshi_platform.local.simulated import SimulationOptions, start_simulator
-from kalshi_platform.proof.errors import ProofFailed
+from kalshi_platform.local.gathering import GatheringStack
+from kalshi_platform.local.simulated import SimulationOptions
 from kalshi_platform.proof.options import ProofOptions
-from kalshi_platform.proof.venue import Venue
-
-EXCHANGE_STOP_S = 60.0
-"""The exchange writes the rest of its ledger when it is stopped."""
-_OWN = ("KALSHI_", "DAGSTER_", "AWS_")
 
 
-class ProofStack:
-    """Brings everything up and takes it down; a context manager. The exchange begins silent: no order moves."""
+class ProofStack(GatheringStack):
+    """A context manager. The exchange begins silent (no order moves) and keeps a ledger in `truth_folder`."""
 
     def __init__(self, options: ProofOptions, say: Callable[[str], None], clock: Clock) -> None:
-        self._options = options
-        self._say = say
-        self._clock = clock
-        self.folder = options.data_dir.absolute()
-        self.truth_folder = self.folder / "truth"
-        self.lake_folder = self.folder / "lake"
-        self.group = ProcessGroup(self.folder / "logs")
-        self._databases = DatabaseStack(self.folder, options.names, {})
-        self.venue: Venue
-        self.settings: config.PlatformSettings
-
-    def __enter__(self) -> ProofStack:
-        try:
-            self._start()
-        except BaseException:
-            self.stop()
-            raise
-        return self
-
-    def __exit__(self, *_exc: object) -> None:
-        self.stop()
-        if not self._options.keep:
-            self._remove()
-
-    def stop(self) -> None:
-        """Stop all processes, then the databases."""
-        try:
-            self.group.stop_all(deadline_s=20.0)
-        finally:
-            self._databases.stop()
-
-    def stop_exchange(self) -> None:
-        """Stop the exchange; its ledger is finished then."""
-        self.group.stop("exchange")
+        self.truth_folder = options.data_dir.absolute() / "truth"
+        simulation = SimulationOptions(options.markets, 0.0, options.seed, self.truth_folder)
+        super().__init__(options.data_dir, options.names, simulation, say, clock, keep=options.keep)
 
     def stop_services(self) -> None:
         """Stop the gatherers, which write what is left, then the merge."""
-        for name in (*(f"gather-{name}" for name in self._options.names), "dedup"):
-            self.group.stop(name)
+        self.stop_gatherers()
+        self.group.stop("dedup")
 
-    def pid(self, gatherer: str) -> int | None:
-        """The process of a gatherer, None while it is down."""
-        return self.group.pid(f"gather-{gatherer}")
-
-    def kill(self, gatherer: str) -> int:
-        """SIGKILL a gatherer; the process group starts it again. Returns the pid it had.
-
-        Raises ProofFailed when it does not run.
-        """
-        pid = self.pid(gatherer)
-        if pid is None:
-            raise ProofFailed(f"gatherer {gatherer} does not run")
-        os.kill(pid, signal.SIGKILL)
-        return pid
-
-    def server(self, gatherer: str) -> PostgresServer:
-        """The database server of a gatherer."""
-        return self._databases.server(gatherer)
-
-    def writer_figures(self, gatherer: str) -> dict[str, Any]:
-        """The writer's part of the gatherer's last heartbeat file; empty when there is none."""
-        beat = read_file(self.settings.gatherers[gatherer].folder / FILE_NAME) or {}
-        return dict(beat.get("details", {}).get("writer") or {})
-
-    def _start(self) -> None:
-        options = self._options
-        self.folder.mkdir(parents=True, exist_ok=True)
-        started = self._clock.monotonic()
-        self.group.open()
-        self._databases.start()
-        self._say(
-            f"databases of {options.gatherers} gatherers and of production: {self._clock.monotonic() - started:.1f} s"
-        )
-        base = {key: value for key, value in config.process_environment().items() if not key.startswith(_OWN)}
-        simulation = SimulationOptions(options.markets, 0.0, options.seed, self.truth_folder)
-        addresses = start_simulator(
-            self.group, simulation, base, self.folder, self._clock, stop_timeout_s=EXCHANGE_STOP_S
-        )
-        self.venue = Venue(addresses["control_url"])
-        databases = self._databases
-        environ = base | config.settings_of(
-            config.StackAddresses(
-                gatherers={name: (databases.timeseries[name], databases.catalog[name]) for name in options.names},
-                production_url=databases.production,
-                dagster_url=databases.dagster,
-                lake_root=self.lake_folder.as_uri(),
-                state_dir=self.folder / "state",
-                dagster_home=self.folder,
-                rest_url=addresses["rest_url"],
-                ws_url=addresses["ws_url"],
-                key_id=addresses["key_id"],
-                key_file=Path(addresses["key_file"]).absolute(),
-            )
-        )
-        self.settings = config.load_platform(environ)
-        for name in options.names:
-            self._child(f"gather-{name}", environ, "gather", name)
-        self._child("dedup", environ, "dedup")
-
-    def _child(self, child: str, environ: dict[str, str], *command: str) -> None:
-        argv = [sys.executable, "-m", "kalshi_platform.cli", *command]
-        # In a folder of its own no `.env` of the caller is read.
-        self.group.start(ChildSpec(child, argv, environ, self.folder, restart=True, stop_timeout_s=30))
-
-    def _remove(self) -> None:
-        for pointer in self.folder.glob("postgres/*/cluster.location"):
-            shutil.rmtree(Path(pointer.read_text(encoding="utf-8").strip()).parent, ignore_errors=True)
-        shutil.rmtree(self.folder, ignore_errors=True)
+    def start_more(self, environ: dict[str, str]) -> None:
+        """Start the live merge."""
+        self.start_service("dedup", environ, "dedup")

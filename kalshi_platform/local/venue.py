@@ -1,4 +1,4 @@
-"""The simulated exchange's control channel, as a client."""
+"""The control channel of a simulated exchange that runs as a child, as a client."""
 
 from __future__ import annotations
 

@@ -1,0 +1,159 @@
+"""Gatherers under test: a simulated exchange, a database server per gatherer, the gatherers, in a folder of their own.
+
+The caller's settings are left out on purpose: a test must never write to somebody's databases or lake.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+from kalshi_platform import config
+from kalshi_platform.clock import Clock
+from kalshi_platform.errors import TransientError
+from kalshi_platform.gatherer.heartbeat import FILE_NAME, read_file
+from kalshi_platform.local.databases import DatabaseStack
+from kalshi_platform.local.postgres import PostgresServer
+from kalshi_platform.local.process_group import ChildSpec, ProcessGroup
+from kalshi_platform.local.simulated import SimulationOptions, start_simulator
+from kalshi_platform.local.venue import Venue
+
+EXCHANGE_STOP_S = 60.0
+"""The exchange writes the rest of its ledger when it is stopped."""
+_OWN = ("KALSHI_", "DAGSTER_", "AWS_")
+
+
+class NotRunning(TransientError):
+    """A child that should run does not."""
+
+
+class GatheringStack:
+    """Brings everything up and takes it down; a context manager. A subclass may start more in `start_more`.
+
+    `venue` and `settings` are there once it is started.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        names: Sequence[str],
+        simulation: SimulationOptions,
+        say: Callable[[str], None],
+        clock: Clock,
+        *,
+        keep: bool = False,
+    ) -> None:
+        """`folder` is removed at the end unless `keep` says otherwise."""
+        self.folder = folder.absolute()
+        self.names = tuple(names)
+        self.lake_folder = self.folder / "lake"
+        self.group = ProcessGroup(self.folder / "logs")
+        self._simulation = simulation
+        self._say = say
+        self._clock = clock
+        self._keep = keep
+        self._databases = DatabaseStack(self.folder, self.names, {})
+        self.venue: Venue
+        self.settings: config.PlatformSettings
+
+    def __enter__(self) -> Self:
+        try:
+            self._start()
+        except BaseException:
+            self.stop()
+            raise
+        return self
+
+    def __exit__(self, *_exc: object) -> None:
+        self.stop()
+        if not self._keep:
+            self._remove()
+
+    def stop(self) -> None:
+        """Stop all processes, then the databases."""
+        try:
+            self.group.stop_all(deadline_s=20.0)
+        finally:
+            self._databases.stop()
+
+    def stop_exchange(self) -> None:
+        """Stop the exchange; its ledger is finished then."""
+        self.group.stop("exchange")
+
+    def stop_gatherers(self) -> None:
+        """Stop the gatherers, which write what is left."""
+        for name in self.names:
+            self.group.stop(f"gather-{name}")
+
+    def pid(self, gatherer: str) -> int | None:
+        """The process of a gatherer, None while it is down."""
+        return self.group.pid(f"gather-{gatherer}")
+
+    def kill(self, gatherer: str) -> int:
+        """SIGKILL a gatherer; the process group starts it again. Returns the pid it had. Raises NotRunning."""
+        pid = self.pid(gatherer)
+        if pid is None:
+            raise NotRunning(f"gatherer {gatherer} does not run; see {self.group.log_dir}")
+        os.kill(pid, signal.SIGKILL)
+        return pid
+
+    def server(self, gatherer: str) -> PostgresServer:
+        """The database server of a gatherer."""
+        return self._databases.server(gatherer)
+
+    def writer_figures(self, gatherer: str) -> dict[str, Any]:
+        """The writer's part of the gatherer's last heartbeat file; empty when there is none."""
+        beat = read_file(self.settings.gatherers[gatherer].folder / FILE_NAME) or {}
+        return dict(beat.get("details", {}).get("writer") or {})
+
+    def start_more(self, environ: dict[str, str]) -> None:
+        """For subclasses: start what else belongs to the stack; `environ` names everything that runs."""
+
+    def start_service(self, child: str, environ: dict[str, str], *command: str) -> None:
+        """Start a command of this package as a child that is started again whenever it ends."""
+        argv = [sys.executable, "-m", "kalshi_platform.cli", *command]
+        # In a folder of its own no `.env` of the caller is read.
+        self.group.start(ChildSpec(child, argv, environ, self.folder, restart=True, stop_timeout_s=30))
+
+    def _start(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        started = self._clock.monotonic()
+        self.group.open()
+        self._databases.start()
+        self._say(
+            f"databases of {len(self.names)} gatherers and of production: {self._clock.monotonic() - started:.1f} s"
+        )
+        base = {key: value for key, value in config.process_environment().items() if not key.startswith(_OWN)}
+        addresses = start_simulator(
+            self.group, self._simulation, base, self.folder, self._clock, stop_timeout_s=EXCHANGE_STOP_S
+        )
+        self.venue = Venue(addresses["control_url"])
+        databases = self._databases
+        environ = base | config.settings_of(
+            config.StackAddresses(
+                gatherers={name: (databases.timeseries[name], databases.catalog[name]) for name in self.names},
+                production_url=databases.production,
+                dagster_url=databases.dagster,
+                lake_root=self.lake_folder.as_uri(),
+                state_dir=self.folder / "state",
+                dagster_home=self.folder,
+                rest_url=addresses["rest_url"],
+                ws_url=addresses["ws_url"],
+                key_id=addresses["key_id"],
+                key_file=Path(addresses["key_file"]).absolute(),
+            )
+        )
+        self.settings = config.load_platform(environ)
+        for name in self.names:
+            self.start_service(f"gather-{name}", environ, "gather", name)
+        self.start_more(environ)
+
+    def _remove(self) -> None:
+        for pointer in self.folder.glob("postgres/*/cluster.location"):
+            shutil.rmtree(Path(pointer.read_text(encoding="utf-8").strip()).parent, ignore_errors=True)
+        shutil.rmtree(self.folder, ignore_errors=True)
