@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator
 from kalshi_platform.exchange import queries
 from kalshi_platform.exchange.parse_rest import parse_candlesticks, parse_cutoff, parse_market
 from kalshi_platform.exchange.queries import segment
-from kalshi_platform.exchange.reads import Reads
+from kalshi_platform.exchange.reads import LeftOut, Reads
 from kalshi_platform.exchange.rest_answers import member_of
 from kalshi_platform.market.catalog import Candlestick, HistoricalCutoff, MarketInfo
 from kalshi_platform.market.records import Trade
@@ -42,10 +42,15 @@ class HistoryReads(Reads):
         return parse_market(member_of(self._get(f"/historical/markets/{segment(ticker)}"), "market"))
 
     def iter_historical_trades(
-        self, ticker: str | None = None, min_ts: int | None = None, max_ts: int | None = None
+        self,
+        ticker: str | None = None,
+        min_ts: int | None = None,
+        max_ts: int | None = None,
+        *,
+        left_out: LeftOut | None = None,
     ) -> Iterator[Trade]:
-        """Trades made before the cutoff, newest first; bounds in Unix seconds."""
-        return self._trades("/historical/trades", queries.trade_params(ticker, min_ts, max_ts, None))
+        """Trades made before the cutoff, newest first; bounds in Unix seconds. `left_out`: see `iter_trades`."""
+        return self._trades("/historical/trades", queries.trade_params(ticker, min_ts, max_ts, None), left_out)
 
     def historical_candlesticks(
         self, ticker: str, start_ts: int, end_ts: int, period_minutes: int
@@ -55,7 +60,12 @@ class HistoryReads(Reads):
         return parse_candlesticks(self._get(f"/historical/markets/{segment(ticker)}/candlesticks", span), ticker)
 
     def iter_trades_of_both_tiers(
-        self, ticker: str | None = None, min_ts: int | None = None, max_ts: int | None = None
+        self,
+        ticker: str | None = None,
+        min_ts: int | None = None,
+        max_ts: int | None = None,
+        *,
+        left_out: LeftOut | None = None,
     ) -> Iterator[Trade]:
         """Trades wherever they lie, each once: live ones from the cutoff on, then historical ones before it.
 
@@ -66,7 +76,8 @@ class HistoryReads(Reads):
         cutoff_s = cutoff_us // US_PER_S
         near: set[str] = set()
         if max_ts is None or max_ts >= cutoff_s:
-            for trade in self.iter_trades(ticker, cutoff_s if min_ts is None else max(min_ts, cutoff_s), max_ts):
+            first_s = cutoff_s if min_ts is None else max(min_ts, cutoff_s)
+            for trade in self.iter_trades(ticker, first_s, max_ts, left_out=left_out):
                 created_us = _created_us(trade)
                 if created_us < cutoff_us:
                     continue
@@ -78,7 +89,8 @@ class HistoryReads(Reads):
             return
         last_s = moved_us // US_PER_S + 1
         told: set[str] = set()
-        for trade in self.iter_historical_trades(ticker, min_ts, last_s if max_ts is None else min(max_ts, last_s)):
+        last_s = last_s if max_ts is None else min(max_ts, last_s)
+        for trade in self.iter_historical_trades(ticker, min_ts, last_s, left_out=left_out):
             created_us = _created_us(trade)
             if created_us >= moved_us or trade.trade_id in near or trade.trade_id in told:
                 continue

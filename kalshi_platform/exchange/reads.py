@@ -6,7 +6,7 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from http import HTTPStatus
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 from kalshi_platform.clock import Clock
 from kalshi_platform.errors import InvalidQuery, MarketNotYetVisible, RequestRejected, UnparsableMessage
@@ -36,6 +36,8 @@ from kalshi_platform.market.records import Levels, Trade
 
 log = logging.getLogger(__name__)
 _T = TypeVar("_T")
+LeftOut: TypeAlias = Callable[[str], None]
+"""Is told, with the reason, of what a listing lacks."""
 
 
 class Reads(ABC):
@@ -201,9 +203,14 @@ class Reads(ABC):
         max_ts: int | None = None,
         *,
         is_block_trade: bool | None = None,
+        left_out: LeftOut | None = None,
     ) -> Iterator[Trade]:
-        """Trades of the live tier, newest first; bounds in Unix seconds. `received_at_ns` is when it was parsed."""
-        return self._trades("/markets/trades", queries.trade_params(ticker, min_ts, max_ts, is_block_trade))
+        """Trades of the live tier, newest first; bounds in Unix seconds. `received_at_ns` is when it was parsed.
+
+        `left_out` is told why the listing is not whole: an object that cannot be read, or paging that goes in circles.
+        """
+        params = queries.trade_params(ticker, min_ts, max_ts, is_block_trade)
+        return self._trades("/markets/trades", params, left_out)
 
     def candlesticks(
         self, tickers: Sequence[str], start_ts: int, end_ts: int, period_minutes: int
@@ -233,11 +240,13 @@ class Reads(ABC):
 
     # -- pages and objects
 
-    def _trades(self, path: str, params: queries.Params) -> Iterator[Trade]:
-        pages = self._pages(path, params, "trades")
-        return self._parsed(pages, lambda obj: parse_rest_trade(obj, self._clock.now_ns()))
+    def _trades(self, path: str, params: queries.Params, left_out: LeftOut | None) -> Iterator[Trade]:
+        pages = self._pages(path, params, "trades", left_out)
+        return self._parsed(pages, lambda obj: parse_rest_trade(obj, self._clock.now_ns()), left_out)
 
-    def _pages(self, path: str, params: queries.Params, member: str) -> Iterator[object]:
+    def _pages(
+        self, path: str, params: queries.Params, member: str, left_out: LeftOut | None = None
+    ) -> Iterator[object]:
         """Every object of every page. Ends at an empty, absent or repeated cursor."""
         seen: set[str] = set()
         cursor = ""
@@ -249,11 +258,15 @@ class Reads(ABC):
                 return
             if following in seen:
                 log.warning("%s: the exchange repeated a page cursor; paging ends here", path)
+                if left_out is not None:
+                    left_out(f"{path}: the exchange repeated a page cursor")
                 return
             seen.add(following)
             cursor = following
 
-    def _parsed(self, objects: Iterable[object], parse: Callable[[object], _T]) -> Iterator[_T]:
+    def _parsed(
+        self, objects: Iterable[object], parse: Callable[[object], _T], left_out: LeftOut | None = None
+    ) -> Iterator[_T]:
         """One broken object must not cost the other 40,000: it is left out and logged."""
         for obj in objects:
             try:
@@ -261,3 +274,5 @@ class Reads(ABC):
             except UnparsableMessage as error:
                 name = obj.get("ticker") or obj.get("event_ticker") if isinstance(obj, dict) else None
                 log.warning("object %s left out: %s", str(name)[:200], error)
+                if left_out is not None:
+                    left_out(f"object {str(name)[:200]}: {error}")
