@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from kalshi_platform.clock import Clock
+from kalshi_platform.gatherer.assembly import Parts
 from kalshi_platform.gatherer.connections import Connection, ConnectionCounters
 from kalshi_platform.gatherer.reports import BooksPolled, Report, StreamsCommitted
 from kalshi_platform.gatherer.writer import Writer
@@ -38,6 +39,28 @@ class Figures:
                 "oldest_age_s": report.oldest_age_s,
                 "skipped_total": self.polls.get("skipped_total", 0) + report.skipped,
             }
+
+    def status(self, parts: Parts) -> dict[str, Any]:
+        """Figures of all parts, as of now."""
+        router = parts.router
+        return {
+            "followed": router.followed(),
+            "wanted": len(router.wanted),
+            "suspects": len(router.suspects()),
+            "markets": dict(parts.registry.counts()),
+            "connections": {each.name: connection(each.counters) for each in parts.connections},
+            "writer": None if router.writer is None else writer(router.writer),
+            "catalog": {
+                "last_synced": dict(parts.keeper.last_synced),
+                "database_error": parts.keeper.database_error,
+                "fetched": parts.fetcher.fetched,
+                "not_visible": parts.fetcher.not_visible,
+                "refused": parts.store.refused,
+            },
+            "books": {"recovered": parts.recovery.recovered, **self.polls},
+            "alarms": dict(router.alarms),
+            "lease": parts.lock.has_lease,
+        }
 
     def streams(self, writer: Writer | None, connections: Sequence[Connection]) -> StreamsCommitted:
         """Return what was committed since the last call."""

@@ -345,7 +345,7 @@ def test_a_stop_is_heard_while_the_name_is_still_held_by_another(
     ):
         assert lease is not None
         gatherer = RunningGatherer(settings, client_settings(exchange))
-        eventually(lambda: gatherer.service._lock.is_refused, what="the refusal")
+        eventually(lambda: gatherer.service.parts.lock.is_refused, what="the refusal")
         gatherer.stop_event.set()
         gatherer.join(10)
         assert gatherer.error is None

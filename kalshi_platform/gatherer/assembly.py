@@ -1,0 +1,143 @@
+"""The parts of one gatherer and how they are wired; nothing here runs yet."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from kalshi_platform.catalog.store import CatalogStore
+from kalshi_platform.clock import Clock
+from kalshi_platform.exchange.rest import RestClient
+from kalshi_platform.exchange.settings import ExchangeSettings
+from kalshi_platform.gatherer.catalog_keeper import CatalogKeeper
+from kalshi_platform.gatherer.connections import COMBO_CHANNEL, FEED_CHANNELS, Connection
+from kalshi_platform.gatherer.ids import IdSource
+from kalshi_platform.gatherer.lock import GathererLock
+from kalshi_platform.gatherer.market_fetcher import MarketFetcher
+from kalshi_platform.gatherer.registry import Registry
+from kalshi_platform.gatherer.reports import Report
+from kalshi_platform.gatherer.routing import Router
+from kalshi_platform.gatherer.settings import GathererSettings
+from kalshi_platform.gatherer.snapshot_poller import Recovery, SnapshotPoller
+from kalshi_platform.gatherer.spool import Spool
+from kalshi_platform.gatherer.writer import Writer
+from kalshi_platform.storage.partitions import PartitionBounds
+from kalshi_platform.storage.pool import Database
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a gatherer consists of. `stop` ends all of it but the writer."""
+
+    settings: GathererSettings
+    exchange: ExchangeSettings
+    clock: Clock
+    bounds: PartitionBounds
+    stop: threading.Event
+    timeseries: Database
+    catalog: Database
+    lock: GathererLock
+    ids: IdSource
+    registry: Registry
+    rest: RestClient
+    store: CatalogStore
+    keeper: CatalogKeeper
+    fetcher: MarketFetcher
+    recovery: Recovery
+    poller: SnapshotPoller
+    feed: Connection
+    books: tuple[Connection, ...]
+    router: Router
+
+    @property
+    def connections(self) -> tuple[Connection, ...]:
+        """All connections: the feed, then those of the books."""
+        return (self.feed, *self.books)
+
+    def dispose(self) -> None:
+        """Close the pools of both databases."""
+        self.timeseries.dispose()
+        self.catalog.dispose()
+
+
+def assemble(
+    settings: GathererSettings,
+    exchange: ExchangeSettings,
+    clock: Clock,
+    bounds: PartitionBounds,
+    stop: threading.Event,
+    report: Callable[[Report], None],
+) -> Parts:
+    """Make and wire all parts but the writer; no thread is started and no connection opened."""
+    timeseries = Database(
+        settings.timeseries_url,
+        name=f"{settings.name} timeseries",
+        pool_size=4,
+        statement_timeout_s=settings.statement_timeout_s,
+    )
+    catalog = Database(settings.catalog_url, name=f"{settings.name} catalog", pool_size=3)
+    ids = IdSource(settings.name, clock)
+    registry = Registry(settings.market_filter, settings.close_grace_s)
+    router = Router(settings, registry, clock)
+    rest = RestClient(exchange, clock, stop)
+    store = CatalogStore(catalog)
+    keeper = CatalogKeeper(settings, rest, store, registry, clock, router.changed.set, report)
+    fetcher = MarketFetcher(rest, store, registry, clock, settings.fetch_attempts, router.changed.set)
+    recovery = Recovery(settings, rest, clock, router.put, router.renew)
+    poller = SnapshotPoller(settings, rest, clock, router.put, lambda: router.wanted, router.suspects, report)
+
+    def connection(name: str, channels: Sequence[str] = ()) -> Connection:
+        put = router.put_feed if channels else router.put_books
+        return Connection(name, settings, exchange, clock, ids, stop, put, router.alarmed, channels)
+
+    channels = (*FEED_CHANNELS, COMBO_CHANNEL) if settings.market_filter.include_combos else FEED_CHANNELS
+    shards = settings.connections if settings.follow_books else 0
+    parts = Parts(
+        settings=settings,
+        exchange=exchange,
+        clock=clock,
+        bounds=bounds,
+        stop=stop,
+        timeseries=timeseries,
+        catalog=catalog,
+        lock=GathererLock(settings, timeseries, clock),
+        ids=ids,
+        registry=registry,
+        rest=rest,
+        store=store,
+        keeper=keeper,
+        fetcher=fetcher,
+        recovery=recovery,
+        poller=poller,
+        feed=connection("feed", channels),
+        books=tuple(connection(f"books-{number}") for number in range(shards)),
+        router=router,
+    )
+    router.keeper, router.fetcher, router.recovery, router.poller = keeper, fetcher, recovery, poller
+    router.books = parts.books
+    return parts
+
+
+def start_writer(parts: Parts) -> Writer:
+    """Open the spool and start the writer; the gatherer's folder must be locked. The router then has it."""
+    settings = parts.settings
+    spool = Spool(settings.folder / "spool", settings.spool_segment_bytes)
+    if not spool.is_empty():
+        _log.info("%s: %d bytes of a former run are in the spool", settings.name, spool.bytes_on_disk())
+    writer = Writer(
+        settings,
+        parts.timeseries,
+        parts.bounds,
+        parts.clock,
+        spool,
+        own_sessions=lambda: parts.ids.sessions,
+        on_lost_claim=parts.router.renew,
+        ending=parts.stop,
+    )
+    parts.router.writer = writer
+    writer.start()
+    return writer

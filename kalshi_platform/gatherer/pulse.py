@@ -1,0 +1,162 @@
+"""The signs of life of a running gatherer: state, heartbeat (file and row), reports; and what the database tells back.
+
+Two threads: `beat` writes the file and sends reports, no database can hold it up; `watch_database` keeps the lease,
+writes the row and obeys the off switch.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+from datetime import datetime
+from typing import Any
+
+from kalshi_platform.errors import AnotherWriter, DatabaseUnavailable
+from kalshi_platform.gatherer import figures
+from kalshi_platform.gatherer.assembly import Parts
+from kalshi_platform.gatherer.heartbeat import FILE_NAME, Heartbeat, should_run, write_file, write_row
+from kalshi_platform.gatherer.poll_log import PollLog
+from kalshi_platform.gatherer.reports import BooksPolled, Report
+
+_REPORT_S = 60.0
+_ENDING = frozenset({"stopping", "stopped"})
+_log = logging.getLogger(__name__)
+
+
+class Pulse:
+    """Tells how the gatherer is."""
+
+    def __init__(
+        self,
+        run_id: str | None,
+        started_at: datetime,
+        on_report: Callable[[Report], None] | None,
+        on_end: Callable[[BaseException | None], None],
+    ) -> None:
+        """`on_end(None)`: switched off; `on_end(error)`: somebody else holds the name. Call `attach` before use."""
+        self.note = ""
+        """What it waits for, if it does."""
+        self.switched_off = False
+        """Whether it ended, or is about to, because `desired_services` says so."""
+        self._run_id = run_id
+        self._started_at = started_at
+        self._on_report = on_report
+        self._on_end = on_end
+        self._state = "starting"
+        self._state_lock = threading.Lock()
+        self._parts: Parts
+        self._poll_log: PollLog
+        self._figures: figures.Figures
+
+    def attach(self, parts: Parts) -> None:
+        """Take the parts that it tells about."""
+        self._parts = parts
+        self._poll_log = PollLog(parts.timeseries)
+        self._figures = figures.Figures(parts.clock)
+
+    # -- state
+
+    def say(self, state: str) -> None:
+        """Enter a state; after the end has begun, only states of the end."""
+        with self._state_lock:
+            # A thread that has just finished something must not speak after the end has begun.
+            if state == self._state or (self._parts.stop.is_set() and state not in _ENDING):
+                return
+            _log.info("%s: %s", self._parts.settings.name, state.replace("_", " "))
+            self._state = state
+            self.note = ""
+
+    def set_note(self, note: str) -> None:
+        """Say what is waited for."""
+        self.note = note
+
+    def status(self) -> dict[str, Any]:
+        """Figures for people and machines; the heartbeat's details."""
+        return {"note": self.note, **self._figures.status(self._parts)}
+
+    def heartbeat(self) -> Heartbeat:
+        """The sign of life as of now."""
+        parts, state = self._parts, self._state
+        writer = parts.router.writer
+        if writer is not None and writer.is_stalled and state not in _ENDING:
+            state = "stalled"
+        return Heartbeat(
+            service=parts.settings.service,
+            at=parts.clock.now(),
+            started_at=self._started_at,
+            state=state,
+            run_id=self._run_id,
+            details=self.status(),
+        )
+
+    # -- threads
+
+    def beat(self) -> None:
+        """The heartbeat's file, and a report each minute."""
+        parts = self._parts
+        report_at = parts.clock.monotonic() + _REPORT_S
+        while not parts.stop.is_set():
+            self.write_file()
+            if parts.clock.monotonic() >= report_at:
+                report_at += _REPORT_S
+                self.report_streams()
+            parts.clock.wait(parts.stop, parts.settings.heartbeat_interval_s)
+
+    def watch_database(self) -> None:
+        """The heartbeat's row, the lease and the off switch."""
+        parts = self._parts
+        while not parts.stop.is_set():
+            try:
+                parts.lock.check()
+                if not parts.lock.is_refused:  # else the row is the other one's
+                    self.write_row()
+                if not self.is_wanted():
+                    self._on_end(None)
+            except DatabaseUnavailable as error:
+                _log.debug("%s: %s", parts.settings.name, error)
+            except AnotherWriter as error:
+                self._on_end(error)
+            parts.clock.wait(parts.stop, parts.settings.heartbeat_interval_s)
+
+    # -- what they do
+
+    def is_wanted(self) -> bool:
+        """Whether the off switch lets it run; a database that is away does."""
+        service = self._parts.settings.service
+        try:
+            wanted = should_run(self._parts.timeseries, service)
+        except DatabaseUnavailable:
+            return True
+        if not wanted:
+            self.switched_off = True
+            _log.info("%s is switched off in desired_services", service)
+        return wanted
+
+    def write_file(self) -> None:
+        """Write the heartbeat's file; a disk that does not take it stops nothing."""
+        settings = self._parts.settings
+        try:
+            write_file(settings.folder / FILE_NAME, self.heartbeat())
+        except OSError as error:
+            _log.warning("%s: the heartbeat file cannot be written: %s", settings.name, error)
+
+    def write_row(self) -> None:
+        """Write the heartbeat's row and what the polls achieved. Raises DatabaseUnavailable."""
+        write_row(self._parts.timeseries, self.heartbeat())
+        self._poll_log.write()
+
+    def report_streams(self) -> None:
+        """Report what was committed since the last time."""
+        self.report(self._figures.streams(self._parts.router.writer, self._parts.connections))
+
+    def report(self, report: Report) -> None:
+        """Note a report and pass it on. Called from several threads."""
+        self._figures.note(report)
+        if isinstance(report, BooksPolled):
+            self._poll_log.note(report)
+        if self._on_report is not None:
+            try:
+                self._on_report(report)
+            except Exception:  # noqa: BLE001 - the host's trouble is not ours
+                _log.warning("%s: a report could not be delivered", self._parts.settings.name, exc_info=True)

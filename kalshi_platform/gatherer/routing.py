@@ -1,0 +1,125 @@
+"""Where records, alarms and wishes go: connections → writer, catalog, poller, recovery; registry → connections."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import Counter
+from collections.abc import Sequence
+
+from kalshi_platform.clock import Clock
+from kalshi_platform.exchange.session import Alarm
+from kalshi_platform.gatherer.catalog_keeper import CatalogKeeper
+from kalshi_platform.gatherer.connections import LIFECYCLE_CHANNEL, Connection, shard_of
+from kalshi_platform.gatherer.market_fetcher import MarketFetcher
+from kalshi_platform.gatherer.registry import Registry
+from kalshi_platform.gatherer.settings import GathererSettings
+from kalshi_platform.gatherer.snapshot_poller import Recovery, SnapshotPoller
+from kalshi_platform.gatherer.writer import Writer
+from kalshi_platform.market.records import LifecycleEvent, Record, StreamOpened
+
+_STEP_S = 1.0
+_RECOVER_AT_ONCE = 1_000
+_log = logging.getLogger(__name__)
+
+
+class Router:
+    """Knows all parts; they know only the methods they were given. Its parts are put in by `assemble`."""
+
+    keeper: CatalogKeeper
+    fetcher: MarketFetcher
+    recovery: Recovery
+    poller: SnapshotPoller
+    books: Sequence[Connection] = ()
+
+    def __init__(self, settings: GathererSettings, registry: Registry, clock: Clock) -> None:
+        self.writer: Writer | None = None
+        """Set before the first thread that puts records starts."""
+        self.wanted: dict[str, int] = {}
+        """Markets whose books are to be followed: ticker → exchange_index."""
+        self.changed = threading.Event()
+        """Set when the registry may wish something else; wakes `follow`."""
+        self.alarms: Counter[str] = Counter()
+        """Alarms since the start, by kind."""
+        self._settings = settings
+        self._registry = registry
+        self._clock = clock
+        self._has_listened = False
+
+    # -- registry → connections
+
+    def follow(self, stop: threading.Event) -> None:
+        """Hand the registry's wishes to the connections until `stop`; the caller sets `changed` with it."""
+        while not stop.is_set():
+            self.changed.clear()
+            self._follow_registry()
+            self.changed.wait(_STEP_S)
+
+    def _follow_registry(self) -> None:
+        now_us = self._clock.now_ns() // 1_000
+        if self._settings.follow_books:
+            self.wanted = self._registry.wanted(now_us)
+        else:
+            self._registry.forget(now_us)
+        shards: list[dict[str, int]] = [{} for _ in self.books]
+        for ticker, exchange_index in self.wanted.items():
+            shards[shard_of(ticker, len(shards))][ticker] = exchange_index
+        for connection, markets in zip(self.books, shards, strict=True):
+            connection.want_books(markets)
+        overdue = self._registry.to_confirm(now_us)
+        if overdue:
+            self.fetcher.ask(overdue)
+
+    # -- records; from the threads that receive them
+
+    def put(self, records: Sequence[Record]) -> None:
+        """Give records to the writer."""
+        assert self.writer is not None  # noqa: S101 - threads that put start after it
+        self.writer.put(records)
+
+    def put_books(self, records: Sequence[Record]) -> None:
+        """Take what a connection of books received."""
+        self.poller.saw(records)
+        self.put(records)
+
+    def put_feed(self, records: Sequence[Record]) -> None:
+        """Take what the connection of trades, tickers and lifecycle received."""
+        self.put(records)
+        for record in records:
+            if type(record) is LifecycleEvent:
+                self.fetcher.heard(record)
+            elif type(record) is StreamOpened and record.channel == LIFECYCLE_CHANNEL:
+                self._listening()
+
+    def _listening(self) -> None:
+        """Lifecycle announcements come (again): those of the time between are not repeated, so REST is asked."""
+        if self._has_listened:
+            self.keeper.hurry()
+        self._has_listened = True
+
+    # -- what needs care
+
+    def alarmed(self, connection: Connection, alarm: Alarm) -> None:
+        """Count and tell an alarm; markets without an answer get their book over REST, and are asked about."""
+        _log.warning("%s %s: %s: %s", self._settings.name, connection.name, alarm.kind, alarm.detail)
+        self.alarms[alarm.kind] += 1
+        if alarm.kind in ("snapshot_unanswered", "error") and alarm.tickers:
+            tickers = [ticker for ticker in alarm.tickers if ticker in self.wanted]
+            self.recovery.ask(tickers)
+            # Markets that are over stay mute without a word: ask whether these are.
+            self.fetcher.ask(tickers[:_RECOVER_AT_ONCE])
+
+    def renew(self, tickers: Sequence[str]) -> None:
+        """Subscribe markets afresh, each on its connection."""
+        if not self.books:
+            return
+        for ticker in tickers:
+            self.books[shard_of(ticker, len(self.books))].renew([ticker])
+
+    def suspects(self) -> frozenset[str]:
+        """Markets that lost a frame and wait for a snapshot."""
+        return frozenset().union(*(connection.suspects() for connection in self.books))
+
+    def followed(self) -> int:
+        """How many books are followed now."""
+        return sum(len(connection.followed()) for connection in self.books)

@@ -1,0 +1,57 @@
+"""Named threads of one service: each begins anew when it fails, all end by one event."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+
+from kalshi_platform.clock import Clock
+from kalshi_platform.errors import KalshiPlatformError
+
+_PAUSE_S = 1.0
+_log = logging.getLogger(__name__)
+
+
+class Threads:
+    """Starts threads whose names begin with `owner`; `stop` ends them."""
+
+    def __init__(self, owner: str, clock: Clock, stop: threading.Event) -> None:
+        self._owner = owner
+        self._clock = clock
+        self._stop = stop
+        self._started: list[threading.Thread] = []
+
+    def start(self, name: str, act: Callable[[], None]) -> None:
+        """Run `act` in a thread of its own, again after every failure, until it returns or the end has come."""
+
+        def guarded() -> None:
+            while not self._stop.is_set():
+                try:
+                    act()
+                except KalshiPlatformError as error:
+                    if not self._stop.is_set():
+                        _log.warning("%s: thread %s: %s", self._owner, name, error)
+                except Exception:  # noqa: BLE001 - no fault of one thread may silently end its work
+                    _log.exception("%s: thread %s failed; it begins anew", self._owner, name)
+                else:
+                    return
+                self._clock.wait(self._stop, _PAUSE_S)
+
+        self._started.append(self._new(name, guarded))
+
+    def joins(self) -> list[Callable[[float], None]]:
+        """What waits for each thread, given the seconds it may take."""
+        return [thread.join for thread in self._started]
+
+    def briefly(self, name: str, act: Callable[[], None], patience_s: float) -> None:
+        """Do something with a database that may give no answer at all: it is left alone then."""
+        thread = self._new(name, act)
+        thread.join(patience_s)
+        if thread.is_alive():
+            _log.warning("%s: %s: the database gives no answer", self._owner, name)
+
+    def _new(self, name: str, act: Callable[[], None]) -> threading.Thread:
+        thread = threading.Thread(target=act, name=f"{self._owner} {name}", daemon=True)
+        thread.start()
+        return thread
