@@ -1,0 +1,241 @@
+"""A soak: gatherers record a steady stream for a long time, and nothing of them may grow.
+
+Simulated exchange → sockets → gatherers → embedded PostgreSQL, watched from /proc and through the heartbeat files. At
+the end every delta and trade that the exchange says it published must be committed, once.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from kalshi_platform.bench.flatness import Sample, judge
+from kalshi_platform.bench.soak_report import SoakRun, as_json, as_text, objections, picture
+from kalshi_platform.bench.usage import usage
+from kalshi_platform.clock import Clock
+from kalshi_platform.errors import ConfigurationError, TransientError
+from kalshi_platform.gatherer.heartbeat import FILE_NAME, read_file
+from kalshi_platform.local.gathering import GatheringStack
+from kalshi_platform.local.simulated import SimulationOptions
+from kalshi_platform.market.times import datetime_from_us
+from kalshi_platform.storage.pool import Database
+
+SHORTEST_S = 60.0
+_READY_S, _SETTLE_S, _LAST_WORDS_S = 120.0, 120.0, 1.5
+_MOST_SAMPLES, _SHORTEST_STEP_S = 600, 1.0
+_PROGRESS_S = 60.0
+_TABLES = {"delta": "orderbook_deltas", "trade": "trades", "ticker": "tickers"}
+
+
+class SoakEnded(TransientError):
+    """The soak came to no verdict."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SoakOptions:
+    """`rate`: messages per second of the exchange, of which every gatherer gets all. `data_dir`: empty or new."""
+
+    seconds: float
+    rate: float
+    gatherers: int
+    markets: int
+    seed: int
+    data_dir: Path
+    keep: bool = False
+    json_file: Path | None = None
+    plot_file: Path | None = None
+
+    def check(self) -> None:
+        """Raise one ConfigurationError that names everything that cannot work."""
+        problems = []
+        if self.seconds < SHORTEST_S:
+            problems.append(
+                f"--seconds is {self.seconds:g}: use at least {SHORTEST_S:g}, to see whether anything grows"
+            )
+        if not 1 <= self.gatherers <= 9:
+            problems.append(f"--gatherers is {self.gatherers}: use 1 to 9")
+        if self.rate < 20:
+            problems.append(f"--rate is {self.rate:g}: use at least 20 messages per second")
+        if self.markets < 5:
+            problems.append(f"--markets is {self.markets}: use at least 5")
+        if self.data_dir.exists() and (not self.data_dir.is_dir() or any(self.data_dir.iterdir())):
+            problems.append(f"--data names {self.data_dir}, which holds something already: name an empty or new folder")
+        for option, file in (("--json", self.json_file), ("--plot", self.plot_file)):
+            if file is not None and not file.absolute().parent.is_dir():
+                problems.append(f"{option} names {file}, but there is no such folder: make it first")
+        if self.plot_file is not None and self.plot_file.suffix.lower() != ".png":
+            problems.append(f"--plot names {self.plot_file}: its name must end in .png")
+        if problems:
+            raise ConfigurationError(problems)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The gatherers' names."""
+        return tuple(f"g{number}" for number in range(1, self.gatherers + 1))
+
+
+def run_soak(options: SoakOptions, stop: threading.Event, say: Callable[[str], None], clock: Clock) -> bool:
+    """Run, tell, write; return whether nothing grew and nothing was lost.
+
+    Raises ConfigurationError before anything starts, SoakEnded when `stop` is set or the gatherers do not get going.
+    """
+    options.check()
+    say(
+        f"soak: {options.gatherers} gatherers, {options.rate:g} messages/s over {options.markets} markets for"
+        f" {options.seconds:g} s"
+    )
+    simulation = SimulationOptions(options.markets, 0.0, options.seed)
+    with GatheringStack(options.data_dir, options.names, simulation, say, clock, keep=options.keep) as stack:
+        ran = _Soak(stack, options, stop, say, clock).run()
+    verdicts = {name: judge(samples) for name, samples in ran.samples.items()}
+    against = objections(ran, verdicts)
+    content = as_json(ran, verdicts, against)
+    say(as_text(content))
+    if options.json_file is not None:
+        options.json_file.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+    if options.plot_file is not None:
+        options.plot_file.write_bytes(picture(ran, against))
+    return not against
+
+
+class _Soak:
+    """Runs a stack and watches it."""
+
+    def __init__(
+        self,
+        stack: GatheringStack,
+        options: SoakOptions,
+        stop: threading.Event,
+        say: Callable[[str], None],
+        clock: Clock,
+    ) -> None:
+        self._stack = stack
+        self._options = options
+        self._stop = stop
+        self._say = say
+        self._clock = clock
+        self._samples: dict[str, list[Sample]] = {name: [] for name in options.names}
+        self._peaks = dict.fromkeys(options.names, 0.0)
+
+    def run(self) -> SoakRun:
+        stack, options, clock = self._stack, self._options, self._clock
+        if not self._soon(lambda: all(stack.venue.following(name) for name in options.names), _READY_S):
+            raise SoakEnded(f"the gatherers did not get going within {_READY_S:.0f} s; see {stack.group.log_dir}")
+        self._wait(1.0)
+        before = stack.venue.state()
+        own_before = _own_mib()
+        stack.venue.rate(options.rate)
+        self._say(f"{len(options.names)} gatherers hold every book; the exchange begins to trade")
+        began = clock.monotonic()
+        step_s = max(_SHORTEST_STEP_S, options.seconds / _MOST_SAMPLES)
+        next_sample, next_progress = began, began + _PROGRESS_S
+        while clock.monotonic() < began + options.seconds:
+            now = clock.monotonic()
+            if now >= next_sample:
+                next_sample = max(next_sample + step_s, now)
+                self._sample(now - began)
+            if now >= next_progress:
+                next_progress += _PROGRESS_S
+                self._progress(now - began, before)
+            self._wait(max(0.01, min(next_sample, began + options.seconds) - clock.monotonic()))
+        seconds = clock.monotonic() - began
+        stack.venue.rate(0.0)
+        own_after = _own_mib()
+        published = self._settle(before)
+        stack.stop_gatherers()
+        committed = {name: self._committed(name, int(before["clock_us"])) for name in options.names}
+        return SoakRun(options.rate, seconds, self._samples, published, committed, self._peaks, (own_before, own_after))
+
+    # -- watching
+
+    def _sample(self, at_s: float) -> None:
+        for name in self._options.names:
+            pid = self._stack.pid(name)
+            used = None if pid is None else usage(pid)
+            if pid is None or used is None:
+                continue
+            beat = read_file(self._stack.settings.gatherers[name].folder / FILE_NAME) or {}
+            details = beat.get("details", {})
+            writer = details.get("writer") or {}
+            self._peaks[name] = max(self._peaks[name], used.peak_rss_mib)
+            self._samples[name].append(
+                Sample(
+                    at_s=at_s,
+                    pid=pid,
+                    rss_mib=used.rss_mib,
+                    threads=used.threads,
+                    handles=used.handles,
+                    cpu_s=used.cpu_s,
+                    lag_p50_ms=writer.get("lag_p50_ms"),
+                    lag_p99_ms=writer.get("lag_p99_ms"),
+                    queued=int(writer.get("queued", 0)),
+                    spool_mib=writer.get("spool_bytes", 0) / 2**20,
+                    followed=int(details.get("followed", 0)),
+                )
+            )
+
+    def _progress(self, at_s: float, before: Mapping[str, Any]) -> None:
+        published = self._stack.venue.state()["published"]["total"] - before["published"]["total"]
+        latest = [
+            f"{name}: {each.rss_mib:.0f} MiB, p99 {each.lag_p99_ms or 0:.0f} ms, {each.threads} threads,"
+            f" {each.handles} handles"
+            for name, samples in self._samples.items()
+            for each in samples[-1:]
+        ]
+        self._say(f"[{at_s:5.0f} s] {published:,} messages published; {'; '.join(latest)}")
+
+    # -- the end
+
+    def _settle(self, before: Mapping[str, Any]) -> dict[str, int]:
+        """Let everything arrive and be committed; return what was published, by kind."""
+        stack = self._stack
+        self._wait(_LAST_WORDS_S)
+        self._soon(stack.venue.drained, _SETTLE_S)
+        after = stack.venue.state()["published"]
+        figures = stack.writer_figures
+        self._soon(lambda: all(not figures(name).get("spool_bytes") for name in self._options.names), _SETTLE_S)
+        return {kind: after[kind] - before["published"][kind] for kind in _TABLES}
+
+    def _committed(self, name: str, from_us: int) -> dict[str, int]:
+        database = Database(self._stack.settings.gatherers[name].timeseries_url, name=f"{name} timeseries")
+        try:
+            with database.transaction() as transaction:
+                counted = {}
+                for kind, table in _TABLES.items():
+                    query = f"SELECT count(*) FROM {table} WHERE exchange_ts >= %s"  # noqa: S608 - our own names
+                    row = transaction.fetch_one(query, (datetime_from_us(from_us // 1_000 * 1_000),))
+                    counted[kind] = 0 if row is None else int(row[0])
+                return counted
+        finally:
+            database.dispose()
+
+    # -- time
+
+    def _wait(self, seconds: float) -> None:
+        deadline = self._clock.monotonic() + seconds
+        while True:
+            self._stack.group.poll()
+            if self._stop.is_set():
+                raise SoakEnded("stopped before the end")
+            left = deadline - self._clock.monotonic()
+            if left <= 0:
+                return
+            self._clock.wait(self._stop, min(0.5, left))
+
+    def _soon(self, probe: Callable[[], bool], patience_s: float) -> bool:
+        deadline = self._clock.monotonic() + patience_s
+        while not probe():
+            if self._clock.monotonic() > deadline:
+                return False
+            self._wait(0.2)
+        return True
+
+
+def _own_mib() -> float:
+    used = usage(os.getpid())
+    return 0.0 if used is None else used.rss_mib
