@@ -30,6 +30,7 @@ _LONGEST_RETRY_S = 30.0
 _SETTLING_S = 0.3
 _GONE_AFTER = 4
 """404s after an announced end until the market counts as deleted; after its creation they mean less."""
+_BURY_AGAIN_S = 1.0
 _OF_EVENTS = frozenset({"event_created", "event_lifecycle", "event_fee_update"})
 _log = logging.getLogger(__name__)
 
@@ -109,6 +110,9 @@ class MarketFetcher:
         self._on_change = on_change
         self._wishes: dict[str, _Wish] = {}
         self._events: dict[str, _EventWish] = {}
+        # Deleted markets of whose end the catalog was not told yet. REST will not tell it: no sync makes up for it.
+        self._unburied: dict[str, _Wish] = {}
+        self._bury_at = 0.0
         self._wake = threading.Condition()
 
     def ask(self, tickers: Iterable[str]) -> None:
@@ -157,6 +161,7 @@ class MarketFetcher:
         """Serve until `stop`."""
         while not stop.is_set():
             tickers, events = self._due()
+            self._bury_waiting()
             try:
                 for ticker in events:
                     self._fetch_event(ticker)
@@ -250,9 +255,23 @@ class MarketFetcher:
             _log.info("market %s is gone from the exchange", ticker)
             self._registry.end(ticker)
             self._on_change()
-            self._keep(lambda: self._bury(ticker, wish))
+            self._unburied[ticker] = wish
+            self._bury_waiting()
         else:
             _log.warning("market %s did not become visible; the next sync brings it", ticker)
+
+    def _bury_waiting(self) -> None:
+        """Tell the catalog of deleted markets' ends; while it is away, try again every second."""
+        if self._clock.monotonic() < self._bury_at:
+            return
+        for ticker, wish in list(self._unburied.items()):
+            try:
+                self._bury(ticker, wish)
+            except DatabaseUnavailable as error:
+                _log.warning("the end of market %s waits for the catalog (%s)", ticker, error)
+                self._bury_at = self._clock.monotonic() + _BURY_AGAIN_S
+                return
+            del self._unburied[ticker]
 
     def _bury(self, ticker: str, wish: _Wish) -> None:
         """Keep what was announced of a market that REST no longer tells, and mark it as vanished."""
