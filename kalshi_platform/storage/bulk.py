@@ -20,11 +20,13 @@ _PG_TYPES: dict[pa.DataType, str] = {
     pa.string(): "text",
     pa.int32(): "integer",
     pa.int64(): "bigint",
+    pa.float64(): "double precision",
     pa.bool_(): "boolean",
     pa.binary(): "bytea",
     pa.timestamp("us", tz="UTC"): "timestamptz",
     pa.list_(pa.int32()): "integer[]",
     pa.list_(pa.int64()): "bigint[]",
+    pa.list_(pa.string()): "text[]",
 }
 
 

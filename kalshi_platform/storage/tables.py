@@ -187,5 +187,46 @@ PRODUCTION_TABLES: Mapping[str, StreamTable] = {
 }
 """Tables of the production database."""
 
+_RANGE = {"from_ts": TIME, "to_ts": TIME}
+CLOSE_TABLES: Mapping[str, StreamTable] = {
+    table.name: table
+    for table in (
+        _table(
+            "stream_claims",
+            "from_ts",
+            {"hour": TIME, "ticker": TEXT, "gatherer": TEXT, "stream_id": BIG, **_RANGE, "rows": BIG, "content": BIG,
+             "withdrawn": TEXT},
+        ),
+        _table(
+            "coverage",
+            "from_ts",
+            {"ticker": TEXT, **_RANGE, "hour": TIME, "gatherers": pa.list_(TEXT), "stream_ids": COUNTS},
+        ),
+        _table(
+            "book_proofs",
+            "hour",
+            {
+                "hour": TIME,
+                "ticker": TEXT,
+                "verdict": TEXT,
+                "score": pa.float64(),
+                "run_checks": INT,
+                "run_failures": INT,
+                "anchor_checks": INT,
+                "anchor_failures": INT,
+                "stream_checks": INT,
+                "stream_failures": INT,
+                "rest_consistent": INT,
+                "rest_inconsistent": INT,
+                "rest_undecided": INT,
+                "covered_us": BIG,
+                "withdrawn_us": BIG,
+                "detail": TEXT,
+            },
+        ),
+    )
+}  # fmt: skip
+"""Tables of the production database that the close of an hour replaces: what is complete, and how it was proved."""
+
 MERGED_TABLES = ("orderbook_deltas", "trades", "tickers", "orderbook_snapshots", "market_lifecycle")
 """Tables that the deduplicator carries from gatherers to production."""

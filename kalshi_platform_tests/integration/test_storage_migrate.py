@@ -12,7 +12,7 @@ from kalshi_platform.errors import SchemaMismatch
 from kalshi_platform.storage import migrate as migrations
 from kalshi_platform.storage.migrate import DatabaseKind, SqlFile, check, files_of, migrate
 from kalshi_platform.storage.pool import Database
-from kalshi_platform.storage.tables import GATHERER_TABLES, PRODUCTION_TABLES, StreamTable
+from kalshi_platform.storage.tables import CLOSE_TABLES, GATHERER_TABLES, PRODUCTION_TABLES, StreamTable
 from kalshi_platform_tests.fixtures.storage import MakeDatabase
 
 KINDS: tuple[DatabaseKind, ...] = ("timeseries", "catalog", "production")
@@ -25,6 +25,8 @@ SQL_TYPES = {
     pa.timestamp("us", tz="UTC"): {"timestamp with time zone"},
     pa.list_(pa.int32()): {"integer[]"},
     pa.list_(pa.int64()): {"bigint[]"},
+    pa.list_(pa.string()): {"text[]"},
+    pa.float64(): {"double precision"},
 }
 
 
@@ -142,7 +144,10 @@ def test_native_partitions_can_be_chosen_on_a_timescale_server(timescale_databas
     database.dispose()
 
 
-@pytest.mark.parametrize(("kind", "tables"), [("timeseries", GATHERER_TABLES), ("production", PRODUCTION_TABLES)])
+@pytest.mark.parametrize(
+    ("kind", "tables"),
+    [("timeseries", GATHERER_TABLES), ("production", {**PRODUCTION_TABLES, **CLOSE_TABLES})],
+)
 def test_arrow_schemas_agree_with_the_tables(
     make_database: MakeDatabase, kind: DatabaseKind, tables: dict[str, StreamTable]
 ) -> None:
