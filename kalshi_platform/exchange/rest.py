@@ -28,6 +28,7 @@ from kalshi_platform.errors import (
     TransientError,
 )
 from kalshi_platform.exchange.budget import REQUEST_TOKENS, shared_budget
+from kalshi_platform.exchange.dates import SeenDates
 from kalshi_platform.exchange.history_reads import HistoryReads
 from kalshi_platform.exchange.pacing import Backoff
 from kalshi_platform.exchange.parse_rest import parse_account_limits, parse_endpoint_costs
@@ -36,6 +37,7 @@ from kalshi_platform.exchange.rest_answers import decoded, error_of
 from kalshi_platform.exchange.settings import ExchangeSettings
 from kalshi_platform.exchange.signing import Signer
 from kalshi_platform.market.catalog import AccountLimits, EndpointCosts
+from kalshi_platform.market.clock_offset import Offset
 
 __all__ = ["MAX_BOOKS", "REQUEST_TOKENS", "RestClient"]
 
@@ -53,6 +55,7 @@ class RestClient(HistoryReads):
         self._base = settings.rest_url.rstrip("/")
         self._base_path = urlsplit(self._base).path
         self._local = threading.local()
+        self._dates = SeenDates()
         self._budget = shared_budget(settings, clock)
         self._signer = (
             Signer(settings.key_id, settings.private_key_pem) if settings.key_id and settings.private_key_pem else None
@@ -75,6 +78,10 @@ class RestClient(HistoryReads):
     def read_budget(self) -> float:
         """Usual requests that could be sent now without waiting."""
         return self._budget.requests_left()
+
+    def clock_offset(self) -> Offset | None:
+        """This machine's clock against the exchange's, by the last answers; None before the first one."""
+        return self._dates.offset()
 
     # -- one request
 
@@ -119,8 +126,10 @@ class RestClient(HistoryReads):
             raise ConnectionLost(f"GET {path}: {type(error).__name__}") from error
         except requests.RequestException as error:
             raise RequestRejected(f"GET {path}: {type(error).__name__}", status=0) from error
+        answered_at_ns = self._clock.now_ns()
+        self._dates.note(answer.headers, requested_at_ns, answered_at_ns)
         if times is not None:
-            times += (requested_at_ns, self._clock.now_ns())
+            times += (requested_at_ns, answered_at_ns)
         body = decoded(answer.content)
         if answer.status_code == HTTPStatus.OK:
             if body is None:
@@ -128,7 +137,7 @@ class RestClient(HistoryReads):
             return body
         if accept_down and answer.status_code in (503, 504) and isinstance(body, dict) and "exchange_active" in body:
             return {**body, "exchange_active": False}
-        raise error_of(path, answer.status_code, body)
+        raise error_of(path, answer.status_code, body, self._dates.offset())
 
     def _headers(self, path: str, *, signed: bool) -> Mapping[str, str]:
         if not signed and not self._settings.sign_public_reads:

@@ -15,6 +15,8 @@ from kalshi_platform.errors import (
     RequestRejected,
     UnparsableMessage,
 )
+from kalshi_platform.exchange.dates import suspects
+from kalshi_platform.market.clock_offset import Offset
 
 _PASSING = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY})
 
@@ -44,8 +46,10 @@ def member_of(answer: object, member: str) -> object:
     return answer[member]
 
 
-def error_of(path: str, status: int, body: object) -> KalshiPlatformError:
+def error_of(path: str, status: int, body: object, offset: Offset | None = None) -> KalshiPlatformError:
     """One error out of the three shapes of error bodies: flat, wrapped under `error`, or a bare text there.
+
+    `offset`: our clock against the exchange's, where it is known; a refused signature may be due to it.
 
     This is the one place that decides whether a refusal is transient: 429, 408, 425 and 5xx are, all else is not.
     """
@@ -60,10 +64,7 @@ def error_of(path: str, status: int, body: object) -> KalshiPlatformError:
             message = str(inner or "")
     text = f"GET {path}: HTTP {status}" + (f" {code}" if code else "") + (f": {message[:200]}" if message else "")
     if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
-        return AuthenticationFailed(
-            f"{text}. Suspects: this machine's clock is off, or the key belongs to another environment or lacks scope",
-            status=status,
-        )
+        return AuthenticationFailed(f"{text}. {suspects(offset)}", status=status)
     if status == HTTPStatus.TOO_MANY_REQUESTS:
         return RateLimited(text)
     if status >= 500 or status in _PASSING:

@@ -29,9 +29,11 @@ from kalshi_platform.errors import (
     KalshiPlatformError,
     RateLimited,
 )
+from kalshi_platform.exchange.dates import offset_by, suspects
 from kalshi_platform.exchange.frames import CLOSE, PING, PONG, Deframer, FramingError
 from kalshi_platform.exchange.settings import ExchangeSettings
 from kalshi_platform.exchange.signing import Signer
+from kalshi_platform.market.clock_offset import Offset
 
 READ_BYTES = 64 * 1024
 """One socket read. Larger ones were measured to cost more, not less (allocation)."""
@@ -81,6 +83,7 @@ class WebSocketConnection:
         )
         headers = self._signer.headers("GET", self._path, self._clock.now_ns() // 1_000_000)
         headers["User-Agent"] = self._settings.user_agent
+        asked_at_ns = self._clock.now_ns()
         try:
             client.connect(
                 self._settings.ws_url,
@@ -90,7 +93,8 @@ class WebSocketConnection:
                 redirect_limit=0,
             )
         except websocket.WebSocketBadStatusException as error:
-            raise self._refused(int(error.status_code)) from error
+            offset = offset_by(error.resp_headers or {}, asked_at_ns, self._clock.now_ns())
+            raise self._refused(int(error.status_code), offset) from error
         except (websocket.WebSocketException, OSError, ValueError) as error:
             raise ConnectionLost(f"{self.name}: could not connect: {type(error).__name__}: {error}") from error
         self._socket = client.sock
@@ -241,12 +245,10 @@ class WebSocketConnection:
             with contextlib.suppress(OSError):
                 sock.close()
 
-    def _refused(self, status: int) -> KalshiPlatformError:
+    def _refused(self, status: int, offset: Offset | None) -> KalshiPlatformError:
         if status in (401, 403):
             return AuthenticationFailed(
-                f"{self.name}: the exchange refused the key (HTTP {status}). Suspects: this machine's clock is off, or "
-                "the key belongs to another environment, was revoked, or is not the private half of this key_id",
-                status=status,
+                f"{self.name}: the exchange refused the signature (HTTP {status}). {suspects(offset)}", status=status
             )
         if status == 429:
             return RateLimited(f"{self.name}: too many connections or attempts for this account (HTTP 429)")

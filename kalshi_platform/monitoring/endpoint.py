@@ -1,0 +1,151 @@
+"""`/metrics` for Prometheus and `/healthz` for whoever restarts or pages. The only module that uses prometheus-client.
+
+Figures are asked for when somebody asks; nothing is counted here.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from http import HTTPStatus
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from typing import Any
+
+from prometheus_client import CollectorRegistry, ProcessCollector
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
+from prometheus_client.core import Metric as Family
+from prometheus_client.exposition import choose_encoder
+from prometheus_client.registry import Collector
+
+from kalshi_platform.monitoring.metrics import Histogram, Metric
+from kalshi_platform.monitoring.settings import EndpointSettings
+
+_REQUEST_TIMEOUT_S = 10.0
+_log = logging.getLogger(__name__)
+
+Health = tuple[bool, Mapping[str, Any]]
+"""Whether all is well, and what to say about it (becomes JSON)."""
+
+
+class Endpoint:
+    """Serves one service's metrics and health from threads of its own. It never stops the service."""
+
+    def __init__(
+        self,
+        settings: EndpointSettings,
+        owner: str,
+        metrics: Callable[[], Iterable[Metric | Histogram]],
+        health: Callable[[], Health],
+    ) -> None:
+        """`metrics` and `health` are called from the endpoint's threads, at the pace of those who ask."""
+        self._settings = settings
+        self._owner = owner
+        self._health = health
+        self._registry = CollectorRegistry()
+        self._registry.register(_Figures(metrics))
+        ProcessCollector(registry=self._registry)
+        self._server: _Server | None = None
+        self._refusal: str | None = None
+
+    @property
+    def port(self) -> int | None:
+        """Where it listens; None while it does not."""
+        return None if self._server is None else int(self._server.server_address[1])
+
+    def ensure(self) -> bool:
+        """Listen, if that is wanted and not so yet; return whether it listens. A port that is taken is told once."""
+        settings = self._settings
+        if self._server is not None or settings.port == 0:
+            return self._server is not None
+        try:
+            server = _Server((settings.host, settings.port), _handler(self._registry, self._health))
+        except OSError as error:
+            if str(error) != self._refusal:
+                self._refusal = str(error)
+                _log.warning(
+                    "%s: no metrics and no health: cannot listen on %s port %d (%s); choose another"
+                    " KALSHI_METRICS_PORT; everything else goes on",
+                    self._owner, settings.host, settings.port, error.strerror or error,
+                )  # fmt: skip
+            return False
+        self._server = server
+        threading.Thread(target=server.serve_forever, name=f"{self._owner} metrics", daemon=True).start()
+        _log.info(
+            "%s: metrics at http://%s:%d/metrics, health at /healthz", self._owner, settings.host, settings.port
+        )
+        return True
+
+    def close(self) -> None:
+        """Listen no more."""
+        server, self._server = self._server, None
+        if server is not None:
+            server.shutdown()
+            server.server_close()
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    block_on_close = False
+
+    def handle_error(self, request: Any, client_address: Any) -> None:
+        _log.debug("a metrics client at %s went away", client_address, exc_info=True)
+
+
+class _Figures(Collector):
+    """Turns plain metrics into Prometheus's."""
+
+    def __init__(self, metrics: Callable[[], Iterable[Metric | Histogram]]) -> None:
+        self._metrics = metrics
+
+    def describe(self) -> Iterable[Family]:
+        # Nothing is asked at registration: the service may not be ready for questions.
+        return ()
+
+    def collect(self) -> Iterator[Family]:
+        for metric in self._metrics():
+            yield _family(metric)
+
+
+def _family(metric: Metric | Histogram) -> Family:
+    if isinstance(metric, Histogram):
+        buckets = [*((f"{bound:g}", float(count)) for bound, count in metric.buckets), ("+Inf", float(metric.count))]
+        return HistogramMetricFamily(metric.name, metric.help, buckets=buckets, sum_value=metric.total)
+    kept = [sample for sample in metric.samples if sample.value is not None]
+    labels = tuple(kept[0].labels) if kept else ()
+    kind = CounterMetricFamily if metric.kind == "counter" else GaugeMetricFamily
+    family = kind(metric.name, metric.help, labels=labels)
+    for sample in kept:
+        assert sample.value is not None  # noqa: S101 - filtered above
+        family.add_metric([sample.labels[label] for label in labels], float(sample.value))
+    return family
+
+
+def _handler(registry: CollectorRegistry, health: Callable[[], Health]) -> type[BaseHTTPRequestHandler]:
+    class Handler(BaseHTTPRequestHandler):
+        timeout = _REQUEST_TIMEOUT_S
+
+        def do_GET(self) -> None:
+            path = self.path.partition("?")[0]
+            if path == "/metrics":
+                encode, content_type = choose_encoder(self.headers.get("Accept", ""))
+                self._answer(HTTPStatus.OK, content_type, encode(registry))
+            elif path == "/healthz":
+                is_well, content = health()
+                status = HTTPStatus.OK if is_well else HTTPStatus.SERVICE_UNAVAILABLE
+                self._answer(status, "application/json", json.dumps(content).encode() + b"\n")
+            else:
+                self._answer(HTTPStatus.NOT_FOUND, "text/plain", b"/metrics or /healthz\n")
+
+        def _answer(self, status: HTTPStatus, content_type: str, body: bytes) -> None:
+            self.send_response(status)
+            self.send_header("Content-Type", content_type)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, format: str, *args: Any) -> None:
+            """Scrapes are not worth a line."""
+
+    return Handler
