@@ -1,0 +1,313 @@
+"""Trades proved complete against the exchange's listing, and whole days that no gatherer recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kalshi_platform.clock import SYSTEM_CLOCK
+from kalshi_platform.deduplicator import trade_listing
+from kalshi_platform.deduplicator.close_hour import close_hour
+from kalshi_platform.deduplicator.hours import hours_to_close
+from kalshi_platform.deduplicator.settings import DeduplicatorSettings, GathererSource
+from kalshi_platform.deduplicator.trade_backfill import TradesBackfill, backfill_trades, hours_of
+from kalshi_platform.deduplicator.trade_parity import TradeCheck, check_trades, reconcile_trades
+from kalshi_platform.errors import ExchangeUnavailable, HourNotClosed, LeaseHeld
+from kalshi_platform.exchange.rest import RestClient
+from kalshi_platform.lake.export import export_daily, export_raw
+from kalshi_platform.lake.reader import trades as lake_trades
+from kalshi_platform.lake.settings import LakeSettings
+from kalshi_platform.market.records import Trade
+from kalshi_platform.market.times import HOUR, US_PER_MS, datetime_from_us, hour_of, us_from_datetime
+from kalshi_platform.simulator.server import ServerThread
+from kalshi_platform.storage.partitions import PartitionBounds
+from kalshi_platform_tests.fixtures.exchange import running_exchange
+from kalshi_platform_tests.fixtures.gatherer_service import client_settings
+from kalshi_platform_tests.fixtures.postgres import DatabaseFactory
+from kalshi_platform_tests.fixtures.production import (  # noqa: F401 - fixtures
+    Production,
+    production,
+    production_template,
+)
+
+DAY = hour_of(SYSTEM_CLOCK.now() - timedelta(days=5)).replace(hour=0)
+H10 = DAY + timedelta(hours=10)
+FIGURES = "production_count, production_volume_e2, rest_count, rest_volume_e2, inserted, only_in_production, differing"
+Figures = tuple[object, ...]
+
+
+@dataclass
+class Lister:
+    """An exchange that lists given trades, newest first; `broken` objects cannot be read, `error` ends the listing."""
+
+    trades: list[Trade] = field(default_factory=list)
+    broken: tuple[str, ...] = ()
+    error: Exception | None = None
+    between: Callable[[], None] = lambda: None
+    asked: list[tuple[int | None, int | None]] = field(default_factory=list)
+
+    def iter_trades_of_both_tiers(
+        self,
+        ticker: str | None = None,
+        min_ts: int | None = None,
+        max_ts: int | None = None,
+        *,
+        left_out: Callable[[str], None] | None = None,
+    ) -> Iterator[Trade]:
+        self.asked.append((min_ts, max_ts))
+        for reason in self.broken:
+            assert left_out is not None
+            left_out(reason)
+        for trade in sorted(self.trades, key=lambda each: each.exchange_ts_us, reverse=True):
+            yield trade
+            self.between()
+        if self.error is not None:
+            raise self.error
+
+
+def listed(trade_id: str, at: datetime, ticker: str = "KXA-1", *, count_e2: int = 100, block: bool = False) -> Trade:
+    us = us_from_datetime(at)
+    return Trade(
+        trade_id=trade_id, ticker=ticker, exchange_ts_us=us - us % US_PER_MS, yes_price_e4=5_600, no_price_e4=4_400,
+        count_e2=count_e2, taker_side="yes", is_block_trade=block, received_at_ns=SYSTEM_CLOCK.now_ns(), source="rest",
+        created_time_us=us,
+    )  # fmt: skip
+
+
+def held(trade_id: str, at: datetime, ticker: str = "KXA-1", **values: Any) -> dict[str, Any]:
+    return {"exchange_ts": at, "ticker": ticker, "trade_id": trade_id, "count_e2": 100, **values}
+
+
+def check(production: Production, rest: Lister, hour: datetime = H10) -> TradeCheck:  # noqa: F811
+    return check_trades(production.database, rest, hour, production.keeper)
+
+
+def parity(production: Production) -> dict[tuple[str, bool], Figures]:  # noqa: F811
+    rows = production.rows(f"SELECT ticker, is_block_trade, {FIGURES}, state FROM trade_parity ORDER BY 1, 2")
+    return {(ticker, block): tuple(figures) for ticker, block, *figures in rows}
+
+
+def ms(number: float) -> timedelta:
+    return timedelta(milliseconds=number)
+
+
+def test_what_the_stream_missed_is_inserted_and_every_market_hour_has_its_figures(
+    production: Production,  # noqa: F811
+) -> None:
+    last = H10 + HOUR - ms(0.5)
+    rest = Lister(
+        [
+            listed("a1", H10 + ms(0.25)),
+            listed("a2", H10 + ms(7.777), count_e2=250),
+            listed("a3", last),
+            listed("a3", last),  # paging showed it twice
+            listed("before", H10 - ms(1)),
+            listed("after", H10 + HOUR),
+            listed("b1", H10 + ms(5), "KXB-2", block=True),
+            listed("b2", H10 + ms(5), "KXB-2"),
+        ]
+    )
+    production.insert("trades", [held("a1", H10), held("b2", H10 + ms(5), "KXB-2")])
+    first = check(production, rest)
+    assert (first.state, first.production_count, first.rest_count, first.inserted) == ("filled", 2, 5, 3)
+    assert parity(production) == {
+        ("KXA-1", False): (1, 100, 3, 450, 2, 0, 0, "filled"),
+        ("KXB-2", False): (1, 100, 1, 100, 0, 0, 0, "complete"),
+        ("KXB-2", True): (0, 0, 1, 100, 1, 0, 0, "filled"),
+    }
+    assert production.rows(
+        "SELECT trade_id, exchange_ts, created_time, count_e2, is_block_trade, gatherer, stream_id FROM trades"
+        " WHERE source = 'rest' ORDER BY 1"
+    ) == [
+        ("a2", H10 + ms(7), H10 + ms(7.777), 250, False, "rest", 0),
+        ("a3", H10 + HOUR - ms(1), last, 100, False, "rest", 0),
+        ("b1", H10 + ms(5), H10 + ms(5), 100, True, "rest", 0),
+    ]
+    assert rest.asked == [(us_from_datetime(H10) // 10**6 - 60, us_from_datetime(H10 + HOUR) // 10**6 + 60)]
+    again = check(production, rest)
+    assert (again.state, again.production_count, again.inserted) == ("complete", 5, 0)
+    assert parity(production)["KXA-1", False] == (3, 450, 3, 450, 0, 0, 0, "complete")
+    assert production.rows("SELECT sum(from_rest)::int FROM trade_parity") == [(3,)]
+    assert production.rows("SELECT count(*) FROM trade_listing") == [(0,)]
+
+
+def test_what_the_exchange_does_not_list_or_lists_otherwise_is_said_and_left_alone(
+    production: Production,  # noqa: F811
+) -> None:
+    rest = Lister([listed("same", H10 + ms(4)), listed("size", H10 + ms(5), count_e2=7)])
+    rows = [held("same", H10 + ms(4)), held("size", H10 + ms(5)), held("ours", H10 + ms(6))]
+    # Clocks of the two sides may differ: neither of these is missing, and neither is in excess.
+    rest.trades += [listed("edge", H10 + ms(2)), listed("next", H10 + HOUR + ms(3))]
+    rows += [held("edge", H10 - ms(3)), held("next", H10 + HOUR - ms(1))]
+    production.insert("trades", rows)
+    found = check(production, rest)
+    assert (found.state, found.inserted, found.only_in_production, found.differing) == ("differs", 0, 1, 1)
+    assert parity(production) == {("KXA-1", False): (4, 400, 3, 207, 0, 1, 1, "differs")}
+    assert production.rows("SELECT count_e2 FROM trades WHERE trade_id = 'size'") == [(100,)]
+
+
+def test_a_listing_with_unreadable_objects_fills_but_proves_nothing(production: Production) -> None:  # noqa: F811
+    found = check(production, Lister([listed("a", H10)], broken=("object KXA-1: missing_field",)))
+    assert (found.state, found.inserted, found.left_out, found.is_proved) == ("partial", 1, 1, False)
+    assert production.rows("SELECT state, reason FROM trade_checks") == [("partial", "object KXA-1: missing_field")]
+
+
+def test_an_exchange_that_does_not_answer_leaves_the_hour_unchecked_and_an_earlier_result_standing(
+    production: Production,  # noqa: F811
+) -> None:
+    away = Lister([listed("a", H10)], error=ExchangeUnavailable("GET /markets/trades: HTTP 503", status=503))
+
+    def reconcile(rest: Lister | None, hour: datetime = H10) -> TradeCheck:
+        return reconcile_trades(production.database, rest, hour, production.keeper, SYSTEM_CLOCK)
+
+    assert (reconcile(None).state, reconcile(None).reason) == ("not checked", "the exchange is not to be asked")
+    assert reconcile(away).reason == "GET /markets/trades: HTTP 503"
+    assert production.rows("SELECT state, reason FROM trade_checks") == [
+        ("not checked", "GET /markets/trades: HTTP 503")
+    ]
+    assert production.rows("SELECT (SELECT count(*) FROM trades), (SELECT count(*) FROM trade_listing)") == [(0, 0)]
+    assert reconcile(Lister([listed("a", H10)])).state == "filled"
+    assert reconcile(away).state == "not checked"
+    assert production.rows("SELECT state, reason FROM trade_checks") == [("filled", None)]
+    with production.database.lease("trade parity", H10.isoformat()):
+        assert "another process" in (reconcile(Lister()).reason or "")
+        with pytest.raises(LeaseHeld):
+            check(production, Lister())
+    assert reconcile(Lister(), hour_of(SYSTEM_CLOCK.now())).state == "not checked"
+
+
+def test_a_listing_is_stored_as_it_is_read(
+    production: Production,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(trade_listing, "_ROWS_AT_ONCE", 10)
+    seen = []
+
+    def look() -> None:
+        seen.append(production.rows("SELECT count(*) FROM trade_listing")[0][0])
+
+    trades = [listed(f"t{number}", H10 + ms(number)) for number in range(35)]
+    assert check(production, Lister(trades, between=look)).inserted == 35
+    assert [trades_read - stored for trades_read, stored in enumerate(seen, 1)] == [n % 10 for n in range(1, 36)]
+
+
+def test_rows_that_a_check_inserts_reopen_a_closed_hour_unless_they_came_with_its_close(
+    production: Production,  # noqa: F811
+) -> None:
+    production.close_hour(H10, H10 + HOUR)
+    ((closed_at,),) = production.rows("SELECT closed_at FROM hour_closes WHERE hour = %s", H10)
+    now = SYSTEM_CLOCK.now()
+    check_trades(production.database, Lister([listed("a", H10)]), H10, production.keeper, at=closed_at)
+    check(production, Lister([]), H10 + HOUR)
+    assert hours_to_close(production.database, now) == []
+    check(production, Lister([listed("b", H10 + HOUR)]), H10 + HOUR)
+    assert hours_to_close(production.database, now) == [H10 + HOUR]
+
+
+def test_a_backfill_that_broke_off_goes_on_where_it_stopped(production: Production) -> None:  # noqa: F811
+    hours = hours_of(DAY.date())
+    trades = [listed(f"t{number}", hour) for number, hour in enumerate(hours)]
+    rest = Lister(trades)
+    began = SYSTEM_CLOCK.now() - timedelta(seconds=5)
+
+    def backfill(wanted: Sequence[datetime], **options: Any) -> TradesBackfill:
+        return backfill_trades(production.url, rest, wanted, SYSTEM_CLOCK, PartitionBounds(), **options)
+
+    def stop_after(done: TradeCheck) -> None:
+        if done.hour == hours[4]:
+            rest.error = ExchangeUnavailable("away")
+
+    with pytest.raises(ExchangeUnavailable):
+        backfill(hours, on_check=stop_after)
+    assert production.rows("SELECT count(*) FROM trades") == [(5,)]
+    rest.error, rest.asked = None, []
+    done = backfill(hours, done_since=began)
+    assert (len(done.checks), len(done.skipped), done.total("inserted"), done.unproved) == (19, 5, 19, ())
+    assert len(rest.asked) == 19
+    assert backfill([*hours, hour_of(SYSTEM_CLOCK.now())]).skipped == (hour_of(SYSTEM_CLOCK.now()),)
+
+
+@pytest.fixture
+def exchange(tmp_path: Path) -> Iterator[ServerThread]:
+    with running_exchange(tmp_path, markets=4, rate=0) as running:
+        yield running
+
+
+def traded(exchange: ServerThread, number: int) -> list[int]:
+    """Let `number` trades happen, spread evenly over three hours of DAY; every hundredth is a block trade."""
+    tickers = exchange.tickers()
+    step = 3 * HOUR / number
+    items = [
+        {
+            "kind": "trade", "ticker": tickers[n % len(tickers)], "yes_price_e4": 1_000 + n, "count_e2": 50 + n,
+            "is_block_trade": n % 100 == 0, "exchange_ts_us": us_from_datetime(H10 + n * step) + 123,
+        }
+        for n in range(number)
+    ]  # fmt: skip
+    return exchange.publish(*items)
+
+
+def everything(production: Production) -> list[tuple[Any, ...]]:  # noqa: F811
+    columns = "ticker, trade_id, exchange_ts, yes_price_e4, count_e2, is_block_trade, created_time, source"
+    return production.rows(f"SELECT {columns} FROM trades ORDER BY 1, 2")
+
+
+def test_deleted_trades_of_a_day_that_no_gatherer_recorded_come_back_and_are_exported_again(
+    exchange: ServerThread,
+    production: Production,  # noqa: F811
+    database_factory: DatabaseFactory,
+    merge_templates: None,
+    tmp_path: Path,
+) -> None:
+    number = 3_600  # an hour of them is more than a page
+    times = traded(exchange, number)
+    rest = RestClient(client_settings(exchange), SYSTEM_CLOCK)
+    lake = LakeSettings((tmp_path / "lake").as_uri())
+    empty = GathererSource("g1", database_factory("merge_template_timeseries"), "postgresql://nobody@127.0.0.1/none")
+    settings = DeduplicatorSettings(production_url=production.url, sources=(empty,))
+
+    def backfill() -> TradesBackfill:
+        return backfill_trades(production.url, rest, hours_of(DAY.date()), SYSTEM_CLOCK, PartitionBounds())
+
+    def close_and_export(hours: Sequence[datetime]) -> None:
+        for hour in hours:
+            close_hour(settings, hour, SYSTEM_CLOCK, PartitionBounds())
+        export_raw(lake, production.url, "trades", H10, "closed")
+        export_daily(lake, production.url, "processed/trades", DAY.date(), "closed")
+
+    done = backfill()
+    assert (done.total("inserted"), done.total("rest_count"), done.unproved) == (number, number, ())
+    first = everything(production)
+    assert [row[6] for row in sorted(first, key=lambda row: row[6])] == [datetime_from_us(us) for us in times]
+    assert sum(row[5] for row in first) == number // 100
+    close_and_export(hours_to_close(production.database, SYSTEM_CLOCK.now()))
+    exported = lake_trades(lake, DAY, DAY + timedelta(days=1), layer="processed")
+    assert exported.height == number
+
+    production.execute("DELETE FROM trades WHERE exchange_ts >= %s", H10 + HOUR)
+    assert len(everything(production)) == number // 3
+    assert backfill().total("inserted") == number - number // 3
+    assert everything(production) == first
+    reopened = hours_to_close(production.database, SYSTEM_CLOCK.now())
+    assert reopened == [H10 + HOUR, H10 + HOUR * 2]
+    with pytest.raises(HourNotClosed):
+        export_daily(lake, production.url, "processed/trades", DAY.date(), "closed")
+    close_and_export(reopened)
+    assert lake_trades(lake, DAY, DAY + timedelta(days=1), layer="processed").equals(exported)
+
+
+def test_days_before_the_cutoff_come_from_the_historical_tier(
+    exchange: ServerThread,
+    production: Production,  # noqa: F811
+) -> None:
+    rest = RestClient(client_settings(exchange), SYSTEM_CLOCK)
+    old = list(rest.iter_historical_trades())
+    hours = sorted({hour_of(datetime_from_us(trade.exchange_ts_us)) for trade in old})
+    done = backfill_trades(production.url, rest, hours, SYSTEM_CLOCK, PartitionBounds())
+    assert {row[1] for row in everything(production)} == {trade.trade_id for trade in old}
+    assert (done.total("inserted"), done.unproved) == (len(old), ())
