@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable
 
 
 class TokenBucket:
@@ -64,3 +65,35 @@ class Backoff:
     def reset(self) -> None:
         """It worked: begin at the base again."""
         self._failures = 0
+
+
+class PacedCommands:
+    """Commands on their way to one connection: in order, and no faster than a number of commands and of bytes a second.
+
+    A second's worth may go at once, and one command more: what is too large for the rest of a second goes anyway, and
+    those behind it wait for as long as it takes.
+    """
+
+    def __init__(self, commands_per_s: float, bytes_per_s: float, now: float) -> None:
+        """`now` is a monotonic time in seconds."""
+        self._waiting: deque[bytes] = deque()
+        self._commands = TokenBucket(commands_per_s, max(1.0, commands_per_s), now)
+        self._bytes = TokenBucket(bytes_per_s, max(1.0, bytes_per_s), now)
+
+    def __len__(self) -> int:
+        return len(self._waiting)
+
+    def add(self, commands: Iterable[bytes]) -> None:
+        """Put commands behind those that wait."""
+        self._waiting.extend(commands)
+
+    def take_due(self, now: float) -> list[bytes]:
+        """Give up the commands that may be sent now."""
+        due: list[bytes] = []
+        # What went too early is made up for by the next ones: a bucket below zero lets nothing through.
+        while self._waiting and self._commands.available(now) >= 1.0 and self._bytes.available(now) > 0.0:
+            command = self._waiting.popleft()
+            self._commands.take(1.0, now)
+            self._bytes.take(len(command), now)
+            due.append(command)
+        return due

@@ -62,6 +62,7 @@ class Session:
         self._scale = ScaleWatch()
         self._now_ns = 0
         self._last_sweep_ns = 0
+        self._seen_changes = 0
 
     # -- what the caller wants
 
@@ -137,6 +138,15 @@ class Session:
     def followed(self) -> set[str]:
         """Markets with an open membership."""
         return {ticker for stream in self._streams for ticker in stream.members}
+
+    def memberships_changed(self) -> bool:
+        """Whether `followed` may differ from what it was when this was last asked."""
+        changes, self._seen_changes = self._seen_changes, self._streams.changes
+        return changes != self._seen_changes
+
+    def open_channels(self) -> set[str]:
+        """Channels of which a stream is open."""
+        return {stream.channel for stream in self._streams}
 
     def last_seqs(self) -> dict[int, int]:
         """The last number of every open stream, by stream_id."""

@@ -34,6 +34,8 @@ class Streams:
 
     def __init__(self, session_id: int, new_stream_id: Callable[[], int], outbox: Outbox) -> None:
         self._outbox = outbox
+        self.changes = 0
+        """Grows with every membership that begins or ends."""
         self.by_sid: dict[int, Stream] = {}
         self._session_id = session_id
         self._new_stream_id = new_stream_id
@@ -69,12 +71,14 @@ class Streams:
     def follow(self, stream: Stream, ticker: str, seq: int, exchange_index: int) -> None:
         """Begin a market's membership at its snapshot."""
         stream.members[ticker] = seq
+        self.changes += 1
         self._outbox.records.append(MembershipStarted(stream.id, ticker, seq, exchange_index))
 
     def end_memberships(self, stream: Stream, tickers: Iterable[str], seq_to: int, reason: str) -> None:
         """End the memberships of those that are followed."""
         for ticker in tickers:
             if stream.members.pop(ticker, None) is not None:
+                self.changes += 1
                 self._outbox.records.append(MembershipEnded(stream.id, ticker, seq_to, reason))
 
     def end_all_memberships(self, stream: Stream, seq_to: int, reason: str) -> list[str]:

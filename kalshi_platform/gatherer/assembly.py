@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import logging
+import random
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 from kalshi_platform.catalog.store import CatalogStore
@@ -13,6 +14,7 @@ from kalshi_platform.exchange.rest import RestClient
 from kalshi_platform.exchange.settings import ExchangeSettings
 from kalshi_platform.gatherer.catalog_keeper import CatalogKeeper
 from kalshi_platform.gatherer.connections import COMBO_CHANNEL, FEED_CHANNELS, Connection
+from kalshi_platform.gatherer.fleet import FEED, Fleet, Slot
 from kalshi_platform.gatherer.ids import IdSource
 from kalshi_platform.gatherer.lock import GathererLock
 from kalshi_platform.gatherer.market_fetcher import MarketFetcher
@@ -22,6 +24,7 @@ from kalshi_platform.gatherer.routing import Router
 from kalshi_platform.gatherer.settings import GathererSettings
 from kalshi_platform.gatherer.snapshot_poller import Recovery, SnapshotPoller
 from kalshi_platform.gatherer.spool import Spool
+from kalshi_platform.gatherer.turns import HandshakeTurns
 from kalshi_platform.gatherer.writer import Writer
 from kalshi_platform.storage.partitions import PartitionBounds
 from kalshi_platform.storage.pool import Database
@@ -49,14 +52,13 @@ class Parts:
     fetcher: MarketFetcher
     recovery: Recovery
     poller: SnapshotPoller
-    feed: Connection
-    books: tuple[Connection, ...]
+    fleet: Fleet
     router: Router
 
     @property
-    def connections(self) -> tuple[Connection, ...]:
-        """All connections: the feed, then those of the books."""
-        return (self.feed, *self.books)
+    def connections(self) -> tuple[Slot, ...]:
+        """The places of all connections: the feed's, then those of the books."""
+        return self.fleet.slots
 
     def dispose(self) -> None:
         """Close the pools of both databases."""
@@ -90,12 +92,14 @@ def assemble(
     recovery = Recovery(settings, rest, clock, router.put, router.renew)
     poller = SnapshotPoller(settings, rest, clock, router.put, lambda: router.wanted, router.suspects, report)
 
-    def connection(name: str, channels: Sequence[str] = ()) -> Connection:
-        put = router.put_feed if channels else router.put_books
-        return Connection(name, settings, exchange, clock, ids, stop, put, router.alarmed, channels)
+    turns = HandshakeTurns(settings.reconnect_spacing_s, random.random)
 
-    channels = (*FEED_CHANNELS, COMBO_CHANNEL) if settings.market_filter.include_combos else FEED_CHANNELS
-    shards = settings.connections if settings.follow_books else 0
+    def connection(name: str) -> Connection:
+        put, channels = (router.put_feed, feed_channels) if name == FEED else (router.put_books, ())
+        return Connection(name, settings, exchange, clock, ids, stop, put, router.alarmed, channels, turns)
+
+    feed_channels = (*FEED_CHANNELS, COMBO_CHANNEL) if settings.market_filter.include_combos else FEED_CHANNELS
+    fleet = Fleet(settings, clock, connection)
     parts = Parts(
         settings=settings,
         exchange=exchange,
@@ -113,12 +117,11 @@ def assemble(
         fetcher=fetcher,
         recovery=recovery,
         poller=poller,
-        feed=connection("feed", channels),
-        books=tuple(connection(f"books-{number}") for number in range(shards)),
+        fleet=fleet,
         router=router,
     )
     router.keeper, router.fetcher, router.recovery, router.poller = keeper, fetcher, recovery, poller
-    router.books = parts.books
+    router.fleet = fleet
     return parts
 
 

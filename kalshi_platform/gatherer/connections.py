@@ -1,7 +1,8 @@
 """WebSocket connections, a thread for each: open, subscribe, receive, put; and begin anew when it ends.
 
-Books are spread over several connections by a stable hash of the ticker; trades, tickers and lifecycle have one of
-their own. Whatever belongs to a session happens in its thread; other threads leave wishes.
+Books are spread over several connections; trades, tickers and lifecycle have one of their own. Whatever belongs to a
+session happens in its thread; other threads leave wishes. Which markets a connection follows, and when it is replaced
+by a fresh one, is the fleet's to say.
 """
 
 from __future__ import annotations
@@ -10,31 +11,32 @@ import dataclasses
 import logging
 import random
 import threading
-import zlib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 from kalshi_platform.clock import Clock
 from kalshi_platform.errors import AuthenticationFailed, ConnectionLost, KalshiPlatformError
-from kalshi_platform.exchange.pacing import Backoff
+from kalshi_platform.exchange.pacing import Backoff, PacedCommands
 from kalshi_platform.exchange.session import Alarm, Session, SessionConfig, SessionCounters
 from kalshi_platform.exchange.settings import ExchangeSettings
 from kalshi_platform.exchange.websocket import WebSocketConnection
 from kalshi_platform.gatherer.ids import IdSource
 from kalshi_platform.gatherer.settings import GathererSettings
-from kalshi_platform.market.records import Record, SessionClosed, SessionOpened
+from kalshi_platform.gatherer.turns import HandshakeTurns
+from kalshi_platform.market.records import BookDelta, Record, SessionClosed, SessionOpened
 
 LIFECYCLE_CHANNEL = "market_lifecycle_v2"
 FEED_CHANNELS = ("trade", "ticker", LIFECYCLE_CHANNEL)
 COMBO_CHANNEL = "multivariate_market_lifecycle"
 _TICK_NS = 500_000_000
 _LASTING_NS = 10_000_000_000
+_WAIT_STEP_S = 0.5
 _log = logging.getLogger(__name__)
 
 
 @dataclass
 class ConnectionCounters:
-    """Totals since the start, over all sessions of one connection."""
+    """Totals since the start, over all sessions of one connection. `reconnects`: sessions after a lost one."""
 
     state: str = "closed"
     frames: int = 0
@@ -50,7 +52,7 @@ class ConnectionCounters:
 
 
 class Connection:
-    """One connection that is kept open until `stop`."""
+    """One connection that is kept open until `stop` or `retire`."""
 
     def __init__(
         self,
@@ -63,8 +65,10 @@ class Connection:
         put: Callable[[Sequence[Record]], None],
         on_alarm: Callable[[Connection, Alarm], None],
         channels: Sequence[str] = (),
+        turns: HandshakeTurns | None = None,
     ) -> None:
-        """`put` takes records in order; `on_alarm` hears of gaps and missing snapshots; neither may block for long."""
+        """`put` takes records in order; `on_alarm` hears of gaps and missing snapshots; neither may block for long.
+        `turns` are those of all connections of the gatherer."""
         self.name = name
         self.counters = ConnectionCounters()
         self._settings = settings
@@ -75,6 +79,7 @@ class Connection:
         self._put = put
         self._on_alarm = on_alarm
         self._channels = tuple(channels)
+        self._turns = turns or HandshakeTurns(settings.reconnect_spacing_s, random.random)
         agent = f"{exchange.user_agent} ({settings.name} {name})"
         self._socket = WebSocketConnection(
             dataclasses.replace(exchange, user_agent=agent), clock, f"{settings.name} {name}"
@@ -87,6 +92,10 @@ class Connection:
         self._counted = SessionCounters()
         self._followed: frozenset[str] = frozenset()
         self._suspects: frozenset[str] = frozenset()
+        self._mute: frozenset[str] = frozenset()
+        self._open_channels: frozenset[str] = frozenset()
+        self._feed_times: dict[int, tuple[int, int]] | None = None
+        self._retired: str | None = None
         self._thread: threading.Thread | None = None
 
     # -- any thread
@@ -110,13 +119,43 @@ class Connection:
         """Markets that lost a frame and wait for a snapshot."""
         return self._suspects
 
+    def mute(self) -> frozenset[str]:
+        """Markets that gave no snapshot although they were asked for again."""
+        return self._mute
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a session is under way."""
+        return self.counters.state == "open"
+
+    @property
+    def has_channels(self) -> bool:
+        """Whether every channel it was given is open."""
+        return self._open_channels.issuperset(self._channels)
+
+    def watch_feed(self) -> None:
+        """Begin to note the exchange times of deltas, for `feed_times`."""
+        self._feed_times = {}
+
+    def feed_times(self) -> Mapping[int, tuple[int, int]]:
+        """exchange_index → exchange time (µs) of the first and of the latest delta since `watch_feed`."""
+        return dict(self._feed_times or {})
+
+    def retire(self, reason: str) -> None:
+        """Close for good: another connection has what this one carried. `reason` is written to its session."""
+        self._retired = reason
+
     def start(self) -> None:
         """Start the thread."""
         self._thread = threading.Thread(target=self._run, name=f"{self._settings.name} {self.name}", daemon=True)
         self._thread.start()
 
+    def is_running(self) -> bool:
+        """Whether its thread may still put records."""
+        return self._thread is not None and self._thread.is_alive()
+
     def join(self, timeout_s: float) -> None:
-        """Wait for the thread after `stop` was set: its session is then closed and put."""
+        """Wait for the thread after `stop` was set or it was retired: its session is then closed and put."""
         if self._thread is not None:
             self._thread.join(timeout_s)
 
@@ -124,12 +163,15 @@ class Connection:
 
     def _run(self) -> None:
         backoff = self._new_backoff()
-        while not self._stop.is_set():
+        while not self._is_over():
             if not self._channels and not self._target:
                 # A book connection without books would be an idle line.
                 self._clock.wait(self._stop, 0.1)
                 continue
             delay = backoff.next() + self._settings.stagger_s * random.random()  # noqa: S311 - jitter
+            self._wait(self._turns.delay(self._clock.monotonic()))
+            if self._is_over():
+                break
             try:
                 self.counters.state = "connecting"
                 self._socket.open()
@@ -145,10 +187,19 @@ class Connection:
             except Exception as error:  # noqa: BLE001 - a fault of ours must not end capture: begin anew
                 _log.exception("%s %s: unexpected failure; reconnecting", self._settings.name, self.name)
                 self.counters.last_error = f"{type(error).__name__}: {error}"
-            if not self._stop.is_set():
+            if not self._is_over():
                 self.counters.state = "waiting"
-                self._clock.wait(self._stop, delay)
+                self._wait(delay)
         self.counters.state = "closed"
+
+    def _is_over(self) -> bool:
+        return self._retired is not None or self._stop.is_set()
+
+    def _wait(self, seconds: float) -> None:
+        """Wait, but not beyond the end."""
+        until = self._clock.monotonic() + seconds
+        while not self._is_over() and (left := until - self._clock.monotonic()) > 0:
+            self._clock.wait(self._stop, min(left, _WAIT_STEP_S))
 
     def _live(self) -> bool:
         """Run one session to its end; return whether it lasted (what keeps breaking is tried ever more rarely)."""
@@ -165,6 +216,7 @@ class Connection:
         reason = "stopped"
         try:
             self._talk(session, opened_ns)
+            reason = self._retired or reason
         except ConnectionLost as error:
             reason = "connection lost"
             self.counters.last_error = str(error)
@@ -177,50 +229,72 @@ class Connection:
             self._put([*session.close(now_ns, reason), SessionClosed(session.session_id, now_ns, reason)])
             self._socket.close()
             self._count(session)
-            self._followed = self._suspects = frozenset()
+            self.counters.state = "waiting"
+            self._followed = self._suspects = self._mute = self._open_channels = frozenset()
+            self._feed_times = None
         return session.counters.frames > 0 and self._clock.now_ns() - opened_ns > _LASTING_NS
 
     def _talk(self, session: Session, opened_ns: int) -> None:
         session.tick(opened_ns)
         self._books = {}
         session.subscribe_channels(self._channels)
+        settings = self._settings
+        commands = PacedCommands(settings.commands_per_s, settings.command_bytes_per_s, self._clock.monotonic())
         tick_ns = probed_ns = opened_ns
-        while not self._stop.is_set():
+        while not self._is_over():
             self._apply_wishes(session)
             records: list[Record] = session.take_records()
-            commands: list[bytes] = session.take_commands()
             alarms: list[Alarm] = []
+            commands.add(session.take_commands())
             self._send(commands)
-            commands.clear()
             try:
                 first = self._socket.receive()
                 frames = (first, *self._socket.receive_ready()) if first is not None else ()
                 for payload, at_ns in frames:
                     received = session.receive(payload, at_ns)
                     records += received.records
-                    commands += received.commands
+                    commands.add(received.commands)
                     alarms += received.alarms
                 now_ns = self._clock.now_ns()
                 if now_ns - tick_ns >= _TICK_NS:
                     tick_ns = now_ns
                     ticked = session.tick(now_ns)
                     records += ticked.records
-                    commands += ticked.commands
+                    commands.add(ticked.commands)
                     alarms += ticked.alarms
-                    self._count(session)
-                    self._followed = frozenset(session.followed())
-                    self._suspects = frozenset(session.suspects())
+                    self._look(session)
                     probed_ns = self._watch(session, now_ns, opened_ns, probed_ns)
-                    commands += session.take_commands()
+                    commands.add(session.take_commands())
+                if self._feed_times is not None:
+                    self._note_feed(records, self._feed_times)
             finally:
                 self._put(records)
             self._send(commands)
             for alarm in alarms:
                 self._on_alarm(self, alarm)
 
-    def _send(self, commands: Sequence[bytes]) -> None:
-        for command in commands:
-            self._socket.send(command)
+    def _send(self, commands: PacedCommands) -> None:
+        if commands:
+            for command in commands.take_due(self._clock.monotonic()):
+                self._socket.send(command)
+
+    def _look(self, session: Session) -> None:
+        """Publish what other threads may ask; sets are made anew only when they changed."""
+        self._count(session)
+        if session.memberships_changed():
+            self._followed = frozenset(session.followed())
+        self._suspects = frozenset(session.suspects())
+        self._mute = frozenset(session.unanswered_snapshots())
+        self._open_channels = frozenset(session.open_channels())
+
+    def _note_feed(self, records: Sequence[Record], times: dict[int, tuple[int, int]]) -> None:
+        for record in records:
+            if type(record) is BookDelta:
+                index = self._books.get(record.ticker)
+                if index is not None:
+                    moment_us = record.exchange_ts_us
+                    first_us, last_us = times.get(index, (moment_us, moment_us))
+                    times[index] = (first_us, max(last_us, moment_us))
 
     def _apply_wishes(self, session: Session) -> None:
         with self._lock:
@@ -270,8 +344,3 @@ class Connection:
 
     def _new_backoff(self) -> Backoff:
         return Backoff(self._settings.reconnect_min_s, self._settings.reconnect_max_s, random.random)
-
-
-def shard_of(ticker: str, shards: int) -> int:
-    """Which of `shards` connections follows the book of a market; the same in every process."""
-    return zlib.crc32(ticker.encode()) % shards

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from kalshi_platform.clock import Clock
 from kalshi_platform.gatherer.assembly import Parts
-from kalshi_platform.gatherer.connections import Connection, ConnectionCounters
+from kalshi_platform.gatherer.connections import ConnectionCounters
+from kalshi_platform.gatherer.fleet import Slot
 from kalshi_platform.gatherer.reports import BooksPolled, Report, StreamsCommitted
 from kalshi_platform.gatherer.writer import Writer
 
@@ -49,6 +51,7 @@ class Figures:
             "suspects": len(router.suspects()),
             "markets": dict(parts.registry.counts()),
             "connections": {each.name: connection(each.counters) for each in parts.connections},
+            "fleet": dataclasses.asdict(parts.fleet.counters),
             "writer": None if router.writer is None else writer(router.writer),
             "catalog": {
                 "last_synced": dict(parts.keeper.last_synced),
@@ -62,7 +65,7 @@ class Figures:
             "lease": parts.lock.has_lease,
         }
 
-    def streams(self, writer: Writer | None, connections: Sequence[Connection]) -> StreamsCommitted:
+    def streams(self, writer: Writer | None, connections: Sequence[Slot]) -> StreamsCommitted:
         """Return what was committed since the last call."""
         until = self._clock.now()
         rows = dict(writer.counters.rows) if writer is not None else {}

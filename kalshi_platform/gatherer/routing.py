@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import threading
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from kalshi_platform.clock import Clock
 from kalshi_platform.exchange.session import Alarm
 from kalshi_platform.gatherer.catalog_keeper import CatalogKeeper
-from kalshi_platform.gatherer.connections import LIFECYCLE_CHANNEL, Connection, shard_of
+from kalshi_platform.gatherer.connections import LIFECYCLE_CHANNEL, Connection
+from kalshi_platform.gatherer.fleet import Fleet
 from kalshi_platform.gatherer.market_fetcher import MarketFetcher
 from kalshi_platform.gatherer.registry import Registry
 from kalshi_platform.gatherer.settings import GathererSettings
@@ -30,12 +31,12 @@ class Router:
     fetcher: MarketFetcher
     recovery: Recovery
     poller: SnapshotPoller
-    books: Sequence[Connection] = ()
+    fleet: Fleet
 
     def __init__(self, settings: GathererSettings, registry: Registry, clock: Clock) -> None:
         self.writer: Writer | None = None
         """Set before the first thread that puts records starts."""
-        self.wanted: dict[str, int] = {}
+        self.wanted: Mapping[str, int] = {}
         """Markets whose books are to be followed: ticker → exchange_index."""
         self.changed = threading.Event()
         """Set when the registry may wish something else; wakes `follow`."""
@@ -61,11 +62,7 @@ class Router:
             self.wanted = self._registry.wanted(now_us)
         else:
             self._registry.forget(now_us)
-        shards: list[dict[str, int]] = [{} for _ in self.books]
-        for ticker, exchange_index in self.wanted.items():
-            shards[shard_of(ticker, len(shards))][ticker] = exchange_index
-        for connection, markets in zip(self.books, shards, strict=True):
-            connection.want_books(markets)
+        self.fleet.follow(self.wanted)
         overdue = self._registry.to_confirm(now_us)
         if overdue:
             self.fetcher.ask(overdue)
@@ -103,6 +100,7 @@ class Router:
         """Count and tell an alarm; markets without an answer get their book over REST, and are asked about."""
         _log.warning("%s %s: %s: %s", self._settings.name, connection.name, alarm.kind, alarm.detail)
         self.alarms[alarm.kind] += 1
+        self.fleet.alarmed(connection, alarm)
         if alarm.kind in ("snapshot_unanswered", "error") and alarm.tickers:
             tickers = [ticker for ticker in alarm.tickers if ticker in self.wanted]
             self.recovery.ask(tickers)
@@ -111,15 +109,12 @@ class Router:
 
     def renew(self, tickers: Sequence[str]) -> None:
         """Subscribe markets afresh, each on its connection."""
-        if not self.books:
-            return
-        for ticker in tickers:
-            self.books[shard_of(ticker, len(self.books))].renew([ticker])
+        self.fleet.renew(tickers)
 
     def suspects(self) -> frozenset[str]:
         """Markets that lost a frame and wait for a snapshot."""
-        return frozenset().union(*(connection.suspects() for connection in self.books))
+        return self.fleet.suspects()
 
     def followed(self) -> int:
         """How many books are followed now."""
-        return sum(len(connection.followed()) for connection in self.books)
+        return self.fleet.followed()

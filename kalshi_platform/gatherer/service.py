@@ -113,11 +113,10 @@ class GathererService:
         pulse.say("syncing")
         start("markets", lambda: parts.fetcher.run(self._stop))
         # Announcements made while the catalog is read must not be missed.
-        parts.feed.start()
+        parts.fleet.start_feed()
         start("catalog", self._run_catalog)
         start("recovery", lambda: parts.recovery.run(self._stop))
-        for connection in parts.books:
-            connection.start()
+        parts.fleet.start_books()
         start("snapshots", self._run_poller)
         parts.router.follow(self._stop)
 

@@ -32,13 +32,29 @@ class GathererSettings:
     market_filter: MarketFilter = MarketFilter()
 
     connections: int = 1
-    """WebSocket connections that share the books; trades, tickers and lifecycle have one of their own."""
+    """WebSocket connections that share the books, at least; trades, tickers and lifecycle have one of their own."""
+    markets_per_connection: int = 10_000
+    """More markets than these connections may carry open more of them. Kalshi's limit of a connection is 500,000; that
+    of a subscription is not published, and 10,000 are known to work."""
+    rotate_connections_s: float = 12 * 3600.0
+    """After about that long a connection is replaced by a fresh one, which holds all its snapshots before the old one
+    is closed; 0 turns that off. Offsets keep connections and gatherers from doing it at the same time."""
+    handover_overlap_s: float = 4.0
+    """How long the old and the new connection of a market record it both, once the new one has its snapshot. More than
+    twice the margin of the merge (1 s), else a hole is claimed between them."""
+    handover_patience_s: float = 120.0
+    """Longest wait for that in a feed in which nothing happens, and for the snapshots of the new connection."""
+    commands_per_s: float = 50.0
+    command_bytes_per_s: float = 1_000_000.0
+    """Per connection. A command of 500 markets has about 15 kB."""
     follow_books: bool = True
     """False records only trades, tickers and lifecycle."""
     stagger_s: float = 0.0
     """Added to every reconnect delay; a different value per gatherer keeps them from dropping out together."""
     reconnect_min_s: float = 0.5
     reconnect_max_s: float = 30.0
+    reconnect_spacing_s: float = 0.25
+    """About how far apart the handshakes of one gatherer are: connections cut at once come back one by one."""
     refused_backoff_s: float = 60.0
     """Pause after HTTP 401 or 403: repeating a wrong key faster changes nothing."""
     silence_limit_s: float = 60.0
@@ -49,6 +65,13 @@ class GathererSettings:
     queue_rows: int = 200_000
     """Records held in memory; more go to the spool on disk."""
     spool_segment_bytes: int = 16 * 1024 * 1024
+    spool_max_bytes: int = 20 * 1024**3
+    """What the spool may hold. An hour of 2,000 messages a second is about 0.3 GiB."""
+    spool_min_free_bytes: int = 1024**3
+    """So much of the spool's disk stays free: a database may live there, too. What memory holds at a stop may use it."""
+    stall_patience_s: float = 5.0
+    """How long a full memory waits for a database that is merely slow while the disk takes nothing: nothing is received
+    meanwhile, and then sessions end."""
     database_retry_max_s: float = 5.0
     statement_timeout_s: float = 60.0
     """A statement that the timeseries database does not finish within that (it waits for a lock, say) counts as an
@@ -82,9 +105,13 @@ class GathererSettings:
             for name, rule, holds in (
                 ("name", "letters, digits, - and _", _is_plain(self.name)),
                 ("connections", "at least 1", self.connections >= 1),
+                ("markets_per_connection", "at least 1", self.markets_per_connection >= 1),
+                ("rotate_connections_s", "0 (never) or more", self.rotate_connections_s >= 0),
                 ("flush_rows", "at least 1", self.flush_rows >= 1),
                 ("queue_rows", "at least flush_rows", self.queue_rows >= self.flush_rows),
                 ("flush_interval_s", "above 0", self.flush_interval_s > 0),
+                ("spool_max_bytes", "above 0", self.spool_max_bytes > 0),
+                ("spool_min_free_bytes", "0 or more", self.spool_min_free_bytes >= 0),
                 ("statement_timeout_s", "above 0", self.statement_timeout_s > 0),
                 ("snapshot_interval_s", "above 0", self.snapshot_interval_s > 0),
                 ("poll_share", "above 0 and at most 1", 0 < self.poll_share <= 1),

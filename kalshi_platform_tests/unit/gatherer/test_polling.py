@@ -11,7 +11,6 @@ import pytest
 
 from kalshi_platform import config
 from kalshi_platform.errors import ConfigurationError, ExchangeUnavailable
-from kalshi_platform.gatherer.connections import shard_of
 from kalshi_platform.gatherer.exchange_gate import wait_until_active
 from kalshi_platform.gatherer.reports import BooksPolled
 from kalshi_platform.gatherer.settings import GathererSettings
@@ -180,14 +179,6 @@ def test_a_stop_ends_the_wait() -> None:
     stop = threading.Event()
     stop.set()
     assert not wait_until_active(Status(), FakeClock(), stop, 100.0)
-
-
-def test_shards_are_stable_and_even() -> None:
-    counts = [0, 0, 0, 0]
-    for number in range(4_000):
-        counts[shard_of(f"KXRAIN-{number}", 4)] += 1
-    assert min(counts) > 800
-    assert shard_of("KXRAIN-26NOV-T1", 4) == shard_of("KXRAIN-26NOV-T1", 4)
 
 
 def test_settings_name_everything_that_is_wrong(tmp_path: Path) -> None:

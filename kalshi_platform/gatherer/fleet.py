@@ -1,0 +1,319 @@
+"""All connections of a gatherer: one for trades, tickers and lifecycle, and as many as the books need.
+
+Markets keep their connection. New connections are opened when the present ones are full; markets move, and connections
+are replaced by fresh ones, only when the new connection holds their snapshots already (see `handover`). One such change
+is under way at a time.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import random
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from kalshi_platform.clock import Clock
+from kalshi_platform.exchange.session import Alarm
+from kalshi_platform.gatherer.connections import Connection, ConnectionCounters
+from kalshi_platform.gatherer.handover import Handover
+from kalshi_platform.gatherer.settings import GathererSettings
+from kalshi_platform.gatherer.shards import Move, Shards
+from kalshi_platform.gatherer.turns import RotationClock
+
+FEED = "feed"
+_log = logging.getLogger(__name__)
+Make = Callable[[str], Connection]
+"""Makes a connection of this name, not started: the feed's or one for books."""
+
+
+class Slot:
+    """A place for a connection: the present one, and for a while the one that replaces it."""
+
+    def __init__(self, name: str, make: Make, rotation: RotationClock, clock: Clock) -> None:
+        self.name = name
+        self.present = make(name)
+        self.successor: Connection | None = None
+        self.rotation = rotation
+        self._make = make
+        self._clock = clock
+        self._past = ConnectionCounters()
+        self._leaving: list[Connection] = []
+
+    @property
+    def counters(self) -> ConnectionCounters:
+        """Totals of all connections that had this place; the state is that of the present one."""
+        total = self._past
+        for connection in (*self._leaving, *self.connections()):
+            total = _sum(total, connection.counters)
+        return dataclasses.replace(total, state=self.present.counters.state)
+
+    def connections(self) -> Iterator[Connection]:
+        """The present connection, and its successor if one is being made."""
+        yield self.present
+        if self.successor is not None:
+            yield self.successor
+
+    def want(self, markets: Mapping[str, int]) -> None:
+        """Follow exactly these books."""
+        for connection in self.connections():
+            connection.want_books(markets)
+
+    def begin_rotation(self, markets: Mapping[str, int]) -> Connection:
+        """Start a successor."""
+        self.successor = self._make(self.name)
+        self.successor.want_books(markets)
+        self.successor.start()
+        return self.successor
+
+    def end_rotation(self, *, keep: bool) -> None:
+        """Let the successor take over, or (`keep`) give it up; the other one closes."""
+        successor = self.successor
+        assert successor is not None  # noqa: S101 - begin_rotation made it
+        retired = successor if keep else self.present
+        self._leaving.append(retired)
+        if not keep:
+            self.present = successor
+        self.successor = None
+        retired.retire("replacement given up" if keep else "replaced by a fresh connection")
+
+    def bury_the_ended(self) -> None:
+        """Keep but the totals of retired connections that have ended."""
+        for connection in [each for each in self._leaving if not each.is_running()]:
+            self._past = _sum(self._past, connection.counters)
+            self._leaving.remove(connection)
+
+    def join(self, timeout_s: float) -> None:
+        """After `stop` was set: wait for every connection that may still put records."""
+        deadline = self._clock.monotonic() + timeout_s
+        for connection in (*self.connections(), *self._leaving):
+            connection.join(max(0.0, deadline - self._clock.monotonic()))
+
+
+@dataclass
+class _Change:
+    """What is under way: a rotation of `slot`, or a move between slots."""
+
+    handover: Handover
+    slot: int
+    move: Move | None
+
+
+@dataclass
+class FleetCounters:
+    """Since the start."""
+
+    rotations: int = 0
+    rotations_given_up: int = 0
+    moved_markets: int = 0
+
+
+class Fleet:
+    """`follow` and `step` are for one thread; the rest may be called from any."""
+
+    def __init__(self, settings: GathererSettings, clock: Clock, make: Make) -> None:
+        """`make` is called for the feed's connection and for each one for books; their alarms go to `alarmed` too."""
+        self.counters = FleetCounters()
+        self._settings = settings
+        self._clock = clock
+        self._make = make
+        self._shards = Shards(settings.connections if settings.follow_books else 0, settings.markets_per_connection)
+        self._feed = self._slot(FEED)
+        self._books = [self._slot(_name(number)) for number in range(len(self._shards))]
+        self._wanted: Mapping[str, int] = {}
+        self._change: _Change | None = None
+        self._refused: list[tuple[Connection, tuple[str, ...]]] = []
+        self._lock = threading.Lock()
+        self._books_started = False
+
+    # -- life
+
+    def start_feed(self) -> None:
+        """Connect for trades, tickers and lifecycle."""
+        self._feed.present.start()
+
+    def start_books(self) -> None:
+        """Let the connections for books begin; each connects when it has markets."""
+        self._books_started = True
+        for slot in self._books:
+            slot.present.start()
+
+    # -- what is followed
+
+    def follow(self, wanted: Mapping[str, int]) -> None:
+        """Follow exactly these books (ticker → exchange_index; an unchanged set may come as the same object), and go on
+        with whatever is under way. To be called about once a second."""
+        self._heed_refusals()
+        if wanted is not self._wanted and self._shards:
+            self._wanted = wanted
+            self._hand_out(self._with_target(self._shards.assign(wanted)))
+        self._step()
+
+    def renew(self, tickers: Sequence[str]) -> None:
+        """Subscribe markets afresh, each on its connection."""
+        for slot in self._books:
+            for connection in slot.connections():
+                connection.renew(tickers)
+
+    def alarmed(self, connection: Connection, alarm: Alarm) -> None:
+        """Hear an alarm: markets that a full connection was refused go to another one."""
+        if alarm.kind == "market_limit":
+            with self._lock:
+                self._refused.append((connection, alarm.tickers))
+
+    # -- what can be asked
+
+    @property
+    def slots(self) -> tuple[Slot, ...]:
+        """All places, the feed's first."""
+        return (self._feed, *self._books)
+
+    def followed(self) -> int:
+        """How many books are followed now."""
+        change = self._change
+        if change is None:
+            return sum(len(slot.present.followed()) for slot in self._books)
+        return len(frozenset().union(*(each.followed() for slot in self._books for each in slot.connections())))
+
+    def suspects(self) -> frozenset[str]:
+        """Markets that lost a frame, wait for a snapshot, and are followed on no other connection meanwhile."""
+        lost = frozenset().union(*(each.suspects() for slot in self._books for each in slot.connections()))
+        if not lost or self._change is None:
+            return lost
+        return lost - frozenset().union(*(each.followed() for slot in self._books for each in slot.connections()))
+
+    # -- inside
+
+    def _slot(self, name: str) -> Slot:
+        settings = self._settings
+        rotation = RotationClock(
+            settings.rotate_connections_s, f"{settings.name} {name}", self._clock.monotonic(), random.random
+        )
+        return Slot(name, self._make, rotation, self._clock)
+
+    def _hand_out(self, touched: set[int]) -> None:
+        """Tell connections their markets; open those that are new."""
+        while len(self._books) < len(self._shards):
+            slot = self._slot(_name(len(self._books)))
+            _log.info("%s: %d connections for books", self._settings.name, len(self._books) + 1)
+            self._books.append(slot)
+            if self._books_started:
+                slot.present.start()
+        for number in touched:
+            self._books[number].want(self._markets_of(number))
+
+    def _with_target(self, touched: set[int]) -> set[int]:
+        """A market under way is wanted on two connections."""
+        move = self._change.move if self._change is not None else None
+        return touched | {move.target} if move is not None and move.source in touched else touched
+
+    def _markets_of(self, number: int) -> dict[str, int]:
+        """What a connection follows: its own, and those that are on their way to it."""
+        markets = dict(self._shards.markets(number))
+        change = self._change
+        if change is not None and change.move is not None and change.move.target == number:
+            source = self._shards.markets(change.move.source)
+            markets |= {ticker: source[ticker] for ticker in change.move.tickers if ticker in source}
+        return markets
+
+    def _heed_refusals(self) -> None:
+        with self._lock:
+            refused, self._refused = self._refused, []
+        for connection, tickers in refused:
+            number = next((n for n, slot in enumerate(self._books) if slot.present is connection), None)
+            if number is None:
+                continue
+            holds = len(connection.followed())
+            _log.warning("%s %s may carry %d markets", self._settings.name, connection.name, holds)
+            self._hand_out(self._with_target(self._shards.full(number, holds, tickers)))
+
+    def _step(self) -> None:
+        for slot in self.slots:
+            slot.bury_the_ended()
+        now = self._clock.monotonic()
+        if self._change is None:
+            self._begin(now)
+        elif self._change.handover.is_done(now, self._indices(self._change)):
+            self._finish(self._change, now)
+        elif self._change.handover.is_stuck(now):
+            self._give_up(self._change, now)
+
+    def _begin(self, now: float) -> None:
+        move = self._shards.plan_move() if self._shards else None
+        if move is not None and self._books_started:
+            source, target = self._books[move.source].present, self._books[move.target].present
+            self._change = _Change(self._handover(source, target, frozenset(move.tickers), now), move.source, move)
+            self._hand_out({move.target})
+            return
+        for number, slot in enumerate(self.slots):
+            if slot.rotation.is_due(now) and slot.present.is_open:
+                markets = self._markets_of(number - 1) if number else {}
+                successor = slot.begin_rotation(markets)
+                self._change = _Change(self._handover(slot.present, successor, None, now), number - 1, None)
+                return
+
+    def _handover(self, source: Connection, target: Connection, tickers: frozenset[str] | None, now: float) -> Handover:
+        settings = self._settings
+        return Handover(
+            source,
+            target,
+            tickers,
+            overlap_s=settings.handover_overlap_s,
+            patience_s=settings.handover_patience_s,
+            now=now,
+        )
+
+    def _indices(self, change: _Change) -> set[int]:
+        if change.slot < 0:
+            return set()
+        markets = self._shards.markets(change.slot)
+        if change.move is None:
+            return set(markets.values())
+        return {markets[ticker] for ticker in change.move.tickers if ticker in markets}
+
+    def _finish(self, change: _Change, now: float) -> None:
+        self._change = None
+        if change.move is not None:
+            self._shards.moved(change.move)
+            self.counters.moved_markets += len(change.move.tickers)
+            self._hand_out({change.move.source, change.move.target})
+            return
+        slot = self.slots[change.slot + 1]
+        slot.end_rotation(keep=False)
+        self.counters.rotations += 1
+        slot.rotation.done(now)
+        _log.info("%s %s: replaced by a fresh connection", self._settings.name, slot.name)
+
+    def _give_up(self, change: _Change, now: float) -> None:
+        """The new connection does not come to hold what it should: stay with the old one."""
+        self._change = None
+        if change.move is not None:
+            # The next attempt, if it is still needed, names other markets or the same ones.
+            self._hand_out({change.move.target})
+            return
+        slot = self.slots[change.slot + 1]
+        slot.end_rotation(keep=True)
+        self.counters.rotations_given_up += 1
+        slot.rotation.done(now)
+        _log.warning("%s %s: no fresh connection came to hold its snapshots", self._settings.name, slot.name)
+
+
+def _name(number: int) -> str:
+    return f"books-{number}"
+
+
+def _sum(one: ConnectionCounters, other: ConnectionCounters) -> ConnectionCounters:
+    return ConnectionCounters(
+        state=other.state,
+        frames=one.frames + other.frames,
+        sessions=one.sessions + other.sessions,
+        reconnects=one.reconnects + other.reconnects,
+        refused=one.refused + other.refused,
+        gaps=one.gaps + other.gaps,
+        dead_letters=one.dead_letters + other.dead_letters,
+        duplicates=one.duplicates + other.duplicates,
+        scale_contradictions=one.scale_contradictions + other.scale_contradictions,
+        last_data_ns=max(one.last_data_ns, other.last_data_ns),
+        last_error=other.last_error or one.last_error,
+    )
