@@ -13,7 +13,7 @@ WARM_MODULES := kalshi_platform.definitions, kalshi_platform.cli.main, kalshi_pl
 	kalshi_platform.gatherer.service, kalshi_platform.deduplicator.live, kalshi_platform.simulator.server, \
 	dagster._cli, dagster._daemon.cli, dagster._grpc.server, dagster_webserver.cli, dagster_webserver.app, dagster_postgres
 
-.PHONY: install demo test lint conformance constraints clean
+.PHONY: install demo test bench lint conformance constraints clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -36,6 +36,9 @@ demo: $(STAMP)  ## simulated exchange, three gatherers, merge, lake and Dagster 
 
 test: $(STAMP) lint  ## lint and run the whole suite
 	$(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist loadgroup
+
+bench: $(STAMP)  ## the benchmarks, each beside the naive way (some minutes; a quiet machine tells more)
+	$(BIN)/kalshi-platform bench gatherer --json data/bench/gatherer.json
 
 lint: $(STAMP)  ## ruff, mypy --strict, import-linter
 	$(BIN)/ruff check .

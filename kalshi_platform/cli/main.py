@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from kalshi_platform.cli import close_hour, dedup, exchange, export, gather, migrate, prove, status, up
+from kalshi_platform.cli import bench, close_hour, dedup, exchange, export, gather, migrate, prove, status, up
 from kalshi_platform.cli.running import EXIT_CODES, report, set_up_logging
 from kalshi_platform.errors import KalshiPlatformError
 
@@ -26,6 +26,7 @@ app.command("close-hour")(close_hour.close_hour)
 app.command("export")(export.export)
 app.command("status")(status.status)
 app.command("prove")(prove.prove)
+app.add_typer(bench.app, name="bench", help="How fast it is, each time beside the naive way.")
 app.add_typer(exchange.app, name="exchange", help="The simulated exchange, alone.")
 
 

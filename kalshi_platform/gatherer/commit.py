@@ -31,6 +31,8 @@ from kalshi_platform.storage.pool import Database, Transaction
 from kalshi_platform.storage.tables import GATHERER_TABLES
 
 OUT_OF_BOUNDS = "out_of_bounds"
+COMMITTED = "batch %d committed: %d new rows"
+"""Logged (DEBUG) right after every commit of records."""
 _EXCHANGE_TIMED = ("orderbook_deltas", "trades", "tickers")
 _NEW_DEAD_LETTERS = (
     "NOT EXISTS (SELECT 1 FROM dead_letters d WHERE d.received_at = s.received_at AND d.stream_id = s.stream_id"
@@ -87,6 +89,7 @@ def commit_records(
                 )
         write_ledger(transaction, ledger, gatherer, batch_no)
         transaction.execute_values(queries.load("gatherer")["batches"], batches)
+    _log.debug(COMMITTED, batch_no, sum(inserted.values()))
     return Commit(batch_no, inserted, strangers)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,17 +37,31 @@ def start_simulator(
 
     `stop_timeout_s`: how long it may take to end when asked to, for instance to write its ledger.
     """
+    arguments = ["serve", "--markets", str(options.markets), "--rate", str(options.rate), "--seed", str(options.seed)]
+    if options.truth is not None:
+        arguments += ["--truth", str(options.truth)]
+    return start_exchange(group, arguments, env, data_dir, clock, stop_timeout_s)
+
+
+def start_exchange(
+    group: ProcessGroup,
+    arguments: Sequence[str],
+    env: Mapping[str, str],
+    data_dir: Path,
+    clock: Clock,
+    stop_timeout_s: float = 5,
+    start_timeout_s: float = 30,
+) -> dict[str, Any]:
+    """Start `kalshi-platform exchange` with `arguments` (`serve …` or `replay …`) as child `exchange` of `group`, on a
+    free port, with key and address file in `data_dir`; return its addresses. Raises ExchangeUnavailable."""
     address_file = data_dir / "exchange.json"
     address_file.unlink(missing_ok=True)
     argv = [
-        *(sys.executable, "-m", "kalshi_platform.cli", "exchange", "serve", "--port", "0"),
-        *("--markets", str(options.markets), "--rate", str(options.rate), "--seed", str(options.seed)),
+        *(sys.executable, "-m", "kalshi_platform.cli", "exchange", *arguments, "--port", "0"),
         *("--key-file", str(data_dir / "exchange-key.pem"), "--address-file", str(address_file)),
     ]
-    if options.truth is not None:
-        argv += ["--truth", str(options.truth)]
     group.start(ChildSpec("exchange", argv, env, Path.cwd(), restart=False, stop_timeout_s=stop_timeout_s))
-    deadline = clock.monotonic() + 30
+    deadline = clock.monotonic() + start_timeout_s
     never = threading.Event()
     while not address_file.exists():
         if group.pid("exchange") is None or clock.monotonic() > deadline:

@@ -1,0 +1,67 @@
+"""`kalshi-platform bench`: how fast it is, each time beside the naive way, on the same data and server."""
+
+from __future__ import annotations
+
+import logging
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+app = typer.Typer(help="Benchmarks, each beside the naive way, on the same data and server.", no_args_is_help=True)
+
+JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the findings to this file.")]
+
+
+@app.command()
+def gatherer(
+    json_file: JsonFile = None,
+    messages: Annotated[int, typer.Option(help="Messages of a round at full speed.", min=100)] = 400_000,
+    rounds: Annotated[int, typer.Option(help="Rounds at full speed, the naive way in turn.", min=1)] = 3,
+    markets: Annotated[int, typer.Option(help="Markets of the venue.", min=1)] = 500,
+    seconds: Annotated[float, typer.Option(help="Length of the run at each offered rate.", min=0.1)] = 20.0,
+    rate: Annotated[
+        list[int] | None, typer.Option(help="Offered messages per second, for latency (repeatable).", min=1)
+    ] = None,
+) -> None:
+    """Simulated exchange to sockets to committed rows: messages a second, latency, CPU, memory.
+
+    The whole gatherer with the shipped schema, ledger and a durable server. Exits with 1 when a message was lost.
+    """
+    from kalshi_platform.bench.gatherer import GathererBench, bench_gatherer, shown
+    from kalshi_platform.clock import SYSTEM_CLOCK
+
+    with _folder() as folder:
+        options = GathererBench(
+            folder=folder, messages=messages, rounds=rounds, markets=markets, seconds=seconds,
+            rates=tuple(rate) if rate else GathererBench.rates,
+        )  # fmt: skip
+        findings = bench_gatherer(options, typer.echo, SYSTEM_CLOCK)
+    typer.echo(f"\n{shown(findings)}")
+    _conclude(findings, json_file)
+
+
+@contextmanager
+def _folder() -> Iterator[Path]:
+    """A folder for servers and recordings, removed at the end; servers that run as another user may enter it."""
+    if logging.getLogger().level > logging.DEBUG:  # --verbose shows what the rooms log, too
+        logging.getLogger("kalshi_platform").setLevel(logging.ERROR)
+    with tempfile.TemporaryDirectory(prefix="kalshi-bench-") as name:
+        folder = Path(name)
+        folder.chmod(0o711)
+        yield folder / "run"
+
+
+def _conclude(findings: Mapping[str, Any], json_file: Path | None) -> None:
+    """Write the findings; exit with 1 when something was lost."""
+    from kalshi_platform.bench.result import write_json
+
+    if json_file is not None:
+        write_json(json_file, findings)
+    for what in findings["lost"]:
+        typer.echo(f"LOST: {what}", err=True)
+    if findings["lost"]:
+        raise typer.Exit(1)
