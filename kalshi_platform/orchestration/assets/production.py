@@ -5,6 +5,7 @@ from collections.abc import Iterator
 import dagster as dg
 
 from kalshi_platform.market.times import HOUR
+from kalshi_platform.orchestration.checks import hours as hour_checks
 from kalshi_platform.orchestration.columns import column_metadata, table_comment
 from kalshi_platform.orchestration.failures import RETRY, as_failure
 from kalshi_platform.orchestration.figures import duplicate_trades, production_rows
@@ -61,6 +62,7 @@ def _spec(table: str) -> dg.AssetSpec:
             asset=production("orderbook_deltas"),
             description="No gatherer was missed when the hours were closed; if one was, they are closed again later.",
         ),
+        *hour_checks.SPECS,
     ],
     pool="close_hour",
     retry_policy=RETRY,
@@ -76,6 +78,7 @@ def close_hours(
     keys = {hour_of(key): key for key in context.partition_keys}
     rows = distinct = 0
     missed: list[str] = []
+    checked: list[dg.AssetCheckResult] = []
     with as_failure():
         settings, bounds, clock = (
             production_database.settings(),
@@ -103,6 +106,7 @@ def close_hours(
                     )
             # A trade may carry another time in another copy, so the neighbouring minutes are looked at as well.
             rows, distinct = duplicate_trades(database, hours[0] - HOUR / 60, hours[-1] + HOUR + HOUR / 60)
+            checked = list(hour_checks.evaluate(database, hours))
     for table in PRODUCTION_TABLE_NAMES:
         yield dg.MaterializeResult(asset_key=production(table))
     yield dg.AssetCheckResult(
@@ -118,3 +122,4 @@ def close_hours(
         severity=dg.AssetCheckSeverity.WARN,
         metadata={"hours": len(hours), "missed": "; ".join(missed) or "none"},
     )
+    yield from checked

@@ -1,0 +1,128 @@
+"""What the checks of closed hours say, read from production: coverage, proofs, trades, agreement between gatherers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from kalshi_platform.market.times import HOUR, us_from_datetime
+from kalshi_platform.plots.hours import Contribution
+from kalshi_platform.storage.pool import Database
+
+_STEPS = 60
+_WORST = 20
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """Of the markets recorded in some hours: how much of their open time is covered, and when.
+
+    `moments_us` and `shares`: at each moment, the covered share of the markets that are covered at any time.
+    """
+
+    markets: int
+    open_us: int
+    covered_us: int
+    moments_us: tuple[int, ...]
+    shares: tuple[float, ...]
+
+    @property
+    def share(self) -> float | None:
+        """0 … 1; None where no market was recorded."""
+        return None if self.open_us == 0 else self.covered_us / self.open_us
+
+
+@dataclass(frozen=True)
+class Proofs:
+    """Market-hours by verdict, and the lowest scores."""
+
+    proved: int
+    unproved: int
+    failed: int
+    worst: tuple[tuple[str, float], ...]
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """The lowest agreement of a gatherer, who it is, and what all of them brought (deltas)."""
+
+    lowest: float | None
+    gatherer: str | None
+    parts: tuple[Contribution, ...]
+
+
+def coverage(database: Database, hours: Sequence[datetime]) -> Coverage:
+    """Coverage of some hours, which need not be neighbours."""
+    markets: set[str] = set()
+    open_us = covered_us = 0
+    moments: list[int] = []
+    shares: list[float] = []
+    for hour in hours:
+        with database.transaction() as transaction:
+            rows = transaction.fetch_all("SELECT ticker, open_us, covered_us FROM hour_coverage(%s)", (hour,))
+            step = HOUR / _STEPS
+            counts = transaction.fetch_all(
+                "SELECT m.at, count(DISTINCT c.ticker) FROM generate_series(%(from)s, %(to)s, %(step)s) AS m(at)"
+                " LEFT JOIN coverage c ON c.from_ts >= %(low)s AND c.from_ts < %(high)s"
+                " AND c.from_ts <= m.at AND c.to_ts > m.at GROUP BY m.at ORDER BY m.at",
+                {
+                    "from": hour + step / 2,
+                    "to": hour + HOUR - timedelta(microseconds=1),
+                    "step": step,
+                    "low": hour,
+                    "high": hour + HOUR,
+                },
+            )
+        markets.update(str(ticker) for ticker, _, _ in rows)
+        open_us += sum(int(row[1]) for row in rows)
+        covered_us += sum(int(row[2]) for row in rows)
+        all_of_hour = max(1, len(rows))
+        moments += [us_from_datetime(at) for at, _ in counts]
+        shares += [int(count) / all_of_hour for _, count in counts]
+    return Coverage(len(markets), open_us, covered_us, tuple(moments), tuple(shares))
+
+
+def proofs(database: Database, hours: Sequence[datetime]) -> Proofs:
+    """The book proofs of some hours."""
+    with database.transaction() as transaction:
+        verdicts = transaction.fetch_all(
+            "SELECT verdict, count(*) FROM book_proofs WHERE hour = ANY (%s) GROUP BY verdict", (list(hours),)
+        )
+        worst = transaction.fetch_all(
+            "SELECT ticker, min(score) FROM book_proofs WHERE hour = ANY (%s) AND score IS NOT NULL"
+            " GROUP BY ticker ORDER BY 2, 1 LIMIT %s",
+            (list(hours), _WORST),
+        )
+    counted = {str(verdict): int(count) for verdict, count in verdicts}
+    return Proofs(
+        counted.get("proved", 0),
+        counted.get("unproved", 0),
+        counted.get("failed", 0),
+        tuple((str(ticker), float(score)) for ticker, score in worst),
+    )
+
+
+def agreement(database: Database, hours: Sequence[datetime]) -> Agreement:
+    """How well the gatherers' deltas agree in some hours."""
+    with database.transaction() as transaction:
+        rows = transaction.fetch_all(
+            "SELECT gatherer, sum(distinct_rows), sum(unique_rows), sum(agreed)::float8 / nullif(sum(comparable), 0)"
+            " FROM merge_statistics WHERE hour = ANY (%s) AND table_name = 'orderbook_deltas'"
+            " GROUP BY gatherer ORDER BY gatherer",
+            (list(hours),),
+        )
+    judged = [(float(share), str(name)) for name, _, _, share in rows if share is not None]
+    lowest, gatherer = min(judged, default=(None, None))
+    parts = tuple(Contribution(str(name), int(distinct), int(unique)) for name, distinct, unique, _ in rows)
+    return Agreement(lowest, gatherer, parts)
+
+
+def alarms(database: Database, hours: Sequence[datetime], kinds: Sequence[str]) -> list[str]:
+    """What the closes of some hours want a person to look at: `subject: detail`."""
+    with database.transaction() as transaction:
+        rows = transaction.fetch_all(
+            "SELECT subject, detail FROM close_alarms WHERE hour = ANY (%s) AND kind = ANY (%s) ORDER BY hour, subject",
+            (list(hours), list(kinds)),
+        )
+    return [f"{subject}: {detail}" for subject, detail in rows]
