@@ -37,6 +37,7 @@ class Subscriptions:
         self._add_after_delete: dict[str, int] = {}
         self._deleted_by: dict[str, int] = {}
         self._paused_until_ns = 0
+        self._full_until_ns = 0
 
     # -- what the caller wants
 
@@ -116,6 +117,8 @@ class Subscriptions:
             self._again(command)
             self.pump()
             return []
+        if reaction is Reaction.HALVE_BATCH and command.kind in ("add", "subscribe"):
+            return self._full(command, detail)
         if reaction in (Reaction.RETRY_LATER, Reaction.HALVE_PACE):
             if reaction is Reaction.HALVE_PACE:
                 self._adds, self._snapshots = max(1, self._adds // 2), max(1, self._snapshots // 2)
@@ -203,15 +206,16 @@ class Subscriptions:
         if self.now_ns < self._paused_until_ns:
             return
         commands, to_ask = self._commands, self.waits.to_ask
+        may_add = self.now_ns >= self._full_until_ns
         if self.book_sid is None:
-            if self._to_add and not commands.opening(BOOK_CHANNEL):
+            if self._to_add and may_add and not commands.opening(BOOK_CHANNEL):
                 commands.subscribe([BOOK_CHANNEL], self._cut(self._to_add), self.now_ns)
             return
         while self._to_delete:
             batch = self._cut(self._to_delete)
             self._deleting.update(batch)
             self._delete(batch)
-        while self._to_add and commands.adds_in_flight() < self._adds:
+        while self._to_add and may_add and commands.adds_in_flight() < self._adds:
             commands.update("add", "add_markets", self.book_sid, self._cut(self._to_add), self.now_ns)
         while to_ask and commands.snapshots_in_flight() < self._snapshots:
             command = commands.update("snapshot", "get_snapshot", self.book_sid, self._cut(to_ask), self.now_ns)
@@ -235,6 +239,15 @@ class Subscriptions:
             exchange_index = self._add_after_delete.pop(ticker, None)
             if exchange_index is not None:
                 self._want(ticker, exchange_index)
+
+    def _full(self, command: Command, detail: str) -> list[Alarm]:
+        """Not even one more market: report all that are left, and try them again after the longest delay, unless they
+        are taken away meanwhile."""
+        self._again(command)
+        self._batch = self._config.batch_size
+        self._full_until_ns = self.now_ns + int(self._config.retry_cap_s * NS_PER_S)
+        self.waits.unanswered.update(self._to_add)
+        return [Alarm("market_limit", detail, tuple(self._to_add))]
 
     def _rejected(self, command: Command, named: tuple[str, ...], detail: str, tickers: tuple[str, ...]) -> list[Alarm]:
         """The command is wrong as it stands: report it, and try what may be right of it."""
@@ -267,6 +280,8 @@ class Subscriptions:
         for ticker in command.tickers:
             if ticker in self.wanted and (command.kind != "snapshot" or ticker in self.waits.by_ticker):
                 queue[ticker] = None
+                if queue is self._to_add:
+                    self.waits.not_asked(ticker)
 
     def _unanswered_commands(self) -> list[Alarm]:
         alarms: list[Alarm] = []

@@ -56,6 +56,12 @@ class SnapshotWaits:
             if wait is not None and wait.since_ns is None:
                 wait.since_ns = now_ns
 
+    def not_asked(self, ticker: str) -> None:
+        """Its command was refused or lost and will be made again."""
+        wait = self.by_ticker.get(ticker)
+        if wait is not None:
+            wait.since_ns = None
+
     def begin_anew(self, tickers: Iterable[str]) -> None:
         """Their subscription died: all of them wait for the next one."""
         for ticker in tickers:

@@ -66,12 +66,13 @@ class Shards:
             touched.add(number)
         return touched
 
-    def full(self, number: int, holds: int, refused: Sequence[str]) -> set[int]:
-        """The exchange lets a connection carry no more than the `holds` markets it has: move the refused ones.
+    def refused(self, number: int, refused: Sequence[str]) -> set[int]:
+        """The exchange lets a connection carry no more than the markets it has without the refused ones: they move.
 
         Return the connections whose markets changed. A connection that may carry nothing at all keeps its markets:
         another one would be refused them, too.
         """
+        holds = len(self._markets[number].keys() - set(refused))
         if holds < 1:
             return set()
         self._limits[number] = min(self._limits[number], holds)

@@ -342,7 +342,7 @@ def test_a_stream_that_keeps_dying_is_made_anew_more_slowly() -> None:
     assert len(commands(session.tick(T0 + 3 * S))) == 1
 
 
-def test_error_26_halves_the_batch() -> None:
+def test_error_26_halves_the_batch_until_nothing_fits() -> None:
     session = session_of(batch_size=4, adds_in_flight=1)
     session.subscribe_books(dict.fromkeys("ABCDEFGH", 0))
     session.take_commands()
@@ -352,11 +352,14 @@ def test_error_26_halves_the_batch() -> None:
     assert smaller["params"]["market_tickers"] == ["E", "F"]
     [single] = commands(session.receive(error(26, smaller["id"], 1, 2), T0))
     received = session.receive(error(26, single["id"], 1, 3), T0)
-    assert [(alarm.kind, alarm.tickers) for alarm in received.alarms] == [
-        ("error", tuple(single["params"]["market_tickers"]))
-    ]
-    assert session.unanswered_snapshots() == set(single["params"]["market_tickers"])
-    assert len(commands(received)) == 1  # the others are still tried
+    [alarm] = received.alarms
+    assert (alarm.kind, set(alarm.tickers)) == ("market_limit", set("EFGH"))
+    assert commands(received) == []
+    # Those that are taken away are forgotten without a word, the others are tried again.
+    session.unsubscribe_books(["F", "G", "H"])
+    assert commands(session.tick(T0 + 59 * S)) == []
+    [again] = commands(session.tick(T0 + 60 * S))
+    assert again["params"]["market_tickers"] == ["E"]
 
 
 @pytest.mark.parametrize("code", [18, 27])

@@ -1,0 +1,109 @@
+"""When the old connection may let go."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from kalshi_platform.gatherer.handover import Handover
+
+S = 1_000_000
+
+
+class Line:
+    """A connection as a handover sees it."""
+
+    def __init__(self, *followed: str) -> None:
+        self.is_open = True
+        self.has_channels = True
+        self.books = frozenset(followed)
+        self.silent: frozenset[str] = frozenset()
+        self.times: dict[int, tuple[int, int]] = {}
+        self.watches = 0
+
+    def followed(self) -> frozenset[str]:
+        return self.books
+
+    def mute(self) -> frozenset[str]:
+        return self.silent
+
+    def watch_feed(self) -> None:
+        self.watches += 1
+
+    def feed_times(self) -> Mapping[int, tuple[int, int]]:
+        return self.times
+
+
+def handover(source: Line, target: Line, *tickers: str) -> Handover:
+    return Handover(source, target, frozenset(tickers) or None, overlap_s=4.0, patience_s=100.0, now=0.0)
+
+
+def test_nothing_is_left_before_every_snapshot_is_there() -> None:
+    source, target = Line("A", "B"), Line("A")
+    change = handover(source, target)
+    assert not change.is_done(99.0, {0})
+    assert source.watches == 0
+    assert not change.is_stuck(100.0)
+    assert change.is_stuck(101.0)
+    target.books = frozenset("AB")
+    assert not change.is_done(102.0, {0})
+    assert (source.watches, target.watches) == (1, 1)
+    assert not change.is_stuck(300.0)
+
+
+def test_the_old_one_stays_until_both_saw_the_feed_go_on_beyond_the_margins() -> None:
+    source, target = Line("A"), Line("A")
+    change = handover(source, target)
+    assert not change.is_done(0.0, {0, 2})
+    source.times = {0: (0, 90 * S), 2: (0, 13 * S)}
+    target.times = {0: (10 * S, 90 * S), 2: (10 * S, 90 * S)}
+    assert not change.is_done(3.0, {0})  # too soon by the clock
+    assert not change.is_done(20.0, {0, 2})  # what the old one saw of feed 2 ends too early
+    source.times[2] = (0, 14 * S + 1)
+    assert change.is_done(20.0, {0, 2})
+    del target.times[2]
+    assert not change.is_done(20.0, {0, 2})
+
+
+def test_a_feed_in_which_nothing_happens_is_waited_for_with_patience_only() -> None:
+    change = handover(Line("A"), Line("A"))
+    assert not change.is_done(0.0, {0})
+    assert not change.is_done(99.0, {0})
+    assert change.is_done(100.0, {0})
+
+
+def test_a_market_that_is_mute_on_the_new_one_holds_nothing_up() -> None:
+    source, target = Line("A", "B"), Line("A")
+    target.silent = frozenset("B")
+    change = handover(source, target)
+    change.is_done(0.0, set())
+    assert change.is_done(4.0, set())
+
+
+def test_only_the_markets_that_move_count() -> None:
+    source, target = Line("A", "B", "C"), Line("A")
+    change = handover(source, target, "A")
+    change.is_done(0.0, set())
+    assert change.is_done(4.0, set())
+
+
+def test_a_new_connection_that_breaks_begins_again_and_an_old_one_that_breaks_is_let_go() -> None:
+    source, target = Line("A"), Line("A")
+    change = handover(source, target)
+    assert not change.is_done(0.0, set())
+    target.is_open = False
+    assert not change.is_done(50.0, set())
+    target.is_open = True
+    assert not change.is_done(51.0, set())
+    assert change.is_done(55.0, set())
+    source.is_open = False
+    assert handover(source, target).is_done(0.0, {0})
+
+
+def test_a_connection_of_channels_waits_for_its_channels() -> None:
+    source, target = Line(), Line()
+    target.has_channels = False
+    change = handover(source, target)
+    assert not change.is_done(0.0, set())
+    target.has_channels = True
+    assert not change.is_done(10.0, set())
+    assert change.is_done(14.0, set())
