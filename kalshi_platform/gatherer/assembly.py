@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import random
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from kalshi_platform.catalog.store import CatalogStore
@@ -13,17 +14,21 @@ from kalshi_platform.clock import Clock
 from kalshi_platform.exchange.rest import RestClient
 from kalshi_platform.exchange.settings import ExchangeSettings
 from kalshi_platform.gatherer.catalog_keeper import CatalogKeeper
+from kalshi_platform.gatherer.clocks import Clocks
 from kalshi_platform.gatherer.connections import COMBO_CHANNEL, FEED_CHANNELS, Connection
-from kalshi_platform.gatherer.fleet import FEED, Fleet, Slot
+from kalshi_platform.gatherer.fleet import FEED, Fleet
 from kalshi_platform.gatherer.ids import IdSource
+from kalshi_platform.gatherer.lags import Lags
 from kalshi_platform.gatherer.lock import GathererLock
 from kalshi_platform.gatherer.market_fetcher import MarketFetcher
 from kalshi_platform.gatherer.registry import Registry
 from kalshi_platform.gatherer.reports import Report
 from kalshi_platform.gatherer.routing import Router
 from kalshi_platform.gatherer.settings import GathererSettings
+from kalshi_platform.gatherer.slot import Slot
 from kalshi_platform.gatherer.snapshot_poller import Recovery, SnapshotPoller
 from kalshi_platform.gatherer.spool import Spool
+from kalshi_platform.gatherer.traffic import Traffic
 from kalshi_platform.gatherer.turns import HandshakeTurns
 from kalshi_platform.gatherer.writer import Writer
 from kalshi_platform.storage.partitions import PartitionBounds
@@ -54,6 +59,9 @@ class Parts:
     poller: SnapshotPoller
     fleet: Fleet
     router: Router
+    clocks: Clocks
+    traffic: Mapping[str, Traffic]
+    """What came, by the name of the connection."""
 
     @property
     def connections(self) -> tuple[Slot, ...]:
@@ -89,14 +97,18 @@ def assemble(
     store = CatalogStore(catalog)
     keeper = CatalogKeeper(settings, rest, store, registry, clock, router.changed.set, report)
     fetcher = MarketFetcher(rest, store, registry, clock, settings.fetch_attempts, router.changed.set)
-    recovery = Recovery(settings, rest, clock, router.put, router.renew)
-    poller = SnapshotPoller(settings, rest, clock, router.put, lambda: router.wanted, router.suspects, report)
+    recovery = Recovery(settings, rest, clock, router.put_when_room, router.renew)
+    poller = SnapshotPoller(settings, rest, clock, router.put_when_room, lambda: router.wanted, router.suspects, report)
 
     turns = HandshakeTurns(settings.reconnect_spacing_s, random.random)
+    traffic: dict[str, Traffic] = {}
 
     def connection(name: str) -> Connection:
         put, channels = (router.put_feed, feed_channels) if name == FEED else (router.put_books, ())
-        return Connection(name, settings, exchange, clock, ids, stop, put, router.alarmed, channels, turns)
+        counted = functools.partial(put, traffic.setdefault(name, Traffic()))
+        return Connection(
+            name, settings, exchange, clock, ids, stop, counted, router.alarmed, channels, turns, router.may_receive
+        )
 
     feed_channels = (*FEED_CHANNELS, COMBO_CHANNEL) if settings.market_filter.include_combos else FEED_CHANNELS
     fleet = Fleet(settings, clock, connection)
@@ -119,6 +131,8 @@ def assemble(
         poller=poller,
         fleet=fleet,
         router=router,
+        clocks=Clocks(settings.name, timeseries, clock, rest.clock_offset, router.count_alarm),
+        traffic=traffic,
     )
     router.keeper, router.fetcher, router.recovery, router.poller = keeper, fetcher, recovery, poller
     router.fleet = fleet
@@ -128,7 +142,12 @@ def assemble(
 def start_writer(parts: Parts) -> Writer:
     """Open the spool and start the writer; the gatherer's folder must be locked. The router then has it."""
     settings = parts.settings
-    spool = Spool(settings.folder / "spool", settings.spool_segment_bytes)
+    spool = Spool(
+        settings.folder / "spool",
+        settings.spool_segment_bytes,
+        max_bytes=settings.spool_max_bytes,
+        min_free_bytes=settings.spool_min_free_bytes,
+    )
     if not spool.is_empty():
         _log.info("%s: %d bytes of a former run are in the spool", settings.name, spool.bytes_on_disk())
     writer = Writer(
@@ -141,6 +160,7 @@ def start_writer(parts: Parts) -> Writer:
         on_lost_claim=parts.router.renew,
         ending=parts.stop,
     )
+    writer.counters.lags_ms = Lags()
     parts.router.writer = writer
     writer.start()
     return writer

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any
 
 from kalshi_platform.clock import Clock
 from kalshi_platform.gatherer.assembly import Parts
 from kalshi_platform.gatherer.connections import ConnectionCounters
-from kalshi_platform.gatherer.fleet import Slot
+from kalshi_platform.gatherer.lags import Lags, quantile
+from kalshi_platform.gatherer.rates import Rates
 from kalshi_platform.gatherer.reports import BooksPolled, Report, StreamsCommitted
+from kalshi_platform.gatherer.settings import GathererSettings
+from kalshi_platform.gatherer.slot import Slot
+from kalshi_platform.gatherer.traffic import ChannelTraffic, Traffic, summed
 from kalshi_platform.gatherer.writer import Writer
+from kalshi_platform.monitoring.process import process_figures
 
 
 class Figures:
@@ -25,6 +30,7 @@ class Figures:
         self._since = clock.now()
         self._rows: dict[str, int] = {}
         self._totals = (0, 0, 0)
+        self._rates = Rates(clock.monotonic())
 
     def note(self, report: Report) -> None:
         """Keep what the heartbeat shows of a report."""
@@ -42,17 +48,27 @@ class Figures:
                 "skipped_total": self.polls.get("skipped_total", 0) + report.skipped,
             }
 
+    def look(self, parts: Parts) -> None:
+        """Measure the rates since the last look. For one thread, once per heartbeat."""
+        messages = {f"messages {name}": each.messages for name, each in summed(tuple(parts.traffic.values())).items()}
+        writer = parts.router.writer
+        rows = {f"rows {table}": count for table, count in ({} if writer is None else writer.counters.rows).items()}
+        self._rates.look({**messages, **rows}, self._clock.monotonic())
+
     def status(self, parts: Parts) -> dict[str, Any]:
         """Figures of all parts, as of now."""
-        router = parts.router
+        router, now_ns = parts.router, self._clock.now_ns()
         return {
             "followed": router.followed(),
             "wanted": len(router.wanted),
             "suspects": len(router.suspects()),
             "markets": dict(parts.registry.counts()),
-            "connections": {each.name: connection(each.counters) for each in parts.connections},
+            "channels": channels(summed(tuple(parts.traffic.values())), self._rates, now_ns),
+            "connections": {
+                each.name: connection(each.counters, parts.traffic.get(each.name), now_ns) for each in parts.connections
+            },
             "fleet": dataclasses.asdict(parts.fleet.counters),
-            "writer": None if router.writer is None else writer(router.writer),
+            "writer": None if router.writer is None else writer(router.writer, parts.settings, self._rates),
             "catalog": {
                 "last_synced": dict(parts.keeper.last_synced),
                 "database_error": parts.keeper.database_error,
@@ -61,8 +77,11 @@ class Figures:
                 "refused": parts.store.refused,
             },
             "books": {"recovered": parts.recovery.recovered, **self.polls},
+            "clock": parts.clocks.figures(),
             "alarms": dict(router.alarms),
+            "problems": parts.clocks.problems(),
             "lease": parts.lock.has_lease,
+            "process": process_figures(),
         }
 
     def streams(self, writer: Writer | None, connections: Sequence[Slot]) -> StreamsCommitted:
@@ -90,8 +109,20 @@ class Figures:
         return report
 
 
-def connection(counters: ConnectionCounters) -> dict[str, Any]:
-    """Figures of one connection."""
+def channels(traffic: Mapping[str, ChannelTraffic], rates: Rates, now_ns: int) -> dict[str, Any]:
+    """Figures of each channel over all connections."""
+    return {
+        name: {
+            "messages": each.messages,
+            "per_s": rates.per_s.get(f"messages {name}"),
+            "last_message_age_s": age_s(each.last_ns, now_ns),
+        }
+        for name, each in traffic.items()
+    }
+
+
+def connection(counters: ConnectionCounters, traffic: Traffic | None, now_ns: int) -> dict[str, Any]:
+    """Figures of one connection; ages in seconds, None before the first message."""
     return {
         "state": counters.state,
         "frames": counters.frames,
@@ -103,17 +134,29 @@ def connection(counters: ConnectionCounters) -> dict[str, Any]:
         "dead_letters": counters.dead_letters,
         "scale_contradictions": counters.scale_contradictions,
         "last_data": _iso(counters.last_data_ns),
+        "last_data_age_s": age_s(counters.last_data_ns, now_ns),
+        "last_message_age_s": {
+            name: age_s(each.last_ns, now_ns) for name, each in ({} if traffic is None else traffic.channels()).items()
+        },
         "last_error": counters.last_error,
     }
 
 
-def writer(writer: Writer) -> dict[str, Any]:
+def writer(writer: Writer, settings: GathererSettings, rates: Rates) -> dict[str, Any]:
     """Figures of the writer. Lags: from the receipt of a commit's oldest record to the commit, over the last ones."""
     counters = writer.counters
     lags = list(counters.lags_ms)
+    rows_per_s = [rate for name, rate in rates.per_s.items() if name.startswith("rows ")]
+    fill = writer.spool_fill()
     return {
         "queued": writer.queued(),
-        "spool_bytes": writer.spool_bytes(),
+        "most_held": counters.most_held,
+        "spool_bytes": fill.used,
+        "spool_limit_bytes": fill.capacity,
+        "spool_fill_percent": round(100 * fill.share, 1) if fill.used else 0.0,
+        "spool_alarms": counters.spool_alarms,
+        "spool_damages": counters.spool_damages,
+        "rows_per_s": round(sum(rows_per_s), 1) if rates.over_s else None,
         "records": counters.records_put,
         "commits": counters.commits,
         "rows": dict(counters.rows),
@@ -123,20 +166,28 @@ def writer(writer: Writer) -> dict[str, Any]:
         "unwritable": counters.unwritable,
         "last_commit": _iso(counters.last_commit_ns),
         "database_error": counters.database_error,
+        "database_failure": counters.database_failure,
+        "outages": counters.outages,
         "disk_error": counters.disk_error,
         "stalled": writer.is_stalled,
         "stalls": counters.stalls,
         "lag_p50_ms": quantile(lags, 0.5),
         "lag_p99_ms": quantile(lags, 0.99),
+        "lag_max_ms": round(max(lags), 1) if lags else None,
+        "lag_buckets": lags_of(counters.lags_ms),
     }
 
 
-def quantile(values: Iterable[float], share: float) -> float | None:
-    """The value below which `share` of the values lie; None of none."""
-    ordered = sorted(values)
-    if not ordered:
+def lags_of(lags: object) -> dict[str, Any] | None:
+    """Counts of all lags since the start, for a histogram."""
+    if not isinstance(lags, Lags):
         return None
-    return round(ordered[min(len(ordered) - 1, int(share * len(ordered)))], 1)
+    return {"up_to_s": lags.buckets(), "count": lags.number, "total_s": round(lags.total_s, 3)}
+
+
+def age_s(then_ns: int, now_ns: int) -> float | None:
+    """Seconds since a moment; None if it never was."""
+    return None if then_ns == 0 else round(max(0, now_ns - then_ns) / 1e9, 1)
 
 
 def _iso(value_ns: int) -> str | None:

@@ -8,18 +8,24 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
 from kalshi_platform.errors import AnotherWriter, DatabaseUnavailable
 from kalshi_platform.gatherer import figures
 from kalshi_platform.gatherer.assembly import Parts
+from kalshi_platform.gatherer.health import Health, health_of
 from kalshi_platform.gatherer.heartbeat import FILE_NAME, Heartbeat, should_run, write_file, write_row
+from kalshi_platform.gatherer.metrics import gatherer_metrics
 from kalshi_platform.gatherer.poll_log import PollLog
 from kalshi_platform.gatherer.reports import BooksPolled, Report
+from kalshi_platform.monitoring.endpoint import Endpoint
+from kalshi_platform.monitoring.metrics import Histogram, Metric
 
 _REPORT_S = 60.0
+# A quiet connection is asked for a sign of life within its silence limit, and made anew then: this is later.
+_SILENT_SHARE = 1.25
 _ENDING = frozenset({"stopping", "stopped"})
 _log = logging.getLogger(__name__)
 
@@ -45,6 +51,8 @@ class Pulse:
         self._on_end = on_end
         self._state = "starting"
         self._state_lock = threading.Lock()
+        self.endpoint: Endpoint
+        """Metrics and health; serves from the first beat until it is closed."""
         self._parts: Parts
         self._poll_log: PollLog
         self._figures: figures.Figures
@@ -54,6 +62,7 @@ class Pulse:
         self._parts = parts
         self._poll_log = PollLog(parts.timeseries)
         self._figures = figures.Figures(parts.clock)
+        self.endpoint = Endpoint(parts.settings.endpoint, parts.settings.name, self.metrics, self.health)
 
     # -- state
 
@@ -71,32 +80,64 @@ class Pulse:
         """Say what is waited for."""
         self.note = note
 
+    @property
+    def state(self) -> str:
+        """The state it is in; `stalled` while nothing can be written anywhere."""
+        state, writer = self._state, self._parts.router.writer
+        return "stalled" if writer is not None and writer.is_stalled and state not in _ENDING else state
+
     def status(self) -> dict[str, Any]:
         """Figures for people and machines; the heartbeat's details."""
-        return {"note": self.note, **self._figures.status(self._parts)}
+        state, details = self.state, {"note": self.note, **self._figures.status(self._parts)}
+        health = self._judge(state, details)
+        return {**details, "health": health.word, "reasons": list(health.reasons), "troubles": list(health.troubles)}
 
     def heartbeat(self) -> Heartbeat:
         """The sign of life as of now."""
-        parts, state = self._parts, self._state
-        writer = parts.router.writer
-        if writer is not None and writer.is_stalled and state not in _ENDING:
-            state = "stalled"
+        parts = self._parts
         return Heartbeat(
             service=parts.settings.service,
             at=parts.clock.now(),
             started_at=self._started_at,
-            state=state,
+            state=self.state,
             run_id=self._run_id,
             details=self.status(),
         )
 
+    # -- for the endpoint
+
+    def metrics(self) -> Iterator[Metric | Histogram]:
+        """Figures for Prometheus."""
+        state, details = self.state, self.status()
+        return gatherer_metrics(state, not details["reasons"], details)
+
+    def health(self) -> tuple[bool, Mapping[str, Any]]:
+        """Whether it records everything it should, and what needs somebody."""
+        state, details = self.state, self.status()
+        told = {
+            "service": self._parts.settings.service,
+            "state": state,
+            "health": details["health"],
+            "reasons": details["reasons"],
+            "troubles": details["troubles"],
+        }
+        return not details["reasons"], told
+
+    def _judge(self, state: str, details: Mapping[str, Any]) -> Health:
+        parts = self._parts
+        uptime_s = (parts.clock.now() - self._started_at).total_seconds()
+        return health_of(state, details, uptime_s, parts.settings.silence_limit_s * _SILENT_SHARE)
+
     # -- threads
 
     def beat(self) -> None:
-        """The heartbeat's file, and a report each minute."""
+        """The heartbeat's file, the endpoint, and a report each minute."""
         parts = self._parts
         report_at = parts.clock.monotonic() + _REPORT_S
         while not parts.stop.is_set():
+            self.endpoint.ensure()
+            self._figures.look(parts)
+            parts.clocks.look()
             self.write_file()
             if parts.clock.monotonic() >= report_at:
                 report_at += _REPORT_S
@@ -111,6 +152,7 @@ class Pulse:
                 parts.lock.check()
                 if not parts.lock.is_refused:  # else the row is the other one's
                     self.write_row()
+                parts.clocks.ask_database()
                 if not self.is_wanted():
                     self._on_end(None)
             except DatabaseUnavailable as error:

@@ -16,6 +16,7 @@ from kalshi_platform.gatherer.market_fetcher import MarketFetcher
 from kalshi_platform.gatherer.registry import Registry
 from kalshi_platform.gatherer.settings import GathererSettings
 from kalshi_platform.gatherer.snapshot_poller import Recovery, SnapshotPoller
+from kalshi_platform.gatherer.traffic import Traffic
 from kalshi_platform.gatherer.writer import Writer
 from kalshi_platform.market.records import LifecycleEvent, Record, StreamOpened
 
@@ -46,6 +47,7 @@ class Router:
         self._registry = registry
         self._clock = clock
         self._has_listened = False
+        self._alarms_lock = threading.Lock()
 
     # -- registry → connections
 
@@ -74,13 +76,25 @@ class Router:
         assert self.writer is not None  # noqa: S101 - threads that put start after it
         self.writer.put(records)
 
-    def put_books(self, records: Sequence[Record]) -> None:
-        """Take what a connection of books received."""
+    def put_when_room(self, records: Sequence[Record]) -> None:
+        """Give the writer records that were not pushed by the exchange: their thread waits while it is stalled."""
+        assert self.writer is not None  # noqa: S101 - as above
+        self.writer.wait_for_room()
+        self.writer.put(records)
+
+    def may_receive(self) -> bool:
+        """Whether the writer takes what a connection would receive."""
+        return self.writer is None or not self.writer.is_stalled
+
+    def put_books(self, traffic: Traffic, records: Sequence[Record]) -> None:
+        """Take what a connection of books received; `traffic` counts it."""
+        traffic.saw(records, self._clock.now_ns())
         self.poller.saw(records)
         self.put(records)
 
-    def put_feed(self, records: Sequence[Record]) -> None:
+    def put_feed(self, traffic: Traffic, records: Sequence[Record]) -> None:
         """Take what the connection of trades, tickers and lifecycle received."""
+        traffic.saw(records, self._clock.now_ns())
         self.put(records)
         for record in records:
             if type(record) is LifecycleEvent:
@@ -99,13 +113,18 @@ class Router:
     def alarmed(self, connection: Connection, alarm: Alarm) -> None:
         """Count and tell an alarm; markets without an answer get their book over REST, and are asked about."""
         _log.warning("%s %s: %s: %s", self._settings.name, connection.name, alarm.kind, alarm.detail)
-        self.alarms[alarm.kind] += 1
+        self.count_alarm(alarm.kind)
         self.fleet.alarmed(connection, alarm)
         if alarm.kind in ("snapshot_unanswered", "error") and alarm.tickers:
             tickers = [ticker for ticker in alarm.tickers if ticker in self.wanted]
             self.recovery.ask(tickers)
             # Markets that are over stay mute without a word: ask whether these are.
             self.fetcher.ask(tickers[:_RECOVER_AT_ONCE])
+
+    def count_alarm(self, kind: str) -> None:
+        """Count something that somebody should know."""
+        with self._alarms_lock:
+            self.alarms[kind] += 1
 
     def renew(self, tickers: Sequence[str]) -> None:
         """Subscribe markets afresh, each on its connection."""

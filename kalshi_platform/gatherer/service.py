@@ -169,6 +169,7 @@ class GathererService:
             pulse.say("stopped")
             pulse.write_file()
             self._threads.briefly("goodbye", self._say_goodbye, _GOODBYE_S)
+        pulse.endpoint.close()
         self._threads.briefly("release", parts.lock.release, _GOODBYE_S)
         parts.dispose()
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kalshi_platform.errors import ConfigurationError
+from kalshi_platform.monitoring.settings import EndpointSettings
 
 
 @dataclass(frozen=True)
@@ -68,7 +69,7 @@ class GathererSettings:
     spool_max_bytes: int = 20 * 1024**3
     """What the spool may hold. An hour of 2,000 messages a second is about 0.3 GiB."""
     spool_min_free_bytes: int = 1024**3
-    """So much of the spool's disk stays free: a database may live there, too. What memory holds at a stop may use it."""
+    """So much of the spool's disk stays free: a database may live there. What memory holds at a stop may use it."""
     stall_patience_s: float = 5.0
     """How long a full memory waits for a database that is merely slow while the disk takes nothing: nothing is received
     meanwhile, and then sessions end."""
@@ -95,6 +96,11 @@ class GathererSettings:
     status_wait_max_s: float = 300.0
     """Longest wait before an inactive exchange is asked again."""
     heartbeat_interval_s: float = 5.0
+    endpoint: EndpointSettings = field(default_factory=EndpointSettings)
+    """Where `/metrics` and `/healthz` are served, if anywhere."""
+    timeseries_setting: str = "timeseries_url"
+    catalog_setting: str = "catalog_url"
+    """What a person changes to correct a URL: messages name it."""
     lease_patience_s: float = 5.0
     """How long the name may be held by another session before it counts as taken: a server needs a moment to notice
     that a killed process is gone."""

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
+from kalshi_platform.clock import Clock
+from kalshi_platform.market.clock_offset import Offset, offset_of
 from kalshi_platform.storage.pool import Database
 
 _UPSERT = """
@@ -60,3 +62,13 @@ def switch_of(database: Database, service: str) -> Switch:
     with database.transaction() as transaction:
         row = transaction.fetch_one("SELECT running, reason FROM desired_services WHERE service = %s", (service,))
     return Switch() if row is None else Switch(bool(row[0]), str(row[1]))
+
+
+def clock_offset(database: Database, clock: Clock) -> Offset:
+    """This machine's clock against the database server's. Raises DatabaseUnavailable."""
+    with database.transaction() as transaction:
+        asked_at_ns = clock.now_ns()
+        row = transaction.fetch_one("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint")
+        answered_at_ns = clock.now_ns()
+    assert row is not None  # noqa: S101 - a query without FROM has one row
+    return offset_of(asked_at_ns, answered_at_ns, int(row[0]) * 1_000)
