@@ -80,7 +80,7 @@ def commit_records(
         for name, table in tables.items():
             where = _NEW_DEAD_LETTERS if repeated and name == "dead_letters" else ""
             inserted[name] = transaction.insert_new(
-                GATHERER_TABLES[name], with_batch_no(name, table, batch_no), where=where
+                GATHERER_TABLES[name], with_batch_no(name, table, batch_no), where=where, likely_new=not repeated
             )
             if inserted[name]:
                 times = times_us(name, table)

@@ -75,12 +75,13 @@ class Transaction:
             row = cursor.fetchone()
             return None if row is None else tuple(row)
 
-    def insert_new(self, table: StreamTable, data: pa.Table, *, where: str = "") -> int:
+    def insert_new(self, table: StreamTable, data: pa.Table, *, where: str = "", likely_new: bool = False) -> int:
         """Insert the rows that are not there yet (staged binary COPY, ON CONFLICT DO NOTHING); return how many.
 
-        `where` is an optional SQL condition over the staged row `s` (an anti-join, say).
+        `where` is an optional SQL condition over the staged row `s` (an anti-join, say). `likely_new` makes it cheaper
+        when indeed no row is there, and dearer when one is.
         """
-        return bulk.insert_new(self.connection, table, data, where=where)
+        return bulk.insert_new(self.connection, table, data, where=where, likely_new=likely_new)
 
 
 class Database:

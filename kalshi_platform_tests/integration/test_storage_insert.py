@@ -73,6 +73,24 @@ def test_duplicates_within_and_across_batches_count_once(database: Database) -> 
     ]
 
 
+def test_likely_new_rows_count_once_also_when_some_are_there_already(database: Database) -> None:
+    trades = GATHERER_TABLES["trades"]
+
+    def likely_new(*rows: dict[str, Any]) -> int:
+        with database.transaction() as transaction:
+            assert transaction.insert_new(trades, rows_of(trades, trade("before", seq=9))) in (0, 1)
+            return transaction.insert_new(trades, rows_of(trades, *rows), likely_new=True)
+
+    assert likely_new(trade("a"), trade("b")) == 2
+    assert likely_new(trade("b", count_e2=9), trade("c"), trade("c")) == 1
+    assert read(database, "SELECT trade_id, count_e2 FROM trades ORDER BY 1") == [
+        ("a", 1250),
+        ("b", 1250),
+        ("before", 1250),
+        ("c", 1250),
+    ]
+
+
 def test_two_inserts_of_one_transaction_do_not_see_each_others_rows(database: Database) -> None:
     letters = GATHERER_TABLES["dead_letters"]  # has no key: a row staged twice would be stored twice
     with database.transaction() as transaction:
