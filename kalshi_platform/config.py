@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import Any, get_args
 from urllib.parse import urlsplit
 
 from dotenv import dotenv_values
@@ -25,6 +26,7 @@ from kalshi_platform.exchange.signing import Signer
 from kalshi_platform.gatherer.settings import GathererSettings, MarketFilter
 from kalshi_platform.lake.settings import LakeSettings
 from kalshi_platform.market.times import hour_of
+from kalshi_platform.monitoring.settings import EndpointSettings, LogFormat, LogLevel, LogSettings
 from kalshi_platform.storage.partitions import PartitionBounds
 from kalshi_platform.storage.urls import libpq_url, sqlalchemy_url
 
@@ -122,6 +124,13 @@ class _Reader:
         if text not in ("yes", "no", "true", "false", "1", "0"):
             self.problem(f"{name} is {text!r}: set it to yes or no")
         return text in ("yes", "true", "1")
+
+    def choice(self, name: str, default: str, allowed: tuple[str, ...]) -> Any:
+        text = (self.optional(name) or default).lower()
+        if text not in allowed:
+            self.problem(f"{name} is {text!r}: set it to {' or '.join(allowed)}")
+            return default
+        return text
 
     def words(self, name: str) -> tuple[str, ...]:
         return tuple(word.strip() for word in (self.optional(name) or "").split(",") if word.strip())
@@ -237,6 +246,19 @@ def load_deduplicator(environ: Mapping[str, str] | None = None) -> DeduplicatorS
     return settings
 
 
+def load_logs(environ: Mapping[str, str] | None = None) -> LogSettings:
+    """How this process logs. Raises ConfigurationError."""
+    reader = _Reader(environ)
+    settings = _logs(reader)
+    reader.done()
+    return settings
+
+
+def metrics_port(service: str, base: int, names: tuple[str, ...]) -> int:
+    """The port of a service's metrics: the base for `deduplicator`, the next ones for the gatherers in their order."""
+    return 0 if base == 0 else base if service == "deduplicator" else base + 1 + names.index(service)
+
+
 def load_lake(environ: Mapping[str, str] | None = None) -> LakeSettings:
     """Settings of the lake. Raises ConfigurationError."""
     reader = _Reader(environ)
@@ -258,6 +280,7 @@ def load_platform(environ: Mapping[str, str] | None = None) -> PlatformSettings:
     reader = _Reader(environ)
     _role(reader)
     _partitions_start(reader)
+    _logs(reader)
     settings = PlatformSettings(
         exchange=_exchange(reader),
         gatherers={name: _gatherer(reader, name) for name in _names(reader)},
@@ -284,6 +307,7 @@ def check_before_start(given: Mapping[str, str], *, exchange_is_ours: bool) -> N
     reader = _Reader(environ)
     _role(reader)
     _partitions_start(reader)
+    _logs(reader)
     if not exchange_is_ours:
         _exchange(reader)
     _rest_share(reader)
@@ -391,6 +415,23 @@ def _gatherer(reader: _Reader, name: str) -> GathererSettings:
         ),
         connections=reader.whole("KALSHI_BOOK_CONNECTIONS", 1, low=1, high=100),
         stagger_s=_STAGGER_S * _names(reader).index(name),
+        endpoint=_endpoint(reader, name),
+        timeseries_setting=timeseries_variable(name),
+        catalog_setting=catalog_variable(name),
+    )
+
+
+def _endpoint(reader: _Reader, service: str) -> EndpointSettings:
+    names = _names(reader)
+    base = reader.whole("KALSHI_METRICS_PORT", 0, low=0, high=65_535 - len(names))
+    host = reader.text("KALSHI_METRICS_HOST", EndpointSettings.host)
+    return EndpointSettings(host=host, port=metrics_port(service, base, names))
+
+
+def _logs(reader: _Reader) -> LogSettings:
+    return LogSettings(
+        format=reader.choice("KALSHI_LOG_FORMAT", "console", get_args(LogFormat)),
+        level=reader.choice("KALSHI_LOG_LEVEL", "info", get_args(LogLevel)),
     )
 
 
@@ -406,6 +447,7 @@ def _deduplicator(reader: _Reader) -> DeduplicatorSettings:
             for name in _names(reader)
         ),
         interval_s=reader.number("KALSHI_MERGE_INTERVAL_S", 5.0, low=0.1, high=3600.0),
+        endpoint=_endpoint(reader, "deduplicator"),
     )
 
 
@@ -447,6 +489,8 @@ class StackAddresses:
     ws_url: str | None = None
     key_id: str | None = None
     key_file: Path | None = None
+    metrics_port: int = 0
+    """The deduplicator's; the gatherers have the next ones. 0: no metrics."""
 
 
 def settings_of(stack: StackAddresses) -> dict[str, str]:
@@ -467,5 +511,6 @@ def settings_of(stack: StackAddresses) -> dict[str, str]:
         "KALSHI_WS_URL": stack.ws_url,
         "KALSHI_API_KEY_ID": stack.key_id,
         "KALSHI_PRIVATE_KEY_PATH": None if stack.key_file is None else str(stack.key_file),
+        "KALSHI_METRICS_PORT": str(stack.metrics_port) if stack.metrics_port else None,
     }
     return values | {key: value for key, value in optional.items() if value is not None}

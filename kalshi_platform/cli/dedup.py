@@ -14,16 +14,26 @@ if TYPE_CHECKING:
 def dedup(
     seconds: float = typer.Option(0.0, "--seconds", min=0.0, help="Stop after this many seconds; 0 = until Ctrl-C."),
     once: bool = typer.Option(False, "--once", help="Merge everything that is there now, then end."),
+    metrics_port: int | None = typer.Option(
+        None, "--metrics-port", min=0, max=65535, help="Serve /metrics and /healthz here; default: KALSHI_METRICS_PORT."
+    ),
 ) -> None:
     """Merge what all gatherers record into production, every few seconds, each message once."""
+    import dataclasses
+
     from kalshi_platform.clock import SYSTEM_CLOCK
     from kalshi_platform.config import load_bounds, load_deduplicator
     from kalshi_platform.deduplicator.catalog_merge import merge_catalog
     from kalshi_platform.deduplicator.live import LiveMerger
     from kalshi_platform.deduplicator.merge import Merger
     from kalshi_platform.local.stop_signals import stop_on_signals
+    from kalshi_platform.monitoring.logs import describe_process
 
     settings = load_deduplicator()
+    if metrics_port is not None:
+        endpoint = dataclasses.replace(settings.endpoint, port=metrics_port)
+        settings = dataclasses.replace(settings, endpoint=endpoint)
+    describe_process({"service": "deduplicator"})
     bounds = load_bounds()
     stop = threading.Event()
     stop_on_signals(stop)

@@ -10,6 +10,9 @@ import typer
 def gather(
     name: str = typer.Argument(..., help="Which gatherer, as named in KALSHI_GATHERERS."),
     seconds: float | None = typer.Option(None, "--seconds", min=0.1, help="Stop after that long; default: never."),
+    metrics_port: int | None = typer.Option(
+        None, "--metrics-port", min=0, max=65535, help="Serve /metrics and /healthz here; default: KALSHI_METRICS_PORT."
+    ),
 ) -> None:
     """Record what the exchange publishes into one gatherer's databases, until Ctrl-C.
 
@@ -17,12 +20,20 @@ def gather(
 
     Exit codes: 0 stopped as asked, 2 configuration, 3 somebody else records under this name, 1 anything else.
     """
+    import dataclasses
+
     from kalshi_platform import config
     from kalshi_platform.clock import SYSTEM_CLOCK
     from kalshi_platform.gatherer.switch import run_while_wanted
+    from kalshi_platform.gatherer.threads import log_fields
     from kalshi_platform.local.stop_signals import stop_on_signals
+    from kalshi_platform.monitoring.logs import describe_process
 
     settings, exchange, bounds = config.load_gatherer(name), config.load_exchange(), config.load_bounds()
+    if metrics_port is not None:
+        endpoint = dataclasses.replace(settings.endpoint, port=metrics_port)
+        settings = dataclasses.replace(settings, endpoint=endpoint)
+    describe_process({"service": settings.service, "gatherer": name}, lambda thread: log_fields(name, thread))
     stop = threading.Event()
     stop_on_signals(stop)
     if seconds is not None:

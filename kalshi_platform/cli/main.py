@@ -7,7 +7,7 @@ import sys
 import typer
 
 from kalshi_platform.cli import bench, close_hour, dedup, exchange, export, gather, migrate, prove, status, up
-from kalshi_platform.cli.running import EXIT_CODES, report, set_up_logging
+from kalshi_platform.cli.running import EXIT_CODES, report, set_up_logs
 from kalshi_platform.errors import KalshiPlatformError
 
 app = typer.Typer(
@@ -35,7 +35,7 @@ def options(
     verbose: bool = typer.Option(False, "--verbose", "-v", help="Log what happens inside, too."),
 ) -> None:
     """Options before the subcommand."""
-    set_up_logging(verbose=verbose)
+    set_up_logs(verbose=verbose)
 
 
 def main() -> None:

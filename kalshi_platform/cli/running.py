@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 import sys
-import time
 
 from kalshi_platform.errors import (
     AnotherWriter,
@@ -25,15 +23,14 @@ EXIT_CODES: tuple[tuple[type[KalshiPlatformError], int], ...] = (
 """0: done or stopped as asked. 2: wrong or missing settings. 3: somebody else does this already. 1: anything else."""
 
 
-def set_up_logging(*, verbose: bool) -> None:
-    """Log to standard error, UTC, one line per record."""
-    formatter = logging.Formatter("%(asctime)sZ %(levelname)-7s %(name)s: %(message)s", "%Y-%m-%dT%H:%M:%S")
-    formatter.converter = time.gmtime
-    handler = logging.StreamHandler()
-    handler.setFormatter(formatter)
-    logging.basicConfig(level=logging.DEBUG if verbose else logging.INFO, handlers=[handler], force=True)
-    for noisy in ("urllib3", "botocore", "boto3", "s3transfer", "matplotlib", "asyncio", "aiohttp.access"):
-        logging.getLogger(noisy).setLevel(logging.WARNING)
+def set_up_logs(*, verbose: bool) -> None:
+    """Log as the settings say. Raises ConfigurationError."""
+    if "--help" in sys.argv:
+        return  # nothing is logged, and reading the settings would take longer than the help itself
+    from kalshi_platform.config import load_logs
+    from kalshi_platform.monitoring.logs import set_up_logging
+
+    set_up_logging(load_logs(), verbose=verbose)
 
 
 def report(error: KalshiPlatformError) -> None:

@@ -13,8 +13,10 @@ from kalshi_platform.clock import Clock
 from kalshi_platform.deduplicator.catalog_merge import merge_catalog
 from kalshi_platform.deduplicator.heartbeat import SERVICE, Heartbeat, switched_off
 from kalshi_platform.deduplicator.merge import Merger, MergeReport
+from kalshi_platform.deduplicator.metrics import live_health, live_metrics
 from kalshi_platform.deduplicator.settings import DeduplicatorSettings
 from kalshi_platform.errors import DatabaseUnavailable, KalshiPlatformError
+from kalshi_platform.monitoring.endpoint import Endpoint
 from kalshi_platform.storage.partitions import PartitionBounds
 from kalshi_platform.storage.pool import Lease
 
@@ -53,6 +55,9 @@ class LiveMerger:
         self._error: str | None = None
         self._failures = 0
         self._catalog: dict[str, Any] | None = None
+        self._endpoint = Endpoint(
+            settings.endpoint, SERVICE, lambda: live_metrics(*self.status()), lambda: live_health(*self.status())
+        )
 
     def run(self, stop: threading.Event) -> None:
         """Merge until `stop` is set or the service is switched off in `desired_services`.
@@ -62,6 +67,7 @@ class LiveMerger:
         merger = Merger(self._settings, self._clock, self._bounds)
         try:
             while not stop.is_set():
+                self._endpoint.ensure()
                 try:
                     merger.check_production()
                     if self._is_switched_off(merger):
@@ -77,6 +83,7 @@ class LiveMerger:
                 except DatabaseUnavailable as error:
                     self._back_off(stop, error)
         finally:
+            self._endpoint.close()
             merger.dispose()
 
     def status(self) -> tuple[str, dict[str, Any]]:
@@ -133,6 +140,7 @@ class LiveMerger:
                     return
                 if self._is_switched_off(merger):
                     return
+                self._endpoint.ensure()
                 report = merger.merge_new()
                 self._count(report)
                 self._deliver(report)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from kalshi_platform.monitoring.settings import EndpointSettings
+
 
 @dataclass(frozen=True)
 class GathererSource:
@@ -22,7 +24,7 @@ class DeduplicatorSettings:
     `margin_us`: how far apart the exchange times of neighbouring frames of one stream may be (W of the merge rules).
     `source_timeout_s`: a gatherer that has not answered by then is left to a later pass; `close_timeout_s` is the
     same for each question of an hour's close, which reads more. The live merge also brings the catalogs of all
-    gatherers together every `catalog_interval_s`.
+    gatherers together every `catalog_interval_s`, and serves metrics and health at `endpoint`.
     """
 
     production_url: str = field(repr=False)
@@ -35,3 +37,4 @@ class DeduplicatorSettings:
     heartbeat_interval_s: float = 5.0
     catalog_interval_s: float = 300.0
     retry_max_s: float = 30.0
+    endpoint: EndpointSettings = field(default_factory=EndpointSettings)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 import threading
 from collections.abc import Callable
 
@@ -10,6 +11,7 @@ from kalshi_platform.clock import Clock
 from kalshi_platform.errors import KalshiPlatformError
 
 _PAUSE_S = 1.0
+_CONNECTION = re.compile(r"feed|books-\d+")
 _log = logging.getLogger(__name__)
 
 
@@ -55,3 +57,11 @@ class Threads:
         thread = threading.Thread(target=act, name=f"{self._owner} {name}", daemon=True)
         thread.start()
         return thread
+
+
+def log_fields(owner: str, thread: str) -> dict[str, str]:
+    """What the name of a thread says in a log: which part of the service, and, of a connection's, which connection."""
+    name, _, part = thread.partition(" ")
+    if name != owner or not part:
+        return {}
+    return {"part": part, "connection": part} if _CONNECTION.fullmatch(part) else {"part": part}

@@ -30,6 +30,15 @@ def free_port() -> int:
     return free_ports(1)[0]
 
 
+def free_block(count: int, attempts: int = 50) -> int:
+    """Return the first of `count` ports in a row that nobody listened on a moment ago; 0 if none was found."""
+    for _ in range(attempts):
+        first = free_port()
+        if first + count <= 65_536 and all(is_free(port) for port in range(first + 1, first + count)):
+            return first
+    return 0
+
+
 def is_free(port: int) -> bool:
     """Return whether a server could listen on this loopback port now."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as sock:

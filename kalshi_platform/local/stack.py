@@ -21,7 +21,7 @@ from kalshi_platform.clock import SYSTEM_CLOCK, Clock
 from kalshi_platform.exchange.settings import PRODUCTION_REST_URL
 from kalshi_platform.local.addresses import users_part, write_env_block, write_local_json
 from kalshi_platform.local.databases import DatabaseStack
-from kalshi_platform.local.ports import free_port, is_free
+from kalshi_platform.local.ports import free_block, free_port, is_free
 from kalshi_platform.local.process_group import ChildSpec, ProcessGroup
 from kalshi_platform.local.simulated import SimulationOptions, start_simulator
 
@@ -128,6 +128,7 @@ class Stack:
             ws_url=self.exchange.get("ws_url"),
             key_id=self.exchange.get("key_id"),
             key_file=Path(self.exchange["key_file"]).absolute() if self.exchange else None,
+            metrics_port=self._metrics_port(),
         )
         values = config.settings_of(stack)
         self.environ = {**self._given, **values}
@@ -165,6 +166,11 @@ class Stack:
             shutil.copyfile(config.deployment_file(name), home / name)
         return home
 
+    def _metrics_port(self) -> int:
+        """The merge's port, before those of the gatherers: as given, else free ones."""
+        given = self._given.get("KALSHI_METRICS_PORT", "").strip()
+        return int(given) if given else free_block(1 + len(self._names))
+
     def _lake_root(self) -> str:
         return self._given.get("KALSHI_LAKE_ROOT") or (self._options.data_dir / "lake").as_uri()
 
@@ -181,6 +187,11 @@ class Stack:
             "lake": stack.lake_root,
             "ui": self.ui_url,
             "exchange": self.exchange or {"rest_url": self._given.get("KALSHI_REST_URL", PRODUCTION_REST_URL)},
+            "metrics": {
+                service: f"http://127.0.0.1:{config.metrics_port(service, stack.metrics_port, self._names)}/metrics"
+                for service in ("deduplicator", *self._names)
+                if stack.metrics_port
+            },
             "state_dir": str(stack.state_dir),
             "logs": str(self.group.log_dir),
             "pid": os.getpid(),
