@@ -1,4 +1,7 @@
-"""The book of every market at the end: an anchor plus the deltas after it, against the true one. Pure."""
+"""The book of every market at the end: an anchor plus the deltas after it, against the true one. Pure.
+
+Deltas are folded in parts, in any order: only the sum of each level is kept.
+"""
 
 from __future__ import annotations
 
@@ -25,28 +28,48 @@ class BooksAtEnd:
     unexplained: tuple[str, ...] = ()
 
 
+class Fold:
+    """The books that one store tells: of every market the latest anchor, and the deltas after it."""
+
+    def __init__(self, anchors: pl.DataFrame) -> None:
+        """`anchors`: anchor_ts, ticker and the four lists."""
+        self._latest = (
+            anchors.with_columns(anchor_us=pl.col("anchor_ts").dt.epoch("us"))
+            .sort("anchor_us")
+            .unique("ticker", keep="last", maintain_order=True)
+        )
+        self.starts: dict[str, int] = dict(self._latest.select("ticker", "anchor_us").iter_rows())
+        self._levels = _summed(pl.concat([_levels(self._latest, side) for side in ("yes", "no")]))
+
+    def add(self, deltas: pl.DataFrame) -> None:
+        """Take deltas in natural columns."""
+        later = (
+            deltas.join(self._latest.select("ticker", "anchor_us"), on="ticker")
+            .filter(pl.col("exchange_us") > pl.col("anchor_us"))
+            .select(*_LEVEL, pl.col("delta_e2").alias("count_e2"))
+            .with_columns(pl.col("price_e4", "count_e2").cast(pl.Int64))
+        )
+        self._levels = _summed(pl.concat([self._levels, later]))
+
+    def levels(self) -> pl.DataFrame:
+        """The levels that are not empty: ticker, side, price_e4, count_e2."""
+        return self._levels.filter(pl.col("count_e2") != 0)
+
+
 def books_at_end(
     tickers: Sequence[str],
     truth: pl.DataFrame,
-    anchors: pl.DataFrame,
-    deltas: pl.DataFrame,
+    fold: Fold,
     claims: Mapping[str, list[Interval]],
     last_us: Mapping[str, int],
     near: Sequence[Interval],
 ) -> BooksAtEnd:
-    """Fold every market's book and compare it with the true last one.
+    """Compare every market's folded book with the true last one.
 
-    `truth`: ticker, side, price_e4, count_e2. `anchors`: anchor_ts, ticker and the four lists. `deltas` in natural
-    columns. `claims`: the union over gatherers. `last_us`: time of each market's last published delta, where it had
-    one: up to there its record must be whole. `near`: the windows of injected faults.
+    `truth`: ticker, side, price_e4, count_e2. `claims`: the union over gatherers. `last_us`: time of each market's last
+    published delta, where it had one: up to there its record must be whole. `near`: the windows of injected faults.
     """
-    latest = (
-        anchors.with_columns(anchor_us=pl.col("anchor_ts").dt.epoch("us"))
-        .sort("anchor_us")
-        .unique("ticker", keep="last", maintain_order=True)
-    )
-    starts = dict(latest.select("ticker", "anchor_us").iter_rows())
-    folded = _folded(latest, deltas)
+    folded, starts = fold.levels(), fold.starts
     true = truth.filter(pl.col("count_e2") != 0).select(*_LEVEL, pl.col("count_e2").cast(pl.Int64))
     differing = set(
         pl.concat([true.join(folded, on=true.columns, how="anti"), folded.join(true, on=true.columns, how="anti")])[
@@ -83,20 +106,19 @@ def _is_near(claims: Sequence[Interval], start: int | None, last: int | None, ne
     return bool(intersection(holes(claims, (since, last)), list(near))) if since < last else False
 
 
-def _folded(latest: pl.DataFrame, deltas: pl.DataFrame) -> pl.DataFrame:
-    sides = [
+def _levels(latest: pl.DataFrame, side: str) -> pl.DataFrame:
+    return (
         latest.select(
             "ticker",
             pl.lit(side).alias("side"),
             pl.col(f"{side}_price_e4").alias("price_e4"),
             pl.col(f"{side}_count_e2").alias("count_e2"),
-        ).explode("price_e4", "count_e2").drop_nulls()
-        for side in ("yes", "no")
-    ]  # fmt: skip
-    later = (
-        deltas.join(latest.select("ticker", "anchor_us"), on="ticker")
-        .filter(pl.col("exchange_us") > pl.col("anchor_us"))
-        .select(*_LEVEL, pl.col("delta_e2").alias("count_e2"))
+        )
+        .explode("price_e4", "count_e2")
+        .drop_nulls()
+        .with_columns(pl.col("price_e4", "count_e2").cast(pl.Int64))
     )
-    levels = [part.with_columns(pl.col("price_e4", "count_e2").cast(pl.Int64)) for part in (*sides, later)]
-    return pl.concat(levels).group_by(_LEVEL).agg(pl.col("count_e2").sum()).filter(pl.col("count_e2") != 0)
+
+
+def _summed(levels: pl.DataFrame) -> pl.DataFrame:
+    return levels.group_by(_LEVEL).agg(pl.col("count_e2").sum())

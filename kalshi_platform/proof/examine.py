@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from pathlib import Path
 
 import polars as pl
@@ -15,17 +17,21 @@ from kalshi_platform.deduplicator.coverage import read_claims
 from kalshi_platform.market.coverage import Interval, holds, union
 from kalshi_platform.market.times import datetime_from_us
 from kalshi_platform.proof import recorded
-from kalshi_platform.proof.books import BooksAtEnd, books_at_end
+from kalshi_platform.proof.books import BooksAtEnd, Fold, books_at_end
 from kalshi_platform.proof.compare import Difference, compare
-from kalshi_platform.proof.holes import Claims, HoleAccount, account, missed_by, missed_by_all, united
+from kalshi_platform.proof.holes import HoleAccount, account, united
 from kalshi_platform.proof.inject import InjectedFault
-from kalshi_platform.proof.tables import DELTAS, LIFECYCLE, MARKETS, REQUIRED, STREAM_TABLES
+from kalshi_platform.proof.missed import Claims, missed_by_all
+from kalshi_platform.proof.tables import AT, DELTAS, LIFECYCLE, MARKETS
 from kalshi_platform.proof.truth import Truth, read_truth
+from kalshi_platform.proof.walk import Recorder, Walked, walk
 from kalshi_platform.proof.windows import Unexplained, unexplained, windows
+from kalshi_platform.storage.read import ArrowSnapshot, arrow_snapshot
 
 _SECOND_US = 1_000_000
 NEWS_US = 5_000_000
 _BREAKING = ("cut", "unknown_frame", "error_25")
+_CLAIMS_AT_ONCE = timedelta(minutes=5)
 ENDS_MARGIN_US = 2_500_000
 """Left out of the account of holes at the start and end of a market: claims need a margin there, whatever happens."""
 
@@ -62,7 +68,8 @@ class Findings:
     """`merge_lost`: deltas that some gatherer stored as often as published, and production lacks.
 
     `undeclared_messages`: missing trades, tickers and lifecycle events of a time at which a connection lived, or of one
-    with no fault near. `recorded_spans` by gatherer, for people. `unexplained`: losses of books with no fault near.
+    with no fault near. `recorded_spans` by gatherer, for people. `unexplained`: losses of books with no fault near;
+    `unexplained_of`: what a gatherer itself lost with no fault near that was done to it, whoever else has it.
     `ledger`: the exchange's rows of the whole run by kind, as its own count names them.
     """
 
@@ -74,71 +81,93 @@ class Findings:
     undeclared_messages: int
     recorded_spans: Mapping[str, Sequence[Interval]]
     unexplained: Sequence[Unexplained] = ()
+    unexplained_of: Mapping[str, Sequence[Unexplained]] = field(default_factory=dict)
     ledger: Mapping[str, int] = field(default_factory=dict)
 
 
 def examine(
     settings: PlatformSettings, truth_folder: Path, lake_folder: Path, run: Interval, faults: Sequence[InjectedFault]
 ) -> Findings:
-    """Compare what the stack stored with what was published in `run` (µs of the exchange's clock), in memory.
+    """Compare what the stack stored with what was published in `run` (µs of the exchange's clock), in bounded memory.
 
     `faults` are those that were injected: what was lost must lie near one of them.
 
-    Raises DatabaseUnavailable when a database is away.
+    Raises DatabaseUnavailable when a database is away, ProofFailed when the exchange's ledger is not whole.
     """
     truth = read_truth(truth_folder, run[0])
-    production_url = settings.deduplicator.production_url
-    in_production = recorded.production(production_url)
-    published = dict(truth.tables)
-    published[MARKETS.name], in_production[MARKETS.name] = _forgive_news(
-        truth, in_production[MARKETS.name], run[1] - NEWS_US
-    )
-    in_lake = recorded.lake(lake_folder)
-    tables = [
-        TableFinding(
-            table.name,
-            int(published[table.name][REQUIRED].sum()),
-            compare(table, published[table.name], in_production[table.name]),
-            compare(table, published[table.name], in_lake[table.name]) if table.name in in_lake else None,
-        )
-        for table in (*STREAM_TABLES, MARKETS)
-    ]
-    deltas = truth.tables[DELTAS.name]
-    claims = _claims(settings, deltas, run)
-    both = united(claims)
-    seen = {name: recorded.gatherer_deltas(each.timeseries_url) for name, each in settings.gatherers.items()}
-    spans = {name: recorded.gatherer_spans(each.timeseries_url) for name, each in settings.gatherers.items()}
-    needed = _needed(truth, seen, recorded.exchange_indices(production_url))
+    lake = recorded.Lake(lake_folder)
+    with ExitStack() as stack:
+        production = stack.enter_context(recorded.Production(settings.deduplicator.production_url))
+        snapshots = {
+            name: stack.enter_context(arrow_snapshot(each.timeseries_url)) for name, each in settings.gatherers.items()
+        }
+        gatherers = {name: _recorder(truth, name, snapshot) for name, snapshot in snapshots.items()}
+        folds = Fold(production.anchors()), Fold(lake.anchors())
+        indices = production.exchange_indices()
+        walked = walk(truth, (production.rows, folds[0]), (lake.rows, folds[1]), gatherers, indices)
+        tables = _tables(truth, walked, production, lake, run[1] - NEWS_US)
+        spans = {name: recorded.gatherer_spans(snapshot) for name, snapshot in snapshots.items()}
+    claims = united(_claims(settings, (run[0], max([run[1], *walked.last_us.values()]))))
+    missed = {
+        name: walked.feeds.missed(walked.lost[name], each.served, _broken_us(truth, name))
+        for name, each in gatherers.items()
+    }
     missing = tables[0].production.missing
     margin_us = max(ENDS_MARGIN_US, 2 * settings.deduplicator.margin_us)
     lives = _lives(truth.markets, run)
     near = windows(faults)
-    missed = missed_by_all(list(needed.values()))
+    books = [_books(truth, fold, claims, walked.last_us, near) for fold in folds]
     return Findings(
         tables=tables,
-        holes=account(both, lives, deltas, missing, list(needed.values()), margin_us),
-        books=_books(truth, recorded.production_anchors(production_url), in_production[DELTAS.name], both, near),
-        lake_books=_books(truth, recorded.lake_anchors(lake_folder), in_lake[DELTAS.name], both, near),
-        merge_lost=_merge_lost(deltas, missing, list(seen.values())),
-        undeclared_messages=undeclared_messages(tables, truth.tables, list(spans.values()), near),
+        holes=account(claims, lives, map(truth.deltas, walked.parts), missing, list(missed.values()), margin_us),
+        books=books[0],
+        lake_books=books[1],
+        merge_lost=merge_lost(tables[0].production, walked.best_seen),
+        undeclared_messages=undeclared_messages(tables, list(spans.values()), near),
         recorded_spans={name: each[DELTAS.name] for name, each in spans.items()},
-        unexplained=unexplained(lives, run[0], margin_us, missing, missed, near),
+        unexplained=unexplained(lives, run[0], margin_us, missing, missed_by_all(list(missed.values())), near),
+        unexplained_of={
+            name: unexplained(lives, run[0], margin_us, missing.clear(), each, windows(faults, name))
+            for name, each in missed.items()
+        },
         ledger=truth.ledger,
     )
 
 
-def _forgive_news(truth: Truth, markets: pl.DataFrame, since_us: int) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Leave out of both catalogs the markets with news after `since_us`: REST is asked about them only afterwards."""
-    events = truth.tables[LIFECYCLE.name].filter(pl.col("at_us") >= since_us).select("ticker").unique()
-    published = truth.tables[MARKETS.name]
-    return published.join(events, on="ticker", how="anti"), markets.join(events, on="ticker", how="anti")
+def _recorder(truth: Truth, name: str, snapshot: ArrowSnapshot) -> Recorder:
+    served = truth.served.filter(pl.col("user_agent").str.contains(f"({name} ", literal=True)).select("n", "ticker")
+    return Recorder(partial(recorded.gatherer_deltas, snapshot), served)
 
 
-def _claims(settings: PlatformSettings, deltas: pl.DataFrame, run: Interval) -> dict[str, Claims]:
-    last = max([run[1], *deltas["exchange_us"].tail(1).to_list()])
-    low, high = datetime_from_us(run[0]) - timedelta(minutes=1), datetime_from_us(last) + timedelta(minutes=1)
+def _tables(
+    truth: Truth, walked: Walked, production: recorded.Production, lake: recorded.Lake, news_us: int
+) -> list[TableFinding]:
+    events = lake.rows(LIFECYCLE)
+    lifecycle = [compare(LIFECYCLE, truth.lifecycle, rows) for rows in (production.rows(LIFECYCLE), events)]
+    # Of markets with news at the end REST is asked only afterwards.
+    news = truth.lifecycle.filter(pl.col(AT) >= news_us).select("ticker").unique()
+    known, stored = (
+        each.join(news, on="ticker", how="anti") for each in (truth.markets_at_end, production.rows(MARKETS))
+    )
+    found = [TableFinding(name, each.truth, each, walked.lake[name]) for name, each in walked.production.items()]
+    found.append(TableFinding(LIFECYCLE.name, lifecycle[0].truth, *lifecycle))
+    markets = compare(MARKETS, known, stored)
+    return [*found, TableFinding(MARKETS.name, markets.truth, markets, None)]
+
+
+def _claims(settings: PlatformSettings, span: Interval) -> Mapping[str, Claims]:
+    """What each gatherer claims of the run, read in windows of time; those that touch become one."""
     dedup = settings.deduplicator
-    return {source.name: read_claims(source, low, high, dedup.margin_us) for source in dedup.sources}
+    end = datetime_from_us(span[1]) + timedelta(minutes=1)
+    found: dict[str, dict[str, list[Interval]]] = {source.name: {} for source in dedup.sources}
+    for source in dedup.sources:
+        low = datetime_from_us(span[0]) - timedelta(minutes=1)
+        while low < end:
+            high = low + _CLAIMS_AT_ONCE
+            for ticker, intervals in read_claims(source, low, high, dedup.margin_us).items():
+                found[source.name].setdefault(ticker, []).extend(intervals)
+            low = high
+    return found
 
 
 def _lives(markets: pl.DataFrame, run: Interval) -> dict[str, Interval]:
@@ -149,48 +178,40 @@ def _lives(markets: pl.DataFrame, run: Interval) -> dict[str, Interval]:
     return {ticker: life for ticker, life in lives.items() if life[0] < life[1]}
 
 
-def _needed(truth: Truth, seen: Mapping[str, pl.DataFrame], indices: Mapping[str, int]) -> dict[str, Claims]:
-    columns = ["n", *DELTAS.columns]
-    deltas = truth.tables[DELTAS.name].select(columns)
-    needed: dict[str, Claims] = {}
-    for name, of_gatherer in seen.items():
-        served = truth.served.filter(pl.col("user_agent").str.contains(f"({name} ", literal=True))
-        lines = set(served["connection"].to_list())
-        broken = [
-            at_us
-            for kind, at_us, effects in truth.faults.select("kind", "at_us", "effects").iter_rows()
-            if kind in _BREAKING and any(effect.get("connection") in lines for effect in json.loads(effects))
-        ]
-        needed[name] = missed_by(deltas, of_gatherer, served.select("n", "ticker"), broken, indices)
-    return needed
+def _broken_us(truth: Truth, name: str) -> list[int]:
+    """When the exchange cut a line of this gatherer, or sent it a garbled frame."""
+    served = truth.served.filter(pl.col("user_agent").str.contains(f"({name} ", literal=True))
+    lines = set(served["connection"].to_list())
+    return [
+        at_us
+        for kind, at_us, effects in truth.faults.select("kind", "at_us", "effects").iter_rows()
+        if kind in _BREAKING and any(effect.get("connection") in lines for effect in json.loads(effects))
+    ]
 
 
 def _books(
-    truth: Truth, anchors: pl.DataFrame, deltas: pl.DataFrame, claims: Claims, near: Sequence[Interval]
+    truth: Truth, fold: Fold, claims: Claims, last_us: Mapping[str, int], near: Sequence[Interval]
 ) -> BooksAtEnd:
-    published = truth.tables[DELTAS.name]
-    last_us = dict(published.group_by("ticker").agg(pl.col("exchange_us").max()).iter_rows())
     # A market whose book never moved after it was listed, and never was anything else, has nothing to prove.
     tickers = sorted(set(last_us) | set(truth.last_books["ticker"].to_list()))
-    return books_at_end(tickers, truth.last_books, anchors, deltas, claims, last_us, near)
+    return books_at_end(tickers, truth.last_books, fold, claims, last_us, near)
 
 
-def _merge_lost(truth: pl.DataFrame, missing: pl.DataFrame, seen: Sequence[pl.DataFrame]) -> int:
+def merge_lost(deltas: Difference, best_seen: pl.DataFrame) -> int:
+    """Missing deltas that a gatherer stored. `best_seen`: natural columns, and how often one of them saw each."""
     columns = list(DELTAS.columns)
-    published = truth.group_by(columns).agg(pl.len().cast(pl.Int64).alias("_published"))
-    lacking = missing.group_by(columns).agg(pl.len().cast(pl.Int64).alias("_lacking"))
-    best = pl.concat(seen).group_by(columns).agg(pl.col("seen").max())
-    counted = lacking.join(published, on=columns).join(best, on=columns, how="left")
+    if deltas.missing.is_empty():
+        return 0
+    published = deltas.published.group_by(columns).agg(pl.len().cast(pl.Int64).alias("_published"))
+    lacking = deltas.missing.group_by(columns).agg(pl.len().cast(pl.Int64).alias("_lacking"))
+    counted = lacking.join(published, on=columns).join(best_seen, on=columns, how="left")
     # Nobody can know of more copies than the stream that saw most of them.
     avoidable = pl.col("_lacking") - (pl.col("_published") - pl.col("seen").fill_null(0))
     return int(counted.select(avoidable.clip(lower_bound=0).sum()).item() or 0)
 
 
 def undeclared_messages(
-    tables: Sequence[TableFinding],
-    truth: Mapping[str, pl.DataFrame],
-    spans: Sequence[Mapping[str, Sequence[Interval]]],
-    near: Sequence[Interval],
+    tables: Sequence[TableFinding], spans: Sequence[Mapping[str, Sequence[Interval]]], near: Sequence[Interval]
 ) -> int:
     """Missing rows of channels without claims by market, of moments with no fault near or with a connection.
 
@@ -201,8 +222,7 @@ def undeclared_messages(
         if finding.name in (DELTAS.name, MARKETS.name):
             continue
         lived = union((low + _SECOND_US // 1_000, high) for each in spans for low, high in each.get(finding.name, ()))
-        columns = finding.production.missing.columns
-        published = truth[finding.name]
-        times = finding.production.missing.unique().join(published, on=columns, nulls_equal=True)["at_us"].to_list()
+        missing, published = finding.production.missing, finding.production.published
+        times = missing.unique().join(published, on=missing.columns, nulls_equal=True)[AT].to_list()
         count += sum(holds(lived, moment) or not holds(near, moment) for moment in times)
     return count

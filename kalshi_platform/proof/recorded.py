@@ -1,15 +1,31 @@
-"""What was stored: rows of production, of the lake's files and of single gatherers, in natural columns."""
+"""What was stored: rows of production, of the lake's files and of single gatherers, in natural columns, by time."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from pathlib import Path
+from types import TracebackType
+from typing import Any
 
 import polars as pl
 
 from kalshi_platform.errors import LakeCorrupt
-from kalshi_platform.proof.tables import COMBO_PREFIX, DELTAS, LIFECYCLE, MARKETS, STREAM_TABLES, stored
-from kalshi_platform.storage.read import arrow_snapshot
+from kalshi_platform.market.coverage import Interval
+from kalshi_platform.market.times import datetime_from_us
+from kalshi_platform.proof.tables import (
+    COMBO_PREFIX,
+    DELTAS,
+    LIFECYCLE,
+    MARKETS,
+    STREAM_TABLES,
+    TICKERS,
+    TIMED_TABLES,
+    NaturalTable,
+    stored,
+)
+from kalshi_platform.proof.truth import ALL_TIME
+from kalshi_platform.storage.read import ArrowSnapshot, arrow_snapshot
 
 _COLUMNS: Mapping[str, str] = {
     "orderbook_deltas": "exchange_ts, ticker, side, price_e4, delta_e2",
@@ -19,49 +35,82 @@ _COLUMNS: Mapping[str, str] = {
     "market_lifecycle": "ticker, event_type, content::text AS content",
     "markets": "ticker, status, result, settlement_value_e6, open_time, close_time",
 }
+_COLUMNS_OF = {
+    name: [each.strip().removesuffix("::text AS content") for each in text.split(",")]
+    for name, text in _COLUMNS.items()
+}
 ANCHORS = "anchor_ts, ticker, yes_price_e4, yes_count_e2, no_price_e4, no_count_e2"
 
 
-def production(url: str) -> dict[str, pl.DataFrame]:
-    """All compared tables of production, by name. Raises DatabaseUnavailable."""
-    tables = (*STREAM_TABLES, MARKETS)
-    with arrow_snapshot(url) as snapshot:
-        found = {
-            table.name: pl.DataFrame(pl.from_arrow(snapshot.table(f"SELECT {_COLUMNS[table.name]} FROM {table.name}")))  # noqa: S608
-            for table in tables
-        }
-    found["markets"] = found["markets"].filter(~pl.col("ticker").str.starts_with(COMBO_PREFIX))
-    return {table.name: stored(table, found[table.name]) for table in tables}
+class Production:
+    """Production's tables in natural columns, as they were when this was opened. A context manager.
+
+    Raises DatabaseUnavailable.
+    """
+
+    def __init__(self, url: str) -> None:
+        self._opening = arrow_snapshot(url)
+        self._snapshot: ArrowSnapshot
+
+    def __enter__(self) -> Production:
+        self._snapshot = self._opening.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._opening.__exit__(kind, error, trace)
+
+    def rows(self, table: NaturalTable, part: Interval = ALL_TIME) -> pl.DataFrame:
+        """Rows of a part of time; lifecycle and markets have no time here and are always whole."""
+        found = _rows(self._snapshot, table, part)
+        if table is MARKETS:
+            found = found.filter(~pl.col("ticker").str.starts_with(COMBO_PREFIX))
+        return stored(table, found)
+
+    def anchors(self) -> pl.DataFrame:
+        """All book anchors."""
+        return _frame(self._snapshot.table(f"SELECT {ANCHORS} FROM book_anchors"))  # noqa: S608
+
+    def exchange_indices(self) -> dict[str, int]:
+        """Ticker → which of the exchange's instances trades it, as the catalog says."""
+        return dict(_frame(self._snapshot.table("SELECT ticker, exchange_index FROM markets")).iter_rows())
 
 
-def lake(folder: Path) -> dict[str, pl.DataFrame]:
-    """All compared tables that the lake has, read from its Parquet files as any program would. Raises LakeCorrupt."""
-    return {table.name: stored(table, _files(folder, table.name)) for table in STREAM_TABLES}
+class Lake:
+    """The lake's Parquet files, read as any program would, in natural columns. Raises LakeCorrupt."""
+
+    tables = STREAM_TABLES
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+
+    def rows(self, table: NaturalTable, part: Interval = ALL_TIME) -> pl.DataFrame:
+        """Rows of a part of time; lifecycle has no time here and is always whole."""
+        rows = self._scan(table.name)
+        if table in TIMED_TABLES:
+            for moment, keeps in zip(part, (pl.Expr.ge, pl.Expr.lt), strict=True):
+                if moment not in ALL_TIME:
+                    rows = rows.filter(keeps(pl.col("exchange_ts"), datetime_from_us(moment)))
+        return stored(table, rows.select(_COLUMNS_OF[table.name]).collect())
+
+    def anchors(self) -> pl.DataFrame:
+        """All book anchors."""
+        return self._scan("book_anchors").select(ANCHORS.split(", ")).collect()
+
+    def _scan(self, table: str) -> pl.LazyFrame:
+        files = sorted((self._folder / "raw" / table).glob("date=*/hour=*/part-*.parquet"))
+        if not files:
+            raise LakeCorrupt(f"the lake in {self._folder} has no files of raw/{table}")
+        return pl.concat([pl.scan_parquet(file, hive_partitioning=False) for file in files])
 
 
-def production_anchors(url: str) -> pl.DataFrame:
-    """All book anchors of production."""
-    with arrow_snapshot(url) as snapshot:
-        return pl.DataFrame(pl.from_arrow(snapshot.table(f"SELECT {ANCHORS} FROM book_anchors")))  # noqa: S608
+def gatherer_deltas(snapshot: ArrowSnapshot, part: Interval = ALL_TIME) -> pl.DataFrame:
+    """A gatherer's deltas of a part of time, in natural columns, with `seen`.
 
-
-def lake_anchors(folder: Path) -> pl.DataFrame:
-    """All book anchors of the lake."""
-    return _files(folder, "book_anchors").select(ANCHORS.split(", "))
-
-
-def exchange_indices(url: str) -> dict[str, int]:
-    """Ticker → which of the exchange's instances trades it, as the catalog says."""
-    with arrow_snapshot(url) as snapshot:
-        rows = snapshot.table("SELECT ticker, exchange_index FROM markets").to_pylist()
-    return {row["ticker"]: row["exchange_index"] for row in rows}
-
-
-def gatherer_deltas(url: str) -> pl.DataFrame:
-    """A gatherer's deltas in natural columns, with `seen`: how often the stream that saw most of it saw each."""
-    with arrow_snapshot(url) as snapshot:
-        rows = snapshot.table(f"SELECT {_COLUMNS[DELTAS.name]}, stream_id FROM {DELTAS.name}")  # noqa: S608
-    frame = pl.DataFrame(pl.from_arrow(rows))
+    That is how often the stream that saw most of it saw each.
+    """
+    frame = _rows(snapshot, DELTAS, part, ", stream_id")
     return (
         stored(DELTAS, frame)
         .with_columns(frame["stream_id"])
@@ -72,26 +121,32 @@ def gatherer_deltas(url: str) -> pl.DataFrame:
     )
 
 
-def gatherer_spans(url: str) -> dict[str, list[tuple[int, int]]]:
+def gatherer_spans(snapshot: ArrowSnapshot) -> dict[str, list[Interval]]:
     """Table → from the first to the last row of each stream, in exchange time (µs); lifecycle goes by the tickers'.
 
     Channels without numbers claim only that their connection lived: what a stream brought lies between its ends.
     """
-    spans: dict[str, list[tuple[int, int]]] = {}
-    with arrow_snapshot(url) as snapshot:
-        for table in ("orderbook_deltas", "trades", "tickers"):
-            rows = snapshot.table(
-                f"SELECT min(exchange_ts) AS low, max(exchange_ts) AS high FROM {table}"  # noqa: S608 - our own names
-                " WHERE stream_id <> 0 GROUP BY stream_id"
-            )
-            frame = pl.DataFrame(pl.from_arrow(rows)).select(pl.all().dt.epoch("us"))
-            spans[table] = sorted(frame.rows())
-    spans[LIFECYCLE.name] = spans["tickers"]
+    spans: dict[str, list[Interval]] = {}
+    for table in TIMED_TABLES:
+        rows = snapshot.table(
+            f"SELECT min(exchange_ts) AS low, max(exchange_ts) AS high FROM {table.name}"  # noqa: S608 - our own names
+            " WHERE stream_id <> 0 GROUP BY stream_id"
+        )
+        spans[table.name] = sorted(_frame(rows).select(pl.all().dt.epoch("us")).rows())
+    spans[LIFECYCLE.name] = spans[TICKERS.name]
     return spans
 
 
-def _files(folder: Path, table: str) -> pl.DataFrame:
-    files = sorted((folder / "raw" / table).glob("date=*/hour=*/part-*.parquet"))
-    if not files:
-        raise LakeCorrupt(f"the lake in {folder} has no files of raw/{table}")
-    return pl.concat([pl.read_parquet(file, hive_partitioning=False) for file in files])
+def _rows(snapshot: ArrowSnapshot, table: NaturalTable, part: Interval, more: str = "") -> pl.DataFrame:
+    query = f"SELECT {_COLUMNS[table.name]}{more} FROM {table.name}"  # noqa: S608 - our own names
+    params: list[datetime] = []
+    if table in TIMED_TABLES:
+        for moment, sign in zip(part, (">=", "<"), strict=True):
+            if moment not in ALL_TIME:
+                params.append(datetime_from_us(moment))
+                query += f" {'AND' if len(params) > 1 else 'WHERE'} exchange_ts {sign} ${len(params)}"
+    return _frame(snapshot.table(query, params))
+
+
+def _frame(rows: Any) -> pl.DataFrame:
+    return pl.DataFrame(pl.from_arrow(rows))

@@ -48,6 +48,7 @@ def as_json(ran: Ran, found: Findings, objections: Sequence[str]) -> dict[str, A
             "undeclared": found.holes.undeclared,
             "undeclared_messages": found.undeclared_messages,
             "unexplained": len(found.unexplained),
+            "unexplained_of": {name: len(lost) for name, lost in found.unexplained_of.items()},
             "excess_hole_s": round(found.holes.worst_excess_us / 1e6, 6),
             "excess_total_s": round(found.holes.total_excess_us / 1e6, 3),
         },
@@ -100,7 +101,7 @@ def as_text(ran: Ran, found: Findings, objections: Sequence[str]) -> str:
             " faults' times and by when a connection lived."
         )
     lines.append(
-        f"Declared without need: at most {holes.worst_excess_us / 1e6:.3f} s per fault and market"
+        f"Declared without need: at most {holes.worst_excess_us / 1e6:.3f} s at one place of a market"
         f" ({MOST_EXCESS_US / 1e6:g} s are allowed)."
     )
     if ran.faults:

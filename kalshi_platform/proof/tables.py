@@ -14,6 +14,8 @@ from typing import Any
 import polars as pl
 
 REQUIRED = "required"
+AT = "at_us"
+"""When a row of the truth was published, by the exchange's clock, in microseconds."""
 COMBO_PREFIX = "KXMVE"
 """Multivariate combos are not followed by default."""
 
@@ -61,6 +63,8 @@ MARKETS = NaturalTable(
     likeness=(("ticker",),),
 )
 STREAM_TABLES = (DELTAS, TRADES, TICKERS, LIFECYCLE)
+TIMED_TABLES = (DELTAS, TRADES, TICKERS)
+"""Those that are told, stored and compared by the exchange's time."""
 TABLES = (*STREAM_TABLES, MARKETS)
 
 _INTEGERS = frozenset(

@@ -1,16 +1,22 @@
-"""The simulated exchange's own ledger, in natural columns. See the simulator's truth module for its files."""
+"""The simulated exchange's own ledger, in natural columns. See the simulator's truth module for its files.
+
+Deltas, trades and tickers are read in parts of time, so that a run of any length fits in memory.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 
 import polars as pl
 
+from kalshi_platform.market.coverage import Interval
 from kalshi_platform.proof.errors import ProofFailed
 from kalshi_platform.proof.tables import (
+    AT,
     COMBO_PREFIX,
     DELTAS,
     LIFECYCLE,
@@ -27,7 +33,8 @@ from kalshi_platform.proof.tables import (
 
 SAME_EVENT_US = 300_000_000
 """Equal lifecycle content of one ticker within five minutes is one event."""
-_MILLISECOND_US = 1_000
+ALL_TIME: Interval = (-(2**62), 2**62)
+_SECOND_US, _MILLISECOND_US = 1_000_000, 1_000
 _LIFECYCLE_NAMES = {"event_lifecycle": "event_created", "event_fee_update": "event_fee_update"}
 _EMPTY: Mapping[str, pl.DataFrame] = {
     "deltas": pl.DataFrame(
@@ -78,44 +85,73 @@ _EMPTY: Mapping[str, pl.DataFrame] = {
 
 @dataclass(frozen=True)
 class Truth:
-    """Everything that was published.
+    """Everything that was published; rows before `from_us` are known, but not required of anybody.
 
-    `tables`: by name, natural columns, `required`, and the time as `at_us`; deltas carry `n`, the order of publication.
+    `lifecycle` and `markets_at_end`: tables in natural columns, with `required` (lifecycle also with `at_us`).
     `last_books`: ticker, side, price_e4, count_e2 at the end. `markets`: ticker, open_us, close_us of all but combos.
     `served`: n, ticker, connection, user_agent; `faults` as the simulator wrote them.
     `ledger`: rows of the whole ledger, by kind as the simulator counts what it publishes.
     """
 
-    tables: Mapping[str, pl.DataFrame]
+    folder: Path
+    from_us: int
+    lifecycle: pl.DataFrame
+    markets_at_end: pl.DataFrame
     last_books: pl.DataFrame
     markets: pl.DataFrame
     served: pl.DataFrame
     faults: pl.DataFrame
     ledger: Mapping[str, int]
 
+    def parts(self, rows: int) -> list[Interval]:
+        """Cut the run, and all time around it, at whole seconds, into parts of about `rows` deltas at least."""
+        by_second = (
+            _scan(self.folder, "deltas")
+            .group_by(pl.col("exchange_ts_us") // _SECOND_US)
+            .agg(pl.len().alias("rows"))
+            .sort("exchange_ts_us")
+            .collect()
+        )
+        edges, held = [ALL_TIME[0]], 0
+        for second, count in by_second.iter_rows():
+            held += count
+            if held >= rows:
+                edges.append((second + 1) * _SECOND_US)
+                held = 0
+        return list(pairwise([*edges, ALL_TIME[1]]))
+
+    def deltas(self, part: Interval) -> pl.DataFrame:
+        """Published deltas of a part of time in natural columns, with n, at_us and required."""
+        rows = _within(self.folder, "deltas", part).with_columns(exchange_us="exchange_ts_us", at_us="exchange_ts_us")
+        return shaped(DELTAS, rows, "n", AT).sort("n").with_columns(self._required())
+
+    def trades(self, part: Interval) -> pl.DataFrame:
+        """Published trades of a part of time in natural columns, with at_us and required."""
+        rows = _within(self.folder, "trades", part).with_columns(
+            exchange_us=_floored(), no_price_e4=10_000 - pl.col("yes_price_e4"), at_us="exchange_ts_us"
+        )
+        return shaped(TRADES, rows, AT).with_columns(self._required())
+
+    def tickers(self, part: Interval) -> pl.DataFrame:
+        """Published tickers of a part of time in natural columns, with at_us and required."""
+        rows = _tickers(_within(self.folder, "tickers", part))
+        return rows.with_columns(self._required() & ~pl.col("initial"))
+
+    def _required(self) -> pl.Expr:
+        return (pl.col(AT) >= self.from_us).alias(REQUIRED)
+
 
 def read_truth(folder: Path, from_us: int) -> Truth:
-    """Read a finished ledger. Rows published before `from_us` are known, but not required of anybody.
-
-    Raises ProofFailed when the ledger is not complete.
-    """
+    """Read a finished ledger. Raises ProofFailed when it is not complete."""
     check_complete(folder)
-    raw = {table: _parts(folder, table) for table in _EMPTY}
+    raw = {table: _scan(folder, table).collect() for table in ("lifecycle", "books", "markets", "served", "faults")}
     markets = raw["markets"].filter(~pl.col("ticker").str.starts_with(COMBO_PREFIX))
-    required = (pl.col("at_us") >= from_us).alias(REQUIRED)
-    deltas = raw["deltas"].with_columns(exchange_us="exchange_ts_us", at_us="exchange_ts_us")
-    trades = raw["trades"].with_columns(
-        exchange_us=_floored(), no_price_e4=10_000 - pl.col("yes_price_e4"), at_us="exchange_ts_us"
-    )
     return Truth(
-        tables={
-            DELTAS.name: shaped(DELTAS, deltas, "n", "at_us").sort("n").with_columns(required),
-            TRADES.name: shaped(TRADES, trades, "at_us").with_columns(required),
-            TICKERS.name: _tickers(raw["tickers"]).with_columns(required & ~pl.col("initial")),
-            LIFECYCLE.name: _lifecycle(raw["lifecycle"]).with_columns(required),
-            # Who was over before the run need not be known.
-            MARKETS.name: _markets(markets).with_columns((pl.col("close_us") >= from_us).alias(REQUIRED)),
-        },
+        folder=folder,
+        from_us=from_us,
+        lifecycle=_lifecycle(raw["lifecycle"]).with_columns((pl.col(AT) >= from_us).alias(REQUIRED)),
+        # Who was over before the run need not be known.
+        markets_at_end=_markets(markets).with_columns((pl.col("close_us") >= from_us).alias(REQUIRED)),
         last_books=raw["books"]
         .filter((pl.col("phase") == "last") & ~pl.col("ticker").str.starts_with(COMBO_PREFIX))
         .select("ticker", "side", pl.col("price_e4").cast(pl.Int64), pl.col("size_e2").alias("count_e2")),
@@ -123,9 +159,9 @@ def read_truth(folder: Path, from_us: int) -> Truth:
         served=raw["served"].sort("n"),
         faults=raw["faults"],
         ledger={
-            "delta": raw["deltas"].height,
-            "trade": raw["trades"].height,
-            "ticker": int((~raw["tickers"]["initial"]).sum()),
+            "delta": _count(_scan(folder, "deltas")),
+            "trade": _count(_scan(folder, "trades")),
+            "ticker": _count(_scan(folder, "tickers").filter(~pl.col("initial"))),
             "lifecycle": raw["lifecycle"].height,
         },
     )
@@ -144,17 +180,26 @@ def check_complete(folder: Path) -> None:
             f"the exchange did not finish its ledger in {folder}; there is nothing to compare with"
         ) from None
     for table in _EMPTY:
-        files = sorted(folder.glob(f"{table}-*.parquet"))
-        there = int(pl.scan_parquet(files).select(pl.len()).collect().item()) if files else 0
+        there = _count(_scan(folder, table))
         if there != rows.get(table):
             raise ProofFailed(
                 f"the exchange wrote {rows.get(table)} rows of {table}, its ledger in {folder} has {there}"
             )
 
 
-def _parts(folder: Path, table: str) -> pl.DataFrame:
+def _scan(folder: Path, table: str) -> pl.LazyFrame:
     files = sorted(folder.glob(f"{table}-*.parquet"))
-    return pl.concat([_EMPTY[table], *(pl.read_parquet(file) for file in files)], how="vertical_relaxed")
+    return pl.concat([_EMPTY[table].lazy(), *(pl.scan_parquet(file) for file in files)], how="vertical_relaxed")
+
+
+def _within(folder: Path, table: str, part: Interval) -> pl.DataFrame:
+    low, high = part
+    moment = pl.col("exchange_ts_us")
+    return _scan(folder, table).filter((moment >= low) & (moment < high)).collect()
+
+
+def _count(rows: pl.LazyFrame) -> int:
+    return int(rows.select(pl.len()).collect().item())
 
 
 def _floored() -> pl.Expr:
@@ -166,7 +211,7 @@ def _tickers(rows: pl.DataFrame) -> pl.DataFrame:
     names = [name for name in TICKERS.columns if name not in ("exchange_us", "ticker")]
     values = pl.DataFrame({name: pl.Series([each[name] for each in columns], dtype=pl.Int64) for name in names})
     framed = rows.with_columns(exchange_us=_floored(), at_us="exchange_ts_us").hstack(values)
-    return shaped(TICKERS, framed, "at_us", "initial")
+    return shaped(TICKERS, framed, AT, "initial")
 
 
 def _lifecycle(rows: pl.DataFrame) -> pl.DataFrame:
@@ -183,7 +228,7 @@ def _lifecycle(rows: pl.DataFrame) -> pl.DataFrame:
         if before is None or at_us - before > SAME_EVENT_US:
             kept[tuple(content)] = at_us
             events.append(place)
-    return shaped(LIFECYCLE, named[events], "at_us")
+    return shaped(LIFECYCLE, named[events], AT)
 
 
 def _markets(rows: pl.DataFrame) -> pl.DataFrame:

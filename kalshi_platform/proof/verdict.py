@@ -9,9 +9,13 @@ from kalshi_platform.proof.examine import Findings
 from kalshi_platform.proof.inject import InjectedFault
 from kalshi_platform.proof.options import FaultLevel
 from kalshi_platform.proof.tables import DELTAS, MARKETS, TICKERS, TRADES
-from kalshi_platform.proof.windows import LOSING
+from kalshi_platform.proof.windows import LOSING, Unexplained
 
-MOST_EXCESS_US = 2_000_000
+MARGIN_US = 1_000_000
+EXCESS_SLACK_US = 250_000
+MOST_EXCESS_US = 2 * MARGIN_US + EXCESS_SLACK_US
+"""A claim ends one margin before a loss and begins one after it, counted from message to message of the gatherer's own
+connection; the loss is measured by those of the whole exchange. The slack is for the time between two messages."""
 LEAST_PUBLISHED = 0.95
 
 
@@ -72,8 +76,8 @@ def objections(ran: Ran, found: Findings) -> list[str]:
     said += _of_unexplained(ran, found)
     if found.holes.worst_excess_us > MOST_EXCESS_US:
         said.append(
-            f"up to {found.holes.worst_excess_us / 1e6:.3f} s of a market are declared as a hole without need, per"
-            f" fault; {MOST_EXCESS_US / 1e6:g} s are allowed"
+            f"up to {found.holes.worst_excess_us / 1e6:.3f} s of a market are declared as a hole without need, at one"
+            f" place; {MOST_EXCESS_US / 1e6:g} s are allowed"
         )
     for name, books in (("production", found.books), ("the lake", found.lake_books)):
         if books.wrong:
@@ -96,15 +100,30 @@ def objections(ran: Ran, found: Findings) -> list[str]:
 
 
 def _of_unexplained(ran: Ran, found: Findings) -> list[str]:
-    if not found.unexplained:
-        return []
-    low = min(each.interval[0] for each in found.unexplained) - ran.run[0]
-    high = max(each.interval[1] for each in found.unexplained) - ran.run[0]
-    names = sorted({each.ticker for each in found.unexplained})
-    return [
-        f"lost rows of {len(names):,} markets between {low / 1e6:.1f} s and {high / 1e6:.1f} s of the run with no fault"
-        f" near, or these markets were not sent to any gatherer then: {', '.join(names[:3])}"
-    ]
+    said = [
+        f"lost {_what(ran, found.unexplained)} with no fault near, or these markets were not sent to any gatherer then:"
+        f" {_who(found.unexplained)}"
+    ] if found.unexplained else []  # fmt: skip
+    if len(ran.gatherers) > 1:
+        # Who alone records is judged already.
+        said += [
+            f"{name} itself lost {_what(ran, lost)} with no fault of its own near, or was not sent these markets then:"
+            f" {_who(lost)}"
+            for name, lost in found.unexplained_of.items()
+            if lost
+        ]
+    return said
+
+
+def _what(ran: Ran, lost: Sequence[Unexplained]) -> str:
+    low = min(each.interval[0] for each in lost) - ran.run[0]
+    high = max(each.interval[1] for each in lost) - ran.run[0]
+    names = {each.ticker for each in lost}
+    return f"rows of {len(names):,} markets between {low / 1e6:.1f} s and {high / 1e6:.1f} s of the run"
+
+
+def _who(lost: Sequence[Unexplained]) -> str:
+    return ", ".join(sorted({each.ticker for each in lost})[:3])
 
 
 def _of_ledger(ran: Ran, found: Findings) -> list[str]:

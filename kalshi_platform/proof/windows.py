@@ -28,12 +28,12 @@ class Unexplained:
     interval: Interval
 
 
-def windows(faults: Iterable[InjectedFault]) -> list[Interval]:
-    """The times near faults that can lose something."""
+def windows(faults: Iterable[InjectedFault], gatherer: str | None = None) -> list[Interval]:
+    """The times near faults that can lose something; of one gatherer, if it is named, those done to it or to all."""
     return union(
         (fault.at_us - BEFORE_US, max(fault.at_us, fault.until_us) + AFTER_US)
         for fault in faults
-        if fault.kind in LOSING
+        if fault.kind in LOSING and (gatherer is None or fault.gatherer in (None, gatherer))
     )
 
 

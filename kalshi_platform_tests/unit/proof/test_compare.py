@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import polars as pl
 import pytest
 
-from kalshi_platform.proof.compare import Difference, compare
+from kalshi_platform.proof.compare import Comparison, Difference, compare
 from kalshi_platform.proof.tables import (
     DELTAS,
     LIFECYCLE,
@@ -94,3 +96,43 @@ def test_lifecycle_is_compared_by_content() -> None:
     one = pl.DataFrame([("A", "created", "{}"), ("A", "determined", '{"x":1}')], schema=schema, orient="row")
     other = pl.DataFrame([("A", "created", "{}"), ("A", "determined", '{"x":2}')], schema=schema, orient="row")
     assert differences(one, other, LIFECYCLE) == (0, 0, 1)
+
+
+@pytest.mark.parametrize("cuts", [(), (1_500,), (2_000, 3_000), (1_001, 2_001, 3_001)])
+@pytest.mark.parametrize(
+    ("found", "expected"),
+    [
+        (ROWS, (0, 0, 0)),
+        (ROWS[1:], (1, 0, 0)),
+        ([*ROWS, ROWS[4]], (0, 1, 0)),
+        ([*ROWS[:4], (3_000, "B", "no", 100, 101)], (0, 0, 1)),
+        ([*ROWS[:4], (1_000, "B", "no", 100, 100)], (0, 0, 1)),  # stored under a time of another part
+        ([*ROWS[:4], (-5, "B", "no", 100, 100)], (0, 0, 1)),
+        ([*ROWS, (9_000_000, "Z", "yes", 1, 1)], (0, 0, 1)),
+        ([], (5, 0, 0)),
+    ],
+)
+def test_a_comparison_in_parts_finds_what_one_of_the_whole_does(
+    cuts: tuple[int, ...], found: list[tuple[object, ...]], expected: tuple[int, int, int]
+) -> None:
+    comparison = Comparison(DELTAS)
+    truth = deltas(ROWS).with_columns(pl.lit(value=True).alias(REQUIRED))
+    stored = deltas(found) if found else deltas(ROWS).clear()
+    edges = [-(2**62), *cuts, 2**62]
+    for low, high in pairwise(edges):
+        of_part = pl.col("exchange_us").is_between(low, high, closed="left")
+        comparison.add(truth.filter(of_part), stored.filter(of_part))
+    result = comparison.result()
+    assert (result.missing.height, result.doubled.height, result.wrong.height) == expected
+    assert (result.truth, result.found) == (5, len(found))
+
+
+def test_a_trade_stored_again_in_another_part_is_doubled() -> None:
+    one = (1_000, "A", "t1", 4_000, 6_000, 100, "yes", False)
+    comparison = Comparison(TRADES)
+    comparison.add(trades([one]).with_columns(pl.lit(value=True).alias(REQUIRED)), trades([one]))
+    comparison.add(
+        trades([one]).clear().with_columns(pl.lit(value=True).alias(REQUIRED)), trades([(90_000_000, *one[1:])])
+    )
+    result = comparison.result()
+    assert (result.missing.height, result.doubled.height, result.wrong.height) == (0, 1, 0)

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
+
 import polars as pl
 
-from kalshi_platform.proof.holes import account, missed_by, united
+from kalshi_platform.market.coverage import Interval
+from kalshi_platform.proof.holes import account, united
+from kalshi_platform.proof.missed import Feeds, lost_of
 from kalshi_platform.proof.tables import DELTAS
 
 S = 1_000_000
@@ -24,6 +28,21 @@ def seen(rows: pl.DataFrame) -> pl.DataFrame:
 
 def served(*books: tuple[int, str]) -> pl.DataFrame:
     return pl.DataFrame(list(books), schema={"n": pl.Int64, "ticker": pl.String}, orient="row")
+
+
+def missed_by(
+    truth: pl.DataFrame,
+    of_gatherer: pl.DataFrame,
+    books: pl.DataFrame,
+    broken_us: Sequence[int],
+    indices: Mapping[str, int],
+) -> dict[str, list[Interval]]:
+    """What a gatherer missed, told in two parts of time, the later one first."""
+    feeds, lost = Feeds(indices), []
+    for part in (truth["n"] > 12, truth["n"] <= 12):
+        feeds.add(truth.filter(part))
+        lost += lost_of(truth.filter(part), of_gatherer, books)
+    return feeds.missed(lost, books, broken_us)
 
 
 TRUTH = published(*((n, "A", n * S) for n in range(1, 41)))
@@ -54,23 +73,24 @@ def test_a_market_that_was_never_sent_is_missed_always() -> None:
 def test_declared_holes_hold_what_is_missing_and_the_margins_are_the_excess() -> None:
     claims = {"A": [(1, 10 * S), (15 * S + 1, 40 * S)], "B": [(1, 9 * S), (16 * S + 1, 39 * S)]}
     needed = missed_by(TRUTH, seen(KEPT), BOOKS, [], INDICES)
-    found = account(claims, LIVES, TRUTH, LOST, [needed], 2 * S)
+    found = account(claims, LIVES, [TRUTH], LOST, [needed], 2 * S)
     assert (found.true, found.undeclared, found.undeclared_rows, found.declared_count) == (1, 0, 0, 2)
     by_market = {each.ticker: each.excess_us for each in found.excesses}
     assert by_market == {"A": 0, "B": 2 * S}
+    assert found == account(claims, LIVES, [TRUTH[:11], TRUTH[11:12], TRUTH[12:]], LOST, [needed], 2 * S)
     assert found.worst_excess_us == 2 * S
 
 
 def test_a_row_missing_inside_a_claim_is_undeclared() -> None:
     claims = {"A": [(1, 12 * S), (15 * S, 40 * S)], "B": [(1, 40 * S)]}
-    found = account(claims, LIVES, TRUTH, LOST, [], 2 * S)
+    found = account(claims, LIVES, [TRUTH], LOST, [], 2 * S)
     assert (found.true, found.undeclared, found.undeclared_rows) == (1, 1, 1)
 
 
 def test_a_hole_without_a_loss_is_excess_from_end_to_end() -> None:
     claims = {"A": [(1, 20 * S), (25 * S, 40 * S)], "B": [(1, 40 * S)]}
     needed = missed_by(TRUTH, seen(TRUTH), BOOKS, [], INDICES)
-    found = account(claims, LIVES, TRUTH, LOST.clear(), [needed], 2 * S)
+    found = account(claims, LIVES, [TRUTH], LOST.clear(), [needed], 2 * S)
     assert found.worst_excess_us == 5 * S
 
 
@@ -78,24 +98,31 @@ def test_what_another_gatherer_saw_was_not_needed() -> None:
     claims = {"A": [(1, 10 * S), (15 * S + 1, 40 * S)], "B": [(1, 40 * S)]}
     away = missed_by(TRUTH, seen(KEPT), BOOKS, [], INDICES)
     there = missed_by(TRUTH, seen(TRUTH), served((0, "A"), (0, "B")), [], INDICES)
-    found = account(claims, LIVES, TRUTH, LOST.clear(), [away, there], 2 * S)
+    found = account(claims, LIVES, [TRUTH], LOST.clear(), [away, there], 2 * S)
     assert found.worst_excess_us == 5 * S + 1
 
 
-def test_two_losses_in_one_hole_share_its_excess() -> None:
+def test_a_hole_with_two_losses_is_judged_by_its_worst_stretch() -> None:
     lost = TRUTH.filter(pl.col("n").is_in([11, 21]))
     kept = TRUTH.join(lost, on="n", how="anti")
     books = served((0, "A"), (11, "A"), (21, "A"))
     needed = missed_by(TRUTH, seen(kept), books, [], {"A": 0})
     claims = {"A": [(1, 9 * S), (24 * S, 40 * S)]}
-    found = account(claims, {"A": (0, 40 * S)}, TRUTH, lost, [needed], 2 * S)
-    assert found.excesses[0].faults == 2
-    assert found.worst_excess_us == (15 * S - 2 * (2 * S + 1)) // 2 == 5_499_999
+    found = account(claims, {"A": (0, 40 * S)}, [TRUTH], lost, [needed], 2 * S)
+    assert found.total_excess_us == 15 * S - 2 * (2 * S + 1)
+    assert found.worst_excess_us == 8 * S - 1  # from 12 s to 20 s nothing was lost
+
+
+def test_what_lies_before_and_after_a_loss_counts_together() -> None:
+    needed = missed_by(TRUTH, seen(KEPT), BOOKS, [], INDICES)
+    claims = {"A": [(1, 9 * S), (17 * S + 1, 40 * S)], "B": [(1, 40 * S)]}
+    found = account(claims, LIVES, [TRUTH], LOST, [needed], 2 * S)
+    assert found.worst_excess_us == S + 2 * S
 
 
 def test_the_ends_of_a_market_are_left_out() -> None:
     claims = {"A": [(1_500_000, int(38.5 * S))], "B": [(1, 40 * S)]}
-    found = account(claims, LIVES, TRUTH, LOST.clear(), [], 2 * S)
+    found = account(claims, LIVES, [TRUTH], LOST.clear(), [], 2 * S)
     assert (found.declared_count, found.worst_excess_us) == (0, 0)
 
 

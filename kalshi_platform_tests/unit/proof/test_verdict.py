@@ -11,7 +11,7 @@ import pytest
 
 from kalshi_platform.plots.timeline import Mark, png, timeline
 from kalshi_platform.proof import report
-from kalshi_platform.proof.books import BooksAtEnd, books_at_end
+from kalshi_platform.proof.books import BooksAtEnd, Fold, books_at_end
 from kalshi_platform.proof.compare import Difference
 from kalshi_platform.proof.examine import Findings, TableFinding
 from kalshi_platform.proof.holes import Excess, HoleAccount
@@ -73,7 +73,7 @@ def test_a_clean_run_is_proven() -> None:
         ({}, {"lake": difference(missing=1)}, "missing"),
         ({}, {"lake": difference(found=9)}, "the lake has 9"),
         ({}, {"holes": HoleAccount(1, 1, 1, 0, [])}, "claims"),
-        ({}, {"holes": HoleAccount(0, 0, 0, 1, [Excess("A", (0, 9), 2_000_001, 1)])}, "without need"),
+        ({}, {"holes": HoleAccount(0, 0, 0, 1, [Excess("A", (0, 9), 9_000_000, 2_250_001)])}, "without need"),
         ({}, {"merge_lost": 1}, "not in production"),
         ({}, {"undeclared_messages": 1}, "connection lived"),
         ({}, {"books": BooksAtEnd(0, ("A",), ())}, "books at the end are wrong"),
@@ -82,6 +82,7 @@ def test_a_clean_run_is_proven() -> None:
         ({"gatherers": ("g1",)}, {"books": BooksAtEnd(1, (), ("A",), ("A",))}, "cannot be told"),
         ({"gatherers": ("g1",)}, {"books": BooksAtEnd(0, (), ("A",))}, "not one book"),
         ({"gatherers": ("g1",)}, {"unexplained": [Unexplained("A", (1, 2))]}, "no fault"),
+        ({}, {"unexplained_of": {"g1": [], "g2": [Unexplained("A", (1, 2))]}}, "g2 itself lost"),
         ({"counted": {"delta": 9}}, {"ledger": {"delta": 8}}, "ledger has 8"),
         ({}, {"table": "trades", "truth": 0}, "no trades"),
         ({"published": 94}, {}, "too slow"),
@@ -104,7 +105,7 @@ def test_one_gatherer_may_lose_what_its_ledger_leaves_open() -> None:
     alone = ran(gatherers=("g1",))
     lost = findings(
         production=difference(missing=3),
-        holes=HoleAccount(1, 0, 0, 2, [Excess("A", (0, 9), 4_000_000, 2), Excess("B", (0, 9), 0, 1)]),
+        holes=HoleAccount(1, 0, 0, 2, [Excess("A", (0, 9), 4_000_000, 2_250_000), Excess("B", (0, 9), 0, 0)]),
     )
     assert objections(alone, lost) == []
     assert "PROVEN: one gatherer, 1 faults: 3 rows could not be recorded" in report.verdict_line(alone, lost, [])
@@ -149,7 +150,10 @@ def folded(
     rows: list[tuple[Any, ...]], claims: Any = WHOLE, anchors: pl.DataFrame = ANCHORS, near: Any = ()
 ) -> BooksAtEnd:
     frame = pl.DataFrame(rows, schema=list(DELTAS.columns), orient="row")
-    return books_at_end(["A"], LAST, anchors, frame, claims, {"A": 2_000}, near)
+    fold = Fold(anchors)
+    for row in range(frame.height):
+        fold.add(frame[row])
+    return books_at_end(["A"], LAST, fold, claims, {"A": 2_000}, near)
 
 
 def test_a_book_is_the_latest_anchor_and_what_came_after_it() -> None:

@@ -9,11 +9,12 @@ from typing import Any
 import polars as pl
 import pytest
 
-from kalshi_platform.proof.books import books_at_end
+from kalshi_platform.proof.books import Fold, books_at_end
 from kalshi_platform.proof.compare import compare
 from kalshi_platform.proof.examine import Findings, TableFinding, undeclared_messages
-from kalshi_platform.proof.holes import account, missed_by, missed_by_all
+from kalshi_platform.proof.holes import account
 from kalshi_platform.proof.inject import InjectedFault
+from kalshi_platform.proof.missed import Feeds, lost_of, missed_by_all
 from kalshi_platform.proof.tables import DELTAS, TRADES
 from kalshi_platform.proof.verdict import Ran, objections
 from kalshi_platform.proof.windows import AFTER_US, BEFORE_US, BORN_US, unexplained, windows
@@ -67,17 +68,21 @@ def said(
     ]
     seen = kept.group_by(DELTAS.columns).agg(pl.len().cast(pl.Int64).alias("seen"))
     books = pl.DataFrame(list(served), schema={"n": pl.Int64, "ticker": pl.String}, orient="row")
-    needed = [missed_by(TRUTH, seen, books, [CUT.at_us], {"A": 0, "B": 0})]
+    feeds = Feeds({"A": 0, "B": 0})
+    feeds.add(TRUTH)
+    needed = [feeds.missed(lost_of(TRUTH, seen, books), books, [CUT.at_us])]
     last = TRUTH.group_by("ticker", "side", "price_e4").agg(count_e2=pl.col("delta_e2").sum())
     anchors = ANCHORS.filter(pl.col("ticker").is_in(kept["ticker"].unique().implode()))
-    at_end = books_at_end(["A", "B"], last, anchors, kept, claims, dict.fromkeys("AB", 60 * S), near)
+    fold = Fold(anchors)
+    fold.add(kept)
+    at_end = books_at_end(["A", "B"], last, fold, claims, dict.fromkeys("AB", 60 * S), near)
     found = Findings(
         tables=tables,
-        holes=account(claims, LIVES, TRUTH, deltas.missing, needed, MARGIN),
+        holes=account(claims, LIVES, [TRUTH], deltas.missing, needed, MARGIN),
         books=at_end,
         lake_books=at_end,
         merge_lost=0,
-        undeclared_messages=undeclared_messages(tables, {TRADES.name: trades_truth}, [{TRADES.name: []}], near),
+        undeclared_messages=undeclared_messages(tables, [{TRADES.name: []}], near),
         recorded_spans={},
         unexplained=unexplained(LIVES, 0, MARGIN, deltas.missing, missed_by_all(needed), near),
     )
@@ -144,6 +149,16 @@ def test_windows_are_those_of_faults_that_can_lose_something() -> None:
     faults = [fault("kill", 50), fault("exchange_pause", 20), fault("rest_429", 30), fault("database_away", 35)]
     assert windows(faults) == [(50 * S - BEFORE_US, 51 * S + AFTER_US)]
     assert windows([]) == []
+
+
+def test_what_one_gatherer_lost_is_excused_by_its_own_faults_only() -> None:
+    own = InjectedFault("kill", "g1", CUT.at, 10 * S, 11 * S)
+    other = InjectedFault("kill", "g2", CUT.at, 40 * S, 41 * S)
+    everybody = InjectedFault("unknown_frames", None, CUT.at, 70 * S, 71 * S)
+    near = windows([own, other, everybody], "g1")
+    assert [low for low, _ in near] == [10 * S - BEFORE_US, 70 * S - BEFORE_US]
+    lost = unexplained(LIVES, 0, MARGIN, ALL.clear(), {"A": [(40 * S, 42 * S)]}, near)
+    assert [each.ticker for each in lost] == ["A"]
 
 
 @pytest.mark.parametrize(
