@@ -75,10 +75,15 @@ class MarketNotYetVisible(TransientError):
 
 
 class DatabaseUnavailable(TransientError):
-    """The database server is away, restarting, refuses connections, or ended the transaction (a deadlock, say).
+    """The database server is away, restarting, refuses connections or writes, or ended the transaction (a deadlock).
 
     When it happens at a commit, the transaction may or may not have taken effect: repeat only what may be repeated.
+    `kind` says in a few words why (`storage.failures`), the same words for the same reason.
     """
+
+    def __init__(self, what: str, *, kind: str = "unreachable") -> None:
+        super().__init__(what)
+        self.kind = kind
 
 
 class LakeUnavailable(TransientError):

@@ -66,9 +66,11 @@ class Connection:
         on_alarm: Callable[[Connection, Alarm], None],
         channels: Sequence[str] = (),
         turns: HandshakeTurns | None = None,
+        may_receive: Callable[[], bool] = lambda: True,
     ) -> None:
         """`put` takes records in order; `on_alarm` hears of gaps and missing snapshots; neither may block for long.
-        `turns` are those of all connections of the gatherer."""
+        `turns` are those of all connections of the gatherer. While `may_receive` says no, no session is open: nobody
+        takes what it would receive."""
         self.name = name
         self.counters = ConnectionCounters()
         self._settings = settings
@@ -79,6 +81,7 @@ class Connection:
         self._put = put
         self._on_alarm = on_alarm
         self._channels = tuple(channels)
+        self._may_receive = may_receive
         self._turns = turns or HandshakeTurns(settings.reconnect_spacing_s, random.random)
         agent = f"{exchange.user_agent} ({settings.name} {name})"
         self._socket = WebSocketConnection(
@@ -168,6 +171,10 @@ class Connection:
                 # A book connection without books would be an idle line.
                 self._clock.wait(self._stop, 0.1)
                 continue
+            if not self._may_receive():
+                self.counters.state = "stalled"
+                self._clock.wait(self._stop, 0.1)
+                continue
             delay = backoff.next() + self._settings.stagger_s * random.random()  # noqa: S311 - jitter
             self._wait(self._turns.delay(self._clock.monotonic()))
             if self._is_over():
@@ -198,7 +205,7 @@ class Connection:
     def _wait(self, seconds: float) -> None:
         """Wait, but not beyond the end."""
         until = self._clock.monotonic() + seconds
-        while not self._is_over() and (left := until - self._clock.monotonic()) > 0:
+        while not self._is_over() and (left := until - self._clock.monotonic()) > 0.001:
             self._clock.wait(self._stop, min(left, _WAIT_STEP_S))
 
     def _live(self) -> bool:
@@ -216,7 +223,7 @@ class Connection:
         reason = "stopped"
         try:
             self._talk(session, opened_ns)
-            reason = self._retired or reason
+            reason = self._retired or (reason if self._may_receive() else "stalled")
         except ConnectionLost as error:
             reason = "connection lost"
             self.counters.last_error = str(error)
@@ -241,7 +248,7 @@ class Connection:
         settings = self._settings
         commands = PacedCommands(settings.commands_per_s, settings.command_bytes_per_s, self._clock.monotonic())
         tick_ns = probed_ns = opened_ns
-        while not self._is_over():
+        while not self._is_over() and self._may_receive():
             self._apply_wishes(session)
             records: list[Record] = session.take_records()
             alarms: list[Alarm] = []

@@ -88,7 +88,9 @@ class Pulse:
 
     def status(self) -> dict[str, Any]:
         """Figures for people and machines; the heartbeat's details."""
-        state, details = self.state, {"note": self.note, **self._figures.status(self._parts)}
+        writer = self._parts.router.writer
+        note = (writer.trouble if writer is not None else None) or self.note
+        state, details = self.state, {"note": note, **self._figures.status(self._parts)}
         health = self._judge(state, details)
         return {**details, "health": health.word, "reasons": list(health.reasons), "troubles": list(health.troubles)}
 

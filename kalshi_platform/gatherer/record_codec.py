@@ -30,18 +30,39 @@ _TYPES: tuple[type[Any], ...] = (
 )
 _CODES = {kind: code for code, kind in enumerate(_TYPES)}
 _encoder = msgspec.msgpack.Encoder()
+# A record with a number beyond 64 bits, which no column holds either, goes as JSON: it must get as far as the database,
+# which refuses it.
+_AS_JSON = 100
 _outer = msgspec.msgpack.Decoder(list[tuple[int, msgspec.Raw]])
 _decoders = tuple(msgspec.msgpack.Decoder(kind) for kind in _TYPES)
 
 
 def encode_records(records: Sequence[Record]) -> bytes:
     """Return the block of `records`."""
-    return zlib.compress(_encoder.encode([(_CODES[type(record)], record) for record in records]), 1)
+    try:
+        encoded = _encoder.encode([(_CODES[type(record)], record) for record in records])
+    except OverflowError:
+        encoded = _encoder.encode([_any_size(record) for record in records])
+    return zlib.compress(encoded, 1)
 
 
 def decode_records(block: bytes) -> list[Record]:
     """Return the records of a block. Raises ValueError when the bytes are none."""
     try:
-        return [_decoders[code].decode(raw) for code, raw in _outer.decode(zlib.decompress(block))]
+        return [_decoded(code, raw) for code, raw in _outer.decode(zlib.decompress(block))]
     except (zlib.error, msgspec.MsgspecError, IndexError) as error:
         raise ValueError(f"not a block of records: {error}") from error
+
+
+def _any_size(record: Record) -> tuple[int, object]:
+    code = _CODES[type(record)]
+    try:
+        return code, msgspec.Raw(_encoder.encode(record))
+    except OverflowError:
+        return code + _AS_JSON, msgspec.json.encode(record)
+
+
+def _decoded(code: int, raw: msgspec.Raw) -> Record:
+    if code < _AS_JSON:
+        return _decoders[code].decode(raw)  # type: ignore[no-any-return]
+    return msgspec.json.decode(msgspec.msgpack.decode(raw, type=bytes), type=_TYPES[code - _AS_JSON])  # type: ignore[no-any-return]

@@ -1,49 +1,93 @@
 """Records on disk while the database cannot take them: numbered files of checked blocks, read in order, then removed.
 
-File: 8 bytes of magic, then blocks of u32 length, u32 CRC-32, and the records (`record_codec`). A block is on disk
-(fsync) before `append` returns. A torn or damaged tail, as a kill leaves it, ends a file; what stands before it is
-read. A file goes only when everything in it is in the database, so a crash repeats some writing and loses nothing.
+A block is on disk (fsync) before `append` returns. A file goes only when everything in it is in the database, so a
+crash repeats some writing and loses nothing. The folder may hold so many bytes, and so much of the disk stays free;
+beyond either `append` raises SpoolFull, like a disk that is full.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
-import struct
+import shutil
 import threading
-import zlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from io import FileIO
 from pathlib import Path
-from typing import BinaryIO
 
-from kalshi_platform.gatherer.record_codec import decode_records, encode_records
+from kalshi_platform.gatherer.spool_file import (
+    MAGIC,
+    BlockReader,
+    Damage,
+    block_size,
+    encoded_block,
+    write_all,
+    write_block,
+)
 from kalshi_platform.market.records import Record
 
-_MAGIC = b"KSPOOL01"
-_HEADER = struct.Struct("<II")
+MAX_BYTES = 20 * 1024**3
+MIN_FREE_BYTES = 1024**3
 _FIRST = 1_000_000_000
 _SUFFIX = ".spool"
 _log = logging.getLogger(__name__)
 
 
+class SpoolFull(OSError):
+    """The spool has reached its limit, or the disk has no more than what must stay free."""
+
+
+@dataclass(frozen=True)
+class Fill:
+    """How much waits on disk, and how much could: both in bytes."""
+
+    used: int
+    capacity: int
+
+    @property
+    def share(self) -> float:
+        """0 (empty) … 1 (nothing more fits)."""
+        return self.used / self.capacity if self.capacity > 0 else 1.0
+
+
 class Spool:
     """A queue of record blocks in `folder`. Thread-safe; one process at a time."""
 
-    def __init__(self, folder: Path, segment_bytes: int = 16 * 1024 * 1024) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        segment_bytes: int = 16 * 1024 * 1024,
+        *,
+        max_bytes: int = MAX_BYTES,
+        min_free_bytes: int = 0,
+        free_bytes: Callable[[Path], int] = lambda folder: shutil.disk_usage(folder).free,
+    ) -> None:
+        """A file ends at about `segment_bytes`. `min_free_bytes` of the disk, as `free_bytes` tells, stay free."""
         self._folder = folder
         self._segment_bytes = segment_bytes
+        self._max_bytes = max_bytes
+        self._min_free_bytes = min_free_bytes
+        self._free_bytes = free_bytes
         self._lock = threading.RLock()
         self._writing: FileIO | None = None
-        self._reading: BinaryIO | None = None
+        self._blocks_written = 0
+        self._reading: BlockReader | None = None
         self._taken: int | None = None
         folder.mkdir(parents=True, exist_ok=True)
         self._numbers = sorted(
             int(path.stem) for path in folder.glob(f"*{_SUFFIX}") if path.stem.isascii() and path.stem.isdigit()
         )
-        self.damaged_blocks = 0
-        """Files whose tail could not be read."""
+        self._sizes = {number: self._path(number).stat().st_size for number in self._numbers}
+        # Files carry numbers without a gap: where one was taken away, the number of the file before which it stood.
+        self._gaps = {
+            high: low + 1 for low, high in zip(self._numbers, self._numbers[1:], strict=False) if high > low + 1
+        }
+        self._gap_told: int | None = None
+        self.damages = 0
+        """Places that could not be read."""
 
     def is_empty(self) -> bool:
         """Whether nothing waits on disk."""
@@ -52,7 +96,17 @@ class Spool:
     def bytes_on_disk(self) -> int:
         """Size of all files."""
         with self._lock:
-            return sum(self._path(number).stat().st_size for number in self._numbers if self._path(number).exists())
+            return sum(self._sizes.values())
+
+    def fill(self) -> Fill:
+        """How full it is, by its own limit or by the disk's free space, whichever comes first."""
+        with self._lock:
+            used = self.bytes_on_disk()
+            try:
+                free = self._free_bytes(self._folder)
+            except OSError:
+                free = 0
+            return Fill(used, min(self._max_bytes, used + max(0, free - self._min_free_bytes)))
 
     def last_number(self) -> int | None:
         """The number of the newest file."""
@@ -64,67 +118,64 @@ class Spool:
         with self._lock:
             return self._numbers[0] if self._numbers else None
 
-    def append(self, records: Sequence[Record]) -> None:
-        """Put a block at the end; it is on disk when this returns."""
+    def append(self, records: Sequence[Record], *, last: bool = False) -> None:
+        """Put a block at the end; it is on disk when this returns. Raises OSError (SpoolFull at a limit).
+
+        `last`: the limits do not hold, because there is no other place left for these records.
+        """
         if not records:
             return
-        block = encode_records(records)
+        payload = encoded_block(records)
         with self._lock:
+            if not last:
+                self._need_room(len(MAGIC) + block_size(payload))
             if self._writing is None:
                 number = self._numbers[-1] + 1 if self._numbers else _FIRST
-                self._writing = self._create(number)
+                self._writing, self._blocks_written = self._create(number), 0
                 self._numbers.append(number)
+                self._sizes[number] = len(MAGIC)
             size = self._writing.tell()
             try:
-                _write(self._writing, block)
+                write_block(self._writing, self._blocks_written, payload)
             except OSError:
-                # A full disk: what was written of the block would hide everything after it.
+                # A full disk: what was written of the block would be in the way of what comes after it.
                 with contextlib.suppress(OSError):
                     self._writing.truncate(size)
                     self._writing.seek(size)
                 raise
+            self._blocks_written += 1
+            self._sizes[self._numbers[-1]] = self._writing.tell()
             if self._writing.tell() >= self._segment_bytes:
-                self._writing.close()
-                self._writing = None
+                self._end_file()
 
-    def prepend(self, records: Sequence[Record]) -> None:
-        """Put a block before everything else (its commit failed while newer blocks were written)."""
-        if not records:
-            return
-        with self._lock:
-            if not self._numbers:
-                self.append(records)
-                return
-            number = self._numbers[0] - 1
-            with self._create(number) as file:
-                try:
-                    _write(file, encode_records(records))
-                except OSError:
-                    # A stray file would be in the way of the next one of this number.
-                    self._path(number).unlink(missing_ok=True)
-                    raise
-            self._rewind()
-            self._numbers.insert(0, number)
+    def next_block(self) -> list[Record] | Damage | None:
+        """Return the oldest block that was not taken yet, or what is lost in its place; None when there is nothing.
 
-    def next_block(self) -> list[Record] | None:
-        """Return the oldest block that was not taken yet, None when there is none. Remove files with `drop_read`."""
+        Whatever follows a damage was written later. Remove files with `drop_read`.
+        """
         with self._lock:
             for number in list(self._numbers):
                 if self._taken is not None and number <= self._taken:
                     continue
-                if self._reading is None:
-                    if self._writing is not None and number == self._numbers[-1]:
-                        # The file that is read is no longer written.
-                        self._writing.close()
-                        self._writing = None
-                    self._reading = self._path(number).open("rb")
-                    if self._reading.read(len(_MAGIC)) != _MAGIC:
-                        self._damage(number, "it does not begin like a spool file")
-                        self._reading.seek(0, os.SEEK_END)
-                block = self._read_block(number, self._reading)
+                if number in self._gaps and self._gap_told != number:
+                    self._gap_told = number
+                    return self._told(_gone(self._path(self._gaps[number])))
+                if self._writing is not None and number == self._numbers[-1]:
+                    # The file that is read is no longer written.
+                    self._end_file()
+                try:
+                    if self._reading is None:
+                        self._reading = BlockReader(self._path(number))
+                    block = self._reading.next()
+                except OSError as error:
+                    if error.errno not in (errno.ENOENT, errno.EIO):
+                        raise
+                    self._reading, self._taken = None, number
+                    return self._told(Damage(self._path(number).name, 0, 0, str(error), b"", 0))
+                if isinstance(block, Damage):
+                    return self._told(block)
                 if block is not None:
                     return block
-                self._reading.close()
                 self._reading = None
                 self._taken = number
             return None
@@ -133,55 +184,54 @@ class Spool:
         """Remove the files that were read to their end: everything returned so far is in the database."""
         with self._lock:
             while self._numbers and self._taken is not None and self._numbers[0] <= self._taken:
-                self._path(self._numbers.pop(0)).unlink(missing_ok=True)
+                self._path(self._numbers[0]).unlink(missing_ok=True)
+                number = self._numbers.pop(0)
+                self._sizes.pop(number)
+                self._gaps.pop(number, None)
             if not self._numbers:
                 self._taken = None
 
     def close(self) -> None:
         """Close the files; what they hold stays for the next start."""
         with self._lock:
-            if self._writing is not None:
-                self._writing.close()
-                self._writing = None
-            self._rewind()
+            self._end_file()
+            self.rewind()
 
     def rewind(self) -> None:
         """Read again from the oldest block: what was returned since the last `drop_read` did not get anywhere."""
         with self._lock:
-            self._rewind()
-
-    def _rewind(self) -> None:
-        if self._reading is not None:
-            self._reading.close()
             self._reading = None
-        self._taken = None
+            self._taken = None
+            self._gap_told = None
 
-    def _read_block(self, number: int, file: BinaryIO) -> list[Record] | None:
-        header = file.read(_HEADER.size)
-        if not header:
-            return None
-        if len(header) == _HEADER.size:
-            length, crc = _HEADER.unpack(header)
-            block = file.read(length)
-            if len(block) == length and zlib.crc32(block) == crc:
-                try:
-                    return decode_records(block)
-                except ValueError as error:
-                    self._damage(number, str(error))
-                    return None
-        self._damage(number, "its tail is torn")
-        return None
+    def _need_room(self, size: int) -> None:
+        used = self.bytes_on_disk()
+        if used + size > self._max_bytes:
+            raise SpoolFull(f"the spool {self._folder} holds {_gib(used)} and may hold {_gib(self._max_bytes)}")
+        free = self._free_bytes(self._folder)
+        if free - size < self._min_free_bytes:
+            raise SpoolFull(
+                f"the disk of {self._folder} has {_gib(free)} free, of which {_gib(self._min_free_bytes)} stay free"
+            )
 
-    def _damage(self, number: int, what: str) -> None:
-        self.damaged_blocks += 1
-        _log.warning("spool file %s: %s; what stands before is used", self._path(number).name, what)
+    def _told(self, damage: Damage) -> Damage:
+        self.damages += 1
+        _log.warning(
+            "spool file %s: %s%s", damage.file, damage.what, ", its end was never written" if damage.is_torn else ""
+        )
+        return damage
+
+    def _end_file(self) -> None:
+        if self._writing is not None:
+            self._writing.close()
+            self._writing = None
 
     def _create(self, number: int) -> FileIO:
         path = self._path(number)
         # Unbuffered: what a full disk did not take must not come later, out of a buffer.
         file = path.open("xb", buffering=0)
         try:
-            _write_all(file, _MAGIC)
+            write_all(file, MAGIC)
             folder = os.open(self._folder, os.O_RDONLY)
             try:
                 os.fsync(folder)
@@ -197,12 +247,9 @@ class Spool:
         return self._folder / f"{number}{_SUFFIX}"
 
 
-def _write(file: FileIO, block: bytes) -> None:
-    _write_all(file, _HEADER.pack(len(block), zlib.crc32(block)) + block)
-    os.fsync(file.fileno())
+def _gone(path: Path) -> Damage:
+    return Damage(path.name, 0, 0, "the file is gone", b"", 0)
 
 
-def _write_all(file: FileIO, data: bytes) -> None:
-    rest = memoryview(data)
-    while rest:
-        rest = rest[file.write(rest) :]
+def _gib(size: int) -> str:
+    return f"{size / 1024**3:.2f} GiB"

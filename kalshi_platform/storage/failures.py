@@ -1,4 +1,8 @@
-"""What a driver's exception means: the server is away (try again), or it refused the statement (do not)."""
+"""What a driver's exception means: the server is away (try again), or it refused the statement (do not).
+
+A server that is there but takes no writes (read-only, full, out of connections, another password) is as good as away:
+what was to be written is kept and tried again. Every such message says in a few words what is wrong and what helps.
+"""
 
 from __future__ import annotations
 
@@ -10,18 +14,56 @@ import sqlalchemy.exc
 from kalshi_platform.errors import DatabaseUnavailable, KalshiPlatformError, StatementRejected
 
 DRIVER_ERRORS = (psycopg2.Error, sqlalchemy.exc.DBAPIError, sqlalchemy.exc.TimeoutError)
-# SQLSTATE classes that pass: 08 connection, 25P03/57 ended or cancelled by an operator, 40 deadlock or serialization,
-# 53 out of disk, memory or connections, 55 lock not available, 58 I/O.
-_TRANSIENT_CLASSES = {"08", "40", "53", "55", "57", "58"}
-_TRANSIENT_STATES = {"25P03"}
+UNREACHABLE = "unreachable"
+# SQLSTATE classes that pass: 08 connection, 25P03/57 ended or cancelled by an operator, 28 a login that is refused,
+# 40 deadlock or serialization, 53 out of disk, memory or connections, 55 lock not available, 58 I/O.
+_TRANSIENT_CLASSES = {"08", "28", "40", "53", "55", "57", "58"}
+# 25006 read-only transaction: a standby, or a server that an operator (or a full disk's guard) has closed for writes.
+_TRANSIENT_STATES = {"25P03", "25006"}
+# SQLSTATE classes that are about the values of a row: 22 data exception, 23 constraint, 54 beyond a server's limit.
+_ROW_CLASSES = {"22", "23", "54"}
+_KINDS = {
+    "25006": "read only",
+    "28000": "login refused",
+    "28P01": "wrong password",
+    "53100": "server's disk full",
+    "53200": "server out of memory",
+    "53300": "too many connections",
+    "55P03": "locked",
+    "57014": "statement timeout",
+    "57P01": "shut down",
+    "57P02": "shut down",
+    "57P03": "starting or stopping",
+}
+# A refused connection carries no SQLSTATE, only the server's words.
+_WORDS = (
+    ("password authentication failed", "28P01"),
+    ("no password supplied", "28P01"),
+    ("pg_hba.conf", "28000"),
+    ("too many connections", "53300"),
+    ("too many clients", "53300"),
+    ("remaining connection slots", "53300"),
+    ("database system is", "57P03"),
+)
+_REMEDIES = {
+    "25006": "it is a standby, or set read-only: name the primary, or allow writes again",
+    "28000": "the server's pg_hba.conf or the role refuses this client",
+    "28P01": "the URL in the settings holds another password than the server",
+    "53100": "make room on the server's disk",
+    "53300": "raise max_connections, or close other clients",
+    "57014": "it took longer than the statement timeout: the server is overloaded, or a lock is held",
+}
 
 
 def translated(error: BaseException, where: str, connection: Any = None) -> KalshiPlatformError:
     """The platform's error for a driver's; `where` names the database without secrets."""
-    sqlstate = getattr(error, "pgcode", None)
+    sqlstate = getattr(error, "pgcode", None) or _state_of_words(error)
+    text = first_line(error)
     if _is_transient(error, sqlstate) or (connection is not None and connection.closed):
-        return DatabaseUnavailable(f"{where}: {first_line(error)}")
-    return StatementRejected(f"{where}: {first_line(error)}", sqlstate=sqlstate)
+        remedy = _REMEDIES.get(sqlstate or "")
+        said = text if remedy is None else f"{text} ({remedy})"
+        return DatabaseUnavailable(f"{where}: {said}", kind=_KINDS.get(sqlstate or "", UNREACHABLE))
+    return StatementRejected(f"{where}: {text}", sqlstate=sqlstate)
 
 
 def first_line(error: BaseException) -> str:
@@ -35,8 +77,20 @@ def is_transient_state(sqlstate: str) -> bool:
     return sqlstate[:2] in _TRANSIENT_CLASSES or sqlstate in _TRANSIENT_STATES
 
 
+def is_about_a_row(sqlstate: str | None) -> bool:
+    """Whether a refused statement may succeed without one of its rows; otherwise no row is at fault, but the schema."""
+    return sqlstate is not None and sqlstate[:2] in _ROW_CLASSES
+
+
 def _is_transient(error: BaseException, sqlstate: str | None) -> bool:
     if sqlstate:
         return is_transient_state(sqlstate)
     # Without a state the server did not answer: a lost connection, a refused one, or a pool that stayed empty.
     return isinstance(error, (psycopg2.OperationalError, psycopg2.InterfaceError, sqlalchemy.exc.SQLAlchemyError))
+
+
+def _state_of_words(error: BaseException) -> str | None:
+    if not isinstance(error, psycopg2.OperationalError):
+        return None
+    text = str(error)
+    return next((state for words, state in _WORDS if words in text), None)

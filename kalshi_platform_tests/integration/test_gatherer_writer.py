@@ -397,6 +397,7 @@ def test_with_neither_database_nor_disk_nothing_more_is_taken_and_nothing_is_los
         def receive() -> None:
             for _ in range(60):
                 stream.delta()
+                writer.wait_for_room()
                 writer.put(stream.records)
                 stream.records = []
 

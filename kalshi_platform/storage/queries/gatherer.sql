@@ -54,6 +54,14 @@ INSERT INTO snapshot_polls (minute, started_at, finished_at, markets_wanted, mar
   markets_failed, requests, tokens, oldest_age_s) VALUES %s
 ON CONFLICT DO NOTHING
 
+-- name: end_memberships_at_damage
+-- What is open where records were lost, followed to the last number that was committed. Parameters: own, gatherer.
+UPDATE memberships m SET end_reason = 'spool damaged', seq_to = greatest(m.seq_from, coalesce(
+  (SELECT max(g.seq_to) FROM stream_segments g WHERE g.stream_id = m.stream_id), m.seq_from))
+FROM streams t JOIN sessions s USING (session_id)
+WHERE m.stream_id = t.stream_id AND m.seq_to IS NULL AND s.gatherer = %(gatherer)s
+RETURNING m.ticker, s.session_id = ANY (%(own)s::bigint[])
+
 -- name: end_former_memberships
 -- Markets of former processes, followed to the last number that was committed for their stream. Parameters: own, gatherer.
 UPDATE memberships m SET end_reason = 'process ended', seq_to = greatest(m.seq_from, coalesce(

@@ -1,0 +1,88 @@
+"""The spool → the database: oldest first, batch by batch, whatever was lost declared where it stood."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from kalshi_platform.errors import DatabaseUnavailable
+from kalshi_platform.gatherer.backlog import Backlog
+from kalshi_platform.gatherer.committer import BatchRefused, Committer
+from kalshi_platform.gatherer.outage import Outage
+from kalshi_platform.gatherer.spool_file import Damage
+from kalshi_platform.gatherer.writer_counters import WriterCounters
+from kalshi_platform.market.records import Record
+
+
+class Replay:
+    """Writes what is on disk, from the writer's thread."""
+
+    def __init__(
+        self,
+        backlog: Backlog,
+        committer: Committer,
+        outage: Outage,
+        counters: WriterCounters,
+        batch_rows: int,
+        own_sessions: Callable[[], Sequence[int]],
+        wait: Callable[[], bool],
+    ) -> None:
+        """`wait` keeps what comes until the next attempt is due, and returns False when it is time to stop."""
+        self._backlog = backlog
+        self._committer = committer
+        self._outage = outage
+        self._counters = counters
+        self._batch_rows = batch_rows
+        self._own_sessions = own_sessions
+        self._wait = wait
+
+    def step(self) -> None:
+        """Write one batch. While the database is away it stays in memory and is tried again; newer records go to disk.
+
+        Raises what no waiting helps against; the batch is read again then, after `Spool.rewind`.
+        """
+        batch, damage = self._next_batch()
+        self._backlog.replaying(len(batch))
+        try:
+            if batch and not self._insist(lambda: self._commit(batch)):
+                return
+            self._counters.replayed += len(batch)
+            if damage is not None and not self._insist(lambda: self._declare(damage)):
+                return
+            self._backlog.spool.drop_read()
+        finally:
+            self._backlog.replaying(0)
+        self._backlog.watch_disk()
+
+    def _next_batch(self) -> tuple[list[Record], Damage | None]:
+        batch: list[Record] = []
+        while len(batch) < self._batch_rows:
+            block = self._backlog.spool.next_block()
+            if block is None:
+                break
+            if isinstance(block, Damage):
+                # What stands before it must be committed without what stands behind it.
+                return batch, block
+            batch += block
+        return batch, None
+
+    def _insist(self, act: Callable[[], None]) -> bool:
+        while True:
+            try:
+                act()
+            except DatabaseUnavailable as error:
+                self._outage.failed(error)
+            else:
+                self._outage.over()
+                return True
+            if not self._wait():
+                self._backlog.spool.rewind()
+                return False
+
+    def _commit(self, batch: Sequence[Record]) -> None:
+        try:
+            self._committer.commit(batch, repeated=True)
+        except BatchRefused:
+            self._committer.commit_parts(batch)
+
+    def _declare(self, damage: Damage) -> None:
+        self._committer.declare_lost(damage, self._own_sessions())

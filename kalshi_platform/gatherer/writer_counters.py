@@ -1,0 +1,34 @@
+"""What the writer counts, for heartbeats and reports."""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+
+_LAGS_KEPT = 600
+
+
+@dataclass
+class WriterCounters:
+    """Totals since the start; lags of the last commits in milliseconds (oldest record of a commit → committed)."""
+
+    records_put: int = 0
+    commits: int = 0
+    rows: dict[str, int] = field(default_factory=dict)
+    out_of_bounds: int = 0
+    unwritable: int = 0
+    spooled: int = 0
+    replayed: int = 0
+    most_held: int = 0
+    """Most records that were in memory at once."""
+    last_commit_ns: int = 0
+    database_error: str | None = None
+    database_failure: str | None = None
+    """The kind of the failure that lasts: `unreachable`, `read only`, `wrong password`, …"""
+    outages: int = 0
+    disk_error: str | None = None
+    spool_alarms: int = 0
+    """How often the spool passed one of its alarm levels."""
+    spool_damages: int = 0
+    stalls: int = 0
+    lags_ms: deque[float] = field(default_factory=lambda: deque(maxlen=_LAGS_KEPT))
