@@ -26,6 +26,8 @@ from kalshi_platform.deduplicator.merge import reason_of, unite
 from kalshi_platform.deduplicator.readers import Readers
 from kalshi_platform.deduplicator.settings import DeduplicatorSettings, GathererSource
 from kalshi_platform.deduplicator.source import check_source, estimated_rows, rows_between
+from kalshi_platform.deduplicator.trade_listing import TradeLister
+from kalshi_platform.deduplicator.trade_parity import TradeCheck, reconcile_trades
 from kalshi_platform.errors import DatabaseUnavailable
 from kalshi_platform.market.times import HOUR, hour_of, us_from_datetime
 from kalshi_platform.storage.migrate import check
@@ -46,7 +48,7 @@ _log = logging.getLogger(__name__)
 class HourClose:
     """What a close did. `rows`: rows of the hour in production now; `inserted`: those that this close brought.
 
-    `final`: whether the hour is marked as closed.
+    `final`: whether the hour is marked as closed. `trades`: how its trades compare with the exchange's listing.
     """
 
     hour: datetime
@@ -56,13 +58,21 @@ class HourClose:
     gatherers_missed: tuple[str, ...]
     inserted: Mapping[str, int] = field(default_factory=dict)
     final: bool = True
+    trades: TradeCheck | None = None
 
 
 def close_hour(
-    settings: DeduplicatorSettings, hour: datetime, clock: Clock, bounds: PartitionBounds, final: bool = True
+    settings: DeduplicatorSettings,
+    hour: datetime,
+    clock: Clock,
+    bounds: PartitionBounds,
+    final: bool = True,
+    rest: TradeLister | None = None,
 ) -> HourClose:
     """Merge the hour again, make its anchors, mark it closed (unless it still runs, or `final` is False).
 
+    `rest` is asked for the hour's trades, of which production gets those that no gatherer has; without it, or when the
+    exchange does not answer, the hour is closed all the same and its trades are `not checked`.
     Raises ValueError when `hour` is not a whole hour, DatabaseUnavailable when production, or every gatherer, is away,
     SchemaMismatch when production is not migrated. A gatherer that is not is missed.
     """
@@ -71,7 +81,8 @@ def close_hour(
     database = Database(settings.production_url, name="production")
     try:
         check(database, "production")
-        return _Close(settings, hour, clock, bounds, database).run(final=final and hour + HOUR <= clock.now())
+        final = final and hour + HOUR <= clock.now()
+        return _Close(settings, hour, clock, bounds, database).run(final=final, rest=rest)
     finally:
         database.dispose()
 
@@ -88,7 +99,7 @@ class _Close:
         self._missed: dict[str, str] = {}
         self._known_streams: Mapping[str, frozenset[int]] = {}
 
-    def run(self, *, final: bool) -> HourClose:
+    def run(self, *, final: bool, rest: TradeLister | None) -> HourClose:
         closed_at = self._started_at()
         inserted: dict[str, int] = {}
         for table, slices in self._slices().items():
@@ -100,11 +111,15 @@ class _Close:
         if not read:
             raise DatabaseUnavailable(f"no gatherer could be read: {'; '.join(self._missed.values())}")
         missed = tuple(self._missed)
+        trades = None
+        if final:
+            # What it inserts came with this close, which it does not reopen.
+            trades = reconcile_trades(self._database, rest, self._hour, self._keeper, self._clock, at=closed_at)
         self._keeper.ensure_hours("book_anchors", [us_from_datetime(self._hour)])
         with production.merging(self._database) as transaction:
             self._put_anchors(transaction, anchors)
             rows = self._count(transaction)
-            closed = HourClose(self._hour, rows, rows.pop("book_anchors"), read, missed, inserted, final)
+            closed = HourClose(self._hour, rows, rows.pop("book_anchors"), read, missed, inserted, final, trades)
             if final:
                 _mark(transaction, closed, closed_at)
         return closed

@@ -209,6 +209,21 @@ def test_rows_that_a_check_inserts_reopen_a_closed_hour_unless_they_came_with_it
     assert hours_to_close(production.database, now) == [H10 + HOUR]
 
 
+def test_the_close_of_an_hour_fills_its_trades_and_works_without_the_exchange(
+    production: Production,  # noqa: F811
+    no_rows: DeduplicatorSettings,
+) -> None:
+    away = Lister(error=ExchangeUnavailable("away"))
+    for rest in (None, away):
+        closed = close_hour(no_rows, H10, SYSTEM_CLOCK, PartitionBounds(), rest=rest)
+        assert (closed.final, closed.trades and closed.trades.state) == (True, "not checked")
+    closed = close_hour(no_rows, H10, SYSTEM_CLOCK, PartitionBounds(), rest=Lister([listed("a", H10)]))
+    assert (closed.rows["trades"], closed.trades and closed.trades.state) == (1, "filled")
+    assert hours_to_close(production.database, SYSTEM_CLOCK.now()) == [], "the rows came with the close"
+    running = close_hour(no_rows, hour_of(SYSTEM_CLOCK.now()), SYSTEM_CLOCK, PartitionBounds(), rest=away)
+    assert (running.final, running.trades) == (False, None)
+
+
 def test_a_backfill_that_broke_off_goes_on_where_it_stopped(production: Production) -> None:  # noqa: F811
     hours = hours_of(DAY.date())
     trades = [listed(f"t{number}", hour) for number, hour in enumerate(hours)]
@@ -230,6 +245,17 @@ def test_a_backfill_that_broke_off_goes_on_where_it_stopped(production: Producti
     assert (len(done.checks), len(done.skipped), done.total("inserted"), done.unproved) == (19, 5, 19, ())
     assert len(rest.asked) == 19
     assert backfill([*hours, hour_of(SYSTEM_CLOCK.now())]).skipped == (hour_of(SYSTEM_CLOCK.now()),)
+
+
+@pytest.fixture
+def no_rows(
+    production: Production,  # noqa: F811
+    database_factory: DatabaseFactory,
+    merge_templates: None,
+) -> DeduplicatorSettings:
+    """A gatherer that recorded nothing."""
+    empty = GathererSource("g1", database_factory("merge_template_timeseries"), "postgresql://nobody@127.0.0.1/none")
+    return DeduplicatorSettings(production_url=production.url, sources=(empty,))
 
 
 @pytest.fixture
@@ -260,23 +286,20 @@ def everything(production: Production) -> list[tuple[Any, ...]]:  # noqa: F811
 def test_deleted_trades_of_a_day_that_no_gatherer_recorded_come_back_and_are_exported_again(
     exchange: ServerThread,
     production: Production,  # noqa: F811
-    database_factory: DatabaseFactory,
-    merge_templates: None,
+    no_rows: DeduplicatorSettings,
     tmp_path: Path,
 ) -> None:
     number = 3_600  # an hour of them is more than a page
     times = traded(exchange, number)
     rest = RestClient(client_settings(exchange), SYSTEM_CLOCK)
     lake = LakeSettings((tmp_path / "lake").as_uri())
-    empty = GathererSource("g1", database_factory("merge_template_timeseries"), "postgresql://nobody@127.0.0.1/none")
-    settings = DeduplicatorSettings(production_url=production.url, sources=(empty,))
 
     def backfill() -> TradesBackfill:
         return backfill_trades(production.url, rest, hours_of(DAY.date()), SYSTEM_CLOCK, PartitionBounds())
 
     def close_and_export(hours: Sequence[datetime]) -> None:
         for hour in hours:
-            close_hour(settings, hour, SYSTEM_CLOCK, PartitionBounds())
+            close_hour(no_rows, hour, SYSTEM_CLOCK, PartitionBounds())
         export_raw(lake, production.url, "trades", H10, "closed")
         export_daily(lake, production.url, "processed/trades", DAY.date(), "closed")
 
