@@ -1,6 +1,7 @@
 """Samples of a long run → does anything grow. Pure.
 
-The first third is warm-up and is not judged. A line is laid through the rest by the median of all slopes between two
+The first third is warm-up and is not judged, in a short run up to a half of it: a gatherer's memory of what it saw last
+takes some minutes to fill. A line is laid through the rest by the median of all slopes between two
 samples (Theil–Sen), which neither a single step nor a few outliers can bend; growth is that slope over the time judged.
 """
 
@@ -11,7 +12,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from statistics import median
 
-WARM_UP_SHARE = 1 / 3
+WARM_UP_SHARE, WARM_UP_S, MOST_WARM_UP_SHARE = 1 / 3, 300.0, 1 / 2
 MOST_MEMORY_MIB, MOST_MEMORY_SHARE = 4.0, 0.02
 """Memory may grow by the larger of the two: an allocator's noise. In 30 minutes 4 MiB are 12 MiB an hour."""
 MOST_LAG_MS, MOST_LAG_SHARE = 50.0, 0.25
@@ -63,8 +64,9 @@ def judged(samples: Sequence[Sample]) -> list[Sample]:
     """The samples after the warm-up."""
     if not samples:
         return []
-    end, begin = samples[-1].at_s, samples[0].at_s
-    return [each for each in samples if each.at_s >= begin + WARM_UP_SHARE * (end - begin)]
+    begin, span = samples[0].at_s, samples[-1].at_s - samples[0].at_s
+    judged_from = begin + max(WARM_UP_SHARE * span, min(WARM_UP_S, MOST_WARM_UP_SHARE * span))
+    return [each for each in samples if each.at_s >= judged_from]
 
 
 def growth(points: Sequence[tuple[float, float]]) -> Growth:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from pathlib import Path
 
-_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+from kalshi_platform.bench.measure import PROC, cpu_s
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,11 +21,9 @@ class Usage:
 
 def usage(pid: int) -> Usage | None:
     """Return what a process uses; None when there is no such process (or it is somebody else's)."""
-    folder = Path("/proc") / str(pid)
+    folder = PROC / str(pid)
     try:
         lines = (folder / "status").read_text(encoding="ascii", errors="replace").splitlines()
-        # The program's name, in brackets, may hold anything.
-        counters = (folder / "stat").read_text(encoding="ascii", errors="replace").rpartition(")")[2].split()
         handles = len(os.listdir(folder / "fd"))  # noqa: PTH208 - only their number is wanted
     except OSError:
         return None
@@ -38,7 +35,7 @@ def usage(pid: int) -> Usage | None:
         peak_rss_mib=_mib(fields["VmHWM"]),
         threads=int(fields["Threads"]),
         handles=handles,
-        cpu_s=(int(counters[11]) + int(counters[12])) / _TICKS_PER_S,
+        cpu_s=cpu_s([pid]) or 0.0,
     )
 
 

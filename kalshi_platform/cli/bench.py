@@ -11,7 +11,11 @@ from typing import Annotated, Any
 
 import typer
 
+from kalshi_platform.cli.soak import soak
+
 app = typer.Typer(help="Benchmarks, each beside the naive way, on the same data and server.", no_args_is_help=True)
+
+app.command("soak")(soak)
 
 JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the findings to this file.")]
 

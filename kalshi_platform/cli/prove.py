@@ -43,7 +43,7 @@ def prove(
 
     Exits with 0 only if nothing is missing, doubled or wrong. A single gatherer cannot record what a fault kept from
     it: then every missing row must lie near an injected fault, and every delta in a hole that its ledger declares.
-    The comparison holds all rows of the run in memory. 1: not proven. 2: wrong options.
+    1: not proven. 2: wrong options.
     """
     from kalshi_platform.clock import SYSTEM_CLOCK
     from kalshi_platform.local.stop_signals import stop_on_signals
