@@ -179,12 +179,11 @@ class Fleet:
             self._change = _Change(self._handover(source, target, frozenset(move.tickers), now), move.source, move)
             self._hand_out({move.target})
             return
-        for number, slot in enumerate(self.slots):
-            if slot.rotation.is_due(now) and slot.present.is_open:
-                markets = self._markets_of(number - 1) if number else {}
-                successor = slot.begin_rotation(markets)
-                self._change = _Change(self._handover(slot.present, successor, None, now), number - 1, None)
-                return
+        due = [(n, s) for n, s in enumerate(self.slots) if s.rotation.is_due(now) and s.present.is_open]
+        if due:
+            number, slot = min(due, key=lambda each: each[1].rotation.due)
+            successor = slot.begin_rotation(self._markets_of(number - 1) if number else {})
+            self._change = _Change(self._handover(slot.present, successor, None, now), number - 1, None)
 
     def _handover(self, source: Connection, target: Connection, tickers: frozenset[str] | None, now: float) -> Handover:
         settings = self._settings

@@ -57,7 +57,8 @@ class Shards:
         if not joining:
             return touched
         self._make_room(len(wanted))
-        room = [(len(markets) - limit, number) for number, (markets, limit) in self._each()]
+        pairs = zip(self._markets, self._limits, strict=True)
+        room = [(len(markets) - limit, number) for number, (markets, limit) in enumerate(pairs)]
         heapq.heapify(room)
         for ticker in sorted(joining):
             taken, number = room[0]
@@ -86,13 +87,13 @@ class Shards:
 
     def plan_move(self) -> Move | None:
         """Markets whose move makes the connections more even; None while they are even enough."""
-        loads = [len(markets) - limit for _, (markets, limit) in self._each()]
+        loads = [len(markets) for markets in self._markets]
         source = max(range(len(loads)), key=loads.__getitem__)
         target = min(range(len(loads)), key=loads.__getitem__)
-        excess = loads[source] - loads[target]
-        if excess <= max(2, int(_UNEVEN * self._limit)):
+        excess, room = loads[source] - loads[target], self._limits[target] - loads[target]
+        if excess <= max(2, int(_UNEVEN * self._limit)) or room <= 0:
             return None
-        count = min(MOVE_AT_ONCE, excess // 2)
+        count = min(MOVE_AT_ONCE, excess // 2, room)
         tickers = tuple(ticker for ticker, _ in zip(self._markets[source], range(count), strict=False))
         return Move(tickers, source, target)
 
@@ -110,6 +111,3 @@ class Shards:
         while sum(self._limits) < count:
             self._limits.append(self._limit)
             self._markets.append({})
-
-    def _each(self) -> list[tuple[int, tuple[dict[str, int], int]]]:
-        return list(enumerate(zip(self._markets, self._limits, strict=True)))

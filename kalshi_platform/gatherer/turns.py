@@ -37,12 +37,13 @@ class RotationClock:
         self._interval_s = interval_s
         self._random = random
         share = zlib.crc32(name.encode()) / 2**32
-        self._due = now + interval_s * (0.5 + 0.5 * share)
+        self.due = now + interval_s * (0.5 + 0.5 * share)
+        """Monotonic."""
 
     def is_due(self, now: float) -> bool:
         """Whether it is time."""
-        return self._interval_s > 0 and now >= self._due
+        return self._interval_s > 0 and now >= self.due
 
     def done(self, now: float) -> None:
         """It was replaced, or that was given up for this time."""
-        self._due = now + self._interval_s * (0.9 + 0.2 * self._random())
+        self.due = now + self._interval_s * (0.9 + 0.2 * self._random())
