@@ -119,8 +119,8 @@ class _Reader:
             return default
         return int(value)
 
-    def flag(self, name: str) -> bool:
-        text = (self.optional(name) or "no").lower()
+    def flag(self, name: str, default: str = "no") -> bool:
+        text = (self.optional(name) or default).lower()
         if text not in ("yes", "no", "true", "false", "1", "0"):
             self.problem(f"{name} is {text!r}: set it to yes or no")
         return text in ("yes", "true", "1")
@@ -222,6 +222,14 @@ def load_exchange(environ: Mapping[str, str] | None = None) -> ExchangeSettings:
     """Settings of the Kalshi client. Raises ConfigurationError."""
     reader = _Reader(environ)
     settings = _exchange(reader)
+    reader.done()
+    return settings
+
+
+def load_public_reads(environ: Mapping[str, str] | None = None) -> ExchangeSettings:
+    """Settings of a client that reads public market data over REST, which needs no key. Raises ConfigurationError."""
+    reader = _Reader(environ)
+    settings = ExchangeSettings(rest_url=_rest_url(reader), rest_share=_rest_share(reader))
     reader.done()
     return settings
 
@@ -367,20 +375,22 @@ def _rest_share(reader: _Reader) -> float:
 
 
 def _exchange(reader: _Reader) -> ExchangeSettings:
-    rest_url = reader.url(
-        "KALSHI_REST_URL", PRODUCTION_REST_URL, ("https", "http"), wanted=f"an address such as {PRODUCTION_REST_URL}"
-    )
     ws_url = reader.url(
         "KALSHI_WS_URL", PRODUCTION_WS_URL, ("wss", "ws"), wanted=f"an address such as {PRODUCTION_WS_URL}"
     )
     key_id = reader.text("KALSHI_API_KEY_ID", wanted="the id of an API key with read scope (the WebSocket needs one)")
     return ExchangeSettings(
-        rest_url=rest_url.rstrip("/"),
+        rest_url=_rest_url(reader),
         ws_url=ws_url,
         key_id=key_id,
         private_key_pem=_private_key(reader, key_id),
         rest_share=_rest_share(reader),
     )
+
+
+def _rest_url(reader: _Reader) -> str:
+    wanted = f"an address such as {PRODUCTION_REST_URL}"
+    return reader.url("KALSHI_REST_URL", PRODUCTION_REST_URL, ("https", "http"), wanted=wanted).rstrip("/")
 
 
 def _private_key(reader: _Reader, key_id: str) -> bytes:
@@ -447,6 +457,7 @@ def _deduplicator(reader: _Reader) -> DeduplicatorSettings:
             for name in _names(reader)
         ),
         interval_s=reader.number("KALSHI_MERGE_INTERVAL_S", 5.0, low=0.1, high=3600.0),
+        check_trades=reader.flag("KALSHI_CHECK_TRADES", "yes"),
         endpoint=_endpoint(reader, "deduplicator"),
     )
 

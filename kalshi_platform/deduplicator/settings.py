@@ -37,4 +37,6 @@ class DeduplicatorSettings:
     heartbeat_interval_s: float = 5.0
     catalog_interval_s: float = 300.0
     retry_max_s: float = 30.0
+    check_trades: bool = True
+    """Whether the close of an hour asks the exchange for its trades, over public REST."""
     endpoint: EndpointSettings = field(default_factory=EndpointSettings)

@@ -78,6 +78,7 @@ def test_complete_settings_load(tmp_path: Path) -> None:
         ("KALSHI_PRIVATE_KEY_PATH", "/nowhere/key.pem", "KALSHI_PRIVATE_KEY_PATH"),
         ("KALSHI_EARLIEST_TIME", "yesterday", "KALSHI_EARLIEST_TIME"),
         ("KALSHI_COMBOS", "perhaps", "KALSHI_COMBOS"),
+        ("KALSHI_CHECK_TRADES", "perhaps", "KALSHI_CHECK_TRADES"),
     ],
 )
 def test_one_wrong_setting_gives_one_line_that_names_it(tmp_path: Path, name: str, value: str, says: str) -> None:
@@ -85,6 +86,15 @@ def test_one_wrong_setting_gives_one_line_that_names_it(tmp_path: Path, name: st
     assert len(found) == 1
     assert found[0].startswith(says)
     assert "hunter2" not in found[0]
+
+
+def test_public_reads_need_no_key() -> None:
+    settings = config.load_public_reads({"KALSHI_REST_URL": "http://127.0.0.1:1/trade-api/v2/"})
+    assert (settings.rest_url, settings.has_key, settings.sign_public_reads) == (
+        "http://127.0.0.1:1/trade-api/v2", False, False
+    )  # fmt: skip
+    with pytest.raises(ConfigurationError, match="KALSHI_REST_URL"):
+        config.load_public_reads({"KALSHI_REST_URL": "ftp://example"})
 
 
 def test_a_garbled_key_is_named_by_its_variable(tmp_path: Path) -> None:
