@@ -28,7 +28,10 @@ def status(
 def _print(found: dict[str, Any]) -> None:
     for name, service in found["services"].items():
         age = "never heard of" if service["age_s"] is None else f"heard {service['age_s']:.0f} s ago"
-        typer.echo(f"{name:<20} {'alive' if service['alive'] else 'NOT ALIVE':<10} {service['state']:<12} {age}")
+        state = str(service["state"]).replace("_", " ")
+        typer.echo(f"{name:<20} {'alive' if service['alive'] else 'NOT ALIVE':<10} {state:<12} {age}")
+        for line in service["lines"]:
+            typer.echo(f"{'':<20} {line}")
     for gatherer, behind in found["batches_behind"].items():
         typer.echo(f"{'merge of ' + gatherer:<20} {'unknown' if behind is None else f'{behind} batches behind'}")
     for table, rows in found["production_rows"].items():

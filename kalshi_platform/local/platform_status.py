@@ -10,6 +10,7 @@ from kalshi_platform.clock import Clock
 from kalshi_platform.deduplicator.settings import DeduplicatorSettings
 from kalshi_platform.errors import DatabaseUnavailable
 from kalshi_platform.gatherer.heartbeat import read_file
+from kalshi_platform.local.status_lines import gatherer_lines
 from kalshi_platform.storage.pool import Database
 
 ALIVE_S = 45.0
@@ -17,7 +18,8 @@ ALIVE_S = 45.0
 
 
 def platform_status(settings: DeduplicatorSettings, state_dir: Path, clock: Clock) -> dict[str, Any]:
-    """Return services (alive, age_s, state, details), batches_behind per gatherer, and production_rows per table.
+    """Return services (alive, age_s, state, details, and lines for people), batches_behind per gatherer, and
+    production_rows per table.
 
     A database that is away is shown as such; a gatherer whose database is away lives while its heartbeat file is fresh.
     """
@@ -57,7 +59,8 @@ def _service(database: Database, service: str, file: dict[str, Any] | None, cloc
             at, state, pid, details = file_at, file["state"], file["pid"], file.get("details", {})
     age_s = None if at is None else max(0.0, (clock.now() - at).total_seconds())
     alive = age_s is not None and age_s < ALIVE_S and state != "stopped"
-    return {"alive": alive, "age_s": age_s, "state": state, "pid": pid, "details": details}
+    lines = gatherer_lines(details) if service.startswith("gatherer/") else []
+    return {"alive": alive, "age_s": age_s, "state": state, "pid": pid, "details": details, "lines": lines}
 
 
 def _rows(database: Database, query: str, params: tuple[Any, ...] = ()) -> list[tuple[Any, ...]] | None:

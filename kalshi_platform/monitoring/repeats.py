@@ -63,7 +63,7 @@ class RepeatLimiter:
 
 def _told(key: _Key, window: _Window) -> logging.LogRecord:
     name, level, _template = key
-    text, args = "repeated %d times, the last one: %s", (window.held_back, window.last)
+    text, args = "repeated %d more times, the last one: %s", (window.held_back, window.last)
     return logging.LogRecord(name, level, "", 0, text, args, None)
 
 

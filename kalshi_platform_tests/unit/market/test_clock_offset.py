@@ -1,0 +1,62 @@
+"""How far two clocks are apart, by questions whose answers take time."""
+
+from __future__ import annotations
+
+import pytest
+
+from kalshi_platform.exchange.dates import SeenDates, offset_by, suspects
+from kalshi_platform.market.clock_offset import Offset, combined, offset_of
+
+S = 1_000_000_000
+AT = 1_795_392_000 * S  # 2026-11-23 00:00:00 UTC
+DATE = "Mon, 23 Nov 2026 00:00:00 GMT"
+
+
+def test_an_offset_lies_between_what_the_question_and_the_answer_allow() -> None:
+    assert offset_of(10 * S, 11 * S, 8 * S) == Offset(2.0, 3.0)
+    assert offset_of(10 * S, 11 * S, 8 * S, S) == Offset(1.0, 3.0)
+
+
+@pytest.mark.parametrize(
+    ("offset", "certain", "large"),
+    [(Offset(-0.5, 0.5), 0.0, False), (Offset(1.5, 2.5), 1.5, False), (Offset(2.5, 3.5), 2.5, True),
+     (Offset(-301, -299), -299.0, True)],
+)  # fmt: skip
+def test_only_what_is_certain_counts(offset: Offset, certain: float, *, large: bool) -> None:
+    assert offset.certain_s == certain
+    assert offset.is_large is large
+
+
+def test_a_large_offset_is_told_with_its_size_its_direction_and_the_remedy() -> None:
+    assert Offset(-301, -299).told("the exchange's") == (
+        "this machine's clock is 300 s behind the exchange's: set it right (NTP)"
+    )
+    assert "300 s ahead of" in Offset(299, 301).told("the exchange's")
+    assert "agrees" in Offset(-0.5, 0.9).told("the exchange's")
+
+
+def test_many_questions_narrow_it_down_until_a_clock_was_set() -> None:
+    assert combined([Offset(-0.8, 0.2), Offset(-0.1, 0.9)]) == Offset(-0.1, 0.2)
+    assert combined([Offset(299, 300), Offset(-0.8, 0.2), Offset(-0.1, 0.9)]) == Offset(-0.1, 0.2)
+    assert combined([]) is None
+
+
+def test_a_date_header_is_cut_off_to_the_second_and_a_cached_answer_has_an_age() -> None:
+    assert offset_by({"Date": DATE}, AT + S // 2, AT + S) == Offset(-0.5, 1.0)
+    assert offset_by({"date": DATE, "age": "60"}, AT + 60 * S, AT + 60 * S) == Offset(-1.0, 0.0)
+
+
+@pytest.mark.parametrize("headers", [{}, {"Date": "yesterday"}, {"Date": DATE, "Age": "old"}])
+def test_an_answer_without_a_usable_date_says_nothing(headers: dict[str, str]) -> None:
+    assert offset_by(headers, AT, AT) is None
+    seen = SeenDates()
+    seen.note(headers, AT, AT)
+    assert seen.offset() is None
+
+
+def test_the_clock_is_the_first_suspect_only_where_it_is_off() -> None:
+    assert suspects(None).startswith("Suspects: this machine's clock is off, or the key")
+    assert suspects(Offset(-301, -299)).startswith("Suspect: this machine's clock is 300 s behind the exchange's")
+    agreed = suspects(Offset(-0.5, 0.5))
+    assert agreed.startswith("Suspects: the key")
+    assert "clock agrees" in agreed

@@ -1,0 +1,98 @@
+"""Metrics and health over HTTP."""
+
+from __future__ import annotations
+
+import json
+import logging
+import socket
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+
+from kalshi_platform.local.ports import free_port
+from kalshi_platform.monitoring.endpoint import Endpoint, Health
+from kalshi_platform.monitoring.metrics import Histogram, by_label, counter, gauge
+from kalshi_platform.monitoring.settings import EndpointSettings
+
+METRICS = (
+    counter("x_rows", "Rows.", 7),
+    by_label("gauge", "x_age_seconds", "Ages.", "connection", {"feed": 1.5, "books-0": None}),
+    gauge("x_unknown", "Not known.", None),
+    Histogram("x_lag_seconds", "Lags.", [(0.1, 2), (1, 5)], 6, 4.25),
+)
+
+
+@contextmanager
+def serving(health: Health = (True, {"health": "ok"})) -> Iterator[Endpoint]:
+    endpoint = Endpoint(EndpointSettings(port=free_port()), "g1", lambda: METRICS, lambda: health)
+    assert endpoint.ensure()
+    try:
+        yield endpoint
+    finally:
+        endpoint.close()
+
+
+def get(endpoint: Endpoint, path: str) -> tuple[int, str]:
+    try:
+        with urllib.request.urlopen(f"http://127.0.0.1:{endpoint.port}{path}", timeout=10) as answer:
+            return answer.status, answer.read().decode()
+    except urllib.error.HTTPError as error:
+        return error.code, error.read().decode()
+
+
+def test_metrics_are_what_prometheus_reads() -> None:
+    with serving() as endpoint:
+        status, text = get(endpoint, "/metrics")
+        assert status == 200
+        families = {family.name: family for family in text_string_to_metric_families(text)}
+        assert [(s.name, s.value) for s in families["x_rows"].samples] == [("x_rows_total", 7.0)]
+        assert [(s.labels, s.value) for s in families["x_age_seconds"].samples] == [({"connection": "feed"}, 1.5)]
+        assert families["x_unknown"].samples == []
+        lags = [(s.name, s.labels.get("le"), s.value) for s in families["x_lag_seconds"].samples]
+        assert lags == [
+            ("x_lag_seconds_bucket", "0.1", 2.0),
+            ("x_lag_seconds_bucket", "1", 5.0),
+            ("x_lag_seconds_bucket", "+Inf", 6.0),
+            ("x_lag_seconds_count", None, 6.0),
+            ("x_lag_seconds_sum", None, 4.25),
+        ]
+        assert "process_resident_memory_bytes" in families
+
+
+@pytest.mark.parametrize(("is_well", "status"), [(True, 200), (False, 503)])
+def test_health_is_a_status_with_a_reason(*, is_well: bool, status: int) -> None:
+    told = {"health": "whatever", "reasons": ["stalled"]}
+    with serving((is_well, told)) as endpoint:
+        code, text = get(endpoint, "/healthz")
+        assert (code, json.loads(text)) == (status, told)
+        assert get(endpoint, "/")[0] == 404
+
+
+def test_a_taken_port_is_told_once_and_taken_as_soon_as_it_is_free(caplog: pytest.LogCaptureFixture) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        endpoint = Endpoint(EndpointSettings(port=port), "g1", tuple, lambda: (True, {}))
+        with caplog.at_level(logging.WARNING):
+            assert not endpoint.ensure()
+            assert not endpoint.ensure()
+    (message,) = caplog.messages
+    assert "g1: no metrics and no health" in message
+    assert f"port {port}" in message
+    assert "KALSHI_METRICS_PORT" in message
+    try:
+        assert endpoint.ensure()
+    finally:
+        endpoint.close()
+
+
+def test_port_0_serves_nothing() -> None:
+    endpoint = Endpoint(EndpointSettings(port=0), "g1", tuple, lambda: (True, {}))
+    assert not endpoint.ensure()
+    assert endpoint.port is None
+    endpoint.close()
