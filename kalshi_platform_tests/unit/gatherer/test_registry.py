@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -177,3 +178,39 @@ def test_what_is_over_is_forgotten_also_by_who_follows_no_books() -> None:
     assert registry.counts() == {}
     # The announcement of the end no longer outweighs anything.
     assert registry.update([market("KXRAIN-26NOV-T2")]) == 1
+
+
+def test_the_wanted_markets_are_one_object_until_something_changes() -> None:
+    registry = Registry(MarketFilter())
+    registry.update([market(), market("KXRAIN-26NOV-T2", status="initialized", open_time_us=NOW + HOUR)])
+    first = registry.wanted(NOW)
+    assert registry.wanted(NOW + 1) is first
+    registry.update([market(), market("KXRAIN-26NOV-T3", status="initialized", open_time_us=NOW + 2 * HOUR)])
+    assert registry.wanted(NOW + 2) is first
+    assert set(registry.wanted(NOW + HOUR)) == {"KXRAIN-26NOV-T1", "KXRAIN-26NOV-T2"}
+    assert set(first) == {"KXRAIN-26NOV-T1"}
+    registry.update([market("KXRAIN-26NOV-T2", status="initialized", open_time_us=NOW + 3 * HOUR)])
+    assert set(registry.wanted(NOW + HOUR + 1)) == {"KXRAIN-26NOV-T1"}
+
+
+def test_a_status_that_nobody_knows_yet_is_not_followed_and_stops_nothing() -> None:
+    registry = Registry(MarketFilter())
+    registry.update([market(status="halted"), market("KXRAIN-26NOV-T2")])
+    assert set(registry.wanted(NOW)) == {"KXRAIN-26NOV-T2"}
+    assert registry.counts() == {"halted": 1, "active": 1}
+
+
+def test_a_slow_listing_keeps_nobody_waiting() -> None:
+    registry = Registry(MarketFilter())
+    registry.update([market()])
+    seen: list[int] = []
+
+    def listing() -> Iterator[MarketInfo]:
+        for number in range(2_500):
+            if number % 1_000 == 0:
+                seen.append(len(registry.wanted(NOW)))
+            yield market(f"KXLONG-{number}")
+
+    registry.update(listing())
+    assert seen == [1, 1_001, 2_001]
+    assert len(registry.wanted(NOW)) == 2_501
