@@ -69,6 +69,7 @@ def export_partition(
         with store.spool() as folder:
             with arrow_snapshot(production_url) as snapshot:
                 closed_at = _last_close(snapshot, partition) if state == "closed" else None
+                coverage_share = None if closed_at is None else _coverage_share(snapshot, partition)
                 parts = _write(snapshot, partition, folder)
             manifest = Manifest(
                 table=partition.table.key,
@@ -82,6 +83,7 @@ def export_partition(
                 code_version=code_version(),
                 exported_at=clock.now(),
                 closed_at=closed_at,
+                coverage_share=coverage_share,
             )
             publish(store, partition.path, parts, manifest)
     _log.info("%s: %d rows, %d bytes, %s", partition.path, manifest.rows, manifest.bytes, state)
@@ -142,6 +144,14 @@ def _last_close(snapshot: ArrowSnapshot, partition: Partition) -> datetime | Non
             " run: kalshi-platform close-hour HOUR, or export what is there with --open"
         )
     return max((row["closed_at"] for row in hours if row["closed_at"] is not None), default=None)
+
+
+def _coverage_share(snapshot: ArrowSnapshot, partition: Partition) -> float | None:
+    """How much of the recorded markets' open time production knows to be complete; None where nothing can say it."""
+    if partition.table.key != "raw/orderbook_deltas":
+        return None
+    share: float | None = snapshot.table(queries.coverage_query(partition)).column("share")[0].as_py()
+    return share
 
 
 def _names(hours: Sequence[datetime]) -> str:

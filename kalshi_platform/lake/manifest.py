@@ -50,7 +50,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     exported_at: datetime
     closed_at: datetime | None = None
     """When production closed the hours of these rows last, by its own clock: a later close makes the export stale."""
-    coverage_share: float | None = None  # not measured yet
+    coverage_share: float | None = None
+    """Of closed hours of order-book deltas: the share (0 … 1) of the recorded markets' open time that is complete."""
     format: int = FORMAT
 
     @property

@@ -32,6 +32,11 @@ def closes_query(partition: Partition) -> str:
     return load("lake")["closes"].format(low=literal(partition.start), high=literal(partition.end))
 
 
+def coverage_query(partition: Partition) -> str:
+    """The covered share of an hour: `share`, null where no market was recorded."""
+    return load("lake")["coverage"].format(hour=literal(partition.start))
+
+
 def _daily(partition: Partition, suffix: str) -> str:
     name = "processed_trades" if partition.table.key == "processed/trades" else partition.table.name
     statement = load("lake")[name + suffix]

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 import urllib.request
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -46,11 +47,25 @@ def started_runs(ui: str) -> list[str]:
     return sorted(run["jobName"] for run in found["runsOrError"]["results"])
 
 
+@contextlib.contextmanager
+def sigint_ignored() -> Iterator[None]:
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
 def test_the_demo_shows_growing_tables_and_parquet_and_ends_without_a_trace(tmp_path: Path) -> None:
+    """Started as a shell's background job is: with SIGINT ignored, which every child inherits."""
     tmp_path.chmod(0o755)
     data = tmp_path / "data"
     log = tmp_path / "up.log"
-    with command(["up", "--simulate", "--data", str(data)], clean_environment(), tmp_path, log) as up:
+    with contextlib.ExitStack() as stack:
+        with sigint_ignored():
+            up = stack.enter_context(
+                command(["up", "--simulate", "--data", str(data)], clean_environment(), tmp_path, log)
+            )
         local = wait_for("local.json", lambda: read_json(data / "local.json"), 60)
         production = local["databases"]["production"]
         wait_for("four endless runs", lambda: len(started_runs(local["ui"])) >= 4, 150)
@@ -65,30 +80,6 @@ def test_the_demo_shows_growing_tables_and_parquet_and_ends_without_a_trace(tmp_
         up.send_signal(signal.SIGTERM)
         assert up.wait(30) == 0, log.read_text()
         assert time.monotonic() - stopped_at < 20
-    assert processes_of(str(data)) == []
-
-
-def test_up_started_with_sigint_ignored_ends_at_sigterm(tmp_path: Path) -> None:
-    tmp_path.chmod(0o755)
-    data = tmp_path / "data"
-    line = f'trap "" INT; exec "{sys.executable}" -m kalshi_platform.cli up --simulate --data "{data}"'
-    with (tmp_path / "up.log").open("wb") as log:
-        up = subprocess.Popen(
-            ["/bin/sh", "-c", line],
-            env=clean_environment(),
-            cwd=tmp_path,
-            stdout=log,
-            stderr=log,
-            start_new_session=True,
-        )
-    try:
-        local = wait_for("local.json", lambda: read_json(data / "local.json"), 60)
-        wait_for("the gatherers' runs", lambda: len(started_runs(local["ui"])) >= 3, 90)
-        up.send_signal(signal.SIGTERM)
-        assert up.wait(20) == 0
-    finally:
-        if up.poll() is None:
-            up.kill()
     assert processes_of(str(data)) == []
 
 

@@ -49,3 +49,7 @@ ORDER BY ticker COLLATE "C", 2
 SELECT count(*) AS rows
 FROM (SELECT DISTINCT ticker, date_bin('1 minute', exchange_ts, TIMESTAMPTZ '2000-01-01 00:00:00+00')
       FROM trades WHERE exchange_ts >= {low} AND exchange_ts < {high}) AS minutes
+
+-- name: coverage
+-- Which share of the recorded markets' open time in an hour is complete; null where no market was recorded.
+SELECT sum(covered_us)::float8 / nullif(sum(open_us), 0)::float8 AS share FROM hour_coverage({hour})

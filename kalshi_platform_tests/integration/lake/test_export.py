@@ -155,9 +155,33 @@ def test_an_empty_hour_is_published_and_readable(
     production.close_hour(HOUR)
     manifest = export_raw(lake_settings, production.url, "orderbook_deltas", HOUR, "closed")
     assert (manifest.rows, manifest.time_min, len(manifest.files)) == (0, None, 1)
+    assert manifest.coverage_share is None, "no market was recorded"
     files = local_copy(lake_settings, PATH, tmp_path / "copy")
     assert duckdb.sql(f"SELECT count(*) FROM read_parquet('{files}')").fetchone() == (0,)
     assert reader.deltas(lake_settings, HOUR, HOUR + ONE).height == 0
+
+
+def test_the_manifest_of_a_closed_hour_says_how_much_of_it_is_complete(
+    lake_settings: LakeSettings, production: Production
+) -> None:
+    production.insert("orderbook_deltas", [{"exchange_ts": at(1), "ticker": name} for name in ("A", "B")])
+    with production.database.transaction() as transaction:
+        transaction.execute("SELECT ensure_partitions('coverage', %s, %s)", (HOUR, HOUR + ONE))
+        transaction.execute(
+            "INSERT INTO coverage VALUES ('A', %(hour)s, %(hour)s + interval '30 minutes', %(hour)s, '{g1}', '{1}')",
+            {"hour": HOUR},
+        )
+        transaction.execute(
+            "INSERT INTO markets"
+            " (ticker, event_ticker, status, open_time, payload, fingerprint, first_seen_at, known_at)"
+            " VALUES ('B', 'E', 'active', %s, '{}', 0, now(), now())",
+            (HOUR + timedelta(minutes=30),),
+        )
+    production.close_hour(HOUR)
+    manifest = export_raw(lake_settings, production.url, "orderbook_deltas", HOUR, "closed")
+    # A was open for 60 minutes and is covered for 30; B was open for 30 and is not covered.
+    assert manifest.coverage_share == pytest.approx(30 / 90)
+    assert export_raw(lake_settings, production.url, "trades", HOUR, "closed").coverage_share is None
 
 
 def test_a_running_hour_is_refused_as_closed_and_taken_as_open(
