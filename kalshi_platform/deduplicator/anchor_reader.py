@@ -91,7 +91,7 @@ def _of_stream(
     for starts, deltas in _settled(snapshot, stream_id, candidates, segments, indices, margin_us, at_once):
         inside = starts.filter((pl.col("anchor_us") >= hour_us[0]) & (pl.col("anchor_us") < hour_us[1]))
         if inside.height:
-            levels = _levels(snapshot, stream_id, inside)
+            levels = read_levels(snapshot, stream_id, inside)
             parts.append(
                 books(inside, levels, deltas)
                 .with_columns(stream_id=pl.lit(stream_id, pl.Int64))
@@ -187,8 +187,8 @@ def _deltas(
     )  # fmt: skip
 
 
-def _levels(snapshot: ArrowSnapshot, stream_id: int, starts: pl.DataFrame) -> pl.DataFrame:
-    """The snapshots of `starts`: looked for where their commits put them, then anywhere."""
+def read_levels(snapshot: ArrowSnapshot, stream_id: int, starts: pl.DataFrame) -> pl.DataFrame:
+    """The books of snapshots (`starts` has their seq): looked for where their commits put them, then anywhere."""
     seqs = starts["seq"].unique().sort().to_list()
     window = snapshot.table(
         "SELECT min(b.time_min) AS low, max(b.time_max) AS high FROM stream_segments g JOIN batches b USING (batch_no)"

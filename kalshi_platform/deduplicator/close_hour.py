@@ -1,7 +1,8 @@
-"""The close of an hour: everything that gatherers hold of it is in production, and its book anchors are made.
+"""The close of an hour: everything that gatherers hold of it is in production, with anchors, coverage and proofs.
 
 Idempotent, and also the backfill. The hour is merged again by time, whatever the cursors say: what a restored or
-renumbered gatherer has, comes too.
+renumbered gatherer has, comes too. What gatherers claim is read before their rows are merged, so that production holds
+all that the claims speak of.
 """
 
 from __future__ import annotations
@@ -20,8 +21,11 @@ import polars as pl
 import pyarrow as pa
 
 from kalshi_platform.clock import Clock
-from kalshi_platform.deduplicator import production
+from kalshi_platform.deduplicator import close_store, production
+from kalshi_platform.deduplicator.agreement import added_up, disagreements, statistics_of
 from kalshi_platform.deduplicator.anchor_reader import read_anchors, streams_still_known
+from kalshi_platform.deduplicator.hour_proof import prove_hour
+from kalshi_platform.deduplicator.hour_reader import GathererHour, read_hour
 from kalshi_platform.deduplicator.merge import reason_of, unite
 from kalshi_platform.deduplicator.readers import Readers
 from kalshi_platform.deduplicator.settings import DeduplicatorSettings, GathererSource
@@ -34,7 +38,7 @@ from kalshi_platform.storage.migrate import check
 from kalshi_platform.storage.partitions import PartitionBounds, PartitionKeeper
 from kalshi_platform.storage.pool import Database, Transaction
 from kalshi_platform.storage.read import arrow_snapshot
-from kalshi_platform.storage.tables import MERGED_TABLES, PRODUCTION_TABLES
+from kalshi_platform.storage.tables import CLOSE_TABLES, MERGED_TABLES, PRODUCTION_TABLES
 
 Answer = TypeVar("Answer")
 # A slice of an hour is at least a second long.
@@ -49,6 +53,8 @@ class HourClose:
     """What a close did. `rows`: rows of the hour in production now; `inserted`: those that this close brought.
 
     `final`: whether the hour is marked as closed. `trades`: how its trades compare with the exchange's listing.
+    `covered`: the share of the hour that is covered, over all markets that anything is known of (None without any).
+    `failed`: markets whose books or claims did not come out. `alarms`: (kind, subject, detail), also in production.
     """
 
     hour: datetime
@@ -59,6 +65,9 @@ class HourClose:
     inserted: Mapping[str, int] = field(default_factory=dict)
     final: bool = True
     trades: TradeCheck | None = None
+    covered: float | None = None
+    failed: tuple[str, ...] = ()
+    alarms: tuple[close_store.Alarm, ...] = ()
 
 
 def close_hour(
@@ -98,9 +107,11 @@ class _Close:
         self._keeper = PartitionKeeper(database, bounds, clock)
         self._missed: dict[str, str] = {}
         self._known_streams: Mapping[str, frozenset[int]] = {}
+        self._statistics: list[pl.DataFrame] = []
 
     def run(self, *, final: bool, rest: TradeLister | None) -> HourClose:
         closed_at = self._started_at()
+        claimed = self._claims()
         inserted: dict[str, int] = {}
         for table, slices in self._slices().items():
             for low, high in slices:
@@ -115,14 +126,36 @@ class _Close:
         if final:
             # What it inserts came with this close, which it does not reopen.
             trades = reconcile_trades(self._database, rest, self._hour, self._keeper, self._clock, at=closed_at)
-        self._keeper.ensure_hours("book_anchors", [us_from_datetime(self._hour)])
+        for table in ("book_anchors", *CLOSE_TABLES):
+            self._keeper.ensure_hours(table, [us_from_datetime(self._hour)])
         with production.merging(self._database) as transaction:
             self._put_anchors(transaction, anchors)
+        proved = prove_hour(self._database, self._settings, self._hour, claimed)
+        statistics = added_up(self._statistics)
+        alarms = (
+            *proved.alarms,
+            *disagreements(statistics, self._settings.least_agreement),
+            *_steps_alarms(claimed, self._settings.margin_us),
+        )
+        with production.merging(self._database) as transaction:
+            proved.put(transaction)
+            close_store.put_statistics(transaction, self._hour, statistics, missed)
+            close_store.put_alarms(transaction, self._hour, alarms)
             rows = self._count(transaction)
-            closed = HourClose(self._hour, rows, rows.pop("book_anchors"), read, missed, inserted, final, trades)
+            closed = HourClose(
+                self._hour, rows, rows.pop("book_anchors"), read, missed, inserted, final, trades,
+                proved.covered_share, proved.failed, alarms,
+            )  # fmt: skip
             if final:
                 _mark(transaction, closed, closed_at)
+        for kind, subject, detail in alarms:
+            _log.error("%s: %s: %s: %s", self._hour.isoformat(), kind, subject, detail)
         return closed
+
+    def _claims(self) -> dict[str, GathererHour]:
+        """What each gatherer claims of the hour."""
+        low, high = us_from_datetime(self._hour), us_from_datetime(self._hour + HOUR)
+        return self._ask(lambda source: partial(_checked_hour, source, low, high, self._settings.margin_us))
 
     def _started_at(self) -> datetime:
         """A moment of production's clock: merges before it are over, and any after it reopens the hour."""
@@ -145,6 +178,7 @@ class _Close:
 
     def _merge_again(self, table: str, low: datetime, high: datetime, at: datetime) -> int:
         answers = self._ask(lambda source: partial(_rows, source, table, low, high))
+        self._statistics.append(statistics_of(table, answers))
         united = unite({name: {table: rows} for name, rows in answers.items()})
         if not united:
             return 0
@@ -158,7 +192,8 @@ class _Close:
     def _anchors(self) -> pl.DataFrame:
         with self._database.transaction() as transaction:
             rows = transaction.fetch_all(
-                "SELECT gatherer, stream_id, seq, ticker FROM book_anchors WHERE anchor_ts < %s AND anchor_ts >= %s",
+                "SELECT gatherer, stream_id, seq, ticker FROM book_anchors"
+                " WHERE anchor_ts < %s AND anchor_ts >= %s AND gatherer <> ''",
                 (self._hour, self._hour - _LOOK_BACK),
             )
         schema = {"gatherer": pl.String, "stream_id": pl.Int64, "seq": pl.Int64, "ticker": pl.String}
@@ -224,8 +259,26 @@ class _Close:
         return answers
 
 
-def _estimate(source: GathererSource, hour: datetime) -> Mapping[str, int]:
+def _checked_hour(source: GathererSource, low_us: int, high_us: int, margin_us: int) -> GathererHour:
     check_source(source)
+    return read_hour(source, low_us, high_us, margin_us)
+
+
+def _steps_alarms(claimed: Mapping[str, GathererHour], margin_us: int) -> list[close_store.Alarm]:
+    return [
+        (
+            "time_step_back",
+            f"{name} stream {row['stream_id']}",
+            f"{row['steps']} steps back, the largest of {row['largest_us']} µs; beyond {margin_us} nothing is claimed",
+        )
+        for name, hour in claimed.items()
+        for row in hour.steps.filter((pl.col("ticker") == "") & (pl.col("largest_us") > margin_us)).iter_rows(
+            named=True
+        )
+    ]
+
+
+def _estimate(source: GathererSource, hour: datetime) -> Mapping[str, int]:
     with arrow_snapshot(source.timeseries_url) as snapshot:
         return estimated_rows(snapshot, hour, hour + HOUR)
 

@@ -25,6 +25,9 @@ class DeduplicatorSettings:
     `source_timeout_s`: a gatherer that has not answered by then is left to a later pass; `close_timeout_s` is the
     same for each question of an hour's close, which reads more. The live merge also brings the catalogs of all
     gatherers together every `catalog_interval_s`, and serves metrics and health at `endpoint`.
+    `least_agreement`: the share of comparable rows that gatherers must have in common, else an alarm is recorded.
+    `rest_age_us`, `clock_skew_us`: how old a polled book may be when it is answered, and how far apart our clocks and
+    the exchange's may be; the book proof compares polled books with everything in between.
     """
 
     production_url: str = field(repr=False)
@@ -39,4 +42,7 @@ class DeduplicatorSettings:
     retry_max_s: float = 30.0
     check_trades: bool = True
     """Whether the close of an hour asks the exchange for its trades, over public REST."""
+    least_agreement: float = 0.9
+    rest_age_us: int = 5_000_000
+    clock_skew_us: int = 2_000_000
     endpoint: EndpointSettings = field(default_factory=EndpointSettings)

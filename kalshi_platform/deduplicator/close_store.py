@@ -1,0 +1,165 @@
+"""What a close writes about its hour: claims, coverage, proofs, statistics, steps back in time, alarms.
+
+Everything of the hour is replaced, so that a close can be repeated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+
+import polars as pl
+
+from kalshi_platform.deduplicator.judgement import Judgement
+from kalshi_platform.market.times import HOUR, datetime_from_us, hour_of, us_from_datetime
+from kalshi_platform.storage.pool import Transaction
+from kalshi_platform.storage.tables import CLOSE_TABLES, PRODUCTION_TABLES, StreamTable
+
+Alarm = tuple[str, str, str]
+_CLAIMS = {"gatherer": pl.String, "stream_id": pl.Int64, "ticker": pl.String, "from_us": pl.Int64, "to_us": pl.Int64,
+           "rows": pl.Int64, "content": pl.Int64}  # fmt: skip
+_STEPS = {"gatherer": pl.String, "stream_id": pl.Int64, "ticker": pl.String, "steps": pl.Int64,
+          "largest_us": pl.Int64, "exchange_us": pl.Int64}  # fmt: skip
+_MICROSECOND = timedelta(microseconds=1)
+
+
+def kept_claims(transaction: Transaction, hour: datetime, streams: Mapping[str, Iterable[int]]) -> pl.DataFrame:
+    """Claims of the hour whose streams (by gatherer) nobody can be asked about any more."""
+    rows = transaction.fetch_all(
+        "SELECT gatherer, stream_id, ticker, (extract(epoch FROM from_ts) * 1000000)::bigint,"
+        " (extract(epoch FROM to_ts) * 1000000)::bigint, rows, content FROM stream_claims"
+        " WHERE from_ts >= %s AND from_ts < %s",
+        (hour, hour + HOUR),
+    )
+    found = pl.DataFrame(rows, schema=_CLAIMS, orient="row")
+    return _unknown(found, streams)
+
+
+def put_judgement(transaction: Transaction, hour: datetime, judged: Judgement) -> None:
+    """Replace claims, coverage and proofs of the hour."""
+    for table in ("stream_claims", "coverage", "book_proofs"):
+        time = CLOSE_TABLES[table].time_column
+        transaction.execute(
+            f"DELETE FROM {table} WHERE {time} >= %s AND {time} < %s",  # noqa: S608 - our own names
+            (hour, hour + HOUR),
+        )
+    at = pl.lit(hour).dt.cast_time_unit("us").alias("hour")
+    claims = judged.claims.with_columns(at, from_ts=_time("from_us"), to_ts=_time("to_us"))
+    _insert(transaction, CLOSE_TABLES["stream_claims"], claims)
+    _insert(transaction, CLOSE_TABLES["coverage"], _coverage(judged).with_columns(at))
+    _insert(transaction, CLOSE_TABLES["book_proofs"], judged.proofs.with_columns(at))
+
+
+def put_statistics(transaction: Transaction, hour: datetime, statistics: pl.DataFrame, missed: Sequence[str]) -> None:
+    """Replace the statistics of the hour; those of gatherers that could not be read stay."""
+    transaction.execute("DELETE FROM merge_statistics WHERE hour = %s AND gatherer <> ALL (%s)", (hour, list(missed)))
+    names = ("gatherer", "table_name", "seen", "distinct_rows", "unique_rows", "first_witness", "comparable", "agreed",
+             "agreement")  # fmt: skip
+    transaction.execute_values(
+        f"INSERT INTO merge_statistics (hour, {', '.join(names)}) VALUES %s ON CONFLICT DO NOTHING",  # noqa: S608 - our own
+        [(hour, *row) for row in statistics.select(names).iter_rows()],
+    )
+
+
+def put_steps(
+    transaction: Transaction, hour: datetime, steps: pl.DataFrame, streams: Mapping[str, Iterable[int]]
+) -> None:
+    """Replace the steps back of the streams that were read. `steps`: the columns of _STEPS."""
+    for gatherer, stream_ids in streams.items():
+        transaction.execute(
+            "DELETE FROM time_steps_back WHERE hour = %s AND gatherer = %s AND stream_id = ANY (%s)",
+            (hour, gatherer, sorted(stream_ids)),
+        )
+    transaction.execute_values(
+        "INSERT INTO time_steps_back (hour, gatherer, stream_id, ticker, steps, largest_us, exchange_ts) VALUES %s",
+        [(hour, *row[:5], datetime_from_us(row[5])) for row in steps.select(_STEPS.keys()).iter_rows()],
+    )
+
+
+def put_alarms(transaction: Transaction, hour: datetime, alarms: Iterable[Alarm]) -> None:
+    """Replace the alarms of the hour; one that is raised again keeps its moment."""
+    found = {(kind, subject): detail for kind, subject, detail in alarms}
+    rows = [(hour, kind, subject, detail) for (kind, subject), detail in sorted(found.items())]
+    transaction.execute(
+        "DELETE FROM close_alarms WHERE hour = %s AND (kind || ' ' || subject) <> ALL (%s)",
+        (hour, [f"{kind} {subject}" for kind, subject in found]),
+    )
+    transaction.execute_values(
+        "INSERT INTO close_alarms (hour, kind, subject, detail) VALUES %s"
+        " ON CONFLICT (hour, kind, subject) DO UPDATE SET detail = excluded.detail",
+        rows,
+    )
+
+
+def put_derived(transaction: Transaction, hour: datetime, anchors: pl.DataFrame) -> bool:
+    """Replace the derived anchors at the end of the hour; return whether that changed anything."""
+    at = hour + HOUR - _MICROSECOND
+    columns = ["ticker", "stream_id", "seq", "yes_price_e4", "yes_count_e2", "no_price_e4", "no_count_e2"]
+    before = transaction.fetch_all(
+        f"SELECT {', '.join(columns)} FROM book_anchors WHERE anchor_ts = %s AND gatherer = ''",  # noqa: S608 - our own
+        (at,),
+    )
+    if sorted(before) == sorted(tuple(row) for row in anchors.select(columns).iter_rows()):
+        return False
+    transaction.execute("DELETE FROM book_anchors WHERE anchor_ts = %s AND gatherer = ''", (at,))
+    moment = pl.lit(at).dt.cast_time_unit("us").alias("anchor_ts")
+    _insert(transaction, PRODUCTION_TABLES["book_anchors"], anchors.with_columns(moment, gatherer=pl.lit("")))
+    return True
+
+
+def reopen(transaction: Transaction, hours: Iterable[datetime]) -> None:
+    """Have hours closed again that were closed before now: something that they rest on has changed."""
+    transaction.execute_values(
+        "INSERT INTO hour_activity AS t (hour, table_name, rows_inserted, last_merged_at)"
+        " SELECT v.hour, 'book_anchors', 0, clock_timestamp() FROM (VALUES %s) AS v (hour)"
+        " JOIN hour_closes USING (hour)"
+        " ON CONFLICT (hour, table_name) DO UPDATE SET last_merged_at = excluded.last_merged_at",
+        [(hour,) for hour in sorted(set(hours))],
+        "(%s::timestamptz)",
+    )
+
+
+def hours_within(low_us: int, high_us: int) -> list[datetime]:
+    """The whole hours that [low, high] touches, at most a week of them."""
+    first = hour_of(datetime_from_us(low_us))
+    found = []
+    while us_from_datetime(first) <= high_us and len(found) < 7 * 24:
+        found.append(first)
+        first += HOUR
+    return found
+
+
+def _coverage(judged: Judgement) -> pl.DataFrame:
+    rows: list[tuple[str, int, int]] = [
+        (ticker, low, high) for ticker, intervals in judged.coverage.items() for low, high in intervals
+    ]
+    ranges = pl.DataFrame(rows, schema={"ticker": pl.String, "low": pl.Int64, "high": pl.Int64}, orient="row")
+    standing = judged.claims.filter(pl.col("withdrawn").is_null())
+    held = ranges.join(standing, on="ticker").filter(
+        (pl.col("from_us") < pl.col("high")) & (pl.col("to_us") > pl.col("low"))
+    )
+    return (
+        held.group_by("ticker", "low", "high")
+        .agg(
+            pl.col("gatherer").unique().sort().alias("gatherers"),
+            pl.col("stream_id").unique().sort().alias("stream_ids"),
+        )
+        .sort("ticker", "low")
+        .with_columns(from_ts=_time("low"), to_ts=_time("high"))
+    )
+
+
+def _time(column: str) -> pl.Expr:
+    return pl.from_epoch(column, time_unit="us").dt.replace_time_zone("UTC")
+
+
+def _insert(transaction: Transaction, table: StreamTable, rows: pl.DataFrame) -> None:
+    if rows.height:
+        data = rows.select(table.columns).to_arrow(compat_level=pl.CompatLevel.oldest())
+        transaction.insert_new(table, data)
+
+
+def _unknown(claims: pl.DataFrame, streams: Mapping[str, Iterable[int]]) -> pl.DataFrame:
+    asked = [(name, stream_id) for name, ids in streams.items() for stream_id in ids]
+    known = pl.DataFrame(asked, schema={"gatherer": pl.String, "stream_id": pl.Int64}, orient="row")
+    return claims.join(known, on=["gatherer", "stream_id"], how="anti")

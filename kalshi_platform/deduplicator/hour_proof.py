@@ -1,0 +1,94 @@
+"""The proof of one hour: what gatherers claim, set against production; then written in the close's transaction."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+import polars as pl
+
+from kalshi_platform.deduplicator import close_store
+from kalshi_platform.deduplicator.derived_anchors import derive
+from kalshi_platform.deduplicator.hour_reader import GathererHour
+from kalshi_platform.deduplicator.judgement import CLAIM, Judgement, condemned, judge
+from kalshi_platform.deduplicator.production_hour import read_production_hour
+from kalshi_platform.deduplicator.proof_runs import RUN_CHECKS
+from kalshi_platform.deduplicator.settings import DeduplicatorSettings
+from kalshi_platform.deduplicator.steps import STEPS
+from kalshi_platform.deduplicator.timeline import Covered
+from kalshi_platform.market.times import HOUR, US_PER_HOUR, us_from_datetime
+from kalshi_platform.storage.pool import Database, Transaction
+
+_CLAIMS = {"gatherer": pl.String, "stream_id": pl.Int64, "ticker": pl.String, "from_us": pl.Int64, "to_us": pl.Int64,
+           "rows": pl.Int64, "content": pl.Int64}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class HourProof:
+    """What came out, ready to be written. `streams`: those that gatherers could speak for, by gatherer."""
+
+    hour: datetime
+    judged: Judgement
+    derived: pl.DataFrame
+    steps: pl.DataFrame
+    streams: Mapping[str, frozenset[int]]
+    doubted: tuple[datetime, ...]
+
+    @property
+    def alarms(self) -> list[close_store.Alarm]:
+        return self.judged.alarms
+
+    @property
+    def failed(self) -> tuple[str, ...]:
+        """Markets that lost claims."""
+        return tuple(self.judged.proofs.filter(pl.col("verdict") == "failed")["ticker"])
+
+    @property
+    def covered_share(self) -> float | None:
+        """The share of the hour that is covered, over all markets that anything is known of."""
+        proofs = self.judged.proofs
+        return float(proofs["covered_us"].sum()) / (US_PER_HOUR * proofs.height) if proofs.height else None
+
+    def put(self, transaction: Transaction) -> None:
+        """Replace what production says about the hour; hours that rest on what changed are opened again."""
+        close_store.put_judgement(transaction, self.hour, self.judged)
+        close_store.put_steps(transaction, self.hour, self.steps, self.streams)
+        changed = close_store.put_derived(transaction, self.hour, self.derived)
+        close_store.reopen(transaction, [*self.doubted, *([self.hour + HOUR] if changed else [])])
+
+
+def prove_hour(
+    database: Database, settings: DeduplicatorSettings, hour: datetime, claimed: Mapping[str, GathererHour]
+) -> HourProof:
+    """Judge what was claimed of the hour. All rows that the claims speak of must be in production already."""
+    low_us, high_us = us_from_datetime(hour), us_from_datetime(hour + HOUR)
+    streams = {name: each.streams for name, each in claimed.items()}
+    with database.transaction() as transaction:
+        kept = close_store.kept_claims(transaction, hour, streams)
+    claims = pl.concat([kept, *(_named(name, each.claims, _CLAIMS) for name, each in claimed.items())])
+    checks = {"gatherer": pl.String, **RUN_CHECKS}
+    run_checks = pl.concat(
+        [pl.DataFrame(schema=checks), *(_named(name, each.run_checks, checks) for name, each in claimed.items())]
+    )
+    rows = read_production_hour(database.url, low_us, high_us, settings.rest_age_us, settings.clock_skew_us)
+    judged = judge(claims.sort(CLAIM), run_checks, rows.hour)
+    covered = Covered(rows.hour.tickers, judged.coverage)
+    derived, wrong = derive(rows.anchors, covered, rows.changes, rows.exchange_us, high_us - 1)
+    judged = condemned(judged, wrong, "a level of the book at the end of the hour is below zero")
+    columns = {"gatherer": pl.String, "stream_id": pl.Int64, **STEPS}
+    steps = [pl.DataFrame(schema=columns), *(_named(name, each.steps, columns) for name, each in claimed.items())]
+    return HourProof(hour, judged, derived, pl.concat(steps), streams, _doubted(run_checks, hour))
+
+
+def _doubted(run_checks: pl.DataFrame, hour: datetime) -> tuple[datetime, ...]:
+    """Earlier hours that failed checks reach into: their closes could not know of the snapshot that came later."""
+    low_us, high_us = us_from_datetime(hour), us_from_datetime(hour + HOUR)
+    late = run_checks.filter(~pl.col("passed") & (pl.col("low_us") < low_us) & (pl.col("high_us") < high_us))
+    if late.is_empty():
+        return ()
+    return tuple(close_store.hours_within(int(late["low_us"].min()), low_us - 1))  # type: ignore[arg-type]
+
+
+def _named(gatherer: str, rows: pl.DataFrame, schema: Mapping[str, object]) -> pl.DataFrame:
+    return rows.with_columns(gatherer=pl.lit(gatherer)).select(schema.keys())

@@ -1,0 +1,120 @@
+"""What one gatherer says of an hour: what its streams claim, how much they hold there, and whether it fits.
+
+Ledger and rows of each stream are read in one snapshot; one stream's rows of the hour are held in memory at a time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+
+from kalshi_platform.deduplicator.anchor_reader import read_levels
+from kalshi_platform.deduplicator.coverage import claims_within
+from kalshi_platform.deduplicator.proof_runs import RUN_CHECKS, check_runs, pairs
+from kalshi_platform.deduplicator.runs import runs, spans
+from kalshi_platform.deduplicator.settings import GathererSource
+from kalshi_platform.deduplicator.steps import STEPS, steps_back
+from kalshi_platform.deduplicator.stream_window import StreamWindow, read_window, streams_between
+from kalshi_platform.deduplicator.sums import fingerprints_of, parts_of
+from kalshi_platform.deduplicator.timeline import Timeline
+from kalshi_platform.market.coverage import Interval
+from kalshi_platform.market.times import datetime_from_us
+from kalshi_platform.storage.read import ArrowSnapshot, arrow_snapshot
+
+CLAIMS = {"ticker": pl.String, "stream_id": pl.Int64, "from_us": pl.Int64, "to_us": pl.Int64, "rows": pl.Int64,
+          "content": pl.Int64}  # fmt: skip
+
+
+class GathererHour(NamedTuple):
+    """`claims`: columns of CLAIMS. `steps`: stream_id and those of STEPS. `run_checks`: those of RUN_CHECKS.
+
+    `streams`: all that the gatherer could speak for; what production knows of others stays as it is.
+    """
+
+    claims: pl.DataFrame
+    steps: pl.DataFrame
+    run_checks: pl.DataFrame
+    streams: frozenset[int]
+
+
+def read_hour(source: GathererSource, low_us: int, high_us: int, margin_us: int) -> GathererHour:
+    """Read the hour [low, high) of `source`. Raises DatabaseUnavailable."""
+    edges = (low_us, high_us)
+    claims, steps, checks = [_empty(CLAIMS)], [_empty({"stream_id": pl.Int64, **STEPS})], [_empty(RUN_CHECKS)]
+    with arrow_snapshot(source.timeseries_url) as snapshot:
+        known = snapshot.table("SELECT stream_id FROM streams").column(0).to_pylist()
+        gone = set()
+        for stream_id in streams_between(snapshot, datetime_from_us(low_us), datetime_from_us(high_us)):
+            window = read_window(snapshot, stream_id, low_us, high_us, margin_us)
+            if not window.whole:
+                gone.add(stream_id)
+                continue
+            claims.append(counted(window, edges, margin_us))
+            measured = steps_back(window.deltas, edges)
+            steps.append(measured.select(pl.lit(stream_id, pl.Int64).alias("stream_id"), *STEPS))
+            checks.append(_run_checks(snapshot, window, edges))
+    return GathererHour(pl.concat(claims), pl.concat(steps), pl.concat(checks), frozenset(known) - gone)
+
+
+def counted(window: StreamWindow, edges: Interval, margin_us: int) -> pl.DataFrame:
+    """The claims of one stream within [low, high), and what it holds there. Pure; gives the columns of CLAIMS."""
+    found = claims_within(window, edges, margin_us)
+    rows = [(ticker, low, high) for ticker, intervals in found.items() for low, high in intervals]
+    frame = pl.DataFrame(rows, schema=["ticker", "from_us", "to_us"], orient="row") if rows else _empty(CLAIMS)
+    tickers = {ticker: number for number, ticker in enumerate(window.memberships["ticker"].cast(pl.String).unique())}
+    timeline = timeline_of(window.deltas, tickers, edges[0])
+    market = np.array([tickers[ticker] for ticker in frame["ticker"]], dtype=np.int64)
+    low = timeline.before(market, frame["from_us"].to_numpy())
+    high = timeline.before(market, frame["to_us"].to_numpy())
+    return frame.with_columns(
+        stream_id=pl.lit(window.stream_id),
+        rows=pl.Series(high - low),
+        content=pl.Series((timeline.contents[high] - timeline.contents[low]).view(np.int64)),
+    ).select(pl.col(name).cast(kind) for name, kind in CLAIMS.items())
+
+
+def timeline_of(deltas: pl.DataFrame, tickers: dict[str, int], low_us: int) -> Timeline:
+    """Deltas (of known markets) as a timeline around the hour that begins at `low_us`."""
+    market = deltas["ticker"].replace_strict(tickers, return_dtype=pl.Int64) if deltas.height else deltas["seq"]
+    parts, contents = parts_of(deltas), fingerprints_of(deltas)
+    return Timeline(low_us - 3_600_000_000, market.to_numpy(), deltas["exchange_us"].to_numpy(), parts, contents)
+
+
+def _run_checks(snapshot: ArrowSnapshot, window: StreamWindow, edges: Interval) -> pl.DataFrame:
+    found = pairs(spans(window.memberships, runs(window.segments)), window.segments, edges)
+    if found.is_empty():
+        return _empty(RUN_CHECKS)
+    books = read_levels(snapshot, window.stream_id, _seqs(found))
+    tickers = found["ticker"].cast(pl.String).unique().to_list()
+    books = books.filter(pl.col("ticker").is_in(tickers))
+    found = found.with_columns(pl.col("ticker").cast(pl.String))
+    return check_runs(found, books, pl.concat(_deltas_of(snapshot, window.stream_id, found, tickers)))
+
+
+def _seqs(found: pl.DataFrame) -> pl.DataFrame:
+    return pl.concat([found.select("seq"), found.select(pl.col("next_seq").alias("seq"))]).unique()
+
+
+def _deltas_of(
+    snapshot: ArrowSnapshot, stream_id: int, found: pl.DataFrame, tickers: list[str]
+) -> Iterator[pl.DataFrame]:
+    low, high = found["low_us"].min(), found["high_us"].max()
+    schema = {"seq": pl.Int64, "ticker": pl.String, "side": pl.String, "price_e4": pl.Int32, "delta_e2": pl.Int64}
+    yield _empty(schema)
+    batches = snapshot.batches(
+        "SELECT seq, ticker, side, price_e4, delta_e2 FROM orderbook_deltas WHERE stream_id = $1"
+        " AND exchange_ts BETWEEN $2 AND $3 AND seq BETWEEN $4 AND $5 AND ticker = ANY ($6)",
+        (
+            stream_id, datetime_from_us(low), datetime_from_us(high), found["seq"].min(), found["next_seq"].max(),  # type: ignore[arg-type]
+            tickers,
+        ),
+    )  # fmt: skip
+    for batch in batches:
+        yield pl.DataFrame(batch).select(pl.col(name).cast(kind) for name, kind in schema.items())
+
+
+def _empty(schema: dict[str, pl.DataType] | dict[str, type[pl.DataType]]) -> pl.DataFrame:
+    return pl.DataFrame(schema=schema)
