@@ -1,0 +1,134 @@
+"""Claims and anchors as the product derives them, of many worlds at once.
+
+The product works on one stream at a time. To pay for its frames once and not per stream, streams are laid behind each
+other into one: each with numbers and tickers of its own, so that no rule can connect two of them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import polars as pl
+
+from kalshi_platform.deduplicator import anchors, coverage
+from kalshi_platform.deduplicator.runs import runs, spans
+from kalshi_platform.market.coverage import Interval, intersection, union
+from kalshi_platform_tests.unit.worlds.moments import Anchor, Moment, StreamPart
+from kalshi_platform_tests.unit.worlds.venue import INDEX, MARGIN_US, START_US, Levels
+
+_STREAM = 1_000_000
+"""Numbers of one stream stay below this …"""
+_TIME = 10_000_000
+"""… and its times are within this."""
+_LOOK_AROUND = 5 * MARGIN_US
+_SEGMENTS = {"stream_id": pl.Int64, "seq_from": pl.Int64, "seq_to": pl.Int64}
+_MEMBERSHIPS = {
+    "stream_id": pl.Int64, "ticker": pl.String, "exchange_index": pl.Int32, "seq_from": pl.Int64, "seq_to": pl.Int64,
+}  # fmt: skip
+_DELTAS = {
+    "seq": pl.Int64, "exchange_us": pl.Int64, "ticker": pl.String, "exchange_index": pl.Int32,
+    "side": pl.String, "price_e4": pl.Int32, "delta_e2": pl.Int64,
+}  # fmt: skip
+_SNAPSHOTS: dict[str, Any] = {"ticker": pl.String, "seq": pl.Int64, **anchors.LEVEL_TYPES}
+
+
+def derive(moments: Sequence[Moment], margin_us: int = MARGIN_US) -> None:
+    """Fill in the claims and anchors of all moments."""
+    laid = _Laid()
+    claimed: list[tuple[Moment, Interval]] = []
+    anchored: list[Moment] = []
+    for each in moments:
+        for stream in each.streams:
+            for window in each.windows:
+                laid.add_claimed(stream, window, len(claimed))
+                claimed.append((each, window))
+            laid.add_anchored(stream, len(anchored))
+            anchored.append(each)
+    united: dict[int, dict[str, list[Interval]]] = {}
+    for name, intervals in laid.claims(margin_us).items():
+        place, ticker = _split(name)
+        each, window = claimed[place]
+        own = [(start - place * _TIME, end - place * _TIME) for start, end in intervals]
+        united.setdefault(id(each), {}).setdefault(ticker, []).extend(intersection(own, [window]))
+    for each in moments:
+        each.claims = {ticker: union(parts) for ticker, parts in united.get(id(each), {}).items()}
+    for name, time, book in laid.anchors(margin_us):
+        place, ticker = _split(name)
+        anchored[place].anchors.append(Anchor(ticker, time - place * _TIME, book))
+
+
+class _Laid:
+    """Streams behind each other."""
+
+    def __init__(self) -> None:
+        self._ledgers: tuple[_Ledgers, _Ledgers] = _Ledgers(), _Ledgers()
+        self._snapshots: list[tuple[object, ...]] = []
+
+    def add_claimed(self, stream: StreamPart, window: Interval, place: int) -> None:
+        low, high = window[0] - _LOOK_AROUND, window[1] + _LOOK_AROUND
+        self._ledgers[0].add(stream, place, lambda time: low <= time < high)
+
+    def add_anchored(self, stream: StreamPart, place: int) -> None:
+        self._ledgers[1].add(stream, place, lambda _: True)
+        for each in stream.snapshots:
+            sides = [[level[part] for level in side] for side in (each.yes, each.no) for part in (0, 1)]
+            self._snapshots.append((_name(place, each.ticker), place * _STREAM + each.seq, *sides))
+
+    def claims(self, margin_us: int) -> dict[str, list[Interval]]:
+        segments, memberships, deltas = self._ledgers[0].frames()
+        columns = deltas.select("seq", "exchange_us", "ticker", "exchange_index")
+        return coverage.claims(memberships, segments, columns, margin_us)
+
+    def anchors(self, margin_us: int) -> list[tuple[str, int, Levels]]:
+        segments, memberships, deltas = self._ledgers[1].frames()
+        snapshots = pl.DataFrame(self._snapshots, schema=_SNAPSHOTS, orient="row")
+        settled = anchors.settle(spans(memberships, runs(segments)), deltas, 2**60, margin_us)
+        assert settled.pending.is_empty()
+        found = []
+        for row in anchors.books(settled.starts, snapshots, deltas).iter_rows(named=True):
+            book = {
+                (side, price): size
+                for side in ("yes", "no")
+                for price, size in zip(row[f"{side}_price_e4"], row[f"{side}_count_e2"], strict=True)
+            }
+            found.append((row["ticker"], row["anchor_us"], book))
+        return found
+
+
+class _Ledgers:
+    def __init__(self) -> None:
+        self._segments: list[tuple[int, int, int]] = []
+        self._memberships: list[tuple[int, str, int, int, int | None]] = []
+        self._deltas: list[tuple[object, ...]] = []
+
+    def add(self, stream: StreamPart, place: int, wanted: Callable[[int], bool]) -> None:
+        base = place * _STREAM
+        self._segments += [(place, base + low, base + high) for low, high in stream.segments]
+        self._memberships += [
+            (place, _name(place, ticker), INDEX[ticker], base + low, None if high is None else base + high)
+            for ticker, low, high in stream.memberships
+        ]
+        members = {ticker for ticker, _, _ in stream.memberships}
+        for each in stream.deltas:
+            time = each.exchange_ts_us - START_US
+            if each.ticker in members and wanted(time):
+                name, index = _name(place, each.ticker), INDEX[each.ticker]
+                shifted = time + place * _TIME
+                self._deltas.append((base + each.seq, shifted, name, index, each.side, each.price_e4, each.delta_e2))
+
+    def frames(self) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
+        return (
+            pl.DataFrame(self._segments, schema=_SEGMENTS, orient="row"),
+            pl.DataFrame(self._memberships, schema=_MEMBERSHIPS, orient="row"),
+            pl.DataFrame(self._deltas, schema=_DELTAS, orient="row"),
+        )
+
+
+def _name(place: int, ticker: str) -> str:
+    return f"{place}|{ticker}"
+
+
+def _split(name: str) -> tuple[int, str]:
+    place, _, ticker = name.partition("|")
+    return int(place), ticker

@@ -1,0 +1,94 @@
+"""Rules that look simpler and are wrong, each to be put in for the product's own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import polars as pl
+import pyarrow as pa
+
+from kalshi_platform.deduplicator import anchors
+from kalshi_platform.exchange.session import Session, SessionConfig
+from kalshi_platform.exchange.session_model import Received
+from kalshi_platform.exchange.stream import Stream
+from kalshi_platform.market.identity import OccurrenceCounter
+from kalshi_platform.market.records import BookDelta
+from kalshi_platform_tests.unit.worlds.tables import GathererTables, arrow
+from kalshi_platform_tests.unit.worlds.world import NewRows
+
+Bounds = Callable[[pl.DataFrame, pl.DataFrame, int, int], pl.DataFrame]
+_bounds, _books = anchors.bounds, anchors.books
+
+
+class CountedPerGatherer(Session):
+    """Equal deltas are numbered over all streams that the gatherer has or had."""
+
+    def __init__(
+        self, session_id: int, new_stream_id: Callable[[], int], config: SessionConfig, counter: OccurrenceCounter
+    ) -> None:
+        super().__init__(session_id, new_stream_id, config)
+        opened = self._streams.open
+
+        def open_counted(sid: int, channel: str, at_ns: int, *, first_known: bool) -> Stream:
+            stream = opened(sid, channel, at_ns, first_known=first_known)
+            stream.occurrences = counter
+            return stream
+
+        self._streams.open = open_counted  # type: ignore[method-assign]
+
+
+class FollowedToTheAck(Session):
+    """A deleted market is followed until the exchange says that it is."""
+
+    def __init__(
+        self, session_id: int, new_stream_id: Callable[[], int], config: SessionConfig, _counter: OccurrenceCounter
+    ) -> None:
+        super().__init__(session_id, new_stream_id, config)
+        self._leaving: list[str] = []
+
+    def unsubscribe_books(self, tickers: list[str]) -> None:  # type: ignore[override]
+        self._leaving += tickers
+        self._subscriptions.unwant_books(tickers)
+
+    def receive(self, payload: bytes | str, received_at_ns: int) -> Received:
+        received = super().receive(payload, received_at_ns)
+        for stream in self._streams:
+            left = [ticker for ticker in self._leaving if ticker not in self._subscriptions._deleting]
+            # Private: what is under way to the exchange, and what it has not said yes to.
+            self._streams.end_memberships(stream, left, stream.last_seq, "unsubscribed")
+            self._leaving = [ticker for ticker in self._leaving if ticker not in left]
+        return Received([*received.records, *self.take_records()], received.commands, received.alarms)
+
+
+def closed_at_the_start(spans: pl.DataFrame, deltas: pl.DataFrame, read_to: int, margin_us: int) -> pl.DataFrame:
+    """S itself is claimed."""
+    return _bounds(spans, deltas, read_to, margin_us).with_columns(pl.col("anchor_us") - 1)
+
+
+def closed_at_the_end(spans: pl.DataFrame, deltas: pl.DataFrame, read_to: int, margin_us: int) -> pl.DataFrame:
+    """E itself is claimed."""
+    return _bounds(spans, deltas, read_to, margin_us).with_columns(pl.col("until_us") + 1)
+
+
+def without_margin(spans: pl.DataFrame, deltas: pl.DataFrame, read_to: int, _margin_us: int) -> pl.DataFrame:
+    """Neighbouring frames are believed to be in the order of their times."""
+    return _bounds(spans, deltas, read_to, 0)
+
+
+def from_the_next_delta(starts: pl.DataFrame, snapshots: pl.DataFrame, deltas: pl.DataFrame) -> pl.DataFrame:
+    """The snapshot as it is, and every delta from S on."""
+    return _books(starts.with_columns(pl.col("anchor_us") - 1), snapshots, deltas.clear())
+
+
+def by_time(column: str) -> NewRows:
+    """A cursor over a time of the rows, in place of the numbers of the batches that brought them."""
+
+    def newer(tables: GathererTables, cursor: int, _rows_per_pass: int) -> tuple[int, pa.Table | None]:
+        def time_of(row: BookDelta) -> int:
+            time: int = getattr(row, column)
+            return time
+
+        rows = [row for row, _ in tables.deltas.values() if time_of(row) > cursor]
+        return max([cursor, *map(time_of, rows)]), arrow(rows)
+
+    return newer

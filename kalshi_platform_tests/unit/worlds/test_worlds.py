@@ -1,0 +1,103 @@
+"""Whatever fails: what is claimed is whole, books from anchors are right, nothing is there twice.
+
+`KALSHI_HYPOTHESIS=long` lives through more than 20,000 worlds.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator
+
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+from hypothesis import strategies as st
+
+from kalshi_platform_tests.unit.worlds.check import Figures, WrongWorld, check
+from kalshi_platform_tests.unit.worlds.derive import derive
+from kalshi_platform_tests.unit.worlds.venue import Shape
+from kalshi_platform_tests.unit.worlds.world import World
+
+LONG = os.environ.get("KALSHI_HYPOTHESIS") == "long"
+worlds = settings(
+    deadline=None,
+    derandomize=not LONG,
+    database=None,
+    # A wrong world is named by its seed and shape; finding a smaller one would take minutes.
+    phases=[Phase.explicit, Phase.generate],
+    suppress_health_check=[HealthCheck.too_slow],
+)
+seeds = st.integers(0, 2**32)
+shapes = st.builds(
+    Shape,
+    length=st.integers(3, 120),
+    gatherers=st.integers(1, 4),
+    shards=st.integers(1, 2),
+    lag=st.sampled_from((0, 5, 20, 60)),
+    loss=st.sampled_from((0.0, 0.005, 0.02, 0.1)),
+    broken=st.sampled_from((0.0, 0.01)),
+    cut=st.sampled_from((0.0, 0.02, 0.08)),
+    kill=st.sampled_from((0.0, 0.02, 0.06)),
+    end=st.sampled_from((0.0, 0.01)),
+    ask=st.sampled_from((0.0, 0.03, 0.1)),
+    steps_back=st.just(False),
+)
+calm_shapes = st.builds(
+    Shape,
+    length=st.integers(3, 120),
+    gatherers=st.integers(1, 3),
+    shards=st.integers(1, 2),
+    steps_back=st.just(False),
+    **dict.fromkeys(("loss", "broken", "cut", "kill", "end", "ask"), st.just(0.0)),
+)
+
+
+class Told(Figures):
+    """Figures that are printed at the end of the tests (`-s` shows them)."""
+
+    worlds = 0
+
+
+@pytest.fixture(scope="module")
+def told() -> Iterator[dict[str, Told]]:
+    figures: dict[str, Told] = {}
+    yield figures
+    for name, each in figures.items():
+        sys.stdout.write(f"\n{name}: {each.worlds} worlds, {each}\n")
+
+
+def look(several: list[tuple[int, Shape]], figures: Told) -> None:
+    """Live through worlds and check every close of each."""
+    lived = [World(seed, shape) for seed, shape in several]
+    derive([moment for world in lived for moment in world.moments])
+    for world in lived:
+        figures.worlds += 1
+        try:
+            for moment in world.moments:
+                figures.add(check(moment))
+        except WrongWorld as wrong:
+            raise WrongWorld(f"World({world.seed}, {world.shape}): {wrong}") from None
+
+
+@settings(worlds, max_examples=3_000 if LONG else 40)
+@given(several=st.lists(st.tuples(seeds, shapes), min_size=1, max_size=40))
+def test_in_worlds_full_of_faults(told: dict[str, Told], several: list[tuple[int, Shape]]) -> None:
+    look(several, told.setdefault("faults", Told()))
+
+
+@settings(worlds, max_examples=600 if LONG else 15)
+@given(several=st.lists(st.tuples(seeds, calm_shapes), min_size=1, max_size=40))
+def test_in_worlds_without_faults_everything_is_claimed(
+    told: dict[str, Told], several: list[tuple[int, Shape]]
+) -> None:
+    look(several, told.setdefault("calm", Told()))
+
+
+def test_much_is_claimed_in_spite_of_faults() -> None:
+    figures = Told()
+    look([(seed, Shape(length=100)) for seed in range(40)], figures)
+    assert figures.claimed > 0.2 * figures.witnessed
+    assert figures.equal_times > 100
+    assert figures.quiet_times > 1_000
+    assert figures.anchors > 100
+    assert figures.books > 100
