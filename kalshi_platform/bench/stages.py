@@ -29,6 +29,7 @@ from kalshi_platform.storage.tables import GATHERER_TABLES
 
 MOST = 100_000
 BATCH = 20_000
+_READ = 200
 _CHANNELS = {1: "orderbook_delta", 2: "trade", 3: "ticker"}
 
 
@@ -111,8 +112,8 @@ def _session(capture: Capture, payloads: Sequence[bytes], costs: _Costs, clock: 
         session.receive(json.dumps(answer).encode(), now_ns)
     records: list[Record] = session.take_records()
     with costs.of("session"):
-        for payload in payloads:
-            records += session.receive(payload, now_ns).records
+        for at in range(0, len(payloads), _READ):
+            records += session.receive_all([(payload, now_ns) for payload in payloads[at : at + _READ]]).records
     return records
 
 

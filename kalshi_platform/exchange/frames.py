@@ -1,11 +1,11 @@
 """The WebSocket framing of what a server sends (RFC 6455): bytes in, whole messages out. Pure.
 
-Written for many small frames per socket read: one buffer, frames sliced out of it.
+Written for many small frames per socket read: they are sliced out of it.
 """
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import TypeAlias
 
 TEXT, BINARY, CLOSE, PING, PONG = 0x1, 0x2, 0x8, 0x9, 0xA
 _CONTINUATION = 0x0
@@ -16,60 +16,62 @@ class FramingError(Exception):
     """The bytes are no WebSocket stream, or a message is larger than allowed."""
 
 
-class Message(NamedTuple):
-    """A whole message or a control frame."""
-
-    opcode: int
-    payload: bytes
+Message: TypeAlias = tuple[int, bytes]
+"""A whole message or a control frame: opcode and payload."""
 
 
 class Deframer:
     """Cuts a byte stream into messages; joins fragments; control frames may stand between fragments."""
 
-    __slots__ = ("_buffer", "_fragments", "_fragments_opcode", "_fragments_size", "_max_bytes")
+    __slots__ = ("_fragments", "_fragments_opcode", "_fragments_size", "_max_bytes", "_needed", "_rest", "_rest_size")
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
-        self._buffer = bytearray()
+        # What was read of a frame that is not whole yet, how much that is, and how much must be there to go on.
+        self._rest: list[bytes] = []
+        self._rest_size = 0
+        self._needed = 0
         self._fragments: list[bytes] = []
         self._fragments_opcode = 0
         self._fragments_size = 0
 
     def feed(self, data: bytes) -> list[Message]:
         """Take what the socket gave and return the messages that it completed. Raises FramingError."""
-        buffer = self._buffer
-        buffer += data
+        if self._rest:
+            self._rest.append(data)
+            self._rest_size += len(data)
+            if self._rest_size < self._needed:
+                return []
+            data = b"".join(self._rest)
         messages: list[Message] = []
-        at, size = 0, len(buffer)
+        at, size, needed = 0, len(data), 2
         while size - at >= 2:
-            first, second = buffer[at], buffer[at + 1]
+            first, second = data[at], data[at + 1]
             length = second & 0x7F
             start = at + 2
             if length >= 126:
-                width = 2 if length == 126 else 8
-                if size - start < width:
+                start += 2 if length == 126 else 8
+                if size < start:
+                    needed = start - at
                     break
-                length = int.from_bytes(buffer[start : start + width], "big")
-                start += width
+                length = int.from_bytes(data[at + 2 : start], "big")
             if first & 0x70 or second & 0x80:
                 raise FramingError("a frame with reserved bits or a mask")
             if length > self._max_bytes:
                 raise FramingError(f"a frame of {length} bytes, allowed are {self._max_bytes}")
             end = start + length
             if size < end:
+                needed = end - at
                 break
-            # Copied, because the buffer is reused; memoryview saves the copy through a bytearray.
-            with memoryview(buffer) as view:
-                payload = bytes(view[start:end])
-            at = end
             if first == 0x81:
                 if self._fragments_opcode:
                     raise FramingError("a new message inside a fragmented one")
-                messages.append(Message(TEXT, payload))
+                messages.append((TEXT, data[start:end]))
             else:
-                self._other(first, payload, messages)
-        if at:
-            del buffer[:at]
+                self._other(first, data[start:end], messages)
+            at = end
+        self._rest = [data[at:]] if at < size else []
+        self._rest_size, self._needed = size - at, needed
         return messages
 
     def _other(self, first: int, payload: bytes, messages: list[Message]) -> None:
@@ -77,7 +79,7 @@ class Deframer:
         if opcode & _CONTROL:
             if not final or len(payload) > 125:
                 raise FramingError("a control frame that is fragmented or too long")
-            messages.append(Message(opcode, payload))
+            messages.append((opcode, payload))
             return
         if opcode == _CONTINUATION:
             if not self._fragments_opcode:
@@ -93,5 +95,5 @@ class Deframer:
         if self._fragments_size > self._max_bytes:
             raise FramingError(f"a message of more than {self._max_bytes} bytes")
         if final:
-            messages.append(Message(self._fragments_opcode, b"".join(self._fragments)))
+            messages.append((self._fragments_opcode, b"".join(self._fragments)))
             self._fragments, self._fragments_opcode, self._fragments_size = [], 0, 0

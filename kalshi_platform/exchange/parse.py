@@ -44,6 +44,9 @@ __all__ = [
     "SubscribedBody",
     "TickerBody",
     "TradeBody",
+    "decode",
+    "delta_values",
+    "frame_of",
     "parse_account_limits",
     "parse_candlesticks",
     "parse_event",
@@ -164,10 +167,19 @@ class Remains(NamedTuple):
 
 def parse_frame(payload: bytes | str) -> Frame:
     """Parse one frame. Raises UnparsableMessage for everything that is not a frame of a known shape."""
+    return frame_of(decode(payload))
+
+
+def decode(payload: bytes | str) -> ws.AnyFrame:
+    """The first half of `parse_frame`: a frame of a known shape, its content not looked at. Raises the same."""
     try:
-        wire = _decode(payload)
+        return _decode(payload)
     except (msgspec.MsgspecError, RecursionError, UnicodeError) as error:
         raise _explain(payload, error) from error
+
+
+def frame_of(wire: ws.AnyFrame) -> Frame:
+    """The second half of `parse_frame`."""
     name, convert = _CONVERTERS[type(wire)]
     return Frame(name, wire.sid, wire.seq, wire.id or None, convert(wire))
 
@@ -193,7 +205,8 @@ _decode_listed: Callable[[msgspec.Raw], list[ws.Listed]] = msgspec.json.Decoder(
 _decode_remains: Callable[[bytes | str], ws.Remains] = msgspec.json.Decoder(ws.Remains).decode
 
 
-def _delta(wire: ws.DeltaFrame) -> DeltaBody:
+def delta_values(wire: ws.DeltaFrame) -> tuple[str, Side, int, int, int]:
+    """The content of a delta as a plain tuple, in the order of DeltaBody. Raises UnparsableMessage."""
     msg = wire.msg
     side = msg.side
     if side not in ("yes", "no"):
@@ -212,7 +225,11 @@ def _delta(wire: ws.DeltaFrame) -> DeltaBody:
         raise UnparsableMessage("missing_field", "a book frame without sid or seq")
     ts = msg.ts
     time = us_from_rfc3339(ts) if type(ts) is str and ts else _time(msg.ts_ms, None, ts)
-    return DeltaBody(msg.market_ticker, side, price, change, time)  # type: ignore[arg-type]
+    return msg.market_ticker, side, price, change, time  # type: ignore[return-value]
+
+
+def _delta(wire: ws.DeltaFrame) -> DeltaBody:
+    return DeltaBody(*delta_values(wire))
 
 
 def _snapshot(wire: ws.SnapshotFrame) -> SnapshotBody:

@@ -28,7 +28,9 @@ from kalshi_platform.exchange.parse import (
     Remains,
     SnapshotBody,
     SubscribedBody,
-    parse_frame,
+    decode,
+    delta_values,
+    frame_of,
     salvage,
 )
 from kalshi_platform.exchange.price_scale import ScaleWatch
@@ -37,6 +39,7 @@ from kalshi_platform.exchange.session_model import NS_PER_S, Alarm, Received, Se
 from kalshi_platform.exchange.stream import Stream, Verdict
 from kalshi_platform.exchange.streams import Streams
 from kalshi_platform.exchange.subscriptions import Subscriptions
+from kalshi_platform.exchange.wire.ws import DeltaFrame
 from kalshi_platform.market.records import BookDelta, BookSnapshot, Record, SequenceConsumed
 
 __all__ = ["Alarm", "Received", "Session", "SessionConfig", "SessionCounters"]
@@ -102,6 +105,13 @@ class Session:
         self._process(payload, received_at_ns)
         return self._flush()
 
+    def receive_all(self, frames: Iterable[tuple[bytes | str, int]]) -> Received:
+        """Take the frames of one socket read, each with its receive time; the same as one by one, and cheaper."""
+        for payload, received_at_ns in frames:
+            self._now_ns = self._subscriptions.now_ns = received_at_ns
+            self._process(payload, received_at_ns)
+        return self._flush()
+
     def tick(self, now_ns: int) -> Received:
         """Look at the deadlines: unanswered commands, missing snapshots, frames of unknown sids."""
         self._now_ns = self._subscriptions.now_ns = now_ns
@@ -161,7 +171,10 @@ class Session:
     def _process(self, payload: bytes | str, received_at_ns: int) -> None:
         self.counters.frames += 1
         try:
-            frame = parse_frame(payload)
+            wire = decode(payload)
+            if type(wire) is DeltaFrame and self._next_delta(wire, payload, received_at_ns):
+                return
+            frame = frame_of(wire)
         except UnparsableMessage as error:
             self._unparsable(payload, received_at_ns, error)
             return
@@ -201,6 +214,25 @@ class Session:
             self._burial.consumed(stream, seq)
             detail = f"{kind} in a stream of {stream.channel}"
             self._burial.bury(payload, received_at_ns, "wrong_channel", detail, salvage(payload), stream)
+
+    def _next_delta(self, wire: DeltaFrame, payload: bytes | str, received_at_ns: int) -> bool:
+        """Take what nearly every frame is: the next delta of a book stream. False, with nothing done, for any other.
+
+        Raises UnparsableMessage, also with nothing done.
+        """
+        sid, seq = wire.sid, wire.seq
+        if sid is None or seq is None:
+            return False
+        stream = self._streams.by_sid.get(sid)
+        if stream is None or seq != stream.last_seq + 1 or not stream.is_book:
+            return False
+        ticker, side, price, change, time = delta_values(wire)
+        stream.took(seq, payload, control=False)
+        occurrence = stream.occurrences.next(time, ticker, side, price, change)
+        self._outbox.records.append(
+            BookDelta(ticker, side, price, change, time, received_at_ns, stream.id, seq, occurrence)
+        )
+        return True
 
     def _number(
         self, stream: Stream, seq: int, payload: bytes | str, received_at_ns: int, *, control: bool

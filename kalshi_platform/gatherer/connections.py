@@ -256,9 +256,8 @@ class Connection:
             self._send(commands)
             try:
                 first = self._socket.receive()
-                frames = (first, *self._socket.receive_ready()) if first is not None else ()
-                for payload, at_ns in frames:
-                    received = session.receive(payload, at_ns)
+                if first is not None:
+                    received = session.receive_all((first, *self._socket.receive_ready()))
                     records += received.records
                     commands.add(received.commands)
                     alarms += received.alarms

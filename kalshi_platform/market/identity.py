@@ -9,7 +9,7 @@ over streams never holds a row too many, and holds all of them wherever one stre
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Hashable
+from typing import TypeAlias
 
 DELTA_KEY = ("exchange_ts", "ticker", "side", "price_e4", "delta_e2", "occurrence")
 TRADE_KEY = ("exchange_ts", "ticker", "trade_id")
@@ -20,31 +20,47 @@ LIFECYCLE_WINDOW_US = 5 * 60 * 1_000_000
 """Equal lifecycle content within this span is one event (most of them carry no time of their own)."""
 
 
+_Delta: TypeAlias = tuple[str, str, int, int]
+
+
 class OccurrenceCounter:
     """Counts equal deltas of one stream.
 
-    Two generations of counts are kept, so that memory is bounded by 2 × `generation_size` keys, while a timestamp that
-    comes back a little later (exchange times of one market may step back) still finds its count.
+    Two generations of counts are kept, so that memory is bounded by about 2 × `generation_size` deltas, while a
+    timestamp that comes back a little later (exchange times of one market may step back) still finds its counts.
+    Most timestamps have one delta only: it alone is remembered, and counts are made when there is a second one.
     """
 
     def __init__(self, generation_size: int = 65_536) -> None:
         self._size = generation_size
-        self._young: dict[Hashable, int] = {}
-        self._old: dict[Hashable, int] = {}
+        self._kept = 0
+        self._young: dict[int, _Delta | dict[_Delta, int]] = {}
+        self._old: dict[int, _Delta | dict[_Delta, int]] = {}
 
     def next(self, exchange_ts_us: int, ticker: str, side: str, price_e4: int, delta_e2: int) -> int:
         """Return how many equal deltas this stream had before this one."""
-        key = (exchange_ts_us, ticker, side, price_e4, delta_e2)
-        count = self._young.get(key)
-        if count is None:
-            count = self._old.get(key, 0)
-            if len(self._young) >= self._size:
-                self._old, self._young = self._young, {}
-        self._young[key] = count + 1
+        delta = (ticker, side, price_e4, delta_e2)
+        seen = self._young.get(exchange_ts_us)
+        if seen is None:
+            if self._kept >= self._size:
+                self._old, self._young, self._kept = self._young, {}, 0
+            self._kept += 1
+            seen = self._old.get(exchange_ts_us)
+            if seen is None:
+                self._young[exchange_ts_us] = delta
+                return 0
+        if type(seen) is tuple:
+            seen = {seen: 1}
+        assert type(seen) is dict  # noqa: S101 - it is one or the other
+        self._young[exchange_ts_us] = seen
+        count = seen.get(delta, 0)
+        seen[delta] = count + 1
+        if count == 0:
+            self._kept += 1
         return count
 
 
 def fingerprint(*parts: object) -> int:
     """Return a signed 64-bit hash of `parts` that is the same in every process and on every machine."""
-    text = "\x1f".join("\x00" if part is None else str(part) for part in parts)
+    text = "\x1f".join(["\x00" if part is None else str(part) for part in parts])
     return int.from_bytes(hashlib.blake2b(text.encode(), digest_size=8).digest(), "big", signed=True)

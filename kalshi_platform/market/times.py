@@ -20,7 +20,8 @@ EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _SECONDS_LIMIT = 10**11
 # The year 10000, where calendars of programs and databases end.
 _MILLISECONDS_END = 253_402_300_800_000
-# Thousands of messages share one second: its conversion is remembered, only the fraction is read anew.
+# Thousands of messages share one second: its conversion is remembered (the text as far as the decimal point), and of
+# the usual six digits only these are read anew.
 _SECONDS: dict[str, int] = {}
 _SECONDS_KEPT = 4_096
 _RFC3339 = re.compile(
@@ -30,13 +31,11 @@ _RFC3339 = re.compile(
 
 def us_from_rfc3339(text: str) -> int:
     """Return microseconds; digits beyond the sixth are cut. Raises UnparsableMessage("time")."""
-    whole_second = _SECONDS.get(text[:19])
-    if whole_second is not None and text[-1] == "Z":
-        digits = text[20:-1]
-        if len(text) == 20:
-            return whole_second
-        if text[19] == "." and len(digits) <= 9 and digits.isascii() and digits.isdigit():
-            return whole_second + int(digits[:6].ljust(6, "0"))
+    whole_second = _SECONDS.get(text[:20])
+    if whole_second is not None and text[26:] == "Z":
+        digits = text[20:26]
+        if digits.isdigit() and digits.isascii():
+            return whole_second + int(digits)
     return _us_from_rfc3339(text)
 
 
@@ -56,10 +55,10 @@ def _us_from_rfc3339(text: str) -> int:
         raise UnparsableMessage("time", f"{text!r}: {error}") from error
     micro = int((fraction or "").ljust(6, "0")[:6])
     whole_second = us_from_datetime(moment)
-    if not sign:
+    if not sign and fraction:
         if len(_SECONDS) >= _SECONDS_KEPT:
             _SECONDS.clear()
-        _SECONDS[text[:19]] = whole_second
+        _SECONDS[text[:20]] = whole_second
     return whole_second + micro
 
 

@@ -44,8 +44,8 @@ def test_messages_survive_fragments_and_any_cut(messages: list[tuple[int, bytes,
             stream += encode(opcode if number == 0 else 0, part, final=number == len(parts) - 1)
             if number < len(parts) - 1:
                 stream += encode(PING, b"heartbeat")
-                expected.append(Message(PING, b"heartbeat"))
-        expected.append(Message(opcode, payload))
+                expected.append((PING, b"heartbeat"))
+        expected.append((opcode, payload))
     deframer, seen, at = Deframer(1_000_000), [], 0
     while at < len(stream):
         size = data.draw(st.sampled_from([1, 2, 3, 1000, 65_536])) if len(stream) < 5_000 else 65_000
