@@ -29,6 +29,11 @@ from kalshi_platform.storage.read import arrow_snapshot
 CATALOG_TABLES = ("series", "events", "markets")
 # About 3 MB of payloads.
 _ROWS_AT_ONCE = 1_000
+_MORE = {
+    "series": "",
+    "events": "",
+    "markets": ", result IS NOT NULL AS has_end, status = 'vanished' AND result IS NULL AS lost_end",
+}
 _LOCK = "kalshi-platform merge of the catalog"
 _log = logging.getLogger(__name__)
 
@@ -61,7 +66,10 @@ class CatalogMergeReport:
 
 @dataclass(frozen=True)
 class _Known:
-    """What a catalog knows, without the payloads: by table (ticker, known_at, first_seen_at), and the versions."""
+    """What a catalog knows, without the payloads: by table (ticker, known_at, first_seen_at), and the versions.
+
+    Of markets also whether their result is known (`has_end`), and whether they vanished without it (`lost_end`).
+    """
 
     objects: Mapping[str, pl.DataFrame]
     versions: Mapping[str, pl.DataFrame]
@@ -102,17 +110,29 @@ def merge_catalog(settings: DeduplicatorSettings, clock: Clock) -> CatalogMergeR
 def newest(by_gatherer: Mapping[str, pl.DataFrame], here: pl.DataFrame) -> pl.DataFrame:
     """Which gatherer knows an object better than production: (ticker, source), for those that one does.
 
-    The frames have ticker and known_at; of equal moments the first gatherer by name is taken.
+    The frames have ticker and known_at; of equal moments the first gatherer by name is taken. With has_end and
+    lost_end: who was away when a market ended, and found it deleted, knows less than anybody who heard of its end.
     """
-    frames = [
-        frame.select("ticker", "known_at").with_columns(source=pl.lit(name)) for name, frame in by_gatherer.items()
-    ]
+    frames = [_judged(frame).with_columns(source=pl.lit(name)) for name, frame in by_gatherer.items()]
     if not frames:
         return pl.DataFrame(schema={"ticker": pl.String, "source": pl.String})
-    best = pl.concat(frames).sort(["known_at", "source"], descending=[True, False]).unique("ticker", keep="first")
-    stored = here.select("ticker", pl.col("known_at").alias("_stored"))
-    newer = pl.col("_stored").is_null() | (pl.col("known_at") > pl.col("_stored"))
-    return best.join(stored, on="ticker", how="left").filter(newer).select("ticker", "source").sort("ticker")
+    stored = _judged(here).with_columns(source=pl.lit(None, pl.String))
+    return (
+        pl.concat([*frames, stored])
+        .filter(~(pl.col("lost_end") & pl.col("has_end").any().over("ticker")))
+        # Of equal moments production's own row is the first.
+        .sort(["known_at", "source"], descending=[True, False], nulls_last=False, maintain_order=True)
+        .unique("ticker", keep="first", maintain_order=True)
+        .filter(pl.col("source").is_not_null())
+        .select("ticker", "source")
+        .sort("ticker")
+    )
+
+
+def _judged(objects: pl.DataFrame) -> pl.DataFrame:
+    names = ("has_end", "lost_end")
+    missing = [pl.lit(value=False).alias(name) for name in names if name not in objects.columns]
+    return objects.with_columns(*missing).select("ticker", "known_at", *names)
 
 
 def earlier(by_gatherer: Mapping[str, pl.DataFrame], here: pl.DataFrame) -> pl.DataFrame:
@@ -159,7 +179,7 @@ def _known_by(source: GathererSource) -> _Known:
 def _known(url: str) -> _Known:
     with arrow_snapshot(url) as snapshot:
         objects = {
-            table: _frame(snapshot.table(f"SELECT ticker, known_at, first_seen_at FROM {table}"))  # noqa: S608 - our own names
+            table: _frame(snapshot.table(f"SELECT ticker, known_at, first_seen_at{_MORE[table]} FROM {table}"))  # noqa: S608 - our own names
             for table in CATALOG_TABLES
         }
         versions = {
@@ -210,9 +230,16 @@ def _write_history(table: str, versions: HistoryChanges, sources: Mapping[str, D
 def _upsert(transaction: Transaction, table: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> int:
     """Write rows that are known more newly; an object keeps the earliest moment at which anybody saw it."""
     updates = ", ".join(f"{name} = excluded.{name}" for name in columns if name not in ("ticker", "first_seen_at"))
+    newer = "t.known_at < excluded.known_at"
+    if table == "markets":  # as `newest` has it
+        lost = "{0}.status = 'vanished' AND {0}.result IS NULL AND {1}.result IS NOT NULL"
+        newer = (
+            f"CASE WHEN {lost.format('t', 'excluded')} THEN true WHEN {lost.format('excluded', 't')} THEN false"
+            f" ELSE {newer} END"
+        )
     return transaction.execute_values(
         f"INSERT INTO {table} AS t ({', '.join(columns)}) VALUES %s ON CONFLICT (ticker) DO UPDATE SET {updates},"  # noqa: S608
-        " first_seen_at = least(t.first_seen_at, excluded.first_seen_at) WHERE t.known_at < excluded.known_at",
+        f" first_seen_at = least(t.first_seen_at, excluded.first_seen_at) WHERE {newer}",
         rows,
     )
 

@@ -88,6 +88,26 @@ def test_the_newest_knowledge_wins_and_the_history_is_one(merge_world: World) ->
     assert history(world, "B") == [(at(2), None, "active", "active")]
 
 
+def test_who_found_a_market_deleted_knows_less_than_who_heard_its_result(merge_world: World) -> None:
+    def statuses() -> list[tuple[object, ...]]:
+        return world.rows("SELECT status, result FROM markets")
+
+    world = merge_world(2, catalogs=True)
+    learn(world, "g2", "A", 9, "vanished")
+    merge_catalog(world.settings(), SYSTEM_CLOCK)
+    assert statuses() == [("vanished", None)]
+    # The other one's catalog comes back later, with an end that it heard before.
+    learn(world, "g1", "A", 5, "determined")
+    database = Database(world.catalog_urls["g1"], name="g1")
+    with database.transaction() as transaction:
+        transaction.execute("UPDATE markets SET result = 'no'")
+    database.dispose()
+    for known_again in (9, 12):
+        learn(world, "g2", "A", known_again, "vanished")
+        merge_catalog(world.settings(), SYSTEM_CLOCK)
+        assert statuses() == [("determined", "no")]
+
+
 def test_a_gatherer_that_was_away_is_put_in_its_place_in_the_history(merge_world: World) -> None:
     world = merge_world(2, catalogs=True)
     learn(world, "g1", "A", 3, "initialized")
