@@ -179,4 +179,4 @@ class Gatherer:
         self._to_open = list(self.shards)
         self._down_for = self._pick.choice((1, 3, 10))
         if self._pick.random() < 0.7:
-            self.tables.close_former(frozenset())
+            self.tables.close_former()

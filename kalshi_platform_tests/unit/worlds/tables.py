@@ -50,9 +50,12 @@ class GathererTables:
         self.memberships: dict[tuple[int, str, int], Membership] = {}
         self.batches: list[Batch] = []
         self.last_batch_no = 0
+        self.history: list[Sequence[Record] | frozenset[int]] = []
+        """Commits, and for each start of a process the streams that were its own."""
 
     def commit(self, records: Sequence[Record]) -> None:
         """Rows, ledger and batch number of one transaction."""
+        self.history.append(records)
         self.last_batch_no += 1
         times = [record.exchange_ts_us for record in records if type(record) is BookDelta]
         new = 0
@@ -69,8 +72,9 @@ class GathererTables:
             self.batches.append(Batch(self.last_batch_no, DELTAS, new, low, high, _EPOCH))
         self._write(fold(records))
 
-    def close_former(self, own_streams: frozenset[int]) -> None:
+    def close_former(self, own_streams: frozenset[int] = frozenset()) -> None:
         """What a new process does to memberships that former ones left open."""
+        self.history.append(own_streams)
         for membership in self.memberships.values():
             if membership.seq_to is None and membership.stream_id not in own_streams:
                 reached = [each.seq_to for each in self.segments.values() if each.stream_id == membership.stream_id]
@@ -117,7 +121,7 @@ class Production:
 
     def __init__(self) -> None:
         assert primary_key("production/300_streams.sql", DELTAS) == DELTA_KEY
-        self.rows: dict[Key, tuple[object, ...]] = {}
+        self.rows: set[Key] = set()
         self.cursors: dict[str, int] = {}
 
     def insert(self, parts: dict[str, pa.Table]) -> int:
@@ -128,8 +132,7 @@ class Production:
         before = len(self.rows)
         keys = united.select(pl.col("exchange_ts").dt.epoch("us"), *DELTA_KEY[1:]).rows()
         assert len(set(keys)) == len(keys), "one insert holds a key twice"
-        for key in keys:
-            self.rows.setdefault(key, key)
+        self.rows.update(keys)
         return len(self.rows) - before
 
 
