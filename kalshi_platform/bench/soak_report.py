@@ -104,7 +104,7 @@ def as_text(content: Mapping[str, Any]) -> str:
 
 
 def picture(ran: SoakRun, against: Sequence[str]) -> bytes:
-    title = f"{ran.rate:g} messages/s for {ran.seconds / 60:.0f} minutes: {'flat' if not against else 'NOT flat'}"
+    title = f"{ran.rate:,.0f} messages/s for {ran.seconds / 60:.0f} minutes: {'flat' if not against else 'NOT flat'}"
     series = {
         name: [
             SoakPoint(

@@ -63,9 +63,9 @@ def soak(title: str, series: Mapping[str, Sequence[SoakPoint]], judged_from_s: f
     )
     for axes, name in panels:
         axes.set_title(name, loc="left", fontsize=10)
-        axes.set_ylim(bottom=0)
+        axes.set_ylim(0, 1.25 * axes.get_ylim()[1])  # room for the legend
         axes.axvspan(0, judged_from_s / 60, color="#999999", alpha=0.15, linewidth=0)
-        axes.legend(fontsize=8, loc="lower right", frameon=False)
+        axes.legend(fontsize=8, loc="upper right", ncols=2, frameon=False)
         for side in ("top", "right"):
             axes.spines[side].set_visible(False)
     for axes in (counts, backlog):
