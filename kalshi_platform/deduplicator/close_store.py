@@ -122,7 +122,7 @@ def reopen(transaction: Transaction, hours: Iterable[datetime]) -> None:
 def hours_within(low_us: int, high_us: int) -> list[datetime]:
     """The whole hours that [low, high] touches, at most a week of them."""
     first = hour_of(datetime_from_us(low_us))
-    found = []
+    found: list[datetime] = []
     while us_from_datetime(first) <= high_us and len(found) < 7 * 24:
         found.append(first)
         first += HOUR

@@ -8,14 +8,16 @@ snapshot that it descends from.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import polars as pl
 
 from kalshi_platform.deduplicator.anchors import LEVEL_TYPES
-from kalshi_platform.deduplicator.timeline import Covered, Ints
-from kalshi_platform.market.fold import Changes, books_at
+from kalshi_platform.deduplicator.timeline import Covered
+from kalshi_platform.market.fold import Changes, Ints, books_at
 
-COLUMNS = {"ticker": pl.String, "stream_id": pl.Int64, "seq": pl.Int64, **LEVEL_TYPES}
+COLUMNS: dict[str, Any] = {"ticker": pl.String, "stream_id": pl.Int64, "seq": pl.Int64, **LEVEL_TYPES}
 
 
 def derive(
@@ -33,7 +35,7 @@ def derive(
     last = last.with_row_index("line").with_columns(pl.col("line").cast(pl.Int64))
     if last.is_empty():
         return pl.DataFrame(schema=COLUMNS), []
-    reach = int(max(changes.line.max(initial=0), last["market"].max())) + 1  # type: ignore[type-var]
+    reach = int(max(changes.line.max(initial=0), last["market"].max())) + 1
     line_of = np.full(reach, -1, dtype=np.int64)
     line_of[last["market"].to_numpy()] = last["line"].to_numpy()
     lines = line_of[changes.line]

@@ -59,7 +59,7 @@ def check_runs(found: pl.DataFrame, snapshots: pl.DataFrame, deltas: pl.DataFram
     )
     tickers = {ticker: number for number, ticker in enumerate(asked["ticker"].cast(pl.String).unique().sort())}
     mine = deltas.with_columns(_text=pl.col("ticker").cast(pl.String)).filter(pl.col("_text").is_in(list(tickers)))
-    span = int(max(mine["seq"].max() or 0, asked["next_seq"].max() or 0)) + 1  # type: ignore[call-overload]
+    span = int(max(each.to_numpy().max(initial=0) for each in (mine["seq"], asked["next_seq"]))) + 1
     # The market's number and the number of the frame in one integer, ascending.
     market = mine["_text"].replace_strict(tickers, return_dtype=pl.Int64) * span if mine.height else mine["seq"]
     keys = (market + mine["seq"]).to_numpy()

@@ -7,10 +7,11 @@ of it the nearest commit beyond is read as well, which gives the same claims wit
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import NamedTuple
 
 import polars as pl
+import pyarrow as pa
 
 from kalshi_platform.deduplicator.runs import runs
 from kalshi_platform.deduplicator.steps import broken_between
@@ -22,6 +23,8 @@ from kalshi_platform.storage.read import ArrowSnapshot
 _AROUND_MARGINS = 5
 # Where several feeds share a stream, the commits of an end that are looked through for each of them.
 _SEVERAL_FEEDS = 50
+# Streams are opened and ended by our clock, rows are dated by the exchange's.
+_CLOCKS_APART = timedelta(days=1)
 COLUMNS = ("seq", "exchange_us", "ticker", "exchange_index", "side", "price_e4", "delta_e2", "occurrence")
 
 
@@ -41,11 +44,12 @@ class StreamWindow(NamedTuple):
 
 
 def streams_between(snapshot: ArrowSnapshot, low: datetime, high: datetime) -> list[int]:
-    """Streams whose deltas reach into [low, high)."""
+    """Streams whose deltas reach into [low, high), or over it."""
     found = snapshot.table(
-        "SELECT stream_id FROM stream_segments WHERE exchange_ts_max >= $1 GROUP BY stream_id"
-        " HAVING min(exchange_ts_min) < $2 ORDER BY stream_id",
-        (low, high),
+        "SELECT stream_id FROM stream_segments JOIN streams USING (stream_id)"
+        " WHERE opened_at < $4 AND (ended_at IS NULL OR ended_at >= $3) GROUP BY stream_id"
+        " HAVING max(exchange_ts_max) >= $1 AND min(exchange_ts_min) < $2 ORDER BY stream_id",
+        (low, high, low - _CLOCKS_APART, high + _CLOCKS_APART),
     )
     return [int(value) for value in found.column(0).to_pylist()]
 
@@ -134,7 +138,7 @@ def _rows(
     return list(_converted(batches, tickers))
 
 
-def _converted(batches: Iterator[object], tickers: pl.Enum) -> Iterator[pl.DataFrame]:
+def _converted(batches: Iterator[pa.RecordBatch], tickers: pl.Enum) -> Iterator[pl.DataFrame]:
     for batch in batches:
         frame = pl.DataFrame(batch)
         if frame.height:

@@ -1,0 +1,59 @@
+"""What the closes of hours found, for people: the markets that came out worst, and alarms."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime
+
+from kalshi_platform.storage.pool import Database
+
+
+@dataclass(frozen=True)
+class MarketProof:
+    """One market and hour, as in `book_proofs`. `score`: checks that passed / checks that decided; None without any."""
+
+    hour: datetime
+    ticker: str
+    verdict: str
+    score: float | None
+    failures: int
+    undecided: int
+    withdrawn_s: float
+    detail: str
+
+
+@dataclass(frozen=True)
+class CloseAlarm:
+    """Something that a person should look at. `raised_at` is when it was raised first."""
+
+    hour: datetime
+    kind: str
+    subject: str
+    detail: str
+    raised_at: datetime
+
+
+def worst_markets(
+    production: Database, low: datetime, high: datetime | None = None, limit: int = 20
+) -> list[MarketProof]:
+    """Markets that failed in the hours of [low, high) (None: only the hour `low`), the lowest score first."""
+    with production.transaction() as transaction:
+        rows = transaction.fetch_all(
+            "SELECT hour, ticker, verdict, score, run_failures + anchor_failures + stream_failures + rest_inconsistent,"
+            " rest_undecided, withdrawn_us / 1e6::double precision, detail FROM book_proofs"
+            " WHERE hour >= %(low)s AND (hour < %(high)s OR hour = %(low)s) AND verdict = 'failed'"
+            " ORDER BY score NULLS FIRST, 5 DESC, hour, ticker LIMIT %(limit)s",
+            {"low": low, "high": high or low, "limit": limit},
+        )
+    return [MarketProof(*row) for row in rows]
+
+
+def alarms_between(production: Database, low: datetime, high: datetime) -> list[CloseAlarm]:
+    """Alarms of the hours of [low, high), by hour and kind."""
+    with production.transaction() as transaction:
+        rows = transaction.fetch_all(
+            "SELECT hour, kind, subject, detail, raised_at FROM close_alarms WHERE hour >= %s AND hour < %s"
+            " ORDER BY hour, kind, subject",
+            (low, high),
+        )
+    return [CloseAlarm(*row) for row in rows]

@@ -1,0 +1,232 @@
+"""What a close says is complete, and how it proves it, between real databases."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from itertools import pairwise
+from typing import Any
+
+from kalshi_platform.clock import SYSTEM_CLOCK
+from kalshi_platform.deduplicator.close_hour import HourClose, close_hour
+from kalshi_platform.deduplicator.hours import hours_to_close
+from kalshi_platform.deduplicator.proofs import worst_markets
+from kalshi_platform.market.times import US_PER_HOUR, US_PER_S, datetime_from_us, us_from_datetime
+from kalshi_platform.storage.partitions import PartitionBounds
+from kalshi_platform_tests.fixtures.hand_filled_gatherer import GathererDatabase, Row, delta_row, snapshot_row
+from kalshi_platform_tests.fixtures.merge_world import MergeWorld
+
+World = Callable[..., MergeWorld]
+HOUR_US = us_from_datetime(SYSTEM_CLOCK.now()) // US_PER_HOUR * US_PER_HOUR - 3 * US_PER_HOUR
+HOUR = datetime_from_us(HOUR_US)
+MINUTE = 60 * US_PER_S
+START = HOUR_US + 10 * MINUTE
+
+
+def close(world: MergeWorld, hours_later: int = 0, **changes: object) -> HourClose:
+    return close_hour(world.settings(**changes), HOUR + timedelta(hours=hours_later), SYSTEM_CLOCK, PartitionBounds())
+
+
+def record(
+    gatherer: GathererDatabase, stream_id: int, deltas: list[Row], *, cuts: tuple[int, ...] = (), book_e2: int = 1_000
+) -> None:
+    """A stream that follows A and Q from the start: their snapshots, then the deltas, each with the next number.
+
+    `cuts`: places in `deltas` where a commit ends.
+    """
+    snapshots = [
+        snapshot_row("A", received_us=START, seq=1, stream_id=stream_id, yes={5000: book_e2}),
+        snapshot_row("Q", received_us=START, seq=2, stream_id=stream_id, yes={3000: 70}),
+    ]
+    members = [(stream_id, "A", 1, None), (stream_id, "Q", 2, None)]
+    gatherer.commit(orderbook_snapshots=snapshots, segments=[(stream_id, 1, 2)], memberships=members)
+    rows = [{**row, "stream_id": stream_id, "seq": number} for number, row in enumerate(deltas, start=3)]
+    edges = [0, *cuts, len(rows)]
+    for low, high in pairwise(edges):
+        if low < high:
+            segment = (stream_id, low + 3, high + 2)
+            gatherer.commit(orderbook_deltas=rows[low:high], segments=[segment])
+
+
+def every(seconds: float, count: int, start_us: int = START) -> list[Row]:
+    return [delta_row("A", ts_us=start_us + int(n * seconds * US_PER_S), seq=0) for n in range(1, count + 1)]
+
+
+def ranges(world: MergeWorld) -> list[tuple[Any, ...]]:
+    return world.rows(
+        f"SELECT ticker, (extract(epoch FROM from_ts) * 1000000)::bigint - {START},"
+        f" (extract(epoch FROM to_ts) * 1000000)::bigint - {START}, gatherers FROM coverage ORDER BY 1, 2"
+    )
+
+
+def test_coverage_is_the_union_of_what_streams_claim_and_a_second_close_gives_the_same(merge_world: World) -> None:
+    world = merge_world(2)
+    record(world.gatherers["g1"], 1, every(2, 20))
+    record(world.gatherers["g2"], 2, every(2, 40)[10:], book_e2=2_000)
+    closed = close(world)
+    first, last = 2 * US_PER_S, 80 * US_PER_S
+    expected = [
+        ("A", first + 1, last, ["g1", "g2"]),
+        # Q never moves: the feed's first time plus the margin, and its last less the margin.
+        ("Q", first + US_PER_S + 1, last - US_PER_S, ["g1", "g2"]),
+    ]
+    assert ranges(world) == expected
+    assert (closed.failed, closed.alarms) == ((), ())
+    claims = world.rows("SELECT ticker, gatherer, rows, withdrawn FROM stream_claims ORDER BY 1, 2")
+    assert claims == [("A", "g1", 18, None), ("A", "g2", 28, None), ("Q", "g1", 0, None), ("Q", "g2", 0, None)]
+    proofs = world.rows("SELECT ticker, verdict, score, stream_checks, anchor_checks FROM book_proofs ORDER BY 1")
+    assert proofs == [("A", "proved", 1.0, 2, 1), ("Q", "proved", 1.0, 2, 1)]
+    close(world)
+    assert ranges(world) == expected
+
+
+def test_streams_that_claim_the_same_moment_and_differ_lose_both_claims(merge_world: World) -> None:
+    world = merge_world(3)
+    whole = every(2, 30)
+    record(world.gatherers["g1"], 1, whole)
+    record(world.gatherers["g2"], 2, whole[:9] + whole[10:])  # a delta vanished, the numbers do not tell
+    record(world.gatherers["g3"], 3, every(2, 30, START + 20 * MINUTE), book_e2=4_000)
+    closed = close(world)
+    assert closed.failed == ("A",)
+    assert [kind for kind, _, _ in closed.alarms] == ["claims_disagree"]
+    assert [row[3] for row in ranges(world) if row[0] == "A"] == [["g3"]], "g3 claims another time"
+    lost = world.rows("SELECT gatherer FROM stream_claims WHERE withdrawn LIKE 'g2, stream 2 claims 27%' ORDER BY 1")
+    assert lost == [("g1",), ("g2",)]
+    ((kind, subject, _detail),) = world.rows("SELECT kind, subject, detail FROM close_alarms")
+    assert (kind, subject) == ("claims_disagree", "A")
+    assert [row.ticker for row in worst_markets(world.production, HOUR)] == ["A"]
+
+
+def test_a_snapshot_that_the_deltas_do_not_lead_to_withdraws_the_claim_of_its_stream(merge_world: World) -> None:
+    world = merge_world(1)
+    gatherer = world.gatherers["g1"]
+    record(gatherer, 1, every(2, 10))
+    again = snapshot_row("A", received_us=START + 21 * US_PER_S, seq=13, yes={5000: 2_100})  # should be 2,000
+    gatherer.commit(orderbook_snapshots=[again], segments=[(1, 13, 13)],
+                    memberships=[(1, "A", 1, 13), (1, "A", 13, None)])  # fmt: skip
+    later = [{**row, "seq": 14 + n} for n, row in enumerate(every(2, 10, START + 30 * US_PER_S))]
+    gatherer.commit(orderbook_deltas=later, segments=[(1, 14, 23)])
+    closed = close(world)
+    assert closed.failed == ("A",)
+    assert {row[0] for row in ranges(world)} == {"Q"}
+    ((checks, failures, anchors, detail),) = world.rows(
+        "SELECT run_checks, run_failures, anchor_failures, detail FROM book_proofs WHERE ticker = 'A'"
+    )
+    assert (checks, failures, anchors) == (1, 1, 0)  # nothing is covered that anchors could be compared over
+    assert "snapshot 1 does not lead to 13" in detail
+
+
+def polled(minute: int, count_e2: int) -> Row:
+    at = HOUR_US + minute * MINUTE
+    return snapshot_row("A", received_us=at, seq=0, stream_id=0, source="rest", yes={5000: count_e2},
+                        requested_at=at + US_PER_S, received_at=at + US_PER_S + 200_000)  # fmt: skip
+
+
+def test_polled_books_are_compared_with_every_book_of_their_window(merge_world: World) -> None:
+    world = merge_world(1)
+    gatherer = world.gatherers["g1"]
+    record(gatherer, 1, every(2, 120))
+    # At 12:01 after 10 minutes plus 61 deltas … the window holds the books of a few seconds before.
+    gatherer.commit(orderbook_snapshots=[
+        polled(12, 1_000 + 100 * 60), polled(13, 1_000 + 100 * 88), polled(9, 500), polled(30, 1_000 + 100 * 120),
+    ])  # fmt: skip
+    closed = close(world)
+    found = world.rows(
+        "SELECT rest_consistent, rest_inconsistent, rest_undecided, covered_us FROM book_proofs WHERE ticker = 'A'"
+    )
+    # 9: before anything was known; 30: beyond what is covered.
+    assert found == [(2, 0, 2, 238 * US_PER_S - 1)]
+    assert closed.failed == ()
+    gatherer.commit(orderbook_snapshots=[polled(11, 999)])
+    assert close(world).failed == ("A",)
+    assert "A" not in {row[0] for row in ranges(world)}
+
+
+def test_a_book_of_the_hours_end_is_the_anchor_of_the_next_one(merge_world: World) -> None:
+    world = merge_world(1)
+    record(world.gatherers["g1"], 1, every(60, 110), cuts=(20, 49, 50, 80))
+    closed = close(world)
+    end = datetime_from_us(HOUR_US + US_PER_HOUR - 1)
+    derived = (
+        "SELECT ticker, stream_id, seq, anchor_ts, yes_price_e4, yes_count_e2 FROM book_anchors WHERE gatherer = ''"
+    )
+    expected = [("A", 1, 1, end, [5000], [1_000 + 100 * 49]), ("Q", 1, 2, end, [3000], [70])]
+    assert world.rows(derived + " ORDER BY 1") == expected
+    assert closed.anchors == 4
+    close(world, hours_later=1)
+    later = [row[:1] + row[5:] for row in world.rows(derived + f" AND anchor_ts > '{end.isoformat()}'")]
+    assert later == [("A", [1_000 + 100 * 109])], "Q is not covered to the last microsecond"
+    now = SYSTEM_CLOCK.now()
+    close(world)
+    assert hours_to_close(world.production, now) == [], "nothing changed"
+    # Where the hour turns out not to be covered to its end, the next one rests on nothing and is closed again.
+    with world.gatherers["g1"].database.transaction() as transaction:
+        transaction.execute("DELETE FROM stream_segments WHERE seq_from = 52")  # the commit with number 52 was lost
+    close(world)
+    assert world.rows(derived + f" AND anchor_ts < '{end.isoformat()}'::timestamptz + interval '1 s'") == []
+    assert hours_to_close(world.production, now) == [HOUR + timedelta(hours=1)]
+
+
+def test_a_quiet_hour_is_claimed_by_frames_long_before_and_after_it(merge_world: World) -> None:
+    world = merge_world(1)
+    deltas = [*every(2, 5), *every(2, 5, START + 2 * US_PER_HOUR)]
+    record(world.gatherers["g1"], 1, deltas, cuts=(5,))
+    closed = close(world, hours_later=1)
+    whole = (50 * MINUTE, 110 * MINUTE)
+    assert [row[:3] for row in ranges(world)] == [("A", *whole), ("Q", *whole)]
+    assert closed.covered == 1.0
+
+
+def test_a_step_back_in_time_between_two_hours_takes_the_claims_of_both(merge_world: World) -> None:
+    world = merge_world(1)
+    steady = every(2, 10)
+    later = every(2, 10, START + US_PER_HOUR)
+    after = every(2, 10, START + 30 * US_PER_S)  # an hour back
+    record(world.gatherers["g1"], 1, [*steady, *later, *after], cuts=(10, 20))
+    closed = close(world)
+    taken = START + 32 * US_PER_S  # the first time after the step
+    assert max(row[2] for row in ranges(world)) == taken - START
+    steps = world.rows("SELECT ticker, steps, largest_us FROM time_steps_back ORDER BY 1")
+    assert steps == [("", 10, US_PER_HOUR - 12 * US_PER_S), ("A", 10, US_PER_HOUR - 12 * US_PER_S)]
+    assert [kind for kind, _, _ in closed.alarms] == ["time_step_back"]
+    close(world, hours_later=1)
+    low = US_PER_HOUR + 20 * US_PER_S
+    assert all(row[1] > low for row in ranges(world) if row[2] > 50 * MINUTE)
+
+
+def test_statistics_tell_what_each_gatherer_brought_and_alarm_when_identities_part(merge_world: World) -> None:
+    world = merge_world(2)
+    first = every(0.2, 150)
+    record(world.gatherers["g1"], 1, first)
+    record(world.gatherers["g2"], 2, [{**row, "exchange_ts": row["exchange_ts"] + 3} for row in first])
+    closed = close(world)
+    rows = world.rows(
+        "SELECT gatherer, seen, distinct_rows, unique_rows, first_witness, agreement FROM merge_statistics"
+        " WHERE table_name = 'orderbook_deltas' ORDER BY 1"
+    )
+    assert rows == [("g1", 150, 150, 150, 150, 0.0), ("g2", 150, 150, 150, 150, 0.0)]
+    kinds = {kind for kind, _, _ in closed.alarms}
+    assert kinds == {"identity_agreement", "claims_disagree"}
+    same = merge_world(2)
+    record(same.gatherers["g1"], 1, first)
+    record(same.gatherers["g2"], 2, [{**row, "received_at": row["received_at"] - 9} for row in first[:100]])
+    assert close(same, least_agreement=0.6).alarms == ()
+    assert same.rows(
+        "SELECT gatherer, seen, unique_rows, first_witness, comparable, agreed FROM merge_statistics"
+        " WHERE table_name = 'orderbook_deltas' ORDER BY 1"
+    ) == [("g1", 150, 50, 50, 150, 100), ("g2", 100, 0, 100, 100, 100)]
+
+
+def test_claims_outlive_the_rows_of_their_gatherer(merge_world: World) -> None:
+    world = merge_world(2)
+    for number, gatherer in enumerate(world.gatherers.values(), start=1):
+        record(gatherer, number, every(2, 20))
+    close(world)
+    before = ranges(world)
+    with world.gatherers["g1"].database.transaction() as transaction:
+        transaction.execute("TRUNCATE orderbook_deltas")  # as retention does; the ledger stays
+    with world.gatherers["g2"].database.transaction() as transaction:
+        transaction.execute("TRUNCATE streams, stream_segments, memberships, batches, orderbook_deltas")
+    closed = close(world)
+    assert ranges(world) == before
+    assert closed.failed == ()
