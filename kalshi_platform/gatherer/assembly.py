@@ -16,9 +16,9 @@ from kalshi_platform.exchange.settings import ExchangeSettings
 from kalshi_platform.gatherer.catalog_keeper import CatalogKeeper
 from kalshi_platform.gatherer.clocks import Clocks
 from kalshi_platform.gatherer.connections import COMBO_CHANNEL, FEED_CHANNELS, Connection
+from kalshi_platform.gatherer.databases import DatabaseChecks
 from kalshi_platform.gatherer.fleet import FEED, Fleet
 from kalshi_platform.gatherer.ids import IdSource
-from kalshi_platform.gatherer.lags import Lags
 from kalshi_platform.gatherer.lock import GathererLock
 from kalshi_platform.gatherer.market_fetcher import MarketFetcher
 from kalshi_platform.gatherer.registry import Registry
@@ -59,6 +59,7 @@ class Parts:
     poller: SnapshotPoller
     fleet: Fleet
     router: Router
+    checks: DatabaseChecks
     clocks: Clocks
     traffic: Mapping[str, Traffic]
     """What came, by the name of the connection."""
@@ -131,6 +132,7 @@ def assemble(
         poller=poller,
         fleet=fleet,
         router=router,
+        checks=DatabaseChecks(settings, timeseries, catalog, router.count_alarm),
         clocks=Clocks(settings.name, timeseries, clock, rest.clock_offset, router.count_alarm),
         traffic=traffic,
     )
@@ -160,7 +162,6 @@ def start_writer(parts: Parts) -> Writer:
         on_lost_claim=parts.router.renew,
         ending=parts.stop,
     )
-    writer.counters.lags_ms = Lags()
     parts.router.writer = writer
     writer.start()
     return writer

@@ -10,10 +10,9 @@ from typing import Any
 from kalshi_platform.clock import Clock
 from kalshi_platform.gatherer.assembly import Parts
 from kalshi_platform.gatherer.connections import ConnectionCounters
-from kalshi_platform.gatherer.lags import Lags, quantile
+from kalshi_platform.gatherer.lags import quantile
 from kalshi_platform.gatherer.rates import Rates
 from kalshi_platform.gatherer.reports import BooksPolled, Report, StreamsCommitted
-from kalshi_platform.gatherer.settings import GathererSettings
 from kalshi_platform.gatherer.slot import Slot
 from kalshi_platform.gatherer.traffic import ChannelTraffic, Traffic, summed
 from kalshi_platform.gatherer.writer import Writer
@@ -68,7 +67,7 @@ class Figures:
                 each.name: connection(each.counters, parts.traffic.get(each.name), now_ns) for each in parts.connections
             },
             "fleet": dataclasses.asdict(parts.fleet.counters),
-            "writer": None if router.writer is None else writer(router.writer, parts.settings, self._rates),
+            "writer": None if router.writer is None else writer(router.writer, self._rates),
             "catalog": {
                 "last_synced": dict(parts.keeper.last_synced),
                 "database_error": parts.keeper.database_error,
@@ -79,7 +78,7 @@ class Figures:
             "books": {"recovered": parts.recovery.recovered, **self.polls},
             "clock": parts.clocks.figures(),
             "alarms": dict(router.alarms),
-            "problems": parts.clocks.problems(),
+            "problems": [*parts.checks.problems(), *parts.clocks.problems()],
             "lease": parts.lock.has_lease,
             "process": process_figures(),
         }
@@ -142,7 +141,7 @@ def connection(counters: ConnectionCounters, traffic: Traffic | None, now_ns: in
     }
 
 
-def writer(writer: Writer, settings: GathererSettings, rates: Rates) -> dict[str, Any]:
+def writer(writer: Writer, rates: Rates) -> dict[str, Any]:
     """Figures of the writer. Lags: from the receipt of a commit's oldest record to the commit, over the last ones."""
     counters = writer.counters
     lags = list(counters.lags_ms)
@@ -174,15 +173,12 @@ def writer(writer: Writer, settings: GathererSettings, rates: Rates) -> dict[str
         "lag_p50_ms": quantile(lags, 0.5),
         "lag_p99_ms": quantile(lags, 0.99),
         "lag_max_ms": round(max(lags), 1) if lags else None,
-        "lag_buckets": lags_of(counters.lags_ms),
+        "lag_buckets": {
+            "up_to_s": counters.lags_ms.buckets(),
+            "count": counters.lags_ms.number,
+            "total_s": round(counters.lags_ms.total_s, 3),
+        },
     }
-
-
-def lags_of(lags: object) -> dict[str, Any] | None:
-    """Counts of all lags since the start, for a histogram."""
-    if not isinstance(lags, Lags):
-        return None
-    return {"up_to_s": lags.buckets(), "count": lags.number, "total_s": round(lags.total_s, 3)}
 
 
 def age_s(then_ns: int, now_ns: int) -> float | None:

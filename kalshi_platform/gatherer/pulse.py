@@ -151,6 +151,7 @@ class Pulse:
         parts = self._parts
         while not parts.stop.is_set():
             try:
+                parts.checks.later()
                 parts.lock.check()
                 if not parts.lock.is_refused:  # else the row is the other one's
                     self.write_row()

@@ -23,9 +23,7 @@ from kalshi_platform.gatherer.reports import Report
 from kalshi_platform.gatherer.settings import GathererSettings
 from kalshi_platform.gatherer.snapshot_poller import TOKENS_PER_REQUEST
 from kalshi_platform.gatherer.threads import Threads
-from kalshi_platform.storage.migrate import DatabaseKind, check
 from kalshi_platform.storage.partitions import PartitionBounds
-from kalshi_platform.storage.pool import Database
 
 _GOODBYE_S = 3.0
 _log = logging.getLogger(__name__)
@@ -72,7 +70,7 @@ class GathererService:
         self.parts.lock.acquire_folder()
         try:
             relay.start()
-            self._check_databases()
+            self.parts.checks.at_start()
             self._take_lease()
             if not self._stop.is_set():
                 start_writer(self.parts)
@@ -86,18 +84,6 @@ class GathererService:
             raise self._fatal
 
     # -- starting
-
-    def _check_databases(self) -> None:
-        """Refuse databases that our migrations did not make; one that is away is checked by its first use."""
-        pairs: tuple[tuple[Database, DatabaseKind], ...] = (
-            (self.parts.timeseries, "timeseries"),
-            (self.parts.catalog, "catalog"),
-        )
-        for database, kind in pairs:
-            try:
-                check(database, kind)
-            except DatabaseUnavailable as error:
-                _log.warning("%s: %s; recording goes to the spool until it is back", self.settings.name, error)
 
     def _take_lease(self) -> None:
         # A server needs a moment to see that a killed predecessor is gone.

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections import deque
 from dataclasses import dataclass, field
 
-_LAGS_KEPT = 600
+from kalshi_platform.gatherer.lags import Lags
 
 
 @dataclass
@@ -31,4 +30,4 @@ class WriterCounters:
     """How often the spool passed one of its alarm levels."""
     spool_damages: int = 0
     stalls: int = 0
-    lags_ms: deque[float] = field(default_factory=lambda: deque(maxlen=_LAGS_KEPT))
+    lags_ms: Lags = field(default_factory=Lags)

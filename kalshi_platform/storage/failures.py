@@ -6,6 +6,7 @@ what was to be written is kept and tried again. Every such message says in a few
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import psycopg2
@@ -19,13 +20,16 @@ UNREACHABLE = "unreachable"
 # 40 deadlock or serialization, 53 out of disk, memory or connections, 55 lock not available, 58 I/O.
 _TRANSIENT_CLASSES = {"08", "28", "40", "53", "55", "57", "58"}
 # 25006 read-only transaction: a standby, or a server that an operator (or a full disk's guard) has closed for writes.
-_TRANSIENT_STATES = {"25P03", "25006"}
+# 3D000 no such database: whoever makes it, or corrects the URL, ends it.
+_TRANSIENT_STATES = {"25P03", "25006", "3D000"}
 # SQLSTATE classes that are about the values of a row: 22 data exception, 23 constraint, 54 beyond a server's limit.
 _ROW_CLASSES = {"22", "23", "54"}
+READ_ONLY = "read only"
 _KINDS = {
-    "25006": "read only",
+    "25006": READ_ONLY,
     "28000": "login refused",
     "28P01": "wrong password",
+    "3D000": "no such database",
     "53100": "server's disk full",
     "53200": "server out of memory",
     "53300": "too many connections",
@@ -35,11 +39,16 @@ _KINDS = {
     "57P02": "shut down",
     "57P03": "starting or stopping",
 }
+LOGIN_REFUSED = frozenset({"login refused", "wrong password", "no such database"})
+"""The server is there and says no: at a start that is a wrong setting, later an outage like any other."""
 # A refused connection carries no SQLSTATE, only the server's words.
-_WORDS = (
+_WORDS: tuple[tuple[str | re.Pattern[str], str], ...] = (
     ("password authentication failed", "28P01"),
     ("no password supplied", "28P01"),
-    ("pg_hba.conf", "28000"),
+    (r"pg_hba\.conf", "28000"),
+    ("is not permitted to log in", "28000"),
+    (re.compile(r'role ".*" does not exist'), "28000"),
+    (re.compile(r'database ".*" does not exist'), "3D000"),
     ("too many connections", "53300"),
     ("too many clients", "53300"),
     ("remaining connection slots", "53300"),
@@ -49,6 +58,7 @@ _REMEDIES = {
     "25006": "it is a standby, or set read-only: name the primary, or allow writes again",
     "28000": "the server's pg_hba.conf or the role refuses this client",
     "28P01": "the URL in the settings holds another password than the server",
+    "3D000": "create it and run kalshi-platform migrate, or correct the URL in the settings",
     "53100": "make room on the server's disk",
     "53300": "raise max_connections, or close other clients",
     "57014": "it took longer than the statement timeout: the server is overloaded, or a lock is held",
@@ -93,4 +103,4 @@ def _state_of_words(error: BaseException) -> str | None:
     if not isinstance(error, psycopg2.OperationalError):
         return None
     text = str(error)
-    return next((state for words, state in _WORDS if words in text), None)
+    return next((state for words, state in _WORDS if re.search(words, text)), None)

@@ -16,8 +16,9 @@ import psycopg2.extras
 import pyarrow as pa
 import sqlalchemy
 
+from kalshi_platform.errors import DatabaseUnavailable
 from kalshi_platform.storage import bulk
-from kalshi_platform.storage.failures import DRIVER_ERRORS, translated
+from kalshi_platform.storage.failures import DRIVER_ERRORS, READ_ONLY, translated
 from kalshi_platform.storage.tables import StreamTable
 from kalshi_platform.storage.urls import libpq_url, redacted, with_defaults
 
@@ -83,6 +84,11 @@ class Transaction:
         """
         return bulk.insert_new(self.connection, table, data, where=where, likely_new=likely_new)
 
+    def stage(self, table: StreamTable, data: pa.Table) -> str:
+        """Copy rows into a temporary table of the same columns, which is empty again after the transaction; return its
+        name. Once per table and transaction."""
+        return bulk.stage(self.connection, table, data)
+
 
 class Database:
     """One database. Losing the server raises DatabaseUnavailable; the next call connects anew.
@@ -125,6 +131,7 @@ class Database:
         except DRIVER_ERRORS as error:
             raise translated(error, self._where()) from error
         connection: Any = fairy.driver_connection
+        is_stale = False
         try:
             if isolation is not None:
                 with connection.cursor() as cursor:
@@ -132,10 +139,13 @@ class Database:
             yield Transaction(connection)
             connection.commit()
         except DRIVER_ERRORS as error:
-            raise translated(error, self._where(), connection) from error
+            failure = translated(error, self._where(), connection)
+            # A session stays read-only after its database was opened for writes, or its address names another server.
+            is_stale = isinstance(failure, DatabaseUnavailable) and failure.kind == READ_ONLY
+            raise failure from error
         finally:
             # A connection whose transaction cannot be rolled back is of no use to the next one.
-            if connection.closed or not _rolled_back(connection):
+            if is_stale or connection.closed or not _rolled_back(connection):
                 fairy.invalidate()
             fairy.close()
 
