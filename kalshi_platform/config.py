@@ -267,6 +267,14 @@ def metrics_port(service: str, base: int, names: tuple[str, ...]) -> int:
     return 0 if base == 0 else base if service == "deduplicator" else base + 1 + names.index(service)
 
 
+def load_production_url(environ: Mapping[str, str] | None = None) -> str:
+    """Where production is, for what needs nothing else. Raises ConfigurationError."""
+    reader = _Reader(environ)
+    url = reader.database("KALSHI_PRODUCTION_DATABASE_URL")
+    reader.done()
+    return url
+
+
 def load_lake(environ: Mapping[str, str] | None = None) -> LakeSettings:
     """Settings of the lake. Raises ConfigurationError."""
     reader = _Reader(environ)

@@ -6,7 +6,19 @@ import sys
 
 import typer
 
-from kalshi_platform.cli import bench, close_hour, dedup, exchange, export, gather, migrate, prove, status, up
+from kalshi_platform.cli import (
+    backfill_trades,
+    bench,
+    close_hour,
+    dedup,
+    exchange,
+    export,
+    gather,
+    migrate,
+    prove,
+    status,
+    up,
+)
 from kalshi_platform.cli.running import EXIT_CODES, report, set_up_logs
 from kalshi_platform.errors import KalshiPlatformError
 
@@ -23,6 +35,7 @@ app.command("gather")(gather.gather)
 app.command("dedup")(dedup.dedup)
 app.command("migrate")(migrate.migrate)
 app.command("close-hour")(close_hour.close_hour)
+app.command("backfill-trades")(backfill_trades.backfill_trades)
 app.command("export")(export.export)
 app.command("status")(status.status)
 app.command("prove")(prove.prove)

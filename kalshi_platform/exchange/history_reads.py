@@ -13,7 +13,7 @@ from kalshi_platform.market.catalog import Candlestick, HistoricalCutoff, Market
 from kalshi_platform.market.records import Trade
 from kalshi_platform.market.times import US_PER_DAY, US_PER_S
 
-# How far the cutoff may move during one read without a trade being told twice.
+# How far the cutoff may move during one read without a trade being missed or told twice.
 _MOVES_AT_MOST_US = 7 * US_PER_DAY
 
 
@@ -84,6 +84,8 @@ class HistoryReads(Reads):
                 if created_us < cutoff_us + _MOVES_AT_MOST_US:
                     near.add(trade.trade_id)
                 yield trade
+        if min_ts is not None and min_ts * US_PER_S >= cutoff_us + _MOVES_AT_MOST_US:
+            return
         moved_us = max(cutoff_us, self.historical_cutoff().trades_created_us)
         if min_ts is not None and min_ts * US_PER_S >= moved_us:
             return

@@ -1,0 +1,84 @@
+"""`kalshi-platform backfill-trades`: trades of past days from the exchange's own listing."""
+
+from __future__ import annotations
+
+from datetime import UTC, date, datetime
+from typing import TYPE_CHECKING
+
+import typer
+
+from kalshi_platform.errors import ConfigurationError
+
+if TYPE_CHECKING:
+    from kalshi_platform.deduplicator.trade_parity import TradeCheck
+    from kalshi_platform.exchange.rest import RestClient
+
+
+def backfill_trades(
+    day: str = typer.Argument(..., metavar="DAY", help="The UTC day, e.g. 2026-11-22."),
+    to: str = typer.Option("", "--to", metavar="DAY", help="The last day, if there are several; included."),
+    resume: bool = typer.Option(False, "--resume", help="Leave out hours that a check has found complete before."),
+) -> None:
+    """Compare the trades of past days with what the exchange lists, and insert what is missing (safe to repeat).
+
+    No gatherer is needed. Exit 1 when production holds trades or values that the exchange does not list.
+    """
+    from kalshi_platform.clock import SYSTEM_CLOCK
+    from kalshi_platform.config import load_bounds, load_production_url
+    from kalshi_platform.deduplicator.trade_backfill import backfill_trades as backfill
+    from kalshi_platform.deduplicator.trade_backfill import days_between, hours_of
+
+    first = parse_day(day)
+    days = days_between(first, parse_day(to) if to else first)
+    if not days:
+        raise ConfigurationError([f"--to {to} lies before {day}"])
+    production_url, bounds, rest = load_production_url(), load_bounds(), public_rest()
+    typer.echo(f"comparing the trades of {days[0]} … {days[-1]} ({len(days)} days) with the exchange's listing")
+    done = backfill(
+        production_url,
+        rest,
+        [hour for each in days for hour in hours_of(each)],
+        SYSTEM_CLOCK,
+        bounds,
+        done_since=datetime.fromtimestamp(0, UTC) if resume else None,
+        on_check=lambda check: typer.echo(f"{check.hour:%Y-%m-%d %H:00}  {described(check)}"),
+    )
+    typer.echo(
+        f"{len(done.checks)} hours: {done.total('rest_count'):,} trades listed, {done.total('inserted'):,} new;"
+        f" {len(done.skipped)} hours skipped"
+    )
+    if done.total("inserted"):
+        typer.echo(
+            "hours that got trades are to be closed (again) and exported: the schedules do, or close-hour, export"
+        )
+    if done.unproved:
+        raise typer.Exit(1)
+
+
+def public_rest() -> RestClient:
+    """A client of the configured exchange for reads that need no key."""
+    import threading
+
+    from kalshi_platform.clock import SYSTEM_CLOCK
+    from kalshi_platform.config import load_public_reads
+    from kalshi_platform.exchange.rest import RestClient
+
+    return RestClient(load_public_reads(), SYSTEM_CLOCK, threading.Event())
+
+
+def described(check: TradeCheck) -> str:
+    """A check in one line."""
+    if check.state == "not checked":
+        return f"not checked: {check.reason}"
+    figures = f"{check.rest_count:,} listed, {check.inserted:,} new"
+    if check.only_in_production or check.differing:
+        figures += f", {check.only_in_production:,} only in production, {check.differing:,} with other values"
+    return f"{check.state}: {figures}" + (f" ({check.reason})" if check.reason else "")
+
+
+def parse_day(text: str) -> date:
+    """`2026-11-22`. Raises ConfigurationError."""
+    try:
+        return date.fromisoformat(text.strip())
+    except ValueError as error:
+        raise ConfigurationError([f"{text!r} is not a day: write it as 2026-11-22 (UTC)"]) from error
