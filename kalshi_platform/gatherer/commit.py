@@ -153,6 +153,8 @@ def close_former(database: Database, gatherer: str, own_sessions: Sequence[int])
     sql = queries.load("gatherer")
     params = {"gatherer": gatherer, "own": list(own_sessions)}
     with database.transaction() as transaction:
+        # A commit of a killed process may still be under way in the server; it holds this row until it is done.
+        transaction.execute(sql["lock_batches"])
         transaction.execute(sql["end_former_memberships"], params)
         transaction.execute(sql["end_former_streams"], params)
         closed = transaction.execute(sql["close_former_sessions"], params)

@@ -90,9 +90,11 @@ class Committer:
         Everything that was put before them is committed, and nothing that was put after them. So every membership that
         is open ends at the last committed number of its stream; what was lost may have ended it.
         """
-        sql = queries.load("gatherer")["end_memberships_at_damage"]
+        sql = queries.load("gatherer")
+        params = {"gatherer": self._name, "own": list(own_sessions)}
         with self._database.transaction() as transaction:
-            ended = transaction.fetch_all(sql, {"gatherer": self._name, "own": list(own_sessions)})
+            transaction.execute(sql["lock_batches"])
+            ended = transaction.fetch_all(sql["end_memberships_at_damage"], params)
         if not damage.is_torn:
             detail = f"{damage.file}: {damage.what}; {damage.size} bytes at {damage.offset} cannot be read"
             letter = DeadLetter(damage.written_at_ns or self._clock.now_ns(), SPOOL_DAMAGED, detail, damage.payload)

@@ -3,6 +3,9 @@
 -- name: next_batch
 UPDATE batch_counter SET last_batch_no = last_batch_no + 1 RETURNING last_batch_no
 
+-- name: lock_batches
+SELECT last_batch_no FROM batch_counter FOR UPDATE
+
 -- name: sessions_opened
 INSERT INTO sessions (session_id, gatherer, connection, url, use_yes_price, opened_at) VALUES %s
 ON CONFLICT (session_id) DO NOTHING

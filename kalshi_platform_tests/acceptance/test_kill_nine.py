@@ -1,0 +1,267 @@
+"""`kill -9` of a gatherer at random moments: its ledger never claims a row that is not committed.
+
+A real gatherer process records from a simulated exchange into a real PostgreSQL (with fsync) and is killed again and
+again: while it starts, subscribes and commits; while its server is down, and it spools; while its server is paused in
+the middle of a commit (SIGSTOP); and while it replays. After every kill, as soon as the server answers, all that the
+ledger says is compared with what the exchange wrote to that very socket: each number of each committed segment must be
+a frame that was sent, and each such delta, snapshot, trade and lifecycle frame a row with that content; no row may lie
+outside the segments; and whatever the merge would claim as complete must be complete.
+
+    KALSHI_KILLS=50 pytest kalshi_platform_tests/acceptance/test_kill_nine.py -s
+
+kills 50 times (the default is 8) and prints what was compared; KALSHI_KILL_SEED chooses other moments.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import signal
+import time
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from kalshi_platform.deduplicator.coverage import read_claims
+from kalshi_platform.deduplicator.settings import GathererSource
+from kalshi_platform.local.postgres import PostgresServer
+from kalshi_platform.simulator.server import ServerThread
+from kalshi_platform.simulator.settings import ScenarioSettings
+from kalshi_platform_tests.fixtures.exchange import eventually, running_exchange
+from kalshi_platform_tests.fixtures.gatherer_databases import quick
+from kalshi_platform_tests.fixtures.gatherer_lives import Lives
+from kalshi_platform_tests.fixtures.gatherer_service import client_settings
+from kalshi_platform_tests.fixtures.sent_frames import Content, SentFrames, sent_frames
+from kalshi_platform_tests.fixtures.stack import rows
+
+KILLS = int(os.environ.get("KALSHI_KILLS", "8"))
+SEED = int(os.environ.get("KALSHI_KILL_SEED", "1"))
+# What a life is killed in. The server is up again, or goes on, after a life that was killed without it.
+CYCLE = (
+    *("recording", "spooling", "replaying", "recording", "paused"),
+    *("replaying", "starting", "recording", "spooling", "spooling again"),
+)
+MARGIN_US = 1_000_000
+
+pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(240 + 10 * KILLS), pytest.mark.xdist_group("stack")]
+
+
+@dataclass
+class Compared:
+    """What the checks saw, so that a test that compared nothing cannot pass."""
+
+    checks: int = 0
+    numbers: int = 0
+    rows: int = 0
+    claimed_deltas: int = 0
+    spools_left: int = 0
+
+
+class Witness:
+    """Compares the ledger with what the exchange sent."""
+
+    def __init__(self, url: str, name: str, sent: SentFrames, published: Callable[[], list[tuple[Any, ...]]]) -> None:
+        self._source = GathererSource(name, url, "")
+        self._url = url
+        self._name = name
+        self._sent = sent
+        self._published = published
+        self.compared = Compared()
+
+    def check(self) -> None:
+        """Compare everything that is committed by now."""
+        self.compared.checks += 1
+        self._check_segments()
+        self._check_claims()
+
+    def _check_segments(self) -> None:
+        streams = {
+            int(stream): (self._sent.opened_by(f"({self._name} {connection})", int(opened_us) * 1_000), int(sid))
+            for stream, sid, connection, opened_us in rows(
+                self._url,
+                "SELECT stream_id, sid, connection, (extract(epoch FROM s.opened_at) * 1000000)::bigint"
+                " FROM streams t JOIN sessions s USING (session_id)",
+            )
+        }
+        stored = self._stored()
+        claimed: set[tuple[int, int]] = set()
+        lost = []
+        for stream, low, high in rows(self._url, "SELECT stream_id, seq_from, seq_to FROM stream_segments"):
+            line, sid = streams[stream]
+            frames = line.by_number()
+            for seq in range(low, high + 1):
+                claimed.add((stream, seq))
+                wanted = frames.get((sid, seq))
+                if wanted is None or (wanted[0] in ("delta", "snapshot", "trade", "lifecycle")):
+                    found = stored.get((stream, seq))
+                    if wanted is None or found != wanted:
+                        lost.append((stream, seq, wanted, found))
+        assert not lost, f"{len(lost)} numbers are claimed and not stored as sent, as {lost[:3]}"
+        outside = [place for place in stored if place not in claimed]
+        assert not outside, f"{len(outside)} rows lie outside all segments, as {outside[:3]}"
+        self.compared.numbers, self.compared.rows = len(claimed), len(stored)
+
+    def _stored(self) -> dict[tuple[int, int], Content]:
+        queries = (
+            "SELECT stream_id, seq, 'delta', ticker, side, price_e4::text, delta_e2::text FROM orderbook_deltas",
+            "SELECT stream_id, seq, 'snapshot', ticker FROM orderbook_snapshots WHERE source = 'ws'",
+            "SELECT stream_id, seq, 'trade', trade_id FROM trades WHERE stream_id <> 0",
+            "SELECT stream_id, seq, 'lifecycle' FROM market_lifecycle",
+        )
+        return {(int(row[0]), int(row[1])): tuple(row[2:]) for query in queries for row in rows(self._url, query)}
+
+    def _check_claims(self) -> None:
+        now = datetime.now(UTC)
+        claims = read_claims(self._source, now - timedelta(hours=1), now + timedelta(hours=1), MARGIN_US)
+        query = (
+            "SELECT (extract(epoch FROM exchange_ts) * 1000000)::bigint, ticker, side, price_e4, delta_e2,"
+            " count(DISTINCT occurrence) FROM orderbook_deltas GROUP BY 1, 2, 3, 4, 5"
+        )
+        stored = {tuple(row[:5]): int(row[5]) for row in rows(self._url, query)}
+        claimed = Counter(
+            delta
+            for delta in self._published()
+            if any(low <= delta[0] < high for low, high in claims.get(delta[1], ()))
+        )
+        missing = [delta for delta, count in claimed.items() if stored.get(delta, 0) < count]
+        assert not missing, f"{len(missing)} deltas are claimed and not stored, as {missing[:3]}"
+        self.compared.claimed_deltas = claimed.total()
+
+
+class Server:
+    """The database server, which may be down or paused."""
+
+    def __init__(self, server: PostgresServer) -> None:
+        self._server = server
+        self._paused: list[int] = []
+        self._is_down = False
+
+    def stop(self) -> None:
+        if not self._is_down:
+            self._server.stop("immediate")
+            self._is_down = True
+
+    def pause(self) -> None:
+        pid = int((self._server.cluster / "postmaster.pid").read_text().split()[0])
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        self._paused = [pid, *map(int, children)]
+        for each in self._paused:
+            os.kill(each, signal.SIGSTOP)
+
+    def resume(self) -> None:
+        """Up and running again, whatever it was."""
+        for pid in reversed(self._paused):
+            os.kill(pid, signal.SIGCONT)
+        self._paused = []
+        if self._is_down:
+            self._server.start()
+            self._is_down = False
+
+
+def test_the_ledger_never_claims_a_row_that_is_not_committed(
+    stoppable_server: PostgresServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    chance = random.Random(SEED)
+    scenario = ScenarioSettings(births_per_minute=30, open_after_s=0.3, life_s=4, determine_after_s=1)
+    truth = tmp_path / "truth"
+    with (
+        sent_frames() as sent,
+        running_exchange(tmp_path, markets=20, rate=1_000, scenario=scenario, truth=truth, seed=SEED) as exchange,
+        Lives(_gatherer(stoppable_server, tmp_path), _exchange(exchange), tmp_path / "gatherer.log") as lives,
+    ):
+        server = Server(stoppable_server)
+        witness = Witness(stoppable_server.url("timeseries"), "g1", sent, lambda: _published(exchange))
+        spool = tmp_path / "state" / "g1" / "spool"
+        began = time.monotonic()
+        try:
+            for number in range(KILLS):
+                _one_life(CYCLE[number % len(CYCLE)], lives, server, spool, chance)
+                witness.compared.spools_left += bool(list(spool.glob("*.spool")))
+                if CYCLE[(number + 1) % len(CYCLE)] not in ("replaying", "spooling again"):
+                    server.resume()
+                    witness.check()
+            server.resume()
+            witness.check()
+            lives.begin()
+            eventually(lambda: not list(spool.glob("*.spool")), within_s=60, what="an empty spool")
+            eventually(
+                lambda: rows(witness._url, "SELECT count(*) FROM sessions WHERE closed_at IS NULL")[0][0] == 2,
+                within_s=60,
+                what="the sessions of all killed processes closed",
+            )
+            lives.stop()
+            witness.check()
+        finally:
+            server.resume()
+        compared, took_s = witness.compared, time.monotonic() - began
+    with capsys.disabled():
+        print(f"\n{KILLS} kills in {took_s:.0f} s: {compared}")  # noqa: T201 - the figures are the result
+    assert rows(witness._url, "SELECT count(*) FROM memberships WHERE seq_to IS NULL") == [(0,)]
+    assert compared.checks > KILLS // 2
+    assert compared.spools_left > 0
+    assert compared.numbers > 50 * KILLS
+    assert compared.claimed_deltas > 10 * KILLS
+
+
+def _one_life(kind: str, lives: Lives, server: Server, spool: Path, chance: random.Random) -> None:
+    lives.begin()
+    match kind:
+        case "starting":
+            time.sleep(chance.uniform(0.0, 0.6))
+        case "recording":
+            time.sleep(chance.uniform(0.4, 0.8))
+            eventually(lambda: not list(spool.glob("*.spool")), within_s=60, what="all of the spool written")
+            time.sleep(chance.uniform(0.0, 0.5))
+        case "spooling":
+            time.sleep(chance.uniform(0.4, 1.0))
+            server.stop()
+            time.sleep(chance.uniform(0.02, 1.0))
+        case "spooling again":
+            time.sleep(chance.uniform(0.2, 1.5))
+        case "replaying":
+            time.sleep(chance.uniform(0.0, 0.3))
+            server.resume()
+            time.sleep(chance.uniform(0.0, 1.0))
+        case "paused":
+            time.sleep(chance.uniform(0.5, 1.5))
+            server.pause()
+            time.sleep(chance.uniform(0.0, 1.5))
+    lives.kill()
+
+
+def _gatherer(server: PostgresServer, folder: Path) -> dict[str, Any]:
+    return {
+        "name": "g1",
+        "timeseries_url": server.url("timeseries"),
+        "catalog_url": server.url("catalog"),
+        "state_dir": str(folder / "state"),
+        **quick(),
+        # Small, so that memory is full soon, too.
+        "flush_rows": 100,
+        "queue_rows": 400,
+        "spool_segment_bytes": 40_000,
+        "lease_patience_s": 20.0,
+    }
+
+
+def _exchange(exchange: ServerThread) -> dict[str, Any]:
+    settings = client_settings(exchange)
+    return {
+        "rest_url": settings.rest_url,
+        "ws_url": settings.ws_url,
+        "key_id": settings.key_id,
+        "private_key_pem": settings.private_key_pem.decode(),
+        "reads_per_second": settings.reads_per_second,
+        "retry_base_s": settings.retry_base_s,
+        "retry_cap_s": settings.retry_cap_s,
+    }
+
+
+def _published(exchange: ServerThread) -> list[tuple[Any, ...]]:
+    """The exchange's own list of the deltas it has published, without their numbers."""
+    return exchange.call(lambda server: [tuple(row[1:]) for row in server.exchange.truth.deltas])
