@@ -18,7 +18,7 @@ from kalshi_platform.orchestration.partitions import day_key, hour_key, range_re
 from kalshi_platform.orchestration.resources import RESOURCES, LakeResource, ProductionDatabase
 from kalshi_platform.orchestration.schedules.days import fill_missing_days
 from kalshi_platform.orchestration.schedules.hours import close_hours_schedule, fill_missing_partitions
-from kalshi_platform_tests.fixtures.hand_filled_gatherer import trade_row
+from kalshi_platform_tests.fixtures.hand_filled_gatherer import delta_row, trade_row
 from kalshi_platform_tests.integration.orchestration.conftest import HOUR0_US, Platform, hour
 
 EVERYTHING = {*keys.PRODUCTION_HOURLY, *keys.LAKE_RAW}
@@ -69,6 +69,36 @@ def test_one_hour_goes_from_the_gatherers_to_parquet_with_its_figures(platform: 
     assert checks["no_duplicate_trade_ids"].passed
     assert checks["no_duplicate_trade_ids"].metadata["rows"].value == 5
     assert checks["export_parity"].passed
+    # Both streams hold deltas of 4 seconds; the rest of the hour is a hole, which warns and fails nothing.
+    coverage = checks["coverage_share"]
+    assert not coverage.passed
+    assert coverage.severity is dg.AssetCheckSeverity.WARN
+    assert coverage.metadata["coverage_share"].value == pytest.approx(4 / 3600, rel=1e-3)
+    assert coverage.metadata["markets"].value == 1
+    assert str(coverage.metadata["plot"].value).startswith("![plot](data:image/png;base64,iVBOR")
+    assert len(str(coverage.metadata["plot"].value)) < 70_000
+    assert checks["book_proof"].passed
+    assert checks["book_proof"].metadata["failed"].value == 0
+    assert checks["identity_agreement"].passed
+    assert checks["identity_agreement"].metadata["lowest_agreement"].value == 1.0
+    assert checks["exchange_time_goes_forward"].passed
+    deltas = read_manifest(lake, partition_path("raw", "orderbook_deltas", hour(1).date(), hour(1).hour))
+    assert deltas is not None
+    assert deltas.coverage_share == pytest.approx(4 / 3600, rel=1e-3)
+
+
+def test_gatherers_that_do_not_hold_the_same_deltas_are_told_of(platform: Platform) -> None:
+    platform.seed(1, rows=5)
+    start = HOUR0_US + US_PER_HOUR + US_PER_S
+    # What g2 alone holds of the same seconds, far more than it shares with g1.
+    others = [delta_row("A", ts_us=start + n, seq=100 + n, stream_id=999, delta_e2=7) for n in range(50)]
+    platform.world.gatherers["g2"].commit(orderbook_deltas=others)
+    result = platform.run(dg.RunRequest(partition_key=hour_key(hour(1))))
+    assert result.success
+    (agreement,) = [e for e in result.get_asset_check_evaluations() if e.check_name == "identity_agreement"]
+    assert not agreement.passed
+    assert agreement.metadata["gatherer"].value == "g2"
+    assert agreement.metadata["lowest_agreement"].value == pytest.approx(5 / 55)
 
 
 def test_a_range_of_hours_is_one_run_with_figures_for_each(platform: Platform) -> None:
