@@ -6,6 +6,7 @@ out, so that trading makes no history. Status, result, settlement and times are 
 
 from __future__ import annotations
 
+from functools import cache
 from typing import Any
 
 import msgspec
@@ -50,6 +51,7 @@ def vanished_fingerprint(ticker: str) -> int:
     return fingerprint(ticker, VANISHED)
 
 
+@cache
 def is_volatile(field: str) -> bool:
     """Whether a field of an exchange object changes without the object being another one."""
     return field in _VOLATILE_NAMES or field.startswith(_VOLATILE_STARTS)

@@ -4,14 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import datetime
-from typing import Any, Generic, TypeVar
+from datetime import UTC, datetime
+from functools import cached_property
+from typing import Any, Generic, TypeAlias, TypeVar
+
+import pyarrow as pa
 
 from kalshi_platform.catalog.fingerprints import event_fingerprint, market_fingerprint, series_fingerprint
 from kalshi_platform.market.catalog import EventInfo, MarketInfo, SeriesInfo
-from kalshi_platform.market.times import datetime_from_us, us_from_datetime
-from kalshi_platform.storage.texts import json_without_nul, text_without_nul
+from kalshi_platform.market.times import us_from_datetime
+from kalshi_platform.storage.tables import BIG, FLAG, INT, TEXT, TIME, StreamTable
 
+Row: TypeAlias = tuple[Any, ...]
+_ARROW_TYPES = {
+    "text": TEXT,
+    "timestamptz": TIME,
+    "bigint": BIG,
+    "integer": INT,
+    "boolean": FLAG,
+    "float8": pa.float64(),
+}
+_FIRST_US = us_from_datetime(datetime(1, 1, 2, tzinfo=UTC))
+_END_US = us_from_datetime(datetime(9999, 12, 31, tzinfo=UTC))
 InfoT = TypeVar("InfoT", bound=MarketInfo | EventInfo | SeriesInfo)
 
 
@@ -33,11 +47,35 @@ class CatalogTable(Generic[InfoT]):
     info: Callable[..., InfoT]
     columns: tuple[Column, ...]
     fingerprint: Callable[[InfoT], int]
+    updated: str
+    """The column that says when the exchange last changed the object's description."""
 
-    def row(self, info: InfoT) -> tuple[Any, ...]:
-        """Values of `columns`, then payload and fingerprint."""
-        values: list[Any] = [_to_sql(getattr(info, column.attribute), column.sql_type) for column in self.columns]
-        return (*values, json_without_nul(info.payload), self.fingerprint(info))
+    @cached_property
+    def names(self) -> tuple[str, ...]:
+        """The names of `columns`."""
+        return tuple(column.name for column in self.columns)
+
+    @cached_property
+    def staged(self) -> StreamTable:
+        """The shape of `arrow`: `columns`, payload, fingerprint, known_at."""
+        types = [_ARROW_TYPES[column.sql_type] for column in self.columns]
+        names = (*self.names, "payload", "fingerprint", "known_at")
+        schema = pa.schema(list(zip(names, (*types, TEXT, BIG, TIME), strict=True)))
+        return StreamTable(f"catalog_{self.name}", "known_at", schema, {"payload": "jsonb"})
+
+    def row(self, info: InfoT) -> Row:
+        """Values of `columns` (times in µs), then payload and fingerprint. Raises ValueError for a time that no
+        database and no datetime holds."""
+        values = [_checked(getattr(info, column.attribute), column.sql_type) for column in self.columns]
+        return (*values, info.payload, self.fingerprint(info))
+
+    def arrow(self, rows: Sequence[Row], known_at: datetime) -> pa.Table:
+        """Rows as one table of the shape `staged`. Raises ValueError or OverflowError for values out of range."""
+        schema = self.staged.schema
+        columns = [*zip(*rows, strict=True), [us_from_datetime(known_at)] * len(rows)]
+        return pa.table(
+            [pa.array(values, field.type) for values, field in zip(columns, schema, strict=True)], schema=schema
+        )
 
     def struct(self, row: Sequence[Any], payload: str = "") -> InfoT:
         """A struct from the values of `columns`."""
@@ -81,6 +119,7 @@ MARKETS: CatalogTable[MarketInfo] = CatalogTable(
         price_ranges="text",
     ),
     market_fingerprint,
+    "updated_time",
 )
 EVENTS: CatalogTable[EventInfo] = CatalogTable(
     "events",
@@ -100,6 +139,7 @@ EVENTS: CatalogTable[EventInfo] = CatalogTable(
         exchange_index="integer",
     ),
     event_fingerprint,
+    "last_updated",
 )
 SERIES: CatalogTable[SeriesInfo] = CatalogTable(
     "series",
@@ -116,15 +156,14 @@ SERIES: CatalogTable[SeriesInfo] = CatalogTable(
         exchange_index="integer",
     ),
     series_fingerprint,
+    "last_updated",
 )
 
 
-def _to_sql(value: Any, sql_type: str) -> Any:
-    if value is None:
-        return None
-    if sql_type == "timestamptz":
-        return datetime_from_us(value)
-    return text_without_nul(value) if isinstance(value, str) else value
+def _checked(value: Any, sql_type: str) -> Any:
+    if sql_type == "timestamptz" and value is not None and not _FIRST_US <= value < _END_US:
+        raise ValueError(f"{value} µs is no time between the years 1 and 9999")
+    return value
 
 
 def _from_sql(value: Any) -> Any:

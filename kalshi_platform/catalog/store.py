@@ -8,22 +8,24 @@ object changed. Lists of structs leave `payload` empty; single reads have it.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from datetime import datetime
-from typing import NamedTuple, TypeAlias
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime, timedelta
+from typing import NamedTuple
 
 from kalshi_platform.catalog.fingerprints import vanished_fingerprint
-from kalshi_platform.catalog.rows import EVENTS, MARKETS, SERIES, CatalogTable, InfoT
+from kalshi_platform.catalog.rows import EVENTS, MARKETS, SERIES, CatalogTable, InfoT, Row
 from kalshi_platform.errors import StatementRejected
 from kalshi_platform.market.catalog import EventInfo, MarketInfo, SeriesInfo
+from kalshi_platform.market.times import us_from_datetime
 from kalshi_platform.storage.pool import Database, Transaction
 from kalshi_platform.storage.queries import load
 
-# One statement holds about 3 MB of payloads at this size.
+# About 3 MB of payloads.
 _ROWS_PER_STATEMENT = 1_000
+_LISTED_AT_ONCE = 5_000
+_NONE = timedelta(0)
 # What the server says of a value rather than of the statement: data exception, constraint, too large for a limit.
 _OF_A_ROW = ("22", "23", "54")
-_Row: TypeAlias = tuple[object, ...]
 _log = logging.getLogger(__name__)
 
 
@@ -45,6 +47,19 @@ class SyncReport(NamedTuple):
     finished_at: datetime
 
 
+class Listing(NamedTuple):
+    """What must be known of a market to follow it."""
+
+    ticker: str
+    event_ticker: str
+    series_ticker: str | None
+    status: str
+    open_time_us: int | None
+    close_time_us: int | None
+    exchange_index: int
+    mve_collection_ticker: str | None
+
+
 class CatalogStore:
     """Reads and writes of one catalog (a gatherer's catalog database, or production)."""
 
@@ -56,17 +71,20 @@ class CatalogStore:
 
     # -- writing
 
-    def upsert_series(self, infos: Iterable[SeriesInfo], known_at: datetime) -> Changed:
+    # `patience`: an object that is found as it was known keeps its row, with the date of that knowledge, for so long;
+    # a listing of everything then writes what changed and no more.
+
+    def upsert_series(self, infos: Iterable[SeriesInfo], known_at: datetime, patience: timedelta = _NONE) -> Changed:
         """Store series as known at `known_at`."""
-        return self._upsert(SERIES, infos, known_at)
+        return self._upsert(SERIES, infos, known_at, patience)
 
-    def upsert_events(self, infos: Iterable[EventInfo], known_at: datetime) -> Changed:
+    def upsert_events(self, infos: Iterable[EventInfo], known_at: datetime, patience: timedelta = _NONE) -> Changed:
         """Store events as known at `known_at`."""
-        return self._upsert(EVENTS, infos, known_at)
+        return self._upsert(EVENTS, infos, known_at, patience)
 
-    def upsert_markets(self, infos: Iterable[MarketInfo], known_at: datetime) -> Changed:
+    def upsert_markets(self, infos: Iterable[MarketInfo], known_at: datetime, patience: timedelta = _NONE) -> Changed:
         """Store markets as known at `known_at`."""
-        return self._upsert(MARKETS, infos, known_at)
+        return self._upsert(MARKETS, infos, known_at, patience)
 
     def mark_vanished(self, tickers: Sequence[str], at: datetime) -> int:
         """The exchange no longer knows these markets; return how many were not marked already."""
@@ -84,31 +102,29 @@ class CatalogStore:
         """One market with its payload."""
         return self._one(MARKETS, ticker)
 
-    def markets_to_subscribe(self, admits: Callable[[MarketInfo], bool] | None = None) -> list[MarketInfo]:
-        """Markets that trade or will (initialized, inactive, active), all or those that `admits` lets in."""
-        found = self._select(MARKETS, "t.status IN ('initialized', 'inactive', 'active')", {})
-        return [info for info in found if admits is None or admits(info)]
+    def markets_to_subscribe(self) -> Iterator[Listing]:
+        """Markets that trade or will (initialized, inactive, active), by ticker; read some thousands at a time."""
+        return self._listings("markets_to_subscribe")
 
-    def changed_since(self, known_at: datetime) -> list[MarketInfo]:
+    def changed_since(self, known_at: datetime) -> Iterator[Listing]:
         """Markets of which a new version began after `known_at`.
 
         Versions become visible when their transaction ends: whoever follows the catalog asks with a minute of overlap.
         """
-        condition = "t.ticker IN (SELECT h.ticker FROM markets_history h WHERE h.valid_from > %(since)s)"
-        return self._select(MARKETS, condition, {"since": known_at})
+        return self._listings("changed_since", since=known_at)
 
-    def events(self) -> list[EventInfo]:
-        """All events."""
-        return self._select(EVENTS, "true", {})
+    def categories(self) -> dict[str, str]:
+        """The category of each series that has one."""
+        return self._pairs("categories")
 
-    def series(self) -> list[SeriesInfo]:
-        """All series."""
-        return self._select(SERIES, "true", {})
+    def series_of_events(self) -> dict[str, str]:
+        """The series of each event that names one."""
+        return self._pairs("series_of_events")
 
-    def unsettled_unseen(self, before: datetime, batch: int) -> Iterator[list[str]]:
-        """Tickers of markets that are not over for good and were not heard of since `before`, in batches."""
+    def unsettled_before(self, before: datetime, batch: int) -> Iterator[list[str]]:
+        """Tickers of markets that are not over for good and whose row is older than `before`, in batches."""
         after = ""
-        while tickers := self._tickers("unsettled_unseen", before=before, after=after, limit=batch):
+        while tickers := self._tickers("unsettled_before", before=before, after=after, limit=batch):
             yield tickers
             after = tickers[-1]
 
@@ -156,56 +172,60 @@ class CatalogStore:
 
     # -- how
 
-    def _upsert(self, table: CatalogTable[InfoT], infos: Iterable[InfoT], known_at: datetime) -> Changed:
+    def _upsert(
+        self, table: CatalogTable[InfoT], infos: Iterable[InfoT], known_at: datetime, patience: timedelta
+    ) -> Changed:
         # Pages overlap while the universe changes: of one object the last answer counts. One order for all writers.
         unique: dict[str, InfoT] = {getattr(info, table.ticker): info for info in infos}
-        rows: list[_Row] = []
+        rows: list[Row] = []
         for ticker, info in sorted(unique.items()):
             try:
-                rows.append((*table.row(info), known_at))
+                rows.append(table.row(info))
             except (ValueError, OverflowError) as error:
                 self._leave_out(table.name, ticker, error)
-        names = [column.name for column in table.columns]
         is_markets = table.name == MARKETS.name
         statement = self._queries["upsert"].format(
             table=table.name,
-            columns=", ".join(names),
-            updates=", ".join(f"{name} = excluded.{name}" for name in names if name != "ticker"),
+            stage="{stage}",
+            columns=", ".join(table.names),
+            updates=", ".join(f"{name} = excluded.{name}" for name in table.names if name != "ticker"),
+            updated=table.updated,
             status=", status" if is_markets else "",
             status_update=", status = excluded.status" if is_markets else "",
         )
-        types = [*(column.sql_type for column in table.columns), "jsonb", "bigint", "timestamptz"]
-        template = "(" + ", ".join(f"%s::{sql_type}" for sql_type in types) + ")"
         changed = 0
         for start in range(0, len(rows), _ROWS_PER_STATEMENT):
-            part = rows[start : start + _ROWS_PER_STATEMENT]
-            changed += self._write(table.name, statement, part, template)
+            changed += self._write(table, statement, rows[start : start + _ROWS_PER_STATEMENT], known_at, patience)
         return Changed(len(unique), changed)
 
-    def _write(self, table: str, statement: str, rows: Sequence[_Row], template: str) -> int:
+    def _write(
+        self,
+        table: CatalogTable[InfoT],
+        statement: str,
+        rows: Sequence[Row],
+        known_at: datetime,
+        patience: timedelta,
+    ) -> int:
         """Write rows; of those that are refused for what is in them, each alone is left out. Return what changed."""
         try:
+            data = table.arrow(rows, known_at)
             with self._database.transaction() as transaction:
-                _serialise(transaction, table)
-                return transaction.execute_values(statement, rows, template)
+                _serialise(transaction, table.name)
+                stage = transaction.stage(table.staged, data)
+                return transaction.execute(statement.format(stage=stage), {"patience": patience})
         except (StatementRejected, ValueError, OverflowError) as error:
             if isinstance(error, StatementRejected) and (error.sqlstate or "")[:2] not in _OF_A_ROW:
                 raise
             if len(rows) > 1:
                 middle = len(rows) // 2
-                return sum(self._write(table, statement, part, template) for part in (rows[:middle], rows[middle:]))
-            self._leave_out(table, rows[0][0], error)
+                parts = (rows[:middle], rows[middle:])
+                return sum(self._write(table, statement, part, known_at, patience) for part in parts)
+            self._leave_out(table.name, rows[0][0], error)
             return 0
 
     def _leave_out(self, table: str, ticker: object, error: Exception) -> None:
         self.refused += 1
         _log.warning("%s: %.100r was left out: %s", table, ticker, error)
-
-    def _select(self, table: CatalogTable[InfoT], condition: str, params: dict[str, object]) -> list[InfoT]:
-        columns = ", ".join(f"t.{column.name}" for column in table.columns)
-        statement = f"SELECT {columns} FROM {table.name} t WHERE {condition} ORDER BY t.ticker"  # noqa: S608 (own names)
-        with self._database.transaction() as transaction:
-            return [table.struct(row) for row in transaction.fetch_all(statement, params)]
 
     def _one(self, table: CatalogTable[InfoT], ticker: str) -> InfoT | None:
         columns = ", ".join(column.name for column in table.columns)
@@ -214,9 +234,28 @@ class CatalogStore:
             row = transaction.fetch_one(statement, {"ticker": ticker})
         return None if row is None else table.struct(row[:-1], row[-1])
 
+    def _listings(self, query: str, **params: object) -> Iterator[Listing]:
+        statement, after = self._queries[query], ""
+        while True:
+            with self._database.transaction() as transaction:
+                rows = transaction.fetch_all(statement, {**params, "after": after, "limit": _LISTED_AT_ONCE})
+            for ticker, event, series, status, opens, closes, index, collection in rows:
+                yield Listing(ticker, event, series, status, _us(opens), _us(closes), index, collection)
+            if len(rows) < _LISTED_AT_ONCE:
+                return
+            after = rows[-1][0]
+
+    def _pairs(self, query: str) -> dict[str, str]:
+        with self._database.transaction() as transaction:
+            return {str(one): str(other) for one, other in transaction.fetch_all(self._queries[query])}
+
     def _tickers(self, query: str, **params: object) -> list[str]:
         with self._database.transaction() as transaction:
             return [str(ticker) for (ticker,) in transaction.fetch_all(self._queries[query], params)]
+
+
+def _us(moment: datetime | None) -> int | None:
+    return None if moment is None else us_from_datetime(moment)
 
 
 def _serialise(transaction: Transaction, table: str) -> None:

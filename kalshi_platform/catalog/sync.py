@@ -1,13 +1,15 @@
 """REST → catalog: series, events and markets, all of them or what changed since the last sync.
 
 A full sync lists what can still change; an incremental one asks for what changed since the last finished sync began,
-with an overlap for clocks that disagree. Objects are stored in chunks, so memory stays small, and a sync that fails
-keeps what it has stored: the next one starts where the last *finished* one did.
+with an overlap for clocks that disagree. Objects are stored page by page, so memory stays small (a full sync keeps
+eight bytes per market beside), and a sync that fails keeps what it has stored: the next one starts where the last
+*finished* one did. A listing writes what changed; the rest is dated anew only when it is older than `PATIENCE`.
 """
 
 from __future__ import annotations
 
 import logging
+from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
@@ -19,14 +21,17 @@ from kalshi_platform.catalog.store import CatalogStore, Changed, SyncReport
 from kalshi_platform.clock import Clock
 from kalshi_platform.errors import MarketNotYetVisible, RequestRejected
 from kalshi_platform.exchange.rest import RestClient
+from kalshi_platform.market.catalog import MarketInfo
 
 __all__ = ["SyncReport", "refresh_markets", "sync_events", "sync_markets", "sync_series"]
 
 OVERLAP = timedelta(minutes=5)
 CHUNK = 1_000
 """Objects per transaction: one page of markets."""
+PATIENCE = timedelta(minutes=10)
 TICKERS_PER_REQUEST = 100
 """Keeps the query string below what proxies let pass."""
+_SCANNED_AT_ONCE = 10_000
 _OVERDUE_PER_SYNC = 1_000
 _UNKNOWN_PER_SYNC = 1_000
 _FULL_MARKETS = ("open", "unopened", "paused")
@@ -66,9 +71,9 @@ def sync_markets(rest: RestClient, store: CatalogStore, clock: Clock, full: bool
     with _Sync(store, clock, "markets", full) as sync:
         if sync.since_s is None:
             for status in _FULL_MARKETS:
-                sync.store_all(rest.iter_markets(status=status), store.upsert_markets)
-            for tickers in store.unsettled_unseen(sync.started_at, TICKERS_PER_REQUEST):
-                sync.add(refresh_markets(rest, store, clock, tickers))
+                sync.store_all(sync.noting(rest.iter_markets(status=status)), store.upsert_markets)
+            for tickers in store.unsettled_before(sync.started_at, _SCANNED_AT_ONCE):
+                sync.add(refresh_markets(rest, store, clock, sync.unseen(tickers)))
         else:
             sync.store_all(rest.iter_markets(min_updated_ts=sync.since_s), store.upsert_markets)
             sync.add(refresh_markets(rest, store, clock, store.overdue(clock.now(), _OVERDUE_PER_SYNC)))
@@ -136,6 +141,7 @@ class _Sync:
         self._finished_at = self.started_at
         self._total = Changed(0, 0)
         self._sync_id = 0
+        self._seen = array("q")
 
     def __enter__(self) -> _Sync:
         self._sync_id = self._store.begin_sync(self._what, self.scope, self.started_at)
@@ -151,7 +157,20 @@ class _Sync:
         except Exception:
             log.warning("the failed sync of %s could not be recorded", self._what, exc_info=True)
 
-    def store_all(self, infos: Iterable[_T], upsert: Callable[[Iterable[_T], datetime], Changed]) -> None:
+    def noting(self, infos: Iterable[MarketInfo]) -> Iterator[MarketInfo]:
+        """Pass markets on and remember that they were listed."""
+        for info in infos:
+            self._seen.append(hash(info.ticker))
+            yield info
+
+    def unseen(self, tickers: Sequence[str]) -> list[str]:
+        """Those that were not listed."""
+        asked = {hash(ticker): ticker for ticker in tickers}
+        for each in self._seen:
+            asked.pop(each, None)
+        return list(asked.values())
+
+    def store_all(self, infos: Iterable[_T], upsert: Callable[[Iterable[_T], datetime, timedelta], Changed]) -> None:
         """Store the objects in chunks. Each is dated before the page that brought it was asked for."""
         iterator = iter(infos)
         # A page may hold the end of one chunk and the beginning of the next: date by the chunk before.
@@ -161,7 +180,7 @@ class _Sync:
             chunk = list(islice(iterator, CHUNK))
             if not chunk:
                 return
-            self.add(upsert(chunk, known_at))
+            self.add(upsert(chunk, known_at, PATIENCE))
             known_at = asked_at
 
     def add(self, changed: Changed) -> None:

@@ -27,10 +27,7 @@ class CatalogFollower:
         """Read every living market anew; return how many differ in what matters."""
         started_at = self._clock.now()
         if self._parents:
-            self._registry.learn(
-                {info.ticker: info.category for info in self._store.series() if info.category},
-                {info.event_ticker: info.series_ticker for info in self._store.events() if info.series_ticker},
-            )
+            self._registry.learn(self._store.categories(), self._store.series_of_events())
         changed = self._registry.update(self._store.markets_to_subscribe())
         self._read_at = started_at
         return changed

@@ -23,6 +23,7 @@ _PG_TYPES: dict[pa.DataType, str] = {
     pa.int32(): "integer",
     pa.int64(): "bigint",
     pa.float64(): "double precision",
+    pa.float64(): "double precision",
     pa.bool_(): "boolean",
     pa.binary(): "bytea",
     pa.timestamp("us", tz="UTC"): "timestamptz",
@@ -48,6 +49,18 @@ def insert_new(
     if likely_new and not where and not table.casts and _copy_straight(connection, table, copied):
         return int(data.num_rows)
     return _insert_staged(connection, table, copied, where)
+
+
+def stage(connection: Any, table: StreamTable, data: pa.Table) -> str:
+    """Copy rows into a temporary table of the same columns, for a statement of the caller's; return its name.
+
+    It is empty again after the transaction, of which it must be the only use.
+    """
+    name = f"stage_{table.name}"
+    with connection.cursor() as cursor:
+        cursor.execute(_stage_statement(name, table))
+        _copy(cursor, name, table, encode(table, data))
+    return name
 
 
 def _copy_straight(connection: Any, table: StreamTable, copied: bytes) -> bool:

@@ -15,4 +15,6 @@ def text_without_nul(text: str) -> str:
 
 def json_without_nul(text: str) -> str:
     """Return JSON text with U+FFFD for each escaped U+0000."""
+    if "\\u0000" not in text:
+        return text
     return _JSON_NUL.sub(r"\1\\ufffd", text)

@@ -1,27 +1,33 @@
--- Statements of the catalog. {table}, {columns}, {updates} and {status} are filled in by kalshi_platform.catalog.store
--- with names of its own.
+-- Statements of the catalog. {table}, {stage}, {columns}, {updates}, {updated} and {status} are filled in by
+-- kalshi_platform.catalog.store with names of its own.
 
 -- name: upsert
--- Stores the rows whose knowledge is not older than what stands there, and writes history for those that changed.
--- Its row count is the number of changed objects.
-WITH incoming ({columns}, payload, fingerprint, known_at) AS (VALUES %s),
-changed AS (
-  SELECT i.* FROM incoming i LEFT JOIN {table} t ON t.ticker = i.ticker
-  WHERE t.ticker IS NULL OR (t.fingerprint <> i.fingerprint AND t.known_at <= i.known_at)
+-- Stores the staged rows whose knowledge is not older than what stands there, and writes history for those that changed.
+-- Its row count is the number of changed objects. What is known already and was asked for less than `patience` ago is
+-- left alone.
+WITH incoming AS (
+  SELECT i.*, t.ticker IS NULL OR t.fingerprint <> i.fingerprint AS is_changed
+  FROM {stage} i LEFT JOIN {table} t ON t.ticker = i.ticker
+  WHERE t.ticker IS NULL OR (
+    t.known_at <= i.known_at AND (
+      t.fingerprint <> i.fingerprint OR t.{updated} IS DISTINCT FROM i.{updated}
+      OR t.known_at + %(patience)s <= i.known_at
+    )
+  )
 ),
 stored AS (
   INSERT INTO {table} AS t ({columns}, payload, fingerprint, known_at, first_seen_at)
-  SELECT {columns}, payload, fingerprint, known_at, known_at FROM incoming
+  SELECT {columns}, payload::jsonb, fingerprint, known_at, known_at FROM incoming
   ON CONFLICT (ticker) DO UPDATE SET {updates}, payload = excluded.payload, fingerprint = excluded.fingerprint,
     known_at = excluded.known_at
   WHERE t.known_at <= excluded.known_at
 ),
 ended AS (
-  UPDATE {table}_history h SET valid_to = c.known_at FROM changed c
-  WHERE h.ticker = c.ticker AND h.valid_to IS NULL AND h.valid_from < c.known_at
+  UPDATE {table}_history h SET valid_to = c.known_at FROM incoming c
+  WHERE c.is_changed AND h.ticker = c.ticker AND h.valid_to IS NULL AND h.valid_from < c.known_at
 )
 INSERT INTO {table}_history AS h (ticker, valid_from, fingerprint, payload{status})
-SELECT ticker, known_at, fingerprint, payload{status} FROM changed
+SELECT ticker, known_at, fingerprint, payload::jsonb{status} FROM incoming WHERE is_changed
 ON CONFLICT (ticker, valid_from) DO UPDATE SET fingerprint = excluded.fingerprint, payload = excluded.payload{status_update}
 
 -- name: vanish
@@ -40,8 +46,27 @@ INSERT INTO markets_history AS h (ticker, valid_from, fingerprint, payload, stat
 SELECT ticker, %(at)s, fingerprint, payload, 'vanished' FROM gone
 ON CONFLICT (ticker, valid_from) DO UPDATE SET fingerprint = excluded.fingerprint, status = excluded.status
 
--- name: unsettled_unseen
--- Markets that are not over for good and were not heard of since a moment, by ticker.
+-- name: markets_to_subscribe
+-- What must be known of the markets that trade or will, by ticker.
+SELECT ticker, event_ticker, series_ticker, status, open_time, close_time, exchange_index, mve_collection_ticker
+FROM markets WHERE status IN ('initialized', 'inactive', 'active') AND ticker > %(after)s
+ORDER BY ticker LIMIT %(limit)s
+
+-- name: changed_since
+-- The same of markets of which a version began after a moment.
+SELECT ticker, event_ticker, series_ticker, status, open_time, close_time, exchange_index, mve_collection_ticker
+FROM markets
+WHERE ticker IN (SELECT h.ticker FROM markets_history h WHERE h.valid_from > %(since)s) AND ticker > %(after)s
+ORDER BY ticker LIMIT %(limit)s
+
+-- name: categories
+SELECT ticker, category FROM series WHERE category <> ''
+
+-- name: series_of_events
+SELECT ticker, series_ticker FROM events WHERE series_ticker <> ''
+
+-- name: unsettled_before
+-- Markets that are not over for good and whose row is older than a moment, by ticker.
 SELECT ticker FROM markets
 WHERE status NOT IN ('finalized', 'vanished') AND known_at < %(before)s AND ticker > %(after)s
 ORDER BY ticker LIMIT %(limit)s

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from typing import Any
 
+import msgspec
 import pytest
 
 from kalshi_platform.catalog.fingerprints import (
@@ -16,6 +18,7 @@ from kalshi_platform.catalog.fingerprints import (
 from kalshi_platform.catalog.rows import MARKETS
 from kalshi_platform.exchange.parse_rest import parse_event, parse_market, parse_series
 from kalshi_platform.market.catalog import MarketInfo
+from kalshi_platform.storage.bulk import encode
 
 MARKET: dict[str, Any] = {
     "ticker": "KXRAIN-26NOV23-T1",
@@ -102,6 +105,13 @@ def test_a_row_gives_the_struct_back() -> None:
 
 
 def test_nul_characters_do_not_reach_the_database() -> None:
-    *values, payload, _ = MARKETS.row(market(title="a\x00b"))
-    assert "\x00" not in str(values)
-    assert "\\u0000" not in payload
+    data = MARKETS.arrow([MARKETS.row(market(title="a\x00b"))], datetime(2026, 11, 22, tzinfo=UTC))
+    copied = encode(MARKETS.staged, data)
+    assert b"a\x00b" not in copied
+    assert b"\\u0000" not in copied
+    assert "a\ufffdb".encode() in copied
+
+
+def test_times_that_nobody_holds_are_refused_for_their_market_alone() -> None:
+    with pytest.raises(ValueError, match="between the years"):
+        MARKETS.row(msgspec.structs.replace(market(), close_time_us=10**18))
