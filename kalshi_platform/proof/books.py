@@ -13,6 +13,7 @@ import polars as pl
 from kalshi_platform.market.coverage import Interval, holes, intersection
 
 _LEVEL = ("ticker", "side", "price_e4")
+SIDES = ("yes", "no")
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Fold:
             .unique("ticker", keep="last", maintain_order=True)
         )
         self.starts: dict[str, int] = dict(self._latest.select("ticker", "anchor_us").iter_rows())
-        self._levels = _summed(pl.concat([_levels(self._latest, side) for side in ("yes", "no")]))
+        self._levels = summed(pl.concat([exploded(self._latest, side) for side in SIDES]))
 
     def add(self, deltas: pl.DataFrame) -> None:
         """Take deltas in natural columns."""
@@ -49,7 +50,7 @@ class Fold:
             .select(*_LEVEL, pl.col("delta_e2").alias("count_e2"))
             .with_columns(pl.col("price_e4", "count_e2").cast(pl.Int64))
         )
-        self._levels = _summed(pl.concat([self._levels, later]))
+        self._levels = summed(pl.concat([self._levels, later]))
 
     def levels(self) -> pl.DataFrame:
         """The levels that are not empty: ticker, side, price_e4, count_e2."""
@@ -106,9 +107,11 @@ def _is_near(claims: Sequence[Interval], start: int | None, last: int | None, ne
     return bool(intersection(holes(claims, (since, last)), list(near))) if since < last else False
 
 
-def _levels(latest: pl.DataFrame, side: str) -> pl.DataFrame:
+def exploded(anchors: pl.DataFrame, side: str, *more: str) -> pl.DataFrame:
+    """One side of anchored books, a row per level: ticker, side, price_e4, count_e2, and the columns `more`."""
     return (
-        latest.select(
+        anchors.select(
+            *more,
             "ticker",
             pl.lit(side).alias("side"),
             pl.col(f"{side}_price_e4").alias("price_e4"),
@@ -120,5 +123,6 @@ def _levels(latest: pl.DataFrame, side: str) -> pl.DataFrame:
     )
 
 
-def _summed(levels: pl.DataFrame) -> pl.DataFrame:
+def summed(levels: pl.DataFrame) -> pl.DataFrame:
+    """One row per ticker, side and price."""
     return levels.group_by(_LEVEL).agg(pl.col("count_e2").sum())

@@ -17,9 +17,10 @@ from kalshi_platform.deduplicator.coverage import read_claims
 from kalshi_platform.market.coverage import Interval, holds, union
 from kalshi_platform.market.times import datetime_from_us
 from kalshi_platform.proof import recorded
+from kalshi_platform.proof.anchors import AnchorCheck, AnchorsFound
 from kalshi_platform.proof.books import BooksAtEnd, Fold, books_at_end
 from kalshi_platform.proof.compare import Difference, compare
-from kalshi_platform.proof.holes import HoleAccount, account, united
+from kalshi_platform.proof.holes import CoverageFound, HoleAccount, account, compare_coverage, united
 from kalshi_platform.proof.inject import InjectedFault
 from kalshi_platform.proof.missed import Claims, missed_by_all
 from kalshi_platform.proof.tables import AT, DELTAS, LIFECYCLE, MARKETS
@@ -65,7 +66,8 @@ class TableFinding:
 
 @dataclass(frozen=True)
 class Findings:
-    """`merge_lost`: deltas that some gatherer stored as often as published, and production lacks.
+    """`coverage` is what production states; `holes` are what it leaves open. `merge_lost`: deltas that some gatherer
+    stored as often as published, and production lacks.
 
     `undeclared_messages`: missing trades, tickers and lifecycle events of a time at which a connection lived, or of one
     with no fault near. `recorded_spans` by gatherer, for people. `unexplained`: losses of books with no fault near;
@@ -74,6 +76,9 @@ class Findings:
     """
 
     tables: Sequence[TableFinding]
+    coverage: CoverageFound
+    anchors: AnchorsFound
+    lake_anchors: AnchorsFound
     holes: HoleAccount
     books: BooksAtEnd
     lake_books: BooksAtEnd
@@ -102,12 +107,15 @@ def examine(
             name: stack.enter_context(arrow_snapshot(each.timeseries_url)) for name, each in settings.gatherers.items()
         }
         gatherers = {name: _recorder(truth, name, snapshot) for name, snapshot in snapshots.items()}
-        folds = Fold(production.anchors()), Fold(lake.anchors())
+        anchors = production.anchors(), lake.anchors()
+        folds = Fold(anchors[0]), Fold(anchors[1])
+        checks = [AnchorCheck(truth.first_books, each) for each in anchors]
         indices = production.exchange_indices()
-        walked = walk(truth, (production.rows, folds[0]), (lake.rows, folds[1]), gatherers, indices)
+        walked = walk(truth, (production.rows, folds[0]), (lake.rows, folds[1]), checks, gatherers, indices)
         tables = _tables(truth, walked, production, lake, run[1] - NEWS_US)
         spans = {name: recorded.gatherer_spans(snapshot) for name, snapshot in snapshots.items()}
-    claims = united(_claims(settings, (run[0], max([run[1], *walked.last_us.values()]))))
+        claims = production.coverage()
+    claimed = united(_claims(settings, (run[0], max([run[1], *walked.last_us.values()]))))
     missed = {
         name: walked.feeds.missed(walked.lost[name], each.served, _broken_us(truth, name))
         for name, each in gatherers.items()
@@ -119,6 +127,9 @@ def examine(
     books = [_books(truth, fold, claims, walked.last_us, near) for fold in folds]
     return Findings(
         tables=tables,
+        coverage=compare_coverage(claims, claimed),
+        anchors=checks[0].result(),
+        lake_anchors=checks[1].result(),
         holes=account(claims, lives, map(truth.deltas, walked.parts), missing, list(missed.values()), margin_us),
         books=books[0],
         lake_books=books[1],

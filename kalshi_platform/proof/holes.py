@@ -1,4 +1,4 @@
-"""Holes that the gatherers' ledgers leave open, against what was truly lost. Pure.
+"""Holes that production's coverage leaves open, against what was truly lost. Pure.
 
 **Undeclared**: a published row that is missing although a claim holds its moment. There may be none.
 
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from kalshi_platform.market.coverage import Interval, holds, holes, intersection, union, without
+from kalshi_platform.market.coverage import Interval, holds, holes, intersection, length, union, without
 from kalshi_platform.proof.missed import ALWAYS, Claims, missed_by_all
 
 
@@ -64,6 +64,33 @@ def united(by_gatherer: Mapping[str, Claims]) -> dict[str, list[Interval]]:
     return {ticker: union(intervals) for ticker, intervals in found.items()}
 
 
+@dataclass(frozen=True)
+class CoverageFound:
+    """What production states against what the gatherers' ledgers give: µs, and markets concerned.
+
+    `beyond`: stated, and claimed by no ledger. `short`: claimed by a ledger, and not stated.
+    """
+
+    stated_us: int
+    beyond_us: int
+    short_us: int
+    beyond: tuple[str, ...]
+    short: tuple[str, ...]
+
+
+def compare_coverage(stated: Claims, claimed: Claims) -> CoverageFound:
+    """Compare production's coverage with the union of the gatherers' claims."""
+    beyond = {ticker: length(without(parts, claimed.get(ticker, []))) for ticker, parts in stated.items()}
+    short = {ticker: length(without(parts, stated.get(ticker, []))) for ticker, parts in claimed.items()}
+    return CoverageFound(
+        stated_us=sum(length(parts) for parts in stated.values()),
+        beyond_us=sum(beyond.values()),
+        short_us=sum(short.values()),
+        beyond=tuple(sorted(ticker for ticker, us in beyond.items() if us)),
+        short=tuple(sorted(ticker for ticker, us in short.items() if us)),
+    )
+
+
 def account(
     claims: Claims,
     lives: Mapping[str, Interval],
@@ -74,7 +101,7 @@ def account(
 ) -> HoleAccount:
     """Account for the holes of one run.
 
-    `claims`: the union over gatherers. `lives`: from when to when each market could move inside of the run. `truth`:
+    `claims`: what production states. `lives`: from when to when each market could move inside of the run. `truth`:
     ticker, exchange_us of every published delta, in parts of time, the earlier part first; `missing` those that are
     lost, in natural columns. `needed`: per gatherer what it truly missed. `margin_us` is left out at both ends of a
     life.

@@ -11,7 +11,7 @@ from typing import Any
 import polars as pl
 
 from kalshi_platform.errors import LakeCorrupt
-from kalshi_platform.market.coverage import Interval
+from kalshi_platform.market.coverage import Interval, union
 from kalshi_platform.market.times import datetime_from_us
 from kalshi_platform.proof.tables import (
     COMBO_PREFIX,
@@ -71,6 +71,14 @@ class Production:
     def anchors(self) -> pl.DataFrame:
         """All book anchors."""
         return _frame(self._snapshot.table(f"SELECT {ANCHORS} FROM book_anchors"))  # noqa: S608
+
+    def coverage(self) -> dict[str, list[Interval]]:
+        """Ticker → when production says that it holds every delta."""
+        rows = _frame(self._snapshot.table("SELECT ticker, from_ts, to_ts FROM coverage"))
+        found: dict[str, list[Interval]] = {}
+        for ticker, low, high in rows.with_columns(pl.col("from_ts", "to_ts").dt.epoch("us")).iter_rows():
+            found.setdefault(ticker, []).append((low, high))
+        return {ticker: union(intervals) for ticker, intervals in found.items()}
 
     def exchange_indices(self) -> dict[str, int]:
         """Ticker → which of the exchange's instances trades it, as the catalog says."""

@@ -42,6 +42,17 @@ def as_json(ran: Ran, found: Findings, objections: Sequence[str]) -> dict[str, A
             "lake_right": found.lake_books.right,
             "lake_wrong": len(found.lake_books.wrong),
         },
+        "coverage": {
+            "stated_s": round(found.coverage.stated_us / 1e6, 6),
+            "beyond_s": round(found.coverage.beyond_us / 1e6, 6),
+            "short_s": round(found.coverage.short_us / 1e6, 6),
+        },
+        "anchors": {
+            "compared": found.anchors.compared,
+            "wrong": len(found.anchors.wrong),
+            "lake_compared": found.lake_anchors.compared,
+            "lake_wrong": len(found.lake_anchors.wrong),
+        },
         "holes": {
             "true": found.holes.true,
             "declared": found.holes.declared_count,
@@ -90,10 +101,21 @@ def as_text(ran: Ran, found: Findings, objections: Sequence[str]) -> str:
         f"Books at the end: {books.right:,} right, {len(books.wrong):,} wrong, {len(books.open):,} open in production;"
         f" {found.lake_books.right:,} right, {len(found.lake_books.wrong):,} wrong in the lake."
     )
+    lines.append(
+        f"Anchors: {found.anchors.compared:,} in production, {len(found.anchors.wrong):,} wrong;"
+        f" {found.lake_anchors.compared:,} in the lake, {len(found.lake_anchors.wrong):,} wrong."
+    )
+    stated, beyond, short = (
+        each / 1e6 for each in (found.coverage.stated_us, found.coverage.beyond_us, found.coverage.short_us)
+    )
+    lines.append(
+        f"Coverage: {stated:,.0f} market-seconds stated by production, {beyond:.3f} of them claimed by no ledger,"
+        f" {short:.3f} claimed by a ledger and not stated."
+    )
     holes = found.holes
     lines.append(
         f"Holes: {holes.true:,} true ones (deltas of a market that nobody recorded), {holes.declared_count:,} declared"
-        f" by the gatherers' ledgers, {holes.undeclared:,} of the true ones undeclared."
+        f" by production's coverage, {holes.undeclared:,} of the true ones undeclared."
     )
     if ran.may_lose:
         lines.append(

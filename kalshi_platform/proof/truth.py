@@ -88,7 +88,8 @@ class Truth:
     """Everything that was published; rows before `from_us` are known, but not required of anybody.
 
     `lifecycle` and `markets_at_end`: tables in natural columns, with `required` (lifecycle also with `at_us`).
-    `last_books`: ticker, side, price_e4, count_e2 at the end. `markets`: ticker, open_us, close_us of all but combos.
+    `first_books`, `last_books`: ticker, side, price_e4, count_e2 before everything and at the end. `markets`: ticker,
+    open_us, close_us of all but combos.
     `served`: n, ticker, connection, user_agent; `faults` as the simulator wrote them.
     `ledger`: rows of the whole ledger, by kind as the simulator counts what it publishes.
     """
@@ -97,6 +98,7 @@ class Truth:
     from_us: int
     lifecycle: pl.DataFrame
     markets_at_end: pl.DataFrame
+    first_books: pl.DataFrame
     last_books: pl.DataFrame
     markets: pl.DataFrame
     served: pl.DataFrame
@@ -152,9 +154,8 @@ def read_truth(folder: Path, from_us: int) -> Truth:
         lifecycle=_lifecycle(raw["lifecycle"]).with_columns((pl.col(AT) >= from_us).alias(REQUIRED)),
         # Who was over before the run need not be known.
         markets_at_end=_markets(markets).with_columns((pl.col("close_us") >= from_us).alias(REQUIRED)),
-        last_books=raw["books"]
-        .filter((pl.col("phase") == "last") & ~pl.col("ticker").str.starts_with(COMBO_PREFIX))
-        .select("ticker", "side", pl.col("price_e4").cast(pl.Int64), pl.col("size_e2").alias("count_e2")),
+        first_books=_books(raw["books"], "first"),
+        last_books=_books(raw["books"], "last"),
         markets=markets.select("ticker", "open_us", "close_us"),
         served=raw["served"].sort("n"),
         faults=raw["faults"],
@@ -196,6 +197,12 @@ def _within(folder: Path, table: str, part: Interval) -> pl.DataFrame:
     low, high = part
     moment = pl.col("exchange_ts_us")
     return _scan(folder, table).filter((moment >= low) & (moment < high)).collect()
+
+
+def _books(rows: pl.DataFrame, phase: str) -> pl.DataFrame:
+    followed = (pl.col("phase") == phase) & ~pl.col("ticker").str.starts_with(COMBO_PREFIX)
+    levels = pl.col("price_e4").cast(pl.Int64), pl.col("size_e2").cast(pl.Int64).alias("count_e2")
+    return rows.filter(followed).select("ticker", "side", *levels)
 
 
 def _count(rows: pl.LazyFrame) -> int:

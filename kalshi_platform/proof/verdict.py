@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
+from kalshi_platform.market.times import datetime_from_us
 from kalshi_platform.proof.examine import Findings
 from kalshi_platform.proof.inject import InjectedFault
 from kalshi_platform.proof.options import FaultLevel
@@ -65,9 +66,10 @@ def objections(ran: Ran, found: Findings) -> list[str]:
         said.append(f"{found.merge_lost:,} deltas that a gatherer recorded are not in production")
     if found.holes.undeclared:
         said.append(
-            f"{found.holes.undeclared:,} holes ({found.holes.undeclared_rows:,} deltas) lie where the ledger claims"
-            " to be whole"
+            f"{found.holes.undeclared:,} holes ({found.holes.undeclared_rows:,} deltas) lie where production's coverage"
+            " claims to be whole"
         )
+    said += _of_coverage(found)
     if found.undeclared_messages:
         said.append(
             f"{found.undeclared_messages:,} trades, tickers or lifecycle events are missing while a connection lived,"
@@ -96,6 +98,31 @@ def objections(ran: Ran, found: Findings) -> list[str]:
         )
     if ran.left_in_spools:
         said.append(f"{ran.left_in_spools:,} bytes of records were left in the gatherers' spools")
+    return said
+
+
+def _of_coverage(found: Findings) -> list[str]:
+    said = []
+    coverage = found.coverage
+    if coverage.beyond:
+        said.append(
+            f"production claims {coverage.beyond_us / 1e6:.6f} s of {len(coverage.beyond):,} markets that no ledger"
+            f" claims: {', '.join(coverage.beyond[:3])}"
+        )
+    if coverage.short:
+        said.append(
+            f"production leaves open {coverage.short_us / 1e6:.6f} s of {len(coverage.short):,} markets that a ledger"
+            f" claims: {', '.join(coverage.short[:3])}"
+        )
+    for name, anchors in (("production", found.anchors), ("the lake", found.lake_anchors)):
+        if anchors.wrong:
+            ticker, at_us = anchors.wrong[0]
+            said.append(
+                f"{len(anchors.wrong):,} of {anchors.compared:,} anchors of {name} are wrong, the first of {ticker} at"
+                f" {datetime_from_us(at_us):%H:%M:%S.%f}"
+            )
+    if found.anchors.compared != found.lake_anchors.compared:
+        said.append(f"the lake has {found.lake_anchors.compared:,} anchors, production {found.anchors.compared:,}")
     return said
 
 

@@ -6,13 +6,14 @@ of every delta and for what differs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
 import polars as pl
 
 from kalshi_platform.market.coverage import Interval
+from kalshi_platform.proof.anchors import AnchorCheck
 from kalshi_platform.proof.books import Fold
 from kalshi_platform.proof.compare import Comparison, Difference
 from kalshi_platform.proof.missed import Feeds, lost_of
@@ -56,11 +57,12 @@ def walk(
     truth: Truth,
     production: tuple[Rows, Fold],
     lake: tuple[Rows, Fold],
+    anchors: Sequence[AnchorCheck],
     gatherers: Mapping[str, Recorder],
     indices: Mapping[str, int],
     rows_at_once: int = ROWS_AT_ONCE,
 ) -> Walked:
-    """Compare everything that has a time, and fold both stores' deltas into the books given."""
+    """Compare everything that has a time; fold both stores' deltas into the books, and show the truth to `anchors`."""
     compared = {store: {table.name: Comparison(table) for table in TIMED_TABLES} for store in ("production", "lake")}
     stores = {"production": production, "lake": lake}
     feeds = Feeds(indices)
@@ -80,6 +82,8 @@ def walk(
                     fold.add(found)
             if table is DELTAS:
                 feeds.add(told)
+                for check in anchors:
+                    check.add(part, told)
                 last_us |= dict(told.group_by("ticker").agg(pl.col("exchange_us").max()).iter_rows())
                 lacking = missing["production"].unique()
                 for name, gatherer in gatherers.items():

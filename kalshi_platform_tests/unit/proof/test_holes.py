@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import polars as pl
 
 from kalshi_platform.market.coverage import Interval
-from kalshi_platform.proof.holes import account, united
+from kalshi_platform.proof.holes import account, compare_coverage, united
 from kalshi_platform.proof.missed import Feeds, lost_of
 from kalshi_platform.proof.tables import DELTAS
 
@@ -129,3 +129,12 @@ def test_the_ends_of_a_market_are_left_out() -> None:
 def test_claims_of_gatherers_unite() -> None:
     both = united({"g1": {"A": [(0, 5)]}, "g2": {"A": [(5, 9)], "B": [(1, 2)]}})
     assert both == {"A": [(0, 9)], "B": [(1, 2)]}
+
+
+def test_coverage_is_compared_with_the_ledgers_both_ways() -> None:
+    claimed = {"A": [(0, 10)], "B": [(5, 9)]}
+    same = compare_coverage(claimed, claimed)
+    assert (same.stated_us, same.beyond, same.short) == (14, (), ())
+    found = compare_coverage({"A": [(0, 4), (6, 12)], "C": [(1, 2)]}, claimed)
+    assert (found.beyond_us, found.beyond) == (3, ("A", "C"))
+    assert (found.short_us, found.short) == (6, ("A", "B"))

@@ -11,10 +11,11 @@ import pytest
 
 from kalshi_platform.plots.timeline import Mark, png, timeline
 from kalshi_platform.proof import report
+from kalshi_platform.proof.anchors import AnchorsFound
 from kalshi_platform.proof.books import BooksAtEnd, Fold, books_at_end
 from kalshi_platform.proof.compare import Difference
 from kalshi_platform.proof.examine import Findings, TableFinding
-from kalshi_platform.proof.holes import Excess, HoleAccount
+from kalshi_platform.proof.holes import CoverageFound, Excess, HoleAccount
 from kalshi_platform.proof.inject import InjectedFault
 from kalshi_platform.proof.tables import DELTAS
 from kalshi_platform.proof.verdict import Ran, objections
@@ -36,6 +37,9 @@ def findings(**changes: Any) -> Findings:
     lake = changes.pop("lake", production)
     values: dict[str, Any] = {
         "tables": [TableFinding(changes.pop("table", DELTAS.name), changes.pop("truth", 10), production, lake)],
+        "coverage": CoverageFound(9, 0, 0, (), ()),
+        "anchors": AnchorsFound(3),
+        "lake_anchors": AnchorsFound(3),
         "holes": HoleAccount(0, 0, 0, 0, []),
         "books": BooksAtEnd(1, (), ()),
         "lake_books": BooksAtEnd(1, (), ()),
@@ -74,6 +78,15 @@ def test_a_clean_run_is_proven() -> None:
         ({}, {"lake": difference(found=9)}, "the lake has 9"),
         ({}, {"holes": HoleAccount(1, 1, 1, 0, [])}, "claims"),
         ({}, {"holes": HoleAccount(0, 0, 0, 1, [Excess("A", (0, 9), 9_000_000, 2_250_001)])}, "without need"),
+        ({}, {"coverage": CoverageFound(9, 1, 0, ("A",), ())}, "no ledger claims: A"),
+        ({}, {"coverage": CoverageFound(9, 0, 1, (), ("A",))}, "leaves open"),
+        (
+            {},
+            {"anchors": AnchorsFound(3, (("A", 5_000_000),))},
+            "1 of 3 anchors of production are wrong, the first of A",
+        ),
+        ({}, {"lake_anchors": AnchorsFound(3, (("A", 5_000_000),))}, "anchors of the lake are wrong"),
+        ({}, {"lake_anchors": AnchorsFound(2)}, "the lake has 2 anchors"),
         ({}, {"merge_lost": 1}, "not in production"),
         ({}, {"undeclared_messages": 1}, "connection lived"),
         ({}, {"books": BooksAtEnd(0, ("A",), ())}, "books at the end are wrong"),

@@ -8,6 +8,7 @@ import polars as pl
 import pytest
 
 from kalshi_platform.market.coverage import Interval
+from kalshi_platform.proof.anchors import AnchorCheck, AnchorsFound
 from kalshi_platform.proof.books import Fold
 from kalshi_platform.proof.examine import merge_lost
 from kalshi_platform.proof.tables import DELTAS, TICKERS, TRADES, NaturalTable, shaped, ticker_columns
@@ -44,6 +45,7 @@ def truth(tmp_path_factory: pytest.TempPathFactory) -> Truth:
         ledger.deltas.append((ledger.n + 1, at, "A", "yes", 5_000, size))
         ledger.trades.append((ledger.n + 2, at + 7, "A", f"t{second}", 5_000, 100, "yes", False))
         ledger.tickers.append((ledger.n + 3, at + 9, "A", BODY % second, False))
+    ledger.write("books", [("first", "A", "yes", 5_000, 100)])
     ledger.served.append((0, "A", "c1", "platform (g1 books)"))
     ledger.close()
     return read_truth(Path(str(ledger._target)), START)
@@ -72,8 +74,12 @@ def walked(truth: Truth, production: dict[str, pl.DataFrame], rows_at_once: int,
     seen = recorded.group_by(DELTAS.columns).agg(pl.len().cast(pl.Int64).alias("seen"))
     gatherer = Recorder(lambda part: within(seen, part), truth.served.select("n", "ticker"))
     folds = Fold(ANCHORS), Fold(ANCHORS)
-    found = walk(truth, (of_production, folds[0]), (of_lake, folds[1]), {"g1": gatherer}, {"A": 0}, rows_at_once)
+    checks = [AnchorCheck(truth.first_books, ANCHORS)]
+    found = walk(
+        truth, (of_production, folds[0]), (of_lake, folds[1]), checks, {"g1": gatherer}, {"A": 0}, rows_at_once
+    )
     assert all(difference.is_none for difference in found.lake.values())
+    assert checks[0].result() == AnchorsFound(1)
     assert folds[1].levels().rows() == [("A", "yes", 5_000, 100 + COUNT // 5 * 200)]
     return found
 

@@ -9,10 +9,11 @@ from typing import Any
 import polars as pl
 import pytest
 
+from kalshi_platform.proof.anchors import AnchorsFound
 from kalshi_platform.proof.books import Fold, books_at_end
 from kalshi_platform.proof.compare import compare
 from kalshi_platform.proof.examine import Findings, TableFinding, undeclared_messages
-from kalshi_platform.proof.holes import account
+from kalshi_platform.proof.holes import account, compare_coverage
 from kalshi_platform.proof.inject import InjectedFault
 from kalshi_platform.proof.missed import Feeds, lost_of, missed_by_all
 from kalshi_platform.proof.tables import DELTAS, TRADES
@@ -78,6 +79,9 @@ def said(
     at_end = books_at_end(["A", "B"], last, fold, claims, dict.fromkeys("AB", 60 * S), near)
     found = Findings(
         tables=tables,
+        coverage=compare_coverage(claims, claims),
+        anchors=AnchorsFound(2),
+        lake_anchors=AnchorsFound(2),
         holes=account(claims, LIVES, [TRUTH], deltas.missing, needed, MARGIN),
         books=at_end,
         lake_books=at_end,
