@@ -38,33 +38,44 @@ class Batch:
 
 
 @dataclass(frozen=True)
+class Position:
+    """How far a gatherer was read, and when the last batch with rows was committed that was read."""
+
+    batch_no: int = 0
+    mark: tuple[int, datetime] | None = None
+
+
+@dataclass(frozen=True)
 class Pass:
-    """What one pass reads: after < batch_no ≤ until, per table within `windows`; `behind`: there is more."""
+    """What one pass reads: after < batch_no ≤ until, per table within `windows`; `behind`: there is more.
+
+    `mark`: number and commit of the last batch with rows.
+    """
 
     after: int
     until: int
     windows: Mapping[str, tuple[Window, ...]]
     behind: bool
     newest_commit: datetime | None = None
+    mark: tuple[int, datetime] | None = None
 
 
 @dataclass(frozen=True)
 class NewRows:
-    """New rows of one gatherer, read in one snapshot. `cursor` is the stored one, from which `read` may differ."""
+    """New rows of one gatherer, read in one snapshot. `cursor` is the stored one, from which `read` may differ.
+
+    `restarted`: the gatherer numbers anew, so that it is read from its beginning.
+    """
 
     source: str
     cursor: int
     read: Pass
     tables: Mapping[str, pa.Table] = field(default_factory=dict)
+    restarted: bool = False
 
     @property
     def rows(self) -> int:
         return sum(table.num_rows for table in self.tables.values())
-
-    @property
-    def restarted(self) -> bool:
-        """The gatherer's numbers lie below the cursor, so that it is read from its beginning."""
-        return self.read.after < self.cursor
 
 
 def plan(batches: Sequence[Batch], after: int, last: int, rows_per_pass: int, *, cut: bool = False) -> Pass:
@@ -89,7 +100,8 @@ def plan(batches: Sequence[Batch], after: int, last: int, rows_per_pass: int, *,
         rows += count
     windows = {table: merged_windows(line for line in taken if line.table == table) for table in MERGED_TABLES}
     newest = max((line.committed_at for line in taken), default=None)
-    return Pass(after, until, {table: found for table, found in windows.items() if found}, until < last, newest)
+    mark = (taken[-1].batch_no, taken[-1].committed_at) if taken else None
+    return Pass(after, until, {table: found for table, found in windows.items() if found}, until < last, newest, mark)
 
 
 def merged_windows(lines: Iterable[Batch]) -> tuple[Window, ...]:
@@ -103,42 +115,57 @@ def merged_windows(lines: Iterable[Batch]) -> tuple[Window, ...]:
     return tuple(windows)
 
 
-def read_new(source: GathererSource, cursor: int, rows_per_pass: int) -> NewRows:
-    """Read what came after `cursor`, ledger and rows in one snapshot. Raises DatabaseUnavailable."""
+def read_new(source: GathererSource, position: Position, rows_per_pass: int) -> NewRows:
+    """Read what came after `position`, ledger and rows in one snapshot. Raises DatabaseUnavailable."""
+    cursor = position.batch_no
     with arrow_snapshot(source.timeseries_url) as snapshot:
         counter = snapshot.table("SELECT last_batch_no FROM batch_counter").column(0).to_pylist()
         last = int(counter[0]) if counter else 0
-        after = cursor
-        if last < cursor:
+        restarted = last < cursor or _numbers_anew(snapshot, position)
+        if restarted:
             _log.warning(
-                "%s: its last batch is %d, below the cursor %d: the database was restored or made anew;"
-                " reading it from its beginning",
+                "%s: its last batch is %d, the cursor stands at %d, and they do not belong together: the database was"
+                " restored or made anew; reading it from its beginning",
                 source.name, last, cursor,
             )  # fmt: skip
-            after = 0
+        after = 0 if restarted else cursor
         batches = _batches(snapshot, after)
         planned = plan(batches, after, last, rows_per_pass, cut=len(batches) >= BATCHES_PER_PASS)
         tables = {
             table: rows_of_batches(snapshot, table, after, planned.until, windows)
             for table, windows in planned.windows.items()
         }
-    return NewRows(source.name, cursor, planned, tables)
+    return NewRows(source.name, cursor, planned, tables, restarted)
 
 
-def load(transaction: Transaction) -> dict[str, int]:
+def load(transaction: Transaction) -> dict[str, Position]:
     """The stored cursors by gatherer."""
+    rows = transaction.fetch_all("SELECT gatherer, batch_no, mark_batch_no, mark_committed_at FROM merge_cursors")
     return {
-        str(name): int(number) for name, number in transaction.fetch_all("SELECT gatherer, batch_no FROM merge_cursors")
+        name: Position(number, None if mark is None or at is None else (mark, at)) for name, number, mark, at in rows
     }
 
 
 def advance(transaction: Transaction, read: NewRows) -> None:
     """Move the cursor of a gatherer, unless somebody else moved it since it was read (then their progress stays)."""
     moved = transaction.execute(
-        "INSERT INTO merge_cursors AS t (gatherer, batch_no, rows_read) VALUES (%(name)s, %(until)s, %(rows)s)"
+        "INSERT INTO merge_cursors AS t (gatherer, batch_no, rows_read, mark_batch_no, mark_committed_at)"
+        " VALUES (%(name)s, %(until)s, %(rows)s, %(mark)s, %(marked_at)s)"
         " ON CONFLICT (gatherer) DO UPDATE SET batch_no = excluded.batch_no, merged_at = clock_timestamp(),"
-        " rows_read = t.rows_read + excluded.rows_read, last_error = NULL WHERE t.batch_no = %(cursor)s",
-        {"name": read.source, "until": read.read.until, "rows": read.rows, "cursor": read.cursor},
+        " rows_read = t.rows_read + excluded.rows_read, last_error = NULL,"
+        " mark_batch_no = CASE WHEN %(keep)s THEN t.mark_batch_no ELSE excluded.mark_batch_no END,"
+        " mark_committed_at = CASE WHEN %(keep)s THEN t.mark_committed_at ELSE excluded.mark_committed_at END"
+        " WHERE t.batch_no = %(cursor)s",
+        {
+            "name": read.source,
+            "until": read.read.until,
+            "rows": read.rows,
+            "cursor": read.cursor,
+            "mark": read.read.mark[0] if read.read.mark else None,
+            "marked_at": read.read.mark[1] if read.read.mark else None,
+            # Batches without rows leave no line that could be recognised.
+            "keep": read.read.mark is None and not read.restarted,
+        },
     )
     if not moved:
         _log.info("%s: another merge moved the cursor meanwhile; it stays", read.source)
@@ -153,6 +180,20 @@ def record_error(transaction: Transaction, gatherer: str, error: str) -> None:
         " last_error_at = excluded.last_error_at",
         {"name": gatherer, "error": error},
     )
+
+
+def _numbers_anew(snapshot: ArrowSnapshot, position: Position) -> bool:
+    """Whether the batch that was read last is not the one that has its number now."""
+    if position.mark is None:
+        return False
+    number, committed_at = position.mark
+    lines = snapshot.table("SELECT committed_at FROM batches WHERE batch_no = $1 LIMIT 1", (number,)).column(0)
+    if len(lines):
+        found: bool = lines[0].as_py() != committed_at
+        return found
+    # Retention drops old lines first: where older ones stand, this one cannot have been dropped.
+    oldest = snapshot.table("SELECT min(batch_no) FROM batches").column(0)[0].as_py()
+    return oldest is not None and oldest < number
 
 
 def _batches(snapshot: ArrowSnapshot, after: int) -> list[Batch]:

@@ -17,7 +17,7 @@ import pyarrow as pa
 
 from kalshi_platform.clock import Clock
 from kalshi_platform.deduplicator import cursor, production
-from kalshi_platform.deduplicator.cursor import NewRows
+from kalshi_platform.deduplicator.cursor import NewRows, Position
 from kalshi_platform.deduplicator.readers import Readers
 from kalshi_platform.deduplicator.settings import DeduplicatorSettings, GathererSource
 from kalshi_platform.deduplicator.source import check_source
@@ -113,7 +113,7 @@ class Merger:
             cursors = cursor.load(transaction)
         answers, errors = self._readers.ask(
             {
-                source.name: partial(self._read_new, source, cursors.get(source.name, 0))
+                source.name: partial(self._read_new, source, cursors.get(source.name, Position()))
                 for source in self.settings.sources
             },
             self.settings.source_timeout_s,
@@ -125,7 +125,7 @@ class Merger:
         inserted: dict[str, dict[datetime, int]] = {}
         moved = [
             answer for answer in answers.values()
-            if answer.read.until != cursors.get(answer.source) or answer.source in self._failing
+            if answer.restarted or answer.source in self._failing or _moves(answer, cursors.get(answer.source))
         ]  # fmt: skip
         if moved or failed:
             with production.merging(self.production) as transaction:
@@ -153,7 +153,7 @@ class Merger:
         """Close the connections to production."""
         self.production.dispose()
 
-    def _read_new(self, source: GathererSource, after: int) -> NewRows:
+    def _read_new(self, source: GathererSource, after: Position) -> NewRows:
         if source.name not in self._checked:
             check_source(source)
             self._checked.add(source.name)
@@ -192,11 +192,15 @@ def unite(by_gatherer: Mapping[str, Mapping[str, pa.Table]]) -> dict[str, tuple[
     return united
 
 
+def _moves(answer: NewRows, position: Position | None) -> bool:
+    return position is None or answer.read.until != position.batch_no
+
+
 def _source_merge(
-    name: str, cursors: Mapping[str, int], answers: Mapping[str, NewRows], failed: Mapping[str, str]
+    name: str, cursors: Mapping[str, Position], answers: Mapping[str, NewRows], failed: Mapping[str, str]
 ) -> SourceMerge:
     if name not in answers:
-        return SourceMerge(name, cursors.get(name, 0), error=failed[name])
+        return SourceMerge(name, cursors.get(name, Position()).batch_no, error=failed[name])
     answer = answers[name]
     return SourceMerge(
         name, answer.read.until, answer.rows, answer.read.behind, answer.restarted, answer.read.newest_commit

@@ -11,12 +11,14 @@ from typing import Any
 import pytest
 
 from kalshi_platform.clock import SYSTEM_CLOCK
+from kalshi_platform.deduplicator import cursor as cursor_module
 from kalshi_platform.deduplicator import live as live_module
 from kalshi_platform.deduplicator import production as production_module
 from kalshi_platform.deduplicator.catalog_merge import CatalogMergeReport, merge_catalog
 from kalshi_platform.deduplicator.hours import active_hours, hours_to_close
 from kalshi_platform.deduplicator.live import LiveMerger
 from kalshi_platform.deduplicator.merge import Merger, MergeReport, merge_new
+from kalshi_platform.deduplicator.settings import GathererSource
 from kalshi_platform.errors import SchemaMismatch
 from kalshi_platform.market.times import US_PER_HOUR, US_PER_S, datetime_from_us, us_from_datetime
 from kalshi_platform.storage.partitions import PartitionBounds
@@ -145,6 +147,75 @@ def test_a_restored_gatherer_is_read_from_its_beginning(merge_world: World, capl
     assert (report.rows_inserted, report.sources[0].restarted, report.sources[0].cursor) == (1, True, 2)
     assert "restored" in caplog.text
     assert world.rows("SELECT count(*) FROM orderbook_deltas") == [(4,)]
+
+
+def test_a_restored_gatherer_that_has_overtaken_the_cursor_is_recognised(merge_world: World) -> None:
+    world = merge_world(1)
+    gatherer = world.gatherers["g1"]
+    for number in range(3):
+        gatherer.commit(orderbook_deltas=[delta_row("A", ts_us=T0 + number, seq=number + 2)])
+    gatherer.commit(memberships=[(1, "A", 1, None)])  # numbers without rows leave no line
+    merge_new(world.settings(), SYSTEM_CLOCK)
+    again = merge_new(world.settings(), SYSTEM_CLOCK)
+    assert (again.rows_read, again.sources[0].restarted) == (0, False)
+    with gatherer.database.transaction() as transaction:
+        transaction.execute("DELETE FROM batches WHERE batch_no > 1")
+        transaction.execute("DELETE FROM orderbook_deltas WHERE batch_no > 1")
+        transaction.execute("UPDATE batch_counter SET last_batch_no = 1")
+    for number in range(7):
+        gatherer.commit(orderbook_deltas=[delta_row("A", ts_us=T0 + 50 + number, seq=9 + number)])
+    report = merge_new(world.settings(rows_per_pass=3), SYSTEM_CLOCK)
+    assert (report.sources[0].restarted, report.sources[0].cursor, report.behind) == (True, 3, True)
+    while report.behind:
+        report = merge_new(world.settings(rows_per_pass=3), SYSTEM_CLOCK)
+        assert not report.sources[0].restarted
+    assert world.rows("SELECT count(*) FROM orderbook_deltas") == [(10,)]
+    # Old lines are dropped by retention: the cursor stays where it is.
+    with gatherer.database.transaction() as transaction:
+        transaction.execute("DELETE FROM batches")
+    assert not merge_new(world.settings(), SYSTEM_CLOCK).sources[0].restarted
+
+
+def test_a_gatherer_that_is_added_later_or_has_nothing_is_simply_read(merge_world: World) -> None:
+    world = merge_world(3)
+    settings = world.settings()
+    world.gatherers["g1"].commit(orderbook_deltas=[delta_row("A", ts_us=T0, seq=2)])
+    world.gatherers["g2"].commit(
+        orderbook_deltas=[delta_row("A", ts_us=T0, seq=5), delta_row("A", ts_us=T0 - 9, seq=4)]
+    )
+    assert merge_new(replace(settings, sources=settings.sources[:1]), SYSTEM_CLOCK).rows_inserted == 1
+    added = merge_new(settings, SYSTEM_CLOCK)
+    assert (added.rows_read, added.rows_inserted, added.missed) == (2, 1, ())
+    assert world.rows("SELECT gatherer, batch_no FROM merge_cursors ORDER BY 1") == [("g1", 1), ("g2", 1), ("g3", 0)]
+
+
+def test_a_slow_gatherer_is_left_to_a_later_pass_that_finds_its_answer(
+    merge_world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = merge_world(2)
+    for gatherer in world.gatherers.values():
+        gatherer.commit(orderbook_deltas=[delta_row("A", ts_us=T0, seq=2, stream_id=int(gatherer.name[1]))])
+    world.gatherers["g2"].commit(orderbook_deltas=[delta_row("A", ts_us=T0 + 1, seq=3)])
+    go = threading.Event()
+    read = cursor_module.read_new
+
+    def slow(source: GathererSource, *arguments: Any) -> cursor_module.NewRows:
+        if source.name == "g2":
+            assert go.wait(60)
+        return read(source, *arguments)
+
+    monkeypatch.setattr(cursor_module, "read_new", slow)
+    merger = Merger(world.settings(source_timeout_s=0.2), SYSTEM_CLOCK, PartitionBounds())
+    try:
+        late = merger.merge_new()
+        while late.missed != ("g2",):  # g1 may be slow as well on a busy machine
+            late = merger.merge_new()
+        go.set()
+        until(lambda: merger.merge_new().rows_inserted == 1)
+    finally:
+        go.set()
+        merger.dispose()
+    assert world.rows("SELECT count(*) FROM orderbook_deltas") == [(2,)]
 
 
 def test_a_trade_that_sources_date_some_milliseconds_apart_is_one(merge_world: World) -> None:

@@ -3,12 +3,15 @@
 CREATE TABLE IF NOT EXISTS merge_cursors (
   gatherer text PRIMARY KEY,
   batch_no bigint NOT NULL,
+  mark_batch_no bigint,
+  mark_committed_at timestamptz,
   merged_at timestamptz NOT NULL DEFAULT now(),
   rows_read bigint NOT NULL DEFAULT 0,
   last_error text,
   last_error_at timestamptz
 );
 COMMENT ON TABLE merge_cursors IS 'The last batch of each gatherer whose rows are in production; moved in the transaction that brings them.';
+COMMENT ON COLUMN merge_cursors.mark_committed_at IS 'When the gatherer committed batch mark_batch_no, the last one with rows that was read: another moment under that number means that its database was restored, and numbers anew.';
 
 CREATE TABLE IF NOT EXISTS hour_closes (
   hour timestamptz PRIMARY KEY,
