@@ -132,7 +132,7 @@ def _commit(database: Database, keeper: PartitionKeeper, records: Sequence[Recor
             for name, data in ready.items():
                 bulk.encode(GATHERER_TABLES[name], data)
         for name, data in ready.items():
-            bulk.insert_new(timed, GATHERER_TABLES[name], data)
+            bulk.insert_new(timed, GATHERER_TABLES[name], data, likely_new=True)
         with costs.of("ledger rows"):
             write_ledger(transaction, ledger, "bench", 1)
         with costs.of("commit"):
@@ -168,10 +168,10 @@ class _TimedCursor:
     def execute(self, statement: str, params: Mapping[str, Any] | None = None) -> None:
         self._timed(statement, lambda: self._cursor.execute(statement, params))
 
-    def copy_expert(self, statement: str, file: Any) -> None:
-        self._timed(statement, lambda: self._cursor.copy_expert(statement, file))
+    def copy_expert(self, statement: str, file: Any, size: int) -> None:
+        self._timed(statement, lambda: self._cursor.copy_expert(statement, file, size))
 
     def _timed(self, statement: str, act: Callable[[], None]) -> None:
         word = statement.split(maxsplit=1)[0]
-        with self._costs.of({"COPY": "COPY", "INSERT": "INSERT"}.get(word, "stage tables")):
+        with self._costs.of(word if word in ("COPY", "INSERT") else "savepoints"):
             act()

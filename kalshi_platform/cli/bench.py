@@ -26,7 +26,9 @@ def gatherer(
     messages: Annotated[int, typer.Option(help="Messages of a round at full speed.", min=100)] = 400_000,
     rounds: Annotated[int, typer.Option(help="Rounds at full speed, the naive way in turn.", min=1)] = 3,
     markets: Annotated[int, typer.Option(help="Markets of the venue.", min=1)] = 500,
-    seconds: Annotated[float, typer.Option(help="Length of the run at each offered rate.", min=0.1)] = 20.0,
+    seconds: Annotated[
+        float, typer.Option(help="Length of the run at each offered rate; 0 leaves these out.", min=0.0)
+    ] = 20.0,
     rate: Annotated[
         list[int] | None, typer.Option(help="Offered messages per second, for latency (repeatable).", min=1)
     ] = None,
@@ -41,11 +43,11 @@ def gatherer(
     with _folder() as folder:
         options = GathererBench(
             folder=folder, messages=messages, rounds=rounds, markets=markets, seconds=seconds,
-            rates=tuple(rate) if rate else GathererBench.rates,
+            rates=() if seconds == 0 else tuple(rate) if rate else GathererBench.rates,
         )  # fmt: skip
         findings = bench_gatherer(options, typer.echo, SYSTEM_CLOCK)
     typer.echo(f"\n{shown(findings)}")
-    _conclude(findings, json_file)
+    conclude(findings, json_file)
 
 
 @contextmanager
@@ -59,7 +61,7 @@ def _folder() -> Iterator[Path]:
         yield folder / "run"
 
 
-def _conclude(findings: Mapping[str, Any], json_file: Path | None) -> None:
+def conclude(findings: Mapping[str, Any], json_file: Path | None) -> None:
     """Write the findings; exit with 1 when something was lost."""
     from kalshi_platform.bench.result import write_json
 
