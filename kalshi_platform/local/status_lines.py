@@ -35,7 +35,7 @@ def byte_text(count: float | None) -> str:
 def _following(details: Mapping[str, Any]) -> str:
     suspects = f", {details['suspects']:,} wait for a snapshot" if details.get("suspects") else ""
     rates = {name: each["per_s"] for name, each in (details.get("channels") or {}).items() if each["per_s"]}
-    shown = ", ".join(f"{name} {rate:,.0f}" for name, rate in rates.items())
+    shown = ", ".join(f"{name} {rate:,.0f}" for name, rate in sorted(rates.items(), key=lambda each: -each[1]))
     messages = f"; {sum(rates.values()):,.0f} messages/s ({shown})" if rates else ""
     connections = (details.get("connections") or {}).values()
     gaps = sum(each["gaps"] for each in connections)

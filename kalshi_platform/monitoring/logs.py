@@ -80,7 +80,7 @@ def _facts(_logger: Any, _method: str, event: EventDict) -> EventDict:
         **_service_fields,
         **_thread_fields(record.threadName or ""),
     }
-    return {**event, **{key: value for key, value in facts.items() if key not in event}}
+    return {**facts, **event}  # what a caller says of itself wins
 
 
 def _console_line(_logger: Any, _method: str, event: EventDict) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import email.utils
 import gc
 import logging
 import threading
@@ -75,6 +76,7 @@ class Server:
     async def start(self) -> None:
         """Listen and begin to publish. Raises OSError when the port is taken."""
         app = web.Application(middlewares=[_json_errors], client_max_size=LARGEST_COMMAND)
+        app.on_response_prepare.append(self._date)
         app.add_routes([web.get(WS_PATH, self._websocket)])
         app.add_routes(RestApi(self.exchange, self._verifier).routes())
         app.add_routes(self.control.routes())
@@ -104,6 +106,10 @@ class Server:
         if self._runner is not None:
             await self._runner.cleanup()
         await asyncio.to_thread(self.exchange.close)
+
+    async def _date(self, _request: web.Request, response: web.StreamResponse) -> None:
+        """Say the time of the exchange's clock, which a fault may have moved."""
+        response.headers["Date"] = email.utils.formatdate(self.exchange.handshake_ms() // 1_000, usegmt=True)
 
     # --- publishing ----------------------------------------------------------------------------------------------
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import email.utils
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -174,8 +176,10 @@ def test_clock_skew_moves_messages_and_the_judgement_of_signatures(exchange: Ser
     before = add(exchange, ticker)[0]
     exchange.fault("clock_skew", offset_s=120)
     assert add(exchange, ticker)[0] > before + 119_000_000
-    with pytest.raises(websocket.WebSocketBadStatusException):
+    with pytest.raises(websocket.WebSocketBadStatusException) as refused:
         RawClient(exchange)
+    told = email.utils.parsedate_to_datetime(refused.value.resp_headers["date"]).timestamp()
+    assert 110 < told - time.time() < 125
     with RawClient(exchange, headers=signed_headers(exchange, offset_ms=120_000)):
         pass
     exchange.clear_faults()
