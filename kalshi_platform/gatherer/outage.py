@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 
 from kalshi_platform.clock import Clock
-from kalshi_platform.errors import DatabaseUnavailable
+from kalshi_platform.errors import DatabaseUnavailable, StatementRejected
 from kalshi_platform.gatherer.writer_counters import WriterCounters
 
 _FIRST_RETRY_S = 0.2
@@ -34,8 +34,7 @@ class Outage:
     def failed(self, error: Exception) -> None:
         """An attempt failed: the next one is due later and later. A new reason is logged at once, an old one rarely."""
         now = self._clock.monotonic()
-        kind = error.kind if isinstance(error, DatabaseUnavailable) else type(error).__name__
-        reason = str(error) if isinstance(error, DatabaseUnavailable) else f"{type(error).__name__}: {error}"
+        kind, reason = _told(error)
         counters = self._counters
         if self.failures == 0:
             self._since = now
@@ -61,3 +60,12 @@ class Outage:
         self.failures = 0
         self.retry_at = 0.0
         self._counters.database_error = self._counters.database_failure = None
+
+
+def _told(error: Exception) -> tuple[str, str]:
+    """In a few words and in full."""
+    if isinstance(error, DatabaseUnavailable):
+        return error.kind, str(error)
+    if isinstance(error, StatementRejected):
+        return "refused", f"{error}: a right was taken away, or the schema is another than this version's"
+    return type(error).__name__, f"{type(error).__name__}: {error}"

@@ -11,6 +11,7 @@ from kalshi_platform.gatherer.outage import Outage
 from kalshi_platform.gatherer.spool_file import Damage
 from kalshi_platform.gatherer.writer_counters import WriterCounters
 from kalshi_platform.market.records import Record
+from kalshi_platform.storage.failures import STATEMENT_TIMEOUT
 
 
 class Replay:
@@ -22,16 +23,20 @@ class Replay:
         committer: Committer,
         outage: Outage,
         counters: WriterCounters,
-        batch_rows: int,
+        batch_rows: tuple[int, int],
         own_sessions: Callable[[], Sequence[int]],
         wait: Callable[[], bool],
     ) -> None:
-        """`wait` keeps what comes until the next attempt is due, and returns False when it is time to stop."""
+        """`batch_rows`: of the first batches and of the largest; they grow as long as the spool does not run empty.
+
+        `wait` keeps what comes until the next attempt is due, and returns False when it is time to stop.
+        """
         self._backlog = backlog
         self._committer = committer
         self._outage = outage
         self._counters = counters
-        self._batch_rows = batch_rows
+        self._least_rows, self._most_rows = batch_rows
+        self._rows = self._least_rows
         self._own_sessions = own_sessions
         self._wait = wait
 
@@ -49,13 +54,15 @@ class Replay:
             if damage is not None and not self._insist(lambda: self._declare(damage)):
                 return
             self._backlog.spool.drop_read()
+            # Large commits cost less per row: with small ones a busy exchange might never be caught up with.
+            self._rows = self._least_rows if self._backlog.spool.is_empty() else min(self._most_rows, 2 * self._rows)
         finally:
             self._backlog.replaying(0)
         self._backlog.watch_disk()
 
     def _next_batch(self) -> tuple[list[Record], Damage | None]:
         batch: list[Record] = []
-        while len(batch) < self._batch_rows:
+        while len(batch) < self._rows:
             block = self._backlog.spool.next_block()
             if block is None:
                 break
@@ -71,10 +78,13 @@ class Replay:
                 act()
             except DatabaseUnavailable as error:
                 self._outage.failed(error)
+                # It may have been too much for the time that a statement may take.
+                is_smaller_next = error.kind == STATEMENT_TIMEOUT and self._rows > self._least_rows
             else:
                 self._outage.over()
                 return True
-            if not self._wait():
+            if not self._wait() or is_smaller_next:
+                self._rows = self._least_rows
                 self._backlog.spool.rewind()
                 return False
 

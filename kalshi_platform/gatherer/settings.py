@@ -64,7 +64,7 @@ class GathererSettings:
     flush_rows: int = 20_000
     flush_interval_s: float = 0.2
     queue_rows: int = 200_000
-    """Records held in memory; more go to the spool on disk."""
+    """Records that wait in memory; more go to the spool on disk, from where up to so many are read back at a time."""
     spool_segment_bytes: int = 16 * 1024 * 1024
     spool_max_bytes: int = 20 * 1024**3
     """What the spool may hold. An hour of 2,000 messages a second is about 0.3 GiB."""

@@ -59,8 +59,9 @@ class Writer:
         self._outage = Outage(settings.name, clock, counters, settings.database_retry_max_s)
         self._backlog = Backlog(settings, clock, spool, self._outage, counters, ending or threading.Event())
         self._committer = Committer(settings.name, database, bounds, clock, counters, on_lost_claim)
+        batch_rows = (settings.flush_rows, settings.queue_rows)
         self._replay = Replay(
-            self._backlog, self._committer, self._outage, counters, settings.flush_rows, own_sessions, self._hold_out
+            self._backlog, self._committer, self._outage, counters, batch_rows, own_sessions, self._hold_out
         )
         self._stop_by: float | None = None
         # What a former process left on disk, and whether its open sessions are closed in the ledger.

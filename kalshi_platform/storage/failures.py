@@ -16,6 +16,7 @@ from kalshi_platform.errors import DatabaseUnavailable, KalshiPlatformError, Sta
 
 DRIVER_ERRORS = (psycopg2.Error, sqlalchemy.exc.DBAPIError, sqlalchemy.exc.TimeoutError)
 UNREACHABLE = "unreachable"
+STATEMENT_TIMEOUT = "statement timeout"
 # SQLSTATE classes that pass: 08 connection, 25P03/57 ended or cancelled by an operator, 28 a login that is refused,
 # 40 deadlock or serialization, 53 out of disk, memory or connections, 55 lock not available, 58 I/O.
 _TRANSIENT_CLASSES = {"08", "28", "40", "53", "55", "57", "58"}
@@ -34,7 +35,7 @@ _KINDS = {
     "53200": "server out of memory",
     "53300": "too many connections",
     "55P03": "locked",
-    "57014": "statement timeout",
+    "57014": STATEMENT_TIMEOUT,
     "57P01": "shut down",
     "57P02": "shut down",
     "57P03": "starting or stopping",

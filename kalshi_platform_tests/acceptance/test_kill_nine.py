@@ -171,7 +171,7 @@ def test_the_ledger_never_claims_a_row_that_is_not_committed(
     truth = tmp_path / "truth"
     with (
         sent_frames() as sent,
-        running_exchange(tmp_path, markets=20, rate=1_000, scenario=scenario, truth=truth, seed=SEED) as exchange,
+        running_exchange(tmp_path, markets=20, rate=700, scenario=scenario, truth=truth, seed=SEED) as exchange,
         Lives(_gatherer(stoppable_server, tmp_path), _exchange(exchange), tmp_path / "gatherer.log") as lives,
     ):
         server = Server(stoppable_server)
@@ -243,7 +243,7 @@ def _gatherer(server: PostgresServer, folder: Path) -> dict[str, Any]:
         **quick(),
         # Small, so that memory is full soon, too.
         "flush_rows": 100,
-        "queue_rows": 400,
+        "queue_rows": 800,
         "spool_segment_bytes": 40_000,
         "lease_patience_s": 20.0,
     }
