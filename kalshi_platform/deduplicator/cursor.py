@@ -187,10 +187,10 @@ def _numbers_anew(snapshot: ArrowSnapshot, position: Position) -> bool:
     if position.mark is None:
         return False
     number, committed_at = position.mark
-    lines = snapshot.table("SELECT committed_at FROM batches WHERE batch_no = $1 LIMIT 1", (number,)).column(0)
-    if len(lines):
-        found: bool = lines[0].as_py() != committed_at
-        return found
+    lines = snapshot.table("SELECT committed_at FROM batches WHERE batch_no = $1", (number,)).column(0).to_pylist()
+    if lines:
+        # Each line of a batch (one per table) has a moment of its own.
+        return committed_at not in lines
     # Retention drops old lines first: where older ones stand, this one cannot have been dropped.
     oldest = snapshot.table("SELECT min(batch_no) FROM batches").column(0)[0].as_py()
     return oldest is not None and oldest < number
