@@ -166,12 +166,12 @@ class _Close:
         return moment
 
     def _slices(self) -> dict[str, list[tuple[datetime, datetime]]]:
-        """Cut the hour so that a slice of a table holds about `rows_per_pass` rows of each gatherer."""
+        """Cut the hour so that a slice of a table holds about `rows_per_pass` rows of all gatherers together."""
         counted = self._ask(lambda source: partial(_estimate, source, self._hour))
         slices: dict[str, list[tuple[datetime, datetime]]] = {}
         for table in MERGED_TABLES:
             most = max((counts[table] for counts in counted.values()), default=0)
-            parts = max(1, min(_MOST_SLICES, math.ceil(most / self._settings.rows_per_pass)))
+            parts = max(1, min(_MOST_SLICES, math.ceil(most / self._settings.rows_of_each)))
             edges = [self._hour + HOUR * part / parts for part in range(parts + 1)]
             slices[table] = list(pairwise(edges))
         return slices

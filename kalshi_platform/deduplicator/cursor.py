@@ -15,7 +15,7 @@ from datetime import datetime
 import pyarrow as pa
 
 from kalshi_platform.deduplicator.settings import GathererSource
-from kalshi_platform.deduplicator.source import Window, rows_of_batches
+from kalshi_platform.deduplicator.source import WEIGHTS, Window, rows_of_batches
 from kalshi_platform.storage.pool import Transaction
 from kalshi_platform.storage.read import ArrowSnapshot, arrow_snapshot
 from kalshi_platform.storage.tables import MERGED_TABLES
@@ -79,7 +79,7 @@ class NewRows:
 
 
 def plan(batches: Sequence[Batch], after: int, last: int, rows_per_pass: int, *, cut: bool = False) -> Pass:
-    """Take as many batches (ascending by number) as give at most `rows_per_pass` rows, but at least one.
+    """Take as many batches (ascending by number) as give at most `rows_per_pass` weighted rows, but at least one.
 
     `last` is the newest number that the gatherer has given. `cut`: there are more lines than `batches`, so that the
     last number may lack some of its lines.
@@ -92,7 +92,7 @@ def plan(batches: Sequence[Batch], after: int, last: int, rows_per_pass: int, *,
     rows = 0
     until = max(after, end)
     for number, lines in _by_number(batches):
-        count = sum(line.rows for line in lines)
+        count = sum(line.rows * WEIGHTS.get(line.table, 1) for line in lines)
         if taken and rows + count > rows_per_pass:
             until = number - 1
             break

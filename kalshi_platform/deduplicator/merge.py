@@ -158,7 +158,7 @@ class Merger:
             check_source(source)
             self._checked.add(source.name)
         try:
-            return cursor.read_new(source, after, self.settings.rows_per_pass)
+            return cursor.read_new(source, after, self.settings.rows_of_each)
         except KalshiPlatformError:
             self._checked.discard(source.name)  # it may come back as another database
             raise

@@ -20,7 +20,8 @@ class GathererSource:
 class DeduplicatorSettings:
     """Where to read, where to write, how often and how much at once.
 
-    `rows_per_pass`: rows of one gatherer that one pass holds in memory (about 150 bytes each).
+    `rows_per_pass`: rows of all gatherers together that one pass holds in memory, about 1 kB each with all the copies
+    that reading, thinning and writing make; a whole book counts as many rows (see source.WEIGHTS).
     `margin_us`: how far apart the exchange times of neighbouring frames of one stream may be (W of the merge rules).
     `source_timeout_s`: a gatherer that has not answered by then is left to a later pass; `close_timeout_s` is the
     same for each question of an hour's close, which reads more. The live merge also brings the catalogs of all
@@ -34,7 +35,7 @@ class DeduplicatorSettings:
     sources: tuple[GathererSource, ...]
     interval_s: float = 5.0
     margin_us: int = 1_000_000
-    rows_per_pass: int = 100_000
+    rows_per_pass: int = 120_000
     source_timeout_s: float = 30.0
     close_timeout_s: float = 600.0
     heartbeat_interval_s: float = 5.0
@@ -46,3 +47,8 @@ class DeduplicatorSettings:
     rest_age_us: int = 5_000_000
     clock_skew_us: int = 2_000_000
     endpoint: EndpointSettings = field(default_factory=EndpointSettings)
+
+    @property
+    def rows_of_each(self) -> int:
+        """What each gatherer may fill of `rows_per_pass`."""
+        return max(1, self.rows_per_pass // max(1, len(self.sources)))

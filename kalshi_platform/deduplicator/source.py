@@ -14,6 +14,8 @@ from kalshi_platform.storage.read import ArrowSnapshot
 from kalshi_platform.storage.tables import GATHERER_TABLES, MERGED_TABLES
 
 Window = tuple[datetime, datetime]
+WEIGHTS: Mapping[str, int] = {"orderbook_snapshots": 20, "market_lifecycle": 5}
+"""How many rows of another table the memory for one row of these is worth."""
 
 
 def check_source(source: GathererSource, kind: DatabaseKind = "timeseries") -> None:
@@ -44,13 +46,13 @@ def rows_between(snapshot: ArrowSnapshot, table: str, low: datetime, high: datet
 
 
 def estimated_rows(snapshot: ArrowSnapshot, low: datetime, high: datetime) -> Mapping[str, int]:
-    """How many rows of each merged table may lie in [low, high), at most (whole batches are counted)."""
+    """How many rows of each merged table may lie in [low, high), at most (whole batches are counted), weighted."""
     found = snapshot.table(
         "SELECT table_name, sum(rows)::bigint AS rows FROM batches WHERE time_max >= $1 AND time_min < $2 GROUP BY 1",
         (low, high),
     )
     counts = {row["table_name"]: int(row["rows"]) for row in found.to_pylist()}
-    return {table: counts.get(table, 0) for table in MERGED_TABLES}
+    return {table: counts.get(table, 0) * WEIGHTS.get(table, 1) for table in MERGED_TABLES}
 
 
 def _select(table: str, condition: str) -> str:

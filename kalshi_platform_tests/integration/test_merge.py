@@ -104,7 +104,7 @@ def test_passes_are_bounded_and_together_complete(merge_world: World) -> None:
                 orderbook_deltas=[delta_row("A", ts_us=T0 + batch * 100 + n, seq=batch * 10 + n + 2) for n in range(10)]
             )
         gatherer.commit(memberships=[(1, "A", 1, None)])  # a batch without rows still has a number
-    settings = world.settings(rows_per_pass=25)
+    settings = world.settings(rows_per_pass=50)
     reports = [merge_new(settings, SYSTEM_CLOCK)]
     while reports[-1].behind:
         reports.append(merge_new(settings, SYSTEM_CLOCK))

@@ -65,3 +65,9 @@ def test_passes_cover_every_batch_once_within_its_window(
         seen += taken
         after = read.until
     assert seen == lines
+
+
+def test_a_whole_book_weighs_as_many_rows() -> None:
+    lines = [line(1, 2, "orderbook_snapshots"), line(2, 60), line(3, 1)]
+    assert plan(lines, 0, 3, rows_per_pass=100).until == 2
+    assert plan(lines, 0, 3, rows_per_pass=101).until == 3
