@@ -18,10 +18,13 @@ from kalshi_platform.orchestration.assets.production_catalog import merge_catalo
 from kalshi_platform.orchestration.assets.snapshots import rest_snapshots
 from kalshi_platform.orchestration.assets.sources import SOURCES
 from kalshi_platform.orchestration.assets.streams import STREAMS
+from kalshi_platform.orchestration.assets.trades_backfill import trades_backfill
 from kalshi_platform.orchestration.checks.freshness import gatherers_are_fresh
 from kalshi_platform.orchestration.checks.lifecycle import lifecycle_reads_back
+from kalshi_platform.orchestration.checks.trade_parity import trade_parity_last_day
 from kalshi_platform.orchestration.checks.trades import no_duplicate_trade_ids_last_day
 from kalshi_platform.orchestration.jobs.batch import (
+    backfill_trades_job,
     close_hours_job,
     export_days_job,
     lifecycle_job,
@@ -82,17 +85,20 @@ def _add_platform(parts: _Parts) -> None:
         *STREAMS,
         merge_catalog_tables,
         close_hours,
+        trades_backfill,
         *(raw_asset(table) for table in RAW_TABLES),
         *(daily_asset(name) for name in DAILY_DATASETS),
         lifecycle_rules,
     ]
     parts.asset_checks += [gatherers_are_fresh, lifecycle_reads_back, no_duplicate_trade_ids_last_day]
+    parts.asset_checks.append(trade_parity_last_day)
     parts.jobs += [
         dedup_live_job(),
         sync_catalog_job,
         merge_catalog_job,
         close_hours_job,
         export_days_job,
+        backfill_trades_job,
         lifecycle_job,
     ]
     parts.schedules += [

@@ -6,6 +6,7 @@ import dagster as dg
 
 from kalshi_platform.market.times import HOUR
 from kalshi_platform.orchestration.checks import hours as hour_checks
+from kalshi_platform.orchestration.checks import trade_parity
 from kalshi_platform.orchestration.columns import column_metadata, table_comment
 from kalshi_platform.orchestration.failures import RETRY, as_failure
 from kalshi_platform.orchestration.figures import duplicate_trades, production_rows
@@ -63,6 +64,7 @@ def _spec(table: str) -> dg.AssetSpec:
             description="No gatherer was missed when the hours were closed; if one was, they are closed again later.",
         ),
         *hour_checks.SPECS,
+        trade_parity.spec(production("trades")),
     ],
     pool="close_hour",
     retry_policy=RETRY,
@@ -85,9 +87,10 @@ def close_hours(
             production_database.bounds(),
             production_database.clock,
         )
+        rest = production_database.rest_client() if settings.check_trades else None
         with production_database.database() as database:
             for hour in hours:
-                closed = close_hour(settings, hour, clock, bounds)
+                closed = close_hour(settings, hour, clock, bounds, rest=rest)
                 context.log.info(
                     f"closed {keys[hour]}: read {', '.join(closed.gatherers_read) or 'nobody'};"
                     f" missed {', '.join(closed.gatherers_missed) or 'nobody'}"
@@ -107,6 +110,7 @@ def close_hours(
             # A trade may carry another time in another copy, so the neighbouring minutes are looked at as well.
             rows, distinct = duplicate_trades(database, hours[0] - HOUR / 60, hours[-1] + HOUR + HOUR / 60)
             checked = list(hour_checks.evaluate(database, hours))
+            checked.append(trade_parity.evaluate(database, hours, production("trades")))
     for table in PRODUCTION_TABLE_NAMES:
         yield dg.MaterializeResult(asset_key=production(table))
     yield dg.AssetCheckResult(

@@ -11,6 +11,7 @@ from kalshi_platform.orchestration.keys import (
     LIFECYCLE_RULES,
     PRODUCTION_CATALOG,
     PRODUCTION_HOURLY,
+    TRADES_BACKFILL,
 )
 
 _TAGS = {"kalshi/kind": "batch"}
@@ -38,6 +39,12 @@ export_days_job = dg.define_asset_job(
     dg.AssetSelection.assets(*LAKE_DAILY),
     tags=_TAGS,
     description="Daily data sets of the lake; a range of days is one run.",
+)
+backfill_trades_job = dg.define_asset_job(
+    "backfill_trades",
+    dg.AssetSelection.assets(TRADES_BACKFILL),
+    tags=_TAGS,
+    description="Days of trades from the exchange's own listing; a range of days is one run.",
 )
 lifecycle_job = dg.define_asset_job(
     "apply_lifecycle_rules",

@@ -65,7 +65,7 @@ class PlatformResource(dg.ConfigurableResource):  # type: ignore[type-arg]
 
 
 class ProductionDatabase(dg.ConfigurableResource):  # type: ignore[type-arg]
-    """The merged database and what the merge reads from."""
+    """The merged database, what the merge reads from, and the public REST API that trades are compared with."""
 
     def settings(self) -> DeduplicatorSettings:
         return config.load_deduplicator()
@@ -81,6 +81,12 @@ class ProductionDatabase(dg.ConfigurableResource):  # type: ignore[type-arg]
     def database(self) -> Iterator[Database]:
         with opened(self.settings().production_url, "production") as database:
             yield database
+
+    def rest_client(self) -> RestClient:
+        """A client for public reads, which needs no key."""
+        from kalshi_platform.exchange.rest import RestClient
+
+        return RestClient(config.load_public_reads(), self.clock, threading.Event())
 
 
 class LakeResource(dg.ConfigurableResource):  # type: ignore[type-arg]

@@ -85,6 +85,7 @@ def platform(
         "KALSHI_PRODUCTION_DATABASE_URL": world.production_url,
         "KALSHI_LAKE_ROOT": f"file://{tmp_path / 'lake'}",
         "KALSHI_STATE_DIR": str(tmp_path / "state"),
+        "KALSHI_CHECK_TRADES": "no",
         "KALSHI_API_KEY_ID": "a-key",
         "KALSHI_PRIVATE_KEY_PATH": str(key_file(tmp_path)),
     }

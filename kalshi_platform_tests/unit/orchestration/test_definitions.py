@@ -38,6 +38,7 @@ ASSETS = {
     "production/orderbook_snapshots",
     "production/market_lifecycle",
     "production/book_anchors",
+    "production/trades_backfill",
     "lake/raw/orderbook_deltas",
     "lake/raw/trades",
     "lake/raw/tickers",
@@ -55,6 +56,7 @@ JOBS = {
     "merge_catalog",
     "close_hours",
     "export_days",
+    "backfill_trades",
     "apply_lifecycle_rules",
 }
 SCHEDULES = {

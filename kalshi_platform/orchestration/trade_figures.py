@@ -1,0 +1,69 @@
+"""What checks say of trades against the exchange's listing, read from production."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+
+from kalshi_platform.storage.pool import Database
+
+_WORST = 20
+
+
+@dataclass(frozen=True)
+class TradeFigures:
+    """Of some hours: how many have which state (`not checked` where nobody ever asked), and the sums of trades.
+
+    `worst`: market-hours in which production and the listing do not agree, the largest first, a line each.
+    """
+
+    hours: int
+    states: Mapping[str, int]
+    listed: int
+    inserted: int
+    only_in_production: int
+    differing: int
+    worst: tuple[str, ...]
+
+    @property
+    def proved(self) -> int:
+        """Hours in which production holds exactly the listed trades."""
+        return self.states.get("complete", 0) + self.states.get("filled", 0)
+
+    @property
+    def contradicted(self) -> int:
+        """Hours in which production holds trades, or values, that the listing has not."""
+        return self.states.get("differs", 0)
+
+
+def trade_parity(database: Database, hours: Sequence[datetime]) -> TradeFigures:
+    """The last checks of some hours."""
+    with database.transaction() as transaction:
+        rows = transaction.fetch_all(
+            "SELECT coalesce(c.state, 'not checked'), count(*), sum(c.rest_count), sum(c.inserted),"
+            " sum(c.only_in_production), sum(c.differing)"
+            " FROM unnest(%s::timestamptz[]) AS h (hour) LEFT JOIN trade_checks c USING (hour) GROUP BY 1",
+            (list(hours),),
+        )
+        worst = transaction.fetch_all(
+            "SELECT hour, ticker, is_block_trade, only_in_production, differing FROM trade_parity"
+            " WHERE hour = ANY (%s) AND state = 'differs'"
+            " ORDER BY only_in_production + differing DESC, hour, ticker LIMIT %s",
+            (list(hours), _WORST),
+        )
+    listed, inserted, unlisted, differing = (sum(int(row[column] or 0) for row in rows) for column in range(2, 6))
+    return TradeFigures(
+        hours=len(hours),
+        states={str(row[0]): int(row[1]) for row in rows},
+        listed=listed,
+        inserted=inserted,
+        only_in_production=unlisted,
+        differing=differing,
+        worst=tuple(_line(*row) for row in worst),
+    )
+
+
+def _line(hour: datetime, ticker: str, block: bool, unlisted: int, differing: int) -> str:
+    market = f"{hour:%Y-%m-%d %H:00} {ticker}{' (block trades)' if block else ''}"
+    return f"{market}: {unlisted} only in production, {differing} with other values"

@@ -1,0 +1,83 @@
+"""Trades from the exchange's listing, as Dagster asks for them: days that nobody recorded, and hours as they close."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import dagster as dg
+import pytest
+
+from kalshi_platform.clock import SYSTEM_CLOCK
+from kalshi_platform.exchange.rest import RestClient
+from kalshi_platform.market.times import HOUR, hour_of, us_from_datetime
+from kalshi_platform.orchestration import keys
+from kalshi_platform.orchestration.checks.trade_parity import trade_parity_last_day
+from kalshi_platform.orchestration.partitions import DAY, day_key, hour_key, range_request
+from kalshi_platform.orchestration.resources import ProductionDatabase
+from kalshi_platform.simulator.server import ServerThread
+from kalshi_platform_tests.fixtures.exchange import running_exchange
+from kalshi_platform_tests.fixtures.gatherer_service import client_settings
+from kalshi_platform_tests.integration.orchestration.conftest import HOUR0_US, Platform, hour
+
+FIRST = hour_of(SYSTEM_CLOCK.now() - timedelta(days=5)).replace(hour=0)
+
+
+@pytest.fixture
+def exchange(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[ServerThread]:
+    """An exchange that closes and backfills are told of."""
+    with running_exchange(tmp_path, markets=2, rate=0) as running:
+        monkeypatch.setenv("KALSHI_CHECK_TRADES", "yes")
+        monkeypatch.setattr(
+            ProductionDatabase, "rest_client", lambda _: RestClient(client_settings(running), SYSTEM_CLOCK)
+        )
+        yield running
+
+
+def trade(exchange: ServerThread, us: int) -> None:
+    ticker = exchange.tickers()[0]
+    exchange.publish({"kind": "trade", "ticker": ticker, "yes_price_e4": 4_000, "count_e2": 100, "exchange_ts_us": us})
+
+
+def check_of(result: dg.ExecuteInProcessResult) -> dg.AssetCheckEvaluation:
+    (check,) = [each for each in result.get_asset_check_evaluations() if each.check_name == "trade_parity"]
+    return check
+
+
+def test_a_range_of_days_that_nobody_recorded_is_one_run(platform: Platform, exchange: ServerThread) -> None:
+    for hours in (1, 2, 26):
+        trade(exchange, us_from_datetime(FIRST + hours * HOUR))
+    days = [day_key(FIRST), day_key(FIRST + DAY)]
+    result = platform.run(range_request([keys.TRADES_BACKFILL], *days), "backfill_trades")
+    assert result.success
+    check = check_of(result)
+    assert check.passed
+    figures = {name: check.metadata[name].value for name in ("hours", "proved_hours", "trades_inserted")}
+    assert figures == {"hours": 48, "proved_hours": 48, "trades_inserted": 3}
+    records = platform.instance.fetch_materializations(keys.TRADES_BACKFILL, limit=5).records
+    rows = {each.partition_key: each.asset_materialization.metadata["dagster/row_count"].value for each in records}  # type: ignore[union-attr]
+    assert rows == dict(zip(days, (2, 1), strict=True))
+    # A trade that the exchange does not know is an error that names its market.
+    changed = f"exchange_ts = '{(FIRST + 2 * HOUR).isoformat()}'"
+    platform.world.rows(f"UPDATE trades SET trade_id = 'unknown' WHERE {changed} RETURNING 1")
+    check = check_of(platform.run(dg.RunRequest(partition_key=days[0]), "backfill_trades"))
+    assert (check.passed, check.severity) == (False, dg.AssetCheckSeverity.ERROR)
+    assert f"{FIRST + 2 * HOUR:%Y-%m-%d %H:00} {exchange.tickers()[0]}: 1 only in production" in str(
+        check.metadata["where"].value
+    )
+
+
+def test_closing_an_hour_completes_its_trades_and_says_so(platform: Platform, exchange: ServerThread) -> None:
+    trade(exchange, HOUR0_US + 60_000_000)
+    closing = dg.RunRequest(partition_key=hour_key(hour(0)), asset_selection=list(keys.PRODUCTION_HOURLY))
+    check = check_of(platform.run(closing))
+    assert (check.passed, check.metadata["trades_inserted"].value) == (True, 1)
+    assert platform.world.rows("SELECT source FROM trades") == [("rest",)]
+    database = ProductionDatabase()
+    assert trade_parity_last_day(production_database=database).passed
+    with platform.world.production.transaction() as transaction:
+        transaction.execute("DELETE FROM trade_checks")
+    last_day = trade_parity_last_day(production_database=database)
+    assert (last_day.passed, last_day.severity) == (False, dg.AssetCheckSeverity.WARN)
+    assert last_day.metadata["hours_not_checked"].value == 1
