@@ -38,9 +38,11 @@ def own_cpu_s() -> float:
 
 
 def thread_cpu_s() -> dict[str, float]:
-    """CPU seconds of every living thread of this process, by its name; threads of one name are added up."""
+    """CPU seconds of every living thread but the main one, by name; threads of one name are added up."""
     found: dict[str, float] = {}
     for thread in threading.enumerate():
+        if thread is threading.main_thread():
+            continue  # it started the program, and only watches since
         try:
             text = (PROC / "self" / "task" / str(thread.native_id) / "schedstat").read_text()
         except OSError:

@@ -62,7 +62,7 @@ class GathererSettings:
     """A connection with subscriptions that delivered no frame for so long is made anew, whatever its pings say."""
 
     flush_rows: int = 20_000
-    flush_interval_s: float = 0.2
+    flush_interval_s: float = 0.15
     queue_rows: int = 200_000
     """Records that wait in memory; more go to the spool on disk, from where up to so many are read back at a time."""
     spool_segment_bytes: int = 16 * 1024 * 1024
