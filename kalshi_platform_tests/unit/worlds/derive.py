@@ -6,14 +6,16 @@ other into one: each with numbers and tickers of its own, so that no rule can co
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import polars as pl
 
 from kalshi_platform.deduplicator import anchors, coverage
 from kalshi_platform.deduplicator.runs import runs, spans
+from kalshi_platform.deduplicator.stream_window import edge_segments
 from kalshi_platform.market.coverage import Interval, intersection, union
+from kalshi_platform.market.records import BookDelta
 from kalshi_platform_tests.unit.worlds.moments import Anchor, Moment, StreamPart
 from kalshi_platform_tests.unit.worlds.venue import INDEX, MARGIN_US, START_US, Levels
 
@@ -66,11 +68,10 @@ class _Laid:
         self._snapshots: list[tuple[object, ...]] = []
 
     def add_claimed(self, stream: StreamPart, window: Interval, place: int) -> None:
-        low, high = window[0] - _LOOK_AROUND, window[1] + _LOOK_AROUND
-        self._ledgers[0].add(stream, place, lambda time: low <= time < high)
+        self._ledgers[0].add(stream, place, _rows_around(stream, window))
 
     def add_anchored(self, stream: StreamPart, place: int) -> None:
-        self._ledgers[1].add(stream, place, lambda _: True)
+        self._ledgers[1].add(stream, place, stream.deltas)
         for each in stream.snapshots:
             sides = [[level[part] for level in side] for side in (each.yes, each.no) for part in (0, 1)]
             self._snapshots.append((_name(place, each.ticker), place * _STREAM + each.seq, *sides))
@@ -96,23 +97,39 @@ class _Laid:
         return found
 
 
+def _rows_around(stream: StreamPart, window: Interval) -> list[BookDelta]:
+    """The rows that the close of an hour reads of a stream: of the hour, around it, and the nearest commits beyond."""
+    inner = window[0] - _LOOK_AROUND, window[1] + _LOOK_AROUND
+    if all(inner[0] <= each.exchange_ts_us - START_US < inner[1] for each in stream.deltas):
+        return stream.deltas
+    rows = [(1, *segment) for segment in stream.segments]
+    segments = pl.DataFrame(rows, schema={**_SEGMENTS, "low_us": pl.Int64, "high_us": pl.Int64}, orient="row")
+    single = len({INDEX[ticker] for ticker, _, _ in stream.memberships}) <= 1
+    edges = edge_segments(segments, inner, single=single).select("seq_from", "seq_to").rows()
+    return [
+        each
+        for each in stream.deltas
+        if inner[0] <= each.exchange_ts_us - START_US < inner[1] or any(low <= each.seq <= high for low, high in edges)
+    ]
+
+
 class _Ledgers:
     def __init__(self) -> None:
         self._segments: list[tuple[int, int, int]] = []
         self._memberships: list[tuple[int, str, int, int, int | None]] = []
         self._deltas: list[tuple[object, ...]] = []
 
-    def add(self, stream: StreamPart, place: int, wanted: Callable[[int], bool]) -> None:
+    def add(self, stream: StreamPart, place: int, deltas: Sequence[BookDelta]) -> None:
         base = place * _STREAM
-        self._segments += [(place, base + low, base + high) for low, high in stream.segments]
+        self._segments += [(place, base + low, base + high) for low, high, _, _ in stream.segments]
         self._memberships += [
             (place, _name(place, ticker), INDEX[ticker], base + low, None if high is None else base + high)
             for ticker, low, high in stream.memberships
         ]
         members = {ticker for ticker, _, _ in stream.memberships}
-        for each in stream.deltas:
+        for each in deltas:
             time = each.exchange_ts_us - START_US
-            if each.ticker in members and wanted(time):
+            if each.ticker in members:
                 name, index = _name(place, each.ticker), INDEX[each.ticker]
                 shifted = time + place * _TIME
                 self._deltas.append((base + each.seq, shifted, name, index, each.side, each.price_e4, each.delta_e2))

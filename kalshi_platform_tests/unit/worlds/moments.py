@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from kalshi_platform.market.coverage import Interval
 from kalshi_platform.market.records import BookDelta, BookSnapshot
 from kalshi_platform_tests.unit.worlds.tables import GathererTables, Key
-from kalshi_platform_tests.unit.worlds.venue import Levels, Venue
+from kalshi_platform_tests.unit.worlds.venue import START_US, Levels, Venue
 
 
 @dataclass(frozen=True)
@@ -22,9 +22,12 @@ class Anchor:
 
 @dataclass
 class StreamPart:
-    """What one snapshot of a gatherer's database holds of one stream. Memberships: (ticker, seq_from, seq_to)."""
+    """What one snapshot of a gatherer's database holds of one stream.
 
-    segments: list[tuple[int, int]] = field(default_factory=list)
+    Segments: (seq_from, seq_to, least and greatest time of deltas or None); memberships: (ticker, seq_from, seq_to).
+    """
+
+    segments: list[tuple[int, int, int | None, int | None]] = field(default_factory=list)
     memberships: list[tuple[str, int, int | None]] = field(default_factory=list)
     deltas: list[BookDelta] = field(default_factory=list)
     snapshots: list[BookSnapshot] = field(default_factory=list)
@@ -53,7 +56,12 @@ def streams_of(tables: GathererTables) -> list[StreamPart]:
     """What a gatherer's tables hold, stream by stream."""
     parts: dict[int, StreamPart] = {}
     for segment in tables.segments.values():
-        parts.setdefault(segment.stream_id, StreamPart()).segments.append((segment.seq_from, segment.seq_to))
+        low, high = (
+            None if time is None else time - START_US
+            for time in (segment.exchange_ts_min_us, segment.exchange_ts_max_us)
+        )
+        part = parts.setdefault(segment.stream_id, StreamPart())
+        part.segments.append((segment.seq_from, segment.seq_to, low, high))
     for each in tables.memberships.values():
         member = each.ticker, each.seq_from, each.seq_to
         parts.setdefault(each.stream_id, StreamPart()).memberships.append(member)

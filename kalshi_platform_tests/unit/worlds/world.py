@@ -95,7 +95,7 @@ class World:
 
     def _close(self, production: Production) -> None:
         edge = self.pick.choice(self.venue.published).ts
-        windows = [(-1_000, 10**6)] if self.shape.calm or self.pick.random() < 0.7 else [(-1_000, edge), (edge, 10**6)]
+        windows = [(-1_000, 10**6)] if self.pick.random() < 0.7 else [(-1_000, edge), (edge, 10**6)]
         streams = all_streams(gatherer.tables for gatherer in self.gatherers)
         self.moments.append(Moment(self.venue, streams, list(production.rows), windows))
 
