@@ -262,7 +262,7 @@ class Backlog:
         return (
             f"memory is full, the database takes nothing ({database}), and neither does the disk"
             f" ({self._counters.disk_error}). Bring the database back; or make room on the disk, or raise"
-            " KALSHI_SPOOL_MAX_BYTES. Coverage ends here until then"
+            " KALSHI_SPOOL_MAX_GIB. Coverage ends here until then"
         )
 
     def _look_for_room(self) -> None:

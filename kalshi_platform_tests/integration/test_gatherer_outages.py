@@ -282,7 +282,7 @@ def test_with_the_spool_at_its_limit_the_gatherer_ends_its_sessions_and_begins_a
                 eventually(lambda: state() == "stalled", within_s=60, what="a stall")
                 exchange.rate(0)
                 status = gatherer.status
-                assert "KALSHI_SPOOL_MAX_BYTES" in status["note"]
+                assert "KALSHI_SPOOL_MAX_GIB" in status["note"]
                 assert "may hold" in status["note"]
                 eventually(
                     lambda: {each["state"] for each in gatherer.status["connections"].values()} == {"stalled"},

@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import ed25519
 from kalshi_platform import config
 from kalshi_platform.errors import ConfigurationError
 from kalshi_platform.exchange.settings import PRODUCTION_REST_URL
+from kalshi_platform.monitoring.settings import EndpointSettings, LogSettings
 
 URL = "postgresql://u:hunter2@127.0.0.1:5432/x"
 KEY = ed25519.Ed25519PrivateKey.generate().private_bytes(
@@ -73,6 +74,8 @@ def test_complete_settings_load(tmp_path: Path) -> None:
         ("KALSHI_MERGE_INTERVAL_S", "soon", "KALSHI_MERGE_INTERVAL_S"),
         ("KALSHI_MERGE_INTERVAL_S", "0", "KALSHI_MERGE_INTERVAL_S"),
         ("KALSHI_BOOK_CONNECTIONS", "1.5", "KALSHI_BOOK_CONNECTIONS"),
+        ("KALSHI_SPOOL_MAX_GIB", "20 GB", "KALSHI_SPOOL_MAX_GIB"),
+        ("KALSHI_SPOOL_MIN_FREE_GIB", "-1", "KALSHI_SPOOL_MIN_FREE_GIB"),
         ("KALSHI_GATHERERS", "g1,G 2", "KALSHI_GATHERERS"),
         ("KALSHI_GATHERERS", "g1,g1", "KALSHI_GATHERERS"),
         ("KALSHI_PRIVATE_KEY_PATH", "/nowhere/key.pem", "KALSHI_PRIVATE_KEY_PATH"),
@@ -177,3 +180,35 @@ def test_gatherer_names_never_fail() -> None:
     assert config.gatherer_names({}) == ("g1", "g2", "g3")
     assert config.gatherer_names({"KALSHI_GATHERERS": "a, b,??"}) == ("a", "b")
     assert config.gatherer_names({"KALSHI_GATHERERS": "G1"}) == ()
+
+
+def test_metrics_are_off_unless_a_port_is_given_and_each_service_has_its_own(tmp_path: Path) -> None:
+    environ = {**complete(tmp_path), "KALSHI_GATHERERS": "g1,east"}
+    environ |= {f"KALSHI_EAST_{kind}_DATABASE_URL": URL for kind in ("TIMESERIES", "CATALOG")}
+    off = config.load_platform(environ)
+    assert {off.deduplicator.endpoint.port, *(each.endpoint.port for each in off.gatherers.values())} == {0}
+    on = config.load_platform({**environ, "KALSHI_METRICS_PORT": "9400", "KALSHI_METRICS_HOST": "0.0.0.0"})
+    assert on.deduplicator.endpoint == EndpointSettings(host="0.0.0.0", port=9400)
+    assert [each.endpoint.port for each in on.gatherers.values()] == [9401, 9402]
+
+
+def test_a_gatherer_knows_what_its_databases_are_called_in_the_settings(tmp_path: Path) -> None:
+    gatherer = config.load_gatherer("g1", complete(tmp_path))
+    assert gatherer.timeseries_setting == "KALSHI_G1_TIMESERIES_DATABASE_URL"
+    assert gatherer.catalog_setting == "KALSHI_G1_CATALOG_DATABASE_URL"
+
+
+def test_how_a_process_logs(tmp_path: Path) -> None:
+    assert config.load_logs({}) == LogSettings()
+    given = {"KALSHI_LOG_FORMAT": "JSON", "KALSHI_LOG_LEVEL": "warning"}
+    assert config.load_logs(given) == LogSettings(format="json", level="warning")
+    wrong = {
+        **complete(tmp_path),
+        "KALSHI_LOG_FORMAT": "xml",
+        "KALSHI_METRICS_PORT": "70000",
+        "KALSHI_LOG_LEVEL": "loud",
+    }
+    found = problems(wrong)
+    assert found[0] == "KALSHI_LOG_FORMAT is 'xml': set it to console or json"
+    assert found[1] == "KALSHI_LOG_LEVEL is 'loud': set it to debug or info or warning or error"
+    assert found[2].startswith("KALSHI_METRICS_PORT is 70000: set it to a number from 0 to")
