@@ -20,7 +20,7 @@ from kalshi_platform.proof.verdict import objections
 from kalshi_platform.storage.pool import Database
 from kalshi_platform_tests.fixtures.stack import clean_environment, processes_of
 
-pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(240), pytest.mark.xdist_group("stack")]
+pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(300), pytest.mark.xdist_group("stack")]
 
 
 def test_two_gatherers_lose_nothing_to_the_standard_faults(tmp_path: Path) -> None:
@@ -35,7 +35,7 @@ def test_two_gatherers_lose_nothing_to_the_standard_faults(tmp_path: Path) -> No
             *(sys.executable, "-m", "kalshi_platform.cli", "prove", "--seconds", "20", "--gatherers", "2"),
             *("--rate", "200", "--faults", "standard", "--data", str(data), "--json", str(found), "--plot", str(plot)),
         ],
-        env=env, cwd=tmp_path, capture_output=True, text=True, timeout=180, check=False,
+        env=env, cwd=tmp_path, capture_output=True, text=True, timeout=280, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     content = json.loads(found.read_text())
@@ -62,7 +62,7 @@ def test_one_gatherer_loses_only_what_the_faults_take(tmp_path: Path) -> None:
             *(sys.executable, "-m", "kalshi_platform.cli", "prove", "--seconds", "25", "--gatherers", "1"),
             *("--rate", "200", "--faults", "standard", "--data", str(tmp_path / "proof"), "--json", str(found)),
         ],
-        env=clean_environment(), cwd=tmp_path, capture_output=True, text=True, timeout=200, check=False,
+        env=clean_environment(), cwd=tmp_path, capture_output=True, text=True, timeout=280, check=False,
     )  # fmt: skip
     assert done.returncode == 0, done.stdout + done.stderr
     content = json.loads(found.read_text())
