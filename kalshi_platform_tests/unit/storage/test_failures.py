@@ -1,0 +1,71 @@
+"""What a driver's error means: try again, or not; and whether a row is to blame."""
+
+from __future__ import annotations
+
+import psycopg2
+import pytest
+
+from kalshi_platform.errors import DatabaseUnavailable, StatementRejected
+from kalshi_platform.storage.failures import is_about_a_row, translated
+
+
+class Refused(psycopg2.Error):
+    """An error of the server with a SQLSTATE of the test's choice."""
+
+    def __init__(self, sqlstate: str) -> None:
+        super().__init__(f"the server says {sqlstate}\nLINE 1: secret row")
+        self._state = sqlstate
+
+    @property
+    def pgcode(self) -> str:  # type: ignore[override]
+        return self._state
+
+
+@pytest.mark.parametrize(
+    ("sqlstate", "kind"),
+    [
+        ("25006", "read only"),
+        ("28P01", "wrong password"),
+        ("53100", "server's disk full"),
+        ("53300", "too many connections"),
+        ("55P03", "locked"),
+        ("57014", "statement timeout"),
+        ("57P01", "shut down"),
+        ("57P03", "starting or stopping"),
+        ("40P01", "unreachable"),
+        ("58030", "unreachable"),
+    ],
+)
+def test_a_server_that_takes_no_writes_now_is_away(sqlstate: str, kind: str) -> None:
+    error = translated(Refused(sqlstate), "database x")
+    assert isinstance(error, DatabaseUnavailable)
+    assert error.kind == kind
+    assert "secret" not in str(error)
+
+
+@pytest.mark.parametrize(
+    ("words", "kind"),
+    [
+        ('FATAL:  password authentication failed for user "kalshi"', "wrong password"),
+        ('FATAL:  no pg_hba.conf entry for host "10.0.0.1"', "login refused"),
+        ("FATAL:  sorry, too many clients already", "too many connections"),
+        ("FATAL:  remaining connection slots are reserved", "too many connections"),
+        ("FATAL:  the database system is starting up", "starting or stopping"),
+        ("Connection refused", "unreachable"),
+        ("server closed the connection unexpectedly", "unreachable"),
+    ],
+)
+def test_a_refused_connection_is_told_by_its_words(words: str, kind: str) -> None:
+    error = translated(psycopg2.OperationalError(f'connection to server at "h", port 1 failed: {words}'), "database x")
+    assert isinstance(error, DatabaseUnavailable)
+    assert error.kind == kind
+
+
+@pytest.mark.parametrize(
+    ("sqlstate", "row"), [("22003", True), ("23514", True), ("54000", True), ("42P01", False), ("42501", False)]
+)
+def test_a_refused_statement_is_no_outage_and_not_always_a_rows_fault(sqlstate: str, row: bool) -> None:
+    error = translated(Refused(sqlstate), "database x")
+    assert isinstance(error, StatementRejected)
+    assert error.sqlstate == sqlstate
+    assert is_about_a_row(error.sqlstate) is row
