@@ -76,11 +76,23 @@ def test_the_demo_shows_growing_tables_and_parquet_and_ends_without_a_trace(tmp_
         lake = Path(unquote(urlsplit(local["lake"]).path))
         wait_for("Parquet", lambda: list(lake.glob("raw/orderbook_deltas/**/*.parquet")), 90)
         assert "Dagster UI after" in log.read_text()
+        assert set(local["metrics"]) == {"deduplicator", "g1", "g2", "g3"}
+        for address in local["metrics"].values():
+            wait_for(f"health beside {address}", lambda address=address: is_healthy(address), 30)
         stopped_at = time.monotonic()
         up.send_signal(signal.SIGTERM)
         assert up.wait(30) == 0, log.read_text()
         assert time.monotonic() - stopped_at < 20
     assert processes_of(str(data)) == []
+
+
+def is_healthy(metrics_address: str) -> bool:
+    """Whether a service answers that all is well, beside its metrics."""
+    try:
+        with urllib.request.urlopen(metrics_address.replace("/metrics", "/healthz"), timeout=10) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False
 
 
 def test_dagster_dev_alone_works_once_the_databases_are_up(tmp_path: Path) -> None:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Callable
 
+from kalshi_platform.local.ports import free_port
 from kalshi_platform.market.times import datetime_from_us
 from kalshi_platform_tests.fixtures.hand_filled_gatherer import delta_row
 from kalshi_platform_tests.fixtures.merge_world import MergeWorld, until
@@ -47,14 +50,23 @@ def test_once_merges_what_is_there_and_close_hour_closes_it(merge_world: World) 
     assert run(world, "close-hour", "yesterday").returncode == 2
 
 
-def test_the_live_merge_stops_at_a_signal_and_says_what_it_did(merge_world: World) -> None:
-    world = merge_world(1)
+def test_the_live_merge_tells_how_it_is_stops_at_a_signal_and_says_what_it_did(merge_world: World) -> None:
+    world, port = merge_world(1), free_port()
     process = subprocess.Popen(
-        [*COMMAND, "dedup"], env=environment(world), stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [*COMMAND, "dedup", "--metrics-port", str(port)],
+        env=environment(world) | {"KALSHI_LOG_FORMAT": "json"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
     try:
         world.gatherers["g1"].commit(orderbook_deltas=[delta_row("A", ts_us=HOUR_US + 5, seq=2)])
         until(lambda: world.rows("SELECT count(*) FROM orderbook_deltas") == [(1,)])
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/healthz", timeout=10) as answer:
+            told = json.loads(answer.read())
+        assert (told["service"], told["state"]) == ("deduplicator", "running")
+        row = 'kalshi_deduplicator_rows_inserted_total{table="orderbook_deltas"} 1.0'
+        until(lambda: row in urllib.request.urlopen(f"http://127.0.0.1:{port}/metrics", timeout=10).read().decode())
         process.send_signal(signal.SIGTERM)
         output, errors = process.communicate(timeout=30)
     finally:
@@ -62,3 +74,6 @@ def test_the_live_merge_stops_at_a_signal_and_says_what_it_did(merge_world: Worl
         process.wait()
     assert process.returncode == 0, errors
     assert "into production: 1 orderbook_deltas" in output
+    lines = [json.loads(line) for line in errors.splitlines()]
+    assert "the live merge stops as asked" in [line["event"] for line in lines]
+    assert {line["service"] for line in lines} == {"deduplicator"}
