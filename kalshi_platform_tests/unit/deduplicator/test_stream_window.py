@@ -1,0 +1,80 @@
+"""What a part of a stream tells of its claims is what the whole stream tells."""
+
+from __future__ import annotations
+
+import random
+
+import polars as pl
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kalshi_platform.deduplicator.coverage import claims
+from kalshi_platform.deduplicator.steps import broken, broken_between, steps_back
+from kalshi_platform.deduplicator.stream_window import edge_segments
+from kalshi_platform.market.coverage import intersection
+from kalshi_platform_tests.unit.deduplicator.test_worlds import world_of, worlds
+from kalshi_platform_tests.unit.deduplicator.truth import MARGIN_US, Stream, World, feed_of, memberships_of, segments_of
+
+
+def commits(stream: Stream, deltas: pl.DataFrame, pick: random.Random) -> pl.DataFrame:
+    """Segments with the times of their deltas, as a ledger has them."""
+    rows = []
+    for segment in segments_of(stream, pick).to_dicts():
+        mine = deltas.filter(pl.col("seq").is_between(segment["seq_from"], segment["seq_to"]))["exchange_us"]
+        rows.append({**segment, "low_us": mine.min(), "high_us": mine.max()})
+    names = ("stream_id", "seq_from", "seq_to", "low_us", "high_us")
+    return pl.DataFrame(rows, schema=dict.fromkeys(names, pl.Int64), orient="row")
+
+
+@settings(worlds, max_examples=150)
+@given(world=world_of, seed=st.integers(0, 2**16))
+def test_the_commits_at_the_edges_of_a_window_are_enough_for_its_claims(world: World, seed: int) -> None:
+    pick = random.Random(seed)
+    stream = pick.choice(world.streams)
+    deltas = feed_of(stream, world).select("seq", "exchange_us", "ticker", "exchange_index")
+    segments, members = commits(stream, deltas, pick), memberships_of(stream)
+    low = pick.randint(90, 700)
+    edges = (low, low + pick.choice((0, 5, 40, 200)))
+    inner = (edges[0] - 5 * MARGIN_US, edges[1] + 5 * MARGIN_US)
+    near = edge_segments(segments, inner, single=members["exchange_index"].n_unique() <= 1)
+    read = pl.col("exchange_us").is_between(*inner, closed="left")
+    for first, last in near.select("seq_from", "seq_to").iter_rows():
+        read |= pl.col("seq").is_between(first, last)
+    whole = claims(members, segments, deltas, MARGIN_US)
+    part = claims(members, segments, deltas.filter(read), MARGIN_US)
+    for ticker in world.index:
+        expected = intersection(whole.get(ticker, []), [edges])
+        assert intersection(part.get(ticker, []), [edges]) == expected
+
+
+def frame(rows: list[tuple[int, int, str]]) -> pl.DataFrame:
+    schema = {"seq": pl.Int64, "exchange_us": pl.Int64, "ticker": pl.String}
+    return pl.DataFrame(rows, schema=schema, orient="row").with_columns(exchange_index=0)
+
+
+def test_steps_back_are_measured_by_market_and_for_the_stream_as_a_whole() -> None:
+    deltas = frame([(1, 100, "A"), (2, 90, "B"), (3, 95, "B"), (4, 80, "A"), (5, 300, "A"), (6, 70, "B")])
+    found = steps_back(deltas, (75, 1_000))
+    assert found.rows() == [("", 3, 20, 80), ("A", 1, 20, 80)]
+    assert steps_back(deltas, (0, 1_000)).rows() == [("", 4, 230, 70), ("A", 1, 20, 80), ("B", 1, 25, 70)]
+    assert broken(deltas, 15) == {0: [(70, 301)]}
+    assert broken(deltas, 230) == {}
+
+
+def test_a_step_back_between_commits_is_seen_in_their_times_alone() -> None:
+    schema = dict.fromkeys(("seq_from", "low_us", "high_us"), pl.Int64)
+    rows = [(1, 100, 200), (5, None, None), (9, 190, 260), (12, 150, 155), (20, 400, 900)]
+    segments = pl.DataFrame(rows, schema=schema, orient="row")
+    assert broken_between(segments, 20) == [(150, 261)]
+    assert broken_between(segments, 5) == [(150, 261)]
+    assert broken_between(segments, 110) == []
+
+
+def test_a_market_that_stands_still_loses_its_claim_with_the_feed_that_steps_back() -> None:
+    names = {"stream_id": pl.Int64, "ticker": pl.String, "exchange_index": pl.Int32, "seq_from": pl.Int64,
+             "seq_to": pl.Int64}  # fmt: skip
+    members = pl.DataFrame([(1, "A", 0, 1, None), (1, "Q", 0, 2, None)], schema=names, orient="row")
+    segments = pl.DataFrame([(1, 1, 9)], schema=["stream_id", "seq_from", "seq_to"], orient="row")
+    deltas = frame([(3, 100, "A"), (4, 500, "A"), (5, 300, "A"), (6, 900, "A")])
+    found = claims(members, segments, deltas, 10)
+    assert found == {"A": [(101, 300), (501, 900)], "Q": [(111, 300), (501, 890)]}
