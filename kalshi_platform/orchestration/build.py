@@ -41,6 +41,7 @@ from kalshi_platform.orchestration.schedules.catalog import (
 )
 from kalshi_platform.orchestration.schedules.days import DAILY_SCHEDULES
 from kalshi_platform.orchestration.schedules.hours import HOURLY_SCHEDULES
+from kalshi_platform.orchestration.schedules.trades import compare_trades_again
 from kalshi_platform.orchestration.sensors.services import deduplicator_sensor, gatherer_sensor
 
 
@@ -106,6 +107,7 @@ def _add_platform(parts: _Parts) -> None:
         merge_catalog_schedule,
         *HOURLY_SCHEDULES,
         *DAILY_SCHEDULES,
+        compare_trades_again,
         apply_lifecycle_schedule,
     ]
     parts.sensors.append(deduplicator_sensor())

@@ -64,6 +64,18 @@ def trade_parity(database: Database, hours: Sequence[datetime]) -> TradeFigures:
     )
 
 
+def days_to_compare(database: Database, low: datetime, high: datetime) -> list[datetime]:
+    """UTC days of [low, high) with a closed hour that was not compared with the listing, or not wholly; ascending."""
+    with database.transaction() as transaction:
+        rows = transaction.fetch_all(
+            "SELECT DISTINCT date_trunc('day', h.hour, 'UTC') FROM hour_closes h LEFT JOIN trade_checks c USING (hour)"
+            " WHERE h.hour >= %s AND h.hour < %s AND coalesce(c.state, 'not checked') IN ('not checked', 'partial')"
+            " ORDER BY 1",
+            (low, high),
+        )
+    return [row[0] for row in rows]
+
+
 def _line(hour: datetime, ticker: str, block: bool, unlisted: int, differing: int) -> str:
     market = f"{hour:%Y-%m-%d %H:00} {ticker}{' (block trades)' if block else ''}"
     return f"{market}: {unlisted} only in production, {differing} with other values"

@@ -16,6 +16,7 @@ from kalshi_platform.orchestration import keys
 from kalshi_platform.orchestration.checks.trade_parity import trade_parity_last_day
 from kalshi_platform.orchestration.partitions import DAY, day_key, hour_key, range_request
 from kalshi_platform.orchestration.resources import ProductionDatabase
+from kalshi_platform.orchestration.schedules.trades import compare_trades_again
 from kalshi_platform.simulator.server import ServerThread
 from kalshi_platform_tests.fixtures.exchange import running_exchange
 from kalshi_platform_tests.fixtures.gatherer_service import client_settings
@@ -81,3 +82,36 @@ def test_closing_an_hour_completes_its_trades_and_says_so(platform: Platform, ex
     last_day = trade_parity_last_day(production_database=database)
     assert (last_day.passed, last_day.severity) == (False, dg.AssetCheckSeverity.WARN)
     assert last_day.metadata["hours_not_checked"].value == 1
+
+
+def test_days_with_hours_that_could_not_be_compared_are_asked_for_again(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def asked() -> list[tuple[str | None, dict[str, str]]] | str | None:
+        context = dg.build_schedule_context(
+            instance=platform.instance, scheduled_execution_time=FIRST + timedelta(days=5, hours=1, minutes=15)
+        )
+        found = compare_trades_again(context, production_database=ProductionDatabase())
+        if isinstance(found, dg.SkipReason):
+            return found.skip_message
+        return [(each.partition_key, dict(each.tags)) for each in found]
+
+    assert "KALSHI_CHECK_TRADES" in str(asked())
+    monkeypatch.setenv("KALSHI_CHECK_TRADES", "yes")
+    states = {0: "not checked", 1: "partial", 2: "differs", 3: None, 4: "filled"}
+    with platform.world.production.transaction() as transaction:
+        for number, state in states.items():
+            at = FIRST + number * DAY + HOUR
+            transaction.execute("INSERT INTO hour_closes (hour) VALUES (%s)", (at,))
+            if state is not None:
+                transaction.execute(
+                    "INSERT INTO trade_checks (hour, state, checked_at) VALUES (%s, %s, now())", (at, state)
+                )
+    first_two = {
+        "dagster/asset_partition_range_start": day_key(FIRST),
+        "dagster/asset_partition_range_end": day_key(FIRST + DAY),
+    }
+    assert asked() == [(None, first_two), (day_key(FIRST + 3 * DAY), {})]
+    with platform.world.production.transaction() as transaction:
+        transaction.execute("DELETE FROM hour_closes WHERE hour < %s", (FIRST + 4 * DAY,))
+    assert asked() == "the trades of all closed hours of the last 7 days were compared"

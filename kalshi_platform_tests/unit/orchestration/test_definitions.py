@@ -66,6 +66,7 @@ SCHEDULES = {
     "export_days_schedule",
     "fill_missing_partitions",
     "fill_missing_days",
+    "compare_trades_again",
     "apply_lifecycle_rules_schedule",
 }
 SENSORS = {"gatherer_sensor", "deduplicator_sensor"}
