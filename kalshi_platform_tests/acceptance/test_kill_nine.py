@@ -255,7 +255,7 @@ def _exchange(exchange: ServerThread) -> dict[str, Any]:
         "rest_url": settings.rest_url,
         "ws_url": settings.ws_url,
         "key_id": settings.key_id,
-        "private_key_pem": settings.private_key_pem.decode(),
+        "private_key_pem": Path(exchange.key_file).read_text(),
         "reads_per_second": settings.reads_per_second,
         "retry_base_s": settings.retry_base_s,
         "retry_cap_s": settings.retry_cap_s,

@@ -62,7 +62,10 @@ class Feed:
 
     def deltas(self, count: int, *, equal: bool = False) -> list[Record]:
         for number in range(count):
-            self.stream.delta(**({"occurrence": number, "exchange_ts_us": BASE_US + 5} if equal else {}))
+            if equal:
+                self.stream.delta(exchange_ts_us=BASE_US + 5, occurrence=number)
+            else:
+                self.stream.delta()
         return self.take()
 
     def stored(self, url: str) -> None:

@@ -117,9 +117,9 @@ def test_a_torn_tail_costs_only_the_block_it_tore(cut: int, tmp_path_factory: py
     assert all(each.is_torn for each in damages)
 
 
-def spooled(folder: Path, blocks: int, **options: int) -> list[Path]:
+def spooled(folder: Path, blocks: int, *, segment_bytes: int = 1_000_000) -> list[Path]:
     """Write so many blocks; return the files."""
-    spool = Spool(folder, **options)
+    spool = Spool(folder, segment_bytes)
     for number in range(1, blocks + 1):
         spool.append(block(number))
     spool.close()
