@@ -21,7 +21,7 @@ from kalshi_platform.gatherer.exchange_gate import wait_until_active
 from kalshi_platform.gatherer.pulse import Pulse
 from kalshi_platform.gatherer.reports import Report
 from kalshi_platform.gatherer.settings import GathererSettings
-from kalshi_platform.gatherer.snapshot_poller import TOKENS_PER_REQUEST
+from kalshi_platform.gatherer.snapshot_poller import TOKENS_PER_REQUEST, cost_of_books
 from kalshi_platform.gatherer.threads import Threads
 from kalshi_platform.storage.partitions import PartitionBounds
 
@@ -123,7 +123,7 @@ class GathererService:
         poller.refill_per_s = exchange.reads_per_second * TOKENS_PER_REQUEST * exchange.rest_share
         try:
             poller.refill_per_s = rest.account_limits().read_refill_per_s * exchange.rest_share
-            rest.endpoint_costs()
+            poller.tokens_per_request = cost_of_books(rest.endpoint_costs())
         except KalshiPlatformError as error:
             _log.warning("%s: the read budget is unknown (%s); assuming what is configured", self.settings.name, error)
         if self.settings.follow_books:

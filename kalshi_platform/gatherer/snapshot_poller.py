@@ -17,12 +17,13 @@ from kalshi_platform.clock import Clock
 from kalshi_platform.errors import ConnectionLost, KalshiPlatformError
 from kalshi_platform.gatherer.reports import BooksPolled
 from kalshi_platform.gatherer.settings import GathererSettings
-from kalshi_platform.market.catalog import BooksAnswer
+from kalshi_platform.market.catalog import BooksAnswer, EndpointCosts
 from kalshi_platform.market.records import BookDelta, BookSnapshot, Record, SnapshotSource
 from kalshi_platform.market.times import US_PER_S, datetime_from_us
 
 BOOKS_PER_REQUEST = 100
 TOKENS_PER_REQUEST = 10.0
+_PATH = "/markets/orderbooks"
 _FAILURES_IN_A_ROW = 3
 _QUIET_POLLS = 10
 _PAUSE_DEADLINES = 2
@@ -43,6 +44,7 @@ def poll_once(
     snapshot_ts_us: int,
     max_requests: int | None = None,
     stop: threading.Event | None = None,
+    tokens_per_request: float = TOKENS_PER_REQUEST,
 ) -> BooksPolled:
     """Ask for the books of `tickers`, in their order, with at most `max_requests` requests, and `put` the snapshots.
 
@@ -79,8 +81,14 @@ def poll_once(
         requests=requests,
         started_at=started_at,
         finished_at=clock.now(),
-        tokens=requests * TOKENS_PER_REQUEST,
+        tokens=requests * tokens_per_request,
     )
+
+
+def cost_of_books(costs: EndpointCosts) -> float:
+    """Tokens that one request of books costs."""
+    named = (cost for (method, path), cost in costs.by_endpoint.items() if method == "GET" and path.endswith(_PATH))
+    return next(named, costs.default_cost)
 
 
 def snapshots_of(answer: BooksAnswer, source: SnapshotSource, snapshot_ts_us: int | None = None) -> list[BookSnapshot]:
@@ -108,6 +116,8 @@ class SnapshotPoller:
         """`subscribed` and `suspects` give tickers: all followed markets, and those that lost a frame."""
         self.refill_per_s = 200.0
         """Read tokens per second that this process may spend; the service puts the true value here."""
+        self.tokens_per_request = TOKENS_PER_REQUEST
+        """What the exchange takes for one request of books; likewise."""
         self._settings = settings
         self._rest = rest
         self._clock = clock
@@ -145,7 +155,9 @@ class SnapshotPoller:
             answered.extend(each.ticker for each in records if isinstance(each, BookSnapshot))
             self._put(records)
 
-        report = poll_once(self._rest, order, put, self._clock, minute_us, self.max_requests(), stop)
+        report = poll_once(
+            self._rest, order, put, self._clock, minute_us, self.max_requests(), stop, self.tokens_per_request
+        )
         self._last_asked.update(dict.fromkeys(order[: report.asked], minute_us))
         for ticker in order:
             self._last_answered.setdefault(ticker, minute_us)
@@ -189,7 +201,7 @@ class SnapshotPoller:
     def max_requests(self) -> int:
         """Requests that the share of the budget allows in one interval, at least one."""
         tokens = self.refill_per_s * self._settings.poll_share * self._settings.snapshot_interval_s
-        return max(1, int(tokens / TOKENS_PER_REQUEST))
+        return max(1, int(tokens / self.tokens_per_request))
 
 
 class Recovery:

@@ -14,8 +14,8 @@ from kalshi_platform.errors import ConfigurationError, ExchangeUnavailable
 from kalshi_platform.gatherer.exchange_gate import wait_until_active
 from kalshi_platform.gatherer.reports import BooksPolled
 from kalshi_platform.gatherer.settings import GathererSettings
-from kalshi_platform.gatherer.snapshot_poller import Recovery, SnapshotPoller, poll_once
-from kalshi_platform.market.catalog import BooksAnswer, ExchangeStatus
+from kalshi_platform.gatherer.snapshot_poller import Recovery, SnapshotPoller, cost_of_books, poll_once
+from kalshi_platform.market.catalog import BooksAnswer, EndpointCosts, ExchangeStatus
 from kalshi_platform.market.records import BookDelta, BookSnapshot, Levels, Record
 from kalshi_platform_tests.fixtures.clocks import FakeClock
 
@@ -80,6 +80,20 @@ def test_what_the_budget_does_not_cover_is_counted_and_comes_first_next_time(tmp
     second = [ticker for request in rest.requests[2:] for ticker in request]
     assert second[0] == "M249"
     assert set(second) >= set(tickers) - {ticker for request in rest.requests[:2] for ticker in request}
+
+
+def test_dearer_requests_are_fewer(tmp_path: Path) -> None:
+    clock, reports = FakeClock(), list[BooksPolled]()
+    poller = SnapshotPoller(
+        settings(tmp_path, poll_share=0.5, snapshot_interval_s=60.0),
+        Books(clock), clock, lambda _: None, lambda: [f"M{number}" for number in range(1_000)], list, reports.append,
+    )  # fmt: skip
+    poller.refill_per_s = 10.0
+    costs = EndpointCosts(default_cost=10.0, by_endpoint={("GET", "/trade-api/v2/markets/orderbooks"): 60.0})
+    poller.tokens_per_request = cost_of_books(costs)
+    poller.poll(MINUTE, threading.Event())
+    assert (reports[0].requests, reports[0].tokens, reports[0].asked) == (5, 300.0, 500)
+    assert cost_of_books(EndpointCosts(default_cost=7.0, by_endpoint={("POST", "/markets/orderbooks"): 1.0})) == 7.0
 
 
 def test_failed_requests_are_counted_and_three_in_a_row_end_the_poll() -> None:
