@@ -107,7 +107,8 @@ class Venue:
         while len(published) < shape.length:
             clock += pick.choice((0, 0, 1, 1, 2, 5, 12))
             ticker = pick.choices("ABCD", weights)[0]
-            ts = clock + pick.randint(0, self._jitter)
+            # Often as far apart as may be: rules go wrong at their very ends.
+            ts = clock + pick.choice((0, self._jitter, pick.randint(0, self._jitter)))
             if not shape.steps_back:
                 ts = max(ts, last[ticker])
             last[ticker] = ts
