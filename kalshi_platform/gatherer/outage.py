@@ -25,7 +25,7 @@ class Outage:
         self._counters = counters
         self._retry_max_s = retry_max_s
         self._since = 0.0
-        self._said_at = 0.0
+        self._said_at: dict[str, float] = {}
 
     def is_due(self) -> bool:
         """Whether the database may be asked (again)."""
@@ -39,15 +39,16 @@ class Outage:
         if self.failures == 0:
             self._since = now
             counters.outages += 1
-        if kind != counters.database_failure:
+            self._said_at = {}
+        if kind not in self._said_at:
             _log.warning("%s: %s: %s; records go to the spool", self._name, kind, reason)
-            self._said_at = now
-        elif now - self._said_at >= _SAY_AGAIN_S:
+            self._said_at[kind] = now
+        elif now - self._said_at[kind] >= _SAY_AGAIN_S:
             _log.warning(
                 "%s: still %s, for %.0f s and %d attempts: %s", self._name, kind, now - self._since, self.failures + 1,
                 reason,
             )  # fmt: skip
-            self._said_at = now
+            self._said_at[kind] = now
         self.failures += 1
         counters.database_error, counters.database_failure = reason, kind
         self.retry_at = now + min(self._retry_max_s, _FIRST_RETRY_S * 2 ** min(self.failures - 1, 10))

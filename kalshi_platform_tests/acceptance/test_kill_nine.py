@@ -171,7 +171,7 @@ def test_the_ledger_never_claims_a_row_that_is_not_committed(
     truth = tmp_path / "truth"
     with (
         sent_frames() as sent,
-        running_exchange(tmp_path, markets=20, rate=700, scenario=scenario, truth=truth, seed=SEED) as exchange,
+        running_exchange(tmp_path, markets=20, rate=400, scenario=scenario, truth=truth, seed=SEED) as exchange,
         Lives(_gatherer(stoppable_server, tmp_path), _exchange(exchange), tmp_path / "gatherer.log") as lives,
     ):
         server = Server(stoppable_server)
@@ -215,7 +215,7 @@ def _one_life(kind: str, lives: Lives, server: Server, spool: Path, chance: rand
             time.sleep(chance.uniform(0.0, 0.6))
         case "recording":
             time.sleep(chance.uniform(0.4, 0.8))
-            eventually(lambda: not list(spool.glob("*.spool")), within_s=60, what="all of the spool written")
+            _soon_empty(spool)
             time.sleep(chance.uniform(0.0, 0.5))
         case "spooling":
             time.sleep(chance.uniform(0.4, 1.0))
@@ -232,6 +232,13 @@ def _one_life(kind: str, lives: Lives, server: Server, spool: Path, chance: rand
             server.pause()
             time.sleep(chance.uniform(0.0, 1.5))
     lives.kill()
+
+
+def _soon_empty(spool: Path) -> None:
+    """Give a slow machine some time to replay: commits straight from memory are to be hit, too."""
+    give_up_at = time.monotonic() + 3
+    while list(spool.glob("*.spool")) and time.monotonic() < give_up_at:
+        time.sleep(0.02)
 
 
 def _gatherer(server: PostgresServer, folder: Path) -> dict[str, Any]:
