@@ -211,25 +211,23 @@ def delta_values(wire: ws.DeltaFrame) -> tuple[str, Side, int, int, int]:
     side = msg.side
     if side not in ("yes", "no"):
         raise UnparsableMessage("side", f"{side[:40]!r} is neither yes nor no")
-    if msg.price_dollars is not None:
-        price = price_e4(msg.price_dollars)
-    else:
-        price = required(price_of(None, msg.price), "price")
-    if msg.delta_fp is not None:
-        change = delta_e2(msg.delta_fp)
+    dollars, contracts, ts = msg.price_dollars, msg.delta_fp, msg.ts
+    price = price_e4(dollars) if dollars is not None else required(price_of(None, msg.price), "price")
+    if contracts is not None:
+        change = delta_e2(contracts)
     elif msg.delta is not None:
         change = e2_from_whole(msg.delta)
     else:
         raise UnparsableMessage("missing_field", "neither shape of delta is there")
-    if wire.seq is None or wire.sid is None:
-        raise UnparsableMessage("missing_field", "a book frame without sid or seq")
-    ts = msg.ts
     time = us_from_rfc3339(ts) if type(ts) is str and ts else _time(msg.ts_ms, None, ts)
     return msg.market_ticker, side, price, change, time  # type: ignore[return-value]
 
 
 def _delta(wire: ws.DeltaFrame) -> DeltaBody:
-    return DeltaBody(*delta_values(wire))
+    values = delta_values(wire)
+    if wire.seq is None or wire.sid is None:
+        raise UnparsableMessage("missing_field", "a book frame without sid or seq")
+    return DeltaBody(*values)
 
 
 def _snapshot(wire: ws.SnapshotFrame) -> SnapshotBody:

@@ -108,7 +108,8 @@ class Session:
     def receive_all(self, frames: Iterable[tuple[bytes | str, int]]) -> Received:
         """Take the frames of one socket read, each with its receive time; the same as one by one, and cheaper."""
         for payload, received_at_ns in frames:
-            self._now_ns = self._subscriptions.now_ns = received_at_ns
+            if received_at_ns != self._now_ns:
+                self._now_ns = self._subscriptions.now_ns = received_at_ns
             self._process(payload, received_at_ns)
         return self._flush()
 

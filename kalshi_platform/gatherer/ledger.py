@@ -92,25 +92,33 @@ def fold(records: Iterable[Record]) -> Ledger:
     }
     for record in records:
         kind = type(record)
-        if kind is MembershipStarted:
+        if kind is BookDelta:  # nearly every record is one
+            segment = _numbered(record.stream_id, record.seq, running, ledger)  # type: ignore[union-attr]
+            if segment is not None:
+                segment.saw(record.exchange_ts_us)  # type: ignore[union-attr, arg-type]
+        elif kind is MembershipStarted:
             _start(record, open_here, ledger)  # type: ignore[arg-type]
         elif kind is MembershipEnded:
             _end(record, open_here, ledger)  # type: ignore[arg-type]
         elif kind in lists:
             lists[kind].append(record)
         else:
-            seq: int = record.seq  # type: ignore[union-attr]
-            stream_id: int = record.stream_id  # type: ignore[union-attr]
-            if seq > 0 and stream_id != NO_STREAM:
-                segment = running.get(stream_id)
-                if segment is None or not segment.seq_from <= seq <= segment.seq_to + 1:
-                    segment = running[stream_id] = Segment(stream_id, seq, seq)
-                    ledger.segments.append(segment)
-                elif seq > segment.seq_to:
-                    segment.seq_to = seq
-                if kind is BookDelta:
-                    segment.saw(record.exchange_ts_us)  # type: ignore[union-attr, arg-type]
+            _numbered(record.stream_id, record.seq, running, ledger)  # type: ignore[union-attr]
     return ledger
+
+
+def _numbered(stream_id: int, seq: int, running: dict[int, Segment], ledger: Ledger) -> Segment | None:
+    """Count a number of a stream; return its segment, None for what has no place in a stream."""
+    segment = running.get(stream_id)
+    if segment is not None and seq == segment.seq_to + 1:
+        segment.seq_to = seq
+        return segment
+    if seq <= 0 or stream_id == NO_STREAM:
+        return None
+    if segment is None or not segment.seq_from <= seq <= segment.seq_to:
+        segment = running[stream_id] = Segment(stream_id, seq, seq)
+        ledger.segments.append(segment)
+    return segment
 
 
 def _start(record: MembershipStarted, open_here: dict[tuple[int, str], Membership], ledger: Ledger) -> None:
