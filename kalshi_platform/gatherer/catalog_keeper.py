@@ -23,6 +23,9 @@ from kalshi_platform.gatherer.settings import GathererSettings
 
 _LIVING = ("open", "unopened", "paused")
 _RETRY_S = 5.0
+_VISIBLE_AFTER_S = 5.0
+"""REST shows a market some moments after its announcement: one that was announced just before we listened, and read
+its lists, is in neither. It is there when the lists are read once more after this time."""
 _log = logging.getLogger(__name__)
 
 
@@ -97,8 +100,9 @@ class CatalogKeeper:
     def run(self, stop: threading.Event) -> None:
         """Sync and follow by the clock until `stop`."""
         settings, now = self._settings, self._clock.monotonic()
+        soon_s = min(_VISIBLE_AFTER_S, settings.reconcile_interval_s)
         jobs = [
-            _Job("markets", settings.reconcile_interval_s, self._reconcile, now + settings.reconcile_interval_s),
+            _Job("markets", settings.reconcile_interval_s, self._reconcile, now + soon_s),
             _Job("series", settings.events_interval_s, self._sync_parents, now + settings.events_interval_s),
             _Job("follow", settings.catalog_follow_interval_s, self._follow, now),
         ]
@@ -107,12 +111,16 @@ class CatalogKeeper:
                 job.due = now + _RETRY_S
         while not stop.is_set():
             now = self._clock.monotonic()
-            if self._hurried.is_set():
+            hurried = self._hurried.is_set()
+            if hurried:
                 self._hurried.clear()
                 jobs[0].due = now
             for job in jobs:
                 if job.due <= now and not stop.is_set():
-                    job.due = self._clock.monotonic() + self._do(job, stop)
+                    again_s = self._do(job, stop)
+                    if hurried and job is jobs[0]:
+                        again_s = min(again_s, soon_s)
+                    job.due = self._clock.monotonic() + again_s
             self._clock.wait(stop, max(0.01, min(job.due for job in jobs) - self._clock.monotonic()))
 
     def _do(self, job: _Job, stop: threading.Event) -> float:
