@@ -147,7 +147,7 @@ class _Close:
                 proved.covered_share, proved.failed, alarms,
             )  # fmt: skip
             if final:
-                _mark(transaction, closed, closed_at)
+                _mark(transaction, closed, closed_at, unsettled=any(each.unsettled for each in claimed.values()))
         for kind, subject, detail in alarms:
             _log.error("%s: %s: %s: %s", self._hour.isoformat(), kind, subject, detail)
         return closed
@@ -288,13 +288,13 @@ def _rows(source: GathererSource, table: str, low: datetime, high: datetime) -> 
         return rows_between(snapshot, table, low, high)
 
 
-def _mark(transaction: Transaction, closed: HourClose, closed_at: datetime) -> None:
+def _mark(transaction: Transaction, closed: HourClose, closed_at: datetime, *, unsettled: bool) -> None:
     transaction.execute(
-        "INSERT INTO hour_closes (hour, closed_at, rows, anchors, gatherers_read, gatherers_missed)"
-        " VALUES (%(hour)s, %(closed_at)s, %(rows)s, %(anchors)s, %(read)s, %(missed)s)"
+        "INSERT INTO hour_closes (hour, closed_at, rows, anchors, gatherers_read, gatherers_missed, unsettled)"
+        " VALUES (%(hour)s, %(closed_at)s, %(rows)s, %(anchors)s, %(read)s, %(missed)s, %(unsettled)s)"
         " ON CONFLICT (hour) DO UPDATE SET closed_at = excluded.closed_at, rows = excluded.rows,"
         " anchors = excluded.anchors, gatherers_read = excluded.gatherers_read,"
-        " gatherers_missed = excluded.gatherers_missed",
+        " gatherers_missed = excluded.gatherers_missed, unsettled = excluded.unsettled",
         {
             "hour": closed.hour,
             "closed_at": closed_at,
@@ -302,5 +302,6 @@ def _mark(transaction: Transaction, closed: HourClose, closed_at: datetime) -> N
             "anchors": closed.anchors,
             "read": list(closed.gatherers_read),
             "missed": list(closed.gatherers_missed),
+            "unsettled": unsettled,
         },
     )

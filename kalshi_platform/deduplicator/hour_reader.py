@@ -31,13 +31,15 @@ CLAIMS = {"ticker": pl.String, "stream_id": pl.Int64, "from_us": pl.Int64, "to_u
 class GathererHour(NamedTuple):
     """`claims`: columns of CLAIMS. `steps`: stream_id and those of STEPS. `run_checks`: those of RUN_CHECKS.
 
-    `streams`: all that the gatherer could speak for; what production knows of others stays as it is.
+    `streams`: all that the gatherer could speak for; what production knows of others stays as it is. `unsettled`: a
+    stream that is still open has shown nothing later than the hour, so that more may be claimed of it later.
     """
 
     claims: pl.DataFrame
     steps: pl.DataFrame
     run_checks: pl.DataFrame
     streams: frozenset[int]
+    unsettled: bool = False
 
 
 def read_hour(source: GathererSource, low_us: int, high_us: int, margin_us: int) -> GathererHour:
@@ -45,18 +47,22 @@ def read_hour(source: GathererSource, low_us: int, high_us: int, margin_us: int)
     edges = (low_us, high_us)
     claims, steps, checks = [_empty(CLAIMS)], [_empty({"stream_id": pl.Int64, **STEPS})], [_empty(RUN_CHECKS)]
     with arrow_snapshot(source.timeseries_url) as snapshot:
-        known = snapshot.table("SELECT stream_id FROM streams").column(0).to_pylist()
-        gone = set()
+        known = snapshot.table("SELECT stream_id, ended_at IS NULL AS open FROM streams").to_pylist()
+        still_open = {row["stream_id"] for row in known if row["open"]}
+        gone, unsettled = set(), False
         for stream_id in streams_between(snapshot, datetime_from_us(low_us), datetime_from_us(high_us)):
             window = read_window(snapshot, stream_id, low_us, high_us, margin_us)
             if not window.whole:
                 gone.add(stream_id)
                 continue
+            newest = window.segments["high_us"].max()
+            unsettled |= stream_id in still_open and newest < high_us + margin_us  # type: ignore[operator]
             claims.append(counted(window, edges, margin_us))
             measured = steps_back(window.deltas, edges)
             steps.append(measured.select(pl.lit(stream_id, pl.Int64).alias("stream_id"), *STEPS))
             checks.append(_run_checks(snapshot, window, edges))
-    return GathererHour(pl.concat(claims), pl.concat(steps), pl.concat(checks), frozenset(known) - gone)
+    streams = frozenset(row["stream_id"] for row in known) - gone
+    return GathererHour(pl.concat(claims), pl.concat(steps), pl.concat(checks), streams, unsettled)
 
 
 def counted(window: StreamWindow, edges: Interval, margin_us: int) -> pl.DataFrame:

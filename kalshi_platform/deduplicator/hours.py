@@ -12,6 +12,7 @@ MISSED_FOR = timedelta(days=7)
 MISSED_AGAIN_AFTER = timedelta(minutes=50)
 """… and not more often than this."""
 _SILENT_FOR = timedelta(minutes=10)
+_SETTLED_AFTER = timedelta(minutes=125)
 
 
 def active_hours(production: Database) -> list[datetime]:
@@ -22,21 +23,25 @@ def active_hours(production: Database) -> list[datetime]:
 
 def hours_to_close(production: Database, now: datetime) -> list[datetime]:
     """Ended hours that were never closed, got rows after their close, or were closed without a gatherer that answers
-    again; ascending.
+    again; ascending. Also, once, those of which a quiet stream may have more to claim since (`unsettled`).
 
     A gatherer answers when the live merge notes no error of it, or when no merge has looked for a while.
     """
     with production.transaction() as transaction:
         rows = transaction.fetch_all(
             "SELECT a.hour FROM hour_activity a LEFT JOIN hour_closes c USING (hour) WHERE a.hour <= %(ended)s"
-            " GROUP BY a.hour, c.closed_at HAVING c.closed_at IS NULL OR max(a.last_merged_at) > c.closed_at"
+            " GROUP BY a.hour, c.closed_at, c.unsettled"
+            " HAVING c.closed_at IS NULL OR max(a.last_merged_at) > c.closed_at"
+            " OR (c.unsettled AND c.closed_at < a.hour + %(settled)s AND a.hour + %(settled)s <= %(now)s)"
             " UNION SELECT c.hour FROM hour_closes c CROSS JOIN unnest(c.gatherers_missed) AS missed (gatherer)"
             " LEFT JOIN merge_cursors m USING (gatherer)"
             " WHERE c.hour >= %(oldest)s AND c.hour <= %(ended)s AND c.closed_at <= %(again)s"
             " AND (m.last_error IS NULL OR m.last_error_at <= %(silent)s)"
             " ORDER BY 1",
             {
+                "now": now,
                 "ended": now - HOUR,
+                "settled": _SETTLED_AFTER,
                 "oldest": now - MISSED_FOR,
                 "again": now - MISSED_AGAIN_AFTER,
                 "silent": now - _SILENT_FOR,

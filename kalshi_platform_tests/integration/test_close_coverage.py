@@ -177,6 +177,24 @@ def test_a_quiet_hour_is_claimed_by_frames_long_before_and_after_it(merge_world:
     assert closed.covered == 1.0
 
 
+def test_an_hour_whose_last_moments_nobody_could_claim_yet_is_closed_once_more(merge_world: World) -> None:
+    world = merge_world(1)
+    gatherer = world.gatherers["g1"]
+    record(gatherer, 1, every(2, 5))
+    close(world)
+    with world.production.transaction() as transaction:
+        transaction.execute("UPDATE hour_closes SET closed_at = hour + interval '1 hour 5 minutes'")
+        transaction.execute("UPDATE hour_activity SET last_merged_at = hour")
+    assert hours_to_close(world.production, HOUR + timedelta(minutes=124)) == []
+    assert hours_to_close(world.production, HOUR + timedelta(minutes=125)) == [HOUR]
+    later = [{**row, "seq": 8 + n} for n, row in enumerate(every(2, 5, START + US_PER_HOUR))]
+    gatherer.commit(orderbook_deltas=later, segments=[(1, 8, 12)])
+    close(world)
+    assert [row[2] for row in ranges(world)] == [50 * MINUTE, 50 * MINUTE]
+    assert world.rows("SELECT unsettled FROM hour_closes") == [(False,)]
+    assert hours_to_close(world.production, HOUR + timedelta(minutes=125)) == []
+
+
 def test_a_step_back_in_time_between_two_hours_takes_the_claims_of_both(merge_world: World) -> None:
     world = merge_world(1)
     steady = every(2, 10)

@@ -19,8 +19,10 @@ CREATE TABLE IF NOT EXISTS hour_closes (
   rows jsonb NOT NULL DEFAULT '{}',
   anchors bigint NOT NULL DEFAULT 0,
   gatherers_read text[] NOT NULL DEFAULT '{}',
-  gatherers_missed text[] NOT NULL DEFAULT '{}'
+  gatherers_missed text[] NOT NULL DEFAULT '{}',
+  unsettled boolean NOT NULL DEFAULT false
 );
+COMMENT ON COLUMN hour_closes.unsettled IS 'A stream that was still open had shown nothing later than the hour: its last moments may be claimed once it does, so the hour is closed again an hour later.';
 COMMENT ON COLUMN hour_closes.rows IS 'Per table: rows of the hour in production when it was closed.';
 COMMENT ON COLUMN hour_closes.gatherers_missed IS 'Gatherers that could not be read then; the hour is closed again when they answer.';
 
