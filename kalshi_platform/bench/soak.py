@@ -124,7 +124,7 @@ class _Soak:
 
     def run(self) -> SoakRun:
         stack, options, clock = self._stack, self._options, self._clock
-        if not self._soon(lambda: all(stack.venue.following(name) for name in options.names), _READY_S):
+        if not self._soon(lambda: all(stack.venue.holding_all(name) for name in options.names), _READY_S):
             raise SoakEnded(f"the gatherers did not get going within {_READY_S:.0f} s; see {stack.group.log_dir}")
         self._wait(1.0)
         before = stack.venue.state()

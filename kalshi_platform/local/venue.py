@@ -45,15 +45,13 @@ class Venue:
 
     def following(self, gatherer: str) -> bool:
         """Whether this gatherer is connected, subscribed, and was sent every book that it asked for."""
-        books, feeds = False, set()
-        for connection in self.state()["connections"]:
-            if connection["stalled"] or f"({gatherer} " not in connection["user_agent"]:
-                continue
-            for each in connection["subscriptions"]:
-                if each["channel"] == BOOK_CHANNEL and each["markets"]:
-                    books = books or each["snapshots"] >= each["markets"]
-                feeds.add(each["channel"])
-        return books and feeds >= FEED_CHANNELS
+        return _books_held(self.state(), gatherer) is not None
+
+    def holding_all(self, gatherer: str) -> bool:
+        """Whether it also asked for the book of every market in which orders move, or that is about to open."""
+        state = self.state()
+        held = _books_held(state, gatherer)
+        return held is not None and held >= state["quoting"] + state["markets"].get("initialized", 0)
 
     def drained(self) -> bool:
         """Whether every connection's bytes were taken by its reader."""
@@ -73,3 +71,17 @@ class Venue:
             raise ExchangeUnavailable(f"the simulated exchange refused {method} {path}: {detail}") from error
         except (OSError, ValueError) as error:
             raise ExchangeUnavailable(f"the simulated exchange does not answer {method} {path}: {error}") from error
+
+
+def _books_held(state: Mapping[str, Any], gatherer: str) -> int | None:
+    """How many books it follows on all of its connections; None unless it was sent all, and hears the feeds."""
+    held, complete, feeds = 0, True, set()
+    for connection in state["connections"]:
+        if connection["stalled"] or f"({gatherer} " not in connection["user_agent"]:
+            continue
+        for each in connection["subscriptions"]:
+            if each["channel"] == BOOK_CHANNEL and each["markets"]:
+                complete = complete and each["snapshots"] >= each["markets"]
+                held += each["markets"]
+            feeds.add(each["channel"])
+    return held if held and complete and feeds >= FEED_CHANNELS else None

@@ -90,7 +90,7 @@ class Recorder:
 
     def _until_ready(self) -> None:
         names = self._options.names
-        if not self._soon(lambda: all(self._stack.venue.following(name) for name in names), READY_S):
+        if not self._soon(lambda: all(self._stack.venue.holding_all(name) for name in names), READY_S):
             raise ProofFailed(
                 f"the gatherers did not get going within {READY_S:.0f} s; see {self._stack.group.log_dir}"
             )
