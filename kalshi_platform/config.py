@@ -471,7 +471,15 @@ def _deduplicator(reader: _Reader) -> DeduplicatorSettings:
         interval_s=reader.number("KALSHI_MERGE_INTERVAL_S", 5.0, low=0.1, high=3600.0),
         check_trades=reader.flag("KALSHI_CHECK_TRADES", "yes"),
         endpoint=_endpoint(reader, "deduplicator"),
+        margin_us=_microseconds(reader.number("KALSHI_TIME_MARGIN_S", 1.0, low=0.001, high=60.0)),
+        least_agreement=reader.number("KALSHI_LEAST_AGREEMENT", 0.9, low=0.0, high=1.0),
+        rest_age_us=_microseconds(reader.number("KALSHI_REST_AGE_S", 5.0, low=0.0, high=60.0)),
+        clock_skew_us=_microseconds(reader.number("KALSHI_CLOCK_SKEW_S", 2.0, low=0.0, high=60.0)),
     )
+
+
+def _microseconds(seconds: float) -> int:
+    return round(seconds * 1_000_000)
 
 
 def _lake(reader: _Reader) -> LakeSettings:
