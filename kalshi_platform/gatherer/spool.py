@@ -77,10 +77,13 @@ class Spool:
         self._reading: BlockReader | None = None
         self._taken: int | None = None
         folder.mkdir(parents=True, exist_ok=True)
-        self._numbers = sorted(
-            int(path.stem) for path in folder.glob(f"*{_SUFFIX}") if path.stem.isascii() and path.stem.isdigit()
-        )
-        self._sizes = {number: self._path(number).stat().st_size for number in self._numbers}
+        self._sizes: dict[int, int] = {}
+        for path in folder.glob(f"*{_SUFFIX}"):
+            if path.stem.isascii() and path.stem.isdigit():
+                # Who only looks may meet a file that is just being removed.
+                with contextlib.suppress(FileNotFoundError):
+                    self._sizes[int(path.stem)] = path.stat().st_size
+        self._numbers = sorted(self._sizes)
         # Files carry numbers without a gap: where one was taken away, the number of the file before which it stood.
         self._gaps = {
             high: low + 1 for low, high in zip(self._numbers, self._numbers[1:], strict=False) if high > low + 1

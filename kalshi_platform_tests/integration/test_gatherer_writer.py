@@ -273,6 +273,31 @@ def test_the_ledger_closes_a_former_process_and_claims_no_more_than_was_committe
     assert close_former(database, "g2", []) == 0
 
 
+def test_a_killed_process_whose_last_commit_is_under_way_is_waited_for(
+    gatherer_settings: SettingsFactory, open_database: OpenDatabase
+) -> None:
+    database = open_database(gatherer_settings().timeseries_url)
+    keeper = PartitionKeeper(database, BOUNDS, SYSTEM_CLOCK)
+    stream = Stream()
+    commit_records(database, keeper, "g1", stream.records)
+    closed: list[int] = []
+    closing = threading.Thread(target=lambda: closed.append(close_former(database, "g1", [])), daemon=True)
+    with database.transaction() as last:
+        last.execute("UPDATE batch_counter SET last_batch_no = last_batch_no + 1")
+        last.execute(
+            "INSERT INTO memberships (stream_id, ticker, seq_from, exchange_index, batch_no) VALUES (11, 'A', 1, 0, 2)"
+        )
+        closing.start()
+        waiting = (
+            "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database()"
+        )
+        eventually(lambda: closed or rows(database, waiting) == [(1,)], what="the other commit waited for")
+        assert not closed
+    closing.join(20)
+    assert closed == [1]
+    assert rows(database, "SELECT end_reason FROM memberships") == [("process ended",)]
+
+
 def test_nothing_is_lost_while_the_server_is_away_not_even_over_a_restart_of_the_process(
     gatherer_settings: SettingsFactory, stoppable_server: PostgresServer, open_database: OpenDatabase
 ) -> None:
