@@ -45,15 +45,8 @@ def health_of(state: str, details: Mapping[str, Any], uptime_s: float, silence_l
 
 
 def _why(state: str, details: Mapping[str, Any]) -> str:
-    if state == "stalled":
-        writer = details.get("writer") or {}
-        return (
-            "it has stopped reading: memory is full, and neither the database"
-            f" ({writer.get('database_error') or 'too slow'}) nor the disk ({writer.get('disk_error') or 'too slow'})"
-            " takes records"
-        )
-    note = details.get("note")
-    return _STARTING.get(state, f"its state is {state}") + (f" ({note})" if note else "")
+    said = "it has stopped reading" if state == "stalled" else _STARTING.get(state, f"its state is {state}")
+    return f"{said}: {details['note']}" if details.get("note") else said
 
 
 def _silent(connections: Mapping[str, Mapping[str, Any]], uptime_s: float, limit_s: float) -> list[str]:

@@ -38,6 +38,8 @@ def test_a_large_offset_is_told_with_its_size_its_direction_and_the_remedy() -> 
 def test_many_questions_narrow_it_down_until_a_clock_was_set() -> None:
     assert combined([Offset(-0.8, 0.2), Offset(-0.1, 0.9)]) == Offset(-0.1, 0.2)
     assert combined([Offset(299, 300), Offset(-0.8, 0.2), Offset(-0.1, 0.9)]) == Offset(-0.1, 0.2)
+    # What was seen before the clock was set says nothing about the time after.
+    assert combined([Offset(0.1, 0.15), Offset(299, 300), Offset(-0.8, 0.2)]) == Offset(-0.8, 0.2)
     assert combined([]) is None
 
 
