@@ -130,6 +130,8 @@ class _Close:
             self._keeper.ensure_hours(table, [us_from_datetime(self._hour)])
         with production.merging(self._database) as transaction:
             self._put_anchors(transaction, anchors)
+        # Whoever fell silent meanwhile may claim rows that were not merged.
+        claimed = {name: each for name, each in claimed.items() if name not in self._missed}
         proved = prove_hour(self._database, self._settings, self._hour, claimed)
         statistics = added_up(self._statistics)
         alarms = (
