@@ -57,6 +57,7 @@ class Fleet:
         self._feed = self._slot(FEED)
         self._books = [self._slot(_name(number)) for number in range(len(self._shards))]
         self._wanted: Mapping[str, int] = {}
+        self._changed_at = clock.monotonic()
         self._change: _Change | None = None
         self._refused: list[tuple[Connection, tuple[str, ...]]] = []
         self._lock = threading.Lock()
@@ -81,6 +82,8 @@ class Fleet:
         with whatever is under way. To be called about once a second."""
         self._heed_refusals()
         if wanted is not self._wanted and self._shards:
+            if len(wanted) != len(self._wanted):
+                self._changed_at = self._clock.monotonic()
             self._wanted = wanted
             self._hand_out(self._with_target(self._shards.assign(wanted)))
         self._step()
@@ -173,8 +176,9 @@ class Fleet:
             self._give_up(self._change, now)
 
     def _begin(self, now: float) -> None:
-        move = self._shards.plan_move() if self._shards else None
-        if move is not None and self._books_started:
+        is_calm = now - self._changed_at >= self._settings.rebalance_after_s
+        move = self._shards.plan_move() if is_calm and self._books_started and self._shards else None
+        if move is not None:
             source, target = self._books[move.source].present, self._books[move.target].present
             self._change = _Change(self._handover(source, target, frozenset(move.tickers), now), move.source, move)
             self._hand_out({move.target})

@@ -45,6 +45,8 @@ class GathererSettings:
     twice the margin of the merge (1 s), else a hole is claimed between them."""
     handover_patience_s: float = 120.0
     """Longest wait for that in a feed in which nothing happens, and for the snapshots of the new connection."""
+    rebalance_after_s: float = 30.0
+    """Markets are moved between connections only when none came or went for so long: not while a listing fills them."""
     commands_per_s: float = 50.0
     command_bytes_per_s: float = 1_000_000.0
     """Per connection. A command of 500 markets has about 15 kB."""
