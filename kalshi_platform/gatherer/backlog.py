@@ -12,10 +12,11 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 from kalshi_platform.clock import Clock
 from kalshi_platform.gatherer.outage import Outage
+from kalshi_platform.gatherer.puts import Puts
 from kalshi_platform.gatherer.settings import GathererSettings
 from kalshi_platform.gatherer.spool import Spool
 from kalshi_platform.gatherer.spool_alarm import SpoolAlarm
@@ -26,37 +27,6 @@ _CHECK_S = 0.5
 # After a stall the spool must have that much room again: else the next one would come with the first records.
 _ROOM_AGAIN = 0.9
 _log = logging.getLogger(__name__)
-
-
-class _Puts:
-    """Records in their order, and where each put ended: what came together is never torn apart."""
-
-    def __init__(self) -> None:
-        self.records: list[Record] = []
-        self.ends: list[int] = []
-
-    def add(self, records: Sequence[Record]) -> None:
-        self.records += records
-        self.ends.append(len(self.records))
-
-    def parts(self, at_least: int) -> Iterator[int]:
-        """Where to cut, so that each part but the last has at least so many records."""
-        start = 0
-        for end in self.ends:
-            if end - start >= at_least:
-                yield end
-                start = end
-        if start < len(self.records):
-            yield len(self.records)
-
-    def drop(self, count: int) -> None:
-        del self.records[:count]
-        self.ends = [end - count for end in self.ends if end > count]
-
-    def put_before(self, newer: _Puts) -> None:
-        """Become the beginning of `newer`."""
-        newer.ends = self.ends + [end + len(self.records) for end in newer.ends]
-        newer.records[:0] = self.records
 
 
 class Backlog:
@@ -85,8 +55,8 @@ class Backlog:
         self._counters = counters
         self._ending = ending
         self._alarm = SpoolAlarm(settings.name, spool, counters)
-        self._queue = _Puts()
-        self._in_flight = _Puts()
+        self._queue = Puts()
+        self._in_flight = Puts()
         self._in_flight_on_disk = False
         self._replaying = 0
 
@@ -145,14 +115,14 @@ class Backlog:
             if not self.spool.is_empty():
                 self._spill()
                 return []
-            self._in_flight, self._queue, self.oldest_put = self._queue, _Puts(), None
+            self._in_flight, self._queue, self.oldest_put = self._queue, Puts(), None
             self._in_flight_on_disk = False
             return self._in_flight.records
 
     def landed(self) -> None:
         """What was taken is committed."""
         with self.changed:
-            self._in_flight = _Puts()
+            self._in_flight = Puts()
             self._in_flight_on_disk = False
             self._look_for_room()
 
@@ -165,7 +135,7 @@ class Backlog:
             if not stored:
                 self._in_flight.put_before(self._queue)
                 self.oldest_put = self._clock.monotonic()
-            self._in_flight = _Puts()
+            self._in_flight = Puts()
             self._in_flight_on_disk = False
             return stored
 
@@ -214,7 +184,7 @@ class Backlog:
     def _keep_in_flight(self, *, last: bool = False) -> bool:
         """Put what is being committed on disk: whatever else goes there is newer. If it is committed, too, no harm."""
         if self._in_flight.records and not self._in_flight_on_disk:
-            copy = _Puts()
+            copy = Puts()
             self._in_flight.put_before(copy)
             # All or nothing: what is stored twice is written twice, but a part of it would be out of order.
             if not self._store(copy, last=last, at_once=True):
@@ -222,7 +192,7 @@ class Backlog:
             self._in_flight_on_disk = True
         return True
 
-    def _store(self, puts: _Puts, *, last: bool, at_once: bool = False) -> bool:
+    def _store(self, puts: Puts, *, last: bool, at_once: bool = False) -> bool:
         """Move records to disk; return whether all went. What did not stays where it was."""
         rows = len(puts.records) if at_once else self._settings.flush_rows
         done = 0

@@ -1,0 +1,142 @@
+"""Whatever happens in whatever order: database and disk together hold a beginning of what was put, in its order."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from pathlib import Path
+from typing import cast
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from kalshi_platform.gatherer.backlog import Backlog
+from kalshi_platform.gatherer.outage import Outage
+from kalshi_platform.gatherer.settings import GathererSettings
+from kalshi_platform.gatherer.spool import Fill, Spool
+from kalshi_platform.gatherer.writer_counters import WriterCounters
+from kalshi_platform.market.records import Record, SequenceConsumed
+from kalshi_platform_tests.fixtures.clocks import FakeClock
+
+
+class MemorySpool:
+    """Keeps blocks in memory and refuses them when told to."""
+
+    def __init__(self) -> None:
+        self.blocks: list[list[Record]] = []
+        self.refuses_after: int | None = None
+
+    def append(self, records: Sequence[Record], *, last: bool = False) -> None:
+        if self.refuses_after is not None and not last:
+            if self.refuses_after == 0:
+                raise OSError(28, "No space left on device")
+            self.refuses_after -= 1
+        self.blocks.append(list(records))
+
+    def is_empty(self) -> bool:
+        return not self.blocks
+
+    def fill(self) -> Fill:
+        return Fill(len(self.blocks), 1_000)
+
+
+class World:
+    """One backlog, a database that takes what is landed, and what was put."""
+
+    def __init__(self) -> None:
+        settings = GathererSettings(
+            name="g1", timeseries_url="", catalog_url="", state_dir=Path(), flush_rows=3, queue_rows=8,
+            stall_patience_s=0.0,
+        )  # fmt: skip
+        self.counters = WriterCounters()
+        self.spool = MemorySpool()
+        outage = Outage("g1", FakeClock(), self.counters, 5.0)
+        self.backlog = Backlog(settings, FakeClock(), cast(Spool, self.spool), outage, self.counters, threading.Event())
+        self.committed: list[int] = []
+        self.taken: list[int] = []
+        self.count = 0
+
+    def put(self, count: int) -> None:
+        self.backlog.put([SequenceConsumed(1, self.count + number) for number in range(count)])
+        self.count += count
+
+    def take(self) -> None:
+        if not self.taken:
+            self.taken = numbers(self.backlog.take())
+
+    def land(self) -> None:
+        if self.taken:
+            self.committed += self.taken
+            self.taken = []
+            self.backlog.landed()
+
+    def fail(self) -> None:
+        if self.taken:
+            self.taken = []
+            self.backlog.failed()
+
+    def replay(self) -> None:
+        if self.spool.blocks and not self.taken:
+            self.committed += numbers(self.spool.blocks.pop(0))
+
+    def check(self) -> None:
+        on_disk = [number for block in self.spool.blocks for number in numbers(block)]
+        assert on_disk == sorted(set(on_disk)), "out of order on disk"
+        stored = set(self.committed) | set(on_disk)
+        assert stored == set(range(len(stored))), "a hole in what is stored"
+        assert self.backlog.queued() + len(stored | set(self.taken)) >= self.count
+
+
+def numbers(records: Sequence[Record]) -> list[int]:
+    return [record.seq for record in records if isinstance(record, SequenceConsumed)]
+
+
+STEPS = st.one_of(
+    st.tuples(st.just("put"), st.integers(1, 10)),
+    st.tuples(st.sampled_from(["take", "land", "fail", "replay"]), st.none()),
+    st.tuples(st.just("refuse"), st.one_of(st.none(), st.integers(0, 2))),
+)
+
+
+@given(st.lists(STEPS, max_size=40))
+def test_what_is_stored_is_always_a_beginning_of_what_was_put(steps: list[tuple[str, int | None]]) -> None:
+    world = World()
+    for name, argument in steps:
+        if name == "put":
+            world.put(argument or 1)
+        elif name == "refuse":
+            world.spool.refuses_after = argument
+        else:
+            getattr(world, name)()
+        world.check()
+    # At the end everything is on disk or committed, limits or not.
+    world.fail()
+    assert world.backlog.spill(last=True)
+    world.check()
+    assert world.backlog.queued() == 0
+    stored = {number for block in world.spool.blocks for number in numbers(block)} | set(world.committed)
+    assert stored == set(range(world.count))
+
+
+def test_a_full_memory_that_goes_nowhere_is_a_stall_and_room_ends_it() -> None:
+    world = World()
+    world.spool.refuses_after = 0
+    world.put(8)
+    assert world.backlog.is_stalled
+    assert world.counters.stalls == 1
+    # The end of a session is taken even so, and nobody waits.
+    world.put(2)
+    assert world.backlog.queued() == 10
+    world.spool.refuses_after = None
+    assert world.backlog.spill()
+    assert not world.backlog.is_stalled
+    world.backlog.wait_for_room()
+
+
+@pytest.mark.parametrize("count", [1, 7])
+def test_a_memory_with_room_is_no_stall(count: int) -> None:
+    world = World()
+    world.spool.refuses_after = 0
+    world.put(count)
+    assert not world.backlog.is_stalled
