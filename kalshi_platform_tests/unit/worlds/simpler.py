@@ -52,11 +52,11 @@ class FollowedToTheAck(Session):
 
     def receive(self, payload: bytes | str, received_at_ns: int) -> Received:
         received = super().receive(payload, received_at_ns)
+        # What is being deleted and not acknowledged, nobody but the session itself needs to know.
+        left = [ticker for ticker in self._leaving if ticker not in self._subscriptions._deleting]
         for stream in self._streams:
-            left = [ticker for ticker in self._leaving if ticker not in self._subscriptions._deleting]
-            # Private: what is under way to the exchange, and what it has not said yes to.
             self._streams.end_memberships(stream, left, stream.last_seq, "unsubscribed")
-            self._leaving = [ticker for ticker in self._leaving if ticker not in left]
+        self._leaving = [ticker for ticker in self._leaving if ticker not in left]
         return Received([*received.records, *self.take_records()], received.commands, received.alarms)
 
 

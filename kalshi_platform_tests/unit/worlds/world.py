@@ -99,7 +99,7 @@ class World:
         streams = all_streams(gatherer.tables for gatherer in self.gatherers)
         self.moments.append(Moment(self.venue, streams, list(production.rows), windows))
 
-    def merge(self, production: Production, rows_per_pass: int = 0) -> bool:
+    def merge(self, production: Production) -> bool:
         """One pass of the live merge over the gatherers that answer; return whether one was behind."""
         parts, moved, behind = {}, {}, False
         for gatherer in self.pick.sample(self.gatherers, len(self.gatherers)):
@@ -107,7 +107,7 @@ class World:
                 behind = True
                 continue
             before = production.cursors.get(gatherer.name, 0)
-            until, rows = self.rules.new_rows(gatherer.tables, before, rows_per_pass or self.pick.randint(1, 200))
+            until, rows = self.rules.new_rows(gatherer.tables, before, self.pick.randint(1, 200))
             moved[gatherer.name] = until
             behind |= until != before
             if rows is not None:
