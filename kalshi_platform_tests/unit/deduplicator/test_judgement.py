@@ -1,0 +1,160 @@
+"""Claims that are true stand; a stream that lacks a row it claims loses its claim, and takes the others with it."""
+
+from __future__ import annotations
+
+import random
+
+import numpy as np
+import polars as pl
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from kalshi_platform.deduplicator.agreement import added_up, disagreements, statistics_of
+from kalshi_platform.deduplicator.hour_reader import counted
+from kalshi_platform.deduplicator.judgement import ProductionHour, condemned, coverage_of, judge
+from kalshi_platform.deduplicator.production_hour import numbers_of
+from kalshi_platform.deduplicator.proof_books import Anchors, Polled
+from kalshi_platform.deduplicator.proof_runs import RUN_CHECKS
+from kalshi_platform.deduplicator.stream_window import StreamWindow
+from kalshi_platform.deduplicator.sums import fingerprints_of, parts_of
+from kalshi_platform.deduplicator.timeline import Timeline
+from kalshi_platform.market.coverage import Interval, holds
+from kalshi_platform.storage.tables import GATHERER_TABLES
+from kalshi_platform_tests.unit.deduplicator.test_worlds import merge, micros, world_of, worlds
+from kalshi_platform_tests.unit.deduplicator.truth import (
+    DELTA_SCHEMA,
+    MARGIN_US,
+    Stream,
+    World,
+    delta_table,
+    feed_of,
+    memberships_of,
+    segments_of,
+)
+
+NOTHING = np.empty(0, dtype=np.int64)
+CHECKS = pl.DataFrame(schema={"gatherer": pl.String, **RUN_CHECKS})
+EVER = (0, 10_000)
+
+
+def claims_of(world: World, pick: random.Random, lost: tuple[Stream, dict[str, object]] | None = None) -> pl.DataFrame:
+    """What all streams claim; `lost`: a row that a stream lacks without its numbers telling."""
+    parts = []
+    for stream in world.streams:
+        deltas = feed_of(stream, world)
+        occurrences = pl.DataFrame(
+            [(row["seq"], row["occurrence"]) for row in stream.rows],
+            schema={"seq": pl.Int64, "occurrence": pl.Int32}, orient="row",
+        )  # fmt: skip
+        deltas = deltas.join(occurrences, on="seq")
+        if lost is not None and lost[0] is stream:
+            deltas = deltas.filter(pl.col("seq") != lost[1]["seq"])
+        window = StreamWindow(
+            stream.stream_id, segments_of(stream, pick), memberships_of(stream), deltas, [], whole=True
+        )
+        parts.append(counted(window, EVER, MARGIN_US).with_columns(gatherer=pl.lit(stream.gatherer)))
+    return pl.concat(parts)
+
+
+def hour_of(world: World, pick: random.Random) -> ProductionHour:
+    rows = micros(merge(world, pick))
+    kinds = {"ts": pl.Int64, "ticker": pl.String, "side": pl.String, "price_e4": pl.Int32, "delta_e2": pl.Int64,
+             "occurrence": pl.Int32}  # fmt: skip
+    frame = pl.DataFrame([{name: row[name] for name in kinds} for row in rows], schema=kinds, orient="row")
+    frame = frame.rename({"ts": "exchange_us"})
+    tickers = {name: number for number, name in enumerate(world.index)}
+    market = numbers_of(frame["ticker"], tickers)
+    timeline = Timeline(0, market, frame["exchange_us"].to_numpy(), parts_of(frame), fingerprints_of(frame))
+    empty = NOTHING.astype(np.uint64)
+    return ProductionHour(
+        list(tickers), timeline, Anchors(NOTHING, NOTHING, empty), Polled(NOTHING, NOTHING, NOTHING, empty)
+    )
+
+
+@settings(worlds, max_examples=100)
+@given(world=world_of, seed=st.integers(0, 2**16))
+def test_no_true_claim_is_ever_withdrawn_and_coverage_is_their_union(world: World, seed: int) -> None:
+    pick = random.Random(seed)
+    claims = claims_of(world, pick)
+    judged = judge(claims, CHECKS, hour_of(world, pick))
+    assert judged.claims["withdrawn"].null_count() == claims.height
+    assert judged.alarms == []
+    truth = world.true_rows()
+    held = {(row["ts"], row["ticker"]) for row in micros(merge(world, pick))}
+    for key in truth:
+        if holds(judged.coverage.get(str(key[1]), []), key[0]):
+            assert (key[0], key[1]) in held
+
+
+@settings(worlds, max_examples=100)
+@given(world=world_of, seed=st.integers(0, 2**16))
+def test_a_stream_that_lacks_a_row_of_its_claim_loses_it_with_all_who_claim_that_time(world: World, seed: int) -> None:
+    pick = random.Random(seed)
+    stream = pick.choice(world.streams)
+    assume(stream.rows)
+    lost = pick.choice(stream.rows)
+    moment, ticker = int(str(lost["exchange_ts"])), str(lost["ticker"])
+    claims = claims_of(world, pick, (stream, lost))
+    # Production has the row: from another stream, or from this one before it forgot it.
+    judged = judge(claims, CHECKS, hour_of(world, pick))
+    mine = (pl.col("ticker") == ticker) & (pl.col("from_us") <= moment) & (pl.col("to_us") > moment)
+    false = claims.filter(mine & (pl.col("gatherer") == stream.gatherer) & (pl.col("stream_id") == stream.stream_id))
+    if false.is_empty():
+        assert judged.alarms == []
+        return
+    assert not holds(judged.coverage.get(ticker, []), moment)
+    assert [alarm[:2] for alarm in judged.alarms] == [("claims_disagree", ticker)]
+    others = judged.claims.filter(pl.col("ticker") != ticker)
+    assert others["withdrawn"].null_count() == others.height
+
+
+def test_a_market_found_wrong_as_a_whole_is_claimed_no_more() -> None:
+    pick = random.Random(7)
+    world = World(3, 100, 2, 0.0)
+    judged = judge(claims_of(world, pick), CHECKS, hour_of(world, pick))
+    ticker = next(iter(judged.coverage))
+    wrong = condemned(judged, [ticker], "a level below zero")
+    assert ticker not in wrong.coverage
+    assert {name: wrong.coverage[name] for name in wrong.coverage} == {
+        name: ranges for name, ranges in judged.coverage.items() if name != ticker
+    }
+    row = wrong.proofs.filter(pl.col("ticker") == ticker).row(0, named=True)
+    assert (row["verdict"], row["covered_us"], row["detail"]) == ("failed", 0, "a level below zero")
+    assert row["withdrawn_us"] == sum(high - low for low, high in judged.coverage[ticker])
+    assert condemned(judged, [], "nothing") is judged
+
+
+def test_ranges_that_touch_are_one_and_withdrawn_claims_do_not_count() -> None:
+    rows: list[tuple[str, int, int, str | None]] = [("A", 0, 5, None), ("A", 5, 9, None), ("A", 9, 20, "wrong")]
+    claims = pl.DataFrame(rows, schema=["ticker", "from_us", "to_us", "withdrawn"], orient="row")
+    expected: dict[str, list[Interval]] = {"A": [(0, 9)]}
+    assert coverage_of(claims) == expected
+
+
+def test_rows_of_minutes_that_several_gatherers_saw_tell_whether_identities_agree() -> None:
+    def rows(times: list[int]) -> list[dict[str, object]]:
+        return [
+            {"exchange_ts": at, "ticker": "A", "stream_id": 1, "seq": n, "side": "yes", "price_e4": 1, "delta_e2": 1,
+             "occurrence": 0, "received_at": at + 1}
+            for n, at in enumerate(times)
+        ]  # fmt: skip
+
+    minute = 60_000_000
+    assert {field.name for field in DELTA_SCHEMA} <= set(GATHERER_TABLES["orderbook_deltas"].columns)
+    same = list(range(200))
+    first = statistics_of("orderbook_deltas", {"g1": delta_table(rows([*same, minute])), "g2": delta_table(rows(same))})
+    later = statistics_of("orderbook_deltas", {"g1": delta_table(rows([5 * minute])), "g2": delta_table([])})
+    both = added_up([first, later])
+    found = both.select("gatherer", "seen", "unique_rows", "first_witness", "comparable", "agreed").rows()
+    # Equal times of receipt: the first name witnesses. Minutes that only one of them saw tell nothing.
+    assert found == [("g1", 202, 2, 202, 200, 200), ("g2", 200, 0, 0, 200, 200)]
+    assert disagreements(both, 1.0) == []
+    apart = statistics_of(
+        "orderbook_deltas", {"g1": delta_table(rows(same)), "g2": delta_table(rows([at + 1_000 for at in same]))}
+    )
+    assert [subject for _, subject, _ in disagreements(added_up([apart]), 0.9)] == [
+        "g1 orderbook_deltas",
+        "g2 orderbook_deltas",
+    ]
+    few = statistics_of("orderbook_deltas", {"g1": delta_table(rows([1])), "g2": delta_table(rows([2]))})
+    assert disagreements(added_up([few]), 0.9) == []
