@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from typing import TYPE_CHECKING
 
 from kalshi_platform.market.times import HOUR, us_from_datetime
-from kalshi_platform.plots.hours import Contribution
 from kalshi_platform.storage.pool import Database
+
+if TYPE_CHECKING:
+    from kalshi_platform.plots.hours import Contribution
 
 _STEPS = 60
 _WORST = 20
@@ -105,6 +108,8 @@ def proofs(database: Database, hours: Sequence[datetime]) -> Proofs:
 
 def agreement(database: Database, hours: Sequence[datetime]) -> Agreement:
     """How well the gatherers' deltas agree in some hours."""
+    from kalshi_platform.plots.hours import Contribution
+
     with database.transaction() as transaction:
         rows = transaction.fetch_all(
             "SELECT gatherer, sum(distinct_rows), sum(unique_rows), sum(agreed)::float8 / nullif(sum(comparable), 0)"
