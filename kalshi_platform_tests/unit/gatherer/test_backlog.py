@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import cast
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kalshi_platform.gatherer.backlog import Backlog
@@ -45,14 +45,14 @@ class World:
     """One backlog, a database that takes what is landed, and what was put."""
 
     def __init__(self) -> None:
-        settings = GathererSettings(
-            name="g1", timeseries_url="", catalog_url="", state_dir=Path(), flush_rows=3, queue_rows=8,
+        values = GathererSettings(
+            name="g1", timeseries_url="", catalog_url="", state_dir=Path(), flush_rows=2, queue_rows=4,
             stall_patience_s=0.0,
         )  # fmt: skip
         self.counters = WriterCounters()
         self.spool = MemorySpool()
         outage = Outage("g1", FakeClock(), self.counters, 5.0)
-        self.backlog = Backlog(settings, FakeClock(), cast(Spool, self.spool), outage, self.counters, threading.Event())
+        self.backlog = Backlog(values, FakeClock(), cast(Spool, self.spool), outage, self.counters, threading.Event())
         self.committed: list[int] = []
         self.taken: list[int] = []
         self.count = 0
@@ -93,13 +93,14 @@ def numbers(records: Sequence[Record]) -> list[int]:
 
 
 STEPS = st.one_of(
-    st.tuples(st.just("put"), st.integers(1, 10)),
+    st.tuples(st.just("put"), st.integers(1, 5)),
     st.tuples(st.sampled_from(["take", "land", "fail", "replay"]), st.none()),
     st.tuples(st.just("refuse"), st.one_of(st.none(), st.integers(0, 2))),
 )
 
 
-@given(st.lists(STEPS, max_size=40))
+@settings(max_examples=150, deadline=None)
+@given(st.lists(STEPS, min_size=10, max_size=60))
 def test_what_is_stored_is_always_a_beginning_of_what_was_put(steps: list[tuple[str, int | None]]) -> None:
     world = World()
     for name, argument in steps:
@@ -134,7 +135,7 @@ def test_a_full_memory_that_goes_nowhere_is_a_stall_and_room_ends_it() -> None:
     world.backlog.wait_for_room()
 
 
-@pytest.mark.parametrize("count", [1, 7])
+@pytest.mark.parametrize("count", [1, 3])
 def test_a_memory_with_room_is_no_stall(count: int) -> None:
     world = World()
     world.spool.refuses_after = 0
