@@ -61,21 +61,28 @@ def sync_events(rest: RestClient, store: CatalogStore, clock: Clock, full: bool)
     return sync.report()
 
 
-def sync_markets(rest: RestClient, store: CatalogStore, clock: Clock, full: bool) -> SyncReport:
+def sync_markets(
+    rest: RestClient,
+    store: CatalogStore,
+    clock: Clock,
+    full: bool,
+    on_listed: Callable[[Sequence[MarketInfo]], None] = lambda _: None,
+) -> SyncReport:
     """Read the markets that trade or will, or those that changed since the last sync; combos are left out.
 
     After a full sync every unsettled market of the catalog that was not in it is asked for by name; after an
     incremental one, those that should have opened or closed by the clock, which counts as no update. Markets that the
     exchange has deleted become 'vanished'. Events and series that markets name and the catalog lacks are fetched too.
+    `on_listed` gets every page of a listing before it is stored: whoever follows markets need not wait for the last.
     """
     with _Sync(store, clock, "markets", full) as sync:
         if sync.since_s is None:
             for status in _FULL_MARKETS:
-                sync.store_all(sync.noting(rest.iter_markets(status=status)), store.upsert_markets)
+                sync.store_all(sync.noting(rest.iter_markets(status=status)), store.upsert_markets, on_listed)
             for tickers in store.unsettled_before(sync.started_at, _SCANNED_AT_ONCE):
                 sync.add(refresh_markets(rest, store, clock, sync.unseen(tickers)))
         else:
-            sync.store_all(rest.iter_markets(min_updated_ts=sync.since_s), store.upsert_markets)
+            sync.store_all(rest.iter_markets(min_updated_ts=sync.since_s), store.upsert_markets, on_listed)
             sync.add(refresh_markets(rest, store, clock, store.overdue(clock.now(), _OVERDUE_PER_SYNC)))
         _fetch_parents(rest, store, clock)
     return sync.report()
@@ -170,7 +177,12 @@ class _Sync:
             asked.pop(each, None)
         return list(asked.values())
 
-    def store_all(self, infos: Iterable[_T], upsert: Callable[[Iterable[_T], datetime, timedelta], Changed]) -> None:
+    def store_all(
+        self,
+        infos: Iterable[_T],
+        upsert: Callable[[Iterable[_T], datetime, timedelta], Changed],
+        on_listed: Callable[[Sequence[_T]], None] = lambda _: None,
+    ) -> None:
         """Store the objects in chunks. Each is dated before the page that brought it was asked for."""
         iterator = iter(infos)
         # A page may hold the end of one chunk and the beginning of the next: date by the chunk before.
@@ -180,6 +192,7 @@ class _Sync:
             chunk = list(islice(iterator, CHUNK))
             if not chunk:
                 return
+            on_listed(chunk)
             self.add(upsert(chunk, known_at, PATIENCE))
             known_at = asked_at
 

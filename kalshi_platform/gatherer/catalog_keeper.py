@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from kalshi_platform.catalog.store import CatalogStore, SyncReport
@@ -20,6 +20,7 @@ from kalshi_platform.gatherer.catalog_follower import CatalogFollower
 from kalshi_platform.gatherer.registry import Registry
 from kalshi_platform.gatherer.reports import CatalogSynced
 from kalshi_platform.gatherer.settings import GathererSettings
+from kalshi_platform.market.catalog import MarketInfo
 
 _LIVING = ("open", "unopened", "paused")
 _RETRY_S = 5.0
@@ -160,8 +161,14 @@ class CatalogKeeper:
         self._sync("events")
 
     def _sync(self, what: str) -> None:
-        act = {"series": sync_series, "events": sync_events, "markets": sync_markets}[what]
-        report: SyncReport = act(self._rest, self._store, self._clock, what in self._owed)
+        rest, store, clock, full = self._rest, self._store, self._clock, what in self._owed
+        report: SyncReport
+        if what == "series":
+            report = sync_series(rest, store, clock, full)
+        elif what == "events":
+            report = sync_events(rest, store, clock, full)
+        else:
+            report = sync_markets(rest, store, clock, full, self._listed)
         self._owed.discard(what)
         self.last_synced[what] = report.finished_at.isoformat()
         _log.info(
@@ -173,6 +180,11 @@ class CatalogKeeper:
             report.rows_changed,
         )
         self._on_synced(CatalogSynced(**report._asdict()))
+
+    def _listed(self, infos: Sequence[MarketInfo]) -> None:
+        """Recording begins with the first page of a listing, not with the last."""
+        if self._registry.update(infos):
+            self._on_change()
 
     def _follow(self) -> None:
         if self._follower.follow():

@@ -96,7 +96,7 @@ def test_a_market_that_is_closed_early_but_lives_on_by_rest_is_kept(
     gatherer_settings: SettingsFactory, tmp_path: Path
 ) -> None:
     with running_exchange(tmp_path, markets=3, rate=0) as exchange:
-        ticker = exchange.market("create", visible_in_s=0.0, close_in_s=3.0)["ticker"]
+        ticker = exchange.market("create", visible_in_s=0.0, close_in_s=8.0)["ticker"]
         with running_gatherer(gatherer_settings(), exchange) as gatherer:
             gatherer.follows(4)
             # Its close moves, and nobody hears of it: REST is asked when the known close has passed.
