@@ -55,8 +55,8 @@ def read_hour(source: GathererSource, low_us: int, high_us: int, margin_us: int)
             if not window.whole:
                 gone.add(stream_id)
                 continue
-            newest = window.segments["high_us"].max()
-            unsettled |= stream_id in still_open and newest < high_us + margin_us  # type: ignore[operator]
+            shown = window.segments.filter(pl.col("high_us") >= high_us + margin_us).height > 0
+            unsettled |= stream_id in still_open and not shown
             claims.append(counted(window, edges, margin_us))
             measured = steps_back(window.deltas, edges)
             steps.append(measured.select(pl.lit(stream_id, pl.Int64).alias("stream_id"), *STEPS))

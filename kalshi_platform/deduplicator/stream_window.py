@@ -73,21 +73,26 @@ def read_window(snapshot: ArrowSnapshot, stream_id: int, low_us: int, high_us: i
     memberships = memberships.with_columns(pl.col("ticker").cast(tickers))
     indices = memberships.unique("ticker", keep="last", maintain_order=True).select("ticker", "exchange_index")
     edges = edge_segments(segments, inner, single=indices["exchange_index"].n_unique() <= 1)
-    parts = [_EMPTY.with_columns(pl.col("ticker").cast(tickers))]
-    timed = pl.col("low_us").is_not_null()
-    expected = segments.filter(timed & (pl.col("high_us") >= inner[0]) & (pl.col("low_us") < inner[1])).height > 0
-    inside = _rows(snapshot, stream_id, tickers, "exchange_ts >= $2 AND exchange_ts < $3", inner)
+    parts = [_EMPTY.with_columns(pl.col("ticker").cast(tickers)).join(indices, on="ticker").select(COLUMNS)]
+    # The earliest and the latest time of a commit are those of rows.
+    expected = (
+        segments.filter(
+            pl.any_horizontal(pl.col(each).is_between(*inner, closed="left") for each in ("low_us", "high_us"))
+        ).height
+        > 0
+    )
+    inside = _rows(snapshot, stream_id, indices, "exchange_ts >= $2 AND exchange_ts < $3", inner)
     parts.extend(inside)
     whole = bool(inside) or not expected
     for seq_from, seq_to, first_us, last_us in edges.select("seq_from", "seq_to", "low_us", "high_us").iter_rows():
         beyond = _rows(
-            snapshot, stream_id, tickers,
+            snapshot, stream_id, indices,
             "exchange_ts BETWEEN $2 AND $3 AND seq BETWEEN $4 AND $5 AND (exchange_ts < $6 OR exchange_ts >= $7)",
             (first_us, last_us), seq_from, seq_to, *map(datetime_from_us, inner),
         )  # fmt: skip
         whole = whole and bool(beyond)
         parts.extend(beyond)
-    deltas = pl.concat(parts).join(indices, on="ticker").select(COLUMNS)
+    deltas = pl.concat(parts)
     crossing = [step for step in broken_between(segments, margin_us) if step[0] < inner[0] or step[1] > inner[1]]
     return StreamWindow(stream_id, segments, memberships, deltas, crossing, whole)
 
@@ -127,7 +132,7 @@ _EMPTY = pl.DataFrame(
 
 
 def _rows(
-    snapshot: ArrowSnapshot, stream_id: int, tickers: pl.Enum, condition: str, times_us: Interval, *params: object
+    snapshot: ArrowSnapshot, stream_id: int, indices: pl.DataFrame, condition: str, times_us: Interval, *params: object
 ) -> list[pl.DataFrame]:
     """Deltas as frames of a few megabytes; those of markets without a membership are left out."""
     batches = snapshot.batches(
@@ -135,22 +140,22 @@ def _rows(
         f" WHERE stream_id = $1 AND {condition}",
         (stream_id, *map(datetime_from_us, times_us), *params),
     )
-    return list(_converted(batches, tickers))
+    return list(_converted(batches, indices))
 
 
-def _converted(batches: Iterator[pa.RecordBatch], tickers: pl.Enum) -> Iterator[pl.DataFrame]:
+def _converted(batches: Iterator[pa.RecordBatch], indices: pl.DataFrame) -> Iterator[pl.DataFrame]:
+    tickers = indices.schema["ticker"]
     for batch in batches:
         frame = pl.DataFrame(batch)
         if frame.height:
-            yield frame.select(
-                "seq",
+            rows = frame.with_columns(
                 pl.col("exchange_ts").dt.epoch("us").alias("exchange_us"),
                 pl.col("ticker").cast(tickers, strict=False),
                 pl.col("side").cast(_SIDES),
                 pl.col("price_e4").cast(pl.Int32),
-                "delta_e2",
                 pl.col("occurrence").cast(pl.Int32),
             )
+            yield rows.join(indices, on="ticker").select(COLUMNS)
 
 
 def _frame(snapshot: ArrowSnapshot, query: str, stream_id: int) -> pl.DataFrame:
