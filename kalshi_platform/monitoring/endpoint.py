@@ -72,9 +72,7 @@ class Endpoint:
             return False
         self._server = server
         threading.Thread(target=server.serve_forever, name=f"{self._owner} metrics", daemon=True).start()
-        _log.info(
-            "%s: metrics at http://%s:%d/metrics, health at /healthz", self._owner, settings.host, settings.port
-        )
+        _log.info("%s: metrics at http://%s:%d/metrics, health at /healthz", self._owner, settings.host, settings.port)
         return True
 
     def close(self) -> None:
