@@ -20,8 +20,8 @@ from kalshi_platform.proof import recorded
 from kalshi_platform.proof.anchors import AnchorCheck, AnchorsFound
 from kalshi_platform.proof.books import BooksAtEnd, Fold, books_at_end
 from kalshi_platform.proof.compare import Difference, compare
+from kalshi_platform.proof.faults import InjectedFault
 from kalshi_platform.proof.holes import CoverageFound, HoleAccount, account, compare_coverage, united
-from kalshi_platform.proof.inject import InjectedFault
 from kalshi_platform.proof.missed import Claims, missed_by_all
 from kalshi_platform.proof.tables import AT, DELTAS, LIFECYCLE, MARKETS
 from kalshi_platform.proof.truth import Truth, read_truth

@@ -6,20 +6,14 @@ two gatherers are away at once for our own doing. What it did is taken from some
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
-from datetime import datetime
-from typing import Any
+from collections.abc import Callable
 
 from kalshi_platform.clock import Clock
-from kalshi_platform.market.times import datetime_from_us
+from kalshi_platform.proof.faults import RECOVERY_S, InjectedFault
+from kalshi_platform.proof.observe import Observer
 from kalshi_platform.proof.schedule import PlannedFault
 from kalshi_platform.proof.stack import ProofStack
-from kalshi_platform.storage.pool import Database
 
-RECOVERY_S = 60.0
 SETTLE_S = 3.5
 """Claims begin one margin (1 s) after the first message of a market's book, which may take a second to come, and end
 one margin before the last: with less time between two faults nothing in between could be claimed."""
@@ -27,25 +21,6 @@ SKEW_S = 1.5
 EDGE_S = 0.5
 """Left out at both ends of a pause (a quarter of it where it is shorter than 2 s): it is armed from outside."""
 UNKNOWN_VARIANTS = ("type", "json", "shape")
-_log = logging.getLogger(__name__)
-
-
-@dataclass
-class InjectedFault:
-    """A fault that was done. `at_us` by the exchange's clock; `effect` None as long as none was observed."""
-
-    kind: str
-    gatherer: str | None
-    at: datetime
-    at_us: int
-    until_us: int = 0
-    effect: str | None = None
-
-    @property
-    def name(self) -> str:
-        """For people: what, and to whom."""
-        what = self.kind.replace("_", " ")
-        return what if self.gatherer is None else f"{what} {self.gatherer}"
 
 
 class Injector:
@@ -58,6 +33,7 @@ class Injector:
         self._gatherers = gatherers
         self._wait = wait
         self._clock = clock
+        self._seen = Observer(stack, gatherers, wait, clock)
         self._settled_at = clock.monotonic()
         self.done: list[InjectedFault] = []
 
@@ -84,8 +60,8 @@ class Injector:
     def _cut(self, fault: InjectedFault, _planned: PlannedFault) -> str | None:
         began = self._clock.monotonic()
         armed = self._stack.venue.fault("cut", user_agent=f"({fault.gatherer} ")
-        back_s = self._recording_again(fault.gatherer, began)
-        closed = self._count(
+        back_s = self._seen.recording_again(fault.gatherer, began)
+        closed = self._seen.count(
             fault, "SELECT count(*) FROM sessions WHERE close_reason = 'connection lost' AND closed_at >= %s", SETTLE_S
         )
         if not armed["hits"] or not closed or back_s is None:
@@ -97,8 +73,8 @@ class Injector:
         gatherer = str(fault.gatherer)
         began = self._clock.monotonic()
         before = self._stack.kill(gatherer)
-        after = self._soon(lambda: self._new_pid(gatherer, before))
-        back_s = None if after is None else self._recording_again(gatherer, began)
+        after = self._seen.soon(lambda: self._seen.new_pid(gatherer, before))
+        back_s = None if after is None else self._seen.recording_again(gatherer, began)
         if back_s is None:
             return None
         return f"pid {before} killed, pid {after} started in its place, recording again after {back_s:.1f} s"
@@ -106,8 +82,8 @@ class Injector:
     def _drop_frame(self, fault: InjectedFault, _planned: PlannedFault) -> str | None:
         venue = self._stack.venue
         armed = venue.fault("drop_frame", user_agent=f"({fault.gatherer} books", type="orderbook_delta", count=1)
-        dropped = self._soon(lambda: self._effects(armed["id"]))
-        gaps = self._count(fault, "SELECT count(*) FROM sequence_gaps WHERE detected_at >= %s", 10.0)
+        dropped = self._seen.soon(lambda: self._seen.effects(armed["id"]))
+        gaps = self._seen.count(fault, "SELECT count(*) FROM sequence_gaps WHERE detected_at >= %s", 10.0)
         if not dropped or not gaps:
             return None
         lost = dropped[0]
@@ -118,10 +94,12 @@ class Injector:
         armed = venue.fault("rest_status", status=429, count=max(2, len(self._gatherers)))
         ticker = venue.create_market()  # everybody asks for it at once
         wanted = armed["left"]
-        hits = self._soon(lambda: self._effects(armed["id"]) if len(self._effects(armed["id"])) >= wanted else None)
+        hits = self._seen.soon(
+            lambda: self._seen.effects(armed["id"]) if len(self._seen.effects(armed["id"])) >= wanted else None
+        )
         if not hits:
             return None
-        asked = self._soon(lambda: self._known_to_all(ticker))
+        asked = self._seen.soon(lambda: self._seen.known_to_all(ticker))
         if not asked:
             return None
         paths = sorted({effect["path"].rpartition("/")[2] for effect in hits})
@@ -138,25 +116,17 @@ class Injector:
         came = state["published"]["delta"] + state["published"]["trade"]
         paused = not state["trading_active"]
         more = came - before
-        resumed = self._soon(lambda: venue.state()["published"]["delta"] + venue.state()["published"]["trade"] > came)
+        resumed = self._seen.soon(
+            lambda: venue.state()["published"]["delta"] + venue.state()["published"]["trade"] > came
+        )
         if not paused or more or not resumed:
             return None
         edge_us = round(1e6 * min(EDGE_S, planned.lasts_s / 4))
         low, high = armed["at_us"] + edge_us, armed["at_us"] + round(1e6 * planned.lasts_s) - edge_us
-        stored = sum(self._stored_between(name, low, high) for name in self._gatherers)
+        stored = sum(self._seen.stored_between(name, low, high) for name in self._gatherers)
         if stored:
             return None
         return f"trading paused for {planned.lasts_s:.1f} s: no delta or trade published or stored, then it went on"
-
-    def _stored_between(self, gatherer: str, low_us: int, high_us: int) -> int:
-        """Deltas and trades of a time, counted when the gatherer has stored something later."""
-        url = self._stack.settings.gatherers[gatherer].timeseries_url
-        low, high = datetime_from_us(low_us), datetime_from_us(high_us)
-        self._soon(lambda: self._asked(url, "SELECT count(*) FROM orderbook_deltas WHERE exchange_ts > %s", high), 10.0)
-        return sum(
-            int(self._asked(url, f"SELECT count(*) FROM {table} WHERE exchange_ts BETWEEN %s AND %s", low, high) or 0)  # noqa: S608
-            for table in ("orderbook_deltas", "trades")
-        )
 
     def _database_away(self, fault: InjectedFault, planned: PlannedFault) -> str | None:
         gatherer = str(fault.gatherer)
@@ -180,7 +150,7 @@ class Injector:
                 and figures.get("spooled", 0) > spooled
             )
 
-        if not self._soon(replayed, RECOVERY_S + planned.lasts_s) or error is None:
+        if not self._seen.soon(replayed, RECOVERY_S + planned.lasts_s) or error is None:
             return None
         records = self._stack.writer_figures(gatherer)["spooled"] - spooled
         back_s = self._clock.monotonic() - began
@@ -192,9 +162,9 @@ class Injector:
     def _stall(self, fault: InjectedFault, planned: PlannedFault) -> str | None:
         armed = self._stack.venue.fault("stall", user_agent=f"({fault.gatherer} books", seconds=planned.lasts_s)
         self._wait(planned.lasts_s)
-        stalled = self._effects(armed["id"])
-        self._recording_again(fault.gatherer, self._clock.monotonic())
-        lag = self._number(
+        stalled = self._seen.effects(armed["id"])
+        self._seen.recording_again(fault.gatherer, self._clock.monotonic())
+        lag = self._seen.number(
             fault,
             "SELECT extract(epoch FROM max(received_at - exchange_ts)) FROM orderbook_deltas WHERE received_at >= %s",
             lambda seconds: seconds > planned.lasts_s / 2,
@@ -209,7 +179,7 @@ class Injector:
             venue.fault("unknown_frame", user_agent=f"({fault.gatherer} books", variant=variant)["hits"]
             for variant in UNKNOWN_VARIANTS
         )
-        letters = self._number(
+        letters = self._seen.number(
             fault, "SELECT count(*) FROM dead_letters WHERE received_at >= %s", lambda count: count >= sent
         )
         if not sent or letters is None:
@@ -220,7 +190,7 @@ class Injector:
         self._stack.venue.fault("clock_skew", offset_s=SKEW_S, seconds=planned.lasts_s)
         self._wait(planned.lasts_s)
         fault.gatherer = self._gatherers[0]
-        ahead = self._number(
+        ahead = self._seen.number(
             fault,
             "SELECT extract(epoch FROM max(exchange_ts - received_at)) FROM orderbook_deltas WHERE received_at >= %s",
             lambda seconds: seconds > SKEW_S / 2,
@@ -231,76 +201,10 @@ class Injector:
             None if ahead is None else f"the exchange's clock {SKEW_S} s ahead; rows up to {ahead:.2f} s ahead of ours"
         )
 
-    # -- waiting and asking
+    # -- waiting
 
     def _until_all_record(self) -> None:
-        self._soon(lambda: all(self._stack.venue.following(name) for name in self._gatherers))
+        self._seen.soon(lambda: all(self._stack.venue.following(name) for name in self._gatherers))
         left = self._settled_at - self._clock.monotonic()
         if left > 0:
             self._wait(left)
-
-    def _recording_again(self, gatherer: str | None, began: float) -> float | None:
-        """Seconds from `began` until the gatherer has every book again; None if that takes too long."""
-        self._wait(0.3)  # the exchange needs a moment to notice an ended connection
-        if not self._soon(lambda: self._stack.venue.following(str(gatherer))):
-            return None
-        return self._clock.monotonic() - began
-
-    def _new_pid(self, gatherer: str, before: int) -> int | None:
-        pid = self._stack.pid(gatherer)
-        return pid if pid is not None and pid != before else None
-
-    def _known_to_all(self, ticker: str) -> bool:
-        return all(
-            self._asked(
-                self._stack.settings.gatherers[name].catalog_url,
-                "SELECT count(*) FROM markets WHERE ticker = %s",
-                ticker,
-            )
-            for name in self._gatherers
-        )
-
-    def _effects(self, fault_id: int) -> list[dict[str, Any]]:
-        return [effect for each in self._stack.venue.faults() if each["id"] == fault_id for effect in each["effects"]]
-
-    def _count(self, fault: InjectedFault, query: str, patience_s: float) -> int:
-        """Ask the gatherer's database until it counts something."""
-        found = self._number(fault, query, lambda count: count > 0, patience_s)
-        return 0 if found is None else int(found)
-
-    def _number(
-        self, fault: InjectedFault, query: str, enough: Callable[[float], bool], patience_s: float = 10.0
-    ) -> float | None:
-        url = self._stack.settings.gatherers[str(fault.gatherer)].timeseries_url
-
-        def ask() -> tuple[float] | None:
-            value = self._asked(url, query, fault.at)
-            return (value,) if value is not None and enough(value) else None
-
-        found: tuple[float] | None = self._soon(ask, patience_s)
-        return None if found is None else found[0]
-
-    def _asked(self, url: str, query: str, *params: object) -> float | None:
-        with _database(url) as database, database.transaction() as transaction:
-            row = transaction.fetch_one(query, params)
-        return None if row is None or row[0] is None else float(row[0])
-
-    def _soon(self, probe: Callable[[], Any], patience_s: float = RECOVERY_S) -> Any:
-        """The first true answer of `probe`, or None."""
-        deadline = self._clock.monotonic() + patience_s
-        while True:
-            found = probe()
-            if found:
-                return found
-            if self._clock.monotonic() > deadline:
-                return None
-            self._wait(0.1)
-
-
-@contextmanager
-def _database(url: str) -> Iterator[Database]:
-    database = Database(url, name="proof", pool_size=1)
-    try:
-        yield database
-    finally:
-        database.dispose()

@@ -16,7 +16,8 @@ from kalshi_platform.lake.export import export_raw
 from kalshi_platform.lake.layout import RAW_TABLES
 from kalshi_platform.market.times import HOUR
 from kalshi_platform.proof.errors import Interrupted, ProofFailed
-from kalshi_platform.proof.inject import RECOVERY_S, Injector
+from kalshi_platform.proof.faults import RECOVERY_S
+from kalshi_platform.proof.inject import Injector
 from kalshi_platform.proof.options import ProofOptions
 from kalshi_platform.proof.schedule import plan
 from kalshi_platform.proof.stack import ProofStack

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 from kalshi_platform.market.times import datetime_from_us
 from kalshi_platform.proof.examine import Findings
-from kalshi_platform.proof.inject import InjectedFault
+from kalshi_platform.proof.faults import InjectedFault
 from kalshi_platform.proof.options import FaultLevel
 from kalshi_platform.proof.tables import DELTAS, MARKETS, TICKERS, TRADES
 from kalshi_platform.proof.windows import LOSING, Unexplained

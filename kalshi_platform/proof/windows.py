@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from kalshi_platform.market.coverage import Interval, holds, intersection, union, without
-from kalshi_platform.proof.inject import InjectedFault
+from kalshi_platform.proof.faults import InjectedFault
 
 BEFORE_US = 1_000_000
 """What a killed process had received, but not yet written, came before the fault."""

@@ -15,8 +15,8 @@ from kalshi_platform.proof.anchors import AnchorsFound
 from kalshi_platform.proof.books import BooksAtEnd, Fold, books_at_end
 from kalshi_platform.proof.compare import Difference
 from kalshi_platform.proof.examine import Findings, TableFinding
+from kalshi_platform.proof.faults import InjectedFault
 from kalshi_platform.proof.holes import CoverageFound, Excess, HoleAccount
-from kalshi_platform.proof.inject import InjectedFault
 from kalshi_platform.proof.tables import DELTAS
 from kalshi_platform.proof.verdict import Ran, objections
 from kalshi_platform.proof.windows import Unexplained

@@ -13,8 +13,8 @@ from kalshi_platform.proof.anchors import AnchorsFound
 from kalshi_platform.proof.books import Fold, books_at_end
 from kalshi_platform.proof.compare import compare
 from kalshi_platform.proof.examine import Findings, TableFinding, undeclared_messages
+from kalshi_platform.proof.faults import InjectedFault
 from kalshi_platform.proof.holes import account, compare_coverage
-from kalshi_platform.proof.inject import InjectedFault
 from kalshi_platform.proof.missed import Feeds, lost_of, missed_by_all
 from kalshi_platform.proof.tables import DELTAS, TRADES
 from kalshi_platform.proof.verdict import Ran, objections
