@@ -39,6 +39,8 @@ test: $(STAMP) lint  ## lint and run the whole suite
 
 bench: $(STAMP)  ## the benchmarks, each beside the naive way (some minutes; a quiet machine tells more)
 	$(BIN)/kalshi-platform bench gatherer --json data/bench/gatherer.json
+	$(BIN)/kalshi-platform bench merge --json data/bench/merge.json
+	$(BIN)/kalshi-platform bench book --json data/bench/book.json
 
 lint: $(STAMP)  ## ruff, mypy --strict, import-linter
 	$(BIN)/ruff check .

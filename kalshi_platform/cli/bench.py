@@ -50,6 +50,53 @@ def gatherer(
     conclude(findings, json_file)
 
 
+@app.command()
+def merge(
+    json_file: JsonFile = None,
+    rows: Annotated[int, typer.Option(help="Input rows of a round, of all gatherers together.", min=100)] = 1_200_000,
+    naive_rows: Annotated[int, typer.Option(help="The same for the naive way.", min=100)] = 240_000,
+    rounds: Annotated[int, typer.Option(help="Rounds, the naive way in turn.", min=1)] = 3,
+    gatherers: Annotated[int, typer.Option(help="Gatherers.", min=1)] = 3,
+    overlap: Annotated[float, typer.Option(help="Share of the rows that every gatherer holds.", min=0, max=1)] = 0.9,
+) -> None:
+    """Several gatherers' backlog to production: input rows a second, memory.
+
+    With --rows 5000000 --rounds 1 it shows how much memory a long backlog takes. Exits with 1 when production does not
+    hold exactly what was sent.
+    """
+    from kalshi_platform.bench.merge import MergeBench, bench_merge, shown
+    from kalshi_platform.clock import SYSTEM_CLOCK
+
+    with _folder() as folder:
+        options = MergeBench(
+            folder=folder, rows=rows, naive_rows=naive_rows, rounds=rounds, gatherers=gatherers, overlap=overlap
+        )
+        findings = bench_merge(options, typer.echo, SYSTEM_CLOCK)
+    typer.echo(f"\n{shown(findings)}")
+    conclude(findings, json_file)
+
+
+@app.command()
+def book(
+    json_file: JsonFile = None,
+    deltas: Annotated[int, typer.Option(help="Deltas of the hour.", min=100)] = 5_000_000,
+    naive_deltas: Annotated[int, typer.Option(help="How many of them the naive way folds.", min=100)] = 250_000,
+    markets: Annotated[int, typer.Option(help="Markets they belong to.", min=1)] = 1_000,
+    rounds: Annotated[int, typer.Option(help="Rounds, the naive way in turn.", min=1)] = 3,
+) -> None:
+    """An hour of deltas to every minute's book of every market: deltas a second.
+
+    Exits with 1 when the books are not those that the naive way finds.
+    """
+    from kalshi_platform.bench.book import BookBench, bench_book, shown
+    from kalshi_platform.clock import SYSTEM_CLOCK
+
+    options = BookBench(deltas=deltas, naive_deltas=naive_deltas, markets=markets, rounds=rounds)
+    findings = bench_book(options, typer.echo, SYSTEM_CLOCK)
+    typer.echo(f"\n{shown(findings)}")
+    conclude(findings, json_file)
+
+
 @contextmanager
 def _folder() -> Iterator[Path]:
     """A folder for servers and recordings, removed at the end; servers that run as another user may enter it."""

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 import dagster as dg
 
 from kalshi_platform.market.times import HOUR
-from kalshi_platform.orchestration.checks import hours as hour_checks
+from kalshi_platform.orchestration import hour_checks
 from kalshi_platform.orchestration.checks import trade_parity
 from kalshi_platform.orchestration.columns import column_metadata, table_comment
 from kalshi_platform.orchestration.failures import RETRY, as_failure

@@ -1,0 +1,127 @@
+"""Gatherers' databases full of order-book deltas, as `bench merge` finds them: most rows in all, some in one only.
+
+Seeded: numbers alone decide what is in them. Rows come in batches, as a gatherer commits them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from kalshi_platform.clock import Clock
+from kalshi_platform.market.times import US_PER_S, datetime_from_us, us_from_datetime
+from kalshi_platform.storage.partitions import PartitionBounds, PartitionKeeper
+from kalshi_platform.storage.pool import Database
+from kalshi_platform.storage.tables import GATHERER_TABLES
+
+TABLE = "orderbook_deltas"
+BATCH_ROWS = 20_000
+SPACING_US = 500
+"""Between two rows; so a row's time tells its number."""
+_TIME = pa.timestamp("us", "UTC")
+_BATCH = "UPDATE batch_counter SET last_batch_no = last_batch_no + 1 RETURNING last_batch_no"
+_TIMES = "INSERT INTO batches (batch_no, table_name, rows, time_min, time_max) VALUES (%s, %s, %s, %s, %s)"
+
+Ints = npt.NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class MergeData:
+    """`truth` distinct rows from `start_us` on; each of `gatherers` holds `overlap` of them with all others, and an
+    equal part of the rest alone."""
+
+    truth: int
+    gatherers: int
+    overlap: float
+    markets: int
+    start_us: int
+    seed: int = 1
+
+    def numbers(self, gatherer: int) -> Ints:
+        """Which of the distinct rows a gatherer (0 …) holds, ascending."""
+        rows = np.arange(self.truth, dtype=np.int64)
+        draw = np.random.default_rng(self.seed).random(self.truth)
+        alone = np.floor((draw - self.overlap) / max(1e-12, 1 - self.overlap) * self.gatherers).astype(np.int64)
+        mine: Ints = rows[(draw < self.overlap) | (alone == gatherer)]
+        return mine
+
+    def batches(self, gatherer: int) -> Iterator[pa.Table]:
+        """The gatherer's rows, in the order and size of its commits, without batch numbers."""
+        mine = self.numbers(gatherer)
+        for low in range(0, len(mine), BATCH_ROWS):
+            rows = mine[low : low + BATCH_ROWS]
+            content = self.content(rows)
+            times_us = content.column("exchange_ts").cast(pa.int64()).to_numpy()
+            yield (
+                content.append_column("stream_id", pa.array(np.full(len(rows), gatherer + 1)))
+                .append_column("seq", pa.array(np.arange(low + 1, low + len(rows) + 1)))
+                .append_column("received_at", pa.array(times_us + 5_000 + 700 * gatherer, _TIME))
+            )
+
+    def content(self, rows: Ints) -> pa.Table:
+        """What the exchange sent under these numbers: the columns that all gatherers agree on."""
+        names = pa.array([f"KXBENCH-26NOV23-T{number:05d}" for number in range(self.markets)])
+        # A few markets get most of the traffic, as on the exchange.
+        market = (self.markets * _scattered(rows, 1) ** 3).astype(np.int64)
+        return pa.table(
+            {
+                "exchange_ts": pa.array(self.start_us + rows * SPACING_US, _TIME),
+                "ticker": names.take(pa.array(market)),
+                "side": pa.array(np.where(_scattered(rows, 2) < 0.5, "yes", "no")),
+                "price_e4": pa.array((100 + 100 * np.floor(98 * _scattered(rows, 3))).astype(np.int32)),
+                "delta_e2": pa.array((rows % 2 * 2 - 1) * (100 + rows % 5_000)),
+                "occurrence": pa.array(np.zeros(len(rows), np.int32)),
+            }
+        )
+
+    @property
+    def end_us(self) -> int:
+        """The time of the row after the last."""
+        return self.start_us + self.truth * SPACING_US
+
+    def fill(self, gatherer: int, url: str, clock: Clock) -> int:
+        """Put the gatherer's rows into its (migrated, empty) database; return how many."""
+        database = Database(url, name=f"g{gatherer + 1}")
+        keeper = PartitionKeeper(database, PartitionBounds(), clock)
+        stream = GATHERER_TABLES[TABLE]
+        filled = 0
+        try:
+            for batch in self.batches(gatherer):
+                edges = [us_from_datetime(batch.column("exchange_ts")[place].as_py()) for place in (0, -1)]
+                keeper.ensure_hours(TABLE, edges)
+                with database.transaction() as transaction:
+                    row = transaction.fetch_one(_BATCH)
+                    assert row is not None  # noqa: S101 - the migration inserts the counter's only row
+                    number = int(row[0])
+                    numbered = batch.append_column("batch_no", pa.array(np.full(batch.num_rows, number)))
+                    data = numbered.select(stream.schema.names).cast(stream.schema)
+                    filled += transaction.insert_new(stream, data)
+                    transaction.execute(_TIMES, (number, TABLE, batch.num_rows, *map(datetime_from_us, edges)))
+            with database.transaction() as transaction:
+                transaction.execute("ANALYZE orderbook_deltas")
+        finally:
+            database.dispose()
+        return filled
+
+
+def first_hour_before(clock: Clock, rows: int) -> int:
+    """A time (µs) from which `rows` rows end before now and lie within the partitions' bounds."""
+    now_us = clock.now_ns() // 1_000
+    return now_us - rows * SPACING_US - 60 * US_PER_S
+
+
+def shown_span(data: MergeData) -> str:
+    """What exchange time the rows cover, for people."""
+    return f"{datetime_from_us(data.start_us):%Y-%m-%d %H:%M} to {datetime_from_us(data.end_us):%H:%M} UTC"
+
+
+def _scattered(rows: Ints, salt: int) -> npt.NDArray[np.float64]:
+    """A number in [0, 1) for every row, the same for every gatherer that holds it."""
+    mixed = (rows.astype(np.uint64) + np.uint64(salt << 32)) * np.uint64(0x9E3779B97F4A7C15)
+    mixed ^= mixed >> np.uint64(29)
+    mixed *= np.uint64(0xBF58476D1CE4E5B9)
+    return (mixed >> np.uint64(11)).astype(np.float64) / float(1 << 53)
