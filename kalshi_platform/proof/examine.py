@@ -25,7 +25,7 @@ from kalshi_platform.proof.holes import CoverageFound, HoleAccount, account, com
 from kalshi_platform.proof.missed import Claims, missed_by_all
 from kalshi_platform.proof.tables import AT, DELTAS, LIFECYCLE, MARKETS
 from kalshi_platform.proof.truth import Truth, read_truth
-from kalshi_platform.proof.walk import Recorder, Walked, walk
+from kalshi_platform.proof.walk import GathererRows, Walked, walk
 from kalshi_platform.proof.windows import Unexplained, unexplained, windows
 from kalshi_platform.storage.read import ArrowSnapshot, arrow_snapshot
 
@@ -106,7 +106,7 @@ def examine(
         snapshots = {
             name: stack.enter_context(arrow_snapshot(each.timeseries_url)) for name, each in settings.gatherers.items()
         }
-        gatherers = {name: _recorder(truth, name, snapshot) for name, snapshot in snapshots.items()}
+        gatherers = {name: _rows_of(truth, name, snapshot) for name, snapshot in snapshots.items()}
         anchors = production.anchors(), lake.anchors()
         folds = Fold(anchors[0]), Fold(anchors[1])
         checks = [AnchorCheck(truth.first_books, each) for each in anchors]
@@ -145,9 +145,9 @@ def examine(
     )
 
 
-def _recorder(truth: Truth, name: str, snapshot: ArrowSnapshot) -> Recorder:
+def _rows_of(truth: Truth, name: str, snapshot: ArrowSnapshot) -> GathererRows:
     served = truth.served.filter(pl.col("user_agent").str.contains(f"({name} ", literal=True)).select("n", "ticker")
-    return Recorder(partial(recorded.gatherer_deltas, snapshot), served)
+    return GathererRows(partial(recorded.gatherer_deltas, snapshot), served)
 
 
 def _tables(

@@ -26,7 +26,7 @@ Rows: TypeAlias = Callable[[NaturalTable, Interval], pl.DataFrame]
 
 
 @dataclass(frozen=True)
-class Recorder:
+class GathererRows:
     """One gatherer: its deltas of a part of time as `recorded.gatherer_deltas` gives them, and the books it was sent.
 
     `served`: n, ticker.
@@ -58,7 +58,7 @@ def walk(
     production: tuple[Rows, Fold],
     lake: tuple[Rows, Fold],
     anchors: Sequence[AnchorCheck],
-    gatherers: Mapping[str, Recorder],
+    gatherers: Mapping[str, GathererRows],
     indices: Mapping[str, int],
     rows_at_once: int = ROWS_AT_ONCE,
 ) -> Walked:

@@ -13,7 +13,7 @@ from kalshi_platform.proof.books import Fold
 from kalshi_platform.proof.examine import merge_lost
 from kalshi_platform.proof.tables import DELTAS, TICKERS, TRADES, NaturalTable, shaped, ticker_columns
 from kalshi_platform.proof.truth import ALL_TIME, Truth, read_truth
-from kalshi_platform.proof.walk import Recorder, Walked, walk
+from kalshi_platform.proof.walk import GathererRows, Walked, walk
 from kalshi_platform.simulator.truth import TruthLedger
 
 S = 1_000_000
@@ -72,7 +72,7 @@ def walked(truth: Truth, production: dict[str, pl.DataFrame], rows_at_once: int,
         return within(whole[table.name], part)
 
     seen = recorded.group_by(DELTAS.columns).agg(pl.len().cast(pl.Int64).alias("seen"))
-    gatherer = Recorder(lambda part: within(seen, part), truth.served.select("n", "ticker"))
+    gatherer = GathererRows(lambda part: within(seen, part), truth.served.select("n", "ticker"))
     folds = Fold(ANCHORS), Fold(ANCHORS)
     checks = [AnchorCheck(truth.first_books, ANCHORS)]
     found = walk(
