@@ -133,7 +133,7 @@ class _Close:
         # Whoever fell silent meanwhile may claim rows that were not merged.
         claimed = {name: each for name, each in claimed.items() if name not in self._missed}
         proved = prove_hour(self._database, self._settings, self._hour, claimed)
-        statistics = added_up(self._statistics)
+        statistics = added_up(self._statistics).filter(~pl.col("gatherer").is_in(missed))
         alarms = (
             *proved.alarms,
             *disagreements(statistics, self._settings.least_agreement),

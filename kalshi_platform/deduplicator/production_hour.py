@@ -112,9 +112,8 @@ def read_production_hour(url: str, low_us: int, high_us: int, age_us: int, skew_
 
 def numbers_of(names: pl.Series, known: dict[str, int]) -> np.ndarray:
     """A number for each name, the same for equal ones; new names are added to `known`."""
-    for name in names.unique().sort():
-        known.setdefault(name, len(known))
-    return names.replace_strict(known, return_dtype=pl.Int64).to_numpy() if len(names) else np.empty(0, dtype=np.int64)
+    here = {name: known.setdefault(name, len(known)) for name in names.unique().sort()}
+    return names.replace_strict(here, return_dtype=pl.Int64).to_numpy() if here else np.empty(0, dtype=np.int64)
 
 
 def _assembled(
