@@ -1,8 +1,8 @@
 """Samples of a long run → does anything grow. Pure.
 
-The first third is warm-up and is not judged, in a short run up to a half of it: a gatherer's memory of what it saw last
-takes some minutes to fill. A line is laid through the rest by the median of all slopes between two
-samples (Theil–Sen), which neither a single step nor a few outliers can bend; growth is that slope over the time judged.
+The first third is warm-up, at least five minutes, and is not judged: a gatherer's memory of what it saw last takes
+minutes to fill. A line is laid through the rest by the median of all slopes between two samples (Theil–Sen), which
+neither a single step nor a few outliers can bend; growth is that slope over the time judged.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import combinations
 from statistics import median
 
-WARM_UP_SHARE, WARM_UP_S, MOST_WARM_UP_SHARE = 1 / 3, 300.0, 1 / 2
+WARM_UP_SHARE, WARM_UP_S = 1 / 3, 300.0
 MOST_MEMORY_MIB, MOST_MEMORY_SHARE = 4.0, 0.02
 """Memory may grow by the larger of the two: an allocator's noise. In 30 minutes 4 MiB are 12 MiB an hour."""
 MOST_LAG_MS, MOST_LAG_SHARE = 50.0, 0.25
@@ -65,7 +65,7 @@ def judged(samples: Sequence[Sample]) -> list[Sample]:
     if not samples:
         return []
     begin, span = samples[0].at_s, samples[-1].at_s - samples[0].at_s
-    judged_from = begin + max(WARM_UP_SHARE * span, min(WARM_UP_S, MOST_WARM_UP_SHARE * span))
+    judged_from = begin + max(WARM_UP_SHARE * span, WARM_UP_S)
     return [each for each in samples if each.at_s >= judged_from]
 
 

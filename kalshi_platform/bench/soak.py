@@ -25,7 +25,7 @@ from kalshi_platform.local.simulated import SimulationOptions
 from kalshi_platform.market.times import datetime_from_us
 from kalshi_platform.storage.pool import Database
 
-SHORTEST_S = 60.0
+SHORTEST_S = 600.0
 _READY_S, _SETTLE_S, _LAST_WORDS_S = 120.0, 120.0, 1.5
 _MOST_SAMPLES, _SHORTEST_STEP_S = 600, 1.0
 _PROGRESS_S = 60.0
@@ -54,9 +54,7 @@ class SoakOptions:
         """Raise one ConfigurationError that names everything that cannot work."""
         problems = []
         if self.seconds < SHORTEST_S:
-            problems.append(
-                f"--seconds is {self.seconds:g}: use at least {SHORTEST_S:g}, to see whether anything grows"
-            )
+            problems.append(f"--seconds is {self.seconds:g}: use at least {SHORTEST_S:g}; the first 300 are warm-up")
         if not 1 <= self.gatherers <= 9:
             problems.append(f"--gatherers is {self.gatherers}: use 1 to 9")
         if self.rate < 20:

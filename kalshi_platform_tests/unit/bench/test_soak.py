@@ -65,12 +65,12 @@ def test_each_growth_is_named(change: Callable[[int, Sample], Sample], word: str
 
 
 def test_too_few_samples_are_no_proof() -> None:
-    assert "too few" in judge(samples()[:10]).objections[0]
+    assert "too few" in judge(samples()[:15]).objections[0]
     assert judge([]).objections != ()
 
 
-@pytest.mark.parametrize(("length", "first"), [(60, 600), (30, 300), (11, 150)])
-def test_the_warm_up_is_a_third_or_five_minutes_or_a_half(length: int, first: float) -> None:
+@pytest.mark.parametrize(("length", "first"), [(60, 600), (31, 300), (25, 300)])
+def test_the_warm_up_is_a_third_and_at_least_five_minutes(length: int, first: float) -> None:
     assert judged(samples()[:length])[0].at_s == first
 
 
