@@ -309,7 +309,7 @@ def test_error_26_splits_the_batch(tmp_path: Path) -> None:
 
 def test_a_wrong_key_and_a_wrong_clock_fail_as_such(exchange: ServerThread) -> None:
     connection = WebSocketConnection(settings_of(exchange, private_key_pem=other_key()), SYSTEM_CLOCK, "books-1")
-    with pytest.raises(AuthenticationFailed, match="Suspects: the key .*clock agrees") as caught:
+    with pytest.raises(AuthenticationFailed, match=r"Suspects: the key .*clock agrees") as caught:
         connection.open()
     assert caught.value.status == 401
     assert exchange.key_id not in str(caught.value)
