@@ -19,7 +19,6 @@ from kalshi_platform.storage.pool import Database
 
 COVERAGE, BOOKS, AGREEMENT, TIME = "coverage_share", "book_proof", "identity_agreement", "exchange_time_goes_forward"
 COVERAGE_WANTED = 0.99
-AGREEMENT_WANTED = 0.98
 _DELTAS = production("orderbook_deltas")
 _ANCHORS = production("book_anchors")
 # Dagster keeps metadata in its event log: a figure must stay small.
@@ -40,7 +39,7 @@ SPECS = (
     dg.AssetCheckSpec(
         AGREEMENT,
         asset=_DELTAS,
-        description=f"Gatherers agree on at least {AGREEMENT_WANTED:.0%} of the deltas that more than one could have;"
+        description="Gatherers agree on enough (KALSHI_LEAST_AGREEMENT) of the deltas that more than one could have;"
         " less means that the same delta no longer looks the same to them.",
     ),
     dg.AssetCheckSpec(
@@ -51,7 +50,7 @@ SPECS = (
 )
 
 
-def evaluate(database: Database, hours: Sequence[datetime]) -> Iterator[dg.AssetCheckResult]:
+def evaluate(database: Database, hours: Sequence[datetime], least_agreement: float) -> Iterator[dg.AssetCheckResult]:
     """The results of all checks in `SPECS` for these closed hours."""
     from kalshi_platform.plots import hours as plots
 
@@ -95,10 +94,11 @@ def evaluate(database: Database, hours: Sequence[datetime]) -> Iterator[dg.Asset
     yield dg.AssetCheckResult(
         asset_key=_DELTAS,
         check_name=AGREEMENT,
-        passed=agreed.lowest is None or agreed.lowest >= AGREEMENT_WANTED,
+        passed=agreed.lowest is None or agreed.lowest >= least_agreement,
         severity=dg.AssetCheckSeverity.WARN,
         metadata={
             "lowest_agreement": dg.MetadataValue.null() if agreed.lowest is None else round(agreed.lowest, 6),
+            "least_wanted": least_agreement,
             "gatherer": agreed.gatherer or "none",
             "alarms": _lines(hour_figures.alarms(database, hours, ["identity_agreement"])),
             **_shown(plots.contributions("Deltas by gatherer", agreed.parts) if agreed.parts else None),

@@ -109,7 +109,7 @@ def close_hours(
                     )
             # A trade may carry another time in another copy, so the neighbouring minutes are looked at as well.
             rows, distinct = duplicate_trades(database, hours[0] - HOUR / 60, hours[-1] + HOUR + HOUR / 60)
-            checked = list(hour_checks.evaluate(database, hours))
+            checked = list(hour_checks.evaluate(database, hours, settings.least_agreement))
             checked.append(trade_parity.evaluate(database, hours, production("trades")))
     for table in PRODUCTION_TABLE_NAMES:
         yield dg.MaterializeResult(asset_key=production(table))
