@@ -20,7 +20,7 @@ from kalshi_platform.deduplicator.sums import fingerprints_of, parts_of
 from kalshi_platform.deduplicator.timeline import Timeline
 from kalshi_platform.market.coverage import Interval, holds
 from kalshi_platform.storage.tables import GATHERER_TABLES
-from kalshi_platform_tests.unit.deduplicator.test_worlds import merge, micros, world_of, worlds
+from kalshi_platform_tests.unit.deduplicator.test_worlds import LONG, merge, micros, world_of, worlds
 from kalshi_platform_tests.unit.deduplicator.truth import (
     DELTA_SCHEMA,
     MARGIN_US,
@@ -71,7 +71,7 @@ def hour_of(world: World, pick: random.Random) -> ProductionHour:
     )
 
 
-@settings(worlds, max_examples=100)
+@settings(worlds, max_examples=5_000 if LONG else 60)
 @given(world=world_of, seed=st.integers(0, 2**16))
 def test_no_true_claim_is_ever_withdrawn_and_coverage_is_their_union(world: World, seed: int) -> None:
     pick = random.Random(seed)
@@ -86,7 +86,7 @@ def test_no_true_claim_is_ever_withdrawn_and_coverage_is_their_union(world: Worl
             assert (key[0], key[1]) in held
 
 
-@settings(worlds, max_examples=100)
+@settings(worlds, max_examples=5_000 if LONG else 60)
 @given(world=world_of, seed=st.integers(0, 2**16))
 def test_a_stream_that_lacks_a_row_of_its_claim_loses_it_with_all_who_claim_that_time(world: World, seed: int) -> None:
     pick = random.Random(seed)

@@ -12,7 +12,7 @@ from kalshi_platform.deduplicator.coverage import claims
 from kalshi_platform.deduplicator.steps import broken, broken_between, steps_back
 from kalshi_platform.deduplicator.stream_window import edge_segments
 from kalshi_platform.market.coverage import intersection
-from kalshi_platform_tests.unit.deduplicator.test_worlds import world_of, worlds
+from kalshi_platform_tests.unit.deduplicator.test_worlds import LONG, world_of, worlds
 from kalshi_platform_tests.unit.deduplicator.truth import MARGIN_US, Stream, World, feed_of, memberships_of, segments_of
 
 
@@ -26,7 +26,7 @@ def commits(stream: Stream, deltas: pl.DataFrame, pick: random.Random) -> pl.Dat
     return pl.DataFrame(rows, schema=dict.fromkeys(names, pl.Int64), orient="row")
 
 
-@settings(worlds, max_examples=150)
+@settings(worlds, max_examples=5_000 if LONG else 100)
 @given(world=world_of, seed=st.integers(0, 2**16))
 def test_the_commits_at_the_edges_of_a_window_are_enough_for_its_claims(world: World, seed: int) -> None:
     pick = random.Random(seed)
