@@ -134,11 +134,7 @@ class _Close:
         claimed = {name: each for name, each in claimed.items() if name not in self._missed}
         proved = prove_hour(self._database, self._settings, self._hour, claimed)
         statistics = added_up(self._statistics).filter(~pl.col("gatherer").is_in(missed))
-        alarms = (
-            *proved.alarms,
-            *disagreements(statistics, self._settings.least_agreement),
-            *_steps_alarms(claimed, self._settings.margin_us),
-        )
+        alarms = (*proved.alarms, *disagreements(statistics, self._settings.least_agreement))
         with production.merging(self._database) as transaction:
             proved.put(transaction)
             close_store.put_statistics(transaction, self._hour, statistics, missed)
@@ -264,20 +260,6 @@ class _Close:
 def _checked_hour(source: GathererSource, low_us: int, high_us: int, margin_us: int) -> GathererHour:
     check_source(source)
     return read_hour(source, low_us, high_us, margin_us)
-
-
-def _steps_alarms(claimed: Mapping[str, GathererHour], margin_us: int) -> list[close_store.Alarm]:
-    return [
-        (
-            "time_step_back",
-            f"{name} stream {row['stream_id']}",
-            f"{row['steps']} steps back, the largest of {row['largest_us']} µs; beyond {margin_us} nothing is claimed",
-        )
-        for name, hour in claimed.items()
-        for row in hour.steps.filter((pl.col("ticker") == "") & (pl.col("largest_us") > margin_us)).iter_rows(
-            named=True
-        )
-    ]
 
 
 def _estimate(source: GathererSource, hour: datetime) -> Mapping[str, int]:

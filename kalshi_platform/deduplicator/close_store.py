@@ -16,8 +16,8 @@ from kalshi_platform.storage.pool import Transaction
 from kalshi_platform.storage.tables import CLOSE_TABLES, PRODUCTION_TABLES, StreamTable
 
 Alarm = tuple[str, str, str]
-_CLAIMS = {"gatherer": pl.String, "stream_id": pl.Int64, "ticker": pl.String, "from_us": pl.Int64, "to_us": pl.Int64,
-           "rows": pl.Int64, "content": pl.Int64}  # fmt: skip
+CLAIM_COLUMNS = {"gatherer": pl.String, "stream_id": pl.Int64, "ticker": pl.String, "from_us": pl.Int64,
+                 "to_us": pl.Int64, "rows": pl.Int64, "content": pl.Int64}  # fmt: skip
 _STEPS = {"gatherer": pl.String, "stream_id": pl.Int64, "ticker": pl.String, "steps": pl.Int64,
           "largest_us": pl.Int64, "exchange_us": pl.Int64}  # fmt: skip
 _MICROSECOND = timedelta(microseconds=1)
@@ -31,7 +31,7 @@ def kept_claims(transaction: Transaction, hour: datetime, streams: Mapping[str, 
         " WHERE from_ts >= %s AND from_ts < %s",
         (hour, hour + HOUR),
     )
-    found = pl.DataFrame(rows, schema=_CLAIMS, orient="row")
+    found = pl.DataFrame(rows, schema=CLAIM_COLUMNS, orient="row")
     return _unknown(found, streams)
 
 

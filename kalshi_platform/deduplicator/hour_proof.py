@@ -20,24 +20,37 @@ from kalshi_platform.deduplicator.timeline import Covered
 from kalshi_platform.market.times import HOUR, US_PER_HOUR, us_from_datetime
 from kalshi_platform.storage.pool import Database, Transaction
 
-_CLAIMS = {"gatherer": pl.String, "stream_id": pl.Int64, "ticker": pl.String, "from_us": pl.Int64, "to_us": pl.Int64,
-           "rows": pl.Int64, "content": pl.Int64}  # fmt: skip
-
 
 @dataclass(frozen=True)
 class HourProof:
-    """What came out, ready to be written. `streams`: those that gatherers could speak for, by gatherer."""
+    """What came out, ready to be written. `streams`: those that gatherers could speak for, by gatherer.
+
+    `doubted`: earlier hours that a failed check reaches into.
+    """
 
     hour: datetime
     judged: Judgement
     derived: pl.DataFrame
     steps: pl.DataFrame
+    margin_us: int
     streams: Mapping[str, frozenset[int]]
     doubted: tuple[datetime, ...]
 
     @property
     def alarms(self) -> list[close_store.Alarm]:
-        return self.judged.alarms
+        too_far = (pl.col("ticker") == "") & (pl.col("largest_us") > self.margin_us)
+        return [
+            *self.judged.alarms,
+            *(
+                (
+                    "time_step_back",
+                    f"{row['gatherer']} stream {row['stream_id']}",
+                    f"{row['steps']} steps back, the largest of {row['largest_us']} µs; beyond {self.margin_us} nothing"
+                    " is claimed",
+                )
+                for row in self.steps.filter(too_far).iter_rows(named=True)
+            ),
+        ]
 
     @property
     def failed(self) -> tuple[str, ...]:
@@ -66,7 +79,9 @@ def prove_hour(
     streams = {name: each.streams for name, each in claimed.items()}
     with database.transaction() as transaction:
         kept = close_store.kept_claims(transaction, hour, streams)
-    claims = pl.concat([kept, *(_named(name, each.claims, _CLAIMS) for name, each in claimed.items())])
+    claims = pl.concat(
+        [kept, *(_named(name, each.claims, close_store.CLAIM_COLUMNS) for name, each in claimed.items())]
+    )
     checks = {"gatherer": pl.String, **RUN_CHECKS}
     run_checks = pl.concat(
         [pl.DataFrame(schema=checks), *(_named(name, each.run_checks, checks) for name, each in claimed.items())]
@@ -78,7 +93,8 @@ def prove_hour(
     judged = condemned(judged, wrong, "a level of the book at the end of the hour is below zero")
     columns = {"gatherer": pl.String, "stream_id": pl.Int64, **STEPS}
     steps = [pl.DataFrame(schema=columns), *(_named(name, each.steps, columns) for name, each in claimed.items())]
-    return HourProof(hour, judged, derived, pl.concat(steps), streams, _doubted(run_checks, hour))
+    doubted = _doubted(run_checks, hour)
+    return HourProof(hour, judged, derived, pl.concat(steps), settings.margin_us, streams, doubted)
 
 
 def _doubted(run_checks: pl.DataFrame, hour: datetime) -> tuple[datetime, ...]:
