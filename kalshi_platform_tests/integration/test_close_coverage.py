@@ -248,3 +248,18 @@ def test_claims_outlive_the_rows_of_their_gatherer(merge_world: World) -> None:
     closed = close(world)
     assert ranges(world) == before
     assert closed.failed == ()
+
+
+def test_rows_that_were_deleted_from_production_are_restored_exactly(merge_world: World) -> None:
+    world = merge_world(2)
+    deltas = every(2, 400)
+    record(world.gatherers["g1"], 1, deltas[:300])
+    record(world.gatherers["g2"], 2, deltas[100:], book_e2=1_000 + 100 * 100)
+    assert close(world).inserted["orderbook_deltas"] == 400
+    before = world.rows("SELECT * FROM orderbook_deltas ORDER BY exchange_ts, gatherer"), ranges(world)
+    with world.production.transaction() as transaction:
+        gone = transaction.execute("DELETE FROM orderbook_deltas WHERE hashtext(exchange_ts::text) % 3 = 0")
+    assert 50 < gone < 350
+    again = close(world)
+    assert (again.inserted["orderbook_deltas"], again.failed) == (gone, ())
+    assert (world.rows("SELECT * FROM orderbook_deltas ORDER BY exchange_ts, gatherer"), ranges(world)) == before
