@@ -24,8 +24,8 @@ _ARROW_TYPES = {
     "boolean": FLAG,
     "float8": pa.float64(),
 }
-_FIRST_US = us_from_datetime(datetime(1, 1, 2, tzinfo=UTC))
-_END_US = us_from_datetime(datetime(9999, 12, 31, tzinfo=UTC))
+_FIRST_US = us_from_datetime(datetime.min.replace(tzinfo=UTC))
+_END_US = us_from_datetime(datetime.max.replace(tzinfo=UTC)) + 1
 InfoT = TypeVar("InfoT", bound=MarketInfo | EventInfo | SeriesInfo)
 
 

@@ -51,7 +51,7 @@ class Watched:
         return False
 
     def _sync_of(self, what: str) -> Any:
-        def sync(_rest: object, _store: object, clock: Clock, full: bool) -> SyncReport:
+        def sync(_rest: object, _store: object, clock: Clock, full: bool, *_listed: object) -> SyncReport:
             if what == "markets":
                 self.at.append(clock.monotonic())
             return SyncReport(what, "full" if full else "incremental", 0, 0, clock.now(), clock.now())
