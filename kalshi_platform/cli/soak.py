@@ -24,8 +24,8 @@ def soak(
     """Let gatherers record a steady stream, watch them, and say whether anything of them grows.
 
     Judged over the last two thirds, and not before five minutes have passed: memory (slope over that time at most 4 MiB
-    or 2 %), lag (p99: 50 ms or 25 %), threads (none more), file handles (2). At the end every published delta and trade
-    must be committed exactly once.
+    or 2 %), lag (p50: 50 ms or 25 %, p99: 250 ms or 50 %), threads (none more), file handles (2). At the end every
+    published delta and trade must be committed exactly once.
     Exits with 0 only then. 1: something grew or is missing. 2: wrong options.
     """
     from kalshi_platform.bench.soak import SoakOptions, run_soak

@@ -50,7 +50,8 @@ def test_noise_caches_and_one_outlier_are_no_growth() -> None:
     [
         (lambda place, each: replace(each, rss_mib=each.rss_mib + 0.15 * place), "memory grows"),
         (lambda place, each: replace(each, rss_mib=each.rss_mib + 6.0 * (place // 10)), "memory grows"),
-        (lambda place, each: replace(each, lag_p99_ms=(each.lag_p99_ms or 0) + 3 * place), "lag grows"),
+        (lambda place, each: replace(each, lag_p50_ms=100.0 + 3 * place), "lag grows: p50"),
+        (lambda place, each: replace(each, lag_p99_ms=(each.lag_p99_ms or 0) + 20 * place), "lag grows: p99"),
         (lambda _place, each: replace(each, lag_p99_ms=None), "no lag"),
         (lambda place, each: replace(each, threads=13 + place // 25), "threads grow"),
         (lambda place, each: replace(each, handles=15 + place // 8), "file handles grow"),
