@@ -11,16 +11,16 @@ import os
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from kalshi_platform.bench.flatness import Sample, judge
 from kalshi_platform.bench.soak_report import SoakRun, as_json, as_text, objections, picture
 from kalshi_platform.bench.usage import usage
 from kalshi_platform.clock import Clock
-from kalshi_platform.errors import ConfigurationError, TransientError
+from kalshi_platform.errors import TransientError
 from kalshi_platform.gatherer.heartbeat import FILE_NAME, read_file
 from kalshi_platform.local.gathering import GatheringStack
+from kalshi_platform.local.run_options import RunOptions
 from kalshi_platform.local.simulated import SimulationOptions
 from kalshi_platform.market.times import datetime_from_us
 from kalshi_platform.storage.pool import Database
@@ -37,44 +37,14 @@ class SoakEnded(TransientError):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SoakOptions:
-    """`rate`: messages per second of the exchange, of which every gatherer gets all. `data_dir`: empty or new."""
+class SoakOptions(RunOptions):
+    """A soak has a shortest length: what fills caches at first is no growth."""
 
-    seconds: float
-    rate: float
-    gatherers: int
-    markets: int
-    seed: int
-    data_dir: Path
-    keep: bool = False
-    json_file: Path | None = None
-    plot_file: Path | None = None
-
-    def check(self) -> None:
-        """Raise one ConfigurationError that names everything that cannot work."""
-        problems = []
-        if self.seconds < SHORTEST_S:
-            problems.append(f"--seconds is {self.seconds:g}: use at least {SHORTEST_S:g}; the first 300 are warm-up")
-        if not 1 <= self.gatherers <= 9:
-            problems.append(f"--gatherers is {self.gatherers}: use 1 to 9")
-        if self.rate < 20:
-            problems.append(f"--rate is {self.rate:g}: use at least 20 messages per second")
-        if self.markets < 5:
-            problems.append(f"--markets is {self.markets}: use at least 5")
-        if self.data_dir.exists() and (not self.data_dir.is_dir() or any(self.data_dir.iterdir())):
-            problems.append(f"--data names {self.data_dir}, which holds something already: name an empty or new folder")
-        for option, file in (("--json", self.json_file), ("--plot", self.plot_file)):
-            if file is not None and not file.absolute().parent.is_dir():
-                problems.append(f"{option} names {file}, but there is no such folder: make it first")
-        if self.plot_file is not None and self.plot_file.suffix.lower() != ".png":
-            problems.append(f"--plot names {self.plot_file}: its name must end in .png")
-        if problems:
-            raise ConfigurationError(problems)
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The gatherers' names."""
-        return tuple(f"g{number}" for number in range(1, self.gatherers + 1))
+    def length_problems(self) -> list[str]:
+        """What is wrong with `seconds`."""
+        if self.seconds >= SHORTEST_S:
+            return []
+        return [f"--seconds is {self.seconds:g}: use at least {SHORTEST_S:g}; the first 300 are warm-up"]
 
 
 def run_soak(options: SoakOptions, stop: threading.Event, say: Callable[[str], None], clock: Clock) -> bool:
