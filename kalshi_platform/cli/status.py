@@ -36,3 +36,15 @@ def _print(found: dict[str, Any]) -> None:
         typer.echo(f"{'merge of ' + gatherer:<20} {'unknown' if behind is None else f'{behind} batches behind'}")
     for table, rows in found["production_rows"].items():
         typer.echo(f"{table:<20} {rows:>14,} rows")
+    if found["last_closed_hour"] is not None:
+        _print_hour(found["last_closed_hour"])
+
+
+def _print_hour(closed: dict[str, Any]) -> None:
+    share = "no market recorded" if closed["coverage_share"] is None else f"{closed['coverage_share']:.2%} complete"
+    typer.echo(
+        f"{'last closed hour':<20} {closed['hour']:%Y-%m-%d %H:00} UTC: {share}; books: {closed['books_proved']:,}"
+        f" proved, {closed['books_unproved']:,} unproved, {closed['books_failed']:,} failed"
+    )
+    for alarm in closed["alarms"]:
+        typer.echo(f"{'':<20} ! {alarm}")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from kalshi_platform.clock import Clock
+from kalshi_platform.deduplicator import hour_figures
 from kalshi_platform.deduplicator.settings import DeduplicatorSettings
 from kalshi_platform.errors import DatabaseUnavailable
 from kalshi_platform.gatherer.heartbeat import read_file
@@ -18,8 +19,8 @@ ALIVE_S = 45.0
 
 
 def platform_status(settings: DeduplicatorSettings, state_dir: Path, clock: Clock) -> dict[str, Any]:
-    """Return services (alive, age_s, state, details, and lines for people), batches_behind per gatherer, and
-    production_rows per table.
+    """Return services (alive, age_s, state, details, and lines for people), batches_behind per gatherer,
+    production_rows per table, and last_closed_hour (None before the first).
 
     A database that is away is shown as such; a gatherer whose database is away lives while its heartbeat file is fresh.
     """
@@ -44,9 +45,34 @@ def platform_status(settings: DeduplicatorSettings, state_dir: Path, clock: Cloc
         rows = _rows(
             production, "SELECT table_name, sum(rows_inserted)::bigint FROM hour_activity GROUP BY 1 ORDER BY 1"
         )
+        closed = _last_closed(production)
     finally:
         production.dispose()
-    return {"services": services, "batches_behind": behind, "production_rows": dict(rows or [])}
+    return {
+        "services": services,
+        "batches_behind": behind,
+        "production_rows": dict(rows or []),
+        "last_closed_hour": closed,
+    }
+
+
+def _last_closed(production: Database) -> dict[str, Any] | None:
+    try:
+        hour = hour_figures.last_closed(production)
+        if hour is None:
+            return None
+        proofs = hour_figures.proofs(production, [hour])
+        alarms = hour_figures.alarms(production, [hour])
+        return {
+            "hour": hour,
+            "coverage_share": hour_figures.coverage(production, [hour]).share,
+            "books_proved": proofs.proved,
+            "books_unproved": proofs.unproved,
+            "books_failed": proofs.failed,
+            "alarms": [f"{each.kind}: {each.subject}: {each.detail}" for each in alarms],
+        }
+    except DatabaseUnavailable:
+        return None
 
 
 def _service(database: Database, service: str, file: dict[str, Any] | None, clock: Clock) -> dict[str, Any]:

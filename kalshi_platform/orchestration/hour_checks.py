@@ -13,7 +13,7 @@ from typing import Any
 
 import dagster as dg
 
-from kalshi_platform.orchestration import hour_figures
+from kalshi_platform.deduplicator.proofs import CloseAlarm
 from kalshi_platform.orchestration.keys import production
 from kalshi_platform.storage.pool import Database
 
@@ -52,8 +52,10 @@ SPECS = (
 
 def evaluate(database: Database, hours: Sequence[datetime], least_agreement: float) -> Iterator[dg.AssetCheckResult]:
     """The results of all checks in `SPECS` for these closed hours."""
+    from kalshi_platform.deduplicator import hour_figures
     from kalshi_platform.plots import hours as plots
 
+    alarms = hour_figures.alarms(database, hours)
     covered = hour_figures.coverage(database, hours)
     share = covered.share
     yield dg.AssetCheckResult(
@@ -75,7 +77,7 @@ def evaluate(database: Database, hours: Sequence[datetime], least_agreement: flo
         },
     )
     proofs = hour_figures.proofs(database, hours)
-    disagreements = hour_figures.alarms(database, hours, ["book_proof", "claims_disagree"])
+    disagreements = _of(alarms, "book_proof", "claims_disagree")
     yield dg.AssetCheckResult(
         asset_key=_ANCHORS,
         check_name=BOOKS,
@@ -100,11 +102,11 @@ def evaluate(database: Database, hours: Sequence[datetime], least_agreement: flo
             "lowest_agreement": dg.MetadataValue.null() if agreed.lowest is None else round(agreed.lowest, 6),
             "least_wanted": least_agreement,
             "gatherer": agreed.gatherer or "none",
-            "alarms": _lines(hour_figures.alarms(database, hours, ["identity_agreement"])),
+            "alarms": _lines(_of(alarms, "identity_agreement")),
             **_shown(plots.contributions("Deltas by gatherer", agreed.parts) if agreed.parts else None),
         },
     )
-    steps = hour_figures.alarms(database, hours, ["time_step_back"])
+    steps = _of(alarms, "time_step_back")
     yield dg.AssetCheckResult(
         asset_key=_DELTAS,
         check_name=TIME,
@@ -122,6 +124,10 @@ def _shown(figure: Any) -> dict[str, dg.MetadataValue]:
     if not image or len(image) > _MOST_BYTES:
         return {}
     return {"plot": dg.MetadataValue.md(f"![plot](data:image/png;base64,{b64encode(image).decode()})")}
+
+
+def _of(alarms: Sequence[CloseAlarm], *kinds: str) -> list[str]:
+    return [f"{alarm.subject}: {alarm.detail}" for alarm in alarms if alarm.kind in kinds]
 
 
 def _lines(texts: Sequence[str]) -> dg.MetadataValue:

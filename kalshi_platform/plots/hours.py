@@ -6,7 +6,6 @@ Rows in, figure out. Moments are µs since 1970, UTC.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 from matplotlib.axes import Axes
@@ -18,15 +17,6 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _COVERED, _HOLE, _UNIQUE, _SHARED = "#2f6f5e", "#d62728", "#e0a030", "#3b7dd8"
 _MOST_MARKETS = 20
 _DPI = 80
-
-
-@dataclass(frozen=True)
-class Contribution:
-    """What one gatherer brought to one table: rows of its own, and those that nobody else has."""
-
-    gatherer: str
-    rows: int
-    unique: int
 
 
 def covered_share(title: str, moments_us: Sequence[int], shares: Sequence[float]) -> Figure:
@@ -59,15 +49,13 @@ def worst_markets(title: str, scores: Mapping[str, float]) -> Figure:
     return figure
 
 
-def contributions(title: str, parts: Sequence[Contribution]) -> Figure:
-    """Rows per gatherer: those that others have too, and those that only it has."""
+def contributions(title: str, parts: Sequence[tuple[str, int, int]]) -> Figure:
+    """Per gatherer (name, rows, those that only it has): rows that others have too, and those that nobody else has."""
     figure, axes = _canvas(title, height=1.2 + 0.35 * max(1, len(parts)))
-    names = [part.gatherer for part in parts]
-    axes.barh(names, [part.rows - part.unique for part in parts], color=_SHARED, label="others have it too")
-    axes.barh(
-        names, [part.unique for part in parts], left=[part.rows - part.unique for part in parts], color=_UNIQUE,
-        label="only here",
-    )  # fmt: skip
+    names = [name for name, _, _ in parts]
+    shared = [rows - unique for _, rows, unique in parts]
+    axes.barh(names, shared, color=_SHARED, label="others have it too")
+    axes.barh(names, [unique for _, _, unique in parts], left=shared, color=_UNIQUE, label="only here")
     axes.invert_yaxis()
     axes.set_xlabel("rows")
     axes.legend(fontsize=7, frameon=False, loc="lower right")

@@ -1,17 +1,14 @@
-"""What the checks of closed hours say, read from production: coverage, proofs, trades, agreement between gatherers."""
+"""Closed hours in figures, read from production: coverage, proofs, agreement between gatherers."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING
 
+from kalshi_platform.deduplicator.proofs import CloseAlarm, alarms_between
 from kalshi_platform.market.times import HOUR, us_from_datetime
 from kalshi_platform.storage.pool import Database
-
-if TYPE_CHECKING:
-    from kalshi_platform.plots.hours import Contribution
 
 _STEPS = 60
 _WORST = 20
@@ -48,11 +45,12 @@ class Proofs:
 
 @dataclass(frozen=True)
 class Agreement:
-    """The lowest agreement of a gatherer, who it is, and what all of them brought (deltas)."""
+    """The lowest agreement of a gatherer, who it is, and what all of them brought: (gatherer, deltas, those that only
+    it has)."""
 
     lowest: float | None
     gatherer: str | None
-    parts: tuple[Contribution, ...]
+    parts: tuple[tuple[str, int, int], ...]
 
 
 def coverage(database: Database, hours: Sequence[datetime]) -> Coverage:
@@ -108,8 +106,6 @@ def proofs(database: Database, hours: Sequence[datetime]) -> Proofs:
 
 def agreement(database: Database, hours: Sequence[datetime]) -> Agreement:
     """How well the gatherers' deltas agree in some hours."""
-    from kalshi_platform.plots.hours import Contribution
-
     with database.transaction() as transaction:
         rows = transaction.fetch_all(
             "SELECT gatherer, sum(distinct_rows), sum(unique_rows), sum(agreed)::float8 / nullif(sum(comparable), 0)"
@@ -119,15 +115,17 @@ def agreement(database: Database, hours: Sequence[datetime]) -> Agreement:
         )
     judged = [(float(share), str(name)) for name, _, _, share in rows if share is not None]
     lowest, gatherer = min(judged, default=(None, None))
-    parts = tuple(Contribution(str(name), int(distinct), int(unique)) for name, distinct, unique, _ in rows)
+    parts = tuple((str(name), int(distinct), int(unique)) for name, distinct, unique, _ in rows)
     return Agreement(lowest, gatherer, parts)
 
 
-def alarms(database: Database, hours: Sequence[datetime], kinds: Sequence[str]) -> list[str]:
-    """What the closes of some hours want a person to look at: `subject: detail`."""
+def alarms(database: Database, hours: Sequence[datetime]) -> list[CloseAlarm]:
+    """What the closes of some hours want a person to look at."""
+    return [alarm for hour in hours for alarm in alarms_between(database, hour, hour + HOUR)]
+
+
+def last_closed(database: Database) -> datetime | None:
+    """The newest closed hour; None before the first."""
     with database.transaction() as transaction:
-        rows = transaction.fetch_all(
-            "SELECT subject, detail FROM close_alarms WHERE hour = ANY (%s) AND kind = ANY (%s) ORDER BY hour, subject",
-            (list(hours), list(kinds)),
-        )
-    return [f"{subject}: {detail}" for subject, detail in rows]
+        row = transaction.fetch_one("SELECT max(hour) FROM hour_closes")
+    return None if row is None else row[0]
