@@ -1,0 +1,50 @@
+"""What `kalshi-platform status` knows of closed hours."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from kalshi_platform.cli.status import _print
+from kalshi_platform.clock import SYSTEM_CLOCK
+from kalshi_platform.deduplicator.close_hour import close_hour
+from kalshi_platform.local.platform_status import platform_status
+from kalshi_platform.market.times import US_PER_HOUR, US_PER_S, datetime_from_us, us_from_datetime
+from kalshi_platform.storage.partitions import PartitionBounds
+from kalshi_platform_tests.fixtures.hand_filled_gatherer import delta_row, snapshot_row
+from kalshi_platform_tests.fixtures.merge_world import MergeWorld
+
+
+def test_the_last_closed_hour_is_told_with_what_is_wrong_with_it(
+    merge_world: Callable[..., MergeWorld], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    world = merge_world(1)
+    before = platform_status(world.settings(), tmp_path, SYSTEM_CLOCK)
+    assert before["last_closed_hour"] is None
+    hour_us = us_from_datetime(SYSTEM_CLOCK.now()) // US_PER_HOUR * US_PER_HOUR - 4 * US_PER_HOUR
+    world.gatherers["g1"].commit(
+        orderbook_deltas=[delta_row("A", ts_us=hour_us + n * 10 * US_PER_S, seq=n + 2) for n in range(1, 300)],
+        orderbook_snapshots=[snapshot_row("A", received_us=hour_us, seq=1)],
+        segments=[(1, 1, 301)],
+        memberships=[(1, "A", 1, None)],
+    )
+    close_hour(world.settings(), datetime_from_us(hour_us), SYSTEM_CLOCK, PartitionBounds())
+    with world.production.transaction() as transaction:
+        transaction.execute(
+            "INSERT INTO close_alarms (hour, kind, subject, detail) VALUES (%s, %s, 'A', 'does not come out')",
+            (datetime_from_us(hour_us), "book_proof"),
+        )
+    found = platform_status(world.settings(), tmp_path, SYSTEM_CLOCK)
+    closed = found["last_closed_hour"]
+    assert closed["hour"] == datetime_from_us(hour_us)
+    # Deltas of 2,980 seconds, less a margin of a second or two.
+    assert closed["coverage_share"] == pytest.approx(2_980 / 3_600, abs=0.01)
+    assert closed["books_failed"] == 0
+    assert closed["alarms"] == ["book_proof: A: does not come out"]
+    _print(found)
+    shown = capsys.readouterr().out
+    assert "last closed hour" in shown
+    assert "% complete" in shown
+    assert "! book_proof: A: does not come out" in shown
