@@ -2,12 +2,13 @@
 
 A snapshot says what the book is at its place in the stream, not at what exchange time. It is anchored at
 
-    S = min(first own exchange time after it, earliest time of the feed after it + W),
+    S = earliest time of the feed after it + W,
 
-and only if S lies before E = max(last own exchange time, latest time of the feed - W): then the stream has shown that
-it went on beyond S. The feed is every delta of the stream with the market's exchange_index; W is how far apart the
-times of neighbouring frames may be. The book at the END of S is the snapshot plus the stream's own later deltas up to
-S. A snapshot without such an S is kept, but never an anchor.
+and only if S lies before E = latest time of the feed - W: then the stream has shown that it went on beyond S. The feed
+is every delta of the stream with the market's exchange_index, its own among them; W is how far back the times of later
+frames may go, those of one market too: its first delta after the snapshot may be older than one that the snapshot
+holds. The book at the END of S is the snapshot plus the stream's own later deltas up to S. A snapshot without such an S
+is kept, but never an anchor.
 
 Reading on never changes an S that was found: with E beyond S, later frames carry later times (by the meaning of W). So
 a window of the stream that is long enough for a snapshot gives the same anchor as all of it.
@@ -40,23 +41,10 @@ def bounds(spans: pl.DataFrame, deltas: pl.DataFrame, read_to: int, margin_us: i
     Arguments as for settle(). Null where nothing came after the snapshot; only where S < E is anything shown.
     """
     bounded = spans.with_columns(_bound=pl.min_horizontal("seq_end", pl.lit(read_to)))
-    own = deltas.select("ticker", pl.col("seq").alias("_own_seq"), pl.col("exchange_us").alias("_own_us"))
-    own = own.sort("_own_seq")
-    first = bounded.sort("seq").join_asof(
-        own, left_on="seq", right_on="_own_seq", by="ticker", strategy="forward",
-        allow_exact_matches=False, check_sortedness=False,
-    )  # fmt: skip
-    inside = pl.col("_own_seq") <= pl.col("_bound")
-    first = first.with_columns(_first_own=pl.when(inside).then("_own_us")).drop("_own_seq", "_own_us")
-    last = first.sort("_bound").join_asof(
-        own, left_on="_bound", right_on="_own_seq", by="ticker", strategy="backward", check_sortedness=False
-    )
-    inside = pl.col("_own_seq") > pl.col("seq")
-    last = last.with_columns(_last_own=pl.when(inside).then("_own_us")).drop("_own_seq", "_own_us")
-    return _with_feed(last, deltas).select(
+    return _with_feed(bounded, deltas).select(
         *spans.columns,
-        pl.min_horizontal("_first_own", pl.col("_feed_min") + margin_us).alias("anchor_us"),
-        pl.max_horizontal("_last_own", pl.col("_feed_max") - margin_us).alias("until_us"),
+        (pl.col("_feed_min") + margin_us).alias("anchor_us"),
+        (pl.col("_feed_max") - margin_us).alias("until_us"),
     )
 
 
@@ -79,8 +67,8 @@ def books(starts: pl.DataFrame, snapshots: pl.DataFrame, deltas: pl.DataFrame) -
     """Fold each snapshot up to the end of its S: (ticker, seq, anchor_us, and the four lists of levels).
 
     `starts` as settle() gives them; `snapshots`: ticker, seq and the lists of levels; `deltas` as for settle(), with
-    side, price_e4 and delta_e2. Snapshots that are missing, and books with a level below zero (only a lost delta
-    explains one), give no row.
+    side, price_e4 and delta_e2. Snapshots that are missing, and books with a level below zero (a lost delta explains
+    one, or times that go back), give no row.
     """
     key = ["ticker", "seq"]
     start = starts.select(*key, "seq_end", "anchor_us")

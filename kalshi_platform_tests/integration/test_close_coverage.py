@@ -66,8 +66,8 @@ def test_coverage_is_the_union_of_what_streams_claim_and_a_second_close_gives_th
     closed = close(world)
     first, last = 2 * US_PER_S, 80 * US_PER_S
     expected = [
-        ("A", first + 1, last, ["g1", "g2"]),
-        # Q never moves: the feed's first time plus the margin, and its last less the margin.
+        # The feed's first time plus the margin, and its last less the margin; so too for Q, which never moves.
+        ("A", first + US_PER_S + 1, last - US_PER_S, ["g1", "g2"]),
         ("Q", first + US_PER_S + 1, last - US_PER_S, ["g1", "g2"]),
     ]
     assert ranges(world) == expected
@@ -135,7 +135,7 @@ def test_polled_books_are_compared_with_every_book_of_their_window(merge_world: 
         "SELECT rest_consistent, rest_inconsistent, rest_undecided, covered_us FROM book_proofs WHERE ticker = 'A'"
     )
     # 9: before anything was known; 30: beyond what is covered.
-    assert found == [(2, 0, 2, 238 * US_PER_S - 1)]
+    assert found == [(2, 0, 2, 236 * US_PER_S - 1)]
     assert closed.failed == ()
     gatherer.commit(orderbook_snapshots=[polled(11, 999)])
     assert close(world).failed == ("A",)
@@ -154,8 +154,12 @@ def test_a_book_of_the_hours_end_is_the_anchor_of_the_next_one(merge_world: Worl
     assert world.rows(derived + " ORDER BY 1") == expected
     assert closed.anchors == 4
     close(world, hours_later=1)
-    later = [row[:1] + row[5:] for row in world.rows(derived + f" AND anchor_ts > '{end.isoformat()}'")]
-    assert later == [("A", [1_000 + 100 * 109])], "Q is not covered to the last microsecond"
+    later = derived + f" AND anchor_ts > '{end.isoformat()}' ORDER BY 1"
+    assert world.rows(later) == [], "not covered to the last microsecond: the last time known is the hour's end itself"
+    beyond = {**every(60, 111)[-1], "seq": 113}
+    world.gatherers["g1"].commit(orderbook_deltas=[beyond], segments=[(1, 113, 113)])
+    close(world, hours_later=1)
+    assert [row[:1] + row[5:] for row in world.rows(later)] == [("A", [1_000 + 100 * 109]), ("Q", [70])]
     now = SYSTEM_CLOCK.now()
     close(world)
     assert hours_to_close(world.production, now) == [], "nothing changed"

@@ -69,13 +69,13 @@ def test_a_close_anchors_snapshots_and_a_second_one_changes_nothing(merge_world:
     fill(world.gatherers["g1"], 1, 1, HOUR_US + MINUTE)
     fill(world.gatherers["g2"], 2, 40, HOUR_US + MINUTE)
     first = close(world)
-    at = MINUTE + 2 * US_PER_S
+    # The feed's first time plus the margin of a second, for Q too, which never moved.
+    at = MINUTE + 3 * US_PER_S
     expected = [
-        # A: its first own delta. Q never moved: the feed's first time plus the margin of a second.
         ("g1", "A", 1, 1, at, [5000], [1_100], []),
-        ("g1", "Q", 1, 2, at + US_PER_S, [3000], [70], []),
+        ("g1", "Q", 1, 2, at, [3000], [70], []),
         ("g2", "A", 2, 40, at, [5000], [1_100], []),
-        ("g2", "Q", 2, 41, at + US_PER_S, [3000], [70], []),
+        ("g2", "Q", 2, 41, at, [3000], [70], []),
     ]
     assert anchors(world) == expected
     assert (first.anchors, first.rows["orderbook_deltas"], first.rows["orderbook_snapshots"]) == (4, 20, 4)
@@ -132,7 +132,7 @@ def test_an_anchor_belongs_to_the_hour_of_its_exchange_time(merge_world: World) 
     fill(world.gatherers["g1"], 1, 1, HOUR_US + US_PER_HOUR - US_PER_S)
     assert close(world).anchors == 0
     assert close(world, hours_later=1).anchors == 2
-    assert [row[4] for row in anchors(world)] == [US_PER_HOUR + US_PER_S, US_PER_HOUR + 2 * US_PER_S]
+    assert [row[4] for row in anchors(world)] == [US_PER_HOUR + 2 * US_PER_S] * 2
     assert close(world).anchors == 0
     assert close(world, hours_later=1).anchors == 2
 
@@ -149,7 +149,7 @@ def test_a_snapshot_waits_hours_for_the_first_delta_of_its_feed(merge_world: Wor
     deltas = [delta_row("A", ts_us=HOUR_US + n * 5 * US_PER_S, seq=1 + n) for n in range(1, 4)]
     gatherer.commit(orderbook_deltas=deltas, segments=[(1, 2, 4)])
     assert close(world).anchors == 1
-    assert anchors(world)[0][4:7] == (5 * US_PER_S, [5000], [107])
+    assert anchors(world)[0][4:7] == (6 * US_PER_S, [5000], [107])
     # Its next hour finds nothing new, whether or not the first anchor is there.
     gatherer.commit(orderbook_deltas=[delta_row("A", ts_us=HOUR_US + US_PER_HOUR, seq=5)], segments=[(1, 5, 5)])
     assert close(world, hours_later=1).anchors == 0
@@ -187,7 +187,7 @@ def test_a_gap_and_a_feed_of_another_index_settle_nothing(merge_world: World) ->
     rows = [delta_row("A", ts_us=HOUR_US + n * US_PER_S, seq=2 + n, stream_id=5) for n in range(1, 30)]
     gatherer.commit(orderbook_deltas=rows, segments=[(5, 3, 31)])
     assert close(world, rows_per_pass=5).anchors == 1
-    assert anchors(world)[0][1:5] == ("A", 5, 1, US_PER_S)
+    assert anchors(world)[0][1:5] == ("A", 5, 1, 2 * US_PER_S)
 
 
 def test_late_rows_reopen_a_closed_hour_and_a_missed_gatherer_keeps_its_anchors(merge_world: World) -> None:

@@ -28,7 +28,7 @@ from kalshi_platform_tests.unit.worlds.venue import MARGIN_US, START_US, Shape
 from kalshi_platform_tests.unit.worlds.world import World
 
 HOUR = hour_of(datetime_from_us(START_US))
-SHAPE = Shape(length=90, gatherers=2, shards=2, cut=0.03, kill=0.03, ask=0.05, loss=0.01)
+SHAPE = Shape(length=90, gatherers=2, shards=2, cut=0.03, kill=0.03, ask=0.05, loss=0.01, steps_back=True)
 EVER = (-1_000, 10**6)
 MOST_PASSES = 100
 LONG = os.environ.get("KALSHI_HYPOTHESIS") == "long"

@@ -59,7 +59,7 @@ def test_much_is_claimed_also_of_quiet_markets() -> None:
             claimed += sum(length(each) for each in found.values())
             quiet += any(found.get(ticker) for ticker in world.index if not moving[ticker])
             possible += span * len({row["ticker"] for row in stream.memberships})
-    assert claimed > 0.1 * possible
+    assert claimed > 0.05 * possible
     assert quiet > 0
 
 
@@ -74,21 +74,21 @@ def frames(
     )
 
 
-def test_a_claim_begins_after_the_first_own_time_and_ends_before_the_last() -> None:
+def test_a_claim_begins_a_margin_after_the_first_time_and_ends_a_margin_before_the_last() -> None:
     parts = frames([(1, 5)], [(1, None)], [(2, 100), (3, 200), (5, 300)])
-    assert claims(*parts, margin_us=10) == {"M": [(101, 300)]}
+    assert claims(*parts, margin_us=10) == {"M": [(111, 290)]}
 
 
 def test_nothing_is_claimed_beyond_a_gap_without_a_new_book() -> None:
     parts = frames([(1, 3), (5, 9)], [(1, None)], [(2, 100), (3, 200), (6, 300), (9, 900)])
-    assert claims(*parts, margin_us=10) == {"M": [(101, 200)]}
+    assert claims(*parts, margin_us=10) == {"M": [(111, 190)]}
 
 
 def test_a_newer_book_of_the_same_run_interrupts_nothing() -> None:
     two = frames([(1, 9)], [(1, 4), (4, None)], [(2, 100), (3, 200), (6, 300), (9, 900)])
-    assert claims(*two, margin_us=10) == {"M": [(101, 900)]}
+    assert claims(*two, margin_us=10) == {"M": [(111, 890)]}
     apart = frames([(1, 9)], [(1, 3), (4, None)], [(2, 100), (3, 200), (6, 300), (9, 900)])
-    assert claims(*apart, margin_us=10) == {"M": [(101, 200), (301, 900)]}
+    assert claims(*apart, margin_us=10) == {"M": [(111, 190), (311, 890)]}
 
 
 def test_spans_are_joined_only_within_a_market() -> None:
@@ -104,4 +104,11 @@ def test_spans_are_joined_only_within_a_market() -> None:
 
 def test_a_step_back_beyond_the_margin_withdraws_the_claims_around_it() -> None:
     deltas = [(2, 100), (3, 500), (4, 300), (5, 600), (6, 595), (7, 900)]
-    assert claims(*frames([(1, 7)], [(1, None)], deltas), margin_us=10) == {"M": [(101, 300), (501, 900)]}
+    assert claims(*frames([(1, 7)], [(1, None)], deltas), margin_us=10) == {"M": [(111, 300), (501, 890)]}
+
+
+def test_the_time_of_a_market_may_go_back_by_a_margin_over_its_snapshot() -> None:
+    # The snapshot holds a delta of 110 already, the next one is of 100.
+    parts = frames([(1, 5)], [(1, None)], [(2, 100), (3, 200), (5, 300)])
+    (found,) = claims(*parts, margin_us=10)["M"]
+    assert found[0] > 110

@@ -77,4 +77,4 @@ def test_a_market_that_stands_still_loses_its_claim_with_the_feed_that_steps_bac
     segments = pl.DataFrame([(1, 1, 9)], schema=["stream_id", "seq_from", "seq_to"], orient="row")
     deltas = frame([(3, 100, "A"), (4, 500, "A"), (5, 300, "A"), (6, 900, "A")])
     found = claims(members, segments, deltas, 10)
-    assert found == {"A": [(101, 300), (501, 900)], "Q": [(111, 300), (501, 890)]}
+    assert found == {"A": [(111, 300), (501, 890)], "Q": [(111, 300), (501, 890)]}

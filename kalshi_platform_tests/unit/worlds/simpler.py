@@ -75,6 +75,22 @@ def without_margin(spans: pl.DataFrame, deltas: pl.DataFrame, read_to: int, _mar
     return _bounds(spans, deltas, read_to, 0)
 
 
+def without_margin_of_its_own(spans: pl.DataFrame, deltas: pl.DataFrame, read_to: int, margin_us: int) -> pl.DataFrame:
+    """A market's own first and last times are believed to be in order, those of others not."""
+    own = (
+        spans.select("ticker", "seq", "seq_end")
+        .join(deltas.select("ticker", "exchange_us", pl.col("seq").alias("_seq")), on="ticker")
+        .filter((pl.col("_seq") > pl.col("seq")) & (pl.col("_seq") <= pl.min_horizontal("seq_end", pl.lit(read_to))))
+        .sort("_seq")
+        .group_by("ticker", "seq")
+        .agg(pl.col("exchange_us").first().alias("_first"), pl.col("exchange_us").last().alias("_last"))
+    )
+    found = _bounds(spans, deltas, read_to, margin_us).join(own, on=["ticker", "seq"], how="left")
+    return found.with_columns(
+        anchor_us=pl.min_horizontal("anchor_us", "_first"), until_us=pl.max_horizontal("until_us", "_last")
+    ).drop("_first", "_last")
+
+
 def from_the_next_delta(starts: pl.DataFrame, snapshots: pl.DataFrame, deltas: pl.DataFrame) -> pl.DataFrame:
     """The snapshot as it is, and every delta from S on."""
     return _books(starts.with_columns(pl.col("anchor_us") - 1), snapshots, deltas.clear())

@@ -31,12 +31,15 @@ class Simpler:
 
 
 DELETES = Shape(gatherers=1, loss=0.0, broken=0.0, cut=0.0, kill=0.0, end=0.0, ask=0.1, length=100)
-LONG_ONES = Shape(length=100, shards=2)
+LONG_ONES = Shape(length=100, shards=2, steps_back=True)
 SIMPLER = {
     "occurrence counted per gatherer": Simpler("is there", Rules(session=simpler.CountedPerGatherer)),
     "the start is claimed": Simpler("is claimed and there", bounds=simpler.closed_at_the_start, shape=LONG_ONES),
     "the end is claimed": Simpler("is claimed and there", bounds=simpler.closed_at_the_end, shape=LONG_ONES),
     "no margin": Simpler("is claimed and there", bounds=simpler.without_margin),
+    "no margin to a market's own times": Simpler(
+        "is claimed and there", bounds=simpler.without_margin_of_its_own, shape=LONG_ONES
+    ),
     "anchor by >= the next delta": Simpler("book of", books=simpler.from_the_next_delta),
     "membership until the ack": Simpler("is claimed and there", Rules(session=simpler.FollowedToTheAck), shape=DELETES),
     "production's key in the gatherer": Simpler("anchor of", Rules(gatherer_key=DELTA_KEY)),

@@ -40,14 +40,14 @@ shapes = st.builds(
     kill=st.sampled_from((0.0, 0.02, 0.06)),
     end=st.sampled_from((0.0, 0.01)),
     ask=st.sampled_from((0.0, 0.03, 0.1)),
-    steps_back=st.just(False),
+    steps_back=st.booleans(),
 )
 calm_shapes = st.builds(
     Shape,
     length=st.integers(3, 120),
     gatherers=st.integers(1, 3),
     shards=st.integers(1, 2),
-    steps_back=st.just(False),
+    steps_back=st.booleans(),
     **dict.fromkeys(("loss", "broken", "cut", "kill", "end", "ask"), st.just(0.0)),
 )
 
