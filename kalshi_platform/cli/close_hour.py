@@ -2,21 +2,34 @@
 
 from __future__ import annotations
 
+import math
 import re
+from collections.abc import Sequence
 from datetime import UTC, datetime
+from typing import TYPE_CHECKING
 
 import typer
 
 from kalshi_platform.errors import ConfigurationError
 
+if TYPE_CHECKING:
+    from kalshi_platform.deduplicator.close_hour import HourClose
+
 _HOUR = re.compile(r"(\d{4}-\d\d-\d\d)[T _-](\d\d)(?::?00)?(?:Z|\+00:00)?")
+_ALARMS = {
+    "book_proof": "books do not come out",
+    "claims_disagree": "streams that claim the same time differ",
+    "identity_agreement": "gatherers do not agree on what is one and the same message",
+    "time_step_back": "exchange times went back by more than the margin",
+}
+_NAMED_AT_MOST = 10
 
 
 def close_hour(
     hour_text: str = typer.Argument(..., metavar="HOUR", help="The UTC hour, e.g. 2026-11-23T10."),
 ) -> None:
-    """Merge one hour again from all gatherers, make its book anchors, compare its trades with the exchange's listing,
-    and mark it closed (safe to repeat)."""
+    """Merge one hour again from all gatherers, make its book anchors, state and prove what is complete, compare its
+    trades with the exchange's listing, and mark it closed (safe to repeat)."""
     from kalshi_platform.cli.backfill_trades import described, public_rest
     from kalshi_platform.clock import SYSTEM_CLOCK
     from kalshi_platform.config import load_bounds, load_deduplicator
@@ -30,6 +43,8 @@ def close_hour(
     rows = ", ".join(f"{count:,} {table}" for table, count in done.rows.items() if count) or "no rows"
     new = sum(done.inserted.values())
     typer.echo(f"production holds {rows}; {new:,} of them new; {done.anchors:,} book anchors")
+    for line in proof_lines(done):
+        typer.echo(line)
     if done.trades is not None:
         typer.echo(f"trades against the exchange's listing: {described(done.trades)}")
     if done.gatherers_missed:
@@ -38,6 +53,39 @@ def close_hour(
         typer.echo("the hour has not ended: merged, but not marked as closed")
     if done.gatherers_missed:
         raise typer.Exit(1)
+
+
+def proof_lines(done: HourClose) -> list[str]:
+    """What is complete, what came out of the proof of the books, and what a person should look at. Pure."""
+    markets = done.proved + done.unproved + len(done.failed)
+    if done.covered is None:
+        covered = "nothing of the hour is covered: no gatherer can say of any market that it is complete"
+    else:
+        covered = f"{_percent(done.covered)} of the hour is covered, over the {_counted(markets, 'market')} known of"
+    books = f"books: {done.proved:,} proved, {len(done.failed):,} failed, {done.unproved:,} with nothing to check"
+    lines = [covered, books]
+    if done.failed:
+        lines.append(f"failed, so not covered where it did: {_named(done.failed)}")
+    for kind in sorted({kind for kind, _, _ in done.alarms}):
+        subjects = list(dict.fromkeys(subject for of_kind, subject, _ in done.alarms if of_kind == kind))
+        lines.append(f"ALARM: {_ALARMS.get(kind, kind)}: {_named(subjects)}")
+    if done.alarms:
+        lines.append("details of the alarms: table close_alarms of production")
+    return lines
+
+
+def _percent(share: float) -> str:
+    """Rounded down: 100 % is said of nothing less."""
+    return f"{math.floor(round(share * 10_000, 9)) / 100:g} %"
+
+
+def _counted(number: int, noun: str) -> str:
+    return f"{number:,} {noun}" if number == 1 else f"{number:,} {noun}s"
+
+
+def _named(subjects: Sequence[str]) -> str:
+    more = len(subjects) - _NAMED_AT_MOST
+    return ", ".join(subjects[:_NAMED_AT_MOST]) + (f" and {more:,} more" if more > 0 else "")
 
 
 def parse_hour(text: str) -> datetime:

@@ -54,7 +54,8 @@ class HourClose:
 
     `final`: whether the hour is marked as closed. `trades`: how its trades compare with the exchange's listing.
     `covered`: the share of the hour that is covered, over all markets that anything is known of (None without any).
-    `failed`: markets whose books or claims did not come out. `alarms`: (kind, subject, detail), also in production.
+    `failed`: markets whose books or claims did not come out; `proved`: how many were checked and did; `unproved`: of
+    how many nothing could be checked. `alarms`: (kind, subject, detail), also in production.
     """
 
     hour: datetime
@@ -67,6 +68,8 @@ class HourClose:
     trades: TradeCheck | None = None
     covered: float | None = None
     failed: tuple[str, ...] = ()
+    proved: int = 0
+    unproved: int = 0
     alarms: tuple[close_store.Alarm, ...] = ()
 
 
@@ -142,7 +145,7 @@ class _Close:
             rows = self._count(transaction)
             closed = HourClose(
                 self._hour, rows, rows.pop("book_anchors"), read, missed, inserted, final, trades,
-                proved.covered_share, proved.failed, alarms,
+                proved.covered_share, proved.failed, proved.proved, proved.unproved, alarms,
             )  # fmt: skip
             if final:
                 _mark(transaction, closed, closed_at, unsettled=any(each.unsettled for each in claimed.values()))

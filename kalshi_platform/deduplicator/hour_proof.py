@@ -58,6 +58,16 @@ class HourProof:
         return tuple(self.judged.proofs.filter(pl.col("verdict") == "failed")["ticker"])
 
     @property
+    def proved(self) -> int:
+        """Markets of which something was checked, and nothing failed."""
+        return self.judged.proofs.filter(pl.col("verdict") == "proved").height
+
+    @property
+    def unproved(self) -> int:
+        """Markets of which nothing could be checked."""
+        return self.judged.proofs.filter(pl.col("verdict") == "unproved").height
+
+    @property
     def covered_share(self) -> float | None:
         """The share of the hour that is covered, over all markets that anything is known of."""
         proofs = self.judged.proofs

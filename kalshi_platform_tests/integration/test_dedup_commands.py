@@ -11,8 +11,8 @@ import urllib.request
 from collections.abc import Callable
 
 from kalshi_platform.local.ports import free_port
-from kalshi_platform.market.times import datetime_from_us
-from kalshi_platform_tests.fixtures.hand_filled_gatherer import delta_row
+from kalshi_platform.market.times import US_PER_S, datetime_from_us
+from kalshi_platform_tests.fixtures.hand_filled_gatherer import delta_row, snapshot_row
 from kalshi_platform_tests.fixtures.merge_world import MergeWorld, until
 from kalshi_platform_tests.integration.test_close_hour import HOUR_US
 
@@ -47,7 +47,32 @@ def test_once_merges_what_is_there_and_close_hour_closes_it(merge_world: World) 
     assert "production holds 1 orderbook_deltas; 0 of them new; 0 book anchors" in closed.stdout
     assert "trades against the exchange's listing: not checked" in closed.stdout
     assert world.rows("SELECT count(*) FROM hour_closes") == [(1,)]
+    assert "nothing of the hour is covered" in closed.stdout
     assert run(world, "close-hour", "yesterday").returncode == 2
+
+
+def test_close_hour_tells_what_is_covered_and_whose_claims_disagree(merge_world: World) -> None:
+    world = merge_world(2)
+    for number, (gatherer, step) in enumerate(zip(world.gatherers.values(), (1, 2), strict=True), start=1):
+        deltas = [
+            delta_row("A", ts_us=HOUR_US + second * US_PER_S, seq=seq, stream_id=number)
+            for seq, second in enumerate(range(1, 38, step), start=3)
+        ]
+        gatherer.commit(
+            orderbook_snapshots=[
+                snapshot_row(ticker, received_us=HOUR_US, seq=seq, stream_id=number, yes={3000: 70})
+                for seq, ticker in enumerate(("A", "Q"), start=1)
+            ],
+            orderbook_deltas=deltas,
+            segments=[(number, 1, len(deltas) + 2)],
+            memberships=[(number, "A", 1, None), (number, "Q", 2, None)],
+        )
+    closed = run(world, "close-hour", f"{datetime_from_us(HOUR_US):%Y-%m-%dT%H}")
+    assert closed.returncode == 0, closed.stderr
+    # The seconds 2 to 36, of one market of two.
+    assert "0.47 % of the hour is covered, over the 2 markets known of" in closed.stdout
+    assert "books: 1 proved, 1 failed, 0 with nothing to check" in closed.stdout
+    assert "ALARM: streams that claim the same time differ: A\n" in closed.stdout
 
 
 def test_the_live_merge_tells_how_it_is_stops_at_a_signal_and_says_what_it_did(merge_world: World) -> None:
