@@ -112,7 +112,8 @@ class Router:
 
     def alarmed(self, connection: Connection, alarm: Alarm) -> None:
         """Count and tell an alarm; markets without an answer get their book over REST, and are asked about."""
-        _log.warning("%s %s: %s: %s", self._settings.name, connection.name, alarm.kind, alarm.detail)
+        name, extra = self._settings.name, {"repeats_as": alarm.kind}
+        _log.warning("%s %s: %s: %s", name, connection.name, alarm.kind, alarm.detail, extra=extra)
         self.count_alarm(alarm.kind)
         self.fleet.alarmed(connection, alarm)
         if alarm.kind in ("snapshot_unanswered", "error") and alarm.tickers:

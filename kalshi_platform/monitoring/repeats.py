@@ -8,7 +8,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 WINDOW_S = 60.0
-_Key = tuple[str, int, str]
+_Key = tuple[str, int, str, str]
 
 
 @dataclass
@@ -22,7 +22,11 @@ class _Window:
 
 
 class RepeatLimiter:
-    """Decides which records are written. The same message: the same logger, level and template. Thread-safe."""
+    """Decides which records are written. Thread-safe.
+
+    The same message: the same logger, level and template, and `repeats_as` where the caller's `extra` has one: a
+    template that serves several kinds of messages names the kind there.
+    """
 
     def __init__(self, limit: int, monotonic: Callable[[], float]) -> None:
         """`limit`: times per WINDOW_S, counted from the first one."""
@@ -34,7 +38,7 @@ class RepeatLimiter:
     def admit(self, record: logging.LogRecord) -> bool:
         """Whether to write this record."""
         now = self._monotonic()
-        key = (record.name, record.levelno, str(record.msg))
+        key = (record.name, record.levelno, str(record.msg), str(getattr(record, "repeats_as", "")))
         with self._lock:
             window = self._windows.get(key)
             if window is None or (window.ends_at <= now and not window.held_back):
@@ -62,7 +66,7 @@ class RepeatLimiter:
 
 
 def _told(key: _Key, window: _Window) -> logging.LogRecord:
-    name, level, _template = key
+    name, level, *_ = key
     text, args = "repeated %d more times, the last one: %s", (window.held_back, window.last)
     return logging.LogRecord(name, level, "", 0, text, args, None)
 
@@ -77,11 +81,14 @@ class RepeatHandler(logging.Handler):
         self._timer: threading.Timer | None = None
 
     def emit(self, record: logging.LogRecord) -> None:
-        self._tell(at_once=False)
-        if self._limiter.admit(record):
-            self._target.handle(record)
-        elif self._timer is None:
-            self._start_timer()
+        try:
+            self._tell(at_once=False)
+            if self._limiter.admit(record):
+                self._target.handle(record)
+            elif self._timer is None:
+                self._start_timer()
+        except Exception:  # noqa: BLE001 - a line that cannot be made must not cost its caller anything
+            self.handleError(record)
 
     def flush(self) -> None:
         self._target.flush()

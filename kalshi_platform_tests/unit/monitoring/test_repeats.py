@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 
+import pytest
+
 from kalshi_platform.monitoring.repeats import WINDOW_S, RepeatHandler, RepeatLimiter
 from kalshi_platform_tests.fixtures.clocks import FakeClock
 
@@ -46,6 +48,34 @@ def test_messages_differ_by_logger_level_and_template_not_by_their_values() -> N
     assert limiter.admit(record("found %s", 2))
     assert limiter.admit(record("lost %s", 2, level=logging.ERROR))
     assert limiter.admit(record("lost %s", 2, name="b"))
+
+
+def test_a_kind_of_its_own_is_not_hidden_by_a_flood_of_another_in_the_same_words() -> None:
+    clock = FakeClock()
+    limiter = RepeatLimiter(1, clock.monotonic)
+
+    def alarm(kind: str) -> logging.LogRecord:
+        made = record("g1: %s", kind)
+        made.repeats_as = kind
+        return made
+
+    assert [limiter.admit(alarm("dead_letter")) for _ in range(3)] == [True, False, False]
+    assert limiter.admit(alarm("not_authorised"))
+    clock.step(WINDOW_S)
+    assert [line.getMessage() for line in limiter.due()] == ["repeated 2 more times, the last one: g1: dead_letter"]
+
+
+def test_a_wrong_log_call_does_not_raise_into_its_caller(monkeypatch: pytest.MonkeyPatch) -> None:
+    kept = Kept()
+    handler = RepeatHandler(kept, RepeatLimiter(1, FakeClock().monotonic))
+    told: list[logging.LogRecord] = []
+    monkeypatch.setattr(handler, "handleError", told.append)
+    handler.handle(record("%d of %d", 1, 2))
+    handler.handle(record("%d of %d", 1))
+    handler.handle(record("other"))
+    handler.close()
+    assert kept.lines[:2] == ["1 of 2", "other"]
+    assert len(told) == 1
 
 
 def test_a_message_that_comes_rarely_is_always_written() -> None:
