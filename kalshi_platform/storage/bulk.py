@@ -23,7 +23,6 @@ _PG_TYPES: dict[pa.DataType, str] = {
     pa.int32(): "integer",
     pa.int64(): "bigint",
     pa.float64(): "double precision",
-    pa.float64(): "double precision",
     pa.bool_(): "boolean",
     pa.binary(): "bytea",
     pa.timestamp("us", tz="UTC"): "timestamptz",
