@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import logging
+import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from http import HTTPStatus
@@ -88,7 +89,10 @@ class _Server(ThreadingHTTPServer):
     block_on_close = False
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        _log.debug("a metrics client at %s went away", client_address, exc_info=True)
+        if isinstance(sys.exception(), OSError):
+            _log.debug("a metrics client at %s went away", client_address, exc_info=True)
+        else:
+            _log.warning("metrics or health could not be told", exc_info=True)
 
 
 class _Figures(Collector):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import logging
 import socket
@@ -17,6 +18,7 @@ from kalshi_platform.local.ports import free_port
 from kalshi_platform.monitoring.endpoint import Endpoint, Health
 from kalshi_platform.monitoring.metrics import Histogram, by_label, counter, gauge
 from kalshi_platform.monitoring.settings import EndpointSettings
+from kalshi_platform_tests.fixtures.exchange import eventually
 
 METRICS = (
     counter("x_rows", "Rows.", 7),
@@ -70,6 +72,23 @@ def test_health_is_a_status_with_a_reason(*, is_well: bool, status: int) -> None
         code, text = get(endpoint, "/healthz")
         assert (code, json.loads(text)) == (status, told)
         assert get(endpoint, "/")[0] == 404
+
+
+def test_figures_that_cannot_be_told_are_a_warning_and_the_next_scrape_is_served(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    answers = [lambda: 1 / 0, lambda: METRICS]
+    endpoint = Endpoint(EndpointSettings(port=free_port()), "g1", lambda: answers.pop(0)(), lambda: (True, {}))
+    assert endpoint.ensure()
+    try:
+        with caplog.at_level(logging.WARNING):
+            with pytest.raises((OSError, http.client.HTTPException)):
+                get(endpoint, "/metrics")
+            eventually(lambda: caplog.records, what="a warning")
+        assert "ZeroDivisionError" in caplog.text
+        assert get(endpoint, "/metrics")[0] == 200
+    finally:
+        endpoint.close()
 
 
 def test_a_taken_port_is_told_once_and_taken_as_soon_as_it_is_free(caplog: pytest.LogCaptureFixture) -> None:
