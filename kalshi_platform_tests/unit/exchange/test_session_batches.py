@@ -105,3 +105,16 @@ def test_any_cut_into_reads_gives_the_same_records_commands_and_alarms(seed: int
     assert together.counters == one.counters
     assert together.last_seqs() == one.last_seqs()
     assert together.followed() == one.followed()
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_short_way_of_a_delta_leads_where_the_long_one_does(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    frames = frames_of_a_bad_day(random.Random(seed))
+    short, long = session(), session()
+    monkeypatch.setattr(long, "_next_delta", lambda *_: False)
+    for payload, at_ns in frames:
+        assert short.receive(payload, at_ns) == long.receive(payload, at_ns)
+    assert short.counters == long.counters
+    assert short.last_seqs() == long.last_seqs()
+    assert short.followed() == long.followed()
+    assert short.suspects() == long.suspects()
