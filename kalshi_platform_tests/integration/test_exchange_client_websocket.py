@@ -104,7 +104,7 @@ class Client:
         for command in result.commands:
             self.connection.send(command)
 
-    def until(self, condition: Callable[[], Any], within_s: float = 15.0) -> None:
+    def until(self, condition: Callable[[], Any], within_s: float = 45.0) -> None:
         deadline = time.monotonic() + within_s
         while not condition():
             assert time.monotonic() < deadline, f"not reached; alarms {self.alarms}"

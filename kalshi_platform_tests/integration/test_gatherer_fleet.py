@@ -57,7 +57,7 @@ def test_replacing_every_connection_declares_no_hole(gatherer_settings: Settings
             high = now()
             assert gatherer.status["followed"] == len(tickers)
             # Later frames extend what is claimed; a hole would stay.
-            eventually(lambda: holes(settings, low, high, tickers) == {}, within_s=20.0, what="no hole")
+            eventually(lambda: holes(settings, low, high, tickers) == {}, within_s=45, what="no hole")
             assert gatherer.status["fleet"]["rotations"] >= 2
             assert gatherer.status["fleet"]["rotations_given_up"] == 0
             assert gatherer.status["suspects"] == 0
@@ -90,7 +90,7 @@ def test_more_markets_open_connections_and_move_without_a_hole(
             eventually(lambda: len(gatherer.rows(query)) == 4, what="left on the old connection")
             high = now()
             gatherer.follows(12)
-            eventually(lambda: holes(settings, low, high, tickers) == {}, within_s=20.0, what="no hole")
+            eventually(lambda: holes(settings, low, high, tickers) == {}, within_s=45, what="no hole")
         assert gatherer.value("SELECT count(*) FROM sessions") == 3
 
 

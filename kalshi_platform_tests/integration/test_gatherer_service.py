@@ -208,9 +208,9 @@ def test_nothing_is_lost_while_the_databases_are_stopped_and_started_again(
             beat = read_file(settings.folder / FILE_NAME)
             assert beat is not None
             stoppable_server.start()
-            eventually(lambda: gatherer.status["writer"]["replayed"] > 300, within_s=20, what="the replay")
+            eventually(lambda: gatherer.status["writer"]["replayed"] > 300, within_s=45, what="the replay")
             exchange.rate(0)
-            eventually(lambda: recorded(settings.timeseries_url) == published(exchange), within_s=20, what="all deltas")
+            eventually(lambda: recorded(settings.timeseries_url) == published(exchange), within_s=45, what="all deltas")
         assert gatherer.value("SELECT count(*) FROM sequence_gaps") == 0
         assert gatherer.value("SELECT count(*) FROM memberships WHERE end_reason <> 'stopped'") == 0
     assert sum(recorded(settings.timeseries_url).values()) > 400
@@ -232,7 +232,7 @@ def test_capture_begins_although_both_databases_are_away(
             stoppable_server.start()
             eventually(
                 lambda: gatherer.status["writer"]["queued"] == 0 and gatherer.status["writer"]["spool_bytes"] == 0,
-                within_s=20,
+                within_s=45,
                 what="an empty spool",
             )
             eventually(lambda: gatherer.catalog("SELECT count(*) FROM markets") > [(4,)], what="the catalog, too")

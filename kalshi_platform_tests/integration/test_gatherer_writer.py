@@ -331,7 +331,7 @@ def test_nothing_is_lost_while_the_server_is_away_not_even_over_a_restart_of_the
         stoppable_server.start()
         database = open_database(stoppable_server.url("timeseries"))
         settings = replace(settings, timeseries_url=stoppable_server.url("timeseries"))
-        eventually(writer.is_settled, within_s=20)
+        eventually(writer.is_settled, within_s=45)
     assert rows(database, "SELECT count(*), count(DISTINCT seq) FROM orderbook_deltas WHERE stream_id = 11") == [
         (150, 150)
     ]
@@ -438,7 +438,7 @@ def test_with_neither_database_nor_disk_nothing_more_is_taken_and_nothing_is_los
         assert not receiving.is_alive()
         assert not writer.is_stalled
         stoppable_server.start()
-        eventually(writer.is_settled, within_s=20)
+        eventually(writer.is_settled, within_s=45)
     assert rows(database, "SELECT count(*), count(DISTINCT seq) FROM orderbook_deltas") == [(60, 60)]
     assert writer.counters.stalls == 1
     assert "NOTHING IS RECEIVED" in caplog.text
