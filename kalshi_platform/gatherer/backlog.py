@@ -109,9 +109,10 @@ class Backlog:
     def take(self) -> list[Record]:
         """Return what is to be committed now; nothing when older records are on disk: then these go behind them.
 
-        `landed` or `failed` must follow.
+        `landed` or `failed` must follow; if neither came after the last time, what was taken then is written again.
         """
         with self.changed:
+            self._take_back()
             if not self.spool.is_empty():
                 self._spill()
                 return []
@@ -132,11 +133,7 @@ class Backlog:
             if not self._in_flight.records:
                 return True
             stored = self._keep_in_flight()
-            if not stored:
-                self._in_flight.put_before(self._queue)
-                self.oldest_put = self._clock.monotonic()
-            self._in_flight = Puts()
-            self._in_flight_on_disk = False
+            self._take_back()
             return stored
 
     def replaying(self, count: int) -> None:
@@ -174,6 +171,14 @@ class Backlog:
         held = len(self._queue.records) + len(self._in_flight.records) + self._replaying
         self._counters.most_held = max(self._counters.most_held, held)
 
+    def _take_back(self) -> None:
+        """What was taken and is not on disk either goes back to memory."""
+        if self._in_flight.records and not self._in_flight_on_disk:
+            self._in_flight.put_before(self._queue)
+            self.oldest_put = self._clock.monotonic()
+        self._in_flight = Puts()
+        self._in_flight_on_disk = False
+
     def _spill(self, *, last: bool = False) -> bool:
         if not self._keep_in_flight(last=last) or not self._store(self._queue, last=last):
             return False
@@ -201,8 +206,11 @@ class Backlog:
                 self.spool.append(puts.records[done:end], last=last)
                 self._counters.spooled += end - done
                 done = end
-        except OSError as error:
-            self._counters.disk_error = str(error)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the records stay where they are
+            reason = str(error) or type(error).__name__
+            if not isinstance(error, OSError) and reason != self._counters.disk_error:
+                _log.exception("%s: records could not be put on disk", self._settings.name)
+            self._counters.disk_error = reason
             self._alarm.look()
             return False
         finally:

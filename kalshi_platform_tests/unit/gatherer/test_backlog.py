@@ -26,11 +26,12 @@ class MemorySpool:
     def __init__(self) -> None:
         self.blocks: list[list[Record]] = []
         self.refuses_after: int | None = None
+        self.refusal: Exception = OSError(28, "No space left on device")
 
     def append(self, records: Sequence[Record], *, last: bool = False) -> None:
         if self.refuses_after is not None and not last:
             if self.refuses_after == 0:
-                raise OSError(28, "No space left on device")
+                raise self.refusal
             self.refuses_after -= 1
         self.blocks.append(list(records))
 
@@ -76,6 +77,10 @@ class World:
             self.taken = []
             self.backlog.failed()
 
+    def break_off(self) -> None:
+        """The writer's thread fails between `take` and `landed` or `failed`, and begins anew."""
+        self.taken = []
+
     def replay(self) -> None:
         if self.spool.blocks and not self.taken:
             self.committed += numbers(self.spool.blocks.pop(0))
@@ -94,8 +99,8 @@ def numbers(records: Sequence[Record]) -> list[int]:
 
 STEPS = st.one_of(
     st.tuples(st.just("put"), st.integers(1, 5)),
-    st.tuples(st.sampled_from(["take", "land", "fail", "replay"]), st.none()),
-    st.tuples(st.just("refuse"), st.one_of(st.none(), st.integers(0, 2))),
+    st.tuples(st.sampled_from(["take", "land", "fail", "break_off", "replay"]), st.none()),
+    st.tuples(st.sampled_from(["refuse", "run_out"]), st.one_of(st.none(), st.integers(0, 2))),
 )
 
 
@@ -106,8 +111,9 @@ def test_what_is_stored_is_always_a_beginning_of_what_was_put(steps: list[tuple[
     for name, argument in steps:
         if name == "put":
             world.put(argument or 1)
-        elif name == "refuse":
+        elif name in ("refuse", "run_out"):
             world.spool.refuses_after = argument
+            world.spool.refusal = MemoryError() if name == "run_out" else OSError(28, "No space left on device")
         else:
             getattr(world, name)()
         world.check()
@@ -118,6 +124,23 @@ def test_what_is_stored_is_always_a_beginning_of_what_was_put(steps: list[tuple[
     assert world.backlog.queued() == 0
     stored = {number for block in world.spool.blocks for number in numbers(block)} | set(world.committed)
     assert stored == set(range(world.count))
+
+
+def test_a_batch_in_flight_survives_whatever_keeps_it_from_the_disk() -> None:
+    world = World()
+    world.spool.refuses_after, world.spool.refusal = 0, MemoryError()
+    world.put(2)
+    world.take()
+    world.fail()
+    assert world.counters.disk_error == "MemoryError"
+    assert world.backlog.queued() == 2
+    world.take()
+    world.break_off()
+    world.put(1)
+    world.take()
+    world.land()
+    assert world.committed == [0, 1, 2]
+    assert world.backlog.is_settled()
 
 
 def test_a_full_memory_that_goes_nowhere_is_a_stall_and_room_ends_it() -> None:
