@@ -142,6 +142,11 @@ class Session:
         """Markets that sent no snapshot although asked again, or that the exchange refused."""
         return set(self._subscriptions.waits.unanswered)
 
+    def mute(self) -> set[str]:
+        """Markets that sent no snapshot although asked again, and were not refused either: settled ones are so."""
+        waits = self._subscriptions.waits
+        return waits.unanswered - waits.refused
+
     def wanted(self) -> set[str]:
         """Markets whose books are subscribed or about to be."""
         return set(self._subscriptions.wanted)

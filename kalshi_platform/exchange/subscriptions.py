@@ -106,7 +106,7 @@ class Subscriptions:
         named = tuple(ticker for ticker in tickers if ticker in self.wanted)
         detail = f"error {code}: {message[:200]}"
         if command is None:
-            self.waits.unanswered.update(named)
+            self.waits.refuse(named)
             return [Alarm("error", detail, tickers)]
         self._commands.done(command)
         if command.kind == "list":
@@ -246,13 +246,13 @@ class Subscriptions:
         self._again(command)
         self._batch = self._config.batch_size
         self._full_until_ns = self.now_ns + int(self._config.retry_cap_s * NS_PER_S)
-        self.waits.unanswered.update(self._to_add)
+        self.waits.refuse(self._to_add)
         return [Alarm("market_limit", detail, tuple(self._to_add))]
 
     def _rejected(self, command: Command, named: tuple[str, ...], detail: str, tickers: tuple[str, ...]) -> list[Alarm]:
         """The command is wrong as it stands: report it, and try what may be right of it."""
         lost = named or tuple(ticker for ticker in command.tickers if ticker in self.wanted)
-        self.waits.unanswered.update(lost)
+        self.waits.refuse(lost)
         if command.kind == "delete":
             self._deleted(command.tickers)
         elif named:

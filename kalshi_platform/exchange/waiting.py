@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
 
@@ -22,6 +22,8 @@ class SnapshotWaits:
         self.by_ticker: dict[str, Wait] = {}
         self.to_ask: dict[str, None] = {}
         self.unanswered: set[str] = set()
+        self.refused: set[str] = set()
+        """Those of the unanswered that the exchange said no to."""
         self._deadline_ns = deadline_ns
         self._attempts = attempts
 
@@ -34,6 +36,7 @@ class SnapshotWaits:
         self.by_ticker.pop(ticker, None)
         self.to_ask.pop(ticker, None)
         self.unanswered.discard(ticker)
+        self.refused.discard(ticker)
 
     def lost(self, tickers: Iterable[str], now_ns: int, *, ask_now: bool) -> None:
         """These markets lost a frame; those that wait already go on waiting."""
@@ -61,6 +64,11 @@ class SnapshotWaits:
         wait = self.by_ticker.get(ticker)
         if wait is not None:
             wait.since_ns = None
+
+    def refuse(self, tickers: Collection[str]) -> None:
+        """The exchange said no to these markets."""
+        self.refused.update(tickers)
+        self.unanswered.update(tickers)
 
     def begin_anew(self, tickers: Iterable[str]) -> None:
         """Their subscription died: all of them wait for the next one."""

@@ -123,7 +123,7 @@ class Connection:
         return self._suspects
 
     def mute(self) -> frozenset[str]:
-        """Markets that gave no snapshot although they were asked for again."""
+        """Markets that gave no snapshot although they were asked for again; refused ones are not among them."""
         return self._mute
 
     @property
@@ -290,7 +290,7 @@ class Connection:
         if session.memberships_changed():
             self._followed = frozenset(session.followed())
         self._suspects = frozenset(session.suspects())
-        self._mute = frozenset(session.unanswered_snapshots())
+        self._mute = frozenset(session.mute())
         self._open_channels = frozenset(session.open_channels())
 
     def _note_feed(self, records: Sequence[Record], times: dict[int, tuple[int, int]]) -> None:

@@ -1,8 +1,9 @@
 """Markets that change from one connection to another, made before broken.
 
 The new connection subscribes while the old one goes on. The old one lets go when the new one has a snapshot of every
-market that the old one follows, and both have seen the feed go on for long enough that what they claim overlaps: a
-stream's claim begins up to a margin after its snapshot and ends a margin before its last delta.
+market that the old one follows (but for a few that stay mute, as settled ones do), and both have seen the feed go on
+for long enough that what they claim overlaps: a stream's claim begins up to a margin after its snapshot and ends a
+margin before its last delta.
 """
 
 from __future__ import annotations
@@ -11,6 +12,9 @@ from collections.abc import Collection, Mapping
 from typing import Protocol
 
 from kalshi_platform.market.times import US_PER_S
+
+_ONE_MUTE_OF = 50
+"""One market of so many may stay mute on the new connection; if more do, the connection is at fault."""
 
 
 class Line(Protocol):
@@ -26,7 +30,7 @@ class Line(Protocol):
     def followed(self) -> frozenset[str]: ...
 
     def mute(self) -> frozenset[str]:
-        """Markets that gave no snapshot although they were asked for again."""
+        """Markets that gave no snapshot although they were asked for again; refused ones are not among them."""
 
     def watch_feed(self) -> None:
         """Begin to note the exchange times of deltas."""
@@ -86,7 +90,7 @@ class Handover:
             return False
         held = self.source.followed() if self._tickers is None else self.source.followed() & self._tickers
         missing = held - self.target.followed()
-        return not missing or missing <= self.target.mute()
+        return not missing or (missing <= self.target.mute() and len(missing) * _ONE_MUTE_OF <= len(held))
 
     def _overlaps(self, indices: Collection[int]) -> bool:
         old, new = self.source.feed_times(), self.target.feed_times()

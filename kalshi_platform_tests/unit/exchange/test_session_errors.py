@@ -117,3 +117,26 @@ def test_an_unreadable_or_refused_listing_ends_nothing() -> None:
     assert [alarm.kind for alarm in session.receive(error(5, 3), 4).alarms] == ["error"]
     assert session.followed() == {"A"}
     assert session.last_seqs()
+
+
+def test_markets_that_are_refused_are_unanswered_but_not_mute() -> None:
+    session = session_of(snapshot_deadline_s=10)
+    session.subscribe_books({"A": 0})
+    session.take_commands()
+    session.tick(10**9)
+    received = session.receive(error(26, 1), 2 * 10**9)
+    assert [(alarm.kind, alarm.tickers) for alarm in received.alarms] == [("market_limit", ("A",))]
+    assert (session.unanswered_snapshots(), session.mute()) == ({"A"}, set())
+    (again,) = commands(session.tick(70 * 10**9))
+    session.receive(subscribed(1, command_id=again["id"]), 70 * 10**9)
+    session.tick(81 * 10**9)
+    session.tick(92 * 10**9)
+    assert session.unanswered_snapshots() == {"A"}
+    session.receive(snapshot(1, "A"), 93 * 10**9)
+    assert session.unanswered_snapshots() == set()
+    session.subscribe_books({"B": 0})
+    (add,) = commands(session.take_commands())
+    session.receive(ok(add["id"], seq=2), 93 * 10**9)
+    for seconds in range(94, 200, 11):
+        session.tick(seconds * 10**9)
+    assert session.mute() == {"B"}

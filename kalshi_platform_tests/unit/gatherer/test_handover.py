@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+import pytest
+
 from kalshi_platform.gatherer.handover import Handover
 
 S = 1_000_000
@@ -72,11 +74,31 @@ def test_a_feed_in_which_nothing_happens_is_waited_for_with_patience_only() -> N
 
 
 def test_a_market_that_is_mute_on_the_new_one_holds_nothing_up() -> None:
-    source, target = Line("A", "B"), Line("A")
-    target.silent = frozenset("B")
+    books = [f"M{number}" for number in range(100)]
+    source, target = Line(*books), Line(*books[:-1])
+    target.silent = frozenset(books[-1:])
     change = handover(source, target)
     change.is_done(0.0, set())
     assert change.is_done(4.0, set())
+
+
+@pytest.mark.parametrize("silent", [100, 3])
+def test_a_new_one_on_which_many_are_mute_is_given_up(silent: int) -> None:
+    books = [f"M{number}" for number in range(100)]
+    source, target = Line(*books), Line(*books[silent:])
+    target.silent = frozenset(books[:silent])
+    change = handover(source, target)
+    assert not change.is_done(0.0, set())
+    assert not change.is_done(101.0, set())
+    assert change.is_stuck(101.0)
+
+
+def test_a_new_one_that_is_refused_a_single_market_is_given_up() -> None:
+    books = [f"M{number}" for number in range(100)]
+    change = handover(Line(*books), Line(*books[:-1]))
+    assert not change.is_done(0.0, set())
+    assert not change.is_done(101.0, set())
+    assert change.is_stuck(101.0)
 
 
 def test_only_the_markets_that_move_count() -> None:
