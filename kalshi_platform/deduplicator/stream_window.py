@@ -44,10 +44,16 @@ class StreamWindow(NamedTuple):
 
 
 def streams_between(snapshot: ArrowSnapshot, low: datetime, high: datetime) -> list[int]:
-    """Streams whose deltas reach into [low, high), or over it."""
+    """Streams whose deltas reach into [low, high), or over it.
+
+    Streams that were over before, or begin after it, are passed over without a look at their ledger. A replay sends
+    deltas from long before the stream was opened: where ours would be too late, the time of its first delta decides.
+    """
     found = snapshot.table(
         "SELECT stream_id FROM stream_segments JOIN streams USING (stream_id)"
-        " WHERE opened_at < $4 AND (ended_at IS NULL OR ended_at >= $3) GROUP BY stream_id"
+        " WHERE channel = 'orderbook_delta' AND (ended_at IS NULL OR ended_at >= $3) AND (opened_at < $4"
+        " OR (SELECT f.exchange_ts_min FROM stream_segments f WHERE f.stream_id = streams.stream_id"
+        " AND f.exchange_ts_min IS NOT NULL ORDER BY f.seq_from LIMIT 1) < $4) GROUP BY stream_id"
         " HAVING max(exchange_ts_max) >= $1 AND min(exchange_ts_min) < $2 ORDER BY stream_id",
         (low, high, low - _CLOCKS_APART, high + _CLOCKS_APART),
     )

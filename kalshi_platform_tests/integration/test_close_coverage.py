@@ -179,6 +179,10 @@ def test_a_quiet_hour_is_claimed_by_frames_long_before_and_after_it(merge_world:
     whole = (50 * MINUTE, 110 * MINUTE)
     assert [row[:3] for row in ranges(world)] == [("A", *whole), ("Q", *whole)]
     assert closed.covered == 1.0
+    # A replay: what the stream carries is much older than the stream.
+    with world.gatherers["g1"].database.transaction() as transaction:
+        transaction.execute("UPDATE streams SET opened_at = now() + interval '9 days'")
+    assert close(world, hours_later=1).covered == 1.0
 
 
 def test_an_hour_whose_last_moments_nobody_could_claim_yet_is_closed_once_more(merge_world: World) -> None:
