@@ -98,7 +98,7 @@ def assemble(
     store = CatalogStore(catalog)
     keeper = CatalogKeeper(settings, rest, store, registry, clock, router.changed.set, report)
     fetcher = MarketFetcher(rest, store, registry, clock, settings.fetch_attempts, router.changed.set)
-    recovery = Recovery(settings, rest, clock, router.put_when_room, router.renew)
+    recovery = Recovery(settings, rest, clock, router.put_when_room, router.restore)
     poller = SnapshotPoller(settings, rest, clock, router.put_when_room, lambda: router.wanted, router.suspects, report)
 
     turns = HandshakeTurns(settings.reconnect_spacing_s, random.random)

@@ -91,6 +91,7 @@ class Connection:
         # What others want: the whole set of books (replaced, never changed), and markets to subscribe afresh.
         self._target: Mapping[str, int] = {}
         self._renew: set[str] = set()
+        self._restore: set[str] = set()
         self._books: Mapping[str, int] = {}
         self._counted = SessionCounters()
         self._followed: frozenset[str] = frozenset()
@@ -113,6 +114,11 @@ class Connection:
         """Leave these markets and subscribe them afresh, for a snapshot that starts a new membership."""
         with self._lock:
             self._renew.update(tickers)
+
+    def restore(self, tickers: Sequence[str]) -> None:
+        """Like `renew`, but for those only that have no open membership when their turn comes."""
+        with self._lock:
+            self._restore.update(tickers)
 
     def followed(self) -> frozenset[str]:
         """Markets with an open membership, as of the last half second."""
@@ -250,11 +256,12 @@ class Connection:
         tick_ns = probed_ns = opened_ns
         while not self._is_over() and self._may_receive():
             self._apply_wishes(session)
-            records: list[Record] = session.take_records()
+            records: list[Record] = []
             alarms: list[Alarm] = []
-            commands.add(session.take_commands())
-            self._send(commands)
             try:
+                records += session.take_records()
+                commands.add(session.take_commands())
+                self._send(commands)
                 first = self._socket.receive()
                 if first is not None:
                     received = session.receive_all((first, *self._socket.receive_ready()))
@@ -305,6 +312,7 @@ class Connection:
     def _apply_wishes(self, session: Session) -> None:
         with self._lock:
             target, renew, self._renew = self._target, self._renew, set()
+            restore, self._restore = self._restore, set()
         if target is not self._books:
             leaving = [ticker for ticker in self._books if ticker not in target]
             joining = {ticker: index for ticker, index in target.items() if ticker not in self._books}
@@ -313,6 +321,9 @@ class Connection:
             if joining:
                 session.subscribe_books(joining)
             self._books = target
+        if restore:
+            # Its snapshot came meanwhile, or it was missing on another connection only: a good claim goes on.
+            renew |= restore - session.followed()
         again = {ticker: target[ticker] for ticker in renew if ticker in target}
         if again:
             session.unsubscribe_books(again)

@@ -94,6 +94,12 @@ class Fleet:
             for connection in slot.connections():
                 connection.renew(tickers)
 
+    def restore(self, tickers: Sequence[str]) -> None:
+        """Subscribe markets afresh on those of their connections that do not follow them."""
+        for slot in self._books:
+            for connection in slot.connections():
+                connection.restore(tickers)
+
     def alarmed(self, connection: Connection, alarm: Alarm) -> None:
         """Hear an alarm: markets that a full connection was refused go to another one."""
         if alarm.kind == "market_limit":

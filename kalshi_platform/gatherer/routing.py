@@ -131,6 +131,10 @@ class Router:
         """Subscribe markets afresh, each on its connection."""
         self.fleet.renew(tickers)
 
+    def restore(self, tickers: Sequence[str]) -> None:
+        """Subscribe markets afresh on those of their connections that do not follow them."""
+        self.fleet.restore(tickers)
+
     def suspects(self) -> frozenset[str]:
         """Markets that lost a frame and wait for a snapshot."""
         return self.fleet.suspects()
