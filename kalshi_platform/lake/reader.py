@@ -3,7 +3,8 @@
 All ranges are [start, end) in aware datetimes. A partition counts as there when its manifest says `closed`, or `open`
 with `open=True`. A range in which one is not there raises LakeHole. With `holes="mark"` the frame comes with a column
 `segment` instead: rows of different segments have missing time between them, so nothing may be carried from one to the
-next; `holes()` lists what is missing. What was lost inside a published hour is the business of coverage, not of this.
+next; `holes()` lists what is missing. What was lost inside a published hour leaves no hole here: of an hour of deltas
+the manifest's `coverage_share` says how much is known to be complete, and `book_at` calls no book exact without it.
 """
 
 from __future__ import annotations
@@ -81,16 +82,18 @@ def book_at(
 ) -> pl.DataFrame:
     """The book of one market at the end of `at`: one row per level, `side, price_e4, count_e2`, ascending.
 
-    It is the newest anchor at or before `at` plus the later deltas; `anchor_ts` and `exact` come with every row. Raises
-    LakeHole when there is no anchor within `look_back`, an hour between it and `at` is missing, or a level is below
-    zero, which only a lost delta explains. With `holes="mark"` the latter two give `exact = False` instead.
+    It is the newest anchor at or before `at` plus the later deltas; `anchor_ts` and `exact` come with every row.
+    `exact`: every hour between the two is there, closed, and complete for all markets that were recorded in it
+    (`coverage_share` 1), so that no delta can be missing. Where other markets have holes it is False although this one
+    may have none: `book_at` of production looks at the market's own coverage. Raises LakeHole when there is no anchor
+    within `look_back`, an hour between it and `at` is missing, or a level is below zero, which only a lost delta
+    explains. With `holes="mark"` the latter two give `exact = False` instead.
     """
     store = open_store(lake)
     anchor, complete = _newest_anchor(store, ticker, at, holes=holes, open=open, look_back=look_back)
     changes = deltas(store, anchor["anchor_ts"] + _US, at + _US, [ticker], holes=holes, open=open)
-    if holes == "mark":
-        gaps = hole_list(store, lake_table("raw/orderbook_deltas"), anchor["anchor_ts"] + _US, at + _US, open=open)
-        complete = complete and not gaps
+    hours = _look(store, lake_table("raw/orderbook_deltas"), anchor["anchor_ts"] + _US, at + _US, open)
+    complete = complete and all(not isinstance(found, Hole) and found[1].coverage_share == 1 for found in hours)
     levels = (
         pl.concat([_levels(anchor), changes.select("side", "price_e4", count_e2="delta_e2")])
         .group_by("side", "price_e4")

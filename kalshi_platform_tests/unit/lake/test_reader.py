@@ -30,11 +30,16 @@ def store(tmp_path: Path) -> FolderStore:
 
 
 def put(
-    store: FolderStore, table: str, start: datetime, *rows: dict[str, Any], state: Any = "closed", day: bool = False
+    store: FolderStore,
+    table: str,
+    start: datetime,
+    *rows: dict[str, Any],
+    state: Any = "closed",
+    share: float | None = 1.0,
 ) -> None:
     data = dataset(lake_table(table))
     full = [row(data, item[data.time_column], **item) for item in rows]
-    put_partition(store, Partition(lake_table(table), start), [batch(data, full)] if full else [], state)
+    put_partition(store, Partition(lake_table(table), start), [batch(data, full)] if full else [], state, share)
 
 
 def at(minutes: float) -> datetime:
@@ -143,6 +148,21 @@ def test_a_book_over_a_hole_raises_or_is_marked(store: FolderStore) -> None:
     with pytest.raises(LakeHole, match="raw/orderbook_deltas lacks 2026-11-20-05:00"):
         reader.book_at(store, "KXA-1", at(130))
     assert reader.book_at(store, "KXA-1", at(130), holes="mark").get_column("exact").to_list() == [False]
+
+
+@pytest.mark.parametrize("share", [None, 0.999999])
+def test_a_book_is_exact_only_where_every_hour_of_its_deltas_is_complete(
+    store: FolderStore, share: float | None
+) -> None:
+    put(store, "book_anchors", HOUR, {"anchor_ts": at(10), "yes_price_e4": [5_000], "yes_count_e2": [100]})
+    put(store, "book_anchors", HOUR + ONE)
+    put(store, "orderbook_deltas", HOUR)
+    put(store, "orderbook_deltas", HOUR + ONE, share=share)
+
+    def exact(minutes: float) -> list[bool]:
+        return reader.book_at(store, "KXA-1", at(minutes)).get_column("exact").to_list()
+
+    assert (exact(10), exact(59), exact(61)) == ([True], [True], [False])
 
 
 def test_a_level_below_zero_means_that_a_delta_is_lost(store: FolderStore) -> None:
