@@ -420,6 +420,8 @@ def _private_key(reader: _Reader, key_id: str) -> bytes:
 
 
 def _gatherer(reader: _Reader, name: str) -> GathererSettings:
+    # What two connections record both must hold the margins of two claims, with some frames between them.
+    overlap_s = max(GathererSettings.handover_overlap_s, 2 * _margin_s(reader) + 2)
     return GathererSettings(
         name=name,
         timeseries_url=reader.database(timeseries_variable(name)),
@@ -434,6 +436,8 @@ def _gatherer(reader: _Reader, name: str) -> GathererSettings:
         connections=reader.whole("KALSHI_BOOK_CONNECTIONS", 1, low=1, high=100),
         markets_per_connection=reader.whole("KALSHI_MARKETS_PER_CONNECTION", 10_000, low=1, high=500_000),
         rotate_connections_s=3600.0 * reader.number("KALSHI_ROTATE_HOURS", 12.0, low=0.0, high=24.0 * 365),
+        handover_overlap_s=overlap_s,
+        handover_patience_s=max(GathererSettings.handover_patience_s, 2 * overlap_s),
         spool_max_bytes=int(reader.number("KALSHI_SPOOL_MAX_GIB", 20, low=0.01, high=100_000) * 1024**3),
         spool_min_free_bytes=int(reader.number("KALSHI_SPOOL_MIN_FREE_GIB", 1, low=0, high=100_000) * 1024**3),
         stagger_s=_STAGGER_S * _names(reader).index(name),
@@ -471,11 +475,15 @@ def _deduplicator(reader: _Reader) -> DeduplicatorSettings:
         interval_s=reader.number("KALSHI_MERGE_INTERVAL_S", 5.0, low=0.1, high=3600.0),
         check_trades=reader.flag("KALSHI_CHECK_TRADES", "yes"),
         endpoint=_endpoint(reader, "deduplicator"),
-        margin_us=_microseconds(reader.number("KALSHI_TIME_MARGIN_S", 1.0, low=0.001, high=60.0)),
+        margin_us=_microseconds(_margin_s(reader)),
         least_agreement=reader.number("KALSHI_LEAST_AGREEMENT", 0.9, low=0.0, high=1.0),
         rest_age_us=_microseconds(reader.number("KALSHI_REST_AGE_S", 5.0, low=0.0, high=60.0)),
         clock_skew_us=_microseconds(reader.number("KALSHI_CLOCK_SKEW_S", 2.0, low=0.0, high=60.0)),
     )
+
+
+def _margin_s(reader: _Reader) -> float:
+    return reader.number("KALSHI_TIME_MARGIN_S", 1.0, low=0.001, high=60.0)
 
 
 def _microseconds(seconds: float) -> int:

@@ -42,7 +42,7 @@ class GathererSettings:
     is closed; 0 turns that off. Offsets keep connections and gatherers from doing it at the same time."""
     handover_overlap_s: float = 4.0
     """How long the old and the new connection of a market record it both, once the new one has its snapshot. More than
-    twice the margin of the merge (1 s), else a hole is claimed between them."""
+    twice the margin of the merge (which is 1 s unless set otherwise), else a hole is claimed between them."""
     handover_patience_s: float = 120.0
     """Longest wait for that in a feed in which nothing happens, and for the snapshots of the new connection."""
     rebalance_after_s: float = 30.0

@@ -200,6 +200,15 @@ def test_a_gatherer_knows_what_its_databases_are_called_in_the_settings(tmp_path
     assert gatherer.catalog_setting == "KALSHI_G1_CATALOG_DATABASE_URL"
 
 
+def test_connections_overlap_for_more_than_two_margins_of_the_merge(tmp_path: Path) -> None:
+    usual = config.load_gatherer("g1", complete(tmp_path))
+    assert (usual.handover_overlap_s, usual.handover_patience_s) == (4.0, 120.0)
+    wide = config.load_platform({**complete(tmp_path), "KALSHI_TIME_MARGIN_S": "60"})
+    assert wide.deduplicator.margin_us == 60_000_000
+    assert wide.gatherers["g1"].handover_overlap_s == 122.0
+    assert wide.gatherers["g1"].handover_patience_s == 244.0
+
+
 def test_how_a_process_logs(tmp_path: Path) -> None:
     assert config.load_logs({}) == LogSettings()
     given = {"KALSHI_LOG_FORMAT": "JSON", "KALSHI_LOG_LEVEL": "warning"}
