@@ -23,7 +23,7 @@ from kalshi_platform.exchange.websocket import WebSocketConnection
 from kalshi_platform.gatherer.ids import IdSource
 from kalshi_platform.gatherer.settings import GathererSettings
 from kalshi_platform.gatherer.turns import HandshakeTurns
-from kalshi_platform.market.records import BookDelta, Record, SessionClosed, SessionOpened
+from kalshi_platform.market.records import BookDelta, MembershipStarted, Record, SessionClosed, SessionOpened
 
 LIFECYCLE_CHANNEL = "market_lifecycle_v2"
 FEED_CHANNELS = ("trade", "ticker", LIFECYCLE_CHANNEL)
@@ -99,6 +99,7 @@ class Connection:
         self._mute: frozenset[str] = frozenset()
         self._open_channels: frozenset[str] = frozenset()
         self._feed_times: dict[int, tuple[int, int]] | None = None
+        self._begun: set[str] = set()
         self._retired: str | None = None
         self._thread: threading.Thread | None = None
 
@@ -143,8 +144,13 @@ class Connection:
         return self._open_channels.issuperset(self._channels)
 
     def watch_feed(self) -> None:
-        """Begin to note the exchange times of deltas, for `feed_times`."""
+        """Begin to note the exchange times of deltas, for `feed_times`, and the memberships that begin, for `begun`."""
+        self._begun = set()
         self._feed_times = {}
+
+    def begun(self) -> frozenset[str]:
+        """Markets of which a membership began since `watch_feed`."""
+        return frozenset(self._begun)
 
     def feed_times(self) -> Mapping[int, tuple[int, int]]:
         """exchange_index → exchange time (µs) of the first and of the latest delta since `watch_feed`."""
@@ -243,6 +249,9 @@ class Connection:
             self._socket.close()
             self._count(session)
             self.counters.state = "waiting"
+            if self._feed_times is not None:
+                # Whatever comes next begins anew, and nobody may have looked between the two sessions.
+                self._begun |= self._followed
             self._followed = self._suspects = self._mute = self._open_channels = frozenset()
             self._feed_times = None
         return session.counters.frames > 0 and self._clock.now_ns() - opened_ns > _LASTING_NS
@@ -308,6 +317,8 @@ class Connection:
                     moment_us = record.exchange_ts_us
                     first_us, last_us = times.get(index, (moment_us, moment_us))
                     times[index] = (first_us, max(last_us, moment_us))
+            elif type(record) is MembershipStarted:
+                self._begun.add(record.ticker)
 
     def _apply_wishes(self, session: Session) -> None:
         with self._lock:

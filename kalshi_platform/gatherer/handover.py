@@ -33,7 +33,10 @@ class Line(Protocol):
         """Markets that gave no snapshot although they were asked for again; refused ones are not among them."""
 
     def watch_feed(self) -> None:
-        """Begin to note the exchange times of deltas."""
+        """Begin to note the exchange times of deltas, and the markets of which a membership begins."""
+
+    def begun(self) -> frozenset[str]:
+        """Markets of which a membership began since `watch_feed`."""
 
     def feed_times(self) -> Mapping[int, tuple[int, int]]:
         """exchange_index → exchange time (µs) of the first and of the latest delta since `watch_feed`."""
@@ -61,6 +64,7 @@ class Handover:
         self._patience_s = patience_s
         self._began = now
         self._complete_at: float | None = None
+        self._complete: frozenset[str] = frozenset()
 
     def is_stuck(self, now: float) -> bool:
         """Whether the new connection did not even come to have all snapshots within the patience."""
@@ -78,8 +82,13 @@ class Handover:
             return False
         if self._complete_at is None:
             self._complete_at = now
+            self._complete = self.target.followed()
             self.source.watch_feed()
             self.target.watch_feed()
+        if self.target.begun() & self._complete:
+            # It lost markets and has them again: what it claims of them begins anew. New markets are no loss.
+            self._complete_at = None
+            return False
         waited_s = now - self._complete_at
         if waited_s < self._overlap_s:
             return False

@@ -19,7 +19,7 @@ from kalshi_platform.gatherer.ids import IdSource
 from kalshi_platform.gatherer.settings import GathererSettings
 from kalshi_platform.market.records import MembershipEnded, Record
 from kalshi_platform_tests.fixtures.keys import private_key_pem
-from kalshi_platform_tests.unit.exchange.frames_of import snapshot, subscribed
+from kalshi_platform_tests.unit.exchange.frames_of import delta, snapshot, subscribed
 
 
 def connection_of(tmp_path: Path, put: Callable[..., None] = lambda _: None) -> Connection:
@@ -31,6 +31,35 @@ def connection_of(tmp_path: Path, put: Callable[..., None] = lambda _: None) -> 
 
 def ended(records: list[Record]) -> list[tuple[str, str]]:
     return [(record.ticker, record.reason) for record in records if isinstance(record, MembershipEnded)]
+
+
+def test_what_begins_while_the_feed_is_watched_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    connection = connection_of(tmp_path)
+    connection.want_books({"A": 0, "B": 0})
+    # Two frames are missing before the last delta: both markets need another snapshot.
+    frames = [subscribed(), snapshot(1, "A"), snapshot(2, "B"), delta(3, "A"), delta(6, "A"), snapshot(7, "A")]
+    begun: list[frozenset[str]] = []
+
+    def receive() -> tuple[bytes, int] | None:
+        begun.append(connection.begun())
+        if len(begun) == 3:
+            connection.watch_feed()
+        if frames:
+            return frames.pop(0), SYSTEM_CLOCK.now_ns()
+        connection.retire("the end")
+        return None
+
+    monkeypatch.setattr(connection._socket, "send", lambda _: None)
+    monkeypatch.setattr(connection._socket, "receive", receive)
+    monkeypatch.setattr(connection._socket, "receive_ready", list)
+    monkeypatch.setattr(connection._socket, "close", lambda: None)
+    connection._live()
+    assert begun == [frozenset()] * 3 + [frozenset("B")] * 3 + [frozenset("AB")]
+    assert connection.begun() == {"A", "B"}
+    connection.watch_feed()
+    connection._followed = frozenset("A")
+    connection._live()
+    assert connection.begun() == {"A"}
 
 
 def test_only_markets_that_are_not_followed_are_restored_but_any_is_renewed(tmp_path: Path) -> None:

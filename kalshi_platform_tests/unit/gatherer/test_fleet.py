@@ -44,6 +44,9 @@ class Line:
     def watch_feed(self) -> None:
         pass
 
+    def begun(self) -> frozenset[str]:
+        return frozenset()
+
     def feed_times(self) -> Mapping[int, tuple[int, int]]:
         return {}
 

@@ -21,6 +21,7 @@ class Line:
         self.silent: frozenset[str] = frozenset()
         self.times: dict[int, tuple[int, int]] = {}
         self.watches = 0
+        self.joined: frozenset[str] = frozenset()
 
     def followed(self) -> frozenset[str]:
         return self.books
@@ -30,6 +31,10 @@ class Line:
 
     def watch_feed(self) -> None:
         self.watches += 1
+        self.joined = frozenset()
+
+    def begun(self) -> frozenset[str]:
+        return self.joined
 
     def feed_times(self) -> Mapping[int, tuple[int, int]]:
         return self.times
@@ -119,6 +124,26 @@ def test_a_new_connection_that_breaks_begins_again_and_an_old_one_that_breaks_is
     assert change.is_done(55.0, set())
     source.is_open = False
     assert handover(source, target).is_done(0.0, {0})
+
+
+def test_what_the_new_one_loses_and_gets_again_begins_the_overlap_anew() -> None:
+    source, target = Line("A", "B"), Line("A", "B")
+    change = handover(source, target)
+    assert not change.is_done(0.0, set())
+    target.joined = frozenset("B")
+    assert not change.is_done(19.0, set())
+    assert not change.is_done(20.0, set())
+    assert not change.is_done(23.0, set())
+    assert change.is_done(24.0, set())
+
+
+def test_markets_that_are_new_on_both_do_not_begin_the_overlap_anew() -> None:
+    source, target = Line("A"), Line("A")
+    change = handover(source, target)
+    assert not change.is_done(0.0, set())
+    source.books = target.books = frozenset("AB")
+    target.joined = frozenset("B")
+    assert change.is_done(4.0, set())
 
 
 def test_a_connection_of_channels_waits_for_its_channels() -> None:
