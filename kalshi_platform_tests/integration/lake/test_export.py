@@ -182,6 +182,16 @@ def test_the_manifest_of_a_closed_hour_says_how_much_of_it_is_complete(
     # A was open for 60 minutes and is covered for 30; B was open for 30 and is not covered.
     assert manifest.coverage_share == pytest.approx(30 / 90)
     assert export_raw(lake_settings, production.url, "trades", HOUR, "closed").coverage_share is None
+    production.insert("book_anchors", [{"anchor_ts": at(59), "ticker": "C"}])
+    with production.database.transaction() as transaction:
+        found = [
+            transaction.fetch_all("SELECT * FROM hour_coverage(%s) ORDER BY 1", (HOUR + hours * ONE,))
+            for hours in (1, 2)
+        ]
+        transaction.execute("UPDATE markets SET close_time = %s", (HOUR + 2 * ONE,))
+        found.append(transaction.fetch_all("SELECT * FROM hour_coverage(%s)", (HOUR + 2 * ONE,)))
+    # Nothing was recorded any more: what was covered or had a book before is missed, then what the catalog has open.
+    assert found == [[("A", 3_600_000_000, 0), ("C", 3_600_000_000, 0)], [("B", 3_600_000_000, 0)], []]
 
 
 def test_a_running_hour_is_refused_as_closed_and_taken_as_open(
