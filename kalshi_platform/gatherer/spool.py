@@ -3,6 +3,9 @@
 A block is on disk (fsync) before `append` returns. A file goes only when everything in it is in the database, so a
 crash repeats some writing and loses nothing. The folder may hold so many bytes, and so much of the disk stays free;
 beyond either `append` raises SpoolFull, like a disk that is full.
+
+A file of which something could not be read is kept as `NUMBER.damaged` for whoever wants to look: it is not read again
+and does not count for the limit, though it does take of the disk's free space.
 """
 
 from __future__ import annotations
@@ -13,6 +16,7 @@ import logging
 import os
 import shutil
 import threading
+from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from io import FileIO
@@ -33,6 +37,9 @@ MAX_BYTES = 20 * 1024**3
 MIN_FREE_BYTES = 1024**3
 _FIRST = 1_000_000_000
 _SUFFIX = ".spool"
+_DAMAGED = ".damaged"
+# An error of the device may pass; after so many it is believed.
+_READ_ATTEMPTS = 5
 _log = logging.getLogger(__name__)
 
 
@@ -78,12 +85,15 @@ class Spool:
         self._taken: int | None = None
         folder.mkdir(parents=True, exist_ok=True)
         self._sizes: dict[int, int] = {}
-        for path in folder.glob(f"*{_SUFFIX}"):
-            if path.stem.isascii() and path.stem.isdigit():
-                # Who only looks may meet a file that is just being removed.
-                with contextlib.suppress(FileNotFoundError):
-                    self._sizes[int(path.stem)] = path.stat().st_size
+        for number in self._found(_SUFFIX):
+            # Who only looks may meet a file that is just being removed.
+            with contextlib.suppress(FileNotFoundError):
+                self._sizes[number] = self._path(number).stat().st_size
         self._numbers = sorted(self._sizes)
+        # Numbers never begin anew while the process lives: an older file must not stand behind a newer one.
+        self._next = max((*self._numbers, *self._found(_DAMAGED)), default=_FIRST - 1) + 1
+        self._damaged: set[int] = set()
+        self._failed_reads: Counter[int] = Counter()
         # Files carry numbers without a gap: where one was taken away, the number of the file before which it stood.
         self._gaps = {
             high: low + 1 for low, high in zip(self._numbers, self._numbers[1:], strict=False) if high > low + 1
@@ -133,8 +143,9 @@ class Spool:
             if not last:
                 self._need_room(len(MAGIC) + block_size(payload))
             if self._writing is None:
-                number = self._numbers[-1] + 1 if self._numbers else _FIRST
+                number = self._next
                 self._writing, self._blocks_written = self._create(number), 0
+                self._next += 1
                 self._numbers.append(number)
                 self._sizes[number] = len(MAGIC)
             size = self._writing.tell()
@@ -154,7 +165,8 @@ class Spool:
     def next_block(self) -> list[Record] | Damage | None:
         """Return the oldest block that was not taken yet, or what is lost in its place; None when there is nothing.
 
-        Whatever follows a damage was written later. Remove files with `drop_read`.
+        Whatever follows a damage was written later. Remove files with `drop_read`. Raises OSError where a file cannot
+        be read now; `rewind` then, and try again: after some attempts what the device does not give is a damage.
         """
         with self._lock:
             for number in list(self._numbers):
@@ -171,11 +183,14 @@ class Spool:
                         self._reading = BlockReader(self._path(number))
                     block = self._reading.next()
                 except OSError as error:
-                    if error.errno not in (errno.ENOENT, errno.EIO):
+                    if not self._is_lost(number, error):
                         raise
                     self._reading, self._taken = None, number
+                    self._damaged.add(number)
                     return self._told(Damage(self._path(number).name, 0, 0, str(error), b"", 0))
                 if isinstance(block, Damage):
+                    if not block.is_torn:
+                        self._damaged.add(number)
                     return self._told(block)
                 if block is not None:
                     return block
@@ -186,13 +201,17 @@ class Spool:
     def drop_read(self) -> None:
         """Remove the files that were read to their end: everything returned so far is in the database."""
         with self._lock:
+            before = len(self._numbers)
             while self._numbers and self._taken is not None and self._numbers[0] <= self._taken:
-                self._path(self._numbers[0]).unlink(missing_ok=True)
+                self._remove(self._numbers[0])
                 number = self._numbers.pop(0)
                 self._sizes.pop(number)
                 self._gaps.pop(number, None)
             if not self._numbers:
                 self._taken = None
+            if len(self._numbers) < before:
+                # What is removed must not come back after a power cut, behind what is written from here on.
+                self._fsync_folder()
 
     def close(self) -> None:
         """Close the files; what they hold stays for the next start."""
@@ -206,6 +225,31 @@ class Spool:
             self._reading = None
             self._taken = None
             self._gap_told = None
+            self._damaged.clear()
+
+    def _found(self, suffix: str) -> list[int]:
+        """The numbers of the files with this suffix."""
+        stems = [path.stem for path in self._folder.glob(f"*{suffix}")]
+        return [int(stem) for stem in stems if stem.isascii() and stem.isdigit()]
+
+    def _is_lost(self, number: int, error: OSError) -> bool:
+        """Whether a file that could not be read is given up."""
+        if error.errno == errno.EIO:
+            self._failed_reads[number] += 1
+            return self._failed_reads[number] >= _READ_ATTEMPTS
+        return error.errno == errno.ENOENT
+
+    def _remove(self, number: int) -> None:
+        """Take a file away that is done with; one that was damaged is kept, but not to be read again."""
+        path = self._path(number)
+        if number in self._damaged:
+            with contextlib.suppress(FileNotFoundError):
+                path.rename(path.with_suffix(_DAMAGED))
+                _log.warning("spool file %s is kept as %s", path.name, path.with_suffix(_DAMAGED))
+        else:
+            path.unlink(missing_ok=True)
+        self._damaged.discard(number)
+        self._failed_reads.pop(number, None)
 
     def _need_room(self, size: int) -> None:
         used = self.bytes_on_disk()
@@ -235,16 +279,19 @@ class Spool:
         file = path.open("xb", buffering=0)
         try:
             write_all(file, MAGIC)
-            folder = os.open(self._folder, os.O_RDONLY)
-            try:
-                os.fsync(folder)
-            finally:
-                os.close(folder)
+            self._fsync_folder()
         except OSError:
             file.close()
             path.unlink(missing_ok=True)
             raise
         return file
+
+    def _fsync_folder(self) -> None:
+        folder = os.open(self._folder, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
 
     def _path(self, number: int) -> Path:
         return self._folder / f"{number}{_SUFFIX}"

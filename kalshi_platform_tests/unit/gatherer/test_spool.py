@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import errno
+import os
+import stat
 from pathlib import Path
 
 import msgspec
@@ -12,7 +15,7 @@ from hypothesis import strategies as st
 from kalshi_platform.gatherer.record_codec import decode_records, encode_records
 from kalshi_platform.gatherer.spool import Spool, SpoolFull
 from kalshi_platform.gatherer.spool_alarm import SpoolAlarm
-from kalshi_platform.gatherer.spool_file import MAGIC, Damage, block_size
+from kalshi_platform.gatherer.spool_file import MAGIC, BlockReader, Damage, block_size
 from kalshi_platform.gatherer.writer_counters import WriterCounters
 from kalshi_platform.market.records import BookSnapshot, Record
 from kalshi_platform_tests.fixtures.disk import full_disk
@@ -204,6 +207,95 @@ def test_blocks_that_vanished_between_others_are_told(tmp_path: Path) -> None:
     path.write_bytes(first + whole[len(both) :])
     found = read_all(Spool(tmp_path / "three"))
     assert [type(each) for each in found] == [list, Damage, list]
+
+
+class Device:
+    """Gives an error instead of some of the reads."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.errors: dict[str, int] = {}
+        monkeypatch.setattr("kalshi_platform.gatherer.spool.BlockReader", self._open)
+
+    def _open(self, path: Path) -> BlockReader:
+        if self.errors.get(path.name, 0) > 0:
+            self.errors[path.name] -= 1
+            raise OSError(errno.EIO, "Input/output error")
+        return BlockReader(path)
+
+
+def insist(spool: Spool, attempts: int) -> list[list[Record] | Damage]:
+    for _ in range(attempts - 1):
+        with pytest.raises(OSError, match="Input/output error"):
+            read_all(spool)
+        spool.rewind()
+    return read_all(spool)
+
+
+def test_an_error_of_the_device_that_passes_costs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = spooled(tmp_path, 3, segment_bytes=1)
+    spool, device = Spool(tmp_path), Device(monkeypatch)
+    device.errors[paths[1].name] = 3
+    assert insist(spool, attempts=4) == [block(1), block(2), block(3)]
+    spool.drop_read()
+    assert list(tmp_path.iterdir()) == []
+    assert spool.damages == 0
+
+
+def test_what_the_device_never_gives_is_told_and_its_file_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    paths = spooled(tmp_path, 3, segment_bytes=1)
+    content = paths[1].read_bytes()
+    spool, device = Spool(tmp_path), Device(monkeypatch)
+    device.errors[paths[1].name] = 1_000
+    found = insist(spool, attempts=5)
+    assert [type(each) for each in found] == [list, Damage, list]
+    # Read again because the database did not take it: it is given up at once.
+    spool.rewind()
+    assert read_all(spool) == found
+    spool.drop_read()
+    (kept,) = tmp_path.iterdir()
+    assert kept.name == paths[1].with_suffix(".damaged").name
+    assert kept.read_bytes() == content
+
+
+def test_a_damaged_file_is_kept_and_neither_read_again_nor_counted_nor_overwritten(tmp_path: Path) -> None:
+    for times in (1, 2):
+        spool = Spool(tmp_path)
+        spool.append(block(times))
+        spool.close()
+        (path,) = tmp_path.glob("*.spool")
+        content = bytearray(path.read_bytes())
+        content[-3] ^= 1
+        path.write_bytes(content)
+        spool = Spool(tmp_path)
+        (damage,) = drain(spool)
+        assert isinstance(damage, Damage)
+        kept = sorted(tmp_path.iterdir())
+        assert [each.suffix for each in kept] == [".damaged"] * times
+        assert kept[-1].read_bytes() == content
+        assert Spool(tmp_path).is_empty()
+        assert Spool(tmp_path).bytes_on_disk() == 0
+
+
+def test_numbers_go_on_after_the_spool_ran_empty_and_what_was_removed_stays_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    synced: list[list[str]] = []
+    fsync = os.fsync
+
+    def noted(file: int) -> None:
+        if stat.S_ISDIR(os.fstat(file).st_mode):
+            synced.append(sorted(os.listdir(file)))
+        fsync(file)
+
+    monkeypatch.setattr(os, "fsync", noted)
+    spool = Spool(tmp_path)
+    numbers = []
+    for number in range(3):
+        spool.append(block(number))
+        numbers.append(spool.last_number())
+        assert drain(spool) == [block(number)]
+        assert synced[-1] == []
+    assert numbers == sorted(set(numbers))
 
 
 # -- limits
