@@ -17,6 +17,12 @@ _UNEVEN = 0.2
 """Part of a connection's limit by which two may differ before markets are moved."""
 
 
+MOST_CONNECTIONS = 50
+"""More than these are not opened, whatever the exchange refuses: an account may have but so many."""
+_ANOTHER_LIMIT = 10
+"""A connection that is refused at a tenth of the known limit met another one: that of the account, perhaps."""
+
+
 class Move(NamedTuple):
     """Markets that are to change their connection."""
 
@@ -31,6 +37,7 @@ class Shards:
     def __init__(self, connections: int, limit: int) -> None:
         """`connections`: at least so many are used; `limit`: markets that one may carry until it is told otherwise."""
         self._limit = limit
+        self._is_known = False
         self._limits = [limit] * connections
         self._markets: list[dict[str, int]] = [{} for _ in range(connections)]
         self._home: dict[str, int] = {}
@@ -41,10 +48,6 @@ class Shards:
     def markets(self, number: int) -> Mapping[str, int]:
         """What a connection follows: ticker → exchange_index."""
         return self._markets[number]
-
-    def home(self, ticker: str) -> int | None:
-        """The connection of a market; None if it is not wanted."""
-        return self._home.get(ticker)
 
     def assign(self, wanted: Mapping[str, int]) -> set[int]:
         """Take the whole set of wanted markets; return the connections whose markets changed."""
@@ -70,16 +73,19 @@ class Shards:
     def refused(self, number: int, refused: Sequence[str]) -> set[int]:
         """The exchange lets a connection carry no more than the markets it has without the refused ones: they move.
 
-        Return the connections whose markets changed. A connection that may carry nothing at all keeps its markets:
-        another one would be refused them, too.
+        Return the connections whose markets changed. A connection that may carry nothing, or far less than another one
+        could, keeps its markets: others would be refused them, too. So do all when no more of them may be opened.
         """
         holds = len(self._markets[number].keys() - set(refused))
-        if holds < 1:
+        if holds < max(1, self._limit // _ANOTHER_LIMIT if self._is_known else 1):
             return set()
         self._limits[number] = min(self._limits[number], holds)
         # What one connection is refused, none will get.
         self._limit = min(self._limit, self._limits[number])
-        moving = {ticker: self._markets[number].pop(ticker) for ticker in refused if ticker in self._markets[number]}
+        self._is_known = True
+        room = self._room_beside(number)
+        leaving = [ticker for ticker in refused if ticker in self._markets[number]][:room]
+        moving = {ticker: self._markets[number].pop(ticker) for ticker in leaving}
         for ticker in moving:
             del self._home[ticker]
         wanted = {ticker: index for markets in self._markets for ticker, index in markets.items()}
@@ -107,7 +113,13 @@ class Shards:
         self._markets[number][ticker] = exchange_index
         self._home[ticker] = number
 
+    def _room_beside(self, number: int) -> int:
+        """How many markets the other connections may carry more, and those that may yet be opened."""
+        pairs = enumerate(zip(self._markets, self._limits, strict=True))
+        free = sum(max(0, limit - len(markets)) for other, (markets, limit) in pairs if other != number)
+        return free + max(0, MOST_CONNECTIONS - len(self)) * self._limit
+
     def _make_room(self, count: int) -> None:
-        while sum(self._limits) < count:
+        while sum(self._limits) < count and len(self) < MOST_CONNECTIONS:
             self._limits.append(self._limit)
             self._markets.append({})

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kalshi_platform.gatherer.shards import MOVE_AT_ONCE, Shards
+from kalshi_platform.gatherer.shards import MOST_CONNECTIONS, MOVE_AT_ONCE, Shards
 
 
 def wanted(count: int, start: int = 0) -> dict[str, int]:
@@ -13,8 +13,12 @@ def loads(shards: Shards) -> list[int]:
     return [len(shards.markets(number)) for number in range(len(shards))]
 
 
+def home(shards: Shards, ticker: str) -> int | None:
+    return next((number for number in range(len(shards)) if ticker in shards.markets(number)), None)
+
+
 def homes(shards: Shards, markets: dict[str, int]) -> dict[str, int | None]:
-    return {ticker: shards.home(ticker) for ticker in markets}
+    return {ticker: home(shards, ticker) for ticker in markets}
 
 
 def test_markets_are_spread_evenly_and_keep_their_connection() -> None:
@@ -34,7 +38,7 @@ def test_only_connections_whose_markets_changed_are_named() -> None:
     shards.assign(wanted(20))
     gone = next(iter(shards.markets(1)))
     assert shards.assign({t: i for t, i in wanted(20).items() if t != gone}) == {1}
-    assert shards.home(gone) is None
+    assert home(shards, gone) is None
     assert shards.assign({t: i for t, i in wanted(20).items() if t != gone}) == set()
 
 
@@ -55,7 +59,7 @@ def test_growth_is_evened_out_by_moves_until_nothing_more_is_gained() -> None:
     while (move := shards.plan_move()) is not None:
         assert (move.source, move.target) == (0, 1)
         assert len(move.tickers) <= MOVE_AT_ONCE
-        assert all(shards.home(ticker) == 0 for ticker in move.tickers)
+        assert all(home(shards, ticker) == 0 for ticker in move.tickers)
         shards.moved(move)
         moves += 1
     assert moves >= 2
@@ -72,8 +76,8 @@ def test_a_market_that_ends_while_it_moves_ends() -> None:
     ended = move.tickers[0]
     shards.assign({ticker: 0 for ticker in shards.markets(0) if ticker != ended})
     shards.moved(move)
-    assert shards.home(ended) is None
-    assert shards.home(move.tickers[1]) == move.target
+    assert home(shards, ended) is None
+    assert home(shards, move.tickers[1]) == move.target
 
 
 def test_what_a_full_connection_is_refused_goes_to_another_and_the_limit_is_remembered() -> None:
@@ -92,3 +96,28 @@ def test_a_connection_that_may_carry_nothing_keeps_its_markets() -> None:
     shards.assign(wanted(3))
     assert shards.refused(0, list(wanted(3))) == set()
     assert loads(shards) == [3]
+
+
+def test_a_refusal_far_below_the_known_limit_moves_nothing() -> None:
+    shards = Shards(1, 10_000)
+    shards.assign(wanted(10_000))
+    assert shards.refused(0, list(wanted(10_000))[5_000:]) == {0, 1}
+    assert shards.refused(1, sorted(shards.markets(1))[10:]) == set()
+    assert loads(shards) == [5_000, 5_000]
+    assert shards.refused(1, sorted(shards.markets(1))[4_000:]) == {1, 2}
+
+
+def test_however_little_a_connection_may_carry_no_more_than_some_are_opened() -> None:
+    shards = Shards(1, 10_000)
+    shards.assign(wanted(10_000))
+    shards.refused(0, list(wanted(10_000))[10:])
+    assert loads(shards) == [10_000 - 10 * (MOST_CONNECTIONS - 1)] + [10] * (MOST_CONNECTIONS - 1)
+    # All are full now: what is refused stays, to be tried again.
+    assert shards.refused(0, sorted(shards.markets(0))[10:]) == set()
+    assert shards.refused(1, sorted(shards.markets(1))[9:]) == set()
+
+
+def test_more_markets_than_all_connections_may_carry_are_carried_all_the_same() -> None:
+    shards = Shards(1, 10)
+    shards.assign(wanted(100 * MOST_CONNECTIONS))
+    assert loads(shards) == [100] * MOST_CONNECTIONS
