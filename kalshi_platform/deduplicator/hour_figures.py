@@ -11,12 +11,11 @@ from kalshi_platform.market.times import HOUR, us_from_datetime
 from kalshi_platform.storage.pool import Database
 
 _STEPS = 60
-_WORST = 20
 
 
 @dataclass(frozen=True)
 class Coverage:
-    """Of the markets recorded in some hours: how much of their open time is covered, and when.
+    """Of the markets that should be in some hours: how much of their open time is covered, and when.
 
     `moments_us` and `shares`: at each moment, the covered share of the markets that are covered at any time.
     """
@@ -29,18 +28,17 @@ class Coverage:
 
     @property
     def share(self) -> float | None:
-        """0 … 1; None where no market was recorded."""
+        """0 … 1; None where no market was recorded, and the catalog knows none that was open."""
         return None if self.open_us == 0 else self.covered_us / self.open_us
 
 
 @dataclass(frozen=True)
 class Proofs:
-    """Market-hours by verdict, and the lowest scores."""
+    """Market-hours by verdict."""
 
     proved: int
     unproved: int
     failed: int
-    worst: tuple[tuple[str, float], ...]
 
 
 @dataclass(frozen=True)
@@ -90,18 +88,8 @@ def proofs(database: Database, hours: Sequence[datetime]) -> Proofs:
         verdicts = transaction.fetch_all(
             "SELECT verdict, count(*) FROM book_proofs WHERE hour = ANY (%s) GROUP BY verdict", (list(hours),)
         )
-        worst = transaction.fetch_all(
-            "SELECT ticker, min(score) FROM book_proofs WHERE hour = ANY (%s) AND score IS NOT NULL"
-            " GROUP BY ticker ORDER BY 2, 1 LIMIT %s",
-            (list(hours), _WORST),
-        )
     counted = {str(verdict): int(count) for verdict, count in verdicts}
-    return Proofs(
-        counted.get("proved", 0),
-        counted.get("unproved", 0),
-        counted.get("failed", 0),
-        tuple((str(ticker), float(score)) for ticker, score in worst),
-    )
+    return Proofs(counted.get("proved", 0), counted.get("unproved", 0), counted.get("failed", 0))
 
 
 def agreement(database: Database, hours: Sequence[datetime]) -> Agreement:

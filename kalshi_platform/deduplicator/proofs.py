@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -33,17 +34,15 @@ class CloseAlarm:
     raised_at: datetime
 
 
-def worst_markets(
-    production: Database, low: datetime, high: datetime | None = None, limit: int = 20
-) -> list[MarketProof]:
-    """Markets that failed in the hours of [low, high) (None: only the hour `low`), the lowest score first."""
+def worst_markets(production: Database, hours: Sequence[datetime], limit: int = 20) -> list[MarketProof]:
+    """Markets that failed in these hours, the lowest score first."""
     with production.transaction() as transaction:
         rows = transaction.fetch_all(
             "SELECT hour, ticker, verdict, score, run_failures + anchor_failures + stream_failures + rest_inconsistent,"
             " rest_undecided, withdrawn_us / 1e6::double precision, detail FROM book_proofs"
-            " WHERE hour >= %(low)s AND (hour < %(high)s OR hour = %(low)s) AND verdict = 'failed'"
-            " ORDER BY score NULLS FIRST, 5 DESC, hour, ticker LIMIT %(limit)s",
-            {"low": low, "high": high or low, "limit": limit},
+            " WHERE hour = ANY (%s) AND verdict = 'failed'"
+            " ORDER BY score NULLS FIRST, 5 DESC, hour, ticker LIMIT %s",
+            (list(hours), limit),
         )
     return [MarketProof(*row) for row in rows]
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import dagster as dg
 
-from kalshi_platform.deduplicator.proofs import CloseAlarm
+from kalshi_platform.deduplicator.proofs import CloseAlarm, worst_markets
 from kalshi_platform.orchestration.keys import production
 from kalshi_platform.storage.pool import Database
 
@@ -29,7 +29,8 @@ SPECS = (
     dg.AssetCheckSpec(
         COVERAGE,
         asset=_DELTAS,
-        description=f"At least {COVERAGE_WANTED:.0%} of the recorded markets' open time is known to be complete.",
+        description=f"At least {COVERAGE_WANTED:.0%} of the time in which markets were open is known to be complete:"
+        " those recorded, or followed in the hour before; without any, all that the catalog has open.",
     ),
     dg.AssetCheckSpec(
         BOOKS,
@@ -77,6 +78,11 @@ def evaluate(database: Database, hours: Sequence[datetime], least_agreement: flo
         },
     )
     proofs = hour_figures.proofs(database, hours)
+    worst = worst_markets(database, hours, _MOST_LINES)
+    scores: dict[str, float] = {}
+    for each in worst:
+        if each.score is not None:
+            scores[each.ticker] = min(each.score, scores.get(each.ticker, 1.0))
     disagreements = _of(alarms, "book_proof", "claims_disagree")
     yield dg.AssetCheckResult(
         asset_key=_ANCHORS,
@@ -86,10 +92,9 @@ def evaluate(database: Database, hours: Sequence[datetime], least_agreement: flo
             "proved": proofs.proved,
             "unproved": proofs.unproved,
             "failed": proofs.failed,
+            "worst": _lines([f"{each.ticker}, {each.hour:%Y-%m-%dT%H}: {each.detail}" for each in worst]),
             "alarms": _lines(disagreements),
-            **_shown(
-                plots.worst_markets("Lowest shares of passed checks", dict(proofs.worst)) if proofs.worst else None
-            ),
+            **_shown(plots.worst_markets("Lowest shares of passed checks", scores) if scores else None),
         },
     )
     agreed = hour_figures.agreement(database, hours)

@@ -13,6 +13,7 @@ from kalshi_platform.deduplicator.hours import hours_to_close
 from kalshi_platform.deduplicator.proofs import worst_markets
 from kalshi_platform.market.times import US_PER_HOUR, US_PER_S, datetime_from_us, us_from_datetime
 from kalshi_platform.storage.partitions import PartitionBounds
+from kalshi_platform.orchestration.hour_checks import BOOKS, evaluate
 from kalshi_platform_tests.fixtures.hand_filled_gatherer import GathererDatabase, Row, delta_row, snapshot_row
 from kalshi_platform_tests.fixtures.merge_world import MergeWorld
 
@@ -94,7 +95,13 @@ def test_streams_that_claim_the_same_moment_and_differ_lose_both_claims(merge_wo
     assert lost == [("g1",), ("g2",)]
     ((kind, subject, _detail),) = world.rows("SELECT kind, subject, detail FROM close_alarms")
     assert (kind, subject) == ("claims_disagree", "A")
-    assert [row.ticker for row in worst_markets(world.production, HOUR)] == ["A"]
+    assert [row.ticker for row in worst_markets(world.production, [HOUR])] == ["A"]
+    checks = {each.check_name: each for each in evaluate(world.production, [HOUR], 0.9)}
+    assert not checks[BOOKS].passed
+    worst = str(checks[BOOKS].metadata["worst"].value).splitlines()
+    assert [line.split(", stream")[0] for line in worst] == [f"A, {HOUR:%Y-%m-%dT%H}: g2"], "Q failed nothing"
+    (outage, *_) = evaluate(world.production, [HOUR + timedelta(hours=1)], 0.9)
+    assert (outage.passed, outage.metadata["coverage_share"].value) == (False, 0.0), "both were followed until then"
 
 
 def test_a_snapshot_that_the_deltas_do_not_lead_to_withdraws_the_claim_of_its_stream(merge_world: World) -> None:
