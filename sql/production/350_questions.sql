@@ -33,7 +33,7 @@ RETURNS TABLE (from_ts timestamptz, to_ts timestamptz) LANGUAGE sql STABLE AS $$
   ), tstzmultirange())) AS hole
   ORDER BY 1
 $$;
-COMMENT ON FUNCTION coverage_holes(text, timestamptz, timestamptz) IS 'When production may lack order-book deltas of a market: the parts of [from, to) that no claim covers. Hours that are not closed yet are holes.';
+COMMENT ON FUNCTION coverage_holes(text, timestamptz, timestamptz) IS 'When production may lack order-book deltas of a market: the parts of [from, to) that no claim covers: holes, hours that nobody has closed yet, and what came after the close of an hour that still runs.';
 
 -- books -------------------------------------------------------------------------------------------------------------
 
