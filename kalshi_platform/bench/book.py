@@ -108,23 +108,24 @@ def fold_columns(start: pl.DataFrame, deltas: pl.DataFrame) -> tuple[list[str], 
 
 
 def fold_naively(start: pl.DataFrame, deltas: pl.DataFrame) -> list[dict[str, Book]]:
-    """Every minute's books by a dict per market."""
+    """Every minute's books by a dict per market, rows as plain tuples."""
     books: dict[str, Book] = {}
-    for row in start.iter_rows(named=True):
-        books.setdefault(row["ticker"], {})[row["side"], row["price_e4"]] = row["count_e2"]
+    for ticker, side, price_e4, count_e2 in start.select("ticker", "side", "price_e4", "count_e2").iter_rows():
+        books.setdefault(ticker, {})[side, price_e4] = count_e2
     minutes: list[dict[str, Book]] = []
-    for row in deltas.iter_rows(named=True):
-        while row["exchange_us"] >= (len(minutes) + 1) * _MINUTE_US:
-            minutes.append({ticker: dict(book) for ticker, book in books.items()})
-        book = books[row["ticker"]]
-        level = row["side"], row["price_e4"]
-        size = book.get(level, 0) + row["delta_e2"]
+    columns = ("exchange_us", "ticker", "side", "price_e4", "delta_e2")
+    for exchange_us, ticker, side, price_e4, delta_e2 in deltas.select(columns).iter_rows():
+        while exchange_us >= (len(minutes) + 1) * _MINUTE_US:
+            minutes.append({name: dict(book) for name, book in books.items()})
+        book = books[ticker]
+        level = side, price_e4
+        size = book.get(level, 0) + delta_e2
         if size:
             book[level] = size
         else:
             book.pop(level, None)
     while len(minutes) < _MINUTES:
-        minutes.append({ticker: dict(book) for ticker, book in books.items()})
+        minutes.append({name: dict(book) for name, book in books.items()})
     return minutes
 
 
