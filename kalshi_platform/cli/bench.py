@@ -100,12 +100,17 @@ def book(
 @contextmanager
 def _folder() -> Iterator[Path]:
     """A folder for servers and recordings, removed at the end; servers that run as another user may enter it."""
+    rooms = logging.getLogger("kalshi_platform")
+    before = rooms.level
     if logging.getLogger().level > logging.DEBUG:  # --verbose shows what the rooms log, too
-        logging.getLogger("kalshi_platform").setLevel(logging.ERROR)
-    with tempfile.TemporaryDirectory(prefix="kalshi-bench-") as name:
-        folder = Path(name)
-        folder.chmod(0o711)
-        yield folder / "run"
+        rooms.setLevel(logging.ERROR)
+    try:
+        with tempfile.TemporaryDirectory(prefix="kalshi-bench-") as name:
+            folder = Path(name)
+            folder.chmod(0o711)
+            yield folder / "run"
+    finally:
+        rooms.setLevel(before)
 
 
 def conclude(findings: Mapping[str, Any], json_file: Path | None) -> None:
