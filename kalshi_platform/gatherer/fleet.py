@@ -57,6 +57,8 @@ class Fleet:
         self._feed = self._slot(FEED)
         self._books = [self._slot(_name(number)) for number in range(len(self._shards))]
         self._wanted: Mapping[str, int] = {}
+        self._untold: set[int] = set()
+        """Connections that were not told yet which markets they have now."""
         self._changed_at = clock.monotonic()
         self._change: _Change | None = None
         self._refused: list[tuple[Connection, tuple[str, ...]]] = []
@@ -81,11 +83,12 @@ class Fleet:
         """Follow exactly these books (ticker → exchange_index; an unchanged set may come as the same object), and go on
         with whatever is under way. To be called about once a second."""
         self._heed_refusals()
-        if wanted is not self._wanted and self._shards:
+        if (wanted is not self._wanted or self._untold) and self._shards:
             if len(wanted) != len(self._wanted):
                 self._changed_at = self._clock.monotonic()
-            self._wanted = wanted
             self._hand_out(self._with_target(self._shards.assign(wanted)))
+            # Only now: should a connection not have started, the next call goes on with it.
+            self._wanted = wanted
         self._step()
 
     def renew(self, tickers: Sequence[str]) -> None:
@@ -137,15 +140,17 @@ class Fleet:
         return Slot(name, self._make, rotation, self._clock)
 
     def _hand_out(self, touched: set[int]) -> None:
-        """Tell connections their markets; open those that are new."""
-        while len(self._books) < len(self._shards):
-            slot = self._slot(_name(len(self._books)))
-            _log.info("%s: %d connections for books", self._settings.name, len(self._books) + 1)
-            self._books.append(slot)
-            if self._books_started:
-                slot.present.start()
-        for number in touched:
+        """Tell connections their markets; open those that are new. Raises what starting a thread may raise."""
+        self._untold |= touched | set(range(len(self._books), len(self._shards)))
+        for number in sorted(self._untold):
+            if number == len(self._books):
+                slot = self._slot(_name(number))
+                if self._books_started:
+                    slot.present.start()
+                self._books.append(slot)
+                _log.info("%s: %d connections for books", self._settings.name, len(self._books))
             self._books[number].want(self._markets_of(number))
+            self._untold.remove(number)
 
     def _with_target(self, touched: set[int]) -> set[int]:
         """A market under way is wanted on two connections."""

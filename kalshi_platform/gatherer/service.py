@@ -104,7 +104,7 @@ class GathererService:
         start("recovery", lambda: parts.recovery.run(self._stop))
         parts.fleet.start_books()
         start("snapshots", self._run_poller)
-        parts.router.follow(self._stop)
+        self._threads.keep("markets followed", lambda: parts.router.follow(self._stop))
 
     # -- threads
 

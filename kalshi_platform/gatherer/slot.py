@@ -47,10 +47,11 @@ class Slot:
 
     def begin_rotation(self, markets: Mapping[str, int]) -> Connection:
         """Start a successor."""
-        self.successor = self._make(self.name)
-        self.successor.want_books(markets)
-        self.successor.start()
-        return self.successor
+        successor = self._make(self.name)
+        successor.want_books(markets)
+        successor.start()
+        self.successor = successor
+        return successor
 
     def end_rotation(self, *, keep: bool) -> None:
         """Let the successor take over, or (`keep`) give it up; the other one closes."""

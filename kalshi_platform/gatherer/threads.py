@@ -25,22 +25,22 @@ class Threads:
         self._started: list[threading.Thread] = []
 
     def start(self, name: str, act: Callable[[], None]) -> None:
-        """Run `act` in a thread of its own, again after every failure, until it returns or the end has come."""
+        """`keep` it in a thread of its own."""
+        self._started.append(self._new(name, lambda: self.keep(name, act)))
 
-        def guarded() -> None:
-            while not self._stop.is_set():
-                try:
-                    act()
-                except KalshiPlatformError as error:
-                    if not self._stop.is_set():
-                        _log.warning("%s: thread %s: %s", self._owner, name, error)
-                except Exception:  # noqa: BLE001 - no fault of one thread may silently end its work
-                    _log.exception("%s: thread %s failed; it begins anew", self._owner, name)
-                else:
-                    return
-                self._clock.wait(self._stop, _PAUSE_S)
-
-        self._started.append(self._new(name, guarded))
+    def keep(self, name: str, act: Callable[[], None]) -> None:
+        """Run `act` here, again after every failure, until it returns or the end has come."""
+        while not self._stop.is_set():
+            try:
+                act()
+            except KalshiPlatformError as error:
+                if not self._stop.is_set():
+                    _log.warning("%s: thread %s: %s", self._owner, name, error)
+            except Exception:  # noqa: BLE001 - no fault of one thread may silently end its work
+                _log.exception("%s: thread %s failed; it begins anew", self._owner, name)
+            else:
+                return
+            self._clock.wait(self._stop, _PAUSE_S)
 
     def joins(self) -> list[Callable[[float], None]]:
         """What waits for each thread, given the seconds it may take."""

@@ -6,6 +6,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, cast
 
+import pytest
+
+from kalshi_platform.exchange.session import Alarm
 from kalshi_platform.gatherer.connections import Connection, ConnectionCounters
 from kalshi_platform.gatherer.fleet import Fleet
 from kalshi_platform.gatherer.settings import GathererSettings
@@ -24,13 +27,15 @@ class Line:
         self.markets: dict[str, int] = {}
         self.takes = 10**9
         self.silent = False
+        self.fails_to_start = False
         self.retired: str | None = None
 
     def want_books(self, markets: Mapping[str, int]) -> None:
         self.markets = dict(markets)
 
     def start(self) -> None:
-        pass
+        if self.fails_to_start:
+            raise RuntimeError("can't start new thread")
 
     def followed(self) -> frozenset[str]:
         return frozenset(list(self.markets)[: self.takes])
@@ -64,6 +69,7 @@ class World:
         self.clock = FakeClock()
         self.lines: list[Line] = []
         self.next_takes = 10**9
+        self.can_start = True
         values = {"rotate_connections_s": 0.0, **changes}
         settings = GathererSettings(name="g1", timeseries_url="", catalog_url="", state_dir=Path(), **values)
         self.fleet = Fleet(settings, self.clock, self._make)
@@ -72,6 +78,7 @@ class World:
     def _make(self, name: str) -> Connection:
         line = Line(name)
         line.takes, line.silent = self.next_takes, self.next_takes == 0
+        line.fails_to_start = not self.can_start
         self.lines.append(line)
         return cast(Connection, line)
 
@@ -102,3 +109,44 @@ def test_a_rotation_whose_new_connection_is_mute_is_given_up_and_the_old_one_goe
     world.go(2_400, wanted)
     assert world.fleet.counters.rotations >= 2
     assert world.fleet.followed() == 50
+
+
+def test_a_connection_that_cannot_be_started_is_tried_again_and_the_others_are_told() -> None:
+    world = World(markets_per_connection=10)
+    wanted = markets(10)
+    world.go(1, wanted)
+    world.can_start = False
+    more = {**markets(25), "NEW": 0}
+    del more["M00000"]
+    for _ in range(3):
+        with pytest.raises(RuntimeError):
+            world.go(1, more)
+    assert world.loads() == [9]
+    assert "M00000" not in world.lines[1].markets
+    world.can_start = True
+    world.go(1, more)
+    assert sum(world.loads()) == world.fleet.followed() == 25
+    assert len(world.loads()) == 3
+
+
+def test_a_successor_that_cannot_be_started_is_none() -> None:
+    world = World(rotate_connections_s=1_000.0)
+    world.go(1, markets(5))
+    world.can_start = False
+    with pytest.raises(RuntimeError):
+        world.go(1_001, markets(5))
+    assert all(slot.successor is None for slot in world.fleet.slots)
+
+
+def test_refused_markets_reach_another_connection_that_could_not_be_started_at_first() -> None:
+    world = World()
+    wanted = markets(10)
+    world.go(1, wanted)
+    refused = tuple(sorted(wanted)[6:])
+    world.fleet.alarmed(world.fleet.slots[1].present, Alarm("market_limit", "error 26", refused))
+    world.can_start = False
+    with pytest.raises(RuntimeError):
+        world.go(1, wanted)
+    world.can_start = True
+    world.go(1, wanted)
+    assert world.loads() == [6, 4]
