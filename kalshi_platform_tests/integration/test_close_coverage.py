@@ -12,10 +12,10 @@ from kalshi_platform.deduplicator.close_hour import HourClose, close_hour
 from kalshi_platform.deduplicator.hours import hours_to_close
 from kalshi_platform.deduplicator.proofs import worst_markets
 from kalshi_platform.market.times import US_PER_HOUR, US_PER_S, datetime_from_us, us_from_datetime
-from kalshi_platform.storage.partitions import PartitionBounds
 from kalshi_platform.orchestration.hour_checks import BOOKS, evaluate
 from kalshi_platform_tests.fixtures.hand_filled_gatherer import GathererDatabase, Row, delta_row, snapshot_row
 from kalshi_platform_tests.fixtures.merge_world import MergeWorld
+from kalshi_platform.storage.partitions import PartitionBounds
 
 World = Callable[..., MergeWorld]
 HOUR_US = us_from_datetime(SYSTEM_CLOCK.now()) // US_PER_HOUR * US_PER_HOUR - 3 * US_PER_HOUR
@@ -263,18 +263,3 @@ def test_claims_outlive_the_rows_of_their_gatherer(merge_world: World) -> None:
     closed = close(world)
     assert ranges(world) == before
     assert closed.failed == ()
-
-
-def test_rows_that_were_deleted_from_production_are_restored_exactly(merge_world: World) -> None:
-    world = merge_world(2)
-    deltas = every(2, 400)
-    record(world.gatherers["g1"], 1, deltas[:300])
-    record(world.gatherers["g2"], 2, deltas[100:], book_e2=1_000 + 100 * 100)
-    assert close(world).inserted["orderbook_deltas"] == 400
-    before = world.rows("SELECT * FROM orderbook_deltas ORDER BY exchange_ts, gatherer"), ranges(world)
-    with world.production.transaction() as transaction:
-        gone = transaction.execute("DELETE FROM orderbook_deltas WHERE hashtext(exchange_ts::text) % 3 = 0")
-    assert 50 < gone < 350
-    again = close(world)
-    assert (again.inserted["orderbook_deltas"], again.failed) == (gone, ())
-    assert (world.rows("SELECT * FROM orderbook_deltas ORDER BY exchange_ts, gatherer"), ranges(world)) == before

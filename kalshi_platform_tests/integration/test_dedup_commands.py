@@ -9,11 +9,18 @@ import subprocess
 import sys
 import urllib.request
 from collections.abc import Callable
+from typing import Any
 
+import pytest
+import typer
+from typer.testing import CliRunner
+
+from kalshi_platform.cli.close_hour import close_hour
 from kalshi_platform.local.ports import free_port
 from kalshi_platform.market.times import US_PER_S, datetime_from_us
 from kalshi_platform_tests.fixtures.hand_filled_gatherer import delta_row, snapshot_row
 from kalshi_platform_tests.fixtures.merge_world import MergeWorld, until
+from kalshi_platform_tests.integration.test_close_coverage import HOUR, every, ranges, record
 from kalshi_platform_tests.integration.test_close_hour import HOUR_US
 
 World = Callable[..., MergeWorld]
@@ -49,6 +56,38 @@ def test_once_merges_what_is_there_and_close_hour_closes_it(merge_world: World) 
     assert world.rows("SELECT count(*) FROM hour_closes") == [(1,)]
     assert "nothing of the hour is covered" in closed.stdout
     assert run(world, "close-hour", "yesterday").returncode == 2
+
+
+def test_a_thousand_deltas_that_were_deleted_from_production_come_back_exactly(
+    merge_world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = merge_world(2)
+    for name, value in environment(world).items():
+        monkeypatch.setenv(name, value)
+    app = typer.Typer()
+    app.command()(close_hour)
+    deltas = every(0.5, 4_000)
+    record(world.gatherers["g1"], 1, deltas[:3_000])
+    record(world.gatherers["g2"], 2, deltas[1_000:], book_e2=1_000 + 100 * 1_000)
+
+    def held() -> tuple[list[tuple[Any, ...]], ...]:
+        rows = world.rows("SELECT * FROM orderbook_deltas ORDER BY exchange_ts, gatherer")
+        return rows, ranges(world), world.rows("SELECT * FROM book_anchors ORDER BY anchor_ts, ticker, stream_id, seq")
+
+    first = CliRunner().invoke(app, [f"{HOUR:%Y-%m-%dT%H}"], catch_exceptions=False)
+    assert "production holds 4,000 orderbook_deltas" in first.stdout
+    before = held()
+    assert all(before)
+    with world.production.transaction() as transaction:
+        transaction.execute("SELECT setseed(0.5)")
+        gone = transaction.execute(
+            "DELETE FROM orderbook_deltas WHERE (exchange_ts, ticker, occurrence) IN"
+            " (SELECT exchange_ts, ticker, occurrence FROM orderbook_deltas ORDER BY random() LIMIT 1000)"
+        )
+    assert gone == 1_000
+    again = CliRunner().invoke(app, [f"{HOUR:%Y-%m-%dT%H}"], catch_exceptions=False)
+    assert "1,000 of them new" in again.stdout
+    assert held() == before
 
 
 def test_close_hour_tells_what_is_covered_and_whose_claims_disagree(merge_world: World) -> None:
