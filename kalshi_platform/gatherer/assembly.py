@@ -160,6 +160,7 @@ def start_writer(parts: Parts) -> Writer:
         spool,
         own_sessions=lambda: parts.ids.sessions,
         on_lost_claim=parts.router.renew,
+        on_lost_sessions=parts.router.reconnect,
         ending=parts.stop,
     )
     parts.router.writer = writer

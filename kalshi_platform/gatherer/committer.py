@@ -9,6 +9,8 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Mapping, Sequence
 
+import msgspec
+
 from kalshi_platform.clock import Clock
 from kalshi_platform.errors import DatabaseUnavailable, StatementRejected
 from kalshi_platform.gatherer.commit import Commit, as_dead_letter, commit_records
@@ -47,14 +49,17 @@ class Committer:
         clock: Clock,
         counters: WriterCounters,
         on_lost_claim: Callable[[Sequence[str]], None] | None,
+        on_lost_sessions: Callable[[], None] | None = None,
     ) -> None:
-        """`on_lost_claim(tickers)` hears of markets whose membership had to be ended."""
+        """`on_lost_claim(tickers)` hears of markets whose membership had to be ended; `on_lost_sessions()` is called
+        when the ledger may not know how open sessions began."""
         self._name = name
         self._database = database
         self._bounds = bounds
         self._clock = clock
         self._counters = counters
         self._on_lost_claim = on_lost_claim or (lambda _: None)
+        self._on_lost_sessions = on_lost_sessions or (lambda: None)
         self._keeper = PartitionKeeper(database, bounds, clock)
         self._ahead_hour: int | None = None
 
@@ -84,11 +89,12 @@ class Committer:
         starts = {(m.stream_id, m.ticker, m.seq_from): m for m in records if isinstance(m, MembershipStarted)}
         self._commit_part(records, starts)
 
-    def declare_lost(self, damage: Damage, own_sessions: Sequence[int]) -> None:
+    def declare_lost(self, damage: Damage, own_sessions: Sequence[int], *, is_own: bool) -> None:
         """Say in the ledger that records were lost here, of which only the numbers would tell, and not for sure.
 
         Everything that was put before them is committed, and nothing that was put after them. So every membership that
-        is open ends at the last committed number of its stream; what was lost may have ended it.
+        is open ends at the last committed number of its stream; what was lost may have ended it. It may as well have
+        begun others, of which the ledger will never know: where it `is_own`, this process's, all sessions begin anew.
         """
         sql = queries.load("gatherer")
         params = {"gatherer": self._name, "own": list(own_sessions)}
@@ -98,11 +104,13 @@ class Committer:
         if not damage.is_torn:
             detail = f"{damage.file}: {damage.what}; {damage.size} bytes at {damage.offset} cannot be read"
             letter = DeadLetter(damage.written_at_ns or self._clock.now_ns(), SPOOL_DAMAGED, detail, damage.payload)
-            self._write([letter], repeated=True)
+            self._write([self._dated(letter)], repeated=True)
             self._counters.spool_damages += 1
             _log.error("%s: RECORDS WERE LOST: spool file %s; coverage ends there", self._name, detail)
-        tickers = sorted({str(ticker) for ticker, is_own in ended if is_own})
-        if tickers:
+        tickers = sorted({str(ticker) for ticker, is_of_own_session in ended if is_of_own_session})
+        if is_own and not damage.is_torn:
+            self._on_lost_sessions()
+        elif tickers:
             self._on_lost_claim(tickers)
 
     def _commit_part(self, records: Sequence[Record], starts: Mapping[tuple[int, str, int], MembershipStarted]) -> None:
@@ -121,6 +129,9 @@ class Committer:
                 return
             (record,) = records
             if not _has_unwritable_ticker(record):
+                if self._dated(record) is not record:
+                    self._write([self._dated(record)], repeated=True)
+                    return
                 if isinstance(record, DeadLetter) or not hasattr(record, "received_at_ns"):
                     raise
                 started = None
@@ -131,10 +142,21 @@ class Committer:
     def _put_aside(self, record: Record, error: Exception, started: MembershipStarted | None) -> None:
         detail = f"the database refused the row: {type(error).__name__}: {str(error).splitlines()[0][:300]}"
         letters = as_dead_letter(record, "unwritable", detail.replace("\x00", ""), started)
-        self._write([_clean(each) for each in letters if not _has_unwritable_ticker(each)], repeated=True)
+        letters = [self._dated(_clean(each)) for each in letters if not _has_unwritable_ticker(each)]
+        self._write(letters, repeated=True)
         self._counters.unwritable += 1
         if isinstance(record, BookDelta | BookSnapshot):
             self._on_lost_claim((record.ticker,))
+
+    def _dated(self, record: Record) -> Record:
+        """A dead letter that came when the clock was wrong, beyond what a partition may hold, is dated now."""
+        if not isinstance(record, DeadLetter):
+            return record
+        low_us, _ = self._keeper.bounds_us()
+        now_ns = self._clock.now_ns()
+        if low_us * 1_000 <= record.received_at_ns <= now_ns:
+            return record
+        return msgspec.structs.replace(record, received_at_ns=now_ns)
 
     def _write(self, records: Sequence[Record], *, repeated: bool) -> None:
         commit = commit_records(self._database, self._keeper, self._name, records, repeated=repeated)

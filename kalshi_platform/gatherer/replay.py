@@ -25,9 +25,11 @@ class Replay:
         counters: WriterCounters,
         batch_rows: tuple[int, int],
         own_sessions: Callable[[], Sequence[int]],
+        former_file: int | None,
         wait: Callable[[], bool],
     ) -> None:
         """`batch_rows`: of the first batches and of the largest; they grow as long as the spool does not run empty.
+        `former_file`: the last one of the spool that a former process wrote.
 
         `wait` keeps what comes until the next attempt is due, and returns False when it is time to stop.
         """
@@ -38,6 +40,7 @@ class Replay:
         self._least_rows, self._most_rows = batch_rows
         self._rows = self._least_rows
         self._own_sessions = own_sessions
+        self._former_file = former_file
         self._wait = wait
 
     def step(self) -> None:
@@ -95,4 +98,5 @@ class Replay:
             self._committer.commit_parts(batch)
 
     def _declare(self, damage: Damage) -> None:
-        self._committer.declare_lost(damage, self._own_sessions())
+        is_own = self._former_file is None or damage.number > self._former_file
+        self._committer.declare_lost(damage, self._own_sessions(), is_own=is_own)

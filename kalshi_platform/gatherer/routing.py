@@ -47,6 +47,7 @@ class Router:
         self._registry = registry
         self._clock = clock
         self._has_listened = False
+        self._is_reconnecting = False
         self._alarms_lock = threading.Lock()
 
     # -- registry → connections
@@ -56,6 +57,8 @@ class Router:
         while not stop.is_set():
             self.changed.clear()
             self._follow_registry()
+            if self._is_reconnecting and not self._any_is_open():
+                self._is_reconnecting = False
             self.changed.wait(_STEP_S)
 
     def _follow_registry(self) -> None:
@@ -83,8 +86,8 @@ class Router:
         self.writer.put(records)
 
     def may_receive(self) -> bool:
-        """Whether the writer takes what a connection would receive."""
-        return self.writer is None or not self.writer.is_stalled
+        """Whether the writer takes what a connection would receive, and no session is to end."""
+        return not self._is_reconnecting and (self.writer is None or not self.writer.is_stalled)
 
     def put_books(self, traffic: Traffic, records: Sequence[Record]) -> None:
         """Take what a connection of books received; `traffic` counts it."""
@@ -134,6 +137,16 @@ class Router:
     def restore(self, tickers: Sequence[str]) -> None:
         """Subscribe markets afresh on those of their connections that do not follow them."""
         self.fleet.restore(tickers)
+
+    def reconnect(self) -> None:
+        """Let every session end, and others begin: how the open ones began may have been lost on its way to the ledger,
+        and then nothing of them counts."""
+        _log.warning("%s: every connection begins anew: the beginning of its session may be lost", self._settings.name)
+        self._is_reconnecting = True
+        self.changed.set()
+
+    def _any_is_open(self) -> bool:
+        return any(connection.is_open for slot in self.fleet.slots for connection in slot.connections())
 
     def suspects(self) -> frozenset[str]:
         """Markets that lost a frame and wait for a snapshot."""

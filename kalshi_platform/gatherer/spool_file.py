@@ -40,6 +40,11 @@ class Damage:
     is_torn: bool = False
     """Whether it is only the end of a file that a killed process, or a full disk, did not finish."""
 
+    @property
+    def number(self) -> int:
+        """The number of the file."""
+        return int(self.file.partition(".")[0])
+
 
 def encoded_block(records: Sequence[Record]) -> bytes:
     """Return the payload of a block of `records`."""

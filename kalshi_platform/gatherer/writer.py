@@ -44,9 +44,12 @@ class Writer:
         spool: Spool,
         own_sessions: Callable[[], Sequence[int]] = tuple,
         on_lost_claim: Callable[[Sequence[str]], None] | None = None,
+        on_lost_sessions: Callable[[], None] | None = None,
         ending: threading.Event | None = None,
     ) -> None:
         """`on_lost_claim(tickers)` hears of markets whose membership the writer had to end: they need a snapshot.
+        `on_lost_sessions()` is called when records of this process were lost, and with them perhaps how its sessions,
+        streams and memberships began: every session must end, and another begin.
 
         Once `ending` is set, `put` no longer waits for room.
         """
@@ -58,15 +61,16 @@ class Writer:
         self._own_sessions = own_sessions
         self._outage = Outage(settings.name, clock, counters, settings.database_retry_max_s)
         self._backlog = Backlog(settings, clock, spool, self._outage, counters, ending or threading.Event())
-        self._committer = Committer(settings.name, database, bounds, clock, counters, on_lost_claim)
-        batch_rows = (settings.flush_rows, settings.queue_rows)
-        self._replay = Replay(
-            self._backlog, self._committer, self._outage, counters, batch_rows, own_sessions, self._hold_out
-        )
-        self._stop_by: float | None = None
+        self._committer = Committer(settings.name, database, bounds, clock, counters, on_lost_claim, on_lost_sessions)
         # What a former process left on disk, and whether its open sessions are closed in the ledger.
         self._former_file = spool.last_number()
         self._former_closed = False
+        batch_rows = (settings.flush_rows, settings.queue_rows)
+        self._replay = Replay(
+            self._backlog, self._committer, self._outage, counters, batch_rows, own_sessions, self._former_file,
+            self._hold_out,
+        )  # fmt: skip
+        self._stop_by: float | None = None
         self._thread: threading.Thread | None = None
         self._abandoned = False
 
