@@ -13,9 +13,9 @@ from kalshi_platform.deduplicator.hours import hours_to_close
 from kalshi_platform.deduplicator.proofs import worst_markets
 from kalshi_platform.market.times import US_PER_HOUR, US_PER_S, datetime_from_us, us_from_datetime
 from kalshi_platform.orchestration.hour_checks import BOOKS, evaluate
+from kalshi_platform.storage.partitions import PartitionBounds
 from kalshi_platform_tests.fixtures.hand_filled_gatherer import GathererDatabase, Row, delta_row, snapshot_row
 from kalshi_platform_tests.fixtures.merge_world import MergeWorld
-from kalshi_platform.storage.partitions import PartitionBounds
 
 World = Callable[..., MergeWorld]
 HOUR_US = us_from_datetime(SYSTEM_CLOCK.now()) // US_PER_HOUR * US_PER_HOUR - 3 * US_PER_HOUR
