@@ -23,6 +23,8 @@ from kalshi_platform.gatherer.slot import Make, Slot
 from kalshi_platform.gatherer.turns import RotationClock
 
 FEED = "feed"
+_PATIENCE = 10
+"""Spans of calm for which markets that never are calm stay uneven, and for which a move that failed is not repeated."""
 _log = logging.getLogger(__name__)
 
 
@@ -60,6 +62,8 @@ class Fleet:
         self._untold: set[int] = set()
         """Connections that were not told yet which markets they have now."""
         self._changed_at = clock.monotonic()
+        self._uneven_since: float | None = None
+        self._no_move_before = 0.0
         self._change: _Change | None = None
         self._refused: list[tuple[Connection, tuple[str, ...]]] = []
         self._lock = threading.Lock()
@@ -187,8 +191,7 @@ class Fleet:
             self._give_up(self._change, now)
 
     def _begin(self, now: float) -> None:
-        is_calm = now - self._changed_at >= self._settings.rebalance_after_s
-        move = self._shards.plan_move() if is_calm and self._books_started and self._shards else None
+        move = self._due_move(now)
         if move is not None:
             source, target = self._books[move.source].present, self._books[move.target].present
             self._change = _Change(self._handover(source, target, frozenset(move.tickers), now), move.source, move)
@@ -199,6 +202,18 @@ class Fleet:
             number, slot = min(due, key=lambda each: each[1].rotation.due)
             successor = slot.begin_rotation(self._markets_of(number - 1) if number else {})
             self._change = _Change(self._handover(slot.present, successor, None, now), number - 1, None)
+
+    def _due_move(self, now: float) -> Move | None:
+        """A move that makes the connections more even, once the markets are calm, or uneven for long all the same."""
+        move = self._shards.plan_move() if self._books_started and self._shards else None
+        if move is None:
+            self._uneven_since = None
+            return None
+        if self._uneven_since is None:
+            self._uneven_since = now
+        calm_s = self._settings.rebalance_after_s
+        is_due = now - self._changed_at >= calm_s or now - self._uneven_since >= _PATIENCE * calm_s
+        return move if is_due and now >= self._no_move_before else None
 
     def _handover(self, source: Connection, target: Connection, tickers: frozenset[str] | None, now: float) -> Handover:
         settings = self._settings
@@ -236,7 +251,8 @@ class Fleet:
         """The new connection does not come to hold what it should: stay with the old one."""
         self._change = None
         if change.move is not None:
-            # The next attempt, if it is still needed, names other markets or the same ones.
+            # The next attempt, if it is still needed, names other markets or the same ones; rotations go first.
+            self._no_move_before = now + _PATIENCE * self._settings.rebalance_after_s
             self._hand_out({change.move.target})
             return
         slot = self.slots[change.slot + 1]

@@ -46,7 +46,8 @@ class GathererSettings:
     handover_patience_s: float = 120.0
     """Longest wait for that in a feed in which nothing happens, and for the snapshots of the new connection."""
     rebalance_after_s: float = 30.0
-    """Markets are moved between connections only when none came or went for so long: not while a listing fills them."""
+    """Markets are moved between connections when none came or went for so long, not while a listing fills them; where
+    that never is, when the connections were uneven for ten times as long."""
     commands_per_s: float = 50.0
     command_bytes_per_s: float = 1_000_000.0
     """Per connection. A command of 500 markets has about 15 kB."""

@@ -150,3 +150,38 @@ def test_refused_markets_reach_another_connection_that_could_not_be_started_at_f
     world.can_start = True
     world.go(1, wanted)
     assert world.loads() == [6, 4]
+
+
+def test_markets_are_moved_on_a_venue_that_is_never_calm() -> None:
+    world = World(markets_per_connection=100, rebalance_after_s=30.0)
+    world.go(1, markets(100))
+    for number in range(40):
+        world.go(20, markets(130 + number % 2))
+        if number == 1:
+            assert world.fleet.counters.moved_markets == 0
+    loads = world.loads()
+    assert world.fleet.counters.moved_markets > 0
+    assert max(loads) - min(loads) <= 21
+    assert world.fleet.followed() == 131
+
+
+def test_a_move_that_was_given_up_waits_and_lets_rotations_go_first() -> None:
+    world = World(markets_per_connection=100, rotate_connections_s=1_000.0, handover_patience_s=20.0)
+    wanted = markets(100)
+    world.go(1, wanted)
+    wanted = markets(130)
+    world.go(1, wanted)
+    moving_to = world.lines[-1]
+    assert moving_to.name == "books-1"
+    moving_to.takes = 30
+    world.go(60, wanted)
+    assert len(moving_to.markets) == 30, "given up"
+    counters = world.fleet.counters
+    for _ in range(200):
+        world.go(1, wanted)
+        assert len(moving_to.markets) == 30, "not tried again soon"
+    world.go(800, wanted)
+    assert counters.rotations == 3
+    assert world.fleet.followed() == 130
+    # The fresh connection takes them.
+    assert counters.moved_markets > 0
