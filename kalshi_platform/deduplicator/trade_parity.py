@@ -162,5 +162,6 @@ def _state(listing: Listing, *, inserted: int, unexplained: int) -> CheckState:
 
 def _not_checked(production: Database, hour: datetime, reason: str) -> TradeCheck:
     with production.transaction() as transaction:
-        transaction.execute(load("trades")["record_not_checked"], {"hour": hour, "reason": reason})
+        values = {"hour": hour, "until": hour + HOUR, "reason": reason}
+        transaction.execute(load("trades")["record_not_checked"], values)
     return TradeCheck(hour, "not checked", reason)

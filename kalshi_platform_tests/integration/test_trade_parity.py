@@ -175,6 +175,14 @@ def test_an_exchange_that_does_not_answer_leaves_the_hour_unchecked_and_an_earli
     assert reconcile(Lister([listed("a", H10)])).state == "filled"
     assert reconcile(away).state == "not checked"
     assert production.rows("SELECT state, reason FROM trade_checks") == [("filled", None)]
+    production.insert("trades", [held("b", H10)])
+    assert reconcile(None).state == "not checked"
+    left = production.rows("SELECT state, reason, production_count, inserted FROM trade_checks")
+    assert left == [("not checked", "the exchange is not to be asked", 0, 0)], "it holds other trades than it did then"
+    production.execute("DELETE FROM trades WHERE trade_id = 'b'")
+    assert reconcile(Lister([listed("a", H10)])).state == "complete"
+    reconcile(away)
+    assert production.rows("SELECT state, reason FROM trade_checks") == [("complete", None)]
     with production.database.lease("trade parity", H10.isoformat()):
         assert "another process" in (reconcile(Lister()).reason or "")
         with pytest.raises(LeaseHeld):

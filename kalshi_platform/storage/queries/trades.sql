@@ -78,11 +78,14 @@ ON CONFLICT (hour) DO UPDATE SET state = excluded.state, checked_at = excluded.c
   only_in_production = excluded.only_in_production, differing = excluded.differing, left_out = excluded.left_out
 
 -- name: record_not_checked
--- An hour that could be checked before keeps that result.
+-- An hour that could be checked before keeps that result as long as it holds as many trades as it did then.
 INSERT INTO trade_checks AS t (hour, state, checked_at, reason)
 VALUES (%(hour)s, 'not checked', clock_timestamp(), %(reason)s)
-ON CONFLICT (hour) DO UPDATE SET checked_at = excluded.checked_at, reason = excluded.reason
-WHERE t.state = 'not checked'
+ON CONFLICT (hour) DO UPDATE SET state = excluded.state, checked_at = excluded.checked_at, reason = excluded.reason,
+  production_count = excluded.production_count, rest_count = excluded.rest_count, inserted = excluded.inserted,
+  only_in_production = excluded.only_in_production, differing = excluded.differing, left_out = excluded.left_out
+WHERE t.state = 'not checked' OR t.production_count + t.inserted
+  <> (SELECT count(*) FROM trades WHERE exchange_ts >= %(hour)s AND exchange_ts < %(until)s)
 
 -- name: checked_hours
 -- Hours of [low, high) that a check has found complete, or made so, since a moment.
