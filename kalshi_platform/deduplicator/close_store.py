@@ -11,28 +11,45 @@ from datetime import datetime, timedelta
 import polars as pl
 
 from kalshi_platform.deduplicator.judgement import Judgement
-from kalshi_platform.market.times import HOUR, datetime_from_us, hour_of, us_from_datetime
+from kalshi_platform.market.times import HOUR, datetime_from_us, us_from_datetime
 from kalshi_platform.storage.pool import Transaction
 from kalshi_platform.storage.tables import CLOSE_TABLES, PRODUCTION_TABLES, StreamTable
 
 Alarm = tuple[str, str, str]
 CLAIM_COLUMNS = {"gatherer": pl.String, "stream_id": pl.Int64, "ticker": pl.String, "from_us": pl.Int64,
-                 "to_us": pl.Int64, "rows": pl.Int64, "content": pl.Int64}  # fmt: skip
+                 "to_us": pl.Int64, "rows": pl.Int64, "content": pl.Int64, "withdrawn": pl.String}  # fmt: skip
 _STEPS = {"gatherer": pl.String, "stream_id": pl.Int64, "ticker": pl.String, "steps": pl.Int64,
           "largest_us": pl.Int64, "exchange_us": pl.Int64}  # fmt: skip
 _MICROSECOND = timedelta(microseconds=1)
+_A_WEEK = timedelta(days=7)
 
 
 def kept_claims(transaction: Transaction, hour: datetime, streams: Mapping[str, Iterable[int]]) -> pl.DataFrame:
     """Claims of the hour whose streams (by gatherer) nobody can be asked about any more."""
     rows = transaction.fetch_all(
         "SELECT gatherer, stream_id, ticker, (extract(epoch FROM from_ts) * 1000000)::bigint,"
-        " (extract(epoch FROM to_ts) * 1000000)::bigint, rows, content FROM stream_claims"
+        " (extract(epoch FROM to_ts) * 1000000)::bigint, rows, content, withdrawn FROM stream_claims"
         " WHERE from_ts >= %s AND from_ts < %s",
         (hour, hour + HOUR),
     )
     found = pl.DataFrame(rows, schema=CLAIM_COLUMNS, orient="row")
     return _unknown(found, streams)
+
+
+def hours_that_claim(transaction: Transaction, before: datetime, failed: pl.DataFrame) -> tuple[datetime, ...]:
+    """Hours of the week before `before` with claims that stand although a check has failed that reaches over them.
+
+    `failed`: gatherer, stream_id, ticker, low_us, high_us.
+    """
+    late = failed.filter(pl.col("low_us") < us_from_datetime(before))
+    columns = [late[name].to_list() for name in ("gatherer", "stream_id", "ticker", "low_us", "high_us")]
+    rows = transaction.fetch_all(
+        "SELECT DISTINCT c.hour FROM unnest(%s::text[], %s::bigint[], %s::text[], %s::timestamptz[], %s::timestamptz[])"
+        " AS f (gatherer, stream_id, ticker, low, high) JOIN stream_claims c USING (gatherer, stream_id, ticker)"
+        " WHERE c.withdrawn IS NULL AND c.from_ts < %s AND c.from_ts >= %s AND c.from_ts <= f.high AND c.to_ts > f.low",
+        (*columns[:3], *([datetime_from_us(us) for us in each] for each in columns[3:]), before, before - _A_WEEK),
+    )
+    return tuple(sorted(row[0] for row in rows))
 
 
 def put_judgement(transaction: Transaction, hour: datetime, judged: Judgement) -> None:
@@ -117,16 +134,6 @@ def reopen(transaction: Transaction, hours: Iterable[datetime]) -> None:
         [(hour,) for hour in sorted(set(hours))],
         "(%s::timestamptz)",
     )
-
-
-def hours_within(low_us: int, high_us: int) -> list[datetime]:
-    """The whole hours that [low, high] touches, at most a week of them."""
-    first = hour_of(datetime_from_us(low_us))
-    found: list[datetime] = []
-    while us_from_datetime(first) <= high_us and len(found) < 7 * 24:
-        found.append(first)
-        first += HOUR
-    return found
 
 
 def _coverage(judged: Judgement) -> pl.DataFrame:

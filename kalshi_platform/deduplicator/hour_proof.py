@@ -20,12 +20,14 @@ from kalshi_platform.deduplicator.timeline import Covered
 from kalshi_platform.market.times import HOUR, US_PER_HOUR, us_from_datetime
 from kalshi_platform.storage.pool import Database, Transaction
 
+_BELOW_ZERO = "a level of the book at the end of the hour is below zero"
+
 
 @dataclass(frozen=True)
 class HourProof:
     """What came out, ready to be written. `streams`: those that gatherers could speak for, by gatherer.
 
-    `doubted`: earlier hours that a failed check reaches into.
+    `doubted`: earlier hours in which something still stands that a failed check contradicts.
     """
 
     hour: datetime
@@ -87,33 +89,33 @@ def prove_hour(
     """Judge what was claimed of the hour. All rows that the claims speak of must be in production already."""
     low_us, high_us = us_from_datetime(hour), us_from_datetime(hour + HOUR)
     streams = {name: each.streams for name, each in claimed.items()}
-    with database.transaction() as transaction:
-        kept = close_store.kept_claims(transaction, hour, streams)
-    claims = pl.concat(
-        [kept, *(_named(name, each.claims, close_store.CLAIM_COLUMNS) for name, each in claimed.items())]
-    )
     checks = {"gatherer": pl.String, **RUN_CHECKS}
     run_checks = pl.concat(
         [pl.DataFrame(schema=checks), *(_named(name, each.run_checks, checks) for name, each in claimed.items())]
+    )
+    with database.transaction() as transaction:
+        kept = close_store.kept_claims(transaction, hour, streams)
+        # Their closes could not know of the snapshot that came later.
+        doubted = close_store.hours_that_claim(transaction, hour, run_checks.filter(~pl.col("passed")))
+    fresh = pl.lit(None, pl.String)
+    claims = pl.concat(
+        [
+            kept,
+            *(
+                _named(name, each.claims.with_columns(withdrawn=fresh), close_store.CLAIM_COLUMNS)
+                for name, each in claimed.items()
+            ),
+        ]
     )
     rows = read_production_hour(database.url, low_us, high_us, settings.rest_age_us, settings.clock_skew_us)
     judged = judge(claims.sort(CLAIM), run_checks, rows.hour)
     covered = Covered(rows.hour.tickers, judged.coverage)
     derived, wrong = derive(rows.anchors, covered, rows.changes, rows.exchange_us, high_us - 1)
-    judged = condemned(judged, wrong, "a level of the book at the end of the hour is below zero")
+    found_before = kept.filter(pl.col("withdrawn") == _BELOW_ZERO)["ticker"]
+    judged = condemned(judged, sorted({*wrong, *found_before}), _BELOW_ZERO)
     columns = {"gatherer": pl.String, "stream_id": pl.Int64, **STEPS}
     steps = [pl.DataFrame(schema=columns), *(_named(name, each.steps, columns) for name, each in claimed.items())]
-    doubted = _doubted(run_checks, hour)
     return HourProof(hour, judged, derived, pl.concat(steps), settings.margin_us, streams, doubted)
-
-
-def _doubted(run_checks: pl.DataFrame, hour: datetime) -> tuple[datetime, ...]:
-    """Earlier hours that failed checks reach into: their closes could not know of the snapshot that came later."""
-    low_us, high_us = us_from_datetime(hour), us_from_datetime(hour + HOUR)
-    late = run_checks.filter(~pl.col("passed") & (pl.col("low_us") < low_us) & (pl.col("high_us") < high_us))
-    if late.is_empty():
-        return ()
-    return tuple(close_store.hours_within(int(late["low_us"].min()), low_us - 1))  # type: ignore[arg-type]
 
 
 def _named(gatherer: str, rows: pl.DataFrame, schema: Mapping[str, object]) -> pl.DataFrame:

@@ -3,6 +3,9 @@
 Each claim is compared with production, which unites all streams: a claim whose stream holds less than production does
 there is false, and every stream that claims a part of the same time loses its claim with it (one of them is wrong, and
 nobody can say which). What fails a book proof withdraws the claims that the proof rested on.
+
+Claims that nobody can be asked about any more come as the last close left them. A withdrawn one never counts again; but
+what it contradicted then it contradicts still, so it takes part in the checks unless its own stream failed by itself.
 """
 
 from __future__ import annotations
@@ -55,16 +58,17 @@ class Judgement(NamedTuple):
 def judge(claims: pl.DataFrame, run_checks: pl.DataFrame, hour: ProductionHour) -> Judgement:
     """Judge the claims of one hour.
 
-    `claims`: CLAIM, rows, content and withdrawn (null); of all streams, each within the hour. `run_checks`: gatherer
-    and the columns of proof_runs.RUN_CHECKS.
+    `claims`: CLAIM, rows, content and withdrawn (null unless an earlier close withdrew the claim); of all streams, each
+    within the hour. `run_checks`: gatherer and the columns of proof_runs.RUN_CHECKS.
     """
     counts: dict[str, dict[str, int]] = {}
     details: dict[str, list[str]] = {}
-    claims = claims.with_columns(withdrawn=pl.lit(None, pl.String))
+    claims = claims.with_columns(_before="withdrawn", withdrawn=pl.when(_own_fault()).then("withdrawn"))
     claims = _by_runs(claims, run_checks, counts, details)
     claims = _by_streams(claims, hour, counts, details)
     claims = _by_anchors(claims, hour, counts, details)
     claims = _by_polled(claims, hour, counts, details)
+    claims = claims.with_columns(pl.coalesce("withdrawn", "_before").alias("withdrawn")).drop("_before")
     coverage = coverage_of(claims)
     proofs = _proofs(claims, coverage, counts, details)
     alarms = [
@@ -127,6 +131,11 @@ def _by_runs(
     return claims
 
 
+def _own_fault() -> pl.Expr:
+    """Whether a claim was withdrawn for what its stream alone showed."""
+    return pl.col("withdrawn").str.starts_with(pl.format("{}, stream {}: ", "gatherer", "stream_id"))
+
+
 def _by_streams(
     claims: pl.DataFrame, hour: ProductionHour, counts: dict[str, dict[str, int]], details: dict[str, list[str]]
 ) -> pl.DataFrame:
@@ -171,7 +180,8 @@ def _by_anchors(
         since, until = int(anchors.us[first]), int(anchors.us[second])
         text = f"the book of {since} µs and the deltas after it do not give that of {until} µs"
         details.setdefault(ticker, []).append(text)
-        failed.append((ticker, since + 1, until + 1, text))
+        # Claims begin behind an anchor: those behind the second one rest on its book, which may be the wrong one.
+        failed.append((ticker, since + 1, until + 2, text))
     return _withdrawn_in(claims, failed)
 
 
@@ -225,8 +235,11 @@ def _proofs(
     details: Mapping[str, list[str]],
 ) -> pl.DataFrame:
     claimed: dict[str, list[Interval]] = {}
-    for ticker, low, high in claims.select("ticker", "from_us", "to_us").iter_rows():
+    lost: dict[str, str] = {}
+    for ticker, low, high, reason in claims.select("ticker", "from_us", "to_us", "withdrawn").iter_rows():
         claimed.setdefault(ticker, []).append((low, high))
+        if reason is not None:
+            lost.setdefault(ticker, reason)
     rows = []
     for ticker in sorted({*claimed, *counts}):
         mine = counts.get(ticker, dict.fromkeys(_COUNTS, 0))
@@ -238,12 +251,12 @@ def _proofs(
         rows.append(
             {
                 "ticker": ticker,
-                "verdict": "failed" if failures else "proved" if checks else "unproved",
+                "verdict": "failed" if failures or ticker in lost else "proved" if checks else "unproved",
                 "score": (checks - failures) / checks if checks else None,
                 **mine,
                 "covered_us": covered,
                 "withdrawn_us": length(union(claimed.get(ticker, ()))) - covered,
-                "detail": "; ".join(details.get(ticker, [])[:3]),
+                "detail": "; ".join(details.get(ticker, [])[:3]) or lost.get(ticker, ""),
             }
         )
     schema = {

@@ -6,12 +6,13 @@ import random
 
 import numpy as np
 import polars as pl
+import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from kalshi_platform.deduplicator.agreement import added_up, disagreements, statistics_of
 from kalshi_platform.deduplicator.hour_reader import counted
-from kalshi_platform.deduplicator.judgement import ProductionHour, condemned, coverage_of, judge
+from kalshi_platform.deduplicator.judgement import CLAIM, ProductionHour, condemned, coverage_of, judge
 from kalshi_platform.deduplicator.production_hour import numbers_of
 from kalshi_platform.deduplicator.proof_books import Anchors, Polled
 from kalshi_platform.deduplicator.proof_runs import RUN_CHECKS
@@ -53,7 +54,29 @@ def claims_of(world: World, pick: random.Random, lost: tuple[Stream, dict[str, o
             stream.stream_id, segments_of(stream, pick), memberships_of(stream), deltas, [], whole=True
         )
         parts.append(counted(window, EVER, MARGIN_US).with_columns(gatherer=pl.lit(stream.gatherer)))
-    return pl.concat(parts)
+    return pl.concat(parts).with_columns(withdrawn=pl.lit(None, pl.String))
+
+
+def two_streams(starts: tuple[int, int], withdrawn: tuple[str | None, str | None] = (None, None)) -> pl.DataFrame:
+    """Claims of A to the end, without rows, of g1 (stream 1) and g2 (stream 2)."""
+    rows = [
+        (f"g{number}", number, "A", start, 10_000, 0, 0, reason)
+        for number, start, reason in zip((1, 2), starts, withdrawn, strict=True)
+    ]
+    names = [*CLAIM, "rows", "content"]
+    return pl.DataFrame(rows, schema=[*names, ("withdrawn", pl.String)], orient="row")
+
+
+def anchored_at(*moments: int) -> ProductionHour:
+    """An hour of A without a delta, with as many anchors, each of another book."""
+    none = NOTHING.astype(np.uint64)
+    sums = np.arange(100, 100 + len(moments), dtype=np.uint64)
+    return ProductionHour(
+        ["A"],
+        Timeline(0, NOTHING, NOTHING, none, none),
+        Anchors(np.zeros(len(moments), dtype=np.int64), np.array(moments, dtype=np.int64), sums),
+        Polled(NOTHING, NOTHING, NOTHING, none),
+    )
 
 
 def hour_of(world: World, pick: random.Random) -> ProductionHour:
@@ -106,6 +129,32 @@ def test_a_stream_that_lacks_a_row_of_its_claim_loses_it_with_all_who_claim_that
     assert [alarm[:2] for alarm in judged.alarms] == [("claims_disagree", ticker)]
     others = judged.claims.filter(pl.col("ticker") != ticker)
     assert others["withdrawn"].null_count() == others.height
+
+
+@pytest.mark.parametrize("moments", [(1_000, 1_000), (1_000, 2_000)])
+def test_streams_whose_books_contradict_each_other_both_lose_what_they_claim_behind_them(
+    moments: tuple[int, int],
+) -> None:
+    judged = judge(two_streams((moments[0] + 1, moments[1] + 1)), CHECKS, anchored_at(*moments))
+    assert judged.coverage == {}
+    assert [alarm[:2] for alarm in judged.alarms] == [("book_proof", "A")]
+    assert judged.proofs.select("verdict", "anchor_failures", "covered_us").row(0) == ("failed", 1, 0)
+
+
+def test_a_claim_that_was_withdrawn_stays_so_while_nobody_can_be_asked_about_it() -> None:
+    own, shared = "g1, stream 1: snapshot 1 does not lead to 13", "the book of 1000 µs does not give that of 2000 µs"
+    judged = judge(two_streams((1_001, 2_001), (own, None)), CHECKS, anchored_at(1_000))
+    assert judged.coverage == {"A": [(2_001, 10_000)]}, "what g1 lost by itself says nothing of g2"
+    assert judged.proofs.select("verdict", "detail").row(0) == ("failed", own)
+    assert judged.alarms == [("book_proof", "A", own)]
+    # What spoke against both of them then speaks against both of them still.
+    judged = judge(two_streams((1_001, 2_001), (shared, None)), CHECKS, anchored_at(1_000, 2_000))
+    assert judged.coverage == {}
+    # Nothing is left to be seen of it.
+    judged = judge(two_streams((1_001, 2_001), (shared, None)), CHECKS, anchored_at())
+    assert judged.coverage == {"A": [(2_001, 10_000)]}
+    assert judged.claims["withdrawn"].to_list() == [shared, None]
+    assert judged.proofs["verdict"].to_list() == ["failed"]
 
 
 def test_a_market_found_wrong_as_a_whole_is_claimed_no_more() -> None:
