@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import logging
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import partial
@@ -26,6 +26,7 @@ from kalshi_platform.deduplicator.agreement import added_up, disagreements, stat
 from kalshi_platform.deduplicator.anchor_reader import read_anchors, streams_still_known
 from kalshi_platform.deduplicator.hour_proof import prove_hour
 from kalshi_platform.deduplicator.hour_reader import GathererHour, read_hour
+from kalshi_platform.deduplicator.hours import MISSED_FOR
 from kalshi_platform.deduplicator.merge import reason_of, unite
 from kalshi_platform.deduplicator.readers import Readers
 from kalshi_platform.deduplicator.settings import DeduplicatorSettings, GathererSource
@@ -86,7 +87,8 @@ def close_hour(
     `rest` is asked for the hour's trades, of which production gets those that no gatherer has; without it, or when the
     exchange does not answer, the hour is closed all the same and its trades are `not checked`.
     Raises ValueError when `hour` is not a whole hour, DatabaseUnavailable when production, or every gatherer, is away,
-    SchemaMismatch when production is not migrated. A gatherer that is not is missed.
+    SchemaMismatch when production is not migrated. A gatherer that is not is missed. Hours older than
+    hours.MISSED_FOR need no gatherer: nobody waits for one any more, and trades come from the exchange's listing.
     """
     if hour.tzinfo is None or hour_of(hour) != hour:
         raise ValueError(f"{hour.isoformat()} is not a whole UTC hour")
@@ -122,7 +124,7 @@ class _Close:
                 inserted[table] = inserted.get(table, 0) + count
         anchors = self._anchors()
         read = tuple(source.name for source in self._settings.sources if source.name not in self._missed)
-        if not read:
+        if self._missed and not read and self._clock.now() - self._hour <= MISSED_FOR:
             raise DatabaseUnavailable(f"no gatherer could be read: {'; '.join(self._missed.values())}")
         missed = tuple(self._missed)
         trades = None
@@ -132,7 +134,7 @@ class _Close:
         for table in ("book_anchors", *CLOSE_TABLES):
             self._keeper.ensure_hours(table, [us_from_datetime(self._hour)])
         with production.merging(self._database) as transaction:
-            self._put_anchors(transaction, anchors)
+            self._put_anchors(transaction, _trusted(anchors, claimed))
         # Whoever fell silent meanwhile may claim rows that were not merged.
         claimed = {name: each for name, each in claimed.items() if name not in self._missed}
         proved = prove_hour(self._database, self._settings, self._hour, claimed)
@@ -154,9 +156,12 @@ class _Close:
         return closed
 
     def _claims(self) -> dict[str, GathererHour]:
-        """What each gatherer claims of the hour."""
+        """What each gatherer claims of the hour; one after the other: each holds a stream's rows of it."""
         low, high = us_from_datetime(self._hour), us_from_datetime(self._hour + HOUR)
-        return self._ask(lambda source: partial(_checked_hour, source, low, high, self._settings.margin_us))
+        found: dict[str, GathererHour] = {}
+        for source in self._settings.sources:
+            found |= self._ask(lambda each: partial(_checked_hour, each, low, high, self._settings.margin_us), [source])
+        return found
 
     def _started_at(self) -> datetime:
         """A moment of production's clock: merges before it are over, and any after it reopens the hour."""
@@ -247,10 +252,15 @@ class _Close:
             counts[table] = int(row[0]) if row else 0
         return counts
 
-    def _ask(self, question: Callable[[GathererSource], Callable[[], Answer]]) -> dict[str, Answer]:
-        """Ask every gatherer that has answered so far; who does not is missed from here on."""
+    def _ask(
+        self,
+        question: Callable[[GathererSource], Callable[[], Answer]],
+        of: Sequence[GathererSource] | None = None,
+    ) -> dict[str, Answer]:
+        """Ask every gatherer (or those `of`) that has answered so far; who does not is missed from here on."""
         readers: Readers[Answer] = Readers(self._clock)
-        sources = [source for source in self._settings.sources if source.name not in self._missed]
+        asked = self._settings.sources if of is None else of
+        sources = [source for source in asked if source.name not in self._missed]
         answers, errors = readers.ask(
             {source.name: question(source) for source in sources}, self._settings.close_timeout_s
         )
@@ -258,6 +268,17 @@ class _Close:
             self._missed[name] = reason_of(error)
             _log.warning("%s is left out of the close of %s: %s", name, self._hour.isoformat(), self._missed[name])
         return answers
+
+
+def _trusted(anchors: pl.DataFrame, claimed: Mapping[str, GathererHour]) -> pl.DataFrame:
+    """Without those of two snapshots that contradict each other within their stream: one of them is wrong."""
+    for name, each in claimed.items():
+        failed = each.run_checks.filter(~pl.col("passed"))
+        for number in ("seq", "next_seq"):
+            wrong = failed.select("stream_id", "ticker", pl.col(number).alias("seq"), gatherer=pl.lit(name))
+            if anchors.height:
+                anchors = anchors.join(wrong, on=["gatherer", "stream_id", "ticker", "seq"], how="anti")
+    return anchors
 
 
 def _checked_hour(source: GathererSource, low_us: int, high_us: int, margin_us: int) -> GathererHour:

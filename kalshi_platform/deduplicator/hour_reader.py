@@ -60,6 +60,7 @@ def read_hour(source: GathererSource, low_us: int, high_us: int, margin_us: int)
             claims.append(counted(window, edges, margin_us))
             measured = steps_back(window.deltas, edges)
             steps.append(measured.select(pl.lit(stream_id, pl.Int64).alias("stream_id"), *STEPS))
+            window = window._replace(deltas=window.deltas.clear())  # the next rows come into their place
             checks.append(_run_checks(snapshot, window, edges))
     streams = frozenset(row["stream_id"] for row in known) - gone
     return GathererHour(pl.concat(claims), pl.concat(steps), pl.concat(checks), streams, unsettled)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from itertools import pairwise
 from typing import Any
@@ -121,6 +122,32 @@ def test_a_snapshot_that_the_deltas_do_not_lead_to_withdraws_the_claim_of_its_st
     )
     assert (checks, failures, anchors) == (1, 1, 0)  # nothing is covered that anchors could be compared over
     assert "snapshot 1 does not lead to 13" in detail
+
+
+def test_a_snapshot_of_a_later_hour_withdraws_the_claims_before_it_once_and_for_good(merge_world: World) -> None:
+    world = merge_world(2)  # g2 follows nothing
+    gatherer = world.gatherers["g1"]
+    record(gatherer, 1, every(60, 110), cuts=(30, 49, 50, 80))  # into the next hour
+    assert close(world).failed == ()
+    again = snapshot_row("A", received_us=START + 111 * MINUTE, seq=113, yes={5000: 99_900})  # should be 12,000
+    gatherer.commit(orderbook_snapshots=[again], segments=[(1, 113, 113)],
+                    memberships=[(1, "A", 1, 113), (1, "A", 113, None)])  # fmt: skip
+    later = [{**row, "seq": 114 + n} for n, row in enumerate(every(60, 100, START + 112 * MINUTE))]
+    gatherer.commit(orderbook_deltas=later, segments=[(1, 114, 213)])
+    now = SYSTEM_CLOCK.now()
+    assert close(world, hours_later=1).failed == ("A",)
+    assert hours_to_close(world.production, now) == [HOUR]
+    assert close(world).failed == ("A",)
+    anchored = "SELECT ticker FROM book_anchors WHERE gatherer <> ''"
+    assert world.rows(anchored) == [("Q",)], "a fold that starts from a contradicted book would give a wrong one"
+    close(world, hours_later=1)
+    assert hours_to_close(world.production, now) == [], "nothing stands any more that could be withdrawn"
+    here, other = world.settings().sources
+    away = replace(here, timeseries_url=here.timeseries_url.rsplit("/", 1)[0] + "/no_such_database")
+    closed = close(world, sources=(away, other))
+    assert (closed.failed, closed.gatherers_missed) == (("A",), ("g1",))
+    assert [alarm[:2] for alarm in closed.alarms] == [("book_proof", "A")]
+    assert {row[0] for row in ranges(world)} == {"Q"}
 
 
 def polled(minute: int, count_e2: int) -> Row:
