@@ -10,7 +10,7 @@ from kalshi_platform.storage.pool import Database
 MISSED_FOR = timedelta(days=7)
 """An hour that was closed without a gatherer is closed again when that one answers, up to this age of the hour …"""
 MISSED_AGAIN_AFTER = timedelta(minutes=50)
-"""… and not more often than this."""
+"""… and not more often than this, and ever more seldom as it grows older: after an eighth of its age."""
 _SILENT_FOR = timedelta(minutes=10)
 _SETTLED_AFTER = timedelta(minutes=125)
 
@@ -35,7 +35,8 @@ def hours_to_close(production: Database, now: datetime) -> list[datetime]:
             " OR (c.unsettled AND c.closed_at < a.hour + %(settled)s AND a.hour + %(settled)s <= %(now)s)"
             " UNION SELECT c.hour FROM hour_closes c CROSS JOIN unnest(c.gatherers_missed) AS missed (gatherer)"
             " LEFT JOIN merge_cursors m USING (gatherer)"
-            " WHERE c.hour >= %(oldest)s AND c.hour <= %(ended)s AND c.closed_at <= %(again)s"
+            " WHERE c.hour >= %(oldest)s AND c.hour <= %(ended)s"
+            " AND c.closed_at <= %(now)s - greatest(%(again)s, (%(now)s - c.hour) / 8)"
             " AND (m.last_error IS NULL OR m.last_error_at <= %(silent)s)"
             " ORDER BY 1",
             {
@@ -43,7 +44,7 @@ def hours_to_close(production: Database, now: datetime) -> list[datetime]:
                 "ended": now - HOUR,
                 "settled": _SETTLED_AFTER,
                 "oldest": now - MISSED_FOR,
-                "again": now - MISSED_AGAIN_AFTER,
+                "again": MISSED_AGAIN_AFTER,
                 "silent": now - _SILENT_FOR,
             },
         )
