@@ -24,9 +24,10 @@ class CatalogSynced:
 class BooksPolled:
     """One poll of books over REST.
 
-    `minute` is the snapshots' time; of `asked` markets `stored` had a book, `skipped` did not fit into the budget,
-    `failed` were asked for in requests that failed. `tokens` of the read budget were spent. `oldest_age_s`: after the
-    poll, how long ago the book was answered that was answered longest ago; None when the asker keeps no account of it.
+    `minute` is the snapshots' time; of `asked` markets `stored` had a book, `skipped` were not asked (no budget
+    left, a stop, or requests that kept failing), `failed` were asked for in requests that failed. `tokens` of the read
+    budget were spent. `oldest_age_s`: after the poll, how long ago the book was answered that was answered longest ago;
+    None when the asker keeps no account of it.
     """
 
     minute: datetime

@@ -149,15 +149,14 @@ class SnapshotPoller:
     def poll(self, minute_us: int, stop: threading.Event) -> BooksPolled:
         """One poll, the most uncertain markets first."""
         order = self.order(minute_us)
+        most = self.max_requests()
         answered: list[str] = []
 
         def put(records: Sequence[Record]) -> None:
             answered.extend(each.ticker for each in records if isinstance(each, BookSnapshot))
             self._put(records)
 
-        report = poll_once(
-            self._rest, order, put, self._clock, minute_us, self.max_requests(), stop, self.tokens_per_request
-        )
+        report = poll_once(self._rest, order, put, self._clock, minute_us, most, stop, self.tokens_per_request)
         self._last_asked.update(dict.fromkeys(order[: report.asked], minute_us))
         for ticker in order:
             self._last_answered.setdefault(ticker, minute_us)
@@ -172,7 +171,10 @@ class SnapshotPoller:
             age_s = (self._clock.now_ns() // 1_000 - oldest_us) / US_PER_S
             report = dataclasses.replace(report, oldest_age_s=age_s)
         if report.skipped:
-            _log.info("%s: %d of %d books did not fit into the budget", self._settings.name, report.skipped, len(order))
+            why = "the gatherer stops" if stop.is_set() else "requests keep failing"
+            if report.requests >= most:
+                why = "they did not fit into the budget"
+            _log.info("%s: %d of %d books not asked: %s", self._settings.name, report.skipped, len(order), why)
         self._on_polled(report)
         return report
 

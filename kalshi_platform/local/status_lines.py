@@ -64,5 +64,5 @@ def _using(process: Mapping[str, Any], books: Mapping[str, Any]) -> str:
     oldest = books.get("oldest_age_s")
     if oldest is None:
         return used
-    skipped = f", {books['skipped']:,} did not fit into the budget" if books.get("skipped") else ""
+    skipped = f", {books['skipped']:,} not asked" if books.get("skipped") else ""
     return f"{used}; oldest REST book {oldest:.0f} s{skipped}"

@@ -111,7 +111,7 @@ def test_a_limit_of_the_exchange_is_found_and_the_rest_goes_to_another_connectio
 
 def test_connections_cut_at_once_do_not_come_back_at_once(gatherer_settings: SettingsFactory, tmp_path: Path) -> None:
     with running_exchange(tmp_path, markets=8, rate=20) as exchange:
-        settings = gatherer_settings(connections=4, reconnect_spacing_s=0.3)
+        settings = gatherer_settings(connections=4, reconnect_spacing_s=1.0)
         with running_gatherer(settings, exchange) as gatherer:
             gatherer.follows(8)
             exchange.fault("cut")

@@ -256,6 +256,24 @@ def test_a_quiet_market_is_not_forgotten_behind_busy_ones(tmp_path: Path) -> Non
     assert asked[1:] == [10]
 
 
+@pytest.mark.parametrize(
+    ("stops", "failing", "budget", "why"),
+    [(True, (), 200.0, "the gatherer stops"), (False, (), 0.2, "they did not fit into the budget"),
+     (False, range(9), 200.0, "requests keep failing")],
+)  # fmt: skip
+def test_what_was_not_asked_is_told_with_its_reason(
+    stops: bool, failing: Sequence[int], budget: float, why: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    clock, stop = FakeClock(), threading.Event()
+    poller = poller_of([f"M{number:03}" for number in range(400)], tmp_path, clock, rest=Books(clock, failing))
+    poller.refill_per_s = budget
+    if stops:
+        stop.set()
+    with caplog.at_level("INFO"):
+        poller.poll(MINUTE, stop)
+    assert caplog.messages[-1].endswith(f"of 400 books not asked: {why}")
+
+
 def test_a_poll_tells_what_it_cost_and_how_old_the_oldest_book_is(tmp_path: Path) -> None:
     clock, reports = FakeClock(), list[BooksPolled]()
     minute_us = clock.now_ns() // 1_000
