@@ -263,6 +263,12 @@ def test_an_hour_closed_without_a_gatherer_is_closed_again_when_that_one_answers
     with world.production.transaction() as transaction:  # as if it had had no rows that others lack
         transaction.execute("UPDATE hour_activity SET last_merged_at = last_merged_at - interval '1 day'")
     assert hours_to_close(world.production, now) == [HOUR]
+    # Closed an hour ago: now and then again, the more seldom the older the hour is.
+    ((closed_at,),) = world.rows("SELECT closed_at FROM hour_closes")
+    with world.production.transaction() as transaction:
+        transaction.execute("UPDATE hour_closes SET closed_at = closed_at + interval '4 days'")
+    assert hours_to_close(world.production, closed_at + timedelta(days=4, hours=12)) == []
+    assert hours_to_close(world.production, closed_at + timedelta(days=4, hours=16)) == [HOUR]
     assert hours_to_close(world.production, now + timedelta(days=8)) == [], "given up"
     assert close(world).gatherers_missed == ()
     assert hours_to_close(world.production, now + timedelta(hours=2)) == []

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -36,7 +36,7 @@ from kalshi_platform_tests.fixtures.production import (  # noqa: F401 - fixtures
     production_template,
 )
 
-DAY = hour_of(SYSTEM_CLOCK.now() - timedelta(days=5)).replace(hour=0)
+DAY = hour_of(SYSTEM_CLOCK.now() - timedelta(days=9)).replace(hour=0)
 H10 = DAY + timedelta(hours=10)
 FIGURES = "production_count, production_volume_e2, rest_count, rest_volume_e2, inserted, only_in_production, differing"
 Figures = tuple[object, ...]
@@ -294,7 +294,6 @@ def everything(production: Production) -> list[tuple[Any, ...]]:  # noqa: F811
 def test_deleted_trades_of_a_day_that_no_gatherer_recorded_come_back_and_are_exported_again(
     exchange: ServerThread,
     production: Production,  # noqa: F811
-    no_rows: DeduplicatorSettings,
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
@@ -303,14 +302,17 @@ def test_deleted_trades_of_a_day_that_no_gatherer_recorded_come_back_and_are_exp
     times = traded(exchange, number)
     rest = RestClient(client_settings(exchange), SYSTEM_CLOCK)
     lake = LakeSettings((tmp_path / "lake").as_uri())
+    nobody = "postgresql://nobody@127.0.0.1:1/none"
+    away = DeduplicatorSettings(production.url, (GathererSource("g1", nobody, nobody),))
 
     def backfill() -> TradesBackfill:
         hours = hours_of(DAY.date())[8:14]
         return backfill_trades(production.url, rest, hours, SYSTEM_CLOCK, PartitionBounds())
 
-    def close_and_export(hours: Sequence[datetime]) -> None:
+    def close_and_export(hours: Sequence[datetime], settings: DeduplicatorSettings) -> None:
         for hour in hours:
-            close_hour(no_rows, hour, SYSTEM_CLOCK, PartitionBounds())
+            closed = close_hour(settings, hour, SYSTEM_CLOCK, PartitionBounds())
+            assert (closed.final, closed.gatherers_read, closed.rows["trades"]) == (True, (), number // 2)
         export_raw(lake, production.url, "trades", H10, "closed")
         export_daily(lake, production.url, "processed/trades", DAY.date(), "closed")
 
@@ -319,7 +321,8 @@ def test_deleted_trades_of_a_day_that_no_gatherer_recorded_come_back_and_are_exp
     first = everything(production)
     assert [row[6] for row in sorted(first, key=lambda row: row[6])] == [datetime_from_us(us) for us in times]
     assert sum(row[5] for row in first) == number // 100
-    close_and_export(hours_to_close(production.database, SYSTEM_CLOCK.now()))
+    close_and_export(hours_to_close(production.database, SYSTEM_CLOCK.now()), away)
+    assert hours_to_close(production.database, SYSTEM_CLOCK.now()) == [], "nobody waits for who is away"
     exported = lake_trades(lake, DAY, DAY + timedelta(days=1), layer="processed")
     assert exported.height == number
 
@@ -339,7 +342,7 @@ def test_deleted_trades_of_a_day_that_no_gatherer_recorded_come_back_and_are_exp
     assert reopened == [H10 + HOUR]
     with pytest.raises(HourNotClosed):
         export_daily(lake, production.url, "processed/trades", DAY.date(), "closed")
-    close_and_export(reopened)
+    close_and_export(reopened, replace(away, sources=()))
     assert lake_trades(lake, DAY, DAY + timedelta(days=1), layer="processed").equals(exported)
 
 
