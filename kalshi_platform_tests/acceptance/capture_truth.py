@@ -77,3 +77,11 @@ def natural_rows(path: Path) -> Counter[tuple[Any, ...]]:
         delta = Decimal(message["delta_fp"]) * 100
         found[moment, message["market_ticker"], message["side"], int(price), int(delta)] += 1
     return found
+
+
+def sweeps(path: Path) -> dict[tuple[datetime, str], int]:
+    """(time, market) of several deltas of one market at one and the same time → how many they are."""
+    sizes: Counter[tuple[datetime, str]] = Counter()
+    for (moment, ticker, *_), number in natural_rows(path).items():
+        sizes[moment, ticker] += number
+    return {place: number for place, number in sizes.items() if number > 1}

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import timedelta
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,7 @@ from kalshi_platform_tests.fixtures.stack import (
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(240), pytest.mark.xdist_group("stack")]
 DELTAS = 245
 MARKETS = 12
+MARGIN = timedelta(seconds=1)
 
 
 @dataclass
@@ -38,6 +40,7 @@ class Run:
     """A stack that has seen the whole capture: where its databases and its lake were, and what they held."""
 
     production: Counter[tuple[Any, ...]]
+    coverage: list[tuple[Any, ...]]
     gatherers: dict[str, int]
     books_from_production: dict[str, BookLevels]
     books_from_lake: dict[str, BookLevels]
@@ -86,10 +89,12 @@ def run_stack(
             local = wait_for("the databases again", lambda: _reopened(data, local), 60)
             production = local["databases"]["production"]
             found = rows(production, "SELECT exchange_ts, ticker, side, price_e4, delta_e2 FROM orderbook_deltas")
+            coverage = rows(production, "SELECT ticker, from_ts, to_ts FROM coverage ORDER BY ticker, from_ts")
             books = _fold_production(production)
         lake = Path(unquote(urlsplit(local["lake"]).path))
     return Run(
         production=Counter(found),
+        coverage=coverage,
         gatherers=stored,
         books_from_production=books,
         books_from_lake=_fold_lake(lake),
@@ -155,6 +160,23 @@ def _lake_count(lake: Path) -> int:
     return int(found[0])
 
 
+def every_sweep_is_whole(run: Run, capture: Path) -> bool:
+    """Whether production has all deltas of each moment at which the exchange changed several levels of a market."""
+    held: Counter[tuple[Any, ...]] = Counter()
+    for (moment, ticker, *_), number in run.production.items():
+        held[moment, ticker] += number
+    swept = capture_truth.sweeps(capture)
+    assert len(swept) >= 8
+    return all(held[place] == number for place, number in swept.items())
+
+
+def covered_as_far_as_can_be_told(run: Run, capture: Path) -> bool:
+    """Whether coverage claims the capture but for a second at either end, however long ago it was recorded."""
+    moments = [moment for moment, *_ in capture_truth.natural_rows(capture)]
+    low, high = min(moments) + MARGIN + timedelta(microseconds=1), max(moments) - MARGIN
+    return run.coverage == [(ticker, low, high) for ticker in sorted(capture_truth.final_books(capture))]
+
+
 def _check(run: Run, capture: Path) -> None:
     assert sum(run.production.values()) == DELTAS
     assert run.production == capture_truth.natural_rows(capture)
@@ -164,6 +186,8 @@ def _check(run: Run, capture: Path) -> None:
     assert run.books_from_lake == truth
     assert run.lake_deltas == DELTAS
     assert run.left_behind == []
+    assert every_sweep_is_whole(run, capture)
+    assert covered_as_far_as_can_be_told(run, capture), run.coverage
 
 
 def test_every_delta_reaches_production_once_and_every_book_folds_to_the_captures_end(tmp_path: Path) -> None:
