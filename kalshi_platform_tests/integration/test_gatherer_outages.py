@@ -403,6 +403,44 @@ def test_an_end_that_was_lost_with_a_damaged_block_is_not_forgotten(
     _no_claim_beyond(url, 2)
 
 
+def test_beginnings_that_were_lost_with_a_damaged_spool_are_made_again(
+    gatherer_settings: SettingsFactory, tmp_path: Path
+) -> None:
+    """Sessions, streams and memberships began while the database was away, and the disk lost their blocks."""
+    settings = gatherer_settings()
+    folder = settings.folder / "spool"
+    known = (
+        "SELECT count(DISTINCT ticker) FROM memberships m JOIN streams t USING (stream_id) JOIN sessions USING"
+        " (session_id) WHERE m.seq_to IS NULL AND t.ended_at IS NULL AND closed_at IS NULL"
+    )
+    with (
+        running_exchange(tmp_path, markets=5, rate=100) as exchange,
+        running_gatherer(settings, exchange) as gatherer,
+    ):
+        gatherer.follows(5)
+        end = read_only(settings.timeseries_url)
+        try:
+            # The first file is in the writer's hands then.
+            eventually(lambda: len(list(folder.glob("*.spool"))) > 1)
+            exchange.fault("cut")
+            eventually(lambda: all(each["reconnects"] for each in gatherer.status["connections"].values()))
+            gatherer.follows(5)
+            exchange.rate(0)
+            eventually(lambda: gatherer.status["writer"]["queued"] == 0)
+            for path in folder.glob("*.spool"):
+                content = path.read_bytes()
+                with path.open("r+b") as file:
+                    # No block of it survives.
+                    for at in range(0, len(content), 64):
+                        file.seek(at)
+                        file.write(bytes([content[at] ^ 1]))
+        finally:
+            end()
+        eventually(lambda: gatherer.status["writer"]["spool_damages"] > 0, what="a damage")
+        eventually(lambda: gatherer.value(known) == 5, what="memberships of sessions that the ledger knows")
+        assert list(folder.glob("*.damaged"))
+
+
 def test_what_is_in_flight_goes_to_disk_before_anything_newer(
     gatherer_settings: SettingsFactory, open_database: OpenDatabase
 ) -> None:
