@@ -56,9 +56,10 @@ class Router:
         """Hand the registry's wishes to the connections until `stop`; the caller sets `changed` with it."""
         while not stop.is_set():
             self.changed.clear()
-            self._follow_registry()
+            # First: should the rest fail, connections still come back.
             if self._is_reconnecting and not self._any_is_open():
                 self._is_reconnecting = False
+            self._follow_registry()
             self.changed.wait(_STEP_S)
 
     def _follow_registry(self) -> None:

@@ -7,6 +7,8 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+import pytest
+
 from kalshi_platform.gatherer.registry import Registry
 from kalshi_platform.gatherer.routing import Router
 from kalshi_platform.gatherer.settings import GathererSettings
@@ -41,3 +43,17 @@ def test_every_session_ends_before_the_first_one_may_begin() -> None:
         router.changed.set()
         following.join(10)
     assert not following.is_alive()
+
+
+def test_sessions_begin_again_although_markets_cannot_be_followed() -> None:
+    settings = GathererSettings(name="g1", timeseries_url="", catalog_url="", state_dir=Path(), follow_books=False)
+    router = Router(settings, Registry(settings.market_filter, 0.0), FakeClock())
+
+    def follow(_: object) -> None:
+        raise RuntimeError("can't start new thread")
+
+    router.fleet = cast(Any, SimpleNamespace(slots=[], follow=follow))
+    router.reconnect()
+    with pytest.raises(RuntimeError):
+        router.follow(threading.Event())
+    assert router.may_receive()
