@@ -15,6 +15,7 @@ import polars as pl
 from kalshi_platform.deduplicator.anchors import LEVEL_TYPES, books, settle
 from kalshi_platform.deduplicator.runs import runs, spans
 from kalshi_platform.deduplicator.settings import GathererSource
+from kalshi_platform.deduplicator.stream_ledger import read_ledger
 from kalshi_platform.market.times import datetime_from_us, us_from_datetime
 from kalshi_platform.storage.read import ArrowSnapshot, arrow_snapshot
 from kalshi_platform.storage.tables import PRODUCTION_TABLES
@@ -73,19 +74,9 @@ def _streams(snapshot: ArrowSnapshot, low_us: int, high_us: int) -> list[int]:
 def _of_stream(
     snapshot: ArrowSnapshot, stream_id: int, known: pl.DataFrame, hour_us: tuple[int, int], margin_us: int, at_once: int
 ) -> pl.DataFrame:
-    segments = _frame(
-        snapshot,
-        "SELECT stream_id, seq_from, seq_to, exchange_ts_min, exchange_ts_max FROM stream_segments"
-        " WHERE stream_id = $1 ORDER BY seq_from",
-        stream_id,
-    ).with_columns(low_us=pl.col("exchange_ts_min").dt.epoch("us"), high_us=pl.col("exchange_ts_max").dt.epoch("us"))
-    memberships = _frame(
-        snapshot,
-        "SELECT stream_id, ticker, exchange_index, seq_from, seq_to FROM memberships WHERE stream_id = $1",
-        stream_id,
-    )
-    indices = memberships.unique("ticker", keep="last", maintain_order=True).select("ticker", "exchange_index")
-    candidates = spans(memberships, runs(segments)).join(known, on=["stream_id", "seq", "ticker"], how="anti")
+    ledger = read_ledger(snapshot, stream_id)
+    segments, indices = ledger.segments, ledger.indices
+    candidates = spans(ledger.memberships, runs(segments)).join(known, on=["stream_id", "seq", "ticker"], how="anti")
     candidates = _possible(candidates, segments, hour_us, margin_us, single=indices["exchange_index"].n_unique() == 1)
     parts = [_EMPTY.drop("gatherer", "anchor_ts").with_columns(anchor_us=pl.lit(0, pl.Int64)).clear()]
     for starts, deltas in _settled(snapshot, stream_id, candidates, segments, indices, margin_us, at_once):
@@ -207,7 +198,3 @@ def read_levels(snapshot: ArrowSnapshot, stream_id: int, starts: pl.DataFrame) -
             return pl.DataFrame(pl.from_arrow(rows))
     # A commit that was repeated after an unknown outcome is numbered later than its rows.
     return pl.DataFrame(pl.from_arrow(snapshot.table(query, (stream_id, seqs))))
-
-
-def _frame(snapshot: ArrowSnapshot, query: str, stream_id: int) -> pl.DataFrame:
-    return pl.DataFrame(pl.from_arrow(snapshot.table(query, (stream_id,))))

@@ -15,6 +15,7 @@ import pyarrow as pa
 
 from kalshi_platform.deduplicator.runs import runs
 from kalshi_platform.deduplicator.steps import broken_between
+from kalshi_platform.deduplicator.stream_ledger import StreamLedger, read_ledger
 from kalshi_platform.market.coverage import Interval
 from kalshi_platform.market.times import datetime_from_us
 from kalshi_platform.storage.read import ArrowSnapshot
@@ -64,20 +65,10 @@ def read_window(snapshot: ArrowSnapshot, stream_id: int, low_us: int, high_us: i
     """Read what is needed to know the claims of [low, high). Raises DatabaseUnavailable."""
     around = _AROUND_MARGINS * margin_us
     inner = (low_us - around, high_us + around)
-    segments = _frame(
-        snapshot,
-        "SELECT stream_id, seq_from, seq_to, exchange_ts_min, exchange_ts_max FROM stream_segments"
-        " WHERE stream_id = $1 ORDER BY seq_from",
-        stream_id,
-    ).with_columns(low_us=pl.col("exchange_ts_min").dt.epoch("us"), high_us=pl.col("exchange_ts_max").dt.epoch("us"))
-    memberships = _frame(
-        snapshot,
-        "SELECT stream_id, ticker, exchange_index, seq_from, seq_to FROM memberships WHERE stream_id = $1",
-        stream_id,
-    )
+    segments, memberships = read_ledger(snapshot, stream_id)
     tickers = pl.Enum(memberships["ticker"].unique().sort())
     memberships = memberships.with_columns(pl.col("ticker").cast(tickers))
-    indices = memberships.unique("ticker", keep="last", maintain_order=True).select("ticker", "exchange_index")
+    indices = StreamLedger(segments, memberships).indices
     edges = edge_segments(segments, inner, single=indices["exchange_index"].n_unique() <= 1)
     parts = [_EMPTY.with_columns(pl.col("ticker").cast(tickers)).join(indices, on="ticker").select(COLUMNS)]
     # The earliest and the latest time of a commit are those of rows.
@@ -162,7 +153,3 @@ def _converted(batches: Iterator[pa.RecordBatch], indices: pl.DataFrame) -> Iter
                 pl.col("occurrence").cast(pl.Int32),
             )
             yield rows.join(indices, on="ticker").select(COLUMNS)
-
-
-def _frame(snapshot: ArrowSnapshot, query: str, stream_id: int) -> pl.DataFrame:
-    return pl.DataFrame(pl.from_arrow(snapshot.table(query, (stream_id,))))

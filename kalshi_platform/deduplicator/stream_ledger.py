@@ -1,0 +1,44 @@
+"""What a gatherer's ledger says of one stream: which numbers were committed, and which markets it followed when."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import polars as pl
+
+from kalshi_platform.storage.read import ArrowSnapshot
+
+
+class StreamLedger(NamedTuple):
+    """`segments`: stream_id, seq_from, seq_to, exchange_ts_min and …_max, and these as low_us, high_us (null without
+    deltas); by seq_from. `memberships`: stream_id, ticker, exchange_index, seq_from, seq_to.
+    """
+
+    segments: pl.DataFrame
+    memberships: pl.DataFrame
+
+    @property
+    def indices(self) -> pl.DataFrame:
+        """ticker and exchange_index, a row per market."""
+        markets = self.memberships.unique("ticker", keep="last", maintain_order=True)
+        return markets.select("ticker", "exchange_index")
+
+
+def read_ledger(snapshot: ArrowSnapshot, stream_id: int) -> StreamLedger:
+    """Raises DatabaseUnavailable."""
+    segments = _frame(
+        snapshot,
+        "SELECT stream_id, seq_from, seq_to, exchange_ts_min, exchange_ts_max FROM stream_segments"
+        " WHERE stream_id = $1 ORDER BY seq_from",
+        stream_id,
+    ).with_columns(low_us=pl.col("exchange_ts_min").dt.epoch("us"), high_us=pl.col("exchange_ts_max").dt.epoch("us"))
+    memberships = _frame(
+        snapshot,
+        "SELECT stream_id, ticker, exchange_index, seq_from, seq_to FROM memberships WHERE stream_id = $1",
+        stream_id,
+    )
+    return StreamLedger(segments, memberships)
+
+
+def _frame(snapshot: ArrowSnapshot, query: str, stream_id: int) -> pl.DataFrame:
+    return pl.DataFrame(pl.from_arrow(snapshot.table(query, (stream_id,))))
