@@ -51,8 +51,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     closed_at: datetime | None = None
     """When production closed the hours of these rows last, by its own clock: a later close makes the export stale."""
     coverage_share: float | None = None
-    """Of closed hours of order-book deltas: the share (0 … 1) of the markets' open time that is complete, over those that
-    were recorded in the hour or followed in the one before. None: no market was open, or production cannot tell."""
+    """Of closed hours of order-book deltas: the share (0 … 1) of the markets' open time that is complete, of those
+    recorded in the hour or followed in the one before. None: no market was open, or production cannot tell."""
     format: int = FORMAT
 
     @property
