@@ -1,0 +1,49 @@
+"""How a close reads its gatherers."""
+
+from __future__ import annotations
+
+import threading
+from datetime import UTC, datetime
+
+import polars as pl
+import pytest
+
+from kalshi_platform.clock import SYSTEM_CLOCK
+from kalshi_platform.deduplicator import close_hour
+from kalshi_platform.deduplicator.hour_reader import CLAIMS, GathererHour
+from kalshi_platform.deduplicator.proof_runs import RUN_CHECKS
+from kalshi_platform.deduplicator.settings import DeduplicatorSettings, GathererSource
+from kalshi_platform.errors import DatabaseUnavailable
+from kalshi_platform.storage.partitions import PartitionBounds
+from kalshi_platform.storage.pool import Database
+
+NOWHERE = "postgresql://nobody@127.0.0.1:1/none"
+HOUR = datetime(2026, 11, 23, 10, tzinfo=UTC)
+
+
+def test_claims_are_read_from_one_gatherer_after_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+    lock, other = threading.Lock(), threading.Event()
+    at_once, most, asked = 0, 0, []
+
+    def read(source: GathererSource, low_us: int, high_us: int, margin_us: int) -> GathererHour:
+        nonlocal at_once, most
+        with lock:
+            at_once += 1
+            most = max(most, at_once)
+            asked.append(source.name)
+            if at_once > 1:
+                other.set()
+        other.wait(0.1)  # a second one that is asked meanwhile comes within this time
+        with lock:
+            at_once -= 1
+        if source.name == "g2":
+            raise DatabaseUnavailable("g2 is away")
+        return GathererHour(pl.DataFrame(schema=CLAIMS), pl.DataFrame(), pl.DataFrame(schema=RUN_CHECKS), frozenset())
+
+    monkeypatch.setattr(close_hour, "_checked_hour", read)
+    sources = tuple(GathererSource(name, NOWHERE, NOWHERE) for name in ("g1", "g2", "g3"))
+    settings = DeduplicatorSettings(NOWHERE, sources)
+    database = Database(NOWHERE, name="production")
+    close = close_hour._Close(settings, HOUR, SYSTEM_CLOCK, PartitionBounds(), database)
+    assert list(close._claims()) == ["g1", "g3"]
+    assert (asked, most) == (["g1", "g2", "g3"], 1)
