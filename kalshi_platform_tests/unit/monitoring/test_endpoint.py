@@ -8,7 +8,7 @@ import logging
 import socket
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import pytest
@@ -16,7 +16,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from kalshi_platform.local.ports import free_port
 from kalshi_platform.monitoring.endpoint import Endpoint, Health
-from kalshi_platform.monitoring.metrics import Histogram, by_label, counter, gauge
+from kalshi_platform.monitoring.metrics import Histogram, Metric, by_label, counter, gauge
 from kalshi_platform.monitoring.settings import EndpointSettings
 from kalshi_platform_tests.fixtures.exchange import eventually
 
@@ -77,8 +77,14 @@ def test_health_is_a_status_with_a_reason(*, is_well: bool, status: int) -> None
 def test_figures_that_cannot_be_told_are_a_warning_and_the_next_scrape_is_served(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    answers = [lambda: 1 / 0, lambda: METRICS]
-    endpoint = Endpoint(EndpointSettings(port=free_port()), "g1", lambda: answers.pop(0)(), lambda: (True, {}))
+    faults = [ZeroDivisionError()]
+
+    def metrics() -> Iterable[Metric | Histogram]:
+        if faults:
+            raise faults.pop()
+        return METRICS
+
+    endpoint = Endpoint(EndpointSettings(port=free_port()), "g1", metrics, lambda: (True, {}))
     assert endpoint.ensure()
     try:
         with caplog.at_level(logging.WARNING):
