@@ -21,19 +21,27 @@ def test_every_session_ends_before_the_first_one_may_begin() -> None:
     router = Router(settings, Registry(settings.market_filter, 0.0), FakeClock())
     lines = [SimpleNamespace(is_open=True) for _ in range(3)]
     slots = [SimpleNamespace(connections=lambda line=line: iter([line])) for line in lines]
-    steps = []
+    steps: list[object] = []
     router.fleet = cast(Any, SimpleNamespace(slots=slots, follow=steps.append))
     stop = threading.Event()
     following = threading.Thread(target=router.follow, args=(stop,))
     following.start()
     try:
+
+        def two_more_steps() -> None:
+            wanted = len(steps) + 2
+
+            def are_done() -> bool:
+                router.changed.set()
+                return len(steps) >= wanted
+
+            eventually(are_done, what="two more steps")
+
         assert router.may_receive()
         router.reconnect()
         assert not router.may_receive()
         for line in lines:
-            before = len(steps)
-            router.changed.set()
-            eventually(lambda before=before: len(steps) > before + 1 or router.changed.set())
+            two_more_steps()
             assert not router.may_receive()
             line.is_open = False
         router.changed.set()
