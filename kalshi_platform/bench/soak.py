@@ -1,7 +1,7 @@
 """A soak: gatherers record a steady stream for a long time, and nothing of them may grow.
 
 Simulated exchange → sockets → gatherers → embedded PostgreSQL, watched from /proc and through the heartbeat files. At
-the end every delta and trade that the exchange says it published must be committed, once.
+the end every trade that the exchange says it published, and every delta that it sent, must be committed, once.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections.abc import Callable, Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,6 +30,13 @@ SHORTEST_S = 600.0
 _READY_S, _SETTLE_S, _LAST_WORDS_S = 120.0, 120.0, 1.5
 _MOST_SAMPLES, _SHORTEST_STEP_S = 600, 1.0
 _PROGRESS_S = 60.0
+# Streams whose frames are numbered, and whether the ledger has every number from the first to the last.
+_NUMBERED = ("orderbook_delta", "trade")
+_RECEIVED = """
+SELECT channel, max(seq_to),
+  range_agg(int8range(seq_from, seq_to, '[]')) = int8multirange(int8range(1, max(seq_to), '[]'))
+FROM stream_segments JOIN streams USING (stream_id) WHERE channel = ANY (%s) GROUP BY stream_id, channel
+"""
 _TABLES = {"delta": "orderbook_deltas", "trade": "trades", "ticker": "tickers"}
 
 
@@ -114,10 +122,12 @@ class _Soak:
         seconds = clock.monotonic() - began
         stack.venue.rate(0.0)
         own_after = _own_mib()
-        published = self._settle(before)
+        published, sent = self._settle(before)
         stack.stop_gatherers()
         committed = {name: self._committed(name, int(before["clock_us"])) for name in options.names}
-        return SoakRun(options.rate, seconds, self._samples, published, committed, self._peaks, (own_before, own_after))
+        missed = {name: self._missed(name, sent[name]) for name in options.names}
+        own_mib = own_before, own_after
+        return SoakRun(options.rate, seconds, self._samples, published, committed, missed, self._peaks, own_mib)
 
     # -- watching
 
@@ -159,15 +169,42 @@ class _Soak:
 
     # -- the end
 
-    def _settle(self, before: Mapping[str, Any]) -> dict[str, int]:
-        """Let everything arrive and be committed; return what was published, by kind."""
+    def _settle(self, before: Mapping[str, Any]) -> tuple[dict[str, int], dict[str, list[tuple[str, int]]]]:
+        """Let everything arrive and be committed; return what was published, by kind, and, by gatherer, channel and
+        last number of every numbered stream that is open."""
         stack = self._stack
         self._wait(_LAST_WORDS_S)
         self._soon(stack.venue.drained, _SETTLE_S)
-        after = stack.venue.state()["published"]
+        state = stack.venue.state()
+        after = state["published"]
+        sent = {
+            name: [
+                (str(each["channel"]), int(each["seq"]))
+                for connection in state["connections"]
+                if f"({name} " in connection["user_agent"]
+                for each in connection["subscriptions"]
+                if each["channel"] in _NUMBERED
+            ]
+            for name in self._options.names
+        }
         figures = stack.writer_figures
         self._soon(lambda: all(not figures(name).get("spool_bytes") for name in self._options.names), _SETTLE_S)
-        return {kind: after[kind] - before["published"][kind] for kind in _TABLES}
+        return {kind: after[kind] - before["published"][kind] for kind in _TABLES}, sent
+
+    def _missed(self, name: str, sent: Sequence[tuple[str, int]]) -> list[str]:
+        """What the ledger lacks: numbers within a stream, or the last ones that the exchange sent on an open one."""
+        database = Database(self._stack.settings.gatherers[name].timeseries_url, name=f"{name} timeseries")
+        try:
+            with database.transaction() as transaction:
+                streams = transaction.fetch_all(_RECEIVED, (list(_NUMBERED),))
+        finally:
+            database.dispose()
+        ends = Counter((str(channel), int(last)) for channel, last, _ in streams)
+        return [
+            *(f"numbers are missing in a stream of {channel}" for channel, _, whole in streams if not whole),
+            *(f"the exchange sent {last:,} frames of {channel}; no stream has them all"
+              for channel, last in (Counter(sent) - ends)),
+        ]  # fmt: skip
 
     def _committed(self, name: str, from_us: int) -> dict[str, int]:
         database = Database(self._stack.settings.gatherers[name].timeseries_url, name=f"{name} timeseries")
