@@ -29,7 +29,7 @@ from kalshi_platform_tests.fixtures.stack import (
     wait_for,
 )
 
-pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(240), pytest.mark.xdist_group("stack")]
+pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(360), pytest.mark.xdist_group("stack")]
 DELTAS = 245
 MARKETS = 12
 MARGIN = timedelta(seconds=1)
@@ -197,20 +197,14 @@ def test_every_delta_reaches_production_once_and_every_book_folds_to_the_capture
     _check(run, capture)
 
 
-def test_deltas_that_carry_milliseconds_only_and_are_often_equal_are_all_kept(tmp_path: Path) -> None:
+def test_many_equal_deltas_and_a_gatherer_killed_halfway_lose_nothing_that_the_others_saw(tmp_path: Path) -> None:
+    """With times in milliseconds only, as frames without `ts` have them, many deltas are equal in every column."""
     capture = capture_truth.without_ts(capture_truth.capture_file(), tmp_path / "milliseconds.jsonl")
     equal = [key for key, number in capture_truth.natural_rows(capture).items() if number > 1]
     assert len(equal) == 16
-    run = run_stack(capture, tmp_path)
-    assert run.gatherers == {"g1": DELTAS, "g2": DELTAS, "g3": DELTAS}
-    _check(run, capture)
-
-
-def test_a_gatherer_killed_halfway_loses_nothing_that_the_others_saw(tmp_path: Path) -> None:
-    capture = capture_truth.capture_file()
 
     def kill_one(pids: dict[str, int], production: str) -> None:
-        wait_for("half of the deltas", lambda: count(production, "orderbook_deltas") >= DELTAS // 3, 90)
+        wait_for("a third of the deltas", lambda: count(production, "orderbook_deltas") >= DELTAS // 3, 90)
         assert count(production, "orderbook_deltas") < DELTAS
         os.kill(pids["gather-g2"], signal.SIGKILL)
 

@@ -81,8 +81,8 @@ def test_the_demo_shows_growing_tables_and_parquet_and_ends_without_a_trace(tmp_
             wait_for(f"health beside {address}", lambda address=address: is_healthy(address), 30)
         stopped_at = time.monotonic()
         up.send_signal(signal.SIGTERM)
-        assert up.wait(30) == 0, log.read_text()
-        assert time.monotonic() - stopped_at < 20
+        assert up.wait(120) == 0, log.read_text()
+        assert time.monotonic() - stopped_at < 60, "children were killed by their supervisor, or it waited for one"
     assert processes_of(str(data)) == []
 
 
@@ -123,7 +123,7 @@ def test_dagster_dev_alone_works_once_the_databases_are_up(tmp_path: Path) -> No
         finally:
             os.killpg(dev.pid, signal.SIGINT)
             try:
-                dev.wait(30)
+                dev.wait(120)
             finally:
                 with contextlib.suppress(ProcessLookupError):
                     os.killpg(dev.pid, signal.SIGKILL)
