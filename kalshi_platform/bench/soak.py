@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 import os
 import threading
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -122,12 +121,14 @@ class _Soak:
         seconds = clock.monotonic() - began
         stack.venue.rate(0.0)
         own_after = _own_mib()
-        published, sent = self._settle(before)
+        settled, sent = self._settle(before)
         stack.stop_gatherers()
+        # Markets are made also while nothing is traded, and begin with orders: what came in the meantime may be stored.
+        at_most = self._published(stack.venue.state(), before)
         committed = {name: self._committed(name, int(before["clock_us"])) for name in options.names}
         missed = {name: self._missed(name, sent[name]) for name in options.names}
         own_mib = own_before, own_after
-        return SoakRun(options.rate, seconds, self._samples, published, committed, missed, self._peaks, own_mib)
+        return SoakRun(options.rate, seconds, self._samples, settled, at_most, committed, missed, self._peaks, own_mib)
 
     # -- watching
 
@@ -176,7 +177,6 @@ class _Soak:
         self._wait(_LAST_WORDS_S)
         self._soon(stack.venue.drained, _SETTLE_S)
         state = stack.venue.state()
-        after = state["published"]
         sent = {
             name: [
                 (str(each["channel"]), int(each["seq"]))
@@ -189,7 +189,10 @@ class _Soak:
         }
         figures = stack.writer_figures
         self._soon(lambda: all(not figures(name).get("spool_bytes") for name in self._options.names), _SETTLE_S)
-        return {kind: after[kind] - before["published"][kind] for kind in _TABLES}, sent
+        return self._published(state, before), sent
+
+    def _published(self, state: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, int]:
+        return {kind: state["published"][kind] - before["published"][kind] for kind in _TABLES}
 
     def _missed(self, name: str, sent: Sequence[tuple[str, int]]) -> list[str]:
         """What the ledger lacks: numbers within a stream, or the last ones that the exchange sent on an open one."""
@@ -199,12 +202,13 @@ class _Soak:
                 streams = transaction.fetch_all(_RECEIVED, (list(_NUMBERED),))
         finally:
             database.dispose()
-        ends = Counter((str(channel), int(last)) for channel, last, _ in streams)
-        return [
-            *(f"numbers are missing in a stream of {channel}" for channel, _, whole in streams if not whole),
-            *(f"the exchange sent {last:,} frames of {channel}; no stream has them all"
-              for channel, last in (Counter(sent) - ends)),
-        ]  # fmt: skip
+        problems = [f"numbers are missing in a stream of {channel}" for channel, _, whole in streams if not whole]
+        for wanted in sorted({channel for channel, _ in sent}):
+            lasts = sorted((last for channel, last in sent if channel == wanted), reverse=True)
+            ends = sorted((int(end) for channel, end, _ in streams if channel == wanted), reverse=True)
+            if len(ends) < len(lasts) or any(end < last for end, last in zip(ends, lasts, strict=False)):
+                problems.append(f"the exchange sent {lasts} frames of {wanted}, the ledger ends at {ends}")
+        return problems
 
     def _committed(self, name: str, from_us: int) -> dict[str, int]:
         database = Database(self._stack.settings.gatherers[name].timeseries_url, name=f"{name} timeseries")
