@@ -95,6 +95,11 @@ def is_healthy(metrics_address: str) -> bool:
         return False
 
 
+def heed_sigint() -> None:
+    """In the child: Ctrl-C works as in a terminal, also where the suite itself was started with SIGINT ignored."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+
 def test_dagster_dev_alone_works_once_the_databases_are_up(tmp_path: Path) -> None:
     """What the README says: `up --databases-only`, then `dagster dev` in the same folder, without any other setting."""
     tmp_path.chmod(0o755)
@@ -110,7 +115,7 @@ def test_dagster_dev_alone_works_once_the_databases_are_up(tmp_path: Path) -> No
         with (tmp_path / "dev.log").open("wb") as log:
             dev = subprocess.Popen(
                 [str(Path(sys.executable).parent / "dagster"), "dev", "-p", "0"],
-                env=env, cwd=tmp_path, stdout=log, stderr=log, start_new_session=True,
+                env=env, cwd=tmp_path, stdout=log, stderr=log, start_new_session=True, preexec_fn=heed_sigint,  # noqa: PLW1509
             )  # fmt: skip
         try:
             wait_for("definitions", lambda: b"Serving dagster-webserver on" in (tmp_path / "dev.log").read_bytes(), 60)
