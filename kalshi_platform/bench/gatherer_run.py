@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import urllib.request
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +15,7 @@ from kalshi_platform.bench.host import HostResult, HostSpec
 from kalshi_platform.bench.measure import cpu_s, per_message_us, weighted_quantiles
 from kalshi_platform.bench.stack import BenchStack
 from kalshi_platform.errors import ExchangeUnavailable
+from kalshi_platform.local.venue import Venue
 from kalshi_platform.storage.pool import Database, Transaction
 
 PLATFORM, NAIVE = "platform", "naive"
@@ -92,12 +91,13 @@ def _watch(
             "exchange": cpu_s([addresses["pid"]]),
         }
 
+    venue = Venue(str(addresses["control_url"]))
     before = used()
 
     def started() -> bool:
         nonlocal before
         now = used()
-        if _state(addresses)["replay"]["started"]:
+        if venue.state()["replay"]["started"]:
             return True
         before = now
         return not stack.is_running(label)
@@ -114,7 +114,7 @@ def _watch(
         if all(rows.get(table, 0) >= count for table, count in capture.rows.items()) or not stack.is_running(label):
             return True
         total = sum(rows.values())
-        if total > best or not _state(addresses)["replay"]["finished"]:
+        if total > best or not venue.state()["replay"]["finished"]:
             best, seen_at = total, now_s()
         return now_s() - seen_at > _PATIENCE_S
 
@@ -122,7 +122,7 @@ def _watch(
     after = used()
     last_seqs = {
         each["channel"]: int(each["seq"])
-        for connection in _state(addresses)["connections"]
+        for connection in venue.state()["connections"]
         for each in connection["subscriptions"]
         if each["channel"] in _NUMBERED
     }
@@ -176,16 +176,6 @@ def losses(transaction: Transaction, rows: Mapping[str, int], last_seqs: Mapping
         if row is None or not row[0]:
             lost.append(f"the ledger does not say that all {last:,} frames of {channel} were received")
     return lost
-
-
-def _state(addresses: Mapping[str, Any]) -> dict[str, Any]:
-    url = f"{str(addresses['control_url']).rstrip('/')}/state"
-    try:
-        with urllib.request.urlopen(url, timeout=30) as answer:  # noqa: S310 - our own loopback address
-            content: dict[str, Any] = json.load(answer)
-            return content
-    except (OSError, ValueError) as error:
-        raise ExchangeUnavailable(f"the simulated exchange does not answer: {error}") from error
 
 
 def _difference(before: float | None, after: float | None) -> float | None:

@@ -14,6 +14,7 @@ import pyarrow as pa
 
 from kalshi_platform.clock import Clock
 from kalshi_platform.market.times import US_PER_S, datetime_from_us, us_from_datetime
+from kalshi_platform.storage import queries
 from kalshi_platform.storage.partitions import PartitionBounds, PartitionKeeper
 from kalshi_platform.storage.pool import Database
 from kalshi_platform.storage.tables import GATHERER_TABLES
@@ -23,8 +24,6 @@ BATCH_ROWS = 20_000
 SPACING_US = 500
 """Between two rows; so a row's time tells its number."""
 _TIME = pa.timestamp("us", "UTC")
-_BATCH = "UPDATE batch_counter SET last_batch_no = last_batch_no + 1 RETURNING last_batch_no"
-_TIMES = "INSERT INTO batches (batch_no, table_name, rows, time_min, time_max) VALUES (%s, %s, %s, %s, %s)"
 
 Ints = npt.NDArray[np.int64]
 
@@ -87,20 +86,22 @@ class MergeData:
         """Put the gatherer's rows into its (migrated, empty) database; return how many."""
         database = Database(url, name=f"g{gatherer + 1}")
         keeper = PartitionKeeper(database, PartitionBounds(), clock)
-        stream = GATHERER_TABLES[TABLE]
+        stream, sql = GATHERER_TABLES[TABLE], queries.load("gatherer")
         filled = 0
         try:
             for batch in self.batches(gatherer):
                 edges = [us_from_datetime(batch.column("exchange_ts")[place].as_py()) for place in (0, -1)]
                 keeper.ensure_hours(TABLE, edges)
                 with database.transaction() as transaction:
-                    row = transaction.fetch_one(_BATCH)
+                    row = transaction.fetch_one(sql["next_batch"])
                     assert row is not None  # noqa: S101 - the migration inserts the counter's only row
                     number = int(row[0])
                     numbered = batch.append_column("batch_no", pa.array(np.full(batch.num_rows, number)))
                     data = numbered.select(stream.schema.names).cast(stream.schema)
                     filled += transaction.insert_new(stream, data)
-                    transaction.execute(_TIMES, (number, TABLE, batch.num_rows, *map(datetime_from_us, edges)))
+                    transaction.execute_values(
+                        sql["batches"], [(number, TABLE, batch.num_rows, *map(datetime_from_us, edges))]
+                    )
             with database.transaction() as transaction:
                 transaction.execute("ANALYZE orderbook_deltas")
         finally:
