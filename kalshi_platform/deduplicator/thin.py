@@ -1,7 +1,8 @@
 """Rows of several gatherers → rows of production, each message once. Pure.
 
-The witness of a row is whoever received it first (then the gatherer's name, stream and seq decide), so the result does
-not depend on the order in which gatherers are read. What production holds already is left to its keys and anti-joins.
+The witness of a row is whoever received it first (then the gatherer's name, stream and seq decide); trades and tickers
+of one market and moment come from one stream, because their order is that of its seq. So the result does not depend on
+the order in which gatherers are read. What production holds already is left to its keys and anti-joins.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from kalshi_platform.market.identity import DELTA_KEY, TICKER_KEY, TRADE_KEY, TR
 TRADE_IDENTITY = ("ticker", "trade_id")
 LIFECYCLE_IDENTITY = ("ticker", "fingerprint")
 _FIRST_WITNESS = ("received_at", "gatherer", "stream_id", "seq")
+_MOMENT = ("exchange_ts", "ticker")
 _SNAPSHOT_KEY = ("snapshot_ts", "ticker", "source", "witness", "stream_id", "seq")
 _LIFECYCLE_KEY = ("received_at", "ticker", "fingerprint")
 
@@ -38,12 +40,12 @@ def thin_deltas(rows: pl.DataFrame) -> pl.DataFrame:
 
 def thin_trades(rows: pl.DataFrame) -> pl.DataFrame:
     """One row per trade_id of a ticker within ± 1 minute: sources may disagree on the millisecond."""
-    return _spaced(_first_of(rows, TRADE_KEY), TRADE_IDENTITY, "exchange_ts", TRADE_WINDOW_US)
+    return _spaced(_of_one_stream(rows, TRADE_KEY), TRADE_IDENTITY, "exchange_ts", TRADE_WINDOW_US)
 
 
 def thin_tickers(rows: pl.DataFrame) -> pl.DataFrame:
     """One row per content of a ticker and time."""
-    return _first_of(rows, TICKER_KEY)
+    return _of_one_stream(rows, TICKER_KEY)
 
 
 def thin_snapshots(rows: pl.DataFrame) -> pl.DataFrame:
@@ -75,9 +77,22 @@ def rounds(table: str, rows: pl.DataFrame) -> list[pl.DataFrame]:
     return [part.drop("_round") for part in ordered.partition_by("_round", maintain_order=True)]
 
 
-def _first_of(rows: pl.DataFrame, key: tuple[str, ...]) -> pl.DataFrame:
+def _of_one_stream(rows: pl.DataFrame, key: tuple[str, ...]) -> pl.DataFrame:
+    """One row per key; those of one market and moment from one stream, as far as it has them.
+
+    Their order within the moment is that of the stream's seq, and numbers of two streams cannot be compared. The stream
+    with most rows of the moment is taken, of several the one that received its first earliest.
+    """
+    stream = (*_MOMENT, "gatherer", "stream_id")
+    ranked = rows.with_columns(
+        _missing=-pl.len().over(stream).cast(pl.Int64), _began=pl.col("received_at").min().over(stream)
+    )
+    return _first_of(ranked, key, ("_missing", "_began", *_FIRST_WITNESS)).drop("_missing", "_began")
+
+
+def _first_of(rows: pl.DataFrame, key: tuple[str, ...], by: tuple[str, ...] = _FIRST_WITNESS) -> pl.DataFrame:
     # One sort and one filter: sorting by witness, `unique`, and sorting by key hold two more copies of all rows.
-    ordered = rows.sort(*key, *(name for name in _FIRST_WITNESS if name not in key))
+    ordered = rows.sort(*key, *(name for name in by if name not in key))
     first = pl.any_horizontal(pl.col(name) != pl.col(name).shift(1) for name in key)
     return ordered.filter(first.fill_null(value=True))
 

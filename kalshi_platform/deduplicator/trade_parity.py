@@ -1,4 +1,5 @@
-"""Trades proved complete: production against the exchange's own listing, hour by hour; what is missing is inserted.
+"""Trades proved complete: production against the exchange's own listing, hour by hour; what is missing is inserted, and
+every listed trade gets the exchange's time to the microsecond, which streams round to the millisecond.
 
 Figures stand in `trade_parity` by market and hour (block trades apart) and in `trade_checks` by hour. Checking an hour
 again is safe: it changes nothing where nothing is missing.
@@ -77,8 +78,8 @@ def reconcile_trades(
 ) -> TradeCheck:
     """Check an hour as far as the exchange answers; otherwise the result is `not checked`, with the reason.
 
-    `at`: when inserted rows count as having come (None: now, which reopens a closed hour). `rest` is None where no
-    access to the exchange is configured. Raises DatabaseUnavailable.
+    `at`: when inserted or changed rows count as having come (None: now, which reopens a closed hour). `rest`: None
+    where no access to the exchange is configured. Raises DatabaseUnavailable.
     """
     if rest is None:
         return _not_checked(production, hour, "the exchange is not to be asked")
@@ -127,7 +128,9 @@ def _settle(
         transaction.execute(statements["forget_parity"], span)
         transaction.execute(statements["compare"], span)
         inserted = transaction.execute(statements["fill"], span)
-        if inserted:
+        dated = transaction.execute(statements["set_created_times"], span)
+        if inserted or dated:
+            # Both change what the lake holds of the hour.
             merged.record_activity(transaction, {"trades": {hour: inserted}}, at)
         return _record(transaction, hour, listing)
 

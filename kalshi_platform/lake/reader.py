@@ -167,7 +167,8 @@ def _read(
             continue
         segment, after_hole = segment + after_hole, False
         frames.append(_frame(_partition_rows(store, *item, data, rows), segment))
-    frame = pl.concat(frames).sort(list(data.order))
+    # Stable: what a data set does not show (the place in a stream) has put the rows of a file in order.
+    frame = pl.concat(frames).sort(list(data.order), nulls_last=True, maintain_order=True)
     return frame if holes == "mark" else frame.drop("segment")
 
 

@@ -21,7 +21,9 @@ CONTRACTS = pa.decimal128(18, 2)
 
 @dataclass(frozen=True)
 class Dataset:
-    """One data set. Rows are sorted by `order`, which is unique; `plain` names texts that hardly ever repeat.
+    """One data set. No two rows have the same `identity`; rows are sorted by `order`; texts of `plain` hardly repeat.
+
+    Rows of one market and moment stand in the order in which they happened, as far as it is known.
 
     `rows_per_group` bounds the memory of an export; rows that hold whole books or messages are far bigger than others.
     """
@@ -30,6 +32,7 @@ class Dataset:
     version: int
     schema: pa.Schema
     time_column: str
+    identity: tuple[str, ...]
     order: tuple[str, ...]
     plain: frozenset[str] = frozenset()
     rows_per_group: int = 256 * 1024
@@ -103,13 +106,20 @@ _NULLABLE_IN: Mapping[str, frozenset[str]] = {
     "tickers": frozenset({"price_e4"}),
     "market_lifecycle": frozenset({"exchange_ts"}),
 }
-_ORDER: Mapping[str, tuple[str, ...]] = {
+_IDENTITY: Mapping[str, tuple[str, ...]] = {
     "orderbook_deltas": ("ticker", "exchange_ts", "side", "price_e4", "delta_e2", "occurrence"),
     "trades": ("ticker", "exchange_ts", "trade_id"),
     "tickers": ("ticker", "exchange_ts", "fingerprint"),
     "orderbook_snapshots": ("ticker", "snapshot_ts", "source", "witness", "stream_id", "seq"),
     "market_lifecycle": ("ticker", "received_at", "fingerprint"),
     "book_anchors": ("ticker", "anchor_ts", "gatherer", "stream_id", "seq"),
+}
+_IN_STREAM = ("gatherer", "stream_id", "seq")
+# Deltas of one moment apply together, so that their order says nothing.
+_ORDER: Mapping[str, tuple[str, ...]] = {
+    "trades": ("ticker", "exchange_ts", "created_time", *_IN_STREAM, "trade_id"),
+    "tickers": ("ticker", "exchange_ts", *_IN_STREAM, "fingerprint"),
+    "market_lifecycle": ("ticker", "received_at", *_IN_STREAM, "fingerprint"),
 }
 _PLAIN = frozenset({"trade_id", "content"})
 _ROWS_PER_GROUP: Mapping[str, int] = {
@@ -137,7 +147,8 @@ def _raw(name: str, version: int = 1) -> Dataset:
         version,
         _schema(key, version, fields),
         table.time_column,
-        _ORDER[name],
+        _IDENTITY[name],
+        _ORDER.get(name, _IDENTITY[name]),
         _PLAIN & set(table.columns),
         _ROWS_PER_GROUP.get(name, Dataset.rows_per_group),
     )
@@ -157,8 +168,8 @@ def _trades() -> Dataset:
         _field("created_time", TIME, _TIME, "Kalshi's time of the trade to the microsecond, from REST", nullable=True),
         _field("source", TEXT, "", "ws, or rest for a trade that the stream missed"),
     ]
-    order = ("ticker", "exchange_ts", "trade_id")
-    return Dataset(key, version, _schema(key, version, fields), "exchange_ts", order, frozenset({"trade_id"}))
+    names, order = ("ticker", "exchange_ts", "trade_id"), ("ticker", "exchange_ts", "created_time")
+    return Dataset(key, version, _schema(key, version, fields), "exchange_ts", names, order, frozenset({"trade_id"}))
 
 
 def _candles() -> Dataset:
@@ -176,7 +187,8 @@ def _candles() -> Dataset:
         _field("block_volume_contracts", CONTRACTS, "contracts", "contracts in block trades"),
         _field("block_trades", BIG, "", "block trades"),
     ]
-    return Dataset(key, version, _schema(key, version, fields), "minute", ("ticker", "minute"))
+    names = ("ticker", "minute")
+    return Dataset(key, version, _schema(key, version, fields), "minute", names, names)
 
 
 DATASETS: Mapping[str, Dataset] = MappingProxyType(

@@ -77,7 +77,7 @@ def lake_metadata(key: str) -> dict[str, object]:
         notes = {name.decode(): text.decode() for name, text in (field.metadata or {}).items()}
         description = "; ".join(text for text in (notes.get("unit"), notes.get("description")) if text)
         constraints = dg.TableColumnConstraints(
-            nullable=field.nullable, other=["key"] if field.name in data.order else []
+            nullable=field.nullable, other=["key"] if field.name in data.identity else []
         )
         columns.append(dg.TableColumn(field.name, str(field.type), description or None, constraints))
     return {"dagster/column_schema": dg.TableSchema(columns), "dagster/table_name": f"lake.{key}"}

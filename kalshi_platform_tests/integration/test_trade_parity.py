@@ -137,6 +137,25 @@ def test_what_the_stream_missed_is_inserted_and_every_market_hour_has_its_figure
     assert production.rows("SELECT count(*) FROM trade_listing") == [(0,)]
 
 
+def test_every_listed_trade_gets_the_time_of_the_exchange_and_the_hour_is_exported_again(
+    production: Production,  # noqa: F811
+) -> None:
+    rest = Lister([listed("z", H10 + ms(4.1)), listed("a", H10 + ms(4.7)), listed("m", H10 + ms(4.4))])
+    production.insert("trades", [held(name, H10 + ms(4)) for name in ("a", "m", "z", "ours")])
+    production.insert("trades", [held("early", H10 - ms(4))])
+    production.close_hour(H10)
+    check(production, rest)
+    times = production.rows("SELECT trade_id, created_time FROM trades ORDER BY exchange_ts, created_time, trade_id")
+    assert times == [
+        ("early", None), ("z", H10 + ms(4.1)), ("m", H10 + ms(4.4)), ("a", H10 + ms(4.7)), ("ours", None),
+    ]  # fmt: skip
+    reopened = "SELECT bool_or(a.last_merged_at > c.closed_at) FROM hour_activity a JOIN hour_closes c USING (hour)"
+    assert production.rows(reopened) == [(True,)]
+    production.execute("UPDATE hour_closes SET closed_at = clock_timestamp()")
+    check(production, rest)
+    assert production.rows(reopened) == [(False,)]
+
+
 def test_what_the_exchange_does_not_list_or_lists_otherwise_is_said_and_left_alone(
     production: Production,  # noqa: F811
 ) -> None:

@@ -18,7 +18,7 @@ SELECT ticker, exchange_ts, trade_id, yes_price_e4, no_price_e4, count_e2, taker
        source
 FROM trades
 WHERE exchange_ts >= {low} AND exchange_ts < {high}
-ORDER BY ticker COLLATE "C", exchange_ts, trade_id COLLATE "C"
+ORDER BY ticker COLLATE "C", exchange_ts, created_time, gatherer COLLATE "C", stream_id, seq, trade_id COLLATE "C"
 
 -- name: processed_trades_expected
 -- How many rows processed_trades must give.
@@ -26,14 +26,15 @@ SELECT count(*) AS rows FROM trades WHERE exchange_ts >= {low} AND exchange_ts <
 
 -- name: candles_1m
 -- One row per market and minute with a trade. Trades of one millisecond follow each other by the time that REST gave
--- them where it did, then by their identifier.
+-- them where it did, then as their stream sent them; their identifier is random and says nothing.
 SELECT ticker,
        date_bin('1 minute', exchange_ts, TIMESTAMPTZ '2000-01-01 00:00:00+00') AS minute,
-       (array_agg(yes_price_e4 ORDER BY exchange_ts, created_time, trade_id COLLATE "C")
+       (array_agg(yes_price_e4 ORDER BY exchange_ts, created_time, gatherer COLLATE "C", stream_id, seq)
           FILTER (WHERE NOT is_block_trade))[1] AS open_e4,
        max(yes_price_e4) FILTER (WHERE NOT is_block_trade) AS high_e4,
        min(yes_price_e4) FILTER (WHERE NOT is_block_trade) AS low_e4,
-       (array_agg(yes_price_e4 ORDER BY exchange_ts DESC, created_time DESC, trade_id COLLATE "C" DESC)
+       (array_agg(yes_price_e4 ORDER BY exchange_ts DESC, created_time DESC, gatherer COLLATE "C" DESC,
+                                stream_id DESC, seq DESC)
           FILTER (WHERE NOT is_block_trade))[1] AS close_e4,
        coalesce(sum(count_e2) FILTER (WHERE NOT is_block_trade), 0)::bigint AS volume_e2,
        count(*) FILTER (WHERE NOT is_block_trade) AS trades,

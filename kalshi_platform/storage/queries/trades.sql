@@ -61,6 +61,14 @@ WHERE l.hour = %(hour)s AND l.exchange_ts >= %(hour)s AND l.exchange_ts < %(unti
                     AND h.ticker = l.ticker AND h.trade_id = l.trade_id)
 ON CONFLICT DO NOTHING
 
+-- name: set_created_times
+-- Gives the trades of the hour the exchange's own time to the microsecond, which orders those of one millisecond. Its row
+-- count is the number of those that changed.
+UPDATE trades t SET created_time = l.created_time
+FROM trade_listing l
+WHERE l.hour = %(hour)s AND l.created_time IS NOT NULL AND t.exchange_ts >= %(hour)s AND t.exchange_ts < %(until)s
+  AND t.ticker = l.ticker AND t.trade_id = l.trade_id AND t.created_time IS DISTINCT FROM l.created_time
+
 -- name: totals
 -- Of the hour: trades of production before, listed, inserted, only in production, differing.
 SELECT coalesce(sum(production_count), 0)::bigint, coalesce(sum(rest_count), 0)::bigint,

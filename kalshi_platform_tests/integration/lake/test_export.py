@@ -15,6 +15,7 @@ import polars as pl
 import pytest
 from typer.testing import CliRunner
 
+from kalshi_platform.clock import SYSTEM_CLOCK
 from kalshi_platform.errors import (
     DatabaseUnavailable,
     HourNotClosed,
@@ -133,7 +134,7 @@ def test_a_field_is_optional_exactly_where_the_column_is(production: Production,
         )
     data = DATASETS[f"raw/{name}"]
     assert dict(columns) == {field.name: field.nullable for field in data.schema}
-    assert {column for (column,) in key} == set(data.order)
+    assert {column for (column,) in key} == set(data.identity)
 
 
 def test_two_exports_of_the_same_rows_have_the_same_bytes(
@@ -351,7 +352,40 @@ def test_processed_trades_are_dollars_and_contracts(
     total = sum(Decimal(row["count_e2"]).scaleb(-2) for row in TRADES)
     assert pl.read_parquet(files).get_column("count_contracts").sum() == total
     raw = reader.trades(lake_settings, at(0), at(10), layer="processed")
-    assert raw.get_column("trade_id").to_list() == ["t-1", "t-0", "t-2", "t-3", "t-4", "t-5", "t-6", "t-7"]
+    assert raw.get_column("trade_id").to_list() == ["t-1", "t-0", "t-3", "t-2", "t-4", "t-5", "t-6", "t-7"]
+
+
+def test_trades_of_one_millisecond_follow_each_other_as_their_stream_sent_them(
+    lake_settings: LakeSettings, production: Production
+) -> None:
+    # Identifiers are random: here they run backwards. In the second minute REST's time says otherwise than the places.
+    sent = [trade(1.5, 9 - n, 5_000 + n, 100, stream_id=4, seq=100 + n) for n in range(5)]
+    dated = [trade(2.5, 19 - n, 6_000 + n, 100, seq=200 - n, created_time=at(2.5) + n * US) for n in range(5)]
+    production.insert("trades", [*dated[::-1], *sent[::-1]])
+    for key, partition in (("trades", HOUR), ("processed/trades", DAY), ("aggregates/candles_1m", DAY)):
+        export = export_raw if key == "trades" else export_daily
+        export(lake_settings, production.url, key, partition, "open")
+    wanted = [f"t-{n}" for n in (9, 8, 7, 6, 5, 19, 18, 17, 16, 15)]
+    for layer in ("raw", "processed"):
+        found = reader.trades(lake_settings, at(0), at(10), layer=layer, open=True)
+        assert found["trade_id"].to_list() == wanted
+    candles = reader.candles(lake_settings, at(0), at(10), open=True)
+    assert candles.select("open_dollars", "close_dollars").rows() == [
+        tuple(dollars(5_000, 5_004)),
+        tuple(dollars(6_000, 6_004)),
+    ]
+    hours = production.rows("SELECT first_dollars, last_dollars FROM market_hours('KXA-1', %s, %s)", at(0), at(10))
+    assert hours == [tuple(dollars(5_000, 6_004))]
+    last = production.rows("SELECT trade_id FROM last_trades('KXA-1', 10, %s)", at(10))
+    assert [name for (name,) in last] == wanted[::-1]
+
+
+def test_the_latest_quote_of_one_millisecond_is_the_one_sent_last(production: Production) -> None:
+    now = SYSTEM_CLOCK.now() - timedelta(minutes=1)
+    quotes = [{"exchange_ts": now, "yes_bid_e4": 100 * n, "fingerprint": 9 - n, "seq": n} for n in (2, 3, 1)]
+    # Another host's clock is no order either.
+    production.insert("tickers", [{**quote, "received_at": now - timedelta(seconds=quote["seq"])} for quote in quotes])
+    assert production.rows("SELECT bid_dollars FROM latest_quotes('1 hour')") == [(Decimal("0.0300"),)]
 
 
 def test_candles_leave_block_trades_out_of_prices(lake_settings: LakeSettings, production: Production) -> None:

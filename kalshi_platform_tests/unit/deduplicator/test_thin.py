@@ -57,6 +57,36 @@ def test_every_table_has_the_columns_of_production() -> None:
         assert united.height == (2 if name == "orderbook_snapshots" else 1)
 
 
+def test_trades_of_one_moment_come_from_one_stream_and_stand_in_its_order() -> None:
+    # g2 received the second first; its numbers say nothing about g1's, so all that g1 has are g1's.
+    complete = [trade_row("A", name, ts_us=T0, stream_id=11, seq=seq, received_at=T0 + 9 + seq)
+                for seq, name in enumerate(("zz", "aa", "mm"), 1)]  # fmt: skip
+    partial = [trade_row("A", "aa", ts_us=T0, stream_id=22, seq=700, received_at=T0 + 1)]
+    partial += [trade_row("A", "only", ts_us=T0 + 1_000, stream_id=22, seq=701, received_at=T0 + 2)]
+    for parts in ({"g1": complete, "g2": partial}, {"g2": partial, "g1": complete[::-1]}):
+        united = thin("trades", {name: table("trades", rows) for name, rows in parts.items()})
+        found = united.sort("exchange_ts", "gatherer", "stream_id", "seq").select("trade_id", "gatherer", "seq").rows()
+        assert found == [("zz", "g1", 1), ("aa", "g1", 2), ("mm", "g1", 3), ("only", "g2", 701)]
+
+
+@given(st.permutations(range(12)), st.lists(st.booleans(), min_size=12, max_size=12), st.integers(0, 99))
+def test_tickers_of_one_moment_keep_the_order_of_a_stream_that_has_them_all(
+    received: list[int], lost: list[bool], seed: int
+) -> None:
+    whole = [ticker_row("A", ts_us=T0, fingerprint=(7 * n) % 12, seq=n, received_at=T0 + 50 + n, stream_id=5)
+             for n in range(12)]  # fmt: skip
+    other = [
+        ticker_row("A", ts_us=T0, fingerprint=(7 * n) % 12, seq=100 + n, received_at=T0 + received[n], stream_id=6)
+        for n in range(12)
+        if not lost[n]
+    ]
+    rows = {"g1": whole, "g2": other}
+    random.Random(seed).shuffle(whole)
+    united = thin("tickers", {name: table("tickers", part) for name, part in rows.items() if part})
+    ordered = united.sort("gatherer", "stream_id", "seq")["fingerprint"].to_list()
+    assert ordered == [(7 * n) % 12 for n in range(12)]
+
+
 @given(
     st.lists(st.tuples(st.sampled_from("AB"), st.sampled_from("tu"), st.integers(0, 200)), min_size=1, max_size=12),
     st.integers(0, 99),

@@ -185,7 +185,8 @@ def test_every_field_says_what_it_is(key: str) -> None:
         assert field.metadata[b"description"]
         assert b"unit" in field.metadata
     assert data.time_column in data.order
-    assert not any(data.schema.field(name).nullable for name in data.order)
+    assert not any(data.schema.field(name).nullable for name in data.identity)
+    assert set(data.order) <= set(data.schema.names)
 
 
 @pytest.mark.parametrize("name", sorted(PRODUCTION_TABLES))
