@@ -16,7 +16,7 @@ import polars as pl
 import pyarrow as pa
 
 from kalshi_platform.clock import Clock
-from kalshi_platform.deduplicator import cursor, production
+from kalshi_platform.deduplicator import alarms, cursor, production
 from kalshi_platform.deduplicator.cursor import NewRows, Position
 from kalshi_platform.deduplicator.readers import Readers
 from kalshi_platform.deduplicator.settings import DeduplicatorSettings, GathererSource
@@ -132,6 +132,8 @@ class Merger:
                 inserted = production.insert(transaction, arrivals)
                 production.record_activity(transaction, inserted)
                 for answer in moved:
+                    if answer.restarted:
+                        alarms.raise_alarm(transaction, *_restart_alarm(answer))
                     cursor.advance(transaction, answer)
                 for name, reason in failed.items():
                     cursor.record_error(transaction, name, reason)
@@ -193,7 +195,15 @@ def unite(by_gatherer: Mapping[str, Mapping[str, pa.Table]]) -> dict[str, tuple[
 
 
 def _moves(answer: NewRows, position: Position | None) -> bool:
-    return position is None or answer.read.until != position.batch_no
+    return position is None or answer.read.last is not None
+
+
+def _restart_alarm(answer: NewRows) -> tuple[str, str, str]:
+    detail = (
+        f"batch {answer.cursor.batch_no}, up to which it was merged, is not in its database, which was restored, failed"
+        " over to an older state, or made anew; it is read from its beginning, and nothing is merged twice"
+    )
+    return alarms.GATHERER_RESTARTED, answer.source, detail
 
 
 def _source_merge(

@@ -88,7 +88,10 @@ def commit_records(
                     (batch_no, name, inserted[name], datetime_from_us(times[0]), datetime_from_us(times[-1]))
                 )
         write_ledger(transaction, ledger, gatherer, batch_no)
-        transaction.execute_values(queries.load("gatherer")["batches"], batches)
+        if batches:
+            transaction.execute_values(queries.load("gatherer")["batches"], batches)
+        else:
+            transaction.execute(queries.load("gatherer")["batch_without_rows"], {"batch_no": batch_no})
     _log.debug(COMMITTED, batch_no, sum(inserted.values()))
     return Commit(batch_no, inserted, strangers)
 

@@ -127,6 +127,8 @@ def test_the_same_records_twice_change_nothing(gatherer_settings: SettingsFactor
     before = {name: rows(database, f"SELECT * FROM {name} ORDER BY 1, 2") for name in tables}
     again = commit_records(database, keeper, "g1", all_steps(), repeated=True)
     assert set(again.inserted.values()) == {0}
+    # Only the number that the repetition took is new.
+    assert rows(database, "DELETE FROM batches WHERE table_name = 'ledger' RETURNING batch_no, rows") == [(2, 0)]
     assert {name: rows(database, f"SELECT * FROM {name} ORDER BY 1, 2") for name in tables} == before
 
 

@@ -23,6 +23,7 @@ from kalshi_platform.errors import SchemaMismatch
 from kalshi_platform.market.times import US_PER_HOUR, US_PER_S, datetime_from_us, us_from_datetime
 from kalshi_platform.storage.partitions import PartitionBounds
 from kalshi_platform_tests.fixtures.hand_filled_gatherer import (
+    GathererDatabase,
     delta_row,
     lifecycle_row,
     snapshot_row,
@@ -177,6 +178,95 @@ def test_a_restored_gatherer_that_has_overtaken_the_cursor_is_recognised(merge_w
     with gatherer.database.transaction() as transaction:
         transaction.execute("DELETE FROM batches")
     assert not merge_new(world.settings(), SYSTEM_CLOCK).sources[0].restarted
+
+
+def test_numbers_given_again_behind_a_batch_without_rows_are_recognised(merge_world: World) -> None:
+    world = merge_world(1)
+    gatherer = world.gatherers["g1"]
+    for number in range(2):
+        gatherer.commit(orderbook_deltas=[delta_row("A", ts_us=T0 + number, seq=number + 2)])
+    for number in range(5):
+        gatherer.commit(memberships=[(1, f"M{number}", 1, None)])
+    report = merge_new(world.settings(), SYSTEM_CLOCK)
+    assert (report.sources[0].cursor, report.behind) == (7, False)
+    # A standby that lacked the batches without rows takes over, and the numbers behind it are given again.
+    _fall_back(gatherer, to=2)
+    for number in range(6):
+        gatherer.commit(orderbook_deltas=[delta_row("A", ts_us=T0 + 100 + number, seq=100 + number)])
+    report = merge_new(world.settings(), SYSTEM_CLOCK)
+    assert (report.rows_inserted, report.sources[0].restarted, report.sources[0].cursor) == (6, True, 8)
+    assert world.rows("SELECT kind, subject, times FROM merge_alarms") == [("gatherer_restarted", "g1", 1)]
+    assert not merge_new(world.settings(), SYSTEM_CLOCK).sources[0].restarted
+    # The counter stands where the cursor stands, and yet it is another batch.
+    _fall_back(gatherer, to=7)
+    gatherer.commit(orderbook_deltas=[delta_row("A", ts_us=T0 + 200, seq=200)])
+    report = merge_new(world.settings(), SYSTEM_CLOCK)
+    assert (report.rows_inserted, report.sources[0].restarted, report.sources[0].cursor) == (1, True, 8)
+    assert world.rows("SELECT times FROM merge_alarms") == [(2,)]
+
+
+def test_a_renumbered_gatherer_whose_old_lines_are_gone_is_recognised(merge_world: World) -> None:
+    world = merge_world(1)
+    gatherer = world.gatherers["g1"]
+    gatherer.commit(orderbook_deltas=[delta_row("A", ts_us=T0, seq=2)])
+    gatherer.commit(memberships=[(1, "A", 1, None)])
+    merge_new(world.settings(), SYSTEM_CLOCK)
+    _fall_back(gatherer, to=1)
+    for number in range(4):
+        gatherer.commit(orderbook_deltas=[delta_row("A", ts_us=T0 + 100 + number, seq=100 + number)])
+    with gatherer.database.transaction() as transaction:  # retention
+        transaction.execute("DELETE FROM batches WHERE batch_no <= 3")
+    report = merge_new(world.settings(), SYSTEM_CLOCK)
+    assert (report.rows_inserted, report.sources[0].restarted, report.sources[0].cursor) == (2, True, 5)
+
+
+def test_production_that_was_restored_is_filled_from_where_it_stood(merge_world: World) -> None:
+    world = merge_world(1)
+    gatherer = world.gatherers["g1"]
+    gatherer.commit(orderbook_deltas=[delta_row("A", ts_us=T0, seq=2)])
+    gatherer.commit(memberships=[(1, "A", 1, None)])
+    merge_new(world.settings(), SYSTEM_CLOCK)
+    before = world.rows("SELECT batch_no, token, mark_batch_no, mark_committed_at FROM merge_cursors")[0]
+    for number in range(3):
+        gatherer.commit(orderbook_deltas=[delta_row("A", ts_us=T0 + 1 + number, seq=number + 3)])
+    merge_new(world.settings(), SYSTEM_CLOCK)
+    with world.production.transaction() as transaction:
+        transaction.execute("DELETE FROM orderbook_deltas WHERE exchange_ts > %s", (datetime_from_us(T0),))
+        transaction.execute(
+            "UPDATE merge_cursors SET batch_no = %s, token = %s, mark_batch_no = %s, mark_committed_at = %s", before
+        )
+    report = merge_new(world.settings(), SYSTEM_CLOCK)
+    assert (report.rows_read, report.rows_inserted, report.sources[0].restarted) == (3, 3, False)
+
+
+def test_a_cursor_that_is_older_than_tokens_goes_on_where_it_stands(merge_world: World) -> None:
+    world = merge_world(1)
+    gatherer = world.gatherers["g1"]
+    gatherer.commit(orderbook_deltas=[delta_row("A", ts_us=T0, seq=2)])
+    merge_new(world.settings(), SYSTEM_CLOCK)
+    with gatherer.database.transaction() as transaction:  # as after a migration of a database with lines
+        transaction.execute("UPDATE batches SET token = NULL")
+    with world.production.transaction() as transaction:
+        transaction.execute("UPDATE merge_cursors SET token = NULL")
+    assert not merge_new(world.settings(), SYSTEM_CLOCK).sources[0].restarted
+    gatherer.commit(orderbook_deltas=[delta_row("A", ts_us=T0 + 1, seq=3)])
+    report = merge_new(world.settings(), SYSTEM_CLOCK)
+    assert (report.rows_read, report.sources[0].restarted) == (1, False)
+    assert world.rows("SELECT token IS NOT NULL FROM merge_cursors") == [(True,)]
+
+
+def _fall_back(gatherer: GathererDatabase, to: int) -> None:
+    """Take the gatherer's database back to the state after batch `to`."""
+    with gatherer.database.transaction() as transaction:
+        for table in ("batches", "orderbook_deltas", "memberships"):
+            transaction.execute(f"DELETE FROM {table} WHERE batch_no > %s", (to,))
+        transaction.execute("ALTER TABLE batch_counter DISABLE TRIGGER draw_batch_token")
+        transaction.execute(
+            "UPDATE batch_counter SET last_batch_no = %(to)s,"
+            " last_token = coalesce((SELECT min(token::text)::uuid FROM batches WHERE batch_no = %(to)s), last_token)",
+            {"to": to},
+        )
+        transaction.execute("ALTER TABLE batch_counter ENABLE TRIGGER draw_batch_token")
 
 
 def test_a_gatherer_that_is_added_later_or_has_nothing_is_simply_read(merge_world: World) -> None:

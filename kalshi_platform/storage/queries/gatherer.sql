@@ -52,6 +52,11 @@ ON CONFLICT DO NOTHING
 INSERT INTO batches (batch_no, table_name, rows, time_min, time_max) VALUES %s
 ON CONFLICT DO NOTHING
 
+-- name: batch_without_rows
+-- Every batch leaves a line, so that whoever has read up to it recognises it. Parameters: batch_no.
+INSERT INTO batches (batch_no, table_name, rows, time_min, time_max)
+VALUES (%(batch_no)s, 'ledger', 0, clock_timestamp(), clock_timestamp())
+
 -- name: snapshot_polls
 INSERT INTO snapshot_polls (minute, started_at, finished_at, markets_wanted, markets_asked, markets_answered,
   markets_failed, requests, tokens, oldest_age_s) VALUES %s

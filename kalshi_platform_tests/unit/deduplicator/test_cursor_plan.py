@@ -19,19 +19,23 @@ def line(number: int, rows: int = 10, table: str = "orderbook_deltas", low: int 
 
 def test_a_pass_takes_at_least_one_batch_and_stops_before_the_limit_is_passed() -> None:
     lines = [line(3, 50), line(5, 6), line(5, 3, "trades"), line(9, 2)]
-    assert plan(lines, 2, 9, rows_per_pass=10).until == 4  # the first alone is too big, and taken
-    assert plan(lines[1:], 4, 9, rows_per_pass=10).until == 8
-    assert plan(lines[1:], 4, 9, rows_per_pass=11).until == 9
-    assert plan(lines[1:], 4, 9, rows_per_pass=11).behind is False
+    assert plan(lines, 2, rows_per_pass=10).until == 3  # the first alone is too big, and taken
+    assert plan(lines[1:], 3, rows_per_pass=10).until == 5
+    assert plan(lines[1:], 3, rows_per_pass=10).behind
+    assert plan(lines[1:], 3, rows_per_pass=11).until == 9
+    assert plan(lines[1:], 3, rows_per_pass=11).behind is False
 
 
-def test_batches_without_rows_move_the_cursor() -> None:
-    assert plan([], 4, 7, rows_per_pass=10).until == 7
-    assert plan([line(5)], 4, 7, rows_per_pass=10).until == 7
+def test_the_cursor_stands_only_at_batches_that_left_a_line() -> None:
+    nothing = plan([], 4, rows_per_pass=10)
+    assert (nothing.until, nothing.last, nothing.behind) == (4, None, False)
+    ledger = line(7, 0, "ledger")
+    read = plan([line(5), ledger], 4, rows_per_pass=10)
+    assert (read.until, read.last, list(read.windows)) == (7, ledger, ["orderbook_deltas"])
 
 
 def test_a_cut_list_of_batches_ends_before_its_last_number() -> None:
-    read = plan([line(5), line(6), line(6, table="trades")], 4, 7, rows_per_pass=1_000, cut=True)
+    read = plan([line(5), line(6), line(6, table="trades")], 4, rows_per_pass=1_000, cut=True)
     assert (read.until, read.behind) == (5, True)
 
 
@@ -51,10 +55,9 @@ def test_passes_cover_every_batch_once_within_its_window(
     for step, rows, low, span in drawn:
         number += step
         lines.append(line(number, rows, low=low, high=low + span))
-    last = number + 1
     seen, after = [], 0
-    while after < last:
-        read = plan([each for each in lines if each.batch_no > after], after, last, rows_per_pass)
+    while after < number:
+        read = plan([each for each in lines if each.batch_no > after], after, rows_per_pass)
         assert read.until > after
         taken = [each for each in lines if read.after < each.batch_no <= read.until]
         assert len(taken) <= 1 or sum(each.rows for each in taken) <= rows_per_pass
@@ -69,5 +72,5 @@ def test_passes_cover_every_batch_once_within_its_window(
 
 def test_a_whole_book_weighs_as_many_rows() -> None:
     lines = [line(1, 2, "orderbook_snapshots"), line(2, 60), line(3, 1)]
-    assert plan(lines, 0, 3, rows_per_pass=100).until == 2
-    assert plan(lines, 0, 3, rows_per_pass=101).until == 3
+    assert plan(lines, 0, rows_per_pass=100).until == 2
+    assert plan(lines, 0, rows_per_pass=101).until == 3

@@ -70,6 +70,8 @@ class GathererTables:
         if new:
             low, high = datetime_from_us(min(times)), datetime_from_us(max(times))
             self.batches.append(Batch(self.last_batch_no, DELTAS, new, low, high, _EPOCH))
+        else:
+            self.batches.append(Batch(self.last_batch_no, "ledger", 0, _EPOCH, _EPOCH, _EPOCH))
         self._write(fold(records))
 
     def close_former(self, own_streams: frozenset[int] = frozenset()) -> None:
@@ -83,7 +85,7 @@ class GathererTables:
     def read_new(self, after: int, rows_per_pass: int) -> tuple[Pass, pa.Table | None]:
         """The next rows after a cursor, as the live merge reads them."""
         lines = [line for line in self.batches if line.batch_no > after]
-        planned = plan(lines, after, self.last_batch_no, rows_per_pass)
+        planned = plan(lines, after, rows_per_pass)
         windows = planned.windows.get(DELTAS, ())
         rows = [
             row
