@@ -55,7 +55,6 @@ class Heartbeat:
             services.write_heartbeat(
                 self._database,
                 service=SERVICE,
-                at=self._clock.now(),
                 started_at=self._started_at,
                 host=socket.gethostname(),
                 pid=os.getpid(),

@@ -19,7 +19,7 @@ FILE_NAME = "heartbeat.json"
 
 @dataclass(frozen=True)
 class Heartbeat:
-    """One sign of life of one service. `details` holds figures only."""
+    """One sign of life of one service. `at`, by this host's clock, dates the file. `details` holds figures only."""
 
     service: str
     at: datetime
@@ -32,11 +32,10 @@ class Heartbeat:
 
 
 def write_row(database: Database, beat: Heartbeat) -> None:
-    """Write the service's row. Raises DatabaseUnavailable."""
+    """Write the service's row, dated by the database's clock. Raises DatabaseUnavailable."""
     services.write_heartbeat(
         database,
         service=beat.service,
-        at=beat.at,
         started_at=beat.started_at,
         host=beat.host,
         pid=beat.pid,

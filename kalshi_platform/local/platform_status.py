@@ -16,12 +16,15 @@ from kalshi_platform.storage.pool import Database
 
 ALIVE_S = 45.0
 """A service heard of within this time lives; heartbeats come every 5 s."""
+FUTURE_TOLERANCE_S = 2.0
+"""A heartbeat dated further ahead than this is none."""
 
 
 def platform_status(settings: DeduplicatorSettings, state_dir: Path, clock: Clock) -> dict[str, Any]:
     """Return services (alive, age_s, state, details, and lines for people), batches_behind per gatherer,
     production_rows per table, and last_closed_hour (None before the first).
 
+    Ages are told by the clock that dated the heartbeat: the database's for a row, this host's for a file.
     A database that is away is shown as such; a gatherer whose database is away lives while its heartbeat file is fresh.
     """
     production = Database(settings.production_url, name="production", pool_size=1)
@@ -76,16 +79,26 @@ def _last_closed(production: Database) -> dict[str, Any] | None:
 
 
 def _service(database: Database, service: str, file: dict[str, Any] | None, clock: Clock) -> dict[str, Any]:
-    found = _rows(database, "SELECT at, state, pid, details FROM heartbeats WHERE service = %s", (service,))
-    at: datetime | None = found[0][0] if found else None
+    found = _rows(
+        database,
+        "SELECT extract(epoch FROM clock_timestamp() - at)::float8, state, pid, details FROM heartbeats"
+        " WHERE service = %s",
+        (service,),
+    )
+    age_s: float | None = float(found[0][0]) if found else None
     state, pid, details = found[0][1:] if found else ("database away" if found is None else "unknown", None, {})
+    notes = []
+    if age_s is not None and age_s < -FUTURE_TOLERANCE_S:
+        notes.append(f"! its last heartbeat is dated {-age_s:.0f} s in the future: a clock was set; it counts as none")
+        age_s = None
     if file is not None:
-        file_at = datetime.fromisoformat(file["at"])
-        if at is None or file_at > at:
-            at, state, pid, details = file_at, file["state"], file["pid"], file.get("details", {})
-    age_s = None if at is None else max(0.0, (clock.now() - at).total_seconds())
+        # The file lies on this host: this clock dated it.
+        file_age_s = (clock.now() - datetime.fromisoformat(file["at"])).total_seconds()
+        if file_age_s >= -FUTURE_TOLERANCE_S and (age_s is None or file_age_s < age_s):
+            age_s, state, pid, details = file_age_s, file["state"], file["pid"], file.get("details", {})
+    age_s = None if age_s is None else max(0.0, age_s)
     alive = age_s is not None and age_s < ALIVE_S and state != "stopped"
-    lines = gatherer_lines(details) if service.startswith("gatherer/") else []
+    lines = [*notes, *(gatherer_lines(details) if service.startswith("gatherer/") else [])]
     return {"alive": alive, "age_s": age_s, "state": state, "pid": pid, "details": details, "lines": lines}
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import threading
 from collections.abc import Callable
@@ -77,7 +76,7 @@ def _with_ui(
     thread = threading.Thread(target=exporter.run, args=(stop,), name="open-exports", daemon=True)
     thread.start()
     watchdog = Watchdog(
-        lambda: _heartbeat_age_s(options.data_dir / "state" / "supervisor-heartbeat.json", clock),
+        lambda: _text_of(options.data_dir / "state" / "supervisor-heartbeat.json"),
         lambda: reload_code_location(str(stack.ui_url), "kalshi_platform"),
         lambda: stack.restart("dagster"),
         clock=clock,
@@ -168,12 +167,11 @@ class _OpenExporter:
         return export_open(settings, hours, self._clock, _log.debug, stop)
 
 
-def _heartbeat_age_s(path: Path, clock: Clock) -> float | None:
+def _text_of(path: Path) -> str | None:
     try:
-        at = datetime.fromisoformat(json.loads(path.read_text(encoding="utf-8"))["at"])
-    except (OSError, ValueError, KeyError):
+        return path.read_text(encoding="utf-8", errors="replace")
+    except OSError:
         return None
-    return (clock.now() - at).total_seconds()
 
 
 def _say_finished(finished: Finished, stack: Stack, say: Callable[[str], None]) -> None:

@@ -80,7 +80,7 @@ class Watchdog:
 
     def __init__(
         self,
-        heartbeat_age_s: Callable[[], float | None],
+        heartbeat: Callable[[], str | None],
         reload: Callable[[], None],
         restart: Callable[[], None],
         *,
@@ -89,19 +89,18 @@ class Watchdog:
     ) -> None:
         """Take what is done on silence.
 
-        `heartbeat_age_s` returns None while no heartbeat was ever written; an error it raises (the database is away)
-        decides nothing. Errors of `reload` and `restart` are logged.
+        `heartbeat` returns the last one as it was written, None before the first: one that changes is a sign of life,
+        whatever time it tells, and silence is measured from the last change. An error it raises decides nothing. Errors
+        of `reload` and `restart` are logged.
         """
-        self._heartbeat_age_s = heartbeat_age_s
+        self._heartbeat = heartbeat
         self._reload = reload
         self._restart = restart
         self._settings = settings or WatchdogSettings()
         self._clock = clock
-        self._started_at = clock.monotonic()
         self._last_action = Action.RESTART
-        self._acted_at = self._started_at
-        self._checked_at = self._started_at
-        self._checked_wall_ns = clock.now_ns()
+        self._acted_at = self._checked_at = self._changed_at = clock.monotonic()
+        self._last: str | None = None
 
     def tick(self) -> Action:
         """Check when it is time to, act on it, and return what was done."""
@@ -109,19 +108,20 @@ class Watchdog:
         passed_s = now - self._checked_at
         if passed_s < self._settings.check_every_s:
             return Action.NOTHING
-        passed_wall_s = (self._clock.now_ns() - self._checked_wall_ns) / 1e9
-        self._checked_at, self._checked_wall_ns = now, self._clock.now_ns()
-        if passed_wall_s - passed_s > self._settings.reload_after_s / 2:
-            # The machine slept, or its clock was set: heartbeats look old that are not. Let everybody wake up first.
-            log.info("the clock stepped by %.0f s: waiting for new heartbeats", passed_wall_s - passed_s)
-            self._last_action, self._acted_at = Action.RELOAD, now
-            return Action.NOTHING
+        self._checked_at = now
         try:
-            age_s = self._heartbeat_age_s()
+            found = self._heartbeat()
         except KalshiPlatformError as error:
             log.warning("the supervisor's heartbeat cannot be read: %s", error)
             return Action.NOTHING
-        silent_s = now - self._started_at if age_s is None else age_s
+        if found != self._last:
+            self._last, self._changed_at = found, now
+        if passed_s > self._settings.reload_after_s / 2:
+            # We ourselves were held up, and perhaps everybody with us: let them wake up first.
+            log.info("nobody looked for %.0f s: waiting for new heartbeats", passed_s)
+            self._last_action, self._acted_at = Action.RELOAD, now
+            return Action.NOTHING
+        silent_s = now - self._changed_at
         action = decide(silent_s, self._last_action, now - self._acted_at, self._settings)
         if action is not Action.NOTHING:
             log.warning("the supervisor has been silent for %.0f s: %s", silent_s, action.value)

@@ -14,7 +14,7 @@ from kalshi_platform.storage.pool import Database
 
 _UPSERT = """
 INSERT INTO heartbeats (service, at, started_at, host, pid, run_id, state, details)
-VALUES (%(service)s, %(at)s, %(started_at)s, %(host)s, %(pid)s, %(run_id)s, %(state)s, %(details)s::jsonb)
+VALUES (%(service)s, clock_timestamp(), %(started_at)s, %(host)s, %(pid)s, %(run_id)s, %(state)s, %(details)s::jsonb)
 ON CONFLICT (service) DO UPDATE SET at = excluded.at, started_at = excluded.started_at, host = excluded.host,
   pid = excluded.pid, run_id = excluded.run_id, state = excluded.state, details = excluded.details
 """
@@ -32,7 +32,6 @@ def write_heartbeat(
     database: Database,
     *,
     service: str,
-    at: datetime,
     started_at: datetime,
     host: str,
     pid: int,
@@ -40,13 +39,12 @@ def write_heartbeat(
     state: str,
     details: Mapping[str, Any],
 ) -> None:
-    """Write the service's line. Raises DatabaseUnavailable."""
+    """Write the service's line, dated by the database's own clock: hosts may disagree. Raises DatabaseUnavailable."""
     with database.transaction() as transaction:
         transaction.execute(
             _UPSERT,
             {
                 "service": service,
-                "at": at,
                 "started_at": started_at,
                 "host": host,
                 "pid": pid,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -10,9 +11,11 @@ import pytest
 from kalshi_platform.cli.status import _print
 from kalshi_platform.clock import SYSTEM_CLOCK
 from kalshi_platform.deduplicator.close_hour import close_hour
+from kalshi_platform.gatherer.heartbeat import Heartbeat, write_file, write_row
 from kalshi_platform.local.platform_status import platform_status
 from kalshi_platform.market.times import US_PER_HOUR, US_PER_S, datetime_from_us, us_from_datetime
 from kalshi_platform.storage.partitions import PartitionBounds
+from kalshi_platform_tests.fixtures.clocks import FakeClock
 from kalshi_platform_tests.fixtures.hand_filled_gatherer import delta_row, snapshot_row
 from kalshi_platform_tests.fixtures.merge_world import MergeWorld
 
@@ -48,3 +51,22 @@ def test_the_last_closed_hour_is_told_with_what_is_wrong_with_it(
     assert "last closed hour" in shown
     assert "% complete" in shown
     assert "! book_proof: A: does not come out" in shown
+
+
+def test_a_heartbeat_is_as_old_as_the_clock_that_dated_it_says_and_one_from_the_future_is_none(
+    merge_world: Callable[..., MergeWorld], tmp_path: Path
+) -> None:
+    world = merge_world(1)
+    clock = FakeClock(SYSTEM_CLOCK.now() - timedelta(hours=3))  # this host is behind the database server
+    beat = Heartbeat("gatherer/g1", clock.now(), clock.now(), "running")
+    write_row(world.gatherers["g1"].database, beat)
+    told = platform_status(world.settings(), tmp_path, clock)["services"]["gatherer/g1"]
+    assert told["alive"]
+    assert told["age_s"] < 45
+    with world.gatherers["g1"].database.transaction() as transaction:
+        transaction.execute("UPDATE heartbeats SET at = clock_timestamp() + interval '2 hours'")
+    told = platform_status(world.settings(), tmp_path, clock)["services"]["gatherer/g1"]
+    assert not told["alive"]
+    assert "in the future" in told["lines"][0]
+    write_file(tmp_path / "g1" / "heartbeat.json", beat)
+    assert platform_status(world.settings(), tmp_path, clock)["services"]["gatherer/g1"]["alive"]

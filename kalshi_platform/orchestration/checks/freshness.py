@@ -1,7 +1,6 @@
 """Are the gatherers alive? Answered from their heartbeats, by the sensor once a minute or by hand."""
 
 from collections.abc import Mapping
-from datetime import datetime
 from typing import Any
 
 import dagster as dg
@@ -18,10 +17,10 @@ CHECK_NAME = "gatherers_are_fresh"
 CHECKED = gatherer("orderbook_deltas")
 
 
-def freshness_metadata(heartbeats: Mapping[str, Heartbeat | None], now: datetime) -> tuple[bool, dict[str, Any]]:
+def freshness_metadata(heartbeats: Mapping[str, Heartbeat | None]) -> tuple[bool, dict[str, Any]]:
     """Whether all services were heard of lately, and the age of each one's heartbeat in seconds."""
     limit_s = Rules().heartbeat_limit_s
-    ages = {name: None if beat is None else (now - beat.at).total_seconds() for name, beat in heartbeats.items()}
+    ages = {name: None if beat is None else beat.age_s for name, beat in heartbeats.items()}
     silent = sorted(name for name, age in ages.items() if age is None or age > limit_s)
     metadata: dict[str, Any] = {
         f"age_s {name}": dg.MetadataValue.text("never heard of") if age is None else round(age, 1)
@@ -30,9 +29,9 @@ def freshness_metadata(heartbeats: Mapping[str, Heartbeat | None], now: datetime
     return not silent, {"limit_s": limit_s, "silent": ", ".join(silent) or "none", **metadata}
 
 
-def freshness_evaluation(heartbeats: Mapping[str, Heartbeat | None], now: datetime) -> dg.AssetCheckEvaluation:
+def freshness_evaluation(heartbeats: Mapping[str, Heartbeat | None]) -> dg.AssetCheckEvaluation:
     """The check's outcome as an event, for the sensor that has the heartbeats at hand."""
-    passed, metadata = freshness_metadata(heartbeats, now)
+    passed, metadata = freshness_metadata(heartbeats)
     return dg.AssetCheckEvaluation(
         asset_key=CHECKED,
         check_name=CHECK_NAME,
@@ -50,5 +49,5 @@ def freshness_evaluation(heartbeats: Mapping[str, Heartbeat | None], now: dateti
 def gatherers_are_fresh(platform: PlatformResource) -> dg.AssetCheckResult:
     with as_failure():
         services = [gatherer_service(name) for name in platform.gatherer_names()]
-    passed, metadata = freshness_metadata(heard_of(services, deadline_s=6.0), SYSTEM_CLOCK.now())
+    passed, metadata = freshness_metadata(heard_of(services, 6.0, SYSTEM_CLOCK))
     return dg.AssetCheckResult(passed=passed, metadata=metadata, severity=dg.AssetCheckSeverity.WARN)

@@ -59,10 +59,8 @@ def another_records(name: str, names: Sequence[str], clock: Clock = SYSTEM_CLOCK
             services.append(gatherer_service(other))
         except ConfigurationError:
             continue  # it is another host's: nothing is known of it here
-    return any(_records(beat, clock.now()) for beat in heard_of(services, _DEADLINE_S).values())
+    return any(_records(beat) for beat in heard_of(services, _DEADLINE_S, clock).values())
 
 
-def _records(beat: Heartbeat | None, now: datetime) -> bool:
-    if beat is None or beat.state != RUNNING:
-        return False
-    return (now - beat.at).total_seconds() <= Rules().heartbeat_limit_s
+def _records(beat: Heartbeat | None) -> bool:
+    return beat is not None and beat.state == RUNNING and beat.age_s <= Rules().heartbeat_limit_s

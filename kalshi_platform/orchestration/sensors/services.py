@@ -20,6 +20,7 @@ from kalshi_platform.orchestration.services import (
 )
 from kalshi_platform.orchestration.supervision.supervisor import (
     Memory,
+    Observer,
     Outcome,
     supervise,
     write_supervisor_heartbeat,
@@ -30,6 +31,7 @@ _CHECK_EVERY = timedelta(minutes=1)
 
 def gatherer_sensor(names: Sequence[str]) -> dg.SensorDefinition:
     """The sensor that keeps one run per gatherer alive."""
+    observer = Observer()
 
     @dg.sensor(
         name="gatherer_sensor",
@@ -42,13 +44,14 @@ def gatherer_sensor(names: Sequence[str]) -> dg.SensorDefinition:
         ),
     )
     def gatherers(context: dg.SensorEvaluationContext) -> dg.SensorResult:
-        return _tick(context, [partial(gatherer_service, name) for name in names], freshness=True)
+        return _tick(context, observer, [partial(gatherer_service, name) for name in names], freshness=True)
 
     return gatherers
 
 
 def deduplicator_sensor() -> dg.SensorDefinition:
     """The sensor that keeps the live merge alive."""
+    observer = Observer()
 
     @dg.sensor(
         name="deduplicator_sensor",
@@ -58,13 +61,17 @@ def deduplicator_sensor() -> dg.SensorDefinition:
         description="Keeps exactly one run of the live merge alive, by the same rules as gatherer_sensor.",
     )
     def deduplicator(context: dg.SensorEvaluationContext) -> dg.SensorResult:
-        return _tick(context, [deduplicator_service])
+        return _tick(context, observer, [deduplicator_service])
 
     return deduplicator
 
 
 def _tick(
-    context: dg.SensorEvaluationContext, loaders: Sequence[Callable[[], Service]], *, freshness: bool = False
+    context: dg.SensorEvaluationContext,
+    observer: Observer,
+    loaders: Sequence[Callable[[], Service]],
+    *,
+    freshness: bool = False,
 ) -> dg.SensorResult:
     now = SYSTEM_CLOCK.now()
     write_supervisor_heartbeat(config.state_dir(), now)
@@ -72,7 +79,7 @@ def _tick(
     memory = Memory.load(context.cursor)
     if not services:
         return dg.SensorResult(skip_reason=not_configured(problems), cursor=context.cursor)
-    outcome = supervise(context.instance, services, memory)
+    outcome = supervise(context.instance, services, memory, observer)
     events = _freshness(outcome, memory, now) if freshness else []
     words = [*outcome.words, *([not_configured(problems)] if problems else [])]
     return dg.SensorResult(
@@ -95,7 +102,8 @@ def _configured(loaders: Sequence[Callable[[], Service]]) -> tuple[list[Service]
 
 
 def _freshness(outcome: Outcome, memory: Memory, now: datetime) -> list[dg.AssetCheckEvaluation]:
-    if memory.checked_at is not None and now - memory.checked_at < _CHECK_EVERY:
+    # A clock that was set back must not silence this until it has caught up.
+    if memory.checked_at is not None and abs(now - memory.checked_at) < _CHECK_EVERY:
         return []
     memory.checked_at = now
-    return [freshness_evaluation(outcome.heartbeats, now)]
+    return [freshness_evaluation(outcome.heartbeats)]

@@ -2,13 +2,14 @@
 
 A service is one Dagster run at most. Three witnesses can disagree: the runs (whose status may lie, in both directions),
 the heartbeat (written by the service itself) and the off switch. The heartbeat tells whether somebody is really there.
+All times are ages in seconds, as the observer measured them (see sightings): clocks of two hosts are never compared.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
 from enum import Enum
 
 
@@ -22,27 +23,28 @@ class RunState(Enum):
 
 @dataclass(frozen=True)
 class LiveRun:
-    """A run in progress; `since` is when it came into its state (or the earliest known moment of it)."""
+    """A run in progress; `age_s`: how long it has been in its state; `number`: runs are numbered as they are made."""
 
     run_id: str
     state: RunState
-    since: datetime
+    age_s: float
+    number: int = 0
 
 
 @dataclass(frozen=True)
 class EndedRun:
-    """A run that ended within the last hour."""
+    """A run that ended lately, `ended_s` ago, after having lived for `lived_s`."""
 
     run_id: str
-    started_at: datetime
-    ended_at: datetime
+    lived_s: float
+    ended_s: float
 
 
 @dataclass(frozen=True)
 class Heartbeat:
     """The newest sign of life, from the table or the file. `stopped`: the service said goodbye."""
 
-    at: datetime
+    age_s: float
     run_id: str | None
     stopped: bool = False
     state: str = ""
@@ -85,15 +87,14 @@ class Step:
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known about one service at `now`. `ended` is newest first."""
+    """What is known about one service. `ended` is newest first."""
 
-    now: datetime
     wanted: bool = True
     live: Sequence[LiveRun] = ()
     ended: Sequence[EndedRun] = ()
     heartbeat: Heartbeat | None = None
-    attentive_since: datetime | None = None
-    """Since when the supervisor has been looking without a break; None: for long."""
+    attentive_s: float = math.inf
+    """For how long the supervisor has been looking without a break."""
     rules: Rules = field(default_factory=Rules)
 
 
@@ -111,7 +112,7 @@ def decide(facts: Facts) -> list[Step]:
 
 
 def _watch(run: LiveRun, facts: Facts) -> Step:
-    rules, age_s = facts.rules, _seconds(facts.now - run.since)
+    rules, age_s = facts.rules, run.age_s
     if run.state is RunState.CANCELING:
         if age_s > rules.cancel_limit_s:
             return Step(
@@ -124,13 +125,13 @@ def _watch(run: LiveRun, facts: Facts) -> Step:
         return Step(Act.WAIT, "starting")
     beat = facts.heartbeat
     if beat is not None and beat.run_id == run.run_id:
-        silent_s = _seconds(facts.now - beat.at)
+        silent_s = beat.age_s
         if silent_s <= rules.heartbeat_limit_s:
             return Step(Act.WAIT, f"running, heard of {silent_s:.0f} s ago")
-        if facts.attentive_since is not None and _seconds(facts.now - facts.attentive_since) < rules.awake_grace_s:
+        if facts.attentive_s < rules.awake_grace_s:
             return Step(Act.WAIT, f"heard of {silent_s:.0f} s ago, and the supervisor was away meanwhile")
         return Step(Act.MARK_FAILED, f"no heartbeat for {silent_s:.0f} s", run.run_id)
-    if beat is not None and _is_alive(beat, facts) and _seconds(beat.at - run.since) > rules.farewell_s:
+    if beat is not None and _is_alive(beat, facts) and run.age_s - beat.age_s > rules.farewell_s:
         if beat.run_id is None:
             return Step(Act.TERMINATE, "the service runs outside Dagster already", run.run_id)
         return Step(Act.WAIT, f"running, behind a process of run {beat.run_id[:8]} that still works")
@@ -144,54 +145,48 @@ def _absent(facts: Facts) -> Step:
     if beat is not None and _is_alive(beat, facts):
         if beat.run_id is None:
             return Step(Act.WAIT, "runs outside Dagster")
-        end = next((run.ended_at for run in facts.ended if run.run_id == beat.run_id), None)
-        if end is not None and _seconds(beat.at - end) > rules.farewell_s:
+        ended_s = next((run.ended_s for run in facts.ended if run.run_id == beat.run_id), None)
+        if ended_s is not None and ended_s - beat.age_s > rules.farewell_s:
             return Step(Act.WAIT, "the process of an ended run still works; its successor starts when it is silent")
-    failures, last_end = _failures_at_start(facts)
-    if failures >= 2 and last_end is not None:
+    failures = _failures_at_start(facts)
+    if failures >= 2:
         pause_s = min(rules.backoff_most_s, rules.backoff_first_s * 2.0 ** (failures - 2))
-        left_s = pause_s - _seconds(facts.now - last_end)
+        left_s = pause_s - facts.ended[0].ended_s
         if left_s > 0:
             return Step(Act.WAIT, f"{failures} short runs in a row; next attempt in {left_s:.0f} s")
     return Step(Act.LAUNCH, "not running" if not failures else f"not running; {failures} short runs before")
 
 
 def _is_alive(beat: Heartbeat, facts: Facts) -> bool:
-    return not beat.stopped and _seconds(facts.now - beat.at) <= facts.rules.heartbeat_limit_s
+    return not beat.stopped and beat.age_s <= facts.rules.heartbeat_limit_s
 
 
-def _failures_at_start(facts: Facts) -> tuple[int, datetime | None]:
-    """How many of the newest runs ended within `healthy_after_s` of their start, and when the newest one ended.
+def _failures_at_start(facts: Facts) -> int:
+    """How many of the newest runs ended within `healthy_after_s` of their start.
 
     What ended before the supervisor looked does not count: stopping the whole platform ends young runs too.
     """
     count = 0
     for run in facts.ended:
-        if facts.attentive_since is not None and run.ended_at < facts.attentive_since:
-            break
-        if _seconds(run.ended_at - run.started_at) >= facts.rules.healthy_after_s:
+        if run.ended_s >= facts.attentive_s or run.lived_s >= facts.rules.healthy_after_s:
             break
         count += 1
-    return count, (facts.ended[0].ended_at if count else None)
+    return count
 
 
 def _keeper(facts: Facts) -> LiveRun:
-    """The run that stays when there are several: the one that is heard of, else the longest in the best state."""
+    """The run that stays when there are several: the one that is heard of, else the oldest in the best state."""
     beat = facts.heartbeat
     rank = {RunState.RUNNING: 0, RunState.WAITING: 1, RunState.CANCELING: 2}
     return min(
         facts.live,
-        key=lambda run: (beat is None or beat.run_id != run.run_id, rank[run.state], run.since, run.run_id),
+        key=lambda run: (beat is None or beat.run_id != run.run_id, rank[run.state], run.number, run.run_id),
     )
 
 
 def _end(run: LiveRun, facts: Facts, reason: str) -> Step:
     if run.state is not RunState.CANCELING:
         return Step(Act.TERMINATE, reason, run.run_id)
-    if _seconds(facts.now - run.since) > facts.rules.cancel_limit_s:
+    if run.age_s > facts.rules.cancel_limit_s:
         return Step(Act.MARK_FAILED, f"{reason}, and did not end when asked to", run.run_id)
     return Step(Act.WAIT, f"{reason}; ending")
-
-
-def _seconds(span: timedelta) -> float:
-    return span.total_seconds()

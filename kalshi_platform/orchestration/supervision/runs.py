@@ -11,6 +11,7 @@ import dagster as dg
 from kalshi_platform.orchestration.services import SERVICE_TAG
 from kalshi_platform.orchestration.statuses import ENDED, UNFINISHED
 from kalshi_platform.orchestration.supervision.decision import Act, EndedRun, LiveRun, RunState, Step
+from kalshi_platform.orchestration.supervision.sightings import Sightings
 
 log = logging.getLogger(__name__)
 
@@ -26,30 +27,38 @@ _STATES = {
 }
 
 
-def live_runs(instance: dg.DagsterInstance, job_name: str) -> dict[str, list[LiveRun]]:
-    """Runs in progress by service."""
+def live_runs(instance: dg.DagsterInstance, job_name: str, sightings: Sightings) -> dict[str, list[LiveRun]]:
+    """Runs in progress by service. They age from when they were first seen in their state."""
     found: dict[str, list[LiveRun]] = defaultdict(list)
     for record in instance.get_run_records(dg.RunsFilter(job_name=job_name, statuses=list(UNFINISHED))):
         run = record.dagster_run
         state = _STATES[run.status]
-        since = _utc(record.update_timestamp)
-        if state is RunState.RUNNING and record.start_time is not None:
-            since = datetime.fromtimestamp(record.start_time, UTC)
-        found[run.tags.get(SERVICE_TAG, "")].append(LiveRun(run.run_id, state, since))
+        age_s = sightings.age_s(run.run_id, state.value, is_listed=True) or 0.0
+        found[run.tags.get(SERVICE_TAG, "")].append(LiveRun(run.run_id, state, age_s, record.storage_id))
     return found
 
 
-def ended_runs(instance: dg.DagsterInstance, job_name: str, now: datetime) -> dict[str, list[EndedRun]]:
-    """Runs that ended within the last hour, newest first, by service."""
+def ended_runs(
+    instance: dg.DagsterInstance, job_name: str, sightings: Sightings, now: datetime
+) -> dict[str, list[EndedRun]]:
+    """Runs that ended lately, newest first, by service.
+
+    The hosts that record starts and ends have clocks of their own: what was seen counts, and else what is recorded.
+    """
     found: dict[str, list[EndedRun]] = defaultdict(list)
-    recent = dg.RunsFilter(job_name=job_name, statuses=list(ENDED), updated_after=now - timedelta(hours=1))
+    # A day, so that a clock that is hours off hides none of them.
+    recent = dg.RunsFilter(job_name=job_name, statuses=list(ENDED), updated_after=now - timedelta(days=1))
     for record in instance.get_run_records(recent, limit=60):
         run = record.dagster_run
         started = _moment(record.start_time) or _utc(record.create_timestamp)
         ended = _moment(record.end_time) or _utc(record.update_timestamp)
-        found[run.tags.get(SERVICE_TAG, "")].append(EndedRun(run.run_id, started, ended))
+        ended_s = sightings.age_s(run.run_id, "ended", max(0.0, (now - ended).total_seconds()), is_listed=True) or 0.0
+        lived_s = sightings.lived_s(run.run_id)
+        if lived_s is None:
+            lived_s = max(0.0, (ended - started).total_seconds())
+        found[run.tags.get(SERVICE_TAG, "")].append(EndedRun(run.run_id, lived_s, ended_s))
     for runs in found.values():
-        runs.sort(key=lambda run: run.ended_at, reverse=True)
+        runs.sort(key=lambda run: run.ended_s)
     return found
 
 

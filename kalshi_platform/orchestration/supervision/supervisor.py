@@ -7,7 +7,7 @@ import logging
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -17,14 +17,25 @@ from kalshi_platform.clock import SYSTEM_CLOCK, Clock
 from kalshi_platform.orchestration.services import Service
 from kalshi_platform.orchestration.supervision.decision import Act, Facts, Heartbeat, Rules, Step, decide
 from kalshi_platform.orchestration.supervision.runs import carry_out, ended_runs, live_runs
-from kalshi_platform.orchestration.supervision.witnesses import Witnesses, heartbeat_in_file, newest
+from kalshi_platform.orchestration.supervision.sightings import Sightings
+from kalshi_platform.orchestration.supervision.witnesses import DEADLINE_S, Witnesses, newest_heartbeat
 
 log = logging.getLogger(__name__)
 
 SUPERVISOR_HEARTBEAT = "supervisor-heartbeat.json"
-_AWAY_AFTER = timedelta(seconds=30)
 
-_witnesses = Witnesses()
+
+class Observer:
+    """The eyes of one supervisor, which live as long as its process: connections, and what was seen when."""
+
+    def __init__(self, clock: Clock = SYSTEM_CLOCK) -> None:
+        self.clock = clock
+        self.witnesses = Witnesses()
+        self.sightings = Sightings(clock)
+
+    def close(self) -> None:
+        """Let go of threads and connections."""
+        self.witnesses.close()
 
 
 @dataclass
@@ -32,8 +43,6 @@ class Memory:
     """What a tick leaves to the next one, in the sensor's cursor."""
 
     wanted: dict[str, bool] = field(default_factory=dict)
-    tick_at: datetime | None = None
-    attentive_since: datetime | None = None
     checked_at: datetime | None = None
 
     @classmethod
@@ -43,28 +52,13 @@ class Memory:
             content: dict[str, Any] = json.loads(cursor or "{}")
             return cls(
                 wanted={str(name): bool(value) for name, value in content.get("wanted", {}).items()},
-                tick_at=_moment(content.get("tick_at")),
-                attentive_since=_moment(content.get("attentive_since")),
                 checked_at=_moment(content.get("checked_at")),
             )
         except (ValueError, AttributeError, TypeError):
             return cls()
 
     def dump(self) -> str:
-        return json.dumps(
-            {
-                "wanted": self.wanted,
-                "tick_at": _text(self.tick_at),
-                "attentive_since": _text(self.attentive_since),
-                "checked_at": _text(self.checked_at),
-            }
-        )
-
-    def note_tick(self, now: datetime) -> None:
-        """Remember this tick, and whether the supervisor had been away before it."""
-        if self.tick_at is None or now - self.tick_at > _AWAY_AFTER:
-            self.attentive_since = now
-        self.tick_at = now
+        return json.dumps({"wanted": self.wanted, "checked_at": _text(self.checked_at)})
 
 
 @dataclass(frozen=True)
@@ -80,31 +74,30 @@ def supervise(
     instance: dg.DagsterInstance,
     services: Sequence[Service],
     memory: Memory,
+    observer: Observer,
     *,
-    clock: Clock = SYSTEM_CLOCK,
-    witnesses: Witnesses | None = None,
+    deadline_s: float = DEADLINE_S,
     rules: Rules | None = None,
 ) -> Outcome:
     """Look after `services` once. Ends runs itself; the launches are returned as run requests (without a run key,
     which would forbid the second launch for ever)."""
-    now = clock.now()
-    memory.note_tick(now)
-    testimonies = (witnesses or _witnesses).ask(services)
-    live = {job: live_runs(instance, job) for job in {service.job_name for service in services}}
-    ended = {job: ended_runs(instance, job, now) for job in live}
+    sightings = observer.sightings
+    sightings.begin()
+    testimonies = observer.witnesses.ask(services, deadline_s)
+    live = {job: live_runs(instance, job, sightings) for job in {service.job_name for service in services}}
+    ended = {job: ended_runs(instance, job, sightings, observer.clock.now()) for job in live}
     outcome = Outcome([], [], {})
     for service in services:
         testimony = testimonies[service.name]
         if testimony.reachable:
             memory.wanted[service.name] = testimony.running_wanted is not False
-        heartbeat = newest(testimony.heartbeat, heartbeat_in_file(service.heartbeat_file))
+        heartbeat = newest_heartbeat(service, testimony, sightings, observer.clock)
         facts = Facts(
-            now=now,
             wanted=memory.wanted.get(service.name, True),
             live=live[service.job_name].get(service.name, ()),
             ended=ended[service.job_name].get(service.name, ()),
             heartbeat=heartbeat,
-            attentive_since=memory.attentive_since,
+            attentive_s=sightings.attentive_s,
             rules=rules or Rules(),
         )
         outcome.heartbeats[service.name] = heartbeat

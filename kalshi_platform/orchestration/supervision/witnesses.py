@@ -10,9 +10,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
+from kalshi_platform.clock import Clock
 from kalshi_platform.errors import KalshiPlatformError
 from kalshi_platform.orchestration.services import Service
 from kalshi_platform.orchestration.supervision.decision import Heartbeat
+from kalshi_platform.orchestration.supervision.sightings import Sightings
 from kalshi_platform.storage.pool import Database
 
 log = logging.getLogger(__name__)
@@ -23,12 +25,26 @@ _STOPPED = frozenset({"stopped", "switched off"})
 
 
 @dataclass(frozen=True)
+class Sign:
+    """A sign of life as it was read. `stamp` changes with every heartbeat.
+
+    `told_s`: its age by the one clock that also stamped it (the database's for a row, this host's for a file); negative
+    when it is dated in that clock's future.
+    """
+
+    stamp: str
+    told_s: float
+    run_id: str | None
+    state: str
+
+
+@dataclass(frozen=True)
 class Testimony:
     """What the service's database said. `reachable` is False when it did not answer in time."""
 
     reachable: bool
     running_wanted: bool | None = None
-    heartbeat: Heartbeat | None = None
+    row: Sign | None = None
 
 
 class Witnesses:
@@ -68,7 +84,9 @@ class Witnesses:
                     "SELECT running FROM desired_services WHERE service = %(service)s", {"service": service.name}
                 )
                 beat = transaction.fetch_one(
-                    "SELECT at, run_id, state FROM heartbeats WHERE service = %(service)s", {"service": service.name}
+                    "SELECT at, extract(epoch FROM clock_timestamp() - at)::float8, run_id, state"
+                    " FROM heartbeats WHERE service = %(service)s",
+                    {"service": service.name},
                 )
         except KalshiPlatformError as error:
             log.info("%s: %s", service.name, error)
@@ -80,7 +98,7 @@ class Witnesses:
         return Testimony(
             reachable=True,
             running_wanted=None if wanted is None else bool(wanted[0]),
-            heartbeat=None if beat is None else _heartbeat(beat[0], beat[1], str(beat[2])),
+            row=None if beat is None else Sign(str(beat[0]), float(beat[1]), beat[2], str(beat[3])),
         )
 
     def _database(self, service: Service) -> Database:
@@ -92,8 +110,8 @@ class Witnesses:
             return self._databases[service.database_url]
 
 
-def heartbeat_in_file(path: Path | None) -> Heartbeat | None:
-    """The heartbeat that the service wrote to disk: it counts while the database is away."""
+def sign_in_file(path: Path | None, clock: Clock) -> Sign | None:
+    """The heartbeat that the service wrote to this host's disk: it counts while the database is away."""
     if path is None:
         return None
     from kalshi_platform.gatherer.heartbeat import read_file
@@ -102,31 +120,30 @@ def heartbeat_in_file(path: Path | None) -> Heartbeat | None:
     if content is None:
         return None
     at = datetime.fromisoformat(content["at"])
+    told_s = (clock.now() - (at if at.tzinfo else at.replace(tzinfo=UTC))).total_seconds()
     run_id = content.get("run_id")
-    return _heartbeat(_utc(at), None if run_id is None else str(run_id), str(content.get("state")))
+    return Sign(str(content["at"]), told_s, None if run_id is None else str(run_id), str(content.get("state")))
 
 
-def heard_of(services: Sequence[Service], deadline_s: float) -> dict[str, Heartbeat | None]:
-    """The newest heartbeat of every service, from its database or its file."""
-    witnesses = Witnesses()
+def newest_heartbeat(service: Service, testimony: Testimony, sightings: Sightings, clock: Clock) -> Heartbeat | None:
+    """The latest sign of life, from the table or the file. One from the future is none."""
+    found = []
+    for where, sign in (("row", testimony.row), ("file", sign_in_file(service.heartbeat_file, clock))):
+        if sign is None:
+            continue
+        age_s = sightings.age_s(f"{where} {service.name}", sign.stamp, sign.told_s)
+        if age_s is not None:
+            found.append(Heartbeat(age_s, sign.run_id, sign.state in _STOPPED, sign.state))
+    return min(found, key=lambda beat: beat.age_s, default=None)
+
+
+def heard_of(services: Sequence[Service], deadline_s: float, clock: Clock) -> dict[str, Heartbeat | None]:
+    """The newest heartbeat of every service, from its database or its file, by one look."""
+    witnesses, sightings = Witnesses(), Sightings(clock)
     try:
         testimonies = witnesses.ask(services, deadline_s)
     finally:
         witnesses.close()
     return {
-        service.name: newest(testimonies[service.name].heartbeat, heartbeat_in_file(service.heartbeat_file))
-        for service in services
+        service.name: newest_heartbeat(service, testimonies[service.name], sightings, clock) for service in services
     }
-
-
-def newest(*beats: Heartbeat | None) -> Heartbeat | None:
-    """The latest of several heartbeats."""
-    return max((beat for beat in beats if beat is not None), key=lambda beat: beat.at, default=None)
-
-
-def _heartbeat(at: datetime, run_id: str | None, state: str) -> Heartbeat:
-    return Heartbeat(at, run_id, state in _STOPPED, state)
-
-
-def _utc(moment: datetime) -> datetime:
-    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)

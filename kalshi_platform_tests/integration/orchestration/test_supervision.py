@@ -3,43 +3,65 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from datetime import datetime, timedelta
 
 import dagster as dg
+import pytest
 
 from kalshi_platform.clock import SYSTEM_CLOCK
 from kalshi_platform.gatherer.heartbeat import Heartbeat, write_file, write_row
 from kalshi_platform.orchestration.sensors.services import deduplicator_sensor, gatherer_sensor
 from kalshi_platform.orchestration.services import gatherer_service
-from kalshi_platform.orchestration.supervision.supervisor import Memory, Outcome, supervise
-from kalshi_platform.orchestration.supervision.witnesses import Witnesses
+from kalshi_platform.orchestration.supervision.supervisor import Memory, Observer, Outcome, supervise
 from kalshi_platform.storage.services import write_heartbeat
+from kalshi_platform_tests.fixtures.clocks import FakeClock
 from kalshi_platform_tests.integration.orchestration.conftest import Platform
 
 NAMES = ["g1", "g2"]
 
 
-def tick(platform: Platform, memory: Memory | None = None) -> Outcome:
-    witnesses = Witnesses()
+PATIENT_S = 20.0
+"""A busy machine is not what these tests are about."""
+
+
+def tick(platform: Platform, memory: Memory | None = None, observer: Observer | None = None) -> Outcome:
+    eyes = observer or Observer()
     try:
         return supervise(
             platform.instance,
             [gatherer_service(name) for name in NAMES],
             memory or Memory(),
-            witnesses=_Patient(witnesses),  # type: ignore[arg-type]
+            eyes,
+            deadline_s=PATIENT_S,
         )
     finally:
-        witnesses.close()
+        if observer is None:
+            eyes.close()
 
 
-class _Patient:
-    """A busy machine is not what these tests are about."""
+@pytest.fixture
+def clock() -> FakeClock:
+    return FakeClock(SYSTEM_CLOCK.now())
 
-    def __init__(self, witnesses: Witnesses) -> None:
-        self._witnesses = witnesses
 
-    def ask(self, services: object) -> object:
-        return self._witnesses.ask(services, deadline_s=20)  # type: ignore[arg-type]
+@pytest.fixture
+def observer(clock: FakeClock) -> Iterator[Observer]:
+    made = Observer(clock)
+    yield made
+    made.close()
+
+
+def written_ago(platform: Platform, name: str, ago: timedelta) -> None:
+    """Make the row older (or, with a negative time, one from the future)."""
+    with platform.world.gatherers[name].database.transaction() as transaction:
+        transaction.execute("UPDATE heartbeats SET at = clock_timestamp() - %s", (ago,))
+
+
+def status_of(platform: Platform, run: dg.DagsterRun) -> dg.DagsterRunStatus:
+    found = platform.instance.get_run_by_id(run.run_id)
+    assert found is not None
+    return found.status
 
 
 def launched(outcome: Outcome) -> list[str | None]:
@@ -78,18 +100,55 @@ def test_a_fresh_file_counts_while_the_database_is_silent(platform: Platform) ->
     assert launched(tick(platform)) == ["g2"]
 
 
-def test_a_silent_run_is_failed_and_replaced(platform: Platform) -> None:
+def test_a_silent_run_is_failed_and_replaced(platform: Platform, clock: FakeClock, observer: Observer) -> None:
     run = start_run(platform, "g1", dg.DagsterRunStatus.STARTED)
-    write_row(
-        platform.world.gatherers["g1"].database,
-        beat("g1", SYSTEM_CLOCK.now() - timedelta(minutes=2), run.run_id),
-    )
-    memory = Memory(tick_at=SYSTEM_CLOCK.now(), attentive_since=SYSTEM_CLOCK.now() - timedelta(hours=1))
-    assert launched(tick(platform, memory)) == ["g2"]
-    ended = platform.instance.get_run_by_id(run.run_id)
-    assert ended is not None
-    assert ended.status is dg.DagsterRunStatus.FAILURE
-    assert launched(tick(platform, memory)) == ["g1", "g2"]
+    write_row(platform.world.gatherers["g1"].database, beat("g1", run_id=run.run_id))
+    written_ago(platform, "g1", timedelta(minutes=2))
+    assert launched(tick(platform, observer=observer)) == ["g2"]
+    assert status_of(platform, run) is dg.DagsterRunStatus.STARTED, "it had just begun to look"
+    clock.step(13)
+    assert launched(tick(platform, observer=observer)) == ["g2"]
+    assert status_of(platform, run) is dg.DagsterRunStatus.FAILURE
+    assert launched(tick(platform, observer=observer)) == ["g1", "g2"]
+
+
+@pytest.mark.parametrize("off_s", [-50, 50, -7_200, 7_200])
+def test_a_healthy_run_on_a_host_whose_clock_is_off_is_left_alone(
+    platform: Platform, clock: FakeClock, observer: Observer, off_s: int
+) -> None:
+    run = start_run(platform, "g1", dg.DagsterRunStatus.STARTED)
+    for _ in range(12):
+        at = SYSTEM_CLOCK.now() + timedelta(seconds=off_s)
+        write_row(platform.world.gatherers["g1"].database, beat("g1", at, run.run_id))
+        assert launched(tick(platform, observer=observer)) == ["g2"]
+        clock.step(5)
+    assert status_of(platform, run) is dg.DagsterRunStatus.STARTED
+
+
+@pytest.mark.parametrize("where", ["row", "file"])
+def test_a_gatherer_that_died_while_its_clock_was_ahead_is_replaced_at_once(
+    platform: Platform, observer: Observer, where: str
+) -> None:
+    ahead = beat("g1", SYSTEM_CLOCK.now() + timedelta(hours=2))
+    if where == "row":
+        write_row(platform.world.gatherers["g1"].database, ahead)
+        written_ago(platform, "g1", timedelta(hours=-2))
+    else:
+        write_file(gatherer_service("g1").heartbeat_file or platform.lake, ahead)
+    assert launched(tick(platform, observer=observer)) == NAMES
+
+
+def test_a_gatherer_that_dies_is_missed_although_its_clock_was_set_meanwhile(
+    platform: Platform, clock: FakeClock, observer: Observer
+) -> None:
+    write_row(platform.world.gatherers["g1"].database, beat("g1"))
+    assert launched(tick(platform, observer=observer)) == ["g2"]
+    written_ago(platform, "g1", timedelta(hours=-2))
+    assert launched(tick(platform, observer=observer)) == ["g2"], "a heartbeat that changed is a sign of life"
+    clock.step(20)
+    assert launched(tick(platform, observer=observer)) == ["g2"]
+    clock.step(26)
+    assert launched(tick(platform, observer=observer)) == NAMES
 
 
 def test_the_off_switch_holds_and_is_remembered_while_the_database_is_away(platform: Platform) -> None:
@@ -127,7 +186,6 @@ def test_the_live_merge_is_kept_alive_by_the_same_rules(platform: Platform) -> N
     write_heartbeat(
         platform.world.production,
         service="deduplicator",
-        at=now,
         started_at=now,
         host="elsewhere",
         pid=1,

@@ -6,7 +6,6 @@ import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, HTTPServer
 from typing import Any
 
@@ -21,6 +20,7 @@ from kalshi_platform.local.watchdog import (
     decide,
     reload_code_location,
 )
+from kalshi_platform_tests.fixtures.clocks import FakeClock
 
 
 @pytest.mark.parametrize(
@@ -42,60 +42,35 @@ def test_decision(silent_s: float, last_action: Action, since_action_s: float, e
     assert decide(silent_s, last_action, since_action_s) is expected
 
 
-class FakeClock:
-    """Monotonic and wall time, moved by hand; the wall can be moved alone."""
-
-    def __init__(self) -> None:
-        self.seconds = 1000.0
-        self.wall_s = 1_700_000_000.0
-
-    def advance(self, seconds: float) -> None:
-        self.seconds += seconds
-        self.wall_s += seconds
-
-    def now(self) -> datetime:
-        return datetime.fromtimestamp(self.wall_s, UTC)
-
-    def now_ns(self) -> int:
-        return int(self.wall_s * 1e9)
-
-    def monotonic(self) -> float:
-        return self.seconds
-
-    def wait(self, stop: threading.Event, seconds: float) -> bool:
-        self.advance(seconds)
-        return stop.is_set()
-
-
 class Stack:
     """A Dagster that beats while it is healthy, and records what the watchdog does to it."""
 
     def __init__(self) -> None:
         self.clock = FakeClock()
-        self.last_beat: float | None = None
+        self.last_beat: str | None = None
         self.healthy = True
         self.readable = True
         self.done: list[tuple[Action, float]] = []
-        self.begun = self.clock.seconds
-        self.watchdog = Watchdog(self.age, self.reload, self.restart, clock=self.clock)
+        self.begun = self.clock.monotonic()
+        self.watchdog = Watchdog(self.beat, self.reload, self.restart, clock=self.clock)
 
-    def age(self) -> float | None:
+    def beat(self) -> str | None:
         if not self.readable:
             raise DatabaseUnavailable("the server is away")
-        return None if self.last_beat is None else self.clock.wall_s - self.last_beat
+        return self.last_beat
 
     def reload(self) -> None:
-        self.done.append((Action.RELOAD, self.clock.seconds - self.begun))
+        self.done.append((Action.RELOAD, self.clock.monotonic() - self.begun))
         raise ReloadFailed("no answer")
 
     def restart(self) -> None:
-        self.done.append((Action.RESTART, self.clock.seconds - self.begun))
+        self.done.append((Action.RESTART, self.clock.monotonic() - self.begun))
 
     def run(self, seconds: int) -> None:
         for _ in range(seconds):
-            self.clock.advance(1)
+            self.clock.step(1)
             if self.healthy:
-                self.last_beat = self.clock.wall_s
+                self.last_beat = self.clock.now().isoformat()
             self.watchdog.tick()
 
 
@@ -130,10 +105,23 @@ def test_an_unreadable_heartbeat_decides_nothing() -> None:
     assert stack.done == []
 
 
-def test_after_the_machine_slept_heartbeats_get_time_to_come_back() -> None:
+@pytest.mark.parametrize("set_by_s", [8 * 3600, -2 * 3600])
+def test_a_clock_that_is_set_neither_makes_a_living_supervisor_silent_nor_hides_a_dead_one(set_by_s: float) -> None:
     stack = Stack()
     stack.run(200)
-    stack.clock.wall_s += 8 * 3600
+    stack.clock.set_wall(set_by_s)
+    stack.run(200)
+    assert stack.done == []
+    stack.healthy = False
+    stack.clock.set_wall(-set_by_s)
+    stack.run(60)
+    assert stack.done == [(Action.RELOAD, 450)]
+
+
+def test_after_everybody_was_held_up_heartbeats_get_time_to_come_back() -> None:
+    stack = Stack()
+    stack.run(200)
+    stack.clock.step(8 * 3600)
     stack.healthy = False
     stack.run(20)
     stack.healthy = True
