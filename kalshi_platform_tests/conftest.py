@@ -9,4 +9,5 @@ pytest_plugins = [
     "kalshi_platform_tests.fixtures.exchange",
     "kalshi_platform_tests.fixtures.storage",
     "kalshi_platform_tests.fixtures.merge_world",
+    "kalshi_platform_tests.fixtures.many_partitions",
 ]
