@@ -57,11 +57,11 @@ def close_hour(
 
 def proof_lines(done: HourClose) -> list[str]:
     """What is complete, what came out of the proof of the books, and what a person should look at. Pure."""
-    markets = done.proved + done.unproved + len(done.failed)
-    if done.covered is None:
-        covered = "nothing of the hour is covered: no gatherer can say of any market that it is complete"
+    share = done.coverage.share
+    if share is None:
+        covered = "nothing to cover: no market was recorded, and the catalog knows none that was open"
     else:
-        covered = f"{_percent(done.covered)} of the hour is covered, over the {_counted(markets, 'market')} known of"
+        covered = f"{_percent(share)} of the open time of {_counted(done.coverage.markets, 'market')} is covered"
     books = f"books: {done.proved:,} proved, {len(done.failed):,} failed, {done.unproved:,} with nothing to check"
     lines = [covered, books]
     if done.failed:

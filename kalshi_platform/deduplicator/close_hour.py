@@ -24,6 +24,7 @@ from kalshi_platform.clock import Clock
 from kalshi_platform.deduplicator import close_store, production
 from kalshi_platform.deduplicator.agreement import added_up, disagreements, statistics_of
 from kalshi_platform.deduplicator.anchor_reader import read_anchors, streams_still_known
+from kalshi_platform.deduplicator.hour_figures import NOTHING_OPEN, CoverageShare, coverage_share
 from kalshi_platform.deduplicator.hour_proof import prove_hour
 from kalshi_platform.deduplicator.hour_reader import GathererHour, read_hour
 from kalshi_platform.deduplicator.hours import MISSED_FOR
@@ -54,7 +55,7 @@ class HourClose:
     """What a close did. `rows`: rows of the hour in production now; `inserted`: those that this close brought.
 
     `final`: whether the hour is marked as closed. `trades`: how its trades compare with the exchange's listing.
-    `covered`: the share of the hour that is covered, over all markets that anything is known of (None without any).
+    `coverage`: how much of the markets' open time is covered, as everything else that tells the coverage share has it.
     `failed`: markets whose books or claims did not come out; `proved`: how many were checked and did; `unproved`: of
     how many nothing could be checked. `alarms`: (kind, subject, detail), also in production.
     """
@@ -67,7 +68,7 @@ class HourClose:
     inserted: Mapping[str, int] = field(default_factory=dict)
     final: bool = True
     trades: TradeCheck | None = None
-    covered: float | None = None
+    coverage: CoverageShare = NOTHING_OPEN
     failed: tuple[str, ...] = ()
     proved: int = 0
     unproved: int = 0
@@ -147,7 +148,7 @@ class _Close:
             rows = self._count(transaction)
             closed = HourClose(
                 self._hour, rows, rows.pop("book_anchors"), read, missed, inserted, final, trades,
-                proved.covered_share, proved.failed, proved.proved, proved.unproved, alarms,
+                coverage_share(transaction, self._hour), proved.failed, proved.proved, proved.unproved, alarms,
             )  # fmt: skip
             if final:
                 _mark(transaction, closed, closed_at, unsettled=any(each.unsettled for each in claimed.values()))
@@ -298,11 +299,13 @@ def _rows(source: GathererSource, table: str, low: datetime, high: datetime) -> 
 
 def _mark(transaction: Transaction, closed: HourClose, closed_at: datetime, *, unsettled: bool) -> None:
     transaction.execute(
-        "INSERT INTO hour_closes (hour, closed_at, rows, anchors, gatherers_read, gatherers_missed, unsettled)"
-        " VALUES (%(hour)s, %(closed_at)s, %(rows)s, %(anchors)s, %(read)s, %(missed)s, %(unsettled)s)"
+        "INSERT INTO hour_closes (hour, closed_at, rows, anchors, gatherers_read, gatherers_missed, unsettled, markets,"
+        " open_us, covered_us) VALUES (%(hour)s, %(closed_at)s, %(rows)s, %(anchors)s, %(read)s, %(missed)s,"
+        " %(unsettled)s, %(markets)s, %(open_us)s, %(covered_us)s)"
         " ON CONFLICT (hour) DO UPDATE SET closed_at = excluded.closed_at, rows = excluded.rows,"
         " anchors = excluded.anchors, gatherers_read = excluded.gatherers_read,"
-        " gatherers_missed = excluded.gatherers_missed, unsettled = excluded.unsettled",
+        " gatherers_missed = excluded.gatherers_missed, unsettled = excluded.unsettled,"
+        " markets = excluded.markets, open_us = excluded.open_us, covered_us = excluded.covered_us",
         {
             "hour": closed.hour,
             "closed_at": closed_at,
@@ -311,5 +314,8 @@ def _mark(transaction: Transaction, closed: HourClose, closed_at: datetime, *, u
             "read": list(closed.gatherers_read),
             "missed": list(closed.gatherers_missed),
             "unsettled": unsettled,
+            "markets": closed.coverage.markets,
+            "open_us": closed.coverage.open_us,
+            "covered_us": closed.coverage.covered_us,
         },
     )

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 
 from kalshi_platform.deduplicator.proofs import CloseAlarm, alarms_between
 from kalshi_platform.market.times import HOUR, us_from_datetime
-from kalshi_platform.storage.pool import Database
+from kalshi_platform.storage.pool import Database, Transaction
 
 _STEPS = 60
 
@@ -17,7 +17,8 @@ _STEPS = 60
 class Coverage:
     """Of the markets that should be in some hours: how much of their open time is covered, and when.
 
-    `moments_us` and `shares`: at each moment, the covered share of the markets that are covered at any time.
+    `markets`: how many, in the hour that has most. `moments_us` and `shares`: at each moment, the share of the markets
+    of its hour, open then or not, that are covered.
     """
 
     markets: int
@@ -28,8 +29,24 @@ class Coverage:
 
     @property
     def share(self) -> float | None:
-        """0 … 1; None where no market was recorded, and the catalog knows none that was open."""
+        """The coverage share, 0 … 1; None where no market was recorded, and the catalog knows none that was open."""
         return None if self.open_us == 0 else self.covered_us / self.open_us
+
+
+@dataclass(frozen=True)
+class CoverageShare:
+    """How complete an hour is, as SQL's hour_coverage_share says: `share` (0 … 1) of the open time of `markets`.
+
+    Of an hour whose rows were dropped since, what its close recorded. None: no market was open, or nobody recorded it.
+    """
+
+    markets: int
+    open_us: int
+    covered_us: int
+    share: float | None
+
+
+NOTHING_OPEN = CoverageShare(0, 0, 0, None)
 
 
 @dataclass(frozen=True)
@@ -53,13 +70,12 @@ class Agreement:
 
 def coverage(database: Database, hours: Sequence[datetime]) -> Coverage:
     """Coverage of some hours, which need not be neighbours."""
-    markets: set[str] = set()
-    open_us = covered_us = 0
+    markets = open_us = covered_us = 0
     moments: list[int] = []
     shares: list[float] = []
     for hour in hours:
         with database.transaction() as transaction:
-            rows = transaction.fetch_all("SELECT ticker, open_us, covered_us FROM hour_coverage(%s)", (hour,))
+            of_hour = coverage_share(transaction, hour)
             step = HOUR / _STEPS
             counts = transaction.fetch_all(
                 "SELECT m.at, count(DISTINCT c.ticker) FROM generate_series(%(from)s, %(to)s, %(step)s) AS m(at)"
@@ -73,13 +89,20 @@ def coverage(database: Database, hours: Sequence[datetime]) -> Coverage:
                     "high": hour + HOUR,
                 },
             )
-        markets.update(str(ticker) for ticker, _, _ in rows)
-        open_us += sum(int(row[1]) for row in rows)
-        covered_us += sum(int(row[2]) for row in rows)
-        all_of_hour = max(1, len(rows))
+        markets = max(markets, of_hour.markets)
+        open_us += of_hour.open_us
+        covered_us += of_hour.covered_us
         moments += [us_from_datetime(at) for at, _ in counts]
-        shares += [int(count) / all_of_hour for _, count in counts]
-    return Coverage(len(markets), open_us, covered_us, tuple(moments), tuple(shares))
+        shares += [int(count) / max(1, of_hour.markets) for _, count in counts]
+    return Coverage(markets, open_us, covered_us, tuple(moments), tuple(shares))
+
+
+def coverage_share(transaction: Transaction, hour: datetime) -> CoverageShare:
+    """The coverage share of one hour."""
+    row = transaction.fetch_one("SELECT markets, open_us, covered_us, share FROM hour_coverage_share(%s)", (hour,))
+    assert row is not None  # noqa: S101 - the function gives one row
+    markets, open_us, covered_us, share = row
+    return CoverageShare(markets or 0, open_us or 0, covered_us or 0, share)
 
 
 def proofs(database: Database, hours: Sequence[datetime]) -> Proofs:

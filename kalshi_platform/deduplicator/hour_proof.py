@@ -17,7 +17,7 @@ from kalshi_platform.deduplicator.proof_runs import RUN_CHECKS
 from kalshi_platform.deduplicator.settings import DeduplicatorSettings
 from kalshi_platform.deduplicator.steps import STEPS
 from kalshi_platform.deduplicator.timeline import Covered
-from kalshi_platform.market.times import HOUR, US_PER_HOUR, us_from_datetime
+from kalshi_platform.market.times import HOUR, us_from_datetime
 from kalshi_platform.storage.pool import Database, Transaction
 
 _BELOW_ZERO = "a level of the book at the end of the hour is below zero"
@@ -68,12 +68,6 @@ class HourProof:
     def unproved(self) -> int:
         """Markets of which nothing could be checked."""
         return self.judged.proofs.filter(pl.col("verdict") == "unproved").height
-
-    @property
-    def covered_share(self) -> float | None:
-        """The share of the hour that is covered, over all markets that anything is known of."""
-        proofs = self.judged.proofs
-        return float(proofs["covered_us"].sum()) / (US_PER_HOUR * proofs.height) if proofs.height else None
 
     def put(self, transaction: Transaction) -> None:
         """Replace what production says about the hour; hours that rest on what changed are opened again."""

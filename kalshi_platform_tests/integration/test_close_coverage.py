@@ -6,12 +6,20 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
+import pytest
+
+from kalshi_platform.cli.close_hour import proof_lines
 from kalshi_platform.clock import SYSTEM_CLOCK
+from kalshi_platform.deduplicator import hour_figures
 from kalshi_platform.deduplicator.close_hour import HourClose, close_hour
 from kalshi_platform.deduplicator.hours import hours_to_close
 from kalshi_platform.deduplicator.proofs import worst_markets
+from kalshi_platform.lake.export import export_raw
+from kalshi_platform.lake.settings import LakeSettings
+from kalshi_platform.local.platform_status import platform_status
 from kalshi_platform.market.times import US_PER_HOUR, US_PER_S, datetime_from_us, us_from_datetime
 from kalshi_platform.orchestration.hour_checks import BOOKS, evaluate
 from kalshi_platform.storage.partitions import PartitionBounds
@@ -212,11 +220,11 @@ def test_a_quiet_hour_is_claimed_by_frames_long_before_and_after_it(merge_world:
     closed = close(world, hours_later=1)
     whole = (50 * MINUTE, 110 * MINUTE)
     assert [row[:3] for row in ranges(world)] == [("A", *whole), ("Q", *whole)]
-    assert closed.covered == 1.0
+    assert closed.coverage.share == 1.0
     # A replay: what the stream carries is much older than the stream.
     with world.gatherers["g1"].database.transaction() as transaction:
         transaction.execute("UPDATE streams SET opened_at = now() + interval '9 days'")
-    assert close(world, hours_later=1).covered == 1.0
+    assert close(world, hours_later=1).coverage.share == 1.0
 
 
 def test_an_hour_whose_last_moments_nobody_could_claim_yet_is_closed_once_more(merge_world: World) -> None:
@@ -290,3 +298,32 @@ def test_claims_outlive_the_rows_of_their_gatherer(merge_world: World) -> None:
     closed = close(world)
     assert ranges(world) == before
     assert closed.failed == ()
+
+
+def test_the_coverage_share_of_an_hour_is_one_figure_wherever_it_is_told(merge_world: World, tmp_path: Path) -> None:
+    world = merge_world(1)
+    record(world.gatherers["g1"], 1, every(2, 120))
+    late = datetime_from_us(START + 2 * MINUTE)
+    with world.production.transaction() as transaction:
+        # A was open for eight minutes more, and R is open without anything of it.
+        for ticker, closes in (("A", late + timedelta(minutes=10)), ("Q", late), ("R", late)):
+            transaction.execute(
+                "INSERT INTO markets (ticker, event_ticker, status, open_time, close_time, payload, fingerprint,"
+                " first_seen_at, known_at) VALUES (%s, 'E', 'active', %s, %s, '{}', 0, now(), now())",
+                (ticker, datetime_from_us(START), closes),
+            )
+    closed = close(world)
+    # A: 236 s of 12 minutes; Q: 236 s, which is more than the two minutes that it was open.
+    assert closed.coverage.share == pytest.approx((236 + 236) / (12 * 60 + 236), abs=1e-6)
+    check = next(iter(evaluate(world.production, [HOUR], 0.9)))
+    manifest = export_raw(LakeSettings(f"file://{tmp_path}"), world.production_url, "orderbook_deltas", HOUR, "closed")
+    told = {
+        "figures": hour_figures.coverage(world.production, [HOUR]).share,
+        "check": check.metadata["coverage_share"].value,
+        "status": platform_status(world.settings(), tmp_path, SYSTEM_CLOCK)["last_closed_hour"]["coverage_share"],
+        "manifest": manifest.coverage_share,
+    }
+    assert told == dict.fromkeys(told, pytest.approx(closed.coverage.share, abs=1e-6))
+    ((markets, open_us, covered_us),) = world.rows("SELECT markets, open_us, covered_us FROM hour_closes")
+    assert (markets, covered_us / open_us) == (2, closed.coverage.share)
+    assert proof_lines(closed)[0] == "49.37 % of the open time of 2 markets is covered"

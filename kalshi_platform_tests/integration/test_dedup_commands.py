@@ -54,7 +54,7 @@ def test_once_merges_what_is_there_and_close_hour_closes_it(merge_world: World) 
     assert "production holds 1 orderbook_deltas; 0 of them new; 0 book anchors" in closed.stdout
     assert "trades against the exchange's listing: not checked" in closed.stdout
     assert world.rows("SELECT count(*) FROM hour_closes") == [(1,)]
-    assert "nothing of the hour is covered" in closed.stdout
+    assert "0 % of the open time of 1 market is covered" in closed.stdout
     assert run(world, "close-hour", "yesterday").returncode == 2
 
 
@@ -109,7 +109,7 @@ def test_close_hour_tells_what_is_covered_and_whose_claims_disagree(merge_world:
     closed = run(world, "close-hour", f"{datetime_from_us(HOUR_US):%Y-%m-%dT%H}")
     assert closed.returncode == 0, closed.stderr
     # The seconds 2 to 36, of one market of two.
-    assert "0.47 % of the hour is covered, over the 2 markets known of" in closed.stdout
+    assert "0.47 % of the open time of 2 markets is covered" in closed.stdout
     assert "books: 1 proved, 1 failed, 0 with nothing to check" in closed.stdout
     assert "ALARM: streams that claim the same time differ: A\n" in closed.stdout
 

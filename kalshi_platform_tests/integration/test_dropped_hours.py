@@ -31,6 +31,23 @@ def record(production: Production, *hours: datetime) -> None:  # noqa: F811
     production.execute("UPDATE hour_closes SET rows = %s", json.dumps({"orderbook_deltas": 1, "trades": 1}))
 
 
+def anchored(production: Production) -> None:  # noqa: F811
+    """A book at 04:05, and everything of the two hours after it covered."""
+    at = H4 + timedelta(minutes=5)
+    book = {"yes_price_e4": [5600], "yes_count_e2": [1200]}
+    production.insert("book_anchors", [{"anchor_ts": at - timedelta(microseconds=1), "ticker": TICKER, **book}])
+    for low, high in ((at, H4 + HOUR), (H4 + HOUR, H4 + 2 * HOUR)):
+        production.keeper.ensure_hours("coverage", [us_from_datetime(low)])
+        production.execute(
+            "INSERT INTO coverage VALUES (%s, %s, %s, date_trunc('hour', %s, 'UTC'), '{g1}', '{1}')",
+            TICKER, low, high, low,
+        )  # fmt: skip
+
+
+def book_state(production: Production, moment: datetime) -> set[tuple[Any, ...]]:  # noqa: F811
+    return set(production.rows("SELECT state, count_e2 FROM book_at(%s, %s)", TICKER, moment))
+
+
 def gone(production: Production, table: str = "orderbook_deltas") -> list[tuple[Any, ...]]:  # noqa: F811
     return production.rows(GONE, table, H4, H4 + 3 * HOUR)
 
@@ -57,5 +74,42 @@ def test_a_drop_is_recorded_and_told_from_an_hour_without_rows(production: Produ
 )
 def test_a_partition_that_was_taken_away_by_hand_is_missed(production: Production, by_hand: str) -> None:  # noqa: F811
     record(production, H4, H4 + HOUR)
+    anchored(production)
     production.execute(by_hand)
     assert gone(production) == [(H4, 1, True, False), (H4 + HOUR, 1, False, False)]
+    assert book_state(production, H4 + timedelta(minutes=50)) == {("approximate", 1200)}
+
+
+def test_a_book_is_not_proven_by_rows_that_were_dropped(production: Production) -> None:  # noqa: F811
+    record(production, H4, H4 + HOUR)
+    anchored(production)
+    moment = H4 + timedelta(minutes=50)
+    assert book_state(production, moment) == {("proven", 1300)}
+    production.execute("SELECT drop_partitions_before('orderbook_deltas', %s)", H4 + HOUR)
+    assert book_state(production, moment) == {("approximate", 1200)}
+    later = H4 + HOUR + timedelta(minutes=30)
+    assert book_state(production, later) == {("approximate", 1300)}, "its anchor lies before what is gone"
+    holes = "SELECT * FROM coverage_holes(%s, %s, %s)"
+    assert production.rows(holes, TICKER, H4, H4 + 3 * HOUR) == [
+        (H4, H4 + timedelta(minutes=5), "not covered"),
+        (H4 + timedelta(minutes=5), H4 + HOUR, "dropped"),
+        (H4 + 2 * HOUR, H4 + 3 * HOUR, "not covered"),
+    ]
+    production.execute("DELETE FROM hour_closes WHERE hour = %s", H4)  # covered by a close that was not final
+    assert [row[2] for row in production.rows(holes, TICKER, H4 + timedelta(minutes=5), H4 + HOUR)] == ["dropped"]
+
+
+def test_the_share_of_an_hour_that_was_dropped_is_the_one_of_its_close(production: Production) -> None:  # noqa: F811
+    record(production, H4)
+    anchored(production)
+    moment = {"exchange_ts": H4, "side": "yes", "price_e4": 5600, "delta_e2": 1}
+    production.insert("orderbook_deltas", [{**moment, "ticker": "KXB-2"}])  # recorded, and not covered
+    share = "SELECT * FROM hour_coverage_share(%s)"
+    minute = 60_000_000
+    ((*figures, is_recorded),) = production.rows(share, H4)
+    assert (figures, is_recorded) == ([2, 120 * minute, 55 * minute, 55 / 120], False)
+    production.execute("UPDATE hour_closes SET markets = 2, open_us = %s, covered_us = %s", 120 * minute, 55 * minute)
+    production.execute("SELECT drop_partitions_before('orderbook_deltas', %s)", H4 + HOUR)
+    assert production.rows(share, H4) == [(*figures, True)], "not 55 of 60 minutes, of the market that coverage knows"
+    production.execute("UPDATE hour_closes SET open_us = NULL")  # closed by an older version
+    assert [row[3:] for row in production.rows(share, H4)] == [(None, True)]

@@ -92,6 +92,7 @@ def fill(production: Production) -> None:  # noqa: F811
     old = [{**quote, "yes_bid_e4": 1, "exchange_ts": now - timedelta(seconds=5)} for quote in quotes]
     production.insert("tickers", [*old, *({**quote, "exchange_ts": now} for quote in quotes)])
     production.close_hour(H4)
+    production.execute("UPDATE hour_closes SET rows = %s", json.dumps({"orderbook_deltas": len(changes)}))
     production.execute(
         "INSERT INTO trade_checks (hour, state, checked_at, production_count, rest_count, inserted)"
         " VALUES (%s, 'filled', now(), 2, 3, 1)", H4,
@@ -230,7 +231,9 @@ def test_holes_join_over_hours_and_end_with_the_span(production: Production) -> 
     cover(production, "KXB-2", H4 - HOUR, H4 + HOUR)
 
     def holes(low: datetime, high: datetime) -> list[tuple[Any, ...]]:
-        return production.rows("SELECT * FROM coverage_holes(%s, %s, %s)", TICKER, low, high)
+        found = production.rows("SELECT * FROM coverage_holes(%s, %s, %s)", TICKER, low, high)
+        assert {reason for *_, reason in found} <= {"not covered"}
+        return [row[:2] for row in found]
 
     assert holes(H4 - HOUR, H4 + HOUR) == [(H4 - HOUR, at(-50)), (at(20), H4 + HOUR)]
     assert holes(at(-30), at(20)) == []

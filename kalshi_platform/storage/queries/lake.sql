@@ -52,5 +52,5 @@ FROM (SELECT DISTINCT ticker, date_bin('1 minute', exchange_ts, TIMESTAMPTZ '200
       FROM trades WHERE exchange_ts >= {low} AND exchange_ts < {high}) AS minutes
 
 -- name: coverage
--- Which share of the markets' open time in an hour is complete; null where none was recorded or open.
-SELECT sum(covered_us)::float8 / nullif(sum(open_us), 0)::float8 AS share FROM hour_coverage({hour})
+-- The coverage share of an hour; null where no market was recorded or open.
+SELECT share FROM hour_coverage_share({hour})

@@ -9,22 +9,24 @@ import pytest
 from kalshi_platform.cli.close_hour import proof_lines
 from kalshi_platform.deduplicator.close_hour import HourClose
 from kalshi_platform.deduplicator.close_store import Alarm
+from kalshi_platform.deduplicator.hour_figures import CoverageShare
 
 HOUR = datetime(2026, 11, 23, 4, tzinfo=UTC)
 
 
 def closed(
-    covered: float | None, failed: tuple[str, ...] = (), proved: int = 0, alarms: tuple[Alarm, ...] = ()
+    share: float | None, markets: int = 1, failed: tuple[str, ...] = (), alarms: tuple[Alarm, ...] = ()
 ) -> HourClose:
+    coverage = CoverageShare(markets, 1, 1, share)
     return HourClose(
-        HOUR, {}, 0, ("g1", "g2"), (), covered=covered, failed=failed, proved=proved, unproved=1, alarms=alarms
+        HOUR, {}, 0, ("g1", "g2"), (), coverage=coverage, failed=failed, proved=3, unproved=1, alarms=alarms
     )
 
 
 def test_a_good_hour_is_told_in_two_lines() -> None:
-    assert proof_lines(closed(0.57, proved=1_200)) == [
-        "57 % of the hour is covered, over the 1,201 markets known of",
-        "books: 1,200 proved, 0 failed, 1 with nothing to check",
+    assert proof_lines(closed(0.57, markets=1_201)) == [
+        "57 % of the open time of 1,201 markets is covered",
+        "books: 3 proved, 0 failed, 1 with nothing to check",
     ]
 
 
@@ -33,10 +35,10 @@ def test_alarms_are_told_by_kind_with_their_subjects() -> None:
     alarms = [("claims_disagree", ticker, "g1, stream 1 claims 27") for ticker in tickers]
     alarms += [("book_proof", "M0", "one reason"), ("book_proof", "M0", "another")]
     alarms += [("identity_agreement", "trades, g2", "0.2"), ("time_step_back", "g1 stream 7", "1 step back")]
-    lines = proof_lines(closed(0.25, tickers, 3, (*alarms, ("of_a_kind_to_come", "Q", ""))))
+    lines = proof_lines(closed(0.25, 16, tickers, (*alarms, ("of_a_kind_to_come", "Q", ""))))
     ten = "M0, M1, M2, M3, M4, M5, M6, M7, M8, M9 and 2 more"
     assert lines == [
-        "25 % of the hour is covered, over the 16 markets known of",
+        "25 % of the open time of 16 markets is covered",
         "books: 3 proved, 12 failed, 1 with nothing to check",
         f"failed, so not covered where it did: {ten}",
         "ALARM: books do not come out: M0",
@@ -53,8 +55,8 @@ def test_alarms_are_told_by_kind_with_their_subjects() -> None:
     [(1.0, "100 %"), (1 - 1 / 3.6e9, "99.99 %"), (0.000_09, "0 %"), (0.0, "0 %"), (0.123_456, "12.34 %")],
 )
 def test_a_share_is_never_told_larger_than_it_is(share: float, told: str) -> None:
-    assert proof_lines(closed(share))[0] == f"{told} of the hour is covered, over the 1 market known of"
+    assert proof_lines(closed(share))[0] == f"{told} of the open time of 1 market is covered"
 
 
-def test_an_hour_that_nobody_claims_is_told_as_that() -> None:
-    assert proof_lines(closed(None))[0].startswith("nothing of the hour is covered")
+def test_an_hour_without_any_open_market_has_no_share() -> None:
+    assert proof_lines(closed(None))[0].startswith("nothing to cover")
