@@ -510,6 +510,7 @@ def _bounds(reader: _Reader) -> PartitionBounds:
     return PartitionBounds(
         earliest=reader.moment("KALSHI_EARLIEST_TIME", default.earliest),
         ahead=timedelta(hours=reader.number("KALSHI_HOURS_AHEAD", 48, low=1, high=24 * 366)),
+        behind=timedelta(hours=reader.number("KALSHI_HOURS_BEHIND", 48, low=1, high=24 * 366 * 100)),
     )
 
 

@@ -2,7 +2,7 @@
 
 Both shapes that Kalshi has sent (decimal strings; before March 2026 integer cents) give the same content. Whatever fits
 neither becomes UnparsableMessage with one of these reasons: `json`, `shape`, `missing_field`, `missing_type`,
-`unknown_type`, `number`, `range`, `side`, `levels`, `time`, `no_exchange_time`.
+`unknown_type`, `name`, `number`, `range`, `side`, `levels`, `time`, `no_exchange_time`.
 """
 
 from __future__ import annotations
@@ -25,9 +25,10 @@ from kalshi_platform.exchange.parse_rest import (
     parse_schedule,
     parse_series,
 )
-from kalshi_platform.exchange.shapes import canonical_json, ladder, price_of, required, side_of, size_of
+from kalshi_platform.exchange.shapes import canonical_json, ladder, name_of, price_of, required, side_of, size_of
 from kalshi_platform.exchange.wire import ws
 from kalshi_platform.market.identity import fingerprint
+from kalshi_platform.market.names import LONGEST_NAME, readable
 from kalshi_platform.market.records import Levels, Side
 from kalshi_platform.market.times import floor_ms, us_from_number, us_from_rfc3339
 from kalshi_platform.market.units import INT64_MAX, count_e2, delta_e2, e2_from_whole, price_e4, price_e4_from_cents
@@ -208,7 +209,10 @@ _decode_remains: Callable[[bytes | str], ws.Remains] = msgspec.json.Decoder(ws.R
 def delta_values(wire: ws.DeltaFrame) -> tuple[str, Side, int, int, int]:
     """The content of a delta as a plain tuple, in the order of DeltaBody. Raises UnparsableMessage."""
     msg = wire.msg
-    side = msg.side
+    ticker, side = msg.market_ticker, msg.side
+    # `name_of` without its two calls: nearly every frame comes by here.
+    if not 0 < len(ticker) <= LONGEST_NAME or not ticker.isprintable():
+        name_of(ticker, "market_ticker")
     if side not in ("yes", "no"):
         raise UnparsableMessage("side", f"{side[:40]!r} is neither yes nor no")
     dollars, contracts, ts = msg.price_dollars, msg.delta_fp, msg.ts
@@ -220,7 +224,7 @@ def delta_values(wire: ws.DeltaFrame) -> tuple[str, Side, int, int, int]:
     else:
         raise UnparsableMessage("missing_field", "neither shape of delta is there")
     time = us_from_rfc3339(ts) if type(ts) is str and ts else _time(msg.ts_ms, None, ts)
-    return msg.market_ticker, side, price, change, time  # type: ignore[return-value]
+    return ticker, side, price, change, time  # type: ignore[return-value]
 
 
 def _delta(wire: ws.DeltaFrame) -> DeltaBody:
@@ -235,7 +239,7 @@ def _snapshot(wire: ws.SnapshotFrame) -> SnapshotBody:
     if wire.seq is None or wire.sid is None:
         raise UnparsableMessage("missing_field", "a book frame without sid or seq")
     return SnapshotBody(
-        msg.market_ticker,
+        name_of(msg.market_ticker, "market_ticker"),
         _levels(msg.yes_dollars_fp, msg.yes_dollars, msg.yes),
         _levels(msg.no_dollars_fp, msg.no_dollars, msg.no),
     )
@@ -258,8 +262,8 @@ def _trade(wire: ws.TradeFrame) -> TradeBody:
     yes = required(price_of(msg.yes_price_dollars, msg.yes_price), "yes_price")
     no = price_of(msg.no_price_dollars, msg.no_price)
     return TradeBody(
-        msg.trade_id,
-        msg.market_ticker,
+        name_of(msg.trade_id, "trade_id"),
+        name_of(msg.market_ticker, "market_ticker"),
         floor_ms(_time(msg.ts_ms, None, msg.ts)),
         yes,
         10_000 - yes if no is None else no,
@@ -271,6 +275,7 @@ def _trade(wire: ws.TradeFrame) -> TradeBody:
 
 def _ticker(wire: ws.TickerFrame) -> TickerBody:
     msg = wire.msg
+    ticker = name_of(msg.market_ticker, "market_ticker")
     content = (
         price_of(msg.price_dollars, msg.price),
         price_of(msg.yes_bid_dollars, msg.yes_bid),
@@ -284,7 +289,7 @@ def _ticker(wire: ws.TickerFrame) -> TickerBody:
         msg.dollar_open_interest,
     )
     time = _time(msg.ts_ms, msg.time, msg.ts)
-    return TickerBody(msg.market_ticker, time, fingerprint(msg.market_ticker, *content), *content)
+    return TickerBody(ticker, time, fingerprint(ticker, *content), *content)
 
 
 def _time(ts_ms: int | None, text: str | None, ts: ws.Time) -> int:
@@ -344,11 +349,11 @@ def _text_field(message: dict[str, Any], field: str) -> str:
     value = message.get(field)
     if not isinstance(value, str) or not value:
         raise UnparsableMessage("missing_field", f"{field} is missing or no text")
-    return value
+    return name_of(value, field)
 
 
 def _subscribed(wire: ws.SubscribedFrame) -> SubscribedBody:
-    return SubscribedBody(wire.msg.channel, wire.msg.sid)
+    return SubscribedBody(name_of(wire.msg.channel, "channel"), wire.msg.sid)
 
 
 def _ok(wire: ws.OkFrame) -> ListedBody | None:
@@ -401,7 +406,7 @@ def _explain(payload: bytes | str, error: Exception) -> UnparsableMessage:
     if not isinstance(kind, str):
         return UnparsableMessage("missing_type", "a frame without type")
     if kind not in _KNOWN_TYPES:
-        return UnparsableMessage("unknown_type", kind[:80])
+        return UnparsableMessage("unknown_type", readable(kind, 80))
     detail = str(error)[:200]
     return UnparsableMessage("missing_field" if "missing required field" in detail else "shape", f"{kind}: {detail}")
 

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from kalshi_platform.errors import UnparsableMessage
-from kalshi_platform.exchange.shapes import canonical_json, ladder, price_of, required, side_of, size_of
+from kalshi_platform.exchange.shapes import canonical_json, ladder, name_of, price_of, required, side_of, size_of
 from kalshi_platform.exchange.wire import rest
 from kalshi_platform.market.catalog import (
     AccountLimits,
@@ -42,11 +42,11 @@ def parse_market(obj: object) -> MarketInfo:
     """One market object (not its `{"market": …}` wrapper)."""
     wire = _convert(obj, rest.MarketObject)
     return MarketInfo(
-        ticker=wire.ticker,
-        event_ticker=wire.event_ticker or "",
-        series_ticker=wire.series_ticker or None,
+        ticker=name_of(wire.ticker, "ticker"),
+        event_ticker=_name(wire.event_ticker, "event_ticker") or "",
+        series_ticker=_name(wire.series_ticker, "series_ticker"),
         market_type=wire.market_type or None,
-        status=_STATUS.get(wire.status, wire.status),
+        status=_name(_STATUS.get(wire.status, wire.status), "status") or "",
         title=wire.title or None,
         open_time_us=_moment(wire.open_time),
         close_time_us=_moment(wire.close_time),
@@ -71,8 +71,8 @@ def parse_event(obj: object) -> EventInfo:
     wire = _convert(obj, rest.EventObject)
     kept = {key: value for key, value in obj.items() if key != "markets"} if isinstance(obj, dict) else obj
     return EventInfo(
-        event_ticker=wire.event_ticker,
-        series_ticker=wire.series_ticker or None,
+        event_ticker=name_of(wire.event_ticker, "event_ticker"),
+        series_ticker=_name(wire.series_ticker, "series_ticker"),
         title=wire.title or None,
         sub_title=wire.sub_title or None,
         category=wire.category or None,
@@ -90,7 +90,7 @@ def parse_series(obj: object) -> SeriesInfo:
     """One series object."""
     wire = _convert(obj, rest.SeriesObject)
     return SeriesInfo(
-        ticker=wire.ticker,
+        ticker=name_of(wire.ticker, "ticker"),
         title=wire.title or None,
         category=wire.category or None,
         frequency=wire.frequency or None,
@@ -123,8 +123,8 @@ def parse_rest_trade(obj: object, received_at_ns: int) -> Trade:
     yes = required(price_of(wire.yes_price_dollars, wire.yes_price), "yes_price")
     no = price_of(wire.no_price_dollars, wire.no_price)
     return Trade(
-        trade_id=wire.trade_id,
-        ticker=wire.ticker,
+        trade_id=name_of(wire.trade_id, "trade_id"),
+        ticker=name_of(wire.ticker, "ticker"),
         exchange_ts_us=floor_ms(created),
         yes_price_e4=yes,
         no_price_e4=10_000 - yes if no is None else no,
@@ -226,6 +226,10 @@ def _convert(obj: object, shape: type[_T]) -> _T:
         detail = str(error)[:200]
         reason = "missing_field" if "missing required field" in detail else "shape"
         raise UnparsableMessage(reason, f"{getattr(shape, '__name__', shape)}: {detail}") from error
+
+
+def _name(text: str | None, field: str) -> str | None:
+    return name_of(text, field) if text else None
 
 
 def _moment(text: str | None) -> int | None:

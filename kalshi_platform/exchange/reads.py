@@ -32,6 +32,7 @@ from kalshi_platform.market.catalog import (
     MarketInfo,
     SeriesInfo,
 )
+from kalshi_platform.market.names import is_name
 from kalshi_platform.market.records import Levels, Trade
 
 log = logging.getLogger(__name__)
@@ -187,7 +188,7 @@ class Reads(ABC):
         found: dict[str, tuple[Levels, Levels]] = {}
         for item in items(answer, "orderbooks"):
             ticker = item.get("ticker") if isinstance(item, dict) else None
-            if not isinstance(ticker, str):
+            if not isinstance(ticker, str) or not is_name(ticker):
                 log.warning("a book over REST that names no market was left out")
                 continue
             try:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from kalshi_platform.exchange.parse import Body, LifecycleBody, Remains, TickerBody, TradeBody
 from kalshi_platform.exchange.stream import Stream
+from kalshi_platform.market.names import readable
 from kalshi_platform.market.records import NO_STREAM, DeadLetter, LifecycleEvent, Record, TickerUpdate, Trade
 
 
@@ -30,5 +31,5 @@ def dead_letter(
         stream.id if stream else NO_STREAM,
         (remains.seq or 0) if remains else 0,
         stream.channel if stream else None,
-        remains.ticker if remains else None,
+        readable(remains.ticker) if remains and remains.ticker else None,
     )

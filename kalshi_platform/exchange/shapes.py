@@ -7,6 +7,7 @@ from typing import cast
 import msgspec
 
 from kalshi_platform.errors import UnparsableMessage
+from kalshi_platform.market.names import is_name, readable
 from kalshi_platform.market.records import Levels, Side
 from kalshi_platform.market.units import count_e2, e2_from_whole, price_e4, price_e4_from_cents
 
@@ -56,6 +57,13 @@ def side_of(*candidates: str | None) -> Side | None:
                 raise UnparsableMessage("side", f"{text[:40]!r} is neither yes nor no")
             return cast(Side, text)
     return None
+
+
+def name_of(text: str, field: str) -> str:
+    """Return what names a row. Raises UnparsableMessage("name") for what no key of a table can hold."""
+    if not is_name(text):
+        raise UnparsableMessage("name", f"{field} of {len(text)} characters: {readable(text, 80)}")
+    return text
 
 
 def required(value: int | None, field: str) -> int:

@@ -10,27 +10,19 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
-import msgspec
 import pyarrow as pa
 
+from kalshi_platform.gatherer.aside import PARTITIONS_OF_A_BATCH, Dated, divert
 from kalshi_platform.gatherer.columns import tables_of, times_us, with_batch_no
+from kalshi_platform.gatherer.exchange_times import ExchangeTimes
 from kalshi_platform.gatherer.ledger import Ledger, Segment, fold
-from kalshi_platform.market.records import (
-    BookDelta,
-    DeadLetter,
-    MembershipEnded,
-    MembershipStarted,
-    Record,
-    TickerUpdate,
-    Trade,
-)
+from kalshi_platform.market.records import Record
 from kalshi_platform.market.times import datetime_from_us
 from kalshi_platform.storage import queries
 from kalshi_platform.storage.partitions import PartitionKeeper
 from kalshi_platform.storage.pool import Database, Transaction
 from kalshi_platform.storage.tables import GATHERER_TABLES
 
-OUT_OF_BOUNDS = "out_of_bounds"
 COMMITTED = "batch %d committed: %d new rows"
 """Logged (DEBUG) right after every commit of records."""
 _EXCHANGE_TIMED = ("orderbook_deltas", "trades", "tickers")
@@ -41,13 +33,17 @@ _NEW_DEAD_LETTERS = (
 _log = logging.getLogger(__name__)
 
 
+class TooManyHours(Exception):
+    """The rows of a batch lie in more hours than one transaction may touch; nothing was written. See `of_few_hours`."""
+
+
 @dataclass(frozen=True)
 class Commit:
     """What a commit brought: rows that were new, per table, and what became dead letters on the way."""
 
     batch_no: int
     inserted: Mapping[str, int]
-    out_of_bounds: tuple[BookDelta | Trade | TickerUpdate, ...] = ()
+    out_of_bounds: tuple[Dated, ...] = ()
 
 
 def commit_records(
@@ -57,19 +53,30 @@ def commit_records(
     records: Sequence[Record],
     *,
     repeated: bool = False,
+    times: ExchangeTimes | None = None,
 ) -> Commit:
     """Write `records`. `repeated`: they may be there already (dead letters have no key of their own to tell).
 
-    Raises DatabaseUnavailable; nothing is written then, or, if the connection broke during the commit, everything.
+    `times` says which exchange times are believed; without it all within the bounds of `keeper` are.
+    Raises TooManyHours, or DatabaseUnavailable; nothing is written then, or, if the connection broke during the commit,
+    everything.
     """
     low_us, high_us = keeper.bounds_us()
     tables = tables_of(records)
-    strangers: tuple[BookDelta | Trade | TickerUpdate, ...] = ()
-    if any(_reaches_out(name, tables[name], low_us, high_us) for name in _EXCHANGE_TIMED if name in tables):
-        records, strangers = divert(records, low_us, high_us)
+    strangers: tuple[Dated, ...] = ()
+    dated = {name: tables[name] for name in _EXCHANGE_TIMED if name in tables}
+    all_near = times is None or times.all_near(dated)
+    if not all_near or any(_reaches_out(name, table, low_us, high_us) for name, table in dated.items()):
+        records, strangers = divert(
+            records,
+            lambda row: low_us <= row.exchange_ts_us < high_us and (all_near or times is None or times.believes(row)),
+        )
         tables = tables_of(records)
-    for name, table in tables.items():
-        keeper.ensure_hours(name, times_us(name, table))
+    moments = {name: times_us(name, table) for name, table in tables.items()}
+    if sum(map(len, moments.values())) > PARTITIONS_OF_A_BATCH + len(moments):
+        raise TooManyHours
+    for name, each in moments.items():
+        keeper.ensure_hours(name, each)
     ledger = fold(records)
     inserted: dict[str, int] = {}
     with database.transaction() as transaction:
@@ -83,10 +90,8 @@ def commit_records(
                 GATHERER_TABLES[name], with_batch_no(name, table, batch_no), where=where, likely_new=not repeated
             )
             if inserted[name]:
-                times = times_us(name, table)
-                batches.append(
-                    (batch_no, name, inserted[name], datetime_from_us(times[0]), datetime_from_us(times[-1]))
-                )
+                low, high = datetime_from_us(moments[name][0]), datetime_from_us(moments[name][-1])
+                batches.append((batch_no, name, inserted[name], low, high))
         write_ledger(transaction, ledger, gatherer, batch_no)
         if batches:
             transaction.execute_values(queries.load("gatherer")["batches"], batches)
@@ -164,56 +169,6 @@ def close_former(database: Database, gatherer: str, own_sessions: Sequence[int])
     if closed:
         _log.info("%s: closed %d sessions of a former process in the ledger", gatherer, closed)
     return closed
-
-
-def divert(
-    records: Sequence[Record], low_us: int, high_us: int
-) -> tuple[list[Record], tuple[BookDelta | Trade | TickerUpdate, ...]]:
-    """Turn rows with unbelievable exchange times into dead letters; a market's membership ends before such a delta."""
-    kept: list[Record] = []
-    strangers: list[BookDelta | Trade | TickerUpdate] = []
-    for record in records:
-        if isinstance(record, BookDelta | Trade | TickerUpdate) and not low_us <= record.exchange_ts_us < high_us:
-            strangers.append(record)
-            detail = f"exchange time {datetime_text(record.exchange_ts_us)} is outside the accepted bounds"
-            kept.extend(as_dead_letter(record, OUT_OF_BOUNDS, detail))
-        else:
-            kept.append(record)
-    return kept, tuple(strangers)
-
-
-def as_dead_letter(record: Record, reason: str, detail: str, started: MembershipStarted | None = None) -> list[Record]:
-    """Put a row aside that cannot be a row; what a delta or snapshot would have claimed is taken back.
-
-    `started` is the membership that begins at the snapshot `record`. It may be committed before this or after, so what
-    is left of it is a membership that ends before it begins and claims nothing.
-    """
-    stream_id: int = getattr(record, "stream_id", 0)
-    seq: int = getattr(record, "seq", 0)
-    ticker: str | None = getattr(record, "ticker", None)
-    letter = DeadLetter(
-        received_at_ns=getattr(record, "received_at_ns", 0),
-        reason=reason,
-        detail=detail,
-        payload=msgspec.json.encode(record),
-        stream_id=stream_id,
-        seq=seq,
-        channel=type(record).__name__,
-        ticker=ticker,
-    )
-    if isinstance(record, BookDelta):
-        return [letter, MembershipEnded(stream_id, record.ticker, seq - 1, reason)]
-    if started is not None:
-        return [letter, started, MembershipEnded(stream_id, started.ticker, seq - 1, reason)]
-    return [letter]
-
-
-def datetime_text(value_us: int) -> str:
-    """A moment for people, also when it is beyond what datetime can hold."""
-    try:
-        return datetime_from_us(value_us).isoformat()
-    except OverflowError:
-        return f"{value_us} µs"
 
 
 def _reaches_out(name: str, table: pa.Table, low_us: int, high_us: int) -> bool:

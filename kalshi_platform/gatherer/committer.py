@@ -1,21 +1,26 @@
-"""Batches → the database: whole, or without the rows that it refuses.
+"""Batches → the database: whole, or without the records that it refuses.
 
-A batch of which the server refuses a row is halved until that row is alone, which is then put aside as a dead letter.
-A refusal that no row is to blame for (a table is missing, a right was taken away) is an outage: nothing is put aside.
+A batch of which the server refuses a record is halved until that record is alone, which is then put aside as a dead
+letter, an entry of the ledger like a row: no record holds up those behind it. What it claimed is taken back.
+A refusal that no record is to blame for (a table is missing, a right was taken away) is an outage: none is put aside.
 """
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import msgspec
 
 from kalshi_platform.clock import Clock
 from kalshi_platform.errors import DatabaseUnavailable, StatementRejected
-from kalshi_platform.gatherer.commit import Commit, as_dead_letter, commit_records
+from kalshi_platform.gatherer.aside import UNWRITABLE, as_dead_letter, bare, of_few_hours, with_readable_remarks
+from kalshi_platform.gatherer.commit import Commit, TooManyHours, commit_records
+from kalshi_platform.gatherer.exchange_times import ExchangeTimes
 from kalshi_platform.gatherer.spool_file import Damage
 from kalshi_platform.gatherer.writer_counters import WriterCounters
+from kalshi_platform.market.names import is_name, readable
 from kalshi_platform.market.records import (
     BookDelta,
     BookSnapshot,
@@ -23,6 +28,8 @@ from kalshi_platform.market.records import (
     MembershipEnded,
     MembershipStarted,
     Record,
+    SessionOpened,
+    StreamOpened,
 )
 from kalshi_platform.storage import queries
 from kalshi_platform.storage.failures import is_about_a_row
@@ -35,7 +42,7 @@ _log = logging.getLogger(__name__)
 
 
 class BatchRefused(Exception):
-    """A row of the batch cannot be written; nothing of it was. `commit_parts` finds out which."""
+    """A record of the batch cannot be written. `commit_parts` finds out which, and writes the others."""
 
 
 class Committer:
@@ -61,6 +68,7 @@ class Committer:
         self._on_lost_claim = on_lost_claim or (lambda _: None)
         self._on_lost_sessions = on_lost_sessions or (lambda: None)
         self._keeper = PartitionKeeper(database, bounds, clock)
+        self._times = ExchangeTimes(bounds)
         self._ahead_hour: int | None = None
 
     def commit(self, records: Sequence[Record], *, repeated: bool) -> None:
@@ -96,11 +104,7 @@ class Committer:
         is open ends at the last committed number of its stream; what was lost may have ended it. It may as well have
         begun others, of which the ledger will never know: where it `is_own`, this process's, all sessions begin anew.
         """
-        sql = queries.load("gatherer")
-        params = {"gatherer": self._name, "own": list(own_sessions)}
-        with self._database.transaction() as transaction:
-            transaction.execute(sql["lock_batches"])
-            ended = transaction.fetch_all(sql["end_memberships_at_damage"], params)
+        ended = self._end_what_is_open(own_sessions)
         if not damage.is_torn:
             detail = f"{damage.file}: {damage.what}; {damage.size} bytes at {damage.offset} cannot be read"
             letter = DeadLetter(damage.written_at_ns or self._clock.now_ns(), SPOOL_DAMAGED, detail, damage.payload)
@@ -127,26 +131,82 @@ class Committer:
                 self._commit_part(records[:middle], starts)
                 self._commit_part(records[middle:], starts)
                 return
-            (record,) = records
-            if not _has_unwritable_ticker(record):
-                if self._dated(record) is not record:
-                    self._write([self._dated(record)], repeated=True)
-                    return
-                if isinstance(record, DeadLetter) or not hasattr(record, "received_at_ns"):
-                    raise
-                started = None
-                if isinstance(record, BookSnapshot):
-                    started = starts.get((record.stream_id, record.ticker, record.seq))
-                self._put_aside(record, error, started)
+            self._put_aside(records[0], error, starts)
 
-    def _put_aside(self, record: Record, error: Exception, started: MembershipStarted | None) -> None:
-        detail = f"the database refused the row: {type(error).__name__}: {str(error).splitlines()[0][:300]}"
-        letters = as_dead_letter(record, "unwritable", detail.replace("\x00", ""), started)
-        letters = [self._dated(_clean(each)) for each in letters if not _has_unwritable_ticker(each)]
-        self._write(letters, repeated=True)
+    def _put_aside(
+        self, record: Record, error: Exception, starts: Mapping[tuple[int, str, int], MembershipStarted]
+    ) -> None:
+        """Write in the place of a refused record what can be written of it, and take back what it claimed."""
+        if isinstance(record, DeadLetter):
+            self._put_letter_aside(record)
+            return
+        mended = with_readable_remarks(record)
+        if mended is not record and self._is_taken([mended]):
+            return
         self._counters.unwritable += 1
-        if isinstance(record, BookDelta | BookSnapshot):
-            self._on_lost_claim((record.ticker,))
+        detail = f"the database refused it: {type(error).__name__}: {(str(error).splitlines() or [''])[0][:300]}"
+        _log.error("%s: a %s is put aside: %s", self._name, type(record).__name__, readable(detail, 400))
+        started = None
+        if isinstance(record, BookSnapshot):
+            started = starts.get((record.stream_id, record.ticker, record.seq))
+        instead = [self._dated(each) for each in as_dead_letter(record, UNWRITABLE, detail, started)]
+        # A letter that is refused, too, must not keep what it would have taken back.
+        if not self._is_taken(instead):
+            for each in instead:
+                if isinstance(each, DeadLetter):
+                    self._put_letter_aside(each)
+                elif not self._is_taken([each]):
+                    self._take_everything_back()
+        self._take_back(record)
+
+    def _take_back(self, record: Record) -> None:
+        """See to it that nothing is claimed that rests on a record that was put aside."""
+        if isinstance(record, BookDelta | BookSnapshot | MembershipStarted):
+            if is_name(record.ticker):
+                self._on_lost_claim((record.ticker,))
+        elif isinstance(record, MembershipEnded):
+            # Of a ticker that is no name no membership can have been written either.
+            if is_name(record.ticker):
+                self._take_everything_back()
+        elif isinstance(record, SessionOpened | StreamOpened):
+            self._on_lost_sessions()
+
+    def _take_everything_back(self) -> None:
+        """The ledger may say too much, nobody knows of what: whatever is open ends, and begins anew."""
+        self._end_what_is_open(())
+        self._on_lost_sessions()
+
+    def _end_what_is_open(self, own_sessions: Sequence[int]) -> Sequence[tuple[Any, ...]]:
+        """End open memberships at what was committed; return (ticker, whether it is of one of the sessions)."""
+        sql = queries.load("gatherer")
+        with self._database.transaction() as transaction:
+            transaction.execute(sql["lock_batches"])
+            return transaction.fetch_all(
+                sql["end_memberships_at_damage"], {"gatherer": self._name, "own": list(own_sessions)}
+            )
+
+    def _put_letter_aside(self, letter: DeadLetter) -> None:
+        """Write a refused dead letter otherwise; where nothing helps it is told in the log and counted."""
+        for other in (self._dated(letter), self._dated(bare(letter))):
+            if other is not letter and self._is_taken([other]):
+                return
+        self._counters.unwritable += 1
+        _log.error(
+            "%s: A DEAD LETTER IS LOST: the database refuses it: %s: %s; %d bytes: %.200r",
+            self._name, readable(letter.reason), readable(letter.detail), len(letter.payload), letter.payload,
+        )  # fmt: skip
+
+    def _is_taken(self, records: Sequence[Record]) -> bool:
+        """Write records; return False, with nothing written, where the database refuses one."""
+        try:
+            self._write(records, repeated=True)
+        except DatabaseUnavailable:
+            raise
+        except Exception as error:
+            if isinstance(error, StatementRejected) and not is_about_a_row(error.sqlstate):
+                raise
+            return False
+        return True
 
     def _dated(self, record: Record) -> Record:
         """A dead letter that came when the clock was wrong, beyond what a partition may hold, is dated now."""
@@ -159,7 +219,18 @@ class Committer:
         return msgspec.structs.replace(record, received_at_ns=now_ns)
 
     def _write(self, records: Sequence[Record], *, repeated: bool) -> None:
-        commit = commit_records(self._database, self._keeper, self._name, records, repeated=repeated)
+        try:
+            commit = commit_records(
+                self._database, self._keeper, self._name, records, repeated=repeated, times=self._times
+            )
+        except TooManyHours:
+            parts = of_few_hours(records)
+            if len(parts) == 1:
+                middle = len(records) // 2
+                parts = [records[:middle], records[middle:]]
+            for part in parts:
+                self._write(part, repeated=repeated)
+            return
         self._count(commit, records)
 
     def _count(self, commit: Commit, records: Sequence[Record]) -> None:
@@ -184,19 +255,3 @@ class Committer:
         if hour != self._ahead_hour:
             self._keeper.ensure_ahead(GATHERER_TABLES)
             self._ahead_hour = hour
-
-
-def _clean(record: Record) -> Record:
-    """PostgreSQL's text holds no NUL character; the payload keeps it."""
-    if isinstance(record, DeadLetter):
-        ticker = None if record.ticker is None else record.ticker.replace("\x00", "\\0")
-        return DeadLetter(
-            record.received_at_ns, record.reason, record.detail, record.payload, record.stream_id, record.seq,
-            record.channel, ticker,
-        )  # fmt: skip
-    return record
-
-
-def _has_unwritable_ticker(record: Record) -> bool:
-    """Whether it is a membership that cannot be written at all, and of which therefore nothing must be taken back."""
-    return isinstance(record, MembershipStarted | MembershipEnded) and "\x00" in record.ticker

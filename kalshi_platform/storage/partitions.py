@@ -13,14 +13,21 @@ from kalshi_platform.market.times import US_PER_HOUR, datetime_from_us, us_from_
 from kalshi_platform.storage.pool import Database, Transaction
 
 _HOURS_TAKEN_FOR_GRANTED = 6
+# Each takes about six places of the server's lock table until its transaction ends.
+_MADE_AT_ONCE = 8
 
 
 @dataclass(frozen=True)
 class PartitionBounds:
-    """Which exchange times are believable. Kalshi opened in June 2021."""
+    """Which exchange times are believable. Kalshi opened in June 2021.
+
+    `behind`: how long before its receipt the exchange may have dated a message, unless its whole stream is as old (see
+    `gatherer.exchange_times`).
+    """
 
     earliest: datetime = datetime(2021, 1, 1, tzinfo=UTC)
     ahead: timedelta = timedelta(hours=48)
+    behind: timedelta = timedelta(hours=48)
 
 
 class PartitionKeeper:
@@ -41,7 +48,7 @@ class PartitionKeeper:
         return us_from_datetime(self._bounds.earliest), us_from_datetime(self._clock.now() + self._bounds.ahead)
 
     def ensure_hours(self, table: str, times_us: Iterable[int]) -> int:
-        """Make the partitions of `table` for these moments, in a transaction of its own; return how many were made.
+        """Make the partitions of `table` for these moments, a few in a transaction; return how many were made.
 
         Raises OutOfPartitionBounds for a moment outside bounds_us().
         """
@@ -56,10 +63,11 @@ class PartitionKeeper:
             if not missing:
                 return 0
             made = 0
-            with self._database.transaction() as transaction:
-                for hour in missing:
-                    moment_of_hour = datetime_from_us(hour * US_PER_HOUR)
-                    made += ensure(transaction, table, moment_of_hour, moment_of_hour)
+            for start in range(0, len(missing), _MADE_AT_ONCE):
+                with self._database.transaction() as transaction:
+                    for hour in missing[start : start + _MADE_AT_ONCE]:
+                        moment_of_hour = datetime_from_us(hour * US_PER_HOUR)
+                        made += ensure(transaction, table, moment_of_hour, moment_of_hour)
             oldest = us_from_datetime(self._clock.now()) // US_PER_HOUR - _HOURS_TAKEN_FOR_GRANTED
             self._known = {key for key in self._known if key[1] >= oldest}
             self._known.update((table, hour) for hour in missing if hour >= oldest)

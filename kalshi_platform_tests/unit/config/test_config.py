@@ -118,6 +118,7 @@ def test_a_local_stack_is_checked_as_a_whole_before_it_starts() -> None:
         "KALSHI_MERGE_INTERVAL_S": "abc",
         "KALSHI_ROLE": "boss",
         "KALSHI_HOURS_AHEAD": "-1",
+        "KALSHI_HOURS_BEHIND": "0",
         "KALSHI_LAKE_ROOT": "nowhere",
         "KALSHI_COMBOS": "maybe",
         "KALSHI_BOOK_CONNECTIONS": "0",

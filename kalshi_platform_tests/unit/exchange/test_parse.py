@@ -273,3 +273,25 @@ def test_no_value_of_any_field_crashes_the_parser(payload: bytes, data: st.DataO
     salvage(broken)
     with contextlib.suppress(UnparsableMessage):
         parse_frame(broken)
+
+
+NO_NAMES = ["T" * 201, "A" * 3_503, "", "A\x00B", "A\nB", "A\x1b[31m", "A\u2028B"]
+NAMED = [
+    ("orderbook_delta", "market_ticker", json.loads(frames_of.delta(7))["msg"]),
+    ("orderbook_snapshot", "market_ticker", {"market_ticker": "A"}),
+    ("trade", "market_ticker", TRADE),
+    ("trade", "trade_id", TRADE),
+    ("ticker", "market_ticker", TICKER),
+    ("market_lifecycle_v2", "market_ticker", {"market_ticker": "A", "event_type": "settled"}),
+    ("market_lifecycle_v2", "event_type", {"market_ticker": "A", "event_type": "settled"}),
+    ("event_lifecycle", "event_ticker", {"event_ticker": "A"}),
+    ("subscribed", "channel", {"channel": "trade", "sid": 1}),
+]
+
+
+@pytest.mark.parametrize(("kind", "field", "msg"), NAMED, ids=[f"{kind} {field}" for kind, field, _ in NAMED])
+def test_what_no_key_can_hold_names_nothing(kind: str, field: str, msg: dict[str, Any]) -> None:
+    parse(kind, {**msg, field: "K" * 200})
+    for text in NO_NAMES:
+        reason = reason_of(frames_of.frame(kind, sid=1, seq=7, msg={**msg, field: text}))
+        assert reason == ("missing_field" if text == "" and "lifecycle" in kind else "name")

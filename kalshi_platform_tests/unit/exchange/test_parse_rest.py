@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -187,3 +188,22 @@ def test_every_recorded_answer_has_a_case() -> None:
     if not CAPTURES.is_dir():
         pytest.skip(f"no recorded answers at {CAPTURES}; set KALSHI_CAPTURES")
     assert {path.stem for path in CAPTURES.glob("*.json")} == set(RECORDED)
+
+
+TRADE = {"trade_id": "t", "ticker": "A", "created_time": "2026-11-22T16:00:00Z", "yes_price": 5, "count": 1}
+
+
+@pytest.mark.parametrize("text", ["T" * 201, "A\x00", "A\n"])
+def test_an_object_whose_name_no_key_can_hold_is_refused(text: str) -> None:
+    objects: list[tuple[Callable[[Any], object], dict[str, Any], tuple[str, ...]]] = [
+        (parse.parse_market, {**MARKET, "series_ticker": "S"}, ("ticker", "event_ticker", "series_ticker", "status")),
+        (parse.parse_event, {"event_ticker": "A", "series_ticker": "S"}, ("event_ticker", "series_ticker")),
+        (parse.parse_series, {"ticker": "A"}, ("ticker",)),
+        (lambda obj: parse.parse_rest_trade(obj, 1), TRADE, ("ticker", "trade_id")),
+    ]
+    for read, obj, fields in objects:
+        read(obj)
+        for field in fields:
+            with pytest.raises(UnparsableMessage) as caught:
+                read({**obj, field: text})
+            assert caught.value.reason == "name"

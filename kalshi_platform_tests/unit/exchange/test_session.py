@@ -427,6 +427,17 @@ def test_an_unparsable_snapshot_is_not_asked_for_in_a_circle() -> None:
         assert commands(session.receive(snapshot(seq, yes=[["9", "1"]]), T0)) == []
 
 
+def test_a_market_whose_name_no_key_can_hold_costs_the_others_nothing() -> None:
+    session = following("A", "B")
+    received = session.receive(delta(3, "T" * 3_503), T0)
+    consumed, letter = received.records
+    assert consumed == SequenceConsumed(100, 3)
+    assert isinstance(letter, DeadLetter)
+    assert (letter.reason, letter.ticker) == ("name", "T" * 200)
+    assert session.followed() == {"A", "B"}
+    assert commands(received) == []
+
+
 def test_broken_bytes_of_no_sid_are_kept() -> None:
     session = following("A")
     records = feed(session, b"\xff\x00 not json")

@@ -10,13 +10,30 @@ from typing import Any, cast
 import pyarrow as pa
 import pytest
 
+from kalshi_platform.errors import StatementRejected
 from kalshi_platform.gatherer.backlog import Backlog
 from kalshi_platform.gatherer.committer import SPOOL_DAMAGED, Committer
 from kalshi_platform.gatherer.outage import Outage
 from kalshi_platform.gatherer.replay import Replay
 from kalshi_platform.gatherer.spool import Spool
 from kalshi_platform.gatherer.writer_counters import WriterCounters
-from kalshi_platform.market.records import BookSnapshot, DeadLetter, Record, SequenceConsumed
+from kalshi_platform.market.records import (
+    BookDelta,
+    BookSnapshot,
+    DeadLetter,
+    LifecycleEvent,
+    MembershipEnded,
+    MembershipStarted,
+    Record,
+    SequenceConsumed,
+    SequenceGap,
+    SessionClosed,
+    SessionOpened,
+    StreamEnded,
+    StreamOpened,
+    TickerUpdate,
+    Trade,
+)
 from kalshi_platform.storage.partitions import PartitionBounds
 from kalshi_platform.storage.pool import Database
 from kalshi_platform.storage.tables import StreamTable
@@ -26,28 +43,46 @@ DAY_NS = 86_400 * 10**9
 
 
 class Taking:
-    """A database that takes everything; `rows` are what came, by table."""
+    """Takes everything but what holds `poison`; `rows` are what came, by table, `entries` the ledger's."""
 
     def __init__(self) -> None:
         self.rows: dict[str, list[dict[str, Any]]] = {}
+        self.entries: list[tuple[Any, ...]] = []
         self.open_memberships: list[tuple[str, bool]] = []
+        self.poison: str | None = None
+        self.ended = 0
 
     @contextmanager
     def transaction(self) -> Iterator[Taking]:
-        yield self
+        rows, entries = {name: list(each) for name, each in self.rows.items()}, list(self.entries)
+        try:
+            yield self
+        except StatementRejected:
+            self.rows, self.entries = rows, entries
+            raise
 
     def execute(self, *_: object) -> int:
         return 0
 
-    execute_values = execute
+    def execute_values(self, _: str, rows: Sequence[Sequence[Any]], *__: object) -> int:
+        self._check(rows)
+        self.entries += map(tuple, rows)
+        return len(rows)
+
+    def _check(self, rows: object) -> None:
+        if self.poison is not None and self.poison in str(rows):
+            raise StatementRejected("test: index row size 3520 exceeds btree version 4 maximum 2704", sqlstate="54000")
 
     def fetch_one(self, *_: object) -> tuple[int]:
         return (1,)
 
     def fetch_all(self, *_: object) -> list[tuple[str, bool]]:
+        self.ended += 1
         return self.open_memberships
 
     def insert_new(self, table: StreamTable, data: pa.Table, **_: object) -> int:
+        # Of a dead letter only what it is found by is kept in an index.
+        self._check(data.drop_columns(["payload", "detail", "seq"] if table.name == "dead_letters" else []).to_pylist())
         self.rows.setdefault(table.name, []).extend(data.to_pylist())
         return int(data.num_rows)
 
@@ -142,3 +177,54 @@ def test_what_came_while_the_clock_was_wrong_is_put_aside_with_the_time_of_now(k
     (letter,) = world.database.rows["dead_letters"]
     assert letter["received_at"] == world.clock.now()
     assert letter["reason"] == ("unwritable" if kind == "row" else "unknown_type")
+
+
+POISON = 7_777_777_777
+LONG = "T" * 3_503
+NOW_NS = FakeClock().now_ns()
+US = NOW_NS // 1_000
+REFUSED: dict[str, tuple[Record, str]] = {
+    "delta": (BookDelta(LONG, "yes", 1, 1, US, NOW_NS, 1, POISON, 0), "letter"),
+    "snapshot": (BookSnapshot(LONG, "ws", US, NOW_NS, (), (), 1, POISON), "letter"),
+    "trade": (Trade(LONG, "A", US, 1, 1, 1, "yes", False, NOW_NS, "ws", None, 1, POISON), "letter"),
+    "ticker": (TickerUpdate(LONG, US, 1, *[None] * 10, NOW_NS, 1, POISON), "letter"),
+    "lifecycle": (LifecycleEvent(LONG, "odd", None, "{}", 1, NOW_NS, 1, POISON), "letter"),
+    "dead letter": (DeadLetter(NOW_NS, LONG, "", b"{}", 1, 1, LONG, LONG), "bare"),
+    "session": (SessionOpened(POISON, "books", "ws://x", False, NOW_NS), "letter, anew"),
+    "session with odd texts": (SessionOpened(1, LONG, "ws://x", False, NOW_NS), "written"),
+    "session's end": (SessionClosed(POISON, NOW_NS, "end"), "letter"),
+    "session's end with odd texts": (SessionClosed(1, NOW_NS, LONG), "written"),
+    "stream": (StreamOpened(POISON, 1, 1, "trade", NOW_NS), "letter, anew"),
+    "stream of an odd channel": (StreamOpened(1, 1, 1, LONG, NOW_NS), "written"),
+    "stream's end": (StreamEnded(1, NOW_NS, LONG), "written"),
+    "membership": (MembershipStarted(1, LONG, 1), "letter"),
+    "membership of a good name": (MembershipStarted(1, "GOOD", POISON), "letter, renewed"),
+    "membership's end": (MembershipEnded(1, LONG, 1, "gap"), "letter"),
+    "membership's end for odd reasons": (MembershipEnded(1, "GOOD", 1, LONG), "written"),
+    "membership's end of a good name": (MembershipEnded(1, "GOOD", POISON, "gap"), "letter, all ended, anew"),
+    "gap": (SequenceGap(1, 1, POISON, NOW_NS), "letter"),
+    "number": (SequenceConsumed(1, POISON), "letter"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_no_record_holds_up_those_behind_it_and_what_it_claimed_is_taken_back(name: str) -> None:
+    record, outcome = REFUSED[name]
+    world = World()
+    world.database.poison = LONG if LONG in str(record) else str(POISON)
+    before, after = snapshot(NOW_NS - 1), snapshot(NOW_NS + 1)
+    world.committer.commit_parts([before, record, after])
+    rows = world.database.rows
+    assert len(rows["orderbook_snapshots"]) == 2
+    letters = rows.get("dead_letters", [])
+    if outcome == "written":
+        assert letters == []
+        assert any(LONG[:200] in entry for entry in world.database.entries)
+    elif outcome == "bare":
+        assert [(letter["reason"], letter["ticker"]) for letter in letters] == [(LONG[:200], LONG[:200])]
+    else:
+        assert [letter["reason"] for letter in letters] == ["unwritable"]
+        assert world.counters.unwritable == 1
+    assert world.reconnects == ("anew" in outcome)
+    assert world.database.ended == ("all ended" in outcome)
+    assert world.renewed == ([["GOOD"]] if "renewed" in outcome else [])

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from hypothesis import given
 from hypothesis import strategies as st
 
+from kalshi_platform.gatherer.aside import divert
 from kalshi_platform.gatherer.columns import tables_of
-from kalshi_platform.gatherer.commit import divert
 from kalshi_platform.gatherer.ledger import fold
 from kalshi_platform.market.records import BookDelta, DeadLetter, MembershipEnded, Record
 from kalshi_platform_tests.fixtures.gathered import BASE_US, STEPS, Stream
@@ -178,7 +178,7 @@ def test_a_delta_out_of_bounds_becomes_a_dead_letter_and_ends_the_claim_before_i
     stream.delta()
     stranger = stream.delta(exchange_ts_us=17)
     stream.delta()
-    kept, strangers = divert(stream.records, BASE_US - 1, BASE_US + 10**9)
+    kept, strangers = divert(stream.records, lambda row: BASE_US - 1 <= row.exchange_ts_us < BASE_US + 10**9)
     assert strangers == (stranger,)
     assert [record.reason for record in kept if isinstance(record, DeadLetter)] == ["out_of_bounds"]
     assert len([record for record in kept if isinstance(record, BookDelta)]) == 2

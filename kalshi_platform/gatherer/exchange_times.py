@@ -1,0 +1,70 @@
+"""Which exchange times are believed: those near their receipt, and those near the message before.
+
+A message dated days before or after it was received makes partitions that nobody needs, and withdraws claims for all
+the time between. One whose whole stream is as old is true all the same: a recorded capture is played again, or our
+clock is wrong. So a far time is believed where the message before it in its stream had about the same, or where there
+was none before; one that stands alone is not.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+
+import numpy as np
+import numpy.typing as npt
+import pyarrow as pa
+
+from kalshi_platform.market.records import NO_STREAM, BookDelta, TickerUpdate, Trade
+from kalshi_platform.storage.partitions import PartitionBounds
+
+Dated = BookDelta | Trade | TickerUpdate
+_STREAMS_KEPT = 10_000
+_US = timedelta(microseconds=1)
+
+
+class ExchangeTimes:
+    """Remembers the last time of each stream. For one thread, which gives it every row in order."""
+
+    def __init__(self, bounds: PartitionBounds) -> None:
+        self._behind_us = bounds.behind // _US
+        self._ahead_us = bounds.ahead // _US
+        self._last_us: dict[int, int] = {}
+
+    def all_near(self, tables: Mapping[str, pa.Table]) -> bool:
+        """Whether every row is near its receipt. If so they are remembered; if not, ask `believes` of each record."""
+        columns = [
+            tuple(_numbers(table, name) for name in ("exchange_ts", "received_at", "stream_id"))
+            for table in tables.values()
+        ]
+        for exchange_us, received_us, _ in columns:
+            late_us = received_us - exchange_us
+            if late_us.max() > self._behind_us or -late_us.min() > self._ahead_us:
+                return False
+        for exchange_us, _, streams in columns:
+            found, places = np.unique(streams[::-1], return_index=True)
+            last_us = exchange_us[::-1][places]
+            self._last_us.update(zip(found.tolist(), last_us.tolist(), strict=True))
+        self._forget()
+        return True
+
+    def believes(self, record: Dated) -> bool:
+        """Whether a row may have its exchange time; it is remembered in any case."""
+        time_us, stream = record.exchange_ts_us, record.stream_id
+        last_us = self._last_us.get(stream)
+        self._last_us[stream] = time_us
+        self._forget()
+        if stream == NO_STREAM or last_us is None or self._is_near(time_us, record.received_at_ns // 1_000):
+            return True
+        return self._is_near(time_us, last_us)
+
+    def _is_near(self, time_us: int, other_us: int) -> bool:
+        return -self._behind_us <= time_us - other_us <= self._ahead_us
+
+    def _forget(self) -> None:
+        while len(self._last_us) > _STREAMS_KEPT:
+            del self._last_us[next(iter(self._last_us))]
+
+
+def _numbers(table: pa.Table, column: str) -> npt.NDArray[np.int64]:
+    return np.asarray(table.column(column).cast(pa.int64()), dtype=np.int64)

@@ -1,0 +1,70 @@
+"""A time far from its receipt is believed only where its stream says so, too; a capture played again is not lost."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from datetime import timedelta
+
+from kalshi_platform.gatherer.columns import tables_of
+from kalshi_platform.gatherer.exchange_times import ExchangeTimes
+from kalshi_platform.market.records import BookDelta
+from kalshi_platform.storage.partitions import PartitionBounds
+
+NOW_US = 1_795_380_000_000_000
+HOUR_US = 3_600_000_000
+DAY_US = 24 * HOUR_US
+
+
+def deltas(times_us: Iterable[int], stream: int = 1, received_us: int = NOW_US) -> list[BookDelta]:
+    return [
+        BookDelta("A", "yes", 5600, -200, time_us, (received_us + place) * 1_000, stream, place + 1, 0)
+        for place, time_us in enumerate(times_us)
+    ]
+
+
+def believed(times: ExchangeTimes, rows: Sequence[BookDelta]) -> list[int]:
+    """The exchange times of a batch that are believed."""
+    if times.all_near(tables_of(rows)):
+        return [row.exchange_ts_us for row in rows]
+    return [row.exchange_ts_us for row in rows if times.believes(row)]
+
+
+def test_one_far_time_among_near_ones_is_not_believed_nor_the_next_of_its_kind() -> None:
+    times = ExchangeTimes(PartitionBounds())
+    assert believed(times, deltas([NOW_US, NOW_US + 1])) == [NOW_US, NOW_US + 1]
+    for far_us in (NOW_US - 1000 * DAY_US, NOW_US - 49 * HOUR_US, NOW_US + 49 * HOUR_US):
+        assert believed(times, deltas([NOW_US, far_us, NOW_US + 1])) == [NOW_US, NOW_US + 1]
+    assert believed(times, deltas([NOW_US - 47 * HOUR_US])) == [NOW_US - 47 * HOUR_US]
+
+
+def test_far_times_that_scatter_make_no_partition_each() -> None:
+    times = ExchangeTimes(PartitionBounds())
+    scattered = deltas([NOW_US - place * 100 * HOUR_US for place in range(100)])
+    # The first is the receipt's.
+    assert believed(times, scattered) == [NOW_US]
+
+
+def test_a_capture_that_is_played_again_is_believed_from_its_first_row() -> None:
+    times = ExchangeTimes(PartitionBounds())
+    start_us = NOW_US - 200 * DAY_US
+    played = [start_us + place * HOUR_US for place in range(300)]
+    assert believed(times, deltas(played[:200])) == played[:200]
+    # The batches of a replay are not alone: other streams of the gatherer are as old, or not.
+    assert believed(times, deltas([NOW_US], stream=2)) == [NOW_US]
+    assert believed(times, deltas(played[200:])) == played[200:]
+
+
+def test_a_clock_that_leaps_costs_at_most_one_row_of_a_stream() -> None:
+    times = ExchangeTimes(PartitionBounds())
+    assert believed(times, deltas([NOW_US, NOW_US + 1])) == [NOW_US, NOW_US + 1]
+    # Ours: the rows go on as they did, whatever the receipt says.
+    after = [NOW_US + 2, NOW_US + 3]
+    assert believed(times, deltas(after, received_us=NOW_US + 10 * DAY_US)) == after
+    # The exchange's: the first row stands alone, the others agree with it.
+    leapt = [NOW_US - 3 * DAY_US + place for place in range(5)]
+    assert believed(times, deltas(leapt)) == leapt[1:]
+
+
+def test_the_span_is_a_setting() -> None:
+    times = ExchangeTimes(PartitionBounds(behind=timedelta(hours=2)))
+    assert believed(times, deltas([NOW_US, NOW_US - 3 * HOUR_US])) == [NOW_US]
