@@ -1,47 +1,47 @@
 """Series, events and markets of all gatherers → production: of each object the newest knowledge, and one history.
 
-Compares instead of remembering where it stopped, so it may run at any time, any number of times, with any gatherer
-away, and ends with the same rows.
+Each catalog numbers its changes, and production remembers up to which number it was read: what did not change since is
+not read again. What changed anywhere is compared between all gatherers and production, a thousand objects at a time. So
+a merge may run at any time, any number of times, with any gatherer away, and ends with the same rows.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import polars as pl
 
 from kalshi_platform.clock import Clock
+from kalshi_platform.deduplicator import catalog_source
 from kalshi_platform.deduplicator.catalog_history import HistoryChanges, changes
+from kalshi_platform.deduplicator.catalog_source import NAMES_AT_ONCE, News, Position
 from kalshi_platform.deduplicator.merge import reason_of
 from kalshi_platform.deduplicator.readers import Readers
-from kalshi_platform.deduplicator.settings import DeduplicatorSettings, GathererSource
-from kalshi_platform.deduplicator.source import check_source
+from kalshi_platform.deduplicator.settings import DeduplicatorSettings
+from kalshi_platform.errors import KalshiPlatformError
 from kalshi_platform.storage.migrate import check
 from kalshi_platform.storage.pool import Database, Transaction
-from kalshi_platform.storage.read import arrow_snapshot
 
 CATALOG_TABLES = ("series", "events", "markets")
 # About 3 MB of payloads.
 _ROWS_AT_ONCE = 1_000
-_MORE = {
-    "series": "",
-    "events": "",
-    "markets": ", result IS NOT NULL AS has_end, status = 'vanished' AND result IS NULL AS lost_end",
-}
 _LOCK = "kalshi-platform merge of the catalog"
+Answer = TypeVar("Answer")
 _log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class CatalogTableMerge:
-    """One table: objects that were new or known more newly, and versions written, ended otherwise or dropped."""
+    """One table: objects compared because they changed somewhere, of these objects that were new or known more newly,
+    and versions written, ended otherwise or dropped."""
 
+    compared: int = 0
     updated: int = 0
     versions_written: int = 0
     versions_ended: int = 0
@@ -64,17 +64,6 @@ class CatalogMergeReport:
         return sum(table.updated for table in self.tables.values())
 
 
-@dataclass(frozen=True)
-class _Known:
-    """What a catalog knows, without the payloads: by table (ticker, known_at, first_seen_at), and the versions.
-
-    Of markets also whether their result is known (`has_end`), and whether they vanished without it (`lost_end`).
-    """
-
-    objects: Mapping[str, pl.DataFrame]
-    versions: Mapping[str, pl.DataFrame]
-
-
 def merge_catalog(settings: DeduplicatorSettings, clock: Clock) -> CatalogMergeReport:
     """Bring production's catalog up to date.
 
@@ -82,29 +71,31 @@ def merge_catalog(settings: DeduplicatorSettings, clock: Clock) -> CatalogMergeR
     missed.
     """
     started_at = clock.now()
-    _check_production(settings)
-    readers: Readers[_Known] = Readers(clock)
-    known, errors = readers.ask(
-        {source.name: partial(_known_by, source) for source in settings.sources}, settings.close_timeout_s
-    )
-    missed = {name: reason_of(error) for name, error in errors.items()}
-    for name, reason in missed.items():
-        _log.warning("the catalog of %s cannot be read and is skipped: %s", name, reason)
     production = Database(settings.production_url, name="production", pool_size=1)
-    sources = {
-        source.name: Database(source.catalog_url, name=f"{source.name} catalog", pool_size=1)
-        for source in settings.sources
-        if source.name in known
-    }
     try:
-        here = _known(settings.production_url)
-        tables = {table: _merge_table(table, known, here, sources, production) for table in CATALOG_TABLES}
+        check(production, "production")
+        with production.transaction() as transaction:
+            positions = _positions(transaction)
+        readers: Readers[News] = Readers(clock)
+        found, errors = readers.ask(
+            {
+                source.name: partial(catalog_source.news, source, positions.get(source.name))
+                for source in settings.sources
+            },
+            settings.close_timeout_s,
+        )
+        merge = _Merge(settings, production, positions, found)
+        for name, error in errors.items():
+            merge.miss(name, error)
+        try:
+            tables = {table: merge.table(table) for table in CATALOG_TABLES}
+            merge.move_on()
+        finally:
+            merge.close()
     finally:
         production.dispose()
-        for database in sources.values():
-            database.dispose()
-    is_empty = all(found.objects["markets"].is_empty() for found in known.values())
-    return CatalogMergeReport(started_at, clock.now(), tables, missed, is_empty)
+    is_empty = not any(each.has_markets for each in found.values())
+    return CatalogMergeReport(started_at, clock.now(), tables, merge.missed, is_empty)
 
 
 def newest(by_gatherer: Mapping[str, pl.DataFrame], here: pl.DataFrame) -> pl.DataFrame:
@@ -144,87 +135,184 @@ def earlier(by_gatherer: Mapping[str, pl.DataFrame], here: pl.DataFrame) -> pl.D
     return first.join(stored, on="ticker").filter(pl.col("first_seen_at") < pl.col("_stored")).drop("_stored")
 
 
-def _merge_table(
-    table: str, known: Mapping[str, _Known], here: _Known, sources: Mapping[str, Database], production: Database
-) -> CatalogTableMerge:
-    columns = _columns(production, table)
-    better = newest({name: found.objects[table] for name, found in known.items()}, here.objects[table])
-    updated = 0
-    for (name,), part in better.group_by("source", maintain_order=True):
-        for tickers in _chunks(part["ticker"].to_list()):
-            rows = _select(sources[str(name)], table, columns, tickers)
-            with _writing(production) as transaction:
-                updated += _upsert(transaction, table, columns, rows)
-    _set_first_seen(
-        production, table, earlier({name: found.objects[table] for name, found in known.items()}, here.objects[table])
-    )
-    versions = changes({name: found.versions[table] for name, found in known.items()}, here.versions[table])
-    _write_history(f"{table}_history", versions, sources, production)
-    return CatalogTableMerge(updated, versions.write.height, versions.end.height, versions.drop.height)
+class _Away(Exception):
+    """A gatherer could not be read in the middle of a chunk, which is begun again without it."""
+
+    def __init__(self, name: str, error: KalshiPlatformError) -> None:
+        super().__init__(name)
+        self.name = name
+        self.error = error
 
 
-def _check_production(settings: DeduplicatorSettings) -> None:
-    production = Database(settings.production_url, name="production", pool_size=1)
-    try:
-        check(production, "production")
-    finally:
-        production.dispose()
+class _Merge:
+    """One merge. Production's transactions hold a lock that other merges of catalogs wait for, chunk by chunk."""
 
-
-def _known_by(source: GathererSource) -> _Known:
-    check_source(source, "catalog")
-    return _known(source.catalog_url)
-
-
-def _known(url: str) -> _Known:
-    with arrow_snapshot(url) as snapshot:
-        objects = {
-            table: _frame(snapshot.table(f"SELECT ticker, known_at, first_seen_at{_MORE[table]} FROM {table}"))  # noqa: S608 - our own names
-            for table in CATALOG_TABLES
-        }
-        versions = {
-            table: _frame(
-                snapshot.table(f"SELECT ticker, valid_from, valid_to, fingerprint FROM {table}_history")  # noqa: S608
+    def __init__(
+        self,
+        settings: DeduplicatorSettings,
+        production: Database,
+        positions: Mapping[str, Position],
+        found: Mapping[str, News],
+    ) -> None:
+        self.missed: dict[str, str] = {}
+        self._production = production
+        self._positions = positions
+        self._news = dict(found)
+        self._sources = {
+            source.name: Database(
+                source.catalog_url, name=f"{source.name} catalog", pool_size=1,
+                statement_timeout_s=settings.close_timeout_s,
             )
-            for table in CATALOG_TABLES
+            for source in settings.sources
+            if source.name in found
+        }  # fmt: skip
+
+    def miss(self, name: str, error: Exception) -> None:
+        """Go on without a gatherer."""
+        self.missed[name] = reason_of(error)
+        self._news.pop(name, None)
+        _log.warning("the catalog of %s cannot be read and is skipped: %s", name, self.missed[name])
+
+    def close(self) -> None:
+        for database in self._sources.values():
+            database.dispose()
+
+    def table(self, table: str) -> CatalogTableMerge:
+        """Merge one of the three tables and its history."""
+        with self._production.transaction() as transaction:
+            columns = catalog_source.columns_of(transaction, table)
+            history_columns = catalog_source.columns_of(transaction, f"{table}_history")
+        total = CatalogTableMerge()
+        for names in self._changed(table):
+            for tickers in _chunks(names):
+                done = self._until_nobody_leaves(partial(self._chunk, table, tickers, columns, history_columns))
+                total = CatalogTableMerge(
+                    *(a + b for a, b in zip(vars(total).values(), vars(done).values(), strict=True))
+                )
+        return total
+
+    def move_on(self) -> None:
+        """Remember how far the gatherers were read that were there to the end."""
+        with _writing(self._production) as transaction:
+            for name, news in self._news.items():
+                was = self._positions.get(name)
+                if was != news.until:
+                    _move(transaction, name, was, news.until)
+
+    def _changed(self, table: str) -> Iterator[list[str]]:
+        """Tickers, ascending, of objects that changed somewhere or that somebody still has to be asked about."""
+        beyond = ""
+        while True:
+            pages = self._until_nobody_leaves(partial(self._pages, table, beyond))
+            # Beyond the end of a page that is full, more may follow of its catalog.
+            ends = [page[-1] for page in pages if len(page) == NAMES_AT_ONCE]
+            end = min(ends) if ends else None
+            yield sorted({ticker for page in pages for ticker in page if end is None or ticker <= end})
+            if end is None:
+                return
+            beyond = end
+
+    def _pages(self, table: str, beyond: str) -> list[list[str]]:
+        pages = [
+            self._read(name, partial(catalog_source.changed, table=table, after=news.after, beyond=beyond))
+            for name, news in self._news.items()
+        ]
+        with self._production.transaction() as transaction:
+            rows = transaction.fetch_all(
+                'SELECT DISTINCT ticker COLLATE "C" FROM catalog_owed WHERE gatherer = ANY (%s) AND table_name = %s'
+                ' AND ticker COLLATE "C" > %s ORDER BY 1 LIMIT %s',
+                (list(self._news), table, beyond, NAMES_AT_ONCE),
+            )
+        return [*pages, [ticker for (ticker,) in rows]]
+
+    def _chunk(
+        self, table: str, tickers: Sequence[str], columns: Sequence[str], history_columns: Sequence[str]
+    ) -> CatalogTableMerge:
+        """Compare some objects between all gatherers and production, and write what differs."""
+        known = {
+            name: self._read(name, partial(catalog_source.objects, table=table, tickers=tickers)) for name in self._news
         }
-    return _Known(objects, versions)
+        learned = {
+            name: self._read(name, partial(catalog_source.versions, table=table, tickers=tickers))
+            for name in self._news
+        }
+        with _writing(self._production) as transaction:
+            here = catalog_source.objects(transaction, table, tickers)
+            updated = 0
+            for (name,), part in newest(known, here).group_by("source", maintain_order=True):
+                names = part["ticker"].to_list()
+                rows = self._read(
+                    str(name), partial(catalog_source.object_rows, table=table, columns=columns, tickers=names)
+                )
+                updated += _upsert(transaction, table, columns, rows)
+            _set_first_seen(transaction, table, earlier(known, here))
+            versions = changes(learned, catalog_source.versions(transaction, table, tickers))
+            self._write_history(transaction, table, history_columns, versions)
+            self._settle(transaction, table, tickers)
+        return CatalogTableMerge(
+            len(tickers), updated, versions.write.height, versions.end.height, versions.drop.height
+        )
 
-
-def _write_history(table: str, versions: HistoryChanges, sources: Mapping[str, Database], production: Database) -> None:
-    columns = [name for name in _columns(production, table) if name != "valid_to"]
-    for (name,), part in versions.write.group_by("source", maintain_order=True):
-        for chunk in _chunks(part.rows()):
-            ends = {(ticker, valid_from): valid_to for ticker, valid_from, valid_to, _ in chunk}
-            rows = _select(sources[str(name)], table, columns, sorted({ticker for ticker, *_ in chunk}))
-            place = columns.index("ticker"), columns.index("valid_from")
-            taken = [(*row, ends[key]) for row in rows if (key := (row[place[0]], row[place[1]])) in ends]
-            with _writing(production) as transaction:
-                names = [*columns, "valid_to"]
-                updates = ", ".join(
-                    f"{name} = excluded.{name}" for name in names if name not in ("ticker", "valid_from")
+    def _write_history(
+        self, transaction: Transaction, table: str, columns: Sequence[str], versions: HistoryChanges
+    ) -> None:
+        taken = [name for name in columns if name != "valid_to"]
+        place = taken.index("ticker"), taken.index("valid_from")
+        updates = ", ".join(f"{name} = excluded.{name}" for name in columns if name not in ("ticker", "valid_from"))
+        for (name,), part in versions.write.group_by("source", maintain_order=True):
+            for chunk in _chunks(part.rows()):
+                ends = {(ticker, valid_from): valid_to for ticker, valid_from, valid_to, _ in chunk}
+                rows = self._read(
+                    str(name), partial(catalog_source.version_rows, table=table, columns=taken, keys=list(ends))
                 )
                 transaction.execute_values(
-                    f"INSERT INTO {table} ({', '.join(names)}) VALUES %s"  # noqa: S608 - names of our own schema
+                    f"INSERT INTO {table}_history ({', '.join([*taken, 'valid_to'])}) VALUES %s"  # noqa: S608 - our own names
                     f" ON CONFLICT (ticker, valid_from) DO UPDATE SET {updates}",
-                    taken,
+                    [(*row, ends[row[place[0]], row[place[1]]]) for row in rows],
                 )
-    for chunk in _chunks(versions.end.rows()):
-        with _writing(production) as transaction:
-            transaction.execute_values(
-                f"UPDATE {table} h SET valid_to = v.valid_to FROM (VALUES %s) AS v (ticker, valid_from, valid_to)"  # noqa: S608
-                " WHERE h.ticker = v.ticker AND h.valid_from = v.valid_from",
-                chunk,
-                "(%s::text, %s::timestamptz, %s::timestamptz)",
-            )
-    for chunk in _chunks(versions.drop.rows()):
-        with _writing(production) as transaction:
-            transaction.execute_values(
-                f"DELETE FROM {table} h USING (VALUES %s) AS v (ticker, valid_from)"  # noqa: S608
-                " WHERE h.ticker = v.ticker AND h.valid_from = v.valid_from",
-                chunk,
-                "(%s::text, %s::timestamptz)",
-            )
+        transaction.execute_values(
+            f"UPDATE {table}_history h SET valid_to = v.valid_to"  # noqa: S608 - our own names
+            " FROM (VALUES %s) AS v (ticker, valid_from, valid_to)"
+            " WHERE h.ticker = v.ticker AND h.valid_from = v.valid_from",
+            versions.end.rows(),
+            "(%s::text, %s::timestamptz, %s::timestamptz)",
+        )
+        transaction.execute_values(
+            f"DELETE FROM {table}_history h USING (VALUES %s) AS v (ticker, valid_from)"  # noqa: S608 - our own names
+            " WHERE h.ticker = v.ticker AND h.valid_from = v.valid_from",
+            versions.drop.rows(),
+            "(%s::text, %s::timestamptz)",
+        )
+
+    def _settle(self, transaction: Transaction, table: str, tickers: Sequence[str]) -> None:
+        """Note who was asked about these objects, and who could not be.
+
+        A version that was left out because another one said the same may count once others change: so whoever was
+        missed is asked again. Who was never read will be read from the beginning anyway.
+        """
+        transaction.execute(
+            "DELETE FROM catalog_owed WHERE gatherer = ANY (%s) AND table_name = %s AND ticker = ANY (%s)",
+            (list(self._news), table, list(tickers)),
+        )
+        transaction.execute(
+            "INSERT INTO catalog_owed (gatherer, table_name, ticker)"
+            " SELECT g, %s, t FROM unnest(%s::text[]) AS g, unnest(%s::text[]) AS t ON CONFLICT DO NOTHING",
+            (table, [name for name in self.missed if name in self._positions], list(tickers)),
+        )
+
+    def _read(self, name: str, question: Callable[[Transaction], Answer]) -> Answer:
+        try:
+            with self._sources[name].transaction() as transaction:
+                return question(transaction)
+        except KalshiPlatformError as error:
+            raise _Away(name, error) from error
+
+    def _until_nobody_leaves(self, step: Callable[[], Answer]) -> Answer:
+        while True:
+            try:
+                return step()
+            except _Away as away:
+                self.miss(away.name, away.error)
 
 
 def _upsert(transaction: Transaction, table: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> int:
@@ -244,35 +332,33 @@ def _upsert(transaction: Transaction, table: str, columns: Sequence[str], rows: 
     )
 
 
-def _set_first_seen(production: Database, table: str, moments: pl.DataFrame) -> None:
-    for chunk in _chunks(moments.rows()):
-        with _writing(production) as transaction:
-            transaction.execute_values(
-                f"UPDATE {table} t SET first_seen_at = v.at FROM (VALUES %s) AS v (ticker, at)"  # noqa: S608
-                " WHERE t.ticker = v.ticker",
-                chunk,
-                "(%s::text, %s::timestamptz)",
-            )
+def _set_first_seen(transaction: Transaction, table: str, moments: pl.DataFrame) -> None:
+    transaction.execute_values(
+        f"UPDATE {table} t SET first_seen_at = v.at FROM (VALUES %s) AS v (ticker, at) WHERE t.ticker = v.ticker",  # noqa: S608 - our own names
+        moments.rows(),
+        "(%s::text, %s::timestamptz)",
+    )
 
 
-def _columns(database: Database, table: str) -> list[str]:
-    """The columns of a table of the catalog: the same in gatherers and production, made by the same SQL."""
-    with database.transaction() as transaction:
-        rows = transaction.fetch_all(
-            "SELECT attname FROM pg_attribute WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped"
-            " ORDER BY attnum",
-            (table,),
-        )
-    return [str(row[0]) for row in rows]
+def _positions(transaction: Transaction) -> dict[str, Position]:
+    rows = transaction.fetch_all("SELECT gatherer, change_no, token::text FROM catalog_cursors")
+    return {name: Position(change_no, token) for name, change_no, token in rows}
 
 
-def _select(database: Database, table: str, columns: Sequence[str], tickers: Sequence[str]) -> list[tuple[Any, ...]]:
-    values = ", ".join(f"{name}::text" if name == "payload" else name for name in columns)
-    with database.transaction() as transaction:
-        return transaction.fetch_all(
-            f"SELECT {values} FROM {table} WHERE ticker = ANY (%s) ORDER BY ticker",  # noqa: S608 - our own names
-            (list(tickers),),
-        )
+def _move(transaction: Transaction, gatherer: str, was: Position | None, until: Position) -> None:
+    """Move a cursor, unless another merge moved it meanwhile (then its progress stays)."""
+    transaction.execute(
+        "INSERT INTO catalog_cursors AS t (gatherer, change_no, token) VALUES (%(gatherer)s, %(until)s, %(token)s)"
+        " ON CONFLICT (gatherer) DO UPDATE SET change_no = excluded.change_no, token = excluded.token,"
+        " merged_at = excluded.merged_at WHERE t.change_no = %(was)s AND t.token = %(was_token)s",
+        {
+            "gatherer": gatherer,
+            "until": until.change_no,
+            "token": until.token,
+            "was": None if was is None else was.change_no,
+            "was_token": None if was is None else was.token,
+        },
+    )
 
 
 @contextmanager
@@ -286,7 +372,3 @@ def _writing(production: Database) -> Iterator[Transaction]:
 def _chunks(rows: Sequence[Any]) -> Iterator[list[Any]]:
     for start in range(0, len(rows), _ROWS_AT_ONCE):
         yield list(rows[start : start + _ROWS_AT_ONCE])
-
-
-def _frame(table: Any) -> pl.DataFrame:
-    return pl.DataFrame(pl.from_arrow(table))
