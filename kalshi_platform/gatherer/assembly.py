@@ -17,7 +17,9 @@ from kalshi_platform.gatherer.catalog_keeper import CatalogKeeper
 from kalshi_platform.gatherer.clocks import Clocks
 from kalshi_platform.gatherer.connections import COMBO_CHANNEL, FEED_CHANNELS, Connection
 from kalshi_platform.gatherer.databases import DatabaseChecks
+from kalshi_platform.gatherer.fence import Fence
 from kalshi_platform.gatherer.fleet import FEED, Fleet
+from kalshi_platform.gatherer.heartbeat import FILE_NAME, last_batch_no
 from kalshi_platform.gatherer.ids import IdSource
 from kalshi_platform.gatherer.lock import GathererLock
 from kalshi_platform.gatherer.market_fetcher import MarketFetcher
@@ -162,6 +164,10 @@ def start_writer(parts: Parts) -> Writer:
         on_lost_claim=parts.router.renew,
         on_lost_sessions=parts.router.reconnect,
         ending=parts.stop,
+        fence=Fence(
+            parts.lock.owner, parts.lock.disowned, parts.router.reconnect, last_batch_no(settings.folder / FILE_NAME)
+        ),
+        on_alarm=parts.router.count_alarm,
     )
     parts.router.writer = writer
     writer.start()

@@ -15,6 +15,7 @@ import pyarrow as pa
 from kalshi_platform.gatherer.aside import PARTITIONS_OF_A_BATCH, Dated, divert
 from kalshi_platform.gatherer.columns import tables_of, times_us, with_batch_no
 from kalshi_platform.gatherer.exchange_times import ExchangeTimes
+from kalshi_platform.gatherer.fence import Fence
 from kalshi_platform.gatherer.ledger import Ledger, Segment, fold
 from kalshi_platform.market.records import Record
 from kalshi_platform.market.times import datetime_from_us
@@ -39,10 +40,11 @@ class TooManyHours(Exception):
 
 @dataclass(frozen=True)
 class Commit:
-    """What a commit brought: rows that were new, per table, and what became dead letters on the way."""
+    """What a commit brought: rows that were new, per table, its ledger, and what became dead letters on the way."""
 
     batch_no: int
     inserted: Mapping[str, int]
+    ledger: Ledger
     out_of_bounds: tuple[Dated, ...] = ()
 
 
@@ -54,10 +56,12 @@ def commit_records(
     *,
     repeated: bool = False,
     times: ExchangeTimes | None = None,
+    fence: Fence | None = None,
 ) -> Commit:
     """Write `records`. `repeated`: they may be there already (dead letters have no key of their own to tell).
 
-    `times` says which exchange times are believed; without it all within the bounds of `keeper` are.
+    `times` says which exchange times are believed; without it all within the bounds of `keeper` are. `fence`: the
+    writer's; without one nothing may be written that a stream's ledger speaks of.
     Raises TooManyHours, or DatabaseUnavailable; nothing is written then, or, if the connection broke during the commit,
     everything.
     """
@@ -80,9 +84,7 @@ def commit_records(
     ledger = fold(records)
     inserted: dict[str, int] = {}
     with database.transaction() as transaction:
-        row = transaction.fetch_one(queries.load("gatherer")["next_batch"])
-        assert row is not None  # noqa: S101 - the migration inserts the counter's only row
-        batch_no = int(row[0])
+        batch_no = _next_batch(transaction) if fence is None else fence.next_batch(transaction, ledger)
         batches: list[tuple[int, str, int, datetime, datetime]] = []
         for name, table in tables.items():
             where = _NEW_DEAD_LETTERS if repeated and name == "dead_letters" else ""
@@ -97,8 +99,10 @@ def commit_records(
             transaction.execute_values(queries.load("gatherer")["batches"], batches)
         else:
             transaction.execute(queries.load("gatherer")["batch_without_rows"], {"batch_no": batch_no})
+    if fence is not None:
+        fence.landed()
     _log.debug(COMMITTED, batch_no, sum(inserted.values()))
-    return Commit(batch_no, inserted, strangers)
+    return Commit(batch_no, inserted, ledger, strangers)
 
 
 def write_ledger(transaction: Transaction, ledger: Ledger, gatherer: str, batch_no: int) -> None:
@@ -153,22 +157,30 @@ def write_ledger(transaction: Transaction, ledger: Ledger, gatherer: str, batch_
     )
 
 
-def close_former(database: Database, gatherer: str, own_sessions: Sequence[int]) -> int:
+def close_former(database: Database, gatherer: str, own_sessions: Sequence[int], fence: Fence) -> int:
     """End in the ledger what former processes of this gatherer left open; return how many sessions that were.
 
-    Nothing is claimed by it: memberships end at the last number that was committed with its rows.
+    Nothing is claimed by it: memberships end at the last number that was committed with its rows. Raises
+    DatabaseUnavailable, also when the ledger is another's: then those processes may be alive.
     """
     sql = queries.load("gatherer")
     params = {"gatherer": gatherer, "own": list(own_sessions)}
     with database.transaction() as transaction:
-        # A commit of a killed process may still be under way in the server; it holds this row until it is done.
-        transaction.execute(sql["lock_batches"])
+        # A commit of a killed process may still be under way in the server; it holds the counter's row.
+        fence.change(transaction)
         transaction.execute(sql["end_former_memberships"], params)
         transaction.execute(sql["end_former_streams"], params)
         closed = transaction.execute(sql["close_former_sessions"], params)
+    fence.landed()
     if closed:
         _log.info("%s: closed %d sessions of a former process in the ledger", gatherer, closed)
     return closed
+
+
+def _next_batch(transaction: Transaction) -> int:
+    row = transaction.fetch_one(queries.load("gatherer")["next_batch"])
+    assert row is not None  # noqa: S101 - the migration inserts the counter's only row
+    return int(row[0])
 
 
 def _reaches_out(name: str, table: pa.Table, low_us: int, high_us: int) -> bool:

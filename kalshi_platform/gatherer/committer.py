@@ -8,7 +8,8 @@ A refusal that no record is to blame for (a table is missing, a right was taken 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import msgspec
@@ -16,8 +17,9 @@ import msgspec
 from kalshi_platform.clock import Clock
 from kalshi_platform.errors import DatabaseUnavailable, StatementRejected
 from kalshi_platform.gatherer.aside import UNWRITABLE, as_dead_letter, bare, of_few_hours, with_readable_remarks
-from kalshi_platform.gatherer.commit import Commit, TooManyHours, commit_records
+from kalshi_platform.gatherer.commit import Commit, TooManyHours, close_former, commit_records
 from kalshi_platform.gatherer.exchange_times import ExchangeTimes
+from kalshi_platform.gatherer.fence import Fence
 from kalshi_platform.gatherer.spool_file import Damage
 from kalshi_platform.gatherer.writer_counters import WriterCounters
 from kalshi_platform.market.names import is_name, readable
@@ -55,11 +57,13 @@ class Committer:
         bounds: PartitionBounds,
         clock: Clock,
         counters: WriterCounters,
-        on_lost_claim: Callable[[Sequence[str]], None] | None,
+        fence: Fence,
+        on_lost_claim: Callable[[Sequence[str]], None] | None = None,
         on_lost_sessions: Callable[[], None] | None = None,
+        on_alarm: Callable[[str], None] | None = None,
     ) -> None:
         """`on_lost_claim(tickers)` hears of markets whose membership had to be ended; `on_lost_sessions()` is called
-        when the ledger may not know how open sessions began."""
+        when the ledger may not know how open sessions began. `on_alarm(kind)` counts."""
         self._name = name
         self._database = database
         self._bounds = bounds
@@ -67,6 +71,10 @@ class Committer:
         self._counters = counters
         self._on_lost_claim = on_lost_claim or (lambda _: None)
         self._on_lost_sessions = on_lost_sessions or (lambda: None)
+        self._on_alarm = on_alarm or (lambda _: None)
+        self._fence = fence
+        self.former_is_closed = False
+        """Whether everything that is open in the ledger is this process's."""
         self._keeper = PartitionKeeper(database, bounds, clock)
         self._times = ExchangeTimes(bounds)
         self._ahead_hour: int | None = None
@@ -116,6 +124,51 @@ class Committer:
             self._on_lost_sessions()
         elif tickers:
             self._on_lost_claim(tickers)
+
+    def close_former(self, own_sessions: Sequence[int]) -> None:
+        """End in the ledger what former processes of this gatherer left open. Raises DatabaseUnavailable."""
+        with self._changing():
+            close_former(self._database, self._name, own_sessions, self._fence)
+        self.former_is_closed = True
+
+    def compare(self) -> None:
+        """Compare the ledger with what was committed; where they differ end all of it, with no more than it supports.
+
+        Raises DatabaseUnavailable.
+        """
+        fence = self._fence
+        fence.is_certain = False
+        with self._database.transaction() as transaction:
+            found = fence.find_out(transaction, all_is_ours=self.former_is_closed)
+            if found is not None:
+                fence.end_all(transaction, found[0])
+        counters = self._counters
+        counters.compared_ns = self._clock.now_ns()
+        if found is not None:
+            kind, detail = found
+            counters.ledger_alarms += 1
+            counters.ledger_alarm, counters.ledger_alarm_ns = f"{kind}: {detail}", counters.compared_ns
+            _log.error("%s: %s: %s; what it holds open is ended there, every session begins anew", self._name, kind,
+                       detail)  # fmt: skip
+            self._on_alarm(kind)
+            fence.landed()
+            # Partitions may have gone, too.
+            self._keeper, self._ahead_hour = PartitionKeeper(self._database, self._bounds, self._clock), None
+            counters.subscriptions = fence.open.subscriptions
+        fence.is_certain = True
+
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        """Change the ledger. After a failure, but for a clear no, nothing is certain before it was compared."""
+        if not self._fence.is_certain:
+            self.compare()
+        self._fence.is_certain = False
+        try:
+            yield
+        except (StatementRejected, TooManyHours):
+            self._fence.is_certain = True
+            raise
+        self._fence.is_certain = True
 
     def _commit_part(self, records: Sequence[Record], starts: Mapping[tuple[int, str, int], MembershipStarted]) -> None:
         """`starts`: the memberships that begin in the batch."""
@@ -178,12 +231,15 @@ class Committer:
 
     def _end_what_is_open(self, own_sessions: Sequence[int]) -> Sequence[tuple[Any, ...]]:
         """End open memberships at what was committed; return (ticker, whether it is of one of the sessions)."""
-        sql = queries.load("gatherer")
-        with self._database.transaction() as transaction:
-            transaction.execute(sql["lock_batches"])
-            return transaction.fetch_all(
-                sql["end_memberships_at_damage"], {"gatherer": self._name, "own": list(own_sessions)}
-            )
+        with self._changing():
+            with self._database.transaction() as transaction:
+                self._fence.change(transaction, self._fence.open.end_memberships)
+                ended = transaction.fetch_all(
+                    queries.load("gatherer")["end_memberships_at_damage"],
+                    {"gatherer": self._name, "own": list(own_sessions)},
+                )
+            self._fence.landed()
+        return ended
 
     def _put_letter_aside(self, letter: DeadLetter) -> None:
         """Write a refused dead letter otherwise; where nothing helps it is told in the log and counted."""
@@ -220,9 +276,11 @@ class Committer:
 
     def _write(self, records: Sequence[Record], *, repeated: bool) -> None:
         try:
-            commit = commit_records(
-                self._database, self._keeper, self._name, records, repeated=repeated, times=self._times
-            )
+            with self._changing():
+                commit = commit_records(
+                    self._database, self._keeper, self._name, records, repeated=repeated, times=self._times,
+                    fence=self._fence,
+                )  # fmt: skip
         except TooManyHours:
             parts = of_few_hours(records)
             if len(parts) == 1:
@@ -240,6 +298,10 @@ class Committer:
             counters.rows[table] = counters.rows.get(table, 0) + rows
         now_ns = self._clock.now_ns()
         counters.last_commit_ns = now_ns
+        counters.batch_no = commit.batch_no
+        counters.subscriptions = self._fence.open.subscriptions
+        if self._fence.open.is_claimed(commit.ledger):
+            counters.last_claim_ns = now_ns
         first = next((each.received_at_ns for each in records if hasattr(each, "received_at_ns")), None)
         if first:
             counters.lags_ms.append((now_ns - first) / 1e6)

@@ -227,10 +227,11 @@ class Connection:
         session = Session(self._ids.new_session_id(), self._ids.new_id, config)
         self._counted = SessionCounters()
         opened_ns = self._clock.now_ns()
+        # First: whoever lets all open sessions end, because the ledger lost how they began, must see this one.
+        self.counters.state = "open"
         self._put([SessionOpened(session.session_id, self.name, self._exchange.ws_url, False, opened_ns)])
         self.counters.sessions += 1
         self.counters.reconnects = self.counters.sessions - 1
-        self.counters.state = "open"
         _log.info("%s %s: connected", self._settings.name, self.name)
         reason = "stopped"
         try:

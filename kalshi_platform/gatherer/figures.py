@@ -158,6 +158,7 @@ def writer(writer: Writer, rates: Rates) -> dict[str, Any]:
         "rows_per_s": round(sum(rows_per_s), 1) if rates.over_s else None,
         "records": counters.records_put,
         "commits": counters.commits,
+        "batch_no": counters.batch_no,
         "rows": dict(counters.rows),
         "spooled": counters.spooled,
         "replayed": counters.replayed,

@@ -73,6 +73,13 @@ def read_file(path: Path) -> dict[str, Any] | None:
     return dict(content)
 
 
+def last_batch_no(path: Path) -> int:
+    """The last batch that the process which wrote the file had committed; 0 when it does not say."""
+    writer = ((read_file(path) or {}).get("details") or {}).get("writer") or {}
+    number = writer.get("batch_no")
+    return number if isinstance(number, int) else 0
+
+
 def should_run(database: Database, service: str) -> bool:
     """Whether the off switch is not set. Raises DatabaseUnavailable."""
     return services.switch_of(database, service).running

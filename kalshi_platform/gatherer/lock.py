@@ -1,7 +1,8 @@
 """One writer per name: a lock on the gatherer's folder, and one in its database while that is reachable.
 
 The first holds within a machine and needs no database. The second also sees a process on another machine; losing it
-with the database stops nothing, but meeting another living holder does.
+with the database stops nothing, but meeting another living holder does. In the session that holds it the process makes
+itself the owner of the ledger: nobody else changes that then (see fence.py), however late somebody notices.
 """
 
 from __future__ import annotations
@@ -10,17 +11,19 @@ import contextlib
 import fcntl
 import logging
 import os
+import random
 
 from kalshi_platform.clock import Clock
-from kalshi_platform.errors import AnotherWriter, DatabaseUnavailable
+from kalshi_platform.errors import AnotherWriter, DatabaseUnavailable, StatementRejected
 from kalshi_platform.gatherer.settings import GathererSettings
+from kalshi_platform.storage import queries
 from kalshi_platform.storage.pool import Database, Lease
 
 _log = logging.getLogger(__name__)
 
 
 class GathererLock:
-    """Both locks of one gatherer. Not thread-safe: after `acquire_folder`, one thread calls `check`."""
+    """Both locks of one gatherer. After `acquire_folder` one thread calls `check`; `disowned` is for any."""
 
     def __init__(self, settings: GathererSettings, database: Database, clock: Clock) -> None:
         self._name = settings.name
@@ -32,6 +35,9 @@ class GathererLock:
         self._stack = contextlib.ExitStack()
         self._lease: Lease | None = None
         self._refused_since: float | None = None
+        self.owner = random.SystemRandom().getrandbits(62)
+        """What this process writes into the database as the ledger's owner."""
+        self._is_owner = False
 
     @property
     def has_lease(self) -> bool:
@@ -56,6 +62,7 @@ class GathererLock:
         """
         if self._lease is not None:
             if self._lease.is_held():
+                self._own(self._lease)
                 return True
             self._drop()
         try:
@@ -66,6 +73,7 @@ class GathererLock:
         if lease is not None:
             self._lease = lease
             self._refused_since = None
+            self._own(lease)
             return True
         self._drop()
         now = self._clock.monotonic()
@@ -75,6 +83,30 @@ class GathererLock:
         if now - self._refused_since >= self._patience_s:
             raise AnotherWriter(f"gatherer {self._name}: another process writes into {self._database!r}")
         return False
+
+    def disowned(self) -> None:
+        """Somebody else, or nobody, stands in the database as the ledger's owner: `check` looks at it again."""
+        self._is_owner = False
+
+    def _own(self, lease: Lease) -> None:
+        """Become the owner of the ledger, in the session that holds the lock: a database has one, whatever its name."""
+        if self._is_owner:
+            return
+        sql = queries.load("gatherer")
+        try:
+            row = lease.fetch_one(sql["owner_name"])
+            other = None if row is None else row[0]
+            if other not in (None, self._name) and not lease.is_free("gatherer", str(other)):
+                raise AnotherWriter(
+                    f"gatherer {self._name}: gatherer {other} writes into {self._database!r}; each needs a database of"
+                    " its own: two that share one are one witness, not two"
+                )
+            lease.fetch_one(sql["take_ledger"], {"owner": self.owner, "name": self._name})
+        except (DatabaseUnavailable, StatementRejected) as error:
+            # A statement that timed out, or a database that is not migrated: the next check tries again.
+            _log.warning("gatherer %s: its ledger could not be taken over: %s", self._name, error)
+            return
+        self._is_owner = True
 
     @property
     def is_refused(self) -> bool:
@@ -90,5 +122,6 @@ class GathererLock:
 
     def _drop(self) -> None:
         self._lease = None
+        self._is_owner = False
         with contextlib.suppress(DatabaseUnavailable):
             self._stack.close()

@@ -80,6 +80,8 @@ class GathererSettings:
     statement_timeout_s: float = 60.0
     """A statement that the timeseries database does not finish within that (it waits for a lock, say) counts as an
     outage: its records go to the spool and are written again later."""
+    ledger_compare_interval_s: float = 60.0
+    """How often what is open here is compared with what the ledger in the database says."""
     stop_timeout_s: float = 15.0
     """How long a stop may spend on writing what is left; the rest stays in the spool for the next start."""
 
@@ -122,6 +124,7 @@ class GathererSettings:
                 ("spool_max_bytes", "above 0", self.spool_max_bytes > 0),
                 ("spool_min_free_bytes", "0 or more", self.spool_min_free_bytes >= 0),
                 ("statement_timeout_s", "above 0", self.statement_timeout_s > 0),
+                ("ledger_compare_interval_s", "above 0", self.ledger_compare_interval_s > 0),
                 ("snapshot_interval_s", "above 0", self.snapshot_interval_s > 0),
                 ("poll_share", "above 0 and at most 1", 0 < self.poll_share <= 1),
                 ("heartbeat_interval_s", "above 0", self.heartbeat_interval_s > 0),

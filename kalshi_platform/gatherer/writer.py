@@ -16,8 +16,8 @@ from collections.abc import Callable, Sequence
 from kalshi_platform.clock import Clock
 from kalshi_platform.errors import DatabaseUnavailable, KalshiPlatformError
 from kalshi_platform.gatherer.backlog import Backlog
-from kalshi_platform.gatherer.commit import close_former
 from kalshi_platform.gatherer.committer import BatchRefused, Committer
+from kalshi_platform.gatherer.fence import Fence
 from kalshi_platform.gatherer.outage import Outage
 from kalshi_platform.gatherer.replay import Replay
 from kalshi_platform.gatherer.settings import GathererSettings
@@ -46,12 +46,14 @@ class Writer:
         on_lost_claim: Callable[[Sequence[str]], None] | None = None,
         on_lost_sessions: Callable[[], None] | None = None,
         ending: threading.Event | None = None,
+        fence: Fence | None = None,
+        on_alarm: Callable[[str], None] | None = None,
     ) -> None:
         """`on_lost_claim(tickers)` hears of markets whose membership the writer had to end: they need a snapshot.
         `on_lost_sessions()` is called when records of this process were lost, and with them perhaps how its sessions,
         streams and memberships began: every session must end, and another begin.
 
-        Once `ending` is set, `put` no longer waits for room.
+        Once `ending` is set, `put` no longer waits for room. `fence`: whose the ledger is. `on_alarm(kind)` counts.
         """
         self.counters = counters = WriterCounters()
         self._settings = settings
@@ -61,10 +63,20 @@ class Writer:
         self._own_sessions = own_sessions
         self._outage = Outage(settings.name, clock, counters, settings.database_retry_max_s)
         self._backlog = Backlog(settings, clock, spool, self._outage, counters, ending or threading.Event())
-        self._committer = Committer(settings.name, database, bounds, clock, counters, on_lost_claim, on_lost_sessions)
-        # What a former process left on disk, and whether its open sessions are closed in the ledger.
+        self._committer = Committer(
+            settings.name,
+            database,
+            bounds,
+            clock,
+            counters,
+            fence or Fence(),
+            on_lost_claim,
+            on_lost_sessions,
+            on_alarm,
+        )
+        self._compare_at = clock.monotonic() + settings.ledger_compare_interval_s
+        # What a former process left on disk.
         self._former_file = spool.last_number()
-        self._former_closed = False
         batch_rows = (settings.flush_rows, settings.queue_rows)
         self._replay = Replay(
             self._backlog, self._committer, self._outage, counters, batch_rows, own_sessions, self._former_file,
@@ -195,11 +207,12 @@ class Writer:
                     return
                 elif backlog.oldest_put is not None:
                     deadlines.append(backlog.oldest_put + self._settings.flush_interval_s)
-                if not self._spool.is_empty() or not self._former_closed or outage.failures:
+                if not self._spool.is_empty() or not self._committer.former_is_closed or outage.failures:
                     deadlines.append(outage.retry_at)
-                if deadlines and min(deadlines) <= now:
+                deadlines.append(max(self._compare_at, outage.retry_at))
+                if min(deadlines) <= now:
                     return
-                backlog.changed.wait(max(0.001, min(deadlines) - now) if deadlines else None)
+                backlog.changed.wait(max(0.001, min(deadlines) - now))
 
     def _step(self) -> bool:
         """Write one batch; return whether nothing is left to write."""
@@ -212,12 +225,15 @@ class Writer:
         if not self._spool.is_empty():
             self._replay.step()
             self._leave_if_abandoned()
-        if not self._former_closed:
+        if not self._committer.former_is_closed:
             self._close_former()
+        if self._stop_by is None and self._clock.monotonic() >= self._compare_at and self._outage.is_due():
+            self._committer.compare()
+            self._compare_at = self._clock.monotonic() + self._settings.ledger_compare_interval_s
         done = self._backlog.is_settled()
         if done:
             self.counters.disk_error = None
-            if self._former_closed:
+            if self._committer.former_is_closed:
                 self._outage.over()
         return done
 
@@ -279,11 +295,10 @@ class Writer:
         if self._former_file is not None and oldest is not None and oldest <= self._former_file:
             return
         try:
-            close_former(self._database, self._settings.name, self._own_sessions())
+            self._committer.close_former(self._own_sessions())
         except DatabaseUnavailable as error:
             self._outage.failed(error)
             return
-        self._former_closed = True
         self._outage.over()
 
     def _leave_if_abandoned(self) -> None:

@@ -21,6 +21,18 @@ class WriterCounters:
     most_held: int = 0
     """Most records that were in memory at once."""
     last_commit_ns: int = 0
+    batch_no: int = 0
+    """Of the last commit."""
+    subscriptions: int = 0
+    """Markets that the committed ledger follows, once for each stream."""
+    last_claim_ns: int = 0
+    """When a commit last brought numbers of a stream in which markets are followed."""
+    compared_ns: int = 0
+    """When the ledger was last compared with what was committed."""
+    ledger_alarms: int = 0
+    ledger_alarm: str | None = None
+    ledger_alarm_ns: int = 0
+    """How often they differed, and how and when the last time."""
     database_error: str | None = None
     database_failure: str | None = None
     """The kind of the failure that lasts: `unreachable`, `read only`, `wrong password`, …"""

@@ -42,6 +42,9 @@ _SESSION = (
     " -c tcp_user_timeout=25000"
 )
 
+_TRY_LOCK = "SELECT pg_try_advisory_lock(hashtextextended(%s, 0))"
+_UNLOCK = "SELECT pg_advisory_unlock(hashtextextended(%s, 0))"
+
 
 class Transaction:
     """One open transaction; commits when its `with` block ends without an exception."""
@@ -166,9 +169,9 @@ class Database:
             connection = self._connect(f"{self._application} lease")
             connection.autocommit = True
             with connection.cursor() as cursor:
-                cursor.execute("SELECT pg_try_advisory_lock(hashtextextended(%s, 0))", (key,))
+                cursor.execute(_TRY_LOCK, (key,))
                 held = bool(cursor.fetchone()[0])
-            return Lease(connection) if held else None
+            return Lease(connection, self._where()) if held else None
         except psycopg2.Error as error:
             raise translated(error, self._where()) from error
         finally:
@@ -190,8 +193,9 @@ class Database:
 class Lease:
     """An advisory lock held by a connection of its own; the server frees it when the process dies."""
 
-    def __init__(self, connection: Any) -> None:
+    def __init__(self, connection: Any, where: str) -> None:
         self._connection = connection
+        self._where = where
         self._lock = threading.Lock()
 
     def is_held(self) -> bool:
@@ -203,6 +207,27 @@ class Lease:
             except psycopg2.Error:
                 return False
             return True
+
+    def fetch_one(self, statement: str, params: Params = None) -> Row | None:
+        """Run a statement in the session that holds the lock, so that it takes effect only while that is so; return
+        its first row, None without one. Raises DatabaseUnavailable and StatementRejected."""
+        with self._lock:
+            try:
+                with self._connection.cursor() as cursor:
+                    cursor.execute(statement, params)
+                    row = cursor.fetchone() if cursor.description else None
+                    return None if row is None else tuple(row)
+            except psycopg2.Error as error:
+                raise translated(error, self._where, self._connection) from error
+
+    def is_free(self, *key: str) -> bool:
+        """Whether nobody holds another lock. Raises DatabaseUnavailable."""
+        name = ("/".join(key),)
+        row = self.fetch_one(_TRY_LOCK, name)
+        if row is None or not row[0]:
+            return False
+        self.fetch_one(_UNLOCK, name)
+        return True
 
     def close(self) -> None:
         """Give the lock back."""

@@ -13,6 +13,7 @@ import pytest
 
 from kalshi_platform.clock import SYSTEM_CLOCK
 from kalshi_platform.gatherer.commit import close_former, commit_records
+from kalshi_platform.gatherer.fence import Fence
 from kalshi_platform.gatherer.settings import GathererSettings
 from kalshi_platform.gatherer.spool import Spool
 from kalshi_platform.gatherer.writer import Writer
@@ -259,7 +260,8 @@ def test_the_ledger_closes_a_former_process_and_claims_no_more_than_was_committe
         stream.snapshot()
         stream.delta()
         commit_records(database, keeper, "g1", stream.records)
-    assert close_former(database, "g1", [2]) == 1
+    fence = Fence()
+    assert close_former(database, "g1", [2], fence) == 1
     assert rows(database, "SELECT session_id, close_reason, closed_at >= opened_at FROM sessions ORDER BY 1") == [
         (1, "process ended", True),
         (2, None, None),
@@ -272,7 +274,7 @@ def test_the_ledger_closes_a_former_process_and_claims_no_more_than_was_committe
         (11, 2, "process ended"),
         (12, None, None),
     ]
-    assert close_former(database, "g2", []) == 0
+    assert close_former(database, "g2", [], fence) == 0
 
 
 def test_a_killed_process_whose_last_commit_is_under_way_is_waited_for(
@@ -283,7 +285,7 @@ def test_a_killed_process_whose_last_commit_is_under_way_is_waited_for(
     stream = Stream()
     commit_records(database, keeper, "g1", stream.records)
     closed: list[int] = []
-    closing = threading.Thread(target=lambda: closed.append(close_former(database, "g1", [])), daemon=True)
+    closing = threading.Thread(target=lambda: closed.append(close_former(database, "g1", [], Fence())), daemon=True)
     with database.transaction() as last:
         last.execute("UPDATE batch_counter SET last_batch_no = last_batch_no + 1")
         last.execute(

@@ -17,6 +17,7 @@ from kalshi_platform.deduplicator.close_hour import close_hour
 from kalshi_platform.deduplicator.coverage import read_claims
 from kalshi_platform.deduplicator.merge import merge_new
 from kalshi_platform.gatherer.commit import close_former, commit_records
+from kalshi_platform.gatherer.fence import Fence
 from kalshi_platform.market.coverage import Interval, union
 from kalshi_platform.market.times import datetime_from_us, hour_of, us_from_datetime
 from kalshi_platform.storage.partitions import PartitionBounds, PartitionKeeper
@@ -72,10 +73,10 @@ def test_databases_say_what_the_world_says(seed: int, merge_world: Callable[...,
 def _live_again(tables: GathererTables, made: MergeWorld, name: str) -> None:
     """Write everything that a gatherer of the world wrote, in the same commits."""
     database = made.gatherers[name].database
-    keeper = PartitionKeeper(database, BOUNDS, SYSTEM_CLOCK)
+    keeper, fence = PartitionKeeper(database, BOUNDS, SYSTEM_CLOCK), Fence()
     for each in tables.history:
         if isinstance(each, frozenset):
-            close_former(database, name, sorted(each))
+            close_former(database, name, sorted(each), fence)
         else:
             commit_records(database, keeper, name, each)
 

@@ -3,8 +3,66 @@
 -- name: next_batch
 UPDATE batch_counter SET last_batch_no = last_batch_no + 1 RETURNING last_batch_no
 
--- name: lock_batches
-SELECT last_batch_no FROM batch_counter FOR UPDATE
+-- name: next_own_batch
+-- The next number, for the owner of the ledger and on top of its last change only: else no row. Parameters: owner, last, token.
+UPDATE batch_counter SET last_batch_no = last_batch_no + 1, owner_token = %(token)s
+WHERE owner IS NOT DISTINCT FROM %(owner)s AND owner_token IS NOT DISTINCT FROM %(last)s
+RETURNING last_batch_no
+
+-- name: own_ledger
+-- The same for a change of the ledger that brings no rows.
+UPDATE batch_counter SET owner_token = %(token)s
+WHERE owner IS NOT DISTINCT FROM %(owner)s AND owner_token IS NOT DISTINCT FROM %(last)s
+RETURNING last_batch_no
+
+-- name: lock_ledger
+-- A commit that is still under way in the server holds this row until it is done.
+SELECT last_batch_no, owner, owner_token FROM batch_counter FOR UPDATE
+
+-- name: set_owner_token
+UPDATE batch_counter SET owner_token = %(token)s
+
+-- name: take_ledger
+-- For the session that holds the lock of its name. Parameters: owner, name.
+UPDATE batch_counter SET owner = %(owner)s, owner_name = %(name)s
+
+-- name: owner_name
+SELECT owner_name FROM batch_counter
+
+-- name: open_sessions
+SELECT session_id FROM sessions WHERE closed_at IS NULL
+
+-- name: open_streams
+SELECT t.stream_id, (
+  SELECT g.seq_to FROM stream_segments g WHERE g.stream_id = t.stream_id ORDER BY g.seq_from DESC LIMIT 1)
+FROM streams t WHERE t.ended_at IS NULL
+
+-- name: open_members
+SELECT stream_id, count(*), sum(seq_from) FROM memberships WHERE seq_to IS NULL GROUP BY stream_id
+
+-- name: end_unknown_memberships
+-- What is open and should not be: it claims nothing. Parameters: streams, tickers, seqs (of what should be open).
+UPDATE memberships m SET end_reason = 'ledger differed', seq_to = m.seq_from
+WHERE m.seq_to IS NULL AND NOT EXISTS (
+  SELECT FROM unnest(%(streams)s::bigint[], %(tickers)s::text[], %(seqs)s::bigint[]) AS known (stream_id, ticker, seq_from)
+  WHERE known.stream_id = m.stream_id AND known.ticker = m.ticker AND known.seq_from = m.seq_from)
+
+-- name: end_all_memberships
+UPDATE memberships m SET end_reason = 'ledger differed', seq_to = greatest(m.seq_from, coalesce((
+  SELECT g.seq_to FROM stream_segments g WHERE g.stream_id = m.stream_id ORDER BY g.seq_from DESC LIMIT 1), m.seq_from))
+WHERE m.seq_to IS NULL
+
+-- name: end_all_streams
+UPDATE streams t SET end_reason = 'ledger differed', ended_at = greatest(t.opened_at, (
+  SELECT b.committed_at FROM batches b WHERE b.batch_no <= (
+    SELECT g.batch_no FROM stream_segments g WHERE g.stream_id = t.stream_id ORDER BY g.seq_from DESC LIMIT 1)
+  ORDER BY b.batch_no DESC LIMIT 1))
+WHERE t.ended_at IS NULL
+
+-- name: close_all_sessions
+UPDATE sessions s SET close_reason = 'ledger differed', closed_at = greatest(s.opened_at, (
+  SELECT max(t.ended_at) FROM streams t WHERE t.session_id = s.session_id))
+WHERE s.closed_at IS NULL
 
 -- name: sessions_opened
 INSERT INTO sessions (session_id, gatherer, connection, url, use_yes_price, opened_at) VALUES %s
@@ -81,8 +139,9 @@ WHERE m.stream_id = t.stream_id AND m.seq_to IS NULL
 
 -- name: end_former_streams
 UPDATE streams t SET end_reason = 'process ended', ended_at = greatest(t.opened_at, (
-  SELECT max(b.committed_at) FROM stream_segments g JOIN batches b ON b.batch_no = g.batch_no
-  WHERE g.stream_id = t.stream_id))
+  SELECT b.committed_at FROM batches b WHERE b.batch_no <= (
+    SELECT g.batch_no FROM stream_segments g WHERE g.stream_id = t.stream_id ORDER BY g.seq_from DESC LIMIT 1)
+  ORDER BY b.batch_no DESC LIMIT 1))
 FROM sessions s
 WHERE s.session_id = t.session_id AND t.ended_at IS NULL
   AND s.gatherer = %(gatherer)s AND s.session_id <> ALL (%(own)s::bigint[])

@@ -13,6 +13,7 @@ import pytest
 from kalshi_platform.errors import StatementRejected
 from kalshi_platform.gatherer.backlog import Backlog
 from kalshi_platform.gatherer.committer import SPOOL_DAMAGED, Committer
+from kalshi_platform.gatherer.fence import Fence
 from kalshi_platform.gatherer.outage import Outage
 from kalshi_platform.gatherer.replay import Replay
 from kalshi_platform.gatherer.spool import Spool
@@ -73,10 +74,12 @@ class Taking:
         if self.poison is not None and self.poison in str(rows):
             raise StatementRejected("test: index row size 3520 exceeds btree version 4 maximum 2704", sqlstate="54000")
 
-    def fetch_one(self, *_: object) -> tuple[int]:
-        return (1,)
+    def fetch_one(self, *_: object) -> tuple[int, None, None]:
+        return (1, None, None)
 
-    def fetch_all(self, *_: object) -> list[tuple[str, bool]]:
+    def fetch_all(self, statement: str, *_: object) -> list[tuple[str, bool]]:
+        if "RETURNING" not in statement:
+            return []
         self.ended += 1
         return self.open_memberships
 
@@ -97,7 +100,7 @@ class World:
         self.renewed: list[list[str]] = []
         self.reconnects = 0
         self.committer = Committer(
-            "g1", cast(Database, self.database), PartitionBounds(), self.clock, self.counters,
+            "g1", cast(Database, self.database), PartitionBounds(), self.clock, self.counters, Fence(),
             lambda tickers: self.renewed.append(list(tickers)), self._reconnect,
         )  # fmt: skip
 

@@ -1,0 +1,237 @@
+"""A ledger that is not what the gatherer left there: fallen back, changed by somebody, or taken by another process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import polars as pl
+import pytest
+
+from kalshi_platform.clock import SYSTEM_CLOCK
+from kalshi_platform.deduplicator.coverage import claims
+from kalshi_platform.errors import AnotherWriter
+from kalshi_platform.gatherer.fence import DIFFERS, WENT_BACK, Fence
+from kalshi_platform.gatherer.spool import Spool
+from kalshi_platform.gatherer.writer import Writer
+from kalshi_platform.storage.pool import Database
+from kalshi_platform_tests.fixtures.exchange import eventually, running_exchange
+from kalshi_platform_tests.fixtures.gatherer_databases import SettingsFactory
+from kalshi_platform_tests.fixtures.gatherer_service import RunningGatherer, client_settings, running_gatherer
+from kalshi_platform_tests.fixtures.past import Past
+from kalshi_platform_tests.fixtures.stack import rows
+from kalshi_platform_tests.integration.test_gatherer_outages import Feed, administer, running_writer, settled
+from kalshi_platform_tests.integration.test_gatherer_writer import BOUNDS
+
+OpenDatabase = Callable[[str], Database]
+OPEN = "SELECT count(*) FROM memberships m JOIN streams t USING (stream_id) WHERE seq_to IS NULL AND ended_at IS NULL"
+
+
+def test_nothing_is_claimed_beyond_an_ending_that_the_database_forgot(
+    gatherer_settings: SettingsFactory, open_database: OpenDatabase
+) -> None:
+    settings = gatherer_settings()
+    url, begun, alarms = settings.timeseries_url, [], []
+    fence = Fence(on_begin_anew=lambda: begun.append(1))
+    feed = Feed()
+    with running_writer(settings, open_database(url), fence=fence, on_alarm=alarms.append) as writer:
+        feed.stream.snapshot("A")
+        feed.stream.snapshot("B")
+        writer.put(feed.deltas(200))
+        settled(writer)
+        past = Past(url)
+        known = feed.stream.seq
+        feed.stream.leave("A")
+        writer.put(feed.take())
+        settled(writer)
+        assert rows(url, "SELECT seq_to FROM memberships WHERE ticker = 'A'") == [(known,)]
+        past.return_to()
+        writer.put(feed.deltas(5_000))
+        settled(writer)
+        # What the stream begins anew is followed; what it said before the fall counts as far as its rows went then.
+        feed.stream.snapshot("C")
+        writer.put(feed.deltas(10))
+        settled(writer)
+    assert (begun, alarms) == ([1], [WENT_BACK])
+    assert rows(url, "SELECT ticker, seq_from, seq_to FROM memberships ORDER BY 1") == [
+        ("A", 1, known), ("B", 2, known), ("C", known + 5_001, None),
+    ]  # fmt: skip
+    assert rows(url, "SELECT seq_to FROM stream_segments ORDER BY 1 DESC LIMIT 1") == [(feed.stream.seq,)]
+    ends = {ticker: spans[-1][1] for ticker, spans in _claims(url).items()}
+    last_known_us = rows(url, f"SELECT {_US} FROM orderbook_deltas WHERE seq = {known}")[0][0]
+    assert ends["A"] <= last_known_us
+
+
+def test_a_batch_that_another_wrote_on_top_is_seen_though_the_number_fits(
+    gatherer_settings: SettingsFactory, open_database: OpenDatabase
+) -> None:
+    settings = gatherer_settings()
+    url, alarms = settings.timeseries_url, []
+    feed = Feed()
+    with running_writer(settings, open_database(url), on_alarm=alarms.append) as writer:
+        feed.stream.snapshot("A")
+        writer.put(feed.deltas(20))
+        settled(writer)
+        administer(url, "UPDATE batch_counter SET owner_token = 7")
+        writer.put(feed.deltas(20))
+        settled(writer)
+        assert alarms == [WENT_BACK]
+    feed.stored(url)
+
+
+def test_a_changed_ledger_is_seen_without_a_commit_and_claims_nothing_that_is_not_known(
+    gatherer_settings: SettingsFactory, open_database: OpenDatabase
+) -> None:
+    settings = gatherer_settings(ledger_compare_interval_s=0.2)
+    url, begun, alarms = settings.timeseries_url, [], []
+    fence = Fence(on_begin_anew=lambda: begun.append(1))
+    feed = Feed()
+    with running_writer(settings, open_database(url), fence=fence, on_alarm=alarms.append) as writer:
+        feed.stream.snapshot("A")
+        feed.stream.snapshot("B")
+        feed.stream.leave("A")
+        writer.put(feed.deltas(20))
+        settled(writer)
+        compared = writer.counters.compared_ns
+        eventually(lambda: writer.counters.compared_ns > compared, what="a comparison")
+        assert alarms == []
+        administer(url, "UPDATE memberships SET seq_to = NULL WHERE ticker = 'A'")
+        eventually(lambda: begun, what="every session begun anew")
+    assert alarms == [DIFFERS]
+    assert rows(url, "SELECT ticker, seq_from, seq_to FROM memberships ORDER BY 1") == [("A", 1, 1), ("B", 2, 22)]
+    assert rows(url, "SELECT close_reason FROM sessions") == [("ledger differed",)]
+
+
+def test_a_former_process_that_had_committed_more_is_remembered(
+    gatherer_settings: SettingsFactory, open_database: OpenDatabase
+) -> None:
+    settings = gatherer_settings()
+    url, alarms = settings.timeseries_url, []
+    with running_writer(settings, open_database(url), fence=Fence(former_batch_no=9), on_alarm=alarms.append) as writer:
+        feed = Feed()
+        feed.stream.snapshot("A")
+        writer.put(feed.deltas(20))
+        settled(writer)
+    assert alarms == [WENT_BACK]
+    feed.stored(url)
+
+
+def test_who_does_not_hold_the_name_changes_nothing_in_the_ledger(
+    gatherer_settings: SettingsFactory, open_database: OpenDatabase, tmp_path: Path
+) -> None:
+    settings = gatherer_settings(ledger_compare_interval_s=0.2)
+    url = settings.timeseries_url
+    administer(url, "UPDATE batch_counter SET owner = 1")
+    feed, other = Feed(11), Feed(12)
+    with running_writer(settings, open_database(url), fence=Fence(1)) as writer:
+        feed.stream.snapshot("A")
+        writer.put(feed.deltas(20))
+        settled(writer)
+        disowned: list[int] = []
+        second = Writer(
+            settings, open_database(url), BOUNDS, SYSTEM_CLOCK, Spool(tmp_path / "second"),
+            fence=Fence(2, lambda: disowned.append(1)),
+        )  # fmt: skip
+        second.start()
+        try:
+            other.stream.snapshot("B")
+            second.put(other.deltas(20))
+            eventually(lambda: disowned and second.counters.spooled, what="the second one refused")
+            writer.put(feed.deltas(20))
+            settled(writer)
+        finally:
+            second.stop(10)
+        assert not second.is_settled()
+    assert rows(url, "SELECT ticker, seq_to FROM memberships") == [("A", None)]
+    assert rows(url, "SELECT count(*) FROM orderbook_deltas") == [(40,)]
+    feed.stored(url)
+
+
+def test_a_gatherer_whose_database_fell_back_follows_and_claims_everything_anew(
+    gatherer_settings: SettingsFactory, tmp_path: Path
+) -> None:
+    settings = gatherer_settings()
+    past = Past(settings.timeseries_url)
+    with (
+        running_exchange(tmp_path, markets=10, rate=100) as exchange,
+        running_gatherer(settings, exchange) as gatherer,
+    ):
+        gatherer.follows(10)
+        eventually(lambda: gatherer.value(OPEN) == 10, what="ten subscriptions in the ledger")
+        past.return_to()
+        eventually(
+            lambda: gatherer.status["alarms"].get(WENT_BACK) == 1, within_s=60, what="the alarm"
+        )  # fmt: skip
+        eventually(
+            lambda: gatherer.status["followed"] == 10 and gatherer.value(OPEN) == 10,
+            within_s=60, what="ten subscriptions in the ledger again",
+        )  # fmt: skip
+
+
+def test_a_second_process_cut_off_at_its_start_leaves_the_ledger_of_the_first_alone(
+    gatherer_settings: SettingsFactory, tmp_path: Path
+) -> None:
+    settings = gatherer_settings()
+    parts = urlsplit(settings.timeseries_url)
+    administer(settings.timeseries_url, "CREATE ROLE cut_off LOGIN PASSWORD 'x' CONNECTION LIMIT 0")
+    try:
+        administer(settings.timeseries_url, f"GRANT {parts.username} TO cut_off")
+        second_url = parts._replace(netloc=f"cut_off:x@{parts.hostname}:{parts.port}").geturl()
+        second_settings = gatherer_settings(
+            timeseries_url=second_url, catalog_url=settings.catalog_url, state_dir=tmp_path / "second"
+        )
+        with (
+            running_exchange(tmp_path, markets=5, rate=50) as exchange,
+            running_gatherer(settings, exchange) as gatherer,
+        ):
+            gatherer.follows(5)
+            eventually(lambda: gatherer.value(OPEN) == 5, what="five subscriptions in the ledger")
+            second = RunningGatherer(second_settings, client_settings(exchange))
+            second.follows(5)
+            eventually(lambda: second.status["writer"]["spooled"], what="the second one recording to its spool")
+            administer(settings.timeseries_url, "ALTER ROLE cut_off CONNECTION LIMIT -1")
+            second.join(60)
+            assert isinstance(second.error, AnotherWriter)
+            assert gatherer.value(OPEN) == 5
+            assert gatherer.value("SELECT count(DISTINCT session_id) FROM sessions WHERE closed_at IS NOT NULL") == 0
+            assert not gatherer.status["alarms"].get(WENT_BACK)
+    finally:
+        administer(settings.timeseries_url, "DROP ROLE cut_off")
+
+
+def test_two_gatherers_on_one_database_are_not_two_witnesses(
+    gatherer_settings: SettingsFactory, tmp_path: Path
+) -> None:
+    settings = gatherer_settings()
+    with (
+        running_exchange(tmp_path, markets=2, rate=0) as exchange,
+        running_gatherer(settings, exchange) as gatherer,
+    ):
+        gatherer.follows(2)
+        second = RunningGatherer(
+            gatherer_settings("g2", timeseries_url=settings.timeseries_url), client_settings(exchange)
+        )
+        second.join(60)
+        with pytest.raises(AnotherWriter, match="gatherer g1 writes into"):
+            raise second.error or AssertionError("it went on")
+        assert gatherer.value("SELECT count(*) FROM heartbeats WHERE service = 'gatherer/g2'") == 0
+
+
+_US = "(extract(epoch FROM exchange_ts) * 1000000)::bigint"
+
+
+def _claims(url: str) -> dict[str, list[tuple[int, int]]]:
+    memberships = pl.DataFrame(
+        rows(url, "SELECT stream_id, ticker, exchange_index, seq_from, seq_to FROM memberships"),
+        schema=["stream_id", "ticker", "exchange_index", "seq_from", "seq_to"], orient="row",
+    )  # fmt: skip
+    segments = pl.DataFrame(
+        rows(url, "SELECT stream_id, seq_from, seq_to FROM stream_segments"),
+        schema=["stream_id", "seq_from", "seq_to"], orient="row",
+    )  # fmt: skip
+    deltas = pl.DataFrame(
+        rows(url, f"SELECT seq, {_US}, ticker, 0 FROM orderbook_deltas"),
+        schema=["seq", "exchange_us", "ticker", "exchange_index"], orient="row",
+    )  # fmt: skip
+    return claims(memberships, segments, deltas, 10_000)
