@@ -27,7 +27,7 @@ from kalshi_platform.deduplicator.anchor_reader import read_anchors, streams_sti
 from kalshi_platform.deduplicator.hour_figures import NOTHING_OPEN, CoverageShare, coverage_share
 from kalshi_platform.deduplicator.hour_proof import prove_hour
 from kalshi_platform.deduplicator.hour_reader import GathererHour, read_hour
-from kalshi_platform.deduplicator.hours import MISSED_FOR
+from kalshi_platform.deduplicator.hours import MISSED_FOR, SETTLED_AFTER
 from kalshi_platform.deduplicator.merge import reason_of, unite
 from kalshi_platform.deduplicator.readers import Readers
 from kalshi_platform.deduplicator.settings import DeduplicatorSettings, GathererSource
@@ -116,12 +116,12 @@ class _Close:
         self._statistics: list[pl.DataFrame] = []
 
     def run(self, *, final: bool, rest: TradeLister | None) -> HourClose:
-        closed_at = self._started_at()
+        close_no, closed_at = self._started()
         claimed = self._claims()
         inserted: dict[str, int] = {}
         for table, slices in self._slices().items():
             for low, high in slices:
-                count = self._merge_again(table, low, high, closed_at)
+                count = self._merge_again(table, low, high, close_no)
                 inserted[table] = inserted.get(table, 0) + count
         anchors = self._anchors()
         read = tuple(source.name for source in self._settings.sources if source.name not in self._missed)
@@ -131,7 +131,7 @@ class _Close:
         trades = None
         if final:
             # What it inserts came with this close, which it does not reopen.
-            trades = reconcile_trades(self._database, rest, self._hour, self._keeper, self._clock, at=closed_at)
+            trades = reconcile_trades(self._database, rest, self._hour, self._keeper, self._clock, merge_no=close_no)
         for table in ("book_anchors", *CLOSE_TABLES):
             self._keeper.ensure_hours(table, [us_from_datetime(self._hour)])
         with production.merging(self._database) as transaction:
@@ -151,7 +151,10 @@ class _Close:
                 coverage_share(transaction, self._hour), proved.failed, proved.proved, proved.unproved, alarms,
             )  # fmt: skip
             if final:
-                _mark(transaction, closed, closed_at, unsettled=any(each.unsettled for each in claimed.values()))
+                # Once it has had time to settle, it is not closed again for that.
+                unsettled = self._clock.now() < self._hour + SETTLED_AFTER
+                unsettled = unsettled and any(each.unsettled for each in claimed.values())
+                _mark(transaction, closed, close_no, closed_at, unsettled=unsettled)
         for kind, subject, detail in alarms:
             _log.error("%s: %s: %s: %s", self._hour.isoformat(), kind, subject, detail)
         return closed
@@ -164,13 +167,13 @@ class _Close:
             found |= self._ask(lambda each: partial(_checked_hour, each, low, high, self._settings.margin_us), [source])
         return found
 
-    def _started_at(self) -> datetime:
-        """A moment of production's clock: merges before it are over, and any after it reopens the hour."""
+    def _started(self) -> tuple[int, datetime]:
+        """The number of this close, and the moment by production's clock: merges with lower numbers are over, and any
+        with a higher one reopens the hour."""
         with production.merging(self._database) as transaction:
-            row = transaction.fetch_one("SELECT clock_timestamp()")
+            row = transaction.fetch_one("SELECT next_merge_no(), clock_timestamp()")
         assert row is not None  # noqa: S101 - a constant query has one row
-        moment: datetime = row[0]
-        return moment
+        return int(row[0]), row[1]
 
     def _slices(self) -> dict[str, list[tuple[datetime, datetime]]]:
         """Cut the hour so that a slice of a table holds about `rows_per_pass` rows of all gatherers together."""
@@ -183,7 +186,7 @@ class _Close:
             slices[table] = list(pairwise(edges))
         return slices
 
-    def _merge_again(self, table: str, low: datetime, high: datetime, at: datetime) -> int:
+    def _merge_again(self, table: str, low: datetime, high: datetime, close_no: int) -> int:
         answers = self._ask(lambda source: partial(_rows, source, table, low, high))
         self._statistics.append(statistics_of(table, answers))
         united = unite({name: {table: rows} for name, rows in answers.items()})
@@ -192,8 +195,8 @@ class _Close:
         arrivals = production.Arrivals({name: rows for name, (rows, _) in united.items()}, self._keeper)
         with production.merging(self._database) as transaction:
             inserted = production.insert(transaction, arrivals)
-            # Not later than the start of the close: its own rows do not reopen the hour.
-            production.record_activity(transaction, inserted, at)
+            # With the number of the close: its own rows do not reopen the hour.
+            production.record_activity(transaction, inserted, close_no)
         return sum(sum(hours.values()) for hours in inserted.values())
 
     def _anchors(self) -> pl.DataFrame:
@@ -297,17 +300,19 @@ def _rows(source: GathererSource, table: str, low: datetime, high: datetime) -> 
         return rows_between(snapshot, table, low, high)
 
 
-def _mark(transaction: Transaction, closed: HourClose, closed_at: datetime, *, unsettled: bool) -> None:
+def _mark(transaction: Transaction, closed: HourClose, close_no: int, closed_at: datetime, *, unsettled: bool) -> None:
     transaction.execute(
-        "INSERT INTO hour_closes (hour, closed_at, rows, anchors, gatherers_read, gatherers_missed, unsettled, markets,"
-        " open_us, covered_us) VALUES (%(hour)s, %(closed_at)s, %(rows)s, %(anchors)s, %(read)s, %(missed)s,"
-        " %(unsettled)s, %(markets)s, %(open_us)s, %(covered_us)s)"
-        " ON CONFLICT (hour) DO UPDATE SET closed_at = excluded.closed_at, rows = excluded.rows,"
+        "INSERT INTO hour_closes (hour, close_no, closed_at, rows, anchors, gatherers_read, gatherers_missed,"
+        " unsettled, markets, open_us, covered_us) VALUES (%(hour)s, %(close_no)s, %(closed_at)s, %(rows)s,"
+        " %(anchors)s, %(read)s, %(missed)s, %(unsettled)s, %(markets)s, %(open_us)s, %(covered_us)s)"
+        " ON CONFLICT (hour) DO UPDATE SET close_no = excluded.close_no, close_id = excluded.close_id,"
+        " closed_at = excluded.closed_at, rows = excluded.rows,"
         " anchors = excluded.anchors, gatherers_read = excluded.gatherers_read,"
         " gatherers_missed = excluded.gatherers_missed, unsettled = excluded.unsettled,"
         " markets = excluded.markets, open_us = excluded.open_us, covered_us = excluded.covered_us",
         {
             "hour": closed.hour,
+            "close_no": close_no,
             "closed_at": closed_at,
             "rows": json.dumps(dict(closed.rows)),
             "anchors": closed.anchors,

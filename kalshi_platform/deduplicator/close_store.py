@@ -126,13 +126,13 @@ def put_derived(transaction: Transaction, hour: datetime, anchors: pl.DataFrame)
 
 def reopen(transaction: Transaction, hours: Iterable[datetime]) -> None:
     """Have hours closed again that were closed before now: something that they rest on has changed."""
-    transaction.execute_values(
-        "INSERT INTO hour_activity AS t (hour, table_name, rows_inserted, last_merged_at)"
-        " SELECT v.hour, 'book_anchors', 0, clock_timestamp() FROM (VALUES %s) AS v (hour)"
-        " JOIN hour_closes USING (hour)"
-        " ON CONFLICT (hour, table_name) DO UPDATE SET last_merged_at = excluded.last_merged_at",
-        [(hour,) for hour in sorted(set(hours))],
-        "(%s::timestamptz)",
+    transaction.execute(
+        "INSERT INTO hour_activity AS t (hour, table_name, rows_inserted, last_merged_at, last_merge_no)"
+        " SELECT c.hour, 'book_anchors', 0, clock_timestamp(), n.number"
+        " FROM (SELECT next_merge_no() AS number) n CROSS JOIN hour_closes c WHERE c.hour = ANY (%s)"
+        " ON CONFLICT (hour, table_name) DO UPDATE SET last_merged_at = excluded.last_merged_at,"
+        " last_merge_no = excluded.last_merge_no",
+        (sorted(set(hours)),),
     )
 
 

@@ -11,8 +11,9 @@ MISSED_FOR = timedelta(days=7)
 """An hour that was closed without a gatherer is closed again when that one answers, up to this age of the hour …"""
 MISSED_AGAIN_AFTER = timedelta(minutes=50)
 """… and not more often than this, and ever more seldom as it grows older: after an eighth of its age."""
+SETTLED_AFTER = timedelta(minutes=125)
+"""From the beginning of an hour: by then a quiet stream has shown something later."""
 _SILENT_FOR = timedelta(minutes=10)
-_SETTLED_AFTER = timedelta(minutes=125)
 
 
 def active_hours(production: Database) -> list[datetime]:
@@ -29,23 +30,23 @@ def hours_to_close(production: Database, now: datetime) -> list[datetime]:
     """
     with production.transaction() as transaction:
         rows = transaction.fetch_all(
-            "SELECT a.hour FROM hour_activity a LEFT JOIN hour_closes c USING (hour) WHERE a.hour <= %(ended)s"
-            " GROUP BY a.hour, c.closed_at, c.unsettled"
-            " HAVING c.closed_at IS NULL OR max(a.last_merged_at) > c.closed_at"
-            " OR (c.unsettled AND c.closed_at < a.hour + %(settled)s AND a.hour + %(settled)s <= %(now)s)"
+            "SELECT s.hour FROM hour_states() s LEFT JOIN hour_closes c USING (hour)"
+            " WHERE s.hour <= %(ended)s AND s.last_merge_no IS NOT NULL"
+            " AND (s.close_no IS NULL OR s.reopened OR (c.unsettled AND s.hour + %(settled)s <= %(now)s))"
             " UNION SELECT c.hour FROM hour_closes c CROSS JOIN unnest(c.gatherers_missed) AS missed (gatherer)"
             " LEFT JOIN merge_cursors m USING (gatherer)"
             " WHERE c.hour >= %(oldest)s AND c.hour <= %(ended)s"
-            " AND c.closed_at <= %(now)s - greatest(%(again)s, (%(now)s - c.hour) / 8)"
-            " AND (m.last_error IS NULL OR m.last_error_at <= %(silent)s)"
+            # What a clock ahead of ours has written holds nothing back.
+            " AND (c.closed_at <= %(now)s - greatest(%(again)s, (%(now)s - c.hour) / 8) OR c.closed_at > %(now)s)"
+            " AND (m.last_error IS NULL OR clock_timestamp() - m.last_error_at NOT BETWEEN INTERVAL '0' AND %(silent)s)"
             " ORDER BY 1",
             {
                 "now": now,
                 "ended": now - HOUR,
-                "settled": _SETTLED_AFTER,
+                "settled": SETTLED_AFTER,
                 "oldest": now - MISSED_FOR,
                 "again": MISSED_AGAIN_AFTER,
-                "silent": now - _SILENT_FOR,
+                "silent": _SILENT_FOR,
             },
         )
     return [row[0] for row in rows]

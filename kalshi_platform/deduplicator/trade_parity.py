@@ -74,26 +74,26 @@ def reconcile_trades(
     keeper: PartitionKeeper,
     clock: Clock,
     *,
-    at: datetime | None = None,
+    merge_no: int | None = None,
 ) -> TradeCheck:
     """Check an hour as far as the exchange answers; otherwise the result is `not checked`, with the reason.
 
-    `at`: when inserted or changed rows count as having come (None: now, which reopens a closed hour). `rest`: None
-    where no access to the exchange is configured. Raises DatabaseUnavailable.
+    `merge_no`: the number of the close that inserted or changed rows come with (None: one of their own, which reopens a
+    closed hour). `rest`: None where no access to the exchange is configured. Raises DatabaseUnavailable.
     """
     if rest is None:
         return _not_checked(production, hour, "the exchange is not to be asked")
     if clock.now() < hour + HOUR + SETTLING:
         return _not_checked(production, hour, "the hour has not been over for long enough")
     try:
-        return check_trades(production, rest, hour, keeper, at=at)
+        return check_trades(production, rest, hour, keeper, merge_no=merge_no)
     except _UNANSWERED as error:
         _log.warning("trades of %s are not checked: %s", hour.isoformat(), error)
         return _not_checked(production, hour, str(error))
 
 
 def check_trades(
-    production: Database, rest: TradeLister, hour: datetime, keeper: PartitionKeeper, *, at: datetime | None = None
+    production: Database, rest: TradeLister, hour: datetime, keeper: PartitionKeeper, *, merge_no: int | None = None
 ) -> TradeCheck:
     """Compare one hour with the listing, insert what is missing and record what was found.
 
@@ -105,13 +105,13 @@ def check_trades(
             raise LeaseHeld(f"another process checks the trades of {hour.isoformat()}")
         try:
             listing = store_listing(production, rest, hour)
-            return _settle(production, hour, listing, keeper, at)
+            return _settle(production, hour, listing, keeper, merge_no)
         finally:
             forget_listing(production, hour)
 
 
 def _settle(
-    production: Database, hour: datetime, listing: Listing, keeper: PartitionKeeper, at: datetime | None
+    production: Database, hour: datetime, listing: Listing, keeper: PartitionKeeper, merge_no: int | None
 ) -> TradeCheck:
     statements = load("trades")
     span = {"hour": hour, "until": hour + HOUR, "low": hour - MARGIN, "high": hour + HOUR + MARGIN, "witness": WITNESS}
@@ -131,7 +131,7 @@ def _settle(
         dated = transaction.execute(statements["set_created_times"], span)
         if inserted or dated:
             # Both change what the lake holds of the hour.
-            merged.record_activity(transaction, {"trades": {hour: inserted}}, at)
+            merged.record_activity(transaction, {"trades": {hour: inserted}}, merge_no)
         return _record(transaction, hour, listing)
 
 

@@ -28,7 +28,7 @@ def expected_query(partition: Partition) -> str:
 
 
 def closes_query(partition: Partition) -> str:
-    """The hours of a partition: `hour`, `active`, `closed_at`, `reopened`."""
+    """The hours of a partition: `hour`, `active`, `closed_at`, `close_no`, `close_id`, `reopened`."""
     return load("lake")["closes"].format(low=literal(partition.start), high=literal(partition.end))
 
 

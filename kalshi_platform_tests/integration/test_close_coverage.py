@@ -23,6 +23,7 @@ from kalshi_platform.local.platform_status import platform_status
 from kalshi_platform.market.times import US_PER_HOUR, US_PER_S, datetime_from_us, us_from_datetime
 from kalshi_platform.orchestration.hour_checks import BOOKS, evaluate
 from kalshi_platform.storage.partitions import PartitionBounds
+from kalshi_platform_tests.fixtures.clocks import FakeClock
 from kalshi_platform_tests.fixtures.hand_filled_gatherer import GathererDatabase, Row, delta_row, snapshot_row
 from kalshi_platform_tests.fixtures.merge_world import MergeWorld
 
@@ -231,10 +232,9 @@ def test_an_hour_whose_last_moments_nobody_could_claim_yet_is_closed_once_more(m
     world = merge_world(1)
     gatherer = world.gatherers["g1"]
     record(gatherer, 1, every(2, 5))
-    close(world)
-    with world.production.transaction() as transaction:
-        transaction.execute("UPDATE hour_closes SET closed_at = hour + interval '1 hour 5 minutes'")
-        transaction.execute("UPDATE hour_activity SET last_merged_at = hour")
+    at_five_past = FakeClock(HOUR + timedelta(minutes=65))
+    close_hour(world.settings(), HOUR, at_five_past, PartitionBounds())
+    assert world.rows("SELECT unsettled FROM hour_closes") == [(True,)]
     assert hours_to_close(world.production, HOUR + timedelta(minutes=124)) == []
     assert hours_to_close(world.production, HOUR + timedelta(minutes=125)) == [HOUR]
     later = [{**row, "seq": 8 + n} for n, row in enumerate(every(2, 5, START + US_PER_HOUR))]

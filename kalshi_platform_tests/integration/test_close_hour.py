@@ -15,7 +15,9 @@ from kalshi_platform.deduplicator.hours import hours_to_close
 from kalshi_platform.deduplicator.merge import merge_new
 from kalshi_platform.errors import DatabaseUnavailable, SchemaMismatch
 from kalshi_platform.market.times import US_PER_HOUR, US_PER_S, datetime_from_us, us_from_datetime
+from kalshi_platform.storage import migrate as migrations
 from kalshi_platform.storage.partitions import PartitionBounds
+from kalshi_platform.storage.pool import Database
 from kalshi_platform_tests.fixtures.hand_filled_gatherer import (
     GathererDatabase,
     delta_row,
@@ -211,6 +213,66 @@ def test_late_rows_reopen_a_closed_hour_and_a_missed_gatherer_keeps_its_anchors(
     assert hours_to_close(world.production, SYSTEM_CLOCK.now()) == []
 
 
+def test_late_rows_reopen_an_hour_whatever_the_clock_of_production_says(merge_world: World) -> None:
+    world = merge_world(1)
+    gatherer = world.gatherers["g1"]
+    fill(gatherer, 1, 1, HOUR_US + MINUTE)
+    closes = []
+    for minutes in (-5, 5):
+        _step_clock(world, minutes)
+        close(world)
+        assert hours_to_close(world.production, SYSTEM_CLOCK.now()) == []
+        closes += world.rows("SELECT close_no, close_id FROM hour_closes")
+        _step_clock(world, minutes - 5)
+        late = [trade_row("A", f"t{minutes} {n}", ts_us=HOUR_US + n) for n in range(5)]
+        gatherer.commit(trades=late)
+        assert merge_new(world.settings(), SYSTEM_CLOCK).rows_inserted == 5
+        assert hours_to_close(world.production, SYSTEM_CLOCK.now()) == [HOUR]
+        assert world.rows("SELECT is_active, reopened FROM hour_states()") == [(True, True)]
+    assert closes[1][0] > closes[0][0]
+    assert closes[1][1] != closes[0][1]
+
+
+def test_closes_and_merges_from_before_the_numbers_keep_their_order(
+    database_factory: DatabaseFactory, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = Database(database_factory(), name="production")
+    files = migrations.files_of("production")
+    old = tuple(file for file in files if file.name < "production/391")
+    with monkeypatch.context() as patch:
+        patch.setattr(migrations, "files_of", lambda _kind: old)
+        migrations.migrate(database, "production")
+    with database.transaction() as transaction:
+        for hours, came, closed in ((0, 1, 5), (1, 9, 5), (2, 1, None)):
+            at = HOUR + timedelta(hours=hours)
+            transaction.execute(
+                "INSERT INTO hour_activity VALUES (%s, 'trades', 1, %s)", (at, HOUR + timedelta(minutes=came))
+            )
+            if closed:
+                transaction.execute(
+                    "INSERT INTO hour_closes (hour, closed_at) VALUES (%s, %s)", (at, HOUR + timedelta(minutes=closed))
+                )
+    migrations.migrate(database, "production")
+    assert hours_to_close(database, HOUR + timedelta(hours=9)) == [HOUR + timedelta(hours=1), HOUR + timedelta(hours=2)]
+    with database.transaction() as transaction:
+        assert transaction.fetch_one("SELECT next_merge_no()") == (3,)
+    database.dispose()
+
+
+def _step_clock(world: MergeWorld, minutes: int) -> None:
+    """From here on new sessions of production see a clock that is wrong by so much."""
+    with world.production.transaction() as transaction:
+        transaction.execute(
+            "CREATE OR REPLACE FUNCTION public.clock_timestamp() RETURNS timestamptz LANGUAGE sql VOLATILE"
+            f" AS $$ SELECT pg_catalog.clock_timestamp() + INTERVAL '{minutes} minutes' $$"
+        )
+        transaction.execute(
+            "DO $$ BEGIN EXECUTE format('ALTER DATABASE %I SET search_path = public, pg_catalog', current_database());"
+            " END $$"
+        )
+    world.production.dispose()
+
+
 def test_an_hour_that_is_not_to_be_final_is_merged_and_anchored_only(merge_world: World) -> None:
     world = merge_world(1)
     fill(world.gatherers["g1"], 1, 1, HOUR_US + MINUTE)
@@ -257,11 +319,10 @@ def test_an_hour_closed_without_a_gatherer_is_closed_again_when_that_one_answers
     assert hours_to_close(world.production, now) == [], "closed a moment ago"
     with world.production.transaction() as transaction:
         transaction.execute("UPDATE hour_closes SET closed_at = closed_at - interval '1 hour'")
-        transaction.execute("UPDATE hour_activity SET last_merged_at = last_merged_at - interval '1 day'")
     assert hours_to_close(world.production, now) == [], "g2 still does not answer"
     merge_new(settings, SYSTEM_CLOCK)
     with world.production.transaction() as transaction:  # as if it had had no rows that others lack
-        transaction.execute("UPDATE hour_activity SET last_merged_at = last_merged_at - interval '1 day'")
+        transaction.execute("UPDATE hour_activity SET last_merge_no = 1")
     assert hours_to_close(world.production, now) == [HOUR]
     # Closed an hour ago: now and then again, the more seldom the older the hour is.
     ((closed_at,),) = world.rows("SELECT closed_at FROM hour_closes")

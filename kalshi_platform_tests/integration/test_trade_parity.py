@@ -228,9 +228,9 @@ def test_rows_that_a_check_inserts_reopen_a_closed_hour_unless_they_came_with_it
     production: Production,  # noqa: F811
 ) -> None:
     production.close_hour(H10, H10 + HOUR)
-    ((closed_at,),) = production.rows("SELECT closed_at FROM hour_closes WHERE hour = %s", H10)
+    ((close_no,),) = production.rows("SELECT close_no FROM hour_closes WHERE hour = %s", H10)
     now = SYSTEM_CLOCK.now()
-    check_trades(production.database, Lister([listed("a", H10)]), H10, production.keeper, at=closed_at)
+    check_trades(production.database, Lister([listed("a", H10)]), H10, production.keeper, merge_no=close_no)
     check(production, Lister([]), H10 + HOUR)
     assert hours_to_close(production.database, now) == []
     check(production, Lister([listed("b", H10 + HOUR)]), H10 + HOUR)

@@ -2,14 +2,12 @@
 -- fetches the whole result at once instead of streaming it. Texts sort by bytes, so that every server gives one order.
 
 -- name: closes
--- One row per hour of [low, high): active says whether rows came, closed_at when it was closed last (or null), reopened
--- whether rows came after that.
-SELECT h.hour, coalesce(a.active, false) AS active, c.closed_at,
-       coalesce(a.last_merged_at > c.closed_at, false) AS reopened
+-- One row per hour of [low, high): active says whether rows came, closed_at when it was closed last (or null), close_no
+-- and close_id which close that was, reopened whether rows came after it.
+SELECT h.hour, coalesce(s.is_active, false) AS active, s.closed_at, s.close_no, s.close_id::text AS close_id,
+       coalesce(s.reopened, false) AS reopened
 FROM generate_series({low}, {high} - INTERVAL '1 microsecond', INTERVAL '1 hour') AS h (hour)
-LEFT JOIN hour_closes c USING (hour)
-LEFT JOIN (SELECT hour, bool_or(rows_inserted > 0) AS active, max(last_merged_at) AS last_merged_at
-           FROM hour_activity WHERE hour >= {low} AND hour < {high} GROUP BY hour) AS a USING (hour)
+LEFT JOIN hour_states({low}, {high}) AS s USING (hour)
 ORDER BY h.hour
 
 -- name: processed_trades

@@ -240,13 +240,13 @@ def test_an_hour_that_late_rows_reopened_is_refused_until_it_is_closed_again(
     production.close_hour(HOUR)
     first = export_raw(lake_settings, production.url, "trades", HOUR, "closed")
     with production.database.transaction() as transaction:
-        transaction.execute("UPDATE hour_activity SET last_merged_at = clock_timestamp()")
+        transaction.execute("UPDATE hour_activity SET last_merge_no = next_merge_no()")
     with pytest.raises(HourNotClosed, match=r"rows came after the close of 2026-11-20T04; run: .* close-hour"):
         export_raw(lake_settings, production.url, "trades", HOUR, "closed")
     with pytest.raises(HourNotClosed, match="rows came after the close of 2026-11-20T04"):
         export_daily(lake_settings, production.url, "processed/trades", DAY, "closed")
     with production.database.transaction() as transaction:
-        transaction.execute("UPDATE hour_closes SET closed_at = clock_timestamp()")
+        transaction.execute("UPDATE hour_closes SET closed_at = clock_timestamp(), close_no = next_merge_no()")
         closed_at = transaction.fetch_all("SELECT closed_at FROM hour_closes")[0][0]
     again = export_raw(lake_settings, production.url, "trades", HOUR, "closed")
     assert first.closed_at is not None
