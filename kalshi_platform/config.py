@@ -218,6 +218,14 @@ def state_dir(environ: Mapping[str, str] | None = None) -> Path:
     return Path(_Reader(environ).text("KALSHI_STATE_DIR", "data/state")).absolute()
 
 
+def stop_limit_s(environ: Mapping[str, str] | None = None) -> float:
+    """KALSHI_STOP_LIMIT_S: how long `up` waits at most for a service that writes what it holds before it ends."""
+    reader = _Reader(environ)
+    value = _stop_limit_s(reader)
+    reader.done()
+    return value
+
+
 def load_exchange(environ: Mapping[str, str] | None = None) -> ExchangeSettings:
     """Settings of the Kalshi client. Raises ConfigurationError."""
     reader = _Reader(environ)
@@ -324,6 +332,7 @@ def check_before_start(given: Mapping[str, str], *, exchange_is_ours: bool) -> N
     _role(reader)
     _partitions_start(reader)
     _logs(reader)
+    _stop_limit_s(reader)
     if not exchange_is_ours:
         _exchange(reader)
     _rest_share(reader)
@@ -447,11 +456,17 @@ def _gatherer(reader: _Reader, name: str) -> GathererSettings:
     )
 
 
+def _stop_limit_s(reader: _Reader) -> float:
+    return reader.number("KALSHI_STOP_LIMIT_S", 180.0, low=15.0, high=3600.0)
+
+
 def _endpoint(reader: _Reader, service: str) -> EndpointSettings:
     names = _names(reader)
     base = reader.whole("KALSHI_METRICS_PORT", 0, low=0, high=65_535 - len(names))
     host = reader.text("KALSHI_METRICS_HOST", EndpointSettings.host)
-    return EndpointSettings(host=host, port=metrics_port(service, base, names))
+    return EndpointSettings(
+        host=host, port=metrics_port(service, base, names), names=reader.words("KALSHI_METRICS_NAMES")
+    )
 
 
 def _logs(reader: _Reader) -> LogSettings:

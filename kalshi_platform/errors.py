@@ -8,7 +8,9 @@
     │   ├── MarketNotYetVisible     404 shortly after a `created` event
     │   ├── DatabaseUnavailable     the server is away, restarting or refuses connections
     │   ├── LakeUnavailable         the lake's storage is away, full or overloaded
-    │   └── PartitionBusy           another export writes the same partition of the lake
+    │   ├── PartitionBusy           another export writes the same partition of the lake
+    │   ├── StartFailed             a part of the local stack did not come up
+    │   └── Unfinished              a command ended, and not everything that it should do is done
     └── PermanentError              repeating the call changes nothing
         ├── ConfigurationError      wrong or missing settings, all of them in one message
         ├── AuthenticationFailed    HTTP 401/403: key, environment or clock
@@ -92,6 +94,18 @@ class LakeUnavailable(TransientError):
 
 class PartitionBusy(TransientError):
     """Another export writes the same partition of the lake."""
+
+
+class StartFailed(TransientError):
+    """A part of the local stack did not come up in time."""
+
+
+class Unfinished(TransientError):
+    """A command came to its end, and not everything is done; `remains` has one sentence for each, with the remedy."""
+
+    def __init__(self, remains: Sequence[str]) -> None:
+        self.remains = tuple(remains)
+        super().__init__("\n".join(self.remains))
 
 
 class ConfigurationError(PermanentError):

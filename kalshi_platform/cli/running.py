@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import sys
 
+import typer
+
 from kalshi_platform.errors import (
     AnotherWriter,
     ConfigurationError,
     KalshiPlatformError,
     LeaseHeld,
     SchemaMismatch,
+    Unfinished,
     UnknownPartition,
 )
+from kalshi_platform.monitoring.plain_text import plain
 
 EXIT_CODES: tuple[tuple[type[KalshiPlatformError], int], ...] = (
     (ConfigurationError, 2),
@@ -33,10 +37,25 @@ def set_up_logs(*, verbose: bool) -> None:
     set_up_logging(load_logs(), verbose=verbose)
 
 
+def tell(text: str, *, err: bool = False) -> None:
+    """Print one line, whatever it is made of: text from the wire neither forges lines nor reaches the terminal."""
+    typer.echo(plain(text), err=err)
+
+
+def tell_lines(text: str, *, err: bool = False) -> None:
+    """Print lines of our own making, each made harmless."""
+    for line in text.split("\n"):
+        tell(line, err=err)
+
+
 def report(error: KalshiPlatformError) -> None:
     """Print an error as a person would want to read it."""
-    if isinstance(error, ConfigurationError):
-        lines = [f"  - {problem}" for problem in error.problems]
-        print("kalshi-platform: the configuration cannot work:", *lines, sep="\n", file=sys.stderr)
+    if isinstance(error, ConfigurationError | Unfinished):
+        unfinished = isinstance(error, Unfinished)
+        tell(
+            f"kalshi-platform: {'not everything is done' if unfinished else 'the configuration cannot work'}:", err=True
+        )
+        for each in error.remains if isinstance(error, Unfinished) else error.problems:
+            tell(f"  - {each}", err=True)
     else:
-        print(f"kalshi-platform: {error}", file=sys.stderr)
+        tell(f"kalshi-platform: {error}", err=True)

@@ -60,6 +60,11 @@ class Fill:
         return self.used / self.capacity if self.capacity > 0 else 1.0
 
 
+def bytes_waiting(folder: Path) -> int:
+    """Bytes of records in a spool that no process has open; 0 where there is none."""
+    return sum(path.stat().st_size for path in folder.glob(f"*{_SUFFIX}"))
+
+
 class Spool:
     """A queue of record blocks in `folder`. Thread-safe; one process at a time."""
 

@@ -6,11 +6,13 @@ A database whose URL is given in the environment is used where it is; a server i
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
+from kalshi_platform.clock import Clock
 from kalshi_platform.config import catalog_variable, timeseries_variable
+from kalshi_platform.local.keeper import ServerKeeper
 from kalshi_platform.local.postgres import PostgresServer, PostgresSettings
 from kalshi_platform.storage.migrate import DatabaseKind, migrate
 from kalshi_platform.storage.pool import Database
@@ -28,6 +30,7 @@ class DatabaseStack:
         self._gatherers = tuple(gatherers)
         self._given = given
         self._servers: list[PostgresServer] = []
+        self._keeper: ServerKeeper | None = None
         self.timeseries: dict[str, str] = {}
         self.catalog: dict[str, str] = {}
         self.production = ""
@@ -53,12 +56,24 @@ class DatabaseStack:
             jobs += [(f"{name} catalog", self.catalog[name], "catalog") for name in self._gatherers]
             list(pool.map(lambda job: _migrate(*job), jobs))
 
+    def keep_alive(self, say: Callable[[str], None], clock: Clock) -> None:
+        """From now on, start servers that die again; `say` hears of it. Call it after start()."""
+        self._keeper = ServerKeeper(self._servers, say, clock)
+        self._keeper.start()
+
+    def troubles(self) -> list[str]:
+        """A clause for each server that should run and does not."""
+        return [] if self._keeper is None else self._keeper.troubles()
+
     def server(self, name: str) -> PostgresServer:
         """The server that start() started for `name`, a gatherer or `production`. Raises KeyError."""
         return {server.name: server for server in self._servers}[name]
 
     def stop(self) -> None:
         """Stop the servers that start() started, all at once."""
+        if self._keeper is not None:
+            self._keeper.stop()
+            self._keeper = None
         servers, self._servers = self._servers, []
         if servers:
             with ThreadPoolExecutor(max_workers=len(servers)) as pool:

@@ -114,6 +114,16 @@ class PostgresServer:
             self.release()
             raise
 
+    def revive(self) -> None:
+        """Start a server that has died again, on the port that its users know; the folder stays ours if it fails.
+
+        Raises DatabaseUnavailable (a full disk, say: there will be room again) or OSError.
+        """
+        if not self._owns or self.is_running():
+            return
+        self._clear_remains()
+        self._launch(port=self.port)
+
     def stop(self, mode: str = "fast") -> None:
         """Stop the server (`smart`, `fast` or `immediate`), kill it if it does not obey, and give up the folder."""
         try:
@@ -224,15 +234,18 @@ class PostgresServer:
         self._kill()
         return False
 
-    def _launch(self) -> None:
+    def _launch(self, port: int | None = None) -> None:
+        """Start the server on `port`, else on the one of the settings or of the last start, else on a free one."""
         options = self.settings.options()
+        wanted = port or self.settings.port
         postgres_files.rotate_log(self.log_file)
         arguments = " ".join(f"-c {_shell_quoted(option)}" for option in options)
         for _ in range(_START_ATTEMPTS):
             state = self._known_state()
-            port = self.settings.port or (state.port if is_free(state.port) else free_port())
+            port = wanted or (state.port if is_free(state.port) else free_port())
             self._state = replace(state, port=port, options=options)
-            postgres_files.save_state(self.data_dir, self._state)
+            if self._state != state:
+                postgres_files.save_state(self.data_dir, self._state)
             log_start = self.log_file.stat().st_size if self.log_file.exists() else 0
             seconds = self.settings.start_timeout_s
             result = self._control("start", "-w", "-t", str(seconds), "-o", f"-p {port} {arguments}", timeout_s=None)
@@ -240,7 +253,7 @@ class PostgresServer:
                 log.info("database server %s listens on %s:%d", self.name, LOOPBACK, port)
                 return
             said = self._log_since(log_start)
-            if "could not bind" not in said or self.settings.port is not None:
+            if "could not bind" not in said or wanted is not None:
                 self._kill()
                 raise DatabaseUnavailable(
                     f"database server {self.name} did not start: {said[-1500:]} ({self.log_file})"

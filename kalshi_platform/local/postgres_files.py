@@ -60,11 +60,15 @@ def load_state(data_dir: Path) -> ServerState | None:
 def save_state(data_dir: Path, state: ServerState) -> None:
     """Remember `state`, whole or not at all, readable by us alone."""
     descriptor, name = tempfile.mkstemp(prefix=".server.json-", dir=data_dir)  # mkstemp makes it 0600
-    with os.fdopen(descriptor, "w") as file:
-        json.dump(asdict(state), file)
-        file.flush()
-        os.fsync(file.fileno())
-    Path(name).replace(data_dir / "server.json")
+    try:
+        with os.fdopen(descriptor, "w") as file:
+            json.dump(asdict(state), file)
+            file.flush()
+            os.fsync(file.fileno())
+        Path(name).replace(data_dir / "server.json")
+    except BaseException:
+        Path(name).unlink(missing_ok=True)  # a full disk is tried again and again
+        raise
 
 
 def make_data_dir(data_dir: Path) -> None:

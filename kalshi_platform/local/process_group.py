@@ -1,5 +1,6 @@
 """Child processes: started in sessions of their own, restarted with backoff, stopped with all their descendants.
 
+A child that was asked to stop and still works (writes its last records, say) is waited for, up to a limit.
 Each child writes to LOG_DIR/NAME.log (the log of the previous life is kept as NAME.log.1). If this process is killed, a
 guardian stops the children (see guardian.py), and the next ProcessGroup on the same folder removes what is left, so no
 gatherer stays behind. Embedded PostgreSQL servers are not children: they go on, and are adopted by the next start.
@@ -32,13 +33,21 @@ FIRST_BACKOFF_S = 1.0
 LONGEST_BACKOFF_S = 30.0
 # A child that ran this long was healthy: its next failure counts as the first again.
 HEALTHY_AFTER_S = 60.0
+TELL_EVERY_S = 10.0
+"""How often it is said for what a stop waits."""
+# An ending child that uses more of a processor than this works; one that only polls uses less.
+WORKING_SHARE = 0.03
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
 class ChildSpec:
-    """What to run. `env` is the whole environment of the child; it is kept out of logs, since it holds secrets."""
+    """What to run. `env` is the whole environment of the child; it is kept out of logs, since it holds secrets.
+
+    Asked to stop, it has `stop_timeout_s`; as long as it makes progress it has more, up to `stop_limit_s` in all.
+    Progress is a changed answer of `still`, which says in words what the child still has to do, or processor time used.
+    """
 
     name: str
     argv: Sequence[str]
@@ -47,6 +56,13 @@ class ChildSpec:
     restart: bool = False
     stop_signal: signal.Signals = signal.SIGINT
     stop_timeout_s: float = 20.0
+    stop_limit_s: float | None = None
+    still: Callable[[], str] | None = None
+
+    @property
+    def longest_stop_s(self) -> float:
+        """After this the child is killed, whatever it does."""
+        return max(self.stop_timeout_s, self.stop_limit_s or 0.0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,8 +94,14 @@ def backoff_s(failures: int) -> float:
 class ProcessGroup:
     """The children of one stack; a context manager that stops them all. Safe to use from several threads."""
 
-    def __init__(self, log_dir: Path, *, clock: Clock = SYSTEM_CLOCK) -> None:
+    def __init__(
+        self, log_dir: Path, *, clock: Clock = SYSTEM_CLOCK, say: Callable[[str], None] = lambda _text: None
+    ) -> None:
+        """`say` hears for what a stop waits."""
         self.log_dir = log_dir.absolute()
+        self.killed: list[str] = []
+        """Children that were killed because they did not stop when asked to."""
+        self._say = say
         self._clock = clock
         self._key = sha256(bytes(self.log_dir.resolve())).hexdigest()[:16]
         self._run = secrets.token_hex(6)
@@ -149,25 +171,32 @@ class ProcessGroup:
         """Stop a child with all its descendants and start it again at once; return the new pid."""
         with self._mutex:
             child = self._children[name]
+            child.family.ask()
             self._stop(child, child.spec.stop_timeout_s)
             fresh = self._spawn(child.spec)
             self._children[name] = fresh
             return fresh.process.pid
 
-    def stop(self, name: str) -> None:
-        """Stop a child with all its descendants; it stays down."""
+    def stop(self, *names: str) -> None:
+        """Stop children with all their descendants, all at once; they stay down."""
         with self._mutex:
-            child = self._children[name]
-            self._stop(child, child.spec.stop_timeout_s)
+            children = [self._children[name] for name in names]
+            for child in children:
+                child.restart_at = None
+                child.family.ask()
+            for child in children:
+                self._stop(child, child.spec.stop_timeout_s)
 
     def stop_all(self, deadline_s: float = 60.0) -> None:
         """Stop every child, the last started first: its stop signal, its timeout, then SIGKILL.
 
-        After `deadline_s` seconds in all the rest is killed without further waiting.
+        After `deadline_s` seconds in all the rest is killed without further waiting, unless it makes progress.
         """
         with self._mutex:
             end = self._clock.monotonic() + deadline_s
             for child in reversed(self._children.values()):
+                if self._is_there(child):
+                    child.family.ask()
                 self._stop(child, min(child.spec.stop_timeout_s, max(0.0, end - self._clock.monotonic())))
             self._children.clear()
             self._dismiss_guardian()
@@ -240,18 +269,38 @@ class ProcessGroup:
         child.exited_at = child.restart_at = None
 
     def _stop(self, child: _Child, timeout_s: float) -> None:
+        """Wait for a child that was asked to stop, and kill it when it does not."""
         child.restart_at = None
-        was_running = child.process.poll() is None
-        if was_running or child.exited_at is None or child.family.members():
-            child.family.ask()
-            if not processes.wait_until(lambda: self._gone(child), timeout_s, clock=self._clock):
-                log.warning("child %s did not stop within %g s: killing it", child.spec.name, timeout_s)
+        if self._is_there(child):
+            if not self._ended_by_itself(child, timeout_s):
+                log.warning("child %s did not stop in time: killing it", child.spec.name)
+                self.killed.append(child.spec.name)
                 child.family.kill()
             code = child.process.wait()
             if child.exited_at is None:
                 log.info("child %s (pid %d) stopped with exit code %d", child.spec.name, child.process.pid, code)
         if child.exited_at is None:
             child.exited_at = self._clock.monotonic()
+
+    @staticmethod
+    def _is_there(child: _Child) -> bool:
+        return child.process.poll() is None or child.exited_at is None or bool(child.family.members())
+
+    def _ended_by_itself(self, child: _Child, timeout_s: float) -> bool:
+        spec, began = child.spec, self._clock.monotonic()
+        limit = began + max(timeout_s, spec.stop_limit_s or 0.0)
+        progress, progressed_at, tell_at = _Progress(child), began, began + TELL_EVERY_S
+        while not processes.wait_until(lambda: self._gone(child), min(0.5, timeout_s), clock=self._clock):
+            now = self._clock.monotonic()
+            if spec.stop_limit_s is not None and progress.was_made(now - progressed_at):
+                progressed_at = now
+            if now >= min(progressed_at + timeout_s, limit):
+                return False
+            if now >= tell_at:
+                tell_at += TELL_EVERY_S
+                what = f": {progress.said}" if progress.said else ""
+                self._say(f"waiting for {spec.name} to end ({now - began:.0f} s, at most {limit - began:.0f} s){what}")
+        return True
 
     @staticmethod
     def _gone(child: _Child) -> bool:
@@ -295,7 +344,7 @@ class ProcessGroup:
             "leader": child.family.leader,
             "leader_started": child.family.leader_started,
             "signal": int(child.spec.stop_signal),
-            "timeout_s": child.spec.stop_timeout_s,
+            "timeout_s": child.spec.longest_stop_s,
         }
         try:
             assert self._guardian is not None and self._guardian.stdin is not None  # noqa: S101, PT018
@@ -313,6 +362,31 @@ class ProcessGroup:
                 self._guardian.kill()
                 self._guardian.wait()
             self._guardian = None
+
+
+class _Progress:
+    """Whether an ending child still works."""
+
+    def __init__(self, child: _Child) -> None:
+        self._child = child
+        self._cpu_s = self._used_s()
+        self.said = self._asked()
+
+    def was_made(self, over_s: float) -> bool:
+        """Whether there was progress since the last time that there was some, `over_s` ago."""
+        said, cpu_s = self._asked(), self._used_s()
+        made = said != self.said or cpu_s - self._cpu_s > max(0.02, WORKING_SHARE * over_s)
+        self.said = said
+        if made:
+            self._cpu_s = cpu_s
+        return made
+
+    def _asked(self) -> str:
+        still = self._child.spec.still
+        return "" if still is None else still()
+
+    def _used_s(self) -> float:
+        return processes.cpu_s(self._child.family.members())
 
 
 def _rotate(path: Path) -> None:

@@ -67,6 +67,12 @@ def started_at(pid: int) -> int | None:
     return int(fields[19]) if len(fields) > 19 else None
 
 
+def cpu_s(pids: Iterable[int]) -> float:
+    """Return the processor time that living processes have used so far, in seconds."""
+    fields = [_stat_fields(pid) for pid in pids]
+    return sum(int(each[11]) + int(each[12]) for each in fields if len(each) > 12) / os.sysconf("SC_CLK_TCK")
+
+
 def descendants(ancestors: Iterable[int]) -> set[int]:
     """Return the living children of some processes, their children, and so on, as far as none between has died."""
     children: dict[int, list[int]] = {}

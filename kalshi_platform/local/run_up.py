@@ -9,18 +9,20 @@ from datetime import datetime
 from pathlib import Path
 
 from kalshi_platform.clock import Clock
-from kalshi_platform.errors import ConfigurationError, KalshiPlatformError
+from kalshi_platform.errors import ConfigurationError, KalshiPlatformError, StartFailed, TransientError, Unfinished
 from kalshi_platform.local.finish import Finished, export_open, hours_merged_since, merge_what_is_left
 from kalshi_platform.local.stack import Stack, StackOptions, wait_for_http
 from kalshi_platform.local.watchdog import Watchdog, reload_code_location
 from kalshi_platform.market.times import hour_of
 from kalshi_platform.storage.pool import Database
+from kalshi_platform.storage.services import database_now
 
 TICK_S = 1.0
 REFUSED = 2
 """Exit code of a child whose settings cannot work: starting it again would change nothing."""
 STATUS_EVERY_S = 10.0
 OPEN_EXPORT_EVERY_S = 60.0
+UI_START_S = 120.0
 _log = logging.getLogger(__name__)
 
 
@@ -29,33 +31,54 @@ def run_up(
 ) -> None:
     """Bring the stack up, watch it until `stop` or `seconds`, take it down.
 
-    Raises ConfigurationError before anything starts.
+    Raises ConfigurationError before anything starts, Unfinished at the end when something is left that could not be
+    merged or exported, and StartFailed when the UI does not come.
     """
-    started = clock.now()
+    remains: list[str] = []
     with Stack(options, say, clock) as stack:
         if options.databases_only:
             say("databases are up; settings for `dagster dev` and all commands are in .env; Ctrl-C stops them")
             clock.wait(stop, seconds or 10**9)
         elif options.headless:
+            began = _production_now(stack)
             _watch(stack, stop, seconds, say, clock, exports=None)
-            stack.stop_services()
+            stack.await_databases()
+            remains += stack.stop_services()
             say("gatherers and merge stopped; last merge and open exports")
-            _say_finished(_finish(stack, started, say, clock), stack, say)
+            finished = _finish(stack, began, say, clock)
+            _say_finished(finished, stack, say)
+            remains += finished.remains
         else:
             _with_ui(options, stack, stop, seconds, say, clock)
         say("stopping")
+    remains += stack.left_behind()
     say(f"stopped after {stack.elapsed_s():.0f} s; everything is in {_shown(options.data_dir)}")
+    if remains:
+        raise Unfinished(list(dict.fromkeys(remains)))
 
 
-def _finish(stack: Stack, started: datetime, say: Callable[[str], None], clock: Clock) -> Finished:
-    settings = stack.settings()
-    merge_what_is_left(settings, clock)
-    production = Database(settings.deduplicator.production_url, name="production")
+def _production_now(stack: Stack) -> datetime:
+    """The time by the clock that says when rows were merged."""
+    production = Database(stack.settings().deduplicator.production_url, name="production", pool_size=1)
     try:
-        hours = hours_merged_since(production, started, clock.now())
+        return database_now(production)
     finally:
         production.dispose()
-    return export_open(settings, hours, clock, say, threading.Event())
+
+
+def _finish(stack: Stack, began: datetime, say: Callable[[str], None], clock: Clock) -> Finished:
+    settings = stack.settings()
+    remains = merge_what_is_left(settings, clock)
+    production = Database(settings.deduplicator.production_url, name="production")
+    try:
+        hours = hours_merged_since(production, began, clock.now())
+        finished = export_open(settings, hours, clock, say, threading.Event())
+    except TransientError as error:
+        finished = Finished(remains=[f"the lake was not brought up to date: {error}"])
+    finally:
+        production.dispose()
+    finished.remains[:0] = remains
+    return finished
 
 
 def _with_ui(
@@ -67,9 +90,12 @@ def _with_ui(
     clock: Clock,
 ) -> None:
     assert stack.ui_url is not None  # noqa: S101 - set by Stack for this mode
-    if not wait_for_http(f"{stack.ui_url}/server_info", stop, clock, timeout_s=120):
+    if not wait_for_http(f"{stack.ui_url}/server_info", stop, clock, timeout_s=UI_START_S):
         if not stop.is_set():
-            say(f"the Dagster UI did not answer; see {_shown(stack.group.log_dir)}/dagster.log")
+            raise StartFailed(
+                f"the Dagster UI did not answer within {UI_START_S:.0f} s: {stack.last_words('dagster')}"
+                f" (more in {_shown(stack.group.log_dir)}/dagster.log)"
+            )
         return
     say(f"Dagster UI after {stack.elapsed_s():.0f} s: {stack.ui_url}")
     exporter = _OpenExporter(stack, clock)
@@ -123,13 +149,13 @@ def _status_line(production: Database, stack: Stack, exports: _OpenExporter | No
                 "SELECT table_name, sum(rows_inserted)::bigint FROM hour_activity GROUP BY 1 ORDER BY 1"
             )
     except KalshiPlatformError as error:
-        return f"production is away: {error}"
+        return "; ".join([f"production is away: {error}", *stack.troubles()])
     counts = ", ".join(f"{table.removeprefix('orderbook_')} {count:,}" for table, count in rows) or "nothing yet"
     line = f"[{stack.elapsed_s():4.0f} s] production rows: {counts}"
     if exports is not None and exports.last is not None:
         at, finished = exports.last
         line += f"; lake: {sum(finished.exported_rows.values()):,} rows at {at:%H:%M:%S}"
-    return line
+    return "; ".join([line, *stack.troubles()])
 
 
 class _OpenExporter:
@@ -152,6 +178,8 @@ class _OpenExporter:
                 _log.exception("open export failed; it is tried again")
                 wait_s = OPEN_EXPORT_EVERY_S
             else:
+                for text in finished.remains:
+                    _log.warning("open export: %s; it is tried again", text)
                 if finished.hours:
                     self.last = (self._clock.now(), finished)
                     wait_s = OPEN_EXPORT_EVERY_S
@@ -161,7 +189,7 @@ class _OpenExporter:
         now = self._clock.now()
         production = Database(settings.deduplicator.production_url, name="production")
         try:
-            hours = [hour for hour in hours_merged_since(production, hour_of(now), now) if hour == hour_of(now)]
+            hours = [hour for hour in hours_merged_since(production, None, now) if hour == hour_of(now)]
         finally:
             production.dispose()
         return export_open(settings, hours, self._clock, _log.debug, stop)

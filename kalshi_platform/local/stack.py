@@ -11,21 +11,29 @@ import os
 import shutil
 import sys
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from kalshi_platform import config
 from kalshi_platform.clock import SYSTEM_CLOCK, Clock
 from kalshi_platform.exchange.settings import PRODUCTION_REST_URL
+from kalshi_platform.gatherer.heartbeat import FILE_NAME, read_file
+from kalshi_platform.gatherer.spool import bytes_waiting
+from kalshi_platform.local import processes
 from kalshi_platform.local.addresses import users_part, write_env_block, write_local_json
 from kalshi_platform.local.databases import DatabaseStack
 from kalshi_platform.local.ports import free_block, free_port, is_free
 from kalshi_platform.local.process_group import ChildSpec, ProcessGroup
 from kalshi_platform.local.simulated import SimulationOptions, start_simulator
+from kalshi_platform.local.status_lines import byte_text
 
 DEFAULT_UI_PORT = 3000
+STOP_TIMEOUT_S = 15.0
+"""A child that was asked to stop and makes no progress for so long is killed."""
+_ENDED = frozenset({"stopped", "switched off"})
 _log = logging.getLogger(__name__)
 
 
@@ -52,7 +60,9 @@ class Stack:
         self._given = config.environment_with(users_part(options.env_file))
         self._names = config.gatherer_names(self._given)
         self._databases = DatabaseStack(options.data_dir, self._names, self._given)
-        self.group = ProcessGroup(options.data_dir / "logs")
+        self.group = ProcessGroup(options.data_dir / "logs", say=say)
+        self._stop_limit_s = 0.0
+        self._beats_before: dict[str, str | None] = {}
         self.environ: dict[str, str] = {}
         self.exchange: dict[str, Any] = {}
         self.ui_url: str | None = None
@@ -61,6 +71,7 @@ class Stack:
         """Refuse, before anything starts, what could not work later. Raises ConfigurationError."""
         ours = self._options.simulation is not None or self._options.databases_only
         config.check_before_start(self._given, exchange_is_ours=ours)
+        self._stop_limit_s = config.stop_limit_s(self._given)
 
     def __enter__(self) -> Stack:
         self.check()
@@ -81,11 +92,74 @@ class Stack:
         finally:
             self._databases.stop()
 
-    def stop_services(self) -> None:
-        """Stop the gatherers, which flush, then the merge; the databases stay up."""
-        for name in (*(f"gather-{name}" for name in self._names), "dedup"):
-            if self.group.pid(name) is not None:
-                self.group.stop(name)
+    def stop_services(self) -> list[str]:
+        """Stop the gatherers, which write what they hold, then the merge, not the databases; return what is wrong."""
+        remains = []
+        if self.exchange and self.group.pid("exchange") is None:
+            remains.append(f"the simulated exchange had ended before: {self.last_words('exchange')}")
+        gatherers = []
+        for child in map(_child_of, self._names):
+            if self.group.pid(child) is None:
+                remains.append(f"{child} did not run at the end: {self.last_words(child)}")
+            else:
+                gatherers.append(child)
+        self.group.stop(*gatherers)
+        if self.group.pid("dedup") is not None:
+            self.group.stop("dedup")
+        return remains
+
+    def await_databases(self, patience_s: float = 60.0) -> None:
+        """Wait while a database server is being started again: what gatherers hold can be written then."""
+        processes.wait_until(lambda: not self.troubles(), patience_s, clock=self._clock, interval_s=0.2)
+        if self.troubles():
+            return
+        # A gatherer looks again every few seconds for a database that was away, and then writes what it put on disk.
+        if any(self._spooled(name) for name in self._names):
+            self._say("waiting for the gatherers to write what they put on disk while a database was away")
+            processes.wait_until(
+                lambda: not any(self._spooled(name) for name in self._names),
+                self._stop_limit_s,
+                clock=self._clock,
+                interval_s=0.2,
+            )
+
+    def troubles(self) -> list[str]:
+        """What is wrong with the database servers, for status lines."""
+        return self._databases.troubles()
+
+    def left_behind(self) -> list[str]:
+        """What waits on disk or was cut short, once everything is stopped."""
+        remains: list[str] = []
+        if self._options.databases_only:
+            return remains
+        for name in self._names:
+            beat = self._beat(name)
+            if beat is None or beat["at"] == self._beats_before.get(name) or beat["state"] in _ENDED:
+                continue
+            remains.append(
+                f"gatherer {name} did not end by itself (its last state: {beat['state']}): what it had received and not"
+                f" written is missing there; it may take up to {self._stop_limit_s:.0f} s (KALSHI_STOP_LIMIT_S)"
+            )
+        for name in self._names:
+            if size := self._spooled(name):
+                remains.append(
+                    f"gatherer {name}: {byte_text(size)} of records wait in its spool ({self._spool(name)}); its next"
+                    " start writes them to its database"
+                )
+        return remains
+
+    def _beat(self, name: str) -> dict[str, Any] | None:
+        return read_file(self._options.data_dir / "state" / name / FILE_NAME)
+
+    def _beat_at(self, name: str) -> str | None:
+        beat = self._beat(name)
+        return None if beat is None else str(beat["at"])
+
+    def _spool(self, name: str) -> Path:
+        return self._options.data_dir / "state" / name / "spool"
+
+    def _spooled(self, name: str) -> int:
+        return bytes_waiting(self._spool(name))
 
     def restart(self, name: str) -> None:
         """Stop and start one child."""
@@ -109,8 +183,10 @@ class Stack:
     def _start(self) -> None:
         options = self._options
         options.data_dir.mkdir(parents=True, exist_ok=True)
+        self._beats_before = {name: self._beat_at(name) for name in self._names}
         self.group.open()
         self._databases.start()
+        self._databases.keep_alive(self._say, self._clock)
         self._say(f"databases ready after {self.elapsed_s():.1f} s")
         if options.simulation is not None and not options.databases_only:
             base = config.process_environment()
@@ -142,13 +218,34 @@ class Stack:
 
     def _start_services(self) -> None:
         for name in self._names:
-            self._child(f"gather-{name}", "gather", name)
-        self._child("dedup", "dedup")
+            self._child(_child_of(name), partial(self._still, name), "gather", name)
+        self._child("dedup", None, "dedup")
         self._say(f"gatherers {', '.join(self._names)} and the live merge started")
 
-    def _child(self, child: str, *command: str) -> None:
+    def _child(self, child: str, still: Callable[[], str] | None, *command: str) -> None:
         argv = [sys.executable, "-m", "kalshi_platform.cli", *command]
-        self.group.start(ChildSpec(child, argv, self.environ, Path.cwd(), restart=True, stop_timeout_s=15))
+        self._start_child(child, argv, STOP_TIMEOUT_S, still)
+
+    def _start_child(
+        self, child: str, argv: Sequence[str], stop_timeout_s: float, still: Callable[[], str] | None
+    ) -> None:
+        self.group.start(
+            ChildSpec(
+                child, argv, self.environ, Path.cwd(), restart=True, stop_timeout_s=stop_timeout_s,
+                stop_limit_s=self._stop_limit_s, still=still,
+            )
+        )  # fmt: skip
+
+    def _still(self, name: str) -> str:
+        """What an ending gatherer still holds, in words; they change while it makes progress."""
+        beat = self._beat(name)
+        if beat is None:
+            return ""
+        writer = (beat.get("details") or {}).get("writer") or {}
+        return (
+            f"{name} {beat.get('state')} at {str(beat['at'])[11:19]}, {writer.get('queued') or 0:,} records in memory,"
+            f" {byte_text(self._spooled(name))} on disk, {writer.get('commits') or 0:,} commits"
+        )
 
     def _start_dagster(self, home: Path) -> None:
         port = self._options.ui_port or (DEFAULT_UI_PORT if is_free(DEFAULT_UI_PORT) else free_port())
@@ -157,7 +254,8 @@ class Stack:
             *(sys.executable, "-m", "dagster", "dev", "-w", str(home / "workspace.yaml")),
             *("-h", "127.0.0.1", "-p", str(port)),
         ]
-        self.group.start(ChildSpec("dagster", argv, self.environ, Path.cwd(), restart=True, stop_timeout_s=14))
+        # The gatherers are runs of this family: Dagster's stop is also theirs.
+        self._start_child("dagster", argv, 14, lambda: "; ".join(filter(None, map(self._still, self._names))))
 
     def _dagster_home(self) -> Path:
         home = self._options.data_dir / "dagster"
@@ -200,9 +298,13 @@ class Stack:
 
     def pids(self) -> dict[str, int]:
         """Child name → pid, of those that run."""
-        names = ("exchange", *(f"gather-{name}" for name in self._names), "dedup", "dagster")
+        names = ("exchange", *map(_child_of, self._names), "dedup", "dagster")
         found: Mapping[str, int | None] = {name: self.group.pid(name) for name in names}
         return {name: pid for name, pid in found.items() if pid is not None}
+
+
+def _child_of(gatherer: str) -> str:
+    return f"gather-{gatherer}"
 
 
 def wait_for_http(url: str, stop: threading.Event, clock: Clock, timeout_s: float) -> bool:

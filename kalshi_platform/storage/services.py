@@ -62,6 +62,15 @@ def switch_of(database: Database, service: str) -> Switch:
     return Switch() if row is None else Switch(bool(row[0]), str(row[1]))
 
 
+def database_now(database: Database) -> datetime:
+    """The time by the database server's clock, for comparing with times that it wrote. Raises DatabaseUnavailable."""
+    with database.transaction() as transaction:
+        row = transaction.fetch_one("SELECT clock_timestamp()")
+    assert row is not None  # noqa: S101 - a query without FROM has one row
+    moment: datetime = row[0]
+    return moment
+
+
 def clock_offset(database: Database, clock: Clock) -> Offset:
     """This machine's clock against the database server's. Raises DatabaseUnavailable."""
     with database.transaction() as transaction:

@@ -197,7 +197,16 @@ def test_every_delta_reaches_production_once_and_every_book_folds_to_the_capture
     _check(run, capture)
 
 
-def test_many_equal_deltas_and_a_gatherer_killed_halfway_lose_nothing_that_the_others_saw(tmp_path: Path) -> None:
+def kill_database_server(data: Path, name: str) -> None:
+    """SIGKILL the server that everything of gatherer `name` needs."""
+    pointer = data / "postgres" / name / "cluster.location"
+    cluster = Path(pointer.read_text().strip()) if pointer.exists() else pointer.with_name("cluster")
+    os.kill(int((cluster / "postmaster.pid").read_text().split()[0]), signal.SIGKILL)
+
+
+def test_many_equal_deltas_and_a_killed_gatherer_and_a_killed_database_lose_nothing_that_was_seen(
+    tmp_path: Path,
+) -> None:
     """With times in milliseconds only, as frames without `ts` have them, many deltas are equal in every column."""
     capture = capture_truth.without_ts(capture_truth.capture_file(), tmp_path / "milliseconds.jsonl")
     equal = [key for key, number in capture_truth.natural_rows(capture).items() if number > 1]
@@ -207,6 +216,7 @@ def test_many_equal_deltas_and_a_gatherer_killed_halfway_lose_nothing_that_the_o
         wait_for("a third of the deltas", lambda: count(production, "orderbook_deltas") >= DELTAS // 3, 90)
         assert count(production, "orderbook_deltas") < DELTAS
         os.kill(pids["gather-g2"], signal.SIGKILL)
+        kill_database_server(tmp_path / "data", "g1")
 
     run = run_stack(capture, tmp_path, speed="4", disturb=kill_one)
     assert run.gatherers["g1"] == run.gatherers["g3"] == DELTAS

@@ -20,8 +20,10 @@ import pytest
 
 from kalshi_platform.errors import AnotherWriter, ConfigurationError, DatabaseUnavailable
 from kalshi_platform.local import postgres, processes
+from kalshi_platform.local.keeper import ServerKeeper
 from kalshi_platform.local.ports import LOOPBACK, free_port, free_ports, is_free
 from kalshi_platform.local.postgres import PostgresServer, PostgresSettings
+from kalshi_platform_tests.fixtures.disk import full_disk
 
 FAST = PostgresSettings(fsync=False, stop_timeout_s=20)
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root has another user to run the server as")
@@ -135,6 +137,76 @@ def test_after_kill_9_of_the_server_committed_rows_are_there(make_server: MakeSe
     assert query(server, "SELECT count(*) FROM t") == [(1000,)]
 
 
+@pytest.fixture
+def kept(make_server: MakeServer) -> Iterator[tuple[PostgresServer, ServerKeeper, list[str]]]:
+    server = make_server(PostgresSettings(stop_timeout_s=20))
+    server.start()
+    told: list[str] = []
+    keeper = ServerKeeper([server], told.append)
+    keeper.start()
+    yield server, keeper, told
+    keeper.stop()
+
+
+def answers(server: PostgresServer) -> bool:
+    try:
+        return query(server, "SELECT 1") == [(1,)]
+    except psycopg2.OperationalError:
+        return False
+
+
+def test_a_server_that_is_killed_is_started_again_on_its_port(
+    kept: tuple[PostgresServer, ServerKeeper, list[str]],
+) -> None:
+    server, keeper, told = kept
+    query(server, "CREATE TABLE t AS SELECT 1 AS x")
+    url, pid = server.url("postgres"), postmaster_pid(server)
+    os.kill((processes.working_in(server.cluster.resolve()) - {pid}).pop(), signal.SIGKILL)
+    assert processes.wait_until(lambda: answers(server), 60)
+    assert (postmaster_pid(server), told) == (pid, []), "it restarts after the death of a backend by itself"
+    os.kill(pid, signal.SIGKILL)
+    assert processes.wait_until(lambda: len(told) == 2, 60), told
+    assert told[0] == "database server test is gone; it is started again"
+    assert told[1].startswith("database server test is up again, on the same port, after")
+    assert keeper.troubles() == []
+    assert postmaster_pid(server) != pid
+    assert processes.wait_until(lambda: answers(server), 60)
+    assert server.url("postgres") == url
+    assert query(server, "SELECT x FROM t") == [(1,)]
+
+
+def test_a_server_that_cannot_start_on_a_full_disk_comes_back_when_there_is_room(
+    kept: tuple[PostgresServer, ServerKeeper, list[str]], folder: Path
+) -> None:
+    server, keeper, told = kept
+    before = {path.name for path in (folder / "server").iterdir()}
+    with full_disk(16):
+        os.kill(postmaster_pid(server), signal.SIGKILL)
+        assert processes.wait_until(lambda: any("cannot be started yet" in text for text in told), 60), told
+        assert "database server test is down for" in keeper.troubles()[0]
+    assert processes.wait_until(lambda: not keeper.troubles() and answers(server), 60), told
+    assert {path.name for path in (folder / "server").iterdir()} == before
+
+
+def test_a_server_whose_port_was_taken_meanwhile_waits_for_it(
+    kept: tuple[PostgresServer, ServerKeeper, list[str]],
+) -> None:
+    """Its users know that port, and no other."""
+    server, _keeper, told = kept
+    port = server.port
+    pid = postmaster_pid(server)
+    os.kill(pid, signal.SIGSTOP)  # it cannot come back before the port is ours
+    with closing(socket.socket(socket.AF_INET, socket.SOCK_STREAM)) as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        os.kill(pid, signal.SIGKILL)
+        assert processes.wait_until(lambda: is_free(port), 10)
+        other.bind((LOOPBACK, port))
+        other.listen()
+        assert processes.wait_until(lambda: any("cannot be started yet" in text for text in told), 60), told
+    assert processes.wait_until(lambda: answers(server), 60), told
+    assert server.port == port
+
+
 def test_a_backend_that_outlives_the_killed_server_does_not_hinder_the_start(
     make_server: MakeServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -179,6 +251,7 @@ START_AND_HANG = """
 import sys, time
 from pathlib import Path
 from kalshi_platform.local.postgres import PostgresServer, PostgresSettings
+from kalshi_platform_tests.fixtures.disk import full_disk
 server = PostgresServer(Path(sys.argv[1]), "test", PostgresSettings(fsync=False, stop_timeout_s=20))
 server.start()
 print(server.url("postgres"), flush=True)

@@ -9,12 +9,13 @@ import sys
 import textwrap
 import threading
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from kalshi_platform.errors import AnotherWriter, ConfigurationError
-from kalshi_platform.local import processes
+from kalshi_platform.local import process_group, processes
 from kalshi_platform.local.process_group import ChildExit, ChildSpec, ProcessGroup, backoff_s
 from kalshi_platform.local.stop_signals import stop_on_signals
 
@@ -104,6 +105,80 @@ def test_the_deadline_bounds_all_children_together(group: ProcessGroup, tmp_path
         pid_in(tmp_path / name)
     group.stop_all(deadline_s=0.5)  # far below the three timeouts, so the test's own limit would end it otherwise
     assert not any(map(processes.is_alive, pids))
+
+
+SLOW_TO_END = """
+def work(how):
+    if how == "say":
+        for number in range(12):
+            Path("said").write_text(str(number))
+            time.sleep(0.2)
+    elif how == "compute":
+        until = time.process_time() + 1.5
+        while time.process_time() < until:
+            pass
+    elif how == "for ever":
+        while True:
+            Path("said").write_text(str(time.monotonic()))
+            time.sleep(0.05)
+    else:
+        time.sleep(600)
+try:
+    touch("up")
+    time.sleep(600)
+except KeyboardInterrupt:
+    work({how!r})
+    touch("done")
+"""
+
+
+@pytest.mark.parametrize(
+    ("how", "limit_s", "finishes"),
+    [("say", 60.0, True), ("compute", 60.0, True), ("for ever", 3.0, False), ("nothing", 60.0, False)],
+)
+def test_a_child_that_still_works_is_waited_for_up_to_a_limit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str, limit_s: float, finishes: bool
+) -> None:
+    monkeypatch.setattr(process_group, "TELL_EVERY_S", 0.5)
+    told: list[str] = []
+    group = ProcessGroup(tmp_path / "logs", say=told.append)
+
+    def still() -> str:
+        said = tmp_path / "said"
+        return f"step {said.read_text()}" if said.exists() else ""
+
+    spec = script("gatherer", SLOW_TO_END.replace("{how!r}", repr(how)), tmp_path)
+    try:
+        group.start(replace(spec, stop_timeout_s=1.0, stop_limit_s=limit_s, still=still))
+        pid_in(tmp_path / "up")
+        group.stop("gatherer")
+        assert (tmp_path / "done").exists() is finishes
+        assert group.killed == ([] if finishes else ["gatherer"])
+        assert told
+        assert told[0].startswith("waiting for gatherer to end (")
+        assert how in {"compute", "nothing"} or "step" in told[-1]
+    finally:
+        group.stop_all(0)
+
+
+def test_children_that_are_stopped_together_end_together(group: ProcessGroup, tmp_path: Path) -> None:
+    """Each waits, at its end, for the other to have been asked, too."""
+    for name, other in (("a", "b"), ("b", "a")):
+        code = f"""
+        try:
+            touch("up-{name}")
+            time.sleep(600)
+        except KeyboardInterrupt:
+            touch("asked-{name}")
+            while not Path("asked-{other}").exists():
+                time.sleep(0.02)
+            touch("done-{name}")
+        """
+        group.start(script(name, code, tmp_path))
+        pid_in(tmp_path / f"up-{name}")
+    group.stop("a", "b")
+    assert (tmp_path / "done-a").exists()
+    assert (tmp_path / "done-b").exists()
 
 
 DAGSTER_SHAPED = """

@@ -1,0 +1,124 @@
+"""What the end of `up` says when something could not be done, and with which exit code."""
+
+from __future__ import annotations
+
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+
+from kalshi_platform.cli.main import main
+from kalshi_platform.clock import SYSTEM_CLOCK
+from kalshi_platform.config import PlatformSettings
+from kalshi_platform.errors import StartFailed
+from kalshi_platform.gatherer.heartbeat import Heartbeat, write_file
+from kalshi_platform.lake.settings import LakeSettings
+from kalshi_platform.local import finish, run_up
+from kalshi_platform.local.finish import export_open, hours_merged_since, merge_what_is_left
+from kalshi_platform.local.ports import free_port
+from kalshi_platform.local.stack import Stack, StackOptions
+from kalshi_platform.market.times import US_PER_HOUR, datetime_from_us, us_from_datetime
+from kalshi_platform.storage.partitions import PartitionBounds
+from kalshi_platform.storage.services import database_now
+from kalshi_platform_tests.fixtures.hand_filled_gatherer import delta_row
+from kalshi_platform_tests.fixtures.merge_world import MergeWorld
+
+
+def settings_of(world: MergeWorld, lake: Path, *, away: str | None = None) -> PlatformSettings:
+    """Settings of the parts that the end needs; `away`: a gatherer whose databases are not there."""
+    merge = world.settings()
+    nowhere = f"postgresql://u@127.0.0.1:{free_port()}/x"
+    sources = tuple(
+        replace(source, timeseries_url=nowhere, catalog_url=nowhere) if source.name == away else source
+        for source in merge.sources
+    )
+    return PlatformSettings(
+        exchange=None,  # type: ignore[arg-type]  # not asked at the end
+        gatherers={},
+        deduplicator=replace(merge, sources=sources),
+        lake=LakeSettings(root=lake.as_uri()),
+        bounds=PartitionBounds(),
+    )
+
+
+def test_what_could_not_be_merged_or_exported_is_named_and_the_rest_is_done(
+    merge_world: Callable[..., MergeWorld], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(finish, "PATIENCE_S", 0.0)
+    world = merge_world(2)
+    began = database_now(world.production) - timedelta(minutes=1)
+    hour_us = us_from_datetime(SYSTEM_CLOCK.now()) // US_PER_HOUR * US_PER_HOUR - US_PER_HOUR
+    world.gatherers["g1"].commit(orderbook_deltas=[delta_row("A", ts_us=hour_us + 1, seq=2)], segments=[(1, 1, 3)])
+    settings = settings_of(world, tmp_path / "lake", away="g2")
+    (remains,) = merge_what_is_left(settings, SYSTEM_CLOCK)
+    assert remains.startswith("gatherer g2 could not be read (")
+    hours = hours_merged_since(world.production, began, SYSTEM_CLOCK.now())
+    assert hours == [datetime_from_us(hour_us)], "a merge that misses one gatherer is still a merge of the others"
+    done = export_open(settings, hours, SYSTEM_CLOCK, print, threading.Event())
+    assert done.exported_rows["orderbook_deltas"] == 1
+    assert any("g2" in text for text in done.remains)
+    (tmp_path / "no folder").write_text("a file stands where the lake should be")
+    broken = replace(settings, lake=LakeSettings(root=(tmp_path / "no folder").as_uri()))
+    done = export_open(broken, hours, SYSTEM_CLOCK, print, threading.Event())
+    assert any("was not exported whole" in text for text in done.remains)
+
+
+def test_rows_in_a_spool_and_a_gatherer_that_did_not_end_by_itself_are_left_behind(tmp_path: Path) -> None:
+    stack = Stack(StackOptions(tmp_path / "data", headless=True, env_file=tmp_path / ".env"), print)
+    state = tmp_path / "data" / "state"
+    (state / "g1" / "spool").mkdir(parents=True)
+    now = SYSTEM_CLOCK.now()
+    write_file(state / "g1" / "heartbeat.json", Heartbeat("gatherer/g1", now, now, "stopped"))
+    write_file(state / "g2" / "heartbeat.json", Heartbeat("gatherer/g2", now, now, "running"))
+    (state / "g1" / "spool" / "1000000000.spool").write_bytes(bytes(2048))
+    killed, spooled = stack.left_behind()
+    assert killed.startswith("gatherer g2 did not end by itself (its last state: running)")
+    assert spooled.startswith("gatherer g1: 2.0 KiB of records wait in its spool")
+
+
+class _SilentStack:
+    """A stack whose Dagster never answers."""
+
+    class _Group:
+        log_dir = Path("logs")
+
+    group = _Group()
+
+    def __init__(self) -> None:
+        self.ui_url = f"http://127.0.0.1:{free_port()}"
+
+    def last_words(self, name: str) -> str:
+        return f"{name} said this"
+
+
+def test_a_ui_that_does_not_come_is_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(run_up, "UI_START_S", 0.1)
+    with pytest.raises(StartFailed, match=r"did not answer within 0 s: dagster said this"):
+        run_up._with_ui(
+            StackOptions(tmp_path),
+            _SilentStack(),  # type: ignore[arg-type]
+            threading.Event(),
+            None,
+            print,
+            SYSTEM_CLOCK,
+        )
+
+
+def test_what_remains_is_exit_code_1_with_a_line_for_each(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def unfinished(*_arguments: object) -> None:
+        raise run_up.Unfinished(["rows wait in the spool", "g2 was not read"])
+
+    monkeypatch.setattr(run_up, "run_up", unfinished)
+    monkeypatch.setattr(sys, "argv", ["kalshi-platform", "up", "--headless"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 1
+    assert capsys.readouterr().err == (
+        "kalshi-platform: not everything is done:\n  - rows wait in the spool\n  - g2 was not read\n"
+    )
