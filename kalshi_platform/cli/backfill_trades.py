@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from kalshi_platform.cli.running import tell
 from kalshi_platform.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def backfill_trades(
     if not days:
         raise ConfigurationError([f"--to {to} lies before {day}"])
     production_url, bounds, rest = load_production_url(), load_bounds(), public_rest()
-    typer.echo(f"comparing the trades of {days[0]} … {days[-1]} ({len(days)} days) with the exchange's listing")
+    tell(f"comparing the trades of {days[0]} … {days[-1]} ({len(days)} days) with the exchange's listing")
     done = backfill(
         production_url,
         rest,
@@ -41,16 +42,14 @@ def backfill_trades(
         SYSTEM_CLOCK,
         bounds,
         done_since=datetime.fromtimestamp(0, UTC) if resume else None,
-        on_check=lambda check: typer.echo(f"{check.hour:%Y-%m-%d %H:00}  {described(check)}"),
+        on_check=lambda check: tell(f"{check.hour:%Y-%m-%d %H:00}  {described(check)}"),
     )
-    typer.echo(
+    tell(
         f"{len(done.checks)} hours: {done.total('rest_count'):,} trades listed, {done.total('inserted'):,} new;"
         f" {len(done.skipped)} hours skipped"
     )
     if done.total("inserted"):
-        typer.echo(
-            "hours that got trades are to be closed (again) and exported: the schedules do, or close-hour, export"
-        )
+        tell("hours that got trades are to be closed (again) and exported: the schedules do, or close-hour, export")
     if done.unproved:
         raise typer.Exit(1)
 

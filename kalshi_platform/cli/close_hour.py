@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from kalshi_platform.cli.running import tell
 from kalshi_platform.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -37,20 +38,20 @@ def close_hour(
 
     hour = parse_hour(hour_text)
     settings = load_deduplicator()
-    typer.echo(f"closing {hour:%Y-%m-%d %H:00} UTC from {', '.join(source.name for source in settings.sources)}")
+    tell(f"closing {hour:%Y-%m-%d %H:00} UTC from {', '.join(source.name for source in settings.sources)}")
     rest = public_rest() if settings.check_trades else None
     done = close(settings, hour, SYSTEM_CLOCK, load_bounds(), rest=rest)
     rows = ", ".join(f"{count:,} {table}" for table, count in done.rows.items() if count) or "no rows"
     new = sum(done.inserted.values())
-    typer.echo(f"production holds {rows}; {new:,} of them new; {done.anchors:,} book anchors")
+    tell(f"production holds {rows}; {new:,} of them new; {done.anchors:,} book anchors")
     for line in proof_lines(done):
-        typer.echo(line)
+        tell(line)
     if done.trades is not None:
-        typer.echo(f"trades against the exchange's listing: {described(done.trades)}")
+        tell(f"trades against the exchange's listing: {described(done.trades)}")
     if done.gatherers_missed:
-        typer.echo(f"away, so their part is missing: {', '.join(done.gatherers_missed)}", err=True)
+        tell(f"away, so their part is missing: {', '.join(done.gatherers_missed)}", err=True)
     if not done.final:
-        typer.echo("the hour has not ended: merged, but not marked as closed")
+        tell("the hour has not ended: merged, but not marked as closed")
     if done.gatherers_missed:
         raise typer.Exit(1)
 

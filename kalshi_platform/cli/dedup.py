@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from kalshi_platform.cli.running import tell
+
 if TYPE_CHECKING:
     from kalshi_platform.deduplicator.merge import MergeReport
 
@@ -39,7 +41,7 @@ def dedup(
     stop_on_signals(stop)
     names = ", ".join(source.name for source in settings.sources)
     if once:
-        typer.echo(f"merging what {names} recorded so far")
+        tell(f"merging what {names} recorded so far")
         merger = Merger(settings, SYSTEM_CLOCK, bounds)
         missed: tuple[str, ...] = ()
         try:
@@ -52,10 +54,10 @@ def dedup(
         finally:
             merger.dispose()
         catalog = merge_catalog(settings, SYSTEM_CLOCK)
-        typer.echo(f"catalog: {catalog.rows_changed:,} series, events and markets new or known more newly")
+        tell(f"catalog: {catalog.rows_changed:,} series, events and markets new or known more newly")
         missed = tuple(dict.fromkeys((*missed, *catalog.missed)))
         if missed:
-            typer.echo(f"not read: {', '.join(missed)}", err=True)
+            tell(f"not read: {', '.join(missed)}", err=True)
             raise typer.Exit(1)
         return
 
@@ -63,7 +65,7 @@ def dedup(
         if report.rows_read or report.missed:
             _tell(report)
 
-    typer.echo(f"merging {names} every {settings.interval_s:g} s; Ctrl-C stops")
+    tell(f"merging {names} every {settings.interval_s:g} s; Ctrl-C stops")
     timer = threading.Timer(seconds, stop.set) if seconds > 0 else None
     if timer is not None:
         timer.daemon = True
@@ -75,7 +77,7 @@ def dedup(
     _state, details = live.status()
     inserted = {name: counts["inserted"] for name, counts in details["tables"].items() if counts["inserted"]}
     text = ", ".join(f"{count:,} {name}" for name, count in sorted(inserted.items())) or "nothing new"
-    typer.echo(f"stopped after {details['passes']:,} passes; into production: {text}")
+    tell(f"stopped after {details['passes']:,} passes; into production: {text}")
 
 
 def _tell(report: MergeReport) -> None:
@@ -88,4 +90,4 @@ def _tell(report: MergeReport) -> None:
         line += "; more is waiting"
     if report.missed:
         line += f"; away: {', '.join(report.missed)}"
-    typer.echo(line)
+    tell(line)

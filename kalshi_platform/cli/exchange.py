@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from kalshi_platform.cli.running import tell
 from kalshi_platform.simulator.settings import (
     SCENARIO_OFF,
     SIMULATOR_KEY_ID,
@@ -102,7 +103,7 @@ def _run(
     try:
         asyncio.run(_serve(settings, playback, seconds, address_file))
     except OSError as problem:
-        typer.echo(f"cannot listen on {settings.host}:{settings.port}: {problem.strerror or problem}", err=True)
+        tell(f"cannot listen on {settings.host}:{settings.port}: {problem.strerror or problem}", err=True)
         raise typer.Exit(1) from None
 
 
@@ -118,12 +119,12 @@ async def _serve(
         loop.add_signal_handler(number, stop.set)
 
     def announce(server: Server) -> None:
-        typer.echo(f"simulated exchange: REST {server.rest_url}  WebSocket {server.ws_url}  (Ctrl-C stops it)")
+        tell(f"simulated exchange: REST {server.rest_url}  WebSocket {server.ws_url}  (Ctrl-C stops it)")
         if address_file is not None:
             _write_addresses(server, address_file)
 
     await serve_exchange(settings, replay=playback, on_start=announce, seconds=seconds, stop=stop)
-    typer.echo("simulated exchange: stopped")
+    tell("simulated exchange: stopped")
 
 
 def _write_addresses(server: Server, path: Path) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import typer
 
+from kalshi_platform.cli.running import tell
+
 
 def export(
     table: str = typer.Argument(
@@ -26,9 +28,9 @@ def export(
     store = open_store(load_lake())
     production_url = load_deduplicator().production_url
     state = "open" if open_ else "closed"
-    typer.echo(f"exporting {wanted.table.key} {wanted.key} as {state} …")
+    tell(f"exporting {wanted.table.key} {wanted.key} as {state} …")
     manifest = export_partition(store, production_url, wanted, "open" if open_ else "closed")
     if manifest.state != state:
-        typer.echo("the partition is closed already and stays as it is")
-    typer.echo(f"{store.root}/{wanted.path}")
-    typer.echo(f"{manifest.rows:,} rows, {manifest.bytes:,} bytes, {manifest.state}")
+        tell("the partition is closed already and stays as it is")
+    tell(f"{store.root}/{wanted.path}")
+    tell(f"{manifest.rows:,} rows, {manifest.bytes:,} bytes, {manifest.state}")

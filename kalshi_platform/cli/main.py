@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import traceback
 
 import typer
 
@@ -19,7 +20,7 @@ from kalshi_platform.cli import (
     status,
     up,
 )
-from kalshi_platform.cli.running import EXIT_CODES, report, set_up_logs
+from kalshi_platform.cli.running import EXIT_CODES, report, set_up_logs, tell_lines
 from kalshi_platform.errors import KalshiPlatformError
 
 app = typer.Typer(
@@ -58,3 +59,6 @@ def main() -> None:
     except KalshiPlatformError as error:
         report(error)
         sys.exit(next((code for kind, code in EXIT_CODES if isinstance(error, kind)), 1))
+    except Exception:  # noqa: BLE001 - the last line: Python itself would print the error's text as it is
+        tell_lines(traceback.format_exc().rstrip(), err=True)
+        sys.exit(1)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import typer
+from kalshi_platform.cli.running import tell
 
 
 def migrate() -> None:
@@ -24,4 +24,4 @@ def migrate() -> None:
         finally:
             database.dispose()
         mode = f", {done.mode} mode" if done.mode else ""
-        typer.echo(f"{name}: {len(done.applied) or 'no'} new file{'' if len(done.applied) == 1 else 's'}{mode}")
+        tell(f"{name}: {len(done.applied) or 'no'} new file{'' if len(done.applied) == 1 else 's'}{mode}")

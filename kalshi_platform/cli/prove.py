@@ -10,6 +10,8 @@ from pathlib import Path
 
 import typer
 
+from kalshi_platform.cli.running import tell_lines
+
 
 class Faults(StrEnum):
     """How hard the run is made."""
@@ -69,7 +71,7 @@ def prove(
     if data is None:
         options.data_dir.chmod(0o711)
     try:
-        proven = run_proof(options, stop, typer.echo, SYSTEM_CLOCK)
+        proven = run_proof(options, stop, tell_lines, SYSTEM_CLOCK)
     finally:
         if data is None and not keep and options.data_dir.exists() and not any(options.data_dir.iterdir()):
             options.data_dir.rmdir()

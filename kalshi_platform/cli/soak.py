@@ -9,6 +9,8 @@ from pathlib import Path
 
 import typer
 
+from kalshi_platform.cli.running import tell_lines
+
 
 def soak(
     seconds: float = typer.Option(1_800.0, "--seconds", help="How long the exchange trades (at least 600)."),
@@ -44,7 +46,7 @@ def soak(
         json_file=json_file, plot_file=plot,
     )  # fmt: skip
     try:
-        flat = run_soak(options, stop, typer.echo, SYSTEM_CLOCK)
+        flat = run_soak(options, stop, tell_lines, SYSTEM_CLOCK)
     finally:
         if data is None and not keep and folder.exists() and not any(folder.iterdir()):
             folder.rmdir()

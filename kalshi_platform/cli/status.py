@@ -7,6 +7,8 @@ from typing import Any
 
 import typer
 
+from kalshi_platform.cli.running import tell
+
 
 def status(
     json_output: bool = typer.Option(False, "--json", help="Print one JSON object instead of a table."),
@@ -29,22 +31,22 @@ def _print(found: dict[str, Any]) -> None:
     for name, service in found["services"].items():
         age = "never heard of" if service["age_s"] is None else f"heard {service['age_s']:.0f} s ago"
         state = str(service["state"]).replace("_", " ")
-        typer.echo(f"{name:<20} {'alive' if service['alive'] else 'NOT ALIVE':<10} {state:<12} {age}")
+        tell(f"{name:<20} {'alive' if service['alive'] else 'NOT ALIVE':<10} {state:<12} {age}")
         for line in service["lines"]:
-            typer.echo(f"{'':<20} {line}")
+            tell(f"{'':<20} {line}")
     for gatherer, behind in found["batches_behind"].items():
-        typer.echo(f"{'merge of ' + gatherer:<20} {'unknown' if behind is None else f'{behind} batches behind'}")
+        tell(f"{'merge of ' + gatherer:<20} {'unknown' if behind is None else f'{behind} batches behind'}")
     for table, rows in found["production_rows"].items():
-        typer.echo(f"{table:<20} {rows:>14,} rows")
+        tell(f"{table:<20} {rows:>14,} rows")
     if found["last_closed_hour"] is not None:
         _print_hour(found["last_closed_hour"])
 
 
 def _print_hour(closed: dict[str, Any]) -> None:
     share = "no market recorded" if closed["coverage_share"] is None else f"{closed['coverage_share']:.2%} complete"
-    typer.echo(
+    tell(
         f"{'last closed hour':<20} {closed['hour']:%Y-%m-%d %H:00} UTC: {share}; books: {closed['books_proved']:,}"
         f" proved, {closed['books_unproved']:,} unproved, {closed['books_failed']:,} failed"
     )
     for alarm in closed["alarms"]:
-        typer.echo(f"{'':<20} ! {alarm}")
+        tell(f"{'':<20} ! {alarm}")

@@ -8,6 +8,8 @@ from pathlib import Path
 
 import typer
 
+from kalshi_platform.cli.running import tell
+
 
 def up(
     simulate: bool = typer.Option(False, "--simulate", help="Use a simulated exchange instead of the configured one."),
@@ -44,4 +46,4 @@ def up(
         headless=headless,
         ui_port=port or None,
     )
-    run_up(options, stop, seconds or None, typer.echo, SYSTEM_CLOCK)
+    run_up(options, stop, seconds or None, tell, SYSTEM_CLOCK)

@@ -1,6 +1,6 @@
 """`/metrics` for Prometheus and `/healthz` for whoever restarts or pages. The only module that uses prometheus-client.
 
-Figures are asked for when somebody asks; nothing is counted here.
+Figures are asked for when somebody asks; nothing is counted here. Who asks under a name that is not ours is refused.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ import json
 import logging
 import sys
 import threading
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
@@ -20,7 +20,9 @@ from prometheus_client.core import Metric as Family
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
+from kalshi_platform.monitoring.host_names import refusal
 from kalshi_platform.monitoring.metrics import Histogram, Metric
+from kalshi_platform.monitoring.plain_text import plain
 from kalshi_platform.monitoring.settings import EndpointSettings
 
 _REQUEST_TIMEOUT_S = 10.0
@@ -61,7 +63,8 @@ class Endpoint:
         if self._server is not None or settings.port == 0:
             return self._server is not None
         try:
-            server = _Server((settings.host, settings.port), _handler(self._registry, self._health))
+            names = (settings.host, *settings.names)
+            server = _Server((settings.host, settings.port), _handler(self._registry, self._health, names))
         except OSError as error:
             if str(error) != self._refusal:
                 self._refusal = str(error)
@@ -124,13 +127,20 @@ def _family(metric: Metric | Histogram) -> Family:
     return family
 
 
-def _handler(registry: CollectorRegistry, health: Callable[[], Health]) -> type[BaseHTTPRequestHandler]:
+def _handler(
+    registry: CollectorRegistry, health: Callable[[], Health], names: Collection[str]
+) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         timeout = _REQUEST_TIMEOUT_S
 
         def do_GET(self) -> None:
             path = self.path.partition("?")[0]
-            if path == "/metrics":
+            reasons = [found for host in self.headers.get_all("Host", []) if (found := refusal(host, names))]
+            if reasons:
+                _log.debug("a request was refused: %s", reasons[0])
+                refused = json.dumps({"error": "misdirected request", "reason": plain(reasons[0])}).encode() + b"\n"
+                self._answer(HTTPStatus.MISDIRECTED_REQUEST, "application/json", refused)
+            elif path == "/metrics":
                 encode, content_type = choose_encoder(self.headers.get("Accept", ""))
                 self._answer(HTTPStatus.OK, content_type, encode(registry))
             elif path == "/healthz":

@@ -1,5 +1,8 @@
 """Logging of a process: lines for people, or JSON lines for machines. The only module that uses structlog.
 
+Whatever a record carries may come from the wire: every field is made harmless here (`plain_text`), in both forms. The
+lines of a traceback are indented, so that none of them can pass for a record.
+
 Everybody logs with the standard library; here its records get their form. A record carries which service it is of and,
 where its thread belongs to a connection, which one; whatever else a caller gives as `extra` is kept.
 """
@@ -9,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import logging
 import re
+import threading
 import time
 from collections.abc import Callable, Mapping
 from typing import Any, TextIO
@@ -16,9 +20,14 @@ from typing import Any, TextIO
 import structlog
 from structlog.typing import EventDict, Processor
 
+from kalshi_platform.monitoring.plain_text import plain, plain_lines
 from kalshi_platform.monitoring.repeats import RepeatHandler, RepeatLimiter
 from kalshi_platform.monitoring.settings import LogSettings
 
+_OURS = "kalshi_platform"
+_INDENT = "    "
+_TRACES = logging.Formatter()
+_others: list[Callable[..., logging.LogRecord]] = []
 _NOISY = ("urllib3", "botocore", "boto3", "s3transfer", "matplotlib", "asyncio", "aiohttp.access")
 _URL_PASSWORD = re.compile(r"(\w[\w+.-]*://[^\s:/@]*):[^\s/@]+@")
 _PRIVATE_KEY = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL)
@@ -36,6 +45,32 @@ def describe_process(fields: Mapping[str, str], threads: Callable[[str], Mapping
     _thread_fields = threads or (lambda _name: {})
 
 
+class PlainRecord(logging.LogRecord):
+    """A record whose message and traceback are harmless in whatever handler writes them, Dagster's or Python's own."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        if self.exc_info and self.exc_info[0] is not None:
+            trace = plain_lines(_TRACES.formatException(self.exc_info))
+            self.exc_text = "\n".join(f"{_INDENT}{line}" for line in trace.split("\n"))
+
+    def getMessage(self) -> str:  # noqa: N802 - the standard library's name
+        return plain(super().getMessage())
+
+
+def make_our_records_plain() -> None:
+    """From now on this package's records are harmless by themselves: for processes whose handlers are another's."""
+    previous = logging.getLogRecordFactory()
+    if previous is _record:
+        return
+    _others.append(previous)
+    logging.setLogRecordFactory(_record)
+
+
+def _record(name: str, *args: Any, **kwargs: Any) -> logging.LogRecord:
+    return PlainRecord(name, *args, **kwargs) if name.startswith(_OURS) else _others[-1](name, *args, **kwargs)
+
+
 def set_up_logging(settings: LogSettings, *, verbose: bool = False, stream: TextIO | None = None) -> None:
     """Log to standard error (or `stream`), UTC. `verbose` writes everything, whatever the settings say."""
     root = logging.getLogger()
@@ -49,9 +84,19 @@ def set_up_logging(settings: LogSettings, *, verbose: bool = False, stream: Text
     if not verbose:
         handler = RepeatHandler(target, RepeatLimiter(settings.repeats_per_minute, time.monotonic))
     root.addHandler(handler)
+    threading.excepthook = _thread_failed
     root.setLevel(logging.DEBUG if verbose else settings.level.upper())
     for name in _NOISY:
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
+
+
+def _thread_failed(failed: threading.ExceptHookArgs) -> None:
+    """Python would write the error's text to the terminal as it is."""
+    if failed.exc_value is None or isinstance(failed.exc_value, SystemExit):
+        return
+    name = "?" if failed.thread is None else failed.thread.name
+    error = (failed.exc_type, failed.exc_value, failed.exc_traceback)
+    logging.getLogger(__name__).critical("thread %s ended by an error", name, exc_info=error)
 
 
 def formatter(settings: LogSettings) -> logging.Formatter:
@@ -61,11 +106,12 @@ def formatter(settings: LogSettings) -> logging.Formatter:
         last: list[Processor] = [
             structlog.processors.format_exc_info,
             _without_secrets,
+            _harmless,
             structlog.stdlib.ProcessorFormatter.remove_processors_meta,
             structlog.processors.JSONRenderer(ensure_ascii=False, default=str),
         ]
     else:
-        last = [structlog.processors.format_exc_info, _without_secrets, _console_line]
+        last = [structlog.processors.format_exc_info, _without_secrets, _harmless, _console_line]
     return structlog.stdlib.ProcessorFormatter(foreign_pre_chain=chain, processors=last)
 
 
@@ -86,7 +132,27 @@ def _facts(_logger: Any, _method: str, event: EventDict) -> EventDict:
 def _console_line(_logger: Any, _method: str, event: EventDict) -> str:
     record: logging.LogRecord = event["_record"]
     line = f"{event['at'][:19]}Z {record.levelname:<7} {record.name}: {event['event']}"
-    return f"{line}\n{event['exception']}" if event.get("exception") else line
+    trace = event.get("exception")
+    return "\n".join([line, *(f"{_INDENT}{each}" for each in trace.split("\n"))]) if trace else line
+
+
+def _harmless(_logger: Any, _method: str, event: EventDict) -> EventDict:
+    """Every field without what a terminal obeys or what forges a line, and of bounded length."""
+    return {key: value if key.startswith("_") else _plain_field(key, value) for key, value in event.items()}
+
+
+def _plain_field(key: str, value: Any) -> Any:
+    if key == "exception":
+        return plain_lines(str(value))
+    if isinstance(value, str):
+        return plain(value)
+    if value is None or isinstance(value, bool | int | float):
+        return value
+    if isinstance(value, Mapping):
+        return {plain(str(name)): _plain_field("", each) for name, each in value.items()}
+    if isinstance(value, list | tuple):
+        return [_plain_field("", each) for each in value]
+    return plain(str(value))
 
 
 def _without_secrets(_logger: Any, _method: str, event: EventDict) -> EventDict:

@@ -20,7 +20,11 @@ class LogSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class EndpointSettings:
-    """Where a service answers /metrics and /healthz; port 0: nowhere."""
+    """Where a service answers /metrics and /healthz; port 0: nowhere.
+
+    `names`: by which it may be asked besides addresses, `localhost` and `host`.
+    """
 
     host: str = "127.0.0.1"
     port: int = 0
+    names: tuple[str, ...] = ()

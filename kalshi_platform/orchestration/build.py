@@ -9,6 +9,7 @@ import dagster as dg
 
 from kalshi_platform import config
 from kalshi_platform.lake.layout import DAILY_DATASETS, RAW_TABLES
+from kalshi_platform.monitoring.logs import make_our_records_plain
 from kalshi_platform.orchestration.assets.catalog import CATALOG
 from kalshi_platform.orchestration.assets.lake_daily import daily_asset
 from kalshi_platform.orchestration.assets.lake_raw import raw_asset
@@ -51,6 +52,7 @@ def build(role: config.Role) -> dg.Definitions:
     A gatherer's location has its job and its sensor, so that its runs execute on its host; assets are the platform's,
     because an asset key may be served by one location only.
     """
+    make_our_records_plain()  # this process's log handlers are Dagster's, or Python's
     parts = _Parts()
     names = [name for name in config.gatherer_names() if role.serves_gatherer(name)]
     if names:

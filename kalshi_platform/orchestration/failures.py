@@ -8,6 +8,7 @@ from contextlib import contextmanager
 import dagster as dg
 
 from kalshi_platform.errors import ConfigurationError, KalshiPlatformError, PermanentError
+from kalshi_platform.monitoring.plain_text import plain
 
 RETRY = dg.RetryPolicy(max_retries=2, delay=10, backoff=dg.Backoff.EXPONENTIAL)
 """For work that may be repeated: two more attempts, after 10 and 20 s."""
@@ -20,13 +21,13 @@ def as_failure() -> Iterator[None]:
         yield
     except ConfigurationError as error:
         raise dg.Failure(
-            description="settings are missing or wrong:\n" + "\n".join(error.problems),
-            metadata={"problems": dg.MetadataValue.md("\n".join(f"- {problem}" for problem in error.problems))},
+            description="settings are missing or wrong:\n" + "\n".join(map(plain, error.problems)),
+            metadata={"problems": dg.MetadataValue.md("\n".join(f"- {plain(problem)}" for problem in error.problems))},
             allow_retries=False,
         ) from error
     except KalshiPlatformError as error:
         raise dg.Failure(
-            description=f"{type(error).__name__}: {error}", allow_retries=not isinstance(error, PermanentError)
+            description=plain(f"{type(error).__name__}: {error}"), allow_retries=not isinstance(error, PermanentError)
         ) from error
 
 

@@ -1,4 +1,6 @@
-"""The control channel: JSON under /control/ on the same port, for loopback callers only; and the same calls in Python.
+"""The control channel: JSON under /control/ on the same port, and the same calls in Python.
+
+Only for callers from loopback addresses that ask for one, or for localhost.
 
 Paths, and what they do::
 
@@ -23,6 +25,7 @@ import json
 from collections import Counter
 from collections.abc import Callable
 from typing import Any
+from urllib.parse import urlsplit
 
 from aiohttp import web
 
@@ -260,12 +263,26 @@ def _guarded(handler: Callable[[web.Request], Any]) -> Any:
     async def guarded(request: web.Request) -> web.StreamResponse:
         if not _is_loopback(request.remote):
             return answer({"error": "the control channel answers loopback callers only"}, 403)
+        for header in ("Host", "Origin"):
+            # A page of somebody else's in a browser of this machine is a loopback caller, too.
+            if not all(_is_ours(value) for value in request.headers.getall(header, [])):
+                reason = f"the control channel answers to localhost and loopback addresses, not to the {header} sent"
+                return answer({"error": "misdirected request", "reason": reason}, 421 if header == "Host" else 403)
         try:
             return answer(await handler(request))
         except (PermanentError, TypeError, KeyError, ValueError, json.JSONDecodeError) as bad:
             return answer({"error": f"{type(bad).__name__}: {bad}"}, 400)
 
     return guarded
+
+
+def _is_ours(value: str) -> bool:
+    """Whether a Host or Origin header names this machine."""
+    try:
+        name = urlsplit(value if "//" in value else f"//{value}").hostname
+    except ValueError:
+        return False
+    return name in {"localhost", "0.0.0.0"} or _is_loopback(name)  # noqa: S104 - a name, not a socket
 
 
 def _is_loopback(remote: str | None) -> bool:

@@ -279,6 +279,27 @@ def test_account_limits_need_a_signature_and_signed_requests_draw_the_bucket(exc
     assert get(exchange, "/exchange/status").status_code == 200
 
 
+@pytest.mark.parametrize(
+    ("header", "value", "status"),
+    [
+        ("Host", "evil.example:8765", 421),
+        ("Host", "127.0.0.1.evil.example", 421),
+        ("Origin", "http://evil.example", 403),
+        ("Origin", "null", 403),
+        ("Host", "localhost:8765", 200),
+        ("Host", "[::1]:8765", 200),
+        ("Origin", "http://127.0.0.1:3000", 200),
+    ],
+)
+def test_the_control_channel_obeys_no_page_of_somebody_elses(
+    exchange: ServerThread, header: str, value: str, status: int
+) -> None:
+    """A browser on this machine is a loopback caller, whatever page it shows."""
+    answer = requests.post(exchange.control_url + "/rate", json={"rate": 0}, headers={header: value}, timeout=10)
+    assert answer.status_code == status
+    assert status == 200 or header in answer.json()["reason"]
+
+
 def test_control_channel_answers_over_http(exchange: ServerThread) -> None:
     assert requests.get(exchange.control_url + "/state", timeout=10).json()["rate"] == 0
     assert requests.post(exchange.control_url + "/faults", json={"kind": "meteor"}, timeout=10).status_code == 400

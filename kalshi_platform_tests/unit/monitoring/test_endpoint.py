@@ -116,6 +116,43 @@ def test_a_taken_port_is_told_once_and_taken_as_soon_as_it_is_free(caplog: pytes
         endpoint.close()
 
 
+def ask_as(endpoint: Endpoint, host: str | None, path: str = "/healthz") -> tuple[int, str]:
+    connection = http.client.HTTPConnection("127.0.0.1", endpoint.port or 0, timeout=10)
+    try:
+        connection.putrequest("GET", path, skip_host=True)
+        if host is not None:
+            connection.putheader("Host", host)
+        connection.endheaders()
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode()
+    finally:
+        connection.close()
+
+
+@pytest.mark.parametrize("path", ["/healthz", "/metrics", "/"])
+@pytest.mark.parametrize(
+    "host", ["evil.example", "evil.example:9400", "127.0.0.1.evil.example", "localhost.evil.example", "", "["]
+)
+def test_who_asks_by_a_name_that_is_not_ours_is_refused(host: str, path: str) -> None:
+    with serving() as endpoint:
+        status, text = ask_as(endpoint, host, path)
+    assert status == 421
+    assert "KALSHI_METRICS_NAMES" in json.loads(text)["reason"]
+
+
+@pytest.mark.parametrize(
+    "host", [None, "localhost", "LOCALHOST:1", "127.0.0.1:9", "[::1]:9400", "10.1.2.3", "Merge-1:9400"]
+)
+def test_addresses_localhost_and_configured_names_are_answered(host: str | None) -> None:
+    settings = EndpointSettings(port=free_port(), names=("merge-1",))
+    endpoint = Endpoint(settings, "g1", lambda: METRICS, lambda: (True, {}))
+    assert endpoint.ensure()
+    try:
+        assert ask_as(endpoint, host)[0] == 200
+    finally:
+        endpoint.close()
+
+
 def test_port_0_serves_nothing() -> None:
     endpoint = Endpoint(EndpointSettings(port=0), "g1", tuple, lambda: (True, {}))
     assert not endpoint.ensure()

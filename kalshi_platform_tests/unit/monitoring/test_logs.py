@@ -5,13 +5,15 @@ from __future__ import annotations
 import io
 import json
 import logging
+import re
+import threading
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 
 from kalshi_platform.gatherer.threads import log_fields
-from kalshi_platform.monitoring.logs import describe_process, formatter
+from kalshi_platform.monitoring.logs import describe_process, formatter, make_our_records_plain, set_up_logging
 from kalshi_platform.monitoring.settings import LogSettings
 
 SECRET = "hunter2"
@@ -85,6 +87,49 @@ def test_an_exception_is_whole_in_both(stream: io.StringIO) -> None:
     assert "ValueError: invalid literal" in last["exception"]
 
 
+FORGED = "2026-11-23T00:00:00Z INFO    kalshi_platform.gatherer: all is well"
+EVIL = f"Cup\n{FORGED}\r\x1b[2J\x1b]0;title\x07\x9b31m\x7f\u2028\u2029\u202e\u2066\ud800end"
+CONTROLS = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+def fail(text: str) -> None:
+    raise ValueError(text)
+
+
+@pytest.mark.parametrize("form", ["console", "json"])
+def test_text_from_the_wire_neither_forges_lines_nor_reaches_the_terminal(stream: io.StringIO, form: Any) -> None:
+    made = logger(stream, LogSettings(format=form))
+    made.warning("market %s: refused", EVIL, extra={"title": EVIL, "nested": {EVIL: [EVIL, b"\x1b", EVIL]}})
+    try:
+        fail(EVIL)
+    except ValueError:
+        made.exception("failed")
+    text = stream.getvalue()
+    assert not CONTROLS.search(text)
+    assert all(not line.startswith("2026-11-23T00:00:00Z") for line in text.split("\n"))
+    assert text.count("end") >= 2, "everything is shown, in another form"
+    if form == "json":
+        first, second = (json.loads(line) for line in text.splitlines())
+        assert not CONTROLS.search(first["event"] + first["title"] + str(first["nested"]) + second["exception"])
+        assert "\n" not in first["event"]
+    else:
+        assert r"market Cup\n2026" in text
+        assert "Traceback" in text
+
+
+@pytest.mark.parametrize("form", ["console", "json"])
+def test_fields_are_bounded(stream: io.StringIO, form: Any) -> None:
+    made = logger(stream, LogSettings(format=form))
+    made.warning("frame: %s", "x" * 1_000_000)
+    try:
+        fail("y" * 1_000_000)
+    except ValueError:
+        made.exception("failed")
+    assert len(stream.getvalue()) < 30_000
+    assert "more characters)" in stream.getvalue()
+    assert "characters left out" in stream.getvalue()
+
+
 @pytest.mark.parametrize("form", ["console", "json"])
 def test_secrets_are_masked_even_where_somebody_logs_them(stream: io.StringIO, form: Any) -> None:
     made = logger(stream, LogSettings(format=form))
@@ -92,3 +137,52 @@ def test_secrets_are_masked_even_where_somebody_logs_them(stream: io.StringIO, f
     made.error("-----BEGIN PRIVATE KEY-----\n%s\n-----END PRIVATE KEY-----", SECRET)
     assert SECRET not in stream.getvalue()
     assert "postgresql://user:***@host:5432/x" in stream.getvalue()
+
+
+@pytest.fixture
+def plain_records() -> Iterator[None]:
+    before = logging.getLogRecordFactory()
+    make_our_records_plain()
+    yield
+    logging.setLogRecordFactory(before)
+
+
+@pytest.mark.usefixtures("plain_records")
+def test_where_the_handlers_are_anothers_our_records_are_harmless_by_themselves(stream: io.StringIO) -> None:
+    handler = logging.StreamHandler(stream)
+    ours, other = logging.getLogger("kalshi_platform.test_records"), logging.getLogger("another.test_records")
+    for made in (ours, other):
+        made.addHandler(handler)
+    try:
+        ours.warning("market %s", EVIL)
+        try:
+            fail(EVIL)
+        except ValueError:
+            ours.exception("failed")
+        assert not CONTROLS.search(stream.getvalue())
+        assert all(not line.startswith("2026-11-23") for line in stream.getvalue().split("\n"))
+        assert "Traceback" in stream.getvalue()
+        other.warning("as\x07ever")
+        assert "as\x07ever" in stream.getvalue()
+    finally:
+        for made in (ours, other):
+            made.removeHandler(handler)
+
+
+def test_a_thread_that_fails_is_told_like_everything_else(capsys: pytest.CaptureFixture[str]) -> None:
+    root, hook = logging.getLogger(), threading.excepthook
+    handlers, level = list(root.handlers), root.level
+    stream = io.StringIO()
+    try:
+        for each in handlers:
+            root.removeHandler(each)
+        set_up_logging(LogSettings(), stream=stream)
+        thread = threading.Thread(target=fail, args=(EVIL,), name="writer")
+        thread.start()
+        thread.join()
+    finally:
+        threading.excepthook = hook
+        root.handlers[:] = handlers
+        root.setLevel(level)
+    assert "thread writer ended by an error" in stream.getvalue()
+    assert not CONTROLS.search(stream.getvalue() + capsys.readouterr().err)

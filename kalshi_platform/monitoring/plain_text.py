@@ -1,0 +1,35 @@
+"""Text from elsewhere, made harmless for a console or a log: what controls a terminal or forges a line is shown. Pure.
+
+Escaped are C0 and C1 control characters, DEL, the line separators of Unicode, what turns the writing direction, and
+halves of surrogate pairs, which cannot be written at all.
+"""
+
+from __future__ import annotations
+
+import re
+
+FIELD_LIMIT = 4_000
+"""Characters of one field or message; a longer one keeps its beginning."""
+_NAMED = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
+_UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
+
+
+def plain(text: str, limit: int = FIELD_LIMIT) -> str:
+    """One line without anything that a terminal obeys, of about `limit` characters at most."""
+    more = len(text) - limit
+    shown = _UNSAFE.sub(_escaped, text[:limit]) if more > 0 else _UNSAFE.sub(_escaped, text)
+    return f"{shown}… ({more:,} more characters)" if more > 0 else shown
+
+
+def plain_lines(text: str, limit: int = 5 * FIELD_LIMIT) -> str:
+    """The same line by line: line feeds stay. A longer text keeps its beginning and its end."""
+    if len(text) > limit:
+        left_out = len(text) - limit
+        text = f"{text[: limit // 2]}\n… ({left_out:,} characters left out) …\n{text[-(limit // 2) :]}"
+    return "\n".join(plain(line, limit) for line in text.split("\n"))
+
+
+def _escaped(found: re.Match[str]) -> str:
+    character = found[0]
+    code = ord(character)
+    return _NAMED.get(character) or (f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}")

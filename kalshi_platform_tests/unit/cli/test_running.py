@@ -1,0 +1,52 @@
+"""What commands print, and with which exit code they end."""
+
+from __future__ import annotations
+
+import pytest
+
+from kalshi_platform.cli import main as entry
+from kalshi_platform.cli.running import report, tell
+from kalshi_platform.cli.status import _print
+from kalshi_platform.errors import ConfigurationError, ExchangeUnavailable, KalshiPlatformError, Unfinished
+
+EVIL = "Cup\r\x1b[2J\x9b31m\u2028\u202e\ud800"
+SHOWN = r"Cup\r\x1b[2J\x9b31m\u2028\u202e\ud800"
+
+
+@pytest.mark.parametrize("err", [False, True])
+def test_what_a_command_prints_reaches_the_terminal_escaped(capsys: pytest.CaptureFixture[str], *, err: bool) -> None:
+    tell(f"market {EVIL}\nkalshi-platform: all is well", err=err)
+    said = capsys.readouterr()
+    assert (said.err if err else said.out) == f"market {SHOWN}\\nkalshi-platform: all is well\n"
+
+
+@pytest.mark.parametrize(
+    "error", [ConfigurationError([EVIL]), Unfinished([EVIL]), ExchangeUnavailable(f"refused: {EVIL}")]
+)
+def test_so_does_an_error(capsys: pytest.CaptureFixture[str], error: KalshiPlatformError) -> None:
+    report(error)
+    assert SHOWN in capsys.readouterr().err
+
+
+def test_so_does_status(capsys: pytest.CaptureFixture[str]) -> None:
+    service = {"alive": True, "age_s": 1.0, "state": EVIL, "pid": 1, "details": {}, "lines": [f"! {EVIL}"]}
+    hour = None
+    _print(
+        {"services": {"gatherer/g1": service}, "batches_behind": {}, "production_rows": {}, "last_closed_hour": hour}
+    )
+    assert capsys.readouterr().out.count(SHOWN) == 2
+
+
+def test_so_does_an_error_that_nobody_foresaw(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def app() -> None:
+        raise RuntimeError(EVIL)
+
+    monkeypatch.setattr(entry, "app", app)
+    with pytest.raises(SystemExit) as ended:
+        entry.main()
+    assert ended.value.code == 1
+    said = capsys.readouterr().err
+    assert f"RuntimeError: {SHOWN}" in said
+    assert "Traceback" in said
