@@ -17,6 +17,7 @@ from kalshi_platform.deduplicator.metrics import live_health, live_metrics
 from kalshi_platform.deduplicator.settings import DeduplicatorSettings
 from kalshi_platform.errors import DatabaseUnavailable, KalshiPlatformError
 from kalshi_platform.monitoring.endpoint import Endpoint
+from kalshi_platform.monitoring.lasting import LastMinute
 from kalshi_platform.storage.partitions import PartitionBounds
 from kalshi_platform.storage.pool import Lease
 
@@ -55,6 +56,10 @@ class LiveMerger:
         self._error: str | None = None
         self._failures = 0
         self._catalog: dict[str, Any] | None = None
+        # Gatherer → its cursor, and the monotonic time since which it has stood there although there was more.
+        self._standing: dict[str, tuple[int, float]] = {}
+        self._out_of_bounds = 0
+        self._dead_letters = LastMinute()
         self._endpoint = Endpoint(
             settings.endpoint, SERVICE, lambda: live_metrics(*self.status()), lambda: live_health(*self.status())
         )
@@ -109,18 +114,22 @@ class LiveMerger:
                     },
                     "behind": last.behind,
                     "missed": list(last.missed),
+                    "out_of_bounds": self._out_of_bounds,
+                    "dead_letters_last_minute": self._dead_letters.growth,
                     "gatherers": {
                         source.name: {
                             "batch_no": source.cursor,
                             "rows": source.rows,
                             "behind": source.behind,
+                            "standing_s": self._standing_s(source.name),
                             "error": source.error,
                             "lag_ms": _lag_ms(source.newest_commit, last.finished_at),
                         }
                         for source in last.sources
                     },
                 }
-            return self._state, details
+            _, told = live_health(self._state, details)
+            return self._state, {**details, **{key: told[key] for key in ("health", "reasons", "troubles")}}
 
     def _hold(self, merger: Merger, lease: Lease, stop: threading.Event) -> None:
         """Merge while the lease is ours."""
@@ -199,10 +208,23 @@ class LiveMerger:
             self._passes += 1
             self._failures = 0
             self._error = None
+            now_s = self._clock.monotonic()
+            self._out_of_bounds += report.out_of_bounds
+            self._dead_letters.look(self._out_of_bounds, now_s)
+            for source in report.sources:
+                stands = self._standing.get(source.name)
+                if not source.behind:
+                    self._standing.pop(source.name, None)
+                elif stands is None or stands[0] != source.cursor:
+                    self._standing[source.name] = (source.cursor, now_s)
             for name, counts in report.tables.items():
                 total = self._totals.setdefault(name, {"read": 0, "inserted": 0})
                 total["read"] += counts.read
                 total["inserted"] += counts.inserted
+
+    def _standing_s(self, name: str) -> float | None:
+        stands = self._standing.get(name)
+        return None if stands is None else round(self._clock.monotonic() - stands[1], 1)
 
     def _deliver(self, report: MergeReport) -> None:
         if self._on_report is None:

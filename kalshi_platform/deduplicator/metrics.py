@@ -8,6 +8,9 @@ from typing import Any
 from kalshi_platform.monitoring.metrics import Metric, by_label, counter, gauge
 
 _P = "kalshi_deduplicator_"
+# A pass takes seconds: a cursor that stands for so long while there is more does not move at all.
+_STANDING_S = 60.0
+_DEAD_LETTERS_PER_MINUTE = 5
 
 
 def live_metrics(state: str, details: Mapping[str, Any]) -> Iterator[Metric]:
@@ -36,15 +39,42 @@ def live_metrics(state: str, details: Mapping[str, Any]) -> Iterator[Metric]:
 
 
 def live_health(state: str, details: Mapping[str, Any]) -> tuple[bool, dict[str, Any]]:
-    """Whether it merges (or waits for its turn to), and which gatherers it could not read."""
-    missed = list(details.get("missed") or ())
-    error = details.get("error")
-    is_well = state in ("running", "waiting")
+    """Whether it merges (or waits for its turn to), and what it does not get from where."""
+    reasons, troubles = _reasons(state, details), _troubles(details)
     told = {
         "service": "deduplicator",
         "state": state,
-        "health": "not merging" if not is_well else "degraded" if missed else "ok",
-        "reasons": [] if is_well else [f"{state}: {error}" if error else state],
-        "troubles": [f"gatherer {name} is not read" for name in missed],
+        "health": "not merging" if reasons else "degraded" if troubles else "ok",
+        "reasons": reasons,
+        "troubles": troubles,
     }
-    return is_well, told
+    return not reasons, told
+
+
+def _reasons(state: str, details: Mapping[str, Any]) -> list[str]:
+    error = details.get("error")
+    if state not in ("running", "waiting"):
+        return [f"{state}: {error}" if error else state]
+    gatherers, missed = details.get("gatherers") or {}, details.get("missed") or ()
+    if gatherers and len(missed) == len(gatherers):
+        return [f"no gatherer is read: {', '.join(missed)}"]
+    return []
+
+
+def _troubles(details: Mapping[str, Any]) -> list[str]:
+    gatherers = details.get("gatherers") or {}
+    found = []
+    for name in details.get("missed") or ():
+        error = (gatherers.get(name) or {}).get("error")
+        found.append(f"gatherer {name} is not read" + (f": {error}" if error else ""))
+    for name, each in gatherers.items():
+        standing_s = each.get("standing_s")
+        if standing_s is not None and standing_s > _STANDING_S:
+            found.append(f"gatherer {name}: its cursor has stood for {standing_s:.0f} s although there is more to read")
+    put_aside = details.get("dead_letters_last_minute") or 0
+    if put_aside > _DEAD_LETTERS_PER_MINUTE:
+        found.append(f"{put_aside:,} rows of the last minute were put aside: see dead_letters of production")
+    catalog_error = (details.get("catalog") or {}).get("error")
+    if catalog_error:
+        found.append(f"the catalogs are not merged: {catalog_error}")
+    return found

@@ -16,6 +16,7 @@ from kalshi_platform.gatherer.reports import BooksPolled, Report, StreamsCommitt
 from kalshi_platform.gatherer.slot import Slot
 from kalshi_platform.gatherer.traffic import ChannelTraffic, Traffic, summed
 from kalshi_platform.gatherer.writer import Writer
+from kalshi_platform.monitoring.lasting import LastMinute, Shortfall
 from kalshi_platform.monitoring.process import process_figures
 
 
@@ -30,6 +31,9 @@ class Figures:
         self._rows: dict[str, int] = {}
         self._totals = (0, 0, 0)
         self._rates = Rates(clock.monotonic())
+        self._books_short = Shortfall()
+        self._ledger_short = Shortfall()
+        self._dead_letters = LastMinute()
 
     def note(self, report: Report) -> None:
         """Keep what the heartbeat shows of a report."""
@@ -52,14 +56,30 @@ class Figures:
         messages = {f"messages {name}": each.messages for name, each in summed(tuple(parts.traffic.values())).items()}
         writer = parts.router.writer
         rows = {f"rows {table}": count for table, count in ({} if writer is None else writer.counters.rows).items()}
-        self._rates.look({**messages, **rows}, self._clock.monotonic())
+        now_s = self._clock.monotonic()
+        self._rates.look({**messages, **rows}, now_s)
+        self._dead_letters.look(dead_letters(parts), now_s)
+        followed = parts.router.followed()
+        self._books_short.look(followed, len(parts.router.wanted), now_s)
+        # While something waits to be written the ledger lags behind, which is told by other figures.
+        is_written = writer is not None and not writer.database_is_away and not writer.spool_bytes()
+        self._ledger_short.look(writer.counters.subscriptions if is_written and writer else 0,
+                                followed if is_written else 0, now_s)  # fmt: skip
 
     def status(self, parts: Parts) -> dict[str, Any]:
         """Figures of all parts, as of now."""
-        router, now_ns = parts.router, self._clock.now_ns()
+        router, now_ns, now_s = parts.router, self._clock.now_ns(), self._clock.monotonic()
         return {
             "followed": router.followed(),
             "wanted": len(router.wanted),
+            "short_of_books_s": self._books_short.lasted_s(now_s),
+            "ledger": None
+            if router.writer is None
+            else {
+                **ledger(router.writer, now_ns),
+                "short_of_books_s": self._ledger_short.lasted_s(now_s),
+            },
+            "dead_letters_last_minute": self._dead_letters.growth,
             "suspects": len(router.suspects()),
             "markets": dict(parts.registry.counts()),
             "channels": channels(summed(tuple(parts.traffic.values())), self._rates, now_ns),
@@ -180,6 +200,25 @@ def writer(writer: Writer, rates: Rates) -> dict[str, Any]:
             "total_s": round(counters.lags_ms.total_s, 3),
         },
     }
+
+
+def ledger(writer: Writer, now_ns: int) -> dict[str, Any]:
+    """What the ledger holds; ages in seconds. `alarm`: how it differed from what was committed, the last time."""
+    counters = writer.counters
+    return {
+        "subscriptions": counters.subscriptions,
+        "last_claim_age_s": age_s(counters.last_claim_ns, now_ns),
+        "compared_age_s": age_s(counters.compared_ns, now_ns),
+        "alarm": counters.ledger_alarm,
+        "alarm_age_s": age_s(counters.ledger_alarm_ns, now_ns),
+    }
+
+
+def dead_letters(parts: Parts) -> int:
+    """Messages put aside since the start: what could not be read, and what could not be stored as it was."""
+    writer = parts.router.writer
+    stored = 0 if writer is None else writer.counters.out_of_bounds + writer.counters.unwritable
+    return stored + sum(each.counters.dead_letters for each in parts.connections)
 
 
 def age_s(then_ns: int, now_ns: int) -> float | None:

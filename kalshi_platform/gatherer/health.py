@@ -6,6 +6,17 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+# How long fewer books than wanted may be followed without a gain: a sync and a reconnect take less.
+_SHORT_OF_BOOKS_S = 60.0
+# How long the ledger may lack what is followed: a commit takes less.
+_SHORT_IN_LEDGER_S = 30.0
+# More messages put aside within a minute are no accident; each of a book ends claims.
+_DEAD_LETTERS_PER_MINUTE = 5
+_CLAIMS_AGE_S = 60.0
+# A channel that sent something within that is active.
+_ACTIVE_S = 30.0
+# How long a ledger that differed is told after it was mended.
+_LEDGER_ALARM_S = 900.0
 RECORDING_STATES = frozenset({"syncing", "running"})
 _STARTING = {
     "starting": "it starts",
@@ -41,6 +52,7 @@ def health_of(state: str, details: Mapping[str, Any], uptime_s: float, silence_l
     reasons = [] if state in RECORDING_STATES else [_why(state, details)]
     if state in RECORDING_STATES:
         reasons += _silent(details.get("connections") or {}, uptime_s, silence_limit_s)
+        reasons += _short(details)
     return Health(tuple(reasons), tuple(_troubles(details)))
 
 
@@ -62,6 +74,39 @@ def _silent(connections: Mapping[str, Mapping[str, Any]], uptime_s: float, limit
     return found
 
 
+def _short(details: Mapping[str, Any]) -> list[str]:
+    """What should be followed and is not, or is, and the ledger does not say so."""
+    found = []
+    followed, ledger = details.get("followed") or 0, details.get("ledger") or {}
+    short_s = details.get("short_of_books_s")
+    if short_s is not None and short_s > _SHORT_OF_BOOKS_S:
+        found.append(f"{followed:,} of {details['wanted']:,} books are followed, and no more for {short_s:.0f} s")
+    short_s = ledger.get("short_of_books_s")
+    if short_s is not None and short_s > _SHORT_IN_LEDGER_S:
+        found.append(
+            f"the ledger follows {ledger['subscriptions']:,} of {followed:,} books, for {short_s:.0f} s: the others are"
+            " not claimed"
+        )
+    return found
+
+
+def _unclaimed(details: Mapping[str, Any]) -> list[str]:
+    """Books are received, and nothing is committed that can be claimed; a ledger that was mended."""
+    found = []
+    ledger = details.get("ledger") or {}
+    heard_s = ((details.get("channels") or {}).get("orderbook_delta") or {}).get("last_message_age_s")
+    age_s = ledger.get("last_claim_age_s")
+    if heard_s is not None and heard_s < _ACTIVE_S and age_s is not None and age_s > _CLAIMS_AGE_S:
+        found.append(f"books are received, and nothing that can be claimed was committed for {age_s:.0f} s")
+    alarm_s = ledger.get("alarm_age_s")
+    if ledger.get("alarm") and alarm_s is not None and alarm_s < _LEDGER_ALARM_S:
+        found.append(f"{ledger['alarm']} ({alarm_s:.0f} s ago; every session began anew, look at the database)")
+    put_aside = details.get("dead_letters_last_minute") or 0
+    if put_aside > _DEAD_LETTERS_PER_MINUTE:
+        found.append(f"{put_aside:,} messages of the last minute were put aside: see reason and detail in dead_letters")
+    return found
+
+
 def _troubles(details: Mapping[str, Any]) -> list[str]:
     writer = details.get("writer") or {}
     found = []
@@ -80,4 +125,4 @@ def _troubles(details: Mapping[str, Any]) -> list[str]:
         for name, figures in (details.get("connections") or {}).items()
         if figures.get("state") in ("waiting", "connecting") and figures.get("last_error")
     ]
-    return [*found, *refused, *(details.get("problems") or ())]
+    return [*found, *_unclaimed(details), *refused, *(details.get("problems") or ())]

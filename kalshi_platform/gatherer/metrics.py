@@ -19,6 +19,19 @@ def gatherer_metrics(state: str, is_recording: bool, details: Mapping[str, Any])
         f"{_P}followed_markets", "Markets whose books are followed, each from its snapshot on.", details["followed"]
     )
     yield gauge(f"{_P}suspect_markets", "Markets that lost a frame and wait for a snapshot.", details["suspects"])
+    if details["ledger"] is not None:
+        yield gauge(
+            f"{_P}ledger_subscriptions", "Markets followed in the ledger, once for each stream.",
+            details["ledger"]["subscriptions"],
+        )  # fmt: skip
+        yield gauge(
+            f"{_P}last_claim_age_seconds", "Since a commit last brought something of books that can be claimed.",
+            details["ledger"]["last_claim_age_s"],
+        )  # fmt: skip
+    yield gauge(
+        f"{_P}dead_letters_last_minute", "Messages put aside within the last minute.",
+        details["dead_letters_last_minute"],
+    )  # fmt: skip
     yield from _channels(details["channels"])
     yield from _connections(details["connections"])
     if details["writer"] is not None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from kalshi_platform.clock import Clock
@@ -22,7 +22,7 @@ from kalshi_platform.gatherer.pulse import Pulse
 from kalshi_platform.gatherer.reports import Report
 from kalshi_platform.gatherer.settings import GathererSettings
 from kalshi_platform.gatherer.snapshot_poller import TOKENS_PER_REQUEST, cost_of_books
-from kalshi_platform.gatherer.threads import Threads
+from kalshi_platform.gatherer.threads import SAY_EVERY_S, Threads
 from kalshi_platform.storage.partitions import PartitionBounds
 
 _GOODBYE_S = 3.0
@@ -142,12 +142,9 @@ class GathererService:
         self._end(None)
         parts, pulse, settings = self.parts, self._pulse, self.settings
         pulse.say("stopping")
-        # One deadline for all: a database that gives no answer may hold up several of them.
-        deadline = self._clock.monotonic() + settings.stop_timeout_s
-        for join in [each.join for each in parts.connections] + self._threads.joins():
-            join(max(0.0, deadline - self._clock.monotonic()))
+        self._await([(f"connection {each.name}", each.join) for each in parts.connections] + self._threads.joins())
         if parts.router.writer is not None:
-            everything = parts.router.writer.stop(settings.stop_timeout_s)
+            everything = parts.router.writer.stop(settings.stop_timeout_s, self._waits_for)
             _log.info(
                 "%s: stopped; %s", settings.name, "everything is written" if everything else "the rest is spooled"
             )
@@ -158,6 +155,30 @@ class GathererService:
         pulse.endpoint.close()
         self._threads.briefly("release", parts.lock.release, _GOODBYE_S)
         parts.dispose()
+
+    def _await(self, joins: Sequence[tuple[str, Callable[[float], bool]]]) -> None:
+        """Wait for what may still put records, and say for what. One deadline for all: a database that gives no answer
+        may hold up several of them."""
+        now = self._clock.monotonic()
+        deadline, say_at = now + self.settings.stop_timeout_s, now + SAY_EVERY_S
+        left = []
+        for what, join in joins:
+            while not join(max(0.0, min(say_at, deadline) - now)):
+                now = self._clock.monotonic()
+                if now >= deadline:
+                    left.append(what)
+                    break
+                if now >= say_at:
+                    self._waits_for(what)
+                    say_at = now + SAY_EVERY_S
+            now = self._clock.monotonic()
+        if left:
+            _log.warning("%s: stopping: waits no longer for %s", self.settings.name, ", ".join(left))
+
+    def _waits_for(self, what: str) -> None:
+        _log.info("%s: stopping: waits for %s", self.settings.name, what)
+        self._pulse.set_note(f"waits for {what}")
+        self._pulse.write_file()
 
     def _say_goodbye(self) -> None:
         if isinstance(self._fatal, AnotherWriter) or self.parts.lock.is_refused:

@@ -70,11 +70,12 @@ class Slot:
             self._past = _sum(self._past, connection.counters)
             self._leaving.remove(connection)
 
-    def join(self, timeout_s: float) -> None:
-        """After `stop` was set: wait for every connection that may still put records."""
+    def join(self, timeout_s: float) -> bool:
+        """After `stop` was set: wait for every connection that may still put records; return whether all have ended."""
         deadline = self._clock.monotonic() + timeout_s
         for connection in (*self.connections(), *self._leaving):
             connection.join(max(0.0, deadline - self._clock.monotonic()))
+        return not any(connection.is_running() for connection in (*self.connections(), *self._leaving))
 
 
 def _sum(one: ConnectionCounters, other: ConnectionCounters) -> ConnectionCounters:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import logging
 import re
 import threading
@@ -10,6 +11,8 @@ from collections.abc import Callable
 from kalshi_platform.clock import Clock
 from kalshi_platform.errors import KalshiPlatformError
 
+SAY_EVERY_S = 2.0
+"""How often a stop that takes time says what it waits for."""
 _PAUSE_S = 1.0
 _CONNECTION = re.compile(r"feed|books-\d+")
 _log = logging.getLogger(__name__)
@@ -42,9 +45,9 @@ class Threads:
                 return
             self._clock.wait(self._stop, _PAUSE_S)
 
-    def joins(self) -> list[Callable[[float], None]]:
-        """What waits for each thread, given the seconds it may take."""
-        return [thread.join for thread in self._started]
+    def joins(self) -> list[tuple[str, Callable[[float], bool]]]:
+        """The name of each thread, and what waits for it for so many seconds and returns whether it has ended."""
+        return [(f"thread {self._part(each)}", functools.partial(ended, each)) for each in self._started]
 
     def briefly(self, name: str, act: Callable[[], None], patience_s: float) -> None:
         """Do something with a database that may give no answer at all: it is left alone then."""
@@ -53,10 +56,19 @@ class Threads:
         if thread.is_alive():
             _log.warning("%s: %s: the database gives no answer", self._owner, name)
 
+    def _part(self, thread: threading.Thread) -> str:
+        return thread.name.removeprefix(f"{self._owner} ")
+
     def _new(self, name: str, act: Callable[[], None]) -> threading.Thread:
         thread = threading.Thread(target=act, name=f"{self._owner} {name}", daemon=True)
         thread.start()
         return thread
+
+
+def ended(thread: threading.Thread, timeout_s: float) -> bool:
+    """Wait for a thread; return whether it has ended."""
+    thread.join(timeout_s)
+    return not thread.is_alive()
 
 
 def log_fields(owner: str, thread: str) -> dict[str, str]:

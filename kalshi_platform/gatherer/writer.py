@@ -22,6 +22,7 @@ from kalshi_platform.gatherer.outage import Outage
 from kalshi_platform.gatherer.replay import Replay
 from kalshi_platform.gatherer.settings import GathererSettings
 from kalshi_platform.gatherer.spool import Fill, Spool
+from kalshi_platform.gatherer.threads import SAY_EVERY_S, ended
 from kalshi_platform.gatherer.writer_counters import WriterCounters
 from kalshi_platform.market.records import Record
 from kalshi_platform.storage.partitions import PartitionBounds
@@ -148,8 +149,10 @@ class Writer:
         """Whether the thread runs."""
         return self._thread is not None and self._thread.is_alive()
 
-    def stop(self, timeout_s: float) -> bool:
+    def stop(self, timeout_s: float, on_wait: Callable[[str], None] = lambda _: None) -> bool:
         """Write what is left, for at most about `timeout_s`; the rest stays on disk. Return whether nothing is left.
+
+        `on_wait(what)` is told now and then what it still waits for.
 
         A database that gives no answer at all is not waited for any longer: what it was given goes to disk, too, and
         is written again by the next start. If it did arrive, that changes nothing.
@@ -157,11 +160,20 @@ class Writer:
         self._stop_by = self._clock.monotonic() + timeout_s
         self._backlog.close()
         if self._thread is not None:
-            self._thread.join(timeout_s + _LAST_STEP_S)
-            if self._thread.is_alive():
-                self._abandon()
+            give_up_at = self._stop_by + _LAST_STEP_S
+            while not ended(self._thread, max(0.0, min(SAY_EVERY_S, give_up_at - self._clock.monotonic()))):
+                if self._clock.monotonic() >= give_up_at:
+                    self._abandon()
+                    break
+                on_wait(self._waits_for())
         self._spool.close()
         return self._spool.is_empty() and not self.queued()
+
+    def _waits_for(self) -> str:
+        if self._outage.failures:
+            return f"the database ({self.counters.database_failure})"
+        on_disk = self._spool.bytes_on_disk()
+        return f"the last commit ({self.queued():,} records in memory, {on_disk:,} bytes on disk)"
 
     def _abandon(self) -> None:
         """Take from the thread, which hangs in the database, what it holds."""

@@ -11,7 +11,7 @@ from kalshi_platform.deduplicator import hour_figures
 from kalshi_platform.deduplicator.settings import DeduplicatorSettings
 from kalshi_platform.errors import DatabaseUnavailable
 from kalshi_platform.gatherer.heartbeat import read_file
-from kalshi_platform.local.status_lines import gatherer_lines
+from kalshi_platform.local.status_lines import gatherer_lines, wrong_lines
 from kalshi_platform.storage.pool import Database
 
 ALIVE_S = 45.0
@@ -98,7 +98,7 @@ def _service(database: Database, service: str, file: dict[str, Any] | None, cloc
             age_s, state, pid, details = file_age_s, file["state"], file["pid"], file.get("details", {})
     age_s = None if age_s is None else max(0.0, age_s)
     alive = age_s is not None and age_s < ALIVE_S and state != "stopped"
-    lines = [*notes, *(gatherer_lines(details) if service.startswith("gatherer/") else [])]
+    lines = [*notes, *(gatherer_lines(details) if service.startswith("gatherer/") else wrong_lines(details))]
     return {"alive": alive, "age_s": age_s, "state": state, "pid": pid, "details": details, "lines": lines}
 
 

@@ -19,7 +19,12 @@ def gatherer_lines(details: Mapping[str, Any]) -> list[str]:
         lines.append(_using(details["process"], details.get("books") or {}))
     if details.get("note") and not details.get("reasons"):
         lines.append(str(details["note"]))
-    return [*lines, *(f"! {text}" for text in (*(details.get("reasons") or ()), *(details.get("troubles") or ())))]
+    return [*lines, *wrong_lines(details)]
+
+
+def wrong_lines(details: Mapping[str, Any]) -> list[str]:
+    """What is wrong with a service, a line each."""
+    return [f"! {text}" for text in (*(details.get("reasons") or ()), *(details.get("troubles") or ()))]
 
 
 def byte_text(count: float | None) -> str:
@@ -40,8 +45,10 @@ def _following(details: Mapping[str, Any]) -> str:
     connections = (details.get("connections") or {}).values()
     gaps = sum(each["gaps"] for each in connections)
     reconnects = sum(each["reconnects"] for each in connections)
+    ledger = details.get("ledger") or {}
+    in_ledger = f" ({ledger['subscriptions']:,} in the ledger)" if ledger.get("subscriptions") is not None else ""
     return (
-        f"follows {details['followed']:,} of {details['wanted']:,} books{suspects}{messages};"
+        f"follows {details['followed']:,} of {details['wanted']:,} books{in_ledger}{suspects}{messages};"
         f" gaps {gaps:,}, reconnects {reconnects:,}"
     )
 

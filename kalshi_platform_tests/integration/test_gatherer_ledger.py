@@ -167,6 +167,10 @@ def test_a_gatherer_whose_database_fell_back_follows_and_claims_everything_anew(
             lambda: gatherer.status["followed"] == 10 and gatherer.value(OPEN) == 10,
             within_s=60, what="ten subscriptions in the ledger again",
         )  # fmt: skip
+        told = gatherer.status
+        assert (told["health"], told["reasons"]) == ("degraded", [])
+        assert any(WENT_BACK in text for text in told["troubles"]), told["troubles"]
+        assert told["ledger"]["subscriptions"] == 10
 
 
 def test_a_second_process_cut_off_at_its_start_leaves_the_ledger_of_the_first_alone(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -503,3 +504,29 @@ COLUMNS: dict[str, list[str]] = {
     SEGMENTS: ["stream_id", "seq_from", "seq_to"],
     DELTAS: ["seq", "exchange_us", "ticker", "exchange_index"],
 }
+
+
+def test_a_stop_waits_for_the_last_commit_and_says_so(
+    gatherer_settings: SettingsFactory, open_database: OpenDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("kalshi_platform.gatherer.writer.SAY_EVERY_S", 0.1)
+    settings = gatherer_settings()
+    feed, told = Feed(), threading.Event()
+    said: list[str] = []
+
+    def hear(what: str) -> None:
+        said.append(what)
+        told.set()
+
+    spool = Spool(settings.folder / "spool")
+    writer = Writer(settings, open_database(settings.timeseries_url), BOUNDS, SYSTEM_CLOCK, spool)
+    writer.start()
+    settled(writer)
+    let_go = locked(settings.timeseries_url)
+    feed.stream.snapshot("A")
+    writer.put(feed.deltas(10))
+    release = threading.Thread(target=lambda: (told.wait(60), let_go()), daemon=True)
+    release.start()
+    assert writer.stop(120, hear)
+    assert said[0] == "the last commit (14 records in memory, 0 bytes on disk)", said
+    feed.stored(settings.timeseries_url)

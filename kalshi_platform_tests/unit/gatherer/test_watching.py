@@ -36,6 +36,16 @@ def details(**changes: Any) -> dict[str, Any]:
         "followed": 59,
         "wanted": 60,
         "suspects": 1,
+        "short_of_books_s": None,
+        "ledger": {
+            "subscriptions": 59,
+            "last_claim_age_s": 0.3,
+            "compared_age_s": 20.0,
+            "short_of_books_s": None,
+            "alarm": None,
+            "alarm_age_s": None,
+        },
+        "dead_letters_last_minute": 0,
         "channels": {"orderbook_delta": {"messages": 100, "per_s": 640.0, "last_message_age_s": 0.4}},
         "connections": {"books-0": connection},
         "writer": writer,
@@ -125,6 +135,37 @@ def test_a_database_that_is_away_degrades_and_stops_nothing() -> None:
     )
 
 
+def test_who_follows_too_few_books_for_long_does_not_record_what_it_should() -> None:
+    assert health_of("running", details(followed=3, wanted=10_000, short_of_books_s=20.0), 1_000.0, 75.0).is_recording
+    short = details(followed=3, wanted=10_000, short_of_books_s=90.0)
+    health = health_of("syncing", short, 1_000.0, 75.0)
+    assert health.reasons == ("3 of 10,000 books are followed, and no more for 90 s",)
+    assert health_of("stopping", short, 1_000.0, 75.0).reasons == ("it is stopping",)
+
+
+def test_what_the_ledger_does_not_follow_is_not_claimed() -> None:
+    changed = details()
+    changed["ledger"] |= {"subscriptions": 0, "short_of_books_s": 45.0}
+    health = health_of("running", changed, 1_000.0, 75.0)
+    assert health.reasons == ("the ledger follows 0 of 59 books, for 45 s: the others are not claimed",)
+
+
+def test_old_claims_a_mended_ledger_and_many_dead_letters_are_told() -> None:
+    changed = details(dead_letters_last_minute=340)
+    changed["ledger"] |= {"last_claim_age_s": 75.0, "alarm": "database_went_back: batch 9", "alarm_age_s": 60.0}
+    health = health_of("running", changed, 1_000.0, 75.0)
+    assert (health.word, health.is_recording) == ("degraded", True)
+    assert health.troubles == (
+        "books are received, and nothing that can be claimed was committed for 75 s",
+        "database_went_back: batch 9 (60 s ago; every session began anew, look at the database)",
+        "340 messages of the last minute were put aside: see reason and detail in dead_letters",
+    )
+    # A quiet exchange has nothing to claim, and what was mended long ago is over.
+    changed["channels"]["orderbook_delta"]["last_message_age_s"] = 80.0
+    changed["ledger"]["alarm_age_s"] = 1_000.0
+    assert health_of("running", changed | {"dead_letters_last_minute": 5}, 1_000.0, 75.0).word == "ok"
+
+
 def test_metrics_carry_units_and_labels() -> None:
     found = {metric.name: metric for metric in gatherer_metrics("running", True, details())}
     assert all(name.startswith("kalshi_gatherer_") for name in found)
@@ -144,6 +185,9 @@ def test_metrics_carry_units_and_labels() -> None:
     assert value("alarms", kind="gap") == 1
     assert value("followed_markets") == 59
     assert value("suspect_markets") == 1
+    assert value("ledger_subscriptions") == 59
+    assert value("last_claim_age_seconds") == 0.3
+    assert value("dead_letters_last_minute") == 0
     assert value("last_message_age_seconds", connection="books-0", channel="orderbook_delta") == 0.4
     assert value("state", state="running") == 1
     assert value("recording") == 1
@@ -154,7 +198,7 @@ def test_metrics_carry_units_and_labels() -> None:
 
 
 def test_metrics_of_a_gatherer_that_has_no_writer_yet() -> None:
-    names = {metric.name for metric in gatherer_metrics("starting", False, details(writer=None))}
+    names = {metric.name for metric in gatherer_metrics("starting", False, details(writer=None, ledger=None))}
     assert "kalshi_gatherer_recording" in names
     assert "kalshi_gatherer_rows" not in names
 
@@ -162,7 +206,8 @@ def test_metrics_of_a_gatherer_that_has_no_writer_yet() -> None:
 def test_lines_for_people() -> None:
     lines = gatherer_lines(details(troubles=["the spool is 75 % full"]))
     assert lines == [
-        "follows 59 of 60 books, 1 wait for a snapshot; 640 messages/s (orderbook_delta 640); gaps 1, reconnects 2",
+        "follows 59 of 60 books (59 in the ledger), 1 wait for a snapshot; 640 messages/s (orderbook_delta 640);"
+        " gaps 1, reconnects 2",
         "812 rows/s, receipt to commit 100 ms (p99 240, most 300); 5 records in memory, spool 2.0 KiB of 20 GiB",
         "150 MiB of memory, 14 threads, 32 open files",
         "! the spool is 75 % full",
