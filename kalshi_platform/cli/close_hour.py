@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from kalshi_platform.cli.running import tell
-from kalshi_platform.errors import ConfigurationError
+from kalshi_platform.errors import ConfigurationError, Unfinished
 
 if TYPE_CHECKING:
     from kalshi_platform.deduplicator.close_hour import HourClose
@@ -30,7 +30,11 @@ def close_hour(
     hour_text: str = typer.Argument(..., metavar="HOUR", help="The UTC hour, e.g. 2026-11-23T10."),
 ) -> None:
     """Merge one hour again from all gatherers, make its book anchors, state and prove what is complete, compare its
-    trades with the exchange's listing, and mark it closed (safe to repeat)."""
+    trades with the exchange's listing, and mark it closed (safe to repeat).
+
+    Exit 1 when a part of that could not be done: the hour has not ended, a gatherer is away, the exchange does not say
+    which trades there were.
+    """
     from kalshi_platform.cli.backfill_trades import described, public_rest
     from kalshi_platform.clock import SYSTEM_CLOCK
     from kalshi_platform.config import load_bounds, load_deduplicator
@@ -48,12 +52,21 @@ def close_hour(
         tell(line)
     if done.trades is not None:
         tell(f"trades against the exchange's listing: {described(done.trades)}")
+    if remains := _remains(done, trades_wanted=settings.check_trades):
+        raise Unfinished(remains)
+
+
+def _remains(done: HourClose, *, trades_wanted: bool) -> list[str]:
+    remains = []
     if done.gatherers_missed:
-        tell(f"away, so their part is missing: {', '.join(done.gatherers_missed)}", err=True)
+        remains.append(
+            f"away, so their part is missing: {', '.join(done.gatherers_missed)}; close the hour again later"
+        )
     if not done.final:
-        tell("the hour has not ended: merged, but not marked as closed")
-    if done.gatherers_missed:
-        raise typer.Exit(1)
+        remains.append("the hour has not ended: it is merged, but not marked as closed; close it again when it has")
+    elif trades_wanted and done.trades is not None and not done.trades.is_proved:
+        remains.append(f"its trades are not proved to be complete ({done.trades.state}); close the hour again later")
+    return remains
 
 
 def proof_lines(done: HourClose) -> list[str]:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from kalshi_platform.cli.running import tell
+from kalshi_platform.errors import LeaseHeld, Unfinished
 
 if TYPE_CHECKING:
     from kalshi_platform.deduplicator.merge import MergeReport
@@ -20,7 +22,11 @@ def dedup(
         None, "--metrics-port", min=0, max=65535, help="Serve /metrics and /healthz here; default: KALSHI_METRICS_PORT."
     ),
 ) -> None:
-    """Merge what all gatherers record into production, every few seconds, each message once."""
+    """Merge what all gatherers record into production, every few seconds, each message once.
+
+    Exit codes: 0 done, or stopped as asked; 1 when a gatherer or production was not to be had at the end; 2 wrong
+    settings; 3 another deduplicator merges already.
+    """
     import dataclasses
 
     from kalshi_platform.clock import SYSTEM_CLOCK
@@ -43,22 +49,21 @@ def dedup(
     if once:
         tell(f"merging what {names} recorded so far")
         merger = Merger(settings, SYSTEM_CLOCK, bounds)
-        missed: tuple[str, ...] = ()
         try:
-            while not stop.is_set():
+            while True:
                 report = merger.merge_new()
                 _tell(report)
-                missed = report.missed
                 if not report.behind:
                     break
+                if stop.is_set():
+                    raise Unfinished(["stopped before everything was merged: more is waiting; the next merge goes on"])
         finally:
             merger.dispose()
         catalog = merge_catalog(settings, SYSTEM_CLOCK)
         tell(f"catalog: {catalog.rows_changed:,} series, events and markets new or known more newly")
-        missed = tuple(dict.fromkeys((*missed, *catalog.missed)))
+        missed = tuple(dict.fromkeys((*report.missed, *catalog.missed)))
         if missed:
-            tell(f"not read: {', '.join(missed)}", err=True)
-            raise typer.Exit(1)
+            raise Unfinished([f"not read: {', '.join(missed)}; the next merge goes on where it stands"])
         return
 
     def tell_if_any(report: MergeReport) -> None:
@@ -74,10 +79,26 @@ def dedup(
     live.run(stop)
     if timer is not None:
         timer.cancel()
-    _state, details = live.status()
+    state, details = live.status()
     inserted = {name: counts["inserted"] for name, counts in details["tables"].items() if counts["inserted"]}
     text = ", ".join(f"{count:,} {name}" for name, count in sorted(inserted.items())) or "nothing new"
     tell(f"stopped after {details['passes']:,} passes; into production: {text}")
+    if state == "waiting" and not details["passes"]:
+        raise LeaseHeld("nothing was merged here: another deduplicator held the lease on production all the time")
+    if remains := _remains(state, details):
+        raise Unfinished(remains)
+
+
+def _remains(state: str, details: Mapping[str, Any]) -> list[str]:
+    """What the last pass could not do; the next start goes on where it stands."""
+    remains = []
+    if state == "production away":
+        remains.append(f"production is away: {details['error']}")
+    if details.get("missed"):
+        remains.append(f"not read by the last pass: {', '.join(details['missed'])}")
+    if (details.get("catalog") or {}).get("error"):
+        remains.append(f"the catalogs were not merged: {details['catalog']['error']}")
+    return remains
 
 
 def _tell(report: MergeReport) -> None:

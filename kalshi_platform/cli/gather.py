@@ -18,12 +18,15 @@ def gather(
 
     Switched off in its table desired_services it stops recording and waits to be switched on again.
 
-    Exit codes: 0 stopped as asked, 2 configuration, 3 somebody else records under this name, 1 anything else.
+    Exit codes: 0 stopped as asked, 2 configuration, 3 somebody else records under this name, 1 anything else (records
+    that wait in the spool, too).
     """
     import dataclasses
 
     from kalshi_platform import config
     from kalshi_platform.clock import SYSTEM_CLOCK
+    from kalshi_platform.errors import Unfinished
+    from kalshi_platform.gatherer.spool import bytes_waiting
     from kalshi_platform.gatherer.switch import run_while_wanted
     from kalshi_platform.gatherer.threads import log_fields
     from kalshi_platform.local.stop_signals import stop_on_signals
@@ -41,3 +44,6 @@ def gather(
         timer.daemon = True
         timer.start()
     run_while_wanted(settings, exchange, SYSTEM_CLOCK, bounds, stop)
+    spool = settings.folder / "spool"
+    if size := bytes_waiting(spool):
+        raise Unfinished([f"{size:,} bytes of records wait in {spool}; the next start writes them to the database"])

@@ -82,6 +82,8 @@ class NewRows:
     read: Pass
     tables: Mapping[str, pa.Table] = field(default_factory=dict)
     restarted: bool = False
+    newest_age_s: float | None = None
+    """When its rows had been read: the age of the newest commit among them, by the gatherer's database's own clock."""
 
     @property
     def rows(self) -> int:
@@ -143,7 +145,8 @@ def read_new(source: GathererSource, position: Position, rows_per_pass: int) -> 
             table: rows_of_batches(snapshot, table, after, planned.until, windows)
             for table, windows in planned.windows.items()
         }
-    return NewRows(source.name, position, planned, tables, restarted)
+        age_s = None if planned.newest_commit is None else _age_s(snapshot, planned.newest_commit)
+    return NewRows(source.name, position, planned, tables, restarted, age_s)
 
 
 def load(transaction: Transaction) -> dict[str, Position]:
@@ -234,6 +237,12 @@ def _batches(snapshot: ArrowSnapshot, after: int) -> list[Batch]:
         (after, BATCHES_PER_PASS),
     )
     return [Batch(*row.values()) for row in found.to_pylist()]
+
+
+def _age_s(snapshot: ArrowSnapshot, committed_at: datetime) -> float:
+    """How long ago that was, by the clock that dated it."""
+    found = snapshot.table("SELECT extract(epoch FROM clock_timestamp() - $1::timestamptz)::float8", (committed_at,))
+    return max(0.0, float(found.column(0)[0].as_py()))
 
 
 def _by_number(batches: Sequence[Batch]) -> Iterable[list[Batch]]:

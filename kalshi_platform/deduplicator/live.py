@@ -6,7 +6,6 @@ import logging
 import random
 import threading
 from collections.abc import Callable
-from datetime import datetime
 from typing import Any
 
 from kalshi_platform.clock import Clock
@@ -123,7 +122,7 @@ class LiveMerger:
                             "behind": source.behind,
                             "standing_s": self._standing_s(source.name),
                             "error": source.error,
-                            "lag_ms": _lag_ms(source.newest_commit, last.finished_at),
+                            "lag_ms": None if source.lag_s is None else round(source.lag_s * 1_000),
                         }
                         for source in last.sources
                     },
@@ -253,8 +252,3 @@ class LiveMerger:
             self._state = state
         if changed:
             _log.info("%s", message)
-
-
-def _lag_ms(committed_at: datetime | None, merged_at: datetime) -> int | None:
-    """From the gatherer's commit to production, by two clocks that may differ."""
-    return None if committed_at is None else round((merged_at - committed_at).total_seconds() * 1_000)

@@ -42,14 +42,14 @@ class TableMerge:
 
 @dataclass(frozen=True)
 class SourceMerge:
-    """One gatherer in a pass. `error`: why it was skipped. `newest_commit`: when its last read batch was committed."""
+    """One gatherer in a pass. `error`: why it was skipped. `lag_s`: from its newest commit to the end of the pass."""
 
     name: str
     cursor: int
     rows: int = 0
     behind: bool = False
     restarted: bool = False
-    newest_commit: datetime | None = None
+    lag_s: float | None = None
     error: str | None = None
 
 
@@ -93,6 +93,7 @@ class Merger:
         self._readers: Readers[NewRows] = Readers(clock)
         self._failing: dict[str, str] = {}
         self._checked: set[str] = set()
+        self._read_at: dict[str, float] = {}
         self._production_checked = False
 
     def check_production(self) -> None:
@@ -142,7 +143,8 @@ class Merger:
             started_at=started_at,
             finished_at=self._clock.now(),
             sources=tuple(
-                _source_merge(source.name, cursors, answers, failed) for source in self.settings.sources
+                _source_merge(source.name, cursors, answers, failed, self._lag_s(answers.get(source.name)))
+                for source in self.settings.sources
             ),
             tables={
                 name: TableMerge(read, rows.height, sum(inserted.get(name, {}).values()))
@@ -160,10 +162,18 @@ class Merger:
             check_source(source)
             self._checked.add(source.name)
         try:
-            return cursor.read_new(source, after, self.settings.rows_of_each)
+            answer = cursor.read_new(source, after, self.settings.rows_of_each)
         except KalshiPlatformError:
             self._checked.discard(source.name)  # it may come back as another database
             raise
+        self._read_at[source.name] = self._clock.monotonic()
+        return answer
+
+    def _lag_s(self, answer: NewRows | None) -> float | None:
+        """Two clocks, each for its own part: the gatherer's database's up to the reading, ours from there."""
+        if answer is None or answer.newest_age_s is None:
+            return None
+        return answer.newest_age_s + self._clock.monotonic() - self._read_at[answer.source]
 
     def _tell(self, failed: Mapping[str, str]) -> None:
         for name, reason in failed.items():
@@ -207,14 +217,16 @@ def _restart_alarm(answer: NewRows) -> tuple[str, str, str]:
 
 
 def _source_merge(
-    name: str, cursors: Mapping[str, Position], answers: Mapping[str, NewRows], failed: Mapping[str, str]
+    name: str,
+    cursors: Mapping[str, Position],
+    answers: Mapping[str, NewRows],
+    failed: Mapping[str, str],
+    lag_s: float | None,
 ) -> SourceMerge:
     if name not in answers:
         return SourceMerge(name, cursors.get(name, Position()).batch_no, error=failed[name])
     answer = answers[name]
-    return SourceMerge(
-        name, answer.read.until, answer.rows, answer.read.behind, answer.restarted, answer.read.newest_commit
-    )
+    return SourceMerge(name, answer.read.until, answer.rows, answer.read.behind, answer.restarted, lag_s)
 
 
 def reason_of(error: Exception) -> str:

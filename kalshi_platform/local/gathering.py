@@ -25,6 +25,8 @@ from kalshi_platform.local.venue import Venue
 
 EXCHANGE_STOP_S = 60.0
 """The exchange writes the rest of its ledger when it is stopped."""
+STOP_LIMIT_S = 180.0
+"""A service that works is not killed before."""
 _OWN = ("KALSHI_", "DAGSTER_", "AWS_")
 
 
@@ -87,8 +89,7 @@ class GatheringStack:
 
     def stop_gatherers(self) -> None:
         """Stop the gatherers, which write what is left."""
-        for name in self.names:
-            self.group.stop(f"gather-{name}")
+        self.group.stop(*(f"gather-{name}" for name in self.names))
 
     def pid(self, gatherer: str) -> int | None:
         """The process of a gatherer, None while it is down."""
@@ -118,7 +119,9 @@ class GatheringStack:
         """Start a command of this package as a child that is started again whenever it ends."""
         argv = [sys.executable, "-m", "kalshi_platform.cli", *command]
         # In a folder of its own no `.env` of the caller is read.
-        self.group.start(ChildSpec(child, argv, environ, self.folder, restart=True, stop_timeout_s=30))
+        self.group.start(
+            ChildSpec(child, argv, environ, self.folder, restart=True, stop_timeout_s=30, stop_limit_s=STOP_LIMIT_S)
+        )
 
     def _start(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)

@@ -16,6 +16,7 @@ from typing import Any, Self, TypeVar
 from aiohttp import WSMsgType, web
 
 from kalshi_platform.clock import SYSTEM_CLOCK, Clock
+from kalshi_platform.errors import PermanentError
 from kalshi_platform.simulator.connection import Connection
 from kalshi_platform.simulator.control import Control
 from kalshi_platform.simulator.core import Exchange
@@ -36,6 +37,10 @@ GOODBYE_S = 0.5  # for readers to take what is queued
 COMFORTABLE_BYTES = 4 * 1024 * 1024
 
 
+class PublishingFailed(PermanentError):
+    """The exchange stopped publishing before it was asked to: its ledger is whole up to there."""
+
+
 class Server:
     """One exchange on one port. `start`, then `stop`; both on the same event loop."""
 
@@ -54,6 +59,8 @@ class Server:
             self.control.extra = self.playback.state
         self._verifier = Verifier(settings.key_file, settings.key_id, settings.timestamp_tolerance_s)
         self._connected = 0
+        self.failures: list[Exception] = []
+        """What stopped publishing before it was asked to; known after `stop`."""
         self._tasks: list[asyncio.Task[None]] = []
         self._runner: web.AppRunner | None = None
         self.port = 0
@@ -95,7 +102,8 @@ class Server:
         """Stop publishing, say goodbye to every connection, and finish the ledger."""
         for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        ended = await asyncio.gather(*self._tasks, return_exceptions=True)
+        self.failures = [each for each in ended if isinstance(each, Exception)]
         for connection in self.connections:
             connection.say_goodbye()
         deadline = self.exchange.clock.monotonic() + GOODBYE_S
@@ -300,7 +308,7 @@ async def serve(
     seconds: float | None = None,
     stop: asyncio.Event | None = None,
 ) -> None:
-    """Run an exchange until `stop` is set or `seconds` passed."""
+    """Run an exchange until `stop` is set or `seconds` passed. Raises PublishingFailed."""
     server = Server(settings, replay=replay)
     await server.start()
     gc.collect()
@@ -311,3 +319,6 @@ async def serve(
             await asyncio.wait_for((stop or asyncio.Event()).wait(), seconds)
     finally:
         await server.stop()
+    if server.failures:
+        failure = server.failures[0]
+        raise PublishingFailed(f"publishing had stopped: {type(failure).__name__}: {failure}") from failure

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
@@ -16,8 +16,13 @@ import typer
 from typer.testing import CliRunner
 
 from kalshi_platform.cli.close_hour import close_hour
+from kalshi_platform.cli.dedup import dedup
+from kalshi_platform.clock import SYSTEM_CLOCK
+from kalshi_platform.errors import LeaseHeld, Unfinished
+from kalshi_platform.local import stop_signals
 from kalshi_platform.local.ports import free_port
 from kalshi_platform.market.times import US_PER_S, datetime_from_us
+from kalshi_platform.monitoring.logs import describe_process
 from kalshi_platform_tests.fixtures.hand_filled_gatherer import delta_row, snapshot_row
 from kalshi_platform_tests.fixtures.merge_world import MergeWorld, until
 from kalshi_platform_tests.integration.test_close_coverage import HOUR, every, ranges, record
@@ -56,6 +61,50 @@ def test_once_merges_what_is_there_and_close_hour_closes_it(merge_world: World) 
     assert world.rows("SELECT count(*) FROM hour_closes") == [(1,)]
     assert "0 % of the open time of 1 market is covered" in closed.stdout
     assert run(world, "close-hour", "yesterday").returncode == 2
+
+
+@pytest.fixture
+def invoke(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., BaseException | None]]:
+    """Runs a command in this process with the settings of a world, and returns what it raised."""
+    monkeypatch.setattr(stop_signals, "stop_on_signals", lambda _stop: None)
+
+    def invoked(
+        world: MergeWorld, function: Callable[..., None], *arguments: str, **values: str
+    ) -> BaseException | None:
+        for name, value in (environment(world) | values).items():
+            monkeypatch.setenv(name, value)
+        app = typer.Typer()
+        app.command()(function)
+        result = CliRunner().invoke(app, list(arguments))
+        return None if isinstance(result.exception, SystemExit) and not result.exit_code else result.exception
+
+    yield invoked
+    describe_process({})
+
+
+def test_what_could_not_be_done_is_not_exit_code_0(
+    merge_world: World, invoke: Callable[..., BaseException | None]
+) -> None:
+    """An `Unfinished` ends a command with exit code 1, LeaseHeld with 3."""
+    world = merge_world(2)
+    world.gatherers["g1"].commit(orderbook_deltas=[delta_row("A", ts_us=HOUR_US + 5, seq=2)])
+    nowhere = f"postgresql://u@127.0.0.1:{free_port()}/x"
+    away = {"KALSHI_G2_TIMESERIES_DATABASE_URL": nowhere}
+    assert str(invoke(world, dedup, "--once", **away)).startswith("not read: g2")
+    assert str(invoke(world, dedup, "--seconds", "1", **away)).startswith("not read by the last pass: g2")
+    hour = f"{datetime_from_us(HOUR_US):%Y-%m-%dT%H}"
+    assert str(invoke(world, close_hour, hour, **away)).startswith("away, so their part is missing: g2")
+    silent = {"KALSHI_CHECK_TRADES": "yes", "KALSHI_REST_URL": f"http://127.0.0.1:{free_port()}/trade-api/v2"}
+    assert "not proved to be complete (not checked)" in str(invoke(world, close_hour, hour, **silent))
+    running = f"{SYSTEM_CLOCK.now():%Y-%m-%dT%H}"
+    assert "not marked as closed" in str(invoke(world, close_hour, running, KALSHI_CHECK_TRADES="no"))
+    with world.production.lease("deduplicator") as lease:
+        assert lease is not None
+        assert isinstance(invoke(world, dedup, "--seconds", "0.5"), LeaseHeld)
+    assert invoke(world, dedup, "--seconds", "1") is None
+    gone = invoke(world, dedup, "--seconds", "0.5", KALSHI_PRODUCTION_DATABASE_URL=nowhere)
+    assert isinstance(gone, Unfinished)
+    assert str(gone).startswith("production is away: ")
 
 
 def test_a_thousand_deltas_that_were_deleted_from_production_come_back_exactly(

@@ -22,6 +22,7 @@ from kalshi_platform.deduplicator.settings import GathererSource
 from kalshi_platform.errors import SchemaMismatch
 from kalshi_platform.market.times import US_PER_HOUR, US_PER_S, datetime_from_us, us_from_datetime
 from kalshi_platform.storage.partitions import PartitionBounds
+from kalshi_platform_tests.fixtures.clocks import FakeClock
 from kalshi_platform_tests.fixtures.hand_filled_gatherer import (
     GathererDatabase,
     delta_row,
@@ -329,6 +330,15 @@ def test_a_trade_that_sources_date_some_milliseconds_apart_is_one(merge_world: W
         ("B", "ws"),
         ("A", "ws"),
     ]
+
+
+def test_the_lag_of_a_merge_is_not_the_difference_of_two_hosts_clocks(merge_world: World) -> None:
+    world = merge_world(1)
+    world.gatherers["g1"].commit(trades=[trade_row("A", "t1", ts_us=T0)])
+    behind = FakeClock(SYSTEM_CLOCK.now() - timedelta(hours=3))
+    (source,) = merge_new(world.settings(), behind).sources
+    assert source.lag_s is not None
+    assert 0 <= source.lag_s < 60
 
 
 def test_a_lifecycle_event_of_equal_content_is_kept_once(merge_world: World) -> None:
