@@ -41,7 +41,9 @@ class KalshiPlatformError(Exception):
 
 
 class TransientError(KalshiPlatformError):
-    """The same call may succeed later."""
+    """The same call may succeed later; `retry_after_s`: not before that, where the other side said so."""
+
+    retry_after_s: float | None = None
 
 
 class PermanentError(KalshiPlatformError):
@@ -57,7 +59,7 @@ class ConnectionLost(TransientError):
 
 
 class RateLimited(TransientError):
-    """The account's or the address's budget is spent (HTTP 429; Kalshi sends no Retry-After)."""
+    """The account's or the address's budget is spent (HTTP 429)."""
 
 
 class ExchangeUnavailable(TransientError):

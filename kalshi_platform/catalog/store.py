@@ -37,7 +37,11 @@ class Changed(NamedTuple):
 
 
 class SyncReport(NamedTuple):
-    """One sync of series, events or markets. `scope`: full or incremental."""
+    """One sync of series, events or markets. `scope`: full or incremental.
+
+    `left_out`: what the listing lacked (objects that could not be read, an end that never came), `lacks` the same in
+    words; a sync that lacks anything is not a whole one, and the next one lists the same again.
+    """
 
     what: str
     scope: str
@@ -45,6 +49,13 @@ class SyncReport(NamedTuple):
     rows_changed: int
     started_at: datetime
     finished_at: datetime
+    left_out: int = 0
+    lacks: str | None = None
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether everything that the exchange listed is in the catalog."""
+        return not self.left_out
 
 
 class Listing(NamedTuple):

@@ -3,7 +3,9 @@
 A full sync lists what can still change; an incremental one asks for what changed since the last finished sync began,
 with an overlap for clocks that disagree. Objects are stored page by page, so memory stays small (a full sync keeps
 eight bytes per market beside), and a sync that fails keeps what it has stored: the next one starts where the last
-*finished* one did. A listing writes what changed; the rest is dated anew only when it is older than `PATIENCE`.
+*finished* one did. A listing that was cut, or of which objects could not be read, is not the whole: its sync is
+recorded as failed and says what it lacks, although everything else of it is stored. A listing writes what changed; the
+rest is dated anew only when it is older than `PATIENCE`.
 """
 
 from __future__ import annotations
@@ -13,13 +15,21 @@ from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
-from http import HTTPStatus
 from itertools import islice
 from typing import TypeVar
 
 from kalshi_platform.catalog.store import CatalogStore, Changed, SyncReport
 from kalshi_platform.clock import Clock
-from kalshi_platform.errors import MarketNotYetVisible, RequestRejected
+from kalshi_platform.errors import (
+    ConnectionLost,
+    DatabaseUnavailable,
+    ExchangeUnavailable,
+    KalshiPlatformError,
+    MarketNotYetVisible,
+    RateLimited,
+    RequestRejected,
+    UnparsableMessage,
+)
 from kalshi_platform.exchange.rest import RestClient
 from kalshi_platform.market.catalog import MarketInfo
 
@@ -43,7 +53,7 @@ log = logging.getLogger(__name__)
 def sync_series(rest: RestClient, store: CatalogStore, clock: Clock, full: bool) -> SyncReport:
     """Read all series, or those that changed since the last sync."""
     with _Sync(store, clock, "series", full) as sync:
-        sync.store_all(rest.iter_series(min_updated_ts=sync.since_s), store.upsert_series)
+        sync.store_all(rest.iter_series(min_updated_ts=sync.since_s, left_out=sync.leave_out), store.upsert_series)
     return sync.report()
 
 
@@ -54,10 +64,15 @@ def sync_events(rest: RestClient, store: CatalogStore, clock: Clock, full: bool)
     """
     with _Sync(store, clock, "events", full) as sync:
         if sync.since_s is None:
-            for status in _FULL_EVENTS:
-                sync.store_all(rest.iter_events(status=status), store.upsert_events)
+            sync.each(
+                _FULL_EVENTS,
+                lambda status: sync.store_all(
+                    rest.iter_events(status=status, left_out=sync.leave_out), store.upsert_events
+                ),
+            )
         else:
-            sync.store_all(rest.iter_events(min_updated_ts=sync.since_s), store.upsert_events)
+            changed = rest.iter_events(min_updated_ts=sync.since_s, left_out=sync.leave_out)
+            sync.store_all(changed, store.upsert_events)
     return sync.report()
 
 
@@ -77,12 +92,19 @@ def sync_markets(
     """
     with _Sync(store, clock, "markets", full) as sync:
         if sync.since_s is None:
-            for status in _FULL_MARKETS:
-                sync.store_all(sync.noting(rest.iter_markets(status=status)), store.upsert_markets, on_listed)
+            sync.each(
+                _FULL_MARKETS,
+                lambda status: sync.store_all(
+                    sync.noting(rest.iter_markets(status=status, left_out=sync.leave_out)),
+                    store.upsert_markets,
+                    on_listed,
+                ),
+            )
             for tickers in store.unsettled_before(sync.started_at, _SCANNED_AT_ONCE):
                 sync.add(refresh_markets(rest, store, clock, sync.unseen(tickers)))
         else:
-            sync.store_all(rest.iter_markets(min_updated_ts=sync.since_s), store.upsert_markets, on_listed)
+            changed = rest.iter_markets(min_updated_ts=sync.since_s, left_out=sync.leave_out)
+            sync.store_all(changed, store.upsert_markets, on_listed)
             sync.add(refresh_markets(rest, store, clock, store.overdue(clock.now(), _OVERDUE_PER_SYNC)))
         _fetch_parents(rest, store, clock)
     return sync.report()
@@ -94,7 +116,8 @@ def refresh_markets(rest: RestClient, store: CatalogStore, clock: Clock, tickers
     for start in range(0, len(tickers), TICKERS_PER_REQUEST):
         part = tickers[start : start + TICKERS_PER_REQUEST]
         known_at = clock.now()
-        found = list(rest.iter_markets(mve_filter=None, tickers=part))
+        # What the listing lacks is asked for by name.
+        found = list(rest.iter_markets(mve_filter=None, tickers=part, left_out=_passed_over))
         missing = sorted(set(part) - {info.ticker for info in found})
         total = _sum(total, store.upsert_markets(found, known_at))
         gone = []
@@ -105,6 +128,8 @@ def refresh_markets(rest: RestClient, store: CatalogStore, clock: Clock, tickers
                 total = _sum(total, store.upsert_markets([rest.market(ticker)], known_at))
             except MarketNotYetVisible:
                 gone.append(ticker)
+            except UnparsableMessage as error:
+                log.warning("market %.100s cannot be read and stays as it was known: %s", ticker, error)
         vanished = store.mark_vanished(gone, clock.now())
         if vanished:
             log.info("%d markets vanished from the exchange, the first is %s", vanished, gone[0])
@@ -112,26 +137,35 @@ def refresh_markets(rest: RestClient, store: CatalogStore, clock: Clock, tickers
     return total
 
 
+def _passed_over(_reason: str) -> None:
+    return None
+
+
 def _fetch_parents(rest: RestClient, store: CatalogStore, clock: Clock) -> None:
-    for event_ticker in store.unknown_events(_UNKNOWN_PER_SYNC):
-        with _tolerating_404(f"event {event_ticker}"):
-            known_at = clock.now()
-            store.upsert_events([rest.event(event_ticker)], known_at)
-    for series_ticker in store.unknown_series(_UNKNOWN_PER_SYNC):
-        with _tolerating_404(f"series {series_ticker}"):
-            known_at = clock.now()
-            store.upsert_series([rest.series(series_ticker)], known_at)
+    """Ask for the events and series that markets name; what the exchange does not show now, the next sync asks for.
+
+    Their names only describe: the markets are stored, and their sync is whole without them.
+    """
+    try:
+        for event_ticker in store.unknown_events(_UNKNOWN_PER_SYNC):
+            with _tolerated(f"event {event_ticker}"):
+                known_at = clock.now()
+                store.upsert_events([rest.event(event_ticker)], known_at)
+        for series_ticker in store.unknown_series(_UNKNOWN_PER_SYNC):
+            with _tolerated(f"series {series_ticker}"):
+                known_at = clock.now()
+                store.upsert_series([rest.series(series_ticker)], known_at)
+    except (ConnectionLost, ExchangeUnavailable, RateLimited) as error:
+        log.warning("events and series of new markets are asked for with the next sync: %s", error)
 
 
 @contextmanager
-def _tolerating_404(what: str) -> Iterator[None]:
-    """A parent that the exchange does not show must not cost its markets; the next sync asks again."""
+def _tolerated(what: str) -> Iterator[None]:
+    """One parent that the exchange refuses, or shows in a shape that cannot be read, must not cost the others."""
     try:
         yield
-    except RequestRejected as error:
-        if error.status != HTTPStatus.NOT_FOUND:
-            raise
-        log.warning("%s is not visible over REST", what)
+    except (RequestRejected, UnparsableMessage) as error:
+        log.warning("%.150s is left for the next sync: %s", what, error)
 
 
 class _Sync:
@@ -149,6 +183,7 @@ class _Sync:
         self._total = Changed(0, 0)
         self._sync_id = 0
         self._seen = array("q")
+        self._left_out: list[str] = []
 
     def __enter__(self) -> _Sync:
         self._sync_id = self._store.begin_sync(self._what, self.scope, self.started_at)
@@ -157,12 +192,31 @@ class _Sync:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         if error is None:
             self._finished_at = self._clock.now()
-            self._store.record_sync(self._sync_id, self._total, self._finished_at)
+            whole_at = None if self._left_out else self._finished_at
+            self._store.record_sync(self._sync_id, self._total, whole_at, self._lacks())
             return
         try:
             self._store.record_sync(self._sync_id, self._total, None, f"{type(error).__name__}: {error}"[:500])
         except Exception:
             log.warning("the failed sync of %s could not be recorded", self._what, exc_info=True)
+
+    def each(self, statuses: Iterable[str], read: Callable[[str], None]) -> None:
+        """Read one listing after the other; one that fails costs no other. Raises what came first, at the end."""
+        failed: KalshiPlatformError | None = None
+        for status in statuses:
+            try:
+                read(status)
+            except DatabaseUnavailable:
+                raise
+            except KalshiPlatformError as error:
+                log.warning("the %s of status %s could not be read: %s", self._what, status, error)
+                failed = failed or error
+        if failed is not None:
+            raise failed
+
+    def leave_out(self, reason: str) -> None:
+        """The listing lacks something."""
+        self._left_out.append(reason[:200])
 
     def noting(self, infos: Iterable[MarketInfo]) -> Iterator[MarketInfo]:
         """Pass markets on and remember that they were listed."""
@@ -201,7 +255,15 @@ class _Sync:
 
     def report(self) -> SyncReport:
         total = self._total
-        return SyncReport(self._what, self.scope, total.seen, total.changed, self.started_at, self._finished_at)
+        return SyncReport(
+            self._what, self.scope, total.seen, total.changed, self.started_at, self._finished_at,
+            len(self._left_out), self._lacks(),
+        )  # fmt: skip
+
+    def _lacks(self) -> str | None:
+        if not self._left_out:
+            return None
+        return f"{len(self._left_out)} left out: {'; '.join(self._left_out[:3])}"[:500]
 
 
 def _sum(one: Changed, other: Changed) -> Changed:

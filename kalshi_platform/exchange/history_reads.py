@@ -30,16 +30,19 @@ class HistoryReads(Reads):
         event_ticker: str | None = None,
         series_ticker: str | None = None,
         mve_filter: str | None = None,
+        *,
+        left_out: LeftOut | None = None,
     ) -> Iterator[MarketInfo]:
-        """Markets settled before the cutoff; at most one filter."""
+        """Markets settled before the cutoff; at most one filter. `left_out`: see `iter_trades`."""
         params = queries.historical_market_params(
             tickers=tickers, event_ticker=event_ticker, series_ticker=series_ticker, mve_filter=mve_filter
         )
-        return self._parsed(self._pages("/historical/markets", params, "markets"), parse_market)
+        pages = self._pages("/historical/markets", params, "markets", left_out)
+        return self._parsed(pages, parse_market, left_out)
 
     def historical_market(self, ticker: str) -> MarketInfo:
         """One market settled before the cutoff. Raises RequestRejected (404) when it is not there."""
-        return parse_market(member_of(self._get(f"/historical/markets/{segment(ticker)}"), "market"))
+        return parse_market(member_of(self._get(f"/historical/markets/{segment(ticker)}"), "market"), self._unfit)
 
     def iter_historical_trades(
         self,

@@ -7,6 +7,7 @@ neither becomes UnparsableMessage with one of these reasons: `json`, `shape`, `m
 
 from __future__ import annotations
 
+import logging
 import re
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
@@ -14,6 +15,7 @@ from typing import Any, NamedTuple, TypeAlias
 import msgspec
 
 from kalshi_platform.errors import UnparsableMessage
+from kalshi_platform.exchange.lenient_json import decode_json
 from kalshi_platform.exchange.parse_rest import (
     parse_account_limits,
     parse_candlesticks,
@@ -60,6 +62,9 @@ __all__ = [
     "parse_series",
     "salvage",
 ]
+
+
+_log = logging.getLogger(__name__)
 
 
 class DeltaBody(NamedTuple):
@@ -176,7 +181,27 @@ def decode(payload: bytes | str) -> ws.AnyFrame:
     try:
         return _decode(payload)
     except (msgspec.MsgspecError, RecursionError, UnicodeError) as error:
+        mended = _mended(payload)
+        if mended is not None:
+            return mended
         raise _explain(payload, error) from error
+
+
+def _mended(payload: bytes | str) -> ws.AnyFrame | None:
+    """A frame of which only a describing text or number was broken; None where its names are, or anything else is."""
+    try:
+        value, changed = decode_json(payload)
+        wire = _decode(msgspec.json.encode(value)) if changed else None
+    except (msgspec.MsgspecError, RecursionError, UnicodeError, UnparsableMessage):
+        return None
+    if wire is None:
+        return None
+    message = value.get("msg")
+    message = message if isinstance(message, dict) else {}
+    if any("\ufffd" in str(message.get(name, "")) for name in _NAMES):
+        return None
+    _log.warning("frame_mended: %s: %d broken texts or numbers were replaced", value["type"], changed)
+    return wire
 
 
 def frame_of(wire: ws.AnyFrame) -> Frame:
@@ -391,6 +416,7 @@ _CONVERTERS: dict[type, tuple[str, Callable[[Any], Body]]] = {
     ws.UnsubscribedFrame: ("unsubscribed", _nothing),
     ws.ErrorFrame: ("error", _error),
 }
+_NAMES = ("market_ticker", "event_ticker", "trade_id", "event_type")
 _KNOWN_TYPES = frozenset(name for name, _ in _CONVERTERS.values()) | {"market_lifecycle"}
 
 

@@ -1,12 +1,15 @@
 """REST objects (decoded JSON) → catalog entries, books and trades in the platform's units. Pure.
 
-Every function raises UnparsableMessage for an object of an unknown shape; unknown fields pass. Production writes the
-year 0001, an empty string or null where there is no time: all become None.
+Every function raises UnparsableMessage for an object of an unknown shape; unknown fields pass. What only describes a
+market, event or series may have any shape: a field that does not fit becomes None, `unfit` is told its name, and the
+payload keeps what was sent. Production writes the year 0001, an empty string or null where there is no time: all become
+None.
 """
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from collections.abc import Callable
+from typing import Any, TypeAlias, TypeVar
 
 import msgspec
 
@@ -33,29 +36,44 @@ from kalshi_platform.market.times import floor_ms, us_from_number, us_from_rfc33
 from kalshi_platform.market.units import money_e6, price_e4, price_e4_from_cents
 
 _T = TypeVar("_T")
+_In = TypeVar("_In")
+_Described = TypeVar("_Described", bound=msgspec.Struct)
+Unfit: TypeAlias = Callable[[str], None]
+"""Is told the names of fields that were left empty because what stands there does not fit."""
 # Kalshi's filter words and older answers → the eight statuses of today's answers.
 _STATUS = {"open": "active", "settled": "finalized", "unopened": "initialized", "paused": "inactive"}
 _WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
 
 
-def parse_market(obj: object) -> MarketInfo:
-    """One market object (not its `{"market": …}` wrapper)."""
-    wire = _convert(obj, rest.MarketObject)
+def _ignore(_field: str) -> None:
+    return None
+
+
+def parse_market(obj: object, unfit: Unfit = _ignore) -> MarketInfo:
+    """One market object (not its `{"market": …}` wrapper). It needs its ticker and status."""
+    wire = _described(obj, rest.MarketObject, unfit)
+
+    def moment(field: str) -> int | None:
+        return _fitting(_moment, getattr(wire, field), field, unfit)
+
+    def named(field: str) -> str | None:
+        return _fitting(lambda text: _name(text, field), getattr(wire, field), field, unfit)
+
     return MarketInfo(
         ticker=name_of(wire.ticker, "ticker"),
-        event_ticker=_name(wire.event_ticker, "event_ticker") or "",
-        series_ticker=_name(wire.series_ticker, "series_ticker"),
+        event_ticker=named("event_ticker") or "",
+        series_ticker=named("series_ticker"),
         market_type=wire.market_type or None,
         status=_name(_STATUS.get(wire.status, wire.status), "status") or "",
         title=wire.title or None,
-        open_time_us=_moment(wire.open_time),
-        close_time_us=_moment(wire.close_time),
-        expected_expiration_us=_moment(wire.expected_expiration_time),
-        created_us=_moment(wire.created_time),
-        updated_us=_moment(wire.updated_time),
+        open_time_us=moment("open_time"),
+        close_time_us=moment("close_time"),
+        expected_expiration_us=moment("expected_expiration_time"),
+        created_us=moment("created_time"),
+        updated_us=moment("updated_time"),
         result=wire.result or None,
-        settlement_value_e6=_settlement(wire),
-        settlement_ts_us=_moment(wire.settlement_ts),
+        settlement_value_e6=_fitting(_settlement, wire, "settlement_value", unfit),
+        settlement_ts_us=moment("settlement_ts"),
         price_level_structure=wire.price_level_structure or None,
         price_ranges=None if wire.price_ranges is None else canonical_json(wire.price_ranges),
         is_provisional=bool(wire.is_provisional),
@@ -66,29 +84,29 @@ def parse_market(obj: object) -> MarketInfo:
     )
 
 
-def parse_event(obj: object) -> EventInfo:
-    """One event object; nested markets are left out of the payload."""
-    wire = _convert(obj, rest.EventObject)
+def parse_event(obj: object, unfit: Unfit = _ignore) -> EventInfo:
+    """One event object, which needs its ticker; nested markets are left out of the payload."""
+    wire = _described(obj, rest.EventObject, unfit)
     kept = {key: value for key, value in obj.items() if key != "markets"} if isinstance(obj, dict) else obj
     return EventInfo(
         event_ticker=name_of(wire.event_ticker, "event_ticker"),
-        series_ticker=_name(wire.series_ticker, "series_ticker"),
+        series_ticker=_fitting(lambda text: _name(text, "series_ticker"), wire.series_ticker, "series_ticker", unfit),
         title=wire.title or None,
         sub_title=wire.sub_title or None,
         category=wire.category or None,
         collateral_return_type=wire.collateral_return_type or None,
         mutually_exclusive=wire.mutually_exclusive,
-        strike_date_us=_moment(wire.strike_date),
+        strike_date_us=_fitting(_moment, wire.strike_date, "strike_date", unfit),
         strike_period=wire.strike_period or None,
-        updated_us=_moment(wire.last_updated_ts),
+        updated_us=_fitting(_moment, wire.last_updated_ts, "last_updated_ts", unfit),
         exchange_index=wire.exchange_index or 0,
         payload=canonical_json(kept),
     )
 
 
-def parse_series(obj: object) -> SeriesInfo:
-    """One series object."""
-    wire = _convert(obj, rest.SeriesObject)
+def parse_series(obj: object, unfit: Unfit = _ignore) -> SeriesInfo:
+    """One series object, which needs its ticker."""
+    wire = _described(obj, rest.SeriesObject, unfit)
     return SeriesInfo(
         ticker=name_of(wire.ticker, "ticker"),
         title=wire.title or None,
@@ -96,7 +114,7 @@ def parse_series(obj: object) -> SeriesInfo:
         frequency=wire.frequency or None,
         fee_type=wire.fee_type or None,
         fee_multiplier=wire.fee_multiplier,
-        updated_us=_moment(wire.last_updated_ts),
+        updated_us=_fitting(_moment, wire.last_updated_ts, "last_updated_ts", unfit),
         exchange_index=wire.exchange_index or 0,
         payload=canonical_json(obj),
     )
@@ -217,6 +235,36 @@ def parse_cutoff(obj: object) -> HistoricalCutoff:
         trades_created_us=us_from_rfc3339(wire.trades_created_ts),
         payload=canonical_json(obj),
     )
+
+
+def _described(obj: object, shape: type[_Described], unfit: Unfit) -> _Described:
+    """Convert field by field where the whole does not fit. Raises UnparsableMessage for a required one."""
+    try:
+        return _convert(obj, shape)
+    except UnparsableMessage:
+        if not isinstance(obj, dict):
+            raise
+    kept = {}
+    for field in msgspec.structs.fields(shape):
+        name = field.encode_name
+        if name not in obj:
+            continue
+        try:
+            msgspec.convert(obj[name], field.type)
+        except (msgspec.ValidationError, RecursionError):
+            if not field.required:
+                unfit(name)
+                continue
+        kept[name] = obj[name]
+    return _convert(kept, shape)
+
+
+def _fitting(convert: Callable[[_In], _T | None], value: _In, field: str, unfit: Unfit) -> _T | None:
+    try:
+        return convert(value)
+    except UnparsableMessage:
+        unfit(field)
+        return None
 
 
 def _convert(obj: object, shape: type[_T]) -> _T:

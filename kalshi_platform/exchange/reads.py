@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from http import HTTPStatus
 from typing import Any, TypeAlias, TypeVar
 
@@ -12,6 +15,7 @@ from kalshi_platform.clock import Clock
 from kalshi_platform.errors import InvalidQuery, MarketNotYetVisible, RequestRejected, UnparsableMessage
 from kalshi_platform.exchange import queries
 from kalshi_platform.exchange.parse_rest import (
+    Unfit,
     parse_candlesticks,
     parse_event,
     parse_exchange_status,
@@ -23,6 +27,7 @@ from kalshi_platform.exchange.parse_rest import (
 )
 from kalshi_platform.exchange.queries import segment
 from kalshi_platform.exchange.rest_answers import items, member_of
+from kalshi_platform.exchange.settings import ExchangeSettings
 from kalshi_platform.market.catalog import (
     BooksAnswer,
     Candlestick,
@@ -39,12 +44,34 @@ log = logging.getLogger(__name__)
 _T = TypeVar("_T")
 LeftOut: TypeAlias = Callable[[str], None]
 """Is told, with the reason, of what a listing lacks."""
+_EMPTY_PAGES = 10
+"""So many in a row that hold nothing and promise more are a listing that does not advance."""
+
+
+@dataclass
+class AnswerFaults:
+    """What answers of the exchange had wrong since the start, and what became of it."""
+
+    mended: int = 0
+    """Texts that were no Unicode and numbers out of range, replaced."""
+    unfit: Counter[str] = field(default_factory=Counter)
+    """Fields of an unexpected shape, left empty; by name."""
+    left_out: int = 0
+    """Objects that lack what names them."""
+    cut_listings: int = 0
+    """Listings that do not advance."""
 
 
 class Reads(ABC):
     """The public market data. Every call may raise the errors of `kalshi_platform.errors`."""
 
     _clock: Clock
+    _settings: ExchangeSettings
+
+    @cached_property
+    def faults(self) -> AnswerFaults:
+        """Counts of this client."""
+        return AnswerFaults()
 
     @abstractmethod
     def _get(
@@ -78,8 +105,9 @@ class Reads(ABC):
         tags: str | None = None,
         include_product_metadata: bool | None = None,
         include_volume: bool | None = None,
+        left_out: LeftOut | None = None,
     ) -> Iterator[SeriesInfo]:
-        """All series (one answer, no pages); `min_updated_ts` in Unix seconds."""
+        """All series (one answer, no pages); `min_updated_ts` in Unix seconds. `left_out`: see `iter_trades`."""
         params = queries.params(
             category=category,
             tags=tags,
@@ -87,11 +115,11 @@ class Reads(ABC):
             include_volume=include_volume,
             min_updated_ts=min_updated_ts,
         )
-        yield from self._parsed(items(self._get("/series", params), "series"), parse_series)
+        yield from self._parsed(items(self._get("/series", params), "series"), parse_series, left_out)
 
     def series(self, ticker: str) -> SeriesInfo:
         """One series."""
-        return parse_series(member_of(self._get(f"/series/{segment(ticker)}"), "series"))
+        return parse_series(member_of(self._get(f"/series/{segment(ticker)}"), "series"), self._unfit)
 
     def iter_events(
         self,
@@ -101,8 +129,11 @@ class Reads(ABC):
         *,
         tickers: Iterable[str] | None = None,
         min_close_ts: int | None = None,
+        left_out: LeftOut | None = None,
     ) -> Iterator[EventInfo]:
-        """Events without combos; `status` is one of Kalshi's filter words (unopened, open, closed, settled)."""
+        """Events without combos; `status` is one of Kalshi's filter words (unopened, open, closed, settled).
+
+        `left_out`: see `iter_trades`."""
         params = queries.event_params(
             status=status,
             tickers=tickers,
@@ -110,7 +141,7 @@ class Reads(ABC):
             min_updated_ts=min_updated_ts,
             min_close_ts=min_close_ts,
         )
-        return self._parsed(self._pages("/events", params, "events"), parse_event)
+        return self._parsed(self._pages("/events", params, "events", left_out), parse_event, left_out)
 
     def iter_multivariate_events(
         self, *, series_ticker: str | None = None, collection_ticker: str | None = None
@@ -121,7 +152,7 @@ class Reads(ABC):
 
     def event(self, event_ticker: str) -> EventInfo:
         """One event."""
-        return parse_event(member_of(self._get(f"/events/{segment(event_ticker)}"), "event"))
+        return parse_event(member_of(self._get(f"/events/{segment(event_ticker)}"), "event"), self._unfit)
 
     # -- markets
 
@@ -141,9 +172,12 @@ class Reads(ABC):
         max_close_ts: int | None = None,
         min_settled_ts: int | None = None,
         max_settled_ts: int | None = None,
+        left_out: LeftOut | None = None,
     ) -> Iterator[MarketInfo]:
-        """Markets. Raises InvalidQuery before anything is sent for filters that Kalshi does not take together:
-        updated bounds go without `status` and with `mve_filter="exclude"`, settled ones with `status="settled"`…"""
+        """Markets. `left_out`: see `iter_trades`.
+
+        Raises InvalidQuery before anything is sent for filters that Kalshi does not take together: updated
+        bounds go without `status` and with `mve_filter="exclude"`, settled ones with `status="settled"`…"""
         params = queries.market_params(
             status=status,
             mve_filter=mve_filter,
@@ -159,7 +193,7 @@ class Reads(ABC):
             min_settled_ts=min_settled_ts,
             max_settled_ts=max_settled_ts,
         )
-        return self._parsed(self._pages("/markets", params, "markets"), parse_market)
+        return self._parsed(self._pages("/markets", params, "markets", left_out), parse_market, left_out)
 
     def market(self, ticker: str) -> MarketInfo:
         """One market. Raises MarketNotYetVisible for 404, which is normal for a moment after its creation."""
@@ -169,7 +203,7 @@ class Reads(ABC):
             if error.status == HTTPStatus.NOT_FOUND:
                 raise MarketNotYetVisible(ticker) from error
             raise
-        return parse_market(member_of(answer, "market"))
+        return parse_market(member_of(answer, "market"), self._unfit)
 
     # -- books, trades, candles
 
@@ -208,7 +242,8 @@ class Reads(ABC):
     ) -> Iterator[Trade]:
         """Trades of the live tier, newest first; bounds in Unix seconds. `received_at_ns` is when it was parsed.
 
-        `left_out` is told why the listing is not whole: an object that cannot be read, or paging that goes in circles.
+        `left_out` is told why the listing is not whole: an object that cannot be read, or pages that do not advance,
+        where it ends. Without `left_out` the latter raises UnparsableMessage("paging").
         """
         params = queries.trade_params(ticker, min_ts, max_ts, is_block_trade)
         return self._trades("/markets/trades", params, left_out)
@@ -243,37 +278,68 @@ class Reads(ABC):
 
     def _trades(self, path: str, params: queries.Params, left_out: LeftOut | None) -> Iterator[Trade]:
         pages = self._pages(path, params, "trades", left_out)
-        return self._parsed(pages, lambda obj: parse_rest_trade(obj, self._clock.now_ns()), left_out)
+        return self._parsed(pages, lambda obj, _: parse_rest_trade(obj, self._clock.now_ns()), left_out)
 
     def _pages(
         self, path: str, params: queries.Params, member: str, left_out: LeftOut | None = None
     ) -> Iterator[object]:
-        """Every object of every page. Ends at an empty, absent or repeated cursor."""
-        seen: set[str] = set()
-        cursor = ""
+        """Every object of every page, until a page names no other one, or the pages do not advance."""
+        cursors: set[str] = set()
+        pages: set[int] = set()
+        cursor, empty = "", 0
         while True:
             answer = self._get(path, [*params, ("cursor", cursor)] if cursor else params)
-            yield from items(answer, member)
+            found = items(answer, member)
             following = answer.get("cursor") if isinstance(answer, dict) else None
             if not isinstance(following, str) or not following:
+                yield from found
                 return
-            if following in seen:
-                log.warning("%s: the exchange repeated a page cursor; paging ends here", path)
-                if left_out is not None:
-                    left_out(f"{path}: the exchange repeated a page cursor")
+            # A server that ignores the cursor sends the same page under ever new ones.
+            content = hash(tuple(_name_of(obj) for obj in found))
+            is_repeated = bool(found) and content in pages
+            if not is_repeated:
+                yield from found
+            empty = 0 if found else empty + 1
+            if is_repeated or following in cursors or empty >= _EMPTY_PAGES or len(cursors) >= self._settings.max_pages:
+                self._cut(
+                    f"{path}: the pages do not advance; the listing was given up after {len(cursors) + 1}", left_out
+                )
                 return
-            seen.add(following)
+            pages.add(content)
+            cursors.add(following)
             cursor = following
 
+    def _cut(self, reason: str, left_out: LeftOut | None) -> None:
+        self.faults.cut_listings += 1
+        log.error("listing_cut: %s", reason)
+        if left_out is None:
+            raise UnparsableMessage("paging", reason)
+        left_out(reason)
+
+    def _unfit(self, name: str) -> None:
+        self.faults.unfit[name] += 1
+        # The first of a name, then ever more rarely: a change of Kalshi's shows in every object.
+        if self.faults.unfit[name].bit_count() == 1:
+            log.warning(
+                "field %s has an unexpected shape (%d times so far): left empty, the object's payload keeps it",
+                name[:100], self.faults.unfit[name],
+            )  # fmt: skip
+
     def _parsed(
-        self, objects: Iterable[object], parse: Callable[[object], _T], left_out: LeftOut | None = None
+        self, objects: Iterable[object], parse: Callable[[object, Unfit], _T], left_out: LeftOut | None = None
     ) -> Iterator[_T]:
         """One broken object must not cost the other 40,000: it is left out and logged."""
         for obj in objects:
             try:
-                yield parse(obj)
+                yield parse(obj, self._unfit)
             except UnparsableMessage as error:
                 name = obj.get("ticker") or obj.get("event_ticker") if isinstance(obj, dict) else None
+                self.faults.left_out += 1
                 log.warning("object %s left out: %s", str(name)[:200], error)
                 if left_out is not None:
                     left_out(f"object {str(name)[:200]}: {error}")
+
+
+def _name_of(obj: object) -> str:
+    names = [obj.get(name) for name in ("trade_id", "ticker", "event_ticker")] if isinstance(obj, dict) else [obj]
+    return str(names)[:500]

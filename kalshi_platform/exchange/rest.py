@@ -1,4 +1,4 @@
-"""Kalshi's REST API over HTTP. The only module that uses `requests`.
+"""Kalshi's REST API over HTTP.
 
 Every call waits for its share of the read budget, retries transient failures with jittered backoff, and ends in one of
 the errors of `kalshi_platform.errors`. One client serves many threads; all clients of a process that use one key draw
@@ -16,24 +16,24 @@ from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlsplit
 
-import requests
-
 from kalshi_platform.clock import Clock
 from kalshi_platform.errors import (
     ConfigurationError,
     ConnectionLost,
     ExchangeUnavailable,
     RateLimited,
-    RequestRejected,
     TransientError,
+    UnparsableMessage,
 )
 from kalshi_platform.exchange.budget import REQUEST_TOKENS, shared_budget
 from kalshi_platform.exchange.dates import SeenDates
 from kalshi_platform.exchange.history_reads import HistoryReads
+from kalshi_platform.exchange.http import HttpClient
+from kalshi_platform.exchange.lenient_json import decode_json
 from kalshi_platform.exchange.pacing import Backoff
 from kalshi_platform.exchange.parse_rest import parse_account_limits, parse_endpoint_costs
 from kalshi_platform.exchange.queries import MAX_BOOKS, Params
-from kalshi_platform.exchange.rest_answers import decoded, error_of
+from kalshi_platform.exchange.rest_answers import error_of, retry_after_s
 from kalshi_platform.exchange.settings import ExchangeSettings
 from kalshi_platform.exchange.signing import Signer
 from kalshi_platform.market.catalog import AccountLimits, EndpointCosts
@@ -54,7 +54,7 @@ class RestClient(HistoryReads):
         self._stop = stop or threading.Event()
         self._base = settings.rest_url.rstrip("/")
         self._base_path = urlsplit(self._base).path
-        self._local = threading.local()
+        self._http = HttpClient(settings)
         self._dates = SeenDates()
         self._budget = shared_budget(settings, clock)
         self._signer = (
@@ -105,7 +105,8 @@ class RestClient(HistoryReads):
                     raise
                 if isinstance(error, RateLimited):
                     self._budget.drain()
-                delay = backoff.next()
+                # The exchange knows better than we do when it will answer again.
+                delay = max(backoff.next(), error.retry_after_s or 0.0)
                 log.info("GET %s failed (%s), attempt %d; again in %.1f s", path, error, attempt, delay)
                 self._wait(delay)
         raise AssertionError("max_attempts must be at least 1")
@@ -114,30 +115,29 @@ class RestClient(HistoryReads):
         self._wait(self._budget.take(path))
         headers = self._headers(path, signed=signed)
         requested_at_ns = self._clock.now_ns()
-        try:
-            answer = self._http().get(
-                self._base + path,
-                params=params,
-                headers=headers,
-                timeout=(self._settings.connect_timeout_s, self._settings.request_timeout_s),
-                allow_redirects=False,
-            )
-        except (requests.ConnectionError, requests.Timeout, requests.exceptions.ChunkedEncodingError) as error:
-            raise ConnectionLost(f"GET {path}: {type(error).__name__}") from error
-        except requests.RequestException as error:
-            raise RequestRejected(f"GET {path}: {type(error).__name__}", status=0) from error
+        answer = self._http.get(self._base + path, params, headers)
         answered_at_ns = self._clock.now_ns()
         self._dates.note(answer.headers, requested_at_ns, answered_at_ns)
         if times is not None:
             times += (requested_at_ns, answered_at_ns)
-        body = decoded(answer.content)
-        if answer.status_code == HTTPStatus.OK:
-            if body is None:
-                raise ExchangeUnavailable(f"GET {path}: the answer is no JSON", status=answer.status_code)
+        try:
+            body, changed = decode_json(answer.content)
+        except UnparsableMessage as error:
+            if answer.status == HTTPStatus.OK:
+                raise ExchangeUnavailable(f"GET {path}: the answer is no JSON", status=answer.status) from error
+            body, changed = None, 0
+        if changed:
+            self.faults.mended += changed
+            log.warning(
+                "GET %s: %d texts or numbers of the answer are broken and were mended (U+FFFD, or the number as text)",
+                path, changed,
+            )  # fmt: skip
+        if answer.status == HTTPStatus.OK:
             return body
-        if accept_down and answer.status_code in (503, 504) and isinstance(body, dict) and "exchange_active" in body:
+        if accept_down and answer.status in (503, 504) and isinstance(body, dict) and "exchange_active" in body:
             return {**body, "exchange_active": False}
-        raise error_of(path, answer.status_code, body, self._dates.offset())
+        wait_s = retry_after_s(answer.headers.get("Retry-After"), answered_at_ns / 1e9)
+        raise error_of(path, answer.status, body, self._dates.offset(), wait_s)
 
     def _headers(self, path: str, *, signed: bool) -> Mapping[str, str]:
         if not signed and not self._settings.sign_public_reads:
@@ -147,17 +147,6 @@ class RestClient(HistoryReads):
                 [f"GET {path} must be signed: set key_id and private_key_pem of an API key with read scope"]
             )
         return self._signer.headers("GET", self._base_path + path, self._clock.now_ns() // 1_000_000)
-
-    def _http(self) -> requests.Session:
-        """One HTTP session per thread: requests does not promise that a session can be shared."""
-        session: requests.Session | None = getattr(self._local, "session", None)
-        if session is None:
-            session = requests.Session()
-            session.headers.update({"User-Agent": self._settings.user_agent, "Accept": "application/json"})
-            # Proxies of the environment are for the world outside, not for an exchange on this machine.
-            session.trust_env = (urlsplit(self._base).hostname or "") not in ("127.0.0.1", "localhost", "::1")
-            self._local.session = session
-        return session
 
     def _wait(self, seconds: float) -> None:
         if self._stop.is_set() or (seconds > 0 and self._clock.wait(self._stop, seconds)):

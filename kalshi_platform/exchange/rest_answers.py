@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
+from email.utils import parsedate_to_datetime
 from http import HTTPStatus
-from typing import Any
-
-import msgspec
 
 from kalshi_platform.errors import (
     AuthenticationFailed,
@@ -13,6 +11,7 @@ from kalshi_platform.errors import (
     KalshiPlatformError,
     RateLimited,
     RequestRejected,
+    TransientError,
     UnparsableMessage,
 )
 from kalshi_platform.exchange.dates import suspects
@@ -21,12 +20,21 @@ from kalshi_platform.market.clock_offset import Offset
 _PASSING = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY})
 
 
-def decoded(content: bytes) -> Any:
-    """The JSON of a body, None when it is none."""
-    try:
-        return msgspec.json.decode(content)
-    except (msgspec.MsgspecError, RecursionError, UnicodeError):
+_LONGEST_REFUSAL_S = 300.0
+
+
+def retry_after_s(header: str | None, now_s: float) -> float | None:
+    """How long to wait by a Retry-After header, in seconds or as a date (RFC 9110, 10.2.3); None without a usable one.
+
+    `now_s`: the Unix time of the answer. At most five minutes are believed.
+    """
+    if not header:
         return None
+    try:
+        seconds = float(header) if header.strip().isdigit() else parsedate_to_datetime(header).timestamp() - now_s
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return min(max(0.0, seconds), _LONGEST_REFUSAL_S)
 
 
 def items(answer: object, member: str) -> list[object]:
@@ -46,10 +54,13 @@ def member_of(answer: object, member: str) -> object:
     return answer[member]
 
 
-def error_of(path: str, status: int, body: object, offset: Offset | None = None) -> KalshiPlatformError:
+def error_of(
+    path: str, status: int, body: object, offset: Offset | None = None, wait_s: float | None = None
+) -> KalshiPlatformError:
     """One error out of the three shapes of error bodies: flat, wrapped under `error`, or a bare text there.
 
-    `offset`: our clock against the exchange's, where it is known; a refused signature may be due to it.
+    `offset`: our clock against the exchange's, where it is known; a refused signature may be due to it. `wait_s`: how
+    long the exchange said to wait.
 
     This is the one place that decides whether a refusal is transient: 429, 408, 425 and 5xx are, all else is not.
     """
@@ -65,8 +76,12 @@ def error_of(path: str, status: int, body: object, offset: Offset | None = None)
     text = f"GET {path}: HTTP {status}" + (f" {code}" if code else "") + (f": {message[:200]}" if message else "")
     if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
         return AuthenticationFailed(f"{text}. {suspects(offset)}", status=status)
+    passing: TransientError | None = None
     if status == HTTPStatus.TOO_MANY_REQUESTS:
-        return RateLimited(text)
-    if status >= 500 or status in _PASSING:
-        return ExchangeUnavailable(text, status=status)
+        passing = RateLimited(text)
+    elif status >= 500 or status in _PASSING:
+        passing = ExchangeUnavailable(text, status=status)
+    if passing is not None:
+        passing.retry_after_s = wait_s
+        return passing
     return RequestRejected(text, status=status, code=code)

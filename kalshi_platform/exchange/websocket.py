@@ -31,7 +31,8 @@ from kalshi_platform.errors import (
 )
 from kalshi_platform.exchange.dates import offset_by, suspects
 from kalshi_platform.exchange.frames import CLOSE, PING, PONG, Deframer, FramingError
-from kalshi_platform.exchange.settings import ExchangeSettings
+from kalshi_platform.exchange.http import tls_problem
+from kalshi_platform.exchange.settings import LOOPBACK, ExchangeSettings
 from kalshi_platform.exchange.signing import Signer
 from kalshi_platform.market.clock_offset import Offset
 
@@ -83,6 +84,7 @@ class WebSocketConnection:
         )
         headers = self._signer.headers("GET", self._path, self._clock.now_ns() // 1_000_000)
         headers["User-Agent"] = self._settings.user_agent
+        parts = urlsplit(self._settings.ws_url)
         asked_at_ns = self._clock.now_ns()
         try:
             client.connect(
@@ -91,10 +93,15 @@ class WebSocketConnection:
                 timeout=self._settings.connect_timeout_s,
                 suppress_origin=True,
                 redirect_limit=0,
+                # The library looks into NO_PROXY alone where that is set.
+                http_no_proxy=[parts.hostname] if parts.hostname in LOOPBACK else None,
+                sslopt={"ca_certs": str(self._settings.ca_file)} if self._settings.ca_file is not None else {},
             )
         except websocket.WebSocketBadStatusException as error:
             offset = offset_by(error.resp_headers or {}, asked_at_ns, self._clock.now_ns())
             raise self._refused(int(error.status_code), offset) from error
+        except ssl.SSLError as error:
+            raise ConnectionLost(f"{self.name}: could not connect: {tls_problem(error)}") from error
         except (websocket.WebSocketException, OSError, ValueError) as error:
             raise ConnectionLost(f"{self.name}: could not connect: {type(error).__name__}: {error}") from error
         self._socket = client.sock

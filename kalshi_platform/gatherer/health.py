@@ -117,9 +117,10 @@ def _troubles(details: Mapping[str, Any]) -> list[str]:
     limit, used = writer.get("spool_limit_bytes"), writer.get("spool_bytes") or 0
     if limit and used > limit / 2:
         found.append(f"the spool is {100 * used / limit:.0f} % full")
-    catalog_error = (details.get("catalog") or {}).get("database_error")
-    if catalog_error:
-        found.append(f"the catalog is not written: {catalog_error}")
+    catalog = details.get("catalog") or {}
+    if catalog.get("database_error"):
+        found.append(f"the catalog is not written: {catalog['database_error']}")
+    found += [f"the listing of {what} is not whole: {why}" for what, why in (catalog.get("failing") or {}).items()]
     refused = [
         f"connection {name}: {figures['last_error']}"
         for name, figures in (details.get("connections") or {}).items()

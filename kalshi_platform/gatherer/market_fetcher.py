@@ -17,7 +17,13 @@ import msgspec
 
 from kalshi_platform.catalog import announced
 from kalshi_platform.clock import Clock
-from kalshi_platform.errors import DatabaseUnavailable, KalshiPlatformError, MarketNotYetVisible, RequestRejected
+from kalshi_platform.errors import (
+    DatabaseUnavailable,
+    KalshiPlatformError,
+    MarketNotYetVisible,
+    RequestRejected,
+    UnparsableMessage,
+)
 from kalshi_platform.gatherer.registry import Registry
 from kalshi_platform.market.catalog import EventInfo, MarketInfo
 from kalshi_platform.market.records import LifecycleEvent
@@ -48,6 +54,8 @@ class MarketsClient(Protocol):
         min_updated_ts: int | None = None,
         mve_filter: str | None = "exclude",
         tickers: Iterable[str] | None = None,
+        *,
+        left_out: Callable[[str], None] | None = None,
     ) -> Iterator[MarketInfo]: ...
 
 
@@ -162,23 +170,32 @@ class MarketFetcher:
         while not stop.is_set():
             tickers, events = self._due()
             self._bury_waiting()
-            try:
-                for ticker in events:
-                    self._fetch_event(ticker)
-                if len(tickers) > _ONE_BY_ONE:
-                    self._fetch_many(tickers)
-                else:
-                    for ticker in tickers:
-                        self._fetch_one(ticker)
-            except KalshiPlatformError as error:
-                # Whatever was not fetched is due again, after a pause.
-                _log.warning("fetching markets: %s", error)
-                with self._wake:
-                    now = self._clock.monotonic()
-                    dues: list[_Due] = [*self._wishes.values(), *self._events.values()]
-                    for each in dues:
-                        each.due = max(each.due, now + 1.0)
-                self._clock.wait(stop, 1.0)
+            # Markets must be recorded; events describe them, and their failure must not hold up anything.
+            for fetch, names, wishes in (
+                (self._fetch_markets, tickers, self._wishes),
+                (self._fetch_events, events, self._events),
+            ):
+                try:
+                    fetch(names)
+                except KalshiPlatformError as error:
+                    # Whatever was not fetched is due again, after a pause.
+                    _log.warning("fetching markets: %s", error)
+                    with self._wake:
+                        now = self._clock.monotonic()
+                        for each in wishes.values():
+                            each.due = max(each.due, now + 1.0)
+                    self._clock.wait(stop, 1.0)
+
+    def _fetch_markets(self, tickers: Sequence[str]) -> None:
+        if len(tickers) > _ONE_BY_ONE:
+            self._fetch_many(tickers)
+            return
+        for ticker in tickers:
+            self._fetch_one(ticker)
+
+    def _fetch_events(self, tickers: Sequence[str]) -> None:
+        for ticker in tickers:
+            self._fetch_event(ticker)
 
     def _due(self) -> tuple[list[str], list[str]]:
         with self._wake:
@@ -198,11 +215,16 @@ class MarketFetcher:
         except MarketNotYetVisible:
             self._missing(ticker)
             return
+        except (RequestRejected, UnparsableMessage) as error:
+            _log.warning("market %.100s could not be fetched: %s", ticker, error)
+            self._unreadable(ticker)
+            return
         self._got([info], known_at)
 
     def _fetch_many(self, tickers: Sequence[str]) -> None:
         known_at = self._clock.now()
-        infos = list(self._rest.iter_markets(mve_filter=None, tickers=tickers))
+        # What the listing lacks is asked for by name.
+        infos = list(self._rest.iter_markets(mve_filter=None, tickers=tickers, left_out=lambda _reason: None))
         self._got(infos, known_at)
         # An absence from a list proves nothing; a 404 for the market itself does.
         for ticker in sorted(set(tickers) - {info.ticker for info in infos})[:_ONE_BY_ONE]:
@@ -212,8 +234,8 @@ class MarketFetcher:
         known_at = self._clock.now()
         try:
             info = self._rest.event(ticker)
-        except RequestRejected as error:
-            _log.info("event %s: %s", ticker, error)
+        except (RequestRejected, UnparsableMessage) as error:
+            _log.info("event %.100s: %s", ticker, error)
             info = None
         if info is not None:
             found = info
@@ -241,6 +263,15 @@ class MarketFetcher:
                     self._later(wish)
                 else:
                     del self._wishes[info.ticker]
+
+    def _unreadable(self, ticker: str) -> None:
+        """Ask again later, a few times: one that cannot be read must not stand before the others."""
+        with self._wake:
+            wish = self._wishes[ticker]
+            if wish.attempt + 1 < self._attempts:
+                self._later(wish)
+            else:
+                del self._wishes[ticker]
 
     def _missing(self, ticker: str) -> None:
         self.not_visible += 1

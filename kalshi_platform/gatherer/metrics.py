@@ -37,6 +37,7 @@ def gatherer_metrics(state: str, is_recording: bool, details: Mapping[str, Any])
     if details["writer"] is not None:
         yield from _writer(details["writer"])
     yield from _books(details["books"])
+    yield from _catalog(details["catalog"])
     yield by_label("counter", f"{_P}alarms", "Alarms by kind.", "kind", details["alarms"])
     clock = details["clock"]
     whose = {"exchange": clock["ahead_of_exchange_s"], "database": clock["ahead_of_database_s"]}
@@ -94,6 +95,23 @@ def _writer(writer: Mapping[str, Any]) -> Iterator[Metric | Histogram]:
         lags["up_to_s"],
         lags["count"],
         lags["total_s"],
+    )
+
+
+def _catalog(catalog: Mapping[str, Any]) -> Iterator[Metric]:
+    yield gauge(
+        f"{_P}catalog_failing_listings",
+        "Listings (series, events, markets) that failed or lack something.",
+        float(len(catalog["failing"])),
+    )
+    yield gauge(
+        f"{_P}catalog_left_out_objects", "Objects that the last syncs could not read.", float(catalog["left_out"])
+    )
+    yield counter(
+        f"{_P}catalog_unfit_fields", "Fields of an unexpected shape that were left empty.", catalog["unfit_fields"]
+    )
+    yield counter(
+        f"{_P}rest_mended_values", "Texts and numbers of REST answers that were broken.", catalog["mended_values"]
     )
 
 

@@ -10,7 +10,10 @@ from typing import TypeAlias
 
 @dataclass(frozen=True, kw_only=True)
 class CatalogSynced:
-    """One sync of `series`, `events` or `markets` finished. `scope`: full or incremental."""
+    """One sync of `series`, `events` or `markets` finished. `scope`: full or incremental.
+
+    `left_out`: how many things the listing lacked, `lacks`: which; such a sync is not a whole one.
+    """
 
     what: str
     scope: str
@@ -18,6 +21,8 @@ class CatalogSynced:
     rows_changed: int
     started_at: datetime
     finished_at: datetime
+    left_out: int = 0
+    lacks: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from kalshi_platform.catalog.store import CatalogStore, Changed
 from kalshi_platform.catalog.sync import refresh_markets, sync_events, sync_markets, sync_series
 from kalshi_platform.clock import SYSTEM_CLOCK
-from kalshi_platform.errors import ExchangeUnavailable
+from kalshi_platform.errors import ExchangeUnavailable, UnparsableMessage
 from kalshi_platform.exchange.rest import RestClient
 from kalshi_platform.exchange.settings import ExchangeSettings
+from kalshi_platform.market.catalog import EventInfo, MarketInfo
 from kalshi_platform.simulator.server import ServerThread
 from kalshi_platform.storage.migrate import migrate
 from kalshi_platform.storage.pool import Database
@@ -166,3 +168,55 @@ def test_a_failed_sync_keeps_what_it_stored_and_is_repeated(
     assert rows[0][2].startswith("ExchangeUnavailable")
     exchange.clear_faults()
     assert sync_markets(rest, store, SYSTEM_CLOCK, full=False).scope == "incremental"
+
+
+def test_a_status_that_cannot_be_listed_costs_no_other(
+    exchange: ServerThread, rest: RestClient, store: CatalogStore, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = rest.iter_markets
+
+    def iter_markets(status: str | None = None, **filters: Any) -> Iterator[MarketInfo]:
+        if status == "open":
+            raise ExchangeUnavailable("GET /markets: HTTP 500", status=500)
+        return whole(status=status, **filters)
+
+    exchange.market("deactivate", ticker=exchange.tickers()[0])
+    monkeypatch.setattr(rest, "iter_markets", iter_markets)
+    with pytest.raises(ExchangeUnavailable):
+        sync_markets(rest, store, SYSTEM_CLOCK, full=True)
+    assert statuses(database) == ["inactive"]
+    assert store.last_sync("markets") is None
+
+
+def test_a_sync_that_lacks_an_object_is_stored_but_is_not_a_whole_one(
+    rest: RestClient, store: CatalogStore, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = rest.iter_markets
+
+    def iter_markets(*args: Any, left_out: Any, **filters: Any) -> Iterator[MarketInfo]:
+        left_out("object KXODD: missing_field: status")
+        return whole(*args, left_out=left_out, **filters)
+
+    monkeypatch.setattr(rest, "iter_markets", iter_markets)
+    report = sync_markets(rest, store, SYSTEM_CLOCK, full=True)
+    assert (report.is_whole, report.left_out) == (False, 3)
+    assert count(database, "markets") == MARKETS
+    assert store.last_sync("markets") is None
+    with database.transaction() as transaction:
+        assert transaction.fetch_all("SELECT finished_at, error FROM catalog_syncs")[0][0] is None
+    monkeypatch.undo()
+    assert sync_markets(rest, store, SYSTEM_CLOCK, full=False).scope == "full"
+    assert store.last_sync("markets") is not None
+
+
+def test_events_that_cannot_be_read_do_not_cost_their_markets(
+    rest: RestClient, store: CatalogStore, database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def event(_ticker: str) -> EventInfo:
+        raise ExchangeUnavailable("GET /events: HTTP 500", status=500)
+
+    monkeypatch.setattr(rest, "event", event)
+    assert sync_markets(rest, store, SYSTEM_CLOCK, full=True).is_whole
+    assert (count(database, "markets"), count(database, "events")) == (MARKETS, 0)
+    monkeypatch.setattr(rest, "event", lambda ticker: (_ for _ in ()).throw(UnparsableMessage("shape", ticker)))
+    assert sync_markets(rest, store, SYSTEM_CLOCK, full=False).is_whole

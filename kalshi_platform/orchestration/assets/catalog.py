@@ -91,6 +91,7 @@ def _catalog_asset(table: str) -> dg.AssetsDefinition:
                 "scope": report.scope,
                 "rows_seen": report.rows_seen,
                 "rows_changed": report.rows_changed,
+                "left_out": report.lacks or "nothing",
                 "time_min": report.started_at.isoformat(),
                 "time_max": report.finished_at.isoformat(),
             }

@@ -48,6 +48,7 @@ def synced_metadata(report: CatalogSynced) -> dict[str, Any]:
         "scope": report.scope,
         "rows_seen": report.rows_seen,
         "rows_changed": report.rows_changed,
+        "left_out": report.lacks or "nothing",
         "time_min": report.started_at.isoformat(),
         "time_max": report.finished_at.isoformat(),
     }

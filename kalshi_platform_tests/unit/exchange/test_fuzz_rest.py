@@ -13,7 +13,8 @@ import pytest
 from kalshi_platform.catalog.rows import EVENTS, MARKETS, SERIES
 from kalshi_platform.errors import UnparsableMessage
 from kalshi_platform.exchange import parse_rest
-from kalshi_platform.exchange.rest_answers import decoded, error_of, items, member_of
+from kalshi_platform.exchange.lenient_json import decode_json
+from kalshi_platform.exchange.rest_answers import error_of, items, member_of
 from kalshi_platform.market.catalog import EventInfo, MarketInfo, SeriesInfo
 from kalshi_platform_tests.unit.exchange.mutations import ODD_VALUES, encoded
 
@@ -74,6 +75,14 @@ def variants(value: Any, odd: Any) -> Iterator[Any]:
     elif isinstance(value, list):
         for index in range(len(value)):
             yield from ([*value[:index], changed, *value[index + 1 :]] for changed in variants(value[index], odd))
+
+
+def decoded(content: bytes) -> Any:
+    """What the client makes of a body; None where it is no JSON."""
+    try:
+        return decode_json(content)[0]
+    except UnparsableMessage:
+        return None
 
 
 def storable(found: Any) -> None:

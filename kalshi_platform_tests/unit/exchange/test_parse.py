@@ -295,3 +295,25 @@ def test_what_no_key_can_hold_names_nothing(kind: str, field: str, msg: dict[str
     for text in NO_NAMES:
         reason = reason_of(frames_of.frame(kind, sid=1, seq=7, msg={**msg, field: text}))
         assert reason == ("missing_field" if text == "" and "lifecycle" in kind else "name")
+
+
+def test_a_frame_with_a_broken_text_beside_its_names_is_read() -> None:
+    lifecycle = (
+        b'{"type":"market_lifecycle_v2","sid":3,"seq":7,"msg":{"market_ticker":"KXA-1","event_type":"created",'
+        b'"additional_metadata":{"title":"Cheers \\ud83c","name":"caf\xe9"}}}'
+    )
+    frame = parse_frame(lifecycle)
+    assert (frame.type, frame.sid, frame.seq) == ("market_lifecycle_v2", 3, 7)
+    assert isinstance(frame.body, LifecycleBody)
+    assert "Cheers \ufffd" in frame.body.content
+
+
+@pytest.mark.parametrize("name", [b"KXA-\\ud83c", b"KX\xe9"])
+def test_a_frame_whose_market_cannot_be_named_stays_refused(name: bytes) -> None:
+    delta = (
+        b'{"type":"orderbook_delta","sid":1,"seq":2,"msg":{"market_ticker":"' + name + b'","price_dollars":"0.5",'
+        b'"delta_fp":"1.00","side":"yes","ts":"2026-11-30T00:00:00Z"}}'
+    )
+    with pytest.raises(UnparsableMessage) as caught:
+        parse_frame(delta)
+    assert caught.value.reason == "json"

@@ -11,6 +11,7 @@ import pytest
 
 from kalshi_platform.catalog.store import SyncReport
 from kalshi_platform.clock import Clock
+from kalshi_platform.errors import ExchangeUnavailable
 from kalshi_platform.gatherer import catalog_keeper
 from kalshi_platform.gatherer.catalog_keeper import CatalogKeeper
 from kalshi_platform.gatherer.settings import GathererSettings
@@ -78,3 +79,72 @@ def test_they_are_read_twice_after_announcements_were_missed(monkeypatch: pytest
     assert at_once == pytest.approx(100, abs=2)
     assert again - at_once == pytest.approx(5, abs=0.1)
     assert later == pytest.approx([again + EVERY_S], abs=0.1)
+
+
+class Listings(Watched):
+    """A keeper of which some listings fail, or lack something; `done` has the syncs in their order."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, until_s: float, **troubles: Any) -> None:
+        self.done: list[tuple[str, str]] = []
+        self._troubles = troubles
+        super().__init__(monkeypatch, tmp_path, until_s)
+        monkeypatch.setattr(self.keeper, "_registry", SimpleNamespace(counts=dict))
+
+    def _sync_of(self, what: str) -> Any:
+        whole = super()._sync_of(what)
+
+        def sync(*args: Any) -> SyncReport:
+            report: SyncReport = whole(*args)
+            self.done.append((what, report.scope))
+            trouble = self._troubles.get(what)
+            if isinstance(trouble, Exception):
+                raise trouble
+            return report._replace(left_out=trouble, lacks=f"{trouble} left out") if trouble else report
+
+        return sync
+
+
+def test_markets_come_first_and_wait_for_nothing_that_describes_them(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    listings = Listings(monkeypatch, tmp_path, 400, series=ExchangeUnavailable("GET /series: HTTP 500", status=500))
+    listings.keeper.load(listings.stop)
+    assert [what for what, _ in listings.done] == ["markets", "series", "events"]
+    assert list(listings.keeper.failing) == ["series"]
+    listings.done.clear()
+    listings.keeper.run(listings.stop)
+    assert ("markets", "incremental") in listings.done
+    assert "events" not in [what for what, _ in listings.done]  # it was whole, and is not due yet
+    # Asked again by itself, ever more rarely: 5, 10, 20 … s after the one before.
+    assert listings.done.count(("series", "full")) == 7
+    assert "HTTP 500" in listings.keeper.failing["series"]
+
+
+def test_a_listing_that_lacks_something_is_no_whole_one(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    listings = Listings(monkeypatch, tmp_path, 30, markets=3)
+    listings.keeper.load(listings.stop)
+    assert (listings.keeper.failing, listings.keeper.left_out) == ({"markets": "3 left out"}, 3)
+    assert "markets" not in listings.keeper.last_synced
+    # 3 of 3: the exchange sends something else than it did.
+    assert any("catalog_objects_left_out" in each.message and each.levelname == "ERROR" for each in caplog.records)
+    listings.done.clear()
+    listings.keeper.run(listings.stop)
+    assert set(listings.done) == {("markets", "full")}
+
+
+def test_a_start_without_any_market_tries_on(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    listings = Listings(monkeypatch, tmp_path, 1e9, markets=ExchangeUnavailable("GET /markets: HTTP 500"))
+    heal = iter(range(5))
+
+    def refresh() -> bool:
+        if next(heal) == 3:
+            del listings._troubles["markets"]
+        return False
+
+    listings.follower.refresh = refresh
+    listings.keeper.load(listings.stop)
+    assert [what for what, _ in listings.done].count("markets") == 4
+    assert [what for what, _ in listings.done].count("series") == 1
+    assert listings.keeper.failing == {}
