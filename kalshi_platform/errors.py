@@ -8,7 +8,7 @@
     │   ├── MarketNotYetVisible     404 shortly after a `created` event
     │   ├── DatabaseUnavailable     the server is away, restarting or refuses connections
     │   ├── LakeUnavailable         the lake's storage is away, full or overloaded
-    │   ├── PartitionBusy           another export writes the same partition of the lake
+    │   ├── PartitionBusy           another export writes the same partition of the lake, or may do so
     │   ├── StartFailed             a part of the local stack did not come up
     │   └── Unfinished              a command ended, and not everything that it should do is done
     └── PermanentError              repeating the call changes nothing
@@ -26,7 +26,8 @@
         ├── LakeArchived            an object lies in an archive class and must be restored first
         ├── LakeHole                a range of the lake lacks partitions, or a book its anchor
         ├── UnknownPartition        no such table of the lake, or not a key of its partitions
-        └── HourNotClosed           an export as `closed` was asked for a time that is not closed
+        ├── HourNotClosed           an export as `closed` was asked for a time that is not closed
+        └── FewerRows               an export would have fewer rows than the close, or the lake, has of the time
 
 Leaves carry facts as attributes, so that callers decide on data and never on message text. No message holds a secret.
 """
@@ -95,7 +96,7 @@ class LakeUnavailable(TransientError):
 
 
 class PartitionBusy(TransientError):
-    """Another export writes the same partition of the lake."""
+    """Another export writes the same partition of the lake, or may do so because this one has lost its lock."""
 
 
 class StartFailed(TransientError):
@@ -197,3 +198,17 @@ class UnknownPartition(PermanentError):
 
 class HourNotClosed(PermanentError):
     """An export as `closed` was asked for a time that has not ended, or that production has not closed."""
+
+
+class FewerRows(PermanentError):
+    """An export would have fewer rows than production's close counted, or than the lake holds of the partition.
+
+    Production has lost rows since: they were dropped, or it was restored to an older state. `rows` are those that the
+    export would have, `wanted` those that it must have at least.
+    """
+
+    def __init__(self, what: str, *, partition: str, rows: int, wanted: int) -> None:
+        super().__init__(what)
+        self.partition = partition
+        self.rows = rows
+        self.wanted = wanted

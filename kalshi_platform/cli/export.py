@@ -17,8 +17,15 @@ def export(
     open_: bool = typer.Option(
         False, "--open", help="Export what is there although the time is not closed; never replaces a closed partition."
     ),
+    allow_fewer_rows: bool = typer.Option(
+        False,
+        "--allow-fewer-rows",
+        help="Publish what is left although production has lost rows of the time since its close, or since the lake's "
+        "export of it.",
+    ),
 ) -> None:
-    """Write one partition of production to the lake as Parquet; exit 1 when its time is not closed."""
+    """Write one partition of production to the lake as Parquet; exit 1 when its time is not closed, or production has
+    lost rows of it."""
     from kalshi_platform.config import load_deduplicator, load_lake
     from kalshi_platform.lake.export import export_partition
     from kalshi_platform.lake.layout import lake_table, parse_partition
@@ -29,7 +36,9 @@ def export(
     production_url = load_deduplicator().production_url
     state = "open" if open_ else "closed"
     tell(f"exporting {wanted.table.key} {wanted.key} as {state} …")
-    manifest = export_partition(store, production_url, wanted, "open" if open_ else "closed")
+    manifest = export_partition(
+        store, production_url, wanted, "open" if open_ else "closed", allow_fewer_rows=allow_fewer_rows
+    )
     if manifest.state != state:
         tell("the partition is closed already and stays as it is")
     tell(f"{store.root}/{wanted.path}")

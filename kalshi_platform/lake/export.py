@@ -1,6 +1,7 @@
 """Production → one partition of the lake, streamed out of one snapshot in bounded memory.
 
-`closed` promises that production has closed the time; `open` is a look at what is there, and never replaces `closed`.
+`closed` promises that production has closed the time and holds what it held then; `open` is a look at what is there,
+and never replaces `closed`.
 An empty partition gets one file without rows, because readers that take a glob fail where it matches nothing, and learn
 the columns and their types from the file.
 """
@@ -8,69 +9,99 @@ the columns and their types from the file.
 from __future__ import annotations
 
 import logging
-from collections.abc import Generator, Iterator, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
+from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
 
 import pyarrow as pa
 
 from kalshi_platform.clock import SYSTEM_CLOCK, Clock
-from kalshi_platform.errors import HourNotClosed, LakeCorrupt, PartitionBusy
+from kalshi_platform.errors import FewerRows, HourNotClosed, LakeCorrupt, LakeUnavailable, PartitionBusy
 from kalshi_platform.lake import queries
+from kalshi_platform.lake.closes import CountedRows, HourState, closes_of, counted_rows, hour_states, unclosed
 from kalshi_platform.lake.columns import shape
 from kalshi_platform.lake.layout import Partition, lake_table, partition_starting
-from kalshi_platform.lake.manifest import DataFile, Manifest, State, code_version, publish, read_manifest
+from kalshi_platform.lake.manifest import Manifest, State, code_version
 from kalshi_platform.lake.objects import ObjectStore
 from kalshi_platform.lake.parquet import Parts, write_parts
+from kalshi_platform.lake.publish import publish, standing
 from kalshi_platform.lake.read_ahead import read_ahead
 from kalshi_platform.lake.schema import dataset
 from kalshi_platform.lake.sorting import in_order
 from kalshi_platform.lake.store import Lake, open_store
 from kalshi_platform.storage.migrate import check
-from kalshi_platform.storage.pool import Database
+from kalshi_platform.storage.pool import Database, Lease
 from kalshi_platform.storage.read import ArrowSnapshot, arrow_snapshot
 
 _log = logging.getLogger(__name__)
 
 
 def export_raw(
-    lake: Lake, production_url: str, table: str, hour: datetime, state: State, clock: Clock = SYSTEM_CLOCK
+    lake: Lake,
+    production_url: str,
+    table: str,
+    hour: datetime,
+    state: State,
+    clock: Clock = SYSTEM_CLOCK,
+    *,
+    allow_fewer_rows: bool = False,
 ) -> Manifest:
     """Export one hour of a raw table; see `export_partition`."""
-    return export_partition(lake, production_url, partition_starting(lake_table(f"raw/{table}"), hour), state, clock)
+    partition = partition_starting(lake_table(f"raw/{table}"), hour)
+    return export_partition(lake, production_url, partition, state, clock, allow_fewer_rows=allow_fewer_rows)
 
 
 def export_daily(
-    lake: Lake, production_url: str, dataset: str, day: date, state: State, clock: Clock = SYSTEM_CLOCK
+    lake: Lake,
+    production_url: str,
+    dataset: str,
+    day: date,
+    state: State,
+    clock: Clock = SYSTEM_CLOCK,
+    *,
+    allow_fewer_rows: bool = False,
 ) -> Manifest:
     """Export one day of `processed/trades` or `aggregates/candles_1m`; see `export_partition`."""
-    return export_partition(lake, production_url, partition_starting(lake_table(dataset), day), state, clock)
+    partition = partition_starting(lake_table(dataset), day)
+    return export_partition(lake, production_url, partition, state, clock, allow_fewer_rows=allow_fewer_rows)
 
 
 def export_partition(
-    lake: Lake, production_url: str, partition: Partition, state: State, clock: Clock = SYSTEM_CLOCK
+    lake: Lake,
+    production_url: str,
+    partition: Partition,
+    state: State,
+    clock: Clock = SYSTEM_CLOCK,
+    *,
+    allow_fewer_rows: bool = False,
 ) -> Manifest:
-    """Export one partition and return its manifest; the same rows give the same bytes.
+    """Export one partition and return the manifest that stands then; the same rows give the same bytes and names.
 
-    `open` over a closed partition changes nothing and returns the closed manifest. Raises HourNotClosed (the time runs
-    still, or production has not closed it, or not again after late rows), PartitionBusy (another export writes it),
-    LakeCorrupt (the rows streamed are not those counted in the same snapshot), SchemaMismatch, DatabaseUnavailable,
-    LakeUnavailable, ConfigurationError.
+    `open` over a closed partition changes nothing and returns the closed manifest; so does `closed` where nothing has
+    changed. Raises HourNotClosed (the time runs still, or production has not closed it, or not again after late rows),
+    FewerRows (production has lost rows of the time since its close or the export before; not with `allow_fewer_rows`),
+    PartitionBusy (another export writes it), LakeCorrupt (the rows streamed are not those counted in the same
+    snapshot), SchemaMismatch, DatabaseUnavailable, LakeUnavailable, ConfigurationError. Whatever is raised, what was
+    published before can be read.
     """
     _refuse_running(partition, state, clock)
     store = open_store(lake)
-    with _alone(production_url, store, partition):
-        if state == "open":
-            current = read_manifest(store, partition.path)
-            if current is not None and current.state == "closed":
-                _log.info("%s is closed already and stays as it is", partition.path)
-                return current
+    with _alone(production_url, store, partition) as lease:
+        current = standing(store, partition.path)
+        if state == "open" and current is not None and current.state == "closed":
+            _log.info("%s is closed already and stays as it is", partition.path)
+            return current
         with store.spool() as folder:
             with arrow_snapshot(production_url) as snapshot:
-                closed_at = _last_close(snapshot, partition) if state == "closed" else None
-                coverage_share = None if closed_at is None else _coverage_share(snapshot, partition)
-                parts = _write(snapshot, partition, folder)
+                hours = _closed_hours(snapshot, partition) if state == "closed" else []
+                counted = _count(snapshot, partition)
+                complete = state == "open" or _has_all(
+                    partition, counted, counted_rows(snapshot, partition), hours, current, allow_fewer_rows
+                )
+                coverage_share = _coverage_share(snapshot, partition) if hours and complete else None
+                parts = _write(snapshot, partition, counted, folder)
             manifest = Manifest(
                 table=partition.table.key,
                 partition=partition.key,
@@ -78,37 +109,106 @@ def export_partition(
                 rows=parts.rows,
                 time_min=parts.time_min,
                 time_max=parts.time_max,
-                files=tuple(DataFile(file.path.name, file.bytes, file.sha256, file.rows) for file in parts.files),
+                files=(),
                 schema_version=dataset(partition.table).version,
                 code_version=code_version(),
                 exported_at=clock.now(),
-                closed_at=closed_at,
+                closed_at=max((hour.closed_at for hour in hours if hour.closed_at is not None), default=None),
+                closes=closes_of(hours),
                 coverage_share=coverage_share,
             )
-            publish(store, partition.path, parts, manifest)
+            manifest = publish(store, partition.path, parts, manifest, current, lease.is_held)
     _log.info("%s: %d rows, %d bytes, %s", partition.path, manifest.rows, manifest.bytes, state)
     return manifest
 
 
-def _write(snapshot: ArrowSnapshot, partition: Partition, folder: Path) -> Parts:
+@dataclass(frozen=True)
+class _Counted:
+    """How many rows a partition must have, of a raw table by market; `source`: rows of production it is made from."""
+
+    rows: int
+    source: int
+    by_ticker: Mapping[str, int]
+
+
+def _count(snapshot: ArrowSnapshot, partition: Partition) -> _Counted:
+    if partition.table.layer == "raw":
+        counted = snapshot.table(queries.tickers_query(partition, dataset(partition.table))).to_pydict()
+        by_ticker: dict[str, int] = dict(zip(counted["ticker"], counted["rows"], strict=True))
+        return _Counted(sum(by_ticker.values()), sum(by_ticker.values()), by_ticker)
+    rows, source = (
+        snapshot.table(query).column("rows")[0].as_py()
+        for query in (queries.expected_query(partition), queries.source_query(partition))
+    )
+    return _Counted(rows, source, {})
+
+
+def _has_all(
+    partition: Partition,
+    counted: _Counted,
+    before: CountedRows,
+    hours: Sequence[HourState],
+    current: Manifest | None,
+    allow_fewer_rows: bool,
+) -> bool:
+    """Whether production still has all rows that it had at the close, and that the lake has.
+
+    Raises FewerRows where it has not, unless that is allowed.
+    """
+    name = f"{partition.table.key} {partition.key}"
+    source = queries.source_table(partition)
+    if before.gone or counted.source < before.rows:
+        had = f", but had {before.rows} when the time was closed" if before.rows else ""
+        gone = f"; those of {_names(before.gone)} were dropped" if before.gone else ""
+        what = f"production holds {counted.source} rows of {source}{had}{gone}"
+        rows, wanted = counted.source, before.rows
+    elif current is not None and counted.rows < _published_rows(partition, hours, current):
+        what = f"production gives {counted.rows} rows, but the lake holds {current.rows}"
+        rows, wanted = counted.rows, current.rows
+    else:
+        return True
+    if not allow_fewer_rows:
+        raise FewerRows(
+            f"{name}: {what}. Rows were dropped there, or production was restored to an older state. What is published"
+            " stays. Bring the rows back (kalshi-platform close-hour HOUR merges them again from the gatherers), or"
+            " export with --allow-fewer-rows (in Dagster: allow_fewer_rows: true) to publish what is left",
+            partition=name,
+            rows=rows,
+            wanted=wanted,
+        )
+    _log.warning("%s: %s; exported all the same, as asked", name, what)
+    return False
+
+
+def _published_rows(partition: Partition, hours: Sequence[HourState], current: Manifest) -> int:
+    """How many rows of the published partition a new export must have at least."""
+    is_same_kind = partition.table.layer == "raw" or current.schema_version == dataset(partition.table).version
+    if current.state != "closed" or not is_same_kind:
+        return 0
+    last = max((hour.closed_at for hour in hours if hour.closed_at is not None), default=None)
+    # Anchors are made anew by each close, and one that has found a snapshot to be wrong makes fewer.
+    is_made_anew = current.closed_at is not None and last is not None and last > current.closed_at
+    return 0 if partition.table.name == "book_anchors" and is_made_anew else current.rows
+
+
+def _write(snapshot: ArrowSnapshot, partition: Partition, counted: _Counted, folder: Path) -> Parts:
     """Write the rows of a partition and compare their number with that of the same snapshot."""
     data = dataset(partition.table)
-    if partition.table.layer == "raw":
-        counted = snapshot.table(queries.tickers_query(partition, data)).to_pydict()
-        rows_per_ticker: dict[str, int] = dict(zip(counted["ticker"], counted["rows"], strict=True))
-        expected = sum(rows_per_ticker.values())
-    else:
-        rows_per_ticker = {}
-        expected = snapshot.table(queries.expected_query(partition)).column("rows")[0].as_py()
-    # Closed before the snapshot: the driver refuses to leave a cursor open.
-    with closing(_rows(snapshot, partition)) as unsorted, read_ahead(unsorted) as batches:
-        if partition.table.layer != "raw":
-            parts = write_parts(batches, data, folder)
-        else:
-            with read_ahead(in_order(batches, data, rows_per_ticker, folder), 1) as rows:
-                parts = write_parts(rows, data, folder)
-    if parts.rows != expected:
-        raise LakeCorrupt(f"{partition.path}: {parts.rows} rows were read, but production holds {expected}")
+    try:
+        # Closed before the snapshot: the driver refuses to leave a cursor open.
+        with closing(_rows(snapshot, partition)) as unsorted, read_ahead(unsorted) as batches:
+            if partition.table.layer != "raw":
+                parts = write_parts(batches, data, folder)
+            else:
+                with read_ahead(in_order(batches, data, counted.by_ticker, folder), 1) as rows:
+                    parts = write_parts(rows, data, folder)
+    except OSError as error:
+        raise LakeUnavailable(
+            f"{partition.path}: the files cannot be written to {folder.parent} ({error.strerror or error}): nothing was"
+            " replaced; make room there, or see what is wrong with it"
+        ) from error
+    if parts.rows != counted.rows:
+        raise LakeCorrupt(f"{partition.path}: {parts.rows} rows were read, but production holds {counted.rows}")
     return parts
 
 
@@ -129,21 +229,20 @@ def _refuse_running(partition: Partition, state: State, clock: Clock) -> None:
         )
 
 
-def _last_close(snapshot: ArrowSnapshot, partition: Partition) -> datetime | None:
-    """When the hours of the partition were closed last. Raises HourNotClosed when one is not, or not any more."""
-    hours = snapshot.table(queries.closes_query(partition)).to_pylist()
-    # Of a day only the hours that got rows must be closed: recording may have begun in the middle of it.
-    wanted = [row for row in hours if partition.table.kind == "hourly" or row["active"]]
-    unclosed = [row["hour"] for row in wanted if row["closed_at"] is None]
-    reopened = [row["hour"] for row in wanted if row["reopened"]]
-    if unclosed or reopened:
-        what = f"production has not closed {_names(unclosed)}" if unclosed else ""
+def _closed_hours(snapshot: ArrowSnapshot, partition: Partition) -> list[HourState]:
+    """The hours of the partition. Raises HourNotClosed when one is not closed, or not any more."""
+    hours = hour_states(snapshot, partition.start, partition.end)
+    lacking = unclosed(partition, hours)
+    if lacking:
+        never = [hour.hour for hour in lacking if hour.closed_at is None]
+        reopened = [hour.hour for hour in lacking if hour.closed_at is not None]
+        what = f"production has not closed {_names(never)}" if never else ""
         late = f"rows came after the close of {_names(reopened)}" if reopened else ""
         raise HourNotClosed(
             f"{partition.table.key} {partition.key}: {' and '.join(filter(None, (what, late)))};"
             " run: kalshi-platform close-hour HOUR, or export what is there with --open"
         )
-    return max((row["closed_at"] for row in hours if row["closed_at"] is not None), default=None)
+    return hours
 
 
 def _coverage_share(snapshot: ArrowSnapshot, partition: Partition) -> float | None:
@@ -159,13 +258,13 @@ def _names(hours: Sequence[datetime]) -> str:
 
 
 @contextmanager
-def _alone(production_url: str, store: ObjectStore, partition: Partition) -> Iterator[None]:
+def _alone(production_url: str, store: ObjectStore, partition: Partition) -> Iterator[Lease]:
     database = Database(production_url, name="production")
     try:
         check(database, "production")
         with database.lease("lake export", store.root, partition.path) as lease:
             if lease is None:
                 raise PartitionBusy(f"another export writes {partition.path}; try again when it is done")
-            yield
+            yield lease
     finally:
         database.dispose()

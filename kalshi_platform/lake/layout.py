@@ -1,8 +1,9 @@
 """Which tables the lake has, how they are cut into partitions, and where each partition lies.
 
-    {raw|processed|aggregates}/<table>/date=YYYY-MM-DD[/hour=HH]/part-NNNN.parquet  and  _manifest.json
+    {raw|processed|aggregates}/<table>/date=YYYY-MM-DD[/hour=HH]/part-NNNN-<hash>.parquet  and  _manifest.json
 
-A partition is one UTC hour of a raw table, or one UTC day of anything else.
+A partition is one UTC hour of a raw table, or one UTC day of anything else. A data file is named after its content, so
+that an export that replaces another never writes over a file that somebody may be reading.
 """
 
 from __future__ import annotations
@@ -28,6 +29,7 @@ RAW_TABLES = (*MERGED_TABLES, "book_anchors")
 DAILY_DATASETS = ("processed/trades", "aggregates/candles_1m")
 """Data sets that are derived from production, day by day."""
 
+_HASH_DIGITS = 16
 _KEY = re.compile(
     r"(?P<date>\d{4}-\d\d-\d\d)(?:[T-](?P<hour>\d\d)(?::?(?P<minute>\d\d))?(?::(?P<second>\d\d))?(?:Z|\+00:00)?)?"
 )
@@ -97,14 +99,14 @@ def partition_path(layer: Layer, table: str, day: date, hour: int | None = None)
     return path if hour is None else f"{path}/hour={hour:02d}"
 
 
-def part_name(number: int) -> str:
-    """The name of the data file `number` (from 0) of a partition."""
-    return f"part-{number:04d}.parquet"
+def part_name(number: int, sha256: str) -> str:
+    """The name of the data file `number` (from 0) of a partition, whose content has this SHA-256 (hex)."""
+    return f"part-{number:04d}-{sha256[:_HASH_DIGITS]}.parquet"
 
 
 def is_part_name(name: str) -> bool:
-    """Whether `name` is a data file of a partition."""
-    return re.fullmatch(r"part-\d{4,}\.parquet", name) is not None
+    """Whether `name` is a data file of a partition; version 0.1.0 named them by their number alone."""
+    return re.fullmatch(rf"part-\d{{4,}}(-[0-9a-f]{{{_HASH_DIGITS}}})?\.parquet", name) is not None
 
 
 def lake_table(name: str) -> LakeTable:

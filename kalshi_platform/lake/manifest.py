@@ -1,7 +1,6 @@
-"""What a partition holds, written last: a partition without a manifest is not there.
+"""What a partition holds: a partition without a manifest is not there, and a file that it does not name does not count.
 
-A partition is replaced by deleting its manifest, storing the new files and writing the new manifest, so that at no
-moment a manifest speaks of files that are not its own.
+`publish` puts one partition in place of another.
 """
 
 from __future__ import annotations
@@ -17,9 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from kalshi_platform.errors import LakeCorrupt
-from kalshi_platform.lake.layout import MANIFEST_NAME, LakeTable, Partition, is_part_name, parse_partition
+from kalshi_platform.lake.layout import MANIFEST_NAME, LakeTable, Partition, parse_partition
 from kalshi_platform.lake.objects import ObjectStore
-from kalshi_platform.lake.parquet import Parts
 from kalshi_platform.lake.store import Lake, open_store, sha256
 
 State: TypeAlias = Literal["closed", "open"]
@@ -49,7 +47,10 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     code_version: str
     exported_at: datetime
     closed_at: datetime | None = None
-    """When production closed the hours of these rows last, by its own clock: a later close makes the export stale."""
+    """When production closed the hours of these rows last, by its own clock."""
+    closes: dict[str, str] = {}
+    """The closes whose rows these are: hour (`2026-11-23T04`) → what production calls that close. Another close of one
+    of these hours, or a close of another hour of the day, makes the export stale. Version 0.1.0 did not write it."""
     coverage_share: float | None = None
     """Of closed hours of order-book deltas: the share (0 … 1) of the markets' open time that is complete, of those
     recorded in the hour or followed in the one before. None: no market was open, or production cannot tell."""
@@ -85,19 +86,6 @@ def read_manifest(lake: Lake, path: str) -> Manifest | None:
     return None if content is None else decode(content, f"{path}/{MANIFEST_NAME}")
 
 
-def publish(store: ObjectStore, path: str, parts: Parts, manifest: Manifest) -> None:
-    """Put a partition in place of what was there, its manifest last."""
-    store.delete(f"{path}/{MANIFEST_NAME}")
-    names = {file.path.name for file in parts.files}
-    for file in parts.files:
-        store.put_file(f"{path}/{file.path.name}", file.path)
-    for stored in list(store.list(f"{path}/")):
-        name = stored.path.removeprefix(f"{path}/")
-        if is_part_name(name) and name not in names:
-            store.delete(stored.path)
-    store.write(f"{path}/{MANIFEST_NAME}", encode(manifest))
-
-
 def verify(lake: Lake, path: str, manifest: Manifest | None = None) -> Manifest:
     """Read every file of a partition back and compare it with the manifest; return the manifest.
 
@@ -112,6 +100,7 @@ def verify(lake: Lake, path: str, manifest: Manifest | None = None) -> Manifest:
         problems.append(f"the files' rows do not add up to {manifest.rows}")
     listed = {file.name for file in manifest.files}
     strangers = {stored.path.removeprefix(f"{path}/") for stored in store.list(f"{path}/")} - listed - {MANIFEST_NAME}
+    # Of an export that is under way, or of one that was cut short; the next one removes the latter.
     problems.extend(f"{name} is not in the manifest" for name in sorted(strangers))
     if problems:
         raise LakeCorrupt(f"{path}: {'; '.join(problems)}")

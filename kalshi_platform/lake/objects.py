@@ -5,7 +5,7 @@ Paths are relative to the root and use `/`. A write is whole or not at all.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,10 +28,13 @@ class ObjectStore(Protocol):
         """The root as an address, for messages and readers of other tools."""
 
     def spool(self) -> AbstractContextManager[Path]:
-        """A temporary folder of this machine for files on their way to `put_file`; removed afterwards."""
+        """A temporary folder of this machine for files on their way to `put_files`; removed afterwards."""
 
-    def put_file(self, path: str, file: Path) -> None:
-        """Store a spooled file, replacing what was there; the local file may be gone afterwards."""
+    def put_files(self, files: Mapping[str, Path]) -> None:
+        """Store spooled files (by path), replacing what was there; the local files may be gone afterwards.
+
+        None of them appears before all of them are stored; then they appear within a moment, one after the other.
+        """
 
     def write(self, path: str, content: bytes) -> None:
         """Store a small object, replacing what was there."""

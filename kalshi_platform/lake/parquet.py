@@ -67,9 +67,9 @@ def write_parts(
             files.append(part.close())
             part = None
         if part is None:
-            part = _Part(folder / part_name(len(files)), data)
+            part = _Part(folder, len(files), data)
         part.write(group)
-    files.append((part or _Part(folder / part_name(0), data)).close())
+    files.append((part or _Part(folder, 0, data)).close())
     return Parts(tuple(files), times.low, times.high)
 
 
@@ -117,11 +117,12 @@ def writer_options(data: Dataset) -> dict[str, Any]:
 
 
 class _Part:
-    """One file being written; hashes what it writes."""
+    """One file being written; hashes what it writes, and is named after that at the end."""
 
-    def __init__(self, path: Path, data: Dataset) -> None:
-        self._sink = _HashingSink(path.open("wb"))
-        self._path = path
+    def __init__(self, folder: Path, number: int, data: Dataset) -> None:
+        self._number = number
+        self._path = folder / f"part-{number:04d}.unfinished"
+        self._sink = _HashingSink(self._path.open("wb"))
         self._writer = pq.ParquetWriter(pa.PythonFile(self._sink, mode="w"), data.schema, **writer_options(data))
         self.rows = 0
         self.groups = 0
@@ -134,7 +135,9 @@ class _Part:
     def close(self) -> PartFile:
         self._writer.close()
         self._sink.close()
-        return PartFile(self._path, self._sink.bytes, self._sink.sha256.hexdigest(), self.rows)
+        digest = self._sink.sha256.hexdigest()
+        path = self._path.rename(self._path.with_name(part_name(self._number, digest)))
+        return PartFile(path, self._sink.bytes, digest, self.rows)
 
 
 class _HashingSink:

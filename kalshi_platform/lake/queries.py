@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+
 from kalshi_platform.lake.layout import Partition
 from kalshi_platform.lake.schema import Dataset
 from kalshi_platform.storage.literals import literal
@@ -27,9 +29,26 @@ def expected_query(partition: Partition) -> str:
     return _daily(partition, "_expected")
 
 
-def closes_query(partition: Partition) -> str:
-    """The hours of a partition: `hour`, `active`, `closed_at`, `close_no`, `close_id`, `reopened`."""
-    return load("lake")["closes"].format(low=literal(partition.start), high=literal(partition.end))
+def source_query(partition: Partition) -> str:
+    """Of a daily data set, one row: `rows`, how many rows of `source_table` it is made from."""
+    return load("lake")["processed_trades_expected"].format(low=literal(partition.start), high=literal(partition.end))
+
+
+def source_table(partition: Partition) -> str:
+    """The table of production that a partition is made from; all that is derived so far comes from trades."""
+    return partition.table.name if partition.table.layer == "raw" else "trades"
+
+
+def closes_query(low: datetime, high: datetime) -> str:
+    """The hours of [low, high): `hour`, `active`, `closed_at`, `close_id`, `reopened`."""
+    return load("lake")["closes"].format(low=literal(low), high=literal(high))
+
+
+def closed_rows_query(partition: Partition) -> str:
+    """The closed hours of a partition: `hour`, `rows` of `source_table` that the close counted, `is_gone`."""
+    return load("lake")["closed_rows"].format(
+        table=literal(source_table(partition)), low=literal(partition.start), high=literal(partition.end)
+    )
 
 
 def coverage_query(partition: Partition) -> str:

@@ -5,6 +5,9 @@ with `open=True`. A range in which one is not there raises LakeHole. With `holes
 `segment` instead: rows of different segments have missing time between them, so nothing may be carried from one to the
 next; `holes()` lists what is missing. What was lost inside a published hour leaves no hole here: of an hour of deltas
 the manifest's `coverage_share` says how much is known to be complete, and `book_at` calls no book exact without it.
+
+A partition is read as one of its manifests says, never as files lie in the folder: one that is replaced while it is
+read comes wholly from before or wholly from after.
 """
 
 from __future__ import annotations
@@ -29,6 +32,7 @@ from kalshi_platform.market.times import HOUR
 
 Holes: TypeAlias = Literal["raise", "mark"]
 _US = timedelta(microseconds=1)
+_MOST_REPLACEMENTS = 5
 
 
 def deltas(
@@ -91,9 +95,9 @@ def book_at(
     """
     store = open_store(lake)
     anchor, complete = _newest_anchor(store, ticker, at, holes=holes, open=open, look_back=look_back)
-    changes = deltas(store, anchor["anchor_ts"] + _US, at + _US, [ticker], holes=holes, open=open)
-    hours = _look(store, lake_table("raw/orderbook_deltas"), anchor["anchor_ts"] + _US, at + _US, open)
-    complete = complete and all(not isinstance(found, Hole) and found[1].coverage_share == 1 for found in hours)
+    table = lake_table("raw/orderbook_deltas")
+    changes, hours = _read_as(store, table, anchor["anchor_ts"] + _US, at + _US, [ticker], holes=holes, open=open)
+    complete = complete and all(manifest is not None and manifest.coverage_share == 1 for manifest in hours)
     levels = (
         pl.concat([_levels(anchor), changes.select("side", "price_e4", count_e2="delta_e2")])
         .group_by("side", "price_e4")
@@ -145,6 +149,20 @@ def _read(
     holes: Holes,
     open: bool,
 ) -> pl.DataFrame:
+    return _read_as(lake, table, start, end, tickers, holes=holes, open=open)[0]
+
+
+def _read_as(
+    lake: Lake,
+    table: LakeTable,
+    start: datetime,
+    end: datetime,
+    tickers: Sequence[str] | None,
+    *,
+    holes: Holes,
+    open: bool,
+) -> tuple[pl.DataFrame, list[Manifest | None]]:
+    """The rows, and the manifest by which each partition was read; None for a hole."""
     store, data = open_store(lake), dataset(table)
     found = list(_look(store, table, start, end, open))
     missing = [item for item in found if isinstance(item, Hole)]
@@ -161,15 +179,19 @@ def _read(
     if tickers is not None:
         rows = pc.field("ticker").isin(pa.array(list(tickers), pa.string())) & rows
     frames, segment, after_hole = [_frame(data.schema.empty_table(), 0)], 0, False
+    manifests: list[Manifest | None] = []
     for item in found:
         if isinstance(item, Hole):
             after_hole = True
+            manifests.append(None)
             continue
         segment, after_hole = segment + after_hole, False
-        frames.append(_frame(_partition_rows(store, *item, data, rows), segment))
+        content, manifest = _settled(store, *item, data, rows)
+        frames.append(_frame(content, segment))
+        manifests.append(manifest)
     # Stable: what a data set does not show (the place in a stream) has put the rows of a file in order.
     frame = pl.concat(frames).sort(list(data.order), nulls_last=True, maintain_order=True)
-    return frame if holes == "mark" else frame.drop("segment")
+    return frame if holes == "mark" else frame.drop("segment"), manifests
 
 
 def _look(
@@ -183,6 +205,21 @@ def _look(
             yield Hole(partition, "open")
         else:
             yield partition, manifest
+
+
+def _settled(
+    store: ObjectStore, partition: Partition, manifest: Manifest, data: Dataset, rows: pc.Expression
+) -> tuple[pa.Table, Manifest]:
+    """Rows of a partition, and the manifest they are read by: another one when it is replaced meanwhile."""
+    for _ in range(_MOST_REPLACEMENTS):
+        try:
+            return _partition_rows(store, partition, manifest, data, rows), manifest
+        except (LakeCorrupt, LakeUnavailable):
+            current = read_manifest(store, partition.path)
+            if current is None or current == manifest:
+                raise
+            manifest = current
+    raise LakeUnavailable(f"{partition.path} is replaced again and again while it is read; read again")
 
 
 def _partition_rows(
@@ -199,8 +236,6 @@ def _partition_rows(
         stream = store.open(path)
         size = -1 if stream is None else stream.seek(0, 2)
         if stream is None or size != file.bytes:
-            if read_manifest(store, partition.path) != manifest:
-                raise LakeUnavailable(f"{partition.path} was replaced while it was read; read again")
             raise LakeCorrupt(f"{path} has {max(size, 0)} bytes; its manifest says {file.bytes}")
         with stream:
             stream.seek(0)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
@@ -41,20 +41,25 @@ class FolderStore:
         finally:
             shutil.rmtree(folder, ignore_errors=True)
 
-    def put_file(self, path: str, file: Path) -> None:
-        target = self._folder / path
+    def put_files(self, files: Mapping[str, Path]) -> None:
+        targets = {self._folder / path: file for path, file in files.items()}
+        folders = {target.parent for target in targets}
         with self._errors():
-            target.parent.mkdir(parents=True, exist_ok=True)
-            _sync(file)
-            file.replace(target)
-            _sync(target.parent)
+            for folder in folders:
+                folder.mkdir(parents=True, exist_ok=True)
+            for file in targets.values():
+                _sync(file)
+            for target, file in targets.items():
+                file.replace(target)
+            for folder in folders:
+                _sync(folder)
 
     def write(self, path: str, content: bytes) -> None:
         with self.spool() as folder:
             file = folder / "object"
             with self._errors():
                 file.write_bytes(content)
-            self.put_file(path, file)
+            self.put_files({path: file})
 
     def read(self, path: str) -> bytes | None:
         with self._errors():

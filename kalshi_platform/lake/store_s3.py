@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import io
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -97,9 +97,24 @@ class S3Store:
         with tempfile.TemporaryDirectory(prefix="kalshi-platform-lake-") as folder:
             yield Path(folder)
 
-    def put_file(self, path: str, file: Path) -> None:
+    def put_files(self, files: Mapping[str, Path]) -> None:
         with self._errors():
-            self._client.upload_file(str(file), self._root.bucket, self._root.key(path), Config=self._transfer)
+            if len(files) == 1:
+                ((path, file),) = files.items()
+                self._client.upload_file(str(file), self._root.bucket, self._root.key(path), Config=self._transfer)
+                return
+            # An upload in parts is not to be seen before it is completed, so that all are completed together.
+            uploads: list[_Upload] = []
+            try:
+                for path, file in files.items():
+                    uploads.append(_Upload(self._client, self._root.bucket, self._root.key(path)))
+                    uploads[-1].send(file, self._settings.multipart_bytes)
+                for upload in uploads:
+                    upload.complete()
+            except BaseException:
+                for upload in uploads:
+                    upload.abort()
+                raise
 
     def write(self, path: str, content: bytes) -> None:
         with self._errors():
@@ -154,6 +169,35 @@ class S3Store:
 
     def _errors(self) -> Any:
         return translated(self._root, self._settings)
+
+
+class _Upload:
+    """An object that goes up in parts and appears when it is completed. A lifecycle rule ends those left behind."""
+
+    def __init__(self, s3: Any, bucket: str, key: str) -> None:
+        self._s3 = s3
+        self._where = {"Bucket": bucket, "Key": key}
+        self._where["UploadId"] = s3.create_multipart_upload(**self._where)["UploadId"]
+        self._parts: list[dict[str, Any]] = []
+        self._completed = False
+
+    def send(self, file: Path, part_bytes: int) -> None:
+        with file.open("rb") as stream:
+            # Every file has at least one part, be it empty.
+            while (content := stream.read(part_bytes)) or not self._parts:
+                number = len(self._parts) + 1
+                answer = self._s3.upload_part(**self._where, PartNumber=number, Body=content)
+                self._parts.append({"PartNumber": number, "ETag": answer["ETag"]})
+
+    def complete(self) -> None:
+        self._s3.complete_multipart_upload(**self._where, MultipartUpload={"Parts": self._parts})
+        self._completed = True
+
+    def abort(self) -> None:
+        """Forget what was sent, if the service answers."""
+        if not self._completed:
+            with suppress(botocore.exceptions.BotoCoreError, botocore.exceptions.ClientError):
+                self._s3.abort_multipart_upload(**self._where)
 
 
 class _Ranges(io.RawIOBase):

@@ -11,6 +11,10 @@ from typing import Any
 import polars as pl
 
 from kalshi_platform.errors import LakeCorrupt
+from kalshi_platform.lake.layout import lake_table
+from kalshi_platform.lake.manifest import published, read_manifest
+from kalshi_platform.lake.settings import FolderRoot
+from kalshi_platform.lake.store_folder import FolderStore
 from kalshi_platform.market.coverage import Interval, union
 from kalshi_platform.market.times import datetime_from_us
 from kalshi_platform.proof.tables import (
@@ -107,7 +111,12 @@ class Lake:
         return self._scan("book_anchors").select(ANCHORS.split(", ")).collect()
 
     def _scan(self, table: str) -> pl.LazyFrame:
-        files = sorted((self._folder / "raw" / table).glob("date=*/hour=*/part-*.parquet"))
+        store = FolderStore(FolderRoot(self._folder))
+        files: list[Path] = []
+        # By their manifests: beside their files may lie some of exports that were cut short.
+        for partition in published(store, lake_table(f"raw/{table}")):
+            manifest = read_manifest(store, partition.path)
+            files += [self._folder / partition.path / file.name for file in (manifest.files if manifest else ())]
         if not files:
             raise LakeCorrupt(f"the lake in {self._folder} has no files of raw/{table}")
         return pl.concat([pl.scan_parquet(file, hive_partitioning=False) for file in files])

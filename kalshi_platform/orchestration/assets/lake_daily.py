@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from kalshi_platform.orchestration.assets.lake_raw import manifest_metadata
+from kalshi_platform.orchestration.assets.exporting import PARITY, ExportConfig, export_each, not_of_present_closes
 from kalshi_platform.orchestration.columns import lake_metadata
 from kalshi_platform.orchestration.failures import RETRY, as_failure
 from kalshi_platform.orchestration.keys import OWNERS, lake
@@ -17,9 +17,10 @@ _DESCRIPTIONS = {
 
 def daily_asset(dataset: str) -> dg.AssetsDefinition:
     """The daily export of one derived data set. It reads production, whose hours of that day must be closed."""
+    key = lake(dataset)
 
     @dg.asset(
-        key=lake(dataset),
+        key=key,
         deps=[lake("raw/trades")],
         partitions_def=DAYS,
         backfill_policy=dg.BackfillPolicy.single_run(),
@@ -30,18 +31,35 @@ def daily_asset(dataset: str) -> dg.AssetsDefinition:
         retry_policy=RETRY,
         description=_DESCRIPTIONS.get(dataset, f"{dataset}, day by day."),
         metadata=lake_metadata(dataset),
+        check_specs=[
+            dg.AssetCheckSpec(
+                PARITY, asset=key, description="The manifests of the days name the present closes of all their hours."
+            )
+        ],
     )
     def exported(
-        context: dg.AssetExecutionContext, lake: LakeResource, production_database: ProductionDatabase
+        context: dg.AssetExecutionContext,
+        config: ExportConfig,
+        lake: LakeResource,
+        production_database: ProductionDatabase,
     ) -> dg.MaterializeResult:  # type: ignore[type-arg]
         from kalshi_platform.lake.export import export_daily
 
         with as_failure():
             settings = lake.settings()
             url = production_database.settings().production_url
-            for partition in sorted(context.partition_keys):
-                manifest = export_daily(settings, url, dataset, day_of(partition).date(), "closed")
-                context.add_asset_metadata(manifest_metadata(manifest), partition_key=partition)
-        return dg.MaterializeResult()
+            manifests = export_each(
+                context,
+                key,
+                lambda partition: export_daily(
+                    settings, url, dataset, day_of(partition).date(), "closed", allow_fewer_rows=config.allow_fewer_rows
+                ),
+            )
+            stale = not_of_present_closes(settings, url, manifests)
+        return dg.MaterializeResult(
+            check_results=[
+                dg.AssetCheckResult(check_name=PARITY, passed=not stale, metadata={"stale": "; ".join(stale) or "none"})
+            ]
+        )
 
     return exported

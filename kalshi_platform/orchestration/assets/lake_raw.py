@@ -1,34 +1,15 @@
 """Hours of production as Parquet, as merged; every export is compared with what production holds."""
 
-from typing import TYPE_CHECKING, Any
-
 import dagster as dg
 
 from kalshi_platform.market.times import HOUR
+from kalshi_platform.orchestration.assets.exporting import PARITY, ExportConfig, export_each, not_of_present_closes
 from kalshi_platform.orchestration.columns import lake_metadata
 from kalshi_platform.orchestration.failures import RETRY, as_failure
-from kalshi_platform.orchestration.figures import production_rows, span
+from kalshi_platform.orchestration.figures import production_rows
 from kalshi_platform.orchestration.keys import OWNERS, lake, production
 from kalshi_platform.orchestration.partitions import HOURS, hour_of
 from kalshi_platform.orchestration.resources import LakeResource, ProductionDatabase
-
-if TYPE_CHECKING:
-    from kalshi_platform.lake.manifest import Manifest
-
-PARITY = "export_parity"
-
-
-def manifest_metadata(manifest: "Manifest") -> dict[str, Any]:
-    """The figures of an exported partition."""
-    return {
-        "dagster/row_count": manifest.rows,
-        **span(manifest.time_min, manifest.time_max),
-        "bytes": sum(file.bytes for file in manifest.files),
-        "files": len(manifest.files),
-        "state": manifest.state,
-        "schema_version": manifest.schema_version,
-        "sha256": ", ".join(file.sha256[:12] for file in manifest.files),
-    }
 
 
 def raw_asset(table: str) -> dg.AssetsDefinition:
@@ -49,38 +30,48 @@ def raw_asset(table: str) -> dg.AssetsDefinition:
         metadata=lake_metadata(f"raw/{table}"),
         check_specs=[
             dg.AssetCheckSpec(
-                PARITY, asset=key, description="The manifests promise as many rows as production holds for those hours."
+                PARITY,
+                asset=key,
+                description="The manifests promise as many rows as production holds for those hours, and name its"
+                " present closes.",
             )
         ],
     )
     def exported(
-        context: dg.AssetExecutionContext, lake: LakeResource, production_database: ProductionDatabase
+        context: dg.AssetExecutionContext,
+        config: ExportConfig,
+        lake: LakeResource,
+        production_database: ProductionDatabase,
     ) -> dg.MaterializeResult:  # type: ignore[type-arg]
         from kalshi_platform.lake.export import export_raw
 
-        rows_in_lake = rows_in_production = 0
-        differing: list[str] = []
         with as_failure(), production_database.database() as database:
             settings = lake.settings()
             url = production_database.settings().production_url
-            for partition in sorted(context.partition_keys):
-                hour = hour_of(partition)
-                manifest = export_raw(settings, url, table, hour, "closed")
-                context.add_asset_metadata(manifest_metadata(manifest), partition_key=partition)
-                held = production_rows(database, table, hour, hour + HOUR)["dagster/row_count"]
-                rows_in_lake += manifest.rows
-                rows_in_production += held
-                if held != manifest.rows:
-                    differing.append(partition)
+            manifests = export_each(
+                context,
+                key,
+                lambda partition: export_raw(
+                    settings, url, table, hour_of(partition), "closed", allow_fewer_rows=config.allow_fewer_rows
+                ),
+            )
+            held = {
+                partition: production_rows(database, table, hour_of(partition), hour_of(partition) + HOUR)
+                for partition in manifests
+            }
+            stale = not_of_present_closes(settings, url, manifests)
+        rows = {partition: int(figures["dagster/row_count"]) for partition, figures in held.items()}
+        differing = [partition for partition, manifest in manifests.items() if manifest.rows != rows[partition]]
         return dg.MaterializeResult(
             check_results=[
                 dg.AssetCheckResult(
                     check_name=PARITY,
-                    passed=not differing,
+                    passed=not differing and not stale,
                     metadata={
-                        "rows_in_lake": rows_in_lake,
-                        "rows_in_production": rows_in_production,
+                        "rows_in_lake": sum(manifest.rows for manifest in manifests.values()),
+                        "rows_in_production": sum(rows.values()),
                         "differing_hours": ", ".join(differing) or "none",
+                        "stale": "; ".join(stale) or "none",
                     },
                 )
             ]

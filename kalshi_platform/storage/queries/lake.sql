@@ -10,6 +10,11 @@ FROM generate_series({low}, {high} - INTERVAL '1 microsecond', INTERVAL '1 hour'
 LEFT JOIN hour_states({low}, {high}) AS s USING (hour)
 ORDER BY h.hour
 
+-- name: closed_rows
+-- One row per closed hour of [low, high): how many rows of a table its close counted (null: not counted), and whether
+-- rows of it are gone.
+SELECT hour, rows, is_gone FROM closed_rows({table}, {low}, {high})
+
 -- name: processed_trades
 -- One row per trade; prices in 1/10,000 dollar and counts in 1/100 contract, which the export turns into decimals.
 SELECT ticker, exchange_ts, trade_id, yes_price_e4, no_price_e4, count_e2, taker_side, is_block_trade, created_time,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,15 +19,17 @@ from typer.testing import CliRunner
 from kalshi_platform.clock import SYSTEM_CLOCK
 from kalshi_platform.errors import (
     DatabaseUnavailable,
+    FewerRows,
     HourNotClosed,
     LakeCorrupt,
+    LakeUnavailable,
     PartitionBusy,
     SchemaMismatch,
     UnknownPartition,
 )
 from kalshi_platform.lake import reader
 from kalshi_platform.lake.export import export_daily, export_raw
-from kalshi_platform.lake.layout import RAW_TABLES, lake_table, partition_starting
+from kalshi_platform.lake.layout import DAILY_DATASETS, RAW_TABLES, lake_table, partition_starting
 from kalshi_platform.lake.manifest import Manifest, read_manifest, verify
 from kalshi_platform.lake.schema import DATASETS
 from kalshi_platform.lake.settings import FolderRoot, LakeSettings
@@ -109,8 +112,8 @@ def test_values_come_through_exactly(lake_settings: LakeSettings, production: Pr
     production.close_hour(HOUR)
     found = {}
     for table in ("orderbook_deltas", "book_anchors", "market_lifecycle", "tickers"):
-        export_raw(lake_settings, production.url, table, HOUR, "closed")
-        content = open_store(lake_settings).read(f"raw/{table}/date=2026-11-20/hour=04/part-0000.parquet") or b""
+        (file,) = export_raw(lake_settings, production.url, table, HOUR, "closed").files
+        content = open_store(lake_settings).read(f"raw/{table}/date=2026-11-20/hour=04/{file.name}") or b""
         found[table] = pl.read_parquet(content).row(0, named=True)
     assert found["orderbook_deltas"].items() >= delta.items()
     assert found["book_anchors"].items() >= book.items()
@@ -146,8 +149,9 @@ def test_two_exports_of_the_same_rows_have_the_same_bytes(
     second = export_raw(lake_settings, production.url, "trades", HOUR, "closed", FakeClock(HOUR + 9 * ONE))
     elsewhere = LakeSettings((tmp_path / "elsewhere").as_uri())
     third = export_raw(elsewhere, production.url, "trades", HOUR, "closed")
-    assert first.files == second.files == third.files
-    assert first.exported_at != second.exported_at
+    assert first.files == third.files
+    assert second == first, "nothing was written"
+    assert first.exported_at != third.exported_at
 
 
 def test_an_empty_hour_is_published_and_readable(
@@ -269,15 +273,117 @@ def test_a_corrupt_file_is_detected_and_a_new_export_repairs_it(
 ) -> None:
     fill(production)
     production.close_hour(HOUR)
-    export_raw(lake_settings, production.url, "orderbook_deltas", HOUR, "closed")
+    (file,) = export_raw(lake_settings, production.url, "orderbook_deltas", HOUR, "closed").files
     store = open_store(lake_settings)
-    content = bytearray(store.read(f"{PATH}/part-0000.parquet") or b"")
+    content = bytearray(store.read(f"{PATH}/{file.name}") or b"")
     content[10] ^= 255
-    store.write(f"{PATH}/part-0000.parquet", bytes(content))
+    store.write(f"{PATH}/{file.name}", bytes(content))
     with pytest.raises(LakeCorrupt, match="part-0000"):
         verify(lake_settings, PATH)
     export_raw(lake_settings, production.url, "orderbook_deltas", HOUR, "closed")
     assert verify(lake_settings, PATH).rows == 12
+
+
+def closed_with(production: Production, rows: dict[str, int], hour: datetime = HOUR) -> None:
+    production.close_hour(hour)
+    production.execute("UPDATE hour_closes SET rows = %s WHERE hour = %s", json.dumps(rows), hour)
+
+
+def test_rows_that_production_has_dropped_stay_in_the_lake(
+    production: Production, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    lake = LakeSettings(tmp_path.as_uri())
+    production.insert("orderbook_deltas", [{"exchange_ts": at(1), "seq": n, "occurrence": n} for n in range(599)])
+    closed_with(production, {"orderbook_deltas": 599})
+    full = export_raw(lake, production.url, "orderbook_deltas", HOUR, "closed")
+    production.rows("SELECT drop_partitions_before('orderbook_deltas', %s)", HOUR + 100 * ONE)
+    assert production.rows("SELECT count(*) FROM orderbook_deltas") == [(0,)]
+    with pytest.raises(
+        FewerRows,
+        match=r"raw/orderbook_deltas 2026-11-20-04:00: production holds 0 rows of orderbook_deltas, but had 599 when"
+        r" the time was closed; those of 2026-11-20T04 were dropped\. .*What is published stays\. .*close-hour .*--allow-fewer-rows",
+    ) as refused:
+        export_raw(lake, production.url, "orderbook_deltas", HOUR, "closed")
+    assert (refused.value.rows, refused.value.wanted) == (0, 599)
+    assert verify(lake, PATH) == full
+    # Nothing in production tells of them any more; the lake remembers.
+    production.execute("DELETE FROM dropped_hours")
+    production.execute("UPDATE hour_closes SET rows = '{}', closed_at = closed_at + INTERVAL '1 s'")
+    with pytest.raises(FewerRows, match="production gives 0 rows, but the lake holds 599"):
+        export_raw(lake, production.url, "orderbook_deltas", HOUR, "closed")
+    assert reader.deltas(lake, HOUR, HOUR + ONE).height == 599
+    with caplog.at_level("WARNING"):
+        left = export_raw(lake, production.url, "orderbook_deltas", HOUR, "closed", allow_fewer_rows=True)
+    assert (left.state, left.rows, left.coverage_share) == ("closed", 0, None)
+    assert "the lake holds 599; exported all the same, as asked" in caplog.text
+
+
+def test_a_close_counts_for_the_first_export_of_an_hour_too(production: Production, tmp_path: Path) -> None:
+    lake = LakeSettings(tmp_path.as_uri())
+    production.insert("trades", TRADES[:2])
+    closed_with(production, {"trades": 3})
+    with pytest.raises(FewerRows, match="holds 2 rows of trades, but had 3"):
+        export_raw(lake, production.url, "trades", HOUR, "closed")
+    assert export_raw(lake, production.url, "trades", HOUR, "open").rows == 2, "a look at what is there"
+
+
+@pytest.mark.parametrize("name", DAILY_DATASETS)
+def test_a_day_made_from_dropped_hours_stays_in_the_lake(production: Production, tmp_path: Path, name: str) -> None:
+    lake = LakeSettings(tmp_path.as_uri())
+    production.insert("trades", [trade(1, 1, 1, 1), trade(61, 2, 1, 1), trade(61.5, 3, 1, 1)])
+    closed_with(production, {"trades": 1})
+    closed_with(production, {"trades": 2}, HOUR + ONE)
+    full = export_daily(lake, production.url, name, DAY, "closed")
+    assert set(full.closes) == {"2026-11-20T04", "2026-11-20T05"}
+    production.execute("DELETE FROM trades WHERE trade_id = 't-2'")
+    with pytest.raises(FewerRows, match=f"{name} 2026-11-20: production holds 2 rows of trades, but had 3"):
+        export_daily(lake, production.url, name, DAY, "closed")
+    production.execute("UPDATE hour_closes SET rows = '{}'")
+    production.execute("DELETE FROM trades WHERE trade_id <> 't-3'")
+    with pytest.raises(FewerRows, match=f"production gives 1 rows, but the lake holds {full.rows}"):
+        export_daily(lake, production.url, name, DAY, "closed")
+    assert read_manifest(lake, f"{name}/date=2026-11-20") == full
+
+
+def test_a_close_may_find_fewer_anchors_but_an_older_production_may_not(production: Production, tmp_path: Path) -> None:
+    lake = LakeSettings(tmp_path.as_uri())
+    production.insert("book_anchors", [{"anchor_ts": at(n), "seq": n} for n in range(3)])
+    production.close_hour(HOUR)
+    production.execute("UPDATE hour_closes SET anchors = 3")
+    assert export_raw(lake, production.url, "book_anchors", HOUR, "closed").rows == 3
+    production.execute("DELETE FROM book_anchors WHERE seq = 0")
+    with pytest.raises(FewerRows, match="holds 2 rows of book_anchors, but had 3"):
+        export_raw(lake, production.url, "book_anchors", HOUR, "closed")
+    production.execute("UPDATE hour_closes SET anchors = 2, closed_at = closed_at - INTERVAL '1 hour'")
+    with pytest.raises(FewerRows, match="production gives 2 rows, but the lake holds 3"):
+        export_raw(lake, production.url, "book_anchors", HOUR, "closed")
+    production.execute("UPDATE hour_closes SET closed_at = closed_at + INTERVAL '2 hours'")
+    assert export_raw(lake, production.url, "book_anchors", HOUR, "closed").rows == 2
+
+
+def test_an_export_whose_lock_is_lost_publishes_nothing(production: Production, tmp_path: Path) -> None:
+    """The connection that holds the lock is ended while the export reads."""
+    store = CutWhileStoring(FolderRoot(tmp_path / "lake"))
+    store.database = production.database
+    production.insert("trades", TRADES)
+    with pytest.raises(PartitionBusy, match="has lost its lock"):
+        export_raw(store, production.url, "trades", HOUR, "open")
+    assert read_manifest(store, "raw/trades/date=2026-11-20/hour=04") is None
+    assert export_raw(LakeSettings((tmp_path / "lake").as_uri()), production.url, "trades", HOUR, "open").rows == 8
+
+
+class CutWhileStoring(FolderStore):
+    """The server ends every lease when data files are about to be stored."""
+
+    database: Any = None
+
+    def put_files(self, files: Any) -> None:
+        with self.database.transaction() as transaction:
+            transaction.execute(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                " WHERE datname = current_database() AND application_name LIKE '%% lease'"
+            )
+        super().put_files(files)
 
 
 def test_two_exports_of_one_partition_do_not_meet(lake_settings: LakeSettings, production: Production) -> None:
@@ -297,7 +403,7 @@ class BrokenSpool(FolderStore):
     @contextmanager
     def spool(self) -> Iterator[Path]:
         with super().spool() as folder:
-            (folder / "part-0000.parquet").mkdir()
+            (folder / "part-0000.unfinished").mkdir()
             yield folder
 
 
@@ -306,7 +412,7 @@ def test_an_export_that_cannot_write_ends_cleanly(production: Production, tmp_pa
     fill(production)
     store = BrokenSpool(FolderRoot(tmp_path / "lake"))
     what = ("trades", HOUR) if export is export_raw else ("processed/trades", DAY)
-    with pytest.raises(IsADirectoryError):
+    with pytest.raises(LakeUnavailable, match=r"cannot be written to .*Is a directory.*: nothing was replaced"):
         export(store, production.url, *what, "open")
     assert [thread.name for thread in threading.enumerate() if thread.name == "read ahead"] == []
     assert list(store.list("")) == []

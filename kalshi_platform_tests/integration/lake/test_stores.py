@@ -43,11 +43,31 @@ def test_what_is_written_is_read_listed_hashed_and_deleted(store: ObjectStore) -
 def test_a_spooled_file_is_stored_and_the_spool_vanishes(store: ObjectStore) -> None:
     with store.spool() as folder:
         (folder / "part").write_bytes(b"content")
-        store.put_file("processed/part", folder / "part")
+        store.put_files({"processed/part": folder / "part"})
         (folder / "left over").write_bytes(b"x")
     assert not folder.exists()
     assert store.read("processed/part") == b"content"
     assert [item.path for item in store.list("")] == ["processed/part"]
+
+
+def test_of_several_files_none_appears_before_all_are_stored(store: ObjectStore) -> None:
+    with store.spool() as folder:
+        (folder / "one").write_bytes(b"1")
+        (folder / "two").write_bytes(b"")
+        with pytest.raises((LakeUnavailable, FileNotFoundError)):
+            store.put_files({"p/one": folder / "one", "p/two": folder / "two", "p/three": folder / "not there"})
+        assert list(store.list("")) == []
+        store.put_files({"p/one": folder / "one", "p/two": folder / "two"})
+    assert (store.read("p/one"), store.read("p/two")) == (b"1", b"")
+
+
+def test_an_upload_in_parts_that_fails_is_ended(s3_settings: LakeSettings, s3_client: Any, s3_bucket: str) -> None:
+    store = open_store(s3_settings)
+    with store.spool() as folder:
+        (folder / "one").write_bytes(b"1")
+        with pytest.raises(FileNotFoundError):
+            store.put_files({"p/one": folder / "one", "p/two": folder / "not there"})
+    assert "Uploads" not in s3_client.list_multipart_uploads(Bucket=s3_bucket)
 
 
 def test_any_range_of_an_object_can_be_read(store: ObjectStore) -> None:
@@ -72,7 +92,7 @@ def test_a_big_file_goes_up_in_parts(s3_settings: LakeSettings, s3_client: Any, 
     content = os.urandom(2 * five_mib + 1)
     with store.spool() as folder:
         (folder / "part").write_bytes(content)
-        store.put_file("raw/part", folder / "part")
+        store.put_files({"raw/part": folder / "part"})
     assert sha256(store, "raw/part") == (hashlib.sha256(content).hexdigest(), len(content))
     # An entity tag of several parts ends with their number.
     assert s3_client.head_object(Bucket=s3_bucket, Key="some/prefix/raw/part")["ETag"].endswith('-3"')
@@ -96,7 +116,7 @@ def test_a_bucket_that_is_not_there_is_a_matter_of_configuration(s3_settings: La
     for action in (
         lambda: store.read("a"),
         lambda: store.write("a", b"x"),
-        lambda: store.put_file("a", tmp_path / "f"),
+        lambda: store.put_files({"a": tmp_path / "f"}),
         lambda: list(store.list("")),
         lambda: store.delete("a"),
     ):

@@ -98,9 +98,11 @@ def test_ranges_are_cut_into_the_partitions_they_touch() -> None:
 def test_names_of_files_and_folders() -> None:
     assert partition_path("raw", "trades", date(2026, 1, 2), 3) == "raw/trades/date=2026-01-02/hour=03"
     assert partition_path("processed", "trades", date(2026, 1, 2)) == "processed/trades/date=2026-01-02"
-    assert part_name(7) == "part-0007.parquet"
-    assert is_part_name(part_name(12_345))
-    assert not is_part_name("_manifest.json")
+    assert part_name(7, "0123456789abcdef" * 4) == "part-0007-0123456789abcdef.parquet"
+    assert is_part_name(part_name(12_345, "0123456789abcdef" * 4))
+    assert is_part_name("part-0000.parquet"), "of version 0.1.0"
+    for name in ("_manifest.json", "part-0000-01.parquet", "part-0000.unfinished", "mine.parquet"):
+        assert not is_part_name(name)
 
 
 def test_roots() -> None:

@@ -20,6 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kalshi_platform.lake.columns import decimals, shape
+from kalshi_platform.lake.layout import part_name
 from kalshi_platform.lake.parquet import regroup, write_parts
 from kalshi_platform.lake.schema import CONTRACTS, DATASETS, DOLLARS, Dataset
 from kalshi_platform.storage.tables import PRODUCTION_TABLES
@@ -109,7 +110,7 @@ def test_a_changed_row_changes_the_bytes() -> None:
 def test_an_empty_partition_is_one_file_that_duckdb_and_polars_read(key: str, tmp_path: Path) -> None:
     data = DATASETS[key]
     parts = write_parts([], data, tmp_path)
-    assert [file.path.name for file in parts.files] == ["part-0000.parquet"]
+    assert [file.path.name for file in parts.files] == [part_name(0, parts.files[0].sha256)]
     assert (parts.rows, parts.time_min, parts.time_max) == (0, None, None)
     assert pl.read_parquet(tmp_path / "*.parquet").columns == data.schema.names
     assert duckdb.sql(f"SELECT count(*) FROM '{tmp_path}/*.parquet'").fetchall() == [(0,)]

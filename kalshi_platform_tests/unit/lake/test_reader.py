@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 from kalshi_platform.errors import LakeCorrupt, LakeHole
 from kalshi_platform.lake import reader
 from kalshi_platform.lake.layout import Partition, lake_table
+from kalshi_platform.lake.manifest import Manifest
 from kalshi_platform.lake.schema import dataset
 from kalshi_platform.lake.settings import FolderRoot
 from kalshi_platform.lake.store_folder import FolderStore
@@ -36,10 +37,10 @@ def put(
     *rows: dict[str, Any],
     state: Any = "closed",
     share: float | None = 1.0,
-) -> None:
+) -> Manifest:
     data = dataset(lake_table(table))
     full = [row(data, item[data.time_column], **item) for item in rows]
-    put_partition(store, Partition(lake_table(table), start), [batch(data, full)] if full else [], state, share)
+    return put_partition(store, Partition(lake_table(table), start), [batch(data, full)] if full else [], state, share)
 
 
 def at(minutes: float) -> datetime:
@@ -85,8 +86,8 @@ def test_an_open_partition_counts_only_when_asked_for(store: FolderStore) -> Non
 
 
 def test_a_file_of_another_size_than_its_manifest_says_is_corrupt(store: FolderStore) -> None:
-    put(store, "trades", HOUR, {"exchange_ts": at(1)})
-    path = "raw/trades/date=2026-11-20/hour=04/part-0000.parquet"
+    (file,) = put(store, "trades", HOUR, {"exchange_ts": at(1)}).files
+    path = f"raw/trades/date=2026-11-20/hour=04/{file.name}"
     store.write(path, (store.read(path) or b"") + b"x")
     with pytest.raises(LakeCorrupt, match="its manifest says"):
         reader.trades(store, at(0), at(60))

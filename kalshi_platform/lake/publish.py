@@ -1,0 +1,145 @@
+"""Putting a partition in place of what was there: at no moment does anybody see less than one of the two.
+
+The data files of the new partition get names of their own (they carry the hash of their content), one write of the
+manifest makes them the partition, and the old files are removed after that. Whoever reads by the manifest sees the old
+rows or the new ones. Whoever reads all files of the folder sees the rows of both between the moment in which the new
+files appear and the one in which the old ones are gone; never less. Where the content is the same, no data file is
+touched at all.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+
+import msgspec
+
+from kalshi_platform.errors import KalshiPlatformError, LakeArchived, LakeCorrupt, LakeUnavailable, PartitionBusy
+from kalshi_platform.lake.layout import MANIFEST_NAME, is_part_name
+from kalshi_platform.lake.manifest import DataFile, Manifest, encode, read_manifest
+from kalshi_platform.lake.objects import ObjectStore
+from kalshi_platform.lake.parquet import Parts
+from kalshi_platform.lake.store import sha256
+
+_log = logging.getLogger(__name__)
+
+
+def standing(store: ObjectStore, path: str) -> Manifest | None:
+    """The manifest of the partition that is there now; None also where what lies in its place cannot be read."""
+    try:
+        return read_manifest(store, path)
+    except LakeCorrupt as error:
+        _log.warning("%s; it counts as not published", error)
+        return None
+
+
+def publish(
+    store: ObjectStore,
+    path: str,
+    parts: Parts,
+    manifest: Manifest,
+    replaced: Manifest | None,
+    still_alone: Callable[[], bool] = lambda: True,
+) -> Manifest:
+    """Put a partition in place of `replaced` (what `standing` said before); return the manifest that stands now.
+
+    `still_alone` is asked before anything that others could see. Raises PartitionBusy when it says no or somebody else
+    has published meanwhile, LakeUnavailable. Whatever is raised, and wherever this is cut short, the partition can be
+    read by its manifest: the old one, or the new one where the message says so.
+    """
+    kept = _intact(store, path, replaced, parts)
+    files = tuple(
+        kept.get(file.sha256) or DataFile(file.path.name, file.bytes, file.sha256, file.rows) for file in parts.files
+    )
+    manifest = msgspec.structs.replace(manifest, files=files)
+    if replaced is not None and len(kept) == len(parts.files) and _says_the_same(replaced, manifest):
+        manifest = replaced
+    else:
+        _require_alone(path, still_alone)
+        with (
+            _told(f"{path} was not replaced: what was published there stands"),
+            _undone(store, path, parts, still_alone),
+        ):
+            new = {f"{path}/{file.path.name}": file.path for file in parts.files if file.sha256 not in kept}
+            if new:
+                store.put_files(new)
+            _require_alone(path, still_alone)
+            if standing(store, path) != replaced:
+                raise PartitionBusy(
+                    f"somebody else has published {path} meanwhile; nothing was replaced, export it again"
+                )
+        # From here on nothing is taken back: a write that fails may have taken effect, or take it later.
+        with _told(f"{path}: the new manifest may be written or not; either way it is whole, export it again to know"):
+            store.write(f"{path}/{MANIFEST_NAME}", encode(manifest))
+    _require_alone(path, still_alone)
+    with _told(f"{path} is published, but what was there before may lie beside it; export it again to remove that"):
+        _remove_all_others(store, path, manifest)
+    return manifest
+
+
+def _intact(store: ObjectStore, path: str, replaced: Manifest | None, parts: Parts) -> Mapping[str, DataFile]:
+    """Of the files of the new partition, by SHA-256, those that the old one has already, as they should be."""
+    wanted = {file.sha256 for file in parts.files}
+    stored = [file for file in (() if replaced is None else replaced.files) if file.sha256 in wanted]
+    return {file.sha256: file for file in stored if _is_intact(store, f"{path}/{file.name}", file)}
+
+
+def _is_intact(store: ObjectStore, path: str, file: DataFile) -> bool:
+    try:
+        return sha256(store, path) == (file.sha256, file.bytes)
+    except LakeArchived:  # nobody writes there, and to look at it would cost a restoration
+        return any(stored.bytes == file.bytes for stored in store.list(path) if stored.path == path)
+
+
+def _says_the_same(old: Manifest, new: Manifest) -> bool:
+    """Whether two manifests differ in nothing but when, and by which code, they were written."""
+    return old == msgspec.structs.replace(new, exported_at=old.exported_at, code_version=old.code_version)
+
+
+def _require_alone(path: str, still_alone: Callable[[], bool]) -> None:
+    if not still_alone():
+        raise PartitionBusy(
+            f"the export of {path} has lost its lock (the connection to production broke), and another one may write"
+            " there now: it has stopped; export the partition again"
+        )
+
+
+@contextmanager
+def _undone(store: ObjectStore, path: str, parts: Parts, still_alone: Callable[[], bool]) -> Iterator[None]:
+    """Where the block fails, remove the new files, so that nobody who reads all files sees them beside the old ones.
+
+    Not when others may be at work: their files can have the same names.
+    """
+    try:
+        yield
+    except BaseException:
+        with suppress(KalshiPlatformError):
+            if still_alone():
+                current = read_manifest(store, path)
+                named = set() if current is None else {file.name for file in current.files}
+                for file in parts.files:
+                    if file.path.name not in named:
+                        store.delete(f"{path}/{file.path.name}")
+        raise
+
+
+@contextmanager
+def _told(what: str) -> Iterator[None]:
+    """Say what a failure of the store left behind."""
+    try:
+        yield
+    except LakeUnavailable as error:
+        raise LakeUnavailable(f"{what} ({error})") from error
+
+
+def _remove_all_others(store: ObjectStore, path: str, manifest: Manifest) -> None:
+    """Remove what replaced partitions and exports that were cut short have left."""
+    stored = {found.path.removeprefix(f"{path}/"): found.bytes for found in store.list(f"{path}/")}
+    gone = [file.name for file in manifest.files if stored.get(file.name) != file.bytes]
+    if gone:
+        raise LakeUnavailable(f"{', '.join(gone)} vanished while the partition was published; export it again")
+    ours = {file.name for file in manifest.files}
+    for name in stored:
+        if is_part_name(name) and name not in ours:
+            store.delete(f"{path}/{name}")

@@ -1,0 +1,134 @@
+"""Which partitions of the lake are not what production's closes say: missing, damaged, or made from another close.
+
+Two records are compared and nothing else: what production says of its hours, and what the lake's manifests and files
+are. A partition is made from the closes that its manifest names, and current while production names the same; which of
+two closes is younger by some clock does not matter.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from datetime import date, datetime
+
+from kalshi_platform.errors import LakeCorrupt
+from kalshi_platform.lake.closes import HourState, closes_of, counted_rows, hour_states, unclosed
+from kalshi_platform.lake.layout import (
+    MANIFEST_NAME,
+    TABLES,
+    LakeTable,
+    Partition,
+    is_part_name,
+    partition_at,
+    partition_path,
+)
+from kalshi_platform.lake.manifest import Manifest, read_manifest
+from kalshi_platform.lake.objects import ObjectStore
+from kalshi_platform.lake.schema import dataset
+from kalshi_platform.lake.store import Lake, open_store
+from kalshi_platform.storage.read import arrow_snapshot
+
+# A request to a bucket is mostly waiting.
+_AT_ONCE = 16
+
+
+@dataclass(frozen=True, order=True)
+class Stale:
+    """A partition that is to be exported (again), and why, in words.
+
+    `exportable`: whether production still has its rows; where it has not, a person must decide (FewerRows).
+    """
+
+    partition: Partition
+    reason: str
+    exportable: bool = True
+
+
+def stale_partitions(lake: Lake, production_url: str, partitions: Iterable[Partition]) -> list[Stale]:
+    """Of some partitions, those that are not as production's closes have them; ascending.
+
+    What production has not closed (again) yet is left out: it cannot be exported now. Raises DatabaseUnavailable,
+    LakeUnavailable, ConfigurationError.
+    """
+    wanted = _exportable(production_url, sorted(set(partitions)))
+    store = open_store(lake)
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        days = sorted({(partition.table, partition.start.date()) for partition, _ in wanted})
+        files = dict(zip(days, pool.map(lambda day: _files(store, *day), days), strict=True))
+        found = pool.map(lambda item: _why(store, item[0], item[1], _of(files, item[0])), wanted)
+        stale = [Stale(partition, why) for (partition, _), why in zip(wanted, found, strict=True) if why is not None]
+    return _with_rows_looked_for(production_url, stale)
+
+
+def partitions_of(
+    hours: Iterable[datetime], now: datetime, tables: Iterable[LakeTable] = tuple(TABLES.values())
+) -> list[Partition]:
+    """The partitions, ended by `now`, that hold any of these hours; ascending."""
+    each = list(hours)
+    found = {partition_at(table, hour) for table in tables for hour in each}
+    return sorted(partition for partition in found if partition.end <= now)
+
+
+def _exportable(production_url: str, partitions: Sequence[Partition]) -> list[tuple[Partition, Sequence[HourState]]]:
+    """The partitions whose hours are closed, with these hours."""
+    if not partitions:
+        return []
+    with arrow_snapshot(production_url) as snapshot:
+        low, high = min(each.start for each in partitions), max(each.end for each in partitions)
+        states = hour_states(snapshot, low, high)
+    of_partition = (
+        (partition, [state for state in states if partition.start <= state.hour < partition.end])
+        for partition in partitions
+    )
+    return [
+        (partition, hours) for partition, hours in of_partition if closes_of(hours) and not unclosed(partition, hours)
+    ]
+
+
+def _with_rows_looked_for(production_url: str, stale: Sequence[Stale]) -> list[Stale]:
+    if not stale:
+        return []
+    with arrow_snapshot(production_url) as snapshot:
+        return [replace(each, exportable=not counted_rows(snapshot, each.partition).gone) for each in stale]
+
+
+def _files(store: ObjectStore, table: LakeTable, day: date) -> dict[str, dict[str, int]]:
+    """Everything that lies in the partitions of a table's day: folder → name → bytes."""
+    found: dict[str, dict[str, int]] = {}
+    for stored in store.list(f"{partition_path(table.layer, table.name, day)}/"):
+        folder, _, name = stored.path.rpartition("/")
+        found.setdefault(folder, {})[name] = stored.bytes
+    return found
+
+
+def _of(files: Mapping[tuple[LakeTable, date], dict[str, dict[str, int]]], partition: Partition) -> dict[str, int]:
+    return files[partition.table, partition.start.date()].get(partition.path, {})
+
+
+def _why(store: ObjectStore, partition: Partition, hours: Sequence[HourState], files: Mapping[str, int]) -> str | None:
+    """Why a partition is to be exported again; None where it is as it should be."""
+    try:
+        manifest = read_manifest(store, partition.path) if MANIFEST_NAME in files else None
+    except LakeCorrupt:
+        return "its manifest cannot be read"
+    if manifest is None:
+        return "it is not there"
+    if manifest.state != "closed":
+        return "it was exported before its time was closed"
+    if not _is_of(manifest, hours):
+        return "its time was closed again since"
+    if manifest.schema_version != dataset(partition.table).version:
+        return "its columns are those of another version"
+    if any(files.get(file.name) != file.bytes for file in manifest.files):
+        return "files that its manifest names are missing or damaged"
+    if any(is_part_name(name) for name in files.keys() - {file.name for file in manifest.files}):
+        return "files of an export that was cut short lie beside its own"
+    return None
+
+
+def _is_of(manifest: Manifest, hours: Sequence[HourState]) -> bool:
+    if manifest.closes:
+        return manifest.closes == closes_of(hours)
+    # Version 0.1.0 wrote down only when the hours were closed last.
+    return manifest.closed_at == max((hour.closed_at for hour in hours if hour.closed_at is not None), default=None)
