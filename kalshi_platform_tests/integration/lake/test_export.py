@@ -301,7 +301,8 @@ def test_rows_that_production_has_dropped_stay_in_the_lake(
     with pytest.raises(
         FewerRows,
         match=r"raw/orderbook_deltas 2026-11-20-04:00: production holds 0 rows of orderbook_deltas, but had 599 when"
-        r" the time was closed; those of 2026-11-20T04 were dropped\. .*What is published stays\. .*close-hour .*--allow-fewer-rows",
+        r" the time was closed; those of 2026-11-20T04 were dropped\. .*What is published stays\. .*close-hour "
+        r".*--allow-fewer-rows",
     ) as refused:
         export_raw(lake, production.url, "orderbook_deltas", HOUR, "closed")
     assert (refused.value.rows, refused.value.wanted) == (0, 599)
