@@ -21,6 +21,7 @@ class Faults(StrEnum):
     BRUTAL = "brutal"
     DATABASES = "databases"
     KILLS = "kills"
+    GROUND = "ground"
 
 
 def prove(
@@ -34,7 +35,11 @@ def prove(
         "--faults",
         help="standard: cuts, a kill, a dropped frame, 429, a pause. brutal: also a database away, a stall, unknown"
         " frames, a skewed clock. databases: each gatherer's database server stopped for 30 s in turn (at least 10 +"
-        " 45 s per gatherer). kills: SIGKILL of each gatherer in turn (at least 10 + 13 s per gatherer).",
+        " 45 s per gatherer). kills: SIGKILL of each gatherer in turn (at least 10 + 13 s per gatherer). ground: what"
+        " was told is taken back: a gatherer's database restored from a copy, failed over to a lagging replica, its"
+        " server killed, production restored, clocks stepped, a second process of a name, a poison ticker, a flood of"
+        " unknown frames, an export whose store fails, partitions dropped; and every alarm must come (180 s"
+        " for all, at least 40).",
     ),
     json_file: Path | None = typer.Option(None, "--json", help="Write the findings to this file."),
     plot: Path | None = typer.Option(None, "--plot", help="Draw who recorded when to this PNG file."),

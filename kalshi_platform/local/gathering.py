@@ -37,7 +37,7 @@ class NotRunning(TransientError):
 class GatheringStack:
     """Brings everything up and takes it down; a context manager. A subclass may start more in `start_more`.
 
-    `venue` and `settings` are there once it is started.
+    `venue`, `settings` and `environ` (of its children) are there once it is started.
     """
 
     def __init__(
@@ -62,6 +62,7 @@ class GatheringStack:
         self._databases = DatabaseStack(self.folder, self.names, {})
         self.venue: Venue
         self.settings: config.PlatformSettings
+        self.environ: dict[str, str]
 
     def __enter__(self) -> Self:
         try:
@@ -104,24 +105,40 @@ class GatheringStack:
         return pid
 
     def server(self, gatherer: str) -> PostgresServer:
-        """The database server of a gatherer."""
+        """The database server of a gatherer, or that of `production`."""
         return self._databases.server(gatherer)
+
+    def heartbeat(self, gatherer: str) -> dict[str, Any]:
+        """The gatherer's last heartbeat file; empty when there is none."""
+        return read_file(self.settings.gatherers[gatherer].folder / FILE_NAME) or {}
 
     def writer_figures(self, gatherer: str) -> dict[str, Any]:
         """The writer's part of the gatherer's last heartbeat file; empty when there is none."""
-        beat = read_file(self.settings.gatherers[gatherer].folder / FILE_NAME) or {}
-        return dict(beat.get("details", {}).get("writer") or {})
+        return dict(self.heartbeat(gatherer).get("details", {}).get("writer") or {})
+
+    def start_gatherers(self) -> None:
+        """Start every gatherer that does not run."""
+        for name in self.names:
+            if self.pid(name) is None:
+                self.start_service(f"gather-{name}", self.environ, "gather", name)
+
+    def prepare_exchange(self) -> None:
+        """For subclasses: what is done to the running exchange before anybody connects."""
 
     def start_more(self, environ: dict[str, str]) -> None:
         """For subclasses: start what else belongs to the stack; `environ` names everything that runs."""
 
     def start_service(self, child: str, environ: dict[str, str], *command: str) -> None:
         """Start a command of this package as a child that is started again whenever it ends."""
-        argv = [sys.executable, "-m", "kalshi_platform.cli", *command]
         # In a folder of its own no `.env` of the caller is read.
+        argv = self.command_line(child, *command)
         self.group.start(
             ChildSpec(child, argv, environ, self.folder, restart=True, stop_timeout_s=30, stop_limit_s=STOP_LIMIT_S)
         )
+
+    def command_line(self, child: str, *command: str) -> list[str]:
+        """How a command of this package is run as the child `child`; a subclass may put something around it."""
+        return [sys.executable, "-m", "kalshi_platform.cli", *command]
 
     def _start(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -136,8 +153,9 @@ class GatheringStack:
             self.group, self._simulation, base, self.folder, self._clock, stop_timeout_s=EXCHANGE_STOP_S
         )
         self.venue = Venue(addresses["control_url"])
+        self.prepare_exchange()
         databases = self._databases
-        environ = base | config.settings_of(
+        self.environ = environ = base | config.settings_of(
             config.StackAddresses(
                 gatherers={name: (databases.timeseries[name], databases.catalog[name]) for name in self.names},
                 production_url=databases.production,
@@ -152,8 +170,7 @@ class GatheringStack:
             )
         )
         self.settings = config.load_platform(environ)
-        for name in self.names:
-            self.start_service(f"gather-{name}", environ, "gather", name)
+        self.start_gatherers()
         self.start_more(environ)
 
     def _remove(self) -> None:

@@ -43,9 +43,38 @@ class Venue:
         created = self._ask("POST", "/markets", {"action": "create", "open_in_s": 3.0, "close_in_s": 3_600.0})
         return str(created["ticker"])
 
+    def list_market(self, ticker: str, life_s: float) -> None:
+        """Announce a market under a name of our own, open at once, in which orders move until it closes."""
+        self._ask(
+            "POST",
+            "/markets",
+            {"action": "create", "ticker": ticker, "open_in_s": 0.0, "close_in_s": life_s, "visible_in_s": 0.0},
+        )
+
+    def publish(self, items: list[dict[str, Any]]) -> list[int]:
+        """Publish given messages in order; return their exchange times in µs."""
+        times: list[int] = self._ask("POST", "/publish", {"items": items})["exchange_ts_us"]
+        return times
+
+    def clear(self, kind: str) -> None:
+        """End the faults of a kind."""
+        self._ask("DELETE", f"/faults?kind={kind}")
+
     def following(self, gatherer: str) -> bool:
         """Whether this gatherer is connected, subscribed, and was sent every book that it asked for."""
         return _books_held(self.state(), gatherer) is not None
+
+    def books_held(self, gatherer: str) -> int:
+        """Books that it follows, on all of its connections; 0 unless it was sent all of them, and hears the feeds."""
+        return _books_held(self.state(), gatherer) or 0
+
+    def connections_of(self, gatherer: str) -> int:
+        """Living connections under this gatherer's name."""
+        return sum(f"({gatherer} " in connection["user_agent"] for connection in self.state()["connections"])
+
+    def clock_us(self) -> int:
+        """The exchange's clock."""
+        return int(self.state()["clock_us"])
 
     def holding_all(self, gatherer: str) -> bool:
         """Whether it also asked for the book of every market in which orders move, or that is about to open."""

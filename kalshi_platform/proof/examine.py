@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from functools import partial
 from pathlib import Path
@@ -14,16 +14,16 @@ import polars as pl
 
 from kalshi_platform.config import PlatformSettings
 from kalshi_platform.deduplicator.coverage import read_claims
-from kalshi_platform.market.coverage import Interval, holds, union
+from kalshi_platform.market.coverage import Interval, holds, intersection, union
 from kalshi_platform.market.times import datetime_from_us
 from kalshi_platform.proof import recorded
 from kalshi_platform.proof.anchors import AnchorCheck, AnchorsFound
 from kalshi_platform.proof.books import BooksAtEnd, Fold, books_at_end
 from kalshi_platform.proof.compare import Difference, compare
 from kalshi_platform.proof.faults import InjectedFault
-from kalshi_platform.proof.holes import CoverageFound, HoleAccount, account, compare_coverage, united
-from kalshi_platform.proof.missed import Claims, missed_by_all
-from kalshi_platform.proof.tables import AT, DELTAS, LIFECYCLE, MARKETS
+from kalshi_platform.proof.holes import CoverageFound, HoleAccount, account, claimed_losses, compare_coverage, united
+from kalshi_platform.proof.missed import ALWAYS, Claims, missed_by_all
+from kalshi_platform.proof.tables import AT, DELTAS, LIFECYCLE, MARKETS, TIMED_TABLES
 from kalshi_platform.proof.truth import Truth, read_truth
 from kalshi_platform.proof.walk import GathererRows, Walked, walk
 from kalshi_platform.proof.windows import Unexplained, unexplained, windows
@@ -35,6 +35,20 @@ _BREAKING = ("cut", "unknown_frame", "error_25")
 _CLAIMS_AT_ONCE = timedelta(minutes=5)
 ENDS_MARGIN_US = 2_500_000
 """Left out of the account of holes at the start and end of a market: claims need a margin there, whatever happens."""
+
+
+MARKETS_ASKED, MOMENTS_ASKED = 12, 7
+"""How many books production is asked for at the end."""
+
+
+@dataclass(frozen=True)
+class Aside:
+    """What a run had beside itself: an hour before it (`past`), of which production's partitions may have been dropped
+    (`dropped`), and books that production called proven meanwhile (as `recorded.proven_books` gives them)."""
+
+    past: Interval | None = None
+    dropped: Interval | None = None
+    told: Sequence[pl.DataFrame] = ()
 
 
 @dataclass(frozen=True)
@@ -72,7 +86,9 @@ class Findings:
     `undeclared_messages`: missing trades, tickers and lifecycle events of a time at which a connection lived, or of one
     with no fault near. `recorded_spans` by gatherer, for people. `unexplained`: losses of books with no fault near;
     `unexplained_of`: what a gatherer itself lost with no fault near that was done to it, whoever else has it.
-    `ledger`: the exchange's rows of the whole run by kind, as its own count names them.
+    `ledger`: the exchange's rows of the whole run by kind, as its own count names them. `false_claims` by gatherer: how
+    many deltas that it lacks its ledger claims, and of which markets. `told`: books that production called proven, in
+    the middle of the run and at its end.
     """
 
     tables: Sequence[TableFinding]
@@ -88,18 +104,26 @@ class Findings:
     unexplained: Sequence[Unexplained] = ()
     unexplained_of: Mapping[str, Sequence[Unexplained]] = field(default_factory=dict)
     ledger: Mapping[str, int] = field(default_factory=dict)
+    false_claims: Mapping[str, tuple[int, tuple[str, ...]]] = field(default_factory=dict)
+    told: AnchorsFound = field(default_factory=lambda: AnchorsFound(0))
 
 
 def examine(
-    settings: PlatformSettings, truth_folder: Path, lake_folder: Path, run: Interval, faults: Sequence[InjectedFault]
+    settings: PlatformSettings,
+    truth_folder: Path,
+    lake_folder: Path,
+    run: Interval,
+    faults: Sequence[InjectedFault],
+    aside: Aside | None = None,
 ) -> Findings:
     """Compare what the stack stored with what was published in `run` (µs of the exchange's clock), in bounded memory.
 
-    `faults` are those that were injected: what was lost must lie near one of them.
+    `faults` are those that were injected: what was lost must lie near one of them. `aside`: of a run with a past.
 
     Raises DatabaseUnavailable when a database is away, ProofFailed when the exchange's ledger is not whole.
     """
-    truth = read_truth(truth_folder, run[0])
+    aside = aside or Aside()
+    truth = read_truth(truth_folder, run[0], aside.past)
     lake = recorded.Lake(lake_folder)
     with ExitStack() as stack:
         production = stack.enter_context(recorded.Production(settings.deduplicator.production_url))
@@ -109,25 +133,34 @@ def examine(
         gatherers = {name: _rows_of(truth, name, snapshot) for name, snapshot in snapshots.items()}
         anchors = production.anchors(), lake.anchors()
         folds = Fold(anchors[0]), Fold(anchors[1])
-        checks = [AnchorCheck(truth.first_books, each) for each in anchors]
+        told = pl.concat([*aside.told, _proven_at_end(settings, truth, run)])
+        checks = [AnchorCheck(truth.first_books, each) for each in (*anchors, told)]
         indices = production.exchange_indices()
         walked = walk(truth, (production.rows, folds[0]), (lake.rows, folds[1]), checks, gatherers, indices)
         tables = _tables(truth, walked, production, lake, run[1] - NEWS_US)
+        missing = tables[0].production.missing
+        if aside.dropped is not None:
+            tables = [_without_dropped(table, aside.dropped) for table in tables]
         spans = {name: recorded.gatherer_spans(snapshot) for name, snapshot in snapshots.items()}
         claims = production.coverage()
-    claimed = united(_claims(settings, (run[0], max([run[1], *walked.last_us.values()]))))
+    stated = claims
+    span = (run[0], max([run[1], *walked.last_us.values()]))
+    by_gatherer = _claims(settings, span)
+    if aside.past is not None:
+        # What is stated of the hour before may rest on ledgers that were dropped since; its rows are compared anyway.
+        stated = _since(run[0], claims)
+        by_gatherer = {name: _since(run[0], each) for name, each in by_gatherer.items()}
     missed = {
         name: walked.feeds.missed(walked.lost[name], each.served, _broken_us(truth, name))
         for name, each in gatherers.items()
     }
-    missing = tables[0].production.missing
     margin_us = max(ENDS_MARGIN_US, 2 * settings.deduplicator.margin_us)
     lives = _lives(truth.markets, run)
     near = windows(faults)
     books = [_books(truth, fold, claims, walked.last_us, near) for fold in folds]
     return Findings(
         tables=tables,
-        coverage=compare_coverage(claims, claimed),
+        coverage=compare_coverage(stated, united(by_gatherer)),
         anchors=checks[0].result(),
         lake_anchors=checks[1].result(),
         holes=account(claims, lives, map(truth.deltas, walked.parts), missing, list(missed.values()), margin_us),
@@ -136,13 +169,39 @@ def examine(
         merge_lost=merge_lost(tables[0].production, walked.best_seen),
         undeclared_messages=undeclared_messages(tables, list(spans.values()), near),
         recorded_spans={name: each[DELTAS.name] for name, each in spans.items()},
-        unexplained=unexplained(lives, run[0], margin_us, missing, missed_by_all(list(missed.values())), near),
+        unexplained=unexplained(
+            lives, run[0], margin_us, tables[0].production.missing, missed_by_all(list(missed.values())), near
+        ),
         unexplained_of={
             name: unexplained(lives, run[0], margin_us, missing.clear(), each, windows(faults, name))
             for name, each in missed.items()
         },
         ledger=truth.ledger,
+        false_claims={name: claimed_losses(by_gatherer[name], lost) for name, lost in walked.lost_rows.items()},
+        told=checks[2].result(),
     )
+
+
+def _since(moment: int, claims: Claims) -> dict[str, list[Interval]]:
+    return {ticker: intersection(parts, [(moment, ALWAYS[1])]) for ticker, parts in claims.items()}
+
+
+def _proven_at_end(settings: PlatformSettings, truth: Truth, run: Interval) -> pl.DataFrame:
+    """Books that production calls proven, of a few markets at a few moments of the run."""
+    tickers = sorted(truth.markets["ticker"].to_list())[:: max(1, truth.markets.height // MARKETS_ASKED)]
+    moments = [run[0] + (run[1] - run[0]) * part // (MOMENTS_ASKED + 1) for part in range(1, MOMENTS_ASKED + 1)]
+    samples = [(ticker, moment) for ticker in tickers for moment in moments]
+    return recorded.proven_books(settings.deduplicator.production_url, samples)
+
+
+def _without_dropped(table: TableFinding, dropped: Interval) -> TableFinding:
+    """Production need not have what was dropped; the lake must."""
+    if table.name not in {each.name for each in TIMED_TABLES}:
+        return table
+    is_dropped = pl.col("exchange_us").is_between(*dropped, closed="left")
+    missing = table.production.missing.filter(~is_dropped)
+    published = table.production.published.filter(~is_dropped)
+    return replace(table, production=replace(table.production, missing=missing, published=published))
 
 
 def _rows_of(truth: Truth, name: str, snapshot: ArrowSnapshot) -> GathererRows:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 
 RECOVERY_S = 60.0
@@ -11,7 +11,10 @@ RECOVERY_S = 60.0
 
 @dataclass
 class InjectedFault:
-    """A fault that was done. `at_us` by the exchange's clock; `effect` None as long as none was observed."""
+    """A fault that was done. `at_us` by the exchange's clock; `effect` None as long as none was observed.
+
+    `broken`: what was seen meanwhile that must not be, a clause each.
+    """
 
     kind: str
     gatherer: str | None
@@ -19,6 +22,7 @@ class InjectedFault:
     at_us: int
     until_us: int = 0
     effect: str | None = None
+    broken: list[str] = field(default_factory=list)
 
     @property
     def name(self) -> str:

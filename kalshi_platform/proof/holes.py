@@ -91,6 +91,17 @@ def compare_coverage(stated: Claims, claimed: Claims) -> CoverageFound:
     )
 
 
+def claimed_losses(claims: Claims, lost: pl.DataFrame) -> tuple[int, tuple[str, ...]]:
+    """Of the deltas that a gatherer did not store (ticker, exchange_us): how many it claims all the same, of whom."""
+    rows, of = 0, []
+    for ticker, moments in lost.group_by("ticker").agg("exchange_us").sort("ticker").iter_rows():
+        claimed = sum(holds(claims.get(ticker, []), moment) for moment in moments)
+        rows += claimed
+        if claimed:
+            of.append(ticker)
+    return rows, tuple(of)
+
+
 def account(
     claims: Claims,
     lives: Mapping[str, Interval],

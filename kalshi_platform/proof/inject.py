@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from kalshi_platform.clock import Clock
 from kalshi_platform.proof.faults import RECOVERY_S, InjectedFault
+from kalshi_platform.proof.ground import Act, Ground
 from kalshi_platform.proof.observe import Observer
 from kalshi_platform.proof.schedule import PlannedFault
 from kalshi_platform.proof.stack import ProofStack
@@ -27,13 +28,21 @@ class Injector:
     """`wait(seconds)` lets time pass while children are watched; it raises when the run is to end."""
 
     def __init__(
-        self, stack: ProofStack, gatherers: tuple[str, ...], wait: Callable[[float], None], clock: Clock
+        self,
+        stack: ProofStack,
+        gatherers: tuple[str, ...],
+        wait: Callable[[float], None],
+        clock: Clock,
+        seen: Observer,
+        ground: Ground | None = None,
     ) -> None:
+        """`ground` does the faults of that plan."""
         self._stack = stack
         self._gatherers = gatherers
         self._wait = wait
         self._clock = clock
-        self._seen = Observer(stack, gatherers, wait, clock)
+        self._seen = seen
+        self._acts: dict[str, Act] = {} if ground is None else ground.acts()
         self._settled_at = clock.monotonic()
         self.done: list[InjectedFault] = []
 
@@ -44,7 +53,7 @@ class Injector:
         state = self._stack.venue.state()
         fault = InjectedFault(planned.kind, planned.gatherer, self._clock.now(), int(state["clock_us"]))
         self.done.append(fault)
-        act = getattr(self, f"_{planned.kind}")
+        act: Act = self._acts.get(planned.kind) or getattr(self, f"_{planned.kind}")
         fault.effect = act(fault, planned)
         fault.until_us = int(self._stack.venue.state()["clock_us"])
         self._settled_at = self._clock.monotonic() + SETTLE_S

@@ -7,10 +7,18 @@ from contextlib import contextmanager
 from typing import Any
 
 from kalshi_platform.clock import Clock
+from kalshi_platform.deduplicator.coverage import read_claims
+from kalshi_platform.market.coverage import length
 from kalshi_platform.market.times import datetime_from_us
 from kalshi_platform.proof.faults import RECOVERY_S, InjectedFault
 from kalshi_platform.proof.stack import ProofStack
 from kalshi_platform.storage.pool import Database
+
+SECOND_US = 1_000_000
+CLAIMED_AFTER_US = 2_500_000
+"""A claim ends one margin before the last message, which must have been committed."""
+ENOUGH = 0.8
+"""Of the books that are followed; a market that has just opened or closed claims nothing of a second."""
 
 
 class Observer:
@@ -46,6 +54,31 @@ class Observer:
             )
             for name in self._gatherers
         )
+
+    def claimed_share(self, gatherer: str, low_us: int, high_us: int) -> float:
+        """How much of [low, high) the gatherer's ledger claims, over the books that it follows."""
+        followed = self._stack.venue.books_held(gatherer)
+        if not followed or low_us >= high_us:
+            return 0.0
+        dedup = self._stack.settings.deduplicator
+        source = next(each for each in dedup.sources if each.name == gatherer)
+        low, high = datetime_from_us(low_us), datetime_from_us(high_us)
+        claims = read_claims(source, low, high, dedup.margin_us)
+        return min(1.0, sum(length(parts) for parts in claims.values()) / (followed * (high_us - low_us)))
+
+    def claims_again(self, gatherer: str, patience_s: float = RECOVERY_S) -> bool:
+        """Whether, before long, it claims what came a moment ago of nearly all of its books."""
+
+        def claims() -> bool:
+            recent_us = self._stack.venue.clock_us() - CLAIMED_AFTER_US
+            return self.claimed_share(gatherer, recent_us - SECOND_US, recent_us) > ENOUGH
+
+        return bool(self.soon(claims, patience_s))
+
+    def batch_no(self, gatherer: str) -> int:
+        """The number of the gatherer's last commit."""
+        url = self._stack.settings.gatherers[gatherer].timeseries_url
+        return int(self.asked(url, "SELECT last_batch_no FROM batch_counter") or 0)
 
     def effects(self, fault_id: int) -> list[dict[str, Any]]:
         """What the exchange says that a fault of its own did."""

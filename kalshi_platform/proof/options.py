@@ -7,13 +7,13 @@ from typing import Literal, TypeAlias
 
 from kalshi_platform.local.run_options import RunOptions
 
-FaultLevel: TypeAlias = Literal["none", "standard", "brutal", "databases", "kills"]
-FAULT_LEVELS: tuple[FaultLevel, ...] = ("none", "standard", "brutal", "databases", "kills")
+FaultLevel: TypeAlias = Literal["none", "standard", "brutal", "databases", "kills", "ground"]
+FAULT_LEVELS: tuple[FaultLevel, ...] = ("none", "standard", "brutal", "databases", "kills", "ground")
 DATABASE_AWAY_S = 30.0
 """How long the plan `databases` stops each gatherer's server."""
 _SHORTEST_S = {
     "none": (5.0, 0.0), "standard": (15.0, 0.0), "brutal": (60.0, 0.0), "databases": (10.0, DATABASE_AWAY_S + 15.0),
-    "kills": (10.0, 13.0),
+    "kills": (10.0, 13.0), "ground": (40.0, 0.0),
 }  # fmt: skip
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from datetime import timedelta
 
 from kalshi_platform.clock import Clock
@@ -11,20 +11,30 @@ from kalshi_platform.deduplicator.catalog_merge import merge_catalog
 from kalshi_platform.deduplicator.close_hour import close_hour
 from kalshi_platform.deduplicator.hours import active_hours
 from kalshi_platform.deduplicator.merge import Merger
+from kalshi_platform.gatherer.heartbeat import FILE_NAME
 from kalshi_platform.gatherer.spool import Spool
 from kalshi_platform.lake.export import export_raw
 from kalshi_platform.lake.layout import RAW_TABLES
 from kalshi_platform.market.times import HOUR
 from kalshi_platform.proof.errors import Interrupted, ProofFailed
-from kalshi_platform.proof.faults import RECOVERY_S
+from kalshi_platform.proof.examine import Aside
+from kalshi_platform.proof.faults import RECOVERY_S, InjectedFault
+from kalshi_platform.proof.ground import Ground
 from kalshi_platform.proof.inject import Injector
+from kalshi_platform.proof.observe import Observer
 from kalshi_platform.proof.options import ProofOptions
+from kalshi_platform.proof.past_hour import PastHour
 from kalshi_platform.proof.schedule import plan
 from kalshi_platform.proof.stack import ProofStack
 from kalshi_platform.proof.verdict import Ran
+from kalshi_platform.proof.watch import Watch
 from kalshi_platform.storage.pool import Database
 
 PROGRESS_S = 10.0
+LOOK_S = 0.5
+"""How often logs and health are looked at, with the plan `ground`."""
+PAST_S, PAST_RATE = 8.0, 200.0
+"""How long, and with how many messages per second, the exchange trades in the hour before."""
 READY_S = 90.0
 LAST_WORDS_S = 1.5
 """After the last message: for frames on their way, and for the writers' last flush."""
@@ -44,6 +54,10 @@ class Recorder:
         self._began: float | None = None
         self._next_progress = 0.0
         self._published_before = 0
+        heartbeats = {name: each.folder / FILE_NAME for name, each in stack.settings.gatherers.items()}
+        self._watch = Watch(stack.group.log_dir, heartbeats)
+        self._look_at = 0.0
+        self._past: PastHour | None = None
 
     def record(self) -> Ran:
         """Let the exchange trade, inject the faults, stop in order, merge and export.
@@ -52,7 +66,12 @@ class Recorder:
         """
         options, stack = self._options, self._stack
         self._until_ready()
-        injector = Injector(stack, options.names, self._wait, self._clock)
+        ground: Ground | None = None
+        seen = Observer(stack, options.names, self._wait, self._clock)
+        if options.faults == "ground":
+            self._past = self._record_past()
+            ground = Ground(stack, options.names, self._wait, self._clock, seen, self._past, self._watch)
+        injector = Injector(stack, options.names, self._wait, self._clock, seen, ground)
         planned = plan(options.faults, options.names, options.seconds, options.seed)
         before = stack.venue.state()
         self._published_before = before["published"]["total"]
@@ -63,6 +82,8 @@ class Recorder:
             self._wait(max(0.0, began + fault.at_s - self._clock.monotonic()))
             done = injector.inject(fault)
             self._say(f"[{self._elapsed():4.0f} s] {done.name}: {done.effect or 'no effect was observed'}")
+            for clause in done.broken:
+                self._say(f"         WRONG: {clause}")
         silent = injector.recover()
         self._wait(max(0.0, began + options.seconds - self._clock.monotonic()))
         seconds = self._elapsed()
@@ -85,6 +106,8 @@ class Recorder:
             counted=counted,
             left_in_spools=left,
             silent=silent,
+            aside=None if ground is None else _aside(ground, injector.done),
+            sightings=tuple(self._watch.sightings),
         )
 
     # -- steps
@@ -97,6 +120,23 @@ class Recorder:
             )
         self._wait(0.5)
         self._say(f"{len(names)} gatherers hold every book; the exchange begins to trade")
+
+    def _record_past(self) -> PastHour:
+        """Let the exchange trade in the hour before this one; merge, close and export that hour, then go on to now."""
+        stack, options = self._stack, self._options
+        began_us = stack.venue.clock_us()
+        self._say(f"the exchange trades in the hour of {stack.past_hour:%H:%M} first")
+        stack.venue.rate(min(options.rate, PAST_RATE))
+        self._wait(PAST_S)
+        stack.venue.rate(0.0)
+        self._wait(LAST_WORDS_S)
+        self._soon(stack.venue.drained, RECOVERY_S)
+        past = PastHour(stack, self._clock, (began_us, stack.venue.clock_us()))
+        stack.leave_past()
+        past.close()
+        past.export()
+        self._until_ready()
+        return past
 
     def _stop_in_order(self) -> tuple[int, dict[str, int]]:
         """The exchange first: what it published last has then been sent, and its ledger is final.
@@ -130,6 +170,12 @@ class Recorder:
         finally:
             production.dispose()
         for hour in hours:
+            if self._past is not None and hour == self._past.hour:
+                # Whoever keeps the lake up to date does no more than production says.
+                if self._past.is_to_close():
+                    self._past.close()
+                    self._past.export()
+                continue
             state = "closed" if hour + HOUR <= self._clock.now() - timedelta(seconds=1) else "open"
             closed = close_hour(settings.deduplicator, hour, self._clock, settings.bounds, final=state == "closed")
             for table in RAW_TABLES:
@@ -151,7 +197,10 @@ class Recorder:
         """Let time pass; meanwhile children that ended are started again and progress is told."""
         deadline = self._clock.monotonic() + seconds
         while True:
-            self._stack.group.poll()
+            exits = self._stack.group.poll()
+            if self._past is not None and (exits or self._clock.monotonic() >= self._look_at):
+                self._watch.look(self._stack.venue.clock_us(), exits)
+                self._look_at = self._clock.monotonic() + LOOK_S
             if self._stop.is_set():
                 raise Interrupted("stopped before the end; nothing is proven")
             if self._began is not None and self._clock.monotonic() >= self._next_progress:
@@ -173,6 +222,12 @@ class Recorder:
     def _progress(self) -> None:
         published = self._stack.venue.state()["published"]["total"] - self._published_before
         self._say(f"[{self._elapsed():4.0f} s] {published:,} messages published")
+
+
+def _aside(ground: Ground, done: Sequence[InjectedFault]) -> Aside:
+    past = ground.past.past
+    is_dropped = any(fault.kind == "production_partitions_dropped" for fault in done)
+    return Aside(past.hour, past.hour if is_dropped else None, tuple(ground.told))
 
 
 def _bytes_in(spool: Spool) -> int:

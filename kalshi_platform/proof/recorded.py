@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
@@ -29,6 +29,7 @@ from kalshi_platform.proof.tables import (
     stored,
 )
 from kalshi_platform.proof.truth import ALL_TIME
+from kalshi_platform.storage.pool import Database
 from kalshi_platform.storage.read import ArrowSnapshot, arrow_snapshot
 
 _COLUMNS: Mapping[str, str] = {
@@ -43,6 +44,11 @@ _COLUMNS_OF = {
     name: [each.strip().removesuffix("::text AS content") for each in text.split(",")]
     for name, text in _COLUMNS.items()
 }
+_LEVELS = pl.List(pl.Int64)
+_ANCHOR_SCHEMA: dict[str, pl.DataType] = {
+    "anchor_ts": pl.Datetime("us", "UTC"), "ticker": pl.String(), "yes_price_e4": _LEVELS, "yes_count_e2": _LEVELS,
+    "no_price_e4": _LEVELS, "no_count_e2": _LEVELS,
+}  # fmt: skip
 ANCHORS = "anchor_ts, ticker, yes_price_e4, yes_count_e2, no_price_e4, no_count_e2"
 
 
@@ -87,6 +93,32 @@ class Production:
     def exchange_indices(self) -> dict[str, int]:
         """Ticker → which of the exchange's instances trades it, as the catalog says."""
         return dict(_frame(self._snapshot.table("SELECT ticker, exchange_index FROM markets")).iter_rows())
+
+
+def proven_books(url: str, samples: Sequence[tuple[str, int]]) -> pl.DataFrame:
+    """Ask production for books (ticker, µs of exchange time); return those that it calls proven, as anchors.
+
+    Raises DatabaseUnavailable.
+    """
+    asked = [ticker for ticker, _ in samples], [datetime_from_us(at_us) for _, at_us in samples]
+    database = Database(url, name="production", pool_size=1)
+    try:
+        with database.transaction() as transaction:
+            rows = transaction.fetch_all(
+                "SELECT s.at AS anchor_ts, s.ticker,"
+                " coalesce(array_agg(b.price_e4 ORDER BY b.price_e4) FILTER (WHERE b.side = 'yes'), '{}'),"
+                " coalesce(array_agg(b.count_e2 ORDER BY b.price_e4) FILTER (WHERE b.side = 'yes'), '{}'),"
+                " coalesce(array_agg(b.price_e4 ORDER BY b.price_e4) FILTER (WHERE b.side = 'no'), '{}'),"
+                " coalesce(array_agg(b.count_e2 ORDER BY b.price_e4) FILTER (WHERE b.side = 'no'), '{}')"
+                " FROM unnest(%s::text[], %s::timestamptz[]) AS s (ticker, at)"
+                " CROSS JOIN LATERAL (SELECT k.state FROM book_basis(s.ticker, s.at) k) AS basis"
+                " LEFT JOIN LATERAL book_at(s.ticker, s.at) b ON true WHERE basis.state = 'proven'"
+                " GROUP BY s.at, s.ticker HAVING bool_and(b.state IS NULL OR b.state = 'proven')",
+                asked,
+            )
+    finally:
+        database.dispose()
+    return pl.DataFrame(rows, schema=_ANCHOR_SCHEMA, orient="row")
 
 
 class Lake:

@@ -7,6 +7,7 @@ from typing import Any
 
 from kalshi_platform.market.coverage import Interval, union
 from kalshi_platform.plots.timeline import Mark
+from kalshi_platform.proof import alarms
 from kalshi_platform.proof.examine import Findings
 from kalshi_platform.proof.verdict import MOST_EXCESS_US, Ran
 
@@ -64,12 +65,16 @@ def as_json(ran: Ran, found: Findings, objections: Sequence[str]) -> dict[str, A
             "excess_total_s": round(found.holes.total_excess_us / 1e6, 3),
         },
         "merge_lost": found.merge_lost,
+        "false_claims": {name: rows for name, (rows, _) in found.false_claims.items()},
+        "proven_books": {"compared": found.told.compared, "wrong": len(found.told.wrong)},
+        "unexpected_alarms": alarms.unexpected(ran.faults, ran.sightings, ran.gatherers),
         "faults": [
             {
                 "kind": fault.kind,
                 "gatherer": fault.gatherer,
                 "at": fault.at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
                 "effect": fault.effect,
+                "broken": list(fault.broken),
             }
             for fault in ran.faults
         ],
@@ -126,6 +131,14 @@ def as_text(ran: Ran, found: Findings, objections: Sequence[str]) -> str:
         f"Declared without need: at most {holes.worst_excess_us / 1e6:.3f} s at one place of a market"
         f" ({MOST_EXCESS_US / 1e6:g} s are allowed)."
     )
+    lines.append(
+        f"Books called proven by production: {found.told.compared:,} asked for, {len(found.told.wrong):,} wrong."
+        f" Deltas that a gatherer's ledger claims and its database lacks:"
+        f" {sum(rows for rows, _ in found.false_claims.values()):,}."
+    )
+    strange = alarms.unexpected(ran.faults, ran.sightings, ran.gatherers)
+    if strange:
+        lines += ["Alarms of something that was not done:", *(f"  {each}" for each in strange)]
     if ran.faults:
         lines.append("Faults:")
         faults = [(f"{fault.at:%H:%M:%S}", fault.name, fault.effect or "NO EFFECT OBSERVED") for fault in ran.faults]

@@ -30,7 +30,7 @@ def prove(options: ProofOptions, stop: threading.Event, say: Callable[[str], Non
     with ProofStack(options, say, clock) as stack:
         ran = Recorder(stack, options, stop, say, clock).record()
         say("comparing production and lake with what was published")
-        found = examine(stack.settings, stack.truth_folder, stack.lake_folder, ran.run, ran.faults)
+        found = examine(stack.settings, stack.truth_folder, stack.lake_folder, ran.run, ran.faults, ran.aside)
     against = objections(ran, found)
     say(report.as_text(ran, found, against))
     if options.json_file is not None:

@@ -6,7 +6,7 @@ Deltas, trades and tickers are read in parts of time, so that a run of any lengt
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
@@ -33,6 +33,8 @@ from kalshi_platform.proof.tables import (
 
 SAME_EVENT_US = 300_000_000
 """Equal lifecycle content of one ticker within five minutes is one event."""
+LONGEST_TICKER = 1_000
+"""Bytes; the exchange's own have about sixty."""
 ALL_TIME: Interval = (-(2**62), 2**62)
 _SECOND_US, _MILLISECOND_US = 1_000_000, 1_000
 _LIFECYCLE_NAMES = {"event_lifecycle": "event_created", "event_fee_update": "event_fee_update"}
@@ -85,7 +87,10 @@ _EMPTY: Mapping[str, pl.DataFrame] = {
 
 @dataclass(frozen=True)
 class Truth:
-    """Everything that was published; rows before `from_us` are known, but not required of anybody.
+    """Everything that was published; rows before `from_us` are known, but not required of anybody. Of an hour before
+    that (`past`) deltas, trades and tickers are, of markets that were there already.
+
+    Markets under names that nobody can store are left out of everything but `ledger`.
 
     `lifecycle` and `markets_at_end`: tables in natural columns, with `required` (lifecycle also with `at_us`).
     `first_books`, `last_books`: ticker, side, price_e4, count_e2 before everything and at the end. `markets`: ticker,
@@ -104,6 +109,8 @@ class Truth:
     served: pl.DataFrame
     faults: pl.DataFrame
     ledger: Mapping[str, int]
+    past: Interval | None = None
+    born_in_past: Sequence[str] = ()
 
     def parts(self, rows: int) -> list[Interval]:
         """Cut the run, and all time around it, at whole seconds, into parts of about `rows` deltas at least."""
@@ -140,14 +147,20 @@ class Truth:
         return rows.with_columns(self._required() & ~pl.col("initial"))
 
     def _required(self) -> pl.Expr:
-        return (pl.col(AT) >= self.from_us).alias(REQUIRED)
+        required = pl.col(AT) >= self.from_us
+        if self.past is not None:
+            is_old = pl.col(AT).is_between(*self.past, closed="left") & ~pl.col("ticker").is_in(self.born_in_past)
+            required = required | is_old
+        return required.alias(REQUIRED)
 
 
-def read_truth(folder: Path, from_us: int) -> Truth:
+def read_truth(folder: Path, from_us: int, past: Interval | None = None) -> Truth:
     """Read a finished ledger. Raises ProofFailed when it is not complete."""
     check_complete(folder)
-    raw = {table: _scan(folder, table).collect() for table in ("lifecycle", "books", "markets", "served", "faults")}
+    raw = {table: _nameable(folder, table).collect() for table in ("lifecycle", "books", "markets", "served")}
+    raw["faults"] = _scan(folder, "faults").collect()
     markets = raw["markets"].filter(~pl.col("ticker").str.starts_with(COMBO_PREFIX))
+    born = pl.col("open_us").is_between(past[0], from_us) if past is not None else pl.lit(value=False)
     return Truth(
         folder=folder,
         from_us=from_us,
@@ -163,8 +176,10 @@ def read_truth(folder: Path, from_us: int) -> Truth:
             "delta": _count(_scan(folder, "deltas")),
             "trade": _count(_scan(folder, "trades")),
             "ticker": _count(_scan(folder, "tickers").filter(~pl.col("initial"))),
-            "lifecycle": raw["lifecycle"].height,
+            "lifecycle": _count(_scan(folder, "lifecycle")),
         },
+        past=past,
+        born_in_past=markets.filter(born)["ticker"].to_list(),
     )
 
 
@@ -196,7 +211,16 @@ def _scan(folder: Path, table: str) -> pl.LazyFrame:
 def _within(folder: Path, table: str, part: Interval) -> pl.DataFrame:
     low, high = part
     moment = pl.col("exchange_ts_us")
-    return _scan(folder, table).filter((moment >= low) & (moment < high)).collect()
+    return _nameable(folder, table).filter((moment >= low) & (moment < high)).collect()
+
+
+def _nameable(folder: Path, table: str) -> pl.LazyFrame:
+    """Rows of markets with names that can be stored: not thousands of characters, and none that controls."""
+    is_short, is_plain = (
+        pl.col("ticker").str.len_bytes() <= LONGEST_TICKER,
+        ~pl.col("ticker").str.contains(r"[\x00-\x1f]"),
+    )
+    return _scan(folder, table).filter(is_short & is_plain)
 
 
 def _books(rows: pl.DataFrame, phase: str) -> pl.DataFrame:

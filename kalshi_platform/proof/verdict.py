@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from kalshi_platform.market.times import datetime_from_us
-from kalshi_platform.proof.examine import Findings
+from kalshi_platform.proof import alarms
+from kalshi_platform.proof.alarms import Sighting
+from kalshi_platform.proof.examine import Aside, Findings
 from kalshi_platform.proof.faults import InjectedFault
 from kalshi_platform.proof.options import FaultLevel
 from kalshi_platform.proof.tables import DELTAS, MARKETS, TICKERS, TRADES
@@ -38,6 +40,9 @@ class Ran:
     left_in_spools: int = 0
     silent: tuple[str, ...] = ()
     """Gatherers that did not record again after the last fault."""
+    aside: Aside | None = None
+    sightings: Sequence[Sighting] = ()
+    """What a person would have seen of the run; None of it is asked for but of the plan `ground`."""
 
     @property
     def published_share(self) -> float:
@@ -60,7 +65,8 @@ def objections(ran: Ran, found: Findings) -> list[str]:
             said.append(f"{table.name}: {table.wrong:,} rows are wrong")
         if table.missing and not (ran.may_lose and table.name != MARKETS.name):
             said.append(f"{table.name}: {table.missing:,} rows are missing")
-        if table.lake is not None and table.lake.found != table.production.found:
+        is_dropped = ran.aside is not None and ran.aside.dropped is not None
+        if table.lake is not None and table.lake.found != table.production.found and not is_dropped:
             said.append(f"{table.name}: the lake has {table.lake.found:,} rows, production {table.production.found:,}")
     if found.merge_lost:
         said.append(f"{found.merge_lost:,} deltas that a gatherer recorded are not in production")
@@ -69,7 +75,12 @@ def objections(ran: Ran, found: Findings) -> list[str]:
             f"{found.holes.undeclared:,} holes ({found.holes.undeclared_rows:,} deltas) lie where production's coverage"
             " claims to be whole"
         )
-    said += _of_coverage(found)
+    said += [
+        f"the ledger of {name} claims {rows:,} deltas of {len(of):,} markets that it does not have: {_names(of)}"
+        for name, (rows, of) in found.false_claims.items()
+        if rows
+    ]
+    said += _of_coverage(ran, found)
     if found.undeclared_messages:
         said.append(
             f"{found.undeclared_messages:,} trades, tickers or lifecycle events are missing while a connection lived,"
@@ -83,13 +94,16 @@ def objections(ran: Ran, found: Findings) -> list[str]:
         )
     for name, books in (("production", found.books), ("the lake", found.lake_books)):
         if books.wrong:
-            said.append(f"{len(books.wrong):,} books at the end are wrong in {name}: {', '.join(books.wrong[:3])}")
+            said.append(f"{len(books.wrong):,} books at the end are wrong in {name}: {_names(books.wrong)}")
         unsure = books.unexplained if ran.may_lose else books.open
         if unsure:
-            said.append(f"{len(unsure):,} books at the end cannot be told from {name}: {', '.join(unsure[:3])}")
+            said.append(f"{len(unsure):,} books at the end cannot be told from {name}: {_names(unsure)}")
         if not books.right and (books.wrong or books.open):
             said.append(f"not one book at the end is right in {name}")
     said += [f"fault {fault.name} had no effect that could be observed" for fault in ran.faults if fault.effect is None]
+    said += [f"fault {fault.name}: {clause}" for fault in ran.faults for clause in fault.broken]
+    if ran.level == "ground":
+        said += alarms.missing(ran.faults, ran.sightings, ran.gatherers)
     said += [f"{name} did not record again after the last fault" for name in ran.silent]
     said += _of_ledger(ran, found)
     if ran.published_share < LEAST_PUBLISHED:
@@ -101,27 +115,33 @@ def objections(ran: Ran, found: Findings) -> list[str]:
     return said
 
 
-def _of_coverage(found: Findings) -> list[str]:
+def _of_coverage(ran: Ran, found: Findings) -> list[str]:
     said = []
     coverage = found.coverage
     if coverage.beyond:
         said.append(
             f"production claims {coverage.beyond_us / 1e6:.6f} s of {len(coverage.beyond):,} markets that no ledger"
-            f" claims: {', '.join(coverage.beyond[:3])}"
+            f" claims: {_names(coverage.beyond)}"
         )
     if coverage.short:
         said.append(
             f"production leaves open {coverage.short_us / 1e6:.6f} s of {len(coverage.short):,} markets that a ledger"
-            f" claims: {', '.join(coverage.short[:3])}"
+            f" claims: {_names(coverage.short)}"
         )
     for name, anchors in (("production", found.anchors), ("the lake", found.lake_anchors)):
         if anchors.wrong:
             ticker, at_us = anchors.wrong[0]
             said.append(
-                f"{len(anchors.wrong):,} of {anchors.compared:,} anchors of {name} are wrong, the first of {ticker} at"
+                f"{len(anchors.wrong):,} of {anchors.compared:,} anchors of {name} are wrong, the first of {_names([ticker])} at"
                 f" {datetime_from_us(at_us):%H:%M:%S.%f}"
             )
-    if found.anchors.compared != found.lake_anchors.compared:
+    if found.told.wrong:
+        ticker, at_us = found.told.wrong[0]
+        said.append(
+            f"{len(found.told.wrong):,} of {found.told.compared:,} books that production calls proven are wrong, the"
+            f" first of {_names([ticker])} at {datetime_from_us(at_us):%H:%M:%S.%f}"
+        )
+    if found.anchors.compared != found.lake_anchors.compared and not (ran.aside and ran.aside.dropped):
         said.append(f"the lake has {found.lake_anchors.compared:,} anchors, production {found.anchors.compared:,}")
     return said
 
@@ -150,7 +170,12 @@ def _what(ran: Ran, lost: Sequence[Unexplained]) -> str:
 
 
 def _who(lost: Sequence[Unexplained]) -> str:
-    return ", ".join(sorted({each.ticker for each in lost})[:3])
+    return _names(sorted({each.ticker for each in lost}))
+
+
+def _names(tickers: Sequence[str]) -> str:
+    """The first few; a name that is no name is shortened, and printed so that it does nothing to a terminal."""
+    return ", ".join(ascii(each[:60])[1:-1] for each in tickers[:3])
 
 
 def _of_ledger(ran: Ran, found: Findings) -> list[str]:

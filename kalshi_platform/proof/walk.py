@@ -38,7 +38,8 @@ class GathererRows:
 
 @dataclass(frozen=True)
 class Walked:
-    """What the walk kept. Differences by table; `lost`: gatherer → numbers of the deltas that it did not store.
+    """What the walk kept. Differences by table; `lost`: gatherer → numbers of the deltas that it did not store, and
+    `lost_rows` → ticker, exchange_us of the same.
 
     `last_us`: ticker → time of its last published delta. `best_seen`: of deltas that seemed to be missing, natural
     columns and how often the gatherer that saw most of each saw it.
@@ -49,6 +50,7 @@ class Walked:
     lake: Mapping[str, Difference]
     feeds: Feeds
     lost: Mapping[str, list[int]]
+    lost_rows: Mapping[str, pl.DataFrame]
     last_us: Mapping[str, int]
     best_seen: pl.DataFrame
 
@@ -67,6 +69,7 @@ def walk(
     stores = {"production": production, "lake": lake}
     feeds = Feeds(indices)
     lost: dict[str, list[int]] = {name: [] for name in gatherers}
+    lost_rows: dict[str, list[pl.DataFrame]] = {name: [] for name in gatherers}
     last_us: dict[str, int] = {}
     best: list[pl.DataFrame] = []
     parts = truth.parts(rows_at_once)
@@ -88,7 +91,9 @@ def walk(
                 lacking = missing["production"].unique()
                 for name, gatherer in gatherers.items():
                     seen = gatherer.deltas(part)
-                    lost[name] += lost_of(told.select("n", *DELTAS.columns), seen, gatherer.served)
+                    numbers = lost_of(told.select("n", *DELTAS.columns), seen, gatherer.served)
+                    lost[name] += numbers
+                    lost_rows[name].append(told.filter(pl.col("n").is_in(numbers)).select("ticker", "exchange_us"))
                     best.append(seen.join(lacking, on=DELTAS.columns, how="semi"))
     return Walked(
         parts=parts,
@@ -96,6 +101,7 @@ def walk(
         lake={name: each.result() for name, each in compared["lake"].items()},
         feeds=feeds,
         lost=lost,
+        lost_rows={name: pl.concat(rows) for name, rows in lost_rows.items()},
         last_us=last_us,
         best_seen=_most(best),
     )

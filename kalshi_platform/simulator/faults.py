@@ -27,6 +27,7 @@ KINDS: dict[str, bool] = {
     "clock_skew": False,
     "late_snapshot": False,
     "early_data": False,
+    "flood": False,
     "cut": True,
     "forget_subscription": True,
     "unknown_frame": True,

@@ -25,8 +25,11 @@ CONNECTION_KINDS = frozenset(
         "late_snapshot",
         "early_data",
         "forget_subscription",
+        "flood",
     }
 )
+MOST_AT_ONCE = 2_000
+"""Frames of a flood that one tick queues for a connection: the exchange's own messages must not wait behind them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +50,15 @@ class DropPlan:
     left: int | None
 
 
+@dataclass(slots=True)
+class Flow:
+    """What one connection got of one flood. `effect` is shown by the control channel and counts on."""
+
+    began: float
+    sent: int
+    effect: dict[str, Any]
+
+
 class FaultInjector:
     """Arms faults over the live connections (shared list, in order of arrival)."""
 
@@ -55,6 +67,7 @@ class FaultInjector:
         self._connections = connections
         self._plans: dict[str, list[DropPlan]] = {}
         self._late: list[LateSnapshot] = []
+        self._flows: dict[tuple[int, str], Flow] = {}
         self._rng = random.Random(exchange.settings.seed + 4)  # noqa: S311
 
     def arm(self, kind: str, params: dict[str, Any]) -> Fault:
@@ -70,6 +83,9 @@ class FaultInjector:
             self._end_subscription(fault)
         elif kind == "drop_frame":
             self._plan_drops(fault)
+        elif kind == "flood" and fault.until is None:
+            fault.ended = True
+            raise UnknownFault("a flood needs seconds")
         elif kind == "exchange_inactive" and params.get("cut"):
             self._cut(fault)
         return fault
@@ -96,6 +112,7 @@ class FaultInjector:
         if not board.faults:
             return
         self._send_late()
+        self._send_floods()
         stalls = board.active("stall", self._exchange.clock.monotonic())
         for index, connection in enumerate(list(self._connections)):
             fault = next((each for each in stalls if each.selects(connection.peer(index))), None)
@@ -265,6 +282,31 @@ class FaultInjector:
                 self._late.append(each)
             elif session.subscriptions.get(each.subscription.sid) is each.subscription:
                 session.send_snapshots(each.subscription, each.tickers, each.command_id, at_once=True)
+
+    def _send_floods(self) -> None:
+        """Frames of a type from the future, `per_second` of them: beside the subscriptions, or `numbered`, which
+        takes a number of the subscription to `channel` each and says nothing about any market."""
+        now = self._exchange.clock.monotonic()
+        for fault in self._exchange.board.active("flood", now):
+            is_numbered = bool(fault.params.get("numbered", False))
+            for connection in self._selected(fault):
+                flow = self._flows.get((fault.id, connection.id))
+                if flow is None:
+                    effect = {"connection": connection.id, "user_agent": connection.user_agent, "frames": 0}
+                    flow = self._flows[fault.id, connection.id] = Flow(now, 0, effect)
+                    fault.effects.append(effect)
+                due = 1 + int((now - flow.began) * float(fault.params.get("per_second", 1_000)))
+                session = connection.session
+                subscription = session.by_channel(str(fault.params.get("channel", BOOK))) if is_numbered else None
+                if is_numbered and subscription is None:
+                    continue
+                for _ in range(min(MOST_AT_ONCE, due - flow.sent)):
+                    envelope = {} if subscription is None else subscription.next_seq()
+                    content = {"type": "unheard_of_news", **envelope, "msg": {"n": flow.sent}}
+                    session.frames.append(json.dumps(content, separators=(",", ":")).encode())
+                    flow.sent += 1
+                    fault.hits += 1
+                flow.effect["frames"] = flow.sent
 
     def _refuser(self, connection: Connection) -> Any:
         def refuse(_command: str, action: str | None) -> int | None:

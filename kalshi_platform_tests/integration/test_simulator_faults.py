@@ -124,6 +124,24 @@ def test_unknown_frames_of_every_variant_leave_the_stream_whole(exchange: Server
         assert client.receive()["seq"] == 3
 
 
+def test_a_flood_of_unknown_frames_leaves_the_numbers_alone_and_numbered_ones_take_theirs(
+    exchange: ServerThread,
+) -> None:
+    ticker = exchange.tickers()[0]
+    with RawClient(exchange) as client:
+        client.subscribe_books([ticker])
+        flood = exchange.fault("flood", per_second=1_000, seconds=60)
+        assert [client.receive() for _ in range(50)][-1] == {"type": "unheard_of_news", "msg": {"n": 49}}
+        exchange.clear_faults()
+        sent = next(each for each in exchange.faults() if each["id"] == flood["id"])["effects"][0]["frames"]
+        for _ in range(sent - 50):
+            client.receive()
+        exchange.fault("flood", per_second=0.01, numbered=True, seconds=60)
+        news = client.receive()
+        add(exchange, ticker)
+        assert (news["type"], news["seq"], client.receive()["seq"]) == ("unheard_of_news", 2, 3)
+
+
 def test_an_inactive_exchange_says_when_it_resumes_and_publishes_nothing(exchange: ServerThread) -> None:
     exchange.rate(500)
     eventually(lambda: exchange.state()["published"]["total"] > 10)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 import polars as pl
 
 from kalshi_platform.market.coverage import Interval
-from kalshi_platform.proof.holes import account, compare_coverage, united
+from kalshi_platform.proof.holes import account, claimed_losses, compare_coverage, united
 from kalshi_platform.proof.missed import Feeds, lost_of
 from kalshi_platform.proof.tables import DELTAS
 
@@ -138,3 +138,9 @@ def test_coverage_is_compared_with_the_ledgers_both_ways() -> None:
     found = compare_coverage({"A": [(0, 4), (6, 12)], "C": [(1, 2)]}, claimed)
     assert (found.beyond_us, found.beyond) == (3, ("A", "C"))
     assert (found.short_us, found.short) == (6, ("A", "B"))
+
+
+def test_a_ledger_that_claims_what_it_does_not_have_is_found() -> None:
+    lost = pl.DataFrame({"ticker": ["A", "A", "B"], "exchange_us": [5, 20, 5]})
+    assert claimed_losses({"A": [(0, 10)], "B": [(6, 9)]}, lost) == (1, ("A",))
+    assert claimed_losses({}, lost) == (0, ())

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
 
 from kalshi_platform.errors import ConfigurationError
 from kalshi_platform.proof.options import FaultLevel, ProofOptions, shortest_s
-from kalshi_platform.proof.schedule import plan
+from kalshi_platform.proof.schedule import GROUND, plan
 
 NAMES = ("g1", "g2", "g3")
 
@@ -35,6 +36,30 @@ def test_each_level_has_its_faults() -> None:
         {"cut": 3, "database_away": 1, "stall": 1, "unknown_frames": 1, "clock_skew": 1}
     )
     assert {fault.lasts_s for fault in plan("brutal", NAMES, 120, 1) if fault.kind == "database_away"} == {30}
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_ground_does_every_kind_once_and_goes_round_the_gatherers(seed: int) -> None:
+    planned = plan("ground", NAMES, 180, seed)
+    assert planned == plan("ground", NAMES, 180, seed)
+    assert [fault.kind for fault in planned] == [kind for kind, _ in GROUND]
+    assert [fault.at_s for fault in planned] == sorted(fault.at_s for fault in planned)
+    struck = [fault.gatherer for fault in planned if fault.gatherer is not None]
+    assert len(struck) == sum(of_gatherer for _, of_gatherer in GROUND)
+    assert all(first != second for first, second in pairwise(struck))
+    assert set(struck) == set(NAMES)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_a_short_run_of_ground_does_what_there_is_time_for(seed: int) -> None:
+    planned = plan("ground", NAMES, shortest_s("ground", 3), seed)
+    kinds = [fault.kind for fault in planned]
+    assert 2 <= len(kinds) < len(GROUND)
+    assert kinds == [kind for kind, _ in GROUND if kind in kinds]
+
+
+def test_seeds_choose_other_kinds_for_a_short_run() -> None:
+    assert len({tuple(fault.kind for fault in plan("ground", NAMES, 40, seed)) for seed in range(10)}) > 5
 
 
 def test_seeds_differ() -> None:

@@ -14,7 +14,7 @@ from kalshi_platform.proof import report
 from kalshi_platform.proof.anchors import AnchorsFound
 from kalshi_platform.proof.books import BooksAtEnd, Fold, books_at_end
 from kalshi_platform.proof.compare import Difference
-from kalshi_platform.proof.examine import Findings, TableFinding
+from kalshi_platform.proof.examine import Aside, Findings, TableFinding
 from kalshi_platform.proof.faults import InjectedFault
 from kalshi_platform.proof.holes import CoverageFound, Excess, HoleAccount
 from kalshi_platform.proof.tables import DELTAS
@@ -26,6 +26,8 @@ ONE = EMPTY.vstack(pl.DataFrame([[0]] * len(DELTAS.columns), schema=EMPTY.schema
 AT = datetime(2026, 11, 23, tzinfo=UTC)
 
 AWAY = InjectedFault("database_away", "g1", AT, 5, effect="server away for 30 s")
+BROKEN = InjectedFault("failed_over", "g1", AT, 5, effect="a replica took over", broken=["nothing is claimed"])
+KILLED = InjectedFault("server_killed", "g1", AT, 5, effect="postmaster killed")
 
 
 def difference(missing: int = 0, doubled: int = 0, wrong: int = 0, found: int = 10) -> Difference:
@@ -99,6 +101,10 @@ def test_a_clean_run_is_proven() -> None:
         ({"counted": {"delta": 9}}, {"ledger": {"delta": 8}}, "ledger has 8"),
         ({}, {"table": "trades", "truth": 0}, "no trades"),
         ({"published": 94}, {}, "too slow"),
+        ({}, {"false_claims": {"g1": (0, ()), "g2": (3, ("A",))}}, "the ledger of g2 claims 3 deltas"),
+        ({}, {"told": AnchorsFound(9, (("A", 5_000_000),))}, "1 of 9 books that production calls proven are wrong"),
+        ({"faults": (BROKEN,)}, {}, "fault failed over g1: nothing is claimed"),
+        ({"level": "ground", "faults": (KILLED,)}, {}, "fault server killed g1: alarm"),
         ({"left_in_spools": 1}, {}, "spools"),
         ({"silent": ("g2",)}, {}, "g2 did not record again"),
         ({"faults": (InjectedFault("cut", "g1", AT, 5),)}, {}, "no effect"),
@@ -112,6 +118,12 @@ def test_each_flaw_is_named(run: dict[str, Any], found: dict[str, Any], word: st
     assert len(said) >= 1
     assert word in said[0]
     assert report.as_text(ran(**run), findings(**found), said).splitlines()[-1].endswith(said[-1])
+
+
+def test_the_lake_may_have_more_than_production_where_partitions_were_dropped() -> None:
+    more = findings(lake=difference(found=12), lake_anchors=AnchorsFound(4))
+    assert len(objections(ran(), more)) == 2
+    assert objections(ran(aside=Aside(past=(0, 9), dropped=(0, 9))), more) == []
 
 
 def test_one_gatherer_may_lose_what_its_ledger_leaves_open() -> None:
