@@ -125,6 +125,10 @@ class GatheringStack:
     def prepare_exchange(self) -> None:
         """For subclasses: what is done to the running exchange before anybody connects."""
 
+    def metrics_port(self) -> int:
+        """For subclasses: the first of the ports at which merge and gatherers serve metrics and health; 0: nowhere."""
+        return 0
+
     def start_more(self, environ: dict[str, str]) -> None:
         """For subclasses: start what else belongs to the stack; `environ` names everything that runs."""
 
@@ -167,6 +171,7 @@ class GatheringStack:
                 ws_url=addresses["ws_url"],
                 key_id=addresses["key_id"],
                 key_file=Path(addresses["key_file"]).absolute(),
+                metrics_port=self.metrics_port(),
             )
         )
         self.settings = config.load_platform(environ)

@@ -39,16 +39,26 @@ class Alarm:
     of_each: bool = False
 
 
+_FELL_BACK = "database_went_back|ledger_differs"
+_READ_ANEW = "is not in its database, which was restored"
+_OF_IT = "(log|health) (gather-)?{g}"
 ALARMS: tuple[Alarm, ...] = (
-    Alarm("export_fails", "the export says what failed", "refusal", "the lake's store fails"),
-    Alarm("server_killed", "records go to the spool", "(log|health) (gather-)?{g}", "database|spool"),
-    Alarm("clock_ahead", "clock_offset", "(log|health) (gather-)?{g}", r"clock is \d+ s ahead of"),
-    Alarm("clock_behind", "clock_offset", "(log|health) (gather-)?{g}", r"clock is \d+ s behind"),
-    Alarm("second_process", "the second process says who holds the name", "log second", "another"),
-    Alarm("second_process", "exit code 3", "exit second", "^3$"),
-    Alarm("production_restored", "the merge says that production was away", "(log|health) dedup", "production"),
-    Alarm("restored_from_copy", "the merge reads it anew", "log dedup", "was restored or made anew"),
-    Alarm("failed_over", "the merge reads it anew", "log dedup", "was restored or made anew"),
+    Alarm("export_fails", "the export says that its store fails", "refusal", "the lake's store fails"),
+    Alarm("production_partitions_dropped", "an export of what was dropped is refused", "refusal", "dropped"),
+    Alarm("server_killed", "the database is away", _OF_IT, "go to the spool|database"),
+    Alarm("clock_ahead", "clock_offset", _OF_IT, r"clock is \d+ s ahead of"),
+    Alarm("clock_behind", "clock_offset", _OF_IT, r"clock is \d+ s behind"),
+    Alarm("second_process", "the second process says that the name is held", "log second", "another"),
+    Alarm("second_process", "it ends with exit code 3", "exit second", "^3$"),
+    Alarm("flood", "dead_letters_counted", "log gather-{g}", "only counted"),
+    Alarm("flood", "health tells of dead letters", "health {g}", "were put aside"),
+    Alarm("restored_from_copy", "database_went_back", _OF_IT, _FELL_BACK),
+    Alarm("restored_from_copy", "the merge reads it anew", "log dedup", _READ_ANEW),
+    Alarm("failed_over", "database_went_back", _OF_IT, _FELL_BACK),
+    Alarm("failed_over", "the merge reads it anew", "log dedup", _READ_ANEW),
+    Alarm("production_restored", "production is away", "health dedup", "production"),
+    Alarm("poison_ticker", "health tells of dead letters", "health {g}", "were put aside", of_each=True),
+    Alarm("poison_ticker", "health tells of the listing", "health {g}", "the listing of .* is not whole", of_each=True),
 )  # fmt: skip
 
 

@@ -245,7 +245,7 @@ class Ground:
                 variable: self.stack.environ[variable].replace(f":{port}/", f":{way.port}/")
                 for variable in (timeseries_variable(gatherer), catalog_variable(gatherer))
             }
-            changes["KALSHI_STATE_DIR"] = str(self.stack.folder / "second-state")
+            changes |= {"KALSHI_STATE_DIR": str(self.stack.folder / "second-state"), "KALSHI_METRICS_PORT": ""}
             pid = self.stack.start_second(gatherer, changes)
             came = self.seen.soon(lambda: venue.connections_of(gatherer) > lines, 60.0)
             self.wait(3.0)

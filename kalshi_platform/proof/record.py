@@ -11,7 +11,6 @@ from kalshi_platform.deduplicator.catalog_merge import merge_catalog
 from kalshi_platform.deduplicator.close_hour import close_hour
 from kalshi_platform.deduplicator.hours import active_hours
 from kalshi_platform.deduplicator.merge import Merger
-from kalshi_platform.gatherer.heartbeat import FILE_NAME
 from kalshi_platform.gatherer.spool import Spool
 from kalshi_platform.lake.export import export_raw
 from kalshi_platform.lake.layout import RAW_TABLES
@@ -54,8 +53,7 @@ class Recorder:
         self._began: float | None = None
         self._next_progress = 0.0
         self._published_before = 0
-        heartbeats = {name: each.folder / FILE_NAME for name, each in stack.settings.gatherers.items()}
-        self._watch = Watch(stack.group.log_dir, heartbeats)
+        self._watch = Watch(stack.group.log_dir, stack.health_urls())
         self._look_at = 0.0
         self._past: PastHour | None = None
 

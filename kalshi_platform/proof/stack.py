@@ -8,6 +8,7 @@ from datetime import timedelta
 
 from kalshi_platform.clock import Clock
 from kalshi_platform.local.gathering import GatheringStack
+from kalshi_platform.local.ports import free_block
 from kalshi_platform.local.process_group import ChildSpec
 from kalshi_platform.local.simulated import SimulationOptions
 from kalshi_platform.market.times import HOUR, hour_of
@@ -40,6 +41,19 @@ class ProofStack(GatheringStack):
     def start_more(self, environ: dict[str, str]) -> None:
         """Start the live merge."""
         self.start_service(MERGE, environ, "dedup")
+
+    def metrics_port(self) -> int:
+        """With the plan `ground` everybody's health is watched."""
+        return free_block(1 + len(self.names)) if self._is_ground else 0
+
+    def health_urls(self) -> dict[str, str]:
+        """Where gatherers and merge tell how they are, by their names."""
+        settings = self.settings
+        endpoints = {
+            MERGE: settings.deduplicator.endpoint,
+            **{n: each.endpoint for n, each in settings.gatherers.items()},
+        }
+        return {name: f"http://127.0.0.1:{each.port}/healthz" for name, each in endpoints.items() if each.port}
 
     def prepare_exchange(self) -> None:
         """Begin in the past, where the plan needs an hour that is over."""

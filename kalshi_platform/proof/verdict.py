@@ -132,8 +132,8 @@ def _of_coverage(ran: Ran, found: Findings) -> list[str]:
         if anchors.wrong:
             ticker, at_us = anchors.wrong[0]
             said.append(
-                f"{len(anchors.wrong):,} of {anchors.compared:,} anchors of {name} are wrong, the first of {_names([ticker])} at"
-                f" {datetime_from_us(at_us):%H:%M:%S.%f}"
+                f"{len(anchors.wrong):,} of {anchors.compared:,} anchors of {name} are wrong, the first of"
+                f" {_names([ticker])} at {datetime_from_us(at_us):%H:%M:%S.%f}"
             )
     if found.told.wrong:
         ticker, at_us = found.told.wrong[0]

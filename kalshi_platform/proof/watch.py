@@ -2,19 +2,35 @@
 
 from __future__ import annotations
 
+import json
 import re
+import urllib.error
+import urllib.request
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
-from kalshi_platform.gatherer.heartbeat import read_file
 from kalshi_platform.local.process_group import ChildExit
 from kalshi_platform.proof.alarms import Sighting
 
+HEALTH_TIMEOUT_S = 2.0
 MOST_LINES = 20_000
 """Lines that are kept of all logs together."""
 _LOUD = re.compile(r"^\S+Z (?:WARNING|ERROR|CRITICAL)\s+(.*)")
 _FIGURES = re.compile(r"\d[\d.,]*")
+
+
+def _health(url: str) -> dict[str, Any] | None:
+    """What a service says of itself; None when it does not answer."""
+    try:
+        with urllib.request.urlopen(url, timeout=HEALTH_TIMEOUT_S) as answer:  # noqa: S310 - our own loopback address
+            told: dict[str, Any] = json.load(answer)
+    except urllib.error.HTTPError as unwell:
+        told = json.loads(unwell.read())
+    except (OSError, ValueError):
+        return None
+    return told
 
 
 @dataclass
@@ -28,10 +44,10 @@ class _Tail:
 
 @dataclass
 class Watch:
-    """`look` is called now and then; `at_us` is the exchange's clock. `heartbeats`: gatherer → its heartbeat file."""
+    """`look` is called now and then; `at_us`: the exchange's clock. `health_urls`: where services tell their health."""
 
     log_dir: Path
-    heartbeats: Mapping[str, Path]
+    health_urls: Mapping[str, str]
     sightings: list[Sighting] = field(default_factory=list)
     _tails: dict[str, _Tail] = field(default_factory=dict)
     _health: dict[str, set[str]] = field(default_factory=dict)
@@ -47,10 +63,10 @@ class Watch:
                 if loud is not None and self._lines < MOST_LINES:
                     self._lines += 1
                     self.sightings.append(Sighting(f"log {path.stem}", loud[1], at_us))
-        for name, file in self.heartbeats.items():
-            details = (read_file(file) or {}).get("details", {})
-            told = {str(each) for each in (*details.get("reasons", ()), *details.get("troubles", ()))}
-            self.note_health(name, told, at_us)
+        for name, url in self.health_urls.items():
+            health = _health(url)
+            if health is not None:
+                self.note_health(name, {str(each) for each in (*health["reasons"], *health["troubles"])}, at_us)
 
     def note_health(self, name: str, told: set[str], at_us: int) -> None:
         """Note clauses of a service's health, each once while it lasts, whatever its figures are."""

@@ -148,7 +148,13 @@ def test_the_json_has_what_machines_ask_for() -> None:
     holes = content["holes"]
     assert (holes["true"], holes["declared"], holes["undeclared"], holes["excess_hole_s"]) == (3, 4, 1, 0)
     assert content["faults"] == [
-        {"kind": "cut", "gatherer": "g1", "at": "2026-11-23T00:00:00.000Z", "effect": "2 connections cut"}
+        {
+            "kind": "cut",
+            "gatherer": "g1",
+            "at": "2026-11-23T00:00:00.000Z",
+            "effect": "2 connections cut",
+            "broken": [],
+        }
     ]
 
 
