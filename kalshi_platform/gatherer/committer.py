@@ -235,8 +235,7 @@ class Committer:
             with self._database.transaction() as transaction:
                 self._fence.change(transaction, self._fence.open.end_memberships)
                 ended = transaction.fetch_all(
-                    queries.load("gatherer")["end_memberships_at_damage"],
-                    {"gatherer": self._name, "own": list(own_sessions)},
+                    queries.load("gatherer")["end_memberships_at_damage"], {"own": list(own_sessions)}
                 )
             self._fence.landed()
         return ended

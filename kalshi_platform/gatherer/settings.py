@@ -8,8 +8,6 @@ from pathlib import Path
 from kalshi_platform.errors import ConfigurationError
 from kalshi_platform.monitoring.settings import EndpointSettings
 
-_LAST_WORDS_S = 10.0
-
 
 @dataclass(frozen=True)
 class MarketFilter:
@@ -140,11 +138,6 @@ class GathererSettings:
     def folder(self) -> Path:
         """Where this gatherer keeps its spool, lock and heartbeat file."""
         return self.state_dir / self.name
-
-    @property
-    def longest_stop_s(self) -> float:
-        """What a stop may take, from the signal to the end: threads, what is left to write, a word to the database."""
-        return 2 * self.stop_timeout_s + _LAST_WORDS_S
 
     @property
     def service(self) -> str:

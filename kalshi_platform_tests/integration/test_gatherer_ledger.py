@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import urlsplit
@@ -12,11 +13,16 @@ import pytest
 from kalshi_platform.clock import SYSTEM_CLOCK
 from kalshi_platform.deduplicator.coverage import claims
 from kalshi_platform.errors import AnotherWriter
+from kalshi_platform.gatherer.committer import Committer
 from kalshi_platform.gatherer.fence import DIFFERS, WENT_BACK, Fence
 from kalshi_platform.gatherer.spool import Spool
+from kalshi_platform.gatherer.spool_file import Damage
 from kalshi_platform.gatherer.writer import Writer
+from kalshi_platform.gatherer.writer_counters import WriterCounters
+from kalshi_platform.market.records import Record
 from kalshi_platform.storage.pool import Database
 from kalshi_platform_tests.fixtures.exchange import eventually, running_exchange
+from kalshi_platform_tests.fixtures.gathered import STEPS, Stream
 from kalshi_platform_tests.fixtures.gatherer_databases import SettingsFactory
 from kalshi_platform_tests.fixtures.gatherer_service import RunningGatherer, client_settings, running_gatherer
 from kalshi_platform_tests.fixtures.past import Past
@@ -239,3 +245,66 @@ def _claims(url: str) -> dict[str, list[tuple[int, int]]]:
         schema=["seq", "exchange_us", "ticker", "exchange_index"], orient="row",
     )  # fmt: skip
     return claims(memberships, segments, deltas, 10_000)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_no_alarm_comes_however_batches_are_cut_and_repeated(
+    gatherer_settings: SettingsFactory, open_database: OpenDatabase, seed: int
+) -> None:
+    url = gatherer_settings().timeseries_url
+    chance, alarms, counters = random.Random(seed), list[str](), WriterCounters()
+    committer = Committer(
+        "g1", open_database(url), BOUNDS, SYSTEM_CLOCK, counters, Fence(), on_alarm=alarms.append
+    )  # fmt: skip
+    committer.close_former([])
+    sides = [_Side(Stream(11, 1), chance), _Side(Stream(12, 2), chance)]
+    for number in range(10):
+        batch = [record for side in sides for record in side.go_on(last=number == 8)]
+        committer.commit(batch, repeated=False)
+        committer.compare()
+        if chance.random() < 0.5:
+            # As after a commit of which nobody knows whether it arrived: the same again, in other parts.
+            middle = chance.randrange(len(batch) + 1)
+            committer.commit(batch[:middle], repeated=True)
+            committer.commit(batch[middle:], repeated=True)
+            committer.compare()
+        if number == 5:
+            committer.declare_lost(Damage("0001.spool", 0, 10, "torn", b"", 0, is_torn=True), [1, 2], is_own=True)
+            committer.compare()
+        assert alarms == [], (seed, number, counters.ledger_alarm)
+    assert rows(url, "SELECT count(*) FROM memberships WHERE seq_to IS NULL") == [(0,)]
+    assert rows(url, "SELECT count(*) FROM sessions WHERE closed_at IS NULL") == [(0,)]
+
+
+class _Side:
+    """A stream that does what a session does, by chance."""
+
+    def __init__(self, stream: Stream, chance: random.Random) -> None:
+        self._stream = stream
+        self._chance = chance
+        self._followed: set[str] = set()
+        self._is_over = False
+
+    def go_on(self, *, last: bool) -> list[Record]:
+        stream, followed = self._stream, self._followed
+        for _ in range(0 if self._is_over else self._chance.randrange(15)):
+            step, ticker = self._chance.choice(STEPS), self._chance.choice("ABC")
+            if step in ("snapshot", "again"):
+                (stream.again if ticker in followed else stream.snapshot)(ticker)
+                followed.add(ticker)
+            elif step == "leave":
+                if ticker in followed:
+                    stream.leave(ticker)
+                    followed.discard(ticker)
+            elif step == "gap":
+                stream.gap(sorted(followed))
+                followed.clear()
+            else:
+                stream.step(step)
+        if last:
+            for ticker in sorted(followed):
+                stream.leave(ticker)
+            stream.close()
+            self._is_over = True
+        taken, stream.records = stream.records, []
+        return taken

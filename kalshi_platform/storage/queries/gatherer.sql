@@ -33,9 +33,8 @@ SELECT owner_name FROM batch_counter
 SELECT session_id FROM sessions WHERE closed_at IS NULL
 
 -- name: open_streams
-SELECT t.stream_id, (
-  SELECT g.seq_to FROM stream_segments g WHERE g.stream_id = t.stream_id ORDER BY g.seq_from DESC LIMIT 1)
-FROM streams t WHERE t.ended_at IS NULL
+-- With the last committed number.
+SELECT stream_id, last_committed_seq(stream_id) FROM streams WHERE ended_at IS NULL
 
 -- name: open_members
 SELECT stream_id, count(*), sum(seq_from) FROM memberships WHERE seq_to IS NULL GROUP BY stream_id
@@ -48,9 +47,8 @@ WHERE m.seq_to IS NULL AND NOT EXISTS (
   WHERE known.stream_id = m.stream_id AND known.ticker = m.ticker AND known.seq_from = m.seq_from)
 
 -- name: end_all_memberships
-UPDATE memberships m SET end_reason = 'ledger differed', seq_to = greatest(m.seq_from, coalesce((
-  SELECT g.seq_to FROM stream_segments g WHERE g.stream_id = m.stream_id ORDER BY g.seq_from DESC LIMIT 1), m.seq_from))
-WHERE m.seq_to IS NULL
+UPDATE memberships m SET end_reason = 'ledger differed', seq_to = greatest(m.seq_from, o.last_seq)
+FROM open_members o WHERE m.stream_id = o.stream_id AND m.seq_to IS NULL
 
 -- name: end_all_streams
 UPDATE streams t SET end_reason = 'ledger differed', ended_at = greatest(t.opened_at, (
@@ -121,31 +119,24 @@ INSERT INTO snapshot_polls (minute, started_at, finished_at, markets_wanted, mar
 ON CONFLICT DO NOTHING
 
 -- name: end_memberships_at_damage
--- What is open where records were lost, followed to the last number that was committed. Parameters: own, gatherer.
-UPDATE memberships m SET end_reason = 'spool damaged', seq_to = greatest(m.seq_from, coalesce(
-  (SELECT max(g.seq_to) FROM stream_segments g WHERE g.stream_id = m.stream_id), m.seq_from))
-FROM streams t JOIN sessions s USING (session_id)
-WHERE m.stream_id = t.stream_id AND m.seq_to IS NULL AND s.gatherer = %(gatherer)s
-RETURNING m.ticker, s.session_id = ANY (%(own)s::bigint[])
+-- What is open where records were lost, followed to the last number that was committed. Parameters: own.
+UPDATE memberships m SET end_reason = 'spool damaged', seq_to = greatest(m.seq_from, o.last_seq)
+FROM open_members o WHERE m.stream_id = o.stream_id AND m.seq_to IS NULL
+RETURNING m.ticker, coalesce(o.session_id = ANY (%(own)s::bigint[]), false)
 
 -- name: end_former_memberships
--- Markets of former processes, followed to the last number that was committed for their stream. Parameters: own, gatherer.
-UPDATE memberships m SET end_reason = 'process ended', seq_to = greatest(m.seq_from, coalesce(
-  (SELECT max(g.seq_to) FROM stream_segments g WHERE g.stream_id = m.stream_id), m.seq_from))
-FROM streams t JOIN sessions s USING (session_id)
-WHERE m.stream_id = t.stream_id AND m.seq_to IS NULL
-  AND s.gatherer = %(gatherer)s AND s.session_id <> ALL (%(own)s::bigint[])
-  AND s.closed_at IS NULL
+-- Markets of former processes, followed to the last number that was committed for their stream; also those of a stream
+-- that the ledger does not know, or whose session it knows as closed. Parameters: own, the sessions of this process.
+UPDATE memberships m SET end_reason = 'process ended', seq_to = greatest(m.seq_from, o.last_seq)
+FROM open_members o WHERE m.stream_id = o.stream_id AND m.seq_to IS NULL
+  AND coalesce(o.session_id <> ALL (%(own)s::bigint[]), true)
 
 -- name: end_former_streams
 UPDATE streams t SET end_reason = 'process ended', ended_at = greatest(t.opened_at, (
   SELECT b.committed_at FROM batches b WHERE b.batch_no <= (
     SELECT g.batch_no FROM stream_segments g WHERE g.stream_id = t.stream_id ORDER BY g.seq_from DESC LIMIT 1)
   ORDER BY b.batch_no DESC LIMIT 1))
-FROM sessions s
-WHERE s.session_id = t.session_id AND t.ended_at IS NULL
-  AND s.gatherer = %(gatherer)s AND s.session_id <> ALL (%(own)s::bigint[])
-  AND s.closed_at IS NULL
+WHERE t.ended_at IS NULL AND t.session_id <> ALL (%(own)s::bigint[])
 
 -- name: close_former_sessions
 UPDATE sessions s SET close_reason = 'process ended', closed_at = greatest(s.opened_at, (
