@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from kalshi_platform.exchange.letter_limit import LetterLimit
 from kalshi_platform.exchange.outbox import Outbox
 from kalshi_platform.exchange.parse import Remains, salvage
 from kalshi_platform.exchange.rows import dead_letter
@@ -11,11 +12,12 @@ from kalshi_platform.market.records import SequenceConsumed
 
 
 class Burial:
-    """Keeps the bytes with the reason, counts and raises an alarm."""
+    """Keeps the bytes with the reason, counts and raises an alarm. Of a flood it keeps a sample."""
 
-    def __init__(self, outbox: Outbox, counters: SessionCounters) -> None:
+    def __init__(self, outbox: Outbox, counters: SessionCounters, limit: LetterLimit) -> None:
         self._outbox = outbox
         self._counters = counters
+        self._limit = limit
 
     def bury(
         self,
@@ -28,9 +30,17 @@ class Burial:
     ) -> None:
         """Make a dead letter of a frame."""
         self._counters.dead_letters += 1
+        if not self._limit.admits(received_at_ns, reason, len(payload)):
+            if self._limit.is_first_counted(received_at_ns, reason):
+                self._outbox.alarm("dead_letters_counted", f"{reason}: so many in a minute that the rest is counted")
+            return
         letter = dead_letter(payload, received_at_ns, reason, detail, remains, stream)
         self._outbox.records.append(letter)
         self._outbox.alarm("dead_letter", f"{reason}: {detail}", (letter.ticker,) if letter.ticker else ())
+
+    def tell_counts(self) -> None:
+        """Put on record how many letters were counted and not kept."""
+        self._outbox.records += self._limit.counts()
 
     def unknown_sid(self, sid: int, payload: bytes | str, received_at_ns: int) -> None:
         """Make a dead letter of a frame whose sid nobody acknowledged."""

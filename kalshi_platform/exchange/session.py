@@ -21,6 +21,7 @@ from kalshi_platform.errors import UnparsableMessage
 from kalshi_platform.exchange.answers import Answers
 from kalshi_platform.exchange.burial import Burial
 from kalshi_platform.exchange.held_frames import HeldFrames
+from kalshi_platform.exchange.letter_limit import LetterLimit
 from kalshi_platform.exchange.outbox import Outbox
 from kalshi_platform.exchange.parse import (
     DeltaBody,
@@ -60,7 +61,8 @@ class Session:
         self._outbox = Outbox()
         self._streams = Streams(session_id, new_stream_id, self._outbox)
         self._answers = Answers(self._streams, self._subscriptions, self._outbox)
-        self._burial = Burial(self._outbox, self.counters)
+        limit = LetterLimit(session_id, self._config.letters_per_minute)
+        self._burial = Burial(self._outbox, self.counters, limit)
         self._held = HeldFrames(self._config.held_frames)
         self._scale = ScaleWatch()
         self._now_ns = 0
@@ -119,11 +121,13 @@ class Session:
         self._outbox.alarms += self._subscriptions.tick()
         if self._held:
             self._give_up_held(now_ns - int(self._config.held_for_s * NS_PER_S))
+        self._burial.tell_counts()
         return self._flush()
 
     def close(self, now_ns: int, reason: str) -> list[Record]:
         """End every membership and stream; the connection is gone."""
         self._give_up_held(None)
+        self._burial.tell_counts()
         for stream in self._streams:
             self._streams.end(stream, now_ns, reason)
         return self.take_records()

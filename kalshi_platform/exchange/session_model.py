@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import msgspec
 
+from kalshi_platform.exchange.letter_limit import LETTERS_PER_MINUTE
 from kalshi_platform.market.records import Record
 
 NS_PER_S = 1_000_000_000
@@ -31,6 +32,8 @@ class SessionConfig:
     held_frames: int = 10_000
     """Frames kept for a sid that was not acknowledged yet."""
     held_for_s: float = 30.0
+    letters_per_minute: int = LETTERS_PER_MINUTE
+    """Dead letters of a minute and reason that are kept; the others are counted."""
     retry_base_s: float = 1.0
     retry_cap_s: float = 60.0
 

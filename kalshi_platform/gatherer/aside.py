@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
+from kalshi_platform.exchange.letter_limit import LetterLimit
 from kalshi_platform.market.names import is_name, readable
 from kalshi_platform.market.records import (
     NO_STREAM,
@@ -21,6 +22,7 @@ from kalshi_platform.market.records import (
     MembershipEnded,
     MembershipStarted,
     Record,
+    SequenceConsumed,
     SessionClosed,
     SessionOpened,
     StreamEnded,
@@ -49,8 +51,13 @@ _REMARKS: dict[type, tuple[str, ...]] = {
 }
 
 
-def divert(records: Sequence[Record], is_believed: Callable[[Dated], bool]) -> tuple[list[Record], tuple[Dated, ...]]:
-    """Turn rows with unbelievable exchange times into dead letters; a market's membership ends before such a delta."""
+def divert(
+    records: Sequence[Record], is_believed: Callable[[Dated], bool], limit: LetterLimit | None = None
+) -> tuple[list[Record], tuple[Dated, ...]]:
+    """Turn rows with unbelievable exchange times into dead letters; a market's membership ends before such a delta.
+
+    Of the letters a sample is kept where there is a `limit`.
+    """
     kept: list[Record] = []
     strangers: list[Dated] = []
     for record in records:
@@ -60,9 +67,11 @@ def divert(records: Sequence[Record], is_believed: Callable[[Dated], bool]) -> t
                 f"exchange time {datetime_text(record.exchange_ts_us)} is outside the accepted bounds, or far from its"
                 f" receipt ({datetime_text(record.received_at_ns // 1_000)}) and from the message before it"
             )
-            kept.extend(as_dead_letter(record, OUT_OF_BOUNDS, detail))
+            kept.extend(sampled(as_dead_letter(record, OUT_OF_BOUNDS, detail), limit))
         else:
             kept.append(record)
+    if strangers and limit is not None:
+        kept.extend(limit.counts())
     return kept, tuple(strangers)
 
 
@@ -90,6 +99,21 @@ def as_dead_letter(record: Record, reason: str, detail: str, started: Membership
     if started is not None and is_name(started.ticker):
         return [letter, started, MembershipEnded(stream_id, started.ticker, seq - 1, reason)]
     return [letter]
+
+
+def sampled(records: Sequence[Record], limit: LetterLimit | None) -> list[Record]:
+    """Leave out the dead letters that are to be counted only; the number that one took is taken all the same."""
+    left: list[Record] = []
+    for record in records:
+        if (
+            limit is None
+            or not isinstance(record, DeadLetter)
+            or limit.admits(record.received_at_ns, record.reason, len(record.payload))
+        ):
+            left.append(record)
+        elif record.seq > 0 and record.stream_id != NO_STREAM:
+            left.append(SequenceConsumed(record.stream_id, record.seq))
+    return left
 
 
 def bare(letter: DeadLetter) -> DeadLetter:

@@ -5,12 +5,14 @@ The number of a batch is known only inside its transaction; `with_batch_no` adds
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from kalshi_platform.market.identity import fingerprint
 from kalshi_platform.market.records import (
     BookDelta,
     BookSnapshot,
@@ -173,7 +175,13 @@ def _dead_letters(rows: list[DeadLetter]) -> Columns:
         "reason": [row.reason for row in rows],
         "detail": [row.detail for row in rows],
         "payload": [row.payload for row in rows],
+        "fingerprint": [_letter_fingerprint(row) for row in rows],
     }
+
+
+def _letter_fingerprint(row: DeadLetter) -> int:
+    hashed = hashlib.blake2b(row.payload, digest_size=16).hexdigest()
+    return fingerprint(row.received_at_ns, row.stream_id, row.seq, row.reason, row.channel, row.ticker, hashed)
 
 
 _COLUMNS: Mapping[type[StreamRow], Callable[[list[Any]], Columns]] = {

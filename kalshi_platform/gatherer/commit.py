@@ -12,6 +12,7 @@ from datetime import datetime
 
 import pyarrow as pa
 
+from kalshi_platform.exchange.letter_limit import LetterLimit
 from kalshi_platform.gatherer.aside import PARTITIONS_OF_A_BATCH, Dated, divert
 from kalshi_platform.gatherer.columns import tables_of, times_us, with_batch_no
 from kalshi_platform.gatherer.exchange_times import ExchangeTimes
@@ -27,10 +28,6 @@ from kalshi_platform.storage.tables import GATHERER_TABLES
 COMMITTED = "batch %d committed: %d new rows"
 """Logged (DEBUG) right after every commit of records."""
 _EXCHANGE_TIMED = ("orderbook_deltas", "trades", "tickers")
-_NEW_DEAD_LETTERS = (
-    "NOT EXISTS (SELECT 1 FROM dead_letters d WHERE d.received_at = s.received_at AND d.stream_id = s.stream_id"
-    " AND d.seq = s.seq AND d.payload = s.payload)"
-)
 _log = logging.getLogger(__name__)
 
 
@@ -57,11 +54,13 @@ def commit_records(
     repeated: bool = False,
     times: ExchangeTimes | None = None,
     fence: Fence | None = None,
+    letters: LetterLimit | None = None,
 ) -> Commit:
-    """Write `records`. `repeated`: they may be there already (dead letters have no key of their own to tell).
+    """Write `records`. `repeated`: they may be there already; that changes only what it costs.
 
-    `times` says which exchange times are believed; without it all within the bounds of `keeper` are. `fence`: the
-    writer's; without one nothing may be written that a stream's ledger speaks of.
+    `times` says which exchange times are believed (without it all within the bounds of `keeper` are), `letters` how
+    many of the dead letters that this makes are kept (without it all). `fence`: the writer's; without one nothing may
+    be written that a stream's ledger speaks of.
     Raises TooManyHours, or DatabaseUnavailable; nothing is written then, or, if the connection broke during the commit,
     everything.
     """
@@ -74,6 +73,7 @@ def commit_records(
         records, strangers = divert(
             records,
             lambda row: low_us <= row.exchange_ts_us < high_us and (all_near or times is None or times.believes(row)),
+            letters,
         )
         tables = tables_of(records)
     moments = {name: times_us(name, table) for name, table in tables.items()}
@@ -87,9 +87,8 @@ def commit_records(
         batch_no = _next_batch(transaction) if fence is None else fence.next_batch(transaction, ledger)
         batches: list[tuple[int, str, int, datetime, datetime]] = []
         for name, table in tables.items():
-            where = _NEW_DEAD_LETTERS if repeated and name == "dead_letters" else ""
             inserted[name] = transaction.insert_new(
-                GATHERER_TABLES[name], with_batch_no(name, table, batch_no), where=where, likely_new=not repeated
+                GATHERER_TABLES[name], with_batch_no(name, table, batch_no), likely_new=not repeated
             )
             if inserted[name]:
                 low, high = datetime_from_us(moments[name][0]), datetime_from_us(moments[name][-1])
@@ -144,6 +143,16 @@ def write_ledger(transaction: Transaction, ledger: Ledger, gatherer: str, batch_
     values(
         sql["gaps"],
         [(g.stream_id, g.seq_expected, g.seq_seen, _time(g.detected_at_ns // 1_000), batch_no) for g in ledger.gaps],
+    )
+    values(
+        sql["letters_counted"],
+        [
+            (_time(each.minute_us), each.reason, each.counted_by, each.letters)
+            for each in {
+                (each.minute_us, each.reason, each.counted_by): each
+                for each in sorted(ledger.letters_counted, key=lambda each: each.letters)
+            }.values()
+        ],
     )
     values(
         sql["streams_ended"],

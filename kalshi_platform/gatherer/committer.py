@@ -10,13 +10,22 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from datetime import timedelta
 from typing import Any
 
 import msgspec
 
 from kalshi_platform.clock import Clock
 from kalshi_platform.errors import DatabaseUnavailable, StatementRejected
-from kalshi_platform.gatherer.aside import UNWRITABLE, as_dead_letter, bare, of_few_hours, with_readable_remarks
+from kalshi_platform.exchange.letter_limit import LETTERS_PER_MINUTE, LetterLimit
+from kalshi_platform.gatherer.aside import (
+    UNWRITABLE,
+    as_dead_letter,
+    bare,
+    of_few_hours,
+    sampled,
+    with_readable_remarks,
+)
 from kalshi_platform.gatherer.commit import Commit, TooManyHours, close_former, commit_records
 from kalshi_platform.gatherer.exchange_times import ExchangeTimes
 from kalshi_platform.gatherer.fence import Fence
@@ -40,6 +49,7 @@ from kalshi_platform.storage.pool import Database
 from kalshi_platform.storage.tables import GATHERER_TABLES
 
 SPOOL_DAMAGED = "spool_damaged"
+_DAYS_DROPPED_AT_ONCE = 4
 _log = logging.getLogger(__name__)
 
 
@@ -61,9 +71,12 @@ class Committer:
         on_lost_claim: Callable[[Sequence[str]], None] | None = None,
         on_lost_sessions: Callable[[], None] | None = None,
         on_alarm: Callable[[str], None] | None = None,
+        letters_per_minute: int = LETTERS_PER_MINUTE,
+        letter_days: float = 30.0,
     ) -> None:
         """`on_lost_claim(tickers)` hears of markets whose membership had to be ended; `on_lost_sessions()` is called
-        when the ledger may not know how open sessions began. `on_alarm(kind)` counts."""
+        when the ledger may not know how open sessions began. `on_alarm(kind)` counts. Of the rows that are put aside
+        `letters_per_minute` of each reason are kept, and all dead letters for `letter_days`."""
         self._name = name
         self._database = database
         self._bounds = bounds
@@ -77,6 +90,8 @@ class Committer:
         """Whether everything that is open in the ledger is this process's."""
         self._keeper = PartitionKeeper(database, bounds, clock)
         self._times = ExchangeTimes(bounds)
+        self._letters = LetterLimit(clock.now_ns(), letters_per_minute)
+        self._letters_kept_for = timedelta(days=letter_days)
         self._ahead_hour: int | None = None
 
     def commit(self, records: Sequence[Record], *, repeated: bool) -> None:
@@ -198,11 +213,14 @@ class Committer:
             return
         self._counters.unwritable += 1
         detail = f"the database refused it: {type(error).__name__}: {(str(error).splitlines() or [''])[0][:300]}"
-        _log.error("%s: a %s is put aside: %s", self._name, type(record).__name__, readable(detail, 400))
+        extra = {"repeats_as": UNWRITABLE}
+        _log.error("%s: a %s is put aside: %s", self._name, type(record).__name__, readable(detail, 400), extra=extra)
         started = None
         if isinstance(record, BookSnapshot):
             started = starts.get((record.stream_id, record.ticker, record.seq))
-        instead = [self._dated(each) for each in as_dead_letter(record, UNWRITABLE, detail, started)]
+        letters = self._letters.copy()
+        made = [self._dated(each) for each in as_dead_letter(record, UNWRITABLE, detail, started)]
+        instead = [*sampled(made, letters), *letters.counts()]
         # A letter that is refused, too, must not keep what it would have taken back.
         if not self._is_taken(instead):
             for each in instead:
@@ -210,6 +228,7 @@ class Committer:
                     self._put_letter_aside(each)
                 elif not self._is_taken([each]):
                     self._take_everything_back()
+        self._letters = letters
         self._take_back(record)
 
     def _take_back(self, record: Record) -> None:
@@ -274,11 +293,13 @@ class Committer:
         return msgspec.structs.replace(record, received_at_ns=now_ns)
 
     def _write(self, records: Sequence[Record], *, repeated: bool) -> None:
+        # Counted is what was committed: should the outcome be unknown, the same totals are written again.
+        letters = self._letters.copy()
         try:
             with self._changing():
                 commit = commit_records(
                     self._database, self._keeper, self._name, records, repeated=repeated, times=self._times,
-                    fence=self._fence,
+                    fence=self._fence, letters=letters,
                 )  # fmt: skip
         except TooManyHours:
             parts = of_few_hours(records)
@@ -288,6 +309,7 @@ class Committer:
             for part in parts:
                 self._write(part, repeated=repeated)
             return
+        self._letters = letters
         self._count(commit, records)
 
     def _count(self, commit: Commit, records: Sequence[Record]) -> None:
@@ -311,8 +333,13 @@ class Committer:
                 self._on_lost_claim(tickers)
 
     def _look_ahead(self) -> None:
-        """Make the partitions of the next hours before rows need them, once an hour."""
+        """Make the partitions of the next hours before rows need them, and drop old dead letters, once an hour."""
         hour = self._clock.now_ns() // 3_600_000_000_000
         if hour != self._ahead_hour:
             self._keeper.ensure_ahead(GATHERER_TABLES)
+            before = self._clock.now() - self._letters_kept_for
+            with self._database.transaction() as transaction:
+                transaction.fetch_one(
+                    queries.load("gatherer")["drop_old_letters"], {"before": before, "days": _DAYS_DROPPED_AT_ONCE}
+                )
             self._ahead_hour = hour

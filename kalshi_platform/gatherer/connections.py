@@ -223,7 +223,12 @@ class Connection:
     def _live(self) -> bool:
         """Run one session to its end; return whether it lasted (what keeps breaking is tried ever more rarely)."""
         deadline_s = self._settings.snapshot_deadline_s
-        config = SessionConfig(snapshot_deadline_s=deadline_s, ack_deadline_s=deadline_s, attempts=1)
+        config = SessionConfig(
+            snapshot_deadline_s=deadline_s,
+            ack_deadline_s=deadline_s,
+            attempts=1,
+            letters_per_minute=self._settings.dead_letters_per_minute,
+        )
         session = Session(self._ids.new_session_id(), self._ids.new_id, config)
         self._counted = SessionCounters()
         opened_ns = self._clock.now_ns()

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from kalshi_platform.market.records import (
     NO_STREAM,
     BookDelta,
+    DeadLettersCounted,
     MembershipEnded,
     MembershipStarted,
     Record,
@@ -76,6 +77,7 @@ class Ledger:
     memberships: list[Membership] = field(default_factory=list)
     endings: list[Ending] = field(default_factory=list)
     gaps: list[SequenceGap] = field(default_factory=list)
+    letters_counted: list[DeadLettersCounted] = field(default_factory=list)
 
 
 def fold(records: Iterable[Record]) -> Ledger:
@@ -89,6 +91,7 @@ def fold(records: Iterable[Record]) -> Ledger:
         StreamOpened: ledger.streams_opened,  # type: ignore[dict-item]
         StreamEnded: ledger.streams_ended,  # type: ignore[dict-item]
         SequenceGap: ledger.gaps,  # type: ignore[dict-item]
+        DeadLettersCounted: ledger.letters_counted,  # type: ignore[dict-item]
     }
     for record in records:
         kind = type(record)

@@ -84,6 +84,8 @@ def _writer(writer: Mapping[str, Any]) -> Iterator[Metric | Histogram]:
     yield gauge(f"{_P}spool_limit_bytes", "Bytes the spool may hold.", writer["spool_limit_bytes"])
     yield counter(f"{_P}spooled_records", "Records that went to disk.", writer["spooled"])
     yield counter(f"{_P}replayed_records", "Records read back from disk and committed.", writer["replayed"])
+    aside = {"out_of_bounds": writer["out_of_bounds"], "unwritable": writer["unwritable"]}
+    yield by_label("counter", f"{_P}records_put_aside", "Rows that did not become one, by reason.", "reason", aside)
     yield counter(f"{_P}stalls", "Times it had to stop reading.", writer["stalls"])
     yield gauge(
         f"{_P}database_up", "1 while the timeseries database takes writes.", float(not writer["database_error"])

@@ -27,6 +27,7 @@ _TYPES: tuple[type[Any], ...] = (
     r.MembershipEnded,
     r.SequenceGap,
     r.SequenceConsumed,
+    r.DeadLettersCounted,
 )
 _CODES = {kind: code for code, kind in enumerate(_TYPES)}
 _encoder = msgspec.msgpack.Encoder()

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kalshi_platform.errors import ConfigurationError
+from kalshi_platform.exchange.letter_limit import LETTERS_PER_MINUTE
 from kalshi_platform.monitoring.settings import EndpointSettings
 
 
@@ -85,6 +86,11 @@ class GathererSettings:
     stop_timeout_s: float = 15.0
     """How long a stop may spend on writing what is left; the rest stays in the spool for the next start."""
 
+    dead_letters_per_minute: int = LETTERS_PER_MINUTE
+    """Of each minute and reason (and connection) so many dead letters are kept; the others are counted."""
+    dead_letter_days: float = 30.0
+    """How long dead letters and their counts are kept."""
+
     snapshot_interval_s: float = 60.0
     snapshot_deadline_s: float = 10.0
     """A suspect market whose fresh snapshot has not come by then gets its book over REST and a new subscription."""
@@ -127,6 +133,8 @@ class GathererSettings:
                 ("ledger_compare_interval_s", "above 0", self.ledger_compare_interval_s > 0),
                 ("snapshot_interval_s", "above 0", self.snapshot_interval_s > 0),
                 ("poll_share", "above 0 and at most 1", 0 < self.poll_share <= 1),
+                ("dead_letters_per_minute", "at least 1", self.dead_letters_per_minute >= 1),
+                ("dead_letter_days", "at least 1", self.dead_letter_days >= 1),
                 ("heartbeat_interval_s", "above 0", self.heartbeat_interval_s > 0),
             )
             if not holds

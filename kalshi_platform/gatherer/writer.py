@@ -74,6 +74,8 @@ class Writer:
             on_lost_claim,
             on_lost_sessions,
             on_alarm,
+            settings.dead_letters_per_minute,
+            settings.dead_letter_days,
         )
         self._compare_at = clock.monotonic() + settings.ledger_compare_interval_s
         # What a former process left on disk.

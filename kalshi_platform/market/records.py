@@ -114,6 +114,18 @@ class DeadLetter(msgspec.Struct, frozen=True, gc=False):
     ticker: str | None = None
 
 
+class DeadLettersCounted(msgspec.Struct, frozen=True, gc=False):
+    """Dead letters of one minute and reason that were counted instead of kept, in total so far.
+
+    `counted_by`: the session whose frames they were, or another counter's number.
+    """
+
+    minute_us: int
+    reason: str
+    counted_by: int
+    letters: int
+
+
 class SessionOpened(msgspec.Struct, frozen=True, gc=False):
     """One WebSocket connection of one gatherer came up."""
 
@@ -194,5 +206,6 @@ LedgerEntry: TypeAlias = (
     | MembershipEnded
     | SequenceGap
     | SequenceConsumed
+    | DeadLettersCounted
 )
 Record: TypeAlias = StreamRow | LedgerEntry

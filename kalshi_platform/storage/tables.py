@@ -124,6 +124,7 @@ GATHERER_TABLES: Mapping[str, StreamTable] = {
                 "detail": TEXT,
                 "payload": BYTES,
                 "batch_no": BIG,
+                "fingerprint": BIG,
             },
         ),
     )

@@ -1,4 +1,4 @@
-"""What no database takes does not hold up what it does: the spool of a gatherer that was stuck drains."""
+"""What no database takes does not hold up what it does, and what nobody can read costs no more than its count."""
 
 from __future__ import annotations
 
@@ -12,13 +12,18 @@ import msgspec
 import pytest
 
 from kalshi_platform.clock import SYSTEM_CLOCK
+from kalshi_platform.gatherer.commit import commit_records
 from kalshi_platform.gatherer.spool import Spool
 from kalshi_platform.gatherer.writer import Writer
 from kalshi_platform.market.names import readable
-from kalshi_platform.market.records import SessionClosed
+from kalshi_platform.market.records import DeadLetter, DeadLettersCounted, Record, SessionClosed
+from kalshi_platform.market.times import datetime_from_us
+from kalshi_platform.storage import migrate as migrations
+from kalshi_platform.storage.partitions import PartitionKeeper
 from kalshi_platform.storage.pool import Database, Transaction
 from kalshi_platform_tests.fixtures.gathered import BASE_US, Stream
 from kalshi_platform_tests.fixtures.gatherer_databases import SettingsFactory
+from kalshi_platform_tests.fixtures.postgres import DatabaseFactory
 from kalshi_platform_tests.integration.test_gatherer_writer import BOUNDS, OpenDatabase, rows, settled
 
 HOUR_US = 3_600_000_000
@@ -124,3 +129,111 @@ def test_no_transaction_needs_more_of_the_lock_table_than_one_has_a_right_to(
     assert rows(reading, "SELECT seq_from, seq_to, end_reason FROM memberships") == [(1, 1 + 2 * hours, "unsubscribed")]
     # What a server gives each of its connections on average, by default.
     assert database.most_locks <= 2 * 64
+
+
+def letters(number: int, *, at_us: int = BASE_US, reason: str = "shape") -> list[Record]:
+    return [
+        DeadLetter((at_us + place) * 1_000, reason, "odd", b"\x00" * 400, 1, place + 1, "orderbook_delta", None)
+        for place in range(number)
+    ]
+
+
+def scans(database: Database) -> int:
+    """How often the letters of any day were read as a whole."""
+    database.dispose()  # a connection tells its statistics at its end
+    query = "SELECT coalesce(sum(seq_scan), 0) FROM pg_stat_user_tables WHERE relname LIKE 'dead_letters%'"
+    return int(str(rows(database, query)[0][0]))
+
+
+def test_a_letter_that_is_written_again_is_found_by_its_key(
+    gatherer_settings: SettingsFactory, open_database: OpenDatabase
+) -> None:
+    database = open_database(gatherer_settings().timeseries_url)
+    keeper = PartitionKeeper(database, BOUNDS, SYSTEM_CLOCK)
+    commit_records(database, keeper, "g1", letters(500))
+    before = scans(database)
+    for repeated in (True, False):
+        # The last one is new: equal in all but the reason.
+        commit = commit_records(
+            database, keeper, "g1", [*letters(500), *letters(1, reason=f"other {repeated}")], repeated=repeated
+        )
+        assert commit.inserted == {"dead_letters": 1}
+    assert rows(database, "SELECT count(*), count(DISTINCT fingerprint) FROM dead_letters") == [(502, 502)]
+    assert scans(database) - before <= 4  # the two counts above, and no scan for a letter
+
+
+def test_a_flood_of_rows_that_go_aside_is_a_sample_and_its_exact_count(
+    gatherer_settings: SettingsFactory, open_database: OpenDatabase
+) -> None:
+    settings = gatherer_settings(dead_letters_per_minute=10)
+    database = open_database(settings.timeseries_url)
+    writer = Writer(settings, database, BOUNDS, SYSTEM_CLOCK, Spool(settings.folder / "spool"))
+    writer.start()
+    try:
+        stream = Stream()
+        stream.snapshot()
+        for _ in range(3):
+            for _ in range(100):
+                stream.delta(exchange_ts_us=1_000)
+            writer.put(stream.records)
+            settled(writer)
+            stream.records = []
+    finally:
+        writer.stop(10)
+    assert rows(database, "SELECT count(*) FROM dead_letters") == [(10,)]
+    assert rows(database, "SELECT reason, sum(letters)::int FROM dead_letter_counts GROUP BY 1") == [
+        ("out_of_bounds", 290)
+    ]
+    assert rows(database, "SELECT min(seq_from), max(seq_to), sum(seq_to - seq_from + 1) FROM stream_segments") == [
+        (1, 301, 301)
+    ]
+    assert rows(database, "SELECT seq_from, seq_to, end_reason FROM memberships") == [(1, 1, "out_of_bounds")]
+    assert writer.counters.out_of_bounds == 300
+
+
+def test_old_letters_go_a_few_days_at_a_time(gatherer_settings: SettingsFactory, open_database: OpenDatabase) -> None:
+    database = open_database(gatherer_settings().timeseries_url)
+    keeper = PartitionKeeper(database, BOUNDS, SYSTEM_CLOCK)
+    day_us = 24 * HOUR_US
+    for day in range(7):
+        at_us = BASE_US - day * day_us
+        counted = DeadLettersCounted(at_us // 60_000_000 * 60_000_000, "shape", 1, 5)
+        commit_records(database, keeper, "g1", [*letters(3, at_us=at_us), counted])
+    before = datetime_from_us(BASE_US - 2 * day_us)
+    left = []
+    for _ in range(3):
+        with database.transaction() as transaction:
+            transaction.fetch_one("SELECT drop_old_dead_letters(%s, 3)", (before,))
+        left += rows(database, "SELECT count(DISTINCT received_at::date) FROM dead_letters")
+    # That of the day in which the moment lies stays whole.
+    assert left == [(4,), (3,), (3,)]
+    assert rows(database, "SELECT count(*) FROM dead_letter_counts") == [(3,)]
+    # The partitions are made again when a late letter needs one.
+    commit_records(
+        database, PartitionKeeper(database, BOUNDS, SYSTEM_CLOCK), "g1", letters(1, at_us=BASE_US - 6 * day_us)
+    )
+
+
+def test_letters_from_before_the_key_stay_through_the_migration(
+    database_factory: DatabaseFactory, open_database: OpenDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = open_database(database_factory())
+    files = migrations.files_of("timeseries")
+    older = tuple(file for file in files if "170_" not in file.name)
+    monkeypatch.setattr(migrations, "files_of", lambda _: older)
+    migrations.migrate(database, "timeseries")
+    with database.transaction() as transaction:
+        transaction.execute("SELECT ensure_partitions('dead_letters', now() - interval '2 days', now())")
+        transaction.execute(
+            "INSERT INTO dead_letters (received_at, stream_id, seq, reason, detail, payload, batch_no)"
+            " SELECT now() - (place % 3) * interval '1 day', 1, 0, 'shape', '', '', 1"
+            " FROM generate_series(1, 300) AS place"
+        )
+    monkeypatch.setattr(migrations, "files_of", lambda _: files)
+    migrations.migrate(database, "timeseries")
+    assert rows(database, "SELECT count(*), count(fingerprint) FROM dead_letters") == [(300, 0)]
+    keeper = PartitionKeeper(database, BOUNDS, SYSTEM_CLOCK)
+    now_us = SYSTEM_CLOCK.now_ns() // 1_000
+    for _ in range(2):
+        commit_records(database, keeper, "g1", letters(2, at_us=now_us), repeated=True)
+    assert rows(database, "SELECT count(*), count(fingerprint) FROM dead_letters") == [(302, 2)]

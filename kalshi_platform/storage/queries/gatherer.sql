@@ -104,6 +104,14 @@ WHERE m.stream_id = v.stream_id AND m.ticker = v.ticker AND m.seq_to IS NULL AND
 INSERT INTO sequence_gaps (stream_id, seq_expected, seq_seen, detected_at, batch_no) VALUES %s
 ON CONFLICT DO NOTHING
 
+-- name: letters_counted
+INSERT INTO dead_letter_counts AS t (minute, reason, counted_by, letters) VALUES %s
+ON CONFLICT (minute, reason, counted_by) DO UPDATE SET letters = greatest(t.letters, excluded.letters)
+
+-- name: drop_old_letters
+-- Returns how many days of dead letters went. Parameters: before, days.
+SELECT drop_old_dead_letters(%(before)s, %(days)s)
+
 -- name: batches
 INSERT INTO batches (batch_no, table_name, rows, time_min, time_max) VALUES %s
 ON CONFLICT DO NOTHING

@@ -28,7 +28,8 @@ def details(**changes: Any) -> dict[str, Any]:
     writer = {
         "rows": {"orderbook_deltas": 7}, "rows_per_s": 812.0, "commits": 3, "queued": 5, "spool_bytes": 2_048,
         "spool_limit_bytes": 20 * 1024**3, "spooled": 0, "replayed": 0, "stalls": 0, "database_error": None,
-        "disk_error": None, "lag_p50_ms": 100.0, "lag_p99_ms": 240.0, "lag_max_ms": 300.0,
+        "disk_error": None, "out_of_bounds": 2, "unwritable": 1,
+        "lag_p50_ms": 100.0, "lag_p99_ms": 240.0, "lag_max_ms": 300.0,
         "lag_buckets": {"up_to_s": [[0.1, 1], [1.0, 2]], "count": 3, "total_s": 2.5},
     }  # fmt: skip
     return {
@@ -190,6 +191,7 @@ def test_metrics_carry_units_and_labels() -> None:
     assert value("gaps", connection="books-0") == 1
     assert value("reconnects", connection="books-0") == 2
     assert value("alarms", kind="gap") == 1
+    assert value("records_put_aside", reason="unwritable") == 1
     assert value("followed_markets") == 59
     assert value("suspect_markets") == 1
     assert value("ledger_subscriptions") == 59

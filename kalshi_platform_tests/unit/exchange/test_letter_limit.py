@@ -1,0 +1,58 @@
+"""A flood of what nobody can read is a sample and a count, whatever it holds."""
+
+from __future__ import annotations
+
+from kalshi_platform.exchange.letter_limit import BYTES_PER_MINUTE, LetterLimit
+from kalshi_platform.market.records import DeadLetter, DeadLettersCounted, SequenceConsumed
+from kalshi_platform_tests.unit.exchange.frames_of import frame
+from kalshi_platform_tests.unit.exchange.test_session import T0, S, following, only
+
+MINUTE_US = T0 // 60_000_000_000 * 60_000_000
+
+
+def test_each_minute_and_reason_has_a_sample_of_its_own() -> None:
+    limit = LetterLimit(7, 3)
+    kept = [limit.admits(T0 + minute * 60 * S, reason, 9) for minute in (0, 1) for reason in "ab" for _ in range(5)]
+    assert kept == [True, True, True, False, False] * 4
+    assert limit.counts() == [
+        DeadLettersCounted(MINUTE_US + minute * 60_000_000, reason, 7, 2) for minute in (0, 1) for reason in "ab"
+    ]
+    assert limit.counts() == []
+    limit.admits(T0 + 60 * S, "a", 9)
+    assert limit.counts() == [DeadLettersCounted(MINUTE_US + 60_000_000, "a", 7, 3)]
+
+
+def test_large_letters_are_kept_as_long_as_they_are_few() -> None:
+    limit = LetterLimit(7, 100)
+    assert limit.admits(T0, "a", 2 * BYTES_PER_MINUTE)
+    assert not limit.admits(T0, "a", 1)
+    assert [limit.admits(T0, "b", BYTES_PER_MINUTE // 2) for _ in range(3)] == [True, True, False]
+
+
+def test_what_a_copy_counted_is_not_counted_until_it_is_adopted() -> None:
+    limit = LetterLimit(7, 1)
+    limit.admits(T0, "a", 1)
+    tried, again = limit.copy(), limit.copy()
+    for each in (tried, again):
+        each.admits(T0, "a", 1)
+        assert each.counts() == [DeadLettersCounted(MINUTE_US, "a", 7, 1)]
+    assert limit.counts() == []
+
+
+def test_a_flood_of_unknown_frames_costs_a_sample_and_a_count_and_no_number() -> None:
+    session = following("A", letters_per_minute=5)
+    records, alarms = [], []
+    for seq in range(2, 1_002):
+        received = session.receive(frame("news", sid=1, seq=seq, msg={"text": "x" * 400}), T0)
+        records += received.records
+        alarms += received.alarms
+    records += session.tick(T0 + S).records
+    assert len(only(DeadLetter, records)) == 5
+    assert only(DeadLettersCounted, records) == [DeadLettersCounted(MINUTE_US, "unknown_type", 7, 995)]
+    assert [record.seq for record in only(SequenceConsumed, records)] == list(range(2, 1_002))
+    assert [alarm.kind for alarm in alarms] == ["dead_letter"] * 5 + ["dead_letters_counted"]
+    assert session.counters.dead_letters == 1_000
+    # What came after the last tick is told at the end.
+    session.receive(frame("news", sid=1, seq=1_002, msg={}), T0 + S)
+    closed = session.close(T0 + 2 * S, "end")
+    assert only(DeadLettersCounted, closed) == [DeadLettersCounted(MINUTE_US, "unknown_type", 7, 996)]
