@@ -22,7 +22,7 @@ REFUSED = 2
 """Exit code of a child whose settings cannot work: starting it again would change nothing."""
 STATUS_EVERY_S = 10.0
 OPEN_EXPORT_EVERY_S = 60.0
-UI_START_S = 120.0
+UI_START_S = 240.0
 _log = logging.getLogger(__name__)
 
 

@@ -56,18 +56,21 @@ def sync_catalog_when_stale(
 
 
 def is_fresh(database: Database, now: datetime) -> bool:
-    """Whether the markets were synced within ten minutes, or are being synced."""
+    """Whether the markets were synced within ten minutes, or are being synced.
+
+    The gatherer's host dated that, and may be ahead: what lies in the future is fresh no longer than what is past.
+    """
     from kalshi_platform.catalog.store import CatalogStore
 
     last = CatalogStore(database).last_sync("markets")
-    if last is not None and now - last.finished_at <= STALE_AFTER:
+    if last is not None and abs(now - last.finished_at) <= STALE_AFTER:
         return True
     with database.transaction() as transaction:
         row = transaction.fetch_one(
             "SELECT max(started_at) FROM catalog_syncs WHERE what = 'markets' AND finished_at IS NULL AND error IS NULL"
             " AND scope IN ('full', 'incremental')"
         )
-    return row is not None and row[0] is not None and now - row[0] <= _PATIENCE
+    return row is not None and row[0] is not None and abs(now - row[0]) <= _PATIENCE
 
 
 def _is_syncing(instance: dg.DagsterInstance, name: str) -> bool:

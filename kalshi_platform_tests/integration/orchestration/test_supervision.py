@@ -11,9 +11,11 @@ import pytest
 
 from kalshi_platform.clock import SYSTEM_CLOCK
 from kalshi_platform.gatherer.heartbeat import Heartbeat, write_file, write_row
+from kalshi_platform.orchestration.schedules.catalog import is_fresh
 from kalshi_platform.orchestration.sensors.services import deduplicator_sensor, gatherer_sensor
 from kalshi_platform.orchestration.services import gatherer_service
 from kalshi_platform.orchestration.supervision.supervisor import Memory, Observer, Outcome, supervise
+from kalshi_platform.storage.pool import Database
 from kalshi_platform.storage.services import write_heartbeat
 from kalshi_platform_tests.fixtures.clocks import FakeClock
 from kalshi_platform_tests.integration.orchestration.conftest import Platform
@@ -196,3 +198,20 @@ def test_the_live_merge_is_kept_alive_by_the_same_rules(platform: Platform) -> N
     again = sensor(dg.build_sensor_context(instance=platform.instance, definitions=platform.defs))
     assert isinstance(again, dg.SensorResult)
     assert not again.run_requests
+
+
+@pytest.mark.parametrize(("ago", "fresh"), [(9, True), (11, False), (-9, True), (-120, False)])
+def test_a_catalog_synced_by_a_host_whose_clock_is_hours_ahead_is_not_fresh_for_hours(
+    platform: Platform, ago: int, fresh: bool
+) -> None:
+    now = SYSTEM_CLOCK.now()
+    database = Database(platform.world.catalog_urls["g1"], name="g1 catalog", pool_size=1)
+    try:
+        with database.transaction() as transaction:
+            transaction.execute(
+                "INSERT INTO catalog_syncs (what, scope, started_at, finished_at) VALUES ('markets', 'full', %s, %s)",
+                (now - timedelta(minutes=ago, seconds=5), now - timedelta(minutes=ago)),
+            )
+        assert is_fresh(database, now) is fresh
+    finally:
+        database.dispose()
