@@ -86,6 +86,7 @@ class Committer:
         self._on_lost_sessions = on_lost_sessions or (lambda: None)
         self._on_alarm = on_alarm or (lambda _: None)
         self._fence = fence
+        self._told: tuple[str, str] | None = None
         self.former_is_closed = False
         """Whether everything that is open in the ledger is this process's."""
         self._keeper = PartitionKeeper(database, bounds, clock)
@@ -157,20 +158,27 @@ class Committer:
             found = fence.find_out(transaction, all_is_ours=self.former_is_closed)
             if found is not None:
                 fence.end_all(transaction, found[0])
-        counters = self._counters
-        counters.compared_ns = self._clock.now_ns()
+                # Before the outcome is known: should the connection break, it may be ended all the same.
+                self._tell(*found)
         if found is not None:
-            kind, detail = found
-            counters.ledger_alarms += 1
-            counters.ledger_alarm, counters.ledger_alarm_ns = f"{kind}: {detail}", counters.compared_ns
-            _log.error("%s: %s: %s; what it holds open is ended there, every session begins anew", self._name, kind,
-                       detail)  # fmt: skip
-            self._on_alarm(kind)
             fence.landed()
             # Partitions may have gone, too.
             self._keeper, self._ahead_hour = PartitionKeeper(self._database, self._bounds, self._clock), None
-            counters.subscriptions = fence.open.subscriptions
+            self._counters.subscriptions = fence.open.subscriptions
+        self._told = None
+        self._counters.compared_ns = self._clock.now_ns()
         fence.is_certain = True
+
+    def _tell(self, kind: str, detail: str) -> None:
+        if self._told == (kind, detail):
+            return
+        self._told = (kind, detail)
+        counters = self._counters
+        counters.ledger_alarm, counters.ledger_alarm_ns = f"{kind}: {detail}", self._clock.now_ns()
+        _log.error(
+            "%s: %s: %s; what it holds open is ended there, every session begins anew", self._name, kind, detail
+        )  # fmt: skip
+        self._on_alarm(kind)
 
     @contextmanager
     def _changing(self) -> Iterator[None]:

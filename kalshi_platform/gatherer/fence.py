@@ -11,7 +11,8 @@ comes before anything is changed again, and now and then.
 
 from __future__ import annotations
 
-import random
+import functools
+import secrets
 from collections.abc import Callable
 
 from kalshi_platform.errors import DatabaseUnavailable
@@ -89,13 +90,14 @@ class Fence:
         number, owner, token = row
         if owner != self.owner:
             raise self._not_owned(owner)
-        if not self._has_begun:
-            self._token, self._has_begun, self.batch_no = token, True, max(int(number), self._former_batch_no)
+        if self._pending is not None and token == self._pending[0]:
+            self.landed()
+            self.batch_no = int(number)
+        elif not self._has_begun:
+            self._token, self.batch_no = token, max(int(number), self._former_batch_no)
             if number < self._former_batch_no:
                 return WENT_BACK, self._lost(number)
-        elif self._pending is not None and token == self._pending[0]:
-            self.batch_no = int(number)
-            self.landed()
+            self._has_begun = True
         elif token != self._token:
             return WENT_BACK, self._lost(number)
         self._pending = None
@@ -109,8 +111,8 @@ class Fence:
         of its stream. Where a membership is open that should not be, nothing says where it ended: it claims nothing.
         """
         sql = queries.load("gatherer")
-        token = _token()
-        transaction.execute(sql["set_owner_token"], {"token": token})
+        token = secrets.randbits(_TOKEN_BITS)
+        row = transaction.fetch_one(sql["set_owner_token"], {"token": token})
         if kind == DIFFERS:
             known = self.open.starts()
             transaction.execute(
@@ -123,14 +125,15 @@ class Fence:
             )
         for name in ("end_all_memberships", "end_all_streams", "close_all_sessions"):
             transaction.execute(sql[name])
-        self._pending = (token, self._all_ended)
+        self._pending = (token, functools.partial(self._all_ended, int(row[0]) if row else 0))
 
-    def _all_ended(self) -> None:
+    def _all_ended(self, batch_no: int) -> None:
+        self._has_begun, self.batch_no = True, batch_no
         self.open.end_all()
         self._on_begin_anew()
 
     def _step(self, transaction: Transaction, statement: str, then: Callable[[], None]) -> int:
-        token = _token()
+        token = secrets.randbits(_TOKEN_BITS)
         row = transaction.fetch_one(
             queries.load("gatherer")[statement], {"owner": self.owner, "last": self._token, "token": token}
         )
@@ -161,7 +164,3 @@ def _found(transaction: Transaction) -> OpenState:
         {int(stream): last for stream, last in transaction.fetch_all(sql["open_streams"])},
         {int(stream): (int(count), int(seqs)) for stream, count, seqs in transaction.fetch_all(sql["open_members"])},
     )
-
-
-def _token() -> int:
-    return random.getrandbits(_TOKEN_BITS)

@@ -29,10 +29,9 @@ class WriterCounters:
     """When a commit last brought numbers of a stream in which markets are followed."""
     compared_ns: int = 0
     """When the ledger was last compared with what was committed."""
-    ledger_alarms: int = 0
     ledger_alarm: str | None = None
     ledger_alarm_ns: int = 0
-    """How often they differed, and how and when the last time."""
+    """How and when they differed the last time."""
     database_error: str | None = None
     database_failure: str | None = None
     """The kind of the failure that lasts: `unreachable`, `read only`, `wrong password`, …"""

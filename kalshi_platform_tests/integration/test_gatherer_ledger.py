@@ -123,6 +123,29 @@ def test_a_former_process_that_had_committed_more_is_remembered(
     feed.stored(url)
 
 
+def test_what_could_not_be_ended_in_a_ledger_that_fell_back_is_ended_by_the_next_attempt(
+    gatherer_settings: SettingsFactory, open_database: OpenDatabase
+) -> None:
+    database, begun = open_database(gatherer_settings().timeseries_url), list[int]()
+    fence = Fence(on_begin_anew=lambda: begun.append(1), former_batch_no=9)
+    for _ in range(2):
+        with database.transaction() as transaction:
+            found = fence.find_out(transaction, all_is_ours=False)
+            assert found is not None
+            assert found[0] == WENT_BACK
+            fence.end_all(transaction, found[0])
+            transaction.connection.rollback()
+    with database.transaction() as transaction:
+        found = fence.find_out(transaction, all_is_ours=False)
+        assert found is not None
+        fence.end_all(transaction, found[0])
+    # It was committed, and nobody was told: the connection broke before.
+    assert begun == []
+    with database.transaction() as transaction:
+        assert fence.find_out(transaction, all_is_ours=True) is None
+    assert (begun, fence.batch_no) == ([1], 0)
+
+
 def test_who_does_not_hold_the_name_changes_nothing_in_the_ledger(
     gatherer_settings: SettingsFactory, open_database: OpenDatabase, tmp_path: Path
 ) -> None:

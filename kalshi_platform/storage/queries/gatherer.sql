@@ -20,7 +20,7 @@ RETURNING last_batch_no
 SELECT last_batch_no, owner, owner_token FROM batch_counter FOR UPDATE
 
 -- name: set_owner_token
-UPDATE batch_counter SET owner_token = %(token)s
+UPDATE batch_counter SET owner_token = %(token)s RETURNING last_batch_no
 
 -- name: take_ledger
 -- For the session that holds the lock of its name. Parameters: owner, name.
