@@ -218,7 +218,7 @@ class Stack:
 
     def _start_services(self) -> None:
         for name in self._names:
-            self._child(_child_of(name), partial(self._still, name), "gather", name)
+            self._child(_child_of(name), partial(self.still, name), "gather", name)
         self._child("dedup", None, "dedup")
         self._say(f"gatherers {', '.join(self._names)} and the live merge started")
 
@@ -236,15 +236,17 @@ class Stack:
             )
         )  # fmt: skip
 
-    def _still(self, name: str) -> str:
+    def still(self, name: str) -> str:
         """What an ending gatherer still holds, in words; they change while it makes progress."""
         beat = self._beat(name)
         if beat is None:
             return ""
-        writer = (beat.get("details") or {}).get("writer") or {}
+        details = beat.get("details") or {}
+        writer = details.get("writer") or {}
         return (
-            f"{name} {beat.get('state')} at {str(beat['at'])[11:19]}, {writer.get('queued') or 0:,} records in memory,"
-            f" {byte_text(self._spooled(name))} on disk, {writer.get('commits') or 0:,} commits"
+            f"{name} {details.get('note') or beat.get('state')} (heard of at {str(beat['at'])[11:19]},"
+            f" {writer.get('queued') or 0:,} records in memory, {byte_text(self._spooled(name))} on disk,"
+            f" {writer.get('commits') or 0:,} commits)"
         )
 
     def _start_dagster(self, home: Path) -> None:
@@ -255,7 +257,7 @@ class Stack:
             *("-h", "127.0.0.1", "-p", str(port)),
         ]
         # The gatherers are runs of this family: Dagster's stop is also theirs.
-        self._start_child("dagster", argv, 14, lambda: "; ".join(filter(None, map(self._still, self._names))))
+        self._start_child("dagster", argv, 14, lambda: "; ".join(filter(None, map(self.still, self._names))))
 
     def _dagster_home(self) -> Path:
         home = self._options.data_dir / "dagster"

@@ -80,6 +80,20 @@ def test_rows_in_a_spool_and_a_gatherer_that_did_not_end_by_itself_are_left_behi
     assert spooled.startswith("gatherer g1: 2.0 KiB of records wait in its spool")
 
 
+def test_what_an_ending_gatherer_still_does_is_told_and_changes_with_each_of_its_words(tmp_path: Path) -> None:
+    stack = Stack(StackOptions(tmp_path / "data", headless=True, env_file=tmp_path / ".env"), print)
+    file = tmp_path / "data" / "state" / "g1" / "heartbeat.json"
+    assert stack.still("g1") == ""
+    now = SYSTEM_CLOCK.now()
+    details = {"note": "waits for the last commit", "writer": {"queued": 1200, "commits": 7}}
+    write_file(file, Heartbeat("gatherer/g1", now, now, "stopping", details=details))
+    first = stack.still("g1")
+    assert first.startswith("g1 waits for the last commit (heard of at ")
+    assert first.endswith("1,200 records in memory, 0 B on disk, 7 commits)")
+    write_file(file, Heartbeat("gatherer/g1", now + timedelta(seconds=5), now, "stopping", details=details))
+    assert stack.still("g1") != first
+
+
 class _SilentStack:
     """A stack whose Dagster never answers."""
 
