@@ -101,5 +101,5 @@ class ServerKeeper:
         return True
 
     def _tell(self, text: str) -> None:
-        _log.warning("%s", text)
+        _log.info("%s", text)  # who listens shows it
         self._say(text)
