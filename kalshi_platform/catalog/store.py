@@ -1,6 +1,6 @@
 """The catalog database: what is known now, and what was known before.
 
-Every write carries `known_at`, the moment (our clock) at which the exchange was asked: older knowledge never replaces
+Every write carries `known_at`, the moment at which the exchange was asked: older knowledge never replaces
 newer, whichever of several writers comes last. A history row is written only when the fingerprint of what describes the
 object changed. Lists of structs leave `payload` empty; single reads have it.
 """
@@ -8,7 +8,7 @@ object changed. Lists of structs leave `payload` empty; single reads have it.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import NamedTuple
 
@@ -16,6 +16,7 @@ from kalshi_platform.catalog.fingerprints import vanished_fingerprint
 from kalshi_platform.catalog.rows import EVENTS, MARKETS, SERIES, CatalogTable, InfoT, Row
 from kalshi_platform.errors import StatementRejected
 from kalshi_platform.market.catalog import EventInfo, MarketInfo, SeriesInfo
+from kalshi_platform.market.clock_offset import Correction, Offset
 from kalshi_platform.market.times import us_from_datetime
 from kalshi_platform.storage.pool import Database, Transaction
 from kalshi_platform.storage.queries import load
@@ -72,12 +73,19 @@ class Listing(NamedTuple):
 
 
 class CatalogStore:
-    """Reads and writes of one catalog (a gatherer's catalog database, or production)."""
+    """Reads and writes of one catalog (a gatherer's catalog database, or production).
 
-    def __init__(self, database: Database) -> None:
+    Knowledge is dated by the exchange's clock, as far as that is known: of hosts whose clocks differ all would else
+    take what one of them learned for the newest, for as long as its clock is ahead.
+    """
+
+    def __init__(self, database: Database, clock_offset: Callable[[], Offset | None] = lambda: None) -> None:
+        """`clock_offset`: our clock against the exchange's, by its last answers."""
         self.refused = 0
         """Objects that the database refused and that were left out, since the start."""
         self._database = database
+        self._clock_offset = clock_offset
+        self._correction = Correction()
         self._queries = load("catalog")
 
     # -- writing
@@ -104,7 +112,7 @@ class CatalogStore:
         fingerprints = [vanished_fingerprint(ticker) for ticker in tickers]
         with self._database.transaction() as transaction:
             _serialise(transaction, MARKETS.name)
-            params = {"tickers": list(tickers), "fingerprints": fingerprints, "at": at}
+            params = {"tickers": list(tickers), "fingerprints": fingerprints, "at": self._dated(at)}
             return transaction.execute(self._queries["vanish"], params)
 
     # -- reading
@@ -194,6 +202,8 @@ class CatalogStore:
                 rows.append(table.row(info))
             except (ValueError, OverflowError) as error:
                 self._leave_out(table.name, ticker, error)
+        # After the answer that is stored here: it has shown the exchange's clock, too.
+        known_at = self._dated(known_at)
         is_markets = table.name == MARKETS.name
         statement = self._queries["upsert"].format(
             table=table.name,
@@ -233,6 +243,9 @@ class CatalogStore:
                 return sum(self._write(table, statement, part, known_at, patience) for part in parts)
             self._leave_out(table.name, rows[0][0], error)
             return 0
+
+    def _dated(self, moment: datetime) -> datetime:
+        return moment - timedelta(seconds=self._correction.follow(self._clock_offset()))
 
     def _leave_out(self, table: str, ticker: object, error: Exception) -> None:
         self.refused += 1

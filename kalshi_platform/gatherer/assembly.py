@@ -97,7 +97,7 @@ def assemble(
     registry = Registry(settings.market_filter, settings.close_grace_s)
     router = Router(settings, registry, clock)
     rest = RestClient(exchange, clock, stop)
-    store = CatalogStore(catalog)
+    store = CatalogStore(catalog, rest.clock_offset)
     keeper = CatalogKeeper(settings, rest, store, registry, clock, router.changed.set, report)
     fetcher = MarketFetcher(rest, store, registry, clock, settings.fetch_attempts, router.changed.set)
     recovery = Recovery(settings, rest, clock, router.put_when_room, router.restore)

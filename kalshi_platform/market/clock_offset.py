@@ -60,3 +60,20 @@ def combined(offsets: Sequence[Offset]) -> Offset | None:
             break
         low_s, high_s = max(low_s, offset.low_s), min(high_s, offset.high_s)
     return Offset(low_s, high_s)
+
+
+class Correction:
+    """By how many seconds moments of our clock are to be put back, so that they are moments of the other one.
+
+    Nothing while the clocks agree. It changes only when what is measured does by more than the tolerance (somebody has
+    set a clock), so that moments that were corrected keep their order.
+    """
+
+    def __init__(self) -> None:
+        self._seconds = 0.0
+
+    def follow(self, offset: Offset | None) -> float:
+        """Take what is measured now and return the correction."""
+        if offset is not None and abs(offset.middle_s - self._seconds) > CLOCK_TOLERANCE_S:
+            self._seconds = offset.middle_s if offset.is_large else 0.0
+        return self._seconds

@@ -182,6 +182,7 @@ class Ground:
     def _clock_off(self, fault: InjectedFault, offset_s: float) -> str | None:
         gatherer = str(fault.gatherer)
         self.stack.step_clock(f"gather-{gatherer}", offset_s)
+        self.wait(0.5)
         self.stack.venue.create_market()  # so that it asks the exchange something, whose answers are dated
         off_s = self.seen.number(
             fault,

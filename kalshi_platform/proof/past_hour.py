@@ -17,6 +17,7 @@ from kalshi_platform.lake.reader import hole_list, trades
 from kalshi_platform.market.coverage import Interval
 from kalshi_platform.market.times import HOUR, us_from_datetime
 from kalshi_platform.proof.failing_store import rows_of_glob
+from kalshi_platform.proof.recorded import STATED
 from kalshi_platform.proof.stack import ProofStack
 from kalshi_platform.storage.pool import Database
 
@@ -63,8 +64,8 @@ class PastHour:
     def covered_us(self) -> int:
         """What production's coverage states of the hour, over all markets, in µs."""
         return self.number(
-            "SELECT coalesce(sum(extract(epoch FROM to_ts - from_ts)) * 1000000, 0)::bigint FROM coverage"
-            " WHERE from_ts >= %s AND from_ts < %s"
+            "SELECT coalesce(sum(extract(epoch FROM c.to_ts - c.from_ts)) * 1000000, 0)::bigint FROM coverage c"  # noqa: S608
+            f" WHERE c.from_ts >= %s AND c.from_ts < %s AND {STATED}"
         )
 
     def rows(self, table: str) -> int:

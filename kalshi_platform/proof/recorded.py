@@ -44,6 +44,8 @@ _COLUMNS_OF = {
     name: [each.strip().removesuffix("::text AS content") for each in text.split(",")]
     for name, text in _COLUMNS.items()
 }
+STATED = "NOT EXISTS (SELECT FROM coverage_holes(c.ticker, c.from_ts, c.to_ts))"
+"""Of rows `c` of coverage those that count: what was dropped since is told as a hole."""
 _LEVELS = pl.List(pl.Int64)
 _ANCHOR_SCHEMA: dict[str, pl.DataType] = {
     "anchor_ts": pl.Datetime("us", "UTC"), "ticker": pl.String(), "yes_price_e4": _LEVELS, "yes_count_e2": _LEVELS,
@@ -84,7 +86,7 @@ class Production:
 
     def coverage(self) -> dict[str, list[Interval]]:
         """Ticker → when production says that it holds every delta."""
-        rows = _frame(self._snapshot.table("SELECT ticker, from_ts, to_ts FROM coverage"))
+        rows = _frame(self._snapshot.table(f"SELECT c.ticker, c.from_ts, c.to_ts FROM coverage c WHERE {STATED}"))  # noqa: S608
         found: dict[str, list[Interval]] = {}
         for ticker, low, high in rows.with_columns(pl.col("from_ts", "to_ts").dt.epoch("us")).iter_rows():
             found.setdefault(ticker, []).append((low, high))

@@ -16,9 +16,21 @@ AFTER_US = 5_000_000
 """A fault ends when the exchange has sent its gatherer every book again, or its gap is noted; the rest is for that."""
 BORN_US = 10_000_000
 """A market that opens during the run is subscribed within this time."""
-LOSING = frozenset({"cut", "kill", "drop_frame", "stall", "unknown_frames", "restored_from_copy", "failed_over"})
-"""Faults that keep messages from a gatherer. The others excuse nothing: what a database misses is spooled,
-unless it forgets what it had."""
+LOSING = frozenset(
+    {
+        "cut",
+        "kill",
+        "drop_frame",
+        "stall",
+        "unknown_frames",
+        "restored_from_copy",
+        "failed_over",
+        "clock_ahead",
+        "clock_behind",
+    }
+)
+"""Faults that keep messages from a gatherer (one whose clock is behind follows a new market late). The others excuse
+nothing: what a database misses is spooled, unless it forgets what it had."""
 
 
 @dataclass(frozen=True)

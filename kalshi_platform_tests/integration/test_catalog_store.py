@@ -15,6 +15,7 @@ from kalshi_platform.catalog.store import CatalogStore, Changed
 from kalshi_platform.errors import StatementRejected
 from kalshi_platform.exchange.parse_rest import parse_event, parse_market, parse_series
 from kalshi_platform.market.catalog import MarketInfo
+from kalshi_platform.market.clock_offset import Offset
 from kalshi_platform.market.times import datetime_from_us
 from kalshi_platform.storage.migrate import migrate
 from kalshi_platform.storage.pool import Database
@@ -72,6 +73,23 @@ def test_older_knowledge_changes_nothing(database: Database, store: CatalogStore
     assert stored is not None
     assert stored.title == "new"
     assert len(history(database)) == 1
+
+
+def test_a_host_whose_clock_is_ahead_does_not_know_more_than_the_others(database: Database) -> None:
+    offset: Offset | None = Offset(119.4, 120.4)
+    ahead, right = CatalogStore(database, lambda: offset), CatalogStore(database, lambda: Offset(-0.3, 0.7))
+    ahead.upsert_markets([market(title="first")], at(2))
+    right.upsert_markets([market(title="second")], at(0.1))
+    assert [row[3] for row in history(database)] == ["first", "second"]
+    # What is measured varies; what it wrote last stays its newest, also when nothing is measured.
+    offset = None
+    ahead.upsert_markets([market(title="third")], at(2.2))
+    offset = Offset(118.9, 121.9)
+    assert ahead.mark_vanished(["KXA-1-T1"], at(2.21)) == 1
+    # Its clock is set right.
+    offset = Offset(-0.2, 0.8)
+    assert right.upsert_markets([market(title="fourth")], at(0.3)) == Changed(1, 1)
+    assert ahead.upsert_markets([market(title="fifth")], at(0.4)) == Changed(1, 1)
 
 
 def test_two_versions_of_one_moment_leave_one_row(database: Database, store: CatalogStore) -> None:

@@ -82,7 +82,8 @@ def _catalog_asset(table: str) -> dg.AssetsDefinition:
         from kalshi_platform.catalog.store import CatalogStore
 
         with as_failure(), platform.catalog(context.partition_key) as database:
-            report = _sync(table)(platform.rest_client(), CatalogStore(database), platform.clock, config.full)
+            rest = platform.rest_client()
+            report = _sync(table)(rest, CatalogStore(database, rest.clock_offset), platform.clock, config.full)
             with database.transaction() as transaction:
                 count = transaction.fetch_one(f"SELECT count(*) FROM {table}")  # noqa: S608 (one of three own names)
         return dg.MaterializeResult(

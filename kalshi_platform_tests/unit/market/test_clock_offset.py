@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from kalshi_platform.exchange.dates import SeenDates, offset_by, suspects
-from kalshi_platform.market.clock_offset import Offset, combined, offset_of
+from kalshi_platform.market.clock_offset import Correction, Offset, combined, offset_of
 
 S = 1_000_000_000
 AT = 1_795_392_000 * S  # 2026-11-23 00:00:00 UTC
@@ -62,3 +62,13 @@ def test_the_clock_is_the_first_suspect_only_where_it_is_off() -> None:
     agreed = suspects(Offset(-0.5, 0.5))
     assert agreed.startswith("Suspects: the key")
     assert "clock agrees" in agreed
+
+
+def test_a_correction_begins_at_the_tolerance_and_holds_until_a_clock_is_set() -> None:
+    correction = Correction()
+    assert correction.follow(None) == 0
+    assert correction.follow(Offset(1.5, 2.5)) == 0
+    assert correction.follow(Offset(89.5, 90.5)) == 90
+    assert [correction.follow(each) for each in (None, Offset(90.2, 90.4), Offset(80.0, 99.0))] == [90, 90, 90]
+    assert correction.follow(Offset(-40.5, -39.5)) == -40
+    assert correction.follow(Offset(-0.5, 0.5)) == 0
