@@ -58,7 +58,6 @@ ALARMS: tuple[Alarm, ...] = (
     Alarm("failed_over", "the merge reads it anew", "log dedup", _READ_ANEW),
     Alarm("production_restored", "production is away", "health dedup", "production"),
     Alarm("poison_ticker", "health tells of dead letters", "health {g}", "were put aside", of_each=True),
-    Alarm("poison_ticker", "health tells of the listing", "health {g}", "the listing of .* is not whole", of_each=True),
 )  # fmt: skip
 
 

@@ -100,7 +100,7 @@ class Ground:
         gatherer = str(fault.gatherer)
         server = self.stack.server(gatherer)
         copy = base_backup(server, f"{gatherer}-copy")
-        self.wait(FORGOTTEN_S)
+        self._until_merged_beyond(gatherer, self.seen.batch_no(gatherer), FORGOTTEN_S)
         before = self.seen.batch_no(gatherer)
         put_back(server, copy)
         return self._fallen_back(fault, before, "restored from a copy")
@@ -112,12 +112,19 @@ class Ground:
             follows = self.seen.soon(lambda: replica.lag_bytes() == 0)
             replica.cut_off()
             fault.at_us = self.stack.venue.clock_us()  # so far nothing was done to the gatherer
-            self.wait(LAG_S)
+            self._until_merged_beyond(gatherer, self.seen.batch_no(gatherer), LAG_S)
             before = self.seen.batch_no(gatherer)
             replica.take_over()
         finally:
             replica.close()
         return self._fallen_back(fault, before, "a replica took over") if follows else None
+
+    def _until_merged_beyond(self, gatherer: str, batch_no: int, least_s: float) -> None:
+        """Let some time pass, and until production has read what the gatherer will not know any more."""
+        self.wait(least_s)
+        url = self.stack.settings.deduplicator.production_url
+        query = "SELECT batch_no FROM merge_cursors WHERE gatherer = %s"
+        self.seen.soon(lambda: (self.seen.asked(url, query, gatherer) or 0) > batch_no, every_s=0.5)
 
     def _fallen_back(self, fault: InjectedFault, before: int, what: str) -> str | None:
         """Wait until the gatherer claims again, and say so."""
@@ -338,7 +345,7 @@ class Ground:
             share = self.seen.claimed_share(gatherer, low_us, high_us)
             return share > ENOUGH_OF_FLOOD
 
-        if not self.seen.soon(claimed, 30.0):
+        if not self.seen.soon(claimed, 30.0, every_s=1.0):
             self._broken(
                 fault, f"{share:.0%} is claimed of a time in which {numbered} numbers meant nothing to any book"
             )

@@ -73,7 +73,8 @@ class Observer:
             recent_us = self._stack.venue.clock_us() - CLAIMED_AFTER_US
             return self.claimed_share(gatherer, recent_us - SECOND_US, recent_us) > ENOUGH
 
-        return bool(self.soon(claims, patience_s))
+        # To read claims costs something, which must not be what keeps the machine busy.
+        return bool(self.soon(claims, patience_s, every_s=1.0))
 
     def batch_no(self, gatherer: str) -> int:
         """The number of the gatherer's last commit."""
@@ -108,7 +109,7 @@ class Observer:
             row = transaction.fetch_one(query, params)
         return None if row is None or row[0] is None else float(row[0])
 
-    def soon(self, probe: Callable[[], Any], patience_s: float = RECOVERY_S) -> Any:
+    def soon(self, probe: Callable[[], Any], patience_s: float = RECOVERY_S, every_s: float = 0.1) -> Any:
         """The first true answer of `probe`, or None."""
         deadline = self._clock.monotonic() + patience_s
         while True:
@@ -117,7 +118,7 @@ class Observer:
                 return found
             if self._clock.monotonic() > deadline:
                 return None
-            self._wait(0.1)
+            self._wait(every_s)
 
     def stored_between(self, gatherer: str, low_us: int, high_us: int) -> int:
         """Deltas and trades of a time, counted when the gatherer has stored something later."""

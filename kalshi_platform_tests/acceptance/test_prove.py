@@ -1,8 +1,14 @@
-"""`kalshi-platform prove` end to end, and that it sees what is done to production behind its back."""
+"""`kalshi-platform prove` end to end, and that it sees what is done to production behind its back.
+
+    KALSHI_GROUND_SECONDS=180 pytest kalshi_platform_tests/acceptance/test_prove.py -k ground
+
+also moves the ground; KALSHI_GROUND_SEED chooses which faults a shorter run (at least 40) has, and who is struck.
+"""
 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -20,6 +26,7 @@ from kalshi_platform.proof.verdict import objections
 from kalshi_platform.storage.pool import Database
 from kalshi_platform_tests.fixtures.stack import clean_environment, processes_of
 
+GROUND_S = int(os.environ.get("KALSHI_GROUND_SECONDS", "0"))
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(300), pytest.mark.xdist_group("stack")]
 
 
@@ -71,6 +78,28 @@ def test_one_gatherer_loses_only_what_the_faults_take(tmp_path: Path) -> None:
     assert (content["holes"]["undeclared"], content["holes"]["unexplained"]) == (0, 0)
     assert content["books"]["right"] > 0
     assert content["books"]["lake_right"] > 0
+
+
+@pytest.mark.skipif(GROUND_S == 0, reason="takes minutes; set KALSHI_GROUND_SECONDS (180 for everything) to run it")
+@pytest.mark.timeout(900 + 5 * GROUND_S)
+def test_three_gatherers_say_nothing_false_while_the_ground_moves(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    found = tmp_path / "found.json"
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "kalshi_platform.cli", "prove", "--faults", "ground", "--seconds", str(GROUND_S)),
+            *("--gatherers", "3", "--rate", "200", "--markets", "30"),
+            *("--seed", os.environ.get("KALSHI_GROUND_SEED", "1")),
+            *("--data", str(tmp_path / "proof"), "--json", str(found)),
+        ],
+        env=clean_environment(), cwd=tmp_path, capture_output=True, text=True, timeout=800 + 5 * GROUND_S, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    content = json.loads(found.read_text())
+    assert (content["missing"], content["doubled"], content["wrong"], content["merge_lost"]) == (0, 0, 0, 0)
+    assert content["false_claims"] == {"g1": 0, "g2": 0, "g3": 0}
+    assert content["proven_books"]["compared"] > 0
+    assert all(fault["effect"] and not fault["broken"] for fault in content["faults"])
 
 
 def test_a_row_deleted_doubled_or_changed_is_found(tmp_path: Path) -> None:
