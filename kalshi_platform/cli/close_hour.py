@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from kalshi_platform.cli.running import tell
-from kalshi_platform.errors import ConfigurationError, Unfinished
+from kalshi_platform.errors import ConfigurationError, KalshiPlatformError, Unfinished
 
 if TYPE_CHECKING:
     from kalshi_platform.deduplicator.close_hour import HourClose
@@ -52,6 +52,9 @@ def close_hour(
         tell(line)
     if done.trades is not None:
         tell(f"trades against the exchange's listing: {described(done.trades)}")
+    if done.final:
+        for line in lake_lines(settings.production_url, hour, SYSTEM_CLOCK.now()):
+            tell(line)
     if remains := _remains(done, trades_wanted=settings.check_trades):
         raise Unfinished(remains)
 
@@ -67,6 +70,32 @@ def _remains(done: HourClose, *, trades_wanted: bool) -> list[str]:
     elif trades_wanted and done.trades is not None and not done.trades.is_proved:
         remains.append(f"its trades are not proved to be complete ({done.trades.state}); close the hour again later")
     return remains
+
+
+def lake_lines(production_url: str, hour: datetime, now: datetime) -> list[str]:
+    """Which partitions of the lake are older than the close of an hour, and how to export them; nothing without a lake
+    in the settings."""
+    from kalshi_platform.config import load_lake
+    from kalshi_platform.lake.stale import partitions_of, stale_partitions
+
+    try:
+        lake = load_lake()
+    except ConfigurationError:
+        return []
+    remedy = "kalshi-platform export --stale"
+    try:
+        stale = stale_partitions(lake, production_url, partitions_of([hour], now))
+    except KalshiPlatformError as error:
+        return [
+            f"the lake cannot be asked which of its partitions are older than this close ({error}); later: {remedy}"
+        ]
+    if not stale:
+        return ["the lake has nothing that is older than this close"]
+    names = ", ".join(f"{each.partition.table.key} {each.partition.key}" for each in stale)
+    return [
+        f"older than this close, or missing, in the lake: {names}",
+        f"Dagster's schedules export them, or: {remedy}",
+    ]
 
 
 def proof_lines(done: HourClose) -> list[str]:

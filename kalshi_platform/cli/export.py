@@ -1,18 +1,32 @@
-"""`kalshi-platform export`: one partition of the lake."""
+"""`kalshi-platform export`: one partition of the lake, or all that are not what production's closes say."""
 
 from __future__ import annotations
+
+from typing import TYPE_CHECKING
 
 import typer
 
 from kalshi_platform.cli.running import tell
+from kalshi_platform.errors import ConfigurationError, FewerRows, HourNotClosed, LakeCorrupt, PartitionBusy, Unfinished
+
+if TYPE_CHECKING:
+    from kalshi_platform.lake.layout import LakeTable, Partition
+    from kalshi_platform.lake.manifest import State
+    from kalshi_platform.lake.objects import ObjectStore
 
 
 def export(
     table: str = typer.Argument(
-        help="A raw table (orderbook_deltas, trades, …), processed/trades or aggregates/candles_1m.", metavar="TABLE"
+        "",
+        help="A raw table (orderbook_deltas, trades, …), processed/trades or aggregates/candles_1m.",
+        metavar="TABLE",
+        show_default=False,
     ),
     partition: str = typer.Argument(
-        help="The UTC hour (2026-11-23T04) of a raw table, or the UTC day (2026-11-23) of another.", metavar="PARTITION"
+        "",
+        help="The UTC hour (2026-11-23T04) of a raw table, or the UTC day (2026-11-23) of another.",
+        metavar="PARTITION",
+        show_default=False,
     ),
     open_: bool = typer.Option(
         False, "--open", help="Export what is there although the time is not closed; never replaces a closed partition."
@@ -23,23 +37,60 @@ def export(
         help="Publish what is left although production has lost rows of the time since its close, or since the lake's "
         "export of it.",
     ),
+    stale: bool = typer.Option(
+        False,
+        "--stale",
+        help="Instead of one partition: every one of the last week (of TABLE, where it is given) that is missing, "
+        "damaged, or made from another close than production's present one.",
+    ),
 ) -> None:
     """Write one partition of production to the lake as Parquet; exit 1 when its time is not closed, or production has
     lost rows of it."""
     from kalshi_platform.config import load_deduplicator, load_lake
-    from kalshi_platform.lake.export import export_partition
     from kalshi_platform.lake.layout import lake_table, parse_partition
     from kalshi_platform.lake.store import open_store
 
-    wanted = parse_partition(lake_table(table), partition)
+    if stale and (partition or open_ or allow_fewer_rows):
+        raise ConfigurationError(["--stale takes neither a PARTITION nor --open nor --allow-fewer-rows"])
+    if not stale and not (table and partition):
+        raise ConfigurationError(["say what to export: TABLE PARTITION (trades 2026-11-23T04), or --stale"])
+    of_table = lake_table(table) if table else None
+    wanted = parse_partition(of_table, partition) if of_table and partition else None
     store = open_store(load_lake())
     production_url = load_deduplicator().production_url
-    state = "open" if open_ else "closed"
+    if wanted is None:
+        _export_stale(store, production_url, of_table)
+        return
+    state: State = "open" if open_ else "closed"
     tell(f"exporting {wanted.table.key} {wanted.key} as {state} …")
-    manifest = export_partition(
-        store, production_url, wanted, "open" if open_ else "closed", allow_fewer_rows=allow_fewer_rows
-    )
+    _export(store, production_url, wanted, state, allow_fewer_rows=allow_fewer_rows)
+
+
+def _export(
+    store: ObjectStore, production_url: str, wanted: Partition, state: State, *, allow_fewer_rows: bool = False
+) -> None:
+    from kalshi_platform.lake.export import export_partition
+
+    manifest = export_partition(store, production_url, wanted, state, allow_fewer_rows=allow_fewer_rows)
     if manifest.state != state:
         tell("the partition is closed already and stays as it is")
     tell(f"{store.root}/{wanted.path}")
     tell(f"{manifest.rows:,} rows, {manifest.bytes:,} bytes, {manifest.state}")
+
+
+def _export_stale(store: ObjectStore, production_url: str, table: LakeTable | None) -> None:
+    from kalshi_platform.clock import SYSTEM_CLOCK
+    from kalshi_platform.lake.stale import ALL, stale_lately
+
+    found = stale_lately(store, production_url, SYSTEM_CLOCK.now(), ALL if table is None else (table,))
+    if not found:
+        tell("nothing of the last week is stale")
+    failed: list[str] = []
+    for number, each in enumerate(found, 1):
+        tell(f"{number} of {len(found)}: {each.partition.table.key} {each.partition.key}: {each.reason}")
+        try:
+            _export(store, production_url, each.partition, "closed")
+        except (FewerRows, HourNotClosed, LakeCorrupt, PartitionBusy) as error:  # of this partition alone
+            failed.append(str(error))
+    if failed:
+        raise Unfinished(failed)

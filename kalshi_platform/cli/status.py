@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import json
+from datetime import datetime
 from typing import Any
 
 import typer
 
 from kalshi_platform.cli.running import tell
+from kalshi_platform.errors import KalshiPlatformError
+
+_STALE_AT_MOST = 10
 
 
 def status(
@@ -18,13 +22,54 @@ def status(
     from kalshi_platform.config import load_deduplicator, state_dir
     from kalshi_platform.local.platform_status import platform_status
 
-    found: dict[str, Any] = platform_status(load_deduplicator(), state_dir(), SYSTEM_CLOCK)
+    settings = load_deduplicator()
+    found: dict[str, Any] = platform_status(settings, state_dir(), SYSTEM_CLOCK)
+    found["lake"] = _lake(settings.production_url, SYSTEM_CLOCK.now())
     if json_output:
         typer.echo(json.dumps(found, indent=2, default=str))
     else:
         _print(found)
     if not all(service["alive"] for service in found["services"].values()):
         raise typer.Exit(1)
+
+
+def _lake(production_url: str, now: datetime) -> dict[str, Any]:
+    """What of the lake's last week is not what production's closes say; `problem`: why that cannot be said."""
+    from kalshi_platform.config import load_lake
+    from kalshi_platform.lake.stale import stale_lately
+
+    try:
+        stale = stale_lately(load_lake(), production_url, now)
+    except KalshiPlatformError as error:
+        return {"stale": [], "problem": str(error)}
+    return {
+        "stale": [
+            {
+                "table": each.partition.table.key,
+                "partition": each.partition.key,
+                "reason": each.reason,
+                "exportable": each.exportable,
+            }
+            for each in stale
+        ],
+        "problem": None,
+    }
+
+
+def _print_lake(lake: dict[str, Any]) -> None:
+    if lake["problem"] is not None:
+        tell(f"{'lake':<20} cannot be asked: {lake['problem']}")
+        return
+    stale = lake["stale"]
+    if not stale:
+        tell(f"{'lake':<20} the last week is what production has closed")
+        return
+    tell(f"{'lake':<20} {len(stale)} partitions are to be exported: kalshi-platform export --stale")
+    for each in stale[:_STALE_AT_MOST]:
+        lost = "" if each["exportable"] else "; production has lost rows of it, so that a person must decide"
+        tell(f"{'':<20} {each['table']} {each['partition']}: {each['reason']}{lost}")
+    if len(stale) > _STALE_AT_MOST:
+        tell(f"{'':<20} and {len(stale) - _STALE_AT_MOST} more")
 
 
 def _print(found: dict[str, Any]) -> None:
@@ -40,6 +85,7 @@ def _print(found: dict[str, Any]) -> None:
         tell(f"{table:<20} {rows:>14,} rows")
     if found["last_closed_hour"] is not None:
         _print_hour(found["last_closed_hour"])
+    _print_lake(found["lake"])
 
 
 def _print_hour(closed: dict[str, Any]) -> None:

@@ -57,14 +57,3 @@ def hours_closed_since(production: Database, moment: datetime) -> list[datetime]
     with production.transaction() as transaction:
         rows = transaction.fetch_all("SELECT hour FROM hour_closes WHERE closed_at >= %s ORDER BY hour", (moment,))
     return [row[0] for row in rows]
-
-
-def last_closes(production: Database, low: datetime, high: datetime) -> dict[datetime, datetime]:
-    """When the hours in [low, high) were closed last (a moment of production's clock), by UTC day."""
-    with production.transaction() as transaction:
-        rows = transaction.fetch_all(
-            "SELECT date_trunc('day', hour, 'UTC'), max(closed_at) FROM hour_closes WHERE hour >= %s AND hour < %s"
-            " GROUP BY 1 ORDER BY 1",
-            (low, high),
-        )
-    return dict(rows)

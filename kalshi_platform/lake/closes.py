@@ -22,6 +22,7 @@ class HourState:
     hour: datetime
     active: bool
     closed_at: datetime | None
+    close_no: int | None
     close_id: str | None
     reopened: bool
 
@@ -38,7 +39,10 @@ class CountedRows:
 def hour_states(snapshot: ArrowSnapshot, low: datetime, high: datetime) -> list[HourState]:
     """The hours of [low, high), ascending."""
     rows = snapshot.table(queries.closes_query(low, high)).to_pylist()
-    return [HourState(row["hour"], row["active"], row["closed_at"], row["close_id"], row["reopened"]) for row in rows]
+    return [
+        HourState(row["hour"], row["active"], row["closed_at"], row["close_no"], row["close_id"], row["reopened"])
+        for row in rows
+    ]
 
 
 def counted_rows(snapshot: ArrowSnapshot, partition: Partition) -> CountedRows:

@@ -115,6 +115,7 @@ def export_partition(
                 exported_at=clock.now(),
                 closed_at=max((hour.closed_at for hour in hours if hour.closed_at is not None), default=None),
                 closes=closes_of(hours),
+                close_no=max((hour.close_no for hour in hours if hour.close_no is not None), default=None),
                 coverage_share=coverage_share,
             )
             manifest = publish(store, partition.path, parts, manifest, current, lease.is_held)
@@ -185,9 +186,9 @@ def _published_rows(partition: Partition, hours: Sequence[HourState], current: M
     is_same_kind = partition.table.layer == "raw" or current.schema_version == dataset(partition.table).version
     if current.state != "closed" or not is_same_kind:
         return 0
-    last = max((hour.closed_at for hour in hours if hour.closed_at is not None), default=None)
+    last = max((hour.close_no for hour in hours if hour.close_no is not None), default=0)
     # Anchors are made anew by each close, and one that has found a snapshot to be wrong makes fewer.
-    is_made_anew = current.closed_at is not None and last is not None and last > current.closed_at
+    is_made_anew = current.close_no is not None and last > current.close_no
     return 0 if partition.table.name == "book_anchors" and is_made_anew else current.rows
 
 

@@ -51,6 +51,8 @@ class Manifest(msgspec.Struct, frozen=True, kw_only=True):
     closes: dict[str, str] = {}
     """The closes whose rows these are: hour (`2026-11-23T04`) → what production calls that close. Another close of one
     of these hours, or a close of another hour of the day, makes the export stale. Version 0.1.0 did not write it."""
+    close_no: int | None = None
+    """The highest number among these closes: production numbers them in the order in which they were made."""
     coverage_share: float | None = None
     """Of closed hours of order-book deltas: the share (0 … 1) of the markets' open time that is complete, of those
     recorded in the hour or followed in the one before. None: no market was open, or production cannot tell."""

@@ -44,6 +44,11 @@ def closes_query(low: datetime, high: datetime) -> str:
     return load("lake")["closes"].format(low=literal(low), high=literal(high))
 
 
+def recently_closed_query(since: datetime) -> str:
+    """Closed hours since a moment, and those closed (again) since: `hour`."""
+    return load("lake")["recently_closed"].format(since=literal(since))
+
+
 def closed_rows_query(partition: Partition) -> str:
     """The closed hours of a partition: `hour`, `rows` of `source_table` that the close counted, `is_gone`."""
     return load("lake")["closed_rows"].format(

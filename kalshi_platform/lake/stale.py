@@ -10,9 +10,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from datetime import date, datetime
+from datetime import date, datetime, timedelta
 
 from kalshi_platform.errors import LakeCorrupt
+from kalshi_platform.lake import queries
 from kalshi_platform.lake.closes import HourState, closes_of, counted_rows, hour_states, unclosed
 from kalshi_platform.lake.layout import (
     MANIFEST_NAME,
@@ -29,6 +30,8 @@ from kalshi_platform.lake.schema import dataset
 from kalshi_platform.lake.store import Lake, open_store
 from kalshi_platform.storage.read import arrow_snapshot
 
+LOOK_BACK = timedelta(days=7)
+ALL = tuple(TABLES.values())
 # A request to a bucket is mostly waiting.
 _AT_ONCE = 16
 
@@ -61,9 +64,14 @@ def stale_partitions(lake: Lake, production_url: str, partitions: Iterable[Parti
     return _with_rows_looked_for(production_url, stale)
 
 
-def partitions_of(
-    hours: Iterable[datetime], now: datetime, tables: Iterable[LakeTable] = tuple(TABLES.values())
-) -> list[Partition]:
+def stale_lately(lake: Lake, production_url: str, now: datetime, tables: Iterable[LakeTable] = ALL) -> list[Stale]:
+    """The same of all partitions of the last week, and of those whose hours were closed (again) in it."""
+    with arrow_snapshot(production_url) as snapshot:
+        hours = snapshot.table(queries.recently_closed_query(now - LOOK_BACK)).column("hour").to_pylist()
+    return stale_partitions(lake, production_url, partitions_of(hours, now, tables))
+
+
+def partitions_of(hours: Iterable[datetime], now: datetime, tables: Iterable[LakeTable] = ALL) -> list[Partition]:
     """The partitions, ended by `now`, that hold any of these hours; ascending."""
     each = list(hours)
     found = {partition_at(table, hour) for table in tables for hour in each}

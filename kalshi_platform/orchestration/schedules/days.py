@@ -1,12 +1,9 @@
 """Exporting days on time, and again when their hours were closed again."""
 
-from collections.abc import Mapping
 from datetime import datetime
-from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from kalshi_platform.lake.layout import DAILY_DATASETS, lake_table, partition_starting
 from kalshi_platform.orchestration.jobs.batch import export_days_job
 from kalshi_platform.orchestration.keys import LAKE_DAILY
 from kalshi_platform.orchestration.partitions import DAY, DAYS, day_key, day_of
@@ -19,10 +16,9 @@ from kalshi_platform.orchestration.schedules.missing import (
     lacking,
     materialized,
     requests,
+    stale_in_lake,
+    without,
 )
-
-if TYPE_CHECKING:
-    from kalshi_platform.lake.settings import LakeSettings
 
 DAILY_STAGE = Stage(DAYS, (), LAKE_DAILY)
 
@@ -51,8 +47,8 @@ def export_days_schedule(
     name="fill_missing_days",
     default_status=dg.DefaultScheduleStatus.RUNNING,
     description=(
-        "At ten to every hour: exports the days of the last week whose daily data sets are missing or failed, and any "
-        "day of which an hour was closed after its export."
+        "At ten to every hour: exports the days of the last week whose daily data sets are missing, failed, or not "
+        "those of production's present closes, whoever closed the hours and whatever Dagster remembers."
     ),
 )
 def fill_missing_days(
@@ -66,7 +62,7 @@ def fill_missing_days(
 def _missing_days(
     context: dg.ScheduleEvaluationContext, production_database: ProductionDatabase, lake: LakeResource
 ) -> list[dg.RunRequest] | dg.SkipReason:
-    from kalshi_platform.deduplicator.hours import active_hours, hours_closed_since, hours_to_close, last_closes
+    from kalshi_platform.deduplicator.hours import active_hours, hours_closed_since, hours_to_close
 
     now = now_of(context)
     first, today = start_of(DAYS), _midnight(now)
@@ -75,28 +71,12 @@ def _missing_days(
         recent.update(hours_closed_since(database, now - LOOK_BACK))
         # A day with an hour still to close (again) is exported after that.
         unclosed = {day_key(hour) for hour in hours_to_close(database, now)}
-        days = sorted({day_key(hour) for hour in recent if first <= hour < today} - unclosed)
-        closes = last_closes(database, day_of(days[0]), today) if days else {}
+    days = sorted({day_key(hour) for hour in recent if first <= hour < today} - unclosed)
     done = materialized(context.instance, DAILY_STAGE, days)
-    stale = _stale(lake.settings(), [day for day in days if all(day in keys for keys in done.values())], closes)
+    outdated = stale_in_lake(lake.settings(), database.url, DAILY_STAGE, map(day_of, days), now, day_key)
     busy = being_made(context.instance, DAILY_STAGE, DAY, day_of, day_key)
-    asked = requests(lacking(DAILY_STAGE, days, done, stale, busy), day_of, DAY, day_key)
+    asked = requests(lacking(DAILY_STAGE, days, without(done, outdated), busy=busy), day_of, DAY, day_key)
     return asked or dg.SkipReason(f"nothing is missing in the {len(days)} closed days of the last week that hold rows")
-
-
-def _stale(lake: "LakeSettings", days: list[str], closes: Mapping[datetime, datetime]) -> list[str]:
-    """Days of which an hour was closed after the closes that an export has seen, or whose export is gone."""
-    from kalshi_platform.lake.manifest import read_manifest
-
-    stale = []
-    for key in days:
-        day = day_of(key)
-        for name in DAILY_DATASETS:
-            manifest = read_manifest(lake, partition_starting(lake_table(name), day.date()).path)
-            if manifest is None or (day in closes and closes[day] > (manifest.closed_at or manifest.exported_at)):
-                stale.append(key)
-                break
-    return stale
 
 
 def _midnight(moment: datetime) -> datetime:

@@ -18,6 +18,8 @@ from kalshi_platform.orchestration.schedules.missing import (
     lacking,
     materialized,
     requests,
+    stale_in_lake,
+    without,
 )
 
 HOURLY_STAGE = Stage(HOURS, PRODUCTION_HOURLY, LAKE_RAW)
@@ -48,20 +50,21 @@ def close_hours_schedule(
     default_status=dg.DefaultScheduleStatus.RUNNING,
     description=(
         "At twenty past every hour: closes and exports every hour that holds rows and was never closed, got late rows, "
-        "or was closed without a gatherer that answers again; and hours of the last week whose partitions are missing "
-        "or failed. Neighbouring hours go into one run."
+        "or was closed without a gatherer that answers again; and hours of the last week whose partitions are missing, "
+        "failed, or not those of production's present closes, whoever closed them and whatever Dagster remembers. "
+        "Neighbouring hours go into one run."
     ),
 )
 def fill_missing_partitions(
     context: dg.ScheduleEvaluationContext, production_database: ProductionDatabase, lake: LakeResource
 ) -> list[dg.RunRequest] | dg.SkipReason:
     return answer(
-        lambda: _missing_hours(context, production_database), production_database.settings, lake.settings
+        lambda: _missing_hours(context, production_database, lake), production_database.settings, lake.settings
     )  # fmt: skip
 
 
 def _missing_hours(
-    context: dg.ScheduleEvaluationContext, production_database: ProductionDatabase
+    context: dg.ScheduleEvaluationContext, production_database: ProductionDatabase, lake: LakeResource
 ) -> list[dg.RunRequest] | dg.SkipReason:
     from kalshi_platform.deduplicator.hours import active_hours, hours_closed_since, hours_to_close
 
@@ -73,8 +76,9 @@ def _missing_hours(
         stale = _partitions(hours_to_close(database, now), now)
     hours = sorted({*_partitions(recent, now), *stale})
     done = materialized(context.instance, HOURLY_STAGE, hours)
+    outdated = stale_in_lake(lake.settings(), database.url, HOURLY_STAGE, map(hour_of, hours), now, hour_key)
     busy = being_made(context.instance, HOURLY_STAGE, HOUR, hour_of, hour_key)
-    asked = requests(lacking(HOURLY_STAGE, hours, done, stale, busy), hour_of, HOUR, hour_key)
+    asked = requests(lacking(HOURLY_STAGE, hours, without(done, outdated), stale, busy), hour_of, HOUR, hour_key)
     return asked or dg.SkipReason(f"nothing is missing in the {len(hours)} hours of the last week that hold rows")
 
 

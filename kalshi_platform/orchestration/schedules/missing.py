@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import logging
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
 from kalshi_platform.orchestration.partitions import hour_key, range_request, ranges
 from kalshi_platform.orchestration.statuses import UNFINISHED
 
+if TYPE_CHECKING:
+    from kalshi_platform.lake.settings import LakeSettings
+
+_log = logging.getLogger(__name__)
 LOOK_BACK = timedelta(days=7)
 LONGEST_RANGE = 24
 """Partitions in one run: a failure costs at most that much repeated work."""
@@ -87,6 +92,41 @@ def materialized(instance: dg.DagsterInstance, stage: Stage, keys: Sequence[str]
         without = events.get_latest_asset_partition_materialization_attempts_without_materializations(asset)
         found[asset] = (made - set(without)).intersection(keys)
     return found
+
+
+def stale_in_lake(
+    lake: LakeSettings,
+    production_url: str,
+    stage: Stage,
+    starts: Iterable[datetime],
+    now: datetime,
+    write: Callable[[datetime], str],
+) -> dict[dg.AssetKey, set[str]]:
+    """Of the lake's assets of a stage, the partitions that are not what production's closes say.
+
+    Asked of the lake's manifests and of production, because hours are closed, and files lost, without Dagster. What
+    production has lost the rows of is left out, and logged: no run can put it right.
+    """
+    from kalshi_platform.lake.layout import TABLES
+    from kalshi_platform.lake.stale import partitions_of, stale_partitions
+
+    tables = {table: dg.AssetKey(["lake", *key.split("/")]) for key, table in TABLES.items()}
+    wanted = [table for table, asset in tables.items() if asset in stage.then]
+    found: dict[dg.AssetKey, set[str]] = {}
+    for each in stale_partitions(lake, production_url, partitions_of(starts, now, wanted)):
+        if each.exportable:
+            found.setdefault(tables[each.partition.table], set()).add(write(each.partition.start))
+        else:
+            _log.error(
+                "%s %s: %s, and production has lost rows of it: close the hour again, or export it with"
+                " --allow-fewer-rows", each.partition.table.key, each.partition.key, each.reason
+            )  # fmt: skip
+    return found
+
+
+def without(done: Mapping[dg.AssetKey, set[str]], stale: Mapping[dg.AssetKey, set[str]]) -> dict[dg.AssetKey, set[str]]:
+    """The partitions that are there, less those to be made again."""
+    return {asset: keys - stale.get(asset, set()) for asset, keys in done.items()}
 
 
 def being_made(

@@ -10,6 +10,10 @@ FROM generate_series({low}, {high} - INTERVAL '1 microsecond', INTERVAL '1 hour'
 LEFT JOIN hour_states({low}, {high}) AS s USING (hour)
 ORDER BY h.hour
 
+-- name: recently_closed
+-- Hours since a moment that are closed, and older ones that were closed (again) since.
+SELECT hour FROM hour_closes WHERE hour >= {since} OR closed_at >= {since} ORDER BY hour
+
 -- name: closed_rows
 -- One row per closed hour of [low, high): how many rows of a table its close counted (null: not counted), and whether
 -- rows of it are gone.

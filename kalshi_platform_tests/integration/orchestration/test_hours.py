@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import shutil
+
 import dagster as dg
 import pyarrow.parquet as pq
 import pytest
 
 from kalshi_platform import config
+from kalshi_platform.cli.close_hour import close_hour as close_hour_command
 from kalshi_platform.clock import SYSTEM_CLOCK
 from kalshi_platform.deduplicator.merge import merge_new
 from kalshi_platform.lake.layout import RAW_TABLES, partition_path
@@ -207,6 +210,62 @@ def test_late_rows_bring_the_hour_back(platform: Platform) -> None:
     made = materialization(platform, keys.lake("raw/trades"))
     assert made.metadata["dagster/row_count"].value == 6
     assert isinstance(fill(platform), str)
+
+
+def test_what_was_closed_or_lost_without_dagster_is_exported_again(
+    platform: Platform, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Production and the lake are asked, whatever Dagster remembers."""
+    number = last_hour_of_yesterday()
+    partition, day = hour_key(hour(number)), day_key(hour(number))
+    platform.seed(number)
+    assert platform.run(dg.RunRequest(partition_key=partition)).success
+    assert platform.run(dg.RunRequest(partition_key=day), "export_days").success
+    assert isinstance(fill(platform), str)
+    late = trade_row("A", "late", ts_us=HOUR0_US + number * US_PER_HOUR + 9 * US_PER_S)
+    platform.world.gatherers["g1"].commit(trades=[late])
+    merge_new(platform.world.settings(), SYSTEM_CLOCK)
+    # As a person does from the shell.
+    close_hour_command(f"{hour(number):%Y-%m-%dT%H}")
+    told = capsys.readouterr().out
+    assert (
+        f"older than this close, or missing, in the lake: aggregates/candles_1m {day}, processed/trades {day}" in told
+    )
+    assert "kalshi-platform export --stale" in told
+    (asked,) = fill(platform)
+    assert isinstance(asked, dg.RunRequest)
+    assert (asked.partition_key, asked.asset_selection) == (partition, list(keys.LAKE_RAW))
+    assert platform.run(asked).success
+    assert materialization(platform, keys.lake("raw/trades")).metadata["dagster/row_count"].value == 6
+    (asked_day,) = fill(platform, fill_missing_days)
+    assert isinstance(asked_day, dg.RunRequest)
+    assert asked_day.partition_key == day
+    result = platform.run(asked_day, "export_days")
+    assert result.success
+    assert all(check.passed for check in result.get_asset_check_evaluations())
+    assert isinstance(fill(platform), str)
+    assert isinstance(fill(platform, fill_missing_days), str)
+    # Somebody empties a part of the bucket.
+    shutil.rmtree(platform.lake / "raw" / "trades")
+    (again,) = fill(platform)
+    assert isinstance(again, dg.RunRequest)
+    assert (again.partition_key, again.asset_selection) == (partition, [keys.lake("raw/trades")])
+
+
+def test_a_partition_that_cannot_be_exported_keeps_no_other_from_it(platform: Platform) -> None:
+    for number in (0, 1):
+        platform.seed(number)
+    first, last = hour_key(hour(0)), hour_key(hour(1))
+    assert platform.run(range_request(list(keys.PRODUCTION_HOURLY), first, last)).success
+    with platform.world.production.transaction() as transaction:
+        transaction.execute("DELETE FROM trades WHERE exchange_ts < %s AND trade_id = 't0-1'", (hour(1),))
+    result = platform.run(range_request([keys.lake("raw/trades")], first, last))
+    assert not result.success
+    failure = result.get_step_failure_events()[0].step_failure_data.user_failure_data
+    assert failure is not None
+    assert f"FewerRows: raw/trades {first}: production holds 4 rows of trades, but had 5" in (failure.description or "")
+    made = materialization(platform, keys.lake("raw/trades"))
+    assert (made.partition, made.metadata["dagster/row_count"].value) == (last, 5)
 
 
 def test_an_hour_that_a_run_is_about_to_make_is_not_asked_for_twice(platform: Platform) -> None:
