@@ -24,7 +24,7 @@ def status(
 
     settings = load_deduplicator()
     found: dict[str, Any] = platform_status(settings, state_dir(), SYSTEM_CLOCK)
-    found["lake"] = _lake(settings.production_url, SYSTEM_CLOCK.now())
+    found["lake"] = lake_figures(settings.production_url, SYSTEM_CLOCK.now())
     if json_output:
         typer.echo(json.dumps(found, indent=2, default=str))
     else:
@@ -33,7 +33,7 @@ def status(
         raise typer.Exit(1)
 
 
-def _lake(production_url: str, now: datetime) -> dict[str, Any]:
+def lake_figures(production_url: str, now: datetime) -> dict[str, Any]:
     """What of the lake's last week is not what production's closes say; `problem`: why that cannot be said."""
     from kalshi_platform.config import load_lake
     from kalshi_platform.lake.stale import stale_lately

@@ -67,8 +67,10 @@ def make_our_records_plain() -> None:
     logging.setLogRecordFactory(_record)
 
 
-def _record(name: str, *args: Any, **kwargs: Any) -> logging.LogRecord:
-    return PlainRecord(name, *args, **kwargs) if name.startswith(_OURS) else _others[-1](name, *args, **kwargs)
+def _record(name: str | None, *args: Any, **kwargs: Any) -> logging.LogRecord:
+    # Without a name: `logging.makeLogRecord`, which Dagster calls for every event of a run.
+    is_ours = name is not None and name.startswith(_OURS)
+    return PlainRecord(name, *args, **kwargs) if is_ours else _others[-1](name, *args, **kwargs)
 
 
 def set_up_logging(settings: LogSettings, *, verbose: bool = False, stream: TextIO | None = None) -> None:

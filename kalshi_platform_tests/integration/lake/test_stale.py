@@ -8,8 +8,12 @@ from pathlib import Path
 
 import msgspec
 import pytest
+import typer
+from click.testing import Result
+from typer.testing import CliRunner
 
-from kalshi_platform.errors import LakeUnavailable
+from kalshi_platform.clock import SYSTEM_CLOCK
+from kalshi_platform.errors import ConfigurationError, LakeUnavailable, Unfinished
 from kalshi_platform.lake.export import export_daily, export_raw
 from kalshi_platform.lake.layout import Partition, lake_table, partition_starting
 from kalshi_platform.lake.manifest import encode, read_manifest
@@ -157,3 +161,48 @@ def test_a_store_that_is_away_is_an_error_and_not_an_empty_lake(exported: Produc
     away = FailingStore(store, 0, "for good", changes=["one", "two"])
     with pytest.raises(LakeUnavailable):
         stale_partitions(away.as_store, exported.url, [TRADES])
+
+
+def test_the_shell_shows_what_is_stale_and_exports_it(
+    exported: Production, store: FolderStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from kalshi_platform.cli import export as command
+    from kalshi_platform.cli.status import lake_figures
+
+    now = SYSTEM_CLOCK.now()
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("KALSHI_LAKE_ROOT", (tmp_path / "lake").as_uri())
+    monkeypatch.setenv("KALSHI_GATHERERS", "g1")
+    monkeypatch.setenv("KALSHI_PRODUCTION_DATABASE_URL", exported.url)
+    for kind in ("TIMESERIES", "CATALOG"):
+        monkeypatch.setenv(f"KALSHI_G1_{kind}_DATABASE_URL", exported.url)
+    app = typer.Typer()
+    app.command()(command.export)
+
+    def run(*arguments: str) -> Result:
+        return CliRunner().invoke(app, list(arguments))
+
+    close_again(exported)
+    shown = {each["table"]: each["reason"] for each in lake_figures(exported.url, now)["stale"]}
+    assert shown["raw/trades"] == "its time was closed again since"
+    assert shown["raw/tickers"] == "it is not there"
+    result = run("trades", "--stale")
+    assert result.exit_code == 0
+    assert "1 of 1: raw/trades 2026-11-20-04:00: its time was closed again since" in result.output
+    # One that production has lost rows of does not keep the others from it.
+    exported.execute("UPDATE hour_closes SET rows = '{\"trades\": 2}', close_id = gen_random_uuid()")
+    result = run("--stale")
+    assert isinstance(result.exception, Unfinished)
+    assert [text.split(": ")[0] for text in result.exception.remains] == [
+        "aggregates/candles_1m 2026-11-20",
+        "processed/trades 2026-11-20",
+        "raw/trades 2026-11-20-04:00",
+    ]
+    assert {each["table"] for each in lake_figures(exported.url, now)["stale"]} == {
+        "raw/trades",
+        "processed/trades",
+        "aggregates/candles_1m",
+    }
+    assert run("trades", "2026-11-20T04", "--allow-fewer-rows").exit_code == 0
+    assert isinstance(run("trades").exception, ConfigurationError)
+    assert isinstance(run("--stale", "--open").exception, ConfigurationError)

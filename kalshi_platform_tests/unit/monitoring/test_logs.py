@@ -148,6 +148,12 @@ def plain_records() -> Iterator[None]:
 
 
 @pytest.mark.usefixtures("plain_records")
+def test_a_record_without_a_name_is_made_as_ever() -> None:
+    """Dagster makes one for every event of a run."""
+    assert logging.makeLogRecord({"msg": "x"}).getMessage() == "x"
+
+
+@pytest.mark.usefixtures("plain_records")
 def test_where_the_handlers_are_anothers_our_records_are_harmless_by_themselves(stream: io.StringIO) -> None:
     handler = logging.StreamHandler(stream)
     ours, other = logging.getLogger("kalshi_platform.test_records"), logging.getLogger("another.test_records")
