@@ -16,6 +16,7 @@ from kalshi_platform.deduplicator.anchors import LEVEL_TYPES, books, settle
 from kalshi_platform.deduplicator.runs import runs, spans
 from kalshi_platform.deduplicator.settings import GathererSource
 from kalshi_platform.deduplicator.stream_ledger import read_ledger
+from kalshi_platform.deduplicator.stream_window import CLOCKS_APART, streams_between
 from kalshi_platform.market.times import datetime_from_us, us_from_datetime
 from kalshi_platform.storage.read import ArrowSnapshot, arrow_snapshot
 from kalshi_platform.storage.tables import PRODUCTION_TABLES
@@ -37,7 +38,7 @@ def read_anchors(
     with arrow_snapshot(source.timeseries_url) as snapshot:
         found = [
             _of_stream(snapshot, stream_id, known, (low_us, high_us), margin_us, rows_at_once)
-            for stream_id in _streams(snapshot, low_us - margin_us, high_us)
+            for stream_id in streams_between(snapshot, datetime_from_us(low_us - margin_us), datetime_from_us(high_us))
         ]
     anchors = pl.concat(
         [_EMPTY.drop("gatherer", "anchor_ts").with_columns(anchor_us=pl.lit(0, pl.Int64)).clear(), *found]
@@ -59,16 +60,6 @@ def streams_still_known(source: GathererSource, stream_ids: Collection[int]) -> 
     with arrow_snapshot(source.timeseries_url) as snapshot:
         found = snapshot.table("SELECT stream_id FROM streams WHERE stream_id = ANY ($1)", (sorted(stream_ids),))
     return frozenset(int(value) for value in found.column(0).to_pylist())
-
-
-def _streams(snapshot: ArrowSnapshot, low_us: int, high_us: int) -> list[int]:
-    """Streams that can have an S in [low + margin, high): their deltas reach into it."""
-    found = snapshot.table(
-        "SELECT stream_id FROM stream_segments WHERE exchange_ts_max >= $1 GROUP BY stream_id"
-        " HAVING min(exchange_ts_min) < $2 ORDER BY stream_id",
-        (datetime_from_us(low_us), datetime_from_us(high_us)),
-    )
-    return [int(value) for value in found.column(0).to_pylist()]
 
 
 def _of_stream(
@@ -179,11 +170,14 @@ def _deltas(
 
 
 def read_levels(snapshot: ArrowSnapshot, stream_id: int, starts: pl.DataFrame) -> pl.DataFrame:
-    """The books of snapshots (`starts` has their seq): looked for where their commits put them, then anywhere."""
+    """The books of snapshots (`starts` has their seq): looked for where their commits put them, then in all of the
+    stream's life."""
     seqs = starts["seq"].unique().sort().to_list()
     window = snapshot.table(
         "SELECT min(b.time_min) AS low, max(b.time_max) AS high FROM stream_segments g JOIN batches b USING (batch_no)"
-        " WHERE b.table_name = 'orderbook_snapshots' AND g.stream_id = $1 AND g.seq_from <= $3 AND g.seq_to >= $2",
+        " WHERE b.table_name = 'orderbook_snapshots' AND g.stream_id = $1 AND g.seq_from <= $3 AND g.seq_to >= $2"
+        " AND g.seq_from >= coalesce((SELECT max(f.seq_from) FROM stream_segments f"
+        " WHERE f.stream_id = $1 AND f.seq_from <= $2), $2)",
         (stream_id, seqs[0], seqs[-1]),
     ).to_pylist()[0]
     query = (
@@ -197,4 +191,10 @@ def read_levels(snapshot: ArrowSnapshot, stream_id: int, starts: pl.DataFrame) -
         if rows.num_rows >= len(seqs):
             return pl.DataFrame(pl.from_arrow(rows))
     # A commit that was repeated after an unknown outcome is numbered later than its rows.
-    return pl.DataFrame(pl.from_arrow(snapshot.table(query, (stream_id, seqs))))
+    life = snapshot.table(
+        "SELECT opened_at, coalesce(ended_at, now()) AS ended_at FROM streams WHERE stream_id = $1", (stream_id,)
+    ).to_pylist()[0]
+    span = (life["opened_at"] - CLOCKS_APART, life["ended_at"] + CLOCKS_APART)
+    return pl.DataFrame(
+        pl.from_arrow(snapshot.table(query + " AND snapshot_ts BETWEEN $3 AND $4", (stream_id, seqs, *span)))
+    )

@@ -48,7 +48,10 @@ def rows_between(snapshot: ArrowSnapshot, table: str, low: datetime, high: datet
 def estimated_rows(snapshot: ArrowSnapshot, low: datetime, high: datetime) -> Mapping[str, int]:
     """How many rows of each merged table may lie in [low, high), at most (whole batches are counted), weighted."""
     found = snapshot.table(
-        "SELECT table_name, sum(rows)::bigint AS rows FROM batches WHERE time_max >= $1 AND time_min < $2 GROUP BY 1",
+        # As the index over the times of batches has it.
+        "SELECT table_name, sum(rows)::bigint AS rows FROM batches"
+        " WHERE tstzrange(least(time_min, time_max), greatest(time_min, time_max), '[]') && tstzrange($1, $2)"
+        " GROUP BY 1",
         (low, high),
     )
     counts = {row["table_name"]: int(row["rows"]) for row in found.to_pylist()}

@@ -25,7 +25,7 @@ _AROUND_MARGINS = 5
 # Where several feeds share a stream, the commits of an end that are looked through for each of them.
 _SEVERAL_FEEDS = 50
 # Streams are opened and ended by our clock, rows are dated by the exchange's.
-_CLOCKS_APART = timedelta(days=1)
+CLOCKS_APART = timedelta(days=1)
 COLUMNS = ("seq", "exchange_us", "ticker", "exchange_index", "side", "price_e4", "delta_e2", "occurrence")
 
 
@@ -51,12 +51,15 @@ def streams_between(snapshot: ArrowSnapshot, low: datetime, high: datetime) -> l
     deltas from long before the stream was opened: where ours would be too late, the time of its first delta decides.
     """
     found = snapshot.table(
-        "SELECT stream_id FROM stream_segments JOIN streams USING (stream_id)"
-        " WHERE channel = 'orderbook_delta' AND (ended_at IS NULL OR ended_at >= $3) AND (opened_at < $4"
-        " OR (SELECT f.exchange_ts_min FROM stream_segments f WHERE f.stream_id = streams.stream_id"
-        " AND f.exchange_ts_min IS NOT NULL ORDER BY f.seq_from LIMIT 1) < $4) GROUP BY stream_id"
-        " HAVING max(exchange_ts_max) >= $1 AND min(exchange_ts_min) < $2 ORDER BY stream_id",
-        (low, high, low - _CLOCKS_APART, high + _CLOCKS_APART),
+        # Each of these looks at one end of an index, however long the stream is.
+        "SELECT s.stream_id FROM streams s"
+        " WHERE s.channel = 'orderbook_delta' AND (s.ended_at IS NULL OR s.ended_at >= $3) AND (s.opened_at < $4"
+        " OR (SELECT f.exchange_ts_min FROM stream_segments f WHERE f.stream_id = s.stream_id"
+        " AND f.exchange_ts_min IS NOT NULL ORDER BY f.seq_from LIMIT 1) < $4)"
+        " AND (SELECT max(g.exchange_ts_max) FROM stream_segments g WHERE g.stream_id = s.stream_id) >= $1"
+        " AND (SELECT min(g.exchange_ts_min) FROM stream_segments g WHERE g.stream_id = s.stream_id) < $2"
+        " ORDER BY s.stream_id",
+        (low, high, low - CLOCKS_APART, high + CLOCKS_APART),
     )
     return [int(value) for value in found.column(0).to_pylist()]
 
