@@ -29,7 +29,7 @@ def status(
         typer.echo(json.dumps(found, indent=2, default=str))
     else:
         _print(found)
-    if not all(service["alive"] for service in found["services"].values()):
+    if found["problems"] or not all(service["alive"] for service in found["services"].values()):
         raise typer.Exit(1)
 
 
@@ -79,6 +79,8 @@ def _print(found: dict[str, Any]) -> None:
         tell(f"{name:<20} {'alive' if service['alive'] else 'NOT ALIVE':<10} {state:<12} {age}")
         for line in service["lines"]:
             tell(f"{'':<20} {line}")
+    for problem in found["problems"]:
+        typer.echo(f"! {problem}")
     for gatherer, behind in found["batches_behind"].items():
         tell(f"{'merge of ' + gatherer:<20} {'unknown' if behind is None else f'{behind} batches behind'}")
     for table, rows in found["production_rows"].items():

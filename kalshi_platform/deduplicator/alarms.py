@@ -8,6 +8,7 @@ from datetime import datetime
 from kalshi_platform.storage.pool import Transaction
 
 GATHERER_RESTARTED = "gatherer_restarted"
+ROWS_REFUSED = "rows_refused"
 
 
 @dataclass(frozen=True)

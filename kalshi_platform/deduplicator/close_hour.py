@@ -21,7 +21,7 @@ import polars as pl
 import pyarrow as pa
 
 from kalshi_platform.clock import Clock
-from kalshi_platform.deduplicator import close_store, production
+from kalshi_platform.deduplicator import close_store, parts, production
 from kalshi_platform.deduplicator.agreement import added_up, disagreements, statistics_of
 from kalshi_platform.deduplicator.anchor_reader import read_anchors, streams_still_known
 from kalshi_platform.deduplicator.hour_figures import NOTHING_OPEN, CoverageShare, coverage_share
@@ -34,7 +34,9 @@ from kalshi_platform.deduplicator.settings import DeduplicatorSettings, Gatherer
 from kalshi_platform.deduplicator.source import check_source, estimated_rows, rows_between
 from kalshi_platform.deduplicator.trade_listing import TradeLister
 from kalshi_platform.deduplicator.trade_parity import TradeCheck, reconcile_trades
+from kalshi_platform.deduplicator.twins import refuse_twins
 from kalshi_platform.errors import DatabaseUnavailable
+from kalshi_platform.market.names import LONGEST_NAME
 from kalshi_platform.market.times import HOUR, hour_of, us_from_datetime
 from kalshi_platform.storage.migrate import check
 from kalshi_platform.storage.partitions import PartitionBounds, PartitionKeeper
@@ -88,7 +90,8 @@ def close_hour(
     `rest` is asked for the hour's trades, of which production gets those that no gatherer has; without it, or when the
     exchange does not answer, the hour is closed all the same and its trades are `not checked`.
     Raises ValueError when `hour` is not a whole hour, DatabaseUnavailable when production, or every gatherer, is away,
-    SchemaMismatch when production is not migrated. A gatherer that is not is missed. Hours older than
+    SchemaMismatch when production is not migrated (a gatherer that is not is missed), ConfigurationError when two
+    gatherers have one database. Hours older than
     hours.MISSED_FOR need no gatherer: nobody waits for one any more, and trades come from the exchange's listing.
     """
     if hour.tzinfo is None or hour_of(hour) != hour:
@@ -96,6 +99,7 @@ def close_hour(
     database = Database(settings.production_url, name="production")
     try:
         check(database, "production")
+        refuse_twins(settings.sources, clock)
         final = final and hour + HOUR <= clock.now()
         return _Close(settings, hour, clock, bounds, database).run(final=final, rest=rest)
     finally:
@@ -114,6 +118,7 @@ class _Close:
         self._missed: dict[str, str] = {}
         self._known_streams: Mapping[str, frozenset[int]] = {}
         self._statistics: list[pl.DataFrame] = []
+        self._put_aside: dict[tuple[str, str], tuple[int, str]] = {}
 
     def run(self, *, final: bool, rest: TradeLister | None) -> HourClose:
         close_no, closed_at = self._started()
@@ -140,7 +145,11 @@ class _Close:
         claimed = {name: each for name, each in claimed.items() if name not in self._missed}
         proved = prove_hour(self._database, self._settings, self._hour, claimed)
         statistics = added_up(self._statistics).filter(~pl.col("gatherer").is_in(missed))
-        alarms = (*proved.alarms, *disagreements(statistics, self._settings.least_agreement))
+        refused = [
+            ("rows_refused", f"{table}, {reason}", f"{count} rows were put aside in dead_letters: {detail}")
+            for (table, reason), (count, detail) in self._put_aside.items()
+        ]
+        alarms = (*proved.alarms, *disagreements(statistics, self._settings.least_agreement), *refused)
         with production.merging(self._database) as transaction:
             proved.put(transaction)
             close_store.put_statistics(transaction, self._hour, statistics, missed)
@@ -192,12 +201,13 @@ class _Close:
         united = unite({name: {table: rows} for name, rows in answers.items()})
         if not united:
             return 0
-        arrivals = production.Arrivals({name: rows for name, (rows, _) in united.items()}, self._keeper)
-        with production.merging(self._database) as transaction:
-            inserted = production.insert(transaction, arrivals)
-            # With the number of the close: its own rows do not reopen the hour.
-            production.record_activity(transaction, inserted, close_no)
-        return sum(sum(hours.values()) for hours in inserted.values())
+        rows, _ = united[table]
+        # With the number of the close: its own rows do not reopen the hour.
+        carried = parts.carry(self._database, table, rows, self._keeper, close_no)
+        for each in carried.asides:
+            count, _ = self._put_aside.get((table, each.reason), (0, ""))
+            self._put_aside[table, each.reason] = count + each.rows.height, each.detail
+        return carried.rows
 
     def _anchors(self) -> pl.DataFrame:
         with self._database.transaction() as transaction:
@@ -226,7 +236,9 @@ class _Close:
             )
         )
         found = self._ask(question)
-        return pl.concat(found.values()) if found else pl.DataFrame()
+        if not found:
+            return pl.DataFrame()
+        return pl.concat(found.values()).filter(pl.col("ticker").str.len_chars() <= LONGEST_NAME)
 
     def _put_anchors(self, transaction: Transaction, anchors: pl.DataFrame) -> None:
         """Replace the anchors of the streams that gatherers still know.

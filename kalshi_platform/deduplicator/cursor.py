@@ -19,7 +19,7 @@ from datetime import datetime
 import pyarrow as pa
 
 from kalshi_platform.deduplicator.settings import GathererSource
-from kalshi_platform.deduplicator.source import WEIGHTS, Window, rows_of_batches
+from kalshi_platform.deduplicator.source import HOURS_AT_ONCE, WEIGHTS, Window, cut, occupied, rows_of_batches
 from kalshi_platform.storage.pool import Transaction
 from kalshi_platform.storage.read import ArrowSnapshot, arrow_snapshot
 from kalshi_platform.storage.tables import MERGED_TABLES
@@ -141,11 +141,20 @@ def read_new(source: GathererSource, position: Position, rows_per_pass: int) -> 
                 " an older state, or made anew; reading it from its beginning, %d rows at a time",
                 source.name, position.batch_no, rows_per_pass,
             )  # fmt: skip
-        tables = {
-            table: rows_of_batches(snapshot, table, after, planned.until, windows)
-            for table, windows in planned.windows.items()
+        pieces = {
+            table: cut(occupied(snapshot, table, windows), HOURS_AT_ONCE) for table, windows in planned.windows.items()
         }
         age_s = None if planned.newest_commit is None else _age_s(snapshot, planned.newest_commit)
+        found = {
+            table: [rows_of_batches(snapshot, table, after, planned.until, groups[0])]
+            for table, groups in pieces.items()
+        }
+    for table, groups in pieces.items():
+        for group in groups[1:]:
+            # These batches are committed and stay as they are, so that a later snapshot has them as well.
+            with arrow_snapshot(source.timeseries_url) as snapshot:
+                found[table].append(rows_of_batches(snapshot, table, after, planned.until, group))
+    tables = {table: pa.concat_tables(parts) for table, parts in found.items()}
     return NewRows(source.name, position, planned, tables, restarted, age_s)
 
 

@@ -8,7 +8,7 @@ from datetime import datetime
 
 import polars as pl
 
-from kalshi_platform.deduplicator import close_store
+from kalshi_platform.deduplicator import aside, close_store
 from kalshi_platform.deduplicator.derived_anchors import derive
 from kalshi_platform.deduplicator.hour_reader import GathererHour
 from kalshi_platform.deduplicator.judgement import CLAIM, Judgement, condemned, judge
@@ -91,6 +91,7 @@ def prove_hour(
         kept = close_store.kept_claims(transaction, hour, streams)
         # Their closes could not know of the snapshot that came later.
         doubted = close_store.hours_that_claim(transaction, hour, run_checks.filter(~pl.col("passed")))
+        lost = aside.misdated_around(transaction, hour, hour + HOUR)
     fresh = pl.lit(None, pl.String)
     claims = pl.concat(
         [
@@ -102,7 +103,7 @@ def prove_hour(
         ]
     )
     rows = read_production_hour(database.url, low_us, high_us, settings.rest_age_us, settings.clock_skew_us)
-    judged = judge(claims.sort(CLAIM), run_checks, rows.hour)
+    judged = judge(claims.sort(CLAIM), run_checks, rows.hour, lost)
     covered = Covered(rows.hour.tickers, judged.coverage)
     derived, wrong = derive(rows.anchors, covered, rows.changes, rows.exchange_us, high_us - 1)
     found_before = kept.filter(pl.col("withdrawn") == _BELOW_ZERO)["ticker"]

@@ -21,6 +21,7 @@ from kalshi_platform.deduplicator.stream_window import StreamWindow, read_window
 from kalshi_platform.deduplicator.sums import fingerprints_of, parts_of
 from kalshi_platform.deduplicator.timeline import Timeline
 from kalshi_platform.market.coverage import Interval
+from kalshi_platform.market.names import LONGEST_NAME
 from kalshi_platform.market.times import datetime_from_us
 from kalshi_platform.storage.read import ArrowSnapshot, arrow_snapshot
 
@@ -63,7 +64,7 @@ def read_hour(source: GathererSource, low_us: int, high_us: int, margin_us: int)
             window = window._replace(deltas=window.deltas.clear())  # the next rows come into their place
             checks.append(_run_checks(snapshot, window, edges))
     streams = frozenset(row["stream_id"] for row in known) - gone
-    return GathererHour(pl.concat(claims), pl.concat(steps), pl.concat(checks), streams, unsettled)
+    return GathererHour(_nameable(claims), _nameable(steps), _nameable(checks), streams, unsettled)
 
 
 def counted(window: StreamWindow, edges: Interval, margin_us: int) -> pl.DataFrame:
@@ -125,3 +126,8 @@ def _deltas_of(
 
 def _empty(schema: dict[str, pl.DataType] | dict[str, type[pl.DataType]]) -> pl.DataFrame:
     return pl.DataFrame(schema=schema)
+
+
+def _nameable(parts: list[pl.DataFrame]) -> pl.DataFrame:
+    """All parts, without markets that cannot be a key of production: their rows went aside, and nothing is claimed."""
+    return pl.concat(parts).filter(pl.col("ticker").str.len_chars() <= LONGEST_NAME)

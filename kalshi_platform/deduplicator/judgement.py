@@ -55,8 +55,13 @@ class Judgement(NamedTuple):
     alarms: list[tuple[str, str, str]]
 
 
-def judge(claims: pl.DataFrame, run_checks: pl.DataFrame, hour: ProductionHour) -> Judgement:
-    """Judge the claims of one hour.
+def judge(
+    claims: pl.DataFrame,
+    run_checks: pl.DataFrame,
+    hour: ProductionHour,
+    lost: Sequence[tuple[str, int, int, str]] = (),
+) -> Judgement:
+    """Judge the claims of one hour. `lost`: (ticker, from, to, reason) of spans of which nothing may be claimed.
 
     `claims`: CLAIM, rows, content and withdrawn (null unless an earlier close withdrew the claim); of all streams, each
     within the hour. `run_checks`: gatherer and the columns of proof_runs.RUN_CHECKS.
@@ -68,6 +73,7 @@ def judge(claims: pl.DataFrame, run_checks: pl.DataFrame, hour: ProductionHour) 
     claims = _by_streams(claims, hour, counts, details)
     claims = _by_anchors(claims, hour, counts, details)
     claims = _by_polled(claims, hour, counts, details)
+    claims = _withdrawn_in(claims, list(lost))
     claims = claims.with_columns(pl.coalesce("withdrawn", "_before").alias("withdrawn")).drop("_before")
     coverage = coverage_of(claims)
     proofs = _proofs(claims, coverage, counts, details)

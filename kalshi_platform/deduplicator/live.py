@@ -14,6 +14,7 @@ from kalshi_platform.deduplicator.heartbeat import SERVICE, Heartbeat, switched_
 from kalshi_platform.deduplicator.merge import Merger, MergeReport
 from kalshi_platform.deduplicator.metrics import live_health, live_metrics
 from kalshi_platform.deduplicator.settings import DeduplicatorSettings
+from kalshi_platform.deduplicator.twins import refuse_twins
 from kalshi_platform.errors import DatabaseUnavailable, KalshiPlatformError
 from kalshi_platform.monitoring.endpoint import Endpoint
 from kalshi_platform.monitoring.lasting import LastMinute
@@ -57,7 +58,7 @@ class LiveMerger:
         self._catalog: dict[str, Any] | None = None
         # Gatherer → its cursor, and the monotonic time since which it has stood there although there was more.
         self._standing: dict[str, tuple[int, float]] = {}
-        self._out_of_bounds = 0
+        self._put_aside = 0
         self._dead_letters = LastMinute()
         self._endpoint = Endpoint(
             settings.endpoint, SERVICE, lambda: live_metrics(*self.status()), lambda: live_health(*self.status())
@@ -66,8 +67,10 @@ class LiveMerger:
     def run(self, stop: threading.Event) -> None:
         """Merge until `stop` is set or the service is switched off in `desired_services`.
 
-        Raises SchemaMismatch when production is not what this version writes.
+        Raises SchemaMismatch when production is not what this version writes, ConfigurationError when two gatherers
+        have one database.
         """
+        refuse_twins(self._settings.sources, self._clock)
         merger = Merger(self._settings, self._clock, self._bounds)
         try:
             while not stop.is_set():
@@ -113,7 +116,8 @@ class LiveMerger:
                     },
                     "behind": last.behind,
                     "missed": list(last.missed),
-                    "out_of_bounds": self._out_of_bounds,
+                    "put_aside": self._put_aside,
+                    "alarms": [f"{each.kind}: {each.subject}: {each.detail}" for each in last.alarms],
                     "dead_letters_last_minute": self._dead_letters.growth,
                     "gatherers": {
                         source.name: {
@@ -208,8 +212,8 @@ class LiveMerger:
             self._failures = 0
             self._error = None
             now_s = self._clock.monotonic()
-            self._out_of_bounds += report.out_of_bounds
-            self._dead_letters.look(self._out_of_bounds, now_s)
+            self._put_aside += report.put_aside
+            self._dead_letters.look(self._put_aside, now_s)
             for source in report.sources:
                 stands = self._standing.get(source.name)
                 if not source.behind:

@@ -2,30 +2,35 @@
 
 Gatherers are read in parallel, united and thinned, and inserted in one production transaction together with the
 cursors: whatever kills the process, rows and cursors agree. A gatherer that is away is skipped, and that is recorded.
+Where production refuses a pass, each gatherer's rows go in part by part, what it still refuses is put aside, and only
+then its cursor moves.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from functools import partial
+from itertools import chain
 
 import polars as pl
 import pyarrow as pa
 
 from kalshi_platform.clock import Clock
-from kalshi_platform.deduplicator import alarms, cursor, production
+from kalshi_platform.deduplicator import alarms, aside, cursor, parts, production
 from kalshi_platform.deduplicator.cursor import NewRows, Position
 from kalshi_platform.deduplicator.readers import Readers
 from kalshi_platform.deduplicator.settings import DeduplicatorSettings, GathererSource
 from kalshi_platform.deduplicator.source import check_source
 from kalshi_platform.deduplicator.thin import thin
+from kalshi_platform.deduplicator.twins import Witnesses
 from kalshi_platform.errors import KalshiPlatformError
 from kalshi_platform.storage.migrate import check
 from kalshi_platform.storage.partitions import PartitionBounds, PartitionKeeper
-from kalshi_platform.storage.pool import Database
+from kalshi_platform.storage.pool import Database, Transaction
 from kalshi_platform.storage.tables import MERGED_TABLES
 
 _log = logging.getLogger(__name__)
@@ -55,13 +60,14 @@ class SourceMerge:
 
 @dataclass(frozen=True)
 class MergeReport:
-    """What one pass did."""
+    """What one pass did. `put_aside`: rows that went to production's dead letters. `alarms`: those of the last day."""
 
     started_at: datetime
     finished_at: datetime
     sources: tuple[SourceMerge, ...]
     tables: Mapping[str, TableMerge] = field(default_factory=dict)
-    out_of_bounds: int = 0
+    put_aside: int = 0
+    alarms: tuple[alarms.MergeAlarm, ...] = ()
 
     @property
     def rows_read(self) -> int:
@@ -89,10 +95,12 @@ class Merger:
         self.settings = settings
         self.production = Database(settings.production_url, name="production")
         self._clock = clock
+        self._bounds = bounds
         self._keeper = PartitionKeeper(self.production, bounds, clock)
         self._readers: Readers[NewRows] = Readers(clock)
         self._failing: dict[str, str] = {}
         self._checked: set[str] = set()
+        self._witnesses = Witnesses()
         self._read_at: dict[str, float] = {}
         self._production_checked = False
 
@@ -112,6 +120,7 @@ class Merger:
         self.check_production()
         with self.production.transaction() as transaction:
             cursors = cursor.load(transaction)
+            raised = alarms.recent(transaction)
         answers, errors = self._readers.ask(
             {
                 source.name: partial(self._read_new, source, cursors.get(source.name, Position()))
@@ -121,23 +130,31 @@ class Merger:
         )
         failed = {name: reason_of(error) for name, error in errors.items()}
         self._tell(failed)
+        answers, strange = self._believed(answers)
         tables = unite({name: answer.tables for name, answer in answers.items()})
-        arrivals = production.Arrivals({name: rows for name, (rows, _) in tables.items()}, self._keeper)
-        inserted: dict[str, dict[datetime, int]] = {}
         moved = [
             answer for answer in answers.values()
             if answer.restarted or answer.source in self._failing or _moves(answer, cursors.get(answer.source))
         ]  # fmt: skip
+        inserted: Counter[str] = Counter()
+        put_aside = 0
         if moved or failed:
-            with production.merging(self.production) as transaction:
-                inserted = production.insert(transaction, arrivals)
-                production.record_activity(transaction, inserted)
-                for answer in moved:
-                    if answer.restarted:
-                        alarms.raise_alarm(transaction, *_restart_alarm(answer))
-                    cursor.advance(transaction, answer)
-                for name, reason in failed.items():
-                    cursor.record_error(transaction, name, reason)
+            try:
+                put_aside = self._merge_whole(tables, moved, strange, inserted)
+            except parts.REFUSALS as error:
+                if not parts.is_splittable(error):
+                    raise
+                _log.warning("production refused a pass, which is tried part by part: %s", error)
+                # Partitions may have gone: begin with a fresh memory of what exists.
+                self._keeper = PartitionKeeper(self.production, self._bounds, self._clock)
+                inserted.clear()
+                put_aside = sum(self._merge_parts(answer, strange.get(answer.source, []), inserted) for answer in moved)
+            if failed:
+                with self.production.transaction() as transaction:
+                    for name, reason in failed.items():
+                        cursor.record_error(transaction, name, reason)
+        if put_aside:
+            _log.error("%d rows cannot be in production and were put aside in its dead_letters", put_aside)
         self._failing = failed
         return MergeReport(
             started_at=started_at,
@@ -147,11 +164,59 @@ class Merger:
                 for source in self.settings.sources
             ),
             tables={
-                name: TableMerge(read, rows.height, sum(inserted.get(name, {}).values()))
+                name: TableMerge(read, rows.height, inserted[name])
                 for name, (rows, read) in tables.items()
             },
-            out_of_bounds=arrivals.out_of_bounds,
+            put_aside=put_aside,
+            alarms=raised,
         )  # fmt: skip
+
+    def _merge_whole(
+        self,
+        tables: Mapping[str, tuple[pl.DataFrame, int]],
+        moved: Sequence[NewRows],
+        strange: Mapping[str, list[aside.Aside]],
+        inserted: Counter[str],
+    ) -> int:
+        """Rows of all gatherers and their cursors in one transaction; return how many rows were put aside."""
+        arrivals = production.Arrivals({name: rows for name, (rows, _) in tables.items()}, self._keeper)
+        parts.refuse_many_hours(arrivals)
+        asides = [*chain.from_iterable(strange.values()), *arrivals.asides]
+        with production.merging(self.production) as transaction:
+            new = production.insert(transaction, arrivals)
+            production.record_activity(transaction, new)
+            aside.put(transaction, asides)
+            for answer in moved:
+                _advance(transaction, answer)
+        inserted.update({table: sum(hours.values()) for table, hours in new.items()})
+        return sum(each.rows.height for each in asides)
+
+    def _merge_parts(self, answer: NewRows, strange: Sequence[aside.Aside], inserted: Counter[str]) -> int:
+        """Rows of one gatherer, part by part, and its cursor after them; return how many rows were put aside.
+
+        Whatever breaks off meanwhile, the next pass reads the same again, and nothing is merged twice.
+        """
+        put_aside = sum(each.rows.height for each in strange)
+        for table, (rows, _) in unite({answer.source: answer.tables}).items():
+            carried = parts.carry(self.production, table, rows, self._keeper)
+            inserted[table] += carried.rows
+            put_aside += sum(each.rows.height for each in carried.asides)
+        with production.merging(self.production) as transaction:
+            aside.put(transaction, strange)
+            _advance(transaction, answer)
+        return put_aside
+
+    def _believed(self, answers: Mapping[str, NewRows]) -> tuple[dict[str, NewRows], dict[str, list[aside.Aside]]]:
+        """The answers without rows of times that cannot be, and these, by gatherer."""
+        kept: dict[str, NewRows] = {}
+        strange: dict[str, list[aside.Aside]] = {}
+        for name, answer in answers.items():
+            tables = dict(answer.tables)
+            for table, rows in answer.tables.items():
+                tables[table], found = aside.believed(table, name, rows, self._bounds)
+                strange.setdefault(name, []).extend(found)
+            kept[name] = replace(answer, tables=tables)
+        return kept, strange
 
     def dispose(self) -> None:
         """Close the connections to production."""
@@ -160,6 +225,7 @@ class Merger:
     def _read_new(self, source: GathererSource, after: Position) -> NewRows:
         if source.name not in self._checked:
             check_source(source)
+            self._witnesses.admit(source)
             self._checked.add(source.name)
         try:
             answer = cursor.read_new(source, after, self.settings.rows_of_each)
@@ -208,6 +274,12 @@ def _moves(answer: NewRows, position: Position | None) -> bool:
     return position is None or answer.read.last is not None
 
 
+def _advance(transaction: Transaction, answer: NewRows) -> None:
+    if answer.restarted:
+        alarms.raise_alarm(transaction, *_restart_alarm(answer))
+    cursor.advance(transaction, answer)
+
+
 def _restart_alarm(answer: NewRows) -> tuple[str, str, str]:
     detail = (
         f"batch {answer.cursor.batch_no}, up to which it was merged, is not in its database, which was restored, failed"
@@ -233,4 +305,7 @@ def reason_of(error: Exception) -> str:
     """What to record about a gatherer that cannot be read; errors that nobody foresaw are raised."""
     if isinstance(error, KalshiPlatformError | TimeoutError):
         return str(error)
+    if isinstance(error, pa.ArrowException | OverflowError | ValueError):
+        # A value of this gatherer that nobody can read does not hold up the others.
+        return f"its rows cannot be read: {type(error).__name__}: {error}"
     raise error

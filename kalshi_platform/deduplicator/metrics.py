@@ -74,6 +74,7 @@ def _troubles(details: Mapping[str, Any]) -> list[str]:
     put_aside = details.get("dead_letters_last_minute") or 0
     if put_aside > _DEAD_LETTERS_PER_MINUTE:
         found.append(f"{put_aside:,} rows of the last minute were put aside: see dead_letters of production")
+    found += details.get("alarms") or ()
     catalog_error = (details.get("catalog") or {}).get("error")
     if catalog_error:
         found.append(f"the catalogs are not merged: {catalog_error}")

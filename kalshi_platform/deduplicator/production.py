@@ -2,45 +2,68 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 
 import polars as pl
 
+from kalshi_platform.deduplicator.aside import NO_PARTITION, OUT_OF_BOUNDS, Aside, nameable
 from kalshi_platform.deduplicator.thin import LIFECYCLE_IDENTITY, TRADE_IDENTITY, rounds
+from kalshi_platform.errors import StatementRejected
 from kalshi_platform.market.identity import LIFECYCLE_WINDOW_US, TRADE_WINDOW_US
-from kalshi_platform.market.times import datetime_from_us
+from kalshi_platform.market.times import datetime_from_us, us_from_datetime
+from kalshi_platform.storage.failures import is_about_a_row
 from kalshi_platform.storage.literals import literal
 from kalshi_platform.storage.partitions import PartitionKeeper
 from kalshi_platform.storage.pool import Database, Transaction
 from kalshi_platform.storage.tables import PRODUCTION_TABLES
 
 _LOCK = "kalshi-platform merge into production"
-_log = logging.getLogger(__name__)
 
 
 class Arrivals:
-    """Rows for production by table: their partitions made, rows outside the bounds left out and counted."""
+    """Rows for production by table and hour, their partitions made; `asides`: rows that cannot have one."""
 
     def __init__(self, tables: Mapping[str, pl.DataFrame], keeper: PartitionKeeper) -> None:
+        """Raises DatabaseUnavailable."""
         low_us, high_us = keeper.bounds_us()
         low, high = datetime_from_us(low_us), datetime_from_us(high_us)
         self.by_hour: dict[str, dict[datetime, pl.DataFrame]] = {}
-        self.out_of_bounds = 0
+        self.asides: list[Aside] = []
         for table, rows in tables.items():
             time = PRODUCTION_TABLES[table].time_column
-            inside = rows.filter((pl.col(time) >= low) & (pl.col(time) < high))
-            if inside.height < rows.height:
-                self.out_of_bounds += rows.height - inside.height
-                _log.error("%s: %d rows lie outside the partition bounds and stay with their gatherers",
-                           table, rows.height - inside.height)  # fmt: skip
+            inside, too_long = nameable(table, rows)
+            self.asides += too_long
+            is_inside = (pl.col(time) >= low) & (pl.col(time) < high)
+            outside = inside.filter(~is_inside)
+            if outside.height:
+                detail = f"its time is not within {low.isoformat()} and {high.isoformat()}"
+                self.asides.append(Aside(table, outside, OUT_OF_BOUNDS, detail))
+                inside = inside.filter(is_inside)
             hours = inside.group_by(pl.col(time).dt.truncate("1h").alias("_hour"), maintain_order=True)
             parts = {hour: part for (hour,), part in hours}
+            self._make_partitions(table, parts, keeper)
             if parts:
                 self.by_hour[table] = parts
-                keeper.ensure_hours(table, [int(part.get_column(time).dt.epoch("us")[0]) for part in parts.values()])
+
+    @property
+    def hours(self) -> int:
+        """How many hours the rows lie in, those of different tables counted apart."""
+        return sum(map(len, self.by_hour.values()))
+
+    def _make_partitions(self, table: str, parts: dict[datetime, pl.DataFrame], keeper: PartitionKeeper) -> None:
+        """Make the partitions; an hour that cannot have one leaves `parts`."""
+        try:
+            keeper.ensure_hours(table, [us_from_datetime(hour) for hour in parts])
+        except StatementRejected as error:
+            if not is_about_a_row(error.sqlstate):
+                raise
+            for hour in list(parts):
+                try:
+                    keeper.ensure_hours(table, [us_from_datetime(hour)])
+                except StatementRejected as reason:
+                    self.asides.append(Aside(table, parts.pop(hour), NO_PARTITION, str(reason)))
 
 
 @contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import pyarrow as pa
 
@@ -14,6 +14,9 @@ from kalshi_platform.storage.read import ArrowSnapshot
 from kalshi_platform.storage.tables import GATHERER_TABLES, MERGED_TABLES
 
 Window = tuple[datetime, datetime]
+HOURS_AT_ONCE = timedelta(hours=240)
+"""In one snapshot: every partition that it touches holds places of the server's lock table until its end."""
+_MICROSECOND = timedelta(microseconds=1)
 WEIGHTS: Mapping[str, int] = {"orderbook_snapshots": 20, "market_lifecycle": 5}
 """How many rows of another table the memory for one row of these is worth."""
 
@@ -37,6 +40,51 @@ def rows_of_batches(snapshot: ArrowSnapshot, table: str, after: int, until: int,
     condition = f"batch_no > $1 AND batch_no <= $2 AND {time} BETWEEN $3 AND $4"
     parts = [snapshot.table(_select(table, condition), (after, until, low, high)) for low, high in windows]
     return _joined(table, parts)
+
+
+def cut(windows: Sequence[Window], longest: timedelta) -> list[list[Window]]:
+    """Put windows into groups that span at most `longest` together; longer windows are cut."""
+    groups: list[list[Window]] = [[]]
+    room = longest
+    for low, high in windows:
+        while high - low > room:
+            if room:
+                # Windows are inclusive at both ends.
+                groups[-1].append((low, low + room - _MICROSECOND))
+                low += room  # noqa: PLW2901 - the rest of the window
+            groups.append([])
+            room = longest
+        groups[-1].append((low, high))
+        room -= high - low
+    return groups
+
+
+def occupied(snapshot: ArrowSnapshot, table: str, windows: Sequence[Window]) -> list[Window]:
+    """The parts of wide windows for which there are partitions; all of them where these are not named by their time."""
+    if sum((high - low for low, high in windows), timedelta()) <= HOURS_AT_ONCE:
+        return list(windows)
+    found = snapshot.table(
+        "SELECT to_timestamp(right(c.relname, 10), 'YYYYMMDDHH24') AS low,"
+        " to_timestamp(right(c.relname, 10), 'YYYYMMDDHH24') + s.partition_span AS high"
+        " FROM series_tables s JOIN pg_inherits i ON i.inhparent = to_regclass(quote_ident(s.table_name))"
+        " JOIN pg_class c ON c.oid = i.inhrelid WHERE s.table_name = $1 AND c.relname ~ '_p[0-9]{10}$' ORDER BY 1",
+        (table,),
+    )
+    parts: list[Window] = []
+    for row in found.to_pylist():
+        start, end = row["low"], row["high"] - _MICROSECOND
+        if parts and start - parts[-1][1] <= _MICROSECOND:
+            parts[-1] = (parts[-1][0], end)
+        else:
+            parts.append((start, end))
+    if not parts:
+        return list(windows)
+    return sorted(
+        (max(low, start), min(high, end))
+        for low, high in windows
+        for start, end in parts
+        if low <= end and high >= start
+    )
 
 
 def rows_between(snapshot: ArrowSnapshot, table: str, low: datetime, high: datetime) -> pa.Table:

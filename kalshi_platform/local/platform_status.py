@@ -9,6 +9,7 @@ from typing import Any
 from kalshi_platform.clock import Clock
 from kalshi_platform.deduplicator import hour_figures
 from kalshi_platform.deduplicator.settings import DeduplicatorSettings
+from kalshi_platform.deduplicator.twins import twins
 from kalshi_platform.errors import DatabaseUnavailable
 from kalshi_platform.gatherer.heartbeat import read_file
 from kalshi_platform.local.status_lines import gatherer_lines, wrong_lines
@@ -21,8 +22,8 @@ FUTURE_TOLERANCE_S = 2.0
 
 
 def platform_status(settings: DeduplicatorSettings, state_dir: Path, clock: Clock) -> dict[str, Any]:
-    """Return services (alive, age_s, state, details, and lines for people), batches_behind per gatherer,
-    production_rows per table, and last_closed_hour (None before the first).
+    """Return services (alive, age_s, state, details, and lines for people), problems of the configuration (names that
+    lead to one database), batches_behind per gatherer, production_rows per table, and last_closed_hour (None before the first).
 
     Ages are told by the clock that dated the heartbeat: the database's for a row, this host's for a file.
     A database that is away is shown as such; a gatherer whose database is away lives while its heartbeat file is fresh.
@@ -53,6 +54,7 @@ def platform_status(settings: DeduplicatorSettings, state_dir: Path, clock: Cloc
         production.dispose()
     return {
         "services": services,
+        "problems": twins(settings.sources, clock),
         "batches_behind": behind,
         "production_rows": dict(rows or []),
         "last_closed_hour": closed,

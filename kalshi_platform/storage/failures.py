@@ -26,13 +26,14 @@ _TRANSIENT_STATES = {"25P03", "25006", "3D000"}
 # SQLSTATE classes that are about the values of a row: 22 data exception, 23 constraint, 54 beyond a server's limit.
 _ROW_CLASSES = {"22", "23", "54"}
 READ_ONLY = "read only"
+OUT_OF_MEMORY = "server out of memory"
 _KINDS = {
     "25006": READ_ONLY,
     "28000": "login refused",
     "28P01": "wrong password",
     "3D000": "no such database",
     "53100": "server's disk full",
-    "53200": "server out of memory",
+    "53200": OUT_OF_MEMORY,
     "53300": "too many connections",
     "55P03": "locked",
     "57014": STATEMENT_TIMEOUT,

@@ -16,6 +16,7 @@ from kalshi_platform.clock import SYSTEM_CLOCK
 from kalshi_platform.deduplicator import hour_figures
 from kalshi_platform.deduplicator.close_hour import HourClose, close_hour
 from kalshi_platform.deduplicator.hours import hours_to_close
+from kalshi_platform.deduplicator.merge import merge_new
 from kalshi_platform.deduplicator.proofs import worst_markets
 from kalshi_platform.lake.export import export_raw
 from kalshi_platform.lake.settings import LakeSettings
@@ -243,6 +244,49 @@ def test_an_hour_whose_last_moments_nobody_could_claim_yet_is_closed_once_more(m
     assert [row[2] for row in ranges(world)] == [50 * MINUTE, 50 * MINUTE]
     assert world.rows("SELECT unsettled FROM hour_closes") == [(False,)]
     assert hours_to_close(world.production, HOUR + timedelta(minutes=125)) == []
+
+
+def test_a_row_that_production_refuses_takes_the_claims_of_its_time_and_stops_no_close(merge_world: World) -> None:
+    world = merge_world(2)
+    with world.production.transaction() as transaction:
+        transaction.execute("ALTER TABLE orderbook_deltas ADD CHECK (delta_e2 <> 666)")
+    for number, gatherer in enumerate(world.gatherers.values(), start=1):
+        deltas = every(2, 60)
+        deltas[30] |= {"delta_e2": 666}
+        record(gatherer, number, [*deltas, delta_row("Q", ts_us=START + 120 * US_PER_S + 1, seq=0)])
+    name = "X" * 1_000
+    world.gatherers["g1"].commit(
+        orderbook_snapshots=[snapshot_row(name, received_us=START, seq=1, stream_id=9, yes={5000: 1})],
+        orderbook_deltas=[delta_row(name, ts_us=START + n * US_PER_S, seq=n + 2, stream_id=9) for n in range(60)],
+        segments=[(9, 1, 61)],
+        memberships=[(9, name, 1, None)],
+    )
+    closed = close(world)
+    assert closed.inserted["orderbook_deltas"] == 60
+    assert {row[0] for row in ranges(world)} == {"Q"}, "of A production lacks a change that both streams have"
+    refused = [alarm for alarm in closed.alarms if alarm[0] == "rows_refused"]
+    assert sorted(alarm[1] for alarm in refused) == [
+        "orderbook_deltas, name_too_long", "orderbook_deltas, refused", "orderbook_snapshots, name_too_long",
+    ]  # fmt: skip
+    assert world.rows("SELECT count(*) FROM dead_letters WHERE reason = 'refused'") == [(1,)]
+    assert hours_to_close(world.production, SYSTEM_CLOCK.now()) == []
+
+
+def test_around_a_change_of_an_impossible_time_nothing_is_claimed_of_its_market(merge_world: World) -> None:
+    world = merge_world(1)
+    record(world.gatherers["g1"], 1, every(2, 60))
+    close(world)
+    assert {row[0] for row in ranges(world)} == {"A", "Q"}
+    stray = [
+        delta_row("A", ts_us=START - 900 * 24 * US_PER_HOUR, seq=1, stream_id=7, received_at=START + MINUTE),
+        delta_row("A", ts_us=START + MINUTE, seq=2, stream_id=7),
+    ]
+    world.gatherers["g1"].commit(orderbook_deltas=stray)
+    merge_new(world.settings(), SYSTEM_CLOCK)
+    assert hours_to_close(world.production, SYSTEM_CLOCK.now()) == [HOUR]
+    close(world)
+    assert {row[0] for row in ranges(world)} == {"Q"}
+    assert "of a time that cannot be" in world.rows("SELECT detail FROM book_proofs WHERE ticker = 'A'")[0][0]
 
 
 def test_a_step_back_in_time_between_two_hours_takes_the_claims_of_both(merge_world: World) -> None:

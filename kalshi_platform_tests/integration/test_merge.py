@@ -15,11 +15,12 @@ from kalshi_platform.deduplicator import cursor as cursor_module
 from kalshi_platform.deduplicator import live as live_module
 from kalshi_platform.deduplicator import production as production_module
 from kalshi_platform.deduplicator.catalog_merge import CatalogMergeReport, merge_catalog
+from kalshi_platform.deduplicator.close_hour import close_hour
 from kalshi_platform.deduplicator.hours import active_hours, hours_to_close
 from kalshi_platform.deduplicator.live import LiveMerger
 from kalshi_platform.deduplicator.merge import Merger, MergeReport, merge_new
 from kalshi_platform.deduplicator.settings import GathererSource
-from kalshi_platform.errors import SchemaMismatch
+from kalshi_platform.errors import ConfigurationError, SchemaMismatch, StatementRejected
 from kalshi_platform.market.times import US_PER_HOUR, US_PER_S, datetime_from_us, us_from_datetime
 from kalshi_platform.storage.partitions import PartitionBounds
 from kalshi_platform_tests.fixtures.clocks import FakeClock
@@ -268,6 +269,94 @@ def _fall_back(gatherer: GathererDatabase, to: int) -> None:
             {"to": to},
         )
         transaction.execute("ALTER TABLE batch_counter ENABLE TRIGGER draw_batch_token")
+
+
+def test_a_late_row_of_a_detached_partition_brings_the_partition_back(merge_world: World) -> None:
+    world = merge_world(2)
+    g1, g2 = world.gatherers.values()
+    g1.commit(orderbook_deltas=[delta_row("A", ts_us=T0, seq=2)])
+    merge_new(world.settings(), SYSTEM_CLOCK)
+    ((partition,),) = world.rows("SELECT tableoid::regclass::text FROM orderbook_deltas")
+    with world.production.transaction() as transaction:
+        transaction.execute(f"ALTER TABLE orderbook_deltas DETACH PARTITION {partition}")
+    g1.commit(orderbook_deltas=[delta_row("A", ts_us=T0 + 1, seq=3)])
+    g2.commit(orderbook_deltas=[delta_row("A", ts_us=T0 + US_PER_HOUR, seq=2)])
+    report = merge_new(world.settings(), SYSTEM_CLOCK)
+    assert (report.rows_inserted, report.put_aside, report.missed) == (2, 0, ())
+    assert world.rows("SELECT count(*) FROM orderbook_deltas") == [(3,)]
+
+
+def test_rows_whose_partition_cannot_be_made_go_aside_and_the_others_are_merged(merge_world: World) -> None:
+    world = merge_world(2)
+    g1, g2 = world.gatherers.values()
+    hour = datetime_from_us(T0 // US_PER_HOUR * US_PER_HOUR)
+    with world.production.transaction() as transaction:
+        transaction.execute(f"CREATE TABLE orderbook_deltas_p{hour:%Y%m%d%H} (it_is text)")
+    late = [delta_row("A", ts_us=T0 + n, seq=n + 2) for n in range(3)]
+    g1.commit(orderbook_deltas=[*late, delta_row("A", ts_us=T0 + US_PER_HOUR, seq=9)])
+    g2.commit(orderbook_deltas=[delta_row("B", ts_us=T0 + US_PER_HOUR, seq=2)], trades=[trade_row("B", "t", ts_us=T0)])
+    report = merge_new(world.settings(), SYSTEM_CLOCK)
+    assert (report.rows_inserted, report.put_aside, report.behind) == (3, 3, False)
+    letters = world.rows("SELECT gatherer, table_name, reason, detail, payload::jsonb ->> 'seq' FROM dead_letters")
+    assert sorted(letter[4] for letter in letters) == ["2", "3", "4"]
+    assert {letter[:3] for letter in letters} == {("g1", "orderbook_deltas", "no_partition")}
+    assert "cannot be attached" in letters[0][3]
+    assert "drop or rename it" in letters[0][3]
+    assert world.rows("SELECT kind, subject, times FROM merge_alarms") == [("rows_refused", "g1 orderbook_deltas", 1)]
+    again = merge_new(world.settings(), SYSTEM_CLOCK)
+    assert (again.rows_read, again.put_aside) == (0, 0)
+    assert [alarm.kind for alarm in again.alarms] == ["rows_refused"]
+
+
+def test_a_row_that_production_refuses_is_put_aside_alone(merge_world: World) -> None:
+    world = merge_world(2)
+    g1, g2 = world.gatherers.values()
+    with world.production.transaction() as transaction:
+        transaction.execute("ALTER TABLE trades ADD CHECK (count_e2 <> 666)")
+        transaction.execute("ALTER TABLE orderbook_deltas ADD CHECK (delta_e2 <> 666)")
+    trades = [trade_row("A", f"t{n}", ts_us=T0 + n, count_e2=666 if n == 3 else 100) for n in range(10)]
+    deltas = [delta_row("A", ts_us=T0 + n, seq=n + 2, delta_e2=666 if n in (4, 5) else 100) for n in range(10)]
+    g1.commit(trades=trades, orderbook_deltas=deltas)
+    g2.commit(trades=trades[5:], orderbook_deltas=[delta_row("B", ts_us=T0, seq=2)])
+    g2.commit(tickers=[ticker_row("X" * 1_000, ts_us=T0), ticker_row("Y", ts_us=T0)])
+    report = merge_new(world.settings(), SYSTEM_CLOCK)
+    assert (report.rows_inserted, report.put_aside, report.missed) == (9 + 8 + 1 + 1, 4, ())
+    assert {source.cursor for source in report.sources} == {1, 2}
+    query = "SELECT table_name, reason, payload::jsonb ->> 'trade_id', detail LIKE '%%violates%%' FROM dead_letters"
+    assert world.rows(f"{query} ORDER BY 1, 2") == [
+        ("orderbook_deltas", "refused", None, True),
+        ("orderbook_deltas", "refused", None, True),
+        ("tickers", "name_too_long", None, False),
+        ("trades", "refused", "t3", True),
+    ]
+    with world.production.transaction() as transaction:  # everything is read again
+        transaction.execute("DELETE FROM merge_cursors")
+    assert merge_new(world.settings(), SYSTEM_CLOCK).rows_inserted == 0
+    assert world.rows("SELECT count(*) FROM dead_letters") == [(4,)], "repeats do not add up"
+
+
+def test_a_refusal_that_no_row_is_to_blame_for_puts_nothing_aside(merge_world: World) -> None:
+    world = merge_world(1)
+    world.gatherers["g1"].commit(orderbook_deltas=[delta_row("A", ts_us=T0, seq=2)])
+    with world.production.transaction() as transaction:
+        transaction.execute("ALTER TABLE orderbook_deltas DROP COLUMN occurrence")
+    with pytest.raises(StatementRejected, match="occurrence"):
+        merge_new(world.settings(), SYSTEM_CLOCK)
+    assert world.rows("SELECT count(*) FROM dead_letters") == [(0,)]
+    assert world.rows("SELECT count(*) FROM merge_cursors") == [(0,)]
+
+
+def test_a_delta_of_an_impossible_time_goes_aside_without_a_partition(merge_world: World) -> None:
+    world = merge_world(1)
+    years = 900 * 24 * US_PER_HOUR
+    deltas = [delta_row("A", ts_us=T0 + n, seq=n + 2) for n in range(5)]
+    deltas[2] |= {"exchange_ts": T0 - years}
+    world.gatherers["g1"].commit(orderbook_deltas=deltas)
+    report = merge_new(world.settings(), SYSTEM_CLOCK)
+    assert (report.rows_inserted, report.put_aside) == (4, 1)
+    assert world.rows("SELECT count(*) FROM pg_inherits WHERE inhparent = 'orderbook_deltas'::regclass") == [(1,)]
+    assert world.rows("SELECT reason FROM dead_letters") == [("misdated",)]
+    assert world.rows("SELECT ticker, deltas FROM misdated_deltas") == [("A", 1)]
 
 
 def test_a_gatherer_that_is_added_later_or_has_nothing_is_simply_read(merge_world: World) -> None:
@@ -569,3 +658,23 @@ def test_a_gatherer_that_is_not_migrated_is_missed_with_the_reason(
     assert merge_catalog(settings, SYSTEM_CLOCK).missed == {
         "g2": "database g2 catalog is empty; run: kalshi-platform migrate"
     }
+
+
+def test_two_names_of_one_database_are_one_witness(merge_world: World) -> None:
+    world = merge_world(1)
+    world.gatherers["g1"].commit(orderbook_deltas=[delta_row("A", ts_us=T0, seq=2)])
+    (source,) = world.settings().sources
+    spelled = source.timeseries_url.replace("127.0.0.1", "localhost") + "?application_name=other"
+    assert spelled.count("localhost") == 1
+    settings = world.settings(sources=(source, replace(source, name="g2", timeseries_url=spelled)))
+    said = "gatherers g1 and g2 have one timeseries database"
+    with pytest.raises(ConfigurationError, match=said):
+        LiveMerger(settings, SYSTEM_CLOCK, PartitionBounds()).run(threading.Event())
+    hour = datetime_from_us(T0 // US_PER_HOUR * US_PER_HOUR)
+    with pytest.raises(ConfigurationError, match=said):
+        close_hour(settings, hour, SYSTEM_CLOCK, PartitionBounds())
+    # Where one was away at the start, it is left out when it comes.
+    report = merge_new(settings, SYSTEM_CLOCK)
+    (missed,) = report.missed
+    assert (report.rows_read, missed in ("g1", "g2")) == (1, True)
+    assert "one timeseries database" in world.rows("SELECT last_error FROM merge_cursors WHERE last_error > ''")[0][0]
