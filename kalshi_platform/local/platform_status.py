@@ -23,7 +23,8 @@ FUTURE_TOLERANCE_S = 2.0
 
 def platform_status(settings: DeduplicatorSettings, state_dir: Path, clock: Clock) -> dict[str, Any]:
     """Return services (alive, age_s, state, details, and lines for people), problems of the configuration (names that
-    lead to one database), batches_behind per gatherer, production_rows per table, and last_closed_hour (None before the first).
+    lead to one database), batches_behind per gatherer, production_rows per table, and last_closed_hour (None before
+    the first).
 
     Ages are told by the clock that dated the heartbeat: the database's for a row, this host's for a file.
     A database that is away is shown as such; a gatherer whose database is away lives while its heartbeat file is fresh.
