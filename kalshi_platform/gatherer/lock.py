@@ -17,6 +17,7 @@ from kalshi_platform.clock import Clock
 from kalshi_platform.errors import AnotherWriter, DatabaseUnavailable, StatementRejected
 from kalshi_platform.gatherer.settings import GathererSettings
 from kalshi_platform.storage import queries
+from kalshi_platform.storage.failures import READ_ONLY
 from kalshi_platform.storage.pool import Database, Lease
 
 _log = logging.getLogger(__name__)
@@ -38,6 +39,7 @@ class GathererLock:
         self.owner = random.SystemRandom().getrandbits(62)
         """What this process writes into the database as the ledger's owner."""
         self._is_owner = False
+        self._own_error: str | None = None
 
     @property
     def has_lease(self) -> bool:
@@ -63,7 +65,7 @@ class GathererLock:
         if self._lease is not None:
             if self._lease.is_held():
                 self._own(self._lease)
-                return True
+                return self.has_lease
             self._drop()
         try:
             lease = self._stack.enter_context(self._database.lease("gatherer", self._name))
@@ -74,7 +76,7 @@ class GathererLock:
             self._lease = lease
             self._refused_since = None
             self._own(lease)
-            return True
+            return self.has_lease
         self._drop()
         now = self._clock.monotonic()
         if self._refused_since is None:
@@ -104,9 +106,14 @@ class GathererLock:
             lease.fetch_one(sql["take_ledger"], {"owner": self.owner, "name": self._name})
         except (DatabaseUnavailable, StatementRejected) as error:
             # A statement that timed out, or a database that is not migrated: the next check tries again.
-            _log.warning("gatherer %s: its ledger could not be taken over: %s", self._name, error)
+            if str(error) != self._own_error:
+                _log.warning("gatherer %s: its ledger could not be taken over: %s", self._name, error)
+                self._own_error = str(error)
+            if isinstance(error, DatabaseUnavailable) and error.kind == READ_ONLY:
+                # The session stays so, also when the database is opened for writes.
+                self._drop()
             return
-        self._is_owner = True
+        self._is_owner, self._own_error = True, None
 
     @property
     def is_refused(self) -> bool:

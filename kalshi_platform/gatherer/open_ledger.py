@@ -31,8 +31,10 @@ class OpenLedger:
         self._sessions: set[int] = set()
         self._streams: dict[int, int | None] = {}
         self._members: dict[int, dict[str, int]] = {}
-        # What a repeated batch must not open again: sessions and streams, and the memberships of open streams.
+        # What a repeated batch must not open again: sessions and streams, memberships of streams that have ended, and
+        # of those that have not the ones that have ended. What was ended in the database alone may go on here.
         self._over: set[int] = set()
+        self._finished: set[int] = set()
         self._ended: dict[int, dict[str, int]] = {}
         self._count = 0
 
@@ -62,6 +64,7 @@ class OpenLedger:
             self._follow(membership)
         for ended in ledger.streams_ended:
             self._over.add(ended.stream_id)
+            self._finished.add(ended.stream_id)
             self._streams.pop(ended.stream_id, None)
             self._ended.pop(ended.stream_id, None)
         closed = {each.session_id for each in ledger.sessions_closed}
@@ -95,22 +98,28 @@ class OpenLedger:
 
     def _follow(self, membership: Membership) -> None:
         stream_id, ticker, seq = membership.stream_id, membership.ticker, membership.seq_from
-        members = self._members.setdefault(stream_id, {})
-        if membership.seq_to is None and seq > self._ended.get(stream_id, {}).get(ticker, 0):
+        if stream_id in self._finished:
+            return
+        if membership.seq_to is not None:
+            if self._members.get(stream_id, {}).get(ticker) == seq:
+                self._leave(stream_id, ticker, seq)
+            self._has_ended(stream_id, ticker, seq)
+        elif seq > self._ended.get(stream_id, {}).get(ticker, 0):
+            members = self._members.setdefault(stream_id, {})
             self._count += ticker not in members
             members[ticker] = seq
-        elif membership.seq_to is not None and members.get(ticker) == seq:
-            self._leave(stream_id, ticker, seq)
-        if not members:
-            self._members.pop(stream_id, None)
 
     def _leave(self, stream_id: int, ticker: str, seq: int) -> None:
         members = self._members[stream_id]
         del members[ticker]
         self._count -= 1
-        self._ended.setdefault(stream_id, {})[ticker] = seq
         if not members:
             del self._members[stream_id]
+        self._has_ended(stream_id, ticker, seq)
+
+    def _has_ended(self, stream_id: int, ticker: str, seq: int) -> None:
+        ended = self._ended.setdefault(stream_id, {})
+        ended[ticker] = max(seq, ended.get(ticker, 0))
 
 
 def difference(believed: OpenState, found: OpenState, *, all_is_ours: bool) -> str | None:

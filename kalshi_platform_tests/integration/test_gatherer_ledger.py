@@ -288,9 +288,9 @@ def test_no_alarm_comes_however_batches_are_cut_and_repeated(
         if chance.random() < 0.5:
             # As after a commit of which nobody knows whether it arrived: the same again, in other parts.
             middle = chance.randrange(len(batch) + 1)
-            committer.commit(batch[:middle], repeated=True)
-            committer.commit(batch[middle:], repeated=True)
-            committer.compare()
+            for part in (batch[:middle], batch[middle:]):
+                committer.commit(part, repeated=True)
+                committer.compare()
         if number == 5:
             committer.declare_lost(Damage("0001.spool", 0, 10, "torn", b"", 0, is_torn=True), [1, 2], is_own=True)
             committer.compare()
