@@ -57,6 +57,8 @@ class WebSocketConnection:
         """When anything came, pings included; 0 before `open`."""
         self.last_data_ns = 0
         """When a data frame came last; 0 before the first."""
+        self.last_data_s = 0.0
+        """The same by the monotonic clock: what is measured from there does not care for a wall clock that is set."""
         self._settings = settings
         self._clock = clock
         self._signer = Signer(settings.key_id, settings.private_key_pem)
@@ -180,7 +182,7 @@ class WebSocketConnection:
         for opcode, payload in messages:
             if opcode < CLOSE:
                 ready.append((payload, now_ns))
-                self.last_data_ns = now_ns
+                self.last_data_ns, self.last_data_s = now_ns, self._heard_monotonic
             elif opcode == PING:
                 self._send(payload, websocket.ABNF.OPCODE_PONG)
             elif opcode == CLOSE:

@@ -28,8 +28,8 @@ from kalshi_platform.market.records import BookDelta, MembershipStarted, Record,
 LIFECYCLE_CHANNEL = "market_lifecycle_v2"
 FEED_CHANNELS = ("trade", "ticker", LIFECYCLE_CHANNEL)
 COMBO_CHANNEL = "multivariate_market_lifecycle"
-_TICK_NS = 500_000_000
-_LASTING_NS = 10_000_000_000
+_TICK_S = 0.5
+_LASTING_S = 10.0
 _WAIT_STEP_S = 0.5
 _log = logging.getLogger(__name__)
 
@@ -48,6 +48,8 @@ class ConnectionCounters:
     duplicates: int = 0
     scale_contradictions: int = 0
     last_data_ns: int = 0
+    last_data_s: float = 0.0
+    """The same by the monotonic clock."""
     last_error: str | None = None
 
 
@@ -231,7 +233,7 @@ class Connection:
         )
         session = Session(self._ids.new_session_id(), self._ids.new_id, config)
         self._counted = SessionCounters()
-        opened_ns = self._clock.now_ns()
+        opened_ns, opened_s = self._clock.now_ns(), self._clock.monotonic()
         # First: whoever lets all open sessions end, because the ledger lost how they began, must see this one.
         self.counters.state = "open"
         self._put([SessionOpened(session.session_id, self.name, self._exchange.ws_url, False, opened_ns)])
@@ -240,7 +242,7 @@ class Connection:
         _log.info("%s %s: connected", self._settings.name, self.name)
         reason = "stopped"
         try:
-            self._talk(session, opened_ns)
+            self._talk(session, opened_ns, opened_s)
             reason = self._retired or (reason if self._may_receive() else "stalled")
         except ConnectionLost as error:
             reason = "connection lost"
@@ -260,15 +262,16 @@ class Connection:
                 self._begun |= self._followed
             self._followed = self._suspects = self._mute = self._open_channels = frozenset()
             self._feed_times = None
-        return session.counters.frames > 0 and self._clock.now_ns() - opened_ns > _LASTING_NS
+        return session.counters.frames > 0 and self._clock.monotonic() - opened_s > _LASTING_S
 
-    def _talk(self, session: Session, opened_ns: int) -> None:
+    def _talk(self, session: Session, opened_ns: int, opened_s: float) -> None:
         session.tick(opened_ns)
         self._books = {}
         session.subscribe_channels(self._channels)
         settings = self._settings
         commands = PacedCommands(settings.commands_per_s, settings.command_bytes_per_s, self._clock.monotonic())
-        tick_ns = probed_ns = opened_ns
+        # Spans by the monotonic clock: with the wall clock set back nothing would be done for as long.
+        tick_s = probed_s = opened_s
         while not self._is_over() and self._may_receive():
             self._apply_wishes(session)
             records: list[Record] = []
@@ -283,15 +286,15 @@ class Connection:
                     records += received.records
                     commands.add(received.commands)
                     alarms += received.alarms
-                now_ns = self._clock.now_ns()
-                if now_ns - tick_ns >= _TICK_NS:
-                    tick_ns = now_ns
-                    ticked = session.tick(now_ns)
+                now_s = self._clock.monotonic()
+                if now_s - tick_s >= _TICK_S:
+                    tick_s = now_s
+                    ticked = session.tick(self._clock.now_ns())
                     records += ticked.records
                     commands.add(ticked.commands)
                     alarms += ticked.alarms
                     self._look(session)
-                    probed_ns = self._watch(session, now_ns, opened_ns, probed_ns)
+                    probed_s = self._watch(session, now_s, opened_s, probed_s)
                     commands.add(session.take_commands())
                 if self._feed_times is not None:
                     self._note_feed(records, self._feed_times)
@@ -346,20 +349,20 @@ class Connection:
             session.unsubscribe_books(again)
             session.subscribe_books(again)
 
-    def _watch(self, session: Session, now_ns: int, opened_ns: int, probed_ns: int) -> int:
+    def _watch(self, session: Session, now_s: float, opened_s: float, probed_s: float) -> float:
         """Ask what is open: a silent connection for a sign of life (it is given up when none comes), any other now and
         then, because one channel may die while the others go on. Returns when it was last asked."""
         if not self._books and not self._channels:
-            return probed_ns
-        limit_ns = int(self._settings.silence_limit_s * 1e9)
-        heard_ns = max(self._socket.last_data_ns, opened_ns)
-        if now_ns - heard_ns > limit_ns:
-            silent_s = (now_ns - heard_ns) / 1e9
+            return probed_s
+        limit_s = self._settings.silence_limit_s
+        heard_s = max(self._socket.last_data_s, opened_s)
+        silent_s = now_s - heard_s
+        if silent_s > limit_s:
             raise ConnectionLost(f"no data for {silent_s:.0f} s, not even an answer to a question; pings do not count")
-        if now_ns - max(heard_ns, probed_ns) > limit_ns // 3 or now_ns - probed_ns > limit_ns:
+        if now_s - max(heard_s, probed_s) > limit_s / 3 or now_s - probed_s > limit_s:
             session.ask_what_is_open()
-            return now_ns
-        return probed_ns
+            return now_s
+        return probed_s
 
     def _count(self, session: Session) -> None:
         """Add what the session counted since the last call."""
@@ -369,7 +372,8 @@ class Connection:
         counters.duplicates += now.duplicates - before.duplicates
         counters.dead_letters += now.dead_letters - before.dead_letters
         counters.scale_contradictions += now.scale_contradictions - before.scale_contradictions
-        counters.last_data_ns = max(counters.last_data_ns, self._socket.last_data_ns)
+        counters.last_data_ns = self._socket.last_data_ns or counters.last_data_ns
+        counters.last_data_s = max(counters.last_data_s, self._socket.last_data_s)
         self._counted = dataclasses.replace(now)
 
     def _failed(self, error: KalshiPlatformError, delay_s: float) -> None:

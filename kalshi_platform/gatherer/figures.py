@@ -84,7 +84,8 @@ class Figures:
             "markets": dict(parts.registry.counts()),
             "channels": channels(summed(tuple(parts.traffic.values())), self._rates, now_ns),
             "connections": {
-                each.name: connection(each.counters, parts.traffic.get(each.name), now_ns) for each in parts.connections
+                each.name: connection(each.counters, parts.traffic.get(each.name), now_ns, self._clock.monotonic())
+                for each in parts.connections
             },
             "fleet": dataclasses.asdict(parts.fleet.counters),
             "writer": None if router.writer is None else writer(router.writer, self._rates),
@@ -145,8 +146,11 @@ def channels(traffic: Mapping[str, ChannelTraffic], rates: Rates, now_ns: int) -
     }
 
 
-def connection(counters: ConnectionCounters, traffic: Traffic | None, now_ns: int) -> dict[str, Any]:
+def connection(
+    counters: ConnectionCounters, traffic: Traffic | None, now_ns: int, monotonic_s: float
+) -> dict[str, Any]:
     """Figures of one connection; ages in seconds, None before the first message."""
+    data_age_s = round(max(0.0, monotonic_s - counters.last_data_s), 1) if counters.last_data_ns else None
     return {
         "state": counters.state,
         "frames": counters.frames,
@@ -158,7 +162,7 @@ def connection(counters: ConnectionCounters, traffic: Traffic | None, now_ns: in
         "dead_letters": counters.dead_letters,
         "scale_contradictions": counters.scale_contradictions,
         "last_data": _iso(counters.last_data_ns),
-        "last_data_age_s": age_s(counters.last_data_ns, now_ns),
+        "last_data_age_s": data_age_s,
         "last_message_age_s": {
             name: age_s(each.last_ns, now_ns) for name, each in ({} if traffic is None else traffic.channels()).items()
         },

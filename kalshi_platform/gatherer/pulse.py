@@ -56,10 +56,12 @@ class Pulse:
         self._parts: Parts
         self._poll_log: PollLog
         self._figures: figures.Figures
+        self._began_s: float
 
     def attach(self, parts: Parts) -> None:
         """Take the parts that it tells about."""
         self._parts = parts
+        self._began_s = parts.clock.monotonic()
         self._poll_log = PollLog(parts.timeseries)
         self._figures = figures.Figures(parts.clock)
         self.endpoint = Endpoint(parts.settings.endpoint, parts.settings.name, self.metrics, self.health)
@@ -127,8 +129,9 @@ class Pulse:
 
     def _judge(self, state: str, details: Mapping[str, Any]) -> Health:
         parts = self._parts
-        uptime_s = (parts.clock.now() - self._started_at).total_seconds()
-        return health_of(state, details, uptime_s, parts.settings.silence_limit_s * _SILENT_SHARE)
+        return health_of(
+            state, details, parts.clock.monotonic() - self._began_s, parts.settings.silence_limit_s * _SILENT_SHARE
+        )
 
     # -- threads
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from kalshi_platform.proof.stepped_clock import SteppedClock
 from kalshi_platform.simulator.server import ServerThread
 from kalshi_platform_tests.fixtures.exchange import eventually, running_exchange
 from kalshi_platform_tests.fixtures.gatherer_databases import SettingsFactory
@@ -67,6 +68,27 @@ def test_when_the_snapshot_does_not_come_rest_and_a_fresh_subscription_help(
             f" WHERE source = 'rest_recovery' AND ticker = '{ticker}'"
         )
         assert stored[0] == ([price for price, _ in book["yes"]], [size for _, size in book["yes"]])
+
+
+def test_a_wall_clock_that_is_set_cuts_no_connection_and_holds_up_no_work(
+    gatherer_settings: SettingsFactory, tmp_path: Path
+) -> None:
+    file = tmp_path / "clock"
+    clock = SteppedClock(file)
+    with (
+        running_exchange(tmp_path, markets=3, rate=0) as exchange,
+        running_gatherer(gatherer_settings(connections=1), exchange, clock) as gatherer,
+    ):
+        gatherer.follows(3)
+        # Ten minutes ahead, back to the right time, ten minutes behind: always far more than the silence limit.
+        for count, offset_s in enumerate((600, 0, -600), start=4):
+            file.write_text(f"{offset_s}", encoding="utf-8")
+            clock.look()
+            exchange.market("create", visible_in_s=0.0, close_in_s=90_000)
+            gatherer.follows(count)
+            delta(exchange, exchange.tickers()[0])
+        assert gatherer.value("SELECT count(*) FROM sessions") == 2
+        assert gatherer.status["health"] != "not recording", gatherer.status["reasons"]
 
 
 def test_a_cut_connection_comes_back_with_new_streams(gatherer_settings: SettingsFactory, tmp_path: Path) -> None:
