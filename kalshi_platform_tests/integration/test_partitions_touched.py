@@ -44,8 +44,8 @@ from kalshi_platform_tests.integration.test_queries import DOCUMENT, EXAMPLE, H4
 from kalshi_platform_tests.integration.test_trade_parity import Lister
 
 HOURS = 2_000
-DAYS = 40
-LAST = H4 + timedelta(days=10)
+DAYS = 24
+LAST = H4 + timedelta(days=4)
 DAILY = sorted({*PRODUCTION_TABLES, *CLOSE_TABLES} - {"orderbook_deltas"})
 GATHERER_DAILY = ["trades", "tickers", "orderbook_snapshots", "market_lifecycle", "dead_letters"]
 # A question about an hour may need the one before and the one after.
@@ -68,7 +68,7 @@ def grown(postgres_server: PostgresServer, merge_templates: None) -> Iterator[Pr
 def grown_gatherer(postgres_server: PostgresServer, merge_templates: None) -> Iterator[GathererDatabase]:
     _copy(postgres_server, "merge_template_timeseries", "grown_gatherer")
     url = postgres_server.url("grown_gatherer")
-    make_partitions(url, {"orderbook_deltas": 400, **dict.fromkeys(GATHERER_DAILY, DAYS)}, LAST)
+    make_partitions(url, {"orderbook_deltas": 200, **dict.fromkeys(GATHERER_DAILY, DAYS)}, LAST)
     made = GathererDatabase(url, "g1")
     yield made
     made.dispose()
