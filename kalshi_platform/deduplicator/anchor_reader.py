@@ -13,10 +13,11 @@ from datetime import datetime
 import polars as pl
 
 from kalshi_platform.deduplicator.anchors import LEVEL_TYPES, books, settle
+from kalshi_platform.deduplicator.run_reader import read_levels
 from kalshi_platform.deduplicator.runs import runs, spans
 from kalshi_platform.deduplicator.settings import GathererSource
-from kalshi_platform.deduplicator.stream_ledger import read_ledger
-from kalshi_platform.deduplicator.stream_window import CLOCKS_APART, streams_between
+from kalshi_platform.deduplicator.stream_window import AROUND_MARGINS, streams_between
+from kalshi_platform.deduplicator.unknown_frames import read_proven
 from kalshi_platform.market.times import datetime_from_us, us_from_datetime
 from kalshi_platform.storage.read import ArrowSnapshot, arrow_snapshot
 from kalshi_platform.storage.tables import PRODUCTION_TABLES
@@ -65,7 +66,8 @@ def streams_still_known(source: GathererSource, stream_ids: Collection[int]) -> 
 def _of_stream(
     snapshot: ArrowSnapshot, stream_id: int, known: pl.DataFrame, hour_us: tuple[int, int], margin_us: int, at_once: int
 ) -> pl.DataFrame:
-    ledger = read_ledger(snapshot, stream_id)
+    around = AROUND_MARGINS * margin_us
+    ledger = read_proven(snapshot, stream_id, (hour_us[0] - around, hour_us[1] + around)).ledger
     segments, indices = ledger.segments, ledger.indices
     candidates = spans(ledger.memberships, runs(segments)).join(known, on=["stream_id", "seq", "ticker"], how="anti")
     candidates = _possible(candidates, segments, hour_us, margin_us, single=indices["exchange_index"].n_unique() == 1)
@@ -167,34 +169,3 @@ def _deltas(
             pl.col("price_e4").cast(pl.Int32), "delta_e2",
         )
     )  # fmt: skip
-
-
-def read_levels(snapshot: ArrowSnapshot, stream_id: int, starts: pl.DataFrame) -> pl.DataFrame:
-    """The books of snapshots (`starts` has their seq): looked for where their commits put them, then in all of the
-    stream's life."""
-    seqs = starts["seq"].unique().sort().to_list()
-    window = snapshot.table(
-        "SELECT min(b.time_min) AS low, max(b.time_max) AS high FROM stream_segments g JOIN batches b USING (batch_no)"
-        " WHERE b.table_name = 'orderbook_snapshots' AND g.stream_id = $1 AND g.seq_from <= $3 AND g.seq_to >= $2"
-        " AND g.seq_from >= coalesce((SELECT max(f.seq_from) FROM stream_segments f"
-        " WHERE f.stream_id = $1 AND f.seq_from <= $2), $2)",
-        (stream_id, seqs[0], seqs[-1]),
-    ).to_pylist()[0]
-    query = (
-        "SELECT ticker, seq, yes_price_e4, yes_count_e2, no_price_e4, no_count_e2 FROM orderbook_snapshots"
-        " WHERE source = 'ws' AND stream_id = $1 AND seq = ANY ($2)"
-    )
-    if window["low"] is not None:
-        rows = snapshot.table(
-            query + " AND snapshot_ts BETWEEN $3 AND $4", (stream_id, seqs, window["low"], window["high"])
-        )
-        if rows.num_rows >= len(seqs):
-            return pl.DataFrame(pl.from_arrow(rows))
-    # A commit that was repeated after an unknown outcome is numbered later than its rows.
-    life = snapshot.table(
-        "SELECT opened_at, coalesce(ended_at, now()) AS ended_at FROM streams WHERE stream_id = $1", (stream_id,)
-    ).to_pylist()[0]
-    span = (life["opened_at"] - CLOCKS_APART, life["ended_at"] + CLOCKS_APART)
-    return pl.DataFrame(
-        pl.from_arrow(snapshot.table(query + " AND snapshot_ts BETWEEN $3 AND $4", (stream_id, seqs, *span)))
-    )

@@ -5,15 +5,14 @@ Ledger and rows of each stream are read in one snapshot; one stream's rows of th
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 import polars as pl
 
-from kalshi_platform.deduplicator.anchor_reader import read_levels
 from kalshi_platform.deduplicator.coverage import claims_within
-from kalshi_platform.deduplicator.proof_runs import RUN_CHECKS, check_runs, pairs
+from kalshi_platform.deduplicator.proof_runs import RUN_CHECKS, pairs
+from kalshi_platform.deduplicator.run_reader import read_checks
 from kalshi_platform.deduplicator.runs import runs, spans
 from kalshi_platform.deduplicator.settings import GathererSource
 from kalshi_platform.deduplicator.steps import STEPS, steps_back
@@ -23,7 +22,7 @@ from kalshi_platform.deduplicator.timeline import Timeline
 from kalshi_platform.market.coverage import Interval
 from kalshi_platform.market.names import LONGEST_NAME
 from kalshi_platform.market.times import datetime_from_us
-from kalshi_platform.storage.read import ArrowSnapshot, arrow_snapshot
+from kalshi_platform.storage.read import arrow_snapshot
 
 CLAIMS = {"ticker": pl.String, "stream_id": pl.Int64, "from_us": pl.Int64, "to_us": pl.Int64, "rows": pl.Int64,
           "content": pl.Int64}  # fmt: skip
@@ -33,7 +32,8 @@ class GathererHour(NamedTuple):
     """`claims`: columns of CLAIMS. `steps`: stream_id and those of STEPS. `run_checks`: those of RUN_CHECKS.
 
     `streams`: all that the gatherer could speak for; what production knows of others stays as it is. `unsettled`: a
-    stream that is still open has shown nothing later than the hour, so that more may be claimed of it later.
+    stream that is still open has shown nothing later than the hour, or may still get a snapshot that proves more of it,
+    so that more may be claimed later.
     """
 
     claims: pl.DataFrame
@@ -57,12 +57,14 @@ def read_hour(source: GathererSource, low_us: int, high_us: int, margin_us: int)
                 gone.add(stream_id)
                 continue
             shown = window.segments.filter(pl.col("high_us") >= high_us + margin_us).height > 0
-            unsettled |= stream_id in still_open and not shown
+            unsettled |= stream_id in still_open and (window.pending or not shown)
             claims.append(counted(window, edges, margin_us))
             measured = steps_back(window.deltas, edges)
             steps.append(measured.select(pl.lit(stream_id, pl.Int64).alias("stream_id"), *STEPS))
             window = window._replace(deltas=window.deltas.clear())  # the next rows come into their place
-            checks.append(_run_checks(snapshot, window, edges))
+            found = pairs(spans(window.memberships, runs(window.segments)), window.segments, edges)
+            if found.height:
+                checks.append(read_checks(snapshot, stream_id, found))
     streams = frozenset(row["stream_id"] for row in known) - gone
     return GathererHour(_nameable(claims), _nameable(steps), _nameable(checks), streams, unsettled)
 
@@ -89,39 +91,6 @@ def timeline_of(deltas: pl.DataFrame, tickers: dict[str, int], low_us: int) -> T
     market = deltas["ticker"].replace_strict(tickers, return_dtype=pl.Int64) if deltas.height else deltas["seq"]
     parts, contents = parts_of(deltas), fingerprints_of(deltas)
     return Timeline(low_us - 3_600_000_000, market.to_numpy(), deltas["exchange_us"].to_numpy(), parts, contents)
-
-
-def _run_checks(snapshot: ArrowSnapshot, window: StreamWindow, edges: Interval) -> pl.DataFrame:
-    found = pairs(spans(window.memberships, runs(window.segments)), window.segments, edges)
-    if found.is_empty():
-        return _empty(RUN_CHECKS)
-    books = read_levels(snapshot, window.stream_id, _seqs(found))
-    tickers = found["ticker"].cast(pl.String).unique().to_list()
-    books = books.filter(pl.col("ticker").is_in(tickers))
-    found = found.with_columns(pl.col("ticker").cast(pl.String))
-    return check_runs(found, books, pl.concat(_deltas_of(snapshot, window.stream_id, found, tickers)))
-
-
-def _seqs(found: pl.DataFrame) -> pl.DataFrame:
-    return pl.concat([found.select("seq"), found.select(pl.col("next_seq").alias("seq"))]).unique()
-
-
-def _deltas_of(
-    snapshot: ArrowSnapshot, stream_id: int, found: pl.DataFrame, tickers: list[str]
-) -> Iterator[pl.DataFrame]:
-    low, high = found["low_us"].min(), found["high_us"].max()
-    schema = {"seq": pl.Int64, "ticker": pl.String, "side": pl.String, "price_e4": pl.Int32, "delta_e2": pl.Int64}
-    yield _empty(schema)
-    batches = snapshot.batches(
-        "SELECT seq, ticker, side, price_e4, delta_e2 FROM orderbook_deltas WHERE stream_id = $1"
-        " AND exchange_ts BETWEEN $2 AND $3 AND seq BETWEEN $4 AND $5 AND ticker = ANY ($6)",
-        (
-            stream_id, datetime_from_us(low), datetime_from_us(high), found["seq"].min(), found["next_seq"].max(),  # type: ignore[arg-type]
-            tickers,
-        ),
-    )  # fmt: skip
-    for batch in batches:
-        yield pl.DataFrame(batch).select(pl.col(name).cast(kind) for name, kind in schema.items())
 
 
 def _empty(schema: dict[str, pl.DataType] | dict[str, type[pl.DataType]]) -> pl.DataFrame:

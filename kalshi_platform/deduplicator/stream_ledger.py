@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import NamedTuple
 
 import polars as pl
 
 from kalshi_platform.storage.read import ArrowSnapshot
+
+CLOCKS_APART = timedelta(days=1)
+"""Streams are opened and ended by our clock, rows are dated by the exchange's."""
 
 
 class StreamLedger(NamedTuple):

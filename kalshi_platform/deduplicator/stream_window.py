@@ -7,7 +7,7 @@ of it the nearest commit beyond is read as well, which gives the same claims wit
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import datetime, timedelta
+from datetime import datetime
 from typing import NamedTuple
 
 import polars as pl
@@ -15,17 +15,16 @@ import pyarrow as pa
 
 from kalshi_platform.deduplicator.runs import runs
 from kalshi_platform.deduplicator.steps import broken_between
-from kalshi_platform.deduplicator.stream_ledger import StreamLedger, read_ledger
+from kalshi_platform.deduplicator.stream_ledger import CLOCKS_APART, StreamLedger
+from kalshi_platform.deduplicator.unknown_frames import read_proven
 from kalshi_platform.market.coverage import Interval
 from kalshi_platform.market.times import datetime_from_us
 from kalshi_platform.storage.read import ArrowSnapshot
 
 # Frames around the stretch that are read in any case, in margins.
-_AROUND_MARGINS = 5
+AROUND_MARGINS = 5
 # Where several feeds share a stream, the commits of an end that are looked through for each of them.
 _SEVERAL_FEEDS = 50
-# Streams are opened and ended by our clock, rows are dated by the exchange's.
-CLOCKS_APART = timedelta(days=1)
 COLUMNS = ("seq", "exchange_us", "ticker", "exchange_index", "side", "price_e4", "delta_e2", "occurrence")
 
 
@@ -33,7 +32,8 @@ class StreamWindow(NamedTuple):
     """`deltas`: the rows of COLUMNS, tickers and sides as enumerations; more than the stretch, at both ends.
 
     `withdrawn`: what steps back between commits take from all claims. `whole`: False where the ledger speaks of rows
-    that are gone (retention has dropped them), so that nothing can be said any more.
+    that are gone (retention has dropped them), so that nothing can be said any more. `pending`: whether a snapshot that
+    is still to come may prove more.
     """
 
     stream_id: int
@@ -42,6 +42,7 @@ class StreamWindow(NamedTuple):
     deltas: pl.DataFrame
     withdrawn: list[Interval]
     whole: bool
+    pending: bool = False
 
 
 def streams_between(snapshot: ArrowSnapshot, low: datetime, high: datetime) -> list[int]:
@@ -66,9 +67,9 @@ def streams_between(snapshot: ArrowSnapshot, low: datetime, high: datetime) -> l
 
 def read_window(snapshot: ArrowSnapshot, stream_id: int, low_us: int, high_us: int, margin_us: int) -> StreamWindow:
     """Read what is needed to know the claims of [low, high). Raises DatabaseUnavailable."""
-    around = _AROUND_MARGINS * margin_us
+    around = AROUND_MARGINS * margin_us
     inner = (low_us - around, high_us + around)
-    segments, memberships = read_ledger(snapshot, stream_id)
+    (segments, memberships), pending = read_proven(snapshot, stream_id, inner)
     tickers = pl.Enum(memberships["ticker"].unique().sort())
     memberships = memberships.with_columns(pl.col("ticker").cast(tickers))
     indices = StreamLedger(segments, memberships).indices
@@ -94,7 +95,7 @@ def read_window(snapshot: ArrowSnapshot, stream_id: int, low_us: int, high_us: i
         parts.extend(beyond)
     deltas = pl.concat(parts)
     crossing = [step for step in broken_between(segments, margin_us) if step[0] < inner[0] or step[1] > inner[1]]
-    return StreamWindow(stream_id, segments, memberships, deltas, crossing, whole)
+    return StreamWindow(stream_id, segments, memberships, deltas, crossing, whole, pending)
 
 
 def edge_segments(segments: pl.DataFrame, inner: Interval, *, single: bool) -> pl.DataFrame:

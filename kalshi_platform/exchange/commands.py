@@ -10,7 +10,8 @@ import msgspec
 
 from kalshi_platform.exchange.stream import BOOK_CHANNEL
 
-CommandKind: TypeAlias = Literal["subscribe", "add", "delete", "snapshot", "list"]
+CommandKind: TypeAlias = Literal["subscribe", "add", "delete", "snapshot", "proof", "list"]
+"""`proof` is a get_snapshot that nobody waits for: the market is followed already."""
 
 
 @dataclass

@@ -10,6 +10,8 @@ What is claimed and what is not:
   good number; rows are recorded on, and each membership begins again with the market's next snapshot.
 - A second snapshot of a followed market ends its membership at the snapshot's number and starts the next one there.
 - A frame that cannot be parsed ends the membership of its market; of all markets of its sid if it names none.
+- One of an unknown *type* ends none: it goes on record before its number does, and a snapshot is asked of each market
+  that it may concern, which shows whether the book was changed. Whoever reads the ledger claims accordingly.
 - A delete ends the membership at the last number received before the command was made.
 """
 
@@ -41,11 +43,14 @@ from kalshi_platform.exchange.stream import Stream, Verdict
 from kalshi_platform.exchange.streams import Streams
 from kalshi_platform.exchange.subscriptions import Subscriptions
 from kalshi_platform.exchange.wire.ws import DeltaFrame
-from kalshi_platform.market.records import BookDelta, BookSnapshot, Record, SequenceConsumed
+from kalshi_platform.market.records import BookDelta, BookSnapshot, Record, SequenceConsumed, UnknownFrame
 
 __all__ = ["Alarm", "Received", "Session", "SessionConfig", "SessionCounters"]
 
 _CONTROL_TYPES = frozenset({"subscribed", "ok", "unsubscribed", "error"})
+# A flood of ever new types must not be remembered one by one.
+_MOST_UNKNOWN = 1_000
+_ANY_TYPE = "(one of many)"
 _BOOK_TYPES = frozenset({"orderbook_delta", "orderbook_snapshot"})
 
 
@@ -348,6 +353,7 @@ class Session:
     def _unparsable(self, payload: bytes | str, received_at_ns: int, error: UnparsableMessage) -> None:
         remains = salvage(payload)
         sid = remains.sid
+        is_unknown = False
         stream = self._streams.by_sid.get(sid) if sid is not None else None
         if stream is None:
             if sid is None or remains.type in _CONTROL_TYPES:
@@ -363,10 +369,27 @@ class Session:
                 return
             if taken is not None:
                 stream = taken
+                is_unknown = error.reason == "unknown_type" and stream.is_book
+                if is_unknown:
+                    self._unknown(stream, seq, error.detail, remains.ticker or "")
                 self._burial.consumed(stream, seq)
         self._burial.bury(payload, received_at_ns, error.reason, error.detail, remains, stream)
-        if stream.is_book and not control:
+        if stream.is_book and not control and not is_unknown:
             self._damaged(stream, remains, stream.last_seq if seq is None else seq - 1)
+
+    def _unknown(self, stream: Stream, seq: int, frame_type: str, ticker: str) -> None:
+        """Put on record that a number may have changed a book; only the first of its kind after each snapshot tells."""
+        members = stream.members if not ticker else [ticker] if ticker in stream.members else []
+        if not members:
+            return
+        if len(stream.unknown) >= _MOST_UNKNOWN:
+            frame_type = _ANY_TYPE
+        kind = frame_type, ticker
+        newest = stream.members[ticker] if ticker else stream.newest_start
+        if stream.unknown.get(kind, 0) < newest:
+            stream.unknown[kind] = seq
+            self._outbox.records.append(UnknownFrame(stream.id, seq, frame_type, ticker))
+        self._subscriptions.prove(members)
 
     def _damaged(self, stream: Stream, remains: Remains, seq_to: int) -> None:
         """A book frame was lost in parsing; without number and market it is left to the gap check."""

@@ -32,6 +32,10 @@ class SessionConfig:
     held_frames: int = 10_000
     """Frames kept for a sid that was not acknowledged yet."""
     held_for_s: float = 30.0
+    proof_every_s: float = 10.0
+    """After unknown messages: one get_snapshot of at most `batch_size` markets in that time."""
+    proof_again_s: float = 60.0
+    """…and of one market in that time."""
     letters_per_minute: int = LETTERS_PER_MINUTE
     """Dead letters of a minute and reason that are kept; the others are counted."""
     retry_base_s: float = 1.0

@@ -36,9 +36,11 @@ class Stream:
         "is_book",
         "last_seq",
         "members",
+        "newest_start",
         "occurrences",
         "shared",
         "sid",
+        "unknown",
     )
 
     def __init__(self, stream_id: int, sid: int, channel: str, *, first_known: bool) -> None:
@@ -50,6 +52,10 @@ class Stream:
         self.last_seq = 0
         self.shared = False
         self.members: dict[str, int] = {}
+        self.newest_start = 0
+        """The number of the latest snapshot that began a membership."""
+        self.unknown: dict[tuple[str, str], int] = {}
+        """Unknown types and the market they named (or "") → the last such number that was put on record."""
         self.occurrences = OccurrenceCounter()
         self._last_payload: bytes | str = b""
         self._last_control = False

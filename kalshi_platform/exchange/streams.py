@@ -70,7 +70,7 @@ class Streams:
 
     def follow(self, stream: Stream, ticker: str, seq: int, exchange_index: int) -> None:
         """Begin a market's membership at its snapshot."""
-        stream.members[ticker] = seq
+        stream.members[ticker] = stream.newest_start = seq
         self.changes += 1
         self._outbox.records.append(MembershipStarted(stream.id, ticker, seq, exchange_index))
 

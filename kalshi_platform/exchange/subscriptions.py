@@ -10,6 +10,7 @@ from collections.abc import Iterable, Mapping
 
 from kalshi_platform.exchange.commands import Command, CommandLedger
 from kalshi_platform.exchange.error_codes import Reaction, reaction_to
+from kalshi_platform.exchange.proofs import Proofs
 from kalshi_platform.exchange.retries import Retries
 from kalshi_platform.exchange.session_model import NS_PER_S, Alarm, SessionConfig
 from kalshi_platform.exchange.stream import BOOK_CHANNEL
@@ -28,6 +29,7 @@ class Subscriptions:
         self.book_sid: int | None = None
         self.wanted: dict[str, int] = {}
         self.waits = SnapshotWaits(int(config.snapshot_deadline_s * NS_PER_S), config.attempts)
+        self._proofs = Proofs(int(config.proof_every_s * NS_PER_S), int(config.proof_again_s * NS_PER_S))
         self._commands = CommandLedger()
         self._retries = Retries(int(config.retry_base_s * NS_PER_S), int(config.retry_cap_s * NS_PER_S))
         self._channels: set[str] = set()
@@ -58,6 +60,7 @@ class Subscriptions:
             if self.wanted.pop(ticker, None) is None:
                 continue
             self.waits.forget(ticker)
+            self._proofs.forget(ticker)
             if self._to_add.pop(ticker, 0) == 0:
                 self._to_delete[ticker] = None
         self.pump()
@@ -92,7 +95,7 @@ class Subscriptions:
     def answered(self, command_id: int | None) -> Command | None:
         """An `ok` came; return the command it belongs to."""
         command = self._commands.get(command_id)
-        if command is None or command.kind == "snapshot" or len(command.channels) > 1:
+        if command is None or command.kind in ("snapshot", "proof") or len(command.channels) > 1:
             return command
         self._commands.done(command)
         if command.kind == "delete":
@@ -150,12 +153,17 @@ class Subscriptions:
     def snapshot_came(self, ticker: str, command_id: int | None) -> None:
         """The market has a valid snapshot."""
         self.waits.forget(ticker)
+        self._proofs.came(ticker)
         command = self._commands.get(command_id)
-        if command is not None and command.kind == "snapshot":
+        if command is not None and command.kind in ("snapshot", "proof"):
             command.open_tickers.discard(ticker)
             if not command.open_tickers:
                 self._commands.done(command)
                 self.pump()
+
+    def prove(self, tickers: Iterable[str]) -> None:
+        """A message that nobody knows may have changed these books, which are followed on: the next snapshot tells."""
+        self._proofs.want(tickers)
 
     def gap_seen(self, members: Iterable[str]) -> None:
         """Book frames are missing: members need a new snapshot."""
@@ -195,6 +203,7 @@ class Subscriptions:
             alarms.append(Alarm("snapshot_unanswered", f"{len(mute)} markets sent no snapshot", mute))
         self._retries.run_due(self.now_ns)
         self.pump()
+        self._ask_for_proofs()
         return alarms
 
     def take(self) -> list[bytes]:
@@ -222,6 +231,14 @@ class Subscriptions:
             command.open_tickers = set(command.tickers)
 
     # -- inside
+
+    def _ask_for_proofs(self) -> None:
+        if self.book_sid is None or self.now_ns < self._paused_until_ns:
+            return
+        tickers = self._proofs.due(self.now_ns, self._batch)
+        if tickers:
+            command = self._commands.update("proof", "get_snapshot", self.book_sid, tickers, self.now_ns)
+            command.open_tickers = set(tickers)
 
     def _want(self, ticker: str, exchange_index: int) -> None:
         self.wanted[ticker] = exchange_index
@@ -251,6 +268,8 @@ class Subscriptions:
 
     def _rejected(self, command: Command, named: tuple[str, ...], detail: str, tickers: tuple[str, ...]) -> list[Alarm]:
         """The command is wrong as it stands: report it, and try what may be right of it."""
+        if command.kind == "proof":
+            return [Alarm("error", detail)]
         lost = named or tuple(ticker for ticker in command.tickers if ticker in self.wanted)
         self.waits.refuse(lost)
         if command.kind == "delete":
@@ -268,6 +287,8 @@ class Subscriptions:
 
     def _again(self, command: Command) -> None:
         """Put the markets of a refused command back into its queue."""
+        if command.kind == "proof":
+            return  # they are still waiting
         if command.kind == "delete":
             self._deleting.difference_update(command.tickers)
             self._to_delete.update(dict.fromkeys(command.tickers))
@@ -286,7 +307,7 @@ class Subscriptions:
     def _unanswered_commands(self) -> list[Alarm]:
         alarms: list[Alarm] = []
         for command in self._commands.overdue(self.now_ns, int(self._config.ack_deadline_s * NS_PER_S)):
-            if command.kind in ("snapshot", "list"):
+            if command.kind in ("snapshot", "proof", "list"):
                 continue  # each market has a deadline of its own, and silence is the connection's to judge
             alarms.append(Alarm("command_unanswered", f"{command.kind} {command.id}", command.tickers))
             if command.kind != "delete":

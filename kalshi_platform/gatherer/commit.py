@@ -145,6 +145,10 @@ def write_ledger(transaction: Transaction, ledger: Ledger, gatherer: str, batch_
         [(g.stream_id, g.seq_expected, g.seq_seen, _time(g.detected_at_ns // 1_000), batch_no) for g in ledger.gaps],
     )
     values(
+        sql["unknown_frames"],
+        [(u.stream_id, u.seq, u.frame_type, u.ticker, batch_no) for u in ledger.unknown_frames],
+    )
+    values(
         sql["letters_counted"],
         [
             (_time(each.minute_us), each.reason, each.counted_by, each.letters)

@@ -41,6 +41,7 @@ from kalshi_platform.market.records import (
     Record,
     SessionOpened,
     StreamOpened,
+    UnknownFrame,
 )
 from kalshi_platform.storage import queries
 from kalshi_platform.storage.failures import is_about_a_row
@@ -250,6 +251,9 @@ class Committer:
                 self._take_everything_back()
         elif isinstance(record, SessionOpened | StreamOpened):
             self._on_lost_sessions()
+        elif isinstance(record, UnknownFrame):
+            # Nobody would know any more that its number may have changed a book.
+            self._take_everything_back()
 
     def _take_everything_back(self) -> None:
         """The ledger may say too much, nobody knows of what: whatever is open ends, and begins anew."""

@@ -22,6 +22,7 @@ from kalshi_platform.market.records import (
     SessionOpened,
     StreamEnded,
     StreamOpened,
+    UnknownFrame,
 )
 
 
@@ -78,6 +79,7 @@ class Ledger:
     endings: list[Ending] = field(default_factory=list)
     gaps: list[SequenceGap] = field(default_factory=list)
     letters_counted: list[DeadLettersCounted] = field(default_factory=list)
+    unknown_frames: list[UnknownFrame] = field(default_factory=list)
 
 
 def fold(records: Iterable[Record]) -> Ledger:
@@ -92,6 +94,7 @@ def fold(records: Iterable[Record]) -> Ledger:
         StreamEnded: ledger.streams_ended,  # type: ignore[dict-item]
         SequenceGap: ledger.gaps,  # type: ignore[dict-item]
         DeadLettersCounted: ledger.letters_counted,  # type: ignore[dict-item]
+        UnknownFrame: ledger.unknown_frames,  # type: ignore[dict-item]
     }
     for record in records:
         kind = type(record)

@@ -28,6 +28,7 @@ _TYPES: tuple[type[Any], ...] = (
     r.SequenceGap,
     r.SequenceConsumed,
     r.DeadLettersCounted,
+    r.UnknownFrame,
 )
 _CODES = {kind: code for code, kind in enumerate(_TYPES)}
 _encoder = msgspec.msgpack.Encoder()

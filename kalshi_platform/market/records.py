@@ -114,6 +114,15 @@ class DeadLetter(msgspec.Struct, frozen=True, gc=False):
     ticker: str | None = None
 
 
+class UnknownFrame(msgspec.Struct, frozen=True, gc=False):
+    """A frame of an unknown type took a number of a book stream. `ticker`: the only market it concerns; "" for any."""
+
+    stream_id: int
+    seq: int
+    frame_type: str
+    ticker: str = ""
+
+
 class DeadLettersCounted(msgspec.Struct, frozen=True, gc=False):
     """Dead letters of one minute and reason that were counted instead of kept, in total so far.
 
@@ -207,5 +216,6 @@ LedgerEntry: TypeAlias = (
     | SequenceGap
     | SequenceConsumed
     | DeadLettersCounted
+    | UnknownFrame
 )
 Record: TypeAlias = StreamRow | LedgerEntry

@@ -30,6 +30,7 @@ from kalshi_platform_tests.unit.worlds.world import World
 
 HOUR = hour_of(datetime_from_us(START_US))
 SHAPE = Shape(length=90, gatherers=2, shards=2, cut=0.03, kill=0.03, ask=0.05, loss=0.01, steps_back=True)
+ODD = Shape(length=90, gatherers=2, cut=0.01, ask=0.02, loss=0.005, odd=0.2, hidden=0.01)
 EVER = (-1_000, 10**6)
 MOST_PASSES = 100
 LONG = os.environ.get("KALSHI_HYPOTHESIS") == "long"
@@ -37,9 +38,10 @@ LONG = os.environ.get("KALSHI_HYPOTHESIS") == "long"
 BOUNDS = PartitionBounds(ahead=timedelta(days=365 * 50))
 
 
+@pytest.mark.parametrize("shape", [SHAPE, ODD], ids=["faults", "unknown messages"])
 @pytest.mark.parametrize("seed", range(20) if LONG else [1])
-def test_databases_say_what_the_world_says(seed: int, merge_world: Callable[..., MergeWorld]) -> None:
-    world = World(seed, SHAPE)
+def test_databases_say_what_the_world_says(seed: int, shape: Shape, merge_world: Callable[..., MergeWorld]) -> None:
+    world = World(seed, shape)
     made = merge_world(len(world.gatherers))
     for gatherer in world.gatherers:
         _live_again(gatherer.tables, made, gatherer.name)

@@ -104,6 +104,10 @@ WHERE m.stream_id = v.stream_id AND m.ticker = v.ticker AND m.seq_to IS NULL AND
 INSERT INTO sequence_gaps (stream_id, seq_expected, seq_seen, detected_at, batch_no) VALUES %s
 ON CONFLICT DO NOTHING
 
+-- name: unknown_frames
+INSERT INTO unknown_frames (stream_id, seq, frame_type, ticker, batch_no) VALUES %s
+ON CONFLICT DO NOTHING
+
 -- name: letters_counted
 INSERT INTO dead_letter_counts AS t (minute, reason, counted_by, letters) VALUES %s
 ON CONFLICT (minute, reason, counted_by) DO UPDATE SET letters = greatest(t.letters, excluded.letters)

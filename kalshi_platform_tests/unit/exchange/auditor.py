@@ -13,6 +13,7 @@ from kalshi_platform.market.records import (
     NO_STREAM,
     BookSnapshot,
     DeadLetter,
+    DeadLettersCounted,
     MembershipEnded,
     MembershipStarted,
     Record,
@@ -20,6 +21,7 @@ from kalshi_platform.market.records import (
     SequenceGap,
     StreamEnded,
     StreamOpened,
+    UnknownFrame,
 )
 
 INT64_MAX = 2**63 - 1
@@ -99,6 +101,12 @@ class Auditor:
                 assert record.seq_to <= max(reach, seq_from), "a claim beyond the last number that came"
                 covered = {number for number in stream.broken if seq_from < number <= record.seq_to}
                 assert not covered, f"a claim over numbers that did not come, before {covered}"
+            elif isinstance(record, UnknownFrame):
+                stream = self._open[record.stream_id]
+                assert record.seq >= stream.last, "what may have changed a book goes on record before its number"
+                assert not record.ticker or record.ticker in stream.members
+            elif isinstance(record, DeadLettersCounted):
+                assert record.letters > 0
             elif isinstance(record, DeadLetter):
                 assert record.stream_id == NO_STREAM or record.stream_id in self._open
                 assert 0 <= record.seq <= INT64_MAX

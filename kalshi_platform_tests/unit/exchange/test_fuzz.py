@@ -135,6 +135,9 @@ def conversation(rng: random.Random, length: int) -> Auditor:
             payload = frames_of.subscribed(step + 1, channel, 1 if step == 0 else 2)
         else:
             payload = real_frame(rng, seq, sid)
+            if sid == 1 and rng.random() < 0.3:
+                named = rng.choice(({}, {}, {"market_ticker": rng.choice(TICKERS)}))
+                payload = frames_of.frame(rng.choice(("news", "views")), sid=sid, seq=seq, msg=named)
             next_seq[sid] += b'"seq"' in payload
             if rng.random() < damage:
                 kind = rng.randrange(4)

@@ -24,6 +24,7 @@ from kalshi_platform.market.records import (
     StreamOpened,
     TickerUpdate,
     Trade,
+    UnknownFrame,
 )
 from kalshi_platform_tests.unit.exchange import frames_of
 from kalshi_platform_tests.unit.exchange.frames_of import delta, error, frame, ok, snapshot, subscribed
@@ -413,10 +414,63 @@ def test_an_unparsable_book_frame_of_no_market_ends_all_memberships() -> None:
     received = session.receive(b'{"type":"orderbook_delta","sid":1,"seq":3,"msg":{"mark', T0)
     assert {record.ticker for record in only(MembershipEnded, received.records)} == {"A", "B"}
     feed(session, snapshot(4, "A"), snapshot(5, "B"))
-    flood = session.receive(frame("something_new", sid=1, seq=6, msg={}), T0 + S)
+    flood = session.receive(b'{"type":"orderbook_delta","sid":1,"seq":6,"msg":{"mark', T0 + S)
     assert len(only(MembershipEnded, flood.records)) == 2
     assert commands(flood) == []  # asked at the deadline: a flood must not become a flood of snapshots
     assert len(commands(session.tick(T0 + 12 * S))) == 1
+
+
+def test_an_unknown_type_ends_nothing_and_goes_on_record_before_its_number() -> None:
+    session = following("A", "B")
+    received = session.receive(frame("news", sid=1, seq=3, msg={"text": "x"}), T0)
+    assert [type(record) for record in received.records] == [UnknownFrame, SequenceConsumed, DeadLetter]
+    assert received.records[0] == UnknownFrame(100, 3, "news", "")
+    assert (commands(received), session.suspects(), session.followed()) == ([], set(), {"A", "B"})
+    # More of its type tell nothing new before the next snapshot; another type does.
+    more = feed(session, frame("news", sid=1, seq=4, msg={}), frame("views", sid=1, seq=5, msg={}), delta(6))
+    assert only(UnknownFrame, more) == [UnknownFrame(100, 5, "views", "")]
+    [ask] = commands(session.tick(T0 + S))
+    assert ask["params"] == {"sids": [1], "action": "get_snapshot", "market_tickers": ["A", "B"]}
+    proofs = feed(session, snapshot(7, "A", command_id=ask["id"]), frame("news", sid=1, seq=8, msg={}))
+    assert only(MembershipEnded, proofs) == [MembershipEnded(100, "A", 7, "snapshot")]
+    assert only(UnknownFrame, proofs) == [UnknownFrame(100, 8, "news", "")]
+    assert session.followed() == {"A", "B"}
+
+
+def test_an_unknown_type_that_names_a_market_concerns_no_other() -> None:
+    session = following("A", "B")
+    records = feed(
+        session,
+        frame("news", sid=1, seq=3, msg={"market_ticker": "B"}),
+        frame("news", sid=1, seq=4, msg={"market_ticker": "C"}),
+        frame("news", sid=1, seq=5, msg={"market_ticker": "T" * 3_503}),
+    )
+    assert only(UnknownFrame, records) == [UnknownFrame(100, 3, "news", "B")]
+    [ask] = commands(session.tick(T0 + S))
+    assert ask["params"]["market_tickers"] == ["B"]
+    assert session.followed() == {"A", "B"}
+
+
+def test_snapshots_that_prove_are_asked_for_a_few_at_a_time_and_each_once_in_a_while() -> None:
+    session = following(*"ABCDE")
+    session._subscriptions._batch = 2
+    asked: list[tuple[int, list[str]]] = []
+    for second in range(120):
+        session.receive(frame("news", sid=1, seq=6 + second, msg={}), T0 + second * S)
+        ticked = commands(session.tick(T0 + second * S))
+        asked += [(second, command["params"]["market_tickers"]) for command in ticked]
+    assert asked[:4] == [(0, ["A", "B"]), (10, ["C", "D"]), (20, ["E"]), (60, ["A", "B"])]
+    assert len(asked) <= 7
+    # A gap is more urgent, and ends the claims as ever.
+    lost = session.receive(delta(500), T0 + 120 * S)
+    assert len(only(MembershipEnded, lost.records)) == 5
+    assert len(commands(lost)) == 3
+
+
+def test_ever_new_unknown_types_are_not_remembered_one_by_one() -> None:
+    session = following("A")
+    records = feed(session, *(frame(f"news{number}", sid=1, seq=2 + number, msg={}) for number in range(3_000)))
+    assert len(only(UnknownFrame, records)) == 1_001
 
 
 def test_an_unparsable_snapshot_is_not_asked_for_in_a_circle() -> None:

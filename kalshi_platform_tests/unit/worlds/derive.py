@@ -12,8 +12,11 @@ from typing import Any
 import polars as pl
 
 from kalshi_platform.deduplicator import anchors, coverage
+from kalshi_platform.deduplicator.proof_runs import RUN_CHECKS, check_runs
 from kalshi_platform.deduplicator.runs import runs, spans
+from kalshi_platform.deduplicator.stream_ledger import StreamLedger
 from kalshi_platform.deduplicator.stream_window import edge_segments
+from kalshi_platform.deduplicator.unknown_frames import UNKNOWN, concerned, doubted_pairs, standing
 from kalshi_platform.market.coverage import Interval, intersection, union
 from kalshi_platform.market.records import BookDelta
 from kalshi_platform_tests.unit.worlds.moments import Anchor, Moment, StreamPart
@@ -58,6 +61,39 @@ def derive(moments: Sequence[Moment], margin_us: int = MARGIN_US) -> None:
     for name, time, book in laid.anchors(margin_us):
         place, ticker = _split(name)
         anchored[place].anchors.append(Anchor(ticker, time - place * _TIME, book))
+
+
+def as_they_stand(stream: StreamPart) -> list[tuple[str, int, int | None]]:
+    """The memberships of a stream after unknown messages took what is theirs, as the close of an hour reads them."""
+    if not stream.unknown:
+        return stream.memberships
+    timed = {**_SEGMENTS, "low_us": pl.Int64, "high_us": pl.Int64}
+    segments = pl.DataFrame([(1, *each) for each in stream.segments], schema=timed, orient="row")
+    members = [(1, ticker, INDEX[ticker], low, high) for ticker, low, high in stream.memberships]
+    ledger = StreamLedger(segments, pl.DataFrame(members, schema=_MEMBERSHIPS, orient="row"))
+    frames = [(each.seq, each.frame_type, each.ticker) for each in stream.unknown]
+    unknown = pl.DataFrame(frames, schema=UNKNOWN, orient="row")
+    doubted = concerned(spans(ledger.memberships, runs(segments)), unknown)
+    found = doubted_pairs(ledger, doubted, (-_TIME, _TIME))
+    checks = pl.DataFrame(schema=RUN_CHECKS)
+    if found.height:
+        books = [
+            (
+                each.ticker,
+                each.seq,
+                *([level[part] for level in side] for side in (each.yes, each.no) for part in (0, 1)),
+            )
+            for each in stream.snapshots
+        ]
+        deltas = [(each.seq, each.ticker, each.side, each.price_e4, each.delta_e2) for each in stream.deltas]
+        schema = {name: _DELTAS[name] for name in ("seq", "ticker", "side", "price_e4", "delta_e2")}
+        checks = check_runs(
+            found,
+            pl.DataFrame(books, schema=_SNAPSHOTS, orient="row"),
+            pl.DataFrame(deltas, schema=schema, orient="row"),
+        )
+    standing_ones = standing(ledger.memberships, doubted, unknown, checks)
+    return standing_ones.select("ticker", "seq_from", "seq_to").rows()
 
 
 class _Laid:
@@ -124,7 +160,7 @@ class _Ledgers:
         self._segments += [(place, base + low, base + high) for low, high, _, _ in stream.segments]
         self._memberships += [
             (place, _name(place, ticker), INDEX[ticker], base + low, None if high is None else base + high)
-            for ticker, low, high in stream.memberships
+            for ticker, low, high in as_they_stand(stream)
         ]
         members = {ticker for ticker, _, _ in stream.memberships}
         for each in deltas:

@@ -15,7 +15,14 @@ from kalshi_platform_tests.unit.worlds.tables import GathererTables
 from kalshi_platform_tests.unit.worlds.venue import INDEX, Shape, Venue
 
 MS = 1_000_000
-_CONFIG = SessionConfig(batch_size=3, ack_deadline_s=0.05, snapshot_deadline_s=0.05, retry_base_s=0.01)
+_CONFIG = SessionConfig(
+    batch_size=3,
+    ack_deadline_s=0.05,
+    snapshot_deadline_s=0.05,
+    retry_base_s=0.01,
+    proof_every_s=0.02,
+    proof_again_s=0.04,
+)
 SessionMaker = Callable[[int, Callable[[], int], SessionConfig, OccurrenceCounter], Session]
 
 

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
 from kalshi_platform.market.coverage import Interval
-from kalshi_platform.market.records import BookDelta, BookSnapshot
+from kalshi_platform.market.records import BookDelta, BookSnapshot, UnknownFrame
 from kalshi_platform_tests.unit.worlds.tables import GathererTables, Key
 from kalshi_platform_tests.unit.worlds.venue import START_US, Levels, Venue
 
@@ -31,6 +31,7 @@ class StreamPart:
     memberships: list[tuple[str, int, int | None]] = field(default_factory=list)
     deltas: list[BookDelta] = field(default_factory=list)
     snapshots: list[BookSnapshot] = field(default_factory=list)
+    unknown: list[UnknownFrame] = field(default_factory=list)
 
 
 @dataclass
@@ -69,6 +70,8 @@ def streams_of(tables: GathererTables) -> list[StreamPart]:
         parts.setdefault(delta.stream_id, StreamPart()).deltas.append(delta)
     for snapshot in tables.snapshots.values():
         parts.setdefault(snapshot.stream_id, StreamPart()).snapshots.append(snapshot)
+    for frame in tables.unknown.values():
+        parts.setdefault(frame.stream_id, StreamPart()).unknown.append(frame)
     return list(parts.values())
 
 

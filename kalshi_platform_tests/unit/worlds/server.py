@@ -39,7 +39,12 @@ class Server:
             self._position += 1
             self._book(change)
             if change.ticker in self._markets:
-                self.out.append((change.frame(self._sid, self._number()), True))
+                if self._shape.odd and self._pick.random() < self._shape.odd:
+                    self._odd("harmless", self._pick.choice((None, None, change.ticker, "Q")))
+                if self._shape.hidden and change.size > 0 and self._pick.random() < self._shape.hidden:
+                    self._odd("hiding", self._pick.choice((None, change.ticker)))
+                else:
+                    self.out.append((change.frame(self._sid, self._number()), True))
             self._acknowledge()
 
     def command(self, raw: bytes) -> None:
@@ -96,6 +101,12 @@ class Server:
     def quiet(self) -> None:
         """A step of time without deltas: late answers come all the same."""
         self._acknowledge()
+
+    def _odd(self, kind: str, ticker: str | None) -> None:
+        """A message that no client knows."""
+        named = "" if ticker is None else f'"market_ticker":"{ticker}"'
+        text = f'{{"type":"{kind}","sid":{self._sid},"seq":{self._number()},"msg":{{{named}}}}}'
+        self.out.append((text.encode(), True))
 
     def _ok(self, number: int) -> None:
         seq = f'"seq":{self._number()},' if self._acks_take_numbers else ""

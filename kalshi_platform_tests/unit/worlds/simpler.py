@@ -8,6 +8,7 @@ import polars as pl
 import pyarrow as pa
 
 from kalshi_platform.deduplicator import anchors
+from kalshi_platform.deduplicator.unknown_frames import standing
 from kalshi_platform.exchange.session import Session, SessionConfig
 from kalshi_platform.exchange.session_model import Received
 from kalshi_platform.exchange.stream import Stream
@@ -108,3 +109,16 @@ def by_time(column: str) -> NewRows:
         return max([cursor, *map(time_of, rows)]), arrow(rows)
 
     return newer
+
+
+def passed_over(memberships: pl.DataFrame, *_: pl.DataFrame) -> pl.DataFrame:
+    """What nobody can read changed nothing."""
+    return memberships
+
+
+def believed_without_proof(
+    memberships: pl.DataFrame, doubted: pl.DataFrame, unknown: pl.DataFrame, checks: pl.DataFrame
+) -> pl.DataFrame:
+    """Only a snapshot that contradicts the one before counts against an unknown message."""
+    failed = checks.filter(~pl.col("passed")).select("ticker", "seq")
+    return standing(memberships, doubted.join(failed, on=["ticker", "seq"], how="semi"), unknown, checks)

@@ -20,7 +20,7 @@ from kalshi_platform.deduplicator.thin import thin
 from kalshi_platform.gatherer.columns import tables_of
 from kalshi_platform.gatherer.ledger import Ledger, Membership, Segment, fold
 from kalshi_platform.market.identity import DELTA_KEY
-from kalshi_platform.market.records import BookDelta, BookSnapshot, Record
+from kalshi_platform.market.records import BookDelta, BookSnapshot, Record, UnknownFrame
 from kalshi_platform.market.times import datetime_from_us
 
 DELTAS = "orderbook_deltas"
@@ -48,6 +48,7 @@ class GathererTables:
         self.snapshots: dict[tuple[int, int], BookSnapshot] = {}
         self.segments: dict[tuple[int, int], Segment] = {}
         self.memberships: dict[tuple[int, str, int], Membership] = {}
+        self.unknown: dict[tuple[int, int], UnknownFrame] = {}
         self.batches: list[Batch] = []
         self.last_batch_no = 0
         self.history: list[Sequence[Record] | frozenset[int]] = []
@@ -104,6 +105,8 @@ class GathererTables:
             held = self.segments.get((segment.stream_id, segment.seq_from))
             if held is None or segment.seq_to > held.seq_to:
                 self.segments[segment.stream_id, segment.seq_from] = segment
+        for frame in ledger.unknown_frames:
+            self.unknown.setdefault((frame.stream_id, frame.seq), frame)
         for each in ledger.memberships:
             known = self.memberships.setdefault((each.stream_id, each.ticker, each.seq_from), each)
             if known.seq_to is None:

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+import polars as pl
 import pytest
 
 from kalshi_platform.deduplicator import anchors, coverage
 from kalshi_platform.market.identity import DELTA_KEY
+from kalshi_platform_tests.unit.worlds import derive as derive_module
 from kalshi_platform_tests.unit.worlds import simpler
 from kalshi_platform_tests.unit.worlds.check import WrongWorld, check
 from kalshi_platform_tests.unit.worlds.derive import derive
@@ -27,10 +29,12 @@ class Simpler:
     rules: Rules = field(default_factory=Rules)
     bounds: simpler.Bounds | None = None
     books: Callable[..., object] | None = None
+    unknown: Callable[..., pl.DataFrame] | None = None
     shape: Shape = field(default_factory=Shape)
 
 
 DELETES = Shape(gatherers=1, loss=0.0, broken=0.0, cut=0.0, kill=0.0, end=0.0, ask=0.1, length=100)
+HIDING = Shape(gatherers=1, loss=0.0, broken=0.0, cut=0.0, kill=0.0, end=0.0, ask=0.0, length=100, hidden=0.1)
 LONG_ONES = Shape(length=100, shards=2, steps_back=True)
 SIMPLER = {
     "occurrence counted per gatherer": Simpler("is there", Rules(session=simpler.CountedPerGatherer)),
@@ -43,6 +47,10 @@ SIMPLER = {
     "anchor by >= the next delta": Simpler("book of", books=simpler.from_the_next_delta),
     "membership until the ack": Simpler("is claimed and there", Rules(session=simpler.FollowedToTheAck), shape=DELETES),
     "production's key in the gatherer": Simpler("anchor of", Rules(gatherer_key=DELTA_KEY)),
+    "unknown messages are passed over": Simpler("is claimed and there", unknown=simpler.passed_over, shape=HIDING),
+    "unknown messages are believed where nothing follows": Simpler(
+        "is claimed and there", unknown=simpler.believed_without_proof, shape=HIDING
+    ),
     "cursor by exchange time": Simpler("is claimed and there", Rules(new_rows=simpler.by_time("exchange_ts_us"))),
     "cursor by receive time": Simpler("is claimed and there", Rules(new_rows=simpler.by_time("received_at_ns"))),
 }
@@ -73,6 +81,8 @@ def test_a_simpler_rule_is_caught(name: str, monkeypatch: pytest.MonkeyPatch) ->
     for module in (coverage, anchors):
         if rule.bounds is not None:
             monkeypatch.setattr(module, "bounds", rule.bounds)
+    if rule.unknown is not None:
+        monkeypatch.setattr(derive_module, "standing", rule.unknown)
     if rule.books is not None:
         monkeypatch.setattr(anchors, "books", rule.books)
     assert wrong_worlds(rule)[1], f"{name}: not one of {WORLDS} worlds is wrong"

@@ -40,6 +40,8 @@ shapes = st.builds(
     kill=st.sampled_from((0.0, 0.02, 0.06)),
     end=st.sampled_from((0.0, 0.01)),
     ask=st.sampled_from((0.0, 0.03, 0.1)),
+    odd=st.sampled_from((0.0, 0.0, 0.1, 0.5)),
+    hidden=st.sampled_from((0.0, 0.0, 0.05)),
     steps_back=st.booleans(),
 )
 calm_shapes = st.builds(
@@ -48,7 +50,7 @@ calm_shapes = st.builds(
     gatherers=st.integers(1, 3),
     shards=st.integers(1, 2),
     steps_back=st.booleans(),
-    **dict.fromkeys(("loss", "broken", "cut", "kill", "end", "ask"), st.just(0.0)),
+    **dict.fromkeys(("loss", "broken", "cut", "kill", "end", "ask", "odd", "hidden"), st.just(0.0)),
 )
 
 
@@ -101,3 +103,23 @@ def test_much_is_claimed_in_spite_of_faults() -> None:
     assert figures.quiet_times > 1_000
     assert figures.anchors > 100
     assert figures.books > 100
+
+
+QUIET = {"loss": 0.0, "broken": 0.0, "cut": 0.0, "kill": 0.0, "end": 0.0, "ask": 0.0}
+
+
+def test_unknown_messages_that_change_nothing_cost_little_of_what_is_claimed() -> None:
+    figures: list[Figures] = []
+    for odd in (0.0, 0.3):
+        told = Told()
+        look([(seed, Shape(length=120, gatherers=1, odd=odd, **QUIET)) for seed in range(25)], told)
+        figures.append(told)
+    without, with_odd = figures
+    assert with_odd.claimed > 0.6 * without.claimed
+    assert with_odd.quiet_times > 0.6 * without.quiet_times
+
+
+def test_messages_that_hide_changes_are_never_claimed_over() -> None:
+    figures = Told()
+    look([(seed, Shape(length=100, gatherers=1, hidden=0.1, odd=0.1, **QUIET)) for seed in range(40)], figures)
+    assert figures.claimed > 0

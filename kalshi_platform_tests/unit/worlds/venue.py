@@ -41,12 +41,18 @@ class Shape:
     """The exchange ends a subscription, which begins anew on the same connection."""
     ask: float = 0.02
     """A market is deleted, or added again."""
+    odd: float = 0.0
+    """Messages of an unknown type that change nothing, per delta."""
+    hidden: float = 0.0
+    """Deltas that come as messages of an unknown type; only such as add, which no other can undo unseen."""
     steps_back: bool = False
     """The times of one market may go back, by no more than the margin."""
 
     @property
     def calm(self) -> bool:
-        return not (self.loss or self.broken or self.cut or self.kill or self.end or self.ask)
+        return not (
+            self.loss or self.broken or self.cut or self.kill or self.end or self.ask or self.odd or self.hidden
+        )
 
 
 @dataclass(frozen=True)

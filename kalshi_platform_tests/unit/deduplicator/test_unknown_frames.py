@@ -1,0 +1,51 @@
+"""A claim spans a message that nobody can read only where snapshots on both sides prove that it changed nothing."""
+
+from __future__ import annotations
+
+import polars as pl
+
+from kalshi_platform.deduplicator.proof_runs import RUN_CHECKS
+from kalshi_platform.deduplicator.runs import runs, spans
+from kalshi_platform.deduplicator.unknown_frames import UNKNOWN, concerned, standing
+
+# Two markets, each with snapshots at 1 and 10 (A) or 2 and 11 (B); both are followed to the end of the run.
+MEMBERSHIPS = pl.DataFrame(
+    [(1, "A", 0, 1, 10), (1, "A", 0, 10, None), (1, "B", 0, 2, 11), (1, "B", 0, 11, None)],
+    schema={
+        "stream_id": pl.Int64, "ticker": pl.String, "exchange_index": pl.Int64, "seq_from": pl.Int64, "seq_to": pl.Int64
+    },
+    orient="row",
+)  # fmt: skip
+SEGMENTS = pl.DataFrame([(1, 1, 20)], schema=["stream_id", "seq_from", "seq_to"], orient="row")
+
+
+def stands(
+    unknown: list[tuple[int, str, str]], checks: list[tuple[str, int, int, bool]]
+) -> list[tuple[str, int, int | None]]:
+    frames = pl.DataFrame(unknown, schema=UNKNOWN, orient="row")
+    doubted = concerned(spans(MEMBERSHIPS, runs(SEGMENTS)), frames)
+    rows = [(1, ticker, seq, following, 0, 0, passed) for ticker, seq, following, passed in checks]
+    found = standing(MEMBERSHIPS, doubted, frames, pl.DataFrame(rows, schema=RUN_CHECKS, orient="row"))
+    return found.select("ticker", "seq_from", "seq_to").rows()
+
+
+def test_what_the_next_snapshot_proves_stands_and_what_none_proves_ends_before_the_message() -> None:
+    assert stands([(5, "news", ""), (15, "news", "")], [("A", 1, 10, True), ("B", 2, 11, True)]) == [
+        ("A", 1, 10), ("A", 10, 14), ("B", 2, 11), ("B", 11, 14)
+    ]  # fmt: skip
+
+
+def test_a_message_that_names_a_market_concerns_no_other() -> None:
+    assert stands([(5, "news", "B")], []) == [("A", 1, 10), ("A", 10, None), ("B", 2, 4), ("B", 11, None)]
+
+
+def test_one_changed_book_condemns_the_type_for_all_markets_and_no_other_type() -> None:
+    checks = [("A", 1, 10, True), ("B", 2, 11, False)]
+    assert stands([(5, "news", "")], checks) == [("A", 1, 4), ("A", 10, None), ("B", 2, 1), ("B", 11, None)]
+    # A's message was of another type than B's.
+    named = [(5, "views", "A"), (6, "news", "B")]
+    assert stands(named, checks) == [("A", 1, 10), ("A", 10, None), ("B", 2, 1), ("B", 11, None)]
+
+
+def test_a_stream_without_unknown_messages_is_as_it_was() -> None:
+    assert stands([], []) == MEMBERSHIPS.select("ticker", "seq_from", "seq_to").rows()
