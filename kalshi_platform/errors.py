@@ -9,6 +9,7 @@
     │   ├── DatabaseUnavailable     the server is away, restarting or refuses connections
     │   ├── LakeUnavailable         the lake's storage is away, full or overloaded
     │   ├── PartitionBusy           another export writes the same partition of the lake, or may do so
+    │   ├── HourDropped             rows of an hour were dropped from production while it was closed
     │   ├── StartFailed             a part of the local stack did not come up
     │   └── Unfinished              a command ended, and not everything that it should do is done
     └── PermanentError              repeating the call changes nothing
@@ -97,6 +98,10 @@ class LakeUnavailable(TransientError):
 
 class PartitionBusy(TransientError):
     """Another export writes the same partition of the lake, or may do so because this one has lost its lock."""
+
+
+class HourDropped(TransientError):
+    """Rows of an hour were dropped from production while it was closed; what was said of it before stays."""
 
 
 class StartFailed(TransientError):

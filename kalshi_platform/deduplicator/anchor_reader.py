@@ -16,6 +16,7 @@ from kalshi_platform.deduplicator.anchors import LEVEL_TYPES, books, settle
 from kalshi_platform.deduplicator.run_reader import read_levels
 from kalshi_platform.deduplicator.runs import runs, spans
 from kalshi_platform.deduplicator.settings import GathererSource
+from kalshi_platform.deduplicator.source import gone_until
 from kalshi_platform.deduplicator.stream_window import AROUND_MARGINS, streams_between
 from kalshi_platform.deduplicator.unknown_frames import read_proven
 from kalshi_platform.market.times import datetime_from_us, us_from_datetime
@@ -71,6 +72,7 @@ def _of_stream(
     segments, indices = ledger.segments, ledger.indices
     candidates = spans(ledger.memberships, runs(segments)).join(known, on=["stream_id", "seq", "ticker"], how="anti")
     candidates = _possible(candidates, segments, hour_us, margin_us, single=indices["exchange_index"].n_unique() == 1)
+    candidates = _with_rows(snapshot, candidates, segments, hour_us[0])
     parts = [_EMPTY.drop("gatherer", "anchor_ts").with_columns(anchor_us=pl.lit(0, pl.Int64)).clear()]
     for starts, deltas in _settled(snapshot, stream_id, candidates, segments, indices, margin_us, at_once):
         inside = starts.filter((pl.col("anchor_us") >= hour_us[0]) & (pl.col("anchor_us") < hour_us[1]))
@@ -89,16 +91,8 @@ def _possible(
 ) -> pl.DataFrame:
     """Leave out snapshots whose S, by what the segments say, cannot lie in the hour."""
     timed = segments.filter(pl.col("low_us").is_not_null()).sort("seq_from")
-    later = timed.select(
-        pl.col("seq_to").alias("_seq_to"),
-        pl.col("low_us").reverse().cum_min().reverse().alias("_later_low"),
-        pl.col("high_us").reverse().cum_max().reverse().alias("_later_high"),
-    )
     low, high = hour_us
-    possible = candidates.sort("seq").join_asof(
-        later.sort("_seq_to"), left_on="seq", right_on="_seq_to", strategy="forward",
-        allow_exact_matches=False, check_sortedness=False,
-    ).filter((pl.col("_later_low") < high) & (pl.col("_later_high") >= low))  # fmt: skip
+    possible = _followed(candidates, timed).filter((pl.col("_later_low") < high) & (pl.col("_later_high") >= low))
     if single:
         # All deltas are the market's feed, so that the first segment after the snapshot bounds S from above.
         after = timed.select(
@@ -113,6 +107,31 @@ def _possible(
             check_sortedness=False,
         ).filter(~((pl.col("_to") <= pl.col("seq_end")) & (pl.col("_high") + margin_us < low)).fill_null(value=False))
     return possible.select(candidates.columns)
+
+
+def _followed(candidates: pl.DataFrame, timed: pl.DataFrame) -> pl.DataFrame:
+    """Add the earliest and the latest time (_later_low, _later_high) of the commits that came after each snapshot."""
+    later = timed.select(
+        pl.col("seq_to").alias("_seq_to"),
+        pl.col("low_us").reverse().cum_min().reverse().alias("_later_low"),
+        pl.col("high_us").reverse().cum_max().reverse().alias("_later_high"),
+    )
+    return candidates.sort("seq").join_asof(
+        later.sort("_seq_to"), left_on="seq", right_on="_seq_to", strategy="forward",
+        allow_exact_matches=False, check_sortedness=False,
+    )  # fmt: skip
+
+
+def _with_rows(snapshot: ArrowSnapshot, candidates: pl.DataFrame, segments: pl.DataFrame, low_us: int) -> pl.DataFrame:
+    """Leave out snapshots after which deltas are gone: without them their book comes out wrong."""
+    followed = _followed(candidates, segments.filter(pl.col("low_us").is_not_null()).sort("seq_from"))
+    earliest = followed["_later_low"].min()
+    if earliest is None or int(earliest) >= low_us:  # type: ignore[arg-type]
+        return candidates
+    until = gone_until(snapshot, datetime_from_us(int(earliest)), datetime_from_us(low_us))  # type: ignore[arg-type]
+    if until is None:
+        return candidates
+    return followed.filter(pl.col("_later_low") >= us_from_datetime(until)).select(candidates.columns)
 
 
 def _settled(

@@ -24,9 +24,10 @@ from kalshi_platform.clock import Clock
 from kalshi_platform.deduplicator import close_store, parts, production
 from kalshi_platform.deduplicator.agreement import added_up, disagreements, statistics_of
 from kalshi_platform.deduplicator.anchor_reader import read_anchors, streams_still_known
-from kalshi_platform.deduplicator.hour_figures import NOTHING_OPEN, CoverageShare, coverage_share
-from kalshi_platform.deduplicator.hour_proof import prove_hour
-from kalshi_platform.deduplicator.hour_reader import GathererHour, read_hour
+from kalshi_platform.deduplicator.former_close import FormerClose, put_lost, read_former
+from kalshi_platform.deduplicator.hour_figures import NOTHING_OPEN, CoverageShare, coverage_share, proofs_of
+from kalshi_platform.deduplicator.hour_proof import HourProof, prove_hour
+from kalshi_platform.deduplicator.hour_reader import BOOK_TABLES, GathererHour, read_hour
 from kalshi_platform.deduplicator.hours import MISSED_FOR, SETTLED_AFTER
 from kalshi_platform.deduplicator.merge import reason_of, unite
 from kalshi_platform.deduplicator.readers import Readers
@@ -35,7 +36,7 @@ from kalshi_platform.deduplicator.source import check_source, estimated_rows, ro
 from kalshi_platform.deduplicator.trade_listing import TradeLister
 from kalshi_platform.deduplicator.trade_parity import TradeCheck, reconcile_trades
 from kalshi_platform.deduplicator.twins import refuse_twins
-from kalshi_platform.errors import DatabaseUnavailable
+from kalshi_platform.errors import DatabaseUnavailable, HourDropped
 from kalshi_platform.market.names import LONGEST_NAME
 from kalshi_platform.market.times import HOUR, hour_of, us_from_datetime
 from kalshi_platform.storage.migrate import check
@@ -58,6 +59,9 @@ class HourClose:
 
     `final`: whether the hour is marked as closed. `trades`: how its trades compare with the exchange's listing.
     `coverage`: how much of the markets' open time is covered, as everything else that tells the coverage share has it.
+    `dropped`: tables of which production no longer has all rows that were counted before; where books rest on them,
+    everything said of the hour stays as it was. `gatherers_incomplete`: tables of which a gatherer no longer has all
+    that it recorded of the hour; what it claimed stays.
     `failed`: markets whose books or claims did not come out; `proved`: how many were checked and did; `unproved`: of
     how many nothing could be checked. `alarms`: (kind, subject, detail), also in production.
     """
@@ -75,6 +79,8 @@ class HourClose:
     proved: int = 0
     unproved: int = 0
     alarms: tuple[close_store.Alarm, ...] = ()
+    dropped: tuple[str, ...] = ()
+    gatherers_incomplete: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def close_hour(
@@ -91,8 +97,8 @@ def close_hour(
     exchange does not answer, the hour is closed all the same and its trades are `not checked`.
     Raises ValueError when `hour` is not a whole hour, DatabaseUnavailable when production, or every gatherer, is away,
     SchemaMismatch when production is not migrated (a gatherer that is not is missed), ConfigurationError when two
-    gatherers have one database. Hours older than
-    hours.MISSED_FOR need no gatherer: nobody waits for one any more, and trades come from the exchange's listing.
+    gatherers have one database, HourDropped when rows went meanwhile. Hours older than hours.MISSED_FOR need no
+    gatherer: nobody waits for one any more, and trades come from the exchange's listing.
     """
     if hour.tzinfo is None or hour_of(hour) != hour:
         raise ValueError(f"{hour.isoformat()} is not a whole UTC hour")
@@ -116,12 +122,15 @@ class _Close:
         self._database = database
         self._keeper = PartitionKeeper(database, bounds, clock)
         self._missed: dict[str, str] = {}
+        self._incomplete: dict[str, frozenset[str]] = {}
         self._known_streams: Mapping[str, frozenset[int]] = {}
         self._statistics: list[pl.DataFrame] = []
         self._put_aside: dict[tuple[str, str], tuple[int, str]] = {}
 
     def run(self, *, final: bool, rest: TradeLister | None) -> HourClose:
         close_no, closed_at = self._started()
+        with self._database.transaction() as transaction:
+            former = read_former(transaction, self._hour)
         claimed = self._claims()
         inserted: dict[str, int] = {}
         for table, slices in self._slices().items():
@@ -129,44 +138,107 @@ class _Close:
                 count = self._merge_again(table, low, high, close_no)
                 inserted[table] = inserted.get(table, 0) + count
         anchors = self._anchors()
+        self._look_for_drops()
         read = tuple(source.name for source in self._settings.sources if source.name not in self._missed)
         if self._missed and not read and self._clock.now() - self._hour <= MISSED_FOR:
             raise DatabaseUnavailable(f"no gatherer could be read: {'; '.join(self._missed.values())}")
-        missed = tuple(self._missed)
         trades = None
         if final:
             # What it inserts came with this close, which it does not reopen.
             trades = reconcile_trades(self._database, rest, self._hour, self._keeper, self._clock, merge_no=close_no)
         for table in ("book_anchors", *CLOSE_TABLES):
             self._keeper.ensure_hours(table, [us_from_datetime(self._hour)])
+        with self._database.transaction() as transaction:
+            counts = self._count(transaction)
+        lost = former.lost(counts, self._not_shown())
+        proved = None
+        if former.keeps_judgement(lost):
+            claimed = {}
+        else:
+            claimed = self._trustworthy(claimed, former)
+            with production.merging(self._database) as transaction:
+                self._put_anchors(transaction, _trusted(anchors, claimed), claimed)
+            proved = prove_hour(self._database, self._settings, self._hour, claimed)
         with production.merging(self._database) as transaction:
-            self._put_anchors(transaction, _trusted(anchors, claimed))
-        # Whoever fell silent meanwhile may claim rows that were not merged.
-        claimed = {name: each for name, each in claimed.items() if name not in self._missed}
-        proved = prove_hour(self._database, self._settings, self._hour, claimed)
-        statistics = added_up(self._statistics).filter(~pl.col("gatherer").is_in(missed))
-        refused = [
-            ("rows_refused", f"{table}, {reason}", f"{count} rows were put aside in dead_letters: {detail}")
-            for (table, reason), (count, detail) in self._put_aside.items()
-        ]
-        alarms = (*proved.alarms, *disagreements(statistics, self._settings.least_agreement), *refused)
-        with production.merging(self._database) as transaction:
-            proved.put(transaction)
-            close_store.put_statistics(transaction, self._hour, statistics, missed)
-            close_store.put_alarms(transaction, self._hour, alarms)
+            alarms = self._put(transaction, proved, claimed)
+            # Counted last: from here to the commit nobody can drop these rows.
             rows = self._count(transaction)
+            self._refuse_vanished(counts, rows)
+            put_lost(transaction, self._hour, lost)
+            verdicts = proofs_of(transaction, [self._hour])
             closed = HourClose(
-                self._hour, rows, rows.pop("book_anchors"), read, missed, inserted, final, trades,
-                coverage_share(transaction, self._hour), proved.failed, proved.proved, proved.unproved, alarms,
+                self._hour, rows, rows.pop("book_anchors"), read, tuple(self._missed), inserted, final, trades,
+                coverage_share(transaction, self._hour), close_store.failed_markets(transaction, self._hour),
+                verdicts.proved, verdicts.unproved, alarms, lost,
+                {name: tuple(sorted(each)) for name, each in self._incomplete.items()},
             )  # fmt: skip
             if final:
                 # Once it has had time to settle, it is not closed again for that.
                 unsettled = self._clock.now() < self._hour + SETTLED_AFTER
                 unsettled = unsettled and any(each.unsettled for each in claimed.values())
-                _mark(transaction, closed, close_no, closed_at, unsettled=unsettled)
+                _mark(transaction, closed, close_no, closed_at, former, unsettled=unsettled)
         for kind, subject, detail in alarms:
             _log.error("%s: %s: %s: %s", self._hour.isoformat(), kind, subject, detail)
         return closed
+
+    def _put(
+        self, transaction: Transaction, proved: HourProof | None, claimed: Mapping[str, GathererHour]
+    ) -> tuple[close_store.Alarm, ...]:
+        """Write what came out; without a proof what was said before stays. Return the alarms that stand then."""
+        if proved is None:
+            return close_store.alarms_of(transaction, self._hour)
+        alarms = proved.put(transaction)
+        close_store.put_streams(transaction, self._hour, {name: each.held for name, each in claimed.items()})
+        statistics = added_up(self._statistics).filter(~pl.col("gatherer").is_in(tuple(self._missed)))
+        standing = close_store.put_statistics(transaction, self._hour, statistics)
+        alarms.extend(disagreements(standing, self._settings.least_agreement))
+        alarms.extend(
+            ("rows_refused", f"{table}, {reason}", f"{count} rows were put aside in dead_letters: {detail}")
+            for (table, reason), (count, detail) in self._put_aside.items()
+        )
+        close_store.put_alarms(transaction, self._hour, alarms)
+        return tuple(alarms)
+
+    def _look_for_drops(self) -> None:
+        """Note what gatherers dropped while they were read: some of it may be missing from what was read of them."""
+        found = self._ask(lambda source: partial(_dropped, source, self._hour))
+        for name, tables in found.items():
+            self._note_incomplete(name, tables)
+
+    def _note_incomplete(self, name: str, tables: frozenset[str]) -> None:
+        before = self._incomplete.get(name, frozenset())
+        if tables - before:
+            self._incomplete[name] = before | tables
+            _log.warning(
+                "%s no longer holds all %s that it recorded in %s: what it claimed then stays as it was",
+                name, ", ".join(sorted(tables)), self._hour.isoformat(),
+            )  # fmt: skip
+
+    def _not_shown(self) -> frozenset[str]:
+        """Tables of which not every gatherer could show all that it recorded."""
+        if self._missed:
+            return frozenset(MERGED_TABLES)
+        return frozenset().union(*self._incomplete.values())
+
+    def _trustworthy(self, claimed: Mapping[str, GathererHour], former: FormerClose) -> dict[str, GathererHour]:
+        """Without gatherers and streams that hold less than they did: what they claimed then stays."""
+        # Whoever fell silent meanwhile may claim rows that were not merged.
+        asked = {
+            name: each
+            for name, each in claimed.items()
+            if name not in self._missed and not self._incomplete.get(name, frozenset()) & BOOK_TABLES
+        }
+        return {name: each.without(former.streams_to_keep(name, each)) for name, each in asked.items()}
+
+    def _refuse_vanished(self, before: Mapping[str, int], now: Mapping[str, int]) -> None:
+        fewer = [
+            f"{table}: {before[table]:,} → {now[table]:,}" for table in MERGED_TABLES if now[table] < before[table]
+        ]
+        if fewer:
+            raise HourDropped(
+                f"rows of {self._hour:%Y-%m-%dT%H} were dropped from production while it was closed"
+                f" ({', '.join(fewer)}); what was said of it before stays; close it again"
+            )
 
     def _claims(self) -> dict[str, GathererHour]:
         """What each gatherer claims of the hour; one after the other: each holds a stream's rows of it."""
@@ -174,6 +246,8 @@ class _Close:
         found: dict[str, GathererHour] = {}
         for source in self._settings.sources:
             found |= self._ask(lambda each: partial(_checked_hour, each, low, high, self._settings.margin_us), [source])
+        for name, each in found.items():
+            self._note_incomplete(name, each.incomplete)
         return found
 
     def _started(self) -> tuple[int, datetime]:
@@ -240,19 +314,21 @@ class _Close:
             return pl.DataFrame()
         return pl.concat(found.values()).filter(pl.col("ticker").str.len_chars() <= LONGEST_NAME)
 
-    def _put_anchors(self, transaction: Transaction, anchors: pl.DataFrame) -> None:
-        """Replace the anchors of the streams that gatherers still know.
+    def _put_anchors(
+        self, transaction: Transaction, anchors: pl.DataFrame, claimed: Mapping[str, GathererHour]
+    ) -> None:
+        """Replace the anchors of the streams that gatherers still know, and hold as they did.
 
-        Those of other streams stay: their gatherer was made anew, or its old streams were dropped, and production's
-        anchors are all that is left of them.
+        Those of other streams stay: their gatherer was made anew, or its old streams or rows were dropped, and
+        production's anchors are all that is left of them.
         """
         for name, stream_ids in self._known_streams.items():
-            if name not in self._missed:
-                transaction.execute(
-                    "DELETE FROM book_anchors WHERE anchor_ts >= %s AND anchor_ts < %s AND gatherer = %s"
-                    " AND stream_id = ANY (%s)",
-                    (self._hour, self._hour + HOUR, name, sorted(stream_ids)),
-                )
+            held = claimed[name].streams if name in claimed else frozenset()
+            transaction.execute(
+                "DELETE FROM book_anchors WHERE anchor_ts >= %s AND anchor_ts < %s AND gatherer = %s"
+                " AND stream_id = ANY (%s)",
+                (self._hour, self._hour + HOUR, name, sorted(stream_ids & held)),
+            )
         if anchors.height:
             data = anchors.to_arrow(compat_level=pl.CompatLevel.oldest())
             transaction.insert_new(PRODUCTION_TABLES["book_anchors"], data)
@@ -287,7 +363,11 @@ class _Close:
 
 
 def _trusted(anchors: pl.DataFrame, claimed: Mapping[str, GathererHour]) -> pl.DataFrame:
-    """Without those of two snapshots that contradict each other within their stream: one of them is wrong."""
+    """Those of streams that hold what they recorded, without two snapshots of one that contradict each other."""
+    if anchors.height:
+        streams = [(name, stream_id) for name, each in claimed.items() for stream_id in each.streams]
+        held = pl.DataFrame(streams, schema={"gatherer": pl.String, "stream_id": pl.Int64}, orient="row")
+        anchors = anchors.join(held, on=["gatherer", "stream_id"], how="semi")
     for name, each in claimed.items():
         failed = each.run_checks.filter(~pl.col("passed"))
         for number in ("seq", "next_seq"):
@@ -302,6 +382,12 @@ def _checked_hour(source: GathererSource, low_us: int, high_us: int, margin_us: 
     return read_hour(source, low_us, high_us, margin_us)
 
 
+def _dropped(source: GathererSource, hour: datetime) -> frozenset[str]:
+    with arrow_snapshot(source.timeseries_url) as snapshot:
+        found = snapshot.table("SELECT table_name FROM dropped_hours WHERE hour = $1", (hour,))
+    return frozenset(found.column(0).to_pylist())
+
+
 def _estimate(source: GathererSource, hour: datetime) -> Mapping[str, int]:
     with arrow_snapshot(source.timeseries_url) as snapshot:
         return estimated_rows(snapshot, hour, hour + HOUR)
@@ -312,27 +398,45 @@ def _rows(source: GathererSource, table: str, low: datetime, high: datetime) -> 
         return rows_between(snapshot, table, low, high)
 
 
-def _mark(transaction: Transaction, closed: HourClose, close_no: int, closed_at: datetime, *, unsettled: bool) -> None:
+def _mark(
+    transaction: Transaction,
+    closed: HourClose,
+    close_no: int,
+    closed_at: datetime,
+    former: FormerClose,
+    *,
+    unsettled: bool,
+) -> None:
+    # What was counted before rows were dropped stays: it tells how many there should be.
+    counted = {table: count for table, count in closed.rows.items() if table not in closed.dropped}
+    rows = {table: count for table, count in (former.rows or {}).items() if table in closed.dropped} | counted
+    kept = former.keeps_judgement(closed.dropped)
     transaction.execute(
-        "INSERT INTO hour_closes (hour, close_no, closed_at, rows, anchors, gatherers_read, gatherers_missed,"
-        " unsettled, markets, open_us, covered_us) VALUES (%(hour)s, %(close_no)s, %(closed_at)s, %(rows)s,"
-        " %(anchors)s, %(read)s, %(missed)s, %(unsettled)s, %(markets)s, %(open_us)s, %(covered_us)s)"
+        "INSERT INTO hour_closes AS t (hour, close_no, closed_at, rows, anchors, gatherers_read,"
+        " gatherers_missed, gatherers_incomplete, unsettled, markets, open_us, covered_us)"
+        " VALUES (%(hour)s, %(close_no)s, %(closed_at)s, %(rows)s,"
+        " %(anchors)s, %(read)s, %(missed)s, %(incomplete)s, %(unsettled)s, %(markets)s, %(open_us)s, %(covered_us)s)"
         " ON CONFLICT (hour) DO UPDATE SET close_no = excluded.close_no, close_id = excluded.close_id,"
         " closed_at = excluded.closed_at, rows = excluded.rows,"
-        " anchors = excluded.anchors, gatherers_read = excluded.gatherers_read,"
-        " gatherers_missed = excluded.gatherers_missed, unsettled = excluded.unsettled,"
-        " markets = excluded.markets, open_us = excluded.open_us, covered_us = excluded.covered_us",
+        " anchors = CASE WHEN %(kept)s THEN t.anchors ELSE excluded.anchors END,"
+        " gatherers_read = excluded.gatherers_read, gatherers_missed = excluded.gatherers_missed,"
+        " gatherers_incomplete = excluded.gatherers_incomplete, unsettled = excluded.unsettled,"
+        " markets = CASE WHEN %(kept)s THEN t.markets ELSE excluded.markets END,"
+        " open_us = CASE WHEN %(kept)s THEN t.open_us ELSE excluded.open_us END,"
+        " covered_us = CASE WHEN %(kept)s THEN t.covered_us ELSE excluded.covered_us END",
         {
             "hour": closed.hour,
             "close_no": close_no,
             "closed_at": closed_at,
-            "rows": json.dumps(dict(closed.rows)),
+            "rows": json.dumps(rows),
             "anchors": closed.anchors,
             "read": list(closed.gatherers_read),
             "missed": list(closed.gatherers_missed),
+            "incomplete": sorted(closed.gatherers_incomplete),
             "unsettled": unsettled,
             "markets": closed.coverage.markets,
             "open_us": closed.coverage.open_us,
             "covered_us": closed.coverage.covered_us,
+            "kept": kept,
         },
     )

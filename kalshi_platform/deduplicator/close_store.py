@@ -5,11 +5,12 @@ Everything of the hour is replaced, so that a close can be repeated.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 
 import polars as pl
 
+from kalshi_platform.deduplicator.agreement import STATISTICS
 from kalshi_platform.deduplicator.judgement import Judgement
 from kalshi_platform.market.times import HOUR, datetime_from_us, us_from_datetime
 from kalshi_platform.storage.pool import Transaction
@@ -20,6 +21,7 @@ CLAIM_COLUMNS = {"gatherer": pl.String, "stream_id": pl.Int64, "ticker": pl.Stri
                  "to_us": pl.Int64, "rows": pl.Int64, "content": pl.Int64, "withdrawn": pl.String}  # fmt: skip
 _STEPS = {"gatherer": pl.String, "stream_id": pl.Int64, "ticker": pl.String, "steps": pl.Int64,
           "largest_us": pl.Int64, "exchange_us": pl.Int64}  # fmt: skip
+_STATISTICS = {**STATISTICS, "agreement": pl.Float64}
 _MICROSECOND = timedelta(microseconds=1)
 _A_WEEK = timedelta(days=7)
 
@@ -34,6 +36,15 @@ def kept_claims(transaction: Transaction, hour: datetime, streams: Mapping[str, 
     )
     found = pl.DataFrame(rows, schema=CLAIM_COLUMNS, orient="row")
     return _unknown(found, streams)
+
+
+def run_checks_made(transaction: Transaction, hour: datetime, tickers: Iterable[str]) -> dict[str, tuple[int, int]]:
+    """How many run checks of these markets the last close of the hour made, and how many of them failed."""
+    rows = transaction.fetch_all(
+        "SELECT ticker, run_checks, run_failures FROM book_proofs WHERE hour = %s AND ticker = ANY (%s)",
+        (hour, sorted(set(tickers))),
+    )
+    return {ticker: (checks, failures) for ticker, checks, failures in rows}
 
 
 def hours_that_claim(transaction: Transaction, before: datetime, failed: pl.DataFrame) -> tuple[datetime, ...]:
@@ -67,15 +78,53 @@ def put_judgement(transaction: Transaction, hour: datetime, judged: Judgement) -
     _insert(transaction, CLOSE_TABLES["book_proofs"], judged.proofs.with_columns(at))
 
 
-def put_statistics(transaction: Transaction, hour: datetime, statistics: pl.DataFrame, missed: Sequence[str]) -> None:
-    """Replace the statistics of the hour; those of gatherers that could not be read stay."""
-    transaction.execute("DELETE FROM merge_statistics WHERE hour = %s AND gatherer <> ALL (%s)", (hour, list(missed)))
-    names = ("gatherer", "table_name", "seen", "distinct_rows", "unique_rows", "first_witness", "comparable", "agreed",
-             "agreement")  # fmt: skip
-    transaction.execute_values(
-        f"INSERT INTO merge_statistics (hour, {', '.join(names)}) VALUES %s ON CONFLICT DO NOTHING",  # noqa: S608 - our own
-        [(hour, *row) for row in statistics.select(names).iter_rows()],
+def put_statistics(transaction: Transaction, hour: datetime, statistics: pl.DataFrame) -> pl.DataFrame:
+    """Replace the statistics of the hour, table by table; return those that stand then.
+
+    A table's stay where a gatherer shows less of it now than it did: it is away, or has lost rows, and the comparison
+    that was made with all of them is the better one.
+    """
+    before = _statistics(transaction, hour)
+    seen = statistics.select("gatherer", "table_name", _now="seen")
+    less = before.join(seen, on=["gatherer", "table_name"], how="left").filter(
+        pl.col("_now").fill_null(0) < pl.col("seen")
     )
+    kept = less["table_name"].unique().to_list()
+    transaction.execute("DELETE FROM merge_statistics WHERE hour = %s AND table_name <> ALL (%s)", (hour, kept))
+    transaction.execute_values(
+        f"INSERT INTO merge_statistics (hour, {', '.join(_STATISTICS)}) VALUES %s",  # noqa: S608 - our own
+        [
+            (hour, *row)
+            for row in statistics.filter(~pl.col("table_name").is_in(kept)).select(_STATISTICS.keys()).iter_rows()
+        ],
+    )
+    return _statistics(transaction, hour)
+
+
+def put_streams(transaction: Transaction, hour: datetime, held: Mapping[str, pl.DataFrame]) -> None:
+    """Remember what the streams that were asked hold of the hour, by gatherer; see hour_reader.HELD."""
+    transaction.execute_values(
+        "INSERT INTO closed_streams (hour, gatherer, stream_id, seq_to, deltas) VALUES %s"
+        " ON CONFLICT (hour, gatherer, stream_id) DO UPDATE SET seq_to = excluded.seq_to, deltas = excluded.deltas",
+        [(hour, name, *row) for name, streams in held.items() for row in streams.iter_rows()],
+    )
+
+
+def steps_beyond(transaction: Transaction, hour: datetime, margin_us: int) -> list[Alarm]:
+    """Alarms of streams whose time went back by more than the margin, asked now or by an earlier close."""
+    rows = transaction.fetch_all(
+        "SELECT gatherer, stream_id, steps, largest_us FROM time_steps_back"
+        " WHERE hour = %s AND ticker = '' AND largest_us > %s ORDER BY 1, 2",
+        (hour, margin_us),
+    )
+    return [
+        (
+            "time_step_back",
+            f"{gatherer} stream {stream_id}",
+            f"{steps} steps back, the largest of {largest} µs; beyond {margin_us} nothing is claimed",
+        )
+        for gatherer, stream_id, steps, largest in rows
+    ]
 
 
 def put_steps(
@@ -108,6 +157,22 @@ def put_alarms(transaction: Transaction, hour: datetime, alarms: Iterable[Alarm]
     )
 
 
+def alarms_of(transaction: Transaction, hour: datetime) -> tuple[Alarm, ...]:
+    """The alarms of the hour as the last close left them."""
+    rows = transaction.fetch_all(
+        "SELECT kind, subject, detail FROM close_alarms WHERE hour = %s ORDER BY kind, subject", (hour,)
+    )
+    return tuple((kind, subject, detail) for kind, subject, detail in rows)
+
+
+def failed_markets(transaction: Transaction, hour: datetime) -> tuple[str, ...]:
+    """Markets whose books or claims did not come out."""
+    rows = transaction.fetch_all(
+        "SELECT ticker FROM book_proofs WHERE hour = %s AND verdict = 'failed' ORDER BY ticker COLLATE \"C\"", (hour,)
+    )
+    return tuple(ticker for (ticker,) in rows)
+
+
 def put_derived(transaction: Transaction, hour: datetime, anchors: pl.DataFrame) -> bool:
     """Replace the derived anchors at the end of the hour; return whether that changed anything."""
     at = hour + HOUR - _MICROSECOND
@@ -134,6 +199,14 @@ def reopen(transaction: Transaction, hours: Iterable[datetime]) -> None:
         " last_merge_no = excluded.last_merge_no",
         (sorted(set(hours)),),
     )
+
+
+def _statistics(transaction: Transaction, hour: datetime) -> pl.DataFrame:
+    rows = transaction.fetch_all(
+        f"SELECT {', '.join(_STATISTICS)} FROM merge_statistics WHERE hour = %s ORDER BY table_name, gatherer",  # noqa: S608 - our own
+        (hour,),
+    )
+    return pl.DataFrame(rows, schema=_STATISTICS, orient="row")
 
 
 def _coverage(judged: Judgement) -> pl.DataFrame:

@@ -108,9 +108,14 @@ def coverage_share(transaction: Transaction, hour: datetime) -> CoverageShare:
 def proofs(database: Database, hours: Sequence[datetime]) -> Proofs:
     """The book proofs of some hours."""
     with database.transaction() as transaction:
-        verdicts = transaction.fetch_all(
-            "SELECT verdict, count(*) FROM book_proofs WHERE hour = ANY (%s) GROUP BY verdict", (list(hours),)
-        )
+        return proofs_of(transaction, hours)
+
+
+def proofs_of(transaction: Transaction, hours: Sequence[datetime]) -> Proofs:
+    """The same within a transaction."""
+    verdicts = transaction.fetch_all(
+        "SELECT verdict, count(*) FROM book_proofs WHERE hour = ANY (%s) GROUP BY verdict", (list(hours),)
+    )
     counted = {str(verdict): int(count) for verdict, count in verdicts}
     return Proofs(counted.get("proved", 0), counted.get("unproved", 0), counted.get("failed", 0))
 

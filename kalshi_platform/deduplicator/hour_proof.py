@@ -38,43 +38,16 @@ class HourProof:
     streams: Mapping[str, frozenset[int]]
     doubted: tuple[datetime, ...]
 
-    @property
-    def alarms(self) -> list[close_store.Alarm]:
-        too_far = (pl.col("ticker") == "") & (pl.col("largest_us") > self.margin_us)
-        return [
-            *self.judged.alarms,
-            *(
-                (
-                    "time_step_back",
-                    f"{row['gatherer']} stream {row['stream_id']}",
-                    f"{row['steps']} steps back, the largest of {row['largest_us']} µs; beyond {self.margin_us} nothing"
-                    " is claimed",
-                )
-                for row in self.steps.filter(too_far).iter_rows(named=True)
-            ),
-        ]
+    def put(self, transaction: Transaction) -> list[close_store.Alarm]:
+        """Replace what production says about the hour; return its alarms.
 
-    @property
-    def failed(self) -> tuple[str, ...]:
-        """Markets that lost claims."""
-        return tuple(self.judged.proofs.filter(pl.col("verdict") == "failed")["ticker"])
-
-    @property
-    def proved(self) -> int:
-        """Markets of which something was checked, and nothing failed."""
-        return self.judged.proofs.filter(pl.col("verdict") == "proved").height
-
-    @property
-    def unproved(self) -> int:
-        """Markets of which nothing could be checked."""
-        return self.judged.proofs.filter(pl.col("verdict") == "unproved").height
-
-    def put(self, transaction: Transaction) -> None:
-        """Replace what production says about the hour; hours that rest on what changed are opened again."""
+        Hours that rest on what changed are opened again.
+        """
         close_store.put_judgement(transaction, self.hour, self.judged)
         close_store.put_steps(transaction, self.hour, self.steps, self.streams)
         changed = close_store.put_derived(transaction, self.hour, self.derived)
         close_store.reopen(transaction, [*self.doubted, *([self.hour + HOUR] if changed else [])])
+        return [*self.judged.alarms, *close_store.steps_beyond(transaction, self.hour, self.margin_us)]
 
 
 def prove_hour(
@@ -92,6 +65,7 @@ def prove_hour(
         # Their closes could not know of the snapshot that came later.
         doubted = close_store.hours_that_claim(transaction, hour, run_checks.filter(~pl.col("passed")))
         lost = aside.misdated_around(transaction, hour, hour + HOUR)
+        earlier = close_store.run_checks_made(transaction, hour, kept["ticker"])
     fresh = pl.lit(None, pl.String)
     claims = pl.concat(
         [
@@ -103,7 +77,7 @@ def prove_hour(
         ]
     )
     rows = read_production_hour(database.url, low_us, high_us, settings.rest_age_us, settings.clock_skew_us)
-    judged = judge(claims.sort(CLAIM), run_checks, rows.hour, lost)
+    judged = judge(claims.sort(CLAIM), run_checks, rows.hour, lost, earlier)
     covered = Covered(rows.hour.tickers, judged.coverage)
     derived, wrong = derive(rows.anchors, covered, rows.changes, rows.exchange_us, high_us - 1)
     found_before = kept.filter(pl.col("withdrawn") == _BELOW_ZERO)["ticker"]

@@ -15,17 +15,23 @@ from kalshi_platform.deduplicator.proof_runs import RUN_CHECKS, pairs
 from kalshi_platform.deduplicator.run_reader import read_checks
 from kalshi_platform.deduplicator.runs import runs, spans
 from kalshi_platform.deduplicator.settings import GathererSource
+from kalshi_platform.deduplicator.source import gone_until, incomplete_tables
 from kalshi_platform.deduplicator.steps import STEPS, steps_back
 from kalshi_platform.deduplicator.stream_window import StreamWindow, read_window, streams_between
 from kalshi_platform.deduplicator.sums import fingerprints_of, parts_of
 from kalshi_platform.deduplicator.timeline import Timeline
 from kalshi_platform.market.coverage import Interval
 from kalshi_platform.market.names import LONGEST_NAME
-from kalshi_platform.market.times import datetime_from_us
-from kalshi_platform.storage.read import arrow_snapshot
+from kalshi_platform.market.times import datetime_from_us, us_from_datetime
+from kalshi_platform.storage.read import ArrowSnapshot, arrow_snapshot
 
 CLAIMS = {"ticker": pl.String, "stream_id": pl.Int64, "from_us": pl.Int64, "to_us": pl.Int64, "rows": pl.Int64,
           "content": pl.Int64}  # fmt: skip
+
+
+HELD = {"stream_id": pl.Int64, "seq_to": pl.Int64, "deltas": pl.Int64}
+BOOK_TABLES = frozenset({"orderbook_deltas", "orderbook_snapshots"})
+"""Tables that claims, anchors and run checks are made of."""
 
 
 class GathererHour(NamedTuple):
@@ -34,6 +40,8 @@ class GathererHour(NamedTuple):
     `streams`: all that the gatherer could speak for; what production knows of others stays as it is. `unsettled`: a
     stream that is still open has shown nothing later than the hour, or may still get a snapshot that proves more of it,
     so that more may be claimed later.
+    `held`: columns of HELD. `unchecked`: streams of which a run check could not be made, because rows are gone.
+    `incomplete`: tables of which less is there than the ledger recorded; where that concerns books nothing is claimed.
     """
 
     claims: pl.DataFrame
@@ -41,13 +49,33 @@ class GathererHour(NamedTuple):
     run_checks: pl.DataFrame
     streams: frozenset[int]
     unsettled: bool = False
+    held: pl.DataFrame = pl.DataFrame(schema=HELD)
+    unchecked: frozenset[int] = frozenset()
+    incomplete: frozenset[str] = frozenset()
+
+    def without(self, stream_ids: frozenset[int]) -> GathererHour:
+        """The same as if these streams had not been asked."""
+        rest = ~pl.col("stream_id").is_in(sorted(stream_ids))
+        return self._replace(
+            claims=self.claims.filter(rest),
+            steps=self.steps.filter(rest),
+            run_checks=self.run_checks.filter(rest),
+            held=self.held.filter(rest),
+            streams=self.streams - stream_ids,
+        )
 
 
 def read_hour(source: GathererSource, low_us: int, high_us: int, margin_us: int) -> GathererHour:
     """Read the hour [low, high) of `source`. Raises DatabaseUnavailable."""
     edges = (low_us, high_us)
     claims, steps, checks = [_empty(CLAIMS)], [_empty({"stream_id": pl.Int64, **STEPS})], [_empty(RUN_CHECKS)]
+    held: list[tuple[int, int, int]] = []
+    unchecked: set[int] = set()
     with arrow_snapshot(source.timeseries_url) as snapshot:
+        incomplete = incomplete_tables(snapshot, datetime_from_us(low_us), datetime_from_us(high_us))
+        if incomplete & BOOK_TABLES:
+            parts = (claims[0], steps[0], checks[0])
+            return GathererHour(*parts, streams=frozenset(), incomplete=incomplete)
         known = snapshot.table("SELECT stream_id, ended_at IS NULL AS open FROM streams").to_pylist()
         still_open = {row["stream_id"] for row in known if row["open"]}
         gone, unsettled = set(), False
@@ -59,14 +87,19 @@ def read_hour(source: GathererSource, low_us: int, high_us: int, margin_us: int)
             shown = window.segments.filter(pl.col("high_us") >= high_us + margin_us).height > 0
             unsettled |= stream_id in still_open and (window.pending or not shown)
             claims.append(counted(window, edges, margin_us))
+            held.append(_held(window, edges))
             measured = steps_back(window.deltas, edges)
             steps.append(measured.select(pl.lit(stream_id, pl.Int64).alias("stream_id"), *STEPS))
             window = window._replace(deltas=window.deltas.clear())  # the next rows come into their place
-            found = pairs(spans(window.memberships, runs(window.segments)), window.segments, edges)
-            if found.height:
-                checks.append(read_checks(snapshot, stream_id, found))
+            made, whole = _run_checks(snapshot, window, edges)
+            checks.append(made)
+            if not whole:
+                unchecked.add(stream_id)
     streams = frozenset(row["stream_id"] for row in known) - gone
-    return GathererHour(_nameable(claims), _nameable(steps), _nameable(checks), streams, unsettled)
+    return GathererHour(
+        _nameable(claims), _nameable(steps), _nameable(checks), streams, unsettled,
+        pl.DataFrame(held, schema=HELD, orient="row"), frozenset(unchecked), incomplete,
+    )  # fmt: skip
 
 
 def counted(window: StreamWindow, edges: Interval, margin_us: int) -> pl.DataFrame:
@@ -91,6 +124,33 @@ def timeline_of(deltas: pl.DataFrame, tickers: dict[str, int], low_us: int) -> T
     market = deltas["ticker"].replace_strict(tickers, return_dtype=pl.Int64) if deltas.height else deltas["seq"]
     parts, contents = parts_of(deltas), fingerprints_of(deltas)
     return Timeline(low_us - 3_600_000_000, market.to_numpy(), deltas["exchange_us"].to_numpy(), parts, contents)
+
+
+def _held(window: StreamWindow, edges: Interval) -> tuple[int, int, int]:
+    inside = window.segments.filter((pl.col("low_us") < edges[1]) & (pl.col("high_us") >= edges[0]))
+    deltas = window.deltas.filter(pl.col("exchange_us").is_between(*edges, closed="left")).height
+    return window.stream_id, int(inside["seq_to"].max() or 0), deltas  # type: ignore[arg-type]
+
+
+def _run_checks(snapshot: ArrowSnapshot, window: StreamWindow, edges: Interval) -> tuple[pl.DataFrame, bool]:
+    """The checks of the stream that touch the hour, and whether none of them was left out because rows are gone."""
+    every = pairs(spans(window.memberships, runs(window.segments)), window.segments, edges)
+    if every.is_empty():
+        return _empty(RUN_CHECKS), True
+    found = _with_rows(snapshot, every, edges)
+    if found.is_empty():
+        return _empty(RUN_CHECKS), False
+    made = read_checks(snapshot, window.stream_id, found)
+    return made, made.height == every.height
+
+
+def _with_rows(snapshot: ArrowSnapshot, found: pl.DataFrame, edges: Interval) -> pl.DataFrame:
+    """Those pairs whose deltas are all there, as far as they lie before the hour, which was looked at as a whole."""
+    earliest: int = found["low_us"].min()  # type: ignore[assignment]
+    if earliest >= edges[0]:
+        return found
+    until = gone_until(snapshot, datetime_from_us(earliest), datetime_from_us(edges[0]))
+    return found if until is None else found.filter(pl.col("low_us") >= us_from_datetime(until))
 
 
 def _empty(schema: dict[str, pl.DataType] | dict[str, type[pl.DataType]]) -> pl.DataFrame:

@@ -11,6 +11,7 @@ what it contradicted then it contradicts still, so it takes part in the checks u
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 from typing import NamedTuple
 
 import numpy as np
@@ -60,9 +61,12 @@ def judge(
     run_checks: pl.DataFrame,
     hour: ProductionHour,
     lost: Sequence[tuple[str, int, int, str]] = (),
+    earlier: Mapping[str, tuple[int, int]] = MappingProxyType({}),
 ) -> Judgement:
     """Judge the claims of one hour. `lost`: (ticker, from, to, reason) of spans of which nothing may be claimed.
 
+    `earlier`: by market, how many run checks an earlier close made and how many failed, with streams that cannot be
+    asked any more: they count where fewer could be made now.
     `claims`: CLAIM, rows, content and withdrawn (null unless an earlier close withdrew the claim); of all streams, each
     within the hour. `run_checks`: gatherer and the columns of proof_runs.RUN_CHECKS.
     """
@@ -70,6 +74,10 @@ def judge(
     details: dict[str, list[str]] = {}
     claims = claims.with_columns(_before="withdrawn", withdrawn=pl.when(_own_fault()).then("withdrawn"))
     claims = _by_runs(claims, run_checks, counts, details)
+    for ticker, (checks, failures) in earlier.items():
+        if checks > counts.get(ticker, {}).get("run_checks", 0):
+            _add(counts, ticker)
+            counts[ticker] |= {"run_checks": checks, "run_failures": max(failures, counts[ticker]["run_failures"])}
     claims = _by_streams(claims, hour, counts, details)
     claims = _by_anchors(claims, hour, counts, details)
     claims = _by_polled(claims, hour, counts, details)

@@ -8,6 +8,7 @@ from datetime import datetime, timedelta
 import pyarrow as pa
 
 from kalshi_platform.deduplicator.settings import GathererSource
+from kalshi_platform.market.times import HOUR
 from kalshi_platform.storage.migrate import DatabaseKind, check
 from kalshi_platform.storage.pool import Database
 from kalshi_platform.storage.read import ArrowSnapshot
@@ -17,6 +18,7 @@ Window = tuple[datetime, datetime]
 HOURS_AT_ONCE = timedelta(hours=240)
 """In one snapshot: every partition that it touches holds places of the server's lock table until its end."""
 _MICROSECOND = timedelta(microseconds=1)
+_MOST_HOURS = 14 * 24
 WEIGHTS: Mapping[str, int] = {"orderbook_snapshots": 20, "market_lifecycle": 5}
 """How many rows of another table the memory for one row of these is worth."""
 
@@ -104,6 +106,34 @@ def estimated_rows(snapshot: ArrowSnapshot, low: datetime, high: datetime) -> Ma
     )
     counts = {row["table_name"]: int(row["rows"]) for row in found.to_pylist()}
     return {table: counts.get(table, 0) * WEIGHTS.get(table, 1) for table in MERGED_TABLES}
+
+
+def incomplete_tables(snapshot: ArrowSnapshot, low: datetime, high: datetime) -> frozenset[str]:
+    """Merged tables of which less is there of [low, high) than the gatherer's own ledger recorded.
+
+    What was asked for first holds for the rest of the snapshot: the partitions stay locked against a drop.
+    """
+    found = snapshot.table(
+        "SELECT name FROM unnest($1) AS t (name) WHERE EXISTS (SELECT FROM hours_gone(name, $2, $3))"
+        " OR missing_rows(name, $2, $3) > 0",
+        (list(MERGED_TABLES), low, high),
+    )
+    return frozenset(str(name) for name in found.column("name").to_pylist())
+
+
+def gone_until(snapshot: ArrowSnapshot, low: datetime, high: datetime) -> datetime | None:
+    """The end of the last hour of [low, high) whose deltas the gatherer no longer has; None where all are there.
+
+    No row is read for it. Hours further back than _MOST_HOURS are taken for gone.
+    """
+    earliest = high - _MOST_HOURS * HOUR
+    found = snapshot.table(
+        "SELECT max(h) AS hour FROM hours_gone('orderbook_deltas', $1, $2) h", (max(low, earliest), high)
+    )
+    hour: datetime | None = found.column("hour")[0].as_py()
+    if hour is None:
+        return None if low >= earliest else earliest
+    return hour + HOUR
 
 
 def _select(table: str, condition: str) -> str:
