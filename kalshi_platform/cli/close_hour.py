@@ -48,7 +48,7 @@ def close_hour(
     rows = ", ".join(f"{count:,} {table}" for table, count in done.rows.items() if count) or "no rows"
     new = sum(done.inserted.values())
     tell(f"production holds {rows}; {new:,} of them new; {done.anchors:,} book anchors")
-    for line in proof_lines(done):
+    for line in (*loss_lines(done), *proof_lines(done)):
         tell(line)
     if done.trades is not None:
         tell(f"trades against the exchange's listing: {described(done.trades)}")
@@ -96,6 +96,20 @@ def lake_lines(production_url: str, hour: datetime, now: datetime) -> list[str]:
         f"older than this close, or missing, in the lake: {names}",
         f"Dagster's schedules export them, or: {remedy}",
     ]
+
+
+def loss_lines(done: HourClose) -> list[str]:
+    """Which rows of the hour are gone, and what that means. Pure."""
+    lines = [
+        f"{name} no longer has all that it recorded of the hour ({', '.join(tables)}): what it claimed before stays"
+        for name, tables in sorted(done.gatherers_incomplete.items())
+    ]
+    if done.dropped:
+        lines.append(
+            f"production no longer has all rows that the hour was closed with ({', '.join(done.dropped)}):"
+            " what was said of them stays as it was, no book is proven by them, and the lake keeps its partitions"
+        )
+    return lines
 
 
 def proof_lines(done: HourClose) -> list[str]:

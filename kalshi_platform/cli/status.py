@@ -84,7 +84,7 @@ def _print(found: dict[str, Any]) -> None:
     for gatherer, behind in found["batches_behind"].items():
         tell(f"{'merge of ' + gatherer:<20} {'unknown' if behind is None else f'{behind} batches behind'}")
     for table, rows in found["production_rows"].items():
-        tell(f"{table:<20} {rows:>14,} rows")
+        tell(f"{table:<20} {rows:>14,} rows merged")
     if found["last_closed_hour"] is not None:
         _print_hour(found["last_closed_hour"])
     _print_lake(found["lake"])

@@ -151,7 +151,7 @@ def _status_line(production: Database, stack: Stack, exports: _OpenExporter | No
     except KalshiPlatformError as error:
         return "; ".join([f"production is away: {error}", *stack.troubles()])
     counts = ", ".join(f"{table.removeprefix('orderbook_')} {count:,}" for table, count in rows) or "nothing yet"
-    line = f"[{stack.elapsed_s():4.0f} s] production rows: {counts}"
+    line = f"[{stack.elapsed_s():4.0f} s] merged into production: {counts}"
     if exports is not None and exports.last is not None:
         at, finished = exports.last
         line += f"; lake: {sum(finished.exported_rows.values()):,} rows at {at:%H:%M:%S}"

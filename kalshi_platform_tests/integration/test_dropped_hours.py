@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import UTC, datetime, timedelta
+from decimal import Decimal
 from typing import Any
 
 import pytest
@@ -113,3 +114,20 @@ def test_the_share_of_an_hour_that_was_dropped_is_the_one_of_its_close(productio
     assert production.rows(share, H4) == [(*figures, True)], "not 55 of 60 minutes, of the market that coverage knows"
     production.execute("UPDATE hour_closes SET open_us = NULL")  # closed by an older version
     assert [row[3:] for row in production.rows(share, H4)] == [(None, True)]
+
+
+def test_a_markets_hour_is_a_share_of_its_open_time_and_dropped_trades_are_unknown(
+    production: Production,  # noqa: F811
+) -> None:
+    record(production, H4)
+    anchored(production)
+    hours = "SELECT covered_share, trades, contracts, dropped FROM market_hours(%s, %s, %s)"
+    assert production.rows(hours, TICKER, H4, H4 + HOUR) == [(round(Decimal(55) / 60, 6), 1, 0, [])]
+    production.execute(
+        "INSERT INTO markets (ticker, event_ticker, status, open_time, close_time, payload, fingerprint, first_seen_at,"
+        " known_at) VALUES (%s, 'E', 'active', %s, %s, '{}', 0, now(), now())",
+        TICKER, H4 + timedelta(minutes=5), H4 + HOUR,
+    )  # fmt: skip
+    production.execute("SELECT drop_partitions_before('trades', %s)", H4 + timedelta(days=1))
+    found = production.rows(hours, TICKER, H4, H4 + 3 * HOUR)
+    assert found == [(1, None, None, ["trades"]), (1, 0, 0, []), (None, 0, 0, [])], "it was not open in the last one"

@@ -103,6 +103,8 @@ def close_hours(
                             **production_rows(database, table, hour, hour + HOUR),
                             "gatherers_read": ", ".join(closed.gatherers_read) or "none",
                             "gatherers_missed": ", ".join(closed.gatherers_missed) or "none",
+                            "gatherers_incomplete": ", ".join(sorted(closed.gatherers_incomplete)) or "none",
+                            "rows_were_dropped": table in closed.dropped,
                         },
                         asset_key=production(table),
                         partition_key=keys[hour],

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
 
-from kalshi_platform.cli.close_hour import proof_lines
+from kalshi_platform.cli.close_hour import loss_lines, proof_lines
 from kalshi_platform.deduplicator.close_hour import HourClose
 from kalshi_platform.deduplicator.close_store import Alarm
 from kalshi_platform.deduplicator.hour_figures import CoverageShare
@@ -28,6 +29,14 @@ def test_a_good_hour_is_told_in_two_lines() -> None:
         "57 % of the open time of 1,201 markets is covered",
         "books: 3 proved, 0 failed, 1 with nothing to check",
     ]
+
+
+def test_rows_that_are_gone_are_told_with_what_that_means() -> None:
+    assert loss_lines(closed(1.0)) == []
+    lossy = replace(closed(1.0), dropped=("orderbook_deltas",), gatherers_incomplete={"g2": ("tickers", "trades")})
+    first, second = loss_lines(lossy)
+    assert first.startswith("g2 no longer has all that it recorded of the hour (tickers, trades)")
+    assert second.startswith("production no longer has all rows that the hour was closed with (orderbook_deltas)")
 
 
 def test_alarms_are_told_by_kind_with_their_subjects() -> None:
