@@ -122,7 +122,7 @@ def test_a_markets_hour_is_a_share_of_its_open_time_and_dropped_trades_are_unkno
     record(production, H4)
     anchored(production)
     hours = "SELECT covered_share, trades, contracts, dropped FROM market_hours(%s, %s, %s)"
-    assert production.rows(hours, TICKER, H4, H4 + HOUR) == [(round(Decimal(55) / 60, 6), 1, 0, [])]
+    assert production.rows(hours, TICKER, H4, H4 + HOUR) == [(round(Decimal(55) / 60, 6), 1, Decimal("12.50"), [])]
     production.execute(
         "INSERT INTO markets (ticker, event_ticker, status, open_time, close_time, payload, fingerprint, first_seen_at,"
         " known_at) VALUES (%s, 'E', 'active', %s, %s, '{}', 0, now(), now())",
