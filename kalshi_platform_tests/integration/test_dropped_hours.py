@@ -90,12 +90,14 @@ def test_a_book_is_not_proven_by_rows_that_were_dropped(production: Production) 
     assert book_state(production, moment) == {("approximate", 1200)}
     later = H4 + HOUR + timedelta(minutes=30)
     assert book_state(production, later) == {("approximate", 1300)}, "its anchor lies before what is gone"
-    holes = "SELECT * FROM coverage_holes(%s, %s, %s)"
+    holes = "SELECT * FROM coverage_holes_explained(%s, %s, %s)"
     assert production.rows(holes, TICKER, H4, H4 + 3 * HOUR) == [
         (H4, H4 + timedelta(minutes=5), "not covered"),
         (H4 + timedelta(minutes=5), H4 + HOUR, "dropped"),
         (H4 + 2 * HOUR, H4 + 3 * HOUR, "not covered"),
     ]
+    joined = production.rows("SELECT * FROM coverage_holes(%s, %s, %s)", TICKER, H4, H4 + 3 * HOUR)
+    assert joined == [(H4, H4 + HOUR), (H4 + 2 * HOUR, H4 + 3 * HOUR)]
     production.execute("DELETE FROM hour_closes WHERE hour = %s", H4)  # covered by a close that was not final
     assert [row[2] for row in production.rows(holes, TICKER, H4 + timedelta(minutes=5), H4 + HOUR)] == ["dropped"]
 
@@ -121,8 +123,8 @@ def test_a_markets_hour_is_a_share_of_its_open_time_and_dropped_trades_are_unkno
 ) -> None:
     record(production, H4)
     anchored(production)
-    hours = "SELECT covered_share, trades, contracts, dropped FROM market_hours(%s, %s, %s)"
-    assert production.rows(hours, TICKER, H4, H4 + HOUR) == [(round(Decimal(55) / 60, 6), 1, Decimal("12.50"), [])]
+    hours = "SELECT covered_share, trades, contracts FROM market_hours(%s, %s, %s)"
+    assert production.rows(hours, TICKER, H4, H4 + HOUR) == [(round(Decimal(55) / 60, 6), 1, Decimal("12.50"))]
     production.execute(
         "INSERT INTO markets (ticker, event_ticker, status, open_time, close_time, payload, fingerprint, first_seen_at,"
         " known_at) VALUES (%s, 'E', 'active', %s, %s, '{}', 0, now(), now())",
@@ -130,4 +132,4 @@ def test_a_markets_hour_is_a_share_of_its_open_time_and_dropped_trades_are_unkno
     )  # fmt: skip
     production.execute("SELECT drop_partitions_before('trades', %s)", H4 + timedelta(days=1))
     found = production.rows(hours, TICKER, H4, H4 + 3 * HOUR)
-    assert found == [(1, None, None, ["trades"]), (1, 0, 0, []), (None, 0, 0, [])], "it was not open in the last one"
+    assert found == [(1, None, None), (1, 0, 0), (None, 0, 0)], "it was not open in the last one"

@@ -1,11 +1,10 @@
 -- The share of an hour that a market's record covers is one of its open time, here as everywhere; and figures of rows that
 -- were dropped are unknown, not zero.
 
-DROP FUNCTION IF EXISTS market_hours(text, timestamptz, timestamptz);
-CREATE FUNCTION market_hours(p_ticker text, p_from timestamptz, p_to timestamptz)
+CREATE OR REPLACE FUNCTION market_hours(p_ticker text, p_from timestamptz, p_to timestamptz)
 RETURNS TABLE (hour timestamptz, is_closed boolean, covered_share numeric, book_verdict text, trades_state text,
                trades bigint, contracts numeric, block_contracts numeric, first_dollars numeric, low_dollars numeric,
-               high_dollars numeric, last_dollars numeric, dropped text[])
+               high_dollars numeric, last_dollars numeric)
 LANGUAGE plpgsql STABLE SET plan_cache_mode = force_custom_plan AS $$
 #variable_conflict use_column
 DECLARE
@@ -20,10 +19,10 @@ BEGIN
           WHERE p.ticker = p_ticker AND p.hour = h.hour AND p.hour >= v_low AND p.hour < v_high),
          coalesce((SELECT max(p.state) FILTER (WHERE p.state = 'differs') FROM trade_parity p
                    WHERE p.ticker = p_ticker AND p.hour = h.hour), k.state, 'not checked'),
-         CASE WHEN 'trades' = ANY (g.dropped) THEN NULL ELSE t.trades END,
-         CASE WHEN 'trades' = ANY (g.dropped) THEN NULL ELSE contracts(t.count_e2) END,
-         CASE WHEN 'trades' = ANY (g.dropped) THEN NULL ELSE contracts(t.block_e2) END,
-         dollars(t.first_e4), dollars(t.low_e4), dollars(t.high_e4), dollars(t.last_e4), g.dropped
+         CASE WHEN g.no_trades THEN NULL ELSE t.trades END,
+         CASE WHEN g.no_trades THEN NULL ELSE contracts(t.count_e2) END,
+         CASE WHEN g.no_trades THEN NULL ELSE contracts(t.block_e2) END,
+         dollars(t.first_e4), dollars(t.low_e4), dollars(t.high_e4), dollars(t.last_e4)
   FROM generate_series(v_low, v_last, INTERVAL '1 hour') AS h (hour)
   LEFT JOIN hour_closes c ON c.hour = h.hour
   LEFT JOIN trade_checks k ON k.hour = h.hour
@@ -36,9 +35,7 @@ BEGIN
               AND r.from_ts >= v_low AND r.from_ts < v_high) AS covered_s
   ) AS s
   CROSS JOIN LATERAL (
-    SELECT coalesce(array_agg(n.name ORDER BY n.name), '{}') AS dropped
-    FROM unnest(ARRAY['orderbook_deltas', 'orderbook_snapshots', 'trades']) AS n (name)
-    WHERE EXISTS (SELECT FROM closed_rows(n.name, h.hour, h.hour + INTERVAL '1 hour') w WHERE w.is_gone)
+    SELECT EXISTS (SELECT FROM closed_rows('trades', h.hour, h.hour + INTERVAL '1 hour') w WHERE w.is_gone) AS no_trades
   ) AS g
   CROSS JOIN LATERAL (
     SELECT count(*) FILTER (WHERE NOT x.is_block_trade) AS trades,
@@ -57,4 +54,4 @@ BEGIN
   ) AS t
   ORDER BY h.hour;
 END $$;
-COMMENT ON FUNCTION market_hours(text, timestamptz, timestamptz) IS 'One row per hour: how complete the record of a market is (share of its open time that is covered, NULL where it was not open; verdict on its books; trades against the exchange''s listing), and what was traded; prices and trades without block trades. trades_state is that of the hour, or differs when the market''s own trades do. dropped: tables whose rows of the hour were dropped since; what was traded is NULL where they are the trades.';
+COMMENT ON FUNCTION market_hours(text, timestamptz, timestamptz) IS 'One row per hour: how complete the record of a market is (share of its open time that is covered, NULL where it was not open; verdict on its books; trades against the exchange''s listing), and what was traded; prices and trades without block trades. trades_state is that of the hour, or differs when the market''s own trades do. What was traded is NULL where the trades of the hour were dropped since.';

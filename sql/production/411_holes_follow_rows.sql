@@ -1,7 +1,6 @@
 -- What coverage says of an hour holds as long as production has the rows of that hour.
 
-DROP FUNCTION IF EXISTS coverage_holes(text, timestamptz, timestamptz);
-CREATE FUNCTION coverage_holes(p_ticker text, p_from timestamptz, p_to timestamptz)
+CREATE OR REPLACE FUNCTION coverage_holes_explained(p_ticker text, p_from timestamptz, p_to timestamptz)
 RETURNS TABLE (from_ts timestamptz, to_ts timestamptz, reason text)
 LANGUAGE plpgsql STABLE SET plan_cache_mode = force_custom_plan AS $$
 #variable_conflict use_column
@@ -30,4 +29,14 @@ BEGIN
   ) AS h
   ORDER BY 1;
 END $$;
-COMMENT ON FUNCTION coverage_holes(text, timestamptz, timestamptz) IS 'When production may lack order-book deltas of a market, within [from, to). reason: not covered (no claim covers it: holes, hours that nobody has closed yet, and what came after the close of an hour that still runs) or dropped (production was complete there; its rows are gone).';
+COMMENT ON FUNCTION coverage_holes_explained(text, timestamptz, timestamptz) IS 'When production may lack order-book deltas of a market, within [from, to). reason: not covered (no claim covers it: holes, hours that nobody has closed yet, and what came after the close of an hour that still runs) or dropped (production was complete there; its rows are gone).';
+
+-- Dropped first: it had a third column for a while.
+DROP FUNCTION IF EXISTS coverage_holes(text, timestamptz, timestamptz);
+CREATE FUNCTION coverage_holes(p_ticker text, p_from timestamptz, p_to timestamptz)
+RETURNS TABLE (from_ts timestamptz, to_ts timestamptz) LANGUAGE sql STABLE AS $$
+  SELECT lower(h.hole), upper(h.hole)
+  FROM unnest((SELECT range_agg(tstzrange(e.from_ts, e.to_ts)) FROM coverage_holes_explained(p_ticker, p_from, p_to) e)) AS h (hole)
+  ORDER BY 1
+$$;
+COMMENT ON FUNCTION coverage_holes(text, timestamptz, timestamptz) IS 'When production may lack order-book deltas of a market: the parts of [from, to) that no claim covers (holes, hours that nobody has closed yet, and what came after the close of an hour that still runs), and those whose rows were dropped; see coverage_holes_explained.';
