@@ -46,7 +46,7 @@ def test_the_last_closed_hour_is_told_with_what_is_wrong_with_it(
     assert closed["coverage_share"] == pytest.approx(2_980 / 3_600, abs=0.01)
     assert closed["books_failed"] == 0
     assert closed["alarms"] == ["book_proof: A: does not come out"]
-    _print(found)
+    _print({**found, "lake": {"problem": None, "stale": []}})
     shown = capsys.readouterr().out
     assert "last closed hour" in shown
     assert "% complete" in shown

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from kalshi_platform.cli import main as entry
@@ -30,10 +32,9 @@ def test_so_does_an_error(capsys: pytest.CaptureFixture[str], error: KalshiPlatf
 
 def test_so_does_status(capsys: pytest.CaptureFixture[str]) -> None:
     service = {"alive": True, "age_s": 1.0, "state": EVIL, "pid": 1, "details": {}, "lines": [f"! {EVIL}"]}
-    hour = None
-    _print(
-        {"services": {"gatherer/g1": service}, "batches_behind": {}, "production_rows": {}, "last_closed_hour": hour}
-    )
+    found: dict[str, Any] = {"services": {"gatherer/g1": service}, "last_closed_hour": None}
+    found |= {"problems": [], "batches_behind": {}, "production_rows": {}, "lake": {"problem": None, "stale": []}}
+    _print(found)
     assert capsys.readouterr().out.count(SHOWN) == 2
 
 
