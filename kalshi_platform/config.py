@@ -64,9 +64,8 @@ class PlatformSettings:
 
 
 def environment() -> dict[str, str]:
-    """The process's environment over the values of `.env` in the working folder."""
-    from_file = {key: value for key, value in dotenv_values(Path.cwd() / ".env").items() if value is not None}
-    return {**from_file, **os.environ}
+    """The process's environment over the values of `.env` in the working folder. Raises ConfigurationError."""
+    return environment_with(env_file_text(Path.cwd() / ".env"))
 
 
 def process_environment() -> dict[str, str]:
@@ -78,6 +77,27 @@ def environment_with(env_text: str) -> dict[str, str]:
     """The process's environment over the values of `env_text`, which has the form of a `.env` file."""
     from_text = {key: value for key, value in dotenv_values(stream=io.StringIO(env_text)).items() if value is not None}
     return {**from_text, **os.environ}
+
+
+def env_file_text(path: Path) -> str:
+    """The text of a `.env` file as it stands, line ends included; empty without one. Raises ConfigurationError."""
+    try:
+        raw = path.read_bytes()
+    except FileNotFoundError:
+        return ""
+    except OSError as error:
+        is_folder = isinstance(error, IsADirectoryError)
+        remedy = "give the folder another name" if is_folder else "make it readable for this user, or remove it"
+        raise ConfigurationError(
+            [f"{path} cannot be read as a file of settings ({error.strerror}): {remedy}"]
+        ) from error
+    try:
+        return raw.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise ConfigurationError(
+            [f"{path}, line {line} is not UTF-8 (byte 0x{raw[error.start]:02x}): save the file in UTF-8"]
+        ) from error
 
 
 class _Reader:
@@ -140,6 +160,8 @@ class _Reader:
         value = self.text(name, default, wanted=wanted)
         if value and not self._is_url(value, schemes):
             self.problem(f"{name} is not a usable address: set it to {wanted}")
+        elif "?" in value or "#" in value:  # what follows them would be cut off, or moved behind every path
+            self.problem(f"{name} holds a ? or #, which no address here has: write ? as %3F and # as %23 in a path")
         return value
 
     def database(self, name: str) -> str:
@@ -415,11 +437,11 @@ def _private_key(reader: _Reader, key_id: str) -> bytes:
     path_text = reader.text("KALSHI_PRIVATE_KEY_PATH", wanted="the path of that key's private half (a PEM file)")
     if not path_text:
         return b""
-    path = Path(path_text).expanduser()
     try:
-        pem = path.read_bytes()
-    except OSError as error:
-        reader.problem(f"KALSHI_PRIVATE_KEY_PATH names {path_text}, which cannot be read: {error.strerror}")
+        pem = Path(path_text).expanduser().read_bytes()
+    except (OSError, RuntimeError, ValueError) as error:  # no such home, a zero byte in the name
+        why = getattr(error, "strerror", None) or error
+        reader.problem(f"KALSHI_PRIVATE_KEY_PATH names {path_text}, which cannot be read: {why}")
         return b""
     try:
         Signer(key_id or "checked apart", pem)
@@ -512,9 +534,14 @@ def _lake(reader: _Reader) -> LakeSettings:
     root = reader.text("KALSHI_LAKE_ROOT", wanted="file:///path/of/a/folder or s3://bucket/prefix")
     if root and not re.fullmatch(r"file:///.+|s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/.*)?", root):
         reader.problem("KALSHI_LAKE_ROOT is not a lake: set it to file:///path/of/a/folder or s3://bucket/prefix")
+    endpoint_url = None
+    if reader.optional("KALSHI_S3_ENDPOINT_URL"):
+        endpoint_url = reader.url(
+            "KALSHI_S3_ENDPOINT_URL", None, ("https", "http"), wanted="an address such as https://s3.example.com"
+        )
     return LakeSettings(
         root=root,
-        endpoint_url=reader.optional("KALSHI_S3_ENDPOINT_URL"),
+        endpoint_url=endpoint_url,
         region=reader.optional("AWS_REGION") or reader.optional("AWS_DEFAULT_REGION") or "us-east-1",
         # Given here because the AWS client does not see what stands only in `.env`.
         access_key_id=reader.optional("AWS_ACCESS_KEY_ID"),

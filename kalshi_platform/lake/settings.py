@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
+from urllib.parse import unquote
 
 from kalshi_platform.errors import ConfigurationError
 
@@ -51,12 +51,17 @@ class BucketRoot:
 
 
 def parse_root(root: str) -> FolderRoot | BucketRoot:
-    """Return what `root` names; a plain absolute path is a folder too. Raises ConfigurationError."""
-    parts = urlsplit(root)
-    if parts.scheme == "s3" and parts.netloc:
-        return BucketRoot(parts.netloc, parts.path.strip("/"))
-    if parts.scheme == "file" and parts.netloc in ("", "localhost") and parts.path.strip("/"):
-        return FolderRoot(Path(unquote(parts.path)))
-    if not parts.scheme and Path(root).is_absolute():
+    """Return what `root` names; a plain absolute path is a folder too. Raises ConfigurationError.
+
+    `#` and `?` are characters like others: an object's key and a folder's name may hold them. In `file://` a `%23` is
+    a `#`, as in every such address; in a key it is what it is.
+    """
+    scheme, is_url, rest = root.partition("://")
+    place, _, path = rest.partition("/")
+    if is_url and scheme == "s3" and place and not set("?#@%") & set(place):
+        return BucketRoot(place, path.strip("/"))
+    if is_url and scheme == "file" and place in ("", "localhost") and path.strip("/"):
+        return FolderRoot(Path(f"/{unquote(path)}"))
+    if not is_url and Path(root).is_absolute():
         return FolderRoot(Path(root))
     raise ConfigurationError([f"{root!r} is not a lake root; use file:///absolute/path or s3://bucket/prefix"])

@@ -84,6 +84,11 @@ def test_complete_settings_load(tmp_path: Path) -> None:
         ("KALSHI_EARLIEST_TIME", "yesterday", "KALSHI_EARLIEST_TIME"),
         ("KALSHI_COMBOS", "perhaps", "KALSHI_COMBOS"),
         ("KALSHI_CHECK_TRADES", "perhaps", "KALSHI_CHECK_TRADES"),
+        ("KALSHI_REST_URL", "https://example/trade-api/v2?x=1", "KALSHI_REST_URL holds a ? or #"),
+        ("KALSHI_WS_URL", "wss://example/trade-api/ws/v2#x", "KALSHI_WS_URL holds a ? or #"),
+        ("KALSHI_S3_ENDPOINT_URL", "minio:9000", "KALSHI_S3_ENDPOINT_URL is not a usable address"),
+        ("KALSHI_S3_ENDPOINT_URL", "http://minio:9000/a#b", "KALSHI_S3_ENDPOINT_URL holds a ? or #"),
+        ("KALSHI_PRIVATE_KEY_PATH", "~nobody-of-this-name/key.pem", "KALSHI_PRIVATE_KEY_PATH"),
     ],
 )
 def test_one_wrong_setting_gives_one_line_that_names_it(tmp_path: Path, name: str, value: str, says: str) -> None:
@@ -91,6 +96,30 @@ def test_one_wrong_setting_gives_one_line_that_names_it(tmp_path: Path, name: st
     assert len(found) == 1
     assert found[0].startswith(says)
     assert "hunter2" not in found[0]
+
+
+def in_folder(monkeypatch: pytest.MonkeyPatch, folder: Path, content: bytes) -> dict[str, str]:
+    (folder / ".env").write_bytes(content)
+    monkeypatch.chdir(folder)
+    return config.environment()
+
+
+def test_a_file_of_settings_that_is_not_utf8_is_named_with_the_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with pytest.raises(ConfigurationError, match=r"\.env, line 2 is not UTF-8 \(byte 0xfc\): save the file in UTF-8"):
+        in_folder(monkeypatch, tmp_path, b"A=1\n# Schl\xfcssel\nKALSHI_API_KEY_ID=x\n")
+
+
+def test_a_folder_in_the_place_of_the_settings_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / ".env").mkdir()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigurationError, match=r"\.env cannot be read as a file of settings .*: give the folder"):
+        config.environment()
+
+
+def test_a_mark_of_the_byte_order_is_no_part_of_the_first_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert in_folder(monkeypatch, tmp_path, b"\xef\xbb\xbfFIRST_OF_ALL=1\r\n")["FIRST_OF_ALL"] == "1"
 
 
 def test_public_reads_need_no_key() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, date, datetime, timedelta, timezone
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -20,7 +21,7 @@ from kalshi_platform.lake.layout import (
     partition_starting,
     partitions_between,
 )
-from kalshi_platform.lake.settings import BucketRoot, LakeSettings, parse_root
+from kalshi_platform.lake.settings import BucketRoot, FolderRoot, LakeSettings, parse_root
 
 RAW = lake_table("orderbook_deltas")
 DAILY = lake_table("processed/trades")
@@ -111,9 +112,36 @@ def test_roots() -> None:
     assert BucketRoot("bucket", "a/b").key("raw/x") == "a/b/raw/x"
     assert BucketRoot("bucket", "").key("raw/x") == "raw/x"
     assert parse_root("file:///data/my%20lake") == parse_root("/data/my lake")
-    for wrong in ("", "lake", "s3://", "file://", "file://host/x", "https://bucket/x"):
+    for wrong in (
+        "",
+        "lake",
+        "s3://",
+        "file://",
+        "file:///",
+        "file://host/x",
+        "https://bucket/x",
+        "s3://b?x/y",
+        "s3://b#",
+    ):
         with pytest.raises(ConfigurationError, match="not a lake root"):
             parse_root(wrong)
+
+
+@pytest.mark.parametrize(
+    ("root", "found"),
+    [
+        ("file:///mnt/disk#2/lake", "/mnt/disk#2/lake"),
+        ("file:///mnt/a?b/lake", "/mnt/a?b/lake"),
+        ("file:///mnt/disk%232/50%25/lake", "/mnt/disk#2/50%/lake"),
+        (Path("/a ü/$x/'q'/#?%20").as_uri(), "/a ü/$x/'q'/#?%20"),
+        ("s3://bucket/team#7/kalshi", "team#7/kalshi"),
+        ("s3://bucket/a?b/c", "a?b/c"),
+        ("s3://bucket/100%23/c", "100%23/c"),
+    ],
+)
+def test_no_character_cuts_a_root_short(root: str, found: str) -> None:
+    parsed = parse_root(root)
+    assert (str(parsed.folder) if isinstance(parsed, FolderRoot) else parsed.prefix) == found
 
 
 def test_settings_do_not_show_their_keys() -> None:
