@@ -29,7 +29,7 @@ class Sighting:
 class Alarm:
     """What must be seen of a kind of fault. `where` and `text` are regular expressions; `{g}` stands for the gatherer.
 
-    `of_each`: of every gatherer, not of one.
+    `of_each`: of every gatherer, not of one. `must`: False for what may come of the kind, or not.
     """
 
     kind: str
@@ -37,6 +37,7 @@ class Alarm:
     where: str
     text: str
     of_each: bool = False
+    must: bool = True
 
 
 _FELL_BACK = "database_went_back|ledger_differs"
@@ -46,11 +47,13 @@ ALARMS: tuple[Alarm, ...] = (
     Alarm("export_fails", "the export says that its store fails", "refusal", "the lake's store fails"),
     Alarm("production_partitions_dropped", "an export of what was dropped is refused", "refusal", "dropped"),
     Alarm("server_killed", "the database is away", _OF_IT, "go to the spool|database"),
+    Alarm("restored_from_copy", "the database is away", _OF_IT, "go to the spool|database", must=False),
+    Alarm("failed_over", "the database is away", _OF_IT, "go to the spool|database", must=False),
     Alarm("clock_ahead", "clock_offset", _OF_IT, r"clock is \d+ s ahead of"),
     Alarm("clock_behind", "clock_offset", _OF_IT, r"clock is \d+ s behind"),
     Alarm("second_process", "the second process says that the name is held", "log second", "another"),
     Alarm("second_process", "it ends with exit code 3", "exit second", "^3$"),
-    Alarm("flood", "dead_letters_counted", "log gather-{g}", "only counted"),
+    Alarm("flood", "dead_letters_counted", "log gather-{g}", "dead_letters_counted"),
     Alarm("flood", "health tells of dead letters", "health {g}", "were put aside"),
     Alarm("restored_from_copy", "database_went_back", _OF_IT, _FELL_BACK),
     Alarm("restored_from_copy", "the merge reads it anew", "log dedup", _READ_ANEW),
@@ -72,7 +75,7 @@ def missing(
     for fault in faults:
         later = [each for each in sightings if each.at_us >= fault.at_us]
         for alarm in alarms:
-            if alarm.kind != fault.kind:
+            if alarm.kind != fault.kind or not alarm.must:
                 continue
             for name in gatherers if alarm.of_each else [fault.gatherer or ""]:
                 if not any(_is(alarm, each, name) for each in later):

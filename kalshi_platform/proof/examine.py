@@ -14,7 +14,7 @@ import polars as pl
 
 from kalshi_platform.config import PlatformSettings
 from kalshi_platform.deduplicator.coverage import read_claims
-from kalshi_platform.market.coverage import Interval, holds, intersection, union
+from kalshi_platform.market.coverage import Interval, holds, intersection, union, without
 from kalshi_platform.market.times import datetime_from_us
 from kalshi_platform.proof import recorded
 from kalshi_platform.proof.anchors import AnchorCheck, AnchorsFound
@@ -26,7 +26,7 @@ from kalshi_platform.proof.missed import ALWAYS, Claims, missed_by_all
 from kalshi_platform.proof.tables import AT, DELTAS, LIFECYCLE, MARKETS, TIMED_TABLES
 from kalshi_platform.proof.truth import Truth, read_truth
 from kalshi_platform.proof.walk import GathererRows, Walked, walk
-from kalshi_platform.proof.windows import Unexplained, unexplained, windows
+from kalshi_platform.proof.windows import FORGETTING, Unexplained, unexplained, windows
 from kalshi_platform.storage.read import ArrowSnapshot, arrow_snapshot
 
 _SECOND_US = 1_000_000
@@ -167,7 +167,7 @@ def examine(
         books=books[0],
         lake_books=books[1],
         merge_lost=merge_lost(tables[0].production, walked.best_seen),
-        undeclared_messages=undeclared_messages(tables, list(spans.values()), near),
+        undeclared_messages=undeclared_messages(tables, list(spans.values()), near, windows(faults, kinds=FORGETTING)),
         recorded_spans={name: each[DELTAS.name] for name, each in spans.items()},
         unexplained=unexplained(
             lives, run[0], margin_us, tables[0].production.missing, missed_by_all(list(missed.values())), near
@@ -281,17 +281,22 @@ def merge_lost(deltas: Difference, best_seen: pl.DataFrame) -> int:
 
 
 def undeclared_messages(
-    tables: Sequence[TableFinding], spans: Sequence[Mapping[str, Sequence[Interval]]], near: Sequence[Interval]
+    tables: Sequence[TableFinding],
+    spans: Sequence[Mapping[str, Sequence[Interval]]],
+    near: Sequence[Interval],
+    forgotten: Sequence[Interval] = (),
 ) -> int:
     """Missing rows of channels without claims by market, of moments with no fault near or with a connection.
 
-    The ends of a stream's time are not counted: its first and last millisecond may be half.
+    The ends of a stream's time are not counted: its first and last millisecond may be half; nor is what a database was
+    made to forget (`forgotten`), although the connection lived on.
     """
     count = 0
     for finding in tables:
         if finding.name in (DELTAS.name, MARKETS.name):
             continue
         lived = union((low + _SECOND_US // 1_000, high) for each in spans for low, high in each.get(finding.name, ()))
+        lived = without(lived, list(forgotten))
         missing, published = finding.production.missing, finding.production.published
         times = missing.unique().join(published, on=missing.columns, nulls_equal=True)[AT].to_list()
         count += sum(holds(lived, moment) or not holds(near, moment) for moment in times)

@@ -32,6 +32,9 @@ LOSING = frozenset(
 """Faults that keep messages from a gatherer (one whose clock is behind follows a new market late). The others excuse
 nothing: what a database misses is spooled, unless it forgets what it had."""
 
+FORGETTING = frozenset({"restored_from_copy", "failed_over"})
+"""Faults that make a gatherer's database forget what it had."""
+
 
 @dataclass(frozen=True)
 class Unexplained:
@@ -41,12 +44,14 @@ class Unexplained:
     interval: Interval
 
 
-def windows(faults: Iterable[InjectedFault], gatherer: str | None = None) -> list[Interval]:
+def windows(
+    faults: Iterable[InjectedFault], gatherer: str | None = None, kinds: frozenset[str] = LOSING
+) -> list[Interval]:
     """The times near faults that can lose something; of one gatherer, if it is named, those done to it or to all."""
     return union(
         (fault.at_us - BEFORE_US, max(fault.at_us, fault.until_us) + AFTER_US)
         for fault in faults
-        if fault.kind in LOSING and (gatherer is None or fault.gatherer in (None, gatherer))
+        if fault.kind in kinds and (gatherer is None or fault.gatherer in (None, gatherer))
     )
 
 

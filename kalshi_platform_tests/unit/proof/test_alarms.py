@@ -38,6 +38,13 @@ def test_what_is_done_to_all_must_be_told_by_each() -> None:
     assert missing([poison], seen, NAMES, [ALL]) == ["fault poison ticker: alarm 'refused' of g2 did not come"]
 
 
+def test_what_may_come_is_not_missed_and_is_known_when_it_comes() -> None:
+    may = Alarm("failed_over", "away", "log gather-{g}", "away", must=False)
+    assert missing([BACK], [], NAMES, [may]) == []
+    away = Alarm("server_killed", "away", "log gather-{g}", "away")
+    assert unexpected([BACK], [Sighting("log gather-g2", "away", 5)], NAMES, [away, may]) == []
+
+
 def test_an_alarm_of_something_that_was_not_done_is_told_once() -> None:
     seen = [Sighting("log gather-g1", "the ledger fell back", 5), Sighting("log gather-g1", "the ledger fell back", 6)]
     assert unexpected([], seen, NAMES, [LEDGER]) == ["ledger fell back (log gather-g1: the ledger fell back)"]
