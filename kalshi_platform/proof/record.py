@@ -83,6 +83,8 @@ class Recorder:
             for clause in done.broken:
                 self._say(f"         WRONG: {clause}")
         silent = injector.recover()
+        if ground is not None:
+            ground.settle()
         self._wait(max(0.0, began + options.seconds - self._clock.monotonic()))
         seconds = self._elapsed()
         after = stack.venue.state()
