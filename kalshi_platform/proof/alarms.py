@@ -46,6 +46,7 @@ _OF_IT = "(log|health) (gather-)?{g}"
 ALARMS: tuple[Alarm, ...] = (
     Alarm("export_fails", "the export says that its store fails", "refusal", "the lake's store fails"),
     Alarm("production_partitions_dropped", "an export of what was dropped is refused", "refusal", "dropped"),
+    Alarm("gatherers_partitions_dropped", "the close tells who holds less", "close", "^{g} no longer", of_each=True),
     Alarm("server_killed", "the database is away", _OF_IT, "go to the spool|database"),
     Alarm("restored_from_copy", "the database is away", _OF_IT, "go to the spool|database", must=False),
     Alarm("failed_over", "the database is away", _OF_IT, "go to the spool|database", must=False),

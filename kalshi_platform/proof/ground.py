@@ -460,6 +460,8 @@ class Ground:
             )
         if closed.failed:
             self._broken(fault, f"the books of {len(closed.failed)} true markets fail their proof: {closed.failed[0]}")
+        for name, tables in closed.gatherers_incomplete.items():
+            self._note("close", f"{name} no longer holds {', '.join(tables)}")
         for kind, subject, detail in closed.alarms:
             self._note("close", f"{kind}: {subject}: {detail}")
             if kind in ("claims_disagree", "book_proof"):
