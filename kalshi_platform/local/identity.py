@@ -13,6 +13,10 @@ from typing import IO
 from kalshi_platform.errors import ConfigurationError
 
 UNPRIVILEGED_USER = "nobody"
+# The arguments reach the program as they are. It is nobody's child then, and its output goes where errors go.
+_DETACH = '"$@" </dev/null >&2 & echo $!'
+_BARE: Mapping[str, str] = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LC_ALL": "C", "HOME": "/nonexistent"}
+"""The environment of the database server's programs: what a shell says to libpq or to PostgreSQL is not for ours."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,13 +43,13 @@ class Identity:
         """
         return subprocess.run(
             list(argv),
-            env={"PATH": "/usr/local/bin:/usr/bin:/bin", "LC_ALL": "C", "HOME": "/nonexistent", **(env or {})},
+            env={**_BARE, **(env or {})},
             cwd="/",
             input=stdin,
             stdin=subprocess.DEVNULL if stdin is None else None,
             stdout=subprocess.PIPE if output is None else output,
             stderr=subprocess.STDOUT,
-            text=True,
+            encoding="utf-8",
             errors="replace",
             timeout=timeout_s,
             check=False,
@@ -53,6 +57,31 @@ class Identity:
             group=self.gid if self.drop else None,
             extra_groups=[] if self.drop else None,
         )
+
+    def start(self, argv: Sequence[str], output: IO[bytes]) -> int:
+        """Start a program as this user that outlives us, in a session of its own, and return its pid."""
+        started = subprocess.run(
+            ["/bin/sh", "-c", _DETACH, "sh", *argv],
+            env=_BARE,
+            cwd="/",
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=output,
+            check=True,
+            start_new_session=True,
+            user=self.uid if self.drop else None,
+            group=self.gid if self.drop else None,
+            extra_groups=[] if self.drop else None,
+        )
+        return int(started.stdout)
+
+    def has_name(self) -> bool:
+        """Return whether this system knows a name for the user."""
+        try:
+            pwd.getpwuid(self.uid)
+        except KeyError:
+            return False
+        return True
 
     def give(self, path: Path) -> None:
         """Make this user the owner of one file or folder."""

@@ -2,6 +2,7 @@
 
 TCP on the loopback interface only, a port of its own, scram-sha-256 with a generated password. For root it runs as
 `nobody`. The server is not our child: it outlives a killed parent, and the next start on the same folder adopts it.
+It is started and stopped without pg_ctl, which would hand the folder's name to a shell.
 """
 
 from __future__ import annotations
@@ -26,6 +27,9 @@ from kalshi_platform.local.postgres_files import ServerState
 USER = "kalshi"
 # A start that finds its port taken by somebody else in the same moment tries another one.
 _START_ATTEMPTS = 5
+_STOP_SIGNALS = {"smart": signal.SIGTERM, "fast": signal.SIGINT, "immediate": signal.SIGQUIT}
+# What a shell says of TLS and logins is for servers elsewhere.
+_URL_OPTIONS = "sslmode=disable&gssencmode=disable&channel_binding=disable"
 # Backends notice the death of their server by themselves, unless they are stuck.
 ORPHAN_PATIENCE_S = 5.0
 
@@ -128,11 +132,7 @@ class PostgresServer:
         """Stop the server (`smart`, `fast` or `immediate`), kill it if it does not obey, and give up the folder."""
         try:
             if self._owns and self.is_running():
-                timeout_s = self.settings.stop_timeout_s
-                result = self._control("stop", "-m", mode, "-w", "-t", str(timeout_s), timeout_s=timeout_s + 10)
-                if result != 0 and self.is_running():
-                    log.warning("database server %s did not stop within %d s: killing it", self.name, timeout_s)
-                    self._kill()
+                self._ask_to_stop(mode)
                 log.info("database server %s stopped", self.name)
         finally:
             self.release()
@@ -161,7 +161,7 @@ class PostgresServer:
     def url(self, database: str) -> str:
         """Return the libpq URL of a database, with the password: never log it."""
         state = self._known_state()
-        return f"postgresql://{USER}:{state.password}@{LOOPBACK}:{state.port}/{database}"
+        return f"postgresql://{USER}:{state.password}@{LOOPBACK}:{state.port}/{database}?{_URL_OPTIONS}"
 
     def create_database(self, name: str) -> None:
         """Create a database unless it is there."""
@@ -230,8 +230,7 @@ class PostgresServer:
                 log.info("database server %s was still running (pid %d, port %d): adopted", self.name, pid, port)
                 return True
         log.info("database server %s was still running with other settings: restarting it", self.name)
-        self._control("stop", "-m", "fast", "-w", "-t", str(self.settings.stop_timeout_s), timeout_s=None)
-        self._kill()
+        self._ask_to_stop("fast")
         return False
 
     def _launch(self, port: int | None = None) -> None:
@@ -239,7 +238,6 @@ class PostgresServer:
         options = self.settings.options()
         wanted = port or self.settings.port
         postgres_files.rotate_log(self.log_file)
-        arguments = " ".join(f"-c {_shell_quoted(option)}" for option in options)
         for _ in range(_START_ATTEMPTS):
             state = self._known_state()
             port = wanted or (state.port if is_free(state.port) else free_port())
@@ -247,9 +245,7 @@ class PostgresServer:
             if self._state != state:
                 postgres_files.save_state(self.data_dir, self._state)
             log_start = self.log_file.stat().st_size if self.log_file.exists() else 0
-            seconds = self.settings.start_timeout_s
-            result = self._control("start", "-w", "-t", str(seconds), "-o", f"-p {port} {arguments}", timeout_s=None)
-            if result == 0:
+            if self._came_up(port, options):
                 log.info("database server %s listens on %s:%d", self.name, LOOPBACK, port)
                 return
             said = self._log_since(log_start)
@@ -260,14 +256,38 @@ class PostgresServer:
                 )
         raise DatabaseUnavailable(f"database server {self.name} found no free port in {_START_ATTEMPTS} attempts")
 
-    def _control(self, *arguments: str, timeout_s: float | None) -> int:
-        """Run pg_ctl. Its output, and the server's for as long as it lives, goes to the log file, which stays ours."""
+    def _came_up(self, port: int, options: Sequence[str]) -> bool:
+        """Start the server and wait until it takes connections; False when it ended, or was not ready in time.
+
+        What it says goes to the log file, which stays ours.
+        """
         identity, programs = self._started_parts()
+        argv = [str(programs / "postgres"), "-D", str(self.cluster), "-p", str(port)]
+        for option in options:
+            argv += ["-c", option]
         with self.log_file.open("ab") as output:
             self.log_file.chmod(0o600)
-            return identity.run(
-                [str(programs / "pg_ctl"), "-D", str(self.cluster), *arguments], output=output, timeout_s=timeout_s
-            ).returncode
+            pid = identity.start(argv, output)
+
+        def is_ready() -> bool:
+            lines = self._pid_file()
+            return len(lines) > 7 and lines[0] == str(pid) and lines[7].strip() in ("ready", "standby")
+
+        processes.wait_until(lambda: is_ready() or not processes.is_alive(pid), self.settings.start_timeout_s)
+        return is_ready() and processes.is_alive(pid)
+
+    def _ask_to_stop(self, mode: str) -> None:
+        """Stop the server, and kill it if it does not obey in time."""
+        running = self._postmaster()
+        if running is None:
+            return
+        pid = running[0]
+        processes.send([pid], _STOP_SIGNALS[mode])
+        if not processes.wait_until(lambda: not processes.is_alive(pid), self.settings.stop_timeout_s):
+            log.warning(
+                "database server %s did not stop within %d s: killing it", self.name, self.settings.stop_timeout_s
+            )
+            self._kill()
 
     # -- looking at what runs -------------------------------------------------------------------------------------
 
@@ -276,9 +296,9 @@ class PostgresServer:
         if self._cluster is None:
             return None
         try:
-            lines = (self._cluster / "postmaster.pid").read_text().splitlines()
+            lines = self._pid_file()
             pid, port = abs(int(lines[0])), int(lines[3])
-        except (OSError, ValueError, IndexError):
+        except (ValueError, IndexError):
             return None
         if not processes.is_alive(pid):
             return None
@@ -286,6 +306,14 @@ class PostgresServer:
         if folder is not None and folder != self._cluster.resolve():
             return None
         return pid, port
+
+    def _pid_file(self) -> list[str]:
+        """The lines of postmaster.pid: pid, folder, start, port, …, state. Empty without one."""
+        try:
+            raw = (self.cluster / "postmaster.pid").read_bytes()
+        except OSError:
+            return []
+        return raw.decode("utf-8", errors="replace").split("\n")
 
     def _clear_remains(self) -> None:
         """After a killed server: see that its processes are gone, then drop a pid file that would hinder the start.
@@ -336,8 +364,3 @@ class PostgresServer:
         if self._identity is None or self._programs is None:
             raise DatabaseUnavailable(f"database server {self.name} was not started")
         return self._identity, self._programs
-
-
-def _shell_quoted(option: str) -> str:
-    """Quote for the shell line that pg_ctl builds from `-o`."""
-    return "'" + option.replace("'", "'\\''") + "'"

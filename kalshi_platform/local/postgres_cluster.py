@@ -16,15 +16,24 @@ def make_cluster(
 ) -> None:
     """Run initdb; the files appear at `cluster` whole, by one rename, or not at all.
 
-    The password goes through a file that only the server's user reads, never through a command line.
+    The password goes through a file that only the server's user reads, never through a command line. Raises
+    ConfigurationError for a user without a name, whom initdb refuses.
     """
+    if not identity.has_name():
+        raise ConfigurationError(
+            [
+                f"the user with the number {identity.uid} has no name on this system, and PostgreSQL needs one to make"
+                f" databases: add a line such as kalshi:x:{identity.uid}:{identity.gid}::/tmp:/bin/sh to /etc/passwd"
+                " (of the container), run as another user, or set the database URLs to a server"
+            ]
+        )
     for left_over in cluster.parent.glob(".making-*"):
         shutil.rmtree(left_over, ignore_errors=True)
     making = Path(tempfile.mkdtemp(prefix=".making-", dir=cluster.parent))
     try:
         password_file = making / "password"
         password_file.touch(mode=0o600)
-        password_file.write_text(f"{password}\n")
+        password_file.write_text(f"{password}\n", encoding="ascii")
         new = making / "cluster"
         new.mkdir(mode=0o700)
         for path in (password_file, new, making):
@@ -53,7 +62,7 @@ def make_cluster(
 
 def check_version(cluster: Path, identity: Identity, programs: Path) -> None:
     """Raise ConfigurationError when the files are of another major version than the programs."""
-    found = (cluster / "PG_VERSION").read_text().strip()
+    found = (cluster / "PG_VERSION").read_text(encoding="ascii").strip()
     match = re.search(r"(\d+)", identity.run([str(programs / "postgres"), "--version"]).stdout)
     ours = match[1] if match else "unknown"
     if ours != found:

