@@ -113,7 +113,7 @@ def _session(capture: Capture, payloads: Sequence[bytes], costs: _Costs, clock: 
     records: list[Record] = session.take_records()
     with costs.of("session"):
         for at in range(0, len(payloads), _READ):
-            records += session.receive_all([(payload, now_ns) for payload in payloads[at : at + _READ]]).records
+            records += session.receive_all([(payload, now_ns) for payload in payloads[at : at + _READ]], now_ns).records
     return records
 
 

@@ -14,26 +14,29 @@ class HeldFrames:
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._by_sid: dict[int, list[HeldFrame]] = {}
+        self._since_ns: dict[int, int] = {}
         self._count = 0
 
     def __bool__(self) -> bool:
         return bool(self._by_sid)
 
-    def hold(self, sid: int, payload: bytes | str, received_at_ns: int) -> bool:
-        """Keep a frame; return False if there is no room."""
+    def hold(self, sid: int, payload: bytes | str, received_at_ns: int, now_ns: int) -> bool:
+        """Keep a frame; return False if there is no room. `now_ns`: by the clock of `take_older`."""
         if self._count >= self._limit:
             return False
         self._by_sid.setdefault(sid, []).append((payload, received_at_ns))
+        self._since_ns.setdefault(sid, now_ns)
         self._count += 1
         return True
 
     def take(self, sid: int) -> list[HeldFrame]:
         """Give up the frames of a sid that was acknowledged."""
         frames = self._by_sid.pop(sid, [])
+        self._since_ns.pop(sid, None)
         self._count -= len(frames)
         return frames
 
     def take_older(self, before_ns: int | None) -> list[tuple[int, HeldFrame]]:
         """Give up all frames of sids whose first frame came before a moment (of all sids for None), with the sid."""
-        old = [sid for sid, frames in self._by_sid.items() if before_ns is None or frames[0][1] < before_ns]
+        old = [sid for sid, since_ns in self._since_ns.items() if before_ns is None or since_ns < before_ns]
         return [(sid, frame) for sid in old for frame in self.take(sid)]

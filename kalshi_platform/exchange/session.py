@@ -70,8 +70,7 @@ class Session:
         self._burial = Burial(self._outbox, self.counters, limit)
         self._held = HeldFrames(self._config.held_frames)
         self._scale = ScaleWatch()
-        self._now_ns = 0
-        self._last_sweep_ns = 0
+        self._last_sweep_ns: int | None = None
         self._seen_changes = 0
 
     # -- what the caller wants
@@ -107,22 +106,23 @@ class Session:
     # -- what the exchange said
 
     def receive(self, payload: bytes | str, received_at_ns: int) -> Received:
-        """Take one frame."""
-        self._now_ns = self._subscriptions.now_ns = received_at_ns
-        self._process(payload, received_at_ns)
-        return self._flush()
+        """Take one frame of a caller who has one clock only."""
+        return self.receive_all([(payload, received_at_ns)], received_at_ns)
 
-    def receive_all(self, frames: Iterable[tuple[bytes | str, int]]) -> Received:
-        """Take the frames of one socket read, each with its receive time; the same as one by one, and cheaper."""
+    def receive_all(self, frames: Iterable[tuple[bytes | str, int]], now_ns: int) -> Received:
+        """Take the frames of one socket read, each with its receive time, which is only written down.
+
+        `now_ns`: of the clock of `tick`, by which deadlines are counted. A wall clock is set now and then, and must not
+        be that one.
+        """
+        self._subscriptions.now_ns = now_ns
         for payload, received_at_ns in frames:
-            if received_at_ns != self._now_ns:
-                self._now_ns = self._subscriptions.now_ns = received_at_ns
             self._process(payload, received_at_ns)
         return self._flush()
 
     def tick(self, now_ns: int) -> Received:
         """Look at the deadlines: unanswered commands, missing snapshots, frames of unknown sids."""
-        self._now_ns = self._subscriptions.now_ns = now_ns
+        self._subscriptions.now_ns = now_ns
         self._outbox.alarms += self._subscriptions.tick()
         if self._held:
             self._give_up_held(now_ns - int(self._config.held_for_s * NS_PER_S))
@@ -163,6 +163,10 @@ class Session:
     def followed(self) -> set[str]:
         """Markets with an open membership."""
         return {ticker for stream in self._streams for ticker in stream.members}
+
+    def asked_rarely(self) -> int:
+        """How many markets lose their claim again and again, and are asked for ever more rarely."""
+        return self._subscriptions.asked_rarely()
 
     def memberships_changed(self) -> bool:
         """Whether `followed` may differ from what it was when this was last asked."""
@@ -206,7 +210,7 @@ class Session:
         seq = frame.seq
         if seq is None:
             if control:
-                self._answers.take(frame, stream)
+                self._answers.take(frame, stream, received_at_ns)
             else:
                 self._row(frame, stream, stream.unnumbered(), received_at_ns)
             return
@@ -216,12 +220,12 @@ class Session:
             taken = self._number(stream, seq, payload, received_at_ns, control=control)
             if taken is None:
                 if control:
-                    self._answers.take(frame, stream)
+                    self._answers.take(frame, stream, received_at_ns)
                 return
             stream = taken
         if control:
             self._outbox.records.append(SequenceConsumed(stream.id, seq))
-            self._answers.take(frame, stream)
+            self._answers.take(frame, stream, received_at_ns)
         elif stream.is_book or kind not in _BOOK_TYPES:
             self._row(frame, stream, seq, received_at_ns)
         else:
@@ -320,7 +324,7 @@ class Session:
         """Open a stream and take in the frames that ran ahead of the acknowledgement."""
         for old in self._streams:
             if old.sid == sid or old.channel == channel:
-                members = self._streams.end(old, self._now_ns, "replaced")
+                members = self._streams.end(old, received_at_ns, "replaced")
                 self._subscriptions.lost(members, ask_now=False)
         held = self._held.take(sid)
         self._streams.open(sid, channel, held[0][1] if held else received_at_ns, first_known=first_known)
@@ -340,12 +344,12 @@ class Session:
                 self._process(payload, received_at_ns)
                 return
         if control:
-            self._answers.take(frame, None)
+            self._answers.take(frame, None, received_at_ns)
         elif sid is None:
             self._burial.bury(
                 payload, received_at_ns, "no_sid", f"{frame.type} without sid, and its channel is not open"
             )
-        elif not self._held.hold(sid, payload, received_at_ns):
+        elif not self._held.hold(sid, payload, received_at_ns, self._subscriptions.now_ns):
             self._burial.unknown_sid(sid, payload, received_at_ns)
 
     # -- what cannot be placed
@@ -358,7 +362,7 @@ class Session:
         if stream is None:
             if sid is None or remains.type in _CONTROL_TYPES:
                 self._burial.bury(payload, received_at_ns, error.reason, error.detail, remains)
-            elif not self._held.hold(sid, payload, received_at_ns):
+            elif not self._held.hold(sid, payload, received_at_ns, self._subscriptions.now_ns):
                 self._burial.unknown_sid(sid, payload, received_at_ns)
             return
         control = remains.type in _CONTROL_TYPES
@@ -399,8 +403,9 @@ class Session:
         elif remains.seq is not None:
             members = list(stream.members)
             # A flood of unknown frames must not become a flood of snapshots.
-            ask_now = self._now_ns - self._last_sweep_ns > self._config.snapshot_deadline_s * NS_PER_S
-            self._last_sweep_ns = self._now_ns
+            now_ns, last_ns = self._subscriptions.now_ns, self._last_sweep_ns
+            ask_now = last_ns is None or now_ns - last_ns > self._config.snapshot_deadline_s * NS_PER_S
+            self._last_sweep_ns = now_ns
         else:
             return
         self._streams.end_memberships(stream, members, seq_to, "dead_letter")

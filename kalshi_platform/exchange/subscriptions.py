@@ -1,7 +1,7 @@
 """What a session has asked for, what was answered, and what must be asked again. Pure; gives commands as JSON bytes.
 
-Times are the caller's `now_ns`. Batches keep to 500 tickers, which is known to work: the exchange's own
-limits are unpublished.
+Times are the caller's `now_ns`, of a clock that nobody sets. Batches keep to 500 tickers, which is known to work: the
+exchange's own limits are unpublished.
 """
 
 from __future__ import annotations
@@ -174,6 +174,10 @@ class Subscriptions:
         """These markets lost a frame: they need a new snapshot, at once or at the next deadline."""
         self.waits.lost((ticker for ticker in tickers if ticker in self.wanted), self.now_ns, ask_now=ask_now)
         self.pump()
+
+    def asked_rarely(self) -> int:
+        """How many markets lose their claim again and again, and are asked for ever more rarely."""
+        return self.waits.relapses.repeated(self.now_ns)
 
     def stream_ended(self, channel: str) -> None:
         """The subscription is dead: subscribe afresh, later each time if it keeps dying."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 
+from kalshi_platform.exchange.relapses import Relapses
+
 
 @dataclass
 class Wait:
@@ -13,6 +15,8 @@ class Wait:
     after_loss: bool
     since_ns: int | None = None
     asked: int = 0
+    ask_at_ns: int | None = None
+    """When its command is to be made: it was asked for too often of late."""
 
 
 class SnapshotWaits:
@@ -24,6 +28,7 @@ class SnapshotWaits:
         self.unanswered: set[str] = set()
         self.refused: set[str] = set()
         """Those of the unanswered that the exchange said no to."""
+        self.relapses = Relapses()
         self._deadline_ns = deadline_ns
         self._attempts = attempts
 
@@ -41,10 +46,15 @@ class SnapshotWaits:
     def lost(self, tickers: Iterable[str], now_ns: int, *, ask_now: bool) -> None:
         """These markets lost a frame; those that wait already go on waiting."""
         for ticker in tickers:
-            if ticker not in self.by_ticker:
-                self.by_ticker[ticker] = Wait(after_loss=True, since_ns=now_ns)
-                if ask_now:
-                    self.to_ask[ticker] = None
+            if ticker in self.by_ticker:
+                continue
+            ask_at_ns = self.relapses.lost(ticker, now_ns)
+            if ask_at_ns > now_ns:
+                self.by_ticker[ticker] = Wait(after_loss=True, ask_at_ns=ask_at_ns)
+                continue
+            self.by_ticker[ticker] = Wait(after_loss=True, since_ns=now_ns)
+            if ask_now:
+                self.to_ask[ticker] = None
 
     def gap_seen(self) -> None:
         """A snapshot under way may have been among the lost frames."""
@@ -73,12 +83,16 @@ class SnapshotWaits:
     def begin_anew(self, tickers: Iterable[str]) -> None:
         """Their subscription died: all of them wait for the next one."""
         for ticker in tickers:
-            self.by_ticker.setdefault(ticker, Wait(after_loss=True)).since_ns = None
+            wait = self.by_ticker.setdefault(ticker, Wait(after_loss=True))
+            wait.since_ns = wait.ask_at_ns = None
 
     def overdue(self, now_ns: int) -> list[str]:
         """Queue what must be asked again; return the markets that are newly found to stay mute."""
         mute: list[str] = []
         for ticker, wait in self.by_ticker.items():
+            if wait.ask_at_ns is not None and now_ns >= wait.ask_at_ns:
+                wait.ask_at_ns, wait.since_ns = None, now_ns
+                self.to_ask[ticker] = None
             if wait.since_ns == 0:
                 wait.since_ns = now_ns
             if wait.since_ns is None or now_ns - wait.since_ns < self._deadline_ns or ticker in self.to_ask:

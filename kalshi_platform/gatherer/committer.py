@@ -167,7 +167,7 @@ class Committer:
             self._keeper, self._ahead_hour = PartitionKeeper(self._database, self._bounds, self._clock), None
             self._counters.subscriptions = fence.open.subscriptions
         self._told = None
-        self._counters.compared_ns = self._clock.now_ns()
+        self._counters.compared_s = self._clock.monotonic()
         fence.is_certain = True
 
     def _tell(self, kind: str, detail: str) -> None:
@@ -175,7 +175,7 @@ class Committer:
             return
         self._told = (kind, detail)
         counters = self._counters
-        counters.ledger_alarm, counters.ledger_alarm_ns = f"{kind}: {detail}", self._clock.now_ns()
+        counters.ledger_alarm, counters.ledger_alarm_s = f"{kind}: {detail}", self._clock.monotonic()
         _log.error(
             "%s: %s: %s; what it holds open is ended there, every session begins anew", self._name, kind, detail
         )  # fmt: skip
@@ -334,7 +334,7 @@ class Committer:
         counters.batch_no = commit.batch_no
         counters.subscriptions = self._fence.open.subscriptions
         if self._fence.open.is_claimed(commit.ledger):
-            counters.last_claim_ns = now_ns
+            counters.last_claim_s = self._clock.monotonic()
         first = next((each.received_at_ns for each in records if hasattr(each, "received_at_ns")), None)
         if first:
             counters.lags_ms.append((now_ns - first) / 1e6)

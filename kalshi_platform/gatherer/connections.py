@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from kalshi_platform.clock import Clock
 from kalshi_platform.errors import AuthenticationFailed, ConnectionLost, KalshiPlatformError
 from kalshi_platform.exchange.pacing import Backoff, PacedCommands
+from kalshi_platform.exchange.relapses import Relapses
 from kalshi_platform.exchange.session import Alarm, Session, SessionConfig, SessionCounters
 from kalshi_platform.exchange.settings import ExchangeSettings
 from kalshi_platform.exchange.websocket import WebSocketConnection
@@ -50,6 +51,8 @@ class ConnectionCounters:
     last_data_ns: int = 0
     last_data_s: float = 0.0
     """The same by the monotonic clock."""
+    asked_rarely: int = 0
+    """Markets now that lose their claim again and again: snapshots of them are asked for ever more rarely."""
     last_error: str | None = None
 
 
@@ -93,6 +96,8 @@ class Connection:
         # What others want: the whole set of books (replaced, never changed), and markets to subscribe afresh.
         self._target: Mapping[str, int] = {}
         self._renew: set[str] = set()
+        self._renew_at_ns: dict[str, int] = {}
+        self._renewals = Relapses()
         self._restore: set[str] = set()
         self._books: Mapping[str, int] = {}
         self._counted = SessionCounters()
@@ -114,7 +119,8 @@ class Connection:
                 self._target = dict(markets)
 
     def renew(self, tickers: Sequence[str]) -> None:
-        """Leave these markets and subscribe them afresh, for a snapshot that starts a new membership."""
+        """Leave these markets and subscribe them afresh, for a snapshot that starts a new membership. Those for which
+        that helps never for long are renewed ever more rarely."""
         with self._lock:
             self._renew.update(tickers)
 
@@ -242,7 +248,7 @@ class Connection:
         _log.info("%s %s: connected", self._settings.name, self.name)
         reason = "stopped"
         try:
-            self._talk(session, opened_ns, opened_s)
+            self._talk(session, opened_s)
             reason = self._retired or (reason if self._may_receive() else "stalled")
         except ConnectionLost as error:
             reason = "connection lost"
@@ -262,11 +268,14 @@ class Connection:
                 self._begun |= self._followed
             self._followed = self._suspects = self._mute = self._open_channels = frozenset()
             self._feed_times = None
+            self.counters.asked_rarely = 0
         return session.counters.frames > 0 and self._clock.monotonic() - opened_s > _LASTING_S
 
-    def _talk(self, session: Session, opened_ns: int, opened_s: float) -> None:
-        session.tick(opened_ns)
+    def _talk(self, session: Session, opened_s: float) -> None:
+        session.tick(_ns(opened_s))
         self._books = {}
+        # Every market gets a snapshot now.
+        self._renew_at_ns.clear()
         session.subscribe_channels(self._channels)
         settings = self._settings
         commands = PacedCommands(settings.commands_per_s, settings.command_bytes_per_s, self._clock.monotonic())
@@ -282,17 +291,18 @@ class Connection:
                 self._send(commands)
                 first = self._socket.receive()
                 if first is not None:
-                    received = session.receive_all((first, *self._socket.receive_ready()))
+                    received = session.receive_all((first, *self._socket.receive_ready()), _ns(self._clock.monotonic()))
                     records += received.records
                     commands.add(received.commands)
                     alarms += received.alarms
                 now_s = self._clock.monotonic()
                 if now_s - tick_s >= _TICK_S:
                     tick_s = now_s
-                    ticked = session.tick(self._clock.now_ns())
+                    ticked = session.tick(_ns(now_s))
                     records += ticked.records
                     commands.add(ticked.commands)
                     alarms += ticked.alarms
+                    alarms += self._asked_rarely(session, now_s)
                     self._look(session)
                     probed_s = self._watch(session, now_s, opened_s, probed_s)
                     commands.add(session.take_commands())
@@ -341,6 +351,7 @@ class Connection:
             if joining:
                 session.subscribe_books(joining)
             self._books = target
+        renew = self._due_for_renewal(renew & target.keys())
         if restore:
             # Its snapshot came meanwhile, or it was missing on another connection only: a good claim goes on.
             renew |= restore - session.followed()
@@ -348,6 +359,24 @@ class Connection:
         if again:
             session.unsubscribe_books(again)
             session.subscribe_books(again)
+
+    def _due_for_renewal(self, lost: set[str]) -> set[str]:
+        now_ns, waiting = _ns(self._clock.monotonic()), self._renew_at_ns
+        for ticker in lost - waiting.keys():
+            waiting[ticker] = self._renewals.lost(ticker, now_ns)
+        due = {ticker for ticker, at_ns in waiting.items() if at_ns <= now_ns}
+        for ticker in due:
+            del waiting[ticker]
+        return due
+
+    def _asked_rarely(self, session: Session, now_s: float) -> list[Alarm]:
+        """Count the markets that lose their claim again and again; an alarm when that begins."""
+        before, now = self.counters.asked_rarely, session.asked_rarely() + self._renewals.repeated(_ns(now_s))
+        self.counters.asked_rarely = now
+        if before or not now:
+            return []
+        detail = f"{now} markets lose their claim again and again; their snapshots are asked for ever more rarely"
+        return [Alarm("asked_rarely", detail)]
 
     def _watch(self, session: Session, now_s: float, opened_s: float, probed_s: float) -> float:
         """Ask what is open: a silent connection for a sign of life (it is given up when none comes), any other now and
@@ -382,3 +411,8 @@ class Connection:
 
     def _new_backoff(self) -> Backoff:
         return Backoff(self._settings.reconnect_min_s, self._settings.reconnect_max_s, random.random)
+
+
+def _ns(monotonic_s: float) -> int:
+    """As a session counts its deadlines."""
+    return int(monotonic_s * 1e9)

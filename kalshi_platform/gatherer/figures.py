@@ -68,7 +68,7 @@ class Figures:
 
     def status(self, parts: Parts) -> dict[str, Any]:
         """Figures of all parts, as of now."""
-        router, now_ns, now_s = parts.router, self._clock.now_ns(), self._clock.monotonic()
+        router, now_s = parts.router, self._clock.monotonic()
         return {
             "followed": router.followed(),
             "wanted": len(router.wanted),
@@ -76,16 +76,15 @@ class Figures:
             "ledger": None
             if router.writer is None
             else {
-                **ledger(router.writer, now_ns),
+                **ledger(router.writer, now_s),
                 "short_of_books_s": self._ledger_short.lasted_s(now_s),
             },
             "dead_letters_last_minute": self._dead_letters.growth,
             "suspects": len(router.suspects()),
             "markets": dict(parts.registry.counts()),
-            "channels": channels(summed(tuple(parts.traffic.values())), self._rates, now_ns),
+            "channels": channels(summed(tuple(parts.traffic.values())), self._rates, now_s),
             "connections": {
-                each.name: connection(each.counters, parts.traffic.get(each.name), now_ns, self._clock.monotonic())
-                for each in parts.connections
+                each.name: connection(each.counters, parts.traffic.get(each.name), now_s) for each in parts.connections
             },
             "fleet": dataclasses.asdict(parts.fleet.counters),
             "writer": None if router.writer is None else writer(router.writer, self._rates),
@@ -134,23 +133,20 @@ class Figures:
         return report
 
 
-def channels(traffic: Mapping[str, ChannelTraffic], rates: Rates, now_ns: int) -> dict[str, Any]:
+def channels(traffic: Mapping[str, ChannelTraffic], rates: Rates, now_s: float) -> dict[str, Any]:
     """Figures of each channel over all connections."""
     return {
         name: {
             "messages": each.messages,
             "per_s": rates.per_s.get(f"messages {name}"),
-            "last_message_age_s": age_s(each.last_ns, now_ns),
+            "last_message_age_s": age_s(each.last_s, now_s),
         }
         for name, each in traffic.items()
     }
 
 
-def connection(
-    counters: ConnectionCounters, traffic: Traffic | None, now_ns: int, monotonic_s: float
-) -> dict[str, Any]:
+def connection(counters: ConnectionCounters, traffic: Traffic | None, now_s: float) -> dict[str, Any]:
     """Figures of one connection; ages in seconds, None before the first message."""
-    data_age_s = round(max(0.0, monotonic_s - counters.last_data_s), 1) if counters.last_data_ns else None
     return {
         "state": counters.state,
         "frames": counters.frames,
@@ -162,9 +158,10 @@ def connection(
         "dead_letters": counters.dead_letters,
         "scale_contradictions": counters.scale_contradictions,
         "last_data": _iso(counters.last_data_ns),
-        "last_data_age_s": data_age_s,
+        "last_data_age_s": age_s(counters.last_data_s if counters.last_data_ns else None, now_s),
+        "asked_rarely": counters.asked_rarely,
         "last_message_age_s": {
-            name: age_s(each.last_ns, now_ns) for name, each in ({} if traffic is None else traffic.channels()).items()
+            name: age_s(each.last_s, now_s) for name, each in ({} if traffic is None else traffic.channels()).items()
         },
         "last_error": counters.last_error,
     }
@@ -211,15 +208,15 @@ def writer(writer: Writer, rates: Rates) -> dict[str, Any]:
     }
 
 
-def ledger(writer: Writer, now_ns: int) -> dict[str, Any]:
+def ledger(writer: Writer, now_s: float) -> dict[str, Any]:
     """What the ledger holds; ages in seconds. `alarm`: how it differed from what was committed, the last time."""
     counters = writer.counters
     return {
         "subscriptions": counters.subscriptions,
-        "last_claim_age_s": age_s(counters.last_claim_ns, now_ns),
-        "compared_age_s": age_s(counters.compared_ns, now_ns),
+        "last_claim_age_s": age_s(counters.last_claim_s, now_s),
+        "compared_age_s": age_s(counters.compared_s, now_s),
         "alarm": counters.ledger_alarm,
-        "alarm_age_s": age_s(counters.ledger_alarm_ns, now_ns),
+        "alarm_age_s": age_s(counters.ledger_alarm_s, now_s),
     }
 
 
@@ -230,9 +227,9 @@ def dead_letters(parts: Parts) -> int:
     return stored + sum(each.counters.dead_letters for each in parts.connections)
 
 
-def age_s(then_ns: int, now_ns: int) -> float | None:
-    """Seconds since a moment; None if it never was."""
-    return None if then_ns == 0 else round(max(0, now_ns - then_ns) / 1e9, 1)
+def age_s(then_s: float | None, now_s: float) -> float | None:
+    """Seconds since a moment of the monotonic clock; None if it never was."""
+    return None if then_s is None else round(max(0.0, now_s - then_s), 1)
 
 
 def _iso(value_ns: int) -> str | None:

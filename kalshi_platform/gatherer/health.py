@@ -107,6 +107,15 @@ def _unclaimed(details: Mapping[str, Any]) -> list[str]:
     return found
 
 
+def _asked_rarely(connections: Mapping[str, Mapping[str, Any]]) -> list[str]:
+    return [
+        f"connection {name}: {figures['asked_rarely']:,} markets lose their claim again and again; their snapshots are"
+        " asked for ever more rarely: see reason and detail in dead_letters, and gaps"
+        for name, figures in connections.items()
+        if figures.get("asked_rarely")
+    ]
+
+
 def _troubles(details: Mapping[str, Any]) -> list[str]:
     writer = details.get("writer") or {}
     found = []
@@ -126,4 +135,5 @@ def _troubles(details: Mapping[str, Any]) -> list[str]:
         for name, figures in (details.get("connections") or {}).items()
         if figures.get("state") in ("waiting", "connecting") and figures.get("last_error")
     ]
-    return [*found, *_unclaimed(details), *refused, *(details.get("problems") or ())]
+    rarely = _asked_rarely(details.get("connections") or {})
+    return [*found, *_unclaimed(details), *rarely, *refused, *(details.get("problems") or ())]

@@ -74,6 +74,10 @@ def _connections(connections: Mapping[str, Any]) -> Iterator[Metric]:
         "gauge", f"{_P}last_data_age_seconds", "Since any frame of a connection, answers to questions included.",
         "connection", all_of("last_data_age_s"),
     )  # fmt: skip
+    yield by_label(
+        "gauge", f"{_P}markets_asked_rarely", "Markets that lose their claim again and again.",
+        "connection", all_of("asked_rarely"),
+    )  # fmt: skip
 
 
 def _writer(writer: Mapping[str, Any]) -> Iterator[Metric | Histogram]:

@@ -92,13 +92,13 @@ class Router:
 
     def put_books(self, traffic: Traffic, records: Sequence[Record]) -> None:
         """Take what a connection of books received; `traffic` counts it."""
-        traffic.saw(records, self._clock.now_ns())
+        traffic.saw(records, self._clock.monotonic())
         self.poller.saw(records)
         self.put(records)
 
     def put_feed(self, traffic: Traffic, records: Sequence[Record]) -> None:
         """Take what the connection of trades, tickers and lifecycle received."""
-        traffic.saw(records, self._clock.now_ns())
+        traffic.saw(records, self._clock.monotonic())
         self.put(records)
         for record in records:
             if type(record) is LifecycleEvent:

@@ -91,5 +91,6 @@ def _sum(one: ConnectionCounters, other: ConnectionCounters) -> ConnectionCounte
         scale_contradictions=one.scale_contradictions + other.scale_contradictions,
         last_data_ns=max(one.last_data_ns, other.last_data_ns),
         last_data_s=max(one.last_data_s, other.last_data_s),
+        asked_rarely=max(one.asked_rarely, other.asked_rarely),
         last_error=other.last_error or one.last_error,
     )

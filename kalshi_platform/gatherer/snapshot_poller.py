@@ -138,11 +138,13 @@ class SnapshotPoller:
         while True:
             now_us = self._clock.now_ns() // 1_000
             start_us = now_us // interval_us * interval_us
-            if start_us > last_us and self._subscribed():
+            # A clock that was set back must not hold it up; one that trembles at a minute's turn is no such clock.
+            is_new = start_us > last_us or now_us < last_us - interval_us // 2
+            if is_new and self._subscribed():
                 last_us = start_us
                 self.poll(start_us, stop)
                 continue
-            due_us = start_us + interval_us if start_us <= last_us else now_us + US_PER_S // 5
+            due_us = now_us + US_PER_S // 5 if is_new else start_us + interval_us
             if self._clock.wait(stop, (due_us - now_us) / US_PER_S + 0.001):
                 return
 

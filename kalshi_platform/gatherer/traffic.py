@@ -21,10 +21,10 @@ CHANNELS = tuple(dict.fromkeys(_CHANNEL_OF.values()))
 
 @dataclass
 class ChannelTraffic:
-    """One channel since the start. `last_ns`: 0 before the first message."""
+    """One channel since the start. `last_s`: by the monotonic clock, None before the first message."""
 
     messages: int = 0
-    last_ns: int = 0
+    last_s: float | None = None
 
 
 class Traffic:
@@ -34,7 +34,7 @@ class Traffic:
         self._lock = threading.Lock()
         self._channels = {channel: ChannelTraffic() for channel in CHANNELS}
 
-    def saw(self, records: Sequence[Record], now_ns: int) -> None:
+    def saw(self, records: Sequence[Record], now_s: float) -> None:
         """Count records that were just received."""
         # Counter loops in C: some 50 ns a record.
         counts = Counter(map(type, records))
@@ -44,7 +44,7 @@ class Traffic:
                 if channel is not None:
                     traffic = self._channels[channel]
                     traffic.messages += count
-                    traffic.last_ns = now_ns
+                    traffic.last_s = now_s
 
     def channels(self) -> dict[str, ChannelTraffic]:
         """The channels on which something came."""
@@ -57,5 +57,5 @@ def summed(traffics: Iterable[Traffic]) -> dict[str, ChannelTraffic]:
     for each in traffics:
         for channel, traffic in each.channels().items():
             total[channel].messages += traffic.messages
-            total[channel].last_ns = max(total[channel].last_ns, traffic.last_ns)
+            total[channel].last_s = max(total[channel].last_s or 0.0, traffic.last_s or 0.0)
     return total

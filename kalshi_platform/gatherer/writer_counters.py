@@ -25,12 +25,12 @@ class WriterCounters:
     """Of the last commit."""
     subscriptions: int = 0
     """Markets that the committed ledger follows, once for each stream."""
-    last_claim_ns: int = 0
-    """When a commit last brought numbers of a stream in which markets are followed."""
-    compared_ns: int = 0
+    last_claim_s: float | None = None
+    """When a commit last brought numbers of a stream in which markets are followed, by the monotonic clock."""
+    compared_s: float | None = None
     """When the ledger was last compared with what was committed."""
     ledger_alarm: str | None = None
-    ledger_alarm_ns: int = 0
+    ledger_alarm_s: float | None = None
     """How and when they differed the last time."""
     database_error: str | None = None
     database_failure: str | None = None

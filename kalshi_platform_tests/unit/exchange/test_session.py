@@ -561,3 +561,52 @@ def test_close_ends_everything() -> None:
         StreamEnded(100, T0 + 1, "closed by the server: 1001"),
     ]
     assert session.followed() == set()
+
+
+def test_a_market_that_loses_its_claim_with_every_message_is_asked_for_ever_more_rarely() -> None:
+    session = following("A", "B")
+    seq, asked = 2, list[float]()
+
+    def bad_then_good(second: float) -> bool:
+        """A delta of A that cannot be read; what is asked for is answered."""
+        nonlocal seq
+        at_ns, seq = T0 + int(second * S), seq + 1
+        made = commands(session.receive(delta(seq, price_dollars="x"), at_ns)) + commands(session.tick(at_ns))
+        for ask in made:
+            assert ask["params"]["market_tickers"] == ["A"]
+            seq += 1
+            session.receive(snapshot(seq, "A", command_id=ask["id"]), at_ns)
+        return bool(made)
+
+    for step in range(4 * 600):
+        if bad_then_good(step / 4):
+            asked.append(step / 4)
+    assert len(asked) <= 25
+    assert all(32 <= later - earlier <= 64.25 for earlier, later in itertools.pairwise(asked[12:]))
+    assert session.asked_rarely() == 1
+    assert session.followed() == {"B"}
+    # Every market is asked for in the end, and what went well for a while is asked for at once again.
+    [ask] = commands(session.tick(T0 + 700 * S))
+    seq += 1
+    session.receive(snapshot(seq, "A", command_id=ask["id"]), T0 + 700 * S)
+    assert session.followed() == {"A", "B"}
+    assert bad_then_good(740.0)
+    assert session.asked_rarely() == 0
+
+
+@pytest.mark.parametrize("set_by_s", [90, -90])
+def test_a_wall_clock_that_is_set_moves_no_deadline(set_by_s: int) -> None:
+    session = session_of(snapshot_deadline_s=10, ack_deadline_s=10, held_for_s=30)
+    session.tick(5 * S)
+    session.subscribe_books({"A": 0, "B": 0})
+    session.take_commands()
+    early, late = T0, T0 + set_by_s * S
+    session.receive_all([(subscribed(), early), (snapshot(1, "B"), early), (delta(1, sid=9), early)], 5 * S)
+    received = session.receive_all([(delta(2, "B"), late)], 6 * S)
+    assert received.records[0].received_at_ns == late  # type: ignore[union-attr]
+    ticked = session.tick(6 * S)
+    assert (list(ticked.records), commands(ticked), list(ticked.alarms)) == ([], [], [])
+    [ask] = commands(session.tick(15 * S))
+    assert (ask["params"]["action"], ask["params"]["market_tickers"]) == ("get_snapshot", ["A"])
+    assert only(DeadLetter, session.tick(34 * S).records) == []
+    assert len(only(DeadLetter, session.tick(36 * S).records)) == 1

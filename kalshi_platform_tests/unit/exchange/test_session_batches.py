@@ -96,7 +96,7 @@ def test_any_cut_into_reads_gives_the_same_records_commands_and_alarms(seed: int
     at = 0
     while at < len(frames):
         size = rng.choice((1, 2, 7, 60))
-        received = together.receive_all(frames[at : at + size])
+        received = together.receive_all(frames[at : at + size], frames[at : at + size][-1][1])
         for kept, new in zip(found, (received.records, received.commands, received.alarms), strict=True):
             kept.extend(new)
         at += size

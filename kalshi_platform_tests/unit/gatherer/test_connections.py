@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from kalshi_platform.clock import SYSTEM_CLOCK
+from kalshi_platform.clock import SYSTEM_CLOCK, Clock
 from kalshi_platform.errors import ConnectionLost
 from kalshi_platform.exchange.session import Session
 from kalshi_platform.exchange.settings import ExchangeSettings
@@ -18,15 +18,16 @@ from kalshi_platform.gatherer.connections import Connection
 from kalshi_platform.gatherer.ids import IdSource
 from kalshi_platform.gatherer.settings import GathererSettings
 from kalshi_platform.market.records import MembershipEnded, Record
+from kalshi_platform_tests.fixtures.clocks import FakeClock
 from kalshi_platform_tests.fixtures.keys import private_key_pem
 from kalshi_platform_tests.unit.exchange.frames_of import delta, snapshot, subscribed
 
 
-def connection_of(tmp_path: Path, put: Callable[..., None] = lambda _: None) -> Connection:
+def connection_of(tmp_path: Path, put: Callable[..., None] = lambda _: None, clock: Clock = SYSTEM_CLOCK) -> Connection:
     settings = GathererSettings(name="g1", timeseries_url="", catalog_url="", state_dir=tmp_path)
     exchange = ExchangeSettings(key_id="3c1f0a52-7d0e-4a33-9a9e-0f4a1b2c3d4e", private_key_pem=private_key_pem())
     ids = IdSource("g1", SYSTEM_CLOCK)
-    return Connection("books-0", settings, exchange, SYSTEM_CLOCK, ids, threading.Event(), put, lambda *_: None)
+    return Connection("books-0", settings, exchange, clock, ids, threading.Event(), put, lambda *_: None)
 
 
 def ended(records: list[Record]) -> list[tuple[str, str]]:
@@ -69,7 +70,7 @@ def test_only_markets_that_are_not_followed_are_restored_but_any_is_renewed(tmp_
     connection.want_books({"A": 0, "B": 0})
     connection._apply_wishes(session)
     session.take_commands()
-    session.receive_all([(subscribed(), 2), (snapshot(1, "A"), 3)])
+    session.receive_all([(subscribed(), 2), (snapshot(1, "A"), 3)], 3)
     connection.restore(["A", "B", "C"])
     connection._apply_wishes(session)
     assert session.followed() == {"A"}
@@ -105,3 +106,48 @@ def test_the_end_of_a_membership_is_put_when_sending_its_delete_fails(
     monkeypatch.setattr(connection._socket, "close", lambda: None)
     connection._live()
     assert ended(records) == [("A", "unsubscribed")]
+
+
+def test_markets_whose_renewal_never_helps_for_long_are_renewed_ever_more_rarely(tmp_path: Path) -> None:
+    clock = FakeClock()
+    session = Session(1, itertools.count(1).__next__)
+    session.tick(1)
+    connection = connection_of(tmp_path, clock=clock)
+    books = {f"M{number}": 0 for number in range(136)}
+    connection.want_books(books)
+    connection._apply_wishes(session)
+    session.take_commands()
+    session.receive_all([(subscribed(), 1)], 1)
+    waves: list[float] = []
+
+    def commands() -> bool:
+        """Whether some were made; all are answered: what was taken away is gone, what was added has its place."""
+        nonlocal session
+        connection._apply_wishes(session)
+        made = bool(session.take_commands())
+        if made:
+            waves.append(clock.monotonic())
+            session = Session(1, itertools.count(1).__next__)
+            session.subscribe_books(books)
+            session.receive_all([(subscribed(), 1)], 1)
+            session.take_commands()
+        return made
+
+    # Every commit tells that the exchange's clock leapt.
+    for _ in range(600 * 4):
+        connection.renew(list(books))
+        commands()
+        clock.step(0.25)
+    assert len(waves) <= 25
+    assert all(32 <= later - earlier <= 64.25 for earlier, later in itertools.pairwise(waves[12:]))
+    (alarm,) = connection._asked_rarely(session, clock.monotonic())
+    assert (alarm.kind, connection.counters.asked_rarely) == ("asked_rarely", 136)
+    assert connection._asked_rarely(session, clock.monotonic()) == []
+    # What comes back and stays is renewed at once again.
+    clock.step(100.0)
+    assert commands()
+    clock.step(31.0)
+    connection.renew(["M1"])
+    assert commands()
+    connection._asked_rarely(session, clock.monotonic())
+    assert connection.counters.asked_rarely == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from collections.abc import Sequence
 from pathlib import Path
@@ -120,6 +121,27 @@ def test_polls_begin_with_the_interval(tmp_path: Path) -> None:
         settings(tmp_path), Books(clock), clock, lambda _: None, lambda: ["A"], list, polled
     ).run(stop)  # fmt: skip
     assert minutes == [0, 1, 2, 3]
+
+
+def test_a_clock_that_is_set_back_holds_up_no_poll(tmp_path: Path) -> None:
+    clock, stop = FakeClock(), threading.Event()
+    at_s: list[float] = []
+
+    def polled(_: BooksPolled) -> None:
+        at_s.append(clock.monotonic())
+        if len(at_s) == 2:
+            clock.set_wall(-600.0)
+        elif len(at_s) == 3:
+            # As NTP slews over the turn of a minute.
+            clock.set_wall(-0.5)
+        elif len(at_s) == 5:
+            stop.set()
+
+    SnapshotPoller(
+        settings(tmp_path), Books(clock), clock, lambda _: None, lambda: ["A"], list, polled
+    ).run(stop)  # fmt: skip
+    spans = [later - earlier for earlier, later in itertools.pairwise(at_s)]
+    assert spans == pytest.approx([60.0, 0.25, 60.25, 60.0], abs=0.1)
 
 
 def test_a_recovery_book_is_followed_by_a_fresh_subscription_even_if_rest_fails(tmp_path: Path) -> None:

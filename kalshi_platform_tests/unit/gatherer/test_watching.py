@@ -23,7 +23,8 @@ def details(**changes: Any) -> dict[str, Any]:
     """Details of a gatherer that is well."""
     connection = {
         "state": "open", "frames": 10, "gaps": 1, "reconnects": 2, "refused": 0, "dead_letters": 0,
-        "last_data_age_s": 0.4, "last_message_age_s": {"orderbook_delta": 0.4}, "last_error": "an old one",
+        "asked_rarely": 0, "last_data_age_s": 0.4, "last_message_age_s": {"orderbook_delta": 0.4},
+        "last_error": "an old one",
     }  # fmt: skip
     writer = {
         "rows": {"orderbook_deltas": 7}, "rows_per_s": 812.0, "commits": 3, "queued": 5, "spool_bytes": 2_048,
@@ -72,12 +73,12 @@ def details(**changes: Any) -> dict[str, Any]:
 
 def test_traffic_is_counted_by_channel_with_the_time_of_the_last_message() -> None:
     first, second = Traffic(), Traffic()
-    first.saw([DELTA, SNAPSHOT, DELTA, SessionOpened(1, "feed", "ws://x", False, 1)], 500)
-    second.saw([DELTA], 300)
+    first.saw([DELTA, SNAPSHOT, DELTA, SessionOpened(1, "feed", "ws://x", False, 1)], 500.0)
+    second.saw([DELTA], 300.0)
     assert list(first.channels()) == ["orderbook_delta"]
     total = summed([first, second])
-    assert (total["orderbook_delta"].messages, total["orderbook_delta"].last_ns) == (4, 500)
-    assert (total["trade"].messages, total["trade"].last_ns) == (0, 0)
+    assert (total["orderbook_delta"].messages, total["orderbook_delta"].last_s) == (4, 500.0)
+    assert (total["trade"].messages, total["trade"].last_s) == (0, None)
 
 
 def test_rates_are_measured_between_looks_a_second_or_more_apart() -> None:
@@ -168,6 +169,12 @@ def test_old_claims_a_mended_ledger_and_many_dead_letters_are_told() -> None:
         "database_went_back: batch 9 (60 s ago; every session began anew, look at the database)",
         "340 messages of the last minute were put aside: see reason and detail in dead_letters",
     )
+    changed["connections"]["books-0"]["asked_rarely"] = 136
+    assert health_of("running", changed, 1_000.0, 75.0).troubles[3:] == (
+        "connection books-0: 136 markets lose their claim again and again; their snapshots are asked for ever more"
+        " rarely: see reason and detail in dead_letters, and gaps",
+    )
+    changed["connections"]["books-0"]["asked_rarely"] = 0
     # A quiet exchange has nothing to claim, and what was mended long ago is over.
     changed["channels"]["orderbook_delta"]["last_message_age_s"] = 80.0
     changed["ledger"]["alarm_age_s"] = 1_000.0
