@@ -5,6 +5,7 @@ Writing the same records again changes nothing, so a commit whose outcome is unk
 
 from __future__ import annotations
 
+import functools
 import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -180,7 +181,7 @@ def close_former(database: Database, gatherer: str, own_sessions: Sequence[int],
     params = {"gatherer": gatherer, "own": list(own_sessions)}
     with database.transaction() as transaction:
         # A commit of a killed process may still be under way in the server; it holds the counter's row.
-        fence.change(transaction)
+        fence.change(transaction, functools.partial(fence.open.end_former, tuple(own_sessions)))
         transaction.execute(sql["end_former_memberships"], params)
         transaction.execute(sql["end_former_streams"], params)
         closed = transaction.execute(sql["close_former_sessions"], params)

@@ -7,7 +7,7 @@ they began.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Set
+from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
 
 from kalshi_platform.gatherer.ledger import Ledger, Membership
@@ -30,6 +30,7 @@ class OpenLedger:
     def __init__(self) -> None:
         self._sessions: set[int] = set()
         self._streams: dict[int, int | None] = {}
+        self._session_of: dict[int, int] = {}
         self._members: dict[int, dict[str, int]] = {}
         # What a repeated batch must not open again: sessions and streams, memberships of streams that have ended, and
         # of those that have not the ones that have ended. What was ended in the database alone may go on here.
@@ -53,6 +54,7 @@ class OpenLedger:
         for opened in ledger.streams_opened:
             if opened.stream_id not in self._over:
                 self._streams.setdefault(opened.stream_id, None)
+                self._session_of[opened.stream_id] = opened.session_id
         for segment in ledger.segments:
             if segment.stream_id in self._streams:
                 self._streams[segment.stream_id] = max(self._streams[segment.stream_id] or 0, segment.seq_to)
@@ -66,6 +68,7 @@ class OpenLedger:
             self._over.add(ended.stream_id)
             self._finished.add(ended.stream_id)
             self._streams.pop(ended.stream_id, None)
+            self._session_of.pop(ended.stream_id, None)
             self._ended.pop(ended.stream_id, None)
         closed = {each.session_id for each in ledger.sessions_closed}
         self._over |= closed
@@ -76,6 +79,20 @@ class OpenLedger:
         for stream_id, members in self._members.items():
             self._ended.setdefault(stream_id, {}).update(members)
         self._members, self._count = {}, 0
+
+    def end_former(self, own_sessions: Iterable[int]) -> None:
+        """What is not of these sessions was ended in the database: a former process left it in the spool."""
+        own = set(own_sessions)
+        self._over |= self._sessions - own
+        self._sessions &= own
+        # A stream that this process has not seen opened is not its own either.
+        for stream_id in [each for each in self._streams if self._session_of.get(each) not in own]:
+            self._over.add(stream_id)
+            del self._streams[stream_id]
+        for stream_id in [each for each in self._members if self._session_of.get(each) not in own]:
+            members = self._members.pop(stream_id)
+            self._ended.setdefault(stream_id, {}).update(members)
+            self._count -= len(members)
 
     def end_all(self) -> None:
         """Everything was ended in the database."""

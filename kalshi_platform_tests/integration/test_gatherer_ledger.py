@@ -123,6 +123,33 @@ def test_a_former_process_that_had_committed_more_is_remembered(
     feed.stored(url)
 
 
+def test_what_a_killed_process_left_in_the_spool_is_ended_and_is_no_difference(
+    gatherer_settings: SettingsFactory, open_database: OpenDatabase
+) -> None:
+    settings = gatherer_settings(ledger_compare_interval_s=0.2)
+    url, alarms, begun = settings.timeseries_url, [], []
+    killed, feed = Stream(11, 1), Feed(12)
+    killed.snapshot("A")
+    killed.delta()
+    spool = Spool(settings.folder / "spool")
+    spool.append(killed.records)
+    spool.close()
+    feed.stream.session_id = 2
+    feed.stream.records = Stream(12, 2).records
+    fence = Fence(on_begin_anew=lambda: begun.append(1))
+    with running_writer(
+        settings, open_database(url), own_sessions=lambda: [2], fence=fence, on_alarm=alarms.append
+    ) as writer:
+        feed.stream.snapshot("B")
+        writer.put(feed.deltas(20))
+        settled(writer)
+        eventually(lambda: rows(url, "SELECT count(*) FROM sessions WHERE closed_at IS NULL") == [(1,)], what="the end")
+        compared = writer.counters.compared_ns
+        eventually(lambda: writer.counters.compared_ns > compared, what="a comparison")
+    assert (alarms, begun) == ([], [])
+    assert rows(url, "SELECT ticker, seq_to FROM memberships ORDER BY 1") == [("A", 2), ("B", None)]
+
+
 def test_what_could_not_be_ended_in_a_ledger_that_fell_back_is_ended_by_the_next_attempt(
     gatherer_settings: SettingsFactory, open_database: OpenDatabase
 ) -> None:
