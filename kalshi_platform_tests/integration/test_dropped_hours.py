@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 import pytest
 
 from kalshi_platform.market.times import HOUR, us_from_datetime
+from kalshi_platform_tests.fixtures.exchange import eventually
 from kalshi_platform_tests.fixtures.production import (  # noqa: F401 - fixtures
     Production,
     production,
@@ -63,6 +65,22 @@ def test_a_drop_is_recorded_and_told_from_an_hour_without_rows(production: Produ
     assert [row[2] for row in gone(production, "trades")] == [False, False]
     production.execute("SELECT drop_partitions_before('trades', %s)", H4 + timedelta(days=1))
     assert [row[2] for row in gone(production, "trades")] == [True, True], "a partition of a day is 24 hours"
+
+
+def test_who_holds_the_table_and_comes_to_a_partition_is_not_held_up_by_a_drop_that_waits_for_the_table(
+    production: Production,  # noqa: F811
+) -> None:
+    record(production, H4, H4 + HOUR)
+    one_hour = "SELECT count(*) FROM orderbook_deltas WHERE exchange_ts >= %s AND exchange_ts < %s"
+    with ThreadPoolExecutor(1) as pool:
+        with production.database.transaction() as transaction:
+            assert transaction.fetch_one(one_hour, (H4 + HOUR, H4 + 2 * HOUR)) == (1,)
+            drop = pool.submit(production.rows, "SELECT drop_partitions_before('orderbook_deltas', %s)", H4 + HOUR)
+            waits = "SELECT count(*) FROM pg_locks WHERE NOT granted AND mode = 'AccessExclusiveLock'"
+            eventually(lambda: production.rows(waits) != [(0,)], what="a drop that waits")
+            transaction.execute("SET LOCAL lock_timeout = '300ms'")
+            assert transaction.fetch_one(one_hour, (H4, H4 + HOUR)) == (1,)
+        drop.result()
 
 
 @pytest.mark.parametrize(
