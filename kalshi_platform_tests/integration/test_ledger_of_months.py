@@ -135,3 +135,20 @@ def test_the_live_merge_reads_the_ledger_past_its_cursor(gatherer: GathererDatab
     new = read_new(source, Position(last - 1, token), 1_000)
     assert (new.rows, new.restarted) == (1, False)
     assert sum(rows_read.by_table.values()) <= 20
+
+
+def test_what_a_gatherer_has_lost_is_told_by_the_ledger_of_its_own_time(gatherer: GathererDatabase) -> None:
+    low, high = ASKED, ASKED + HOUR
+    with gatherer.database.transaction() as transaction:
+        # The month has lines and no rows: of this hour only the two commits by hand have brought what they say.
+        ((missing,),) = transaction.fetch_all("SELECT missing_rows('orderbook_deltas', %s, %s)", (low, high))
+        hours = transaction.fetch_all("SELECT hours_gone('orderbook_deltas', %s, %s)", (low - 2 * HOUR, high))
+        # Functions hide their statements from EXPLAIN.
+        read = transaction.fetch_one(
+            "SELECT seq_tup_read + idx_tup_fetch FROM pg_stat_xact_user_tables WHERE relname = 'batches'"
+        )
+    lines = SEGMENTS // 24 + 2
+    assert 0 < missing <= 5 * lines
+    assert hours == [(low - 2 * HOUR,), (low - HOUR,)]
+    assert read is not None
+    assert read[0] <= 6 * lines
