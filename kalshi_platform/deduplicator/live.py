@@ -15,9 +15,10 @@ from kalshi_platform.deduplicator.merge import Merger, MergeReport
 from kalshi_platform.deduplicator.metrics import live_health, live_metrics
 from kalshi_platform.deduplicator.settings import DeduplicatorSettings
 from kalshi_platform.deduplicator.twins import refuse_twins
-from kalshi_platform.errors import DatabaseUnavailable, KalshiPlatformError
+from kalshi_platform.errors import ConfigurationError, DatabaseUnavailable, KalshiPlatformError
 from kalshi_platform.monitoring.endpoint import Endpoint
 from kalshi_platform.monitoring.lasting import LastMinute
+from kalshi_platform.storage.failures import LOGIN_REFUSED
 from kalshi_platform.storage.partitions import PartitionBounds
 from kalshi_platform.storage.pool import Lease
 
@@ -68,11 +69,12 @@ class LiveMerger:
         """Merge until `stop` is set or the service is switched off in `desired_services`.
 
         Raises SchemaMismatch when production is not what this version writes, ConfigurationError when two gatherers
-        have one database.
+        have one database, or production's server refuses the login at the start.
         """
         refuse_twins(self._settings.sources, self._clock)
         merger = Merger(self._settings, self._clock, self._bounds)
         try:
+            _refuse_wrong_login(merger)
             while not stop.is_set():
                 self._endpoint.ensure()
                 try:
@@ -256,3 +258,12 @@ class LiveMerger:
             self._state = state
         if changed:
             _log.info("%s", message)
+
+
+def _refuse_wrong_login(merger: Merger) -> None:
+    """At a start a refused login is a wrong setting, later an outage like any other."""
+    try:
+        merger.check_production()
+    except DatabaseUnavailable as error:
+        if error.kind in LOGIN_REFUSED:
+            raise ConfigurationError([f"KALSHI_PRODUCTION_DATABASE_URL: {error}"]) from error

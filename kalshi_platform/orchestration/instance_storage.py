@@ -17,7 +17,7 @@ from dagster._serdes import ConfigurableClassData
 from dagster_postgres.storage import DagsterPostgresStorage
 
 from kalshi_platform import config
-from kalshi_platform.storage.urls import sqlalchemy_url
+from kalshi_platform.storage.urls import sqlalchemy_url, with_settings
 
 
 class PlatformStorage(DagsterPostgresStorage):  # type: ignore[misc]
@@ -33,5 +33,7 @@ class PlatformStorage(DagsterPostgresStorage):  # type: ignore[misc]
     ) -> DagsterStorage:
         url = config.environment().get(config_value["url_env"], "").strip()
         if url:
-            return cls(postgres_url=sqlalchemy_url(url), should_autocreate_tables=True, inst_data=inst_data)
+            # Whatever the shell or the role says: what runs say is Unicode.
+            url = sqlalchemy_url(with_settings(url, {}, always={"client_encoding": "UTF8"}))
+            return cls(postgres_url=url, should_autocreate_tables=True, inst_data=inst_data)
         return DagsterSqliteStorage.from_local(str(config.state_dir() / "dagster"), inst_data=inst_data)

@@ -6,13 +6,13 @@ what was to be written is kept and tried again. Every such message says in a few
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import psycopg2
 import sqlalchemy.exc
 
 from kalshi_platform.errors import DatabaseUnavailable, KalshiPlatformError, StatementRejected
+from kalshi_platform.storage.connect import ConnectionRefused
 
 DRIVER_ERRORS = (psycopg2.Error, sqlalchemy.exc.DBAPIError, sqlalchemy.exc.TimeoutError)
 UNREACHABLE = "unreachable"
@@ -27,11 +27,14 @@ _TRANSIENT_STATES = {"25P03", "25006", "3D000"}
 _ROW_CLASSES = {"22", "23", "54"}
 READ_ONLY = "read only"
 OUT_OF_MEMORY = "server out of memory"
+LOGIN = "login refused"
+SESSION_REFUSED = "session settings refused"
 _KINDS = {
     "25006": READ_ONLY,
-    "28000": "login refused",
+    "28000": LOGIN,
     "28P01": "wrong password",
     "3D000": "no such database",
+    "42501": LOGIN,
     "53100": "server's disk full",
     "53200": OUT_OF_MEMORY,
     "53300": "too many connections",
@@ -41,41 +44,51 @@ _KINDS = {
     "57P02": "shut down",
     "57P03": "starting or stopping",
 }
-LOGIN_REFUSED = frozenset({"login refused", "wrong password", "no such database"})
+LOGIN_REFUSED = frozenset({LOGIN, "wrong password", "no such database", SESSION_REFUSED})
 """The server is there and says no: at a start that is a wrong setting, later an outage like any other."""
-# A refused connection carries no SQLSTATE, only the server's words.
-_WORDS: tuple[tuple[str | re.Pattern[str], str], ...] = (
-    ("password authentication failed", "28P01"),
-    ("no password supplied", "28P01"),
-    (r"pg_hba\.conf", "28000"),
-    ("is not permitted to log in", "28000"),
-    (re.compile(r'role ".*" does not exist'), "28000"),
-    (re.compile(r'database ".*" does not exist'), "3D000"),
-    ("too many connections", "53300"),
-    ("too many clients", "53300"),
-    ("remaining connection slots", "53300"),
-    ("database system is", "57P03"),
-)
+# What a server, or a pooler in its stead, answers to settings that it does not know: of the feature, value, name.
+_SESSION_CLASSES = {"0A", "22", "42"}
+# "unsupported startup parameter" says PgBouncer, whose words are English everywhere; the state alone means much else.
+_PROTOCOL_STATE, _OF_A_SETTING = "08P01", "startup parameter"
 _REMEDIES = {
     "25006": "it is a standby, or set read-only: name the primary, or allow writes again",
     "28000": "the server's pg_hba.conf or the role refuses this client",
     "28P01": "the URL in the settings holds another password than the server",
+    "42501": "grant this role CONNECT on the database",
     "3D000": "create it and run kalshi-platform migrate, or correct the URL in the settings",
     "53100": "make room on the server's disk",
     "53300": "raise max_connections, or close other clients",
+    SESSION_REFUSED: "name the PostgreSQL server itself in the settings, not a pooler before it: sessions are given"
+    " settings at their start, and hold locks",
     "57014": "it took longer than the statement timeout: the server is overloaded, or a lock is held",
 }
 
 
 def translated(error: BaseException, where: str, connection: Any = None) -> KalshiPlatformError:
     """The platform's error for a driver's; `where` names the database without secrets."""
-    sqlstate = getattr(error, "pgcode", None) or _state_of_words(error)
     text = first_line(error)
+    if isinstance(error, ConnectionRefused):
+        return refused(where, text, error.sqlstate)
+    sqlstate = getattr(error, "pgcode", None)
     if _is_transient(error, sqlstate) or (connection is not None and connection.closed):
-        remedy = _REMEDIES.get(sqlstate or "")
-        said = text if remedy is None else f"{text} ({remedy})"
-        return DatabaseUnavailable(f"{where}: {said}", kind=_KINDS.get(sqlstate or "", UNREACHABLE))
+        return unavailable(where, text, sqlstate)
     return StatementRejected(f"{where}: {text}", sqlstate=sqlstate)
+
+
+def refused(where: str, text: str, sqlstate: str | None) -> DatabaseUnavailable:
+    """The error for a connection that could not be made; without a SQLSTATE no server answered."""
+    state = sqlstate or ""
+    is_setting = state == _PROTOCOL_STATE and _OF_A_SETTING in text
+    if state not in _KINDS and (is_setting or state[:2] in _SESSION_CLASSES):
+        return DatabaseUnavailable(f"{where}: {text} ({_REMEDIES[SESSION_REFUSED]})", kind=SESSION_REFUSED)
+    return unavailable(where, text, sqlstate)
+
+
+def unavailable(where: str, text: str, sqlstate: str | None) -> DatabaseUnavailable:
+    """The error for a server that is away, or as good as away."""
+    remedy = _REMEDIES.get(sqlstate or "")
+    said = text if remedy is None else f"{text} ({remedy})"
+    return DatabaseUnavailable(f"{where}: {said}", kind=_KINDS.get(sqlstate or "", UNREACHABLE))
 
 
 def first_line(error: BaseException) -> str:
@@ -99,10 +112,3 @@ def _is_transient(error: BaseException, sqlstate: str | None) -> bool:
         return is_transient_state(sqlstate)
     # Without a state the server did not answer: a lost connection, a refused one, or a pool that stayed empty.
     return isinstance(error, (psycopg2.OperationalError, psycopg2.InterfaceError, sqlalchemy.exc.SQLAlchemyError))
-
-
-def _state_of_words(error: BaseException) -> str | None:
-    if not isinstance(error, psycopg2.OperationalError):
-        return None
-    text = str(error)
-    return next((state for words, state in _WORDS if re.search(words, text)), None)

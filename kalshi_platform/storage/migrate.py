@@ -69,10 +69,11 @@ def migrate(database: Database, kind: DatabaseKind, *, use_timescale: bool = Tru
     """Bring `database` up to date. May run in several processes at once.
 
     Raises SchemaMismatch when an applied file was changed, a file fails, the mode differs, or the database is of
-    another kind.
+    another kind, or cannot hold every text.
     """
     applied: list[str] = []
     with database.transaction() as transaction:
+        _check_encoding(database, transaction)
         _lock(transaction)
         transaction.execute(
             "CREATE TABLE IF NOT EXISTS schema_migrations"
@@ -96,6 +97,7 @@ def check(database: Database, kind: DatabaseKind) -> str:
     """Return the mode of the database ("" for a catalog). Raises SchemaMismatch, naming the remedy."""
     files = files_of(kind)
     with database.transaction() as transaction:
+        _check_encoding(database, transaction)
         row = transaction.fetch_one("SELECT to_regclass('schema_migrations') IS NOT NULL")
         if not row or not row[0]:
             raise SchemaMismatch(f"database {database.name} is empty; run: kalshi-platform migrate")
@@ -117,6 +119,15 @@ def check(database: Database, kind: DatabaseKind) -> str:
             " the mode of a database never changes: restore the extension, or start with a new database"
         )
     return str(recorded)
+
+
+def _check_encoding(database: Database, transaction: Transaction) -> None:
+    encoding = transaction.connection.get_parameter_status("server_encoding")
+    if encoding != "UTF8":
+        raise SchemaMismatch(
+            f"database {database.name} has the encoding {encoding}, which does not hold every text as it is;"
+            " use a new one: CREATE DATABASE name ENCODING 'UTF8' LOCALE 'C' TEMPLATE template0"
+        )
 
 
 def _lock(transaction: Transaction) -> None:

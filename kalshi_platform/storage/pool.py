@@ -18,25 +18,15 @@ import sqlalchemy
 
 from kalshi_platform.errors import DatabaseUnavailable
 from kalshi_platform.storage import bulk
+from kalshi_platform.storage.connect import connect, connection_url
 from kalshi_platform.storage.failures import DRIVER_ERRORS, READ_ONLY, translated
 from kalshi_platform.storage.tables import StreamTable
-from kalshi_platform.storage.urls import libpq_url, redacted, with_defaults
+from kalshi_platform.storage.urls import libpq_url, redacted
 
 Params: TypeAlias = Mapping[str, Any] | Sequence[Any] | None
 Row: TypeAlias = tuple[Any, ...]
 
-CONNECTION_SETTINGS: Mapping[str, str] = {
-    "connect_timeout": "5",
-    "keepalives": "1",
-    "keepalives_idle": "10",
-    "keepalives_interval": "5",
-    "keepalives_count": "3",
-    "tcp_user_timeout": "25000",
-}
-"""How libpq notices within about half a minute that a server has vanished: keep-alives see it on an idle line,
-tcp_user_timeout (ms) where something was sent and never acknowledged."""
-
-# The server's side of the same: the locks and leases of a client whose machine vanished are freed as soon.
+# The server's side of the keep-alives: the locks and leases of a client whose machine vanished are freed as soon.
 _SESSION = (
     "-c timezone=UTC -c tcp_keepalives_idle=10 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3"
     " -c tcp_user_timeout=25000"
@@ -183,8 +173,7 @@ class Database:
         self._engine.dispose()
 
     def _connect(self, application: str) -> Any:
-        settings = {**CONNECTION_SETTINGS, "application_name": application, "options": self._options}
-        return psycopg2.connect(with_defaults(self.url, settings))
+        return connect(connection_url(self.url, application, self._options))
 
     def _where(self) -> str:
         return f"database {self.name} ({redacted(self.url)})"

@@ -16,11 +16,11 @@ import adbc_driver_manager
 import adbc_driver_postgresql.dbapi as adbc
 import pyarrow as pa
 
-from kalshi_platform.errors import DatabaseUnavailable, KalshiPlatformError, StatementRejected
-from kalshi_platform.storage.failures import first_line, is_transient_state
+from kalshi_platform.errors import KalshiPlatformError, StatementRejected
+from kalshi_platform.storage.connect import connection_url, state_of_refusal
+from kalshi_platform.storage.failures import first_line, is_transient_state, refused, unavailable
 from kalshi_platform.storage.literals import inlined
-from kalshi_platform.storage.pool import CONNECTION_SETTINGS
-from kalshi_platform.storage.urls import redacted, with_defaults
+from kalshi_platform.storage.urls import redacted
 
 DEFAULT_BATCH_BYTES = 4 * 1024 * 1024
 # A stream that breaks raises OSError from Arrow, everything else an error of the driver.
@@ -75,18 +75,33 @@ class ArrowSnapshot:
         except StopIteration:
             return None
         except _FAILURES as error:
+            # A query that fails while its rows stream tells no SQLSTATE, only the server's words.
+            if self._is_there():
+                raise StatementRejected(f"{self._where}: {first_line(error)}") from error
             raise _translated(error, self._where) from error
+
+    def _is_there(self) -> bool:
+        """Whether the server still answers on this connection, be it that the transaction has failed."""
+        try:
+            with self._connection.cursor() as cursor:
+                cursor.execute("SELECT 1")
+        except _FAILURES as error:
+            # The driver knows a failed transaction from a lost connection, and refuses a query in it by itself.
+            said = getattr(error, "status_code", None)
+            return bool(said == adbc_driver_manager.AdbcStatusCode.INVALID_STATE)
+        return True
 
 
 @contextmanager
 def arrow_snapshot(url: str) -> Iterator[ArrowSnapshot]:
     """Open a snapshot of the database at `url`. Raises DatabaseUnavailable when the server is away."""
     where = redacted(url)
-    settings = {**CONNECTION_SETTINGS, "application_name": "kalshi-platform reader", "options": "-c timezone=UTC"}
-    target = with_defaults(url, settings)
-    connection = None
+    target = connection_url(url, "kalshi-platform reader", "-c timezone=UTC")
     try:
         connection = adbc.connect(target, autocommit=False)
+    except _FAILURES as error:
+        raise refused(where, first_line(error), state_of_refusal(target, str(error))) from error
+    try:
         with connection.cursor() as cursor:
             cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
             # The first query fixes what the transaction sees.
@@ -108,13 +123,11 @@ def _close(connection: Any) -> None:
 
 
 def _translated(error: BaseException, where: str) -> KalshiPlatformError:
-    message = f"{where}: {first_line(error)}"
     sqlstate = getattr(error, "sqlstate", None)
-    if sqlstate:
-        if is_transient_state(sqlstate):
-            return DatabaseUnavailable(message)
-        return StatementRejected(message, sqlstate=sqlstate)
-    if "ERROR:" in message or (isinstance(error, pa.ArrowException) and not isinstance(error, OSError)):
-        # A query that fails while its rows stream arrives without a state, but with the server's word for it.
-        return StatementRejected(message)
-    return DatabaseUnavailable(message)
+    if (sqlstate and not is_transient_state(sqlstate)) or _is_of_arrow(error):
+        return StatementRejected(f"{where}: {first_line(error)}", sqlstate=sqlstate)
+    return unavailable(where, first_line(error), sqlstate)
+
+
+def _is_of_arrow(error: BaseException) -> bool:
+    return isinstance(error, pa.ArrowException) and not isinstance(error, OSError)

@@ -28,12 +28,13 @@ def sqlalchemy_url(url: str) -> str:
     return urlunsplit(urlsplit(libpq_url(url))._replace(scheme="postgresql+psycopg2"))
 
 
-def with_defaults(url: str, settings: dict[str, str]) -> str:
-    """The libpq URL with connection settings added to its query; those that it has already stay as they are."""
+def with_settings(url: str, defaults: dict[str, str], always: dict[str, str]) -> str:
+    """The libpq URL with settings added to its query: of `defaults` those that it lacks, `always` in any case."""
     parts = urlsplit(libpq_url(url))
-    given = parse_qsl(parts.query, keep_blank_values=True)
+    given = [pair for pair in parse_qsl(parts.query, keep_blank_values=True) if pair[0] not in always]
     names = {name for name, _ in given}
-    query = given + [(name, value) for name, value in settings.items() if name not in names]
+    added = [(name, value) for name, value in defaults.items() if name not in names]
+    query = [*given, *added, *always.items()]
     return urlunsplit(parts._replace(query=urlencode(query, quote_via=quote)))
 
 

@@ -6,6 +6,7 @@ import psycopg2
 import pytest
 
 from kalshi_platform.errors import DatabaseUnavailable, StatementRejected
+from kalshi_platform.storage.connect import ConnectionRefused
 from kalshi_platform.storage.failures import is_about_a_row, translated
 
 
@@ -44,21 +45,20 @@ def test_a_server_that_takes_no_writes_now_is_away(sqlstate: str, kind: str) -> 
 
 
 @pytest.mark.parametrize(
-    ("words", "kind"),
+    ("sqlstate", "kind", "remedy"),
     [
-        ('FATAL:  password authentication failed for user "kalshi"', "wrong password"),
-        ('FATAL:  no pg_hba.conf entry for host "10.0.0.1"', "login refused"),
-        ("FATAL:  sorry, too many clients already", "too many connections"),
-        ("FATAL:  remaining connection slots are reserved", "too many connections"),
-        ("FATAL:  the database system is starting up", "starting or stopping"),
-        ("Connection refused", "unreachable"),
-        ("server closed the connection unexpectedly", "unreachable"),
+        ("28P01", "wrong password", "another password"),
+        ("22023", "session settings refused", "not a pooler"),
+        ("55000", "unreachable", None),
+        ("XX000", "unreachable", None),
+        (None, "unreachable", None),
     ],
 )
-def test_a_refused_connection_is_told_by_its_words(words: str, kind: str) -> None:
-    error = translated(psycopg2.OperationalError(f'connection to server at "h", port 1 failed: {words}'), "database x")
+def test_a_refused_connection_is_away_whatever_its_state(sqlstate: str | None, kind: str, remedy: str | None) -> None:
+    error = translated(ConnectionRefused("connection failed: FATAL:  mots\n", sqlstate), "database x")
     assert isinstance(error, DatabaseUnavailable)
     assert error.kind == kind
+    assert (remedy or "database x: connection failed") in str(error)
 
 
 @pytest.mark.parametrize(

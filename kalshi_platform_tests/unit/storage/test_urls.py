@@ -6,7 +6,7 @@ import psycopg2.extensions
 import pytest
 
 from kalshi_platform.errors import ConfigurationError
-from kalshi_platform.storage.urls import libpq_url, redacted, sqlalchemy_url, with_defaults
+from kalshi_platform.storage.urls import libpq_url, redacted, sqlalchemy_url, with_settings
 
 
 @pytest.mark.parametrize("scheme", ["postgresql", "postgres", "postgresql+psycopg2"])
@@ -56,12 +56,14 @@ def test_hosts_stay_as_they_are(host: str) -> None:
     assert parsed["host"] == host.strip("[]")
 
 
-def test_added_settings_yield_to_given_ones_and_survive_the_driver() -> None:
-    url = with_defaults(
-        "postgresql://u:p%40%2F+%20x@h/d?connect_timeout=9",
+def test_added_settings_yield_to_given_ones_but_for_those_that_must_hold_and_survive_the_driver() -> None:
+    url = with_settings(
+        "postgresql://u:p%40%2F+%20x@h/d?connect_timeout=9&client_encoding=latin1",
         {"connect_timeout": "5", "options": "-c timezone=UTC -c jit=off"},
+        always={"client_encoding": "UTF8"},
     )
     parsed = psycopg2.extensions.parse_dsn(url)
     assert parsed["connect_timeout"] == "9"
+    assert parsed["client_encoding"] == "UTF8"
     assert parsed["options"] == "-c timezone=UTC -c jit=off"
     assert parsed["password"] == "p@/+ x"

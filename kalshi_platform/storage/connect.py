@@ -1,0 +1,106 @@
+"""Opening a connection, and what it means when a server refuses one.
+
+A refused login reaches psycopg2 as words only: in the server's language, and in its encoding, because nothing has been
+agreed upon yet. libpq knows the SQLSTATE behind them and tells it to whoever asks before the answer comes.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import re
+import select
+from contextlib import closing
+from typing import Any
+
+import psycopg2
+import psycopg2._psycopg
+import psycopg2.extensions
+
+from kalshi_platform.storage.urls import with_settings
+
+CONNECTION_SETTINGS = {
+    "connect_timeout": "5",
+    "keepalives": "1",
+    "keepalives_idle": "10",
+    "keepalives_interval": "5",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "25000",
+}
+"""How libpq notices within about half a minute that a server has vanished: keep-alives see it on an idle line,
+tcp_user_timeout (ms) where something was sent and never acknowledged."""
+
+# Whatever the shell, the URL or the role says: texts are Unicode here.
+_ALWAYS = {"client_encoding": "UTF8"}
+_VERBOSE = 2  # PQERRORS_VERBOSE
+_PATIENCE_MS = 5_000
+# Every message of a server begins with its severity, a colon and two spaces, in any language; libpq's own do not.
+_SERVER_SAYS = ":  "
+_STATE = re.compile(r"(?<=:  )([0-9A-Z]{5}): ")
+_REMEMBERED = 200
+# The extension module is linked with libpq, wherever that lies: its symbols are found through it.
+_libpq = ctypes.CDLL(psycopg2._psycopg.__file__)
+_libpq.PQsetErrorVerbosity.argtypes = [ctypes.c_void_p, ctypes.c_int]
+_states: dict[str, str] = {}
+
+
+class ConnectionRefused(psycopg2.OperationalError):
+    """No connection: `sqlstate` says why where a server answered, and is None where none did."""
+
+    def __init__(self, words: str, sqlstate: str | None) -> None:
+        super().__init__(words)
+        self.sqlstate = sqlstate
+
+
+def connection_url(url: str, application: str, options: str) -> str:
+    """The libpq URL with the platform's settings; `options` are those of the server's session."""
+    settings = {**CONNECTION_SETTINGS, "application_name": application, "options": options}
+    return with_settings(url, settings, always=_ALWAYS)
+
+
+def connect(target: str) -> Any:
+    """A psycopg2 connection to a URL of `connection_url`. Raises ConnectionRefused."""
+    try:
+        return psycopg2.connect(target)
+    except (psycopg2.OperationalError, UnicodeDecodeError) as error:
+        words = _words(error)
+        raise ConnectionRefused(words, state_of_refusal(target, words)) from error
+
+
+def state_of_refusal(target: str, words: str) -> str | None:
+    """The SQLSTATE of a refusal that has just been told in `words`; None where no server said them, or not again.
+
+    Asks once more, and remembers the answer: the same words mean the same.
+    """
+    if _SERVER_SAYS not in words:
+        return None
+    if (known := _states.get(words)) is not None:
+        return known
+    said = _said_verbosely(target)
+    state = _STATE.search(said)
+    if state is None or _STATE.sub("", said).splitlines()[0] not in words:
+        return None
+    if len(_states) >= _REMEMBERED:
+        _states.clear()
+    return _states.setdefault(words, state[1])
+
+
+def _said_verbosely(target: str) -> str:
+    """How the server refuses, with the SQLSTATE before its words; "" when it does not refuse."""
+    try:
+        with closing(psycopg2.connect(target, async_=1)) as connection:
+            _libpq.PQsetErrorVerbosity(connection.pgconn_ptr, _VERBOSE)
+            while (wanted := connection.poll()) != psycopg2.extensions.POLL_OK:
+                waiting = select.poll()
+                reads = wanted == psycopg2.extensions.POLL_READ
+                waiting.register(connection.fileno(), select.POLLIN if reads else select.POLLOUT)
+                if not waiting.poll(_PATIENCE_MS):
+                    return ""
+    except (psycopg2.Error, UnicodeDecodeError) as error:
+        return _words(error)
+    return ""
+
+
+def _words(error: BaseException) -> str:
+    if isinstance(error, UnicodeDecodeError):  # psycopg2 takes every server's words for UTF-8
+        return error.object.decode("utf-8", "replace")
+    return str(error)
