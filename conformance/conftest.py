@@ -1,7 +1,7 @@
 """A simulated exchange as a process of the project's own environment, for clients that others wrote.
 
-The exchange is started with `KALSHI_PLATFORM_COMMAND` (default: `.venv/bin/kalshi-platform` of this checkout), or the
-running one that `KALSHI_SIMULATOR_ADDRESS` describes (the file that `exchange serve --address-file` writes) is used.
+The exchange is started by `KALSHI_PLATFORM_PYTHON` (default: `.venv/bin/python` of this checkout), or the running one
+that `KALSHI_SIMULATOR_ADDRESS` describes (the file that `exchange serve --address-file` writes) is used.
 """
 
 from __future__ import annotations
@@ -22,6 +22,9 @@ import pytest
 CHECKOUT = Path(__file__).resolve().parent.parent
 START_PATIENCE_S = 60.0
 NOTES = pytest.StashKey[list[str]]()
+
+# The exchange is on this machine: none of the clients is to ask it through a proxy.
+os.environ["no_proxy"] = os.environ["NO_PROXY"] = "127.0.0.1,localhost"
 
 
 @dataclass(frozen=True)
@@ -83,7 +86,8 @@ def simulator(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureR
     folder = tmp_path_factory.mktemp("simulator")
     address = folder / "address.json"
     command = [
-        os.environ.get("KALSHI_PLATFORM_COMMAND", str(CHECKOUT / ".venv" / "bin" / "kalshi-platform")),
+        os.environ.get("KALSHI_PLATFORM_PYTHON", str(CHECKOUT / ".venv" / "bin" / "python")),
+        "-m", "kalshi_platform.cli",
         "exchange", "serve", "--port", "0", "--markets", "60", "--rate", "300", "--births", "12", "--seed", "11",
         "--key-file", str(folder / "key.pem"), "--address-file", str(address),
     ]  # fmt: skip
@@ -95,7 +99,7 @@ def simulator(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureR
             assert time.monotonic() < deadline, "the simulated exchange did not start"
             time.sleep(0.05)
         found = _described(address)
-        request.config.stash[NOTES].append(f"simulated exchange: {' '.join(command[1:10])} …")
+        request.config.stash[NOTES].append(f"simulated exchange: {' '.join(command[3:12])} …")
         yield found
     finally:
         process.terminate()
@@ -103,7 +107,7 @@ def simulator(tmp_path_factory: pytest.TempPathFactory, request: pytest.FixtureR
 
 
 def _described(address: Path) -> Simulator:
-    content = json.loads(address.read_text())
+    content = json.loads(address.read_text(encoding="utf-8"))
     return Simulator(**{name: content[name] for name in Simulator.__dataclass_fields__})
 
 

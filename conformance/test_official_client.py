@@ -23,7 +23,9 @@ class Official:
         client = kalshi.ApiClient(kalshi.Configuration(host=simulator.rest_url))
         if signed:
             # 3.34's own `set_kalshi_auth` names a class that it does not import.
-            client.kalshi_auth = kalshi.KalshiAuth(simulator.key_id, Path(simulator.key_file).read_text())
+            client.kalshi_auth = kalshi.KalshiAuth(
+                simulator.key_id, Path(simulator.key_file).read_text(encoding="ascii")
+            )
         self.account = kalshi.AccountApi(client)
         self.events = kalshi.EventsApi(client)
         self.exchange = kalshi.ExchangeApi(client)

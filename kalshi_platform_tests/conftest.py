@@ -2,6 +2,15 @@
 
 from __future__ import annotations
 
+import os
+
+from kalshi_platform import surroundings
+
+# As every process of ours does: the suite passes whatever the shell says, and so do the processes that it starts.
+surroundings.settle_environment(os.environ)
+for name in [name for name in os.environ if name.startswith("PG")]:
+    del os.environ[name]  # the databases of fixtures are ours; TEST_TIMESCALE_DSN says all of its own
+
 pytest_plugins = [
     # First: other plugins import it, and pytest must see it before they do.
     "kalshi_platform_tests.fixtures.postgres",

@@ -44,7 +44,7 @@ def thread_cpu_s() -> dict[str, float]:
         if thread is threading.main_thread():
             continue  # it started the program, and only watches since
         try:
-            text = (PROC / "self" / "task" / str(thread.native_id) / "schedstat").read_text()
+            text = (PROC / "self" / "task" / str(thread.native_id) / "schedstat").read_text(encoding="ascii")
         except OSError:
             continue
         found[thread.name] = found.get(thread.name, 0.0) + int(text.split()[0]) / 1e9

@@ -17,7 +17,11 @@ def machine() -> dict[str, Any]:
     model = platform.processor() or platform.machine()
     info = PROC / "cpuinfo"
     if info.exists():
-        names = [line.partition(":")[2].strip() for line in info.read_text().splitlines() if line[:10] == "model name"]
+        names = [
+            line.partition(":")[2].strip()
+            for line in info.read_text(encoding="utf-8", errors="replace").splitlines()
+            if line[:10] == "model name"
+        ]
         model = names[0] if names else model
     return {
         "cpus": os.cpu_count(),

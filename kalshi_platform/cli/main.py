@@ -22,6 +22,7 @@ from kalshi_platform.cli import (
 )
 from kalshi_platform.cli.running import EXIT_CODES, report, set_up_logs, tell_lines
 from kalshi_platform.errors import KalshiPlatformError
+from kalshi_platform.surroundings import run_in_utf8, settle
 
 app = typer.Typer(
     name="kalshi-platform",
@@ -54,6 +55,8 @@ def options(
 
 def main() -> None:
     """Run the command line; every error of this package becomes a message and an exit code."""
+    run_in_utf8()
+    settle()
     try:
         app()
     except KalshiPlatformError as error:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, cast
+from urllib.parse import urlsplit
 
 import boto3
 import botocore.config
@@ -18,6 +19,7 @@ from boto3.s3.transfer import TransferConfig
 from kalshi_platform.errors import ConfigurationError, LakeArchived, LakeUnavailable
 from kalshi_platform.lake.objects import StoredObject
 from kalshi_platform.lake.settings import BucketRoot, LakeSettings
+from kalshi_platform.surroundings import LOOPBACK
 
 _READ_AHEAD_BYTES = 1024 * 1024
 _REJECTED_KEYS = ("InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "AuthFailure")
@@ -38,6 +40,8 @@ def client(settings: LakeSettings) -> Any:
             config=botocore.config.Config(
                 connect_timeout=settings.connect_timeout_s,
                 read_timeout=settings.read_timeout_s,
+                # The proxies of the environment are for the world outside, not for a store on this machine.
+                proxies={} if urlsplit(settings.endpoint_url or "").hostname in LOOPBACK else None,
                 retries={"max_attempts": settings.attempts, "mode": "standard"},
                 s3={"addressing_style": "path" if path_style else "auto"},
             ),

@@ -29,6 +29,7 @@ from kalshi_platform.local.ports import free_block, free_port, is_free
 from kalshi_platform.local.process_group import ChildSpec, ProcessGroup
 from kalshi_platform.local.simulated import SimulationOptions, start_simulator
 from kalshi_platform.local.status_lines import byte_text
+from kalshi_platform.surroundings import loopback
 
 DEFAULT_UI_PORT = 3000
 STOP_TIMEOUT_S = 15.0
@@ -311,15 +312,12 @@ def _child_of(gatherer: str) -> str:
 
 def wait_for_http(url: str, stop: threading.Event, clock: Clock, timeout_s: float) -> bool:
     """Wait until `url` answers with 200; False on a stop or after `timeout_s`."""
-    import urllib.error
-    import urllib.request
-
     deadline = clock.monotonic() + timeout_s
     while not stop.is_set() and clock.monotonic() < deadline:
         try:
-            with urllib.request.urlopen(url, timeout=2) as answer:  # noqa: S310 - our own loopback address
+            with loopback.open(url, timeout=2) as answer:
                 if answer.status == 200:
                     return True
-        except (urllib.error.URLError, OSError):
+        except OSError:
             clock.wait(stop, 0.2)
     return False

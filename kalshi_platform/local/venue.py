@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from kalshi_platform.errors import ExchangeUnavailable
+from kalshi_platform.surroundings import loopback
 
 BOOK_CHANNEL = "orderbook_delta"
 FEED_CHANNELS = frozenset({"trade", "ticker", "market_lifecycle_v2"})
@@ -92,7 +93,7 @@ class Venue:
             f"{self._url}{path}", data=data, method=method, headers={"Content-Type": "application/json"}
         )
         try:
-            with urllib.request.urlopen(request, timeout=TIMEOUT_S) as answer:  # noqa: S310
+            with loopback.open(request, timeout=TIMEOUT_S) as answer:
                 content: dict[str, Any] = json.load(answer)
                 return content
         except urllib.error.HTTPError as error:

@@ -18,6 +18,7 @@ from dagster_postgres.storage import DagsterPostgresStorage
 
 from kalshi_platform import config
 from kalshi_platform.storage.urls import sqlalchemy_url, with_settings
+from kalshi_platform.surroundings import settle
 
 
 class PlatformStorage(DagsterPostgresStorage):  # type: ignore[misc]
@@ -31,6 +32,8 @@ class PlatformStorage(DagsterPostgresStorage):  # type: ignore[misc]
     def from_config_value(
         cls, inst_data: ConfigurableClassData | None, config_value: Mapping[str, str]
     ) -> DagsterStorage:
+        # Every process of Dagster comes by here before it connects to anything, however it was started.
+        settle()
         url = config.environment().get(config_value["url_env"], "").strip()
         if url:
             # Whatever the shell or the role says: what runs say is Unicode.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import re
 import urllib.error
-import urllib.request
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +12,7 @@ from typing import Any
 
 from kalshi_platform.local.process_group import ChildExit
 from kalshi_platform.proof.alarms import Sighting
+from kalshi_platform.surroundings import loopback
 
 HEALTH_TIMEOUT_S = 2.0
 MOST_LINES = 20_000
@@ -24,7 +24,7 @@ _FIGURES = re.compile(r"\d[\d.,]*")
 def _health(url: str) -> dict[str, Any] | None:
     """What a service says of itself; None when it does not answer."""
     try:
-        with urllib.request.urlopen(url, timeout=HEALTH_TIMEOUT_S) as answer:  # noqa: S310 - our own loopback address
+        with loopback.open(url, timeout=HEALTH_TIMEOUT_S) as answer:
             told: dict[str, Any] = json.load(answer)
     except urllib.error.HTTPError as unwell:
         told = json.loads(unwell.read())

@@ -150,7 +150,7 @@ class Server:
 
     def pause(self) -> None:
         pid = int((self._server.cluster / "postmaster.pid").read_text().split()[0])
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        children = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="utf-8").split()
         self._paused = [pid, *map(int, children)]
         for each in self._paused:
             os.kill(each, signal.SIGSTOP)
@@ -284,7 +284,7 @@ def _exchange(exchange: ServerThread) -> dict[str, Any]:
         "rest_url": settings.rest_url,
         "ws_url": settings.ws_url,
         "key_id": settings.key_id,
-        "private_key_pem": Path(exchange.key_file).read_text(),
+        "private_key_pem": Path(exchange.key_file).read_text(encoding="utf-8"),
         "reads_per_second": settings.reads_per_second,
         "retry_base_s": settings.retry_base_s,
         "retry_cap_s": settings.retry_cap_s,

@@ -46,7 +46,7 @@ def script(name: str, code: str, folder: Path, *, restart: bool = False, stop_ti
 
 def pid_in(path: Path) -> int:
     until(path.exists)
-    return int(path.read_text())
+    return int(path.read_text(encoding="utf-8"))
 
 
 @pytest.fixture

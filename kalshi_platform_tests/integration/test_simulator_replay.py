@@ -25,7 +25,7 @@ START_US = 1_795_380_000_000_000
 
 
 def recorded(path: Path, kind: str) -> list[dict[str, Any]]:
-    frames = [json.loads(line)["frame"] for line in path.read_text().splitlines()]
+    frames = [json.loads(line)["frame"] for line in path.read_text(encoding="utf-8").splitlines()]
     return [frame["msg"] for frame in frames if frame["type"] == kind]
 
 

@@ -112,7 +112,7 @@ def test_this_process_uses_something() -> None:
     assert used is not None
     assert used.peak_rss_mib >= used.rss_mib > 10
     assert used.threads >= 1
-    with Path(os.devnull).open():
+    with Path(os.devnull).open(encoding="utf-8"):
         more = usage(os.getpid())
     assert more is not None
     assert more.handles == used.handles + 1

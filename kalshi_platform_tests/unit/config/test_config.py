@@ -134,7 +134,7 @@ def test_public_reads_need_no_key() -> None:
 def test_a_garbled_key_is_named_by_its_variable(tmp_path: Path) -> None:
     environ = complete(tmp_path)
     Path(environ["KALSHI_PRIVATE_KEY_PATH"]).write_text(
-        "-----BEGIN PRIVATE KEY-----\nhunter2\n-----END PRIVATE KEY-----"
+        "-----BEGIN PRIVATE KEY-----\nhunter2\n-----END PRIVATE KEY-----", encoding="utf-8"
     )
     found = problems(environ)
     assert len(found) == 1
