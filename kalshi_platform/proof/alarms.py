@@ -61,6 +61,7 @@ ALARMS: tuple[Alarm, ...] = (
     Alarm("failed_over", "database_went_back", _OF_IT, _FELL_BACK),
     Alarm("failed_over", "the merge reads it anew", "log dedup", _READ_ANEW),
     Alarm("production_restored", "production is away", "health dedup", "production"),
+    Alarm("poison_ticker", "the sync says that its listing is not whole", "refusal", "listing: .*left out"),
     Alarm("poison_ticker", "health tells of dead letters", "health {g}", "were put aside", of_each=True),
 )  # fmt: skip
 

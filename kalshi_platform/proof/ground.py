@@ -16,9 +16,12 @@ from typing import TypeAlias
 
 import polars as pl
 
+from kalshi_platform.catalog.store import CatalogStore
+from kalshi_platform.catalog.sync import sync_markets
 from kalshi_platform.clock import Clock
 from kalshi_platform.config import catalog_variable, timeseries_variable
 from kalshi_platform.errors import KalshiPlatformError, LakeUnavailable
+from kalshi_platform.exchange.rest import RestClient
 from kalshi_platform.lake.export import export_raw
 from kalshi_platform.lake.store import open_store
 from kalshi_platform.local.platform_status import platform_status
@@ -300,7 +303,10 @@ class Ground:
     def _poison_ticker(self, fault: InjectedFault, _planned: PlannedFault) -> str | None:
         for ticker in POISON:
             self.stack.venue.list_market(ticker, life_s=POISON_S)
-        self.wait(POISON_S)
+        self.wait(POISON_S / 2)
+        # The gatherers hear of them over the stream, and read all listings but every few minutes.
+        listed = self._listed(self.gatherers[0])
+        self.wait(POISON_S / 2)
         then_us = self.stack.venue.clock_us()
         for gatherer in self.gatherers:
             url = self.stack.settings.gatherers[gatherer].timeseries_url
@@ -322,11 +328,23 @@ class Ground:
             )
             for gatherer in self.gatherers
         }
-        if not all(letters.values()):
+        if not all(letters.values()) or not listed:
             return None
         told = ", ".join(f"{name} {number}" for name, number in letters.items())
         kinds = f"tickers of {len(POISON[0]):,} and of control characters"
-        return f"markets with {kinds} traded; rows in dead_letters: {told}"
+        return f"markets with {kinds} traded; listing: {listed[:60]!a}; rows in dead_letters: {told}"
+
+    def _listed(self, gatherer: str) -> str:
+        """Read the whole listing into a gatherer's catalog, as its assets do; return what it says that it lacks."""
+        settings = self.stack.settings
+        database = Database(settings.gatherers[gatherer].catalog_url, name=f"{gatherer} catalog", pool_size=1)
+        try:
+            rest = RestClient(settings.exchange, self.clock)
+            report = sync_markets(rest, CatalogStore(database, rest.clock_offset), self.clock, full=True)
+        finally:
+            database.dispose()
+        self._note("refusal", f"listing: {report.lacks}")
+        return report.lacks or ""
 
     def _flood(self, fault: InjectedFault, _planned: PlannedFault) -> str | None:
         gatherer, venue = str(fault.gatherer), self.stack.venue

@@ -71,6 +71,7 @@ class Recorder:
             ground = Ground(stack, options.names, self._wait, self._clock, seen, self._past, self._watch)
         injector = Injector(stack, options.names, self._wait, self._clock, seen, ground)
         planned = plan(options.faults, options.names, options.seconds, options.seed)
+        self._say(f"{len(options.names)} gatherers hold every book; the exchange begins to trade")
         before = stack.venue.state()
         self._published_before = before["published"]["total"]
         stack.venue.rate(options.rate)
@@ -119,13 +120,12 @@ class Recorder:
                 f"the gatherers did not get going within {READY_S:.0f} s; see {self._stack.group.log_dir}"
             )
         self._wait(0.5)
-        self._say(f"{len(names)} gatherers hold every book; the exchange begins to trade")
 
     def _record_past(self) -> PastHour:
         """Let the exchange trade in the hour before this one; merge, close and export that hour, then go on to now."""
         stack, options = self._stack, self._options
         began_us = stack.venue.clock_us()
-        self._say(f"the exchange trades in the hour of {stack.past_hour:%H:%M} first")
+        self._say(f"first the exchange trades in the hour of {stack.past_hour:%H:%M}, which is closed and exported")
         stack.venue.rate(min(options.rate, PAST_RATE))
         self._wait(PAST_S)
         stack.venue.rate(0.0)
