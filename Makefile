@@ -15,6 +15,11 @@ WARM_MODULES := kalshi_platform.definitions, kalshi_platform.cli.main, kalshi_pl
 	kalshi_platform.gatherer.service, kalshi_platform.deduplicator.live, kalshi_platform.simulator.server, \
 	dagster._cli, dagster._daemon.cli, dagster._grpc.server, dagster_webserver.cli, dagster_webserver.app, dagster_postgres
 
+# Python before 3.13 reads the file that names this checkout in the locale's characters, and dies of others: a relative
+# path has only plain ones.
+RELATIVE_PTH = $(PYTHON) -c "import glob, os; [open(each, 'wb').write(os.fsencode(os.path.relpath('.', os.path.dirname(each))) \
+	+ b'\n') for each in glob.glob('$(VENV)/lib/python*/site-packages/*kalshi_platform*.pth')]"
+
 .PHONY: install demo test bench lint conformance constraints clean
 .DEFAULT_GOAL := help
 
@@ -25,9 +30,11 @@ install: $(STAMP)  ## make the environment in .venv
 
 $(STAMP): pyproject.toml constraints.txt
 	@echo "kalshi-platform: making the environment in $(VENV) (first time: about a minute)"
+	@$(RELATIVE_PTH)
 	$(PYTHON) -m venv $(VENV)
 	$(PY) -m pip install --quiet --disable-pip-version-check -c constraints.txt uv
 	$(PY) -m uv pip install --quiet --python $(PY) -c constraints.txt -e '.[dev]'
+	@$(RELATIVE_PTH)
 	@# What the services import is compiled once here, also where Python is told not to write bytecode: a stack starts a
 	@# dozen interpreters at the same time, and each would compile Dagster for itself.
 	@PYTHONDONTWRITEBYTECODE= $(PY) -c "import $(WARM_MODULES)"
