@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import os
 import re
+import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -35,6 +36,8 @@ DEFAULT_GATHERERS = ("g1", "g2", "g3")
 DEFAULT_PARTITIONS_START = datetime(2026, 1, 1, tzinfo=UTC)
 # Gatherers reconnect this much apart, so that they do not drop out together.
 _STAGGER_S = 0.7
+# One answer for all clients: by themselves each looks at another of these.
+_CA_VARIABLES = ("KALSHI_CA_FILE", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "WEBSOCKET_CLIENT_CA_BUNDLE")
 _GATHERER_NAME = re.compile(r"[a-z][a-z0-9_]{0,30}")
 
 
@@ -260,7 +263,7 @@ def load_exchange(environ: Mapping[str, str] | None = None) -> ExchangeSettings:
 def load_public_reads(environ: Mapping[str, str] | None = None) -> ExchangeSettings:
     """Settings of a client that reads public market data over REST, which needs no key. Raises ConfigurationError."""
     reader = _Reader(environ)
-    settings = ExchangeSettings(rest_url=_rest_url(reader), rest_share=_rest_share(reader))
+    settings = ExchangeSettings(rest_url=_rest_url(reader), rest_share=_rest_share(reader), ca_file=_ca_file(reader))
     reader.done()
     return settings
 
@@ -359,6 +362,7 @@ def check_before_start(given: Mapping[str, str], *, exchange_is_ours: bool) -> N
     if not exchange_is_ours:
         _exchange(reader)
     _rest_share(reader)
+    _ca_file(reader)
     for name in _names(reader):
         _gatherer(reader, name)
     _deduplicator(reader)
@@ -425,7 +429,30 @@ def _exchange(reader: _Reader) -> ExchangeSettings:
         key_id=key_id,
         private_key_pem=_private_key(reader, key_id),
         rest_share=_rest_share(reader),
+        ca_file=_ca_file(reader),
     )
+
+
+def _ca_file(reader: _Reader, *first: str) -> Path | None:
+    """The file of certificate authorities that every client trusts: of `first` and _CA_VARIABLES the first that is set.
+
+    None: those of the system.
+    """
+    name = next((each for each in (*first, *_CA_VARIABLES) if reader.optional(each)), None)
+    if name is None:
+        return None
+    text = reader.text(name, "")
+    try:
+        path = Path(text).expanduser()
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(cafile=path)
+    except ssl.SSLError:
+        problem = "which holds no certificate"
+    except (OSError, RuntimeError, ValueError) as error:  # no such home, a zero byte in the name
+        problem = f"which cannot be read: {getattr(error, 'strerror', None) or error}"
+    else:
+        return path.absolute()
+    reader.problem(f"{name} names {text}, {problem}; set it to a PEM file of certificate authorities, or unset it")
+    return None
 
 
 def _rest_url(reader: _Reader) -> str:
@@ -547,6 +574,7 @@ def _lake(reader: _Reader) -> LakeSettings:
         access_key_id=reader.optional("AWS_ACCESS_KEY_ID"),
         secret_access_key=reader.optional("AWS_SECRET_ACCESS_KEY"),
         session_token=reader.optional("AWS_SESSION_TOKEN"),
+        ca_file=_ca_file(reader, "AWS_CA_BUNDLE") if root.startswith("s3://") else None,
     )
 
 

@@ -83,6 +83,7 @@ class WebSocketConnection:
             enable_multithread=True,
             skip_utf8_validation=True,
             sockopt=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
+            sslopt={"ca_certs": str(self._settings.ca_file)} if self._settings.ca_file is not None else {},
         )
         headers = self._signer.headers("GET", self._path, self._clock.now_ns() // 1_000_000)
         headers["User-Agent"] = self._settings.user_agent
@@ -97,7 +98,6 @@ class WebSocketConnection:
                 redirect_limit=0,
                 # The library looks into NO_PROXY alone where that is set.
                 http_no_proxy=[parts.hostname] if parts.hostname in LOOPBACK else None,
-                sslopt={"ca_certs": str(self._settings.ca_file)} if self._settings.ca_file is not None else {},
             )
         except websocket.WebSocketBadStatusException as error:
             offset = offset_by(error.resp_headers or {}, asked_at_ns, self._clock.now_ns())

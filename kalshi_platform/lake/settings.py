@@ -24,6 +24,7 @@ class LakeSettings:
     access_key_id: str | None = field(default=None, repr=False)
     secret_access_key: str | None = field(default=None, repr=False)
     session_token: str | None = field(default=None, repr=False)
+    ca_file: Path | None = None  # PEM file of the certificate authorities to trust; None: those of the system
     path_style: bool | None = None  # None: path style exactly when an endpoint is given
     multipart_bytes: int = 8 * MIB  # bigger objects go up in parts of this size
     connect_timeout_s: float = 5.0

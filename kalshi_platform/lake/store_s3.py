@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import base64
+import hashlib
 import io
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -24,15 +26,20 @@ from kalshi_platform.surroundings import LOOPBACK
 _READ_AHEAD_BYTES = 1024 * 1024
 _REJECTED_KEYS = ("InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "AuthFailure")
 _MISSING = ("NoSuchKey", "404", "NotFound")
+_SENTENCE_LENGTH = 300
 
 
 def client(settings: LakeSettings) -> Any:
     """An S3 client. Raises ConfigurationError for an endpoint that is no address."""
-    path_style = settings.path_style if settings.path_style is not None else settings.endpoint_url is not None
+    is_other_store = settings.endpoint_url is not None
+    path_style = settings.path_style if settings.path_style is not None else is_other_store
+    # Many stores refuse the checksums and trailers that AWS has taken since 2025, or do not answer with them.
+    checksums = "when_required" if is_other_store else "when_supported"
     try:
-        return boto3.session.Session().client(
+        made = boto3.session.Session().client(
             "s3",
             endpoint_url=settings.endpoint_url,
+            verify=None if settings.ca_file is None else str(settings.ca_file),
             region_name=settings.region,
             aws_access_key_id=settings.access_key_id,
             aws_secret_access_key=settings.secret_access_key,
@@ -44,10 +51,15 @@ def client(settings: LakeSettings) -> Any:
                 proxies={} if urlsplit(settings.endpoint_url or "").hostname in LOOPBACK else None,
                 retries={"max_attempts": settings.attempts, "mode": "standard"},
                 s3={"addressing_style": "path" if path_style else "auto"},
+                request_checksum_calculation=checksums,
+                response_checksum_validation=checksums,
             ),
         )
     except (ValueError, botocore.exceptions.BotoCoreError) as error:
         raise ConfigurationError([f"the S3 client cannot be made: {error}"]) from error
+    if is_other_store:
+        made.meta.events.register("before-call.s3.PutBucketLifecycleConfiguration", _with_md5)
+    return made
 
 
 @contextmanager
@@ -69,6 +81,9 @@ def translated(root: BucketRoot, settings: LakeSettings) -> Iterator[None]:
         raise LakeUnavailable(f"{where}: {error}") from error
     except botocore.exceptions.ParamValidationError as error:
         raise ConfigurationError([f"{where} is not usable: {error}"]) from error
+    except botocore.exceptions.SSLError as error:
+        remedy = "where a proxy inspects TLS, set KALSHI_CA_FILE to the PEM file of its certificate authority"
+        raise LakeUnavailable(f"{where}: {error} ({remedy})") from error
     except botocore.exceptions.BotoCoreError as error:
         raise LakeUnavailable(f"{where}: {error}") from error
 
@@ -247,7 +262,28 @@ def _from_answer(error: botocore.exceptions.ClientError, where: str) -> Exceptio
     if code == "InvalidObjectState":
         return LakeArchived(f"{where}: the object is archived; restore it (aws s3api restore-object) and read again")
     if code in _REJECTED_KEYS:
-        return ConfigurationError([f"{where} refuses the credentials ({code}); check the AWS keys and their region"])
-    if status in (301, 400, 403) and code != "RequestTimeout":
-        return ConfigurationError([f"{where} refuses the request ({code or status}); check permissions and region"])
-    return LakeUnavailable(f"{where}: {code or status}")
+        return ConfigurationError(
+            [f"{where} refuses the credentials ({_sentence(error)}); check the AWS keys and their region"]
+        )
+    said = _sentence(error) or str(status)
+    if status in (301, 403):
+        return ConfigurationError([f"{where} refuses the request ({said}); check permissions and region"])
+    if status in (400, 405, 501) and code != "RequestTimeout":
+        return ConfigurationError([f"{where} refuses the request ({said}); check AWS_REGION and what the store offers"])
+    return LakeUnavailable(f"{where}: {said}")
+
+
+def _sentence(error: botocore.exceptions.ClientError) -> str:
+    """The service's own words: its code and its message."""
+    message = " ".join(str(error.response.get("Error", {}).get("Message") or "").split())
+    return ": ".join(part for part in (error_code(error), message) if part)[:_SENTENCE_LENGTH]
+
+
+def _with_md5(params: dict[str, Any], **_: Any) -> None:
+    """Content-MD5 in place of the newer checksum, which the SDK insists on where S3 wants one."""
+    content = params["body"]
+    chosen = params["context"].get("checksum", {})
+    chosen.pop("request_algorithm", None)
+    chosen.pop("request_algorithm_header", None)
+    digest = hashlib.md5(content, usedforsecurity=False).digest()
+    params["headers"]["Content-MD5"] = base64.b64encode(digest).decode()

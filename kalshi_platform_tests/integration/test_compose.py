@@ -107,8 +107,9 @@ def test_the_platform_gets_every_variable_that_it_reads(compose: dict[str, Any])
     given = {re.sub(r"_G\d_", "_Gn_", name) for name in compose["services"]["code-location"]["environment"]}
     read = set(re.findall(r'"((?:KALSHI|AWS|DAGSTER)_[A-Z0-9_]+)"', (ROOT / "kalshi_platform/config.py").read_text()))
     image = set(re.findall(r"((?:KALSHI|DAGSTER)_[A-Z_]+)=", (DOCKER / "Dockerfile").read_text()))
-    # One code location serves all here; AWS_DEFAULT_REGION is another name of AWS_REGION; the limit is one of `up`.
-    assert read - given - image <= {"KALSHI_ROLE", "AWS_DEFAULT_REGION", "KALSHI_STOP_LIMIT_S"}
+    # One code location serves all here; AWS_DEFAULT_REGION is another name of AWS_REGION, and AWS_CA_BUNDLE one of
+    # KALSHI_CA_FILE; the limit is one of `up`.
+    assert read - given - image <= {"KALSHI_ROLE", "AWS_DEFAULT_REGION", "AWS_CA_BUNDLE", "KALSHI_STOP_LIMIT_S"}
 
 
 def test_the_files_hold_no_secrets() -> None:

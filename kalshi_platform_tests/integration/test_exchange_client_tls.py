@@ -12,7 +12,9 @@ import struct
 import threading
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import certifi
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
@@ -20,10 +22,13 @@ from cryptography.hazmat.primitives.asymmetric import ec, ed25519
 from cryptography.x509.oid import NameOID
 
 from kalshi_platform.clock import SYSTEM_CLOCK
+from kalshi_platform.config import load_public_reads
 from kalshi_platform.errors import ConnectionLost
+from kalshi_platform.exchange.http import HttpClient
 from kalshi_platform.exchange.settings import ExchangeSettings
 from kalshi_platform.exchange.websocket import WebSocketConnection
 
+CA_VARIABLES = ("KALSHI_CA_FILE", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "WEBSOCKET_CLIENT_CA_BUNDLE")
 FRAMES = 2_000
 GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
 
@@ -87,6 +92,9 @@ class TlsServer:
         request = b""
         while b"\r\n\r\n" not in request:
             request += connection.recv(4096)
+        if b"Upgrade: websocket" not in request:
+            connection.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+            return
         lines = dict(line.split(b": ", 1) for line in request.split(b"\r\n")[1:] if b": " in line)
         accept = base64.b64encode(hashlib.sha1(lines[b"Sec-WebSocket-Key"] + GUID).digest())
         connection.sendall(
@@ -128,22 +136,33 @@ def server(tmp_path: Path) -> Iterator[TlsServer]:
     server.stop()
 
 
-def connection_to(server: TlsServer) -> WebSocketConnection:
+def settings_of(server: TlsServer, **more: Any) -> ExchangeSettings:
     pem = ed25519.Ed25519PrivateKey.generate().private_bytes(
         serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
     )
-    settings = ExchangeSettings(
-        ws_url=f"wss://127.0.0.1:{server.port}/trade-api/ws/v2",
+    address = f"127.0.0.1:{server.port}/trade-api"
+    return ExchangeSettings(
+        rest_url=f"https://{address}/v2",
+        ws_url=f"wss://{address}/ws/v2",
         key_id="key-1",
         private_key_pem=pem,
         connect_timeout_s=5,
+        **more,
     )
-    return WebSocketConnection(settings, SYSTEM_CLOCK, "tls")
 
 
-def test_a_burst_and_a_large_command_pass_whole(server: TlsServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("WEBSOCKET_CLIENT_CA_BUNDLE", str(server.certificate))
-    connection = connection_to(server)
+def ask(settings: ExchangeSettings, client: str) -> None:
+    """Reach the server by one of the two clients."""
+    if client == "rest":
+        assert HttpClient(settings).get(f"{settings.rest_url}/x", (), {}).content == b"{}"
+        return
+    connection = WebSocketConnection(settings, SYSTEM_CLOCK, "tls")
+    connection.open()
+    connection.close()
+
+
+def test_a_burst_and_a_large_command_pass_whole(server: TlsServer) -> None:
+    connection = WebSocketConnection(settings_of(server, ca_file=server.certificate), SYSTEM_CLOCK, "tls")
     connection.open()
     frames: list[bytes] = []
     for _ in range(FRAMES):
@@ -161,6 +180,23 @@ def test_a_burst_and_a_large_command_pass_whole(server: TlsServer, monkeypatch: 
     connection.close()
 
 
-def test_an_untrusted_certificate_is_refused(server: TlsServer) -> None:
-    with pytest.raises(ConnectionLost, match=r"(?i)certificate|ssl"):
-        connection_to(server).open()
+@pytest.mark.parametrize("client", ["rest", "websocket"])
+def test_an_untrusted_certificate_is_refused_with_the_remedy(
+    server: TlsServer, monkeypatch: pytest.MonkeyPatch, client: str
+) -> None:
+    for name in CA_VARIABLES:
+        monkeypatch.delenv(name, raising=False)
+    with pytest.raises(ConnectionLost, match=r"certificate of the other side is not trusted .* set KALSHI_CA_FILE"):
+        ask(settings_of(server), client)
+
+
+@pytest.mark.parametrize("client", ["rest", "websocket"])
+@pytest.mark.parametrize("variable", CA_VARIABLES)
+def test_one_setting_makes_both_clients_trust(
+    server: TlsServer, monkeypatch: pytest.MonkeyPatch, variable: str, client: str
+) -> None:
+    # What each library would look at by itself is not asked: these would lead it astray.
+    for name in CA_VARIABLES:
+        monkeypatch.setenv(name, certifi.where())
+    trusted = load_public_reads({variable: str(server.certificate)})
+    ask(settings_of(server, ca_file=trusted.ca_file), client)

@@ -9,6 +9,7 @@ from kalshi_platform_tests.fixtures.production import (  # noqa: F401 - fixtures
 )
 from kalshi_platform_tests.fixtures.s3 import (  # noqa: F401 - fixtures
     lake_settings,
+    old_s3_endpoint,
     s3_bucket,
     s3_client,
     s3_endpoint,

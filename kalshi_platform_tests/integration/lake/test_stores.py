@@ -11,9 +11,11 @@ from typing import Any
 import pytest
 
 from kalshi_platform.errors import ConfigurationError, LakeUnavailable
+from kalshi_platform.lake import lifecycle
 from kalshi_platform.lake.objects import ObjectStore, StoredObject
-from kalshi_platform.lake.settings import LakeSettings
+from kalshi_platform.lake.settings import BucketRoot, LakeSettings, parse_root
 from kalshi_platform.lake.store import open_store, sha256
+from kalshi_platform.lake.store_s3 import client, translated
 from kalshi_platform.local.ports import free_port
 
 
@@ -167,3 +169,37 @@ def test_spools_of_killed_exports_are_removed_after_a_day(tmp_path: Path) -> Non
     with store.spool():
         assert not old.exists()
         assert recent.exists()
+
+
+def test_a_store_without_the_newer_checksums_keeps_the_lake_and_its_lifecycle(
+    s3_settings: LakeSettings, old_s3_endpoint: str
+) -> None:
+    five_mib = 5 * 1024 * 1024
+    settings = replace(s3_settings, endpoint_url=old_s3_endpoint, multipart_bytes=five_mib)
+    store = open_store(settings)
+    content = os.urandom(five_mib + 1)
+    with store.spool() as folder:
+        (folder / "part").write_bytes(content)
+        store.put_files({"raw/in-parts": folder / "part"})
+        (folder / "one").write_bytes(b"1")
+        store.put_files({"raw/one": folder / "one"})
+        store.put_files({"raw/one": folder / "one", "raw/two": folder / "one"})
+    assert sha256(store, "raw/in-parts") == (hashlib.sha256(content).hexdigest(), len(content))
+    store.write("raw/manifest", b"{}")
+    assert store.read("raw/manifest") == b"{}"
+    store.delete("raw/manifest")
+    assert [item.path for item in store.list("raw/")] == ["raw/in-parts", "raw/one", "raw/two"]
+    assert lifecycle.apply(settings).differences == ()
+
+
+def test_what_a_store_refuses_is_told_in_its_own_words(
+    s3_settings: LakeSettings, s3_bucket: str, old_s3_endpoint: str
+) -> None:
+    settings = replace(s3_settings, endpoint_url=old_s3_endpoint)
+    root = parse_root(settings.root)
+    assert isinstance(root, BucketRoot)
+    with (
+        pytest.raises(ConfigurationError, match=r"NotImplemented: A header you provided implies functionality"),
+        translated(root, settings),
+    ):
+        client(settings).put_object(Bucket=s3_bucket, Key="x", Body=b"", ChecksumAlgorithm="CRC32")

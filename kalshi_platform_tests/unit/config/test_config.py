@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import certifi
 import pytest
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import ed25519
@@ -120,6 +121,33 @@ def test_a_folder_in_the_place_of_the_settings_is_named(tmp_path: Path, monkeypa
 
 def test_a_mark_of_the_byte_order_is_no_part_of_the_first_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert in_folder(monkeypatch, tmp_path, b"\xef\xbb\xbfFIRST_OF_ALL=1\r\n")["FIRST_OF_ALL"] == "1"
+
+
+@pytest.mark.parametrize(
+    "name", ["KALSHI_CA_FILE", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "WEBSOCKET_CLIENT_CA_BUNDLE"]
+)
+@pytest.mark.parametrize(
+    ("file", "says"), [("key.pem", "holds no certificate"), ("gone.pem", "cannot be read: No such")]
+)
+def test_certificate_authorities_that_are_none_are_one_problem(tmp_path: Path, name: str, file: str, says: str) -> None:
+    environ = complete(tmp_path) | {"KALSHI_LAKE_ROOT": "s3://lake", name: str(tmp_path / file)}
+    (found,) = problems(environ)
+    assert found.startswith(f"{name} names {tmp_path / file}, which {says}")
+    with pytest.raises(ConfigurationError, match=name):
+        config.check_before_start(environ, exchange_is_ours=True)
+
+
+def test_every_client_trusts_the_same_and_s3_may_have_a_file_of_its_own(tmp_path: Path) -> None:
+    own = tmp_path / "own.pem"
+    own.write_bytes(Path(certifi.where()).read_bytes())
+    environ = complete(tmp_path) | {"KALSHI_LAKE_ROOT": "s3://lake", "REQUESTS_CA_BUNDLE": certifi.where()}
+    trusted = Path(certifi.where())
+    settings = config.load_platform(environ)
+    assert (settings.exchange.ca_file, settings.lake.ca_file) == (trusted, trusted)
+    settings = config.load_platform(environ | {"KALSHI_CA_FILE": str(own)})
+    assert (settings.exchange.ca_file, settings.lake.ca_file) == (own, own)
+    settings = config.load_platform(environ | {"AWS_CA_BUNDLE": str(own)})
+    assert (settings.exchange.ca_file, settings.lake.ca_file) == (trusted, own)
 
 
 def test_public_reads_need_no_key() -> None:
