@@ -31,10 +31,12 @@ class LetterLimit:
         self._counted_by = counted_by
         self._most = letters_per_minute
         self._minutes: dict[tuple[int, str], _Minute] = {}
+        self._latest = 0
 
     def admits(self, received_at_ns: int, reason: str, size: int) -> bool:
         """Whether a letter of `size` bytes is kept; if not it is counted."""
         key = received_at_ns // _NS_PER_MINUTE, reason
+        self._latest = key[0]
         minute = self._minutes.get(key)
         if minute is None:
             minute = self._minutes[key] = _Minute()
@@ -56,13 +58,13 @@ class LetterLimit:
             if each.counted > each.told:
                 each.told = each.counted
                 told.append(DeadLettersCounted(minute * 60_000_000, reason, self._counted_by, each.counted))
-        # Times may go back a little; what is older is over.
-        newest = max((minute for minute, _ in self._minutes), default=0)
-        self._minutes = {key: each for key, each in self._minutes.items() if key[0] > newest - _MINUTES_KEPT}
+        # Times may go back a little; what is older is over. So is what is later: the clock was set back since.
+        self._minutes = {key: each for key, each in self._minutes.items() if abs(key[0] - self._latest) < _MINUTES_KEPT}
         return told
 
     def copy(self) -> LetterLimit:
         """The same as of now, for what may have to be taken back."""
         other = LetterLimit(self._counted_by, self._most)
         other._minutes = {key: _Minute(**vars(each)) for key, each in self._minutes.items()}
+        other._latest = self._latest
         return other

@@ -30,6 +30,8 @@ class ExchangeTimes:
         self._behind_us = bounds.behind // _US
         self._ahead_us = bounds.ahead // _US
         self._last_us: dict[int, int] = {}
+        # Stream → number of its last row, where that stood alone: it is asked about again when its batch is repeated.
+        self._alone: dict[int, int] = {}
 
     def all_near(self, tables: Mapping[str, pa.Table]) -> bool:
         """Whether every row is near its receipt. If so they are remembered; if not, ask `believes` of each record."""
@@ -52,18 +54,25 @@ class ExchangeTimes:
         """Whether a row may have its exchange time; it is remembered in any case."""
         time_us, stream = record.exchange_ts_us, record.stream_id
         last_us = self._last_us.get(stream)
+        if self._alone.get(stream) == record.seq and last_us == time_us:
+            return False
         self._last_us[stream] = time_us
         self._forget()
         if stream == NO_STREAM or last_us is None or self._is_near(time_us, record.received_at_ns // 1_000):
             return True
-        return self._is_near(time_us, last_us)
+        if self._is_near(time_us, last_us):
+            return True
+        self._alone[stream] = record.seq
+        return False
 
     def _is_near(self, time_us: int, other_us: int) -> bool:
         return -self._behind_us <= time_us - other_us <= self._ahead_us
 
     def _forget(self) -> None:
         while len(self._last_us) > _STREAMS_KEPT:
-            del self._last_us[next(iter(self._last_us))]
+            forgotten = next(iter(self._last_us))
+            del self._last_us[forgotten]
+            self._alone.pop(forgotten, None)
 
 
 def _numbers(table: pa.Table, column: str) -> npt.NDArray[np.int64]:

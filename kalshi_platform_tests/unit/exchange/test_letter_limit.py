@@ -22,6 +22,16 @@ def test_each_minute_and_reason_has_a_sample_of_its_own() -> None:
     assert limit.counts() == [DeadLettersCounted(MINUTE_US + 60_000_000, "a", 7, 3)]
 
 
+def test_a_clock_that_was_ahead_for_a_moment_makes_no_sample_larger() -> None:
+    limit = LetterLimit(7, 3)
+    assert limit.admits(T0 + 3_600 * S, "a", 9)
+    kept = 0
+    for _ in range(5):
+        kept += sum(limit.admits(T0, "a", 9) for _ in range(5))
+        told = limit.counts()
+    assert (kept, told) == (3, [DeadLettersCounted(MINUTE_US, "a", 7, 22)])
+
+
 def test_large_letters_are_kept_as_long_as_they_are_few() -> None:
     limit = LetterLimit(7, 100)
     assert limit.admits(T0, "a", 2 * BYTES_PER_MINUTE)

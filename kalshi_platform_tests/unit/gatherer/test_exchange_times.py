@@ -37,6 +37,14 @@ def test_one_far_time_among_near_ones_is_not_believed_nor_the_next_of_its_kind()
     assert believed(times, deltas([NOW_US - 47 * HOUR_US])) == [NOW_US - 47 * HOUR_US]
 
 
+def test_a_far_time_at_the_end_of_a_batch_is_not_believed_when_the_batch_is_written_again() -> None:
+    times = ExchangeTimes(PartitionBounds())
+    batch = deltas([NOW_US, NOW_US + 1, NOW_US - 1000 * DAY_US])
+    for _ in range(3):
+        assert believed(times, batch) == [NOW_US, NOW_US + 1]
+    assert not times.believes(batch[-1]), "nor alone, in a part of it"
+
+
 def test_far_times_that_scatter_make_no_partition_each() -> None:
     times = ExchangeTimes(PartitionBounds())
     scattered = deltas([NOW_US - place * 100 * HOUR_US for place in range(100)])
