@@ -128,7 +128,10 @@ def _settle(
         transaction.execute(statements["forget_parity"], span)
         transaction.execute(statements["compare"], span)
         inserted = transaction.execute(statements["fill"], span)
-        dated = transaction.execute(statements["set_created_times"], span)
+        dated = 0
+        if (transaction.fetch_one(statements["lacks_created_times"], span) or (False,))[0]:
+            transaction.execute(statements["decompress_all"])
+            dated = transaction.execute(statements["set_created_times"], span)
         if inserted or dated:
             # Both change what the lake holds of the hour.
             merged.record_activity(transaction, {"trades": {hour: inserted}}, merge_no)

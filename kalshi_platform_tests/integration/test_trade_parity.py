@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 
@@ -26,7 +27,9 @@ from kalshi_platform.lake.settings import LakeSettings
 from kalshi_platform.market.records import Trade
 from kalshi_platform.market.times import HOUR, US_PER_MS, datetime_from_us, hour_of, us_from_datetime
 from kalshi_platform.simulator.server import ServerThread
+from kalshi_platform.storage.migrate import migrate
 from kalshi_platform.storage.partitions import PartitionBounds
+from kalshi_platform.storage.pool import Database
 from kalshi_platform_tests.fixtures.exchange import running_exchange
 from kalshi_platform_tests.fixtures.gatherer_service import client_settings
 from kalshi_platform_tests.fixtures.postgres import DatabaseFactory
@@ -135,6 +138,29 @@ def test_what_the_stream_missed_is_inserted_and_every_market_hour_has_its_figure
     assert parity(production)["KXA-1", False] == (3, 450, 3, 450, 0, 0, 0, "complete")
     assert production.rows("SELECT sum(from_rest)::int FROM trade_parity") == [(3,)]
     assert production.rows("SELECT count(*) FROM trade_listing") == [(0,)]
+
+
+@pytest.mark.timescale
+def test_trades_of_a_compressed_day_get_their_times_however_many_they_are(
+    timescale_database_factory: DatabaseFactory,
+) -> None:
+    url = timescale_database_factory()
+    migrate(Database(url, name="production"), "production")
+    production = Production(url)  # noqa: F811
+    name = urlsplit(url).path[1:]
+    production.execute(f"ALTER DATABASE {name} SET timescaledb.max_tuples_decompressed_per_dml_transaction = 10")
+    moments = [H10 + timedelta(minutes=number) for number in range(50)]
+    production.insert("trades", [held(f"t{number}", moment) for number, moment in enumerate(moments)])
+    production.execute("SELECT compress_chunk(c) FROM show_chunks('trades') c")
+    production.database.dispose()  # sessions from before the limit
+    rest = Lister([listed(f"t{number}", moment + ms(0.25)) for number, moment in enumerate(moments)])
+    assert check(production, rest).state == "complete"
+    assert production.rows("SELECT DISTINCT created_time - exchange_ts FROM trades") == [(ms(0.25),)]
+    production.execute("SELECT compress_chunk(c) FROM show_chunks('trades') c")
+    assert check(production, rest).state == "complete"
+    partial = "SELECT count(*) FROM show_chunks('trades') c WHERE _timescaledb_functions.chunk_status(c) <> 1"
+    assert production.rows(partial) == [(0,)], "nothing was to be changed, so nothing was decompressed"
+    production.database.dispose()
 
 
 def test_every_listed_trade_gets_the_time_of_the_exchange_and_the_hour_is_exported_again(
