@@ -286,6 +286,25 @@ def test_a_late_row_of_a_detached_partition_brings_the_partition_back(merge_worl
     assert world.rows("SELECT count(*) FROM orderbook_deltas") == [(3,)]
 
 
+@pytest.mark.parametrize("is_replaced", [False, True])
+def test_a_late_row_goes_into_the_partition_that_has_its_time_whatever_that_is_called(
+    merge_world: World, is_replaced: bool
+) -> None:
+    world = merge_world(1)
+    g1 = world.gatherers["g1"]
+    g1.commit(orderbook_deltas=[delta_row("A", ts_us=T0, seq=2)])
+    merge_new(world.settings(), SYSTEM_CLOCK)
+    ((partition,),) = world.rows("SELECT tableoid::regclass::text FROM orderbook_deltas")
+    with world.production.transaction() as transaction:
+        transaction.execute(f"ALTER TABLE {partition} RENAME TO kept_by_hand")
+        if is_replaced:
+            transaction.execute(f"CREATE TABLE {partition} (LIKE orderbook_deltas INCLUDING ALL)")
+    g1.commit(orderbook_deltas=[delta_row("A", ts_us=T0 + 1, seq=3)])
+    report = merge_new(world.settings(), SYSTEM_CLOCK)
+    assert (report.rows_inserted, report.put_aside) == (1, 0)
+    assert world.rows("SELECT DISTINCT tableoid::regclass::text FROM orderbook_deltas") == [("kept_by_hand",)]
+
+
 def test_rows_whose_partition_cannot_be_made_go_aside_and_the_others_are_merged(merge_world: World) -> None:
     world = merge_world(2)
     g1, g2 = world.gatherers.values()
