@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,6 +14,7 @@ from typing import Any
 
 import duckdb
 import polars as pl
+import pyarrow.dataset
 import pytest
 from typer.testing import CliRunner
 
@@ -100,6 +102,25 @@ def check_hour(lake_settings: LakeSettings, production: Production, table: str, 
     with production.database.transaction() as transaction:
         wanted = transaction.fetch_one(f"SELECT count(*) FROM {table} WHERE date_trunc('hour', {column}) = %s", (HOUR,))
     assert wanted == (len(by_duckdb),)
+
+
+def test_every_line_of_the_readme_reads_the_lake(production: Production, tmp_path: Path) -> None:
+    rows = [{"exchange_ts": at(minute), "ticker": "KXA-1", "trade_id": f"t{minute}"} for minute in (1, 2)]
+    production.insert("trades", rows)
+    production.close_hour(HOUR)
+    settings = LakeSettings((tmp_path / "lake").as_uri())
+    export_raw(settings, production.url, "trades", HOUR, "closed")
+    readme = (Path(__file__).parents[3] / "README.md").read_text(encoding="utf-8")
+    lines = re.findall(r"^(?:polars|duckdb|pyarrow)\..*data/lake/raw/trades.*$", readme, re.MULTILINE)
+    assert len(lines) == 4
+    libraries = {"polars": pl, "duckdb": duckdb, "pyarrow": pyarrow}
+    for line in lines:
+        found = pl.DataFrame(eval(line.replace("data/lake", str(tmp_path / "lake")), libraries))
+        assert sorted(found["trade_id"]) == ["t1", "t2"], line
+        assert {int(hour) for hour in found["hour"]} == {HOUR.hour}, line
+    # The line that stands for all others to be needless is the one that fails.
+    with pytest.raises(pl.exceptions.PolarsError, match=r"_manifest\.json"):
+        pl.scan_parquet(tmp_path / "lake" / "raw" / "trades").collect()
 
 
 def test_values_come_through_exactly(lake_settings: LakeSettings, production: Production) -> None:
