@@ -72,6 +72,13 @@ class Listing(NamedTuple):
     mve_collection_ticker: str | None
 
 
+class Change(NamedTuple):
+    """A change of one catalog; the token tells it from another one that got the same number."""
+
+    change_no: int
+    token: str | None
+
+
 class CatalogStore:
     """Reads and writes of one catalog (a gatherer's catalog database, or production).
 
@@ -125,12 +132,21 @@ class CatalogStore:
         """Markets that trade or will (initialized, inactive, active), by ticker; read some thousands at a time."""
         return self._listings("markets_to_subscribe")
 
-    def changed_since(self, known_at: datetime) -> Iterator[Listing]:
-        """Markets of which a new version began after `known_at`.
+    def newest_change(self) -> Change:
+        """Where the catalog stands now. What becomes visible later has a higher number."""
+        with self._database.transaction() as transaction:
+            row = transaction.fetch_one(self._queries["newest_change"])
+        return Change(0, None) if row is None else Change(int(row[0]), row[1])
 
-        Versions become visible when their transaction ends: whoever follows the catalog asks with a minute of overlap.
-        """
-        return self._listings("changed_since", since=known_at)
+    def went_through(self, change: Change) -> bool:
+        """Whether the catalog still is the one that stood there: not restored, not made anew."""
+        with self._database.transaction() as transaction:
+            row = transaction.fetch_one(self._queries["went_through"], change._asdict())
+        return row is not None and bool(row[0])
+
+    def changed_since(self, change: Change) -> Iterator[Listing]:
+        """Markets of which a version was written after `change`."""
+        return self._listings("changed_since", since=change.change_no)
 
     def categories(self) -> dict[str, str]:
         """The category of each series that has one."""

@@ -78,7 +78,7 @@ class CatalogKeeper:
         self._on_synced = on_synced
         chosen = settings.market_filter
         self._filters_by_parents = bool(chosen.series or chosen.categories)
-        self._follower = CatalogFollower(store, registry, clock, parents=self._filters_by_parents)
+        self._follower = CatalogFollower(store, registry, parents=self._filters_by_parents)
         # A full sync is owed until one was whole, whatever the tables already hold.
         self._owed = set(_LISTINGS)
 

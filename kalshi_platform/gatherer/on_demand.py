@@ -33,7 +33,7 @@ def poll_books(
     """
     registry = Registry(settings.market_filter)
     chosen = settings.market_filter
-    CatalogFollower(CatalogStore(catalog), registry, clock, parents=bool(chosen.series or chosen.categories)).refresh()
+    CatalogFollower(CatalogStore(catalog), registry, parents=bool(chosen.series or chosen.categories)).refresh()
     keeper = PartitionKeeper(timeseries, bounds, clock)
 
     def put(records: Sequence[Record]) -> None:

@@ -199,12 +199,22 @@ def test_a_vanished_market_can_come_back(database: Database, store: CatalogStore
     assert rows == [(at(0), "active"), (at(1), "vanished"), (at(3), "active")]
 
 
-def test_who_follows_the_catalog_sees_changes_only(store: CatalogStore) -> None:
+def test_who_follows_the_catalog_sees_changes_only_whatever_clock_dates_them(
+    database: Database, store: CatalogStore
+) -> None:
+    began = store.newest_change()
     store.upsert_markets([market(), market("KXA-1-T2")], at(0))
-    store.upsert_markets([market(), market("KXA-1-T2", status="closed")], at(1))
-    assert [info.ticker for info in store.changed_since(at(-1))] == ["KXA-1-T1", "KXA-1-T2"]
-    assert [(info.ticker, info.status) for info in store.changed_since(at(0))] == [("KXA-1-T2", "closed")]
-    assert list(store.changed_since(at(1))) == []
+    first = store.newest_change()
+    # A host whose clock is hours ahead of the one by which the catalog is dated, say.
+    store.upsert_markets([market(), market("KXA-1-T2", status="closed")], at(0.1))
+    assert [info.ticker for info in store.changed_since(began)] == ["KXA-1-T1", "KXA-1-T2"]
+    assert [(info.ticker, info.status) for info in store.changed_since(first)] == [("KXA-1-T2", "closed")]
+    last = store.newest_change()
+    assert list(store.changed_since(last)) == []
+    assert [store.went_through(change) for change in (began, first, last)] == [True, True, True]
+    with database.transaction() as transaction:
+        transaction.execute("UPDATE catalog_changes SET token = gen_random_uuid() WHERE change_no = %s", last[:1])
+    assert not store.went_through(last)
 
 
 def test_markets_to_subscribe_are_those_not_over(store: CatalogStore) -> None:

@@ -52,11 +52,20 @@ SELECT ticker, event_ticker, series_ticker, status, open_time, close_time, excha
 FROM markets WHERE status IN ('initialized', 'inactive', 'active') AND ticker > %(after)s
 ORDER BY ticker LIMIT %(limit)s
 
+-- name: newest_change
+-- Where this catalog stands: the number of its newest change, and what tells it from another one of that number.
+SELECT c.last_change_no, n.token::text
+FROM catalog_counter c LEFT JOIN catalog_changes n ON n.change_no = c.last_change_no
+
+-- name: went_through
+-- Whether this catalog is the one that once stood there.
+SELECT EXISTS (SELECT FROM catalog_changes WHERE change_no = %(change_no)s AND token = %(token)s::uuid)
+
 -- name: changed_since
--- The same of markets of which a version began after a moment.
+-- The same of markets of which a version was written after a change.
 SELECT ticker, event_ticker, series_ticker, status, open_time, close_time, exchange_index, mve_collection_ticker
 FROM markets
-WHERE ticker IN (SELECT h.ticker FROM markets_history h WHERE h.valid_from > %(since)s) AND ticker > %(after)s
+WHERE ticker IN (SELECT h.ticker FROM markets_history h WHERE h.change_no > %(since)s) AND ticker > %(after)s
 ORDER BY ticker LIMIT %(limit)s
 
 -- name: categories

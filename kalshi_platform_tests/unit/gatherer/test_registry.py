@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from kalshi_platform.catalog.store import Change
 from kalshi_platform.gatherer.catalog_follower import CatalogFollower
 from kalshi_platform.gatherer.registry import OPEN_LEAD_US, Registry
 from kalshi_platform.gatherer.settings import MarketFilter
@@ -142,30 +143,37 @@ def test_a_market_is_admitted_once_its_category_is_known() -> None:
     assert set(registry.wanted(NOW)) == {"ODDLY-NAMED"}
 
 
-def test_following_the_catalog_looks_back_over_what_it_read() -> None:
+def test_following_the_catalog_goes_on_from_the_change_that_was_read() -> None:
     class Store:
         def __init__(self) -> None:
-            self.asked: list[object] = []
+            self.newest, self.is_the_same = Change(5, "a"), True
+            self.asked: list[Change] = []
+
+        def newest_change(self) -> Change:
+            return self.newest
+
+        def went_through(self, change: Change) -> bool:
+            return self.is_the_same
 
         def markets_to_subscribe(self) -> list[MarketInfo]:
             return [market()]
 
-        def changed_since(self, moment: object) -> list[MarketInfo]:
-            self.asked.append(moment)
+        def changed_since(self, change: Change) -> list[MarketInfo]:
+            self.asked.append(change)
             return [market("KXNEW-1-A")]
 
-    from datetime import timedelta
-
-    from kalshi_platform_tests.fixtures.clocks import FakeClock
-
-    clock, store, registry = FakeClock(), Store(), Registry(MarketFilter())
-    follower = CatalogFollower(store, registry, clock, parents=False)  # type: ignore[arg-type]
-    began = clock.now()
+    store, registry = Store(), Registry(MarketFilter())
+    follower = CatalogFollower(store, registry, parents=False)  # type: ignore[arg-type]
+    assert [follower.follow(), follower.follow()] == [1, 0]
+    assert store.asked == []
+    store.newest = Change(8, "b")
     assert follower.follow() == 1
-    clock.step(100)
-    assert follower.follow() == 1
-    assert store.asked == [began - timedelta(seconds=60)]
+    assert store.asked == [Change(5, "a")]
     assert set(registry.wanted(NOW)) == {"KXRAIN-26NOV-T1", "KXNEW-1-A"}
+    # A catalog that was restored gives numbers again: it is read anew.
+    store.newest, store.is_the_same = Change(9, "c"), False
+    follower.follow()
+    assert store.asked == [Change(5, "a")]
 
 
 def test_what_is_over_is_forgotten_also_by_who_follows_no_books() -> None:
