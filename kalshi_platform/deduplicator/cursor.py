@@ -19,7 +19,7 @@ from datetime import datetime
 import pyarrow as pa
 
 from kalshi_platform.deduplicator.settings import GathererSource
-from kalshi_platform.deduplicator.source import HOURS_AT_ONCE, WEIGHTS, Window, cut, occupied, rows_of_batches
+from kalshi_platform.deduplicator.source import HOURS_AT_ONCE, Window, cut, occupied, rows_of_batches, weighted_rows
 from kalshi_platform.storage.pool import Transaction
 from kalshi_platform.storage.read import ArrowSnapshot, arrow_snapshot
 from kalshi_platform.storage.tables import MERGED_TABLES
@@ -40,6 +40,8 @@ class Batch:
     time_max: datetime
     committed_at: datetime
     token: str | None = None
+    size: int | None = None
+    """Bytes of its rows as Arrow; None on an old line."""
 
 
 @dataclass(frozen=True)
@@ -102,7 +104,7 @@ def plan(batches: Sequence[Batch], after: int, rows_per_pass: int, *, cut: bool 
     rows = 0
     behind = cut
     for lines in _by_number(batches):
-        count = sum(line.rows * WEIGHTS.get(line.table, 1) for line in lines)
+        count = sum(weighted_rows(line.table, line.rows, line.size) for line in lines)
         if taken and rows + count > rows_per_pass:
             behind = True
             break
@@ -213,7 +215,9 @@ def _holds(snapshot: ArrowSnapshot, position: Position) -> bool:
     """Whether the gatherer's database still is the one that was read up to `position`."""
     if position.batch_no == 0:
         return True
-    counter = snapshot.table("SELECT last_batch_no, last_token::text AS token FROM batch_counter").to_pylist()
+    counter = snapshot.table(
+        "SELECT last_batch_no, last_token::text AS token FROM batch_counter ORDER BY last_batch_no DESC LIMIT 1"
+    ).to_pylist()
     if not counter or counter[0]["last_batch_no"] < position.batch_no:
         return False
     if position.token is None:
@@ -241,7 +245,7 @@ def _holds_mark(snapshot: ArrowSnapshot, position: Position) -> bool:
 
 def _batches(snapshot: ArrowSnapshot, after: int) -> list[Batch]:
     found = snapshot.table(
-        "SELECT batch_no, table_name, rows, time_min, time_max, committed_at, token::text FROM batches"
+        "SELECT batch_no, table_name, rows, time_min, time_max, committed_at, token::text, bytes FROM batches"
         " WHERE batch_no > $1 ORDER BY batch_no, table_name LIMIT $2",
         (after, BATCHES_PER_PASS),
     )

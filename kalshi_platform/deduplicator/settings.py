@@ -21,7 +21,7 @@ class DeduplicatorSettings:
     """Where to read, where to write, how often and how much at once.
 
     `rows_per_pass`: rows of all gatherers together that one pass holds in memory, about 1 kB each with all the copies
-    that reading, thinning and writing make; a whole book counts as many rows (see source.WEIGHTS).
+    that reading, thinning and writing make; a whole book counts as many rows as its size is worth (see source).
     `margin_us`: how far apart the exchange times of neighbouring frames of one stream may be (W of the merge rules).
     `source_timeout_s`: a gatherer that has not answered by then is left to a later pass; `close_timeout_s` is the
     same for each question of an hour's close, which reads more. The live merge also brings the catalogs of all

@@ -20,7 +20,15 @@ HOURS_AT_ONCE = timedelta(hours=240)
 _MICROSECOND = timedelta(microseconds=1)
 _MOST_HOURS = 14 * 24
 WEIGHTS: Mapping[str, int] = {"orderbook_snapshots": 20, "market_lifecycle": 5}
-"""How many rows of another table the memory for one row of these is worth."""
+"""How many rows of another table the memory for one row of these is worth, at least: they have no common size."""
+_BYTES_OF_A_ROW = 100
+"""What one of those other rows has, as Arrow."""
+
+
+def weighted_rows(table: str, rows: int, size: int | None) -> int:
+    """How many common rows the memory for these is worth. `size`: their bytes as Arrow, None where it is not known."""
+    weight = WEIGHTS.get(table)
+    return rows if weight is None else max(rows * weight, (size or 0) // _BYTES_OF_A_ROW)
 
 
 def check_source(source: GathererSource, kind: DatabaseKind = "timeseries") -> None:
@@ -99,13 +107,13 @@ def estimated_rows(snapshot: ArrowSnapshot, low: datetime, high: datetime) -> Ma
     """How many rows of each merged table may lie in [low, high), at most (whole batches are counted), weighted."""
     found = snapshot.table(
         # As the index over the times of batches has it.
-        "SELECT table_name, sum(rows)::bigint AS rows FROM batches"
+        "SELECT table_name, sum(rows)::bigint AS rows, sum(bytes)::bigint AS bytes FROM batches"
         " WHERE tstzrange(least(time_min, time_max), greatest(time_min, time_max), '[]') && tstzrange($1, $2)"
         " GROUP BY 1",
         (low, high),
     )
-    counts = {row["table_name"]: int(row["rows"]) for row in found.to_pylist()}
-    return {table: counts.get(table, 0) * WEIGHTS.get(table, 1) for table in MERGED_TABLES}
+    counts = {row["table_name"]: weighted_rows(*row.values()) for row in found.to_pylist()}
+    return {table: counts.get(table, 0) for table in MERGED_TABLES}
 
 
 def incomplete_tables(snapshot: ArrowSnapshot, low: datetime, high: datetime) -> frozenset[str]:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from typing import TypeAlias
 
+LIMIT_BYTES = 32 * 1024**2
 HeldFrame: TypeAlias = tuple[bytes | str, int]
 """Payload and receive time."""
 
 
 class HeldFrames:
-    """Keeps at most `limit` frames, in their order by sid."""
+    """Keeps at most `limit` frames of `limit_bytes` together, in their order by sid."""
 
-    def __init__(self, limit: int) -> None:
+    def __init__(self, limit: int, limit_bytes: int = LIMIT_BYTES) -> None:
         self._limit = limit
+        self._limit_bytes = limit_bytes
+        self._bytes = 0
         self._by_sid: dict[int, list[HeldFrame]] = {}
         self._since_ns: dict[int, int] = {}
         self._count = 0
@@ -22,8 +25,9 @@ class HeldFrames:
 
     def hold(self, sid: int, payload: bytes | str, received_at_ns: int, now_ns: int) -> bool:
         """Keep a frame; return False if there is no room. `now_ns`: by the clock of `take_older`."""
-        if self._count >= self._limit:
+        if self._count >= self._limit or self._bytes + len(payload) > self._limit_bytes:
             return False
+        self._bytes += len(payload)
         self._by_sid.setdefault(sid, []).append((payload, received_at_ns))
         self._since_ns.setdefault(sid, now_ns)
         self._count += 1
@@ -34,6 +38,7 @@ class HeldFrames:
         frames = self._by_sid.pop(sid, [])
         self._since_ns.pop(sid, None)
         self._count -= len(frames)
+        self._bytes -= sum(len(payload) for payload, _ in frames)
         return frames
 
     def take_older(self, before_ns: int | None) -> list[tuple[int, HeldFrame]]:

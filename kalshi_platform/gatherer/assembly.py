@@ -23,6 +23,7 @@ from kalshi_platform.gatherer.heartbeat import FILE_NAME, last_batch_no
 from kalshi_platform.gatherer.ids import IdSource
 from kalshi_platform.gatherer.lock import GathererLock
 from kalshi_platform.gatherer.market_fetcher import MarketFetcher
+from kalshi_platform.gatherer.open_transactions import OpenTransactions
 from kalshi_platform.gatherer.registry import Registry
 from kalshi_platform.gatherer.reports import Report
 from kalshi_platform.gatherer.routing import Router
@@ -63,6 +64,7 @@ class Parts:
     router: Router
     checks: DatabaseChecks
     clocks: Clocks
+    open_transactions: OpenTransactions
     traffic: Mapping[str, Traffic]
     """What came, by the name of the connection."""
 
@@ -136,6 +138,7 @@ def assemble(
         router=router,
         checks=DatabaseChecks(settings, timeseries, catalog, router.count_alarm),
         clocks=Clocks(settings.name, timeseries, clock, rest.clock_offset, router.count_alarm),
+        open_transactions=OpenTransactions(settings.name, timeseries, clock, router.count_alarm),
         traffic=traffic,
     )
     router.keeper, router.fetcher, router.recovery, router.poller = keeper, fetcher, recovery, poller

@@ -18,6 +18,7 @@ from kalshi_platform.clock import Clock
 from kalshi_platform.gatherer.outage import Outage
 from kalshi_platform.gatherer.puts import Puts
 from kalshi_platform.gatherer.settings import GathererSettings
+from kalshi_platform.gatherer.sizes import memory_of
 from kalshi_platform.gatherer.spool import Spool
 from kalshi_platform.gatherer.spool_alarm import SpoolAlarm
 from kalshi_platform.gatherer.writer_counters import WriterCounters
@@ -58,7 +59,7 @@ class Backlog:
         self._queue = Puts()
         self._in_flight = Puts()
         self._in_flight_on_disk = False
-        self._replaying = 0
+        self._replaying = (0, 0)
 
     # -- any thread
 
@@ -68,9 +69,10 @@ class Backlog:
         It waits for at most `stall_patience_s`, and not at all when the database is known to be away: then the backlog
         is stalled, and what is put nevertheless (the end of a session) is kept in memory.
         """
+        size = memory_of(records)
         with self.changed:
             before = len(self._queue.records)
-            self._queue.add(records)
+            self._queue.add(records, size)
             self._counters.records_put += len(records)
             if self.oldest_put is None:
                 self.oldest_put = self._clock.monotonic()
@@ -78,7 +80,7 @@ class Backlog:
             full = self._is_full()
             if full and not self.is_stalled:
                 self._spill()
-            if full or before == 0 or len(self._queue.records) >= self._settings.flush_rows:
+            if full or before == 0 or self.is_worth_a_commit():
                 self.changed.notify_all()
             if self._is_full() and not self.is_stalled:
                 self._wait_or_stall()
@@ -95,6 +97,11 @@ class Backlog:
             in_flight = 0 if self._in_flight_on_disk else len(self._in_flight.records)
             return len(self._queue.records) + in_flight
 
+    def held_bytes(self) -> int:
+        """About the memory of all records that are not committed, what is being written included."""
+        with self.changed:
+            return self._queue.size + self._in_flight.size + self._replaying[1]
+
     def is_settled(self) -> bool:
         """Whether everything that was put is committed."""
         with self.changed:
@@ -105,6 +112,11 @@ class Backlog:
     def waiting(self) -> int:
         """Records that nobody has begun to write (the condition is held)."""
         return len(self._queue.records)
+
+    def is_worth_a_commit(self) -> bool:
+        """Whether so much waits that it should be written at once (the condition is held)."""
+        settings = self._settings
+        return len(self._queue.records) >= settings.flush_rows or self._queue.size >= settings.flush_bytes
 
     def take(self) -> list[Record]:
         """Return what is to be committed now; nothing when older records are on disk: then these go behind them.
@@ -136,10 +148,10 @@ class Backlog:
             self._take_back()
             return stored
 
-    def replaying(self, count: int) -> None:
-        """So many records of the spool are in memory just now."""
+    def replaying(self, count: int, size: int) -> None:
+        """So many records of the spool, of `size` bytes, are in memory just now."""
         with self.changed:
-            self._replaying = count
+            self._replaying = count, size
             self._count_held()
 
     def spill(self, *, last: bool = False) -> bool:
@@ -162,14 +174,17 @@ class Backlog:
     # -- the condition is held
 
     def _is_full(self) -> bool:
-        return len(self._queue.records) >= self._settings.queue_rows
+        settings = self._settings
+        return len(self._queue.records) >= settings.queue_rows or self._queue.size >= settings.queue_bytes
 
     def _is_over(self) -> bool:
         return self.is_closing or self._ending.is_set()
 
     def _count_held(self) -> None:
-        held = len(self._queue.records) + len(self._in_flight.records) + self._replaying
-        self._counters.most_held = max(self._counters.most_held, held)
+        counters, (rows, size) = self._counters, self._replaying
+        held = len(self._queue.records) + len(self._in_flight.records) + rows
+        counters.most_held = max(counters.most_held, held)
+        counters.most_held_bytes = max(counters.most_held_bytes, self._queue.size + self._in_flight.size + size)
 
     def _take_back(self) -> None:
         """What was taken and is not on disk either goes back to memory."""
@@ -199,10 +214,11 @@ class Backlog:
 
     def _store(self, puts: Puts, *, last: bool, at_once: bool = False) -> bool:
         """Move records to disk; return whether all went. What did not stays where it was."""
-        rows = len(puts.records) if at_once else self._settings.flush_rows
+        settings = self._settings
+        ends = [len(puts.records)] if at_once else list(puts.parts(settings.flush_rows, settings.flush_bytes))
         done = 0
         try:
-            for end in list(puts.parts(rows)):
+            for end in ends:
                 self.spool.append(puts.records[done:end], last=last)
                 self._counters.spooled += end - done
                 done = end
@@ -244,7 +260,10 @@ class Backlog:
         )
 
     def _look_for_room(self) -> None:
-        if not self.is_stalled or len(self._queue.records) > self._settings.queue_rows // 2:
+        settings = self._settings
+        if not self.is_stalled or len(self._queue.records) > settings.queue_rows // 2:
+            return
+        if self._queue.size > settings.queue_bytes // 2:
             return
         if not self.spool.is_empty() and self.spool.fill().share > _ROOM_AGAIN:
             return

@@ -86,14 +86,14 @@ def commit_records(
     inserted: dict[str, int] = {}
     with database.transaction() as transaction:
         batch_no = _next_batch(transaction) if fence is None else fence.next_batch(transaction, ledger)
-        batches: list[tuple[int, str, int, datetime, datetime]] = []
+        batches: list[tuple[int, str, int, datetime, datetime, int]] = []
         for name, table in tables.items():
             inserted[name] = transaction.insert_new(
                 GATHERER_TABLES[name], with_batch_no(name, table, batch_no), likely_new=not repeated
             )
             if inserted[name]:
                 low, high = datetime_from_us(moments[name][0]), datetime_from_us(moments[name][-1])
-                batches.append((batch_no, name, inserted[name], low, high))
+                batches.append((batch_no, name, inserted[name], low, high, table.nbytes))
         write_ledger(transaction, ledger, gatherer, batch_no)
         if batches:
             transaction.execute_values(queries.load("gatherer")["batches"], batches)

@@ -103,7 +103,11 @@ class Figures:
             "books": {"recovered": parts.recovery.recovered, **self.polls},
             "clock": parts.clocks.figures(),
             "alarms": dict(router.alarms),
-            "problems": [*parts.checks.problems(), *parts.clocks.problems()],
+            "problems": [
+                *parts.checks.problems(),
+                *parts.clocks.problems(),
+                *parts.open_transactions.problems(),
+            ],
             "lease": parts.lock.has_lease,
             "process": process_figures(),
         }
@@ -176,6 +180,8 @@ def writer(writer: Writer, rates: Rates) -> dict[str, Any]:
     return {
         "queued": writer.queued(),
         "most_held": counters.most_held,
+        "held_bytes": writer.held_bytes(),
+        "most_held_bytes": counters.most_held_bytes,
         "spool_bytes": fill.used,
         "spool_limit_bytes": fill.capacity,
         "spool_fill_percent": round(100 * fill.share, 1) if fill.used else 0.0,

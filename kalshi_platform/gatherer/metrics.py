@@ -84,6 +84,7 @@ def _writer(writer: Mapping[str, Any]) -> Iterator[Metric | Histogram]:
     yield by_label("counter", f"{_P}rows", "New rows committed, by table.", "table", writer["rows"])
     yield counter(f"{_P}commits", "Transactions committed.", writer["commits"])
     yield gauge(f"{_P}queue_records", "Records in memory, neither committed nor on disk.", writer["queued"])
+    yield gauge(f"{_P}held_bytes", "About the memory of records that are not committed.", writer["held_bytes"])
     yield gauge(f"{_P}spool_bytes", "Bytes that wait on disk for the database.", writer["spool_bytes"])
     yield gauge(f"{_P}spool_limit_bytes", "Bytes the spool may hold.", writer["spool_limit_bytes"])
     yield counter(f"{_P}spooled_records", "Records that went to disk.", writer["spooled"])

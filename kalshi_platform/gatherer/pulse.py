@@ -159,6 +159,7 @@ class Pulse:
                 if not parts.lock.is_refused:  # else the row is the other one's
                     self.write_row()
                 parts.clocks.ask_database()
+                parts.open_transactions.ask()
                 if not self.is_wanted():
                     self._on_end(None)
             except DatabaseUnavailable as error:

@@ -8,6 +8,7 @@ from kalshi_platform.errors import DatabaseUnavailable
 from kalshi_platform.gatherer.backlog import Backlog
 from kalshi_platform.gatherer.committer import BatchRefused, Committer
 from kalshi_platform.gatherer.outage import Outage
+from kalshi_platform.gatherer.sizes import memory_of
 from kalshi_platform.gatherer.spool_file import Damage
 from kalshi_platform.gatherer.writer_counters import WriterCounters
 from kalshi_platform.market.records import Record
@@ -24,11 +25,13 @@ class Replay:
         outage: Outage,
         counters: WriterCounters,
         batch_rows: tuple[int, int],
+        batch_bytes: int,
         own_sessions: Callable[[], Sequence[int]],
         former_file: int | None,
         wait: Callable[[], bool],
     ) -> None:
-        """`batch_rows`: of the first batches and of the largest; they grow as long as the spool does not run empty.
+        """`batch_rows`: of the first batches and of the largest; they grow as long as the spool does not run empty,
+        and end at about `batch_bytes` of memory.
         `former_file`: the last one of the spool that a former process wrote.
 
         `wait` keeps what comes until the next attempt is due, and returns False when it is time to stop.
@@ -39,6 +42,7 @@ class Replay:
         self._counters = counters
         self._least_rows, self._most_rows = batch_rows
         self._rows = self._least_rows
+        self._most_bytes = batch_bytes
         self._own_sessions = own_sessions
         self._former_file = former_file
         self._wait = wait
@@ -48,8 +52,8 @@ class Replay:
 
         Raises what no waiting helps against; the batch is read again then, after `Spool.rewind`.
         """
-        batch, damage = self._next_batch()
-        self._backlog.replaying(len(batch))
+        batch, size, damage = self._next_batch()
+        self._backlog.replaying(len(batch), size)
         try:
             if batch and not self._insist(lambda: self._commit(batch)):
                 return
@@ -60,20 +64,22 @@ class Replay:
             # Large commits cost less per row: with small ones a busy exchange might never be caught up with.
             self._rows = self._least_rows if self._backlog.spool.is_empty() else min(self._most_rows, 2 * self._rows)
         finally:
-            self._backlog.replaying(0)
+            self._backlog.replaying(0, 0)
         self._backlog.watch_disk()
 
-    def _next_batch(self) -> tuple[list[Record], Damage | None]:
+    def _next_batch(self) -> tuple[list[Record], int, Damage | None]:
         batch: list[Record] = []
-        while len(batch) < self._rows:
+        size = 0
+        while len(batch) < self._rows and size < self._most_bytes:
             block = self._backlog.spool.next_block()
             if block is None:
                 break
             if isinstance(block, Damage):
                 # What stands before it must be committed without what stands behind it.
-                return batch, block
+                return batch, size, block
             batch += block
-        return batch, None
+            size += memory_of(block)
+        return batch, size, None
 
     def _insist(self, act: Callable[[], None]) -> bool:
         while True:

@@ -67,8 +67,13 @@ class GathererSettings:
 
     flush_rows: int = 20_000
     flush_interval_s: float = 0.15
+    flush_bytes: int = 16 * 1024**2
+    """As many bytes of memory are worth a commit, too, and are about what one block of the spool holds."""
     queue_rows: int = 200_000
     """Records that wait in memory; more go to the spool on disk, from where up to so many are read back at a time."""
+    queue_bytes: int = 64 * 1024**2
+    """The same in bytes of memory: books of thousands of levels are few and large. What is being committed, and what is
+    read back, may take as much again each."""
     spool_segment_bytes: int = 16 * 1024 * 1024
     spool_max_bytes: int = 20 * 1024**3
     """What the spool may hold. An hour of 2,000 messages a second is about 0.3 GiB."""
@@ -126,6 +131,8 @@ class GathererSettings:
                 ("rotate_connections_s", "0 (never) or more", self.rotate_connections_s >= 0),
                 ("flush_rows", "at least 1", self.flush_rows >= 1),
                 ("queue_rows", "at least flush_rows", self.queue_rows >= self.flush_rows),
+                ("flush_bytes", "at least 1", self.flush_bytes >= 1),
+                ("queue_bytes", "at least flush_bytes", self.queue_bytes >= self.flush_bytes),
                 ("flush_interval_s", "above 0", self.flush_interval_s > 0),
                 ("spool_max_bytes", "above 0", self.spool_max_bytes > 0),
                 ("spool_min_free_bytes", "0 or more", self.spool_min_free_bytes >= 0),

@@ -82,8 +82,8 @@ class Writer:
         self._former_file = spool.last_number()
         batch_rows = (settings.flush_rows, settings.queue_rows)
         self._replay = Replay(
-            self._backlog, self._committer, self._outage, counters, batch_rows, own_sessions, self._former_file,
-            self._hold_out,
+            self._backlog, self._committer, self._outage, counters, batch_rows, settings.queue_bytes, own_sessions,
+            self._former_file, self._hold_out,
         )  # fmt: skip
         self._stop_by: float | None = None
         self._thread: threading.Thread | None = None
@@ -107,6 +107,10 @@ class Writer:
     def queued(self) -> int:
         """Records in memory that are neither committed nor on disk."""
         return self._backlog.queued()
+
+    def held_bytes(self) -> int:
+        """About the memory of all records that are not committed, in bytes."""
+        return self._backlog.held_bytes()
 
     def is_settled(self) -> bool:
         """Whether everything that was put is committed."""
@@ -217,7 +221,7 @@ class Writer:
                 if self.counters.disk_error is not None and not outage.is_due():
                     # Nothing can be written anywhere before the database is asked again.
                     deadlines.append(outage.retry_at)
-                elif backlog.waiting() >= self._settings.flush_rows:
+                elif backlog.is_worth_a_commit():
                     return
                 elif backlog.oldest_put is not None:
                     deadlines.append(backlog.oldest_put + self._settings.flush_interval_s)

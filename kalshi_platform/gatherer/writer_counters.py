@@ -20,6 +20,8 @@ class WriterCounters:
     replayed: int = 0
     most_held: int = 0
     """Most records that were in memory at once."""
+    most_held_bytes: int = 0
+    """About how many bytes of memory that was."""
     last_commit_ns: int = 0
     batch_no: int = 0
     """Of the last commit."""

@@ -20,7 +20,7 @@ from kalshi_platform.gatherer.heartbeat import FILE_NAME, read_file
 from kalshi_platform.gatherer.settings import GathererSettings
 from kalshi_platform.gatherer.spool import Spool
 from kalshi_platform.gatherer.writer import Writer
-from kalshi_platform.market.records import BookDelta, Record
+from kalshi_platform.market.records import BookDelta, BookSnapshot, Record
 from kalshi_platform.storage.pool import Database
 from kalshi_platform_tests.fixtures.exchange import eventually, running_exchange
 from kalshi_platform_tests.fixtures.gathered import BASE_US, Stream
@@ -260,6 +260,35 @@ def test_memory_stays_bounded_however_long_the_database_is_away(
     # In the queue, in the commit that hangs, and read back from disk.
     assert counters.most_held <= 3 * (settings.queue_rows + at_once)
     feed.stored(settings.timeseries_url)
+
+
+def test_large_books_are_counted_by_their_bytes_on_every_way(
+    gatherer_settings: SettingsFactory, open_database: OpenDatabase
+) -> None:
+    mib = 1024**2
+    settings = gatherer_settings(flush_bytes=mib, queue_bytes=4 * mib, spool_segment_bytes=mib)
+    levels = tuple((price, 100) for price in range(1, 2_001))
+    database = open_database(settings.timeseries_url)
+    with running_writer(settings, database) as writer:
+        end = locked(settings.timeseries_url)
+        try:
+            for number in range(400):
+                writer.put([BookSnapshot(f"M{number}", "rest", BASE_US, BASE_US * 1_000, levels, levels)])
+            assert writer.held_bytes() <= 3 * settings.queue_bytes
+        finally:
+            end()
+        settled(writer)
+        assert writer.held_bytes() == 0
+    counters = writer.counters
+    # In the queue, in the commit that hangs, and read back from disk; each with one book more than fits.
+    assert 4 * mib < counters.most_held_bytes <= 3 * (settings.queue_bytes + mib)
+    assert counters.spooled > 300
+    assert rows(settings.timeseries_url, "SELECT count(*) FROM orderbook_snapshots") == [(400,)]
+    told = rows(settings.timeseries_url, "SELECT sum(rows), max(bytes), min(bytes / rows) FROM batches")
+    (count, most, of_a_book) = map(int, told[0])
+    assert count == 400
+    assert most < 2 * mib
+    assert 30_000 < of_a_book < 70_000
 
 
 # -- the spool is full

@@ -1,26 +1,36 @@
 -- Statements of a gatherer's commit. Each may run twice with the same rows: the second time changes nothing.
 
+-- The counter's row is locked first, and found at the end of its index: that is the live one, whatever lies before it
+-- while a transaction stays open. Who waited for the lock sees in the next statement what the other one left.
+
 -- name: next_batch
-UPDATE batch_counter SET last_batch_no = last_batch_no + 1 RETURNING last_batch_no
+SELECT FROM batch_counter ORDER BY last_batch_no DESC LIMIT 1 FOR UPDATE;
+UPDATE batch_counter SET last_batch_no = last_batch_no + 1
+WHERE last_batch_no = (SELECT max(last_batch_no) FROM batch_counter) RETURNING last_batch_no
 
 -- name: next_own_batch
 -- The next number, for the owner of the ledger and on top of its last change only: else no row. Parameters: owner, last, token.
+SELECT FROM batch_counter ORDER BY last_batch_no DESC LIMIT 1 FOR UPDATE;
 UPDATE batch_counter SET last_batch_no = last_batch_no + 1, owner_token = %(token)s
-WHERE owner IS NOT DISTINCT FROM %(owner)s AND owner_token IS NOT DISTINCT FROM %(last)s
+WHERE last_batch_no = (SELECT max(last_batch_no) FROM batch_counter)
+  AND owner IS NOT DISTINCT FROM %(owner)s AND owner_token IS NOT DISTINCT FROM %(last)s
 RETURNING last_batch_no
 
 -- name: own_ledger
 -- The same for a change of the ledger that brings no rows.
+SELECT FROM batch_counter ORDER BY last_batch_no DESC LIMIT 1 FOR UPDATE;
 UPDATE batch_counter SET owner_token = %(token)s
-WHERE owner IS NOT DISTINCT FROM %(owner)s AND owner_token IS NOT DISTINCT FROM %(last)s
+WHERE last_batch_no = (SELECT max(last_batch_no) FROM batch_counter)
+  AND owner IS NOT DISTINCT FROM %(owner)s AND owner_token IS NOT DISTINCT FROM %(last)s
 RETURNING last_batch_no
 
 -- name: lock_ledger
 -- A commit that is still under way in the server holds this row until it is done.
-SELECT last_batch_no, owner, owner_token FROM batch_counter FOR UPDATE
+SELECT last_batch_no, owner, owner_token FROM batch_counter ORDER BY last_batch_no DESC LIMIT 1 FOR UPDATE
 
 -- name: set_owner_token
-UPDATE batch_counter SET owner_token = %(token)s RETURNING last_batch_no
+UPDATE batch_counter SET owner_token = %(token)s
+WHERE last_batch_no = (SELECT max(last_batch_no) FROM batch_counter) RETURNING last_batch_no
 
 -- name: take_ledger
 -- For the session that holds the lock of its name. Parameters: owner, name.
@@ -117,7 +127,7 @@ ON CONFLICT (minute, reason, counted_by) DO UPDATE SET letters = greatest(t.lett
 SELECT drop_old_dead_letters(%(before)s, %(days)s)
 
 -- name: batches
-INSERT INTO batches (batch_no, table_name, rows, time_min, time_max) VALUES %s
+INSERT INTO batches (batch_no, table_name, rows, time_min, time_max, bytes) VALUES %s
 ON CONFLICT DO NOTHING
 
 -- name: batch_without_rows
@@ -154,3 +164,19 @@ WHERE t.ended_at IS NULL AND t.session_id <> ALL (%(own)s::bigint[])
 UPDATE sessions s SET close_reason = 'process ended', closed_at = greatest(s.opened_at, (
   SELECT max(t.ended_at) FROM streams t WHERE t.session_id = s.session_id))
 WHERE s.closed_at IS NULL AND s.gatherer = %(gatherer)s AND s.session_id <> ALL (%(own)s::bigint[])
+
+-- name: oldest_transaction
+-- Who has kept a transaction open in this database for long, for how many seconds, and what ends it; no row where nobody
+-- does. Of sessions of other users a server tells only those that may see them. Parameters: open_for_s.
+SELECT who, extract(epoch FROM clock_timestamp() - began)::float8 AS open_s, remedy FROM (
+  SELECT format('pid %%s (%%s, %%s)', pid, coalesce(nullif(application_name, ''), usename, '?'), state) AS who,
+    xact_start AS began, format('SELECT pg_terminate_backend(%%s)', pid) AS remedy
+  FROM pg_stat_activity
+  WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'
+    AND (backend_xmin IS NOT NULL OR backend_xid IS NOT NULL)
+  UNION ALL
+  SELECT format('the prepared transaction %%s of %%s', gid, owner), prepared, format('ROLLBACK PREPARED %%L', gid)
+  FROM pg_prepared_xacts WHERE database = current_database()
+) AS found
+WHERE clock_timestamp() - began > make_interval(secs => %(open_for_s)s)
+ORDER BY began LIMIT 1

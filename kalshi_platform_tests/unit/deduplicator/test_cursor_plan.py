@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 
@@ -24,6 +25,19 @@ def test_a_pass_takes_at_least_one_batch_and_stops_before_the_limit_is_passed() 
     assert plan(lines[1:], 3, rows_per_pass=10).behind
     assert plan(lines[1:], 3, rows_per_pass=11).until == 9
     assert plan(lines[1:], 3, rows_per_pass=11).behind is False
+
+
+def test_books_count_by_their_levels() -> None:
+    def books(number: int, levels: int) -> Batch:
+        return replace(line(number, 10, "orderbook_snapshots"), size=10 * levels * 16)
+
+    small, large = [books(number, 20) for number in (1, 2, 3)], [books(number, 4_000) for number in (1, 2, 3)]
+    assert plan(small, 0, rows_per_pass=12_000).until == 3
+    assert plan(large, 0, rows_per_pass=12_000).until == 1
+    assert plan(large, 0, rows_per_pass=13_000).until == 2
+    # Of an old line nobody knows; other rows are alike.
+    assert plan([replace(each, size=None) for each in large], 0, rows_per_pass=600).until == 3
+    assert plan([replace(line(1), size=10**9), line(2)], 0, rows_per_pass=20).until == 2
 
 
 def test_the_cursor_stands_only_at_batches_that_left_a_line() -> None:

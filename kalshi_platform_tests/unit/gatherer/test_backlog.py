@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import tracemalloc
 from collections.abc import Sequence
 from pathlib import Path
 from typing import cast
@@ -13,11 +14,16 @@ from hypothesis import strategies as st
 
 from kalshi_platform.gatherer.backlog import Backlog
 from kalshi_platform.gatherer.outage import Outage
+from kalshi_platform.gatherer.puts import Puts
 from kalshi_platform.gatherer.settings import GathererSettings
+from kalshi_platform.gatherer.sizes import memory_of
 from kalshi_platform.gatherer.spool import Fill, Spool
 from kalshi_platform.gatherer.writer_counters import WriterCounters
-from kalshi_platform.market.records import Record, SequenceConsumed
+from kalshi_platform.market.records import BookDelta, BookSnapshot, DeadLetter, LifecycleEvent, Record, SequenceConsumed
 from kalshi_platform_tests.fixtures.clocks import FakeClock
+
+MIB = 1024**2
+DELTA = ("KXA-1", "yes", 4_200, 100, 1_795_380_241_123_456, 1_795_380_241_123_456_789, 11, 7, 0)
 
 
 class MemorySpool:
@@ -164,3 +170,60 @@ def test_a_memory_with_room_is_no_stall(count: int) -> None:
     world.spool.refuses_after = 0
     world.put(count)
     assert not world.backlog.is_stalled
+
+
+def book(number: int, levels: int = 200) -> BookSnapshot:
+    """As large in memory as it looks: no two books share a level."""
+    yes, no = (tuple((number * 10_000 + 257 + at, 10_000 + at) for at in range(levels)) for _ in "yn")
+    return BookSnapshot(f"KXBIG-{number}", "ws", number, number, yes, no, 1, number)
+
+
+def test_a_thousand_large_books_wait_in_no_more_memory_than_bytes_allow() -> None:
+    values = GathererSettings(
+        name="g1", timeseries_url="", catalog_url="", state_dir=Path(), flush_bytes=2 * MIB, queue_bytes=8 * MIB
+    )
+    counters, spool = WriterCounters(), MemorySpool()
+    outage = Outage("g1", FakeClock(), counters, 5.0)
+    backlog = Backlog(values, FakeClock(), cast(Spool, spool), outage, counters, threading.Event())
+    held: list[tuple[int, int]] = []
+    tracemalloc.start()
+    try:
+        for number in range(1_000):
+            backlog.put([book(number)])
+            if number == 10:
+                # A database that answers no more holds what it was given.
+                assert len(backlog.take()) == 11
+            # As the disk has them: what is in them is no memory of ours.
+            spool.blocks = [[BookDelta(*DELTA)] * len(block) for block in spool.blocks]
+            held.append((tracemalloc.get_traced_memory()[0], backlog.held_bytes()))
+    finally:
+        tracemalloc.stop()
+    assert 6 * MIB < max(held)[0] < 12 * MIB
+    assert all(abs(said - true) < 0.3 * true for true, said in held if true > 2 * MIB)
+    assert counters.most_held_bytes <= 9 * MIB
+    assert counters.spooled > 800
+    # 2 MiB are 41 such books.
+    assert max(map(len, spool.blocks)) == 41
+
+
+def test_what_is_large_is_counted_as_such() -> None:
+    small = [BookDelta(*DELTA)] * 10
+    assert memory_of(small) == 3_000
+    assert memory_of([*small, book(1, 200)]) == 3_300 + 400 * 128
+    letter = DeadLetter(1, "unknown_type", "x" * 100, b"y" * 5_000)
+    event = LifecycleEvent("KXA-1", "created", None, "z" * 2_000, 1, 1, 1, 1)
+    assert memory_of([letter, event]) == 600 + 5_100 + 2_000
+
+
+@pytest.mark.parametrize("limits", [{"flush_rows": 3}, {"flush_bytes": 3 * 300}])
+def test_parts_end_with_a_put_and_keep_their_size(limits: dict[str, int]) -> None:
+    puts = Puts()
+    for at in (0, 2, 4, 6):
+        puts.add([SequenceConsumed(1, at), SequenceConsumed(1, at + 1)], 600)
+    assert list(puts.parts(limits.get("flush_rows", 100), limits.get("flush_bytes", 10**9))) == [4, 8]
+    puts.drop(4)
+    assert (puts.size, list(puts.parts(2, 10**9))) == (1_200, [2, 4])
+    newer = Puts()
+    newer.add([SequenceConsumed(1, 8)], 300)
+    puts.put_before(newer)
+    assert (newer.size, numbers(newer.records), list(newer.parts(1, 10**9))) == (1_500, [4, 5, 6, 7, 8], [2, 4, 5])

@@ -112,7 +112,7 @@ class World:
         outage = Outage("g1", self.clock, self.counters, 5.0)
         backlog = cast(Backlog, _Behind(spool))
         replay = Replay(
-            backlog, self.committer, outage, self.counters, (10, 10), lambda: [1], former_file, lambda: False
+            backlog, self.committer, outage, self.counters, (10, 10), 10**9, lambda: [1], former_file, lambda: False
         )
         while not spool.is_empty():
             replay.step()
@@ -122,7 +122,7 @@ class _Behind:
     def __init__(self, spool: Spool) -> None:
         self.spool = spool
 
-    def replaying(self, count: int) -> None:
+    def replaying(self, count: int, size: int) -> None:
         pass
 
     watch_disk = lambda _: None  # noqa: E731

@@ -28,6 +28,7 @@ def details(**changes: Any) -> dict[str, Any]:
     }  # fmt: skip
     writer = {
         "rows": {"orderbook_deltas": 7}, "rows_per_s": 812.0, "commits": 3, "queued": 5, "spool_bytes": 2_048,
+        "held_bytes": 1_500,
         "spool_limit_bytes": 20 * 1024**3, "spooled": 0, "replayed": 0, "stalls": 0, "database_error": None,
         "disk_error": None, "out_of_bounds": 2, "unwritable": 1,
         "lag_p50_ms": 100.0, "lag_p99_ms": 240.0, "lag_max_ms": 300.0,
