@@ -17,6 +17,7 @@ from kalshi_platform.catalog.rows import EVENTS, MARKETS, SERIES, CatalogTable, 
 from kalshi_platform.errors import StatementRejected
 from kalshi_platform.market.catalog import EventInfo, MarketInfo, SeriesInfo
 from kalshi_platform.market.clock_offset import Correction, Offset
+from kalshi_platform.market.names import readable
 from kalshi_platform.market.times import us_from_datetime
 from kalshi_platform.storage.pool import Database, Transaction
 from kalshi_platform.storage.queries import load
@@ -24,6 +25,7 @@ from kalshi_platform.storage.queries import load
 # About 3 MB of payloads.
 _ROWS_PER_STATEMENT = 1_000
 _LISTED_AT_ONCE = 5_000
+_LONGEST_ERROR = 500
 _NONE = timedelta(0)
 # What the server says of a value rather than of the statement: data exception, constraint, too large for a limit.
 _OF_A_ROW = ("22", "23", "54")
@@ -194,7 +196,7 @@ class CatalogStore:
             "finished_at": finished_at,
             "rows_seen": changed.seen,
             "rows_changed": changed.changed,
-            "error": error,
+            "error": None if error is None else readable(error, _LONGEST_ERROR),
         }
         with self._database.transaction() as transaction:
             transaction.execute(self._queries["end_sync"], params)

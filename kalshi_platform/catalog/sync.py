@@ -32,6 +32,7 @@ from kalshi_platform.errors import (
 )
 from kalshi_platform.exchange.rest import RestClient
 from kalshi_platform.market.catalog import MarketInfo
+from kalshi_platform.market.names import readable
 
 __all__ = ["SyncReport", "refresh_markets", "sync_events", "sync_markets", "sync_series"]
 
@@ -216,7 +217,8 @@ class _Sync:
 
     def leave_out(self, reason: str) -> None:
         """The listing lacks something."""
-        self._left_out.append(reason[:200])
+        # It names what came over the wire, and goes into a table, a log line and the health.
+        self._left_out.append(readable(reason, 200))
 
     def noting(self, infos: Iterable[MarketInfo]) -> Iterator[MarketInfo]:
         """Pass markets on and remember that they were listed."""

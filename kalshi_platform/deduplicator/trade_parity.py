@@ -25,6 +25,7 @@ from kalshi_platform.errors import (
     RequestRejected,
     UnparsableMessage,
 )
+from kalshi_platform.market.names import readable
 from kalshi_platform.market.times import HOUR, us_from_datetime
 from kalshi_platform.storage.partitions import PartitionKeeper
 from kalshi_platform.storage.pool import Database, Transaction
@@ -35,6 +36,7 @@ WITNESS = "rest"
 """`gatherer` of rows that were filled from the listing."""
 SETTLING = MARGIN
 """An hour is checked when it has been over for so long: the listing may trail the stream."""
+_LONGEST_REASON = 1_000
 _UNANSWERED = (
     AuthenticationFailed,
     ConnectionLost,
@@ -146,7 +148,7 @@ def _record(transaction: Transaction, hour: datetime, listing: Listing) -> Trade
     check = TradeCheck(
         hour=hour,
         state=_state(listing, inserted=inserted, unexplained=unlisted + differing),
-        reason="; ".join(listing.left_out[:3]) or None,
+        reason=readable("; ".join(listing.left_out[:3]), _LONGEST_REASON) or None,
         production_count=held,
         rest_count=listed,
         inserted=inserted,

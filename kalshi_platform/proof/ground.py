@@ -27,6 +27,7 @@ from kalshi_platform.lake.store import open_store
 from kalshi_platform.local.platform_status import platform_status
 from kalshi_platform.market.coverage import Interval
 from kalshi_platform.proof.copies import Replica, base_backup, put_back
+from kalshi_platform.proof.errors import Interrupted, ProofFailed
 from kalshi_platform.proof.failing_store import FailingStore
 from kalshi_platform.proof.faults import RECOVERY_S, InjectedFault
 from kalshi_platform.proof.forwarder import Forwarder
@@ -84,7 +85,23 @@ class Ground:
     _late: count[int] = field(default_factory=lambda: count(1))
 
     def acts(self) -> dict[str, Act]:
-        """Kind → what is done."""
+        """Kind → what is done. What the platform's own code raises then is no end of the run, but an objection."""
+
+        def guarded(act: Act) -> Act:
+            def run(fault: InjectedFault, planned: PlannedFault) -> str | None:
+                try:
+                    return act(fault, planned)
+                except (Interrupted, ProofFailed):
+                    raise
+                except Exception as error:  # noqa: BLE001 - whatever it is, it should not have come
+                    self._broken(fault, f"{type(error).__name__}: {str(error)[:300]!a}")
+                    return None
+
+            return run
+
+        return {kind: guarded(act) for kind, act in self._acts().items()}
+
+    def _acts(self) -> dict[str, Act]:
         return {
             "restored_from_copy": self._restored_from_copy,
             "failed_over": self._failed_over,

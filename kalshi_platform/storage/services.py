@@ -11,6 +11,7 @@ from typing import Any
 from kalshi_platform.clock import Clock
 from kalshi_platform.market.clock_offset import Offset, offset_of
 from kalshi_platform.storage.pool import Database
+from kalshi_platform.storage.texts import json_without_nul
 
 _UPSERT = """
 INSERT INTO heartbeats (service, at, started_at, host, pid, run_id, state, details)
@@ -50,7 +51,8 @@ def write_heartbeat(
                 "pid": pid,
                 "run_id": run_id,
                 "state": state,
-                "details": json.dumps(details),
+                # Words of errors may repeat what came over the wire.
+                "details": json_without_nul(json.dumps(details)),
             },
         )
 

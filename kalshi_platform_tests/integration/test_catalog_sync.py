@@ -209,6 +209,18 @@ def test_a_sync_that_lacks_an_object_is_stored_but_is_not_a_whole_one(
     assert store.last_sync("markets") is not None
 
 
+def test_a_listing_with_names_that_nothing_can_store_is_stored_but_for_these(
+    rest: RestClient, store: CatalogStore, database: Database, exchange: ServerThread
+) -> None:
+    for ticker in ("KXPOISON-\x00\x1b[31m", "KXPOISON-" + "P" * 3_494):
+        exchange.market("create", ticker=ticker, visible_in_s=0.0)
+    report = sync_markets(rest, store, SYSTEM_CLOCK, full=True)
+    assert (report.is_whole, report.left_out, count(database, "markets")) == (False, 2, MARKETS)
+    assert "\\x00" in str(report.lacks)
+    with database.transaction() as transaction:
+        assert transaction.fetch_all("SELECT error FROM catalog_syncs") == [(report.lacks,)]
+
+
 def test_events_that_cannot_be_read_do_not_cost_their_markets(
     rest: RestClient, store: CatalogStore, database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:

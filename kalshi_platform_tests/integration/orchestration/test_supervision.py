@@ -193,7 +193,7 @@ def test_the_live_merge_is_kept_alive_by_the_same_rules(platform: Platform) -> N
         pid=1,
         run_id=None,
         state="running",
-        details={},
+        details={"error": "closed by the server: \x00"},
     )
     again = sensor(dg.build_sensor_context(instance=platform.instance, definitions=platform.defs))
     assert isinstance(again, dg.SensorResult)
