@@ -15,6 +15,8 @@ WARM_MODULES := kalshi_platform.definitions, kalshi_platform.cli.main, kalshi_pl
 	kalshi_platform.gatherer.service, kalshi_platform.deduplicator.live, kalshi_platform.simulator.server, \
 	dagster._cli, dagster._daemon.cli, dagster._grpc.server, dagster_webserver.cli, dagster_webserver.app, dagster_postgres
 
+# Python and its tools read and write UTF-8 in every locale.
+export PYTHONUTF8 := 1
 # Python before 3.13 reads the file that names this checkout in the locale's characters, and dies of others: a relative
 # path has only plain ones.
 RELATIVE_PTH = $(PYTHON) -c "import glob, os; [open(each, 'wb').write(os.fsencode(os.path.relpath('.', os.path.dirname(each))) \

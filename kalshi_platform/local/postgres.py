@@ -28,8 +28,9 @@ USER = "kalshi"
 # A start that finds its port taken by somebody else in the same moment tries another one.
 _START_ATTEMPTS = 5
 _STOP_SIGNALS = {"smart": signal.SIGTERM, "fast": signal.SIGINT, "immediate": signal.SIGQUIT}
-# What a shell says of TLS and logins is for servers elsewhere.
-_URL_OPTIONS = "sslmode=disable&gssencmode=disable&channel_binding=disable"
+# What a shell says of TLS and logins is for servers elsewhere. Without TLS the file is not looked at, but a
+# PGSSLROOTCERT=system would be.
+_URL_OPTIONS = "sslmode=disable&gssencmode=disable&channel_binding=disable&sslrootcert=none"
 # Backends notice the death of their server by themselves, unless they are stuck.
 ORPHAN_PATIENCE_S = 5.0
 

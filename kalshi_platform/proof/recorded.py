@@ -153,7 +153,7 @@ class Lake:
             files += [self._folder / partition.path / file.name for file in (manifest.files if manifest else ())]
         if not files:
             raise LakeCorrupt(f"the lake in {self._folder} has no files of raw/{table}")
-        return pl.concat([pl.scan_parquet(file, hive_partitioning=False) for file in files])
+        return pl.concat([pl.scan_parquet(file, hive_partitioning=False, glob=False) for file in files])
 
 
 def gatherer_deltas(snapshot: ArrowSnapshot, part: Interval = ALL_TIME) -> pl.DataFrame:

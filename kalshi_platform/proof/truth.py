@@ -205,7 +205,9 @@ def check_complete(folder: Path) -> None:
 
 def _scan(folder: Path, table: str) -> pl.LazyFrame:
     files = sorted(folder.glob(f"{table}-*.parquet"))
-    return pl.concat([_EMPTY[table].lazy(), *(pl.scan_parquet(file) for file in files)], how="vertical_relaxed")
+    return pl.concat(
+        [_EMPTY[table].lazy(), *(pl.scan_parquet(file, glob=False) for file in files)], how="vertical_relaxed"
+    )
 
 
 def _within(folder: Path, table: str, part: Interval) -> pl.DataFrame:

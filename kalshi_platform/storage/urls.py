@@ -29,15 +29,10 @@ def sqlalchemy_url(url: str) -> str:
 
 
 def with_settings(url: str, defaults: dict[str, str], always: dict[str, str]) -> str:
-    """The libpq URL with settings added to its query: of `defaults` those that it lacks, `always` in any case.
-
-    Without TLS no certificate is asked for, whatever libpq's variables say.
-    """
+    """The libpq URL with settings added to its query: of `defaults` those that it lacks, `always` in any case."""
     parts = urlsplit(libpq_url(url))
     given = [pair for pair in parse_qsl(parts.query, keep_blank_values=True) if pair[0] not in always]
     names = {name for name, _ in given}
-    if ("sslmode", "disable") in given:
-        defaults = {"sslrootcert": "", **defaults}
     added = [(name, value) for name, value in defaults.items() if name not in names]
     query = [*given, *added, *always.items()]
     return urlunsplit(parts._replace(query=urlencode(query, quote_via=quote)))

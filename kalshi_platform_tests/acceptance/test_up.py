@@ -17,7 +17,16 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
-from kalshi_platform_tests.fixtures.stack import clean_environment, command, count, processes_of, read_json, wait_for
+from kalshi_platform_tests.fixtures.stack import (
+    ODD_FOLDER,
+    ODD_SURROUNDINGS,
+    clean_environment,
+    command,
+    count,
+    processes_of,
+    read_json,
+    wait_for,
+)
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(420), pytest.mark.xdist_group("stack")]
 
@@ -57,15 +66,15 @@ def sigint_ignored() -> Iterator[None]:
 
 
 def test_the_demo_shows_growing_tables_and_parquet_and_ends_without_a_trace(tmp_path: Path) -> None:
-    """Started as a shell's background job is: with SIGINT ignored, which every child inherits."""
+    """Started as a shell's background job is: with SIGINT ignored, which every child inherits. And in a shell that says
+    much, in a folder of an odd name."""
     tmp_path.chmod(0o755)
-    data = tmp_path / "data"
+    data = tmp_path / ODD_FOLDER / "data"
+    env = clean_environment(**ODD_SURROUNDINGS)
     log = tmp_path / "up.log"
     with contextlib.ExitStack() as stack:
         with sigint_ignored():
-            up = stack.enter_context(
-                command(["up", "--simulate", "--data", str(data)], clean_environment(), tmp_path, log)
-            )
+            up = stack.enter_context(command(["up", "--simulate", "--data", str(data)], env, tmp_path, log))
         local = wait_for("local.json", lambda: read_json(data / "local.json"), 60)
         production = local["databases"]["production"]
         wait_for("four endless runs", lambda: len(started_runs(local["ui"])) >= 4, 150)
@@ -107,14 +116,14 @@ def test_dagster_dev_alone_works_once_the_databases_are_up(tmp_path: Path) -> No
     for name in ("workspace.yaml", "dagster.yaml", "pyproject.toml"):
         (tmp_path / name).write_bytes((checkout / name).read_bytes())
     data = tmp_path / "data"
-    env = clean_environment()
+    env = clean_environment(**ODD_SURROUNDINGS)
     with command(["up", "--databases-only", "--data", str(data)], env, tmp_path, tmp_path / "up.log"):
         local = wait_for("local.json", lambda: read_json(data / "local.json"), 60)
         assert local["ui"] is None
         wait_for(".env", (tmp_path / ".env").exists, 10)
         with (tmp_path / "dev.log").open("wb") as log:
             dev = subprocess.Popen(
-                [str(Path(sys.executable).parent / "dagster"), "dev", "-p", "0"],
+                [sys.executable, "-m", "dagster", "dev", "-p", "0"],
                 env=env, cwd=tmp_path, stdout=log, stderr=log, start_new_session=True, preexec_fn=heed_sigint,  # noqa: PLW1509
             )  # fmt: skip
         try:

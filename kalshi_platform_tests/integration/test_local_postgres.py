@@ -17,6 +17,7 @@ from typing import Any
 
 import psycopg2
 import pytest
+import sqlalchemy
 
 from kalshi_platform.errors import AnotherWriter, ConfigurationError, DatabaseUnavailable
 from kalshi_platform.local import postgres, postgres_binaries, processes
@@ -26,6 +27,7 @@ from kalshi_platform.local.ports import LOOPBACK, free_port, free_ports, is_free
 from kalshi_platform.local.postgres import PostgresServer, PostgresSettings
 from kalshi_platform.local.postgres_cluster import make_cluster
 from kalshi_platform.storage.read import arrow_snapshot
+from kalshi_platform.storage.urls import sqlalchemy_url
 from kalshi_platform_tests.fixtures.disk import full_disk
 
 FAST = PostgresSettings(fsync=False, stop_timeout_s=20)
@@ -142,14 +144,26 @@ def test_a_user_without_a_name_is_told_what_to_do(folder: Path) -> None:
         make_cluster(folder / "cluster", stranger, folder, "kalshi", "secret", sync=False, timeout_s=10)
 
 
-@pytest.mark.parametrize("variable", ["PGSSLMODE", "PGGSSENCMODE", "PGCHANNELBINDING"])
+@pytest.mark.parametrize(
+    ("variable", "value"),
+    [
+        ("PGSSLMODE", "require"),
+        ("PGGSSENCMODE", "require"),
+        ("PGCHANNELBINDING", "require"),
+        ("PGSSLROOTCERT", "system"),
+    ],
+)
 def test_what_the_shell_asks_of_servers_elsewhere_is_not_asked_of_ours(
-    postgres_server: PostgresServer, monkeypatch: pytest.MonkeyPatch, variable: str
+    postgres_server: PostgresServer, monkeypatch: pytest.MonkeyPatch, variable: str, value: str
 ) -> None:
-    monkeypatch.setenv(variable, "require")
+    monkeypatch.setenv(variable, value)
     assert query(postgres_server, "SELECT 1") == [(1,)]
     with arrow_snapshot(postgres_server.url("postgres")) as snapshot:
         assert snapshot.table("SELECT 1 AS x").to_pydict() == {"x": [1]}
+    engine = sqlalchemy.create_engine(sqlalchemy_url(postgres_server.url("postgres")))  # as Dagster does
+    with engine.connect() as connection:
+        assert connection.exec_driver_sql("SELECT 1").scalar() == 1
+    engine.dispose()
 
 
 @as_root
@@ -300,6 +314,7 @@ from pathlib import Path
 from kalshi_platform.local.postgres import PostgresServer, PostgresSettings
 from kalshi_platform.local.postgres_cluster import make_cluster
 from kalshi_platform.storage.read import arrow_snapshot
+from kalshi_platform.storage.urls import sqlalchemy_url
 from kalshi_platform_tests.fixtures.disk import full_disk
 server = PostgresServer(Path(sys.argv[1]), "test", PostgresSettings(fsync=False, stop_timeout_s=20))
 server.start()

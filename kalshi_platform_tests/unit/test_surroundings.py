@@ -17,7 +17,6 @@ from kalshi_platform.lake.settings import LakeSettings
 from kalshi_platform.lake.store import open_store
 from kalshi_platform.local.ports import free_port
 from kalshi_platform.local.venue import Venue
-from kalshi_platform.storage.urls import with_settings
 from kalshi_platform.surroundings import DROPPED, loopback, settle_environment
 
 
@@ -92,11 +91,6 @@ def test_a_store_on_this_machine_is_asked_without_a_proxy(address: str) -> None:
     with pytest.raises(LakeUnavailable) as raised:  # it was reached, and is no store
         list(open_store(settings).list(""))
     assert "proxy" not in str(raised.value).lower()
-
-
-def test_an_address_without_tls_asks_for_no_certificate() -> None:
-    assert with_settings("postgresql://u@h/x?sslmode=disable", {}, {}).endswith("?sslmode=disable&sslrootcert=")
-    assert with_settings("postgresql://u@h/x?sslmode=require", {}, {}).endswith("?sslmode=require")
 
 
 def _run(folder: Path, arguments: list[str], **environ: str) -> subprocess.CompletedProcess[bytes]:
