@@ -115,8 +115,9 @@ def test_unknown_messages_that_change_nothing_cost_little_of_what_is_claimed() -
         look([(seed, Shape(length=120, gatherers=1, odd=odd, **QUIET)) for seed in range(25)], told)
         figures.append(told)
     without, with_odd = figures
-    assert with_odd.claimed > 0.6 * without.claimed
-    assert with_odd.quiet_times > 0.6 * without.quiet_times
+    # A third of a world's messages are odd ones, in the place of deltas; what follows the last proof is never claimed.
+    assert with_odd.claimed / with_odd.witnessed > 0.6 * without.claimed / without.witnessed
+    assert with_odd.quiet_times > 0.5 * without.quiet_times
 
 
 def test_messages_that_hide_changes_are_never_claimed_over() -> None:
