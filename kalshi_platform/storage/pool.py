@@ -30,6 +30,8 @@ Row: TypeAlias = tuple[Any, ...]
 _SESSION = (
     "-c timezone=UTC -c tcp_keepalives_idle=10 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3"
     " -c tcp_user_timeout=25000"
+    # Late rows and values of a compressed hour are changed as a whole; TimescaleDB alone knows this setting.
+    " -c timescaledb.max_tuples_decompressed_per_dml_transaction=0"
 )
 
 _TRY_LOCK = "SELECT pg_try_advisory_lock(hashtextextended(%s, 0))"

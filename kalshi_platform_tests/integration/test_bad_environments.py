@@ -110,11 +110,11 @@ def test_a_refused_login_and_an_unknown_database_end_a_start_and_name_the_settin
 
 def test_databases_of_another_mode_or_kind_end_a_start(gatherer_settings: SettingsFactory, tmp_path: Path) -> None:
     settings = gatherer_settings()
-    execute(settings.timeseries_url, "UPDATE schema_meta SET mode = 'timescale'")
+    execute(settings.timeseries_url, "UPDATE schema_meta SET mode = 'timescale-apache'")
     with running_exchange(tmp_path, markets=1, rate=0) as exchange:
         error = refused(settings, exchange)
         assert isinstance(error, SchemaMismatch)
-        assert "made in mode timescale, the server now offers native" in str(error)
+        assert "made in mode timescale-apache, the server now offers" in str(error)
         assert "restore the extension" in str(error)
 
 
@@ -179,7 +179,7 @@ def test_a_database_that_comes_back_in_another_mode_is_told_and_stops_nothing(
 ) -> None:
     settings = gatherer_settings()
     database = urlsplit(settings.timeseries_url).path[1:]
-    execute(settings.timeseries_url, "UPDATE schema_meta SET mode = 'timescale'")
+    execute(settings.timeseries_url, "UPDATE schema_meta SET mode = 'timescale-apache'")
     administer(postgres_server, f"ALTER DATABASE {database} ALLOW_CONNECTIONS false")
     try:
         with (
@@ -190,10 +190,10 @@ def test_a_database_that_comes_back_in_another_mode_is_told_and_stops_nothing(
             assert gatherer.status["problems"] == []
             administer(postgres_server, f"ALTER DATABASE {database} ALLOW_CONNECTIONS true")
             eventually(lambda: gatherer.status["problems"], what="the problem")
-            assert any("made in mode timescale" in trouble for trouble in gatherer.status["troubles"])
+            assert any("made in mode timescale-apache" in trouble for trouble in gatherer.status["troubles"])
             assert gatherer.status["alarms"]["wrong_database"] == 1
             assert gatherer.status["followed"] == 2
-            execute(settings.timeseries_url, "UPDATE schema_meta SET mode = 'native'")
+            execute(settings.timeseries_url, "UPDATE schema_meta SET mode = server_mode()")
             eventually(lambda: gatherer.status["problems"] == [], what="the end of the problem")
     finally:
         administer(postgres_server, f"ALTER DATABASE {database} ALLOW_CONNECTIONS true")

@@ -70,7 +70,7 @@ def test_a_database_keeps_its_files_in_a_volume_of_its_own(compose: dict[str, An
     assert service["environment"]["PGDATA"].startswith("/var/lib/postgresql/")
     assert not service.get("ports")  # reachable inside only
     family, version = service["image"].split(":")
-    assert "latest" not in version
+    assert re.match(r"\d+\.\d+", version)  # exact: what was tested comes again
     is_timescale = name == "production" or name.endswith("-timeseries")
     assert family == ("timescale/timescaledb" if is_timescale else "postgres")
 
@@ -135,6 +135,8 @@ def test_the_image_copies_what_exists_and_runs_unprivileged() -> None:
             sources = [word for word in line.split()[1:-1] if not word.startswith("--")]
             assert set(sources) <= allowed
             assert all((ROOT / source).exists() for source in sources)
+    bases = [line.split()[1] for line in lines if line.startswith("FROM")]
+    assert all(re.fullmatch(r"python:3\.11\.\d+-slim-[a-z]+", base) for base in bases), bases
     assert [line for line in lines if line.startswith("USER")] == ["USER kalshi"]
 
 

@@ -656,8 +656,8 @@ def test_production_that_is_not_migrated_stops_the_merge_with_the_remedy(
 def test_production_of_another_mode_is_refused(merge_world: World) -> None:
     world = merge_world(1)
     with world.production.transaction() as transaction:
-        transaction.execute("UPDATE schema_meta SET mode = 'timescale'")
-    with pytest.raises(SchemaMismatch, match="was made in mode timescale"):
+        transaction.execute("UPDATE schema_meta SET mode = 'timescale-apache'")
+    with pytest.raises(SchemaMismatch, match="was made in mode timescale-apache"):
         merge_new(world.settings(), SYSTEM_CLOCK)
 
 
