@@ -19,6 +19,7 @@ from typing import Any
 
 from kalshi_platform import config
 from kalshi_platform.clock import SYSTEM_CLOCK, Clock
+from kalshi_platform.errors import ConfigurationError
 from kalshi_platform.exchange.settings import PRODUCTION_REST_URL
 from kalshi_platform.gatherer.heartbeat import FILE_NAME, read_file
 from kalshi_platform.gatherer.spool import bytes_waiting
@@ -72,6 +73,14 @@ class Stack:
         """Refuse, before anything starts, what could not work later. Raises ConfigurationError."""
         ours = self._options.simulation is not None or self._options.databases_only
         config.check_before_start(self._given, exchange_is_ours=ours)
+        # It would find no configuration, or a neighbour's, and say nothing.
+        if not self._options.headless and set("*?[") & set(str(self._options.data_dir)):
+            raise ConfigurationError(
+                [
+                    f"the data folder {self._options.data_dir} has * ? or [ in its path, which Dagster takes for a"
+                    " pattern: choose another with --data, or use --headless"
+                ]
+            )
         self._stop_limit_s = config.stop_limit_s(self._given)
 
     def __enter__(self) -> Stack:
