@@ -132,7 +132,6 @@ def _settle(
         inserted = transaction.execute(statements["fill"], span)
         dated = 0
         if (transaction.fetch_one(statements["lacks_created_times"], span) or (False,))[0]:
-            transaction.execute(statements["decompress_all"])
             dated = transaction.execute(statements["set_created_times"], span)
         if inserted or dated:
             # Both change what the lake holds of the hour.

@@ -62,15 +62,12 @@ WHERE l.hour = %(hour)s AND l.exchange_ts >= %(hour)s AND l.exchange_ts < %(unti
 ON CONFLICT DO NOTHING
 
 -- name: lacks_created_times
--- Whether set_created_times has anything to do.
+-- Whether set_created_times has anything to do: with TimescaleDB it decompresses every row of an old day that it might
+-- concern.
 SELECT EXISTS (
   SELECT FROM trades t JOIN trade_listing l ON l.ticker = t.ticker AND l.trade_id = t.trade_id
   WHERE l.hour = %(hour)s AND l.created_time IS NOT NULL AND t.exchange_ts >= %(hour)s AND t.exchange_ts < %(until)s
     AND t.created_time IS DISTINCT FROM l.created_time)
-
--- name: decompress_all
--- With TimescaleDB an UPDATE decompresses every row of an old day that it might concern, and is refused beyond some.
-SET LOCAL timescaledb.max_tuples_decompressed_per_dml_transaction = 0
 
 -- name: set_created_times
 -- Gives the trades of the hour the exchange's own time to the microsecond, which orders those of one millisecond. Its row
