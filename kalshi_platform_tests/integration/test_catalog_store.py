@@ -217,6 +217,27 @@ def test_who_follows_the_catalog_sees_changes_only_whatever_clock_dates_them(
     assert not store.went_through(last)
 
 
+def test_a_transaction_has_one_number_and_another_one_after_what_was_taken_back(
+    database: Database, store: CatalogStore
+) -> None:
+    store.upsert_markets([market(f"KXA-1-T{number}") for number in range(3)], at(0))
+    before = store.newest_change().change_no
+    touch = "UPDATE markets SET known_at = known_at WHERE ticker = %s"
+    with database.transaction() as transaction:
+        transaction.execute("SAVEPOINT taken_back")
+        transaction.execute(touch, ("KXA-1-T0",))
+        transaction.execute("ROLLBACK TO taken_back")
+        transaction.execute("SAVEPOINT kept")
+        transaction.execute(touch, ("KXA-1-T1",))
+        transaction.execute("RELEASE kept")
+        transaction.execute(touch, ("KXA-1-T2",))
+    with database.transaction() as transaction:
+        transaction.execute(touch, ("KXA-1-T0",))
+        numbers = transaction.fetch_all("SELECT change_no FROM markets ORDER BY ticker")
+    assert [number for (number,) in numbers] == [before + 2, before + 1, before + 1]
+    assert store.newest_change().change_no == before + 2
+
+
 def test_markets_to_subscribe_are_those_not_over(store: CatalogStore) -> None:
     statuses = ["initialized", "inactive", "active", "closed", "determined", "disputed", "amended", "finalized"]
     store.upsert_markets([market(f"KXA-1-{status}", status=status) for status in statuses], at(0))
