@@ -11,7 +11,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from kalshi_platform.catalog.store import CatalogStore, Changed
+from kalshi_platform.catalog.store import CatalogStore, Changed, SyncReport
 from kalshi_platform.errors import StatementRejected
 from kalshi_platform.exchange.parse_rest import parse_event, parse_market, parse_series
 from kalshi_platform.market.catalog import MarketInfo
@@ -253,15 +253,16 @@ def test_syncs_that_failed_or_fetched_one_object_are_not_the_last(store: Catalog
     store.begin_sync("markets", "full", at(6))
     store.record_sync(store.begin_sync("markets", "KXA-1-T1", at(7)), Changed(1, 1), at(7))
     store.record_sync(store.begin_sync("events", "full", at(8)), Changed(1, 1), at(8))
-    assert store.last_sync("markets") == ("markets", "full", 10, 2, at(0), at(1))
+    assert store.last_sync("markets") == SyncReport("markets", "full", 10, 2, at(0), at(1))
 
 
 def test_an_object_that_the_database_refuses_costs_only_itself(
     database: Database, store: CatalogStore, caplog: pytest.LogCaptureFixture
 ) -> None:
     too_large = msgspec.structs.replace(market("KXA-1-T5"), settlement_value_e6=2**63)
-    # Longer than an entry of an index may be, also after compression.
-    too_long = market("KXA-1-" + "".join(chr(0x4E00 + number * 7919 % 20_000) for number in range(6_000)))
+    # Longer than an entry of an index may be, also after compression; the parser lets none pass.
+    name = "KXA-1-" + "".join(chr(0x4E00 + number * 7919 % 20_000) for number in range(6_000))
+    too_long = msgspec.structs.replace(market("KXA-1-T4"), ticker=name)
     never = msgspec.structs.replace(market("KXA-1-T6"), close_time_us=2**62)
     good = [market(f"KXA-1-T{number}") for number in (1, 2, 8, 9)]
     report = store.upsert_markets([*good, too_large, too_long, never], at(0))
