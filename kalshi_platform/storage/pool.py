@@ -30,7 +30,7 @@ Row: TypeAlias = tuple[Any, ...]
 _SESSION = (
     "-c timezone=UTC -c tcp_keepalives_idle=10 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3"
     " -c tcp_user_timeout=25000"
-    # Late rows and values of a compressed hour are changed as a whole; TimescaleDB alone knows this setting.
+    # TimescaleDB's: a change of old rows decompresses all that it might concern, and is refused beyond some.
     " -c timescaledb.max_tuples_decompressed_per_dml_transaction=0"
 )
 

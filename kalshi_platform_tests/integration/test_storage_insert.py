@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from typing import Any
-from urllib.parse import urlsplit
 
 import pyarrow as pa
 import pytest
@@ -12,11 +11,9 @@ import pytest
 from kalshi_platform.clock import SYSTEM_CLOCK
 from kalshi_platform.errors import StatementRejected
 from kalshi_platform.market.times import us_from_datetime
-from kalshi_platform.storage.migrate import migrate
 from kalshi_platform.storage.partitions import PartitionBounds, PartitionKeeper
 from kalshi_platform.storage.pool import Database
-from kalshi_platform.storage.tables import GATHERER_TABLES, PRODUCTION_TABLES, StreamTable
-from kalshi_platform_tests.fixtures.postgres import DatabaseFactory
+from kalshi_platform.storage.tables import GATHERER_TABLES, StreamTable
 
 AT = datetime(2026, 11, 22, 20, 44, 1, 123_456, tzinfo=UTC)
 PLACE = {"stream_id": 7, "received_at": AT, "batch_no": 1}
@@ -221,28 +218,3 @@ def test_a_row_that_breaks_the_table_is_rejected_with_its_state(database: Databa
         insert(database, trades, rows_of(trades, oversized))
     assert caught.value.sqlstate == "54000"
     assert read(database, "SELECT count(*) FROM trades") == [(0,)]
-
-
-@pytest.mark.timescale
-def test_compressed_rows_are_changed_and_repeated_however_many_there_are(
-    timescale_database_factory: DatabaseFactory,
-) -> None:
-    url = timescale_database_factory()
-    made = Database(url, name="made")
-    migrate(made, "production")
-    with made.transaction() as transaction:
-        name = urlsplit(url).path[1:]
-        # What the server allows by itself, small enough for a test: 100,000 in earnest, less than an hour of trades.
-        limit = "timescaledb.max_tuples_decompressed_per_dml_transaction"
-        transaction.execute(f"ALTER DATABASE {name} SET {limit} = 10")
-    made.dispose()
-    database = Database(url, name="production")
-    trades = PRODUCTION_TABLES["trades"]
-    values = {"gatherer": "g1", "occurrence": 0}
-    rows = pa.Table.from_pylist([PLACE | trade(f"t{n}") | values for n in range(100)], schema=trades.schema)
-    assert insert(database, trades, rows) == 100
-    assert read(database, "SELECT count(compress_chunk(c)) FROM show_chunks('trades') c") == [(1,)]
-    with database.transaction() as transaction:
-        assert transaction.execute("UPDATE trades SET created_time = exchange_ts") == 100
-    assert insert(database, trades, rows) == 0
-    database.dispose()
