@@ -25,6 +25,7 @@ from kalshi_platform.storage.tables import PRODUCTION_TABLES
 
 # Most snapshots are settled by a few seconds of their stream.
 _FIRST_WINDOW = 20_000
+_BOOKS_AT_ONCE = 2_000
 _EMPTY = pl.DataFrame(pl.from_arrow(PRODUCTION_TABLES["book_anchors"].schema.empty_table()))
 
 
@@ -76,12 +77,11 @@ def _of_stream(
     parts = [_EMPTY.drop("gatherer", "anchor_ts").with_columns(anchor_us=pl.lit(0, pl.Int64)).clear()]
     for starts, deltas in _settled(snapshot, stream_id, candidates, segments, indices, margin_us, at_once):
         inside = starts.filter((pl.col("anchor_us") >= hour_us[0]) & (pl.col("anchor_us") < hour_us[1]))
-        if inside.height:
-            levels = read_levels(snapshot, stream_id, inside)
+        # A connection that begins has a snapshot of every market, and books may have thousands of levels.
+        for some in inside.iter_slices(_BOOKS_AT_ONCE):
+            levels = read_levels(snapshot, stream_id, some)
             parts.append(
-                books(inside, levels, deltas)
-                .with_columns(stream_id=pl.lit(stream_id, pl.Int64))
-                .select(parts[0].columns)
+                books(some, levels, deltas).with_columns(stream_id=pl.lit(stream_id, pl.Int64)).select(parts[0].columns)
             )
     return pl.concat(parts)
 

@@ -10,7 +10,9 @@ from typing import Protocol
 
 from kalshi_platform.clock import Clock
 from kalshi_platform.errors import KalshiPlatformError
+from kalshi_platform.gatherer.exchange_clock import ExchangeClock
 from kalshi_platform.market.catalog import ExchangeStatus
+from kalshi_platform.market.clock_offset import Offset
 from kalshi_platform.market.times import US_PER_S, datetime_from_us
 
 _UNKNOWN_RESUME_S = 15.0
@@ -30,13 +32,16 @@ def wait_until_active(
     stop: threading.Event,
     longest_wait_s: float,
     say: Callable[[str], None] = lambda _: None,
+    exchange_offset: Callable[[], Offset | None] = lambda: None,
 ) -> bool:
     """Return True once the exchange is active (a trading pause counts as active), False when `stop` came first.
 
     An inactive exchange is asked again at its estimated resume time, at the latest after `longest_wait_s`, a little
     later in each process; one that does not answer is asked ever more rarely. `say` gets a line about each wait.
+    `exchange_offset`: this machine's clock against the exchange's, whose time the estimate is.
     """
     failures = 0
+    exchange_clock = ExchangeClock(clock, exchange_offset)
     while not stop.is_set():
         try:
             status = rest.exchange_status()
@@ -52,7 +57,7 @@ def wait_until_active(
                     _log.info("the exchange pauses trading; books stand still, recording goes on")
                 return True
             failures = 0
-            delay_s = _until_resume_s(status, clock, longest_wait_s)
+            delay_s = _until_resume_s(status, exchange_clock, longest_wait_s)
             resume = status.estimated_resume_us
             expected = "unknown" if resume is None else datetime_from_us(resume).isoformat()
             say(f"exchange inactive, expected back: {expected}")
@@ -61,10 +66,10 @@ def wait_until_active(
     return False
 
 
-def _until_resume_s(status: ExchangeStatus, clock: Clock, longest_wait_s: float) -> float:
+def _until_resume_s(status: ExchangeStatus, clock: ExchangeClock, longest_wait_s: float) -> float:
     if status.estimated_resume_us is None:
         wait_s = _UNKNOWN_RESUME_S
     else:
-        wait_s = max(0.0, status.estimated_resume_us / US_PER_S - clock.now_ns() / 1e9)
+        wait_s = max(0.0, status.estimated_resume_us / US_PER_S - clock.now_us() / US_PER_S)
     # An estimate in the past is asked about soon, but never without a pause.
     return min(max(wait_s, 0.2), longest_wait_s) + min(_JITTER_S, 0.1 * longest_wait_s) * random.random()  # noqa: S311

@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import threading
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from kalshi_platform.clock import Clock
 from kalshi_platform.exchange.session import Alarm
 from kalshi_platform.gatherer.catalog_keeper import CatalogKeeper
 from kalshi_platform.gatherer.connections import LIFECYCLE_CHANNEL, Connection
+from kalshi_platform.gatherer.exchange_clock import ExchangeClock
 from kalshi_platform.gatherer.fleet import Fleet
 from kalshi_platform.gatherer.market_fetcher import MarketFetcher
 from kalshi_platform.gatherer.registry import Registry
@@ -18,6 +19,7 @@ from kalshi_platform.gatherer.settings import GathererSettings
 from kalshi_platform.gatherer.snapshot_poller import Recovery, SnapshotPoller
 from kalshi_platform.gatherer.traffic import Traffic
 from kalshi_platform.gatherer.writer import Writer
+from kalshi_platform.market.clock_offset import Offset
 from kalshi_platform.market.records import LifecycleEvent, Record, StreamOpened
 
 _STEP_S = 1.0
@@ -34,7 +36,14 @@ class Router:
     poller: SnapshotPoller
     fleet: Fleet
 
-    def __init__(self, settings: GathererSettings, registry: Registry, clock: Clock) -> None:
+    def __init__(
+        self,
+        settings: GathererSettings,
+        registry: Registry,
+        clock: Clock,
+        exchange_offset: Callable[[], Offset | None] = lambda: None,
+    ) -> None:
+        """`exchange_offset`: this machine's clock against the exchange's."""
         self.writer: Writer | None = None
         """Set before the first thread that puts records starts."""
         self.wanted: Mapping[str, int] = {}
@@ -46,6 +55,7 @@ class Router:
         self._settings = settings
         self._registry = registry
         self._clock = clock
+        self._exchange_clock = ExchangeClock(clock, exchange_offset)
         self._has_listened = False
         self._is_reconnecting = False
         self._alarms_lock = threading.Lock()
@@ -63,7 +73,7 @@ class Router:
             self.changed.wait(_STEP_S)
 
     def _follow_registry(self) -> None:
-        now_us = self._clock.now_ns() // 1_000
+        now_us = self._exchange_clock.now_us()
         if self._settings.follow_books:
             self.wanted = self._registry.wanted(now_us)
         else:

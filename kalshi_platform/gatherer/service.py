@@ -94,7 +94,9 @@ class GathererService:
     def _record(self) -> None:
         settings, parts, pulse, start = self.settings, self.parts, self._pulse, self._threads.start
         pulse.say("waiting_for_exchange")
-        if not wait_until_active(parts.rest, self._clock, self._stop, settings.status_wait_max_s, pulse.set_note):
+        if not wait_until_active(
+            parts.rest, self._clock, self._stop, settings.status_wait_max_s, pulse.set_note, parts.rest.clock_offset
+        ):
             return
         pulse.say("syncing")
         start("markets", lambda: parts.fetcher.run(self._stop))

@@ -9,9 +9,11 @@ from typing import Any, cast
 
 import pytest
 
+from kalshi_platform.gatherer.exchange_clock import ExchangeClock
 from kalshi_platform.gatherer.registry import Registry
 from kalshi_platform.gatherer.routing import Router
 from kalshi_platform.gatherer.settings import GathererSettings
+from kalshi_platform.market.clock_offset import Offset
 from kalshi_platform_tests.fixtures.clocks import FakeClock
 from kalshi_platform_tests.fixtures.exchange import eventually
 
@@ -65,3 +67,30 @@ def test_sessions_begin_again_although_markets_cannot_be_followed() -> None:
     with pytest.raises(RuntimeError):
         router.follow(threading.Event())
     assert router.may_receive()
+
+
+@pytest.mark.parametrize("set_by_s", [90.0, -90.0])
+def test_markets_open_and_close_by_the_clock_of_the_exchange(set_by_s: float) -> None:
+    clock = FakeClock()
+    begin_us, offset = clock.now_ns() // 1_000, Offset(-0.1, 0.1)
+    exchange = ExchangeClock(clock, lambda: offset)
+
+    def passed_s() -> float:
+        return round((exchange.now_us() - begin_us) / 1e6, 3)
+
+    clock.step(10.0)
+    assert passed_s() == 10.0
+    clock.set_wall(set_by_s)
+    clock.step(1.0)
+    assert passed_s() == 11.0, "nobody has asked the exchange since"
+    offset = Offset(set_by_s - 0.4, set_by_s + 0.4)
+    assert passed_s() == 11.0
+    clock.set_wall(-set_by_s)
+    clock.step(1.0)
+    assert passed_s() == 12.0
+    offset = Offset(-0.3, 0.1)
+    assert passed_s() == 12.0
+    # A machine that was wrong from the beginning is right with the first answer.
+    clock.set_wall(set_by_s)
+    late = ExchangeClock(clock, lambda: Offset(set_by_s, set_by_s + 0.2))
+    assert abs((late.now_us() - begin_us) / 1e6 - 12.0) < 0.2

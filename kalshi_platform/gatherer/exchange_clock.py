@@ -1,0 +1,32 @@
+"""What time it is at the exchange, which opens and closes markets by its own clock, not by this machine's."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from kalshi_platform.clock import Clock
+from kalshi_platform.market.clock_offset import Correction, Offset
+
+
+class ExchangeClock:
+    """This machine's clock, corrected where the exchange's answers show that it is off. Between the answers it goes on
+    by the monotonic clock, so that a wall clock that is set moves nothing. For one thread."""
+
+    def __init__(self, clock: Clock, offset: Callable[[], Offset | None]) -> None:
+        """`offset`: ours against the exchange's, by its last answers."""
+        self._clock = clock
+        self._offset = offset
+        self._correction = Correction()
+        self._seen: Offset | None = None
+        self._ahead_s = self._ahead_of_monotonic_s()
+
+    def now_us(self) -> int:
+        """Microseconds since the Unix epoch."""
+        offset = self._offset()
+        if offset != self._seen:
+            self._seen = offset
+            self._ahead_s = self._ahead_of_monotonic_s() - self._correction.follow(offset)
+        return int((self._clock.monotonic() + self._ahead_s) * 1e6)
+
+    def _ahead_of_monotonic_s(self) -> float:
+        return self._clock.now_ns() / 1e9 - self._clock.monotonic()
