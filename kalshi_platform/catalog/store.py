@@ -188,11 +188,20 @@ class CatalogStore:
         return int(row[0]) if row else 0
 
     def record_sync(
-        self, sync_id: int, changed: Changed, finished_at: datetime | None, error: str | None = None
+        self,
+        sync_id: int,
+        changed: Changed,
+        started_at: datetime,
+        finished_at: datetime | None,
+        error: str | None = None,
     ) -> None:
-        """Record how a sync ended. Without `finished_at` it failed, and the next one starts where the last did."""
+        """Record how a sync ended. Without `finished_at` it broke off; with an `error` it was not a whole one.
+
+        The next one starts where the last whole one did, by the exchange's clock, which answers have shown by now.
+        """
         params = {
             "sync_id": sync_id,
+            "started_at": self._dated(started_at),
             "finished_at": finished_at,
             "rows_seen": changed.seen,
             "rows_changed": changed.changed,
@@ -202,7 +211,7 @@ class CatalogStore:
             transaction.execute(self._queries["end_sync"], params)
 
     def last_sync(self, what: str) -> SyncReport | None:
-        """The last finished full or incremental sync of series, events or markets."""
+        """The last whole sync, full or incremental, of series, events or markets."""
         with self._database.transaction() as transaction:
             row = transaction.fetch_one(self._queries["last_sync"], {"what": what})
         return None if row is None else SyncReport(*row)

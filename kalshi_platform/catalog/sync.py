@@ -4,7 +4,7 @@ A full sync lists what can still change; an incremental one asks for what change
 with an overlap for clocks that disagree. Objects are stored page by page, so memory stays small (a full sync keeps
 eight bytes per market beside), and a sync that fails keeps what it has stored: the next one starts where the last
 *finished* one did. A listing that was cut, or of which objects could not be read, is not the whole: its sync is
-recorded as failed and says what it lacks, although everything else of it is stored. A listing writes what changed; the
+recorded with what it lacks, although everything else of it is stored. A listing writes what changed; the
 rest is dated anew only when it is older than `PATIENCE`.
 """
 
@@ -193,11 +193,11 @@ class _Sync:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
         if error is None:
             self._finished_at = self._clock.now()
-            whole_at = None if self._left_out else self._finished_at
-            self._store.record_sync(self._sync_id, self._total, whole_at, self._lacks())
+            self._store.record_sync(self._sync_id, self._total, self.started_at, self._finished_at, self._lacks())
             return
+        said = f"{type(error).__name__}: {error}"[:500]
         try:
-            self._store.record_sync(self._sync_id, self._total, None, f"{type(error).__name__}: {error}"[:500])
+            self._store.record_sync(self._sync_id, self._total, self.started_at, None, said)
         except Exception:
             log.warning("the failed sync of %s could not be recorded", self._what, exc_info=True)
 

@@ -411,12 +411,15 @@ def _mark(
     counted = {table: count for table, count in closed.rows.items() if table not in closed.dropped}
     rows = {table: count for table, count in (former.rows or {}).items() if table in closed.dropped} | counted
     kept = former.keeps_judgement(closed.dropped)
+    # Nothing of the hour is another than before, so that what was exported of it is not out of date.
+    brought = any(closed.inserted.values()) or (closed.trades is not None and closed.trades.inserted > 0)
     transaction.execute(
         "INSERT INTO hour_closes AS t (hour, close_no, closed_at, rows, anchors, gatherers_read,"
         " gatherers_missed, gatherers_incomplete, unsettled, markets, open_us, covered_us)"
         " VALUES (%(hour)s, %(close_no)s, %(closed_at)s, %(rows)s,"
         " %(anchors)s, %(read)s, %(missed)s, %(incomplete)s, %(unsettled)s, %(markets)s, %(open_us)s, %(covered_us)s)"
-        " ON CONFLICT (hour) DO UPDATE SET close_no = excluded.close_no, close_id = excluded.close_id,"
+        " ON CONFLICT (hour) DO UPDATE SET close_no = excluded.close_no,"
+        " close_id = CASE WHEN %(unchanged)s THEN t.close_id ELSE excluded.close_id END,"
         " closed_at = excluded.closed_at, rows = excluded.rows,"
         " anchors = CASE WHEN %(kept)s THEN t.anchors ELSE excluded.anchors END,"
         " gatherers_read = excluded.gatherers_read, gatherers_missed = excluded.gatherers_missed,"
@@ -438,5 +441,6 @@ def _mark(
             "open_us": closed.coverage.open_us,
             "covered_us": closed.coverage.covered_us,
             "kept": kept,
+            "unchanged": kept and not brought,
         },
     )

@@ -247,13 +247,23 @@ def test_markets_to_subscribe_are_those_not_over(store: CatalogStore) -> None:
 def test_syncs_that_failed_or_fetched_one_object_are_not_the_last(store: CatalogStore) -> None:
     assert store.last_sync("markets") is None
     done = store.begin_sync("markets", "full", at(0))
-    store.record_sync(done, Changed(10, 2), at(1))
+    store.record_sync(done, Changed(10, 2), at(0), at(1))
     failed = store.begin_sync("markets", "incremental", at(5))
-    store.record_sync(failed, Changed(1, 0), None, "ConnectionLost: x")
+    store.record_sync(failed, Changed(1, 0), at(5), None, "ConnectionLost: x")
+    store.record_sync(store.begin_sync("markets", "full", at(5)), Changed(9, 0), at(5), at(6), "1 left out")
     store.begin_sync("markets", "full", at(6))
-    store.record_sync(store.begin_sync("markets", "KXA-1-T1", at(7)), Changed(1, 1), at(7))
-    store.record_sync(store.begin_sync("events", "full", at(8)), Changed(1, 1), at(8))
+    store.record_sync(store.begin_sync("markets", "KXA-1-T1", at(7)), Changed(1, 1), at(7), at(7))
+    store.record_sync(store.begin_sync("events", "full", at(8)), Changed(1, 1), at(8), at(8))
     assert store.last_sync("markets") == SyncReport("markets", "full", 10, 2, at(0), at(1))
+
+
+def test_a_sync_is_dated_by_the_clock_of_the_exchange(database: Database) -> None:
+    # What changed within ten minutes after a sync that this clock dates ten minutes ahead must be asked for.
+    ahead = CatalogStore(database, lambda: Offset(600.0, 600.2))
+    ahead.record_sync(ahead.begin_sync("markets", "full", at(10)), Changed(1, 1), at(10), at(11))
+    last = ahead.last_sync("markets")
+    assert last is not None
+    assert abs(last.started_at - at(0)) < timedelta(seconds=1)
 
 
 def test_an_object_that_the_database_refuses_costs_only_itself(

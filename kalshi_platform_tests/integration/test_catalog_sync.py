@@ -16,6 +16,7 @@ from kalshi_platform.errors import ExchangeUnavailable, UnparsableMessage
 from kalshi_platform.exchange.rest import RestClient
 from kalshi_platform.exchange.settings import ExchangeSettings
 from kalshi_platform.market.catalog import EventInfo, MarketInfo
+from kalshi_platform.orchestration.schedules.catalog import is_fresh
 from kalshi_platform.simulator.server import ServerThread
 from kalshi_platform.storage.migrate import migrate
 from kalshi_platform.storage.pool import Database
@@ -134,7 +135,7 @@ def test_markets_that_should_have_opened_by_the_clock_are_asked_for(
     assert statuses(database, created) == ["initialized"]
     # A last sync of tomorrow: nothing was updated since, so that only the clock speaks for the market.
     tomorrow = SYSTEM_CLOCK.now() + timedelta(days=1)
-    store.record_sync(store.begin_sync("markets", "full", tomorrow), Changed(0, 0), tomorrow)
+    store.record_sync(store.begin_sync("markets", "full", tomorrow), Changed(0, 0), tomorrow, tomorrow)
     deadline = SYSTEM_CLOCK.monotonic() + 10
     while statuses(database, created) != ["active"]:
         assert SYSTEM_CLOCK.monotonic() < deadline
@@ -203,7 +204,8 @@ def test_a_sync_that_lacks_an_object_is_stored_but_is_not_a_whole_one(
     assert count(database, "markets") == MARKETS
     assert store.last_sync("markets") is None
     with database.transaction() as transaction:
-        assert transaction.fetch_all("SELECT finished_at, error FROM catalog_syncs")[0][0] is None
+        assert transaction.fetch_all("SELECT error LIKE '3 left out: object KXODD%' FROM catalog_syncs") == [(True,)]
+    assert is_fresh(database, SYSTEM_CLOCK.now())  # who lists again at once gets the same
     monkeypatch.undo()
     assert sync_markets(rest, store, SYSTEM_CLOCK, full=False).scope == "full"
     assert store.last_sync("markets") is not None

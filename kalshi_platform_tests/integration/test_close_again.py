@@ -181,3 +181,16 @@ def test_rows_that_are_dropped_while_their_hour_is_closed_are_noticed(
     closed = close(world)
     assert (closed.dropped, closed.rows["orderbook_deltas"]) == ((), 70), "every gatherer brought all that it recorded"
     assert closed.coverage.covered_us > 0
+
+
+def test_closing_an_hour_again_that_is_gone_everywhere_makes_no_export_of_it_out_of_date(merge_world: World) -> None:
+    world = merge_world(1)
+    record_two_snapshots(world.gatherers["g1"], 1)
+    close(world)
+    name = "SELECT close_id, close_no FROM hour_closes"
+    ((before, number),) = world.rows(name)
+    for database in (world.production, world.gatherers["g1"].database):
+        drop(database)
+    close(world)
+    ((after, later),) = world.rows(name)
+    assert (after, later > number) == (before, True)

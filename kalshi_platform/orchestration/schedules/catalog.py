@@ -60,17 +60,16 @@ def is_fresh(database: Database, now: datetime) -> bool:
 
     The gatherer's host dated that, and may be ahead: what lies in the future is fresh no longer than what is past.
     """
-    from kalshi_platform.catalog.store import CatalogStore
-
-    last = CatalogStore(database).last_sync("markets")
-    if last is not None and abs(now - last.finished_at) <= STALE_AFTER:
-        return True
     with database.transaction() as transaction:
         row = transaction.fetch_one(
-            "SELECT max(started_at) FROM catalog_syncs WHERE what = 'markets' AND finished_at IS NULL AND error IS NULL"
-            " AND scope IN ('full', 'incremental')"
+            # Also one that was not whole: who lists again at once gets the same.
+            "SELECT max(finished_at), max(started_at) FILTER (WHERE finished_at IS NULL AND error IS NULL)"
+            " FROM catalog_syncs WHERE what = 'markets' AND scope IN ('full', 'incremental')"
         )
-    return row is not None and row[0] is not None and abs(now - row[0]) <= _PATIENCE
+    ended_at, running_since = row or (None, None)
+    if ended_at is not None and abs(now - ended_at) <= STALE_AFTER:
+        return True
+    return running_since is not None and abs(now - running_since) <= _PATIENCE
 
 
 def _is_syncing(instance: dg.DagsterInstance, name: str) -> bool:

@@ -106,12 +106,13 @@ ORDER BY 1 LIMIT %(limit)s
 INSERT INTO catalog_syncs (what, scope, started_at) VALUES (%(what)s, %(scope)s, %(started_at)s) RETURNING sync_id
 
 -- name: end_sync
--- A sync that failed keeps finished_at empty, so that the next one starts where the last finished one did.
-UPDATE catalog_syncs SET finished_at = %(finished_at)s, rows_seen = %(rows_seen)s, rows_changed = %(rows_changed)s,
+-- A sync that broke off keeps finished_at empty; one that ended without being whole has an error. The next one starts
+-- where the last whole one did.
+UPDATE catalog_syncs SET started_at = %(started_at)s, finished_at = %(finished_at)s, rows_seen = %(rows_seen)s, rows_changed = %(rows_changed)s,
   error = %(error)s WHERE sync_id = %(sync_id)s
 
 -- name: last_sync
--- The last finished sync of everything (not of single objects).
+-- The last whole sync of everything (not of single objects).
 SELECT what, scope, coalesce(rows_seen, 0), coalesce(rows_changed, 0), started_at, finished_at FROM catalog_syncs
-WHERE what = %(what)s AND finished_at IS NOT NULL AND scope IN ('full', 'incremental')
+WHERE what = %(what)s AND finished_at IS NOT NULL AND error IS NULL AND scope IN ('full', 'incremental')
 ORDER BY started_at DESC LIMIT 1
