@@ -25,7 +25,7 @@ def test_all_active_markets_but_combos_are_followed(gatherer_settings: SettingsF
             gatherer.follows(len(exchange.tickers()))
             assert not [t for t in gatherer.service.parts.router.wanted if t.startswith("KXMVE")]
             synced = [report.what for report in gatherer.reports if isinstance(report, CatalogSynced)]
-            assert synced[:3] == ["series", "events", "markets"]
+            assert synced[:3] == ["markets", "series", "events"]
             assert all(report.scope == "full" for report in gatherer.reports if isinstance(report, CatalogSynced))
         stored = {ticker for (ticker,) in gatherer.catalog("SELECT ticker FROM markets WHERE status = 'active'")}
         assert set(exchange.tickers()) <= stored

@@ -381,9 +381,9 @@ def test_nobody_says_running_after_the_stop(
     gatherer_settings: SettingsFactory, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with running_exchange(tmp_path, markets=2, rate=0) as exchange, caplog.at_level(logging.INFO):
-        exchange.fault("rest_status", path="/series", status=503, count=10_000)
+        exchange.fault("rest_status", path="/markets", status=503, count=10_000)
         gatherer = RunningGatherer(gatherer_settings(), client_settings(exchange, max_attempts=1))
-        eventually(lambda: "the catalog could not be synced" in caplog.text, what="a sync that goes on")
+        eventually(lambda: "sync of markets failed" in caplog.text, what="a sync that goes on")
         gatherer.stop()
     assert gatherer.error is None
     states = [text.removeprefix("g1: ") for text in caplog.messages]
