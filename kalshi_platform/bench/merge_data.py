@@ -100,7 +100,7 @@ class MergeData:
                     data = numbered.select(stream.schema.names).cast(stream.schema)
                     filled += transaction.insert_new(stream, data)
                     transaction.execute_values(
-                        sql["batches"], [(number, TABLE, batch.num_rows, *map(datetime_from_us, edges))]
+                        sql["batches"], [(number, TABLE, batch.num_rows, *map(datetime_from_us, edges), batch.nbytes)]
                     )
             with database.transaction() as transaction:
                 transaction.execute("ANALYZE orderbook_deltas")

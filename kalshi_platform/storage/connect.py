@@ -40,6 +40,8 @@ _REMEMBERED = 200
 # The extension module is linked with libpq, wherever that lies: its symbols are found through it.
 _libpq = ctypes.CDLL(psycopg2._psycopg.__file__)
 _libpq.PQsetErrorVerbosity.argtypes = [ctypes.c_void_p, ctypes.c_int]
+_libpq.PQerrorMessage.argtypes = [ctypes.c_void_p]
+_libpq.PQerrorMessage.restype = ctypes.c_char_p
 _states: dict[str, str] = {}
 
 
@@ -62,7 +64,8 @@ def connect(target: str) -> Any:
     try:
         return psycopg2.connect(target)
     except (psycopg2.OperationalError, UnicodeDecodeError) as error:
-        words = _words(error)
+        # Where psycopg2 cannot read a server's words, some builds of Python get an error without any.
+        words = _words(error) or _STATE.sub("", _said_verbosely(target))
         raise ConnectionRefused(words, state_of_refusal(target, words)) from error
 
 
@@ -88,15 +91,23 @@ def _said_verbosely(target: str) -> str:
     """How the server refuses, with the SQLSTATE before its words; "" when it does not refuse."""
     try:
         with closing(psycopg2.connect(target, async_=1)) as connection:
-            _libpq.PQsetErrorVerbosity(connection.pgconn_ptr, _VERBOSE)
-            while (wanted := connection.poll()) != psycopg2.extensions.POLL_OK:
-                waiting = select.poll()
-                reads = wanted == psycopg2.extensions.POLL_READ
-                waiting.register(connection.fileno(), select.POLLIN if reads else select.POLLOUT)
-                if not waiting.poll(_PATIENCE_MS):
-                    return ""
+            return _refusal_of(connection)
     except (psycopg2.Error, UnicodeDecodeError) as error:
         return _words(error)
+
+
+def _refusal_of(connection: Any) -> str:
+    _libpq.PQsetErrorVerbosity(connection.pgconn_ptr, _VERBOSE)
+    try:
+        while (wanted := connection.poll()) != psycopg2.extensions.POLL_OK:
+            waiting = select.poll()
+            reads = wanted == psycopg2.extensions.POLL_READ
+            waiting.register(connection.fileno(), select.POLLIN if reads else select.POLLOUT)
+            if not waiting.poll(_PATIENCE_MS):
+                return ""
+    except (psycopg2.Error, UnicodeDecodeError):
+        said: bytes = _libpq.PQerrorMessage(connection.pgconn_ptr) or b""
+        return said.decode("utf-8", "replace")
     return ""
 
 
