@@ -84,13 +84,13 @@ def test_the_demo_shows_growing_tables_and_parquet_and_ends_without_a_trace(tmp_
         wait_for("growth", lambda: count(production, "orderbook_deltas") > before, 30)
         lake = Path(unquote(urlsplit(local["lake"]).path))
         wait_for("Parquet", lambda: list(lake.glob("raw/orderbook_deltas/**/*.parquet")), 90)
-        assert "Dagster UI after" in log.read_text()
+        assert "Dagster UI after" in log.read_text(encoding="utf-8", errors="replace")
         assert set(local["metrics"]) == {"deduplicator", "g1", "g2", "g3"}
         for address in local["metrics"].values():
             wait_for(f"health beside {address}", lambda address=address: is_healthy(address), 30)
         stopped_at = time.monotonic()
         up.send_signal(signal.SIGTERM)
-        assert up.wait(120) == 0, log.read_text()
+        assert up.wait(120) == 0, log.read_text(encoding="utf-8", errors="replace")
         assert time.monotonic() - stopped_at < 60, "children were killed by their supervisor, or it waited for one"
     assert processes_of(str(data)) == []
 
@@ -129,7 +129,9 @@ def test_dagster_dev_alone_works_once_the_databases_are_up(tmp_path: Path) -> No
         try:
             wait_for("definitions", lambda: b"Serving dagster-webserver on" in (tmp_path / "dev.log").read_bytes(), 60)
             address = next(
-                word for word in (tmp_path / "dev.log").read_text().split() if word.startswith("http://127.0.0.1:")
+                word
+                for word in (tmp_path / "dev.log").read_text(encoding="utf-8", errors="replace").split()
+                if word.startswith("http://127.0.0.1:")
             )
             nodes = wait_for("assets", lambda: asset_nodes(address), 60)
             keys = {"/".join(node["assetKey"]["path"]) for node in nodes}
