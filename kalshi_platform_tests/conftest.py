@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 import os
-from collections.abc import Iterator
-
-import pytest
 
 from kalshi_platform import surroundings
 
@@ -24,12 +20,3 @@ pytest_plugins = [
     "kalshi_platform_tests.fixtures.merge_world",
     "kalshi_platform_tests.fixtures.many_partitions",
 ]
-
-
-@pytest.fixture(autouse=True)
-def _level_of_rooms_stays() -> Iterator[None]:
-    """Commands that run in the tests' process make the rooms quieter."""
-    rooms = logging.getLogger("kalshi_platform")
-    level = rooms.level
-    yield
-    rooms.setLevel(level)

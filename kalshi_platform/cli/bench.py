@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
+from kalshi_platform.cli.running import only_errors_of_rooms
 from kalshi_platform.cli.soak import soak
 
 app = typer.Typer(help="Benchmarks, each beside the naive way, on the same data and server.", no_args_is_help=True)
@@ -100,17 +100,10 @@ def book(
 @contextmanager
 def _folder() -> Iterator[Path]:
     """A folder for servers and recordings, removed at the end; servers that run as another user may enter it."""
-    rooms = logging.getLogger("kalshi_platform")
-    before = rooms.level
-    if logging.getLogger().level > logging.DEBUG:  # --verbose shows what the rooms log, too
-        rooms.setLevel(logging.ERROR)
-    try:
-        with tempfile.TemporaryDirectory(prefix="kalshi-bench-") as name:
-            folder = Path(name)
-            folder.chmod(0o711)
-            yield folder / "run"
-    finally:
-        rooms.setLevel(before)
+    with only_errors_of_rooms(), tempfile.TemporaryDirectory(prefix="kalshi-bench-") as name:
+        folder = Path(name)
+        folder.chmod(0o711)
+        yield folder / "run"
 
 
 def conclude(findings: Mapping[str, Any], json_file: Path | None) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import tempfile
 import threading
 from enum import StrEnum
@@ -10,7 +9,7 @@ from pathlib import Path
 
 import typer
 
-from kalshi_platform.cli.running import tell_lines
+from kalshi_platform.cli.running import only_errors_of_rooms, tell_lines
 
 
 class Faults(StrEnum):
@@ -57,8 +56,6 @@ def prove(
     from kalshi_platform.proof.options import ProofOptions
     from kalshi_platform.proof.run import prove as run_proof
 
-    if logging.getLogger().level > logging.DEBUG:  # its own lines tell enough; --verbose shows the rooms', too
-        logging.getLogger("kalshi_platform").setLevel(logging.ERROR)
     stop = threading.Event()
     stop_on_signals(stop)
     options = ProofOptions(
@@ -76,7 +73,8 @@ def prove(
     if data is None:
         options.data_dir.chmod(0o711)
     try:
-        proven = run_proof(options, stop, tell_lines, SYSTEM_CLOCK)
+        with only_errors_of_rooms():
+            proven = run_proof(options, stop, tell_lines, SYSTEM_CLOCK)
     finally:
         if data is None and not keep and options.data_dir.exists() and not any(options.data_dir.iterdir()):
             options.data_dir.rmdir()

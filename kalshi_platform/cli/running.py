@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import typer
 
@@ -35,6 +38,19 @@ def set_up_logs(*, verbose: bool) -> None:
     from kalshi_platform.monitoring.logs import set_up_logging
 
     set_up_logging(load_logs(), verbose=verbose)
+
+
+@contextmanager
+def only_errors_of_rooms() -> Iterator[None]:
+    """Keep the rooms' logs to errors, for commands whose own lines tell enough; --verbose shows all of them."""
+    rooms = logging.getLogger("kalshi_platform")
+    before = rooms.level
+    if logging.getLogger().level > logging.DEBUG:
+        rooms.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        rooms.setLevel(before)
 
 
 def tell(text: str, *, err: bool = False) -> None:

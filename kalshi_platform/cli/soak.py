@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import logging
 import tempfile
 import threading
 from pathlib import Path
 
 import typer
 
-from kalshi_platform.cli.running import tell_lines
+from kalshi_platform.cli.running import only_errors_of_rooms, tell_lines
 
 
 def soak(
@@ -34,8 +33,6 @@ def soak(
     from kalshi_platform.clock import SYSTEM_CLOCK
     from kalshi_platform.local.stop_signals import stop_on_signals
 
-    if logging.getLogger().level > logging.DEBUG:
-        logging.getLogger("kalshi_platform").setLevel(logging.ERROR)
     stop = threading.Event()
     stop_on_signals(stop)
     folder = Path(tempfile.mkdtemp(prefix="kalshi-soak-")) if data is None else data.absolute()
@@ -46,7 +43,8 @@ def soak(
         json_file=json_file, plot_file=plot,
     )  # fmt: skip
     try:
-        flat = run_soak(options, stop, tell_lines, SYSTEM_CLOCK)
+        with only_errors_of_rooms():
+            flat = run_soak(options, stop, tell_lines, SYSTEM_CLOCK)
     finally:
         if data is None and not keep and folder.exists() and not any(folder.iterdir()):
             folder.rmdir()

@@ -11,7 +11,7 @@ import polars as pl
 from kalshi_platform.errors import LakeUnavailable
 from kalshi_platform.lake.objects import ObjectStore
 
-_CHANGES = frozenset({"put_file", "put_files", "write", "delete"})
+_CHANGES = frozenset({"put_files", "write", "delete"})
 
 
 class FailingStore:
