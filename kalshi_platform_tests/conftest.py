@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import logging
 import os
+from collections.abc import Iterator
+
+import pytest
 
 from kalshi_platform import surroundings
 
@@ -20,3 +24,13 @@ pytest_plugins = [
     "kalshi_platform_tests.fixtures.merge_world",
     "kalshi_platform_tests.fixtures.many_partitions",
 ]
+
+
+@pytest.fixture(autouse=True)
+def levels_of_loggers() -> Iterator[None]:
+    """Puts the levels back that a test, or a command which it ran in this process, has set."""
+    loggers = [logging.getLogger(), logging.getLogger("kalshi_platform")]
+    before = [logger.level for logger in loggers]
+    yield
+    for logger, level in zip(loggers, before, strict=True):
+        logger.setLevel(level)

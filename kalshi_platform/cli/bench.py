@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -10,7 +11,7 @@ from typing import Annotated, Any
 
 import typer
 
-from kalshi_platform.cli.running import only_errors_of_rooms
+from kalshi_platform.cli.running import rooms_log_from
 from kalshi_platform.cli.soak import soak
 
 app = typer.Typer(help="Benchmarks, each beside the naive way, on the same data and server.", no_args_is_help=True)
@@ -100,7 +101,7 @@ def book(
 @contextmanager
 def _folder() -> Iterator[Path]:
     """A folder for servers and recordings, removed at the end; servers that run as another user may enter it."""
-    with only_errors_of_rooms(), tempfile.TemporaryDirectory(prefix="kalshi-bench-") as name:
+    with rooms_log_from(logging.ERROR), tempfile.TemporaryDirectory(prefix="kalshi-bench-") as name:
         folder = Path(name)
         folder.chmod(0o711)
         yield folder / "run"

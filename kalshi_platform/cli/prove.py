@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
 import threading
 from enum import StrEnum
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import typer
 
-from kalshi_platform.cli.running import only_errors_of_rooms, tell_lines
+from kalshi_platform.cli.running import rooms_log_from, tell_lines
 
 
 class Faults(StrEnum):
@@ -73,7 +74,7 @@ def prove(
     if data is None:
         options.data_dir.chmod(0o711)
     try:
-        with only_errors_of_rooms():
+        with rooms_log_from(logging.ERROR):
             proven = run_proof(options, stop, tell_lines, SYSTEM_CLOCK)
     finally:
         if data is None and not keep and options.data_dir.exists() and not any(options.data_dir.iterdir()):

@@ -41,12 +41,12 @@ def set_up_logs(*, verbose: bool) -> None:
 
 
 @contextmanager
-def only_errors_of_rooms() -> Iterator[None]:
-    """Keep the rooms' logs to errors, for commands whose own lines tell enough; --verbose shows all of them."""
+def rooms_log_from(level: int) -> Iterator[None]:
+    """Keep the rooms' logs to a level, for commands whose own lines tell enough; --verbose shows all of them."""
     rooms = logging.getLogger("kalshi_platform")
     before = rooms.level
     if logging.getLogger().level > logging.DEBUG:
-        rooms.setLevel(logging.ERROR)
+        rooms.setLevel(level)
     try:
         yield
     finally:

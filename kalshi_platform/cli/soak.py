@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
 import threading
 from pathlib import Path
 
 import typer
 
-from kalshi_platform.cli.running import only_errors_of_rooms, tell_lines
+from kalshi_platform.cli.running import rooms_log_from, tell_lines
 
 
 def soak(
@@ -43,7 +44,7 @@ def soak(
         json_file=json_file, plot_file=plot,
     )  # fmt: skip
     try:
-        with only_errors_of_rooms():
+        with rooms_log_from(logging.ERROR):
             flat = run_soak(options, stop, tell_lines, SYSTEM_CLOCK)
     finally:
         if data is None and not keep and folder.exists() and not any(folder.iterdir()):

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import typer
 
-from kalshi_platform.cli.running import tell
+from kalshi_platform.cli.running import rooms_log_from, tell
 
 
 def up(
@@ -34,8 +34,6 @@ def up(
     from kalshi_platform.local.stack import StackOptions
     from kalshi_platform.local.stop_signals import stop_on_signals
 
-    if logging.getLogger().level > logging.DEBUG:  # its own lines tell enough; --verbose shows the rooms', too
-        logging.getLogger("kalshi_platform").setLevel(logging.WARNING)
     stop = threading.Event()
     stop_on_signals(stop)
     simulation = SimulationOptions(markets, rate, seed, truth.absolute() if truth else None) if simulate else None
@@ -46,4 +44,5 @@ def up(
         headless=headless,
         ui_port=port or None,
     )
-    run_up(options, stop, seconds or None, tell, SYSTEM_CLOCK)
+    with rooms_log_from(logging.WARNING):
+        run_up(options, stop, seconds or None, tell, SYSTEM_CLOCK)
