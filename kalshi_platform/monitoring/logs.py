@@ -3,8 +3,9 @@
 Whatever a record carries may come from the wire: every field is made harmless here (`plain_text`), in both forms. The
 lines of a traceback are indented, so that none of them can pass for a record.
 
-Everybody logs with the standard library; here its records get their form. A record carries which service it is of and,
-where its thread belongs to a connection, which one; whatever else a caller gives as `extra` is kept.
+Everybody logs events (`event_log`) through the standard library; here its records get their form. A record carries
+which service it is of and, where its thread belongs to a connection, which one; whatever else a caller gives as `extra`
+is kept.
 """
 
 from __future__ import annotations
@@ -20,8 +21,9 @@ from typing import Any, TextIO
 import structlog
 from structlog.typing import EventDict, Processor
 
+from kalshi_platform.monitoring.event_log import SECRET_NAME, Event, event_logger
+from kalshi_platform.monitoring.log_rate_limit import LogRateLimit
 from kalshi_platform.monitoring.plain_text import plain, plain_lines
-from kalshi_platform.monitoring.repeats import RepeatHandler, RepeatLimiter
 from kalshi_platform.monitoring.settings import LogSettings
 
 _OURS = "kalshi_platform"
@@ -31,7 +33,7 @@ _others: list[Callable[..., logging.LogRecord]] = []
 _NOISY = ("urllib3", "botocore", "boto3", "s3transfer", "matplotlib", "asyncio", "aiohttp.access")
 _URL_PASSWORD = re.compile(r"(\w[\w+.-]*://[^\s:/@]*):[^\s/@]+@")
 _PRIVATE_KEY = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL)
-_SECRET_NAME = re.compile(r"password|secret|token|private|credential|api_key|signature", re.IGNORECASE)
+_log = event_logger(__name__)
 
 _service_fields: dict[str, str] = {}
 _thread_fields: Callable[[str], Mapping[str, str]] = lambda _name: {}  # noqa: E731 - a default, replaced below
@@ -80,11 +82,8 @@ def set_up_logging(settings: LogSettings, *, verbose: bool = False, stream: Text
         root.removeHandler(old)
         with contextlib.suppress(Exception):
             old.close()
-    target = logging.StreamHandler(stream)
-    target.setFormatter(formatter(settings))
-    handler: logging.Handler = target
-    if not verbose:
-        handler = RepeatHandler(target, RepeatLimiter(settings.repeats_per_minute, time.monotonic))
+    handler = _Output(stream, None if verbose else settings.repeats_per_minute)
+    handler.setFormatter(formatter(settings))
     root.addHandler(handler)
     threading.excepthook = _thread_failed
     root.setLevel(logging.DEBUG if verbose else settings.level.upper())
@@ -92,13 +91,28 @@ def set_up_logging(settings: LogSettings, *, verbose: bool = False, stream: Text
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
 
 
+class _Output(logging.StreamHandler[TextIO]):
+    """Writes records to a stream, each event at most `limit` times a minute (None: always)."""
+
+    def __init__(self, stream: TextIO | None, limit: int | None) -> None:
+        super().__init__(stream)
+        self._rate_limit = None if limit is None else LogRateLimit(limit, time.monotonic, self.handle)
+        if self._rate_limit is not None:
+            self.addFilter(self._rate_limit)
+
+    def close(self) -> None:
+        """Report what was held back, unless the stream is gone already; called by `logging` at the process's end."""
+        if self._rate_limit is not None and not getattr(self.stream, "closed", False):
+            self._rate_limit.report(at_once=True)
+        super().close()
+
+
 def _thread_failed(failed: threading.ExceptHookArgs) -> None:
     """Python would write the error's text to the terminal as it is."""
     if failed.exc_value is None or isinstance(failed.exc_value, SystemExit):
         return
     name = "?" if failed.thread is None else failed.thread.name
-    error = (failed.exc_type, failed.exc_value, failed.exc_traceback)
-    logging.getLogger(__name__).critical("thread %s ended by an error", name, exc_info=error)
+    _log.critical("thread_failed", thread=name, exc_info=failed.exc_value)
 
 
 def formatter(settings: LogSettings) -> logging.Formatter:
@@ -106,6 +120,7 @@ def formatter(settings: LogSettings) -> logging.Formatter:
     chain: list[Processor] = [structlog.stdlib.ExtraAdder(), _facts]
     if settings.format == "json":
         last: list[Processor] = [
+            _fields_of_event,
             structlog.processors.format_exc_info,
             _without_secrets,
             _harmless,
@@ -129,6 +144,12 @@ def _facts(_logger: Any, _method: str, event: EventDict) -> EventDict:
         **_thread_fields(record.threadName or ""),
     }
     return {**facts, **event}  # what a caller says of itself wins
+
+
+def _fields_of_event(_logger: Any, _method: str, event: EventDict) -> EventDict:
+    """For machines: the name of an event alone, and its fields beside it. What it says of itself wins."""
+    message = event["_record"].msg
+    return {**event, "event": message.name, **message.fields} if isinstance(message, Event) else event
 
 
 def _console_line(_logger: Any, _method: str, event: EventDict) -> str:
@@ -163,7 +184,7 @@ def _without_secrets(_logger: Any, _method: str, event: EventDict) -> EventDict:
 
 
 def _clean(key: str, value: Any) -> Any:
-    if _SECRET_NAME.search(key):
+    if SECRET_NAME.search(key):
         return "***"
     if not isinstance(value, str):
         return value

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from kalshi_platform.gatherer.threads import log_fields
+from kalshi_platform.monitoring.event_log import EventLogger
 from kalshi_platform.monitoring.logs import describe_process, formatter, make_our_records_plain, set_up_logging
 from kalshi_platform.monitoring.settings import LogSettings
 
@@ -61,6 +62,26 @@ def test_a_json_line_says_when_who_and_which_connection(stream: io.StringIO) -> 
         "connection": "books-0",
         "number": 5,
     }
+
+
+def test_a_json_line_of_an_event_has_its_fields_as_keys(stream: io.StringIO) -> None:
+    made = EventLogger(logger(stream, LogSettings(format="json")))
+    made.warning("sessions_restarted", reason="journal_damaged", sessions=3, note=EVIL, password=SECRET, until=None)
+    found = only_object(stream)
+    assert found["event"] == "sessions_restarted"
+    assert (found["reason"], found["sessions"], found["until"]) == ("journal_damaged", 3, None)
+    assert not CONTROLS.search(found["note"])
+    assert SECRET not in stream.getvalue()
+
+
+def test_a_line_of_an_event_for_people_has_its_fields_behind_the_name(stream: io.StringIO) -> None:
+    made = EventLogger(logger(stream, LogSettings()))
+    made.warning("sessions_restarted", reason="journal damaged", sessions=3, note=EVIL, password=SECRET, until=None)
+    line = stream.getvalue()
+    assert ' kalshi_platform.test: sessions_restarted reason="journal damaged" sessions=3 note=' in line
+    assert not CONTROLS.search(line)
+    assert line.count("\n") == 1
+    assert SECRET not in line
 
 
 def test_other_threads_are_parts_or_nothing() -> None:
@@ -190,5 +211,5 @@ def test_a_thread_that_fails_is_told_like_everything_else(capsys: pytest.Capture
         threading.excepthook = hook
         root.handlers[:] = handlers
         root.setLevel(level)
-    assert "thread writer ended by an error" in stream.getvalue()
+    assert "thread_failed thread=writer" in stream.getvalue()
     assert not CONTROLS.search(stream.getvalue() + capsys.readouterr().err)
