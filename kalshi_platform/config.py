@@ -22,7 +22,7 @@ from dotenv import dotenv_values
 import kalshi_platform
 from kalshi_platform.deduplicator.settings import DeduplicatorSettings, GathererSource
 from kalshi_platform.errors import ConfigurationError
-from kalshi_platform.exchange.letter_limit import LETTERS_PER_MINUTE
+from kalshi_platform.exchange.protocol.dead_letter_limit import LETTERS_PER_MINUTE
 from kalshi_platform.exchange.settings import PRODUCTION_REST_URL, PRODUCTION_WS_URL, ExchangeSettings
 from kalshi_platform.exchange.signing import Signer
 from kalshi_platform.gatherer.settings import GathererSettings, MarketFilter

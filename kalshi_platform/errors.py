@@ -21,7 +21,7 @@
         ├── StatementRejected       the database server refused a statement: its data or the schema is wrong
         ├── SchemaMismatch          the database was migrated in another mode, or by other files
         ├── AnotherWriter           a second process holds this gatherer's name
-        ├── LeaseHeld               a second deduplicator holds the production lease
+        ├── LockHeld               a second deduplicator holds the production lease
         ├── OutOfPartitionBounds    a row's time lies outside the configured bounds
         ├── LakeCorrupt             a manifest and its files disagree
         ├── LakeArchived            an object lies in an archive class and must be restored first
@@ -173,7 +173,7 @@ class AnotherWriter(PermanentError):
     """A second process holds this gatherer's name."""
 
 
-class LeaseHeld(PermanentError):
+class LockHeld(PermanentError):
     """A second deduplicator holds the production lease."""
 
 

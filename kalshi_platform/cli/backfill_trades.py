@@ -11,7 +11,7 @@ from kalshi_platform.cli.running import tell
 from kalshi_platform.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from kalshi_platform.deduplicator.trade_parity import TradeCheck
+    from kalshi_platform.deduplicator.trades.reconcile_trades import TradeCheck
     from kalshi_platform.exchange.rest import RestClient
 
 
@@ -26,8 +26,8 @@ def backfill_trades(
     """
     from kalshi_platform.clock import SYSTEM_CLOCK
     from kalshi_platform.config import load_bounds, load_production_url
-    from kalshi_platform.deduplicator.trade_backfill import backfill_trades as backfill
-    from kalshi_platform.deduplicator.trade_backfill import days_between, hours_of
+    from kalshi_platform.deduplicator.trades.backfill import backfill_trades as backfill
+    from kalshi_platform.deduplicator.trades.backfill import days_between, hours_of
 
     first = parse_day(day)
     days = days_between(first, parse_day(to) if to else first)

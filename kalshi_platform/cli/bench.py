@@ -38,8 +38,8 @@ def gatherer(
 
     The whole gatherer with the shipped schema, ledger and a durable server. Exits with 1 when a message was lost.
     """
-    from kalshi_platform.bench.gatherer import GathererBench, bench_gatherer, shown
     from kalshi_platform.clock import SYSTEM_CLOCK
+    from kalshi_platform.lab.bench.gatherer import GathererBench, bench_gatherer, shown
 
     with _folder() as folder:
         options = GathererBench(
@@ -65,8 +65,8 @@ def merge(
     With --rows 5000000 --rounds 1 it shows how much memory a long backlog takes. Exits with 1 when production does not
     hold exactly what was sent.
     """
-    from kalshi_platform.bench.merge import MergeBench, bench_merge, shown
     from kalshi_platform.clock import SYSTEM_CLOCK
+    from kalshi_platform.lab.bench.merge import MergeBench, bench_merge, shown
 
     with _folder() as folder:
         options = MergeBench(
@@ -89,8 +89,8 @@ def book(
 
     Exits with 1 when the books are not those that the naive way finds.
     """
-    from kalshi_platform.bench.book import BookBench, bench_book, shown
     from kalshi_platform.clock import SYSTEM_CLOCK
+    from kalshi_platform.lab.bench.book import BookBench, bench_book, shown
 
     options = BookBench(deltas=deltas, naive_deltas=naive_deltas, markets=markets, rounds=rounds)
     findings = bench_book(options, typer.echo, SYSTEM_CLOCK)
@@ -109,7 +109,7 @@ def _folder() -> Iterator[Path]:
 
 def conclude(findings: Mapping[str, Any], json_file: Path | None) -> None:
     """Write the findings; exit with 1 when something was lost."""
-    from kalshi_platform.bench.result import write_json
+    from kalshi_platform.lab.bench.result import write_json
 
     if json_file is not None:
         write_json(json_file, findings)

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import typer
 
 from kalshi_platform.cli.running import tell
-from kalshi_platform.errors import LeaseHeld, Unfinished
+from kalshi_platform.errors import LockHeld, Unfinished
 
 if TYPE_CHECKING:
-    from kalshi_platform.deduplicator.merge import MergeReport
+    from kalshi_platform.deduplicator.merge.merge import MergeReport
 
 
 def dedup(
@@ -31,9 +31,9 @@ def dedup(
 
     from kalshi_platform.clock import SYSTEM_CLOCK
     from kalshi_platform.config import load_bounds, load_deduplicator
-    from kalshi_platform.deduplicator.catalog_merge import merge_catalog
+    from kalshi_platform.deduplicator.catalog.merge import merge_catalog
     from kalshi_platform.deduplicator.live import LiveMerger
-    from kalshi_platform.deduplicator.merge import Merger
+    from kalshi_platform.deduplicator.merge.merge import Merger
     from kalshi_platform.local.stop_signals import stop_on_signals
     from kalshi_platform.monitoring.logs import describe_process
 
@@ -84,7 +84,7 @@ def dedup(
     text = ", ".join(f"{count:,} {name}" for name, count in sorted(inserted.items())) or "nothing new"
     tell(f"stopped after {details['passes']:,} passes; into production: {text}")
     if state == "waiting" and not details["passes"]:
-        raise LeaseHeld("nothing was merged here: another deduplicator held the lease on production all the time")
+        raise LockHeld("nothing was merged here: another deduplicator held the lease on production all the time")
     if remains := _remains(state, details):
         raise Unfinished(remains)
 

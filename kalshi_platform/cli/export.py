@@ -12,7 +12,7 @@ from kalshi_platform.errors import ConfigurationError, FewerRows, HourNotClosed,
 if TYPE_CHECKING:
     from kalshi_platform.lake.layout import LakeTable, Partition
     from kalshi_platform.lake.manifest import State
-    from kalshi_platform.lake.objects import ObjectStore
+    from kalshi_platform.lake.store.objects import ObjectStore
 
 
 def export(

@@ -26,7 +26,7 @@ def gather(
     from kalshi_platform import config
     from kalshi_platform.clock import SYSTEM_CLOCK
     from kalshi_platform.errors import Unfinished
-    from kalshi_platform.gatherer.spool import bytes_waiting
+    from kalshi_platform.gatherer.journal.spool import bytes_waiting
     from kalshi_platform.gatherer.switch import run_while_wanted
     from kalshi_platform.gatherer.threads import log_fields
     from kalshi_platform.local.stop_signals import stop_on_signals

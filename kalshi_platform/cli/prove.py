@@ -53,9 +53,9 @@ def prove(
     1: not proven. 2: wrong options.
     """
     from kalshi_platform.clock import SYSTEM_CLOCK
+    from kalshi_platform.lab.proof.options import ProofOptions
+    from kalshi_platform.lab.proof.run import prove as run_proof
     from kalshi_platform.local.stop_signals import stop_on_signals
-    from kalshi_platform.proof.options import ProofOptions
-    from kalshi_platform.proof.run import prove as run_proof
 
     stop = threading.Event()
     stop_on_signals(stop)

@@ -13,7 +13,7 @@ from kalshi_platform.errors import (
     AnotherWriter,
     ConfigurationError,
     KalshiPlatformError,
-    LeaseHeld,
+    LockHeld,
     SchemaMismatch,
     Unfinished,
     UnknownPartition,
@@ -25,7 +25,7 @@ EXIT_CODES: tuple[tuple[type[KalshiPlatformError], int], ...] = (
     (SchemaMismatch, 2),
     (UnknownPartition, 2),
     (AnotherWriter, 3),
-    (LeaseHeld, 3),
+    (LockHeld, 3),
 )
 """0: done or stopped as asked. 2: wrong or missing settings. 3: somebody else does this already. 1: anything else."""
 

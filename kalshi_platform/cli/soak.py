@@ -30,8 +30,8 @@ def soak(
     published delta and trade must be committed exactly once.
     Exits with 0 only then. 1: something grew or is missing. 2: wrong options.
     """
-    from kalshi_platform.bench.soak import SoakOptions, run_soak
     from kalshi_platform.clock import SYSTEM_CLOCK
+    from kalshi_platform.lab.bench.soak import SoakOptions, run_soak
     from kalshi_platform.local.stop_signals import stop_on_signals
 
     stop = threading.Event()

@@ -21,21 +21,22 @@ import polars as pl
 import pyarrow as pa
 
 from kalshi_platform.clock import Clock
-from kalshi_platform.deduplicator import close_store, parts, production
-from kalshi_platform.deduplicator.agreement import added_up, disagreements, statistics_of
-from kalshi_platform.deduplicator.anchor_reader import read_anchors, streams_still_known
-from kalshi_platform.deduplicator.former_close import FormerClose, put_lost, read_former
-from kalshi_platform.deduplicator.hour_figures import NOTHING_OPEN, CoverageShare, coverage_share, proofs_of
-from kalshi_platform.deduplicator.hour_proof import HourProof, prove_hour
-from kalshi_platform.deduplicator.hour_reader import BOOK_TABLES, GathererHour, read_hour
+from kalshi_platform.deduplicator.coverage import close_store
+from kalshi_platform.deduplicator.coverage.checkpoint_reader import read_anchors, streams_still_known
+from kalshi_platform.deduplicator.coverage.former_close import FormerClose, put_lost, read_former
+from kalshi_platform.deduplicator.coverage.hour_reader import BOOK_TABLES, GathererHour, read_hour
+from kalshi_platform.deduplicator.coverage.hour_summary import NOTHING_OPEN, CoverageShare, coverage_share, proofs_of
+from kalshi_platform.deduplicator.coverage.overlap import added_up, disagreements, statistics_of
+from kalshi_platform.deduplicator.coverage.verification.verify_hour import HourProof, prove_hour
 from kalshi_platform.deduplicator.hours import MISSED_FOR, SETTLED_AFTER
-from kalshi_platform.deduplicator.merge import reason_of, unite
-from kalshi_platform.deduplicator.readers import Readers
+from kalshi_platform.deduplicator.merge import parts, production
+from kalshi_platform.deduplicator.merge.merge import reason_of, unite
+from kalshi_platform.deduplicator.merge.parallel_read import Readers
+from kalshi_platform.deduplicator.merge.source import check_source, estimated_rows, rows_between
+from kalshi_platform.deduplicator.merge.twins import refuse_twins
 from kalshi_platform.deduplicator.settings import DeduplicatorSettings, GathererSource
-from kalshi_platform.deduplicator.source import check_source, estimated_rows, rows_between
-from kalshi_platform.deduplicator.trade_listing import TradeLister
-from kalshi_platform.deduplicator.trade_parity import TradeCheck, reconcile_trades
-from kalshi_platform.deduplicator.twins import refuse_twins
+from kalshi_platform.deduplicator.trades.reconcile_trades import TradeCheck, reconcile_trades
+from kalshi_platform.deduplicator.trades.rest_trades import TradeLister
 from kalshi_platform.errors import DatabaseUnavailable, HourDropped
 from kalshi_platform.market.names import LONGEST_NAME
 from kalshi_platform.market.times import HOUR, hour_of, us_from_datetime

@@ -9,18 +9,18 @@ from collections.abc import Callable
 from typing import Any
 
 from kalshi_platform.clock import Clock
-from kalshi_platform.deduplicator.catalog_merge import merge_catalog
+from kalshi_platform.deduplicator.catalog.merge import merge_catalog
 from kalshi_platform.deduplicator.heartbeat import SERVICE, Heartbeat, switched_off
-from kalshi_platform.deduplicator.merge import Merger, MergeReport
+from kalshi_platform.deduplicator.merge.merge import Merger, MergeReport
+from kalshi_platform.deduplicator.merge.twins import refuse_twins
 from kalshi_platform.deduplicator.metrics import live_health, live_metrics
 from kalshi_platform.deduplicator.settings import DeduplicatorSettings
-from kalshi_platform.deduplicator.twins import refuse_twins
 from kalshi_platform.errors import ConfigurationError, DatabaseUnavailable, KalshiPlatformError
 from kalshi_platform.monitoring.endpoint import Endpoint
 from kalshi_platform.monitoring.lasting import LastMinute
 from kalshi_platform.storage.failures import LOGIN_REFUSED
 from kalshi_platform.storage.partitions import PartitionBounds
-from kalshi_platform.storage.pool import Lease
+from kalshi_platform.storage.pool import AdvisoryLock
 
 # The next merge of catalogs that grow: soon, but never more than a twentieth of the time goes into it.
 _CATALOG_SOON_S = 5.0
@@ -81,7 +81,7 @@ class LiveMerger:
                     merger.check_production()
                     if self._is_switched_off(merger):
                         return
-                    with merger.production.lease(SERVICE) as lease:
+                    with merger.production.advisory_lock(SERVICE) as lease:
                         if lease is None:
                             self._become(
                                 "waiting", "another deduplicator holds the lease on production; waiting for it"
@@ -136,7 +136,7 @@ class LiveMerger:
             _, told = live_health(self._state, details)
             return self._state, {**details, **{key: told[key] for key in ("health", "reasons", "troubles")}}
 
-    def _hold(self, merger: Merger, lease: Lease, stop: threading.Event) -> None:
+    def _hold(self, merger: Merger, lease: AdvisoryLock, stop: threading.Event) -> None:
         """Merge while the lease is ours."""
         self._become("running", "the live merge runs")
         heartbeat = Heartbeat(

@@ -26,14 +26,14 @@ from kalshi_platform.errors import (
     UnparsableMessage,
 )
 from kalshi_platform.exchange.budget import REQUEST_TOKENS, shared_budget
-from kalshi_platform.exchange.dates import SeenDates
-from kalshi_platform.exchange.history_reads import HistoryReads
+from kalshi_platform.exchange.historical_endpoints import HistoryReads
 from kalshi_platform.exchange.http import HttpClient
-from kalshi_platform.exchange.lenient_json import decode_json
 from kalshi_platform.exchange.pacing import Backoff
-from kalshi_platform.exchange.parse_rest import parse_account_limits, parse_endpoint_costs
-from kalshi_platform.exchange.queries import MAX_BOOKS, Params
-from kalshi_platform.exchange.rest_answers import error_of, retry_after_s
+from kalshi_platform.exchange.parse.lenient_json import decode_json
+from kalshi_platform.exchange.parse.rest import parse_account_limits, parse_endpoint_costs
+from kalshi_platform.exchange.request_params import MAX_BOOKS, Params
+from kalshi_platform.exchange.responses import error_of, retry_after_s
+from kalshi_platform.exchange.server_clock import SeenDates
 from kalshi_platform.exchange.settings import ExchangeSettings
 from kalshi_platform.exchange.signing import Signer
 from kalshi_platform.market.catalog import AccountLimits, EndpointCosts

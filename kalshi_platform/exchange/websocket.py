@@ -29,9 +29,9 @@ from kalshi_platform.errors import (
     KalshiPlatformError,
     RateLimited,
 )
-from kalshi_platform.exchange.dates import offset_by, suspects
-from kalshi_platform.exchange.frames import CLOSE, PING, PONG, Deframer, FramingError
+from kalshi_platform.exchange.framing import CLOSE, PING, PONG, Deframer, FramingError
 from kalshi_platform.exchange.http import tls_problem
+from kalshi_platform.exchange.server_clock import offset_by, suspects
 from kalshi_platform.exchange.settings import LOOPBACK, ExchangeSettings
 from kalshi_platform.exchange.signing import Signer
 from kalshi_platform.market.clock_offset import Offset

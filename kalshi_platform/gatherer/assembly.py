@@ -13,27 +13,27 @@ from kalshi_platform.catalog.store import CatalogStore
 from kalshi_platform.clock import Clock
 from kalshi_platform.exchange.rest import RestClient
 from kalshi_platform.exchange.settings import ExchangeSettings
-from kalshi_platform.gatherer.catalog_keeper import CatalogKeeper
-from kalshi_platform.gatherer.clocks import Clocks
-from kalshi_platform.gatherer.connections import COMBO_CHANNEL, FEED_CHANNELS, Connection
-from kalshi_platform.gatherer.databases import DatabaseChecks
-from kalshi_platform.gatherer.fence import Fence
-from kalshi_platform.gatherer.fleet import FEED, Fleet
-from kalshi_platform.gatherer.heartbeat import FILE_NAME, last_batch_no
+from kalshi_platform.gatherer.capture.connect_pacing import HandshakeTurns
+from kalshi_platform.gatherer.capture.connection_pool import FEED, Fleet
+from kalshi_platform.gatherer.capture.connection_slot import Slot
+from kalshi_platform.gatherer.capture.connections import COMBO_CHANNEL, FEED_CHANNELS, Connection
+from kalshi_platform.gatherer.capture.snapshot_poller import Recovery, SnapshotPoller
 from kalshi_platform.gatherer.ids import IdSource
+from kalshi_platform.gatherer.ingest.fence import Fence
+from kalshi_platform.gatherer.ingest.open_transactions import OpenTransactions
+from kalshi_platform.gatherer.ingest.writer import Writer
+from kalshi_platform.gatherer.journal.spool import Spool
 from kalshi_platform.gatherer.lock import GathererLock
-from kalshi_platform.gatherer.market_fetcher import MarketFetcher
-from kalshi_platform.gatherer.open_transactions import OpenTransactions
-from kalshi_platform.gatherer.registry import Registry
-from kalshi_platform.gatherer.reports import Report
+from kalshi_platform.gatherer.markets.catalog_sync_loop import CatalogKeeper
+from kalshi_platform.gatherer.markets.market_refresher import MarketFetcher
+from kalshi_platform.gatherer.markets.registry import Registry
 from kalshi_platform.gatherer.routing import Router
+from kalshi_platform.gatherer.schema_checks import DatabaseChecks
 from kalshi_platform.gatherer.settings import GathererSettings
-from kalshi_platform.gatherer.slot import Slot
-from kalshi_platform.gatherer.snapshot_poller import Recovery, SnapshotPoller
-from kalshi_platform.gatherer.spool import Spool
-from kalshi_platform.gatherer.traffic import Traffic
-from kalshi_platform.gatherer.turns import HandshakeTurns
-from kalshi_platform.gatherer.writer import Writer
+from kalshi_platform.gatherer.status.channel_counters import Traffic
+from kalshi_platform.gatherer.status.clock_skew import Clocks
+from kalshi_platform.gatherer.status.heartbeat import FILE_NAME, last_batch_no
+from kalshi_platform.gatherer.status.reports import Report
 from kalshi_platform.storage.partitions import PartitionBounds
 from kalshi_platform.storage.pool import Database
 

@@ -18,7 +18,7 @@ from kalshi_platform.errors import AnotherWriter, DatabaseUnavailable, Statement
 from kalshi_platform.gatherer.settings import GathererSettings
 from kalshi_platform.storage import queries
 from kalshi_platform.storage.failures import READ_ONLY
-from kalshi_platform.storage.pool import Database, Lease
+from kalshi_platform.storage.pool import AdvisoryLock, Database
 
 _log = logging.getLogger(__name__)
 
@@ -34,7 +34,7 @@ class GathererLock:
         self._clock = clock
         self._file: int | None = None
         self._stack = contextlib.ExitStack()
-        self._lease: Lease | None = None
+        self._lease: AdvisoryLock | None = None
         self._refused_since: float | None = None
         self.owner = random.SystemRandom().getrandbits(62)
         """What this process writes into the database as the ledger's owner."""
@@ -68,7 +68,7 @@ class GathererLock:
                 return self.has_lease
             self._drop()
         try:
-            lease = self._stack.enter_context(self._database.lease("gatherer", self._name))
+            lease = self._stack.enter_context(self._database.advisory_lock("gatherer", self._name))
         except DatabaseUnavailable:
             self._refused_since = None
             return False
@@ -90,7 +90,7 @@ class GathererLock:
         """Somebody else, or nobody, stands in the database as the ledger's owner: `check` looks at it again."""
         self._is_owner = False
 
-    def _own(self, lease: Lease) -> None:
+    def _own(self, lease: AdvisoryLock) -> None:
         """Become the owner of the ledger, in the session that holds the lock: a database has one, whatever its name."""
         if self._is_owner:
             return

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 
 from kalshi_platform.catalog.store import CatalogStore
 from kalshi_platform.clock import Clock
-from kalshi_platform.gatherer.catalog_follower import CatalogFollower
-from kalshi_platform.gatherer.commit import commit_records
-from kalshi_platform.gatherer.poll_log import write_polls
-from kalshi_platform.gatherer.registry import Registry
-from kalshi_platform.gatherer.reports import BooksPolled
+from kalshi_platform.gatherer.capture.snapshot_poller import BooksClient, poll_once
+from kalshi_platform.gatherer.ingest.commit import commit_records
+from kalshi_platform.gatherer.markets.catalog_poller import CatalogFollower
+from kalshi_platform.gatherer.markets.registry import Registry
 from kalshi_platform.gatherer.settings import GathererSettings
-from kalshi_platform.gatherer.snapshot_poller import BooksClient, poll_once
+from kalshi_platform.gatherer.status.poll_log import write_polls
+from kalshi_platform.gatherer.status.reports import BooksPolled
 from kalshi_platform.market.records import Record
 from kalshi_platform.market.times import US_PER_S
 from kalshi_platform.storage.partitions import PartitionBounds, PartitionKeeper

@@ -8,17 +8,17 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
 from kalshi_platform.clock import Clock
-from kalshi_platform.exchange.session import Alarm
-from kalshi_platform.gatherer.catalog_keeper import CatalogKeeper
-from kalshi_platform.gatherer.connections import LIFECYCLE_CHANNEL, Connection
-from kalshi_platform.gatherer.exchange_clock import ExchangeClock
-from kalshi_platform.gatherer.fleet import Fleet
-from kalshi_platform.gatherer.market_fetcher import MarketFetcher
-from kalshi_platform.gatherer.registry import Registry
+from kalshi_platform.exchange.protocol.session import Alarm
+from kalshi_platform.gatherer.capture.connection_pool import Fleet
+from kalshi_platform.gatherer.capture.connections import LIFECYCLE_CHANNEL, Connection
+from kalshi_platform.gatherer.capture.exchange_clock import ExchangeClock
+from kalshi_platform.gatherer.capture.snapshot_poller import Recovery, SnapshotPoller
+from kalshi_platform.gatherer.ingest.writer import Writer
+from kalshi_platform.gatherer.markets.catalog_sync_loop import CatalogKeeper
+from kalshi_platform.gatherer.markets.market_refresher import MarketFetcher
+from kalshi_platform.gatherer.markets.registry import Registry
 from kalshi_platform.gatherer.settings import GathererSettings
-from kalshi_platform.gatherer.snapshot_poller import Recovery, SnapshotPoller
-from kalshi_platform.gatherer.traffic import Traffic
-from kalshi_platform.gatherer.writer import Writer
+from kalshi_platform.gatherer.status.channel_counters import Traffic
 from kalshi_platform.market.clock_offset import Offset
 from kalshi_platform.market.records import LifecycleEvent, Record, StreamOpened
 

@@ -17,12 +17,12 @@ from kalshi_platform.clock import Clock
 from kalshi_platform.errors import AnotherWriter, DatabaseUnavailable, KalshiPlatformError
 from kalshi_platform.exchange.settings import ExchangeSettings
 from kalshi_platform.gatherer.assembly import assemble, start_writer
-from kalshi_platform.gatherer.exchange_gate import wait_until_active
-from kalshi_platform.gatherer.pulse import Pulse
-from kalshi_platform.gatherer.reports import Report
+from kalshi_platform.gatherer.capture.snapshot_poller import TOKENS_PER_REQUEST, cost_of_books
 from kalshi_platform.gatherer.settings import GathererSettings
-from kalshi_platform.gatherer.snapshot_poller import TOKENS_PER_REQUEST, cost_of_books
+from kalshi_platform.gatherer.status.reports import Report
+from kalshi_platform.gatherer.status.status_reporter import Pulse
 from kalshi_platform.gatherer.threads import SAY_EVERY_S, Threads
+from kalshi_platform.gatherer.wait_for_exchange import wait_until_active
 from kalshi_platform.storage.partitions import PartitionBounds
 
 _GOODBYE_S = 3.0

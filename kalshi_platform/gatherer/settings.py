@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kalshi_platform.errors import ConfigurationError
-from kalshi_platform.exchange.letter_limit import LETTERS_PER_MINUTE
+from kalshi_platform.exchange.protocol.dead_letter_limit import LETTERS_PER_MINUTE
 from kalshi_platform.monitoring.settings import EndpointSettings
 
 

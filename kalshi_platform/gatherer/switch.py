@@ -13,10 +13,10 @@ from collections.abc import Callable
 from kalshi_platform.clock import Clock
 from kalshi_platform.errors import DatabaseUnavailable
 from kalshi_platform.exchange.settings import ExchangeSettings
-from kalshi_platform.gatherer.heartbeat import FILE_NAME, Heartbeat, should_run, write_file, write_row
-from kalshi_platform.gatherer.reports import Report
 from kalshi_platform.gatherer.service import GathererService
 from kalshi_platform.gatherer.settings import GathererSettings
+from kalshi_platform.gatherer.status.heartbeat import FILE_NAME, Heartbeat, should_run, write_file, write_row
+from kalshi_platform.gatherer.status.reports import Report
 from kalshi_platform.storage.partitions import PartitionBounds
 from kalshi_platform.storage.pool import Database
 

@@ -22,17 +22,17 @@ from kalshi_platform.errors import FewerRows, HourNotClosed, LakeCorrupt, LakeUn
 from kalshi_platform.lake import queries
 from kalshi_platform.lake.closes import CountedRows, HourState, closes_of, counted_rows, hour_states, unclosed
 from kalshi_platform.lake.columns import shape
+from kalshi_platform.lake.external_sort import in_order
 from kalshi_platform.lake.layout import Partition, lake_table, partition_starting
 from kalshi_platform.lake.manifest import Manifest, State, code_version
-from kalshi_platform.lake.objects import ObjectStore
 from kalshi_platform.lake.parquet import Parts, write_parts
 from kalshi_platform.lake.publish import publish, standing
 from kalshi_platform.lake.read_ahead import read_ahead
 from kalshi_platform.lake.schema import dataset
-from kalshi_platform.lake.sorting import in_order
 from kalshi_platform.lake.store import Lake, open_store
+from kalshi_platform.lake.store.objects import ObjectStore
 from kalshi_platform.storage.migrate import check
-from kalshi_platform.storage.pool import Database, Lease
+from kalshi_platform.storage.pool import AdvisoryLock, Database
 from kalshi_platform.storage.read import ArrowSnapshot, arrow_snapshot
 
 _log = logging.getLogger(__name__)
@@ -259,11 +259,11 @@ def _names(hours: Sequence[datetime]) -> str:
 
 
 @contextmanager
-def _alone(production_url: str, store: ObjectStore, partition: Partition) -> Iterator[Lease]:
+def _alone(production_url: str, store: ObjectStore, partition: Partition) -> Iterator[AdvisoryLock]:
     database = Database(production_url, name="production")
     try:
         check(database, "production")
-        with database.lease("lake export", store.root, partition.path) as lease:
+        with database.advisory_lock("lake export", store.root, partition.path) as lease:
             if lease is None:
                 raise PartitionBusy(f"another export writes {partition.path}; try again when it is done")
             yield lease

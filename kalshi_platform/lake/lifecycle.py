@@ -19,7 +19,7 @@ from typing import Any
 import botocore.exceptions
 
 from kalshi_platform.lake.settings import BucketRoot, LakeSettings, parse_root
-from kalshi_platform.lake.store_s3 import client, error_code, translated
+from kalshi_platform.lake.store.s3 import client, error_code, translated
 
 RAW_TO_GLACIER_DAYS = 30
 PROCESSED_TO_INFREQUENT_ACCESS_DAYS = 90

@@ -17,8 +17,8 @@ import pyarrow.parquet as pq
 
 from kalshi_platform.errors import LakeCorrupt
 from kalshi_platform.lake.layout import MANIFEST_NAME, LakeTable, Partition, parse_partition
-from kalshi_platform.lake.objects import ObjectStore
 from kalshi_platform.lake.store import Lake, open_store, sha256
+from kalshi_platform.lake.store.objects import ObjectStore
 
 State: TypeAlias = Literal["closed", "open"]
 FORMAT = 1

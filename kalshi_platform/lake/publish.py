@@ -18,9 +18,9 @@ import msgspec
 from kalshi_platform.errors import KalshiPlatformError, LakeArchived, LakeCorrupt, LakeUnavailable, PartitionBusy
 from kalshi_platform.lake.layout import MANIFEST_NAME, is_part_name
 from kalshi_platform.lake.manifest import DataFile, Manifest, encode, read_manifest
-from kalshi_platform.lake.objects import ObjectStore
 from kalshi_platform.lake.parquet import Parts
 from kalshi_platform.lake.store import sha256
+from kalshi_platform.lake.store.objects import ObjectStore
 
 _log = logging.getLogger(__name__)
 

@@ -25,9 +25,9 @@ import pyarrow.parquet as pq
 from kalshi_platform.errors import LakeCorrupt, LakeHole, LakeUnavailable
 from kalshi_platform.lake.layout import LakeTable, Partition, lake_table, partition_at, partitions_between
 from kalshi_platform.lake.manifest import Manifest, read_manifest
-from kalshi_platform.lake.objects import ObjectStore
 from kalshi_platform.lake.schema import Dataset, dataset
 from kalshi_platform.lake.store import Lake, open_store
+from kalshi_platform.lake.store.objects import ObjectStore
 from kalshi_platform.market.times import HOUR
 
 Holes: TypeAlias = Literal["raise", "mark"]

@@ -25,9 +25,9 @@ from kalshi_platform.lake.layout import (
     partition_path,
 )
 from kalshi_platform.lake.manifest import Manifest, read_manifest
-from kalshi_platform.lake.objects import ObjectStore
 from kalshi_platform.lake.schema import dataset
 from kalshi_platform.lake.store import Lake, open_store
+from kalshi_platform.lake.store.objects import ObjectStore
 from kalshi_platform.storage.read import arrow_snapshot
 
 LOOK_BACK = timedelta(days=7)

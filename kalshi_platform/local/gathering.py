@@ -16,7 +16,7 @@ from typing import Any, Self
 from kalshi_platform import config
 from kalshi_platform.clock import Clock
 from kalshi_platform.errors import TransientError
-from kalshi_platform.gatherer.heartbeat import FILE_NAME, read_file
+from kalshi_platform.gatherer.status.heartbeat import FILE_NAME, read_file
 from kalshi_platform.local.databases import DatabaseStack
 from kalshi_platform.local.postgres import PostgresServer
 from kalshi_platform.local.process_group import ChildSpec, ProcessGroup

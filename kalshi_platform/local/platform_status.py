@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from kalshi_platform.clock import Clock
-from kalshi_platform.deduplicator import hour_figures
+from kalshi_platform.deduplicator.coverage import hour_summary as hour_figures
+from kalshi_platform.deduplicator.merge.twins import twins
 from kalshi_platform.deduplicator.settings import DeduplicatorSettings
-from kalshi_platform.deduplicator.twins import twins
 from kalshi_platform.errors import DatabaseUnavailable
-from kalshi_platform.gatherer.heartbeat import read_file
+from kalshi_platform.gatherer.status.heartbeat import read_file
 from kalshi_platform.local.status_lines import gatherer_lines, wrong_lines
 from kalshi_platform.storage.pool import Database
 

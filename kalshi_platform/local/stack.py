@@ -21,8 +21,8 @@ from kalshi_platform import config
 from kalshi_platform.clock import SYSTEM_CLOCK, Clock
 from kalshi_platform.errors import ConfigurationError
 from kalshi_platform.exchange.settings import PRODUCTION_REST_URL
-from kalshi_platform.gatherer.heartbeat import FILE_NAME, read_file
-from kalshi_platform.gatherer.spool import bytes_waiting
+from kalshi_platform.gatherer.journal.spool import bytes_waiting
+from kalshi_platform.gatherer.status.heartbeat import FILE_NAME, read_file
 from kalshi_platform.local import processes
 from kalshi_platform.local.addresses import users_part, write_env_block, write_local_json
 from kalshi_platform.local.databases import DatabaseStack

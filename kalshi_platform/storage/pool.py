@@ -145,7 +145,7 @@ class Database:
             fairy.close()
 
     @contextmanager
-    def lease(self, *key: str) -> Iterator[Lease | None]:
+    def advisory_lock(self, *key: str) -> Iterator[AdvisoryLock | None]:
         """Hold a session-level advisory lock on a connection of its own; yields None when somebody else holds it."""
         lease = self._try_lease("/".join(key))
         try:
@@ -154,7 +154,7 @@ class Database:
             if lease is not None:
                 lease.close()
 
-    def _try_lease(self, key: str) -> Lease | None:
+    def _try_lease(self, key: str) -> AdvisoryLock | None:
         connection = None
         held = False
         try:
@@ -163,7 +163,7 @@ class Database:
             with connection.cursor() as cursor:
                 cursor.execute(_TRY_LOCK, (key,))
                 held = bool(cursor.fetchone()[0])
-            return Lease(connection, self._where()) if held else None
+            return AdvisoryLock(connection, self._where()) if held else None
         except psycopg2.Error as error:
             raise translated(error, self._where()) from error
         finally:
@@ -181,7 +181,7 @@ class Database:
         return f"database {self.name} ({redacted(self.url)})"
 
 
-class Lease:
+class AdvisoryLock:
     """An advisory lock held by a connection of its own; the server frees it when the process dies."""
 
     def __init__(self, connection: Any, where: str) -> None:

@@ -18,11 +18,11 @@ import polars as pl
 import pytest
 
 from kalshi_platform.clock import SYSTEM_CLOCK
-from kalshi_platform.proof.examine import examine
-from kalshi_platform.proof.options import ProofOptions
-from kalshi_platform.proof.record import Recorder
-from kalshi_platform.proof.stack import ProofStack
-from kalshi_platform.proof.verdict import objections
+from kalshi_platform.lab.proof.examine import examine
+from kalshi_platform.lab.proof.options import ProofOptions
+from kalshi_platform.lab.proof.record import Recorder
+from kalshi_platform.lab.proof.stack import ProofStack
+from kalshi_platform.lab.proof.verdict import objections
 from kalshi_platform.storage.pool import Database
 from kalshi_platform_tests.fixtures.stack import clean_environment, processes_of
 

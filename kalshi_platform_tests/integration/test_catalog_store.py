@@ -13,7 +13,7 @@ import pytest
 
 from kalshi_platform.catalog.store import CatalogStore, Changed, SyncReport
 from kalshi_platform.errors import StatementRejected
-from kalshi_platform.exchange.parse_rest import parse_event, parse_market, parse_series
+from kalshi_platform.exchange.parse.rest import parse_event, parse_market, parse_series
 from kalshi_platform.market.catalog import MarketInfo
 from kalshi_platform.market.clock_offset import Offset
 from kalshi_platform.market.times import datetime_from_us

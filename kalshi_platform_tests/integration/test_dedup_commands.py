@@ -18,7 +18,7 @@ from typer.testing import CliRunner
 from kalshi_platform.cli.close_hour import close_hour
 from kalshi_platform.cli.dedup import dedup
 from kalshi_platform.clock import SYSTEM_CLOCK
-from kalshi_platform.errors import LeaseHeld, Unfinished
+from kalshi_platform.errors import LockHeld, Unfinished
 from kalshi_platform.local import stop_signals
 from kalshi_platform.local.ports import free_port
 from kalshi_platform.market.times import US_PER_S, datetime_from_us
@@ -85,7 +85,7 @@ def invoke(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[..., BaseExcept
 def test_what_could_not_be_done_is_not_exit_code_0(
     merge_world: World, invoke: Callable[..., BaseException | None]
 ) -> None:
-    """An `Unfinished` ends a command with exit code 1, LeaseHeld with 3."""
+    """An `Unfinished` ends a command with exit code 1, LockHeld with 3."""
     world = merge_world(2)
     world.gatherers["g1"].commit(orderbook_deltas=[delta_row("A", ts_us=HOUR_US + 5, seq=2)])
     nowhere = f"postgresql://u@127.0.0.1:{free_port()}/x"
@@ -98,9 +98,9 @@ def test_what_could_not_be_done_is_not_exit_code_0(
     assert "not proved to be complete (not checked)" in str(invoke(world, close_hour, hour, **silent))
     running = f"{SYSTEM_CLOCK.now():%Y-%m-%dT%H}"
     assert "not marked as closed" in str(invoke(world, close_hour, running, KALSHI_CHECK_TRADES="no"))
-    with world.production.lease("deduplicator") as lease:
+    with world.production.advisory_lock("deduplicator") as lease:
         assert lease is not None
-        assert isinstance(invoke(world, dedup, "--seconds", "0.5"), LeaseHeld)
+        assert isinstance(invoke(world, dedup, "--seconds", "0.5"), LockHeld)
     assert invoke(world, dedup, "--seconds", "1") is None
     gone = invoke(world, dedup, "--seconds", "0.5", KALSHI_PRODUCTION_DATABASE_URL=nowhere)
     assert isinstance(gone, Unfinished)

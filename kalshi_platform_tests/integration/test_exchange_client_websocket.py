@@ -24,9 +24,10 @@ from kalshi_platform.errors import (
     ExchangeUnavailable,
     RateLimited,
 )
-from kalshi_platform.exchange.session import Alarm, Session, SessionConfig
+from kalshi_platform.exchange.protocol.session import Alarm, Session, SessionConfig
 from kalshi_platform.exchange.settings import ExchangeSettings
 from kalshi_platform.exchange.websocket import WebSocketConnection
+from kalshi_platform.lab.simulator.server import ServerThread
 from kalshi_platform.market.book import Book
 from kalshi_platform.market.records import (
     BookDelta,
@@ -43,7 +44,6 @@ from kalshi_platform.market.records import (
     TickerUpdate,
     Trade,
 )
-from kalshi_platform.simulator.server import ServerThread
 from kalshi_platform_tests.fixtures.exchange import RawClient, eventually, running_exchange
 
 R = TypeVar("R", bound=Record)

@@ -29,7 +29,7 @@ def refusal(url: str) -> list[DatabaseUnavailable]:
     """How each of our ways to a database is refused."""
     database = Database(url, name="t")
     errors = []
-    for way in (database.transaction, lambda: database.lease("x"), lambda: arrow_snapshot(url)):
+    for way in (database.transaction, lambda: database.advisory_lock("x"), lambda: arrow_snapshot(url)):
         with pytest.raises(DatabaseUnavailable) as caught, way():
             pass
         errors.append(caught.value)

@@ -12,16 +12,16 @@ import psycopg2
 import pytest
 
 from kalshi_platform.clock import SYSTEM_CLOCK
-from kalshi_platform.deduplicator.coverage import claims
+from kalshi_platform.deduplicator.coverage.streams.claims import claims
 from kalshi_platform.errors import AnotherWriter
-from kalshi_platform.gatherer.committer import Committer
-from kalshi_platform.gatherer.fence import DIFFERS, WENT_BACK, Fence
-from kalshi_platform.gatherer.ledger import Ledger
-from kalshi_platform.gatherer.open_transactions import OpenTransactions
-from kalshi_platform.gatherer.spool import Spool
-from kalshi_platform.gatherer.spool_file import Damage
-from kalshi_platform.gatherer.writer import Writer
-from kalshi_platform.gatherer.writer_counters import WriterCounters
+from kalshi_platform.gatherer.ingest.committer import Committer
+from kalshi_platform.gatherer.ingest.fence import DIFFERS, WENT_BACK, Fence
+from kalshi_platform.gatherer.ingest.ledger import Ledger
+from kalshi_platform.gatherer.ingest.open_transactions import OpenTransactions
+from kalshi_platform.gatherer.ingest.writer import Writer
+from kalshi_platform.gatherer.ingest.writer_counters import WriterCounters
+from kalshi_platform.gatherer.journal.spool import Spool
+from kalshi_platform.gatherer.journal.spool_file import Damage
 from kalshi_platform.market.records import Record
 from kalshi_platform.storage import queries
 from kalshi_platform.storage.pool import Database

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from kalshi_platform.gatherer.reports import BooksPolled, CatalogSynced
+from kalshi_platform.gatherer.status.reports import BooksPolled, CatalogSynced
 from kalshi_platform_tests.fixtures.exchange import eventually, running_exchange
 from kalshi_platform_tests.fixtures.gatherer_databases import SettingsFactory
 from kalshi_platform_tests.fixtures.gatherer_service import running_gatherer

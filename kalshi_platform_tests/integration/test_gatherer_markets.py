@@ -6,8 +6,8 @@ from pathlib import Path
 
 import psycopg2
 
-from kalshi_platform.gatherer.reports import CatalogSynced
 from kalshi_platform.gatherer.settings import MarketFilter
+from kalshi_platform.gatherer.status.reports import CatalogSynced
 from kalshi_platform_tests.fixtures.exchange import eventually, running_exchange
 from kalshi_platform_tests.fixtures.gatherer_databases import SettingsFactory
 from kalshi_platform_tests.fixtures.gatherer_service import running_gatherer

@@ -15,11 +15,11 @@ import psycopg2
 import pytest
 
 from kalshi_platform.clock import SYSTEM_CLOCK
-from kalshi_platform.deduplicator.coverage import claims
-from kalshi_platform.gatherer.heartbeat import FILE_NAME, read_file
+from kalshi_platform.deduplicator.coverage.streams.claims import claims
+from kalshi_platform.gatherer.ingest.writer import Writer
+from kalshi_platform.gatherer.journal.spool import Spool
 from kalshi_platform.gatherer.settings import GathererSettings
-from kalshi_platform.gatherer.spool import Spool
-from kalshi_platform.gatherer.writer import Writer
+from kalshi_platform.gatherer.status.heartbeat import FILE_NAME, read_file
 from kalshi_platform.market.records import BookDelta, BookSnapshot, Record
 from kalshi_platform.storage.pool import Database
 from kalshi_platform_tests.fixtures.exchange import eventually, running_exchange
@@ -538,7 +538,7 @@ COLUMNS: dict[str, list[str]] = {
 def test_a_stop_waits_for_the_last_commit_and_says_so(
     gatherer_settings: SettingsFactory, open_database: OpenDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kalshi_platform.gatherer.writer.SAY_EVERY_S", 0.1)
+    monkeypatch.setattr("kalshi_platform.gatherer.ingest.writer.SAY_EVERY_S", 0.1)
     settings = gatherer_settings()
     feed, told = Feed(), threading.Event()
     said: list[str] = []

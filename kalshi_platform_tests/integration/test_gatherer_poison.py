@@ -12,9 +12,9 @@ import msgspec
 import pytest
 
 from kalshi_platform.clock import SYSTEM_CLOCK
-from kalshi_platform.gatherer.commit import commit_records
-from kalshi_platform.gatherer.spool import Spool
-from kalshi_platform.gatherer.writer import Writer
+from kalshi_platform.gatherer.ingest.commit import commit_records
+from kalshi_platform.gatherer.ingest.writer import Writer
+from kalshi_platform.gatherer.journal.spool import Spool
 from kalshi_platform.market.names import readable
 from kalshi_platform.market.records import DeadLetter, DeadLettersCounted, Record, SessionClosed
 from kalshi_platform.market.times import datetime_from_us

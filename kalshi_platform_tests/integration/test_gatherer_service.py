@@ -23,13 +23,13 @@ import pytest
 from kalshi_platform.clock import SYSTEM_CLOCK
 from kalshi_platform.errors import AnotherWriter, SchemaMismatch
 from kalshi_platform.exchange.rest import RestClient
-from kalshi_platform.gatherer.heartbeat import FILE_NAME, read_file
 from kalshi_platform.gatherer.on_demand import poll_books
-from kalshi_platform.gatherer.reports import BooksPolled, StreamsCommitted
 from kalshi_platform.gatherer.settings import GathererSettings
+from kalshi_platform.gatherer.status.heartbeat import FILE_NAME, read_file
+from kalshi_platform.gatherer.status.reports import BooksPolled, StreamsCommitted
 from kalshi_platform.gatherer.switch import run_while_wanted
+from kalshi_platform.lab.simulator.server import ServerThread
 from kalshi_platform.local.postgres import PostgresServer
-from kalshi_platform.simulator.server import ServerThread
 from kalshi_platform.storage.pool import Database
 from kalshi_platform_tests.fixtures.exchange import eventually, running_exchange
 from kalshi_platform_tests.fixtures.gatherer_databases import SettingsFactory
@@ -341,7 +341,7 @@ def test_a_stop_is_heard_while_the_name_is_still_held_by_another(
     settings = gatherer_settings(lease_patience_s=600.0)
     with (
         running_exchange(tmp_path, markets=2, rate=0) as exchange,
-        open_database(settings.timeseries_url).lease("gatherer", "g1") as lease,
+        open_database(settings.timeseries_url).advisory_lock("gatherer", "g1") as lease,
     ):
         assert lease is not None
         gatherer = RunningGatherer(settings, client_settings(exchange))
@@ -368,7 +368,7 @@ def test_who_lost_the_name_leaves_the_heartbeat_row_to_its_new_holder(
                     "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory' AND database ="
                     " (SELECT oid FROM pg_database WHERE datname = current_database())",
                 )
-                return stack.enter_context(database.lease("gatherer", "g1")) is not None
+                return stack.enter_context(database.advisory_lock("gatherer", "g1")) is not None
 
             eventually(taken_over, what="the lease")
             execute(settings.timeseries_url, "UPDATE heartbeats SET state = 'the other'")

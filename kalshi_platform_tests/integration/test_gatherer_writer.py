@@ -12,11 +12,11 @@ import msgspec
 import pytest
 
 from kalshi_platform.clock import SYSTEM_CLOCK
-from kalshi_platform.gatherer.commit import close_former, commit_records
-from kalshi_platform.gatherer.fence import Fence
+from kalshi_platform.gatherer.ingest.commit import close_former, commit_records
+from kalshi_platform.gatherer.ingest.fence import Fence
+from kalshi_platform.gatherer.ingest.writer import Writer
+from kalshi_platform.gatherer.journal.spool import Spool
 from kalshi_platform.gatherer.settings import GathererSettings
-from kalshi_platform.gatherer.spool import Spool
-from kalshi_platform.gatherer.writer import Writer
 from kalshi_platform.local.ports import free_port
 from kalshi_platform.local.postgres import PostgresServer
 from kalshi_platform.market.records import BookDelta, Record

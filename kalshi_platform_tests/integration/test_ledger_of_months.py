@@ -11,11 +11,11 @@ import pyarrow as pa
 import pytest
 
 from kalshi_platform.clock import SYSTEM_CLOCK
-from kalshi_platform.deduplicator.anchor_reader import read_anchors
-from kalshi_platform.deduplicator.cursor import Position, read_new
-from kalshi_platform.deduplicator.hour_reader import read_hour
+from kalshi_platform.deduplicator.coverage.checkpoint_reader import read_anchors
+from kalshi_platform.deduplicator.coverage.hour_reader import read_hour
+from kalshi_platform.deduplicator.merge.cursor import Position, read_new
+from kalshi_platform.deduplicator.merge.source import estimated_rows
 from kalshi_platform.deduplicator.settings import GathererSource
-from kalshi_platform.deduplicator.source import estimated_rows
 from kalshi_platform.market.times import HOUR, US_PER_S, hour_of, us_from_datetime
 from kalshi_platform.storage.literals import inlined
 from kalshi_platform.storage.read import ArrowSnapshot, arrow_snapshot

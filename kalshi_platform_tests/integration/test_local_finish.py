@@ -15,7 +15,7 @@ from kalshi_platform.cli.main import main
 from kalshi_platform.clock import SYSTEM_CLOCK
 from kalshi_platform.config import PlatformSettings
 from kalshi_platform.errors import StartFailed
-from kalshi_platform.gatherer.heartbeat import Heartbeat, write_file
+from kalshi_platform.gatherer.status.heartbeat import Heartbeat, write_file
 from kalshi_platform.lake.settings import LakeSettings
 from kalshi_platform.local import finish, run_up
 from kalshi_platform.local.finish import export_open, hours_merged_since, merge_what_is_left

@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 
 from kalshi_platform.clock import SYSTEM_CLOCK
-from kalshi_platform.deduplicator import cursor as cursor_module
 from kalshi_platform.deduplicator import live as live_module
-from kalshi_platform.deduplicator import production as production_module
-from kalshi_platform.deduplicator.catalog_merge import CatalogMergeReport, merge_catalog
+from kalshi_platform.deduplicator.catalog.merge import CatalogMergeReport, merge_catalog
 from kalshi_platform.deduplicator.close_hour import close_hour
 from kalshi_platform.deduplicator.hours import active_hours, hours_to_close
 from kalshi_platform.deduplicator.live import LiveMerger
-from kalshi_platform.deduplicator.merge import Merger, MergeReport, merge_new
+from kalshi_platform.deduplicator.merge import cursor as cursor_module
+from kalshi_platform.deduplicator.merge import production as production_module
+from kalshi_platform.deduplicator.merge.merge import Merger, MergeReport, merge_new
 from kalshi_platform.deduplicator.settings import GathererSource
 from kalshi_platform.errors import ConfigurationError, SchemaMismatch, StatementRejected
 from kalshi_platform.market.times import US_PER_HOUR, US_PER_S, datetime_from_us, us_from_datetime

@@ -15,13 +15,13 @@ import psycopg2
 import pytest
 
 from kalshi_platform.clock import SYSTEM_CLOCK
-from kalshi_platform.deduplicator import hour_figures
 from kalshi_platform.deduplicator.close_hour import close_hour
+from kalshi_platform.deduplicator.coverage import hour_summary as hour_figures
+from kalshi_platform.deduplicator.coverage.close_alarms import worst_markets
 from kalshi_platform.deduplicator.hours import hours_to_close
-from kalshi_platform.deduplicator.merge import merge_new
-from kalshi_platform.deduplicator.proofs import worst_markets
+from kalshi_platform.deduplicator.merge.merge import merge_new
 from kalshi_platform.deduplicator.settings import DeduplicatorSettings, GathererSource
-from kalshi_platform.deduplicator.trade_parity import reconcile_trades
+from kalshi_platform.deduplicator.trades.reconcile_trades import reconcile_trades
 from kalshi_platform.lake.export import export_daily, export_raw
 from kalshi_platform.lake.layout import RAW_TABLES
 from kalshi_platform.lake.settings import LakeSettings

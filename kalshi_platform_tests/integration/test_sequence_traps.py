@@ -11,7 +11,8 @@ import pytest
 
 from kalshi_platform.clock import SYSTEM_CLOCK
 from kalshi_platform.errors import ConnectionLost
-from kalshi_platform.exchange.session import Session, SessionConfig
+from kalshi_platform.exchange.protocol.session import Session, SessionConfig
+from kalshi_platform.lab.simulator.server import ServerThread
 from kalshi_platform.market.records import (
     BookDelta,
     BookSnapshot,
@@ -24,7 +25,6 @@ from kalshi_platform.market.records import (
     StreamOpened,
     TickerUpdate,
 )
-from kalshi_platform.simulator.server import ServerThread
 from kalshi_platform_tests.fixtures.exchange import RawClient, running_exchange
 from kalshi_platform_tests.integration.test_exchange_client_websocket import Client, nudge, truth_of
 

@@ -15,8 +15,8 @@ import pyarrow.parquet as pq
 import pytest
 import requests
 
-from kalshi_platform.simulator.recording import record
-from kalshi_platform.simulator.settings import ReplaySettings
+from kalshi_platform.lab.simulator.recording import record
+from kalshi_platform.lab.simulator.settings import ReplaySettings
 from kalshi_platform_tests.fixtures.exchange import RawClient, eventually, running_exchange
 
 CAPTURES = Path(os.environ.get("KALSHI_CAPTURES", Path(__file__).parents[2] / ".." / "shared" / "captures"))

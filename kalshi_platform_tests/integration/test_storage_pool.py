@@ -203,7 +203,7 @@ def test_a_stopped_server_is_unavailable_until_it_is_back(own_server: PostgresSe
                 one(database, "SELECT 1")
         with pytest.raises(DatabaseUnavailable), arrow_snapshot(database.url):
             pass
-        with pytest.raises(DatabaseUnavailable), database.lease("x"):
+        with pytest.raises(DatabaseUnavailable), database.advisory_lock("x"):
             pass
     finally:
         own_server.start()
@@ -239,22 +239,22 @@ def test_a_server_that_is_full_is_unavailable_until_there_is_room(own_server: Po
 
 
 def hold_lease(url: str, pipe: Connection) -> None:
-    with Database(url, name="holder").lease("gatherer", "g1") as lease:
+    with Database(url, name="holder").advisory_lock("gatherer", "g1") as lease:
         pipe.send(lease is not None)
         pipe.recv()
 
 
 def lease_is_free(database: Database) -> bool:
-    with database.lease("gatherer", "g1") as lease:
+    with database.advisory_lock("gatherer", "g1") as lease:
         return lease is not None
 
 
 def test_a_lease_has_one_holder_at_a_time(database: Database) -> None:
-    with database.lease("gatherer", "g1") as held:
+    with database.advisory_lock("gatherer", "g1") as held:
         assert held is not None
         assert held.is_held()
         assert not lease_is_free(database)
-        with database.lease("gatherer", "g2") as other:
+        with database.advisory_lock("gatherer", "g2") as other:
             assert other is not None
     assert not held.is_held()
     assert lease_is_free(database)
@@ -262,7 +262,7 @@ def test_a_lease_has_one_holder_at_a_time(database: Database) -> None:
 
 def test_a_lease_ends_with_the_block_even_after_an_error(database: Database) -> None:
     def fail() -> None:
-        with database.lease("gatherer", "g1"):
+        with database.advisory_lock("gatherer", "g1"):
             raise RuntimeError
 
     with pytest.raises(RuntimeError):
@@ -286,7 +286,7 @@ def test_a_killed_holder_frees_its_lease(database: Database) -> None:
 
 
 def test_a_lease_whose_connection_was_cut_knows_it(database: Database) -> None:
-    with database.lease("gatherer", "g1") as held:
+    with database.advisory_lock("gatherer", "g1") as held:
         assert held is not None
         terminate(database, one(database, "SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND granted"))  # type: ignore[arg-type]
         assert not held.is_held()
@@ -315,7 +315,7 @@ def odd_password_url(postgres_server: PostgresServer, database_factory: Database
 def test_odd_passwords_open_the_database_for_every_driver(odd_password_url: str) -> None:
     database = Database(odd_password_url, name="odd")
     assert str(one(database, "SELECT current_user")).startswith("odd ")
-    with database.lease("x") as lease:
+    with database.advisory_lock("x") as lease:
         assert lease is not None
     with arrow_snapshot(odd_password_url) as snapshot:
         assert snapshot.table("SELECT current_user::text AS who")["who"].to_pylist()[0].startswith("odd ")
@@ -332,7 +332,7 @@ def test_no_message_holds_the_password(odd_password_url: str, caplog: pytest.Log
         texts.append(repr(database))
         for attempt in (
             lambda: one(database, "SELECT nonsense"),  # noqa: B023
-            lambda: database.lease("x").__enter__(),  # noqa: B023
+            lambda: database.advisory_lock("x").__enter__(),  # noqa: B023
             lambda: arrow_snapshot(database.url).__enter__().table("SELECT nonsense"),  # noqa: B023
         ):
             try:

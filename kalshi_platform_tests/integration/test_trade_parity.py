@@ -12,20 +12,20 @@ import pytest
 
 from kalshi_platform.cli.backfill_trades import backfill_trades as backfill_command
 from kalshi_platform.clock import SYSTEM_CLOCK
-from kalshi_platform.deduplicator import trade_listing
 from kalshi_platform.deduplicator.close_hour import close_hour
 from kalshi_platform.deduplicator.hours import hours_to_close
 from kalshi_platform.deduplicator.settings import DeduplicatorSettings, GathererSource
-from kalshi_platform.deduplicator.trade_backfill import TradesBackfill, backfill_trades, hours_of
-from kalshi_platform.deduplicator.trade_parity import TradeCheck, check_trades, reconcile_trades
-from kalshi_platform.errors import ExchangeUnavailable, HourNotClosed, LeaseHeld
+from kalshi_platform.deduplicator.trades import rest_trades as trade_listing
+from kalshi_platform.deduplicator.trades.backfill import TradesBackfill, backfill_trades, hours_of
+from kalshi_platform.deduplicator.trades.reconcile_trades import TradeCheck, check_trades, reconcile_trades
+from kalshi_platform.errors import ExchangeUnavailable, HourNotClosed, LockHeld
 from kalshi_platform.exchange.rest import RestClient
+from kalshi_platform.lab.simulator.server import ServerThread
 from kalshi_platform.lake.export import export_daily, export_raw
 from kalshi_platform.lake.reader import trades as lake_trades
 from kalshi_platform.lake.settings import LakeSettings
 from kalshi_platform.market.records import Trade
 from kalshi_platform.market.times import HOUR, US_PER_MS, datetime_from_us, hour_of, us_from_datetime
-from kalshi_platform.simulator.server import ServerThread
 from kalshi_platform.storage.migrate import migrate
 from kalshi_platform.storage.partitions import PartitionBounds
 from kalshi_platform.storage.pool import Database
@@ -224,9 +224,9 @@ def test_an_exchange_that_does_not_answer_leaves_the_hour_unchecked_and_an_earli
     assert reconcile(Lister([listed("a", H10)])).state == "complete"
     reconcile(away)
     assert production.rows("SELECT state, reason FROM trade_checks") == [("complete", None)]
-    with production.database.lease("trade parity", H10.isoformat()):
+    with production.database.advisory_lock("trade parity", H10.isoformat()):
         assert "another process" in (reconcile(Lister()).reason or "")
-        with pytest.raises(LeaseHeld):
+        with pytest.raises(LockHeld):
             check(production, Lister())
     assert reconcile(Lister(), hour_of(SYSTEM_CLOCK.now())).state == "not checked"
 

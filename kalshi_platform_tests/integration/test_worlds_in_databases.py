@@ -12,12 +12,12 @@ import polars as pl
 import pytest
 
 from kalshi_platform.clock import SYSTEM_CLOCK
-from kalshi_platform.deduplicator.anchor_reader import read_anchors
 from kalshi_platform.deduplicator.close_hour import close_hour
-from kalshi_platform.deduplicator.coverage import read_claims
-from kalshi_platform.deduplicator.merge import merge_new
-from kalshi_platform.gatherer.commit import close_former, commit_records
-from kalshi_platform.gatherer.fence import Fence
+from kalshi_platform.deduplicator.coverage.checkpoint_reader import read_anchors
+from kalshi_platform.deduplicator.coverage.streams.claims import read_claims
+from kalshi_platform.deduplicator.merge.merge import merge_new
+from kalshi_platform.gatherer.ingest.commit import close_former, commit_records
+from kalshi_platform.gatherer.ingest.fence import Fence
 from kalshi_platform.market.coverage import Interval, union
 from kalshi_platform.market.times import datetime_from_us, hour_of, us_from_datetime
 from kalshi_platform.storage.partitions import PartitionBounds, PartitionKeeper

@@ -31,7 +31,7 @@ from kalshi_platform.orchestration.resources import ProductionDatabase
     check_specs=[trade_parity.spec(TRADES_BACKFILL)],
 )
 def trades_backfill(context: dg.AssetExecutionContext, production_database: ProductionDatabase) -> dg.MaterializeResult:  # type: ignore[type-arg]
-    from kalshi_platform.deduplicator.trade_backfill import backfill_trades, hours_of
+    from kalshi_platform.deduplicator.trades.backfill import backfill_trades, hours_of
 
     asked_at = _asked_at(context)
     checked: list[datetime] = []

@@ -14,7 +14,7 @@ from kalshi_platform.orchestration.resources import ProductionDatabase
 from kalshi_platform.orchestration.services import DEDUP_JOB, DEDUPLICATOR, service_tags
 
 if TYPE_CHECKING:
-    from kalshi_platform.deduplicator.merge import MergeReport
+    from kalshi_platform.deduplicator.merge.merge import MergeReport
 
 
 @dg.op(

@@ -15,7 +15,7 @@ from kalshi_platform.orchestration.resources import WebSocketIngestor
 from kalshi_platform.orchestration.services import GATHER_JOB, gatherer_service_name, service_tags
 
 if TYPE_CHECKING:
-    from kalshi_platform.gatherer.reports import Report
+    from kalshi_platform.gatherer.status.reports import Report
 
 LABELS = {"kalshi/kind": "endless"}
 

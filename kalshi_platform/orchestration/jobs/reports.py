@@ -11,8 +11,8 @@ import dagster as dg
 from kalshi_platform.orchestration.keys import REST_SNAPSHOTS, STREAM_TABLES, gatherer, production
 
 if TYPE_CHECKING:
-    from kalshi_platform.deduplicator.merge import MergeReport
-    from kalshi_platform.gatherer.reports import BooksPolled, CatalogSynced, Report, StreamsCommitted
+    from kalshi_platform.deduplicator.merge.merge import MergeReport
+    from kalshi_platform.gatherer.status.reports import BooksPolled, CatalogSynced, Report, StreamsCommitted
 
 AssetEvent: TypeAlias = dg.AssetMaterialization | dg.AssetObservation
 
@@ -22,7 +22,7 @@ def gather_events(name: str, reports: Sequence[Report]) -> list[AssetEvent]:
 
     A stream table that got rows is materialized; one that got none is observed.
     """
-    from kalshi_platform.gatherer.reports import BooksPolled, CatalogSynced, StreamsCommitted
+    from kalshi_platform.gatherer.status.reports import BooksPolled, CatalogSynced, StreamsCommitted
 
     events: list[AssetEvent] = [
         dg.AssetMaterialization(gatherer(report.what), partition=name, metadata=synced_metadata(report))

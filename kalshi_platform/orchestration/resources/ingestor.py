@@ -12,7 +12,7 @@ from kalshi_platform import config
 from kalshi_platform.clock import SYSTEM_CLOCK
 
 if TYPE_CHECKING:
-    from kalshi_platform.gatherer.reports import Report
+    from kalshi_platform.gatherer.status.reports import Report
 
 
 class WebSocketIngestor(dg.ConfigurableResource):  # type: ignore[type-arg]

@@ -114,7 +114,7 @@ def sign_in_file(path: Path | None, clock: Clock) -> Sign | None:
     """The heartbeat that the service wrote to this host's disk: it counts while the database is away."""
     if path is None:
         return None
-    from kalshi_platform.gatherer.heartbeat import read_file
+    from kalshi_platform.gatherer.status.heartbeat import read_file
 
     content = read_file(path)
     if content is None:

@@ -36,7 +36,7 @@ from kalshi_platform.lake.manifest import Manifest, read_manifest, verify
 from kalshi_platform.lake.schema import DATASETS
 from kalshi_platform.lake.settings import FolderRoot, LakeSettings
 from kalshi_platform.lake.store import open_store
-from kalshi_platform.lake.store_folder import FolderStore
+from kalshi_platform.lake.store.folder import FolderStore
 from kalshi_platform.local.ports import free_port
 from kalshi_platform_tests.fixtures.clocks import FakeClock
 from kalshi_platform_tests.fixtures.lake import HOUR
@@ -412,7 +412,7 @@ class CutWhileStoring(FolderStore):
 def test_two_exports_of_one_partition_do_not_meet(lake_settings: LakeSettings, production: Production) -> None:
     production.close_hour(HOUR)
     root = open_store(lake_settings).root
-    with production.database.lease("lake export", root, PATH) as lease:
+    with production.database.advisory_lock("lake export", root, PATH) as lease:
         assert lease is not None
         with pytest.raises(PartitionBusy, match="try again"):
             export_raw(lake_settings, production.url, "orderbook_deltas", HOUR, "closed")

@@ -12,10 +12,10 @@ import pytest
 from kalshi_platform.errors import LakeUnavailable, PartitionBusy
 from kalshi_platform.lake import reader
 from kalshi_platform.lake.manifest import verify
-from kalshi_platform.lake.objects import ObjectStore
 from kalshi_platform.lake.settings import FolderRoot, LakeSettings
 from kalshi_platform.lake.store import open_store
-from kalshi_platform.lake.store_folder import FolderStore
+from kalshi_platform.lake.store.folder import FolderStore
+from kalshi_platform.lake.store.objects import ObjectStore
 from kalshi_platform_tests.fixtures.failing_store import WAYS, FailingStore, Killed, Way
 from kalshi_platform_tests.fixtures.publishing import NEW, OLD, PARTITION, Hour
 

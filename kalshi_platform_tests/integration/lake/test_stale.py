@@ -19,7 +19,7 @@ from kalshi_platform.lake.layout import Partition, lake_table, partition_startin
 from kalshi_platform.lake.manifest import encode, read_manifest
 from kalshi_platform.lake.settings import FolderRoot, LakeSettings
 from kalshi_platform.lake.stale import partitions_of, stale_lately, stale_partitions
-from kalshi_platform.lake.store_folder import FolderStore
+from kalshi_platform.lake.store.folder import FolderStore
 from kalshi_platform_tests.fixtures.failing_store import FailingStore
 from kalshi_platform_tests.fixtures.lake import HOUR
 from kalshi_platform_tests.integration.lake.conftest import Production

@@ -12,10 +12,10 @@ import pytest
 
 from kalshi_platform.errors import ConfigurationError, LakeUnavailable
 from kalshi_platform.lake import lifecycle
-from kalshi_platform.lake.objects import ObjectStore, StoredObject
 from kalshi_platform.lake.settings import BucketRoot, LakeSettings, parse_root
 from kalshi_platform.lake.store import open_store, sha256
-from kalshi_platform.lake.store_s3 import client, translated
+from kalshi_platform.lake.store.objects import ObjectStore, StoredObject
+from kalshi_platform.lake.store.s3 import client, translated
 from kalshi_platform.local.ports import free_port
 
 

@@ -11,10 +11,10 @@ import dagster as dg
 import pytest
 
 from kalshi_platform.clock import SYSTEM_CLOCK
+from kalshi_platform.lab.simulator.server import ServerThread
 from kalshi_platform.orchestration import keys
 from kalshi_platform.orchestration.resources import PlatformResource
 from kalshi_platform.orchestration.schedules.catalog import sync_catalog_when_stale
-from kalshi_platform.simulator.server import ServerThread
 from kalshi_platform_tests.fixtures.exchange import eventually, running_exchange
 from kalshi_platform_tests.fixtures.stack import rows
 from kalshi_platform_tests.integration.orchestration.conftest import Platform

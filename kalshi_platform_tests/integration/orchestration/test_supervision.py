@@ -10,7 +10,7 @@ import dagster as dg
 import pytest
 
 from kalshi_platform.clock import SYSTEM_CLOCK
-from kalshi_platform.gatherer.heartbeat import Heartbeat, write_file, write_row
+from kalshi_platform.gatherer.status.heartbeat import Heartbeat, write_file, write_row
 from kalshi_platform.orchestration.schedules.catalog import is_fresh
 from kalshi_platform.orchestration.sensors.services import deduplicator_sensor, gatherer_sensor
 from kalshi_platform.orchestration.services import gatherer_service

@@ -11,13 +11,13 @@ import pytest
 
 from kalshi_platform.clock import SYSTEM_CLOCK
 from kalshi_platform.exchange.rest import RestClient
+from kalshi_platform.lab.simulator.server import ServerThread
 from kalshi_platform.market.times import HOUR, hour_of, us_from_datetime
 from kalshi_platform.orchestration import keys
 from kalshi_platform.orchestration.checks.trade_parity import trade_parity_last_day
 from kalshi_platform.orchestration.partitions import DAY, day_key, hour_key, range_request
 from kalshi_platform.orchestration.resources import ProductionDatabase
 from kalshi_platform.orchestration.schedules.trades import compare_trades_again
-from kalshi_platform.simulator.server import ServerThread
 from kalshi_platform_tests.fixtures.exchange import running_exchange
 from kalshi_platform_tests.fixtures.gatherer_service import client_settings
 from kalshi_platform_tests.integration.orchestration.conftest import HOUR0_US, Platform, hour

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from kalshi_platform.catalog.announced import agrees, applied, created, event_agrees
-from kalshi_platform.exchange.parse_rest import parse_event, parse_market
+from kalshi_platform.exchange.parse.rest import parse_event, parse_market
 from kalshi_platform.market.catalog import MarketInfo
 
 

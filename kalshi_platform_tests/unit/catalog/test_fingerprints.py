@@ -16,7 +16,7 @@ from kalshi_platform.catalog.fingerprints import (
     vanished_fingerprint,
 )
 from kalshi_platform.catalog.rows import MARKETS
-from kalshi_platform.exchange.parse_rest import parse_event, parse_market, parse_series
+from kalshi_platform.exchange.parse.rest import parse_event, parse_market, parse_series
 from kalshi_platform.market.catalog import MarketInfo
 from kalshi_platform.storage.bulk import encode
 

@@ -7,8 +7,8 @@ from datetime import UTC, datetime, timedelta
 import polars as pl
 import pyarrow as pa
 
-from kalshi_platform.deduplicator.aside import MISDATED, NAME_TOO_LONG, Aside, believed, nameable
-from kalshi_platform.deduplicator.source import cut
+from kalshi_platform.deduplicator.merge.quarantine import MISDATED, NAME_TOO_LONG, Aside, believed, nameable
+from kalshi_platform.deduplicator.merge.source import cut
 from kalshi_platform.storage.partitions import PartitionBounds
 
 NOW = datetime(2026, 11, 30, 6, tzinfo=UTC)

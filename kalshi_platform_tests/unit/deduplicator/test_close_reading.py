@@ -10,8 +10,8 @@ import pytest
 
 from kalshi_platform.clock import SYSTEM_CLOCK
 from kalshi_platform.deduplicator import close_hour
-from kalshi_platform.deduplicator.hour_reader import CLAIMS, GathererHour
-from kalshi_platform.deduplicator.proof_runs import RUN_CHECKS
+from kalshi_platform.deduplicator.coverage.hour_reader import CLAIMS, GathererHour
+from kalshi_platform.deduplicator.coverage.verification.check_snapshots import RUN_CHECKS
 from kalshi_platform.deduplicator.settings import DeduplicatorSettings, GathererSource
 from kalshi_platform.errors import DatabaseUnavailable
 from kalshi_platform.storage.partitions import PartitionBounds

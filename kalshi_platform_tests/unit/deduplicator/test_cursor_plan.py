@@ -9,7 +9,7 @@ from itertools import pairwise
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kalshi_platform.deduplicator.cursor import Batch, merged_windows, plan
+from kalshi_platform.deduplicator.merge.cursor import Batch, merged_windows, plan
 
 T0 = datetime(2026, 11, 23, tzinfo=UTC)
 

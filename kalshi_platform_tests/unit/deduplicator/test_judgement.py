@@ -10,15 +10,21 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from kalshi_platform.deduplicator.agreement import added_up, disagreements, statistics_of
-from kalshi_platform.deduplicator.hour_reader import counted
-from kalshi_platform.deduplicator.judgement import CLAIM, ProductionHour, condemned, coverage_of, judge
-from kalshi_platform.deduplicator.production_hour import numbers_of
-from kalshi_platform.deduplicator.proof_books import Anchors, Polled
-from kalshi_platform.deduplicator.proof_runs import RUN_CHECKS
-from kalshi_platform.deduplicator.stream_window import StreamWindow
-from kalshi_platform.deduplicator.sums import fingerprints_of, parts_of
-from kalshi_platform.deduplicator.timeline import Timeline
+from kalshi_platform.deduplicator.coverage.hour_reader import counted
+from kalshi_platform.deduplicator.coverage.overlap import added_up, disagreements, statistics_of
+from kalshi_platform.deduplicator.coverage.streams.stream_window import StreamWindow
+from kalshi_platform.deduplicator.coverage.verification.check_books import Anchors, Polled
+from kalshi_platform.deduplicator.coverage.verification.check_snapshots import RUN_CHECKS
+from kalshi_platform.deduplicator.coverage.verification.multiset_hash import fingerprints_of, parts_of
+from kalshi_platform.deduplicator.coverage.verification.production_hour import numbers_of
+from kalshi_platform.deduplicator.coverage.verification.timeline import Timeline
+from kalshi_platform.deduplicator.coverage.verification.verify_claims import (
+    CLAIM,
+    ProductionHour,
+    condemned,
+    coverage_of,
+    judge,
+)
 from kalshi_platform.market.coverage import Interval, holds
 from kalshi_platform.storage.tables import GATHERER_TABLES
 from kalshi_platform_tests.unit.deduplicator.test_worlds import LONG, merge, micros, world_of, worlds

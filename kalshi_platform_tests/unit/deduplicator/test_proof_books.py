@@ -10,8 +10,8 @@ import polars as pl
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kalshi_platform.deduplicator.derived_anchors import derive
-from kalshi_platform.deduplicator.proof_books import (
+from kalshi_platform.deduplicator.coverage.hour_end_checkpoints import derive
+from kalshi_platform.deduplicator.coverage.verification.check_books import (
     CONSISTENT,
     INCONSISTENT,
     UNDECIDED,
@@ -20,9 +20,9 @@ from kalshi_platform.deduplicator.proof_books import (
     check_anchors,
     check_polled,
 )
-from kalshi_platform.deduplicator.proof_runs import check_runs
-from kalshi_platform.deduplicator.sums import fingerprints_of, parts_of, sums_of_books
-from kalshi_platform.deduplicator.timeline import Covered, Timeline
+from kalshi_platform.deduplicator.coverage.verification.check_snapshots import check_runs
+from kalshi_platform.deduplicator.coverage.verification.multiset_hash import fingerprints_of, parts_of, sums_of_books
+from kalshi_platform.deduplicator.coverage.verification.timeline import Covered, Timeline
 from kalshi_platform.market.coverage import Interval
 from kalshi_platform.market.fold import Changes
 

@@ -8,7 +8,7 @@ import polars as pl
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kalshi_platform.deduplicator.runs import runs
+from kalshi_platform.deduplicator.coverage.streams.seq_ranges import runs
 
 Segment = tuple[int, int, int]
 

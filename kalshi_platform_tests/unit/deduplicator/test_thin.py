@@ -10,9 +10,9 @@ import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kalshi_platform.deduplicator.anchors import range_min
-from kalshi_platform.deduplicator.runs import runs, spans
-from kalshi_platform.deduplicator.thin import rounds, thin
+from kalshi_platform.deduplicator.coverage.checkpoints import range_min
+from kalshi_platform.deduplicator.coverage.streams.seq_ranges import runs, spans
+from kalshi_platform.deduplicator.merge.deduplicate import rounds, thin
 from kalshi_platform.market.times import US_PER_S
 from kalshi_platform.storage.tables import GATHERER_TABLES, PRODUCTION_TABLES
 from kalshi_platform_tests.fixtures.hand_filled_gatherer import (

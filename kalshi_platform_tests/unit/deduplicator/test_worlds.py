@@ -13,9 +13,9 @@ import polars as pl
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kalshi_platform.deduplicator.anchors import books, settle
-from kalshi_platform.deduplicator.runs import runs, spans
-from kalshi_platform.deduplicator.thin import thin
+from kalshi_platform.deduplicator.coverage.checkpoints import books, settle
+from kalshi_platform.deduplicator.coverage.streams.seq_ranges import runs, spans
+from kalshi_platform.deduplicator.merge.deduplicate import thin
 from kalshi_platform.market.identity import DELTA_KEY
 from kalshi_platform_tests.unit.deduplicator.truth import (
     MARGIN_US,

@@ -6,9 +6,9 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from kalshi_platform.exchange.session import Received
-from kalshi_platform.gatherer.columns import tables_of
-from kalshi_platform.gatherer.record_codec import decode_records, encode_records
+from kalshi_platform.exchange.protocol.session import Received
+from kalshi_platform.gatherer.ingest.columns import tables_of
+from kalshi_platform.gatherer.journal.record_codec import decode_records, encode_records
 from kalshi_platform.market.records import (
     NO_STREAM,
     BookSnapshot,

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from kalshi_platform.exchange.session import Session
+from kalshi_platform.exchange.protocol.session import Session
 from kalshi_platform.market.book import Book
 from kalshi_platform.market.records import (
     BookDelta,

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kalshi_platform.exchange.frames import BINARY, CLOSE, PING, TEXT, Deframer, FramingError, Message
+from kalshi_platform.exchange.framing import BINARY, CLOSE, PING, TEXT, Deframer, FramingError, Message
 
 
 def encode(opcode: int, payload: bytes, *, final: bool = True, masked: bool = False) -> bytes:

@@ -17,9 +17,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from kalshi_platform.errors import UnparsableMessage
-from kalshi_platform.exchange import parse
-from kalshi_platform.exchange.frames import Deframer, FramingError
-from kalshi_platform.exchange.session import Session, SessionConfig
+from kalshi_platform.exchange.framing import Deframer, FramingError
+from kalshi_platform.exchange.parse import messages as parse
+from kalshi_platform.exchange.protocol.session import Session, SessionConfig
 from kalshi_platform_tests.unit.exchange import frames_of
 from kalshi_platform_tests.unit.exchange.auditor import INT64_MAX, Auditor
 from kalshi_platform_tests.unit.exchange.mutations import ODD_VALUES, TICKERS, encoded, mutated, real_frame

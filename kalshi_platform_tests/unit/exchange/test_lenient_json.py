@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kalshi_platform.errors import UnparsableMessage
-from kalshi_platform.exchange.lenient_json import decode_json
-from kalshi_platform.exchange.shapes import canonical_json
+from kalshi_platform.exchange.parse.legacy_fields import canonical_json
+from kalshi_platform.exchange.parse.lenient_json import decode_json
 
 VALUES = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False, allow_infinity=False)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kalshi_platform.exchange.letter_limit import BYTES_PER_MINUTE, LetterLimit
+from kalshi_platform.exchange.protocol.dead_letter_limit import BYTES_PER_MINUTE, LetterLimit
 from kalshi_platform.market.records import DeadLetter, DeadLettersCounted, SequenceConsumed
 from kalshi_platform_tests.unit.exchange.frames_of import frame
 from kalshi_platform_tests.unit.exchange.test_session import T0, S, following, only

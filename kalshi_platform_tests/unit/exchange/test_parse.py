@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kalshi_platform.errors import UnparsableMessage
-from kalshi_platform.exchange.parse import (
+from kalshi_platform.exchange.parse.messages import (
     DeltaBody,
     ErrorBody,
     LifecycleBody,

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from kalshi_platform.errors import UnparsableMessage
-from kalshi_platform.exchange import parse
+from kalshi_platform.exchange.parse import messages as parse
 
 CAPTURES = Path(os.environ.get("KALSHI_CAPTURES", Path(__file__).parents[4] / "shared" / "captures")) / "rest"
 MARKET: dict[str, Any] = {

@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 
 from kalshi_platform.errors import InvalidQuery, PermanentError
-from kalshi_platform.exchange import queries
+from kalshi_platform.exchange import request_params as queries
 from kalshi_platform.exchange.budget import ReadBudget, shared_budget
-from kalshi_platform.exchange.parse_rest import parse_account_limits, parse_endpoint_costs
+from kalshi_platform.exchange.parse.rest import parse_account_limits, parse_endpoint_costs
 from kalshi_platform.exchange.settings import ExchangeSettings
 from kalshi_platform_tests.fixtures.clocks import FakeClock
 

@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 
 import pytest
 
-from kalshi_platform.exchange.session import Received, Session, SessionConfig
+from kalshi_platform.exchange.protocol.session import Received, Session, SessionConfig
 from kalshi_platform.market.records import (
     BookDelta,
     BookSnapshot,

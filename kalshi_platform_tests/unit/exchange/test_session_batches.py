@@ -7,7 +7,7 @@ import random
 
 import pytest
 
-from kalshi_platform.exchange.session import Session
+from kalshi_platform.exchange.protocol.session import Session
 from kalshi_platform_tests.unit.exchange.frames_of import delta, error, frame, ok, snapshot, subscribed
 from kalshi_platform_tests.unit.exchange.test_parse import TICKER, TRADE
 

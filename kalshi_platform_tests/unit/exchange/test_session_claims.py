@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from kalshi_platform.exchange.session import Session, SessionConfig
+from kalshi_platform.exchange.protocol.session import Session, SessionConfig
 from kalshi_platform.market.book import Book
 from kalshi_platform.market.records import (
     BookDelta,

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from kalshi_platform.exchange.session import Session
+from kalshi_platform.exchange.protocol.session import Session
 from kalshi_platform.market.records import DeadLetter
 from kalshi_platform_tests.unit.exchange.frames_of import delta, error, frame, ok, snapshot, subscribed
 from kalshi_platform_tests.unit.exchange.test_session import commands, following, session_of

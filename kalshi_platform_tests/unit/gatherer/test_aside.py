@@ -6,8 +6,8 @@ import random
 
 import pytest
 
-from kalshi_platform.gatherer.aside import PARTITIONS_OF_A_BATCH, as_dead_letter, of_few_hours
-from kalshi_platform.gatherer.columns import tables_of
+from kalshi_platform.gatherer.ingest.columns import tables_of
+from kalshi_platform.gatherer.ingest.quarantine import PARTITIONS_OF_A_BATCH, as_dead_letter, of_few_hours
 from kalshi_platform.market.names import LONGEST_NAME, is_name, readable
 from kalshi_platform.market.records import (
     BookDelta,

@@ -12,13 +12,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kalshi_platform.gatherer.backlog import Backlog
-from kalshi_platform.gatherer.outage import Outage
-from kalshi_platform.gatherer.puts import Puts
+from kalshi_platform.gatherer.ingest.backlog import Backlog
+from kalshi_platform.gatherer.ingest.outage import Outage
+from kalshi_platform.gatherer.ingest.puts import Puts
+from kalshi_platform.gatherer.ingest.sizes import memory_of
+from kalshi_platform.gatherer.ingest.writer_counters import WriterCounters
+from kalshi_platform.gatherer.journal.spool import Fill, Spool
 from kalshi_platform.gatherer.settings import GathererSettings
-from kalshi_platform.gatherer.sizes import memory_of
-from kalshi_platform.gatherer.spool import Fill, Spool
-from kalshi_platform.gatherer.writer_counters import WriterCounters
 from kalshi_platform.market.records import BookDelta, BookSnapshot, DeadLetter, LifecycleEvent, Record, SequenceConsumed
 from kalshi_platform_tests.fixtures.clocks import FakeClock
 

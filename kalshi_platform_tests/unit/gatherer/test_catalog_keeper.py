@@ -12,8 +12,8 @@ import pytest
 from kalshi_platform.catalog.store import SyncReport
 from kalshi_platform.clock import Clock
 from kalshi_platform.errors import ExchangeUnavailable
-from kalshi_platform.gatherer import catalog_keeper
-from kalshi_platform.gatherer.catalog_keeper import CatalogKeeper
+from kalshi_platform.gatherer.markets import catalog_sync_loop as catalog_keeper
+from kalshi_platform.gatherer.markets.catalog_sync_loop import CatalogKeeper
 from kalshi_platform.gatherer.settings import GathererSettings
 from kalshi_platform_tests.fixtures.clocks import FakeClock
 

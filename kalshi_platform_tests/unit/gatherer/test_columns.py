@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from kalshi_platform.gatherer.columns import tables_of, times_us, with_batch_no
+from kalshi_platform.gatherer.ingest.columns import tables_of, times_us, with_batch_no
 from kalshi_platform.market.records import BookDelta
 from kalshi_platform.market.times import US_PER_HOUR
 from kalshi_platform.storage.tables import GATHERER_TABLES

@@ -11,13 +11,13 @@ import pyarrow as pa
 import pytest
 
 from kalshi_platform.errors import StatementRejected
-from kalshi_platform.gatherer.backlog import Backlog
-from kalshi_platform.gatherer.committer import SPOOL_DAMAGED, Committer
-from kalshi_platform.gatherer.fence import Fence
-from kalshi_platform.gatherer.outage import Outage
-from kalshi_platform.gatherer.replay import Replay
-from kalshi_platform.gatherer.spool import Spool
-from kalshi_platform.gatherer.writer_counters import WriterCounters
+from kalshi_platform.gatherer.ingest.backlog import Backlog
+from kalshi_platform.gatherer.ingest.committer import SPOOL_DAMAGED, Committer
+from kalshi_platform.gatherer.ingest.fence import Fence
+from kalshi_platform.gatherer.ingest.outage import Outage
+from kalshi_platform.gatherer.ingest.replay import Replay
+from kalshi_platform.gatherer.ingest.writer_counters import WriterCounters
+from kalshi_platform.gatherer.journal.spool import Spool
 from kalshi_platform.market.records import (
     BookDelta,
     BookSnapshot,

@@ -12,9 +12,9 @@ import pytest
 
 from kalshi_platform.clock import SYSTEM_CLOCK, Clock
 from kalshi_platform.errors import ConnectionLost
-from kalshi_platform.exchange.session import Session
+from kalshi_platform.exchange.protocol.session import Session
 from kalshi_platform.exchange.settings import ExchangeSettings
-from kalshi_platform.gatherer.connections import Connection
+from kalshi_platform.gatherer.capture.connections import Connection
 from kalshi_platform.gatherer.ids import IdSource
 from kalshi_platform.gatherer.settings import GathererSettings
 from kalshi_platform.market.records import MembershipEnded, Record

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from datetime import timedelta
 
-from kalshi_platform.gatherer.columns import tables_of
-from kalshi_platform.gatherer.exchange_times import ExchangeTimes
+from kalshi_platform.gatherer.ingest.columns import tables_of
+from kalshi_platform.gatherer.ingest.exchange_times import ExchangeTimes
 from kalshi_platform.market.records import BookDelta
 from kalshi_platform.storage.partitions import PartitionBounds
 

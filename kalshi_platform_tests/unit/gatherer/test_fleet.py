@@ -8,9 +8,9 @@ from typing import Any, cast
 
 import pytest
 
-from kalshi_platform.exchange.session import Alarm
-from kalshi_platform.gatherer.connections import Connection, ConnectionCounters
-from kalshi_platform.gatherer.fleet import Fleet
+from kalshi_platform.exchange.protocol.session import Alarm
+from kalshi_platform.gatherer.capture.connection_pool import Fleet
+from kalshi_platform.gatherer.capture.connections import Connection, ConnectionCounters
 from kalshi_platform.gatherer.settings import GathererSettings
 from kalshi_platform_tests.fixtures.clocks import FakeClock
 

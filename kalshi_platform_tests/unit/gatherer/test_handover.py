@@ -6,7 +6,7 @@ from collections.abc import Mapping
 
 import pytest
 
-from kalshi_platform.gatherer.handover import Handover
+from kalshi_platform.gatherer.capture.handover import Handover
 
 S = 1_000_000
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kalshi_platform.gatherer.aside import divert
-from kalshi_platform.gatherer.columns import tables_of
-from kalshi_platform.gatherer.ledger import fold
+from kalshi_platform.gatherer.ingest.columns import tables_of
+from kalshi_platform.gatherer.ingest.ledger import fold
+from kalshi_platform.gatherer.ingest.quarantine import divert
 from kalshi_platform.market.records import BookDelta, DeadLetter, MembershipEnded, Record
 from kalshi_platform_tests.fixtures.gathered import BASE_US, STEPS, Stream
 

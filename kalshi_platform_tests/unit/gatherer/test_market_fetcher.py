@@ -9,8 +9,8 @@ from datetime import datetime
 import msgspec
 
 from kalshi_platform.errors import DatabaseUnavailable, MarketNotYetVisible
-from kalshi_platform.gatherer.market_fetcher import MarketFetcher
-from kalshi_platform.gatherer.registry import Registry
+from kalshi_platform.gatherer.markets.market_refresher import MarketFetcher
+from kalshi_platform.gatherer.markets.registry import Registry
 from kalshi_platform.gatherer.settings import MarketFilter
 from kalshi_platform.market.catalog import EventInfo, MarketInfo
 from kalshi_platform.market.records import LifecycleEvent

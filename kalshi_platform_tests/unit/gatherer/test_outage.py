@@ -7,8 +7,8 @@ import logging
 import pytest
 
 from kalshi_platform.errors import DatabaseUnavailable, StatementRejected
-from kalshi_platform.gatherer.outage import Outage
-from kalshi_platform.gatherer.writer_counters import WriterCounters
+from kalshi_platform.gatherer.ingest.outage import Outage
+from kalshi_platform.gatherer.ingest.writer_counters import WriterCounters
 from kalshi_platform_tests.fixtures.clocks import FakeClock
 
 AWAY = DatabaseUnavailable("connection refused", kind="unreachable")

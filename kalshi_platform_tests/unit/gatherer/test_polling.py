@@ -12,10 +12,10 @@ import pytest
 
 from kalshi_platform import config
 from kalshi_platform.errors import ConfigurationError, ExchangeUnavailable
-from kalshi_platform.gatherer.exchange_gate import wait_until_active
-from kalshi_platform.gatherer.reports import BooksPolled
+from kalshi_platform.gatherer.capture.snapshot_poller import Recovery, SnapshotPoller, cost_of_books, poll_once
 from kalshi_platform.gatherer.settings import GathererSettings
-from kalshi_platform.gatherer.snapshot_poller import Recovery, SnapshotPoller, cost_of_books, poll_once
+from kalshi_platform.gatherer.status.reports import BooksPolled
+from kalshi_platform.gatherer.wait_for_exchange import wait_until_active
 from kalshi_platform.market.catalog import BooksAnswer, EndpointCosts, ExchangeStatus
 from kalshi_platform.market.records import BookDelta, BookSnapshot, Levels, Record
 from kalshi_platform_tests.fixtures.clocks import FakeClock

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from kalshi_platform.catalog.store import Change
-from kalshi_platform.gatherer.catalog_follower import CatalogFollower
-from kalshi_platform.gatherer.registry import OPEN_LEAD_US, Registry
+from kalshi_platform.gatherer.markets.catalog_poller import CatalogFollower
+from kalshi_platform.gatherer.markets.registry import OPEN_LEAD_US, Registry
 from kalshi_platform.gatherer.settings import MarketFilter
 from kalshi_platform.market.catalog import MarketInfo
 from kalshi_platform.market.times import US_PER_S

@@ -9,8 +9,8 @@ from typing import Any, cast
 
 import pytest
 
-from kalshi_platform.gatherer.exchange_clock import ExchangeClock
-from kalshi_platform.gatherer.registry import Registry
+from kalshi_platform.gatherer.capture.exchange_clock import ExchangeClock
+from kalshi_platform.gatherer.markets.registry import Registry
 from kalshi_platform.gatherer.routing import Router
 from kalshi_platform.gatherer.settings import GathererSettings
 from kalshi_platform.market.clock_offset import Offset

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kalshi_platform.gatherer.shards import MOST_CONNECTIONS, MOVE_AT_ONCE, Shards
+from kalshi_platform.gatherer.capture.shard_assignment import MOST_CONNECTIONS, MOVE_AT_ONCE, Shards
 
 
 def wanted(count: int, start: int = 0) -> dict[str, int]:

@@ -12,11 +12,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kalshi_platform.gatherer.record_codec import decode_records, encode_records
-from kalshi_platform.gatherer.spool import Spool, SpoolFull
-from kalshi_platform.gatherer.spool_alarm import SpoolAlarm
-from kalshi_platform.gatherer.spool_file import MAGIC, BlockReader, Damage, block_size
-from kalshi_platform.gatherer.writer_counters import WriterCounters
+from kalshi_platform.gatherer.ingest.writer_counters import WriterCounters
+from kalshi_platform.gatherer.journal.record_codec import decode_records, encode_records
+from kalshi_platform.gatherer.journal.spool import Spool, SpoolFull
+from kalshi_platform.gatherer.journal.spool_alarm import SpoolAlarm
+from kalshi_platform.gatherer.journal.spool_file import MAGIC, BlockReader, Damage, block_size
 from kalshi_platform.market.records import BookSnapshot, Record
 from kalshi_platform_tests.fixtures.disk import full_disk
 from kalshi_platform_tests.fixtures.gathered import STEPS, Stream
@@ -214,7 +214,7 @@ class Device:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.errors: dict[str, int] = {}
-        monkeypatch.setattr("kalshi_platform.gatherer.spool.BlockReader", self._open)
+        monkeypatch.setattr("kalshi_platform.gatherer.journal.spool.BlockReader", self._open)
 
     def _open(self, path: Path) -> BlockReader:
         if self.errors.get(path.name, 0) > 0:

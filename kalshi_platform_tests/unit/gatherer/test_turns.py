@@ -12,10 +12,10 @@ import pytest
 
 from kalshi_platform.errors import ConnectionLost
 from kalshi_platform.exchange.settings import ExchangeSettings
-from kalshi_platform.gatherer.connections import Connection
+from kalshi_platform.gatherer.capture.connect_pacing import HandshakeTurns, RotationClock
+from kalshi_platform.gatherer.capture.connections import Connection
 from kalshi_platform.gatherer.ids import IdSource
 from kalshi_platform.gatherer.settings import GathererSettings
-from kalshi_platform.gatherer.turns import HandshakeTurns, RotationClock
 from kalshi_platform_tests.fixtures.clocks import FakeClock
 from kalshi_platform_tests.fixtures.keys import private_key_pem
 

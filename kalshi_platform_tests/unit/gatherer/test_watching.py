@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from kalshi_platform.gatherer.health import health_of
-from kalshi_platform.gatherer.lags import BUCKETS_S, Lags
-from kalshi_platform.gatherer.metrics import gatherer_metrics
-from kalshi_platform.gatherer.rates import Rates
-from kalshi_platform.gatherer.traffic import Traffic, summed
+from kalshi_platform.gatherer.status.channel_counters import Traffic, summed
+from kalshi_platform.gatherer.status.health import health_of
+from kalshi_platform.gatherer.status.latency_histogram import BUCKETS_S, Lags
+from kalshi_platform.gatherer.status.metrics import gatherer_metrics
+from kalshi_platform.gatherer.status.rate_meter import Rates
 from kalshi_platform.local.status_lines import byte_text, gatherer_lines
 from kalshi_platform.market.records import BookDelta, BookSnapshot, SessionOpened
 from kalshi_platform.monitoring.metrics import Histogram, Metric

@@ -14,7 +14,7 @@ from kalshi_platform.lake.layout import Partition, lake_table, part_name
 from kalshi_platform.lake.manifest import code_version, decode, encode, published, read_manifest, verify
 from kalshi_platform.lake.schema import DATASETS
 from kalshi_platform.lake.settings import FolderRoot
-from kalshi_platform.lake.store_folder import FolderStore
+from kalshi_platform.lake.store.folder import FolderStore
 from kalshi_platform_tests.fixtures.lake import HOUR, batch, put_partition, row
 
 DATA = DATASETS["raw/orderbook_deltas"]

@@ -15,8 +15,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kalshi_platform.errors import LakeCorrupt
+from kalshi_platform.lake.external_sort import in_order
 from kalshi_platform.lake.schema import DATASETS
-from kalshi_platform.lake.sorting import in_order
 from kalshi_platform_tests.fixtures.lake import HOUR, row
 
 DATA = replace(DATASETS["raw/orderbook_deltas"], rows_per_group=8)

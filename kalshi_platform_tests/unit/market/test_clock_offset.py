@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kalshi_platform.exchange.dates import SeenDates, offset_by, suspects
+from kalshi_platform.exchange.server_clock import SeenDates, offset_by, suspects
 from kalshi_platform.market.clock_offset import Correction, Offset, combined, offset_of
 
 S = 1_000_000_000

@@ -6,8 +6,8 @@ from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
-from kalshi_platform.deduplicator.merge import MergeReport, TableMerge
-from kalshi_platform.gatherer.reports import BooksPolled, CatalogSynced, StreamsCommitted
+from kalshi_platform.deduplicator.merge.merge import MergeReport, TableMerge
+from kalshi_platform.gatherer.status.reports import BooksPolled, CatalogSynced, StreamsCommitted
 from kalshi_platform.orchestration import keys
 from kalshi_platform.orchestration.checks.freshness import freshness_evaluation
 from kalshi_platform.orchestration.failures import not_configured

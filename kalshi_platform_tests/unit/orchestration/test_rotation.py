@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from kalshi_platform import config
-from kalshi_platform.gatherer.heartbeat import Heartbeat, write_file
+from kalshi_platform.gatherer.status.heartbeat import Heartbeat, write_file
 from kalshi_platform.orchestration.jobs.rotation import (
     another_records,
     gatherer_hosting,

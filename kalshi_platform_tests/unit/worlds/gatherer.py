@@ -7,7 +7,7 @@ import random
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from kalshi_platform.exchange.session import Session, SessionConfig
+from kalshi_platform.exchange.protocol.session import Session, SessionConfig
 from kalshi_platform.market.identity import OccurrenceCounter
 from kalshi_platform.market.records import Record, SessionOpened
 from kalshi_platform_tests.unit.worlds.server import Server

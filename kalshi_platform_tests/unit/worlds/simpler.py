@@ -7,11 +7,11 @@ from collections.abc import Callable
 import polars as pl
 import pyarrow as pa
 
-from kalshi_platform.deduplicator import anchors
-from kalshi_platform.deduplicator.unknown_frames import standing
-from kalshi_platform.exchange.session import Session, SessionConfig
-from kalshi_platform.exchange.session_model import Received
-from kalshi_platform.exchange.stream import Stream
+from kalshi_platform.deduplicator.coverage import checkpoints as anchors
+from kalshi_platform.deduplicator.coverage.streams.unknown_frames import standing
+from kalshi_platform.exchange.protocol.sequence import Stream
+from kalshi_platform.exchange.protocol.session import Session, SessionConfig
+from kalshi_platform.exchange.protocol.session_model import Received
 from kalshi_platform.market.identity import OccurrenceCounter
 from kalshi_platform.market.records import BookDelta
 from kalshi_platform_tests.unit.worlds.tables import GathererTables, arrow

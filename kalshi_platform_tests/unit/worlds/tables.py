@@ -15,10 +15,10 @@ from pathlib import Path
 import polars as pl
 import pyarrow as pa
 
-from kalshi_platform.deduplicator.cursor import Batch, Pass, plan
-from kalshi_platform.deduplicator.thin import thin
-from kalshi_platform.gatherer.columns import tables_of
-from kalshi_platform.gatherer.ledger import Ledger, Membership, Segment, fold
+from kalshi_platform.deduplicator.merge.cursor import Batch, Pass, plan
+from kalshi_platform.deduplicator.merge.deduplicate import thin
+from kalshi_platform.gatherer.ingest.columns import tables_of
+from kalshi_platform.gatherer.ingest.ledger import Ledger, Membership, Segment, fold
 from kalshi_platform.market.identity import DELTA_KEY
 from kalshi_platform.market.records import BookDelta, BookSnapshot, Record, UnknownFrame
 from kalshi_platform.market.times import datetime_from_us

@@ -1,0 +1,1 @@
+"""Merging the gatherers' catalogs into production, with history."""

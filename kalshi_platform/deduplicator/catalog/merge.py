@@ -1,0 +1,374 @@
+"""Series, events and markets of all gatherers → production: of each object the newest knowledge, and one history.
+
+Each catalog numbers its changes, and production remembers up to which number it was read: what did not change since is
+not read again. What changed anywhere is compared between all gatherers and production, a thousand objects at a time. So
+a merge may run at any time, any number of times, with any gatherer away, and ends with the same rows.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime
+from functools import partial
+from typing import Any, TypeVar
+
+import polars as pl
+
+from kalshi_platform.clock import Clock
+from kalshi_platform.deduplicator.catalog import source as catalog_source
+from kalshi_platform.deduplicator.catalog.history import HistoryChanges, changes
+from kalshi_platform.deduplicator.catalog.source import NAMES_AT_ONCE, News, Position
+from kalshi_platform.deduplicator.merge.merge import reason_of
+from kalshi_platform.deduplicator.merge.parallel_read import Readers
+from kalshi_platform.deduplicator.settings import DeduplicatorSettings
+from kalshi_platform.errors import KalshiPlatformError
+from kalshi_platform.storage.migrate import check
+from kalshi_platform.storage.pool import Database, Transaction
+
+CATALOG_TABLES = ("series", "events", "markets")
+# About 3 MB of payloads.
+_ROWS_AT_ONCE = 1_000
+_LOCK = "kalshi-platform merge of the catalog"
+Answer = TypeVar("Answer")
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class CatalogTableMerge:
+    """One table: objects compared because they changed somewhere, of these objects that were new or known more newly,
+    and versions written, ended otherwise or dropped."""
+
+    compared: int = 0
+    updated: int = 0
+    versions_written: int = 0
+    versions_ended: int = 0
+    versions_dropped: int = 0
+
+
+@dataclass(frozen=True)
+class CatalogMergeReport:
+    """What a merge of the catalogs did; `missed`: gatherers whose catalog could not be read, and why."""
+
+    started_at: datetime
+    finished_at: datetime
+    tables: Mapping[str, CatalogTableMerge] = field(default_factory=dict)
+    missed: Mapping[str, str] = field(default_factory=dict)
+    is_empty: bool = False
+    """Whether no gatherer knows a market yet."""
+
+    @property
+    def rows_changed(self) -> int:
+        return sum(table.updated for table in self.tables.values())
+
+
+def merge_catalog(settings: DeduplicatorSettings, clock: Clock) -> CatalogMergeReport:
+    """Bring production's catalog up to date.
+
+    Raises DatabaseUnavailable when production is away, SchemaMismatch when it is not migrated; such a gatherer is
+    missed.
+    """
+    started_at = clock.now()
+    production = Database(settings.production_url, name="production", pool_size=1)
+    try:
+        check(production, "production")
+        with production.transaction() as transaction:
+            positions = _positions(transaction)
+        readers: Readers[News] = Readers(clock)
+        found, errors = readers.ask(
+            {
+                source.name: partial(catalog_source.news, source, positions.get(source.name))
+                for source in settings.sources
+            },
+            settings.close_timeout_s,
+        )
+        merge = _Merge(settings, production, positions, found)
+        for name, error in errors.items():
+            merge.miss(name, error)
+        try:
+            tables = {table: merge.table(table) for table in CATALOG_TABLES}
+            merge.move_on()
+        finally:
+            merge.close()
+    finally:
+        production.dispose()
+    is_empty = not any(each.has_markets for each in found.values())
+    return CatalogMergeReport(started_at, clock.now(), tables, merge.missed, is_empty)
+
+
+def newest(by_gatherer: Mapping[str, pl.DataFrame], here: pl.DataFrame) -> pl.DataFrame:
+    """Which gatherer knows an object better than production: (ticker, source), for those that one does.
+
+    The frames have ticker and known_at; of equal moments the first gatherer by name is taken. With has_end and
+    lost_end: who was away when a market ended, and found it deleted, knows less than anybody who heard of its end.
+    """
+    frames = [_judged(frame).with_columns(source=pl.lit(name)) for name, frame in by_gatherer.items()]
+    if not frames:
+        return pl.DataFrame(schema={"ticker": pl.String, "source": pl.String})
+    stored = _judged(here).with_columns(source=pl.lit(None, pl.String))
+    return (
+        pl.concat([*frames, stored])
+        .filter(~(pl.col("lost_end") & pl.col("has_end").any().over("ticker")))
+        # Of equal moments production's own row is the first.
+        .sort(["known_at", "source"], descending=[True, False], nulls_last=False, maintain_order=True)
+        .unique("ticker", keep="first", maintain_order=True)
+        .filter(pl.col("source").is_not_null())
+        .select("ticker", "source")
+        .sort("ticker")
+    )
+
+
+def _judged(objects: pl.DataFrame) -> pl.DataFrame:
+    names = ("has_end", "lost_end")
+    missing = [pl.lit(value=False).alias(name) for name in names if name not in objects.columns]
+    return objects.with_columns(*missing).select("ticker", "known_at", *names)
+
+
+def earlier(by_gatherer: Mapping[str, pl.DataFrame], here: pl.DataFrame) -> pl.DataFrame:
+    """Objects of production that a gatherer saw before production says: (ticker, first_seen_at)."""
+    if not by_gatherer:
+        return here.select("ticker", "first_seen_at").clear()
+    first = pl.concat(by_gatherer.values()).group_by("ticker").agg(pl.col("first_seen_at").min())
+    stored = here.select("ticker", pl.col("first_seen_at").alias("_stored"))
+    return first.join(stored, on="ticker").filter(pl.col("first_seen_at") < pl.col("_stored")).drop("_stored")
+
+
+class _Away(Exception):
+    """A gatherer could not be read in the middle of a chunk, which is begun again without it."""
+
+    def __init__(self, name: str, error: KalshiPlatformError) -> None:
+        super().__init__(name)
+        self.name = name
+        self.error = error
+
+
+class _Merge:
+    """One merge. Production's transactions hold a lock that other merges of catalogs wait for, chunk by chunk."""
+
+    def __init__(
+        self,
+        settings: DeduplicatorSettings,
+        production: Database,
+        positions: Mapping[str, Position],
+        found: Mapping[str, News],
+    ) -> None:
+        self.missed: dict[str, str] = {}
+        self._production = production
+        self._positions = positions
+        self._news = dict(found)
+        self._sources = {
+            source.name: Database(
+                source.catalog_url, name=f"{source.name} catalog", pool_size=1,
+                statement_timeout_s=settings.close_timeout_s,
+            )
+            for source in settings.sources
+            if source.name in found
+        }  # fmt: skip
+
+    def miss(self, name: str, error: Exception) -> None:
+        """Go on without a gatherer."""
+        self.missed[name] = reason_of(error)
+        self._news.pop(name, None)
+        _log.warning("the catalog of %s cannot be read and is skipped: %s", name, self.missed[name])
+
+    def close(self) -> None:
+        for database in self._sources.values():
+            database.dispose()
+
+    def table(self, table: str) -> CatalogTableMerge:
+        """Merge one of the three tables and its history."""
+        with self._production.transaction() as transaction:
+            columns = catalog_source.columns_of(transaction, table)
+            history_columns = catalog_source.columns_of(transaction, f"{table}_history")
+        total = CatalogTableMerge()
+        for names in self._changed(table):
+            for tickers in _chunks(names):
+                done = self._until_nobody_leaves(partial(self._chunk, table, tickers, columns, history_columns))
+                total = CatalogTableMerge(
+                    *(a + b for a, b in zip(vars(total).values(), vars(done).values(), strict=True))
+                )
+        return total
+
+    def move_on(self) -> None:
+        """Remember how far the gatherers were read that were there to the end."""
+        with _writing(self._production) as transaction:
+            for name, news in self._news.items():
+                was = self._positions.get(name)
+                if was != news.until:
+                    _move(transaction, name, was, news.until)
+
+    def _changed(self, table: str) -> Iterator[list[str]]:
+        """Tickers, ascending, of objects that changed somewhere or that somebody still has to be asked about."""
+        beyond = ""
+        while True:
+            pages = self._until_nobody_leaves(partial(self._pages, table, beyond))
+            # Beyond the end of a page that is full, more may follow of its catalog.
+            ends = [page[-1] for page in pages if len(page) == NAMES_AT_ONCE]
+            end = min(ends) if ends else None
+            yield sorted({ticker for page in pages for ticker in page if end is None or ticker <= end})
+            if end is None:
+                return
+            beyond = end
+
+    def _pages(self, table: str, beyond: str) -> list[list[str]]:
+        pages = [
+            self._read(name, partial(catalog_source.changed, table=table, after=news.after, beyond=beyond))
+            for name, news in self._news.items()
+        ]
+        with self._production.transaction() as transaction:
+            rows = transaction.fetch_all(
+                'SELECT DISTINCT ticker COLLATE "C" FROM catalog_owed WHERE gatherer = ANY (%s) AND table_name = %s'
+                ' AND ticker COLLATE "C" > %s ORDER BY 1 LIMIT %s',
+                (list(self._news), table, beyond, NAMES_AT_ONCE),
+            )
+        return [*pages, [ticker for (ticker,) in rows]]
+
+    def _chunk(
+        self, table: str, tickers: Sequence[str], columns: Sequence[str], history_columns: Sequence[str]
+    ) -> CatalogTableMerge:
+        """Compare some objects between all gatherers and production, and write what differs."""
+        known = {
+            name: self._read(name, partial(catalog_source.objects, table=table, tickers=tickers)) for name in self._news
+        }
+        learned = {
+            name: self._read(name, partial(catalog_source.versions, table=table, tickers=tickers))
+            for name in self._news
+        }
+        with _writing(self._production) as transaction:
+            here = catalog_source.objects(transaction, table, tickers)
+            updated = 0
+            for (name,), part in newest(known, here).group_by("source", maintain_order=True):
+                names = part["ticker"].to_list()
+                rows = self._read(
+                    str(name), partial(catalog_source.object_rows, table=table, columns=columns, tickers=names)
+                )
+                updated += _upsert(transaction, table, columns, rows)
+            _set_first_seen(transaction, table, earlier(known, here))
+            versions = changes(learned, catalog_source.versions(transaction, table, tickers))
+            self._write_history(transaction, table, history_columns, versions)
+            self._settle(transaction, table, tickers)
+        return CatalogTableMerge(
+            len(tickers), updated, versions.write.height, versions.end.height, versions.drop.height
+        )
+
+    def _write_history(
+        self, transaction: Transaction, table: str, columns: Sequence[str], versions: HistoryChanges
+    ) -> None:
+        taken = [name for name in columns if name != "valid_to"]
+        place = taken.index("ticker"), taken.index("valid_from")
+        updates = ", ".join(f"{name} = excluded.{name}" for name in columns if name not in ("ticker", "valid_from"))
+        for (name,), part in versions.write.group_by("source", maintain_order=True):
+            for chunk in _chunks(part.rows()):
+                ends = {(ticker, valid_from): valid_to for ticker, valid_from, valid_to, _ in chunk}
+                rows = self._read(
+                    str(name), partial(catalog_source.version_rows, table=table, columns=taken, keys=list(ends))
+                )
+                transaction.execute_values(
+                    f"INSERT INTO {table}_history ({', '.join([*taken, 'valid_to'])}) VALUES %s"  # noqa: S608 - our own names
+                    f" ON CONFLICT (ticker, valid_from) DO UPDATE SET {updates}",
+                    [(*row, ends[row[place[0]], row[place[1]]]) for row in rows],
+                )
+        transaction.execute_values(
+            f"UPDATE {table}_history h SET valid_to = v.valid_to"  # noqa: S608 - our own names
+            " FROM (VALUES %s) AS v (ticker, valid_from, valid_to)"
+            " WHERE h.ticker = v.ticker AND h.valid_from = v.valid_from",
+            versions.end.rows(),
+            "(%s::text, %s::timestamptz, %s::timestamptz)",
+        )
+        transaction.execute_values(
+            f"DELETE FROM {table}_history h USING (VALUES %s) AS v (ticker, valid_from)"  # noqa: S608 - our own names
+            " WHERE h.ticker = v.ticker AND h.valid_from = v.valid_from",
+            versions.drop.rows(),
+            "(%s::text, %s::timestamptz)",
+        )
+
+    def _settle(self, transaction: Transaction, table: str, tickers: Sequence[str]) -> None:
+        """Note who was asked about these objects, and who could not be.
+
+        A version that was left out because another one said the same may count once others change: so whoever was
+        missed is asked again. Who was never read will be read from the beginning anyway.
+        """
+        transaction.execute(
+            "DELETE FROM catalog_owed WHERE gatherer = ANY (%s) AND table_name = %s AND ticker = ANY (%s)",
+            (list(self._news), table, list(tickers)),
+        )
+        transaction.execute(
+            "INSERT INTO catalog_owed (gatherer, table_name, ticker)"
+            " SELECT g, %s, t FROM unnest(%s::text[]) AS g, unnest(%s::text[]) AS t ON CONFLICT DO NOTHING",
+            (table, [name for name in self.missed if name in self._positions], list(tickers)),
+        )
+
+    def _read(self, name: str, question: Callable[[Transaction], Answer]) -> Answer:
+        try:
+            with self._sources[name].transaction() as transaction:
+                return question(transaction)
+        except KalshiPlatformError as error:
+            raise _Away(name, error) from error
+
+    def _until_nobody_leaves(self, step: Callable[[], Answer]) -> Answer:
+        while True:
+            try:
+                return step()
+            except _Away as away:
+                self.miss(away.name, away.error)
+
+
+def _upsert(transaction: Transaction, table: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> int:
+    """Write rows that are known more newly; an object keeps the earliest moment at which anybody saw it."""
+    updates = ", ".join(f"{name} = excluded.{name}" for name in columns if name not in ("ticker", "first_seen_at"))
+    newer = "t.known_at < excluded.known_at"
+    if table == "markets":  # as `newest` has it
+        lost = "{0}.status = 'vanished' AND {0}.result IS NULL AND {1}.result IS NOT NULL"
+        newer = (
+            f"CASE WHEN {lost.format('t', 'excluded')} THEN true WHEN {lost.format('excluded', 't')} THEN false"
+            f" ELSE {newer} END"
+        )
+    return transaction.execute_values(
+        f"INSERT INTO {table} AS t ({', '.join(columns)}) VALUES %s ON CONFLICT (ticker) DO UPDATE SET {updates},"  # noqa: S608
+        f" first_seen_at = least(t.first_seen_at, excluded.first_seen_at) WHERE {newer}",
+        rows,
+    )
+
+
+def _set_first_seen(transaction: Transaction, table: str, moments: pl.DataFrame) -> None:
+    transaction.execute_values(
+        f"UPDATE {table} t SET first_seen_at = v.at FROM (VALUES %s) AS v (ticker, at) WHERE t.ticker = v.ticker",  # noqa: S608 - our own names
+        moments.rows(),
+        "(%s::text, %s::timestamptz)",
+    )
+
+
+def _positions(transaction: Transaction) -> dict[str, Position]:
+    rows = transaction.fetch_all("SELECT gatherer, change_no, token::text FROM catalog_cursors")
+    return {name: Position(change_no, token) for name, change_no, token in rows}
+
+
+def _move(transaction: Transaction, gatherer: str, was: Position | None, until: Position) -> None:
+    """Move a cursor, unless another merge moved it meanwhile (then its progress stays)."""
+    transaction.execute(
+        "INSERT INTO catalog_cursors AS t (gatherer, change_no, token) VALUES (%(gatherer)s, %(until)s, %(token)s)"
+        " ON CONFLICT (gatherer) DO UPDATE SET change_no = excluded.change_no, token = excluded.token,"
+        " merged_at = excluded.merged_at WHERE t.change_no = %(was)s AND t.token = %(was_token)s",
+        {
+            "gatherer": gatherer,
+            "until": until.change_no,
+            "token": until.token,
+            "was": None if was is None else was.change_no,
+            "was_token": None if was is None else was.token,
+        },
+    )
+
+
+@contextmanager
+def _writing(production: Database) -> Iterator[Transaction]:
+    """A transaction in which nobody else merges catalogs: two merges at once would wait for each other's rows."""
+    with production.transaction() as transaction:
+        transaction.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (_LOCK,))
+        yield transaction
+
+
+def _chunks(rows: Sequence[Any]) -> Iterator[list[Any]]:
+    for start in range(0, len(rows), _ROWS_AT_ONCE):
+        yield list(rows[start : start + _ROWS_AT_ONCE])

@@ -1,0 +1,141 @@
+"""One catalog as the merge of catalogs reads it: what changed since a position, and what is known of some objects."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+import polars as pl
+
+from kalshi_platform.deduplicator.merge.source import check_source
+from kalshi_platform.deduplicator.settings import GathererSource
+from kalshi_platform.errors import SchemaMismatch
+from kalshi_platform.storage.pool import Database, Transaction
+
+NAMES_AT_ONCE = 50_000
+"""How many tickers are held of each catalog; their rows are read in far smaller chunks."""
+Schema: TypeAlias = dict[str, "pl.DataType | type[pl.DataType]"]
+_TIME = pl.Datetime("us", "UTC")
+_OBJECTS: Schema = {"ticker": pl.String, "known_at": _TIME, "first_seen_at": _TIME}
+_ENDS: Schema = {"has_end": pl.Boolean, "lost_end": pl.Boolean}
+_VERSIONS: Schema = {"ticker": pl.String, "valid_from": _TIME, "valid_to": _TIME, "fingerprint": pl.Int64}
+_BEGINNING = -1
+_log = logging.getLogger(__name__)
+
+
+class Position(NamedTuple):
+    """A change of one catalog; the token tells it from another one that got the same number."""
+
+    change_no: int
+    token: str
+
+
+class News(NamedTuple):
+    """What there is to read: changes after number `after`. `until`: the newest one, read before any of them."""
+
+    after: int
+    until: Position
+    has_markets: bool
+
+
+def news(source: GathererSource, position: Position | None) -> News:
+    """Look what is new since `position`. Raises DatabaseUnavailable and SchemaMismatch."""
+    check_source(source, "catalog")
+    database = Database(source.catalog_url, name=f"{source.name} catalog", pool_size=1)
+    try:
+        with database.transaction() as transaction:
+            row = transaction.fetch_one(
+                "SELECT change_no, token::text, EXISTS (SELECT FROM markets)"
+                " FROM catalog_counter JOIN catalog_changes ON change_no = last_change_no"
+            )
+            if row is None:
+                raise SchemaMismatch(
+                    f"database {database.name}: the line of its newest change was taken from catalog_changes; its next"
+                    " change brings one"
+                )
+            until = Position(row[0], row[1])
+            after = _BEGINNING if position is None or not _stands(transaction, position) else position.change_no
+    finally:
+        database.dispose()
+    if position is not None and after == _BEGINNING:
+        _log.warning(
+            "%s: its catalog is not the one that was read up to change %d: it was restored or made anew; reading it"
+            " from its beginning",
+            source.name, position.change_no,
+        )  # fmt: skip
+    return News(after, until, row[2])
+
+
+def _stands(transaction: Transaction, position: Position) -> bool:
+    """Whether this catalog went through the change at which it was left."""
+    found = transaction.fetch_one("SELECT token::text FROM catalog_changes WHERE change_no = %s", (position.change_no,))
+    return found == (position.token,)
+
+
+def changed(transaction: Transaction, table: str, after: int, beyond: str) -> list[str]:
+    """Objects that changed after a number, themselves or a version of them: at most NAMES_AT_ONCE tickers, ascending by
+    their bytes, that come after `beyond`."""
+    rows = transaction.fetch_all(
+        f"SELECT ticker FROM (SELECT ticker FROM {table} WHERE change_no > %(after)s"  # noqa: S608 - our own names
+        f" UNION SELECT ticker FROM {table}_history WHERE change_no > %(after)s) AS found"
+        ' WHERE ticker COLLATE "C" > %(beyond)s ORDER BY ticker COLLATE "C" LIMIT %(limit)s',
+        {"after": after, "beyond": beyond, "limit": NAMES_AT_ONCE},
+    )
+    return [ticker for (ticker,) in rows]
+
+
+def objects(transaction: Transaction, table: str, tickers: Sequence[str]) -> pl.DataFrame:
+    """Of some objects: ticker, known_at, first_seen_at; of markets also whether their result is known (`has_end`), and
+    whether they vanished without it (`lost_end`)."""
+    ends = ", result IS NOT NULL, status = 'vanished' AND result IS NULL" if table == "markets" else ""
+    rows = transaction.fetch_all(
+        f"SELECT ticker, known_at, first_seen_at{ends} FROM {table} WHERE ticker = ANY (%s)",  # noqa: S608 - our own names
+        (list(tickers),),
+    )
+    return pl.DataFrame(rows, schema=_OBJECTS | _ENDS if ends else _OBJECTS, orient="row")
+
+
+def versions(transaction: Transaction, table: str, tickers: Sequence[str]) -> pl.DataFrame:
+    """All versions of some objects: ticker, valid_from, valid_to, fingerprint."""
+    rows = transaction.fetch_all(
+        f"SELECT ticker, valid_from, valid_to, fingerprint FROM {table}_history WHERE ticker = ANY (%s)",  # noqa: S608 - our own names
+        (list(tickers),),
+    )
+    return pl.DataFrame(rows, schema=_VERSIONS, orient="row")
+
+
+def columns_of(transaction: Transaction, table: str) -> list[str]:
+    """The columns of a table of the catalog: the same in gatherers and production, made by the same SQL. Without the
+    number of the change, which each database gives itself."""
+    rows = transaction.fetch_all(
+        "SELECT attname FROM pg_attribute WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped"
+        " AND attname <> 'change_no' ORDER BY attnum",
+        (table,),
+    )
+    return [str(row[0]) for row in rows]
+
+
+def object_rows(
+    transaction: Transaction, table: str, columns: Sequence[str], tickers: Sequence[str]
+) -> list[tuple[Any, ...]]:
+    """Whole rows of some objects."""
+    return transaction.fetch_all(
+        f"SELECT {_values(columns)} FROM {table} t WHERE ticker = ANY (%s) ORDER BY ticker",  # noqa: S608 - our own names
+        (list(tickers),),
+    )
+
+
+def version_rows(
+    transaction: Transaction, table: str, columns: Sequence[str], keys: Sequence[tuple[Any, ...]]
+) -> list[tuple[Any, ...]]:
+    """Whole rows of some versions, given by (ticker, valid_from)."""
+    return transaction.fetch_all(
+        f"SELECT {_values(columns)} FROM {table}_history t"  # noqa: S608 - our own names
+        " JOIN unnest(%s::text[], %s::timestamptz[]) AS k (ticker, valid_from) USING (ticker, valid_from)",
+        ([ticker for ticker, _ in keys], [moment for _, moment in keys]),
+    )
+
+
+def _values(columns: Sequence[str]) -> str:
+    return ", ".join(f"t.{name}::text" if name == "payload" else f"t.{name}" for name in columns)

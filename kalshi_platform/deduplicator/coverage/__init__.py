@@ -1,0 +1,1 @@
+"""What production can claim to hold of an hour: coverage, checkpoints, verification."""

@@ -1,0 +1,190 @@
+"""The anchors of one hour from one gatherer: its ledger, and just as much of its streams as the anchors need.
+
+Everything is read in one snapshot of the gatherer's database. A stream is read by number from a snapshot onwards, in
+windows that grow until every snapshot has its S or can have none; the segments say where a window lies in time. So it
+does not matter in which hour the snapshot, or the frames that settle it, were received.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from datetime import datetime
+
+import polars as pl
+
+from kalshi_platform.deduplicator.coverage.checkpoints import LEVEL_TYPES, books, settle
+from kalshi_platform.deduplicator.coverage.streams.run_reader import read_levels
+from kalshi_platform.deduplicator.coverage.streams.seq_ranges import runs, spans
+from kalshi_platform.deduplicator.coverage.streams.stream_window import AROUND_MARGINS, streams_between
+from kalshi_platform.deduplicator.coverage.streams.unknown_frames import read_proven
+from kalshi_platform.deduplicator.merge.source import gone_until
+from kalshi_platform.deduplicator.settings import GathererSource
+from kalshi_platform.market.times import datetime_from_us, us_from_datetime
+from kalshi_platform.storage.read import ArrowSnapshot, arrow_snapshot
+from kalshi_platform.storage.tables import PRODUCTION_TABLES
+
+# Most snapshots are settled by a few seconds of their stream.
+_FIRST_WINDOW = 20_000
+_BOOKS_AT_ONCE = 2_000
+_EMPTY = pl.DataFrame(pl.from_arrow(PRODUCTION_TABLES["book_anchors"].schema.empty_table()))
+
+
+def read_anchors(
+    source: GathererSource, hour: datetime, known: pl.DataFrame, margin_us: int, rows_at_once: int
+) -> pl.DataFrame:
+    """Return the anchors of `source` with S in the hour, as rows of `book_anchors`. Raises DatabaseUnavailable.
+
+    `known`: (stream_id, seq, ticker) of snapshots that were anchored in earlier hours; they are not read again.
+    """
+    low_us = us_from_datetime(hour)
+    high_us = low_us + 3_600_000_000
+    with arrow_snapshot(source.timeseries_url) as snapshot:
+        found = [
+            _of_stream(snapshot, stream_id, known, (low_us, high_us), margin_us, rows_at_once)
+            for stream_id in streams_between(snapshot, datetime_from_us(low_us - margin_us), datetime_from_us(high_us))
+        ]
+    anchors = pl.concat(
+        [_EMPTY.drop("gatherer", "anchor_ts").with_columns(anchor_us=pl.lit(0, pl.Int64)).clear(), *found]
+    )
+    return anchors.select(
+        pl.from_epoch("anchor_us", time_unit="us").dt.replace_time_zone("UTC").alias("anchor_ts"),
+        "ticker",
+        pl.lit(source.name).alias("gatherer"),
+        "stream_id",
+        "seq",
+        *LEVEL_TYPES,
+    ).sort("anchor_ts", "ticker", "stream_id", "seq")
+
+
+def streams_still_known(source: GathererSource, stream_ids: Collection[int]) -> frozenset[int]:
+    """Those of `stream_ids` that the gatherer's ledger knows: of the others it can say nothing any more."""
+    if not stream_ids:
+        return frozenset()
+    with arrow_snapshot(source.timeseries_url) as snapshot:
+        found = snapshot.table("SELECT stream_id FROM streams WHERE stream_id = ANY ($1)", (sorted(stream_ids),))
+    return frozenset(int(value) for value in found.column(0).to_pylist())
+
+
+def _of_stream(
+    snapshot: ArrowSnapshot, stream_id: int, known: pl.DataFrame, hour_us: tuple[int, int], margin_us: int, at_once: int
+) -> pl.DataFrame:
+    around = AROUND_MARGINS * margin_us
+    ledger = read_proven(snapshot, stream_id, (hour_us[0] - around, hour_us[1] + around)).ledger
+    segments, indices = ledger.segments, ledger.indices
+    candidates = spans(ledger.memberships, runs(segments)).join(known, on=["stream_id", "seq", "ticker"], how="anti")
+    candidates = _possible(candidates, segments, hour_us, margin_us, single=indices["exchange_index"].n_unique() == 1)
+    candidates = _with_rows(snapshot, candidates, segments, hour_us[0])
+    parts = [_EMPTY.drop("gatherer", "anchor_ts").with_columns(anchor_us=pl.lit(0, pl.Int64)).clear()]
+    for starts, deltas in _settled(snapshot, stream_id, candidates, segments, indices, margin_us, at_once):
+        inside = starts.filter((pl.col("anchor_us") >= hour_us[0]) & (pl.col("anchor_us") < hour_us[1]))
+        # A connection that begins has a snapshot of every market, and books may have thousands of levels.
+        for some in inside.iter_slices(_BOOKS_AT_ONCE):
+            levels = read_levels(snapshot, stream_id, some)
+            parts.append(
+                books(some, levels, deltas).with_columns(stream_id=pl.lit(stream_id, pl.Int64)).select(parts[0].columns)
+            )
+    return pl.concat(parts)
+
+
+def _possible(
+    candidates: pl.DataFrame, segments: pl.DataFrame, hour_us: tuple[int, int], margin_us: int, *, single: bool
+) -> pl.DataFrame:
+    """Leave out snapshots whose S, by what the segments say, cannot lie in the hour."""
+    timed = segments.filter(pl.col("low_us").is_not_null()).sort("seq_from")
+    low, high = hour_us
+    possible = _followed(candidates, timed).filter((pl.col("_later_low") < high) & (pl.col("_later_high") >= low))
+    if single:
+        # All deltas are the market's feed, so that the first segment after the snapshot bounds S from above.
+        after = timed.select(
+            pl.col("seq_from").alias("_from"), pl.col("seq_to").alias("_to"), pl.col("high_us").alias("_high")
+        )
+        possible = possible.join_asof(
+            after,
+            left_on="seq",
+            right_on="_from",
+            strategy="forward",
+            allow_exact_matches=False,
+            check_sortedness=False,
+        ).filter(~((pl.col("_to") <= pl.col("seq_end")) & (pl.col("_high") + margin_us < low)).fill_null(value=False))
+    return possible.select(candidates.columns)
+
+
+def _followed(candidates: pl.DataFrame, timed: pl.DataFrame) -> pl.DataFrame:
+    """Add the earliest and the latest time (_later_low, _later_high) of the commits that came after each snapshot."""
+    later = timed.select(
+        pl.col("seq_to").alias("_seq_to"),
+        pl.col("low_us").reverse().cum_min().reverse().alias("_later_low"),
+        pl.col("high_us").reverse().cum_max().reverse().alias("_later_high"),
+    )
+    return candidates.sort("seq").join_asof(
+        later.sort("_seq_to"), left_on="seq", right_on="_seq_to", strategy="forward",
+        allow_exact_matches=False, check_sortedness=False,
+    )  # fmt: skip
+
+
+def _with_rows(snapshot: ArrowSnapshot, candidates: pl.DataFrame, segments: pl.DataFrame, low_us: int) -> pl.DataFrame:
+    """Leave out snapshots after which deltas are gone: without them their book comes out wrong."""
+    followed = _followed(candidates, segments.filter(pl.col("low_us").is_not_null()).sort("seq_from"))
+    earliest = followed["_later_low"].min()
+    if earliest is None or int(earliest) >= low_us:  # type: ignore[arg-type]
+        return candidates
+    until = gone_until(snapshot, datetime_from_us(int(earliest)), datetime_from_us(low_us))  # type: ignore[arg-type]
+    if until is None:
+        return candidates
+    return followed.filter(pl.col("_later_low") >= us_from_datetime(until)).select(candidates.columns)
+
+
+def _settled(
+    snapshot: ArrowSnapshot,
+    stream_id: int,
+    candidates: pl.DataFrame,
+    segments: pl.DataFrame,
+    indices: pl.DataFrame,
+    margin_us: int,
+    at_once: int,
+) -> Iterator[tuple[pl.DataFrame, pl.DataFrame]]:
+    """Read on from the first candidate until all are settled; yield the settled ones and the deltas that did it."""
+    pending = candidates
+    held: pl.DataFrame | None = None
+    position = 0
+    window = min(_FIRST_WINDOW, at_once)
+    while pending.height:
+        first = int(pending["seq"].min())  # type: ignore[arg-type]
+        position = max(position, first)
+        ahead = segments.filter(pl.col("seq_to") > position)
+        if ahead.is_empty():
+            return
+        frames = (ahead["seq_to"] - ahead["seq_from"] + 1).cum_sum()
+        ahead = ahead.head(max(1, int((frames <= window).sum())))
+        until = int(ahead["seq_to"].max())  # type: ignore[arg-type]
+        new = _deltas(snapshot, stream_id, position, until, ahead, indices)
+        if held is not None:
+            asked = pending["exchange_index"].unique().implode()
+            held = held.filter((pl.col("seq") > first) & pl.col("exchange_index").is_in(asked))
+            new = pl.concat([held, new])
+        held = new
+        starts, still = settle(pending.filter(pl.col("seq") < until), held, until, margin_us)
+        if starts.height:
+            yield starts, held
+        pending = pl.concat([still, pending.filter(pl.col("seq") >= until)])
+        position = until
+        window = min(window * 2, at_once)
+
+
+def _deltas(
+    snapshot: ArrowSnapshot, stream_id: int, after: int, until: int, segments: pl.DataFrame, indices: pl.DataFrame
+) -> pl.DataFrame:
+    low, high = segments["exchange_ts_min"].min(), segments["exchange_ts_max"].max()
+    rows = snapshot.table(
+        "SELECT seq, exchange_ts, ticker, side, price_e4, delta_e2 FROM orderbook_deltas"
+        " WHERE stream_id = $1 AND seq > $2 AND seq <= $3 AND exchange_ts BETWEEN $4 AND $5",
+        (stream_id, after, until, low, high),
+    )
+    return (
+        pl.DataFrame(pl.from_arrow(rows))
+        .join(indices, on="ticker")
+        .select(
+            "seq", pl.col("exchange_ts").dt.epoch("us").alias("exchange_us"), "ticker", "exchange_index", "side",
+            pl.col("price_e4").cast(pl.Int32), "delta_e2",
+        )
+    )  # fmt: skip

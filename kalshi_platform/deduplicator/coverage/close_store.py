@@ -1,0 +1,245 @@
+"""What a close writes about its hour: claims, coverage, proofs, statistics, steps back in time, alarms.
+
+Everything of the hour is replaced, so that a close can be repeated.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from datetime import datetime, timedelta
+
+import polars as pl
+
+from kalshi_platform.deduplicator.coverage.overlap import STATISTICS
+from kalshi_platform.deduplicator.coverage.verification.verify_claims import Judgement
+from kalshi_platform.market.times import HOUR, datetime_from_us, us_from_datetime
+from kalshi_platform.storage.pool import Transaction
+from kalshi_platform.storage.tables import CLOSE_TABLES, PRODUCTION_TABLES, StreamTable
+
+Alarm = tuple[str, str, str]
+CLAIM_COLUMNS = {"gatherer": pl.String, "stream_id": pl.Int64, "ticker": pl.String, "from_us": pl.Int64,
+                 "to_us": pl.Int64, "rows": pl.Int64, "content": pl.Int64, "withdrawn": pl.String}  # fmt: skip
+_STEPS = {"gatherer": pl.String, "stream_id": pl.Int64, "ticker": pl.String, "steps": pl.Int64,
+          "largest_us": pl.Int64, "exchange_us": pl.Int64}  # fmt: skip
+_STATISTICS = {**STATISTICS, "agreement": pl.Float64}
+_MICROSECOND = timedelta(microseconds=1)
+_A_WEEK = timedelta(days=7)
+
+
+def kept_claims(transaction: Transaction, hour: datetime, streams: Mapping[str, Iterable[int]]) -> pl.DataFrame:
+    """Claims of the hour whose streams (by gatherer) nobody can be asked about any more."""
+    rows = transaction.fetch_all(
+        "SELECT gatherer, stream_id, ticker, (extract(epoch FROM from_ts) * 1000000)::bigint,"
+        " (extract(epoch FROM to_ts) * 1000000)::bigint, rows, content, withdrawn FROM stream_claims"
+        " WHERE from_ts >= %s AND from_ts < %s",
+        (hour, hour + HOUR),
+    )
+    found = pl.DataFrame(rows, schema=CLAIM_COLUMNS, orient="row")
+    return _unknown(found, streams)
+
+
+def run_checks_made(transaction: Transaction, hour: datetime, tickers: Iterable[str]) -> dict[str, tuple[int, int]]:
+    """How many run checks of these markets the last close of the hour made, and how many of them failed."""
+    rows = transaction.fetch_all(
+        "SELECT ticker, run_checks, run_failures FROM book_proofs WHERE hour = %s AND ticker = ANY (%s)",
+        (hour, sorted(set(tickers))),
+    )
+    return {ticker: (checks, failures) for ticker, checks, failures in rows}
+
+
+def hours_that_claim(transaction: Transaction, before: datetime, failed: pl.DataFrame) -> tuple[datetime, ...]:
+    """Hours of the week before `before` with claims that stand although a check has failed that reaches over them.
+
+    `failed`: gatherer, stream_id, ticker, low_us, high_us.
+    """
+    late = failed.filter(pl.col("low_us") < us_from_datetime(before))
+    columns = [late[name].to_list() for name in ("gatherer", "stream_id", "ticker", "low_us", "high_us")]
+    rows = transaction.fetch_all(
+        "SELECT DISTINCT c.hour FROM unnest(%s::text[], %s::bigint[], %s::text[], %s::timestamptz[], %s::timestamptz[])"
+        " AS f (gatherer, stream_id, ticker, low, high) JOIN stream_claims c USING (gatherer, stream_id, ticker)"
+        " WHERE c.withdrawn IS NULL AND c.from_ts < %s AND c.from_ts >= %s AND c.from_ts <= f.high AND c.to_ts > f.low",
+        (*columns[:3], *([datetime_from_us(us) for us in each] for each in columns[3:]), before, before - _A_WEEK),
+    )
+    return tuple(sorted(row[0] for row in rows))
+
+
+def put_judgement(transaction: Transaction, hour: datetime, judged: Judgement) -> None:
+    """Replace claims, coverage and proofs of the hour."""
+    for table in ("stream_claims", "coverage", "book_proofs"):
+        time = CLOSE_TABLES[table].time_column
+        transaction.execute(
+            f"DELETE FROM {table} WHERE {time} >= %s AND {time} < %s",  # noqa: S608 - our own names
+            (hour, hour + HOUR),
+        )
+    at = pl.lit(hour).dt.cast_time_unit("us").alias("hour")
+    claims = judged.claims.with_columns(at, from_ts=_time("from_us"), to_ts=_time("to_us"))
+    _insert(transaction, CLOSE_TABLES["stream_claims"], claims)
+    _insert(transaction, CLOSE_TABLES["coverage"], _coverage(judged).with_columns(at))
+    _insert(transaction, CLOSE_TABLES["book_proofs"], judged.proofs.with_columns(at))
+
+
+def put_statistics(transaction: Transaction, hour: datetime, statistics: pl.DataFrame) -> pl.DataFrame:
+    """Replace the statistics of the hour, table by table; return those that stand then.
+
+    A table's stay where a gatherer shows less of it now than it did: it is away, or has lost rows, and the comparison
+    that was made with all of them is the better one.
+    """
+    before = _statistics(transaction, hour)
+    seen = statistics.select("gatherer", "table_name", _now="seen")
+    less = before.join(seen, on=["gatherer", "table_name"], how="left").filter(
+        pl.col("_now").fill_null(0) < pl.col("seen")
+    )
+    kept = less["table_name"].unique().to_list()
+    transaction.execute("DELETE FROM merge_statistics WHERE hour = %s AND table_name <> ALL (%s)", (hour, kept))
+    transaction.execute_values(
+        f"INSERT INTO merge_statistics (hour, {', '.join(_STATISTICS)}) VALUES %s",  # noqa: S608 - our own
+        [
+            (hour, *row)
+            for row in statistics.filter(~pl.col("table_name").is_in(kept)).select(_STATISTICS.keys()).iter_rows()
+        ],
+    )
+    return _statistics(transaction, hour)
+
+
+def put_streams(transaction: Transaction, hour: datetime, held: Mapping[str, pl.DataFrame]) -> None:
+    """Remember what the streams that were asked hold of the hour, by gatherer; see hour_reader.HELD."""
+    transaction.execute_values(
+        "INSERT INTO closed_streams (hour, gatherer, stream_id, seq_to, deltas) VALUES %s"
+        " ON CONFLICT (hour, gatherer, stream_id) DO UPDATE SET seq_to = excluded.seq_to, deltas = excluded.deltas",
+        [(hour, name, *row) for name, streams in held.items() for row in streams.iter_rows()],
+    )
+
+
+def steps_beyond(transaction: Transaction, hour: datetime, margin_us: int) -> list[Alarm]:
+    """Alarms of streams whose time went back by more than the margin, asked now or by an earlier close."""
+    rows = transaction.fetch_all(
+        "SELECT gatherer, stream_id, steps, largest_us FROM time_steps_back"
+        " WHERE hour = %s AND ticker = '' AND largest_us > %s ORDER BY 1, 2",
+        (hour, margin_us),
+    )
+    return [
+        (
+            "time_step_back",
+            f"{gatherer} stream {stream_id}",
+            f"{steps} steps back, the largest of {largest} µs; beyond {margin_us} nothing is claimed",
+        )
+        for gatherer, stream_id, steps, largest in rows
+    ]
+
+
+def put_steps(
+    transaction: Transaction, hour: datetime, steps: pl.DataFrame, streams: Mapping[str, Iterable[int]]
+) -> None:
+    """Replace the steps back of the streams that were read. `steps`: the columns of _STEPS."""
+    for gatherer, stream_ids in streams.items():
+        transaction.execute(
+            "DELETE FROM time_steps_back WHERE hour = %s AND gatherer = %s AND stream_id = ANY (%s)",
+            (hour, gatherer, sorted(stream_ids)),
+        )
+    transaction.execute_values(
+        "INSERT INTO time_steps_back (hour, gatherer, stream_id, ticker, steps, largest_us, exchange_ts) VALUES %s",
+        [(hour, *row[:5], datetime_from_us(row[5])) for row in steps.select(_STEPS.keys()).iter_rows()],
+    )
+
+
+def put_alarms(transaction: Transaction, hour: datetime, alarms: Iterable[Alarm]) -> None:
+    """Replace the alarms of the hour; one that is raised again keeps its moment."""
+    found = {(kind, subject): detail for kind, subject, detail in alarms}
+    rows = [(hour, kind, subject, detail) for (kind, subject), detail in sorted(found.items())]
+    transaction.execute(
+        "DELETE FROM close_alarms WHERE hour = %s AND (kind || ' ' || subject) <> ALL (%s)",
+        (hour, [f"{kind} {subject}" for kind, subject in found]),
+    )
+    transaction.execute_values(
+        "INSERT INTO close_alarms (hour, kind, subject, detail) VALUES %s"
+        " ON CONFLICT (hour, kind, subject) DO UPDATE SET detail = excluded.detail",
+        rows,
+    )
+
+
+def alarms_of(transaction: Transaction, hour: datetime) -> tuple[Alarm, ...]:
+    """The alarms of the hour as the last close left them."""
+    rows = transaction.fetch_all(
+        "SELECT kind, subject, detail FROM close_alarms WHERE hour = %s ORDER BY kind, subject", (hour,)
+    )
+    return tuple((kind, subject, detail) for kind, subject, detail in rows)
+
+
+def failed_markets(transaction: Transaction, hour: datetime) -> tuple[str, ...]:
+    """Markets whose books or claims did not come out."""
+    rows = transaction.fetch_all(
+        "SELECT ticker FROM book_proofs WHERE hour = %s AND verdict = 'failed' ORDER BY ticker COLLATE \"C\"", (hour,)
+    )
+    return tuple(ticker for (ticker,) in rows)
+
+
+def put_derived(transaction: Transaction, hour: datetime, anchors: pl.DataFrame) -> bool:
+    """Replace the derived anchors at the end of the hour; return whether that changed anything."""
+    at = hour + HOUR - _MICROSECOND
+    columns = ["ticker", "stream_id", "seq", "yes_price_e4", "yes_count_e2", "no_price_e4", "no_count_e2"]
+    before = transaction.fetch_all(
+        f"SELECT {', '.join(columns)} FROM book_anchors WHERE anchor_ts = %s AND gatherer = ''",  # noqa: S608 - our own
+        (at,),
+    )
+    if sorted(before) == sorted(tuple(row) for row in anchors.select(columns).iter_rows()):
+        return False
+    transaction.execute("DELETE FROM book_anchors WHERE anchor_ts = %s AND gatherer = ''", (at,))
+    moment = pl.lit(at).dt.cast_time_unit("us").alias("anchor_ts")
+    _insert(transaction, PRODUCTION_TABLES["book_anchors"], anchors.with_columns(moment, gatherer=pl.lit("")))
+    return True
+
+
+def reopen(transaction: Transaction, hours: Iterable[datetime]) -> None:
+    """Have hours closed again that were closed before now: something that they rest on has changed."""
+    transaction.execute(
+        "INSERT INTO hour_activity AS t (hour, table_name, rows_inserted, last_merged_at, last_merge_no)"
+        " SELECT c.hour, 'book_anchors', 0, clock_timestamp(), n.number"
+        " FROM (SELECT next_merge_no() AS number) n CROSS JOIN hour_closes c WHERE c.hour = ANY (%s)"
+        " ON CONFLICT (hour, table_name) DO UPDATE SET last_merged_at = excluded.last_merged_at,"
+        " last_merge_no = excluded.last_merge_no",
+        (sorted(set(hours)),),
+    )
+
+
+def _statistics(transaction: Transaction, hour: datetime) -> pl.DataFrame:
+    rows = transaction.fetch_all(
+        f"SELECT {', '.join(_STATISTICS)} FROM merge_statistics WHERE hour = %s ORDER BY table_name, gatherer",  # noqa: S608 - our own
+        (hour,),
+    )
+    return pl.DataFrame(rows, schema=_STATISTICS, orient="row")
+
+
+def _coverage(judged: Judgement) -> pl.DataFrame:
+    rows: list[tuple[str, int, int]] = [
+        (ticker, low, high) for ticker, intervals in judged.coverage.items() for low, high in intervals
+    ]
+    ranges = pl.DataFrame(rows, schema={"ticker": pl.String, "low": pl.Int64, "high": pl.Int64}, orient="row")
+    standing = judged.claims.filter(pl.col("withdrawn").is_null())
+    held = ranges.join(standing, on="ticker").filter(
+        (pl.col("from_us") < pl.col("high")) & (pl.col("to_us") > pl.col("low"))
+    )
+    return (
+        held.group_by("ticker", "low", "high")
+        .agg(
+            pl.col("gatherer").unique().sort().alias("gatherers"),
+            pl.col("stream_id").unique().sort().alias("stream_ids"),
+        )
+        .sort("ticker", "low")
+        .with_columns(from_ts=_time("low"), to_ts=_time("high"))
+    )
+
+
+def _time(column: str) -> pl.Expr:
+    return pl.from_epoch(column, time_unit="us").dt.replace_time_zone("UTC")
+
+
+def _insert(transaction: Transaction, table: StreamTable, rows: pl.DataFrame) -> None:
+    if rows.height:
+        data = rows.select(table.columns).to_arrow(compat_level=pl.CompatLevel.oldest())
+        transaction.insert_new(table, data)
+
+
+def _unknown(claims: pl.DataFrame, streams: Mapping[str, Iterable[int]]) -> pl.DataFrame:
+    asked = [(name, stream_id) for name, ids in streams.items() for stream_id in ids]
+    known = pl.DataFrame(asked, schema={"gatherer": pl.String, "stream_id": pl.Int64}, orient="row")
+    return claims.join(known, on=["gatherer", "stream_id"], how="anti")

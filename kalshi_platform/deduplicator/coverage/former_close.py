@@ -1,0 +1,93 @@
+"""What production knows of an hour from an earlier close, and whether it still has the rows of then.
+
+Rows that a close counted and that are no longer there were dropped, by drop_partitions_before or by hand. What was said
+of the hour was true of them: it stays, marked by a line in `dropped_hours`, until a close finds them all again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime
+
+import polars as pl
+
+from kalshi_platform.deduplicator.coverage.hour_reader import GathererHour
+from kalshi_platform.market.times import HOUR
+from kalshi_platform.storage.pool import Transaction
+
+# Rows that claims and proofs rest on, and the claims themselves: without them an hour cannot be judged anew.
+_JUDGED = ("orderbook_deltas", "orderbook_snapshots", "stream_claims")
+
+
+@dataclass(frozen=True)
+class FormerClose:
+    """`rows`: by table, as the last close counted them; None for an hour that was never closed.
+
+    `dropped`: tables with a line in dropped_hours. `held`: gatherer, stream_id, seq_to, deltas of the streams asked
+    then; `claiming`: by gatherer, the streams with a claim.
+    """
+
+    rows: Mapping[str, int] | None
+    dropped: frozenset[str]
+    held: pl.DataFrame
+    claiming: Mapping[str, frozenset[int]]
+
+    def lost(self, counts: Mapping[str, int], incomplete: frozenset[str]) -> tuple[str, ...]:
+        """Tables of which production no longer has all rows, although everything was merged again (`counts`).
+
+        `incomplete`: tables of which not every gatherer could show all. Of an hour that was never closed nobody knows
+        how many rows there were, so that they are back when every gatherer has brought all.
+        """
+        if self.rows is None:
+            return tuple(sorted(self.dropped & incomplete))
+        fewer = {table for table, count in self.rows.items() if counts.get(table, count) < count}
+        never_counted = self.dropped - self.rows.keys()
+        return tuple(sorted(fewer | (never_counted & incomplete) | (never_counted - counts.keys() - _REMADE)))
+
+    def keeps_judgement(self, lost: Iterable[str]) -> bool:
+        """Whether claims, coverage, proofs and anchors stay as the last close left them."""
+        return self.rows is not None and not set(lost).isdisjoint(_JUDGED)
+
+    def streams_to_keep(self, gatherer: str, now: GathererHour) -> frozenset[int]:
+        """Streams that hold less than they did, or cannot be checked as they were: what they claimed stays."""
+        then = self.held.filter(pl.col("gatherer") == gatherer)
+        less = then.join(now.held, on="stream_id", suffix="_now").filter(
+            (pl.col("seq_to_now") < pl.col("seq_to")) | (pl.col("deltas_now") < pl.col("deltas"))
+        )
+        vanished = then.join(now.held, on="stream_id", how="anti")
+        unchecked = now.unchecked & self.claiming.get(gatherer, frozenset())
+        return frozenset(less["stream_id"]) | frozenset(vanished["stream_id"]) | unchecked
+
+
+# A close that judges makes these anew.
+_REMADE = frozenset({"book_anchors", "coverage", "book_proofs"})
+
+
+def read_former(transaction: Transaction, hour: datetime) -> FormerClose:
+    """Read it from production."""
+    row = transaction.fetch_one("SELECT rows FROM hour_closes WHERE hour = %s", (hour,))
+    dropped = transaction.fetch_all("SELECT table_name FROM dropped_hours WHERE hour = %s", (hour,))
+    held = transaction.fetch_all(
+        "SELECT gatherer, stream_id, seq_to, deltas FROM closed_streams WHERE hour = %s", (hour,)
+    )
+    claiming = transaction.fetch_all(
+        "SELECT gatherer, array_agg(DISTINCT stream_id) FROM stream_claims WHERE from_ts >= %s AND from_ts < %s"
+        " GROUP BY gatherer",
+        (hour, hour + HOUR),
+    )
+    schema = {"gatherer": pl.String, "stream_id": pl.Int64, "seq_to": pl.Int64, "deltas": pl.Int64}
+    return FormerClose(
+        None if row is None else {table: int(count) for table, count in row[0].items()},
+        frozenset(table for (table,) in dropped),
+        pl.DataFrame(held, schema=schema, orient="row"),
+        {gatherer: frozenset(streams) for gatherer, streams in claiming},
+    )
+
+
+def put_lost(transaction: Transaction, hour: datetime, lost: Iterable[str]) -> None:
+    """Let dropped_hours name exactly these tables of the hour."""
+    transaction.execute("DELETE FROM dropped_hours WHERE hour = %s AND table_name <> ALL (%s)", (hour, list(lost)))
+    transaction.execute_values(
+        "INSERT INTO dropped_hours (hour, table_name) VALUES %s ON CONFLICT DO NOTHING", [(hour, each) for each in lost]
+    )

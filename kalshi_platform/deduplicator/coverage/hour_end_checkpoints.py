@@ -1,0 +1,80 @@
+"""The book of each market at the end of an hour, as an anchor for the next one. Pure.
+
+An undisturbed stream has one snapshot, so that folds would grow for as long as it lives. Where an anchor stands and
+everything after it is covered up to the last microsecond of the hour, the anchor plus production's deltas is the true
+book of that moment: an anchor like those of snapshots. Its gatherer is empty; stream_id and seq are those of the
+snapshot that it descends from.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import polars as pl
+
+from kalshi_platform.deduplicator.coverage.checkpoints import LEVEL_TYPES
+from kalshi_platform.deduplicator.coverage.verification.timeline import Covered
+from kalshi_platform.market.fold import Changes, Ints, books_at
+
+COLUMNS: dict[str, Any] = {"ticker": pl.String, "stream_id": pl.Int64, "seq": pl.Int64, **LEVEL_TYPES}
+
+
+def derive(
+    anchors: pl.DataFrame, covered: Covered, changes: Changes, exchange_us: Ints, at_us: int
+) -> tuple[pl.DataFrame, list[str]]:
+    """Return the books at the end of `at_us` (COLUMNS), and the markets whose book came out with a level below zero.
+
+    `anchors`: market, us, ticker, stream_id, seq and the lists of levels, of times up to `at_us`; `changes`: deltas,
+    `line` being the market.
+    """
+    last = anchors.filter(pl.col("us") <= at_us).sort("market", "us", "stream_id", "seq").group_by("market").last()
+    last = last.sort("market")
+    market, since = last["market"].to_numpy(), last["us"].to_numpy()
+    last = last.filter(pl.Series(covered.holds(market, since + 1, np.full(len(since), at_us + 1)), dtype=pl.Boolean))
+    last = last.with_row_index("line").with_columns(pl.col("line").cast(pl.Int64))
+    if last.is_empty():
+        return pl.DataFrame(schema=COLUMNS), []
+    reach = int(max(changes.line.max(initial=0), last["market"].max())) + 1
+    line_of = np.full(reach, -1, dtype=np.int64)
+    line_of[last["market"].to_numpy()] = last["line"].to_numpy()
+    lines = line_of[changes.line]
+    later = (lines >= 0) & (exchange_us <= at_us)
+    later &= exchange_us > last["us"].to_numpy()[np.maximum(lines, 0)]
+    mine = Changes(lines, *changes[1:]).where(later)
+    moments = np.array([at_us], dtype=np.int64)
+    table = books_at(_levels_of(last), mine, np.zeros(len(mine.line), dtype=np.int64), moments)
+    return _as_rows(last, table.line, table.side, table.price_e4, table.sizes[0])
+
+
+def _levels_of(anchors: pl.DataFrame) -> Changes:
+    sides = []
+    for number, side in enumerate(("yes", "no")):
+        levels = (
+            anchors.select("line", pl.col(f"{side}_price_e4").alias("price"), pl.col(f"{side}_count_e2").alias("count"))
+            .explode("price", "count")
+            .drop_nulls()
+        )
+        sides.append(levels.select("line", pl.lit(number).alias("side"), pl.col("price").cast(pl.Int64), "count"))
+    whole = pl.concat(sides)
+    return Changes(*(whole[name].to_numpy() for name in ("line", "side", "price", "count")))
+
+
+def _as_rows(last: pl.DataFrame, line: Ints, side: Ints, price: Ints, size: Ints) -> tuple[pl.DataFrame, list[str]]:
+    levels = pl.DataFrame({"line": line, "side": side, "price": price, "size": size}).filter(pl.col("size") != 0)
+    levels = levels.with_columns(pl.col("line").cast(pl.Int64))
+    impossible = levels.filter(pl.col("size") < 0).select("line").unique()
+    found = last.select("line", "ticker", "stream_id", "seq")
+    bad = found.join(impossible, on="line", how="semi")["ticker"].to_list()
+    found = found.join(impossible, on="line", how="anti")
+    for number, name in enumerate(("yes", "no")):
+        lists = (
+            levels.filter(pl.col("side") == number)
+            .group_by("line", maintain_order=True)
+            .agg(pl.col("price").alias(f"{name}_price_e4"), pl.col("size").alias(f"{name}_count_e2"))
+        )
+        found = found.join(lists, on="line", how="left")
+    rows = found.sort("ticker").select(
+        "ticker", "stream_id", "seq", *(pl.col(name).fill_null([]).cast(kind) for name, kind in LEVEL_TYPES.items())
+    )
+    return rows, sorted(bad)

@@ -1,0 +1,147 @@
+"""Closed hours in figures, read from production: coverage, proofs, agreement between gatherers."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from kalshi_platform.deduplicator.coverage.close_alarms import CloseAlarm, alarms_between
+from kalshi_platform.market.times import HOUR, us_from_datetime
+from kalshi_platform.storage.pool import Database, Transaction
+
+_STEPS = 60
+
+
+@dataclass(frozen=True)
+class Coverage:
+    """Of the markets that should be in some hours: how much of their open time is covered, and when.
+
+    `markets`: how many, in the hour that has most. `moments_us` and `shares`: at each moment, the share of the markets
+    of its hour, open then or not, that are covered.
+    """
+
+    markets: int
+    open_us: int
+    covered_us: int
+    moments_us: tuple[int, ...]
+    shares: tuple[float, ...]
+
+    @property
+    def share(self) -> float | None:
+        """The coverage share, 0 … 1; None where no market was recorded, and the catalog knows none that was open."""
+        return None if self.open_us == 0 else self.covered_us / self.open_us
+
+
+@dataclass(frozen=True)
+class CoverageShare:
+    """How complete an hour is, as SQL's hour_coverage_share says: `share` (0 … 1) of the open time of `markets`.
+
+    Of an hour whose rows were dropped since, what its close recorded. None: no market was open, or nobody recorded it.
+    """
+
+    markets: int
+    open_us: int
+    covered_us: int
+    share: float | None
+
+
+NOTHING_OPEN = CoverageShare(0, 0, 0, None)
+
+
+@dataclass(frozen=True)
+class Proofs:
+    """Market-hours by verdict."""
+
+    proved: int
+    unproved: int
+    failed: int
+
+
+@dataclass(frozen=True)
+class Agreement:
+    """The lowest agreement of a gatherer, who it is, and what all of them brought: (gatherer, deltas, those that only
+    it has)."""
+
+    lowest: float | None
+    gatherer: str | None
+    parts: tuple[tuple[str, int, int], ...]
+
+
+def coverage(database: Database, hours: Sequence[datetime]) -> Coverage:
+    """Coverage of some hours, which need not be neighbours."""
+    markets = open_us = covered_us = 0
+    moments: list[int] = []
+    shares: list[float] = []
+    for hour in hours:
+        with database.transaction() as transaction:
+            of_hour = coverage_share(transaction, hour)
+            step = HOUR / _STEPS
+            counts = transaction.fetch_all(
+                "SELECT m.at, count(DISTINCT c.ticker) FROM generate_series(%(from)s, %(to)s, %(step)s) AS m(at)"
+                " LEFT JOIN coverage c ON c.from_ts >= %(low)s AND c.from_ts < %(high)s"
+                " AND c.from_ts <= m.at AND c.to_ts > m.at GROUP BY m.at ORDER BY m.at",
+                {
+                    "from": hour + step / 2,
+                    "to": hour + HOUR - timedelta(microseconds=1),
+                    "step": step,
+                    "low": hour,
+                    "high": hour + HOUR,
+                },
+            )
+        markets = max(markets, of_hour.markets)
+        open_us += of_hour.open_us
+        covered_us += of_hour.covered_us
+        moments += [us_from_datetime(at) for at, _ in counts]
+        shares += [int(count) / max(1, of_hour.markets) for _, count in counts]
+    return Coverage(markets, open_us, covered_us, tuple(moments), tuple(shares))
+
+
+def coverage_share(transaction: Transaction, hour: datetime) -> CoverageShare:
+    """The coverage share of one hour."""
+    row = transaction.fetch_one("SELECT markets, open_us, covered_us, share FROM hour_coverage_share(%s)", (hour,))
+    assert row is not None  # noqa: S101 - the function gives one row
+    markets, open_us, covered_us, share = row
+    return CoverageShare(markets or 0, open_us or 0, covered_us or 0, share)
+
+
+def proofs(database: Database, hours: Sequence[datetime]) -> Proofs:
+    """The book proofs of some hours."""
+    with database.transaction() as transaction:
+        return proofs_of(transaction, hours)
+
+
+def proofs_of(transaction: Transaction, hours: Sequence[datetime]) -> Proofs:
+    """The same within a transaction."""
+    verdicts = transaction.fetch_all(
+        "SELECT verdict, count(*) FROM book_proofs WHERE hour = ANY (%s) GROUP BY verdict", (list(hours),)
+    )
+    counted = {str(verdict): int(count) for verdict, count in verdicts}
+    return Proofs(counted.get("proved", 0), counted.get("unproved", 0), counted.get("failed", 0))
+
+
+def agreement(database: Database, hours: Sequence[datetime]) -> Agreement:
+    """How well the gatherers' deltas agree in some hours."""
+    with database.transaction() as transaction:
+        rows = transaction.fetch_all(
+            "SELECT gatherer, sum(distinct_rows), sum(unique_rows), sum(agreed)::float8 / nullif(sum(comparable), 0)"
+            " FROM merge_statistics WHERE hour = ANY (%s) AND table_name = 'orderbook_deltas'"
+            " GROUP BY gatherer ORDER BY gatherer",
+            (list(hours),),
+        )
+    judged = [(float(share), str(name)) for name, _, _, share in rows if share is not None]
+    lowest, gatherer = min(judged, default=(None, None))
+    parts = tuple((str(name), int(distinct), int(unique)) for name, distinct, unique, _ in rows)
+    return Agreement(lowest, gatherer, parts)
+
+
+def alarms(database: Database, hours: Sequence[datetime]) -> list[CloseAlarm]:
+    """What the closes of some hours want a person to look at."""
+    return [alarm for hour in hours for alarm in alarms_between(database, hour, hour + HOUR)]
+
+
+def last_closed(database: Database) -> datetime | None:
+    """The newest closed hour; None before the first."""
+    with database.transaction() as transaction:
+        row = transaction.fetch_one("SELECT max(hour) FROM hour_closes")
+    return None if row is None else row[0]

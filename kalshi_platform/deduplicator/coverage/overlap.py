@@ -1,0 +1,102 @@
+"""What each gatherer brought, and whether gatherers still agree on what is one and the same message. Pure.
+
+Rows of minutes in which several gatherers stored rows can be compared. Where gatherers see the same feed nearly all of
+these are shared; should the exchange begin to send each connection a time or a text of its own, nothing would be.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import polars as pl
+import pyarrow as pa
+
+from kalshi_platform.deduplicator.merge.deduplicate import LIFECYCLE_IDENTITY, TRADE_IDENTITY
+from kalshi_platform.market.identity import DELTA_KEY, TICKER_KEY
+from kalshi_platform.storage.tables import GATHERER_TABLES
+
+FEWEST_ROWS = 100
+"""Fewer comparable rows than this raise no alarm."""
+STATISTICS = {
+    "gatherer": pl.String, "table_name": pl.String, "seen": pl.Int64, "distinct_rows": pl.Int64,
+    "unique_rows": pl.Int64, "first_witness": pl.Int64, "comparable": pl.Int64, "agreed": pl.Int64,
+}  # fmt: skip
+# Books carry their witness in the key: they are counted, never compared.
+_KEYS: Mapping[str, tuple[str, ...]] = {
+    "orderbook_deltas": DELTA_KEY,
+    "trades": TRADE_IDENTITY,
+    "tickers": TICKER_KEY,
+    "market_lifecycle": LIFECYCLE_IDENTITY,
+}
+
+
+def statistics_of(table: str, by_gatherer: Mapping[str, pa.Table]) -> pl.DataFrame:
+    """Compare rows of one table and stretch of time; gives the columns of STATISTICS, a row per gatherer."""
+    seen = {name: rows.num_rows for name, rows in by_gatherer.items() if rows.num_rows}
+    if not seen:
+        return pl.DataFrame(schema=STATISTICS)
+    counted = pl.DataFrame({"gatherer": list(seen), "seen": list(seen.values())})
+    if table in _KEYS:
+        counted = counted.join(_compared(table, by_gatherer), on="gatherer", how="left")
+    else:
+        own = pl.col("seen")
+        counted = counted.with_columns(distinct_rows=own, unique_rows=own, first_witness=own, comparable=0, agreed=0)
+    return counted.with_columns(table_name=pl.lit(table)).select(
+        pl.col(name).cast(kind) for name, kind in STATISTICS.items()
+    )
+
+
+def added_up(parts: Iterable[pl.DataFrame]) -> pl.DataFrame:
+    """Statistics of several stretches as one, with `agreement`."""
+    whole = pl.concat([pl.DataFrame(schema=STATISTICS), *parts])
+    counts = [name for name in STATISTICS if name not in ("gatherer", "table_name")]
+    return (
+        whole.group_by("gatherer", "table_name")
+        .agg(pl.col(counts).sum())
+        .with_columns(agreement=pl.when(pl.col("comparable") > 0).then(pl.col("agreed") / pl.col("comparable")))
+        .sort("table_name", "gatherer")
+    )
+
+
+def disagreements(statistics: pl.DataFrame, least: float) -> list[tuple[str, str, str]]:
+    """Alarms (kind, subject, detail) of gatherers whose agreement fell below `least`."""
+    low = statistics.filter((pl.col("agreement") < least) & (pl.col("comparable") >= FEWEST_ROWS))
+    return [
+        (
+            "identity_agreement",
+            f"{row['gatherer']} {row['table_name']}",
+            f"another gatherer has only {row['agreed']} of {row['comparable']} rows ({row['agreement']:.1%})",
+        )
+        for row in low.iter_rows(named=True)
+    ]
+
+
+def _compared(table: str, by_gatherer: Mapping[str, pa.Table]) -> pl.DataFrame:
+    key, time = list(_KEYS[table]), GATHERER_TABLES[table].time_column
+    columns = list(dict.fromkeys([*key, time, "received_at"]))
+    rows = pl.concat(
+        [
+            pl.DataFrame(part.select(columns)).with_columns(gatherer=pl.lit(name))
+            for name, part in sorted(by_gatherer.items())
+            if part.num_rows
+        ]
+    )
+    own = rows.group_by(*key, "gatherer").agg(
+        pl.col("received_at").min().alias("_received"), pl.col(time).min().dt.truncate("1m").alias("_minute")
+    )
+    # One line per message: who has it, and who had it first (names decide between equals).
+    messages = own.group_by(key).agg(
+        pl.col("gatherer"),
+        pl.col("_minute"),
+        pl.col("gatherer").sort_by("_received", "gatherer").first().alias("_first"),
+    )
+    lines = messages.with_columns(_holders=pl.col("gatherer").list.len()).explode("gatherer", "_minute")
+    several = lines.group_by("_minute").agg(_several=pl.col("gatherer").n_unique() > 1)
+    lines = lines.join(several, on="_minute")
+    return lines.group_by("gatherer").agg(
+        pl.len().alias("distinct_rows"),
+        (pl.col("_holders") == 1).sum().alias("unique_rows"),
+        (pl.col("_first") == pl.col("gatherer")).sum().alias("first_witness"),
+        pl.col("_several").sum().alias("comparable"),
+        (pl.col("_several") & (pl.col("_holders") > 1)).sum().alias("agreed"),
+    )

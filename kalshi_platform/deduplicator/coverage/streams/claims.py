@@ -1,0 +1,90 @@
+"""What one gatherer claims to hold completely: market by market, from its ledger and the times of its rows.
+
+A membership claims S < t < E of its market, where S and E are those of anchors.py: the stream has shown by later times
+that nothing before them can still come. Where a newer snapshot only continues a membership the two are one. A step
+back of times that is larger than the margin W breaks what S and E rest on, so the claims around it are withdrawn (see
+steps.py). Segments of the ledger were committed with their rows, so a claim is true whenever it can be read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+
+import polars as pl
+
+from kalshi_platform.deduplicator.coverage.checkpoints import bounds
+from kalshi_platform.deduplicator.coverage.streams.seq_ranges import runs, spans
+from kalshi_platform.deduplicator.coverage.streams.stream_window import StreamWindow, read_window, streams_between
+from kalshi_platform.deduplicator.coverage.streams.time_regressions import broken
+from kalshi_platform.deduplicator.settings import GathererSource
+from kalshi_platform.market.coverage import Interval, intersection, union, without
+from kalshi_platform.market.times import us_from_datetime
+from kalshi_platform.storage.read import arrow_snapshot
+
+Claims = Mapping[str, list[Interval]]
+"""Ticker → what is claimed of it, as `market.coverage.union` gives it."""
+
+
+def read_claims(source: GathererSource, low: datetime, high: datetime, margin_us: int) -> Claims:
+    """Return what the streams of `source` claim of [low, high). Raises DatabaseUnavailable.
+
+    Ledger and rows are read in one snapshot; the rows of one stream's window are held in memory.
+    """
+    edges = (us_from_datetime(low), us_from_datetime(high))
+    found: dict[str, list[Interval]] = {}
+    with arrow_snapshot(source.timeseries_url) as snapshot:
+        for stream_id in streams_between(snapshot, low, high):
+            window = read_window(snapshot, stream_id, *edges, margin_us)
+            for ticker, intervals in claims_within(window, edges, margin_us).items():
+                found.setdefault(ticker, []).extend(intervals)
+    return {ticker: union(intervals) for ticker, intervals in sorted(found.items())}
+
+
+def claims_within(window: StreamWindow, edges: Interval, margin_us: int) -> dict[str, list[Interval]]:
+    """What one stream claims within [low, high), by ticker. Pure."""
+    found = claims(window.memberships, window.segments, window.deltas, margin_us, window.withdrawn)
+    inside = {ticker: intersection(intervals, [edges]) for ticker, intervals in found.items()}
+    return {ticker: intervals for ticker, intervals in inside.items() if intervals}
+
+
+def claims(
+    memberships: pl.DataFrame,
+    segments: pl.DataFrame,
+    deltas: pl.DataFrame,
+    margin_us: int,
+    withdrawn: Sequence[Interval] = (),
+) -> dict[str, list[Interval]]:
+    """Return the claims of one stream. Pure.
+
+    `memberships` and `segments` as for runs.py; `deltas`: seq, exchange_us, ticker, exchange_index. Deltas may be left
+    out at either end: that only makes the claims shorter. `withdrawn` is claimed of no market.
+    """
+    followed = continued(spans(memberships, runs(segments)))
+    if followed.is_empty() or deltas.is_empty():
+        return {}
+    read_to = int(followed["seq_end"].max())  # type: ignore[arg-type]
+    bounded = bounds(followed, deltas, read_to, margin_us).filter(pl.col("anchor_us") + 1 < pl.col("until_us"))
+    lost = {index: union([*parts, *withdrawn]) for index, parts in broken(deltas, margin_us).items()}
+    elsewhere = union(withdrawn)
+    found: dict[str, list[Interval]] = {}
+    for ticker, index, start, end in bounded.select("ticker", "exchange_index", "anchor_us", "until_us").iter_rows():
+        found.setdefault(ticker, []).extend(without([(start + 1, end)], lost.get(index, elsewhere)))
+    return {ticker: union(parts) for ticker, parts in found.items() if parts}
+
+
+def continued(of_spans: pl.DataFrame) -> pl.DataFrame:
+    """Join spans of one market that end at the number at which the next one starts (a newer snapshot came)."""
+    key = ["stream_id", "ticker"]
+    ordered = of_spans.sort(*key, "seq")
+    begins = pl.col("seq") != pl.col("seq_end").shift(1).over(key)
+    return (
+        ordered.with_columns(_part=begins.fill_null(value=True).cum_sum())
+        .group_by("_part", maintain_order=True)
+        .agg(
+            pl.col("stream_id", "ticker", "exchange_index", "seq").first(),
+            pl.col("seq_end").last(),
+        )
+        .drop("_part")
+        .sort("stream_id", "seq", "ticker")
+    )

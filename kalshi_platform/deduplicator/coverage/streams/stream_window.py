@@ -1,0 +1,159 @@
+"""A stretch of time of one stream: its ledger, its deltas, and the few rows around it that tell how far claims reach.
+
+A claim of a quiet market rests on frames that may lie far outside the stretch. Of each run that reaches beyond an end
+of it the nearest commit beyond is read as well, which gives the same claims within as all of the stream would.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import datetime
+from typing import NamedTuple
+
+import polars as pl
+import pyarrow as pa
+
+from kalshi_platform.deduplicator.coverage.streams.seq_ranges import runs
+from kalshi_platform.deduplicator.coverage.streams.stream_ledger import CLOCKS_APART, StreamLedger
+from kalshi_platform.deduplicator.coverage.streams.time_regressions import broken_between
+from kalshi_platform.deduplicator.coverage.streams.unknown_frames import read_proven
+from kalshi_platform.market.coverage import Interval
+from kalshi_platform.market.times import datetime_from_us
+from kalshi_platform.storage.read import ArrowSnapshot
+
+# Frames around the stretch that are read in any case, in margins.
+AROUND_MARGINS = 5
+# Where several feeds share a stream, the commits of an end that are looked through for each of them.
+_SEVERAL_FEEDS = 50
+COLUMNS = ("seq", "exchange_us", "ticker", "exchange_index", "side", "price_e4", "delta_e2", "occurrence")
+
+
+class StreamWindow(NamedTuple):
+    """`deltas`: the rows of COLUMNS, tickers and sides as enumerations; more than the stretch, at both ends.
+
+    `withdrawn`: what steps back between commits take from all claims. `whole`: False where the ledger speaks of rows
+    that are gone (retention has dropped them), so that nothing can be said any more. `pending`: whether a snapshot that
+    is still to come may prove more.
+    """
+
+    stream_id: int
+    segments: pl.DataFrame
+    memberships: pl.DataFrame
+    deltas: pl.DataFrame
+    withdrawn: list[Interval]
+    whole: bool
+    pending: bool = False
+
+
+def streams_between(snapshot: ArrowSnapshot, low: datetime, high: datetime) -> list[int]:
+    """Streams whose deltas reach into [low, high), or over it.
+
+    Streams that were over before, or begin after it, are passed over without a look at their ledger. A replay sends
+    deltas from long before the stream was opened: where ours would be too late, the time of its first delta decides.
+    """
+    found = snapshot.table(
+        # Each of these looks at one end of an index, however long the stream is.
+        "SELECT s.stream_id FROM streams s"
+        " WHERE s.channel = 'orderbook_delta' AND (s.ended_at IS NULL OR s.ended_at >= $3) AND (s.opened_at < $4"
+        " OR (SELECT f.exchange_ts_min FROM stream_segments f WHERE f.stream_id = s.stream_id"
+        " AND f.exchange_ts_min IS NOT NULL ORDER BY f.seq_from LIMIT 1) < $4)"
+        " AND (SELECT max(g.exchange_ts_max) FROM stream_segments g WHERE g.stream_id = s.stream_id) >= $1"
+        " AND (SELECT min(g.exchange_ts_min) FROM stream_segments g WHERE g.stream_id = s.stream_id) < $2"
+        " ORDER BY s.stream_id",
+        (low, high, low - CLOCKS_APART, high + CLOCKS_APART),
+    )
+    return [int(value) for value in found.column(0).to_pylist()]
+
+
+def read_window(snapshot: ArrowSnapshot, stream_id: int, low_us: int, high_us: int, margin_us: int) -> StreamWindow:
+    """Read what is needed to know the claims of [low, high). Raises DatabaseUnavailable."""
+    around = AROUND_MARGINS * margin_us
+    inner = (low_us - around, high_us + around)
+    (segments, memberships), pending = read_proven(snapshot, stream_id, inner)
+    tickers = pl.Enum(memberships["ticker"].unique().sort())
+    memberships = memberships.with_columns(pl.col("ticker").cast(tickers))
+    indices = StreamLedger(segments, memberships).indices
+    edges = edge_segments(segments, inner, single=indices["exchange_index"].n_unique() <= 1)
+    parts = [_EMPTY.with_columns(pl.col("ticker").cast(tickers)).join(indices, on="ticker").select(COLUMNS)]
+    # The earliest and the latest time of a commit are those of rows.
+    expected = (
+        segments.filter(
+            pl.any_horizontal(pl.col(each).is_between(*inner, closed="left") for each in ("low_us", "high_us"))
+        ).height
+        > 0
+    )
+    inside = _rows(snapshot, stream_id, indices, "exchange_ts >= $2 AND exchange_ts < $3", inner)
+    parts.extend(inside)
+    whole = bool(inside) or not expected
+    for seq_from, seq_to, first_us, last_us in edges.select("seq_from", "seq_to", "low_us", "high_us").iter_rows():
+        beyond = _rows(
+            snapshot, stream_id, indices,
+            "exchange_ts BETWEEN $2 AND $3 AND seq BETWEEN $4 AND $5 AND (exchange_ts < $6 OR exchange_ts >= $7)",
+            (first_us, last_us), seq_from, seq_to, *map(datetime_from_us, inner),
+        )  # fmt: skip
+        whole = whole and bool(beyond)
+        parts.extend(beyond)
+    deltas = pl.concat(parts)
+    crossing = [step for step in broken_between(segments, margin_us) if step[0] < inner[0] or step[1] > inner[1]]
+    return StreamWindow(stream_id, segments, memberships, deltas, crossing, whole, pending)
+
+
+def edge_segments(segments: pl.DataFrame, inner: Interval, *, single: bool) -> pl.DataFrame:
+    """Commits whose rows beyond `inner` matter: those that reach over an end of it, and the nearest beyond, by run.
+
+    `segments`: stream_id, seq_from, seq_to, low_us, high_us (null without deltas). Pure.
+    """
+    low, high = inner
+    of_runs = runs(segments).select(pl.col("seq_from").alias("_run"))
+    timed = (
+        segments.filter(pl.col("low_us").is_not_null())
+        .sort("seq_from")
+        .join_asof(of_runs.sort("_run"), left_on="seq_from", right_on="_run", check_sortedness=False)
+    )
+    of_run = (pl.col("low_us").min().over("_run") < high) & (pl.col("high_us").max().over("_run") >= low)
+    near = timed.filter(of_run)
+    several = 1 if single else _SEVERAL_FEEDS
+    before = near.filter(pl.col("low_us") < low).group_by("_run", maintain_order=True).tail(several)
+    after = near.filter(pl.col("high_us") >= high).group_by("_run", maintain_order=True).head(several)
+    over = near.filter(
+        ((pl.col("low_us") < low) & (pl.col("high_us") >= low))
+        | ((pl.col("low_us") < high) & (pl.col("high_us") >= high))
+    )
+    columns = near.columns
+    return pl.concat([before.select(columns), after.select(columns), over]).unique("seq_from").sort("seq_from")
+
+
+_SIDES = pl.Enum(["yes", "no"])
+_EMPTY = pl.DataFrame(
+    schema={
+        "seq": pl.Int64, "exchange_us": pl.Int64, "ticker": pl.String, "side": _SIDES, "price_e4": pl.Int32,
+        "delta_e2": pl.Int64, "occurrence": pl.Int32,
+    }
+)  # fmt: skip
+
+
+def _rows(
+    snapshot: ArrowSnapshot, stream_id: int, indices: pl.DataFrame, condition: str, times_us: Interval, *params: object
+) -> list[pl.DataFrame]:
+    """Deltas as frames of a few megabytes; those of markets without a membership are left out."""
+    batches = snapshot.batches(
+        "SELECT seq, exchange_ts, ticker, side, price_e4, delta_e2, occurrence FROM orderbook_deltas"  # noqa: S608 - our own
+        f" WHERE stream_id = $1 AND {condition}",
+        (stream_id, *map(datetime_from_us, times_us), *params),
+    )
+    return list(_converted(batches, indices))
+
+
+def _converted(batches: Iterator[pa.RecordBatch], indices: pl.DataFrame) -> Iterator[pl.DataFrame]:
+    tickers = indices.schema["ticker"]
+    for batch in batches:
+        frame = pl.DataFrame(batch)
+        if frame.height:
+            rows = frame.with_columns(
+                pl.col("exchange_ts").dt.epoch("us").alias("exchange_us"),
+                pl.col("ticker").cast(tickers, strict=False),
+                pl.col("side").cast(_SIDES),
+                pl.col("price_e4").cast(pl.Int32),
+                pl.col("occurrence").cast(pl.Int32),
+            )
+            yield rows.join(indices, on="ticker").select(COLUMNS)

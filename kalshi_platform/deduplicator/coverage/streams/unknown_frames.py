@@ -1,0 +1,123 @@
+"""What unknown messages in a stream of books take from its ledger.
+
+A gatherer follows a market on when a message of an unknown type takes a number: it may have changed a book, or not. The
+next snapshot of the market tells: where the one before and the stream's own deltas lead to it, the messages between
+changed nothing, and the market was followed all the time. Otherwise it was followed only to the number before the first
+of them. One book that was changed condemns the type: of no market does a snapshot then prove anything against it, for
+what a message changed, another may have changed back.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import polars as pl
+
+from kalshi_platform.deduplicator.coverage.streams.run_reader import read_checks
+from kalshi_platform.deduplicator.coverage.streams.seq_ranges import runs, spans
+from kalshi_platform.deduplicator.coverage.streams.stream_ledger import StreamLedger, read_ledger
+from kalshi_platform.deduplicator.coverage.verification.check_snapshots import RUN_CHECKS, pairs
+from kalshi_platform.market.coverage import Interval
+from kalshi_platform.storage.read import ArrowSnapshot
+
+UNKNOWN = {"seq": pl.Int64, "frame_type": pl.String, "ticker": pl.String}
+_SPAN = ["ticker", "seq"]
+
+
+class ProvenLedger(NamedTuple):
+    """`ledger`: with memberships only as far as they stand. `pending`: whether one that is still open may yet be proved
+    to reach further."""
+
+    ledger: StreamLedger
+    pending: bool
+
+
+def read_proven(snapshot: ArrowSnapshot, stream_id: int, within: Interval) -> ProvenLedger:
+    """Read a stream's ledger as far as it stands; proofs are looked for where a stretch touches `within`.
+
+    Raises DatabaseUnavailable.
+    """
+    ledger = read_ledger(snapshot, stream_id)
+    table = snapshot.table("SELECT seq, frame_type, ticker FROM unknown_frames WHERE stream_id = $1", (stream_id,))
+    unknown = pl.DataFrame(pl.from_arrow(table))
+    if unknown.is_empty():
+        return ProvenLedger(ledger, pending=False)
+    doubted = concerned(spans(ledger.memberships, runs(ledger.segments)), unknown)
+    found = doubted_pairs(ledger, doubted, within)
+    checks = read_checks(snapshot, stream_id, found) if found.height else pl.DataFrame(schema=RUN_CHECKS)
+    memberships = standing(ledger.memberships, doubted, unknown, checks)
+    pending = ledger.memberships.filter(pl.col("seq_to").is_null()).height > memberships["seq_to"].null_count()
+    return ProvenLedger(ledger._replace(memberships=memberships), pending)
+
+
+def concerned(of_spans: pl.DataFrame, unknown: pl.DataFrame) -> pl.DataFrame:
+    """The spans of one stream that hold an unknown message which may concern their market, each with `first`. Pure.
+
+    `of_spans` as runs.spans() gives them, `unknown`: the columns of UNKNOWN, an empty ticker for any market.
+    """
+    ordered = of_spans.sort("seq")
+    numbers = unknown.select(pl.col("seq").alias("_unknown"), "ticker").sort("_unknown")
+    general = numbers.filter(pl.col("ticker") == "").select("_unknown")
+    named = numbers.filter(pl.col("ticker") != "").with_columns(pl.col("ticker").cast(of_spans.schema["ticker"]))
+    found = ordered.join_asof(
+        general, left_on="seq", right_on="_unknown", strategy="forward", allow_exact_matches=False, coalesce=False,
+        check_sortedness=False,
+    ).rename({"_unknown": "_general"})  # fmt: skip
+    found = found.join_asof(
+        named, left_on="seq", right_on="_unknown", by="ticker", strategy="forward", allow_exact_matches=False,
+        coalesce=False, check_sortedness=False,
+    )  # fmt: skip
+    return (
+        found.with_columns(first=pl.min_horizontal("_general", "_unknown"))
+        .drop("_general", "_unknown")
+        .filter(pl.col("first") <= pl.col("seq_end"))
+    )
+
+
+def doubted_pairs(ledger: StreamLedger, doubted: pl.DataFrame, within: Interval) -> pl.DataFrame:
+    """Neighbouring snapshots with an unknown message between them, as proof_runs.pairs() gives them. Pure."""
+    every = spans(ledger.memberships, runs(ledger.segments))
+    return pairs(every, ledger.segments, within).join(doubted.select(_SPAN), on=_SPAN, how="semi")
+
+
+def standing(
+    memberships: pl.DataFrame, doubted: pl.DataFrame, unknown: pl.DataFrame, checks: pl.DataFrame
+) -> pl.DataFrame:
+    """The memberships of one stream as far as they stand. Pure.
+
+    `doubted` as concerned() gives them; `checks`: those of proof_runs.RUN_CHECKS that could be made of them.
+    """
+    if doubted.is_empty():
+        return memberships
+    kind = doubted.schema["ticker"]
+    verdicts = checks.select(pl.col("ticker").cast(kind), "seq", "passed")
+    judged = doubted.join(verdicts, on=_SPAN, how="left")
+    condemned = _types_in(judged.filter(~pl.col("passed")), unknown)
+    guilty = concerned(judged.drop("first"), unknown.filter(pl.col("frame_type").is_in(condemned)))
+    stands = pl.col("passed").fill_null(value=False) & ~pl.col("_guilty")
+    guilty_spans = guilty.select(*_SPAN, pl.lit(value=True).alias("_guilty"))
+    cut = (
+        judged.join(guilty_spans, on=_SPAN, how="left")
+        .with_columns(pl.col("_guilty").fill_null(value=False))
+        .filter(~stands)
+        .select(
+            "ticker",
+            pl.col("seq").alias("seq_from"),
+            # Where the snapshots contradict each other nobody knows from where on it was wrong.
+            _to=pl.when(pl.col("passed").fill_null(value=True)).then(pl.col("first") - 1).otherwise(pl.col("seq") - 1),
+        )
+    )
+    return (
+        memberships.join(cut, on=["ticker", "seq_from"], how="left", maintain_order="left")
+        .with_columns(seq_to=pl.coalesce("_to", "seq_to"))
+        .drop("_to")
+    )
+
+
+def _types_in(failed: pl.DataFrame, unknown: pl.DataFrame) -> list[str]:
+    """The types of the unknown messages that may have changed one of these books."""
+    types: set[str] = set()
+    for ticker, low, high in failed.select(pl.col("ticker").cast(pl.String), "seq", "seq_end").iter_rows():
+        mine = pl.col("ticker").is_in(["", ticker]) & pl.col("seq").is_between(low, high)
+        types.update(unknown.filter(mine)["frame_type"])
+    return sorted(types)

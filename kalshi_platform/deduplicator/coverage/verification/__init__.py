@@ -1,0 +1,1 @@
+"""Verification of claims: books and snapshots that contradict a claim withdraw it."""

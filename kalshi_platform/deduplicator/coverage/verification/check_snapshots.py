@@ -1,0 +1,75 @@
+"""Inside a run, by number: a snapshot and the stream's own deltas give its next snapshot. Pure.
+
+Both snapshots were sent by one server over one connection, without a gap between them. Where they do not fit, a frame
+was lost without a trace, or read wrongly, and the stream must not claim that it is complete there.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import polars as pl
+
+from kalshi_platform.deduplicator.coverage.verification.multiset_hash import parts_of, sums_of_books
+from kalshi_platform.market.coverage import Interval
+
+RUN_CHECKS = {"stream_id": pl.Int64, "ticker": pl.String, "seq": pl.Int64, "next_seq": pl.Int64,
+              "low_us": pl.Int64, "high_us": pl.Int64, "passed": pl.Boolean}  # fmt: skip
+
+
+def pairs(of_spans: pl.DataFrame, segments: pl.DataFrame, within: Interval) -> pl.DataFrame:
+    """Neighbouring snapshots of one run and market whose stretch touches `within`.
+
+    `of_spans` as runs.spans() gives them; `segments`: seq_from, seq_to, low_us, high_us (null without deltas). Gives
+    stream_id, ticker, seq, next_seq, and between which exchange times the stream was then (low_us, high_us).
+    """
+    key = ["stream_id", "ticker"]
+    joined = (
+        of_spans.sort(*key, "seq")
+        .with_columns(next_seq=pl.col("seq").shift(-1).over(key))
+        .filter(pl.col("seq_end") == pl.col("next_seq"))
+        .select(*key, "seq", "next_seq")
+    )
+    timed = segments.filter(pl.col("low_us").is_not_null()).sort("seq_from")
+    until = timed.select(pl.col("seq_from").alias("_from"), pl.col("high_us").cum_max())
+    since = timed.select(
+        pl.col("seq_to").alias("_to"), pl.col("low_us").reverse().cum_min().reverse()
+    )  # the earliest time of anything from this commit on
+    found = joined.sort("seq").join_asof(
+        since, left_on="seq", right_on="_to", strategy="forward", check_sortedness=False
+    )
+    found = found.sort("next_seq").join_asof(
+        until, left_on="next_seq", right_on="_from", strategy="backward", check_sortedness=False
+    )
+    return found.filter((pl.col("low_us") < within[1]) & (pl.col("high_us") >= within[0])).select(
+        *key, "seq", "next_seq", "low_us", "high_us"
+    )
+
+
+def check_runs(found: pl.DataFrame, snapshots: pl.DataFrame, deltas: pl.DataFrame) -> pl.DataFrame:
+    """Compare the pairs of one stream; pairs without both books are left out. Gives the columns of RUN_CHECKS.
+
+    `snapshots`: ticker, seq and the lists of levels; `deltas`: seq, ticker, side, price_e4, delta_e2, at least all
+    of the pairs' markets between their numbers.
+    """
+    sums = snapshots.select("ticker", "seq", pl.Series("_sum", sums_of_books(snapshots)))
+    asked = (
+        found.join(sums, on=["ticker", "seq"])
+        .join(sums.rename({"seq": "next_seq", "_sum": "_next"}), on=["ticker", "next_seq"])
+        .sort("ticker", "seq")
+    )
+    tickers = {ticker: number for number, ticker in enumerate(asked["ticker"].cast(pl.String).unique().sort())}
+    mine = deltas.with_columns(_text=pl.col("ticker").cast(pl.String)).filter(pl.col("_text").is_in(list(tickers)))
+    span = int(max(each.to_numpy().max(initial=0) for each in (mine["seq"], asked["next_seq"]))) + 1
+    # The market's number and the number of the frame in one integer, ascending.
+    market = mine["_text"].replace_strict(tickers, return_dtype=pl.Int64) * span if mine.height else mine["seq"]
+    keys = (market + mine["seq"]).to_numpy()
+    order = np.argsort(keys)
+    keys, running = keys[order], np.zeros(len(keys) + 1, dtype=np.uint64)
+    np.cumsum(parts_of(mine)[order], out=running[1:])
+    base = np.array([tickers[str(ticker)] for ticker in asked["ticker"]], dtype=np.int64) * span
+    low = np.searchsorted(keys, base + asked["seq"].to_numpy(), side="right")
+    high = np.searchsorted(keys, base + asked["next_seq"].to_numpy(), side="left")
+    reached = asked["_sum"].to_numpy() + (running[high] - running[low])
+    return asked.with_columns(
+        pl.col("ticker").cast(pl.String), passed=pl.Series(reached == asked["_next"].to_numpy(), dtype=pl.Boolean)
+    ).select(pl.col(name).cast(kind) for name, kind in RUN_CHECKS.items())

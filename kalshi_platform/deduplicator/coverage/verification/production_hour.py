@@ -1,0 +1,157 @@
+"""An hour of production as arrays: its deltas, the anchors they follow, and the polled books to compare with.
+
+Rows become numbers batch by batch while they stream in: about 40 bytes each are kept.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+import polars as pl
+
+from kalshi_platform.deduplicator.coverage.checkpoints import LEVEL_TYPES
+from kalshi_platform.deduplicator.coverage.verification.check_books import Anchors, Polled
+from kalshi_platform.deduplicator.coverage.verification.multiset_hash import fingerprints_of, parts_of, sums_of_books
+from kalshi_platform.deduplicator.coverage.verification.timeline import Ints, Timeline
+from kalshi_platform.deduplicator.coverage.verification.verify_claims import ProductionHour
+from kalshi_platform.market.fold import Changes
+from kalshi_platform.market.times import US_PER_S, datetime_from_us
+from kalshi_platform.storage.read import arrow_snapshot
+
+_MINUTE_US = 60 * US_PER_S
+
+
+class HourRows(NamedTuple):
+    """`hour`: what judge() takes. `changes` and `exchange_us`: the deltas, `line` being the market.
+
+    `anchors`: the rows behind hour.anchors, with the lists of levels.
+    """
+
+    hour: ProductionHour
+    changes: Changes
+    exchange_us: Ints
+    anchors: pl.DataFrame
+
+
+class _Collector:
+    """Turns batches of deltas into columns; markets and streams get numbers as they appear."""
+
+    def __init__(self) -> None:
+        self.tickers: dict[str, int] = {}
+        self._witnesses: dict[str, int] = {}
+        self._columns: dict[str, list[np.ndarray]] = {}
+        self._delays: list[pl.DataFrame] = []
+
+    def add(self, batch: pl.DataFrame) -> None:
+        frame = batch.with_columns(
+            exchange_us=pl.col("exchange_ts").dt.epoch("us"),
+            witness=pl.concat_str("gatherer", "stream_id", separator=" "),
+        )
+        self._keep("market", numbers_of(frame["ticker"], self.tickers).astype(np.int32))
+        self._keep("us", frame["exchange_us"].to_numpy())
+        self._keep("seq", frame["seq"].to_numpy())
+        self._keep("witness", numbers_of(frame["witness"], self._witnesses).astype(np.int32))
+        self._keep("side", (frame["side"] == "no").to_numpy().astype(np.int8))
+        self._keep("price", frame["price_e4"].to_numpy())
+        self._keep("size", frame["delta_e2"].to_numpy())
+        self._keep("part", parts_of(frame))
+        self._keep("content", fingerprints_of(frame))
+        received = pl.col("received_at").dt.epoch("us")
+        self._delays.append(
+            frame.group_by((received // _MINUTE_US).alias("minute")).agg(
+                (received - pl.col("exchange_us")).min().alias("us")
+            )
+        )
+
+    def column(self, name: str, kind: type) -> np.ndarray:
+        parts = self._columns.pop(name, [])
+        return np.concatenate(parts) if parts else np.empty(0, dtype=kind)
+
+    def delays(self) -> pl.DataFrame:
+        """By minute of receipt: how long the fastest row was under way (µs), clock errors included."""
+        empty = pl.DataFrame(schema={"minute": pl.Int64, "us": pl.Int64})
+        return pl.concat([empty, *self._delays]).group_by("minute").agg(pl.col("us").min())
+
+    def _keep(self, name: str, values: np.ndarray) -> None:
+        self._columns.setdefault(name, []).append(np.ascontiguousarray(values))
+
+
+def read_production_hour(url: str, low_us: int, high_us: int, age_us: int, skew_us: int) -> HourRows:
+    """Read [low, high) and as much around it as polled books need. Raises DatabaseUnavailable.
+
+    `age_us`: how old a polled book may be when it is answered; `skew_us`: how far apart our clock and the exchange's
+    may be. Polls of minutes in which rows came earlier or later than that allows cannot be found inconsistent.
+    """
+    around = age_us + skew_us + _MINUTE_US
+    found = _Collector()
+    with arrow_snapshot(url) as snapshot:
+        batches = snapshot.batches(
+            "SELECT exchange_ts, ticker, side, price_e4, delta_e2, occurrence, gatherer, stream_id, seq, received_at"
+            " FROM orderbook_deltas WHERE exchange_ts >= $1 AND exchange_ts < $2",
+            (datetime_from_us(low_us - around), datetime_from_us(high_us + around)),
+        )
+        for batch in batches:
+            if batch.num_rows:
+                found.add(pl.DataFrame(batch))
+        levels = ", ".join(LEVEL_TYPES)
+        # The derived anchor of the hour's end is made from what is read here.
+        anchors = snapshot.table(
+            f"SELECT anchor_ts, ticker, gatherer, stream_id, seq, {levels} FROM book_anchors"  # noqa: S608 - our own names
+            " WHERE anchor_ts >= $1 AND anchor_ts < $2 AND (gatherer <> '' OR anchor_ts < $3)",
+            (datetime_from_us(low_us - 1), datetime_from_us(high_us), datetime_from_us(low_us)),
+        )
+        polled = snapshot.table(
+            f"SELECT snapshot_ts, ticker, requested_at, received_at, {levels} FROM orderbook_snapshots"  # noqa: S608 - our own
+            " WHERE source = 'rest' AND snapshot_ts >= $1 AND snapshot_ts < $2",
+            (datetime_from_us(low_us), datetime_from_us(high_us)),
+        )
+    anchor_rows = _with_levels(pl.DataFrame(pl.from_arrow(anchors)))
+    return _assembled(found, anchor_rows, _with_levels(pl.DataFrame(pl.from_arrow(polled))), low_us, (age_us, skew_us))
+
+
+def numbers_of(names: pl.Series, known: dict[str, int]) -> np.ndarray:
+    """A number for each name, the same for equal ones; new names are added to `known`."""
+    here = {name: known.setdefault(name, len(known)) for name in names.unique().sort()}
+    return names.replace_strict(here, return_dtype=pl.Int64).to_numpy() if here else np.empty(0, dtype=np.int64)
+
+
+def _assembled(
+    found: _Collector, anchor_rows: pl.DataFrame, polled_rows: pl.DataFrame, low_us: int, bounds_us: tuple[int, int]
+) -> HourRows:
+    market, us = found.column("market", np.int32), found.column("us", np.int64)
+    timeline = Timeline(
+        low_us - 3_600 * US_PER_S, market, us, found.column("part", np.uint64), found.column("content", np.uint64),
+        found.column("witness", np.int32), found.column("seq", np.int64),
+    )  # fmt: skip
+    anchor_rows = anchor_rows.with_columns(
+        market=pl.Series(numbers_of(anchor_rows["ticker"], found.tickers)), us=pl.col("anchor_ts").dt.epoch("us")
+    ).sort("market", "us", "gatherer", "stream_id", "seq")
+    anchors = Anchors(anchor_rows["market"].to_numpy(), anchor_rows["us"].to_numpy(), sums_of_books(anchor_rows))
+    numbers = numbers_of(polled_rows["ticker"], found.tickers)
+    polled = _polled(polled_rows.with_columns(market=pl.Series(numbers)), found.delays(), *bounds_us)
+    changes = Changes(market, *(found.column(name, np.int64) for name in ("side", "price", "size")))
+    tickers = sorted(found.tickers, key=found.tickers.__getitem__)
+    return HourRows(ProductionHour(tickers, timeline, anchors, polled), changes, us, anchor_rows)
+
+
+def _polled(rows: pl.DataFrame, delays: pl.DataFrame, age_us: int, skew_us: int) -> Polled:
+    """The windows of polled books; one of a minute in which the clocks were too far apart reaches back for ever."""
+    received = pl.col("received_at").dt.epoch("us")
+    windows = (
+        rows.with_columns(
+            _low=pl.coalesce("requested_at", "snapshot_ts").dt.epoch("us") - age_us - skew_us,
+            _high=received + skew_us,
+            minute=received // _MINUTE_US,
+        )
+        .join(delays, on="minute", how="left", maintain_order="left")
+        .with_columns(_apart=~pl.col("us").is_between(-skew_us, age_us + skew_us).fill_null(value=True))
+        .with_columns(_low=pl.when("_apart").then(0).otherwise("_low"))
+    )
+    return Polled(
+        windows["market"].to_numpy(), windows["_low"].to_numpy(), windows["_high"].to_numpy(), sums_of_books(windows)
+    )
+
+
+def _with_levels(rows: pl.DataFrame) -> pl.DataFrame:
+    return rows.with_columns(pl.col(name).cast(kind) for name, kind in LEVEL_TYPES.items())

@@ -1,0 +1,74 @@
+"""Deltas of many markets in the order of their exchange times, and which ranges of them are covered. Pure.
+
+Markets are numbers (their place in `tickers`). Times may reach `SPAN_US` beyond the base of a timeline.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from kalshi_platform.deduplicator.coverage.verification.multiset_hash import Sums, summed_up
+from kalshi_platform.market.coverage import Interval
+
+Ints = npt.NDArray[np.int64]
+SPAN_US = 1 << 36
+"""About 19 hours."""
+
+
+class Timeline:
+    """Rows sorted by market and time; those of one exchange time by witness (a number for its stream) and seq."""
+
+    def __init__(
+        self,
+        base_us: int,
+        market: Ints,
+        exchange_us: Ints,
+        parts: Sums,
+        contents: Sums,
+        witness: Ints | None = None,
+        seq: Ints | None = None,
+    ) -> None:
+        self._base_us = base_us
+        keys = self.key(market, exchange_us)
+        order = np.argsort(keys) if witness is None or seq is None else np.lexsort((seq, witness, keys))
+        self.keys: Ints = keys[order]
+        self.parts = parts[order]
+        self.witness = None if witness is None else witness[order]
+        self.sums: Sums = summed_up(self.parts)
+        self.contents: Sums = summed_up(contents[order])
+
+    def key(self, market: Ints, exchange_us: Ints) -> Ints:
+        """Market and time as one number; times outside the span count as its ends."""
+        return market.astype(np.int64) * SPAN_US + np.clip(exchange_us - self._base_us, 0, SPAN_US - 1)
+
+    def after(self, market: Ints, exchange_us: Ints) -> Ints:
+        """How many rows come before the end of that exchange time of that market."""
+        return np.searchsorted(self.keys, self.key(market, exchange_us), side="right")
+
+    def before(self, market: Ints, exchange_us: Ints) -> Ints:
+        """How many rows come before that exchange time of that market."""
+        return np.searchsorted(self.keys, self.key(market, exchange_us), side="left")
+
+
+class Covered:
+    """Which ranges are covered, market by market; `market.coverage.union` makes each list."""
+
+    def __init__(self, tickers: Sequence[str], coverage: Mapping[str, Sequence[Interval]]) -> None:
+        rows = [(m, low, high) for m, ticker in enumerate(tickers) for low, high in coverage.get(ticker, ())]
+        columns = np.array(rows, dtype=np.int64).reshape(len(rows), 3)
+        self._market, self._low, self._high = (columns[:, number] for number in range(3))
+        self._base_us = int(self._low.min()) if rows else 0
+        self._keys = self._market * SPAN_US + (self._low - self._base_us)
+
+    def holds(self, market: Ints, low_us: Ints, high_us: Ints) -> npt.NDArray[np.bool_]:
+        """Whether [low, high) is covered as a whole; an empty range always is."""
+        asked = market.astype(np.int64) * SPAN_US + np.clip(low_us - self._base_us, -1, SPAN_US - 1)
+        place = np.searchsorted(self._keys, asked, side="right") - 1
+        found = place >= 0
+        near = np.maximum(place, 0)
+        if len(self._keys):
+            found &= (self._market[near] == market) & (self._low[near] <= low_us) & (high_us <= self._high[near])
+        return found | (low_us >= high_us)

@@ -1,0 +1,1 @@
+"""Merging the gatherers' rows into production, each exactly once."""

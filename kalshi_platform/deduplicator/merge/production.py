@@ -1,0 +1,147 @@
+"""What the deduplicator writes into production, and under which rules it is new there."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import datetime, timedelta
+
+import polars as pl
+
+from kalshi_platform.deduplicator.merge.deduplicate import LIFECYCLE_IDENTITY, TRADE_IDENTITY, rounds
+from kalshi_platform.deduplicator.merge.quarantine import NO_PARTITION, OUT_OF_BOUNDS, Aside, nameable
+from kalshi_platform.errors import StatementRejected
+from kalshi_platform.market.identity import LIFECYCLE_WINDOW_US, TRADE_WINDOW_US
+from kalshi_platform.market.times import datetime_from_us, us_from_datetime
+from kalshi_platform.storage.failures import is_about_a_row
+from kalshi_platform.storage.literals import literal
+from kalshi_platform.storage.partitions import PartitionKeeper
+from kalshi_platform.storage.pool import Database, Transaction
+from kalshi_platform.storage.tables import PRODUCTION_TABLES
+
+_LOCK = "kalshi-platform merge into production"
+
+
+class Arrivals:
+    """Rows for production by table and hour, their partitions made; `asides`: rows that cannot have one."""
+
+    def __init__(self, tables: Mapping[str, pl.DataFrame], keeper: PartitionKeeper) -> None:
+        """Raises DatabaseUnavailable."""
+        low_us, high_us = keeper.bounds_us()
+        low, high = datetime_from_us(low_us), datetime_from_us(high_us)
+        self.by_hour: dict[str, dict[datetime, pl.DataFrame]] = {}
+        self.asides: list[Aside] = []
+        for table, rows in tables.items():
+            time = PRODUCTION_TABLES[table].time_column
+            inside, too_long = nameable(table, rows)
+            self.asides += too_long
+            is_inside = (pl.col(time) >= low) & (pl.col(time) < high)
+            outside = inside.filter(~is_inside)
+            if outside.height:
+                detail = f"its time is not within {low.isoformat()} and {high.isoformat()}"
+                self.asides.append(Aside(table, outside, OUT_OF_BOUNDS, detail))
+                inside = inside.filter(is_inside)
+            hours = inside.group_by(pl.col(time).dt.truncate("1h").alias("_hour"), maintain_order=True)
+            parts = {hour: part for (hour,), part in hours}
+            self._make_partitions(table, parts, keeper)
+            if parts:
+                self.by_hour[table] = parts
+
+    @property
+    def hours(self) -> int:
+        """How many hours the rows lie in, those of different tables counted apart."""
+        return sum(map(len, self.by_hour.values()))
+
+    def _make_partitions(self, table: str, parts: dict[datetime, pl.DataFrame], keeper: PartitionKeeper) -> None:
+        """Make the partitions; an hour that cannot have one leaves `parts`."""
+        try:
+            keeper.ensure_hours(table, [us_from_datetime(hour) for hour in parts])
+        except StatementRejected as error:
+            if not is_about_a_row(error.sqlstate):
+                raise
+            for hour in list(parts):
+                try:
+                    keeper.ensure_hours(table, [us_from_datetime(hour)])
+                except StatementRejected as reason:
+                    self.asides.append(Aside(table, parts.pop(hour), NO_PARTITION, str(reason)))
+
+
+@contextmanager
+def merging(production: Database) -> Iterator[Transaction]:
+    """A transaction in which nobody else merges, so that anti-joins see all that is there."""
+    with production.transaction() as transaction:
+        transaction.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (_LOCK,))
+        # The staged rows have no statistics; nested loops over a minute of trades for each of them would be chosen.
+        transaction.execute("SET LOCAL enable_nestloop = off")
+        yield transaction
+
+
+def insert(transaction: Transaction, arrivals: Arrivals) -> dict[str, dict[datetime, int]]:
+    """Insert what is new; return how many rows that were by table and hour (zeros left out)."""
+    inserted: dict[str, dict[datetime, int]] = {}
+    for table, hours in arrivals.by_hour.items():
+        for hour, rows in hours.items():
+            # Hour by hour, so that it is known which hours got rows; most passes have one.
+            count = sum(_insert(transaction, table, part) for part in rounds(table, rows))
+            if count:
+                inserted.setdefault(table, {})[hour] = count
+    return inserted
+
+
+def next_merge_no(transaction: Transaction) -> int:
+    """The number of this merge: higher than those of all merges and closes that were committed before."""
+    row = transaction.fetch_one("SELECT next_merge_no()")
+    assert row is not None  # noqa: S101 - a function's value is one row
+    return int(row[0])
+
+
+def record_activity(
+    transaction: Transaction, inserted: Mapping[str, Mapping[datetime, int]], merge_no: int | None = None
+) -> None:
+    """Remember which hours got rows, and by which merge: one that got rows after its close is to be closed again.
+
+    `merge_no`: the number of the close that brought them and that they do not reopen; None for a number of their own.
+    """
+    lines = [(hour, table, count) for table, hours in inserted.items() for hour, count in hours.items()]
+    if not lines:
+        return
+    number = next_merge_no(transaction) if merge_no is None else merge_no
+    transaction.execute_values(
+        "INSERT INTO hour_activity AS t (hour, table_name, rows_inserted, last_merged_at, last_merge_no)"
+        " SELECT v.hour, v.table_name, v.rows, clock_timestamp(), v.number"
+        " FROM (VALUES %s) AS v (hour, table_name, rows, number)"
+        " ON CONFLICT (hour, table_name) DO UPDATE SET rows_inserted = t.rows_inserted + excluded.rows_inserted,"
+        " last_merged_at = excluded.last_merged_at,"
+        " last_merge_no = greatest(t.last_merge_no, excluded.last_merge_no)",
+        [(*line, number) for line in lines],
+        "(%s::timestamptz, %s::text, %s::bigint, %s::bigint)",
+    )
+
+
+def _insert(transaction: Transaction, table: str, rows: pl.DataFrame) -> int:
+    data = rows.to_arrow(compat_level=pl.CompatLevel.oldest())
+    return transaction.insert_new(PRODUCTION_TABLES[table], data, where=_is_new(table, rows))
+
+
+def _is_new(table: str, rows: pl.DataFrame) -> str:
+    """The condition on a staged row `s` that the key of the table cannot express; "" where it can."""
+    if table == "trades":
+        return _absent(table, rows, TRADE_IDENTITY, TRADE_WINDOW_US)
+    if table == "market_lifecycle":
+        return _absent(table, rows, LIFECYCLE_IDENTITY, LIFECYCLE_WINDOW_US)
+    return ""
+
+
+def _absent(table: str, rows: pl.DataFrame, identity: tuple[str, str], window_us: int) -> str:
+    time = PRODUCTION_TABLES[table].time_column
+    window = timedelta(microseconds=window_us)
+    span: pl.Series = rows.get_column(time)
+    low, high = span.min(), span.max()
+    # The constant range keeps the search to the partitions that can hold an equal row.
+    same = " AND ".join(f"o.{name} = s.{name}" for name in identity)
+    return (
+        f"NOT EXISTS (SELECT 1 FROM {table} o WHERE {same}"  # noqa: S608 - our own names and literals
+        f" AND o.{time} BETWEEN {literal(low - window)} AND {literal(high + window)}"  # type: ignore[operator]
+        f" AND o.{time} BETWEEN s.{time} - {window_us} * INTERVAL '1 microsecond'"
+        f" AND s.{time} + {window_us} * INTERVAL '1 microsecond')"
+    )

@@ -1,0 +1,1 @@
+"""Reconciling production's trades with what the exchange lists by REST."""

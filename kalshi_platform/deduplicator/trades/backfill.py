@@ -1,0 +1,93 @@
+"""Trades of any past day from the exchange's listing alone: no gatherer needs to have recorded it, or to be there.
+
+Every hour is a step of its own, finished in one production transaction: what was interrupted goes on where it stopped.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from datetime import UTC, date, datetime, time, timedelta
+
+from kalshi_platform.clock import Clock
+from kalshi_platform.deduplicator.trades.reconcile_trades import SETTLING, TradeCheck, check_trades
+from kalshi_platform.deduplicator.trades.rest_trades import TradeLister
+from kalshi_platform.market.times import HOUR
+from kalshi_platform.storage.migrate import check
+from kalshi_platform.storage.partitions import PartitionBounds, PartitionKeeper
+from kalshi_platform.storage.pool import Database
+from kalshi_platform.storage.queries import load
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class TradesBackfill:
+    """What a backfill did. `skipped`: hours left out, because they were done already or are not over."""
+
+    checks: tuple[TradeCheck, ...]
+    skipped: tuple[datetime, ...]
+
+    def total(self, figure: str) -> int:
+        """The sum of a count of TradeCheck over all hours, e.g. "inserted"."""
+        return sum(getattr(check, figure) for check in self.checks)
+
+    @property
+    def unproved(self) -> tuple[TradeCheck, ...]:
+        """Checks after which production and the listing are not the same."""
+        return tuple(check for check in self.checks if not check.is_proved)
+
+
+def hours_of(day: date) -> list[datetime]:
+    """The 24 UTC hours of a day."""
+    first = datetime.combine(day, time(), UTC)
+    return [first + number * HOUR for number in range(24)]
+
+
+def backfill_trades(
+    production_url: str,
+    rest: TradeLister,
+    hours: Iterable[datetime],
+    clock: Clock,
+    bounds: PartitionBounds,
+    *,
+    done_since: datetime | None = None,
+    on_check: Callable[[TradeCheck], None] = lambda _: None,
+) -> TradesBackfill:
+    """Check the trades of `hours` with the exchange, hour by hour, and insert what production lacks.
+
+    Rows that come reopen a closed hour, so that it is closed and exported again. Hours that a check has found complete
+    since `done_since` are left out, and so are hours that are not over. Raises the errors of the exchange,
+    SchemaMismatch, OutOfPartitionBounds, LockHeld, DatabaseUnavailable; finished hours stay finished.
+    """
+    database = Database(production_url, name="production")
+    try:
+        check(database, "production")
+        keeper = PartitionKeeper(database, bounds, clock)
+        wanted = sorted(hours)
+        done = _done(database, wanted, done_since)
+        checks, skipped = [], []
+        for hour in wanted:
+            if hour in done or clock.now() < hour + HOUR + SETTLING:
+                skipped.append(hour)
+                continue
+            checks.append(check_trades(database, rest, hour, keeper))
+            _log.info("trades of %s: %s, %d inserted", hour.isoformat(), checks[-1].state, checks[-1].inserted)
+            on_check(checks[-1])
+        return TradesBackfill(tuple(checks), tuple(skipped))
+    finally:
+        database.dispose()
+
+
+def days_between(first: date, last: date) -> list[date]:
+    """The days from `first` to `last`, both included."""
+    return [first + timedelta(days=number) for number in range((last - first).days + 1)]
+
+
+def _done(database: Database, hours: list[datetime], since: datetime | None) -> set[datetime]:
+    if since is None or not hours:
+        return set()
+    span = {"low": hours[0], "high": hours[-1] + HOUR, "since": since}
+    with database.transaction() as transaction:
+        return {row[0] for row in transaction.fetch_all(load("trades")["checked_hours"], span)}

@@ -1,0 +1,345 @@
+"""What can be read over REST: paths, parameters and parsing. How a request is sent is `exchange.rest`."""
+
+from __future__ import annotations
+
+import logging
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from http import HTTPStatus
+from typing import Any, TypeAlias, TypeVar
+
+from kalshi_platform.clock import Clock
+from kalshi_platform.errors import InvalidQuery, MarketNotYetVisible, RequestRejected, UnparsableMessage
+from kalshi_platform.exchange import request_params as queries
+from kalshi_platform.exchange.parse.rest import (
+    Unfit,
+    parse_candlesticks,
+    parse_event,
+    parse_exchange_status,
+    parse_market,
+    parse_rest_book,
+    parse_rest_trade,
+    parse_schedule,
+    parse_series,
+)
+from kalshi_platform.exchange.request_params import segment
+from kalshi_platform.exchange.responses import items, member_of
+from kalshi_platform.exchange.settings import ExchangeSettings
+from kalshi_platform.market.catalog import (
+    BooksAnswer,
+    Candlestick,
+    EventInfo,
+    ExchangeSchedule,
+    ExchangeStatus,
+    MarketInfo,
+    SeriesInfo,
+)
+from kalshi_platform.market.names import is_name
+from kalshi_platform.market.records import Levels, Trade
+
+log = logging.getLogger(__name__)
+_T = TypeVar("_T")
+LeftOut: TypeAlias = Callable[[str], None]
+"""Is told, with the reason, of what a listing lacks."""
+_EMPTY_PAGES = 10
+"""So many in a row that hold nothing and promise more are a listing that does not advance."""
+
+
+@dataclass
+class AnswerFaults:
+    """What answers of the exchange had wrong since the start, and what became of it."""
+
+    mended: int = 0
+    """Texts that were no Unicode and numbers out of range, replaced."""
+    unfit: Counter[str] = field(default_factory=Counter)
+    """Fields of an unexpected shape, left empty; by name."""
+    left_out: int = 0
+    """Objects that lack what names them."""
+    cut_listings: int = 0
+    """Listings that do not advance."""
+
+
+class Reads(ABC):
+    """The public market data. Every call may raise the errors of `kalshi_platform.errors`."""
+
+    _clock: Clock
+    _settings: ExchangeSettings
+
+    @cached_property
+    def faults(self) -> AnswerFaults:
+        """Counts of this client."""
+        return AnswerFaults()
+
+    @abstractmethod
+    def _get(
+        self,
+        path: str,
+        params: queries.Params | None = None,
+        *,
+        signed: bool = False,
+        accept_down: bool = False,
+        times: list[int] | None = None,
+    ) -> Any:
+        """Send one request and return the decoded answer. `times` gets when it was sent and answered."""
+
+    # -- the exchange
+
+    def exchange_status(self) -> ExchangeStatus:
+        """Whether the exchange works and trades. A 503 or 504 that carries a status is an answer, not an error."""
+        return parse_exchange_status(self._get("/exchange/status", accept_down=True))
+
+    def exchange_schedule(self) -> ExchangeSchedule:
+        """Trading hours and maintenance windows."""
+        return parse_schedule(self._get("/exchange/schedule"))
+
+    # -- series and events
+
+    def iter_series(
+        self,
+        category: str | None = None,
+        *,
+        min_updated_ts: int | None = None,
+        tags: str | None = None,
+        include_product_metadata: bool | None = None,
+        include_volume: bool | None = None,
+        left_out: LeftOut | None = None,
+    ) -> Iterator[SeriesInfo]:
+        """All series (one answer, no pages); `min_updated_ts` in Unix seconds. `left_out`: see `iter_trades`."""
+        params = queries.params(
+            category=category,
+            tags=tags,
+            include_product_metadata=include_product_metadata,
+            include_volume=include_volume,
+            min_updated_ts=min_updated_ts,
+        )
+        yield from self._parsed(items(self._get("/series", params), "series"), parse_series, left_out)
+
+    def series(self, ticker: str) -> SeriesInfo:
+        """One series."""
+        return parse_series(member_of(self._get(f"/series/{segment(ticker)}"), "series"), self._unfit)
+
+    def iter_events(
+        self,
+        status: str | None = None,
+        min_updated_ts: int | None = None,
+        series_ticker: str | None = None,
+        *,
+        tickers: Iterable[str] | None = None,
+        min_close_ts: int | None = None,
+        left_out: LeftOut | None = None,
+    ) -> Iterator[EventInfo]:
+        """Events without combos; `status` is one of Kalshi's filter words (unopened, open, closed, settled).
+
+        `left_out`: see `iter_trades`."""
+        params = queries.event_params(
+            status=status,
+            tickers=tickers,
+            series_ticker=series_ticker,
+            min_updated_ts=min_updated_ts,
+            min_close_ts=min_close_ts,
+        )
+        return self._parsed(self._pages("/events", params, "events", left_out), parse_event, left_out)
+
+    def iter_multivariate_events(
+        self, *, series_ticker: str | None = None, collection_ticker: str | None = None
+    ) -> Iterator[EventInfo]:
+        """Events of combos, of one series or one collection if that is given."""
+        params = queries.combo_event_params(series_ticker=series_ticker, collection_ticker=collection_ticker)
+        return self._parsed(self._pages("/events/multivariate", params, "events"), parse_event)
+
+    def event(self, event_ticker: str) -> EventInfo:
+        """One event."""
+        return parse_event(member_of(self._get(f"/events/{segment(event_ticker)}"), "event"), self._unfit)
+
+    # -- markets
+
+    def iter_markets(
+        self,
+        status: str | None = None,
+        min_updated_ts: int | None = None,
+        mve_filter: str | None = "exclude",
+        tickers: Iterable[str] | None = None,
+        event_ticker: str | None = None,
+        series_ticker: str | None = None,
+        *,
+        max_updated_ts: int | None = None,
+        min_created_ts: int | None = None,
+        max_created_ts: int | None = None,
+        min_close_ts: int | None = None,
+        max_close_ts: int | None = None,
+        min_settled_ts: int | None = None,
+        max_settled_ts: int | None = None,
+        left_out: LeftOut | None = None,
+    ) -> Iterator[MarketInfo]:
+        """Markets. `left_out`: see `iter_trades`.
+
+        Raises InvalidQuery before anything is sent for filters that Kalshi does not take together: updated
+        bounds go without `status` and with `mve_filter="exclude"`, settled ones with `status="settled"`…"""
+        params = queries.market_params(
+            status=status,
+            mve_filter=mve_filter,
+            tickers=tickers,
+            event_ticker=event_ticker,
+            series_ticker=series_ticker,
+            min_updated_ts=min_updated_ts,
+            max_updated_ts=max_updated_ts,
+            min_created_ts=min_created_ts,
+            max_created_ts=max_created_ts,
+            min_close_ts=min_close_ts,
+            max_close_ts=max_close_ts,
+            min_settled_ts=min_settled_ts,
+            max_settled_ts=max_settled_ts,
+        )
+        return self._parsed(self._pages("/markets", params, "markets", left_out), parse_market, left_out)
+
+    def market(self, ticker: str) -> MarketInfo:
+        """One market. Raises MarketNotYetVisible for 404, which is normal for a moment after its creation."""
+        try:
+            answer = self._get(f"/markets/{segment(ticker)}")
+        except RequestRejected as error:
+            if error.status == HTTPStatus.NOT_FOUND:
+                raise MarketNotYetVisible(ticker) from error
+            raise
+        return parse_market(member_of(answer, "market"), self._unfit)
+
+    # -- books, trades, candles
+
+    def book(self, ticker: str, depth: int = 0) -> tuple[Levels, Levels]:
+        """The yes and no bids of one market; `depth` levels of each side, best first counted, 0 for all."""
+        if not 0 <= depth <= 100:
+            raise InvalidQuery(f"a depth of {depth}; Kalshi takes 0 to 100")
+        return parse_rest_book(
+            ticker, self._get(f"/markets/{segment(ticker)}/orderbook", queries.params(depth=depth or None))
+        )
+
+    def books(self, tickers: Sequence[str]) -> BooksAnswer:
+        """Books of up to 100 markets in one request. A market that is not in the answer is not in the result."""
+        times: list[int] = []
+        answer = self._get("/markets/orderbooks", queries.book_params(tickers), times=times)
+        found: dict[str, tuple[Levels, Levels]] = {}
+        for item in items(answer, "orderbooks"):
+            ticker = item.get("ticker") if isinstance(item, dict) else None
+            if not isinstance(ticker, str) or not is_name(ticker):
+                log.warning("a book over REST that names no market was left out")
+                continue
+            try:
+                found[ticker] = parse_rest_book(ticker, item)
+            except UnparsableMessage as error:
+                log.warning("book of %s over REST left out: %s", ticker, error)
+        return BooksAnswer(books=found, requested_at_ns=times[-2], answered_at_ns=times[-1])
+
+    def iter_trades(
+        self,
+        ticker: str | None = None,
+        min_ts: int | None = None,
+        max_ts: int | None = None,
+        *,
+        is_block_trade: bool | None = None,
+        left_out: LeftOut | None = None,
+    ) -> Iterator[Trade]:
+        """Trades of the live tier, newest first; bounds in Unix seconds. `received_at_ns` is when it was parsed.
+
+        `left_out` is told why the listing is not whole: an object that cannot be read, or pages that do not advance,
+        where it ends. Without `left_out` the latter raises UnparsableMessage("paging").
+        """
+        params = queries.trade_params(ticker, min_ts, max_ts, is_block_trade)
+        return self._trades("/markets/trades", params, left_out)
+
+    def candlesticks(
+        self, tickers: Sequence[str], start_ts: int, end_ts: int, period_minutes: int
+    ) -> list[Candlestick]:
+        """Candles of up to 100 markets; times in Unix seconds, the period 1, 60 or 1440 minutes."""
+        if not 1 <= len(tickers) <= queries.MAX_CANDLE_MARKETS:
+            raise InvalidQuery(f"{len(tickers)} tickers, but one request takes 1 to {queries.MAX_CANDLE_MARKETS}")
+        span = queries.candle_params(start_ts, end_ts, period_minutes, len(tickers), queries.MAX_CANDLES_BATCH)
+        listed = queries.params(market_tickers=queries.joined(tickers))
+        return parse_candlesticks(self._get("/markets/candlesticks", [*listed, *span]))
+
+    def market_candlesticks(
+        self,
+        series_ticker: str,
+        ticker: str,
+        start_ts: int,
+        end_ts: int,
+        period_minutes: int,
+        *,
+        include_latest_before_start: bool | None = None,
+    ) -> list[Candlestick]:
+        """Candles of one market; up to 5,000 of them."""
+        span = queries.candle_params(start_ts, end_ts, period_minutes)
+        extra = queries.params(include_latest_before_start=include_latest_before_start)
+        path = f"/series/{segment(series_ticker)}/markets/{segment(ticker)}/candlesticks"
+        return parse_candlesticks(self._get(path, [*span, *extra]), ticker)
+
+    # -- pages and objects
+
+    def _trades(self, path: str, params: queries.Params, left_out: LeftOut | None) -> Iterator[Trade]:
+        pages = self._pages(path, params, "trades", left_out)
+        return self._parsed(pages, lambda obj, _: parse_rest_trade(obj, self._clock.now_ns()), left_out)
+
+    def _pages(
+        self, path: str, params: queries.Params, member: str, left_out: LeftOut | None = None
+    ) -> Iterator[object]:
+        """Every object of every page, until a page names no other one, or the pages do not advance."""
+        cursors: set[str] = set()
+        pages: set[int] = set()
+        cursor, empty = "", 0
+        while True:
+            answer = self._get(path, [*params, ("cursor", cursor)] if cursor else params)
+            found = items(answer, member)
+            following = answer.get("cursor") if isinstance(answer, dict) else None
+            if not isinstance(following, str) or not following:
+                yield from found
+                return
+            # A server that ignores the cursor sends the same page under ever new ones.
+            content = hash(tuple(_name_of(obj) for obj in found))
+            is_repeated = bool(found) and content in pages
+            if not is_repeated:
+                yield from found
+            empty = 0 if found else empty + 1
+            if is_repeated or following in cursors or empty >= _EMPTY_PAGES or len(cursors) >= self._settings.max_pages:
+                self._cut(
+                    f"{path}: the pages do not advance; the listing was given up after {len(cursors) + 1}", left_out
+                )
+                return
+            pages.add(content)
+            cursors.add(following)
+            cursor = following
+
+    def _cut(self, reason: str, left_out: LeftOut | None) -> None:
+        self.faults.cut_listings += 1
+        log.error("listing_cut: %s", reason)
+        if left_out is None:
+            raise UnparsableMessage("paging", reason)
+        left_out(reason)
+
+    def _unfit(self, name: str) -> None:
+        self.faults.unfit[name] += 1
+        # The first of a name, then ever more rarely: a change of Kalshi's shows in every object.
+        if self.faults.unfit[name].bit_count() == 1:
+            log.warning(
+                "field %s has an unexpected shape (%d times so far): left empty, the object's payload keeps it",
+                name[:100], self.faults.unfit[name],
+            )  # fmt: skip
+
+    def _parsed(
+        self, objects: Iterable[object], parse: Callable[[object, Unfit], _T], left_out: LeftOut | None = None
+    ) -> Iterator[_T]:
+        """One broken object must not cost the other 40,000: it is left out and logged."""
+        for obj in objects:
+            try:
+                yield parse(obj, self._unfit)
+            except UnparsableMessage as error:
+                name = obj.get("ticker") or obj.get("event_ticker") if isinstance(obj, dict) else None
+                self.faults.left_out += 1
+                log.warning("object %s left out: %s", str(name)[:200], error)
+                if left_out is not None:
+                    left_out(f"object {str(name)[:200]}: {error}")
+
+
+def _name_of(obj: object) -> str:
+    names = [obj.get(name) for name in ("trade_id", "ticker", "event_ticker")] if isinstance(obj, dict) else [obj]
+    return str(names)[:500]

@@ -1,0 +1,108 @@
+"""The historical tier: what is older than the cutoff has left the live endpoints; and reads across both."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from kalshi_platform.exchange import request_params as queries
+from kalshi_platform.exchange.endpoints import LeftOut, Reads
+from kalshi_platform.exchange.parse.rest import parse_candlesticks, parse_cutoff, parse_market
+from kalshi_platform.exchange.request_params import segment
+from kalshi_platform.exchange.responses import member_of
+from kalshi_platform.market.catalog import Candlestick, HistoricalCutoff, MarketInfo
+from kalshi_platform.market.records import Trade
+from kalshi_platform.market.times import US_PER_DAY, US_PER_S
+
+# How far the cutoff may move during one read without a trade being missed or told twice.
+_MOVES_AT_MOST_US = 7 * US_PER_DAY
+
+
+class HistoryReads(Reads):
+    """Reads of `/historical/*`, all of them public."""
+
+    def historical_cutoff(self) -> HistoricalCutoff:
+        """From when on the live endpoints have the data."""
+        return parse_cutoff(self._get("/historical/cutoff"))
+
+    def iter_historical_markets(
+        self,
+        tickers: Iterable[str] | None = None,
+        event_ticker: str | None = None,
+        series_ticker: str | None = None,
+        mve_filter: str | None = None,
+        *,
+        left_out: LeftOut | None = None,
+    ) -> Iterator[MarketInfo]:
+        """Markets settled before the cutoff; at most one filter. `left_out`: see `iter_trades`."""
+        params = queries.historical_market_params(
+            tickers=tickers, event_ticker=event_ticker, series_ticker=series_ticker, mve_filter=mve_filter
+        )
+        pages = self._pages("/historical/markets", params, "markets", left_out)
+        return self._parsed(pages, parse_market, left_out)
+
+    def historical_market(self, ticker: str) -> MarketInfo:
+        """One market settled before the cutoff. Raises RequestRejected (404) when it is not there."""
+        return parse_market(member_of(self._get(f"/historical/markets/{segment(ticker)}"), "market"), self._unfit)
+
+    def iter_historical_trades(
+        self,
+        ticker: str | None = None,
+        min_ts: int | None = None,
+        max_ts: int | None = None,
+        *,
+        left_out: LeftOut | None = None,
+    ) -> Iterator[Trade]:
+        """Trades made before the cutoff, newest first; bounds in Unix seconds. `left_out`: see `iter_trades`."""
+        return self._trades("/historical/trades", queries.trade_params(ticker, min_ts, max_ts, None), left_out)
+
+    def historical_candlesticks(
+        self, ticker: str, start_ts: int, end_ts: int, period_minutes: int
+    ) -> list[Candlestick]:
+        """Candles of a market settled before the cutoff."""
+        span = queries.candle_params(start_ts, end_ts, period_minutes)
+        return parse_candlesticks(self._get(f"/historical/markets/{segment(ticker)}/candlesticks", span), ticker)
+
+    def iter_trades_of_both_tiers(
+        self,
+        ticker: str | None = None,
+        min_ts: int | None = None,
+        max_ts: int | None = None,
+        *,
+        left_out: LeftOut | None = None,
+    ) -> Iterator[Trade]:
+        """Trades wherever they lie, each once: live ones from the cutoff on, then historical ones before it.
+
+        The cutoff may move while the live tier is read, and what it passes leaves that tier; so it is asked for again,
+        and the span it passed is read from the other tier, without what was seen already.
+        """
+        cutoff_us = self.historical_cutoff().trades_created_us
+        cutoff_s = cutoff_us // US_PER_S
+        near: set[str] = set()
+        if max_ts is None or max_ts >= cutoff_s:
+            first_s = cutoff_s if min_ts is None else max(min_ts, cutoff_s)
+            for trade in self.iter_trades(ticker, first_s, max_ts, left_out=left_out):
+                created_us = _created_us(trade)
+                if created_us < cutoff_us:
+                    continue
+                if created_us < cutoff_us + _MOVES_AT_MOST_US:
+                    near.add(trade.trade_id)
+                yield trade
+        if min_ts is not None and min_ts * US_PER_S >= cutoff_us + _MOVES_AT_MOST_US:
+            return
+        moved_us = max(cutoff_us, self.historical_cutoff().trades_created_us)
+        if min_ts is not None and min_ts * US_PER_S >= moved_us:
+            return
+        last_s = moved_us // US_PER_S + 1
+        told: set[str] = set()
+        last_s = last_s if max_ts is None else min(max_ts, last_s)
+        for trade in self.iter_historical_trades(ticker, min_ts, last_s, left_out=left_out):
+            created_us = _created_us(trade)
+            if created_us >= moved_us or trade.trade_id in near or trade.trade_id in told:
+                continue
+            if created_us >= cutoff_us:
+                told.add(trade.trade_id)
+            yield trade
+
+
+def _created_us(trade: Trade) -> int:
+    return trade.exchange_ts_us if trade.created_time_us is None else trade.created_time_us

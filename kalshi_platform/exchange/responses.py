@@ -1,0 +1,87 @@
+"""HTTP answers of Kalshi's REST API: their JSON, their lists, and one error out of three shapes. Pure."""
+
+from __future__ import annotations
+
+from email.utils import parsedate_to_datetime
+from http import HTTPStatus
+
+from kalshi_platform.errors import (
+    AuthenticationFailed,
+    ExchangeUnavailable,
+    KalshiPlatformError,
+    RateLimited,
+    RequestRejected,
+    TransientError,
+    UnparsableMessage,
+)
+from kalshi_platform.exchange.server_clock import suspects
+from kalshi_platform.market.clock_offset import Offset
+
+_PASSING = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY})
+
+
+_LONGEST_REFUSAL_S = 300.0
+
+
+def retry_after_s(header: str | None, now_s: float) -> float | None:
+    """How long to wait by a Retry-After header, in seconds or as a date (RFC 9110, 10.2.3); None without a usable one.
+
+    `now_s`: the Unix time of the answer. At most five minutes are believed.
+    """
+    if not header:
+        return None
+    try:
+        seconds = float(header) if header.strip().isdigit() else parsedate_to_datetime(header).timestamp() - now_s
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return min(max(0.0, seconds), _LONGEST_REFUSAL_S)
+
+
+def items(answer: object, member: str) -> list[object]:
+    """The list under `member`; null is an empty one. Raises UnparsableMessage."""
+    value = answer.get(member) if isinstance(answer, dict) else None
+    if value is None and isinstance(answer, dict) and member in answer:
+        return []
+    if not isinstance(value, list):
+        raise UnparsableMessage("shape", f"the answer has no list of {member}")
+    return value
+
+
+def member_of(answer: object, member: str) -> object:
+    """What stands under `member`. Raises UnparsableMessage."""
+    if not isinstance(answer, dict) or member not in answer:
+        raise UnparsableMessage("shape", f"the answer has no {member}")
+    return answer[member]
+
+
+def error_of(
+    path: str, status: int, body: object, offset: Offset | None = None, wait_s: float | None = None
+) -> KalshiPlatformError:
+    """One error out of the three shapes of error bodies: flat, wrapped under `error`, or a bare text there.
+
+    `offset`: our clock against the exchange's, where it is known; a refused signature may be due to it. `wait_s`: how
+    long the exchange said to wait.
+
+    This is the one place that decides whether a refusal is transient: 429, 408, 425 and 5xx are, all else is not.
+    """
+    code: str | None = None
+    message = ""
+    if isinstance(body, dict):
+        inner = body.get("error", body)
+        if isinstance(inner, dict):
+            code = str(inner["code"])[:100] if inner.get("code") is not None else None
+            message = str(inner.get("message") or inner.get("details") or "")
+        else:
+            message = str(inner or "")
+    text = f"GET {path}: HTTP {status}" + (f" {code}" if code else "") + (f": {message[:200]}" if message else "")
+    if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
+        return AuthenticationFailed(f"{text}. {suspects(offset)}", status=status)
+    passing: TransientError | None = None
+    if status == HTTPStatus.TOO_MANY_REQUESTS:
+        passing = RateLimited(text)
+    elif status >= 500 or status in _PASSING:
+        passing = ExchangeUnavailable(text, status=status)
+    if passing is not None:
+        passing.retry_after_s = wait_s
+        return passing
+    return RequestRejected(text, status=status, code=code)

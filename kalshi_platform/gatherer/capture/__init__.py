@@ -1,0 +1,1 @@
+"""Connections to the exchange, and the poller of book snapshots."""

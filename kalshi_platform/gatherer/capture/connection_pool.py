@@ -1,0 +1,266 @@
+"""All connections of a gatherer: one for trades, tickers and lifecycle, and as many as the books need.
+
+Markets keep their connection. New connections are opened when the present ones are full; markets move, and connections
+are replaced by fresh ones, only when the new connection holds their snapshots already (see `handover`). One such change
+is under way at a time.
+"""
+
+from __future__ import annotations
+
+import logging
+import random
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from kalshi_platform.clock import Clock
+from kalshi_platform.exchange.protocol.session import Alarm
+from kalshi_platform.gatherer.capture.connect_pacing import RotationClock
+from kalshi_platform.gatherer.capture.connection_slot import Make, Slot
+from kalshi_platform.gatherer.capture.connections import Connection
+from kalshi_platform.gatherer.capture.handover import Handover
+from kalshi_platform.gatherer.capture.shard_assignment import Move, Shards
+from kalshi_platform.gatherer.settings import GathererSettings
+
+FEED = "feed"
+_PATIENCE = 10
+"""Spans of calm for which markets that never are calm stay uneven, and for which a move that failed is not repeated."""
+_log = logging.getLogger(__name__)
+
+
+@dataclass
+class _Change:
+    """What is under way: a rotation of `slot`, or a move between slots."""
+
+    handover: Handover
+    slot: int
+    move: Move | None
+
+
+@dataclass
+class FleetCounters:
+    """Since the start."""
+
+    rotations: int = 0
+    rotations_given_up: int = 0
+    moved_markets: int = 0
+
+
+class Fleet:
+    """`follow` and `step` are for one thread; the rest may be called from any."""
+
+    def __init__(self, settings: GathererSettings, clock: Clock, make: Make) -> None:
+        """`make` is called for the feed's connection and for each one for books; their alarms go to `alarmed` too."""
+        self.counters = FleetCounters()
+        self._settings = settings
+        self._clock = clock
+        self._make = make
+        self._shards = Shards(settings.connections if settings.follow_books else 0, settings.markets_per_connection)
+        self._feed = self._slot(FEED)
+        self._books = [self._slot(_name(number)) for number in range(len(self._shards))]
+        self._wanted: Mapping[str, int] = {}
+        self._untold: set[int] = set()
+        """Connections that were not told yet which markets they have now."""
+        self._changed_at = clock.monotonic()
+        self._uneven_since: float | None = None
+        self._no_move_before = 0.0
+        self._change: _Change | None = None
+        self._refused: list[tuple[Connection, tuple[str, ...]]] = []
+        self._lock = threading.Lock()
+        self._books_started = False
+
+    # -- life
+
+    def start_feed(self) -> None:
+        """Connect for trades, tickers and lifecycle."""
+        self._feed.present.start()
+
+    def start_books(self) -> None:
+        """Let the connections for books begin; each connects when it has markets."""
+        self._books_started = True
+        for slot in self._books:
+            slot.present.start()
+
+    # -- what is followed
+
+    def follow(self, wanted: Mapping[str, int]) -> None:
+        """Follow exactly these books (ticker → exchange_index; an unchanged set may come as the same object), and go on
+        with whatever is under way. To be called about once a second."""
+        self._heed_refusals()
+        if (wanted is not self._wanted or self._untold) and self._shards:
+            if len(wanted) != len(self._wanted):
+                self._changed_at = self._clock.monotonic()
+            self._hand_out(self._with_target(self._shards.assign(wanted)))
+            # Only now: should a connection not have started, the next call goes on with it.
+            self._wanted = wanted
+        self._step()
+
+    def renew(self, tickers: Sequence[str]) -> None:
+        """Subscribe markets afresh, each on its connection."""
+        for slot in self._books:
+            for connection in slot.connections():
+                connection.renew(tickers)
+
+    def restore(self, tickers: Sequence[str]) -> None:
+        """Subscribe markets afresh on those of their connections that do not follow them."""
+        for slot in self._books:
+            for connection in slot.connections():
+                connection.restore(tickers)
+
+    def alarmed(self, connection: Connection, alarm: Alarm) -> None:
+        """Hear an alarm: markets that a full connection was refused go to another one."""
+        if alarm.kind == "market_limit":
+            with self._lock:
+                self._refused.append((connection, alarm.tickers))
+
+    # -- what can be asked
+
+    @property
+    def slots(self) -> tuple[Slot, ...]:
+        """All places, the feed's first."""
+        return (self._feed, *self._books)
+
+    def followed(self) -> int:
+        """How many books are followed now."""
+        change = self._change
+        if change is None:
+            return sum(len(slot.present.followed()) for slot in self._books)
+        return len(frozenset().union(*(each.followed() for slot in self._books for each in slot.connections())))
+
+    def suspects(self) -> frozenset[str]:
+        """Markets that lost a frame, wait for a snapshot, and are followed on no other connection meanwhile."""
+        lost = frozenset().union(*(each.suspects() for slot in self._books for each in slot.connections()))
+        if not lost or self._change is None:
+            return lost
+        return lost - frozenset().union(*(each.followed() for slot in self._books for each in slot.connections()))
+
+    # -- inside
+
+    def _slot(self, name: str) -> Slot:
+        settings = self._settings
+        rotation = RotationClock(
+            settings.rotate_connections_s, f"{settings.name} {name}", self._clock.monotonic(), random.random
+        )
+        return Slot(name, self._make, rotation, self._clock)
+
+    def _hand_out(self, touched: set[int]) -> None:
+        """Tell connections their markets; open those that are new. Raises what starting a thread may raise."""
+        self._untold |= touched | set(range(len(self._books), len(self._shards)))
+        for number in sorted(self._untold):
+            if number == len(self._books):
+                slot = self._slot(_name(number))
+                if self._books_started:
+                    slot.present.start()
+                self._books.append(slot)
+                _log.info("%s: %d connections for books", self._settings.name, len(self._books))
+            self._books[number].want(self._markets_of(number))
+            self._untold.remove(number)
+
+    def _with_target(self, touched: set[int]) -> set[int]:
+        """A market under way is wanted on two connections."""
+        move = self._change.move if self._change is not None else None
+        return touched | {move.target} if move is not None and move.source in touched else touched
+
+    def _markets_of(self, number: int) -> dict[str, int]:
+        """What a connection follows: its own, and those that are on their way to it."""
+        markets = dict(self._shards.markets(number))
+        change = self._change
+        if change is not None and change.move is not None and change.move.target == number:
+            source = self._shards.markets(change.move.source)
+            markets |= {ticker: source[ticker] for ticker in change.move.tickers if ticker in source}
+        return markets
+
+    def _heed_refusals(self) -> None:
+        with self._lock:
+            refused, self._refused = self._refused, []
+        for connection, tickers in refused:
+            number = next((n for n, slot in enumerate(self._books) if slot.present is connection), None)
+            if number is None:
+                continue
+            self._hand_out(self._with_target(self._shards.refused(number, tickers)))
+
+    def _step(self) -> None:
+        for slot in self.slots:
+            slot.bury_the_ended()
+        now = self._clock.monotonic()
+        if self._change is None:
+            self._begin(now)
+        elif self._change.handover.is_done(now, self._indices(self._change)):
+            self._finish(self._change, now)
+        elif self._change.handover.is_stuck(now):
+            self._give_up(self._change, now)
+
+    def _begin(self, now: float) -> None:
+        move = self._due_move(now)
+        if move is not None:
+            source, target = self._books[move.source].present, self._books[move.target].present
+            self._change = _Change(self._handover(source, target, frozenset(move.tickers), now), move.source, move)
+            self._hand_out({move.target})
+            return
+        due = [(n, s) for n, s in enumerate(self.slots) if s.rotation.is_due(now) and s.present.is_open]
+        if due:
+            number, slot = min(due, key=lambda each: each[1].rotation.due)
+            successor = slot.begin_rotation(self._markets_of(number - 1) if number else {})
+            self._change = _Change(self._handover(slot.present, successor, None, now), number - 1, None)
+
+    def _due_move(self, now: float) -> Move | None:
+        """A move that makes the connections more even, once the markets are calm, or uneven for long all the same."""
+        move = self._shards.plan_move() if self._books_started and self._shards else None
+        if move is None:
+            self._uneven_since = None
+            return None
+        if self._uneven_since is None:
+            self._uneven_since = now
+        calm_s = self._settings.rebalance_after_s
+        is_due = now - self._changed_at >= calm_s or now - self._uneven_since >= _PATIENCE * calm_s
+        return move if is_due and now >= self._no_move_before else None
+
+    def _handover(self, source: Connection, target: Connection, tickers: frozenset[str] | None, now: float) -> Handover:
+        settings = self._settings
+        return Handover(
+            source,
+            target,
+            tickers,
+            overlap_s=settings.handover_overlap_s,
+            patience_s=settings.handover_patience_s,
+            now=now,
+        )
+
+    def _indices(self, change: _Change) -> set[int]:
+        if change.slot < 0:
+            return set()
+        markets = self._shards.markets(change.slot)
+        if change.move is None:
+            return set(markets.values())
+        return {markets[ticker] for ticker in change.move.tickers if ticker in markets}
+
+    def _finish(self, change: _Change, now: float) -> None:
+        self._change = None
+        if change.move is not None:
+            self._shards.moved(change.move)
+            self.counters.moved_markets += len(change.move.tickers)
+            self._hand_out({change.move.source, change.move.target})
+            return
+        slot = self.slots[change.slot + 1]
+        slot.end_rotation(keep=False)
+        self.counters.rotations += 1
+        slot.rotation.done(now)
+        _log.info("%s %s: replaced by a fresh connection", self._settings.name, slot.name)
+
+    def _give_up(self, change: _Change, now: float) -> None:
+        """The new connection does not come to hold what it should: stay with the old one."""
+        self._change = None
+        if change.move is not None:
+            # The next attempt, if it is still needed, names other markets or the same ones; rotations go first.
+            self._no_move_before = now + _PATIENCE * self._settings.rebalance_after_s
+            self._hand_out({change.move.target})
+            return
+        slot = self.slots[change.slot + 1]
+        slot.end_rotation(keep=True)
+        self.counters.rotations_given_up += 1
+        slot.rotation.done(now)
+        _log.warning("%s %s: no fresh connection came to hold its snapshots", self._settings.name, slot.name)
+
+
+def _name(number: int) -> str:
+    return f"books-{number}"

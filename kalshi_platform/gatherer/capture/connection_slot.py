@@ -1,0 +1,96 @@
+"""A place for one connection of a gatherer, whichever connection has it at the time."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterator, Mapping
+
+from kalshi_platform.clock import Clock
+from kalshi_platform.gatherer.capture.connect_pacing import RotationClock
+from kalshi_platform.gatherer.capture.connections import Connection, ConnectionCounters
+
+Make = Callable[[str], Connection]
+"""Makes a connection of this name, not started: the feed's or one for books."""
+
+
+class Slot:
+    """A place for a connection: the present one, and for a while the one that replaces it."""
+
+    def __init__(self, name: str, make: Make, rotation: RotationClock, clock: Clock) -> None:
+        self.name = name
+        self.present = make(name)
+        self.successor: Connection | None = None
+        self.rotation = rotation
+        self._make = make
+        self._clock = clock
+        self._past = ConnectionCounters()
+        self._leaving: list[Connection] = []
+
+    @property
+    def counters(self) -> ConnectionCounters:
+        """Totals of all connections that had this place; the state is that of the present one."""
+        total = self._past
+        for connection in (*self._leaving, *self.connections()):
+            total = _sum(total, connection.counters)
+        return dataclasses.replace(total, state=self.present.counters.state)
+
+    def connections(self) -> Iterator[Connection]:
+        """The present connection, and its successor if one is being made."""
+        yield self.present
+        if self.successor is not None:
+            yield self.successor
+
+    def want(self, markets: Mapping[str, int]) -> None:
+        """Follow exactly these books."""
+        for connection in self.connections():
+            connection.want_books(markets)
+
+    def begin_rotation(self, markets: Mapping[str, int]) -> Connection:
+        """Start a successor."""
+        successor = self._make(self.name)
+        successor.want_books(markets)
+        successor.start()
+        self.successor = successor
+        return successor
+
+    def end_rotation(self, *, keep: bool) -> None:
+        """Let the successor take over, or (`keep`) give it up; the other one closes."""
+        successor = self.successor
+        assert successor is not None  # noqa: S101 - begin_rotation made it
+        retired = successor if keep else self.present
+        self._leaving.append(retired)
+        if not keep:
+            self.present = successor
+        self.successor = None
+        retired.retire("replacement given up" if keep else "replaced by a fresh connection")
+
+    def bury_the_ended(self) -> None:
+        """Keep but the totals of retired connections that have ended."""
+        for connection in [each for each in self._leaving if not each.is_running()]:
+            self._past = _sum(self._past, connection.counters)
+            self._leaving.remove(connection)
+
+    def join(self, timeout_s: float) -> bool:
+        """After `stop` was set: wait for every connection that may still put records; return whether all have ended."""
+        deadline = self._clock.monotonic() + timeout_s
+        for connection in (*self.connections(), *self._leaving):
+            connection.join(max(0.0, deadline - self._clock.monotonic()))
+        return not any(connection.is_running() for connection in (*self.connections(), *self._leaving))
+
+
+def _sum(one: ConnectionCounters, other: ConnectionCounters) -> ConnectionCounters:
+    return ConnectionCounters(
+        state=other.state,
+        frames=one.frames + other.frames,
+        sessions=one.sessions + other.sessions,
+        reconnects=one.reconnects + other.reconnects,
+        refused=one.refused + other.refused,
+        gaps=one.gaps + other.gaps,
+        dead_letters=one.dead_letters + other.dead_letters,
+        duplicates=one.duplicates + other.duplicates,
+        scale_contradictions=one.scale_contradictions + other.scale_contradictions,
+        last_data_ns=max(one.last_data_ns, other.last_data_ns),
+        last_data_s=max(one.last_data_s, other.last_data_s),
+        asked_rarely=max(one.asked_rarely, other.asked_rarely),
+        last_error=other.last_error or one.last_error,
+    )

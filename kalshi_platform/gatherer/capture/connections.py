@@ -1,0 +1,418 @@
+"""WebSocket connections, a thread for each: open, subscribe, receive, put; and begin anew when it ends.
+
+Books are spread over several connections; trades, tickers and lifecycle have one of their own. Whatever belongs to a
+session happens in its thread; other threads leave wishes. Which markets a connection follows, and when it is replaced
+by a fresh one, is the fleet's to say.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import random
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+from kalshi_platform.clock import Clock
+from kalshi_platform.errors import AuthenticationFailed, ConnectionLost, KalshiPlatformError
+from kalshi_platform.exchange.pacing import Backoff, PacedCommands
+from kalshi_platform.exchange.protocol.relapses import Relapses
+from kalshi_platform.exchange.protocol.session import Alarm, Session, SessionConfig, SessionCounters
+from kalshi_platform.exchange.settings import ExchangeSettings
+from kalshi_platform.exchange.websocket import WebSocketConnection
+from kalshi_platform.gatherer.capture.connect_pacing import HandshakeTurns
+from kalshi_platform.gatherer.ids import IdSource
+from kalshi_platform.gatherer.settings import GathererSettings
+from kalshi_platform.market.records import BookDelta, MembershipStarted, Record, SessionClosed, SessionOpened
+
+LIFECYCLE_CHANNEL = "market_lifecycle_v2"
+FEED_CHANNELS = ("trade", "ticker", LIFECYCLE_CHANNEL)
+COMBO_CHANNEL = "multivariate_market_lifecycle"
+_TICK_S = 0.5
+_LASTING_S = 10.0
+_WAIT_STEP_S = 0.5
+_log = logging.getLogger(__name__)
+
+
+@dataclass
+class ConnectionCounters:
+    """Totals since the start, over all sessions of one connection. `reconnects`: sessions after a lost one."""
+
+    state: str = "closed"
+    frames: int = 0
+    sessions: int = 0
+    reconnects: int = 0
+    refused: int = 0
+    gaps: int = 0
+    dead_letters: int = 0
+    duplicates: int = 0
+    scale_contradictions: int = 0
+    last_data_ns: int = 0
+    last_data_s: float = 0.0
+    """The same by the monotonic clock."""
+    asked_rarely: int = 0
+    """Markets now that lose their claim again and again: snapshots of them are asked for ever more rarely."""
+    last_error: str | None = None
+
+
+class Connection:
+    """One connection that is kept open until `stop` or `retire`."""
+
+    def __init__(
+        self,
+        name: str,
+        settings: GathererSettings,
+        exchange: ExchangeSettings,
+        clock: Clock,
+        ids: IdSource,
+        stop: threading.Event,
+        put: Callable[[Sequence[Record]], None],
+        on_alarm: Callable[[Connection, Alarm], None],
+        channels: Sequence[str] = (),
+        turns: HandshakeTurns | None = None,
+        may_receive: Callable[[], bool] = lambda: True,
+    ) -> None:
+        """`put` takes records in order; `on_alarm` hears of gaps and missing snapshots; neither may block for long.
+        `turns` are those of all connections of the gatherer. While `may_receive` says no, no session is open: nobody
+        takes what it would receive."""
+        self.name = name
+        self.counters = ConnectionCounters()
+        self._settings = settings
+        self._exchange = exchange
+        self._clock = clock
+        self._ids = ids
+        self._stop = stop
+        self._put = put
+        self._on_alarm = on_alarm
+        self._channels = tuple(channels)
+        self._may_receive = may_receive
+        self._turns = turns or HandshakeTurns(settings.reconnect_spacing_s, random.random)
+        agent = f"{exchange.user_agent} ({settings.name} {name})"
+        self._socket = WebSocketConnection(
+            dataclasses.replace(exchange, user_agent=agent), clock, f"{settings.name} {name}"
+        )
+        self._lock = threading.Lock()
+        # What others want: the whole set of books (replaced, never changed), and markets to subscribe afresh.
+        self._target: Mapping[str, int] = {}
+        self._renew: set[str] = set()
+        self._renew_at_ns: dict[str, int] = {}
+        self._renewals = Relapses()
+        self._restore: set[str] = set()
+        self._books: Mapping[str, int] = {}
+        self._counted = SessionCounters()
+        self._followed: frozenset[str] = frozenset()
+        self._suspects: frozenset[str] = frozenset()
+        self._mute: frozenset[str] = frozenset()
+        self._open_channels: frozenset[str] = frozenset()
+        self._feed_times: dict[int, tuple[int, int]] | None = None
+        self._begun: set[str] = set()
+        self._retired: str | None = None
+        self._thread: threading.Thread | None = None
+
+    # -- any thread
+
+    def want_books(self, markets: Mapping[str, int]) -> None:
+        """Follow exactly these markets (ticker → exchange_index), now and after every reconnect."""
+        with self._lock:
+            if markets != self._target:
+                self._target = dict(markets)
+
+    def renew(self, tickers: Sequence[str]) -> None:
+        """Leave these markets and subscribe them afresh, for a snapshot that starts a new membership. Those for which
+        that helps never for long are renewed ever more rarely."""
+        with self._lock:
+            self._renew.update(tickers)
+
+    def restore(self, tickers: Sequence[str]) -> None:
+        """Like `renew`, but for those only that have no open membership when their turn comes."""
+        with self._lock:
+            self._restore.update(tickers)
+
+    def followed(self) -> frozenset[str]:
+        """Markets with an open membership, as of the last half second."""
+        return self._followed
+
+    def suspects(self) -> frozenset[str]:
+        """Markets that lost a frame and wait for a snapshot."""
+        return self._suspects
+
+    def mute(self) -> frozenset[str]:
+        """Markets that gave no snapshot although they were asked for again; refused ones are not among them."""
+        return self._mute
+
+    @property
+    def is_open(self) -> bool:
+        """Whether a session is under way."""
+        return self.counters.state == "open"
+
+    @property
+    def has_channels(self) -> bool:
+        """Whether every channel it was given is open."""
+        return self._open_channels.issuperset(self._channels)
+
+    def watch_feed(self) -> None:
+        """Begin to note the exchange times of deltas, for `feed_times`, and the memberships that begin, for `begun`."""
+        self._begun = set()
+        self._feed_times = {}
+
+    def begun(self) -> frozenset[str]:
+        """Markets of which a membership began since `watch_feed`."""
+        return frozenset(self._begun)
+
+    def feed_times(self) -> Mapping[int, tuple[int, int]]:
+        """exchange_index → exchange time (µs) of the first and of the latest delta since `watch_feed`."""
+        return dict(self._feed_times or {})
+
+    def retire(self, reason: str) -> None:
+        """Close for good: another connection has what this one carried. `reason` is written to its session."""
+        self._retired = reason
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread = threading.Thread(target=self._run, name=f"{self._settings.name} {self.name}", daemon=True)
+        self._thread.start()
+
+    def is_running(self) -> bool:
+        """Whether its thread may still put records."""
+        return self._thread is not None and self._thread.is_alive()
+
+    def join(self, timeout_s: float) -> None:
+        """Wait for the thread after `stop` was set or it was retired: its session is then closed and put."""
+        if self._thread is not None:
+            self._thread.join(timeout_s)
+
+    # -- the connection's thread
+
+    def _run(self) -> None:
+        backoff = self._new_backoff()
+        while not self._is_over():
+            if not self._channels and not self._target:
+                # A book connection without books would be an idle line.
+                self._clock.wait(self._stop, 0.1)
+                continue
+            if not self._may_receive():
+                self.counters.state = "stalled"
+                self._clock.wait(self._stop, 0.1)
+                continue
+            delay = backoff.next() + self._settings.stagger_s * random.random()  # noqa: S311 - jitter
+            self._wait(self._turns.delay(self._clock.monotonic()))
+            if self._is_over():
+                break
+            try:
+                self.counters.state = "connecting"
+                self._socket.open()
+                if self._live():
+                    backoff = self._new_backoff()
+                    delay = backoff.next() + self._settings.stagger_s * random.random()  # noqa: S311
+            except AuthenticationFailed as error:
+                self.counters.refused += 1
+                delay = self._settings.refused_backoff_s * (1 + 0.2 * random.random())  # noqa: S311
+                self._failed(error, delay)
+            except KalshiPlatformError as error:
+                self._failed(error, delay)
+            except Exception as error:  # noqa: BLE001 - a fault of ours must not end capture: begin anew
+                _log.exception("%s %s: unexpected failure; reconnecting", self._settings.name, self.name)
+                self.counters.last_error = f"{type(error).__name__}: {error}"
+            if not self._is_over():
+                self.counters.state = "waiting"
+                self._wait(delay)
+        self.counters.state = "closed"
+
+    def _is_over(self) -> bool:
+        return self._retired is not None or self._stop.is_set()
+
+    def _wait(self, seconds: float) -> None:
+        """Wait, but not beyond the end."""
+        until = self._clock.monotonic() + seconds
+        while not self._is_over() and (left := until - self._clock.monotonic()) > 0.001:
+            self._clock.wait(self._stop, min(left, _WAIT_STEP_S))
+
+    def _live(self) -> bool:
+        """Run one session to its end; return whether it lasted (what keeps breaking is tried ever more rarely)."""
+        deadline_s = self._settings.snapshot_deadline_s
+        config = SessionConfig(
+            snapshot_deadline_s=deadline_s,
+            ack_deadline_s=deadline_s,
+            attempts=1,
+            letters_per_minute=self._settings.dead_letters_per_minute,
+        )
+        session = Session(self._ids.new_session_id(), self._ids.new_id, config)
+        self._counted = SessionCounters()
+        opened_ns, opened_s = self._clock.now_ns(), self._clock.monotonic()
+        # First: whoever lets all open sessions end, because the ledger lost how they began, must see this one.
+        self.counters.state = "open"
+        self._put([SessionOpened(session.session_id, self.name, self._exchange.ws_url, False, opened_ns)])
+        self.counters.sessions += 1
+        self.counters.reconnects = self.counters.sessions - 1
+        _log.info("%s %s: connected", self._settings.name, self.name)
+        reason = "stopped"
+        try:
+            self._talk(session, opened_s)
+            reason = self._retired or (reason if self._may_receive() else "stalled")
+        except ConnectionLost as error:
+            reason = "connection lost"
+            self.counters.last_error = str(error)
+            _log.warning("%s %s: %s", self._settings.name, self.name, error)
+        except BaseException as error:
+            reason = f"failed: {type(error).__name__}"
+            raise
+        finally:
+            now_ns = self._clock.now_ns()
+            self._put([*session.close(now_ns, reason), SessionClosed(session.session_id, now_ns, reason)])
+            self._socket.close()
+            self._count(session)
+            self.counters.state = "waiting"
+            if self._feed_times is not None:
+                # Whatever comes next begins anew, and nobody may have looked between the two sessions.
+                self._begun |= self._followed
+            self._followed = self._suspects = self._mute = self._open_channels = frozenset()
+            self._feed_times = None
+            self.counters.asked_rarely = 0
+        return session.counters.frames > 0 and self._clock.monotonic() - opened_s > _LASTING_S
+
+    def _talk(self, session: Session, opened_s: float) -> None:
+        session.tick(_ns(opened_s))
+        self._books = {}
+        # Every market gets a snapshot now.
+        self._renew_at_ns.clear()
+        session.subscribe_channels(self._channels)
+        settings = self._settings
+        commands = PacedCommands(settings.commands_per_s, settings.command_bytes_per_s, self._clock.monotonic())
+        # Spans by the monotonic clock: with the wall clock set back nothing would be done for as long.
+        tick_s = probed_s = opened_s
+        while not self._is_over() and self._may_receive():
+            self._apply_wishes(session)
+            records: list[Record] = []
+            alarms: list[Alarm] = []
+            try:
+                records += session.take_records()
+                commands.add(session.take_commands())
+                self._send(commands)
+                first = self._socket.receive()
+                if first is not None:
+                    received = session.receive_all((first, *self._socket.receive_ready()), _ns(self._clock.monotonic()))
+                    records += received.records
+                    commands.add(received.commands)
+                    alarms += received.alarms
+                now_s = self._clock.monotonic()
+                if now_s - tick_s >= _TICK_S:
+                    tick_s = now_s
+                    ticked = session.tick(_ns(now_s))
+                    records += ticked.records
+                    commands.add(ticked.commands)
+                    alarms += ticked.alarms
+                    alarms += self._asked_rarely(session, now_s)
+                    self._look(session)
+                    probed_s = self._watch(session, now_s, opened_s, probed_s)
+                    commands.add(session.take_commands())
+                if self._feed_times is not None:
+                    self._note_feed(records, self._feed_times)
+            finally:
+                self._put(records)
+            self._send(commands)
+            for alarm in alarms:
+                self._on_alarm(self, alarm)
+
+    def _send(self, commands: PacedCommands) -> None:
+        if commands:
+            for command in commands.take_due(self._clock.monotonic()):
+                self._socket.send(command)
+
+    def _look(self, session: Session) -> None:
+        """Publish what other threads may ask; sets are made anew only when they changed."""
+        self._count(session)
+        if session.memberships_changed():
+            self._followed = frozenset(session.followed())
+        self._suspects = frozenset(session.suspects())
+        self._mute = frozenset(session.mute())
+        self._open_channels = frozenset(session.open_channels())
+
+    def _note_feed(self, records: Sequence[Record], times: dict[int, tuple[int, int]]) -> None:
+        for record in records:
+            if type(record) is BookDelta:
+                index = self._books.get(record.ticker)
+                if index is not None:
+                    moment_us = record.exchange_ts_us
+                    first_us, last_us = times.get(index, (moment_us, moment_us))
+                    times[index] = (first_us, max(last_us, moment_us))
+            elif type(record) is MembershipStarted:
+                self._begun.add(record.ticker)
+
+    def _apply_wishes(self, session: Session) -> None:
+        with self._lock:
+            target, renew, self._renew = self._target, self._renew, set()
+            restore, self._restore = self._restore, set()
+        if target is not self._books:
+            leaving = [ticker for ticker in self._books if ticker not in target]
+            joining = {ticker: index for ticker, index in target.items() if ticker not in self._books}
+            if leaving:
+                session.unsubscribe_books(leaving)
+            if joining:
+                session.subscribe_books(joining)
+            self._books = target
+        renew = self._due_for_renewal(renew & target.keys())
+        if restore:
+            # Its snapshot came meanwhile, or it was missing on another connection only: a good claim goes on.
+            renew |= restore - session.followed()
+        again = {ticker: target[ticker] for ticker in renew if ticker in target}
+        if again:
+            session.unsubscribe_books(again)
+            session.subscribe_books(again)
+
+    def _due_for_renewal(self, lost: set[str]) -> set[str]:
+        now_ns, waiting = _ns(self._clock.monotonic()), self._renew_at_ns
+        for ticker in lost - waiting.keys():
+            waiting[ticker] = self._renewals.lost(ticker, now_ns)
+        due = {ticker for ticker, at_ns in waiting.items() if at_ns <= now_ns}
+        for ticker in due:
+            del waiting[ticker]
+        return due
+
+    def _asked_rarely(self, session: Session, now_s: float) -> list[Alarm]:
+        """Count the markets that lose their claim again and again; an alarm when that begins."""
+        before, now = self.counters.asked_rarely, session.asked_rarely() + self._renewals.repeated(_ns(now_s))
+        self.counters.asked_rarely = now
+        if before or not now:
+            return []
+        detail = f"{now} markets lose their claim again and again; their snapshots are asked for ever more rarely"
+        return [Alarm("asked_rarely", detail)]
+
+    def _watch(self, session: Session, now_s: float, opened_s: float, probed_s: float) -> float:
+        """Ask what is open: a silent connection for a sign of life (it is given up when none comes), any other now and
+        then, because one channel may die while the others go on. Returns when it was last asked."""
+        if not self._books and not self._channels:
+            return probed_s
+        limit_s = self._settings.silence_limit_s
+        heard_s = max(self._socket.last_data_s, opened_s)
+        silent_s = now_s - heard_s
+        if silent_s > limit_s:
+            raise ConnectionLost(f"no data for {silent_s:.0f} s, not even an answer to a question; pings do not count")
+        if now_s - max(heard_s, probed_s) > limit_s / 3 or now_s - probed_s > limit_s:
+            session.ask_what_is_open()
+            return now_s
+        return probed_s
+
+    def _count(self, session: Session) -> None:
+        """Add what the session counted since the last call."""
+        counters, now, before = self.counters, session.counters, self._counted
+        counters.frames += now.frames - before.frames
+        counters.gaps += now.gaps - before.gaps
+        counters.duplicates += now.duplicates - before.duplicates
+        counters.dead_letters += now.dead_letters - before.dead_letters
+        counters.scale_contradictions += now.scale_contradictions - before.scale_contradictions
+        counters.last_data_ns = self._socket.last_data_ns or counters.last_data_ns
+        counters.last_data_s = max(counters.last_data_s, self._socket.last_data_s)
+        self._counted = dataclasses.replace(now)
+
+    def _failed(self, error: KalshiPlatformError, delay_s: float) -> None:
+        self.counters.last_error = str(error)
+        _log.warning("%s %s: %s; next attempt in %.1f s", self._settings.name, self.name, error, delay_s)
+
+    def _new_backoff(self) -> Backoff:
+        return Backoff(self._settings.reconnect_min_s, self._settings.reconnect_max_s, random.random)
+
+
+def _ns(monotonic_s: float) -> int:
+    """As a session counts its deadlines."""
+    return int(monotonic_s * 1e9)

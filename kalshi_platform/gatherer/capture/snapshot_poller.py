@@ -1,0 +1,273 @@
+"""Whole books over REST: every minute for all subscribed markets, and at once for markets that lost a frame.
+
+Kalshi answers at most 100 markets per request and grants a budget of requests. What does not fit into a minute's share
+is left to the next one: gapped markets first, then those whose book changed since it was last asked for, then others.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import random
+import threading
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import Protocol
+
+from kalshi_platform.clock import Clock
+from kalshi_platform.errors import ConnectionLost, KalshiPlatformError
+from kalshi_platform.gatherer.settings import GathererSettings
+from kalshi_platform.gatherer.status.reports import BooksPolled
+from kalshi_platform.market.catalog import BooksAnswer, EndpointCosts
+from kalshi_platform.market.records import BookDelta, BookSnapshot, Record, SnapshotSource
+from kalshi_platform.market.times import US_PER_S, datetime_from_us
+
+BOOKS_PER_REQUEST = 100
+TOKENS_PER_REQUEST = 10.0
+_PATH = "/markets/orderbooks"
+_FAILURES_IN_A_ROW = 3
+_QUIET_POLLS = 10
+_PAUSE_DEADLINES = 2
+_log = logging.getLogger(__name__)
+
+
+class BooksClient(Protocol):
+    """The part of the REST client that polling needs."""
+
+    def books(self, tickers: Sequence[str]) -> BooksAnswer: ...
+
+
+def poll_once(
+    rest: BooksClient,
+    tickers: Sequence[str],
+    put: Callable[[Sequence[Record]], None],
+    clock: Clock,
+    snapshot_ts_us: int,
+    max_requests: int | None = None,
+    stop: threading.Event | None = None,
+    tokens_per_request: float = TOKENS_PER_REQUEST,
+) -> BooksPolled:
+    """Ask for the books of `tickers`, in their order, with at most `max_requests` requests, and `put` the snapshots.
+
+    `snapshot_ts_us` is the poll's minute and the time of every snapshot. Requests that fail are counted; three in a row
+    end the poll.
+    """
+    started_at = clock.now()
+    asked = stored = failed = requests = in_a_row = 0
+    for batch in _batches(tickers):
+        if in_a_row >= _FAILURES_IN_A_ROW or (max_requests is not None and requests >= max_requests):
+            break
+        if stop is not None and stop.is_set():
+            break
+        requests += 1
+        asked += len(batch)
+        try:
+            answer = rest.books(batch)
+        except KalshiPlatformError as error:
+            failed += len(batch)
+            in_a_row += 1
+            _log.warning("books over REST: %s", error)
+            continue
+        in_a_row = 0
+        snapshots = snapshots_of(answer, "rest", snapshot_ts_us)
+        stored += len(snapshots)
+        put(snapshots)
+    return BooksPolled(
+        minute=datetime_from_us(snapshot_ts_us),
+        subscribed=len(tickers),
+        asked=asked,
+        stored=stored,
+        skipped=len(tickers) - asked,
+        failed=failed,
+        requests=requests,
+        started_at=started_at,
+        finished_at=clock.now(),
+        tokens=requests * tokens_per_request,
+    )
+
+
+def cost_of_books(costs: EndpointCosts) -> float:
+    """Tokens that one request of books costs."""
+    named = (cost for (method, path), cost in costs.by_endpoint.items() if method == "GET" and path.endswith(_PATH))
+    return next(named, costs.default_cost)
+
+
+def snapshots_of(answer: BooksAnswer, source: SnapshotSource, snapshot_ts_us: int | None = None) -> list[BookSnapshot]:
+    """Rows of one answer; without `snapshot_ts_us` each has the time of the answer."""
+    moment_us = answer.answered_at_ns // 1_000 if snapshot_ts_us is None else snapshot_ts_us
+    return [
+        BookSnapshot(ticker, source, moment_us, answer.answered_at_ns, yes, no, requested_at_ns=answer.requested_at_ns)
+        for ticker, (yes, no) in answer.books.items()
+    ]
+
+
+class SnapshotPoller:
+    """Polls at the start of every interval, from a thread of its own."""
+
+    def __init__(
+        self,
+        settings: GathererSettings,
+        rest: BooksClient,
+        clock: Clock,
+        put: Callable[[Sequence[Record]], None],
+        subscribed: Callable[[], Collection[str]],
+        suspects: Callable[[], Collection[str]],
+        on_polled: Callable[[BooksPolled], None],
+    ) -> None:
+        """`subscribed` and `suspects` give tickers: all followed markets, and those that lost a frame."""
+        self.refill_per_s = 200.0
+        """Read tokens per second that this process may spend; the service puts the true value here."""
+        self.tokens_per_request = TOKENS_PER_REQUEST
+        """What the exchange takes for one request of books; likewise."""
+        self._settings = settings
+        self._rest = rest
+        self._clock = clock
+        self._put = put
+        self._subscribed = subscribed
+        self._suspects = suspects
+        self._on_polled = on_polled
+        # By ticker, in microseconds: the poll that last asked, the last answer (at first: when it was first wanted),
+        # and the last delta.
+        self._last_asked: dict[str, int] = {}
+        self._last_answered: dict[str, int] = {}
+        self._last_delta: dict[str, int] = {}
+
+    def run(self, stop: threading.Event) -> None:
+        """Poll at every start of an interval until `stop`."""
+        interval_us = int(self._settings.snapshot_interval_s * US_PER_S)
+        last_us = 0
+        while True:
+            now_us = self._clock.now_ns() // 1_000
+            start_us = now_us // interval_us * interval_us
+            # A clock that was set back must not hold it up; one that trembles at a minute's turn is no such clock.
+            is_new = start_us > last_us or now_us < last_us - interval_us // 2
+            if is_new and self._subscribed():
+                last_us = start_us
+                self.poll(start_us, stop)
+                continue
+            due_us = now_us + US_PER_S // 5 if is_new else start_us + interval_us
+            if self._clock.wait(stop, (due_us - now_us) / US_PER_S + 0.001):
+                return
+
+    def poll(self, minute_us: int, stop: threading.Event) -> BooksPolled:
+        """One poll, the most uncertain markets first."""
+        order = self.order(minute_us)
+        most = self.max_requests()
+        answered: list[str] = []
+
+        def put(records: Sequence[Record]) -> None:
+            answered.extend(each.ticker for each in records if isinstance(each, BookSnapshot))
+            self._put(records)
+
+        report = poll_once(self._rest, order, put, self._clock, minute_us, most, stop, self.tokens_per_request)
+        self._last_asked.update(dict.fromkeys(order[: report.asked], minute_us))
+        for ticker in order:
+            self._last_answered.setdefault(ticker, minute_us)
+        self._last_answered.update(dict.fromkeys(answered, minute_us))
+        current = set(order)
+        for times in (self._last_asked, self._last_answered, self._last_delta):
+            # A copy: deltas come meanwhile.
+            for ticker in times.copy().keys() - current:
+                times.pop(ticker, None)
+        if order:
+            oldest_us = min(self._last_answered[ticker] for ticker in order)
+            age_s = (self._clock.now_ns() // 1_000 - oldest_us) / US_PER_S
+            report = dataclasses.replace(report, oldest_age_s=age_s)
+        if report.skipped:
+            why = "the gatherer stops" if stop.is_set() else "requests keep failing"
+            if report.requests >= most:
+                why = "they did not fit into the budget"
+            _log.info("%s: %d of %d books not asked: %s", self._settings.name, report.skipped, len(order), why)
+        self._on_polled(report)
+        return report
+
+    def saw(self, records: Sequence[Record]) -> None:
+        """Note which books change; called with everything that is received, from the threads that receive it."""
+        for record in records:
+            if type(record) is BookDelta:
+                self._last_delta[record.ticker] = record.received_at_ns // 1_000
+
+    def order(self, now_us: int) -> list[str]:
+        """Subscribed markets: gapped ones, then active ones, then the others; of each those asked longest ago first.
+
+        Active is a market with a delta since its book was last asked for (of two asked at once, the one with the later
+        delta goes first), and, so that a quiet one gets its turn, one that was not asked for during some polls.
+        """
+        suspects = set(self._suspects())
+        patience_us = int(_QUIET_POLLS * self._settings.snapshot_interval_s * US_PER_S)
+
+        def rank(ticker: str) -> tuple[int, int, int, str]:
+            asked, delta = self._last_asked.get(ticker, 0), self._last_delta.get(ticker, 0)
+            is_active = delta >= asked or asked + patience_us <= now_us
+            return (0 if ticker in suspects else 1 if is_active else 2, asked, -delta, ticker)
+
+        return sorted(self._subscribed(), key=rank)
+
+    def max_requests(self) -> int:
+        """Requests that the share of the budget allows in one interval, at least one."""
+        tokens = self.refill_per_s * self._settings.poll_share * self._settings.snapshot_interval_s
+        return max(1, int(tokens / self.tokens_per_request))
+
+
+class Recovery:
+    """Books over REST for markets whose snapshot did not come, each followed by a fresh subscription."""
+
+    def __init__(
+        self,
+        settings: GathererSettings,
+        rest: BooksClient,
+        clock: Clock,
+        put: Callable[[Sequence[Record]], None],
+        restore: Callable[[Sequence[str]], None],
+    ) -> None:
+        """`restore` subscribes markets afresh wherever they are still without a snapshot."""
+        self.recovered = 0
+        """Books stored as `rest_recovery`."""
+        self._settings = settings
+        self._rest = rest
+        self._clock = clock
+        self._put = put
+        self._restore = restore
+        self._waiting: dict[str, float] = {}
+        self._served: dict[str, float] = {}
+        self._wake = threading.Condition()
+
+    def ask(self, tickers: Sequence[str]) -> None:
+        """Note markets to recover; returns at once. A market that keeps failing comes up once per some deadlines."""
+        pause_s = _PAUSE_DEADLINES * self._settings.snapshot_deadline_s
+        with self._wake:
+            now = self._clock.monotonic()
+            self._served = {ticker: at for ticker, at in self._served.items() if at + pause_s > now}
+            for ticker in tickers:
+                self._waiting.setdefault(ticker, self._served.get(ticker, now - pause_s) + pause_s)
+            self._wake.notify_all()
+
+    def run(self, stop: threading.Event) -> None:
+        """Serve what was asked until `stop`."""
+        while not stop.is_set():
+            with self._wake:
+                now = self._clock.monotonic()
+                tickers = [ticker for ticker, due in self._waiting.items() if due <= now][:BOOKS_PER_REQUEST]
+                for ticker in tickers:
+                    del self._waiting[ticker]
+                    self._served[ticker] = now
+                if not tickers:
+                    self._wake.wait(0.25)
+            if not tickers:
+                continue
+            try:
+                snapshots = snapshots_of(self._rest.books(tickers), "rest_recovery")
+            except KalshiPlatformError as error:
+                _log.warning("%s: no recovery book over REST: %s", self._settings.name, error)
+                if isinstance(error, ConnectionLost) and stop.is_set():
+                    return
+            else:
+                self._put(snapshots)
+                self.recovered += len(snapshots)
+            # The fresh subscription is what restores the claim; it must not wait for REST to work.
+            self._restore(tickers)
+            self._clock.wait(stop, 0.05 * random.random())  # noqa: S311 - jitter
+
+
+def _batches(tickers: Sequence[str]) -> Iterator[Sequence[str]]:
+    for low in range(0, len(tickers), BOOKS_PER_REQUEST):
+        yield tickers[low : low + BOOKS_PER_REQUEST]

@@ -1,0 +1,357 @@
+"""Batches → the database: whole, or without the records that it refuses.
+
+A batch of which the server refuses a record is halved until that record is alone, which is then put aside as a dead
+letter, an entry of the ledger like a row: no record holds up those behind it. What it claimed is taken back.
+A refusal that no record is to blame for (a table is missing, a right was taken away) is an outage: none is put aside.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+import msgspec
+
+from kalshi_platform.clock import Clock
+from kalshi_platform.errors import DatabaseUnavailable, StatementRejected
+from kalshi_platform.exchange.protocol.dead_letter_limit import LETTERS_PER_MINUTE, LetterLimit
+from kalshi_platform.gatherer.ingest.commit import Commit, TooManyHours, close_former, commit_records
+from kalshi_platform.gatherer.ingest.exchange_times import ExchangeTimes
+from kalshi_platform.gatherer.ingest.fence import Fence
+from kalshi_platform.gatherer.ingest.quarantine import (
+    UNWRITABLE,
+    as_dead_letter,
+    bare,
+    of_few_hours,
+    sampled,
+    with_readable_remarks,
+)
+from kalshi_platform.gatherer.ingest.writer_counters import WriterCounters
+from kalshi_platform.gatherer.journal.spool_file import Damage
+from kalshi_platform.market.names import is_name, readable
+from kalshi_platform.market.records import (
+    BookDelta,
+    BookSnapshot,
+    DeadLetter,
+    MembershipEnded,
+    MembershipStarted,
+    Record,
+    SessionOpened,
+    StreamOpened,
+    UnknownFrame,
+)
+from kalshi_platform.storage import queries
+from kalshi_platform.storage.failures import is_about_a_row
+from kalshi_platform.storage.partitions import PartitionBounds, PartitionKeeper
+from kalshi_platform.storage.pool import Database
+from kalshi_platform.storage.tables import GATHERER_TABLES
+
+SPOOL_DAMAGED = "spool_damaged"
+_DAYS_DROPPED_AT_ONCE = 4
+_log = logging.getLogger(__name__)
+
+
+class BatchRefused(Exception):
+    """A record of the batch cannot be written. `commit_parts` finds out which, and writes the others."""
+
+
+class Committer:
+    """Writes for one gatherer, from one thread, and counts what arrived."""
+
+    def __init__(
+        self,
+        name: str,
+        database: Database,
+        bounds: PartitionBounds,
+        clock: Clock,
+        counters: WriterCounters,
+        fence: Fence,
+        on_lost_claim: Callable[[Sequence[str]], None] | None = None,
+        on_lost_sessions: Callable[[], None] | None = None,
+        on_alarm: Callable[[str], None] | None = None,
+        letters_per_minute: int = LETTERS_PER_MINUTE,
+        letter_days: float = 30.0,
+    ) -> None:
+        """`on_lost_claim(tickers)` hears of markets whose membership had to be ended; `on_lost_sessions()` is called
+        when the ledger may not know how open sessions began. `on_alarm(kind)` counts. Of the rows that are put aside
+        `letters_per_minute` of each reason are kept, and all dead letters for `letter_days`."""
+        self._name = name
+        self._database = database
+        self._bounds = bounds
+        self._clock = clock
+        self._counters = counters
+        self._on_lost_claim = on_lost_claim or (lambda _: None)
+        self._on_lost_sessions = on_lost_sessions or (lambda: None)
+        self._on_alarm = on_alarm or (lambda _: None)
+        self._fence = fence
+        self._told: tuple[str, str] | None = None
+        self.former_is_closed = False
+        """Whether everything that is open in the ledger is this process's."""
+        self._keeper = PartitionKeeper(database, bounds, clock)
+        self._times = ExchangeTimes(bounds)
+        self._letters = LetterLimit(clock.now_ns(), letters_per_minute)
+        self._letters_kept_for = timedelta(days=letter_days)
+        self._ahead_hour: int | None = None
+
+    def commit(self, records: Sequence[Record], *, repeated: bool) -> None:
+        """Write all of `records`. Raises DatabaseUnavailable, BatchRefused, or StatementRejected (no row is to blame).
+
+        `repeated`: they may be there already.
+        """
+        self._look_ahead()
+        try:
+            self._write(records, repeated=repeated)
+        except (DatabaseUnavailable, BatchRefused):
+            raise
+        except Exception as error:
+            # Partitions may have gone: begin with a fresh memory of what exists.
+            self._keeper = PartitionKeeper(self._database, self._bounds, self._clock)
+            if isinstance(error, StatementRejected) and not is_about_a_row(error.sqlstate):
+                raise
+            _log.warning("%s: a batch was refused; its rows are tried one part at a time", self._name)
+            raise BatchRefused(str(error)) from error
+
+    def commit_parts(self, records: Sequence[Record]) -> None:
+        """Write a refused batch, again whole at first, and put aside what cannot be written.
+
+        Raises DatabaseUnavailable, or what the database said where nothing can be put aside.
+        """
+        starts = {(m.stream_id, m.ticker, m.seq_from): m for m in records if isinstance(m, MembershipStarted)}
+        self._commit_part(records, starts)
+
+    def declare_lost(self, damage: Damage, own_sessions: Sequence[int], *, is_own: bool) -> None:
+        """Say in the ledger that records were lost here, of which only the numbers would tell, and not for sure.
+
+        Everything that was put before them is committed, and nothing that was put after them. So every membership that
+        is open ends at the last committed number of its stream; what was lost may have ended it. It may as well have
+        begun others, of which the ledger will never know: where it `is_own`, this process's, all sessions begin anew.
+        """
+        ended = self._end_what_is_open(own_sessions)
+        if not damage.is_torn:
+            detail = f"{damage.file}: {damage.what}; {damage.size} bytes at {damage.offset} cannot be read"
+            letter = DeadLetter(damage.written_at_ns or self._clock.now_ns(), SPOOL_DAMAGED, detail, damage.payload)
+            self._write([self._dated(letter)], repeated=True)
+            self._counters.spool_damages += 1
+            _log.error("%s: RECORDS WERE LOST: spool file %s; coverage ends there", self._name, detail)
+        tickers = sorted({str(ticker) for ticker, is_of_own_session in ended if is_of_own_session})
+        if is_own and not damage.is_torn:
+            self._on_lost_sessions()
+        elif tickers:
+            self._on_lost_claim(tickers)
+
+    def close_former(self, own_sessions: Sequence[int]) -> None:
+        """End in the ledger what former processes of this gatherer left open. Raises DatabaseUnavailable."""
+        with self._changing():
+            close_former(self._database, self._name, own_sessions, self._fence)
+        self.former_is_closed = True
+
+    def compare(self) -> None:
+        """Compare the ledger with what was committed; where they differ end all of it, with no more than it supports.
+
+        Raises DatabaseUnavailable.
+        """
+        fence = self._fence
+        fence.is_certain = False
+        with self._database.transaction() as transaction:
+            found = fence.find_out(transaction, all_is_ours=self.former_is_closed)
+            if found is not None:
+                fence.end_all(transaction, found[0])
+                # Before the outcome is known: should the connection break, it may be ended all the same.
+                self._tell(*found)
+        if found is not None:
+            fence.landed()
+            # Partitions may have gone, too.
+            self._keeper, self._ahead_hour = PartitionKeeper(self._database, self._bounds, self._clock), None
+            self._counters.subscriptions = fence.open.subscriptions
+        self._told = None
+        self._counters.compared_s = self._clock.monotonic()
+        fence.is_certain = True
+
+    def _tell(self, kind: str, detail: str) -> None:
+        if self._told == (kind, detail):
+            return
+        self._told = (kind, detail)
+        counters = self._counters
+        counters.ledger_alarm, counters.ledger_alarm_s = f"{kind}: {detail}", self._clock.monotonic()
+        _log.error(
+            "%s: %s: %s; what it holds open is ended there, every session begins anew", self._name, kind, detail
+        )  # fmt: skip
+        self._on_alarm(kind)
+
+    @contextmanager
+    def _changing(self) -> Iterator[None]:
+        """Change the ledger. After a failure, but for a clear no, nothing is certain before it was compared."""
+        if not self._fence.is_certain:
+            self.compare()
+        self._fence.is_certain = False
+        try:
+            yield
+        except (StatementRejected, TooManyHours):
+            self._fence.is_certain = True
+            raise
+        self._fence.is_certain = True
+
+    def _commit_part(self, records: Sequence[Record], starts: Mapping[tuple[int, str, int], MembershipStarted]) -> None:
+        """`starts`: the memberships that begin in the batch."""
+        try:
+            self._write(records, repeated=True)
+        except DatabaseUnavailable:
+            raise
+        except Exception as error:
+            if isinstance(error, StatementRejected) and not is_about_a_row(error.sqlstate):
+                raise
+            if len(records) > 1:
+                middle = len(records) // 2
+                self._commit_part(records[:middle], starts)
+                self._commit_part(records[middle:], starts)
+                return
+            self._put_aside(records[0], error, starts)
+
+    def _put_aside(
+        self, record: Record, error: Exception, starts: Mapping[tuple[int, str, int], MembershipStarted]
+    ) -> None:
+        """Write in the place of a refused record what can be written of it, and take back what it claimed."""
+        if isinstance(record, DeadLetter):
+            self._put_letter_aside(record)
+            return
+        mended = with_readable_remarks(record)
+        if mended is not record and self._is_taken([mended]):
+            return
+        self._counters.unwritable += 1
+        detail = f"the database refused it: {type(error).__name__}: {(str(error).splitlines() or [''])[0][:300]}"
+        extra = {"repeats_as": UNWRITABLE}
+        _log.error("%s: a %s is put aside: %s", self._name, type(record).__name__, readable(detail, 400), extra=extra)
+        started = None
+        if isinstance(record, BookSnapshot):
+            started = starts.get((record.stream_id, record.ticker, record.seq))
+        letters = self._letters.copy()
+        made = [self._dated(each) for each in as_dead_letter(record, UNWRITABLE, detail, started)]
+        instead = [*sampled(made, letters), *letters.counts()]
+        # A letter that is refused, too, must not keep what it would have taken back.
+        if not self._is_taken(instead):
+            for each in instead:
+                if isinstance(each, DeadLetter):
+                    self._put_letter_aside(each)
+                elif not self._is_taken([each]):
+                    self._take_everything_back()
+        self._letters = letters
+        self._take_back(record)
+
+    def _take_back(self, record: Record) -> None:
+        """See to it that nothing is claimed that rests on a record that was put aside."""
+        if isinstance(record, BookDelta | BookSnapshot | MembershipStarted):
+            if is_name(record.ticker):
+                self._on_lost_claim((record.ticker,))
+        elif isinstance(record, MembershipEnded):
+            # Of a ticker that is no name no membership can have been written either.
+            if is_name(record.ticker):
+                self._take_everything_back()
+        elif isinstance(record, SessionOpened | StreamOpened):
+            self._on_lost_sessions()
+        elif isinstance(record, UnknownFrame):
+            # Nobody would know any more that its number may have changed a book.
+            self._take_everything_back()
+
+    def _take_everything_back(self) -> None:
+        """The ledger may say too much, nobody knows of what: whatever is open ends, and begins anew."""
+        self._end_what_is_open(())
+        self._on_lost_sessions()
+
+    def _end_what_is_open(self, own_sessions: Sequence[int]) -> Sequence[tuple[Any, ...]]:
+        """End open memberships at what was committed; return (ticker, whether it is of one of the sessions)."""
+        with self._changing():
+            with self._database.transaction() as transaction:
+                self._fence.change(transaction, self._fence.open.end_memberships)
+                ended = transaction.fetch_all(
+                    queries.load("gatherer")["end_memberships_at_damage"], {"own": list(own_sessions)}
+                )
+            self._fence.landed()
+        return ended
+
+    def _put_letter_aside(self, letter: DeadLetter) -> None:
+        """Write a refused dead letter otherwise; where nothing helps it is told in the log and counted."""
+        for other in (self._dated(letter), self._dated(bare(letter))):
+            if other is not letter and self._is_taken([other]):
+                return
+        self._counters.unwritable += 1
+        _log.error(
+            "%s: A DEAD LETTER IS LOST: the database refuses it: %s: %s; %d bytes: %.200r",
+            self._name, readable(letter.reason), readable(letter.detail), len(letter.payload), letter.payload,
+        )  # fmt: skip
+
+    def _is_taken(self, records: Sequence[Record]) -> bool:
+        """Write records; return False, with nothing written, where the database refuses one."""
+        try:
+            self._write(records, repeated=True)
+        except DatabaseUnavailable:
+            raise
+        except Exception as error:
+            if isinstance(error, StatementRejected) and not is_about_a_row(error.sqlstate):
+                raise
+            return False
+        return True
+
+    def _dated(self, record: Record) -> Record:
+        """A dead letter that came when the clock was wrong, beyond what a partition may hold, is dated now."""
+        if not isinstance(record, DeadLetter):
+            return record
+        low_us, _ = self._keeper.bounds_us()
+        now_ns = self._clock.now_ns()
+        if low_us * 1_000 <= record.received_at_ns <= now_ns:
+            return record
+        return msgspec.structs.replace(record, received_at_ns=now_ns)
+
+    def _write(self, records: Sequence[Record], *, repeated: bool) -> None:
+        # Counted is what was committed: should the outcome be unknown, the same totals are written again.
+        letters = self._letters.copy()
+        try:
+            with self._changing():
+                commit = commit_records(
+                    self._database, self._keeper, self._name, records, repeated=repeated, times=self._times,
+                    fence=self._fence, letters=letters,
+                )  # fmt: skip
+        except TooManyHours:
+            parts = of_few_hours(records)
+            if len(parts) == 1:
+                middle = len(records) // 2
+                parts = [records[:middle], records[middle:]]
+            for part in parts:
+                self._write(part, repeated=repeated)
+            return
+        self._letters = letters
+        self._count(commit, records)
+
+    def _count(self, commit: Commit, records: Sequence[Record]) -> None:
+        counters = self._counters
+        counters.commits += 1
+        for table, rows in commit.inserted.items():
+            counters.rows[table] = counters.rows.get(table, 0) + rows
+        now_ns = self._clock.now_ns()
+        counters.last_commit_ns = now_ns
+        counters.batch_no = commit.batch_no
+        counters.subscriptions = self._fence.open.subscriptions
+        if self._fence.open.is_claimed(commit.ledger):
+            counters.last_claim_s = self._clock.monotonic()
+        first = next((each.received_at_ns for each in records if hasattr(each, "received_at_ns")), None)
+        if first:
+            counters.lags_ms.append((now_ns - first) / 1e6)
+        if commit.out_of_bounds:
+            counters.out_of_bounds += len(commit.out_of_bounds)
+            tickers = sorted({row.ticker for row in commit.out_of_bounds if isinstance(row, BookDelta)})
+            if tickers:
+                self._on_lost_claim(tickers)
+
+    def _look_ahead(self) -> None:
+        """Make the partitions of the next hours before rows need them, and drop old dead letters, once an hour."""
+        hour = self._clock.now_ns() // 3_600_000_000_000
+        if hour != self._ahead_hour:
+            self._keeper.ensure_ahead(GATHERER_TABLES)
+            before = self._clock.now() - self._letters_kept_for
+            with self._database.transaction() as transaction:
+                transaction.fetch_one(
+                    queries.load("gatherer")["drop_old_letters"], {"before": before, "days": _DAYS_DROPPED_AT_ONCE}
+                )
+            self._ahead_hour = hour

@@ -1,0 +1,173 @@
+"""What is open in the ledger after the last commit, as the process that wrote it believes. Pure.
+
+It follows what the statements of a commit do, so that it can be compared with what they left in the database: open
+sessions and streams, the last number of each open stream, and of each stream how many memberships are open and where
+they began.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Set
+from dataclasses import dataclass, field
+
+from kalshi_platform.gatherer.ingest.ledger import Ledger, Membership
+
+_SHOWN = 3
+
+
+@dataclass(frozen=True)
+class OpenState:
+    """Sessions; stream → last committed number (None: none yet); stream → (open memberships, sum of their seq_from)."""
+
+    sessions: frozenset[int] = frozenset()
+    streams: Mapping[int, int | None] = field(default_factory=dict)
+    members: Mapping[int, tuple[int, int]] = field(default_factory=dict)
+
+
+class OpenLedger:
+    """Of one process; changed by its writer's thread alone."""
+
+    def __init__(self) -> None:
+        self._sessions: set[int] = set()
+        self._streams: dict[int, int | None] = {}
+        self._session_of: dict[int, int] = {}
+        self._members: dict[int, dict[str, int]] = {}
+        # What a repeated batch must not open again: sessions and streams, memberships of streams that have ended, and
+        # of those that have not the ones that have ended. What was ended in the database alone may go on here.
+        self._over: set[int] = set()
+        self._finished: set[int] = set()
+        self._ended: dict[int, dict[str, int]] = {}
+        self._count = 0
+
+    @property
+    def subscriptions(self) -> int:
+        """Open memberships of all streams."""
+        return self._count
+
+    def is_claimed(self, ledger: Ledger) -> bool:
+        """Whether this commit brought numbers of a stream in which markets are followed."""
+        return any(segment.stream_id in self._members for segment in ledger.segments)
+
+    def apply(self, ledger: Ledger) -> None:
+        """A commit of `ledger` has arrived. Once more changes nothing."""
+        self._sessions |= {each.session_id for each in ledger.sessions_opened} - self._over
+        for opened in ledger.streams_opened:
+            if opened.stream_id not in self._over:
+                self._streams.setdefault(opened.stream_id, None)
+                self._session_of[opened.stream_id] = opened.session_id
+        for segment in ledger.segments:
+            if segment.stream_id in self._streams:
+                self._streams[segment.stream_id] = max(self._streams[segment.stream_id] or 0, segment.seq_to)
+        for ending in ledger.endings:
+            seq = self._members.get(ending.stream_id, {}).get(ending.ticker)
+            if seq is not None and seq < ending.before:
+                self._leave(ending.stream_id, ending.ticker, seq)
+        for membership in ledger.memberships:
+            self._follow(membership)
+        for ended in ledger.streams_ended:
+            self._over.add(ended.stream_id)
+            self._finished.add(ended.stream_id)
+            self._streams.pop(ended.stream_id, None)
+            self._session_of.pop(ended.stream_id, None)
+            self._ended.pop(ended.stream_id, None)
+        closed = {each.session_id for each in ledger.sessions_closed}
+        self._over |= closed
+        self._sessions -= closed
+
+    def end_memberships(self) -> None:
+        """Every membership was ended in the database."""
+        for stream_id, members in self._members.items():
+            self._ended.setdefault(stream_id, {}).update(members)
+        self._members, self._count = {}, 0
+
+    def end_former(self, own_sessions: Iterable[int]) -> None:
+        """What is not of these sessions was ended in the database: a former process left it in the spool."""
+        own = set(own_sessions)
+        self._over |= self._sessions - own
+        self._sessions &= own
+        # A stream that this process has not seen opened is not its own either.
+        for stream_id in [each for each in self._streams if self._session_of.get(each) not in own]:
+            self._over.add(stream_id)
+            del self._streams[stream_id]
+        for stream_id in [each for each in self._members if self._session_of.get(each) not in own]:
+            members = self._members.pop(stream_id)
+            self._ended.setdefault(stream_id, {}).update(members)
+            self._count -= len(members)
+
+    def end_all(self) -> None:
+        """Everything was ended in the database."""
+        self.end_memberships()
+        self._over |= self._sessions | self._streams.keys()
+        self._sessions, self._streams = set(), {}
+
+    def state(self) -> OpenState:
+        """What the database should hold open."""
+        members = {stream: (len(each), sum(each.values())) for stream, each in self._members.items()}
+        return OpenState(frozenset(self._sessions), dict(self._streams), members)
+
+    def starts(self) -> list[tuple[int, str, int]]:
+        """Every open membership: stream, ticker, seq_from."""
+        return [
+            (stream, ticker, seq)
+            for stream, members in self._members.items()
+            for ticker, seq in members.items()
+        ]  # fmt: skip
+
+    def _follow(self, membership: Membership) -> None:
+        stream_id, ticker, seq = membership.stream_id, membership.ticker, membership.seq_from
+        if stream_id in self._finished:
+            return
+        if membership.seq_to is not None:
+            if self._members.get(stream_id, {}).get(ticker) == seq:
+                self._leave(stream_id, ticker, seq)
+            self._has_ended(stream_id, ticker, seq)
+        elif seq > self._ended.get(stream_id, {}).get(ticker, 0):
+            members = self._members.setdefault(stream_id, {})
+            self._count += ticker not in members
+            members[ticker] = seq
+
+    def _leave(self, stream_id: int, ticker: str, seq: int) -> None:
+        members = self._members[stream_id]
+        del members[ticker]
+        self._count -= 1
+        if not members:
+            del self._members[stream_id]
+        self._has_ended(stream_id, ticker, seq)
+
+    def _has_ended(self, stream_id: int, ticker: str, seq: int) -> None:
+        ended = self._ended.setdefault(stream_id, {})
+        ended[ticker] = max(seq, ended.get(ticker, 0))
+
+
+def difference(believed: OpenState, found: OpenState, *, all_is_ours: bool) -> str | None:
+    """Say how `found`, the database's, differs; None: it does not.
+
+    Before `all_is_ours` a former process's sessions are still open there, and only what is believed is looked for.
+    """
+    said: list[str] = []
+    _compare("sessions", believed.sessions, found.sessions, said, all_is_ours=all_is_ours)
+    _compare("streams", believed.streams.keys(), found.streams.keys(), said, all_is_ours=all_is_ours)
+    for stream, last in believed.streams.items():
+        there = found.streams.get(stream)
+        if stream in found.streams and there != last:
+            said.append(f"stream {stream} is committed to {last}, and to {there} there")
+    ours = {stream: each for stream, each in believed.members.items() if found.members.get(stream) != each}
+    theirs = [stream for stream in found.members if stream not in believed.members] if all_is_ours else []
+    for stream in [*ours, *theirs][:_SHOWN]:
+        mine, there_open = believed.members.get(stream, (0, 0))[0], found.members.get(stream, (0, 0))[0]
+        others = " (not the same ones)" if mine == there_open else ""
+        said.append(f"stream {stream}: {mine} books are followed, {there_open} there{others}")
+    return "; ".join(said) or None
+
+
+def _compare(what: str, mine: Set[int], there: Set[int], said: list[str], *, all_is_ours: bool) -> None:
+    lost, strange = mine - there, there - mine if all_is_ours else set[int]()
+    if lost:
+        said.append(f"{what} not open there: {_some(lost)}")
+    if strange:
+        said.append(f"{what} open only there: {_some(strange)}")
+
+
+def _some(ids: Set[int]) -> str:
+    shown = ", ".join(str(each) for each in sorted(ids)[:_SHOWN])
+    return shown if len(ids) <= _SHOWN else f"{shown} and {len(ids) - _SHOWN} more"

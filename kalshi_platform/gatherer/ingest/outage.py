@@ -1,0 +1,72 @@
+"""While the database takes nothing: when it is asked again, and what is said of it, once and not at every attempt."""
+
+from __future__ import annotations
+
+import logging
+
+from kalshi_platform.clock import Clock
+from kalshi_platform.errors import DatabaseUnavailable, StatementRejected
+from kalshi_platform.gatherer.ingest.writer_counters import WriterCounters
+
+_FIRST_RETRY_S = 0.2
+_SAY_AGAIN_S = 300.0
+_log = logging.getLogger(__name__)
+
+
+class Outage:
+    """Attempts that failed in a row. One thread writes it, any may read."""
+
+    def __init__(self, name: str, clock: Clock, counters: WriterCounters, retry_max_s: float) -> None:
+        self.failures = 0
+        self.retry_at = 0.0
+        """Monotonic time before which another attempt makes no sense."""
+        self._name = name
+        self._clock = clock
+        self._counters = counters
+        self._retry_max_s = retry_max_s
+        self._since = 0.0
+        self._said_at: dict[str, float] = {}
+
+    def is_due(self) -> bool:
+        """Whether the database may be asked (again)."""
+        return self._clock.monotonic() >= self.retry_at
+
+    def failed(self, error: Exception) -> None:
+        """An attempt failed: the next one is due later and later. A new reason is logged at once, an old one rarely."""
+        now = self._clock.monotonic()
+        kind, reason = _told(error)
+        counters = self._counters
+        if self.failures == 0:
+            self._since = now
+            counters.outages += 1
+            self._said_at = {}
+        if kind not in self._said_at:
+            _log.warning("%s: %s: %s; records go to the spool", self._name, kind, reason)
+            self._said_at[kind] = now
+        elif now - self._said_at[kind] >= _SAY_AGAIN_S:
+            _log.warning(
+                "%s: still %s, for %.0f s and %d attempts: %s", self._name, kind, now - self._since, self.failures + 1,
+                reason,
+            )  # fmt: skip
+            self._said_at[kind] = now
+        self.failures += 1
+        counters.database_error, counters.database_failure = reason, kind
+        self.retry_at = now + min(self._retry_max_s, _FIRST_RETRY_S * 2 ** min(self.failures - 1, 10))
+
+    def over(self) -> None:
+        """The database took a write."""
+        if self.failures:
+            lasted_s = self._clock.monotonic() - self._since
+            _log.info("%s: the database takes writes again, after %.1f s", self._name, lasted_s)
+        self.failures = 0
+        self.retry_at = 0.0
+        self._counters.database_error = self._counters.database_failure = None
+
+
+def _told(error: Exception) -> tuple[str, str]:
+    """In a few words and in full."""
+    if isinstance(error, DatabaseUnavailable):
+        return error.kind, str(error)
+    if isinstance(error, StatementRejected):
+        return "refused", f"{error}: a right was taken away, or the schema is another than this version's"
+    return type(error).__name__, f"{type(error).__name__}: {error}"

@@ -1,0 +1,108 @@
+"""The spool → the database: oldest first, batch by batch, whatever was lost declared where it stood."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+from kalshi_platform.errors import DatabaseUnavailable
+from kalshi_platform.gatherer.ingest.backlog import Backlog
+from kalshi_platform.gatherer.ingest.committer import BatchRefused, Committer
+from kalshi_platform.gatherer.ingest.outage import Outage
+from kalshi_platform.gatherer.ingest.sizes import memory_of
+from kalshi_platform.gatherer.ingest.writer_counters import WriterCounters
+from kalshi_platform.gatherer.journal.spool_file import Damage
+from kalshi_platform.market.records import Record
+from kalshi_platform.storage.failures import STATEMENT_TIMEOUT
+
+
+class Replay:
+    """Writes what is on disk, from the writer's thread."""
+
+    def __init__(
+        self,
+        backlog: Backlog,
+        committer: Committer,
+        outage: Outage,
+        counters: WriterCounters,
+        batch_rows: tuple[int, int],
+        batch_bytes: int,
+        own_sessions: Callable[[], Sequence[int]],
+        former_file: int | None,
+        wait: Callable[[], bool],
+    ) -> None:
+        """`batch_rows`: of the first batches and of the largest; they grow as long as the spool does not run empty,
+        and end at about `batch_bytes` of memory.
+        `former_file`: the last one of the spool that a former process wrote.
+
+        `wait` keeps what comes until the next attempt is due, and returns False when it is time to stop.
+        """
+        self._backlog = backlog
+        self._committer = committer
+        self._outage = outage
+        self._counters = counters
+        self._least_rows, self._most_rows = batch_rows
+        self._rows = self._least_rows
+        self._most_bytes = batch_bytes
+        self._own_sessions = own_sessions
+        self._former_file = former_file
+        self._wait = wait
+
+    def step(self) -> None:
+        """Write one batch. While the database is away it stays in memory and is tried again; newer records go to disk.
+
+        Raises what no waiting helps against; the batch is read again then, after `Spool.rewind`.
+        """
+        batch, size, damage = self._next_batch()
+        self._backlog.replaying(len(batch), size)
+        try:
+            if batch and not self._insist(lambda: self._commit(batch)):
+                return
+            self._counters.replayed += len(batch)
+            if damage is not None and not self._insist(lambda: self._declare(damage)):
+                return
+            self._backlog.spool.drop_read()
+            # Large commits cost less per row: with small ones a busy exchange might never be caught up with.
+            self._rows = self._least_rows if self._backlog.spool.is_empty() else min(self._most_rows, 2 * self._rows)
+        finally:
+            self._backlog.replaying(0, 0)
+        self._backlog.watch_disk()
+
+    def _next_batch(self) -> tuple[list[Record], int, Damage | None]:
+        batch: list[Record] = []
+        size = 0
+        while len(batch) < self._rows and size < self._most_bytes:
+            block = self._backlog.spool.next_block()
+            if block is None:
+                break
+            if isinstance(block, Damage):
+                # What stands before it must be committed without what stands behind it.
+                return batch, size, block
+            batch += block
+            size += memory_of(block)
+        return batch, size, None
+
+    def _insist(self, act: Callable[[], None]) -> bool:
+        while True:
+            try:
+                act()
+            except DatabaseUnavailable as error:
+                self._outage.failed(error)
+                # It may have been too much for the time that a statement may take.
+                is_smaller_next = error.kind == STATEMENT_TIMEOUT and self._rows > self._least_rows
+            else:
+                self._outage.over()
+                return True
+            if not self._wait() or is_smaller_next:
+                self._rows = self._least_rows
+                self._backlog.spool.rewind()
+                return False
+
+    def _commit(self, batch: Sequence[Record]) -> None:
+        try:
+            self._committer.commit(batch, repeated=True)
+        except BatchRefused:
+            self._committer.commit_parts(batch)
+
+    def _declare(self, damage: Damage) -> None:
+        is_own = self._former_file is None or damage.number > self._former_file
+        self._committer.declare_lost(damage, self._own_sessions(), is_own=is_own)

@@ -1,0 +1,340 @@
+"""Records from every thread → commits. Nothing is dropped.
+
+A bounded queue is flushed at rows or age, one transaction per flush. While the database is away, what the queue holds
+goes to the spool on disk instead, at the same pace, and is replayed in order, before anything newer, when it returns;
+the same happens to the overflow of a database that is too slow. What a former process left in the spool comes first.
+With neither database nor disk to write to, and a full queue, the writer is stalled: who receives must end the session,
+so that coverage ends with what was stored, and begin anew when there is room.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+
+from kalshi_platform.clock import Clock
+from kalshi_platform.errors import DatabaseUnavailable, KalshiPlatformError
+from kalshi_platform.gatherer.ingest.backlog import Backlog
+from kalshi_platform.gatherer.ingest.committer import BatchRefused, Committer
+from kalshi_platform.gatherer.ingest.fence import Fence
+from kalshi_platform.gatherer.ingest.outage import Outage
+from kalshi_platform.gatherer.ingest.replay import Replay
+from kalshi_platform.gatherer.ingest.writer_counters import WriterCounters
+from kalshi_platform.gatherer.journal.spool import Fill, Spool
+from kalshi_platform.gatherer.settings import GathererSettings
+from kalshi_platform.gatherer.threads import SAY_EVERY_S, ended
+from kalshi_platform.market.records import Record
+from kalshi_platform.storage.partitions import PartitionBounds
+from kalshi_platform.storage.pool import Database
+
+# Beyond the time a stop may take: a statement under way may end, and what is left be put on disk.
+_LAST_STEP_S = 1.0
+_log = logging.getLogger(__name__)
+
+
+class Writer:
+    """One thread owns the database; `put` may be called from any other."""
+
+    def __init__(
+        self,
+        settings: GathererSettings,
+        database: Database,
+        bounds: PartitionBounds,
+        clock: Clock,
+        spool: Spool,
+        own_sessions: Callable[[], Sequence[int]] = tuple,
+        on_lost_claim: Callable[[Sequence[str]], None] | None = None,
+        on_lost_sessions: Callable[[], None] | None = None,
+        ending: threading.Event | None = None,
+        fence: Fence | None = None,
+        on_alarm: Callable[[str], None] | None = None,
+    ) -> None:
+        """`on_lost_claim(tickers)` hears of markets whose membership the writer had to end: they need a snapshot.
+        `on_lost_sessions()` is called when records of this process were lost, and with them perhaps how its sessions,
+        streams and memberships began: every session must end, and another begin.
+
+        Once `ending` is set, `put` no longer waits for room. `fence`: whose the ledger is. `on_alarm(kind)` counts.
+        """
+        self.counters = counters = WriterCounters()
+        self._settings = settings
+        self._database = database
+        self._clock = clock
+        self._spool = spool
+        self._own_sessions = own_sessions
+        self._outage = Outage(settings.name, clock, counters, settings.database_retry_max_s)
+        self._backlog = Backlog(settings, clock, spool, self._outage, counters, ending or threading.Event())
+        self._committer = Committer(
+            settings.name,
+            database,
+            bounds,
+            clock,
+            counters,
+            fence or Fence(),
+            on_lost_claim,
+            on_lost_sessions,
+            on_alarm,
+            settings.dead_letters_per_minute,
+            settings.dead_letter_days,
+        )
+        self._compare_at = clock.monotonic() + settings.ledger_compare_interval_s
+        # What a former process left on disk.
+        self._former_file = spool.last_number()
+        batch_rows = (settings.flush_rows, settings.queue_rows)
+        self._replay = Replay(
+            self._backlog, self._committer, self._outage, counters, batch_rows, settings.queue_bytes, own_sessions,
+            self._former_file, self._hold_out,
+        )  # fmt: skip
+        self._stop_by: float | None = None
+        self._thread: threading.Thread | None = None
+        self._abandoned = False
+
+    # -- any thread
+
+    def put(self, records: Sequence[Record]) -> None:
+        """Take records, in their order. Returns at once, unless memory is full: then after a write to disk.
+
+        Where the disk takes nothing either it waits a little, and not at all when the database is away: see
+        `is_stalled`.
+        """
+        if records:
+            self._backlog.put(records)
+
+    def wait_for_room(self) -> None:
+        """Return when the writer is not (or no longer) stalled, or at the end."""
+        self._backlog.wait_for_room()
+
+    def queued(self) -> int:
+        """Records in memory that are neither committed nor on disk."""
+        return self._backlog.queued()
+
+    def held_bytes(self) -> int:
+        """About the memory of all records that are not committed, in bytes."""
+        return self._backlog.held_bytes()
+
+    def is_settled(self) -> bool:
+        """Whether everything that was put is committed."""
+        return self._backlog.is_settled()
+
+    @property
+    def database_is_away(self) -> bool:
+        """Whether the last attempt to write failed."""
+        return self._outage.failures > 0
+
+    @property
+    def failures(self) -> int:
+        """Attempts in a row that failed."""
+        return self._outage.failures
+
+    @property
+    def is_stalled(self) -> bool:
+        """Whether memory is full and neither database nor disk takes what it holds: nothing may be received then."""
+        return self._backlog.is_stalled
+
+    @property
+    def trouble(self) -> str | None:
+        """Why it is stalled and what helps; None when it is not."""
+        return self._backlog.trouble() if self._backlog.is_stalled else None
+
+    def spool_bytes(self) -> int:
+        """Bytes waiting on disk."""
+        return self._spool.bytes_on_disk()
+
+    def spool_fill(self) -> Fill:
+        """How full the spool is."""
+        return self._spool.fill()
+
+    # -- life
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread = threading.Thread(target=self._run, name=f"{self._settings.name} writer", daemon=True)
+        self._thread.start()
+
+    def is_alive(self) -> bool:
+        """Whether the thread runs."""
+        return self._thread is not None and self._thread.is_alive()
+
+    def stop(self, timeout_s: float, on_wait: Callable[[str], None] = lambda _: None) -> bool:
+        """Write what is left, for at most about `timeout_s`; the rest stays on disk. Return whether nothing is left.
+
+        `on_wait(what)` is told now and then what it still waits for.
+
+        A database that gives no answer at all is not waited for any longer: what it was given goes to disk, too, and
+        is written again by the next start. If it did arrive, that changes nothing.
+        """
+        self._stop_by = self._clock.monotonic() + timeout_s
+        self._backlog.close()
+        if self._thread is not None:
+            give_up_at = self._stop_by + _LAST_STEP_S
+            while not ended(self._thread, max(0.0, min(SAY_EVERY_S, give_up_at - self._clock.monotonic()))):
+                if self._clock.monotonic() >= give_up_at:
+                    self._abandon()
+                    break
+                on_wait(self._waits_for())
+        self._spool.close()
+        return self._spool.is_empty() and not self.queued()
+
+    def _waits_for(self) -> str:
+        if self._outage.failures:
+            return f"the database ({self.counters.database_failure})"
+        on_disk = self._spool.bytes_on_disk()
+        return f"the last commit ({self.queued():,} records in memory, {on_disk:,} bytes on disk)"
+
+    def _abandon(self) -> None:
+        """Take from the thread, which hangs in the database, what it holds."""
+        with self._backlog.changed:
+            self._abandoned = True
+            _log.error("%s: the database gives no answer; what it was given goes to the spool", self._settings.name)
+            self._spill_rest()
+
+    # -- the writer's thread
+
+    def _run(self) -> None:
+        while True:
+            self._wait_for_work()
+            stopping = self._stop_by is not None
+            try:
+                done = self._step()
+            except _Abandoned:
+                return
+            except Exception as error:  # noqa: BLE001 - the last line: whatever it is, capture goes on
+                if self._abandoned:
+                    return
+                self._spool.rewind()
+                if not isinstance(error, KalshiPlatformError):
+                    _log.exception("%s: the writer failed; it will try again", self._settings.name)
+                self._outage.failed(error)
+                done = False
+            if stopping and (done or self._outage.failures or self._is_late()):
+                with self._backlog.changed:
+                    if not self._abandoned:
+                        self._spill_rest()
+                return
+
+    def _wait_for_work(self) -> None:
+        backlog, outage = self._backlog, self._outage
+        with backlog.changed:
+            while self._stop_by is None:
+                now = self._clock.monotonic()
+                deadlines = []
+                if self.counters.disk_error is not None and not outage.is_due():
+                    # Nothing can be written anywhere before the database is asked again.
+                    deadlines.append(outage.retry_at)
+                elif backlog.is_worth_a_commit():
+                    return
+                elif backlog.oldest_put is not None:
+                    deadlines.append(backlog.oldest_put + self._settings.flush_interval_s)
+                if not self._spool.is_empty() or not self._committer.former_is_closed or outage.failures:
+                    deadlines.append(outage.retry_at)
+                deadlines.append(max(self._compare_at, outage.retry_at))
+                if min(deadlines) <= now:
+                    return
+                backlog.changed.wait(max(0.001, min(deadlines) - now))
+
+    def _step(self) -> bool:
+        """Write one batch; return whether nothing is left to write."""
+        self._leave_if_abandoned()
+        records = self._backlog.take()
+        if records:
+            self._write(records)
+        if not self._outage.is_due():
+            return False
+        if not self._spool.is_empty():
+            self._replay.step()
+            self._leave_if_abandoned()
+        if not self._committer.former_is_closed:
+            self._close_former()
+        if self._stop_by is None and self._clock.monotonic() >= self._compare_at and self._outage.is_due():
+            self._committer.compare()
+            self._compare_at = self._clock.monotonic() + self._settings.ledger_compare_interval_s
+        done = self._backlog.is_settled()
+        if done:
+            self.counters.disk_error = None
+            if self._committer.former_is_closed:
+                self._outage.over()
+        return done
+
+    def _write(self, records: list[Record]) -> None:
+        """Commit records that come directly from memory; what cannot be committed now goes to disk."""
+        if not self._outage.is_due():
+            self._backlog.failed()
+            return
+        try:
+            self._committer.commit(records, repeated=False)
+        except BatchRefused:
+            self._leave_if_abandoned()
+            # On disk first: a process that dies between two parts of it has lost none of them.
+            if self._backlog.failed():
+                return
+            self._write_refused()
+        except Exception as error:  # noqa: BLE001 - whatever it is, the records must not be lost
+            self._leave_if_abandoned()
+            if not isinstance(error, KalshiPlatformError):
+                _log.exception("%s: a batch could not be written; it goes to the spool", self._settings.name)
+            self._outage.failed(error)
+            self._backlog.failed()
+        else:
+            self._arrived()
+
+    def _write_refused(self) -> None:
+        """A refused batch that the disk does not take either: part by part, from memory."""
+        try:
+            self._committer.commit_parts(self._backlog.take())
+        except Exception as error:  # noqa: BLE001 - as above
+            self._leave_if_abandoned()
+            self._outage.failed(error)
+            self._backlog.failed()
+        else:
+            self._arrived()
+
+    def _arrived(self) -> None:
+        self._leave_if_abandoned()
+        self._outage.over()
+        self._backlog.landed()
+
+    def _hold_out(self) -> bool:
+        """Put on disk what comes until the next attempt is due; return False when it is time to stop."""
+        backlog = self._backlog
+        with backlog.changed:
+            while True:
+                self._leave_if_abandoned()
+                if self._stop_by is not None:
+                    return False
+                if backlog.waiting():
+                    backlog.spill()
+                if self._outage.is_due():
+                    return True
+                left_s = self._outage.retry_at - self._clock.monotonic()
+                backlog.changed.wait(max(0.001, min(left_s, self._settings.flush_interval_s)))
+
+    def _close_former(self) -> None:
+        oldest = self._spool.oldest_number()
+        if self._former_file is not None and oldest is not None and oldest <= self._former_file:
+            return
+        try:
+            self._committer.close_former(self._own_sessions())
+        except DatabaseUnavailable as error:
+            self._outage.failed(error)
+            return
+        self._outage.over()
+
+    def _leave_if_abandoned(self) -> None:
+        """After a database that gave no answer did: go on, unless `stop` has taken everything away meanwhile."""
+        if self._abandoned:
+            raise _Abandoned
+
+    def _spill_rest(self) -> None:
+        count = self._backlog.queued()
+        if count:
+            if self._backlog.spill(last=True):
+                _log.warning("%s: %d records stay in the spool", self._settings.name, count)
+            else:
+                _log.critical("%s: %d records are LOST: they can be written nowhere", self._settings.name, count)
+
+    def _is_late(self) -> bool:
+        return self._stop_by is not None and self._clock.monotonic() >= self._stop_by
+
+
+class _Abandoned(Exception):
+    """The thread was given up: what it held is on disk, and it must touch nothing any more."""

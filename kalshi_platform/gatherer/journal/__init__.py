@@ -1,0 +1,1 @@
+"""Append-only files that hold what the database could not take yet."""

@@ -1,0 +1,139 @@
+"""One file of the spool: checked blocks behind each other, and what can still be read of a damaged one.
+
+File: 8 bytes of magic, then blocks. Block: 4 marking bytes, u32 place in the file (from 0), u32 length, u32 CRC-32 over
+place, length and payload, then the payload (`record_codec`). A reader that meets bytes that are no block says which
+ones and goes on at the next mark that begins a valid block, so damage costs what it hit and no more.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from io import FileIO
+from pathlib import Path
+
+from kalshi_platform.gatherer.journal.record_codec import decode_records, encode_records
+from kalshi_platform.market.records import Record
+
+MAGIC = b"KSPOOL02"
+_MARK = b"\xf5KSB"
+_HEADER = struct.Struct("<4sIII")
+_CHECKED = struct.Struct("<II")
+_PAYLOAD_KEPT = 64 * 1024
+
+
+@dataclass(frozen=True)
+class Damage:
+    """Records that were on disk and cannot be read: `size` bytes at `offset` of a file (0 where the file is gone)."""
+
+    file: str
+    offset: int
+    size: int
+    what: str
+    payload: bytes
+    """The first of the bytes, for whoever wants to look."""
+    written_at_ns: int
+    """When the file was last written, 0 where it is gone."""
+    is_torn: bool = False
+    """Whether it is only the end of a file that a killed process, or a full disk, did not finish."""
+
+    @property
+    def number(self) -> int:
+        """The number of the file."""
+        return int(self.file.partition(".")[0])
+
+
+def encoded_block(records: Sequence[Record]) -> bytes:
+    """Return the payload of a block of `records`."""
+    return encode_records(records)
+
+
+def block_size(payload: bytes) -> int:
+    """Bytes that a block with this payload takes in a file."""
+    return _HEADER.size + len(payload)
+
+
+def write_block(file: FileIO, place: int, payload: bytes) -> None:
+    """Append a block; it is on disk (fsync) when this returns. Raises OSError, possibly after a part was written."""
+    checked = _CHECKED.pack(place, len(payload))
+    header = _HEADER.pack(_MARK, place, len(payload), zlib.crc32(payload, zlib.crc32(checked)))
+    write_all(file, header + payload)
+    os.fsync(file.fileno())
+
+
+def write_all(file: FileIO, data: bytes) -> None:
+    """Write all of `data` to an unbuffered file."""
+    rest = memoryview(data)
+    while rest:
+        rest = rest[file.write(rest) :]
+
+
+class BlockReader:
+    """Reads a file that is no longer written, block by block. Holds the file in memory. Raises OSError at once."""
+
+    def __init__(self, path: Path) -> None:
+        self._name = path.name
+        self._modified_ns = path.stat().st_mtime_ns
+        self._data = path.read_bytes()
+        self._place = 0
+        self._at = 0
+        if self._data.startswith(MAGIC) or MAGIC.startswith(self._data):
+            # A file shorter than its magic was never written to.
+            self._at = min(len(MAGIC), len(self._data))
+
+    def next(self) -> list[Record] | Damage | None:
+        """Return the next block's records, what could not be read before it, or None at the end."""
+        if self._at >= len(self._data):
+            return None
+        payload = self._payload(self._at)
+        if payload is None:
+            return self._skip("bytes that are no block")
+        place = _HEADER.unpack_from(self._data, self._at)[1]
+        if place != self._place:
+            missing, self._place = f"blocks {self._place} to {place - 1} are missing", place
+            return self._damage(self._at, self._at, missing)
+        try:
+            records = decode_records(payload)
+        except ValueError as error:
+            return self._skip(str(error))
+        self._at += block_size(payload)
+        self._place += 1
+        return records
+
+    def _payload(self, at: int) -> bytes | None:
+        """The payload of the block at `at`; None where there is no valid one."""
+        if at + _HEADER.size > len(self._data):
+            return None
+        mark, place, length, crc = _HEADER.unpack_from(self._data, at)
+        payload = self._data[at + _HEADER.size : at + _HEADER.size + length]
+        if mark != _MARK or len(payload) != length:
+            return None
+        return payload if zlib.crc32(payload, zlib.crc32(_CHECKED.pack(place, length))) == crc else None
+
+    def _skip(self, what: str) -> Damage:
+        """Go to the next valid block, or to the end, and tell what was left out."""
+        start = self._at
+        at = self._data.find(_MARK, start + 1)
+        while at >= 0 and self._payload(at) is None:
+            at = self._data.find(_MARK, at + 1)
+        if at < 0:
+            self._at = len(self._data)
+            return self._damage(start, self._at, what, is_torn=self._is_unfinished(start))
+        self._at = at
+        self._place = _HEADER.unpack_from(self._data, at)[1]
+        return self._damage(start, at, what)
+
+    def _is_unfinished(self, at: int) -> bool:
+        """Whether what begins at `at` is the beginning of a block whose end was never written."""
+        rest = len(self._data) - at
+        if rest < _HEADER.size:
+            return _MARK.startswith(self._data[at : at + len(_MARK)])
+        mark, place, length, _ = _HEADER.unpack_from(self._data, at)
+        return bool(mark == _MARK and place == self._place and rest - _HEADER.size < length)
+
+    def _damage(self, start: int, end: int, what: str, *, is_torn: bool = False) -> Damage:
+        payload = self._data[start : min(end, start + _PAYLOAD_KEPT)]
+        return Damage(self._name, start, end - start, what, payload, self._modified_ns, is_torn)

@@ -1,0 +1,1 @@
+"""Which markets a gatherer follows, and what is known of them."""

@@ -1,0 +1,40 @@
+"""The catalog's tables → the registry, within seconds, whoever wrote them."""
+
+from __future__ import annotations
+
+from kalshi_platform.catalog.store import CatalogStore, Change
+from kalshi_platform.gatherer.markets.registry import Registry
+
+
+class CatalogFollower:
+    """Reads the catalog; remembers how far, by the numbers of its changes: writers date them by clocks that differ.
+
+    Raises DatabaseUnavailable. For one thread.
+    """
+
+    def __init__(self, store: CatalogStore, registry: Registry, *, parents: bool) -> None:
+        """`parents`: whether the filter asks for series or categories; else series and events are not read."""
+        self._store = store
+        self._registry = registry
+        self._parents = parents
+        self._read_to: Change | None = None
+
+    def refresh(self) -> int:
+        """Read every living market anew; return how many differ in what matters."""
+        newest = self._store.newest_change()
+        if self._parents:
+            self._registry.learn(self._store.categories(), self._store.series_of_events())
+        changed = self._registry.update(self._store.markets_to_subscribe())
+        self._read_to = newest
+        return changed
+
+    def follow(self) -> int:
+        """Read what was written since the last call; return how many markets differ in what matters."""
+        newest = self._store.newest_change()
+        if newest == self._read_to:
+            return 0
+        if self._read_to is None or not self._store.went_through(self._read_to):
+            return self.refresh()
+        changed = self._registry.update(self._store.changed_since(self._read_to))
+        self._read_to = newest
+        return changed

@@ -1,0 +1,270 @@
+"""Keeps catalog and registry true: full sync at the start, then incremental ones, and following the tables in between.
+
+Markets come first, because they must be recorded; series and events describe them. Each of the three is owed and tried
+again by itself, so that none waits for another. With the catalog database away the registry is filled from REST alone,
+so that capture can begin; the database gets everything with the next sync.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+from kalshi_platform.catalog.store import CatalogStore, SyncReport
+from kalshi_platform.catalog.sync import sync_events, sync_markets, sync_series
+from kalshi_platform.clock import Clock
+from kalshi_platform.errors import DatabaseUnavailable, KalshiPlatformError
+from kalshi_platform.exchange.rest import RestClient
+from kalshi_platform.gatherer.markets.catalog_poller import CatalogFollower
+from kalshi_platform.gatherer.markets.registry import Registry
+from kalshi_platform.gatherer.settings import GathererSettings
+from kalshi_platform.gatherer.status.reports import CatalogSynced
+from kalshi_platform.market.catalog import MarketInfo
+
+_LIVING = ("open", "unopened", "paused")
+_LISTINGS = ("markets", "series", "events")
+_RETRY_S = 5.0
+_ALARMING_SHARE = 0.01
+"""Of a listing: when more of its objects cannot be read, the exchange has changed what it sends."""
+_VISIBLE_AFTER_S = 5.0
+"""REST shows a market some moments after its announcement: one that was announced just before we listened, and read
+its lists, is in neither. It is there when the lists are read once more after this time."""
+_log = logging.getLogger(__name__)
+
+
+@dataclass
+class _Job:
+    """Something done again every `every_s`; `due` is monotonic."""
+
+    name: str
+    every_s: float
+    act: Callable[[], bool]
+    """Returns whether it is done as a whole; else it is due again sooner."""
+    due: float
+    failures: int = 0
+
+
+class CatalogKeeper:
+    """One thread: `load` once, then `run`."""
+
+    def __init__(
+        self,
+        settings: GathererSettings,
+        rest: RestClient,
+        store: CatalogStore,
+        registry: Registry,
+        clock: Clock,
+        on_change: Callable[[], None],
+        on_synced: Callable[[CatalogSynced], None],
+    ) -> None:
+        """`on_change` is called after the registry learned something."""
+        self.last_synced: dict[str, str] = {}
+        """When series, events and markets were last synced by this process (ISO), for the heartbeat."""
+        self.failing: dict[str, str] = {}
+        """Which of the listings failed or lack something, and why; empty when all is well."""
+        self.left_out = 0
+        """Objects that the last syncs of the three listings could not read."""
+        self.database_error: str | None = None
+        self._left_out: dict[str, int] = {}
+        self._hurried = threading.Event()
+        self._settings = settings
+        self._rest = rest
+        self._store = store
+        self._registry = registry
+        self._clock = clock
+        self._on_change = on_change
+        self._on_synced = on_synced
+        chosen = settings.market_filter
+        self._filters_by_parents = bool(chosen.series or chosen.categories)
+        self._follower = CatalogFollower(store, registry, parents=self._filters_by_parents)
+        # A full sync is owed until one was whole, whatever the tables already hold.
+        self._owed = set(_LISTINGS)
+
+    def load(self, stop: threading.Event) -> None:
+        """Bring catalog and registry up to date, trying until there are markets to follow.
+
+        What is still owed then is tried again by `run`. Raises nothing but what cannot heal.
+        """
+        attempt = 0
+        # What a former run knew is followed while the exchange is asked for the rest.
+        self._refresh_from_tables()
+        while not stop.is_set():
+            try:
+                answered = {
+                    what for what in _LISTINGS if what in self._owed and not stop.is_set() and self._try_sync(what)
+                }
+                self._follower.refresh()
+            except DatabaseUnavailable as error:
+                self.database_error = str(error)
+                _log.warning("%s: catalog away (%s); asking REST for the markets", self._settings.name, error)
+                if self._load_without_database():
+                    return
+            else:
+                self._on_change()
+                if "markets" in answered or self._registry.counts():
+                    return
+            attempt += 1
+            self._clock.wait(stop, min(_RETRY_S, 0.5 * 2 ** min(attempt, 5)))
+
+    def hurry(self) -> None:
+        """Announcements may have been missed: ask REST for changed markets now, not when it is due. Any thread."""
+        self._hurried.set()
+
+    def run(self, stop: threading.Event) -> None:
+        """Sync and follow by the clock until `stop`."""
+        settings, now = self._settings, self._clock.monotonic()
+        soon_s = min(_VISIBLE_AFTER_S, settings.reconcile_interval_s)
+        parents_s = settings.events_interval_s
+        jobs = [
+            _Job("markets", settings.reconcile_interval_s, self._reconcile, now + soon_s),
+            _Job("series", parents_s, lambda: self._sync_parents("series"), now + parents_s),
+            _Job("events", parents_s, lambda: self._sync_parents("events"), now + parents_s),
+            _Job("follow", settings.catalog_follow_interval_s, self._follow, now),
+        ]
+        for job in jobs:
+            if job.name in self._owed:
+                job.due = now + _RETRY_S
+        while not stop.is_set():
+            now = self._clock.monotonic()
+            hurried = self._hurried.is_set()
+            if hurried:
+                self._hurried.clear()
+                jobs[0].due = now
+            for job in jobs:
+                if job.due <= now and not stop.is_set():
+                    again_s = self._do(job, stop)
+                    if hurried and job is jobs[0]:
+                        again_s = min(again_s, soon_s)
+                    job.due = self._clock.monotonic() + again_s
+            self._clock.wait(stop, max(0.01, min(job.due for job in jobs) - self._clock.monotonic()))
+
+    def _do(self, job: _Job, stop: threading.Event) -> float:
+        """Do a job; return after how many seconds it is due again."""
+        try:
+            is_done = job.act()
+        except DatabaseUnavailable as error:
+            if self.database_error is None:
+                _log.warning("%s: catalog away: %s", self._settings.name, error)
+            self.database_error = str(error)
+            if job.name == "markets":
+                self._load_without_database()
+            return min(job.every_s, _RETRY_S)
+        except KalshiPlatformError as error:
+            if not stop.is_set():
+                _log.warning("%s: sync of %s failed: %s", self._settings.name, job.name, error)
+                self.failing[job.name] = str(error)
+            is_done = False
+        if not is_done:
+            # A listing that stays broken is asked for ever more rarely, and never more rarely than one that is well.
+            job.failures += 1
+            return min(job.every_s, _RETRY_S * 2.0 ** min(job.failures - 1, 16))
+        job.failures = 0
+        if self.database_error is not None and job.name != "markets":
+            # What was announced while the catalog was away could not be stored.
+            self.hurry()
+        self.database_error = None
+        return job.every_s
+
+    def _try_sync(self, what: str) -> bool:
+        """Sync, or remember why not; return whether the exchange listed anything. Raises DatabaseUnavailable."""
+        try:
+            self._sync(what)
+        except DatabaseUnavailable:
+            raise
+        except KalshiPlatformError as error:
+            _log.warning("%s: sync of %s failed: %s", self._settings.name, what, error)
+            self.failing[what] = str(error)
+            return False
+        return True
+
+    def _reconcile(self) -> bool:
+        is_whole = self._sync("markets")
+        # Everything anew: what following by time might have missed is in here.
+        if self._follower.refresh():
+            self._on_change()
+        return is_whole
+
+    def _sync_parents(self, what: str) -> bool:
+        is_whole = self._sync(what)
+        # Which markets are to be followed may depend on what was just learned.
+        if self._filters_by_parents and self._follower.refresh():
+            self._on_change()
+        return is_whole
+
+    def _sync(self, what: str) -> bool:
+        """Sync one listing; return whether it was whole."""
+        rest, store, clock, full = self._rest, self._store, self._clock, what in self._owed
+        report: SyncReport
+        if what == "series":
+            report = sync_series(rest, store, clock, full)
+        elif what == "events":
+            report = sync_events(rest, store, clock, full)
+        else:
+            report = sync_markets(rest, store, clock, full, self._listed)
+        self._left_out[what] = report.left_out
+        self.left_out = sum(self._left_out.values())
+        if report.is_whole:
+            self._owed.discard(what)
+            self.failing.pop(what, None)
+            self.last_synced[what] = report.finished_at.isoformat()
+        else:
+            self._owed.add(what)
+            self.failing[what] = str(report.lacks)
+            share = report.left_out / (report.left_out + report.rows_seen)
+            level = logging.ERROR if share > _ALARMING_SHARE else logging.WARNING
+            _log.log(
+                level, "catalog_objects_left_out: %s: %s: %d of %d could not be read; this sync is not a whole one: %s",
+                self._settings.name, what, report.left_out, report.left_out + report.rows_seen, report.lacks,
+            )  # fmt: skip
+        _log.info(
+            "%s: %s sync of %s: %d seen, %d changed",
+            self._settings.name,
+            report.scope,
+            what,
+            report.rows_seen,
+            report.rows_changed,
+        )
+        self._on_synced(CatalogSynced(**report._asdict()))
+        return report.is_whole
+
+    def _listed(self, infos: Sequence[MarketInfo]) -> None:
+        """Recording begins with the first page of a listing, not with the last."""
+        if self._registry.update(infos):
+            self._on_change()
+
+    def _follow(self) -> bool:
+        if self._follower.follow():
+            self._on_change()
+        return True
+
+    def _refresh_from_tables(self) -> None:
+        """REST fails: what the tables know is better than nothing."""
+        try:
+            if self._follower.refresh():
+                self._on_change()
+        except DatabaseUnavailable as error:
+            self.database_error = str(error)
+
+    def _load_without_database(self) -> bool:
+        """Fill the registry from REST; return whether that worked."""
+        if self._settings.market_filter.categories:
+            try:
+                self._registry.learn({s.ticker: s.category for s in self._rest.iter_series() if s.category}, {})
+            except KalshiPlatformError as error:
+                self.failing["series"] = str(error)
+                _log.warning("%s: series could not be read: %s", self._settings.name, error)
+        is_read = True
+        for status in _LIVING:
+            try:
+                if self._registry.update(self._rest.iter_markets(status=status, left_out=self._unread)):
+                    self._on_change()
+            except KalshiPlatformError as error:
+                self.failing["markets"] = str(error)
+                _log.warning("%s: markets could not be read: %s", self._settings.name, error)
+                is_read = False
+        return is_read or bool(self._registry.counts())
+
+    def _unread(self, reason: str) -> None:
+        self.failing["markets"] = reason

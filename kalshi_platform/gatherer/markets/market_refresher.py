@@ -1,0 +1,328 @@
+"""Markets that must be asked for one by one: just created (404 at first), changed, closed or settled.
+
+A market is due at some moment and is asked again, ever later, until the answer fits what was announced. Many due at
+once are asked for in one request. A market that is deleted keeps its row, with what was announced of its end.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Protocol
+
+import msgspec
+
+from kalshi_platform.catalog import announced
+from kalshi_platform.clock import Clock
+from kalshi_platform.errors import (
+    DatabaseUnavailable,
+    KalshiPlatformError,
+    MarketNotYetVisible,
+    RequestRejected,
+    UnparsableMessage,
+)
+from kalshi_platform.gatherer.markets.registry import Registry
+from kalshi_platform.market.catalog import EventInfo, MarketInfo
+from kalshi_platform.market.records import LifecycleEvent
+
+_ONE_BY_ONE = 5
+_AT_ONCE = 100
+_FIRST_RETRY_S = 0.5
+_LONGEST_RETRY_S = 30.0
+# The announcement comes before the read side of REST knows.
+_SETTLING_S = 0.3
+_GONE_AFTER = 4
+"""404s after an announced end until the market counts as deleted; after its creation they mean less."""
+_BURY_AGAIN_S = 1.0
+_OF_EVENTS = frozenset({"event_created", "event_lifecycle", "event_fee_update"})
+_log = logging.getLogger(__name__)
+
+
+class MarketsClient(Protocol):
+    """The part of the REST client that is needed here."""
+
+    def market(self, ticker: str) -> MarketInfo: ...
+
+    def event(self, event_ticker: str) -> EventInfo: ...
+
+    def iter_markets(
+        self,
+        status: str | None = None,
+        min_updated_ts: int | None = None,
+        mve_filter: str | None = "exclude",
+        tickers: Iterable[str] | None = None,
+        *,
+        left_out: Callable[[str], None] | None = None,
+    ) -> Iterator[MarketInfo]: ...
+
+
+class MarketStore(Protocol):
+    """The part of the catalog store that is needed here; raises DatabaseUnavailable."""
+
+    def upsert_markets(self, infos: Iterable[MarketInfo], known_at: datetime) -> object: ...
+
+    def upsert_events(self, infos: Iterable[EventInfo], known_at: datetime) -> object: ...
+
+    def market(self, ticker: str) -> MarketInfo | None: ...
+
+    def mark_vanished(self, tickers: Sequence[str], at: datetime) -> object: ...
+
+
+@dataclass
+class _Due:
+    due: float
+    attempt: int = 0
+
+
+@dataclass
+class _Wish(_Due):
+    announced: dict[str, tuple[str, dict[str, Any]]] = field(default_factory=dict)
+    """By aspect: event type and message of the last announcement."""
+
+    @property
+    def is_ending(self) -> bool:
+        return any(event_type in announced.ENDS for event_type, _ in self.announced.values())
+
+    def is_met_by(self, info: MarketInfo) -> bool:
+        return all(announced.agrees(info, *each) for each in self.announced.values())
+
+
+@dataclass
+class _EventWish(_Due):
+    fees: dict[str, Any] = field(default_factory=dict)
+
+
+class MarketFetcher:
+    """Fetches from a thread of its own; everything else may call `ask` and `heard`."""
+
+    def __init__(
+        self,
+        rest: MarketsClient,
+        store: MarketStore,
+        registry: Registry,
+        clock: Clock,
+        attempts: int,
+        on_change: Callable[[], None],
+    ) -> None:
+        """`on_change` is called after the registry learned something."""
+        self.fetched = 0
+        self.not_visible = 0
+        self._rest = rest
+        self._store = store
+        self._registry = registry
+        self._clock = clock
+        self._attempts = attempts
+        self._on_change = on_change
+        self._wishes: dict[str, _Wish] = {}
+        self._events: dict[str, _EventWish] = {}
+        # Deleted markets of whose end the catalog was not told yet. REST will not tell it: no sync makes up for it.
+        self._unburied: dict[str, _Wish] = {}
+        self._bury_at = 0.0
+        self._wake = threading.Condition()
+
+    def ask(self, tickers: Iterable[str]) -> None:
+        """Fetch these markets soon."""
+        with self._wake:
+            for ticker in tickers:
+                self._wish(ticker, self._clock.monotonic())
+            self._wake.notify_all()
+
+    def heard(self, event: LifecycleEvent) -> None:
+        """React to an announcement: end what is over, follow what is new, ask for what changed. Returns at once."""
+        message: dict[str, Any] = msgspec.json.decode(event.content)
+        now = self._clock.monotonic()
+        if event.event_type in _OF_EVENTS:
+            with self._wake:
+                wish = self._events.setdefault(event.ticker, _EventWish(now))
+                wish.due = min(wish.due, now)
+                if event.event_type == "event_fee_update":
+                    wish.fees = message
+                    wish.due = max(wish.due, now + _SETTLING_S)
+                self._wake.notify_all()
+            return
+        if event.event_type in announced.ENDS:
+            self._registry.end(event.ticker)
+            self._on_change()
+        elif event.event_type == "activated":
+            self._registry.reopen(event.ticker)
+        elif event.event_type == "created":
+            # Its first orders may come before REST shows it.
+            info = announced.created(message)
+            if info is not None and not self._registry.knows(info.ticker) and self._registry.update([info]):
+                self._on_change()
+        with self._wake:
+            due = now if event.event_type == "created" else now + _SETTLING_S
+            wanted = self._wish(event.ticker, due)
+            wanted.announced[announced.aspect_of(event.event_type)] = (event.event_type, message)
+            wanted.attempt = 0
+            self._wake.notify_all()
+
+    def _wish(self, ticker: str, due: float) -> _Wish:
+        wish = self._wishes.setdefault(ticker, _Wish(due))
+        wish.due = min(wish.due, due)
+        return wish
+
+    def run(self, stop: threading.Event) -> None:
+        """Serve until `stop`."""
+        while not stop.is_set():
+            tickers, events = self._due()
+            self._bury_waiting()
+            # Markets must be recorded; events describe them, and their failure must not hold up anything.
+            for fetch, names, wishes in (
+                (self._fetch_markets, tickers, self._wishes),
+                (self._fetch_events, events, self._events),
+            ):
+                try:
+                    fetch(names)
+                except KalshiPlatformError as error:
+                    # Whatever was not fetched is due again, after a pause.
+                    _log.warning("fetching markets: %s", error)
+                    with self._wake:
+                        now = self._clock.monotonic()
+                        for each in wishes.values():
+                            each.due = max(each.due, now + 1.0)
+                    self._clock.wait(stop, 1.0)
+
+    def _fetch_markets(self, tickers: Sequence[str]) -> None:
+        if len(tickers) > _ONE_BY_ONE:
+            self._fetch_many(tickers)
+            return
+        for ticker in tickers:
+            self._fetch_one(ticker)
+
+    def _fetch_events(self, tickers: Sequence[str]) -> None:
+        for ticker in tickers:
+            self._fetch_event(ticker)
+
+    def _due(self) -> tuple[list[str], list[str]]:
+        with self._wake:
+            now = self._clock.monotonic()
+            next_due = min((wish.due for wish in (*self._wishes.values(), *self._events.values())), default=now + 0.5)
+            if next_due > now:
+                self._wake.wait(min(0.5, max(0.01, next_due - now)))
+                now = self._clock.monotonic()
+            events = [ticker for ticker, event in self._events.items() if event.due <= now]
+            due = [ticker for ticker, wish in self._wishes.items() if wish.due <= now]
+            return due[:_AT_ONCE], events[:_AT_ONCE]
+
+    def _fetch_one(self, ticker: str) -> None:
+        known_at = self._clock.now()
+        try:
+            info = self._rest.market(ticker)
+        except MarketNotYetVisible:
+            self._missing(ticker)
+            return
+        except (RequestRejected, UnparsableMessage) as error:
+            _log.warning("market %.100s could not be fetched: %s", ticker, error)
+            self._unreadable(ticker)
+            return
+        self._got([info], known_at)
+
+    def _fetch_many(self, tickers: Sequence[str]) -> None:
+        known_at = self._clock.now()
+        # What the listing lacks is asked for by name.
+        infos = list(self._rest.iter_markets(mve_filter=None, tickers=tickers, left_out=lambda _reason: None))
+        self._got(infos, known_at)
+        # An absence from a list proves nothing; a 404 for the market itself does.
+        for ticker in sorted(set(tickers) - {info.ticker for info in infos})[:_ONE_BY_ONE]:
+            self._fetch_one(ticker)
+
+    def _fetch_event(self, ticker: str) -> None:
+        known_at = self._clock.now()
+        try:
+            info = self._rest.event(ticker)
+        except (RequestRejected, UnparsableMessage) as error:
+            _log.info("event %.100s: %s", ticker, error)
+            info = None
+        if info is not None:
+            found = info
+            self._keep(lambda: self._store.upsert_events([found], known_at))
+        with self._wake:
+            wish = self._events[ticker]
+            if (info is None or not announced.event_agrees(info, wish.fees)) and wish.attempt + 1 < self._attempts:
+                self._later(wish)
+            else:
+                del self._events[ticker]
+
+    def _got(self, infos: Sequence[MarketInfo], known_at: datetime) -> None:
+        if not infos:
+            return
+        self.fetched += len(infos)
+        self._registry.update(infos)
+        self._on_change()
+        self._keep(lambda: self._store.upsert_markets(infos, known_at))
+        with self._wake:
+            for info in infos:
+                wish = self._wishes.get(info.ticker)
+                if wish is None:
+                    continue
+                if not wish.is_met_by(info) and wish.attempt + 1 < self._attempts:
+                    self._later(wish)
+                else:
+                    del self._wishes[info.ticker]
+
+    def _unreadable(self, ticker: str) -> None:
+        """Ask again later, a few times: one that cannot be read must not stand before the others."""
+        with self._wake:
+            wish = self._wishes[ticker]
+            if wish.attempt + 1 < self._attempts:
+                self._later(wish)
+            else:
+                del self._wishes[ticker]
+
+    def _missing(self, ticker: str) -> None:
+        self.not_visible += 1
+        with self._wake:
+            wish = self._wishes[ticker]
+            if wish.attempt + 1 < (min(self._attempts, _GONE_AFTER) if wish.is_ending else self._attempts):
+                self._later(wish)
+                return
+            del self._wishes[ticker]
+        if wish.is_ending or ("created" not in wish.announced and self._registry.knows(ticker)):
+            # Provisional markets are deleted after their end.
+            _log.info("market %s is gone from the exchange", ticker)
+            self._registry.end(ticker)
+            self._on_change()
+            self._unburied[ticker] = wish
+            self._bury_waiting()
+        else:
+            _log.warning("market %s did not become visible; the next sync brings it", ticker)
+
+    def _bury_waiting(self) -> None:
+        """Tell the catalog of deleted markets' ends; while it is away, try again every second."""
+        if self._clock.monotonic() < self._bury_at:
+            return
+        for ticker, wish in list(self._unburied.items()):
+            try:
+                self._bury(ticker, wish)
+            except DatabaseUnavailable as error:
+                _log.warning("the end of market %s waits for the catalog (%s)", ticker, error)
+                self._bury_at = self._clock.monotonic() + _BURY_AGAIN_S
+                return
+            del self._unburied[ticker]
+
+    def _bury(self, ticker: str, wish: _Wish) -> None:
+        """Keep what was announced of a market that REST no longer tells, and mark it as vanished."""
+        info = self._store.market(ticker)
+        if info is None and "created" in wish.announced:
+            info = announced.created(wish.announced["created"][1])
+        told = info
+        for event_type, message in wish.announced.values():
+            told = announced.applied(told, event_type, message) if told is not None else None
+        now = self._clock.now()
+        if told is not None:
+            self._store.upsert_markets([told], now)
+        self._store.mark_vanished([ticker], now + timedelta(microseconds=1))
+
+    def _later(self, wish: _Due) -> None:
+        wish.due = self._clock.monotonic() + min(_LONGEST_RETRY_S, _FIRST_RETRY_S * 2**wish.attempt)
+        wish.attempt += 1
+
+    def _keep(self, write: Callable[[], object]) -> None:
+        try:
+            write()
+        except DatabaseUnavailable as error:
+            _log.warning("the catalog was not written (%s); the next sync does", error)

@@ -1,0 +1,1 @@
+"""What a gatherer says of itself: heartbeat, health, metrics, run reports."""

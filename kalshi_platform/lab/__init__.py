@@ -1,0 +1,1 @@
+"""The test rig: a simulated exchange, the proof harness and the benchmarks."""

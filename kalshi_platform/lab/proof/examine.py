@@ -1,0 +1,310 @@
+"""Everything that a finished run left behind → findings. Reads, compares, and changes nothing."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from functools import partial
+from pathlib import Path
+
+import polars as pl
+
+from kalshi_platform.config import PlatformSettings
+from kalshi_platform.deduplicator.coverage.streams.claims import read_claims
+from kalshi_platform.lab.proof import recorded
+from kalshi_platform.lab.proof.anchors import AnchorCheck, AnchorsFound
+from kalshi_platform.lab.proof.books import BooksAtEnd, Fold, books_at_end
+from kalshi_platform.lab.proof.compare import Difference, compare
+from kalshi_platform.lab.proof.faults import InjectedFault
+from kalshi_platform.lab.proof.holes import (
+    CoverageFound,
+    HoleAccount,
+    account,
+    claimed_losses,
+    compare_coverage,
+    united,
+)
+from kalshi_platform.lab.proof.missed import ALWAYS, Claims, missed_by_all
+from kalshi_platform.lab.proof.tables import AT, DELTAS, LIFECYCLE, MARKETS, TIMED_TABLES
+from kalshi_platform.lab.proof.truth import Truth, read_truth
+from kalshi_platform.lab.proof.walk import GathererRows, Walked, walk
+from kalshi_platform.lab.proof.windows import FORGETTING, Unexplained, unexplained, windows
+from kalshi_platform.market.coverage import Interval, holds, intersection, union, without
+from kalshi_platform.market.times import datetime_from_us
+from kalshi_platform.storage.read import ArrowSnapshot, arrow_snapshot
+
+_SECOND_US = 1_000_000
+NEWS_US = 5_000_000
+_BREAKING = ("cut", "unknown_frame", "error_25")
+_CLAIMS_AT_ONCE = timedelta(minutes=5)
+ENDS_MARGIN_US = 2_500_000
+"""Left out of the account of holes at the start and end of a market: claims need a margin there, whatever happens."""
+
+
+MARKETS_ASKED, MOMENTS_ASKED = 12, 7
+"""How many books production is asked for at the end."""
+
+
+@dataclass(frozen=True)
+class Aside:
+    """What a run had beside itself: an hour before it (`past`), of which production's partitions may have been dropped
+    (`dropped`), and books that production called proven meanwhile (as `recorded.proven_books` gives them)."""
+
+    past: Interval | None = None
+    dropped: Interval | None = None
+    told: Sequence[pl.DataFrame] = ()
+
+
+@dataclass(frozen=True)
+class TableFinding:
+    """One table: rows published, rows of production and of the lake (None where the lake has no such table)."""
+
+    name: str
+    truth: int
+    production: Difference
+    lake: Difference | None
+
+    @property
+    def missing(self) -> int:
+        """The worse of production and lake; likewise `doubled` and `wrong`."""
+        return max(each.missing.height for each in self.stores)
+
+    @property
+    def doubled(self) -> int:
+        return max(each.doubled.height for each in self.stores)
+
+    @property
+    def wrong(self) -> int:
+        return max(each.wrong.height for each in self.stores)
+
+    @property
+    def stores(self) -> tuple[Difference, ...]:
+        return (self.production,) if self.lake is None else (self.production, self.lake)
+
+
+@dataclass(frozen=True)
+class Findings:
+    """`coverage` is what production states; `holes` are what it leaves open. `merge_lost`: deltas that some gatherer
+    stored as often as published, and production lacks.
+
+    `undeclared_messages`: missing trades, tickers and lifecycle events of a time at which a connection lived, or of one
+    with no fault near. `recorded_spans` by gatherer, for people. `unexplained`: losses of books with no fault near;
+    `unexplained_of`: what a gatherer itself lost with no fault near that was done to it, whoever else has it.
+    `ledger`: the exchange's rows of the whole run by kind, as its own count names them. `false_claims` by gatherer: how
+    many deltas that it lacks its ledger claims, and of which markets. `told`: books that production called proven, in
+    the middle of the run and at its end.
+    """
+
+    tables: Sequence[TableFinding]
+    coverage: CoverageFound
+    anchors: AnchorsFound
+    lake_anchors: AnchorsFound
+    holes: HoleAccount
+    books: BooksAtEnd
+    lake_books: BooksAtEnd
+    merge_lost: int
+    undeclared_messages: int
+    recorded_spans: Mapping[str, Sequence[Interval]]
+    unexplained: Sequence[Unexplained] = ()
+    unexplained_of: Mapping[str, Sequence[Unexplained]] = field(default_factory=dict)
+    ledger: Mapping[str, int] = field(default_factory=dict)
+    false_claims: Mapping[str, tuple[int, tuple[str, ...]]] = field(default_factory=dict)
+    told: AnchorsFound = field(default_factory=lambda: AnchorsFound(0))
+
+
+def examine(
+    settings: PlatformSettings,
+    truth_folder: Path,
+    lake_folder: Path,
+    run: Interval,
+    faults: Sequence[InjectedFault],
+    aside: Aside | None = None,
+) -> Findings:
+    """Compare what the stack stored with what was published in `run` (µs of the exchange's clock), in bounded memory.
+
+    `faults` are those that were injected: what was lost must lie near one of them. `aside`: of a run with a past.
+
+    Raises DatabaseUnavailable when a database is away, ProofFailed when the exchange's ledger is not whole.
+    """
+    aside = aside or Aside()
+    truth = read_truth(truth_folder, run[0], aside.past)
+    lake = recorded.Lake(lake_folder)
+    with ExitStack() as stack:
+        production = stack.enter_context(recorded.Production(settings.deduplicator.production_url))
+        snapshots = {
+            name: stack.enter_context(arrow_snapshot(each.timeseries_url)) for name, each in settings.gatherers.items()
+        }
+        gatherers = {name: _rows_of(truth, name, snapshot) for name, snapshot in snapshots.items()}
+        anchors = production.anchors(), lake.anchors()
+        folds = Fold(anchors[0]), Fold(anchors[1])
+        told = pl.concat([*aside.told, _proven_at_end(settings, truth, run)])
+        checks = [AnchorCheck(truth.first_books, each) for each in (*anchors, told)]
+        indices = production.exchange_indices()
+        walked = walk(truth, (production.rows, folds[0]), (lake.rows, folds[1]), checks, gatherers, indices)
+        tables = _tables(truth, walked, production, lake, run[1] - NEWS_US)
+        missing = tables[0].production.missing
+        if aside.dropped is not None:
+            tables = [_without_dropped(table, aside.dropped) for table in tables]
+        spans = {name: recorded.gatherer_spans(snapshot) for name, snapshot in snapshots.items()}
+        claims = production.coverage()
+    stated = claims
+    span = (run[0], max([run[1], *walked.last_us.values()]))
+    by_gatherer = _claims(settings, span)
+    if aside.past is not None:
+        # What is stated of the hour before may rest on ledgers that were dropped since; its rows are compared anyway.
+        stated = _since(run[0], claims)
+        by_gatherer = {name: _since(run[0], each) for name, each in by_gatherer.items()}
+    missed = {
+        name: walked.feeds.missed(walked.lost[name], each.served, _broken_us(truth, name))
+        for name, each in gatherers.items()
+    }
+    margin_us = max(ENDS_MARGIN_US, 2 * settings.deduplicator.margin_us)
+    lives = _lives(truth.markets, run)
+    near = windows(faults)
+    books = [_books(truth, fold, claims, walked.last_us, near) for fold in folds]
+    return Findings(
+        tables=tables,
+        coverage=compare_coverage(stated, united(by_gatherer)),
+        anchors=checks[0].result(),
+        lake_anchors=checks[1].result(),
+        holes=account(claims, lives, map(truth.deltas, walked.parts), missing, list(missed.values()), margin_us),
+        books=books[0],
+        lake_books=books[1],
+        merge_lost=merge_lost(tables[0].production, walked.best_seen),
+        undeclared_messages=undeclared_messages(tables, list(spans.values()), near, windows(faults, kinds=FORGETTING)),
+        recorded_spans={name: each[DELTAS.name] for name, each in spans.items()},
+        unexplained=unexplained(
+            lives, run[0], margin_us, tables[0].production.missing, missed_by_all(list(missed.values())), near
+        ),
+        unexplained_of={
+            name: unexplained(lives, run[0], margin_us, missing.clear(), each, windows(faults, name))
+            for name, each in missed.items()
+        },
+        ledger=truth.ledger,
+        false_claims={name: claimed_losses(by_gatherer[name], lost) for name, lost in walked.lost_rows.items()},
+        told=checks[2].result(),
+    )
+
+
+def _since(moment: int, claims: Claims) -> dict[str, list[Interval]]:
+    return {ticker: intersection(parts, [(moment, ALWAYS[1])]) for ticker, parts in claims.items()}
+
+
+def _proven_at_end(settings: PlatformSettings, truth: Truth, run: Interval) -> pl.DataFrame:
+    """Books that production calls proven, of a few markets at a few moments of the run."""
+    tickers = sorted(truth.markets["ticker"].to_list())[:: max(1, truth.markets.height // MARKETS_ASKED)]
+    moments = [run[0] + (run[1] - run[0]) * part // (MOMENTS_ASKED + 1) for part in range(1, MOMENTS_ASKED + 1)]
+    samples = [(ticker, moment) for ticker in tickers for moment in moments]
+    return recorded.proven_books(settings.deduplicator.production_url, samples)
+
+
+def _without_dropped(table: TableFinding, dropped: Interval) -> TableFinding:
+    """Production need not have what was dropped; the lake must."""
+    if table.name not in {each.name for each in TIMED_TABLES}:
+        return table
+    is_dropped = pl.col("exchange_us").is_between(*dropped, closed="left")
+    missing = table.production.missing.filter(~is_dropped)
+    published = table.production.published.filter(~is_dropped)
+    return replace(table, production=replace(table.production, missing=missing, published=published))
+
+
+def _rows_of(truth: Truth, name: str, snapshot: ArrowSnapshot) -> GathererRows:
+    served = truth.served.filter(pl.col("user_agent").str.contains(f"({name} ", literal=True)).select("n", "ticker")
+    return GathererRows(partial(recorded.gatherer_deltas, snapshot), served)
+
+
+def _tables(
+    truth: Truth, walked: Walked, production: recorded.Production, lake: recorded.Lake, news_us: int
+) -> list[TableFinding]:
+    events = lake.rows(LIFECYCLE)
+    lifecycle = [compare(LIFECYCLE, truth.lifecycle, rows) for rows in (production.rows(LIFECYCLE), events)]
+    # Of markets with news at the end REST is asked only afterwards.
+    news = truth.lifecycle.filter(pl.col(AT) >= news_us).select("ticker").unique()
+    known, stored = (
+        each.join(news, on="ticker", how="anti") for each in (truth.markets_at_end, production.rows(MARKETS))
+    )
+    found = [TableFinding(name, each.truth, each, walked.lake[name]) for name, each in walked.production.items()]
+    found.append(TableFinding(LIFECYCLE.name, lifecycle[0].truth, *lifecycle))
+    markets = compare(MARKETS, known, stored)
+    return [*found, TableFinding(MARKETS.name, markets.truth, markets, None)]
+
+
+def _claims(settings: PlatformSettings, span: Interval) -> Mapping[str, Claims]:
+    """What each gatherer claims of the run, read in windows of time; those that touch become one."""
+    dedup = settings.deduplicator
+    end = datetime_from_us(span[1]) + timedelta(minutes=1)
+    found: dict[str, dict[str, list[Interval]]] = {source.name: {} for source in dedup.sources}
+    for source in dedup.sources:
+        low = datetime_from_us(span[0]) - timedelta(minutes=1)
+        while low < end:
+            high = low + _CLAIMS_AT_ONCE
+            for ticker, intervals in read_claims(source, low, high, dedup.margin_us).items():
+                found[source.name].setdefault(ticker, []).extend(intervals)
+            low = high
+    return found
+
+
+def _lives(markets: pl.DataFrame, run: Interval) -> dict[str, Interval]:
+    lives = {
+        ticker: (max(run[0], opened), min(run[1], closed))
+        for ticker, opened, closed in markets.select("ticker", "open_us", "close_us").iter_rows()
+    }
+    return {ticker: life for ticker, life in lives.items() if life[0] < life[1]}
+
+
+def _broken_us(truth: Truth, name: str) -> list[int]:
+    """When the exchange cut a line of this gatherer, or sent it a garbled frame."""
+    served = truth.served.filter(pl.col("user_agent").str.contains(f"({name} ", literal=True))
+    lines = set(served["connection"].to_list())
+    return [
+        at_us
+        for kind, at_us, effects in truth.faults.select("kind", "at_us", "effects").iter_rows()
+        if kind in _BREAKING and any(effect.get("connection") in lines for effect in json.loads(effects))
+    ]
+
+
+def _books(
+    truth: Truth, fold: Fold, claims: Claims, last_us: Mapping[str, int], near: Sequence[Interval]
+) -> BooksAtEnd:
+    # A market whose book never moved after it was listed, and never was anything else, has nothing to prove.
+    tickers = sorted(set(last_us) | set(truth.last_books["ticker"].to_list()))
+    return books_at_end(tickers, truth.last_books, fold, claims, last_us, near)
+
+
+def merge_lost(deltas: Difference, best_seen: pl.DataFrame) -> int:
+    """Missing deltas that a gatherer stored. `best_seen`: natural columns, and how often one of them saw each."""
+    columns = list(DELTAS.columns)
+    if deltas.missing.is_empty():
+        return 0
+    published = deltas.published.group_by(columns).agg(pl.len().cast(pl.Int64).alias("_published"))
+    lacking = deltas.missing.group_by(columns).agg(pl.len().cast(pl.Int64).alias("_lacking"))
+    counted = lacking.join(published, on=columns).join(best_seen, on=columns, how="left")
+    # Nobody can know of more copies than the stream that saw most of them.
+    avoidable = pl.col("_lacking") - (pl.col("_published") - pl.col("seen").fill_null(0))
+    return int(counted.select(avoidable.clip(lower_bound=0).sum()).item() or 0)
+
+
+def undeclared_messages(
+    tables: Sequence[TableFinding],
+    spans: Sequence[Mapping[str, Sequence[Interval]]],
+    near: Sequence[Interval],
+    forgotten: Sequence[Interval] = (),
+) -> int:
+    """Missing rows of channels without claims by market, of moments with no fault near or with a connection.
+
+    The ends of a stream's time are not counted: its first and last millisecond may be half; nor is what a database was
+    made to forget (`forgotten`), although the connection lived on.
+    """
+    count = 0
+    for finding in tables:
+        if finding.name in (DELTAS.name, MARKETS.name):
+            continue
+        lived = union((low + _SECOND_US // 1_000, high) for each in spans for low, high in each.get(finding.name, ()))
+        lived = without(lived, list(forgotten))
+        missing, published = finding.production.missing, finding.production.published
+        times = missing.unique().join(published, on=missing.columns, nulls_equal=True)[AT].to_list()
+        count += sum(holds(lived, moment) or not holds(near, moment) for moment in times)
+    return count

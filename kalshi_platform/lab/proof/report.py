@@ -1,0 +1,193 @@
+"""A finished proof for people, as JSON, and as rows of the timeline. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from kalshi_platform.lab.proof import alarms
+from kalshi_platform.lab.proof.examine import Findings
+from kalshi_platform.lab.proof.verdict import MOST_EXCESS_US, Ran
+from kalshi_platform.market.coverage import Interval, union
+from kalshi_platform.plots.timeline import Mark
+
+
+def as_json(ran: Ran, found: Findings, objections: Sequence[str]) -> dict[str, Any]:
+    """The content of `--json`. Counts of rows; a table's missing, doubled and wrong are the worse of its two stores."""
+    return {
+        "proven": not objections,
+        "objections": list(objections),
+        "missing": sum(table.missing for table in found.tables),
+        "doubled": sum(table.doubled for table in found.tables),
+        "wrong": sum(table.wrong for table in found.tables),
+        "published": ran.published,
+        "published_share": round(ran.published_share, 4),
+        "seconds": round(ran.seconds, 1),
+        "gatherers": list(ran.gatherers),
+        "rate": ran.rate,
+        "tables": {
+            table.name: {
+                "truth": table.truth,
+                "production": table.production.found,
+                "lake": None if table.lake is None else table.lake.found,
+                "missing": table.missing,
+                "doubled": table.doubled,
+                "wrong": table.wrong,
+            }
+            for table in found.tables
+        },
+        "books": {
+            "right": found.books.right,
+            "wrong": len(found.books.wrong),
+            "open": len(found.books.open),
+            "lake_right": found.lake_books.right,
+            "lake_wrong": len(found.lake_books.wrong),
+        },
+        "coverage": {
+            "stated_s": round(found.coverage.stated_us / 1e6, 6),
+            "beyond_s": round(found.coverage.beyond_us / 1e6, 6),
+            "short_s": round(found.coverage.short_us / 1e6, 6),
+        },
+        "anchors": {
+            "compared": found.anchors.compared,
+            "wrong": len(found.anchors.wrong),
+            "lake_compared": found.lake_anchors.compared,
+            "lake_wrong": len(found.lake_anchors.wrong),
+        },
+        "holes": {
+            "true": found.holes.true,
+            "declared": found.holes.declared_count,
+            "undeclared": found.holes.undeclared,
+            "undeclared_messages": found.undeclared_messages,
+            "unexplained": len(found.unexplained),
+            "unexplained_of": {name: len(lost) for name, lost in found.unexplained_of.items()},
+            "excess_hole_s": round(found.holes.worst_excess_us / 1e6, 6),
+            "excess_total_s": round(found.holes.total_excess_us / 1e6, 3),
+        },
+        "merge_lost": found.merge_lost,
+        "false_claims": {name: rows for name, (rows, _) in found.false_claims.items()},
+        "proven_books": {"compared": found.told.compared, "wrong": len(found.told.wrong)},
+        "unexpected_alarms": alarms.unexpected(ran.faults, ran.sightings, ran.gatherers),
+        "faults": [
+            {
+                "kind": fault.kind,
+                "gatherer": fault.gatherer,
+                "at": fault.at.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
+                "effect": fault.effect,
+                "broken": list(fault.broken),
+            }
+            for fault in ran.faults
+        ],
+    }
+
+
+def as_text(ran: Ran, found: Findings, objections: Sequence[str]) -> str:
+    """What is printed at the end."""
+    heads = ("table", "published", "production", "lake", "missing", "doubled", "wrong")
+    rows = [
+        (
+            table.name,
+            f"{table.truth:,}",
+            f"{table.production.found:,}",
+            "–" if table.lake is None else f"{table.lake.found:,}",
+            f"{table.missing:,}",
+            f"{table.doubled:,}",
+            f"{table.wrong:,}",
+        )
+        for table in found.tables
+    ]
+    lines = ["", *_aligned([heads, *rows]), ""]
+    lines.append(
+        f"Published: {ran.published:,} messages in {ran.seconds:.0f} s, {ran.published_share:.1%} of the rate asked."
+        " Stored rows may be more: what came before the run is not asked for."
+    )
+    books = found.books
+    lines.append(
+        f"Books at the end: {books.right:,} right, {len(books.wrong):,} wrong, {len(books.open):,} open in production;"
+        f" {found.lake_books.right:,} right, {len(found.lake_books.wrong):,} wrong in the lake."
+    )
+    lines.append(
+        f"Anchors: {found.anchors.compared:,} in production, {len(found.anchors.wrong):,} wrong;"
+        f" {found.lake_anchors.compared:,} in the lake, {len(found.lake_anchors.wrong):,} wrong."
+    )
+    stated, beyond, short = (
+        each / 1e6 for each in (found.coverage.stated_us, found.coverage.beyond_us, found.coverage.short_us)
+    )
+    lines.append(
+        f"Coverage: {stated:,.0f} market-seconds stated by production, {beyond:.3f} of them claimed by no ledger,"
+        f" {short:.3f} claimed by a ledger and not stated."
+    )
+    holes = found.holes
+    lines.append(
+        f"Holes: {holes.true:,} true ones (deltas of a market that nobody recorded), {holes.declared_count:,} declared"
+        f" by production's coverage, {holes.undeclared:,} of the true ones undeclared."
+    )
+    if ran.may_lose:
+        lines.append(
+            "Missing trades, tickers and lifecycle events have no holes by market in the ledger: they are judged by the"
+            " faults' times and by when a connection lived."
+        )
+    lines.append(
+        f"Declared without need: at most {holes.worst_excess_us / 1e6:.3f} s at one place of a market"
+        f" ({MOST_EXCESS_US / 1e6:g} s are allowed)."
+    )
+    lines.append(
+        f"Books called proven by production: {found.told.compared:,} asked for, {len(found.told.wrong):,} wrong."
+        f" Deltas that a gatherer's ledger claims and its database lacks:"
+        f" {sum(rows for rows, _ in found.false_claims.values()):,}."
+    )
+    strange = alarms.unexpected(ran.faults, ran.sightings, ran.gatherers)
+    if strange:
+        lines += ["Alarms of something that was not done:", *(f"  {each}" for each in strange)]
+    if ran.faults:
+        lines.append("Faults:")
+        faults = [(f"{fault.at:%H:%M:%S}", fault.name, fault.effect or "NO EFFECT OBSERVED") for fault in ran.faults]
+        lines += [f"  {line}" for line in _aligned(faults, right=False)]
+    lines += ["", verdict_line(ran, found, objections)]
+    lines += [f"  - {objection}" for objection in objections]
+    return "\n".join(lines)
+
+
+def verdict_line(ran: Ran, found: Findings, objections: Sequence[str]) -> str:
+    """One line that says it all."""
+    if objections:
+        return f"NOT PROVEN, for {len(objections)} reason{'s' if len(objections) > 1 else ''}:"
+    missing = sum(table.missing for table in found.tables)
+    if missing:
+        return (
+            f"PROVEN: one gatherer, {len(ran.faults)} faults: {missing:,} rows could not be recorded, all near faults;"
+            " deltas in holes that the ledger names; nothing doubled, nothing wrong."
+        )
+    faults = f"{len(ran.faults)} faults" if ran.faults else "no faults"
+    who = "one gatherer" if len(ran.gatherers) == 1 else f"{len(ran.gatherers)} gatherers"
+    return f"PROVEN: {who}, {faults}: nothing missing, nothing doubled, nothing wrong."
+
+
+def plot_title(ran: Ran, found: Findings, objections: Sequence[str]) -> str:
+    """The conclusion, for the figure."""
+    line = verdict_line(ran, found, objections).rstrip(":")
+    return line if len(line) < 110 else line.replace(": nothing", ":\nnothing").replace(", each", ",\neach")
+
+
+def marks(ran: Ran) -> list[Mark]:
+    """Faults as marks of the timeline."""
+    return [Mark(fault.at_us, fault.kind.replace("_", " "), fault.gatherer) for fault in ran.faults]
+
+
+def hole_spans(ran: Ran, found: Findings, margin_us: int) -> list[Interval]:
+    """When at least one market's record is open, without the ends of the run."""
+    start, end = ran.run[0] + margin_us, ran.run[1] - margin_us
+    inside = union(each.hole for each in found.holes.excesses)
+    return [(max(low, start), min(high, end)) for low, high in inside if low < end and high > start]
+
+
+def _aligned(rows: Sequence[Sequence[str]], *, right: bool = True) -> list[str]:
+    widths = [max(len(row[place]) for row in rows) for place in range(len(rows[0]))]
+    lines = []
+    for row in rows:
+        cells = [
+            cell.ljust(width) if place == 0 or not right else cell.rjust(width)
+            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ]
+        lines.append("  ".join(cells).rstrip())
+    return lines

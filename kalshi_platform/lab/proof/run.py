@@ -1,0 +1,54 @@
+"""`kalshi-platform prove` from start to verdict."""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable
+
+from kalshi_platform.clock import Clock
+from kalshi_platform.lab.proof import report
+from kalshi_platform.lab.proof.examine import ENDS_MARGIN_US, Findings, examine
+from kalshi_platform.lab.proof.options import ProofOptions
+from kalshi_platform.lab.proof.record import Recorder
+from kalshi_platform.lab.proof.stack import ProofStack
+from kalshi_platform.lab.proof.verdict import Ran, objections
+from kalshi_platform.plots.timeline import png, timeline
+
+
+def prove(options: ProofOptions, stop: threading.Event, say: Callable[[str], None], clock: Clock) -> bool:
+    """Run the whole chain, compare, tell; return whether it is proven.
+
+    Raises ConfigurationError before anything starts, Interrupted when `stop` is set, and whatever kept the run from
+    being one (ProofFailed, DatabaseUnavailable, ExchangeUnavailable).
+    """
+    options.check()
+    say(
+        f"proof: {options.gatherers} gatherers, {options.rate:g} messages/s over {options.markets} markets for"
+        f" {options.seconds:g} s, faults: {options.faults}, seed {options.seed}"
+    )
+    with ProofStack(options, say, clock) as stack:
+        ran = Recorder(stack, options, stop, say, clock).record()
+        say("comparing production and lake with what was published")
+        found = examine(stack.settings, stack.truth_folder, stack.lake_folder, ran.run, ran.faults, ran.aside)
+    against = objections(ran, found)
+    say(report.as_text(ran, found, against))
+    if options.json_file is not None:
+        content = json.dumps(report.as_json(ran, found, against), indent=2)
+        options.json_file.write_text(content + "\n", encoding="utf-8")
+    if options.plot_file is not None:
+        options.plot_file.write_bytes(_plot(ran, found, against))
+    if options.keep:
+        say(f"databases, lake, truth and logs are kept in {stack.folder}")
+    return not against
+
+
+def _plot(ran: Ran, found: Findings, against: list[str]) -> bytes:
+    figure = timeline(
+        report.plot_title(ran, found, against),
+        found.recorded_spans,
+        report.hole_spans(ran, found, ENDS_MARGIN_US),
+        report.marks(ran),
+        ran.run,
+    )
+    return png(figure)
