@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
+from kalshi_platform.backoff import exponential, jittered
 from kalshi_platform.clock import Clock
 from kalshi_platform.deduplicator.catalog.merge import merge_catalog
 from kalshi_platform.deduplicator.heartbeat import SERVICE, Heartbeat, switched_off
@@ -193,7 +194,7 @@ class LiveMerger:
                 is_growing = report.rows_changed > 0 or report.missed or report.is_empty
                 quiet = 0 if is_growing else quiet + 1
                 took_s = (report.finished_at - report.started_at).total_seconds()
-                pause_s = min(pause_s, max(_CATALOG_SOON_S, _CATALOG_REST * took_s) * 2 ** min(quiet, 16))
+                pause_s = exponential(max(_CATALOG_SOON_S, _CATALOG_REST * took_s), pause_s, quiet)
             if self._clock.wait(ended, pause_s):
                 return
 
@@ -243,10 +244,10 @@ class LiveMerger:
         with self._lock:
             self._failures += 1
             self._error = str(error)
-            longest_s = min(self._settings.retry_max_s, 0.5 * 2 ** min(self._failures, 10))
+            longest_s = exponential(0.5, self._settings.retry_max_s, self._failures)
         self._become("production away", str(error))
         # Jitter only spreads several processes; nothing secret depends on it.
-        self._pause(stop, longest_s * random.uniform(0.5, 1.0))  # noqa: S311
+        self._pause(stop, jittered(longest_s, random.random))
 
     def _pause(self, stop: threading.Event, seconds: float) -> None:
         if seconds > 0:

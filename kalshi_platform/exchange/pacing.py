@@ -1,9 +1,9 @@
-"""How fast to ask and how long to wait after a failure. Pure: time and chance are given."""
+"""How fast requests and commands may be sent. Pure: the time is given."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 
 
 class TokenBucket:
@@ -44,27 +44,6 @@ class TokenBucket:
         if now > self._at:
             self._tokens = min(self._capacity, self._tokens + (now - self._at) * self._refill_per_s)
             self._at = now
-
-
-class Backoff:
-    """Jittered exponential delays: the n-th (from 0) is between half and all of min(cap, base × 2^n) seconds."""
-
-    def __init__(self, base_s: float, cap_s: float, random: Callable[[], float]) -> None:
-        """`random` gives numbers in [0, 1)."""
-        self._base_s = base_s
-        self._cap_s = cap_s
-        self._random = random
-        self._failures = 0
-
-    def next(self) -> float:
-        """Return the seconds to wait after one more failure."""
-        ceiling = min(self._cap_s, self._base_s * float(1 << min(self._failures, 60)))
-        self._failures += 1
-        return ceiling * (0.5 + 0.5 * self._random())
-
-    def reset(self) -> None:
-        """It worked: begin at the base again."""
-        self._failures = 0
 
 
 class PacedCommands:

@@ -16,6 +16,7 @@ from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlsplit
 
+from kalshi_platform.backoff import Backoff
 from kalshi_platform.clock import Clock
 from kalshi_platform.errors import (
     ConfigurationError,
@@ -28,7 +29,6 @@ from kalshi_platform.errors import (
 from kalshi_platform.exchange.budget import REQUEST_TOKENS, shared_budget
 from kalshi_platform.exchange.historical_endpoints import HistoryReads
 from kalshi_platform.exchange.http import HttpClient
-from kalshi_platform.exchange.pacing import Backoff
 from kalshi_platform.exchange.parse.lenient_json import decode_json
 from kalshi_platform.exchange.parse.rest import parse_account_limits, parse_endpoint_costs
 from kalshi_platform.exchange.request_params import MAX_BOOKS, Params

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable
 from typing import Protocol
 
+from kalshi_platform.backoff import exponential, jittered
 from kalshi_platform.clock import Clock
 from kalshi_platform.errors import KalshiPlatformError
 from kalshi_platform.gatherer.capture.exchange_clock import ExchangeClock
@@ -47,7 +48,7 @@ def wait_until_active(
             status = rest.exchange_status()
         except KalshiPlatformError as error:
             failures += 1
-            delay_s = min(longest_wait_s, 1.0 * 2 ** min(failures, 8)) * (0.5 + 0.5 * random.random())  # noqa: S311
+            delay_s = jittered(exponential(1.0, longest_wait_s, failures), random.random)
             say(f"exchange status unknown: {error}")
             if not stop.is_set():
                 _log.warning("exchange status unknown (%s); asking again in %.0f s", error, delay_s)

@@ -23,6 +23,7 @@ from pathlib import Path
 from types import TracebackType
 
 import kalshi_platform
+from kalshi_platform.backoff import exponential
 from kalshi_platform.clock import SYSTEM_CLOCK, Clock
 from kalshi_platform.errors import AnotherWriter, ConfigurationError
 from kalshi_platform.local import child_exec, guardian, processes
@@ -88,7 +89,7 @@ class _Child:
 
 def backoff_s(failures: int) -> float:
     """Return the wait before a restart after the nth failure in a row, from 1: 1, 2, 4, 8, 16, 30, 30, … seconds."""
-    return min(LONGEST_BACKOFF_S, FIRST_BACKOFF_S * 2.0 ** min(failures - 1, 10))
+    return exponential(FIRST_BACKOFF_S, LONGEST_BACKOFF_S, failures - 1)
 
 
 class ProcessGroup:

@@ -7,6 +7,8 @@ that wait for about as long are asked for by one command.
 
 from __future__ import annotations
 
+from kalshi_platform.backoff import exponential
+
 AT_ONCE = 5
 """So many losses in a row cost no waiting."""
 BASE_NS = 1_000_000_000
@@ -31,7 +33,7 @@ class Relapses:
             losses = 0
         at_ns = now_ns
         if losses >= AT_ONCE:
-            delay_ns = min(CAP_NS, BASE_NS << min(losses - AT_ONCE, 20))
+            delay_ns = exponential(BASE_NS, CAP_NS, losses - AT_ONCE)
             at_ns = -(-(now_ns + delay_ns) // delay_ns) * delay_ns
         self._by_ticker[ticker] = losses + 1, at_ns
         self._forget(now_ns)

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from kalshi_platform.backoff import exponential
+
 
 class Retries:
     """Actions with a due time. Delays double from `base_ns` to `cap_ns`, and begin anew after a calm of ten caps."""
@@ -23,7 +25,7 @@ class Retries:
         self._failures += 1
         if first_at_once and self._failures == 1:
             return 0
-        return min(self._cap_ns, self._base_ns << min(self._failures - 1, 20))
+        return exponential(self._base_ns, self._cap_ns, self._failures - 1)
 
     def after_failure(self, now_ns: int, action: Callable[[], None], *, first_at_once: bool = False) -> None:
         """Note a failure; do `action` after its delay."""

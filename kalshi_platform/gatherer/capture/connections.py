@@ -14,9 +14,10 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+from kalshi_platform.backoff import Backoff
 from kalshi_platform.clock import Clock
 from kalshi_platform.errors import AuthenticationFailed, ConnectionLost, KalshiPlatformError
-from kalshi_platform.exchange.pacing import Backoff, PacedCommands
+from kalshi_platform.exchange.pacing import PacedCommands
 from kalshi_platform.exchange.protocol.relapses import Relapses
 from kalshi_platform.exchange.protocol.session import Alarm, Session, SessionConfig, SessionCounters
 from kalshi_platform.exchange.settings import ExchangeSettings

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 
+from kalshi_platform.backoff import exponential
 from kalshi_platform.clock import Clock
 from kalshi_platform.errors import DatabaseUnavailable, StatementRejected
 from kalshi_platform.gatherer.ingest.writer_counters import WriterCounters
@@ -51,7 +52,7 @@ class Outage:
             self._said_at[kind] = now
         self.failures += 1
         counters.database_error, counters.database_failure = reason, kind
-        self.retry_at = now + min(self._retry_max_s, _FIRST_RETRY_S * 2 ** min(self.failures - 1, 10))
+        self.retry_at = now + exponential(_FIRST_RETRY_S, self._retry_max_s, self.failures - 1)
 
     def over(self) -> None:
         """The database took a write."""

@@ -12,6 +12,7 @@ import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from kalshi_platform.backoff import exponential
 from kalshi_platform.catalog.store import CatalogStore, SyncReport
 from kalshi_platform.catalog.sync import sync_events, sync_markets, sync_series
 from kalshi_platform.clock import Clock
@@ -106,7 +107,7 @@ class CatalogKeeper:
                 if "markets" in answered or self._registry.counts():
                     return
             attempt += 1
-            self._clock.wait(stop, min(_RETRY_S, 0.5 * 2 ** min(attempt, 5)))
+            self._clock.wait(stop, exponential(0.5, _RETRY_S, attempt))
 
     def hurry(self) -> None:
         """Announcements may have been missed: ask REST for changed markets now, not when it is due. Any thread."""

@@ -6,7 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kalshi_platform.exchange.pacing import Backoff, PacedCommands, TokenBucket
+from kalshi_platform.backoff import Backoff
+from kalshi_platform.exchange.pacing import PacedCommands, TokenBucket
 
 
 def test_a_full_bucket_is_free_and_an_empty_one_queues_callers_in_order() -> None:
