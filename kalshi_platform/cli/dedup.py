@@ -34,7 +34,7 @@ def dedup(
     from kalshi_platform.deduplicator.catalog.merge import merge_catalog
     from kalshi_platform.deduplicator.live import LiveMerger
     from kalshi_platform.deduplicator.merge.merge import Merger
-    from kalshi_platform.local.stop_signals import stop_on_signals
+    from kalshi_platform.local.processes.stop_signals import stop_on_signals
     from kalshi_platform.monitoring.logs import describe_process
 
     settings = load_deduplicator()

@@ -29,7 +29,7 @@ def gather(
     from kalshi_platform.gatherer.journal.spool import bytes_waiting
     from kalshi_platform.gatherer.switch import run_while_wanted
     from kalshi_platform.gatherer.threads import log_fields
-    from kalshi_platform.local.stop_signals import stop_on_signals
+    from kalshi_platform.local.processes.stop_signals import stop_on_signals
     from kalshi_platform.monitoring.logs import describe_process
 
     settings, exchange, bounds = config.load_gatherer(name), config.load_exchange(), config.load_bounds()

@@ -55,7 +55,7 @@ def prove(
     from kalshi_platform.clock import SYSTEM_CLOCK
     from kalshi_platform.lab.proof.options import ProofOptions
     from kalshi_platform.lab.proof.run import prove as run_proof
-    from kalshi_platform.local.stop_signals import stop_on_signals
+    from kalshi_platform.local.processes.stop_signals import stop_on_signals
 
     stop = threading.Event()
     stop_on_signals(stop)

@@ -32,7 +32,7 @@ def soak(
     """
     from kalshi_platform.clock import SYSTEM_CLOCK
     from kalshi_platform.lab.bench.soak import SoakOptions, run_soak
-    from kalshi_platform.local.stop_signals import stop_on_signals
+    from kalshi_platform.local.processes.stop_signals import stop_on_signals
 
     stop = threading.Event()
     stop_on_signals(stop)

@@ -29,10 +29,10 @@ def up(
 ) -> None:
     """Bring up databases, gatherers, live merge, lake and the Dagster UI; Ctrl-C stops all of it."""
     from kalshi_platform.clock import SYSTEM_CLOCK
+    from kalshi_platform.local.processes.stop_signals import stop_on_signals
     from kalshi_platform.local.run_up import run_up
-    from kalshi_platform.local.simulated import SimulationOptions
+    from kalshi_platform.local.simulator_process import SimulationOptions
     from kalshi_platform.local.stack import StackOptions
-    from kalshi_platform.local.stop_signals import stop_on_signals
 
     stop = threading.Event()
     stop_on_signals(stop)

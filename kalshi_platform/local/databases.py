@@ -12,8 +12,8 @@ from pathlib import Path
 
 from kalshi_platform.clock import Clock
 from kalshi_platform.config import catalog_variable, timeseries_variable
-from kalshi_platform.local.keeper import ServerKeeper
-from kalshi_platform.local.postgres import PostgresServer, PostgresSettings
+from kalshi_platform.local.postgres.restarter import ServerKeeper
+from kalshi_platform.local.postgres.server import PostgresServer, PostgresSettings
 from kalshi_platform.storage.migrate import DatabaseKind, migrate
 from kalshi_platform.storage.pool import Database
 

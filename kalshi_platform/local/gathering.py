@@ -18,9 +18,9 @@ from kalshi_platform.clock import Clock
 from kalshi_platform.errors import TransientError
 from kalshi_platform.gatherer.status.heartbeat import FILE_NAME, read_file
 from kalshi_platform.local.databases import DatabaseStack
-from kalshi_platform.local.postgres import PostgresServer
-from kalshi_platform.local.process_group import ChildSpec, ProcessGroup
-from kalshi_platform.local.simulated import SimulationOptions, start_simulator
+from kalshi_platform.local.postgres.server import PostgresServer
+from kalshi_platform.local.processes.process_group import ChildSpec, ProcessGroup
+from kalshi_platform.local.simulator_process import SimulationOptions, start_simulator
 from kalshi_platform.local.venue import Venue
 
 EXCHANGE_STOP_S = 60.0

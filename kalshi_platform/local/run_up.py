@@ -10,7 +10,7 @@ from pathlib import Path
 
 from kalshi_platform.clock import Clock
 from kalshi_platform.errors import ConfigurationError, KalshiPlatformError, StartFailed, TransientError, Unfinished
-from kalshi_platform.local.finish import Finished, export_open, hours_merged_since, merge_what_is_left
+from kalshi_platform.local.final_export import Finished, export_open, hours_merged_since, merge_what_is_left
 from kalshi_platform.local.stack import Stack, StackOptions, wait_for_http
 from kalshi_platform.local.watchdog import Watchdog, reload_code_location
 from kalshi_platform.market.times import hour_of

@@ -23,12 +23,12 @@ from kalshi_platform.errors import ConfigurationError
 from kalshi_platform.exchange.settings import PRODUCTION_REST_URL
 from kalshi_platform.gatherer.journal.spool import bytes_waiting
 from kalshi_platform.gatherer.status.heartbeat import FILE_NAME, read_file
-from kalshi_platform.local import processes
 from kalshi_platform.local.addresses import users_part, write_env_block, write_local_json
 from kalshi_platform.local.databases import DatabaseStack
-from kalshi_platform.local.ports import free_block, free_port, is_free
-from kalshi_platform.local.process_group import ChildSpec, ProcessGroup
-from kalshi_platform.local.simulated import SimulationOptions, start_simulator
+from kalshi_platform.local.processes import process_table
+from kalshi_platform.local.processes.ports import free_block, free_port, is_free
+from kalshi_platform.local.processes.process_group import ChildSpec, ProcessGroup
+from kalshi_platform.local.simulator_process import SimulationOptions, start_simulator
 from kalshi_platform.local.status_lines import byte_text
 from kalshi_platform.surroundings import loopback
 
@@ -120,13 +120,13 @@ class Stack:
 
     def await_databases(self, patience_s: float = 60.0) -> None:
         """Wait while a database server is being started again: what gatherers hold can be written then."""
-        processes.wait_until(lambda: not self.troubles(), patience_s, clock=self._clock, interval_s=0.2)
+        process_table.wait_until(lambda: not self.troubles(), patience_s, clock=self._clock, interval_s=0.2)
         if self.troubles():
             return
         # A gatherer looks again every few seconds for a database that was away, and then writes what it put on disk.
         if any(self._spooled(name) for name in self._names):
             self._say("waiting for the gatherers to write what they put on disk while a database was away")
-            processes.wait_until(
+            process_table.wait_until(
                 lambda: not any(self._spooled(name) for name in self._names),
                 self._stop_limit_s,
                 clock=self._clock,

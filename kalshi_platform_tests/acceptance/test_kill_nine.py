@@ -32,7 +32,7 @@ from kalshi_platform.deduplicator.settings import GathererSource
 from kalshi_platform.gatherer.status.heartbeat import FILE_NAME, read_file
 from kalshi_platform.lab.simulator.server import ServerThread
 from kalshi_platform.lab.simulator.settings import ScenarioSettings
-from kalshi_platform.local.postgres import PostgresServer
+from kalshi_platform.local.postgres.server import PostgresServer
 from kalshi_platform_tests.fixtures.exchange import eventually, running_exchange
 from kalshi_platform_tests.fixtures.gatherer_databases import quick
 from kalshi_platform_tests.fixtures.gatherer_lives import Lives

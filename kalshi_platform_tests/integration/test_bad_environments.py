@@ -18,8 +18,8 @@ import pytest
 from kalshi_platform.clock import SYSTEM_CLOCK
 from kalshi_platform.errors import ConfigurationError, KalshiPlatformError, SchemaMismatch
 from kalshi_platform.gatherer.settings import GathererSettings
-from kalshi_platform.local.ports import free_port
-from kalshi_platform.local.postgres import PostgresServer
+from kalshi_platform.local.postgres.server import PostgresServer
+from kalshi_platform.local.processes.ports import free_port
 from kalshi_platform.local.status_lines import gatherer_lines
 from kalshi_platform.monitoring.settings import EndpointSettings
 from kalshi_platform_tests.fixtures.exchange import eventually, running_exchange

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 import yaml
 
-from kalshi_platform.local.postgres import PostgresServer
+from kalshi_platform.local.postgres.server import PostgresServer
 from kalshi_platform_tests.fixtures.postgres import DatabaseFactory
 
 ROOT = Path(__file__).parents[2]

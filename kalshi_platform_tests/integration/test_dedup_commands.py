@@ -19,8 +19,8 @@ from kalshi_platform.cli.close_hour import close_hour
 from kalshi_platform.cli.dedup import dedup
 from kalshi_platform.clock import SYSTEM_CLOCK
 from kalshi_platform.errors import LockHeld, Unfinished
-from kalshi_platform.local import stop_signals
-from kalshi_platform.local.ports import free_port
+from kalshi_platform.local.processes import stop_signals
+from kalshi_platform.local.processes.ports import free_port
 from kalshi_platform.market.times import US_PER_S, datetime_from_us
 from kalshi_platform.monitoring.logs import describe_process
 from kalshi_platform_tests.fixtures.hand_filled_gatherer import delta_row, snapshot_row

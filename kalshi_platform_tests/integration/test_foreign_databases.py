@@ -13,7 +13,7 @@ from kalshi_platform.clock import SYSTEM_CLOCK
 from kalshi_platform.deduplicator.live import LiveMerger
 from kalshi_platform.deduplicator.settings import DeduplicatorSettings
 from kalshi_platform.errors import ConfigurationError, DatabaseUnavailable, SchemaMismatch, StatementRejected
-from kalshi_platform.local.postgres import PostgresServer
+from kalshi_platform.local.postgres.server import PostgresServer
 from kalshi_platform.storage.failures import LOGIN_REFUSED
 from kalshi_platform.storage.migrate import DatabaseKind, check, migrate
 from kalshi_platform.storage.partitions import PartitionBounds

@@ -17,8 +17,8 @@ from kalshi_platform.gatherer.ingest.fence import Fence
 from kalshi_platform.gatherer.ingest.writer import Writer
 from kalshi_platform.gatherer.journal.spool import Spool
 from kalshi_platform.gatherer.settings import GathererSettings
-from kalshi_platform.local.ports import free_port
-from kalshi_platform.local.postgres import PostgresServer
+from kalshi_platform.local.postgres.server import PostgresServer
+from kalshi_platform.local.processes.ports import free_port
 from kalshi_platform.market.records import BookDelta, Record
 from kalshi_platform.storage.partitions import PartitionBounds, PartitionKeeper
 from kalshi_platform.storage.pool import Database

@@ -17,9 +17,9 @@ from kalshi_platform.config import PlatformSettings
 from kalshi_platform.errors import StartFailed
 from kalshi_platform.gatherer.status.heartbeat import Heartbeat, write_file
 from kalshi_platform.lake.settings import LakeSettings
-from kalshi_platform.local import finish, run_up
-from kalshi_platform.local.finish import export_open, hours_merged_since, merge_what_is_left
-from kalshi_platform.local.ports import free_port
+from kalshi_platform.local import final_export, run_up
+from kalshi_platform.local.final_export import export_open, hours_merged_since, merge_what_is_left
+from kalshi_platform.local.processes.ports import free_port
 from kalshi_platform.local.stack import Stack, StackOptions
 from kalshi_platform.market.times import US_PER_HOUR, datetime_from_us, us_from_datetime
 from kalshi_platform.storage.partitions import PartitionBounds
@@ -48,7 +48,7 @@ def settings_of(world: MergeWorld, lake: Path, *, away: str | None = None) -> Pl
 def test_what_could_not_be_merged_or_exported_is_named_and_the_rest_is_done(
     merge_world: Callable[..., MergeWorld], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(finish, "PATIENCE_S", 0.0)
+    monkeypatch.setattr(final_export, "PATIENCE_S", 0.0)
     world = merge_world(2)
     began = database_now(world.production) - timedelta(minutes=1)
     hour_us = us_from_datetime(SYSTEM_CLOCK.now()) // US_PER_HOUR * US_PER_HOUR - US_PER_HOUR

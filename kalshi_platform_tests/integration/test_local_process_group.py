@@ -15,15 +15,15 @@ from pathlib import Path
 import pytest
 
 from kalshi_platform.errors import AnotherWriter, ConfigurationError
-from kalshi_platform.local import process_group, processes
-from kalshi_platform.local.process_group import ChildExit, ChildSpec, ProcessGroup, backoff_s
-from kalshi_platform.local.stop_signals import stop_on_signals
+from kalshi_platform.local.processes import process_group, process_table
+from kalshi_platform.local.processes.process_group import ChildExit, ChildSpec, ProcessGroup, backoff_s
+from kalshi_platform.local.processes.stop_signals import stop_on_signals
 
 WAIT_S = 20
 
 
 def until(condition: Callable[[], bool]) -> None:
-    assert processes.wait_until(condition, WAIT_S, interval_s=0.02)
+    assert process_table.wait_until(condition, WAIT_S, interval_s=0.02)
 
 
 def script(name: str, code: str, folder: Path, *, restart: bool = False, stop_timeout_s: float = 10) -> ChildSpec:
@@ -70,7 +70,7 @@ def test_a_child_gets_its_signal_and_its_time(group: ProcessGroup, tmp_path: Pat
     assert pid_in(tmp_path / "up") == pid == group.pid("gatherer")
     group.stop_all()
     assert (tmp_path / "stopped").exists()
-    assert not processes.is_alive(pid)
+    assert not process_table.is_alive(pid)
 
 
 def test_children_stop_in_reverse_order(group: ProcessGroup, tmp_path: Path) -> None:
@@ -93,7 +93,7 @@ def test_a_child_that_ignores_its_signal_is_killed(group: ProcessGroup, tmp_path
     pid = group.start(script("stubborn", code, tmp_path, stop_timeout_s=0.3))
     pid_in(tmp_path / "up")
     group.stop_all()
-    assert not processes.is_alive(pid)
+    assert not process_table.is_alive(pid)
 
 
 def test_the_deadline_bounds_all_children_together(group: ProcessGroup, tmp_path: Path) -> None:
@@ -104,7 +104,7 @@ def test_the_deadline_bounds_all_children_together(group: ProcessGroup, tmp_path
         pids.append(group.start(ChildSpec(name, [*spec.argv, name], spec.env, tmp_path, stop_timeout_s=600)))
         pid_in(tmp_path / name)
     group.stop_all(deadline_s=0.5)  # far below the three timeouts, so the test's own limit would end it otherwise
-    assert not any(map(processes.is_alive, pids))
+    assert not any(map(process_table.is_alive, pids))
 
 
 SLOW_TO_END = """
@@ -200,9 +200,9 @@ def test_stop_all_ends_descendants_that_left_the_group(group: ProcessGroup, tmp_
     code = DAGSTER_SHAPED.format(worker_sigint=worker_sigint, then="time.sleep(600)")
     group.start(script("dagster", code, tmp_path, stop_timeout_s=1))
     worker = pid_in(tmp_path / "worker")
-    assert processes.process_group(worker) == worker
+    assert process_table.process_group(worker) == worker
     group.stop_all()
-    assert not processes.is_alive(worker)
+    assert not process_table.is_alive(worker)
 
 
 def test_stop_all_ends_descendants_whose_parent_has_died(group: ProcessGroup, tmp_path: Path) -> None:
@@ -210,9 +210,9 @@ def test_stop_all_ends_descendants_whose_parent_has_died(group: ProcessGroup, tm
     parent = group.start(script("dagster", code, tmp_path, stop_timeout_s=0.5))
     worker = pid_in(tmp_path / "worker")
     os.kill(parent, signal.SIGKILL)
-    until(lambda: not processes.is_alive(parent))
+    until(lambda: not process_table.is_alive(parent))
     group.stop_all()
-    assert not processes.is_alive(worker)
+    assert not process_table.is_alive(worker)
 
 
 def test_a_restarted_parent_does_not_meet_its_old_worker(group: ProcessGroup, tmp_path: Path) -> None:
@@ -228,7 +228,7 @@ def test_a_restarted_parent_does_not_meet_its_old_worker(group: ProcessGroup, tm
         return group.pid("dagster") is not None
 
     until(restarted)
-    assert not processes.is_alive(worker)
+    assert not process_table.is_alive(worker)
     assert pid_in(tmp_path / "worker") != worker
 
 
@@ -237,7 +237,7 @@ def test_restart_ends_the_old_life_first(group: ProcessGroup, tmp_path: Path) ->
     assert pid_in(tmp_path / "up") == old
     (tmp_path / "up").unlink()
     new = group.restart("dagster")
-    assert not processes.is_alive(old)
+    assert not process_table.is_alive(old)
     assert pid_in(tmp_path / "up") == new == group.pid("dagster")
 
 
@@ -298,8 +298,8 @@ def test_a_spec_does_not_show_its_environment(tmp_path: Path) -> None:
 PARENT = """
 import sys, threading
 from pathlib import Path
-from kalshi_platform.local.process_group import ChildSpec, ProcessGroup
-from kalshi_platform.local.stop_signals import stop_on_signals
+from kalshi_platform.local.processes.process_group import ChildSpec, ProcessGroup
+from kalshi_platform.local.processes.stop_signals import stop_on_signals
 folder = Path(sys.argv[1])
 stop = threading.Event()
 if sys.argv[3] == "handle":
@@ -353,7 +353,7 @@ def test_a_parent_started_with_sigint_ignored_stops_on_signals(
     parent.send_signal(number)
     assert parent.wait(WAIT_S) == 0
     assert (tmp_path / "stopped").exists()
-    assert not processes.is_alive(child)
+    assert not process_table.is_alive(child)
 
 
 def test_kill_9_of_the_parent_leaves_no_descendant(tmp_path: Path, reap: list[subprocess.Popen[str]]) -> None:
@@ -362,12 +362,12 @@ def test_kill_9_of_the_parent_leaves_no_descendant(tmp_path: Path, reap: list[su
     reap.append(parent)
     child, worker = pid_in(tmp_path / "up"), pid_in(tmp_path / "worker")
     parent.kill()
-    until(lambda: not processes.is_alive(child) and not processes.is_alive(worker))
+    until(lambda: not process_table.is_alive(child) and not process_table.is_alive(worker))
 
 
 def guardian_of(parent: subprocess.Popen[str]) -> int:
-    for pid in processes.descendants({parent.pid}):
-        if b"kalshi_platform.local.guardian" in Path(f"/proc/{pid}/cmdline").read_bytes():
+    for pid in process_table.descendants({parent.pid}):
+        if b"kalshi_platform.local.processes.orphan_reaper" in Path(f"/proc/{pid}/cmdline").read_bytes():
             return pid
     raise AssertionError("no guardian")
 
@@ -381,13 +381,13 @@ def test_the_next_start_removes_what_even_the_guardian_could_not(
     os.kill(guardian_of(parent), signal.SIGKILL)
     parent.kill()
     parent.wait()
-    assert processes.is_alive(child)
+    assert process_table.is_alive(child)
 
     elsewhere = ProcessGroup(tmp_path / "other" / "logs")
     with elsewhere:
-        assert processes.is_alive(child)  # another stack's children are none of its business
+        assert process_table.is_alive(child)  # another stack's children are none of its business
     with ProcessGroup(tmp_path / "logs"):
-        assert not processes.is_alive(child)
+        assert not process_table.is_alive(child)
     assert (tmp_path / "stopped").exists()
 
 
@@ -397,15 +397,15 @@ def test_a_second_living_parent_is_refused(tmp_path: Path, reap: list[subprocess
     child = pid_in(tmp_path / "up")
     with pytest.raises(AnotherWriter):
         ProcessGroup(tmp_path / "logs").open()
-    assert processes.is_alive(child)
+    assert process_table.is_alive(child)
 
 
 def test_a_stopped_group_leaves_neither_guardian_nor_lock(tmp_path: Path) -> None:
-    before = processes.descendants({os.getpid()})
+    before = process_table.descendants({os.getpid()})
     for _ in range(2):
         with ProcessGroup(tmp_path / "logs") as group:
             group.start(script("gatherer", GRACEFUL, tmp_path))
-    assert processes.descendants({os.getpid()}) <= before
+    assert process_table.descendants({os.getpid()}) <= before
 
 
 def test_one_event_for_every_ending_signal() -> None:

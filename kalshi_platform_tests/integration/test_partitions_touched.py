@@ -25,7 +25,7 @@ from kalshi_platform.deduplicator.trades.reconcile_trades import reconcile_trade
 from kalshi_platform.lake.export import export_daily, export_raw
 from kalshi_platform.lake.layout import RAW_TABLES
 from kalshi_platform.lake.settings import LakeSettings
-from kalshi_platform.local.postgres import PostgresServer
+from kalshi_platform.local.postgres.server import PostgresServer
 from kalshi_platform.market.times import HOUR as ONE_HOUR
 from kalshi_platform.market.times import US_PER_S, us_from_datetime
 from kalshi_platform.storage.partitions import PartitionBounds

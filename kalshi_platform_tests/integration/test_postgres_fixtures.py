@@ -5,7 +5,7 @@ from __future__ import annotations
 import psycopg2
 import pytest
 
-from kalshi_platform.local.postgres import PostgresServer
+from kalshi_platform.local.postgres.server import PostgresServer
 from kalshi_platform_tests.fixtures.postgres import DatabaseFactory
 
 

@@ -12,7 +12,7 @@ from kalshi_platform.lab.proof.copies import Replica, base_backup, put_back
 from kalshi_platform.lab.proof.failing_store import FailingStore, rows_of_glob
 from kalshi_platform.lake.settings import FolderRoot
 from kalshi_platform.lake.store.folder import FolderStore
-from kalshi_platform.local.postgres import PostgresServer
+from kalshi_platform.local.postgres.server import PostgresServer
 from kalshi_platform.storage.pool import Database
 from kalshi_platform_tests.fixtures.exchange import eventually
 from kalshi_platform_tests.fixtures.stack import rows

@@ -20,8 +20,8 @@ from psycopg2 import sql
 
 from kalshi_platform.clock import SYSTEM_CLOCK
 from kalshi_platform.errors import DatabaseUnavailable, StatementRejected
-from kalshi_platform.local.ports import free_port
-from kalshi_platform.local.postgres import PostgresServer, PostgresSettings
+from kalshi_platform.local.postgres.server import PostgresServer, PostgresSettings
+from kalshi_platform.local.processes.ports import free_port
 from kalshi_platform.storage.pool import Database, Transaction
 from kalshi_platform.storage.read import arrow_snapshot
 from kalshi_platform_tests.fixtures.postgres import DatabaseFactory

@@ -26,7 +26,7 @@ from kalshi_platform.lake.manifest import published, verify
 from kalshi_platform.lake.settings import LakeSettings
 from kalshi_platform.lake.stale import stale_partitions
 from kalshi_platform.local.platform_status import platform_status
-from kalshi_platform.local.postgres import PostgresServer
+from kalshi_platform.local.postgres.server import PostgresServer
 from kalshi_platform.market.times import US_PER_S, us_from_datetime
 from kalshi_platform.storage.migrate import files_of, migrate
 from kalshi_platform.storage.partitions import PartitionBounds

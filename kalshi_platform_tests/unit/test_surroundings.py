@@ -15,7 +15,7 @@ import pytest
 from kalshi_platform.errors import LakeUnavailable
 from kalshi_platform.lake.settings import LakeSettings
 from kalshi_platform.lake.store import open_store
-from kalshi_platform.local.ports import free_port
+from kalshi_platform.local.processes.ports import free_port
 from kalshi_platform.local.venue import Venue
 from kalshi_platform.surroundings import DROPPED, loopback, settle_environment
 

@@ -18,7 +18,7 @@ from kalshi_platform.gatherer.settings import GathererSettings
 from kalshi_platform.gatherer.status.heartbeat import FILE_NAME, read_file
 from kalshi_platform.lab.bench import host
 from kalshi_platform.lab.bench.host import HostSpec
-from kalshi_platform.local.stop_signals import stop_on_signals
+from kalshi_platform.local.processes.stop_signals import stop_on_signals
 from kalshi_platform.storage.partitions import PartitionBounds
 
 NAME = "bench"

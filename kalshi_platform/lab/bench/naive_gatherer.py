@@ -27,7 +27,7 @@ from kalshi_platform.clock import SYSTEM_CLOCK
 from kalshi_platform.exchange.signing import Signer
 from kalshi_platform.lab.bench import host
 from kalshi_platform.lab.bench.host import HostSpec
-from kalshi_platform.local.stop_signals import stop_on_signals
+from kalshi_platform.local.processes.stop_signals import stop_on_signals
 
 PAGE = 1_000
 MOST_WAITING = 200_000

@@ -21,7 +21,7 @@ from kalshi_platform.lab.bench.soak_report import SoakRun, as_json, as_text, obj
 from kalshi_platform.lab.bench.usage import usage
 from kalshi_platform.local.gathering import GatheringStack
 from kalshi_platform.local.run_options import RunOptions
-from kalshi_platform.local.simulated import SimulationOptions
+from kalshi_platform.local.simulator_process import SimulationOptions
 from kalshi_platform.market.times import datetime_from_us
 from kalshi_platform.storage.pool import Database
 

@@ -14,10 +14,10 @@ from typing import Any
 
 from kalshi_platform import config
 from kalshi_platform.clock import Clock
-from kalshi_platform.local import processes
-from kalshi_platform.local.postgres import PostgresServer, PostgresSettings
-from kalshi_platform.local.process_group import ChildSpec, ProcessGroup
-from kalshi_platform.local.simulated import start_exchange
+from kalshi_platform.local.postgres.server import PostgresServer, PostgresSettings
+from kalshi_platform.local.processes import process_table
+from kalshi_platform.local.processes.process_group import ChildSpec, ProcessGroup
+from kalshi_platform.local.simulator_process import start_exchange
 from kalshi_platform.storage.migrate import DatabaseKind, migrate
 from kalshi_platform.storage.pool import Database
 
@@ -87,7 +87,7 @@ class BenchStack:
 
     def server_pids(self) -> set[int]:
         """All processes of the PostgreSQL server."""
-        return processes.working_in(self.server.cluster.resolve())
+        return process_table.working_in(self.server.cluster.resolve())
 
     def log_of(self, name: str) -> str:
         """The end of a child's log."""
@@ -100,7 +100,7 @@ class BenchStack:
 
     def wait(self, condition: Callable[[], bool], timeout_s: float, interval_s: float = 0.05) -> bool:
         """Poll until `condition` holds; return whether it does."""
-        return processes.wait_until(condition, timeout_s, clock=self._clock, interval_s=interval_s)
+        return process_table.wait_until(condition, timeout_s, clock=self._clock, interval_s=interval_s)
 
     def _stop(self) -> None:
         try:

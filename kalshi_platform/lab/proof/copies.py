@@ -12,11 +12,11 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from kalshi_platform.errors import DatabaseUnavailable
-from kalshi_platform.local.identity import server_identity
-from kalshi_platform.local.ports import LOOPBACK, free_port
-from kalshi_platform.local.postgres import USER, PostgresServer
-from kalshi_platform.local.postgres_binaries import find_programs
-from kalshi_platform.local.postgres_files import ServerState, make_data_dir, save_state
+from kalshi_platform.local.postgres.cluster_files import ServerState, make_data_dir, save_state
+from kalshi_platform.local.postgres.programs import find_programs
+from kalshi_platform.local.postgres.server import USER, PostgresServer
+from kalshi_platform.local.postgres.server_user import server_identity
+from kalshi_platform.local.processes.ports import LOOPBACK, free_port
 from kalshi_platform.storage.pool import Database
 
 

@@ -9,9 +9,9 @@ from datetime import timedelta
 from kalshi_platform.clock import Clock
 from kalshi_platform.lab.proof.options import ProofOptions
 from kalshi_platform.local.gathering import GatheringStack
-from kalshi_platform.local.ports import free_block
-from kalshi_platform.local.process_group import ChildSpec
-from kalshi_platform.local.simulated import SimulationOptions
+from kalshi_platform.local.processes.ports import free_block
+from kalshi_platform.local.processes.process_group import ChildSpec
+from kalshi_platform.local.simulator_process import SimulationOptions
 from kalshi_platform.market.times import HOUR, hour_of
 
 SECOND = "second"

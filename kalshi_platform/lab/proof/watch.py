@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from kalshi_platform.lab.proof.alarms import Sighting
-from kalshi_platform.local.process_group import ChildExit
+from kalshi_platform.local.processes.process_group import ChildExit
 from kalshi_platform.surroundings import loopback
 
 HEALTH_TIMEOUT_S = 2.0

@@ -37,7 +37,7 @@ from kalshi_platform.lake.schema import DATASETS
 from kalshi_platform.lake.settings import FolderRoot, LakeSettings
 from kalshi_platform.lake.store import open_store
 from kalshi_platform.lake.store.folder import FolderStore
-from kalshi_platform.local.ports import free_port
+from kalshi_platform.local.processes.ports import free_port
 from kalshi_platform_tests.fixtures.clocks import FakeClock
 from kalshi_platform_tests.fixtures.lake import HOUR
 from kalshi_platform_tests.fixtures.postgres import DatabaseFactory

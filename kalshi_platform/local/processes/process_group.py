@@ -26,9 +26,9 @@ import kalshi_platform
 from kalshi_platform.backoff import exponential
 from kalshi_platform.clock import SYSTEM_CLOCK, Clock
 from kalshi_platform.errors import AnotherWriter, ConfigurationError
-from kalshi_platform.local import child_exec, guardian, processes
-from kalshi_platform.local.families import FAMILY_VARIABLE, Family, strays
 from kalshi_platform.local.file_lock import FileLock
+from kalshi_platform.local.processes import child_exec, orphan_reaper, process_table
+from kalshi_platform.local.processes.process_tree import FAMILY_VARIABLE, Family, strays
 
 FIRST_BACKOFF_S = 1.0
 LONGEST_BACKOFF_S = 30.0
@@ -229,7 +229,7 @@ class ProcessGroup:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        family = Family(token, process.pid, processes.started_at(process.pid), spec.stop_signal)
+        family = Family(token, process.pid, process_table.started_at(process.pid), spec.stop_signal)
         child = _Child(spec, process, family, self._clock.monotonic())
         self._tell_guardian(child)
         log.info("child %s started (pid %d)", spec.name, process.pid)
@@ -291,7 +291,7 @@ class ProcessGroup:
         spec, began = child.spec, self._clock.monotonic()
         limit = began + max(timeout_s, spec.stop_limit_s or 0.0)
         progress, progressed_at, tell_at = _Progress(child), began, began + TELL_EVERY_S
-        while not processes.wait_until(lambda: self._gone(child), min(0.5, timeout_s), clock=self._clock):
+        while not process_table.wait_until(lambda: self._gone(child), min(0.5, timeout_s), clock=self._clock):
             now = self._clock.monotonic()
             if spec.stop_limit_s is not None and progress.was_made(now - progressed_at):
                 progressed_at = now
@@ -317,19 +317,19 @@ class ProcessGroup:
         if not left:
             return
         log.warning("ending %d processes that an earlier run left behind", len(left))
-        processes.send(left, signal.SIGINT)
+        process_table.send(left, signal.SIGINT)
 
         def gone() -> bool:
             # A process that is ending loses its environment, by which strays are known, a moment before it is gone.
-            return not strays(self._key, self._run) and not any(processes.is_alive(pid) for pid in left)
+            return not strays(self._key, self._run) and not any(process_table.is_alive(pid) for pid in left)
 
-        if not processes.wait_until(gone, 20, clock=self._clock, interval_s=0.2):
-            processes.send(strays(self._key, self._run), signal.SIGKILL)
-            processes.wait_until(gone, 5, clock=self._clock)
+        if not process_table.wait_until(gone, 20, clock=self._clock, interval_s=0.2):
+            process_table.send(strays(self._key, self._run), signal.SIGKILL)
+            process_table.wait_until(gone, 5, clock=self._clock)
 
     def _start_guardian(self) -> subprocess.Popen[str]:
         return subprocess.Popen(
-            [sys.executable, "-m", guardian.__name__],
+            [sys.executable, "-m", orphan_reaper.__name__],
             cwd="/",
             env={"PYTHONPATH": str(Path(kalshi_platform.__file__).parent.parent), "PATH": "/usr/bin:/bin"},
             stdin=subprocess.PIPE,
@@ -387,7 +387,7 @@ class _Progress:
         return "" if still is None else still()
 
     def _used_s(self) -> float:
-        return processes.cpu_s(self._child.family.members())
+        return process_table.cpu_s(self._child.family.members())
 
 
 def _rotate(path: Path) -> None:

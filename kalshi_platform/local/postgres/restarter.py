@@ -12,8 +12,8 @@ from dataclasses import dataclass
 
 from kalshi_platform.clock import SYSTEM_CLOCK, Clock
 from kalshi_platform.errors import KalshiPlatformError
-from kalshi_platform.local.postgres import PostgresServer
-from kalshi_platform.local.process_group import HEALTHY_AFTER_S, backoff_s
+from kalshi_platform.local.postgres.server import PostgresServer
+from kalshi_platform.local.processes.process_group import HEALTHY_AFTER_S, backoff_s
 
 LOOK_EVERY_S = 0.5
 _WORDS = 300

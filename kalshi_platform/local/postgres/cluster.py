@@ -8,7 +8,7 @@ import tempfile
 from pathlib import Path
 
 from kalshi_platform.errors import ConfigurationError, DatabaseUnavailable
-from kalshi_platform.local.identity import Identity
+from kalshi_platform.local.postgres.server_user import Identity
 
 
 def make_cluster(

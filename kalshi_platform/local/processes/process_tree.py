@@ -11,7 +11,7 @@ import signal
 from dataclasses import dataclass
 from functools import partial
 
-from kalshi_platform.local import processes
+from kalshi_platform.local.processes import process_table
 
 FAMILY_VARIABLE = "KALSHI_PROCESS_FAMILY"
 
@@ -30,18 +30,18 @@ class Family:
 
     def members(self) -> set[int]:
         """Return the living processes of the family: of its group, descended from the leader, or carrying its token."""
-        found = processes.with_environment(FAMILY_VARIABLE, lambda value: value == self.token)
+        found = process_table.with_environment(FAMILY_VARIABLE, lambda value: value == self.token)
         if self._leads():
-            found |= processes.group_members(self.leader)
-        return (found | processes.descendants(found)) - {os.getpid()}
+            found |= process_table.group_members(self.leader)
+        return (found | process_table.descendants(found)) - {os.getpid()}
 
     def ask(self) -> None:
         """Send the stop signal once to each member: to the process group as a whole while its leader lives."""
         members = self.members()
         if self._leads():
-            members = {pid for pid in members if processes.process_group(pid) != self.leader}
+            members = {pid for pid in members if process_table.process_group(pid) != self.leader}
             signal_group(self.leader, self.stop_signal)
-        processes.send(members, self.stop_signal)
+        process_table.send(members, self.stop_signal)
 
     def kill(self) -> None:
         """Kill every member, until no new ones turn up."""
@@ -51,20 +51,20 @@ class Family:
                 signal_group(self.leader, signal.SIGKILL)
             if not members:
                 return
-            processes.send(members, signal.SIGKILL)
-            processes.wait_until(partial(_none_alive, members), 2)
+            process_table.send(members, signal.SIGKILL)
+            process_table.wait_until(partial(_none_alive, members), 2)
 
     def _leads(self) -> bool:
-        return processes.started_at(self.leader) == self.leader_started
+        return process_table.started_at(self.leader) == self.leader_started
 
 
 def _none_alive(pids: set[int]) -> bool:
-    return not any(map(processes.is_alive, pids))
+    return not any(map(process_table.is_alive, pids))
 
 
 def strays(key: str, run: str) -> set[int]:
     """Return living processes of this stack's earlier lives: same KEY, another RUN."""
-    return processes.with_environment(
+    return process_table.with_environment(
         FAMILY_VARIABLE, lambda value: value.startswith(f"{key}.") and not value.startswith(f"{key}.{run}/")
     )
 

@@ -16,13 +16,14 @@ from pathlib import Path
 from types import TracebackType
 
 from kalshi_platform.errors import AnotherWriter, ConfigurationError, DatabaseUnavailable
-from kalshi_platform.local import postgres_files, processes
 from kalshi_platform.local.file_lock import FileLock
-from kalshi_platform.local.identity import Identity
-from kalshi_platform.local.ports import LOOPBACK, free_port, is_free
-from kalshi_platform.local.postgres_binaries import SHARED_ROOTS, find_programs
-from kalshi_platform.local.postgres_cluster import check_version, make_cluster
-from kalshi_platform.local.postgres_files import ServerState
+from kalshi_platform.local.postgres import cluster_files
+from kalshi_platform.local.postgres.cluster import check_version, make_cluster
+from kalshi_platform.local.postgres.cluster_files import ServerState
+from kalshi_platform.local.postgres.programs import SHARED_ROOTS, find_programs
+from kalshi_platform.local.postgres.server_user import Identity
+from kalshi_platform.local.processes import process_table
+from kalshi_platform.local.processes.ports import LOOPBACK, free_port, is_free
 
 USER = "kalshi"
 # A start that finds its port taken by somebody else in the same moment tries another one.
@@ -103,14 +104,14 @@ class PostgresServer:
         """
         if self._owns and self.is_running():
             return
-        postgres_files.make_data_dir(self.data_dir)
+        cluster_files.make_data_dir(self.data_dir)
         if not self._owns and not self._lock.acquire(wait=False):
             raise AnotherWriter(
                 f"the database server {self.name} in {self.data_dir} is managed by another living process"
             )
         self._owns = True
         try:
-            self._cluster, self._identity = postgres_files.find_cluster(self.data_dir, self.settings.shared_roots)
+            self._cluster, self._identity = cluster_files.find_cluster(self.data_dir, self.settings.shared_roots)
             self._programs = find_programs(self._identity, self.settings.shared_roots)
             self._state = self._initialised(self._cluster)
             if not self._adopted():
@@ -188,7 +189,7 @@ class PostgresServer:
     def _initialised(self, cluster: Path) -> ServerState:
         """Return the remembered state, making the database files first when there are none."""
         identity, programs = self._started_parts()
-        state = postgres_files.load_state(self.data_dir)
+        state = cluster_files.load_state(self.data_dir)
         if (cluster / "PG_VERSION").exists():
             if state is None:
                 raise ConfigurationError(
@@ -198,7 +199,7 @@ class PostgresServer:
             return state
         state = ServerState(port=self.settings.port or free_port(), password=secrets.token_urlsafe(24))
         # The password is on disk before the files that need it; whole files appear by one rename.
-        postgres_files.save_state(self.data_dir, state)
+        cluster_files.save_state(self.data_dir, state)
         make_cluster(
             cluster,
             identity,
@@ -208,7 +209,7 @@ class PostgresServer:
             sync=self.settings.fsync,
             timeout_s=self.settings.start_timeout_s,
         )
-        postgres_files.remember_cluster(self.data_dir, cluster)
+        cluster_files.remember_cluster(self.data_dir, cluster)
         return state
 
     # -- starting -------------------------------------------------------------------------------------------------
@@ -224,7 +225,7 @@ class PostgresServer:
         wanted = self.settings.port
         if port == state.port and state.options == self.settings.options() and wanted in (None, port):
             # A server in crash recovery says so to every question: it is ours, only not ready.
-            answers = processes.wait_until(
+            answers = process_table.wait_until(
                 lambda: self._sql("SELECT 1;") is None or not self.is_running(), self.settings.start_timeout_s
             )
             if answers and self.is_running():
@@ -238,13 +239,13 @@ class PostgresServer:
         """Start the server on `port`, else on the one of the settings or of the last start, else on a free one."""
         options = self.settings.options()
         wanted = port or self.settings.port
-        postgres_files.rotate_log(self.log_file)
+        cluster_files.rotate_log(self.log_file)
         for _ in range(_START_ATTEMPTS):
             state = self._known_state()
             port = wanted or (state.port if is_free(state.port) else free_port())
             self._state = replace(state, port=port, options=options)
             if self._state != state:
-                postgres_files.save_state(self.data_dir, self._state)
+                cluster_files.save_state(self.data_dir, self._state)
             log_start = self.log_file.stat().st_size if self.log_file.exists() else 0
             if self._came_up(port, options):
                 log.info("database server %s listens on %s:%d", self.name, LOOPBACK, port)
@@ -274,8 +275,8 @@ class PostgresServer:
             lines = self._pid_file()
             return len(lines) > 7 and lines[0] == str(pid) and lines[7].strip() in ("ready", "standby")
 
-        processes.wait_until(lambda: is_ready() or not processes.is_alive(pid), self.settings.start_timeout_s)
-        return is_ready() and processes.is_alive(pid)
+        process_table.wait_until(lambda: is_ready() or not process_table.is_alive(pid), self.settings.start_timeout_s)
+        return is_ready() and process_table.is_alive(pid)
 
     def _ask_to_stop(self, mode: str) -> None:
         """Stop the server, and kill it if it does not obey in time."""
@@ -283,8 +284,8 @@ class PostgresServer:
         if running is None:
             return
         pid = running[0]
-        processes.send([pid], _STOP_SIGNALS[mode])
-        if not processes.wait_until(lambda: not processes.is_alive(pid), self.settings.stop_timeout_s):
+        process_table.send([pid], _STOP_SIGNALS[mode])
+        if not process_table.wait_until(lambda: not process_table.is_alive(pid), self.settings.stop_timeout_s):
             log.warning(
                 "database server %s did not stop within %d s: killing it", self.name, self.settings.stop_timeout_s
             )
@@ -301,9 +302,9 @@ class PostgresServer:
             pid, port = abs(int(lines[0])), int(lines[3])
         except (ValueError, IndexError):
             return None
-        if not processes.is_alive(pid):
+        if not process_table.is_alive(pid):
             return None
-        folder = processes.working_directory(pid)
+        folder = process_table.working_directory(pid)
         if folder is not None and folder != self._cluster.resolve():
             return None
         return pid, port
@@ -321,21 +322,21 @@ class PostgresServer:
 
         PostgreSQL checks the pid itself, but takes a zombie, or a stranger with the same number, for the old server.
         """
-        if not processes.PROC.is_dir():
+        if not process_table.PROC.is_dir():
             return
         folder = self.cluster.resolve()
-        if not processes.wait_until(lambda: not processes.working_in(folder), ORPHAN_PATIENCE_S):
+        if not process_table.wait_until(lambda: not process_table.working_in(folder), ORPHAN_PATIENCE_S):
             log.warning("killing processes that a dead database server %s left behind", self.name)
-            processes.send(processes.working_in(folder), signal.SIGKILL)
-            if not processes.wait_until(lambda: not processes.working_in(folder), 10):
+            process_table.send(process_table.working_in(folder), signal.SIGKILL)
+            if not process_table.wait_until(lambda: not process_table.working_in(folder), 10):
                 raise DatabaseUnavailable(f"processes of a dead database server {self.name} do not end")
         (self.cluster / "postmaster.pid").unlink(missing_ok=True)
 
     def _kill(self) -> None:
         running = self._postmaster()
         if running is not None:
-            processes.send([running[0]], signal.SIGKILL)
-            processes.wait_until(lambda: not self.is_running(), 10)
+            process_table.send([running[0]], signal.SIGKILL)
+            process_table.wait_until(lambda: not self.is_running(), 10)
             self._clear_remains()
 
     def _sql(self, statement: str, **variables: str) -> str | None:

@@ -1,0 +1,1 @@
+"""The embedded PostgreSQL server: its programs, files and user, started, stopped and started again by us."""

@@ -1,0 +1,1 @@
+"""Child processes: groups with restarts and orderly ends, trees of descendants, ports and signals."""
