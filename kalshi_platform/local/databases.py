@@ -12,7 +12,7 @@ from pathlib import Path
 
 from kalshi_platform.clock import Clock
 from kalshi_platform.config import catalog_variable, timeseries_variable
-from kalshi_platform.local.postgres.restarter import ServerKeeper
+from kalshi_platform.local.postgres.restarter import ServerRestarter
 from kalshi_platform.local.postgres.server import PostgresServer, PostgresSettings
 from kalshi_platform.storage.migrate import DatabaseKind, migrate
 from kalshi_platform.storage.pool import Database
@@ -30,7 +30,7 @@ class DatabaseStack:
         self._gatherers = tuple(gatherers)
         self._given = given
         self._servers: list[PostgresServer] = []
-        self._keeper: ServerKeeper | None = None
+        self._keeper: ServerRestarter | None = None
         self.timeseries: dict[str, str] = {}
         self.catalog: dict[str, str] = {}
         self.production = ""
@@ -58,7 +58,7 @@ class DatabaseStack:
 
     def keep_alive(self, say: Callable[[str], None], clock: Clock) -> None:
         """From now on, start servers that die again; `say` hears of it. Call it after start()."""
-        self._keeper = ServerKeeper(self._servers, say, clock)
+        self._keeper = ServerRestarter(self._servers, say, clock)
         self._keeper.start()
 
     def troubles(self) -> list[str]:

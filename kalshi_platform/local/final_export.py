@@ -27,7 +27,7 @@ RETRY_S = 1.0
 
 
 @dataclass
-class Finished:
+class FinalExport:
     """What was written. `production_rows` and `exported_rows` count rows per table over all `hours`."""
 
     production_rows: dict[str, int] = field(default_factory=dict)
@@ -85,12 +85,12 @@ def export_open(
     clock: Clock,
     say: Callable[[str], None],
     stop: threading.Event,
-) -> Finished:
+) -> FinalExport:
     """Merge each of `hours` again from all gatherers, make its anchors, and export it as `open`; ends early at `stop`.
 
     An hour that was already closed keeps its closed export.
     """
-    finished = Finished()
+    finished = FinalExport()
     for number, hour in enumerate(hours, 1):
         if stop.is_set():
             break

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from kalshi_platform.clock import Clock
 from kalshi_platform.errors import ConfigurationError, KalshiPlatformError, StartFailed, TransientError, Unfinished
-from kalshi_platform.local.final_export import Finished, export_open, hours_merged_since, merge_what_is_left
+from kalshi_platform.local.final_export import FinalExport, export_open, hours_merged_since, merge_what_is_left
 from kalshi_platform.local.stack import Stack, StackOptions, wait_for_http
 from kalshi_platform.local.watchdog import Watchdog, reload_code_location
 from kalshi_platform.market.times import hour_of
@@ -66,7 +66,7 @@ def _production_now(stack: Stack) -> datetime:
         production.dispose()
 
 
-def _finish(stack: Stack, began: datetime, say: Callable[[str], None], clock: Clock) -> Finished:
+def _finish(stack: Stack, began: datetime, say: Callable[[str], None], clock: Clock) -> FinalExport:
     settings = stack.settings()
     remains = merge_what_is_left(settings, clock)
     production = Database(settings.deduplicator.production_url, name="production")
@@ -74,7 +74,7 @@ def _finish(stack: Stack, began: datetime, say: Callable[[str], None], clock: Cl
         hours = hours_merged_since(production, began, clock.now())
         finished = export_open(settings, hours, clock, say, threading.Event())
     except TransientError as error:
-        finished = Finished(remains=[f"the lake was not brought up to date: {error}"])
+        finished = FinalExport(remains=[f"the lake was not brought up to date: {error}"])
     finally:
         production.dispose()
     finished.remains[:0] = remains
@@ -93,7 +93,7 @@ def _with_ui(
     if not wait_for_http(f"{stack.ui_url}/server_info", stop, clock, timeout_s=UI_START_S):
         if not stop.is_set():
             raise StartFailed(
-                f"the Dagster UI did not answer within {UI_START_S:.0f} s: {stack.last_words('dagster')}"
+                f"the Dagster UI did not answer within {UI_START_S:.0f} s: {stack.log_tail('dagster')}"
                 f" (more in {_shown(stack.group.log_dir)}/dagster.log)"
             )
         return
@@ -130,7 +130,7 @@ def _watch(
             for gone in stack.group.poll():
                 again = "" if gone.restart_in_s is None else f", started again in {gone.restart_in_s:.0f} s"
                 if gone.code == REFUSED:
-                    raise ConfigurationError([f"{gone.name} refuses its settings: {stack.last_words(gone.name)}"])
+                    raise ConfigurationError([f"{gone.name} refuses its settings: {stack.log_tail(gone.name)}"])
                 say(f"{gone.name} (pid {gone.pid}) ended with code {gone.code}{again}")
             if watchdog is not None:
                 watchdog.tick()
@@ -164,7 +164,7 @@ class _OpenExporter:
     def __init__(self, stack: Stack, clock: Clock) -> None:
         self._stack = stack
         self._clock = clock
-        self.last: tuple[datetime, Finished] | None = None
+        self.last: tuple[datetime, FinalExport] | None = None
 
     def run(self, stop: threading.Event) -> None:
         """Export until `stop`: first as soon as production has rows, then every OPEN_EXPORT_EVERY_S."""
@@ -184,7 +184,7 @@ class _OpenExporter:
                     self.last = (self._clock.now(), finished)
                     wait_s = OPEN_EXPORT_EVERY_S
 
-    def _export(self, stop: threading.Event) -> Finished:
+    def _export(self, stop: threading.Event) -> FinalExport:
         settings = self._stack.settings()
         now = self._clock.now()
         production = Database(settings.deduplicator.production_url, name="production")
@@ -202,7 +202,7 @@ def _text_of(path: Path) -> str | None:
         return None
 
 
-def _say_finished(finished: Finished, stack: Stack, say: Callable[[str], None]) -> None:
+def _say_finished(finished: FinalExport, stack: Stack, say: Callable[[str], None]) -> None:
     for table in sorted(finished.exported_rows):
         in_production = finished.production_rows.get(table)
         production = "" if in_production is None else f"{in_production:>12,} rows in production, "

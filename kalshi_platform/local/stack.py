@@ -106,11 +106,11 @@ class Stack:
         """Stop the gatherers, which write what they hold, then the merge, not the databases; return what is wrong."""
         remains = []
         if self.exchange and self.group.pid("exchange") is None:
-            remains.append(f"the simulated exchange had ended before: {self.last_words('exchange')}")
+            remains.append(f"the simulated exchange had ended before: {self.log_tail('exchange')}")
         gatherers = []
         for child in map(_child_of, self._names):
             if self.group.pid(child) is None:
-                remains.append(f"{child} did not run at the end: {self.last_words(child)}")
+                remains.append(f"{child} did not run at the end: {self.log_tail(child)}")
             else:
                 gatherers.append(child)
         self.group.stop(*gatherers)
@@ -175,7 +175,7 @@ class Stack:
         """Stop and start one child."""
         self.group.restart(name)
 
-    def last_words(self, name: str) -> str:
+    def log_tail(self, name: str) -> str:
         """The end of a child's log, for messages."""
         try:
             lines = (self.group.log_dir / f"{name}.log").read_text(encoding="utf-8", errors="replace").splitlines()

@@ -105,7 +105,7 @@ class _SilentStack:
     def __init__(self) -> None:
         self.ui_url = f"http://127.0.0.1:{free_port()}"
 
-    def last_words(self, name: str) -> str:
+    def log_tail(self, name: str) -> str:
         return f"{name} said this"
 
 

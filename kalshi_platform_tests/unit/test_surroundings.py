@@ -13,10 +13,10 @@ from threading import Thread
 import pytest
 
 from kalshi_platform.errors import LakeUnavailable
+from kalshi_platform.lab.simulator_client import SimulatorClient
 from kalshi_platform.lake.settings import LakeSettings
 from kalshi_platform.lake.store import open_store
 from kalshi_platform.local.processes.ports import free_port
-from kalshi_platform.local.venue import Venue
 from kalshi_platform.surroundings import DROPPED, loopback, settle_environment
 
 
@@ -83,7 +83,7 @@ def address(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
 def test_our_own_addresses_are_asked_without_a_proxy(address: str) -> None:
     with loopback.open(f"{address}/x", timeout=10) as answer:
         assert answer.status == 200
-    assert Venue(address).clock_us() == 7
+    assert SimulatorClient(address).clock_us() == 7
 
 
 def test_a_store_on_this_machine_is_asked_without_a_proxy(address: str) -> None:

@@ -15,7 +15,7 @@ from kalshi_platform.lab.bench.capture import Capture
 from kalshi_platform.lab.bench.host import HostResult, HostSpec
 from kalshi_platform.lab.bench.measure import cpu_s, per_message_us, weighted_quantiles
 from kalshi_platform.lab.bench.stack import BenchStack
-from kalshi_platform.local.venue import Venue
+from kalshi_platform.lab.simulator_client import SimulatorClient
 from kalshi_platform.storage.pool import Database, Transaction
 
 PLATFORM, NAIVE = "platform", "naive"
@@ -91,7 +91,7 @@ def _watch(
             "exchange": cpu_s([addresses["pid"]]),
         }
 
-    venue = Venue(str(addresses["control_url"]))
+    venue = SimulatorClient(str(addresses["control_url"]))
     before = used()
 
     def started() -> bool:

@@ -19,8 +19,8 @@ from kalshi_platform.gatherer.status.heartbeat import FILE_NAME, read_file
 from kalshi_platform.lab.bench.flatness import Sample, judge
 from kalshi_platform.lab.bench.soak_report import SoakRun, as_json, as_text, objections, picture
 from kalshi_platform.lab.bench.usage import usage
-from kalshi_platform.local.gathering import GatheringStack
-from kalshi_platform.local.run_options import RunOptions
+from kalshi_platform.lab.recording_stack import RecordingStack
+from kalshi_platform.lab.run_options import RunOptions
 from kalshi_platform.local.simulator_process import SimulationOptions
 from kalshi_platform.market.times import datetime_from_us
 from kalshi_platform.storage.pool import Database
@@ -65,7 +65,7 @@ def run_soak(options: SoakOptions, stop: threading.Event, say: Callable[[str], N
         f" {options.seconds:g} s"
     )
     simulation = SimulationOptions(options.markets, 0.0, options.seed)
-    with GatheringStack(options.data_dir, options.names, simulation, say, clock, keep=options.keep) as stack:
+    with RecordingStack(options.data_dir, options.names, simulation, say, clock, keep=options.keep) as stack:
         ran = _Soak(stack, options, stop, say, clock).run()
     verdicts = {name: judge(samples) for name, samples in ran.samples.items()}
     against = objections(ran, verdicts)
@@ -83,7 +83,7 @@ class _Soak:
 
     def __init__(
         self,
-        stack: GatheringStack,
+        stack: RecordingStack,
         options: SoakOptions,
         stop: threading.Event,
         say: Callable[[str], None],

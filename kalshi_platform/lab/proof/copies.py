@@ -15,7 +15,7 @@ from kalshi_platform.errors import DatabaseUnavailable
 from kalshi_platform.local.postgres.cluster_files import ServerState, make_data_dir, save_state
 from kalshi_platform.local.postgres.programs import find_programs
 from kalshi_platform.local.postgres.server import USER, PostgresServer
-from kalshi_platform.local.postgres.server_user import server_identity
+from kalshi_platform.local.postgres.server_user import find_server_user
 from kalshi_platform.local.processes.ports import LOOPBACK, free_port
 from kalshi_platform.storage.pool import Database
 
@@ -27,9 +27,9 @@ def base_backup(server: PostgresServer, name: str, *, for_replica: bool = False)
     """
     target = server.cluster.with_name(name)
     shutil.rmtree(target, ignore_errors=True)
-    identity = server_identity(server.cluster)
+    identity = find_server_user(server.cluster)
     target.mkdir(mode=0o700)
-    identity.give(target)
+    identity.chown(target)
     programs = find_programs(identity, server.settings.shared_roots)
     done = identity.run(
         [

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal, TypeAlias
 
-from kalshi_platform.local.run_options import RunOptions
+from kalshi_platform.lab.run_options import RunOptions
 
 FaultLevel: TypeAlias = Literal["none", "standard", "brutal", "databases", "kills", "ground"]
 FAULT_LEVELS: tuple[FaultLevel, ...] = ("none", "standard", "brutal", "databases", "kills", "ground")

@@ -8,7 +8,7 @@ from datetime import timedelta
 
 from kalshi_platform.clock import Clock
 from kalshi_platform.lab.proof.options import ProofOptions
-from kalshi_platform.local.gathering import GatheringStack
+from kalshi_platform.lab.recording_stack import RecordingStack
 from kalshi_platform.local.processes.ports import free_block
 from kalshi_platform.local.processes.process_group import ChildSpec
 from kalshi_platform.local.simulator_process import SimulationOptions
@@ -19,7 +19,7 @@ SECOND = "second"
 MERGE = "dedup"
 
 
-class ProofStack(GatheringStack):
+class ProofStack(RecordingStack):
     """A context manager. The exchange begins silent (no order moves) and keeps a ledger in `truth_folder`.
 
     With the plan `ground` it begins in the middle of the hour before this one, `past_hour`, until `leave_past`; and the

@@ -8,11 +8,11 @@ import tempfile
 from pathlib import Path
 
 from kalshi_platform.errors import ConfigurationError, DatabaseUnavailable
-from kalshi_platform.local.postgres.server_user import Identity
+from kalshi_platform.local.postgres.server_user import ServerUser
 
 
 def make_cluster(
-    cluster: Path, identity: Identity, programs: Path, user: str, password: str, *, sync: bool, timeout_s: float
+    cluster: Path, identity: ServerUser, programs: Path, user: str, password: str, *, sync: bool, timeout_s: float
 ) -> None:
     """Run initdb; the files appear at `cluster` whole, by one rename, or not at all.
 
@@ -37,7 +37,7 @@ def make_cluster(
         new = making / "cluster"
         new.mkdir(mode=0o700)
         for path in (password_file, new, making):
-            identity.give(path)
+            identity.chown(path)
         result = identity.run(
             [
                 str(programs / "initdb"),
@@ -60,7 +60,7 @@ def make_cluster(
         shutil.rmtree(making, ignore_errors=True)
 
 
-def check_version(cluster: Path, identity: Identity, programs: Path) -> None:
+def check_version(cluster: Path, identity: ServerUser, programs: Path) -> None:
     """Raise ConfigurationError when the files are of another major version than the programs."""
     found = (cluster / "PG_VERSION").read_text(encoding="ascii").strip()
     match = re.search(r"(\d+)", identity.run([str(programs / "postgres"), "--version"]).stdout)

@@ -25,7 +25,7 @@ from pathlib import Path
 
 from kalshi_platform.errors import ConfigurationError
 from kalshi_platform.local.postgres.programs import shared_root
-from kalshi_platform.local.postgres.server_user import Identity, server_identity
+from kalshi_platform.local.postgres.server_user import ServerUser, find_server_user
 
 LOG_LIMIT_BYTES = 16 * 1024 * 1024
 
@@ -78,7 +78,7 @@ def make_data_dir(data_dir: Path) -> None:
         data_dir.chmod(0o711)
 
 
-def find_cluster(data_dir: Path, shared_roots: Sequence[Path]) -> tuple[Path, Identity]:
+def find_cluster(data_dir: Path, shared_roots: Sequence[Path]) -> tuple[Path, ServerUser]:
     """Return the folder for the database files (it may not exist yet) and the user who runs the server on it.
 
     Raises ConfigurationError when files that were there before are gone or have become unreachable.
@@ -90,9 +90,9 @@ def find_cluster(data_dir: Path, shared_roots: Sequence[Path]) -> tuple[Path, Id
             raise ConfigurationError(
                 [f"the database files in {cluster} are gone; to begin with empty databases remove {data_dir}"]
             )
-        return cluster, server_identity(cluster)
+        return cluster, find_server_user(cluster)
     cluster = data_dir / "cluster"
-    identity = server_identity(cluster)
+    identity = find_server_user(cluster)
     if identity.can_enter(data_dir):
         return cluster, identity
     if cluster.exists():

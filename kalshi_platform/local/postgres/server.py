@@ -21,7 +21,7 @@ from kalshi_platform.local.postgres import cluster_files
 from kalshi_platform.local.postgres.cluster import check_version, make_cluster
 from kalshi_platform.local.postgres.cluster_files import ServerState
 from kalshi_platform.local.postgres.programs import SHARED_ROOTS, find_programs
-from kalshi_platform.local.postgres.server_user import Identity
+from kalshi_platform.local.postgres.server_user import ServerUser
 from kalshi_platform.local.processes import process_table
 from kalshi_platform.local.processes.ports import LOOPBACK, free_port, is_free
 
@@ -93,7 +93,7 @@ class PostgresServer:
         self._lock = FileLock(self.data_dir / ".lock")
         self._owns = False
         self._cluster: Path | None = None
-        self._identity: Identity | None = None
+        self._identity: ServerUser | None = None
         self._programs: Path | None = None
         self._state: ServerState | None = None
 
@@ -362,7 +362,7 @@ class PostgresServer:
             raise DatabaseUnavailable(f"database server {self.name} was not started")
         return self._state
 
-    def _started_parts(self) -> tuple[Identity, Path]:
+    def _started_parts(self) -> tuple[ServerUser, Path]:
         if self._identity is None or self._programs is None:
             raise DatabaseUnavailable(f"database server {self.name} was not started")
         return self._identity, self._programs

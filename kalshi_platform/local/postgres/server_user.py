@@ -20,7 +20,7 @@ _BARE: Mapping[str, str] = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LC_ALL": "C
 
 
 @dataclass(frozen=True, slots=True)
-class Identity:
+class ServerUser:
     """A user to start programs as; `drop` is False when it is the user we are already."""
 
     user: str
@@ -83,7 +83,7 @@ class Identity:
             return False
         return True
 
-    def give(self, path: Path) -> None:
+    def chown(self, path: Path) -> None:
         """Make this user the owner of one file or folder."""
         if self.drop:
             os.chown(path, self.uid, self.gid)
@@ -100,7 +100,7 @@ class Identity:
             return False
 
 
-def server_identity(cluster: Path) -> Identity:
+def find_server_user(cluster: Path) -> ServerUser:
     """Return who runs the server of `cluster`: ourselves, or, for root, the cluster's owner or `nobody`.
 
     Raises ConfigurationError where the files belong to somebody else, or no unprivileged user is known.
@@ -112,7 +112,7 @@ def server_identity(cluster: Path) -> Identity:
             raise ConfigurationError(
                 [f"{cluster} belongs to user {_name_of(owner)}: run as that user or root, or set another data folder"]
             )
-        return Identity(_name_of(mine), mine, os.getegid(), drop=False)
+        return ServerUser(_name_of(mine), mine, os.getegid(), drop=False)
     try:
         entry = pwd.getpwuid(owner) if owner else pwd.getpwnam(UNPRIVILEGED_USER)
     except KeyError:
@@ -122,7 +122,7 @@ def server_identity(cluster: Path) -> Identity:
                 f"{owner or repr(UNPRIVILEGED_USER)} to run it as: run as an ordinary user, or set the database URLs"
             ]
         ) from None
-    return Identity(entry.pw_name, entry.pw_uid, entry.pw_gid, drop=True)
+    return ServerUser(entry.pw_name, entry.pw_uid, entry.pw_gid, drop=True)
 
 
 def _name_of(uid: int) -> str:

@@ -16,7 +16,7 @@ FEED_CHANNELS = frozenset({"trade", "ticker", "market_lifecycle_v2"})
 TIMEOUT_S = 30.0
 
 
-class Venue:
+class SimulatorClient:
     """Asks and drives a running simulated exchange. Raises ExchangeUnavailable when it does not answer."""
 
     def __init__(self, control_url: str) -> None:

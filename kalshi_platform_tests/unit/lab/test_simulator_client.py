@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from kalshi_platform.local.venue import BOOK_CHANNEL, FEED_CHANNELS, Venue
+from kalshi_platform.lab.simulator_client import BOOK_CHANNEL, FEED_CHANNELS, SimulatorClient
 
 
 def connection(agent: str, *books: tuple[int, int], feeds: bool = False, stalled: bool = False) -> dict[str, Any]:
@@ -38,7 +38,7 @@ FEED = connection("g1 feed", feeds=True)
 def test_a_gatherer_follows_when_it_was_sent_every_book_and_hears_the_feeds(
     monkeypatch: pytest.MonkeyPatch, connections: list[dict[str, Any]], following: bool, holding_all: bool
 ) -> None:
-    venue = Venue("http://127.0.0.1:1")
+    venue = SimulatorClient("http://127.0.0.1:1")
     state = {"connections": connections, "quoting": 8, "markets": {"active": 11, "initialized": 2}}
     monkeypatch.setattr(venue, "state", lambda: state)
     assert (venue.following("g1"), venue.holding_all("g1")) == (following, holding_all)

@@ -17,11 +17,11 @@ from kalshi_platform import config
 from kalshi_platform.clock import Clock
 from kalshi_platform.errors import TransientError
 from kalshi_platform.gatherer.status.heartbeat import FILE_NAME, read_file
+from kalshi_platform.lab.simulator_client import SimulatorClient
 from kalshi_platform.local.databases import DatabaseStack
 from kalshi_platform.local.postgres.server import PostgresServer
 from kalshi_platform.local.processes.process_group import ChildSpec, ProcessGroup
 from kalshi_platform.local.simulator_process import SimulationOptions, start_simulator
-from kalshi_platform.local.venue import Venue
 
 EXCHANGE_STOP_S = 60.0
 """The exchange writes the rest of its ledger when it is stopped."""
@@ -34,7 +34,7 @@ class NotRunning(TransientError):
     """A child that should run does not."""
 
 
-class GatheringStack:
+class RecordingStack:
     """Brings everything up and takes it down; a context manager. A subclass may start more in `start_more`.
 
     `venue`, `settings` and `environ` (of its children) are there once it is started.
@@ -60,7 +60,7 @@ class GatheringStack:
         self._clock = clock
         self._keep = keep
         self._databases = DatabaseStack(self.folder, self.names, {})
-        self.venue: Venue
+        self.venue: SimulatorClient
         self.settings: config.PlatformSettings
         self.environ: dict[str, str]
 
@@ -156,7 +156,7 @@ class GatheringStack:
         addresses = start_simulator(
             self.group, self._simulation, base, self.folder, self._clock, stop_timeout_s=EXCHANGE_STOP_S
         )
-        self.venue = Venue(addresses["control_url"])
+        self.venue = SimulatorClient(addresses["control_url"])
         self.prepare_exchange()
         databases = self._databases
         self.environ = environ = base | config.settings_of(
