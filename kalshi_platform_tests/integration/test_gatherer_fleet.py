@@ -9,7 +9,7 @@ from pathlib import Path
 from kalshi_platform.deduplicator.coverage.streams.claims import read_claims
 from kalshi_platform.deduplicator.settings import GathererSource
 from kalshi_platform.gatherer.settings import GathererSettings
-from kalshi_platform.market.coverage import Interval, without
+from kalshi_platform.market.intervals import Interval, without
 from kalshi_platform_tests.fixtures.exchange import eventually, running_exchange
 from kalshi_platform_tests.fixtures.gatherer_databases import SettingsFactory
 from kalshi_platform_tests.fixtures.gatherer_service import running_gatherer

@@ -18,7 +18,7 @@ from kalshi_platform.deduplicator.coverage.streams.claims import read_claims
 from kalshi_platform.deduplicator.merge.merge import merge_new
 from kalshi_platform.gatherer.ingest.commit import close_former, commit_records
 from kalshi_platform.gatherer.ingest.fence import Fence
-from kalshi_platform.market.coverage import Interval, union
+from kalshi_platform.market.intervals import Interval, union
 from kalshi_platform.market.times import datetime_from_us, hour_of, us_from_datetime
 from kalshi_platform.storage.partitions import PartitionBounds, PartitionKeeper
 from kalshi_platform_tests.fixtures.merge_world import MergeWorld

@@ -20,7 +20,7 @@ from kalshi_platform.deduplicator.coverage.verification.multiset_hash import fin
 from kalshi_platform.deduplicator.coverage.verification.timeline import Timeline
 from kalshi_platform.deduplicator.merge.source import gone_until, incomplete_tables
 from kalshi_platform.deduplicator.settings import GathererSource
-from kalshi_platform.market.coverage import Interval
+from kalshi_platform.market.intervals import Interval
 from kalshi_platform.market.names import LONGEST_NAME
 from kalshi_platform.market.times import datetime_from_us, us_from_datetime
 from kalshi_platform.storage.read import ArrowSnapshot, arrow_snapshot

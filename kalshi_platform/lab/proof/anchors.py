@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from kalshi_platform.lab.proof.books import SIDES, exploded, summed
-from kalshi_platform.market.coverage import Interval
+from kalshi_platform.market.intervals import Interval
 
 _AT_ONCE = 200
 """Anchors of one part that are judged together: each is joined with its market's deltas."""

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from kalshi_platform.market.coverage import Interval, holes, intersection
+from kalshi_platform.market.intervals import Interval, holes, intersection
 
 _LEVEL = ("ticker", "side", "price_e4")
 SIDES = ("yes", "no")

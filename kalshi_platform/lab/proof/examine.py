@@ -32,7 +32,7 @@ from kalshi_platform.lab.proof.tables import AT, DELTAS, LIFECYCLE, MARKETS, TIM
 from kalshi_platform.lab.proof.truth import Truth, read_truth
 from kalshi_platform.lab.proof.walk import GathererRows, Walked, walk
 from kalshi_platform.lab.proof.windows import FORGETTING, Unexplained, unexplained, windows
-from kalshi_platform.market.coverage import Interval, holds, intersection, union, without
+from kalshi_platform.market.intervals import Interval, holds, intersection, union, without
 from kalshi_platform.market.times import datetime_from_us
 from kalshi_platform.storage.read import ArrowSnapshot, arrow_snapshot
 

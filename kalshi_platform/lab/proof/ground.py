@@ -36,7 +36,7 @@ from kalshi_platform.lab.proof.watch import Watch
 from kalshi_platform.lake.export import export_raw
 from kalshi_platform.lake.store import open_store
 from kalshi_platform.local.platform_status import platform_status
-from kalshi_platform.market.coverage import Interval
+from kalshi_platform.market.intervals import Interval
 from kalshi_platform.storage.pool import Database
 
 Act: TypeAlias = Callable[[InjectedFault, PlannedFault], str | None]

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from kalshi_platform.lab.proof.missed import ALWAYS, Claims, missed_by_all
-from kalshi_platform.market.coverage import Interval, holds, holes, intersection, length, union, without
+from kalshi_platform.market.intervals import Interval, holds, holes, intersection, length, union, without
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from kalshi_platform.market.coverage import Interval, intersection, union
+from kalshi_platform.market.intervals import Interval, intersection, union
 
 Claims: TypeAlias = Mapping[str, list[Interval]]
 Integers: TypeAlias = npt.NDArray[np.int64]

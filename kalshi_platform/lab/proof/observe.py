@@ -10,7 +10,7 @@ from kalshi_platform.clock import Clock
 from kalshi_platform.deduplicator.coverage.streams.claims import read_claims
 from kalshi_platform.lab.proof.faults import RECOVERY_S, InjectedFault
 from kalshi_platform.lab.proof.stack import ProofStack
-from kalshi_platform.market.coverage import length
+from kalshi_platform.market.intervals import length
 from kalshi_platform.market.times import datetime_from_us
 from kalshi_platform.storage.pool import Database
 

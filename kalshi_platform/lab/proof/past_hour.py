@@ -17,7 +17,7 @@ from kalshi_platform.lab.proof.stack import ProofStack
 from kalshi_platform.lake.export import export_raw
 from kalshi_platform.lake.layout import RAW_TABLES, lake_table, partition_starting
 from kalshi_platform.lake.reader import hole_list, trades
-from kalshi_platform.market.coverage import Interval
+from kalshi_platform.market.intervals import Interval
 from kalshi_platform.market.times import HOUR, us_from_datetime
 from kalshi_platform.storage.pool import Database
 

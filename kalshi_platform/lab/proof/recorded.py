@@ -27,7 +27,7 @@ from kalshi_platform.lake.layout import lake_table
 from kalshi_platform.lake.manifest import published, read_manifest
 from kalshi_platform.lake.settings import FolderRoot
 from kalshi_platform.lake.store.folder import FolderStore
-from kalshi_platform.market.coverage import Interval, union
+from kalshi_platform.market.intervals import Interval, union
 from kalshi_platform.market.times import datetime_from_us
 from kalshi_platform.storage.pool import Database
 from kalshi_platform.storage.read import ArrowSnapshot, arrow_snapshot

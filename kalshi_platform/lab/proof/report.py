@@ -8,7 +8,7 @@ from typing import Any
 from kalshi_platform.lab.proof import alarms
 from kalshi_platform.lab.proof.examine import Findings
 from kalshi_platform.lab.proof.verdict import MOST_EXCESS_US, Ran
-from kalshi_platform.market.coverage import Interval, union
+from kalshi_platform.market.intervals import Interval, union
 from kalshi_platform.plots.timeline import Mark
 
 

@@ -29,7 +29,7 @@ from kalshi_platform.lab.proof.tables import (
     ticker_columns,
     to_seconds,
 )
-from kalshi_platform.market.coverage import Interval
+from kalshi_platform.market.intervals import Interval
 
 SAME_EVENT_US = 300_000_000
 """Equal lifecycle content of one ticker within five minutes is one event."""

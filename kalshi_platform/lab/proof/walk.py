@@ -18,7 +18,7 @@ from kalshi_platform.lab.proof.compare import Comparison, Difference
 from kalshi_platform.lab.proof.missed import Feeds, lost_of
 from kalshi_platform.lab.proof.tables import DELTAS, TICKERS, TIMED_TABLES, TRADES, NaturalTable
 from kalshi_platform.lab.proof.truth import Truth
-from kalshi_platform.market.coverage import Interval
+from kalshi_platform.market.intervals import Interval
 
 ROWS_AT_ONCE = 200_000
 Rows: TypeAlias = Callable[[NaturalTable, Interval], pl.DataFrame]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from kalshi_platform.lab.proof.faults import InjectedFault
-from kalshi_platform.market.coverage import Interval, holds, intersection, union, without
+from kalshi_platform.market.intervals import Interval, holds, intersection, union, without
 
 BEFORE_US = 1_000_000
 """What a killed process had received, but not yet written, came before the fault."""

@@ -25,7 +25,7 @@ from kalshi_platform.deduplicator.coverage.verification.verify_claims import (
     coverage_of,
     judge,
 )
-from kalshi_platform.market.coverage import Interval, holds
+from kalshi_platform.market.intervals import Interval, holds
 from kalshi_platform.storage.tables import GATHERER_TABLES
 from kalshi_platform_tests.unit.deduplicator.test_worlds import LONG, merge, micros, world_of, worlds
 from kalshi_platform_tests.unit.deduplicator.truth import (

@@ -23,8 +23,8 @@ from kalshi_platform.deduplicator.coverage.verification.check_books import (
 from kalshi_platform.deduplicator.coverage.verification.check_snapshots import check_runs
 from kalshi_platform.deduplicator.coverage.verification.multiset_hash import fingerprints_of, parts_of, sums_of_books
 from kalshi_platform.deduplicator.coverage.verification.timeline import Covered, Timeline
-from kalshi_platform.market.coverage import Interval
 from kalshi_platform.market.fold import Changes
+from kalshi_platform.market.intervals import Interval
 
 TICKERS = ["A", "B"]
 END = 1_000

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from kalshi_platform.deduplicator.coverage.streams.claims import claims
 from kalshi_platform.deduplicator.coverage.streams.stream_window import edge_segments
 from kalshi_platform.deduplicator.coverage.streams.time_regressions import broken, broken_between, steps_back
-from kalshi_platform.market.coverage import intersection
+from kalshi_platform.market.intervals import intersection
 from kalshi_platform_tests.unit.deduplicator.test_worlds import LONG, world_of, worlds
 from kalshi_platform_tests.unit.deduplicator.truth import MARGIN_US, Stream, World, feed_of, memberships_of, segments_of
 

@@ -6,7 +6,7 @@ from collections import Counter
 from dataclasses import dataclass, fields
 
 from kalshi_platform.market.book import LevelChange, books
-from kalshi_platform.market.coverage import Interval, holds, length
+from kalshi_platform.market.intervals import Interval, holds, length
 from kalshi_platform_tests.unit.worlds.moments import Anchor, Moment
 from kalshi_platform_tests.unit.worlds.venue import INDEX, MARGIN_US, START_US, Content, Levels
 

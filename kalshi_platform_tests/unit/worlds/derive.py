@@ -18,7 +18,7 @@ from kalshi_platform.deduplicator.coverage.streams.stream_ledger import StreamLe
 from kalshi_platform.deduplicator.coverage.streams.stream_window import edge_segments
 from kalshi_platform.deduplicator.coverage.streams.unknown_frames import UNKNOWN, concerned, doubted_pairs, standing
 from kalshi_platform.deduplicator.coverage.verification.check_snapshots import RUN_CHECKS, check_runs
-from kalshi_platform.market.coverage import Interval, intersection, union
+from kalshi_platform.market.intervals import Interval, intersection, union
 from kalshi_platform.market.records import BookDelta
 from kalshi_platform_tests.unit.worlds.moments import Anchor, Moment, StreamPart
 from kalshi_platform_tests.unit.worlds.venue import INDEX, MARGIN_US, START_US, Levels

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from kalshi_platform.market.coverage import Interval
+from kalshi_platform.market.intervals import Interval
 from kalshi_platform.market.records import BookDelta, BookSnapshot, UnknownFrame
 from kalshi_platform_tests.unit.worlds.tables import GathererTables, Key
 from kalshi_platform_tests.unit.worlds.venue import START_US, Levels, Venue

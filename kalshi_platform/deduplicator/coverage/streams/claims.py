@@ -18,12 +18,12 @@ from kalshi_platform.deduplicator.coverage.streams.seq_ranges import runs, spans
 from kalshi_platform.deduplicator.coverage.streams.stream_window import StreamWindow, read_window, streams_between
 from kalshi_platform.deduplicator.coverage.streams.time_regressions import broken
 from kalshi_platform.deduplicator.settings import GathererSource
-from kalshi_platform.market.coverage import Interval, intersection, union, without
+from kalshi_platform.market.intervals import Interval, intersection, union, without
 from kalshi_platform.market.times import us_from_datetime
 from kalshi_platform.storage.read import arrow_snapshot
 
 Claims = Mapping[str, list[Interval]]
-"""Ticker → what is claimed of it, as `market.coverage.union` gives it."""
+"""Ticker → what is claimed of it, as `market.intervals.union` gives it."""
 
 
 def read_claims(source: GathererSource, low: datetime, high: datetime, margin_us: int) -> Claims:

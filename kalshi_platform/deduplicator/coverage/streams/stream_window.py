@@ -17,7 +17,7 @@ from kalshi_platform.deduplicator.coverage.streams.seq_ranges import runs
 from kalshi_platform.deduplicator.coverage.streams.stream_ledger import CLOCKS_APART, StreamLedger
 from kalshi_platform.deduplicator.coverage.streams.time_regressions import broken_between
 from kalshi_platform.deduplicator.coverage.streams.unknown_frames import read_proven
-from kalshi_platform.market.coverage import Interval
+from kalshi_platform.market.intervals import Interval
 from kalshi_platform.market.times import datetime_from_us
 from kalshi_platform.storage.read import ArrowSnapshot
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import polars as pl
 
-from kalshi_platform.market.coverage import Interval, union
+from kalshi_platform.market.intervals import Interval, union
 
 STEPS = {"ticker": pl.String, "steps": pl.Int64, "largest_us": pl.Int64, "exchange_us": pl.Int64}
 

@@ -10,7 +10,7 @@ import numpy as np
 import polars as pl
 
 from kalshi_platform.deduplicator.coverage.verification.multiset_hash import parts_of, sums_of_books
-from kalshi_platform.market.coverage import Interval
+from kalshi_platform.market.intervals import Interval
 
 RUN_CHECKS = {"stream_id": pl.Int64, "ticker": pl.String, "seq": pl.Int64, "next_seq": pl.Int64,
               "low_us": pl.Int64, "high_us": pl.Int64, "passed": pl.Boolean}  # fmt: skip

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from kalshi_platform.deduplicator.coverage.verification.multiset_hash import Sums, summed_up
-from kalshi_platform.market.coverage import Interval
+from kalshi_platform.market.intervals import Interval
 
 Ints = npt.NDArray[np.int64]
 SPAN_US = 1 << 36
@@ -54,7 +54,7 @@ class Timeline:
 
 
 class Covered:
-    """Which ranges are covered, market by market; `market.coverage.union` makes each list."""
+    """Which ranges are covered, market by market; `market.intervals.union` makes each list."""
 
     def __init__(self, tickers: Sequence[str], coverage: Mapping[str, Sequence[Interval]]) -> None:
         rows = [(m, low, high) for m, ticker in enumerate(tickers) for low, high in coverage.get(ticker, ())]

@@ -27,7 +27,7 @@ from kalshi_platform.deduplicator.coverage.verification.check_books import (
     check_polled,
 )
 from kalshi_platform.deduplicator.coverage.verification.timeline import Covered, Timeline
-from kalshi_platform.market.coverage import Interval, length, union
+from kalshi_platform.market.intervals import Interval, length, union
 
 CLAIM = ("gatherer", "stream_id", "ticker", "from_us", "to_us")
 _RANGES = {"ticker": pl.String, "low_us": pl.Int64, "high_us": pl.Int64, "reason": pl.String}

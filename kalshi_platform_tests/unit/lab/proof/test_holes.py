@@ -9,7 +9,7 @@ import polars as pl
 from kalshi_platform.lab.proof.holes import account, claimed_losses, compare_coverage, united
 from kalshi_platform.lab.proof.missed import Feeds, lost_of
 from kalshi_platform.lab.proof.tables import DELTAS
-from kalshi_platform.market.coverage import Interval
+from kalshi_platform.market.intervals import Interval
 
 S = 1_000_000
 INDICES = {"A": 0, "B": 0}

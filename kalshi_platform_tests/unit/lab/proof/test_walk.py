@@ -14,7 +14,7 @@ from kalshi_platform.lab.proof.tables import DELTAS, TICKERS, TRADES, NaturalTab
 from kalshi_platform.lab.proof.truth import ALL_TIME, Truth, read_truth
 from kalshi_platform.lab.proof.walk import GathererRows, Walked, walk
 from kalshi_platform.lab.simulator.truth import TruthLedger
-from kalshi_platform.market.coverage import Interval
+from kalshi_platform.market.intervals import Interval
 
 S = 1_000_000
 START = 1_795_000_000 * S

@@ -1,7 +1,7 @@
-"""Arithmetic of what is known: sorted, disjoint, half-open intervals of microseconds. Pure.
+"""Set operations on half-open intervals of microseconds. Pure.
 
-A claim says that a record is complete for every moment of [start, end). Claims of several witnesses join only where
-they touch; what no claim holds is a hole.
+A claim says that a record is complete for every moment of [start, end). Claims of several observers join only where
+they touch; what no claim holds is a hole. Lists of intervals are sorted and disjoint, as `union` returns them.
 """
 
 from __future__ import annotations

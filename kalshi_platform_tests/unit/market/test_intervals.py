@@ -7,7 +7,7 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kalshi_platform.market.coverage import Interval, holds, holes, intersection, length, union, without
+from kalshi_platform.market.intervals import Interval, holds, holes, intersection, length, union, without
 
 END = 40
 interval = st.tuples(st.integers(0, END), st.integers(0, END))
