@@ -14,7 +14,7 @@ from kalshi_platform.cli.running import tell
 from kalshi_platform.errors import ConfigurationError, KalshiPlatformError, Unfinished
 
 if TYPE_CHECKING:
-    from kalshi_platform.deduplicator.close_hour import HourClose
+    from kalshi_platform.deduplicator.close.close_hour import HourClose
 
 _HOUR = re.compile(r"(\d{4}-\d\d-\d\d)[T _-](\d\d)(?::?00)?(?:Z|\+00:00)?")
 _ALARMS = {
@@ -38,7 +38,7 @@ def close_hour(
     from kalshi_platform.cli.backfill_trades import described, public_rest
     from kalshi_platform.clock import SYSTEM_CLOCK
     from kalshi_platform.config import load_bounds, load_deduplicator
-    from kalshi_platform.deduplicator.close_hour import close_hour as close
+    from kalshi_platform.deduplicator.close.close_hour import close_hour as close
 
     hour = parse_hour(hour_text)
     settings = load_deduplicator()

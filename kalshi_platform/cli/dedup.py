@@ -12,7 +12,7 @@ from kalshi_platform.cli.running import tell
 from kalshi_platform.errors import LockHeld, Unfinished
 
 if TYPE_CHECKING:
-    from kalshi_platform.deduplicator.merge.merge import MergeReport
+    from kalshi_platform.deduplicator.merge.merge_pass import MergeReport
 
 
 def dedup(
@@ -31,9 +31,9 @@ def dedup(
 
     from kalshi_platform.clock import SYSTEM_CLOCK
     from kalshi_platform.config import load_bounds, load_deduplicator
-    from kalshi_platform.deduplicator.catalog.merge import merge_catalog
-    from kalshi_platform.deduplicator.live import LiveMerger
-    from kalshi_platform.deduplicator.merge.merge import Merger
+    from kalshi_platform.deduplicator.catalog.merge_catalog import merge_catalog
+    from kalshi_platform.deduplicator.live.live_merger import LiveMerger
+    from kalshi_platform.deduplicator.merge.merge_pass import Merger
     from kalshi_platform.local.processes.stop_signals import stop_on_signals
     from kalshi_platform.monitoring.logs import describe_process
 

@@ -12,9 +12,9 @@ from datetime import datetime
 
 from kalshi_platform.clock import Clock
 from kalshi_platform.config import PlatformSettings
-from kalshi_platform.deduplicator.catalog.merge import merge_catalog
-from kalshi_platform.deduplicator.close_hour import close_hour
-from kalshi_platform.deduplicator.merge.merge import merge_new
+from kalshi_platform.deduplicator.catalog.merge_catalog import merge_catalog
+from kalshi_platform.deduplicator.close.close_hour import close_hour
+from kalshi_platform.deduplicator.merge.merge_pass import merge_new
 from kalshi_platform.errors import KalshiPlatformError, TransientError
 from kalshi_platform.lake.export import export_raw
 from kalshi_platform.lake.layout import RAW_TABLES

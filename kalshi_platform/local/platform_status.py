@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from kalshi_platform.clock import Clock
-from kalshi_platform.deduplicator.coverage import hour_summary as hour_figures
-from kalshi_platform.deduplicator.merge.twins import twins
+from kalshi_platform.deduplicator.close import hour_summary as hour_figures
+from kalshi_platform.deduplicator.merge.source_identity import twins
 from kalshi_platform.deduplicator.settings import DeduplicatorSettings
 from kalshi_platform.errors import DatabaseUnavailable
 from kalshi_platform.gatherer.status.heartbeat import read_file

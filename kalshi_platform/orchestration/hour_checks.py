@@ -13,7 +13,7 @@ from typing import Any
 
 import dagster as dg
 
-from kalshi_platform.deduplicator.coverage.close_alarms import CloseAlarm, worst_markets
+from kalshi_platform.deduplicator.close.close_alarms import CloseAlarm, worst_markets
 from kalshi_platform.orchestration.keys import production
 from kalshi_platform.storage.pool import Database
 
@@ -53,7 +53,7 @@ SPECS = (
 
 def evaluate(database: Database, hours: Sequence[datetime], least_agreement: float) -> Iterator[dg.AssetCheckResult]:
     """The results of all checks in `SPECS` for these closed hours."""
-    from kalshi_platform.deduplicator.coverage import hour_summary as hour_figures
+    from kalshi_platform.deduplicator.close import hour_summary as hour_figures
     from kalshi_platform.plots import hours as plots
 
     alarms = hour_figures.alarms(database, hours)

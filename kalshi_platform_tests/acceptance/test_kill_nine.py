@@ -27,7 +27,7 @@ from typing import Any
 
 import pytest
 
-from kalshi_platform.deduplicator.coverage.streams.claims import read_claims
+from kalshi_platform.deduplicator.coverage.claims import read_claims
 from kalshi_platform.deduplicator.settings import GathererSource
 from kalshi_platform.gatherer.status.heartbeat import FILE_NAME, read_file
 from kalshi_platform.lab.simulator.server import ServerThread

@@ -12,11 +12,11 @@ import pyarrow as pa
 import pytest
 
 from kalshi_platform.clock import SYSTEM_CLOCK
-from kalshi_platform.deduplicator import live as live_module
-from kalshi_platform.deduplicator.catalog import merge as catalog_merge
+from kalshi_platform.deduplicator.catalog import merge_catalog as catalog_merge
 from kalshi_platform.deduplicator.catalog import source as catalog_source
-from kalshi_platform.deduplicator.catalog.merge import merge_catalog
-from kalshi_platform.deduplicator.live import LiveMerger
+from kalshi_platform.deduplicator.catalog.merge_catalog import merge_catalog
+from kalshi_platform.deduplicator.live import live_merger as live_module
+from kalshi_platform.deduplicator.live.live_merger import LiveMerger
 from kalshi_platform.market.identity import fingerprint
 from kalshi_platform.storage.partitions import PartitionBounds
 from kalshi_platform.storage.pool import Database, Transaction

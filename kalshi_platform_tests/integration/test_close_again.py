@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from kalshi_platform.clock import SYSTEM_CLOCK
-from kalshi_platform.deduplicator import close_hour as closing
-from kalshi_platform.deduplicator.coverage.verification.verify_hour import HourProof, prove_hour
-from kalshi_platform.deduplicator.merge.merge import merge_new
+from kalshi_platform.deduplicator.close import close_hour as closing
+from kalshi_platform.deduplicator.close.verify_hour import HourProof, prove_hour
+from kalshi_platform.deduplicator.merge.merge_pass import merge_new
 from kalshi_platform.errors import HourDropped
 from kalshi_platform.market.times import US_PER_S
 from kalshi_platform.storage.pool import Database

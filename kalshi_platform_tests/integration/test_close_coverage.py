@@ -13,11 +13,11 @@ import pytest
 
 from kalshi_platform.cli.close_hour import proof_lines
 from kalshi_platform.clock import SYSTEM_CLOCK
-from kalshi_platform.deduplicator.close_hour import HourClose, close_hour
-from kalshi_platform.deduplicator.coverage import hour_summary as hour_figures
-from kalshi_platform.deduplicator.coverage.close_alarms import worst_markets
-from kalshi_platform.deduplicator.hours import hours_to_close
-from kalshi_platform.deduplicator.merge.merge import merge_new
+from kalshi_platform.deduplicator.close import hour_summary as hour_figures
+from kalshi_platform.deduplicator.close.close_alarms import worst_markets
+from kalshi_platform.deduplicator.close.close_hour import HourClose, close_hour
+from kalshi_platform.deduplicator.close.hours import hours_to_close
+from kalshi_platform.deduplicator.merge.merge_pass import merge_new
 from kalshi_platform.lake.export import export_raw
 from kalshi_platform.lake.settings import LakeSettings
 from kalshi_platform.local.platform_status import platform_status

@@ -10,9 +10,9 @@ from datetime import timedelta
 import pytest
 
 from kalshi_platform.clock import SYSTEM_CLOCK
-from kalshi_platform.deduplicator.close_hour import HourClose, close_hour
-from kalshi_platform.deduplicator.hours import hours_to_close
-from kalshi_platform.deduplicator.merge.merge import merge_new
+from kalshi_platform.deduplicator.close.close_hour import HourClose, close_hour
+from kalshi_platform.deduplicator.close.hours import hours_to_close
+from kalshi_platform.deduplicator.merge.merge_pass import merge_new
 from kalshi_platform.errors import DatabaseUnavailable, SchemaMismatch
 from kalshi_platform.market.times import US_PER_HOUR, US_PER_S, datetime_from_us, us_from_datetime
 from kalshi_platform.storage import migrate as migrations

@@ -10,7 +10,7 @@ import psycopg2
 import pytest
 
 from kalshi_platform.clock import SYSTEM_CLOCK
-from kalshi_platform.deduplicator.live import LiveMerger
+from kalshi_platform.deduplicator.live.live_merger import LiveMerger
 from kalshi_platform.deduplicator.settings import DeduplicatorSettings
 from kalshi_platform.errors import ConfigurationError, DatabaseUnavailable, SchemaMismatch, StatementRejected
 from kalshi_platform.local.postgres.server import PostgresServer

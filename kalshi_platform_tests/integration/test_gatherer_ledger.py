@@ -12,7 +12,7 @@ import psycopg2
 import pytest
 
 from kalshi_platform.clock import SYSTEM_CLOCK
-from kalshi_platform.deduplicator.coverage.streams.claims import claims
+from kalshi_platform.deduplicator.coverage.claims import claims
 from kalshi_platform.errors import AnotherWriter
 from kalshi_platform.gatherer.ingest.committer import Committer
 from kalshi_platform.gatherer.ingest.fence import DIFFERS, WENT_BACK, Fence

@@ -15,7 +15,7 @@ import psycopg2
 import pytest
 
 from kalshi_platform.clock import SYSTEM_CLOCK
-from kalshi_platform.deduplicator.coverage.streams.claims import claims
+from kalshi_platform.deduplicator.coverage.claims import claims
 from kalshi_platform.gatherer.ingest.writer import Writer
 from kalshi_platform.gatherer.journal.spool import Spool
 from kalshi_platform.gatherer.settings import GathererSettings

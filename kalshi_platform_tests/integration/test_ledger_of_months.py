@@ -12,7 +12,7 @@ import pytest
 
 from kalshi_platform.clock import SYSTEM_CLOCK
 from kalshi_platform.deduplicator.coverage.checkpoint_reader import read_anchors
-from kalshi_platform.deduplicator.coverage.hour_reader import read_hour
+from kalshi_platform.deduplicator.coverage.gatherer_hour import read_hour
 from kalshi_platform.deduplicator.merge.cursor import Position, read_new
 from kalshi_platform.deduplicator.merge.source import estimated_rows
 from kalshi_platform.deduplicator.settings import GathererSource

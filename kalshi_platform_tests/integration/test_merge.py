@@ -11,14 +11,14 @@ from typing import Any
 import pytest
 
 from kalshi_platform.clock import SYSTEM_CLOCK
-from kalshi_platform.deduplicator import live as live_module
-from kalshi_platform.deduplicator.catalog.merge import CatalogMergeReport, merge_catalog
-from kalshi_platform.deduplicator.close_hour import close_hour
-from kalshi_platform.deduplicator.hours import active_hours, hours_to_close
-from kalshi_platform.deduplicator.live import LiveMerger
+from kalshi_platform.deduplicator.catalog.merge_catalog import CatalogMergeReport, merge_catalog
+from kalshi_platform.deduplicator.close.close_hour import close_hour
+from kalshi_platform.deduplicator.close.hours import active_hours, hours_to_close
+from kalshi_platform.deduplicator.live import live_merger as live_module
+from kalshi_platform.deduplicator.live.live_merger import LiveMerger
 from kalshi_platform.deduplicator.merge import cursor as cursor_module
-from kalshi_platform.deduplicator.merge import production as production_module
-from kalshi_platform.deduplicator.merge.merge import Merger, MergeReport, merge_new
+from kalshi_platform.deduplicator.merge import hour_activity
+from kalshi_platform.deduplicator.merge.merge_pass import Merger, MergeReport, merge_new
 from kalshi_platform.deduplicator.settings import GathererSource
 from kalshi_platform.errors import ConfigurationError, SchemaMismatch, StatementRejected
 from kalshi_platform.market.times import US_PER_HOUR, US_PER_S, datetime_from_us, us_from_datetime
@@ -77,7 +77,7 @@ def test_a_merge_killed_between_reading_and_commit_repeats_without_loss_or_doubl
         raise KilledError
 
     with monkeypatch.context() as patch:
-        patch.setattr(production_module, "record_activity", killed)  # after the inserts, before the cursors
+        patch.setattr(hour_activity, "record_activity", killed)  # after the inserts, before the cursors
         with pytest.raises(KilledError):
             merge_new(world.settings(), SYSTEM_CLOCK)
     assert world.rows("SELECT count(*) FROM orderbook_deltas") == [(0,)]

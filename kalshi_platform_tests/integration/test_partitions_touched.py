@@ -15,11 +15,11 @@ import psycopg2
 import pytest
 
 from kalshi_platform.clock import SYSTEM_CLOCK
-from kalshi_platform.deduplicator.close_hour import close_hour
-from kalshi_platform.deduplicator.coverage import hour_summary as hour_figures
-from kalshi_platform.deduplicator.coverage.close_alarms import worst_markets
-from kalshi_platform.deduplicator.hours import hours_to_close
-from kalshi_platform.deduplicator.merge.merge import merge_new
+from kalshi_platform.deduplicator.close import hour_summary as hour_figures
+from kalshi_platform.deduplicator.close.close_alarms import worst_markets
+from kalshi_platform.deduplicator.close.close_hour import close_hour
+from kalshi_platform.deduplicator.close.hours import hours_to_close
+from kalshi_platform.deduplicator.merge.merge_pass import merge_new
 from kalshi_platform.deduplicator.settings import DeduplicatorSettings, GathererSource
 from kalshi_platform.deduplicator.trades.reconcile_trades import reconcile_trades
 from kalshi_platform.lake.export import export_daily, export_raw

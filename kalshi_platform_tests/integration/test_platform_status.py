@@ -10,7 +10,7 @@ import pytest
 
 from kalshi_platform.cli.status import _print
 from kalshi_platform.clock import SYSTEM_CLOCK
-from kalshi_platform.deduplicator.close_hour import close_hour
+from kalshi_platform.deduplicator.close.close_hour import close_hour
 from kalshi_platform.gatherer.status.heartbeat import Heartbeat, write_file, write_row
 from kalshi_platform.local.platform_status import platform_status
 from kalshi_platform.market.times import US_PER_HOUR, US_PER_S, datetime_from_us, us_from_datetime

@@ -12,8 +12,8 @@ import pytest
 
 from kalshi_platform.cli.backfill_trades import backfill_trades as backfill_command
 from kalshi_platform.clock import SYSTEM_CLOCK
-from kalshi_platform.deduplicator.close_hour import close_hour
-from kalshi_platform.deduplicator.hours import hours_to_close
+from kalshi_platform.deduplicator.close.close_hour import close_hour
+from kalshi_platform.deduplicator.close.hours import hours_to_close
 from kalshi_platform.deduplicator.settings import DeduplicatorSettings, GathererSource
 from kalshi_platform.deduplicator.trades import rest_trades as trade_listing
 from kalshi_platform.deduplicator.trades.backfill import TradesBackfill, backfill_trades, hours_of

@@ -14,10 +14,10 @@ import psycopg2
 import pytest
 
 from kalshi_platform.clock import SYSTEM_CLOCK
-from kalshi_platform.deduplicator.catalog.merge import merge_catalog
-from kalshi_platform.deduplicator.close_hour import HourClose, close_hour
-from kalshi_platform.deduplicator.hours import hours_to_close
-from kalshi_platform.deduplicator.merge.merge import merge_new
+from kalshi_platform.deduplicator.catalog.merge_catalog import merge_catalog
+from kalshi_platform.deduplicator.close.close_hour import HourClose, close_hour
+from kalshi_platform.deduplicator.close.hours import hours_to_close
+from kalshi_platform.deduplicator.merge.merge_pass import merge_new
 from kalshi_platform.deduplicator.settings import DeduplicatorSettings, GathererSource
 from kalshi_platform.lake import reader
 from kalshi_platform.lake.export import export_partition

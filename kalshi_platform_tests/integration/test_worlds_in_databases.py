@@ -12,10 +12,10 @@ import polars as pl
 import pytest
 
 from kalshi_platform.clock import SYSTEM_CLOCK
-from kalshi_platform.deduplicator.close_hour import close_hour
+from kalshi_platform.deduplicator.close.close_hour import close_hour
 from kalshi_platform.deduplicator.coverage.checkpoint_reader import read_anchors
-from kalshi_platform.deduplicator.coverage.streams.claims import read_claims
-from kalshi_platform.deduplicator.merge.merge import merge_new
+from kalshi_platform.deduplicator.coverage.claims import read_claims
+from kalshi_platform.deduplicator.merge.merge_pass import merge_new
 from kalshi_platform.gatherer.ingest.commit import close_former, commit_records
 from kalshi_platform.gatherer.ingest.fence import Fence
 from kalshi_platform.market.intervals import Interval, union

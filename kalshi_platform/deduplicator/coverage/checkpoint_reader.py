@@ -13,8 +13,8 @@ from datetime import datetime
 import polars as pl
 
 from kalshi_platform.deduplicator.coverage.checkpoints import LEVEL_TYPES, books, settle
-from kalshi_platform.deduplicator.coverage.streams.run_reader import read_levels
 from kalshi_platform.deduplicator.coverage.streams.seq_ranges import runs, spans
+from kalshi_platform.deduplicator.coverage.streams.snapshot_reader import read_levels
 from kalshi_platform.deduplicator.coverage.streams.stream_window import AROUND_MARGINS, streams_between
 from kalshi_platform.deduplicator.coverage.streams.unknown_frames import read_proven
 from kalshi_platform.deduplicator.merge.source import gone_until

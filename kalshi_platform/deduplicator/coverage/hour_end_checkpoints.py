@@ -14,7 +14,7 @@ import numpy as np
 import polars as pl
 
 from kalshi_platform.deduplicator.coverage.checkpoints import LEVEL_TYPES
-from kalshi_platform.deduplicator.coverage.verification.timeline import Covered
+from kalshi_platform.deduplicator.coverage.timeline import Covered
 from kalshi_platform.market.fold import Changes, Ints, books_at
 
 COLUMNS: dict[str, Any] = {"ticker": pl.String, "stream_id": pl.Int64, "seq": pl.Int64, **LEVEL_TYPES}

@@ -12,7 +12,7 @@ from datetime import datetime
 import polars as pl
 import pyarrow as pa
 
-from kalshi_platform.deduplicator.merge import production
+from kalshi_platform.deduplicator.merge import hour_activity, production
 from kalshi_platform.deduplicator.merge import quarantine as aside
 from kalshi_platform.errors import DatabaseUnavailable, OutOfPartitionBounds, StatementRejected
 from kalshi_platform.storage.failures import OUT_OF_MEMORY, is_about_a_row
@@ -75,7 +75,7 @@ def _carry(
         refuse_many_hours(arrivals)
         with production.merging(database) as transaction:
             inserted = production.insert(transaction, arrivals)
-            production.record_activity(transaction, inserted, close_no)
+            hour_activity.record_activity(transaction, inserted, close_no)
             aside.put(transaction, arrivals.asides, is_close=close_no is not None)
         _add(into, inserted.get(table, {}), arrivals.asides)
     except REFUSALS as error:

@@ -88,36 +88,6 @@ def insert(transaction: Transaction, arrivals: Arrivals) -> dict[str, dict[datet
     return inserted
 
 
-def next_merge_no(transaction: Transaction) -> int:
-    """The number of this merge: higher than those of all merges and closes that were committed before."""
-    row = transaction.fetch_one("SELECT next_merge_no()")
-    assert row is not None  # noqa: S101 - a function's value is one row
-    return int(row[0])
-
-
-def record_activity(
-    transaction: Transaction, inserted: Mapping[str, Mapping[datetime, int]], merge_no: int | None = None
-) -> None:
-    """Remember which hours got rows, and by which merge: one that got rows after its close is to be closed again.
-
-    `merge_no`: the number of the close that brought them and that they do not reopen; None for a number of their own.
-    """
-    lines = [(hour, table, count) for table, hours in inserted.items() for hour, count in hours.items()]
-    if not lines:
-        return
-    number = next_merge_no(transaction) if merge_no is None else merge_no
-    transaction.execute_values(
-        "INSERT INTO hour_activity AS t (hour, table_name, rows_inserted, last_merged_at, last_merge_no)"
-        " SELECT v.hour, v.table_name, v.rows, clock_timestamp(), v.number"
-        " FROM (VALUES %s) AS v (hour, table_name, rows, number)"
-        " ON CONFLICT (hour, table_name) DO UPDATE SET rows_inserted = t.rows_inserted + excluded.rows_inserted,"
-        " last_merged_at = excluded.last_merged_at,"
-        " last_merge_no = greatest(t.last_merge_no, excluded.last_merge_no)",
-        [(*line, number) for line in lines],
-        "(%s::timestamptz, %s::text, %s::bigint, %s::bigint)",
-    )
-
-
 def _insert(transaction: Transaction, table: str, rows: pl.DataFrame) -> int:
     data = rows.to_arrow(compat_level=pl.CompatLevel.oldest())
     return transaction.insert_new(PRODUCTION_TABLES[table], data, where=_is_new(table, rows))

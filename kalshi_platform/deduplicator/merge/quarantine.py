@@ -15,8 +15,7 @@ import polars as pl
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from kalshi_platform.deduplicator.coverage import close_store
-from kalshi_platform.deduplicator.merge import alarms
+from kalshi_platform.deduplicator.merge import alarms, hour_activity
 from kalshi_platform.market.names import LONGEST_NAME
 from kalshi_platform.market.times import us_from_datetime
 from kalshi_platform.storage.partitions import PartitionBounds
@@ -100,7 +99,7 @@ def put(transaction: Transaction, asides: Iterable[Aside], *, is_close: bool = F
             times = pl.concat([received, received - _BEFORE_RECEIPT])
             if aside.table == "orderbook_deltas":
                 _note_misdated(transaction, aside.rows)
-        close_store.reopen(transaction, times.dt.truncate("1h").unique().to_list())
+        hour_activity.reopen_hours(transaction, times.dt.truncate("1h").unique().to_list())
 
 
 def misdated_around(transaction: Transaction, low: datetime, high: datetime) -> list[tuple[str, int, int, str]]:

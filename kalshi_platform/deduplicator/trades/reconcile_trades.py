@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import Literal, TypeAlias
 
 from kalshi_platform.clock import Clock
+from kalshi_platform.deduplicator.merge import hour_activity
 from kalshi_platform.deduplicator.merge import production as merged
 from kalshi_platform.deduplicator.trades.rest_trades import MARGIN, Listing, TradeLister, forget_listing, store_listing
 from kalshi_platform.errors import (
@@ -135,7 +136,7 @@ def _settle(
             dated = transaction.execute(statements["set_created_times"], span)
         if inserted or dated:
             # Both change what the lake holds of the hour.
-            merged.record_activity(transaction, {"trades": {hour: inserted}}, merge_no)
+            hour_activity.record_activity(transaction, {"trades": {hour: inserted}}, merge_no)
         return _record(transaction, hour, listing)
 
 

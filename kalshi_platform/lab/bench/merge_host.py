@@ -10,7 +10,7 @@ import sys
 from pathlib import Path
 
 from kalshi_platform.clock import SYSTEM_CLOCK
-from kalshi_platform.deduplicator.merge.merge import Merger
+from kalshi_platform.deduplicator.merge.merge_pass import Merger
 from kalshi_platform.deduplicator.settings import DeduplicatorSettings, GathererSource
 from kalshi_platform.lab.bench.measure import own_cpu_s, peak_rss_mib
 from kalshi_platform.lab.bench.result import write_json

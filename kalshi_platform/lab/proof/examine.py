@@ -13,7 +13,7 @@ from pathlib import Path
 import polars as pl
 
 from kalshi_platform.config import PlatformSettings
-from kalshi_platform.deduplicator.coverage.streams.claims import read_claims
+from kalshi_platform.deduplicator.coverage.claims import read_claims
 from kalshi_platform.lab.proof import recorded
 from kalshi_platform.lab.proof.anchors import AnchorCheck, AnchorsFound
 from kalshi_platform.lab.proof.books import BooksAtEnd, Fold, books_at_end

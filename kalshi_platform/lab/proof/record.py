@@ -7,10 +7,10 @@ from collections.abc import Callable, Sequence
 from datetime import timedelta
 
 from kalshi_platform.clock import Clock
-from kalshi_platform.deduplicator.catalog.merge import merge_catalog
-from kalshi_platform.deduplicator.close_hour import close_hour
-from kalshi_platform.deduplicator.hours import active_hours
-from kalshi_platform.deduplicator.merge.merge import Merger
+from kalshi_platform.deduplicator.catalog.merge_catalog import merge_catalog
+from kalshi_platform.deduplicator.close.close_hour import close_hour
+from kalshi_platform.deduplicator.close.hours import active_hours
+from kalshi_platform.deduplicator.merge.merge_pass import Merger
 from kalshi_platform.gatherer.journal.spool import Spool
 from kalshi_platform.lab.proof.errors import Interrupted, ProofFailed
 from kalshi_platform.lab.proof.examine import Aside

@@ -74,7 +74,7 @@ def close_hours(
     context: dg.AssetExecutionContext, production_database: ProductionDatabase
 ) -> Iterator[dg.MaterializeResult[None] | dg.AssetCheckResult]:
     """Close every hour of the run's partitions; idempotent, so it is the backfill as well."""
-    from kalshi_platform.deduplicator.close_hour import close_hour
+    from kalshi_platform.deduplicator.close.close_hour import close_hour
 
     hours = sorted(hour_of(key) for key in context.partition_keys)
     keys = {hour_of(key): key for key in context.partition_keys}

@@ -32,7 +32,7 @@ def merge_catalog_tables(
     context: dg.AssetExecutionContext, production_database: ProductionDatabase
 ) -> Iterator[dg.MaterializeResult[None]]:
     """Merge all three at once."""
-    from kalshi_platform.deduplicator.catalog.merge import merge_catalog
+    from kalshi_platform.deduplicator.catalog.merge_catalog import merge_catalog
 
     counts: dict[str, Any] = {}
     with as_failure():

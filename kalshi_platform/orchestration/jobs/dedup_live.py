@@ -14,7 +14,7 @@ from kalshi_platform.orchestration.resources import ProductionDatabase
 from kalshi_platform.orchestration.services import DEDUP_JOB, DEDUPLICATOR, service_tags
 
 if TYPE_CHECKING:
-    from kalshi_platform.deduplicator.merge.merge import MergeReport
+    from kalshi_platform.deduplicator.merge.merge_pass import MergeReport
 
 
 @dg.op(
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 )
 def merge(context: dg.OpExecutionContext, production_database: ProductionDatabase) -> None:
     def serve(stop: threading.Event, on_report: "Callable[[MergeReport], None]") -> None:
-        from kalshi_platform.deduplicator.live import LiveMerger
+        from kalshi_platform.deduplicator.live.live_merger import LiveMerger
 
         LiveMerger(
             production_database.settings(),

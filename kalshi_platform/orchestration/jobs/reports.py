@@ -11,7 +11,7 @@ import dagster as dg
 from kalshi_platform.orchestration.keys import REST_SNAPSHOTS, STREAM_TABLES, gatherer, production
 
 if TYPE_CHECKING:
-    from kalshi_platform.deduplicator.merge.merge import MergeReport
+    from kalshi_platform.deduplicator.merge.merge_pass import MergeReport
     from kalshi_platform.gatherer.status.reports import BooksPolled, CatalogSynced, Report, StreamsCommitted
 
 AssetEvent: TypeAlias = dg.AssetMaterialization | dg.AssetObservation

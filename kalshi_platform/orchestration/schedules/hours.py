@@ -66,7 +66,7 @@ def fill_missing_partitions(
 def _missing_hours(
     context: dg.ScheduleEvaluationContext, production_database: ProductionDatabase, lake: LakeResource
 ) -> list[dg.RunRequest] | dg.SkipReason:
-    from kalshi_platform.deduplicator.hours import active_hours, hours_closed_since, hours_to_close
+    from kalshi_platform.deduplicator.close.hours import active_hours, hours_closed_since, hours_to_close
 
     now = now_of(context)
     with production_database.database() as database:

@@ -8,9 +8,9 @@ from datetime import UTC, datetime
 import pytest
 
 from kalshi_platform.cli.close_hour import loss_lines, proof_lines
-from kalshi_platform.deduplicator.close_hour import HourClose
-from kalshi_platform.deduplicator.coverage.close_store import Alarm
-from kalshi_platform.deduplicator.coverage.hour_summary import CoverageShare
+from kalshi_platform.deduplicator.close.close_hour import HourClose
+from kalshi_platform.deduplicator.close.close_store import Alarm
+from kalshi_platform.deduplicator.close.hour_summary import CoverageShare
 
 HOUR = datetime(2026, 11, 23, 4, tzinfo=UTC)
 

@@ -9,9 +9,9 @@ import polars as pl
 import pytest
 
 from kalshi_platform.clock import SYSTEM_CLOCK
-from kalshi_platform.deduplicator import close_hour
-from kalshi_platform.deduplicator.coverage.hour_reader import CLAIMS, GathererHour
-from kalshi_platform.deduplicator.coverage.verification.check_snapshots import RUN_CHECKS
+from kalshi_platform.deduplicator.close import close_hour
+from kalshi_platform.deduplicator.coverage.gatherer_hour import CLAIMS, GathererHour
+from kalshi_platform.deduplicator.coverage.streams.check_snapshots import RUN_CHECKS
 from kalshi_platform.deduplicator.settings import DeduplicatorSettings, GathererSource
 from kalshi_platform.errors import DatabaseUnavailable
 from kalshi_platform.storage.partitions import PartitionBounds

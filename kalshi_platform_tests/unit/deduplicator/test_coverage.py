@@ -9,7 +9,7 @@ import polars as pl
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kalshi_platform.deduplicator.coverage.streams.claims import claims, continued
+from kalshi_platform.deduplicator.coverage.claims import claims, continued
 from kalshi_platform.market.intervals import holds, length, union
 from kalshi_platform_tests.unit.deduplicator.test_worlds import contents, merge, micros, world_of, worlds
 from kalshi_platform_tests.unit.deduplicator.truth import (

@@ -10,14 +10,14 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from kalshi_platform.deduplicator.coverage.hour_reader import counted
-from kalshi_platform.deduplicator.coverage.overlap import added_up, disagreements, statistics_of
+from kalshi_platform.deduplicator.close.overlap import added_up, disagreements, statistics_of
+from kalshi_platform.deduplicator.coverage.gatherer_hour import counted
+from kalshi_platform.deduplicator.coverage.multiset_hash import fingerprints_of, parts_of
+from kalshi_platform.deduplicator.coverage.streams.check_snapshots import RUN_CHECKS
 from kalshi_platform.deduplicator.coverage.streams.stream_window import StreamWindow
+from kalshi_platform.deduplicator.coverage.timeline import Timeline
 from kalshi_platform.deduplicator.coverage.verification.check_books import Anchors, Polled
-from kalshi_platform.deduplicator.coverage.verification.check_snapshots import RUN_CHECKS
-from kalshi_platform.deduplicator.coverage.verification.multiset_hash import fingerprints_of, parts_of
 from kalshi_platform.deduplicator.coverage.verification.production_hour import numbers_of
-from kalshi_platform.deduplicator.coverage.verification.timeline import Timeline
 from kalshi_platform.deduplicator.coverage.verification.verify_claims import (
     CLAIM,
     ProductionHour,

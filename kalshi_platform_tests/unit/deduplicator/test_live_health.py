@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from kalshi_platform.deduplicator.metrics import live_health
+from kalshi_platform.deduplicator.live.metrics import live_health
 
 
 def gatherer(**changes: Any) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import polars as pl
 import pytest
 
-from kalshi_platform.deduplicator.catalog.merge import newest
+from kalshi_platform.deduplicator.catalog.merge_catalog import newest
 
 T0 = datetime(2026, 11, 23, 10, tzinfo=UTC)
 OPEN, TOLD, LOST = (False, False), (True, False), (False, True)

@@ -11,6 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kalshi_platform.deduplicator.coverage.hour_end_checkpoints import derive
+from kalshi_platform.deduplicator.coverage.multiset_hash import fingerprints_of, parts_of, sums_of_books
+from kalshi_platform.deduplicator.coverage.streams.check_snapshots import check_runs
+from kalshi_platform.deduplicator.coverage.timeline import Covered, Timeline
 from kalshi_platform.deduplicator.coverage.verification.check_books import (
     CONSISTENT,
     INCONSISTENT,
@@ -20,9 +23,6 @@ from kalshi_platform.deduplicator.coverage.verification.check_books import (
     check_anchors,
     check_polled,
 )
-from kalshi_platform.deduplicator.coverage.verification.check_snapshots import check_runs
-from kalshi_platform.deduplicator.coverage.verification.multiset_hash import fingerprints_of, parts_of, sums_of_books
-from kalshi_platform.deduplicator.coverage.verification.timeline import Covered, Timeline
 from kalshi_platform.market.fold import Changes
 from kalshi_platform.market.intervals import Interval
 

@@ -8,7 +8,7 @@ import polars as pl
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kalshi_platform.deduplicator.coverage.streams.claims import claims
+from kalshi_platform.deduplicator.coverage.claims import claims
 from kalshi_platform.deduplicator.coverage.streams.stream_window import edge_segments
 from kalshi_platform.deduplicator.coverage.streams.time_regressions import broken, broken_between, steps_back
 from kalshi_platform.market.intervals import intersection

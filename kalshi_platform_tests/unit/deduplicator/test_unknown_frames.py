@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import polars as pl
 
+from kalshi_platform.deduplicator.coverage.streams.check_snapshots import RUN_CHECKS
 from kalshi_platform.deduplicator.coverage.streams.seq_ranges import runs, spans
 from kalshi_platform.deduplicator.coverage.streams.unknown_frames import UNKNOWN, concerned, standing
-from kalshi_platform.deduplicator.coverage.verification.check_snapshots import RUN_CHECKS
 
 # Two markets, each with snapshots at 1 and 10 (A) or 2 and 11 (B); both are followed to the end of the run.
 MEMBERSHIPS = pl.DataFrame(

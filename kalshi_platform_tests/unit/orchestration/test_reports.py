@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
-from kalshi_platform.deduplicator.merge.merge import MergeReport, TableMerge
+from kalshi_platform.deduplicator.merge.merge_pass import MergeReport, TableMerge
 from kalshi_platform.gatherer.status.reports import BooksPolled, CatalogSynced, StreamsCommitted
 from kalshi_platform.orchestration import keys
 from kalshi_platform.orchestration.checks.freshness import freshness_evaluation

@@ -12,12 +12,12 @@ from typing import Any
 import polars as pl
 
 from kalshi_platform.deduplicator.coverage import checkpoints as anchors
-from kalshi_platform.deduplicator.coverage.streams import claims as coverage
+from kalshi_platform.deduplicator.coverage import claims as coverage
+from kalshi_platform.deduplicator.coverage.streams.check_snapshots import RUN_CHECKS, check_runs
 from kalshi_platform.deduplicator.coverage.streams.seq_ranges import runs, spans
 from kalshi_platform.deduplicator.coverage.streams.stream_ledger import StreamLedger
 from kalshi_platform.deduplicator.coverage.streams.stream_window import edge_segments
 from kalshi_platform.deduplicator.coverage.streams.unknown_frames import UNKNOWN, concerned, doubted_pairs, standing
-from kalshi_platform.deduplicator.coverage.verification.check_snapshots import RUN_CHECKS, check_runs
 from kalshi_platform.market.intervals import Interval, intersection, union
 from kalshi_platform.market.records import BookDelta
 from kalshi_platform_tests.unit.worlds.moments import Anchor, Moment, StreamPart

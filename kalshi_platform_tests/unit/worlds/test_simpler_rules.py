@@ -9,7 +9,7 @@ import polars as pl
 import pytest
 
 from kalshi_platform.deduplicator.coverage import checkpoints as anchors
-from kalshi_platform.deduplicator.coverage.streams import claims as coverage
+from kalshi_platform.deduplicator.coverage import claims as coverage
 from kalshi_platform.market.identity import DELTA_KEY
 from kalshi_platform_tests.unit.worlds import derive as derive_module
 from kalshi_platform_tests.unit.worlds import simpler

@@ -13,10 +13,10 @@ from typing import NamedTuple
 
 import polars as pl
 
-from kalshi_platform.deduplicator.coverage.streams.run_reader import read_checks
+from kalshi_platform.deduplicator.coverage.streams.check_snapshots import RUN_CHECKS, pairs
 from kalshi_platform.deduplicator.coverage.streams.seq_ranges import runs, spans
+from kalshi_platform.deduplicator.coverage.streams.snapshot_reader import read_checks
 from kalshi_platform.deduplicator.coverage.streams.stream_ledger import StreamLedger, read_ledger
-from kalshi_platform.deduplicator.coverage.verification.check_snapshots import RUN_CHECKS, pairs
 from kalshi_platform.market.intervals import Interval
 from kalshi_platform.storage.read import ArrowSnapshot
 

@@ -13,8 +13,8 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from kalshi_platform.deduplicator.coverage.verification.multiset_hash import Sums
-from kalshi_platform.deduplicator.coverage.verification.timeline import Covered, Ints, Timeline
+from kalshi_platform.deduplicator.coverage.multiset_hash import Sums
+from kalshi_platform.deduplicator.coverage.timeline import Covered, Ints, Timeline
 
 CONSISTENT, INCONSISTENT, UNDECIDED = 1, -1, 0
 # Rows of one exchange time from several witnesses have no known order: so many at most are tried in every one.

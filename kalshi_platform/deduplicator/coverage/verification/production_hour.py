@@ -11,9 +11,9 @@ import numpy as np
 import polars as pl
 
 from kalshi_platform.deduplicator.coverage.checkpoints import LEVEL_TYPES
+from kalshi_platform.deduplicator.coverage.multiset_hash import fingerprints_of, parts_of, sums_of_books
+from kalshi_platform.deduplicator.coverage.timeline import Ints, Timeline
 from kalshi_platform.deduplicator.coverage.verification.check_books import Anchors, Polled
-from kalshi_platform.deduplicator.coverage.verification.multiset_hash import fingerprints_of, parts_of, sums_of_books
-from kalshi_platform.deduplicator.coverage.verification.timeline import Ints, Timeline
 from kalshi_platform.deduplicator.coverage.verification.verify_claims import ProductionHour
 from kalshi_platform.market.fold import Changes
 from kalshi_platform.market.times import US_PER_S, datetime_from_us

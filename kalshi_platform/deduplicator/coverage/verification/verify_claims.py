@@ -17,6 +17,7 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
+from kalshi_platform.deduplicator.coverage.timeline import Covered, Timeline
 from kalshi_platform.deduplicator.coverage.verification.check_books import (
     CONSISTENT,
     INCONSISTENT,
@@ -26,7 +27,6 @@ from kalshi_platform.deduplicator.coverage.verification.check_books import (
     check_anchors,
     check_polled,
 )
-from kalshi_platform.deduplicator.coverage.verification.timeline import Covered, Timeline
 from kalshi_platform.market.intervals import Interval, length, union
 
 CLAIM = ("gatherer", "stream_id", "ticker", "from_us", "to_us")

@@ -8,14 +8,15 @@ from datetime import datetime
 
 import polars as pl
 
-from kalshi_platform.deduplicator.coverage import close_store
+from kalshi_platform.deduplicator.close import close_store
+from kalshi_platform.deduplicator.coverage.gatherer_hour import GathererHour
 from kalshi_platform.deduplicator.coverage.hour_end_checkpoints import derive
-from kalshi_platform.deduplicator.coverage.hour_reader import GathererHour
+from kalshi_platform.deduplicator.coverage.streams.check_snapshots import RUN_CHECKS
 from kalshi_platform.deduplicator.coverage.streams.time_regressions import STEPS
-from kalshi_platform.deduplicator.coverage.verification.check_snapshots import RUN_CHECKS
+from kalshi_platform.deduplicator.coverage.timeline import Covered
 from kalshi_platform.deduplicator.coverage.verification.production_hour import read_production_hour
-from kalshi_platform.deduplicator.coverage.verification.timeline import Covered
 from kalshi_platform.deduplicator.coverage.verification.verify_claims import CLAIM, Judgement, condemned, judge
+from kalshi_platform.deduplicator.merge import hour_activity
 from kalshi_platform.deduplicator.merge import quarantine as aside
 from kalshi_platform.deduplicator.settings import DeduplicatorSettings
 from kalshi_platform.market.times import HOUR, us_from_datetime
@@ -47,7 +48,7 @@ class HourProof:
         close_store.put_judgement(transaction, self.hour, self.judged)
         close_store.put_steps(transaction, self.hour, self.steps, self.streams)
         changed = close_store.put_derived(transaction, self.hour, self.derived)
-        close_store.reopen(transaction, [*self.doubted, *([self.hour + HOUR] if changed else [])])
+        hour_activity.reopen_hours(transaction, [*self.doubted, *([self.hour + HOUR] if changed else [])])
         return [*self.judged.alarms, *close_store.steps_beyond(transaction, self.hour, self.margin_us)]
 
 

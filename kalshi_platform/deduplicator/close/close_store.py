@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 
 import polars as pl
 
-from kalshi_platform.deduplicator.coverage.overlap import STATISTICS
+from kalshi_platform.deduplicator.close.overlap import STATISTICS
 from kalshi_platform.deduplicator.coverage.verification.verify_claims import Judgement
 from kalshi_platform.market.times import HOUR, datetime_from_us, us_from_datetime
 from kalshi_platform.storage.pool import Transaction
@@ -187,18 +187,6 @@ def put_derived(transaction: Transaction, hour: datetime, anchors: pl.DataFrame)
     moment = pl.lit(at).dt.cast_time_unit("us").alias("anchor_ts")
     _insert(transaction, PRODUCTION_TABLES["book_anchors"], anchors.with_columns(moment, gatherer=pl.lit("")))
     return True
-
-
-def reopen(transaction: Transaction, hours: Iterable[datetime]) -> None:
-    """Have hours closed again that were closed before now: something that they rest on has changed."""
-    transaction.execute(
-        "INSERT INTO hour_activity AS t (hour, table_name, rows_inserted, last_merged_at, last_merge_no)"
-        " SELECT c.hour, 'book_anchors', 0, clock_timestamp(), n.number"
-        " FROM (SELECT next_merge_no() AS number) n CROSS JOIN hour_closes c WHERE c.hour = ANY (%s)"
-        " ON CONFLICT (hour, table_name) DO UPDATE SET last_merged_at = excluded.last_merged_at,"
-        " last_merge_no = excluded.last_merge_no",
-        (sorted(set(hours)),),
-    )
 
 
 def _statistics(transaction: Transaction, hour: datetime) -> pl.DataFrame:

@@ -20,13 +20,13 @@ import polars as pl
 import pyarrow as pa
 
 from kalshi_platform.clock import Clock
-from kalshi_platform.deduplicator.merge import alarms, cursor, parts, production
+from kalshi_platform.deduplicator.merge import alarms, cursor, hour_activity, parts, production
 from kalshi_platform.deduplicator.merge import quarantine as aside
 from kalshi_platform.deduplicator.merge.cursor import NewRows, Position
 from kalshi_platform.deduplicator.merge.deduplicate import thin
 from kalshi_platform.deduplicator.merge.parallel_read import Readers
 from kalshi_platform.deduplicator.merge.source import check_source
-from kalshi_platform.deduplicator.merge.twins import Witnesses
+from kalshi_platform.deduplicator.merge.source_identity import Witnesses
 from kalshi_platform.deduplicator.settings import DeduplicatorSettings, GathererSource
 from kalshi_platform.errors import KalshiPlatformError
 from kalshi_platform.storage.migrate import check
@@ -185,7 +185,7 @@ class Merger:
         asides = [*chain.from_iterable(strange.values()), *arrivals.asides]
         with production.merging(self.production) as transaction:
             new = production.insert(transaction, arrivals)
-            production.record_activity(transaction, new)
+            hour_activity.record_activity(transaction, new)
             aside.put(transaction, asides)
             for answer in moved:
                 _advance(transaction, answer)

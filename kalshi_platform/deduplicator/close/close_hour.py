@@ -21,19 +21,19 @@ import polars as pl
 import pyarrow as pa
 
 from kalshi_platform.clock import Clock
-from kalshi_platform.deduplicator.coverage import close_store
+from kalshi_platform.deduplicator.close import close_store
+from kalshi_platform.deduplicator.close.former_close import FormerClose, put_lost, read_former
+from kalshi_platform.deduplicator.close.hour_summary import NOTHING_OPEN, CoverageShare, coverage_share, proofs_of
+from kalshi_platform.deduplicator.close.hours import MISSED_FOR, SETTLED_AFTER
+from kalshi_platform.deduplicator.close.overlap import added_up, disagreements, statistics_of
+from kalshi_platform.deduplicator.close.verify_hour import HourProof, prove_hour
 from kalshi_platform.deduplicator.coverage.checkpoint_reader import read_anchors, streams_still_known
-from kalshi_platform.deduplicator.coverage.former_close import FormerClose, put_lost, read_former
-from kalshi_platform.deduplicator.coverage.hour_reader import BOOK_TABLES, GathererHour, read_hour
-from kalshi_platform.deduplicator.coverage.hour_summary import NOTHING_OPEN, CoverageShare, coverage_share, proofs_of
-from kalshi_platform.deduplicator.coverage.overlap import added_up, disagreements, statistics_of
-from kalshi_platform.deduplicator.coverage.verification.verify_hour import HourProof, prove_hour
-from kalshi_platform.deduplicator.hours import MISSED_FOR, SETTLED_AFTER
+from kalshi_platform.deduplicator.coverage.gatherer_hour import BOOK_TABLES, GathererHour, read_hour
 from kalshi_platform.deduplicator.merge import parts, production
-from kalshi_platform.deduplicator.merge.merge import reason_of, unite
+from kalshi_platform.deduplicator.merge.merge_pass import reason_of, unite
 from kalshi_platform.deduplicator.merge.parallel_read import Readers
 from kalshi_platform.deduplicator.merge.source import check_source, estimated_rows, rows_between
-from kalshi_platform.deduplicator.merge.twins import refuse_twins
+from kalshi_platform.deduplicator.merge.source_identity import refuse_twins
 from kalshi_platform.deduplicator.settings import DeduplicatorSettings, GathererSource
 from kalshi_platform.deduplicator.trades.reconcile_trades import TradeCheck, reconcile_trades
 from kalshi_platform.deduplicator.trades.rest_trades import TradeLister

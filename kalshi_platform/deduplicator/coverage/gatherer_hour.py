@@ -10,14 +10,14 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
-from kalshi_platform.deduplicator.coverage.streams.claims import claims_within
-from kalshi_platform.deduplicator.coverage.streams.run_reader import read_checks
+from kalshi_platform.deduplicator.coverage.claims import claims_within
+from kalshi_platform.deduplicator.coverage.multiset_hash import fingerprints_of, parts_of
+from kalshi_platform.deduplicator.coverage.streams.check_snapshots import RUN_CHECKS, pairs
 from kalshi_platform.deduplicator.coverage.streams.seq_ranges import runs, spans
+from kalshi_platform.deduplicator.coverage.streams.snapshot_reader import read_checks
 from kalshi_platform.deduplicator.coverage.streams.stream_window import StreamWindow, read_window, streams_between
 from kalshi_platform.deduplicator.coverage.streams.time_regressions import STEPS, steps_back
-from kalshi_platform.deduplicator.coverage.verification.check_snapshots import RUN_CHECKS, pairs
-from kalshi_platform.deduplicator.coverage.verification.multiset_hash import fingerprints_of, parts_of
-from kalshi_platform.deduplicator.coverage.verification.timeline import Timeline
+from kalshi_platform.deduplicator.coverage.timeline import Timeline
 from kalshi_platform.deduplicator.merge.source import gone_until, incomplete_tables
 from kalshi_platform.deduplicator.settings import GathererSource
 from kalshi_platform.market.intervals import Interval

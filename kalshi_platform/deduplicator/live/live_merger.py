@@ -10,11 +10,11 @@ from typing import Any
 
 from kalshi_platform.backoff import exponential, jittered
 from kalshi_platform.clock import Clock
-from kalshi_platform.deduplicator.catalog.merge import merge_catalog
-from kalshi_platform.deduplicator.heartbeat import SERVICE, Heartbeat, switched_off
-from kalshi_platform.deduplicator.merge.merge import Merger, MergeReport
-from kalshi_platform.deduplicator.merge.twins import refuse_twins
-from kalshi_platform.deduplicator.metrics import live_health, live_metrics
+from kalshi_platform.deduplicator.catalog.merge_catalog import merge_catalog
+from kalshi_platform.deduplicator.live.heartbeat import SERVICE, Heartbeat, switched_off
+from kalshi_platform.deduplicator.live.metrics import live_health, live_metrics
+from kalshi_platform.deduplicator.merge.merge_pass import Merger, MergeReport
+from kalshi_platform.deduplicator.merge.source_identity import refuse_twins
 from kalshi_platform.deduplicator.settings import DeduplicatorSettings
 from kalshi_platform.errors import ConfigurationError, DatabaseUnavailable, KalshiPlatformError
 from kalshi_platform.monitoring.endpoint import Endpoint

@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 
 import polars as pl
 
+from kalshi_platform.deduplicator.coverage.streams.check_snapshots import check_runs
 from kalshi_platform.deduplicator.coverage.streams.stream_ledger import CLOCKS_APART
-from kalshi_platform.deduplicator.coverage.verification.check_snapshots import check_runs
 from kalshi_platform.market.times import datetime_from_us
 from kalshi_platform.storage.read import ArrowSnapshot
 

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from kalshi_platform.deduplicator.coverage.verification.multiset_hash import Sums, summed_up
+from kalshi_platform.deduplicator.coverage.multiset_hash import Sums, summed_up
 from kalshi_platform.market.intervals import Interval
 
 Ints = npt.NDArray[np.int64]

@@ -21,7 +21,7 @@ from kalshi_platform.clock import Clock
 from kalshi_platform.deduplicator.catalog import source as catalog_source
 from kalshi_platform.deduplicator.catalog.history import HistoryChanges, changes
 from kalshi_platform.deduplicator.catalog.source import NAMES_AT_ONCE, News, Position
-from kalshi_platform.deduplicator.merge.merge import reason_of
+from kalshi_platform.deduplicator.merge.merge_pass import reason_of
 from kalshi_platform.deduplicator.merge.parallel_read import Readers
 from kalshi_platform.deduplicator.settings import DeduplicatorSettings
 from kalshi_platform.errors import KalshiPlatformError

@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
-from kalshi_platform.deduplicator.coverage.verification.multiset_hash import parts_of, sums_of_books
+from kalshi_platform.deduplicator.coverage.multiset_hash import parts_of, sums_of_books
 from kalshi_platform.market.intervals import Interval
 
 RUN_CHECKS = {"stream_id": pl.Int64, "ticker": pl.String, "seq": pl.Int64, "next_seq": pl.Int64,

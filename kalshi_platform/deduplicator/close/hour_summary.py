@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from kalshi_platform.deduplicator.coverage.close_alarms import CloseAlarm, alarms_between
+from kalshi_platform.deduplicator.close.close_alarms import CloseAlarm, alarms_between
 from kalshi_platform.market.times import HOUR, us_from_datetime
 from kalshi_platform.storage.pool import Database, Transaction
 

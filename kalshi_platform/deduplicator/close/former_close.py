@@ -12,7 +12,7 @@ from datetime import datetime
 
 import polars as pl
 
-from kalshi_platform.deduplicator.coverage.hour_reader import GathererHour
+from kalshi_platform.deduplicator.coverage.gatherer_hour import GathererHour
 from kalshi_platform.market.times import HOUR
 from kalshi_platform.storage.pool import Transaction
 

@@ -1,0 +1,1 @@
+"""The live merge: pass after pass, with a heartbeat, metrics and health."""
