@@ -8,10 +8,10 @@ itself the owner of the ledger: nobody else changes that then (see fence.py), ho
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import logging
-import os
 import random
+
+from filelock import FileLock, Timeout
 
 from kalshi_platform.clock import Clock
 from kalshi_platform.errors import AnotherWriter, DatabaseUnavailable, StatementRejected
@@ -32,7 +32,7 @@ class GathererLock:
         self._patience_s = settings.lease_patience_s
         self._database = database
         self._clock = clock
-        self._file: int | None = None
+        self._file = FileLock(settings.folder / ".lock", 0, mode=0o600, thread_local=False, fallback_to_soft=False)
         self._stack = contextlib.ExitStack()
         self._lease: AdvisoryLock | None = None
         self._refused_since: float | None = None
@@ -49,13 +49,10 @@ class GathererLock:
     def acquire_folder(self) -> None:
         """Take the lock on the folder. Raises AnotherWriter; the kernel frees it when its holder dies."""
         self._folder.mkdir(parents=True, exist_ok=True)
-        file = os.open(self._folder / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            os.close(file)
-            raise AnotherWriter(f"gatherer {self._name}: another process uses {self._folder}") from error
-        self._file = file
+            self._file.acquire()
+        except Timeout:
+            raise AnotherWriter(f"gatherer {self._name}: another process uses {self._folder}") from None
 
     def check(self) -> bool:
         """Keep or take the database's lock; return whether it is held (False: the database is away, or not sure yet).
@@ -122,9 +119,7 @@ class GathererLock:
 
     def release(self) -> None:
         """Give both locks back; the folder's first, because a silent database may hold the other one up."""
-        if self._file is not None:
-            os.close(self._file)
-            self._file = None
+        self._file.release(force=True)
         self._drop()
 
     def _drop(self) -> None:

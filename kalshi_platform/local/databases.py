@@ -5,7 +5,6 @@ A database whose URL is given in the environment is used where it is; a server i
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,7 +18,6 @@ from kalshi_platform.storage.pool import Database
 
 PRODUCTION_VARIABLE = "KALSHI_PRODUCTION_DATABASE_URL"
 DAGSTER_VARIABLE = "DAGSTER_DATABASE_URL"
-_log = logging.getLogger(__name__)
 
 
 class DatabaseStack:

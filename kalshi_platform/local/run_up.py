@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable
 from datetime import datetime
@@ -14,6 +13,7 @@ from kalshi_platform.local.final_export import FinalExport, export_open, hours_m
 from kalshi_platform.local.stack import Stack, StackOptions, wait_for_http
 from kalshi_platform.local.watchdog import Watchdog, reload_code_location
 from kalshi_platform.market.times import hour_of
+from kalshi_platform.monitoring.event_log import event_logger
 from kalshi_platform.storage.pool import Database
 from kalshi_platform.storage.services import database_now
 
@@ -23,7 +23,7 @@ REFUSED = 2
 STATUS_EVERY_S = 10.0
 OPEN_EXPORT_EVERY_S = 60.0
 UI_START_S = 240.0
-_log = logging.getLogger(__name__)
+_log = event_logger(__name__)
 
 
 def run_up(
@@ -173,13 +173,13 @@ class _OpenExporter:
             try:
                 finished = self._export(stop)
             except KalshiPlatformError as error:
-                _log.warning("open export put off: %s", error)
+                _log.warning("open_export_postponed", error=error)
             except Exception:  # noqa: BLE001 - one failed export must not end the later ones
-                _log.exception("open export failed; it is tried again")
+                _log.exception("open_export_failed", retry_s=OPEN_EXPORT_EVERY_S)
                 wait_s = OPEN_EXPORT_EVERY_S
             else:
                 for text in finished.remains:
-                    _log.warning("open export: %s; it is tried again", text)
+                    _log.warning("open_export_incomplete", reason=text, retry_s=OPEN_EXPORT_EVERY_S)
                 if finished.hours:
                     self.last = (self._clock.now(), finished)
                     wait_s = OPEN_EXPORT_EVERY_S
@@ -192,7 +192,7 @@ class _OpenExporter:
             hours = [hour for hour in hours_merged_since(production, None, now) if hour == hour_of(now)]
         finally:
             production.dispose()
-        return export_open(settings, hours, self._clock, _log.debug, stop)
+        return export_open(settings, hours, self._clock, lambda text: _log.debug("open_export", step=text), stop)
 
 
 def _text_of(path: Path) -> str | None:

@@ -6,7 +6,6 @@ by its sensors, and this process watches Dagster itself.
 
 from __future__ import annotations
 
-import logging
 import os
 import shutil
 import sys
@@ -36,7 +35,6 @@ DEFAULT_UI_PORT = 3000
 STOP_TIMEOUT_S = 15.0
 """A child that was asked to stop and makes no progress for so long is killed."""
 _ENDED = frozenset({"stopped", "switched off"})
-_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)

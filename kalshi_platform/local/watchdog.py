@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import http.client
 import json
-import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
@@ -17,8 +16,9 @@ from urllib.parse import urlsplit
 
 from kalshi_platform.clock import SYSTEM_CLOCK, Clock
 from kalshi_platform.errors import KalshiPlatformError, TransientError
+from kalshi_platform.monitoring.event_log import event_logger
 
-log = logging.getLogger(__name__)
+_log = event_logger(__name__)
 
 RELOAD_MUTATION = """
 mutation Reload($location: String!) {
@@ -112,23 +112,23 @@ class Watchdog:
         try:
             found = self._heartbeat()
         except KalshiPlatformError as error:
-            log.warning("the supervisor's heartbeat cannot be read: %s", error)
+            _log.warning("supervisor_heartbeat_unreadable", error=error)
             return Action.NOTHING
         if found != self._last:
             self._last, self._changed_at = found, now
         if passed_s > self._settings.reload_after_s / 2:
             # We ourselves were held up, and perhaps everybody with us: let them wake up first.
-            log.info("nobody looked for %.0f s: waiting for new heartbeats", passed_s)
+            _log.info("watchdog_held_up", held_up_s=round(passed_s), consequence="waiting for new heartbeats")
             self._last_action, self._acted_at = Action.RELOAD, now
             return Action.NOTHING
         silent_s = now - self._changed_at
         action = decide(silent_s, self._last_action, now - self._acted_at, self._settings)
         if action is not Action.NOTHING:
-            log.warning("the supervisor has been silent for %.0f s: %s", silent_s, action.value)
+            _log.warning("supervisor_silent", silent_s=round(silent_s), action=action.value)
             try:
                 (self._reload if action is Action.RELOAD else self._restart)()
             except (KalshiPlatformError, OSError) as error:
-                log.warning("could not %s: %s", action.value, error)
+                _log.warning("watchdog_action_failed", action=action.value, error=error)
             # Its grace begins when it is done: stopping Dagster takes up to half a minute.
             self._last_action, self._acted_at = action, self._clock.monotonic()
         return action

@@ -6,7 +6,6 @@ Figures are asked for when somebody asks; nothing is counted here. Who asks unde
 from __future__ import annotations
 
 import json
-import logging
 import sys
 import threading
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
@@ -20,13 +19,14 @@ from prometheus_client.core import Metric as Family
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
+from kalshi_platform.monitoring.event_log import event_logger
 from kalshi_platform.monitoring.host_names import refusal
 from kalshi_platform.monitoring.metrics import Histogram, Metric
 from kalshi_platform.monitoring.plain_text import plain
 from kalshi_platform.monitoring.settings import EndpointSettings
 
 _REQUEST_TIMEOUT_S = 10.0
-_log = logging.getLogger(__name__)
+_log = event_logger(__name__)
 
 Health = tuple[bool, Mapping[str, Any]]
 """Whether all is well, and what to say about it (becomes JSON)."""
@@ -69,14 +69,14 @@ class Endpoint:
             if str(error) != self._refusal:
                 self._refusal = str(error)
                 _log.warning(
-                    "%s: no metrics and no health: cannot listen on %s port %d (%s); choose another"
-                    " KALSHI_METRICS_PORT; everything else goes on",
-                    self._owner, settings.host, settings.port, error.strerror or error,
+                    "metrics_not_served", owner=self._owner, host=settings.host, port=settings.port,
+                    error=error.strerror or error, consequence="no /metrics and no /healthz; everything else goes on",
+                    remedy="choose another KALSHI_METRICS_PORT",
                 )  # fmt: skip
             return False
         self._server = server
         threading.Thread(target=server.serve_forever, name=f"{self._owner} metrics", daemon=True).start()
-        _log.info("%s: metrics at http://%s:%d/metrics, health at /healthz", self._owner, settings.host, settings.port)
+        _log.info("metrics_served", owner=self._owner, url=f"http://{settings.host}:{settings.port}/metrics")
         return True
 
     def close(self) -> None:
@@ -93,9 +93,9 @@ class _Server(ThreadingHTTPServer):
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         if isinstance(sys.exception(), OSError):
-            _log.debug("a metrics client at %s went away", client_address, exc_info=True)
+            _log.debug("metrics_client_went_away", address=str(client_address), exc_info=True)
         else:
-            _log.warning("metrics or health could not be told", exc_info=True)
+            _log.warning("metrics_request_failed", exc_info=True)
 
 
 class _Figures(Collector):
@@ -137,7 +137,7 @@ def _handler(
             path = self.path.partition("?")[0]
             reasons = [found for host in self.headers.get_all("Host", []) if (found := refusal(host, names))]
             if reasons:
-                _log.debug("a request was refused: %s", reasons[0])
+                _log.debug("metrics_request_refused", reason=reasons[0])
                 refused = json.dumps({"error": "misdirected request", "reason": plain(reasons[0])}).encode() + b"\n"
                 self._answer(HTTPStatus.MISDIRECTED_REQUEST, "application/json", refused)
             elif path == "/metrics":

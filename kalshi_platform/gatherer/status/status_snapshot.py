@@ -17,7 +17,7 @@ from kalshi_platform.gatherer.status.latency_histogram import quantile
 from kalshi_platform.gatherer.status.rate_meter import Rates
 from kalshi_platform.gatherer.status.reports import BooksPolled, Report, StreamsCommitted
 from kalshi_platform.monitoring.lasting import LastMinute, Shortfall
-from kalshi_platform.monitoring.process import process_figures
+from kalshi_platform.monitoring.process_usage import process_usage
 
 
 class Figures:
@@ -109,7 +109,7 @@ class Figures:
                 *parts.open_transactions.problems(),
             ],
             "lease": parts.lock.has_lease,
-            "process": process_figures(),
+            "process": process_usage(),
         }
 
     def streams(self, writer: Writer | None, connections: Sequence[Slot]) -> StreamsCommitted:

@@ -1,34 +1,29 @@
-"""CPU seconds, memory and quantiles. CPU figures come from /proc and are None where there is none."""
+"""Measures CPU seconds and memory of processes and threads, and computes quantiles."""
 
 from __future__ import annotations
 
-import os
 import resource
 import sys
 import threading
 from collections.abc import Iterable
-from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
-
-PROC = Path("/proc")
-_TICKS_PER_S = os.sysconf("SC_CLK_TCK")
+import psutil
 
 
-def cpu_s(pids: Iterable[int], *, with_collected: bool = False) -> float | None:
+def cpu_s(pids: Iterable[int], *, with_collected: bool = False) -> float:
     """CPU seconds that living processes used so far; `with_collected` adds those of children that they have reaped."""
-    if not PROC.is_dir():
-        return None
-    ticks = 0
+    total_s = 0.0
     for pid in pids:
         try:
-            # The name stands in brackets and may itself hold brackets and spaces: cut at the last one.
-            fields = (PROC / str(pid) / "stat").read_text(errors="replace").rpartition(")")[2].split()
-        except OSError:
+            times = psutil.Process(pid).cpu_times()
+        except psutil.Error:
             continue
-        ticks += sum(int(value) for value in fields[11 : 15 if with_collected else 13])
-    return ticks / _TICKS_PER_S
+        total_s += times.user + times.system
+        if with_collected:
+            total_s += times.children_user + times.children_system
+    return total_s
 
 
 def own_cpu_s() -> float:
@@ -39,15 +34,12 @@ def own_cpu_s() -> float:
 
 def thread_cpu_s() -> dict[str, float]:
     """CPU seconds of every living thread but the main one, by name; threads of one name are added up."""
+    used = {each.id: each.user_time + each.system_time for each in psutil.Process().threads()}
     found: dict[str, float] = {}
     for thread in threading.enumerate():
-        if thread is threading.main_thread():
-            continue  # it started the program, and only watches since
-        try:
-            text = (PROC / "self" / "task" / str(thread.native_id) / "schedstat").read_text(encoding="ascii")
-        except OSError:
-            continue
-        found[thread.name] = found.get(thread.name, 0.0) + int(text.split()[0]) / 1e9
+        # The main thread started the program, and only watches since.
+        if thread is not threading.main_thread() and thread.native_id in used:
+            found[thread.name] = found.get(thread.name, 0.0) + used[thread.native_id]
     return found
 
 

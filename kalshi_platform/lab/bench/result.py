@@ -9,13 +9,11 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from kalshi_platform.lab.bench.measure import PROC
-
 
 def machine() -> dict[str, Any]:
     """Where it ran: processors, their model, Python, operating system."""
     model = platform.processor() or platform.machine()
-    info = PROC / "cpuinfo"
+    info = Path("/proc/cpuinfo")
     if info.exists():
         names = [
             line.partition(":")[2].strip()

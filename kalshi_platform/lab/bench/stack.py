@@ -87,7 +87,7 @@ class BenchStack:
 
     def server_pids(self) -> set[int]:
         """All processes of the PostgreSQL server."""
-        return process_table.working_in(self.server.cluster.resolve())
+        return process_table.find_by_working_directory(self.server.cluster.resolve())
 
     def log_of(self, name: str) -> str:
         """The end of a child's log."""

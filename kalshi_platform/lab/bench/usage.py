@@ -1,11 +1,13 @@
-"""What a process uses, as Linux counts it in /proc."""
+"""Samples what a process uses."""
 
 from __future__ import annotations
 
-import os
 from dataclasses import dataclass
+from pathlib import Path
 
-from kalshi_platform.lab.bench.measure import PROC, cpu_s
+import psutil
+
+_MIB = 1024 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,24 +22,32 @@ class Usage:
 
 
 def usage(pid: int) -> Usage | None:
-    """Return what a process uses; None when there is no such process (or it is somebody else's)."""
-    folder = PROC / str(pid)
+    """Return what a process uses; None when there is no such process, or its owner keeps that from us."""
     try:
-        lines = (folder / "status").read_text(encoding="ascii", errors="replace").splitlines()
-        handles = len(os.listdir(folder / "fd"))  # noqa: PTH208 - only their number is wanted
+        process = psutil.Process(pid)
+        with process.oneshot():
+            times, rss_bytes = process.cpu_times(), process.memory_info().rss
+            if not rss_bytes:
+                return None  # it has ended, and waits for its parent
+            return Usage(
+                rss_mib=rss_bytes / _MIB,
+                peak_rss_mib=_peak_rss_mib(pid) or rss_bytes / _MIB,
+                threads=process.num_threads(),
+                handles=process.num_fds(),
+                cpu_s=times.user + times.system,
+            )
+    except psutil.Error:
+        return None
+
+
+def _peak_rss_mib(pid: int) -> float | None:
+    """The largest resident size ever, which Linux counts and psutil does not read; None where there is no /proc."""
+    try:
+        status = Path(f"/proc/{pid}/status").read_text(encoding="ascii", errors="replace")
     except OSError:
         return None
-    fields = dict(line.split(":", 1) for line in lines if ":" in line)
-    if "VmRSS" not in fields:
-        return None  # it has ended, and waits for its parent
-    return Usage(
-        rss_mib=_mib(fields["VmRSS"]),
-        peak_rss_mib=_mib(fields["VmHWM"]),
-        threads=int(fields["Threads"]),
-        handles=handles,
-        cpu_s=cpu_s([pid]) or 0.0,
-    )
-
-
-def _mib(text: str) -> float:
-    return int(text.split(maxsplit=1)[0]) / 1024
+    for line in status.splitlines():
+        name, _, value = line.partition(":")
+        if name == "VmHWM":
+            return int(value.split(maxsplit=1)[0]) / 1024
+    return None

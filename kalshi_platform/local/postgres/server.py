@@ -7,7 +7,6 @@ It is started and stopped without pg_ctl, which would hand the folder's name to 
 
 from __future__ import annotations
 
-import logging
 import secrets
 import signal
 from collections.abc import Mapping, Sequence
@@ -15,15 +14,25 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 
+from filelock import FileLock, Timeout
+
 from kalshi_platform.errors import AnotherWriter, ConfigurationError, DatabaseUnavailable
-from kalshi_platform.local.file_lock import FileLock
-from kalshi_platform.local.postgres import cluster_files
-from kalshi_platform.local.postgres.cluster import check_version, make_cluster
-from kalshi_platform.local.postgres.cluster_files import ServerState
+from kalshi_platform.local.postgres.cluster import (
+    ServerState,
+    check_version,
+    find_cluster,
+    load_state,
+    make_cluster,
+    make_data_dir,
+    remember_cluster,
+    rotate_log,
+    save_state,
+)
 from kalshi_platform.local.postgres.programs import SHARED_ROOTS, find_programs
 from kalshi_platform.local.postgres.server_user import ServerUser
 from kalshi_platform.local.processes import process_table
 from kalshi_platform.local.processes.ports import LOOPBACK, free_port, is_free
+from kalshi_platform.monitoring.event_log import event_logger
 
 USER = "kalshi"
 # A start that finds its port taken by somebody else in the same moment tries another one.
@@ -35,7 +44,7 @@ _URL_OPTIONS = "sslmode=disable&gssencmode=disable&channel_binding=disable&sslro
 # Backends notice the death of their server by themselves, unless they are stuck.
 ORPHAN_PATIENCE_S = 5.0
 
-log = logging.getLogger(__name__)
+_log = event_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,10 +99,10 @@ class PostgresServer:
         self.name = name
         self.settings = settings or PostgresSettings()
         self.log_file = self.data_dir / "server.log"
-        self._lock = FileLock(self.data_dir / ".lock")
+        self._lock = FileLock(self.data_dir / ".lock", 0, mode=0o600, thread_local=False, fallback_to_soft=False)
         self._owns = False
         self._cluster: Path | None = None
-        self._identity: ServerUser | None = None
+        self._server_user: ServerUser | None = None
         self._programs: Path | None = None
         self._state: ServerState | None = None
 
@@ -104,15 +113,18 @@ class PostgresServer:
         """
         if self._owns and self.is_running():
             return
-        cluster_files.make_data_dir(self.data_dir)
-        if not self._owns and not self._lock.acquire(wait=False):
-            raise AnotherWriter(
-                f"the database server {self.name} in {self.data_dir} is managed by another living process"
-            )
-        self._owns = True
+        make_data_dir(self.data_dir)
+        if not self._owns:
+            try:
+                self._lock.acquire()
+            except Timeout:
+                raise AnotherWriter(
+                    f"the database server {self.name} in {self.data_dir} is managed by another living process"
+                ) from None
+            self._owns = True
         try:
-            self._cluster, self._identity = cluster_files.find_cluster(self.data_dir, self.settings.shared_roots)
-            self._programs = find_programs(self._identity, self.settings.shared_roots)
+            self._cluster, self._server_user = find_cluster(self.data_dir, self.settings.shared_roots)
+            self._programs = find_programs(self._server_user, self.settings.shared_roots)
             self._state = self._initialised(self._cluster)
             if not self._adopted():
                 self._launch()
@@ -135,13 +147,13 @@ class PostgresServer:
         try:
             if self._owns and self.is_running():
                 self._ask_to_stop(mode)
-                log.info("database server %s stopped", self.name)
+                _log.info("database_server_stopped", server=self.name)
         finally:
             self.release()
 
     def release(self) -> None:
         """Give up the folder and leave the server running; a later start() anywhere adopts it."""
-        self._lock.release()
+        self._lock.release(force=True)
         self._owns = False
 
     def is_running(self) -> bool:
@@ -188,28 +200,28 @@ class PostgresServer:
 
     def _initialised(self, cluster: Path) -> ServerState:
         """Return the remembered state, making the database files first when there are none."""
-        identity, programs = self._started_parts()
-        state = cluster_files.load_state(self.data_dir)
+        server_user, programs = self._started_parts()
+        state = load_state(self.data_dir)
         if (cluster / "PG_VERSION").exists():
             if state is None:
                 raise ConfigurationError(
                     [f"{self.data_dir / 'server.json'} with the password is gone, but {cluster} holds databases"]
                 )
-            check_version(cluster, identity, programs)
+            check_version(cluster, server_user, programs)
             return state
         state = ServerState(port=self.settings.port or free_port(), password=secrets.token_urlsafe(24))
         # The password is on disk before the files that need it; whole files appear by one rename.
-        cluster_files.save_state(self.data_dir, state)
+        save_state(self.data_dir, state)
         make_cluster(
             cluster,
-            identity,
+            server_user,
             programs,
             USER,
             state.password,
             sync=self.settings.fsync,
             timeout_s=self.settings.start_timeout_s,
         )
-        cluster_files.remember_cluster(self.data_dir, cluster)
+        remember_cluster(self.data_dir, cluster)
         return state
 
     # -- starting -------------------------------------------------------------------------------------------------
@@ -229,9 +241,9 @@ class PostgresServer:
                 lambda: self._sql("SELECT 1;") is None or not self.is_running(), self.settings.start_timeout_s
             )
             if answers and self.is_running():
-                log.info("database server %s was still running (pid %d, port %d): adopted", self.name, pid, port)
+                _log.info("database_server_adopted", server=self.name, pid=pid, port=port)
                 return True
-        log.info("database server %s was still running with other settings: restarting it", self.name)
+        _log.info("database_server_stopping", server=self.name, reason="it runs with other settings")
         self._ask_to_stop("fast")
         return False
 
@@ -239,16 +251,16 @@ class PostgresServer:
         """Start the server on `port`, else on the one of the settings or of the last start, else on a free one."""
         options = self.settings.options()
         wanted = port or self.settings.port
-        cluster_files.rotate_log(self.log_file)
+        rotate_log(self.log_file)
         for _ in range(_START_ATTEMPTS):
             state = self._known_state()
             port = wanted or (state.port if is_free(state.port) else free_port())
             self._state = replace(state, port=port, options=options)
             if self._state != state:
-                cluster_files.save_state(self.data_dir, self._state)
+                save_state(self.data_dir, self._state)
             log_start = self.log_file.stat().st_size if self.log_file.exists() else 0
             if self._came_up(port, options):
-                log.info("database server %s listens on %s:%d", self.name, LOOPBACK, port)
+                _log.info("database_server_started", server=self.name, host=LOOPBACK, port=port)
                 return
             said = self._log_since(log_start)
             if "could not bind" not in said or wanted is not None:
@@ -263,13 +275,13 @@ class PostgresServer:
 
         What it says goes to the log file, which stays ours.
         """
-        identity, programs = self._started_parts()
+        server_user, programs = self._started_parts()
         argv = [str(programs / "postgres"), "-D", str(self.cluster), "-p", str(port)]
         for option in options:
             argv += ["-c", option]
         with self.log_file.open("ab") as output:
             self.log_file.chmod(0o600)
-            pid = identity.start(argv, output)
+            pid = server_user.start(argv, output)
 
         def is_ready() -> bool:
             lines = self._pid_file()
@@ -284,11 +296,9 @@ class PostgresServer:
         if running is None:
             return
         pid = running[0]
-        process_table.send([pid], _STOP_SIGNALS[mode])
+        process_table.send_signal([pid], _STOP_SIGNALS[mode])
         if not process_table.wait_until(lambda: not process_table.is_alive(pid), self.settings.stop_timeout_s):
-            log.warning(
-                "database server %s did not stop within %d s: killing it", self.name, self.settings.stop_timeout_s
-            )
+            _log.warning("database_server_killed", server=self.name, stop_timeout_s=self.settings.stop_timeout_s)
             self._kill()
 
     # -- looking at what runs -------------------------------------------------------------------------------------
@@ -322,32 +332,30 @@ class PostgresServer:
 
         PostgreSQL checks the pid itself, but takes a zombie, or a stranger with the same number, for the old server.
         """
-        if not process_table.PROC.is_dir():
-            return
         folder = self.cluster.resolve()
-        if not process_table.wait_until(lambda: not process_table.working_in(folder), ORPHAN_PATIENCE_S):
-            log.warning("killing processes that a dead database server %s left behind", self.name)
-            process_table.send(process_table.working_in(folder), signal.SIGKILL)
-            if not process_table.wait_until(lambda: not process_table.working_in(folder), 10):
+        if not process_table.wait_until(lambda: not process_table.find_by_working_directory(folder), ORPHAN_PATIENCE_S):
+            _log.warning("database_server_remains_killed", server=self.name)
+            process_table.send_signal(process_table.find_by_working_directory(folder), signal.SIGKILL)
+            if not process_table.wait_until(lambda: not process_table.find_by_working_directory(folder), 10):
                 raise DatabaseUnavailable(f"processes of a dead database server {self.name} do not end")
         (self.cluster / "postmaster.pid").unlink(missing_ok=True)
 
     def _kill(self) -> None:
         running = self._postmaster()
         if running is not None:
-            process_table.send([running[0]], signal.SIGKILL)
+            process_table.send_signal([running[0]], signal.SIGKILL)
             process_table.wait_until(lambda: not self.is_running(), 10)
             self._clear_remains()
 
     def _sql(self, statement: str, **variables: str) -> str | None:
         """Run SQL in database `postgres`; return None, or what went wrong."""
-        identity, programs = self._started_parts()
+        server_user, programs = self._started_parts()
         argv = [str(programs / "psql"), "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1"]
         for name, value in variables.items():
             argv += ["-v", f"{name}={value}"]
         state = self._known_state()
         connection = {"PGHOST": LOOPBACK, "PGPORT": str(state.port), "PGUSER": USER, "PGDATABASE": "postgres"}
-        result = identity.run(
+        result = server_user.run(
             argv, env={**connection, "PGPASSWORD": state.password, "PGCONNECT_TIMEOUT": "10"}, stdin=statement
         )
         return None if result.returncode == 0 else result.stdout.strip()
@@ -363,6 +371,6 @@ class PostgresServer:
         return self._state
 
     def _started_parts(self) -> tuple[ServerUser, Path]:
-        if self._identity is None or self._programs is None:
+        if self._server_user is None or self._programs is None:
             raise DatabaseUnavailable(f"database server {self.name} was not started")
-        return self._identity, self._programs
+        return self._server_user, self._programs

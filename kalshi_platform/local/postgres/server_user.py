@@ -1,4 +1,4 @@
-"""Who the database server runs as: PostgreSQL refuses to run as root."""
+"""Finds the user that runs the database server, and runs programs as it: PostgreSQL refuses to run as root."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from typing import IO
 from kalshi_platform.errors import ConfigurationError
 
 UNPRIVILEGED_USER = "nobody"
-# The arguments reach the program as they are. It is nobody's child then, and its output goes where errors go.
+# The arguments reach the program as they are. It is then no child of ours, and its output goes where errors go.
 _DETACH = '"$@" </dev/null >&2 & echo $!'
 _BARE: Mapping[str, str] = {"PATH": "/usr/local/bin:/usr/bin:/bin", "LC_ALL": "C", "HOME": "/nonexistent"}
-"""The environment of the database server's programs: what a shell says to libpq or to PostgreSQL is not for ours."""
+"""The environment of the database server's programs: the caller's variables for libpq or PostgreSQL are not for it."""
 
 
 @dataclass(frozen=True, slots=True)
 class ServerUser:
     """A user to start programs as; `drop` is False when it is the user we are already."""
 
-    user: str
+    name: str
     uid: int
     gid: int
     drop: bool
@@ -89,7 +89,7 @@ class ServerUser:
             os.chown(path, self.uid, self.gid)
 
     def can_enter(self, folder: Path) -> bool:
-        """Return whether this user can reach what lies in `folder`: asked of the kernel, so ACLs and mounts count."""
+        """Return whether this user can reach what lies in `folder`; tried, so that ACLs and mounts count."""
         return not self.drop or self.run(["/bin/sh", "-c", 'cd -- "$1"', "sh", str(folder)]).returncode == 0
 
     def can_run(self, program: Path) -> bool:
@@ -103,7 +103,7 @@ class ServerUser:
 def find_server_user(cluster: Path) -> ServerUser:
     """Return who runs the server of `cluster`: ourselves, or, for root, the cluster's owner or `nobody`.
 
-    Raises ConfigurationError where the files belong to somebody else, or no unprivileged user is known.
+    Raises ConfigurationError where the files belong to another user, or no unprivileged user is known.
     """
     owner = cluster.stat().st_uid if cluster.exists() else None
     mine = os.geteuid()

@@ -15,29 +15,32 @@ import sys
 from collections.abc import Iterable
 
 from kalshi_platform.local.processes import process_table
-from kalshi_platform.local.processes.process_tree import Family
+from kalshi_platform.local.processes.process_tree import ProcessTree
 
 
-def watch(lines: Iterable[str]) -> None:
-    """Follow the parent's messages to their end, and clean up unless it said `done`."""
-    families: dict[str, tuple[Family, float]] = {}
+def describe_child(tree: ProcessTree, timeout_s: float) -> str:
+    """Return the line that registers a child, which is killed `timeout_s` after its stop signal."""
+    return json.dumps(
+        {"token": tree.token, "pid": tree.leader_pid, "stop_signal": int(tree.stop_signal), "timeout_s": timeout_s}
+    )
+
+
+def reap(lines: Iterable[str]) -> None:
+    """Follow the parent's messages to their end, and stop its children unless it said `done`."""
+    trees: dict[str, tuple[ProcessTree, float]] = {}
     for line in lines:
         if line.strip() == "done":
             return
         message = json.loads(line)
-        family = Family(
-            message["token"], message["leader"], message["leader_started"], signal.Signals(message["signal"])
-        )
-        families[family.token] = (family, float(message["timeout_s"]))
-    for family, _ in reversed(families.values()):
-        family.ask()
-    longest_s = max((timeout_s for _, timeout_s in families.values()), default=0.0)
-    process_table.wait_until(
-        lambda: not any(family.members() for family, _ in families.values()), longest_s, interval_s=0.2
-    )
-    for family, _ in families.values():
-        family.kill()
+        tree = ProcessTree.of_child(message["token"], message["pid"], signal.Signals(message["stop_signal"]))
+        trees[tree.token] = (tree, float(message["timeout_s"]))
+    for tree, _ in reversed(trees.values()):
+        tree.terminate()
+    longest_s = max((timeout_s for _, timeout_s in trees.values()), default=0.0)
+    process_table.wait_until(lambda: not any(tree.members() for tree, _ in trees.values()), longest_s, interval_s=0.2)
+    for tree, _ in trees.values():
+        tree.kill()
 
 
 if __name__ == "__main__":
-    watch(sys.stdin)
+    reap(sys.stdin)

@@ -1,15 +1,13 @@
 """Child processes: started in sessions of their own, restarted with backoff, stopped with all their descendants.
 
-A child that was asked to stop and still works (writes its last records, say) is waited for, up to a limit.
-Each child writes to LOG_DIR/NAME.log (the log of the previous life is kept as NAME.log.1). If this process is killed, a
-guardian stops the children (see guardian.py), and the next ProcessGroup on the same folder removes what is left, so no
-gatherer stays behind. Embedded PostgreSQL servers are not children: they go on, and are adopted by the next start.
+A child that was sent its stop signal and still works (writes its last records, say) is waited for, up to a limit.
+Each child writes to LOG_DIR/NAME.log (the log of the previous life is kept as NAME.log.1). If this process is killed,
+the orphan reaper stops the children, and the next ProcessGroup on the same folder ends what is left, so no gatherer
+stays behind. Embedded PostgreSQL servers are not children: they go on, and are adopted by the next start.
 """
 
 from __future__ import annotations
 
-import json
-import logging
 import secrets
 import shutil
 import signal
@@ -22,24 +20,26 @@ from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
 
+from filelock import FileLock, Timeout
+
 import kalshi_platform
 from kalshi_platform.backoff import exponential
 from kalshi_platform.clock import SYSTEM_CLOCK, Clock
 from kalshi_platform.errors import AnotherWriter, ConfigurationError
-from kalshi_platform.local.file_lock import FileLock
 from kalshi_platform.local.processes import child_exec, orphan_reaper, process_table
-from kalshi_platform.local.processes.process_tree import FAMILY_VARIABLE, Family, strays
+from kalshi_platform.local.processes.process_tree import TREE_VARIABLE, ProcessTree, orphans
+from kalshi_platform.monitoring.event_log import event_logger
 
 FIRST_BACKOFF_S = 1.0
 LONGEST_BACKOFF_S = 30.0
 # A child that ran this long was healthy: its next failure counts as the first again.
 HEALTHY_AFTER_S = 60.0
-TELL_EVERY_S = 10.0
-"""How often it is said for what a stop waits."""
-# An ending child that uses more of a processor than this works; one that only polls uses less.
+REPORT_EVERY_S = 10.0
+"""How often it is reported for what a stop waits."""
 WORKING_SHARE = 0.03
+"""An ending child that uses more of a processor than this works; one that only polls uses less."""
 
-log = logging.getLogger(__name__)
+_log = event_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +80,7 @@ class ChildExit:
 class _Child:
     spec: ChildSpec
     process: subprocess.Popen[bytes]
-    family: Family
+    tree: ProcessTree
     started_at: float
     failures: int = 0
     exited_at: float | None = None
@@ -108,8 +108,8 @@ class ProcessGroup:
         self._run = secrets.token_hex(6)
         self._children: dict[str, _Child] = {}
         self._mutex = threading.RLock()
-        self._lock = FileLock(self.log_dir / ".lock")
-        self._guardian: subprocess.Popen[str] | None = None
+        self._lock = FileLock(self.log_dir / ".lock", 0, mode=0o600, thread_local=False, fallback_to_soft=False)
+        self._reaper: subprocess.Popen[str] | None = None
 
     def open(self) -> None:
         """Take the folder, and end what an earlier, killed life left behind. start() does it when it was not done.
@@ -117,16 +117,18 @@ class ProcessGroup:
         Raises AnotherWriter while another living process manages children there.
         """
         with self._mutex:
-            if self._guardian is not None:
+            if self._reaper is not None:
                 return
             self.log_dir.mkdir(parents=True, exist_ok=True)
-            if not self._lock.acquire(wait=False):
-                raise AnotherWriter(f"another living process runs its children with logs in {self.log_dir}")
             try:
-                self._end_strays()
-                self._guardian = self._start_guardian()
+                self._lock.acquire()
+            except Timeout:
+                raise AnotherWriter(f"another living process runs its children with logs in {self.log_dir}") from None
+            try:
+                self._end_orphans()
+                self._reaper = self._start_reaper()
             except BaseException:
-                self._lock.release()
+                self._lock.release(force=True)
                 raise
 
     def start(self, spec: ChildSpec) -> int:
@@ -172,7 +174,7 @@ class ProcessGroup:
         """Stop a child with all its descendants and start it again at once; return the new pid."""
         with self._mutex:
             child = self._children[name]
-            child.family.ask()
+            child.tree.terminate()
             self._stop(child, child.spec.stop_timeout_s)
             fresh = self._spawn(child.spec)
             self._children[name] = fresh
@@ -184,7 +186,7 @@ class ProcessGroup:
             children = [self._children[name] for name in names]
             for child in children:
                 child.restart_at = None
-                child.family.ask()
+                child.tree.terminate()
             for child in children:
                 self._stop(child, child.spec.stop_timeout_s)
 
@@ -197,11 +199,11 @@ class ProcessGroup:
             end = self._clock.monotonic() + deadline_s
             for child in reversed(self._children.values()):
                 if self._is_there(child):
-                    child.family.ask()
+                    child.tree.terminate()
                 self._stop(child, min(child.spec.stop_timeout_s, max(0.0, end - self._clock.monotonic())))
             self._children.clear()
-            self._dismiss_guardian()
-            self._lock.release()
+            self._dismiss_reaper()
+            self._lock.release(force=True)
 
     def __enter__(self) -> ProcessGroup:
         self.open()
@@ -223,16 +225,16 @@ class ProcessGroup:
             process = subprocess.Popen(
                 [sys.executable, "-I", "-S", str(child_exec.__file__), program, *spec.argv],
                 cwd=spec.cwd,
-                env={**spec.env, FAMILY_VARIABLE: token},
+                env={**spec.env, TREE_VARIABLE: token},
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-        family = Family(token, process.pid, process_table.started_at(process.pid), spec.stop_signal)
-        child = _Child(spec, process, family, self._clock.monotonic())
-        self._tell_guardian(child)
-        log.info("child %s started (pid %d)", spec.name, process.pid)
+        tree = ProcessTree.of_child(token, process.pid, spec.stop_signal)
+        child = _Child(spec, process, tree, self._clock.monotonic())
+        self._register_at_reaper(child)
+        _log.info("child_started", child=spec.name, pid=process.pid)
         return child
 
     def _exited(self, child: _Child) -> ChildExit:
@@ -242,31 +244,25 @@ class ProcessGroup:
         delay = backoff_s(child.failures) if child.spec.restart else None
         child.restart_at = None if delay is None else now + delay
         code = child.process.returncode
-        log.warning(
-            "child %s (pid %d) ended with exit code %d, %s",
-            child.spec.name,
-            child.process.pid,
-            code,
-            "not restarted" if delay is None else f"restart in {delay:g} s",
-        )
+        _log.warning("child_ended", child=child.spec.name, pid=child.process.pid, exit_code=code, restart_in_s=delay)
         # Descendants outlive their parent (Dagster's runs do); beside a restarted parent they would be second writers.
-        child.family.ask()
+        child.tree.terminate()
         return ChildExit(child.spec.name, child.process.pid, code, delay)
 
     def _restart_when_clear(self, child: _Child) -> None:
         now = self._clock.monotonic()
-        if child.family.members():
+        if child.tree.members():
             if child.exited_at is not None and now - child.exited_at < child.spec.stop_timeout_s:
                 return
-            child.family.kill()
+            child.tree.kill()
         try:
             fresh = self._spawn(child.spec)
         except (OSError, ConfigurationError) as error:
             child.failures += 1
             child.restart_at = now + backoff_s(child.failures)
-            log.warning("child %s cannot be restarted: %s", child.spec.name, error)
+            _log.warning("child_restart_failed", child=child.spec.name, error=error)
             return
-        child.process, child.family, child.started_at = fresh.process, fresh.family, fresh.started_at
+        child.process, child.tree, child.started_at = fresh.process, fresh.tree, fresh.started_at
         child.exited_at = child.restart_at = None
 
     def _stop(self, child: _Child, timeout_s: float) -> None:
@@ -274,60 +270,60 @@ class ProcessGroup:
         child.restart_at = None
         if self._is_there(child):
             if not self._ended_by_itself(child, timeout_s):
-                log.warning("child %s did not stop in time: killing it", child.spec.name)
+                _log.warning("child_killed", child=child.spec.name, reason="it did not stop in time")
                 self.killed.append(child.spec.name)
-                child.family.kill()
+                child.tree.kill()
             code = child.process.wait()
             if child.exited_at is None:
-                log.info("child %s (pid %d) stopped with exit code %d", child.spec.name, child.process.pid, code)
+                _log.info("child_stopped", child=child.spec.name, pid=child.process.pid, exit_code=code)
         if child.exited_at is None:
             child.exited_at = self._clock.monotonic()
 
     @staticmethod
     def _is_there(child: _Child) -> bool:
-        return child.process.poll() is None or child.exited_at is None or bool(child.family.members())
+        return child.process.poll() is None or child.exited_at is None or bool(child.tree.members())
 
     def _ended_by_itself(self, child: _Child, timeout_s: float) -> bool:
         spec, began = child.spec, self._clock.monotonic()
         limit = began + max(timeout_s, spec.stop_limit_s or 0.0)
-        progress, progressed_at, tell_at = _Progress(child), began, began + TELL_EVERY_S
+        progress, progressed_at, report_at = _Progress(child), began, began + REPORT_EVERY_S
         while not process_table.wait_until(lambda: self._gone(child), min(0.5, timeout_s), clock=self._clock):
             now = self._clock.monotonic()
             if spec.stop_limit_s is not None and progress.was_made(now - progressed_at):
                 progressed_at = now
             if now >= min(progressed_at + timeout_s, limit):
                 return False
-            if now >= tell_at:
-                tell_at += TELL_EVERY_S
+            if now >= report_at:
+                report_at += REPORT_EVERY_S
                 what = f": {progress.said}" if progress.said else ""
                 self._say(f"waiting for {spec.name} to end ({now - began:.0f} s, at most {limit - began:.0f} s){what}")
         return True
 
     @staticmethod
     def _gone(child: _Child) -> bool:
-        return child.process.poll() is not None and not child.family.members()
+        return child.process.poll() is not None and not child.tree.members()
 
     def _log_file(self, name: str) -> Path:
         return self.log_dir / f"{name}.log"
 
     # -- what outlives us -----------------------------------------------------------------------------------------
 
-    def _end_strays(self) -> None:
-        left = strays(self._key, self._run)
+    def _end_orphans(self) -> None:
+        left = orphans(self._key, self._run)
         if not left:
             return
-        log.warning("ending %d processes that an earlier run left behind", len(left))
-        process_table.send(left, signal.SIGINT)
+        _log.warning("orphans_ended", processes=len(left))
+        process_table.send_signal(left, signal.SIGINT)
 
         def gone() -> bool:
-            # A process that is ending loses its environment, by which strays are known, a moment before it is gone.
-            return not strays(self._key, self._run) and not any(process_table.is_alive(pid) for pid in left)
+            # A process that is ending loses its environment, by which orphans are known, a moment before it is gone.
+            return not orphans(self._key, self._run) and not any(process_table.is_alive(pid) for pid in left)
 
         if not process_table.wait_until(gone, 20, clock=self._clock, interval_s=0.2):
-            process_table.send(strays(self._key, self._run), signal.SIGKILL)
+            process_table.send_signal(orphans(self._key, self._run), signal.SIGKILL)
             process_table.wait_until(gone, 5, clock=self._clock)
 
-    def _start_guardian(self) -> subprocess.Popen[str]:
+    def _start_reaper(self) -> subprocess.Popen[str]:
         return subprocess.Popen(
             [sys.executable, "-m", orphan_reaper.__name__],
             cwd="/",
@@ -339,30 +335,25 @@ class ProcessGroup:
             start_new_session=True,
         )
 
-    def _tell_guardian(self, child: _Child) -> None:
-        message = {
-            "token": child.family.token,
-            "leader": child.family.leader,
-            "leader_started": child.family.leader_started,
-            "signal": int(child.spec.stop_signal),
-            "timeout_s": child.spec.longest_stop_s,
-        }
+    def _register_at_reaper(self, child: _Child) -> None:
         try:
-            assert self._guardian is not None and self._guardian.stdin is not None  # noqa: S101, PT018
-            print(json.dumps(message), file=self._guardian.stdin, flush=True)
+            assert self._reaper is not None and self._reaper.stdin is not None  # noqa: S101, PT018
+            print(
+                orphan_reaper.describe_child(child.tree, child.spec.longest_stop_s), file=self._reaper.stdin, flush=True
+            )
         except BrokenPipeError:
-            log.warning(
-                "the guardian process is gone: if this process is killed, its children stay until the next start"
+            _log.warning(
+                "orphan_reaper_gone", consequence="if this process is killed, its children stay until the next start"
             )
 
-    def _dismiss_guardian(self) -> None:
-        if self._guardian is not None:
+    def _dismiss_reaper(self) -> None:
+        if self._reaper is not None:
             try:
-                self._guardian.communicate("done\n", timeout=10)
+                self._reaper.communicate("done\n", timeout=10)
             except (BrokenPipeError, subprocess.TimeoutExpired):
-                self._guardian.kill()
-                self._guardian.wait()
-            self._guardian = None
+                self._reaper.kill()
+                self._reaper.wait()
+            self._reaper = None
 
 
 class _Progress:
@@ -387,7 +378,7 @@ class _Progress:
         return "" if still is None else still()
 
     def _used_s(self) -> float:
-        return process_table.cpu_s(self._child.family.members())
+        return process_table.total_cpu_s(self._child.tree.members())
 
 
 def _rotate(path: Path) -> None:

@@ -1,6 +1,7 @@
-"""Looking at processes that are not our children: through /proc, so only on Linux.
+"""Finds, watches and signals processes of this machine that need not be our children. The local stack's use of psutil.
 
-Elsewhere the scans return nothing, and callers rely on process groups and pid files alone.
+A process that has ended but was not collected by its parent (a zombie) counts as ended everywhere. Processes that are
+gone, or whose data their owner keeps from us, are passed over.
 """
 
 from __future__ import annotations
@@ -8,78 +9,84 @@ from __future__ import annotations
 import os
 import signal
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
+
+import psutil
 
 from kalshi_platform.clock import SYSTEM_CLOCK, Clock
 
-PROC = Path("/proc")
+_ENDED = frozenset({psutil.STATUS_ZOMBIE, psutil.STATUS_DEAD})
 
 
 def is_alive(pid: int) -> bool:
-    """Return whether the process runs; one that has ended but was not collected (a zombie) does not."""
+    """Return whether the process runs."""
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        return psutil.Process(pid).status() not in _ENDED
+    except psutil.NoSuchProcess:
         return False
-    except PermissionError:
-        pass
-    state = _stat_fields(pid)
-    return not state or state[0] not in "ZX"
+    except psutil.AccessDenied:
+        return True
+
+
+def find_process(pid: int) -> psutil.Process | None:
+    """Return a handle that stays this process's when its pid is given to another; None when there is none."""
+    try:
+        return psutil.Process(pid)
+    except psutil.Error:
+        return None
 
 
 def working_directory(pid: int) -> Path | None:
     """Return the process's working directory, or None where it cannot be read."""
     try:
-        return (PROC / str(pid) / "cwd").readlink()
-    except OSError:
+        folder = psutil.Process(pid).cwd()
+    except psutil.Error:
         return None
+    return Path(folder) if folder else None
 
 
-def working_in(folder: Path) -> set[int]:
+def find_by_working_directory(folder: Path) -> set[int]:
     """Return the living processes whose working directory is `folder` (all those of a PostgreSQL cluster)."""
-    return {pid for pid in _pids() if working_directory(pid) == folder and is_alive(pid)}
+    return {pid for pid in psutil.pids() if working_directory(pid) == folder and is_alive(pid)}
 
 
-def with_environment(variable: str, matches: Callable[[str], bool]) -> set[int]:
+def find_by_environment(variable: str, matches: Callable[[str], bool]) -> set[int]:
     """Return the living processes that were started with an environment `variable` whose value satisfies `matches`.
 
     The environment is inherited, so this finds descendants whose ancestors have died and whose parent is now init.
     """
-    prefix = f"{variable}=".encode()
     found = set()
-    for pid in _pids():
+    for process in _all_processes():
         try:
-            entries = (PROC / str(pid) / "environ").read_bytes().split(b"\0")
-        except OSError:
+            value = process.environ().get(variable)
+        except (psutil.Error, OSError):
             continue
-        for entry in entries:
-            if entry.startswith(prefix):
-                if matches(entry[len(prefix) :].decode(errors="replace")) and is_alive(pid):
-                    found.add(pid)
-                break
+        if value is not None and matches(value) and is_alive(process.pid):
+            found.add(process.pid)
     return found
 
 
-def started_at(pid: int) -> int | None:
-    """Return when the process started, in clock ticks since boot: with the pid it names one process for ever."""
-    fields = _stat_fields(pid)
-    return int(fields[19]) if len(fields) > 19 else None
-
-
-def cpu_s(pids: Iterable[int]) -> float:
+def total_cpu_s(pids: Iterable[int]) -> float:
     """Return the processor time that living processes have used so far, in seconds."""
-    fields = [_stat_fields(pid) for pid in pids]
-    return sum(int(each[11]) + int(each[12]) for each in fields if len(each) > 12) / os.sysconf("SC_CLK_TCK")
+    total_s = 0.0
+    for pid in pids:
+        try:
+            times = psutil.Process(pid).cpu_times()
+        except psutil.Error:
+            continue
+        total_s += times.user + times.system
+    return total_s
 
 
-def descendants(ancestors: Iterable[int]) -> set[int]:
+def find_descendants(ancestors: Iterable[int]) -> set[int]:
     """Return the living children of some processes, their children, and so on, as far as none between has died."""
     children: dict[int, list[int]] = {}
-    for candidate in _pids():
-        fields = _stat_fields(candidate)
-        if len(fields) > 1:
-            children.setdefault(int(fields[1]), []).append(candidate)
+    for process in _all_processes():
+        try:
+            children.setdefault(process.ppid(), []).append(process.pid)
+        except psutil.Error:
+            continue
     found: set[int] = set()
     waiting = list(ancestors)
     while waiting:
@@ -89,7 +96,7 @@ def descendants(ancestors: Iterable[int]) -> set[int]:
     return {child for child in found if is_alive(child)}
 
 
-def process_group(pid: int) -> int | None:
+def group_of(pid: int) -> int | None:
     """Return the process group of a living process."""
     try:
         return os.getpgid(pid)
@@ -97,12 +104,12 @@ def process_group(pid: int) -> int | None:
         return None
 
 
-def group_members(group: int) -> set[int]:
+def find_group_members(group: int) -> set[int]:
     """Return the living processes of a process group."""
-    return {pid for pid in _pids() if process_group(pid) == group and is_alive(pid)}
+    return {pid for pid in psutil.pids() if group_of(pid) == group and is_alive(pid)}
 
 
-def send(pids: Iterable[int], signal_number: signal.Signals) -> None:
+def send_signal(pids: Iterable[int], signal_number: signal.Signals) -> None:
     """Signal each process; those that are gone or not ours are passed over."""
     for pid in pids:
         try:
@@ -124,17 +131,9 @@ def wait_until(
     return True
 
 
-def _pids() -> list[int]:
-    try:
-        return [int(entry.name) for entry in PROC.iterdir() if entry.name.isdigit()]
-    except OSError:
-        return []
-
-
-def _stat_fields(pid: int) -> list[str]:
-    """Return the fields of /proc/PID/stat after the command's name: state, parent, group, session, …"""
-    try:
-        # The name stands in brackets and may itself contain brackets and spaces: cut at the last one.
-        return (PROC / str(pid) / "stat").read_text(errors="replace").rpartition(")")[2].split()
-    except OSError:
-        return []
+def _all_processes() -> Iterator[psutil.Process]:
+    """Fresh handles: those that `psutil.process_iter` keeps may stand for an earlier process of the same pid."""
+    for pid in psutil.pids():
+        process = find_process(pid)
+        if process is not None:
+            yield process

@@ -107,8 +107,8 @@ def test_a_taken_port_is_told_once_and_taken_as_soon_as_it_is_free(caplog: pytes
             assert not endpoint.ensure()
             assert not endpoint.ensure()
     (message,) = caplog.messages
-    assert "g1: no metrics and no health" in message
-    assert f"port {port}" in message
+    assert message.startswith("metrics_not_served owner=g1 ")
+    assert f"port={port}" in message
     assert "KALSHI_METRICS_PORT" in message
     try:
         assert endpoint.ensure()
