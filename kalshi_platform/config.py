@@ -22,7 +22,7 @@ from dotenv import dotenv_values
 import kalshi_platform
 from kalshi_platform.deduplicator.settings import DeduplicatorSettings, GathererSource
 from kalshi_platform.errors import ConfigurationError
-from kalshi_platform.exchange.protocol.dead_letter_limit import LETTERS_PER_MINUTE
+from kalshi_platform.exchange.protocol.dead_letter_limit import DEAD_LETTERS_PER_MINUTE
 from kalshi_platform.exchange.settings import PRODUCTION_REST_URL, PRODUCTION_WS_URL, ExchangeSettings
 from kalshi_platform.exchange.signing import Signer
 from kalshi_platform.gatherer.settings import GathererSettings, MarketFilter
@@ -499,7 +499,9 @@ def _gatherer(reader: _Reader, name: str) -> GathererSettings:
         handover_patience_s=max(GathererSettings.handover_patience_s, 2 * overlap_s),
         spool_max_bytes=int(reader.number("KALSHI_SPOOL_MAX_GIB", 20, low=0.01, high=100_000) * 1024**3),
         spool_min_free_bytes=int(reader.number("KALSHI_SPOOL_MIN_FREE_GIB", 1, low=0, high=100_000) * 1024**3),
-        dead_letters_per_minute=reader.whole("KALSHI_DEAD_LETTERS_PER_MINUTE", LETTERS_PER_MINUTE, low=1, high=10**6),
+        dead_letters_per_minute=reader.whole(
+            "KALSHI_DEAD_LETTERS_PER_MINUTE", DEAD_LETTERS_PER_MINUTE, low=1, high=10**6
+        ),
         dead_letter_days=reader.number("KALSHI_DEAD_LETTER_DAYS", 30, low=1, high=36_600),
         stagger_s=_STAGGER_S * _names(reader).index(name),
         endpoint=_endpoint(reader, name),

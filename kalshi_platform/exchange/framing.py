@@ -20,7 +20,7 @@ Message: TypeAlias = tuple[int, bytes]
 """A whole message or a control frame: opcode and payload."""
 
 
-class Deframer:
+class FrameDecoder:
     """Cuts a byte stream into messages; joins fragments; control frames may stand between fragments."""
 
     __slots__ = ("_fragments", "_fragments_opcode", "_fragments_size", "_max_bytes", "_needed", "_rest", "_rest_size")

@@ -46,7 +46,7 @@ class TokenBucket:
             self._at = now
 
 
-class PacedCommands:
+class RateLimitedQueue:
     """Commands on their way to one connection: in order, and no faster than a number of commands and of bytes a second.
 
     A second's worth may go at once, and one command more: what is too large for the rest of a second goes anyway, and
@@ -66,7 +66,7 @@ class PacedCommands:
         """Put commands behind those that wait."""
         self._waiting.extend(commands)
 
-    def take_due(self, now: float) -> list[bytes]:
+    def pop_ready(self, now: float) -> list[bytes]:
         """Give up the commands that may be sent now."""
         due: list[bytes] = []
         # What went too early is made up for by the next ones: a bucket below zero lets nothing through.

@@ -33,7 +33,7 @@ from kalshi_platform.exchange.parse.lenient_json import decode_json
 from kalshi_platform.exchange.parse.rest import parse_account_limits, parse_endpoint_costs
 from kalshi_platform.exchange.request_params import MAX_BOOKS, Params
 from kalshi_platform.exchange.responses import error_of, retry_after_s
-from kalshi_platform.exchange.server_clock import SeenDates
+from kalshi_platform.exchange.server_clock import ServerClock
 from kalshi_platform.exchange.settings import ExchangeSettings
 from kalshi_platform.exchange.signing import Signer
 from kalshi_platform.market.catalog import AccountLimits, EndpointCosts
@@ -55,7 +55,7 @@ class RestClient(HistoryReads):
         self._base = settings.rest_url.rstrip("/")
         self._base_path = urlsplit(self._base).path
         self._http = HttpClient(settings)
-        self._dates = SeenDates()
+        self._dates = ServerClock()
         self._budget = shared_budget(settings, clock)
         self._signer = (
             Signer(settings.key_id, settings.private_key_pem) if settings.key_id and settings.private_key_pem else None

@@ -26,7 +26,7 @@ def offset_by(headers: Mapping[str, str], asked_at_ns: int, answered_at_ns: int)
     return offset_of(asked_at_ns, answered_at_ns, other_ns, _RESOLUTION_NS)
 
 
-class SeenDates:
+class ServerClock:
     """What the last answers say together. Thread-safe."""
 
     def __init__(self) -> None:

@@ -29,7 +29,7 @@ from kalshi_platform.errors import (
     KalshiPlatformError,
     RateLimited,
 )
-from kalshi_platform.exchange.framing import CLOSE, PING, PONG, Deframer, FramingError
+from kalshi_platform.exchange.framing import CLOSE, PING, PONG, FrameDecoder, FramingError
 from kalshi_platform.exchange.http import tls_problem
 from kalshi_platform.exchange.server_clock import offset_by, suspects
 from kalshi_platform.exchange.settings import LOOPBACK, ExchangeSettings
@@ -67,7 +67,7 @@ class WebSocketConnection:
         self._poll = select.poll()
         self._io = threading.Lock()
         self._sending = threading.Lock()
-        self._deframer = Deframer(settings.max_frame_bytes)
+        self._deframer = FrameDecoder(settings.max_frame_bytes)
         self._ready: deque[tuple[bytes, int]] = deque()
         self._failure: ConnectionLost | None = None
         self._heard_monotonic = 0.0
@@ -110,7 +110,7 @@ class WebSocketConnection:
         self._socket.setblocking(False)
         self._poll = select.poll()
         self._poll.register(self._socket, select.POLLIN)
-        self._deframer = Deframer(self._settings.max_frame_bytes)
+        self._deframer = FrameDecoder(self._settings.max_frame_bytes)
         self._ready.clear()
         self._failure = None
         self.last_heard_ns = self._clock.now_ns()

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kalshi_platform.errors import ConfigurationError
-from kalshi_platform.exchange.protocol.dead_letter_limit import LETTERS_PER_MINUTE
+from kalshi_platform.exchange.protocol.dead_letter_limit import DEAD_LETTERS_PER_MINUTE
 from kalshi_platform.monitoring.settings import EndpointSettings
 
 
@@ -91,7 +91,7 @@ class GathererSettings:
     stop_timeout_s: float = 15.0
     """How long a stop may spend on writing what is left; the rest stays in the spool for the next start."""
 
-    dead_letters_per_minute: int = LETTERS_PER_MINUTE
+    dead_letters_per_minute: int = DEAD_LETTERS_PER_MINUTE
     """Of each minute and reason (and connection) so many dead letters are kept; the others are counted."""
     dead_letter_days: float = 30.0
     """How long dead letters and their counts are kept."""

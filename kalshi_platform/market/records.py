@@ -171,7 +171,7 @@ class StreamEnded(msgspec.Struct, frozen=True, gc=False):
     reason: str
 
 
-class MembershipStarted(msgspec.Struct, frozen=True, gc=False):
+class BookSubscriptionStarted(msgspec.Struct, frozen=True, gc=False):
     """A market's book is followed in a stream from its snapshot at `seq_from`."""
 
     stream_id: int
@@ -180,7 +180,7 @@ class MembershipStarted(msgspec.Struct, frozen=True, gc=False):
     exchange_index: int = 0
 
 
-class MembershipEnded(msgspec.Struct, frozen=True, gc=False):
+class BookSubscriptionEnded(msgspec.Struct, frozen=True, gc=False):
     """…until `seq_to` (inclusive): the last seq received before a delete command was sent, a gap, or the end."""
 
     stream_id: int
@@ -211,8 +211,8 @@ LedgerEntry: TypeAlias = (
     | SessionClosed
     | StreamOpened
     | StreamEnded
-    | MembershipStarted
-    | MembershipEnded
+    | BookSubscriptionStarted
+    | BookSubscriptionEnded
     | SequenceGap
     | SequenceConsumed
     | DeadLettersCounted

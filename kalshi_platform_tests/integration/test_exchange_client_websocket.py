@@ -32,10 +32,10 @@ from kalshi_platform.market.book import Book
 from kalshi_platform.market.records import (
     BookDelta,
     BookSnapshot,
+    BookSubscriptionEnded,
+    BookSubscriptionStarted,
     DeadLetter,
     LifecycleEvent,
-    MembershipEnded,
-    MembershipStarted,
     Record,
     SequenceConsumed,
     SequenceGap,
@@ -175,10 +175,10 @@ def test_a_lost_frame_is_a_gap_that_get_snapshot_heals(exchange: ServerThread) -
     with Client(exchange).follow(tickers) as client:
         exchange.fault("drop_frame", type="orderbook_delta")
         exchange.publish(nudge(tickers[0]), nudge(tickers[1]))
-        client.until(lambda: len(client.of(MembershipStarted)) == 8)
+        client.until(lambda: len(client.of(BookSubscriptionStarted)) == 8)
         [gap] = client.of(SequenceGap)
         assert gap.seq_seen == gap.seq_expected + 1
-        assert {(end.ticker, end.seq_to, end.reason) for end in client.of(MembershipEnded)} == {
+        assert {(end.ticker, end.seq_to, end.reason) for end in client.of(BookSubscriptionEnded)} == {
             (ticker, gap.seq_expected - 1, "gap") for ticker in tickers
         }
         assert client.session.suspects() == set()
@@ -241,8 +241,8 @@ def test_a_market_unsubscribed_and_wanted_again(exchange: ServerThread) -> None:
         client.session.unsubscribe_books([one])
         client.session.subscribe_books({one: 0})
         client.until(lambda: client.session.followed() == {one, other})
-        [end] = client.of(MembershipEnded)
-        starts = [start for start in client.of(MembershipStarted) if start.ticker == one]
+        [end] = client.of(BookSubscriptionEnded)
+        starts = [start for start in client.of(BookSubscriptionStarted) if start.ticker == one]
         assert (end.ticker, end.reason, end.seq_to) == (one, "unsubscribed", 2)
         assert starts[1].seq_from > end.seq_to
         exchange.publish(nudge(one), nudge(other))
@@ -283,7 +283,9 @@ def test_an_unknown_frame_becomes_a_dead_letter_and_the_stream_goes_on(exchange:
         client.until(lambda: client.session.followed() == set(tickers))
         assert client.of(SequenceGap) == []
         assert client.of(DeadLetter)[0].payload
-        assert {end.reason for end in client.of(MembershipEnded)} == ({"dead_letter"} if variant == "shape" else set())
+        assert {end.reason for end in client.of(BookSubscriptionEnded)} == (
+            {"dead_letter"} if variant == "shape" else set()
+        )
 
 
 def test_error_25_begins_a_new_stream(exchange: ServerThread) -> None:
@@ -344,7 +346,7 @@ def test_a_connection_can_be_opened_again_after_a_cut(exchange: ServerThread) ->
         with pytest.raises(ConnectionLost):
             client.connection.send(b"{}")
         records = client.session.close(SYSTEM_CLOCK.now_ns(), "cut")
-        assert [type(record) for record in records] == [MembershipEnded, StreamEnded]
+        assert [type(record) for record in records] == [BookSubscriptionEnded, StreamEnded]
         client.connection.open()
         assert client.connection.receive() is None
 

@@ -75,7 +75,7 @@ def test_a_ticker_that_no_index_holds_goes_aside_with_all_that_names_it(
     followed = rows(database, "SELECT ticker FROM memberships WHERE seq_to IS NULL OR seq_to > seq_from")
     assert followed == [("A",)]
     letters = rows(database, "SELECT channel, ticker FROM dead_letters WHERE channel LIKE 'Membership%' ORDER BY 1")
-    assert ("MembershipStarted", readable(ticker)) in letters
+    assert ("BookSubscriptionStarted", readable(ticker)) in letters
     assert all(str(name).isprintable() and len(str(name)) <= 200 for _, name in letters)
     (closed,) = rows(database, "SELECT closed_at IS NOT NULL, length(close_reason) FROM sessions")
     assert closed == (True, 200)

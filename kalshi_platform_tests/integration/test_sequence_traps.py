@@ -16,9 +16,9 @@ from kalshi_platform.lab.simulator.server import ServerThread
 from kalshi_platform.market.records import (
     BookDelta,
     BookSnapshot,
+    BookSubscriptionEnded,
+    BookSubscriptionStarted,
     DeadLetter,
-    MembershipEnded,
-    MembershipStarted,
     SequenceConsumed,
     SequenceGap,
     StreamEnded,
@@ -79,10 +79,10 @@ def test_all_markets_of_a_subscription_share_one_counter(exchange: ServerThread)
         assert client.of(SequenceGap) == []
         exchange.fault("drop_frame", type="orderbook_delta")
         exchange.publish(nudge(one), nudge(other))
-        client.until(lambda: len(client.of(MembershipStarted)) == 4)
+        client.until(lambda: len(client.of(BookSubscriptionStarted)) == 4)
         [gap] = client.of(SequenceGap)
         assert (gap.seq_expected, gap.seq_seen) == (7, 8)
-        assert {end.ticker for end in client.of(MembershipEnded)} == {one, other}
+        assert {end.ticker for end in client.of(BookSubscriptionEnded)} == {one, other}
         assert_right_books(exchange, client, [one, other])
 
 
@@ -92,7 +92,7 @@ def test_two_connections_number_one_delta_differently_and_name_it_alike(exchange
     with Client(exchange).follow(tickers) as one, Client(exchange).follow(tickers) as two:
         two.session.unsubscribe_books(tickers[:1])
         two.session.subscribe_books({tickers[0]: 0})
-        two.until(lambda: len(two.of(MembershipStarted)) == 4)
+        two.until(lambda: len(two.of(BookSubscriptionStarted)) == 4)
         exchange.publish(nudge(tickers[0]), nudge(tickers[0], same_time=True))
         one.until(lambda: len(one.of(BookDelta)) == 2)
         two.until(lambda: len(two.of(BookDelta)) == 2)
@@ -167,7 +167,7 @@ def test_deltas_of_a_just_added_market_may_come_before_its_snapshot(exchange: Se
         exchange.publish(nudge(added, 400))
         client.until(lambda: len(client.of(BookDelta)) == 3)
         early = [row.seq for row in client.of(BookDelta)[:2]]
-        start = next(each for each in client.of(MembershipStarted) if each.ticker == added)
+        start = next(each for each in client.of(BookSubscriptionStarted) if each.ticker == added)
         assert max(early) < start.seq_from < client.of(BookDelta)[2].seq
         snapshot = client.of(BookSnapshot)[-1]
         assert dict(snapshot.yes)[100] >= 300
@@ -188,7 +188,7 @@ def test_a_terminal_error_is_the_end_of_its_sid_and_a_fresh_one_begins(exchange:
         first, second = client.of(StreamOpened)
         assert second.sid == first.sid + 1
         assert [end.stream_id for end in client.of(StreamEnded)] == [first.stream_id]
-        assert {end.ticker for end in client.of(MembershipEnded)} == set(tickers)
+        assert {end.ticker for end in client.of(BookSubscriptionEnded)} == set(tickers)
         exchange.publish(nudge(tickers[0]))
         client.until(lambda: len(client.of(BookDelta)) == 2)
         # A counter of its own: three snapshots, then the delta.
@@ -262,7 +262,7 @@ def test_a_reconnection_starts_at_one_with_everything_subscribed_anew(exchange: 
         with pytest.raises(ConnectionLost):
             client.until(lambda: False)
         before = client.session.close(SYSTEM_CLOCK.now_ns(), "cut")
-        assert {record.ticker for record in before if isinstance(record, MembershipEnded)} == set(tickers)
+        assert {record.ticker for record in before if isinstance(record, BookSubscriptionEnded)} == set(tickers)
         exchange.publish(nudge(tickers[0]))  # lost on this connection for good
         client.connection.open()
         client.session = Session(2, lambda: next(numbers))

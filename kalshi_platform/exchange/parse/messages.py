@@ -50,7 +50,7 @@ __all__ = [
     "Frame",
     "LifecycleBody",
     "ListedBody",
-    "Remains",
+    "PartialFrame",
     "SnapshotBody",
     "SubscribedBody",
     "TickerBody",
@@ -64,11 +64,11 @@ __all__ = [
     "parse_exchange_status",
     "parse_frame",
     "parse_market",
+    "parse_partial",
     "parse_rest_book",
     "parse_rest_trade",
     "parse_schedule",
     "parse_series",
-    "salvage",
 ]
 
 
@@ -170,7 +170,7 @@ class Frame(NamedTuple):
     body: Body
 
 
-class Remains(NamedTuple):
+class PartialFrame(NamedTuple):
     """What could be read of an unparsable frame, as far as it could."""
 
     type: str | None
@@ -218,7 +218,7 @@ def frame_of(wire: ws.AnyFrame) -> Frame:
     return Frame(name, wire.sid, wire.seq, wire.id or None, convert(wire))
 
 
-def salvage(payload: bytes | str) -> Remains:
+def parse_partial(payload: bytes | str) -> PartialFrame:
     """Read type, sid, seq and ticker of a frame that parse_frame refused; never raises."""
     try:
         wire = _decode_remains(payload)
@@ -226,7 +226,7 @@ def salvage(payload: bytes | str) -> Remains:
         return _salvage_text(payload)
     message = wire.msg if isinstance(wire.msg, dict) else {}
     ticker = message.get("market_ticker")
-    return Remains(
+    return PartialFrame(
         wire.type if isinstance(wire.type, str) else None,
         _number(wire.sid, 0, _SID_MAX),
         _number(wire.seq, 1, INT64_MAX),
@@ -236,7 +236,7 @@ def salvage(payload: bytes | str) -> Remains:
 
 _decode: Callable[[bytes | str], ws.AnyFrame] = msgspec.json.Decoder(ws.AnyFrame).decode
 _decode_listed: Callable[[msgspec.Raw], list[ws.Listed]] = msgspec.json.Decoder(list[ws.Listed]).decode
-_decode_remains: Callable[[bytes | str], ws.Remains] = msgspec.json.Decoder(ws.Remains).decode
+_decode_remains: Callable[[bytes | str], ws.PartialFrame] = msgspec.json.Decoder(ws.PartialFrame).decode
 
 
 def delta_values(wire: ws.DeltaFrame) -> tuple[str, Side, int, int, int]:
@@ -458,12 +458,12 @@ _SEQ = re.compile(rb'"seq"\s*:\s*([0-9]{1,18})\s*[,}]')
 _TICKER = re.compile(rb'"market_ticker"\s*:\s*"([^"\\]{1,200})"')
 
 
-def _salvage_text(payload: bytes | str) -> Remains:
+def _salvage_text(payload: bytes | str) -> PartialFrame:
     """Read what stands before `msg` in broken JSON; a ticker is believed only where it is whole."""
     raw = payload.encode(errors="replace") if isinstance(payload, str) else payload
     head, _, rest = raw.partition(b'"msg"')
     kind, sid, seq, ticker = _TYPE.search(head), _SID.search(head), _SEQ.search(head), _TICKER.search(rest)
-    return Remains(
+    return PartialFrame(
         kind.group(1).decode() if kind else None,
         _number(int(sid.group(1)), 0, _SID_MAX) if sid else None,
         _number(int(seq.group(1)), 1, INT64_MAX) if seq else None,

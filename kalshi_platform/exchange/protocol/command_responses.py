@@ -3,47 +3,51 @@
 from __future__ import annotations
 
 from kalshi_platform.exchange.parse.messages import ErrorBody, Frame, ListedBody
-from kalshi_platform.exchange.protocol.error_codes import Reaction, reaction_to
+from kalshi_platform.exchange.protocol.error_codes import ErrorAction, action_for
 from kalshi_platform.exchange.protocol.sequence import Stream
-from kalshi_platform.exchange.protocol.session_output import Outbox
-from kalshi_platform.exchange.protocol.stream_registry import Streams
+from kalshi_platform.exchange.protocol.session_model import SessionOutput
+from kalshi_platform.exchange.protocol.stream_registry import StreamRegistry
 from kalshi_platform.exchange.protocol.subscriptions import Subscriptions
 
 
-class Answers:
+class ResponseHandler:
     """Takes `ok`, `unsubscribed` and `error` (a `subscribed` opens a stream and is the session's)."""
 
-    def __init__(self, streams: Streams, subscriptions: Subscriptions, outbox: Outbox) -> None:
+    def __init__(self, streams: StreamRegistry, subscriptions: Subscriptions, output: SessionOutput) -> None:
         self._streams = streams
         self._subscriptions = subscriptions
-        self._outbox = outbox
+        self._output = output
         self._asked_open: tuple[int, tuple[Stream, ...]] = (0, ())
 
-    def take(self, frame: Frame, stream: Stream | None, received_at_ns: int) -> None:
+    def handle(self, frame: Frame, stream: Stream | None, received_at_ns: int, now_ns: int) -> None:
         """Take one answer; `stream` is the one that it names."""
         body = frame.body
         if frame.type == "ok":
             if type(body) is ListedBody:
-                self._compare_open(set(body.subscriptions), frame.id, received_at_ns)
-            command = self._subscriptions.answered(frame.id)
+                self._compare_open(set(body.subscriptions), frame.id, received_at_ns, now_ns)
+            command = self._subscriptions.answered(frame.id, now_ns)
             if command is not None and command.kind == "subscribe" and stream is not None:
-                self._subscriptions.opened(stream.channel, stream.sid, frame.id)
+                self._subscriptions.opened(stream.channel, stream.sid, frame.id, now_ns)
         elif frame.type == "unsubscribed":
             if stream is not None:
-                self._end(stream, "unsubscribed", received_at_ns)
+                self._end(stream, "unsubscribed", received_at_ns, now_ns)
         elif isinstance(body, ErrorBody):
             ended = self._ended_by(frame, body, stream)
             if not ended:
-                self._outbox.alarms += self._subscriptions.refused(frame.id, body.code, body.message, body.tickers)
+                self._output.alarms += self._subscriptions.refused(
+                    frame.id, body.code, body.message, body.tickers, now_ns
+                )
             for each in ended:
-                self._outbox.alarm("stream_ended", f"{each.channel}: error {body.code}: {body.message[:200]}")
-                self._end(each, f"error_{body.code}", received_at_ns)
+                self._output.add_alarm("stream_ended", f"{each.channel}: error {body.code}: {body.message[:200]}")
+                self._end(each, f"error_{body.code}", received_at_ns, now_ns)
 
-    def ask_what_is_open(self) -> None:
+    def list_subscriptions(self, now_ns: int) -> None:
         """Ask which subscriptions the exchange serves, and remember which it should."""
-        self._asked_open = (self._subscriptions.ask_what_is_open(), tuple(self._streams))
+        self._asked_open = (self._subscriptions.list_subscriptions(now_ns), tuple(self._streams))
 
-    def _compare_open(self, served: set[tuple[str, int]], command_id: int | None, received_at_ns: int) -> None:
+    def _compare_open(
+        self, served: set[tuple[str, int]], command_id: int | None, received_at_ns: int, now_ns: int
+    ) -> None:
         """End the streams that were open when the question was asked and that the exchange does not know."""
         asked, streams = self._asked_open
         if command_id != asked:
@@ -51,12 +55,12 @@ class Answers:
         self._asked_open = (0, ())
         for stream in streams:
             if self._streams.by_sid.get(stream.sid) is stream and (stream.channel, stream.sid) not in served:
-                self._outbox.alarm("stream_ended", f"{stream.channel}: the exchange serves no sid {stream.sid}")
-                self._end(stream, "not_served", received_at_ns)
+                self._output.add_alarm("stream_ended", f"{stream.channel}: the exchange serves no sid {stream.sid}")
+                self._end(stream, "not_served", received_at_ns, now_ns)
 
     def _ended_by(self, frame: Frame, error: ErrorBody, stream: Stream | None) -> list[Stream]:
         """The streams that an error ends: its own; the book's if it answers a command to it; all if it names none."""
-        if reaction_to(error.code) is not Reaction.SUBSCRIBE_AFRESH:
+        if action_for(error.code) is not ErrorAction.SUBSCRIBE_AFRESH:
             return []
         if stream is not None:
             return [stream]
@@ -66,6 +70,6 @@ class Answers:
             return []
         return list(self._streams)
 
-    def _end(self, stream: Stream, reason: str, received_at_ns: int) -> None:
+    def _end(self, stream: Stream, reason: str, received_at_ns: int, now_ns: int) -> None:
         self._streams.end(stream, received_at_ns, reason)
-        self._subscriptions.stream_ended(stream.channel)
+        self._subscriptions.stream_ended(stream.channel, now_ns)

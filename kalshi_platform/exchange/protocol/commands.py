@@ -11,7 +11,7 @@ import msgspec
 from kalshi_platform.exchange.protocol.sequence import BOOK_CHANNEL
 
 CommandKind: TypeAlias = Literal["subscribe", "add", "delete", "snapshot", "proof", "list"]
-"""`proof` is a get_snapshot that nobody waits for: the market is followed already."""
+"""`proof` is a get_snapshot that nobody pending for: the market is followed already."""
 
 
 @dataclass

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 from kalshi_platform.market.records import DeadLettersCounted
 
-LETTERS_PER_MINUTE = 100
+DEAD_LETTERS_PER_MINUTE = 100
 BYTES_PER_MINUTE = 8 * 1024 * 1024
 """Of each reason, however few letters that are; the first one is kept in any case."""
 _NS_PER_MINUTE = 60 * 10**9
@@ -24,12 +24,12 @@ class _Minute:
     told: int = 0
 
 
-class LetterLimit:
+class DeadLetterLimit:
     """Says which letters are kept and remembers how many were not. `counted_by` names it in the counts."""
 
-    def __init__(self, counted_by: int, letters_per_minute: int = LETTERS_PER_MINUTE) -> None:
+    def __init__(self, counted_by: int, dead_letters_per_minute: int = DEAD_LETTERS_PER_MINUTE) -> None:
         self._counted_by = counted_by
-        self._most = letters_per_minute
+        self._most = dead_letters_per_minute
         self._minutes: dict[tuple[int, str], _Minute] = {}
         self._latest = 0
 
@@ -62,9 +62,9 @@ class LetterLimit:
         self._minutes = {key: each for key, each in self._minutes.items() if abs(key[0] - self._latest) < _MINUTES_KEPT}
         return told
 
-    def copy(self) -> LetterLimit:
+    def copy(self) -> DeadLetterLimit:
         """The same as of now, for what may have to be taken back."""
-        other = LetterLimit(self._counted_by, self._most)
+        other = DeadLetterLimit(self._counted_by, self._most)
         other._minutes = {key: _Minute(**vars(each)) for key, each in self._minutes.items()}
         other._latest = self._latest
         return other

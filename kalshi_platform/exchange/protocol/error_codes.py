@@ -5,7 +5,7 @@ from __future__ import annotations
 from enum import Enum
 
 
-class Reaction(Enum):
+class ErrorAction(Enum):
     """What to do about an error."""
 
     SUBSCRIBE_AFRESH = "subscribe afresh"
@@ -23,16 +23,16 @@ class Reaction(Enum):
 
 
 _REACTIONS = {
-    7: Reaction.SUBSCRIBE_AFRESH,  # unknown sid
-    9: Reaction.RETRY_RARELY,  # authentication or channel access missing
-    10: Reaction.SUBSCRIBE_AFRESH,  # channel error, terminal
-    18: Reaction.RETRY_LATER,  # the command timed out on the server
-    25: Reaction.SUBSCRIBE_AFRESH,  # subscription buffer overflow, terminal
-    26: Reaction.HALVE_BATCH,  # market limit of a subscription
-    27: Reaction.HALVE_PACE,  # command rate of a subscription
+    7: ErrorAction.SUBSCRIBE_AFRESH,  # unknown sid
+    9: ErrorAction.RETRY_RARELY,  # authentication or channel access missing
+    10: ErrorAction.SUBSCRIBE_AFRESH,  # channel error, terminal
+    18: ErrorAction.RETRY_LATER,  # the command timed out on the server
+    25: ErrorAction.SUBSCRIBE_AFRESH,  # subscription buffer overflow, terminal
+    26: ErrorAction.HALVE_BATCH,  # market limit of a subscription
+    27: ErrorAction.HALVE_PACE,  # command rate of a subscription
 }
 
 
-def reaction_to(code: int) -> Reaction:
+def action_for(code: int) -> ErrorAction:
     """Every code that is not in the table is reported; that includes codes that do not exist yet."""
-    return _REACTIONS.get(code, Reaction.REPORT)
+    return _REACTIONS.get(code, ErrorAction.REPORT)

@@ -29,7 +29,7 @@ def proves_no_leg(yes: Levels, no: Levels) -> bool:
     return yes[-1][0] + no[-1][0] < PRICE_E4_MAX and yes[-1][0] >= no[0][0]
 
 
-class ScaleWatch:
+class PriceScaleMonitor:
     """Looks at snapshots; says once when the scale must be another one than was asked for."""
 
     def __init__(self) -> None:
@@ -37,7 +37,7 @@ class ScaleWatch:
         self._markets: set[str] = set()
         self._said = False
 
-    def look(self, ticker: str, yes: Levels, no: Levels) -> bool:
+    def observe(self, ticker: str, yes: Levels, no: Levels) -> bool:
         """Take one snapshot; return True at the moment when the contradiction becomes believable."""
         if contradicts_no_leg(yes, no):
             self.contradictions += 1

@@ -9,7 +9,7 @@ from kalshi_platform.market.identity import OccurrenceCounter
 BOOK_CHANNEL = "orderbook_delta"
 
 
-class Verdict(Enum):
+class SequenceStatus(Enum):
     """What a sequence number means."""
 
     NEXT = "next"
@@ -32,10 +32,10 @@ class Stream:
         "_unnumbered",
         "channel",
         "first_known",
+        "followed",
         "id",
         "is_book",
         "last_seq",
-        "members",
         "newest_start",
         "occurrences",
         "shared",
@@ -51,9 +51,9 @@ class Stream:
         self.first_known = first_known
         self.last_seq = 0
         self.shared = False
-        self.members: dict[str, int] = {}
+        self.followed: dict[str, int] = {}
         self.newest_start = 0
-        """The number of the latest snapshot that began a membership."""
+        """The number of the latest snapshot that began a book subscription."""
         self.unknown: dict[tuple[str, str], int] = {}
         """Unknown types and the market they named (or "") → the last such number that was put on record."""
         self.occurrences = OccurrenceCounter()
@@ -62,22 +62,22 @@ class Stream:
         self._unnumbered = 0
         self.is_book = channel == BOOK_CHANNEL
 
-    def judge(self, seq: int, payload: bytes | str, *, control: bool) -> Verdict:
-        """Compare `seq` with the last one; nothing is remembered yet (see `took`)."""
+    def classify(self, seq: int, payload: bytes | str, *, control: bool) -> SequenceStatus:
+        """Compare `seq` with the last one; nothing is remembered yet (see `advance`)."""
         last = self.last_seq
         if seq == last + 1:
-            return Verdict.NEXT
+            return SequenceStatus.NEXT
         if last == 0:
-            return Verdict.GAP if self.first_known and seq > 1 else Verdict.NEXT
+            return SequenceStatus.GAP if self.first_known and seq > 1 else SequenceStatus.NEXT
         if seq > last:
-            return Verdict.GAP
+            return SequenceStatus.GAP
         if seq < last:
-            return Verdict.RESET
+            return SequenceStatus.RESET
         if control or self._last_control:
-            return Verdict.SHARED
-        return Verdict.REPEAT if payload == self._last_payload else Verdict.RESET
+            return SequenceStatus.SHARED
+        return SequenceStatus.REPEAT if payload == self._last_payload else SequenceStatus.RESET
 
-    def took(self, seq: int, payload: bytes | str, *, control: bool) -> None:
+    def advance(self, seq: int, payload: bytes | str, *, control: bool) -> None:
         """Remember `seq` as the last one; `shared` says whether the frame before had the same."""
         self.shared = seq == self.last_seq
         self.last_seq = seq

@@ -1,13 +1,12 @@
-"""What a session is told and what it gives back. Pure."""
+"""Settings, output, alarms and counters of a session. Pure."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 
 import msgspec
 
-from kalshi_platform.exchange.protocol.dead_letter_limit import LETTERS_PER_MINUTE
+from kalshi_platform.exchange.protocol.dead_letter_limit import DEAD_LETTERS_PER_MINUTE
 from kalshi_platform.market.records import Record
 
 NS_PER_S = 1_000_000_000
@@ -36,7 +35,7 @@ class SessionConfig:
     """After unknown messages: one get_snapshot of at most `batch_size` markets in that time."""
     proof_again_s: float = 60.0
     """…and of one market in that time."""
-    letters_per_minute: int = LETTERS_PER_MINUTE
+    dead_letters_per_minute: int = DEAD_LETTERS_PER_MINUTE
     """Dead letters of a minute and reason that are kept; the others are counted."""
     retry_base_s: float = 1.0
     retry_cap_s: float = 60.0
@@ -51,12 +50,30 @@ class Alarm:
     tickers: tuple[str, ...] = ()
 
 
-class Received(msgspec.Struct, gc=False):
-    """What one call gave: records in writing order, commands in sending order, and alarms."""
+class SessionOutput(msgspec.Struct, gc=False):
+    """What a session gives back: records in writing order, commands in sending order, and alarms.
 
-    records: Sequence[Record] = ()
-    commands: Sequence[bytes] = ()
-    alarms: Sequence[Alarm] = ()
+    The parts of a session append to one of these; each call of the session hands over what has come together.
+    """
+
+    records: list[Record] = msgspec.field(default_factory=list)
+    commands: list[bytes] = msgspec.field(default_factory=list)
+    alarms: list[Alarm] = msgspec.field(default_factory=list)
+
+    def add_alarm(self, kind: str, detail: str, tickers: tuple[str, ...] = ()) -> None:
+        """Append an alarm."""
+        self.alarms.append(Alarm(kind, detail, tickers))
+
+    def take_records(self) -> list[Record]:
+        """Return the records and keep none."""
+        records, self.records = self.records, []
+        return records
+
+    def take(self) -> SessionOutput:
+        """Return all of it and keep nothing."""
+        taken = SessionOutput(self.records, self.commands, self.alarms)
+        self.records, self.commands, self.alarms = [], [], []
+        return taken
 
 
 @dataclass

@@ -9,7 +9,7 @@ HeldFrame: TypeAlias = tuple[bytes | str, int]
 """Payload and receive time."""
 
 
-class HeldFrames:
+class UnacknowledgedFrames:
     """Keeps at most `limit` frames of `limit_bytes` together, in their order by sid."""
 
     def __init__(self, limit: int, limit_bytes: int = LIMIT_BYTES) -> None:
@@ -23,8 +23,8 @@ class HeldFrames:
     def __bool__(self) -> bool:
         return bool(self._by_sid)
 
-    def hold(self, sid: int, payload: bytes | str, received_at_ns: int, now_ns: int) -> bool:
-        """Keep a frame; return False if there is no room. `now_ns`: by the clock of `take_older`."""
+    def add(self, sid: int, payload: bytes | str, received_at_ns: int, now_ns: int) -> bool:
+        """Keep a frame; return False if there is no room. `now_ns`: by the clock of `pop_older`."""
         if self._count >= self._limit or self._bytes + len(payload) > self._limit_bytes:
             return False
         self._bytes += len(payload)
@@ -33,7 +33,7 @@ class HeldFrames:
         self._count += 1
         return True
 
-    def take(self, sid: int) -> list[HeldFrame]:
+    def pop(self, sid: int) -> list[HeldFrame]:
         """Give up the frames of a sid that was acknowledged."""
         frames = self._by_sid.pop(sid, [])
         self._since_ns.pop(sid, None)
@@ -41,7 +41,7 @@ class HeldFrames:
         self._bytes -= sum(len(payload) for payload, _ in frames)
         return frames
 
-    def take_older(self, before_ns: int | None) -> list[tuple[int, HeldFrame]]:
+    def pop_older(self, before_ns: int | None) -> list[tuple[int, HeldFrame]]:
         """Give up all frames of sids whose first frame came before a moment (of all sids for None), with the sid."""
         old = [sid for sid, since_ns in self._since_ns.items() if before_ns is None or since_ns < before_ns]
-        return [(sid, frame) for sid in old for frame in self.take(sid)]
+        return [(sid, frame) for sid in old for frame in self.pop(sid)]

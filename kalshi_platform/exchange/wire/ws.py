@@ -206,7 +206,7 @@ AnyFrame: TypeAlias = (
 )
 
 
-class Remains(msgspec.Struct, frozen=True):
+class PartialFrame(msgspec.Struct, frozen=True):
     """What can be read of a frame that does not fit its shape."""
 
     type: Any = None

@@ -17,15 +17,15 @@ from dataclasses import dataclass
 from kalshi_platform.backoff import Backoff
 from kalshi_platform.clock import Clock
 from kalshi_platform.errors import AuthenticationFailed, ConnectionLost, KalshiPlatformError
-from kalshi_platform.exchange.pacing import PacedCommands
-from kalshi_platform.exchange.protocol.relapses import Relapses
+from kalshi_platform.exchange.pacing import RateLimitedQueue
+from kalshi_platform.exchange.protocol.pending_snapshots import RepeatedLosses
 from kalshi_platform.exchange.protocol.session import Alarm, Session, SessionConfig, SessionCounters
 from kalshi_platform.exchange.settings import ExchangeSettings
 from kalshi_platform.exchange.websocket import WebSocketConnection
 from kalshi_platform.gatherer.capture.connect_pacing import HandshakeTurns
 from kalshi_platform.gatherer.ids import IdSource
 from kalshi_platform.gatherer.settings import GathererSettings
-from kalshi_platform.market.records import BookDelta, MembershipStarted, Record, SessionClosed, SessionOpened
+from kalshi_platform.market.records import BookDelta, BookSubscriptionStarted, Record, SessionClosed, SessionOpened
 
 LIFECYCLE_CHANNEL = "market_lifecycle_v2"
 FEED_CHANNELS = ("trade", "ticker", LIFECYCLE_CHANNEL)
@@ -98,7 +98,7 @@ class Connection:
         self._target: Mapping[str, int] = {}
         self._renew: set[str] = set()
         self._renew_at_ns: dict[str, int] = {}
-        self._renewals = Relapses()
+        self._renewals = RepeatedLosses()
         self._restore: set[str] = set()
         self._books: Mapping[str, int] = {}
         self._counted = SessionCounters()
@@ -120,18 +120,18 @@ class Connection:
                 self._target = dict(markets)
 
     def renew(self, tickers: Sequence[str]) -> None:
-        """Leave these markets and subscribe them afresh, for a snapshot that starts a new membership. Those for which
+        """Leave these markets and subscribe them afresh, for a snapshot that starts a new book subscription. Those for which
         that helps never for long are renewed ever more rarely."""
         with self._lock:
             self._renew.update(tickers)
 
     def restore(self, tickers: Sequence[str]) -> None:
-        """Like `renew`, but for those only that have no open membership when their turn comes."""
+        """Like `renew`, but for those only that have no open book subscription when their turn comes."""
         with self._lock:
             self._restore.update(tickers)
 
     def followed(self) -> frozenset[str]:
-        """Markets with an open membership, as of the last half second."""
+        """Markets with an open book subscription, as of the last half second."""
         return self._followed
 
     def suspects(self) -> frozenset[str]:
@@ -153,12 +153,12 @@ class Connection:
         return self._open_channels.issuperset(self._channels)
 
     def watch_feed(self) -> None:
-        """Begin to note the exchange times of deltas, for `feed_times`, and the memberships that begin, for `begun`."""
+        """Begin to note the exchange times of deltas, for `feed_times`, and the book subscriptions that begin, for `begun`."""
         self._begun = set()
         self._feed_times = {}
 
     def begun(self) -> frozenset[str]:
-        """Markets of which a membership began since `watch_feed`."""
+        """Markets of which a book subscription began since `watch_feed`."""
         return frozenset(self._begun)
 
     def feed_times(self) -> Mapping[int, tuple[int, int]]:
@@ -236,7 +236,7 @@ class Connection:
             snapshot_deadline_s=deadline_s,
             ack_deadline_s=deadline_s,
             attempts=1,
-            letters_per_minute=self._settings.dead_letters_per_minute,
+            dead_letters_per_minute=self._settings.dead_letters_per_minute,
         )
         session = Session(self._ids.new_session_id(), self._ids.new_id, config)
         self._counted = SessionCounters()
@@ -279,7 +279,7 @@ class Connection:
         self._renew_at_ns.clear()
         session.subscribe_channels(self._channels)
         settings = self._settings
-        commands = PacedCommands(settings.commands_per_s, settings.command_bytes_per_s, self._clock.monotonic())
+        commands = RateLimitedQueue(settings.commands_per_s, settings.command_bytes_per_s, self._clock.monotonic())
         # Spans by the monotonic clock: with the wall clock set back nothing would be done for as long.
         tick_s = probed_s = opened_s
         while not self._is_over() and self._may_receive():
@@ -315,18 +315,18 @@ class Connection:
             for alarm in alarms:
                 self._on_alarm(self, alarm)
 
-    def _send(self, commands: PacedCommands) -> None:
+    def _send(self, commands: RateLimitedQueue) -> None:
         if commands:
-            for command in commands.take_due(self._clock.monotonic()):
+            for command in commands.pop_ready(self._clock.monotonic()):
                 self._socket.send(command)
 
     def _look(self, session: Session) -> None:
         """Publish what other threads may ask; sets are made anew only when they changed."""
         self._count(session)
-        if session.memberships_changed():
+        if session.book_subscriptions_changed():
             self._followed = frozenset(session.followed())
         self._suspects = frozenset(session.suspects())
-        self._mute = frozenset(session.mute())
+        self._mute = frozenset(session.unresponsive())
         self._open_channels = frozenset(session.open_channels())
 
     def _note_feed(self, records: Sequence[Record], times: dict[int, tuple[int, int]]) -> None:
@@ -337,7 +337,7 @@ class Connection:
                     moment_us = record.exchange_ts_us
                     first_us, last_us = times.get(index, (moment_us, moment_us))
                     times[index] = (first_us, max(last_us, moment_us))
-            elif type(record) is MembershipStarted:
+            elif type(record) is BookSubscriptionStarted:
                 self._begun.add(record.ticker)
 
     def _apply_wishes(self, session: Session) -> None:
@@ -390,7 +390,7 @@ class Connection:
         if silent_s > limit_s:
             raise ConnectionLost(f"no data for {silent_s:.0f} s, not even an answer to a question; pings do not count")
         if now_s - max(heard_s, probed_s) > limit_s / 3 or now_s - probed_s > limit_s:
-            session.ask_what_is_open()
+            session.list_subscriptions()
             return now_s
         return probed_s
 

@@ -13,7 +13,7 @@ from datetime import datetime
 
 import pyarrow as pa
 
-from kalshi_platform.exchange.protocol.dead_letter_limit import LetterLimit
+from kalshi_platform.exchange.protocol.dead_letter_limit import DeadLetterLimit
 from kalshi_platform.gatherer.ingest.columns import tables_of, times_us, with_batch_no
 from kalshi_platform.gatherer.ingest.exchange_times import ExchangeTimes
 from kalshi_platform.gatherer.ingest.fence import Fence
@@ -55,7 +55,7 @@ def commit_records(
     repeated: bool = False,
     times: ExchangeTimes | None = None,
     fence: Fence | None = None,
-    letters: LetterLimit | None = None,
+    letters: DeadLetterLimit | None = None,
 ) -> Commit:
     """Write `records`. `repeated`: they may be there already; that changes only what it costs.
 

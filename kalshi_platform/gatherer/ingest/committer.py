@@ -17,7 +17,7 @@ import msgspec
 
 from kalshi_platform.clock import Clock
 from kalshi_platform.errors import DatabaseUnavailable, StatementRejected
-from kalshi_platform.exchange.protocol.dead_letter_limit import LETTERS_PER_MINUTE, LetterLimit
+from kalshi_platform.exchange.protocol.dead_letter_limit import DEAD_LETTERS_PER_MINUTE, DeadLetterLimit
 from kalshi_platform.gatherer.ingest.commit import Commit, TooManyHours, close_former, commit_records
 from kalshi_platform.gatherer.ingest.exchange_times import ExchangeTimes
 from kalshi_platform.gatherer.ingest.fence import Fence
@@ -35,9 +35,9 @@ from kalshi_platform.market.names import is_name, readable
 from kalshi_platform.market.records import (
     BookDelta,
     BookSnapshot,
+    BookSubscriptionEnded,
+    BookSubscriptionStarted,
     DeadLetter,
-    MembershipEnded,
-    MembershipStarted,
     Record,
     SessionOpened,
     StreamOpened,
@@ -72,12 +72,12 @@ class Committer:
         on_lost_claim: Callable[[Sequence[str]], None] | None = None,
         on_lost_sessions: Callable[[], None] | None = None,
         on_alarm: Callable[[str], None] | None = None,
-        letters_per_minute: int = LETTERS_PER_MINUTE,
+        dead_letters_per_minute: int = DEAD_LETTERS_PER_MINUTE,
         letter_days: float = 30.0,
     ) -> None:
         """`on_lost_claim(tickers)` hears of markets whose membership had to be ended; `on_lost_sessions()` is called
         when the ledger may not know how open sessions began. `on_alarm(kind)` counts. Of the rows that are put aside
-        `letters_per_minute` of each reason are kept, and all dead letters for `letter_days`."""
+        `dead_letters_per_minute` of each reason are kept, and all dead letters for `letter_days`."""
         self._name = name
         self._database = database
         self._bounds = bounds
@@ -92,7 +92,7 @@ class Committer:
         """Whether everything that is open in the ledger is this process's."""
         self._keeper = PartitionKeeper(database, bounds, clock)
         self._times = ExchangeTimes(bounds)
-        self._letters = LetterLimit(clock.now_ns(), letters_per_minute)
+        self._letters = DeadLetterLimit(clock.now_ns(), dead_letters_per_minute)
         self._letters_kept_for = timedelta(days=letter_days)
         self._ahead_hour: int | None = None
 
@@ -119,7 +119,7 @@ class Committer:
 
         Raises DatabaseUnavailable, or what the database said where nothing can be put aside.
         """
-        starts = {(m.stream_id, m.ticker, m.seq_from): m for m in records if isinstance(m, MembershipStarted)}
+        starts = {(m.stream_id, m.ticker, m.seq_from): m for m in records if isinstance(m, BookSubscriptionStarted)}
         self._commit_part(records, starts)
 
     def declare_lost(self, damage: Damage, own_sessions: Sequence[int], *, is_own: bool) -> None:
@@ -194,7 +194,9 @@ class Committer:
             raise
         self._fence.is_certain = True
 
-    def _commit_part(self, records: Sequence[Record], starts: Mapping[tuple[int, str, int], MembershipStarted]) -> None:
+    def _commit_part(
+        self, records: Sequence[Record], starts: Mapping[tuple[int, str, int], BookSubscriptionStarted]
+    ) -> None:
         """`starts`: the memberships that begin in the batch."""
         try:
             self._write(records, repeated=True)
@@ -211,7 +213,7 @@ class Committer:
             self._put_aside(records[0], error, starts)
 
     def _put_aside(
-        self, record: Record, error: Exception, starts: Mapping[tuple[int, str, int], MembershipStarted]
+        self, record: Record, error: Exception, starts: Mapping[tuple[int, str, int], BookSubscriptionStarted]
     ) -> None:
         """Write in the place of a refused record what can be written of it, and take back what it claimed."""
         if isinstance(record, DeadLetter):
@@ -242,10 +244,10 @@ class Committer:
 
     def _take_back(self, record: Record) -> None:
         """See to it that nothing is claimed that rests on a record that was put aside."""
-        if isinstance(record, BookDelta | BookSnapshot | MembershipStarted):
+        if isinstance(record, BookDelta | BookSnapshot | BookSubscriptionStarted):
             if is_name(record.ticker):
                 self._on_lost_claim((record.ticker,))
-        elif isinstance(record, MembershipEnded):
+        elif isinstance(record, BookSubscriptionEnded):
             # Of a ticker that is no name no membership can have been written either.
             if is_name(record.ticker):
                 self._take_everything_back()

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from kalshi_platform.market.records import (
     NO_STREAM,
     BookDelta,
+    BookSubscriptionEnded,
+    BookSubscriptionStarted,
     DeadLettersCounted,
-    MembershipEnded,
-    MembershipStarted,
     Record,
     SequenceGap,
     SessionClosed,
@@ -102,9 +102,9 @@ def fold(records: Iterable[Record]) -> Ledger:
             segment = _numbered(record.stream_id, record.seq, running, ledger)  # type: ignore[union-attr]
             if segment is not None:
                 segment.saw(record.exchange_ts_us)  # type: ignore[union-attr, arg-type]
-        elif kind is MembershipStarted:
+        elif kind is BookSubscriptionStarted:
             _start(record, open_here, ledger)  # type: ignore[arg-type]
-        elif kind is MembershipEnded:
+        elif kind is BookSubscriptionEnded:
             _end(record, open_here, ledger)  # type: ignore[arg-type]
         elif kind in lists:
             lists[kind].append(record)
@@ -127,13 +127,13 @@ def _numbered(stream_id: int, seq: int, running: dict[int, Segment], ledger: Led
     return segment
 
 
-def _start(record: MembershipStarted, open_here: dict[tuple[int, str], Membership], ledger: Ledger) -> None:
+def _start(record: BookSubscriptionStarted, open_here: dict[tuple[int, str], Membership], ledger: Ledger) -> None:
     membership = Membership(record.stream_id, record.ticker, record.seq_from, record.exchange_index)
     open_here[record.stream_id, record.ticker] = membership
     ledger.memberships.append(membership)
 
 
-def _end(record: MembershipEnded, open_here: dict[tuple[int, str], Membership], ledger: Ledger) -> None:
+def _end(record: BookSubscriptionEnded, open_here: dict[tuple[int, str], Membership], ledger: Ledger) -> None:
     membership = open_here.pop((record.stream_id, record.ticker), None)
     if membership is not None:
         membership.seq_to = record.seq_to

@@ -11,16 +11,16 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from kalshi_platform.exchange.protocol.dead_letter_limit import LetterLimit
+from kalshi_platform.exchange.protocol.dead_letter_limit import DeadLetterLimit
 from kalshi_platform.market.names import is_name, readable
 from kalshi_platform.market.records import (
     NO_STREAM,
     BookDelta,
     BookSnapshot,
+    BookSubscriptionEnded,
+    BookSubscriptionStarted,
     DeadLetter,
     LifecycleEvent,
-    MembershipEnded,
-    MembershipStarted,
     Record,
     SequenceConsumed,
     SessionClosed,
@@ -47,12 +47,12 @@ _REMARKS: dict[type, tuple[str, ...]] = {
     SessionClosed: ("reason",),
     StreamOpened: ("channel",),
     StreamEnded: ("reason",),
-    MembershipEnded: ("reason",),
+    BookSubscriptionEnded: ("reason",),
 }
 
 
 def divert(
-    records: Sequence[Record], is_believed: Callable[[Dated], bool], limit: LetterLimit | None = None
+    records: Sequence[Record], is_believed: Callable[[Dated], bool], limit: DeadLetterLimit | None = None
 ) -> tuple[list[Record], tuple[Dated, ...]]:
     """Turn rows with unbelievable exchange times into dead letters; a market's membership ends before such a delta.
 
@@ -75,7 +75,9 @@ def divert(
     return kept, tuple(strangers)
 
 
-def as_dead_letter(record: Record, reason: str, detail: str, started: MembershipStarted | None = None) -> list[Record]:
+def as_dead_letter(
+    record: Record, reason: str, detail: str, started: BookSubscriptionStarted | None = None
+) -> list[Record]:
     """Put a record aside; what a delta or snapshot would have claimed is taken back.
 
     `started` is the membership that begins at the snapshot `record`. It may be committed before this or after, so what
@@ -95,13 +97,13 @@ def as_dead_letter(record: Record, reason: str, detail: str, started: Membership
         ticker=None if ticker is None else readable(ticker),
     )
     if isinstance(record, BookDelta) and is_name(record.ticker):
-        return [letter, MembershipEnded(stream_id, record.ticker, seq - 1, reason)]
+        return [letter, BookSubscriptionEnded(stream_id, record.ticker, seq - 1, reason)]
     if started is not None and is_name(started.ticker):
-        return [letter, started, MembershipEnded(stream_id, started.ticker, seq - 1, reason)]
+        return [letter, started, BookSubscriptionEnded(stream_id, started.ticker, seq - 1, reason)]
     return [letter]
 
 
-def sampled(records: Sequence[Record], limit: LetterLimit | None) -> list[Record]:
+def sampled(records: Sequence[Record], limit: DeadLetterLimit | None) -> list[Record]:
     """Leave out the dead letters that are to be counted only; the number that one took is taken all the same."""
     left: list[Record] = []
     for record in records:

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from kalshi_platform.clock import Clock
-from kalshi_platform.exchange.framing import Deframer
+from kalshi_platform.exchange.framing import FrameDecoder
 from kalshi_platform.exchange.parse.messages import decode, parse_frame
 from kalshi_platform.exchange.protocol.session import Session
 from kalshi_platform.exchange.websocket import READ_BYTES
@@ -54,7 +54,7 @@ def stage_costs(capture: Capture, url: str, clock: Clock) -> dict[str, dict[str,
     payloads = _payloads(capture)
     costs = _Costs(clock)
     stream = b"".join(_framed(payload) for payload in payloads)
-    deframer = Deframer(1 << 26)
+    deframer = FrameDecoder(1 << 26)
     with costs.of("frames"):
         for at in range(0, len(stream), READ_BYTES):
             deframer.feed(stream[at : at + READ_BYTES])

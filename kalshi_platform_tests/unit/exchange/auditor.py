@@ -6,16 +6,16 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from kalshi_platform.exchange.protocol.session import Received
+from kalshi_platform.exchange.protocol.session import SessionOutput
 from kalshi_platform.gatherer.ingest.columns import tables_of
 from kalshi_platform.gatherer.journal.record_codec import decode_records, encode_records
 from kalshi_platform.market.records import (
     NO_STREAM,
     BookSnapshot,
+    BookSubscriptionEnded,
+    BookSubscriptionStarted,
     DeadLetter,
     DeadLettersCounted,
-    MembershipEnded,
-    MembershipStarted,
     Record,
     SequenceConsumed,
     SequenceGap,
@@ -50,7 +50,7 @@ class Auditor:
         self._seen_ids: set[int] = set()
         self._last_snapshot: BookSnapshot | None = None
 
-    def took(self, received: Received) -> None:
+    def took(self, received: SessionOutput) -> None:
         """Take what one call gave."""
         self.take(received.records)
         self.commands(received.commands)
@@ -85,7 +85,7 @@ class Auditor:
                 stream.gap_to = record.seq_seen
             elif isinstance(record, SequenceConsumed):
                 self._number(record.stream_id, record.seq, is_row=False)
-            elif isinstance(record, MembershipStarted):
+            elif isinstance(record, BookSubscriptionStarted):
                 stream, snapshot = self._open[record.stream_id], self._last_snapshot
                 assert snapshot is not None
                 assert (snapshot.stream_id, snapshot.seq, snapshot.ticker) == (
@@ -93,7 +93,7 @@ class Auditor:
                 )  # fmt: skip
                 assert record.ticker not in stream.members
                 stream.members[record.ticker] = record.seq_from
-            elif isinstance(record, MembershipEnded):
+            elif isinstance(record, BookSubscriptionEnded):
                 stream = self._open[record.stream_id]
                 seq_from = stream.members.pop(record.ticker)
                 # A snapshot ends the membership at its own number, which its row takes right after.

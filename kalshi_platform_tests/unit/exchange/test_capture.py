@@ -16,8 +16,8 @@ from kalshi_platform.market.book import Book
 from kalshi_platform.market.records import (
     BookDelta,
     BookSnapshot,
-    MembershipEnded,
-    MembershipStarted,
+    BookSubscriptionEnded,
+    BookSubscriptionStarted,
     Record,
     SequenceConsumed,
     SequenceGap,
@@ -59,16 +59,18 @@ def test_the_capture_is_one_run_of_twelve_markets(lines: list[dict[str, Any]], w
     assert counts == {
         "StreamOpened": 1,
         "BookSnapshot": 12,
-        "MembershipStarted": 12,
+        "BookSubscriptionStarted": 12,
         "SequenceConsumed": 11,
         "BookDelta": 245,
-        "MembershipEnded": 12,
+        "BookSubscriptionEnded": 12,
         "StreamEnded": 1,
     }
     numbers = sorted(record.seq for record in of((BookSnapshot, SequenceConsumed, BookDelta), records))  # type: ignore[arg-type]
     assert numbers == list(range(1, 269))
     assert of(SequenceGap, records) == []
-    assert {(record.seq_to, record.reason) for record in of(MembershipEnded, records)} == {(268, "end of capture")}
+    assert {(record.seq_to, record.reason) for record in of(BookSubscriptionEnded, records)} == {
+        (268, "end of capture")
+    }
     assert (session.counters.duplicates, session.counters.dead_letters) == (0, 0)
 
 
@@ -92,6 +94,6 @@ def test_one_lost_frame_is_one_gap_that_ends_all_twelve(lines: list[dict[str, An
     lost = next(i for i, each in enumerate(lines) if each["frame"].get("seq") == 150)
     session, records = play([*lines[:lost], *lines[lost + 1 :]])
     assert [(gap.seq_expected, gap.seq_seen) for gap in of(SequenceGap, records)] == [(150, 151)]
-    assert {(end.seq_to, end.reason) for end in of(MembershipEnded, records)} == {(149, "gap")}
-    assert len(of(MembershipStarted, records)) == len(session.suspects()) == 12
+    assert {(end.seq_to, end.reason) for end in of(BookSubscriptionEnded, records)} == {(149, "gap")}
+    assert len(of(BookSubscriptionStarted, records)) == len(session.suspects()) == 12
     assert len(of(BookDelta, records)) == 244

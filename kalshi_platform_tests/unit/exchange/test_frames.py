@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kalshi_platform.exchange.framing import BINARY, CLOSE, PING, TEXT, Deframer, FramingError, Message
+from kalshi_platform.exchange.framing import BINARY, CLOSE, PING, TEXT, FrameDecoder, FramingError, Message
 
 
 def encode(opcode: int, payload: bytes, *, final: bool = True, masked: bool = False) -> bytes:
@@ -46,7 +46,7 @@ def test_messages_survive_fragments_and_any_cut(messages: list[tuple[int, bytes,
                 stream += encode(PING, b"heartbeat")
                 expected.append((PING, b"heartbeat"))
         expected.append((opcode, payload))
-    deframer, seen, at = Deframer(1_000_000), [], 0
+    deframer, seen, at = FrameDecoder(1_000_000), [], 0
     while at < len(stream):
         size = data.draw(st.sampled_from([1, 2, 3, 1000, 65_536])) if len(stream) < 5_000 else 65_000
         seen += deframer.feed(stream[at : at + size])
@@ -71,9 +71,9 @@ def test_messages_survive_fragments_and_any_cut(messages: list[tuple[int, bytes,
 )
 def test_what_the_protocol_forbids_ends_the_stream(stream: bytes) -> None:
     with pytest.raises(FramingError):
-        Deframer(1000).feed(stream)
+        FrameDecoder(1000).feed(stream)
 
 
 def test_a_frame_too_large_is_refused_before_it_is_received() -> None:
     with pytest.raises(FramingError, match="allowed"):
-        Deframer(1000).feed(encode(TEXT, b"x" * 100_000)[:10])
+        FrameDecoder(1000).feed(encode(TEXT, b"x" * 100_000)[:10])

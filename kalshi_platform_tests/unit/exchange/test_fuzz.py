@@ -17,7 +17,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from kalshi_platform.errors import UnparsableMessage
-from kalshi_platform.exchange.framing import Deframer, FramingError
+from kalshi_platform.exchange.framing import FrameDecoder, FramingError
 from kalshi_platform.exchange.parse import messages as parse
 from kalshi_platform.exchange.protocol.session import Session, SessionConfig
 from kalshi_platform_tests.unit.exchange import frames_of
@@ -63,9 +63,9 @@ any_payload = (
 
 
 def parsed(payload: bytes | str) -> None:
-    """Parse and salvage; only the typed error may come out, and a body holds only what can be stored."""
+    """Parse and parse_partial; only the typed error may come out, and a body holds only what can be stored."""
     FRAMES["parser"] += 1
-    parse.salvage(payload)
+    parse.parse_partial(payload)
     try:
         frame = parse.parse_frame(payload)
     except UnparsableMessage:
@@ -181,13 +181,15 @@ def test_the_conversations_reach_what_they_should() -> None:
             kinds[type(record).__name__] = kinds.get(type(record).__name__, 0) + 1
     rare = {name: count for name, count in kinds.items() if count < 20}
     assert not rare
-    assert {"SequenceGap", "MembershipEnded", "DeadLetter", "LifecycleEvent", "Trade", "TickerUpdate"} <= set(kinds)
+    assert {"SequenceGap", "BookSubscriptionEnded", "DeadLetter", "LifecycleEvent", "Trade", "TickerUpdate"} <= set(
+        kinds
+    )
 
 
 @many(200, 5_000)
 @given(st.lists(st.binary(max_size=60), max_size=10))
 def test_arbitrary_bytes_are_messages_or_a_framing_error(parts: list[bytes]) -> None:
-    deframer = Deframer(1_000)
+    deframer = FrameDecoder(1_000)
     try:
         for part in parts:
             for message in deframer.feed(part):

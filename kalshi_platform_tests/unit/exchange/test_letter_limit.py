@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from kalshi_platform.exchange.protocol.dead_letter_limit import BYTES_PER_MINUTE, LetterLimit
+from kalshi_platform.exchange.protocol.dead_letter_limit import BYTES_PER_MINUTE, DeadLetterLimit
 from kalshi_platform.market.records import DeadLetter, DeadLettersCounted, SequenceConsumed
 from kalshi_platform_tests.unit.exchange.frames_of import frame
 from kalshi_platform_tests.unit.exchange.test_session import T0, S, following, only
@@ -11,7 +11,7 @@ MINUTE_US = T0 // 60_000_000_000 * 60_000_000
 
 
 def test_each_minute_and_reason_has_a_sample_of_its_own() -> None:
-    limit = LetterLimit(7, 3)
+    limit = DeadLetterLimit(7, 3)
     kept = [limit.admits(T0 + minute * 60 * S, reason, 9) for minute in (0, 1) for reason in "ab" for _ in range(5)]
     assert kept == [True, True, True, False, False] * 4
     assert limit.counts() == [
@@ -23,7 +23,7 @@ def test_each_minute_and_reason_has_a_sample_of_its_own() -> None:
 
 
 def test_a_clock_that_was_ahead_for_a_moment_makes_no_sample_larger() -> None:
-    limit = LetterLimit(7, 3)
+    limit = DeadLetterLimit(7, 3)
     assert limit.admits(T0 + 3_600 * S, "a", 9)
     kept = 0
     for _ in range(5):
@@ -33,14 +33,14 @@ def test_a_clock_that_was_ahead_for_a_moment_makes_no_sample_larger() -> None:
 
 
 def test_large_letters_are_kept_as_long_as_they_are_few() -> None:
-    limit = LetterLimit(7, 100)
+    limit = DeadLetterLimit(7, 100)
     assert limit.admits(T0, "a", 2 * BYTES_PER_MINUTE)
     assert not limit.admits(T0, "a", 1)
     assert [limit.admits(T0, "b", BYTES_PER_MINUTE // 2) for _ in range(3)] == [True, True, False]
 
 
 def test_what_a_copy_counted_is_not_counted_until_it_is_adopted() -> None:
-    limit = LetterLimit(7, 1)
+    limit = DeadLetterLimit(7, 1)
     limit.admits(T0, "a", 1)
     tried, again = limit.copy(), limit.copy()
     for each in (tried, again):
@@ -50,7 +50,7 @@ def test_what_a_copy_counted_is_not_counted_until_it_is_adopted() -> None:
 
 
 def test_a_flood_of_unknown_frames_costs_a_sample_and_a_count_and_no_number() -> None:
-    session = following("A", letters_per_minute=5)
+    session = following("A", dead_letters_per_minute=5)
     records, alarms = [], []
     for seq in range(2, 1_002):
         received = session.receive(frame("news", sid=1, seq=seq, msg={"text": "x" * 400}), T0)

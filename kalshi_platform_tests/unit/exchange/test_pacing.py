@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kalshi_platform.backoff import Backoff
-from kalshi_platform.exchange.pacing import PacedCommands, TokenBucket
+from kalshi_platform.exchange.pacing import RateLimitedQueue, TokenBucket
 
 
 def test_a_full_bucket_is_free_and_an_empty_one_queues_callers_in_order() -> None:
@@ -58,15 +58,15 @@ def test_delays_double_to_the_cap_and_begin_anew(chance: float, failures: int) -
 
 
 def test_commands_keep_their_order_and_their_pace() -> None:
-    pace = PacedCommands(10.0, 1_000.0, now=0.0)
+    pace = RateLimitedQueue(10.0, 1_000.0, now=0.0)
     commands = [b"%02d" % number for number in range(35)]
     pace.add(commands[:20])
     pace.add(commands[20:])
-    sent = pace.take_due(0.0)
+    sent = pace.pop_ready(0.0)
     assert len(sent) == 10
-    assert pace.take_due(0.05) == []
+    assert pace.pop_ready(0.05) == []
     for tenth in range(1, 40):
-        due = pace.take_due(tenth / 10)
+        due = pace.pop_ready(tenth / 10)
         assert len(due) <= 1 + 1
         sent += due
     assert sent == commands
@@ -74,9 +74,9 @@ def test_commands_keep_their_order_and_their_pace() -> None:
 
 
 def test_large_commands_wait_for_bytes() -> None:
-    pace = PacedCommands(1_000.0, 1_000.0, now=0.0)
+    pace = RateLimitedQueue(1_000.0, 1_000.0, now=0.0)
     pace.add([b"x" * 900, b"y" * 900, b"z" * 900])
     # The second is larger than what is left of the second, so it goes and the third waits until that is made up for.
-    assert [each[:1] for each in pace.take_due(0.0)] == [b"x", b"y"]
-    assert pace.take_due(0.7) == []
-    assert [each[:1] for each in pace.take_due(0.9)] == [b"z"]
+    assert [each[:1] for each in pace.pop_ready(0.0)] == [b"x", b"y"]
+    assert pace.pop_ready(0.7) == []
+    assert [each[:1] for each in pace.pop_ready(0.9)] == [b"z"]

@@ -20,7 +20,7 @@ from kalshi_platform.exchange.parse.messages import (
     TickerBody,
     TradeBody,
     parse_frame,
-    salvage,
+    parse_partial,
 )
 from kalshi_platform_tests.unit.exchange import frames_of
 
@@ -232,12 +232,12 @@ def test_reasons_are_stable_words(payload: bytes, reason: str) -> None:
 
 
 def test_what_an_unparsable_frame_still_says_is_salvaged() -> None:
-    assert salvage(frames_of.delta(9, side="maybe")) == ("orderbook_delta", 1, 9, "A")
+    assert parse_partial(frames_of.delta(9, side="maybe")) == ("orderbook_delta", 1, 9, "A")
     cut = frames_of.delta(9, "KXTICKER-1")
-    assert salvage(cut[:-40]) == ("orderbook_delta", 1, 9, "KXTICKER-1")
-    assert salvage(cut[: cut.index(b"KXTICKER") + 4]) == ("orderbook_delta", 1, 9, None)
-    assert salvage(b'{"type":"orderbook_delta","sid":1,"seq":12') == ("orderbook_delta", 1, None, None)
-    assert salvage(b"\x00\xff") == (None, None, None, None)
+    assert parse_partial(cut[:-40]) == ("orderbook_delta", 1, 9, "KXTICKER-1")
+    assert parse_partial(cut[: cut.index(b"KXTICKER") + 4]) == ("orderbook_delta", 1, 9, None)
+    assert parse_partial(b'{"type":"orderbook_delta","sid":1,"seq":12') == ("orderbook_delta", 1, None, None)
+    assert parse_partial(b"\x00\xff") == (None, None, None, None)
 
 
 JSON = st.recursive(
@@ -259,7 +259,7 @@ VALID = [
 def test_no_bytes_crash_the_parser(payload: bytes, data: st.DataObject) -> None:
     at = data.draw(st.integers(0, len(payload)))
     broken = payload[:at] + data.draw(st.binary(max_size=4)) + payload[data.draw(st.integers(at, len(payload))) :]
-    salvage(broken)
+    parse_partial(broken)
     with contextlib.suppress(UnparsableMessage):
         parse_frame(broken)
 
@@ -270,7 +270,7 @@ def test_no_value_of_any_field_crashes_the_parser(payload: bytes, data: st.DataO
     part = value["msg"] if data.draw(st.booleans()) else value
     part[data.draw(st.sampled_from(sorted(part)))] = data.draw(JSON)
     broken = json.dumps(value).encode()
-    salvage(broken)
+    parse_partial(broken)
     with contextlib.suppress(UnparsableMessage):
         parse_frame(broken)
 

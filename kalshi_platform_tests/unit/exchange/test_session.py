@@ -9,14 +9,14 @@ from typing import Any, TypeVar
 
 import pytest
 
-from kalshi_platform.exchange.protocol.session import Received, Session, SessionConfig
+from kalshi_platform.exchange.protocol.session import Session, SessionConfig, SessionOutput
 from kalshi_platform.market.records import (
     BookDelta,
     BookSnapshot,
+    BookSubscriptionEnded,
+    BookSubscriptionStarted,
     DeadLetter,
     LifecycleEvent,
-    MembershipEnded,
-    MembershipStarted,
     Record,
     SequenceConsumed,
     SequenceGap,
@@ -57,8 +57,8 @@ def only(kind: type[R], records: Iterable[Record]) -> list[R]:
     return [record for record in records if isinstance(record, kind)]
 
 
-def commands(received: Received | list[bytes]) -> list[dict[str, Any]]:
-    raw = received.commands if isinstance(received, Received) else received
+def commands(received: SessionOutput | list[bytes]) -> list[dict[str, Any]]:
+    raw = received.commands if isinstance(received, SessionOutput) else received
     return [json.loads(command) for command in raw]
 
 
@@ -100,7 +100,7 @@ def test_a_snapshot_starts_a_membership_and_deltas_are_numbered() -> None:
     assert records == [
         StreamOpened(100, 7, 1, "orderbook_delta", T0),
         BookSnapshot("A", "ws", T0 // 1000, T0, ((5600, 12_000),), (), 100, 1),
-        MembershipStarted(100, "A", 1, 3),
+        BookSubscriptionStarted(100, "A", 1, 3),
         BookDelta("A", "yes", 5600, -2000, frames_of.TS_US, T0, 100, 2, 0),
         BookDelta("A", "yes", 5600, -2000, frames_of.TS_US, T0, 100, 3, 1),
     ]
@@ -128,8 +128,8 @@ def test_a_gap_ends_all_memberships_keeps_recording_and_asks_for_snapshots() -> 
     received = session.receive(delta(5), T0)
     assert list(received.records) == [
         SequenceGap(100, 3, 5, T0),
-        MembershipEnded(100, "A", 2, "gap"),
-        MembershipEnded(100, "B", 2, "gap"),
+        BookSubscriptionEnded(100, "A", 2, "gap"),
+        BookSubscriptionEnded(100, "B", 2, "gap"),
         BookDelta("A", "yes", 5600, -2000, frames_of.TS_US, T0, 100, 5, 0),
     ]
     [ask] = commands(received)
@@ -137,7 +137,7 @@ def test_a_gap_ends_all_memberships_keeps_recording_and_asks_for_snapshots() -> 
     assert [alarm.kind for alarm in received.alarms] == ["gap"]
     assert session.suspects() == {"A", "B"}
     records = feed(session, snapshot(6, "A", command_id=ask["id"]), delta(7))
-    assert only(MembershipStarted, records) == [MembershipStarted(100, "A", 6, 0)]
+    assert only(BookSubscriptionStarted, records) == [BookSubscriptionStarted(100, "A", 6, 0)]
     assert session.suspects() == {"B"}
     feed(session, snapshot(8, "B", command_id=ask["id"]))
     assert session.suspects() == set()
@@ -170,30 +170,30 @@ def test_a_number_that_goes_back_or_has_two_contents_begins_a_new_stream(again: 
     received = session.receive(again, T0)
     assert [type(record) for record in received.records] == [
         SequenceGap,
-        MembershipEnded,
+        BookSubscriptionEnded,
         StreamEnded,
         StreamOpened,
         BookDelta,
     ]
     [row] = only(BookDelta, received.records)
     assert (row.stream_id, row.occurrence) == (101, 0)
-    assert only(MembershipEnded, received.records) == [MembershipEnded(100, "A", 3, "gap")]
+    assert only(BookSubscriptionEnded, received.records) == [BookSubscriptionEnded(100, "A", 3, "gap")]
     assert commands(received)[0]["params"]["action"] == "get_snapshot"
-    assert feed(session, snapshot(row.seq + 1))[-1] == MembershipStarted(101, "A", row.seq + 1, 0)
+    assert feed(session, snapshot(row.seq + 1))[-1] == BookSubscriptionStarted(101, "A", row.seq + 1, 0)
 
 
 def test_an_unsolicited_snapshot_ends_the_membership_where_the_next_begins() -> None:
     session = following("A")
     records = feed(session, delta(2), snapshot(3))
-    assert only(MembershipEnded, records) == [MembershipEnded(100, "A", 3, "snapshot")]
-    assert only(MembershipStarted, records) == [MembershipStarted(100, "A", 3, 0)]
+    assert only(BookSubscriptionEnded, records) == [BookSubscriptionEnded(100, "A", 3, "snapshot")]
+    assert only(BookSubscriptionStarted, records) == [BookSubscriptionStarted(100, "A", 3, 0)]
 
 
 def test_deltas_before_the_snapshot_are_recorded_outside_a_membership() -> None:
     session = following("A")
     session.subscribe_books({"B": 0})
     records = feed(session, delta(2, "B"), snapshot(3, "B"))
-    assert [type(record) for record in records] == [BookDelta, BookSnapshot, MembershipStarted]
+    assert [type(record) for record in records] == [BookDelta, BookSnapshot, BookSubscriptionStarted]
 
 
 def test_frames_ahead_of_their_acknowledgement_are_held_and_taken_in_order() -> None:
@@ -205,7 +205,7 @@ def test_frames_ahead_of_their_acknowledgement_are_held_and_taken_in_order() -> 
     assert [type(record) for record in records] == [
         StreamOpened,
         BookSnapshot,
-        MembershipStarted,
+        BookSubscriptionStarted,
         BookDelta,
         BookDelta,
     ]
@@ -232,8 +232,8 @@ def test_unsubscribing_ends_the_membership_at_the_last_number_received() -> None
     [command] = commands(session.take_commands())
     assert command["params"] == {"sids": [1], "action": "delete_markets", "market_tickers": ["A"]}
     records = feed(session, delta(5), snapshot(6, "A"), ok(command["id"], 1, 7))
-    assert records[0] == MembershipEnded(100, "A", 4, "unsubscribed")
-    assert only(MembershipStarted, records) == []
+    assert records[0] == BookSubscriptionEnded(100, "A", 4, "unsubscribed")
+    assert only(BookSubscriptionStarted, records) == []
     assert [type(record) for record in records[1:3]] == [BookDelta, BookSnapshot]
     assert session.followed() == {"B"}
 
@@ -241,7 +241,7 @@ def test_unsubscribing_ends_the_membership_at_the_last_number_received() -> None
 def test_records_of_an_unsubscribe_can_be_taken_at_once() -> None:
     session = following("A")
     session.unsubscribe_books(["A", "never wanted"])
-    assert session.take_records() == [MembershipEnded(100, "A", 1, "unsubscribed")]
+    assert session.take_records() == [BookSubscriptionEnded(100, "A", 1, "unsubscribed")]
     assert session.take_records() == []
 
 
@@ -255,8 +255,8 @@ def test_a_market_wanted_again_is_added_only_after_its_delete_is_acknowledged() 
     [add] = commands(session.receive(ok(delete["id"], 1, 6), T0))
     assert add["params"]["action"] == "add_markets"
     late_answer = snapshot(7, "A", command_id=delete["id"] - 1)
-    assert only(MembershipStarted, feed(session, late_answer)) == []
-    assert feed(session, ok(add["id"], 1, 8), snapshot(9))[-1] == MembershipStarted(100, "A", 9, 4)
+    assert only(BookSubscriptionStarted, feed(session, late_answer)) == []
+    assert feed(session, ok(add["id"], 1, 8), snapshot(9))[-1] == BookSubscriptionStarted(100, "A", 9, 4)
 
 
 def test_a_market_dropped_before_it_was_added_is_never_asked_for() -> None:
@@ -269,7 +269,7 @@ def test_a_market_dropped_before_it_was_added_is_never_asked_for() -> None:
         ("delete_markets", ["A"]),
         ("add_markets", ["B"]),
     ]
-    assert only(MembershipStarted, feed(session, snapshot(1, "A"))) == []
+    assert only(BookSubscriptionStarted, feed(session, snapshot(1, "A"))) == []
 
 
 def test_an_unanswered_subscribe_is_sent_again() -> None:
@@ -292,7 +292,7 @@ def test_a_repeated_subscribe_that_merged_opens_the_stream_at_its_ok() -> None:
         BookDelta,
         SequenceConsumed,
         BookSnapshot,
-        MembershipStarted,
+        BookSubscriptionStarted,
     ]
     assert commands(session.tick(T0 + 60 * S)) == []
 
@@ -322,8 +322,8 @@ def test_a_terminal_error_ends_the_stream_and_subscribes_afresh(code: int) -> No
     received = session.receive(error(code, sid=1, seq=3), T0)
     assert list(received.records) == [
         SequenceConsumed(100, 3),
-        MembershipEnded(100, "A", 3, f"error_{code}"),
-        MembershipEnded(100, "B", 3, f"error_{code}"),
+        BookSubscriptionEnded(100, "A", 3, f"error_{code}"),
+        BookSubscriptionEnded(100, "B", 3, f"error_{code}"),
         StreamEnded(100, T0, f"error_{code}"),
     ]
     [again] = commands(received)
@@ -403,7 +403,7 @@ def test_an_unparsable_delta_is_kept_and_ends_only_its_own_market() -> None:
     assert isinstance(letter, DeadLetter)
     assert (letter.reason, letter.payload, letter.ticker) == ("no_exchange_time", broken, "A")
     assert (letter.stream_id, letter.seq, letter.channel) == (100, 3, "orderbook_delta")
-    assert ended == MembershipEnded(100, "A", 2, "dead_letter")
+    assert ended == BookSubscriptionEnded(100, "A", 2, "dead_letter")
     assert commands(received)[0]["params"] == {"sids": [1], "action": "get_snapshot", "market_tickers": ["A"]}
     assert session.suspects() == {"A"}
     assert only(SequenceGap, feed(session, delta(4))) == []
@@ -412,10 +412,10 @@ def test_an_unparsable_delta_is_kept_and_ends_only_its_own_market() -> None:
 def test_an_unparsable_book_frame_of_no_market_ends_all_memberships() -> None:
     session = following("A", "B")
     received = session.receive(b'{"type":"orderbook_delta","sid":1,"seq":3,"msg":{"mark', T0)
-    assert {record.ticker for record in only(MembershipEnded, received.records)} == {"A", "B"}
+    assert {record.ticker for record in only(BookSubscriptionEnded, received.records)} == {"A", "B"}
     feed(session, snapshot(4, "A"), snapshot(5, "B"))
     flood = session.receive(b'{"type":"orderbook_delta","sid":1,"seq":6,"msg":{"mark', T0 + S)
-    assert len(only(MembershipEnded, flood.records)) == 2
+    assert len(only(BookSubscriptionEnded, flood.records)) == 2
     assert commands(flood) == []  # asked at the deadline: a flood must not become a flood of snapshots
     assert len(commands(session.tick(T0 + 12 * S))) == 1
 
@@ -432,7 +432,7 @@ def test_an_unknown_type_ends_nothing_and_goes_on_record_before_its_number() -> 
     [ask] = commands(session.tick(T0 + S))
     assert ask["params"] == {"sids": [1], "action": "get_snapshot", "market_tickers": ["A", "B"]}
     proofs = feed(session, snapshot(7, "A", command_id=ask["id"]), frame("news", sid=1, seq=8, msg={}))
-    assert only(MembershipEnded, proofs) == [MembershipEnded(100, "A", 7, "snapshot")]
+    assert only(BookSubscriptionEnded, proofs) == [BookSubscriptionEnded(100, "A", 7, "snapshot")]
     assert only(UnknownFrame, proofs) == [UnknownFrame(100, 8, "news", "")]
     assert session.followed() == {"A", "B"}
 
@@ -463,7 +463,7 @@ def test_snapshots_that_prove_are_asked_for_a_few_at_a_time_and_each_once_in_a_w
     assert len(asked) <= 7
     # A gap is more urgent, and ends the claims as ever.
     lost = session.receive(delta(500), T0 + 120 * S)
-    assert len(only(MembershipEnded, lost.records)) == 5
+    assert len(only(BookSubscriptionEnded, lost.records)) == 5
     assert len(commands(lost)) == 3
 
 
@@ -556,8 +556,8 @@ def test_close_ends_everything() -> None:
     session = following("A", "B")
     feed(session, delta(3))
     assert session.close(T0 + 1, "closed by the server: 1001") == [
-        MembershipEnded(100, "A", 3, "closed by the server: 1001"),
-        MembershipEnded(100, "B", 3, "closed by the server: 1001"),
+        BookSubscriptionEnded(100, "A", 3, "closed by the server: 1001"),
+        BookSubscriptionEnded(100, "B", 3, "closed by the server: 1001"),
         StreamEnded(100, T0 + 1, "closed by the server: 1001"),
     ]
     assert session.followed() == set()

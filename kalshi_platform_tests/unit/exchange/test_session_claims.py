@@ -20,8 +20,8 @@ from kalshi_platform.market.book import Book
 from kalshi_platform.market.records import (
     BookDelta,
     BookSnapshot,
-    MembershipEnded,
-    MembershipStarted,
+    BookSubscriptionEnded,
+    BookSubscriptionStarted,
     Record,
     SequenceConsumed,
     StreamOpened,
@@ -166,11 +166,11 @@ def check(server: Server, records: list[Record]) -> int:
     open_at: dict[tuple[int, str], int] = {}
     claimed = 0
     for record in records:
-        if isinstance(record, MembershipStarted):
+        if isinstance(record, BookSubscriptionStarted):
             assert (record.stream_id, record.ticker) not in open_at
             assert (sids[record.stream_id], record.seq_from) in books
             open_at[record.stream_id, record.ticker] = record.seq_from
-        elif isinstance(record, MembershipEnded):
+        elif isinstance(record, BookSubscriptionEnded):
             seq_from = open_at.pop((record.stream_id, record.ticker))
             span = (sids[record.stream_id], record.ticker, range(seq_from, record.seq_to + 1))
             truth = {
@@ -193,11 +193,11 @@ def _whole_books(server: Server, records: list[Record], sids: dict[int, int]) ->
             if book is not None:
                 assert (book.yes, book.no) == (record.yes, record.no)
             last = record
-        elif isinstance(record, MembershipStarted):
+        elif isinstance(record, BookSubscriptionStarted):
             assert last is not None
             assert (last.stream_id, last.seq, last.ticker) == (record.stream_id, record.seq_from, record.ticker)
             following[record.stream_id, record.ticker] = Book(last.yes, last.no)
-        elif isinstance(record, MembershipEnded) and record.reason != "snapshot":
+        elif isinstance(record, BookSubscriptionEnded) and record.reason != "snapshot":
             following.pop((record.stream_id, record.ticker), None)
         elif isinstance(record, BookDelta) and (record.stream_id, record.ticker) in following:
             following[record.stream_id, record.ticker].apply(record.side, record.price_e4, record.delta_e2)

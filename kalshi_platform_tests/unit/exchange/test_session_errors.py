@@ -16,7 +16,7 @@ def test_a_broken_frame_that_shares_its_number_with_an_ack_takes_it_once() -> No
     session = following("A")
     session.receive(ok(2, seq=2), 3)
     records = session.receive(delta(2, side="maybe"), 4).records
-    assert [type(record).__name__ for record in records] == ["DeadLetter", "MembershipEnded"]
+    assert [type(record).__name__ for record in records] == ["DeadLetter", "BookSubscriptionEnded"]
     assert records[1].seq_to == 1
 
 
@@ -89,7 +89,7 @@ def test_a_subscription_that_the_exchange_no_longer_serves_is_opened_again() -> 
     session = following("A")
     session.subscribe_channels(["trade"])
     session.receive(subscribed(2, "trade", 2), 3)
-    session.ask_what_is_open()
+    session.list_subscriptions()
     (question,) = commands(session.take_commands())
     assert question == {"id": 3, "cmd": "list_subscriptions"}
     received = session.receive(listing(3, ("orderbook_delta", 1)), 4)
@@ -101,7 +101,7 @@ def test_a_subscription_that_the_exchange_no_longer_serves_is_opened_again() -> 
 
 def test_what_was_opened_after_the_question_is_not_missed_in_the_answer() -> None:
     session = following("A")
-    session.ask_what_is_open()
+    session.list_subscriptions()
     session.subscribe_channels(["trade"])
     session.receive(subscribed(2, "trade", 3), 3)
     received = session.receive(listing(2, ("orderbook_delta", 1)), 4)
@@ -111,9 +111,9 @@ def test_what_was_opened_after_the_question_is_not_missed_in_the_answer() -> Non
 
 def test_an_unreadable_or_refused_listing_ends_nothing() -> None:
     session = following("A")
-    session.ask_what_is_open()
+    session.list_subscriptions()
     session.receive(frame("ok", id=2, msg=[{"channel": "orderbook_delta"}]), 3)
-    session.ask_what_is_open()
+    session.list_subscriptions()
     assert [alarm.kind for alarm in session.receive(error(5, 3), 4).alarms] == ["error"]
     assert session.followed() == {"A"}
     assert session.last_seqs()
@@ -126,7 +126,7 @@ def test_markets_that_are_refused_are_unanswered_but_not_mute() -> None:
     session.tick(10**9)
     received = session.receive(error(26, 1), 2 * 10**9)
     assert [(alarm.kind, alarm.tickers) for alarm in received.alarms] == [("market_limit", ("A",))]
-    assert (session.unanswered_snapshots(), session.mute()) == ({"A"}, set())
+    assert (session.unanswered_snapshots(), session.unresponsive()) == ({"A"}, set())
     (again,) = commands(session.tick(70 * 10**9))
     session.receive(subscribed(1, command_id=again["id"]), 70 * 10**9)
     session.tick(81 * 10**9)
@@ -139,4 +139,4 @@ def test_markets_that_are_refused_are_unanswered_but_not_mute() -> None:
     session.receive(ok(add["id"], seq=2), 93 * 10**9)
     for seconds in range(94, 200, 11):
         session.tick(seconds * 10**9)
-    assert session.mute() == {"B"}
+    assert session.unresponsive() == {"B"}

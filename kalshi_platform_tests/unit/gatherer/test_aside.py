@@ -11,9 +11,9 @@ from kalshi_platform.gatherer.ingest.quarantine import PARTITIONS_OF_A_BATCH, as
 from kalshi_platform.market.names import LONGEST_NAME, is_name, readable
 from kalshi_platform.market.records import (
     BookDelta,
+    BookSubscriptionEnded,
+    BookSubscriptionStarted,
     DeadLetter,
-    MembershipEnded,
-    MembershipStarted,
     Record,
     SequenceConsumed,
     StreamOpened,
@@ -43,8 +43,8 @@ def test_any_visible_text_that_an_index_can_hold_is_a_name(text: str) -> None:
     "record",
     [
         StreamOpened(2**70, 1, 1, "\ud800\x00" * 5_000, 0),
-        MembershipStarted(1, "T" * 100_000, 2**64),
-        MembershipEnded(1, "\ud800", 5, "gap"),
+        BookSubscriptionStarted(1, "T" * 100_000, 2**64),
+        BookSubscriptionEnded(1, "\ud800", 5, "gap"),
         BookDelta("\x00" * 10_000, "yes", 2**90, 1, BASE_US, BASE_US * 1_000, 1, 2**70, 0),
     ],
     ids=lambda record: type(record).__name__,

@@ -17,7 +17,7 @@ from kalshi_platform.exchange.settings import ExchangeSettings
 from kalshi_platform.gatherer.capture.connections import Connection
 from kalshi_platform.gatherer.ids import IdSource
 from kalshi_platform.gatherer.settings import GathererSettings
-from kalshi_platform.market.records import MembershipEnded, Record
+from kalshi_platform.market.records import BookSubscriptionEnded, Record
 from kalshi_platform_tests.fixtures.clocks import FakeClock
 from kalshi_platform_tests.fixtures.keys import private_key_pem
 from kalshi_platform_tests.unit.exchange.frames_of import delta, snapshot, subscribed
@@ -31,7 +31,7 @@ def connection_of(tmp_path: Path, put: Callable[..., None] = lambda _: None, clo
 
 
 def ended(records: list[Record]) -> list[tuple[str, str]]:
-    return [(record.ticker, record.reason) for record in records if isinstance(record, MembershipEnded)]
+    return [(record.ticker, record.reason) for record in records if isinstance(record, BookSubscriptionEnded)]
 
 
 def test_what_begins_while_the_feed_is_watched_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from kalshi_platform.gatherer.ingest.columns import tables_of
 from kalshi_platform.gatherer.ingest.ledger import fold
 from kalshi_platform.gatherer.ingest.quarantine import divert
-from kalshi_platform.market.records import BookDelta, DeadLetter, MembershipEnded, Record
+from kalshi_platform.market.records import BookDelta, BookSubscriptionEnded, DeadLetter, Record
 from kalshi_platform_tests.fixtures.gathered import BASE_US, STEPS, Stream
 
 
@@ -129,7 +129,7 @@ def test_a_crash_in_the_replay_of_everything_changes_nothing(plan: list[tuple[bo
 
 def _same_frame(one: Record, other: Record) -> bool:
     return getattr(one, "received_at_ns", None) == getattr(other, "received_at_ns", object()) or isinstance(
-        one, MembershipEnded
+        one, BookSubscriptionEnded
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kalshi_platform.exchange.server_clock import SeenDates, offset_by, suspects
+from kalshi_platform.exchange.server_clock import ServerClock, offset_by, suspects
 from kalshi_platform.market.clock_offset import Correction, Offset, combined, offset_of
 
 S = 1_000_000_000
@@ -51,7 +51,7 @@ def test_a_date_header_is_cut_off_to_the_second_and_a_cached_answer_has_an_age()
 @pytest.mark.parametrize("headers", [{}, {"Date": "yesterday"}, {"Date": DATE, "Age": "old"}])
 def test_an_answer_without_a_usable_date_says_nothing(headers: dict[str, str]) -> None:
     assert offset_by(headers, AT, AT) is None
-    seen = SeenDates()
+    seen = ServerClock()
     seen.note(headers, AT, AT)
     assert seen.offset() is None
 

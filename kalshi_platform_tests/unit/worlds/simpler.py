@@ -11,7 +11,7 @@ from kalshi_platform.deduplicator.coverage import checkpoints as anchors
 from kalshi_platform.deduplicator.coverage.streams.unknown_frames import standing
 from kalshi_platform.exchange.protocol.sequence import Stream
 from kalshi_platform.exchange.protocol.session import Session, SessionConfig
-from kalshi_platform.exchange.protocol.session_model import Received
+from kalshi_platform.exchange.protocol.session_model import SessionOutput
 from kalshi_platform.market.identity import OccurrenceCounter
 from kalshi_platform.market.records import BookDelta
 from kalshi_platform_tests.unit.worlds.tables import GathererTables, arrow
@@ -49,16 +49,16 @@ class FollowedToTheAck(Session):
 
     def unsubscribe_books(self, tickers: list[str]) -> None:  # type: ignore[override]
         self._leaving += tickers
-        self._subscriptions.unwant_books(tickers)
+        self._subscriptions.unsubscribe(tickers, self._now_ns)
 
-    def receive(self, payload: bytes | str, received_at_ns: int) -> Received:
+    def receive(self, payload: bytes | str, received_at_ns: int) -> SessionOutput:
         received = super().receive(payload, received_at_ns)
         # What is being deleted and not acknowledged, nobody but the session itself needs to know.
         left = [ticker for ticker in self._leaving if ticker not in self._subscriptions._deleting]
         for stream in self._streams:
-            self._streams.end_memberships(stream, left, stream.last_seq, "unsubscribed")
+            self._streams.end_book_subscriptions(stream, left, stream.last_seq, "unsubscribed")
         self._leaving = [ticker for ticker in self._leaving if ticker not in left]
-        return Received([*received.records, *self.take_records()], received.commands, received.alarms)
+        return SessionOutput([*received.records, *self.take_records()], received.commands, received.alarms)
 
 
 def closed_at_the_start(spans: pl.DataFrame, deltas: pl.DataFrame, read_to: int, margin_us: int) -> pl.DataFrame:
