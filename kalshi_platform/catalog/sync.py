@@ -54,7 +54,7 @@ log = logging.getLogger(__name__)
 def sync_series(rest: RestClient, store: CatalogStore, clock: Clock, full: bool) -> SyncReport:
     """Read all series, or those that changed since the last sync."""
     with _Sync(store, clock, "series", full) as sync:
-        sync.store_all(rest.iter_series(min_updated_ts=sync.since_s, left_out=sync.leave_out), store.upsert_series)
+        sync.store_all(rest.iter_series(min_updated_ts=sync.since_s, on_skipped=sync.leave_out), store.upsert_series)
     return sync.report()
 
 
@@ -68,11 +68,11 @@ def sync_events(rest: RestClient, store: CatalogStore, clock: Clock, full: bool)
             sync.each(
                 _FULL_EVENTS,
                 lambda status: sync.store_all(
-                    rest.iter_events(status=status, left_out=sync.leave_out), store.upsert_events
+                    rest.iter_events(status=status, on_skipped=sync.leave_out), store.upsert_events
                 ),
             )
         else:
-            changed = rest.iter_events(min_updated_ts=sync.since_s, left_out=sync.leave_out)
+            changed = rest.iter_events(min_updated_ts=sync.since_s, on_skipped=sync.leave_out)
             sync.store_all(changed, store.upsert_events)
     return sync.report()
 
@@ -96,7 +96,7 @@ def sync_markets(
             sync.each(
                 _FULL_MARKETS,
                 lambda status: sync.store_all(
-                    sync.noting(rest.iter_markets(status=status, left_out=sync.leave_out)),
+                    sync.noting(rest.iter_markets(status=status, on_skipped=sync.leave_out)),
                     store.upsert_markets,
                     on_listed,
                 ),
@@ -104,7 +104,7 @@ def sync_markets(
             for tickers in store.unsettled_before(sync.started_at, _SCANNED_AT_ONCE):
                 sync.add(refresh_markets(rest, store, clock, sync.unseen(tickers)))
         else:
-            changed = rest.iter_markets(min_updated_ts=sync.since_s, left_out=sync.leave_out)
+            changed = rest.iter_markets(min_updated_ts=sync.since_s, on_skipped=sync.leave_out)
             sync.store_all(changed, store.upsert_markets, on_listed)
             sync.add(refresh_markets(rest, store, clock, store.overdue(clock.now(), _OVERDUE_PER_SYNC)))
         _fetch_parents(rest, store, clock)
@@ -118,7 +118,7 @@ def refresh_markets(rest: RestClient, store: CatalogStore, clock: Clock, tickers
         part = tickers[start : start + TICKERS_PER_REQUEST]
         known_at = clock.now()
         # What the listing lacks is asked for by name.
-        found = list(rest.iter_markets(mve_filter=None, tickers=part, left_out=_passed_over))
+        found = list(rest.iter_markets(mve_filter=None, tickers=part, on_skipped=_passed_over))
         missing = sorted(set(part) - {info.ticker for info in found})
         total = _sum(total, store.upsert_markets(found, known_at))
         gone = []

@@ -13,7 +13,7 @@ from typing import Any, TypeAlias, TypeVar
 
 from kalshi_platform.clock import Clock
 from kalshi_platform.errors import InvalidQuery, MarketNotYetVisible, RequestRejected, UnparsableMessage
-from kalshi_platform.exchange import request_params as queries
+from kalshi_platform.exchange import request_params
 from kalshi_platform.exchange.parse.rest import (
     Unfit,
     parse_candlesticks,
@@ -26,7 +26,7 @@ from kalshi_platform.exchange.parse.rest import (
     parse_series,
 )
 from kalshi_platform.exchange.request_params import segment
-from kalshi_platform.exchange.responses import items, member_of
+from kalshi_platform.exchange.responses import get_field, get_list
 from kalshi_platform.exchange.settings import ExchangeSettings
 from kalshi_platform.market.catalog import (
     BooksAnswer,
@@ -42,7 +42,7 @@ from kalshi_platform.market.records import Levels, Trade
 
 log = logging.getLogger(__name__)
 _T = TypeVar("_T")
-LeftOut: TypeAlias = Callable[[str], None]
+OnSkipped: TypeAlias = Callable[[str], None]
 """Is told, with the reason, of what a listing lacks."""
 _EMPTY_PAGES = 10
 """So many in a row that hold nothing and promise more are a listing that does not advance."""
@@ -62,7 +62,7 @@ class AnswerFaults:
     """Listings that do not advance."""
 
 
-class Reads(ABC):
+class PublicEndpoints(ABC):
     """The public market data. Every call may raise the errors of `kalshi_platform.errors`."""
 
     _clock: Clock
@@ -77,7 +77,7 @@ class Reads(ABC):
     def _get(
         self,
         path: str,
-        params: queries.Params | None = None,
+        params: request_params.Params | None = None,
         *,
         signed: bool = False,
         accept_down: bool = False,
@@ -105,21 +105,21 @@ class Reads(ABC):
         tags: str | None = None,
         include_product_metadata: bool | None = None,
         include_volume: bool | None = None,
-        left_out: LeftOut | None = None,
+        on_skipped: OnSkipped | None = None,
     ) -> Iterator[SeriesInfo]:
-        """All series (one answer, no pages); `min_updated_ts` in Unix seconds. `left_out`: see `iter_trades`."""
-        params = queries.params(
+        """All series (one answer, no pages); `min_updated_ts` in Unix seconds. `on_skipped`: see `iter_trades`."""
+        params = request_params.params(
             category=category,
             tags=tags,
             include_product_metadata=include_product_metadata,
             include_volume=include_volume,
             min_updated_ts=min_updated_ts,
         )
-        yield from self._parsed(items(self._get("/series", params), "series"), parse_series, left_out)
+        yield from self._parsed(get_list(self._get("/series", params), "series"), parse_series, on_skipped)
 
     def series(self, ticker: str) -> SeriesInfo:
         """One series."""
-        return parse_series(member_of(self._get(f"/series/{segment(ticker)}"), "series"), self._unfit)
+        return parse_series(get_field(self._get(f"/series/{segment(ticker)}"), "series"), self._unfit)
 
     def iter_events(
         self,
@@ -129,30 +129,30 @@ class Reads(ABC):
         *,
         tickers: Iterable[str] | None = None,
         min_close_ts: int | None = None,
-        left_out: LeftOut | None = None,
+        on_skipped: OnSkipped | None = None,
     ) -> Iterator[EventInfo]:
         """Events without combos; `status` is one of Kalshi's filter words (unopened, open, closed, settled).
 
-        `left_out`: see `iter_trades`."""
-        params = queries.event_params(
+        `on_skipped`: see `iter_trades`."""
+        params = request_params.event_params(
             status=status,
             tickers=tickers,
             series_ticker=series_ticker,
             min_updated_ts=min_updated_ts,
             min_close_ts=min_close_ts,
         )
-        return self._parsed(self._pages("/events", params, "events", left_out), parse_event, left_out)
+        return self._parsed(self._pages("/events", params, "events", on_skipped), parse_event, on_skipped)
 
     def iter_multivariate_events(
         self, *, series_ticker: str | None = None, collection_ticker: str | None = None
     ) -> Iterator[EventInfo]:
         """Events of combos, of one series or one collection if that is given."""
-        params = queries.combo_event_params(series_ticker=series_ticker, collection_ticker=collection_ticker)
+        params = request_params.combo_event_params(series_ticker=series_ticker, collection_ticker=collection_ticker)
         return self._parsed(self._pages("/events/multivariate", params, "events"), parse_event)
 
     def event(self, event_ticker: str) -> EventInfo:
         """One event."""
-        return parse_event(member_of(self._get(f"/events/{segment(event_ticker)}"), "event"), self._unfit)
+        return parse_event(get_field(self._get(f"/events/{segment(event_ticker)}"), "event"), self._unfit)
 
     # -- markets
 
@@ -172,13 +172,13 @@ class Reads(ABC):
         max_close_ts: int | None = None,
         min_settled_ts: int | None = None,
         max_settled_ts: int | None = None,
-        left_out: LeftOut | None = None,
+        on_skipped: OnSkipped | None = None,
     ) -> Iterator[MarketInfo]:
-        """Markets. `left_out`: see `iter_trades`.
+        """Markets. `on_skipped`: see `iter_trades`.
 
         Raises InvalidQuery before anything is sent for filters that Kalshi does not take together: updated
         bounds go without `status` and with `mve_filter="exclude"`, settled ones with `status="settled"`…"""
-        params = queries.market_params(
+        params = request_params.market_params(
             status=status,
             mve_filter=mve_filter,
             tickers=tickers,
@@ -193,7 +193,7 @@ class Reads(ABC):
             min_settled_ts=min_settled_ts,
             max_settled_ts=max_settled_ts,
         )
-        return self._parsed(self._pages("/markets", params, "markets", left_out), parse_market, left_out)
+        return self._parsed(self._pages("/markets", params, "markets", on_skipped), parse_market, on_skipped)
 
     def market(self, ticker: str) -> MarketInfo:
         """One market. Raises MarketNotYetVisible for 404, which is normal for a moment after its creation."""
@@ -203,7 +203,7 @@ class Reads(ABC):
             if error.status == HTTPStatus.NOT_FOUND:
                 raise MarketNotYetVisible(ticker) from error
             raise
-        return parse_market(member_of(answer, "market"), self._unfit)
+        return parse_market(get_field(answer, "market"), self._unfit)
 
     # -- books, trades, candles
 
@@ -212,15 +212,15 @@ class Reads(ABC):
         if not 0 <= depth <= 100:
             raise InvalidQuery(f"a depth of {depth}; Kalshi takes 0 to 100")
         return parse_rest_book(
-            ticker, self._get(f"/markets/{segment(ticker)}/orderbook", queries.params(depth=depth or None))
+            ticker, self._get(f"/markets/{segment(ticker)}/orderbook", request_params.params(depth=depth or None))
         )
 
     def books(self, tickers: Sequence[str]) -> BooksAnswer:
         """Books of up to 100 markets in one request. A market that is not in the answer is not in the result."""
         times: list[int] = []
-        answer = self._get("/markets/orderbooks", queries.book_params(tickers), times=times)
+        answer = self._get("/markets/orderbooks", request_params.book_params(tickers), times=times)
         found: dict[str, tuple[Levels, Levels]] = {}
-        for item in items(answer, "orderbooks"):
+        for item in get_list(answer, "orderbooks"):
             ticker = item.get("ticker") if isinstance(item, dict) else None
             if not isinstance(ticker, str) or not is_name(ticker):
                 log.warning("a book over REST that names no market was left out")
@@ -238,24 +238,28 @@ class Reads(ABC):
         max_ts: int | None = None,
         *,
         is_block_trade: bool | None = None,
-        left_out: LeftOut | None = None,
+        on_skipped: OnSkipped | None = None,
     ) -> Iterator[Trade]:
         """Trades of the live tier, newest first; bounds in Unix seconds. `received_at_ns` is when it was parsed.
 
-        `left_out` is told why the listing is not whole: an object that cannot be read, or pages that do not advance,
-        where it ends. Without `left_out` the latter raises UnparsableMessage("paging").
+        `on_skipped` is told why the listing is not whole: an object that cannot be read, or pages that do not advance,
+        where it ends. Without `on_skipped` the latter raises UnparsableMessage("paging").
         """
-        params = queries.trade_params(ticker, min_ts, max_ts, is_block_trade)
-        return self._trades("/markets/trades", params, left_out)
+        params = request_params.trade_params(ticker, min_ts, max_ts, is_block_trade)
+        return self._trades("/markets/trades", params, on_skipped)
 
     def candlesticks(
         self, tickers: Sequence[str], start_ts: int, end_ts: int, period_minutes: int
     ) -> list[Candlestick]:
         """Candles of up to 100 markets; times in Unix seconds, the period 1, 60 or 1440 minutes."""
-        if not 1 <= len(tickers) <= queries.MAX_CANDLE_MARKETS:
-            raise InvalidQuery(f"{len(tickers)} tickers, but one request takes 1 to {queries.MAX_CANDLE_MARKETS}")
-        span = queries.candle_params(start_ts, end_ts, period_minutes, len(tickers), queries.MAX_CANDLES_BATCH)
-        listed = queries.params(market_tickers=queries.joined(tickers))
+        if not 1 <= len(tickers) <= request_params.MAX_CANDLE_MARKETS:
+            raise InvalidQuery(
+                f"{len(tickers)} tickers, but one request takes 1 to {request_params.MAX_CANDLE_MARKETS}"
+            )
+        span = request_params.candle_params(
+            start_ts, end_ts, period_minutes, len(tickers), request_params.MAX_CANDLES_BATCH
+        )
+        listed = request_params.params(market_tickers=request_params.joined(tickers))
         return parse_candlesticks(self._get("/markets/candlesticks", [*listed, *span]))
 
     def market_candlesticks(
@@ -269,19 +273,19 @@ class Reads(ABC):
         include_latest_before_start: bool | None = None,
     ) -> list[Candlestick]:
         """Candles of one market; up to 5,000 of them."""
-        span = queries.candle_params(start_ts, end_ts, period_minutes)
-        extra = queries.params(include_latest_before_start=include_latest_before_start)
+        span = request_params.candle_params(start_ts, end_ts, period_minutes)
+        extra = request_params.params(include_latest_before_start=include_latest_before_start)
         path = f"/series/{segment(series_ticker)}/markets/{segment(ticker)}/candlesticks"
         return parse_candlesticks(self._get(path, [*span, *extra]), ticker)
 
     # -- pages and objects
 
-    def _trades(self, path: str, params: queries.Params, left_out: LeftOut | None) -> Iterator[Trade]:
-        pages = self._pages(path, params, "trades", left_out)
-        return self._parsed(pages, lambda obj, _: parse_rest_trade(obj, self._clock.now_ns()), left_out)
+    def _trades(self, path: str, params: request_params.Params, on_skipped: OnSkipped | None) -> Iterator[Trade]:
+        pages = self._pages(path, params, "trades", on_skipped)
+        return self._parsed(pages, lambda obj, _: parse_rest_trade(obj, self._clock.now_ns()), on_skipped)
 
     def _pages(
-        self, path: str, params: queries.Params, member: str, left_out: LeftOut | None = None
+        self, path: str, params: request_params.Params, member: str, on_skipped: OnSkipped | None = None
     ) -> Iterator[object]:
         """Every object of every page, until a page names no other one, or the pages do not advance."""
         cursors: set[str] = set()
@@ -289,7 +293,7 @@ class Reads(ABC):
         cursor, empty = "", 0
         while True:
             answer = self._get(path, [*params, ("cursor", cursor)] if cursor else params)
-            found = items(answer, member)
+            found = get_list(answer, member)
             following = answer.get("cursor") if isinstance(answer, dict) else None
             if not isinstance(following, str) or not following:
                 yield from found
@@ -302,19 +306,19 @@ class Reads(ABC):
             empty = 0 if found else empty + 1
             if is_repeated or following in cursors or empty >= _EMPTY_PAGES or len(cursors) >= self._settings.max_pages:
                 self._cut(
-                    f"{path}: the pages do not advance; the listing was given up after {len(cursors) + 1}", left_out
+                    f"{path}: the pages do not advance; the listing was given up after {len(cursors) + 1}", on_skipped
                 )
                 return
             pages.add(content)
             cursors.add(following)
             cursor = following
 
-    def _cut(self, reason: str, left_out: LeftOut | None) -> None:
+    def _cut(self, reason: str, on_skipped: OnSkipped | None) -> None:
         self.faults.cut_listings += 1
         log.error("listing_cut: %s", reason)
-        if left_out is None:
+        if on_skipped is None:
             raise UnparsableMessage("paging", reason)
-        left_out(reason)
+        on_skipped(reason)
 
     def _unfit(self, name: str) -> None:
         self.faults.unfit[name] += 1
@@ -326,7 +330,7 @@ class Reads(ABC):
             )  # fmt: skip
 
     def _parsed(
-        self, objects: Iterable[object], parse: Callable[[object, Unfit], _T], left_out: LeftOut | None = None
+        self, objects: Iterable[object], parse: Callable[[object, Unfit], _T], on_skipped: OnSkipped | None = None
     ) -> Iterator[_T]:
         """One broken object must not cost the other 40,000: it is left out and logged."""
         for obj in objects:
@@ -336,8 +340,8 @@ class Reads(ABC):
                 name = obj.get("ticker") or obj.get("event_ticker") if isinstance(obj, dict) else None
                 self.faults.left_out += 1
                 log.warning("object %s left out: %s", str(name)[:200], error)
-                if left_out is not None:
-                    left_out(f"object {str(name)[:200]}: {error}")
+                if on_skipped is not None:
+                    on_skipped(f"object {str(name)[:200]}: {error}")
 
 
 def _name_of(obj: object) -> str:

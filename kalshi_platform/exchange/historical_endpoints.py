@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 
-from kalshi_platform.exchange import request_params as queries
-from kalshi_platform.exchange.endpoints import LeftOut, Reads
+from kalshi_platform.exchange import request_params
+from kalshi_platform.exchange.endpoints import OnSkipped, PublicEndpoints
 from kalshi_platform.exchange.parse.rest import parse_candlesticks, parse_cutoff, parse_market
 from kalshi_platform.exchange.request_params import segment
-from kalshi_platform.exchange.responses import member_of
+from kalshi_platform.exchange.responses import get_field
 from kalshi_platform.market.catalog import Candlestick, HistoricalCutoff, MarketInfo
 from kalshi_platform.market.records import Trade
 from kalshi_platform.market.times import US_PER_DAY, US_PER_S
@@ -17,8 +17,8 @@ from kalshi_platform.market.times import US_PER_DAY, US_PER_S
 _MOVES_AT_MOST_US = 7 * US_PER_DAY
 
 
-class HistoryReads(Reads):
-    """Reads of `/historical/*`, all of them public."""
+class HistoricalEndpoints(PublicEndpoints):
+    """PublicEndpoints of `/historical/*`, all of them public."""
 
     def historical_cutoff(self) -> HistoricalCutoff:
         """From when on the live endpoints have the data."""
@@ -31,18 +31,18 @@ class HistoryReads(Reads):
         series_ticker: str | None = None,
         mve_filter: str | None = None,
         *,
-        left_out: LeftOut | None = None,
+        on_skipped: OnSkipped | None = None,
     ) -> Iterator[MarketInfo]:
-        """Markets settled before the cutoff; at most one filter. `left_out`: see `iter_trades`."""
-        params = queries.historical_market_params(
+        """Markets settled before the cutoff; at most one filter. `on_skipped`: see `iter_trades`."""
+        params = request_params.historical_market_params(
             tickers=tickers, event_ticker=event_ticker, series_ticker=series_ticker, mve_filter=mve_filter
         )
-        pages = self._pages("/historical/markets", params, "markets", left_out)
-        return self._parsed(pages, parse_market, left_out)
+        pages = self._pages("/historical/markets", params, "markets", on_skipped)
+        return self._parsed(pages, parse_market, on_skipped)
 
     def historical_market(self, ticker: str) -> MarketInfo:
         """One market settled before the cutoff. Raises RequestRejected (404) when it is not there."""
-        return parse_market(member_of(self._get(f"/historical/markets/{segment(ticker)}"), "market"), self._unfit)
+        return parse_market(get_field(self._get(f"/historical/markets/{segment(ticker)}"), "market"), self._unfit)
 
     def iter_historical_trades(
         self,
@@ -50,16 +50,16 @@ class HistoryReads(Reads):
         min_ts: int | None = None,
         max_ts: int | None = None,
         *,
-        left_out: LeftOut | None = None,
+        on_skipped: OnSkipped | None = None,
     ) -> Iterator[Trade]:
-        """Trades made before the cutoff, newest first; bounds in Unix seconds. `left_out`: see `iter_trades`."""
-        return self._trades("/historical/trades", queries.trade_params(ticker, min_ts, max_ts, None), left_out)
+        """Trades made before the cutoff, newest first; bounds in Unix seconds. `on_skipped`: see `iter_trades`."""
+        return self._trades("/historical/trades", request_params.trade_params(ticker, min_ts, max_ts, None), on_skipped)
 
     def historical_candlesticks(
         self, ticker: str, start_ts: int, end_ts: int, period_minutes: int
     ) -> list[Candlestick]:
         """Candles of a market settled before the cutoff."""
-        span = queries.candle_params(start_ts, end_ts, period_minutes)
+        span = request_params.candle_params(start_ts, end_ts, period_minutes)
         return parse_candlesticks(self._get(f"/historical/markets/{segment(ticker)}/candlesticks", span), ticker)
 
     def iter_trades_of_both_tiers(
@@ -68,7 +68,7 @@ class HistoryReads(Reads):
         min_ts: int | None = None,
         max_ts: int | None = None,
         *,
-        left_out: LeftOut | None = None,
+        on_skipped: OnSkipped | None = None,
     ) -> Iterator[Trade]:
         """Trades wherever they lie, each once: live ones from the cutoff on, then historical ones before it.
 
@@ -80,7 +80,7 @@ class HistoryReads(Reads):
         near: set[str] = set()
         if max_ts is None or max_ts >= cutoff_s:
             first_s = cutoff_s if min_ts is None else max(min_ts, cutoff_s)
-            for trade in self.iter_trades(ticker, first_s, max_ts, left_out=left_out):
+            for trade in self.iter_trades(ticker, first_s, max_ts, on_skipped=on_skipped):
                 created_us = _created_us(trade)
                 if created_us < cutoff_us:
                     continue
@@ -95,7 +95,7 @@ class HistoryReads(Reads):
         last_s = moved_us // US_PER_S + 1
         told: set[str] = set()
         last_s = last_s if max_ts is None else min(max_ts, last_s)
-        for trade in self.iter_historical_trades(ticker, min_ts, last_s, left_out=left_out):
+        for trade in self.iter_historical_trades(ticker, min_ts, last_s, on_skipped=on_skipped):
             created_us = _created_us(trade)
             if created_us >= moved_us or trade.trade_id in near or trade.trade_id in told:
                 continue

@@ -14,7 +14,7 @@ from kalshi_platform.errors import (
     TransientError,
     UnparsableMessage,
 )
-from kalshi_platform.exchange.server_clock import suspects
+from kalshi_platform.exchange.server_clock import auth_failure_hints
 from kalshi_platform.market.clock_offset import Offset
 
 _PASSING = frozenset({HTTPStatus.REQUEST_TIMEOUT, HTTPStatus.TOO_EARLY})
@@ -37,7 +37,7 @@ def retry_after_s(header: str | None, now_s: float) -> float | None:
     return min(max(0.0, seconds), _LONGEST_REFUSAL_S)
 
 
-def items(answer: object, member: str) -> list[object]:
+def get_list(answer: object, member: str) -> list[object]:
     """The list under `member`; null is an empty one. Raises UnparsableMessage."""
     value = answer.get(member) if isinstance(answer, dict) else None
     if value is None and isinstance(answer, dict) and member in answer:
@@ -47,14 +47,14 @@ def items(answer: object, member: str) -> list[object]:
     return value
 
 
-def member_of(answer: object, member: str) -> object:
+def get_field(answer: object, member: str) -> object:
     """What stands under `member`. Raises UnparsableMessage."""
     if not isinstance(answer, dict) or member not in answer:
         raise UnparsableMessage("shape", f"the answer has no {member}")
     return answer[member]
 
 
-def error_of(
+def error_from_response(
     path: str, status: int, body: object, offset: Offset | None = None, wait_s: float | None = None
 ) -> KalshiPlatformError:
     """One error out of the three shapes of error bodies: flat, wrapped under `error`, or a bare text there.
@@ -75,7 +75,7 @@ def error_of(
             message = str(inner or "")
     text = f"GET {path}: HTTP {status}" + (f" {code}" if code else "") + (f": {message[:200]}" if message else "")
     if status in (HTTPStatus.UNAUTHORIZED, HTTPStatus.FORBIDDEN):
-        return AuthenticationFailed(f"{text}. {suspects(offset)}", status=status)
+        return AuthenticationFailed(f"{text}. {auth_failure_hints(offset)}", status=status)
     passing: TransientError | None = None
     if status == HTTPStatus.TOO_MANY_REQUESTS:
         passing = RateLimited(text)

@@ -27,12 +27,12 @@ from kalshi_platform.errors import (
     UnparsableMessage,
 )
 from kalshi_platform.exchange.budget import REQUEST_TOKENS, shared_budget
-from kalshi_platform.exchange.historical_endpoints import HistoryReads
+from kalshi_platform.exchange.historical_endpoints import HistoricalEndpoints
 from kalshi_platform.exchange.http import HttpClient
 from kalshi_platform.exchange.parse.lenient_json import decode_json
 from kalshi_platform.exchange.parse.rest import parse_account_limits, parse_endpoint_costs
 from kalshi_platform.exchange.request_params import MAX_BOOKS, Params
-from kalshi_platform.exchange.responses import error_of, retry_after_s
+from kalshi_platform.exchange.responses import error_from_response, retry_after_s
 from kalshi_platform.exchange.server_clock import ServerClock
 from kalshi_platform.exchange.settings import ExchangeSettings
 from kalshi_platform.exchange.signing import Signer
@@ -44,7 +44,7 @@ __all__ = ["MAX_BOOKS", "REQUEST_TOKENS", "RestClient"]
 log = logging.getLogger(__name__)
 
 
-class RestClient(HistoryReads):
+class RestClient(HistoricalEndpoints):
     """Typed reads of Kalshi's REST API."""
 
     def __init__(self, settings: ExchangeSettings, clock: Clock, stop: threading.Event | None = None) -> None:
@@ -55,7 +55,7 @@ class RestClient(HistoryReads):
         self._base = settings.rest_url.rstrip("/")
         self._base_path = urlsplit(self._base).path
         self._http = HttpClient(settings)
-        self._dates = ServerClock()
+        self._server_clock = ServerClock()
         self._budget = shared_budget(settings, clock)
         self._signer = (
             Signer(settings.key_id, settings.private_key_pem) if settings.key_id and settings.private_key_pem else None
@@ -81,7 +81,7 @@ class RestClient(HistoryReads):
 
     def clock_offset(self) -> Offset | None:
         """This machine's clock against the exchange's, by the last answers; None before the first one."""
-        return self._dates.offset()
+        return self._server_clock.offset()
 
     # -- one request
 
@@ -117,7 +117,7 @@ class RestClient(HistoryReads):
         requested_at_ns = self._clock.now_ns()
         answer = self._http.get(self._base + path, params, headers)
         answered_at_ns = self._clock.now_ns()
-        self._dates.note(answer.headers, requested_at_ns, answered_at_ns)
+        self._server_clock.note(answer.headers, requested_at_ns, answered_at_ns)
         if times is not None:
             times += (requested_at_ns, answered_at_ns)
         try:
@@ -137,7 +137,7 @@ class RestClient(HistoryReads):
         if accept_down and answer.status in (503, 504) and isinstance(body, dict) and "exchange_active" in body:
             return {**body, "exchange_active": False}
         wait_s = retry_after_s(answer.headers.get("Retry-After"), answered_at_ns / 1e9)
-        raise error_of(path, answer.status, body, self._dates.offset(), wait_s)
+        raise error_from_response(path, answer.status, body, self._server_clock.offset(), wait_s)
 
     def _headers(self, path: str, *, signed: bool) -> Mapping[str, str]:
         if not signed and not self._settings.sign_public_reads:

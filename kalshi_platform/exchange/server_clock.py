@@ -46,7 +46,7 @@ class ServerClock:
             return combined(list(self._offsets))
 
 
-def suspects(offset: Offset | None) -> str:
+def auth_failure_hints(offset: Offset | None) -> str:
     """Why a signed request may have been refused, the likeliest first."""
     key = "the key belongs to another environment, was revoked, lacks scope, or is not the private half of this key id"
     if offset is None:

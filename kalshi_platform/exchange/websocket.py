@@ -31,7 +31,7 @@ from kalshi_platform.errors import (
 )
 from kalshi_platform.exchange.framing import CLOSE, PING, PONG, FrameDecoder, FramingError
 from kalshi_platform.exchange.http import tls_problem
-from kalshi_platform.exchange.server_clock import offset_by, suspects
+from kalshi_platform.exchange.server_clock import auth_failure_hints, offset_by
 from kalshi_platform.exchange.settings import LOOPBACK, ExchangeSettings
 from kalshi_platform.exchange.signing import Signer
 from kalshi_platform.market.clock_offset import Offset
@@ -257,7 +257,8 @@ class WebSocketConnection:
     def _refused(self, status: int, offset: Offset | None) -> KalshiPlatformError:
         if status in (401, 403):
             return AuthenticationFailed(
-                f"{self.name}: the exchange refused the signature (HTTP {status}). {suspects(offset)}", status=status
+                f"{self.name}: the exchange refused the signature (HTTP {status}). {auth_failure_hints(offset)}",
+                status=status,
             )
         if status == 429:
             return RateLimited(f"{self.name}: too many connections or attempts for this account (HTTP 429)")

@@ -194,9 +194,9 @@ def test_a_sync_that_lacks_an_object_is_stored_but_is_not_a_whole_one(
 ) -> None:
     whole = rest.iter_markets
 
-    def iter_markets(*args: Any, left_out: Any, **filters: Any) -> Iterator[MarketInfo]:
-        left_out("object KXODD: missing_field: status")
-        return whole(*args, left_out=left_out, **filters)
+    def iter_markets(*args: Any, on_skipped: Any, **filters: Any) -> Iterator[MarketInfo]:
+        on_skipped("object KXODD: missing_field: status")
+        return whole(*args, on_skipped=on_skipped, **filters)
 
     monkeypatch.setattr(rest, "iter_markets", iter_markets)
     report = sync_markets(rest, store, SYSTEM_CLOCK, full=True)

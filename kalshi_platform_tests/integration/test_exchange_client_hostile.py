@@ -96,7 +96,7 @@ def test_an_object_without_its_name_is_left_out_and_told() -> None:
     body = json.dumps({"markets": [{"ticker": 5, "status": "active"}, {"ticker": "C"}, GOOD], "cursor": ""}).encode()
     told: list[str] = []
     with answered_by(lambda sock, _: reply(sock, body)) as client:
-        assert [market.ticker for market in client.iter_markets(left_out=told.append)] == [GOOD["ticker"]]
+        assert [market.ticker for market in client.iter_markets(on_skipped=told.append)] == [GOOD["ticker"]]
         assert (len(told), client.faults.left_out) == (2, 2)
 
 
@@ -118,7 +118,7 @@ ENDLESS: dict[str, Callable[[dict[str, str]], bytes]] = {
 def test_a_listing_that_does_not_advance_ends_and_is_no_whole_one(kind: str, caplog: pytest.LogCaptureFixture) -> None:
     told: list[str] = []
     with answered_by(lambda sock, query: reply(sock, ENDLESS[kind](query)), max_pages=40) as client:
-        found = [market.ticker for market in client.iter_markets(left_out=told.append)]
+        found = [market.ticker for market in client.iter_markets(on_skipped=told.append)]
         assert len(found) == len(set(found)) <= 41
         assert len(told) == client.faults.cut_listings == 1
         with pytest.raises(UnparsableMessage, match="do not advance"):

@@ -60,12 +60,12 @@ class Lister:
         min_ts: int | None = None,
         max_ts: int | None = None,
         *,
-        left_out: Callable[[str], None] | None = None,
+        on_skipped: Callable[[str], None] | None = None,
     ) -> Iterator[Trade]:
         self.asked.append((min_ts, max_ts))
         for reason in self.broken:
-            assert left_out is not None
-            left_out(reason)
+            assert on_skipped is not None
+            on_skipped(reason)
         for trade in sorted(self.trades, key=lambda each: each.exchange_ts_us, reverse=True):
             yield trade
             self.between()

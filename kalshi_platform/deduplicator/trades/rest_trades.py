@@ -50,7 +50,7 @@ class TradeLister(Protocol):
         min_ts: int | None = None,
         max_ts: int | None = None,
         *,
-        left_out: Callable[[str], None] | None = None,
+        on_skipped: Callable[[str], None] | None = None,
     ) -> Iterator[Trade]:
         """Trades of all markets between two moments (Unix seconds), wherever they lie."""
 
@@ -72,7 +72,7 @@ def store_listing(production: Database, rest: TradeLister, hour: datetime) -> Li
     left_out: list[str] = []
     low_us, high_us = us_from_datetime(hour - MARGIN), us_from_datetime(hour + HOUR + MARGIN)
     trades = rest.iter_trades_of_both_tiers(
-        min_ts=low_us // US_PER_S, max_ts=high_us // US_PER_S, left_out=left_out.append
+        min_ts=low_us // US_PER_S, max_ts=high_us // US_PER_S, on_skipped=left_out.append
     )
     wanted = (trade for trade in trades if low_us <= trade.exchange_ts_us < high_us)
     stored = 0

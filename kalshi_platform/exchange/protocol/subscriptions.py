@@ -1,4 +1,4 @@
-"""What a session has asked for, what was answered, and what must be asked again. Pure; gives commands as JSON bytes.
+"""The markets and channels a session is subscribed to, and the commands that bring that about. Pure.
 
 Every call that makes or judges commands is given `now_ns`, of a monotonic clock. Batches keep to 500 tickers, which is
 known to work: the exchange's own limits are unpublished.
@@ -63,7 +63,7 @@ class RetryQueue:
 
 
 class Subscriptions:
-    """Book markets and channels of one session: wanted, asked, followed, lost."""
+    """Book markets and channels of one session: wanted, requested, subscribed, lost."""
 
     def __init__(self, config: SessionConfig) -> None:
         self._config = config
@@ -191,7 +191,7 @@ class Subscriptions:
         return command is not None and command.kind not in ("subscribe", "list")
 
     def accepts_snapshot(self, ticker: str, command_id: int | None) -> bool:
-        """Whether a snapshot may start a book subscription: wanted, and not an answer to something asked before a delete."""
+        """Return whether a snapshot may start a book subscription: wanted, and not requested before a delete."""
         if ticker not in self.wanted:
             return False
         return command_id is None or command_id > self._deleted_by.get(ticker, 0)
@@ -208,7 +208,7 @@ class Subscriptions:
                 self.flush_pending(now_ns)
 
     def check_books(self, tickers: Iterable[str]) -> None:
-        """A message that nobody knows may have changed these books, which are followed on: the next snapshot tells."""
+        """Request a snapshot of books that a message of unknown type may have changed; they stay subscribed."""
         self._checks.request(tickers)
 
     def gap_seen(self, followed: Iterable[str], now_ns: int) -> None:
@@ -222,7 +222,7 @@ class Subscriptions:
         self.flush_pending(now_ns)
 
     def asked_rarely(self, now_ns: int) -> int:
-        """How many markets lose their claim again and again, and are asked for ever more rarely."""
+        """Return how many markets lose their claim again and again, and are requested ever more rarely."""
         return self.pending.relapses.repeated(now_ns)
 
     def stream_ended(self, channel: str, now_ns: int) -> None:
@@ -248,7 +248,7 @@ class Subscriptions:
     # -- time and output
 
     def tick(self, now_ns: int) -> list[Alarm]:
-        """Look at every deadline."""
+        """Check every deadline."""
         alarms = self._unanswered_commands(now_ns)
         mute = tuple(self.pending.overdue(now_ns))
         if mute:
@@ -259,11 +259,11 @@ class Subscriptions:
         return alarms
 
     def take_commands(self) -> list[bytes]:
-        """The commands made since the last call, in the order in which they must be sent."""
+        """Return the commands made since the last call, JSON bytes in the order in which they must be sent."""
         return self._commands.take()
 
     def flush_pending(self, now_ns: int) -> None:
-        """Make commands of what pending, as far as the sid is known and not too many are unanswered."""
+        """Make commands of what is pending, as far as the sid is known and not too many are unanswered."""
         if now_ns < self._paused_until_ns:
             return
         commands, to_ask = self._commands, self.pending.to_ask

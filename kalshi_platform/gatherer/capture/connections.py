@@ -120,8 +120,10 @@ class Connection:
                 self._target = dict(markets)
 
     def renew(self, tickers: Sequence[str]) -> None:
-        """Leave these markets and subscribe them afresh, for a snapshot that starts a new book subscription. Those for which
-        that helps never for long are renewed ever more rarely."""
+        """Unsubscribe these markets and subscribe them again, for a snapshot that starts a new book subscription.
+
+        Markets for which that never helps for long are renewed ever more rarely.
+        """
         with self._lock:
             self._renew.update(tickers)
 
@@ -153,7 +155,7 @@ class Connection:
         return self._open_channels.issuperset(self._channels)
 
     def watch_feed(self) -> None:
-        """Begin to note the exchange times of deltas, for `feed_times`, and the book subscriptions that begin, for `begun`."""
+        """Begin to note exchange times of deltas, for `feed_times`, and starts of book subscriptions, for `begun`."""
         self._begun = set()
         self._feed_times = {}
 

@@ -259,7 +259,7 @@ class CatalogKeeper:
         is_read = True
         for status in _LIVING:
             try:
-                if self._registry.update(self._rest.iter_markets(status=status, left_out=self._unread)):
+                if self._registry.update(self._rest.iter_markets(status=status, on_skipped=self._unread)):
                     self._on_change()
             except KalshiPlatformError as error:
                 self.failing["markets"] = str(error)

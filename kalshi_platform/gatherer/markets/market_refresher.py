@@ -55,7 +55,7 @@ class MarketsClient(Protocol):
         mve_filter: str | None = "exclude",
         tickers: Iterable[str] | None = None,
         *,
-        left_out: Callable[[str], None] | None = None,
+        on_skipped: Callable[[str], None] | None = None,
     ) -> Iterator[MarketInfo]: ...
 
 
@@ -224,7 +224,7 @@ class MarketFetcher:
     def _fetch_many(self, tickers: Sequence[str]) -> None:
         known_at = self._clock.now()
         # What the listing lacks is asked for by name.
-        infos = list(self._rest.iter_markets(mve_filter=None, tickers=tickers, left_out=lambda _reason: None))
+        infos = list(self._rest.iter_markets(mve_filter=None, tickers=tickers, on_skipped=lambda _reason: None))
         self._got(infos, known_at)
         # An absence from a list proves nothing; a 404 for the market itself does.
         for ticker in sorted(set(tickers) - {info.ticker for info in infos})[:_ONE_BY_ONE]:

@@ -14,7 +14,7 @@ from kalshi_platform.catalog.rows import EVENTS, MARKETS, SERIES
 from kalshi_platform.errors import UnparsableMessage
 from kalshi_platform.exchange.parse import rest as parse_rest
 from kalshi_platform.exchange.parse.lenient_json import decode_json
-from kalshi_platform.exchange.responses import error_of, items, member_of
+from kalshi_platform.exchange.responses import error_from_response, get_field
 from kalshi_platform.market.catalog import EventInfo, MarketInfo, SeriesInfo
 from kalshi_platform_tests.unit.exchange.mutations import ODD_VALUES, encoded
 
@@ -119,7 +119,7 @@ def test_odd_values_anywhere_are_unparsable_or_can_be_stored(name: str) -> None:
 def test_error_bodies_and_lists_of_any_shape(odd: Any) -> None:
     for variant in (odd, {"error": odd}, {"error": {"code": odd, "message": odd}}, {"code": odd, "message": odd}):
         body = decoded(encoded(variant))
-        assert len(str(error_of("/events", 400, body))) < 1_000
-        for read in (items, member_of):
+        assert len(str(error_from_response("/events", 400, body))) < 1_000
+        for read in (items, get_field):
             with suppress(UnparsableMessage):
                 read(body, "events")
