@@ -120,6 +120,6 @@ def test_error_bodies_and_lists_of_any_shape(odd: Any) -> None:
     for variant in (odd, {"error": odd}, {"error": {"code": odd, "message": odd}}, {"code": odd, "message": odd}):
         body = decoded(encoded(variant))
         assert len(str(error_from_response("/events", 400, body))) < 1_000
-        for read in (items, get_field):
+        for read in (get_list, get_field):
             with suppress(UnparsableMessage):
                 read(body, "events")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from kalshi_platform.exchange.server_clock import ServerClock, offset_by, suspects
+from kalshi_platform.exchange.server_clock import ServerClock, auth_failure_hints, offset_by
 from kalshi_platform.market.clock_offset import Correction, Offset, combined, offset_of
 
 S = 1_000_000_000
@@ -57,9 +57,11 @@ def test_an_answer_without_a_usable_date_says_nothing(headers: dict[str, str]) -
 
 
 def test_the_clock_is_the_first_suspect_only_where_it_is_off() -> None:
-    assert suspects(None).startswith("Suspects: this machine's clock is off, or the key")
-    assert suspects(Offset(-301, -299)).startswith("Suspect: this machine's clock is 300 s behind the exchange's")
-    agreed = suspects(Offset(-0.5, 0.5))
+    assert auth_failure_hints(None).startswith("Suspects: this machine's clock is off, or the key")
+    assert auth_failure_hints(Offset(-301, -299)).startswith(
+        "Suspect: this machine's clock is 300 s behind the exchange's"
+    )
+    agreed = auth_failure_hints(Offset(-0.5, 0.5))
     assert agreed.startswith("Suspects: the key")
     assert "clock agrees" in agreed
 
