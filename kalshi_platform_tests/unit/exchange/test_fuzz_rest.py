@@ -14,7 +14,7 @@ from kalshi_platform.catalog.rows import EVENTS, MARKETS, SERIES
 from kalshi_platform.errors import UnparsableMessage
 from kalshi_platform.exchange.parse import rest as parse_rest
 from kalshi_platform.exchange.parse.lenient_json import decode_json
-from kalshi_platform.exchange.responses import error_from_response, get_field
+from kalshi_platform.exchange.responses import error_from_response, get_field, get_list
 from kalshi_platform.market.catalog import EventInfo, MarketInfo, SeriesInfo
 from kalshi_platform_tests.unit.exchange.mutations import ODD_VALUES, encoded
 
