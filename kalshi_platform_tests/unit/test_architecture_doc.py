@@ -16,7 +16,7 @@ DOCUMENTS = [*sorted((ROOT / "docs").glob("*.md")), *sorted(ROOT.glob("*.md"))]
 NAMED = re.compile(r"`((?:kalshi_platform|kalshi_platform_tests|sql|docker|docs|conformance)/[^`\s*<{…]*)`")
 
 
-# Files that an operator makes, or that are written by `make docs`.
+# A file that an operator makes, and pages that are written by `make docs`.
 MADE_LATER = frozenset({"docker/.env", "docs/settings.md", "docs/data-dictionary.md"})
 
 
@@ -39,7 +39,8 @@ def problem_with(named: str) -> str | None:
     file, _, name = named.partition("::")
     path = ROOT / file
     if not path.exists():
-        near = get_close_matches(path.name, [each.name for each in (ROOT / "kalshi_platform").rglob("*.py")])
+        files = {str(each.relative_to(ROOT)) for each in (ROOT / "kalshi_platform").rglob("*.py")}
+        near = [each for each in sorted(files) if Path(each).name == path.name] or get_close_matches(file, files)
         return f"{file} does not exist; near to it: {', '.join(near) or 'nothing'}"
     if name and name not in definitions_of(path):
         near = get_close_matches(name, definitions_of(path), cutoff=0.4)
