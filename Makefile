@@ -12,7 +12,7 @@ CONFORMANCE_STAMP := $(CONFORMANCE_VENV)/.installed
 CONFORMANCE_CLIENTS := kalshi-python-sync pykalshi kalshi-sdk pytest
 
 WARM_MODULES := kalshi_platform.definitions, kalshi_platform.cli.main, kalshi_platform.local.run_up, \
-	kalshi_platform.gatherer.service, kalshi_platform.deduplicator.live.live_merger, kalshi_platform.lab.simulator.server, \
+	kalshi_platform.gatherer.service, kalshi_platform.deduplicator.live.live_merger, kalshi_platform.lab.simulator.server.server, \
 	dagster._cli, dagster._daemon.cli, dagster._grpc.server, dagster_webserver.cli, dagster_webserver.app, dagster_postgres
 
 # Python and its tools read and write UTF-8 in every locale.

@@ -39,7 +39,7 @@ def gatherer(
     The whole gatherer with the shipped schema, ledger and a durable server. Exits with 1 when a message was lost.
     """
     from kalshi_platform.clock import SYSTEM_CLOCK
-    from kalshi_platform.lab.bench.gatherer import GathererBench, bench_gatherer, shown
+    from kalshi_platform.lab.bench.gatherer.benchmark import GathererBench, bench_gatherer, shown
 
     with _folder() as folder:
         options = GathererBench(
@@ -66,7 +66,7 @@ def merge(
     hold exactly what was sent.
     """
     from kalshi_platform.clock import SYSTEM_CLOCK
-    from kalshi_platform.lab.bench.merge import MergeBench, bench_merge, shown
+    from kalshi_platform.lab.bench.merge.benchmark import MergeBench, bench_merge, shown
 
     with _folder() as folder:
         options = MergeBench(

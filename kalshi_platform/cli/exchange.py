@@ -21,7 +21,7 @@ from kalshi_platform.lab.simulator.settings import (
 )
 
 if TYPE_CHECKING:
-    from kalshi_platform.lab.simulator.server import Server
+    from kalshi_platform.lab.simulator.server.server import Server
 
 app = typer.Typer(help="A simulated exchange that speaks Kalshi's REST and WebSocket protocol.", no_args_is_help=True)
 
@@ -110,7 +110,7 @@ def _run(
 async def _serve(
     settings: SimulatorSettings, playback: ReplaySettings | None, seconds: float | None, address_file: Path | None
 ) -> None:
-    from kalshi_platform.lab.simulator.server import serve as serve_exchange
+    from kalshi_platform.lab.simulator.server.server import serve as serve_exchange
 
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()

@@ -31,7 +31,7 @@ def soak(
     Exits with 0 only then. 1: something grew or is missing. 2: wrong options.
     """
     from kalshi_platform.clock import SYSTEM_CLOCK
-    from kalshi_platform.lab.bench.soak import SoakOptions, run_soak
+    from kalshi_platform.lab.bench.soak.soak import SoakOptions, run_soak
     from kalshi_platform.local.processes.stop_signals import stop_on_signals
 
     stop = threading.Event()

@@ -30,7 +30,7 @@ import pytest
 from kalshi_platform.deduplicator.coverage.claims import read_claims
 from kalshi_platform.deduplicator.settings import GathererSource
 from kalshi_platform.gatherer.status.heartbeat import FILE_NAME, read_file
-from kalshi_platform.lab.simulator.server import ServerThread
+from kalshi_platform.lab.simulator.server.server import ServerThread
 from kalshi_platform.lab.simulator.settings import ScenarioSettings
 from kalshi_platform.local.postgres.server import PostgresServer
 from kalshi_platform_tests.fixtures.exchange import eventually, running_exchange

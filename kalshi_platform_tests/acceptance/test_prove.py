@@ -19,9 +19,9 @@ import pytest
 
 from kalshi_platform.clock import SYSTEM_CLOCK
 from kalshi_platform.lab.proof.examine import examine
+from kalshi_platform.lab.proof.faults.stack import ProofStack
 from kalshi_platform.lab.proof.options import ProofOptions
-from kalshi_platform.lab.proof.record import Recorder
-from kalshi_platform.lab.proof.stack import ProofStack
+from kalshi_platform.lab.proof.run_scenario import Recorder
 from kalshi_platform.lab.proof.verdict import objections
 from kalshi_platform.storage.pool import Database
 from kalshi_platform_tests.fixtures.stack import clean_environment, processes_of

@@ -10,8 +10,8 @@ import pytest
 from typer.testing import CliRunner
 
 from kalshi_platform.cli import bench
-from kalshi_platform.lab.bench import merge as merge_module
-from kalshi_platform.lab.bench.naive_merge import merge_naively
+from kalshi_platform.lab.bench.merge import benchmark as merge_module
+from kalshi_platform.lab.bench.merge.naive_merge import merge_naively
 
 
 def test_the_findings_say_how_fast_and_a_lost_row_is_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -15,7 +15,7 @@ from kalshi_platform.clock import SYSTEM_CLOCK
 from kalshi_platform.errors import ExchangeUnavailable, UnparsableMessage
 from kalshi_platform.exchange.rest import RestClient
 from kalshi_platform.exchange.settings import ExchangeSettings
-from kalshi_platform.lab.simulator.server import ServerThread
+from kalshi_platform.lab.simulator.server.server import ServerThread
 from kalshi_platform.market.catalog import EventInfo, MarketInfo
 from kalshi_platform.orchestration.schedules.catalog import is_fresh
 from kalshi_platform.storage.migrate import migrate

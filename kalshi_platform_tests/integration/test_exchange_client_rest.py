@@ -25,7 +25,7 @@ from kalshi_platform.errors import (
 )
 from kalshi_platform.exchange.rest import RestClient
 from kalshi_platform.exchange.settings import ExchangeSettings
-from kalshi_platform.lab.simulator.server import ServerThread
+from kalshi_platform.lab.simulator.server.server import ServerThread
 from kalshi_platform_tests.fixtures.exchange import running_exchange
 
 

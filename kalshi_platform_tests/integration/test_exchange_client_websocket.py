@@ -27,7 +27,7 @@ from kalshi_platform.errors import (
 from kalshi_platform.exchange.protocol.session import Alarm, Session, SessionConfig
 from kalshi_platform.exchange.settings import ExchangeSettings
 from kalshi_platform.exchange.websocket import WebSocketConnection
-from kalshi_platform.lab.simulator.server import ServerThread
+from kalshi_platform.lab.simulator.server.server import ServerThread
 from kalshi_platform.market.book import Book
 from kalshi_platform.market.records import (
     BookDelta,

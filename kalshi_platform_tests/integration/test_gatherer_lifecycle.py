@@ -10,7 +10,7 @@ from typing import Any
 import psycopg2
 import pytest
 
-from kalshi_platform.lab.simulator.server import ServerThread
+from kalshi_platform.lab.simulator.server.server import ServerThread
 from kalshi_platform_tests.fixtures.exchange import eventually, running_exchange
 from kalshi_platform_tests.fixtures.gatherer_databases import SettingsFactory
 from kalshi_platform_tests.fixtures.gatherer_service import RunningGatherer, running_gatherer

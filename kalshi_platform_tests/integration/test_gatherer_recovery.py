@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from kalshi_platform.lab.proof.stepped_clock import SteppedClock
-from kalshi_platform.lab.simulator.server import ServerThread
+from kalshi_platform.lab.proof.faults.stepped_clock import SteppedClock
+from kalshi_platform.lab.simulator.server.server import ServerThread
 from kalshi_platform_tests.fixtures.exchange import eventually, running_exchange
 from kalshi_platform_tests.fixtures.gatherer_databases import SettingsFactory
 from kalshi_platform_tests.fixtures.gatherer_service import RunningGatherer, running_gatherer

@@ -28,7 +28,7 @@ from kalshi_platform.gatherer.settings import GathererSettings
 from kalshi_platform.gatherer.status.heartbeat import FILE_NAME, read_file
 from kalshi_platform.gatherer.status.reports import BooksPolled, StreamsCommitted
 from kalshi_platform.gatherer.switch import run_while_wanted
-from kalshi_platform.lab.simulator.server import ServerThread
+from kalshi_platform.lab.simulator.server.server import ServerThread
 from kalshi_platform.local.postgres.server import PostgresServer
 from kalshi_platform.storage.pool import Database
 from kalshi_platform_tests.fixtures.exchange import eventually, running_exchange

@@ -8,8 +8,8 @@ import polars as pl
 import pytest
 
 from kalshi_platform.errors import LakeUnavailable
-from kalshi_platform.lab.proof.copies import Replica, base_backup, put_back
-from kalshi_platform.lab.proof.failing_store import FailingStore, rows_of_glob
+from kalshi_platform.lab.proof.faults.copies import Replica, base_backup, put_back
+from kalshi_platform.lab.proof.faults.failing_store import FailingStore, rows_of_glob
 from kalshi_platform.lake.settings import FolderRoot
 from kalshi_platform.lake.store.folder import FolderStore
 from kalshi_platform.local.postgres.server import PostgresServer

@@ -12,7 +12,7 @@ import pytest
 from kalshi_platform.clock import SYSTEM_CLOCK
 from kalshi_platform.errors import ConnectionLost
 from kalshi_platform.exchange.protocol.session import Session, SessionConfig
-from kalshi_platform.lab.simulator.server import ServerThread
+from kalshi_platform.lab.simulator.server.server import ServerThread
 from kalshi_platform.market.records import (
     BookDelta,
     BookSnapshot,

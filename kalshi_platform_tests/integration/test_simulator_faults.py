@@ -12,7 +12,7 @@ import pytest
 import requests
 import websocket
 
-from kalshi_platform.lab.simulator.server import ServerThread
+from kalshi_platform.lab.simulator.server.server import ServerThread
 from kalshi_platform_tests.fixtures.exchange import RawClient, eventually, running_exchange, signed_headers
 
 
@@ -161,7 +161,7 @@ def test_an_inactive_exchange_says_when_it_resumes_and_publishes_nothing(exchang
 
 
 def status_time(exchange: ServerThread) -> str:
-    from kalshi_platform.lab.simulator.payloads import time_text
+    from kalshi_platform.lab.simulator.engine.payloads import time_text
 
     return time_text(exchange.state()["clock_us"])
 

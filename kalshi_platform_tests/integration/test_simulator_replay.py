@@ -15,7 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 import requests
 
-from kalshi_platform.lab.simulator.recording import record
+from kalshi_platform.lab.simulator.replay.recording import record
 from kalshi_platform.lab.simulator.settings import ReplaySettings
 from kalshi_platform_tests.fixtures.exchange import RawClient, eventually, running_exchange
 

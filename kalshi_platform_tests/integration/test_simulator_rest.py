@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 import requests
 
-from kalshi_platform.lab.simulator.server import ServerThread
+from kalshi_platform.lab.simulator.server.server import ServerThread
 from kalshi_platform_tests.fixtures.exchange import eventually, running_exchange, signed_headers
 
 MARKET_MEMBERS = {

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric import ed25519
 from kalshi_platform.clock import SYSTEM_CLOCK
 from kalshi_platform.exchange.settings import ExchangeSettings
 from kalshi_platform.exchange.websocket import WebSocketConnection
-from kalshi_platform.lab.simulator.server import ServerThread
+from kalshi_platform.lab.simulator.server.server import ServerThread
 from kalshi_platform_tests.fixtures.exchange import RawClient, eventually, running_exchange, signed_headers
 
 

@@ -20,7 +20,7 @@ from kalshi_platform.deduplicator.trades.backfill import TradesBackfill, backfil
 from kalshi_platform.deduplicator.trades.reconcile_trades import TradeCheck, check_trades, reconcile_trades
 from kalshi_platform.errors import ExchangeUnavailable, HourNotClosed, LockHeld
 from kalshi_platform.exchange.rest import RestClient
-from kalshi_platform.lab.simulator.server import ServerThread
+from kalshi_platform.lab.simulator.server.server import ServerThread
 from kalshi_platform.lake.export import export_daily, export_raw
 from kalshi_platform.lake.reader import trades as lake_trades
 from kalshi_platform.lake.settings import LakeSettings

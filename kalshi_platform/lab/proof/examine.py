@@ -14,12 +14,13 @@ import polars as pl
 
 from kalshi_platform.config import PlatformSettings
 from kalshi_platform.deduplicator.coverage.claims import read_claims
-from kalshi_platform.lab.proof import recorded
-from kalshi_platform.lab.proof.anchors import AnchorCheck, AnchorsFound
-from kalshi_platform.lab.proof.books import BooksAtEnd, Fold, books_at_end
-from kalshi_platform.lab.proof.compare import Difference, compare
-from kalshi_platform.lab.proof.faults import InjectedFault
-from kalshi_platform.lab.proof.holes import (
+from kalshi_platform.lab.proof.comparison import stored_rows as recorded
+from kalshi_platform.lab.proof.comparison.books import BooksAtEnd, Fold, books_at_end
+from kalshi_platform.lab.proof.comparison.checkpoints import AnchorCheck, AnchorsFound
+from kalshi_platform.lab.proof.comparison.compare import Difference, compare
+from kalshi_platform.lab.proof.comparison.compare_all import GathererRows, Walked, walk
+from kalshi_platform.lab.proof.comparison.fault_windows import FORGETTING, Unexplained, unexplained, windows
+from kalshi_platform.lab.proof.comparison.holes import (
     CoverageFound,
     HoleAccount,
     account,
@@ -27,11 +28,10 @@ from kalshi_platform.lab.proof.holes import (
     compare_coverage,
     united,
 )
-from kalshi_platform.lab.proof.missed import ALWAYS, Claims, missed_by_all
-from kalshi_platform.lab.proof.tables import AT, DELTAS, LIFECYCLE, MARKETS, TIMED_TABLES
-from kalshi_platform.lab.proof.truth import Truth, read_truth
-from kalshi_platform.lab.proof.walk import GathererRows, Walked, walk
-from kalshi_platform.lab.proof.windows import FORGETTING, Unexplained, unexplained, windows
+from kalshi_platform.lab.proof.comparison.lost_rows import ALWAYS, Claims, missed_by_all
+from kalshi_platform.lab.proof.comparison.tables import AT, DELTAS, LIFECYCLE, MARKETS, TIMED_TABLES
+from kalshi_platform.lab.proof.comparison.truth import Truth, read_truth
+from kalshi_platform.lab.proof.kinds import InjectedFault
 from kalshi_platform.market.intervals import Interval, holds, intersection, union, without
 from kalshi_platform.market.times import datetime_from_us
 from kalshi_platform.storage.read import ArrowSnapshot, arrow_snapshot

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from kalshi_platform.lab.proof import alarms
 from kalshi_platform.lab.proof.examine import Findings
+from kalshi_platform.lab.proof.faults import expected_alarms as alarms
 from kalshi_platform.lab.proof.verdict import MOST_EXCESS_US, Ran
 from kalshi_platform.market.intervals import Interval, union
 from kalshi_platform.plots.timeline import Mark

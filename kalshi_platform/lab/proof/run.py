@@ -9,9 +9,9 @@ from collections.abc import Callable
 from kalshi_platform.clock import Clock
 from kalshi_platform.lab.proof import report
 from kalshi_platform.lab.proof.examine import ENDS_MARGIN_US, Findings, examine
+from kalshi_platform.lab.proof.faults.stack import ProofStack
 from kalshi_platform.lab.proof.options import ProofOptions
-from kalshi_platform.lab.proof.record import Recorder
-from kalshi_platform.lab.proof.stack import ProofStack
+from kalshi_platform.lab.proof.run_scenario import Recorder
 from kalshi_platform.lab.proof.verdict import Ran, objections
 from kalshi_platform.plots.timeline import png, timeline
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
-from kalshi_platform.lab.proof import alarms
-from kalshi_platform.lab.proof.alarms import Sighting
+from kalshi_platform.lab.proof.comparison.fault_windows import LOSING, Unexplained
+from kalshi_platform.lab.proof.comparison.tables import DELTAS, MARKETS, TICKERS, TRADES
 from kalshi_platform.lab.proof.examine import Aside, Findings
-from kalshi_platform.lab.proof.faults import InjectedFault
+from kalshi_platform.lab.proof.faults import expected_alarms as alarms
+from kalshi_platform.lab.proof.faults.expected_alarms import Sighting
+from kalshi_platform.lab.proof.kinds import InjectedFault
 from kalshi_platform.lab.proof.options import FaultLevel
-from kalshi_platform.lab.proof.tables import DELTAS, MARKETS, TICKERS, TRADES
-from kalshi_platform.lab.proof.windows import LOSING, Unexplained
 from kalshi_platform.market.times import datetime_from_us
 
 MARGIN_US = 1_000_000

@@ -11,7 +11,7 @@ import dagster as dg
 import pytest
 
 from kalshi_platform.clock import SYSTEM_CLOCK
-from kalshi_platform.lab.simulator.server import ServerThread
+from kalshi_platform.lab.simulator.server.server import ServerThread
 from kalshi_platform.orchestration import keys
 from kalshi_platform.orchestration.resources import PlatformResource
 from kalshi_platform.orchestration.schedules.catalog import sync_catalog_when_stale

@@ -11,7 +11,7 @@ import pytest
 
 from kalshi_platform.clock import SYSTEM_CLOCK
 from kalshi_platform.exchange.rest import RestClient
-from kalshi_platform.lab.simulator.server import ServerThread
+from kalshi_platform.lab.simulator.server.server import ServerThread
 from kalshi_platform.market.times import HOUR, hour_of, us_from_datetime
 from kalshi_platform.orchestration import keys
 from kalshi_platform.orchestration.checks.trade_parity import trade_parity_last_day

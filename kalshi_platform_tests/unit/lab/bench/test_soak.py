@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from kalshi_platform.errors import ConfigurationError
-from kalshi_platform.lab.bench.flatness import Sample, judge, judged
-from kalshi_platform.lab.bench.soak import SoakOptions
-from kalshi_platform.lab.bench.soak_report import SoakRun, as_json, as_text, objections, picture
-from kalshi_platform.lab.bench.usage import usage
+from kalshi_platform.lab.bench.soak.flatness import Sample, judge, judged
+from kalshi_platform.lab.bench.soak.soak import SoakOptions
+from kalshi_platform.lab.bench.soak.soak_report import SoakRun, as_json, as_text, objections, picture
+from kalshi_platform.lab.bench.soak.usage import usage
 
 STEP_S = 30.0
 COUNT = 60

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 
-from kalshi_platform.lab.proof.alarms import ALARMS, Alarm, Sighting, missing, unexpected
-from kalshi_platform.lab.proof.faults import InjectedFault
-from kalshi_platform.lab.proof.schedule import GROUND
+from kalshi_platform.lab.proof.faults.expected_alarms import ALARMS, Alarm, Sighting, missing, unexpected
+from kalshi_platform.lab.proof.faults.schedule import GROUND
+from kalshi_platform.lab.proof.kinds import InjectedFault
 
 AT = datetime(2026, 11, 30, tzinfo=UTC)
 BACK = InjectedFault("failed_over", "g2", AT, 1_000)

@@ -7,8 +7,8 @@ from itertools import pairwise
 import polars as pl
 import pytest
 
-from kalshi_platform.lab.proof.anchors import AnchorCheck
-from kalshi_platform.lab.proof.tables import DELTAS
+from kalshi_platform.lab.proof.comparison.checkpoints import AnchorCheck
+from kalshi_platform.lab.proof.comparison.tables import DELTAS
 
 FIRST = pl.DataFrame(
     {"ticker": ["A"], "side": ["yes"], "price_e4": [5_000], "count_e2": [100]},

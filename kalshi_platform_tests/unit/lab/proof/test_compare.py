@@ -7,8 +7,8 @@ from itertools import pairwise
 import polars as pl
 import pytest
 
-from kalshi_platform.lab.proof.compare import Comparison, Difference, compare
-from kalshi_platform.lab.proof.tables import (
+from kalshi_platform.lab.proof.comparison.compare import Comparison, Difference, compare
+from kalshi_platform.lab.proof.comparison.tables import (
     DELTAS,
     LIFECYCLE,
     REQUIRED,

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 
 import polars as pl
 
-from kalshi_platform.lab.proof.holes import account, claimed_losses, compare_coverage, united
-from kalshi_platform.lab.proof.missed import Feeds, lost_of
-from kalshi_platform.lab.proof.tables import DELTAS
+from kalshi_platform.lab.proof.comparison.holes import account, claimed_losses, compare_coverage, united
+from kalshi_platform.lab.proof.comparison.lost_rows import Feeds, lost_of
+from kalshi_platform.lab.proof.comparison.tables import DELTAS
 from kalshi_platform.market.intervals import Interval
 
 S = 1_000_000

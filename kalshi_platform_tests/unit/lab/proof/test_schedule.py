@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from kalshi_platform.errors import ConfigurationError
+from kalshi_platform.lab.proof.faults.schedule import GROUND, plan
 from kalshi_platform.lab.proof.options import FaultLevel, ProofOptions, shortest_s
-from kalshi_platform.lab.proof.schedule import GROUND, plan
 
 NAMES = ("g1", "g2", "g3")
 

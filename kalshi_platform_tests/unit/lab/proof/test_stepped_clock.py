@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from kalshi_platform.clock import SYSTEM_CLOCK
-from kalshi_platform.lab.proof.forwarder import Forwarder
-from kalshi_platform.lab.proof.stepped_clock import SteppedClock
+from kalshi_platform.lab.proof.faults import stepped_clock
+from kalshi_platform.lab.proof.faults.forwarder import Forwarder
+from kalshi_platform.lab.proof.faults.stepped_clock import SteppedClock
 
 
 def test_the_clock_shows_what_the_file_says_and_spans_stay_right(tmp_path: Path) -> None:
@@ -36,7 +37,7 @@ def test_the_clock_shows_what_the_file_says_and_spans_stay_right(tmp_path: Path)
 
 def test_a_command_of_the_platform_runs_with_it(tmp_path: Path) -> None:
     done = subprocess.run(
-        [sys.executable, "-m", "kalshi_platform.lab.proof.stepped_clock", str(tmp_path / "offset"), "gather", "--help"],
+        [sys.executable, "-m", stepped_clock.__name__, str(tmp_path / "offset"), "gather", "--help"],
         capture_output=True, text=True, timeout=60, check=False, cwd=tmp_path,
     )  # fmt: skip
     assert (done.returncode, "KALSHI_GATHERERS" in done.stdout) == (0, True), done.stderr

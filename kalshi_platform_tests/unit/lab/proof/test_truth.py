@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
+from kalshi_platform.lab.proof.comparison.tables import REQUIRED
+from kalshi_platform.lab.proof.comparison.truth import check_complete, read_truth
 from kalshi_platform.lab.proof.errors import ProofFailed
-from kalshi_platform.lab.proof.tables import REQUIRED
-from kalshi_platform.lab.proof.truth import check_complete, read_truth
-from kalshi_platform.lab.simulator.truth import TruthLedger, complete_file
+from kalshi_platform.lab.simulator.engine.truth import TruthLedger, complete_file
 
 
 def ledger(folder: Path, *, finish: bool = True) -> None:

@@ -10,15 +10,15 @@ import polars as pl
 import pytest
 
 from kalshi_platform.lab.proof import report
-from kalshi_platform.lab.proof.anchors import AnchorsFound
-from kalshi_platform.lab.proof.books import BooksAtEnd, Fold, books_at_end
-from kalshi_platform.lab.proof.compare import Difference
+from kalshi_platform.lab.proof.comparison.books import BooksAtEnd, Fold, books_at_end
+from kalshi_platform.lab.proof.comparison.checkpoints import AnchorsFound
+from kalshi_platform.lab.proof.comparison.compare import Difference
+from kalshi_platform.lab.proof.comparison.fault_windows import Unexplained
+from kalshi_platform.lab.proof.comparison.holes import CoverageFound, Excess, HoleAccount
+from kalshi_platform.lab.proof.comparison.tables import DELTAS
 from kalshi_platform.lab.proof.examine import Aside, Findings, TableFinding
-from kalshi_platform.lab.proof.faults import InjectedFault
-from kalshi_platform.lab.proof.holes import CoverageFound, Excess, HoleAccount
-from kalshi_platform.lab.proof.tables import DELTAS
+from kalshi_platform.lab.proof.kinds import InjectedFault
 from kalshi_platform.lab.proof.verdict import Ran, objections
-from kalshi_platform.lab.proof.windows import Unexplained
 from kalshi_platform.plots.timeline import Mark, png, timeline
 
 EMPTY = pl.DataFrame(schema=dict.fromkeys(DELTAS.columns, pl.Int64))

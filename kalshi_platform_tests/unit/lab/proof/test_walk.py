@@ -7,13 +7,13 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from kalshi_platform.lab.proof.anchors import AnchorCheck, AnchorsFound
-from kalshi_platform.lab.proof.books import Fold
+from kalshi_platform.lab.proof.comparison.books import Fold
+from kalshi_platform.lab.proof.comparison.checkpoints import AnchorCheck, AnchorsFound
+from kalshi_platform.lab.proof.comparison.compare_all import GathererRows, Walked, walk
+from kalshi_platform.lab.proof.comparison.tables import DELTAS, TICKERS, TRADES, NaturalTable, shaped, ticker_columns
+from kalshi_platform.lab.proof.comparison.truth import ALL_TIME, Truth, read_truth
 from kalshi_platform.lab.proof.examine import merge_lost
-from kalshi_platform.lab.proof.tables import DELTAS, TICKERS, TRADES, NaturalTable, shaped, ticker_columns
-from kalshi_platform.lab.proof.truth import ALL_TIME, Truth, read_truth
-from kalshi_platform.lab.proof.walk import GathererRows, Walked, walk
-from kalshi_platform.lab.simulator.truth import TruthLedger
+from kalshi_platform.lab.simulator.engine.truth import TruthLedger
 from kalshi_platform.market.intervals import Interval
 
 S = 1_000_000

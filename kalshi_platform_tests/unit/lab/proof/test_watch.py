@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from kalshi_platform.lab.proof.alarms import Sighting
-from kalshi_platform.lab.proof.watch import Watch
+from kalshi_platform.lab.proof.faults.expected_alarms import Sighting
+from kalshi_platform.lab.proof.faults.watch import Watch
 from kalshi_platform.local.processes.process_group import ChildExit
 
 

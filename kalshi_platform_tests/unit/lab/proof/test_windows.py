@@ -9,16 +9,16 @@ from typing import Any
 import polars as pl
 import pytest
 
-from kalshi_platform.lab.proof.anchors import AnchorsFound
-from kalshi_platform.lab.proof.books import Fold, books_at_end
-from kalshi_platform.lab.proof.compare import compare
+from kalshi_platform.lab.proof.comparison.books import Fold, books_at_end
+from kalshi_platform.lab.proof.comparison.checkpoints import AnchorsFound
+from kalshi_platform.lab.proof.comparison.compare import compare
+from kalshi_platform.lab.proof.comparison.fault_windows import AFTER_US, BEFORE_US, BORN_US, unexplained, windows
+from kalshi_platform.lab.proof.comparison.holes import account, compare_coverage
+from kalshi_platform.lab.proof.comparison.lost_rows import Feeds, lost_of, missed_by_all
+from kalshi_platform.lab.proof.comparison.tables import DELTAS, TRADES
 from kalshi_platform.lab.proof.examine import Findings, TableFinding, undeclared_messages
-from kalshi_platform.lab.proof.faults import InjectedFault
-from kalshi_platform.lab.proof.holes import account, compare_coverage
-from kalshi_platform.lab.proof.missed import Feeds, lost_of, missed_by_all
-from kalshi_platform.lab.proof.tables import DELTAS, TRADES
+from kalshi_platform.lab.proof.kinds import InjectedFault
 from kalshi_platform.lab.proof.verdict import Ran, objections
-from kalshi_platform.lab.proof.windows import AFTER_US, BEFORE_US, BORN_US, unexplained, windows
 
 S = 1_000_000
 MARGIN = 2_500_000

@@ -5,10 +5,10 @@ from __future__ import annotations
 import random
 from typing import Any
 
-from kalshi_platform.lab.simulator import listing
-from kalshi_platform.lab.simulator.activity import Activity
-from kalshi_platform.lab.simulator.universe import Market, Trade
-from kalshi_platform.lab.simulator.venue import Venue
+from kalshi_platform.lab.simulator.engine import listing
+from kalshi_platform.lab.simulator.engine.activity import Activity
+from kalshi_platform.lab.simulator.engine.universe import Market, Trade
+from kalshi_platform.lab.simulator.engine.venue import Venue
 
 START_US = 1_795_380_000_000_000
 

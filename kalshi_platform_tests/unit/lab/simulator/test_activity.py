@@ -5,7 +5,7 @@ from collections import Counter
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kalshi_platform.lab.simulator.grids import positions
+from kalshi_platform.lab.simulator.engine.grids import positions
 from kalshi_platform_tests.unit.lab.simulator.helpers import START_US, levels_of, small_venue
 
 SECOND_US = 1_000_000

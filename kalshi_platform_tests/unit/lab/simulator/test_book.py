@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kalshi_platform.lab.simulator.book import Book, BookViolation
+from kalshi_platform.lab.simulator.engine.book import Book, BookViolation
 
 CHANGES = st.lists(
     st.tuples(st.integers(0, 1), st.sampled_from([100, 150, 4_200, 9_900]), st.integers(-500, 500).filter(bool))

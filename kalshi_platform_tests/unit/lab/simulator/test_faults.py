@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from kalshi_platform.lab.simulator.faults import FaultBoard, Peer, UnknownFault
+from kalshi_platform.lab.simulator.engine.faults import FaultBoard, Peer, UnknownFault
 
 FIRST = Peer("c1", 0, "gatherer-a/books")
 SECOND = Peer("c2", 1, "gatherer-b/books")

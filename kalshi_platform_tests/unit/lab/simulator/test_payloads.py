@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kalshi_platform.lab.simulator import payloads
-from kalshi_platform.lab.simulator.universe import Trade
+from kalshi_platform.lab.simulator.engine import payloads
+from kalshi_platform.lab.simulator.engine.universe import Trade
 from kalshi_platform_tests.unit.lab.simulator.helpers import START_US, small_venue
 
 

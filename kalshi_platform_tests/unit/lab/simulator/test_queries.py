@@ -2,9 +2,10 @@ from __future__ import annotations
 
 import pytest
 
-from kalshi_platform.lab.simulator import queries, universe
-from kalshi_platform.lab.simulator.queries import BadQuery, market_filter, page, trade_page
-from kalshi_platform.lab.simulator.universe import Trade
+from kalshi_platform.lab.simulator.engine import universe
+from kalshi_platform.lab.simulator.engine.universe import Trade
+from kalshi_platform.lab.simulator.server import queries
+from kalshi_platform.lab.simulator.server.queries import BadQuery, market_filter, page, trade_page
 from kalshi_platform_tests.unit.lab.simulator.helpers import START_US, small_venue
 
 START_S = START_US // 1_000_000

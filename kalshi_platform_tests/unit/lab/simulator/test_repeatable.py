@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from kalshi_platform.lab.simulator.core import Exchange
+from kalshi_platform.lab.simulator.engine.core import Exchange
+from kalshi_platform.lab.simulator.engine.subscriptions import Session
 from kalshi_platform.lab.simulator.settings import ScenarioSettings, SimulatorSettings
-from kalshi_platform.lab.simulator.subscriptions import Session
 from kalshi_platform_tests.unit.lab.simulator.helpers import START_US
 
 BUSY = ScenarioSettings(

@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from kalshi_platform.lab.simulator import universe
-from kalshi_platform.lab.simulator.scenario import Scenario, WrongState
+from kalshi_platform.lab.simulator.engine import universe
+from kalshi_platform.lab.simulator.engine.scenario import Scenario, WrongState
+from kalshi_platform.lab.simulator.engine.venue import Venue
 from kalshi_platform.lab.simulator.settings import SCENARIO_OFF, ScenarioSettings
-from kalshi_platform.lab.simulator.venue import Venue
 from kalshi_platform_tests.unit.lab.simulator.helpers import START_US, ListSink, small_venue
 
 SECOND_US = 1_000_000

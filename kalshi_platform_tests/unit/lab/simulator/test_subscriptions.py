@@ -7,10 +7,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kalshi_platform.lab.simulator import universe
-from kalshi_platform.lab.simulator.publish import Publisher
-from kalshi_platform.lab.simulator.subscriptions import Router, Session
-from kalshi_platform.lab.simulator.truth import TruthLedger
+from kalshi_platform.lab.simulator.engine import universe
+from kalshi_platform.lab.simulator.engine.publish import Publisher
+from kalshi_platform.lab.simulator.engine.subscriptions import Router, Session
+from kalshi_platform.lab.simulator.engine.truth import TruthLedger
 from kalshi_platform_tests.unit.lab.simulator.helpers import START_US, VenueFeed, small_venue
 
 

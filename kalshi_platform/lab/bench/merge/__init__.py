@@ -1,0 +1,1 @@
+"""The benchmark of the merge, beside the naive way."""

@@ -1,0 +1,1 @@
+"""Long runs: whether memory, files and lag stay flat."""

@@ -1,0 +1,1 @@
+"""What was recorded, set against what the simulated exchange published."""

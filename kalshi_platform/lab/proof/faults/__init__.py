@@ -1,0 +1,1 @@
+"""What a proof run injects, when, and what it observes meanwhile."""

@@ -1,0 +1,1 @@
+"""The simulated exchange's REST and WebSocket server, and its control channel."""
