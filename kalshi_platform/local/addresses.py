@@ -1,4 +1,4 @@
-"""What a running stack tells others: `data/local.json` for scripts, a block in `.env` for commands and `dagster dev`.
+"""Publishes a running stack's addresses: `data/local.json` for scripts, a block in `.env` for commands and Dagster.
 
 Both hold passwords of the local databases, so both are made readable by their owner only. Lines of `.env` outside the
 block belong to the user and are kept as they are, and so are the file's owner, its mode, and a link in its place. Where

@@ -1,4 +1,4 @@
-"""The databases of a local stack: one embedded server per gatherer, one for production and Dagster.
+"""Runs the databases of a local stack: one embedded server per gatherer, one for production and Dagster.
 
 A database whose URL is given in the environment is used where it is; a server is started only for the others.
 """
@@ -28,7 +28,7 @@ class DatabaseStack:
         self._gatherers = tuple(gatherers)
         self._given = given
         self._servers: list[PostgresServer] = []
-        self._keeper: ServerRestarter | None = None
+        self._restarter: ServerRestarter | None = None
         self.timeseries: dict[str, str] = {}
         self.catalog: dict[str, str] = {}
         self.production = ""
@@ -54,24 +54,24 @@ class DatabaseStack:
             jobs += [(f"{name} catalog", self.catalog[name], "catalog") for name in self._gatherers]
             list(pool.map(lambda job: _migrate(*job), jobs))
 
-    def keep_alive(self, say: Callable[[str], None], clock: Clock) -> None:
-        """From now on, start servers that die again; `say` hears of it. Call it after start()."""
-        self._keeper = ServerRestarter(self._servers, say, clock)
-        self._keeper.start()
+    def restart_dead_servers(self, say: Callable[[str], None], clock: Clock) -> None:
+        """From now on, start servers that die again; `say` gets a line each time. Call it after start()."""
+        self._restarter = ServerRestarter(self._servers, say, clock)
+        self._restarter.start()
 
-    def troubles(self) -> list[str]:
-        """A clause for each server that should run and does not."""
-        return [] if self._keeper is None else self._keeper.troubles()
+    def problems(self) -> list[str]:
+        """Return a clause for each server that should run and does not."""
+        return [] if self._restarter is None else self._restarter.problems()
 
     def server(self, name: str) -> PostgresServer:
-        """The server that start() started for `name`, a gatherer or `production`. Raises KeyError."""
+        """Return the server that start() started for `name`, a gatherer or `production`. Raises KeyError."""
         return {server.name: server for server in self._servers}[name]
 
     def stop(self) -> None:
         """Stop the servers that start() started, all at once."""
-        if self._keeper is not None:
-            self._keeper.stop()
-            self._keeper = None
+        if self._restarter is not None:
+            self._restarter.stop()
+            self._restarter = None
         servers, self._servers = self._servers, []
         if servers:
             with ThreadPoolExecutor(max_workers=len(servers)) as pool:

@@ -1,6 +1,6 @@
-"""What was recorded goes to production and, as open exports, to the lake, before an hour is closed.
+"""Merges what was recorded into production and exports it to the lake as open, before an hour is closed.
 
-What could not be done is said, each in a sentence, and does not keep the rest from being done.
+What could not be done is returned, a sentence each, and does not keep the rest from being done.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from kalshi_platform.lake.layout import RAW_TABLES
 from kalshi_platform.market.times import hour_of
 from kalshi_platform.storage.pool import Database
 
-PATIENCE_S = 60.0
+RETRY_FOR_S = 60.0
 """A database that has just died is started again within this time."""
 RETRY_S = 1.0
 
@@ -33,27 +33,27 @@ class FinalExport:
     production_rows: dict[str, int] = field(default_factory=dict)
     exported_rows: dict[str, int] = field(default_factory=dict)
     hours: list[datetime] = field(default_factory=list)
-    remains: list[str] = field(default_factory=list)
+    unfinished: list[str] = field(default_factory=list)
     """What could not be done."""
 
 
-def merge_what_is_left(settings: PlatformSettings, clock: Clock) -> list[str]:
+def merge_remaining(settings: PlatformSettings, clock: Clock) -> list[str]:
     """Merge every batch that the gatherers have committed, and the catalogs; return what could not be merged.
 
-    A database that is away is asked again for `PATIENCE_S`.
+    A database that is away is tried again for `RETRY_FOR_S`.
     """
-    deadline = clock.monotonic() + PATIENCE_S
+    deadline = clock.monotonic() + RETRY_FOR_S
     while True:
         try:
-            remains = _merged(settings, clock)
+            unfinished = _merge_all(settings, clock)
         except TransientError as error:
-            remains = [f"production was not brought up to date: {error}; the next start goes on where it stands"]
-        if not remains or clock.monotonic() >= deadline:
-            return remains
+            unfinished = [f"production was not brought up to date: {error}; the next start goes on where it stands"]
+        if not unfinished or clock.monotonic() >= deadline:
+            return unfinished
         clock.wait(threading.Event(), RETRY_S)
 
 
-def _merged(settings: PlatformSettings, clock: Clock) -> list[str]:
+def _merge_all(settings: PlatformSettings, clock: Clock) -> list[str]:
     while (report := merge_new(settings.deduplicator, clock, settings.bounds)).behind:
         pass
     catalog = merge_catalog(settings.deduplicator, clock)
@@ -65,10 +65,10 @@ def _merged(settings: PlatformSettings, clock: Clock) -> list[str]:
     ]
 
 
-def hours_merged_since(production: Database, moment: datetime | None, now: datetime) -> list[datetime]:
-    """Hours, up to the running one, that got rows since `moment` (None: ever) by production's clock; ascending.
+def find_hours_merged_since(production: Database, moment: datetime | None, now: datetime) -> list[datetime]:
+    """Return the hours, up to the running one, that got rows since `moment` (None: ever), ascending.
 
-    A row may be dated ahead of our clock; its hour is exported when it has begun.
+    `moment` is of production's clock. A row may be dated ahead of ours; its hour is exported when it has begun.
     """
     with production.transaction() as transaction:
         rows = transaction.fetch_all(
@@ -90,27 +90,27 @@ def export_open(
 
     An hour that was already closed keeps its closed export.
     """
-    finished = FinalExport()
+    export = FinalExport()
     for number, hour in enumerate(hours, 1):
         if stop.is_set():
             break
         say(f"hour {hour:%Y-%m-%d %H:00} ({number} of {len(hours)}): merge, anchors, open export")
         try:
             closed = close_hour(settings.deduplicator, hour, clock, settings.bounds, final=False)
-            _add(finished.production_rows, closed.rows)
-            finished.hours.append(hour)
+            _add(export.production_rows, closed.rows)
+            export.hours.append(hour)
             for table in RAW_TABLES:
                 if stop.is_set():
                     break
                 manifest = export_raw(settings.lake, settings.deduplicator.production_url, table, hour, state="open")
-                _add(finished.exported_rows, {table: manifest.rows})
+                _add(export.exported_rows, {table: manifest.rows})
         except KalshiPlatformError as error:
-            finished.remains.append(f"hour {hour:%Y-%m-%d %H:00} was not exported whole: {error}")
+            export.unfinished.append(f"hour {hour:%Y-%m-%d %H:00} was not exported whole: {error}")
             continue
         if closed.gatherers_missed:
             missed = ", ".join(closed.gatherers_missed)
-            finished.remains.append(f"hour {hour:%Y-%m-%d %H:00} was exported without what {missed} recorded of it")
-    return finished
+            export.unfinished.append(f"hour {hour:%Y-%m-%d %H:00} was exported without what {missed} recorded of it")
+    return export
 
 
 def _add(total: dict[str, int], rows: Mapping[str, int]) -> None:

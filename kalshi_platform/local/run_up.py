@@ -1,4 +1,4 @@
-"""What `kalshi-platform up` does from start to stop, and what it says meanwhile."""
+"""Runs `kalshi-platform up` from start to stop, and reports meanwhile."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from kalshi_platform.clock import Clock
 from kalshi_platform.errors import ConfigurationError, KalshiPlatformError, StartFailed, TransientError, Unfinished
-from kalshi_platform.local.final_export import FinalExport, export_open, hours_merged_since, merge_what_is_left
+from kalshi_platform.local.final_export import FinalExport, export_open, find_hours_merged_since, merge_remaining
 from kalshi_platform.local.stack import Stack, StackOptions, wait_for_http
 from kalshi_platform.local.watchdog import Watchdog, reload_code_location
 from kalshi_platform.market.times import hour_of
@@ -18,7 +18,7 @@ from kalshi_platform.storage.pool import Database
 from kalshi_platform.storage.services import database_now
 
 TICK_S = 1.0
-REFUSED = 2
+CONFIGURATION_EXIT_CODE = 2
 """Exit code of a child whose settings cannot work: starting it again would change nothing."""
 STATUS_EVERY_S = 10.0
 OPEN_EXPORT_EVERY_S = 60.0
@@ -40,25 +40,25 @@ def run_up(
             say("databases are up; settings for `dagster dev` and all commands are in .env; Ctrl-C stops them")
             clock.wait(stop, seconds or 10**9)
         elif options.headless:
-            began = _production_now(stack)
+            began = _read_production_clock(stack)
             _watch(stack, stop, seconds, say, clock, exports=None)
-            stack.await_databases()
+            stack.wait_for_databases()
             remains += stack.stop_services()
             say("gatherers and merge stopped; last merge and open exports")
-            finished = _finish(stack, began, say, clock)
-            _say_finished(finished, stack, say)
-            remains += finished.remains
+            export = _merge_and_export(stack, began, say, clock)
+            _report_export(export, stack, say)
+            remains += export.unfinished
         else:
             _with_ui(options, stack, stop, seconds, say, clock)
         say("stopping")
-    remains += stack.left_behind()
-    say(f"stopped after {stack.elapsed_s():.0f} s; everything is in {_shown(options.data_dir)}")
+    remains += stack.find_remains()
+    say(f"stopped after {stack.elapsed_s():.0f} s; everything is in {_display_path(options.data_dir)}")
     if remains:
         raise Unfinished(list(dict.fromkeys(remains)))
 
 
-def _production_now(stack: Stack) -> datetime:
-    """The time by the clock that says when rows were merged."""
+def _read_production_clock(stack: Stack) -> datetime:
+    """Return the time by the clock that dates merges."""
     production = Database(stack.settings().deduplicator.production_url, name="production", pool_size=1)
     try:
         return database_now(production)
@@ -66,19 +66,19 @@ def _production_now(stack: Stack) -> datetime:
         production.dispose()
 
 
-def _finish(stack: Stack, began: datetime, say: Callable[[str], None], clock: Clock) -> FinalExport:
+def _merge_and_export(stack: Stack, began: datetime, say: Callable[[str], None], clock: Clock) -> FinalExport:
     settings = stack.settings()
-    remains = merge_what_is_left(settings, clock)
+    unfinished = merge_remaining(settings, clock)
     production = Database(settings.deduplicator.production_url, name="production")
     try:
-        hours = hours_merged_since(production, began, clock.now())
-        finished = export_open(settings, hours, clock, say, threading.Event())
+        hours = find_hours_merged_since(production, began, clock.now())
+        export = export_open(settings, hours, clock, say, threading.Event())
     except TransientError as error:
-        finished = FinalExport(remains=[f"the lake was not brought up to date: {error}"])
+        export = FinalExport(unfinished=[f"the lake was not brought up to date: {error}"])
     finally:
         production.dispose()
-    finished.remains[:0] = remains
-    return finished
+    export.unfinished[:0] = unfinished
+    return export
 
 
 def _with_ui(
@@ -94,7 +94,7 @@ def _with_ui(
         if not stop.is_set():
             raise StartFailed(
                 f"the Dagster UI did not answer within {UI_START_S:.0f} s: {stack.log_tail('dagster')}"
-                f" (more in {_shown(stack.group.log_dir)}/dagster.log)"
+                f" (more in {_display_path(stack.group.log_dir)}/dagster.log)"
             )
         return
     say(f"Dagster UI after {stack.elapsed_s():.0f} s: {stack.ui_url}")
@@ -102,7 +102,7 @@ def _with_ui(
     thread = threading.Thread(target=exporter.run, args=(stop,), name="open-exports", daemon=True)
     thread.start()
     watchdog = Watchdog(
-        lambda: _text_of(options.data_dir / "state" / "supervisor-heartbeat.json"),
+        lambda: _read_text(options.data_dir / "state" / "supervisor-heartbeat.json"),
         lambda: reload_code_location(str(stack.ui_url), "kalshi_platform"),
         lambda: stack.restart("dagster"),
         clock=clock,
@@ -129,7 +129,7 @@ def _watch(
         while not stop.is_set() and (seconds is None or clock.monotonic() - started < seconds):
             for gone in stack.group.poll():
                 again = "" if gone.restart_in_s is None else f", started again in {gone.restart_in_s:.0f} s"
-                if gone.code == REFUSED:
+                if gone.code == CONFIGURATION_EXIT_CODE:
                     raise ConfigurationError([f"{gone.name} refuses its settings: {stack.log_tail(gone.name)}"])
                 say(f"{gone.name} (pid {gone.pid}) ended with code {gone.code}{again}")
             if watchdog is not None:
@@ -149,13 +149,13 @@ def _status_line(production: Database, stack: Stack, exports: _OpenExporter | No
                 "SELECT table_name, sum(rows_inserted)::bigint FROM hour_activity GROUP BY 1 ORDER BY 1"
             )
     except KalshiPlatformError as error:
-        return "; ".join([f"production is away: {error}", *stack.troubles()])
+        return "; ".join([f"production is away: {error}", *stack.problems()])
     counts = ", ".join(f"{table.removeprefix('orderbook_')} {count:,}" for table, count in rows) or "nothing yet"
     line = f"[{stack.elapsed_s():4.0f} s] merged into production: {counts}"
     if exports is not None and exports.last is not None:
-        at, finished = exports.last
-        line += f"; lake: {sum(finished.exported_rows.values()):,} rows at {at:%H:%M:%S}"
-    return "; ".join([line, *stack.troubles()])
+        at, export = exports.last
+        line += f"; lake: {sum(export.exported_rows.values()):,} rows at {at:%H:%M:%S}"
+    return "; ".join([line, *stack.problems()])
 
 
 class _OpenExporter:
@@ -171,17 +171,17 @@ class _OpenExporter:
         wait_s = 5.0
         while not self._clock.wait(stop, wait_s):
             try:
-                finished = self._export(stop)
+                export = self._export(stop)
             except KalshiPlatformError as error:
                 _log.warning("open_export_postponed", error=error)
             except Exception:  # noqa: BLE001 - one failed export must not end the later ones
                 _log.exception("open_export_failed", retry_s=OPEN_EXPORT_EVERY_S)
                 wait_s = OPEN_EXPORT_EVERY_S
             else:
-                for text in finished.remains:
+                for text in export.unfinished:
                     _log.warning("open_export_incomplete", reason=text, retry_s=OPEN_EXPORT_EVERY_S)
-                if finished.hours:
-                    self.last = (self._clock.now(), finished)
+                if export.hours:
+                    self.last = (self._clock.now(), export)
                     wait_s = OPEN_EXPORT_EVERY_S
 
     def _export(self, stop: threading.Event) -> FinalExport:
@@ -189,30 +189,30 @@ class _OpenExporter:
         now = self._clock.now()
         production = Database(settings.deduplicator.production_url, name="production")
         try:
-            hours = [hour for hour in hours_merged_since(production, None, now) if hour == hour_of(now)]
+            hours = [hour for hour in find_hours_merged_since(production, None, now) if hour == hour_of(now)]
         finally:
             production.dispose()
         return export_open(settings, hours, self._clock, lambda text: _log.debug("open_export", step=text), stop)
 
 
-def _text_of(path: Path) -> str | None:
+def _read_text(path: Path) -> str | None:
     try:
         return path.read_text(encoding="utf-8", errors="replace")
     except OSError:
         return None
 
 
-def _say_finished(finished: FinalExport, stack: Stack, say: Callable[[str], None]) -> None:
-    for table in sorted(finished.exported_rows):
-        in_production = finished.production_rows.get(table)
+def _report_export(export: FinalExport, stack: Stack, say: Callable[[str], None]) -> None:
+    for table in sorted(export.exported_rows):
+        in_production = export.production_rows.get(table)
         production = "" if in_production is None else f"{in_production:>12,} rows in production, "
-        say(f"{table:<20} {production}{finished.exported_rows[table]:>12,} in the lake")
-    if not finished.hours:
+        say(f"{table:<20} {production}{export.exported_rows[table]:>12,} in the lake")
+    if not export.hours:
         say("no rows came")
     say(f"lake: {stack.settings().lake.root}")
 
 
-def _shown(path: Path) -> str:
+def _display_path(path: Path) -> str:
     try:
         return f"./{path.relative_to(Path.cwd())}"
     except ValueError:

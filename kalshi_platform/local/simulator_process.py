@@ -1,4 +1,4 @@
-"""The simulated exchange as a child process: started with a file to write its addresses to, awaited, then used."""
+"""Starts the simulated exchange as a child process, and waits for the file with its addresses."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ def start_simulator(
 ) -> dict[str, Any]:
     """Start it in `group`; return its addresses: rest_url, ws_url, control_url, key_id, key_file, pid.
 
-    `stop_timeout_s`: how long it may take to end when asked to, for instance to write its ledger.
+    `stop_timeout_s`: how long it may take to end after its stop signal, for instance to write its ledger.
     """
     arguments = ["serve", "--markets", str(options.markets), "--rate", str(options.rate), "--seed", str(options.seed)]
     if options.truth is not None:

@@ -1,4 +1,4 @@
-"""A whole platform on one machine: databases, (simulated) exchange, gatherers, live merge, lake, Dagster.
+"""Runs a whole platform on one machine: databases, (simulated) exchange, gatherers, live merge, lake, Dagster.
 
 Headless, the gatherers and the merge are children of this process. With the UI they are runs under Dagster, kept alive
 by its sensors, and this process watches Dagster itself.
@@ -33,7 +33,7 @@ from kalshi_platform.surroundings import loopback
 
 DEFAULT_UI_PORT = 3000
 STOP_TIMEOUT_S = 15.0
-"""A child that was asked to stop and makes no progress for so long is killed."""
+"""A child that got its stop signal and makes no progress for so long is killed."""
 _ENDED = frozenset({"stopped", "switched off"})
 
 
@@ -62,7 +62,7 @@ class Stack:
         self._databases = DatabaseStack(options.data_dir, self._names, self._given)
         self.group = ProcessGroup(options.data_dir / "logs", say=say)
         self._stop_limit_s = 0.0
-        self._beats_before: dict[str, str | None] = {}
+        self._heartbeats_before: dict[str, str | None] = {}
         self.environ: dict[str, str] = {}
         self.exchange: dict[str, Any] = {}
         self.ui_url: str | None = None
@@ -106,7 +106,7 @@ class Stack:
         if self.exchange and self.group.pid("exchange") is None:
             remains.append(f"the simulated exchange had ended before: {self.log_tail('exchange')}")
         gatherers = []
-        for child in map(_child_of, self._names):
+        for child in map(_child_name, self._names):
             if self.group.pid(child) is None:
                 remains.append(f"{child} did not run at the end: {self.log_tail(child)}")
             else:
@@ -116,10 +116,10 @@ class Stack:
             self.group.stop("dedup")
         return remains
 
-    def await_databases(self, patience_s: float = 60.0) -> None:
+    def wait_for_databases(self, patience_s: float = 60.0) -> None:
         """Wait while a database server is being started again: what gatherers hold can be written then."""
-        process_table.wait_until(lambda: not self.troubles(), patience_s, clock=self._clock, interval_s=0.2)
-        if self.troubles():
+        process_table.wait_until(lambda: not self.problems(), patience_s, clock=self._clock, interval_s=0.2)
+        if self.problems():
             return
         # A gatherer looks again every few seconds for a database that was away, and then writes what it put on disk.
         if any(self._spooled(name) for name in self._names):
@@ -131,18 +131,18 @@ class Stack:
                 interval_s=0.2,
             )
 
-    def troubles(self) -> list[str]:
-        """What is wrong with the database servers, for status lines."""
-        return self._databases.troubles()
+    def problems(self) -> list[str]:
+        """Return what is wrong with the database servers, for status lines."""
+        return self._databases.problems()
 
-    def left_behind(self) -> list[str]:
-        """What waits on disk or was cut short, once everything is stopped."""
+    def find_remains(self) -> list[str]:
+        """Return what waits on disk or was cut short, once everything is stopped."""
         remains: list[str] = []
         if self._options.databases_only:
             return remains
         for name in self._names:
-            beat = self._beat(name)
-            if beat is None or beat["at"] == self._beats_before.get(name) or beat["state"] in _ENDED:
+            beat = self._heartbeat(name)
+            if beat is None or beat["at"] == self._heartbeats_before.get(name) or beat["state"] in _ENDED:
                 continue
             remains.append(
                 f"gatherer {name} did not end by itself (its last state: {beat['state']}): what it had received and not"
@@ -156,11 +156,11 @@ class Stack:
                 )
         return remains
 
-    def _beat(self, name: str) -> dict[str, Any] | None:
+    def _heartbeat(self, name: str) -> dict[str, Any] | None:
         return read_file(self._options.data_dir / "state" / name / FILE_NAME)
 
-    def _beat_at(self, name: str) -> str | None:
-        beat = self._beat(name)
+    def _heartbeat_time(self, name: str) -> str | None:
+        beat = self._heartbeat(name)
         return None if beat is None else str(beat["at"])
 
     def _spool(self, name: str) -> Path:
@@ -174,12 +174,12 @@ class Stack:
         self.group.restart(name)
 
     def log_tail(self, name: str) -> str:
-        """The end of a child's log, for messages."""
+        """Return the last lines of a child's log as one, for messages."""
         try:
             lines = (self.group.log_dir / f"{name}.log").read_text(encoding="utf-8", errors="replace").splitlines()
         except OSError:
             lines = []
-        return " ".join(line.strip() for line in lines[-5:]) or "it said nothing"
+        return " ".join(line.strip() for line in lines[-5:]) or "it printed nothing"
 
     def settings(self) -> config.PlatformSettings:
         """All settings of the running stack."""
@@ -191,10 +191,10 @@ class Stack:
     def _start(self) -> None:
         options = self._options
         options.data_dir.mkdir(parents=True, exist_ok=True)
-        self._beats_before = {name: self._beat_at(name) for name in self._names}
+        self._heartbeats_before = {name: self._heartbeat_time(name) for name in self._names}
         self.group.open()
         self._databases.start()
-        self._databases.keep_alive(self._say, self._clock)
+        self._databases.restart_dead_servers(self._say, self._clock)
         self._say(f"databases ready after {self.elapsed_s():.1f} s")
         if options.simulation is not None and not options.databases_only:
             base = config.process_environment()
@@ -226,27 +226,27 @@ class Stack:
 
     def _start_services(self) -> None:
         for name in self._names:
-            self._child(_child_of(name), partial(self.still, name), "gather", name)
+            self._child(_child_name(name), partial(self.describe_remaining, name), "gather", name)
         self._child("dedup", None, "dedup")
         self._say(f"gatherers {', '.join(self._names)} and the live merge started")
 
-    def _child(self, child: str, still: Callable[[], str] | None, *command: str) -> None:
+    def _child(self, child: str, describe: Callable[[], str] | None, *command: str) -> None:
         argv = [sys.executable, "-m", "kalshi_platform.cli", *command]
-        self._start_child(child, argv, STOP_TIMEOUT_S, still)
+        self._start_child(child, argv, STOP_TIMEOUT_S, describe)
 
     def _start_child(
-        self, child: str, argv: Sequence[str], stop_timeout_s: float, still: Callable[[], str] | None
+        self, child: str, argv: Sequence[str], stop_timeout_s: float, describe: Callable[[], str] | None
     ) -> None:
         self.group.start(
             ChildSpec(
                 child, argv, self.environ, Path.cwd(), restart=True, stop_timeout_s=stop_timeout_s,
-                stop_limit_s=self._stop_limit_s, still=still,
+                stop_limit_s=self._stop_limit_s, describe_remaining=describe,
             )
         )  # fmt: skip
 
-    def still(self, name: str) -> str:
-        """What an ending gatherer still holds, in words; they change while it makes progress."""
-        beat = self._beat(name)
+    def describe_remaining(self, name: str) -> str:
+        """Describe what an ending gatherer still holds; the text changes while it makes progress."""
+        beat = self._heartbeat(name)
         if beat is None:
             return ""
         details = beat.get("details") or {}
@@ -264,8 +264,10 @@ class Stack:
             *(sys.executable, "-m", "dagster", "dev", "-w", str(home / "workspace.yaml")),
             *("-h", "127.0.0.1", "-p", str(port)),
         ]
-        # The gatherers are runs of this family: Dagster's stop is also theirs.
-        self._start_child("dagster", argv, 14, lambda: "; ".join(filter(None, map(self.still, self._names))))
+        # The gatherers are runs in this process tree: Dagster's stop is also theirs.
+        self._start_child(
+            "dagster", argv, 14, lambda: "; ".join(filter(None, map(self.describe_remaining, self._names)))
+        )
 
     def _dagster_home(self) -> Path:
         home = self._options.data_dir / "dagster"
@@ -308,12 +310,12 @@ class Stack:
 
     def pids(self) -> dict[str, int]:
         """Child name → pid, of those that run."""
-        names = ("exchange", *map(_child_of, self._names), "dedup", "dagster")
+        names = ("exchange", *map(_child_name, self._names), "dedup", "dagster")
         found: Mapping[str, int | None] = {name: self.group.pid(name) for name in names}
         return {name: pid for name, pid in found.items() if pid is not None}
 
 
-def _child_of(gatherer: str) -> str:
+def _child_name(gatherer: str) -> str:
     return f"gather-{gatherer}"
 
 

@@ -1,4 +1,4 @@
-"""Revives Dagster where its own sensors cannot: when the process that should run them is gone.
+"""Restarts Dagster's code server, or Dagster, when the process that should run its sensors is gone.
 
 `dagster dev` does not replace a code server that died, and with it all sensors are silent, the supervising one too.
 A reload of the code location brings it back in seconds; when that does not help, Dagster is started anew.
@@ -70,13 +70,13 @@ def decide(
     if last_action is Action.RESTART and since_action_s < settings.restart_grace_s:
         return Action.NOTHING
     if last_action is Action.RELOAD and since_action_s < settings.reload_grace_s:
-        # A reload asked for at the very end of the patience is still given its time.
+        # A reload at the very end of `restart_after_s` still gets its time to work.
         return Action.NOTHING
     return Action.RESTART if silent_s >= settings.restart_after_s else Action.RELOAD
 
 
 class Watchdog:
-    """Looks at the heartbeat and acts. Construct it when Dagster was started; call tick() about every second."""
+    """Acts on a silent supervisor. Construct it when Dagster was started; call tick() about every second."""
 
     def __init__(
         self,
@@ -87,10 +87,10 @@ class Watchdog:
         settings: WatchdogSettings | None = None,
         clock: Clock = SYSTEM_CLOCK,
     ) -> None:
-        """Take what is done on silence.
+        """Set what is done on silence.
 
         `heartbeat` returns the last one as it was written, None before the first: one that changes is a sign of life,
-        whatever time it tells, and silence is measured from the last change. An error it raises decides nothing. Errors
+        whatever time it holds, and silence is measured from the last change. An error it raises decides nothing. Errors
         of `reload` and `restart` are logged.
         """
         self._heartbeat = heartbeat
@@ -117,7 +117,7 @@ class Watchdog:
         if found != self._last:
             self._last, self._changed_at = found, now
         if passed_s > self._settings.reload_after_s / 2:
-            # We ourselves were held up, and perhaps everybody with us: let them wake up first.
+            # This process was held up, and perhaps every other with it: the supervisor must get time to beat again.
             _log.info("watchdog_held_up", held_up_s=round(passed_s), consequence="waiting for new heartbeats")
             self._last_action, self._acted_at = Action.RELOAD, now
             return Action.NOTHING
@@ -135,7 +135,7 @@ class Watchdog:
 
 
 def reload_code_location(webserver_url: str, location: str, *, timeout_s: float = 30.0) -> None:
-    """Ask Dagster's webserver to start a new code server for `location`. Raises ReloadFailed."""
+    """Make Dagster's webserver start a new code server for `location`. Raises ReloadFailed."""
     address = urlsplit(webserver_url)
     kind = http.client.HTTPSConnection if address.scheme == "https" else http.client.HTTPConnection
     connection = kind(address.hostname or "127.0.0.1", address.port, timeout=timeout_s)

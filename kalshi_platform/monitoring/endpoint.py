@@ -1,6 +1,6 @@
-"""`/metrics` for Prometheus and `/healthz` for whoever restarts or pages. The only module that uses prometheus-client.
+"""Serves `/metrics` for Prometheus and `/healthz` for restarts and pages. The only module that uses prometheus-client.
 
-Figures are asked for when somebody asks; nothing is counted here. Who asks under a name that is not ours is refused.
+Figures are read at each request; nothing is counted here. A request under a host name that is not ours is refused.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _REQUEST_TIMEOUT_S = 10.0
 _log = event_logger(__name__)
 
 Health = tuple[bool, Mapping[str, Any]]
-"""Whether all is well, and what to say about it (becomes JSON)."""
+"""Whether all is well, and the details (become JSON)."""
 
 
 class Endpoint:
@@ -42,7 +42,7 @@ class Endpoint:
         metrics: Callable[[], Iterable[Metric | Histogram]],
         health: Callable[[], Health],
     ) -> None:
-        """`metrics` and `health` are called from the endpoint's threads, at the pace of those who ask."""
+        """`metrics` and `health` are called from the endpoint's threads, once a request."""
         self._settings = settings
         self._owner = owner
         self._health = health
@@ -58,7 +58,7 @@ class Endpoint:
         return None if self._server is None else int(self._server.server_address[1])
 
     def ensure(self) -> bool:
-        """Listen, if that is wanted and not so yet; return whether it listens. A port that is taken is told once."""
+        """Listen, if that is configured and not so yet; return whether it listens. A taken port is logged once."""
         settings = self._settings
         if self._server is not None or settings.port == 0:
             return self._server is not None
@@ -105,7 +105,7 @@ class _Figures(Collector):
         self._metrics = metrics
 
     def describe(self) -> Iterable[Family]:
-        # Nothing is asked at registration: the service may not be ready for questions.
+        # Nothing is read at registration: the service may not be ready yet.
         return ()
 
     def collect(self) -> Iterator[Family]:

@@ -1,7 +1,7 @@
-"""Under which names a local HTTP service answers: a page of somebody else's may make its own name point here. Pure.
+"""Decides under which host names a local HTTP service answers, against DNS rebinding. Pure.
 
-A browser sends the name that the page was loaded from (DNS rebinding changes the address, not the name), so an address
-is never such a page's, and a name counts only where it is ours.
+A foreign web page may make its own name point at this machine. Its requests carry that name (rebinding changes the
+address, not the name), so an address is never such a page's, and a name counts only where it is ours.
 """
 
 from __future__ import annotations

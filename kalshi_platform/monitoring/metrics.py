@@ -1,4 +1,4 @@
-"""Metrics as plain values, for whoever has figures and need not know how they are exposed. Pure."""
+"""Metrics as plain values, for services that need not know how they are exposed. Pure."""
 
 from __future__ import annotations
 

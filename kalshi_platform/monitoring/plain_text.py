@@ -1,4 +1,4 @@
-"""Text from elsewhere, made harmless for a console or a log: what controls a terminal or forges a line is shown. Pure.
+"""Makes foreign text harmless for a console or a log: what controls a terminal or forges a line is escaped. Pure.
 
 Escaped are C0 and C1 control characters, DEL, the line separators of Unicode, what turns the writing direction, and
 halves of surrogate pairs, which cannot be written at all.

@@ -1,4 +1,4 @@
-"""What logging and endpoints can be told."""
+"""Settings of logging and of the metrics endpoint."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class LogSettings:
 class EndpointSettings:
     """Where a service answers /metrics and /healthz; port 0: nowhere.
 
-    `names`: by which it may be asked besides addresses, `localhost` and `host`.
+    `names`: host names that requests may use besides addresses, `localhost` and `host`.
     """
 
     host: str = "127.0.0.1"

@@ -18,7 +18,7 @@ from kalshi_platform.errors import StartFailed
 from kalshi_platform.gatherer.status.heartbeat import Heartbeat, write_file
 from kalshi_platform.lake.settings import LakeSettings
 from kalshi_platform.local import final_export, run_up
-from kalshi_platform.local.final_export import export_open, hours_merged_since, merge_what_is_left
+from kalshi_platform.local.final_export import export_open, find_hours_merged_since, merge_remaining
 from kalshi_platform.local.processes.ports import free_port
 from kalshi_platform.local.stack import Stack, StackOptions
 from kalshi_platform.market.times import US_PER_HOUR, datetime_from_us, us_from_datetime
@@ -48,23 +48,23 @@ def settings_of(world: MergeWorld, lake: Path, *, away: str | None = None) -> Pl
 def test_what_could_not_be_merged_or_exported_is_named_and_the_rest_is_done(
     merge_world: Callable[..., MergeWorld], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(final_export, "PATIENCE_S", 0.0)
+    monkeypatch.setattr(final_export, "RETRY_FOR_S", 0.0)
     world = merge_world(2)
     began = database_now(world.production) - timedelta(minutes=1)
     hour_us = us_from_datetime(SYSTEM_CLOCK.now()) // US_PER_HOUR * US_PER_HOUR - US_PER_HOUR
     world.gatherers["g1"].commit(orderbook_deltas=[delta_row("A", ts_us=hour_us + 1, seq=2)], segments=[(1, 1, 3)])
     settings = settings_of(world, tmp_path / "lake", away="g2")
-    (remains,) = merge_what_is_left(settings, SYSTEM_CLOCK)
+    (remains,) = merge_remaining(settings, SYSTEM_CLOCK)
     assert remains.startswith("gatherer g2 could not be read (")
-    hours = hours_merged_since(world.production, began, SYSTEM_CLOCK.now())
+    hours = find_hours_merged_since(world.production, began, SYSTEM_CLOCK.now())
     assert hours == [datetime_from_us(hour_us)], "a merge that misses one gatherer is still a merge of the others"
     done = export_open(settings, hours, SYSTEM_CLOCK, print, threading.Event())
     assert done.exported_rows["orderbook_deltas"] == 1
-    assert any("g2" in text for text in done.remains)
+    assert any("g2" in text for text in done.unfinished)
     (tmp_path / "no folder").write_text("a file stands where the lake should be")
     broken = replace(settings, lake=LakeSettings(root=(tmp_path / "no folder").as_uri()))
     done = export_open(broken, hours, SYSTEM_CLOCK, print, threading.Event())
-    assert any("was not exported whole" in text for text in done.remains)
+    assert any("was not exported whole" in text for text in done.unfinished)
 
 
 def test_rows_in_a_spool_and_a_gatherer_that_did_not_end_by_itself_are_left_behind(tmp_path: Path) -> None:
@@ -75,7 +75,7 @@ def test_rows_in_a_spool_and_a_gatherer_that_did_not_end_by_itself_are_left_behi
     write_file(state / "g1" / "heartbeat.json", Heartbeat("gatherer/g1", now, now, "stopped"))
     write_file(state / "g2" / "heartbeat.json", Heartbeat("gatherer/g2", now, now, "running"))
     (state / "g1" / "spool" / "1000000000.spool").write_bytes(bytes(2048))
-    killed, spooled = stack.left_behind()
+    killed, spooled = stack.find_remains()
     assert killed.startswith("gatherer g2 did not end by itself (its last state: running)")
     assert spooled.startswith("gatherer g1: 2.0 KiB of records wait in its spool")
 
@@ -83,15 +83,15 @@ def test_rows_in_a_spool_and_a_gatherer_that_did_not_end_by_itself_are_left_behi
 def test_what_an_ending_gatherer_still_does_is_told_and_changes_with_each_of_its_words(tmp_path: Path) -> None:
     stack = Stack(StackOptions(tmp_path / "data", headless=True, env_file=tmp_path / ".env"), print)
     file = tmp_path / "data" / "state" / "g1" / "heartbeat.json"
-    assert stack.still("g1") == ""
+    assert stack.describe_remaining("g1") == ""
     now = SYSTEM_CLOCK.now()
     details = {"note": "waits for the last commit", "writer": {"queued": 1200, "commits": 7}}
     write_file(file, Heartbeat("gatherer/g1", now, now, "stopping", details=details))
-    first = stack.still("g1")
+    first = stack.describe_remaining("g1")
     assert first.startswith("g1 waits for the last commit (heard of at ")
     assert first.endswith("1,200 records in memory, 0 B on disk, 7 commits)")
     write_file(file, Heartbeat("gatherer/g1", now + timedelta(seconds=5), now, "stopping", details=details))
-    assert stack.still("g1") != first
+    assert stack.describe_remaining("g1") != first
 
 
 class _SilentStack:

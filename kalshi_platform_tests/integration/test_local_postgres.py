@@ -122,7 +122,7 @@ def test_no_character_of_the_folders_name_means_anything_to_a_shell(make_server:
     assert "uid=" not in server.log_file.read_text(encoding="utf-8")
     os.kill(postmaster_pid(server), signal.SIGKILL)
     assert process_table.wait_until(lambda: not server.is_running(), 10)
-    server.revive()
+    server.restart()
     assert query(server, "SELECT 1") == [(1,)]
     server.stop()
     assert not server.is_running()
@@ -201,14 +201,14 @@ def test_after_kill_9_of_the_server_committed_rows_are_there(make_server: MakeSe
 
 
 @pytest.fixture
-def kept(make_server: MakeServer) -> Iterator[tuple[PostgresServer, ServerRestarter, list[str]]]:
+def watched(make_server: MakeServer) -> Iterator[tuple[PostgresServer, ServerRestarter, list[str]]]:
     server = make_server(PostgresSettings(stop_timeout_s=20))
     server.start()
     told: list[str] = []
-    keeper = ServerRestarter([server], told.append)
-    keeper.start()
-    yield server, keeper, told
-    keeper.stop()
+    restarter = ServerRestarter([server], told.append)
+    restarter.start()
+    yield server, restarter, told
+    restarter.stop()
 
 
 def answers(server: PostgresServer) -> bool:
@@ -219,9 +219,9 @@ def answers(server: PostgresServer) -> bool:
 
 
 def test_a_server_that_is_killed_is_started_again_on_its_port(
-    kept: tuple[PostgresServer, ServerRestarter, list[str]],
+    watched: tuple[PostgresServer, ServerRestarter, list[str]],
 ) -> None:
-    server, keeper, told = kept
+    server, restarter, told = watched
     query(server, "CREATE TABLE t AS SELECT 1 AS x")
     url, pid = server.url("postgres"), postmaster_pid(server)
     os.kill((process_table.find_by_working_directory(server.cluster.resolve()) - {pid}).pop(), signal.SIGKILL)
@@ -231,7 +231,7 @@ def test_a_server_that_is_killed_is_started_again_on_its_port(
     assert process_table.wait_until(lambda: len(told) == 2, 60), told
     assert told[0] == "database server test is gone; it is started again"
     assert told[1].startswith("database server test is up again, on the same port, after")
-    assert keeper.troubles() == []
+    assert restarter.problems() == []
     assert postmaster_pid(server) != pid
     assert process_table.wait_until(lambda: answers(server), 60)
     assert server.url("postgres") == url
@@ -239,23 +239,23 @@ def test_a_server_that_is_killed_is_started_again_on_its_port(
 
 
 def test_a_server_that_cannot_start_on_a_full_disk_comes_back_when_there_is_room(
-    kept: tuple[PostgresServer, ServerRestarter, list[str]], folder: Path
+    watched: tuple[PostgresServer, ServerRestarter, list[str]], folder: Path
 ) -> None:
-    server, keeper, told = kept
+    server, restarter, told = watched
     before = {path.name for path in (folder / "server").iterdir()}
     with full_disk(16):
         os.kill(postmaster_pid(server), signal.SIGKILL)
         assert process_table.wait_until(lambda: any("cannot be started yet" in text for text in told), 60), told
-        assert "database server test is down for" in keeper.troubles()[0]
-    assert process_table.wait_until(lambda: not keeper.troubles() and answers(server), 60), told
+        assert "database server test is down for" in restarter.problems()[0]
+    assert process_table.wait_until(lambda: not restarter.problems() and answers(server), 60), told
     assert {path.name for path in (folder / "server").iterdir()} == before
 
 
 def test_a_server_whose_port_was_taken_meanwhile_waits_for_it(
-    kept: tuple[PostgresServer, ServerRestarter, list[str]],
+    watched: tuple[PostgresServer, ServerRestarter, list[str]],
 ) -> None:
     """Its users know that port, and no other."""
-    server, _keeper, told = kept
+    server, _restarter, told = watched
     port = server.port
     pid = postmaster_pid(server)
     os.kill(pid, signal.SIGSTOP)  # it cannot come back before the port is ours

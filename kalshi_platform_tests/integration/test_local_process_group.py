@@ -151,7 +151,7 @@ def test_a_child_that_still_works_is_waited_for_up_to_a_limit(
 
     spec = script("gatherer", SLOW_TO_END.replace("{how!r}", repr(how)), tmp_path)
     try:
-        group.start(replace(spec, stop_timeout_s=1.0, stop_limit_s=limit_s, still=still))
+        group.start(replace(spec, stop_timeout_s=1.0, stop_limit_s=limit_s, describe_remaining=still))
         pid_in(tmp_path / "up")
         group.stop("gatherer")
         assert (tmp_path / "done").exists() is finishes

@@ -18,7 +18,7 @@ from kalshi_platform.deduplicator.merge.source_identity import refuse_twins
 from kalshi_platform.deduplicator.settings import DeduplicatorSettings
 from kalshi_platform.errors import ConfigurationError, DatabaseUnavailable, KalshiPlatformError
 from kalshi_platform.monitoring.endpoint import Endpoint
-from kalshi_platform.monitoring.lasting import LastMinute
+from kalshi_platform.monitoring.shortfall import LastMinute
 from kalshi_platform.storage.failures import LOGIN_REFUSED
 from kalshi_platform.storage.partitions import PartitionBounds
 from kalshi_platform.storage.pool import AdvisoryLock
@@ -216,7 +216,7 @@ class LiveMerger:
             self._error = None
             now_s = self._clock.monotonic()
             self._put_aside += report.put_aside
-            self._dead_letters.look(self._put_aside, now_s)
+            self._dead_letters.update(self._put_aside, now_s)
             for source in report.sources:
                 stands = self._standing.get(source.name)
                 if not source.behind:

@@ -16,8 +16,8 @@ from kalshi_platform.gatherer.status.channel_counters import ChannelTraffic, Tra
 from kalshi_platform.gatherer.status.latency_histogram import quantile
 from kalshi_platform.gatherer.status.rate_meter import Rates
 from kalshi_platform.gatherer.status.reports import BooksPolled, Report, StreamsCommitted
-from kalshi_platform.monitoring.lasting import LastMinute, Shortfall
 from kalshi_platform.monitoring.process_usage import process_usage
+from kalshi_platform.monitoring.shortfall import LastMinute, Shortfall
 
 
 class Figures:
@@ -58,12 +58,12 @@ class Figures:
         rows = {f"rows {table}": count for table, count in ({} if writer is None else writer.counters.rows).items()}
         now_s = self._clock.monotonic()
         self._rates.look({**messages, **rows}, now_s)
-        self._dead_letters.look(dead_letters(parts), now_s)
+        self._dead_letters.update(dead_letters(parts), now_s)
         followed = parts.router.followed()
-        self._books_short.look(followed, len(parts.router.wanted), now_s)
+        self._books_short.update(followed, len(parts.router.wanted), now_s)
         # While something waits to be written the ledger lags behind, which is told by other figures.
         is_written = writer is not None and not writer.database_is_away and not writer.spool_bytes()
-        self._ledger_short.look(writer.counters.subscriptions if is_written and writer else 0,
+        self._ledger_short.update(writer.counters.subscriptions if is_written and writer else 0,
                                 followed if is_written else 0, now_s)  # fmt: skip
 
     def status(self, parts: Parts) -> dict[str, Any]:

@@ -7,7 +7,7 @@
     DATA_DIR/cluster.location   instead of cluster/: names the folder that holds them
 
 The last form is for root in a closed place: a checkout below /root cannot be entered by the unprivileged user that the
-server must run as, and opening somebody's home is not ours to do. The files then go to /var/lib/kalshi-platform (or
+server must run as, and a user's home is not opened for it. The files then go to /var/lib/kalshi-platform (or
 /var/tmp/kalshi-platform), in a folder of their own. To begin anew there, remove DATA_DIR and the folder it names.
 """
 

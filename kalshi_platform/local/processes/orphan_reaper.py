@@ -11,18 +11,54 @@ from __future__ import annotations
 
 import json
 import signal
+import subprocess
 import sys
 from collections.abc import Iterable
+from pathlib import Path
 
+import kalshi_platform
 from kalshi_platform.local.processes import process_table
 from kalshi_platform.local.processes.process_tree import ProcessTree
+from kalshi_platform.monitoring.event_log import event_logger
+
+_log = event_logger(__name__)
 
 
-def describe_child(tree: ProcessTree, timeout_s: float) -> str:
-    """Return the line that registers a child, which is killed `timeout_s` after its stop signal."""
-    return json.dumps(
-        {"token": tree.token, "pid": tree.leader_pid, "stop_signal": int(tree.stop_signal), "timeout_s": timeout_s}
-    )
+class OrphanReaper:
+    """The parent's end: starts the process, registers children, and ends it when there is nothing left to reap."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "kalshi_platform.local.processes.orphan_reaper"],
+            cwd="/",
+            env={"PYTHONPATH": str(Path(kalshi_platform.__file__).parent.parent), "PATH": "/usr/bin:/bin"},
+            stdin=subprocess.PIPE,
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            encoding="utf-8",
+            start_new_session=True,
+        )
+
+    def register(self, tree: ProcessTree, timeout_s: float) -> None:
+        """Have a child stopped after our death, and killed `timeout_s` after its stop signal."""
+        message = {
+            "token": tree.token, "pid": tree.leader_pid, "stop_signal": int(tree.stop_signal), "timeout_s": timeout_s
+        }  # fmt: skip
+        assert self._process.stdin is not None  # noqa: S101 - a pipe, see above
+        try:
+            print(json.dumps(message), file=self._process.stdin, flush=True)
+        except BrokenPipeError:
+            _log.warning(
+                "orphan_reaper_gone", consequence="if this process is killed, its children stay until the next start"
+            )
+
+    def dismiss(self) -> None:
+        """End it without reaping."""
+        try:
+            self._process.communicate("done\n", timeout=10)
+        except (BrokenPipeError, subprocess.TimeoutExpired):
+            self._process.kill()
+            self._process.wait()
 
 
 def reap(lines: Iterable[str]) -> None:

@@ -1,4 +1,4 @@
-"""Free TCP ports on the loopback interface."""
+"""Finds free TCP ports on the loopback interface."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ LOOPBACK = "127.0.0.1"
 
 
 def free_ports(count: int) -> tuple[int, ...]:
-    """Return `count` different ports that nobody listened on a moment ago.
+    """Return `count` different ports that were free a moment ago.
 
-    All are held open until the last one is known, so no two are equal. Somebody else may take one before its user does:
-    whoever binds it must be ready to ask again.
+    All are held open until the last one is known, so no two are equal. Another program may bind one before its user
+    does: who binds it must be ready to try another.
     """
     held: list[socket.socket] = []
     try:
@@ -26,12 +26,12 @@ def free_ports(count: int) -> tuple[int, ...]:
 
 
 def free_port() -> int:
-    """Return one port that nobody listened on a moment ago."""
+    """Return one port that was free a moment ago."""
     return free_ports(1)[0]
 
 
 def free_block(count: int, attempts: int = 50) -> int:
-    """Return the first of `count` ports in a row that nobody listened on a moment ago; 0 if none was found."""
+    """Return the first of `count` ports in a row that were free a moment ago; 0 if none was found."""
     for _ in range(attempts):
         first = free_port()
         if first + count <= 65_536 and all(is_free(port) for port in range(first + 1, first + count)):

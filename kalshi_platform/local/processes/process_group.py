@@ -1,4 +1,4 @@
-"""Child processes: started in sessions of their own, restarted with backoff, stopped with all their descendants.
+"""Runs child processes: each in a session of its own, restarted with backoff, stopped with all its descendants.
 
 A child that was sent its stop signal and still works (writes its last records, say) is waited for, up to a limit.
 Each child writes to LOG_DIR/NAME.log (the log of the previous life is kept as NAME.log.1). If this process is killed,
@@ -22,18 +22,18 @@ from types import TracebackType
 
 from filelock import FileLock, Timeout
 
-import kalshi_platform
 from kalshi_platform.backoff import exponential
 from kalshi_platform.clock import SYSTEM_CLOCK, Clock
 from kalshi_platform.errors import AnotherWriter, ConfigurationError
-from kalshi_platform.local.processes import child_exec, orphan_reaper, process_table
+from kalshi_platform.local.processes import child_exec, process_table
+from kalshi_platform.local.processes.orphan_reaper import OrphanReaper
 from kalshi_platform.local.processes.process_tree import TREE_VARIABLE, ProcessTree, orphans
 from kalshi_platform.monitoring.event_log import event_logger
 
 FIRST_BACKOFF_S = 1.0
 LONGEST_BACKOFF_S = 30.0
-# A child that ran this long was healthy: its next failure counts as the first again.
 HEALTHY_AFTER_S = 60.0
+"""A child that ran this long was healthy: its next failure counts as the first again."""
 REPORT_EVERY_S = 10.0
 """How often it is reported for what a stop waits."""
 WORKING_SHARE = 0.03
@@ -46,8 +46,8 @@ _log = event_logger(__name__)
 class ChildSpec:
     """What to run. `env` is the whole environment of the child; it is kept out of logs, since it holds secrets.
 
-    Asked to stop, it has `stop_timeout_s`; as long as it makes progress it has more, up to `stop_limit_s` in all.
-    Progress is a changed answer of `still`, which says in words what the child still has to do, or processor time used.
+    After its stop signal it has `stop_timeout_s` to end; while it makes progress it has more, up to `stop_limit_s` in
+    all. Progress is a changed text of `describe_remaining`, which says what it still has to do, or processor time used.
     """
 
     name: str
@@ -58,17 +58,17 @@ class ChildSpec:
     stop_signal: signal.Signals = signal.SIGINT
     stop_timeout_s: float = 20.0
     stop_limit_s: float | None = None
-    still: Callable[[], str] | None = None
+    describe_remaining: Callable[[], str] | None = None
 
     @property
     def longest_stop_s(self) -> float:
-        """After this the child is killed, whatever it does."""
+        """The time from the stop signal after which the child is killed, whatever it does."""
         return max(self.stop_timeout_s, self.stop_limit_s or 0.0)
 
 
 @dataclass(frozen=True, slots=True)
 class ChildExit:
-    """One exit. `code` is negative for a signal; `restart_in_s` is None for a child that stays down."""
+    """How a child ended. `code` is negative for a signal; `restart_in_s` is None for a child that stays down."""
 
     name: str
     pid: int
@@ -98,10 +98,10 @@ class ProcessGroup:
     def __init__(
         self, log_dir: Path, *, clock: Clock = SYSTEM_CLOCK, say: Callable[[str], None] = lambda _text: None
     ) -> None:
-        """`say` hears for what a stop waits."""
+        """`say` gets a line for people about what a stop waits for, every REPORT_EVERY_S."""
         self.log_dir = log_dir.absolute()
         self.killed: list[str] = []
-        """Children that were killed because they did not stop when asked to."""
+        """Children that were killed because they did not end in time."""
         self._say = say
         self._clock = clock
         self._key = sha256(bytes(self.log_dir.resolve())).hexdigest()[:16]
@@ -109,10 +109,10 @@ class ProcessGroup:
         self._children: dict[str, _Child] = {}
         self._mutex = threading.RLock()
         self._lock = FileLock(self.log_dir / ".lock", 0, mode=0o600, thread_local=False, fallback_to_soft=False)
-        self._reaper: subprocess.Popen[str] | None = None
+        self._reaper: OrphanReaper | None = None
 
     def open(self) -> None:
-        """Take the folder, and end what an earlier, killed life left behind. start() does it when it was not done.
+        """Lock the folder, and end what an earlier, killed life left behind; start() does it when it was not done.
 
         Raises AnotherWriter while another living process manages children there.
         """
@@ -126,7 +126,7 @@ class ProcessGroup:
                 raise AnotherWriter(f"another living process runs its children with logs in {self.log_dir}") from None
             try:
                 self._end_orphans()
-                self._reaper = self._start_reaper()
+                self._reaper = OrphanReaper()
             except BaseException:
                 self._lock.release(force=True)
                 raise
@@ -151,20 +151,20 @@ class ProcessGroup:
             return child.process.pid if child is not None and child.process.poll() is None else None
 
     def poll(self) -> list[ChildExit]:
-        """Notice exits, and restart what is due. Never blocks for long: call it every second or so."""
+        """Detect exits, and restart what is due. Never blocks for long: call it every second or so."""
         with self._mutex:
             exits = []
             for child in self._children.values():
                 if child.exited_at is None and child.process.poll() is not None:
-                    exits.append(self._exited(child))
+                    exits.append(self._record_exit(child))
                 elif child.restart_at is not None and self._clock.monotonic() >= child.restart_at:
-                    self._restart_when_clear(child)
+                    self._restart_when_descendants_ended(child)
             return exits
 
     def supervise(
         self, stop: threading.Event, *, on_exit: Callable[[ChildExit], None] | None = None, interval_s: float = 0.5
     ) -> None:
-        """Poll until `stop` is set; `on_exit` hears of every exit and may set `stop`."""
+        """Poll until `stop` is set; `on_exit` gets every exit and may set `stop`."""
         while not self._clock.wait(stop, interval_s):
             for gone in self.poll():
                 if on_exit is not None:
@@ -198,11 +198,13 @@ class ProcessGroup:
         with self._mutex:
             end = self._clock.monotonic() + deadline_s
             for child in reversed(self._children.values()):
-                if self._is_there(child):
+                if self._has_members(child):
                     child.tree.terminate()
                 self._stop(child, min(child.spec.stop_timeout_s, max(0.0, end - self._clock.monotonic())))
             self._children.clear()
-            self._dismiss_reaper()
+            if self._reaper is not None:
+                self._reaper.dismiss()
+                self._reaper = None
             self._lock.release(force=True)
 
     def __enter__(self) -> ProcessGroup:
@@ -233,11 +235,12 @@ class ProcessGroup:
             )
         tree = ProcessTree.of_child(token, process.pid, spec.stop_signal)
         child = _Child(spec, process, tree, self._clock.monotonic())
-        self._register_at_reaper(child)
+        assert self._reaper is not None  # noqa: S101 - open() started it
+        self._reaper.register(tree, spec.longest_stop_s)
         _log.info("child_started", child=spec.name, pid=process.pid)
         return child
 
-    def _exited(self, child: _Child) -> ChildExit:
+    def _record_exit(self, child: _Child) -> ChildExit:
         now = self._clock.monotonic()
         child.exited_at = now
         child.failures = 1 if now - child.started_at >= HEALTHY_AFTER_S else child.failures + 1
@@ -249,7 +252,7 @@ class ProcessGroup:
         child.tree.terminate()
         return ChildExit(child.spec.name, child.process.pid, code, delay)
 
-    def _restart_when_clear(self, child: _Child) -> None:
+    def _restart_when_descendants_ended(self, child: _Child) -> None:
         now = self._clock.monotonic()
         if child.tree.members():
             if child.exited_at is not None and now - child.exited_at < child.spec.stop_timeout_s:
@@ -266,10 +269,10 @@ class ProcessGroup:
         child.exited_at = child.restart_at = None
 
     def _stop(self, child: _Child, timeout_s: float) -> None:
-        """Wait for a child that was asked to stop, and kill it when it does not."""
+        """Wait for a child that was sent its stop signal, and kill it when it does not end."""
         child.restart_at = None
-        if self._is_there(child):
-            if not self._ended_by_itself(child, timeout_s):
+        if self._has_members(child):
+            if not self._wait_for_end(child, timeout_s):
                 _log.warning("child_killed", child=child.spec.name, reason="it did not stop in time")
                 self.killed.append(child.spec.name)
                 child.tree.kill()
@@ -280,33 +283,34 @@ class ProcessGroup:
             child.exited_at = self._clock.monotonic()
 
     @staticmethod
-    def _is_there(child: _Child) -> bool:
+    def _has_members(child: _Child) -> bool:
         return child.process.poll() is None or child.exited_at is None or bool(child.tree.members())
 
-    def _ended_by_itself(self, child: _Child, timeout_s: float) -> bool:
+    def _wait_for_end(self, child: _Child, timeout_s: float) -> bool:
+        """Wait while there is time or progress; return whether the child and its descendants have ended."""
         spec, began = child.spec, self._clock.monotonic()
         limit = began + max(timeout_s, spec.stop_limit_s or 0.0)
-        progress, progressed_at, report_at = _Progress(child), began, began + REPORT_EVERY_S
-        while not process_table.wait_until(lambda: self._gone(child), min(0.5, timeout_s), clock=self._clock):
+        progress, progressed_at, report_at = _StopProgress(child), began, began + REPORT_EVERY_S
+        while not process_table.wait_until(lambda: self._has_ended(child), min(0.5, timeout_s), clock=self._clock):
             now = self._clock.monotonic()
-            if spec.stop_limit_s is not None and progress.was_made(now - progressed_at):
+            if spec.stop_limit_s is not None and progress.was_made_over(now - progressed_at):
                 progressed_at = now
             if now >= min(progressed_at + timeout_s, limit):
                 return False
             if now >= report_at:
                 report_at += REPORT_EVERY_S
-                what = f": {progress.said}" if progress.said else ""
+                what = f": {progress.remaining}" if progress.remaining else ""
                 self._say(f"waiting for {spec.name} to end ({now - began:.0f} s, at most {limit - began:.0f} s){what}")
         return True
 
     @staticmethod
-    def _gone(child: _Child) -> bool:
+    def _has_ended(child: _Child) -> bool:
         return child.process.poll() is not None and not child.tree.members()
 
     def _log_file(self, name: str) -> Path:
         return self.log_dir / f"{name}.log"
 
-    # -- what outlives us -----------------------------------------------------------------------------------------
+    # -- what an earlier life left ------------------------------------------------------------------------------------
 
     def _end_orphans(self) -> None:
         left = orphans(self._key, self._run)
@@ -323,59 +327,27 @@ class ProcessGroup:
             process_table.send_signal(orphans(self._key, self._run), signal.SIGKILL)
             process_table.wait_until(gone, 5, clock=self._clock)
 
-    def _start_reaper(self) -> subprocess.Popen[str]:
-        return subprocess.Popen(
-            [sys.executable, "-m", orphan_reaper.__name__],
-            cwd="/",
-            env={"PYTHONPATH": str(Path(kalshi_platform.__file__).parent.parent), "PATH": "/usr/bin:/bin"},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.DEVNULL,
-            stderr=subprocess.DEVNULL,
-            encoding="utf-8",
-            start_new_session=True,
-        )
 
-    def _register_at_reaper(self, child: _Child) -> None:
-        try:
-            assert self._reaper is not None and self._reaper.stdin is not None  # noqa: S101, PT018
-            print(
-                orphan_reaper.describe_child(child.tree, child.spec.longest_stop_s), file=self._reaper.stdin, flush=True
-            )
-        except BrokenPipeError:
-            _log.warning(
-                "orphan_reaper_gone", consequence="if this process is killed, its children stay until the next start"
-            )
-
-    def _dismiss_reaper(self) -> None:
-        if self._reaper is not None:
-            try:
-                self._reaper.communicate("done\n", timeout=10)
-            except (BrokenPipeError, subprocess.TimeoutExpired):
-                self._reaper.kill()
-                self._reaper.wait()
-            self._reaper = None
-
-
-class _Progress:
-    """Whether an ending child still works."""
+class _StopProgress:
+    """Decides whether an ending child still works."""
 
     def __init__(self, child: _Child) -> None:
         self._child = child
         self._cpu_s = self._used_s()
-        self.said = self._asked()
+        self.remaining = self._describe_remaining()
 
-    def was_made(self, over_s: float) -> bool:
+    def was_made_over(self, over_s: float) -> bool:
         """Whether there was progress since the last time that there was some, `over_s` ago."""
-        said, cpu_s = self._asked(), self._used_s()
-        made = said != self.said or cpu_s - self._cpu_s > max(0.02, WORKING_SHARE * over_s)
-        self.said = said
+        remaining, cpu_s = self._describe_remaining(), self._used_s()
+        made = remaining != self.remaining or cpu_s - self._cpu_s > max(0.02, WORKING_SHARE * over_s)
+        self.remaining = remaining
         if made:
             self._cpu_s = cpu_s
         return made
 
-    def _asked(self) -> str:
-        still = self._child.spec.still
-        return "" if still is None else still()
+    def _describe_remaining(self) -> str:
+        describe = self._child.spec.describe_remaining
+        return "" if describe is None else describe()
 
     def _used_s(self) -> float:
         return process_table.total_cpu_s(self._child.tree.members())

@@ -1,4 +1,4 @@
-"""Turning the signals that end a program into one event."""
+"""Turns the signals that end a program into one event."""
 
 from __future__ import annotations
 

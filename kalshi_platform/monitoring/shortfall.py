@@ -1,11 +1,11 @@
-"""What has lasted, and what came lately: from figures that are looked at now and then. Pure."""
+"""Measures how long a shortfall has lasted, and how much came within a minute, from occasional samples. Pure."""
 
 from __future__ import annotations
 
 from collections import deque
 
 ENOUGH = 0.9
-"""The part of what should be there at which nobody needs to be told."""
+"""The share of what should be there that is no shortfall."""
 _MINUTE_S = 60.0
 
 
@@ -16,8 +16,8 @@ class Shortfall:
         self._since: float | None = None
         self._best = 0
 
-    def look(self, have: int, want: int, now_s: float) -> None:
-        """Take the figures of now."""
+    def update(self, have: int, want: int, now_s: float) -> None:
+        """Add the figures of now."""
         if have >= ENOUGH * want:
             self._since = None
         elif self._since is None or have >= self._best + max(1, want // 100):
@@ -34,13 +34,13 @@ class LastMinute:
     def __init__(self) -> None:
         self._totals: deque[tuple[float, int]] = deque()
 
-    def look(self, total: int, now_s: float) -> None:
-        """Take the total of now."""
+    def update(self, total: int, now_s: float) -> None:
+        """Add the total of now."""
         self._totals.append((now_s, total))
         while len(self._totals) > 2 and self._totals[1][0] <= now_s - _MINUTE_S:
             self._totals.popleft()
 
     @property
     def growth(self) -> int:
-        """0 before the second look."""
+        """0 before the second sample."""
         return self._totals[-1][1] - self._totals[0][1] if self._totals else 0
