@@ -22,7 +22,7 @@ from kalshi_platform.lab.proof.examine import examine
 from kalshi_platform.lab.proof.faults.stack import ProofStack
 from kalshi_platform.lab.proof.options import ProofOptions
 from kalshi_platform.lab.proof.run_scenario import Recorder
-from kalshi_platform.lab.proof.verdict import objections
+from kalshi_platform.lab.proof.verdict import failures
 from kalshi_platform.storage.pool import Database
 from kalshi_platform_tests.fixtures.stack import clean_environment, processes_of
 
@@ -112,7 +112,7 @@ def test_a_row_deleted_doubled_or_changed_is_found(tmp_path: Path) -> None:
 
         def found() -> dict[str, tuple[int, int, int]]:
             findings = examine(stack.settings, stack.truth_folder, stack.lake_folder, ran.run, ran.faults)
-            assert bool(objections(ran, findings)) == any(
+            assert bool(failures(ran, findings)) == any(
                 each.missing + each.doubled + each.wrong for each in findings.tables
             )
             return {
@@ -133,7 +133,7 @@ def test_a_row_deleted_doubled_or_changed_is_found(tmp_path: Path) -> None:
         exported.with_columns(count_e2=size).write_parquet(part)
         changed = examine(stack.settings, stack.truth_folder, stack.lake_folder, ran.run, ran.faults)
         assert [each.name for each in changed.tables if each.wrong] == ["trades"]
-        assert objections(ran, changed) == ["trades: 1 rows are wrong"]
+        assert failures(ran, changed) == ["trades: 1 rows are wrong"]
         exported.write_parquet(part)
 
         production = Database(stack.settings.deduplicator.production_url, name="production")

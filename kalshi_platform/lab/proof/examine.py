@@ -18,8 +18,8 @@ from kalshi_platform.lab.proof.comparison import stored_rows as recorded
 from kalshi_platform.lab.proof.comparison.books import BooksAtEnd, Fold, books_at_end
 from kalshi_platform.lab.proof.comparison.checkpoints import AnchorCheck, AnchorsFound
 from kalshi_platform.lab.proof.comparison.compare import Difference, compare
-from kalshi_platform.lab.proof.comparison.compare_all import GathererRows, Walked, walk
-from kalshi_platform.lab.proof.comparison.fault_windows import FORGETTING, Unexplained, unexplained, windows
+from kalshi_platform.lab.proof.comparison.compare_all import ComparedAll, GathererRows, compare_all
+from kalshi_platform.lab.proof.comparison.fault_windows import FORGETTING, Unexplained, fault_windows, unexplained
 from kalshi_platform.lab.proof.comparison.holes import (
     CoverageFound,
     HoleAccount,
@@ -28,7 +28,7 @@ from kalshi_platform.lab.proof.comparison.holes import (
     compare_coverage,
     united,
 )
-from kalshi_platform.lab.proof.comparison.lost_rows import ALWAYS, Claims, missed_by_all
+from kalshi_platform.lab.proof.comparison.lost_rows import ALWAYS, Claims, lost_by_all
 from kalshi_platform.lab.proof.comparison.tables import AT, DELTAS, LIFECYCLE, MARKETS, TIMED_TABLES
 from kalshi_platform.lab.proof.comparison.truth import Truth, read_truth
 from kalshi_platform.lab.proof.kinds import InjectedFault
@@ -143,48 +143,50 @@ def examine(
         told = pl.concat([*aside.told, _proven_at_end(settings, truth, run)])
         checks = [AnchorCheck(truth.first_books, each) for each in (*anchors, told)]
         indices = production.exchange_indices()
-        walked = walk(truth, (production.rows, folds[0]), (lake.rows, folds[1]), checks, gatherers, indices)
-        tables = _tables(truth, walked, production, lake, run[1] - NEWS_US)
+        compared = compare_all(truth, (production.rows, folds[0]), (lake.rows, folds[1]), checks, gatherers, indices)
+        tables = _tables(truth, compared, production, lake, run[1] - NEWS_US)
         missing = tables[0].production.missing
         if aside.dropped is not None:
             tables = [_without_dropped(table, aside.dropped) for table in tables]
         spans = {name: recorded.gatherer_spans(snapshot) for name, snapshot in snapshots.items()}
         claims = production.coverage()
     stated = claims
-    span = (run[0], max([run[1], *walked.last_us.values()]))
+    span = (run[0], max([run[1], *compared.last_us.values()]))
     by_gatherer = _claims(settings, span)
     if aside.past is not None:
         # What is stated of the hour before may rest on ledgers that were dropped since; its rows are compared anyway.
         stated = _since(run[0], claims)
         by_gatherer = {name: _since(run[0], each) for name, each in by_gatherer.items()}
     missed = {
-        name: walked.feeds.missed(walked.lost[name], each.served, _broken_us(truth, name))
+        name: compared.feeds.lost_rows(compared.lost[name], each.served, _broken_us(truth, name))
         for name, each in gatherers.items()
     }
     margin_us = max(ENDS_MARGIN_US, 2 * settings.deduplicator.margin_us)
     lives = _lives(truth.markets, run)
-    near = windows(faults)
-    books = [_books(truth, fold, claims, walked.last_us, near) for fold in folds]
+    near = fault_windows(faults)
+    books = [_books(truth, fold, claims, compared.last_us, near) for fold in folds]
     return Findings(
         tables=tables,
         coverage=compare_coverage(stated, united(by_gatherer)),
         anchors=checks[0].result(),
         lake_anchors=checks[1].result(),
-        holes=account(claims, lives, map(truth.deltas, walked.parts), missing, list(missed.values()), margin_us),
+        holes=account(claims, lives, map(truth.deltas, compared.parts), missing, list(missed.values()), margin_us),
         books=books[0],
         lake_books=books[1],
-        merge_lost=merge_lost(tables[0].production, walked.best_seen),
-        undeclared_messages=undeclared_messages(tables, list(spans.values()), near, windows(faults, kinds=FORGETTING)),
+        merge_lost=merge_lost(tables[0].production, compared.best_seen),
+        undeclared_messages=undeclared_messages(
+            tables, list(spans.values()), near, fault_windows(faults, kinds=FORGETTING)
+        ),
         recorded_spans={name: each[DELTAS.name] for name, each in spans.items()},
         unexplained=unexplained(
-            lives, run[0], margin_us, tables[0].production.missing, missed_by_all(list(missed.values())), near
+            lives, run[0], margin_us, tables[0].production.missing, lost_by_all(list(missed.values())), near
         ),
         unexplained_of={
-            name: unexplained(lives, run[0], margin_us, missing.clear(), each, windows(faults, name))
+            name: unexplained(lives, run[0], margin_us, missing.clear(), each, fault_windows(faults, name))
             for name, each in missed.items()
         },
         ledger=truth.ledger,
-        false_claims={name: claimed_losses(by_gatherer[name], lost) for name, lost in walked.lost_rows.items()},
+        false_claims={name: claimed_losses(by_gatherer[name], lost) for name, lost in compared.lost_rows.items()},
         told=checks[2].result(),
     )
 
@@ -217,7 +219,7 @@ def _rows_of(truth: Truth, name: str, snapshot: ArrowSnapshot) -> GathererRows:
 
 
 def _tables(
-    truth: Truth, walked: Walked, production: recorded.Production, lake: recorded.Lake, news_us: int
+    truth: Truth, compared: ComparedAll, production: recorded.Production, lake: recorded.Lake, news_us: int
 ) -> list[TableFinding]:
     events = lake.rows(LIFECYCLE)
     lifecycle = [compare(LIFECYCLE, truth.lifecycle, rows) for rows in (production.rows(LIFECYCLE), events)]
@@ -226,7 +228,7 @@ def _tables(
     known, stored = (
         each.join(news, on="ticker", how="anti") for each in (truth.markets_at_end, production.rows(MARKETS))
     )
-    found = [TableFinding(name, each.truth, each, walked.lake[name]) for name, each in walked.production.items()]
+    found = [TableFinding(name, each.truth, each, compared.lake[name]) for name, each in compared.production.items()]
     found.append(TableFinding(LIFECYCLE.name, lifecycle[0].truth, *lifecycle))
     markets = compare(MARKETS, known, stored)
     return [*found, TableFinding(MARKETS.name, markets.truth, markets, None)]

@@ -7,24 +7,24 @@ from typing import Any
 
 from kalshi_platform.lab.proof.examine import Findings
 from kalshi_platform.lab.proof.faults import expected_alarms as alarms
-from kalshi_platform.lab.proof.verdict import MOST_EXCESS_US, Ran
+from kalshi_platform.lab.proof.verdict import MOST_EXCESS_US, RunRecord
 from kalshi_platform.market.intervals import Interval, union
 from kalshi_platform.plots.timeline import Mark
 
 
-def as_json(ran: Ran, found: Findings, objections: Sequence[str]) -> dict[str, Any]:
+def as_json(record: RunRecord, found: Findings, failures: Sequence[str]) -> dict[str, Any]:
     """The content of `--json`. Counts of rows; a table's missing, doubled and wrong are the worse of its two stores."""
     return {
-        "proven": not objections,
-        "objections": list(objections),
+        "proven": not failures,
+        "objections": list(failures),
         "missing": sum(table.missing for table in found.tables),
         "doubled": sum(table.doubled for table in found.tables),
         "wrong": sum(table.wrong for table in found.tables),
-        "published": ran.published,
-        "published_share": round(ran.published_share, 4),
-        "seconds": round(ran.seconds, 1),
-        "gatherers": list(ran.gatherers),
-        "rate": ran.rate,
+        "published": record.published,
+        "published_share": round(record.published_share, 4),
+        "seconds": round(record.seconds, 1),
+        "gatherers": list(record.gatherers),
+        "rate": record.rate,
         "tables": {
             table.name: {
                 "truth": table.truth,
@@ -67,7 +67,7 @@ def as_json(ran: Ran, found: Findings, objections: Sequence[str]) -> dict[str, A
         "merge_lost": found.merge_lost,
         "false_claims": {name: rows for name, (rows, _) in found.false_claims.items()},
         "proven_books": {"compared": found.told.compared, "wrong": len(found.told.wrong)},
-        "unexpected_alarms": alarms.unexpected(ran.faults, ran.sightings, ran.gatherers),
+        "unexpected_alarms": alarms.unexpected(record.faults, record.sightings, record.gatherers),
         "faults": [
             {
                 "kind": fault.kind,
@@ -76,12 +76,12 @@ def as_json(ran: Ran, found: Findings, objections: Sequence[str]) -> dict[str, A
                 "effect": fault.effect,
                 "broken": list(fault.broken),
             }
-            for fault in ran.faults
+            for fault in record.faults
         ],
     }
 
 
-def as_text(ran: Ran, found: Findings, objections: Sequence[str]) -> str:
+def as_text(record: RunRecord, found: Findings, failures: Sequence[str]) -> str:
     """What is printed at the end."""
     heads = ("table", "published", "production", "lake", "missing", "doubled", "wrong")
     rows = [
@@ -98,7 +98,8 @@ def as_text(ran: Ran, found: Findings, objections: Sequence[str]) -> str:
     ]
     lines = ["", *_aligned([heads, *rows]), ""]
     lines.append(
-        f"Published: {ran.published:,} messages in {ran.seconds:.0f} s, {ran.published_share:.1%} of the rate asked."
+        f"Published: {record.published:,} messages in {record.seconds:.0f} s,"
+        f" {record.published_share:.1%} of the rate asked."
         " Stored rows may be more: what came before the run is not asked for."
     )
     books = found.books
@@ -122,7 +123,7 @@ def as_text(ran: Ran, found: Findings, objections: Sequence[str]) -> str:
         f"Holes: {holes.true:,} true ones (deltas of a market that nobody recorded), {holes.declared_count:,} declared"
         f" by production's coverage, {holes.undeclared:,} of the true ones undeclared."
     )
-    if ran.may_lose:
+    if record.may_lose:
         lines.append(
             "Missing trades, tickers and lifecycle events have no holes by market in the ledger: they are judged by the"
             " faults' times and by when a connection lived."
@@ -136,47 +137,47 @@ def as_text(ran: Ran, found: Findings, objections: Sequence[str]) -> str:
         f" Deltas that a gatherer's ledger claims and its database lacks:"
         f" {sum(rows for rows, _ in found.false_claims.values()):,}."
     )
-    strange = alarms.unexpected(ran.faults, ran.sightings, ran.gatherers)
+    strange = alarms.unexpected(record.faults, record.sightings, record.gatherers)
     if strange:
         lines += ["Alarms of something that was not done:", *(f"  {each}" for each in strange)]
-    if ran.faults:
+    if record.faults:
         lines.append("Faults:")
-        faults = [(f"{fault.at:%H:%M:%S}", fault.name, fault.effect or "NO EFFECT OBSERVED") for fault in ran.faults]
+        faults = [(f"{fault.at:%H:%M:%S}", fault.name, fault.effect or "NO EFFECT OBSERVED") for fault in record.faults]
         lines += [f"  {line}" for line in _aligned(faults, right=False)]
-    lines += ["", verdict_line(ran, found, objections)]
-    lines += [f"  - {objection}" for objection in objections]
+    lines += ["", verdict_line(record, found, failures)]
+    lines += [f"  - {failure}" for failure in failures]
     return "\n".join(lines)
 
 
-def verdict_line(ran: Ran, found: Findings, objections: Sequence[str]) -> str:
+def verdict_line(record: RunRecord, found: Findings, failures: Sequence[str]) -> str:
     """One line that says it all."""
-    if objections:
-        return f"NOT PROVEN, for {len(objections)} reason{'s' if len(objections) > 1 else ''}:"
+    if failures:
+        return f"NOT PROVEN, for {len(failures)} reason{'s' if len(failures) > 1 else ''}:"
     missing = sum(table.missing for table in found.tables)
     if missing:
         return (
-            f"PROVEN: one gatherer, {len(ran.faults)} faults: {missing:,} rows could not be recorded, all near faults;"
-            " deltas in holes that the ledger names; nothing doubled, nothing wrong."
+            f"PROVEN: one gatherer, {len(record.faults)} faults: {missing:,} rows could not be recorded,"
+            " all near faults; deltas in holes that the ledger names; nothing doubled, nothing wrong."
         )
-    faults = f"{len(ran.faults)} faults" if ran.faults else "no faults"
-    who = "one gatherer" if len(ran.gatherers) == 1 else f"{len(ran.gatherers)} gatherers"
+    faults = f"{len(record.faults)} faults" if record.faults else "no faults"
+    who = "one gatherer" if len(record.gatherers) == 1 else f"{len(record.gatherers)} gatherers"
     return f"PROVEN: {who}, {faults}: nothing missing, nothing doubled, nothing wrong."
 
 
-def plot_title(ran: Ran, found: Findings, objections: Sequence[str]) -> str:
+def plot_title(record: RunRecord, found: Findings, failures: Sequence[str]) -> str:
     """The conclusion, for the figure."""
-    line = verdict_line(ran, found, objections).rstrip(":")
+    line = verdict_line(record, found, failures).rstrip(":")
     return line if len(line) < 110 else line.replace(": nothing", ":\nnothing").replace(", each", ",\neach")
 
 
-def marks(ran: Ran) -> list[Mark]:
+def marks(record: RunRecord) -> list[Mark]:
     """Faults as marks of the timeline."""
-    return [Mark(fault.at_us, fault.kind.replace("_", " "), fault.gatherer) for fault in ran.faults]
+    return [Mark(fault.at_us, fault.kind.replace("_", " "), fault.gatherer) for fault in record.faults]
 
 
-def hole_spans(ran: Ran, found: Findings, margin_us: int) -> list[Interval]:
+def hole_spans(record: RunRecord, found: Findings, margin_us: int) -> list[Interval]:
     """When at least one market's record is open, without the ends of the run."""
-    start, end = ran.run[0] + margin_us, ran.run[1] - margin_us
+    start, end = record.run[0] + margin_us, record.run[1] - margin_us
     inside = union(each.hole for each in found.holes.excesses)
     return [(max(low, start), min(high, end)) for low, high in inside if low < end and high > start]
 

@@ -12,7 +12,7 @@ from kalshi_platform.lab.proof.examine import ENDS_MARGIN_US, Findings, examine
 from kalshi_platform.lab.proof.faults.stack import ProofStack
 from kalshi_platform.lab.proof.options import ProofOptions
 from kalshi_platform.lab.proof.run_scenario import Recorder
-from kalshi_platform.lab.proof.verdict import Ran, objections
+from kalshi_platform.lab.proof.verdict import RunRecord, failures
 from kalshi_platform.plots.timeline import png, timeline
 
 
@@ -28,27 +28,27 @@ def prove(options: ProofOptions, stop: threading.Event, say: Callable[[str], Non
         f" {options.seconds:g} s, faults: {options.faults}, seed {options.seed}"
     )
     with ProofStack(options, say, clock) as stack:
-        ran = Recorder(stack, options, stop, say, clock).record()
+        record = Recorder(stack, options, stop, say, clock).run_scenario()
         say("comparing production and lake with what was published")
-        found = examine(stack.settings, stack.truth_folder, stack.lake_folder, ran.run, ran.faults, ran.aside)
-    against = objections(ran, found)
-    say(report.as_text(ran, found, against))
+        found = examine(stack.settings, stack.truth_folder, stack.lake_folder, record.run, record.faults, record.aside)
+    against = failures(record, found)
+    say(report.as_text(record, found, against))
     if options.json_file is not None:
-        content = json.dumps(report.as_json(ran, found, against), indent=2)
+        content = json.dumps(report.as_json(record, found, against), indent=2)
         options.json_file.write_text(content + "\n", encoding="utf-8")
     if options.plot_file is not None:
-        options.plot_file.write_bytes(_plot(ran, found, against))
+        options.plot_file.write_bytes(_plot(record, found, against))
     if options.keep:
         say(f"databases, lake, truth and logs are kept in {stack.folder}")
     return not against
 
 
-def _plot(ran: Ran, found: Findings, against: list[str]) -> bytes:
+def _plot(record: RunRecord, found: Findings, against: list[str]) -> bytes:
     figure = timeline(
-        report.plot_title(ran, found, against),
+        report.plot_title(record, found, against),
         found.recorded_spans,
-        report.hole_spans(ran, found, ENDS_MARGIN_US),
-        report.marks(ran),
-        ran.run,
+        report.hole_spans(record, found, ENDS_MARGIN_US),
+        report.marks(record),
+        record.run,
     )
     return png(figure)

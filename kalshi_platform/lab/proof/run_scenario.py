@@ -23,7 +23,7 @@ from kalshi_platform.lab.proof.faults.stack import ProofStack
 from kalshi_platform.lab.proof.faults.watch import Watch
 from kalshi_platform.lab.proof.kinds import RECOVERY_S, InjectedFault
 from kalshi_platform.lab.proof.options import ProofOptions
-from kalshi_platform.lab.proof.verdict import Ran
+from kalshi_platform.lab.proof.verdict import RunRecord
 from kalshi_platform.lake.export import export_raw
 from kalshi_platform.lake.layout import RAW_TABLES
 from kalshi_platform.market.times import HOUR
@@ -57,7 +57,7 @@ class Recorder:
         self._look_at = 0.0
         self._past: PastHour | None = None
 
-    def record(self) -> Ran:
+    def run_scenario(self) -> RunRecord:
         """Let the exchange trade, inject the faults, stop in order, merge and export.
 
         Raises Interrupted or ProofFailed.
@@ -96,7 +96,7 @@ class Recorder:
         self._began = None
         left, counted = self._stop_in_order()
         self._merge_and_export()
-        return Ran(
+        return RunRecord(
             level=options.faults,
             gatherers=options.names,
             rate=options.rate,

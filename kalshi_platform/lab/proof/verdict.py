@@ -23,7 +23,7 @@ LEAST_PUBLISHED = 0.95
 
 
 @dataclass(frozen=True)
-class Ran:
+class RunRecord:
     """What a run was, and what was done in it. Times in µs of the exchange's clock; `seconds` as measured.
 
     `counted`: what the exchange says that it published since its start, by kind.
@@ -55,7 +55,7 @@ class Ran:
         return len(self.gatherers) == 1 and any(fault.kind in LOSING for fault in self.faults)
 
 
-def objections(ran: Ran, found: Findings) -> list[str]:
+def failures(record: RunRecord, found: Findings) -> list[str]:
     """Return why the run proves nothing, or proves a defect; empty when it is proven."""
     said = []
     for table in found.tables:
@@ -63,9 +63,9 @@ def objections(ran: Ran, found: Findings) -> list[str]:
             said.append(f"{table.name}: {table.doubled:,} rows are doubled")
         if table.wrong:
             said.append(f"{table.name}: {table.wrong:,} rows are wrong")
-        if table.missing and not (ran.may_lose and table.name != MARKETS.name):
+        if table.missing and not (record.may_lose and table.name != MARKETS.name):
             said.append(f"{table.name}: {table.missing:,} rows are missing")
-        is_dropped = ran.aside is not None and ran.aside.dropped is not None
+        is_dropped = record.aside is not None and record.aside.dropped is not None
         if table.lake is not None and table.lake.found != table.production.found and not is_dropped:
             said.append(f"{table.name}: the lake has {table.lake.found:,} rows, production {table.production.found:,}")
     if found.merge_lost:
@@ -80,13 +80,13 @@ def objections(ran: Ran, found: Findings) -> list[str]:
         for name, (rows, of) in found.false_claims.items()
         if rows
     ]
-    said += _of_coverage(ran, found)
+    said += _of_coverage(record, found)
     if found.undeclared_messages:
         said.append(
             f"{found.undeclared_messages:,} trades, tickers or lifecycle events are missing while a connection lived,"
             " or with no fault near"
         )
-    said += _of_unexplained(ran, found)
+    said += _of_unexplained(record, found)
     if found.holes.worst_excess_us > MOST_EXCESS_US:
         said.append(
             f"up to {found.holes.worst_excess_us / 1e6:.3f} s of a market are declared as a hole without need, at one"
@@ -95,27 +95,29 @@ def objections(ran: Ran, found: Findings) -> list[str]:
     for name, books in (("production", found.books), ("the lake", found.lake_books)):
         if books.wrong:
             said.append(f"{len(books.wrong):,} books at the end are wrong in {name}: {_names(books.wrong)}")
-        unsure = books.unexplained if ran.may_lose else books.open
+        unsure = books.unexplained if record.may_lose else books.open
         if unsure:
             said.append(f"{len(unsure):,} books at the end cannot be told from {name}: {_names(unsure)}")
         if not books.right and (books.wrong or books.open):
             said.append(f"not one book at the end is right in {name}")
-    said += [f"fault {fault.name} had no effect that could be observed" for fault in ran.faults if fault.effect is None]
-    said += [f"fault {fault.name}: {clause}" for fault in ran.faults for clause in fault.broken]
-    if ran.level == "ground":
-        said += alarms.missing(ran.faults, ran.sightings, ran.gatherers)
-    said += [f"{name} did not record again after the last fault" for name in ran.silent]
-    said += _of_ledger(ran, found)
-    if ran.published_share < LEAST_PUBLISHED:
+    said += [
+        f"fault {fault.name} had no effect that could be observed" for fault in record.faults if fault.effect is None
+    ]
+    said += [f"fault {fault.name}: {clause}" for fault in record.faults for clause in fault.broken]
+    if record.level == "ground":
+        said += alarms.missing(record.faults, record.sightings, record.gatherers)
+    said += [f"{name} did not record again after the last fault" for name in record.silent]
+    said += _of_ledger(record, found)
+    if record.published_share < LEAST_PUBLISHED:
         said.append(
-            f"only {ran.published_share:.0%} of {ran.rate:g} messages/s were published; the machine is too slow"
+            f"only {record.published_share:.0%} of {record.rate:g} messages/s were published; the machine is too slow"
         )
-    if ran.left_in_spools:
-        said.append(f"{ran.left_in_spools:,} bytes of records were left in the gatherers' spools")
+    if record.left_in_spools:
+        said.append(f"{record.left_in_spools:,} bytes of records were left in the gatherers' spools")
     return said
 
 
-def _of_coverage(ran: Ran, found: Findings) -> list[str]:
+def _of_coverage(record: RunRecord, found: Findings) -> list[str]:
     said = []
     coverage = found.coverage
     if coverage.beyond:
@@ -141,30 +143,30 @@ def _of_coverage(ran: Ran, found: Findings) -> list[str]:
             f"{len(found.told.wrong):,} of {found.told.compared:,} books that production calls proven are wrong, the"
             f" first of {_names([ticker])} at {datetime_from_us(at_us):%H:%M:%S.%f}"
         )
-    if found.anchors.compared != found.lake_anchors.compared and not (ran.aside and ran.aside.dropped):
+    if found.anchors.compared != found.lake_anchors.compared and not (record.aside and record.aside.dropped):
         said.append(f"the lake has {found.lake_anchors.compared:,} anchors, production {found.anchors.compared:,}")
     return said
 
 
-def _of_unexplained(ran: Ran, found: Findings) -> list[str]:
+def _of_unexplained(record: RunRecord, found: Findings) -> list[str]:
     said = [
-        f"lost {_what(ran, found.unexplained)} with no fault near, or these markets were not sent to any gatherer then:"
-        f" {_who(found.unexplained)}"
+        f"lost {_what(record, found.unexplained)} with no fault near,"
+        f" or these markets were not sent to any gatherer then: {_who(found.unexplained)}"
     ] if found.unexplained else []  # fmt: skip
-    if len(ran.gatherers) > 1:
+    if len(record.gatherers) > 1:
         # Who alone records is judged already.
         said += [
-            f"{name} itself lost {_what(ran, lost)} with no fault of its own near, or was not sent these markets then:"
-            f" {_who(lost)}"
+            f"{name} itself lost {_what(record, lost)} with no fault of its own near,"
+            f" or was not sent these markets then: {_who(lost)}"
             for name, lost in found.unexplained_of.items()
             if lost
         ]
     return said
 
 
-def _what(ran: Ran, lost: Sequence[Unexplained]) -> str:
-    low = min(each.interval[0] for each in lost) - ran.run[0]
-    high = max(each.interval[1] for each in lost) - ran.run[0]
+def _what(record: RunRecord, lost: Sequence[Unexplained]) -> str:
+    low = min(each.interval[0] for each in lost) - record.run[0]
+    high = max(each.interval[1] for each in lost) - record.run[0]
     names = {each.ticker for each in lost}
     return f"rows of {len(names):,} markets between {low / 1e6:.1f} s and {high / 1e6:.1f} s of the run"
 
@@ -178,14 +180,14 @@ def _names(tickers: Sequence[str]) -> str:
     return ", ".join(ascii(each[:60])[1:-1] for each in tickers[:3])
 
 
-def _of_ledger(ran: Ran, found: Findings) -> list[str]:
+def _of_ledger(record: RunRecord, found: Findings) -> list[str]:
     """A ledger that lacks rows would make any record look whole."""
     said = [
         f"the exchange published {count:,} messages of kind {kind}, its ledger has {found.ledger.get(kind, 0):,}"
-        for kind, count in ran.counted.items()
+        for kind, count in record.counted.items()
         if count != found.ledger.get(kind, 0)
     ]
-    if ran.published:
+    if record.published:
         names = (DELTAS.name, TRADES.name, TICKERS.name)
         empty = [table.name for table in found.tables if table.name in names and not table.truth]
         said += [f"the exchange's ledger has no {name} of the run" for name in empty]

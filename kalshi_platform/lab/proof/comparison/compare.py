@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 
 import polars as pl
 
-from kalshi_platform.lab.proof.comparison.tables import AT, REQUIRED, NaturalTable
+from kalshi_platform.lab.proof.comparison.tables import AT, REQUIRED, ComparableTable
 
 
 @dataclass(frozen=True)
@@ -40,12 +40,12 @@ class Difference:
 class Comparison:
     """One table of one store. `add` takes all rows of a stretch of time; `result` is asked once, at the end."""
 
-    def __init__(self, table: NaturalTable) -> None:
+    def __init__(self, table: ComparableTable) -> None:
         self._table = table
         self._truth = self._found = 0
         self._missing: list[pl.DataFrame] = []
         self._doubled: list[pl.DataFrame] = []
-        self._strangers: list[pl.DataFrame] = []
+        self._unexpected: list[pl.DataFrame] = []
         self._published: list[pl.DataFrame] = []
         self._identities: list[pl.DataFrame] = []
 
@@ -75,7 +75,7 @@ class Comparison:
         self._doubled.append(
             _repeated(more.filter(pl.col("_published") > 0), columns, pl.col("_stored") - pl.col("_published"))
         )
-        self._strangers.append(_repeated(more.filter(pl.col("_published") == 0), columns, pl.col("_stored")))
+        self._unexpected.append(_repeated(more.filter(pl.col("_published") == 0), columns, pl.col("_stored")))
         kept = [*columns, AT] if AT in truth.columns else columns
         self._published.append(truth.select(kept).join(missing.unique(), on=columns, how="semi", nulls_equal=True))
         if table.identity:
@@ -85,17 +85,17 @@ class Comparison:
     def result(self) -> Difference:
         """Pair off what is a changed form of something missing; tell what is left."""
         table, columns = self._table, list(self._table.columns)
-        missing, doubled, wrong = (pl.concat(each) for each in (self._missing, self._doubled, self._strangers))
+        missing, doubled, wrong = (pl.concat(each) for each in (self._missing, self._doubled, self._unexpected))
         missing, unpaired = _pair_off(table, missing, wrong)
         if table.identity and unpaired.height:
-            # A stranger that bears the name of a row which is there as it should be is a second copy of it.
+            # An unexpected row that bears the name of a row which is there as it should be is a second copy of it.
             again = unpaired.join(pl.concat(self._identities).unique(), on=table.identity, how="semi")
             doubled = pl.concat([doubled, again])
             wrong = wrong.join(again, on=columns, how="anti", nulls_equal=True)
         return Difference(self._truth, self._found, missing, doubled, wrong, pl.concat(self._published))
 
 
-def compare(table: NaturalTable, truth: pl.DataFrame, found: pl.DataFrame) -> Difference:
+def compare(table: ComparableTable, truth: pl.DataFrame, found: pl.DataFrame) -> Difference:
     """Compare a whole table at once; the frames as for `Comparison.add`."""
     comparison = Comparison(table)
     comparison.add(truth, found)
@@ -107,16 +107,18 @@ def _repeated(rows: pl.DataFrame, columns: Sequence[str], times: pl.Expr) -> pl.
     return counted.select(pl.col(columns).repeat_by("_times").explode() if columns else [])
 
 
-def _pair_off(table: NaturalTable, missing: pl.DataFrame, strangers: pl.DataFrame) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Take for each stranger the missing row that it is a changed form of; return both rests."""
+def _pair_off(
+    table: ComparableTable, missing: pl.DataFrame, unexpected: pl.DataFrame
+) -> tuple[pl.DataFrame, pl.DataFrame]:
+    """Pair each unexpected row with the missing row that it is a changed form of; return what is left of both."""
     columns = list(table.columns)
     ways = [[name for name in columns if name != changed] for changed in columns]
     for way in [*ways, *(list(each) for each in table.likeness)]:
-        if missing.is_empty() or strangers.is_empty():
+        if missing.is_empty() or unexpected.is_empty():
             break
         place = pl.int_range(pl.len()).over(way).alias("_place")
-        left, right = missing.with_columns(place), strangers.with_columns(place)
+        left, right = missing.with_columns(place), unexpected.with_columns(place)
         on = [*way, "_place"]
         missing = left.join(right.select(on), on=on, how="anti", nulls_equal=True).select(columns)
-        strangers = right.join(left.select(on), on=on, how="anti", nulls_equal=True).select(columns)
-    return missing, strangers
+        unexpected = right.join(left.select(on), on=on, how="anti", nulls_equal=True).select(columns)
+    return missing, unexpected

@@ -16,12 +16,12 @@ from kalshi_platform.lab.proof.comparison.books import Fold
 from kalshi_platform.lab.proof.comparison.checkpoints import AnchorCheck
 from kalshi_platform.lab.proof.comparison.compare import Comparison, Difference
 from kalshi_platform.lab.proof.comparison.lost_rows import Feeds, lost_of
-from kalshi_platform.lab.proof.comparison.tables import DELTAS, TICKERS, TIMED_TABLES, TRADES, NaturalTable
+from kalshi_platform.lab.proof.comparison.tables import DELTAS, TICKERS, TIMED_TABLES, TRADES, ComparableTable
 from kalshi_platform.lab.proof.comparison.truth import Truth
 from kalshi_platform.market.intervals import Interval
 
 ROWS_AT_ONCE = 200_000
-Rows: TypeAlias = Callable[[NaturalTable, Interval], pl.DataFrame]
+Rows: TypeAlias = Callable[[ComparableTable, Interval], pl.DataFrame]
 """All rows of a store's table that lie in a part of time, in natural columns."""
 
 
@@ -37,7 +37,7 @@ class GathererRows:
 
 
 @dataclass(frozen=True)
-class Walked:
+class ComparedAll:
     """What the walk kept. Differences by table; `lost`: gatherer → numbers of the deltas that it did not store, and
     `lost_rows` → ticker, exchange_us of the same.
 
@@ -55,7 +55,7 @@ class Walked:
     best_seen: pl.DataFrame
 
 
-def walk(
+def compare_all(
     truth: Truth,
     production: tuple[Rows, Fold],
     lake: tuple[Rows, Fold],
@@ -63,7 +63,7 @@ def walk(
     gatherers: Mapping[str, GathererRows],
     indices: Mapping[str, int],
     rows_at_once: int = ROWS_AT_ONCE,
-) -> Walked:
+) -> ComparedAll:
     """Compare everything that has a time; fold both stores' deltas into the books, and show the truth to `anchors`."""
     compared = {store: {table.name: Comparison(table) for table in TIMED_TABLES} for store in ("production", "lake")}
     stores = {"production": production, "lake": lake}
@@ -95,7 +95,7 @@ def walk(
                     lost[name] += numbers
                     lost_rows[name].append(told.filter(pl.col("n").is_in(numbers)).select("ticker", "exchange_us"))
                     best.append(seen.join(lacking, on=DELTAS.columns, how="semi"))
-    return Walked(
+    return ComparedAll(
         parts=parts,
         production={name: each.result() for name, each in compared["production"].items()},
         lake={name: each.result() for name, each in compared["lake"].items()},

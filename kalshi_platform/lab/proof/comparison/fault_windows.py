@@ -44,7 +44,7 @@ class Unexplained:
     interval: Interval
 
 
-def windows(
+def fault_windows(
     faults: Iterable[InjectedFault], gatherer: str | None = None, kinds: frozenset[str] = LOSING
 ) -> list[Interval]:
     """The times near faults that can lose something; of one gatherer, if it is named, those done to it or to all."""

@@ -2,7 +2,7 @@
 
 **Undeclared**: a published row that is missing although a claim holds its moment. There may be none.
 
-**Declared without need**: how much longer a hole is than the losses that made it, which `missed.py` measures. Where
+**Declared without need**: how much longer a hole is than the losses that made it, which `lost_rows.py` measures. Where
 several gatherers record, only what all of them missed at once was needed. What is left of a hole are stretches before,
 between and after its losses; each is judged by itself, so that one long hole cannot hide behind many small losses.
 Start and end of a market's recording are left out.
@@ -15,12 +15,12 @@ from dataclasses import dataclass
 
 import polars as pl
 
-from kalshi_platform.lab.proof.comparison.lost_rows import ALWAYS, Claims, missed_by_all
+from kalshi_platform.lab.proof.comparison.lost_rows import ALWAYS, Claims, lost_by_all
 from kalshi_platform.market.intervals import Interval, holds, holes, intersection, length, union, without
 
 
 @dataclass(frozen=True)
-class Excess:
+class OverDeclared:
     """One declared hole of one market, and how much of it was not needed.
 
     `excess_us`: in all. `worst_us`: the worst at one place: before and after the losses together, or between two.
@@ -43,7 +43,7 @@ class HoleAccount:
     undeclared: int
     undeclared_rows: int
     declared_count: int
-    excesses: Sequence[Excess]
+    excesses: Sequence[OverDeclared]
 
     @property
     def worst_excess_us(self) -> int:
@@ -118,8 +118,8 @@ def account(
     life.
     """
     true, undeclared, rows = _true_holes(claims, truth, missing)
-    missed = missed_by_all(needed)
-    excesses: list[Excess] = []
+    missed = lost_by_all(needed)
+    excesses: list[OverDeclared] = []
     lost_of = dict(missing.group_by("ticker").agg(pl.col("exchange_us").sort()).iter_rows())
     declared = 0
     for ticker, (start, end) in lives.items():
@@ -133,7 +133,7 @@ def account(
     return HoleAccount(true, undeclared, rows, declared, excesses)
 
 
-def _excess(ticker: str, hole: Interval, needed: Sequence[Interval]) -> Excess:
+def _excess(ticker: str, hole: Interval, needed: Sequence[Interval]) -> OverDeclared:
     outside = ends = between = 0
     for low, high in without([hole], list(needed)):
         length = high - low
@@ -142,7 +142,7 @@ def _excess(ticker: str, hole: Interval, needed: Sequence[Interval]) -> Excess:
             ends += length
         else:
             between = max(between, length)
-    return Excess(ticker, hole, outside, max(ends, between))
+    return OverDeclared(ticker, hole, outside, max(ends, between))
 
 
 def _true_holes(claims: Claims, truth: Iterable[pl.DataFrame], missing: pl.DataFrame) -> tuple[int, int, int]:

@@ -30,7 +30,7 @@ class _Feed:
     numbers: Integers
     times: Integers
 
-    def missed(self, lost: Integers, books: Sequence[int]) -> list[Interval]:
+    def lost_rows(self, lost: Integers, books: Sequence[int]) -> list[Interval]:
         """What was missed of a market whose book was sent after the messages `books`; `lost`: numbers, sorted."""
         intervals = [(ALWAYS[0], self._after(books[0]))]
         for place, book in enumerate(books):
@@ -68,7 +68,9 @@ class Feeds:
         part = truth.select("n", "exchange_us", "ticker").join(self._of, on="ticker", how="left")
         self._parts.append(part.select("n", "exchange_us", pl.col("_feed").fill_null(0)))
 
-    def missed(self, lost: Sequence[int], served: pl.DataFrame, broken_us: Sequence[int]) -> dict[str, list[Interval]]:
+    def lost_rows(
+        self, lost: Sequence[int], served: pl.DataFrame, broken_us: Sequence[int]
+    ) -> dict[str, list[Interval]]:
         """Return what one gatherer missed.
 
         `lost`: numbers of deltas that it did not store. `served`: n, ticker: after which message the exchange sent it
@@ -80,7 +82,7 @@ class Feeds:
         found: dict[str, list[Interval]] = {}
         for (ticker,), books in served.group_by("ticker"):
             feed = feeds.get(self._indices.get(str(ticker), 0))
-            found[str(ticker)] = [ALWAYS] if feed is None else feed.missed(all_lost, books["n"].sort().to_list())
+            found[str(ticker)] = [ALWAYS] if feed is None else feed.lost_rows(all_lost, books["n"].sort().to_list())
         for ticker in set(self._indices) - set(found):
             found[ticker] = [ALWAYS]
         return found
@@ -112,7 +114,7 @@ def lost_of(truth: pl.DataFrame, seen: pl.DataFrame, served: pl.DataFrame) -> li
     """Return the numbers of deltas that a gatherer did not store although it had the market's book.
 
     `truth`: n and the natural columns; `seen`: natural columns, and how often one of its streams stored each. Both hold
-    all rows of the times that they speak of. `served` as for `Feeds.missed`.
+    all rows of the times that they speak of. `served` as for `Feeds.lost_rows`.
     """
     columns = [name for name in truth.columns if name in seen.columns]
     first_book = served.group_by("ticker").agg(pl.col("n").min().alias("_first"))
@@ -126,7 +128,7 @@ def lost_of(truth: pl.DataFrame, seen: pl.DataFrame, served: pl.DataFrame) -> li
     )
 
 
-def missed_by_all(needed: Sequence[Claims]) -> dict[str, list[Interval]]:
+def lost_by_all(needed: Sequence[Claims]) -> dict[str, list[Interval]]:
     """By market, what every gatherer truly missed at once."""
     if not needed:
         return {}

@@ -19,7 +19,7 @@ from kalshi_platform.lab.proof.comparison.tables import (
     STREAM_TABLES,
     TICKERS,
     TIMED_TABLES,
-    NaturalTable,
+    ComparableTable,
     stored,
 )
 from kalshi_platform.lab.proof.comparison.truth import ALL_TIME
@@ -73,7 +73,7 @@ class Production:
     ) -> None:
         self._opening.__exit__(kind, error, trace)
 
-    def rows(self, table: NaturalTable, part: Interval = ALL_TIME) -> pl.DataFrame:
+    def rows(self, table: ComparableTable, part: Interval = ALL_TIME) -> pl.DataFrame:
         """Rows of a part of time; lifecycle and markets have no time here and are always whole."""
         found = _rows(self._snapshot, table, part)
         if table is MARKETS:
@@ -131,7 +131,7 @@ class Lake:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
 
-    def rows(self, table: NaturalTable, part: Interval = ALL_TIME) -> pl.DataFrame:
+    def rows(self, table: ComparableTable, part: Interval = ALL_TIME) -> pl.DataFrame:
         """Rows of a part of time; lifecycle has no time here and is always whole."""
         rows = self._scan(table.name)
         if table in TIMED_TABLES:
@@ -188,7 +188,7 @@ def gatherer_spans(snapshot: ArrowSnapshot) -> dict[str, list[Interval]]:
     return spans
 
 
-def _rows(snapshot: ArrowSnapshot, table: NaturalTable, part: Interval, more: str = "") -> pl.DataFrame:
+def _rows(snapshot: ArrowSnapshot, table: ComparableTable, part: Interval, more: str = "") -> pl.DataFrame:
     query = f"SELECT {_COLUMNS[table.name]}{more} FROM {table.name}"  # noqa: S608 - our own names
     params: list[datetime] = []
     if table in TIMED_TABLES:

@@ -21,7 +21,7 @@ COMBO_PREFIX = "KXMVE"
 
 
 @dataclass(frozen=True)
-class NaturalTable:
+class ComparableTable:
     """A table as the exchange's users know it.
 
     `is_set`: equal rows are one. `identity`: columns that name a row by themselves. `likeness`: further columns by
@@ -35,18 +35,18 @@ class NaturalTable:
     likeness: tuple[tuple[str, ...], ...] = ()
 
 
-DELTAS = NaturalTable(
+DELTAS = ComparableTable(
     "orderbook_deltas",
     ("exchange_us", "ticker", "side", "price_e4", "delta_e2"),
     likeness=(("exchange_us", "ticker"),),
 )
-TRADES = NaturalTable(
+TRADES = ComparableTable(
     "trades",
     ("exchange_us", "ticker", "trade_id", "yes_price_e4", "no_price_e4", "count_e2", "taker_side", "is_block_trade"),
     identity=("trade_id",),
     likeness=(("trade_id",),),
 )
-TICKERS = NaturalTable(
+TICKERS = ComparableTable(
     "tickers",
     (
         "exchange_us", "ticker", "price_e4", "yes_bid_e4", "yes_ask_e4", "yes_bid_size_e2", "yes_ask_size_e2",
@@ -55,8 +55,10 @@ TICKERS = NaturalTable(
     is_set=True,
     likeness=(("exchange_us", "ticker"),),
 )  # fmt: skip
-LIFECYCLE = NaturalTable("market_lifecycle", ("ticker", "event_type", "content"), likeness=(("ticker", "event_type"),))
-MARKETS = NaturalTable(
+LIFECYCLE = ComparableTable(
+    "market_lifecycle", ("ticker", "event_type", "content"), likeness=(("ticker", "event_type"),)
+)
+MARKETS = ComparableTable(
     "markets",
     ("ticker", "stage", "result", "settlement_value_e6", "open_us", "close_us"),
     identity=("ticker",),
@@ -72,7 +74,7 @@ _INTEGERS = frozenset(
 ) | {"dollar_volume", "dollar_open_interest"}
 
 
-def shaped(table: NaturalTable, rows: pl.DataFrame, *extra: str) -> pl.DataFrame:
+def shaped(table: ComparableTable, rows: pl.DataFrame, *extra: str) -> pl.DataFrame:
     """Select the table's columns (and `extra`), whole numbers as 64-bit integers."""
     return rows.select(
         *(
@@ -85,7 +87,7 @@ def shaped(table: NaturalTable, rows: pl.DataFrame, *extra: str) -> pl.DataFrame
     )  # fmt: skip
 
 
-def stored(table: NaturalTable, rows: pl.DataFrame) -> pl.DataFrame:
+def stored(table: ComparableTable, rows: pl.DataFrame) -> pl.DataFrame:
     """Bring rows of production, or of the lake, to the natural columns."""
     if table is MARKETS:
         rows = rows.with_columns(

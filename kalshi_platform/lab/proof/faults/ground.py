@@ -85,7 +85,7 @@ class Ground:
     _late: count[int] = field(default_factory=lambda: count(1))
 
     def acts(self) -> dict[str, Act]:
-        """Kind → what is done. What the platform's own code raises then is no end of the run, but an objection."""
+        """Kind → what is done. What the platform's own code raises then is no end of the run, but an failure."""
 
         def guarded(act: Act) -> Act:
             def run(fault: InjectedFault, planned: PlannedFault) -> str | None:

@@ -14,7 +14,7 @@ from kalshi_platform.lab.proof.comparison.tables import (
     REQUIRED,
     TICKERS,
     TRADES,
-    NaturalTable,
+    ComparableTable,
     shaped,
     ticker_columns,
 )
@@ -32,7 +32,7 @@ def deltas(rows: list[tuple[object, ...]]) -> pl.DataFrame:
     return shaped(DELTAS, pl.DataFrame(rows, schema=list(DELTAS.columns), orient="row"))
 
 
-def differences(truth: pl.DataFrame, found: pl.DataFrame, table: NaturalTable = DELTAS) -> tuple[int, int, int]:
+def differences(truth: pl.DataFrame, found: pl.DataFrame, table: ComparableTable = DELTAS) -> tuple[int, int, int]:
     difference: Difference = compare(table, truth.with_columns(pl.lit(value=True).alias(REQUIRED)), found)
     return difference.missing.height, difference.doubled.height, difference.wrong.height
 

@@ -42,7 +42,7 @@ def missed_by(
     for part in (truth["n"] > 12, truth["n"] <= 12):
         feeds.add(truth.filter(part))
         lost += lost_of(truth.filter(part), of_gatherer, books)
-    return feeds.missed(lost, books, broken_us)
+    return feeds.lost_rows(lost, books, broken_us)
 
 
 TRUTH = published(*((n, "A", n * S) for n in range(1, 41)))

@@ -14,11 +14,11 @@ from kalshi_platform.lab.proof.comparison.books import BooksAtEnd, Fold, books_a
 from kalshi_platform.lab.proof.comparison.checkpoints import AnchorsFound
 from kalshi_platform.lab.proof.comparison.compare import Difference
 from kalshi_platform.lab.proof.comparison.fault_windows import Unexplained
-from kalshi_platform.lab.proof.comparison.holes import CoverageFound, Excess, HoleAccount
+from kalshi_platform.lab.proof.comparison.holes import CoverageFound, HoleAccount, OverDeclared
 from kalshi_platform.lab.proof.comparison.tables import DELTAS
 from kalshi_platform.lab.proof.examine import Aside, Findings, TableFinding
 from kalshi_platform.lab.proof.kinds import InjectedFault
-from kalshi_platform.lab.proof.verdict import Ran, objections
+from kalshi_platform.lab.proof.verdict import RunRecord, failures
 from kalshi_platform.plots.timeline import Mark, png, timeline
 
 EMPTY = pl.DataFrame(schema=dict.fromkeys(DELTAS.columns, pl.Int64))
@@ -52,7 +52,7 @@ def findings(**changes: Any) -> Findings:
     return Findings(**(values | changes))
 
 
-def ran(**changes: Any) -> Ran:
+def ran(**changes: Any) -> RunRecord:
     values: dict[str, Any] = {
         "level": "standard",
         "gatherers": ("g1", "g2"),
@@ -62,11 +62,11 @@ def ran(**changes: Any) -> Ran:
         "published": 100,
         "faults": (InjectedFault("cut", "g1", AT, 5, effect="2 connections cut"),),
     }
-    return Ran(**(values | changes))
+    return RunRecord(**(values | changes))
 
 
 def test_a_clean_run_is_proven() -> None:
-    assert objections(ran(), findings()) == []
+    assert failures(ran(), findings()) == []
     assert "PROVEN: 2 gatherers, 1 faults" in report.as_text(ran(), findings(), [])
 
 
@@ -79,7 +79,7 @@ def test_a_clean_run_is_proven() -> None:
         ({}, {"lake": difference(missing=1)}, "missing"),
         ({}, {"lake": difference(found=9)}, "the lake has 9"),
         ({}, {"holes": HoleAccount(1, 1, 1, 0, [])}, "claims"),
-        ({}, {"holes": HoleAccount(0, 0, 0, 1, [Excess("A", (0, 9), 9_000_000, 2_250_001)])}, "without need"),
+        ({}, {"holes": HoleAccount(0, 0, 0, 1, [OverDeclared("A", (0, 9), 9_000_000, 2_250_001)])}, "without need"),
         ({}, {"coverage": CoverageFound(9, 1, 0, ("A",), ())}, "no ledger claims: A"),
         ({}, {"coverage": CoverageFound(9, 0, 1, (), ("A",))}, "leaves open"),
         (
@@ -114,7 +114,7 @@ def test_a_clean_run_is_proven() -> None:
     ],
 )
 def test_each_flaw_is_named(run: dict[str, Any], found: dict[str, Any], word: str) -> None:
-    said = objections(ran(**run), findings(**found))
+    said = failures(ran(**run), findings(**found))
     assert len(said) >= 1
     assert word in said[0]
     assert report.as_text(ran(**run), findings(**found), said).splitlines()[-1].endswith(said[-1])
@@ -122,17 +122,19 @@ def test_each_flaw_is_named(run: dict[str, Any], found: dict[str, Any], word: st
 
 def test_the_lake_may_have_more_than_production_where_partitions_were_dropped() -> None:
     more = findings(lake=difference(found=12), lake_anchors=AnchorsFound(4))
-    assert len(objections(ran(), more)) == 2
-    assert objections(ran(aside=Aside(past=(0, 9), dropped=(0, 9))), more) == []
+    assert len(failures(ran(), more)) == 2
+    assert failures(ran(aside=Aside(past=(0, 9), dropped=(0, 9))), more) == []
 
 
 def test_one_gatherer_may_lose_what_its_ledger_leaves_open() -> None:
     alone = ran(gatherers=("g1",))
     lost = findings(
         production=difference(missing=3),
-        holes=HoleAccount(1, 0, 0, 2, [Excess("A", (0, 9), 4_000_000, 2_250_000), Excess("B", (0, 9), 0, 0)]),
+        holes=HoleAccount(
+            1, 0, 0, 2, [OverDeclared("A", (0, 9), 4_000_000, 2_250_000), OverDeclared("B", (0, 9), 0, 0)]
+        ),
     )
-    assert objections(alone, lost) == []
+    assert failures(alone, lost) == []
     assert "PROVEN: one gatherer, 1 faults: 3 rows could not be recorded" in report.verdict_line(alone, lost, [])
 
 

@@ -12,13 +12,13 @@ import pytest
 from kalshi_platform.lab.proof.comparison.books import Fold, books_at_end
 from kalshi_platform.lab.proof.comparison.checkpoints import AnchorsFound
 from kalshi_platform.lab.proof.comparison.compare import compare
-from kalshi_platform.lab.proof.comparison.fault_windows import AFTER_US, BEFORE_US, BORN_US, unexplained, windows
+from kalshi_platform.lab.proof.comparison.fault_windows import AFTER_US, BEFORE_US, BORN_US, fault_windows, unexplained
 from kalshi_platform.lab.proof.comparison.holes import account, compare_coverage
-from kalshi_platform.lab.proof.comparison.lost_rows import Feeds, lost_of, missed_by_all
+from kalshi_platform.lab.proof.comparison.lost_rows import Feeds, lost_by_all, lost_of
 from kalshi_platform.lab.proof.comparison.tables import DELTAS, TRADES
 from kalshi_platform.lab.proof.examine import Findings, TableFinding, undeclared_messages
 from kalshi_platform.lab.proof.kinds import InjectedFault
-from kalshi_platform.lab.proof.verdict import Ran, objections
+from kalshi_platform.lab.proof.verdict import RunRecord, failures
 
 S = 1_000_000
 MARGIN = 2_500_000
@@ -58,7 +58,7 @@ def said(
     lake: pl.DataFrame | None = None,
 ) -> list[str]:
     """What is objected to a run of one gatherer, whose line was cut at 20 s."""
-    near = windows([CUT])
+    near = fault_windows([CUT])
     deltas = compare(DELTAS, TRUTH.with_columns(required=True), kept)
     exported = deltas if lake is None else compare(DELTAS, TRUTH.with_columns(required=True), lake)
     trades_truth = TRADE_ROWS.with_columns(required=True, at_us="exchange_us")
@@ -71,7 +71,7 @@ def said(
     books = pl.DataFrame(list(served), schema={"n": pl.Int64, "ticker": pl.String}, orient="row")
     feeds = Feeds({"A": 0, "B": 0})
     feeds.add(TRUTH)
-    needed = [feeds.missed(lost_of(TRUTH, seen, books), books, [CUT.at_us])]
+    needed = [feeds.lost_rows(lost_of(TRUTH, seen, books), books, [CUT.at_us])]
     last = TRUTH.group_by("ticker", "side", "price_e4").agg(count_e2=pl.col("delta_e2").sum())
     anchors = ANCHORS.filter(pl.col("ticker").is_in(kept["ticker"].unique().implode()))
     fold = Fold(anchors)
@@ -88,9 +88,9 @@ def said(
         merge_lost=0,
         undeclared_messages=undeclared_messages(tables, [{TRADES.name: []}], near),
         recorded_spans={},
-        unexplained=unexplained(LIVES, 0, MARGIN, deltas.missing, missed_by_all(needed), near),
+        unexplained=unexplained(LIVES, 0, MARGIN, deltas.missing, lost_by_all(needed), near),
     )
-    return objections(Ran("standard", ("g1",), 2.0, 60.0, RUN, 120, (CUT,)), found)
+    return failures(RunRecord("standard", ("g1",), 2.0, 60.0, RUN, 120, (CUT,)), found)
 
 
 def without_seconds(low: int, high: int) -> pl.DataFrame:
@@ -151,15 +151,15 @@ def test_windows_are_those_of_faults_that_can_lose_something() -> None:
         return InjectedFault(kind, None, CUT.at, at_s * S, (at_s + 1) * S)
 
     faults = [fault("kill", 50), fault("exchange_pause", 20), fault("rest_429", 30), fault("database_away", 35)]
-    assert windows(faults) == [(50 * S - BEFORE_US, 51 * S + AFTER_US)]
-    assert windows([]) == []
+    assert fault_windows(faults) == [(50 * S - BEFORE_US, 51 * S + AFTER_US)]
+    assert fault_windows([]) == []
 
 
 def test_what_one_gatherer_lost_is_excused_by_its_own_faults_only() -> None:
     own = InjectedFault("kill", "g1", CUT.at, 10 * S, 11 * S)
     other = InjectedFault("kill", "g2", CUT.at, 40 * S, 41 * S)
     everybody = InjectedFault("unknown_frames", None, CUT.at, 70 * S, 71 * S)
-    near = windows([own, other, everybody], "g1")
+    near = fault_windows([own, other, everybody], "g1")
     assert [low for low, _ in near] == [10 * S - BEFORE_US, 70 * S - BEFORE_US]
     lost = unexplained(LIVES, 0, MARGIN, ALL.clear(), {"A": [(40 * S, 42 * S)]}, near)
     assert [each.ticker for each in lost] == ["A"]

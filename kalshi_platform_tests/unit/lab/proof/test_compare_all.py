@@ -9,8 +9,8 @@ import pytest
 
 from kalshi_platform.lab.proof.comparison.books import Fold
 from kalshi_platform.lab.proof.comparison.checkpoints import AnchorCheck, AnchorsFound
-from kalshi_platform.lab.proof.comparison.compare_all import GathererRows, Walked, walk
-from kalshi_platform.lab.proof.comparison.tables import DELTAS, TICKERS, TRADES, NaturalTable, shaped, ticker_columns
+from kalshi_platform.lab.proof.comparison.compare_all import ComparedAll, GathererRows, compare_all
+from kalshi_platform.lab.proof.comparison.tables import DELTAS, TICKERS, TRADES, ComparableTable, shaped, ticker_columns
 from kalshi_platform.lab.proof.comparison.truth import ALL_TIME, Truth, read_truth
 from kalshi_platform.lab.proof.examine import merge_lost
 from kalshi_platform.lab.simulator.engine.truth import TruthLedger
@@ -59,23 +59,25 @@ def stored(truth: Truth) -> dict[str, pl.DataFrame]:
     }
 
 
-def walked(truth: Truth, production: dict[str, pl.DataFrame], rows_at_once: int, recorded: pl.DataFrame) -> Walked:
+def compared(
+    truth: Truth, production: dict[str, pl.DataFrame], rows_at_once: int, recorded: pl.DataFrame
+) -> ComparedAll:
     whole = stored(truth)
 
     def within(rows: pl.DataFrame, part: Interval) -> pl.DataFrame:
         return rows.filter(pl.col("exchange_us").is_between(*part, closed="left"))
 
-    def of_production(table: NaturalTable, part: Interval) -> pl.DataFrame:
+    def of_production(table: ComparableTable, part: Interval) -> pl.DataFrame:
         return within(production[table.name], part)
 
-    def of_lake(table: NaturalTable, part: Interval) -> pl.DataFrame:
+    def of_lake(table: ComparableTable, part: Interval) -> pl.DataFrame:
         return within(whole[table.name], part)
 
     seen = recorded.group_by(DELTAS.columns).agg(pl.len().cast(pl.Int64).alias("seen"))
     gatherer = GathererRows(lambda part: within(seen, part), truth.served.select("n", "ticker"))
     folds = Fold(ANCHORS), Fold(ANCHORS)
     checks = [AnchorCheck(truth.first_books, ANCHORS)]
-    found = walk(
+    found = compare_all(
         truth, (of_production, folds[0]), (of_lake, folds[1]), checks, {"g1": gatherer}, {"A": 0}, rows_at_once
     )
     assert all(difference.is_none for difference in found.lake.values())
@@ -84,7 +86,7 @@ def walked(truth: Truth, production: dict[str, pl.DataFrame], rows_at_once: int,
     return found
 
 
-def counts(found: Walked, name: str) -> tuple[int, int, int]:
+def counts(found: ComparedAll, name: str) -> tuple[int, int, int]:
     difference = found.production[name]
     return difference.missing.height, difference.doubled.height, difference.wrong.height
 
@@ -92,7 +94,7 @@ def counts(found: Walked, name: str) -> tuple[int, int, int]:
 @pytest.mark.parametrize("rows_at_once", [20, 10_000])
 def test_a_whole_record_is_whole_in_any_parts(truth: Truth, rows_at_once: int) -> None:
     rows = stored(truth)
-    found = walked(truth, rows, rows_at_once, rows[DELTAS.name])
+    found = compared(truth, rows, rows_at_once, rows[DELTAS.name])
     assert len(found.parts) == {20: COUNT // 10 + 1, 10_000: 1}[rows_at_once]
     assert [each.truth for each in found.production.values()] == [2 * COUNT, COUNT, COUNT]
     assert all(difference.is_none for difference in found.production.values())
@@ -114,7 +116,7 @@ def test_one_row_deleted_doubled_or_altered_is_found(truth: Truth, name: str, pl
         (altered, (0, 0, 1)),
         (moved, (0, 0, 1)),
     ):
-        found = walked(truth, rows | {name: changed}, 40, rows[DELTAS.name])
+        found = compared(truth, rows | {name: changed}, 40, rows[DELTAS.name])
         assert counts(found, name) == expected
         assert all(each.is_none for other, each in found.production.items() if other != name)
 
@@ -123,18 +125,18 @@ def test_what_a_gatherer_has_and_production_lacks_was_lost_by_the_merge(truth: T
     rows = stored(truth)
     whole = rows[DELTAS.name]
     without = rows | {DELTAS.name: whole[:4].vstack(whole[5:])}
-    assert merge_lost(*_deltas(walked(truth, without, 40, whole))) == 1
-    assert merge_lost(*_deltas(walked(truth, without, 40, without[DELTAS.name]))) == 0
-    assert merge_lost(*_deltas(walked(truth, rows, 40, whole))) == 0
+    assert merge_lost(*_deltas(compared(truth, without, 40, whole))) == 1
+    assert merge_lost(*_deltas(compared(truth, without, 40, without[DELTAS.name]))) == 0
+    assert merge_lost(*_deltas(compared(truth, rows, 40, whole))) == 0
 
 
 def test_a_delta_that_the_gatherer_lacks_is_named_by_its_number(truth: Truth) -> None:
     rows = stored(truth)
-    found = walked(truth, rows, 40, rows[DELTAS.name][:6].vstack(rows[DELTAS.name][7:]))
+    found = compared(truth, rows, 40, rows[DELTAS.name][:6].vstack(rows[DELTAS.name][7:]))
     assert found.lost == {"g1": [16]}
 
 
-def _deltas(found: Walked) -> tuple[object, pl.DataFrame]:
+def _deltas(found: ComparedAll) -> tuple[object, pl.DataFrame]:
     return found.production[DELTAS.name], found.best_seen
 
 
