@@ -12,30 +12,14 @@ import pyarrow as pa
 
 from kalshi_platform.catalog.fingerprints import event_fingerprint, market_fingerprint, series_fingerprint
 from kalshi_platform.market.catalog import EventInfo, MarketInfo, SeriesInfo
+from kalshi_platform.market.tables import CATALOG_TABLES, Column, Table
 from kalshi_platform.market.times import us_from_datetime
-from kalshi_platform.storage.tables import BIG, FLAG, INT, TEXT, TIME, StreamTable
+from kalshi_platform.storage.arrow import arrow_schema
 
 Row: TypeAlias = tuple[Any, ...]
-_ARROW_TYPES = {
-    "text": TEXT,
-    "timestamptz": TIME,
-    "bigint": BIG,
-    "integer": INT,
-    "boolean": FLAG,
-    "float8": pa.float64(),
-}
 _FIRST_US = us_from_datetime(datetime.min.replace(tzinfo=UTC))
 _END_US = us_from_datetime(datetime.max.replace(tzinfo=UTC)) + 1
 InfoT = TypeVar("InfoT", bound=MarketInfo | EventInfo | SeriesInfo)
-
-
-@dataclass(frozen=True)
-class Column:
-    """One column: its name and type in SQL, and the attribute of the struct that fills it."""
-
-    name: str
-    sql_type: str
-    attribute: str
 
 
 @dataclass(frozen=True)
@@ -44,11 +28,16 @@ class CatalogTable(Generic[InfoT]):
 
     name: str
     ticker: str
-    info: Callable[..., InfoT]
-    columns: tuple[Column, ...]
+    info: type[InfoT]
     fingerprint: Callable[[InfoT], int]
     updated: str
     """The column that says when the exchange last changed the object's description."""
+
+    @cached_property
+    def columns(self) -> tuple[Column, ...]:
+        """The columns that a struct fills, apart from the payload; the rest is what we know of the object."""
+        own = ("payload", "fingerprint", "first_seen_at", "known_at")
+        return tuple(column for column in CATALOG_TABLES[self.name].written if column.name not in own)
 
     @cached_property
     def names(self) -> tuple[str, ...]:
@@ -56,22 +45,35 @@ class CatalogTable(Generic[InfoT]):
         return tuple(column.name for column in self.columns)
 
     @cached_property
-    def staged(self) -> StreamTable:
+    def staged(self) -> Table:
         """The shape of `arrow`: `columns`, payload, fingerprint, known_at."""
-        types = [_ARROW_TYPES[column.sql_type] for column in self.columns]
-        names = (*self.names, "payload", "fingerprint", "known_at")
-        schema = pa.schema(list(zip(names, (*types, TEXT, BIG, TIME), strict=True)))
-        return StreamTable(f"catalog_{self.name}", "known_at", schema, {"payload": "jsonb"})
+        table = CATALOG_TABLES[self.name]
+        columns = (*self.columns, *(table[name] for name in ("payload", "fingerprint", "known_at")))
+        return Table(f"catalog_{self.name}", table.meaning, columns)
+
+    @cached_property
+    def _attributes(self) -> tuple[str, ...]:
+        """The attribute of the struct that fills each of `columns`. Raises KeyError where there is none."""
+        fields = self.info.__struct_fields__
+        named = {"ticker": self.ticker} | _ATTRIBUTES | {self.updated: _UPDATED}
+        found = {column.name: named.get(column.name) or column.struct_field(fields) for column in self.columns}
+        lacking = [name for name, attribute in found.items() if attribute not in fields]
+        if lacking:
+            raise KeyError(f"no field of {self.info.__name__} fills {self.name}.{', '.join(lacking)}")
+        return tuple(str(attribute) for attribute in found.values())
 
     def row(self, info: InfoT) -> Row:
         """Values of `columns` (times in µs), then payload and fingerprint. Raises ValueError for a time that no
         database and no datetime holds."""
-        values = [_checked(getattr(info, column.attribute), column.sql_type) for column in self.columns]
+        values = [
+            _checked(getattr(info, attribute), column.type)
+            for column, attribute in zip(self.columns, self._attributes, strict=True)
+        ]
         return (*values, info.payload, self.fingerprint(info))
 
     def arrow(self, rows: Sequence[Row], known_at: datetime) -> pa.Table:
         """Rows as one table of the shape `staged`. Raises ValueError or OverflowError for values out of range."""
-        schema = self.staged.schema
+        schema = arrow_schema(self.staged)
         columns = [*zip(*rows, strict=True), [us_from_datetime(known_at)] * len(rows)]
         return pa.table(
             [pa.array(values, field.type) for values, field in zip(columns, schema, strict=True)], schema=schema
@@ -79,85 +81,21 @@ class CatalogTable(Generic[InfoT]):
 
     def struct(self, row: Sequence[Any], payload: str = "") -> InfoT:
         """A struct from the values of `columns`."""
-        values = {column.attribute: _from_sql(value) for column, value in zip(self.columns, row, strict=True)}
+        values = {attribute: _from_sql(value) for attribute, value in zip(self._attributes, row, strict=True)}
         return self.info(**values, payload=payload)
 
 
-def _columns(**columns: str) -> tuple[Column, ...]:
-    """`name="type"` or `name="type attribute"`."""
-    made = []
-    for name, spec in columns.items():
-        sql_type, _, attribute = spec.partition(" ")
-        made.append(Column(name, sql_type, attribute or name))
-    return tuple(made)
+_UPDATED = "updated_us"
+# Structs of REST answers keep the exchange's names, the tables ours.
+_ATTRIBUTES = {
+    "expected_expiration_time": "expected_expiration_us",
+    "created_time": "created_us",
+    "settlement_time": "settlement_ts_us",
+}
 
-
-MARKETS: CatalogTable[MarketInfo] = CatalogTable(
-    "markets",
-    "ticker",
-    MarketInfo,
-    _columns(
-        ticker="text",
-        event_ticker="text",
-        series_ticker="text",
-        market_type="text",
-        status="text",
-        title="text",
-        open_time="timestamptz open_time_us",
-        close_time="timestamptz close_time_us",
-        expected_expiration_time="timestamptz expected_expiration_us",
-        created_time="timestamptz created_us",
-        updated_time="timestamptz updated_us",
-        settlement_time="timestamptz settlement_ts_us",
-        result="text",
-        settlement_value_e6="bigint",
-        can_close_early="boolean",
-        is_provisional="boolean",
-        mve_collection_ticker="text",
-        exchange_index="integer",
-        price_level_structure="text",
-        price_ranges="text",
-    ),
-    market_fingerprint,
-    "updated_time",
-)
-EVENTS: CatalogTable[EventInfo] = CatalogTable(
-    "events",
-    "event_ticker",
-    EventInfo,
-    _columns(
-        ticker="text event_ticker",
-        series_ticker="text",
-        title="text",
-        sub_title="text",
-        category="text",
-        collateral_return_type="text",
-        mutually_exclusive="boolean",
-        strike_date="timestamptz strike_date_us",
-        strike_period="text",
-        last_updated="timestamptz updated_us",
-        exchange_index="integer",
-    ),
-    event_fingerprint,
-    "last_updated",
-)
-SERIES: CatalogTable[SeriesInfo] = CatalogTable(
-    "series",
-    "ticker",
-    SeriesInfo,
-    _columns(
-        ticker="text",
-        title="text",
-        category="text",
-        frequency="text",
-        fee_type="text",
-        fee_multiplier="float8",
-        last_updated="timestamptz updated_us",
-        exchange_index="integer",
-    ),
-    series_fingerprint,
-    "last_updated",
-)
+MARKETS: CatalogTable[MarketInfo] = CatalogTable("markets", "ticker", MarketInfo, market_fingerprint, "updated_time")
+EVENTS: CatalogTable[EventInfo] = CatalogTable("events", "event_ticker", EventInfo, event_fingerprint, "last_updated")
+SERIES: CatalogTable[SeriesInfo] = CatalogTable("series", "ticker", SeriesInfo, series_fingerprint, "last_updated")
 
 
 def _checked(value: Any, sql_type: str) -> Any:

@@ -15,8 +15,8 @@ from datetime import UTC, date, datetime, timedelta
 from typing import Literal, TypeAlias
 
 from kalshi_platform.errors import UnknownPartition
+from kalshi_platform.market.tables import MERGED_TABLES
 from kalshi_platform.market.times import HOUR
-from kalshi_platform.storage.tables import MERGED_TABLES
 
 Layer: TypeAlias = Literal["raw", "processed", "aggregates"]
 Kind: TypeAlias = Literal["hourly", "daily"]

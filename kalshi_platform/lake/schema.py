@@ -13,7 +13,8 @@ from types import MappingProxyType
 import pyarrow as pa
 
 from kalshi_platform.lake.layout import RAW_TABLES, LakeTable
-from kalshi_platform.storage.tables import BIG, FLAG, PRODUCTION_TABLES, TEXT, TIME
+from kalshi_platform.market.tables import PRODUCTION_TABLES
+from kalshi_platform.storage.arrow import ARROW_TYPES
 
 DOLLARS = pa.decimal128(9, 4)
 CONTRACTS = pa.decimal128(18, 2)
@@ -43,69 +44,9 @@ def dataset(table: LakeTable) -> Dataset:
     return DATASETS[table.key]
 
 
-_PRICE = "1/10,000 dollar"
-_COUNT = "1/100 contract"
 _TIME = "microseconds, UTC"
+TEXT, TIME, BIG, FLAG = (ARROW_TYPES[each] for each in ("text", "timestamptz", "bigint", "boolean"))
 
-_NOTES: Mapping[str, tuple[str, str]] = {
-    "exchange_ts": (_TIME, "Kalshi's time of the message; trades are floored to the millisecond"),
-    "snapshot_ts": (_TIME, "our receive time for ws and rest_recovery, the poll's minute for rest"),
-    "anchor_ts": (_TIME, "the book is the one at the END of this moment; apply deltas with a later exchange_ts"),
-    "received_at": (_TIME, "our clock at the socket read of the first witness"),
-    "requested_at": (_TIME, "our clock when the REST request was sent"),
-    "created_time": (_TIME, "Kalshi's time of the trade as REST gives it, to the microsecond"),
-    "ticker": ("", "market ticker (lifecycle events of an event carry the event's ticker)"),
-    "side": ("", "the outcome whose bids changed: yes or no"),
-    "price_e4": (_PRICE, "price of the level, or of the last trade; books are on the no-leg scale"),
-    "delta_e2": (_COUNT, "signed change of the level's size"),
-    "occurrence": ("", "tells equal changes of one timestamp apart, from 0"),
-    "gatherer": ("", "the witness whose copy was merged first"),
-    "witness": ("", "the gatherer for ws and rest_recovery; empty for rest"),
-    "stream_id": ("", "one channel of one connection of that gatherer; 0 for rows that came by REST"),
-    "seq": ("", "number of the message within the stream"),
-    "trade_id": ("", "Kalshi's identifier of the trade"),
-    "yes_price_e4": (_PRICE, "price of the yes contract (in books: prices of the yes bids, ascending)"),
-    "no_price_e4": (_PRICE, "price of the no contract (in books: prices of the no bids, ascending)"),
-    "yes_count_e2": (_COUNT, "sizes of the yes bids, in the order of their prices"),
-    "no_count_e2": (_COUNT, "sizes of the no bids, in the order of their prices"),
-    "count_e2": (_COUNT, "contracts traded"),
-    "taker_side": ("", "outcome that the taker bought, where Kalshi says it"),
-    "is_block_trade": ("", "negotiated off the book"),
-    "source": ("", "ws, rest or rest_recovery: how the row was obtained"),
-    "fingerprint": ("", "64-bit hash of the content"),
-    "yes_bid_e4": (_PRICE, "best yes bid"),
-    "yes_ask_e4": (_PRICE, "best yes ask"),
-    "yes_bid_size_e2": (_COUNT, "size at the best yes bid"),
-    "yes_ask_size_e2": (_COUNT, "size at the best yes ask"),
-    "last_trade_size_e2": (_COUNT, "size of the last trade"),
-    "volume_e2": (_COUNT, "contracts traded since the market opened"),
-    "open_interest_e2": (_COUNT, "contracts held"),
-    "dollar_volume": ("dollars", "volume as Kalshi counts it in whole dollars"),
-    "dollar_open_interest": ("dollars", "open interest as Kalshi counts it in whole dollars"),
-    "event_type": ("", "what happened to the market"),
-    "content": ("", "the message as JSON"),
-}
-_NULLABLE = frozenset(
-    {
-        "taker_side",
-        "created_time",
-        "requested_at",
-        "yes_bid_e4",
-        "yes_ask_e4",
-        "yes_bid_size_e2",
-        "yes_ask_size_e2",
-        "last_trade_size_e2",
-        "volume_e2",
-        "open_interest_e2",
-        "dollar_volume",
-        "dollar_open_interest",
-    }
-)
-# The same column name is a key in one table and optional in another.
-_NULLABLE_IN: Mapping[str, frozenset[str]] = {
-    "tickers": frozenset({"price_e4"}),
-    "market_lifecycle": frozenset({"exchange_ts"}),
-}
 _IDENTITY: Mapping[str, tuple[str, ...]] = {
     "orderbook_deltas": ("ticker", "exchange_ts", "side", "price_e4", "delta_e2", "occurrence"),
     "trades": ("ticker", "exchange_ts", "trade_id"),
@@ -139,8 +80,10 @@ def _schema(key: str, version: int, fields: list[pa.Field]) -> pa.Schema:
 
 def _raw(name: str, version: int = 1) -> Dataset:
     table = PRODUCTION_TABLES[name]
-    nullable = _NULLABLE | _NULLABLE_IN.get(name, frozenset())
-    fields = [_field(f.name, f.type, *_NOTES[f.name], nullable=f.name in nullable) for f in table.schema]
+    fields = [
+        _field(column.name, ARROW_TYPES[column.type], column.unit, column.meaning, nullable=column.nullable)
+        for column in table.written
+    ]
     key = f"raw/{name}"
     return Dataset(
         key,
@@ -149,7 +92,7 @@ def _raw(name: str, version: int = 1) -> Dataset:
         table.time_column,
         _IDENTITY[name],
         _ORDER.get(name, _IDENTITY[name]),
-        _PLAIN & set(table.columns),
+        _PLAIN & set(table.names),
         _ROWS_PER_GROUP.get(name, Dataset.rows_per_group),
     )
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any
 
+from kalshi_platform.market.tables import GATHERER_TABLES, PRODUCTION_TABLES, Table
 from kalshi_platform.storage.pool import Database
-from kalshi_platform.storage.tables import GATHERER_TABLES, PRODUCTION_TABLES, StreamTable
 
 
 def span(first: datetime | None, last: datetime | None) -> dict[str, Any]:
@@ -16,7 +16,7 @@ def span(first: datetime | None, last: datetime | None) -> dict[str, Any]:
     return {"time_min": first.isoformat(), "time_max": last.isoformat()}
 
 
-def rows_between(database: Database, table: StreamTable, low: datetime, high: datetime) -> dict[str, Any]:
+def rows_between(database: Database, table: Table, low: datetime, high: datetime) -> dict[str, Any]:
     """Rows of a time-series table with low <= time < high, and their span."""
     column = table.time_column
     with database.transaction() as transaction:

@@ -15,29 +15,15 @@ import psycopg2.errors
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from kalshi_platform.storage.tables import StreamTable
+from kalshi_platform.market.tables import Table
+from kalshi_platform.storage.arrow import arrow_schema
 from kalshi_platform.storage.texts import json_without_nul, text_without_nul
-
-_PG_TYPES: dict[pa.DataType, str] = {
-    pa.string(): "text",
-    pa.int32(): "integer",
-    pa.int64(): "bigint",
-    pa.float64(): "double precision",
-    pa.bool_(): "boolean",
-    pa.binary(): "bytea",
-    pa.timestamp("us", tz="UTC"): "timestamptz",
-    pa.list_(pa.int32()): "integer[]",
-    pa.list_(pa.int64()): "bigint[]",
-    pa.list_(pa.string()): "text[]",
-}
 
 _CHUNK_BYTES = 1024 * 1024
 """For each chunk of a COPY the interpreter is let go and must be got back, which takes long while other threads run."""
 
 
-def insert_new(
-    connection: Any, table: StreamTable, data: pa.Table, *, where: str = "", likely_new: bool = False
-) -> int:
+def insert_new(connection: Any, table: Table, data: pa.Table, *, where: str = "", likely_new: bool = False) -> int:
     """Insert the rows of `data` whose key is not there yet; return how many were inserted. Does not commit.
 
     `where` is an optional SQL condition over the staged row `s`. `likely_new` changes only what it costs.
@@ -45,12 +31,12 @@ def insert_new(
     if data.num_rows == 0:
         return 0
     copied = encode(table, data)
-    if likely_new and not where and not table.casts and _copy_straight(connection, table, copied):
+    if likely_new and not where and not _has_json(table) and _copy_straight(connection, table, copied):
         return int(data.num_rows)
     return _insert_staged(connection, table, copied, where)
 
 
-def stage(connection: Any, table: StreamTable, data: pa.Table) -> str:
+def stage(connection: Any, table: Table, data: pa.Table) -> str:
     """Copy rows into a temporary table of the same columns, for a statement of the caller's; return its name.
 
     It is empty again after the transaction, of which it must be the only use.
@@ -62,7 +48,7 @@ def stage(connection: Any, table: StreamTable, data: pa.Table) -> str:
     return name
 
 
-def _copy_straight(connection: Any, table: StreamTable, copied: bytes) -> bool:
+def _copy_straight(connection: Any, table: Table, copied: bytes) -> bool:
     """COPY into the table itself; return False, with nothing changed, when a row is there already."""
     with connection.cursor() as cursor:
         cursor.execute("SAVEPOINT copy_straight")
@@ -75,12 +61,10 @@ def _copy_straight(connection: Any, table: StreamTable, copied: bytes) -> bool:
         return True
 
 
-def _insert_staged(connection: Any, table: StreamTable, copied: bytes, where: str) -> int:
+def _insert_staged(connection: Any, table: Table, copied: bytes, where: str) -> int:
     stage = f"stage_{table.name}"
-    names = ", ".join(table.columns)
-    values = ", ".join(
-        f"s.{name}::{table.casts[name]}" if name in table.casts else f"s.{name}" for name in table.columns
-    )
+    names = ", ".join(table.names)
+    values = ", ".join(f"s.{column.name}{'::jsonb' if column.type == 'jsonb' else ''}" for column in table.written)
     condition = f" WHERE {where}" if where else ""
     with connection.cursor() as cursor:
         cursor.execute(_stage_statement(stage, table))
@@ -95,14 +79,14 @@ def _insert_staged(connection: Any, table: StreamTable, copied: bytes, where: st
         return inserted
 
 
-def _copy(cursor: Any, target: str, table: StreamTable, copied: bytes) -> None:
-    names = ", ".join(table.columns)
+def _copy(cursor: Any, target: str, table: Table, copied: bytes) -> None:
+    names = ", ".join(table.names)
     cursor.copy_expert(f"COPY {target} ({names}) FROM STDIN WITH (FORMAT BINARY)", io.BytesIO(copied), _CHUNK_BYTES)
 
 
-def encode(table: StreamTable, data: pa.Table) -> bytes:
+def encode(table: Table, data: pa.Table) -> bytes:
     """Return `data` in PostgreSQL's binary COPY format."""
-    encoder = pgpq.ArrowToPostgresBinaryEncoder(table.schema)
+    encoder = pgpq.ArrowToPostgresBinaryEncoder(arrow_schema(table))
     parts = [encoder.write_header()]
     for batch in _storable(table, data).to_batches():
         parts.append(encoder.write_batch(batch))
@@ -110,17 +94,18 @@ def encode(table: StreamTable, data: pa.Table) -> bytes:
     return b"".join(parts)
 
 
-def _storable(table: StreamTable, data: pa.Table) -> pa.Table:
+def _storable(table: Table, data: pa.Table) -> pa.Table:
     """The columns of `table` in its order and types, without what PostgreSQL cannot hold.
 
     JSON may carry U+0000 and PostgreSQL's text may not: one such character would make a whole batch fail for ever.
     It becomes U+FFFD.
     """
-    data = data.select(list(table.columns)).cast(table.schema)
-    for index, field in enumerate(table.schema):
+    schema = arrow_schema(table)
+    data = data.select(schema.names).cast(schema)
+    for index, (column, field) in enumerate(zip(table.written, schema, strict=True)):
         if not pa.types.is_string(field.type):
             continue
-        is_json = table.casts.get(field.name) == "jsonb"
+        is_json = column.type == "jsonb"
         needle = "\\u0000" if is_json else "\x00"
         if pc.any(pc.match_substring(data.column(index), needle)).as_py():
             clean = json_without_nul if is_json else text_without_nul
@@ -129,6 +114,13 @@ def _storable(table: StreamTable, data: pa.Table) -> pa.Table:
     return data
 
 
-def _stage_statement(stage: str, table: StreamTable) -> str:
-    columns = ", ".join(f"{field.name} {_PG_TYPES[field.type]}" for field in table.schema)
+def _stage_statement(stage: str, table: Table) -> str:
+    # The encoder makes text of JSON; the statement that inserts it casts.
+    columns = ", ".join(
+        f"{column.name} {'text' if column.type == 'jsonb' else column.type}" for column in table.written
+    )
     return f"CREATE TEMPORARY TABLE IF NOT EXISTS {stage} ({columns}) ON COMMIT DELETE ROWS"
+
+
+def _has_json(table: Table) -> bool:
+    return any(column.type == "jsonb" for column in table.written)

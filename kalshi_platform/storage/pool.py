@@ -17,10 +17,10 @@ import pyarrow as pa
 import sqlalchemy
 
 from kalshi_platform.errors import DatabaseUnavailable
+from kalshi_platform.market.tables import Table
 from kalshi_platform.storage import bulk
 from kalshi_platform.storage.connect import connect, connection_url
 from kalshi_platform.storage.failures import DRIVER_ERRORS, READ_ONLY, translated
-from kalshi_platform.storage.tables import StreamTable
 from kalshi_platform.storage.urls import libpq_url, redacted
 
 Params: TypeAlias = Mapping[str, Any] | Sequence[Any] | None
@@ -71,7 +71,7 @@ class Transaction:
             row = cursor.fetchone()
             return None if row is None else tuple(row)
 
-    def insert_new(self, table: StreamTable, data: pa.Table, *, where: str = "", likely_new: bool = False) -> int:
+    def insert_new(self, table: Table, data: pa.Table, *, where: str = "", likely_new: bool = False) -> int:
         """Insert the rows that are not there yet (staged binary COPY, ON CONFLICT DO NOTHING); return how many.
 
         `where` is an optional SQL condition over the staged row `s` (an anti-join, say). `likely_new` makes it cheaper
@@ -79,7 +79,7 @@ class Transaction:
         """
         return bulk.insert_new(self.connection, table, data, where=where, likely_new=likely_new)
 
-    def stage(self, table: StreamTable, data: pa.Table) -> str:
+    def stage(self, table: Table, data: pa.Table) -> str:
         """Copy rows into a temporary table of the same columns, which is empty again after the transaction; return its
         name. Once per table and transaction."""
         return bulk.stage(self.connection, table, data)

@@ -26,10 +26,10 @@ from kalshi_platform.lake.export import export_daily, export_raw
 from kalshi_platform.lake.layout import RAW_TABLES
 from kalshi_platform.lake.settings import LakeSettings
 from kalshi_platform.local.postgres.server import PostgresServer
+from kalshi_platform.market.tables import CLOSE_TABLES, PRODUCTION_TABLES
 from kalshi_platform.market.times import HOUR as ONE_HOUR
 from kalshi_platform.market.times import US_PER_S, us_from_datetime
 from kalshi_platform.storage.partitions import PartitionBounds
-from kalshi_platform.storage.tables import CLOSE_TABLES, PRODUCTION_TABLES
 from kalshi_platform_tests.fixtures.hand_filled_gatherer import (
     GathererDatabase,
     delta_row,

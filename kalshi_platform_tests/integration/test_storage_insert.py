@@ -10,10 +10,11 @@ import pytest
 
 from kalshi_platform.clock import SYSTEM_CLOCK
 from kalshi_platform.errors import StatementRejected
+from kalshi_platform.market.tables import GATHERER_TABLES, Table
 from kalshi_platform.market.times import us_from_datetime
+from kalshi_platform.storage.arrow import arrow_schema
 from kalshi_platform.storage.partitions import PartitionBounds, PartitionKeeper
 from kalshi_platform.storage.pool import Database
-from kalshi_platform.storage.tables import GATHERER_TABLES, StreamTable
 
 AT = datetime(2026, 11, 22, 20, 44, 1, 123_456, tzinfo=UTC)
 PLACE = {"stream_id": 7, "received_at": AT, "batch_no": 1}
@@ -27,8 +28,8 @@ def database(timeseries_database: Database) -> Database:
     return timeseries_database
 
 
-def rows_of(table: StreamTable, *rows: dict[str, Any]) -> pa.Table:
-    return pa.Table.from_pylist([PLACE | row for row in rows], schema=table.schema)
+def rows_of(table: Table, *rows: dict[str, Any]) -> pa.Table:
+    return pa.Table.from_pylist([PLACE | row for row in rows], schema=arrow_schema(table))
 
 
 def trade(trade_id: str, **values: Any) -> dict[str, Any]:
@@ -51,7 +52,7 @@ def letter(**values: Any) -> dict[str, Any]:
     return {"received_at": AT, "seq": 1, "channel": None, "ticker": None, "reason": "shape", "detail": "d"} | values
 
 
-def insert(database: Database, table: StreamTable, data: pa.Table, where: str = "") -> int:
+def insert(database: Database, table: Table, data: pa.Table, where: str = "") -> int:
     with database.transaction() as transaction:
         return transaction.insert_new(table, data, where=where)
 
@@ -184,7 +185,7 @@ def test_other_column_orders_and_integer_times_are_fine(database: Database) -> N
     trades = GATHERER_TABLES["trades"]
     data = rows_of(trades, trade("a"))
     moment = pa.array([us_from_datetime(AT)], pa.int64()).cast(pa.timestamp("us", tz="UTC"))
-    data = data.set_column(0, "exchange_ts", moment).select(list(reversed(trades.columns)))
+    data = data.set_column(0, "exchange_ts", moment).select(list(reversed(trades.names)))
     assert insert(database, trades, data.append_column("more", pa.array([1]))) == 1
     assert read(database, "SELECT exchange_ts, ticker FROM trades") == [(AT, "KXA-1")]
 

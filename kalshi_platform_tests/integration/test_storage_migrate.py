@@ -5,29 +5,15 @@ from __future__ import annotations
 import threading
 from dataclasses import replace
 
-import pyarrow as pa
 import pytest
 
 from kalshi_platform.errors import SchemaMismatch
 from kalshi_platform.storage import migrate as migrations
 from kalshi_platform.storage.migrate import DatabaseKind, SqlFile, check, files_of, migrate
 from kalshi_platform.storage.pool import Database
-from kalshi_platform.storage.tables import CLOSE_TABLES, GATHERER_TABLES, PRODUCTION_TABLES, StreamTable
 from kalshi_platform_tests.fixtures.storage import MakeDatabase
 
 KINDS: tuple[DatabaseKind, ...] = ("timeseries", "catalog", "production")
-SQL_TYPES = {
-    pa.string(): {"text", "jsonb"},
-    pa.int32(): {"integer"},
-    pa.int64(): {"bigint"},
-    pa.bool_(): {"boolean"},
-    pa.binary(): {"bytea"},
-    pa.timestamp("us", tz="UTC"): {"timestamp with time zone"},
-    pa.list_(pa.int32()): {"integer[]"},
-    pa.list_(pa.int64()): {"bigint[]"},
-    pa.list_(pa.string()): {"text[]"},
-    pa.float64(): {"double precision"},
-}
 
 
 def dump(database: Database) -> list[tuple[object, ...]]:
@@ -142,27 +128,3 @@ def test_native_partitions_can_be_chosen_on_a_timescale_server(timescale_databas
     assert migrate(database, "timeseries", use_timescale=False).mode == "native"
     assert check(database, "timeseries") == "native"
     database.dispose()
-
-
-@pytest.mark.parametrize(
-    ("kind", "tables"),
-    [("timeseries", GATHERER_TABLES), ("production", {**PRODUCTION_TABLES, **CLOSE_TABLES})],
-)
-def test_arrow_schemas_agree_with_the_tables(
-    make_database: MakeDatabase, kind: DatabaseKind, tables: dict[str, StreamTable]
-) -> None:
-    database = make_database(kind)
-    with database.transaction() as transaction:
-        series = dict(transaction.fetch_all("SELECT table_name, time_column FROM series_tables"))
-        assert series == {name: table.time_column for name, table in tables.items()}
-        for name, table in tables.items():
-            actual = transaction.fetch_all(
-                "SELECT attname, format_type(atttypid, atttypmod), attidentity FROM pg_attribute"
-                " WHERE attrelid = to_regclass(%s) AND attnum > 0 ORDER BY attnum",
-                (name,),
-            )
-            stored = [(column, kind) for column, kind, identity in actual if not identity]
-            assert [column for column, _ in stored] == list(table.columns), name
-            for (column, sql_type), field in zip(stored, table.schema, strict=True):
-                assert sql_type in SQL_TYPES[field.type], (name, column)
-                assert (sql_type == "jsonb") == (table.casts.get(column) == "jsonb"), (name, column)

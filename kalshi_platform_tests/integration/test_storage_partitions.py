@@ -10,10 +10,11 @@ import pytest
 
 from kalshi_platform.clock import SystemClock
 from kalshi_platform.errors import OutOfPartitionBounds, StatementRejected
+from kalshi_platform.market.tables import GATHERER_TABLES
 from kalshi_platform.market.times import us_from_datetime
+from kalshi_platform.storage.arrow import arrow_schema
 from kalshi_platform.storage.partitions import PartitionBounds, PartitionKeeper
 from kalshi_platform.storage.pool import Database
-from kalshi_platform.storage.tables import GATHERER_TABLES
 
 NOW = datetime(2026, 11, 22, 20, 44, 1, 5, tzinfo=UTC)
 DELTAS = GATHERER_TABLES["orderbook_deltas"]
@@ -48,7 +49,7 @@ def delta(moment: datetime, seq: int = 1) -> pa.Table:
         "received_at": moment,
         "batch_no": 1,
     }
-    return pa.Table.from_pylist([row], schema=DELTAS.schema)
+    return pa.Table.from_pylist([row], schema=arrow_schema(DELTAS))
 
 
 def insert(database: Database, moment: datetime, seq: int = 1) -> int:

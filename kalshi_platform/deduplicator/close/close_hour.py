@@ -39,12 +39,12 @@ from kalshi_platform.deduplicator.trades.reconcile_trades import TradeCheck, rec
 from kalshi_platform.deduplicator.trades.rest_trades import TradeLister
 from kalshi_platform.errors import DatabaseUnavailable, HourDropped
 from kalshi_platform.market.names import LONGEST_NAME
+from kalshi_platform.market.tables import CLOSE_TABLES, MERGED_TABLES, PRODUCTION_TABLES
 from kalshi_platform.market.times import HOUR, hour_of, us_from_datetime
 from kalshi_platform.storage.migrate import check
 from kalshi_platform.storage.partitions import PartitionBounds, PartitionKeeper
 from kalshi_platform.storage.pool import Database, Transaction
 from kalshi_platform.storage.read import arrow_snapshot
-from kalshi_platform.storage.tables import CLOSE_TABLES, MERGED_TABLES, PRODUCTION_TABLES
 
 Answer = TypeVar("Answer")
 # A slice of an hour is at least a second long.

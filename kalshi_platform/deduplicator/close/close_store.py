@@ -12,9 +12,9 @@ import polars as pl
 
 from kalshi_platform.deduplicator.close.overlap import STATISTICS
 from kalshi_platform.deduplicator.coverage.verification.verify_claims import Judgement
+from kalshi_platform.market.tables import CLOSE_TABLES, PRODUCTION_TABLES, Table
 from kalshi_platform.market.times import HOUR, datetime_from_us, us_from_datetime
 from kalshi_platform.storage.pool import Transaction
-from kalshi_platform.storage.tables import CLOSE_TABLES, PRODUCTION_TABLES, StreamTable
 
 Alarm = tuple[str, str, str]
 CLAIM_COLUMNS = {"gatherer": pl.String, "stream_id": pl.Int64, "ticker": pl.String, "from_us": pl.Int64,
@@ -221,9 +221,9 @@ def _time(column: str) -> pl.Expr:
     return pl.from_epoch(column, time_unit="us").dt.replace_time_zone("UTC")
 
 
-def _insert(transaction: Transaction, table: StreamTable, rows: pl.DataFrame) -> None:
+def _insert(transaction: Transaction, table: Table, rows: pl.DataFrame) -> None:
     if rows.height:
-        data = rows.select(table.columns).to_arrow(compat_level=pl.CompatLevel.oldest())
+        data = rows.select(table.names).to_arrow(compat_level=pl.CompatLevel.oldest())
         transaction.insert_new(table, data)
 
 

@@ -13,7 +13,7 @@ import pyarrow as pa
 
 from kalshi_platform.deduplicator.merge.deduplicate import LIFECYCLE_IDENTITY, TRADE_IDENTITY
 from kalshi_platform.market.identity import DELTA_KEY, TICKER_KEY
-from kalshi_platform.storage.tables import GATHERER_TABLES
+from kalshi_platform.market.tables import GATHERER_TABLES
 
 FEWEST_ROWS = 100
 """Fewer comparable rows than this raise no alarm."""

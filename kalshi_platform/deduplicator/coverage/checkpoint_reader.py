@@ -19,14 +19,15 @@ from kalshi_platform.deduplicator.coverage.streams.stream_window import AROUND_M
 from kalshi_platform.deduplicator.coverage.streams.unknown_frames import read_proven
 from kalshi_platform.deduplicator.merge.source import gone_until
 from kalshi_platform.deduplicator.settings import GathererSource
+from kalshi_platform.market.tables import PRODUCTION_TABLES
 from kalshi_platform.market.times import datetime_from_us, us_from_datetime
+from kalshi_platform.storage.arrow import arrow_schema
 from kalshi_platform.storage.read import ArrowSnapshot, arrow_snapshot
-from kalshi_platform.storage.tables import PRODUCTION_TABLES
 
 # Most snapshots are settled by a few seconds of their stream.
 _FIRST_WINDOW = 20_000
 _BOOKS_AT_ONCE = 2_000
-_EMPTY = pl.DataFrame(pl.from_arrow(PRODUCTION_TABLES["book_anchors"].schema.empty_table()))
+_EMPTY = pl.DataFrame(pl.from_arrow(arrow_schema(PRODUCTION_TABLES["book_anchors"]).empty_table()))
 
 
 def read_anchors(

@@ -27,9 +27,9 @@ from kalshi_platform.deduplicator.merge.source import (
     weighted_rows,
 )
 from kalshi_platform.deduplicator.settings import GathererSource
+from kalshi_platform.market.tables import MERGED_TABLES
 from kalshi_platform.storage.pool import Transaction
 from kalshi_platform.storage.read import ArrowSnapshot, arrow_snapshot
-from kalshi_platform.storage.tables import MERGED_TABLES
 
 # A pass never looks at more ledger lines than this, however few rows they bring.
 BATCHES_PER_PASS = 20_000

@@ -29,10 +29,10 @@ from kalshi_platform.deduplicator.merge.source import check_source
 from kalshi_platform.deduplicator.merge.source_identity import Witnesses
 from kalshi_platform.deduplicator.settings import DeduplicatorSettings, GathererSource
 from kalshi_platform.errors import KalshiPlatformError
+from kalshi_platform.market.tables import MERGED_TABLES
 from kalshi_platform.storage.migrate import check
 from kalshi_platform.storage.partitions import PartitionBounds, PartitionKeeper
 from kalshi_platform.storage.pool import Database, Transaction
-from kalshi_platform.storage.tables import MERGED_TABLES
 
 _log = logging.getLogger(__name__)
 

@@ -17,10 +17,10 @@ import pyarrow.compute as pc
 
 from kalshi_platform.deduplicator.merge import alarms, hour_activity
 from kalshi_platform.market.names import LONGEST_NAME
+from kalshi_platform.market.tables import PRODUCTION_TABLES
 from kalshi_platform.market.times import us_from_datetime
 from kalshi_platform.storage.partitions import PartitionBounds
 from kalshi_platform.storage.pool import Transaction
-from kalshi_platform.storage.tables import PRODUCTION_TABLES
 
 REFUSED = "refused"
 NO_PARTITION = "no_partition"

@@ -8,11 +8,12 @@ from datetime import datetime, timedelta
 import pyarrow as pa
 
 from kalshi_platform.deduplicator.settings import GathererSource
+from kalshi_platform.market.tables import GATHERER_TABLES, MERGED_TABLES
 from kalshi_platform.market.times import HOUR
+from kalshi_platform.storage.arrow import arrow_schema
 from kalshi_platform.storage.migrate import DatabaseKind, check
 from kalshi_platform.storage.pool import Database
 from kalshi_platform.storage.read import ArrowSnapshot
-from kalshi_platform.storage.tables import GATHERER_TABLES, MERGED_TABLES
 
 Window = tuple[datetime, datetime]
 HOURS_AT_ONCE = timedelta(hours=240)
@@ -145,17 +146,15 @@ def gone_until(snapshot: ArrowSnapshot, low: datetime, high: datetime) -> dateti
 
 
 def _select(table: str, condition: str) -> str:
-    schema = GATHERER_TABLES[table]
     columns = ", ".join(
-        f"{name}::text AS {name}" if schema.casts.get(name) == "jsonb" else name
-        for name in schema.columns
-        if name != "batch_no"
+        f"{column.name}::text AS {column.name}" if column.type == "jsonb" else column.name
+        for column in GATHERER_TABLES[table].written
+        if column.name != "batch_no"
     )
     return f"SELECT {columns} FROM {table} WHERE {condition}"  # noqa: S608 - our own names
 
 
 def _joined(table: str, parts: Sequence[pa.Table]) -> pa.Table:
-    schema = GATHERER_TABLES[table].schema
-    wanted = pa.schema([field for field in schema if field.name != "batch_no"])
+    wanted = arrow_schema(GATHERER_TABLES[table], "batch_no")
     # The driver adds metadata to the fields; without it tables of several queries are alike.
     return pa.concat_tables([part.cast(wanted) for part in parts]) if parts else wanted.empty_table()

@@ -10,35 +10,23 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import islice
-from typing import Any, Protocol
+from typing import Protocol
 
 import pyarrow as pa
 
 from kalshi_platform.market.identity import TRADE_WINDOW_US
 from kalshi_platform.market.records import Trade
+from kalshi_platform.market.tables import DATABASES
 from kalshi_platform.market.times import HOUR, US_PER_S, us_from_datetime
+from kalshi_platform.storage.arrow import ARROW_TYPES, ArrowBuilder
 from kalshi_platform.storage.pool import Database
 from kalshi_platform.storage.queries import load
-from kalshi_platform.storage.tables import BIG, FLAG, INT, TEXT, TIME, StreamTable
 
 MARGIN = timedelta(microseconds=TRADE_WINDOW_US)
 """Listed around the hour as well: two sources may put one trade a little apart."""
 _ROWS_AT_ONCE = 20_000
-_COLUMNS: dict[str, tuple[pa.DataType, Callable[[Trade], Any]]] = {
-    "exchange_ts": (TIME, lambda trade: trade.exchange_ts_us),
-    "ticker": (TEXT, lambda trade: trade.ticker),
-    "trade_id": (TEXT, lambda trade: trade.trade_id),
-    "yes_price_e4": (INT, lambda trade: trade.yes_price_e4),
-    "no_price_e4": (INT, lambda trade: trade.no_price_e4),
-    "count_e2": (BIG, lambda trade: trade.count_e2),
-    "taker_side": (TEXT, lambda trade: trade.taker_side),
-    "is_block_trade": (FLAG, lambda trade: trade.is_block_trade),
-    "created_time": (TIME, lambda trade: trade.created_time_us),
-    "received_at": (TIME, lambda trade: trade.received_at_ns // 1_000),
-}
-_TABLE = StreamTable(
-    "trade_listing", "exchange_ts", pa.schema([("hour", TIME), *((name, kind) for name, (kind, _) in _COLUMNS.items())])
-)
+_TABLE = DATABASES["production"]["trade_listing"]
+_BUILD = ArrowBuilder(Trade, _TABLE, without=("hour",))
 
 
 class TradeLister(Protocol):
@@ -89,6 +77,5 @@ def forget_listing(production: Database, hour: datetime) -> None:
 
 
 def _arrow(trades: list[Trade], hour_us: int) -> pa.Table:
-    columns = [pa.array([hour_us] * len(trades), TIME)]
-    columns += [pa.array([value(trade) for trade in trades], kind) for kind, value in _COLUMNS.values()]
-    return pa.table(columns, schema=_TABLE.schema)
+    hours = pa.array([hour_us] * len(trades), ARROW_TYPES["timestamptz"])
+    return _BUILD(trades).append_column("hour", hours)

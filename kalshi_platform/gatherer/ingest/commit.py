@@ -20,11 +20,11 @@ from kalshi_platform.gatherer.ingest.fence import Fence
 from kalshi_platform.gatherer.ingest.ledger import Ledger, Segment, fold
 from kalshi_platform.gatherer.ingest.quarantine import PARTITIONS_OF_A_BATCH, Dated, divert
 from kalshi_platform.market.records import Record
+from kalshi_platform.market.tables import GATHERER_TABLES
 from kalshi_platform.market.times import datetime_from_us
 from kalshi_platform.storage import queries
 from kalshi_platform.storage.partitions import PartitionKeeper
 from kalshi_platform.storage.pool import Database, Transaction
-from kalshi_platform.storage.tables import GATHERER_TABLES
 
 COMMITTED = "batch %d committed: %d new rows"
 """Logged (DEBUG) right after every commit of records."""

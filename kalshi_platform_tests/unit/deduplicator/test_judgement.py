@@ -26,7 +26,7 @@ from kalshi_platform.deduplicator.coverage.verification.verify_claims import (
     judge,
 )
 from kalshi_platform.market.intervals import Interval, holds
-from kalshi_platform.storage.tables import GATHERER_TABLES
+from kalshi_platform.market.tables import GATHERER_TABLES
 from kalshi_platform_tests.unit.deduplicator.test_worlds import LONG, merge, micros, world_of, worlds
 from kalshi_platform_tests.unit.deduplicator.truth import (
     DELTA_SCHEMA,
@@ -195,7 +195,7 @@ def test_rows_of_minutes_that_several_gatherers_saw_tell_whether_identities_agre
         ]  # fmt: skip
 
     minute = 60_000_000
-    assert {field.name for field in DELTA_SCHEMA} <= set(GATHERER_TABLES["orderbook_deltas"].columns)
+    assert {field.name for field in DELTA_SCHEMA} <= set(GATHERER_TABLES["orderbook_deltas"].names)
     same = list(range(200))
     first = statistics_of("orderbook_deltas", {"g1": delta_table(rows([*same, minute])), "g2": delta_table(rows(same))})
     later = statistics_of("orderbook_deltas", {"g1": delta_table(rows([5 * minute])), "g2": delta_table([])})

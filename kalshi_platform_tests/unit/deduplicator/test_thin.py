@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from kalshi_platform.deduplicator.coverage.checkpoints import range_min
 from kalshi_platform.deduplicator.coverage.streams.seq_ranges import runs, spans
 from kalshi_platform.deduplicator.merge.deduplicate import rounds, thin
+from kalshi_platform.market.tables import GATHERER_TABLES, PRODUCTION_TABLES
 from kalshi_platform.market.times import US_PER_S
-from kalshi_platform.storage.tables import GATHERER_TABLES, PRODUCTION_TABLES
+from kalshi_platform.storage.arrow import arrow_schema
 from kalshi_platform_tests.fixtures.hand_filled_gatherer import (
     delta_row,
     lifecycle_row,
@@ -27,7 +28,7 @@ T0 = 1_795_000_000_000_000
 
 
 def table(name: str, rows: list[dict[str, Any]]) -> pa.Table:
-    schema = pa.schema([field for field in GATHERER_TABLES[name].schema if field.name != "batch_no"])
+    schema = arrow_schema(GATHERER_TABLES[name], "batch_no")
     return pa.table([pa.array([row.get(field.name) for row in rows], field.type) for field in schema], schema=schema)
 
 
@@ -53,7 +54,7 @@ def test_every_table_has_the_columns_of_production() -> None:
     }
     for name, row in rows.items():
         united = thin(name, {"g1": table(name, [row]), "g2": table(name, [row])})
-        assert set(PRODUCTION_TABLES[name].columns) <= set(united.columns)
+        assert set(PRODUCTION_TABLES[name].names) <= set(united.columns)
         assert united.height == (2 if name == "orderbook_snapshots" else 1)
 
 

@@ -6,8 +6,9 @@ import pyarrow as pa
 
 from kalshi_platform.gatherer.ingest.columns import tables_of, times_us, with_batch_no
 from kalshi_platform.market.records import BookDelta
+from kalshi_platform.market.tables import GATHERER_TABLES
 from kalshi_platform.market.times import US_PER_HOUR
-from kalshi_platform.storage.tables import GATHERER_TABLES
+from kalshi_platform.storage.arrow import arrow_schema
 from kalshi_platform_tests.fixtures.gathered import BASE_US, STEPS, Stream
 
 
@@ -18,7 +19,7 @@ def test_every_kind_of_row_fits_its_table_exactly() -> None:
     tables = tables_of(stream.records)
     assert set(tables) == set(GATHERER_TABLES)
     for name, table in tables.items():
-        assert with_batch_no(name, table, 7).schema == GATHERER_TABLES[name].schema
+        assert with_batch_no(name, table, 7).schema == arrow_schema(GATHERER_TABLES[name])
         assert with_batch_no(name, table, 7)["batch_no"].to_pylist() == [7] * table.num_rows
 
 

@@ -35,9 +35,9 @@ from kalshi_platform.market.records import (
     TickerUpdate,
     Trade,
 )
+from kalshi_platform.market.tables import Table
 from kalshi_platform.storage.partitions import PartitionBounds
 from kalshi_platform.storage.pool import Database
-from kalshi_platform.storage.tables import StreamTable
 from kalshi_platform_tests.fixtures.clocks import FakeClock
 
 DAY_NS = 86_400 * 10**9
@@ -83,7 +83,7 @@ class Taking:
         self.ended += 1
         return self.open_memberships
 
-    def insert_new(self, table: StreamTable, data: pa.Table, **_: object) -> int:
+    def insert_new(self, table: Table, data: pa.Table, **_: object) -> int:
         # Of a dead letter only what it is found by is kept in an index.
         self._check(data.drop_columns(["payload", "detail", "seq"] if table.name == "dead_letters" else []).to_pylist())
         self.rows.setdefault(table.name, []).extend(data.to_pylist())

@@ -23,7 +23,8 @@ from kalshi_platform.lake.columns import decimals, shape
 from kalshi_platform.lake.layout import part_name
 from kalshi_platform.lake.parquet import regroup, write_parts
 from kalshi_platform.lake.schema import CONTRACTS, DATASETS, DOLLARS, Dataset
-from kalshi_platform.storage.tables import PRODUCTION_TABLES
+from kalshi_platform.market.tables import PRODUCTION_TABLES
+from kalshi_platform.storage.arrow import arrow_schema
 
 TIMES = st.integers(0, 86_400_000_000).map(lambda us: datetime(2026, 1, 1, tzinfo=UTC) + timedelta(microseconds=us))
 
@@ -196,7 +197,7 @@ def test_raw_data_sets_have_the_columns_of_production(name: str) -> None:
         pa.schema(
             [
                 f.with_nullable(DATASETS[f"raw/{name}"].schema.field(f.name).nullable)
-                for f in PRODUCTION_TABLES[name].schema
+                for f in arrow_schema(PRODUCTION_TABLES[name])
             ]
         )
     )

@@ -22,10 +22,10 @@ from kalshi_platform.gatherer.ingest.ledger import fold
 from kalshi_platform.lab.bench.gatherer.capture import Capture
 from kalshi_platform.lab.bench.measure import own_cpu_s
 from kalshi_platform.market.records import Record
+from kalshi_platform.market.tables import GATHERER_TABLES
 from kalshi_platform.storage import bulk
 from kalshi_platform.storage.partitions import PartitionBounds, PartitionKeeper
 from kalshi_platform.storage.pool import Database
-from kalshi_platform.storage.tables import GATHERER_TABLES
 
 MOST = 100_000
 BATCH = 20_000

@@ -13,11 +13,12 @@ import numpy.typing as npt
 import pyarrow as pa
 
 from kalshi_platform.clock import Clock
+from kalshi_platform.market.tables import GATHERER_TABLES
 from kalshi_platform.market.times import US_PER_S, datetime_from_us, us_from_datetime
 from kalshi_platform.storage import queries
+from kalshi_platform.storage.arrow import arrow_schema
 from kalshi_platform.storage.partitions import PartitionBounds, PartitionKeeper
 from kalshi_platform.storage.pool import Database
-from kalshi_platform.storage.tables import GATHERER_TABLES
 
 TABLE = "orderbook_deltas"
 BATCH_ROWS = 20_000
@@ -97,7 +98,7 @@ class MergeData:
                     assert row is not None  # noqa: S101 - the migration inserts the counter's only row
                     number = int(row[0])
                     numbered = batch.append_column("batch_no", pa.array(np.full(batch.num_rows, number)))
-                    data = numbered.select(stream.schema.names).cast(stream.schema)
+                    data = numbered.select(list(stream.names)).cast(arrow_schema(stream))
                     filled += transaction.insert_new(stream, data)
                     transaction.execute_values(
                         sql["batches"], [(number, TABLE, batch.num_rows, *map(datetime_from_us, edges), batch.nbytes)]

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 import psycopg2
 import psycopg2.extras
 
-from kalshi_platform.storage.tables import PRODUCTION_TABLES
+from kalshi_platform.market.tables import PRODUCTION_TABLES
 
 PAGE = 1_000
 _TABLE = "orderbook_deltas"
@@ -19,7 +19,7 @@ _TABLE = "orderbook_deltas"
 
 def merge_naively(sources: Mapping[str, str], production_url: str) -> tuple[int, int]:
     """Merge all deltas of `sources` (name → URL) in one transaction; return (rows read, rows inserted)."""
-    columns = [name for name in PRODUCTION_TABLES[_TABLE].schema.names if name != "gatherer"]
+    columns = [name for name in PRODUCTION_TABLES[_TABLE].names if name != "gatherer"]
     names = ", ".join(columns)
     read = inserted = 0
     with contextlib.closing(psycopg2.connect(production_url)) as production, production.cursor() as target:
