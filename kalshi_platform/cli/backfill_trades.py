@@ -1,18 +1,14 @@
-"""`kalshi-platform backfill-trades`: trades of past days from the exchange's own listing."""
+"""`kalshi-platform backfill-trades`: inserts trades of past days from the exchange's own listing."""
 
 from __future__ import annotations
 
 from datetime import UTC, date, datetime
-from typing import TYPE_CHECKING
 
 import typer
 
-from kalshi_platform.cli.running import tell
+from kalshi_platform.cli.console import print_line
+from kalshi_platform.cli.trade_checks import describe_trade_check, open_public_rest
 from kalshi_platform.errors import ConfigurationError
-
-if TYPE_CHECKING:
-    from kalshi_platform.deduplicator.trades.reconcile_trades import TradeCheck
-    from kalshi_platform.exchange.rest import RestClient
 
 
 def backfill_trades(
@@ -33,8 +29,8 @@ def backfill_trades(
     days = days_between(first, parse_day(to) if to else first)
     if not days:
         raise ConfigurationError([f"--to {to} lies before {day}"])
-    production_url, bounds, rest = load_production_url(), load_bounds(), public_rest()
-    tell(f"comparing the trades of {days[0]} … {days[-1]} ({len(days)} days) with the exchange's listing")
+    production_url, bounds, rest = load_production_url(), load_bounds(), open_public_rest()
+    print_line(f"comparing the trades of {days[0]} … {days[-1]} ({len(days)} days) with the exchange's listing")
     done = backfill(
         production_url,
         rest,
@@ -42,41 +38,22 @@ def backfill_trades(
         SYSTEM_CLOCK,
         bounds,
         done_since=datetime.fromtimestamp(0, UTC) if resume else None,
-        on_check=lambda check: tell(f"{check.hour:%Y-%m-%d %H:00}  {described(check)}"),
+        on_check=lambda check: print_line(f"{check.hour:%Y-%m-%d %H:00}  {describe_trade_check(check)}"),
     )
-    tell(
+    print_line(
         f"{len(done.checks)} hours: {done.total('rest_count'):,} trades listed, {done.total('inserted'):,} new;"
         f" {len(done.skipped)} hours skipped"
     )
     if done.total("inserted"):
-        tell("hours that got trades are to be closed (again) and exported: the schedules do, or close-hour, export")
+        print_line(
+            "hours that got trades are to be closed (again) and exported: the schedules do, or close-hour, export"
+        )
     if done.unproved:
         raise typer.Exit(1)
 
 
-def public_rest() -> RestClient:
-    """A client of the configured exchange for reads that need no key."""
-    import threading
-
-    from kalshi_platform.clock import SYSTEM_CLOCK
-    from kalshi_platform.config import load_public_reads
-    from kalshi_platform.exchange.rest import RestClient
-
-    return RestClient(load_public_reads(), SYSTEM_CLOCK, threading.Event())
-
-
-def described(check: TradeCheck) -> str:
-    """A check in one line."""
-    if check.state == "not checked":
-        return f"not checked: {check.reason}"
-    figures = f"{check.rest_count:,} listed, {check.inserted:,} new"
-    if check.only_in_production or check.differing:
-        figures += f", {check.only_in_production:,} only in production, {check.differing:,} with other values"
-    return f"{check.state}: {figures}" + (f" ({check.reason})" if check.reason else "")
-
-
 def parse_day(text: str) -> date:
-    """`2026-11-22`. Raises ConfigurationError."""
+    """Parse a UTC day, `2026-11-22`. Raises ConfigurationError."""
     try:
         return date.fromisoformat(text.strip())
     except ValueError as error:

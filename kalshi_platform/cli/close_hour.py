@@ -1,4 +1,4 @@
-"""`kalshi-platform close-hour`: one hour of production made final."""
+"""`kalshi-platform close-hour`: makes one hour of production final."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from kalshi_platform.cli.running import tell
+from kalshi_platform.cli.console import print_line
+from kalshi_platform.cli.trade_checks import describe_trade_check, open_public_rest
 from kalshi_platform.errors import ConfigurationError, KalshiPlatformError, Unfinished
 
 if TYPE_CHECKING:
@@ -35,26 +36,25 @@ def close_hour(
     Exit 1 when a part of that could not be done: the hour has not ended, a gatherer is away, the exchange does not say
     which trades there were.
     """
-    from kalshi_platform.cli.backfill_trades import described, public_rest
     from kalshi_platform.clock import SYSTEM_CLOCK
     from kalshi_platform.config import load_bounds, load_deduplicator
     from kalshi_platform.deduplicator.close.close_hour import close_hour as close
 
     hour = parse_hour(hour_text)
     settings = load_deduplicator()
-    tell(f"closing {hour:%Y-%m-%d %H:00} UTC from {', '.join(source.name for source in settings.sources)}")
-    rest = public_rest() if settings.check_trades else None
+    print_line(f"closing {hour:%Y-%m-%d %H:00} UTC from {', '.join(source.name for source in settings.sources)}")
+    rest = open_public_rest() if settings.check_trades else None
     done = close(settings, hour, SYSTEM_CLOCK, load_bounds(), rest=rest)
     rows = ", ".join(f"{count:,} {table}" for table, count in done.rows.items() if count) or "no rows"
     new = sum(done.inserted.values())
-    tell(f"production holds {rows}; {new:,} of them new; {done.anchors:,} book anchors")
+    print_line(f"production holds {rows}; {new:,} of them new; {done.anchors:,} book anchors")
     for line in (*loss_lines(done), *proof_lines(done)):
-        tell(line)
+        print_line(line)
     if done.trades is not None:
-        tell(f"trades against the exchange's listing: {described(done.trades)}")
+        print_line(f"trades against the exchange's listing: {describe_trade_check(done.trades)}")
     if done.final:
         for line in lake_lines(settings.production_url, hour, SYSTEM_CLOCK.now()):
-            tell(line)
+            print_line(line)
     if remains := _remains(done, trades_wanted=settings.check_trades):
         raise Unfinished(remains)
 
@@ -73,8 +73,10 @@ def _remains(done: HourClose, *, trades_wanted: bool) -> list[str]:
 
 
 def lake_lines(production_url: str, hour: datetime, now: datetime) -> list[str]:
-    """Which partitions of the lake are older than the close of an hour, and how to export them; nothing without a lake
-    in the settings."""
+    """List partitions of the lake that are older than the close of an hour, and how to export them.
+
+    Empty without a lake in the settings.
+    """
     from kalshi_platform.config import load_lake
     from kalshi_platform.lake.stale import partitions_of, stale_partitions
 
@@ -86,9 +88,7 @@ def lake_lines(production_url: str, hour: datetime, now: datetime) -> list[str]:
     try:
         stale = stale_partitions(lake, production_url, partitions_of([hour], now))
     except KalshiPlatformError as error:
-        return [
-            f"the lake cannot be asked which of its partitions are older than this close ({error}); later: {remedy}"
-        ]
+        return [f"the lake does not say which of its partitions are older than this close ({error}); later: {remedy}"]
     if not stale:
         return ["the lake has nothing that is older than this close"]
     names = ", ".join(f"{each.partition.table.key} {each.partition.key}" for each in stale)
@@ -99,7 +99,7 @@ def lake_lines(production_url: str, hour: datetime, now: datetime) -> list[str]:
 
 
 def loss_lines(done: HourClose) -> list[str]:
-    """Which rows of the hour are gone, and what that means. Pure."""
+    """Describe which rows of the hour are gone, and what that means. Pure."""
     lines = [
         f"{name} no longer has all that it recorded of the hour ({', '.join(tables)}): what it claimed before stays"
         for name, tables in sorted(done.gatherers_incomplete.items())
@@ -113,7 +113,7 @@ def loss_lines(done: HourClose) -> list[str]:
 
 
 def proof_lines(done: HourClose) -> list[str]:
-    """What is complete, what came out of the proof of the books, and what a person should look at. Pure."""
+    """Describe what is complete, how the books were proved, and what a person should look at. Pure."""
     share = done.coverage.share
     if share is None:
         covered = "nothing to cover: no market was recorded, and the catalog knows none that was open"
@@ -132,7 +132,7 @@ def proof_lines(done: HourClose) -> list[str]:
 
 
 def _percent(share: float) -> str:
-    """Rounded down: 100 % is said of nothing less."""
+    """Round down: only the whole is 100 %."""
     return f"{math.floor(round(share * 10_000, 9)) / 100:g} %"
 
 
@@ -146,7 +146,7 @@ def _named(subjects: Sequence[str]) -> str:
 
 
 def parse_hour(text: str) -> datetime:
-    """`2026-11-23T10`, `2026-11-23 10:00`, `2026-11-23-10:00`: a whole UTC hour. Raises ConfigurationError."""
+    """Parse `2026-11-23T10`, `2026-11-23 10:00`, `2026-11-23-10:00`: a whole UTC hour. Raises ConfigurationError."""
     match = _HOUR.fullmatch(text.strip())
     problem = f"{text!r} is not a whole hour: write it as 2026-11-23T10 (UTC)"
     if match is None:

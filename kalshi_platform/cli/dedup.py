@@ -1,4 +1,4 @@
-"""`kalshi-platform dedup`: the live merge alone."""
+"""`kalshi-platform dedup`: runs the live merge alone."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 
-from kalshi_platform.cli.running import tell
+from kalshi_platform.cli.console import print_line
 from kalshi_platform.errors import LockHeld, Unfinished
 
 if TYPE_CHECKING:
@@ -24,8 +24,8 @@ def dedup(
 ) -> None:
     """Merge what all gatherers record into production, every few seconds, each message once.
 
-    Exit codes: 0 done, or stopped as asked; 1 when a gatherer or production was not to be had at the end; 2 wrong
-    settings; 3 another deduplicator merges already.
+    Exit codes: 0 done, or stopped by a signal; 1 when a gatherer or production was away at the end; 2 wrong settings;
+    3 another deduplicator merges already.
     """
     import dataclasses
 
@@ -47,12 +47,12 @@ def dedup(
     stop_on_signals(stop)
     names = ", ".join(source.name for source in settings.sources)
     if once:
-        tell(f"merging what {names} recorded so far")
+        print_line(f"merging what {names} recorded so far")
         merger = Merger(settings, SYSTEM_CLOCK, bounds)
         try:
             while True:
                 report = merger.merge_new()
-                _tell(report)
+                _print_report(report)
                 if not report.behind:
                     break
                 if stop.is_set():
@@ -60,29 +60,29 @@ def dedup(
         finally:
             merger.dispose()
         catalog = merge_catalog(settings, SYSTEM_CLOCK)
-        tell(f"catalog: {catalog.rows_changed:,} series, events and markets new or known more newly")
+        print_line(f"catalog: {catalog.rows_changed:,} series, events and markets new or known more newly")
         missed = tuple(dict.fromkeys((*report.missed, *catalog.missed)))
         if missed:
             raise Unfinished([f"not read: {', '.join(missed)}; the next merge goes on where it stands"])
         return
 
-    def tell_if_any(report: MergeReport) -> None:
+    def print_if_any(report: MergeReport) -> None:
         if report.rows_read or report.missed:
-            _tell(report)
+            _print_report(report)
 
-    tell(f"merging {names} every {settings.interval_s:g} s; Ctrl-C stops")
+    print_line(f"merging {names} every {settings.interval_s:g} s; Ctrl-C stops")
     timer = threading.Timer(seconds, stop.set) if seconds > 0 else None
     if timer is not None:
         timer.daemon = True
         timer.start()
-    live = LiveMerger(settings, SYSTEM_CLOCK, bounds, on_report=tell_if_any)
+    live = LiveMerger(settings, SYSTEM_CLOCK, bounds, on_report=print_if_any)
     live.run(stop)
     if timer is not None:
         timer.cancel()
     state, details = live.status()
     inserted = {name: counts["inserted"] for name, counts in details["tables"].items() if counts["inserted"]}
     text = ", ".join(f"{count:,} {name}" for name, count in sorted(inserted.items())) or "nothing new"
-    tell(f"stopped after {details['passes']:,} passes; into production: {text}")
+    print_line(f"stopped after {details['passes']:,} passes; into production: {text}")
     if state == "waiting" and not details["passes"]:
         raise LockHeld("nothing was merged here: another deduplicator held the lease on production all the time")
     if remains := _remains(state, details):
@@ -90,7 +90,7 @@ def dedup(
 
 
 def _remains(state: str, details: Mapping[str, Any]) -> list[str]:
-    """What the last pass could not do; the next start goes on where it stands."""
+    """List what the last pass could not do; the next start goes on where it stands."""
     remains = []
     if state == "production away":
         remains.append(f"production is away: {details['error']}")
@@ -101,7 +101,7 @@ def _remains(state: str, details: Mapping[str, Any]) -> list[str]:
     return remains
 
 
-def _tell(report: MergeReport) -> None:
+def _print_report(report: MergeReport) -> None:
     seconds = (report.finished_at - report.started_at).total_seconds()
     tables = ", ".join(
         f"{table.inserted:,} {name}" for name, table in report.tables.items() if table.inserted
@@ -111,4 +111,4 @@ def _tell(report: MergeReport) -> None:
         line += "; more is waiting"
     if report.missed:
         line += f"; away: {', '.join(report.missed)}"
-    tell(line)
+    print_line(line)

@@ -1,4 +1,4 @@
-"""`kalshi-platform export`: one partition of the lake, or all that are not what production's closes say."""
+"""`kalshi-platform export`: writes one partition of the lake, or all that are older than production's closes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from kalshi_platform.cli.running import tell
+from kalshi_platform.cli.console import print_line
 from kalshi_platform.errors import ConfigurationError, FewerRows, HourNotClosed, LakeCorrupt, PartitionBusy, Unfinished
 
 if TYPE_CHECKING:
@@ -53,7 +53,7 @@ def export(
     if stale and (partition or open_ or allow_fewer_rows):
         raise ConfigurationError(["--stale takes neither a PARTITION nor --open nor --allow-fewer-rows"])
     if not stale and not (table and partition):
-        raise ConfigurationError(["say what to export: TABLE PARTITION (trades 2026-11-23T04), or --stale"])
+        raise ConfigurationError(["name what to export: TABLE PARTITION (trades 2026-11-23T04), or --stale"])
     of_table = lake_table(table) if table else None
     wanted = parse_partition(of_table, partition) if of_table and partition else None
     store = open_store(load_lake())
@@ -62,7 +62,7 @@ def export(
         _export_stale(store, production_url, of_table)
         return
     state: State = "open" if open_ else "closed"
-    tell(f"exporting {wanted.table.key} {wanted.key} as {state} …")
+    print_line(f"exporting {wanted.table.key} {wanted.key} as {state} …")
     _export(store, production_url, wanted, state, allow_fewer_rows=allow_fewer_rows)
 
 
@@ -73,9 +73,9 @@ def _export(
 
     manifest = export_partition(store, production_url, wanted, state, allow_fewer_rows=allow_fewer_rows)
     if manifest.state != state:
-        tell("the partition is closed already and stays as it is")
-    tell(f"{store.root}/{wanted.path}")
-    tell(f"{manifest.rows:,} rows, {manifest.bytes:,} bytes, {manifest.state}")
+        print_line("the partition is closed already and stays as it is")
+    print_line(f"{store.root}/{wanted.path}")
+    print_line(f"{manifest.rows:,} rows, {manifest.bytes:,} bytes, {manifest.state}")
 
 
 def _export_stale(store: ObjectStore, production_url: str, table: LakeTable | None) -> None:
@@ -84,10 +84,10 @@ def _export_stale(store: ObjectStore, production_url: str, table: LakeTable | No
 
     found = stale_lately(store, production_url, SYSTEM_CLOCK.now(), ALL if table is None else (table,))
     if not found:
-        tell("nothing of the last week is stale")
+        print_line("nothing of the last week is stale")
     failed: list[str] = []
     for number, each in enumerate(found, 1):
-        tell(f"{number} of {len(found)}: {each.partition.table.key} {each.partition.key}: {each.reason}")
+        print_line(f"{number} of {len(found)}: {each.partition.table.key} {each.partition.key}: {each.reason}")
         try:
             _export(store, production_url, each.partition, "closed")
         except (FewerRows, HourNotClosed, LakeCorrupt, PartitionBusy) as error:  # of this partition alone

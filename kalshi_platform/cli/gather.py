@@ -1,4 +1,4 @@
-"""`kalshi-platform gather NAME`: one gatherer, alone."""
+"""`kalshi-platform gather NAME`: runs one gatherer alone."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ def gather(
 
     Switched off in its table desired_services it stops recording and waits to be switched on again.
 
-    Exit codes: 0 stopped as asked, 2 configuration, 3 somebody else records under this name, 1 anything else (records
-    that wait in the spool, too).
+    Exit codes: 0 stopped by a signal, 2 configuration, 3 another process records under this name, 1 anything else
+    (records that wait in the spool, too).
     """
     import dataclasses
 

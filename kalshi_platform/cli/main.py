@@ -1,4 +1,4 @@
-"""The `kalshi-platform` command: one file per subcommand. Heavy imports happen inside the commands."""
+"""Puts the `kalshi-platform` command together: a file per subcommand, which imports what is heavy when it runs."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from kalshi_platform.cli import (
     status,
     up,
 )
-from kalshi_platform.cli.running import EXIT_CODES, report, set_up_logs, tell_lines
+from kalshi_platform.cli.console import EXIT_CODES, print_error, print_lines, set_up_logs
 from kalshi_platform.errors import KalshiPlatformError
 from kalshi_platform.surroundings import run_in_utf8, settle
 
@@ -60,8 +60,8 @@ def main() -> None:
     try:
         app()
     except KalshiPlatformError as error:
-        report(error)
+        print_error(error)
         sys.exit(next((code for kind, code in EXIT_CODES if isinstance(error, kind)), 1))
     except Exception:  # noqa: BLE001 - the last line: Python itself would print the error's text as it is
-        tell_lines(traceback.format_exc().rstrip(), err=True)
+        print_lines(traceback.format_exc().rstrip(), err=True)
         sys.exit(1)

@@ -1,8 +1,8 @@
-"""`kalshi-platform migrate`: bring every configured database up to date."""
+"""`kalshi-platform migrate`: brings every configured database up to date."""
 
 from __future__ import annotations
 
-from kalshi_platform.cli.running import tell
+from kalshi_platform.cli.console import print_line
 
 
 def migrate() -> None:
@@ -24,4 +24,4 @@ def migrate() -> None:
         finally:
             database.dispose()
         mode = f", {done.mode} mode" if done.mode else ""
-        tell(f"{name}: {len(done.applied) or 'no'} new file{'' if len(done.applied) == 1 else 's'}{mode}")
+        print_line(f"{name}: {len(done.applied) or 'no'} new file{'' if len(done.applied) == 1 else 's'}{mode}")

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import typer
 
-from kalshi_platform.cli.running import rooms_log_from, tell_lines
+from kalshi_platform.cli.console import log_level_at_least, print_lines
 
 
 class Faults(StrEnum):
@@ -36,9 +36,9 @@ def prove(
         help="standard: cuts, a kill, a dropped frame, 429, a pause. brutal: also a database away, a stall, unknown"
         " frames, a skewed clock. databases: each gatherer's database server stopped for 30 s in turn (at least 10 +"
         " 45 s per gatherer). kills: SIGKILL of each gatherer in turn (at least 10 + 13 s per gatherer). ground: what"
-        " was told is taken back: a gatherer's database restored from a copy, failed over to a lagging replica, its"
-        " server killed, production restored, clocks stepped, a second process of a name, a poison ticker, a flood of"
-        " unknown frames, an export whose store fails, partitions dropped; and every alarm must come (180 s"
+        " was stored is lost or set back: a gatherer's database restored from a copy, failed over to a lagging replica,"
+        " its server killed, production restored, clocks stepped, a second process of a name, a poison ticker, a flood"
+        " of unknown frames, an export whose store fails, partitions dropped; and every alarm must come (180 s"
         " for all, at least 40).",
     ),
     json_file: Path | None = typer.Option(None, "--json", help="Write the findings to this file."),
@@ -74,8 +74,8 @@ def prove(
     if data is None:
         options.data_dir.chmod(0o711)
     try:
-        with rooms_log_from(logging.ERROR):
-            proven = run_proof(options, stop, tell_lines, SYSTEM_CLOCK)
+        with log_level_at_least(logging.ERROR):
+            proven = run_proof(options, stop, print_lines, SYSTEM_CLOCK)
     finally:
         if data is None and not keep and options.data_dir.exists() and not any(options.data_dir.iterdir()):
             options.data_dir.rmdir()

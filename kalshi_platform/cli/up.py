@@ -1,4 +1,4 @@
-"""`kalshi-platform up`: the whole platform on this machine."""
+"""`kalshi-platform up`: runs the whole platform on this machine."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import typer
 
-from kalshi_platform.cli.running import rooms_log_from, tell
+from kalshi_platform.cli.console import log_level_at_least, print_line
 
 
 def up(
@@ -44,5 +44,5 @@ def up(
         headless=headless,
         ui_port=port or None,
     )
-    with rooms_log_from(logging.WARNING):
-        run_up(options, stop, seconds or None, tell, SYSTEM_CLOCK)
+    with log_level_at_least(logging.WARNING):
+        run_up(options, stop, seconds or None, print_line, SYSTEM_CLOCK)

@@ -10,6 +10,7 @@ import typer
 from typer.testing import CliRunner
 
 from kalshi_platform.cli import bench
+from kalshi_platform.cli.bench.findings import report_findings
 from kalshi_platform.gatherer.ingest.commit import commit_records
 from kalshi_platform.lab.bench.gatherer.measured_run import losses
 from kalshi_platform.market.times import datetime_from_us
@@ -65,8 +66,8 @@ def test_a_row_or_a_number_that_is_missing_is_a_loss(gatherer_settings: Settings
 
 def test_findings_with_a_loss_are_written_and_end_with_exit_code_1(tmp_path: Path) -> None:
     file = tmp_path / "findings.json"
-    bench.conclude({"lost": []}, file)
+    report_findings({"lost": []}, file)
     with pytest.raises(typer.Exit) as ended:
-        bench.conclude({"lost": ["platform: trades: 5 rows were sent, 4 are committed"]}, file)
+        report_findings({"lost": ["platform: trades: 5 rows were sent, 4 are committed"]}, file)
     assert ended.value.exit_code == 1
     assert json.loads(file.read_text())["lost"] != []

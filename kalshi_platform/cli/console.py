@@ -1,4 +1,4 @@
-"""What all commands share: logging, exit codes, and how an error is told."""
+"""What all commands share: logging, exit codes, and printing."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ EXIT_CODES: tuple[tuple[type[KalshiPlatformError], int], ...] = (
     (AnotherWriter, 3),
     (LockHeld, 3),
 )
-"""0: done or stopped as asked. 2: wrong or missing settings. 3: somebody else does this already. 1: anything else."""
+"""0: done, or stopped by a signal. 2: wrong or missing settings. 3: another process does this. 1: anything else."""
 
 
 def set_up_logs(*, verbose: bool) -> None:
@@ -41,8 +41,8 @@ def set_up_logs(*, verbose: bool) -> None:
 
 
 @contextmanager
-def rooms_log_from(level: int) -> Iterator[None]:
-    """Keep the rooms' logs to a level, for commands whose own lines tell enough; --verbose shows all of them."""
+def log_level_at_least(level: int) -> Iterator[None]:
+    """Log only from `level` on while the block runs, for commands that report by themselves; --verbose logs all."""
     rooms = logging.getLogger("kalshi_platform")
     before = rooms.level
     if logging.getLogger().level > logging.DEBUG:
@@ -53,25 +53,25 @@ def rooms_log_from(level: int) -> Iterator[None]:
         rooms.setLevel(before)
 
 
-def tell(text: str, *, err: bool = False) -> None:
-    """Print one line, whatever it is made of: text from the wire neither forges lines nor reaches the terminal."""
+def print_line(text: str, *, err: bool = False) -> None:
+    """Print one line; text from the wire in it neither forges lines nor controls the terminal."""
     typer.echo(plain(text), err=err)
 
 
-def tell_lines(text: str, *, err: bool = False) -> None:
-    """Print lines of our own making, each made harmless."""
+def print_lines(text: str, *, err: bool = False) -> None:
+    """Print a text of several lines, each made harmless."""
     for line in text.split("\n"):
-        tell(line, err=err)
+        print_line(line, err=err)
 
 
-def report(error: KalshiPlatformError) -> None:
-    """Print an error as a person would want to read it."""
+def print_error(error: KalshiPlatformError) -> None:
+    """Print an error for people: each problem of a configuration on a line of its own."""
     if isinstance(error, ConfigurationError | Unfinished):
         unfinished = isinstance(error, Unfinished)
-        tell(
+        print_line(
             f"kalshi-platform: {'not everything is done' if unfinished else 'the configuration cannot work'}:", err=True
         )
         for each in error.remains if isinstance(error, Unfinished) else error.problems:
-            tell(f"  - {each}", err=True)
+            print_line(f"  - {each}", err=True)
     else:
-        tell(f"kalshi-platform: {error}", err=True)
+        print_line(f"kalshi-platform: {error}", err=True)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import typer
 
-from kalshi_platform.cli.running import rooms_log_from, tell_lines
+from kalshi_platform.cli.console import log_level_at_least, print_lines
 
 
 def soak(
@@ -44,8 +44,8 @@ def soak(
         json_file=json_file, plot_file=plot,
     )  # fmt: skip
     try:
-        with rooms_log_from(logging.ERROR):
-            flat = run_soak(options, stop, tell_lines, SYSTEM_CLOCK)
+        with log_level_at_least(logging.ERROR):
+            flat = run_soak(options, stop, print_lines, SYSTEM_CLOCK)
     finally:
         if data is None and not keep and folder.exists() and not any(folder.iterdir()):
             folder.rmdir()

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from kalshi_platform.cli import main as entry
-from kalshi_platform.cli.running import report, tell
+from kalshi_platform.cli.console import print_error, print_line
 from kalshi_platform.cli.status import _print
 from kalshi_platform.errors import ConfigurationError, ExchangeUnavailable, KalshiPlatformError, Unfinished
 
@@ -17,7 +17,7 @@ SHOWN = r"Cup\r\x1b[2J\x9b31m\u2028\u202e\ud800"
 
 @pytest.mark.parametrize("err", [False, True])
 def test_what_a_command_prints_reaches_the_terminal_escaped(capsys: pytest.CaptureFixture[str], *, err: bool) -> None:
-    tell(f"market {EVIL}\nkalshi-platform: all is well", err=err)
+    print_line(f"market {EVIL}\nkalshi-platform: all is well", err=err)
     said = capsys.readouterr()
     assert (said.err if err else said.out) == f"market {SHOWN}\\nkalshi-platform: all is well\n"
 
@@ -26,7 +26,7 @@ def test_what_a_command_prints_reaches_the_terminal_escaped(capsys: pytest.Captu
     "error", [ConfigurationError([EVIL]), Unfinished([EVIL]), ExchangeUnavailable(f"refused: {EVIL}")]
 )
 def test_so_does_an_error(capsys: pytest.CaptureFixture[str], error: KalshiPlatformError) -> None:
-    report(error)
+    print_error(error)
     assert SHOWN in capsys.readouterr().err
 
 
