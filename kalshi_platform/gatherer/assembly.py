@@ -13,9 +13,9 @@ from kalshi_platform.catalog.store import CatalogStore
 from kalshi_platform.clock import Clock
 from kalshi_platform.exchange.rest import RestClient
 from kalshi_platform.exchange.settings import ExchangeSettings
-from kalshi_platform.gatherer.capture.connect_pacing import HandshakeTurns
-from kalshi_platform.gatherer.capture.connection_pool import FEED, Fleet
-from kalshi_platform.gatherer.capture.connection_slot import Slot
+from kalshi_platform.gatherer.capture.connect_pacing import ConnectThrottle
+from kalshi_platform.gatherer.capture.connection_pool import FEED, ConnectionPool
+from kalshi_platform.gatherer.capture.connection_slot import ConnectionSlot
 from kalshi_platform.gatherer.capture.connections import COMBO_CHANNEL, FEED_CHANNELS, Connection
 from kalshi_platform.gatherer.capture.snapshot_poller import Recovery, SnapshotPoller
 from kalshi_platform.gatherer.ids import IdSource
@@ -24,8 +24,8 @@ from kalshi_platform.gatherer.ingest.open_transactions import OpenTransactions
 from kalshi_platform.gatherer.ingest.writer import Writer
 from kalshi_platform.gatherer.journal.spool import Spool
 from kalshi_platform.gatherer.lock import GathererLock
-from kalshi_platform.gatherer.markets.catalog_sync_loop import CatalogKeeper
-from kalshi_platform.gatherer.markets.market_refresher import MarketFetcher
+from kalshi_platform.gatherer.markets.catalog_sync_loop import CatalogSyncLoop
+from kalshi_platform.gatherer.markets.market_refresher import MarketRefresher
 from kalshi_platform.gatherer.markets.registry import Registry
 from kalshi_platform.gatherer.routing import Router
 from kalshi_platform.gatherer.schema_checks import DatabaseChecks
@@ -56,11 +56,11 @@ class Parts:
     registry: Registry
     rest: RestClient
     store: CatalogStore
-    keeper: CatalogKeeper
-    fetcher: MarketFetcher
+    keeper: CatalogSyncLoop
+    fetcher: MarketRefresher
     recovery: Recovery
     poller: SnapshotPoller
-    fleet: Fleet
+    fleet: ConnectionPool
     router: Router
     checks: DatabaseChecks
     clocks: Clocks
@@ -69,7 +69,7 @@ class Parts:
     """What came, by the name of the connection."""
 
     @property
-    def connections(self) -> tuple[Slot, ...]:
+    def connections(self) -> tuple[ConnectionSlot, ...]:
         """The places of all connections: the feed's, then those of the books."""
         return self.fleet.slots
 
@@ -100,12 +100,14 @@ def assemble(
     rest = RestClient(exchange, clock, stop)
     router = Router(settings, registry, clock, rest.clock_offset)
     store = CatalogStore(catalog, rest.clock_offset)
-    keeper = CatalogKeeper(settings, rest, store, registry, clock, router.changed.set, report)
-    fetcher = MarketFetcher(rest, store, registry, clock, settings.fetch_attempts, router.changed.set)
-    recovery = Recovery(settings, rest, clock, router.put_when_room, router.restore)
-    poller = SnapshotPoller(settings, rest, clock, router.put_when_room, lambda: router.wanted, router.suspects, report)
+    keeper = CatalogSyncLoop(settings, rest, store, registry, clock, router.changed.set, report)
+    fetcher = MarketRefresher(rest, store, registry, clock, settings.fetch_attempts, router.changed.set)
+    recovery = Recovery(settings, rest, clock, router.put_when_room, router.resubscribe_missing)
+    poller = SnapshotPoller(
+        settings, rest, clock, router.put_when_room, lambda: router.wanted, router.out_of_sync, report
+    )
 
-    turns = HandshakeTurns(settings.reconnect_spacing_s, random.random)
+    turns = ConnectThrottle(settings.reconnect_spacing_s, random.random)
     traffic: dict[str, Traffic] = {}
 
     def connection(name: str) -> Connection:
@@ -116,7 +118,7 @@ def assemble(
         )
 
     feed_channels = (*FEED_CHANNELS, COMBO_CHANNEL) if settings.market_filter.include_combos else FEED_CHANNELS
-    fleet = Fleet(settings, clock, connection)
+    fleet = ConnectionPool(settings, clock, connection)
     parts = Parts(
         settings=settings,
         exchange=exchange,
@@ -164,7 +166,7 @@ def start_writer(parts: Parts) -> Writer:
         parts.clock,
         spool,
         own_sessions=lambda: parts.ids.sessions,
-        on_lost_claim=parts.router.renew,
+        on_lost_claim=parts.router.resubscribe,
         on_lost_sessions=parts.router.reconnect,
         ending=parts.stop,
         fence=Fence(

@@ -8,7 +8,7 @@ from kalshi_platform.catalog.store import CatalogStore
 from kalshi_platform.clock import Clock
 from kalshi_platform.gatherer.capture.snapshot_poller import BooksClient, poll_once
 from kalshi_platform.gatherer.ingest.commit import commit_records
-from kalshi_platform.gatherer.markets.catalog_poller import CatalogFollower
+from kalshi_platform.gatherer.markets.catalog_poller import CatalogPoller
 from kalshi_platform.gatherer.markets.registry import Registry
 from kalshi_platform.gatherer.settings import GathererSettings
 from kalshi_platform.gatherer.status.poll_log import write_polls
@@ -33,7 +33,7 @@ def poll_books(
     """
     registry = Registry(settings.market_filter)
     chosen = settings.market_filter
-    CatalogFollower(CatalogStore(catalog), registry, parents=bool(chosen.series or chosen.categories)).refresh()
+    CatalogPoller(CatalogStore(catalog), registry, parents=bool(chosen.series or chosen.categories)).refresh()
     keeper = PartitionKeeper(timeseries, bounds, clock)
 
     def put(records: Sequence[Record]) -> None:
@@ -42,7 +42,7 @@ def poll_books(
 
     now_us = clock.now_ns() // 1_000
     interval_us = int(settings.snapshot_interval_s * US_PER_S)
-    tickers = sorted(registry.wanted(now_us))
+    tickers = sorted(registry.desired_markets(now_us))
     report = poll_once(rest, tickers, put, clock, now_us // interval_us * interval_us)
     write_polls(timeseries, [report])
     return report

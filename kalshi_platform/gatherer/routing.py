@@ -9,13 +9,13 @@ from collections.abc import Callable, Mapping, Sequence
 
 from kalshi_platform.clock import Clock
 from kalshi_platform.exchange.protocol.session import Alarm
-from kalshi_platform.gatherer.capture.connection_pool import Fleet
+from kalshi_platform.gatherer.capture.connection_pool import ConnectionPool
 from kalshi_platform.gatherer.capture.connections import LIFECYCLE_CHANNEL, Connection
 from kalshi_platform.gatherer.capture.exchange_clock import ExchangeClock
 from kalshi_platform.gatherer.capture.snapshot_poller import Recovery, SnapshotPoller
 from kalshi_platform.gatherer.ingest.writer import Writer
-from kalshi_platform.gatherer.markets.catalog_sync_loop import CatalogKeeper
-from kalshi_platform.gatherer.markets.market_refresher import MarketFetcher
+from kalshi_platform.gatherer.markets.catalog_sync_loop import CatalogSyncLoop
+from kalshi_platform.gatherer.markets.market_refresher import MarketRefresher
 from kalshi_platform.gatherer.markets.registry import Registry
 from kalshi_platform.gatherer.settings import GathererSettings
 from kalshi_platform.gatherer.status.channel_counters import Traffic
@@ -30,11 +30,11 @@ _log = logging.getLogger(__name__)
 class Router:
     """Knows all parts; they know only the methods they were given. Its parts are put in by `assemble`."""
 
-    keeper: CatalogKeeper
-    fetcher: MarketFetcher
+    keeper: CatalogSyncLoop
+    fetcher: MarketRefresher
     recovery: Recovery
     poller: SnapshotPoller
-    fleet: Fleet
+    fleet: ConnectionPool
 
     def __init__(
         self,
@@ -75,13 +75,13 @@ class Router:
     def _follow_registry(self) -> None:
         now_us = self._exchange_clock.now_us()
         if self._settings.follow_books:
-            self.wanted = self._registry.wanted(now_us)
+            self.wanted = self._registry.desired_markets(now_us)
         else:
-            self._registry.forget(now_us)
-        self.fleet.follow(self.wanted)
-        overdue = self._registry.to_confirm(now_us)
+            self._registry.expire_ended(now_us)
+        self.fleet.set_markets(self.wanted)
+        overdue = self._registry.due_for_refresh(now_us)
         if overdue:
-            self.fetcher.ask(overdue)
+            self.fetcher.request(overdue)
 
     # -- records; from the threads that receive them
 
@@ -112,14 +112,14 @@ class Router:
         self.put(records)
         for record in records:
             if type(record) is LifecycleEvent:
-                self.fetcher.heard(record)
+                self.fetcher.on_lifecycle_event(record)
             elif type(record) is StreamOpened and record.channel == LIFECYCLE_CHANNEL:
                 self._listening()
 
     def _listening(self) -> None:
         """Lifecycle announcements come (again): those of the time between are not repeated, so REST is asked."""
         if self._has_listened:
-            self.keeper.hurry()
+            self.keeper.request_sync()
         self._has_listened = True
 
     # -- what needs care
@@ -129,25 +129,25 @@ class Router:
         name, extra = self._settings.name, {"repeats_as": alarm.kind}
         _log.warning("%s %s: %s: %s", name, connection.name, alarm.kind, alarm.detail, extra=extra)
         self.count_alarm(alarm.kind)
-        self.fleet.alarmed(connection, alarm)
+        self.fleet.on_alarm(connection, alarm)
         if alarm.kind in ("snapshot_unanswered", "error") and alarm.tickers:
             tickers = [ticker for ticker in alarm.tickers if ticker in self.wanted]
             self.recovery.ask(tickers)
             # Markets that are over stay mute without a word: ask whether these are.
-            self.fetcher.ask(tickers[:_RECOVER_AT_ONCE])
+            self.fetcher.request(tickers[:_RECOVER_AT_ONCE])
 
     def count_alarm(self, kind: str) -> None:
         """Count something that somebody should know."""
         with self._alarms_lock:
             self.alarms[kind] += 1
 
-    def renew(self, tickers: Sequence[str]) -> None:
+    def resubscribe(self, tickers: Sequence[str]) -> None:
         """Subscribe markets afresh, each on its connection."""
-        self.fleet.renew(tickers)
+        self.fleet.resubscribe(tickers)
 
-    def restore(self, tickers: Sequence[str]) -> None:
+    def resubscribe_missing(self, tickers: Sequence[str]) -> None:
         """Subscribe markets afresh on those of their connections that do not follow them."""
-        self.fleet.restore(tickers)
+        self.fleet.resubscribe_missing(tickers)
 
     def reconnect(self) -> None:
         """Let every session end, and others begin: how the open ones began may have been lost on its way to the ledger,
@@ -159,9 +159,9 @@ class Router:
     def _any_is_open(self) -> bool:
         return any(connection.is_open for slot in self.fleet.slots for connection in slot.connections())
 
-    def suspects(self) -> frozenset[str]:
+    def out_of_sync(self) -> frozenset[str]:
         """Markets that lost a frame and wait for a snapshot."""
-        return self.fleet.suspects()
+        return self.fleet.out_of_sync()
 
     def followed(self) -> int:
         """How many books are followed now."""

@@ -181,7 +181,7 @@ def test_a_lost_frame_is_a_gap_that_get_snapshot_heals(exchange: ServerThread) -
         assert {(end.ticker, end.seq_to, end.reason) for end in client.of(BookSubscriptionEnded)} == {
             (ticker, gap.seq_expected - 1, "gap") for ticker in tickers
         }
-        assert client.session.suspects() == set()
+        assert client.session.out_of_sync() == set()
         assert client.books()[tickers[0]].yes == truth_of(exchange, tickers[0])[0]
 
 

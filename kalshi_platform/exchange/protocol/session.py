@@ -157,7 +157,7 @@ class Session:
 
     # -- what the caller may ask
 
-    def suspects(self) -> set[str]:
+    def out_of_sync(self) -> set[str]:
         """Markets that lost a frame and have no new snapshot yet."""
         return {ticker for ticker, wait in self._subscriptions.pending.by_ticker.items() if wait.after_loss}
 

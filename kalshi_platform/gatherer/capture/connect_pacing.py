@@ -7,7 +7,7 @@ import zlib
 from collections.abc import Callable
 
 
-class HandshakeTurns:
+class ConnectThrottle:
     """Turns for handshakes: when all connections of a gatherer are cut at once, they come back one by one."""
 
     def __init__(self, spacing_s: float, random: Callable[[], float]) -> None:
@@ -25,7 +25,7 @@ class HandshakeTurns:
             return turn - now
 
 
-class RotationClock:
+class RotationSchedule:
     """When one connection is due to be replaced by a fresh one.
 
     The first time lies between a half and a whole interval after the start, depending on `name`, so that gatherers and

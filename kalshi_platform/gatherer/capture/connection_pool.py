@@ -15,11 +15,11 @@ from dataclasses import dataclass
 
 from kalshi_platform.clock import Clock
 from kalshi_platform.exchange.protocol.session import Alarm
-from kalshi_platform.gatherer.capture.connect_pacing import RotationClock
-from kalshi_platform.gatherer.capture.connection_slot import Make, Slot
+from kalshi_platform.gatherer.capture.connect_pacing import RotationSchedule
+from kalshi_platform.gatherer.capture.connection_slot import ConnectionSlot, Make
 from kalshi_platform.gatherer.capture.connections import Connection
 from kalshi_platform.gatherer.capture.handover import Handover
-from kalshi_platform.gatherer.capture.shard_assignment import Move, Shards
+from kalshi_platform.gatherer.capture.shard_assignment import Move, ShardAssignment
 from kalshi_platform.gatherer.settings import GathererSettings
 
 FEED = "feed"
@@ -38,7 +38,7 @@ class _Change:
 
 
 @dataclass
-class FleetCounters:
+class PoolCounters:
     """Since the start."""
 
     rotations: int = 0
@@ -46,20 +46,22 @@ class FleetCounters:
     moved_markets: int = 0
 
 
-class Fleet:
-    """`follow` and `step` are for one thread; the rest may be called from any."""
+class ConnectionPool:
+    """`set_markets` are for one thread; the rest may be called from any."""
 
     def __init__(self, settings: GathererSettings, clock: Clock, make: Make) -> None:
-        """`make` is called for the feed's connection and for each one for books; their alarms go to `alarmed` too."""
-        self.counters = FleetCounters()
+        """`make` is called for the feed's connection and for each one for books; their alarms go to `on_alarm` too."""
+        self.counters = PoolCounters()
         self._settings = settings
         self._clock = clock
         self._make = make
-        self._shards = Shards(settings.connections if settings.follow_books else 0, settings.markets_per_connection)
+        self._shards = ShardAssignment(
+            settings.connections if settings.follow_books else 0, settings.markets_per_connection
+        )
         self._feed = self._slot(FEED)
         self._books = [self._slot(_name(number)) for number in range(len(self._shards))]
         self._wanted: Mapping[str, int] = {}
-        self._untold: set[int] = set()
+        self._pending_slots: set[int] = set()
         """Connections that were not told yet which markets they have now."""
         self._changed_at = clock.monotonic()
         self._uneven_since: float | None = None
@@ -83,31 +85,31 @@ class Fleet:
 
     # -- what is followed
 
-    def follow(self, wanted: Mapping[str, int]) -> None:
+    def set_markets(self, wanted: Mapping[str, int]) -> None:
         """Follow exactly these books (ticker → exchange_index; an unchanged set may come as the same object), and go on
         with whatever is under way. To be called about once a second."""
-        self._heed_refusals()
-        if (wanted is not self._wanted or self._untold) and self._shards:
+        self._process_refusals()
+        if (wanted is not self._wanted or self._pending_slots) and self._shards:
             if len(wanted) != len(self._wanted):
                 self._changed_at = self._clock.monotonic()
-            self._hand_out(self._with_target(self._shards.assign(wanted)))
+            self._distribute(self._with_target(self._shards.assign(wanted)))
             # Only now: should a connection not have started, the next call goes on with it.
             self._wanted = wanted
         self._step()
 
-    def renew(self, tickers: Sequence[str]) -> None:
+    def resubscribe(self, tickers: Sequence[str]) -> None:
         """Subscribe markets afresh, each on its connection."""
         for slot in self._books:
             for connection in slot.connections():
-                connection.renew(tickers)
+                connection.resubscribe(tickers)
 
-    def restore(self, tickers: Sequence[str]) -> None:
+    def resubscribe_missing(self, tickers: Sequence[str]) -> None:
         """Subscribe markets afresh on those of their connections that do not follow them."""
         for slot in self._books:
             for connection in slot.connections():
-                connection.restore(tickers)
+                connection.resubscribe_missing(tickers)
 
-    def alarmed(self, connection: Connection, alarm: Alarm) -> None:
+    def on_alarm(self, connection: Connection, alarm: Alarm) -> None:
         """Hear an alarm: markets that a full connection was refused go to another one."""
         if alarm.kind == "market_limit":
             with self._lock:
@@ -116,7 +118,7 @@ class Fleet:
     # -- what can be asked
 
     @property
-    def slots(self) -> tuple[Slot, ...]:
+    def slots(self) -> tuple[ConnectionSlot, ...]:
         """All places, the feed's first."""
         return (self._feed, *self._books)
 
@@ -127,34 +129,34 @@ class Fleet:
             return sum(len(slot.present.followed()) for slot in self._books)
         return len(frozenset().union(*(each.followed() for slot in self._books for each in slot.connections())))
 
-    def suspects(self) -> frozenset[str]:
+    def out_of_sync(self) -> frozenset[str]:
         """Markets that lost a frame, wait for a snapshot, and are followed on no other connection meanwhile."""
-        lost = frozenset().union(*(each.suspects() for slot in self._books for each in slot.connections()))
+        lost = frozenset().union(*(each.out_of_sync() for slot in self._books for each in slot.connections()))
         if not lost or self._change is None:
             return lost
         return lost - frozenset().union(*(each.followed() for slot in self._books for each in slot.connections()))
 
     # -- inside
 
-    def _slot(self, name: str) -> Slot:
+    def _slot(self, name: str) -> ConnectionSlot:
         settings = self._settings
-        rotation = RotationClock(
+        rotation = RotationSchedule(
             settings.rotate_connections_s, f"{settings.name} {name}", self._clock.monotonic(), random.random
         )
-        return Slot(name, self._make, rotation, self._clock)
+        return ConnectionSlot(name, self._make, rotation, self._clock)
 
-    def _hand_out(self, touched: set[int]) -> None:
+    def _distribute(self, touched: set[int]) -> None:
         """Tell connections their markets; open those that are new. Raises what starting a thread may raise."""
-        self._untold |= touched | set(range(len(self._books), len(self._shards)))
-        for number in sorted(self._untold):
+        self._pending_slots |= touched | set(range(len(self._books), len(self._shards)))
+        for number in sorted(self._pending_slots):
             if number == len(self._books):
                 slot = self._slot(_name(number))
                 if self._books_started:
                     slot.present.start()
                 self._books.append(slot)
                 _log.info("%s: %d connections for books", self._settings.name, len(self._books))
-            self._books[number].want(self._markets_of(number))
-            self._untold.remove(number)
+            self._books[number].set_markets(self._markets_of(number))
+            self._pending_slots.remove(number)
 
     def _with_target(self, touched: set[int]) -> set[int]:
         """A market under way is wanted on two connections."""
@@ -170,18 +172,18 @@ class Fleet:
             markets |= {ticker: source[ticker] for ticker in change.move.tickers if ticker in source}
         return markets
 
-    def _heed_refusals(self) -> None:
+    def _process_refusals(self) -> None:
         with self._lock:
             refused, self._refused = self._refused, []
         for connection, tickers in refused:
             number = next((n for n, slot in enumerate(self._books) if slot.present is connection), None)
             if number is None:
                 continue
-            self._hand_out(self._with_target(self._shards.refused(number, tickers)))
+            self._distribute(self._with_target(self._shards.handle_refusal(number, tickers)))
 
     def _step(self) -> None:
         for slot in self.slots:
-            slot.bury_the_ended()
+            slot.reap_closed()
         now = self._clock.monotonic()
         if self._change is None:
             self._begin(now)
@@ -195,7 +197,7 @@ class Fleet:
         if move is not None:
             source, target = self._books[move.source].present, self._books[move.target].present
             self._change = _Change(self._handover(source, target, frozenset(move.tickers), now), move.source, move)
-            self._hand_out({move.target})
+            self._distribute({move.target})
             return
         due = [(n, s) for n, s in enumerate(self.slots) if s.rotation.is_due(now) and s.present.is_open]
         if due:
@@ -237,9 +239,9 @@ class Fleet:
     def _finish(self, change: _Change, now: float) -> None:
         self._change = None
         if change.move is not None:
-            self._shards.moved(change.move)
+            self._shards.apply_move(change.move)
             self.counters.moved_markets += len(change.move.tickers)
-            self._hand_out({change.move.source, change.move.target})
+            self._distribute({change.move.source, change.move.target})
             return
         slot = self.slots[change.slot + 1]
         slot.end_rotation(keep=False)
@@ -253,7 +255,7 @@ class Fleet:
         if change.move is not None:
             # The next attempt, if it is still needed, names other markets or the same ones; rotations go first.
             self._no_move_before = now + _PATIENCE * self._settings.rebalance_after_s
-            self._hand_out({change.move.target})
+            self._distribute({change.move.target})
             return
         slot = self.slots[change.slot + 1]
         slot.end_rotation(keep=True)

@@ -6,17 +6,17 @@ import dataclasses
 from collections.abc import Callable, Iterator, Mapping
 
 from kalshi_platform.clock import Clock
-from kalshi_platform.gatherer.capture.connect_pacing import RotationClock
+from kalshi_platform.gatherer.capture.connect_pacing import RotationSchedule
 from kalshi_platform.gatherer.capture.connections import Connection, ConnectionCounters
 
 Make = Callable[[str], Connection]
 """Makes a connection of this name, not started: the feed's or one for books."""
 
 
-class Slot:
+class ConnectionSlot:
     """A place for a connection: the present one, and for a while the one that replaces it."""
 
-    def __init__(self, name: str, make: Make, rotation: RotationClock, clock: Clock) -> None:
+    def __init__(self, name: str, make: Make, rotation: RotationSchedule, clock: Clock) -> None:
         self.name = name
         self.present = make(name)
         self.successor: Connection | None = None
@@ -40,15 +40,15 @@ class Slot:
         if self.successor is not None:
             yield self.successor
 
-    def want(self, markets: Mapping[str, int]) -> None:
+    def set_markets(self, markets: Mapping[str, int]) -> None:
         """Follow exactly these books."""
         for connection in self.connections():
-            connection.want_books(markets)
+            connection.set_markets(markets)
 
     def begin_rotation(self, markets: Mapping[str, int]) -> Connection:
         """Start a successor."""
         successor = self._make(self.name)
-        successor.want_books(markets)
+        successor.set_markets(markets)
         successor.start()
         self.successor = successor
         return successor
@@ -62,9 +62,9 @@ class Slot:
         if not keep:
             self.present = successor
         self.successor = None
-        retired.retire("replacement given up" if keep else "replaced by a fresh connection")
+        retired.close_after_handover("replacement given up" if keep else "replaced by a fresh connection")
 
-    def bury_the_ended(self) -> None:
+    def reap_closed(self) -> None:
         """Keep but the totals of retired connections that have ended."""
         for connection in [each for each in self._leaving if not each.is_running()]:
             self._past = _sum(self._past, connection.counters)

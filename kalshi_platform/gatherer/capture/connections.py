@@ -1,8 +1,8 @@
 """WebSocket connections, a thread for each: open, subscribe, receive, put; and begin anew when it ends.
 
 Books are spread over several connections; trades, tickers and lifecycle have one of their own. Whatever belongs to a
-session happens in its thread; other threads leave wishes. Which markets a connection follows, and when it is replaced
-by a fresh one, is the fleet's to say.
+session happens in its thread; other threads set the desired state, which that thread applies. Which markets a
+connection follows, and when it is replaced by a fresh one, is decided by the connection pool.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from kalshi_platform.exchange.protocol.pending_snapshots import RepeatedLosses
 from kalshi_platform.exchange.protocol.session import Alarm, Session, SessionConfig, SessionCounters
 from kalshi_platform.exchange.settings import ExchangeSettings
 from kalshi_platform.exchange.websocket import WebSocketConnection
-from kalshi_platform.gatherer.capture.connect_pacing import HandshakeTurns
+from kalshi_platform.gatherer.capture.connect_pacing import ConnectThrottle
 from kalshi_platform.gatherer.ids import IdSource
 from kalshi_platform.gatherer.settings import GathererSettings
 from kalshi_platform.market.records import BookDelta, BookSubscriptionStarted, Record, SessionClosed, SessionOpened
@@ -58,7 +58,7 @@ class ConnectionCounters:
 
 
 class Connection:
-    """One connection that is kept open until `stop` or `retire`."""
+    """One connection that is kept open until `stop` or `close_after_handover`."""
 
     def __init__(
         self,
@@ -71,11 +71,11 @@ class Connection:
         put: Callable[[Sequence[Record]], None],
         on_alarm: Callable[[Connection, Alarm], None],
         channels: Sequence[str] = (),
-        turns: HandshakeTurns | None = None,
+        throttle: ConnectThrottle | None = None,
         may_receive: Callable[[], bool] = lambda: True,
     ) -> None:
         """`put` takes records in order; `on_alarm` hears of gaps and missing snapshots; neither may block for long.
-        `turns` are those of all connections of the gatherer. While `may_receive` says no, no session is open: nobody
+        `throttle` is shared by all connections of the gatherer. While `may_receive` says no, no session is open: nobody
         takes what it would receive."""
         self.name = name
         self.counters = ConnectionCounters()
@@ -88,7 +88,7 @@ class Connection:
         self._on_alarm = on_alarm
         self._channels = tuple(channels)
         self._may_receive = may_receive
-        self._turns = turns or HandshakeTurns(settings.reconnect_spacing_s, random.random)
+        self._throttle = throttle or ConnectThrottle(settings.reconnect_spacing_s, random.random)
         agent = f"{exchange.user_agent} ({settings.name} {name})"
         self._socket = WebSocketConnection(
             dataclasses.replace(exchange, user_agent=agent), clock, f"{settings.name} {name}"
@@ -96,10 +96,10 @@ class Connection:
         self._lock = threading.Lock()
         # What others want: the whole set of books (replaced, never changed), and markets to subscribe afresh.
         self._target: Mapping[str, int] = {}
-        self._renew: set[str] = set()
-        self._renew_at_ns: dict[str, int] = {}
-        self._renewals = RepeatedLosses()
-        self._restore: set[str] = set()
+        self._to_resubscribe: set[str] = set()
+        self._resubscribe_at_ns: dict[str, int] = {}
+        self._repeated_losses = RepeatedLosses()
+        self._to_resubscribe_missing: set[str] = set()
         self._books: Mapping[str, int] = {}
         self._counted = SessionCounters()
         self._followed: frozenset[str] = frozenset()
@@ -113,34 +113,34 @@ class Connection:
 
     # -- any thread
 
-    def want_books(self, markets: Mapping[str, int]) -> None:
+    def set_markets(self, markets: Mapping[str, int]) -> None:
         """Follow exactly these markets (ticker → exchange_index), now and after every reconnect."""
         with self._lock:
             if markets != self._target:
                 self._target = dict(markets)
 
-    def renew(self, tickers: Sequence[str]) -> None:
+    def resubscribe(self, tickers: Sequence[str]) -> None:
         """Unsubscribe these markets and subscribe them again, for a snapshot that starts a new book subscription.
 
         Markets for which that never helps for long are renewed ever more rarely.
         """
         with self._lock:
-            self._renew.update(tickers)
+            self._to_resubscribe.update(tickers)
 
-    def restore(self, tickers: Sequence[str]) -> None:
-        """Like `renew`, but for those only that have no open book subscription when their turn comes."""
+    def resubscribe_missing(self, tickers: Sequence[str]) -> None:
+        """Like `resubscribe`, but for those only that have no open book subscription when their turn comes."""
         with self._lock:
-            self._restore.update(tickers)
+            self._to_resubscribe_missing.update(tickers)
 
     def followed(self) -> frozenset[str]:
         """Markets with an open book subscription, as of the last half second."""
         return self._followed
 
-    def suspects(self) -> frozenset[str]:
+    def out_of_sync(self) -> frozenset[str]:
         """Markets that lost a frame and wait for a snapshot."""
         return self._suspects
 
-    def mute(self) -> frozenset[str]:
+    def unresponsive(self) -> frozenset[str]:
         """Markets that gave no snapshot although they were asked for again; refused ones are not among them."""
         return self._mute
 
@@ -154,20 +154,20 @@ class Connection:
         """Whether every channel it was given is open."""
         return self._open_channels.issuperset(self._channels)
 
-    def watch_feed(self) -> None:
-        """Begin to note exchange times of deltas, for `feed_times`, and starts of book subscriptions, for `begun`."""
+    def start_overlap_tracking(self) -> None:
+        """Begin to note exchange times of deltas (`feed_times`) and starts of book subscriptions (`resubscribed`)."""
         self._begun = set()
         self._feed_times = {}
 
-    def begun(self) -> frozenset[str]:
-        """Markets of which a book subscription began since `watch_feed`."""
+    def resubscribed(self) -> frozenset[str]:
+        """Markets of which a book subscription began since `start_overlap_tracking`."""
         return frozenset(self._begun)
 
     def feed_times(self) -> Mapping[int, tuple[int, int]]:
-        """exchange_index → exchange time (µs) of the first and of the latest delta since `watch_feed`."""
+        """exchange_index → exchange time (µs) of the first and of the latest delta since `start_overlap_tracking`."""
         return dict(self._feed_times or {})
 
-    def retire(self, reason: str) -> None:
+    def close_after_handover(self, reason: str) -> None:
         """Close for good: another connection has what this one carried. `reason` is written to its session."""
         self._retired = reason
 
@@ -199,7 +199,7 @@ class Connection:
                 self._clock.wait(self._stop, 0.1)
                 continue
             delay = backoff.next() + self._settings.stagger_s * random.random()  # noqa: S311 - jitter
-            self._wait(self._turns.delay(self._clock.monotonic()))
+            self._wait(self._throttle.delay(self._clock.monotonic()))
             if self._is_over():
                 break
             try:
@@ -278,14 +278,14 @@ class Connection:
         session.tick(_ns(opened_s))
         self._books = {}
         # Every market gets a snapshot now.
-        self._renew_at_ns.clear()
+        self._resubscribe_at_ns.clear()
         session.subscribe_channels(self._channels)
         settings = self._settings
         commands = RateLimitedQueue(settings.commands_per_s, settings.command_bytes_per_s, self._clock.monotonic())
         # Spans by the monotonic clock: with the wall clock set back nothing would be done for as long.
         tick_s = probed_s = opened_s
         while not self._is_over() and self._may_receive():
-            self._apply_wishes(session)
+            self._apply_desired_state(session)
             records: list[Record] = []
             alarms: list[Alarm] = []
             try:
@@ -306,11 +306,11 @@ class Connection:
                     commands.add(ticked.commands)
                     alarms += ticked.alarms
                     alarms += self._asked_rarely(session, now_s)
-                    self._look(session)
+                    self._publish_state(session)
                     probed_s = self._watch(session, now_s, opened_s, probed_s)
                     commands.add(session.take_commands())
                 if self._feed_times is not None:
-                    self._note_feed(records, self._feed_times)
+                    self._track_overlap(records, self._feed_times)
             finally:
                 self._put(records)
             self._send(commands)
@@ -322,16 +322,16 @@ class Connection:
             for command in commands.pop_ready(self._clock.monotonic()):
                 self._socket.send(command)
 
-    def _look(self, session: Session) -> None:
+    def _publish_state(self, session: Session) -> None:
         """Publish what other threads may ask; sets are made anew only when they changed."""
         self._count(session)
         if session.book_subscriptions_changed():
             self._followed = frozenset(session.followed())
-        self._suspects = frozenset(session.suspects())
+        self._suspects = frozenset(session.out_of_sync())
         self._mute = frozenset(session.unresponsive())
         self._open_channels = frozenset(session.open_channels())
 
-    def _note_feed(self, records: Sequence[Record], times: dict[int, tuple[int, int]]) -> None:
+    def _track_overlap(self, records: Sequence[Record], times: dict[int, tuple[int, int]]) -> None:
         for record in records:
             if type(record) is BookDelta:
                 index = self._books.get(record.ticker)
@@ -342,10 +342,10 @@ class Connection:
             elif type(record) is BookSubscriptionStarted:
                 self._begun.add(record.ticker)
 
-    def _apply_wishes(self, session: Session) -> None:
+    def _apply_desired_state(self, session: Session) -> None:
         with self._lock:
-            target, renew, self._renew = self._target, self._renew, set()
-            restore, self._restore = self._restore, set()
+            target, resubscribe, self._to_resubscribe = self._target, self._to_resubscribe, set()
+            missing, self._to_resubscribe_missing = self._to_resubscribe_missing, set()
         if target is not self._books:
             leaving = [ticker for ticker in self._books if ticker not in target]
             joining = {ticker: index for ticker, index in target.items() if ticker not in self._books}
@@ -354,19 +354,19 @@ class Connection:
             if joining:
                 session.subscribe_books(joining)
             self._books = target
-        renew = self._due_for_renewal(renew & target.keys())
-        if restore:
+        resubscribe = self._due_for_resubscription(resubscribe & target.keys())
+        if missing:
             # Its snapshot came meanwhile, or it was missing on another connection only: a good claim goes on.
-            renew |= restore - session.followed()
-        again = {ticker: target[ticker] for ticker in renew if ticker in target}
+            resubscribe |= missing - session.followed()
+        again = {ticker: target[ticker] for ticker in resubscribe if ticker in target}
         if again:
             session.unsubscribe_books(again)
             session.subscribe_books(again)
 
-    def _due_for_renewal(self, lost: set[str]) -> set[str]:
-        now_ns, waiting = _ns(self._clock.monotonic()), self._renew_at_ns
+    def _due_for_resubscription(self, lost: set[str]) -> set[str]:
+        now_ns, waiting = _ns(self._clock.monotonic()), self._resubscribe_at_ns
         for ticker in lost - waiting.keys():
-            waiting[ticker] = self._renewals.lost(ticker, now_ns)
+            waiting[ticker] = self._repeated_losses.lost(ticker, now_ns)
         due = {ticker for ticker, at_ns in waiting.items() if at_ns <= now_ns}
         for ticker in due:
             del waiting[ticker]
@@ -374,7 +374,7 @@ class Connection:
 
     def _asked_rarely(self, session: Session, now_s: float) -> list[Alarm]:
         """Count the markets that lose their claim again and again; an alarm when that begins."""
-        before, now = self.counters.asked_rarely, session.asked_rarely() + self._renewals.repeated(_ns(now_s))
+        before, now = self.counters.asked_rarely, session.asked_rarely() + self._repeated_losses.repeated(_ns(now_s))
         self.counters.asked_rarely = now
         if before or not now:
             return []

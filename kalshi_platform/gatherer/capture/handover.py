@@ -17,7 +17,7 @@ _ONE_MUTE_OF = 50
 """One market of so many may stay mute on the new connection; if more do, the connection is at fault."""
 
 
-class Line(Protocol):
+class ConnectionView(Protocol):
     """The part of a connection that a handover looks at."""
 
     @property
@@ -29,17 +29,17 @@ class Line(Protocol):
 
     def followed(self) -> frozenset[str]: ...
 
-    def mute(self) -> frozenset[str]:
+    def unresponsive(self) -> frozenset[str]:
         """Markets that gave no snapshot although they were asked for again; refused ones are not among them."""
 
-    def watch_feed(self) -> None:
+    def start_overlap_tracking(self) -> None:
         """Begin to note the exchange times of deltas, and the markets of which a membership begins."""
 
-    def begun(self) -> frozenset[str]:
-        """Markets of which a membership began since `watch_feed`."""
+    def resubscribed(self) -> frozenset[str]:
+        """Markets of which a membership began since `start_overlap_tracking`."""
 
     def feed_times(self) -> Mapping[int, tuple[int, int]]:
-        """exchange_index → exchange time (µs) of the first and of the latest delta since `watch_feed`."""
+        """exchange_index → exchange time (µs) of the first and of the latest delta since `start_overlap_tracking`."""
 
 
 class Handover:
@@ -47,8 +47,8 @@ class Handover:
 
     def __init__(
         self,
-        source: Line,
-        target: Line,
+        source: ConnectionView,
+        target: ConnectionView,
         tickers: frozenset[str] | None,
         *,
         overlap_s: float,
@@ -83,9 +83,9 @@ class Handover:
         if self._complete_at is None:
             self._complete_at = now
             self._complete = self.target.followed()
-            self.source.watch_feed()
-            self.target.watch_feed()
-        if self.target.begun() & self._complete:
+            self.source.start_overlap_tracking()
+            self.target.start_overlap_tracking()
+        if self.target.resubscribed() & self._complete:
             # It lost markets and has them again: what it claims of them begins anew. New markets are no loss.
             self._complete_at = None
             return False
@@ -99,7 +99,7 @@ class Handover:
             return False
         held = self.source.followed() if self._tickers is None else self.source.followed() & self._tickers
         missing = held - self.target.followed()
-        return not missing or (missing <= self.target.mute() and len(missing) * _ONE_MUTE_OF <= len(held))
+        return not missing or (missing <= self.target.unresponsive() and len(missing) * _ONE_MUTE_OF <= len(held))
 
     def _overlaps(self, indices: Collection[int]) -> bool:
         old, new = self.source.feed_times(), self.target.feed_times()

@@ -31,7 +31,7 @@ class Move(NamedTuple):
     target: int
 
 
-class Shards:
+class ShardAssignment:
     """Markets by connection, numbered from 0. For one thread."""
 
     def __init__(self, connections: int, limit: int) -> None:
@@ -70,7 +70,7 @@ class Shards:
             touched.add(number)
         return touched
 
-    def refused(self, number: int, refused: Sequence[str]) -> set[int]:
+    def handle_refusal(self, number: int, refused: Sequence[str]) -> set[int]:
         """The exchange lets a connection carry no more than the markets it has without the refused ones: they move.
 
         Return the connections whose markets changed. A connection that may carry nothing, or far less than another one
@@ -83,7 +83,7 @@ class Shards:
         # What one connection is refused, none will get.
         self._limit = min(self._limit, self._limits[number])
         self._is_known = True
-        room = self._room_beside(number)
+        room = self._room_elsewhere(number)
         leaving = [ticker for ticker in refused if ticker in self._markets[number]][:room]
         moving = {ticker: self._markets[number].pop(ticker) for ticker in leaving}
         for ticker in moving:
@@ -103,7 +103,7 @@ class Shards:
         tickers = tuple(ticker for ticker, _ in zip(self._markets[source], range(count), strict=False))
         return Move(tickers, source, target)
 
-    def moved(self, move: Move) -> None:
+    def apply_move(self, move: Move) -> None:
         """The markets of a move belong to their new connection; those that are not wanted any more to none."""
         for ticker in move.tickers:
             if self._home.get(ticker) == move.source:
@@ -113,7 +113,7 @@ class Shards:
         self._markets[number][ticker] = exchange_index
         self._home[ticker] = number
 
-    def _room_beside(self, number: int) -> int:
+    def _room_elsewhere(self, number: int) -> int:
         """How many markets the other connections may carry more, and those that may yet be opened."""
         pairs = enumerate(zip(self._markets, self._limits, strict=True))
         free = sum(max(0, limit - len(markets)) for other, (markets, limit) in pairs if other != number)

@@ -226,7 +226,7 @@ class Recovery:
         self._rest = rest
         self._clock = clock
         self._put = put
-        self._restore = restore
+        self._to_resubscribe_missing = restore
         self._waiting: dict[str, float] = {}
         self._served: dict[str, float] = {}
         self._wake = threading.Condition()
@@ -264,7 +264,7 @@ class Recovery:
                 self._put(snapshots)
                 self.recovered += len(snapshots)
             # The fresh subscription is what restores the claim; it must not wait for REST to work.
-            self._restore(tickers)
+            self._to_resubscribe_missing(tickers)
             self._clock.wait(stop, 0.05 * random.random())  # noqa: S311 - jitter
 
 

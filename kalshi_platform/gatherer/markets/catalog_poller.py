@@ -6,7 +6,7 @@ from kalshi_platform.catalog.store import CatalogStore, Change
 from kalshi_platform.gatherer.markets.registry import Registry
 
 
-class CatalogFollower:
+class CatalogPoller:
     """Reads the catalog; remembers how far, by the numbers of its changes: writers date them by clocks that differ.
 
     Raises DatabaseUnavailable. For one thread.
@@ -23,12 +23,12 @@ class CatalogFollower:
         """Read every living market anew; return how many differ in what matters."""
         newest = self._store.newest_change()
         if self._parents:
-            self._registry.learn(self._store.categories(), self._store.series_of_events())
+            self._registry.set_parents(self._store.categories(), self._store.series_of_events())
         changed = self._registry.update(self._store.markets_to_subscribe())
         self._read_to = newest
         return changed
 
-    def follow(self) -> int:
+    def poll(self) -> int:
         """Read what was written since the last call; return how many markets differ in what matters."""
         newest = self._store.newest_change()
         if newest == self._read_to:

@@ -18,7 +18,7 @@ from kalshi_platform.catalog.sync import sync_events, sync_markets, sync_series
 from kalshi_platform.clock import Clock
 from kalshi_platform.errors import DatabaseUnavailable, KalshiPlatformError
 from kalshi_platform.exchange.rest import RestClient
-from kalshi_platform.gatherer.markets.catalog_poller import CatalogFollower
+from kalshi_platform.gatherer.markets.catalog_poller import CatalogPoller
 from kalshi_platform.gatherer.markets.registry import Registry
 from kalshi_platform.gatherer.settings import GathererSettings
 from kalshi_platform.gatherer.status.reports import CatalogSynced
@@ -47,7 +47,7 @@ class _Job:
     failures: int = 0
 
 
-class CatalogKeeper:
+class CatalogSyncLoop:
     """One thread: `load` once, then `run`."""
 
     def __init__(
@@ -69,7 +69,7 @@ class CatalogKeeper:
         """Objects that the last syncs of the three listings could not read."""
         self.database_error: str | None = None
         self._left_out: dict[str, int] = {}
-        self._hurried = threading.Event()
+        self._sync_requested = threading.Event()
         self._settings = settings
         self._rest = rest
         self._store = store
@@ -79,9 +79,9 @@ class CatalogKeeper:
         self._on_synced = on_synced
         chosen = settings.market_filter
         self._filters_by_parents = bool(chosen.series or chosen.categories)
-        self._follower = CatalogFollower(store, registry, parents=self._filters_by_parents)
+        self._poller = CatalogPoller(store, registry, parents=self._filters_by_parents)
         # A full sync is owed until one was whole, whatever the tables already hold.
-        self._owed = set(_LISTINGS)
+        self._full_sync_pending = set(_LISTINGS)
 
     def load(self, stop: threading.Event) -> None:
         """Bring catalog and registry up to date, trying until there are markets to follow.
@@ -94,9 +94,11 @@ class CatalogKeeper:
         while not stop.is_set():
             try:
                 answered = {
-                    what for what in _LISTINGS if what in self._owed and not stop.is_set() and self._try_sync(what)
+                    what
+                    for what in _LISTINGS
+                    if what in self._full_sync_pending and not stop.is_set() and self._try_sync(what)
                 }
-                self._follower.refresh()
+                self._poller.refresh()
             except DatabaseUnavailable as error:
                 self.database_error = str(error)
                 _log.warning("%s: catalog away (%s); asking REST for the markets", self._settings.name, error)
@@ -109,9 +111,9 @@ class CatalogKeeper:
             attempt += 1
             self._clock.wait(stop, exponential(0.5, _RETRY_S, attempt))
 
-    def hurry(self) -> None:
+    def request_sync(self) -> None:
         """Announcements may have been missed: ask REST for changed markets now, not when it is due. Any thread."""
-        self._hurried.set()
+        self._sync_requested.set()
 
     def run(self, stop: threading.Event) -> None:
         """Sync and follow by the clock until `stop`."""
@@ -125,18 +127,18 @@ class CatalogKeeper:
             _Job("follow", settings.catalog_follow_interval_s, self._follow, now),
         ]
         for job in jobs:
-            if job.name in self._owed:
+            if job.name in self._full_sync_pending:
                 job.due = now + _RETRY_S
         while not stop.is_set():
             now = self._clock.monotonic()
-            hurried = self._hurried.is_set()
-            if hurried:
-                self._hurried.clear()
+            is_requested = self._sync_requested.is_set()
+            if is_requested:
+                self._sync_requested.clear()
                 jobs[0].due = now
             for job in jobs:
                 if job.due <= now and not stop.is_set():
                     again_s = self._do(job, stop)
-                    if hurried and job is jobs[0]:
+                    if is_requested and job is jobs[0]:
                         again_s = min(again_s, soon_s)
                     job.due = self._clock.monotonic() + again_s
             self._clock.wait(stop, max(0.01, min(job.due for job in jobs) - self._clock.monotonic()))
@@ -160,11 +162,11 @@ class CatalogKeeper:
         if not is_done:
             # A listing that stays broken is asked for ever more rarely, and never more rarely than one that is well.
             job.failures += 1
-            return min(job.every_s, _RETRY_S * 2.0 ** min(job.failures - 1, 16))
+            return exponential(_RETRY_S, job.every_s, job.failures - 1)
         job.failures = 0
         if self.database_error is not None and job.name != "markets":
             # What was announced while the catalog was away could not be stored.
-            self.hurry()
+            self.request_sync()
         self.database_error = None
         return job.every_s
 
@@ -183,35 +185,35 @@ class CatalogKeeper:
     def _reconcile(self) -> bool:
         is_whole = self._sync("markets")
         # Everything anew: what following by time might have missed is in here.
-        if self._follower.refresh():
+        if self._poller.refresh():
             self._on_change()
         return is_whole
 
     def _sync_parents(self, what: str) -> bool:
         is_whole = self._sync(what)
         # Which markets are to be followed may depend on what was just learned.
-        if self._filters_by_parents and self._follower.refresh():
+        if self._filters_by_parents and self._poller.refresh():
             self._on_change()
         return is_whole
 
     def _sync(self, what: str) -> bool:
         """Sync one listing; return whether it was whole."""
-        rest, store, clock, full = self._rest, self._store, self._clock, what in self._owed
+        rest, store, clock, full = self._rest, self._store, self._clock, what in self._full_sync_pending
         report: SyncReport
         if what == "series":
             report = sync_series(rest, store, clock, full)
         elif what == "events":
             report = sync_events(rest, store, clock, full)
         else:
-            report = sync_markets(rest, store, clock, full, self._listed)
+            report = sync_markets(rest, store, clock, full, self._on_page)
         self._left_out[what] = report.left_out
         self.left_out = sum(self._left_out.values())
         if report.is_whole:
-            self._owed.discard(what)
+            self._full_sync_pending.discard(what)
             self.failing.pop(what, None)
             self.last_synced[what] = report.finished_at.isoformat()
         else:
-            self._owed.add(what)
+            self._full_sync_pending.add(what)
             self.failing[what] = str(report.lacks)
             share = report.left_out / (report.left_out + report.rows_seen)
             level = logging.ERROR if share > _ALARMING_SHARE else logging.WARNING
@@ -230,20 +232,20 @@ class CatalogKeeper:
         self._on_synced(CatalogSynced(**report._asdict()))
         return report.is_whole
 
-    def _listed(self, infos: Sequence[MarketInfo]) -> None:
+    def _on_page(self, infos: Sequence[MarketInfo]) -> None:
         """Recording begins with the first page of a listing, not with the last."""
         if self._registry.update(infos):
             self._on_change()
 
     def _follow(self) -> bool:
-        if self._follower.follow():
+        if self._poller.poll():
             self._on_change()
         return True
 
     def _refresh_from_tables(self) -> None:
         """REST fails: what the tables know is better than nothing."""
         try:
-            if self._follower.refresh():
+            if self._poller.refresh():
                 self._on_change()
         except DatabaseUnavailable as error:
             self.database_error = str(error)
@@ -252,7 +254,7 @@ class CatalogKeeper:
         """Fill the registry from REST; return whether that worked."""
         if self._settings.market_filter.categories:
             try:
-                self._registry.learn({s.ticker: s.category for s in self._rest.iter_series() if s.category}, {})
+                self._registry.set_parents({s.ticker: s.category for s in self._rest.iter_series() if s.category}, {})
             except KalshiPlatformError as error:
                 self.failing["series"] = str(error)
                 _log.warning("%s: series could not be read: %s", self._settings.name, error)

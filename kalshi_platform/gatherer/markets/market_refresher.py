@@ -15,6 +15,7 @@ from typing import Any, Protocol
 
 import msgspec
 
+from kalshi_platform.backoff import exponential
 from kalshi_platform.catalog import announced
 from kalshi_platform.clock import Clock
 from kalshi_platform.errors import (
@@ -36,7 +37,7 @@ _LONGEST_RETRY_S = 30.0
 _SETTLING_S = 0.3
 _GONE_AFTER = 4
 """404s after an announced end until the market counts as deleted; after its creation they mean less."""
-_BURY_AGAIN_S = 1.0
+_TOMBSTONE_RETRY_S = 1.0
 _OF_EVENTS = frozenset({"event_created", "event_lifecycle", "event_fee_update"})
 _log = logging.getLogger(__name__)
 
@@ -78,7 +79,7 @@ class _Due:
 
 
 @dataclass
-class _Wish(_Due):
+class _PendingRefresh(_Due):
     announced: dict[str, tuple[str, dict[str, Any]]] = field(default_factory=dict)
     """By aspect: event type and message of the last announcement."""
 
@@ -91,12 +92,12 @@ class _Wish(_Due):
 
 
 @dataclass
-class _EventWish(_Due):
+class _PendingEventRefresh(_Due):
     fees: dict[str, Any] = field(default_factory=dict)
 
 
-class MarketFetcher:
-    """Fetches from a thread of its own; everything else may call `ask` and `heard`."""
+class MarketRefresher:
+    """Fetches from a thread of its own; everything else may call `request` and `on_lifecycle_event`."""
 
     def __init__(
         self,
@@ -116,38 +117,38 @@ class MarketFetcher:
         self._clock = clock
         self._attempts = attempts
         self._on_change = on_change
-        self._wishes: dict[str, _Wish] = {}
-        self._events: dict[str, _EventWish] = {}
+        self._pending: dict[str, _PendingRefresh] = {}
+        self._events: dict[str, _PendingEventRefresh] = {}
         # Deleted markets of whose end the catalog was not told yet. REST will not tell it: no sync makes up for it.
-        self._unburied: dict[str, _Wish] = {}
-        self._bury_at = 0.0
+        self._pending_tombstones: dict[str, _PendingRefresh] = {}
+        self._tombstones_at = 0.0
         self._wake = threading.Condition()
 
-    def ask(self, tickers: Iterable[str]) -> None:
+    def request(self, tickers: Iterable[str]) -> None:
         """Fetch these markets soon."""
         with self._wake:
             for ticker in tickers:
-                self._wish(ticker, self._clock.monotonic())
+                self._schedule(ticker, self._clock.monotonic())
             self._wake.notify_all()
 
-    def heard(self, event: LifecycleEvent) -> None:
+    def on_lifecycle_event(self, event: LifecycleEvent) -> None:
         """React to an announcement: end what is over, follow what is new, ask for what changed. Returns at once."""
         message: dict[str, Any] = msgspec.json.decode(event.content)
         now = self._clock.monotonic()
         if event.event_type in _OF_EVENTS:
             with self._wake:
-                wish = self._events.setdefault(event.ticker, _EventWish(now))
-                wish.due = min(wish.due, now)
+                pending = self._events.setdefault(event.ticker, _PendingEventRefresh(now))
+                pending.due = min(pending.due, now)
                 if event.event_type == "event_fee_update":
-                    wish.fees = message
-                    wish.due = max(wish.due, now + _SETTLING_S)
+                    pending.fees = message
+                    pending.due = max(pending.due, now + _SETTLING_S)
                 self._wake.notify_all()
             return
         if event.event_type in announced.ENDS:
-            self._registry.end(event.ticker)
+            self._registry.mark_ended(event.ticker)
             self._on_change()
         elif event.event_type == "activated":
-            self._registry.reopen(event.ticker)
+            self._registry.clear_ended(event.ticker)
         elif event.event_type == "created":
             # Its first orders may come before REST shows it.
             info = announced.created(message)
@@ -155,24 +156,24 @@ class MarketFetcher:
                 self._on_change()
         with self._wake:
             due = now if event.event_type == "created" else now + _SETTLING_S
-            wanted = self._wish(event.ticker, due)
+            wanted = self._schedule(event.ticker, due)
             wanted.announced[announced.aspect_of(event.event_type)] = (event.event_type, message)
             wanted.attempt = 0
             self._wake.notify_all()
 
-    def _wish(self, ticker: str, due: float) -> _Wish:
-        wish = self._wishes.setdefault(ticker, _Wish(due))
-        wish.due = min(wish.due, due)
-        return wish
+    def _schedule(self, ticker: str, due: float) -> _PendingRefresh:
+        pending = self._pending.setdefault(ticker, _PendingRefresh(due))
+        pending.due = min(pending.due, due)
+        return pending
 
     def run(self, stop: threading.Event) -> None:
         """Serve until `stop`."""
         while not stop.is_set():
             tickers, events = self._due()
-            self._bury_waiting()
+            self._write_pending_tombstones()
             # Markets must be recorded; events describe them, and their failure must not hold up anything.
-            for fetch, names, wishes in (
-                (self._fetch_markets, tickers, self._wishes),
+            for fetch, names, queue in (
+                (self._fetch_markets, tickers, self._pending),
                 (self._fetch_events, events, self._events),
             ):
                 try:
@@ -182,7 +183,7 @@ class MarketFetcher:
                     _log.warning("fetching markets: %s", error)
                     with self._wake:
                         now = self._clock.monotonic()
-                        for each in wishes.values():
+                        for each in queue.values():
                             each.due = max(each.due, now + 1.0)
                     self._clock.wait(stop, 1.0)
 
@@ -200,12 +201,14 @@ class MarketFetcher:
     def _due(self) -> tuple[list[str], list[str]]:
         with self._wake:
             now = self._clock.monotonic()
-            next_due = min((wish.due for wish in (*self._wishes.values(), *self._events.values())), default=now + 0.5)
+            next_due = min(
+                (pending.due for pending in (*self._pending.values(), *self._events.values())), default=now + 0.5
+            )
             if next_due > now:
                 self._wake.wait(min(0.5, max(0.01, next_due - now)))
                 now = self._clock.monotonic()
             events = [ticker for ticker, event in self._events.items() if event.due <= now]
-            due = [ticker for ticker, wish in self._wishes.items() if wish.due <= now]
+            due = [ticker for ticker, pending in self._pending.items() if pending.due <= now]
             return due[:_AT_ONCE], events[:_AT_ONCE]
 
     def _fetch_one(self, ticker: str) -> None:
@@ -219,13 +222,13 @@ class MarketFetcher:
             _log.warning("market %.100s could not be fetched: %s", ticker, error)
             self._unreadable(ticker)
             return
-        self._got([info], known_at)
+        self._apply_found([info], known_at)
 
     def _fetch_many(self, tickers: Sequence[str]) -> None:
         known_at = self._clock.now()
         # What the listing lacks is asked for by name.
         infos = list(self._rest.iter_markets(mve_filter=None, tickers=tickers, on_skipped=lambda _reason: None))
-        self._got(infos, known_at)
+        self._apply_found(infos, known_at)
         # An absence from a list proves nothing; a 404 for the market itself does.
         for ticker in sorted(set(tickers) - {info.ticker for info in infos})[:_ONE_BY_ONE]:
             self._fetch_one(ticker)
@@ -239,89 +242,91 @@ class MarketFetcher:
             info = None
         if info is not None:
             found = info
-            self._keep(lambda: self._store.upsert_events([found], known_at))
+            self._store_or_log(lambda: self._store.upsert_events([found], known_at))
         with self._wake:
-            wish = self._events[ticker]
-            if (info is None or not announced.event_agrees(info, wish.fees)) and wish.attempt + 1 < self._attempts:
-                self._later(wish)
+            pending = self._events[ticker]
+            if (
+                info is None or not announced.event_agrees(info, pending.fees)
+            ) and pending.attempt + 1 < self._attempts:
+                self._retry_later(pending)
             else:
                 del self._events[ticker]
 
-    def _got(self, infos: Sequence[MarketInfo], known_at: datetime) -> None:
+    def _apply_found(self, infos: Sequence[MarketInfo], known_at: datetime) -> None:
         if not infos:
             return
         self.fetched += len(infos)
         self._registry.update(infos)
         self._on_change()
-        self._keep(lambda: self._store.upsert_markets(infos, known_at))
+        self._store_or_log(lambda: self._store.upsert_markets(infos, known_at))
         with self._wake:
             for info in infos:
-                wish = self._wishes.get(info.ticker)
-                if wish is None:
+                pending = self._pending.get(info.ticker)
+                if pending is None:
                     continue
-                if not wish.is_met_by(info) and wish.attempt + 1 < self._attempts:
-                    self._later(wish)
+                if not pending.is_met_by(info) and pending.attempt + 1 < self._attempts:
+                    self._retry_later(pending)
                 else:
-                    del self._wishes[info.ticker]
+                    del self._pending[info.ticker]
 
     def _unreadable(self, ticker: str) -> None:
         """Ask again later, a few times: one that cannot be read must not stand before the others."""
         with self._wake:
-            wish = self._wishes[ticker]
-            if wish.attempt + 1 < self._attempts:
-                self._later(wish)
+            pending = self._pending[ticker]
+            if pending.attempt + 1 < self._attempts:
+                self._retry_later(pending)
             else:
-                del self._wishes[ticker]
+                del self._pending[ticker]
 
     def _missing(self, ticker: str) -> None:
         self.not_visible += 1
         with self._wake:
-            wish = self._wishes[ticker]
-            if wish.attempt + 1 < (min(self._attempts, _GONE_AFTER) if wish.is_ending else self._attempts):
-                self._later(wish)
+            pending = self._pending[ticker]
+            if pending.attempt + 1 < (min(self._attempts, _GONE_AFTER) if pending.is_ending else self._attempts):
+                self._retry_later(pending)
                 return
-            del self._wishes[ticker]
-        if wish.is_ending or ("created" not in wish.announced and self._registry.knows(ticker)):
+            del self._pending[ticker]
+        if pending.is_ending or ("created" not in pending.announced and self._registry.knows(ticker)):
             # Provisional markets are deleted after their end.
             _log.info("market %s is gone from the exchange", ticker)
-            self._registry.end(ticker)
+            self._registry.mark_ended(ticker)
             self._on_change()
-            self._unburied[ticker] = wish
-            self._bury_waiting()
+            self._pending_tombstones[ticker] = pending
+            self._write_pending_tombstones()
         else:
             _log.warning("market %s did not become visible; the next sync brings it", ticker)
 
-    def _bury_waiting(self) -> None:
+    def _write_pending_tombstones(self) -> None:
         """Tell the catalog of deleted markets' ends; while it is away, try again every second."""
-        if self._clock.monotonic() < self._bury_at:
+        if self._clock.monotonic() < self._tombstones_at:
             return
-        for ticker, wish in list(self._unburied.items()):
+        for ticker, pending in list(self._pending_tombstones.items()):
             try:
-                self._bury(ticker, wish)
+                self._write_tombstone(ticker, pending)
             except DatabaseUnavailable as error:
                 _log.warning("the end of market %s waits for the catalog (%s)", ticker, error)
-                self._bury_at = self._clock.monotonic() + _BURY_AGAIN_S
+                self._tombstones_at = self._clock.monotonic() + _TOMBSTONE_RETRY_S
                 return
-            del self._unburied[ticker]
+            del self._pending_tombstones[ticker]
 
-    def _bury(self, ticker: str, wish: _Wish) -> None:
+    def _write_tombstone(self, ticker: str, pending: _PendingRefresh) -> None:
         """Keep what was announced of a market that REST no longer tells, and mark it as vanished."""
         info = self._store.market(ticker)
-        if info is None and "created" in wish.announced:
-            info = announced.created(wish.announced["created"][1])
+        if info is None and "created" in pending.announced:
+            info = announced.created(pending.announced["created"][1])
         told = info
-        for event_type, message in wish.announced.values():
+        for event_type, message in pending.announced.values():
             told = announced.applied(told, event_type, message) if told is not None else None
         now = self._clock.now()
         if told is not None:
             self._store.upsert_markets([told], now)
         self._store.mark_vanished([ticker], now + timedelta(microseconds=1))
 
-    def _later(self, wish: _Due) -> None:
-        wish.due = self._clock.monotonic() + min(_LONGEST_RETRY_S, _FIRST_RETRY_S * 2**wish.attempt)
-        wish.attempt += 1
+    def _retry_later(self, pending: _Due) -> None:
+        pending.due = self._clock.monotonic() + exponential(_FIRST_RETRY_S, _LONGEST_RETRY_S, pending.attempt)
+        pending.attempt += 1
 
-    def _keep(self, write: Callable[[], object]) -> None:
+    def _store_or_log(self, write: Callable[[], object]) -> None:
         try:
             write()
         except DatabaseUnavailable as error:

@@ -70,7 +70,7 @@ class Registry:
         self._grace_us = int(close_grace_s * US_PER_S)
         self._markets: dict[str, _Entry] = {}
         self._counts: Counter[str] = Counter()
-        self._wanted: dict[str, int] = {}
+        self._desired: dict[str, int] = {}
         self._published: Mapping[str, int] = {}
         self._is_published = True
         # (moment, ticker); entries that no longer fit their market are passed over.
@@ -82,7 +82,7 @@ class Registry:
         self._now_us = 0
         self._lock = threading.Lock()
 
-    def learn(self, categories: Mapping[str, str], series_of_event: Mapping[str, str]) -> None:
+    def set_parents(self, categories: Mapping[str, str], series_of_event: Mapping[str, str]) -> None:
         """Remember the category of each series, and the series of each event, for a filter that asks for them."""
         with self._lock:
             self._category.update(categories)
@@ -96,10 +96,10 @@ class Registry:
         changed, iterator = 0, iter(infos)
         while part := list(islice(iterator, _AT_ONCE)):
             with self._lock:
-                changed += sum(self._take(info) for info in part)
+                changed += sum(self._update_one(info) for info in part)
         return changed
 
-    def _take(self, info: Listed) -> bool:
+    def _update_one(self, info: Listed) -> bool:
         ticker, status = info.ticker, sys.intern(info.status)
         if ticker in self._ended and status not in OVER:
             return False
@@ -121,17 +121,17 @@ class Registry:
         self._counts[status] += 1
         if admitted and moment_us is not None:
             self._confirm(ticker, entry, moment_us + self._grace_us)
-        self._want(ticker, entry)
+        self._update_desired(ticker, entry)
         return True
 
-    def _want(self, ticker: str, entry: _Entry) -> None:
+    def _update_desired(self, ticker: str, entry: _Entry) -> None:
         """Bring the wanted markets in line with one market as it is now known."""
         if entry.admitted and _is_due(entry, self._now_us):
-            if self._wanted.get(ticker) != entry.exchange_index:
-                self._wanted[ticker] = entry.exchange_index
+            if self._desired.get(ticker) != entry.exchange_index:
+                self._desired[ticker] = entry.exchange_index
                 self._is_published = False
             return
-        if self._wanted.pop(ticker, None) is not None:
+        if self._desired.pop(ticker, None) is not None:
             self._is_published = False
         if entry.admitted and entry.status == "initialized" and entry.open_time_us is not None:
             heapq.heappush(self._openings, (entry.open_time_us - OPEN_LEAD_US, ticker))
@@ -144,7 +144,7 @@ class Registry:
         entry = self._markets.pop(ticker, None)
         if entry is not None:
             self._counts[entry.status] -= 1
-        if self._wanted.pop(ticker, None) is not None:
+        if self._desired.pop(ticker, None) is not None:
             self._is_published = False
 
     def knows(self, ticker: str) -> bool:
@@ -152,46 +152,45 @@ class Registry:
         with self._lock:
             return ticker in self._markets
 
-    def end(self, ticker: str) -> None:
+    def mark_ended(self, ticker: str) -> None:
         """The exchange announced that a market is over, whatever the catalog still says."""
         with self._lock:
             self._drop(ticker)
             self._ended[ticker] = None
 
-    def reopen(self, ticker: str) -> None:
+    def clear_ended(self, ticker: str) -> None:
         """The exchange announced that a market trades again: believe the catalog."""
         with self._lock:
             self._ended.pop(ticker, None)
 
-    def wanted(self, now_us: int) -> Mapping[str, int]:
+    def desired_markets(self, now_us: int) -> Mapping[str, int]:
         """Markets to follow now: ticker → exchange_index. The same object as before while nothing has changed."""
         with self._lock:
             self._now_us = now_us
-            self._forget(now_us)
+            self._expire_ended(now_us)
             while self._openings and self._openings[0][0] <= now_us:
                 _, ticker = heapq.heappop(self._openings)
                 entry = self._markets.get(ticker)
                 if entry is not None:
-                    self._want(ticker, entry)
+                    self._update_desired(ticker, entry)
             if not self._is_published:
-                self._published = dict(self._wanted)
+                self._published = dict(self._desired)
                 self._is_published = True
             return self._published
 
-    def forget(self, now_us: int) -> None:
-        """Let ends that were announced long ago count no more. `wanted` does it, too; who never asks that has to call
-        this now and then."""
+    def expire_ended(self, now_us: int) -> None:
+        """Let announced ends expire. `desired_markets` does it, too; other callers call this regularly."""
         with self._lock:
-            self._forget(now_us)
+            self._expire_ended(now_us)
 
-    def _forget(self, now_us: int) -> None:
+    def _expire_ended(self, now_us: int) -> None:
         for ticker, until_us in list(self._ended.items()):
             if until_us is None:
                 self._ended[ticker] = now_us + _ENDED_FOR_US
             elif until_us <= now_us:
                 del self._ended[ticker]
 
-    def to_confirm(self, now_us: int, again_after_s: float = 15.0) -> list[str]:
+    def due_for_refresh(self, now_us: int, again_after_s: float = 15.0) -> list[str]:
         """Admitted markets whose open_time or close_time passed: ask REST. Each comes up again later, until its status
         says so."""
         due: list[str] = []

@@ -9,7 +9,7 @@ from typing import Any
 
 from kalshi_platform.clock import Clock
 from kalshi_platform.gatherer.assembly import Parts
-from kalshi_platform.gatherer.capture.connection_slot import Slot
+from kalshi_platform.gatherer.capture.connection_slot import ConnectionSlot
 from kalshi_platform.gatherer.capture.connections import ConnectionCounters
 from kalshi_platform.gatherer.ingest.writer import Writer
 from kalshi_platform.gatherer.status.channel_counters import ChannelTraffic, Traffic, summed
@@ -80,7 +80,7 @@ class Figures:
                 "short_of_books_s": self._ledger_short.lasted_s(now_s),
             },
             "dead_letters_last_minute": self._dead_letters.growth,
-            "suspects": len(router.suspects()),
+            "suspects": len(router.out_of_sync()),
             "markets": dict(parts.registry.counts()),
             "channels": channels(summed(tuple(parts.traffic.values())), self._rates, now_s),
             "connections": {
@@ -112,7 +112,7 @@ class Figures:
             "process": process_usage(),
         }
 
-    def streams(self, writer: Writer | None, connections: Sequence[Slot]) -> StreamsCommitted:
+    def streams(self, writer: Writer | None, connections: Sequence[ConnectionSlot]) -> StreamsCommitted:
         """Return what was committed since the last call."""
         until = self._clock.now()
         rows = dict(writer.counters.rows) if writer is not None else {}

@@ -95,5 +95,5 @@ def test_one_lost_frame_is_one_gap_that_ends_all_twelve(lines: list[dict[str, An
     session, records = play([*lines[:lost], *lines[lost + 1 :]])
     assert [(gap.seq_expected, gap.seq_seen) for gap in of(SequenceGap, records)] == [(150, 151)]
     assert {(end.seq_to, end.reason) for end in of(BookSubscriptionEnded, records)} == {(149, "gap")}
-    assert len(of(BookSubscriptionStarted, records)) == len(session.suspects()) == 12
+    assert len(of(BookSubscriptionStarted, records)) == len(session.out_of_sync()) == 12
     assert len(of(BookDelta, records)) == 244

@@ -135,12 +135,12 @@ def test_a_gap_ends_all_memberships_keeps_recording_and_asks_for_snapshots() -> 
     [ask] = commands(received)
     assert ask["params"] == {"sids": [1], "action": "get_snapshot", "market_tickers": ["A", "B"]}
     assert [alarm.kind for alarm in received.alarms] == ["gap"]
-    assert session.suspects() == {"A", "B"}
+    assert session.out_of_sync() == {"A", "B"}
     records = feed(session, snapshot(6, "A", command_id=ask["id"]), delta(7))
     assert only(BookSubscriptionStarted, records) == [BookSubscriptionStarted(100, "A", 6, 0)]
-    assert session.suspects() == {"B"}
+    assert session.out_of_sync() == {"B"}
     feed(session, snapshot(8, "B", command_id=ask["id"]))
-    assert session.suspects() == set()
+    assert session.out_of_sync() == set()
     assert session.followed() == {"A", "B"}
 
 
@@ -310,7 +310,7 @@ def test_a_missing_snapshot_is_asked_for_and_then_reported() -> None:
     received = session.tick(T0 + 20 * S)
     assert session.unanswered_snapshots() == {"A"}
     assert [(alarm.kind, alarm.tickers) for alarm in received.alarms] == [("snapshot_unanswered", ("A",))]
-    assert session.suspects() == set()
+    assert session.out_of_sync() == set()
     assert session.tick(T0 + 30 * S).alarms == []
     feed(session, snapshot(2, "A"))
     assert session.unanswered_snapshots() == set()
@@ -328,7 +328,7 @@ def test_a_terminal_error_ends_the_stream_and_subscribes_afresh(code: int) -> No
     ]
     [again] = commands(received)
     assert (again["cmd"], again["params"]["market_tickers"]) == ("subscribe", ["A", "B"])
-    assert session.suspects() == {"A", "B"}
+    assert session.out_of_sync() == {"A", "B"}
     records = feed(session, subscribed(2), snapshot(1, "A", sid=2), snapshot(2, "B", sid=2))
     assert records[0] == StreamOpened(101, 7, 2, "orderbook_delta", T0)
     assert session.followed() == {"A", "B"}
@@ -405,7 +405,7 @@ def test_an_unparsable_delta_is_kept_and_ends_only_its_own_market() -> None:
     assert (letter.stream_id, letter.seq, letter.channel) == (100, 3, "orderbook_delta")
     assert ended == BookSubscriptionEnded(100, "A", 2, "dead_letter")
     assert commands(received)[0]["params"] == {"sids": [1], "action": "get_snapshot", "market_tickers": ["A"]}
-    assert session.suspects() == {"A"}
+    assert session.out_of_sync() == {"A"}
     assert only(SequenceGap, feed(session, delta(4))) == []
 
 
@@ -425,7 +425,7 @@ def test_an_unknown_type_ends_nothing_and_goes_on_record_before_its_number() -> 
     received = session.receive(frame("news", sid=1, seq=3, msg={"text": "x"}), T0)
     assert [type(record) for record in received.records] == [UnknownFrame, SequenceConsumed, DeadLetter]
     assert received.records[0] == UnknownFrame(100, 3, "news", "")
-    assert (commands(received), session.suspects(), session.followed()) == ([], set(), {"A", "B"})
+    assert (commands(received), session.out_of_sync(), session.followed()) == ([], set(), {"A", "B"})
     # More of its type tell nothing new before the next snapshot; another type does.
     more = feed(session, frame("news", sid=1, seq=4, msg={}), frame("views", sid=1, seq=5, msg={}), delta(6))
     assert only(UnknownFrame, more) == [UnknownFrame(100, 5, "views", "")]
@@ -539,7 +539,7 @@ def test_a_gap_in_trades_touches_no_book() -> None:
     received = session.receive(frame("trade", sid=2, seq=5, msg=TRADE), T0)
     assert only(SequenceGap, received.records) == [SequenceGap(101, 2, 5, T0)]
     assert session.followed() == {"A"}
-    assert session.suspects() == set()
+    assert session.out_of_sync() == set()
 
 
 def test_a_channel_that_dies_is_opened_again() -> None:

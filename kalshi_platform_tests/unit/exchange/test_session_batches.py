@@ -117,4 +117,4 @@ def test_the_short_way_of_a_delta_leads_where_the_long_one_does(seed: int, monke
     assert short.counters == long.counters
     assert short.last_seqs() == long.last_seqs()
     assert short.followed() == long.followed()
-    assert short.suspects() == long.suspects()
+    assert short.out_of_sync() == long.out_of_sync()

@@ -24,7 +24,7 @@ def test_every_session_ends_before_the_first_one_may_begin() -> None:
     lines = [SimpleNamespace(is_open=True) for _ in range(3)]
     slots = [SimpleNamespace(connections=lambda line=line: iter([line])) for line in lines]
     steps: list[object] = []
-    router.fleet = cast(Any, SimpleNamespace(slots=slots, follow=steps.append))
+    router.fleet = cast(Any, SimpleNamespace(slots=slots, set_markets=steps.append))
     stop = threading.Event()
     following = threading.Thread(target=router.follow, args=(stop,))
     following.start()
@@ -59,10 +59,10 @@ def test_sessions_begin_again_although_markets_cannot_be_followed() -> None:
     settings = GathererSettings(name="g1", timeseries_url="", catalog_url="", state_dir=Path(), follow_books=False)
     router = Router(settings, Registry(settings.market_filter, 0.0), FakeClock())
 
-    def follow(_: object) -> None:
+    def set_markets(_: object) -> None:
         raise RuntimeError("can't start new thread")
 
-    router.fleet = cast(Any, SimpleNamespace(slots=[], follow=follow))
+    router.fleet = cast(Any, SimpleNamespace(slots=[], set_markets=set_markets))
     router.reconnect()
     with pytest.raises(RuntimeError):
         router.follow(threading.Event())

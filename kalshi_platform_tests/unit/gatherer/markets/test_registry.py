@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from kalshi_platform.catalog.store import Change
-from kalshi_platform.gatherer.markets.catalog_poller import CatalogFollower
+from kalshi_platform.gatherer.markets.catalog_poller import CatalogPoller
 from kalshi_platform.gatherer.markets.registry import OPEN_LEAD_US, Registry
 from kalshi_platform.gatherer.settings import MarketFilter
 from kalshi_platform.market.catalog import MarketInfo
@@ -49,10 +49,10 @@ def market(ticker: str = "KXRAIN-26NOV-T1", **values: Any) -> MarketInfo:
 def test_a_market_is_wanted_from_a_little_before_it_opens_to_its_close() -> None:
     registry = Registry(MarketFilter())
     registry.update([market(status="initialized", open_time_us=NOW + HOUR, exchange_index=2)])
-    assert registry.wanted(NOW) == {}
-    assert registry.wanted(NOW + HOUR - OPEN_LEAD_US) == {"KXRAIN-26NOV-T1": 2}
+    assert registry.desired_markets(NOW) == {}
+    assert registry.desired_markets(NOW + HOUR - OPEN_LEAD_US) == {"KXRAIN-26NOV-T1": 2}
     registry.update([market(status="closed")])
-    assert registry.wanted(NOW + 2 * HOUR) == {}
+    assert registry.desired_markets(NOW + 2 * HOUR) == {}
     assert not registry.knows("KXRAIN-26NOV-T1")
 
 
@@ -60,45 +60,45 @@ def test_a_market_is_wanted_from_a_little_before_it_opens_to_its_close() -> None
 def test_markets_that_are_over_are_never_wanted(status: str) -> None:
     registry = Registry(MarketFilter())
     assert registry.update([market(status=status)]) == 0
-    assert registry.wanted(NOW) == {}
+    assert registry.desired_markets(NOW) == {}
 
 
 def test_a_paused_market_is_still_followed() -> None:
     registry = Registry(MarketFilter())
     registry.update([market(status="inactive")])
-    assert list(registry.wanted(NOW)) == ["KXRAIN-26NOV-T1"]
+    assert list(registry.desired_markets(NOW)) == ["KXRAIN-26NOV-T1"]
 
 
 def test_a_passed_close_is_to_be_confirmed_again_and_again_until_it_is_true_or_moves() -> None:
     registry = Registry(MarketFilter(), close_grace_s=5)
     registry.update([market(close_time_us=NOW)])
-    assert registry.to_confirm(NOW + 4 * US_PER_S) == []
-    assert registry.to_confirm(NOW + 5 * US_PER_S) == ["KXRAIN-26NOV-T1"]
-    assert registry.to_confirm(NOW + 6 * US_PER_S) == []
+    assert registry.due_for_refresh(NOW + 4 * US_PER_S) == []
+    assert registry.due_for_refresh(NOW + 5 * US_PER_S) == ["KXRAIN-26NOV-T1"]
+    assert registry.due_for_refresh(NOW + 6 * US_PER_S) == []
     registry.update([market(close_time_us=NOW)])
-    assert registry.to_confirm(NOW + 21 * US_PER_S) == ["KXRAIN-26NOV-T1"]
-    assert list(registry.wanted(NOW + 21 * US_PER_S)) == ["KXRAIN-26NOV-T1"]
+    assert registry.due_for_refresh(NOW + 21 * US_PER_S) == ["KXRAIN-26NOV-T1"]
+    assert list(registry.desired_markets(NOW + 21 * US_PER_S)) == ["KXRAIN-26NOV-T1"]
     registry.update([market(close_time_us=NOW + HOUR)])
-    assert registry.to_confirm(NOW + 60 * US_PER_S) == []
+    assert registry.due_for_refresh(NOW + 60 * US_PER_S) == []
 
 
 def test_an_announced_end_outweighs_stale_answers_for_a_while() -> None:
     registry = Registry(MarketFilter())
     registry.update([market()])
-    registry.end("KXRAIN-26NOV-T1")
+    registry.mark_ended("KXRAIN-26NOV-T1")
     registry.update([market()])
-    assert registry.wanted(NOW) == {}
-    assert registry.wanted(NOW + 121 * US_PER_S) == {}
+    assert registry.desired_markets(NOW) == {}
+    assert registry.desired_markets(NOW + 121 * US_PER_S) == {}
     registry.update([market()])
-    assert list(registry.wanted(NOW + 122 * US_PER_S)) == ["KXRAIN-26NOV-T1"]
+    assert list(registry.desired_markets(NOW + 122 * US_PER_S)) == ["KXRAIN-26NOV-T1"]
 
 
 def test_a_reopened_market_is_believed_at_once() -> None:
     registry = Registry(MarketFilter())
-    registry.end("KXRAIN-26NOV-T1")
-    registry.reopen("KXRAIN-26NOV-T1")
+    registry.mark_ended("KXRAIN-26NOV-T1")
+    registry.clear_ended("KXRAIN-26NOV-T1")
     registry.update([market()])
-    assert list(registry.wanted(NOW)) == ["KXRAIN-26NOV-T1"]
+    assert list(registry.desired_markets(NOW)) == ["KXRAIN-26NOV-T1"]
 
 
 def test_equal_knowledge_is_no_change() -> None:
@@ -129,18 +129,18 @@ COLLECTION = market("KXOTHER-S1", mve_collection_ticker="KXMVE-1")
 )
 def test_filters(chosen: MarketFilter, expected: set[str]) -> None:
     registry = Registry(chosen)
-    registry.learn({"KXFED": "Economics", "KXRAIN": "Climate"}, {})
+    registry.set_parents({"KXFED": "Economics", "KXRAIN": "Climate"}, {})
     registry.update([market(), market("KXFED-26DEC-A"), COMBO, COLLECTION])
-    assert set(registry.wanted(NOW)) == expected
+    assert set(registry.desired_markets(NOW)) == expected
 
 
 def test_a_market_is_admitted_once_its_category_is_known() -> None:
     registry = Registry(MarketFilter(categories=("Sports",)))
     registry.update([market("ODDLY-NAMED", event_ticker="ODD")])
-    assert registry.wanted(NOW) == {}
-    registry.learn({"KXBALL": "Sports"}, {"ODD": "KXBALL"})
+    assert registry.desired_markets(NOW) == {}
+    registry.set_parents({"KXBALL": "Sports"}, {"ODD": "KXBALL"})
     registry.update([market("ODDLY-NAMED", event_ticker="ODD")])
-    assert set(registry.wanted(NOW)) == {"ODDLY-NAMED"}
+    assert set(registry.desired_markets(NOW)) == {"ODDLY-NAMED"}
 
 
 def test_following_the_catalog_goes_on_from_the_change_that_was_read() -> None:
@@ -163,16 +163,16 @@ def test_following_the_catalog_goes_on_from_the_change_that_was_read() -> None:
             return [market("KXNEW-1-A")]
 
     store, registry = Store(), Registry(MarketFilter())
-    follower = CatalogFollower(store, registry, parents=False)  # type: ignore[arg-type]
-    assert [follower.follow(), follower.follow()] == [1, 0]
+    follower = CatalogPoller(store, registry, parents=False)  # type: ignore[arg-type]
+    assert [follower.poll(), follower.poll()] == [1, 0]
     assert store.asked == []
     store.newest = Change(8, "b")
-    assert follower.follow() == 1
+    assert follower.poll() == 1
     assert store.asked == [Change(5, "a")]
-    assert set(registry.wanted(NOW)) == {"KXRAIN-26NOV-T1", "KXNEW-1-A"}
+    assert set(registry.desired_markets(NOW)) == {"KXRAIN-26NOV-T1", "KXNEW-1-A"}
     # A catalog that was restored gives numbers again: it is read anew.
     store.newest, store.is_the_same = Change(9, "c"), False
-    follower.follow()
+    follower.poll()
     assert store.asked == [Change(5, "a")]
 
 
@@ -180,9 +180,9 @@ def test_what_is_over_is_forgotten_also_by_who_follows_no_books() -> None:
     registry = Registry(MarketFilter())
     registry.update([market(), market("KXRAIN-26NOV-T2")])
     registry.update([market(status="finalized")])
-    registry.end("KXRAIN-26NOV-T2")
+    registry.mark_ended("KXRAIN-26NOV-T2")
     for now_us in (NOW, NOW + 200 * US_PER_S):
-        registry.forget(now_us)
+        registry.expire_ended(now_us)
     assert registry.counts() == {}
     # The announcement of the end no longer outweighs anything.
     assert registry.update([market("KXRAIN-26NOV-T2")]) == 1
@@ -191,20 +191,20 @@ def test_what_is_over_is_forgotten_also_by_who_follows_no_books() -> None:
 def test_the_wanted_markets_are_one_object_until_something_changes() -> None:
     registry = Registry(MarketFilter())
     registry.update([market(), market("KXRAIN-26NOV-T2", status="initialized", open_time_us=NOW + HOUR)])
-    first = registry.wanted(NOW)
-    assert registry.wanted(NOW + 1) is first
+    first = registry.desired_markets(NOW)
+    assert registry.desired_markets(NOW + 1) is first
     registry.update([market(), market("KXRAIN-26NOV-T3", status="initialized", open_time_us=NOW + 2 * HOUR)])
-    assert registry.wanted(NOW + 2) is first
-    assert set(registry.wanted(NOW + HOUR)) == {"KXRAIN-26NOV-T1", "KXRAIN-26NOV-T2"}
+    assert registry.desired_markets(NOW + 2) is first
+    assert set(registry.desired_markets(NOW + HOUR)) == {"KXRAIN-26NOV-T1", "KXRAIN-26NOV-T2"}
     assert set(first) == {"KXRAIN-26NOV-T1"}
     registry.update([market("KXRAIN-26NOV-T2", status="initialized", open_time_us=NOW + 3 * HOUR)])
-    assert set(registry.wanted(NOW + HOUR + 1)) == {"KXRAIN-26NOV-T1"}
+    assert set(registry.desired_markets(NOW + HOUR + 1)) == {"KXRAIN-26NOV-T1"}
 
 
 def test_a_status_that_nobody_knows_yet_is_not_followed_and_stops_nothing() -> None:
     registry = Registry(MarketFilter())
     registry.update([market(status="halted"), market("KXRAIN-26NOV-T2")])
-    assert set(registry.wanted(NOW)) == {"KXRAIN-26NOV-T2"}
+    assert set(registry.desired_markets(NOW)) == {"KXRAIN-26NOV-T2"}
     assert registry.counts() == {"halted": 1, "active": 1}
 
 
@@ -216,9 +216,9 @@ def test_a_slow_listing_keeps_nobody_waiting() -> None:
     def listing() -> Iterator[MarketInfo]:
         for number in range(2_500):
             if number % 1_000 == 0:
-                seen.append(len(registry.wanted(NOW)))
+                seen.append(len(registry.desired_markets(NOW)))
             yield market(f"KXLONG-{number}")
 
     registry.update(listing())
     assert seen == [1, 1_001, 2_001]
-    assert len(registry.wanted(NOW)) == 2_501
+    assert len(registry.desired_markets(NOW)) == 2_501

@@ -36,18 +36,18 @@ def ended(records: list[Record]) -> list[tuple[str, str]]:
 
 def test_what_begins_while_the_feed_is_watched_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     connection = connection_of(tmp_path)
-    connection.want_books({"A": 0, "B": 0})
+    connection.set_markets({"A": 0, "B": 0})
     # Two frames are missing before the last delta: both markets need another snapshot.
     frames = [subscribed(), snapshot(1, "A"), snapshot(2, "B"), delta(3, "A"), delta(6, "A"), snapshot(7, "A")]
     begun: list[frozenset[str]] = []
 
     def receive() -> tuple[bytes, int] | None:
-        begun.append(connection.begun())
+        begun.append(connection.resubscribed())
         if len(begun) == 3:
-            connection.watch_feed()
+            connection.start_overlap_tracking()
         if frames:
             return frames.pop(0), SYSTEM_CLOCK.now_ns()
-        connection.retire("the end")
+        connection.close_after_handover("the end")
         return None
 
     monkeypatch.setattr(connection._socket, "send", lambda _: None)
@@ -56,29 +56,29 @@ def test_what_begins_while_the_feed_is_watched_is_told(tmp_path: Path, monkeypat
     monkeypatch.setattr(connection._socket, "close", lambda: None)
     connection._live()
     assert begun == [frozenset()] * 3 + [frozenset("B")] * 3 + [frozenset("AB")]
-    assert connection.begun() == {"A", "B"}
-    connection.watch_feed()
+    assert connection.resubscribed() == {"A", "B"}
+    connection.start_overlap_tracking()
     connection._followed = frozenset("A")
     connection._live()
-    assert connection.begun() == {"A"}
+    assert connection.resubscribed() == {"A"}
 
 
 def test_only_markets_that_are_not_followed_are_restored_but_any_is_renewed(tmp_path: Path) -> None:
     session = Session(1, itertools.count(1).__next__)
     session.tick(1)
     connection = connection_of(tmp_path)
-    connection.want_books({"A": 0, "B": 0})
-    connection._apply_wishes(session)
+    connection.set_markets({"A": 0, "B": 0})
+    connection._apply_desired_state(session)
     session.take_commands()
     session.receive_all([(subscribed(), 2), (snapshot(1, "A"), 3)], 3)
-    connection.restore(["A", "B", "C"])
-    connection._apply_wishes(session)
+    connection.resubscribe_missing(["A", "B", "C"])
+    connection._apply_desired_state(session)
     assert session.followed() == {"A"}
     assert ended(session.take_records()) == []
     (delete,) = [json.loads(command) for command in session.take_commands()]
     assert (delete["params"]["action"], delete["params"]["market_tickers"]) == ("delete_markets", ["B"])
-    connection.renew(["A"])
-    connection._apply_wishes(session)
+    connection.resubscribe(["A"])
+    connection._apply_desired_state(session)
     assert ended(session.take_records()) == [("A", "unsubscribed")]
 
 
@@ -87,7 +87,7 @@ def test_the_end_of_a_membership_is_put_when_sending_its_delete_fails(
 ) -> None:
     records: list[Record] = []
     connection = connection_of(tmp_path, records.extend)
-    connection.want_books({"A": 0})
+    connection.set_markets({"A": 0})
     frames = [subscribed(), snapshot(1, "A")]
 
     def send(command: bytes) -> None:
@@ -97,7 +97,7 @@ def test_the_end_of_a_membership_is_put_when_sending_its_delete_fails(
     def receive() -> tuple[bytes, int] | None:
         if frames:
             return frames.pop(0), SYSTEM_CLOCK.now_ns()
-        connection.want_books({})
+        connection.set_markets({})
         return None
 
     monkeypatch.setattr(connection._socket, "send", send)
@@ -114,8 +114,8 @@ def test_markets_whose_renewal_never_helps_for_long_are_renewed_ever_more_rarely
     session.tick(1)
     connection = connection_of(tmp_path, clock=clock)
     books = {f"M{number}": 0 for number in range(136)}
-    connection.want_books(books)
-    connection._apply_wishes(session)
+    connection.set_markets(books)
+    connection._apply_desired_state(session)
     session.take_commands()
     session.receive_all([(subscribed(), 1)], 1)
     waves: list[float] = []
@@ -123,7 +123,7 @@ def test_markets_whose_renewal_never_helps_for_long_are_renewed_ever_more_rarely
     def commands() -> bool:
         """Whether some were made; all are answered: what was taken away is gone, what was added has its place."""
         nonlocal session
-        connection._apply_wishes(session)
+        connection._apply_desired_state(session)
         made = bool(session.take_commands())
         if made:
             waves.append(clock.monotonic())
@@ -135,7 +135,7 @@ def test_markets_whose_renewal_never_helps_for_long_are_renewed_ever_more_rarely
 
     # Every commit tells that the exchange's clock leapt.
     for _ in range(600 * 4):
-        connection.renew(list(books))
+        connection.resubscribe(list(books))
         commands()
         clock.step(0.25)
     assert len(waves) <= 25
@@ -147,7 +147,7 @@ def test_markets_whose_renewal_never_helps_for_long_are_renewed_ever_more_rarely
     clock.step(100.0)
     assert commands()
     clock.step(31.0)
-    connection.renew(["M1"])
+    connection.resubscribe(["M1"])
     assert commands()
     connection._asked_rarely(session, clock.monotonic())
     assert connection.counters.asked_rarely == 0

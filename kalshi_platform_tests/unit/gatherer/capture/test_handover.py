@@ -11,7 +11,7 @@ from kalshi_platform.gatherer.capture.handover import Handover
 S = 1_000_000
 
 
-class Line:
+class ConnectionView:
     """A connection as a handover sees it."""
 
     def __init__(self, *followed: str) -> None:
@@ -26,26 +26,26 @@ class Line:
     def followed(self) -> frozenset[str]:
         return self.books
 
-    def mute(self) -> frozenset[str]:
+    def unresponsive(self) -> frozenset[str]:
         return self.silent
 
-    def watch_feed(self) -> None:
+    def start_overlap_tracking(self) -> None:
         self.watches += 1
         self.joined = frozenset()
 
-    def begun(self) -> frozenset[str]:
+    def resubscribed(self) -> frozenset[str]:
         return self.joined
 
     def feed_times(self) -> Mapping[int, tuple[int, int]]:
         return self.times
 
 
-def handover(source: Line, target: Line, *tickers: str) -> Handover:
+def handover(source: ConnectionView, target: ConnectionView, *tickers: str) -> Handover:
     return Handover(source, target, frozenset(tickers) or None, overlap_s=4.0, patience_s=100.0, now=0.0)
 
 
 def test_nothing_is_left_before_every_snapshot_is_there() -> None:
-    source, target = Line("A", "B"), Line("A")
+    source, target = ConnectionView("A", "B"), ConnectionView("A")
     change = handover(source, target)
     assert not change.is_done(99.0, {0})
     assert source.watches == 0
@@ -58,7 +58,7 @@ def test_nothing_is_left_before_every_snapshot_is_there() -> None:
 
 
 def test_the_old_one_stays_until_both_saw_the_feed_go_on_beyond_the_margins() -> None:
-    source, target = Line("A"), Line("A")
+    source, target = ConnectionView("A"), ConnectionView("A")
     change = handover(source, target)
     assert not change.is_done(0.0, {0, 2})
     source.times = {0: (0, 90 * S), 2: (0, 13 * S)}
@@ -72,7 +72,7 @@ def test_the_old_one_stays_until_both_saw_the_feed_go_on_beyond_the_margins() ->
 
 
 def test_a_feed_in_which_nothing_happens_is_waited_for_with_patience_only() -> None:
-    change = handover(Line("A"), Line("A"))
+    change = handover(ConnectionView("A"), ConnectionView("A"))
     assert not change.is_done(0.0, {0})
     assert not change.is_done(99.0, {0})
     assert change.is_done(100.0, {0})
@@ -80,7 +80,7 @@ def test_a_feed_in_which_nothing_happens_is_waited_for_with_patience_only() -> N
 
 def test_a_market_that_is_mute_on_the_new_one_holds_nothing_up() -> None:
     books = [f"M{number}" for number in range(100)]
-    source, target = Line(*books), Line(*books[:-1])
+    source, target = ConnectionView(*books), ConnectionView(*books[:-1])
     target.silent = frozenset(books[-1:])
     change = handover(source, target)
     change.is_done(0.0, set())
@@ -90,7 +90,7 @@ def test_a_market_that_is_mute_on_the_new_one_holds_nothing_up() -> None:
 @pytest.mark.parametrize("silent", [100, 3])
 def test_a_new_one_on_which_many_are_mute_is_given_up(silent: int) -> None:
     books = [f"M{number}" for number in range(100)]
-    source, target = Line(*books), Line(*books[silent:])
+    source, target = ConnectionView(*books), ConnectionView(*books[silent:])
     target.silent = frozenset(books[:silent])
     change = handover(source, target)
     assert not change.is_done(0.0, set())
@@ -100,21 +100,21 @@ def test_a_new_one_on_which_many_are_mute_is_given_up(silent: int) -> None:
 
 def test_a_new_one_that_is_refused_a_single_market_is_given_up() -> None:
     books = [f"M{number}" for number in range(100)]
-    change = handover(Line(*books), Line(*books[:-1]))
+    change = handover(ConnectionView(*books), ConnectionView(*books[:-1]))
     assert not change.is_done(0.0, set())
     assert not change.is_done(101.0, set())
     assert change.is_stuck(101.0)
 
 
 def test_only_the_markets_that_move_count() -> None:
-    source, target = Line("A", "B", "C"), Line("A")
+    source, target = ConnectionView("A", "B", "C"), ConnectionView("A")
     change = handover(source, target, "A")
     change.is_done(0.0, set())
     assert change.is_done(4.0, set())
 
 
 def test_a_new_connection_that_breaks_begins_again_and_an_old_one_that_breaks_is_let_go() -> None:
-    source, target = Line("A"), Line("A")
+    source, target = ConnectionView("A"), ConnectionView("A")
     change = handover(source, target)
     assert not change.is_done(0.0, set())
     target.is_open = False
@@ -127,7 +127,7 @@ def test_a_new_connection_that_breaks_begins_again_and_an_old_one_that_breaks_is
 
 
 def test_what_the_new_one_loses_and_gets_again_begins_the_overlap_anew() -> None:
-    source, target = Line("A", "B"), Line("A", "B")
+    source, target = ConnectionView("A", "B"), ConnectionView("A", "B")
     change = handover(source, target)
     assert not change.is_done(0.0, set())
     target.joined = frozenset("B")
@@ -138,7 +138,7 @@ def test_what_the_new_one_loses_and_gets_again_begins_the_overlap_anew() -> None
 
 
 def test_markets_that_are_new_on_both_do_not_begin_the_overlap_anew() -> None:
-    source, target = Line("A"), Line("A")
+    source, target = ConnectionView("A"), ConnectionView("A")
     change = handover(source, target)
     assert not change.is_done(0.0, set())
     source.books = target.books = frozenset("AB")
@@ -147,7 +147,7 @@ def test_markets_that_are_new_on_both_do_not_begin_the_overlap_anew() -> None:
 
 
 def test_a_connection_of_channels_waits_for_its_channels() -> None:
-    source, target = Line(), Line()
+    source, target = ConnectionView(), ConnectionView()
     target.has_channels = False
     change = handover(source, target)
     assert not change.is_done(0.0, set())

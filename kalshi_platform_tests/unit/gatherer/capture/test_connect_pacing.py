@@ -12,7 +12,7 @@ import pytest
 
 from kalshi_platform.errors import ConnectionLost
 from kalshi_platform.exchange.settings import ExchangeSettings
-from kalshi_platform.gatherer.capture.connect_pacing import HandshakeTurns, RotationClock
+from kalshi_platform.gatherer.capture.connect_pacing import ConnectThrottle, RotationSchedule
 from kalshi_platform.gatherer.capture.connections import Connection
 from kalshi_platform.gatherer.ids import IdSource
 from kalshi_platform.gatherer.settings import GathererSettings
@@ -21,7 +21,7 @@ from kalshi_platform_tests.fixtures.keys import private_key_pem
 
 
 def test_the_first_does_not_wait_and_the_others_come_one_by_one() -> None:
-    turns = HandshakeTurns(0.2, random.Random(1).random)
+    turns = ConnectThrottle(0.2, random.Random(1).random)
     delays = [turns.delay(100.0) for _ in range(20)]
     assert delays[0] == 0.0
     steps = [later - earlier for earlier, later in pairwise(delays)]
@@ -34,7 +34,7 @@ def test_connections_that_begin_at_one_moment_shake_hands_one_by_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = GathererSettings(name="g1", timeseries_url="", catalog_url="", state_dir=tmp_path)
-    turns = HandshakeTurns(settings.reconnect_spacing_s, random.Random(3).random)
+    turns = ConnectThrottle(settings.reconnect_spacing_s, random.Random(3).random)
     exchange = ExchangeSettings(key_id="3c1f0a52-7d0e-4a33-9a9e-0f4a1b2c3d4e", private_key_pem=private_key_pem())
     handshakes: list[float] = []
     for number in range(12):
@@ -60,7 +60,7 @@ def test_connections_that_begin_at_one_moment_shake_hands_one_by_one(
     assert handshakes[-1] <= 12 * 1.5 * settings.reconnect_spacing_s
 
 
-def due_at(clock: RotationClock, upto: int) -> list[int]:
+def due_at(clock: RotationSchedule, upto: int) -> list[int]:
     found = []
     for now in range(upto):
         if clock.is_due(now):
@@ -72,7 +72,7 @@ def due_at(clock: RotationClock, upto: int) -> list[int]:
 def test_rotations_are_about_an_interval_apart_and_differ_by_gatherer_and_connection() -> None:
     values: dict[str, Any] = {}
     for name in ("g1 feed", "g1 books-0", "g2 feed", "g3 feed"):
-        values[name] = due_at(RotationClock(1_000, name, 0.0, random.Random(1).random), 10_000)
+        values[name] = due_at(RotationSchedule(1_000, name, 0.0, random.Random(1).random), 10_000)
         assert 500 <= values[name][0] <= 1_001
         assert all(900 <= later - earlier <= 1_101 for earlier, later in pairwise(values[name]))
     firsts = sorted(times[0] for times in values.values())
@@ -80,4 +80,4 @@ def test_rotations_are_about_an_interval_apart_and_differ_by_gatherer_and_connec
 
 
 def test_an_interval_of_zero_never_rotates() -> None:
-    assert due_at(RotationClock(0, "g1 feed", 0.0, random.random), 1_000) == []
+    assert due_at(RotationSchedule(0, "g1 feed", 0.0, random.random), 1_000) == []

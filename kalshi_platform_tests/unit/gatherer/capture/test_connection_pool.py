@@ -9,13 +9,13 @@ from typing import Any, cast
 import pytest
 
 from kalshi_platform.exchange.protocol.session import Alarm
-from kalshi_platform.gatherer.capture.connection_pool import Fleet
+from kalshi_platform.gatherer.capture.connection_pool import ConnectionPool
 from kalshi_platform.gatherer.capture.connections import Connection, ConnectionCounters
 from kalshi_platform.gatherer.settings import GathererSettings
 from kalshi_platform_tests.fixtures.clocks import FakeClock
 
 
-class Line:
+class ConnectionView:
     """A connection that follows at once what is wanted of it, as far as `takes` says."""
 
     is_open = True
@@ -30,7 +30,7 @@ class Line:
         self.fails_to_start = False
         self.retired: str | None = None
 
-    def want_books(self, markets: Mapping[str, int]) -> None:
+    def set_markets(self, markets: Mapping[str, int]) -> None:
         self.markets = dict(markets)
 
     def start(self) -> None:
@@ -40,16 +40,16 @@ class Line:
     def followed(self) -> frozenset[str]:
         return frozenset(list(self.markets)[: self.takes])
 
-    def mute(self) -> frozenset[str]:
+    def unresponsive(self) -> frozenset[str]:
         return frozenset(self.markets) - self.followed() if self.silent else frozenset()
 
-    def suspects(self) -> frozenset[str]:
+    def out_of_sync(self) -> frozenset[str]:
         return frozenset()
 
-    def watch_feed(self) -> None:
+    def start_overlap_tracking(self) -> None:
         pass
 
-    def begun(self) -> frozenset[str]:
+    def resubscribed(self) -> frozenset[str]:
         return frozenset()
 
     def feed_times(self) -> Mapping[int, tuple[int, int]]:
@@ -58,7 +58,7 @@ class Line:
     def is_running(self) -> bool:
         return self.retired is None
 
-    def retire(self, reason: str) -> None:
+    def close_after_handover(self, reason: str) -> None:
         self.retired = reason
 
 
@@ -67,16 +67,16 @@ class World:
 
     def __init__(self, **changes: Any) -> None:
         self.clock = FakeClock()
-        self.lines: list[Line] = []
+        self.lines: list[ConnectionView] = []
         self.next_takes = 10**9
         self.can_start = True
         values = {"rotate_connections_s": 0.0, **changes}
         settings = GathererSettings(name="g1", timeseries_url="", catalog_url="", state_dir=Path(), **values)
-        self.fleet = Fleet(settings, self.clock, self._make)
+        self.fleet = ConnectionPool(settings, self.clock, self._make)
         self.fleet.start_books()
 
     def _make(self, name: str) -> Connection:
-        line = Line(name)
+        line = ConnectionView(name)
         line.takes, line.silent = self.next_takes, self.next_takes == 0
         line.fails_to_start = not self.can_start
         self.lines.append(line)
@@ -85,10 +85,10 @@ class World:
     def go(self, seconds: int, wanted: Mapping[str, int]) -> None:
         for _ in range(seconds):
             self.clock.step(1.0)
-            self.fleet.follow(wanted)
+            self.fleet.set_markets(wanted)
 
     def loads(self) -> list[int]:
-        return [len(cast(Line, slot.present).markets) for slot in self.fleet.slots[1:]]
+        return [len(cast(ConnectionView, slot.present).markets) for slot in self.fleet.slots[1:]]
 
 
 def markets(count: int) -> dict[str, int]:
@@ -143,7 +143,7 @@ def test_refused_markets_reach_another_connection_that_could_not_be_started_at_f
     wanted = markets(10)
     world.go(1, wanted)
     refused = tuple(sorted(wanted)[6:])
-    world.fleet.alarmed(world.fleet.slots[1].present, Alarm("market_limit", "error 26", refused))
+    world.fleet.on_alarm(world.fleet.slots[1].present, Alarm("market_limit", "error 26", refused))
     world.can_start = False
     with pytest.raises(RuntimeError):
         world.go(1, wanted)

@@ -149,14 +149,14 @@ def test_a_recovery_book_is_followed_by_a_fresh_subscription_even_if_rest_fails(
     records: list[Record] = []
     renewed: list[Sequence[str]] = []
 
-    def renew(tickers: Sequence[str]) -> None:
+    def resubscribe(tickers: Sequence[str]) -> None:
         renewed.append(tickers)
         if len(renewed) == 1:
             recovery.ask(["B"])
         else:
             stop.set()
 
-    recovery = Recovery(settings(tmp_path), Books(clock, failing=[2]), clock, records.extend, renew)
+    recovery = Recovery(settings(tmp_path), Books(clock, failing=[2]), clock, records.extend, resubscribe)
     recovery.ask(["A"])
     recovery.run(stop)
     assert renewed == [["A"], ["B"]]

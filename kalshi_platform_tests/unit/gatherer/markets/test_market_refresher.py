@@ -9,7 +9,7 @@ from datetime import datetime
 import msgspec
 
 from kalshi_platform.errors import DatabaseUnavailable, MarketNotYetVisible
-from kalshi_platform.gatherer.markets.market_refresher import MarketFetcher
+from kalshi_platform.gatherer.markets.market_refresher import MarketRefresher
 from kalshi_platform.gatherer.markets.registry import Registry
 from kalshi_platform.gatherer.settings import MarketFilter
 from kalshi_platform.market.catalog import EventInfo, MarketInfo
@@ -82,9 +82,9 @@ def test_an_end_announced_while_the_catalog_is_away_is_kept_until_it_is_back() -
     stop = threading.Event()
     store = AwayAtFirst(3, stop)
     registry = Registry(MarketFilter(), 60.0)
-    fetcher = MarketFetcher(GoneFromRest(), store, registry, ImpatientClock(), 10, lambda: None)
-    fetcher.heard(announcement(CREATED))
-    fetcher.heard(announcement(DETERMINED))
+    fetcher = MarketRefresher(GoneFromRest(), store, registry, ImpatientClock(), 10, lambda: None)
+    fetcher.on_lifecycle_event(announcement(CREATED))
+    fetcher.on_lifecycle_event(announcement(DETERMINED))
     thread = threading.Thread(target=fetcher.run, args=(stop,), daemon=True)
     thread.start()
     ended = stop.wait(20)

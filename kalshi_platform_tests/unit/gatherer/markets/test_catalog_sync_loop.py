@@ -13,7 +13,7 @@ from kalshi_platform.catalog.store import SyncReport
 from kalshi_platform.clock import Clock
 from kalshi_platform.errors import ExchangeUnavailable
 from kalshi_platform.gatherer.markets import catalog_sync_loop as catalog_keeper
-from kalshi_platform.gatherer.markets.catalog_sync_loop import CatalogKeeper
+from kalshi_platform.gatherer.markets.catalog_sync_loop import CatalogSyncLoop
 from kalshi_platform.gatherer.settings import GathererSettings
 from kalshi_platform_tests.fixtures.clocks import FakeClock
 
@@ -35,9 +35,9 @@ class Watched:
             events_interval_s=10_000, catalog_follow_interval_s=1,
         )  # fmt: skip
         nothing: Any = None
-        self.keeper = CatalogKeeper(settings, nothing, nothing, nothing, self.clock, lambda: None, lambda _: None)
-        self.follower = SimpleNamespace(refresh=lambda: False, follow=self._followed)
-        monkeypatch.setattr(self.keeper, "_follower", self.follower)
+        self.keeper = CatalogSyncLoop(settings, nothing, nothing, nothing, self.clock, lambda: None, lambda _: None)
+        self.follower = SimpleNamespace(refresh=lambda: False, poll=self._followed)
+        monkeypatch.setattr(self.keeper, "_poller", self.follower)
 
     def run(self) -> list[float]:
         """Moments of the syncs of markets after the first, in seconds."""
@@ -66,14 +66,14 @@ def test_the_lists_are_read_again_soon_after_the_start(monkeypatch: pytest.Monke
 
 def test_they_are_read_twice_after_announcements_were_missed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     watched = Watched(monkeypatch, tmp_path, 500)
-    followed = watched.follower.follow
+    followed = watched.follower.poll
 
     def follow() -> bool:
         if 99.5 < watched.clock.monotonic() < 100.5:
-            watched.keeper.hurry()
+            watched.keeper.request_sync()
         return bool(followed())
 
-    watched.follower.follow = follow
+    watched.follower.poll = follow
     first, at_once, again, *later = watched.run()
     assert first == pytest.approx(5, abs=0.1)
     assert at_once == pytest.approx(100, abs=2)
