@@ -1,10 +1,11 @@
-"""What the deduplicator is told."""
+"""Defines the settings of the deduplicator."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 
 from kalshi_platform.monitoring.settings import EndpointSettings
+from kalshi_platform.setting import setting
 
 
 @dataclass(frozen=True)
@@ -31,21 +32,86 @@ class DeduplicatorSettings:
     the exchange's may be; the book proof compares polled books with everything in between.
     """
 
-    production_url: str = field(repr=False)
+    production_url: str = field(
+        repr=False,
+        metadata=setting(
+            "KALSHI_PRODUCTION_DATABASE_URL",
+            "the production database",
+            kind="database_url",
+            secret=True,
+            default="a local one under `up`, else required",
+        ),
+    )
     sources: tuple[GathererSource, ...]
-    interval_s: float = 5.0
-    margin_us: int = 1_000_000
-    rows_per_pass: int = 120_000
+    interval_s: float = field(
+        default=5.0, metadata=setting("KALSHI_MERGE_INTERVAL_S", "time between merges", unit="s", low=0.1, high=3600)
+    )
+    margin_us: int = field(
+        default=1_000_000,
+        metadata=setting(
+            "KALSHI_TIME_MARGIN_S",
+            "how far apart the exchange's times of neighbouring frames may be; coverage claims and checkpoints keep"
+            " this distance from every time, a market's own too",
+            unit="s",
+            low=0.001,
+            high=60,
+            scale=1_000_000,
+        ),
+    )
+    rows_per_pass: int = field(
+        default=120_000,
+        metadata=setting(
+            "KALSHI_MERGE_ROWS_PER_PASS",
+            "rows of all gatherers together that one pass of the merge holds in memory, about 1 kB each",
+            unit="rows",
+            low=1_000,
+            high=100_000_000,
+        ),
+    )
     source_timeout_s: float = 30.0
     close_timeout_s: float = 600.0
     heartbeat_interval_s: float = 5.0
     catalog_interval_s: float = 300.0
     retry_max_s: float = 30.0
-    check_trades: bool = True
-    """Whether the close of an hour asks the exchange for its trades, over public REST."""
-    least_agreement: float = 0.9
-    rest_age_us: int = 5_000_000
-    clock_skew_us: int = 2_000_000
+    check_trades: bool = field(
+        default=True,
+        metadata=setting(
+            "KALSHI_CHECK_TRADES",
+            "whether the close of an hour compares its trades with the exchange's own listing (public REST), and"
+            " completes them",
+        ),
+    )
+    least_agreement: float = field(
+        default=0.9,
+        metadata=setting(
+            "KALSHI_LEAST_AGREEMENT",
+            "share of comparable rows that gatherers must have in common, else an alarm is recorded",
+            low=0,
+            high=1,
+        ),
+    )
+    rest_age_us: int = field(
+        default=5_000_000,
+        metadata=setting(
+            "KALSHI_REST_AGE_S",
+            "how old a polled book may be when it is answered; the book proof allows for it",
+            unit="s",
+            low=0,
+            high=60,
+            scale=1_000_000,
+        ),
+    )
+    clock_skew_us: int = field(
+        default=2_000_000,
+        metadata=setting(
+            "KALSHI_CLOCK_SKEW_S",
+            "how far apart our clocks and the exchange's may be; the book proof allows for it",
+            unit="s",
+            low=0,
+            high=60,
+            scale=1_000_000,
+        ),
+    )
     endpoint: EndpointSettings = field(default_factory=EndpointSettings)
 
     @property

@@ -1,9 +1,11 @@
-"""Everything the Kalshi client can be told."""
+"""Defines the settings of the Kalshi client."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
 from pathlib import Path
+
+from kalshi_platform.setting import setting
 
 PRODUCTION_REST_URL = "https://external-api.kalshi.com/trade-api/v2"
 PRODUCTION_WS_URL = "wss://external-api-ws.kalshi.com/trade-api/ws/v2"
@@ -17,14 +19,45 @@ LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
 class ExchangeSettings:
     """Addresses, key and limits. Environments differ by URL and key only."""
 
-    rest_url: str = PRODUCTION_REST_URL
-    """Base of all REST paths, with `/trade-api/v2`."""
-    ws_url: str = PRODUCTION_WS_URL
-    """Address of the WebSocket, with its path (the path is signed)."""
-    key_id: str | None = None
-    """UUID of an API key of this environment; a read-only key suffices. Every WebSocket connection needs one."""
-    private_key_pem: bytes | None = field(default=None, repr=False)
-    """The key's private half (RSA or Ed25519), PEM."""
+    rest_url: str = field(
+        default=PRODUCTION_REST_URL,
+        metadata=setting(
+            "KALSHI_REST_URL",
+            "base of all REST paths of the exchange, with `/trade-api/v2`",
+            kind="http_url",
+            remedy=f"an address such as {PRODUCTION_REST_URL}",
+        ),
+    )
+    ws_url: str = field(
+        default=PRODUCTION_WS_URL,
+        metadata=setting(
+            "KALSHI_WS_URL",
+            "address of the exchange's WebSocket, with its path (the path is signed)",
+            kind="ws_url",
+            remedy=f"an address such as {PRODUCTION_WS_URL}",
+        ),
+    )
+    key_id: str | None = field(
+        default=None,
+        metadata=setting(
+            "KALSHI_API_KEY_ID",
+            "id of an API key of this environment; read scope suffices. Every WebSocket connection needs one",
+            secret=True,
+            required=True,
+            remedy="the id of an API key with read scope (the WebSocket needs one)",
+        ),
+    )
+    private_key_pem: bytes | None = field(
+        default=None,
+        repr=False,
+        metadata=setting(
+            "KALSHI_PRIVATE_KEY_PATH",
+            "the private half of that key, RSA or Ed25519",
+            kind="key_file",
+            required=True,
+            remedy="the path of that key's private half (a PEM file)",
+        ),
+    )
     sign_public_reads: bool = False
     """Market data needs no signature; unsigned reads do not draw on the account's budget."""
     request_timeout_s: float = 10.0
@@ -33,19 +66,37 @@ class ExchangeSettings:
     answer_deadline_s: float = 60.0
     """A REST answer must be there as a whole by then; one that drips never falls silent."""
     max_answer_bytes: int = 64 * 1024 * 1024
-    """Of one REST answer, decompressed. A page of 1,000 markets has about 2 MiB."""
+    """Of one REST answer, decompressed. A page of 1,000 markets has about 2 MiB. No variable: 30 times that guards the
+    memory against an answer without an end, and fits every machine."""
     max_pages: int = 20_000
     """Of one listing: 20 million markets, so that only a listing without an end meets it."""
-    ca_file: Path | None = None
-    """PEM file of the certificate authorities to trust, for REST and WebSocket; None: those of the system."""
+    ca_file: Path | None = field(
+        default=None,
+        metadata=setting(
+            "KALSHI_CA_FILE",
+            "PEM file of the certificate authorities to trust, for REST, WebSocket and S3 alike: where a proxy inspects"
+            " TLS, its own. Without it the first of the others that is set counts for all three",
+            also=("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "WEBSOCKET_CLIENT_CA_BUNDLE"),
+            kind="ca_file",
+            default="the system's",
+        ),
+    )
     max_frame_bytes: int = 64 * 1024 * 1024
-    """Kalshi's own limit; an `ok` that lists all tickers of a large subscription is several MiB."""
+    """Kalshi's own limit, so no variable; an `ok` that lists all tickers of a large subscription is several MiB."""
     ping_timeout_s: float = 30.0
     """Neither ping nor frame for that long: the line is dead (Kalshi pings every 10 s)."""
     reads_per_second: float = 20.0
     """REST requests per second before the account's limits are known (the Basic tier)."""
-    rest_share: float = 1.0
-    """Fraction of the account's limits that this process may spend; processes that share a key split it."""
+    rest_share: float = field(
+        default=1.0,
+        metadata=setting(
+            "KALSHI_REST_SHARE",
+            "share of the account's read budget that each gatherer may spend; gatherers that share a key split it",
+            low=0.01,
+            high=1,
+            default="1 / number of gatherers",
+        ),
+    )
     max_attempts: int = 5
     """Tries of one REST request, the first included."""
     retry_base_s: float = 0.5

@@ -1,4 +1,4 @@
-"""What one gatherer needs to know. Filled by `kalshi_platform.config`; nothing here reads the environment."""
+"""Defines the settings of one gatherer; `kalshi_platform.config` fills them."""
 
 from __future__ import annotations
 
@@ -8,19 +8,25 @@ from pathlib import Path
 from kalshi_platform.errors import ConfigurationError
 from kalshi_platform.exchange.protocol.dead_letter_limit import DEAD_LETTERS_PER_MINUTE
 from kalshi_platform.monitoring.settings import EndpointSettings
+from kalshi_platform.setting import setting
 
 
 @dataclass(frozen=True)
 class MarketFilter:
-    """Which markets to follow. Empty tuples admit everything; several lists must all admit a market.
+    """Which markets to follow. Empty tuples admit everything; several lists must all admit a market."""
 
-    `series` are globs over series tickers, `categories` exact category names, `tickers` globs over market tickers.
-    """
-
-    series: tuple[str, ...] = ()
-    categories: tuple[str, ...] = ()
-    tickers: tuple[str, ...] = ()
-    include_combos: bool = False
+    series: tuple[str, ...] = field(
+        default=(), metadata=setting("KALSHI_SERIES", "follow only series with these tickers (globs)", default="all")
+    )
+    categories: tuple[str, ...] = field(
+        default=(), metadata=setting("KALSHI_CATEGORIES", "follow only these categories (exact names)", default="all")
+    )
+    tickers: tuple[str, ...] = field(
+        default=(), metadata=setting("KALSHI_TICKERS", "follow only markets with these tickers (globs)", default="all")
+    )
+    include_combos: bool = field(
+        default=False, metadata=setting("KALSHI_COMBOS", "whether multivariate combos are followed, too")
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,19 +34,62 @@ class GathererSettings:
     """One gatherer: its name, its pair of databases, its folder and its pace. Spans in seconds."""
 
     name: str
-    timeseries_url: str = field(repr=False)
-    catalog_url: str = field(repr=False)
+    timeseries_url: str = field(
+        repr=False,
+        metadata=setting(
+            "KALSHI_{GATHERER}_TIMESERIES_DATABASE_URL",
+            "the database of a gatherer's rows",
+            kind="database_url",
+            secret=True,
+            default="a local one under `up`, else required",
+        ),
+    )
+    catalog_url: str = field(
+        repr=False,
+        metadata=setting(
+            "KALSHI_{GATHERER}_CATALOG_DATABASE_URL",
+            "the database of a gatherer's series, events and markets",
+            kind="database_url",
+            secret=True,
+            default="a local one under `up`, else required",
+        ),
+    )
     state_dir: Path
     market_filter: MarketFilter = MarketFilter()
 
-    connections: int = 1
-    """WebSocket connections that share the books, at least; trades, tickers and lifecycle have one of their own."""
-    markets_per_connection: int = 10_000
-    """More markets than these connections may carry open more of them. Kalshi's limit of a connection is 500,000; that
-    of a subscription is not published, and 10,000 are known to work."""
-    rotate_connections_s: float = 12 * 3600.0
-    """After about that long a connection is replaced by a fresh one, which holds all its snapshots before the old one
-    is closed; 0 turns that off. Offsets keep connections and gatherers from doing it at the same time."""
+    connections: int = field(
+        default=1,
+        metadata=setting(
+            "KALSHI_BOOK_CONNECTIONS",
+            "WebSocket connections that share the books of a gatherer, at least; trades, tickers and lifecycle have one"
+            " of their own",
+            low=1,
+            high=100,
+        ),
+    )
+    # Kalshi's limit of a connection is 500,000; that of a subscription is not published, and 10,000 are known to work.
+    markets_per_connection: int = field(
+        default=10_000,
+        metadata=setting(
+            "KALSHI_MARKETS_PER_CONNECTION",
+            "books on one connection; more markets open more connections",
+            low=1,
+            high=500_000,
+        ),
+    )
+    # Offsets keep connections and gatherers from doing it at the same time.
+    rotate_connections_s: float = field(
+        default=12 * 3600.0,
+        metadata=setting(
+            "KALSHI_ROTATE_HOURS",
+            "about how often a connection is replaced by a fresh one, which holds all its snapshots before the old one"
+            " is closed; 0 = never",
+            unit="h",
+            low=0,
+            high=24 * 365,
+            scale=3600.0,
+        ),
+    )
     handover_overlap_s: float = 4.0
     """How long the old and the new connection of a market record it both, once the new one has its snapshot. More than
     twice the margin of the merge (which is 1 s unless set otherwise), else a hole is claimed between them."""
@@ -51,7 +100,7 @@ class GathererSettings:
     that never is, when the connections were uneven for ten times as long."""
     commands_per_s: float = 50.0
     command_bytes_per_s: float = 1_000_000.0
-    """Per connection. A command of 500 markets has about 15 kB."""
+    """Per connection. A command of 500 markets has about 15 kB. No variable: the exchange's side sets what it takes."""
     follow_books: bool = True
     """False records only trades, tickers and lifecycle."""
     stagger_s: float = 0.0
@@ -68,17 +117,40 @@ class GathererSettings:
     flush_rows: int = 20_000
     flush_interval_s: float = 0.15
     flush_bytes: int = 16 * 1024**2
-    """As many bytes of memory are worth a commit, too, and are about what one block of the spool holds."""
+    """As many bytes of memory are worth a commit, too, and are about what one block of the spool holds. No variable: it
+    bounds a transaction, not the machine."""
     queue_rows: int = 200_000
     """Records that wait in memory; more go to the spool on disk, from where up to so many are read back at a time."""
     queue_bytes: int = 64 * 1024**2
     """The same in bytes of memory: books of thousands of levels are few and large. What is being committed, and what is
-    read back, may take as much again each."""
+    read back, may take as much again each. No variable: what does not fit goes to the spool, which has two."""
     spool_segment_bytes: int = 16 * 1024 * 1024
-    spool_max_bytes: int = 20 * 1024**3
-    """What the spool may hold. An hour of 2,000 messages a second is about 0.3 GiB."""
-    spool_min_free_bytes: int = 1024**3
-    """So much of the spool's disk stays free: a database may live there. What memory holds at a stop may use it."""
+    """A file of the spool is full at this size and removed once it is written. No variable: only how many files there
+    are depends on it."""
+    # An hour of 2,000 messages a second is about 0.3 GiB.
+    spool_max_bytes: int = field(
+        default=20 * 1024**3,
+        metadata=setting(
+            "KALSHI_SPOOL_MAX_GIB",
+            "what a gatherer may keep on disk while its database is away",
+            unit="GiB",
+            low=0.01,
+            high=100_000,
+            scale=1024**3,
+        ),
+    )
+    # A database may live on the same disk. What memory holds at a stop may use the rest.
+    spool_min_free_bytes: int = field(
+        default=1024**3,
+        metadata=setting(
+            "KALSHI_SPOOL_MIN_FREE_GIB",
+            "what a gatherer leaves free on that disk",
+            unit="GiB",
+            low=0,
+            high=100_000,
+            scale=1024**3,
+        ),
+    )
     stall_patience_s: float = 5.0
     """How long a full memory waits for a database that is merely slow while the disk takes nothing: nothing is received
     meanwhile, and then sessions end."""
@@ -91,10 +163,22 @@ class GathererSettings:
     stop_timeout_s: float = 15.0
     """How long a stop may spend on writing what is left; the rest stays in the spool for the next start."""
 
-    dead_letters_per_minute: int = DEAD_LETTERS_PER_MINUTE
-    """Of each minute and reason (and connection) so many dead letters are kept; the others are counted."""
-    dead_letter_days: float = 30.0
-    """How long dead letters and their counts are kept."""
+    dead_letters_per_minute: int = field(
+        default=DEAD_LETTERS_PER_MINUTE,
+        metadata=setting(
+            "KALSHI_DEAD_LETTERS_PER_MINUTE",
+            "of each minute, reason and connection so many messages that could not be read are kept with their bytes"
+            " (`dead_letters`); the rest is counted (`dead_letter_counts`)",
+            low=1,
+            high=10**6,
+        ),
+    )
+    dead_letter_days: float = field(
+        default=30.0,
+        metadata=setting(
+            "KALSHI_DEAD_LETTER_DAYS", "how long dead letters and their counts are kept", unit="d", low=1, high=36_600
+        ),
+    )
 
     snapshot_interval_s: float = 60.0
     snapshot_deadline_s: float = 10.0

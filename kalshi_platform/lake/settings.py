@@ -1,4 +1,4 @@
-"""Where the lake is: a folder (`file:///…`) or a bucket with a prefix (`s3://bucket/prefix`)."""
+"""Defines where the lake is: a folder (`file:///…`) or a bucket with a prefix (`s3://bucket/prefix`)."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from pathlib import Path
 from urllib.parse import unquote
 
 from kalshi_platform.errors import ConfigurationError
+from kalshi_platform.setting import setting
 
 MIB = 1024 * 1024
 
@@ -18,15 +19,58 @@ class LakeSettings:
     Without keys of its own, S3 uses the standard AWS credential chain (environment, shared files, instance role).
     """
 
-    root: str
-    endpoint_url: str | None = None  # another S3 implementation; None means AWS
-    region: str = "us-east-1"
-    access_key_id: str | None = field(default=None, repr=False)
-    secret_access_key: str | None = field(default=None, repr=False)
-    session_token: str | None = field(default=None, repr=False)
-    ca_file: Path | None = None  # PEM file of the certificate authorities to trust; None: those of the system
+    root: str = field(
+        metadata=setting(
+            "KALSHI_LAKE_ROOT",
+            "a folder (`%20` is a space) or a bucket and prefix (taken as it stands, `#` and `?` too)",
+            kind="lake_root",
+            default="`./data/lake` under `up`, else required",
+        )
+    )
+    endpoint_url: str | None = field(
+        default=None,
+        metadata=setting(
+            "KALSHI_S3_ENDPOINT_URL",
+            "the address of an S3 store that is not AWS",
+            kind="http_url",
+            remedy="an address such as https://s3.example.com",
+            default="AWS",
+        ),
+    )
+    region: str = field(
+        default="us-east-1", metadata=setting("AWS_REGION", "the region of the bucket", also=("AWS_DEFAULT_REGION",))
+    )
+    # Declared here because the AWS client does not see what stands only in `.env`.
+    access_key_id: str | None = field(
+        default=None,
+        repr=False,
+        metadata=setting("AWS_ACCESS_KEY_ID", "the key for S3", secret=True, default="AWS's standard chain"),
+    )
+    secret_access_key: str | None = field(
+        default=None,
+        repr=False,
+        metadata=setting("AWS_SECRET_ACCESS_KEY", "its secret half", secret=True, default="AWS's standard chain"),
+    )
+    session_token: str | None = field(
+        default=None,
+        repr=False,
+        metadata=setting(
+            "AWS_SESSION_TOKEN", "its session, if it has one", secret=True, default="AWS's standard chain"
+        ),
+    )
+    ca_file: Path | None = field(
+        default=None,
+        metadata=setting(
+            "AWS_CA_BUNDLE",
+            "PEM file of the certificate authorities to trust for S3 alone",
+            kind="ca_file",
+            default="that of `KALSHI_CA_FILE`",
+        ),
+    )
     path_style: bool | None = None  # None: path style exactly when an endpoint is given
-    multipart_bytes: int = 8 * MIB  # bigger objects go up in parts of this size
+    # Bigger objects go up in parts of this size. No variable: S3 allows 10,000 parts, so objects up to 80 GB, and
+    # smaller parts only mean more requests.
+    multipart_bytes: int = 8 * MIB
     connect_timeout_s: float = 5.0
     read_timeout_s: float = 60.0
     attempts: int = 5

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 
 from kalshi_platform.clock import Clock
 from kalshi_platform.errors import OutOfPartitionBounds
 from kalshi_platform.market.times import US_PER_HOUR, datetime_from_us, us_from_datetime
+from kalshi_platform.setting import setting
 from kalshi_platform.storage.pool import Database, Transaction
 
 _HOURS_TAKEN_FOR_GRANTED = 6
@@ -19,15 +20,35 @@ _MADE_AT_ONCE = 8
 
 @dataclass(frozen=True)
 class PartitionBounds:
-    """Which exchange times are believable. Kalshi opened in June 2021.
+    """Which exchange times are believable. Kalshi opened in June 2021."""
 
-    `behind`: how long before its receipt the exchange may have dated a message, unless its whole stream is as old (see
-    `gatherer.exchange_times`).
-    """
-
-    earliest: datetime = datetime(2021, 1, 1, tzinfo=UTC)
-    ahead: timedelta = timedelta(hours=48)
-    behind: timedelta = timedelta(hours=48)
+    earliest: datetime = field(
+        default=datetime(2021, 1, 1, tzinfo=UTC),
+        metadata=setting("KALSHI_EARLIEST_TIME", "rows with an earlier exchange time are set aside"),
+    )
+    ahead: timedelta = field(
+        default=timedelta(hours=48),
+        metadata=setting(
+            "KALSHI_HOURS_AHEAD",
+            "rows with an exchange time further ahead of our clock are set aside",
+            unit="h",
+            low=1,
+            high=24 * 366,
+            scale=timedelta(hours=1),
+        ),
+    )
+    behind: timedelta = field(
+        default=timedelta(hours=48),
+        metadata=setting(
+            "KALSHI_HOURS_BEHIND",
+            "a message dated so long before its receipt is set aside, unless the one before it in its stream was as"
+            " old: a capture that is played again is recorded whole",
+            unit="h",
+            low=1,
+            high=24 * 366 * 100,
+            scale=timedelta(hours=1),
+        ),
+    )
 
 
 class PartitionKeeper:

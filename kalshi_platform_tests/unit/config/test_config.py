@@ -280,4 +280,4 @@ def test_how_a_process_logs(tmp_path: Path) -> None:
     found = problems(wrong)
     assert found[0] == "KALSHI_LOG_FORMAT is 'xml': set it to console or json"
     assert found[1] == "KALSHI_LOG_LEVEL is 'loud': set it to debug or info or warning or error"
-    assert found[2].startswith("KALSHI_METRICS_PORT is 70000: set it to a number from 0 to")
+    assert found[2].startswith("KALSHI_METRICS_PORT is 70000: set it to a whole number from 0 to")

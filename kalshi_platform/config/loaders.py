@@ -1,0 +1,256 @@
+"""Loads the settings of each room from the environment.
+
+Each loader reports everything wrong and missing in one ConfigurationError. With `environ` it reads that mapping and
+nothing else; without it, the process's environment over `.env` in the working folder.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from datetime import datetime
+from pathlib import Path
+from typing import TypeVar
+
+from kalshi_platform.config import kinds
+from kalshi_platform.config.deployment import DeploymentSettings, Role
+from kalshi_platform.config.values import Values
+from kalshi_platform.deduplicator.settings import DeduplicatorSettings, GathererSource
+from kalshi_platform.exchange.settings import ExchangeSettings
+from kalshi_platform.gatherer.settings import GathererSettings, MarketFilter
+from kalshi_platform.lake.settings import LakeSettings
+from kalshi_platform.market.times import hour_of
+from kalshi_platform.monitoring.settings import EndpointSettings, LogSettings
+from kalshi_platform.setting import declared_settings
+from kalshi_platform.storage.partitions import PartitionBounds
+
+Loaded = TypeVar("Loaded")
+
+# Gatherers reconnect this much apart, so that they do not drop out together.
+_STAGGER_S = 0.7
+_LOCAL_DATABASE = "postgresql://local@127.0.0.1/local"
+
+
+@dataclass(frozen=True)
+class PlatformSettings:
+    """Everything, for processes that host several rooms."""
+
+    exchange: ExchangeSettings
+    gatherers: Mapping[str, GathererSettings]
+    deduplicator: DeduplicatorSettings
+    lake: LakeSettings
+    bounds: PartitionBounds
+
+
+def gatherer_names(environ: Mapping[str, str] | None = None) -> tuple[str, ...]:
+    """Return the names in KALSHI_GATHERERS, by default g1, g2, g3. Names that cannot be used are left out."""
+    text = Values(environ).text("KALSHI_GATHERERS")
+    return kinds.usable_gatherer_names(text) if kinds.words(text) else DeploymentSettings.gatherers
+
+
+def role(environ: Mapping[str, str] | None = None) -> Role:
+    """Load what a code location serves. Raises ConfigurationError."""
+    return _load(environ, _role)
+
+
+def partitions_start(environ: Mapping[str, str] | None = None) -> datetime:
+    """Load the first hour that Dagster offers as a partition. Raises ConfigurationError."""
+    return _load(environ, _partitions_start)
+
+
+def state_dir(environ: Mapping[str, str] | None = None) -> Path:
+    """Load the folder of spools, locks and heartbeat files of this host's services."""
+    return _load(environ, _state_dir)
+
+
+def stop_limit_s(environ: Mapping[str, str] | None = None) -> float:
+    """Load how long `up` waits at most for a service that writes what it holds before it ends."""
+    return _load(environ, lambda values: values.fill(DeploymentSettings, "stop_limit_s").stop_limit_s)
+
+
+def load_exchange(environ: Mapping[str, str] | None = None) -> ExchangeSettings:
+    """Load the settings of the Kalshi client. Raises ConfigurationError."""
+    return _load(environ, _exchange)
+
+
+def load_public_reads(environ: Mapping[str, str] | None = None) -> ExchangeSettings:
+    """Load the settings of a client that reads public market data over REST, which needs no key."""
+    return _load(environ, lambda values: _exchange(values, "rest_url", "rest_share", "ca_file"))
+
+
+def load_gatherer(name: str, environ: Mapping[str, str] | None = None) -> GathererSettings:
+    """Load the settings of one gatherer. Raises ConfigurationError, also for a name that KALSHI_GATHERERS lacks."""
+    values = Values(environ)
+    if name not in values.gatherers:
+        values.add_problem(f"gatherer {name!r} is not in KALSHI_GATHERERS, which names {', '.join(values.gatherers)}")
+        values.check()
+    settings = _gatherer(values, name)
+    values.check()
+    return settings
+
+
+def load_deduplicator(environ: Mapping[str, str] | None = None) -> DeduplicatorSettings:
+    """Load the settings of the merge. Raises ConfigurationError."""
+    return _load(environ, _deduplicator)
+
+
+def load_logs(environ: Mapping[str, str] | None = None) -> LogSettings:
+    """Load how this process logs. Raises ConfigurationError."""
+    return _load(environ, lambda values: values.fill(LogSettings))
+
+
+def load_production_url(environ: Mapping[str, str] | None = None) -> str:
+    """Load the address of production, for what needs nothing else. Raises ConfigurationError."""
+    return _load(environ, lambda values: str(values.read(DeduplicatorSettings, "production_url")["production_url"]))
+
+
+def load_lake(environ: Mapping[str, str] | None = None) -> LakeSettings:
+    """Load the settings of the lake. Raises ConfigurationError."""
+    return _load(environ, _lake)
+
+
+def load_bounds(environ: Mapping[str, str] | None = None) -> PartitionBounds:
+    """Load which exchange times are believable. Raises ConfigurationError."""
+    return _load(environ, lambda values: values.fill(PartitionBounds))
+
+
+def load_platform(environ: Mapping[str, str] | None = None) -> PlatformSettings:
+    """Load all settings. Raises one ConfigurationError for everything that is wrong in any room."""
+    return _load(environ, _platform)
+
+
+def check_before_start(given: Mapping[str, str], *, exchange_is_ours: bool) -> None:
+    """Check every setting of a local stack before anything starts. Raises one ConfigurationError.
+
+    What the stack supplies itself (databases and lake that are not given; with `exchange_is_ours` the exchange, too)
+    is taken as good. Variables that are given are checked as they stand.
+    """
+    supplied = {"KALSHI_PRODUCTION_DATABASE_URL": _LOCAL_DATABASE, "KALSHI_LAKE_ROOT": "file:///local"}
+    for name in gatherer_names(given):
+        supplied |= {timeseries_variable(name): _LOCAL_DATABASE, catalog_variable(name): _LOCAL_DATABASE}
+    values = Values(supplied | {name: value for name, value in given.items() if value.strip()})
+    _role(values)
+    values.fill(DeploymentSettings)
+    values.fill(LogSettings)
+    _exchange(values, *(("rest_share", "ca_file") if exchange_is_ours else ()))
+    for name in values.gatherers:
+        _gatherer(values, name)
+    _deduplicator(values)
+    _lake(values)
+    values.fill(PartitionBounds)
+    values.check()
+
+
+def timeseries_variable(gatherer: str) -> str:
+    """Return the variable that holds a gatherer's timeseries URL."""
+    return declared_settings(GathererSettings)["timeseries_url"].name.format(GATHERER=gatherer.upper())
+
+
+def catalog_variable(gatherer: str) -> str:
+    """Return the variable that holds a gatherer's catalog URL."""
+    return declared_settings(GathererSettings)["catalog_url"].name.format(GATHERER=gatherer.upper())
+
+
+def metrics_port(service: str, base: int, names: tuple[str, ...]) -> int:
+    """Return the port of a service's metrics: the base for `deduplicator`, the next ones for the gatherers in order."""
+    return 0 if base == 0 else base if service == "deduplicator" else base + 1 + names.index(service)
+
+
+def _load(environ: Mapping[str, str] | None, build: Callable[[Values], Loaded]) -> Loaded:
+    values = Values(environ)
+    loaded = build(values)
+    values.check()
+    return loaded
+
+
+def _role(values: Values) -> Role:
+    text, names = values.fill(DeploymentSettings, "role").role, values.gatherers
+    kind, _, name = text.partition(":")
+    if kind in ("all", "platform") and not name:
+        return Role(kind)
+    if kind == "gatherer" and name in names:
+        return Role(kind, name)
+    roles = ", ".join(f"gatherer:{each}" for each in names)
+    values.add_problem(f"KALSHI_ROLE is {text!r}: set it to all, platform or one of {roles}")
+    return Role()
+
+
+def _partitions_start(values: Values) -> datetime:
+    return hour_of(values.fill(DeploymentSettings, "partitions_start").partitions_start)
+
+
+def _state_dir(values: Values) -> Path:
+    return values.fill(DeploymentSettings, "state_dir").state_dir.absolute()
+
+
+def _exchange(values: Values, *only: str) -> ExchangeSettings:
+    # The gatherers of one stack share a key unless a share is set, so they split its budget.
+    settings = values.fill(ExchangeSettings, *only, rest_share=1.0 / len(values.gatherers))
+    return replace(settings, rest_url=settings.rest_url.rstrip("/"))
+
+
+def _gatherer(values: Values, name: str) -> GathererSettings:
+    # What two connections record both must hold the margins of two claims, with some frames between them.
+    margin_s = values.read(DeduplicatorSettings, "margin_us").get("margin_us", DeduplicatorSettings.margin_us) / 1e6
+    overlap_s = max(GathererSettings.handover_overlap_s, 2 * margin_s + 2)
+    return values.fill(
+        GathererSettings,
+        gatherer=name,
+        name=name,
+        state_dir=_state_dir(values),
+        market_filter=values.fill(MarketFilter),
+        handover_overlap_s=overlap_s,
+        handover_patience_s=max(GathererSettings.handover_patience_s, 2 * overlap_s),
+        stagger_s=_STAGGER_S * values.gatherers.index(name),
+        endpoint=_endpoint(values, name),
+        timeseries_setting=timeseries_variable(name),
+        catalog_setting=catalog_variable(name),
+    )
+
+
+def _source(values: Values, name: str) -> GathererSource:
+    urls = values.read(GathererSettings, "timeseries_url", "catalog_url", gatherer=name)
+    return GathererSource(name, **urls)
+
+
+def _endpoint(values: Values, service: str) -> EndpointSettings:
+    settings = values.fill(EndpointSettings)
+    highest = 65_535 - len(values.gatherers)
+    if settings.port > highest:
+        values.add_problem(
+            f"KALSHI_METRICS_PORT is {settings.port}: set it to a whole number from 0 to {highest}, the gatherers have"
+            " the next ones"
+        )
+    return replace(settings, port=metrics_port(service, settings.port, values.gatherers))
+
+
+def _deduplicator(values: Values) -> DeduplicatorSettings:
+    return values.fill(
+        DeduplicatorSettings,
+        sources=tuple(_source(values, name) for name in values.gatherers),
+        endpoint=_endpoint(values, "deduplicator"),
+    )
+
+
+def _lake(values: Values) -> LakeSettings:
+    settings = values.fill(LakeSettings, *(name for name in declared_settings(LakeSettings) if name != "ca_file"))
+    if not values.text("KALSHI_LAKE_ROOT").startswith("s3://"):
+        return settings
+    own = values.read(LakeSettings, "ca_file")
+    shared = (
+        {} if values.text(declared_settings(LakeSettings)["ca_file"].name) else values.read(ExchangeSettings, "ca_file")
+    )
+    return replace(settings, **(shared | own))
+
+
+def _platform(values: Values) -> PlatformSettings:
+    _role(values)
+    _partitions_start(values)
+    values.fill(LogSettings)
+    return PlatformSettings(
+        exchange=_exchange(values),
+        gatherers={name: _gatherer(values, name) for name in values.gatherers},
+        deduplicator=_deduplicator(values),
+        lake=_lake(values),
+        bounds=values.fill(PartitionBounds),
+    )
