@@ -156,7 +156,7 @@ class RecordingStack:
         addresses = start_simulator(
             self.group, self._simulation, base, self.folder, self._clock, stop_timeout_s=EXCHANGE_STOP_S
         )
-        self.venue = SimulatorClient(addresses["control_url"])
+        self.venue = SimulatorClient(addresses.control_url)
         self.prepare_exchange()
         databases = self._databases
         self.environ = environ = base | config.settings_of(
@@ -167,10 +167,10 @@ class RecordingStack:
                 lake_root=self.lake_folder.as_uri(),
                 state_dir=self.folder / "state",
                 dagster_home=self.folder,
-                rest_url=addresses["rest_url"],
-                ws_url=addresses["ws_url"],
-                key_id=addresses["key_id"],
-                key_file=Path(addresses["key_file"]).absolute(),
+                rest_url=addresses.rest_url,
+                ws_url=addresses.ws_url,
+                key_id=addresses.key_id,
+                key_file=Path(addresses.key_file).absolute(),
                 metrics_port=self.metrics_port(),
             )
         )

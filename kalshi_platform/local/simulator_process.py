@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+
+import msgspec
 
 from kalshi_platform.clock import Clock
 from kalshi_platform.errors import ExchangeUnavailable
@@ -25,6 +25,17 @@ class SimulationOptions:
     truth: Path | None = None
 
 
+class SimulatorAddresses(msgspec.Struct, frozen=True, kw_only=True):
+    """Where a simulated exchange listens, the key that it accepts, and its process; its address file, as it stands."""
+
+    rest_url: str
+    ws_url: str
+    control_url: str
+    key_id: str
+    key_file: str
+    pid: int
+
+
 def start_simulator(
     group: ProcessGroup,
     options: SimulationOptions,
@@ -32,8 +43,8 @@ def start_simulator(
     data_dir: Path,
     clock: Clock,
     stop_timeout_s: float = 5,
-) -> dict[str, Any]:
-    """Start it in `group`; return its addresses: rest_url, ws_url, control_url, key_id, key_file, pid.
+) -> SimulatorAddresses:
+    """Start it as child `exchange` of `group`; return its addresses. Raises ExchangeUnavailable.
 
     `stop_timeout_s`: how long it may take to end after its stop signal, for instance to write its ledger.
     """
@@ -51,9 +62,11 @@ def start_exchange(
     clock: Clock,
     stop_timeout_s: float = 5,
     start_timeout_s: float = 30,
-) -> dict[str, Any]:
-    """Start `kalshi-platform exchange` with `arguments` (`serve …` or `replay …`) as child `exchange` of `group`, on a
-    free port, with key and address file in `data_dir`; return its addresses. Raises ExchangeUnavailable."""
+) -> SimulatorAddresses:
+    """Start `kalshi-platform exchange` with `arguments` (`serve …` or `replay …`) as child `exchange` of `group`.
+
+    It gets a free port, and its key and address file are in `data_dir`. Raises ExchangeUnavailable.
+    """
     address_file = data_dir / "exchange.json"
     address_file.unlink(missing_ok=True)
     argv = [
@@ -68,5 +81,4 @@ def start_exchange(
             raise ExchangeUnavailable(f"the simulated exchange did not start; see {group.log_dir / 'exchange.log'}")
         group.poll()
         clock.wait(never, 0.05)
-    addresses: dict[str, Any] = json.loads(address_file.read_text(encoding="utf-8"))
-    return addresses
+    return msgspec.json.decode(address_file.read_bytes(), type=SimulatorAddresses)

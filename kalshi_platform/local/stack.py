@@ -16,6 +16,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import msgspec
+
 from kalshi_platform import config
 from kalshi_platform.clock import SYSTEM_CLOCK, Clock
 from kalshi_platform.errors import ConfigurationError
@@ -27,7 +29,7 @@ from kalshi_platform.local.databases import DatabaseStack
 from kalshi_platform.local.processes import process_table
 from kalshi_platform.local.processes.ports import free_block, free_port, is_free
 from kalshi_platform.local.processes.process_group import ChildSpec, ProcessGroup
-from kalshi_platform.local.simulator_process import SimulationOptions, start_simulator
+from kalshi_platform.local.simulator_process import SimulationOptions, SimulatorAddresses, start_simulator
 from kalshi_platform.local.status_lines import byte_text
 from kalshi_platform.surroundings import loopback
 
@@ -64,7 +66,7 @@ class Stack:
         self._stop_limit_s = 0.0
         self._heartbeats_before: dict[str, str | None] = {}
         self.environ: dict[str, str] = {}
-        self.exchange: dict[str, Any] = {}
+        self.exchange: SimulatorAddresses | None = None
         self.ui_url: str | None = None
 
     def check(self) -> None:
@@ -199,7 +201,7 @@ class Stack:
         if options.simulation is not None and not options.databases_only:
             base = config.process_environment()
             self.exchange = start_simulator(self.group, options.simulation, base, options.data_dir, self._clock)
-            self._say(f"simulated exchange at {self.exchange['rest_url']}")
+            self._say(f"simulated exchange at {self.exchange.rest_url}")
         home = self._dagster_home()
         stack = config.StackAddresses(
             gatherers={name: (self._databases.timeseries[name], self._databases.catalog[name]) for name in self._names},
@@ -208,10 +210,10 @@ class Stack:
             lake_root=self._lake_root(),
             state_dir=options.data_dir / "state",
             dagster_home=home,
-            rest_url=self.exchange.get("rest_url"),
-            ws_url=self.exchange.get("ws_url"),
-            key_id=self.exchange.get("key_id"),
-            key_file=Path(self.exchange["key_file"]).absolute() if self.exchange else None,
+            rest_url=self.exchange.rest_url if self.exchange else None,
+            ws_url=self.exchange.ws_url if self.exchange else None,
+            key_id=self.exchange.key_id if self.exchange else None,
+            key_file=Path(self.exchange.key_file).absolute() if self.exchange else None,
             metrics_port=self._metrics_port(),
         )
         values = config.settings_of(stack)
@@ -296,7 +298,9 @@ class Stack:
             },
             "lake": stack.lake_root,
             "ui": self.ui_url,
-            "exchange": self.exchange or {"rest_url": self._given.get("KALSHI_REST_URL", PRODUCTION_REST_URL)},
+            "exchange": msgspec.to_builtins(self.exchange)
+            if self.exchange
+            else {"rest_url": self._given.get("KALSHI_REST_URL", PRODUCTION_REST_URL)},
             "metrics": {
                 service: f"http://127.0.0.1:{config.metrics_port(service, stack.metrics_port, self._names)}/metrics"
                 for service in ("deduplicator", *self._names)

@@ -10,14 +10,13 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 from kalshi_platform import config
 from kalshi_platform.clock import Clock
 from kalshi_platform.local.postgres.server import PostgresServer, PostgresSettings
 from kalshi_platform.local.processes import process_table
 from kalshi_platform.local.processes.process_group import ChildSpec, ProcessGroup
-from kalshi_platform.local.simulator_process import start_exchange
+from kalshi_platform.local.simulator_process import SimulatorAddresses, start_exchange
 from kalshi_platform.storage.migrate import DatabaseKind, migrate
 from kalshi_platform.storage.pool import Database
 
@@ -65,7 +64,7 @@ class BenchStack:
             database.dispose()
         return url
 
-    def replay(self, capture: Path, speed: str) -> dict[str, Any]:
+    def replay(self, capture: Path, speed: str) -> SimulatorAddresses:
         """Start an exchange that serves `capture` once one client holds all books; return its addresses.
 
         Raises ExchangeUnavailable.

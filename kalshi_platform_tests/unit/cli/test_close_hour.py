@@ -1,4 +1,4 @@
-"""What `close-hour` says of an hour in plain words."""
+"""Lines in which `close-hour` describes an hour."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ def closed(
     )
 
 
-def test_a_good_hour_is_told_in_two_lines() -> None:
+def test_a_good_hour_is_described_in_two_lines() -> None:
     assert proof_lines(closed(0.57, markets=1_201)) == [
         "57 % of the open time of 1,201 markets is covered",
         "books: 3 proved, 0 failed, 1 with nothing to check",
     ]
 
 
-def test_rows_that_are_gone_are_told_with_what_that_means() -> None:
+def test_lost_rows_are_described_with_what_that_means() -> None:
     assert loss_lines(closed(1.0)) == []
     lossy = replace(closed(1.0), dropped=("orderbook_deltas",), gatherers_incomplete={"g2": ("tickers", "trades")})
     first, second = loss_lines(lossy)
@@ -39,7 +39,7 @@ def test_rows_that_are_gone_are_told_with_what_that_means() -> None:
     assert second.startswith("production no longer has all rows that the hour was closed with (orderbook_deltas)")
 
 
-def test_alarms_are_told_by_kind_with_their_subjects() -> None:
+def test_alarms_are_grouped_by_kind_with_their_subjects() -> None:
     tickers = tuple(f"M{number}" for number in range(12))
     alarms = [("claims_disagree", ticker, "g1, stream 1 claims 27") for ticker in tickers]
     alarms += [("book_proof", "M0", "one reason"), ("book_proof", "M0", "another")]
@@ -63,7 +63,7 @@ def test_alarms_are_told_by_kind_with_their_subjects() -> None:
     ("share", "told"),
     [(1.0, "100 %"), (1 - 1 / 3.6e9, "99.99 %"), (0.000_09, "0 %"), (0.0, "0 %"), (0.123_456, "12.34 %")],
 )
-def test_a_share_is_never_told_larger_than_it_is(share: float, told: str) -> None:
+def test_a_share_is_rounded_down(share: float, told: str) -> None:
     assert proof_lines(closed(share))[0] == f"{told} of the open time of 1 market is covered"
 
 

@@ -1,4 +1,4 @@
-"""What commands print, and with which exit code they end."""
+"""Printing and exit codes of commands."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SHOWN = r"Cup\r\x1b[2J\x9b31m\u2028\u202e\ud800"
 
 
 @pytest.mark.parametrize("err", [False, True])
-def test_what_a_command_prints_reaches_the_terminal_escaped(capsys: pytest.CaptureFixture[str], *, err: bool) -> None:
+def test_a_printed_line_reaches_the_terminal_escaped(capsys: pytest.CaptureFixture[str], *, err: bool) -> None:
     print_line(f"market {EVIL}\nkalshi-platform: all is well", err=err)
     said = capsys.readouterr()
     assert (said.err if err else said.out) == f"market {SHOWN}\\nkalshi-platform: all is well\n"
@@ -25,12 +25,12 @@ def test_what_a_command_prints_reaches_the_terminal_escaped(capsys: pytest.Captu
 @pytest.mark.parametrize(
     "error", [ConfigurationError([EVIL]), Unfinished([EVIL]), ExchangeUnavailable(f"refused: {EVIL}")]
 )
-def test_so_does_an_error(capsys: pytest.CaptureFixture[str], error: KalshiPlatformError) -> None:
+def test_an_error_is_printed_escaped(capsys: pytest.CaptureFixture[str], error: KalshiPlatformError) -> None:
     print_error(error)
     assert SHOWN in capsys.readouterr().err
 
 
-def test_so_does_status(capsys: pytest.CaptureFixture[str]) -> None:
+def test_status_is_printed_escaped(capsys: pytest.CaptureFixture[str]) -> None:
     service = {"alive": True, "age_s": 1.0, "state": EVIL, "pid": 1, "details": {}, "lines": [f"! {EVIL}"]}
     found: dict[str, Any] = {"services": {"gatherer/g1": service}, "last_closed_hour": None}
     found |= {"problems": [], "batches_behind": {}, "production_rows": {}, "lake": {"problem": None, "stale": []}}
@@ -38,7 +38,7 @@ def test_so_does_status(capsys: pytest.CaptureFixture[str]) -> None:
     assert capsys.readouterr().out.count(SHOWN) == 2
 
 
-def test_so_does_an_error_that_nobody_foresaw(
+def test_an_unforeseen_error_is_printed_escaped_with_its_traceback(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def app() -> None:

@@ -1,4 +1,4 @@
-"""What the watchdog decides, and what it asks of Dagster."""
+"""The decisions of the watchdog, and its requests to Dagster."""
 
 from __future__ import annotations
 
@@ -199,7 +199,7 @@ def test_reload_asks_for_the_location_by_name() -> None:
         (502, {}, "HTTP 502"),
     ],
 )
-def test_a_refused_reload_says_why(status: int, answer: object, message: str) -> None:
+def test_a_refused_reload_raises_with_its_reason(status: int, answer: object, message: str) -> None:
     with webserver(status, answer) as (url, _), pytest.raises(ReloadFailed, match=message):
         reload_code_location(url, "kalshi_platform")
 

@@ -74,7 +74,7 @@ def test_health_is_a_status_with_a_reason(*, is_well: bool, status: int) -> None
         assert get(endpoint, "/")[0] == 404
 
 
-def test_figures_that_cannot_be_told_are_a_warning_and_the_next_scrape_is_served(
+def test_metrics_that_raise_are_a_warning_and_the_next_scrape_is_served(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     faults = [ZeroDivisionError()]
@@ -97,7 +97,7 @@ def test_figures_that_cannot_be_told_are_a_warning_and_the_next_scrape_is_served
         endpoint.close()
 
 
-def test_a_taken_port_is_told_once_and_taken_as_soon_as_it_is_free(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_taken_port_is_logged_once_and_used_as_soon_as_it_is_free(caplog: pytest.LogCaptureFixture) -> None:
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()

@@ -1,4 +1,4 @@
-"""The form of log lines: for people as ever, for machines as JSON, and no secrets in either."""
+"""The form of log lines: for people and, as JSON, for machines; no secrets in either."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def handle(made: logging.Logger, thread: str, **extra: Any) -> None:
     made.handle(record)
 
 
-def test_a_json_line_says_when_who_and_which_connection(stream: io.StringIO) -> None:
+def test_a_json_line_has_time_service_and_connection(stream: io.StringIO) -> None:
     describe_process({"service": "gatherer/g1", "gatherer": "g1"}, lambda name: log_fields("g1", name))
     handle(logger(stream, LogSettings(format="json")), "g1 books-0")
     assert only_object(stream) == {
@@ -90,7 +90,7 @@ def test_other_threads_are_parts_or_nothing() -> None:
     assert log_fields("g1", "MainThread") == {}
 
 
-def test_lines_for_people_look_as_ever(stream: io.StringIO) -> None:
+def test_a_plain_message_for_people_is_one_line(stream: io.StringIO) -> None:
     handle(logger(stream, LogSettings()), "MainThread")
     assert stream.getvalue() == "2026-11-23T00:00:00Z WARNING kalshi_platform.test: g1: gone (7)\n"
 
@@ -152,7 +152,7 @@ def test_fields_are_bounded(stream: io.StringIO, form: Any) -> None:
 
 
 @pytest.mark.parametrize("form", ["console", "json"])
-def test_secrets_are_masked_even_where_somebody_logs_them(stream: io.StringIO, form: Any) -> None:
+def test_logged_secrets_are_masked(stream: io.StringIO, form: Any) -> None:
     made = logger(stream, LogSettings(format=form))
     made.error("cannot open postgresql://user:%s@host:5432/x", SECRET, extra={"password": SECRET, "note": "n"})
     made.error("-----BEGIN PRIVATE KEY-----\n%s\n-----END PRIVATE KEY-----", SECRET)
@@ -196,7 +196,7 @@ def test_where_the_handlers_are_anothers_our_records_are_harmless_by_themselves(
             made.removeHandler(handler)
 
 
-def test_a_thread_that_fails_is_told_like_everything_else(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_failed_thread_is_logged_like_everything_else(capsys: pytest.CaptureFixture[str]) -> None:
     root, hook = logging.getLogger(), threading.excepthook
     handlers, level = list(root.handlers), root.level
     stream = io.StringIO()

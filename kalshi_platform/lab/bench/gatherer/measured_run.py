@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -17,6 +16,7 @@ from kalshi_platform.lab.bench.host import HostResult, HostSpec
 from kalshi_platform.lab.bench.measure import cpu_s, per_message_us, weighted_quantiles
 from kalshi_platform.lab.bench.stack import BenchStack
 from kalshi_platform.lab.simulator_client import SimulatorClient
+from kalshi_platform.local.simulator_process import SimulatorAddresses
 from kalshi_platform.storage.pool import Database, Transaction
 
 PLATFORM, NAIVE = "platform", "naive"
@@ -63,10 +63,10 @@ def run(stack: BenchStack, who: str, label: str, capture: Capture, speed: str) -
         try:
             spec = HostSpec(
                 folder=str(folder),
-                rest_url=addresses["rest_url"],
-                ws_url=addresses["ws_url"],
-                key_id=addresses["key_id"],
-                key_file=str(addresses["key_file"]),
+                rest_url=addresses.rest_url,
+                ws_url=addresses.ws_url,
+                key_id=addresses.key_id,
+                key_file=addresses.key_file,
                 timeseries_url=url,
                 catalog_url=catalog_url,
                 tickers=capture.tickers,
@@ -81,7 +81,7 @@ def run(stack: BenchStack, who: str, label: str, capture: Capture, speed: str) -
 
 
 def _watch(
-    stack: BenchStack, label: str, capture: Capture, addresses: Mapping[str, Any], folder: Path, pid: int
+    stack: BenchStack, label: str, capture: Capture, addresses: SimulatorAddresses, folder: Path, pid: int
 ) -> tuple[dict[str, float | None], dict[str, int]]:
     """Wait until everything is committed, or nothing more is; stop the child; return CPU used and last numbers sent."""
 
@@ -89,10 +89,10 @@ def _watch(
         return {
             "process": cpu_s([pid]),
             "server": cpu_s(stack.server_pids(), with_collected=True),
-            "exchange": cpu_s([addresses["pid"]]),
+            "exchange": cpu_s([addresses.pid]),
         }
 
-    venue = SimulatorClient(str(addresses["control_url"]))
+    venue = SimulatorClient(addresses.control_url)
     before = used()
 
     def started() -> bool:

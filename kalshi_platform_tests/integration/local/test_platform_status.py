@@ -1,4 +1,4 @@
-"""What `kalshi-platform status` knows of closed hours."""
+"""Closed hours and heartbeats as `kalshi-platform status` shows them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from kalshi_platform_tests.fixtures.hand_filled_gatherer import delta_row, snaps
 from kalshi_platform_tests.fixtures.merge_world import MergeWorld
 
 
-def test_the_last_closed_hour_is_told_with_what_is_wrong_with_it(
+def test_a_closed_hour_with_an_alarm_is_shown_with_it(
     merge_world: Callable[..., MergeWorld], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     world = merge_world(1)
@@ -53,20 +53,20 @@ def test_the_last_closed_hour_is_told_with_what_is_wrong_with_it(
     assert "! book_proof: A: does not come out" in shown
 
 
-def test_a_heartbeat_is_as_old_as_the_clock_that_dated_it_says_and_one_from_the_future_is_none(
+def test_a_heartbeat_is_aged_by_the_clock_that_dated_it_and_one_from_the_future_is_none(
     merge_world: Callable[..., MergeWorld], tmp_path: Path
 ) -> None:
     world = merge_world(1)
     clock = FakeClock(SYSTEM_CLOCK.now() - timedelta(hours=3))  # this host is behind the database server
     beat = Heartbeat("gatherer/g1", clock.now(), clock.now(), "running")
     write_row(world.gatherers["g1"].database, beat)
-    told = platform_status(world.settings(), tmp_path, clock)["services"]["gatherer/g1"]
-    assert told["alive"]
-    assert told["age_s"] < 45
+    status = platform_status(world.settings(), tmp_path, clock)["services"]["gatherer/g1"]
+    assert status["alive"]
+    assert status["age_s"] < 45
     with world.gatherers["g1"].database.transaction() as transaction:
         transaction.execute("UPDATE heartbeats SET at = clock_timestamp() + interval '2 hours'")
-    told = platform_status(world.settings(), tmp_path, clock)["services"]["gatherer/g1"]
-    assert not told["alive"]
-    assert "in the future" in told["lines"][0]
+    status = platform_status(world.settings(), tmp_path, clock)["services"]["gatherer/g1"]
+    assert not status["alive"]
+    assert "in the future" in status["lines"][0]
     write_file(tmp_path / "g1" / "heartbeat.json", beat)
     assert platform_status(world.settings(), tmp_path, clock)["services"]["gatherer/g1"]["alive"]

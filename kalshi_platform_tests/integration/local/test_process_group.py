@@ -67,7 +67,7 @@ except KeyboardInterrupt:
 """
 
 
-def test_a_child_gets_its_signal_and_its_time(group: ProcessGroup, tmp_path: Path) -> None:
+def test_a_stopped_child_gets_its_signal_and_its_time(group: ProcessGroup, tmp_path: Path) -> None:
     pid = group.start(script("gatherer", GRACEFUL, tmp_path))
     assert pid_in(tmp_path / "up") == pid == group.pid("gatherer")
     group.stop_all()
@@ -142,8 +142,8 @@ def test_a_child_that_still_works_is_waited_for_up_to_a_limit(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str, limit_s: float, finishes: bool
 ) -> None:
     monkeypatch.setattr(process_group, "REPORT_EVERY_S", 0.5)
-    told: list[str] = []
-    group = ProcessGroup(tmp_path / "logs", say=told.append)
+    lines: list[str] = []
+    group = ProcessGroup(tmp_path / "logs", say=lines.append)
 
     def still() -> str:
         said = tmp_path / "said"
@@ -156,9 +156,9 @@ def test_a_child_that_still_works_is_waited_for_up_to_a_limit(
         group.stop("gatherer")
         assert (tmp_path / "done").exists() is finishes
         assert group.killed == ([] if finishes else ["gatherer"])
-        assert told
-        assert told[0].startswith("waiting for gatherer to end (")
-        assert how in {"compute", "nothing"} or "step" in told[-1]
+        assert lines
+        assert lines[0].startswith("waiting for gatherer to end (")
+        assert how in {"compute", "nothing"} or "step" in lines[-1]
     finally:
         group.stop_all(0)
 
@@ -267,7 +267,7 @@ def test_backoff_doubles_to_half_a_minute() -> None:
     assert [backoff_s(n) for n in (1, 2, 3, 4, 5, 6, 7, 5000)] == [1, 2, 4, 8, 16, 30, 30, 30]
 
 
-def test_without_restart_a_child_stays_down_and_is_told_once(group: ProcessGroup, tmp_path: Path) -> None:
+def test_a_child_without_restart_stays_down_and_is_reported_once(group: ProcessGroup, tmp_path: Path) -> None:
     pid = group.start(script("once", "sys.exit(0)", tmp_path))
     exits: list[ChildExit] = []
     until(lambda: bool(exits.extend(group.poll()) or exits))

@@ -1,4 +1,4 @@
-"""What the end of `up` says when something could not be done, and with which exit code."""
+"""The end of `up` when something could not be done: its lines and its exit code."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def test_rows_in_a_spool_and_a_gatherer_that_did_not_end_by_itself_are_left_behi
     assert spooled.startswith("gatherer g1: 2.0 KiB of records wait in its spool")
 
 
-def test_what_an_ending_gatherer_still_does_is_told_and_changes_with_each_of_its_words(tmp_path: Path) -> None:
+def test_an_ending_gatherer_with_a_new_heartbeat_changes_its_description(tmp_path: Path) -> None:
     stack = Stack(StackOptions(tmp_path / "data", headless=True, env_file=tmp_path / ".env"), print)
     file = tmp_path / "data" / "state" / "g1" / "heartbeat.json"
     assert stack.describe_remaining("g1") == ""
@@ -122,7 +122,7 @@ def test_a_ui_that_does_not_come_is_a_failure(tmp_path: Path, monkeypatch: pytes
         )
 
 
-def test_what_remains_is_exit_code_1_with_a_line_for_each(
+def test_unfinished_work_ends_up_with_exit_code_1_and_a_line_each(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def unfinished(*_arguments: object) -> None:

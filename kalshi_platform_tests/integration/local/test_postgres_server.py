@@ -104,7 +104,7 @@ def test_the_server_is_private(make_server: MakeServer, folder: Path) -> None:
     for wrong in ("", "wrong"):
         with pytest.raises(psycopg2.OperationalError, match="password"):
             psycopg2.connect(host=LOOPBACK, port=server.port, user="kalshi", password=wrong, dbname="postgres")
-    # Neither the server's command line nor what it was told is a place to read the password.
+    # Neither the server's command line nor its environment is a place to read the password.
     for pid in process_table.find_by_working_directory(server.cluster.resolve()):
         assert password.encode() not in Path(f"/proc/{pid}/cmdline").read_bytes()
         assert password.encode() not in Path(f"/proc/{pid}/environ").read_bytes()
@@ -140,10 +140,10 @@ def test_programs_whose_path_a_shell_would_change_are_copied(folder: Path, monke
     assert server_user.run([str(programs / "initdb"), "--version"]).returncode == 0
 
 
-def test_a_user_without_a_name_is_told_what_to_do(folder: Path) -> None:
-    stranger = ServerUser("4711", 4711, 4712, drop=False)
+def test_a_user_without_a_name_is_an_error_with_its_remedy(folder: Path) -> None:
+    other_program = ServerUser("4711", 4711, 4712, drop=False)
     with pytest.raises(ConfigurationError, match=r"number 4711 has no name .* kalshi:x:4711:4712:"):
-        make_cluster(folder / "cluster", stranger, folder, "kalshi", "secret", sync=False, timeout_s=10)
+        make_cluster(folder / "cluster", other_program, folder, "kalshi", "secret", sync=False, timeout_s=10)
 
 
 @pytest.mark.parametrize(
@@ -155,7 +155,7 @@ def test_a_user_without_a_name_is_told_what_to_do(folder: Path) -> None:
         ("PGSSLROOTCERT", "system"),
     ],
 )
-def test_what_the_shell_asks_of_servers_elsewhere_is_not_asked_of_ours(
+def test_tls_variables_of_the_environment_do_not_reach_our_servers(
     postgres_server: PostgresServer, monkeypatch: pytest.MonkeyPatch, variable: str, value: str
 ) -> None:
     monkeypatch.setenv(variable, value)
@@ -204,10 +204,10 @@ def test_after_kill_9_of_the_server_committed_rows_are_there(make_server: MakeSe
 def watched(make_server: MakeServer) -> Iterator[tuple[PostgresServer, ServerRestarter, list[str]]]:
     server = make_server(PostgresSettings(stop_timeout_s=20))
     server.start()
-    told: list[str] = []
-    restarter = ServerRestarter([server], told.append)
+    lines: list[str] = []
+    restarter = ServerRestarter([server], lines.append)
     restarter.start()
-    yield server, restarter, told
+    yield server, restarter, lines
     restarter.stop()
 
 
@@ -221,16 +221,16 @@ def answers(server: PostgresServer) -> bool:
 def test_a_server_that_is_killed_is_started_again_on_its_port(
     watched: tuple[PostgresServer, ServerRestarter, list[str]],
 ) -> None:
-    server, restarter, told = watched
+    server, restarter, lines = watched
     query(server, "CREATE TABLE t AS SELECT 1 AS x")
     url, pid = server.url("postgres"), postmaster_pid(server)
     os.kill((process_table.find_by_working_directory(server.cluster.resolve()) - {pid}).pop(), signal.SIGKILL)
     assert process_table.wait_until(lambda: answers(server), 60)
-    assert (postmaster_pid(server), told) == (pid, []), "it restarts after the death of a backend by itself"
+    assert (postmaster_pid(server), lines) == (pid, []), "it restarts after the death of a backend by itself"
     os.kill(pid, signal.SIGKILL)
-    assert process_table.wait_until(lambda: len(told) == 2, 60), told
-    assert told[0] == "database server test is gone; it is started again"
-    assert told[1].startswith("database server test is up again, on the same port, after")
+    assert process_table.wait_until(lambda: len(lines) == 2, 60), lines
+    assert lines[0] == "database server test is gone; it is started again"
+    assert lines[1].startswith("database server test is up again, on the same port, after")
     assert restarter.problems() == []
     assert postmaster_pid(server) != pid
     assert process_table.wait_until(lambda: answers(server), 60)
@@ -241,13 +241,13 @@ def test_a_server_that_is_killed_is_started_again_on_its_port(
 def test_a_server_that_cannot_start_on_a_full_disk_comes_back_when_there_is_room(
     watched: tuple[PostgresServer, ServerRestarter, list[str]], folder: Path
 ) -> None:
-    server, restarter, told = watched
+    server, restarter, lines = watched
     before = {path.name for path in (folder / "server").iterdir()}
     with full_disk(16):
         os.kill(postmaster_pid(server), signal.SIGKILL)
-        assert process_table.wait_until(lambda: any("cannot be started yet" in text for text in told), 60), told
+        assert process_table.wait_until(lambda: any("cannot be started yet" in text for text in lines), 60), lines
         assert "database server test is down for" in restarter.problems()[0]
-    assert process_table.wait_until(lambda: not restarter.problems() and answers(server), 60), told
+    assert process_table.wait_until(lambda: not restarter.problems() and answers(server), 60), lines
     assert {path.name for path in (folder / "server").iterdir()} == before
 
 
@@ -255,7 +255,7 @@ def test_a_server_whose_port_was_taken_meanwhile_waits_for_it(
     watched: tuple[PostgresServer, ServerRestarter, list[str]],
 ) -> None:
     """Its users know that port, and no other."""
-    server, _restarter, told = watched
+    server, _restarter, lines = watched
     port = server.port
     pid = postmaster_pid(server)
     os.kill(pid, signal.SIGSTOP)  # it cannot come back before the port is ours
@@ -265,8 +265,8 @@ def test_a_server_whose_port_was_taken_meanwhile_waits_for_it(
         assert process_table.wait_until(lambda: is_free(port), 10)
         other.bind((LOOPBACK, port))
         other.listen()
-        assert process_table.wait_until(lambda: any("cannot be started yet" in text for text in told), 60), told
-    assert process_table.wait_until(lambda: answers(server), 60), told
+        assert process_table.wait_until(lambda: any("cannot be started yet" in text for text in lines), 60), lines
+    assert process_table.wait_until(lambda: answers(server), 60), lines
     assert server.port == port
 
 
@@ -290,26 +290,26 @@ def test_a_backend_that_outlives_the_killed_server_does_not_hinder_the_start(
     assert query(server, "SELECT 1") == [(1,)]
 
 
-def test_a_pid_file_with_a_strangers_pid_is_not_taken_for_the_server(make_server: MakeServer) -> None:
+def test_a_pid_file_with_the_pid_of_another_program_does_not_hinder_the_start(make_server: MakeServer) -> None:
     server = make_server()
     server.start()
     pid_file = server.cluster / "postmaster.pid"
     lines = pid_file.read_text().splitlines()
     server.stop()
     owner = server.cluster.stat()
-    # A stranger of the same user: PostgreSQL alone would refuse to start beside it.
+    # A other_program of the same user: PostgreSQL alone would refuse to start beside it.
     as_owner: dict[str, Any] = {"user": owner.st_uid, "group": owner.st_gid, "extra_groups": []}
-    stranger = subprocess.Popen(["sleep", "60"], cwd="/", **(as_owner if os.geteuid() == 0 else {}))
+    other_program = subprocess.Popen(["sleep", "60"], cwd="/", **(as_owner if os.geteuid() == 0 else {}))
     try:
-        pid_file.write_text("\n".join([str(stranger.pid), *lines[1:]]) + "\n")
+        pid_file.write_text("\n".join([str(other_program.pid), *lines[1:]]) + "\n")
         os.chown(pid_file, owner.st_uid, owner.st_gid)
         again = make_server()
         again.start()
         assert query(again, "SELECT 1") == [(1,)]
-        assert stranger.poll() is None
+        assert other_program.poll() is None
     finally:
-        stranger.kill()
-        stranger.wait()
+        other_program.kill()
+        other_program.wait()
 
 
 START_AND_HANG = """
@@ -412,14 +412,14 @@ def test_a_taken_port_is_replaced_and_remembered(make_server: MakeServer) -> Non
     assert third.port == new
 
 
-def test_a_wished_port_that_is_taken_is_an_error_with_the_servers_words(make_server: MakeServer) -> None:
+def test_a_configured_port_that_is_taken_is_an_error_with_the_servers_log(make_server: MakeServer) -> None:
     with closing(socket.create_server((LOOPBACK, 0))) as taken:
         server = make_server(PostgresSettings(fsync=False, port=taken.getsockname()[1]))
         with pytest.raises(DatabaseUnavailable, match="could not bind"):
             server.start()
 
 
-def test_a_wished_port_is_used(make_server: MakeServer) -> None:
+def test_a_configured_port_is_used(make_server: MakeServer) -> None:
     port = free_port()
     server = make_server(PostgresSettings(fsync=False, port=port))
     server.start()
@@ -436,7 +436,7 @@ def test_files_of_another_version_are_refused(make_server: MakeServer) -> None:
         make_server().start()
 
 
-def test_a_lost_password_is_told(make_server: MakeServer, folder: Path) -> None:
+def test_a_lost_password_is_an_error(make_server: MakeServer, folder: Path) -> None:
     server = make_server()
     server.start()
     server.stop()
