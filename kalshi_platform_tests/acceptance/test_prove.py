@@ -108,7 +108,7 @@ def test_a_row_deleted_doubled_or_changed_is_found(tmp_path: Path) -> None:
         seconds=5, gatherers=1, rate=100, markets=10, seed=3, faults="none", data_dir=tmp_path / "proof", keep=True
     )
     with ProofStack(options, print, SYSTEM_CLOCK) as stack:
-        ran = Recorder(stack, options, threading.Event(), print, SYSTEM_CLOCK).record()
+        ran = Recorder(stack, options, threading.Event(), print, SYSTEM_CLOCK).run_scenario()
 
         def found() -> dict[str, tuple[int, int, int]]:
             findings = examine(stack.settings, stack.truth_folder, stack.lake_folder, ran.run, ran.faults)

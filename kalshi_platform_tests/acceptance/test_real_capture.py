@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -88,7 +89,7 @@ def run_stack(
             wait_for("all deltas in production", lambda: count(production, "orderbook_deltas") >= DELTAS, 90)
             for name in whole:
                 url = survivors[name]
-                wait_for(f"all deltas at {name}", lambda url=url: count(url, "orderbook_deltas") >= DELTAS, 90)
+                wait_for(f"all deltas at {name}", partial(holds_all, url), 90)
             stored = {name: count(url, "orderbook_deltas") for name, url in survivors.items()}
             up.send_signal(signal.SIGTERM)
             assert up.wait(90) == 0, log.read_text()
@@ -183,6 +184,10 @@ def covered_as_far_as_can_be_told(run: Run, capture: Path) -> bool:
     moments = [moment for moment, *_ in capture_truth.natural_rows(capture)]
     low, high = min(moments) + MARGIN + timedelta(microseconds=1), max(moments) - MARGIN
     return run.coverage == [(ticker, low, high) for ticker in sorted(capture_truth.final_books(capture))]
+
+
+def holds_all(url: str) -> bool:
+    return count(url, "orderbook_deltas") >= DELTAS
 
 
 def _check(run: Run, capture: Path) -> None:

@@ -11,6 +11,7 @@ import sys
 import time
 import urllib.request
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -79,7 +80,7 @@ def test_the_demo_shows_growing_tables_and_parquet_and_ends_without_a_trace(tmp_
         production = local["databases"]["production"]
         wait_for("four endless runs", lambda: len(started_runs(local["ui"])) >= 4, 150)
         for table in ("orderbook_deltas", "trades", "tickers", "orderbook_snapshots", "markets", "events", "series"):
-            wait_for(f"rows in {table}", lambda table=table: count(production, table), 120)
+            wait_for(f"rows in {table}", partial(count, production, table), 120)
         before = count(production, "orderbook_deltas")
         wait_for("growth", lambda: count(production, "orderbook_deltas") > before, 30)
         lake = Path(unquote(urlsplit(local["lake"]).path))
@@ -87,7 +88,7 @@ def test_the_demo_shows_growing_tables_and_parquet_and_ends_without_a_trace(tmp_
         assert "Dagster UI after" in log.read_text(encoding="utf-8", errors="replace")
         assert set(local["metrics"]) == {"deduplicator", "g1", "g2", "g3"}
         for address in local["metrics"].values():
-            wait_for(f"health beside {address}", lambda address=address: is_healthy(address), 30)
+            wait_for(f"health beside {address}", partial(is_healthy, address), 30)
         stopped_at = time.monotonic()
         up.send_signal(signal.SIGTERM)
         assert up.wait(120) == 0, log.read_text(encoding="utf-8", errors="replace")

@@ -53,7 +53,7 @@ def store(database: Database) -> CatalogStore:
 
 def statuses(database: Database, *tickers: str) -> list[str]:
     with database.transaction() as transaction:
-        rows = dict(transaction.fetch_all("SELECT ticker, status FROM markets"))
+        rows: dict[str, str] = dict(transaction.fetch_all("SELECT ticker, status FROM markets"))
     return [rows[ticker] for ticker in tickers] if tickers else list(rows.values())
 
 

@@ -73,7 +73,7 @@ def test_a_close_anchors_snapshots_and_a_second_one_changes_nothing(merge_world:
     first = close(world)
     # The feed's first time plus the margin of a second, for Q too, which never moved.
     at = MINUTE + 3 * US_PER_S
-    expected = [
+    expected: list[tuple[object, ...]] = [
         ("g1", "A", 1, 1, at, [5000], [1_100], []),
         ("g1", "Q", 1, 2, at, [3000], [70], []),
         ("g2", "A", 2, 40, at, [5000], [1_100], []),

@@ -129,7 +129,7 @@ def test_a_listing_that_does_not_advance_ends_and_is_no_whole_one(kind: str, cap
 def test_a_body_that_drips_holds_nobody_longer_than_the_deadline() -> None:
     def drip(sock: socket.socket, _: dict[str, str]) -> None:
         sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")
-        for _ in range(600):
+        for _tick in range(600):
             sock.sendall(b" ")
             time.sleep(0.05)
 
@@ -141,7 +141,7 @@ def test_a_body_that_drips_holds_nobody_longer_than_the_deadline() -> None:
 def test_headers_that_drip_hold_nobody_longer_than_the_deadline() -> None:
     def drip(sock: socket.socket, _: dict[str, str]) -> None:
         sock.sendall(b"HTTP/1.1 200 OK\r\nX: ")
-        for _ in range(600):
+        for _tick in range(600):
             sock.sendall(b"x")
             time.sleep(0.05)
 
@@ -153,7 +153,7 @@ def test_headers_that_drip_hold_nobody_longer_than_the_deadline() -> None:
 def test_an_answer_cut_by_the_deadline_is_not_taken_for_a_whole_one() -> None:
     def drip(sock: socket.socket, _: dict[str, str]) -> None:
         sock.sendall(b'HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n{"markets":[],"cursor":""}')
-        for _ in range(600):
+        for _tick in range(600):
             sock.sendall(b" ")
             time.sleep(0.05)
 

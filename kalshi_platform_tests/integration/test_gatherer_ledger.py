@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from urllib.parse import urlsplit
 
 import polars as pl
@@ -43,7 +44,9 @@ def test_nothing_is_claimed_beyond_an_ending_that_the_database_forgot(
     gatherer_settings: SettingsFactory, open_database: OpenDatabase
 ) -> None:
     settings = gatherer_settings()
-    url, begun, alarms = settings.timeseries_url, [], []
+    url = settings.timeseries_url
+    begun: list[Any] = []
+    alarms: list[Any] = []
     fence = Fence(on_begin_anew=lambda: begun.append(1))
     feed = Feed()
     with running_writer(settings, open_database(url), fence=fence, on_alarm=alarms.append) as writer:
@@ -78,7 +81,8 @@ def test_a_batch_that_another_wrote_on_top_is_seen_though_the_number_fits(
     gatherer_settings: SettingsFactory, open_database: OpenDatabase
 ) -> None:
     settings = gatherer_settings()
-    url, alarms = settings.timeseries_url, []
+    url = settings.timeseries_url
+    alarms: list[Any] = []
     feed = Feed()
     with running_writer(settings, open_database(url), on_alarm=alarms.append) as writer:
         feed.stream.snapshot("A")
@@ -95,7 +99,9 @@ def test_a_changed_ledger_is_seen_without_a_commit_and_claims_nothing_that_is_no
     gatherer_settings: SettingsFactory, open_database: OpenDatabase
 ) -> None:
     settings = gatherer_settings(ledger_compare_interval_s=0.2)
-    url, begun, alarms = settings.timeseries_url, [], []
+    url = settings.timeseries_url
+    begun: list[Any] = []
+    alarms: list[Any] = []
     fence = Fence(on_begin_anew=lambda: begun.append(1))
     feed = Feed()
     with running_writer(settings, open_database(url), fence=fence, on_alarm=alarms.append) as writer:
@@ -118,7 +124,8 @@ def test_a_former_process_that_had_committed_more_is_remembered(
     gatherer_settings: SettingsFactory, open_database: OpenDatabase
 ) -> None:
     settings = gatherer_settings()
-    url, alarms = settings.timeseries_url, []
+    url = settings.timeseries_url
+    alarms: list[Any] = []
     with running_writer(settings, open_database(url), fence=Fence(former_batch_no=9), on_alarm=alarms.append) as writer:
         feed = Feed()
         feed.stream.snapshot("A")
@@ -132,7 +139,9 @@ def test_what_a_killed_process_left_in_the_spool_is_ended_and_is_no_difference(
     gatherer_settings: SettingsFactory, open_database: OpenDatabase
 ) -> None:
     settings = gatherer_settings(ledger_compare_interval_s=0.2)
-    url, alarms, begun = settings.timeseries_url, [], []
+    url = settings.timeseries_url
+    alarms: list[Any] = []
+    begun: list[Any] = []
     killed, feed = Stream(11, 1), Feed(12)
     killed.snapshot("A")
     killed.delta()

@@ -228,8 +228,10 @@ def test_error_25_ends_the_subscription_and_a_new_one_has_a_new_sid(exchange: Se
 
 
 def test_a_reader_that_never_reads_is_ended_by_error_25(tmp_path: Path) -> None:
-    settings = {"rate": 20_000, "markets": 5, "overflow_bytes": 200_000}
-    with running_exchange(tmp_path, **settings) as exchange, RawClient(exchange) as client:
+    with (
+        running_exchange(tmp_path, rate=20_000, markets=5, overflow_bytes=200_000) as exchange,
+        RawClient(exchange) as client,
+    ):
         client.subscribe_books(exchange.tickers())
         eventually(lambda: not exchange.state()["connections"][0]["subscriptions"], within_s=30)
         error = client.until_type("error")

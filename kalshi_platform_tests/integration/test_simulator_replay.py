@@ -114,7 +114,7 @@ def test_the_command_stops_cleanly_on_a_signal_with_a_whole_ledger(tmp_path: Pat
 
         def is_busy() -> bool:
             published = requests.get(state, timeout=10).json()["published"]
-            return published["delta"] > 500 and published["lifecycle"] > 3 and published["trade"] > 5
+            return bool(published["delta"] > 500) and published["lifecycle"] > 3 and published["trade"] > 5
 
         eventually(is_busy)
         process.send_signal(number)

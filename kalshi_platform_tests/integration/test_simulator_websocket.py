@@ -6,7 +6,9 @@ import base64
 import json
 import threading
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import pytest
 import websocket
@@ -29,7 +31,11 @@ def exchange(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerThread]
 def refused_status(exchange: ServerThread, headers: dict[str, str]) -> int:
     with pytest.raises(websocket.WebSocketBadStatusException) as refusal:
         RawClient(exchange, headers=headers)
-    return refusal.value.status_code
+    return int(refusal.value.status_code)
+
+
+def _has_seq(seq: int, frame: dict[str, Any]) -> bool:
+    return bool(frame["seq"] == seq)
 
 
 def test_handshake_needs_a_right_signature(exchange: ServerThread) -> None:
@@ -136,7 +142,7 @@ def test_several_clients_each_receive_every_message_and_hold_the_exact_books(tmp
             for number, client in enumerate(clients):
                 last = sent[f"reader-{number}"]["subscriptions"][0]["seq"]
                 if client.frames[-1]["seq"] < last:
-                    client.until(lambda frame, last=last: frame["seq"] == last)
+                    client.until(partial(_has_seq, last))
                 seqs = [frame["seq"] for frame in client.frames if "seq" in frame]
                 assert seqs == list(range(1, last + 1))
             books = {ticker: exchange.book(ticker) for ticker in tickers}

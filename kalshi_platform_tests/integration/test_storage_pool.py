@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 from urllib.parse import quote, urlsplit
 
 import psycopg2
@@ -213,7 +214,7 @@ def test_a_stopped_server_is_unavailable_until_it_is_back(own_server: PostgresSe
 
 def test_a_server_that_is_full_is_unavailable_until_there_is_room(own_server: PostgresServer) -> None:
     database = Database(own_server.url("postgres"), name="mine")
-    held = []
+    held: list[Any] = []
     try:
         while len(held) < 30:
             held.append(psycopg2.connect(own_server.url("postgres")))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime
+from typing import Any, cast
 
 import pyarrow as pa
 import pytest
@@ -89,7 +90,7 @@ def test_all_queries_see_the_state_at_the_opening(database: Database) -> None:
             transaction.execute("DELETE FROM t WHERE n > 10")
         batches = snapshot.batches("SELECT n FROM t", batch_bytes=64 * 1024)
         next(batches)
-        batches.close()
+        cast(Any, batches).close()
         assert snapshot.table("SELECT count(*) AS n FROM t")["n"].to_pylist() == [ROWS]
     with arrow_snapshot(database.url) as snapshot:
         assert snapshot.table("SELECT count(*) AS n FROM t")["n"].to_pylist() == [10]

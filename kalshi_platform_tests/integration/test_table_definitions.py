@@ -45,7 +45,7 @@ def test_every_table_of_a_migrated_database_is_defined_with_its_key(
     database, defined = make_database(kind), DATABASES[kind]
     with database.transaction() as transaction:
         stored = {name: (relkind == "v", tuple(key)) for name, relkind, _, key in transaction.fetch_all(_TABLES)}
-        partitioned = (
+        partitioned: dict[str, str] = (
             {}
             if kind == "catalog"
             else dict(transaction.fetch_all("SELECT table_name, time_column FROM series_tables"))

@@ -41,7 +41,7 @@ from kalshi_platform.local.processes.ports import free_port
 from kalshi_platform_tests.fixtures.clocks import FakeClock
 from kalshi_platform_tests.fixtures.lake import HOUR
 from kalshi_platform_tests.fixtures.postgres import DatabaseFactory
-from kalshi_platform_tests.integration.lake.conftest import Production
+from kalshi_platform_tests.fixtures.production import Production
 
 ONE = timedelta(hours=1)
 US = timedelta(microseconds=1)
@@ -492,8 +492,10 @@ def test_trades_of_one_millisecond_follow_each_other_as_their_stream_sent_them(
     dated = [trade(2.5, 19 - n, 6_000 + n, 100, seq=200 - n, created_time=at(2.5) + n * US) for n in range(5)]
     production.insert("trades", [*dated[::-1], *sent[::-1]])
     for key, partition in (("trades", HOUR), ("processed/trades", DAY), ("aggregates/candles_1m", DAY)):
-        export = export_raw if key == "trades" else export_daily
-        export(lake_settings, production.url, key, partition, "open")
+        if isinstance(partition, datetime):
+            export_raw(lake_settings, production.url, key, partition, "open")
+        else:
+            export_daily(lake_settings, production.url, key, partition, "open")
     wanted = [f"t-{n}" for n in (9, 8, 7, 6, 5, 19, 18, 17, 16, 15)]
     for layer in ("raw", "processed"):
         found = reader.trades(lake_settings, at(0), at(10), layer=layer, open=True)
@@ -511,9 +513,18 @@ def test_trades_of_one_millisecond_follow_each_other_as_their_stream_sent_them(
 
 def test_the_latest_quote_of_one_millisecond_is_the_one_sent_last(production: Production) -> None:
     now = SYSTEM_CLOCK.now() - timedelta(minutes=1)
-    quotes = [{"exchange_ts": now, "yes_bid_e4": 100 * n, "fingerprint": 9 - n, "seq": n} for n in (2, 3, 1)]
-    # Another host's clock is no order either.
-    production.insert("tickers", [{**quote, "received_at": now - timedelta(seconds=quote["seq"])} for quote in quotes])
+    # The time of receipt, by another host's clock, is no order either.
+    quotes = [
+        {
+            "exchange_ts": now,
+            "yes_bid_e4": 100 * n,
+            "fingerprint": 9 - n,
+            "seq": n,
+            "received_at": now - timedelta(seconds=n),
+        }
+        for n in (2, 3, 1)
+    ]
+    production.insert("tickers", quotes)
     assert production.rows("SELECT bid_dollars FROM latest_quotes('1 hour')") == [(Decimal("0.0300"),)]
 
 

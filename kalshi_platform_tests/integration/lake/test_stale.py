@@ -9,8 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 import typer
-from click.testing import Result
-from typer.testing import CliRunner
+from typer.testing import CliRunner, Result
 
 from kalshi_platform.clock import SYSTEM_CLOCK
 from kalshi_platform.errors import ConfigurationError, LakeUnavailable, Unfinished
@@ -22,7 +21,7 @@ from kalshi_platform.lake.stale import partitions_of, stale_lately, stale_partit
 from kalshi_platform.lake.store.folder import FolderStore
 from kalshi_platform_tests.fixtures.failing_store import FailingStore
 from kalshi_platform_tests.fixtures.lake import HOUR
-from kalshi_platform_tests.integration.lake.conftest import Production
+from kalshi_platform_tests.fixtures.production import Production
 
 ONE = timedelta(hours=1)
 TOMORROW = HOUR + timedelta(days=1)

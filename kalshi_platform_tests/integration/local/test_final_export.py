@@ -14,7 +14,7 @@ import pytest
 from kalshi_platform.cli.main import main
 from kalshi_platform.clock import SYSTEM_CLOCK
 from kalshi_platform.config import PlatformSettings
-from kalshi_platform.errors import StartFailed
+from kalshi_platform.errors import StartFailed, Unfinished
 from kalshi_platform.gatherer.status.heartbeat import Heartbeat, write_file
 from kalshi_platform.lake.settings import LakeSettings
 from kalshi_platform.local import final_export, run_up
@@ -126,7 +126,7 @@ def test_unfinished_work_ends_up_with_exit_code_1_and_a_line_each(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def unfinished(*_arguments: object) -> None:
-        raise run_up.Unfinished(["rows wait in the spool", "g2 was not read"])
+        raise Unfinished(["rows wait in the spool", "g2 was not read"])
 
     monkeypatch.setattr(run_up, "run_up", unfinished)
     monkeypatch.setattr(sys, "argv", ["kalshi-platform", "up", "--headless"])

@@ -13,7 +13,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import psycopg2
 import pytest
@@ -182,7 +182,7 @@ def test_durability_is_on_unless_a_test_turns_it_off(make_server: MakeServer) ->
         PostgresSettings(stop_timeout_s=20, extra={"work_mem": "7MB", "application_name": "it's ours"})
     )
     server.start()
-    shown = dict(query(server, "SELECT name, setting FROM pg_settings"))  # type: ignore[arg-type]
+    shown: dict[str, str] = dict(cast(Any, query(server, "SELECT name, setting FROM pg_settings")))
     assert [shown[name] for name in ("fsync", "full_page_writes", "synchronous_commit")] == ["on", "on", "on"]
     assert shown["data_checksums"] == "on"
     assert shown["max_connections"] == "60"

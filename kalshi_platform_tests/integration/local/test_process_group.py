@@ -270,7 +270,12 @@ def test_backoff_doubles_to_half_a_minute() -> None:
 def test_a_child_without_restart_stays_down_and_is_reported_once(group: ProcessGroup, tmp_path: Path) -> None:
     pid = group.start(script("once", "sys.exit(0)", tmp_path))
     exits: list[ChildExit] = []
-    until(lambda: bool(exits.extend(group.poll()) or exits))
+
+    def has_exits() -> bool:
+        exits.extend(group.poll())
+        return bool(exits)
+
+    until(has_exits)
     assert exits == [ChildExit("once", pid, 0, None)]
     assert group.poll() == []
     assert group.pid("once") is None

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import cast
 
 import dagster as dg
 import pytest
@@ -92,7 +93,7 @@ def test_only_stale_catalogs_are_synced(platform: Platform, exchange: ServerThre
         context = dg.build_schedule_context(instance=platform.instance, scheduled_execution_time=SYSTEM_CLOCK.now())
         answer = sync_catalog_when_stale(context, platform=PlatformResource())
         assert not isinstance(answer, dg.SkipReason), answer.skip_message
-        return [request.partition_key for request in answer]
+        return [request.partition_key for request in cast(Iterable[dg.RunRequest], answer)]
 
     assert asked() == ["g1", "g2"]
     job = platform.defs.resolve_job_def("sync_catalog")

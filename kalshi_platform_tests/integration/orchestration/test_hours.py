@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import shutil
+from collections.abc import Iterable
+from typing import cast
 
 import dagster as dg
 import pyarrow.parquet as pq
@@ -31,7 +33,14 @@ def fill(platform: Platform, schedule: dg.ScheduleDefinition = fill_missing_part
     """Ask the schedule now: its requests, or why there are none."""
     context = dg.build_schedule_context(instance=platform.instance, scheduled_execution_time=SYSTEM_CLOCK.now())
     answer = schedule(context, production_database=ProductionDatabase(), lake=LakeResource())
-    return str(answer.skip_message) if isinstance(answer, dg.SkipReason) else list(answer)
+    return (
+        str(answer.skip_message) if isinstance(answer, dg.SkipReason) else list(cast(Iterable[dg.RunRequest], answer))
+    )
+
+
+def requests_of(answer: list[dg.RunRequest] | str) -> list[dg.RunRequest]:
+    assert not isinstance(answer, str), answer
+    return answer
 
 
 def last_hour_of_yesterday() -> int:
@@ -232,12 +241,12 @@ def test_what_was_closed_or_lost_without_dagster_is_exported_again(
         f"older than this close, or missing, in the lake: aggregates/candles_1m {day}, processed/trades {day}" in told
     )
     assert "kalshi-platform export --stale" in told
-    (asked,) = fill(platform)
+    (asked,) = requests_of(fill(platform))
     assert isinstance(asked, dg.RunRequest)
     assert (asked.partition_key, asked.asset_selection) == (partition, list(keys.LAKE_RAW))
     assert platform.run(asked).success
     assert materialization(platform, keys.lake("raw/trades")).metadata["dagster/row_count"].value == 6
-    (asked_day,) = fill(platform, fill_missing_days)
+    (asked_day,) = requests_of(fill(platform, fill_missing_days))
     assert isinstance(asked_day, dg.RunRequest)
     assert asked_day.partition_key == day
     result = platform.run(asked_day, "export_days")
@@ -247,7 +256,7 @@ def test_what_was_closed_or_lost_without_dagster_is_exported_again(
     assert isinstance(fill(platform, fill_missing_days), str)
     # Somebody empties a part of the bucket.
     shutil.rmtree(platform.lake / "raw" / "trades")
-    (again,) = fill(platform)
+    (again,) = requests_of(fill(platform))
     assert isinstance(again, dg.RunRequest)
     assert (again.partition_key, again.asset_selection) == (partition, [keys.lake("raw/trades")])
 

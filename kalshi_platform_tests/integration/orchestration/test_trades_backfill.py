@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import timedelta
 from pathlib import Path
+from typing import cast
 
 import dagster as dg
 import pytest
@@ -69,6 +70,11 @@ def test_a_range_of_days_that_nobody_recorded_is_one_run(platform: Platform, exc
     )
 
 
+def checked(result: object) -> dg.AssetCheckResult:
+    assert isinstance(result, dg.AssetCheckResult)
+    return result
+
+
 def test_closing_an_hour_completes_its_trades_and_says_so(platform: Platform, exchange: ServerThread) -> None:
     trade(exchange, HOUR0_US + 60_000_000)
     closing = dg.RunRequest(partition_key=hour_key(hour(0)), asset_selection=list(keys.PRODUCTION_HOURLY))
@@ -76,10 +82,10 @@ def test_closing_an_hour_completes_its_trades_and_says_so(platform: Platform, ex
     assert (check.passed, check.metadata["trades_inserted"].value) == (True, 1)
     assert platform.world.rows("SELECT source FROM trades") == [("rest",)]
     database = ProductionDatabase()
-    assert trade_parity_last_day(production_database=database).passed
+    assert checked(trade_parity_last_day(production_database=database)).passed
     with platform.world.production.transaction() as transaction:
         transaction.execute("DELETE FROM trade_checks")
-    last_day = trade_parity_last_day(production_database=database)
+    last_day = checked(trade_parity_last_day(production_database=database))
     assert (last_day.passed, last_day.severity) == (False, dg.AssetCheckSeverity.WARN)
     assert last_day.metadata["hours_not_checked"].value == 1
 
@@ -94,7 +100,7 @@ def test_days_with_hours_that_could_not_be_compared_are_asked_for_again(
         found = compare_trades_again(context, production_database=ProductionDatabase())
         if isinstance(found, dg.SkipReason):
             return found.skip_message
-        return [(each.partition_key, dict(each.tags)) for each in found]
+        return [(each.partition_key, dict(each.tags)) for each in cast(Iterable[dg.RunRequest], found)]
 
     assert "KALSHI_CHECK_TRADES" in str(asked())
     monkeypatch.setenv("KALSHI_CHECK_TRADES", "yes")

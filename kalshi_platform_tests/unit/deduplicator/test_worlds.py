@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import random
 from collections import Counter
+from typing import Any
 
 import polars as pl
 from hypothesis import HealthCheck, given, settings
@@ -43,7 +44,7 @@ world_of = st.builds(
     gatherers=st.integers(1, 3),
     loss=st.sampled_from((0.0, 0.02, 0.1, 0.3)),
 )
-Production = dict[tuple[object, ...], dict[str, object]]
+Production = dict[tuple[object, ...], dict[str, Any]]
 
 
 def merge(world: World, pick: random.Random) -> Production:
@@ -72,12 +73,12 @@ def merge(world: World, pick: random.Random) -> Production:
     return production
 
 
-def micros(rows: Production) -> list[dict[str, object]]:
+def micros(rows: Production) -> list[dict[str, Any]]:
     frame = pl.DataFrame(list(rows.values())) if rows else None
     return [] if frame is None else frame.with_columns(ts=pl.col("exchange_ts").dt.epoch("us")).to_dicts()
 
 
-def contents(rows: list[dict[str, object]]) -> Counter[tuple[object, ...]]:
+def contents(rows: list[dict[str, Any]]) -> Counter[Any]:
     return Counter((row["ts"], row["ticker"], row["side"], row["price_e4"], row["delta_e2"]) for row in rows)
 
 
@@ -158,7 +159,7 @@ def test_the_worlds_are_not_empty() -> None:
     assert quiet > 0
 
 
-def anchors_of(world: World, stream: Stream, claimed: pl.DataFrame) -> list[tuple[dict[str, object], int]]:
+def anchors_of(world: World, stream: Stream, claimed: pl.DataFrame) -> list[tuple[dict[str, Any], int]]:
     """Each anchor with E, the end of what its span claims, worked out from the plain definition."""
     feed = feed_of(stream, world)
     settled = settle(claimed, feed, 10**9, MARGIN_US)
@@ -180,7 +181,7 @@ def anchors_of(world: World, stream: Stream, claimed: pl.DataFrame) -> list[tupl
     return result
 
 
-def book_of(anchor: dict[str, object]) -> Levels:
+def book_of(anchor: dict[str, Any]) -> Levels:
     book: Levels = {}
     for side in ("yes", "no"):
         prices, counts = anchor[f"{side}_price_e4"], anchor[f"{side}_count_e2"]

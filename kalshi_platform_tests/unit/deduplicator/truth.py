@@ -10,6 +10,7 @@ from __future__ import annotations
 import random
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
+from typing import Any
 
 import polars as pl
 import pyarrow as pa
@@ -42,10 +43,10 @@ class Stream:
 
     gatherer: str
     stream_id: int
-    rows: list[dict[str, object]] = field(default_factory=list)
+    rows: list[dict[str, Any]] = field(default_factory=list)
     seqs: list[int] = field(default_factory=list)
-    memberships: list[dict[str, object]] = field(default_factory=list)
-    snapshots: list[dict[str, object]] = field(default_factory=list)
+    memberships: list[dict[str, Any]] = field(default_factory=list)
+    snapshots: list[dict[str, Any]] = field(default_factory=list)
 
 
 class World:
@@ -95,7 +96,7 @@ class World:
         begin = pick.randint(0, len(self.published) // 2)
         end = pick.randint(begin, len(self.published))
         counter = OccurrenceCounter()
-        followed: dict[str, dict[str, object]] = {}
+        followed: dict[str, dict[str, Any]] = {}
         wanted = set(pick.sample(list(self.index), pick.randint(1, 4)))
         waiting = dict.fromkeys(wanted, begin)
         sent_until: dict[str, int] = {}
@@ -143,11 +144,9 @@ class World:
                 )  # fmt: skip
         return stream
 
-    def _snapshot(
-        self, stream: Stream, ticker: str, place: int, seq: int, followed: dict[str, dict[str, object]]
-    ) -> None:
+    def _snapshot(self, stream: Stream, ticker: str, place: int, seq: int, followed: dict[str, dict[str, Any]]) -> None:
         book = self._book_of(delta for delta in self.published[:place] if delta.ticker == ticker)
-        row: dict[str, object] = {"ticker": ticker, "seq": seq}
+        row: dict[str, Any] = {"ticker": ticker, "seq": seq}
         for side in ("yes", "no"):
             levels = sorted((price, count) for (of, price), count in book.items() if of == side)
             row[f"{side}_price_e4"] = [price for price, _ in levels]
@@ -184,7 +183,7 @@ DELTA_SCHEMA = pa.schema(
 )
 
 
-def delta_table(rows: list[dict[str, object]]) -> pa.Table:
+def delta_table(rows: list[dict[str, Any]]) -> pa.Table:
     """Rows of a stream as a gatherer's table."""
     columns = [pa.array([row[field.name] for row in rows], field.type) for field in DELTA_SCHEMA]
     return pa.table(columns, schema=DELTA_SCHEMA)
@@ -226,7 +225,7 @@ def feed_of(stream: Stream, world: World) -> pl.DataFrame:
 
 
 def levels_of(stream: Stream) -> pl.DataFrame:
-    schema = {
+    schema: dict[str, Any] = {
         "ticker": pl.String, "seq": pl.Int64, "yes_price_e4": pl.List(pl.Int32), "yes_count_e2": pl.List(pl.Int64),
         "no_price_e4": pl.List(pl.Int32), "no_count_e2": pl.List(pl.Int64),
     }  # fmt: skip

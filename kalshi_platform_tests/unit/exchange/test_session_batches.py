@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import random
+from typing import Any, cast
 
 import pytest
 
@@ -87,18 +88,18 @@ def test_any_cut_into_reads_gives_the_same_records_commands_and_alarms(seed: int
     rng = random.Random(seed)
     frames = frames_of_a_bad_day(rng)
     one, together = session(), session()
-    expected: tuple[list[object], list[object], list[object]] = ([], [], [])
+    expected: tuple[list[Any], list[Any], list[Any]] = ([], [], [])
     for payload, at_ns in frames:
         received = one.receive(payload, at_ns)
         for kept, new in zip(expected, (received.records, received.commands, received.alarms), strict=True):
-            kept.extend(new)
-    found: tuple[list[object], list[object], list[object]] = ([], [], [])
+            kept.extend(cast(list[Any], new))
+    found: tuple[list[Any], list[Any], list[Any]] = ([], [], [])
     at = 0
     while at < len(frames):
         size = rng.choice((1, 2, 7, 60))
         received = together.receive_all(frames[at : at + size], frames[at : at + size][-1][1])
         for kept, new in zip(found, (received.records, received.commands, received.alarms), strict=True):
-            kept.extend(new)
+            kept.extend(cast(list[Any], new))
         at += size
     assert found == expected
     assert len(found[0]) > 100

@@ -15,7 +15,7 @@ from kalshi_platform.local.status_lines import byte_text, gatherer_lines
 from kalshi_platform.market.records import BookDelta, BookSnapshot, SessionOpened
 from kalshi_platform.monitoring.metrics import Histogram, Metric
 
-DELTA = BookDelta("T", 1, 2, 3, "yes", 4200, 100, 0, 9)
+DELTA = BookDelta("T", "yes", 4_200, 100, 1, 2, 3, 9, 0)
 SNAPSHOT = BookSnapshot("T", "ws", 1, 2, (), ())
 
 

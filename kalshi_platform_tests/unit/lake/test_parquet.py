@@ -100,7 +100,7 @@ def test_what_was_written_is_read_back(key: str, draw: st.DataObject) -> None:
 
 def test_a_changed_row_changes_the_bytes() -> None:
     data = DATASETS["aggregates/candles_1m"]
-    one = {field.name: None if field.nullable else 0 for field in data.schema}
+    one: dict[str, object] = {field.name: None if field.nullable else 0 for field in data.schema}
     one |= {"ticker": "A", "minute": datetime(2026, 1, 1, tzinfo=UTC)}
     first = pa.RecordBatch.from_pylist([one], schema=data.schema)
     second = pa.RecordBatch.from_pylist([one | {"trades": 1}], schema=data.schema)

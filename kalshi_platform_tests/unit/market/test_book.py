@@ -58,4 +58,4 @@ def test_apply_returns_the_new_size_and_drops_empty_levels() -> None:
     assert book.apply("no", 100, -1) == -1
     assert book.negative_levels == (("no", 100),)
     book.replace([(1, 2)], [])
-    assert (book.yes, book.no, book.negative_levels) == (((1, 2),), (), ())
+    assert [book.yes, book.no, book.negative_levels] == [((1, 2),), (), ()]

@@ -142,7 +142,7 @@ def test_the_endless_runs_are_never_retried_by_dagster(everything: dg.Definition
 
 def test_a_gather_run_is_tagged_with_its_service(everything: dg.Definitions) -> None:
     job = everything.resolve_job_def("gather")
-    assert job.get_tags_for_partition_key("g1", None)["kalshi/service"] == "gatherer/g1"  # type: ignore[attr-defined]
+    assert job.get_tags_for_partition_key("g1", None)["kalshi/service"] == "gatherer/g1"
 
 
 def clean_environment(home: Path) -> dict[str, str]:

@@ -94,7 +94,7 @@ def test_dagsters_database_being_away_stops_nothing() -> None:
 
 
 def test_a_run_rotates_only_when_it_may_and_asks_again() -> None:
-    answers = iter([False, ConnectionError("nobody knows"), True])
+    answers: Iterator[bool | Exception] = iter([False, ConnectionError("nobody knows"), True])
     asked = []
 
     def may_rotate() -> bool:
@@ -123,7 +123,12 @@ def test_what_the_service_raises_ends_the_run_at_once() -> None:
 
 def test_an_interrupt_lets_the_service_write_what_it_holds() -> None:
     context, service = Context(), Service()
-    interrupter = threading.Thread(target=lambda: (service.working.wait(10), signal.raise_signal(signal.SIGINT)))
+
+    def interrupt() -> None:
+        service.working.wait(10)
+        signal.raise_signal(signal.SIGINT)
+
+    interrupter = threading.Thread(target=interrupt)
 
     def interrupted(*_: object) -> None:
         raise dg.DagsterExecutionInterruptedError

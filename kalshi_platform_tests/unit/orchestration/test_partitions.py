@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
+from typing import Any, cast
 
 import dagster as dg
 import pytest
@@ -43,7 +44,7 @@ def test_an_hour_of_production_depends_on_every_gatherer() -> None:
     upstream = mapping.get_upstream_mapped_partitions_result_for_partitions(
         HOURS.subset_with_partition_keys(["2026-11-20-06:00"]),
         HOURS,
-        graph.get(keys.gatherer("trades")).partitions_def,
+        cast(Any, graph.get(keys.gatherer("trades")).partitions_def),
         current_time=H0,
     )
     assert set(upstream.partitions_subset.get_partition_keys()) == set(config.gatherer_names())

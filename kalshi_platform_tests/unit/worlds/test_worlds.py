@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, Phase, given, settings
@@ -105,7 +106,7 @@ def test_much_is_claimed_in_spite_of_faults() -> None:
     assert figures.books > 100
 
 
-QUIET = {"loss": 0.0, "broken": 0.0, "cut": 0.0, "kill": 0.0, "end": 0.0, "ask": 0.0}
+QUIET: dict[str, Any] = {"loss": 0.0, "broken": 0.0, "cut": 0.0, "kill": 0.0, "end": 0.0, "ask": 0.0}
 
 
 def test_unknown_messages_that_change_nothing_cost_little_of_what_is_claimed() -> None:

@@ -6,7 +6,7 @@ import threading
 import tracemalloc
 from collections.abc import Sequence
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pytest
 from hypothesis import given, settings
@@ -23,7 +23,7 @@ from kalshi_platform.market.records import BookDelta, BookSnapshot, DeadLetter, 
 from kalshi_platform_tests.fixtures.clocks import FakeClock
 
 MIB = 1024**2
-DELTA = ("KXA-1", "yes", 4_200, 100, 1_795_380_241_123_456, 1_795_380_241_123_456_789, 11, 7, 0)
+DELTA: tuple[Any, ...] = ("KXA-1", "yes", 4_200, 100, 1_795_380_241_123_456, 1_795_380_241_123_456_789, 11, 7, 0)
 
 
 class MemorySpool:

@@ -186,11 +186,12 @@ POISON = 7_777_777_777
 LONG = "T" * 3_503
 NOW_NS = FakeClock().now_ns()
 US = NOW_NS // 1_000
+NOTHING: tuple[Any, ...] = (None,) * 10
 REFUSED: dict[str, tuple[Record, str]] = {
     "delta": (BookDelta(LONG, "yes", 1, 1, US, NOW_NS, 1, POISON, 0), "letter"),
     "snapshot": (BookSnapshot(LONG, "ws", US, NOW_NS, (), (), 1, POISON), "letter"),
     "trade": (Trade(LONG, "A", US, 1, 1, 1, "yes", False, NOW_NS, "ws", None, 1, POISON), "letter"),
-    "ticker": (TickerUpdate(LONG, US, 1, *[None] * 10, NOW_NS, 1, POISON), "letter"),
+    "ticker": (cast(Any, TickerUpdate)(LONG, US, 1, *NOTHING, NOW_NS, 1, POISON), "letter"),
     "lifecycle": (LifecycleEvent(LONG, "odd", None, "{}", 1, NOW_NS, 1, POISON), "letter"),
     "dead letter": (DeadLetter(NOW_NS, LONG, "", b"{}", 1, 1, LONG, LONG), "bare"),
     "session": (SessionOpened(POISON, "books", "ws://x", False, NOW_NS), "letter, anew"),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 
 import msgspec
@@ -73,7 +73,7 @@ class ImpatientClock(FakeClock):
         return super().monotonic()
 
 
-def announcement(message: dict[str, object]) -> LifecycleEvent:
+def announcement(message: Mapping[str, object]) -> LifecycleEvent:
     content = msgspec.json.encode(message).decode()
     return LifecycleEvent(TICKER, str(message["event_type"]), None, content, 1, 1, 1, 1)
 

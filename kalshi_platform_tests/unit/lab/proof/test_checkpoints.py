@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import pairwise
+from typing import Any
 
 import polars as pl
 import pytest
@@ -50,7 +51,7 @@ def wrong(told: pl.DataFrame, cuts: tuple[int, ...] = ()) -> tuple[tuple[str, in
     return found.wrong
 
 
-RIGHT = (
+RIGHT: tuple[tuple[Any, ...], ...] = (
     (5, "A", [(5_000, 100)], []),
     (10, "A", [(5_000, 150)], []),
     (15, "A", [(5_000, 150)], []),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 import polars as pl
@@ -28,7 +29,7 @@ ROWS = [
 ]
 
 
-def deltas(rows: list[tuple[object, ...]]) -> pl.DataFrame:
+def deltas(rows: Sequence[tuple[object, ...]]) -> pl.DataFrame:
     return shaped(DELTAS, pl.DataFrame(rows, schema=list(DELTAS.columns), orient="row"))
 
 

@@ -9,6 +9,7 @@ import pytest
 
 from kalshi_platform.lab.proof.comparison.books import Fold
 from kalshi_platform.lab.proof.comparison.checkpoints import AnchorCheck, AnchorsFound
+from kalshi_platform.lab.proof.comparison.compare import Difference
 from kalshi_platform.lab.proof.comparison.compare_all import ComparedAll, GathererRows, compare_all
 from kalshi_platform.lab.proof.comparison.tables import DELTAS, TICKERS, TRADES, ComparableTable, shaped, ticker_columns
 from kalshi_platform.lab.proof.comparison.truth import ALL_TIME, Truth, read_truth
@@ -136,7 +137,7 @@ def test_a_delta_that_the_gatherer_lacks_is_named_by_its_number(truth: Truth) ->
     assert found.lost == {"g1": [16]}
 
 
-def _deltas(found: ComparedAll) -> tuple[object, pl.DataFrame]:
+def _deltas(found: ComparedAll) -> tuple[Difference, pl.DataFrame]:
     return found.production[DELTAS.name], found.best_seen
 
 

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 
 from kalshi_platform.lab.simulator.engine.faults import FaultBoard, Peer, UnknownFault
@@ -8,7 +10,7 @@ FIRST = Peer("c1", 0, "gatherer-a/books")
 SECOND = Peer("c2", 1, "gatherer-b/books")
 
 
-def arm(board: FaultBoard, kind: str, now: float = 0.0, **params: object):  # type: ignore[no-untyped-def]
+def arm(board: FaultBoard, kind: str, now: float = 0.0, **params: Any) -> Any:
     return board.arm(kind, params, now=now, at_us=0)
 
 
@@ -16,8 +18,10 @@ def test_a_counted_fault_ends_after_its_hits_and_keeps_their_effects() -> None:
     board = FaultBoard()
     fault = arm(board, "rest_status", count=2, status=503)
     for number in range(2):
-        assert board.rest("rest_status", "/x", 1.0) is fault
-        fault.hit({"number": number})
+        hit = board.rest("rest_status", "/x", 1.0)
+        assert hit is not None
+        assert hit is fault
+        hit.hit({"number": number})
     assert board.rest("rest_status", "/x", 1.0) is None
     assert fault.describe(1.0)["effects"] == [{"number": 0}, {"number": 1}]
 
@@ -49,7 +53,7 @@ def test_faults_of_one_occasion_hold_once_by_default_and_states_hold_until_clear
         ({"user_agent": "nobody"}, set()),
     ],
 )
-def test_connections_are_selected_by_index_id_or_user_agent(params: dict[str, object], selected: set[str]) -> None:
+def test_connections_are_selected_by_index_id_or_user_agent(params: dict[str, Any], selected: set[str]) -> None:
     fault = arm(FaultBoard(), "stall", **params)
     assert {peer.id for peer in (FIRST, SECOND) if fault.selects(peer)} == selected
 
@@ -70,7 +74,7 @@ def test_skew_adds_up_and_keeps_to_its_scope() -> None:
 
 
 @pytest.mark.parametrize("params", [{"count": 0}, {"count": "many"}, {"seconds": 0}, {"seconds": "long"}])
-def test_senseless_parameters_are_refused(params: dict[str, object]) -> None:
+def test_senseless_parameters_are_refused(params: dict[str, Any]) -> None:
     with pytest.raises(UnknownFault):
         arm(FaultBoard(), "stall", **params)
 
