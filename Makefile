@@ -22,7 +22,7 @@ export PYTHONUTF8 := 1
 RELATIVE_PTH = $(PYTHON) -c "import glob, os; [open(each, 'wb').write(os.fsencode(os.path.relpath('.', os.path.dirname(each))) \
 	+ b'\n') for each in glob.glob('$(VENV)/lib/python*/site-packages/*kalshi_platform*.pth')]"
 
-.PHONY: install demo test bench lint conformance constraints clean
+.PHONY: install demo test bench lint docs conformance constraints clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -60,6 +60,9 @@ lint: $(STAMP)  ## ruff, mypy --strict, import-linter
 	$(PY) -m ruff format --check .
 	$(PY) -m mypy
 	$(PY) -c "import sys; from importlinter.cli import lint_imports_command; sys.exit(lint_imports_command())"
+
+docs: $(STAMP)  ## write the generated parts of the documents anew (settings and what follows from them)
+	$(PY) -m kalshi_platform.reference_docs .
 
 conformance: $(STAMP) $(CONFORMANCE_STAMP)  ## clients that others wrote, run unchanged against the simulated exchange (about 2 minutes)
 	KALSHI_PLATFORM_PYTHON="$$PWD/$(PY)" \

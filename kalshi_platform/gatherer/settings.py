@@ -176,7 +176,11 @@ class GathererSettings:
     dead_letter_days: float = field(
         default=30.0,
         metadata=setting(
-            "KALSHI_DEAD_LETTER_DAYS", "how long dead letters and their counts are kept", unit="d", low=1, high=36_600
+            "KALSHI_DEAD_LETTER_DAYS",
+            "how long dead letters and their counts are kept",
+            unit="days",
+            low=1,
+            high=36_600,
         ),
     )
 

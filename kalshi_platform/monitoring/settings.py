@@ -35,10 +35,9 @@ class EndpointSettings:
         metadata=setting(
             "KALSHI_METRICS_PORT",
             "the merge serves `/metrics` and `/healthz` on this port, the gatherers on the next ones in their order; 0"
-            " serves none",
+            " serves none, but `up` takes free ports then",
             low=0,
             high=65_535,
-            default="0; free ones under `up`",
         ),
     )
     names: tuple[str, ...] = field(

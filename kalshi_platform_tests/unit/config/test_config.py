@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
+from datetime import timedelta
 from pathlib import Path
 
 import certifi
@@ -14,6 +17,7 @@ from kalshi_platform.errors import ConfigurationError
 from kalshi_platform.exchange.settings import PRODUCTION_REST_URL
 from kalshi_platform.monitoring.settings import EndpointSettings, LogSettings
 
+ROOT = Path(__file__).parents[3]
 URL = "postgresql://u:hunter2@127.0.0.1:5432/x"
 KEY = ed25519.Ed25519PrivateKey.generate().private_bytes(
     serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
@@ -197,7 +201,7 @@ def test_a_simulated_stack_needs_no_setting_and_a_real_one_a_key() -> None:
         config.check_before_start({}, exchange_is_ours=False)
 
 
-def test_settings_of_a_stack_load_again(tmp_path: Path) -> None:
+def test_settings_of_a_stack_load_as_they_were_written(tmp_path: Path) -> None:
     stack = config.StackAddresses(
         gatherers={"a": (URL, URL)},
         production_url=URL,
@@ -226,7 +230,7 @@ def test_a_gatherer_that_is_not_named_is_refused_by_name(tmp_path: Path) -> None
     ("text", "platform", "g1", "g2"),
     [("all", True, True, True), ("platform", True, False, False), ("gatherer:g1", False, True, False)],
 )
-def test_roles(text: str, platform: bool, g1: bool, g2: bool) -> None:
+def test_a_role_serves_its_parts_and_no_others(text: str, platform: bool, g1: bool, g2: bool) -> None:
     role = config.role({"KALSHI_ROLE": text})
     assert (role.serves_platform(), role.serves_gatherer("g1"), role.serves_gatherer("g2")) == (platform, g1, g2)
 
@@ -236,7 +240,7 @@ def test_an_unknown_role_is_refused() -> None:
         config.role({"KALSHI_ROLE": "gatherer:g7"})
 
 
-def test_gatherer_names_never_fail() -> None:
+def test_gatherer_names_that_cannot_be_used_are_left_out() -> None:
     assert config.gatherer_names({}) == ("g1", "g2", "g3")
     assert config.gatherer_names({"KALSHI_GATHERERS": "a, b,??"}) == ("a", "b")
     assert config.gatherer_names({"KALSHI_GATHERERS": "G1"}) == ()
@@ -267,7 +271,7 @@ def test_connections_overlap_for_more_than_two_margins_of_the_merge(tmp_path: Pa
     assert wide.gatherers["g1"].handover_patience_s == 244.0
 
 
-def test_how_a_process_logs(tmp_path: Path) -> None:
+def test_format_and_level_of_logs_load_and_wrong_ones_are_named(tmp_path: Path) -> None:
     assert config.load_logs({}) == LogSettings()
     given = {"KALSHI_LOG_FORMAT": "JSON", "KALSHI_LOG_LEVEL": "warning"}
     assert config.load_logs(given) == LogSettings(format="json", level="warning")
@@ -281,3 +285,32 @@ def test_how_a_process_logs(tmp_path: Path) -> None:
     assert found[0] == "KALSHI_LOG_FORMAT is 'xml': set it to console or json"
     assert found[1] == "KALSHI_LOG_LEVEL is 'loud': set it to debug or info or warning or error"
     assert found[2].startswith("KALSHI_METRICS_PORT is 70000: set it to a whole number from 0 to")
+
+
+def test_bounds_and_scale_apply_to_the_number_in_the_variable(tmp_path: Path) -> None:
+    given = {"KALSHI_SPOOL_MAX_GIB": "0.5", "KALSHI_ROTATE_HOURS": "0", "KALSHI_BOOK_CONNECTIONS": "1e1"}
+    gatherer = config.load_gatherer("g1", complete(tmp_path) | given)
+    assert (gatherer.spool_max_bytes, gatherer.rotate_connections_s, gatherer.connections) == (2**29, 0.0, 10)
+    bounds = config.load_bounds({"KALSHI_HOURS_AHEAD": "1.5"})
+    assert bounds.ahead == timedelta(minutes=90)
+    for wrong in ("nan", "inf", "-inf"):
+        with pytest.raises(
+            ConfigurationError, match=r"KALSHI_HOURS_AHEAD is '?(nan|-?inf)'?: set it to a number from 1"
+        ):
+            config.load_bounds({"KALSHI_HOURS_AHEAD": wrong})
+
+
+def test_one_loader_reports_only_the_variables_that_it_reads(tmp_path: Path) -> None:
+    wrong = {**complete(tmp_path), "KALSHI_LOG_LEVEL": "loud", "KALSHI_MERGE_INTERVAL_S": "x", "KALSHI_COMBOS": "x"}
+    assert config.load_bounds(wrong) == config.load_bounds({})
+    with pytest.raises(ConfigurationError) as raised:
+        config.load_gatherer("g1", wrong)
+    assert raised.value.problems == ("KALSHI_COMBOS is 'x': set it to yes or no",)
+
+
+def test_importing_the_settings_reads_no_environment(tmp_path: Path) -> None:
+    (tmp_path / ".env").mkdir()
+    wrong = {"KALSHI_GATHERERS": "??", "KALSHI_PARTITIONS_START": "soon", "KALSHI_ROLE": "boss"}
+    run = [sys.executable, "-c", "import kalshi_platform.config, kalshi_platform.reference_docs"]
+    environ = {**config.process_environment(), **wrong, "PYTHONPATH": str(ROOT)}
+    assert subprocess.run(run, cwd=tmp_path, env=environ, check=False).returncode == 0
