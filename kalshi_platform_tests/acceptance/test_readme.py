@@ -1,9 +1,11 @@
-"""Every command that the README shows exists, with the options it is shown with."""
+"""Every command that the README and the documents show exists, with the options it is shown with; so do make targets,
+settings and linked files."""
 
 from __future__ import annotations
 
 import re
 import shlex
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -13,19 +15,30 @@ from kalshi_platform.cli.main import app
 from kalshi_platform.config.sections import SECTIONS, documented
 
 ROOT = Path(__file__).parents[2]
-README = (ROOT / "README.md").read_text(encoding="utf-8")
+DOCUMENTS = {
+    path.relative_to(ROOT).as_posix(): path.read_text(encoding="utf-8")
+    for path in (*sorted(ROOT.glob("*.md")), *sorted((ROOT / "docs").glob("*.md")))
+    if path.name != "CHANGELOG.md"
+}
+# Where variables are read that are no settings of the platform.
+ELSEWHERE = ("kalshi_platform_tests", "docker", "conformance")
 
 
 def shown_commands() -> list[str]:
-    """`kalshi-platform …` of the console blocks and of the command table."""
-    blocks = "\n".join(re.findall(r"```console\n(.*?)```", README, re.DOTALL)).replace("\\\n", " ")
-    lines = re.findall(r"(?:^\$ |\s)(?:\.venv/bin/)?kalshi-platform ([^#\n]+)", blocks, re.MULTILINE)
-    table = re.findall(r"^\| `kalshi-platform ([^`]+)`", README, re.MULTILINE)
-    return [line.strip() for line in lines + table]
+    """`kalshi-platform …` of console blocks, of tables of commands, and of sentences that show options or arguments."""
+    found: dict[str, None] = {}
+    for text in DOCUMENTS.values():
+        blocks = "\n".join(re.findall(r"```console\n(.*?)```", text, re.DOTALL)).replace("\\\n", " ")
+        found |= dict.fromkeys(
+            re.findall(r"(?:^\$ |\s)(?:\.venv/bin/)?kalshi-platform ([^#\n]+)", blocks, re.MULTILINE)
+        )
+        prose = re.sub(r"```.*?```", "", text, flags=re.DOTALL)
+        found |= dict.fromkeys(re.findall(r"`(?:\w+=\S+ )?kalshi-platform ([^`…]+)`", prose))
+    return [line.strip() for line in found]
 
 
 @pytest.mark.parametrize("line", shown_commands())
-def test_a_shown_command_and_its_options_exist(line: str) -> None:
+def test_shown_command_and_its_options_exist(line: str) -> None:
     words = shlex.split(line.replace("[", " ").replace("]", " "))
     found = get_command(app)
     while words and hasattr(found, "commands"):
@@ -38,20 +51,50 @@ def test_a_shown_command_and_its_options_exist(line: str) -> None:
             assert word in options, f"{word} of kalshi-platform {line}"
 
 
-def test_commands_were_found() -> None:
-    assert len(shown_commands()) >= 12
+def test_commands_are_found_in_readme_and_documents() -> None:
+    assert len(shown_commands()) >= 25
 
 
-@pytest.mark.parametrize("target", re.findall(r"^\$ make (\w+)", README, re.MULTILINE))
-def test_a_shown_make_target_exists(target: str) -> None:
+def test_every_command_is_in_the_table_of_commands() -> None:
+    table = re.findall(r"^\| `kalshi-platform ([^`]+)`", DOCUMENTS["docs/commands.md"], re.MULTILINE)
+    shown = {tuple(line.split()[:2]) for line in table}
+    for name, command in get_command(app).commands.items():  # type: ignore[attr-defined]
+        names: list[tuple[str, ...]] = [(name, inner) for inner in getattr(command, "commands", ())] or [(name,)]
+        for each in names:
+            assert any(line[: len(each)] == each for line in shown), f"docs/commands.md lacks {' '.join(each)}"
+
+
+@pytest.mark.parametrize(
+    "target", sorted({each for text in DOCUMENTS.values() for each in re.findall(r"(?:^\$ |`)make (\w+)", text, re.M)})
+)
+def test_shown_make_target_exists(target: str) -> None:
     assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)
 
 
-def test_every_variable_that_is_shown_is_read() -> None:
-    known = {each.setting.name.format(GATHERER="G1") for section in SECTIONS for each in documented(section)}
-    assert set(re.findall(r"`(KALSHI_[A-Z0-9_]+)`", README)) <= known
+@cache
+def known_variables() -> frozenset[str]:
+    """Settings of the platform; variables of the test suite, of containers and of the conformance suite."""
+    files = [path for each in ELSEWHERE for path in (ROOT / each).rglob("*") if path.suffix in {".py", ".yaml"}]
+    others = re.findall(
+        r"\b(?:KALSHI|TEST)_[A-Z0-9_]+\b", "\n".join(path.read_text(encoding="utf-8") for path in files)
+    )
+    settings = {each.setting.name for section in SECTIONS for each in documented(section)}
+    return frozenset(others) | {name.format(GATHERER="<NAME>") for name in settings}
 
 
-def test_linked_files_exist() -> None:
-    for target in re.findall(r"\]\((?!http|#)([^)#]+)", README):
-        assert (ROOT / target).exists(), target
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_every_variable_that_is_named_is_read(name: str) -> None:
+    named = set(re.findall(r"`((?:KALSHI|TEST)_[A-Z0-9_<>]+)[`=]", DOCUMENTS[name]))
+    assert named <= known_variables(), f"{name}: {', '.join(sorted(named - known_variables()))}"
+
+
+@pytest.mark.parametrize("name", DOCUMENTS)
+def test_linked_files_and_headings_exist(name: str) -> None:
+    document = ROOT / name
+    for target, anchor in re.findall(r"\]\((?!https?:)([^)#\s]*)(#[^)\s]+)?\)", DOCUMENTS[name]):
+        file = (document.parent / target).resolve() if target else document
+        assert file.exists(), f"{name}: {target}"
+        if anchor and file.suffix == ".md":
+            headings = re.findall(r"^#+ (.+)$", file.read_text(encoding="utf-8"), re.MULTILINE)
+            anchors = {re.sub(r"[^\w\- ]", "", each.lower()).replace(" ", "-") for each in headings}
+            assert anchor[1:] in anchors, f"{name}: {target}{anchor}"
