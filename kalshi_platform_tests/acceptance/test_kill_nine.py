@@ -25,6 +25,7 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import psutil
 import pytest
 
 from kalshi_platform.deduplicator.coverage.claims import read_claims
@@ -150,8 +151,7 @@ class Server:
 
     def pause(self) -> None:
         pid = int((self._server.cluster / "postmaster.pid").read_text().split()[0])
-        children = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="utf-8").split()
-        self._paused = [pid, *map(int, children)]
+        self._paused = [pid, *(child.pid for child in psutil.Process(pid).children())]
         for each in self._paused:
             os.kill(each, signal.SIGSTOP)
 

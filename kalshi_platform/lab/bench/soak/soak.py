@@ -1,6 +1,6 @@
 """A soak: gatherers record a steady stream for a long time, and nothing of them may grow.
 
-Simulated exchange → sockets → gatherers → embedded PostgreSQL, watched from /proc and through the heartbeat files. At
+Simulated exchange → sockets → gatherers → embedded PostgreSQL, watched from outside and through the heartbeat files. At
 the end every trade that the exchange says it published, and every delta that it sent, must be committed, once.
 """
 
