@@ -104,14 +104,14 @@ def check_hour(lake_settings: LakeSettings, production: Production, table: str, 
     assert wanted == (len(by_duckdb),)
 
 
-def test_every_line_of_the_readme_reads_the_lake(production: Production, tmp_path: Path) -> None:
+def test_every_line_of_the_documentation_reads_the_lake(production: Production, tmp_path: Path) -> None:
     rows = [{"exchange_ts": at(minute), "ticker": "KXA-1", "trade_id": f"t{minute}"} for minute in (1, 2)]
     production.insert("trades", rows)
     production.close_hour(HOUR)
     settings = LakeSettings((tmp_path / "lake").as_uri())
     export_raw(settings, production.url, "trades", HOUR, "closed")
-    readme = (Path(__file__).parents[3] / "README.md").read_text(encoding="utf-8")
-    lines = re.findall(r"^(?:polars|duckdb|pyarrow)\..*data/lake/raw/trades.*$", readme, re.MULTILINE)
+    page = (Path(__file__).parents[3] / "docs" / "lake.md").read_text(encoding="utf-8")
+    lines = re.findall(r"^(?:polars|duckdb|pyarrow)\..*data/lake/raw/trades.*$", page, re.MULTILINE)
     assert len(lines) == 4
     libraries = {"polars": pl, "duckdb": duckdb, "pyarrow": pyarrow}
     for line in lines:
