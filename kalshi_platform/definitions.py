@@ -1,8 +1,17 @@
-"""Dagster's entry point. It decides nothing: the role of this code location does (KALSHI_ROLE)."""
+"""Dagster loads the code location from here: `defs` is called when a code server or a run worker starts, not at import.
+
+A setting that is missing or wrong ends that call with one ConfigurationError, which Dagster shows as the error of the
+code location.
+"""
 
 from __future__ import annotations
 
-from kalshi_platform import config
-from kalshi_platform.orchestration.build import build
+import dagster as dg
 
-defs = build(config.role())
+from kalshi_platform.orchestration.build import build, load_code_location
+
+
+@dg.definitions
+def defs() -> dg.Definitions:
+    """Return the definitions of the role that this code location has (KALSHI_ROLE)."""
+    return build(load_code_location())

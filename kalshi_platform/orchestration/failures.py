@@ -1,8 +1,8 @@
-"""Errors of the rooms → Dagster failures: permanent ones are not retried, transient ones are."""
+"""Errors of the rooms as Dagster failures: permanent ones are not retried, transient ones are."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 
 import dagster as dg
@@ -31,6 +31,17 @@ def as_failure() -> Iterator[None]:
         ) from error
 
 
-def not_configured(problems: Iterable[str]) -> str:
-    """Say why something is skipped: every missing or wrong setting with its remedy, a line each."""
+def collect_problems(*loaders: Callable[[], object]) -> list[str]:
+    """Call loaders of settings; return everything that is missing or wrong, with its remedy, a line each."""
+    problems: list[str] = []
+    for load in loaders:
+        try:
+            load()
+        except ConfigurationError as error:
+            problems.extend(error.problems)
+    return list(dict.fromkeys(problems))
+
+
+def describe_problems(problems: Iterable[str]) -> str:
+    """Say why something is skipped: every missing or wrong setting once, with its remedy, a line each."""
     return "\n".join(["not configured:", *dict.fromkeys(problems)])

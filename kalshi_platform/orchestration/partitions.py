@@ -1,49 +1,72 @@
-"""How assets are cut: by gatherer, by closed UTC hour, by closed UTC day."""
+"""Partitions of assets: one per gatherer, per closed UTC hour, or per closed UTC day."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 
 import dagster as dg
-
-from kalshi_platform import config
 
 DAY = timedelta(days=1)
 HOUR_FORMAT = "%Y-%m-%d-%H:%M"
 DAY_FORMAT = "%Y-%m-%d"
 
-_START = config.partitions_start()
 
-GATHERERS = dg.StaticPartitionsDefinition(list(config.gatherer_names()))
-HOURS = dg.HourlyPartitionsDefinition(start_date=_START, timezone="UTC", fmt=HOUR_FORMAT)
-DAYS = dg.DailyPartitionsDefinition(start_date=_START.replace(hour=0), timezone="UTC", fmt=DAY_FORMAT)
+@dataclass(frozen=True)
+class Partitions:
+    """The partitions definitions of one code location; every asset takes one of them."""
+
+    gatherers: dg.StaticPartitionsDefinition
+    hours: dg.HourlyPartitionsDefinition
+    days: dg.DailyPartitionsDefinition
+
+    @property
+    def first_hour(self) -> datetime:
+        """The start of the first hourly partition, UTC."""
+        return _first_start(self.hours)
+
+    @property
+    def first_day(self) -> datetime:
+        """The start of the first daily partition, UTC."""
+        return _first_start(self.days)
 
 
-def from_all_gatherers(key: dg.AssetKey) -> dg.AssetDep:
-    """A dependency on every gatherer's share of an asset."""
+def make_partitions(gatherers: Sequence[str], start: datetime) -> Partitions:
+    """Make the definitions: one partition per gatherer; hours and days from `start` on, which is a full hour, UTC."""
+    return Partitions(
+        gatherers=dg.StaticPartitionsDefinition(list(gatherers)),
+        hours=dg.HourlyPartitionsDefinition(start_date=start, timezone="UTC", fmt=HOUR_FORMAT),
+        days=dg.DailyPartitionsDefinition(start_date=start.replace(hour=0), timezone="UTC", fmt=DAY_FORMAT),
+    )
+
+
+def depend_on_all_gatherers(key: dg.AssetKey) -> dg.AssetDep:
+    """Return a dependency on the partitions of all gatherers of an asset."""
     return dg.AssetDep(key, partition_mapping=dg.AllPartitionMapping())
 
 
-def hour_of(key: str) -> datetime:
-    """The start of an hourly partition."""
+def parse_hour_key(key: str) -> datetime:
+    """Return the start of an hourly partition, UTC. Raises ValueError for the key of another kind of partition."""
     return datetime.strptime(key, HOUR_FORMAT).replace(tzinfo=UTC)
 
 
-def day_of(key: str) -> datetime:
-    """The start of a daily partition."""
+def parse_day_key(key: str) -> datetime:
+    """Return the start of a daily partition, UTC. Raises ValueError for the key of another kind of partition."""
     return datetime.strptime(key, DAY_FORMAT).replace(tzinfo=UTC)
 
 
 def hour_key(hour: datetime) -> str:
+    """Return the key of the hourly partition that starts at `hour`, such as 2026-11-20-07:00."""
     return hour.astimezone(UTC).strftime(HOUR_FORMAT)
 
 
 def day_key(day: datetime) -> str:
+    """Return the key of the daily partition that starts at `day`, such as 2026-11-20."""
     return day.astimezone(UTC).strftime(DAY_FORMAT)
 
 
-def ranges(starts: Iterable[datetime], step: timedelta, longest: int) -> list[tuple[datetime, datetime]]:
+def join_ranges(starts: Iterable[datetime], step: timedelta, longest: int) -> list[tuple[datetime, datetime]]:
     """Join neighbouring partitions into ranges (first start, last start) of at most `longest` partitions."""
     joined: list[list[datetime]] = []
     for start in sorted(set(starts)):
@@ -54,11 +77,13 @@ def ranges(starts: Iterable[datetime], step: timedelta, longest: int) -> list[tu
     return [(group[0], group[-1]) for group in joined]
 
 
-def range_request(
-    selection: Sequence[dg.AssetKey], first_key: str, last_key: str, job_name: str | None = None
-) -> dg.RunRequest:
-    """A request for all partitions from `first_key` to `last_key` as one run."""
+def request_range(selection: Sequence[dg.AssetKey], first_key: str, last_key: str) -> dg.RunRequest:
+    """Request all partitions from `first_key` to `last_key` of the selected assets as one run."""
     if first_key == last_key:
-        return dg.RunRequest(asset_selection=list(selection), partition_key=first_key, job_name=job_name)
+        return dg.RunRequest(asset_selection=list(selection), partition_key=first_key)
     tags = {"dagster/asset_partition_range_start": first_key, "dagster/asset_partition_range_end": last_key}
-    return dg.RunRequest(asset_selection=list(selection), tags=tags, job_name=job_name)
+    return dg.RunRequest(asset_selection=list(selection), tags=tags)
+
+
+def _first_start(partitions: dg.TimeWindowPartitionsDefinition) -> datetime:
+    return datetime.fromtimestamp(partitions.start.timestamp(), tz=UTC)

@@ -22,7 +22,7 @@ from kalshi_platform.lake.export import export_raw
 from kalshi_platform.lake.settings import LakeSettings
 from kalshi_platform.local.platform_status import platform_status
 from kalshi_platform.market.times import US_PER_HOUR, US_PER_S, datetime_from_us, us_from_datetime
-from kalshi_platform.orchestration.hour_checks import BOOKS, evaluate
+from kalshi_platform.orchestration.checks.closed_hours import BOOKS, check_closed_hours
 from kalshi_platform.storage.partitions import PartitionBounds
 from kalshi_platform_tests.fixtures.clocks import FakeClock
 from kalshi_platform_tests.fixtures.hand_filled_gatherer import GathererDatabase, Row, delta_row, snapshot_row
@@ -107,11 +107,11 @@ def test_streams_that_claim_the_same_moment_and_differ_lose_both_claims(merge_wo
     ((kind, subject, _detail),) = world.rows("SELECT kind, subject, detail FROM close_alarms")
     assert (kind, subject) == ("claims_disagree", "A")
     assert [row.ticker for row in worst_markets(world.production, [HOUR])] == ["A"]
-    checks = {each.check_name: each for each in evaluate(world.production, [HOUR], 0.9)}
+    checks = {each.check_name: each for each in check_closed_hours(world.production, [HOUR], 0.9)}
     assert not checks[BOOKS].passed
     worst = str(checks[BOOKS].metadata["worst"].value).splitlines()
     assert [line.split(", stream")[0] for line in worst] == [f"A, {HOUR:%Y-%m-%dT%H}: g2"], "Q failed nothing"
-    (outage, *_) = evaluate(world.production, [HOUR + timedelta(hours=1)], 0.9)
+    (outage, *_) = check_closed_hours(world.production, [HOUR + timedelta(hours=1)], 0.9)
     assert (outage.passed, outage.metadata["coverage_share"].value) == (False, 0.0), "both were followed until then"
 
 
@@ -359,7 +359,7 @@ def test_the_coverage_share_of_an_hour_is_one_figure_wherever_it_is_told(merge_w
     closed = close(world)
     # A: 236 s of 12 minutes; Q: 236 s, which is more than the two minutes that it was open.
     assert closed.coverage.share == pytest.approx((236 + 236) / (12 * 60 + 236), abs=1e-6)
-    check = next(iter(evaluate(world.production, [HOUR], 0.9)))
+    check = next(iter(check_closed_hours(world.production, [HOUR], 0.9)))
     manifest = export_raw(LakeSettings(f"file://{tmp_path}"), world.production_url, "orderbook_deltas", HOUR, "closed")
     told = {
         "figures": hour_figures.coverage(world.production, [HOUR]).share,

@@ -1,22 +1,19 @@
 """Exchange status and catalog of one gatherer, on demand: the same functions that its service calls."""
 
-from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from kalshi_platform.clock import Clock
+from kalshi_platform.orchestration.asset_metadata import count_catalog_rows, sync_metadata
 from kalshi_platform.orchestration.columns import column_metadata
 from kalshi_platform.orchestration.failures import RETRY, as_failure
 from kalshi_platform.orchestration.keys import EXCHANGE_STATUS, OWNERS, REST, gatherer
-from kalshi_platform.orchestration.partitions import GATHERERS
 from kalshi_platform.orchestration.resources import PlatformResource
+from kalshi_platform.storage.pool import Database
 
 if TYPE_CHECKING:
-    from kalshi_platform.catalog.store import CatalogStore
-    from kalshi_platform.catalog.sync import SyncReport
-    from kalshi_platform.exchange.rest import RestClient
+    from kalshi_platform.catalog.store import SyncReport
 
 _DESCRIPTIONS = {
     "series": "Every series that the exchange lists, as this gatherer's catalog knows it; changes become history rows.",
@@ -29,46 +26,48 @@ _DESCRIPTIONS = {
 _UPSTREAM = {"series": [REST], "events": [REST, gatherer("series")], "markets": [REST, gatherer("events")]}
 
 
-@dg.asset(
-    key=EXCHANGE_STATUS,
-    deps=[REST],
-    partitions_def=GATHERERS,
-    group_name="gatherer",
-    owners=OWNERS,
-    kinds={"rest"},
-    retry_policy=RETRY,
-    description="Whether the exchange works and trades, as this gatherer sees it. A trading pause is not a stop.",
-)
-def exchange_status(platform: PlatformResource) -> dg.MaterializeResult:  # type: ignore[type-arg]
-    with as_failure():
-        status = platform.rest_client().exchange_status()
-    resume = status.estimated_resume_us
-    return dg.MaterializeResult(
-        metadata={
-            "exchange_active": status.exchange_active,
-            "trading_active": status.trading_active,
-            "estimated_resume": datetime.fromtimestamp(resume / 1e6, UTC).isoformat() if resume else "none named",
-        }
-    )
-
-
 class SyncConfig(dg.Config):
     """`full`: list everything again, instead of what changed since the last sync."""
 
     full: bool = False
 
 
-def _sync(what: str) -> "Callable[[RestClient, CatalogStore, Clock, bool], SyncReport]":
-    from kalshi_platform.catalog import sync
+def make_catalog_assets(gatherers: dg.StaticPartitionsDefinition) -> list[dg.AssetsDefinition]:
+    """Make the assets of the exchange's status, series, events and markets, with a partition per gatherer."""
+    return [_make_exchange_status(gatherers), *(_make_catalog_asset(table, gatherers) for table in _DESCRIPTIONS)]
 
-    return {"series": sync.sync_series, "events": sync.sync_events, "markets": sync.sync_markets}[what]
+
+def _make_exchange_status(gatherers: dg.StaticPartitionsDefinition) -> dg.AssetsDefinition:
+    @dg.asset(
+        key=EXCHANGE_STATUS,
+        deps=[REST],
+        partitions_def=gatherers,
+        group_name="gatherer",
+        owners=OWNERS,
+        kinds={"rest"},
+        retry_policy=RETRY,
+        description="Whether the exchange works and trades, as this gatherer sees it. A trading pause is not a stop.",
+    )
+    def exchange_status(platform: PlatformResource) -> dg.MaterializeResult:  # type: ignore[type-arg]
+        with as_failure():
+            status = platform.rest_client().exchange_status()
+        resume = status.estimated_resume_us
+        return dg.MaterializeResult(
+            metadata={
+                "exchange_active": status.exchange_active,
+                "trading_active": status.trading_active,
+                "estimated_resume": datetime.fromtimestamp(resume / 1e6, UTC).isoformat() if resume else "none named",
+            }
+        )
+
+    return exchange_status
 
 
-def _catalog_asset(table: str) -> dg.AssetsDefinition:
+def _make_catalog_asset(table: str, gatherers: dg.StaticPartitionsDefinition) -> dg.AssetsDefinition:
     @dg.asset(
         key=gatherer(table),
         deps=_UPSTREAM[table],
-        partitions_def=GATHERERS,
+        partitions_def=gatherers,
         group_name="gatherer",
         owners=OWNERS,
         kinds={"rest", "postgres"},
@@ -79,26 +78,18 @@ def _catalog_asset(table: str) -> dg.AssetsDefinition:
     def synced(
         context: dg.AssetExecutionContext, config: SyncConfig, platform: PlatformResource
     ) -> dg.MaterializeResult:  # type: ignore[type-arg]
-        from kalshi_platform.catalog.store import CatalogStore
-
         with as_failure(), platform.catalog(context.partition_key) as database:
-            rest = platform.rest_client()
-            report = _sync(table)(rest, CatalogStore(database, rest.clock_offset), platform.clock, config.full)
-            with database.transaction() as transaction:
-                count = transaction.fetch_one(f"SELECT count(*) FROM {table}")  # noqa: S608 (one of three own names)
-        return dg.MaterializeResult(
-            metadata={
-                "dagster/row_count": int(count[0]) if count else 0,
-                "scope": report.scope,
-                "rows_seen": report.rows_seen,
-                "rows_changed": report.rows_changed,
-                "left_out": report.lacks or "nothing",
-                "time_min": report.started_at.isoformat(),
-                "time_max": report.finished_at.isoformat(),
-            }
-        )
+            report = _sync(table, platform, database, full=config.full)
+            count = count_catalog_rows(database, table)
+        return dg.MaterializeResult(metadata={**count, **sync_metadata(report)})
 
     return synced
 
 
-CATALOG = [exchange_status, *(_catalog_asset(table) for table in _DESCRIPTIONS)]
+def _sync(table: str, platform: PlatformResource, database: Database, *, full: bool) -> "SyncReport":
+    from kalshi_platform.catalog import sync
+    from kalshi_platform.catalog.store import CatalogStore
+
+    rest = platform.rest_client()
+    functions = {"series": sync.sync_series, "events": sync.sync_events, "markets": sync.sync_markets}
+    return functions[table](rest, CatalogStore(database, rest.clock_offset), platform.clock, full)

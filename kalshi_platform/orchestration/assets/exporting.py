@@ -1,4 +1,4 @@
-"""What exports of all data sets share: configuration, figures, a check, and what one bad partition does to a range."""
+"""Exports of all data sets: configuration, one bad partition of a range, and the check of what was written."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from kalshi_platform.errors import ConfigurationError, PermanentError, SchemaMismatch
-from kalshi_platform.orchestration.figures import span
+from kalshi_platform.orchestration.asset_metadata import manifest_metadata
 
 if TYPE_CHECKING:
     from kalshi_platform.lake.manifest import Manifest
@@ -19,19 +19,6 @@ class ExportConfig(dg.Config):
     """`allow_fewer_rows`: publish what is left although production has lost rows since the close or the last export."""
 
     allow_fewer_rows: bool = False
-
-
-def manifest_metadata(manifest: "Manifest") -> dict[str, Any]:
-    """The figures of an exported partition."""
-    return {
-        "dagster/row_count": manifest.rows,
-        **span(manifest.time_min, manifest.time_max),
-        "bytes": sum(file.bytes for file in manifest.files),
-        "files": len(manifest.files),
-        "state": manifest.state,
-        "schema_version": manifest.schema_version,
-        "sha256": ", ".join(file.sha256[:12] for file in manifest.files),
-    }
 
 
 def export_each(
@@ -54,15 +41,34 @@ def export_each(
         for partition, manifest in done.items():
             metadata = manifest_metadata(manifest)
             context.log_event(dg.AssetMaterialization(key, partition=partition, metadata=metadata))
-        told = "\n".join(f"{type(error).__name__}: {error}" for error in refused.values())
-        raise dg.Failure(description=told, metadata={"refused": ", ".join(refused)}, allow_retries=False)
+        reasons = "\n".join(f"{type(error).__name__}: {error}" for error in refused.values())
+        raise dg.Failure(description=reasons, metadata={"refused": ", ".join(refused)}, allow_retries=False)
     for partition, manifest in done.items():
         context.add_asset_metadata(manifest_metadata(manifest), partition_key=partition)
     return done
 
 
-def not_of_present_closes(lake: "LakeSettings", production_url: str, manifests: "dict[str, Manifest]") -> list[str]:
-    """Partitions, with the reason, that are not those of production's present closes although they were just made."""
+def check_parity(
+    lake: "LakeSettings",
+    production_url: str,
+    manifests: "dict[str, Manifest]",
+    rows_in_production: dict[str, int] | None = None,
+) -> dg.AssetCheckResult:
+    """Check that the manifests just written name production's present closes, and its row counts where given."""
+    stale = _find_stale(lake, production_url, manifests)
+    metadata: dict[str, Any] = {"stale": "; ".join(stale) or "none"}
+    differing: list[str] = []
+    if rows_in_production is not None:
+        differing = [key for key, manifest in manifests.items() if manifest.rows != rows_in_production[key]]
+        metadata |= {
+            "rows_in_lake": sum(manifest.rows for manifest in manifests.values()),
+            "rows_in_production": sum(rows_in_production.values()),
+            "differing_hours": ", ".join(differing) or "none",
+        }
+    return dg.AssetCheckResult(check_name=PARITY, passed=not differing and not stale, metadata=metadata)
+
+
+def _find_stale(lake: "LakeSettings", production_url: str, manifests: "dict[str, Manifest]") -> list[str]:
     from kalshi_platform.lake.layout import lake_table, parse_partition
     from kalshi_platform.lake.stale import stale_partitions
 

@@ -1,12 +1,12 @@
-"""Days made ready for analysis, and aggregates."""
+"""Days made ready for analysis, and aggregates, as Parquet."""
 
 import dagster as dg
 
-from kalshi_platform.orchestration.assets.exporting import PARITY, ExportConfig, export_each, not_of_present_closes
+from kalshi_platform.orchestration.assets.exporting import PARITY, ExportConfig, check_parity, export_each
 from kalshi_platform.orchestration.columns import lake_metadata
 from kalshi_platform.orchestration.failures import RETRY, as_failure
 from kalshi_platform.orchestration.keys import OWNERS, lake
-from kalshi_platform.orchestration.partitions import DAYS, day_of
+from kalshi_platform.orchestration.partitions import parse_day_key
 from kalshi_platform.orchestration.resources import LakeResource, ProductionDatabase
 
 _DESCRIPTIONS = {
@@ -15,14 +15,14 @@ _DESCRIPTIONS = {
 }
 
 
-def daily_asset(dataset: str) -> dg.AssetsDefinition:
-    """The daily export of one derived data set. It reads production, whose hours of that day must be closed."""
+def make_daily_asset(dataset: str, days: dg.DailyPartitionsDefinition) -> dg.AssetsDefinition:
+    """Make the daily export of one derived data set. It reads production, whose hours of that day must be closed."""
     key = lake(dataset)
 
     @dg.asset(
         key=key,
         deps=[lake("raw/trades")],
-        partitions_def=DAYS,
+        partitions_def=days,
         backfill_policy=dg.BackfillPolicy.single_run(),
         group_name="lake",
         owners=OWNERS,
@@ -46,20 +46,20 @@ def daily_asset(dataset: str) -> dg.AssetsDefinition:
         from kalshi_platform.lake.export import export_daily
 
         with as_failure():
-            settings = lake.settings()
-            url = production_database.settings().production_url
+            settings, url = lake.settings(), production_database.settings().production_url
             manifests = export_each(
                 context,
                 key,
                 lambda partition: export_daily(
-                    settings, url, dataset, day_of(partition).date(), "closed", allow_fewer_rows=config.allow_fewer_rows
+                    settings,
+                    url,
+                    dataset,
+                    parse_day_key(partition).date(),
+                    "closed",
+                    allow_fewer_rows=config.allow_fewer_rows,
                 ),
             )
-            stale = not_of_present_closes(settings, url, manifests)
-        return dg.MaterializeResult(
-            check_results=[
-                dg.AssetCheckResult(check_name=PARITY, passed=not stale, metadata={"stale": "; ".join(stale) or "none"})
-            ]
-        )
+            check = check_parity(settings, url, manifests)
+        return dg.MaterializeResult(check_results=[check])
 
     return exported

@@ -3,23 +3,24 @@
 import dagster as dg
 
 from kalshi_platform.market.times import HOUR
-from kalshi_platform.orchestration.assets.exporting import PARITY, ExportConfig, export_each, not_of_present_closes
+from kalshi_platform.orchestration.asset_metadata import count_production_rows
+from kalshi_platform.orchestration.assets.exporting import PARITY, ExportConfig, check_parity, export_each
 from kalshi_platform.orchestration.columns import lake_metadata
 from kalshi_platform.orchestration.failures import RETRY, as_failure
-from kalshi_platform.orchestration.figures import production_rows
 from kalshi_platform.orchestration.keys import OWNERS, lake, production
-from kalshi_platform.orchestration.partitions import HOURS, hour_of
+from kalshi_platform.orchestration.partitions import parse_hour_key
 from kalshi_platform.orchestration.resources import LakeResource, ProductionDatabase
+from kalshi_platform.storage.pool import Database
 
 
-def raw_asset(table: str) -> dg.AssetsDefinition:
-    """The hourly export of one production table."""
+def make_raw_asset(table: str, hours: dg.HourlyPartitionsDefinition) -> dg.AssetsDefinition:
+    """Make the hourly export of one production table."""
     key = lake(f"raw/{table}")
 
     @dg.asset(
         key=key,
         deps=[production(table)],
-        partitions_def=HOURS,
+        partitions_def=hours,
         backfill_policy=dg.BackfillPolicy.single_run(),
         group_name="lake",
         owners=OWNERS,
@@ -46,35 +47,22 @@ def raw_asset(table: str) -> dg.AssetsDefinition:
         from kalshi_platform.lake.export import export_raw
 
         with as_failure(), production_database.database() as database:
-            settings = lake.settings()
-            url = production_database.settings().production_url
+            settings, url = lake.settings(), production_database.settings().production_url
             manifests = export_each(
                 context,
                 key,
                 lambda partition: export_raw(
-                    settings, url, table, hour_of(partition), "closed", allow_fewer_rows=config.allow_fewer_rows
+                    settings, url, table, parse_hour_key(partition), "closed", allow_fewer_rows=config.allow_fewer_rows
                 ),
             )
-            held = {
-                partition: production_rows(database, table, hour_of(partition), hour_of(partition) + HOUR)
-                for partition in manifests
-            }
-            stale = not_of_present_closes(settings, url, manifests)
-        rows = {partition: int(figures["dagster/row_count"]) for partition, figures in held.items()}
-        differing = [partition for partition, manifest in manifests.items() if manifest.rows != rows[partition]]
-        return dg.MaterializeResult(
-            check_results=[
-                dg.AssetCheckResult(
-                    check_name=PARITY,
-                    passed=not differing and not stale,
-                    metadata={
-                        "rows_in_lake": sum(manifest.rows for manifest in manifests.values()),
-                        "rows_in_production": sum(rows.values()),
-                        "differing_hours": ", ".join(differing) or "none",
-                        "stale": "; ".join(stale) or "none",
-                    },
-                )
-            ]
-        )
+            check = check_parity(settings, url, manifests, _count_rows(database, table, list(manifests)))
+        return dg.MaterializeResult(check_results=[check])
 
     return exported
+
+
+def _count_rows(database: Database, table: str, keys: list[str]) -> dict[str, int]:
+    """Count production's rows of these hours."""
+    starts = {key: parse_hour_key(key) for key in keys}
+    counts = {key: count_production_rows(database, table, start, start + HOUR) for key, start in starts.items()}
+    return {key: int(count["dagster/row_count"]) for key, count in counts.items()}

@@ -1,8 +1,8 @@
-"""What S3 does with the lake as it ages: cold storage for raw data, cheaper storage for processed data."""
+"""The S3 lifecycle of the lake: cold storage for raw data, cheaper storage for processed data."""
 
 import dagster as dg
 
-from kalshi_platform.orchestration.checks.lifecycle import lifecycle_metadata
+from kalshi_platform.orchestration.asset_metadata import lifecycle_metadata
 from kalshi_platform.orchestration.failures import RETRY, as_failure
 from kalshi_platform.orchestration.keys import LIFECYCLE_RULES, OWNERS
 from kalshi_platform.orchestration.resources import LakeResource

@@ -4,67 +4,77 @@ from datetime import datetime
 
 import dagster as dg
 
-from kalshi_platform.orchestration.checks import trade_parity
+from kalshi_platform.orchestration.asset_metadata import count_production_rows
+from kalshi_platform.orchestration.checks.trades import check_trade_parity, make_trade_parity_spec
 from kalshi_platform.orchestration.columns import column_metadata
 from kalshi_platform.orchestration.failures import RETRY, as_failure
-from kalshi_platform.orchestration.figures import production_rows
 from kalshi_platform.orchestration.keys import OWNERS, REST, TRADES_BACKFILL
-from kalshi_platform.orchestration.partitions import DAY, DAYS, day_of
+from kalshi_platform.orchestration.partitions import DAY, parse_day_key
 from kalshi_platform.orchestration.resources import ProductionDatabase
+from kalshi_platform.storage.pool import Database
 
 
-@dg.asset(
-    key=TRADES_BACKFILL,
-    deps=[REST],
-    partitions_def=DAYS,
-    backfill_policy=dg.BackfillPolicy.single_run(),
-    group_name="production",
-    owners=OWNERS,
-    kinds={"rest", "postgres"},
-    pool="trades_backfill",
-    retry_policy=RETRY,
-    description=(
-        "A day of trades as the exchange lists them, compared with production hour by hour; what is missing is "
-        "inserted. It needs no gatherer, for any day. Hours that get trades are closed and exported again."
-    ),
-    metadata=column_metadata("production", "trade_checks"),
-    check_specs=[trade_parity.spec(TRADES_BACKFILL)],
-)
-def trades_backfill(context: dg.AssetExecutionContext, production_database: ProductionDatabase) -> dg.MaterializeResult:  # type: ignore[type-arg]
+def make_trades_backfill(days: dg.DailyPartitionsDefinition) -> dg.AssetsDefinition:
+    """Make the asset of listed trades, with a partition per day."""
+
+    @dg.asset(
+        key=TRADES_BACKFILL,
+        deps=[REST],
+        partitions_def=days,
+        backfill_policy=dg.BackfillPolicy.single_run(),
+        group_name="production",
+        owners=OWNERS,
+        kinds={"rest", "postgres"},
+        pool="trades_backfill",
+        retry_policy=RETRY,
+        description=(
+            "A day of trades as the exchange lists them, compared with production hour by hour; what is missing is "
+            "inserted. It needs no gatherer, for any day. Hours that get trades are closed and exported again."
+        ),
+        metadata=column_metadata("production", "trade_checks"),
+        check_specs=[make_trade_parity_spec(TRADES_BACKFILL)],
+    )
+    def trades_backfill(
+        context: dg.AssetExecutionContext, production_database: ProductionDatabase
+    ) -> dg.MaterializeResult:  # type: ignore[type-arg]
+        with as_failure(), production_database.database() as database:
+            hours = _backfill_each(context, production_database, database)
+            result = check_trade_parity(database, hours, TRADES_BACKFILL)
+        return dg.MaterializeResult(check_results=[result])
+
+    return trades_backfill
+
+
+def _backfill_each(
+    context: dg.AssetExecutionContext, resource: ProductionDatabase, database: Database
+) -> list[datetime]:
+    """Fetch and insert the run's days in order, with metadata for each; return their hours."""
     from kalshi_platform.deduplicator.trades.backfill import backfill_trades, hours_of
 
-    asked_at = _asked_at(context)
+    rest = resource.rest_client()
+    # A repeated attempt goes on where the one before it stopped.
+    done_since = _first_requested_at(context)
     checked: list[datetime] = []
-    with as_failure(), production_database.database() as database:
-        rest = production_database.rest_client()
-        for key in sorted(context.partition_keys):
-            day = day_of(key)
-            hours = hours_of(day.date())
-            done = backfill_trades(
-                database.url,
-                rest,
-                hours,
-                production_database.clock,
-                production_database.bounds(),
-                # A repeated attempt goes on where the one before it stopped.
-                done_since=asked_at,
-            )
-            checked += hours
-            context.log.info(f"{key}: {done.total('rest_count')} trades listed, {done.total('inserted')} inserted")
-            context.add_asset_metadata(
-                {
-                    **production_rows(database, "trades", day, day + DAY),
-                    "trades_listed": done.total("rest_count"),
-                    "trades_inserted": done.total("inserted"),
-                    "hours_done_before": len(done.skipped),
-                },
-                partition_key=key,
-            )
-        result = trade_parity.evaluate(database, checked, TRADES_BACKFILL)
-    return dg.MaterializeResult(check_results=[result])
+    for key in sorted(context.partition_keys):
+        day = parse_day_key(key)
+        hours = hours_of(day.date())
+        done = backfill_trades(database.url, rest, hours, resource.clock, resource.bounds(), done_since=done_since)
+        checked += hours
+        listed, inserted = done.total("rest_count"), done.total("inserted")
+        context.log.info(f"trades_backfilled day={key} listed={listed} inserted={inserted}")
+        context.add_asset_metadata(
+            {
+                **count_production_rows(database, "trades", day, day + DAY),
+                "trades_listed": listed,
+                "trades_inserted": inserted,
+                "hours_done_before": len(done.skipped),
+            },
+            partition_key=key,
+        )
+    return checked
 
 
-def _asked_at(context: dg.AssetExecutionContext) -> datetime | None:
-    """When this run, or the one that it repeats, was asked for."""
+def _first_requested_at(context: dg.AssetExecutionContext) -> datetime | None:
+    """Return when this run, or the one that it repeats, was requested."""
     record = context.instance.get_run_record_by_id(context.run.root_run_id or context.run.run_id)
     return None if record is None else record.create_timestamp

@@ -1,15 +1,11 @@
-"""Do the bucket's rules read back as they should?"""
-
-from typing import TYPE_CHECKING, Any
+"""Check of the bucket's lifecycle rules: they read back as this platform wants them."""
 
 import dagster as dg
 
+from kalshi_platform.orchestration.asset_metadata import lifecycle_metadata
 from kalshi_platform.orchestration.failures import as_failure
 from kalshi_platform.orchestration.keys import LIFECYCLE_RULES
 from kalshi_platform.orchestration.resources import LakeResource
-
-if TYPE_CHECKING:
-    from kalshi_platform.lake.lifecycle import LifecycleReport
 
 
 @dg.asset_check(
@@ -23,14 +19,3 @@ def lifecycle_reads_back(lake: LakeResource) -> dg.AssetCheckResult:
     with as_failure():
         report = read_back(lake.settings())
     return dg.AssetCheckResult(passed=not report.differences, metadata=lifecycle_metadata(report))
-
-
-def lifecycle_metadata(report: "LifecycleReport") -> dict[str, Any]:
-    """What the bucket's rules look like beside ours."""
-    return {
-        "applicable": report.applicable,
-        "changed": report.changed,
-        "differences": "; ".join(report.differences) or "none",
-        "warnings": "; ".join(report.warnings) or "none",
-        "note": report.note or "none",
-    }

@@ -1,1 +1,1 @@
-"""Jobs: the endless services, and what schedules ask for."""
+"""Jobs: the long-running services, and the batches that schedules request."""

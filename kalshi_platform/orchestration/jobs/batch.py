@@ -1,4 +1,4 @@
-"""Jobs that end: what schedules and people ask for."""
+"""Jobs that end: batches that schedules and people request."""
 
 from __future__ import annotations
 
@@ -52,3 +52,11 @@ lifecycle_job = dg.define_asset_job(
     tags=_TAGS,
     description="Put the bucket's lifecycle rules in place and read them back.",
 )
+BATCH_JOBS = [
+    sync_catalog_job,
+    merge_catalog_job,
+    close_hours_job,
+    export_days_job,
+    backfill_trades_job,
+    lifecycle_job,
+]

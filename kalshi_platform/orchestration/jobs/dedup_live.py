@@ -1,15 +1,15 @@
-"""The live merge: one endless run, started and restarted by `deduplicator_sensor`."""
+"""The live merge: one long-running run, started and restarted by `deduplicator_sensor`."""
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import dagster as dg
 
 from kalshi_platform.orchestration.failures import as_failure
-from kalshi_platform.orchestration.jobs.hosting import host
-from kalshi_platform.orchestration.jobs.reports import merge_events
-from kalshi_platform.orchestration.jobs.rotation import merge_hosting
+from kalshi_platform.orchestration.jobs.asset_events import make_merge_events
+from kalshi_platform.orchestration.jobs.long_running import run_service
+from kalshi_platform.orchestration.jobs.rotation import merge_timing
 from kalshi_platform.orchestration.resources import ProductionDatabase
 from kalshi_platform.orchestration.services import DEDUP_JOB, DEDUPLICATOR, service_tags
 
@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     name="merge", description="Merges what all gatherers recorded into production, every few seconds, until stopped."
 )
 def merge(context: dg.OpExecutionContext, production_database: ProductionDatabase) -> None:
+    """Host the live merge."""
+
     def serve(stop: threading.Event, on_report: "Callable[[MergeReport], None]") -> None:
         from kalshi_platform.deduplicator.live.live_merger import LiveMerger
 
@@ -32,22 +34,19 @@ def merge(context: dg.OpExecutionContext, production_database: ProductionDatabas
             on_report=on_report,
         ).run(stop)
 
-    def events_of(reports: "Sequence[MergeReport]") -> list[dg.AssetObservation]:
-        return merge_events(reports)
-
     with as_failure():
-        reason = host(context, DEDUPLICATOR, serve, events_of, hosting=merge_hosting())
-    context.log.info(f"{DEDUPLICATOR}: {reason}")
+        reason = run_service(context, DEDUPLICATOR, serve, make_merge_events, timing=merge_timing())
+    context.log.info(f"service_ended service={DEDUPLICATOR} reason={reason!r}")
 
 
-def dedup_live_job() -> dg.JobDefinition:
-    """The job of the live merge."""
+def make_dedup_live_job() -> dg.JobDefinition:
+    """Make the job of the live merge."""
 
     @dg.job(
         name=DEDUP_JOB,
         executor_def=dg.in_process_executor,
-        tags={**service_tags(DEDUPLICATOR), "kalshi/kind": "endless"},
-        description="One endless run: all gatherers → production, every few seconds.",
+        tags={**service_tags(DEDUPLICATOR), "kalshi/kind": "long-running"},
+        description="One long-running run: all gatherers → production, every few seconds.",
     )
     def dedup_live() -> None:
         merge()

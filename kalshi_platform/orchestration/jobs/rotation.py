@@ -1,4 +1,4 @@
-"""When the endless runs make room for their successors: one after the other, and never the last one that records.
+"""The times at which long-running runs end for their successors: one after the other, never the last that records.
 
 Every service has its own minute of the day. Counted from their starts they would all stop together, because they all
 start together: with the platform, and after every restart of it.
@@ -13,7 +13,7 @@ from kalshi_platform import config
 from kalshi_platform.clock import SYSTEM_CLOCK, Clock
 from kalshi_platform.errors import ConfigurationError
 from kalshi_platform.market.times import HOUR
-from kalshi_platform.orchestration.jobs.hosting import Hosting
+from kalshi_platform.orchestration.jobs.long_running import RunTiming
 from kalshi_platform.orchestration.services import Service, gatherer_service
 from kalshi_platform.orchestration.supervision.decision import Heartbeat, Rules
 from kalshi_platform.orchestration.supervision.witnesses import heard_of
@@ -24,20 +24,20 @@ _YOUNGEST = 12 * HOUR
 _DEADLINE_S = 6.0
 
 
-def gatherer_hosting(name: str, names: Sequence[str], clock: Clock = SYSTEM_CLOCK) -> Hosting:
-    """The pace of a gatherer's run; `names`: all gatherers of the platform."""
+def gatherer_timing(name: str, names: Sequence[str], clock: Clock = SYSTEM_CLOCK) -> RunTiming:
+    """Return the timing of a gatherer's run; `names`: all gatherers of the platform."""
     index = list(names).index(name) if name in names else len(names)
-    return Hosting(rotate_after_s=seconds_to_slot(clock.now(), index, len(names) + 1))
+    return RunTiming(rotate_after_s=seconds_to_slot(clock.now(), index, len(names) + 1))
 
 
-def merge_hosting(clock: Clock = SYSTEM_CLOCK) -> Hosting:
-    """The pace of the live merge's run."""
+def merge_timing(clock: Clock = SYSTEM_CLOCK) -> RunTiming:
+    """Return the timing of the live merge's run, whose slot comes after those of the gatherers."""
     count = len(config.gatherer_names())
-    return Hosting(rotate_after_s=seconds_to_slot(clock.now(), count, count + 1))
+    return RunTiming(rotate_after_s=seconds_to_slot(clock.now(), count, count + 1))
 
 
 def seconds_to_slot(now: datetime, index: int, of: int) -> float:
-    """Seconds until the minute of the day that belongs to service `index` of `of`; a run lives 12 to 36 hours.
+    """Return the seconds until the minute of the day that belongs to service `index` of `of`: 12 to 36 hours.
 
     Neither the hours nor the minutes within the hour of two services are the same, so that they stay apart when a
     rotation is put off by some hours.
@@ -49,8 +49,8 @@ def seconds_to_slot(now: datetime, index: int, of: int) -> float:
     return (slot - now).total_seconds()
 
 
-def another_records(name: str, names: Sequence[str], clock: Clock = SYSTEM_CLOCK) -> bool:
-    """Whether some other gatherer was heard of lately, and records. Without one, a rotation would be a hole."""
+def another_gatherer_is_recording(name: str, names: Sequence[str], clock: Clock = SYSTEM_CLOCK) -> bool:
+    """Whether another gatherer has a fresh heartbeat that says it records. Without one, a rotation would be a hole."""
     services: list[Service] = []
     for other in names:
         if other == name:

@@ -1,26 +1,68 @@
-"""Exporting days on time, and again when their hours were closed again."""
+"""Schedules of days: export them on time and again after a later close, compare their trades, apply the lifecycle."""
 
 from datetime import datetime
 
 import dagster as dg
 
-from kalshi_platform.orchestration.jobs.batch import export_days_job
-from kalshi_platform.orchestration.keys import LAKE_DAILY
-from kalshi_platform.orchestration.partitions import DAY, DAYS, day_key, day_of
+from kalshi_platform.orchestration.jobs.batch import backfill_trades_job, export_days_job, lifecycle_job
+from kalshi_platform.orchestration.keys import LAKE_DAILY, TRADES_BACKFILL
+from kalshi_platform.orchestration.partitions import DAY, day_key, join_ranges, parse_day_key, request_range
 from kalshi_platform.orchestration.resources import LakeResource, ProductionDatabase
-from kalshi_platform.orchestration.schedules.answers import answer, now_of, start_of
+from kalshi_platform.orchestration.schedules.guards import evaluate_or_skip, scheduled_time
 from kalshi_platform.orchestration.schedules.missing import (
+    LONGEST_RANGE,
     LOOK_BACK,
-    Stage,
-    being_made,
-    lacking,
-    materialized,
-    requests,
-    stale_in_lake,
-    without,
+    PartitionedAssets,
+    list_outdated,
+    request_missing,
 )
+from kalshi_platform.orchestration.trade_summary import list_days_to_compare
 
-DAILY_STAGE = Stage(DAYS, (), LAKE_DAILY)
+DAILY_ASSETS = PartitionedAssets(DAY, parse_day_key, day_key, (), LAKE_DAILY)
+
+
+def make_daily_schedules(first_day: datetime) -> list[dg.ScheduleDefinition]:
+    """Make the schedules; `first_day`: the start of the first daily partition."""
+
+    @dg.schedule(
+        job=export_days_job,
+        cron_schedule="50 * * * *",
+        execution_timezone="UTC",
+        name="fill_missing_days",
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        description=(
+            "At ten to every hour: exports the days of the last week whose daily data sets are missing, failed, or not "
+            "those of production's present closes, made by Dagster or from the shell."
+        ),
+    )
+    def fill_missing_days(
+        context: dg.ScheduleEvaluationContext, production_database: ProductionDatabase, lake: LakeResource
+    ) -> list[dg.RunRequest] | dg.SkipReason:
+        return evaluate_or_skip(
+            lambda: _request_missing_days(context, production_database, lake, first_day),
+            production_database.settings,
+            lake.settings,
+        )
+
+    @dg.schedule(
+        job=backfill_trades_job,
+        cron_schedule="15 1 * * *",
+        execution_timezone="UTC",
+        name="compare_trades_again",
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        description=(
+            "Every day at 01:15 UTC: days of the last week with a closed hour whose trades could not be compared with "
+            "the exchange's listing, or not wholly. Neighbouring days go into one run."
+        ),
+    )
+    def compare_trades_again(
+        context: dg.ScheduleEvaluationContext, production_database: ProductionDatabase
+    ) -> list[dg.RunRequest] | dg.SkipReason:
+        return evaluate_or_skip(
+            lambda: _request_comparisons(context, production_database, first_day), production_database.settings
+        )
+
+    return [export_days_schedule, fill_missing_days, compare_trades_again, apply_lifecycle_schedule]
 
 
 @dg.schedule(
@@ -34,53 +76,60 @@ DAILY_STAGE = Stage(DAYS, (), LAKE_DAILY)
 def export_days_schedule(
     context: dg.ScheduleEvaluationContext, production_database: ProductionDatabase, lake: LakeResource
 ) -> dg.RunRequest | dg.SkipReason:
-    day = _midnight(now_of(context)) - DAY
-    return answer(
-        lambda: dg.RunRequest(partition_key=day_key(day)), production_database.settings, lake.settings
-    )  # fmt: skip
+    request = dg.RunRequest(partition_key=day_key(_midnight(scheduled_time(context)) - DAY))
+    return evaluate_or_skip(lambda: request, production_database.settings, lake.settings)
 
 
 @dg.schedule(
-    job=export_days_job,
-    cron_schedule="50 * * * *",
+    job=lifecycle_job,
+    cron_schedule="40 0 * * *",
     execution_timezone="UTC",
-    name="fill_missing_days",
+    name="apply_lifecycle_rules_schedule",
     default_status=dg.DefaultScheduleStatus.RUNNING,
-    description=(
-        "At ten to every hour: exports the days of the last week whose daily data sets are missing, failed, or not "
-        "those of production's present closes, whoever closed the hours and whatever Dagster remembers."
-    ),
+    description="Every day at 00:40 UTC: puts the bucket's lifecycle rules in place again and reads them back.",
 )
-def fill_missing_days(
-    context: dg.ScheduleEvaluationContext, production_database: ProductionDatabase, lake: LakeResource
-) -> list[dg.RunRequest] | dg.SkipReason:
-    return answer(
-        lambda: _missing_days(context, production_database, lake), production_database.settings, lake.settings
-    )
+def apply_lifecycle_schedule(lake: LakeResource) -> dg.RunRequest | dg.SkipReason:
+    def request() -> dg.RunRequest | dg.SkipReason:
+        if lake.settings().root.startswith("s3://"):
+            return dg.RunRequest()
+        return dg.SkipReason("the lake is a folder: there is no lifecycle to apply")
+
+    return evaluate_or_skip(request, lake.settings)
 
 
-def _missing_days(
-    context: dg.ScheduleEvaluationContext, production_database: ProductionDatabase, lake: LakeResource
+def _request_missing_days(
+    context: dg.ScheduleEvaluationContext, resource: ProductionDatabase, lake: LakeResource, first_day: datetime
 ) -> list[dg.RunRequest] | dg.SkipReason:
     from kalshi_platform.deduplicator.close.hours import active_hours, hours_closed_since, hours_to_close
 
-    now = now_of(context)
-    first, today = start_of(DAYS), _midnight(now)
-    with production_database.database() as database:
+    now = scheduled_time(context)
+    with resource.database() as database:
         recent = {hour for hour in active_hours(database) if hour >= now - LOOK_BACK}
         recent.update(hours_closed_since(database, now - LOOK_BACK))
         # A day with an hour still to close (again) is exported after that.
         unclosed = {day_key(hour) for hour in hours_to_close(database, now)}
-    days = sorted({day_key(hour) for hour in recent if first <= hour < today} - unclosed)
-    done = materialized(context.instance, DAILY_STAGE, days)
-    outdated = stale_in_lake(lake.settings(), database.url, DAILY_STAGE, map(day_of, days), now, day_key)
-    busy = being_made(context.instance, DAILY_STAGE, DAY, day_of, day_key)
-    asked = requests(lacking(DAILY_STAGE, days, without(done, outdated), busy=busy), day_of, DAY, day_key)
-    return asked or dg.SkipReason(f"nothing is missing in the {len(days)} closed days of the last week that hold rows")
+    days = sorted({day_key(hour) for hour in recent if first_day <= hour < _midnight(now)} - unclosed)
+    outdated = list_outdated(lake.settings(), database.url, DAILY_ASSETS, days, now)
+    requests = request_missing(context.instance, DAILY_ASSETS, days, outdated)
+    return requests or dg.SkipReason(
+        f"nothing is missing in the {len(days)} closed days of the last week that hold rows"
+    )
+
+
+def _request_comparisons(
+    context: dg.ScheduleEvaluationContext, resource: ProductionDatabase, first_day: datetime
+) -> list[dg.RunRequest] | dg.SkipReason:
+    if not resource.settings().check_trades:
+        return dg.SkipReason("KALSHI_CHECK_TRADES says that trades are not to be compared")
+    today = _midnight(scheduled_time(context))
+    with resource.database() as database:
+        days = list_days_to_compare(database, max(first_day, today - LOOK_BACK), today)
+    requests = [
+        request_range([TRADES_BACKFILL], day_key(first), day_key(last))
+        for first, last in join_ranges(days, DAY, LONGEST_RANGE)
+    ]
+    return requests or dg.SkipReason(f"the trades of all closed hours of the last {LOOK_BACK.days} days were compared")
 
 
 def _midnight(moment: datetime) -> datetime:
     return moment.replace(hour=0, minute=0, second=0, microsecond=0)
-
-
-DAILY_SCHEDULES = [export_days_schedule, fill_missing_days]

@@ -10,7 +10,7 @@ from kalshi_platform import config
 from kalshi_platform.clock import SYSTEM_CLOCK
 from kalshi_platform.errors import ConfigurationError
 from kalshi_platform.orchestration.checks.freshness import freshness_evaluation
-from kalshi_platform.orchestration.failures import not_configured
+from kalshi_platform.orchestration.failures import describe_problems
 from kalshi_platform.orchestration.services import (
     DEDUP_JOB,
     GATHER_JOB,
@@ -78,10 +78,10 @@ def _tick(
     services, problems = _configured(loaders)
     memory = Memory.load(context.cursor)
     if not services:
-        return dg.SensorResult(skip_reason=not_configured(problems), cursor=context.cursor)
+        return dg.SensorResult(skip_reason=describe_problems(problems), cursor=context.cursor)
     outcome = supervise(context.instance, services, memory, observer)
     events = _freshness(outcome, memory, now) if freshness else []
-    words = [*outcome.words, *([not_configured(problems)] if problems else [])]
+    words = [*outcome.words, *([describe_problems(problems)] if problems else [])]
     return dg.SensorResult(
         run_requests=outcome.requests,
         skip_reason=None if outcome.requests else "\n".join(words),

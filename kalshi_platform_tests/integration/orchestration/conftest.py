@@ -14,7 +14,7 @@ from dagster._core.storage.defs_state import DefsStateStorage
 from kalshi_platform import config
 from kalshi_platform.clock import SYSTEM_CLOCK
 from kalshi_platform.market.times import US_PER_HOUR, US_PER_S, datetime_from_us, us_from_datetime
-from kalshi_platform.orchestration.build import build
+from kalshi_platform.orchestration.build import build, load_code_location
 from kalshi_platform_tests.fixtures.hand_filled_gatherer import delta_row, snapshot_row, ticker_row, trade_row
 from kalshi_platform_tests.fixtures.keys import key_file
 from kalshi_platform_tests.fixtures.merge_world import MergeWorld
@@ -61,6 +61,15 @@ class Platform:
                 memberships=[(stream, "A", 1, None)],
             )
 
+    def evaluate(self, schedule: str, at: datetime | None = None, **resources: object) -> list[dg.RunRequest] | str:
+        """Evaluate a schedule, as of now or of `at`: its requests, or why there are none."""
+        moment = at or SYSTEM_CLOCK.now()
+        context = dg.build_schedule_context(instance=self.instance, scheduled_execution_time=moment)
+        result = self.defs.resolve_schedule_def(schedule)(context, **resources)
+        if isinstance(result, dg.SkipReason):
+            return str(result.skip_message)
+        return [result] if isinstance(result, dg.RunRequest) else list(result)
+
     def run(self, request: dg.RunRequest, job: str = "close_hours") -> dg.ExecuteInProcessResult:
         """Do what a request asks for, in this process."""
         return self.defs.resolve_job_def(job).execute_in_process(
@@ -105,4 +114,4 @@ def platform(
         # Dagster keeps the current storage in a context variable that contexts of earlier tests put back, to their own
         # instance, whenever the garbage collector ends them.
         monkeypatch.setattr(DefsStateStorage, "get", lambda: instance.defs_state_storage)
-        yield Platform(world, instance, build(config.Role()), tmp_path / "lake", tmp_path / "state")
+        yield Platform(world, instance, build(load_code_location()), tmp_path / "lake", tmp_path / "state")

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable
-from typing import cast
 
 import dagster as dg
 import pyarrow.parquet as pq
@@ -19,23 +17,17 @@ from kalshi_platform.lake.manifest import read_manifest
 from kalshi_platform.lake.settings import LakeSettings
 from kalshi_platform.market.times import HOUR, US_PER_HOUR, US_PER_S
 from kalshi_platform.orchestration import keys
-from kalshi_platform.orchestration.partitions import day_key, hour_key, range_request
+from kalshi_platform.orchestration.partitions import day_key, hour_key, request_range
 from kalshi_platform.orchestration.resources import RESOURCES, LakeResource, ProductionDatabase
-from kalshi_platform.orchestration.schedules.days import fill_missing_days
-from kalshi_platform.orchestration.schedules.hours import close_hours_schedule, fill_missing_partitions
 from kalshi_platform_tests.fixtures.hand_filled_gatherer import delta_row, trade_row
 from kalshi_platform_tests.integration.orchestration.conftest import HOUR0_US, Platform, hour
 
 EVERYTHING = {*keys.PRODUCTION_HOURLY, *keys.LAKE_RAW}
 
 
-def fill(platform: Platform, schedule: dg.ScheduleDefinition = fill_missing_partitions) -> list[dg.RunRequest] | str:
-    """Ask the schedule now: its requests, or why there are none."""
-    context = dg.build_schedule_context(instance=platform.instance, scheduled_execution_time=SYSTEM_CLOCK.now())
-    answer = schedule(context, production_database=ProductionDatabase(), lake=LakeResource())
-    return (
-        str(answer.skip_message) if isinstance(answer, dg.SkipReason) else list(cast(Iterable[dg.RunRequest], answer))
-    )
+def fill(platform: Platform, schedule: str = "fill_missing_partitions") -> list[dg.RunRequest] | str:
+    """Evaluate a schedule now: its requests, or why there are none."""
+    return platform.evaluate(schedule, production_database=ProductionDatabase(), lake=LakeResource())
 
 
 def requests_of(answer: list[dg.RunRequest] | str) -> list[dg.RunRequest]:
@@ -118,7 +110,7 @@ def test_a_range_of_hours_is_one_run_with_figures_for_each(platform: Platform) -
     platform.seed(0, rows=2)
     platform.seed(1, rows=7)
     first, last = hour_key(hour(0)), hour_key(hour(1))
-    result = platform.run(range_request(sorted(EVERYTHING), first, last))
+    result = platform.run(request_range(sorted(EVERYTHING), first, last))
     assert result.success
     records = platform.instance.fetch_materializations(keys.lake("raw/trades"), limit=10).records
     counts = {
@@ -246,14 +238,14 @@ def test_what_was_closed_or_lost_without_dagster_is_exported_again(
     assert (asked.partition_key, asked.asset_selection) == (partition, list(keys.LAKE_RAW))
     assert platform.run(asked).success
     assert materialization(platform, keys.lake("raw/trades")).metadata["dagster/row_count"].value == 6
-    (asked_day,) = requests_of(fill(platform, fill_missing_days))
+    (asked_day,) = requests_of(fill(platform, "fill_missing_days"))
     assert isinstance(asked_day, dg.RunRequest)
     assert asked_day.partition_key == day
     result = platform.run(asked_day, "export_days")
     assert result.success
     assert all(check.passed for check in result.get_asset_check_evaluations())
     assert isinstance(fill(platform), str)
-    assert isinstance(fill(platform, fill_missing_days), str)
+    assert isinstance(fill(platform, "fill_missing_days"), str)
     # Somebody empties a part of the bucket.
     shutil.rmtree(platform.lake / "raw" / "trades")
     (again,) = requests_of(fill(platform))
@@ -265,10 +257,10 @@ def test_a_partition_that_cannot_be_exported_keeps_no_other_from_it(platform: Pl
     for number in (0, 1):
         platform.seed(number)
     first, last = hour_key(hour(0)), hour_key(hour(1))
-    assert platform.run(range_request(list(keys.PRODUCTION_HOURLY), first, last)).success
+    assert platform.run(request_range(list(keys.PRODUCTION_HOURLY), first, last)).success
     with platform.world.production.transaction() as transaction:
         transaction.execute("DELETE FROM trades WHERE exchange_ts < %s AND trade_id = 't0-1'", (hour(1),))
-    result = platform.run(range_request([keys.lake("raw/trades")], first, last))
+    result = platform.run(request_range([keys.lake("raw/trades")], first, last))
     assert not result.success
     failure = result.get_step_failure_events()[0].step_failure_data.user_failure_data
     assert failure is not None
@@ -289,8 +281,9 @@ def test_an_hour_that_a_run_is_about_to_make_is_not_asked_for_twice(platform: Pl
 
 def test_the_hourly_schedule_asks_for_the_hour_that_just_ended(platform: Platform) -> None:
     now = SYSTEM_CLOCK.now().replace(minute=5)
-    context = dg.build_schedule_context(instance=platform.instance, scheduled_execution_time=now)
-    request = close_hours_schedule(context, production_database=ProductionDatabase(), lake=LakeResource())
+    (request,) = platform.evaluate(
+        "close_hours_schedule", now, production_database=ProductionDatabase(), lake=LakeResource()
+    )
     assert isinstance(request, dg.RunRequest)
     assert request.partition_key == hour_key(now.replace(minute=0, second=0, microsecond=0) - HOUR)
 
@@ -300,9 +293,9 @@ def test_a_day_is_exported_once_its_hours_are_closed(platform: Platform) -> None
     yesterday = hour(number)
     platform.seed(number)
     merge_new(platform.world.settings(), SYSTEM_CLOCK)
-    assert isinstance(fill(platform, fill_missing_days), str), "its hour is still open"
+    assert isinstance(fill(platform, "fill_missing_days"), str), "its hour is still open"
     assert platform.run(dg.RunRequest(partition_key=hour_key(hour(number)))).success
-    asked = fill(platform, fill_missing_days)
+    asked = fill(platform, "fill_missing_days")
     assert isinstance(asked, list)
     assert [(request.partition_key, request.asset_selection) for request in asked] == [
         (day_key(yesterday), list(keys.LAKE_DAILY))
@@ -310,7 +303,7 @@ def test_a_day_is_exported_once_its_hours_are_closed(platform: Platform) -> None
     result = platform.run(asked[0], "export_days")
     assert result.success
     assert materialization(platform, keys.lake("processed/trades")).metadata["dagster/row_count"].value == 5
-    assert isinstance(fill(platform, fill_missing_days), str)
+    assert isinstance(fill(platform, "fill_missing_days"), str)
 
 
 def test_late_rows_of_an_exported_day_bring_the_day_back(platform: Platform) -> None:
@@ -320,20 +313,20 @@ def test_late_rows_of_an_exported_day_bring_the_day_back(platform: Platform) -> 
     assert platform.run(request).success
     day = dg.RunRequest(partition_key=day_key(hour(number)))
     assert platform.run(day, "export_days").success
-    assert isinstance(fill(platform, fill_missing_days), str)
+    assert isinstance(fill(platform, "fill_missing_days"), str)
     late = trade_row("A", "late", ts_us=HOUR0_US + number * US_PER_HOUR + 9 * US_PER_S)
     platform.world.gatherers["g1"].commit(trades=[late])
     merge_new(platform.world.settings(), SYSTEM_CLOCK)
-    assert isinstance(fill(platform, fill_missing_days), str), "its hour is to be closed again first"
+    assert isinstance(fill(platform, "fill_missing_days"), str), "its hour is to be closed again first"
     assert platform.run(request).success
-    asked = fill(platform, fill_missing_days)
+    asked = fill(platform, "fill_missing_days")
     assert isinstance(asked, list)
     assert [(request.partition_key, request.asset_selection) for request in asked] == [
         (day_key(hour(number)), list(keys.LAKE_DAILY))
     ]
     assert platform.run(asked[0], "export_days").success
     assert materialization(platform, keys.lake("processed/trades")).metadata["dagster/row_count"].value == 6
-    assert isinstance(fill(platform, fill_missing_days), str)
+    assert isinstance(fill(platform, "fill_missing_days"), str)
 
 
 def test_late_rows_of_an_old_hour_reach_the_lake(platform: Platform) -> None:
@@ -352,7 +345,7 @@ def test_late_rows_of_an_old_hour_reach_the_lake(platform: Platform) -> None:
         "its export is still asked for"
     )
     assert platform.run(asked[0]).success
-    asked = fill(platform, fill_missing_days)
+    asked = fill(platform, "fill_missing_days")
     assert isinstance(asked, list)
     assert [request.partition_key for request in asked] == [day_key(hour(number))]
 

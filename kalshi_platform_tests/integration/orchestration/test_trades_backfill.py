@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
-from typing import cast
 
 import dagster as dg
 import pytest
@@ -15,10 +14,9 @@ from kalshi_platform.exchange.rest import RestClient
 from kalshi_platform.lab.simulator.server.server import ServerThread
 from kalshi_platform.market.times import HOUR, hour_of, us_from_datetime
 from kalshi_platform.orchestration import keys
-from kalshi_platform.orchestration.checks.trade_parity import trade_parity_last_day
-from kalshi_platform.orchestration.partitions import DAY, day_key, hour_key, range_request
+from kalshi_platform.orchestration.checks.trades import trade_parity_last_day
+from kalshi_platform.orchestration.partitions import DAY, day_key, hour_key, request_range
 from kalshi_platform.orchestration.resources import ProductionDatabase
-from kalshi_platform.orchestration.schedules.trades import compare_trades_again
 from kalshi_platform_tests.fixtures.exchange import running_exchange
 from kalshi_platform_tests.fixtures.gatherer_service import client_settings
 from kalshi_platform_tests.integration.orchestration.conftest import HOUR0_US, Platform, hour
@@ -51,7 +49,7 @@ def test_a_range_of_days_that_nobody_recorded_is_one_run(platform: Platform, exc
     for hours in (1, 2, 26):
         trade(exchange, us_from_datetime(FIRST + hours * HOUR))
     days = [day_key(FIRST), day_key(FIRST + DAY)]
-    result = platform.run(range_request([keys.TRADES_BACKFILL], *days), "backfill_trades")
+    result = platform.run(request_range([keys.TRADES_BACKFILL], *days), "backfill_trades")
     assert result.success
     check = check_of(result)
     assert check.passed
@@ -94,13 +92,11 @@ def test_days_with_hours_that_could_not_be_compared_are_asked_for_again(
     platform: Platform, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def asked() -> list[tuple[str | None, dict[str, str]]] | str | None:
-        context = dg.build_schedule_context(
-            instance=platform.instance, scheduled_execution_time=FIRST + timedelta(days=5, hours=1, minutes=15)
-        )
-        found = compare_trades_again(context, production_database=ProductionDatabase())
-        if isinstance(found, dg.SkipReason):
-            return found.skip_message
-        return [(each.partition_key, dict(each.tags)) for each in cast(Iterable[dg.RunRequest], found)]
+        moment = FIRST + timedelta(days=5, hours=1, minutes=15)
+        found = platform.evaluate("compare_trades_again", moment, production_database=ProductionDatabase())
+        if isinstance(found, str):
+            return found
+        return [(each.partition_key, dict(each.tags)) for each in found]
 
     assert "KALSHI_CHECK_TRADES" in str(asked())
     monkeypatch.setenv("KALSHI_CHECK_TRADES", "yes")

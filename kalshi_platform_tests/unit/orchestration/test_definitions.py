@@ -1,18 +1,21 @@
-"""What a code location serves, and that serving it needs no settings."""
+"""What a code location serves, that serving it needs no settings, and what a bad setting gives."""
 
 from __future__ import annotations
 
 import os
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import dagster as dg
 import pytest
 
 from kalshi_platform import config
+from kalshi_platform.definitions import defs
+from kalshi_platform.errors import ConfigurationError
 from kalshi_platform.orchestration import keys
-from kalshi_platform.orchestration.build import build
+from kalshi_platform.orchestration.build import CodeLocation, build
 
 CHECKOUT = Path(__file__).parents[3]
 
@@ -72,13 +75,17 @@ SCHEDULES = {
 SENSORS = {"gatherer_sensor", "deduplicator_sensor"}
 
 
+def location(role: config.Role) -> CodeLocation:
+    return CodeLocation(role, ("g1", "g2", "g3"), datetime(2026, 1, 1, tzinfo=UTC))
+
+
 @pytest.fixture(scope="module")
 def everything() -> dg.Definitions:
-    return build(config.Role())
+    return build(location(config.Role()))
 
 
-def names(defs: dg.Definitions) -> tuple[set[str], set[str], set[str], set[str]]:
-    repository = defs.get_repository_def()
+def names(definitions: dg.Definitions) -> tuple[set[str], set[str], set[str], set[str]]:
+    repository = definitions.get_repository_def()
     return (
         {key.to_user_string() for key in repository.asset_graph.get_all_asset_keys()},
         {job.name for job in repository.get_all_jobs()} - {"__ASSET_JOB"},
@@ -92,16 +99,21 @@ def test_the_role_all_serves_everything(everything: dg.Definitions) -> None:
 
 
 def test_the_role_platform_serves_all_but_the_gatherers() -> None:
-    assert names(build(config.Role("platform"))) == (ASSETS, JOBS - {"gather"}, SCHEDULES, {"deduplicator_sensor"})
+    assert names(build(location(config.Role("platform")))) == (
+        ASSETS,
+        JOBS - {"gather"},
+        SCHEDULES,
+        {"deduplicator_sensor"},
+    )
 
 
 def test_the_role_of_a_gatherer_serves_its_run_and_no_assets() -> None:
-    defs = build(config.Role("gatherer", "g2"))
-    assert names(defs) == (set(), {"gather"}, set(), {"gatherer_sensor"})
-    assert defs.resolve_job_def("gather").partitions_def.get_partition_keys() == ["g2"]  # type: ignore[union-attr]
+    served = build(location(config.Role("gatherer", "g2")))
+    assert names(served) == (set(), {"gather"}, set(), {"gatherer_sensor"})
+    assert served.resolve_job_def("gather").partitions_def.get_partition_keys() == ["g2"]  # type: ignore[union-attr]
 
 
-def test_every_table_can_be_followed_from_the_websocket_to_the_lake(everything: dg.Definitions) -> None:
+def test_every_table_of_the_lake_descends_from_the_websocket(everything: dg.Definitions) -> None:
     graph = everything.get_repository_def().asset_graph
     for raw in keys.LAKE_RAW:
         assert keys.WEBSOCKET in graph.get_ancestor_asset_keys(raw), raw
@@ -111,7 +123,7 @@ def test_every_table_can_be_followed_from_the_websocket_to_the_lake(everything: 
         assert keys.REST in graph.get_ancestor_asset_keys(catalog)
 
 
-def test_every_asset_says_what_it_is_and_who_answers_for_it(everything: dg.Definitions) -> None:
+def test_every_asset_has_a_description_owners_kinds_and_a_group(everything: dg.Definitions) -> None:
     for spec in everything.resolve_all_asset_specs():
         assert spec.description, spec.key
         assert spec.owners, spec.key
@@ -135,7 +147,7 @@ def test_every_table_shows_its_columns_with_units(everything: dg.Definitions) ->
     assert any(column.description and column.description.startswith("dollars;") for column in candles)
 
 
-def test_the_endless_runs_are_never_retried_by_dagster(everything: dg.Definitions) -> None:
+def test_long_running_jobs_are_never_retried_by_dagster(everything: dg.Definitions) -> None:
     for name in ("gather", "dedup_live"):
         assert everything.resolve_job_def(name).tags["dagster/max_retries"] == "0"
 
@@ -145,44 +157,57 @@ def test_a_gather_run_is_tagged_with_its_service(everything: dg.Definitions) -> 
     assert job.get_tags_for_partition_key("g1", None)["kalshi/service"] == "gatherer/g1"
 
 
-def clean_environment(home: Path) -> dict[str, str]:
-    return {"PATH": os.environ["PATH"], "HOME": str(home), "PYTHONPATH": str(CHECKOUT)}
-
-
-def test_definitions_load_in_an_empty_environment_without_a_socket(tmp_path: Path) -> None:
-    program = (
-        "import socket\n"
-        "def refuse(*a, **k): raise SystemExit('a socket was opened')\n"
-        "socket.socket.connect = refuse\n"
-        "from kalshi_platform.definitions import defs\n"
-        "defs.get_repository_def()\n"
-        "import sys\n"
-        "heavy = {'polars', 'matplotlib', 'requests', 'websocket', 'boto3'} & set(sys.modules)\n"
-        "assert not heavy, heavy\n"
-    )
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        env=clean_environment(tmp_path),
-        cwd=tmp_path,
+def run_python(folder: Path, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [sys.executable, *arguments],
+        env={"PATH": os.environ["PATH"], "HOME": str(folder), "PYTHONPATH": str(CHECKOUT), **variables},
+        cwd=folder,
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=120,
         check=False,
     )
+
+
+LOAD_DEFINITIONS = """
+import socket, sys
+def refuse(*a, **k): raise SystemExit("a socket was opened")
+socket.socket.connect = refuse
+from kalshi_platform.definitions import defs
+defs().get_repository_def()
+heavy = {"polars", "matplotlib", "requests", "websocket", "boto3"} & set(sys.modules)
+assert not heavy, heavy
+"""
+
+
+def test_definitions_in_an_empty_environment_load_without_a_socket(tmp_path: Path) -> None:
+    done = run_python(tmp_path, "-c", LOAD_DEFINITIONS)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def test_dagster_validates_the_workspace_with_nothing_configured(tmp_path: Path) -> None:
+def validate(folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
     for name in ("dagster.yaml", "workspace.yaml"):
-        (tmp_path / name).write_text((CHECKOUT / name).read_text(encoding="utf-8"), encoding="utf-8")
-    done = subprocess.run(
-        [sys.executable, "-m", "dagster", "definitions", "validate", "-w", "workspace.yaml"],
-        env=clean_environment(tmp_path),
-        cwd=tmp_path,
-        capture_output=True,
-        text=True,
-        timeout=90,
-        check=False,
-    )
+        (folder / name).write_text((CHECKOUT / name).read_text(encoding="utf-8"), encoding="utf-8")
+    return run_python(folder, "-m", "dagster", "definitions", "validate", "-w", "workspace.yaml", **variables)
+
+
+def test_dagster_with_nothing_configured_validates_the_workspace(tmp_path: Path) -> None:
+    done = validate(tmp_path)
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Validation successful for code location kalshi_platform" in done.stdout + done.stderr
+
+
+def test_dagster_with_bad_settings_shows_each_with_its_remedy(tmp_path: Path) -> None:
+    done = validate(tmp_path, KALSHI_PARTITIONS_START="nonsense", KALSHI_ROLE="x")
+    text = done.stdout + done.stderr
+    assert done.returncode != 0, text
+    assert "KALSHI_PARTITIONS_START is 'nonsense': set it to a date such as 2026-01-01" in text
+    assert "KALSHI_ROLE is 'x': set it to all, platform or one of gatherer:g1, gatherer:g2, gatherer:g3" in text
+
+
+def test_definitions_with_bad_settings_raise_one_error_when_called(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("KALSHI_PARTITIONS_START", "nonsense")
+    monkeypatch.setenv("KALSHI_ROLE", "x")
+    with pytest.raises(ConfigurationError) as raised:
+        defs()
+    assert [problem.split()[0] for problem in raised.value.problems] == ["KALSHI_ROLE", "KALSHI_PARTITIONS_START"]

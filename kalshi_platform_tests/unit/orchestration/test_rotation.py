@@ -1,4 +1,4 @@
-"""The endless runs rotate one after the other, and a gatherer only while another one records."""
+"""Long-running runs rotate one after the other, and a gatherer only while another one records."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ import pytest
 from kalshi_platform import config
 from kalshi_platform.gatherer.status.heartbeat import Heartbeat, write_file
 from kalshi_platform.orchestration.jobs.rotation import (
-    another_records,
-    gatherer_hosting,
-    merge_hosting,
+    another_gatherer_is_recording,
+    gatherer_timing,
+    merge_timing,
     seconds_to_slot,
 )
 from kalshi_platform.orchestration.services import gatherer_service
@@ -26,7 +26,7 @@ MINUTE = timedelta(minutes=1)
 
 
 @pytest.mark.parametrize("hour", range(24))
-def test_services_that_start_together_rotate_hours_apart_and_at_other_minutes(hour: int) -> None:
+def test_services_started_together_rotate_hours_apart_and_at_other_minutes(hour: int) -> None:
     now = NOW.replace(hour=hour)
     moments = [now + timedelta(seconds=seconds_to_slot(now, index, 4)) for index in range(4)]
     assert all(timedelta(hours=12) <= moment - now <= timedelta(hours=36) for moment in moments)
@@ -35,17 +35,17 @@ def test_services_that_start_together_rotate_hours_apart_and_at_other_minutes(ho
     assert len({moment.minute for moment in moments}) == 4
 
 
-def test_a_service_keeps_its_minute_of_the_day_however_often_it_was_started() -> None:
+def test_a_service_started_again_keeps_its_minute_of_the_day() -> None:
     starts = [NOW, NOW + timedelta(days=3, minutes=7), NOW + timedelta(days=40, hours=5)]
     moments = {(start + timedelta(seconds=seconds_to_slot(start, 1, 4))).time() for start in starts}
     assert len(moments) == 1
 
 
-def test_no_two_runs_of_the_platform_have_the_same_pace(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_all_runs_of_the_platform_have_different_rotation_times(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("KALSHI_GATHERERS", ",".join(NAMES))
     clock = FakeClock(NOW)
-    paces = [*(gatherer_hosting(name, NAMES, clock) for name in NAMES), merge_hosting(clock)]
-    assert len({pace.rotate_after_s for pace in paces}) == 4
+    timings = [*(gatherer_timing(name, NAMES, clock) for name in NAMES), merge_timing(clock)]
+    assert len({timing.rotate_after_s for timing in timings}) == 4
 
 
 @pytest.fixture
@@ -79,8 +79,8 @@ def test_a_gatherer_rotates_only_while_another_one_records(
     at = NOW - timedelta(seconds=age)
     assert all(gatherer_service(name) for name in NAMES), "all are configured"
     write_file(state_dir / who / "heartbeat.json", Heartbeat(f"gatherer/{who}", at, at, state))
-    assert another_records("g1", NAMES, FakeClock(NOW)) is expected
+    assert another_gatherer_is_recording("g1", NAMES, FakeClock(NOW)) is expected
 
 
 def test_the_only_gatherer_is_never_rotated(state_dir: Path) -> None:
-    assert another_records("g1", ("g1",), FakeClock(NOW)) is False
+    assert another_gatherer_is_recording("g1", ("g1",), FakeClock(NOW)) is False

@@ -1,4 +1,4 @@
-"""Checks of closed hours, made by the asset that closes them: each says one figure and shows it where it helps.
+"""Checks of closed hours, made by the asset that closes them: each gives one figure, and a plot where it helps.
 
 Coverage and agreement warn: a hole is a fact about the past that no rerun can change. A book that does not come out
 is an error: something is wrong with the record or with the rules.
@@ -17,15 +17,21 @@ from kalshi_platform.deduplicator.close.close_alarms import CloseAlarm, worst_ma
 from kalshi_platform.orchestration.keys import production
 from kalshi_platform.storage.pool import Database
 
+ALL_READ = "all_gatherers_read"
 COVERAGE, BOOKS, AGREEMENT, TIME = "coverage_share", "book_proof", "identity_agreement", "exchange_time_goes_forward"
 COVERAGE_WANTED = 0.99
 _DELTAS = production("orderbook_deltas")
 _ANCHORS = production("book_anchors")
-# Dagster keeps metadata in its event log: a figure must stay small.
+# Dagster keeps metadata in its event log: a plot must stay small.
 _MOST_BYTES = 50_000
 _MOST_LINES = 20
 
 SPECS = (
+    dg.AssetCheckSpec(
+        ALL_READ,
+        asset=_DELTAS,
+        description="No gatherer was missed when the hours were closed; if one was, they are closed again later.",
+    ),
     dg.AssetCheckSpec(
         COVERAGE,
         asset=_DELTAS,
@@ -51,15 +57,50 @@ SPECS = (
 )
 
 
-def evaluate(database: Database, hours: Sequence[datetime], least_agreement: float) -> Iterator[dg.AssetCheckResult]:
-    """The results of all checks in `SPECS` for these closed hours."""
-    from kalshi_platform.deduplicator.close import hour_summary as hour_figures
+def check_all_read(missed: dict[str, tuple[str, ...]], hours: int) -> dg.AssetCheckResult:
+    """Check that no gatherer was missed; `missed`: those that were, by hour, of `hours` closed hours."""
+    where = "; ".join(f"{hour}: {', '.join(names)}" for hour, names in missed.items())
+    return dg.AssetCheckResult(
+        asset_key=_DELTAS,
+        check_name=ALL_READ,
+        passed=not missed,
+        severity=dg.AssetCheckSeverity.WARN,
+        metadata={"hours": hours, "missed": where or "none"},
+    )
+
+
+def check_closed_hours(
+    database: Database, hours: Sequence[datetime], least_agreement: float
+) -> Iterator[dg.AssetCheckResult]:
+    """Check coverage, books, agreement (a share, 0 … 1) and the order of time of closed hours, from production."""
+    from kalshi_platform.deduplicator.close import hour_summary
+
+    alarms = hour_summary.alarms(database, hours)
+    yield _check_coverage(database, hours)
+    yield _check_books(database, hours, _select(alarms, "book_proof", "claims_disagree"))
+    yield _check_agreement(database, hours, _select(alarms, "identity_agreement"), least_agreement)
+    steps = _select(alarms, "time_step_back")
+    yield dg.AssetCheckResult(
+        asset_key=_DELTAS,
+        check_name=TIME,
+        passed=not steps,
+        severity=dg.AssetCheckSeverity.WARN,
+        metadata={"steps_back": len(steps), "where": _lines(steps)},
+    )
+
+
+def _check_coverage(database: Database, hours: Sequence[datetime]) -> dg.AssetCheckResult:
+    from kalshi_platform.deduplicator.close import hour_summary
     from kalshi_platform.plots import hours as plots
 
-    alarms = hour_figures.alarms(database, hours)
-    covered = hour_figures.coverage(database, hours)
+    covered = hour_summary.coverage(database, hours)
     share = covered.share
-    yield dg.AssetCheckResult(
+    plot = (
+        plots.covered_share("Covered share of the recorded markets", covered.moments_us, covered.shares)
+        if covered.markets
+        else None
+    )
+    return dg.AssetCheckResult(
         asset_key=_DELTAS,
         check_name=COVERAGE,
         passed=share is None or share >= COVERAGE_WANTED,
@@ -70,21 +111,22 @@ def evaluate(database: Database, hours: Sequence[datetime], least_agreement: flo
             "open_market_hours": round(covered.open_us / 3.6e9, 3),
             "covered_market_hours": round(covered.covered_us / 3.6e9, 3),
             "hours": len(hours),
-            **_shown(
-                plots.covered_share("Covered share of the recorded markets", covered.moments_us, covered.shares)
-                if covered.markets
-                else None
-            ),
+            **_plot_metadata(plot),
         },
     )
-    proofs = hour_figures.proofs(database, hours)
+
+
+def _check_books(database: Database, hours: Sequence[datetime], disagreements: list[str]) -> dg.AssetCheckResult:
+    from kalshi_platform.deduplicator.close import hour_summary
+    from kalshi_platform.plots import hours as plots
+
+    proofs = hour_summary.proofs(database, hours)
     worst = worst_markets(database, hours, _MOST_LINES)
     scores: dict[str, float] = {}
     for each in worst:
         if each.score is not None:
             scores[each.ticker] = min(each.score, scores.get(each.ticker, 1.0))
-    disagreements = _of(alarms, "book_proof", "claims_disagree")
-    yield dg.AssetCheckResult(
+    return dg.AssetCheckResult(
         asset_key=_ANCHORS,
         check_name=BOOKS,
         passed=proofs.failed == 0 and not disagreements,
@@ -94,11 +136,19 @@ def evaluate(database: Database, hours: Sequence[datetime], least_agreement: flo
             "failed": proofs.failed,
             "worst": _lines([f"{each.ticker}, {each.hour:%Y-%m-%dT%H}: {each.detail}" for each in worst]),
             "alarms": _lines(disagreements),
-            **_shown(plots.worst_markets("Lowest shares of passed checks", scores) if scores else None),
+            **_plot_metadata(plots.worst_markets("Lowest shares of passed checks", scores) if scores else None),
         },
     )
-    agreed = hour_figures.agreement(database, hours)
-    yield dg.AssetCheckResult(
+
+
+def _check_agreement(
+    database: Database, hours: Sequence[datetime], alarms: list[str], least_agreement: float
+) -> dg.AssetCheckResult:
+    from kalshi_platform.deduplicator.close import hour_summary
+    from kalshi_platform.plots import hours as plots
+
+    agreed = hour_summary.agreement(database, hours)
+    return dg.AssetCheckResult(
         asset_key=_DELTAS,
         check_name=AGREEMENT,
         passed=agreed.lowest is None or agreed.lowest >= least_agreement,
@@ -107,22 +157,14 @@ def evaluate(database: Database, hours: Sequence[datetime], least_agreement: flo
             "lowest_agreement": dg.MetadataValue.null() if agreed.lowest is None else round(agreed.lowest, 6),
             "least_wanted": least_agreement,
             "gatherer": agreed.gatherer or "none",
-            "alarms": _lines(_of(alarms, "identity_agreement")),
-            **_shown(plots.contributions("Deltas by gatherer", agreed.parts) if agreed.parts else None),
+            "alarms": _lines(alarms),
+            **_plot_metadata(plots.contributions("Deltas by gatherer", agreed.parts) if agreed.parts else None),
         },
     )
-    steps = _of(alarms, "time_step_back")
-    yield dg.AssetCheckResult(
-        asset_key=_DELTAS,
-        check_name=TIME,
-        passed=not steps,
-        severity=dg.AssetCheckSeverity.WARN,
-        metadata={"steps_back": len(steps), "where": _lines(steps)},
-    )
 
 
-def _shown(figure: Any) -> dict[str, dg.MetadataValue]:
-    """A figure as Markdown, if there is one and it is small enough."""
+def _plot_metadata(figure: Any) -> dict[str, dg.MetadataValue]:
+    """Return a figure as Markdown with the PNG inside, if there is one and it is small enough."""
     from kalshi_platform.plots.timeline import png
 
     image = b"" if figure is None else png(figure)
@@ -131,7 +173,7 @@ def _shown(figure: Any) -> dict[str, dg.MetadataValue]:
     return {"plot": dg.MetadataValue.md(f"![plot](data:image/png;base64,{b64encode(image).decode()})")}
 
 
-def _of(alarms: Sequence[CloseAlarm], *kinds: str) -> list[str]:
+def _select(alarms: Sequence[CloseAlarm], *kinds: str) -> list[str]:
     return [f"{alarm.subject}: {alarm.detail}" for alarm in alarms if alarm.kind in kinds]
 
 

@@ -1,4 +1,4 @@
-"""A run as the host of an endless service: stopping, reporting, rotating, and what Dagster's absence does (nothing)."""
+"""A run that hosts a service: stopping, reporting, rotating, and Dagster's storage being away."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ import pytest
 
 from kalshi_platform.clock import SYSTEM_CLOCK
 from kalshi_platform.errors import AnotherWriter
-from kalshi_platform.orchestration.jobs.hosting import Hosting, host
+from kalshi_platform.orchestration.jobs.long_running import RunTiming, run_service
 
 
 class Service:
-    """Stands for an endless service: reports, then waits for stop, then writes what it holds."""
+    """Stands for a long-running service: reports, then waits for stop, then writes what it holds."""
 
     def __init__(self, reports: int = 1, fails: Exception | None = None) -> None:
         self.working = threading.Event()
@@ -60,19 +60,18 @@ class Context:
         return iter(())
 
 
-FAST = Hosting(status_every_s=0.0, rotate_after_s=30.0, stop_timeout_s=10.0)
+FAST = RunTiming(status_every_s=0.0, report_every_s=0.0, rotate_after_s=30.0, stop_timeout_s=10.0)
 
 
 def run(
-    context: Context, service: Service, hosting: Hosting = FAST, may_rotate: Callable[[], bool] = lambda: True
+    context: Context, service: Service, timing: RunTiming = FAST, may_rotate: Callable[[], bool] = lambda: True
 ) -> str:
-    return host(
+    return run_service(
         context,  # type: ignore[arg-type]
         "service",
         service.serve,
         lambda reports: [dg.AssetObservation("a", metadata={"reports": len(reports)})],
-        report_every_s=0.0,
-        hosting=hosting,
+        timing=timing,
         may_rotate=may_rotate,
         clock=SYSTEM_CLOCK,
     )
@@ -85,15 +84,17 @@ def test_a_run_that_dagster_counts_as_ended_stops_its_service() -> None:
     assert service.flushed.is_set()
 
 
-def test_dagsters_database_being_away_stops_nothing() -> None:
+def test_dagsters_database_away_stops_nothing() -> None:
     context, service = Context(), Service()
     context.away = True
-    assert run(context, service, Hosting(status_every_s=0.0, rotate_after_s=1.2, stop_timeout_s=10)).startswith("rotat")
+    assert run(
+        context, service, RunTiming(status_every_s=0.0, report_every_s=0.0, rotate_after_s=1.2, stop_timeout_s=10)
+    ).startswith("rotat")
     assert service.flushed.is_set()
     assert context.events == []
 
 
-def test_a_run_rotates_only_when_it_may_and_asks_again() -> None:
+def test_a_refused_rotation_is_tried_again_until_allowed() -> None:
     answers: Iterator[bool | Exception] = iter([False, ConnectionError("nobody knows"), True])
     asked = []
 
@@ -105,18 +106,18 @@ def test_a_run_rotates_only_when_it_may_and_asks_again() -> None:
         return answer
 
     context, service = Context(), Service()
-    hosting = Hosting(rotate_after_s=0.1, rotate_again_s=0.1, stop_timeout_s=10.0)
-    assert run(context, service, hosting, may_rotate).startswith("rotated")
+    timing = RunTiming(report_every_s=0.0, rotate_after_s=0.1, rotate_again_s=0.1, stop_timeout_s=10.0)
+    assert run(context, service, timing, may_rotate).startswith("rotated")
     assert len(asked) == 3
 
 
-def test_reports_become_events_the_last_ones_after_the_stop() -> None:
+def test_reports_become_events_also_those_made_while_stopping() -> None:
     context, service = Context(), Service(reports=3)
-    run(context, service, Hosting(rotate_after_s=0.4))
+    run(context, service, RunTiming(report_every_s=0.0, rotate_after_s=0.4))
     assert sum(event.metadata["reports"].value for event in context.events) == 3
 
 
-def test_what_the_service_raises_ends_the_run_at_once() -> None:
+def test_an_error_of_the_service_ends_the_run_with_it() -> None:
     with pytest.raises(AnotherWriter):
         run(Context(), Service(fails=AnotherWriter("g1 is held by another process")))
 

@@ -1,4 +1,4 @@
-"""Reports of the endless services as events on assets."""
+"""Reports of the long-running services as events on assets."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from kalshi_platform.deduplicator.merge.merge_pass import MergeReport, TableMerg
 from kalshi_platform.gatherer.status.reports import BooksPolled, CatalogSynced, StreamsCommitted
 from kalshi_platform.orchestration import keys
 from kalshi_platform.orchestration.checks.freshness import freshness_evaluation
-from kalshi_platform.orchestration.failures import not_configured
-from kalshi_platform.orchestration.jobs.reports import gather_events, merge_events
+from kalshi_platform.orchestration.failures import describe_problems
+from kalshi_platform.orchestration.jobs.asset_events import make_gather_events, make_merge_events
 from kalshi_platform.orchestration.supervision.decision import Heartbeat
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
@@ -31,9 +31,9 @@ def committed(minute: int, **rows: int) -> StreamsCommitted:
     )
 
 
-def test_stream_tables_with_rows_are_materialized_and_others_observed() -> None:
+def test_stream_tables_with_rows_are_materialized_and_empty_ones_observed() -> None:
     reports = [committed(0, trades=3, orderbook_deltas=5), committed(1, trades=4)]
-    events = gather_events("g2", reports)
+    events = make_gather_events("g2", reports)
     assert {event.partition for event in events} == {"g2"}
     made = {event.asset_key: event.metadata for event in events if isinstance(event, dg.AssetMaterialization)}
     seen = {event.asset_key for event in events if isinstance(event, dg.AssetObservation)}
@@ -44,7 +44,7 @@ def test_stream_tables_with_rows_are_materialized_and_others_observed() -> None:
     assert seen == {keys.gatherer(name) for name in ("tickers", "orderbook_snapshots", "market_lifecycle")}
 
 
-def test_every_sync_is_told_and_of_the_polls_the_last() -> None:
+def test_several_reports_give_every_sync_and_the_last_poll() -> None:
     sync = CatalogSynced(what="events", scope="full", rows_seen=9, rows_changed=2, started_at=NOW, finished_at=NOW)
     polls = [
         BooksPolled(
@@ -53,23 +53,23 @@ def test_every_sync_is_told_and_of_the_polls_the_last() -> None:
         )
         for stored in (4, 5)
     ]  # fmt: skip
-    events = gather_events("g1", [sync, polls[0], sync, polls[1]])
+    events = make_gather_events("g1", [sync, polls[0], sync, polls[1]])
     assert [event.asset_key for event in events] == [keys.gatherer("events")] * 2 + [keys.REST_SNAPSHOTS]
     assert events[-1].metadata["dagster/partition_row_count"].value == 5
     assert events[-1].metadata["polls"].value == 2
 
 
-def test_merges_are_summed_up() -> None:
+def test_several_merges_give_one_observation_with_sums() -> None:
     def report(inserted: int) -> MergeReport:
         return MergeReport(NOW, NOW + MINUTE, (), {"trades": TableMerge(read=10, unique=6, inserted=inserted)})
 
-    (event,) = merge_events([report(6), report(0)])
+    (event,) = make_merge_events([report(6), report(0)])
     assert event.asset_key == keys.production("trades")
     assert (event.metadata["rows_inserted"].value, event.metadata["rows_read"].value) == (6, 20)
-    assert merge_events([]) == []
+    assert make_merge_events([]) == []
 
 
-def test_freshness_names_who_is_silent() -> None:
+def test_freshness_of_silent_gatherers_fails_and_names_them() -> None:
     beats = {"gatherer/g1": Heartbeat(0.0, None), "gatherer/g2": Heartbeat(60.0, None), "gatherer/g3": None}
     evaluation = freshness_evaluation(beats)
     assert not evaluation.passed
@@ -78,8 +78,8 @@ def test_freshness_names_who_is_silent() -> None:
     assert freshness_evaluation({"gatherer/g1": Heartbeat(0.0, None)}).passed
 
 
-def test_every_missing_and_wrong_setting_is_named_once_with_its_remedy() -> None:
-    text = not_configured(
+def test_repeated_problems_are_described_once_with_their_remedy() -> None:
+    text = describe_problems(
         ["A is missing: set it to x", "B is missing: set it", "A is missing: set it to x", "C is 'y': no"]
     )
     assert text == "not configured:\nA is missing: set it to x\nB is missing: set it\nC is 'y': no"
