@@ -141,7 +141,7 @@ def test_every_table_shows_its_columns_with_units(everything: dg.Definitions) ->
         assert schema.columns, key
     deltas = specs[keys.production("orderbook_deltas")].metadata["dagster/column_schema"].columns
     prices = {column.name: column for column in deltas}
-    assert prices["price_e4"].description == "1/10,000 dollar"
+    assert prices["price_e4"].description.endswith("In 1/10,000 dollar.")
     assert not prices["price_e4"].constraints.nullable
     candles = specs[keys.lake("aggregates/candles_1m")].metadata["dagster/column_schema"].columns
     assert any(column.description and column.description.startswith("dollars;") for column in candles)
