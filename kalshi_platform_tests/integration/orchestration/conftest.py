@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from typing import cast
 
 import dagster as dg
 import pytest
@@ -68,7 +69,7 @@ class Platform:
         result = self.defs.resolve_schedule_def(schedule)(context, **resources)
         if isinstance(result, dg.SkipReason):
             return str(result.skip_message)
-        return [result] if isinstance(result, dg.RunRequest) else list(result)
+        return [result] if isinstance(result, dg.RunRequest) else list(cast(Iterable[dg.RunRequest], result))
 
     def run(self, request: dg.RunRequest, job: str = "close_hours") -> dg.ExecuteInProcessResult:
         """Do what a request asks for, in this process."""

@@ -281,10 +281,8 @@ def test_an_hour_that_a_run_is_about_to_make_is_not_asked_for_twice(platform: Pl
 
 def test_the_hourly_schedule_asks_for_the_hour_that_just_ended(platform: Platform) -> None:
     now = SYSTEM_CLOCK.now().replace(minute=5)
-    (request,) = platform.evaluate(
-        "close_hours_schedule", now, production_database=ProductionDatabase(), lake=LakeResource()
-    )
-    assert isinstance(request, dg.RunRequest)
+    resources = {"production_database": ProductionDatabase(), "lake": LakeResource()}
+    (request,) = requests_of(platform.evaluate("close_hours_schedule", now, **resources))
     assert request.partition_key == hour_key(now.replace(minute=0, second=0, microsecond=0) - HOUR)
 
 
