@@ -30,7 +30,7 @@ _NAMED_AT_MOST = 10
 def close_hour(
     hour_text: str = typer.Argument(..., metavar="HOUR", help="The UTC hour, e.g. 2026-11-23T10."),
 ) -> None:
-    """Merge one hour again from all gatherers, make its book anchors, state and prove what is complete, compare its
+    """Merge one hour again from all gatherers, make its book checkpoints, state and prove what is complete, compare its
     trades with the exchange's listing, and mark it closed (safe to repeat).
 
     Exit 1 when a part of that could not be done: the hour has not ended, a gatherer is away, the exchange does not say
@@ -47,7 +47,7 @@ def close_hour(
     done = close(settings, hour, SYSTEM_CLOCK, load_bounds(), rest=rest)
     rows = ", ".join(f"{count:,} {table}" for table, count in done.rows.items() if count) or "no rows"
     new = sum(done.inserted.values())
-    print_line(f"production holds {rows}; {new:,} of them new; {done.anchors:,} book anchors")
+    print_line(f"production holds {rows}; {new:,} of them new; {done.checkpoints:,} book checkpoints")
     for line in (*loss_lines(done), *proof_lines(done)):
         print_line(line)
     if done.trades is not None:

@@ -16,7 +16,7 @@ def gather(
 ) -> None:
     """Record what the exchange publishes into one gatherer's databases, until Ctrl-C.
 
-    Switched off in its table desired_services it stops recording and waits to be switched on again.
+    Switched off in its table service_switches it stops recording and waits to be switched on again.
 
     Exit codes: 0 stopped by a signal, 2 configuration, 3 another process records under this name, 1 anything else
     (records that wait in the spool, too).

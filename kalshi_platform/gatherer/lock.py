@@ -98,7 +98,7 @@ class GathererLock:
             if other not in (None, self._name) and not lease.is_free("gatherer", str(other)):
                 raise AnotherWriter(
                     f"gatherer {self._name}: gatherer {other} writes into {self._database!r}; each needs a database of"
-                    " its own: two that share one are one witness, not two"
+                    " its own: two that share one are one observer, not two"
                 )
             lease.fetch_one(sql["take_ledger"], {"owner": self.owner, "name": self._name})
         except (DatabaseUnavailable, StatementRejected) as error:

@@ -54,7 +54,7 @@ class GathererService:
 
     @property
     def switched_off(self) -> bool:
-        """Whether it ended, or is about to, because `desired_services` says so."""
+        """Whether it ended, or is about to, because `service_switches` says so."""
         return self._pulse.switched_off
 
     def status(self) -> dict[str, Any]:

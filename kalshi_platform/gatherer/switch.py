@@ -33,7 +33,7 @@ def run_while_wanted(
     run_id: str | None = None,
     on_report: Callable[[Report], None] | None = None,
 ) -> None:
-    """Record whenever `desired_services` lets this gatherer, until `stop`. Raises what `GathererService.run` raises."""
+    """Record whenever `service_switches` lets this gatherer, until `stop`. Raises what `GathererService.run` raises."""
     while not stop.is_set():
         service = GathererService(settings, exchange, clock, bounds, run_id=run_id, on_report=on_report)
         service.run(stop)
@@ -43,7 +43,7 @@ def run_while_wanted(
 
 
 def _wait_until_wanted(settings: GathererSettings, clock: Clock, stop: threading.Event, run_id: str | None) -> None:
-    _log.info("%s: switched off in desired_services; waiting to be switched on", settings.service)
+    _log.info("%s: switched off in service_switches; waiting to be switched on", settings.service)
     started_at = clock.now()
     database = Database(
         settings.timeseries_url,

@@ -26,7 +26,7 @@ from kalshi_platform.lake.external_sort import in_order
 from kalshi_platform.lake.layout import Partition, lake_table, partition_starting
 from kalshi_platform.lake.manifest import Manifest, State, code_version
 from kalshi_platform.lake.parquet import Parts, write_parts
-from kalshi_platform.lake.publish import publish, standing
+from kalshi_platform.lake.publish import publish, remove, standing
 from kalshi_platform.lake.read_ahead import read_ahead
 from kalshi_platform.lake.schema import dataset
 from kalshi_platform.lake.store import Lake, open_store
@@ -89,7 +89,10 @@ def export_partition(
     _refuse_running(partition, state, clock)
     store = open_store(lake)
     with _alone(production_url, store, partition) as lease:
-        current = standing(store, partition.path)
+        replaced = standing(store, partition.path)
+        current = replaced
+        if replaced is None and partition.former_path is not None:
+            current = standing(store, partition.former_path)
         if state == "open" and current is not None and current.state == "closed":
             _log.info("%s is closed already and stays as it is", partition.path)
             return current
@@ -118,7 +121,9 @@ def export_partition(
                 close_no=max((hour.close_no for hour in hours if hour.close_no is not None), default=None),
                 coverage_share=coverage_share,
             )
-            manifest = publish(store, partition.path, parts, manifest, current, lease.is_held)
+            manifest = publish(store, partition.path, parts, manifest, replaced, lease.is_held)
+        if partition.former_path is not None:
+            remove(store, partition.former_path)
     _log.info("%s: %d rows, %d bytes, %s", partition.path, manifest.rows, manifest.bytes, state)
     return manifest
 
@@ -187,9 +192,9 @@ def _published_rows(partition: Partition, hours: Sequence[HourState], current: M
     if current.state != "closed" or not is_same_kind:
         return 0
     last = max((hour.close_no for hour in hours if hour.close_no is not None), default=0)
-    # Anchors are made anew by each close, and one that has found a snapshot to be wrong makes fewer.
+    # Checkpoints are made anew by each close, and one that has found a snapshot to be wrong makes fewer.
     is_made_anew = current.close_no is not None and last > current.close_no
-    return 0 if partition.table.name == "book_anchors" and is_made_anew else current.rows
+    return 0 if partition.table.name == "book_checkpoints" and is_made_anew else current.rows
 
 
 def _write(snapshot: ArrowSnapshot, partition: Partition, counted: _Counted, folder: Path) -> Parts:

@@ -9,7 +9,7 @@ that an export that replaces another never writes over a file that somebody may 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, timedelta
 from typing import Literal, TypeAlias
@@ -24,8 +24,10 @@ Kind: TypeAlias = Literal["hourly", "daily"]
 MANIFEST_NAME = "_manifest.json"
 DAY = timedelta(days=1)
 LAYERS: tuple[Layer, ...] = ("raw", "processed", "aggregates")
-RAW_TABLES = (*MERGED_TABLES, "book_anchors")
+RAW_TABLES = (*MERGED_TABLES, "book_checkpoints")
 """Tables of production that go to the lake as they are, hour by hour."""
+FORMER_NAMES: Mapping[str, str] = {"book_checkpoints": "book_anchors"}
+"""Raw tables whose partitions version 0.1 put under another name; readers look there as well."""
 DAILY_DATASETS = ("processed/trades", "aggregates/candles_1m")
 """Data sets that are derived from production, day by day."""
 
@@ -77,6 +79,12 @@ class Partition:
         """The folder of the partition, relative to the lake's root."""
         hour = self.start.hour if self.table.kind == "hourly" else None
         return partition_path(self.table.layer, self.table.name, self.start.date(), hour)
+
+    @property
+    def former_path(self) -> str | None:
+        """The folder in which version 0.1 put the partition, where it is another one."""
+        former = FORMER_NAMES.get(self.table.name) if self.table.layer == "raw" else None
+        return None if former is None else partition_path("raw", former, self.start.date(), self.start.hour)
 
     @property
     def manifest_path(self) -> str:

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from kalshi_platform.errors import LakeCorrupt
-from kalshi_platform.lake.layout import MANIFEST_NAME, LakeTable, Partition, parse_partition
+from kalshi_platform.lake.layout import FORMER_NAMES, MANIFEST_NAME, LakeTable, Partition, parse_partition
 from kalshi_platform.lake.store import Lake, open_store, sha256
 from kalshi_platform.lake.store.objects import ObjectStore
 
@@ -88,6 +88,16 @@ def read_manifest(lake: Lake, path: str) -> Manifest | None:
     return None if content is None else decode(content, f"{path}/{MANIFEST_NAME}")
 
 
+def find_manifest(lake: Lake, partition: Partition) -> tuple[str, Manifest] | None:
+    """The folder of a partition and its manifest, also where version 0.1 put it; None where nothing is published."""
+    store = open_store(lake)
+    for path in filter(None, (partition.path, partition.former_path)):
+        manifest = read_manifest(store, path)
+        if manifest is not None:
+            return path, manifest
+    return None
+
+
 def verify(lake: Lake, path: str, manifest: Manifest | None = None) -> Manifest:
     """Read every file of a partition back and compare it with the manifest; return the manifest.
 
@@ -111,12 +121,16 @@ def verify(lake: Lake, path: str, manifest: Manifest | None = None) -> Manifest:
 
 def published(lake: Lake, table: LakeTable, prefix: str = "") -> Iterator[Partition]:
     """Yield the partitions of a table that have a manifest; `prefix` narrows them: `date=2026-11`, say."""
-    base = f"{table.key}/"
-    for stored in open_store(lake).list(base + prefix):
-        folder, _, name = stored.path.removeprefix(base).rpartition("/")
-        if name == MANIFEST_NAME:
-            key = folder.removeprefix("date=").replace("/hour=", "T")
-            yield parse_partition(table, key)
+    found = set()
+    former = FORMER_NAMES.get(table.name) if table.layer == "raw" else None
+    for base in (f"{table.key}/", *([] if former is None else [f"raw/{former}/"])):
+        for stored in open_store(lake).list(base + prefix):
+            folder, _, name = stored.path.removeprefix(base).rpartition("/")
+            if name == MANIFEST_NAME:
+                partition = parse_partition(table, folder.removeprefix("date=").replace("/hour=", "T"))
+                if partition not in found:
+                    found.add(partition)
+                    yield partition
 
 
 def _problems(store: ObjectStore, path: str, file: DataFile) -> Iterator[str]:

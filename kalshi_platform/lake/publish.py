@@ -78,6 +78,14 @@ def publish(
     return manifest
 
 
+def remove(store: ObjectStore, path: str) -> None:
+    """Take away a partition that is published in another folder now; its manifest first, so that it is gone at once."""
+    stored = sorted(found.path for found in store.list(f"{path}/"))
+    for name in sorted(stored, key=lambda each: not each.endswith(f"/{MANIFEST_NAME}")):
+        if name.endswith(f"/{MANIFEST_NAME}") or is_part_name(name.rpartition("/")[2]):
+            store.delete(name)
+
+
 def _intact(store: ObjectStore, path: str, replaced: Manifest | None, parts: Parts) -> Mapping[str, DataFile]:
     """Of the files of the new partition, by SHA-256, those that the old one has already, as they should be."""
     wanted = {file.sha256 for file in parts.files}

@@ -24,7 +24,7 @@ import pyarrow.parquet as pq
 
 from kalshi_platform.errors import LakeCorrupt, LakeHole, LakeUnavailable
 from kalshi_platform.lake.layout import LakeTable, Partition, lake_table, partition_at, partitions_between
-from kalshi_platform.lake.manifest import Manifest, read_manifest
+from kalshi_platform.lake.manifest import Manifest, find_manifest
 from kalshi_platform.lake.schema import Dataset, dataset
 from kalshi_platform.lake.store import Lake, open_store
 from kalshi_platform.lake.store.objects import ObjectStore
@@ -86,20 +86,22 @@ def book_at(
 ) -> pl.DataFrame:
     """The book of one market at the end of `at`: one row per level, `side, price_e4, count_e2`, ascending.
 
-    It is the newest anchor at or before `at` plus the later deltas; `anchor_ts` and `exact` come with every row.
-    `exact`: every hour between the two is there, closed, and complete for all markets that were recorded in it
+    It is the newest checkpoint at or before `at` plus the later deltas; `checkpoint_ts` and `exact` come with every
+    row. `exact`: every hour between the two is there, closed, and complete for all markets that were recorded in it
     (`coverage_share` 1), so that no delta can be missing. Where other markets have holes it is False although this one
-    may have none: `book_at` of production looks at the market's own coverage. Raises LakeHole when there is no anchor
-    within `look_back`, an hour between it and `at` is missing, or a level is below zero, which only a lost delta
-    explains. With `holes="mark"` the latter two give `exact = False` instead.
+    may have none: `book_at` of production looks at the market's own coverage. Raises LakeHole when there is no
+    checkpoint within `look_back`, an hour between it and `at` is missing, or a level is below zero, which only a lost
+    delta explains. With `holes="mark"` the latter two give `exact = False` instead.
     """
     store = open_store(lake)
-    anchor, complete = _newest_anchor(store, ticker, at, holes=holes, open=open, look_back=look_back)
+    checkpoint, complete = _newest_checkpoint(store, ticker, at, holes=holes, open=open, look_back=look_back)
     table = lake_table("raw/orderbook_deltas")
-    changes, hours = _read_as(store, table, anchor["anchor_ts"] + _US, at + _US, [ticker], holes=holes, open=open)
+    changes, hours = _read_as(
+        store, table, checkpoint["checkpoint_ts"] + _US, at + _US, [ticker], holes=holes, open=open
+    )
     complete = complete and all(manifest is not None and manifest.coverage_share == 1 for manifest in hours)
     levels = (
-        pl.concat([_levels(anchor), changes.select("side", "price_e4", count_e2="delta_e2")])
+        pl.concat([_levels(checkpoint), changes.select("side", "price_e4", count_e2="delta_e2")])
         .group_by("side", "price_e4")
         .agg(pl.col("count_e2").sum())
         .filter(pl.col("count_e2") != 0)
@@ -112,7 +114,8 @@ def book_at(
             f"the book of {ticker} at {at.isoformat()} lacks changes: its {side} level at {price_e4} is {count_e2}"
         )
     return levels.with_columns(
-        anchor_ts=pl.lit(anchor["anchor_ts"], pl.Datetime("us", "UTC")), exact=pl.lit(complete and not negative.height)
+        checkpoint_ts=pl.lit(checkpoint["checkpoint_ts"], pl.Datetime("us", "UTC")),
+        exact=pl.lit(complete and not negative.height),
     )
 
 
@@ -173,11 +176,7 @@ def _read_as(
             f'{table.key} lacks {names}{more}; export them, or read with holes="mark"',
             missing=[hole.partition.key for hole in missing],
         )
-    rows = (pc.field(data.time_column) >= pa.scalar(start, data.schema.field(data.time_column).type)) & (
-        pc.field(data.time_column) < pa.scalar(end, data.schema.field(data.time_column).type)
-    )
-    if tickers is not None:
-        rows = pc.field("ticker").isin(pa.array(list(tickers), pa.string())) & rows
+    rows = _Selection(start, end, None if tickers is None else pa.array(list(tickers), pa.string()))
     frames, segment, after_hole = [_frame(data.schema.empty_table(), 0)], 0, False
     manifests: list[Manifest | None] = []
     for item in found:
@@ -186,7 +185,7 @@ def _read_as(
             manifests.append(None)
             continue
         segment, after_hole = segment + after_hole, False
-        content, manifest = _settled(store, *item, data, rows)
+        content, manifest = _settled(store, item, data, rows)
         frames.append(_frame(content, segment))
         manifests.append(manifest)
     # Stable: what a data set does not show (the place in a stream) has put the rows of a file in order.
@@ -194,45 +193,67 @@ def _read_as(
     return frame if holes == "mark" else frame.drop("segment"), manifests
 
 
-def _look(
-    store: ObjectStore, table: LakeTable, start: datetime, end: datetime, open: bool
-) -> Iterator[tuple[Partition, Manifest] | Hole]:
+@dataclass(frozen=True)
+class _Found:
+    """A published partition: the folder that it lies in, and its manifest."""
+
+    partition: Partition
+    path: str
+    manifest: Manifest
+
+
+@dataclass(frozen=True)
+class _Selection:
+    """Which rows are wanted: those of a range of time, of some markets or of all."""
+
+    start: datetime
+    end: datetime
+    tickers: pa.Array | None
+
+    def filter(self, time_column: str, kind: pa.DataType) -> pc.Expression:
+        """The selection as a filter over Parquet, whose time column has this name and type."""
+        time = pc.field(time_column)
+        rows = (time >= pa.scalar(self.start, kind)) & (time < pa.scalar(self.end, kind))
+        return rows if self.tickers is None else pc.field("ticker").isin(self.tickers) & rows
+
+
+def _look(store: ObjectStore, table: LakeTable, start: datetime, end: datetime, open: bool) -> Iterator[_Found | Hole]:
     for partition in partitions_between(table, start, end):
-        manifest = read_manifest(store, partition.path)
-        if manifest is None:
+        found = find_manifest(store, partition)
+        if found is None:
             yield Hole(partition, "missing")
-        elif manifest.state == "open" and not open:
+        elif found[1].state == "open" and not open:
             yield Hole(partition, "open")
         else:
-            yield partition, manifest
+            yield _Found(partition, *found)
 
 
-def _settled(
-    store: ObjectStore, partition: Partition, manifest: Manifest, data: Dataset, rows: pc.Expression
-) -> tuple[pa.Table, Manifest]:
+def _settled(store: ObjectStore, found: _Found, data: Dataset, rows: _Selection) -> tuple[pa.Table, Manifest]:
     """Rows of a partition, and the manifest they are read by: another one when it is replaced meanwhile."""
     for _ in range(_MOST_REPLACEMENTS):
         try:
-            return _partition_rows(store, partition, manifest, data, rows), manifest
+            return _partition_rows(store, found, data, rows), found.manifest
         except (LakeCorrupt, LakeUnavailable):
-            current = read_manifest(store, partition.path)
-            if current is None or current == manifest:
+            current = find_manifest(store, found.partition)
+            if current is None or current[1] == found.manifest:
                 raise
-            manifest = current
-    raise LakeUnavailable(f"{partition.path} is replaced again and again while it is read; read again")
+            found = _Found(found.partition, *current)
+    raise LakeUnavailable(f"{found.path} is replaced again and again while it is read; read again")
 
 
-def _partition_rows(
-    store: ObjectStore, partition: Partition, manifest: Manifest, data: Dataset, rows: pc.Expression
-) -> pa.Table:
-    if manifest.schema_version != data.version:
+def _partition_rows(store: ObjectStore, found: _Found, data: Dataset, rows: _Selection) -> pa.Table:
+    """Rows of a partition in today's columns, also where an earlier version called some of them otherwise."""
+    version = found.manifest.schema_version
+    names = data.columns_of(version)
+    if names is None:
         raise LakeCorrupt(
-            f"{partition.path} has schema version {manifest.schema_version}, this reader knows {data.version};"
-            " export it again"
+            f"{found.path} has schema version {version}, this reader knows {data.version}; export it again"
         )
+    time_column = next((former for former, name in names.items() if name == data.time_column), data.time_column)
+    wanted = rows.filter(time_column, data.schema.field(data.time_column).type)
     tables = [data.schema.empty_table()]
-    for file in manifest.files:
-        path = f"{partition.path}/{file.name}"
+    for file in found.manifest.files:
+        path = f"{found.path}/{file.name}"
         stream = store.open(path)
         size = -1 if stream is None else stream.seek(0, 2)
         if stream is None or size != file.bytes:
@@ -240,7 +261,9 @@ def _partition_rows(
         with stream:
             stream.seek(0)
             try:
-                tables.append(pq.read_table(stream, filters=rows).cast(data.schema))
+                content = pq.read_table(stream, filters=wanted)
+                today = content.rename_columns([names.get(name, name) for name in content.column_names])
+                tables.append(today.cast(data.schema))
             except (pa.ArrowInvalid, ValueError) as error:
                 raise LakeCorrupt(f"{path} cannot be read: {error}") from error
     return pa.concat_tables(tables)
@@ -251,27 +274,27 @@ def _frame(table: pa.Table, segment: int) -> pl.DataFrame:
     return frame.with_columns(segment=pl.lit(segment, pl.Int32))
 
 
-def _newest_anchor(
+def _newest_checkpoint(
     store: ObjectStore, ticker: str, at: datetime, *, holes: Holes, open: bool, look_back: timedelta
 ) -> tuple[dict[str, Any], bool]:
-    """The last anchor at or before `at`, and whether every hour that was searched is there."""
-    table, complete = lake_table("raw/book_anchors"), True
+    """The last checkpoint at or before `at`, and whether every hour that was searched is there."""
+    table, complete = lake_table("raw/book_checkpoints"), True
     last = partition_at(table, at)
     hour = last.start
     while hour > last.start - look_back:
         found = _read(store, table, hour, min(hour + HOUR, at + _US), [ticker], holes=holes, open=open)
         if found.height:
-            newest = found.filter(pl.col("anchor_ts") == pl.col("anchor_ts").max())
+            newest = found.filter(pl.col("checkpoint_ts") == pl.col("checkpoint_ts").max())
             return newest.row(0, named=True), complete
         complete = complete and not hole_list(store, table, hour, hour + HOUR, open=open)
         hour -= HOUR
-    raise LakeHole(f"{ticker} has no anchor in the {look_back} before {at.isoformat()}: its book is not known")
+    raise LakeHole(f"{ticker} has no checkpoint in the {look_back} before {at.isoformat()}: its book is not known")
 
 
-def _levels(anchor: dict[str, Any]) -> pl.DataFrame:
+def _levels(checkpoint: dict[str, Any]) -> pl.DataFrame:
     rows = [
         (side, price_e4, count_e2)
         for side in ("yes", "no")
-        for price_e4, count_e2 in zip(anchor[f"{side}_price_e4"], anchor[f"{side}_count_e2"], strict=True)
+        for price_e4, count_e2 in zip(checkpoint[f"{side}_price_e4"], checkpoint[f"{side}_count_e2"], strict=True)
     ]
     return pl.DataFrame(rows, schema={"side": pl.String, "price_e4": pl.Int32, "count_e2": pl.Int64}, orient="row")

@@ -7,7 +7,7 @@ in dollars and contracts as exact decimals. Every field carries `unit` and `desc
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from types import MappingProxyType
 
 import pyarrow as pa
@@ -26,6 +26,7 @@ class Dataset:
 
     Rows of one market and moment stand in the order in which they happened, as far as it is known.
 
+    `former_columns`: versions that can still be read → their names of columns → today's.
     `rows_per_group` bounds the memory of an export; rows that hold whole books or messages are far bigger than others.
     """
 
@@ -37,6 +38,11 @@ class Dataset:
     order: tuple[str, ...]
     plain: frozenset[str] = frozenset()
     rows_per_group: int = 256 * 1024
+    former_columns: Mapping[int, Mapping[str, str]] = field(default_factory=dict)
+
+    def columns_of(self, version: int) -> Mapping[str, str] | None:
+        """Today's names of the columns that another version called otherwise; None for a version that nobody knows."""
+        return {} if version == self.version else self.former_columns.get(version)
 
 
 def dataset(table: LakeTable) -> Dataset:
@@ -51,9 +57,9 @@ _IDENTITY: Mapping[str, tuple[str, ...]] = {
     "orderbook_deltas": ("ticker", "exchange_ts", "side", "price_e4", "delta_e2", "occurrence"),
     "trades": ("ticker", "exchange_ts", "trade_id"),
     "tickers": ("ticker", "exchange_ts", "fingerprint"),
-    "orderbook_snapshots": ("ticker", "snapshot_ts", "source", "witness", "stream_id", "seq"),
+    "orderbook_snapshots": ("ticker", "snapshot_ts", "source", "source_gatherer", "stream_id", "seq"),
     "market_lifecycle": ("ticker", "received_at", "fingerprint"),
-    "book_anchors": ("ticker", "anchor_ts", "gatherer", "stream_id", "seq"),
+    "book_checkpoints": ("ticker", "checkpoint_ts", "gatherer", "stream_id", "seq"),
 }
 _IN_STREAM = ("gatherer", "stream_id", "seq")
 # Deltas of one moment apply together, so that their order says nothing.
@@ -63,9 +69,13 @@ _ORDER: Mapping[str, tuple[str, ...]] = {
     "market_lifecycle": ("ticker", "received_at", *_IN_STREAM, "fingerprint"),
 }
 _PLAIN = frozenset({"trade_id", "content"})
+_FORMER_COLUMNS: Mapping[str, Mapping[int, Mapping[str, str]]] = {
+    "orderbook_snapshots": {1: {"witness": "source_gatherer"}},
+    "book_checkpoints": {1: {"anchor_ts": "checkpoint_ts"}},
+}
 _ROWS_PER_GROUP: Mapping[str, int] = {
     "orderbook_snapshots": 16 * 1024,
-    "book_anchors": 16 * 1024,
+    "book_checkpoints": 16 * 1024,
     "market_lifecycle": 32 * 1024,
 }
 
@@ -78,8 +88,10 @@ def _schema(key: str, version: int, fields: list[pa.Field]) -> pa.Schema:
     return pa.schema(fields, metadata={"kalshi.dataset": key, "kalshi.schema_version": str(version)})
 
 
-def _raw(name: str, version: int = 1) -> Dataset:
+def _raw(name: str) -> Dataset:
     table = PRODUCTION_TABLES[name]
+    former = _FORMER_COLUMNS.get(name, {})
+    version = max(former, default=0) + 1
     fields = [
         _field(column.name, ARROW_TYPES[column.type], column.unit, column.meaning, nullable=column.nullable)
         for column in table.written
@@ -94,6 +106,7 @@ def _raw(name: str, version: int = 1) -> Dataset:
         _ORDER.get(name, _IDENTITY[name]),
         _PLAIN & set(table.names),
         _ROWS_PER_GROUP.get(name, Dataset.rows_per_group),
+        former,
     )
 
 

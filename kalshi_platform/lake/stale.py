@@ -16,6 +16,7 @@ from kalshi_platform.errors import LakeCorrupt
 from kalshi_platform.lake import queries
 from kalshi_platform.lake.closes import HourState, closes_of, counted_rows, hour_states, unclosed
 from kalshi_platform.lake.layout import (
+    FORMER_NAMES,
     MANIFEST_NAME,
     TABLES,
     LakeTable,
@@ -24,7 +25,7 @@ from kalshi_platform.lake.layout import (
     partition_at,
     partition_path,
 )
-from kalshi_platform.lake.manifest import Manifest, read_manifest
+from kalshi_platform.lake.manifest import Manifest, find_manifest
 from kalshi_platform.lake.schema import dataset
 from kalshi_platform.lake.store import Lake, open_store
 from kalshi_platform.lake.store.objects import ObjectStore
@@ -103,25 +104,33 @@ def _with_rows_looked_for(production_url: str, stale: Sequence[Stale]) -> list[S
 
 def _files(store: ObjectStore, table: LakeTable, day: date) -> dict[str, dict[str, int]]:
     """Everything that lies in the partitions of a table's day: folder → name → bytes."""
+    former = FORMER_NAMES.get(table.name) if table.layer == "raw" else None
     found: dict[str, dict[str, int]] = {}
-    for stored in store.list(f"{partition_path(table.layer, table.name, day)}/"):
-        folder, _, name = stored.path.rpartition("/")
-        found.setdefault(folder, {})[name] = stored.bytes
+    for folder_name in filter(None, (table.name, former)):
+        for stored in store.list(f"{partition_path(table.layer, folder_name, day)}/"):
+            folder, _, name = stored.path.rpartition("/")
+            found.setdefault(folder, {})[name] = stored.bytes
     return found
 
 
 def _of(files: Mapping[tuple[LakeTable, date], dict[str, dict[str, int]]], partition: Partition) -> dict[str, int]:
-    return files[partition.table, partition.start.date()].get(partition.path, {})
+    """What lies in the folder of a partition; in its former one where nothing is published in it today."""
+    of_day = files[partition.table, partition.start.date()]
+    found = of_day.get(partition.path, {})
+    if MANIFEST_NAME in found or partition.former_path is None:
+        return found
+    return of_day.get(partition.former_path, found)
 
 
 def _why(store: ObjectStore, partition: Partition, hours: Sequence[HourState], files: Mapping[str, int]) -> str | None:
     """Why a partition is to be exported again; None where it is as it should be."""
     try:
-        manifest = read_manifest(store, partition.path) if MANIFEST_NAME in files else None
+        found = find_manifest(store, partition) if MANIFEST_NAME in files else None
     except LakeCorrupt:
         return "its manifest cannot be read"
-    if manifest is None:
+    if found is None:
         return "it is not there"
+    manifest = found[1]
     if manifest.state != "closed":
         return "it was exported before its time was closed"
     if not _is_of(manifest, hours):

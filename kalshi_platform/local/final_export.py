@@ -86,7 +86,8 @@ def export_open(
     say: Callable[[str], None],
     stop: threading.Event,
 ) -> FinalExport:
-    """Merge each of `hours` again from all gatherers, make its anchors, and export it as `open`; ends early at `stop`.
+    """Merge each of `hours` again from all gatherers, make its checkpoints, and export it as `open`; ends early at
+    `stop`.
 
     An hour that was already closed keeps its closed export.
     """
@@ -94,7 +95,7 @@ def export_open(
     for number, hour in enumerate(hours, 1):
         if stop.is_set():
             break
-        say(f"hour {hour:%Y-%m-%d %H:00} ({number} of {len(hours)}): merge, anchors, open export")
+        say(f"hour {hour:%Y-%m-%d %H:00} ({number} of {len(hours)}): merge, checkpoints, open export")
         try:
             closed = close_hour(settings.deduplicator, hour, clock, settings.bounds, final=False)
             _add(export.production_rows, closed.rows)

@@ -13,7 +13,7 @@ REST = dg.AssetKey(["kalshi", "rest"])
 WEBSOCKET = dg.AssetKey(["kalshi", "websocket"])
 
 CATALOG_TABLES = ("series", "events", "markets")
-PRODUCTION_TABLE_NAMES = (*MERGED_TABLES, "book_anchors")
+PRODUCTION_TABLE_NAMES = (*MERGED_TABLES, "book_checkpoints")
 STREAM_TABLES = MERGED_TABLES
 """Tables that a gatherer fills from the WebSocket while it runs."""
 

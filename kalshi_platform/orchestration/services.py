@@ -20,7 +20,7 @@ class Service:
     """One endless service, as its supervisor sees it."""
 
     name: str
-    """As in the tables `heartbeats` and `desired_services`: gatherer/NAME or deduplicator."""
+    """As in the tables `heartbeats` and `service_switches`: gatherer/NAME or deduplicator."""
     job_name: str
     partition_key: str | None
     database_url: str = field(repr=False)

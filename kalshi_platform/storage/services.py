@@ -1,4 +1,4 @@
-"""The tables by which endless services are watched and switched: `heartbeats` and `desired_services`."""
+"""The tables by which long-running services are watched and switched: `heartbeats` and `service_switches`."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ ON CONFLICT (service) DO UPDATE SET at = excluded.at, started_at = excluded.star
 
 
 @dataclass(frozen=True)
-class Switch:
-    """The off switch of a service; a service without a row should run."""
+class ServiceSwitch:
+    """The off switch of a service; one without a row is enabled."""
 
-    running: bool = True
+    enabled: bool = True
     reason: str = ""
 
 
@@ -57,11 +57,11 @@ def write_heartbeat(
         )
 
 
-def switch_of(database: Database, service: str) -> Switch:
+def switch_of(database: Database, service: str) -> ServiceSwitch:
     """Whether the service should run, and why not. Raises DatabaseUnavailable."""
     with database.transaction() as transaction:
-        row = transaction.fetch_one("SELECT running, reason FROM desired_services WHERE service = %s", (service,))
-    return Switch() if row is None else Switch(bool(row[0]), str(row[1]))
+        row = transaction.fetch_one("SELECT enabled, reason FROM service_switches WHERE service = %s", (service,))
+    return ServiceSwitch() if row is None else ServiceSwitch(bool(row[0]), str(row[1]))
 
 
 def database_now(database: Database) -> datetime:

@@ -65,7 +65,7 @@ class Compared:
     spools_left: int = 0
 
 
-class Witness:
+class Observer:
     """Compares the ledger with what the exchange sent."""
 
     def __init__(self, url: str, name: str, sent: SentFrames, published: Callable[[], list[tuple[Any, ...]]]) -> None:
@@ -177,25 +177,25 @@ def test_the_ledger_never_claims_a_row_that_is_not_committed(
         Lives(_gatherer(stoppable_server, tmp_path), _exchange(exchange), tmp_path / "gatherer.log") as lives,
     ):
         server = Server(stoppable_server)
-        witness = Witness(stoppable_server.url("timeseries"), "g1", sent, lambda: _published(exchange))
+        observer = Observer(stoppable_server.url("timeseries"), "g1", sent, lambda: _published(exchange))
         spool = tmp_path / "state" / "g1" / "spool"
         began = time.monotonic()
         try:
             for number in range(KILLS):
                 _one_life(CYCLE[number % len(CYCLE)], lives, server, spool, chance)
-                witness.compared.spools_left += bool(list(spool.glob("*.spool")))
+                observer.compared.spools_left += bool(list(spool.glob("*.spool")))
                 if CYCLE[(number + 1) % len(CYCLE)] not in ("replaying", "spooling again"):
                     server.resume()
-                    witness.check()
+                    observer.check()
             server.resume()
-            witness.check()
+            observer.check()
             # Of the last life both sessions are open, of those that were killed none.
             began_s = time.time()
             lives.begin()
             eventually(
                 lambda: (
                     rows(
-                        witness._url,
+                        observer._url,
                         "SELECT count(*), bool_and(opened_at > to_timestamp(%s)) FROM sessions WHERE closed_at IS NULL",
                         (began_s,),
                     )
@@ -206,13 +206,13 @@ def test_the_ledger_never_claims_a_row_that_is_not_committed(
             )
             eventually(lambda: not list(spool.glob("*.spool")), within_s=60, what="an empty spool")
             lives.stop()
-            witness.check()
+            observer.check()
         finally:
             server.resume()
-        compared, took_s = witness.compared, time.monotonic() - began
+        compared, took_s = observer.compared, time.monotonic() - began
     with capsys.disabled():
         print(f"\n{KILLS} kills in {took_s:.0f} s: {compared}")  # noqa: T201 - the figures are the result
-    assert rows(witness._url, "SELECT count(*) FROM memberships WHERE seq_to IS NULL") == [(0,)]
+    assert rows(observer._url, "SELECT count(*) FROM book_subscriptions WHERE seq_to IS NULL") == [(0,)]
     assert compared.checks > KILLS // 2
     assert compared.spools_left > 0
     assert compared.numbers > 20 * KILLS

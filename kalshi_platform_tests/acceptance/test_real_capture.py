@@ -117,11 +117,11 @@ def _reopened(data: Path, before: dict[str, Any]) -> dict[str, Any] | None:
     return local if local and local["pid"] != before["pid"] else None
 
 
-def _fold(anchors: list[tuple[Any, ...]], changes: list[tuple[Any, ...]]) -> dict[str, BookLevels]:
-    """Fold the first anchor of every market and all later changes."""
+def _fold(checkpoints: list[tuple[Any, ...]], changes: list[tuple[Any, ...]]) -> dict[str, BookLevels]:
+    """Fold the first checkpoint of every market and all later changes."""
     books: dict[str, BookLevels] = {}
     starts: dict[str, Any] = {}
-    for ticker, moment, yes_prices, yes_counts, no_prices, no_counts in anchors:
+    for ticker, moment, yes_prices, yes_counts, no_prices, no_counts in checkpoints:
         if ticker in books:
             continue
         starts[ticker] = moment
@@ -137,27 +137,28 @@ def _fold(anchors: list[tuple[Any, ...]], changes: list[tuple[Any, ...]]) -> dic
     return {ticker: {key: size for key, size in book.items() if size} for ticker, book in books.items()}
 
 
-_ANCHOR_COLUMNS = "ticker, anchor_ts, yes_price_e4, yes_count_e2, no_price_e4, no_count_e2"
+_CHECKPOINT_COLUMNS = "ticker, checkpoint_ts, yes_price_e4, yes_count_e2, no_price_e4, no_count_e2"
 
 
 def _fold_production(url: str) -> dict[str, BookLevels]:
     return _fold(
-        rows(url, f"SELECT {_ANCHOR_COLUMNS} FROM book_anchors ORDER BY anchor_ts, stream_id"),
+        rows(url, f"SELECT {_CHECKPOINT_COLUMNS} FROM book_checkpoints ORDER BY checkpoint_ts, stream_id"),
         rows(url, "SELECT ticker, exchange_ts, side, price_e4, delta_e2 FROM orderbook_deltas"),
     )
 
 
 def _fold_lake(lake: Path) -> dict[str, BookLevels]:
     with duckdb.connect() as connection:
-        anchors = connection.execute(
-            f"SELECT {_ANCHOR_COLUMNS} FROM read_parquet('{lake}/raw/book_anchors/**/*.parquet', union_by_name=true)"
-            " ORDER BY anchor_ts, stream_id"
+        checkpoints = connection.execute(
+            f"SELECT {_CHECKPOINT_COLUMNS}"
+            f" FROM read_parquet('{lake}/raw/book_checkpoints/**/*.parquet', union_by_name=true)"
+            " ORDER BY checkpoint_ts, stream_id"
         ).fetchall()
         changes = connection.execute(
             "SELECT ticker, exchange_ts, side, price_e4, delta_e2"
             f" FROM read_parquet('{lake}/raw/orderbook_deltas/**/*.parquet', union_by_name=true)"
         ).fetchall()
-    return _fold(anchors, changes)
+    return _fold(checkpoints, changes)
 
 
 def _lake_count(lake: Path) -> int:

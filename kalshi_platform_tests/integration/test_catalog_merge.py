@@ -226,7 +226,7 @@ def test_who_was_away_is_asked_again_about_what_others_changed_meanwhile(merge_w
     assert [row[0] for row in history(world, "A")] == [at(0), at(2)]
     merge_catalog(settings, SYSTEM_CLOCK)
     assert [row[0] for row in history(world, "A")] == [at(0), at(2), at(4)], "g2 heard of the other state after that"
-    assert world.rows("SELECT * FROM catalog_owed") == []
+    assert world.rows("SELECT * FROM catalog_pending") == []
 
 
 def test_gatherers_that_sync_after_the_live_merge_began_are_not_left_to_the_next_interval(

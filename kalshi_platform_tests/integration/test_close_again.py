@@ -33,7 +33,7 @@ def record_two_snapshots(gatherer: GathererDatabase, stream_id: int, minutes: in
     book: Any = {5000: 1_000 + 100 * count}
     again = snapshot_row("A", received_us=at, seq=seq, stream_id=stream_id, yes=book)
     gatherer.commit(orderbook_snapshots=[again], segments=[(stream_id, seq, seq)],
-                    memberships=[(stream_id, "A", 1, seq), (stream_id, "A", seq, None)])  # fmt: skip
+                    book_subscriptions=[(stream_id, "A", 1, seq), (stream_id, "A", seq, None)])  # fmt: skip
     later = [*every(2, 10, at), *every(1, 5, START + 50 * MINUTE)]
     rows = [{**row, "stream_id": stream_id, "seq": seq + 1 + n} for n, row in enumerate(later)]
     gatherer.commit(orderbook_deltas=rows[:10], segments=[(stream_id, seq + 1, seq + 10)])
@@ -58,10 +58,11 @@ def said(world: MergeWorld) -> dict[str, list[tuple[Any, ...]]]:
         "coverage": world.rows(f"SELECT * FROM coverage WHERE {hour} ORDER BY 1, 2"),
         "claims": world.rows(f"SELECT * FROM stream_claims WHERE {hour} ORDER BY ticker, from_ts, gatherer, stream_id"),
         "proofs": world.rows(f"SELECT * FROM book_proofs WHERE {hour} ORDER BY 2"),
-        "anchors": world.rows(f"SELECT * FROM book_anchors WHERE anchor_ts < '{END.isoformat()}' ORDER BY 1, 2, 3, 4"),
+        "checkpoints": world.rows(
+            f"SELECT * FROM book_checkpoints WHERE checkpoint_ts < '{END.isoformat()}' ORDER BY 1, 2, 3, 4"),
         "statistics": world.rows(f"SELECT * FROM merge_statistics WHERE {hour} ORDER BY 2, 3"),
             "alarms": world.rows(f"SELECT kind, subject, detail FROM close_alarms WHERE {hour} ORDER BY 1, 2"),
-        "closed": world.rows(f"SELECT rows, anchors, markets, open_us, covered_us FROM hour_closes WHERE {hour}"),
+        "closed": world.rows(f"SELECT rows, checkpoints, markets, open_us, covered_us FROM hour_closes WHERE {hour}"),
     }  # fmt: skip
 
 
@@ -76,8 +77,8 @@ LOSSES: dict[str, Callable[[Database], None]] = {
         database,
         "DELETE FROM orderbook_deltas WHERE batch_no > 4",
         "DELETE FROM orderbook_snapshots WHERE batch_no > 4",
-        "DELETE FROM memberships WHERE batch_no > 4",
-        "INSERT INTO memberships SELECT stream_id, 'A', 1, NULL, NULL, 0, 1 FROM streams",
+        "DELETE FROM book_subscriptions WHERE batch_no > 4",
+        "INSERT INTO book_subscriptions SELECT stream_id, 'A', 1, NULL, NULL, 0, 1 FROM streams",
         "DELETE FROM stream_segments WHERE batch_no > 4",
         "DELETE FROM batches WHERE batch_no > 4",
     ),
@@ -112,7 +113,7 @@ def test_an_hour_closed_first_after_its_source_dropped_rows_is_not_covered_and_f
     closed = close(world)
     assert (closed.failed, closed.coverage.share, closed.rows["orderbook_deltas"]) == ((), 0.0, 70)
     assert closed.gatherers_incomplete == {"g1": ("orderbook_deltas",)}
-    assert world.rows("SELECT count(*) FROM book_anchors") == [(0,)]
+    assert world.rows("SELECT count(*) FROM book_checkpoints") == [(0,)]
     # The next hour rests on a stream whose beginning is gone: its own rows claim, no check reaches back.
     assert close(world, hours_later=1).failed == ()
 

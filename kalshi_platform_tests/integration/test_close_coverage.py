@@ -51,7 +51,7 @@ def record(
         snapshot_row("Q", received_us=START, seq=2, stream_id=stream_id, yes={3000: 70}),
     ]
     members = [(stream_id, "A", 1, None), (stream_id, "Q", 2, None)]
-    gatherer.commit(orderbook_snapshots=snapshots, segments=[(stream_id, 1, 2)], memberships=members)
+    gatherer.commit(orderbook_snapshots=snapshots, segments=[(stream_id, 1, 2)], book_subscriptions=members)
     rows = [{**row, "stream_id": stream_id, "seq": number} for number, row in enumerate(deltas, start=3)]
     edges = [0, *cuts, len(rows)]
     for low, high in pairwise(edges):
@@ -86,7 +86,7 @@ def test_coverage_is_the_union_of_what_streams_claim_and_a_second_close_gives_th
     assert (closed.failed, closed.alarms) == ((), ())
     claims = world.rows("SELECT ticker, gatherer, rows, withdrawn FROM stream_claims ORDER BY 1, 2")
     assert claims == [("A", "g1", 18, None), ("A", "g2", 28, None), ("Q", "g1", 0, None), ("Q", "g2", 0, None)]
-    proofs = world.rows("SELECT ticker, verdict, score, stream_checks, anchor_checks FROM book_proofs ORDER BY 1")
+    proofs = world.rows("SELECT ticker, verdict, score, stream_checks, checkpoint_checks FROM book_proofs ORDER BY 1")
     assert proofs == [("A", "proved", 1.0, 2, 1), ("Q", "proved", 1.0, 2, 1)]
     close(world)
     assert ranges(world) == expected
@@ -121,16 +121,16 @@ def test_a_snapshot_that_the_deltas_do_not_lead_to_withdraws_the_claim_of_its_st
     record(gatherer, 1, every(2, 10))
     again = snapshot_row("A", received_us=START + 21 * US_PER_S, seq=13, yes={5000: 2_100})  # should be 2,000
     gatherer.commit(orderbook_snapshots=[again], segments=[(1, 13, 13)],
-                    memberships=[(1, "A", 1, 13), (1, "A", 13, None)])  # fmt: skip
+                    book_subscriptions=[(1, "A", 1, 13), (1, "A", 13, None)])  # fmt: skip
     later = [{**row, "seq": 14 + n} for n, row in enumerate(every(2, 10, START + 30 * US_PER_S))]
     gatherer.commit(orderbook_deltas=later, segments=[(1, 14, 23)])
     closed = close(world)
     assert closed.failed == ("A",)
     assert {row[0] for row in ranges(world)} == {"Q"}
-    ((checks, failures, anchors, detail),) = world.rows(
-        "SELECT run_checks, run_failures, anchor_failures, detail FROM book_proofs WHERE ticker = 'A'"
+    ((checks, failures, checkpoints, detail),) = world.rows(
+        "SELECT run_checks, run_failures, checkpoint_failures, detail FROM book_proofs WHERE ticker = 'A'"
     )
-    assert (checks, failures, anchors) == (1, 1, 0)  # nothing is covered that anchors could be compared over
+    assert (checks, failures, checkpoints) == (1, 1, 0)  # nothing is covered that checkpoints could be compared over
     assert "snapshot 1 does not lead to 13" in detail
 
 
@@ -141,15 +141,15 @@ def test_a_snapshot_of_a_later_hour_withdraws_the_claims_before_it_once_and_for_
     assert close(world).failed == ()
     again = snapshot_row("A", received_us=START + 111 * MINUTE, seq=113, yes={5000: 99_900})  # should be 12,000
     gatherer.commit(orderbook_snapshots=[again], segments=[(1, 113, 113)],
-                    memberships=[(1, "A", 1, 113), (1, "A", 113, None)])  # fmt: skip
+                    book_subscriptions=[(1, "A", 1, 113), (1, "A", 113, None)])  # fmt: skip
     later = [{**row, "seq": 114 + n} for n, row in enumerate(every(60, 100, START + 112 * MINUTE))]
     gatherer.commit(orderbook_deltas=later, segments=[(1, 114, 213)])
     now = SYSTEM_CLOCK.now()
     assert close(world, hours_later=1).failed == ("A",)
     assert hours_to_close(world.production, now) == [HOUR]
     assert close(world).failed == ("A",)
-    anchored = "SELECT ticker FROM book_anchors WHERE gatherer <> ''"
-    assert world.rows(anchored) == [("Q",)], "a fold that starts from a contradicted book would give a wrong one"
+    checkpointed = "SELECT ticker FROM book_checkpoints WHERE gatherer <> ''"
+    assert world.rows(checkpointed) == [("Q",)], "a fold that starts from a contradicted book would give a wrong one"
     close(world, hours_later=1)
     assert hours_to_close(world.production, now) == [], "nothing stands any more that could be withdrawn"
     here, other = world.settings().sources
@@ -186,19 +186,20 @@ def test_polled_books_are_compared_with_every_book_of_their_window(merge_world: 
     assert "A" not in {row[0] for row in ranges(world)}
 
 
-def test_a_book_of_the_hours_end_is_the_anchor_of_the_next_one(merge_world: World) -> None:
+def test_a_book_of_the_hours_end_is_the_checkpoint_of_the_next_one(merge_world: World) -> None:
     world = merge_world(1)
     record(world.gatherers["g1"], 1, every(60, 110), cuts=(20, 49, 50, 80))
     closed = close(world)
     end = datetime_from_us(HOUR_US + US_PER_HOUR - 1)
     derived = (
-        "SELECT ticker, stream_id, seq, anchor_ts, yes_price_e4, yes_count_e2 FROM book_anchors WHERE gatherer = ''"
+        "SELECT ticker, stream_id, seq, checkpoint_ts, yes_price_e4, yes_count_e2"
+        " FROM book_checkpoints WHERE gatherer = ''"
     )
     expected = [("A", 1, 1, end, [5000], [1_000 + 100 * 49]), ("Q", 1, 2, end, [3000], [70])]
     assert world.rows(derived + " ORDER BY 1") == expected
-    assert closed.anchors == 4
+    assert closed.checkpoints == 4
     close(world, hours_later=1)
-    later = derived + f" AND anchor_ts > '{end.isoformat()}' ORDER BY 1"
+    later = derived + f" AND checkpoint_ts > '{end.isoformat()}' ORDER BY 1"
     assert world.rows(later) == [], "not covered to the last microsecond: the last time known is the hour's end itself"
     beyond = {**every(60, 111)[-1], "seq": 113}
     world.gatherers["g1"].commit(orderbook_deltas=[beyond], segments=[(1, 113, 113)])
@@ -211,7 +212,7 @@ def test_a_book_of_the_hours_end_is_the_anchor_of_the_next_one(merge_world: Worl
     with world.gatherers["g1"].database.transaction() as transaction:
         transaction.execute("DELETE FROM stream_segments WHERE seq_from = 52")  # the commit with number 52 was lost
     close(world)
-    assert world.rows(derived + f" AND anchor_ts < '{end.isoformat()}'::timestamptz + interval '1 s'") == []
+    assert world.rows(derived + f" AND checkpoint_ts < '{end.isoformat()}'::timestamptz + interval '1 s'") == []
     assert hours_to_close(world.production, now) == [HOUR + timedelta(hours=1)]
 
 
@@ -235,14 +236,14 @@ def test_an_hour_whose_last_moments_nobody_could_claim_yet_is_closed_once_more(m
     record(gatherer, 1, every(2, 5))
     at_five_past = FakeClock(HOUR + timedelta(minutes=65))
     close_hour(world.settings(), HOUR, at_five_past, PartitionBounds())
-    assert world.rows("SELECT unsettled FROM hour_closes") == [(True,)]
+    assert world.rows("SELECT may_grow FROM hour_closes") == [(True,)]
     assert hours_to_close(world.production, HOUR + timedelta(minutes=124)) == []
     assert hours_to_close(world.production, HOUR + timedelta(minutes=125)) == [HOUR]
     later = [{**row, "seq": 8 + n} for n, row in enumerate(every(2, 5, START + US_PER_HOUR))]
     gatherer.commit(orderbook_deltas=later, segments=[(1, 8, 12)])
     close(world)
     assert [row[2] for row in ranges(world)] == [50 * MINUTE, 50 * MINUTE]
-    assert world.rows("SELECT unsettled FROM hour_closes") == [(False,)]
+    assert world.rows("SELECT may_grow FROM hour_closes") == [(False,)]
     assert hours_to_close(world.production, HOUR + timedelta(minutes=125)) == []
 
 
@@ -259,7 +260,7 @@ def test_a_row_that_production_refuses_takes_the_claims_of_its_time_and_stops_no
         orderbook_snapshots=[snapshot_row(name, received_us=START, seq=1, stream_id=9, yes={5000: 1})],
         orderbook_deltas=[delta_row(name, ts_us=START + n * US_PER_S, seq=n + 2, stream_id=9) for n in range(60)],
         segments=[(9, 1, 61)],
-        memberships=[(9, name, 1, None)],
+        book_subscriptions=[(9, name, 1, None)],
     )
     closed = close(world)
     assert closed.inserted["orderbook_deltas"] == 60
@@ -298,7 +299,7 @@ def test_a_step_back_in_time_between_two_hours_takes_the_claims_of_both(merge_wo
     closed = close(world)
     taken = START + 32 * US_PER_S  # the first time after the step
     assert max(row[2] for row in ranges(world)) == taken - START
-    steps = world.rows("SELECT ticker, steps, largest_us FROM time_steps_back ORDER BY 1")
+    steps = world.rows("SELECT ticker, steps, largest_us FROM time_regressions ORDER BY 1")
     assert steps == [("", 10, US_PER_HOUR - 12 * US_PER_S), ("A", 10, US_PER_HOUR - 12 * US_PER_S)]
     assert [kind for kind, _, _ in closed.alarms] == ["time_step_back"]
     close(world, hours_later=1)
@@ -313,7 +314,7 @@ def test_statistics_tell_what_each_gatherer_brought_and_alarm_when_identities_pa
     record(world.gatherers["g2"], 2, [{**row, "exchange_ts": row["exchange_ts"] + 3} for row in first])
     closed = close(world)
     rows = world.rows(
-        "SELECT gatherer, seen, distinct_rows, unique_rows, first_witness, agreement FROM merge_statistics"
+        "SELECT gatherer, seen, distinct_rows, unique_rows, first_observer, agreement FROM merge_statistics"
         " WHERE table_name = 'orderbook_deltas' ORDER BY 1"
     )
     assert rows == [("g1", 150, 150, 150, 150, 0.0), ("g2", 150, 150, 150, 150, 0.0)]
@@ -324,7 +325,7 @@ def test_statistics_tell_what_each_gatherer_brought_and_alarm_when_identities_pa
     record(same.gatherers["g2"], 2, [{**row, "received_at": row["received_at"] - 9} for row in first[:100]])
     assert close(same, least_agreement=0.6).alarms == ()
     assert same.rows(
-        "SELECT gatherer, seen, unique_rows, first_witness, comparable, agreed FROM merge_statistics"
+        "SELECT gatherer, seen, unique_rows, first_observer, comparable, agreed FROM merge_statistics"
         " WHERE table_name = 'orderbook_deltas' ORDER BY 1"
     ) == [("g1", 150, 50, 50, 150, 100), ("g2", 100, 0, 100, 100, 100)]
 
@@ -338,7 +339,7 @@ def test_claims_outlive_the_rows_of_their_gatherer(merge_world: World) -> None:
     with world.gatherers["g1"].database.transaction() as transaction:
         transaction.execute("TRUNCATE orderbook_deltas")  # as retention does; the ledger stays
     with world.gatherers["g2"].database.transaction() as transaction:
-        transaction.execute("TRUNCATE streams, stream_segments, memberships, batches, orderbook_deltas")
+        transaction.execute("TRUNCATE streams, stream_segments, book_subscriptions, batches, orderbook_deltas")
     closed = close(world)
     assert ranges(world) == before
     assert closed.failed == ()

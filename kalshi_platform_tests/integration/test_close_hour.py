@@ -1,4 +1,4 @@
-"""The close of an hour between real databases: merged again, anchored, idempotent."""
+"""The close of an hour between real databases: merged again, checkpointed, idempotent."""
 
 from __future__ import annotations
 
@@ -54,19 +54,19 @@ def fill(gatherer: GathererDatabase, stream_id: int, first_seq: int, start_us: i
         orderbook_snapshots=snapshots,
         orderbook_deltas=deltas[:3],
         segments=[(stream_id, first_seq, first_seq + 4)],
-        memberships=[(stream_id, "A", first_seq, None), (stream_id, "Q", first_seq + 1, None)],
+        book_subscriptions=[(stream_id, "A", first_seq, None), (stream_id, "Q", first_seq + 1, None)],
     )
     gatherer.commit(orderbook_deltas=deltas[3:], segments=[(stream_id, first_seq + 5, first_seq + 21)])
 
 
-def anchors(world: MergeWorld) -> list[tuple[object, ...]]:
+def checkpoints(world: MergeWorld) -> list[tuple[object, ...]]:
     return world.rows(
-        "SELECT gatherer, ticker, stream_id, seq, (extract(epoch FROM anchor_ts) * 1000000)::bigint"
-        f" - {HOUR_US}, yes_price_e4, yes_count_e2, no_price_e4 FROM book_anchors ORDER BY 1, 2, 3, 4"
+        "SELECT gatherer, ticker, stream_id, seq, (extract(epoch FROM checkpoint_ts) * 1000000)::bigint"
+        f" - {HOUR_US}, yes_price_e4, yes_count_e2, no_price_e4 FROM book_checkpoints ORDER BY 1, 2, 3, 4"
     )
 
 
-def test_a_close_anchors_snapshots_and_a_second_one_changes_nothing(merge_world: World) -> None:
+def test_a_close_checkpoints_snapshots_and_a_second_one_changes_nothing(merge_world: World) -> None:
     world = merge_world(2)
     fill(world.gatherers["g1"], 1, 1, HOUR_US + MINUTE)
     fill(world.gatherers["g2"], 2, 40, HOUR_US + MINUTE)
@@ -79,19 +79,19 @@ def test_a_close_anchors_snapshots_and_a_second_one_changes_nothing(merge_world:
         ("g2", "A", 2, 40, at, [5000], [1_100], []),
         ("g2", "Q", 2, 41, at, [3000], [70], []),
     ]
-    assert anchors(world) == expected
-    assert (first.anchors, first.rows["orderbook_deltas"], first.rows["orderbook_snapshots"]) == (4, 20, 4)
+    assert checkpoints(world) == expected
+    assert (first.checkpoints, first.rows["orderbook_deltas"], first.rows["orderbook_snapshots"]) == (4, 20, 4)
     assert first.inserted["orderbook_deltas"] == 20
     assert (first.gatherers_read, first.gatherers_missed, first.final) == (("g1", "g2"), (), True)
     second = close(world)
-    assert anchors(world) == expected
-    assert (second.rows, second.anchors, sum(second.inserted.values())) == (first.rows, 4, 0)
+    assert checkpoints(world) == expected
+    assert (second.rows, second.checkpoints, sum(second.inserted.values())) == (first.rows, 4, 0)
     assert hours_to_close(world.production, SYSTEM_CLOCK.now()) == []
-    ((rows, count),) = world.rows("SELECT rows, anchors FROM hour_closes")
+    ((rows, count),) = world.rows("SELECT rows, checkpoints FROM hour_closes")
     assert (rows["orderbook_deltas"], count) == (20, 4)
 
 
-def test_folding_from_an_anchor_gives_what_the_gatherers_saw_together(merge_world: World) -> None:
+def test_folding_from_an_checkpoint_gives_what_the_gatherers_saw_together(merge_world: World) -> None:
     world = merge_world(2)
     fill(world.gatherers["g1"], 1, 1, HOUR_US + MINUTE)
     late = HOUR_US + MINUTE + 41 * US_PER_S
@@ -99,7 +99,7 @@ def test_folding_from_an_anchor_gives_what_the_gatherers_saw_together(merge_worl
     close(world)
     book: Counter[int] = Counter()
     ((prices, counts, at),) = world.rows(
-        "SELECT yes_price_e4, yes_count_e2, anchor_ts FROM book_anchors WHERE ticker = 'A'"
+        "SELECT yes_price_e4, yes_count_e2, checkpoint_ts FROM book_checkpoints WHERE ticker = 'A'"
     )
     book.update(dict(zip(prices, counts, strict=True)))
     for price, delta in world.rows(
@@ -128,15 +128,15 @@ def test_an_hour_is_merged_again_whatever_the_cursor_says_in_bounded_slices(merg
     assert merge_new(world.settings(), SYSTEM_CLOCK).rows_read == 0
 
 
-def test_an_anchor_belongs_to_the_hour_of_its_exchange_time(merge_world: World) -> None:
+def test_an_checkpoint_belongs_to_the_hour_of_its_exchange_time(merge_world: World) -> None:
     world = merge_world(1)
     # Received in the first hour; the first delta comes in the next one, settled by the frames after it.
     fill(world.gatherers["g1"], 1, 1, HOUR_US + US_PER_HOUR - US_PER_S)
-    assert close(world).anchors == 0
-    assert close(world, hours_later=1).anchors == 2
-    assert [row[4] for row in anchors(world)] == [US_PER_HOUR + 2 * US_PER_S] * 2
-    assert close(world).anchors == 0
-    assert close(world, hours_later=1).anchors == 2
+    assert close(world).checkpoints == 0
+    assert close(world, hours_later=1).checkpoints == 2
+    assert [row[4] for row in checkpoints(world)] == [US_PER_HOUR + 2 * US_PER_S] * 2
+    assert close(world).checkpoints == 0
+    assert close(world, hours_later=1).checkpoints == 2
 
 
 def test_a_snapshot_waits_hours_for_the_first_delta_of_its_feed(merge_world: World) -> None:
@@ -146,18 +146,18 @@ def test_a_snapshot_waits_hours_for_the_first_delta_of_its_feed(merge_world: Wor
     gatherer.commit(
         orderbook_snapshots=[snapshot_row("A", received_us=old, seq=1, yes={5000: 7})],
         segments=[(1, 1, 1)],
-        memberships=[(1, "A", 1, None)],
+        book_subscriptions=[(1, "A", 1, None)],
     )
     deltas = [delta_row("A", ts_us=HOUR_US + n * 5 * US_PER_S, seq=1 + n) for n in range(1, 4)]
     gatherer.commit(orderbook_deltas=deltas, segments=[(1, 2, 4)])
-    assert close(world).anchors == 1
-    assert anchors(world)[0][4:7] == (6 * US_PER_S, [5000], [107])
-    # Its next hour finds nothing new, whether or not the first anchor is there.
+    assert close(world).checkpoints == 1
+    assert checkpoints(world)[0][4:7] == (6 * US_PER_S, [5000], [107])
+    # Its next hour finds nothing new, whether or not the first checkpoint is there.
     gatherer.commit(orderbook_deltas=[delta_row("A", ts_us=HOUR_US + US_PER_HOUR, seq=5)], segments=[(1, 5, 5)])
-    assert close(world, hours_later=1).anchors == 0
+    assert close(world, hours_later=1).checkpoints == 0
     with world.production.transaction() as transaction:
-        transaction.execute("DELETE FROM book_anchors")
-    assert close(world, hours_later=1).anchors == 0
+        transaction.execute("DELETE FROM book_checkpoints")
+    assert close(world, hours_later=1).checkpoints == 0
 
 
 def test_a_gap_and_a_feed_of_another_index_settle_nothing(merge_world: World) -> None:
@@ -169,30 +169,30 @@ def test_a_gap_and_a_feed_of_another_index_settle_nothing(merge_world: World) ->
             snapshot_row("Q", received_us=HOUR_US, seq=2),
         ],
         segments=[(1, 1, 2)],
-        memberships=[(1, "A", 1, None)],
+        book_subscriptions=[(1, "A", 1, None)],
     )
-    gatherer.commit(memberships=[(1, "Q", 2, None)], exchange_index=3)
+    gatherer.commit(book_subscriptions=[(1, "Q", 2, None)], exchange_index=3)
     # Number 3 was lost: the run of the snapshots ended before these.
     rows = [delta_row("A", ts_us=HOUR_US + n * US_PER_S, seq=3 + n) for n in range(1, 30)]
     gatherer.commit(orderbook_deltas=rows, segments=[(1, 4, 32)])
-    assert close(world).anchors == 0
-    # In an unbroken stream the other index moves and A stands still: A is anchored by its own feed, Q never.
+    assert close(world).checkpoints == 0
+    # In an unbroken stream the other index moves and A stands still: A is checkpointed by its own feed, Q never.
     gatherer.commit(
         orderbook_snapshots=[
             snapshot_row("A", received_us=HOUR_US, seq=1, stream_id=5),
             snapshot_row("Q", received_us=HOUR_US, seq=2, stream_id=5),
         ],
         segments=[(5, 1, 2)],
-        memberships=[(5, "A", 1, None)],
+        book_subscriptions=[(5, "A", 1, None)],
     )
-    gatherer.commit(memberships=[(5, "Q", 2, None)], exchange_index=3)
+    gatherer.commit(book_subscriptions=[(5, "Q", 2, None)], exchange_index=3)
     rows = [delta_row("A", ts_us=HOUR_US + n * US_PER_S, seq=2 + n, stream_id=5) for n in range(1, 30)]
     gatherer.commit(orderbook_deltas=rows, segments=[(5, 3, 31)])
-    assert close(world, rows_per_pass=5).anchors == 1
-    assert anchors(world)[0][1:5] == ("A", 5, 1, 2 * US_PER_S)
+    assert close(world, rows_per_pass=5).checkpoints == 1
+    assert checkpoints(world)[0][1:5] == ("A", 5, 1, 2 * US_PER_S)
 
 
-def test_late_rows_reopen_a_closed_hour_and_a_missed_gatherer_keeps_its_anchors(merge_world: World) -> None:
+def test_late_rows_reopen_a_closed_hour_and_a_missed_gatherer_keeps_its_checkpoints(merge_world: World) -> None:
     world = merge_world(2)
     fill(world.gatherers["g1"], 1, 1, HOUR_US + MINUTE)
     fill(world.gatherers["g2"], 2, 1, HOUR_US + MINUTE)
@@ -201,7 +201,7 @@ def test_late_rows_reopen_a_closed_hour_and_a_missed_gatherer_keeps_its_anchors(
     here, other = settings.sources
     away = replace(other, timeseries_url=other.timeseries_url.rsplit("/", 1)[0] + "/no_such_database")
     again = close(world, sources=(here, away))
-    assert (again.gatherers_read, again.gatherers_missed, again.anchors) == (("g1",), ("g2",), 4)
+    assert (again.gatherers_read, again.gatherers_missed, again.checkpoints) == (("g1",), ("g2",), 4)
     with pytest.raises(DatabaseUnavailable, match="no gatherer"):
         close(world, sources=(away,))
     merge_new(settings, SYSTEM_CLOCK)  # reads again what is there already: no reason to close again
@@ -273,11 +273,11 @@ def _step_clock(world: MergeWorld, minutes: int) -> None:
     world.production.dispose()
 
 
-def test_an_hour_that_is_not_to_be_final_is_merged_and_anchored_only(merge_world: World) -> None:
+def test_an_hour_that_is_not_to_be_final_is_merged_and_checkpointed_only(merge_world: World) -> None:
     world = merge_world(1)
     fill(world.gatherers["g1"], 1, 1, HOUR_US + MINUTE)
     closed = close(world, final=False)
-    assert (closed.final, closed.anchors) == (False, 2)
+    assert (closed.final, closed.checkpoints) == (False, 2)
     assert world.rows("SELECT count(*) FROM hour_closes") == [(0,)]
     # It runs still, or begins meanwhile: the hour may turn while this runs.
     assert close(world, hours_later=3).final is False
@@ -285,23 +285,23 @@ def test_an_hour_that_is_not_to_be_final_is_merged_and_anchored_only(merge_world
         close_hour(world.settings(), HOUR + timedelta(minutes=1), SYSTEM_CLOCK, PartitionBounds())
 
 
-def test_anchors_outlive_the_tables_of_the_gatherer_that_saw_them(merge_world: World) -> None:
+def test_checkpoints_outlive_the_tables_of_the_gatherer_that_saw_them(merge_world: World) -> None:
     world = merge_world(2)
     fill(world.gatherers["g1"], 1, 1, HOUR_US + MINUTE)
     fill(world.gatherers["g2"], 2, 40, HOUR_US + MINUTE)
     close(world)
-    before = anchors(world)
+    before = checkpoints(world)
     anew = world.gatherers["g1"]
     with anew.database.transaction() as transaction:
         transaction.execute(
-            "TRUNCATE streams, stream_segments, memberships, batches, orderbook_deltas, orderbook_snapshots"
+            "TRUNCATE streams, stream_segments, book_subscriptions, batches, orderbook_deltas, orderbook_snapshots"
         )
         transaction.execute("UPDATE batch_counter SET last_batch_no = 0")
     fill(anew, 7, 1, HOUR_US + 10 * MINUTE)
     again = close(world)
     assert again.gatherers_missed == ()
-    assert [row for row in anchors(world) if row[2] != 7] == before
-    assert [row[:2] for row in anchors(world) if row[2] == 7] == [("g1", "A"), ("g1", "Q")]
+    assert [row for row in checkpoints(world) if row[2] != 7] == before
+    assert [row[:2] for row in checkpoints(world) if row[2] == 7] == [("g1", "A"), ("g1", "Q")]
 
 
 def test_an_hour_closed_without_a_gatherer_is_closed_again_when_that_one_answers(merge_world: World) -> None:

@@ -56,7 +56,7 @@ def test_once_merges_what_is_there_and_close_hour_closes_it(merge_world: World) 
     assert "read 2 rows, new: 1 orderbook_deltas" in merged.stdout
     closed = run(world, "close-hour", f"{datetime_from_us(HOUR_US):%Y-%m-%dT%H}")
     assert closed.returncode == 0, closed.stderr
-    assert "production holds 1 orderbook_deltas; 0 of them new; 0 book anchors" in closed.stdout
+    assert "production holds 1 orderbook_deltas; 0 of them new; 0 book checkpoints" in closed.stdout
     assert "trades against the exchange's listing: not checked" in closed.stdout
     assert world.rows("SELECT count(*) FROM hour_closes") == [(1,)]
     assert "0 % of the open time of 1 market is covered" in closed.stdout
@@ -121,7 +121,11 @@ def test_a_thousand_deltas_that_were_deleted_from_production_come_back_exactly(
 
     def held() -> tuple[list[tuple[Any, ...]], ...]:
         rows = world.rows("SELECT * FROM orderbook_deltas ORDER BY exchange_ts, gatherer")
-        return rows, ranges(world), world.rows("SELECT * FROM book_anchors ORDER BY anchor_ts, ticker, stream_id, seq")
+        return (
+            rows,
+            ranges(world),
+            world.rows("SELECT * FROM book_checkpoints ORDER BY checkpoint_ts, ticker, stream_id, seq"),
+        )
 
     first = CliRunner().invoke(app, [f"{HOUR:%Y-%m-%dT%H}"], catch_exceptions=False)
     assert "production holds 4,000 orderbook_deltas" in first.stdout
@@ -153,7 +157,7 @@ def test_close_hour_tells_what_is_covered_and_whose_claims_disagree(merge_world:
             ],
             orderbook_deltas=deltas,
             segments=[(number, 1, len(deltas) + 2)],
-            memberships=[(number, "A", 1, None), (number, "Q", 2, None)],
+            book_subscriptions=[(number, "A", 1, None), (number, "Q", 2, None)],
         )
     closed = run(world, "close-hour", f"{datetime_from_us(HOUR_US):%Y-%m-%dT%H}")
     assert closed.returncode == 0, closed.stderr

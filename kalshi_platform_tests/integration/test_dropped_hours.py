@@ -35,11 +35,11 @@ def record(production: Production, *hours: datetime) -> None:  # noqa: F811
     production.execute("UPDATE hour_closes SET rows = %s", json.dumps({"orderbook_deltas": 1, "trades": 1}))
 
 
-def anchored(production: Production) -> None:  # noqa: F811
+def checkpointed(production: Production) -> None:  # noqa: F811
     """A book at 04:05, and everything of the two hours after it covered."""
     at = H4 + timedelta(minutes=5)
     book = {"yes_price_e4": [5600], "yes_count_e2": [1200]}
-    production.insert("book_anchors", [{"anchor_ts": at - timedelta(microseconds=1), "ticker": TICKER, **book}])
+    production.insert("book_checkpoints", [{"checkpoint_ts": at - timedelta(microseconds=1), "ticker": TICKER, **book}])
     for low, high in ((at, H4 + HOUR), (H4 + HOUR, H4 + 2 * HOUR)):
         production.keeper.ensure_hours("coverage", [us_from_datetime(low)])
         production.execute(
@@ -98,7 +98,7 @@ def test_who_holds_the_table_and_comes_to_a_partition_is_not_held_up_by_a_drop_t
 )
 def test_a_partition_that_was_taken_away_by_hand_is_missed(production: Production, by_hand: str) -> None:  # noqa: F811
     record(production, H4, H4 + HOUR)
-    anchored(production)
+    checkpointed(production)
     production.execute(by_hand)
     assert gone(production) == [(H4, 1, True, False), (H4 + HOUR, 1, False, False)]
     assert book_state(production, H4 + timedelta(minutes=50)) == {("approximate", 1200)}
@@ -106,13 +106,13 @@ def test_a_partition_that_was_taken_away_by_hand_is_missed(production: Productio
 
 def test_a_book_is_not_proven_by_rows_that_were_dropped(production: Production) -> None:  # noqa: F811
     record(production, H4, H4 + HOUR)
-    anchored(production)
+    checkpointed(production)
     moment = H4 + timedelta(minutes=50)
     assert book_state(production, moment) == {("proven", 1300)}
     production.execute("SELECT drop_partitions_before('orderbook_deltas', %s)", H4 + HOUR)
     assert book_state(production, moment) == {("approximate", 1200)}
     later = H4 + HOUR + timedelta(minutes=30)
-    assert book_state(production, later) == {("approximate", 1300)}, "its anchor lies before what is gone"
+    assert book_state(production, later) == {("approximate", 1300)}, "its checkpoint lies before what is gone"
     holes = "SELECT * FROM coverage_holes_explained(%s, %s, %s)"
     assert production.rows(holes, TICKER, H4, H4 + 3 * HOUR) == [
         (H4, H4 + timedelta(minutes=5), "not covered"),
@@ -127,7 +127,7 @@ def test_a_book_is_not_proven_by_rows_that_were_dropped(production: Production) 
 
 def test_the_share_of_an_hour_that_was_dropped_is_the_one_of_its_close(production: Production) -> None:  # noqa: F811
     record(production, H4)
-    anchored(production)
+    checkpointed(production)
     moment = {"exchange_ts": H4, "side": "yes", "price_e4": 5600, "delta_e2": 1}
     production.insert("orderbook_deltas", [{**moment, "ticker": "KXB-2"}])  # recorded, and not covered
     share = "SELECT * FROM hour_coverage_share(%s)"
@@ -145,7 +145,7 @@ def test_a_markets_hour_is_a_share_of_its_open_time_and_dropped_trades_are_unkno
     production: Production,  # noqa: F811
 ) -> None:
     record(production, H4)
-    anchored(production)
+    checkpointed(production)
     hours = "SELECT covered_share, trades, contracts FROM market_hours(%s, %s, %s)"
     assert production.rows(hours, TICKER, H4, H4 + HOUR) == [(round(Decimal(55) / 60, 6), 1, Decimal("12.50"))]
     production.execute(

@@ -86,7 +86,7 @@ def test_more_markets_open_connections_and_move_without_a_hole(
             gatherer.follows(12)
             assert list(gatherer.status["connections"]) == ["feed", "books-0", "books-1"]
             eventually(lambda: gatherer.status["fleet"]["moved_markets"] == 4, within_s=60.0, what="4 markets moved")
-            query = "SELECT ticker FROM memberships WHERE end_reason = 'unsubscribed'"
+            query = "SELECT ticker FROM book_subscriptions WHERE end_reason = 'unsubscribed'"
             eventually(lambda: len(gatherer.rows(query)) == 4, what="left on the old connection")
             high = now()
             gatherer.follows(12)
@@ -103,7 +103,9 @@ def test_a_limit_of_the_exchange_is_found_and_the_rest_goes_to_another_connectio
     ):
         gatherer.follows(12)
         assert gatherer.status["alarms"].get("market_limit", 0) >= 1
-        query = "SELECT connection FROM memberships JOIN streams USING (stream_id) JOIN sessions USING (session_id)"
+        query = (
+            "SELECT connection FROM book_subscriptions JOIN streams USING (stream_id) JOIN sessions USING (session_id)"
+        )
         eventually(
             lambda: sorted(gatherer.rows(query)) == [("books-0",)] * 7 + [("books-1",)] * 5, what="seven and five"
         )

@@ -37,7 +37,10 @@ from kalshi_platform_tests.integration.test_gatherer_outages import Feed, admini
 from kalshi_platform_tests.integration.test_gatherer_writer import BOUNDS
 
 OpenDatabase = Callable[[str], Database]
-OPEN = "SELECT count(*) FROM memberships m JOIN streams t USING (stream_id) WHERE seq_to IS NULL AND ended_at IS NULL"
+OPEN = (
+    "SELECT count(*) FROM book_subscriptions m JOIN streams t USING (stream_id)"
+    " WHERE seq_to IS NULL AND ended_at IS NULL"
+)
 
 
 def test_nothing_is_claimed_beyond_an_ending_that_the_database_forgot(
@@ -59,7 +62,7 @@ def test_nothing_is_claimed_beyond_an_ending_that_the_database_forgot(
         feed.stream.leave("A")
         writer.put(feed.take())
         settled(writer)
-        assert rows(url, "SELECT seq_to FROM memberships WHERE ticker = 'A'") == [(known,)]
+        assert rows(url, "SELECT seq_to FROM book_subscriptions WHERE ticker = 'A'") == [(known,)]
         past.return_to()
         writer.put(feed.deltas(5_000))
         settled(writer)
@@ -68,7 +71,7 @@ def test_nothing_is_claimed_beyond_an_ending_that_the_database_forgot(
         writer.put(feed.deltas(10))
         settled(writer)
     assert (begun, alarms) == ([1], [WENT_BACK])
-    assert rows(url, "SELECT ticker, seq_from, seq_to FROM memberships ORDER BY 1") == [
+    assert rows(url, "SELECT ticker, seq_from, seq_to FROM book_subscriptions ORDER BY 1") == [
         ("A", 1, known), ("B", 2, known), ("C", known + 5_001, None),
     ]  # fmt: skip
     assert rows(url, "SELECT seq_to FROM stream_segments ORDER BY 1 DESC LIMIT 1") == [(feed.stream.seq,)]
@@ -113,10 +116,13 @@ def test_a_changed_ledger_is_seen_without_a_commit_and_claims_nothing_that_is_no
         compared = writer.counters.compared_s
         eventually(lambda: writer.counters.compared_s != compared, what="a comparison")
         assert alarms == []
-        administer(url, "UPDATE memberships SET seq_to = NULL WHERE ticker = 'A'")
+        administer(url, "UPDATE book_subscriptions SET seq_to = NULL WHERE ticker = 'A'")
         eventually(lambda: begun, what="every session begun anew")
     assert alarms == [DIFFERS]
-    assert rows(url, "SELECT ticker, seq_from, seq_to FROM memberships ORDER BY 1") == [("A", 1, 1), ("B", 2, 22)]
+    assert rows(url, "SELECT ticker, seq_from, seq_to FROM book_subscriptions ORDER BY 1") == [
+        ("A", 1, 1),
+        ("B", 2, 22),
+    ]
     assert rows(url, "SELECT close_reason FROM sessions") == [("ledger differed",)]
 
 
@@ -161,7 +167,7 @@ def test_what_a_killed_process_left_in_the_spool_is_ended_and_is_no_difference(
         compared = writer.counters.compared_s
         eventually(lambda: writer.counters.compared_s != compared, what="a comparison")
     assert (alarms, begun) == ([], [])
-    assert rows(url, "SELECT ticker, seq_to FROM memberships ORDER BY 1") == [("A", 2), ("B", None)]
+    assert rows(url, "SELECT ticker, seq_to FROM book_subscriptions ORDER BY 1") == [("A", 2), ("B", None)]
 
 
 def test_what_could_not_be_ended_in_a_ledger_that_fell_back_is_ended_by_the_next_attempt(
@@ -213,7 +219,7 @@ def test_who_does_not_hold_the_name_changes_nothing_in_the_ledger(
         finally:
             second.stop(10)
         assert not second.is_settled()
-    assert rows(url, "SELECT ticker, seq_to FROM memberships") == [("A", None)]
+    assert rows(url, "SELECT ticker, seq_to FROM book_subscriptions") == [("A", None)]
     assert rows(url, "SELECT count(*) FROM orderbook_deltas") == [(40,)]
     feed.stored(url)
 
@@ -274,7 +280,7 @@ def test_a_second_process_cut_off_at_its_start_leaves_the_ledger_of_the_first_al
         administer(settings.timeseries_url, "DROP ROLE cut_off")
 
 
-def test_two_gatherers_on_one_database_are_not_two_witnesses(
+def test_two_gatherers_on_one_database_are_not_two_observeres(
     gatherer_settings: SettingsFactory, tmp_path: Path
 ) -> None:
     settings = gatherer_settings()
@@ -296,8 +302,8 @@ _US = "(extract(epoch FROM exchange_ts) * 1000000)::bigint"
 
 
 def _claims(url: str) -> dict[str, list[tuple[int, int]]]:
-    memberships = pl.DataFrame(
-        rows(url, "SELECT stream_id, ticker, exchange_index, seq_from, seq_to FROM memberships"),
+    book_subscriptions = pl.DataFrame(
+        rows(url, "SELECT stream_id, ticker, exchange_index, seq_from, seq_to FROM book_subscriptions"),
         schema=["stream_id", "ticker", "exchange_index", "seq_from", "seq_to"], orient="row",
     )  # fmt: skip
     segments = pl.DataFrame(
@@ -308,7 +314,7 @@ def _claims(url: str) -> dict[str, list[tuple[int, int]]]:
         rows(url, f"SELECT seq, {_US}, ticker, 0 FROM orderbook_deltas"),
         schema=["seq", "exchange_us", "ticker", "exchange_index"], orient="row",
     )  # fmt: skip
-    return claims(memberships, segments, deltas, 10_000)
+    return claims(book_subscriptions, segments, deltas, 10_000)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -336,7 +342,7 @@ def test_no_alarm_comes_however_batches_are_cut_and_repeated(
             committer.declare_lost(Damage("0001.spool", 0, 10, "torn", b"", 0, is_torn=True), [1, 2], is_own=True)
             committer.compare()
         assert alarms == [], (seed, number, counters.ledger_alarm)
-    assert rows(url, "SELECT count(*) FROM memberships WHERE seq_to IS NULL") == [(0,)]
+    assert rows(url, "SELECT count(*) FROM book_subscriptions WHERE seq_to IS NULL") == [(0,)]
     assert rows(url, "SELECT count(*) FROM sessions WHERE closed_at IS NULL") == [(0,)]
 
 

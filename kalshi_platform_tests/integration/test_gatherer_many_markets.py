@@ -30,7 +30,7 @@ def test_1500_markets_are_synced_followed_and_polled(gatherer_settings: Settings
         [full] = [r for r in gatherer.reports if isinstance(r, CatalogSynced) and r.what == "markets"]
         assert (full.scope, full.rows_seen, full.rows_changed) == ("full", MARKETS, MARKETS)
         assert gatherer.catalog("SELECT count(*) FROM markets WHERE status = 'active'") == [(MARKETS,)]
-        assert gatherer.value("SELECT count(DISTINCT ticker) FROM memberships") == MARKETS
+        assert gatherer.value("SELECT count(DISTINCT ticker) FROM book_subscriptions") == MARKETS
         assert gatherer.value("SELECT count(*) FROM orderbook_snapshots WHERE source = 'ws'") == MARKETS
         polls = [r for r in gatherer.reports if isinstance(r, BooksPolled) and r.stored == MARKETS]
         assert {(poll.requests, poll.tokens, poll.skipped) for poll in polls} == {(15, 150.0, 0)}

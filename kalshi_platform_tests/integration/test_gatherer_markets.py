@@ -72,8 +72,8 @@ def test_a_determined_and_settled_market_is_left_and_its_result_stored(
         exchange.market("settle", ticker=ticker)
         query = f"SELECT status, result FROM markets WHERE ticker = '{ticker}'"
         eventually(lambda: gatherer.catalog(query) == [("finalized", "yes")], what="the result in the catalog")
-        query = f"SELECT end_reason FROM memberships WHERE ticker = '{ticker}'"
-        eventually(lambda: gatherer.rows(query) == [("unsubscribed",)], what="the end of the membership")
+        query = f"SELECT end_reason FROM book_subscriptions WHERE ticker = '{ticker}'"
+        eventually(lambda: gatherer.rows(query) == [("unsubscribed",)], what="the end of the book_subscription")
 
 
 def test_a_market_that_closes_by_the_clock_is_left_without_any_announcement(

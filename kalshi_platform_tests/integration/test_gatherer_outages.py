@@ -308,7 +308,7 @@ def test_with_the_spool_at_its_limit_the_gatherer_ends_its_sessions_and_begins_a
     with running_exchange(tmp_path, markets=5, rate=0) as exchange:
         with running_gatherer(settings, exchange) as gatherer:
             gatherer.follows(5)
-            eventually(lambda: gatherer.value("SELECT count(*) FROM memberships WHERE seq_to IS NULL") == 5)
+            eventually(lambda: gatherer.value("SELECT count(*) FROM book_subscriptions WHERE seq_to IS NULL") == 5)
             end = locked(settings.timeseries_url)
             try:
                 exchange.rate(2_000)
@@ -341,7 +341,7 @@ def test_with_the_spool_at_its_limit_the_gatherer_ends_its_sessions_and_begins_a
             " WHERE channel = 'orderbook_delta' AND end_reason = 'stalled'"
         )
         ended = (
-            "SELECT DISTINCT m.end_reason, m.seq_to FROM memberships m JOIN streams t USING (stream_id)"
+            "SELECT DISTINCT m.end_reason, m.seq_to FROM book_subscriptions m JOIN streams t USING (stream_id)"
             " WHERE t.end_reason = 'stalled'"
         )
         assert gatherer.rows(ended) == [("stalled", last[0])]
@@ -393,7 +393,7 @@ def test_a_damaged_block_costs_its_records_and_no_claim_covers_it(
         settled(writer)
     assert rows(url, "SELECT min(seq), max(seq), count(*) FROM orderbook_deltas") == [(3, 92, 60)]
     assert rows(url, "SELECT seq_from, seq_to FROM stream_segments ORDER BY 1") == [(1, 32), (63, 92)]
-    assert rows(url, "SELECT ticker, seq_from, seq_to, end_reason FROM memberships ORDER BY 1") == [
+    assert rows(url, "SELECT ticker, seq_from, seq_to, end_reason FROM book_subscriptions ORDER BY 1") == [
         ("A", 1, 32, "spool damaged"),
         ("B", 2, 32, "spool damaged"),
     ]
@@ -410,7 +410,7 @@ def test_a_damaged_block_costs_its_records_and_no_claim_covers_it(
 def test_an_end_that_was_lost_with_a_damaged_block_is_not_forgotten(
     gatherer_settings: SettingsFactory, open_database: OpenDatabase
 ) -> None:
-    """No number is missing: only the end of a membership was in the block."""
+    """No number is missing: only the end of a book subscription was in the block."""
     settings = gatherer_settings()
     url = settings.timeseries_url
     stream = Stream()
@@ -429,18 +429,18 @@ def test_an_end_that_was_lost_with_a_damaged_block_is_not_forgotten(
     with running_writer(settings, open_database(url), own_sessions=lambda: [1]) as writer:
         settled(writer)
     assert rows(url, "SELECT min(seq_from), max(seq_to) FROM stream_segments") == [(1, 32)]
-    assert rows(url, "SELECT ticker, seq_to, end_reason FROM memberships") == [("A", 2, "spool damaged")]
+    assert rows(url, "SELECT ticker, seq_to, end_reason FROM book_subscriptions") == [("A", 2, "spool damaged")]
     _no_claim_beyond(url, 2)
 
 
 def test_beginnings_that_were_lost_with_a_damaged_spool_are_made_again(
     gatherer_settings: SettingsFactory, tmp_path: Path
 ) -> None:
-    """Sessions, streams and memberships began while the database was away, and the disk lost their blocks."""
+    """Sessions, streams and book subscriptions began while the database was away, and the disk lost their blocks."""
     settings = gatherer_settings()
     folder = settings.folder / "spool"
     known = (
-        "SELECT count(DISTINCT ticker) FROM memberships m JOIN streams t USING (stream_id) JOIN sessions USING"
+        "SELECT count(DISTINCT ticker) FROM book_subscriptions m JOIN streams t USING (stream_id) JOIN sessions USING"
         " (session_id) WHERE m.seq_to IS NULL AND t.ended_at IS NULL AND closed_at IS NULL"
     )
     with (
@@ -467,7 +467,7 @@ def test_beginnings_that_were_lost_with_a_damaged_spool_are_made_again(
         finally:
             end()
         eventually(lambda: gatherer.status["writer"]["spool_damages"] > 0, what="a damage")
-        eventually(lambda: gatherer.value(known) == 5, what="memberships of sessions that the ledger knows")
+        eventually(lambda: gatherer.value(known) == 5, what="book_subscriptions of sessions that the ledger knows")
         assert list(folder.glob("*.damaged"))
 
 
@@ -516,7 +516,7 @@ def _no_claim_beyond(url: str, last_seq: int) -> None:
     def frame(query: str) -> pl.DataFrame:
         return pl.DataFrame(rows(url, query), schema=COLUMNS[query], orient="row")
 
-    found = claims(frame(MEMBERSHIPS), frame(SEGMENTS), frame(DELTAS), 1_000)
+    found = claims(frame(BOOK_SUBSCRIPTIONS), frame(SEGMENTS), frame(DELTAS), 1_000)
     (latest,) = rows(
         url,
         "SELECT (extract(epoch FROM max(exchange_ts)) * 1000000)::bigint FROM orderbook_deltas"
@@ -525,11 +525,11 @@ def _no_claim_beyond(url: str, last_seq: int) -> None:
     assert all(high <= latest for intervals in found.values() for _, high in intervals), found
 
 
-MEMBERSHIPS = "SELECT stream_id, ticker, exchange_index, seq_from, seq_to FROM memberships"
+BOOK_SUBSCRIPTIONS = "SELECT stream_id, ticker, exchange_index, seq_from, seq_to FROM book_subscriptions"
 SEGMENTS = "SELECT stream_id, seq_from, seq_to FROM stream_segments"
 DELTAS = "SELECT seq, (extract(epoch FROM exchange_ts) * 1000000)::bigint, ticker, 0 FROM orderbook_deltas"
 COLUMNS: dict[str, list[str]] = {
-    MEMBERSHIPS: ["stream_id", "ticker", "exchange_index", "seq_from", "seq_to"],
+    BOOK_SUBSCRIPTIONS: ["stream_id", "ticker", "exchange_index", "seq_from", "seq_to"],
     SEGMENTS: ["stream_id", "seq_from", "seq_to"],
     DELTAS: ["seq", "exchange_us", "ticker", "exchange_index"],
 }

@@ -67,14 +67,16 @@ def test_a_ticker_that_no_index_holds_goes_aside_with_all_that_names_it(
     finally:
         writer.stop(10)
     assert rows(database, "SELECT ticker, seq FROM orderbook_deltas WHERE ticker = 'A'") == [("A", 6)]
-    assert rows(database, "SELECT ticker, seq_from, seq_to FROM memberships WHERE ticker = 'A'") == [("A", 1, 6)]
+    assert rows(database, "SELECT ticker, seq_from, seq_to FROM book_subscriptions WHERE ticker = 'A'") == [("A", 1, 6)]
     assert rows(database, "SELECT min(seq_from), max(seq_to), sum(seq_to - seq_from + 1) FROM stream_segments") == [
         (1, 6, 6)
     ]
     # Whatever was not stored is not claimed.
-    followed = rows(database, "SELECT ticker FROM memberships WHERE seq_to IS NULL OR seq_to > seq_from")
+    followed = rows(database, "SELECT ticker FROM book_subscriptions WHERE seq_to IS NULL OR seq_to > seq_from")
     assert followed == [("A",)]
-    letters = rows(database, "SELECT channel, ticker FROM dead_letters WHERE channel LIKE 'Membership%' ORDER BY 1")
+    letters = rows(
+        database, "SELECT channel, ticker FROM dead_letters WHERE channel LIKE 'BookSubscription%' ORDER BY 1"
+    )
     assert ("BookSubscriptionStarted", readable(ticker)) in letters
     assert all(str(name).isprintable() and len(str(name)) <= 200 for _, name in letters)
     (closed,) = rows(database, "SELECT closed_at IS NOT NULL, length(close_reason) FROM sessions")
@@ -126,7 +128,9 @@ def test_no_transaction_needs_more_of_the_lock_table_than_one_has_a_right_to(
     assert rows(reading, "SELECT min(seq_from), max(seq_to), sum(seq_to - seq_from + 1) FROM stream_segments") == [
         (1, 1 + 2 * hours, 1 + 2 * hours)
     ]
-    assert rows(reading, "SELECT seq_from, seq_to, end_reason FROM memberships") == [(1, 1 + 2 * hours, "unsubscribed")]
+    assert rows(reading, "SELECT seq_from, seq_to, end_reason FROM book_subscriptions") == [
+        (1, 1 + 2 * hours, "unsubscribed")
+    ]
     # What a server gives each of its connections on average, by default.
     assert database.most_locks <= 2 * 64
 
@@ -187,7 +191,7 @@ def test_a_flood_of_rows_that_go_aside_is_a_sample_and_its_exact_count(
     assert rows(database, "SELECT min(seq_from), max(seq_to), sum(seq_to - seq_from + 1) FROM stream_segments") == [
         (1, 301, 301)
     ]
-    assert rows(database, "SELECT seq_from, seq_to, end_reason FROM memberships") == [(1, 1, "out_of_bounds")]
+    assert rows(database, "SELECT seq_from, seq_to, end_reason FROM book_subscriptions") == [(1, 1, "out_of_bounds")]
     assert writer.counters.out_of_bounds == 300
 
 

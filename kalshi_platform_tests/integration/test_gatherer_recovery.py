@@ -24,7 +24,7 @@ def lose_one(exchange: ServerThread, gatherer: RunningGatherer, ticker: str) -> 
     eventually(lambda: gatherer.value("SELECT count(*) FROM sequence_gaps") > 0, what="the gap in the ledger")
 
 
-def test_after_a_lost_frame_the_snapshot_asked_for_starts_a_new_membership(
+def test_after_a_lost_frame_the_snapshot_asked_for_starts_a_new_book_subscription(
     gatherer_settings: SettingsFactory, tmp_path: Path
 ) -> None:
     with running_exchange(tmp_path, markets=3, rate=0) as exchange:
@@ -32,8 +32,8 @@ def test_after_a_lost_frame_the_snapshot_asked_for_starts_a_new_membership(
             gatherer.follows(3)
             ticker = exchange.tickers()[0]
             lose_one(exchange, gatherer, ticker)
-            query = f"SELECT end_reason FROM memberships WHERE ticker = '{ticker}' ORDER BY seq_from"
-            eventually(lambda: gatherer.rows(query) == [("gap",), (None,)], what="a second membership")
+            query = f"SELECT end_reason FROM book_subscriptions WHERE ticker = '{ticker}' ORDER BY seq_from"
+            eventually(lambda: gatherer.rows(query) == [("gap",), (None,)], what="a second book_subscription")
             gatherer.follows(3)
         assert gatherer.value("SELECT count(*) FROM sequence_gaps") == 1
         assert gatherer.value("SELECT count(*) FROM sessions") == 2
@@ -59,8 +59,8 @@ def test_when_the_snapshot_does_not_come_rest_and_a_fresh_subscription_help(
             recovery = "SELECT count(DISTINCT ticker) FROM orderbook_snapshots WHERE source = 'rest_recovery'"
             eventually(lambda: gatherer.value(recovery) == 3, what="a recovery book for each suspect market")
             gatherer.follows(3)
-            query = f"SELECT count(*) FROM memberships WHERE ticker = '{ticker}' AND seq_to IS NULL"
-            eventually(lambda: gatherer.value(query) == 1, what="a new membership")
+            query = f"SELECT count(*) FROM book_subscriptions WHERE ticker = '{ticker}' AND seq_to IS NULL"
+            eventually(lambda: gatherer.value(query) == 1, what="a new book_subscription")
             assert gatherer.value("SELECT count(*) FROM sessions") == 2
         book = exchange.book(ticker)
         stored = gatherer.rows(
@@ -102,7 +102,7 @@ def test_a_cut_connection_comes_back_with_new_streams(gatherer_settings: Setting
             assert lost == [("connection lost",)] * 3
         assert gatherer.value("SELECT count(*) FROM streams") == 10
         assert gatherer.value("SELECT count(*) FROM streams WHERE ended_at IS NULL") == 0
-        assert gatherer.value("SELECT count(*) FROM memberships WHERE seq_to IS NULL") == 0
+        assert gatherer.value("SELECT count(*) FROM book_subscriptions WHERE seq_to IS NULL") == 0
         occurrences = gatherer.value("SELECT count(*) FROM orderbook_deltas")
         assert occurrences > 0
 
@@ -155,7 +155,7 @@ def test_an_unknown_shape_is_buried_with_its_bytes_and_its_markets_recover(
             gatherer.follows(2)
             exchange.fault("unknown_frame", variant="shape", user_agent="books-0")
             eventually(lambda: gatherer.value("SELECT count(*) FROM dead_letters") == 1, what="the dead letter")
-            ended = "SELECT count(*) FROM memberships WHERE end_reason = 'dead_letter'"
+            ended = "SELECT count(*) FROM book_subscriptions WHERE end_reason = 'dead_letter'"
             eventually(lambda: gatherer.value(ended) == 2, what="the claims' end")
             gatherer.follows(2)
         (payload,) = gatherer.rows("SELECT payload FROM dead_letters")[0]

@@ -150,7 +150,7 @@ def test_the_off_switch_ends_the_service_cleanly(gatherer_settings: SettingsFact
         gatherer.follows(2)
         execute(
             gatherer.settings.timeseries_url,
-            "INSERT INTO desired_services (service, running, reason) VALUES ('gatherer/g1', false, 'a test')",
+            "INSERT INTO service_switches (service, enabled, reason) VALUES ('gatherer/g1', false, 'a test')",
         )
         gatherer.join()
         assert gatherer.error is None
@@ -212,7 +212,7 @@ def test_nothing_is_lost_while_the_databases_are_stopped_and_started_again(
             exchange.rate(0)
             eventually(lambda: recorded(settings.timeseries_url) == published(exchange), within_s=45, what="all deltas")
         assert gatherer.value("SELECT count(*) FROM sequence_gaps") == 0
-        assert gatherer.value("SELECT count(*) FROM memberships WHERE end_reason <> 'stopped'") == 0
+        assert gatherer.value("SELECT count(*) FROM book_subscriptions WHERE end_reason <> 'stopped'") == 0
     assert sum(recorded(settings.timeseries_url).values()) > 400
 
 
@@ -294,7 +294,7 @@ def test_after_kill_9_the_ledger_claims_only_what_was_committed(
     assert claimed == there
     beyond = rows(
         settings.timeseries_url,
-        "SELECT count(*) FROM memberships m WHERE m.seq_to IS NULL OR m.seq_to >"
+        "SELECT count(*) FROM book_subscriptions m WHERE m.seq_to IS NULL OR m.seq_to >"
         " (SELECT max(seq_to) FROM stream_segments g WHERE g.stream_id = m.stream_id)",
     )
     assert beyond == [(0,)]
@@ -396,7 +396,7 @@ def test_a_gatherer_that_waits_when_switched_off_records_again_when_switched_on(
 ) -> None:
     settings, stop = gatherer_settings(), threading.Event()
     url = settings.timeseries_url
-    execute(url, "INSERT INTO desired_services (service, running) VALUES ('gatherer/g1', false)")
+    execute(url, "INSERT INTO service_switches (service, enabled) VALUES ('gatherer/g1', false)")
     with running_exchange(tmp_path, markets=2, rate=50) as exchange:
         waiting = threading.Thread(
             target=lambda: run_while_wanted(settings, client_settings(exchange), SYSTEM_CLOCK, BOUNDS, stop),
@@ -408,9 +408,9 @@ def test_a_gatherer_that_waits_when_switched_off_records_again_when_switched_on(
             before = rows(url, "SELECT at FROM heartbeats")
             eventually(lambda: rows(url, "SELECT at FROM heartbeats") > before, what="a heartbeat while it waits")
             assert rows(url, "SELECT count(*) FROM sessions") == [(0,)]
-            execute(url, "UPDATE desired_services SET running = true")
+            execute(url, "UPDATE service_switches SET enabled = true")
             eventually(lambda: followed(settings) == 2, what="both books followed")
-            execute(url, "UPDATE desired_services SET running = false")
+            execute(url, "UPDATE service_switches SET enabled = false")
             eventually(lambda: states(settings) == ("switched off", "switched off"), what="the wait after recording")
             assert rows(url, "SELECT count(*) FROM sessions WHERE closed_at IS NULL") == [(0,)]
             assert waiting.is_alive()
@@ -424,7 +424,7 @@ def test_the_command_waits_when_switched_off_and_ends_when_asked(
     gatherer_settings: SettingsFactory, tmp_path: Path
 ) -> None:
     settings = gatherer_settings()
-    execute(settings.timeseries_url, "INSERT INTO desired_services (service, running) VALUES ('gatherer/g1', false)")
+    execute(settings.timeseries_url, "INSERT INTO service_switches (service, enabled) VALUES ('gatherer/g1', false)")
     with running_exchange(tmp_path, markets=2, rate=0) as exchange:
         environment = process_environment(settings, exchange)
         with command(["gather", "g1"], environment, tmp_path, tmp_path / "gather.log") as process:
@@ -448,7 +448,7 @@ def test_the_polls_leave_an_account_of_their_resolution(gatherer_settings: Setti
             eventually(lambda: gatherer.value("SELECT count(*) FROM snapshot_polls") >= 2, what="two polls")
             assert gatherer.status["books"]["oldest_age_s"] < 5
         polls = gatherer.rows(
-            "SELECT minute, markets_wanted, markets_asked, markets_answered, markets_failed, requests, tokens,"
+            "SELECT minute, markets_desired, markets_requested, markets_answered, markets_failed, requests, tokens,"
             " started_at >= minute, finished_at >= started_at, oldest_age_s BETWEEN 0 AND 5"
             " FROM snapshot_polls ORDER BY minute"
         )

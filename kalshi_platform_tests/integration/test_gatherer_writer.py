@@ -92,7 +92,7 @@ def test_rows_and_ledger_of_a_session_arrive_together(
     assert rows(database, "SELECT gatherer, close_reason FROM sessions") == [("g1", "closed")]
     assert rows(database, "SELECT channel, end_reason FROM streams") == [("orderbook_delta", "closed")]
     assert rows(database, "SELECT seq_from, seq_to FROM stream_segments ORDER BY 1") == [(1, 8)]
-    assert rows(database, "SELECT seq_from, seq_to, end_reason FROM memberships ORDER BY 1") == [
+    assert rows(database, "SELECT seq_from, seq_to, end_reason FROM book_subscriptions ORDER BY 1") == [
         (1, 2, "snapshot"),
         (2, 8, "gap"),
     ]
@@ -123,7 +123,7 @@ def test_each_commit_has_one_number_and_says_where_its_rows_lie(
 def test_the_same_records_twice_change_nothing(gatherer_settings: SettingsFactory, open_database: OpenDatabase) -> None:
     database = open_database(gatherer_settings().timeseries_url)
     keeper = PartitionKeeper(database, BOUNDS, SYSTEM_CLOCK)
-    tables = ("orderbook_deltas", "dead_letters", "memberships", "stream_segments", "sequence_gaps", "batches")
+    tables = ("orderbook_deltas", "dead_letters", "book_subscriptions", "stream_segments", "sequence_gaps", "batches")
     commit_records(database, keeper, "g1", all_steps())
     before = {name: rows(database, f"SELECT * FROM {name} ORDER BY 1, 2") for name in tables}
     again = commit_records(database, keeper, "g1", all_steps(), repeated=True)
@@ -147,7 +147,7 @@ def test_a_time_out_of_bounds_becomes_a_dead_letter_and_ends_the_claim(
         writer.put(stream.records)
         settled(writer)
     assert rows(database, "SELECT reason, seq, ticker FROM dead_letters") == [("out_of_bounds", 2, "A")]
-    assert rows(database, "SELECT seq_from, seq_to, end_reason FROM memberships") == [(1, 1, "out_of_bounds")]
+    assert rows(database, "SELECT seq_from, seq_to, end_reason FROM book_subscriptions") == [(1, 1, "out_of_bounds")]
     assert count(database, "orderbook_deltas") == 1
     assert lost == [["A"]]
 
@@ -172,11 +172,11 @@ def test_one_row_that_the_database_refuses_is_put_aside_and_the_others_go_on(
     assert rows(database, "SELECT seq FROM orderbook_deltas ORDER BY 1") == [(2,), (4,)]
     assert rows(database, "SELECT seq FROM market_lifecycle") == [(5,)]
     assert rows(database, "SELECT reason, seq FROM dead_letters") == [("unwritable", 3)]
-    assert rows(database, "SELECT seq_from, seq_to FROM memberships") == [(1, None)]
+    assert rows(database, "SELECT seq_from, seq_to FROM book_subscriptions") == [(1, None)]
 
 
-@pytest.mark.parametrize("swapped", [False, True], ids=["snapshot first", "membership first"])
-def test_a_refused_snapshot_takes_its_membership_with_it(
+@pytest.mark.parametrize("swapped", [False, True], ids=["snapshot first", "book_subscription first"])
+def test_a_refused_snapshot_takes_its_book_subscription_with_it(
     swapped: bool, gatherer_settings: SettingsFactory, open_database: OpenDatabase
 ) -> None:
     settings = gatherer_settings()
@@ -201,7 +201,7 @@ def test_a_refused_snapshot_takes_its_membership_with_it(
     assert rows(database, "SELECT reason, seq, ticker FROM dead_letters") == [("unwritable", 3, "A")]
     assert rows(database, "SELECT ticker, seq FROM orderbook_snapshots ORDER BY seq") == [("A", 1), ("B", 5)]
     # What ends before it begins claims nothing.
-    assert rows(database, "SELECT ticker, seq_from, seq_to, end_reason FROM memberships ORDER BY seq_from") == [
+    assert rows(database, "SELECT ticker, seq_from, seq_to, end_reason FROM book_subscriptions ORDER BY seq_from") == [
         ("A", 1, 3, "snapshot"),
         ("A", 3, 2, "unwritable"),
         ("B", 5, None, None),
@@ -270,7 +270,7 @@ def test_the_ledger_closes_a_former_process_and_claims_no_more_than_was_committe
         (11, "process ended"),
         (12, None),
     ]
-    assert rows(database, "SELECT stream_id, seq_to, end_reason FROM memberships ORDER BY 1") == [
+    assert rows(database, "SELECT stream_id, seq_to, end_reason FROM book_subscriptions ORDER BY 1") == [
         (11, 2, "process ended"),
         (12, None, None),
     ]
@@ -289,7 +289,8 @@ def test_a_killed_process_whose_last_commit_is_under_way_is_waited_for(
     with database.transaction() as last:
         last.execute("UPDATE batch_counter SET last_batch_no = last_batch_no + 1")
         last.execute(
-            "INSERT INTO memberships (stream_id, ticker, seq_from, exchange_index, batch_no) VALUES (11, 'A', 1, 0, 2)"
+            "INSERT INTO book_subscriptions (stream_id, ticker, seq_from, exchange_index, batch_no)"
+            " VALUES (11, 'A', 1, 0, 2)"
         )
         closing.start()
         waiting = (
@@ -299,7 +300,7 @@ def test_a_killed_process_whose_last_commit_is_under_way_is_waited_for(
         assert not closed
     closing.join(20)
     assert closed == [1]
-    assert rows(database, "SELECT end_reason FROM memberships") == [("process ended",)]
+    assert rows(database, "SELECT end_reason FROM book_subscriptions") == [("process ended",)]
 
 
 def test_nothing_is_lost_while_the_server_is_away_not_even_over_a_restart_of_the_process(
@@ -346,7 +347,7 @@ def test_nothing_is_lost_while_the_server_is_away_not_even_over_a_restart_of_the
         (1, "process ended"),
         (9, None),
     ]
-    assert rows(database, "SELECT seq_to FROM memberships WHERE stream_id = 11") == [(151,)]
+    assert rows(database, "SELECT seq_to FROM book_subscriptions WHERE stream_id = 11") == [(151,)]
     assert not list((settings.folder / "spool").iterdir())
 
 
@@ -410,7 +411,7 @@ def test_a_stop_does_not_wait_for_a_database_that_gives_no_answer(
         settled(second)
     assert rows(database, "SELECT seq FROM orderbook_deltas ORDER BY 1") == [(2,), (3,)]
     assert rows(database, "SELECT min(seq_from), max(seq_to) FROM stream_segments") == [(1, 3)]
-    assert rows(database, "SELECT seq_from, seq_to, end_reason FROM memberships") == [(1, 3, "process ended")]
+    assert rows(database, "SELECT seq_from, seq_to, end_reason FROM book_subscriptions") == [(1, 3, "process ended")]
     assert not list((settings.folder / "spool").iterdir())
 
 

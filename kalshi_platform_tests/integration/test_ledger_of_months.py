@@ -11,7 +11,7 @@ import pyarrow as pa
 import pytest
 
 from kalshi_platform.clock import SYSTEM_CLOCK
-from kalshi_platform.deduplicator.coverage.checkpoint_reader import read_anchors
+from kalshi_platform.deduplicator.coverage.checkpoint_reader import read_checkpoints
 from kalshi_platform.deduplicator.coverage.gatherer_hour import read_hour
 from kalshi_platform.deduplicator.merge.cursor import Position, read_new
 from kalshi_platform.deduplicator.merge.source import estimated_rows
@@ -74,12 +74,12 @@ def gatherer(merge_world: Callable[..., MergeWorld]) -> GathererDatabase:
     deltas = [delta_row("A", ts_us=start + n * 2 * US_PER_S, seq=1 + n) for n in range(1, 21)]
     made.commit(
         orderbook_snapshots=[snapshot_row("A", received_us=start, seq=1)], orderbook_deltas=deltas[:10],
-        segments=[(1, 1, 11)], memberships=[(1, "A", 1, None)],
+        segments=[(1, 1, 11)], book_subscriptions=[(1, "A", 1, None)],
     )  # fmt: skip
     again = snapshot_row("A", received_us=start + 45 * US_PER_S, seq=22, yes={5000: 2_000})
     made.commit(
         orderbook_snapshots=[again], orderbook_deltas=deltas[10:], segments=[(1, 12, 22)],
-        memberships=[(1, "A", 1, 22), (1, "A", 22, None)],
+        book_subscriptions=[(1, "A", 1, 22), (1, "A", 22, None)],
     )  # fmt: skip
     return made
 
@@ -124,7 +124,7 @@ def test_a_close_reads_the_ledger_of_its_own_time(gatherer: GathererDatabase, ro
     hour = read_hour(source, low, high, US_PER_S)
     assert hour.claims["ticker"].to_list() == ["A"]
     known = pl.DataFrame(schema={"stream_id": pl.Int64, "seq": pl.Int64, "ticker": pl.String})
-    assert read_anchors(source, ASKED, known, US_PER_S, 100_000).height == 1
+    assert read_checkpoints(source, ASKED, known, US_PER_S, 100_000).height == 1
     # The lines of the hour and streams of two or three days, some times over; of all days it would be 24,000 at once.
     assert rows_read.by_table["batches"] <= 10 * lines
     assert rows_read.by_table["stream_segments"] <= 8 * SEGMENTS

@@ -106,7 +106,7 @@ def test_passes_are_bounded_and_together_complete(merge_world: World) -> None:
             gatherer.commit(
                 orderbook_deltas=[delta_row("A", ts_us=T0 + batch * 100 + n, seq=batch * 10 + n + 2) for n in range(10)]
             )
-        gatherer.commit(memberships=[(1, "A", 1, None)])  # a batch without rows still has a number
+        gatherer.commit(book_subscriptions=[(1, "A", 1, None)])  # a batch without rows still has a number
     settings = world.settings(rows_per_pass=50)
     reports = [merge_new(settings, SYSTEM_CLOCK)]
     while reports[-1].behind:
@@ -159,7 +159,7 @@ def test_a_restored_gatherer_that_has_overtaken_the_cursor_is_recognised(merge_w
         gatherer.commit(orderbook_deltas=[delta_row("A", ts_us=T0 + number, seq=number + 2)])
     # Each line of a batch has a moment of its own; numbers without rows leave no line.
     gatherer.commit(orderbook_deltas=[delta_row("A", ts_us=T0 + 9, seq=7)], trades=[trade_row("A", "t1", ts_us=T0)])
-    gatherer.commit(memberships=[(1, "A", 1, None)])
+    gatherer.commit(book_subscriptions=[(1, "A", 1, None)])
     merge_new(world.settings(), SYSTEM_CLOCK)
     again = merge_new(world.settings(), SYSTEM_CLOCK)
     assert (again.rows_read, again.sources[0].restarted) == (0, False)
@@ -188,7 +188,7 @@ def test_numbers_given_again_behind_a_batch_without_rows_are_recognised(merge_wo
     for number in range(2):
         gatherer.commit(orderbook_deltas=[delta_row("A", ts_us=T0 + number, seq=number + 2)])
     for number in range(5):
-        gatherer.commit(memberships=[(1, f"M{number}", 1, None)])
+        gatherer.commit(book_subscriptions=[(1, f"M{number}", 1, None)])
     report = merge_new(world.settings(), SYSTEM_CLOCK)
     assert (report.sources[0].cursor, report.behind) == (7, False)
     # A standby that lacked the batches without rows takes over, and the numbers behind it are given again.
@@ -211,7 +211,7 @@ def test_a_renumbered_gatherer_whose_old_lines_are_gone_is_recognised(merge_worl
     world = merge_world(1)
     gatherer = world.gatherers["g1"]
     gatherer.commit(orderbook_deltas=[delta_row("A", ts_us=T0, seq=2)])
-    gatherer.commit(memberships=[(1, "A", 1, None)])
+    gatherer.commit(book_subscriptions=[(1, "A", 1, None)])
     merge_new(world.settings(), SYSTEM_CLOCK)
     _fall_back(gatherer, to=1)
     for number in range(4):
@@ -226,16 +226,16 @@ def test_production_that_was_restored_is_filled_from_where_it_stood(merge_world:
     world = merge_world(1)
     gatherer = world.gatherers["g1"]
     gatherer.commit(orderbook_deltas=[delta_row("A", ts_us=T0, seq=2)])
-    gatherer.commit(memberships=[(1, "A", 1, None)])
+    gatherer.commit(book_subscriptions=[(1, "A", 1, None)])
     merge_new(world.settings(), SYSTEM_CLOCK)
-    before = world.rows("SELECT batch_no, token, mark_batch_no, mark_committed_at FROM merge_cursors")[0]
+    before = world.rows("SELECT batch_no, token, last_commit_batch_no, last_commit_at FROM merge_cursors")[0]
     for number in range(3):
         gatherer.commit(orderbook_deltas=[delta_row("A", ts_us=T0 + 1 + number, seq=number + 3)])
     merge_new(world.settings(), SYSTEM_CLOCK)
     with world.production.transaction() as transaction:
         transaction.execute("DELETE FROM orderbook_deltas WHERE exchange_ts > %s", (datetime_from_us(T0),))
         transaction.execute(
-            "UPDATE merge_cursors SET batch_no = %s, token = %s, mark_batch_no = %s, mark_committed_at = %s", before
+            "UPDATE merge_cursors SET batch_no = %s, token = %s, last_commit_batch_no = %s, last_commit_at = %s", before
         )
     report = merge_new(world.settings(), SYSTEM_CLOCK)
     assert (report.rows_read, report.rows_inserted, report.sources[0].restarted) == (3, 3, False)
@@ -260,7 +260,7 @@ def test_a_cursor_that_is_older_than_tokens_goes_on_where_it_stands(merge_world:
 def _fall_back(gatherer: GathererDatabase, to: int) -> None:
     """Take the gatherer's database back to the state after batch `to`."""
     with gatherer.database.transaction() as transaction:
-        for table in ("batches", "orderbook_deltas", "memberships"):
+        for table in ("batches", "orderbook_deltas", "book_subscriptions"):
             transaction.execute(f"DELETE FROM {table} WHERE batch_no > %s", (to,))
         transaction.execute("ALTER TABLE batch_counter DISABLE TRIGGER draw_batch_token")
         transaction.execute(
@@ -473,7 +473,7 @@ def test_a_lifecycle_event_of_equal_content_is_kept_once(merge_world: World) -> 
     assert found == [("g2", "activated", "activated"), ("g2", "closed", "closed"), ("g1", "activated", "activated")]
 
 
-def test_polled_books_are_one_per_minute_and_stream_books_keep_their_witness(merge_world: World) -> None:
+def test_polled_books_are_one_per_minute_and_stream_books_keep_their_observer(merge_world: World) -> None:
     world = merge_world(2)
     for gatherer in world.gatherers.values():
         gatherer.commit(
@@ -485,7 +485,7 @@ def test_polled_books_are_one_per_minute_and_stream_books_keep_their_witness(mer
             tickers=[ticker_row("A", ts_us=T0), ticker_row("A", ts_us=T0, price_e4=4100)],
         )
     merge_new(world.settings(), SYSTEM_CLOCK)
-    assert world.rows("SELECT source, witness FROM orderbook_snapshots ORDER BY 1, 2") == [
+    assert world.rows("SELECT source, source_gatherer FROM orderbook_snapshots ORDER BY 1, 2") == [
         ("rest", ""),
         ("rest_recovery", "g1"),
         ("rest_recovery", "g2"),
@@ -573,7 +573,7 @@ def test_the_live_merger_stops_when_it_is_switched_off_and_survives_a_listener_t
     try:
         until(lambda: len(reports) > 1)
         with world.production.transaction() as transaction:
-            transaction.execute("INSERT INTO desired_services (service, running) VALUES ('deduplicator', false)")
+            transaction.execute("INSERT INTO service_switches (service, enabled) VALUES ('deduplicator', false)")
         thread.join(20)
         assert not thread.is_alive()
     finally:
@@ -682,7 +682,7 @@ def test_a_gatherer_that_is_not_migrated_is_missed_with_the_reason(
     }
 
 
-def test_two_names_of_one_database_are_one_witness(merge_world: World) -> None:
+def test_two_names_of_one_database_are_one_observer(merge_world: World) -> None:
     world = merge_world(1)
     world.gatherers["g1"].commit(orderbook_deltas=[delta_row("A", ts_us=T0, seq=2)])
     (source,) = world.settings().sources

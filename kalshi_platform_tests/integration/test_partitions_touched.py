@@ -142,8 +142,8 @@ def test_the_merge_the_close_and_the_exports_of_an_hour_touch_its_own_time(
     assert not too_many
 
 
-_LOOK_BACK_DAYS = {"book_anchors": 15, "stream_claims": 8}
-"""Anchors of a fortnight are known from one close to the next, and claims of a week may be withdrawn by a later one."""
+_LOOK_BACK_DAYS = {"book_checkpoints": 15, "stream_claims": 8}
+"""Checkpoints of a fortnight are known from close to close, and claims of a week may be withdrawn by a later one."""
 
 
 def _record(gatherer: GathererDatabase, hour_us: int) -> None:
@@ -154,12 +154,12 @@ def _record(gatherer: GathererDatabase, hour_us: int) -> None:
             snapshot_row("A", received_us=start, seq=1, yes={5000: 1_000}),
             snapshot_row("A", received_us=start + 30 * US_PER_S, seq=0, source="rest", yes={5000: 2_500}),
         ],
-        orderbook_deltas=deltas[:10], segments=[(1, 1, 11)], memberships=[(1, "A", 1, None)],
+        orderbook_deltas=deltas[:10], segments=[(1, 1, 11)], book_subscriptions=[(1, "A", 1, None)],
         trades=[trade_row("A", "t1", ts_us=start)], tickers=[ticker_row("A", ts_us=start)],
         market_lifecycle=[lifecycle_row("A", received_us=start)],
     )  # fmt: skip
     again = snapshot_row("A", received_us=start + 45 * US_PER_S, seq=22, yes={5000: 3_000})
     gatherer.commit(
         orderbook_snapshots=[again], orderbook_deltas=deltas[10:], segments=[(1, 12, 22)],
-        memberships=[(1, "A", 1, 22), (1, "A", 22, None)],
+        book_subscriptions=[(1, "A", 1, 22), (1, "A", 22, None)],
     )  # fmt: skip

@@ -62,8 +62,13 @@ def fill(production: Production) -> None:  # noqa: F811
     """The example of the documentation."""
     book = {"yes_price_e4": [5500, 5600], "yes_count_e2": [30000, 12000]}
     book |= {"no_price_e4": [4000, 4100], "no_count_e2": [5000, 2500]}
-    production.insert("book_anchors", [{"anchor_ts": at(5 / 60), "ticker": TICKER, **book}])
-    polled = {"snapshot_ts": at(45), "received_at": at(45) + timedelta(seconds=2), "source": "rest", "witness": ""}
+    production.insert("book_checkpoints", [{"checkpoint_ts": at(5 / 60), "ticker": TICKER, **book}])
+    polled = {
+        "snapshot_ts": at(45),
+        "received_at": at(45) + timedelta(seconds=2),
+        "source": "rest",
+        "source_gatherer": "",
+    }
     production.insert("orderbook_snapshots", [{**polled, "ticker": TICKER, **book}])
     changes = [(10, "yes", 5600, -2000), (20, "yes", 5700, 1000), (20, "no", 4100, -2500), (40, "no", 4200, 800)]
     production.insert(
@@ -173,7 +178,7 @@ def test_a_book_at_a_time_is_what_the_package_folds(production: Production, seed
         if delta and (moment, side, price, delta) not in changes:
             sizes[side, price] = sizes.get((side, price), 0) + delta
             changes[moment, side, price, delta] = LevelChange(moment, side, price, delta)
-    # Neither another market's change nor one of the anchor's own moment counts.
+    # Neither another market's change nor one of the checkpoint's own moment counts.
     other = [
         {"ticker": ticker, "side": "yes", "price_e4": 4000, "delta_e2": 5, "exchange_ts": moment}
         for ticker, moment in (("KXB-2", at(0.1)), (TICKER, H4))
@@ -184,11 +189,11 @@ def test_a_book_at_a_time_is_what_the_package_folds(production: Production, seed
         for c in changes.values()
     ]  # fmt: skip
     production.insert("orderbook_deltas", [*rows, *other])
-    anchor = {
+    checkpoint = {
         "yes_price_e4": [price for price, _ in yes], "yes_count_e2": [size for _, size in yes],
         "no_price_e4": [price for price, _ in no], "no_count_e2": [size for _, size in no],
     }  # fmt: skip
-    production.insert("book_anchors", [{"anchor_ts": H4, "ticker": TICKER, **anchor}])
+    production.insert("book_checkpoints", [{"checkpoint_ts": H4, "ticker": TICKER, **checkpoint}])
     cover(production, TICKER, H4 + US, H4 + HOUR)
     times = sorted(rng.sample(sorted({c.exchange_ts_us for c in changes.values()}), 12))
     for moment in [start, *times, *(each - 1 for each in times), start + 3_599_999_999]:
@@ -208,16 +213,16 @@ def test_a_book_says_when_it_is_not_proven(production: Production) -> None:  # n
 
     assert state(34) == {("proven", at(5 / 60))}
     assert state(35) == {("approximate", at(5 / 60))}, "the claim ends before this moment"
-    assert state(52) == {("approximate", at(45) + timedelta(seconds=2))}, "the polled book is newer than the anchor"
+    assert state(52) == {("approximate", at(45) + timedelta(seconds=2))}, "the polled book is newer than the checkpoint"
     basis = "SELECT state, base FROM book_basis(%s, %s)"
     assert production.rows(basis, TICKER, H4) == [("unknown", None)]
     assert production.rows(basis, "KXNO-SUCH", at(20)) == [("unknown", None)]
     assert production.rows("SELECT * FROM best_bid_offer(%s, %s)", "KXNO-SUCH", at(20)) == [
         (None, None, None, None, None, "unknown")
     ]
-    # An anchor after the hole proves again; a change that cannot be makes the book approximate whatever is claimed.
-    production.insert("book_anchors", [{"anchor_ts": at(51), "ticker": TICKER}])
-    assert production.rows(basis, TICKER, at(52)) == [("proven", "anchor")]
+    # A checkpoint after the hole proves again; a change that cannot be makes the book approximate whatever is claimed.
+    production.insert("book_checkpoints", [{"checkpoint_ts": at(51), "ticker": TICKER}])
+    assert production.rows(basis, TICKER, at(52)) == [("proven", "checkpoint")]
     assert production.rows("SELECT * FROM book_at(%s, %s)", TICKER, at(52)) == []
     impossible = {"side": "yes", "price_e4": 100, "delta_e2": -1}
     production.insert("orderbook_deltas", [{"exchange_ts": at(55), "ticker": TICKER, **impossible}])

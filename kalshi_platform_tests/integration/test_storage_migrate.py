@@ -52,6 +52,65 @@ def test_every_file_may_be_applied_again_by_hand(make_database: MakeDatabase, ki
     check(database, kind)
 
 
+NAMES = ("common/080_names.sql", "timeseries/193_names.sql", "production/420_names.sql")
+BEFORE: dict[DatabaseKind, tuple[str, ...]] = {
+    "timeseries": (
+        "INSERT INTO memberships VALUES (1, 'A', 2, NULL, NULL, 0, 3)",
+        "INSERT INTO streams VALUES (1, 1, 1, 'orderbook_delta', now())",
+        "INSERT INTO desired_services VALUES ('gatherer/g1', false, 'why')",
+    ),
+    "production": (
+        "SELECT ensure_partitions('book_anchors', '2026-11-20 04:00+00', '2026-11-20 04:00+00'),"
+        " ensure_partitions('orderbook_snapshots', '2026-11-20 04:00+00', '2026-11-20 04:00+00')",
+        "INSERT INTO book_anchors VALUES ('2026-11-20 04:30+00', 'A', 'g1', 1, 2, '{1}', '{5}', '{}', '{}')",
+        "INSERT INTO orderbook_snapshots VALUES ('2026-11-20 04:30+00', 'A', 'ws', 'g1', 1, 2, 'g1', '{1}', '{5}',"
+        " '{}', '{}', NULL, '2026-11-20 04:30+00')",
+        "INSERT INTO hour_closes (hour, anchors, unsettled) VALUES ('2026-11-20 04:00+00', 1, true)",
+    ),
+}
+AFTER: dict[DatabaseKind, tuple[tuple[str, object], ...]] = {
+    "timeseries": (
+        ("SELECT ticker, seq_to FROM book_subscriptions", ("A", None)),
+        ("SELECT stream_id, session_id FROM open_book_streams", (1, 1)),
+        ("SELECT service, enabled, reason FROM service_switches", ("gatherer/g1", False, "why")),
+    ),
+    "production": (
+        ("SELECT ticker, checkpoint_ts::text FROM book_checkpoints", ("A", "2026-11-20 04:30:00+00")),
+        ("SELECT source_gatherer FROM orderbook_snapshots", ("g1",)),
+        ("SELECT checkpoints, may_grow FROM hour_closes", (1, True)),
+        ("SELECT rows, is_gone FROM closed_rows('book_checkpoints', '2026-11-20', '2026-11-21')", (1, False)),
+        ("SELECT base, state FROM book_basis('A', '2026-11-20 04:40+00')", ("checkpoint", "approximate")),
+        ("SELECT drop_partitions_before('book_checkpoints', '2026-11-22 00:00+00')", (1,)),
+        ("SELECT table_name FROM dropped_hours WHERE hour = '2026-11-20 04:00+00'", ("book_checkpoints",)),
+    ),
+}
+
+
+@pytest.mark.parametrize("kind", BEFORE)
+def test_rows_of_the_tables_before_are_there_under_the_names_of_the_glossary(
+    make_database: MakeDatabase, kind: DatabaseKind, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    database = make_database(None)
+    with monkeypatch.context() as patch:
+        former = tuple(file for file in files_of(kind) if file.name not in NAMES)
+        patch.setattr(migrations, "files_of", lambda _kind: former)
+        migrate(database, kind)
+    with database.transaction() as transaction:
+        for statement in BEFORE[kind]:
+            transaction.execute(statement)
+    assert set(migrate(database, kind).applied) == {name for name in NAMES if name.split("/")[0] in ("common", kind)}
+    for query, expected in AFTER[kind]:
+        with database.transaction() as transaction:
+            transaction.execute("SET LOCAL TIME ZONE 'UTC'")
+            assert transaction.fetch_one(query) == expected, query
+    with database.transaction() as transaction:
+        left = transaction.fetch_all(
+            "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace"
+            " AND relname ~ 'anchor|membership|desired|witness|owed|steps_back'"
+        )
+    assert left == []
+
+
 def test_two_processes_may_migrate_at_once(make_database: MakeDatabase) -> None:
     database = make_database(None)
     outcomes: list[object] = []

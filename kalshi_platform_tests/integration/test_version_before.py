@@ -22,9 +22,10 @@ from kalshi_platform.deduplicator.settings import DeduplicatorSettings, Gatherer
 from kalshi_platform.lake import reader
 from kalshi_platform.lake.export import export_partition
 from kalshi_platform.lake.layout import TABLES, Partition, partition_at
-from kalshi_platform.lake.manifest import published, verify
+from kalshi_platform.lake.manifest import find_manifest, published, verify
 from kalshi_platform.lake.settings import LakeSettings
 from kalshi_platform.lake.stale import stale_partitions
+from kalshi_platform.lake.store import open_store
 from kalshi_platform.local.platform_status import platform_status
 from kalshi_platform.local.postgres.server import PostgresServer
 from kalshi_platform.market.times import US_PER_S, us_from_datetime
@@ -38,6 +39,8 @@ from kalshi_platform_tests.fixtures.postgres import DatabaseFactory
 from kalshi_platform_tests.fixtures.version_record import DATABASES, QUESTIONS, A, Q, ask, ask_lake
 
 RECORDS = ("version_0_1",)
+RENAMED = {"anchor": "checkpoint"}
+"""Values in answers of a version before → today's."""
 DATA = Path(__file__).parents[1] / "data"
 
 
@@ -47,6 +50,10 @@ class Record:
     def __init__(self, folder: Path, factory: DatabaseFactory, lake: Path) -> None:
         self.urls = {name: factory(_template(folder, name)) for name in DATABASES}
         self.answers: dict[str, Any] = json.loads((folder / "answers.json").read_text(encoding="utf-8"))
+        for row in [row for rows in self.answers["questions"].values() for row in rows]:
+            row.update(
+                {name: RENAMED[value] for name, value in row.items() if isinstance(value, str) and value in RENAMED}
+            )
         self.closed_hour, self.open_hour = (
             datetime.fromisoformat(self.answers[name]) for name in ("closed_hour", "open_hour")
         )
@@ -148,8 +155,8 @@ def test_status_of_migrated_databases_shows_what_was_merged_and_closed(record: R
         "deduplicator": "merging",
     }
     switch = switch_of(record.gatherers["g2"].database, "gatherer/g2")
-    assert (switch.running, switch.reason) == (False, "maintenance")
-    assert switch_of(record.gatherers["g1"].database, "gatherer/g1").running
+    assert (switch.enabled, switch.reason) == (False, "maintenance")
+    assert switch_of(record.gatherers["g1"].database, "gatherer/g1").enabled
 
 
 def test_live_merge_goes_on_where_the_version_before_stopped_and_takes_late_rows(record: Record) -> None:
@@ -196,20 +203,30 @@ def test_the_reader_reads_partitions_of_the_version_before(record: Record) -> No
 def test_partitions_of_the_version_before_are_whole_and_exported_again_as_they_are(record: Record) -> None:
     store = record.lake
     partitions = record.partitions()
+    rows = {}
     for partition in partitions:
-        assert verify(store, partition.path).state == "closed"
-    assert stale_partitions(store, record.urls["production"], partitions) == []
+        found = find_manifest(store, partition)
+        assert found is not None, partition
+        rows[partition] = verify(store, found[0]).rows
+        assert found[1].state == "closed"
+    stale = stale_partitions(store, record.urls["production"], partitions)
+    assert {(each.partition.table.name, each.reason) for each in stale} == {
+        (name, "its columns are those of another version") for name in ("book_checkpoints", "orderbook_snapshots")
+    }
+    assert all(partition in published(store, partition.table) for partition in partitions)
     merge_new(record.settings, record.clock)
     record.close(record.closed_hour)
     assert {each.reason for each in stale_partitions(store, record.urls["production"], partitions)} == {
         "its time was closed again since"
     }
-    rows = {partition: verify(store, partition.path).rows for partition in partitions}
     for partition in partitions:
         manifest = export_partition(store, record.urls["production"], partition, "closed", record.clock)
         assert manifest.rows == rows[partition], partition
+        assert verify(store, partition.path) == manifest
     assert stale_partitions(store, record.urls["production"], partitions) == []
     assert all(partition in published(store, partition.table) for partition in partitions)
+    assert not list(open_store(store).list("raw/book_anchors/")), "what lies under today's name lies there alone"
+    assert json.loads(json.dumps(ask_lake(store, record.closed_hour))) == record.answers["lake"]
 
 
 def test_an_open_partition_of_the_version_before_is_replaced_once_its_hour_is_closed(record: Record) -> None:

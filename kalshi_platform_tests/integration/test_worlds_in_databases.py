@@ -1,4 +1,5 @@
-"""What random worlds work out in memory is what the real databases hold: rows, claims, anchors, and a close of the hour
+"""What random worlds work out in memory is what the real databases hold: rows, claims, checkpoints, and a close of the
+hour
 that finds nothing wrong in what is true."""
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import pytest
 
 from kalshi_platform.clock import SYSTEM_CLOCK
 from kalshi_platform.deduplicator.close.close_hour import close_hour
-from kalshi_platform.deduplicator.coverage.checkpoint_reader import read_anchors
+from kalshi_platform.deduplicator.coverage.checkpoint_reader import read_checkpoints
 from kalshi_platform.deduplicator.coverage.claims import read_claims
 from kalshi_platform.deduplicator.merge.merge_pass import merge_new
 from kalshi_platform.gatherer.ingest.commit import close_former, commit_records
@@ -62,9 +63,9 @@ def test_databases_say_what_the_world_says(seed: int, shape: Shape, merge_world:
     assert last.claims
     assert _claims(made) == {ticker: found for ticker, found in sorted(last.claims.items()) if found}
 
-    assert last.anchors
-    expected = Counter((each.ticker, each.time, tuple(sorted(each.book.items()))) for each in last.anchors)
-    assert _anchors(made) == expected
+    assert last.checkpoints
+    expected = Counter((each.ticker, each.time, tuple(sorted(each.book.items()))) for each in last.checkpoints)
+    assert _checkpoints(made) == expected
 
     closed = close_hour(settings, HOUR, SYSTEM_CLOCK, BOUNDS, final=False)
     assert not any(closed.inserted.values())
@@ -103,15 +104,15 @@ def _coverage(made: MergeWorld) -> Mapping[str, list[Interval]]:
     return found
 
 
-def _anchors(made: MergeWorld) -> Counter[tuple[str, int, tuple[tuple[tuple[str, int], int], ...]]]:
+def _checkpoints(made: MergeWorld) -> Counter[tuple[str, int, tuple[tuple[tuple[str, int], int], ...]]]:
     none = pl.DataFrame(schema={"stream_id": pl.Int64, "seq": pl.Int64, "ticker": pl.String})
     found: Counter[tuple[str, int, tuple[tuple[tuple[str, int], int], ...]]] = Counter()
     for source in made.settings().sources:
-        for row in read_anchors(source, HOUR, none, MARGIN_US, 1_000).iter_rows(named=True):
+        for row in read_checkpoints(source, HOUR, none, MARGIN_US, 1_000).iter_rows(named=True):
             book = {
                 (side, price): size
                 for side in ("yes", "no")
                 for price, size in zip(row[f"{side}_price_e4"], row[f"{side}_count_e2"], strict=True)
             }
-            found[row["ticker"], us_from_datetime(row["anchor_ts"]) - START_US, tuple(sorted(book.items()))] += 1
+            found[row["ticker"], us_from_datetime(row["checkpoint_ts"]) - START_US, tuple(sorted(book.items()))] += 1
     return found

@@ -219,7 +219,7 @@ class _Merge:
         ]
         with self._production.transaction() as transaction:
             rows = transaction.fetch_all(
-                'SELECT DISTINCT ticker COLLATE "C" FROM catalog_owed WHERE gatherer = ANY (%s) AND table_name = %s'
+                'SELECT DISTINCT ticker COLLATE "C" FROM catalog_pending WHERE gatherer = ANY (%s) AND table_name = %s'
                 ' AND ticker COLLATE "C" > %s ORDER BY 1 LIMIT %s',
                 (list(self._news), table, beyond, NAMES_AT_ONCE),
             )
@@ -291,11 +291,11 @@ class _Merge:
         missed is asked again. Who was never read will be read from the beginning anyway.
         """
         transaction.execute(
-            "DELETE FROM catalog_owed WHERE gatherer = ANY (%s) AND table_name = %s AND ticker = ANY (%s)",
+            "DELETE FROM catalog_pending WHERE gatherer = ANY (%s) AND table_name = %s AND ticker = ANY (%s)",
             (list(self._news), table, list(tickers)),
         )
         transaction.execute(
-            "INSERT INTO catalog_owed (gatherer, table_name, ticker)"
+            "INSERT INTO catalog_pending (gatherer, table_name, ticker)"
             " SELECT g, %s, t FROM unnest(%s::text[]) AS g, unnest(%s::text[]) AS t ON CONFLICT DO NOTHING",
             (table, [name for name in self.missed if name in self._positions], list(tickers)),
         )

@@ -38,7 +38,8 @@ def worst_markets(production: Database, hours: Sequence[datetime], limit: int = 
     """Markets that failed in these hours, the lowest score first."""
     with production.transaction() as transaction:
         rows = transaction.fetch_all(
-            "SELECT hour, ticker, verdict, score, run_failures + anchor_failures + stream_failures + rest_inconsistent,"
+            "SELECT hour, ticker, verdict, score,"
+            " run_failures + checkpoint_failures + stream_failures + rest_inconsistent,"
             " rest_undecided, withdrawn_us / 1e6::double precision, detail FROM book_proofs"
             " WHERE hour = ANY (%s) AND verdict = 'failed'"
             " ORDER BY score NULLS FIRST, 5 DESC, hour, ticker LIMIT %s",

@@ -1,4 +1,4 @@
-"""The close of an hour: everything that gatherers hold of it is in production, with anchors, coverage and proofs.
+"""The close of an hour: everything that gatherers hold of it is in production, with checkpoints, coverage and proofs.
 
 Idempotent, and also the backfill. The hour is merged again by time, whatever the cursors say: what a restored or
 renumbered gatherer has, comes too. What gatherers claim is read before their rows are merged, so that production holds
@@ -27,7 +27,7 @@ from kalshi_platform.deduplicator.close.hour_summary import NOTHING_OPEN, Covera
 from kalshi_platform.deduplicator.close.hours import MISSED_FOR, SETTLED_AFTER
 from kalshi_platform.deduplicator.close.overlap import added_up, disagreements, statistics_of
 from kalshi_platform.deduplicator.close.verify_hour import HourProof, prove_hour
-from kalshi_platform.deduplicator.coverage.checkpoint_reader import read_anchors, streams_still_known
+from kalshi_platform.deduplicator.coverage.checkpoint_reader import read_checkpoints, streams_still_known
 from kalshi_platform.deduplicator.coverage.gatherer_hour import BOOK_TABLES, GathererHour, read_hour
 from kalshi_platform.deduplicator.merge import parts, production
 from kalshi_platform.deduplicator.merge.merge_pass import reason_of, unite
@@ -49,7 +49,7 @@ from kalshi_platform.storage.read import arrow_snapshot
 Answer = TypeVar("Answer")
 # A slice of an hour is at least a second long.
 _MOST_SLICES = 3_600
-# A snapshot that was anchored longer ago than this is looked at again, which costs time and changes nothing.
+# A snapshot that was checkpointed longer ago than this is looked at again, which costs time and changes nothing.
 _LOOK_BACK = timedelta(days=14)
 _log = logging.getLogger(__name__)
 
@@ -69,7 +69,7 @@ class HourClose:
 
     hour: datetime
     rows: Mapping[str, int]
-    anchors: int
+    checkpoints: int
     gatherers_read: tuple[str, ...]
     gatherers_missed: tuple[str, ...]
     inserted: Mapping[str, int] = field(default_factory=dict)
@@ -92,7 +92,7 @@ def close_hour(
     final: bool = True,
     rest: TradeLister | None = None,
 ) -> HourClose:
-    """Merge the hour again, make its anchors, mark it closed (unless it still runs, or `final` is False).
+    """Merge the hour again, make its checkpoints, mark it closed (unless it still runs, or `final` is False).
 
     `rest` is asked for the hour's trades, of which production gets those that no gatherer has; without it, or when the
     exchange does not answer, the hour is closed all the same and its trades are `not checked`.
@@ -138,7 +138,7 @@ class _Close:
             for low, high in slices:
                 count = self._merge_again(table, low, high, close_no)
                 inserted[table] = inserted.get(table, 0) + count
-        anchors = self._anchors()
+        checkpoints = self._checkpoints()
         self._look_for_drops()
         read = tuple(source.name for source in self._settings.sources if source.name not in self._missed)
         if self._missed and not read and self._clock.now() - self._hour <= MISSED_FOR:
@@ -147,7 +147,7 @@ class _Close:
         if final:
             # What it inserts came with this close, which it does not reopen.
             trades = reconcile_trades(self._database, rest, self._hour, self._keeper, self._clock, merge_no=close_no)
-        for table in ("book_anchors", *CLOSE_TABLES):
+        for table in ("book_checkpoints", *CLOSE_TABLES):
             self._keeper.ensure_hours(table, [us_from_datetime(self._hour)])
         with self._database.transaction() as transaction:
             counts = self._count(transaction)
@@ -158,7 +158,7 @@ class _Close:
         else:
             claimed = self._trustworthy(claimed, former)
             with production.merging(self._database) as transaction:
-                self._put_anchors(transaction, _trusted(anchors, claimed), claimed)
+                self._put_checkpoints(transaction, _trusted(checkpoints, claimed), claimed)
             proved = prove_hour(self._database, self._settings, self._hour, claimed)
         with production.merging(self._database) as transaction:
             alarms = self._put(transaction, proved, claimed)
@@ -168,16 +168,16 @@ class _Close:
             put_lost(transaction, self._hour, lost)
             verdicts = proofs_of(transaction, [self._hour])
             closed = HourClose(
-                self._hour, rows, rows.pop("book_anchors"), read, tuple(self._missed), inserted, final, trades,
+                self._hour, rows, rows.pop("book_checkpoints"), read, tuple(self._missed), inserted, final, trades,
                 coverage_share(transaction, self._hour), close_store.failed_markets(transaction, self._hour),
                 verdicts.proved, verdicts.unproved, alarms, lost,
                 {name: tuple(sorted(each)) for name, each in self._incomplete.items()},
             )  # fmt: skip
             if final:
                 # Once it has had time to settle, it is not closed again for that.
-                unsettled = self._clock.now() < self._hour + SETTLED_AFTER
-                unsettled = unsettled and any(each.unsettled for each in claimed.values())
-                _mark(transaction, closed, close_no, closed_at, former, unsettled=unsettled)
+                may_grow = self._clock.now() < self._hour + SETTLED_AFTER
+                may_grow = may_grow and any(each.may_grow for each in claimed.values())
+                _mark(transaction, closed, close_no, closed_at, former, may_grow=may_grow)
         for kind, subject, detail in alarms:
             _log.error("%s: %s: %s: %s", self._hour.isoformat(), kind, subject, detail)
         return closed
@@ -284,11 +284,11 @@ class _Close:
             self._put_aside[table, each.reason] = count + each.rows.height, each.detail
         return carried.rows
 
-    def _anchors(self) -> pl.DataFrame:
+    def _checkpoints(self) -> pl.DataFrame:
         with self._database.transaction() as transaction:
             rows = transaction.fetch_all(
-                "SELECT gatherer, stream_id, seq, ticker FROM book_anchors"
-                " WHERE anchor_ts < %s AND anchor_ts >= %s AND gatherer <> ''",
+                "SELECT gatherer, stream_id, seq, ticker FROM book_checkpoints"
+                " WHERE checkpoint_ts < %s AND checkpoint_ts >= %s AND gatherer <> ''",
                 (self._hour, self._hour - _LOOK_BACK),
             )
         schema = {"gatherer": pl.String, "stream_id": pl.Int64, "seq": pl.Int64, "ticker": pl.String}
@@ -297,17 +297,18 @@ class _Close:
         def question(source: GathererSource) -> Callable[[], pl.DataFrame]:
             mine = known.filter(pl.col("gatherer") == source.name).drop("gatherer")
             return partial(
-                read_anchors, source, self._hour, mine, self._settings.margin_us, self._settings.rows_per_pass
+                read_checkpoints, source, self._hour, mine, self._settings.margin_us, self._settings.rows_per_pass
             )
 
         with self._database.transaction() as transaction:
-            anchored = transaction.fetch_all(
-                "SELECT DISTINCT gatherer, stream_id FROM book_anchors WHERE anchor_ts >= %s AND anchor_ts < %s",
+            checkpointed = transaction.fetch_all(
+                "SELECT DISTINCT gatherer, stream_id FROM book_checkpoints"
+                " WHERE checkpoint_ts >= %s AND checkpoint_ts < %s",
                 (self._hour, self._hour + HOUR),
             )
         self._known_streams = self._ask(
             lambda source: partial(
-                streams_still_known, source, {stream_id for name, stream_id in anchored if name == source.name}
+                streams_still_known, source, {stream_id for name, stream_id in checkpointed if name == source.name}
             )
         )
         found = self._ask(question)
@@ -315,28 +316,28 @@ class _Close:
             return pl.DataFrame()
         return pl.concat(found.values()).filter(pl.col("ticker").str.len_chars() <= LONGEST_NAME)
 
-    def _put_anchors(
-        self, transaction: Transaction, anchors: pl.DataFrame, claimed: Mapping[str, GathererHour]
+    def _put_checkpoints(
+        self, transaction: Transaction, checkpoints: pl.DataFrame, claimed: Mapping[str, GathererHour]
     ) -> None:
-        """Replace the anchors of the streams that gatherers still know, and hold as they did.
+        """Replace the checkpoints of the streams that gatherers still know, and hold as they did.
 
         Those of other streams stay: their gatherer was made anew, or its old streams or rows were dropped, and
-        production's anchors are all that is left of them.
+        production's checkpoints are all that is left of them.
         """
         for name, stream_ids in self._known_streams.items():
             held = claimed[name].streams if name in claimed else frozenset()
             transaction.execute(
-                "DELETE FROM book_anchors WHERE anchor_ts >= %s AND anchor_ts < %s AND gatherer = %s"
+                "DELETE FROM book_checkpoints WHERE checkpoint_ts >= %s AND checkpoint_ts < %s AND gatherer = %s"
                 " AND stream_id = ANY (%s)",
                 (self._hour, self._hour + HOUR, name, sorted(stream_ids & held)),
             )
-        if anchors.height:
-            data = anchors.to_arrow(compat_level=pl.CompatLevel.oldest())
-            transaction.insert_new(PRODUCTION_TABLES["book_anchors"], data)
+        if checkpoints.height:
+            data = checkpoints.to_arrow(compat_level=pl.CompatLevel.oldest())
+            transaction.insert_new(PRODUCTION_TABLES["book_checkpoints"], data)
 
     def _count(self, transaction: Transaction) -> dict[str, int]:
         counts = {}
-        for table in (*MERGED_TABLES, "book_anchors"):
+        for table in (*MERGED_TABLES, "book_checkpoints"):
             time = PRODUCTION_TABLES[table].time_column
             row = transaction.fetch_one(
                 f"SELECT count(*) FROM {table} WHERE {time} >= %s AND {time} < %s",  # noqa: S608 - our own names
@@ -363,19 +364,19 @@ class _Close:
         return answers
 
 
-def _trusted(anchors: pl.DataFrame, claimed: Mapping[str, GathererHour]) -> pl.DataFrame:
+def _trusted(checkpoints: pl.DataFrame, claimed: Mapping[str, GathererHour]) -> pl.DataFrame:
     """Those of streams that hold what they recorded, without two snapshots of one that contradict each other."""
-    if anchors.height:
+    if checkpoints.height:
         streams = [(name, stream_id) for name, each in claimed.items() for stream_id in each.streams]
         held = pl.DataFrame(streams, schema={"gatherer": pl.String, "stream_id": pl.Int64}, orient="row")
-        anchors = anchors.join(held, on=["gatherer", "stream_id"], how="semi")
+        checkpoints = checkpoints.join(held, on=["gatherer", "stream_id"], how="semi")
     for name, each in claimed.items():
         failed = each.run_checks.filter(~pl.col("passed"))
         for number in ("seq", "next_seq"):
             wrong = failed.select("stream_id", "ticker", pl.col(number).alias("seq"), gatherer=pl.lit(name))
-            if anchors.height:
-                anchors = anchors.join(wrong, on=["gatherer", "stream_id", "ticker", "seq"], how="anti")
-    return anchors
+            if checkpoints.height:
+                checkpoints = checkpoints.join(wrong, on=["gatherer", "stream_id", "ticker", "seq"], how="anti")
+    return checkpoints
 
 
 def _checked_hour(source: GathererSource, low_us: int, high_us: int, margin_us: int) -> GathererHour:
@@ -406,7 +407,7 @@ def _mark(
     closed_at: datetime,
     former: FormerClose,
     *,
-    unsettled: bool,
+    may_grow: bool,
 ) -> None:
     # What was counted before rows were dropped stays: it tells how many there should be.
     counted = {table: count for table, count in closed.rows.items() if table not in closed.dropped}
@@ -415,16 +416,17 @@ def _mark(
     # Nothing of the hour is another than before, so that what was exported of it is not out of date.
     brought = any(closed.inserted.values()) or (closed.trades is not None and closed.trades.inserted > 0)
     transaction.execute(
-        "INSERT INTO hour_closes AS t (hour, close_no, closed_at, rows, anchors, gatherers_read,"
-        " gatherers_missed, gatherers_incomplete, unsettled, markets, open_us, covered_us)"
+        "INSERT INTO hour_closes AS t (hour, close_no, closed_at, rows, checkpoints, gatherers_read,"
+        " gatherers_missed, gatherers_incomplete, may_grow, markets, open_us, covered_us)"
         " VALUES (%(hour)s, %(close_no)s, %(closed_at)s, %(rows)s,"
-        " %(anchors)s, %(read)s, %(missed)s, %(incomplete)s, %(unsettled)s, %(markets)s, %(open_us)s, %(covered_us)s)"
+        " %(checkpoints)s, %(read)s, %(missed)s, %(incomplete)s, %(may_grow)s, %(markets)s, %(open_us)s,"
+        " %(covered_us)s)"
         " ON CONFLICT (hour) DO UPDATE SET close_no = excluded.close_no,"
         " close_id = CASE WHEN %(unchanged)s THEN t.close_id ELSE excluded.close_id END,"
         " closed_at = excluded.closed_at, rows = excluded.rows,"
-        " anchors = CASE WHEN %(kept)s THEN t.anchors ELSE excluded.anchors END,"
+        " checkpoints = CASE WHEN %(kept)s THEN t.checkpoints ELSE excluded.checkpoints END,"
         " gatherers_read = excluded.gatherers_read, gatherers_missed = excluded.gatherers_missed,"
-        " gatherers_incomplete = excluded.gatherers_incomplete, unsettled = excluded.unsettled,"
+        " gatherers_incomplete = excluded.gatherers_incomplete, may_grow = excluded.may_grow,"
         " markets = CASE WHEN %(kept)s THEN t.markets ELSE excluded.markets END,"
         " open_us = CASE WHEN %(kept)s THEN t.open_us ELSE excluded.open_us END,"
         " covered_us = CASE WHEN %(kept)s THEN t.covered_us ELSE excluded.covered_us END",
@@ -433,11 +435,11 @@ def _mark(
             "close_no": close_no,
             "closed_at": closed_at,
             "rows": json.dumps(rows),
-            "anchors": closed.anchors,
+            "checkpoints": closed.checkpoints,
             "read": list(closed.gatherers_read),
             "missed": list(closed.gatherers_missed),
             "incomplete": sorted(closed.gatherers_incomplete),
-            "unsettled": unsettled,
+            "may_grow": may_grow,
             "markets": closed.coverage.markets,
             "open_us": closed.coverage.open_us,
             "covered_us": closed.coverage.covered_us,

@@ -113,7 +113,7 @@ def put_streams(transaction: Transaction, hour: datetime, held: Mapping[str, pl.
 def steps_beyond(transaction: Transaction, hour: datetime, margin_us: int) -> list[Alarm]:
     """Alarms of streams whose time went back by more than the margin, asked now or by an earlier close."""
     rows = transaction.fetch_all(
-        "SELECT gatherer, stream_id, steps, largest_us FROM time_steps_back"
+        "SELECT gatherer, stream_id, steps, largest_us FROM time_regressions"
         " WHERE hour = %s AND ticker = '' AND largest_us > %s ORDER BY 1, 2",
         (hour, margin_us),
     )
@@ -133,11 +133,11 @@ def put_steps(
     """Replace the steps back of the streams that were read. `steps`: the columns of _STEPS."""
     for gatherer, stream_ids in streams.items():
         transaction.execute(
-            "DELETE FROM time_steps_back WHERE hour = %s AND gatherer = %s AND stream_id = ANY (%s)",
+            "DELETE FROM time_regressions WHERE hour = %s AND gatherer = %s AND stream_id = ANY (%s)",
             (hour, gatherer, sorted(stream_ids)),
         )
     transaction.execute_values(
-        "INSERT INTO time_steps_back (hour, gatherer, stream_id, ticker, steps, largest_us, exchange_ts) VALUES %s",
+        "INSERT INTO time_regressions (hour, gatherer, stream_id, ticker, steps, largest_us, exchange_ts) VALUES %s",
         [(hour, *row[:5], datetime_from_us(row[5])) for row in steps.select(_STEPS.keys()).iter_rows()],
     )
 
@@ -173,19 +173,19 @@ def failed_markets(transaction: Transaction, hour: datetime) -> tuple[str, ...]:
     return tuple(ticker for (ticker,) in rows)
 
 
-def put_derived(transaction: Transaction, hour: datetime, anchors: pl.DataFrame) -> bool:
-    """Replace the derived anchors at the end of the hour; return whether that changed anything."""
+def put_derived(transaction: Transaction, hour: datetime, checkpoints: pl.DataFrame) -> bool:
+    """Replace the derived checkpoints at the end of the hour; return whether that changed anything."""
     at = hour + HOUR - _MICROSECOND
     columns = ["ticker", "stream_id", "seq", "yes_price_e4", "yes_count_e2", "no_price_e4", "no_count_e2"]
     before = transaction.fetch_all(
-        f"SELECT {', '.join(columns)} FROM book_anchors WHERE anchor_ts = %s AND gatherer = ''",  # noqa: S608 - our own
+        f"SELECT {', '.join(columns)} FROM book_checkpoints WHERE checkpoint_ts = %s AND gatherer = ''",  # noqa: S608 - our own
         (at,),
     )
-    if sorted(before) == sorted(tuple(row) for row in anchors.select(columns).iter_rows()):
+    if sorted(before) == sorted(tuple(row) for row in checkpoints.select(columns).iter_rows()):
         return False
-    transaction.execute("DELETE FROM book_anchors WHERE anchor_ts = %s AND gatherer = ''", (at,))
-    moment = pl.lit(at).dt.cast_time_unit("us").alias("anchor_ts")
-    _insert(transaction, PRODUCTION_TABLES["book_anchors"], anchors.with_columns(moment, gatherer=pl.lit("")))
+    transaction.execute("DELETE FROM book_checkpoints WHERE checkpoint_ts = %s AND gatherer = ''", (at,))
+    moment = pl.lit(at).dt.cast_time_unit("us").alias("checkpoint_ts")
+    _insert(transaction, PRODUCTION_TABLES["book_checkpoints"], checkpoints.with_columns(moment, gatherer=pl.lit("")))
     return True
 
 

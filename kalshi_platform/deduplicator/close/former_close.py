@@ -46,7 +46,7 @@ class FormerClose:
         return tuple(sorted(fewer | (never_counted & incomplete) | (never_counted - counts.keys() - _REMADE)))
 
     def keeps_judgement(self, lost: Iterable[str]) -> bool:
-        """Whether claims, coverage, proofs and anchors stay as the last close left them."""
+        """Whether claims, coverage, proofs and checkpoints stay as the last close left them."""
         return self.rows is not None and not set(lost).isdisjoint(_JUDGED)
 
     def streams_to_keep(self, gatherer: str, now: GathererHour) -> frozenset[int]:
@@ -61,7 +61,7 @@ class FormerClose:
 
 
 # A close that judges makes these anew.
-_REMADE = frozenset({"book_anchors", "coverage", "book_proofs"})
+_REMADE = frozenset({"book_checkpoints", "coverage", "book_proofs"})
 
 
 def read_former(transaction: Transaction, hour: datetime) -> FormerClose:

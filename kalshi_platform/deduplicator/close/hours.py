@@ -24,7 +24,7 @@ def active_hours(production: Database) -> list[datetime]:
 
 def hours_to_close(production: Database, now: datetime) -> list[datetime]:
     """Ended hours that were never closed, got rows after their close, or were closed without a gatherer that answers
-    again; ascending. Also, once, those of which a quiet stream may have more to claim since (`unsettled`).
+    again; ascending. Also, once, those of which a quiet stream may have more to claim since (`may_grow`).
 
     A gatherer answers when the live merge notes no error of it, or when no merge has looked for a while.
     """
@@ -32,7 +32,7 @@ def hours_to_close(production: Database, now: datetime) -> list[datetime]:
         rows = transaction.fetch_all(
             "SELECT s.hour FROM hour_states() s LEFT JOIN hour_closes c USING (hour)"
             " WHERE s.hour <= %(ended)s AND s.last_merge_no IS NOT NULL"
-            " AND (s.close_no IS NULL OR s.reopened OR (c.unsettled AND s.hour + %(settled)s <= %(now)s))"
+            " AND (s.close_no IS NULL OR s.reopened OR (c.may_grow AND s.hour + %(settled)s <= %(now)s))"
             " UNION SELECT c.hour FROM hour_closes c CROSS JOIN unnest(c.gatherers_missed) AS missed (gatherer)"
             " LEFT JOIN merge_cursors m USING (gatherer)"
             " WHERE c.hour >= %(oldest)s AND c.hour <= %(ended)s"

@@ -19,9 +19,9 @@ FEWEST_ROWS = 100
 """Fewer comparable rows than this raise no alarm."""
 STATISTICS = {
     "gatherer": pl.String, "table_name": pl.String, "seen": pl.Int64, "distinct_rows": pl.Int64,
-    "unique_rows": pl.Int64, "first_witness": pl.Int64, "comparable": pl.Int64, "agreed": pl.Int64,
+    "unique_rows": pl.Int64, "first_observer": pl.Int64, "comparable": pl.Int64, "agreed": pl.Int64,
 }  # fmt: skip
-# Books carry their witness in the key: they are counted, never compared.
+# Books carry their observer in the key: they are counted, never compared.
 _KEYS: Mapping[str, tuple[str, ...]] = {
     "orderbook_deltas": DELTA_KEY,
     "trades": TRADE_IDENTITY,
@@ -40,7 +40,7 @@ def statistics_of(table: str, by_gatherer: Mapping[str, pa.Table]) -> pl.DataFra
         counted = counted.join(_compared(table, by_gatherer), on="gatherer", how="left")
     else:
         own = pl.col("seen")
-        counted = counted.with_columns(distinct_rows=own, unique_rows=own, first_witness=own, comparable=0, agreed=0)
+        counted = counted.with_columns(distinct_rows=own, unique_rows=own, first_observer=own, comparable=0, agreed=0)
     return counted.with_columns(table_name=pl.lit(table)).select(
         pl.col(name).cast(kind) for name, kind in STATISTICS.items()
     )
@@ -96,7 +96,7 @@ def _compared(table: str, by_gatherer: Mapping[str, pa.Table]) -> pl.DataFrame:
     return lines.group_by("gatherer").agg(
         pl.len().alias("distinct_rows"),
         (pl.col("_holders") == 1).sum().alias("unique_rows"),
-        (pl.col("_first") == pl.col("gatherer")).sum().alias("first_witness"),
+        (pl.col("_first") == pl.col("gatherer")).sum().alias("first_observer"),
         pl.col("_several").sum().alias("comparable"),
         (pl.col("_several") & (pl.col("_holders") > 1)).sum().alias("agreed"),
     )

@@ -81,7 +81,7 @@ def prove_hour(
     rows = read_production_hour(database.url, low_us, high_us, settings.rest_age_us, settings.clock_skew_us)
     judged = judge(claims.sort(CLAIM), run_checks, rows.hour, lost, earlier)
     covered = Covered(rows.hour.tickers, judged.coverage)
-    derived, wrong = derive(rows.anchors, covered, rows.changes, rows.exchange_us, high_us - 1)
+    derived, wrong = derive(rows.checkpoints, covered, rows.changes, rows.exchange_us, high_us - 1)
     found_before = kept.filter(pl.col("withdrawn") == _BELOW_ZERO)["ticker"]
     judged = condemned(judged, sorted({*wrong, *found_before}), _BELOW_ZERO)
     columns = {"gatherer": pl.String, "stream_id": pl.Int64, **STEPS}

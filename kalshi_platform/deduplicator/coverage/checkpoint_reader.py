@@ -1,4 +1,4 @@
-"""The anchors of one hour from one gatherer: its ledger, and just as much of its streams as the anchors need.
+"""The checkpoints of one hour from one gatherer: its ledger, and just as much of its streams as the checkpoints need.
 
 Everything is read in one snapshot of the gatherer's database. A stream is read by number from a snapshot onwards, in
 windows that grow until every snapshot has its S or can have none; the segments say where a window lies in time. So it
@@ -27,15 +27,15 @@ from kalshi_platform.storage.read import ArrowSnapshot, arrow_snapshot
 # Most snapshots are settled by a few seconds of their stream.
 _FIRST_WINDOW = 20_000
 _BOOKS_AT_ONCE = 2_000
-_EMPTY = pl.DataFrame(pl.from_arrow(arrow_schema(PRODUCTION_TABLES["book_anchors"]).empty_table()))
+_EMPTY = pl.DataFrame(pl.from_arrow(arrow_schema(PRODUCTION_TABLES["book_checkpoints"]).empty_table()))
 
 
-def read_anchors(
+def read_checkpoints(
     source: GathererSource, hour: datetime, known: pl.DataFrame, margin_us: int, rows_at_once: int
 ) -> pl.DataFrame:
-    """Return the anchors of `source` with S in the hour, as rows of `book_anchors`. Raises DatabaseUnavailable.
+    """Return the checkpoints of `source` with S in the hour, as rows of `book_checkpoints`. Raises DatabaseUnavailable.
 
-    `known`: (stream_id, seq, ticker) of snapshots that were anchored in earlier hours; they are not read again.
+    `known`: (stream_id, seq, ticker) of snapshots that were checkpointed in earlier hours; they are not read again.
     """
     low_us = us_from_datetime(hour)
     high_us = low_us + 3_600_000_000
@@ -44,17 +44,17 @@ def read_anchors(
             _of_stream(snapshot, stream_id, known, (low_us, high_us), margin_us, rows_at_once)
             for stream_id in streams_between(snapshot, datetime_from_us(low_us - margin_us), datetime_from_us(high_us))
         ]
-    anchors = pl.concat(
-        [_EMPTY.drop("gatherer", "anchor_ts").with_columns(anchor_us=pl.lit(0, pl.Int64)).clear(), *found]
+    checkpoints = pl.concat(
+        [_EMPTY.drop("gatherer", "checkpoint_ts").with_columns(checkpoint_us=pl.lit(0, pl.Int64)).clear(), *found]
     )
-    return anchors.select(
-        pl.from_epoch("anchor_us", time_unit="us").dt.replace_time_zone("UTC").alias("anchor_ts"),
+    return checkpoints.select(
+        pl.from_epoch("checkpoint_us", time_unit="us").dt.replace_time_zone("UTC").alias("checkpoint_ts"),
         "ticker",
         pl.lit(source.name).alias("gatherer"),
         "stream_id",
         "seq",
         *LEVEL_TYPES,
-    ).sort("anchor_ts", "ticker", "stream_id", "seq")
+    ).sort("checkpoint_ts", "ticker", "stream_id", "seq")
 
 
 def streams_still_known(source: GathererSource, stream_ids: Collection[int]) -> frozenset[int]:
@@ -72,12 +72,14 @@ def _of_stream(
     around = AROUND_MARGINS * margin_us
     ledger = read_proven(snapshot, stream_id, (hour_us[0] - around, hour_us[1] + around)).ledger
     segments, indices = ledger.segments, ledger.indices
-    candidates = spans(ledger.memberships, runs(segments)).join(known, on=["stream_id", "seq", "ticker"], how="anti")
+    candidates = spans(ledger.book_subscriptions, runs(segments)).join(
+        known, on=["stream_id", "seq", "ticker"], how="anti"
+    )
     candidates = _possible(candidates, segments, hour_us, margin_us, single=indices["exchange_index"].n_unique() == 1)
     candidates = _with_rows(snapshot, candidates, segments, hour_us[0])
-    parts = [_EMPTY.drop("gatherer", "anchor_ts").with_columns(anchor_us=pl.lit(0, pl.Int64)).clear()]
+    parts = [_EMPTY.drop("gatherer", "checkpoint_ts").with_columns(checkpoint_us=pl.lit(0, pl.Int64)).clear()]
     for starts, deltas in _settled(snapshot, stream_id, candidates, segments, indices, margin_us, at_once):
-        inside = starts.filter((pl.col("anchor_us") >= hour_us[0]) & (pl.col("anchor_us") < hour_us[1]))
+        inside = starts.filter((pl.col("checkpoint_us") >= hour_us[0]) & (pl.col("checkpoint_us") < hour_us[1]))
         # A connection that begins has a snapshot of every market, and books may have thousands of levels.
         for some in inside.iter_slices(_BOOKS_AT_ONCE):
             levels = read_levels(snapshot, stream_id, some)

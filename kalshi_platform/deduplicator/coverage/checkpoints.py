@@ -1,6 +1,6 @@
 """Books that folds start from. Pure; one stream at a time, times as integers of microseconds.
 
-A snapshot says what the book is at its place in the stream, not at what exchange time. It is anchored at
+A snapshot says what the book is at its place in the stream, not at what exchange time. It is checkpointed at
 
     S = earliest time of the feed after it + W,
 
@@ -8,10 +8,10 @@ and only if S lies before E = latest time of the feed - W: then the stream has s
 is every delta of the stream with the market's exchange_index, its own among them; W is how far back the times of later
 frames may go, those of one market too: its first delta after the snapshot may be older than one that the snapshot
 holds. The book at the END of S is the snapshot plus the stream's own later deltas up to S. A snapshot without such an S
-is kept, but never an anchor.
+is kept, but never a checkpoint.
 
 Reading on never changes an S that was found: with E beyond S, later frames carry later times (by the meaning of W). So
-a window of the stream that is long enough for a snapshot gives the same anchor as all of it.
+a window of the stream that is long enough for a snapshot gives the same checkpoint as all of it.
 """
 
 from __future__ import annotations
@@ -29,21 +29,22 @@ LEVEL_TYPES = {
 
 
 class Settled(NamedTuple):
-    """`starts`: the spans given with `anchor_us`, S. `pending`: those for which more of the stream must be read."""
+    """`starts`: the spans given with `checkpoint_us`, S. `pending`: those for which more of the stream must be read."""
 
     starts: pl.DataFrame
     pending: pl.DataFrame
 
 
 def bounds(spans: pl.DataFrame, deltas: pl.DataFrame, read_to: int, margin_us: int) -> pl.DataFrame:
-    """Add `anchor_us` (S) and `until_us` (E) to spans of one stream, as far as the deltas up to `read_to` tell them.
+    """Add `checkpoint_us` (S) and `until_us` (E) to spans of one stream, as far as the deltas up to `read_to` tell
+    them.
 
     Arguments as for settle(). Null where nothing came after the snapshot; only where S < E is anything shown.
     """
     bounded = spans.with_columns(_bound=pl.min_horizontal("seq_end", pl.lit(read_to)))
     return _with_feed(bounded, deltas).select(
         *spans.columns,
-        (pl.col("_feed_min") + margin_us).alias("anchor_us"),
+        (pl.col("_feed_min") + margin_us).alias("checkpoint_us"),
         (pl.col("_feed_max") - margin_us).alias("until_us"),
     )
 
@@ -55,29 +56,29 @@ def settle(spans: pl.DataFrame, deltas: pl.DataFrame, read_to: int, margin_us: i
     all of the stream with (lowest seq of `spans`) < seq ≤ `read_to`, as far as their exchange_index is asked for.
     """
     found = bounds(spans, deltas, read_to, margin_us)
-    anchored = (pl.col("anchor_us") < pl.col("until_us")).fill_null(value=False)
+    checkpointed = (pl.col("checkpoint_us") < pl.col("until_us")).fill_null(value=False)
     columns = spans.columns
     return Settled(
-        found.filter(anchored).select(*columns, "anchor_us").sort("seq", "ticker"),
-        found.filter(~anchored & (pl.col("seq_end") > read_to)).select(columns).sort("seq", "ticker"),
+        found.filter(checkpointed).select(*columns, "checkpoint_us").sort("seq", "ticker"),
+        found.filter(~checkpointed & (pl.col("seq_end") > read_to)).select(columns).sort("seq", "ticker"),
     )
 
 
 def books(starts: pl.DataFrame, snapshots: pl.DataFrame, deltas: pl.DataFrame) -> pl.DataFrame:
-    """Fold each snapshot up to the end of its S: (ticker, seq, anchor_us, and the four lists of levels).
+    """Fold each snapshot up to the end of its S: (ticker, seq, checkpoint_us, and the four lists of levels).
 
     `starts` as settle() gives them; `snapshots`: ticker, seq and the lists of levels; `deltas` as for settle(), with
     side, price_e4 and delta_e2. Snapshots that are missing, and books with a level below zero (a lost delta explains
     one, or times that go back), give no row.
     """
     key = ["ticker", "seq"]
-    start = starts.select(*key, "seq_end", "anchor_us")
+    start = starts.select(*key, "seq_end", "checkpoint_us")
     later = (
         start.join(deltas.rename({"seq": "_delta_seq"}).drop("exchange_index"), on="ticker")
         .filter(
             (pl.col("_delta_seq") > pl.col("seq"))
             & (pl.col("_delta_seq") <= pl.col("seq_end"))
-            & (pl.col("exchange_us") <= pl.col("anchor_us"))
+            & (pl.col("exchange_us") <= pl.col("checkpoint_us"))
         )
         .select(*key, "side", "price_e4", pl.col("delta_e2").alias("count_e2"))
     )
@@ -106,7 +107,7 @@ def books(starts: pl.DataFrame, snapshots: pl.DataFrame, deltas: pl.DataFrame) -
         )
         found = found.join(lists, on=key, how="left")
     return found.select(
-        *key, "anchor_us", *(pl.col(name).fill_null([]).cast(kind) for name, kind in LEVEL_TYPES.items())
+        *key, "checkpoint_us", *(pl.col(name).fill_null([]).cast(kind) for name, kind in LEVEL_TYPES.items())
     ).sort("seq", "ticker")
 
 

@@ -1,9 +1,10 @@
 """What one gatherer claims to hold completely: market by market, from its ledger and the times of its rows.
 
-A membership claims S < t < E of its market, where S and E are those of anchors.py: the stream has shown by later times
-that nothing before them can still come. Where a newer snapshot only continues a membership the two are one. A step
-back of times that is larger than the margin W breaks what S and E rest on, so the claims around it are withdrawn (see
-steps.py). Segments of the ledger were committed with their rows, so a claim is true whenever it can be read.
+A book subscription claims S < t < E of its market, where S and E are those of checkpoints.py: the stream has shown by
+later times that nothing before them can still come. Where a newer snapshot only continues a book subscription the two
+are one. A step back of times that is larger than the margin W breaks what S and E rest on, so the claims around it are
+withdrawn (see steps.py). Segments of the ledger were committed with their rows, so a claim is true whenever it can be
+read.
 """
 
 from __future__ import annotations
@@ -43,13 +44,13 @@ def read_claims(source: GathererSource, low: datetime, high: datetime, margin_us
 
 def claims_within(window: StreamWindow, edges: Interval, margin_us: int) -> dict[str, list[Interval]]:
     """What one stream claims within [low, high), by ticker. Pure."""
-    found = claims(window.memberships, window.segments, window.deltas, margin_us, window.withdrawn)
+    found = claims(window.book_subscriptions, window.segments, window.deltas, margin_us, window.withdrawn)
     inside = {ticker: intersection(intervals, [edges]) for ticker, intervals in found.items()}
     return {ticker: intervals for ticker, intervals in inside.items() if intervals}
 
 
 def claims(
-    memberships: pl.DataFrame,
+    book_subscriptions: pl.DataFrame,
     segments: pl.DataFrame,
     deltas: pl.DataFrame,
     margin_us: int,
@@ -57,18 +58,20 @@ def claims(
 ) -> dict[str, list[Interval]]:
     """Return the claims of one stream. Pure.
 
-    `memberships` and `segments` as for runs.py; `deltas`: seq, exchange_us, ticker, exchange_index. Deltas may be left
-    out at either end: that only makes the claims shorter. `withdrawn` is claimed of no market.
+    `book_subscriptions` and `segments` as for runs.py; `deltas`: seq, exchange_us, ticker, exchange_index. Deltas may
+    be left out at either end: that only makes the claims shorter. `withdrawn` is claimed of no market.
     """
-    followed = continued(spans(memberships, runs(segments)))
+    followed = continued(spans(book_subscriptions, runs(segments)))
     if followed.is_empty() or deltas.is_empty():
         return {}
     read_to = int(followed["seq_end"].max())  # type: ignore[arg-type]
-    bounded = bounds(followed, deltas, read_to, margin_us).filter(pl.col("anchor_us") + 1 < pl.col("until_us"))
+    bounded = bounds(followed, deltas, read_to, margin_us).filter(pl.col("checkpoint_us") + 1 < pl.col("until_us"))
     lost = {index: union([*parts, *withdrawn]) for index, parts in broken(deltas, margin_us).items()}
     elsewhere = union(withdrawn)
     found: dict[str, list[Interval]] = {}
-    for ticker, index, start, end in bounded.select("ticker", "exchange_index", "anchor_us", "until_us").iter_rows():
+    for ticker, index, start, end in bounded.select(
+        "ticker", "exchange_index", "checkpoint_us", "until_us"
+    ).iter_rows():
         found.setdefault(ticker, []).extend(without([(start + 1, end)], lost.get(index, elsewhere)))
     return {ticker: union(parts) for ticker, parts in found.items() if parts}
 

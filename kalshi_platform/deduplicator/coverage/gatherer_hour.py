@@ -31,13 +31,13 @@ CLAIMS = {"ticker": pl.String, "stream_id": pl.Int64, "from_us": pl.Int64, "to_u
 
 HELD = {"stream_id": pl.Int64, "seq_to": pl.Int64, "deltas": pl.Int64}
 BOOK_TABLES = frozenset({"orderbook_deltas", "orderbook_snapshots"})
-"""Tables that claims, anchors and run checks are made of."""
+"""Tables that claims, checkpoints and run checks are made of."""
 
 
 class GathererHour(NamedTuple):
     """`claims`: columns of CLAIMS. `steps`: stream_id and those of STEPS. `run_checks`: those of RUN_CHECKS.
 
-    `streams`: all that the gatherer could speak for; what production knows of others stays as it is. `unsettled`: a
+    `streams`: all that the gatherer could speak for; what production knows of others stays as it is. `may_grow`: a
     stream that is still open has shown nothing later than the hour, or may still get a snapshot that proves more of it,
     so that more may be claimed later.
     `held`: columns of HELD. `unchecked`: streams of which a run check could not be made, because rows are gone.
@@ -48,7 +48,7 @@ class GathererHour(NamedTuple):
     steps: pl.DataFrame
     run_checks: pl.DataFrame
     streams: frozenset[int]
-    unsettled: bool = False
+    may_grow: bool = False
     held: pl.DataFrame = pl.DataFrame(schema=HELD)
     unchecked: frozenset[int] = frozenset()
     incomplete: frozenset[str] = frozenset()
@@ -78,14 +78,14 @@ def read_hour(source: GathererSource, low_us: int, high_us: int, margin_us: int)
             return GathererHour(*parts, streams=frozenset(), incomplete=incomplete)
         known = snapshot.table("SELECT stream_id, ended_at IS NULL AS open FROM streams").to_pylist()
         still_open = {row["stream_id"] for row in known if row["open"]}
-        gone, unsettled = set(), False
+        gone, may_grow = set(), False
         for stream_id in streams_between(snapshot, datetime_from_us(low_us), datetime_from_us(high_us)):
             window = read_window(snapshot, stream_id, low_us, high_us, margin_us)
             if not window.whole:
                 gone.add(stream_id)
                 continue
             shown = window.segments.filter(pl.col("high_us") >= high_us + margin_us).height > 0
-            unsettled |= stream_id in still_open and (window.pending or not shown)
+            may_grow |= stream_id in still_open and (window.pending or not shown)
             claims.append(counted(window, edges, margin_us))
             held.append(_held(window, edges))
             measured = steps_back(window.deltas, edges)
@@ -97,7 +97,7 @@ def read_hour(source: GathererSource, low_us: int, high_us: int, margin_us: int)
                 unchecked.add(stream_id)
     streams = frozenset(row["stream_id"] for row in known) - gone
     return GathererHour(
-        _nameable(claims), _nameable(steps), _nameable(checks), streams, unsettled,
+        _nameable(claims), _nameable(steps), _nameable(checks), streams, may_grow,
         pl.DataFrame(held, schema=HELD, orient="row"), frozenset(unchecked), incomplete,
     )  # fmt: skip
 
@@ -107,7 +107,9 @@ def counted(window: StreamWindow, edges: Interval, margin_us: int) -> pl.DataFra
     found = claims_within(window, edges, margin_us)
     rows = [(ticker, low, high) for ticker, intervals in found.items() for low, high in intervals]
     frame = pl.DataFrame(rows, schema=["ticker", "from_us", "to_us"], orient="row") if rows else _empty(CLAIMS)
-    tickers = {ticker: number for number, ticker in enumerate(window.memberships["ticker"].cast(pl.String).unique())}
+    tickers = {
+        ticker: number for number, ticker in enumerate(window.book_subscriptions["ticker"].cast(pl.String).unique())
+    }
     timeline = timeline_of(window.deltas, tickers, edges[0])
     market = np.array([tickers[ticker] for ticker in frame["ticker"]], dtype=np.int64)
     low = timeline.before(market, frame["from_us"].to_numpy())
@@ -134,7 +136,7 @@ def _held(window: StreamWindow, edges: Interval) -> tuple[int, int, int]:
 
 def _run_checks(snapshot: ArrowSnapshot, window: StreamWindow, edges: Interval) -> tuple[pl.DataFrame, bool]:
     """The checks of the stream that touch the hour, and whether none of them was left out because rows are gone."""
-    every = pairs(spans(window.memberships, runs(window.segments)), window.segments, edges)
+    every = pairs(spans(window.book_subscriptions, runs(window.segments)), window.segments, edges)
     if every.is_empty():
         return _empty(RUN_CHECKS), True
     found = _with_rows(snapshot, every, edges)

@@ -1,9 +1,9 @@
-"""The book of each market at the end of an hour, as an anchor for the next one. Pure.
+"""The book of each market at the end of an hour, as a checkpoint for the next one. Pure.
 
-An undisturbed stream has one snapshot, so that folds would grow for as long as it lives. Where an anchor stands and
-everything after it is covered up to the last microsecond of the hour, the anchor plus production's deltas is the true
-book of that moment: an anchor like those of snapshots. Its gatherer is empty; stream_id and seq are those of the
-snapshot that it descends from.
+An undisturbed stream has one snapshot, so that folds would grow for as long as it lives. Where a checkpoint stands and
+everything after it is covered up to the last microsecond of the hour, the checkpoint plus production's deltas is the
+true book of that moment: a checkpoint like those of snapshots. Its gatherer is empty; stream_id and seq are those of
+the snapshot that it descends from.
 """
 
 from __future__ import annotations
@@ -21,14 +21,14 @@ COLUMNS: dict[str, Any] = {"ticker": pl.String, "stream_id": pl.Int64, "seq": pl
 
 
 def derive(
-    anchors: pl.DataFrame, covered: Covered, changes: Changes, exchange_us: Ints, at_us: int
+    checkpoints: pl.DataFrame, covered: Covered, changes: Changes, exchange_us: Ints, at_us: int
 ) -> tuple[pl.DataFrame, list[str]]:
     """Return the books at the end of `at_us` (COLUMNS), and the markets whose book came out with a level below zero.
 
-    `anchors`: market, us, ticker, stream_id, seq and the lists of levels, of times up to `at_us`; `changes`: deltas,
-    `line` being the market.
+    `checkpoints`: market, us, ticker, stream_id, seq and the lists of levels, of times up to `at_us`; `changes`:
+    deltas, `line` being the market.
     """
-    last = anchors.filter(pl.col("us") <= at_us).sort("market", "us", "stream_id", "seq").group_by("market").last()
+    last = checkpoints.filter(pl.col("us") <= at_us).sort("market", "us", "stream_id", "seq").group_by("market").last()
     last = last.sort("market")
     market, since = last["market"].to_numpy(), last["us"].to_numpy()
     last = last.filter(pl.Series(covered.holds(market, since + 1, np.full(len(since), at_us + 1)), dtype=pl.Boolean))
@@ -47,11 +47,13 @@ def derive(
     return _as_rows(last, table.line, table.side, table.price_e4, table.sizes[0])
 
 
-def _levels_of(anchors: pl.DataFrame) -> Changes:
+def _levels_of(checkpoints: pl.DataFrame) -> Changes:
     sides = []
     for number, side in enumerate(("yes", "no")):
         levels = (
-            anchors.select("line", pl.col(f"{side}_price_e4").alias("price"), pl.col(f"{side}_count_e2").alias("count"))
+            checkpoints.select(
+                "line", pl.col(f"{side}_price_e4").alias("price"), pl.col(f"{side}_count_e2").alias("count")
+            )
             .explode("price", "count")
             .drop_nulls()
         )

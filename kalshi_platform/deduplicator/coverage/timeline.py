@@ -19,7 +19,7 @@ SPAN_US = 1 << 36
 
 
 class Timeline:
-    """Rows sorted by market and time; those of one exchange time by witness (a number for its stream) and seq."""
+    """Rows sorted by market and time; those of one exchange time by observer (a number for its stream) and seq."""
 
     def __init__(
         self,
@@ -28,15 +28,15 @@ class Timeline:
         exchange_us: Ints,
         parts: Sums,
         contents: Sums,
-        witness: Ints | None = None,
+        observer: Ints | None = None,
         seq: Ints | None = None,
     ) -> None:
         self._base_us = base_us
         keys = self.key(market, exchange_us)
-        order = np.argsort(keys) if witness is None or seq is None else np.lexsort((seq, witness, keys))
+        order = np.argsort(keys) if observer is None or seq is None else np.lexsort((seq, observer, keys))
         self.keys: Ints = keys[order]
         self.parts = parts[order]
-        self.witness = None if witness is None else witness[order]
+        self.observer = None if observer is None else observer[order]
         self.sums: Sums = summed_up(self.parts)
         self.contents: Sums = summed_up(contents[order])
 

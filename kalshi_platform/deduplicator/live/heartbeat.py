@@ -1,4 +1,4 @@
-"""The deduplicator's line in production's `heartbeats`, and its off switch in `desired_services`."""
+"""The deduplicator's line in production's `heartbeats`, and its off switch in `service_switches`."""
 
 from __future__ import annotations
 
@@ -75,4 +75,4 @@ class Heartbeat:
 def switched_off(database: Database) -> str | None:
     """The reason why the deduplicator should not run; None while it should."""
     switch = services.switch_of(database, SERVICE)
-    return None if switch.running else switch.reason or "no reason given"
+    return None if switch.enabled else switch.reason or "no reason given"

@@ -67,7 +67,7 @@ class LiveMerger:
         )
 
     def run(self, stop: threading.Event) -> None:
-        """Merge until `stop` is set or the service is switched off in `desired_services`.
+        """Merge until `stop` is set or the service is switched off in `service_switches`.
 
         Raises SchemaMismatch when production is not what this version writes, ConfigurationError when two gatherers
         have one database, or production's server refuses the login at the start.
@@ -205,7 +205,7 @@ class LiveMerger:
     def _is_switched_off(self, merger: Merger) -> bool:
         reason = switched_off(merger.production)
         if reason is not None:
-            self._become("stopped", f"switched off in desired_services ({reason}); stopping")
+            self._become("stopped", f"switched off in service_switches ({reason}); stopping")
         return reason is not None
 
     def _count(self, report: MergeReport) -> None:

@@ -170,7 +170,7 @@ def read_new(source: GathererSource, position: Position, rows_per_pass: int) -> 
 def load(transaction: Transaction) -> dict[str, Position]:
     """The stored cursors by gatherer."""
     rows = transaction.fetch_all(
-        "SELECT gatherer, batch_no, token::text, mark_batch_no, mark_committed_at FROM merge_cursors"
+        "SELECT gatherer, batch_no, token::text, last_commit_batch_no, last_commit_at FROM merge_cursors"
     )
     return {
         name: Position(number, token, None if mark is None or at is None else (mark, at))
@@ -182,13 +182,13 @@ def advance(transaction: Transaction, read: NewRows) -> None:
     """Move the cursor of a gatherer, unless somebody else moved it since it was read (then their progress stays)."""
     last = read.read.last
     moved = transaction.execute(
-        "INSERT INTO merge_cursors AS t (gatherer, batch_no, rows_read, token, mark_batch_no, mark_committed_at)"
+        "INSERT INTO merge_cursors AS t (gatherer, batch_no, rows_read, token, last_commit_batch_no, last_commit_at)"
         " VALUES (%(name)s, %(until)s, %(rows)s, %(token)s, %(mark)s, %(marked_at)s)"
         " ON CONFLICT (gatherer) DO UPDATE SET batch_no = excluded.batch_no, merged_at = clock_timestamp(),"
         " rows_read = t.rows_read + excluded.rows_read, last_error = NULL,"
         " token = CASE WHEN %(keep)s THEN t.token ELSE excluded.token END,"
-        " mark_batch_no = CASE WHEN %(keep)s THEN t.mark_batch_no ELSE excluded.mark_batch_no END,"
-        " mark_committed_at = CASE WHEN %(keep)s THEN t.mark_committed_at ELSE excluded.mark_committed_at END"
+        " last_commit_batch_no = CASE WHEN %(keep)s THEN t.last_commit_batch_no ELSE excluded.last_commit_batch_no END,"
+        " last_commit_at = CASE WHEN %(keep)s THEN t.last_commit_at ELSE excluded.last_commit_at END"
         " WHERE t.batch_no = %(cursor)s AND t.token IS NOT DISTINCT FROM %(cursor_token)s::uuid",
         {
             "name": read.source,

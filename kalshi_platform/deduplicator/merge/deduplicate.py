@@ -1,6 +1,6 @@
 """Rows of several gatherers → rows of production, each message once. Pure.
 
-The witness of a row is whoever received it first (then the gatherer's name, stream and seq decide); trades and tickers
+The observer of a row is whoever received it first (then the gatherer's name, stream and seq decide); trades and tickers
 of one market and moment come from one stream, because their order is that of its seq. So the result does not depend on
 the order in which gatherers are read. What production holds already is left to its keys and anti-joins.
 """
@@ -17,9 +17,9 @@ from kalshi_platform.market.identity import DELTA_KEY, TICKER_KEY, TRADE_KEY, TR
 
 TRADE_IDENTITY = ("ticker", "trade_id")
 LIFECYCLE_IDENTITY = ("ticker", "fingerprint")
-_FIRST_WITNESS = ("received_at", "gatherer", "stream_id", "seq")
+_FIRST_OBSERVER = ("received_at", "gatherer", "stream_id", "seq")
 _MOMENT = ("exchange_ts", "ticker")
-_SNAPSHOT_KEY = ("snapshot_ts", "ticker", "source", "witness", "stream_id", "seq")
+_SNAPSHOT_KEY = ("snapshot_ts", "ticker", "source", "source_gatherer", "stream_id", "seq")
 _LIFECYCLE_KEY = ("received_at", "ticker", "fingerprint")
 
 
@@ -49,10 +49,10 @@ def thin_tickers(rows: pl.DataFrame) -> pl.DataFrame:
 
 
 def thin_snapshots(rows: pl.DataFrame) -> pl.DataFrame:
-    """Books of streams and recoveries stay with their witness; of the polled ones each market keeps one per minute."""
+    """Books of streams and recoveries stay with their observer; of the polled ones each market keeps one per minute."""
     polled = pl.col("source") == "rest"
     rows = rows.with_columns(
-        witness=pl.when(polled).then(pl.lit("")).otherwise(pl.col("gatherer")),
+        source_gatherer=pl.when(polled).then(pl.lit("")).otherwise(pl.col("gatherer")),
         stream_id=pl.when(polled).then(0).otherwise(pl.col("stream_id")),
         seq=pl.when(polled).then(0).otherwise(pl.col("seq")),
     )
@@ -73,7 +73,7 @@ def rounds(table: str, rows: pl.DataFrame) -> list[pl.DataFrame]:
     """
     if table != "market_lifecycle" or rows.is_empty():
         return [rows]
-    ordered = rows.sort(_FIRST_WITNESS).with_columns(_round=pl.int_range(pl.len()).over(LIFECYCLE_IDENTITY))
+    ordered = rows.sort(_FIRST_OBSERVER).with_columns(_round=pl.int_range(pl.len()).over(LIFECYCLE_IDENTITY))
     return [part.drop("_round") for part in ordered.partition_by("_round", maintain_order=True)]
 
 
@@ -87,11 +87,11 @@ def _of_one_stream(rows: pl.DataFrame, key: tuple[str, ...]) -> pl.DataFrame:
     ranked = rows.with_columns(
         _missing=-pl.len().over(stream).cast(pl.Int64), _began=pl.col("received_at").min().over(stream)
     )
-    return _first_of(ranked, key, ("_missing", "_began", *_FIRST_WITNESS)).drop("_missing", "_began")
+    return _first_of(ranked, key, ("_missing", "_began", *_FIRST_OBSERVER)).drop("_missing", "_began")
 
 
-def _first_of(rows: pl.DataFrame, key: tuple[str, ...], by: tuple[str, ...] = _FIRST_WITNESS) -> pl.DataFrame:
-    # One sort and one filter: sorting by witness, `unique`, and sorting by key hold two more copies of all rows.
+def _first_of(rows: pl.DataFrame, key: tuple[str, ...], by: tuple[str, ...] = _FIRST_OBSERVER) -> pl.DataFrame:
+    # One sort and one filter: sorting by observer, `unique`, and sorting by key hold two more copies of all rows.
     ordered = rows.sort(*key, *(name for name in by if name not in key))
     first = pl.any_horizontal(pl.col(name) != pl.col(name).shift(1) for name in key)
     return ordered.filter(first.fill_null(value=True))
@@ -100,7 +100,7 @@ def _first_of(rows: pl.DataFrame, key: tuple[str, ...], by: tuple[str, ...] = _F
 def _spaced(rows: pl.DataFrame, identity: tuple[str, ...], time: str, window_us: int) -> pl.DataFrame:
     """Keep a row only if no row of its identity that was received before it and kept lies within the window."""
     numbered = rows.with_row_index("_row")
-    several = numbered.filter(pl.len().over(identity) > 1).sort(*_FIRST_WITNESS)
+    several = numbered.filter(pl.len().over(identity) > 1).sort(*_FIRST_OBSERVER)
     if several.is_empty():
         return rows
     window = timedelta(microseconds=window_us)

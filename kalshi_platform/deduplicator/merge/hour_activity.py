@@ -46,7 +46,7 @@ def reopen_hours(transaction: Transaction, hours: Iterable[datetime]) -> None:
     """Mark closed hours to be closed again, because something that they rest on has changed."""
     transaction.execute(
         "INSERT INTO hour_activity AS t (hour, table_name, rows_inserted, last_merged_at, last_merge_no)"
-        " SELECT c.hour, 'book_anchors', 0, clock_timestamp(), n.number"
+        " SELECT c.hour, 'book_checkpoints', 0, clock_timestamp(), n.number"
         " FROM (SELECT next_merge_no() AS number) n CROSS JOIN hour_closes c WHERE c.hour = ANY (%s)"
         " ON CONFLICT (hour, table_name) DO UPDATE SET last_merged_at = excluded.last_merged_at,"
         " last_merge_no = excluded.last_merge_no",

@@ -26,7 +26,7 @@ from kalshi_platform.deduplicator.merge.cursor import NewRows, Position
 from kalshi_platform.deduplicator.merge.deduplicate import thin
 from kalshi_platform.deduplicator.merge.parallel_read import Readers
 from kalshi_platform.deduplicator.merge.source import check_source
-from kalshi_platform.deduplicator.merge.source_identity import Witnesses
+from kalshi_platform.deduplicator.merge.source_identity import Observeres
 from kalshi_platform.deduplicator.settings import DeduplicatorSettings, GathererSource
 from kalshi_platform.errors import KalshiPlatformError
 from kalshi_platform.market.tables import MERGED_TABLES
@@ -101,7 +101,7 @@ class Merger:
         self._readers: Readers[NewRows] = Readers(clock)
         self._failing: dict[str, str] = {}
         self._checked: set[str] = set()
-        self._witnesses = Witnesses()
+        self._observeres = Observeres()
         self._read_at: dict[str, float] = {}
         self._production_checked = False
 
@@ -226,7 +226,7 @@ class Merger:
     def _read_new(self, source: GathererSource, after: Position) -> NewRows:
         if source.name not in self._checked:
             check_source(source)
-            self._witnesses.admit(source)
+            self._observeres.admit(source)
             self._checked.add(source.name)
         try:
             answer = cursor.read_new(source, after, self.settings.rows_of_each)

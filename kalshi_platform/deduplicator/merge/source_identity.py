@@ -1,4 +1,4 @@
-"""Two names that lead to one database: two gatherers that would be counted as two witnesses, and are one."""
+"""Two names that lead to one database: two gatherers that would be counted as two observeres, and are one."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from kalshi_platform.storage.pool import Database
 _PATIENCE_S = 5.0
 
 
-class Witnesses:
+class Observeres:
     """Which database each name was found to lead to; of several names the first that asked has it. Thread-safe."""
 
     def __init__(self) -> None:
@@ -76,5 +76,5 @@ def identity_of(source: GathererSource) -> str | None:
 def _problem(first: str, second: str) -> str:
     return (
         f"gatherers {first} and {second} have one timeseries database (same server, same database): they are one"
-        f" witness, not two; give {second} a database of its own, or leave the name out"
+        f" observer, not two; give {second} a database of its own, or leave the name out"
     )

@@ -33,7 +33,7 @@ from kalshi_platform.storage.pool import Database, Transaction
 from kalshi_platform.storage.queries import load
 
 CheckState: TypeAlias = Literal["complete", "filled", "differs", "partial", "not checked"]
-WITNESS = "rest"
+REST_GATHERER = "rest"
 """`gatherer` of rows that were filled from the listing."""
 SETTLING = MARGIN
 """An hour is checked when it has been over for so long: the listing may trail the stream."""
@@ -62,7 +62,7 @@ class TradeCheck:
     inserted: int = 0
     only_in_production: int = 0
     differing: int = 0
-    left_out: int = 0
+    skipped: int = 0
 
     @property
     def is_proved(self) -> bool:
@@ -117,7 +117,13 @@ def _settle(
     production: Database, hour: datetime, listing: Listing, keeper: PartitionKeeper, merge_no: int | None
 ) -> TradeCheck:
     statements = load("trades")
-    span = {"hour": hour, "until": hour + HOUR, "low": hour - MARGIN, "high": hour + HOUR + MARGIN, "witness": WITNESS}
+    span = {
+        "hour": hour,
+        "until": hour + HOUR,
+        "low": hour - MARGIN,
+        "high": hour + HOUR + MARGIN,
+        "gatherer": REST_GATHERER,
+    }
     with production.transaction() as transaction:
         stored, inside = transaction.fetch_one(statements["listed"], span) or (0, 0)
     if stored != listing.trades:
@@ -154,7 +160,7 @@ def _record(transaction: Transaction, hour: datetime, listing: Listing) -> Trade
         inserted=inserted,
         only_in_production=unlisted,
         differing=differing,
-        left_out=len(listing.left_out),
+        skipped=len(listing.left_out),
     )
     transaction.execute(statements["record_check"], vars(check))
     return check

@@ -33,10 +33,10 @@ class ConnectionView(Protocol):
         """Markets that gave no snapshot although they were asked for again; refused ones are not among them."""
 
     def start_overlap_tracking(self) -> None:
-        """Begin to note the exchange times of deltas, and the markets of which a membership begins."""
+        """Begin to note the exchange times of deltas, and the markets of which a book subscription begins."""
 
     def resubscribed(self) -> frozenset[str]:
-        """Markets of which a membership began since `start_overlap_tracking`."""
+        """Markets of which a book subscription began since `start_overlap_tracking`."""
 
     def feed_times(self) -> Mapping[int, tuple[int, int]]:
         """exchange_index → exchange time (µs) of the first and of the latest delta since `start_overlap_tracking`."""

@@ -129,10 +129,10 @@ def write_ledger(transaction: Transaction, ledger: Ledger, gatherer: str, batch_
         "(%s::bigint, %s::bigint, %s::bigint, %s::timestamptz, %s::timestamptz, %s::bigint)",
     )
     values(
-        sql["memberships"],
+        sql["book_subscriptions"],
         [
             (m.stream_id, m.ticker, m.seq_from, m.seq_to, m.end_reason, m.exchange_index, batch_no)
-            for m in {(m.stream_id, m.ticker, m.seq_from): m for m in ledger.memberships}.values()
+            for m in {(m.stream_id, m.ticker, m.seq_from): m for m in ledger.book_subscriptions}.values()
         ],
         "(%s::bigint, %s::text, %s::bigint, %s::bigint, %s::text, %s::int, %s::bigint)",
     )
@@ -174,7 +174,7 @@ def write_ledger(transaction: Transaction, ledger: Ledger, gatherer: str, batch_
 def close_former(database: Database, gatherer: str, own_sessions: Sequence[int], fence: Fence) -> int:
     """End in the ledger what former processes of this gatherer left open; return how many sessions that were.
 
-    Nothing is claimed by it: memberships end at the last number that was committed with its rows. Raises
+    Nothing is claimed by it: book subscriptions end at the last number that was committed with its rows. Raises
     DatabaseUnavailable, also when the ledger is another's: then those processes may be alive.
     """
     sql = queries.load("gatherer")
@@ -182,7 +182,7 @@ def close_former(database: Database, gatherer: str, own_sessions: Sequence[int],
     with database.transaction() as transaction:
         # A commit of a killed process may still be under way in the server; it holds the counter's row.
         fence.change(transaction, functools.partial(fence.open.end_former, tuple(own_sessions)))
-        transaction.execute(sql["end_former_memberships"], params)
+        transaction.execute(sql["end_former_book_subscriptions"], params)
         transaction.execute(sql["end_former_streams"], params)
         closed = transaction.execute(sql["close_former_sessions"], params)
     fence.landed()

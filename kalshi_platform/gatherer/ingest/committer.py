@@ -75,7 +75,7 @@ class Committer:
         dead_letters_per_minute: int = DEAD_LETTERS_PER_MINUTE,
         letter_days: float = 30.0,
     ) -> None:
-        """`on_lost_claim(tickers)` hears of markets whose membership had to be ended; `on_lost_sessions()` is called
+        """`on_lost_claim(tickers)` hears of markets whose book subscription was ended; `on_lost_sessions()` is called
         when the ledger may not know how open sessions began. `on_alarm(kind)` counts. Of the rows that are put aside
         `dead_letters_per_minute` of each reason are kept, and all dead letters for `letter_days`."""
         self._name = name
@@ -125,9 +125,10 @@ class Committer:
     def declare_lost(self, damage: Damage, own_sessions: Sequence[int], *, is_own: bool) -> None:
         """Say in the ledger that records were lost here, of which only the numbers would tell, and not for sure.
 
-        Everything that was put before them is committed, and nothing that was put after them. So every membership that
-        is open ends at the last committed number of its stream; what was lost may have ended it. It may as well have
-        begun others, of which the ledger will never know: where it `is_own`, this process's, all sessions begin anew.
+        Everything that was put before them is committed, and nothing that was put after them. So every book
+        subscription that is open ends at the last committed number of its stream; what was lost may have ended it. It
+        may as well have begun others, of which the ledger will never know: where it `is_own`, this process's, all
+        sessions begin anew.
         """
         ended = self._end_what_is_open(own_sessions)
         if not damage.is_torn:
@@ -197,7 +198,7 @@ class Committer:
     def _commit_part(
         self, records: Sequence[Record], starts: Mapping[tuple[int, str, int], BookSubscriptionStarted]
     ) -> None:
-        """`starts`: the memberships that begin in the batch."""
+        """`starts`: the book subscriptions that begin in the batch."""
         try:
             self._write(records, repeated=True)
         except DatabaseUnavailable:
@@ -248,7 +249,7 @@ class Committer:
             if is_name(record.ticker):
                 self._on_lost_claim((record.ticker,))
         elif isinstance(record, BookSubscriptionEnded):
-            # Of a ticker that is no name no membership can have been written either.
+            # Of a ticker that is no name no book subscription can have been written either.
             if is_name(record.ticker):
                 self._take_everything_back()
         elif isinstance(record, SessionOpened | StreamOpened):
@@ -263,12 +264,12 @@ class Committer:
         self._on_lost_sessions()
 
     def _end_what_is_open(self, own_sessions: Sequence[int]) -> Sequence[tuple[Any, ...]]:
-        """End open memberships at what was committed; return (ticker, whether it is of one of the sessions)."""
+        """End open book subscriptions at what was committed; return (ticker, whether it is of one of the sessions)."""
         with self._changing():
             with self._database.transaction() as transaction:
-                self._fence.change(transaction, self._fence.open.end_memberships)
+                self._fence.change(transaction, self._fence.open.end_book_subscriptions)
                 ended = transaction.fetch_all(
-                    queries.load("gatherer")["end_memberships_at_damage"], {"own": list(own_sessions)}
+                    queries.load("gatherer")["end_book_subscriptions_at_damage"], {"own": list(own_sessions)}
                 )
             self._fence.landed()
         return ended

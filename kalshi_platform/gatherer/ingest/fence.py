@@ -107,8 +107,9 @@ class Fence:
     def end_all(self, transaction: Transaction, kind: str) -> None:
         """End everything that the ledger holds open, with no more than its rows support; `landed` must follow.
 
-        A database that went back holds a beginning of what was committed: there each membership reached the last number
-        of its stream. Where a membership is open that should not be, nothing says where it ended: it claims nothing.
+        A database that went back holds a beginning of what was committed: there each book subscription reached the last
+        number of its stream. Where a book subscription is open that should not be, nothing says where it ended: it
+        claims nothing.
         """
         sql = queries.load("gatherer")
         token = secrets.randbits(_TOKEN_BITS)
@@ -116,14 +117,14 @@ class Fence:
         if kind == DIFFERS:
             known = self.open.starts()
             transaction.execute(
-                sql["end_unknown_memberships"],
+                sql["end_unknown_book_subscriptions"],
                 {
                     "streams": [each[0] for each in known],
                     "tickers": [each[1] for each in known],
                     "seqs": [each[2] for each in known],
                 },
             )
-        for name in ("end_all_memberships", "end_all_streams", "close_all_sessions"):
+        for name in ("end_all_book_subscriptions", "end_all_streams", "close_all_sessions"):
             transaction.execute(sql[name])
         self._pending = (token, functools.partial(self._all_ended, int(row[0]) if row else 0))
 
@@ -162,5 +163,8 @@ def _found(transaction: Transaction) -> OpenState:
     return OpenState(
         frozenset(int(row[0]) for row in transaction.fetch_all(sql["open_sessions"])),
         {int(stream): last for stream, last in transaction.fetch_all(sql["open_streams"])},
-        {int(stream): (int(count), int(seqs)) for stream, count, seqs in transaction.fetch_all(sql["open_members"])},
+        {
+            int(stream): (int(count), int(seqs))
+            for stream, count, seqs in transaction.fetch_all(sql["open_book_streams"])
+        },
     )

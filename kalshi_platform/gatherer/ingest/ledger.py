@@ -2,7 +2,7 @@
 
 Every record that carries a positive number of a stream counts, in the order in which it was received; contiguous
 numbers become one segment. Any split of a record list into batches gives the same union of segments and the same
-sessions, streams, memberships and gaps.
+sessions, streams, book subscriptions and gaps.
 """
 
 from __future__ import annotations
@@ -44,8 +44,8 @@ class Segment:
 
 
 @dataclass
-class Membership:
-    """A membership that began in this batch; `seq_to` None while it lasts."""
+class BookSubscription:
+    """A book subscription that began in this batch; `seq_to` None while it lasts."""
 
     stream_id: int
     ticker: str
@@ -57,7 +57,7 @@ class Membership:
 
 @dataclass(frozen=True)
 class Ending:
-    """The end of a membership that an earlier batch began: the open one with `seq_from` below `before`."""
+    """The end of a book subscription that an earlier batch began: the open one with `seq_from` below `before`."""
 
     stream_id: int
     ticker: str
@@ -75,7 +75,7 @@ class Ledger:
     streams_opened: list[StreamOpened] = field(default_factory=list)
     streams_ended: list[StreamEnded] = field(default_factory=list)
     segments: list[Segment] = field(default_factory=list)
-    memberships: list[Membership] = field(default_factory=list)
+    book_subscriptions: list[BookSubscription] = field(default_factory=list)
     endings: list[Ending] = field(default_factory=list)
     gaps: list[SequenceGap] = field(default_factory=list)
     letters_counted: list[DeadLettersCounted] = field(default_factory=list)
@@ -86,7 +86,7 @@ def fold(records: Iterable[Record]) -> Ledger:
     """Return the ledger of `records`, which are in the order of their streams."""
     ledger = Ledger()
     running: dict[int, Segment] = {}
-    open_here: dict[tuple[int, str], Membership] = {}
+    open_here: dict[tuple[int, str], BookSubscription] = {}
     lists: dict[type, list[object]] = {
         SessionOpened: ledger.sessions_opened,  # type: ignore[dict-item]
         SessionClosed: ledger.sessions_closed,  # type: ignore[dict-item]
@@ -127,19 +127,19 @@ def _numbered(stream_id: int, seq: int, running: dict[int, Segment], ledger: Led
     return segment
 
 
-def _start(record: BookSubscriptionStarted, open_here: dict[tuple[int, str], Membership], ledger: Ledger) -> None:
-    membership = Membership(record.stream_id, record.ticker, record.seq_from, record.exchange_index)
-    open_here[record.stream_id, record.ticker] = membership
-    ledger.memberships.append(membership)
+def _start(record: BookSubscriptionStarted, open_here: dict[tuple[int, str], BookSubscription], ledger: Ledger) -> None:
+    book_subscription = BookSubscription(record.stream_id, record.ticker, record.seq_from, record.exchange_index)
+    open_here[record.stream_id, record.ticker] = book_subscription
+    ledger.book_subscriptions.append(book_subscription)
 
 
-def _end(record: BookSubscriptionEnded, open_here: dict[tuple[int, str], Membership], ledger: Ledger) -> None:
-    membership = open_here.pop((record.stream_id, record.ticker), None)
-    if membership is not None:
-        membership.seq_to = record.seq_to
-        membership.end_reason = record.reason
+def _end(record: BookSubscriptionEnded, open_here: dict[tuple[int, str], BookSubscription], ledger: Ledger) -> None:
+    book_subscription = open_here.pop((record.stream_id, record.ticker), None)
+    if book_subscription is not None:
+        book_subscription.seq_to = record.seq_to
+        book_subscription.end_reason = record.reason
         return
-    # A newer snapshot ends a membership at the number where the next one starts: writing the same batch twice must
-    # not take the next one for the one that ended.
+    # A newer snapshot ends a book subscription at the number where the next one starts: writing the same batch twice
+    # must not take the next one for the one that ended.
     before = record.seq_to if record.reason == "snapshot" else record.seq_to + 1
     ledger.endings.append(Ending(record.stream_id, record.ticker, record.seq_to, record.reason, before))

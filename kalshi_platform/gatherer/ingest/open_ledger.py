@@ -1,8 +1,8 @@
 """What is open in the ledger after the last commit, as the process that wrote it believes. Pure.
 
 It follows what the statements of a commit do, so that it can be compared with what they left in the database: open
-sessions and streams, the last number of each open stream, and of each stream how many memberships are open and where
-they began.
+sessions and streams, the last number of each open stream, and of each stream how many book subscriptions are open and
+where they began.
 """
 
 from __future__ import annotations
@@ -10,14 +10,14 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass, field
 
-from kalshi_platform.gatherer.ingest.ledger import Ledger, Membership
+from kalshi_platform.gatherer.ingest.ledger import BookSubscription, Ledger
 
 _SHOWN = 3
 
 
 @dataclass(frozen=True)
 class OpenState:
-    """Sessions; stream → last committed number (None: none yet); stream → (open memberships, sum of their seq_from)."""
+    """Sessions; stream → last committed number (None: none yet); stream → (open books, sum of their seq_from)."""
 
     sessions: frozenset[int] = frozenset()
     streams: Mapping[int, int | None] = field(default_factory=dict)
@@ -32,8 +32,9 @@ class OpenLedger:
         self._streams: dict[int, int | None] = {}
         self._session_of: dict[int, int] = {}
         self._members: dict[int, dict[str, int]] = {}
-        # What a repeated batch must not open again: sessions and streams, memberships of streams that have ended, and
-        # of those that have not the ones that have ended. What was ended in the database alone may go on here.
+        # What a repeated batch must not open again: sessions and streams, book subscriptions of streams that have
+        # ended, and of those that have not the ones that have ended. What was ended in the database alone may go on
+        # here.
         self._over: set[int] = set()
         self._finished: set[int] = set()
         self._ended: dict[int, dict[str, int]] = {}
@@ -41,7 +42,7 @@ class OpenLedger:
 
     @property
     def subscriptions(self) -> int:
-        """Open memberships of all streams."""
+        """Open book subscriptions of all streams."""
         return self._count
 
     def is_claimed(self, ledger: Ledger) -> bool:
@@ -62,8 +63,8 @@ class OpenLedger:
             seq = self._members.get(ending.stream_id, {}).get(ending.ticker)
             if seq is not None and seq < ending.before:
                 self._leave(ending.stream_id, ending.ticker, seq)
-        for membership in ledger.memberships:
-            self._follow(membership)
+        for book_subscription in ledger.book_subscriptions:
+            self._follow(book_subscription)
         for ended in ledger.streams_ended:
             self._over.add(ended.stream_id)
             self._finished.add(ended.stream_id)
@@ -74,8 +75,8 @@ class OpenLedger:
         self._over |= closed
         self._sessions -= closed
 
-    def end_memberships(self) -> None:
-        """Every membership was ended in the database."""
+    def end_book_subscriptions(self) -> None:
+        """Every book subscription was ended in the database."""
         for stream_id, members in self._members.items():
             self._ended.setdefault(stream_id, {}).update(members)
         self._members, self._count = {}, 0
@@ -96,7 +97,7 @@ class OpenLedger:
 
     def end_all(self) -> None:
         """Everything was ended in the database."""
-        self.end_memberships()
+        self.end_book_subscriptions()
         self._over |= self._sessions | self._streams.keys()
         self._sessions, self._streams = set(), {}
 
@@ -106,18 +107,18 @@ class OpenLedger:
         return OpenState(frozenset(self._sessions), dict(self._streams), members)
 
     def starts(self) -> list[tuple[int, str, int]]:
-        """Every open membership: stream, ticker, seq_from."""
+        """Every open book subscription: stream, ticker, seq_from."""
         return [
             (stream, ticker, seq)
             for stream, members in self._members.items()
             for ticker, seq in members.items()
         ]  # fmt: skip
 
-    def _follow(self, membership: Membership) -> None:
-        stream_id, ticker, seq = membership.stream_id, membership.ticker, membership.seq_from
+    def _follow(self, book_subscription: BookSubscription) -> None:
+        stream_id, ticker, seq = book_subscription.stream_id, book_subscription.ticker, book_subscription.seq_from
         if stream_id in self._finished:
             return
-        if membership.seq_to is not None:
+        if book_subscription.seq_to is not None:
             if self._members.get(stream_id, {}).get(ticker) == seq:
                 self._leave(stream_id, ticker, seq)
             self._has_ended(stream_id, ticker, seq)

@@ -54,7 +54,8 @@ _REMARKS: dict[type, tuple[str, ...]] = {
 def divert(
     records: Sequence[Record], is_believed: Callable[[Dated], bool], limit: DeadLetterLimit | None = None
 ) -> tuple[list[Record], tuple[Dated, ...]]:
-    """Turn rows with unbelievable exchange times into dead letters; a market's membership ends before such a delta.
+    """Turn rows with unbelievable exchange times into dead letters; a market's book subscription ends before such a
+    delta.
 
     Of the letters a sample is kept where there is a `limit`.
     """
@@ -80,8 +81,8 @@ def as_dead_letter(
 ) -> list[Record]:
     """Put a record aside; what a delta or snapshot would have claimed is taken back.
 
-    `started` is the membership that begins at the snapshot `record`. It may be committed before this or after, so what
-    is left of it is a membership that ends before it begins and claims nothing.
+    `started` is the book subscription that begins at the snapshot `record`. It may be committed before this or after,
+    so what is left of it is a book subscription that ends before it begins and claims nothing.
     """
     stream_id: int = _held(getattr(record, "stream_id", NO_STREAM))
     seq: int = _held(getattr(record, "seq", 0))

@@ -50,9 +50,9 @@ class Writer:
         fence: Fence | None = None,
         on_alarm: Callable[[str], None] | None = None,
     ) -> None:
-        """`on_lost_claim(tickers)` hears of markets whose membership the writer had to end: they need a snapshot.
+        """`on_lost_claim(tickers)` hears of markets whose book subscription the writer ended: they need a snapshot.
         `on_lost_sessions()` is called when records of this process were lost, and with them perhaps how its sessions,
-        streams and memberships began: every session must end, and another begin.
+        streams and book subscriptions began: every session must end, and another begin.
 
         Once `ending` is set, `put` no longer waits for room. `fence`: whose the ledger is. `on_alarm(kind)` counts.
         """

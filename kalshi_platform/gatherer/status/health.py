@@ -23,7 +23,7 @@ _STARTING = {
     "waiting_for_exchange": "it waits for the exchange",
     "stopping": "it is stopping",
     "stopped": "it has stopped",
-    "switched off": "it is switched off in desired_services",
+    "switched off": "it is switched off in service_switches",
 }
 
 

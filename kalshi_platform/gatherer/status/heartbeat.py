@@ -82,4 +82,4 @@ def last_batch_no(path: Path) -> int:
 
 def should_run(database: Database, service: str) -> bool:
     """Whether the off switch is not set. Raises DatabaseUnavailable."""
-    return services.switch_of(database, service).running
+    return services.switch_of(database, service).enabled

@@ -75,7 +75,7 @@ def _connections(connections: Mapping[str, Any]) -> Iterator[Metric]:
         "connection", all_of("last_data_age_s"),
     )  # fmt: skip
     yield by_label(
-        "gauge", f"{_P}markets_asked_rarely", "Markets that lose their claim again and again.",
+        "gauge", f"{_P}markets_requested_rarely", "Markets that lose their claim again and again.",
         "connection", all_of("asked_rarely"),
     )  # fmt: skip
 

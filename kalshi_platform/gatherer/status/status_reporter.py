@@ -44,7 +44,7 @@ class Pulse:
         self.note = ""
         """What it waits for, if it does."""
         self.switched_off = False
-        """Whether it ended, or is about to, because `desired_services` says so."""
+        """Whether it ended, or is about to, because `service_switches` says so."""
         self._run_id = run_id
         self._started_at = started_at
         self._on_report = on_report
@@ -179,7 +179,7 @@ class Pulse:
             return True
         if not wanted:
             self.switched_off = True
-            _log.info("%s is switched off in desired_services", service)
+            _log.info("%s is switched off in service_switches", service)
         return wanted
 
     def write_file(self) -> None:

@@ -16,7 +16,7 @@ from kalshi_platform.config import PlatformSettings
 from kalshi_platform.deduplicator.coverage.claims import read_claims
 from kalshi_platform.lab.proof.comparison import stored_rows as recorded
 from kalshi_platform.lab.proof.comparison.books import BooksAtEnd, Fold, books_at_end
-from kalshi_platform.lab.proof.comparison.checkpoints import AnchorCheck, AnchorsFound
+from kalshi_platform.lab.proof.comparison.checkpoints import CheckpointCheck, CheckpointsFound
 from kalshi_platform.lab.proof.comparison.compare import Difference, compare
 from kalshi_platform.lab.proof.comparison.compare_all import ComparedAll, GathererRows, compare_all
 from kalshi_platform.lab.proof.comparison.fault_windows import FORGETTING, Unexplained, fault_windows, unexplained
@@ -100,8 +100,8 @@ class Findings:
 
     tables: Sequence[TableFinding]
     coverage: CoverageFound
-    anchors: AnchorsFound
-    lake_anchors: AnchorsFound
+    checkpoints: CheckpointsFound
+    lake_checkpoints: CheckpointsFound
     holes: HoleAccount
     books: BooksAtEnd
     lake_books: BooksAtEnd
@@ -112,7 +112,7 @@ class Findings:
     unexplained_of: Mapping[str, Sequence[Unexplained]] = field(default_factory=dict)
     ledger: Mapping[str, int] = field(default_factory=dict)
     false_claims: Mapping[str, tuple[int, tuple[str, ...]]] = field(default_factory=dict)
-    told: AnchorsFound = field(default_factory=lambda: AnchorsFound(0))
+    told: CheckpointsFound = field(default_factory=lambda: CheckpointsFound(0))
 
 
 def examine(
@@ -138,10 +138,10 @@ def examine(
             name: stack.enter_context(arrow_snapshot(each.timeseries_url)) for name, each in settings.gatherers.items()
         }
         gatherers = {name: _rows_of(truth, name, snapshot) for name, snapshot in snapshots.items()}
-        anchors = production.anchors(), lake.anchors()
-        folds = Fold(anchors[0]), Fold(anchors[1])
+        checkpoints = production.checkpoints(), lake.checkpoints()
+        folds = Fold(checkpoints[0]), Fold(checkpoints[1])
         told = pl.concat([*aside.told, _proven_at_end(settings, truth, run)])
-        checks = [AnchorCheck(truth.first_books, each) for each in (*anchors, told)]
+        checks = [CheckpointCheck(truth.first_books, each) for each in (*checkpoints, told)]
         indices = production.exchange_indices()
         compared = compare_all(truth, (production.rows, folds[0]), (lake.rows, folds[1]), checks, gatherers, indices)
         tables = _tables(truth, compared, production, lake, run[1] - NEWS_US)
@@ -168,8 +168,8 @@ def examine(
     return Findings(
         tables=tables,
         coverage=compare_coverage(stated, united(by_gatherer)),
-        anchors=checks[0].result(),
-        lake_anchors=checks[1].result(),
+        checkpoints=checks[0].result(),
+        lake_checkpoints=checks[1].result(),
         holes=account(claims, lives, map(truth.deltas, compared.parts), missing, list(missed.values()), margin_us),
         books=books[0],
         lake_books=books[1],

@@ -48,11 +48,11 @@ def as_json(record: RunRecord, found: Findings, failures: Sequence[str]) -> dict
             "beyond_s": round(found.coverage.beyond_us / 1e6, 6),
             "short_s": round(found.coverage.short_us / 1e6, 6),
         },
-        "anchors": {
-            "compared": found.anchors.compared,
-            "wrong": len(found.anchors.wrong),
-            "lake_compared": found.lake_anchors.compared,
-            "lake_wrong": len(found.lake_anchors.wrong),
+        "checkpoints": {
+            "compared": found.checkpoints.compared,
+            "wrong": len(found.checkpoints.wrong),
+            "lake_compared": found.lake_checkpoints.compared,
+            "lake_wrong": len(found.lake_checkpoints.wrong),
         },
         "holes": {
             "true": found.holes.true,
@@ -108,8 +108,8 @@ def as_text(record: RunRecord, found: Findings, failures: Sequence[str]) -> str:
         f" {found.lake_books.right:,} right, {len(found.lake_books.wrong):,} wrong in the lake."
     )
     lines.append(
-        f"Anchors: {found.anchors.compared:,} in production, {len(found.anchors.wrong):,} wrong;"
-        f" {found.lake_anchors.compared:,} in the lake, {len(found.lake_anchors.wrong):,} wrong."
+        f"Checkpoints: {found.checkpoints.compared:,} in production, {len(found.checkpoints.wrong):,} wrong;"
+        f" {found.lake_checkpoints.compared:,} in the lake, {len(found.lake_checkpoints.wrong):,} wrong."
     )
     stated, beyond, short = (
         each / 1e6 for each in (found.coverage.stated_us, found.coverage.beyond_us, found.coverage.short_us)

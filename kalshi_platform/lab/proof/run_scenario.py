@@ -186,7 +186,7 @@ class Recorder:
                     hour,
                     state="closed" if closed.final else "open",
                 )
-            self._say(f"hour {hour:%Y-%m-%d %H:00} merged again, anchored and exported ({state})")
+            self._say(f"hour {hour:%Y-%m-%d %H:00} merged again, checkpointed and exported ({state})")
 
     # -- time
 

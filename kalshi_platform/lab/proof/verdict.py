@@ -130,11 +130,11 @@ def _of_coverage(record: RunRecord, found: Findings) -> list[str]:
             f"production leaves open {coverage.short_us / 1e6:.6f} s of {len(coverage.short):,} markets that a ledger"
             f" claims: {_names(coverage.short)}"
         )
-    for name, anchors in (("production", found.anchors), ("the lake", found.lake_anchors)):
-        if anchors.wrong:
-            ticker, at_us = anchors.wrong[0]
+    for name, checkpoints in (("production", found.checkpoints), ("the lake", found.lake_checkpoints)):
+        if checkpoints.wrong:
+            ticker, at_us = checkpoints.wrong[0]
             said.append(
-                f"{len(anchors.wrong):,} of {anchors.compared:,} anchors of {name} are wrong, the first of"
+                f"{len(checkpoints.wrong):,} of {checkpoints.compared:,} checkpoints of {name} are wrong, the first of"
                 f" {_names([ticker])} at {datetime_from_us(at_us):%H:%M:%S.%f}"
             )
     if found.told.wrong:
@@ -143,8 +143,10 @@ def _of_coverage(record: RunRecord, found: Findings) -> list[str]:
             f"{len(found.told.wrong):,} of {found.told.compared:,} books that production calls proven are wrong, the"
             f" first of {_names([ticker])} at {datetime_from_us(at_us):%H:%M:%S.%f}"
         )
-    if found.anchors.compared != found.lake_anchors.compared and not (record.aside and record.aside.dropped):
-        said.append(f"the lake has {found.lake_anchors.compared:,} anchors, production {found.anchors.compared:,}")
+    if found.checkpoints.compared != found.lake_checkpoints.compared and not (record.aside and record.aside.dropped):
+        said.append(
+            f"the lake has {found.lake_checkpoints.compared:,} checkpoints, production {found.checkpoints.compared:,}"
+        )
     return said
 
 

@@ -80,11 +80,12 @@ CLOSE_SERIES = (
             ),
             Column("run_failures", "integer", "Of these, how many did not come out."),
             Column(
-                "anchor_checks",
+                "checkpoint_checks",
                 "integer",
-                "In production: an anchor and the deltas after it give the next anchor, where all between is covered.",
+                "In production: a checkpoint and the deltas after it give the next checkpoint, where all between is"
+                " covered.",
             ),
-            Column("anchor_failures", "integer", "Of these, how many did not come out."),
+            Column("checkpoint_failures", "integer", "Of these, how many did not come out."),
             Column(
                 "stream_checks",
                 "integer",
@@ -96,7 +97,7 @@ CLOSE_SERIES = (
             Column(
                 "rest_undecided",
                 "integer",
-                "Polled books that could not be compared: a hole, no anchor before, or clocks too far apart.",
+                "Polled books that could not be compared: a hole, no checkpoint before, or clocks too far apart.",
             ),
             Column("covered_us", "bigint", "How much of the hour is covered, after withdrawals."),
             Column("withdrawn_us", "bigint", "How much of the hour was claimed and withdrawn."),
@@ -127,7 +128,7 @@ CLOSES = (
                 " that was counted before stays.",
                 default="'{}'::jsonb",
             ),
-            Column("anchors", "bigint", "Anchors that the close made.", default="0"),
+            Column("checkpoints", "bigint", "Checkpoints that the close made.", default="0"),
             Column("gatherers_read", "text[]", "Gatherers that were read by the close.", default="'{}'::text[]"),
             Column(
                 "gatherers_missed",
@@ -136,7 +137,7 @@ CLOSES = (
                 default="'{}'::text[]",
             ),
             Column(
-                "unsettled",
+                "may_grow",
                 "boolean",
                 "A stream that was still open had shown nothing later than the hour: its last moments may be claimed"
                 " once"
@@ -197,7 +198,7 @@ CLOSES = (
                 "The same without its own repetitions (several streams of one gatherer).",
             ),
             Column("unique_rows", "bigint", "Rows that no other gatherer has."),
-            Column("first_witness", "bigint", "Rows that the gatherer received first of all."),
+            Column("first_observer", "bigint", "Rows that the gatherer received first of all."),
             Column(
                 "comparable",
                 "bigint",
@@ -215,7 +216,7 @@ CLOSES = (
         key=("hour", "gatherer", "table_name"),
     ),
     Table(
-        "time_steps_back",
+        "time_regressions",
         "Where the exchange's time of a market went back within a stream. An empty ticker stands for the stream as a"
         " whole.",
         (
@@ -298,7 +299,7 @@ TRADE_CHECKS = (
             Column(
                 "differing", "bigint", "Trades on both sides whose size, price or kind is not the same.", default="0"
             ),
-            Column("left_out", "bigint", "Objects of the listing that could not be read.", default="0"),
+            Column("skipped", "bigint", "Objects of the listing that could not be read.", default="0"),
         ),
         key=("hour",),
     ),

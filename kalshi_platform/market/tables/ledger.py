@@ -58,10 +58,9 @@ LEDGER = (
         key=("stream_id", "seq_from"),
     ),
     Table(
-        "memberships",
-        "A market's book is followed in a stream from its snapshot (seq_from) to seq_to inclusive; open ones last"
-        " as far"
-        " as their run.",
+        "book_subscriptions",
+        "One row per interval in which a market's book is followed in a stream: from its snapshot (seq_from) to seq_to"
+        " inclusive; open ones last as far as their run.",
         (
             _STREAM_ID,
             _TICKER,
@@ -74,8 +73,9 @@ LEDGER = (
         key=("stream_id", "ticker", "seq_from"),
     ),
     Table(
-        "open_members",
-        "One row per stream with open memberships. session_id is NULL for a stream that the ledger does not know.",
+        "open_book_streams",
+        "One row per stream with open book subscriptions. session_id is NULL for a stream that the ledger does not"
+        " know.",
         (
             Column("stream_id", "bigint", "The stream, see streams.", nullable=True),
             Column("session_id", "bigint", "The session that carries it.", nullable=True),
@@ -132,8 +132,8 @@ LEDGER = (
             Column("minute", "timestamptz", "The minute that the poll is of."),
             Column("started_at", "timestamptz", "When the poll began."),
             Column("finished_at", "timestamptz", "When it ended."),
-            Column("markets_wanted", "integer", "Markets that were to be polled."),
-            Column("markets_asked", "integer", "Markets whose books were asked for."),
+            Column("markets_desired", "integer", "Markets whose books the poll should bring."),
+            Column("markets_requested", "integer", "Markets whose books were requested within the budget."),
             Column("markets_answered", "integer", "Markets whose books came."),
             Column("markets_failed", "integer", "Markets whose books did not come."),
             Column("requests", "integer", "Requests that were sent."),
@@ -141,8 +141,8 @@ LEDGER = (
             Column(
                 "oldest_age_s",
                 "double precision",
-                "After the poll: seconds since the book that was answered longest ago, of all wanted markets. NULL when"
-                " unknown.",
+                "After the poll: seconds since the book that was answered longest ago, of all desired markets. NULL"
+                " when unknown.",
                 nullable=True,
             ),
         ),

@@ -15,12 +15,12 @@ MERGE = (
         (
             GATHERER,
             Column("batch_no", "bigint", "The last batch that was merged."),
-            Column("mark_batch_no", "bigint", "The last batch with rows that was read.", nullable=True),
+            Column("last_commit_batch_no", "bigint", "The last batch with rows that was read.", nullable=True),
             Column(
-                "mark_committed_at",
+                "last_commit_at",
                 "timestamptz",
-                "When the gatherer committed batch mark_batch_no, the last one with rows that was read: another moment"
-                " under that number means that its database was restored, and numbers anew.",
+                "When the gatherer committed that batch: another moment under its number means that the database was"
+                " restored, and numbers anew.",
                 nullable=True,
             ),
             Column("merged_at", "timestamptz", "When the cursor was moved last.", default="now()"),
@@ -32,7 +32,7 @@ MERGE = (
                 "uuid",
                 "The token of batch batch_no: where the gatherer has another one under that number, or none, its"
                 " database is not the one that was read, and is read from its beginning. NULL: the batch is older than"
-                " tokens, and mark_committed_at decides.",
+                " tokens, and last_commit_at decides.",
                 nullable=True,
             ),
         ),
@@ -86,7 +86,7 @@ MERGE = (
             ),
             Column("detail", "text", "What exactly was wrong with it."),
             Column("payload", "text", "The row as JSON, in the columns of production."),
-            Column("put_at", "timestamptz", "When it was put here.", default="clock_timestamp()"),
+            Column("quarantined_at", "timestamptz", "When it was put here.", default="clock_timestamp()"),
         ),
         key=("gatherer", "table_name", "fingerprint"),
     ),
@@ -123,10 +123,9 @@ MERGE = (
         key=("gatherer",),
     ),
     Table(
-        "catalog_owed",
-        "Objects that were merged while a gatherer could not be asked what it knows of them; it is asked when it"
-        " answers"
-        " again.",
+        "catalog_pending",
+        "Objects that were merged while the catalog of a gatherer could not be read; they are read there when it"
+        " answers again.",
         (
             GATHERER,
             Column("table_name", "text", "series, events or markets."),

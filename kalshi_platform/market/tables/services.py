@@ -48,12 +48,12 @@ COMMON = (
         key=("table_name", "hour"),
     ),
     Table(
-        "desired_services",
-        "The off switch: a service without a row, or with running = true, is kept alive. Names: gatherer/NAME,"
+        "service_switches",
+        "The off switch: a service without a row, or with enabled = true, is kept alive. Names: gatherer/NAME,"
         " deduplicator.",
         (
             Column("service", "text", "gatherer/NAME or deduplicator."),
-            Column("running", "boolean", "Whether the service is to run."),
+            Column("enabled", "boolean", "Whether the service is to run."),
             Column("reason", "text", "Why it was switched off or on.", default="''::text"),
             Column("changed_at", "timestamptz", "When it was switched last.", default="now()"),
         ),

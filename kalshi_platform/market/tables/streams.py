@@ -182,7 +182,7 @@ PRODUCTION_STREAMS = (
             TICKER,
             _SNAPSHOT_SOURCE,
             Column(
-                "witness",
+                "source_gatherer",
                 "text",
                 "The gatherer for ws and rest_recovery; empty for rest, of which each market keeps one per minute.",
             ),
@@ -193,7 +193,7 @@ PRODUCTION_STREAMS = (
             _REQUESTED_AT,
             FIRST_RECEIVED_AT,
         ),
-        key=("snapshot_ts", "ticker", "source", "witness", "stream_id", "seq"),
+        key=("snapshot_ts", "ticker", "source", "source_gatherer", "stream_id", "seq"),
         time_column="snapshot_ts",
     ),
     Table(
@@ -204,12 +204,12 @@ PRODUCTION_STREAMS = (
         time_column="received_at",
     ),
     Table(
-        "book_anchors",
-        "Books that folds start from: the book at the END of anchor_ts. Apply the deltas with exchange_ts > anchor_ts,"
-        " all of one exchange_ts together.",
+        "book_checkpoints",
+        "Books that folds start from: the book at the END of checkpoint_ts. Apply the deltas with exchange_ts >"
+        " checkpoint_ts, all of one exchange_ts together.",
         (
             Column(
-                "anchor_ts",
+                "checkpoint_ts",
                 "timestamptz",
                 "The book holds at the END of this moment; apply deltas with a later exchange_ts.",
             ),
@@ -223,7 +223,7 @@ PRODUCTION_STREAMS = (
             SEQ,
             *LEVELS,
         ),
-        key=("anchor_ts", "ticker", "gatherer", "stream_id", "seq"),
-        time_column="anchor_ts",
+        key=("checkpoint_ts", "ticker", "gatherer", "stream_id", "seq"),
+        time_column="checkpoint_ts",
     ),
 )

@@ -1,4 +1,4 @@
-"""Production, hour by hour: closing an hour merges it again from every gatherer and makes the books' anchors."""
+"""Production, hour by hour: closing an hour merges it again from every gatherer and makes the books' checkpoints."""
 
 from collections.abc import Iterator
 
@@ -22,7 +22,7 @@ from kalshi_platform.storage.pool import Database
 
 _UPSTREAM = {
     "orderbook_snapshots": [gatherer("orderbook_snapshots"), REST_SNAPSHOTS],
-    "book_anchors": [gatherer("orderbook_snapshots"), gatherer("orderbook_deltas")],
+    "book_checkpoints": [gatherer("orderbook_snapshots"), gatherer("orderbook_deltas")],
 }
 _DESCRIPTIONS = {
     "trades": "One row per trade, whichever gatherers saw it.",

@@ -21,7 +21,7 @@ ALL_READ = "all_gatherers_read"
 COVERAGE, BOOKS, AGREEMENT, TIME = "coverage_share", "book_proof", "identity_agreement", "exchange_time_goes_forward"
 COVERAGE_WANTED = 0.99
 _DELTAS = production("orderbook_deltas")
-_ANCHORS = production("book_anchors")
+_CHECKPOINTS = production("book_checkpoints")
 # Dagster keeps metadata in its event log: a plot must stay small.
 _MOST_BYTES = 50_000
 _MOST_LINES = 20
@@ -40,7 +40,7 @@ SPECS = (
     ),
     dg.AssetCheckSpec(
         BOOKS,
-        asset=_ANCHORS,
+        asset=_CHECKPOINTS,
         description="Every book that can be checked comes out: snapshot + deltas = next snapshot, streams agree.",
     ),
     dg.AssetCheckSpec(
@@ -127,7 +127,7 @@ def _check_books(database: Database, hours: Sequence[datetime], disagreements: l
         if each.score is not None:
             scores[each.ticker] = min(each.score, scores.get(each.ticker, 1.0))
     return dg.AssetCheckResult(
-        asset_key=_ANCHORS,
+        asset_key=_CHECKPOINTS,
         check_name=BOOKS,
         passed=proofs.failed == 0 and not disagreements,
         metadata={

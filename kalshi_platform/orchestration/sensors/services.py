@@ -40,7 +40,7 @@ def gatherer_sensor(names: Sequence[str]) -> dg.SensorDefinition:
         default_status=dg.DefaultSensorStatus.RUNNING,
         description=(
             "Keeps exactly one gather run per gatherer alive: relaunches what died, ends what hangs, leaves alone what "
-            "runs outside Dagster or is switched off (table desired_services). Says once a minute how fresh they are."
+            "runs outside Dagster or is switched off (table service_switches). Says once a minute how fresh they are."
         ),
     )
     def gatherers(context: dg.SensorEvaluationContext) -> dg.SensorResult:

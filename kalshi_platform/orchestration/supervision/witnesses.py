@@ -81,7 +81,7 @@ class Witnesses:
         try:
             with self._database(service).transaction() as transaction:
                 wanted = transaction.fetch_one(
-                    "SELECT running FROM desired_services WHERE service = %(service)s", {"service": service.name}
+                    "SELECT enabled FROM service_switches WHERE service = %(service)s", {"service": service.name}
                 )
                 beat = transaction.fetch_one(
                     "SELECT at, extract(epoch FROM clock_timestamp() - at)::float8, run_id, state"

@@ -46,19 +46,19 @@ SELECT session_id FROM sessions WHERE closed_at IS NULL
 -- With the last committed number.
 SELECT stream_id, last_committed_seq(stream_id) FROM streams WHERE ended_at IS NULL
 
--- name: open_members
-SELECT stream_id, count(*), sum(seq_from) FROM memberships WHERE seq_to IS NULL GROUP BY stream_id
+-- name: open_book_streams
+SELECT stream_id, count(*), sum(seq_from) FROM book_subscriptions WHERE seq_to IS NULL GROUP BY stream_id
 
--- name: end_unknown_memberships
+-- name: end_unknown_book_subscriptions
 -- What is open and should not be: it claims nothing. Parameters: streams, tickers, seqs (of what should be open).
-UPDATE memberships m SET end_reason = 'ledger differed', seq_to = m.seq_from
+UPDATE book_subscriptions m SET end_reason = 'ledger differed', seq_to = m.seq_from
 WHERE m.seq_to IS NULL AND NOT EXISTS (
   SELECT FROM unnest(%(streams)s::bigint[], %(tickers)s::text[], %(seqs)s::bigint[]) AS known (stream_id, ticker, seq_from)
   WHERE known.stream_id = m.stream_id AND known.ticker = m.ticker AND known.seq_from = m.seq_from)
 
--- name: end_all_memberships
-UPDATE memberships m SET end_reason = 'ledger differed', seq_to = greatest(m.seq_from, o.last_seq)
-FROM open_members o WHERE m.stream_id = o.stream_id AND m.seq_to IS NULL
+-- name: end_all_book_subscriptions
+UPDATE book_subscriptions m SET end_reason = 'ledger differed', seq_to = greatest(m.seq_from, o.last_seq)
+FROM open_book_streams o WHERE m.stream_id = o.stream_id AND m.seq_to IS NULL
 
 -- name: end_all_streams
 UPDATE streams t SET end_reason = 'ledger differed', ended_at = greatest(t.opened_at, (
@@ -99,14 +99,14 @@ ON CONFLICT (stream_id, seq_from) DO UPDATE SET
   batch_no = excluded.batch_no
 WHERE excluded.seq_to > t.seq_to
 
--- name: memberships
-INSERT INTO memberships AS t (stream_id, ticker, seq_from, seq_to, end_reason, exchange_index, batch_no) VALUES %s
+-- name: book_subscriptions
+INSERT INTO book_subscriptions AS t (stream_id, ticker, seq_from, seq_to, end_reason, exchange_index, batch_no) VALUES %s
 ON CONFLICT (stream_id, ticker, seq_from) DO UPDATE SET
   seq_to = excluded.seq_to, end_reason = excluded.end_reason, batch_no = excluded.batch_no
 WHERE t.seq_to IS NULL AND excluded.seq_to IS NOT NULL
 
 -- name: endings
-UPDATE memberships m SET seq_to = v.seq_to, end_reason = v.reason, batch_no = v.batch_no
+UPDATE book_subscriptions m SET seq_to = v.seq_to, end_reason = v.reason, batch_no = v.batch_no
 FROM (VALUES %s) AS v (stream_id, ticker, seq_to, reason, before, batch_no)
 WHERE m.stream_id = v.stream_id AND m.ticker = v.ticker AND m.seq_to IS NULL AND m.seq_from < v.before
 
@@ -136,21 +136,21 @@ INSERT INTO batches (batch_no, table_name, rows, time_min, time_max)
 VALUES (%(batch_no)s, 'ledger', 0, clock_timestamp(), clock_timestamp())
 
 -- name: snapshot_polls
-INSERT INTO snapshot_polls (minute, started_at, finished_at, markets_wanted, markets_asked, markets_answered,
+INSERT INTO snapshot_polls (minute, started_at, finished_at, markets_desired, markets_requested, markets_answered,
   markets_failed, requests, tokens, oldest_age_s) VALUES %s
 ON CONFLICT DO NOTHING
 
--- name: end_memberships_at_damage
+-- name: end_book_subscriptions_at_damage
 -- What is open where records were lost, followed to the last number that was committed. Parameters: own.
-UPDATE memberships m SET end_reason = 'spool damaged', seq_to = greatest(m.seq_from, o.last_seq)
-FROM open_members o WHERE m.stream_id = o.stream_id AND m.seq_to IS NULL
+UPDATE book_subscriptions m SET end_reason = 'spool damaged', seq_to = greatest(m.seq_from, o.last_seq)
+FROM open_book_streams o WHERE m.stream_id = o.stream_id AND m.seq_to IS NULL
 RETURNING m.ticker, coalesce(o.session_id = ANY (%(own)s::bigint[]), false)
 
--- name: end_former_memberships
+-- name: end_former_book_subscriptions
 -- Markets of former processes, followed to the last number that was committed for their stream; also those of a stream
 -- that the ledger does not know, or whose session it knows as closed. Parameters: own, the sessions of this process.
-UPDATE memberships m SET end_reason = 'process ended', seq_to = greatest(m.seq_from, o.last_seq)
-FROM open_members o WHERE m.stream_id = o.stream_id AND m.seq_to IS NULL
+UPDATE book_subscriptions m SET end_reason = 'process ended', seq_to = greatest(m.seq_from, o.last_seq)
+FROM open_book_streams o WHERE m.stream_id = o.stream_id AND m.seq_to IS NULL
   AND coalesce(o.session_id <> ALL (%(own)s::bigint[]), true)
 
 -- name: end_former_streams

@@ -54,7 +54,7 @@ FROM ours o FULL JOIN theirs t USING (ticker, is_block_trade)
 INSERT INTO trades (exchange_ts, ticker, trade_id, yes_price_e4, no_price_e4, count_e2, taker_side, is_block_trade,
   created_time, source, gatherer, stream_id, seq, received_at)
 SELECT l.exchange_ts, l.ticker, l.trade_id, l.yes_price_e4, l.no_price_e4, l.count_e2, l.taker_side, l.is_block_trade,
-       l.created_time, 'rest', %(witness)s, 0, 0, l.received_at
+       l.created_time, 'rest', %(gatherer)s, 0, 0, l.received_at
 FROM trade_listing l
 WHERE l.hour = %(hour)s AND l.exchange_ts >= %(hour)s AND l.exchange_ts < %(until)s
   AND NOT EXISTS (SELECT 1 FROM trades h WHERE h.exchange_ts >= %(low)s AND h.exchange_ts < %(high)s
@@ -86,12 +86,12 @@ FROM trade_parity WHERE hour = %(hour)s
 
 -- name: record_check
 INSERT INTO trade_checks AS t (hour, state, checked_at, reason, production_count, rest_count, inserted,
-  only_in_production, differing, left_out)
+  only_in_production, differing, skipped)
 VALUES (%(hour)s, %(state)s, clock_timestamp(), %(reason)s, %(production_count)s, %(rest_count)s, %(inserted)s,
-  %(only_in_production)s, %(differing)s, %(left_out)s)
+  %(only_in_production)s, %(differing)s, %(skipped)s)
 ON CONFLICT (hour) DO UPDATE SET state = excluded.state, checked_at = excluded.checked_at, reason = excluded.reason,
   production_count = excluded.production_count, rest_count = excluded.rest_count, inserted = excluded.inserted,
-  only_in_production = excluded.only_in_production, differing = excluded.differing, left_out = excluded.left_out
+  only_in_production = excluded.only_in_production, differing = excluded.differing, skipped = excluded.skipped
 
 -- name: record_not_checked
 -- An hour that could be checked before keeps that result as long as it holds as many trades as it did then.
@@ -99,7 +99,7 @@ INSERT INTO trade_checks AS t (hour, state, checked_at, reason)
 VALUES (%(hour)s, 'not checked', clock_timestamp(), %(reason)s)
 ON CONFLICT (hour) DO UPDATE SET state = excluded.state, checked_at = excluded.checked_at, reason = excluded.reason,
   production_count = excluded.production_count, rest_count = excluded.rest_count, inserted = excluded.inserted,
-  only_in_production = excluded.only_in_production, differing = excluded.differing, left_out = excluded.left_out
+  only_in_production = excluded.only_in_production, differing = excluded.differing, skipped = excluded.skipped
 WHERE t.state = 'not checked' OR t.production_count + t.inserted
   <> (SELECT count(*) FROM trades WHERE exchange_ts >= %(hour)s AND exchange_ts < %(until)s)
 

@@ -126,18 +126,18 @@ def test_every_line_of_the_documentation_reads_the_lake(production: Production, 
 def test_values_come_through_exactly(lake_settings: LakeSettings, production: Production) -> None:
     delta = {"exchange_ts": at(1), "delta_e2": -(2**62), "price_e4": 1, "side": "no", "occurrence": 3, "seq": 2**40}
     production.insert("orderbook_deltas", [delta])
-    book = {"anchor_ts": at(2), "yes_price_e4": [1, 9_999], "yes_count_e2": [5, 2**50]}
-    production.insert("book_anchors", [book])
+    book = {"checkpoint_ts": at(2), "yes_price_e4": [1, 9_999], "yes_count_e2": [5, 2**50]}
+    production.insert("book_checkpoints", [book])
     production.insert("market_lifecycle", [{"received_at": at(3), "content": '{"b":1,  "a":"ü"}'}])
     production.insert("tickers", [{"exchange_ts": at(4), "fingerprint": -5, "volume_e2": 2**60}])
     production.close_hour(HOUR)
     found = {}
-    for table in ("orderbook_deltas", "book_anchors", "market_lifecycle", "tickers"):
+    for table in ("orderbook_deltas", "book_checkpoints", "market_lifecycle", "tickers"):
         (file,) = export_raw(lake_settings, production.url, table, HOUR, "closed").files
         content = open_store(lake_settings).read(f"raw/{table}/date=2026-11-20/hour=04/{file.name}") or b""
         found[table] = pl.read_parquet(content).row(0, named=True)
     assert found["orderbook_deltas"].items() >= delta.items()
-    assert found["book_anchors"].items() >= book.items()
+    assert found["book_checkpoints"].items() >= book.items()
     assert found["market_lifecycle"]["content"] == '{"a": "ü", "b": 1}'
     assert found["market_lifecycle"]["exchange_ts"] is None
     assert found["tickers"]["volume_e2"] == 2**60
@@ -208,7 +208,7 @@ def test_the_manifest_of_a_closed_hour_says_how_much_of_it_is_complete(
     # A was open for 60 minutes and is covered for 30; B was open for 30 and is not covered.
     assert manifest.coverage_share == pytest.approx(30 / 90)
     assert export_raw(lake_settings, production.url, "trades", HOUR, "closed").coverage_share is None
-    production.insert("book_anchors", [{"anchor_ts": at(59), "ticker": "C"}])
+    production.insert("book_checkpoints", [{"checkpoint_ts": at(59), "ticker": "C"}])
     with production.database.transaction() as transaction:
         found = [
             transaction.fetch_all("SELECT * FROM hour_coverage(%s) ORDER BY 1", (HOUR + hours * ONE,))
@@ -367,21 +367,23 @@ def test_a_day_made_from_dropped_hours_stays_in_the_lake(production: Production,
     assert read_manifest(lake, f"{name}/date=2026-11-20") == full
 
 
-def test_a_close_may_find_fewer_anchors_but_an_older_production_may_not(production: Production, tmp_path: Path) -> None:
+def test_a_close_may_find_fewer_checkpoints_but_an_older_production_may_not(
+    production: Production, tmp_path: Path
+) -> None:
     lake = LakeSettings(tmp_path.as_uri())
-    production.insert("book_anchors", [{"anchor_ts": at(n), "seq": n} for n in range(3)])
+    production.insert("book_checkpoints", [{"checkpoint_ts": at(n), "seq": n} for n in range(3)])
     production.close_hour(HOUR)
-    production.execute("UPDATE hour_closes SET anchors = 3")
-    assert export_raw(lake, production.url, "book_anchors", HOUR, "closed").rows == 3
-    production.execute("DELETE FROM book_anchors WHERE seq = 0")
-    with pytest.raises(FewerRows, match="holds 2 rows of book_anchors, but had 3"):
-        export_raw(lake, production.url, "book_anchors", HOUR, "closed")
-    production.execute("UPDATE hour_closes SET anchors = 2, close_no = close_no - 1")
+    production.execute("UPDATE hour_closes SET checkpoints = 3")
+    assert export_raw(lake, production.url, "book_checkpoints", HOUR, "closed").rows == 3
+    production.execute("DELETE FROM book_checkpoints WHERE seq = 0")
+    with pytest.raises(FewerRows, match="holds 2 rows of book_checkpoints, but had 3"):
+        export_raw(lake, production.url, "book_checkpoints", HOUR, "closed")
+    production.execute("UPDATE hour_closes SET checkpoints = 2, close_no = close_no - 1")
     with pytest.raises(FewerRows, match="production gives 2 rows, but the lake holds 3"):
-        export_raw(lake, production.url, "book_anchors", HOUR, "closed")
+        export_raw(lake, production.url, "book_checkpoints", HOUR, "closed")
     # Whatever production's clock says.
     production.execute("UPDATE hour_closes SET close_no = close_no + 2, closed_at = closed_at - INTERVAL '1 hour'")
-    assert export_raw(lake, production.url, "book_anchors", HOUR, "closed").rows == 2
+    assert export_raw(lake, production.url, "book_checkpoints", HOUR, "closed").rows == 2
 
 
 def test_an_export_whose_lock_is_lost_publishes_nothing(production: Production, tmp_path: Path) -> None:

@@ -31,7 +31,7 @@ def test_a_closed_hour_with_an_alarm_is_shown_with_it(
         orderbook_deltas=[delta_row("A", ts_us=hour_us + n * 10 * US_PER_S, seq=n + 2) for n in range(1, 300)],
         orderbook_snapshots=[snapshot_row("A", received_us=hour_us, seq=1)],
         segments=[(1, 1, 301)],
-        memberships=[(1, "A", 1, None)],
+        book_subscriptions=[(1, "A", 1, None)],
     )
     close_hour(world.settings(), datetime_from_us(hour_us), SYSTEM_CLOCK, PartitionBounds())
     with world.production.transaction() as transaction:

@@ -59,7 +59,7 @@ class Platform:
                 tickers=[ticker_row("A", ts_us=start + number)],
                 orderbook_snapshots=[snapshot_row("A", received_us=start, stream_id=stream, seq=1)],
                 segments=[(stream, 1, rows + 1)],
-                memberships=[(stream, "A", 1, None)],
+                book_subscriptions=[(stream, "A", 1, None)],
             )
 
     def evaluate(self, schedule: str, at: datetime | None = None, **resources: object) -> list[dg.RunRequest] | str:

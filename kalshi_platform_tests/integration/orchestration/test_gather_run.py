@@ -53,7 +53,7 @@ def test_an_interrupted_gather_run_writes_what_it_received_and_says_goodbye(
     assert run.tags["kalshi/service"] == "gatherer/g1"
     assert rows(url, "SELECT state, run_id FROM heartbeats WHERE service = 'gatherer/g1'") == [("stopped", run.run_id)]
     assert rows(url, "SELECT count(*) FROM sessions WHERE closed_at IS NULL") == [(0,)]
-    assert rows(url, "SELECT count(*) FROM memberships WHERE seq_to IS NULL") == [(0,)]
+    assert rows(url, "SELECT count(*) FROM book_subscriptions WHERE seq_to IS NULL") == [(0,)]
     stored = rows(url, "SELECT count(*) FROM orderbook_deltas")[0][0]
     made = platform.instance.fetch_materializations(keys.gatherer("orderbook_deltas"), limit=5).records
     assert [record.partition_key for record in made] == ["g1"]

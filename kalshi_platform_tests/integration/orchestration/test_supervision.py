@@ -155,12 +155,12 @@ def test_a_gatherer_that_dies_is_missed_although_its_clock_was_set_meanwhile(
 
 def test_the_off_switch_holds_and_is_remembered_while_the_database_is_away(platform: Platform) -> None:
     with platform.world.gatherers["g1"].database.transaction() as transaction:
-        transaction.execute("INSERT INTO desired_services (service, running) VALUES ('gatherer/g1', false)")
+        transaction.execute("INSERT INTO service_switches (service, enabled) VALUES ('gatherer/g1', false)")
     memory = Memory()
     assert launched(tick(platform, memory)) == ["g2"]
     memory = Memory.load(memory.dump())
     with platform.world.gatherers["g1"].database.transaction() as transaction:
-        transaction.execute("ALTER TABLE desired_services RENAME TO away")
+        transaction.execute("ALTER TABLE service_switches RENAME TO away")
     assert launched(tick(platform, memory)) == ["g2"]
 
 

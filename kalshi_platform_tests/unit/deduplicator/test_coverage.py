@@ -16,8 +16,8 @@ from kalshi_platform_tests.unit.deduplicator.truth import (
     MARGIN_US,
     Stream,
     World,
+    book_subscriptions_of,
     feed_of,
-    memberships_of,
     segments_of,
 )
 
@@ -30,7 +30,7 @@ DELTAS = {"seq": pl.Int64, "exchange_us": pl.Int64, "ticker": pl.String, "exchan
 
 def claims_of(stream: Stream, world: World, pick: random.Random) -> dict[str, list[tuple[int, int]]]:
     deltas = feed_of(stream, world).select("seq", "exchange_us", "ticker", "exchange_index")
-    return claims(memberships_of(stream), segments_of(stream, pick), deltas, MARGIN_US)
+    return claims(book_subscriptions_of(stream), segments_of(stream, pick), deltas, MARGIN_US)
 
 
 @worlds
@@ -58,7 +58,7 @@ def test_much_is_claimed_also_of_quiet_markets() -> None:
             found = claims_of(stream, world, world.random)
             claimed += sum(length(each) for each in found.values())
             quiet += any(found.get(ticker) for ticker in world.index if not moving[ticker])
-            possible += span * len({row["ticker"] for row in stream.memberships})
+            possible += span * len({row["ticker"] for row in stream.book_subscriptions})
     assert claimed > 0.05 * possible
     assert quiet > 0
 

@@ -16,7 +16,7 @@ from kalshi_platform.deduplicator.coverage.multiset_hash import fingerprints_of,
 from kalshi_platform.deduplicator.coverage.streams.check_snapshots import RUN_CHECKS
 from kalshi_platform.deduplicator.coverage.streams.stream_window import StreamWindow
 from kalshi_platform.deduplicator.coverage.timeline import Timeline
-from kalshi_platform.deduplicator.coverage.verification.check_books import Anchors, Polled
+from kalshi_platform.deduplicator.coverage.verification.check_books import Checkpoints, Polled
 from kalshi_platform.deduplicator.coverage.verification.production_hour import numbers_of
 from kalshi_platform.deduplicator.coverage.verification.verify_claims import (
     CLAIM,
@@ -33,9 +33,9 @@ from kalshi_platform_tests.unit.deduplicator.truth import (
     MARGIN_US,
     Stream,
     World,
+    book_subscriptions_of,
     delta_table,
     feed_of,
-    memberships_of,
     segments_of,
 )
 
@@ -57,7 +57,7 @@ def claims_of(world: World, pick: random.Random, lost: tuple[Stream, dict[str, o
         if lost is not None and lost[0] is stream:
             deltas = deltas.filter(pl.col("seq") != lost[1]["seq"])
         window = StreamWindow(
-            stream.stream_id, segments_of(stream, pick), memberships_of(stream), deltas, [], whole=True
+            stream.stream_id, segments_of(stream, pick), book_subscriptions_of(stream), deltas, [], whole=True
         )
         parts.append(counted(window, EVER, MARGIN_US).with_columns(gatherer=pl.lit(stream.gatherer)))
     return pl.concat(parts).with_columns(withdrawn=pl.lit(None, pl.String))
@@ -73,14 +73,14 @@ def two_streams(starts: tuple[int, int], withdrawn: tuple[str | None, str | None
     return pl.DataFrame(rows, schema=[*names, ("withdrawn", pl.String)], orient="row")
 
 
-def anchored_at(*moments: int) -> ProductionHour:
-    """An hour of A without a delta, with as many anchors, each of another book."""
+def checkpointed_at(*moments: int) -> ProductionHour:
+    """An hour of A without a delta, with as many checkpoints, each of another book."""
     none = NOTHING.astype(np.uint64)
     sums = np.arange(100, 100 + len(moments), dtype=np.uint64)
     return ProductionHour(
         ["A"],
         Timeline(0, NOTHING, NOTHING, none, none),
-        Anchors(np.zeros(len(moments), dtype=np.int64), np.array(moments, dtype=np.int64), sums),
+        Checkpoints(np.zeros(len(moments), dtype=np.int64), np.array(moments, dtype=np.int64), sums),
         Polled(NOTHING, NOTHING, NOTHING, none),
     )
 
@@ -96,7 +96,7 @@ def hour_of(world: World, pick: random.Random) -> ProductionHour:
     timeline = Timeline(0, market, frame["exchange_us"].to_numpy(), parts_of(frame), fingerprints_of(frame))
     empty = NOTHING.astype(np.uint64)
     return ProductionHour(
-        list(tickers), timeline, Anchors(NOTHING, NOTHING, empty), Polled(NOTHING, NOTHING, NOTHING, empty)
+        list(tickers), timeline, Checkpoints(NOTHING, NOTHING, empty), Polled(NOTHING, NOTHING, NOTHING, empty)
     )
 
 
@@ -141,23 +141,23 @@ def test_a_stream_that_lacks_a_row_of_its_claim_loses_it_with_all_who_claim_that
 def test_streams_whose_books_contradict_each_other_both_lose_what_they_claim_behind_them(
     moments: tuple[int, int],
 ) -> None:
-    judged = judge(two_streams((moments[0] + 1, moments[1] + 1)), CHECKS, anchored_at(*moments))
+    judged = judge(two_streams((moments[0] + 1, moments[1] + 1)), CHECKS, checkpointed_at(*moments))
     assert judged.coverage == {}
     assert [alarm[:2] for alarm in judged.alarms] == [("book_proof", "A")]
-    assert judged.proofs.select("verdict", "anchor_failures", "covered_us").row(0) == ("failed", 1, 0)
+    assert judged.proofs.select("verdict", "checkpoint_failures", "covered_us").row(0) == ("failed", 1, 0)
 
 
 def test_a_claim_that_was_withdrawn_stays_so_while_nobody_can_be_asked_about_it() -> None:
     own, shared = "g1, stream 1: snapshot 1 does not lead to 13", "the book of 1000 µs does not give that of 2000 µs"
-    judged = judge(two_streams((1_001, 2_001), (own, None)), CHECKS, anchored_at(1_000))
+    judged = judge(two_streams((1_001, 2_001), (own, None)), CHECKS, checkpointed_at(1_000))
     assert judged.coverage == {"A": [(2_001, 10_000)]}, "what g1 lost by itself says nothing of g2"
     assert judged.proofs.select("verdict", "detail").row(0) == ("failed", own)
     assert judged.alarms == [("book_proof", "A", own)]
     # What spoke against both of them then speaks against both of them still.
-    judged = judge(two_streams((1_001, 2_001), (shared, None)), CHECKS, anchored_at(1_000, 2_000))
+    judged = judge(two_streams((1_001, 2_001), (shared, None)), CHECKS, checkpointed_at(1_000, 2_000))
     assert judged.coverage == {}
     # Nothing is left to be seen of it.
-    judged = judge(two_streams((1_001, 2_001), (shared, None)), CHECKS, anchored_at())
+    judged = judge(two_streams((1_001, 2_001), (shared, None)), CHECKS, checkpointed_at())
     assert judged.coverage == {"A": [(2_001, 10_000)]}
     assert judged.claims["withdrawn"].to_list() == [shared, None]
     assert judged.proofs["verdict"].to_list() == ["failed"]
@@ -200,8 +200,8 @@ def test_rows_of_minutes_that_several_gatherers_saw_tell_whether_identities_agre
     first = statistics_of("orderbook_deltas", {"g1": delta_table(rows([*same, minute])), "g2": delta_table(rows(same))})
     later = statistics_of("orderbook_deltas", {"g1": delta_table(rows([5 * minute])), "g2": delta_table([])})
     both = added_up([first, later])
-    found = both.select("gatherer", "seen", "unique_rows", "first_witness", "comparable", "agreed").rows()
-    # Equal times of receipt: the first name witnesses. Minutes that only one of them saw tell nothing.
+    found = both.select("gatherer", "seen", "unique_rows", "first_observer", "comparable", "agreed").rows()
+    # Equal times of receipt: the first name observeres. Minutes that only one of them saw tell nothing.
     assert found == [("g1", 202, 2, 202, 200, 200), ("g2", 200, 0, 0, 200, 200)]
     assert disagreements(both, 1.0) == []
     apart = statistics_of(

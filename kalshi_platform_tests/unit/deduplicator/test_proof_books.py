@@ -18,9 +18,9 @@ from kalshi_platform.deduplicator.coverage.verification.check_books import (
     CONSISTENT,
     INCONSISTENT,
     UNDECIDED,
-    Anchors,
+    Checkpoints,
     Polled,
-    check_anchors,
+    check_checkpoints,
     check_polled,
 )
 from kalshi_platform.market.fold import Changes
@@ -32,7 +32,7 @@ Row = tuple[int, int, str, int, int, int]
 
 
 class Tape(NamedTuple):
-    """Rows (market, µs, side, price, size, witness), ascending in time."""
+    """Rows (market, µs, side, price, size, observer), ascending in time."""
 
     rows: list[Row]
 
@@ -44,7 +44,7 @@ class Tape(NamedTuple):
         return {level: size for level, size in levels.items() if size}
 
     def frame(self) -> pl.DataFrame:
-        names = ["market", "exchange_us", "side", "price_e4", "delta_e2", "witness"]
+        names = ["market", "exchange_us", "side", "price_e4", "delta_e2", "observer"]
         kinds = dict(zip(names, (pl.Int64, pl.Int64, pl.String, pl.Int32, pl.Int64, pl.Int64), strict=True))
         return pl.DataFrame(self.rows, schema=kinds, orient="row").with_columns(
             occurrence=0, seq=pl.int_range(pl.len())
@@ -52,8 +52,8 @@ class Tape(NamedTuple):
 
     def timeline(self) -> Timeline:
         rows = self.frame()
-        market, us, witness, seq = (rows[name].to_numpy() for name in ("market", "exchange_us", "witness", "seq"))
-        return Timeline(0, market, us, parts_of(rows), fingerprints_of(rows), witness, seq)
+        market, us, observer, seq = (rows[name].to_numpy() for name in ("market", "exchange_us", "observer", "seq"))
+        return Timeline(0, market, us, parts_of(rows), fingerprints_of(rows), observer, seq)
 
 
 rows_of = st.lists(
@@ -81,10 +81,10 @@ def array(values: list[int]) -> np.ndarray:
     return np.array(values, dtype=np.int64)
 
 
-def anchors_at(tape: Tape, places: list[tuple[int, int]]) -> Anchors:
+def checkpoints_at(tape: Tape, places: list[tuple[int, int]]) -> Checkpoints:
     places = sorted(places)
     sums = sums_of_books(levels([tape.book(*place) for place in places]))
-    return Anchors(array([market for market, _ in places]), array([us for _, us in places]), sums)
+    return Checkpoints(array([market for market, _ in places]), array([us for _, us in places]), sums)
 
 
 def covered(intervals: list[Interval]) -> Covered:
@@ -95,20 +95,20 @@ places_of = st.lists(st.tuples(st.integers(0, 1), st.integers(0, 41)), min_size=
 
 
 @given(tape=rows_of, places=places_of, lost=st.integers(0, 39))
-def test_anchors_fit_exactly_where_no_row_is_missing_between_them(
+def test_checkpoints_fit_exactly_where_no_row_is_missing_between_them(
     tape: Tape, places: list[tuple[int, int]], lost: int
 ) -> None:
-    anchors = anchors_at(tape, places)
-    whole = check_anchors(tape.timeline(), covered([(0, END)]), anchors)
+    checkpoints = checkpoints_at(tape, places)
+    whole = check_checkpoints(tape.timeline(), covered([(0, END)]), checkpoints)
     assert len(whole.passed) == sum(1 for a, b in zip(sorted(places), sorted(places)[1:], strict=False) if a[0] == b[0])
     assert whole.passed.all()
     short = Tape(tape.rows[:lost] + tape.rows[lost + 1 :])
-    found = check_anchors(short.timeline(), covered([(0, END)]), anchors)
+    found = check_checkpoints(short.timeline(), covered([(0, END)]), checkpoints)
     for first, second, passed in zip(found.first, found.second, found.passed, strict=True):
-        market, low, high = int(anchors.market[first]), int(anchors.us[first]), int(anchors.us[second])
+        market, low, high = int(checkpoints.market[first]), int(checkpoints.us[first]), int(checkpoints.us[second])
         missing = lost < len(tape.rows) and tape.rows[lost][0] == market and low < tape.rows[lost][1] <= high
         assert passed != missing
-    assert len(check_anchors(short.timeline(), covered([]), anchors).first) == sum(
+    assert len(check_checkpoints(short.timeline(), covered([]), checkpoints).first) == sum(
         1 for a, b in zip(sorted(places), sorted(places)[1:], strict=False) if a == b
     )
 
@@ -133,42 +133,42 @@ def test_polled_books_of_any_moment_of_their_window_are_consistent_and_others_ar
     true = Tape(shuffled[: pick.choice(inside)]).book(market, END)
     wrong = {**true, ("yes", 5_000): 7}
     polled = Polled(array([market] * 2), array([low] * 2), array([high] * 2), sums_of_books(levels([true, wrong])))
-    anchors = anchors_at(tape, [place])
-    # Rows of one time from one witness have the order in which they came, so here each row is a witness of its own.
+    checkpoints = checkpoints_at(tape, [place])
+    # Rows of one time from one observer have the order in which they came, so here each row is a observer of its own.
     alone = Tape([(*row[:5], number) for number, row in enumerate(tape.rows)])
-    found = check_polled(alone.timeline(), covered([(since + 1, high + 1)]), anchors, polled).verdicts.tolist()
+    found = check_polled(alone.timeline(), covered([(since + 1, high + 1)]), checkpoints, polled).verdicts.tolist()
     crowded = any(sum(r[1] == us for r in mine) > 10 for us in range(low, high + 1))
     assert found[0] == CONSISTENT or (crowded and found[0] == UNDECIDED)
     assert found[1] == (UNDECIDED if crowded else INCONSISTENT)
-    hole = check_polled(alone.timeline(), covered([(since + 1, high)]), anchors, polled).verdicts.tolist()
+    hole = check_polled(alone.timeline(), covered([(since + 1, high)]), checkpoints, polled).verdicts.tolist()
     assert hole == [UNDECIDED, UNDECIDED]
 
 
-def test_a_book_polled_around_its_anchor_can_be_consistent_and_never_inconsistent() -> None:
+def test_a_book_polled_around_its_checkpoint_can_be_consistent_and_never_inconsistent() -> None:
     tape = Tape([(0, 5, "yes", 100, 100, 0), (0, 20, "yes", 100, 100, 0)])
     books = levels([{("yes", 100): 200}, {("yes", 100): 100}, {("yes", 100): 1}])
     polled = Polled(array([0] * 3), array([4] * 3), array([25] * 3), sums_of_books(books))
-    anchors = anchors_at(tape, [(0, 10)])
-    found = check_polled(tape.timeline(), covered([(11, END)]), anchors, polled)
+    checkpoints = checkpoints_at(tape, [(0, 10)])
+    found = check_polled(tape.timeline(), covered([(11, END)]), checkpoints, polled)
     assert found.verdicts.tolist() == [CONSISTENT, CONSISTENT, UNDECIDED]
-    none = check_polled(tape.timeline(), covered([(0, END)]), anchors_at(tape, []), polled)
+    none = check_polled(tape.timeline(), covered([(0, END)]), checkpoints_at(tape, []), polled)
     assert none.verdicts.tolist() == [UNDECIDED] * 3
 
 
 @given(
     tape=rows_of, places=places_of, at=st.integers(0, 41), holes=st.sampled_from(([(0, END)], [(0, 25)], [(15, END)]))
 )
-def test_derived_anchors_are_the_books_of_their_moment_where_all_is_covered(
+def test_derived_checkpoints_are_the_books_of_their_moment_where_all_is_covered(
     tape: Tape, places: list[tuple[int, int]], at: int, holes: list[Interval]
 ) -> None:
     places = sorted(set(places))
-    anchors = levels([tape.book(*place) for place in places]).with_columns(
+    checkpoints = levels([tape.book(*place) for place in places]).with_columns(
         market=pl.Series([market for market, _ in places]), us=pl.Series([us for _, us in places]),
         ticker=pl.Series([TICKERS[market] for market, _ in places]), stream_id=pl.lit(1), seq=pl.int_range(pl.len()),
     )  # fmt: skip
     rows = tape.frame().with_columns(side=(pl.col("side") == "no").cast(pl.Int64))
     changes = Changes(*(rows[name].to_numpy() for name in ("market", "side", "price_e4", "delta_e2")))
-    found, wrong = derive(anchors, covered(holes), changes, rows["exchange_us"].to_numpy(), at)
+    found, wrong = derive(checkpoints, covered(holes), changes, rows["exchange_us"].to_numpy(), at)
     expected, impossible = {}, []
     for market, ticker in enumerate(TICKERS):
         before = [us for of, us in places if of == market and us <= at]

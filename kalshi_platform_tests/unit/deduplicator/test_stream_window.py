@@ -13,7 +13,14 @@ from kalshi_platform.deduplicator.coverage.streams.stream_window import edge_seg
 from kalshi_platform.deduplicator.coverage.streams.time_regressions import broken, broken_between, steps_back
 from kalshi_platform.market.intervals import intersection
 from kalshi_platform_tests.unit.deduplicator.test_worlds import LONG, world_of, worlds
-from kalshi_platform_tests.unit.deduplicator.truth import MARGIN_US, Stream, World, feed_of, memberships_of, segments_of
+from kalshi_platform_tests.unit.deduplicator.truth import (
+    MARGIN_US,
+    Stream,
+    World,
+    book_subscriptions_of,
+    feed_of,
+    segments_of,
+)
 
 
 def commits(stream: Stream, deltas: pl.DataFrame, pick: random.Random) -> pl.DataFrame:
@@ -32,7 +39,7 @@ def test_the_commits_at_the_edges_of_a_window_are_enough_for_its_claims(world: W
     pick = random.Random(seed)
     stream = pick.choice(world.streams)
     deltas = feed_of(stream, world).select("seq", "exchange_us", "ticker", "exchange_index")
-    segments, members = commits(stream, deltas, pick), memberships_of(stream)
+    segments, members = commits(stream, deltas, pick), book_subscriptions_of(stream)
     low = pick.randint(90, 700)
     edges = (low, low + pick.choice((0, 5, 40, 200)))
     inner = (edges[0] - 5 * MARGIN_US, edges[1] + 5 * MARGIN_US)

@@ -32,7 +32,7 @@ def table(name: str, rows: list[dict[str, Any]]) -> pa.Table:
     return pa.table([pa.array([row.get(field.name) for row in rows], field.type) for field in schema], schema=schema)
 
 
-def test_the_first_receiver_is_the_witness_and_names_decide_between_equals() -> None:
+def test_the_first_receiver_is_the_observer_and_names_decide_between_equals() -> None:
     late, early = delta_row("A", ts_us=T0, seq=1, received_at=9), delta_row("A", ts_us=T0, seq=2, received_at=5)
     united = thin(
         "orderbook_deltas", {"g1": table("orderbook_deltas", [late]), "g2": table("orderbook_deltas", [early])}
@@ -124,13 +124,13 @@ def test_range_min_is_the_least_of_a_range(values: list[int], data: st.DataObjec
     assert found == [min(values[a:b], default=None) for a, b in zip(low, high, strict=True)]
 
 
-def test_touching_segments_are_a_run_and_memberships_end_with_it() -> None:
+def test_touching_segments_are_a_run_and_book_subscriptions_end_with_it() -> None:
     segments = pl.DataFrame(
         [(1, 5, 6), (1, 1, 4), (1, 8, 9), (2, 1, 1)], schema=["stream_id", "seq_from", "seq_to"], orient="row"
     )
     found = runs(segments)
     assert found.rows() == [(1, 1, 6), (1, 8, 9), (2, 1, 1)]
-    memberships = pl.DataFrame(
+    book_subscriptions = pl.DataFrame(
         [(1, "A", 0, 2, None), (1, "B", 0, 3, 4), (1, "C", 0, 7, None), (1, "D", 0, 8, 12), (3, "E", 0, 1, None)],
         schema={
             "stream_id": pl.Int64, "ticker": pl.String, "exchange_index": pl.Int64, "seq_from": pl.Int64,
@@ -138,5 +138,5 @@ def test_touching_segments_are_a_run_and_memberships_end_with_it() -> None:
         },
         orient="row",
     )  # fmt: skip
-    clipped = spans(memberships, found).select("ticker", "seq", "seq_end").rows()
+    clipped = spans(book_subscriptions, found).select("ticker", "seq", "seq_end").rows()
     assert clipped == [("A", 2, 6), ("B", 3, 4), ("D", 8, 9)]

@@ -9,7 +9,7 @@ from kalshi_platform.deduplicator.coverage.streams.seq_ranges import runs, spans
 from kalshi_platform.deduplicator.coverage.streams.unknown_frames import UNKNOWN, concerned, standing
 
 # Two markets, each with snapshots at 1 and 10 (A) or 2 and 11 (B); both are followed to the end of the run.
-MEMBERSHIPS = pl.DataFrame(
+BOOK_SUBSCRIPTIONS = pl.DataFrame(
     [(1, "A", 0, 1, 10), (1, "A", 0, 10, None), (1, "B", 0, 2, 11), (1, "B", 0, 11, None)],
     schema={
         "stream_id": pl.Int64, "ticker": pl.String, "exchange_index": pl.Int64, "seq_from": pl.Int64, "seq_to": pl.Int64
@@ -23,9 +23,9 @@ def stands(
     unknown: list[tuple[int, str, str]], checks: list[tuple[str, int, int, bool]]
 ) -> list[tuple[str, int, int | None]]:
     frames = pl.DataFrame(unknown, schema=UNKNOWN, orient="row")
-    doubted = concerned(spans(MEMBERSHIPS, runs(SEGMENTS)), frames)
+    doubted = concerned(spans(BOOK_SUBSCRIPTIONS, runs(SEGMENTS)), frames)
     rows = [(1, ticker, seq, following, 0, 0, passed) for ticker, seq, following, passed in checks]
-    found = standing(MEMBERSHIPS, doubted, frames, pl.DataFrame(rows, schema=RUN_CHECKS, orient="row"))
+    found = standing(BOOK_SUBSCRIPTIONS, doubted, frames, pl.DataFrame(rows, schema=RUN_CHECKS, orient="row"))
     return found.select("ticker", "seq_from", "seq_to").rows()
 
 
@@ -48,4 +48,4 @@ def test_one_changed_book_condemns_the_type_for_all_markets_and_no_other_type() 
 
 
 def test_a_stream_without_unknown_messages_is_as_it_was() -> None:
-    assert stands([], []) == MEMBERSHIPS.select("ticker", "seq_from", "seq_to").rows()
+    assert stands([], []) == BOOK_SUBSCRIPTIONS.select("ticker", "seq_from", "seq_to").rows()

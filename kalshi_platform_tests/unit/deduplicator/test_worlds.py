@@ -23,10 +23,10 @@ from kalshi_platform_tests.unit.deduplicator.truth import (
     Levels,
     Stream,
     World,
+    book_subscriptions_of,
     delta_table,
     feed_of,
     levels_of,
-    memberships_of,
     segments_of,
 )
 
@@ -91,7 +91,7 @@ def test_the_union_holds_nothing_twice_and_all_that_a_run_saw_whole(world: World
     assert all(count <= truth[key] for key, count in merged.items())
     for stream in world.streams:
         of_runs = runs(segments_of(stream, pick))
-        for span in spans(memberships_of(stream), of_runs).to_dicts():
+        for span in spans(book_subscriptions_of(stream), of_runs).to_dicts():
             times = [
                 row["exchange_ts"]
                 for row in stream.rows
@@ -104,30 +104,30 @@ def test_the_union_holds_nothing_twice_and_all_that_a_run_saw_whole(world: World
 
 @worlds
 @given(world=world_of, seed=st.integers(0, 2**16))
-def test_every_book_from_an_anchor_is_the_true_one(world: World, seed: int) -> None:
+def test_every_book_from_an_checkpoint_is_the_true_one(world: World, seed: int) -> None:
     pick = random.Random(seed)
     merged = micros(merge(world, pick))
     for stream in world.streams[:2]:
         of_runs = runs(segments_of(stream, pick))
-        claimed = spans(memberships_of(stream), of_runs)
-        for anchor, span_end_us in anchors_of(world, stream, claimed):
-            book = book_of(anchor)
-            assert book == world.book(anchor["ticker"], anchor["anchor_us"])
+        claimed = spans(book_subscriptions_of(stream), of_runs)
+        for checkpoint, span_end_us in checkpoints_of(world, stream, claimed):
+            book = book_of(checkpoint)
+            assert book == world.book(checkpoint["ticker"], checkpoint["checkpoint_us"])
             running = Counter(book)
             for row in merged:
-                if row["ticker"] == anchor["ticker"] and anchor["anchor_us"] < row["ts"] < span_end_us:
+                if row["ticker"] == checkpoint["ticker"] and checkpoint["checkpoint_us"] < row["ts"] < span_end_us:
                     running[row["side"], row["price_e4"]] += row["delta_e2"]
             held = {level: count for level, count in running.items() if count}
-            assert held == world.book(anchor["ticker"], span_end_us - 1)
+            assert held == world.book(checkpoint["ticker"], span_end_us - 1)
 
 
 @settings(worlds, max_examples=20_000 if LONG else 100)
 @given(world=world_of, seed=st.integers(0, 2**16))
-def test_reading_a_stream_in_windows_gives_the_same_anchors(world: World, seed: int) -> None:
+def test_reading_a_stream_in_windows_gives_the_same_checkpoints(world: World, seed: int) -> None:
     pick = random.Random(seed)
     for stream in world.streams[:1]:
         feed = feed_of(stream, world)
-        claimed = spans(memberships_of(stream), runs(segments_of(stream, pick)))
+        claimed = spans(book_subscriptions_of(stream), runs(segments_of(stream, pick)))
         whole = settle(claimed, feed, 10**9, MARGIN_US)
         assert whole.pending.is_empty()
         found, pending, read_to = [], claimed, 0
@@ -144,47 +144,47 @@ def test_reading_a_stream_in_windows_gives_the_same_anchors(world: World, seed: 
 
 def test_the_worlds_are_not_empty() -> None:
     """The properties above would also hold where nothing is claimed: here much is."""
-    anchored = quiet = claims = snapshots = 0
+    checkpointed = quiet = claims = snapshots = 0
     for seed in range(20):
         world = World(seed, 100, 2, 0.02)
         for stream in world.streams:
-            claimed = spans(memberships_of(stream), runs(segments_of(stream, world.random)))
+            claimed = spans(book_subscriptions_of(stream), runs(segments_of(stream, world.random)))
             snapshots += len(stream.snapshots)
             claims += claimed.height
-            for anchor, _ in anchors_of(world, stream, claimed):
-                anchored += 1
-                quiet += not any(row["ticker"] == anchor["ticker"] for row in stream.rows)
+            for checkpoint, _ in checkpoints_of(world, stream, claimed):
+                checkpointed += 1
+                quiet += not any(row["ticker"] == checkpoint["ticker"] for row in stream.rows)
     assert claims > 0.9 * snapshots
-    assert anchored > 0.1 * snapshots
+    assert checkpointed > 0.1 * snapshots
     assert quiet > 0
 
 
-def anchors_of(world: World, stream: Stream, claimed: pl.DataFrame) -> list[tuple[dict[str, Any], int]]:
-    """Each anchor with E, the end of what its span claims, worked out from the plain definition."""
+def checkpoints_of(world: World, stream: Stream, claimed: pl.DataFrame) -> list[tuple[dict[str, Any], int]]:
+    """Each checkpoint with E, the end of what its span claims, worked out from the plain definition."""
     feed = feed_of(stream, world)
     settled = settle(claimed, feed, 10**9, MARGIN_US)
     found = books(settled.starts, levels_of(stream), feed).to_dicts()
     assert len(found) == settled.starts.height
     ends = {(row["ticker"], row["seq"]): row["seq_end"] for row in claimed.to_dicts()}
     result = []
-    for anchor in found:
+    for checkpoint in found:
         inside = [
             row
             for row in feed.to_dicts()
-            if anchor["seq"] < row["seq"] <= ends[anchor["ticker"], anchor["seq"]]
-            and row["exchange_index"] == world.index[anchor["ticker"]]
+            if checkpoint["seq"] < row["seq"] <= ends[checkpoint["ticker"], checkpoint["seq"]]
+            and row["exchange_index"] == world.index[checkpoint["ticker"]]
         ]
         all_times = [row["exchange_us"] for row in inside]
         start, end = min(all_times) + MARGIN_US, max(all_times) - MARGIN_US
-        assert anchor["anchor_us"] == start < end
-        result.append((anchor, end))
+        assert checkpoint["checkpoint_us"] == start < end
+        result.append((checkpoint, end))
     return result
 
 
-def book_of(anchor: dict[str, Any]) -> Levels:
+def book_of(checkpoint: dict[str, Any]) -> Levels:
     book: Levels = {}
     for side in ("yes", "no"):
-        prices, counts = anchor[f"{side}_price_e4"], anchor[f"{side}_count_e2"]
+        prices, counts = checkpoint[f"{side}_price_e4"], checkpoint[f"{side}_count_e2"]
         assert prices == sorted(prices)
         book |= {(side, price): count for price, count in zip(prices, counts, strict=True)}
     return book

@@ -1,4 +1,4 @@
-"""A small exchange and gatherers that lose things: the truth that merge, runs and anchors are checked against.
+"""A small exchange and gatherers that lose things: the truth that merge, runs and checkpoints are checked against.
 
 Per market every connection is sent the same deltas in the same order with the same time; a snapshot is the book at its
 place in that order; `seq` counts every frame of its stream. Times of one market never go back; those of neighbouring
@@ -45,7 +45,7 @@ class Stream:
     stream_id: int
     rows: list[dict[str, Any]] = field(default_factory=list)
     seqs: list[int] = field(default_factory=list)
-    memberships: list[dict[str, Any]] = field(default_factory=list)
+    book_subscriptions: list[dict[str, Any]] = field(default_factory=list)
     snapshots: list[dict[str, Any]] = field(default_factory=list)
 
 
@@ -112,9 +112,9 @@ class World:
                 return False
             if lost_before:
                 lost_before = False
-                for ticker, membership in followed.items():
+                for ticker, book_subscription in followed.items():
                     if pick.random() < 0.5:  # else only the numbers tell that something is missing
-                        membership["seq_to"] = seq - 1
+                        book_subscription["seq_to"] = seq - 1
                     waiting.setdefault(ticker, pick.randint(0, 3))
                 followed.clear()
             stream.seqs.append(seq)
@@ -158,7 +158,7 @@ class World:
             "stream_id": stream.stream_id, "ticker": ticker, "exchange_index": self.index[ticker],
             "seq_from": seq, "seq_to": None,
         }  # fmt: skip
-        stream.memberships.append(followed[ticker])
+        stream.book_subscriptions.append(followed[ticker])
 
     @staticmethod
     def _book_of(deltas: object) -> Levels:
@@ -201,21 +201,21 @@ def segments_of(stream: Stream, pick: random.Random) -> pl.DataFrame:
     return pl.DataFrame(rows, schema={"stream_id": pl.Int64, "seq_from": pl.Int64, "seq_to": pl.Int64})
 
 
-def memberships_of(stream: Stream) -> pl.DataFrame:
+def book_subscriptions_of(stream: Stream) -> pl.DataFrame:
     schema = {
         "stream_id": pl.Int64, "ticker": pl.String, "exchange_index": pl.Int32,
         "seq_from": pl.Int64, "seq_to": pl.Int64,
     }  # fmt: skip
-    return pl.DataFrame(stream.memberships, schema=schema, orient="row")
+    return pl.DataFrame(stream.book_subscriptions, schema=schema, orient="row")
 
 
 def feed_of(stream: Stream, world: World) -> pl.DataFrame:
-    """The deltas of a stream as anchors want them."""
+    """The deltas of a stream as checkpoints want them."""
     schema = {
         "seq": pl.Int64, "exchange_us": pl.Int64, "ticker": pl.String, "exchange_index": pl.Int32,
         "side": pl.String, "price_e4": pl.Int32, "delta_e2": pl.Int64,
     }  # fmt: skip
-    members = {membership["ticker"] for membership in stream.memberships}
+    members = {book_subscription["ticker"] for book_subscription in stream.book_subscriptions}
     rows = [
         {**row, "exchange_us": row["exchange_ts"], "exchange_index": world.index[str(row["ticker"])]}
         for row in stream.rows

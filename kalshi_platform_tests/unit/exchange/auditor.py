@@ -77,7 +77,7 @@ class Auditor:
                 self._open[record.stream_id] = _Stream()
                 self._sids[record.stream_id] = record.sid
             elif isinstance(record, StreamEnded):
-                assert not self._open.pop(record.stream_id).members, "memberships outlive their stream"
+                assert not self._open.pop(record.stream_id).members, "book_subscriptions outlive their stream"
                 del self._sids[record.stream_id]
             elif isinstance(record, SequenceGap):
                 stream = self._open[record.stream_id]
@@ -96,7 +96,7 @@ class Auditor:
             elif isinstance(record, BookSubscriptionEnded):
                 stream = self._open[record.stream_id]
                 seq_from = stream.members.pop(record.ticker)
-                # A snapshot ends the membership at its own number, which its row takes right after.
+                # A snapshot ends the book subscription at its own number, which its row takes right after.
                 reach = stream.last + 1 if record.reason == "snapshot" else stream.last
                 assert record.seq_to <= max(reach, seq_from), "a claim beyond the last number that came"
                 covered = {number for number in stream.broken if seq_from < number <= record.seq_to}

@@ -93,7 +93,7 @@ def test_large_sets_go_in_batches_once_the_sid_is_known() -> None:
     assert commands(session.receive(ok(third["id"], 9, 2), T0)) == []
 
 
-def test_a_snapshot_starts_a_membership_and_deltas_are_numbered() -> None:
+def test_a_snapshot_starts_a_book_subscription_and_deltas_are_numbered() -> None:
     session = session_of()
     session.subscribe_books({"A": 3})
     records = feed(session, subscribed(), snapshot(1, yes=[["0.5600", "120.00"]]), delta(2), delta(3))
@@ -123,7 +123,7 @@ def test_an_ack_that_shares_its_number_with_data_costs_no_delta() -> None:
     assert session.counters.duplicates == 0 + 1  # the last delta(4) is byte for byte the one before
 
 
-def test_a_gap_ends_all_memberships_keeps_recording_and_asks_for_snapshots() -> None:
+def test_a_gap_ends_all_book_subscriptions_keeps_recording_and_asks_for_snapshots() -> None:
     session = following("A", "B")
     received = session.receive(delta(5), T0)
     assert list(received.records) == [
@@ -182,14 +182,14 @@ def test_a_number_that_goes_back_or_has_two_contents_begins_a_new_stream(again: 
     assert feed(session, snapshot(row.seq + 1))[-1] == BookSubscriptionStarted(101, "A", row.seq + 1, 0)
 
 
-def test_an_unsolicited_snapshot_ends_the_membership_where_the_next_begins() -> None:
+def test_an_unsolicited_snapshot_ends_the_book_subscription_where_the_next_begins() -> None:
     session = following("A")
     records = feed(session, delta(2), snapshot(3))
     assert only(BookSubscriptionEnded, records) == [BookSubscriptionEnded(100, "A", 3, "snapshot")]
     assert only(BookSubscriptionStarted, records) == [BookSubscriptionStarted(100, "A", 3, 0)]
 
 
-def test_deltas_before_the_snapshot_are_recorded_outside_a_membership() -> None:
+def test_deltas_before_the_snapshot_are_recorded_outside_a_book_subscription() -> None:
     session = following("A")
     session.subscribe_books({"B": 0})
     records = feed(session, delta(2, "B"), snapshot(3, "B"))
@@ -225,7 +225,7 @@ def test_frames_of_a_sid_that_nobody_acknowledges_become_dead_letters() -> None:
     assert [letter.seq for letter in only(DeadLetter, session.close(T0, "end"))] == [3]
 
 
-def test_unsubscribing_ends_the_membership_at_the_last_number_received() -> None:
+def test_unsubscribing_ends_the_book_subscription_at_the_last_number_received() -> None:
     session = following("A", "B")
     feed(session, delta(3), delta(4, "B"))
     session.unsubscribe_books(["A"])
@@ -409,7 +409,7 @@ def test_an_unparsable_delta_is_kept_and_ends_only_its_own_market() -> None:
     assert only(SequenceGap, feed(session, delta(4))) == []
 
 
-def test_an_unparsable_book_frame_of_no_market_ends_all_memberships() -> None:
+def test_an_unparsable_book_frame_of_no_market_ends_all_book_subscriptions() -> None:
     session = following("A", "B")
     received = session.receive(b'{"type":"orderbook_delta","sid":1,"seq":3,"msg":{"mark', T0)
     assert {record.ticker for record in only(BookSubscriptionEnded, received.records)} == {"A", "B"}
@@ -501,7 +501,7 @@ def test_broken_bytes_of_no_sid_are_kept() -> None:
     assert session.followed() == {"A"}
 
 
-def test_an_unreadable_ack_ends_no_membership() -> None:
+def test_an_unreadable_ack_ends_no_book_subscription() -> None:
     session = following("A")
     records = feed(session, frame("error", sid=1, seq=2, msg="odd"), delta(3))
     assert [type(record) for record in records] == [SequenceConsumed, DeadLetter, BookDelta]

@@ -1,8 +1,8 @@
-"""Whatever is lost, late or broken: a membership never claims a delta that was not recorded.
+"""Whatever is lost, late or broken: a book subscription never claims a delta that was not recorded.
 
 A small truthful server serves random sessions: markets come and go, frames are lost or broken on the way, subscriptions
-die, commands arrive late. For every membership the test compares what the server published for that market between its
-two numbers with what was recorded.
+die, commands arrive late. For every book subscription the test compares what the server published for that market
+between its two numbers with what was recorded.
 """
 
 from __future__ import annotations
@@ -176,7 +176,7 @@ def check(server: Server, records: list[Record]) -> int:
             truth = {
                 place for place in published if place[0] == span[0] and place[2] == span[1] and place[1] in span[2]
             }
-            assert truth <= set(rows), f"a membership of {record.ticker} claims a delta that was not recorded"
+            assert truth <= set(rows), f"a book_subscription of {record.ticker} claims a delta that was not recorded"
             claimed += len(truth)
     assert not open_at
     _whole_books(server, records, sids)
@@ -184,7 +184,7 @@ def check(server: Server, records: list[Record]) -> int:
 
 
 def _whole_books(server: Server, records: list[Record], sids: dict[int, int]) -> None:
-    """Inside a membership: snapshot + own deltas = the next snapshot of the same market, wherever one follows in it."""
+    """Inside a book subscription: snapshot + own deltas = the next snapshot of the market, where one follows in it."""
     following: dict[tuple[int, str], Book] = {}
     last: BookSnapshot | None = None
     for record in records:
@@ -205,7 +205,7 @@ def _whole_books(server: Server, records: list[Record], sids: dict[int, int]) ->
 
 
 @pytest.mark.parametrize("kind_of_loss", ["none", "lost", "broken", "both"])
-def test_no_membership_claims_what_was_not_recorded(kind_of_loss: str) -> None:
+def test_no_book_subscription_claims_what_was_not_recorded(kind_of_loss: str) -> None:
     claimed = 0
     for seed in range(300):
         server, records = live(seed, kind_of_loss=kind_of_loss)

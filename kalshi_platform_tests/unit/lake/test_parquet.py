@@ -182,7 +182,7 @@ def test_batches_take_the_names_and_types_of_the_data_set() -> None:
 @pytest.mark.parametrize("key", sorted(DATASETS))
 def test_every_field_says_what_it_is(key: str) -> None:
     data = DATASETS[key]
-    assert data.schema.metadata == {b"kalshi.dataset": key.encode(), b"kalshi.schema_version": b"1"}
+    assert data.schema.metadata == {b"kalshi.dataset": key.encode(), b"kalshi.schema_version": b"%d" % data.version}
     for field in data.schema:
         assert field.metadata[b"description"]
         assert b"unit" in field.metadata

@@ -104,16 +104,16 @@ def test_candles_and_processed_trades_are_read_by_day(store: FolderStore) -> Non
     assert reader.candles(store, at(0), at(10)).columns[:2] == ["ticker", "minute"]
 
 
-def test_a_book_is_its_newest_anchor_and_the_later_deltas(store: FolderStore) -> None:
-    old = {"anchor_ts": at(5), "yes_price_e4": [100], "yes_count_e2": [9_999], "no_price_e4": [], "no_count_e2": []}
-    new = {"anchor_ts": at(10), "yes_price_e4": [5_000, 6_000], "yes_count_e2": [100, 200], "no_price_e4": [3_000]}
-    put(store, "book_anchors", HOUR, old, new | {"no_count_e2": [50]})
-    put(store, "book_anchors", HOUR + ONE)
+def test_a_book_is_its_newest_checkpoint_and_the_later_deltas(store: FolderStore) -> None:
+    old = {"checkpoint_ts": at(5), "yes_price_e4": [100], "yes_count_e2": [9_999], "no_price_e4": [], "no_count_e2": []}
+    new = {"checkpoint_ts": at(10), "yes_price_e4": [5_000, 6_000], "yes_count_e2": [100, 200], "no_price_e4": [3_000]}
+    put(store, "book_checkpoints", HOUR, old, new | {"no_count_e2": [50]})
+    put(store, "book_checkpoints", HOUR + ONE)
     put(
         store,
         "orderbook_deltas",
         HOUR,
-        {"exchange_ts": at(10), "price_e4": 5_000, "delta_e2": 7},  # in the anchor already
+        {"exchange_ts": at(10), "price_e4": 5_000, "delta_e2": 7},  # in the checkpoint already
         {"exchange_ts": at(11), "price_e4": 5_000, "delta_e2": -100},
         {"exchange_ts": at(11), "price_e4": 6_000, "delta_e2": 1, "occurrence": 0},
         {"exchange_ts": at(11), "price_e4": 6_000, "delta_e2": 1, "occurrence": 1},
@@ -131,19 +131,19 @@ def test_a_book_is_its_newest_anchor_and_the_later_deltas(store: FolderStore) ->
     with pytest.raises(LakeHole, match=r"lacks 2026-11-20-03:00"):
         levels(at(4))
     book = reader.book_at(store, "KXA-1", at(61))
-    assert set(book.select("anchor_ts", "exact").rows()) == {(at(10), True)}
+    assert set(book.select("checkpoint_ts", "exact").rows()) == {(at(10), True)}
 
 
 def test_a_book_over_a_hole_raises_or_is_marked(store: FolderStore) -> None:
-    anchor = {"anchor_ts": at(10), "yes_price_e4": [5_000], "yes_count_e2": [100]}
-    put(store, "book_anchors", HOUR, anchor)
-    put(store, "book_anchors", HOUR + 2 * ONE)
+    checkpoint = {"checkpoint_ts": at(10), "yes_price_e4": [5_000], "yes_count_e2": [100]}
+    put(store, "book_checkpoints", HOUR, checkpoint)
+    put(store, "book_checkpoints", HOUR + 2 * ONE)
     for hours in (0, 1, 2):
         put(store, "orderbook_deltas", HOUR + hours * ONE)
-    with pytest.raises(LakeHole, match="raw/book_anchors lacks 2026-11-20-05:00"):
+    with pytest.raises(LakeHole, match="raw/book_checkpoints lacks 2026-11-20-05:00"):
         reader.book_at(store, "KXA-1", at(130))
     assert reader.book_at(store, "KXA-1", at(130), holes="mark").get_column("exact").to_list() == [False]
-    put(store, "book_anchors", HOUR + ONE)
+    put(store, "book_checkpoints", HOUR + ONE)
     assert reader.book_at(store, "KXA-1", at(130)).get_column("exact").to_list() == [True]
     store.delete("raw/orderbook_deltas/date=2026-11-20/hour=05/_manifest.json")
     with pytest.raises(LakeHole, match="raw/orderbook_deltas lacks 2026-11-20-05:00"):
@@ -155,8 +155,8 @@ def test_a_book_over_a_hole_raises_or_is_marked(store: FolderStore) -> None:
 def test_a_book_is_exact_only_where_every_hour_of_its_deltas_is_complete(
     store: FolderStore, share: float | None
 ) -> None:
-    put(store, "book_anchors", HOUR, {"anchor_ts": at(10), "yes_price_e4": [5_000], "yes_count_e2": [100]})
-    put(store, "book_anchors", HOUR + ONE)
+    put(store, "book_checkpoints", HOUR, {"checkpoint_ts": at(10), "yes_price_e4": [5_000], "yes_count_e2": [100]})
+    put(store, "book_checkpoints", HOUR + ONE)
     put(store, "orderbook_deltas", HOUR)
     put(store, "orderbook_deltas", HOUR + ONE, share=share)
 
@@ -167,17 +167,17 @@ def test_a_book_is_exact_only_where_every_hour_of_its_deltas_is_complete(
 
 
 def test_a_level_below_zero_means_that_a_delta_is_lost(store: FolderStore) -> None:
-    put(store, "book_anchors", HOUR, {"anchor_ts": at(10)})
+    put(store, "book_checkpoints", HOUR, {"checkpoint_ts": at(10)})
     put(store, "orderbook_deltas", HOUR, {"exchange_ts": at(11), "price_e4": 5_000, "delta_e2": -5})
     with pytest.raises(LakeHole, match="its yes level at 5000 is -5"):
         reader.book_at(store, "KXA-1", at(12))
     assert reader.book_at(store, "KXA-1", at(12), holes="mark").get_column("exact").to_list() == [False]
 
 
-def test_a_market_without_an_anchor_has_no_book(store: FolderStore) -> None:
+def test_a_market_without_an_checkpoint_has_no_book(store: FolderStore) -> None:
     for back in range(3):
-        put(store, "book_anchors", HOUR - back * ONE)
-    with pytest.raises(LakeHole, match="no anchor in the 3:00:00 before"):
+        put(store, "book_checkpoints", HOUR - back * ONE)
+    with pytest.raises(LakeHole, match="no checkpoint in the 3:00:00 before"):
         reader.book_at(store, "KXA-1", at(1), look_back=3 * ONE)
 
 
@@ -192,8 +192,14 @@ CHANGES = st.lists(
 def test_a_book_is_the_fold_of_the_market_room(tmp_path_factory: Any, changes: list[Any], moment: int) -> None:
     store = FolderStore(FolderRoot(tmp_path_factory.mktemp("lake")))
     base = us_from_datetime(HOUR)
-    start = {"anchor_ts": HOUR, "yes_price_e4": [1], "yes_count_e2": [100], "no_price_e4": [2], "no_count_e2": [100]}
-    put(store, "book_anchors", HOUR, start)
+    start = {
+        "checkpoint_ts": HOUR,
+        "yes_price_e4": [1],
+        "yes_count_e2": [100],
+        "no_price_e4": [2],
+        "no_count_e2": [100],
+    }
+    put(store, "book_checkpoints", HOUR, start)
     rows = [
         {
             "exchange_ts": datetime_from_us(base + offset),

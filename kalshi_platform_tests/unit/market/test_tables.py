@@ -50,4 +50,4 @@ def test_merged_tables_have_every_column_of_the_gatherer_in_production() -> None
     for name in MERGED_TABLES:
         recorded, merged = (DATABASES[kind][name] for kind in ("timeseries", "production"))
         assert set(recorded.names) - {"batch_no"} <= set(merged.names)
-        assert set(merged.names) - set(recorded.names) <= {"gatherer", "witness"}
+        assert set(merged.names) - set(recorded.names) <= {"gatherer", "source_gatherer"}

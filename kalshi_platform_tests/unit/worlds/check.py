@@ -7,7 +7,7 @@ from dataclasses import dataclass, fields
 
 from kalshi_platform.market.book import LevelChange, books
 from kalshi_platform.market.intervals import Interval, holds, length
-from kalshi_platform_tests.unit.worlds.moments import Anchor, Moment
+from kalshi_platform_tests.unit.worlds.moments import Checkpoint, Moment
 from kalshi_platform_tests.unit.worlds.venue import INDEX, MARGIN_US, START_US, Content, Levels
 
 
@@ -19,7 +19,7 @@ class WrongWorld(AssertionError):
 class Figures:
     """How much there was to claim, and how much was claimed."""
 
-    witnessed: int = 0
+    observered: int = 0
     """Deltas in production."""
     claimed: int = 0
     """…of them inside claims."""
@@ -27,7 +27,7 @@ class Figures:
     """Microseconds of a market claimed in which it did not change."""
     equal_times: int = 0
     """Timestamps of a market, claimed whole, that hold equal deltas."""
-    anchors: int = 0
+    checkpoints: int = 0
     books: int = 0
 
     def add(self, other: Figures) -> None:
@@ -35,14 +35,14 @@ class Figures:
             setattr(self, each.name, getattr(self, each.name) + getattr(other, each.name))
 
 
-def check(moment: Moment, *, books_at_anchors: bool = True) -> Figures:
+def check(moment: Moment, *, books_at_checkpoints: bool = True) -> Figures:
     """Raise WrongWorld unless everything that is derived at this moment is true.
 
-    Without `books_at_anchors` only the books are compared that are folded from anchors.
+    Without `books_at_checkpoints` only the books are compared that are folded from checkpoints.
     """
     rows = Counter(_content(key) for key in moment.rows)
     truth = moment.venue.rows
-    figures = Figures(witnessed=rows.total())
+    figures = Figures(observered=rows.total())
     for content, count in rows.items():
         if count > truth[content]:
             raise WrongWorld(f"{content} is there {count} times, was published {truth[content]} times")
@@ -55,7 +55,7 @@ def check(moment: Moment, *, books_at_anchors: bool = True) -> Figures:
     for ticker, intervals in moment.claims.items():
         moving = {ts for ts in moment.venue.times[ticker] if holds(intervals, ts)}
         figures.quiet_times += length(intervals) - len(moving)
-    _check_books(moment, rows, figures, books_at_anchors)
+    _check_books(moment, rows, figures, books_at_checkpoints)
     for shard in moment.shards:
         _check_all_is_claimed(moment, shard)
     if moment.left:
@@ -63,27 +63,29 @@ def check(moment: Moment, *, books_at_anchors: bool = True) -> Figures:
     return figures
 
 
-def _check_books(moment: Moment, rows: Counter[Content], figures: Figures, at_anchors: bool) -> None:
+def _check_books(moment: Moment, rows: Counter[Content], figures: Figures, at_checkpoints: bool) -> None:
     by_ticker: dict[str, list[Content]] = {ticker: [] for ticker in INDEX}
     for content in sorted(rows):
         by_ticker[content[1]] += [content] * rows[content]
-    for anchor in moment.anchors:
-        figures.anchors += 1
-        expected = moment.venue.book(anchor.ticker, anchor.time)
-        if at_anchors and anchor.book != expected:
-            raise WrongWorld(f"anchor of {anchor.ticker} at {anchor.time}: {anchor.book}, is {expected}")
-        end = _end_of(moment.claims.get(anchor.ticker, []), anchor.time + 1)
-        changes = [content for content in by_ticker[anchor.ticker] if anchor.time < content[0] < end]
-        for time, book in folded(anchor, changes):
+    for checkpoint in moment.checkpoints:
+        figures.checkpoints += 1
+        expected = moment.venue.book(checkpoint.ticker, checkpoint.time)
+        if at_checkpoints and checkpoint.book != expected:
+            raise WrongWorld(
+                f"checkpoint of {checkpoint.ticker} at {checkpoint.time}: {checkpoint.book}, is {expected}"
+            )
+        end = _end_of(moment.claims.get(checkpoint.ticker, []), checkpoint.time + 1)
+        changes = [content for content in by_ticker[checkpoint.ticker] if checkpoint.time < content[0] < end]
+        for time, book in folded(checkpoint, changes):
             figures.books += 1
-            if book != (expected := moment.venue.book(anchor.ticker, time)):
-                raise WrongWorld(f"book of {anchor.ticker} at {time} from {anchor.time}: {book}, is {expected}")
+            if book != (expected := moment.venue.book(checkpoint.ticker, time)):
+                raise WrongWorld(f"book of {checkpoint.ticker} at {time} from {checkpoint.time}: {book}, is {expected}")
 
 
-def folded(anchor: Anchor, changes: list[Content]) -> list[tuple[int, Levels]]:
-    """The books at the ends of timestamps that the product folds from an anchor."""
+def folded(checkpoint: Checkpoint, changes: list[Content]) -> list[tuple[int, Levels]]:
+    """The books at the ends of timestamps that the product folds from a checkpoint."""
     yes, no = (
-        tuple(sorted((price, size) for (of, price), size in anchor.book.items() if of == side))
+        tuple(sorted((price, size) for (of, price), size in checkpoint.book.items() if of == side))
         for side in ("yes", "no")
     )
     levels = [LevelChange(ts, side, price, size) for ts, _, side, price, size in changes]  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""Claims and anchors as the product derives them, of many worlds at once.
+"""Claims and checkpoints as the product derives them, of many worlds at once.
 
 The product works on one stream at a time. To pay for its frames once and not per stream, streams are laid behind each
 other into one: each with numbers and tickers of its own, so that no rule can connect two of them.
@@ -11,7 +11,7 @@ from typing import Any
 
 import polars as pl
 
-from kalshi_platform.deduplicator.coverage import checkpoints as anchors
+from kalshi_platform.deduplicator.coverage import checkpoints
 from kalshi_platform.deduplicator.coverage import claims as coverage
 from kalshi_platform.deduplicator.coverage.streams.check_snapshots import RUN_CHECKS, check_runs
 from kalshi_platform.deduplicator.coverage.streams.seq_ranges import runs, spans
@@ -20,7 +20,7 @@ from kalshi_platform.deduplicator.coverage.streams.stream_window import edge_seg
 from kalshi_platform.deduplicator.coverage.streams.unknown_frames import UNKNOWN, concerned, doubted_pairs, standing
 from kalshi_platform.market.intervals import Interval, intersection, union
 from kalshi_platform.market.records import BookDelta
-from kalshi_platform_tests.unit.worlds.moments import Anchor, Moment, StreamPart
+from kalshi_platform_tests.unit.worlds.moments import Checkpoint, Moment, StreamPart
 from kalshi_platform_tests.unit.worlds.venue import INDEX, MARGIN_US, START_US, Levels
 
 _STREAM = 1_000_000
@@ -29,28 +29,28 @@ _TIME = 10_000_000
 """… and its times are within this."""
 _LOOK_AROUND = 5 * MARGIN_US
 _SEGMENTS = {"stream_id": pl.Int64, "seq_from": pl.Int64, "seq_to": pl.Int64}
-_MEMBERSHIPS = {
+_BOOK_SUBSCRIPTIONS = {
     "stream_id": pl.Int64, "ticker": pl.String, "exchange_index": pl.Int32, "seq_from": pl.Int64, "seq_to": pl.Int64,
 }  # fmt: skip
 _DELTAS = {
     "seq": pl.Int64, "exchange_us": pl.Int64, "ticker": pl.String, "exchange_index": pl.Int32,
     "side": pl.String, "price_e4": pl.Int32, "delta_e2": pl.Int64,
 }  # fmt: skip
-_SNAPSHOTS: dict[str, Any] = {"ticker": pl.String, "seq": pl.Int64, **anchors.LEVEL_TYPES}
+_SNAPSHOTS: dict[str, Any] = {"ticker": pl.String, "seq": pl.Int64, **checkpoints.LEVEL_TYPES}
 
 
 def derive(moments: Sequence[Moment], margin_us: int = MARGIN_US) -> None:
-    """Fill in the claims and anchors of all moments."""
+    """Fill in the claims and checkpoints of all moments."""
     laid = _Laid()
     claimed: list[tuple[Moment, Interval]] = []
-    anchored: list[Moment] = []
+    checkpointed: list[Moment] = []
     for each in moments:
         for stream in each.streams:
             for window in each.windows:
                 laid.add_claimed(stream, window, len(claimed))
                 claimed.append((each, window))
-            laid.add_anchored(stream, len(anchored))
-            anchored.append(each)
+            laid.add_checkpointed(stream, len(checkpointed))
+            checkpointed.append(each)
     united: dict[int, dict[str, list[Interval]]] = {}
     for name, intervals in laid.claims(margin_us).items():
         place, ticker = _split(name)
@@ -59,22 +59,22 @@ def derive(moments: Sequence[Moment], margin_us: int = MARGIN_US) -> None:
         united.setdefault(id(each), {}).setdefault(ticker, []).extend(intersection(own, [window]))
     for each in moments:
         each.claims = {ticker: union(parts) for ticker, parts in united.get(id(each), {}).items()}
-    for name, time, book in laid.anchors(margin_us):
+    for name, time, book in laid.checkpoints(margin_us):
         place, ticker = _split(name)
-        anchored[place].anchors.append(Anchor(ticker, time - place * _TIME, book))
+        checkpointed[place].checkpoints.append(Checkpoint(ticker, time - place * _TIME, book))
 
 
 def as_they_stand(stream: StreamPart) -> list[tuple[str, int, int | None]]:
-    """The memberships of a stream after unknown messages took what is theirs, as the close of an hour reads them."""
+    """The book subscriptions of a stream after unknown messages took theirs, as the close of an hour reads them."""
     if not stream.unknown:
-        return stream.memberships
+        return stream.book_subscriptions
     timed = {**_SEGMENTS, "low_us": pl.Int64, "high_us": pl.Int64}
     segments = pl.DataFrame([(1, *each) for each in stream.segments], schema=timed, orient="row")
-    members = [(1, ticker, INDEX[ticker], low, high) for ticker, low, high in stream.memberships]
-    ledger = StreamLedger(segments, pl.DataFrame(members, schema=_MEMBERSHIPS, orient="row"))
+    members = [(1, ticker, INDEX[ticker], low, high) for ticker, low, high in stream.book_subscriptions]
+    ledger = StreamLedger(segments, pl.DataFrame(members, schema=_BOOK_SUBSCRIPTIONS, orient="row"))
     frames = [(each.seq, each.frame_type, each.ticker) for each in stream.unknown]
     unknown = pl.DataFrame(frames, schema=UNKNOWN, orient="row")
-    doubted = concerned(spans(ledger.memberships, runs(segments)), unknown)
+    doubted = concerned(spans(ledger.book_subscriptions, runs(segments)), unknown)
     found = doubted_pairs(ledger, doubted, (-_TIME, _TIME))
     checks = pl.DataFrame(schema=RUN_CHECKS)
     if found.height:
@@ -93,7 +93,7 @@ def as_they_stand(stream: StreamPart) -> list[tuple[str, int, int | None]]:
             pl.DataFrame(books, schema=_SNAPSHOTS, orient="row"),
             pl.DataFrame(deltas, schema=schema, orient="row"),
         )
-    standing_ones = standing(ledger.memberships, doubted, unknown, checks)
+    standing_ones = standing(ledger.book_subscriptions, doubted, unknown, checks)
     return standing_ones.select("ticker", "seq_from", "seq_to").rows()
 
 
@@ -107,30 +107,30 @@ class _Laid:
     def add_claimed(self, stream: StreamPart, window: Interval, place: int) -> None:
         self._ledgers[0].add(stream, place, _rows_around(stream, window))
 
-    def add_anchored(self, stream: StreamPart, place: int) -> None:
+    def add_checkpointed(self, stream: StreamPart, place: int) -> None:
         self._ledgers[1].add(stream, place, stream.deltas)
         for each in stream.snapshots:
             sides = [[level[part] for level in side] for side in (each.yes, each.no) for part in (0, 1)]
             self._snapshots.append((_name(place, each.ticker), place * _STREAM + each.seq, *sides))
 
     def claims(self, margin_us: int) -> dict[str, list[Interval]]:
-        segments, memberships, deltas = self._ledgers[0].frames()
+        segments, book_subscriptions, deltas = self._ledgers[0].frames()
         columns = deltas.select("seq", "exchange_us", "ticker", "exchange_index")
-        return coverage.claims(memberships, segments, columns, margin_us)
+        return coverage.claims(book_subscriptions, segments, columns, margin_us)
 
-    def anchors(self, margin_us: int) -> list[tuple[str, int, Levels]]:
-        segments, memberships, deltas = self._ledgers[1].frames()
+    def checkpoints(self, margin_us: int) -> list[tuple[str, int, Levels]]:
+        segments, book_subscriptions, deltas = self._ledgers[1].frames()
         snapshots = pl.DataFrame(self._snapshots, schema=_SNAPSHOTS, orient="row")
-        settled = anchors.settle(spans(memberships, runs(segments)), deltas, 2**60, margin_us)
+        settled = checkpoints.settle(spans(book_subscriptions, runs(segments)), deltas, 2**60, margin_us)
         assert settled.pending.is_empty()
         found = []
-        for row in anchors.books(settled.starts, snapshots, deltas).iter_rows(named=True):
+        for row in checkpoints.books(settled.starts, snapshots, deltas).iter_rows(named=True):
             book = {
                 (side, price): size
                 for side in ("yes", "no")
                 for price, size in zip(row[f"{side}_price_e4"], row[f"{side}_count_e2"], strict=True)
             }
-            found.append((row["ticker"], row["anchor_us"], book))
+            found.append((row["ticker"], row["checkpoint_us"], book))
         return found
 
 
@@ -141,7 +141,7 @@ def _rows_around(stream: StreamPart, window: Interval) -> list[BookDelta]:
         return stream.deltas
     rows = [(1, *segment) for segment in stream.segments]
     segments = pl.DataFrame(rows, schema={**_SEGMENTS, "low_us": pl.Int64, "high_us": pl.Int64}, orient="row")
-    single = len({INDEX[ticker] for ticker, _, _ in stream.memberships}) <= 1
+    single = len({INDEX[ticker] for ticker, _, _ in stream.book_subscriptions}) <= 1
     edges = edge_segments(segments, inner, single=single).select("seq_from", "seq_to").rows()
     return [
         each
@@ -153,17 +153,17 @@ def _rows_around(stream: StreamPart, window: Interval) -> list[BookDelta]:
 class _Ledgers:
     def __init__(self) -> None:
         self._segments: list[tuple[int, int, int]] = []
-        self._memberships: list[tuple[int, str, int, int, int | None]] = []
+        self._book_subscriptions: list[tuple[int, str, int, int, int | None]] = []
         self._deltas: list[tuple[object, ...]] = []
 
     def add(self, stream: StreamPart, place: int, deltas: Sequence[BookDelta]) -> None:
         base = place * _STREAM
         self._segments += [(place, base + low, base + high) for low, high, _, _ in stream.segments]
-        self._memberships += [
+        self._book_subscriptions += [
             (place, _name(place, ticker), INDEX[ticker], base + low, None if high is None else base + high)
             for ticker, low, high in as_they_stand(stream)
         ]
-        members = {ticker for ticker, _, _ in stream.memberships}
+        members = {ticker for ticker, _, _ in stream.book_subscriptions}
         for each in deltas:
             time = each.exchange_ts_us - START_US
             if each.ticker in members:
@@ -174,7 +174,7 @@ class _Ledgers:
     def frames(self) -> tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]:
         return (
             pl.DataFrame(self._segments, schema=_SEGMENTS, orient="row"),
-            pl.DataFrame(self._memberships, schema=_MEMBERSHIPS, orient="row"),
+            pl.DataFrame(self._book_subscriptions, schema=_BOOK_SUBSCRIPTIONS, orient="row"),
             pl.DataFrame(self._deltas, schema=_DELTAS, orient="row"),
         )
 

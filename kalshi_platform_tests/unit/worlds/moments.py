@@ -12,7 +12,7 @@ from kalshi_platform_tests.unit.worlds.venue import START_US, Levels, Venue
 
 
 @dataclass(frozen=True)
-class Anchor:
+class Checkpoint:
     """A book that folds start from: the one at the end of `time`."""
 
     ticker: str
@@ -24,11 +24,12 @@ class Anchor:
 class StreamPart:
     """What one snapshot of a gatherer's database holds of one stream.
 
-    Segments: (seq_from, seq_to, least and greatest time of deltas or None); memberships: (ticker, seq_from, seq_to).
+    Segments: (seq_from, seq_to, least and greatest time of deltas or None); book subscriptions: (ticker, seq_from,
+    seq_to).
     """
 
     segments: list[tuple[int, int, int | None, int | None]] = field(default_factory=list)
-    memberships: list[tuple[str, int, int | None]] = field(default_factory=list)
+    book_subscriptions: list[tuple[str, int, int | None]] = field(default_factory=list)
     deltas: list[BookDelta] = field(default_factory=list)
     snapshots: list[BookSnapshot] = field(default_factory=list)
     unknown: list[UnknownFrame] = field(default_factory=list)
@@ -50,7 +51,7 @@ class Moment:
     shards: Sequence[tuple[str, ...]] = ()
     left: int = 0
     claims: dict[str, list[Interval]] = field(default_factory=dict)
-    anchors: list[Anchor] = field(default_factory=list)
+    checkpoints: list[Checkpoint] = field(default_factory=list)
 
 
 def streams_of(tables: GathererTables) -> list[StreamPart]:
@@ -63,9 +64,9 @@ def streams_of(tables: GathererTables) -> list[StreamPart]:
         )
         part = parts.setdefault(segment.stream_id, StreamPart())
         part.segments.append((segment.seq_from, segment.seq_to, low, high))
-    for each in tables.memberships.values():
+    for each in tables.book_subscriptions.values():
         member = each.ticker, each.seq_from, each.seq_to
-        parts.setdefault(each.stream_id, StreamPart()).memberships.append(member)
+        parts.setdefault(each.stream_id, StreamPart()).book_subscriptions.append(member)
     for delta, _ in tables.deltas.values():
         parts.setdefault(delta.stream_id, StreamPart()).deltas.append(delta)
     for snapshot in tables.snapshots.values():

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import polars as pl
 import pyarrow as pa
 
-from kalshi_platform.deduplicator.coverage import checkpoints as anchors
+from kalshi_platform.deduplicator.coverage import checkpoints
 from kalshi_platform.deduplicator.coverage.streams.unknown_frames import standing
 from kalshi_platform.exchange.protocol.sequence import Stream
 from kalshi_platform.exchange.protocol.session import Session, SessionConfig
@@ -18,7 +18,7 @@ from kalshi_platform_tests.unit.worlds.tables import GathererTables, arrow
 from kalshi_platform_tests.unit.worlds.world import NewRows
 
 Bounds = Callable[[pl.DataFrame, pl.DataFrame, int, int], pl.DataFrame]
-_bounds, _books = anchors.bounds, anchors.books
+_bounds, _books = checkpoints.bounds, checkpoints.books
 
 
 class CountedPerGatherer(Session):
@@ -63,7 +63,7 @@ class FollowedToTheAck(Session):
 
 def closed_at_the_start(spans: pl.DataFrame, deltas: pl.DataFrame, read_to: int, margin_us: int) -> pl.DataFrame:
     """S itself is claimed."""
-    return _bounds(spans, deltas, read_to, margin_us).with_columns(pl.col("anchor_us") - 1)
+    return _bounds(spans, deltas, read_to, margin_us).with_columns(pl.col("checkpoint_us") - 1)
 
 
 def closed_at_the_end(spans: pl.DataFrame, deltas: pl.DataFrame, read_to: int, margin_us: int) -> pl.DataFrame:
@@ -88,13 +88,13 @@ def without_margin_of_its_own(spans: pl.DataFrame, deltas: pl.DataFrame, read_to
     )
     found = _bounds(spans, deltas, read_to, margin_us).join(own, on=["ticker", "seq"], how="left")
     return found.with_columns(
-        anchor_us=pl.min_horizontal("anchor_us", "_first"), until_us=pl.max_horizontal("until_us", "_last")
+        checkpoint_us=pl.min_horizontal("checkpoint_us", "_first"), until_us=pl.max_horizontal("until_us", "_last")
     ).drop("_first", "_last")
 
 
 def from_the_next_delta(starts: pl.DataFrame, snapshots: pl.DataFrame, deltas: pl.DataFrame) -> pl.DataFrame:
     """The snapshot as it is, and every delta from S on."""
-    return _books(starts.with_columns(pl.col("anchor_us") - 1), snapshots, deltas.clear())
+    return _books(starts.with_columns(pl.col("checkpoint_us") - 1), snapshots, deltas.clear())
 
 
 def by_time(column: str) -> NewRows:
@@ -111,14 +111,14 @@ def by_time(column: str) -> NewRows:
     return newer
 
 
-def passed_over(memberships: pl.DataFrame, *_: pl.DataFrame) -> pl.DataFrame:
+def passed_over(book_subscriptions: pl.DataFrame, *_: pl.DataFrame) -> pl.DataFrame:
     """What nobody can read changed nothing."""
-    return memberships
+    return book_subscriptions
 
 
 def believed_without_proof(
-    memberships: pl.DataFrame, doubted: pl.DataFrame, unknown: pl.DataFrame, checks: pl.DataFrame
+    book_subscriptions: pl.DataFrame, doubted: pl.DataFrame, unknown: pl.DataFrame, checks: pl.DataFrame
 ) -> pl.DataFrame:
     """Only a snapshot that contradicts the one before counts against an unknown message."""
     failed = checks.filter(~pl.col("passed")).select("ticker", "seq")
-    return standing(memberships, doubted.join(failed, on=["ticker", "seq"], how="semi"), unknown, checks)
+    return standing(book_subscriptions, doubted.join(failed, on=["ticker", "seq"], how="semi"), unknown, checks)

@@ -18,7 +18,7 @@ import pyarrow as pa
 from kalshi_platform.deduplicator.merge.cursor import Batch, Pass, plan
 from kalshi_platform.deduplicator.merge.deduplicate import thin
 from kalshi_platform.gatherer.ingest.columns import tables_of
-from kalshi_platform.gatherer.ingest.ledger import Ledger, Membership, Segment, fold
+from kalshi_platform.gatherer.ingest.ledger import BookSubscription, Ledger, Segment, fold
 from kalshi_platform.market.identity import DELTA_KEY
 from kalshi_platform.market.records import BookDelta, BookSnapshot, Record, UnknownFrame
 from kalshi_platform.market.times import datetime_from_us
@@ -47,7 +47,7 @@ class GathererTables:
         self.deltas: dict[Key, tuple[BookDelta, int]] = {}
         self.snapshots: dict[tuple[int, int], BookSnapshot] = {}
         self.segments: dict[tuple[int, int], Segment] = {}
-        self.memberships: dict[tuple[int, str, int], Membership] = {}
+        self.book_subscriptions: dict[tuple[int, str, int], BookSubscription] = {}
         self.unknown: dict[tuple[int, int], UnknownFrame] = {}
         self.batches: list[Batch] = []
         self.last_batch_no = 0
@@ -76,12 +76,14 @@ class GathererTables:
         self._write(fold(records))
 
     def close_former(self, own_streams: frozenset[int] = frozenset()) -> None:
-        """What a new process does to memberships that former ones left open."""
+        """What a new process does to book subscriptions that former ones left open."""
         self.history.append(own_streams)
-        for membership in self.memberships.values():
-            if membership.seq_to is None and membership.stream_id not in own_streams:
-                reached = [each.seq_to for each in self.segments.values() if each.stream_id == membership.stream_id]
-                membership.seq_to = max([membership.seq_from, *reached])
+        for book_subscription in self.book_subscriptions.values():
+            if book_subscription.seq_to is None and book_subscription.stream_id not in own_streams:
+                reached = [
+                    each.seq_to for each in self.segments.values() if each.stream_id == book_subscription.stream_id
+                ]
+                book_subscription.seq_to = max([book_subscription.seq_from, *reached])
 
     def read_new(self, after: int, rows_per_pass: int) -> tuple[Pass, pa.Table | None]:
         """The next rows after a cursor, as the live merge reads them."""
@@ -107,18 +109,18 @@ class GathererTables:
                 self.segments[segment.stream_id, segment.seq_from] = segment
         for frame in ledger.unknown_frames:
             self.unknown.setdefault((frame.stream_id, frame.seq), frame)
-        for each in ledger.memberships:
-            known = self.memberships.setdefault((each.stream_id, each.ticker, each.seq_from), each)
+        for each in ledger.book_subscriptions:
+            known = self.book_subscriptions.setdefault((each.stream_id, each.ticker, each.seq_from), each)
             if known.seq_to is None:
                 known.seq_to = each.seq_to
         for ending in ledger.endings:
-            for membership in self.memberships.values():
+            for book_subscription in self.book_subscriptions.values():
                 if (
-                    (membership.stream_id, membership.ticker) == (ending.stream_id, ending.ticker)
-                    and membership.seq_to is None
-                    and membership.seq_from < ending.before
+                    (book_subscription.stream_id, book_subscription.ticker) == (ending.stream_id, ending.ticker)
+                    and book_subscription.seq_to is None
+                    and book_subscription.seq_from < ending.before
                 ):
-                    membership.seq_to = ending.seq_to
+                    book_subscription.seq_to = ending.seq_to
 
 
 class Production:

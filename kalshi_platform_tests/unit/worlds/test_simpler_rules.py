@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import polars as pl
 import pytest
 
-from kalshi_platform.deduplicator.coverage import checkpoints as anchors
+from kalshi_platform.deduplicator.coverage import checkpoints
 from kalshi_platform.deduplicator.coverage import claims as coverage
 from kalshi_platform.market.identity import DELTA_KEY
 from kalshi_platform_tests.unit.worlds import derive as derive_module
@@ -24,7 +24,7 @@ WORLDS = 10 * AT_ONCE
 
 @dataclass(frozen=True)
 class Simpler:
-    """A simpler rule: in the path, in the bounds of claims, or in the books of anchors; `words`: what it gets wrong."""
+    """A simpler rule: in the path, the bounds of claims, or the books of checkpoints; `words`: what it gets wrong."""
 
     words: str
     rules: Rules = field(default_factory=Rules)
@@ -45,9 +45,11 @@ SIMPLER = {
     "no margin to a market's own times": Simpler(
         "is claimed and there", bounds=simpler.without_margin_of_its_own, shape=LONG_ONES
     ),
-    "anchor by >= the next delta": Simpler("book of", books=simpler.from_the_next_delta),
-    "membership until the ack": Simpler("is claimed and there", Rules(session=simpler.FollowedToTheAck), shape=DELETES),
-    "production's key in the gatherer": Simpler("anchor of", Rules(gatherer_key=DELTA_KEY)),
+    "checkpoint by >= the next delta": Simpler("book of", books=simpler.from_the_next_delta),
+    "book_subscription until the ack": Simpler(
+        "is claimed and there", Rules(session=simpler.FollowedToTheAck), shape=DELETES
+    ),
+    "production's key in the gatherer": Simpler("checkpoint of", Rules(gatherer_key=DELTA_KEY)),
     "unknown messages are passed over": Simpler("is claimed and there", unknown=simpler.passed_over, shape=HIDING),
     "unknown messages are believed where nothing follows": Simpler(
         "is claimed and there", unknown=simpler.believed_without_proof, shape=HIDING
@@ -68,7 +70,7 @@ def wrong_worlds(rule: Simpler, most: int = WORLDS) -> tuple[int, list[str]]:
         found = []
         for moment in moments:
             try:
-                check(moment, books_at_anchors=rule.books is None)
+                check(moment, books_at_checkpoints=rule.books is None)
             except WrongWorld as wrong:
                 found.append(str(wrong))
         if any(rule.words in each for each in found):
@@ -79,13 +81,13 @@ def wrong_worlds(rule: Simpler, most: int = WORLDS) -> tuple[int, list[str]]:
 @pytest.mark.parametrize("name", SIMPLER)
 def test_a_simpler_rule_is_caught(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     rule = SIMPLER[name]
-    for module in (coverage, anchors):
+    for module in (coverage, checkpoints):
         if rule.bounds is not None:
             monkeypatch.setattr(module, "bounds", rule.bounds)
     if rule.unknown is not None:
         monkeypatch.setattr(derive_module, "standing", rule.unknown)
     if rule.books is not None:
-        monkeypatch.setattr(anchors, "books", rule.books)
+        monkeypatch.setattr(checkpoints, "books", rule.books)
     assert wrong_worlds(rule)[1], f"{name}: not one of {WORLDS} worlds is wrong"
 
 

@@ -1,4 +1,4 @@
-"""Whatever fails: what is claimed is whole, books from anchors are right, nothing is there twice.
+"""Whatever fails: what is claimed is whole, books from checkpoints are right, nothing is there twice.
 
 `KALSHI_HYPOTHESIS=long` lives through more than 20,000 worlds.
 """
@@ -99,10 +99,10 @@ def test_in_worlds_without_faults_everything_is_claimed(
 def test_much_is_claimed_in_spite_of_faults() -> None:
     figures = Told()
     look([(seed, Shape(length=100)) for seed in range(40)], figures)
-    assert figures.claimed > 0.2 * figures.witnessed
+    assert figures.claimed > 0.2 * figures.observered
     assert figures.equal_times > 100
     assert figures.quiet_times > 1_000
-    assert figures.anchors > 100
+    assert figures.checkpoints > 100
     assert figures.books > 100
 
 
@@ -117,7 +117,7 @@ def test_unknown_messages_that_change_nothing_cost_little_of_what_is_claimed() -
         figures.append(told)
     without, with_odd = figures
     # A third of a world's messages are odd ones, in the place of deltas; what follows the last proof is never claimed.
-    assert with_odd.claimed / with_odd.witnessed > 0.6 * without.claimed / without.witnessed
+    assert with_odd.claimed / with_odd.observered > 0.6 * without.claimed / without.observered
     assert with_odd.quiet_times > 0.5 * without.quiet_times
 
 

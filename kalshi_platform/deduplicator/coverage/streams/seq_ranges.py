@@ -21,16 +21,16 @@ def runs(segments: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def spans(memberships: pl.DataFrame, of_runs: pl.DataFrame) -> pl.DataFrame:
-    """Clip memberships to the run that holds their snapshot: (stream_id, ticker, exchange_index, seq, seq_end).
+def spans(book_subscriptions: pl.DataFrame, of_runs: pl.DataFrame) -> pl.DataFrame:
+    """Clip book subscriptions to the run that holds their snapshot: (stream_id, ticker, exchange_index, seq, seq_end).
 
-    `memberships`: stream_id, ticker, exchange_index, seq_from (the snapshot), seq_to (null while it lasts). `seq` is
-    the snapshot's; the market's book is followed from it to `seq_end`. A membership whose snapshot was never committed
-    is left out.
+    `book_subscriptions`: stream_id, ticker, exchange_index, seq_from (the snapshot), seq_to (null while it lasts).
+    `seq` is the snapshot's; the market's book is followed from it to `seq_end`. A book subscription whose snapshot was
+    never committed is left out.
     """
     run = of_runs.select("stream_id", pl.col("seq_from").alias("run_from"), pl.col("seq_to").alias("run_to"))
     return (
-        memberships.sort("seq_from")
+        book_subscriptions.sort("seq_from")
         .join_asof(
             run.sort("run_from"), left_on="seq_from", right_on="run_from", by="stream_id", check_sortedness=False
         )

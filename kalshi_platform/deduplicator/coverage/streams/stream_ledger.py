@@ -15,16 +15,16 @@ CLOCKS_APART = timedelta(days=1)
 
 class StreamLedger(NamedTuple):
     """`segments`: stream_id, seq_from, seq_to, exchange_ts_min and …_max, and these as low_us, high_us (null without
-    deltas); by seq_from. `memberships`: stream_id, ticker, exchange_index, seq_from, seq_to.
+    deltas); by seq_from. `book_subscriptions`: stream_id, ticker, exchange_index, seq_from, seq_to.
     """
 
     segments: pl.DataFrame
-    memberships: pl.DataFrame
+    book_subscriptions: pl.DataFrame
 
     @property
     def indices(self) -> pl.DataFrame:
         """ticker and exchange_index, a row per market."""
-        markets = self.memberships.unique("ticker", keep="last", maintain_order=True)
+        markets = self.book_subscriptions.unique("ticker", keep="last", maintain_order=True)
         return markets.select("ticker", "exchange_index")
 
 
@@ -36,12 +36,12 @@ def read_ledger(snapshot: ArrowSnapshot, stream_id: int) -> StreamLedger:
         " WHERE stream_id = $1 ORDER BY seq_from",
         stream_id,
     ).with_columns(low_us=pl.col("exchange_ts_min").dt.epoch("us"), high_us=pl.col("exchange_ts_max").dt.epoch("us"))
-    memberships = _frame(
+    book_subscriptions = _frame(
         snapshot,
-        "SELECT stream_id, ticker, exchange_index, seq_from, seq_to FROM memberships WHERE stream_id = $1",
+        "SELECT stream_id, ticker, exchange_index, seq_from, seq_to FROM book_subscriptions WHERE stream_id = $1",
         stream_id,
     )
-    return StreamLedger(segments, memberships)
+    return StreamLedger(segments, book_subscriptions)
 
 
 def _frame(snapshot: ArrowSnapshot, query: str, stream_id: int) -> pl.DataFrame:

@@ -38,7 +38,7 @@ class StreamWindow(NamedTuple):
 
     stream_id: int
     segments: pl.DataFrame
-    memberships: pl.DataFrame
+    book_subscriptions: pl.DataFrame
     deltas: pl.DataFrame
     withdrawn: list[Interval]
     whole: bool
@@ -69,10 +69,10 @@ def read_window(snapshot: ArrowSnapshot, stream_id: int, low_us: int, high_us: i
     """Read what is needed to know the claims of [low, high). Raises DatabaseUnavailable."""
     around = AROUND_MARGINS * margin_us
     inner = (low_us - around, high_us + around)
-    (segments, memberships), pending = read_proven(snapshot, stream_id, inner)
-    tickers = pl.Enum(memberships["ticker"].unique().sort())
-    memberships = memberships.with_columns(pl.col("ticker").cast(tickers))
-    indices = StreamLedger(segments, memberships).indices
+    (segments, book_subscriptions), pending = read_proven(snapshot, stream_id, inner)
+    tickers = pl.Enum(book_subscriptions["ticker"].unique().sort())
+    book_subscriptions = book_subscriptions.with_columns(pl.col("ticker").cast(tickers))
+    indices = StreamLedger(segments, book_subscriptions).indices
     edges = edge_segments(segments, inner, single=indices["exchange_index"].n_unique() <= 1)
     parts = [_EMPTY.with_columns(pl.col("ticker").cast(tickers)).join(indices, on="ticker").select(COLUMNS)]
     # The earliest and the latest time of a commit are those of rows.
@@ -95,7 +95,7 @@ def read_window(snapshot: ArrowSnapshot, stream_id: int, low_us: int, high_us: i
         parts.extend(beyond)
     deltas = pl.concat(parts)
     crossing = [step for step in broken_between(segments, margin_us) if step[0] < inner[0] or step[1] > inner[1]]
-    return StreamWindow(stream_id, segments, memberships, deltas, crossing, whole, pending)
+    return StreamWindow(stream_id, segments, book_subscriptions, deltas, crossing, whole, pending)
 
 
 def edge_segments(segments: pl.DataFrame, inner: Interval, *, single: bool) -> pl.DataFrame:
@@ -135,7 +135,7 @@ _EMPTY = pl.DataFrame(
 def _rows(
     snapshot: ArrowSnapshot, stream_id: int, indices: pl.DataFrame, condition: str, times_us: Interval, *params: object
 ) -> list[pl.DataFrame]:
-    """Deltas as frames of a few megabytes; those of markets without a membership are left out."""
+    """Deltas as frames of a few megabytes; those of markets without a book subscription are left out."""
     batches = snapshot.batches(
         "SELECT seq, exchange_ts, ticker, side, price_e4, delta_e2, occurrence FROM orderbook_deltas"  # noqa: S608 - our own
         f" WHERE stream_id = $1 AND {condition}",

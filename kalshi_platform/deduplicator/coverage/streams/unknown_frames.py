@@ -25,7 +25,8 @@ _SPAN = ["ticker", "seq"]
 
 
 class ProvenLedger(NamedTuple):
-    """`ledger`: with memberships only as far as they stand. `pending`: whether one that is still open may yet be proved
+    """`ledger`: with book subscriptions only as far as they stand. `pending`: whether one that is still open may yet be
+    proved
     to reach further."""
 
     ledger: StreamLedger
@@ -42,12 +43,14 @@ def read_proven(snapshot: ArrowSnapshot, stream_id: int, within: Interval) -> Pr
     unknown = pl.DataFrame(pl.from_arrow(table))
     if unknown.is_empty():
         return ProvenLedger(ledger, pending=False)
-    doubted = concerned(spans(ledger.memberships, runs(ledger.segments)), unknown)
+    doubted = concerned(spans(ledger.book_subscriptions, runs(ledger.segments)), unknown)
     found = doubted_pairs(ledger, doubted, within)
     checks = read_checks(snapshot, stream_id, found) if found.height else pl.DataFrame(schema=RUN_CHECKS)
-    memberships = standing(ledger.memberships, doubted, unknown, checks)
-    pending = ledger.memberships.filter(pl.col("seq_to").is_null()).height > memberships["seq_to"].null_count()
-    return ProvenLedger(ledger._replace(memberships=memberships), pending)
+    book_subscriptions = standing(ledger.book_subscriptions, doubted, unknown, checks)
+    pending = (
+        ledger.book_subscriptions.filter(pl.col("seq_to").is_null()).height > book_subscriptions["seq_to"].null_count()
+    )
+    return ProvenLedger(ledger._replace(book_subscriptions=book_subscriptions), pending)
 
 
 def concerned(of_spans: pl.DataFrame, unknown: pl.DataFrame) -> pl.DataFrame:
@@ -76,19 +79,19 @@ def concerned(of_spans: pl.DataFrame, unknown: pl.DataFrame) -> pl.DataFrame:
 
 def doubted_pairs(ledger: StreamLedger, doubted: pl.DataFrame, within: Interval) -> pl.DataFrame:
     """Neighbouring snapshots with an unknown message between them, as proof_runs.pairs() gives them. Pure."""
-    every = spans(ledger.memberships, runs(ledger.segments))
+    every = spans(ledger.book_subscriptions, runs(ledger.segments))
     return pairs(every, ledger.segments, within).join(doubted.select(_SPAN), on=_SPAN, how="semi")
 
 
 def standing(
-    memberships: pl.DataFrame, doubted: pl.DataFrame, unknown: pl.DataFrame, checks: pl.DataFrame
+    book_subscriptions: pl.DataFrame, doubted: pl.DataFrame, unknown: pl.DataFrame, checks: pl.DataFrame
 ) -> pl.DataFrame:
-    """The memberships of one stream as far as they stand. Pure.
+    """The book subscriptions of one stream as far as they stand. Pure.
 
     `doubted` as concerned() gives them; `checks`: those of proof_runs.RUN_CHECKS that could be made of them.
     """
     if doubted.is_empty():
-        return memberships
+        return book_subscriptions
     kind = doubted.schema["ticker"]
     verdicts = checks.select(pl.col("ticker").cast(kind), "seq", "passed")
     judged = doubted.join(verdicts, on=_SPAN, how="left")
@@ -108,7 +111,7 @@ def standing(
         )
     )
     return (
-        memberships.join(cut, on=["ticker", "seq_from"], how="left", maintain_order="left")
+        book_subscriptions.join(cut, on=["ticker", "seq_from"], how="left", maintain_order="left")
         .with_columns(seq_to=pl.coalesce("_to", "seq_to"))
         .drop("_to")
     )

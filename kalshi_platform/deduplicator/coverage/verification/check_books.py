@@ -1,8 +1,9 @@
 """Books of production against each other and against polled ones, as sums. Pure.
 
-An anchor and the deltas after it give the next anchor wherever all between is covered. A polled book (REST) has neither
-number nor exchange time: it is compared with every book that production had in its window, also between rows of one
-exchange time. Equal to one of them: consistent. Equal to none although all is covered: inconsistent. Else undecided.
+A checkpoint and the deltas after it give the next checkpoint wherever all between is covered. A polled book (REST) has
+neither number nor exchange time: it is compared with every book that production had in its window, also between rows of
+one exchange time. Equal to one of them: consistent. Equal to none although all is covered: inconsistent. Else
+undecided.
 """
 
 from __future__ import annotations
@@ -17,12 +18,12 @@ from kalshi_platform.deduplicator.coverage.multiset_hash import Sums
 from kalshi_platform.deduplicator.coverage.timeline import Covered, Ints, Timeline
 
 CONSISTENT, INCONSISTENT, UNDECIDED = 1, -1, 0
-# Rows of one exchange time from several witnesses have no known order: so many at most are tried in every one.
+# Rows of one exchange time from several observeres have no known order: so many at most are tried in every one.
 _MOST_UNORDERED = 10
 _CANDIDATES_AT_ONCE = 1 << 22
 
 
-class Anchors(NamedTuple):
+class Checkpoints(NamedTuple):
     """Books at the ends of exchange times, ascending by (market, us)."""
 
     market: Ints
@@ -39,8 +40,8 @@ class Polled(NamedTuple):
     sums: Sums
 
 
-class AnchorChecks(NamedTuple):
-    """Pairs of neighbouring anchors (places in Anchors) that could be compared."""
+class CheckpointChecks(NamedTuple):
+    """Pairs of neighbouring checkpoints (places in Checkpoints) that could be compared."""
 
     first: Ints
     second: Ints
@@ -48,39 +49,39 @@ class AnchorChecks(NamedTuple):
 
 
 class PolledChecks(NamedTuple):
-    """`verdicts`: CONSISTENT, INCONSISTENT or UNDECIDED; `anchor`: the place of the anchor used, -1 for none."""
+    """`verdicts`: CONSISTENT, INCONSISTENT or UNDECIDED; `checkpoint`: the place of the one used, -1 for none."""
 
     verdicts: npt.NDArray[np.int8]
-    anchor: Ints
+    checkpoint: Ints
 
 
-def check_anchors(timeline: Timeline, covered: Covered, anchors: Anchors) -> AnchorChecks:
-    """Compare each anchor with the one before it, of the same market, where all between is covered."""
-    first = np.flatnonzero(anchors.market[1:] == anchors.market[:-1])
+def check_checkpoints(timeline: Timeline, covered: Covered, checkpoints: Checkpoints) -> CheckpointChecks:
+    """Compare each checkpoint with the one before it, of the same market, where all between is covered."""
+    first = np.flatnonzero(checkpoints.market[1:] == checkpoints.market[:-1])
     second = first + 1
-    market = anchors.market[first]
-    decided = covered.holds(market, anchors.us[first] + 1, anchors.us[second] + 1)
+    market = checkpoints.market[first]
+    decided = covered.holds(market, checkpoints.us[first] + 1, checkpoints.us[second] + 1)
     first, second = first[decided], second[decided]
-    offsets = _offsets(timeline, anchors)
-    return AnchorChecks(first, second, offsets[first] == offsets[second])
+    offsets = _offsets(timeline, checkpoints)
+    return CheckpointChecks(first, second, offsets[first] == offsets[second])
 
 
-def check_polled(timeline: Timeline, covered: Covered, anchors: Anchors, polled: Polled) -> PolledChecks:
+def check_polled(timeline: Timeline, covered: Covered, checkpoints: Checkpoints, polled: Polled) -> PolledChecks:
     """Compare polled books with production's."""
-    keys = timeline.key(anchors.market, anchors.us)
+    keys = timeline.key(checkpoints.market, checkpoints.us)
     at_low = np.searchsorted(keys, timeline.key(polled.market, polled.low_us), side="right") - 1
     at_high = np.searchsorted(keys, timeline.key(polled.market, polled.high_us), side="right") - 1
-    whole = _is_of(anchors, at_low, polled.market)
-    # An anchor inside of the window: only the books after it are known.
-    partly = ~whole & _is_of(anchors, at_high, polled.market)
+    whole = _is_of(checkpoints, at_low, polled.market)
+    # A checkpoint inside of the window: only the books after it are known.
+    partly = ~whole & _is_of(checkpoints, at_high, polled.market)
     partly_first = np.searchsorted(keys, timeline.key(polled.market, polled.low_us), side="right")
     used = np.where(whole, at_low, np.where(partly, partly_first, -1))
     near = np.maximum(used, 0)
     verdicts = np.zeros(len(used), dtype=np.int8)
-    if not len(anchors.us):
+    if not len(checkpoints.us):
         return PolledChecks(verdicts, used)
-    known = (used >= 0) & covered.holds(polled.market, anchors.us[near] + 1, polled.high_us + 1)
-    offsets, begins = _offsets(timeline, anchors), timeline.after(anchors.market, anchors.us)
+    known = (used >= 0) & covered.holds(polled.market, checkpoints.us[near] + 1, polled.high_us + 1)
+    offsets, begins = _offsets(timeline, checkpoints), timeline.after(checkpoints.market, checkpoints.us)
     wanted = polled.sums - offsets[near]
     low = np.maximum(timeline.before(polled.market, polled.low_us), begins[near])
     high = timeline.after(polled.market, polled.high_us)
@@ -96,16 +97,16 @@ def check_polled(timeline: Timeline, covered: Covered, anchors: Anchors, polled:
     return PolledChecks(verdicts, used)
 
 
-def _offsets(timeline: Timeline, anchors: Anchors) -> Sums:
-    """What to add to the running sums of the rows to get the books that each anchor tells."""
-    found: Sums = anchors.sums - timeline.sums[timeline.after(anchors.market, anchors.us)]
+def _offsets(timeline: Timeline, checkpoints: Checkpoints) -> Sums:
+    """What to add to the running sums of the rows to get the books that each checkpoint tells."""
+    found: Sums = checkpoints.sums - timeline.sums[timeline.after(checkpoints.market, checkpoints.us)]
     return found
 
 
-def _is_of(anchors: Anchors, places: Ints, market: Ints) -> npt.NDArray[np.bool_]:
-    if not len(anchors.us):
+def _is_of(checkpoints: Checkpoints, places: Ints, market: Ints) -> npt.NDArray[np.bool_]:
+    if not len(checkpoints.us):
         return np.zeros(len(places), dtype=np.bool_)
-    found: npt.NDArray[np.bool_] = (places >= 0) & (anchors.market[np.maximum(places, 0)] == market)
+    found: npt.NDArray[np.bool_] = (places >= 0) & (checkpoints.market[np.maximum(places, 0)] == market)
     return found
 
 
@@ -128,14 +129,14 @@ def _reached(sums: Sums, low: Ints, high: Ints, wanted: Sums) -> npt.NDArray[np.
 
 
 def _batches(timeline: Timeline, low: int, high: int) -> list[tuple[int, int]]:
-    """Rows low … high - 1 that share an exchange time and came from several witnesses, as ranges."""
-    if timeline.witness is None or high - low < 2:
+    """Rows low … high - 1 that share an exchange time and came from several observeres, as ranges."""
+    if timeline.observer is None or high - low < 2:
         return []
     edges = [low, *(np.flatnonzero(np.diff(timeline.keys[low:high])) + 1 + low).tolist(), high]
     return [
         (first, last)
         for first, last in pairwise(edges)
-        if last - first > 1 and len(set(timeline.witness[first:last].tolist())) > 1
+        if last - first > 1 and len(set(timeline.observer[first:last].tolist())) > 1
     ]
 
 

@@ -1,4 +1,4 @@
-"""An hour of production as arrays: its deltas, the anchors they follow, and the polled books to compare with.
+"""An hour of production as arrays: its deltas, the checkpoints they follow, and the polled books to compare with.
 
 Rows become numbers batch by batch while they stream in: about 40 bytes each are kept.
 """
@@ -13,7 +13,7 @@ import polars as pl
 from kalshi_platform.deduplicator.coverage.checkpoints import LEVEL_TYPES
 from kalshi_platform.deduplicator.coverage.multiset_hash import fingerprints_of, parts_of, sums_of_books
 from kalshi_platform.deduplicator.coverage.timeline import Ints, Timeline
-from kalshi_platform.deduplicator.coverage.verification.check_books import Anchors, Polled
+from kalshi_platform.deduplicator.coverage.verification.check_books import Checkpoints, Polled
 from kalshi_platform.deduplicator.coverage.verification.verify_claims import ProductionHour
 from kalshi_platform.market.fold import Changes
 from kalshi_platform.market.times import US_PER_S, datetime_from_us
@@ -25,13 +25,13 @@ _MINUTE_US = 60 * US_PER_S
 class HourRows(NamedTuple):
     """`hour`: what judge() takes. `changes` and `exchange_us`: the deltas, `line` being the market.
 
-    `anchors`: the rows behind hour.anchors, with the lists of levels.
+    `checkpoints`: the rows behind hour.checkpoints, with the lists of levels.
     """
 
     hour: ProductionHour
     changes: Changes
     exchange_us: Ints
-    anchors: pl.DataFrame
+    checkpoints: pl.DataFrame
 
 
 class _Collector:
@@ -39,19 +39,19 @@ class _Collector:
 
     def __init__(self) -> None:
         self.tickers: dict[str, int] = {}
-        self._witnesses: dict[str, int] = {}
+        self._observeres: dict[str, int] = {}
         self._columns: dict[str, list[np.ndarray]] = {}
         self._delays: list[pl.DataFrame] = []
 
     def add(self, batch: pl.DataFrame) -> None:
         frame = batch.with_columns(
             exchange_us=pl.col("exchange_ts").dt.epoch("us"),
-            witness=pl.concat_str("gatherer", "stream_id", separator=" "),
+            observer=pl.concat_str("gatherer", "stream_id", separator=" "),
         )
         self._keep("market", numbers_of(frame["ticker"], self.tickers).astype(np.int32))
         self._keep("us", frame["exchange_us"].to_numpy())
         self._keep("seq", frame["seq"].to_numpy())
-        self._keep("witness", numbers_of(frame["witness"], self._witnesses).astype(np.int32))
+        self._keep("observer", numbers_of(frame["observer"], self._observeres).astype(np.int32))
         self._keep("side", (frame["side"] == "no").to_numpy().astype(np.int8))
         self._keep("price", frame["price_e4"].to_numpy())
         self._keep("size", frame["delta_e2"].to_numpy())
@@ -95,10 +95,10 @@ def read_production_hour(url: str, low_us: int, high_us: int, age_us: int, skew_
             if batch.num_rows:
                 found.add(pl.DataFrame(batch))
         levels = ", ".join(LEVEL_TYPES)
-        # The derived anchor of the hour's end is made from what is read here.
-        anchors = snapshot.table(
-            f"SELECT anchor_ts, ticker, gatherer, stream_id, seq, {levels} FROM book_anchors"  # noqa: S608 - our own names
-            " WHERE anchor_ts >= $1 AND anchor_ts < $2 AND (gatherer <> '' OR anchor_ts < $3)",
+        # The derived checkpoint of the hour's end is made from what is read here.
+        checkpoints = snapshot.table(
+            f"SELECT checkpoint_ts, ticker, gatherer, stream_id, seq, {levels} FROM book_checkpoints"  # noqa: S608 - our own names
+            " WHERE checkpoint_ts >= $1 AND checkpoint_ts < $2 AND (gatherer <> '' OR checkpoint_ts < $3)",
             (datetime_from_us(low_us - 1), datetime_from_us(high_us), datetime_from_us(low_us)),
         )
         polled = snapshot.table(
@@ -106,8 +106,10 @@ def read_production_hour(url: str, low_us: int, high_us: int, age_us: int, skew_
             " WHERE source = 'rest' AND snapshot_ts >= $1 AND snapshot_ts < $2",
             (datetime_from_us(low_us), datetime_from_us(high_us)),
         )
-    anchor_rows = _with_levels(pl.DataFrame(pl.from_arrow(anchors)))
-    return _assembled(found, anchor_rows, _with_levels(pl.DataFrame(pl.from_arrow(polled))), low_us, (age_us, skew_us))
+    checkpoint_rows = _with_levels(pl.DataFrame(pl.from_arrow(checkpoints)))
+    return _assembled(
+        found, checkpoint_rows, _with_levels(pl.DataFrame(pl.from_arrow(polled))), low_us, (age_us, skew_us)
+    )
 
 
 def numbers_of(names: pl.Series, known: dict[str, int]) -> np.ndarray:
@@ -117,22 +119,25 @@ def numbers_of(names: pl.Series, known: dict[str, int]) -> np.ndarray:
 
 
 def _assembled(
-    found: _Collector, anchor_rows: pl.DataFrame, polled_rows: pl.DataFrame, low_us: int, bounds_us: tuple[int, int]
+    found: _Collector, checkpoint_rows: pl.DataFrame, polled_rows: pl.DataFrame, low_us: int, bounds_us: tuple[int, int]
 ) -> HourRows:
     market, us = found.column("market", np.int32), found.column("us", np.int64)
     timeline = Timeline(
         low_us - 3_600 * US_PER_S, market, us, found.column("part", np.uint64), found.column("content", np.uint64),
-        found.column("witness", np.int32), found.column("seq", np.int64),
+        found.column("observer", np.int32), found.column("seq", np.int64),
     )  # fmt: skip
-    anchor_rows = anchor_rows.with_columns(
-        market=pl.Series(numbers_of(anchor_rows["ticker"], found.tickers)), us=pl.col("anchor_ts").dt.epoch("us")
+    checkpoint_rows = checkpoint_rows.with_columns(
+        market=pl.Series(numbers_of(checkpoint_rows["ticker"], found.tickers)),
+        us=pl.col("checkpoint_ts").dt.epoch("us"),
     ).sort("market", "us", "gatherer", "stream_id", "seq")
-    anchors = Anchors(anchor_rows["market"].to_numpy(), anchor_rows["us"].to_numpy(), sums_of_books(anchor_rows))
+    checkpoints = Checkpoints(
+        checkpoint_rows["market"].to_numpy(), checkpoint_rows["us"].to_numpy(), sums_of_books(checkpoint_rows)
+    )
     numbers = numbers_of(polled_rows["ticker"], found.tickers)
     polled = _polled(polled_rows.with_columns(market=pl.Series(numbers)), found.delays(), *bounds_us)
     changes = Changes(market, *(found.column(name, np.int64) for name in ("side", "price", "size")))
     tickers = sorted(found.tickers, key=found.tickers.__getitem__)
-    return HourRows(ProductionHour(tickers, timeline, anchors, polled), changes, us, anchor_rows)
+    return HourRows(ProductionHour(tickers, timeline, checkpoints, polled), changes, us, checkpoint_rows)
 
 
 def _polled(rows: pl.DataFrame, delays: pl.DataFrame, age_us: int, skew_us: int) -> Polled:

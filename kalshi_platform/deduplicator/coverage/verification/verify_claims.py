@@ -22,16 +22,16 @@ from kalshi_platform.deduplicator.coverage.verification.check_books import (
     CONSISTENT,
     INCONSISTENT,
     UNDECIDED,
-    Anchors,
+    Checkpoints,
     Polled,
-    check_anchors,
+    check_checkpoints,
     check_polled,
 )
 from kalshi_platform.market.intervals import Interval, length, union
 
 CLAIM = ("gatherer", "stream_id", "ticker", "from_us", "to_us")
 _RANGES = {"ticker": pl.String, "low_us": pl.Int64, "high_us": pl.Int64, "reason": pl.String}
-_COUNTS = ("run_checks", "run_failures", "anchor_checks", "anchor_failures", "stream_checks", "stream_failures",
+_COUNTS = ("run_checks", "run_failures", "checkpoint_checks", "checkpoint_failures", "stream_checks", "stream_failures",
            "rest_consistent", "rest_inconsistent", "rest_undecided")  # fmt: skip
 
 
@@ -40,7 +40,7 @@ class ProductionHour(NamedTuple):
 
     tickers: list[str]
     timeline: Timeline
-    anchors: Anchors
+    checkpoints: Checkpoints
     polled: Polled
 
 
@@ -79,7 +79,7 @@ def judge(
             _add(counts, ticker)
             counts[ticker] |= {"run_checks": checks, "run_failures": max(failures, counts[ticker]["run_failures"])}
     claims = _by_streams(claims, hour, counts, details)
-    claims = _by_anchors(claims, hour, counts, details)
+    claims = _by_checkpoints(claims, hour, counts, details)
     claims = _by_polled(claims, hour, counts, details)
     claims = _withdrawn_in(claims, list(lost))
     claims = claims.with_columns(pl.coalesce("withdrawn", "_before").alias("withdrawn")).drop("_before")
@@ -178,23 +178,23 @@ def _shared(claims: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _by_anchors(
+def _by_checkpoints(
     claims: pl.DataFrame, hour: ProductionHour, counts: dict[str, dict[str, int]], details: dict[str, list[str]]
 ) -> pl.DataFrame:
-    anchors = hour.anchors
-    checks = check_anchors(hour.timeline, Covered(hour.tickers, coverage_of(claims)), anchors)
-    numbers, totals = np.unique(anchors.market[checks.first], return_counts=True)
+    checkpoints = hour.checkpoints
+    checks = check_checkpoints(hour.timeline, Covered(hour.tickers, coverage_of(claims)), checkpoints)
+    numbers, totals = np.unique(checkpoints.market[checks.first], return_counts=True)
     for market, total in zip(numbers.tolist(), totals.tolist(), strict=True):
-        _add(counts, hour.tickers[market], anchor_checks=total)
+        _add(counts, hour.tickers[market], checkpoint_checks=total)
     failed = []
     for place in np.flatnonzero(~checks.passed):
         first, second = checks.first[place], checks.second[place]
-        ticker = hour.tickers[int(anchors.market[first])]
-        _add(counts, ticker, anchor_failures=1)
-        since, until = int(anchors.us[first]), int(anchors.us[second])
+        ticker = hour.tickers[int(checkpoints.market[first])]
+        _add(counts, ticker, checkpoint_failures=1)
+        since, until = int(checkpoints.us[first]), int(checkpoints.us[second])
         text = f"the book of {since} µs and the deltas after it do not give that of {until} µs"
         details.setdefault(ticker, []).append(text)
-        # Claims begin behind an anchor: those behind the second one rest on its book, which may be the wrong one.
+        # Claims begin behind a checkpoint: those behind the second one rest on its book, which may be the wrong one.
         failed.append((ticker, since + 1, until + 2, text))
     return _withdrawn_in(claims, failed)
 
@@ -202,8 +202,8 @@ def _by_anchors(
 def _by_polled(
     claims: pl.DataFrame, hour: ProductionHour, counts: dict[str, dict[str, int]], details: dict[str, list[str]]
 ) -> pl.DataFrame:
-    polled, anchors = hour.polled, hour.anchors
-    checks = check_polled(hour.timeline, Covered(hour.tickers, coverage_of(claims)), anchors, polled)
+    polled, checkpoints = hour.polled, hour.checkpoints
+    checks = check_polled(hour.timeline, Covered(hour.tickers, coverage_of(claims)), checkpoints, polled)
     for verdict, name in (
         (CONSISTENT, "rest_consistent"), (INCONSISTENT, "rest_inconsistent"), (UNDECIDED, "rest_undecided"),
     ):  # fmt: skip
@@ -213,7 +213,7 @@ def _by_polled(
     failed = []
     for place in np.flatnonzero(checks.verdicts == INCONSISTENT):
         ticker = hour.tickers[int(polled.market[place])]
-        low, high = int(anchors.us[checks.anchor[place]]) + 1, int(polled.high_us[place]) + 1
+        low, high = int(checkpoints.us[checks.checkpoint[place]]) + 1, int(polled.high_us[place]) + 1
         text = f"the polled book of {int(polled.low_us[place])} to {high - 1} µs is none that production had then"
         details.setdefault(ticker, []).append(text)
         failed.append((ticker, low, high, text))
@@ -257,8 +257,8 @@ def _proofs(
     rows = []
     for ticker in sorted({*claimed, *counts}):
         mine = counts.get(ticker, dict.fromkeys(_COUNTS, 0))
-        checks = mine["run_checks"] + mine["anchor_checks"] + mine["stream_checks"]
-        failures = mine["run_failures"] + mine["anchor_failures"] + mine["stream_failures"]
+        checks = mine["run_checks"] + mine["checkpoint_checks"] + mine["stream_checks"]
+        failures = mine["run_failures"] + mine["checkpoint_failures"] + mine["stream_failures"]
         checks += mine["rest_consistent"] + mine["rest_inconsistent"]
         failures += mine["rest_inconsistent"]
         covered = length(coverage.get(ticker, ()))

@@ -61,7 +61,7 @@ class NaiveGatherer:
         self._unwritten: dict[int, list[int]] = {}
         self._times: dict[int, list[datetime]] = {}
         self._streams: list[Row] = []
-        self._memberships: list[Row] = []
+        self._book_subscriptions: list[Row] = []
         self._occurrences: Counter[Row] = Counter()
         self._unnumbered = 0
         self.commits: dict[int, int] = {}
@@ -121,7 +121,7 @@ class NaiveGatherer:
             self._rows[table].append(row)
             self._waiting += 1
             if kind == "orderbook_snapshot":
-                self._memberships.append((sid, msg["market_ticker"], seq))
+                self._book_subscriptions.append((sid, msg["market_ticker"], seq))
             if seq is not None:
                 self._unwritten.setdefault(sid, [seq, seq])[1] = seq
                 if kind == "orderbook_delta":
@@ -197,7 +197,7 @@ class NaiveGatherer:
             unwritten, self._unwritten = self._unwritten, {}
             times, self._times = self._times, {}
             streams, self._streams = self._streams, []
-            memberships, self._memberships = self._memberships, []
+            book_subscriptions, self._book_subscriptions = self._book_subscriptions, []
             self._waiting = 0
             self._change.notify_all()
         if not any(rows.values()) and not streams:
@@ -222,7 +222,11 @@ class NaiveGatherer:
                     for sid, span in unwritten.items()
                 ],
             )
-            insert("memberships", "stream_id, ticker, seq_from, batch_no", [(*each, batch_no) for each in memberships])
+            insert(
+                "book_subscriptions",
+                "stream_id, ticker, seq_from, batch_no",
+                [(*each, batch_no) for each in book_subscriptions],
+            )
             insert(
                 "batches",
                 "batch_no, table_name, rows, time_min, time_max",

@@ -1,4 +1,4 @@
-"""The book of every market at the end: an anchor plus the deltas after it, against the true one. Pure.
+"""The book of every market at the end: a checkpoint plus the deltas after it, against the true one. Pure.
 
 Deltas are folded in parts, in any order: only the sum of each level is kept.
 """
@@ -18,9 +18,10 @@ SIDES = ("yes", "no")
 
 @dataclass(frozen=True)
 class BooksAtEnd:
-    """`right` and `wrong` books; `open`: markets whose record has a hole after the last anchor, or has no anchor.
+    """`right` and `wrong` books; `open`: markets whose record has a hole after the last checkpoint, or has no
+    checkpoint.
 
-    `unexplained`: those of `open` whose hole, or whose record without any anchor, meets no injected fault.
+    `unexplained`: those of `open` whose hole, or whose record without any checkpoint, meets no injected fault.
     """
 
     right: int
@@ -30,23 +31,23 @@ class BooksAtEnd:
 
 
 class Fold:
-    """The books that one store tells: of every market the latest anchor, and the deltas after it."""
+    """The books that one store tells: of every market the latest checkpoint, and the deltas after it."""
 
-    def __init__(self, anchors: pl.DataFrame) -> None:
-        """`anchors`: anchor_ts, ticker and the four lists."""
+    def __init__(self, checkpoints: pl.DataFrame) -> None:
+        """`checkpoints`: checkpoint_ts, ticker and the four lists."""
         self._latest = (
-            anchors.with_columns(anchor_us=pl.col("anchor_ts").dt.epoch("us"))
-            .sort("anchor_us")
+            checkpoints.with_columns(checkpoint_us=pl.col("checkpoint_ts").dt.epoch("us"))
+            .sort("checkpoint_us")
             .unique("ticker", keep="last", maintain_order=True)
         )
-        self.starts: dict[str, int] = dict(self._latest.select("ticker", "anchor_us").iter_rows())
+        self.starts: dict[str, int] = dict(self._latest.select("ticker", "checkpoint_us").iter_rows())
         self._levels = summed(pl.concat([exploded(self._latest, side) for side in SIDES]))
 
     def add(self, deltas: pl.DataFrame) -> None:
         """Take deltas in natural columns."""
         later = (
-            deltas.join(self._latest.select("ticker", "anchor_us"), on="ticker")
-            .filter(pl.col("exchange_us") > pl.col("anchor_us"))
+            deltas.join(self._latest.select("ticker", "checkpoint_us"), on="ticker")
+            .filter(pl.col("exchange_us") > pl.col("checkpoint_us"))
             .select(*_LEVEL, pl.col("delta_e2").alias("count_e2"))
             .with_columns(pl.col("price_e4", "count_e2").cast(pl.Int64))
         )
@@ -107,10 +108,10 @@ def _is_near(claims: Sequence[Interval], start: int | None, last: int | None, ne
     return bool(intersection(holes(claims, (since, last)), list(near))) if since < last else False
 
 
-def exploded(anchors: pl.DataFrame, side: str, *more: str) -> pl.DataFrame:
-    """One side of anchored books, a row per level: ticker, side, price_e4, count_e2, and the columns `more`."""
+def exploded(checkpoints: pl.DataFrame, side: str, *more: str) -> pl.DataFrame:
+    """One side of checkpointed books, a row per level: ticker, side, price_e4, count_e2, and the columns `more`."""
     return (
-        anchors.select(
+        checkpoints.select(
             *more,
             "ticker",
             pl.lit(side).alias("side"),

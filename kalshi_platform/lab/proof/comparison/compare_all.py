@@ -13,7 +13,7 @@ from typing import TypeAlias
 import polars as pl
 
 from kalshi_platform.lab.proof.comparison.books import Fold
-from kalshi_platform.lab.proof.comparison.checkpoints import AnchorCheck
+from kalshi_platform.lab.proof.comparison.checkpoints import CheckpointCheck
 from kalshi_platform.lab.proof.comparison.compare import Comparison, Difference
 from kalshi_platform.lab.proof.comparison.lost_rows import Feeds, lost_of
 from kalshi_platform.lab.proof.comparison.tables import DELTAS, TICKERS, TIMED_TABLES, TRADES, ComparableTable
@@ -59,12 +59,12 @@ def compare_all(
     truth: Truth,
     production: tuple[Rows, Fold],
     lake: tuple[Rows, Fold],
-    anchors: Sequence[AnchorCheck],
+    checkpoints: Sequence[CheckpointCheck],
     gatherers: Mapping[str, GathererRows],
     indices: Mapping[str, int],
     rows_at_once: int = ROWS_AT_ONCE,
 ) -> ComparedAll:
-    """Compare everything that has a time; fold both stores' deltas into the books, and show the truth to `anchors`."""
+    """Compare everything that has a time; fold both stores' deltas into the books; show the truth to `checkpoints`."""
     compared = {store: {table.name: Comparison(table) for table in TIMED_TABLES} for store in ("production", "lake")}
     stores = {"production": production, "lake": lake}
     feeds = Feeds(indices)
@@ -85,7 +85,7 @@ def compare_all(
                     fold.add(found)
             if table is DELTAS:
                 feeds.add(told)
-                for check in anchors:
+                for check in checkpoints:
                     check.add(part, told)
                 last_us |= dict(told.group_by("ticker").agg(pl.col("exchange_us").max()).iter_rows())
                 lacking = missing["production"].unique()

@@ -47,11 +47,11 @@ _COLUMNS_OF = {
 STATED = "NOT EXISTS (SELECT FROM coverage_holes(c.ticker, c.from_ts, c.to_ts))"
 """Of rows `c` of coverage those that count: what was dropped since is told as a hole."""
 _LEVELS = pl.List(pl.Int64)
-_ANCHOR_SCHEMA: dict[str, pl.DataType] = {
-    "anchor_ts": pl.Datetime("us", "UTC"), "ticker": pl.String(), "yes_price_e4": _LEVELS, "yes_count_e2": _LEVELS,
+_CHECKPOINT_SCHEMA: dict[str, pl.DataType] = {
+    "checkpoint_ts": pl.Datetime("us", "UTC"), "ticker": pl.String(), "yes_price_e4": _LEVELS, "yes_count_e2": _LEVELS,
     "no_price_e4": _LEVELS, "no_count_e2": _LEVELS,
 }  # fmt: skip
-ANCHORS = "anchor_ts, ticker, yes_price_e4, yes_count_e2, no_price_e4, no_count_e2"
+CHECKPOINTS = "checkpoint_ts, ticker, yes_price_e4, yes_count_e2, no_price_e4, no_count_e2"
 
 
 class Production:
@@ -80,9 +80,9 @@ class Production:
             found = found.filter(~pl.col("ticker").str.starts_with(COMBO_PREFIX))
         return stored(table, found)
 
-    def anchors(self) -> pl.DataFrame:
-        """All book anchors."""
-        return _frame(self._snapshot.table(f"SELECT {ANCHORS} FROM book_anchors"))  # noqa: S608
+    def checkpoints(self) -> pl.DataFrame:
+        """All book checkpoints."""
+        return _frame(self._snapshot.table(f"SELECT {CHECKPOINTS} FROM book_checkpoints"))  # noqa: S608
 
     def coverage(self) -> dict[str, list[Interval]]:
         """Ticker → when production says that it holds every delta."""
@@ -98,7 +98,7 @@ class Production:
 
 
 def proven_books(url: str, samples: Sequence[tuple[str, int]]) -> pl.DataFrame:
-    """Ask production for books (ticker, µs of exchange time); return those that it calls proven, as anchors.
+    """Ask production for books (ticker, µs of exchange time); return those that it calls proven, as checkpoints.
 
     Raises DatabaseUnavailable.
     """
@@ -107,7 +107,7 @@ def proven_books(url: str, samples: Sequence[tuple[str, int]]) -> pl.DataFrame:
     try:
         with database.transaction() as transaction:
             rows = transaction.fetch_all(
-                "SELECT s.at AS anchor_ts, s.ticker,"
+                "SELECT s.at AS checkpoint_ts, s.ticker,"
                 " coalesce(array_agg(b.price_e4 ORDER BY b.price_e4) FILTER (WHERE b.side = 'yes'), '{}'),"
                 " coalesce(array_agg(b.count_e2 ORDER BY b.price_e4) FILTER (WHERE b.side = 'yes'), '{}'),"
                 " coalesce(array_agg(b.price_e4 ORDER BY b.price_e4) FILTER (WHERE b.side = 'no'), '{}'),"
@@ -120,7 +120,7 @@ def proven_books(url: str, samples: Sequence[tuple[str, int]]) -> pl.DataFrame:
             )
     finally:
         database.dispose()
-    return pl.DataFrame(rows, schema=_ANCHOR_SCHEMA, orient="row")
+    return pl.DataFrame(rows, schema=_CHECKPOINT_SCHEMA, orient="row")
 
 
 class Lake:
@@ -140,9 +140,9 @@ class Lake:
                     rows = rows.filter(keeps(pl.col("exchange_ts"), datetime_from_us(moment)))
         return stored(table, rows.select(_COLUMNS_OF[table.name]).collect())
 
-    def anchors(self) -> pl.DataFrame:
-        """All book anchors."""
-        return self._scan("book_anchors").select(ANCHORS.split(", ")).collect()
+    def checkpoints(self) -> pl.DataFrame:
+        """All book checkpoints."""
+        return self._scan("book_checkpoints").select(CHECKPOINTS.split(", ")).collect()
 
     def _scan(self, table: str) -> pl.LazyFrame:
         store = FolderStore(FolderRoot(self._folder))

@@ -309,7 +309,7 @@ class Ground:
         return int(
             self.seen.asked(
                 url,
-                "SELECT count(DISTINCT m.ticker) FROM memberships m JOIN streams s USING (stream_id)"
+                "SELECT count(DISTINCT m.ticker) FROM book_subscriptions m JOIN streams s USING (stream_id)"
                 " WHERE m.seq_to IS NULL AND s.ended_at IS NULL",
             )
             or 0

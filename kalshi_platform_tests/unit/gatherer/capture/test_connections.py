@@ -82,7 +82,7 @@ def test_only_markets_that_are_not_followed_are_restored_but_any_is_renewed(tmp_
     assert ended(session.take_records()) == [("A", "unsubscribed")]
 
 
-def test_the_end_of_a_membership_is_put_when_sending_its_delete_fails(
+def test_the_end_of_a_book_subscription_is_put_when_sending_its_delete_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     records: list[Record] = []

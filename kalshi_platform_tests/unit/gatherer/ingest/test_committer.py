@@ -49,7 +49,7 @@ class Taking:
     def __init__(self) -> None:
         self.rows: dict[str, list[dict[str, Any]]] = {}
         self.entries: list[tuple[Any, ...]] = []
-        self.open_memberships: list[tuple[str, bool]] = []
+        self.open_book_subscriptions: list[tuple[str, bool]] = []
         self.poison: str | None = None
         self.ended = 0
 
@@ -81,7 +81,7 @@ class Taking:
         if "RETURNING" not in statement:
             return []
         self.ended += 1
-        return self.open_memberships
+        return self.open_book_subscriptions
 
     def insert_new(self, table: Table, data: pa.Table, **_: object) -> int:
         # Of a dead letter only what it is found by is kept in an index.
@@ -140,7 +140,9 @@ def damaged_spool(folder: Path, *, torn: bool = False) -> Spool:
     return spool
 
 
-def test_a_damage_of_this_process_lets_every_session_begin_anew_also_without_open_memberships(tmp_path: Path) -> None:
+def test_a_damage_of_this_process_lets_every_session_begin_anew_also_without_open_book_subscriptions(
+    tmp_path: Path,
+) -> None:
     world = World()
     world.replay(damaged_spool(tmp_path), former_file=None)
     assert world.reconnects == 1
@@ -149,7 +151,7 @@ def test_a_damage_of_this_process_lets_every_session_begin_anew_also_without_ope
 
 def test_a_damage_of_a_former_process_only_renews_what_was_open(tmp_path: Path) -> None:
     world = World()
-    world.database.open_memberships = [("B", True), ("A", True), ("C", False)]
+    world.database.open_book_subscriptions = [("B", True), ("A", True), ("C", False)]
     spool = damaged_spool(tmp_path)
     world.replay(spool, former_file=spool.last_number())
     assert (world.reconnects, world.renewed) == (0, [["A", "B"]])
@@ -201,11 +203,14 @@ REFUSED: dict[str, tuple[Record, str]] = {
     "stream": (StreamOpened(POISON, 1, 1, "trade", NOW_NS), "letter, anew"),
     "stream of an odd channel": (StreamOpened(1, 1, 1, LONG, NOW_NS), "written"),
     "stream's end": (StreamEnded(1, NOW_NS, LONG), "written"),
-    "membership": (BookSubscriptionStarted(1, LONG, 1), "letter"),
-    "membership of a good name": (BookSubscriptionStarted(1, "GOOD", POISON), "letter, renewed"),
-    "membership's end": (BookSubscriptionEnded(1, LONG, 1, "gap"), "letter"),
-    "membership's end for odd reasons": (BookSubscriptionEnded(1, "GOOD", 1, LONG), "written"),
-    "membership's end of a good name": (BookSubscriptionEnded(1, "GOOD", POISON, "gap"), "letter, all ended, anew"),
+    "book_subscription": (BookSubscriptionStarted(1, LONG, 1), "letter"),
+    "book_subscription of a good name": (BookSubscriptionStarted(1, "GOOD", POISON), "letter, renewed"),
+    "book_subscription's end": (BookSubscriptionEnded(1, LONG, 1, "gap"), "letter"),
+    "book_subscription's end for odd reasons": (BookSubscriptionEnded(1, "GOOD", 1, LONG), "written"),
+    "book_subscription's end of a good name": (
+        BookSubscriptionEnded(1, "GOOD", POISON, "gap"),
+        "letter, all ended, anew",
+    ),
     "gap": (SequenceGap(1, 1, POISON, NOW_NS), "letter"),
     "number": (SequenceConsumed(1, POISON), "letter"),
 }

@@ -1,4 +1,4 @@
-"""What a batch claims: segments, memberships and gaps, the same for every way to cut a stream into batches."""
+"""What a batch claims: segments, book subscriptions and gaps, the same for every way to cut a stream into batches."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ class Tables:
 
     numbers: set[tuple[int, int]] = field(default_factory=set)
     times: set[tuple[int, int | None]] = field(default_factory=set)
-    memberships: dict[tuple[int, str, int], tuple[int | None, str | None]] = field(default_factory=dict)
+    book_subscriptions: dict[tuple[int, str, int], tuple[int | None, str | None]] = field(default_factory=dict)
     gaps: set[tuple[int, int, int]] = field(default_factory=set)
     sessions: dict[int, str | None] = field(default_factory=dict)
     streams: dict[int, str | None] = field(default_factory=dict)
@@ -38,15 +38,15 @@ class Tables:
             self.times |= {
                 (segment.stream_id, time) for time in (segment.exchange_ts_min_us, segment.exchange_ts_max_us)
             }
-        for member in ledger.memberships:
+        for member in ledger.book_subscriptions:
             key = (member.stream_id, member.ticker, member.seq_from)
-            if self.memberships.get(key, (None, None))[0] is None:
-                self.memberships[key] = (member.seq_to, member.end_reason)
+            if self.book_subscriptions.get(key, (None, None))[0] is None:
+                self.book_subscriptions[key] = (member.seq_to, member.end_reason)
         for ending in ledger.endings:
-            for (stream_id, ticker, seq_from), (seq_to, _) in list(self.memberships.items()):
+            for (stream_id, ticker, seq_from), (seq_to, _) in list(self.book_subscriptions.items()):
                 is_open = (stream_id, ticker) == (ending.stream_id, ending.ticker) and seq_to is None
                 if is_open and seq_from < ending.before:
-                    self.memberships[stream_id, ticker, seq_from] = (ending.seq_to, ending.end_reason)
+                    self.book_subscriptions[stream_id, ticker, seq_from] = (ending.seq_to, ending.end_reason)
         self.gaps |= {(gap.stream_id, gap.seq_expected, gap.seq_seen) for gap in ledger.gaps}
         self.streams.update({end.stream_id: end.reason for end in ledger.streams_ended})
         self.sessions.update({end.session_id: end.reason for end in ledger.sessions_closed})
@@ -93,7 +93,7 @@ def test_any_split_into_batches_gives_the_same_ledger_and_rows(plan: list[tuple[
         for name, table in tables_of(records[low:high]).items():
             rows.setdefault(name, []).extend(table.to_pylist())
     assert parts.numbers == whole.numbers
-    assert parts.memberships == whole.memberships
+    assert parts.book_subscriptions == whole.book_subscriptions
     assert (parts.gaps, parts.sessions, parts.streams) == (whole.gaps, whole.sessions, whole.streams)
     assert rows == {name: table.to_pylist() for name, table in tables_of(records).items()}
 
@@ -112,7 +112,7 @@ def test_a_batch_written_twice_changes_nothing(plan: list[tuple[bool, str]], fir
         once.take(part)
     for part in (records[:low], records[low:high], records[low:high], records[high:]):
         twice.take(part)
-    assert twice.memberships == once.memberships
+    assert twice.book_subscriptions == once.book_subscriptions
     assert (twice.numbers, twice.gaps, twice.streams) == (once.numbers, once.gaps, once.streams)
 
 
@@ -124,7 +124,7 @@ def test_a_crash_in_the_replay_of_everything_changes_nothing(plan: list[tuple[bo
     for low in range(0, len(records), 5):
         again.take(records[low : low + 5])
     again.take(records)
-    assert again.memberships == once.memberships
+    assert again.book_subscriptions == once.book_subscriptions
 
 
 def _same_frame(one: Record, other: Record) -> bool:
@@ -144,7 +144,7 @@ def test_acknowledgements_and_dead_letters_keep_a_segment_whole() -> None:
     assert segment.exchange_ts_min_us == segment.exchange_ts_max_us == delta.exchange_ts_us
 
 
-def test_a_gap_begins_a_new_segment_and_ends_the_membership_before_it() -> None:
+def test_a_gap_begins_a_new_segment_and_ends_the_book_subscription_before_it() -> None:
     stream = Stream()
     stream.snapshot()
     stream.delta()
@@ -152,10 +152,10 @@ def test_a_gap_begins_a_new_segment_and_ends_the_membership_before_it() -> None:
     stream.delta()
     ledger = fold(stream.records)
     assert [(s.seq_from, s.seq_to) for s in ledger.segments] == [(1, 2), (5, 5)]
-    assert [(m.seq_from, m.seq_to, m.end_reason) for m in ledger.memberships] == [(1, 2, "gap")]
+    assert [(m.seq_from, m.seq_to, m.end_reason) for m in ledger.book_subscriptions] == [(1, 2, "gap")]
 
 
-def test_a_repeated_ending_by_a_snapshot_leaves_the_next_membership_open() -> None:
+def test_a_repeated_ending_by_a_snapshot_leaves_the_next_book_subscription_open() -> None:
     stream = Stream()
     stream.snapshot()
     first, stream.records = stream.records, []
@@ -163,7 +163,7 @@ def test_a_repeated_ending_by_a_snapshot_leaves_the_next_membership_open() -> No
     tables = Tables()
     for batch in (first, stream.records, stream.records):
         tables.take(batch)
-    assert tables.memberships == {(11, "A", 1): (2, "snapshot"), (11, "A", 2): (None, None)}
+    assert tables.book_subscriptions == {(11, "A", 1): (2, "snapshot"), (11, "A", 2): (None, None)}
 
 
 def test_frames_without_number_are_in_no_segment() -> None:
@@ -184,4 +184,4 @@ def test_a_delta_out_of_bounds_becomes_a_dead_letter_and_ends_the_claim_before_i
     assert len([record for record in kept if isinstance(record, BookDelta)]) == 2
     ledger = fold(kept)
     assert [(s.seq_from, s.seq_to) for s in ledger.segments] == [(1, 4)]
-    assert [(m.seq_to, m.end_reason) for m in ledger.memberships] == [(stranger.seq - 1, "out_of_bounds")]
+    assert [(m.seq_to, m.end_reason) for m in ledger.book_subscriptions] == [(stranger.seq - 1, "out_of_bounds")]

@@ -1,4 +1,4 @@
-"""Anchors against the true book at the end of their time."""
+"""Checkpoints against the true book at the end of their time."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import polars as pl
 import pytest
 
-from kalshi_platform.lab.proof.comparison.checkpoints import AnchorCheck
+from kalshi_platform.lab.proof.comparison.checkpoints import CheckpointCheck
 from kalshi_platform.lab.proof.comparison.tables import DELTAS
 
 FIRST = pl.DataFrame(
@@ -29,20 +29,20 @@ MOVED = pl.DataFrame(
 Levels = list[tuple[int, int]]
 
 
-def anchors(*rows: tuple[int, str, Levels, Levels]) -> pl.DataFrame:
+def checkpoints(*rows: tuple[int, str, Levels, Levels]) -> pl.DataFrame:
     lists = {name: pl.List(pl.Int64) for name in ("yes_price_e4", "yes_count_e2", "no_price_e4", "no_count_e2")}
     return pl.DataFrame(
         [
             (at, ticker, *([level[place] for level in side] for side in (yes, no) for place in (0, 1)))
             for at, ticker, yes, no in rows
         ],
-        schema={"anchor_ts": pl.Int64, "ticker": pl.String, **lists},
+        schema={"checkpoint_ts": pl.Int64, "ticker": pl.String, **lists},
         orient="row",
-    ).with_columns(pl.col("anchor_ts").cast(pl.Datetime("us", "UTC")))
+    ).with_columns(pl.col("checkpoint_ts").cast(pl.Datetime("us", "UTC")))
 
 
 def wrong(told: pl.DataFrame, cuts: tuple[int, ...] = ()) -> tuple[tuple[str, int], ...]:
-    check = AnchorCheck(FIRST, told)
+    check = CheckpointCheck(FIRST, told)
     edges = [-(2**62), *cuts, 2**62]
     for low, high in pairwise(edges):
         check.add((low, high), MOVED.filter(pl.col("exchange_us").is_between(low, high, closed="left")))
@@ -63,8 +63,8 @@ RIGHT: tuple[tuple[Any, ...], ...] = (
 
 
 @pytest.mark.parametrize("cuts", [(), (10,), (11, 20, 21), (5, 6, 31)])
-def test_right_anchors_are_right_in_any_parts(cuts: tuple[int, ...]) -> None:
-    assert wrong(anchors(*RIGHT), cuts) == ()
+def test_right_checkpoints_are_right_in_any_parts(cuts: tuple[int, ...]) -> None:
+    assert wrong(checkpoints(*RIGHT), cuts) == ()
 
 
 @pytest.mark.parametrize(
@@ -81,4 +81,4 @@ def test_right_anchors_are_right_in_any_parts(cuts: tuple[int, ...]) -> None:
     ],
 )
 def test_a_wrong_one_among_right_ones_is_named(bad: tuple[int, str, Levels, Levels]) -> None:
-    assert wrong(anchors(*RIGHT, bad), (15, 25)) == ((bad[1], bad[0]),)
+    assert wrong(checkpoints(*RIGHT, bad), (15, 25)) == ((bad[1], bad[0]),)

@@ -8,7 +8,7 @@ import polars as pl
 import pytest
 
 from kalshi_platform.lab.proof.comparison.books import Fold
-from kalshi_platform.lab.proof.comparison.checkpoints import AnchorCheck, AnchorsFound
+from kalshi_platform.lab.proof.comparison.checkpoints import CheckpointCheck, CheckpointsFound
 from kalshi_platform.lab.proof.comparison.compare import Difference
 from kalshi_platform.lab.proof.comparison.compare_all import ComparedAll, GathererRows, compare_all
 from kalshi_platform.lab.proof.comparison.tables import DELTAS, TICKERS, TRADES, ComparableTable, shaped, ticker_columns
@@ -21,9 +21,9 @@ S = 1_000_000
 START = 1_795_000_000 * S
 COUNT = 60
 BODY = '{"price_dollars":"0.5000","volume_fp":"1.00","dollar_volume":%d}'
-ANCHORS = pl.DataFrame(
+CHECKPOINTS = pl.DataFrame(
     {
-        "anchor_ts": pl.Series([START], dtype=pl.Int64).cast(pl.Datetime("us", "UTC")),
+        "checkpoint_ts": pl.Series([START], dtype=pl.Int64).cast(pl.Datetime("us", "UTC")),
         "ticker": ["A"],
         "yes_price_e4": [[5_000]],
         "yes_count_e2": [[100]],
@@ -76,13 +76,13 @@ def compared(
 
     seen = recorded.group_by(DELTAS.columns).agg(pl.len().cast(pl.Int64).alias("seen"))
     gatherer = GathererRows(lambda part: within(seen, part), truth.served.select("n", "ticker"))
-    folds = Fold(ANCHORS), Fold(ANCHORS)
-    checks = [AnchorCheck(truth.first_books, ANCHORS)]
+    folds = Fold(CHECKPOINTS), Fold(CHECKPOINTS)
+    checks = [CheckpointCheck(truth.first_books, CHECKPOINTS)]
     found = compare_all(
         truth, (of_production, folds[0]), (of_lake, folds[1]), checks, {"g1": gatherer}, {"A": 0}, rows_at_once
     )
     assert all(difference.is_none for difference in found.lake.values())
-    assert checks[0].result() == AnchorsFound(1)
+    assert checks[0].result() == CheckpointsFound(1)
     assert folds[1].levels().rows() == [("A", "yes", 5_000, 100 + COUNT // 5 * 200)]
     return found
 

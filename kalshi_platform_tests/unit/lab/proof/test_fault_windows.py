@@ -10,7 +10,7 @@ import polars as pl
 import pytest
 
 from kalshi_platform.lab.proof.comparison.books import Fold, books_at_end
-from kalshi_platform.lab.proof.comparison.checkpoints import AnchorsFound
+from kalshi_platform.lab.proof.comparison.checkpoints import CheckpointsFound
 from kalshi_platform.lab.proof.comparison.compare import compare
 from kalshi_platform.lab.proof.comparison.fault_windows import AFTER_US, BEFORE_US, BORN_US, fault_windows, unexplained
 from kalshi_platform.lab.proof.comparison.holes import account, compare_coverage
@@ -37,9 +37,9 @@ TRADE_ROWS = pl.DataFrame(
     orient="row",
 )
 CUT = InjectedFault("cut", "g1", datetime(2026, 11, 23, tzinfo=UTC), 20 * S, 21 * S, "2 connections cut")
-ANCHORS = pl.DataFrame(
+CHECKPOINTS = pl.DataFrame(
     {
-        "anchor_ts": pl.Series([50 * S] * 2, dtype=pl.Int64).cast(pl.Datetime("us", "UTC")),
+        "checkpoint_ts": pl.Series([50 * S] * 2, dtype=pl.Int64).cast(pl.Datetime("us", "UTC")),
         "ticker": ["A", "B"],
         "yes_price_e4": [[5_000]] * 2,
         "yes_count_e2": [[5_000]] * 2,
@@ -73,15 +73,15 @@ def said(
     feeds.add(TRUTH)
     needed = [feeds.lost_rows(lost_of(TRUTH, seen, books), books, [CUT.at_us])]
     last = TRUTH.group_by("ticker", "side", "price_e4").agg(count_e2=pl.col("delta_e2").sum())
-    anchors = ANCHORS.filter(pl.col("ticker").is_in(kept["ticker"].unique().implode()))
-    fold = Fold(anchors)
+    checkpoints = CHECKPOINTS.filter(pl.col("ticker").is_in(kept["ticker"].unique().implode()))
+    fold = Fold(checkpoints)
     fold.add(kept)
     at_end = books_at_end(["A", "B"], last, fold, claims, dict.fromkeys("AB", 60 * S), near)
     found = Findings(
         tables=tables,
         coverage=compare_coverage(claims, claims),
-        anchors=AnchorsFound(2),
-        lake_anchors=AnchorsFound(2),
+        checkpoints=CheckpointsFound(2),
+        lake_checkpoints=CheckpointsFound(2),
         holes=account(claims, LIVES, [TRUTH], deltas.missing, needed, MARGIN),
         books=at_end,
         lake_books=at_end,

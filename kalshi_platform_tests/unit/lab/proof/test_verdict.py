@@ -11,7 +11,7 @@ import pytest
 
 from kalshi_platform.lab.proof import report
 from kalshi_platform.lab.proof.comparison.books import BooksAtEnd, Fold, books_at_end
-from kalshi_platform.lab.proof.comparison.checkpoints import AnchorsFound
+from kalshi_platform.lab.proof.comparison.checkpoints import CheckpointsFound
 from kalshi_platform.lab.proof.comparison.compare import Difference
 from kalshi_platform.lab.proof.comparison.fault_windows import Unexplained
 from kalshi_platform.lab.proof.comparison.holes import CoverageFound, HoleAccount, OverDeclared
@@ -40,8 +40,8 @@ def findings(**changes: Any) -> Findings:
     values: dict[str, Any] = {
         "tables": [TableFinding(changes.pop("table", DELTAS.name), changes.pop("truth", 10), production, lake)],
         "coverage": CoverageFound(9, 0, 0, (), ()),
-        "anchors": AnchorsFound(3),
-        "lake_anchors": AnchorsFound(3),
+        "checkpoints": CheckpointsFound(3),
+        "lake_checkpoints": CheckpointsFound(3),
         "holes": HoleAccount(0, 0, 0, 0, []),
         "books": BooksAtEnd(1, (), ()),
         "lake_books": BooksAtEnd(1, (), ()),
@@ -84,11 +84,11 @@ def test_a_clean_run_is_proven() -> None:
         ({}, {"coverage": CoverageFound(9, 0, 1, (), ("A",))}, "leaves open"),
         (
             {},
-            {"anchors": AnchorsFound(3, (("A", 5_000_000),))},
-            "1 of 3 anchors of production are wrong, the first of A",
+            {"checkpoints": CheckpointsFound(3, (("A", 5_000_000),))},
+            "1 of 3 checkpoints of production are wrong, the first of A",
         ),
-        ({}, {"lake_anchors": AnchorsFound(3, (("A", 5_000_000),))}, "anchors of the lake are wrong"),
-        ({}, {"lake_anchors": AnchorsFound(2)}, "the lake has 2 anchors"),
+        ({}, {"lake_checkpoints": CheckpointsFound(3, (("A", 5_000_000),))}, "checkpoints of the lake are wrong"),
+        ({}, {"lake_checkpoints": CheckpointsFound(2)}, "the lake has 2 checkpoints"),
         ({}, {"merge_lost": 1}, "not in production"),
         ({}, {"undeclared_messages": 1}, "connection lived"),
         ({}, {"books": BooksAtEnd(0, ("A",), ())}, "books at the end are wrong"),
@@ -102,7 +102,7 @@ def test_a_clean_run_is_proven() -> None:
         ({}, {"table": "trades", "truth": 0}, "no trades"),
         ({"published": 94}, {}, "too slow"),
         ({}, {"false_claims": {"g1": (0, ()), "g2": (3, ("A",))}}, "the ledger of g2 claims 3 deltas"),
-        ({}, {"told": AnchorsFound(9, (("A", 5_000_000),))}, "1 of 9 books that production calls proven are wrong"),
+        ({}, {"told": CheckpointsFound(9, (("A", 5_000_000),))}, "1 of 9 books that production calls proven are wrong"),
         ({"faults": (BROKEN,)}, {}, "fault failed over g1: nothing is claimed"),
         ({"level": "ground", "faults": (KILLED,)}, {}, "fault server killed g1: alarm"),
         ({"left_in_spools": 1}, {}, "spools"),
@@ -121,7 +121,7 @@ def test_each_flaw_is_named(run: dict[str, Any], found: dict[str, Any], word: st
 
 
 def test_the_lake_may_have_more_than_production_where_partitions_were_dropped() -> None:
-    more = findings(lake=difference(found=12), lake_anchors=AnchorsFound(4))
+    more = findings(lake=difference(found=12), lake_checkpoints=CheckpointsFound(4))
     assert len(failures(ran(), more)) == 2
     assert failures(ran(aside=Aside(past=(0, 9), dropped=(0, 9))), more) == []
 
@@ -164,9 +164,9 @@ LAST = pl.DataFrame(
     {"ticker": ["A"], "side": ["yes"], "price_e4": [5_000], "count_e2": [300]},
     schema_overrides={"price_e4": pl.Int64, "count_e2": pl.Int64},
 )
-ANCHORS = pl.DataFrame(
+CHECKPOINTS = pl.DataFrame(
     {
-        "anchor_ts": pl.Series([1_000, 500], dtype=pl.Int64).cast(pl.Datetime("us", "UTC")),
+        "checkpoint_ts": pl.Series([1_000, 500], dtype=pl.Int64).cast(pl.Datetime("us", "UTC")),
         "ticker": ["A", "A"],
         "yes_price_e4": [[5_000, 6_000], [1]],
         "yes_count_e2": [[100, 50], [1]],
@@ -180,23 +180,23 @@ WHOLE = MappingProxyType({"A": [(600, 3_000)]})
 
 
 def folded(
-    rows: list[tuple[Any, ...]], claims: Any = WHOLE, anchors: pl.DataFrame = ANCHORS, near: Any = ()
+    rows: list[tuple[Any, ...]], claims: Any = WHOLE, checkpoints: pl.DataFrame = CHECKPOINTS, near: Any = ()
 ) -> BooksAtEnd:
     frame = pl.DataFrame(rows, schema=list(DELTAS.columns), orient="row")
-    fold = Fold(anchors)
+    fold = Fold(checkpoints)
     for row in range(frame.height):
         fold.add(frame[row])
     return books_at_end(["A"], LAST, fold, claims, {"A": 2_000}, near)
 
 
-def test_a_book_is_the_latest_anchor_and_what_came_after_it() -> None:
+def test_a_book_is_the_latest_checkpoint_and_what_came_after_it() -> None:
     assert folded(LATER) == BooksAtEnd(1, (), ())
 
 
 def test_a_missing_delta_makes_a_claimed_book_wrong_and_an_unclaimed_one_open() -> None:
     assert folded(LATER[:2]) == BooksAtEnd(0, ("A",), ())
     assert folded(LATER[:2], {"A": [(600, 1_200)]}) == BooksAtEnd(0, (), ("A",), ("A",))
-    assert folded(LATER, anchors=ANCHORS.clear()) == BooksAtEnd(0, (), ("A",), ("A",))
+    assert folded(LATER, checkpoints=CHECKPOINTS.clear()) == BooksAtEnd(0, (), ("A",), ("A",))
 
 
 @pytest.mark.parametrize(
