@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import typer
 
@@ -12,6 +11,7 @@ from kalshi_platform.cli.console import print_line
 from kalshi_platform.errors import LockHeld, Unfinished
 
 if TYPE_CHECKING:
+    from kalshi_platform.deduplicator.live.status import DeduplicatorStatus
     from kalshi_platform.deduplicator.merge.merge_pass import MergeReport
 
 
@@ -79,25 +79,25 @@ def dedup(
     live.run(stop)
     if timer is not None:
         timer.cancel()
-    state, details = live.status()
-    inserted = {name: counts["inserted"] for name, counts in details["tables"].items() if counts["inserted"]}
+    status = live.status()
+    inserted = {name: counts.inserted for name, counts in status.tables.items() if counts.inserted}
     text = ", ".join(f"{count:,} {name}" for name, count in sorted(inserted.items())) or "nothing new"
-    print_line(f"stopped after {details['passes']:,} passes; into production: {text}")
-    if state == "waiting" and not details["passes"]:
+    print_line(f"stopped after {status.passes:,} passes; into production: {text}")
+    if status.state == "waiting" and not status.passes:
         raise LockHeld("nothing was merged here: another deduplicator held the lease on production all the time")
-    if remains := _remains(state, details):
+    if remains := _remains(status):
         raise Unfinished(remains)
 
 
-def _remains(state: str, details: Mapping[str, Any]) -> list[str]:
+def _remains(status: DeduplicatorStatus) -> list[str]:
     """List what the last pass could not do; the next start goes on where it stands."""
     remains = []
-    if state == "production away":
-        remains.append(f"production is away: {details['error']}")
-    if details.get("missed"):
-        remains.append(f"not read by the last pass: {', '.join(details['missed'])}")
-    if (details.get("catalog") or {}).get("error"):
-        remains.append(f"the catalogs were not merged: {details['catalog']['error']}")
+    if status.state == "production away":
+        remains.append(f"production is away: {status.error}")
+    if status.missed:
+        remains.append(f"not read by the last pass: {', '.join(status.missed)}")
+    if status.catalog is not None and status.catalog.error:
+        remains.append(f"the catalogs were not merged: {status.catalog.error}")
     return remains
 
 

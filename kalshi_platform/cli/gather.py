@@ -27,7 +27,7 @@ def gather(
     from kalshi_platform.clock import SYSTEM_CLOCK
     from kalshi_platform.errors import Unfinished
     from kalshi_platform.gatherer.journal.spool import bytes_waiting
-    from kalshi_platform.gatherer.switch import run_while_wanted
+    from kalshi_platform.gatherer.switch import run_while_enabled
     from kalshi_platform.gatherer.threads import log_fields
     from kalshi_platform.local.processes.stop_signals import stop_on_signals
     from kalshi_platform.monitoring.logs import describe_process
@@ -43,7 +43,7 @@ def gather(
         timer = threading.Timer(seconds, stop.set)
         timer.daemon = True
         timer.start()
-    run_while_wanted(settings, exchange, SYSTEM_CLOCK, bounds, stop)
+    run_while_enabled(settings, exchange, SYSTEM_CLOCK, bounds, stop)
     spool = settings.folder / "spool"
     if size := bytes_waiting(spool):
         raise Unfinished([f"{size:,} bytes of records wait in {spool}; the next start writes them to the database"])

@@ -9,6 +9,8 @@ import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
+import msgspec
+
 from kalshi_platform.catalog.store import CatalogStore
 from kalshi_platform.clock import Clock
 from kalshi_platform.exchange.rest import RestClient
@@ -30,10 +32,12 @@ from kalshi_platform.gatherer.markets.registry import Registry
 from kalshi_platform.gatherer.routing import Router
 from kalshi_platform.gatherer.schema_checks import DatabaseChecks
 from kalshi_platform.gatherer.settings import GathererSettings
-from kalshi_platform.gatherer.status.channel_counters import Traffic
-from kalshi_platform.gatherer.status.clock_skew import Clocks
-from kalshi_platform.gatherer.status.heartbeat import FILE_NAME, last_batch_no
+from kalshi_platform.gatherer.status.channel_counters import ChannelCounters
+from kalshi_platform.gatherer.status.clock_skew import ClockSkewMonitor
 from kalshi_platform.gatherer.status.reports import Report
+from kalshi_platform.gatherer.status.status import GathererStatus
+from kalshi_platform.monitoring.heartbeat import read_file
+from kalshi_platform.monitoring.process_usage import process_usage
 from kalshi_platform.storage.partitions import PartitionBounds
 from kalshi_platform.storage.pool import Database
 
@@ -63,15 +67,39 @@ class Parts:
     fleet: ConnectionPool
     router: Router
     checks: DatabaseChecks
-    clocks: Clocks
+    clock_skew: ClockSkewMonitor
     open_transactions: OpenTransactions
-    traffic: Mapping[str, Traffic]
+    channels: Mapping[str, ChannelCounters]
     """What came, by the name of the connection."""
 
     @property
     def connections(self) -> tuple[ConnectionSlot, ...]:
         """The places of all connections: the feed's, then those of the books."""
         return self.fleet.slots
+
+    def status(self) -> GathererStatus:
+        """Return what every part reports as of now."""
+        router, writer, now_s = self.router, self.router.writer, self.clock.monotonic()
+        return GathererStatus(
+            followed_markets=router.followed(),
+            desired_markets=len(router.wanted),
+            suspect_markets=len(router.out_of_sync()),
+            markets=dict(self.registry.counts()),
+            channels=ChannelCounters.sum(tuple(self.channels.values()), now_s),
+            connections={slot.name: slot.status(self.channels[slot.name]) for slot in self.connections},
+            connection_pool=self.fleet.counters,
+            ledger=None if writer is None else writer.ledger_status(),
+            writer=None if writer is None else writer.status(),
+            catalog=msgspec.structs.replace(
+                self.keeper.status(), fetched=self.fetcher.fetched, not_visible=self.fetcher.not_visible
+            ),
+            poller=msgspec.structs.replace(self.poller.status(), recovered=self.recovery.recovered),
+            clock=self.clock_skew.status(),
+            alarms=dict(router.alarms),
+            problems=[*self.checks.problems(), *self.clock_skew.problems(), *self.open_transactions.problems()],
+            has_database_lock=self.lock.has_lease,
+            process=process_usage(),
+        )
 
     def dispose(self) -> None:
         """Close the pools of both databases."""
@@ -108,11 +136,11 @@ def assemble(
     )
 
     turns = ConnectThrottle(settings.reconnect_spacing_s, random.random)
-    traffic: dict[str, Traffic] = {}
+    counters: dict[str, ChannelCounters] = {}
 
     def connection(name: str) -> Connection:
         put, channels = (router.put_feed, feed_channels) if name == FEED else (router.put_books, ())
-        counted = functools.partial(put, traffic.setdefault(name, Traffic()))
+        counted = functools.partial(put, counters.setdefault(name, ChannelCounters()))
         return Connection(
             name, settings, exchange, clock, ids, stop, counted, router.alarmed, channels, turns, router.may_receive
         )
@@ -139,9 +167,9 @@ def assemble(
         fleet=fleet,
         router=router,
         checks=DatabaseChecks(settings, timeseries, catalog, router.count_alarm),
-        clocks=Clocks(settings.name, timeseries, clock, rest.clock_offset, router.count_alarm),
+        clock_skew=ClockSkewMonitor(settings.name, timeseries, clock, rest.clock_offset, router.count_alarm),
         open_transactions=OpenTransactions(settings.name, timeseries, clock, router.count_alarm),
-        traffic=traffic,
+        channels=counters,
     )
     router.keeper, router.fetcher, router.recovery, router.poller = keeper, fetcher, recovery, poller
     router.fleet = fleet
@@ -159,6 +187,8 @@ def start_writer(parts: Parts) -> Writer:
     )
     if not spool.is_empty():
         _log.info("%s: %d bytes of a former run are in the spool", settings.name, spool.bytes_on_disk())
+    former = read_file(settings.heartbeat_file, GathererStatus)
+    former_batch_no = 0 if former is None or former.details.writer is None else former.details.writer.batch_no
     writer = Writer(
         settings,
         parts.timeseries,
@@ -169,9 +199,7 @@ def start_writer(parts: Parts) -> Writer:
         on_lost_claim=parts.router.resubscribe,
         on_lost_sessions=parts.router.reconnect,
         ending=parts.stop,
-        fence=Fence(
-            parts.lock.owner, parts.lock.disowned, parts.router.reconnect, last_batch_no(settings.folder / FILE_NAME)
-        ),
+        fence=Fence(parts.lock.owner, parts.lock.disowned, parts.router.reconnect, former_batch_no),
         on_alarm=parts.router.count_alarm,
     )
     parts.router.writer = writer

@@ -11,7 +11,7 @@ from kalshi_platform.gatherer.ingest.commit import commit_records
 from kalshi_platform.gatherer.markets.catalog_poller import CatalogPoller
 from kalshi_platform.gatherer.markets.registry import Registry
 from kalshi_platform.gatherer.settings import GathererSettings
-from kalshi_platform.gatherer.status.poll_log import write_polls
+from kalshi_platform.gatherer.status.report_publisher import write_polls
 from kalshi_platform.gatherer.status.reports import BooksPolled
 from kalshi_platform.market.records import Record
 from kalshi_platform.market.times import US_PER_S

@@ -18,7 +18,7 @@ from kalshi_platform.gatherer.markets.catalog_sync_loop import CatalogSyncLoop
 from kalshi_platform.gatherer.markets.market_refresher import MarketRefresher
 from kalshi_platform.gatherer.markets.registry import Registry
 from kalshi_platform.gatherer.settings import GathererSettings
-from kalshi_platform.gatherer.status.channel_counters import Traffic
+from kalshi_platform.gatherer.status.channel_counters import ChannelCounters
 from kalshi_platform.market.clock_offset import Offset
 from kalshi_platform.market.records import LifecycleEvent, Record, StreamOpened
 
@@ -100,15 +100,15 @@ class Router:
         """Whether the writer takes what a connection would receive, and no session is to end."""
         return not self._is_reconnecting and (self.writer is None or not self.writer.is_stalled)
 
-    def put_books(self, traffic: Traffic, records: Sequence[Record]) -> None:
-        """Take what a connection of books received; `traffic` counts it."""
-        traffic.saw(records, self._clock.monotonic())
+    def put_books(self, counters: ChannelCounters, records: Sequence[Record]) -> None:
+        """Take what a connection of books received; `counters` count it."""
+        counters.count(records, self._clock.monotonic())
         self.poller.saw(records)
         self.put(records)
 
-    def put_feed(self, traffic: Traffic, records: Sequence[Record]) -> None:
+    def put_feed(self, counters: ChannelCounters, records: Sequence[Record]) -> None:
         """Take what the connection of trades, tickers and lifecycle received."""
-        traffic.saw(records, self._clock.monotonic())
+        counters.count(records, self._clock.monotonic())
         self.put(records)
         for record in records:
             if type(record) is LifecycleEvent:

@@ -1,12 +1,11 @@
-"""Are these the databases that the settings mean, and are they what this version writes?
+"""Checks that the databases are those that the settings mean, and what this version writes.
 
-Asked at the start, where a clear no ends it, and later of a database that was away at the start: then capture goes on
-into the spool, whatever the answer, and the answer is told.
+At the start a clear no ends the gatherer. A database that was away at the start is checked when it is back: capture
+then goes on into the spool, whatever the result, and the result is reported.
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 
 from kalshi_platform.errors import (
@@ -17,12 +16,13 @@ from kalshi_platform.errors import (
     StatementRejected,
 )
 from kalshi_platform.gatherer.settings import GathererSettings
+from kalshi_platform.monitoring.event_log import event_logger
 from kalshi_platform.storage.failures import LOGIN_REFUSED
 from kalshi_platform.storage.migrate import DatabaseKind, check
 from kalshi_platform.storage.pool import Database
 
 ALARM = "wrong_database"
-_log = logging.getLogger(__name__)
+_log = event_logger(__name__)
 
 
 class DatabaseChecks:
@@ -40,8 +40,8 @@ class DatabaseChecks:
         ]
         self._problems: dict[str, str] = {}
 
-    def at_start(self) -> None:
-        """Refuse what cannot work. A database that is away is asked again later.
+    def check_at_startup(self) -> None:
+        """Refuse what cannot work. A database that is away is checked again later.
 
         Raises ConfigurationError when a server refuses the login or has no such database, naming the setting, and
         SchemaMismatch when a database is not what our migrations made.
@@ -56,7 +56,10 @@ class DatabaseChecks:
                     is_schema = False
                     problems.append(f"{setting}: {error}")
                 else:
-                    _log.warning("%s: %s; recording goes to the spool until it is back", self._name, error)
+                    _log.warning(
+                        "database_away_at_startup", gatherer=self._name, error=error,
+                        consequence="recording goes to the spool until it is back",
+                    )  # fmt: skip
                     continue
             except SchemaMismatch as error:
                 problems.append(f"{setting}: {error}")
@@ -64,7 +67,7 @@ class DatabaseChecks:
         if problems:
             raise SchemaMismatch("; ".join(problems)) if is_schema else ConfigurationError(problems)
 
-    def later(self) -> None:
+    def recheck(self) -> None:
         """Check what was away at the start, as soon as it is back. From one thread, now and then."""
         for todo in tuple(self._todo):
             setting, database, kind = todo
@@ -73,7 +76,7 @@ class DatabaseChecks:
             except DatabaseUnavailable:
                 continue
             except (SchemaMismatch, StatementRejected) as error:
-                self._told(setting, error)
+                self._report(setting, error)
             else:
                 self._todo.remove(todo)
                 self._problems.pop(setting, None)
@@ -82,9 +85,12 @@ class DatabaseChecks:
         """What is wrong with a database that came back."""
         return list(self._problems.values())
 
-    def _told(self, setting: str, error: KalshiPlatformError) -> None:
+    def _report(self, setting: str, error: KalshiPlatformError) -> None:
         text = f"{setting}: {error}"
         if self._problems.get(setting) != text:
             self._problems[setting] = text
             self._on_alarm(ALARM)
-            _log.error("%s: %s; capture goes on, what cannot be written waits in the spool", self._name, text)
+            _log.error(
+                ALARM, gatherer=self._name, detail=text,
+                consequence="capture goes on, what cannot be written waits in the spool",
+            )  # fmt: skip

@@ -1,17 +1,15 @@
-"""One gatherer: everything that Kalshi publishes, into its pair of databases, until it is asked to stop.
+"""Runs one gatherer: everything that Kalshi publishes, into its pair of databases, until it is stopped.
 
 Threads, all named after the gatherer: a connection each for the books' shards and one for trades, tickers and
-lifecycle; the writer; the catalog; single markets; the minute's books; recovery; the heartbeat. They share a registry
-(which markets), the writer's queue (every record) and one stop event. This module is its life from start to end;
-`assembly` wires the parts, `routing` moves what they exchange, `pulse` tells how it is.
+lifecycle; the writer; the catalog; single markets; the minute's books; recovery; the heartbeat; the database watch.
+They share a registry (which markets), the writer's queue (every record) and one stop event. This module is its life
+from start to end; `assembly` wires the parts, `routing` moves what they exchange, `status` reports how it is.
 """
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable, Sequence
-from typing import Any
 
 from kalshi_platform.clock import Clock
 from kalshi_platform.errors import AnotherWriter, DatabaseUnavailable, KalshiPlatformError
@@ -19,18 +17,22 @@ from kalshi_platform.exchange.settings import ExchangeSettings
 from kalshi_platform.gatherer.assembly import assemble, start_writer
 from kalshi_platform.gatherer.capture.snapshot_poller import TOKENS_PER_REQUEST, cost_of_books
 from kalshi_platform.gatherer.settings import GathererSettings
+from kalshi_platform.gatherer.status.report_publisher import ReportPublisher
 from kalshi_platform.gatherer.status.reports import Report
-from kalshi_platform.gatherer.status.status_reporter import Pulse
-from kalshi_platform.gatherer.threads import SAY_EVERY_S, Threads
+from kalshi_platform.gatherer.status.status import GathererStatus
+from kalshi_platform.gatherer.status.status_reporter import StatusReporter
+from kalshi_platform.gatherer.threads import WAIT_REPORT_S, ThreadGroup
 from kalshi_platform.gatherer.wait_for_exchange import wait_until_active
+from kalshi_platform.monitoring.event_log import event_logger
 from kalshi_platform.storage.partitions import PartitionBounds
+from kalshi_platform.storage.services import is_enabled, write_heartbeat
 
-_GOODBYE_S = 3.0
-_log = logging.getLogger(__name__)
+_LAST_ROW_S = 3.0
+_log = event_logger(__name__)
 
 
 class GathererService:
-    """A gatherer that runs once. `status` may be asked from any thread."""
+    """A gatherer that runs once. `status` may be called from any thread."""
 
     def __init__(
         self,
@@ -43,23 +45,20 @@ class GathererService:
     ) -> None:
         """`run_id` names the host's run in heartbeats. `on_report` is called from several threads, must not block."""
         self.settings = settings
+        self.switched_off = False
+        """Whether it ended, or is about to, because `service_switches` says so."""
         self._clock = clock
         # Everything but the writer ends by this event: set by the caller's stop, the off switch or a fatal error.
         self._stop = threading.Event()
         self._fatal: BaseException | None = None
-        self._pulse = Pulse(run_id, clock.now(), on_report, self._end)
-        self.parts = assemble(settings, exchange, clock, bounds, self._stop, self._pulse.report)
-        self._pulse.attach(self.parts)
-        self._threads = Threads(settings.name, clock, self._stop)
+        self._reports = ReportPublisher(settings.name, on_report)
+        self.parts = assemble(settings, exchange, clock, bounds, self._stop, self._reports.publish)
+        self._reporter = StatusReporter(settings, clock, self._stop, self.parts, self._reports, run_id)
+        self._threads = ThreadGroup(settings.name, clock, self._stop)
 
-    @property
-    def switched_off(self) -> bool:
-        """Whether it ended, or is about to, because `service_switches` says so."""
-        return self._pulse.switched_off
-
-    def status(self) -> dict[str, Any]:
-        """Figures for people and machines; the heartbeat's details."""
-        return self._pulse.status()
+    def status(self) -> GathererStatus:
+        """Return everything that is known as of now."""
+        return self._reporter.status()
 
     def run(self, stop: threading.Event) -> None:
         """Record until `stop` is set, the off switch is set, or a fatal error; then write what is left and return.
@@ -70,13 +69,13 @@ class GathererService:
         self.parts.lock.acquire_folder()
         try:
             relay.start()
-            self.parts.checks.at_start()
-            self._take_lease()
+            self.parts.checks.check_at_startup()
+            self._acquire_database_lock()
             if not self._stop.is_set():
                 start_writer(self.parts)
-                self._threads.start("heartbeat", self._pulse.beat)
-                self._threads.start("database watch", self._pulse.watch_database)
-                if self._pulse.is_wanted():
+                self._threads.start("heartbeat", self._reporter.run)
+                self._threads.start("database watch", self._watch_database)
+                if self._is_enabled():
                     self._record()
         finally:
             self._shut_down()
@@ -85,20 +84,20 @@ class GathererService:
 
     # -- starting
 
-    def _take_lease(self) -> None:
+    def _acquire_database_lock(self) -> None:
         # A server needs a moment to see that a killed predecessor is gone.
         lock = self.parts.lock
         while not self._stop.is_set() and not lock.check() and lock.is_refused:
             self._clock.wait(self._stop, 0.2)
 
     def _record(self) -> None:
-        settings, parts, pulse, start = self.settings, self.parts, self._pulse, self._threads.start
-        pulse.say("waiting_for_exchange")
+        settings, parts, reporter, start = self.settings, self.parts, self._reporter, self._threads.start
+        reporter.set_state("waiting_for_exchange")
         if not wait_until_active(
-            parts.rest, self._clock, self._stop, settings.status_wait_max_s, pulse.set_note, parts.rest.clock_offset
+            parts.rest, self._clock, self._stop, settings.status_wait_max_s, reporter.set_note, parts.rest.clock_offset
         ):
             return
-        pulse.say("syncing")
+        reporter.set_state("syncing")
         start("markets", lambda: parts.fetcher.run(self._stop))
         # Announcements made while the catalog is read must not be missed.
         parts.fleet.start_feed()
@@ -106,7 +105,7 @@ class GathererService:
         start("recovery", lambda: parts.recovery.run(self._stop))
         parts.fleet.start_books()
         start("snapshots", self._run_poller)
-        self._threads.keep("markets followed", lambda: parts.router.follow(self._stop))
+        self._threads.run_restarting("markets followed", lambda: parts.router.follow(self._stop))
 
     # -- threads
 
@@ -117,7 +116,7 @@ class GathererService:
 
     def _run_catalog(self) -> None:
         self.parts.keeper.load(self._stop)
-        self._pulse.say("running")
+        self._reporter.set_state("running")
         self.parts.keeper.run(self._stop)
 
     def _run_poller(self) -> None:
@@ -127,9 +126,49 @@ class GathererService:
             poller.refill_per_s = rest.account_limits().read_refill_per_s * exchange.rest_share
             poller.tokens_per_request = cost_of_books(rest.endpoint_costs())
         except KalshiPlatformError as error:
-            _log.warning("%s: the read budget is unknown (%s); assuming what is configured", self.settings.name, error)
+            _log.warning(
+                "read_budget_unknown",
+                gatherer=self.settings.name,
+                error=error,
+                consequence="assuming what is configured",
+            )
         if self.settings.follow_books:
             poller.run(self._stop)
+
+    def _watch_database(self) -> None:
+        """Write the heartbeat's row, keep the lock, obey the off switch, and look at the database in other ways."""
+        parts = self.parts
+        while not self._stop.is_set():
+            try:
+                parts.checks.recheck()
+                parts.lock.check()
+                if not parts.lock.is_refused:  # else the row is the other one's
+                    self._write_row()
+                parts.clock_skew.check_database()
+                parts.open_transactions.ask()
+                if not self._is_enabled():
+                    self._end(None)
+            except DatabaseUnavailable as error:
+                _log.debug("database_not_watched", gatherer=self.settings.name, error=error)
+            except AnotherWriter as error:
+                self._end(error)
+            self._clock.wait(self._stop, self.settings.heartbeat_interval_s)
+
+    def _write_row(self) -> None:
+        """Write the heartbeat's row and what the polls achieved. Raises DatabaseUnavailable."""
+        write_heartbeat(self.parts.timeseries, self._reporter.heartbeat())
+        self._reports.write_polls(self.parts.timeseries)
+
+    def _is_enabled(self) -> bool:
+        """Whether the off switch lets it run; a database that is away does."""
+        try:
+            enabled = is_enabled(self.parts.timeseries, self.settings.service)
+        except DatabaseUnavailable:
+            return True
+        if not enabled:
+            self.switched_off = True
+            _log.info("switched_off", service=self.settings.service, table="service_switches")
+        return enabled
 
     # -- ending
 
@@ -140,52 +179,50 @@ class GathererService:
         self.parts.router.changed.set()
 
     def _shut_down(self) -> None:
-        """Close sessions, write what is left, say goodbye, give the name back."""
+        """Close sessions, write what is left and the last heartbeat, release the name."""
         self._end(None)
-        parts, pulse, settings = self.parts, self._pulse, self.settings
-        pulse.say("stopping")
+        parts, reporter, settings = self.parts, self._reporter, self.settings
+        reporter.set_state("stopping")
         self._await([(f"connection {each.name}", each.join) for each in parts.connections] + self._threads.joins())
         if parts.router.writer is not None:
             everything = parts.router.writer.stop(settings.stop_timeout_s, self._waits_for)
-            _log.info(
-                "%s: stopped; %s", settings.name, "everything is written" if everything else "the rest is spooled"
-            )
-            pulse.report_streams()
-            pulse.say("stopped")
-            pulse.write_file()
-            self._threads.briefly("goodbye", self._say_goodbye, _GOODBYE_S)
-        pulse.endpoint.close()
-        self._threads.briefly("release", parts.lock.release, _GOODBYE_S)
+            _log.info("gatherer_stopped", gatherer=settings.name, everything_written=everything)
+            reporter.publish_streams()
+            reporter.set_state("stopped")
+            reporter.write_file()
+            self._threads.run_with_timeout("goodbye", self._write_last_row, _LAST_ROW_S)
+        reporter.close()
+        self._threads.run_with_timeout("release", parts.lock.release, _LAST_ROW_S)
         parts.dispose()
 
     def _await(self, joins: Sequence[tuple[str, Callable[[float], bool]]]) -> None:
-        """Wait for what may still put records, and say for what. One deadline for all: a database that gives no answer
-        may hold up several of them."""
+        """Wait for what may still put records, and report for what. One deadline for all: a database that gives no
+        answer may hold up several of them."""
         now = self._clock.monotonic()
-        deadline, say_at = now + self.settings.stop_timeout_s, now + SAY_EVERY_S
+        deadline, report_at = now + self.settings.stop_timeout_s, now + WAIT_REPORT_S
         left = []
         for what, join in joins:
-            while not join(max(0.0, min(say_at, deadline) - now)):
+            while not join(max(0.0, min(report_at, deadline) - now)):
                 now = self._clock.monotonic()
                 if now >= deadline:
                     left.append(what)
                     break
-                if now >= say_at:
+                if now >= report_at:
                     self._waits_for(what)
-                    say_at = now + SAY_EVERY_S
+                    report_at = now + WAIT_REPORT_S
             now = self._clock.monotonic()
         if left:
-            _log.warning("%s: stopping: waits no longer for %s", self.settings.name, ", ".join(left))
+            _log.warning("stop_not_awaited", gatherer=self.settings.name, waits_for=left)
 
     def _waits_for(self, what: str) -> None:
-        _log.info("%s: stopping: waits for %s", self.settings.name, what)
-        self._pulse.set_note(f"waits for {what}")
-        self._pulse.write_file()
+        _log.info("stop_awaited", gatherer=self.settings.name, waits_for=what)
+        self._reporter.set_note(f"waits for {what}")
+        self._reporter.write_file()
 
-    def _say_goodbye(self) -> None:
+    def _write_last_row(self) -> None:
         if isinstance(self._fatal, AnotherWriter) or self.parts.lock.is_refused:
             return  # the row is the other one's now
         try:
-            self._pulse.write_row()
+            self._write_row()
         except DatabaseUnavailable as error:
-            _log.warning("%s: no last heartbeat row: %s", self.settings.name, error)
+            _log.warning("last_heartbeat_row_not_written", gatherer=self.settings.name, error=error)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from kalshi_platform.errors import ConfigurationError
 from kalshi_platform.exchange.protocol.dead_letter_limit import DEAD_LETTERS_PER_MINUTE
+from kalshi_platform.monitoring.heartbeat import FILE_NAME as HEARTBEAT_FILE
 from kalshi_platform.monitoring.settings import EndpointSettings
 from kalshi_platform.setting import setting
 
@@ -241,6 +242,11 @@ class GathererSettings:
     def folder(self) -> Path:
         """Where this gatherer keeps its spool, lock and heartbeat file."""
         return self.state_dir / self.name
+
+    @property
+    def heartbeat_file(self) -> Path:
+        """The file that is a sign of life while the database is away."""
+        return self.folder / HEARTBEAT_FILE
 
     @property
     def service(self) -> str:

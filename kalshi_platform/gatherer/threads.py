@@ -1,24 +1,24 @@
-"""Named threads of one service: each begins anew when it fails, all end by one event."""
+"""Runs the named threads of one service: each is restarted when it fails, all end by one event."""
 
 from __future__ import annotations
 
 import functools
-import logging
 import re
 import threading
 from collections.abc import Callable
 
 from kalshi_platform.clock import Clock
 from kalshi_platform.errors import KalshiPlatformError
+from kalshi_platform.monitoring.event_log import event_logger
 
-SAY_EVERY_S = 2.0
-"""How often a stop that takes time says what it waits for."""
+WAIT_REPORT_S = 2.0
+"""How often a stop that takes time reports what it waits for."""
 _PAUSE_S = 1.0
 _CONNECTION = re.compile(r"feed|books-\d+")
-_log = logging.getLogger(__name__)
+_log = event_logger(__name__)
 
 
-class Threads:
+class ThreadGroup:
     """Starts threads whose names begin with `owner`; `stop` ends them."""
 
     def __init__(self, owner: str, clock: Clock, stop: threading.Event) -> None:
@@ -28,19 +28,19 @@ class Threads:
         self._started: list[threading.Thread] = []
 
     def start(self, name: str, act: Callable[[], None]) -> None:
-        """`keep` it in a thread of its own."""
-        self._started.append(self._new(name, lambda: self.keep(name, act)))
+        """Run `act` restarting in a thread of its own."""
+        self._started.append(self._new(name, lambda: self.run_restarting(name, act)))
 
-    def keep(self, name: str, act: Callable[[], None]) -> None:
+    def run_restarting(self, name: str, act: Callable[[], None]) -> None:
         """Run `act` here, again after every failure, until it returns or the end has come."""
         while not self._stop.is_set():
             try:
                 act()
             except KalshiPlatformError as error:
                 if not self._stop.is_set():
-                    _log.warning("%s: thread %s: %s", self._owner, name, error)
+                    _log.warning("thread_restarted", gatherer=self._owner, thread=name, error=error)
             except Exception:  # noqa: BLE001 - no fault of one thread may silently end its work
-                _log.exception("%s: thread %s failed; it begins anew", self._owner, name)
+                _log.exception("thread_failed", gatherer=self._owner, thread=name, consequence="it is restarted")
             else:
                 return
             self._clock.wait(self._stop, _PAUSE_S)
@@ -49,12 +49,12 @@ class Threads:
         """The name of each thread, and what waits for it for so many seconds and returns whether it has ended."""
         return [(f"thread {self._part(each)}", functools.partial(ended, each)) for each in self._started]
 
-    def briefly(self, name: str, act: Callable[[], None], patience_s: float) -> None:
-        """Do something with a database that may give no answer at all: it is left alone then."""
+    def run_with_timeout(self, name: str, act: Callable[[], None], timeout_s: float) -> None:
+        """Run `act` on a database that may give no answer at all: its thread is abandoned then."""
         thread = self._new(name, act)
-        thread.join(patience_s)
+        thread.join(timeout_s)
         if thread.is_alive():
-            _log.warning("%s: %s: the database gives no answer", self._owner, name)
+            _log.warning("database_gives_no_answer", gatherer=self._owner, thread=name, waited_s=timeout_s)
 
     def _part(self, thread: threading.Thread) -> str:
         return thread.name.removeprefix(f"{self._owner} ")

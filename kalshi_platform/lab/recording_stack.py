@@ -11,17 +11,18 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, Self
+from typing import Self
 
 from kalshi_platform import config
 from kalshi_platform.clock import Clock
 from kalshi_platform.errors import TransientError
-from kalshi_platform.gatherer.status.heartbeat import FILE_NAME, read_file
+from kalshi_platform.gatherer.status.status import GathererStatus, WriterStatus
 from kalshi_platform.lab.simulator_client import SimulatorClient
 from kalshi_platform.local.databases import DatabaseStack
 from kalshi_platform.local.postgres.server import PostgresServer
 from kalshi_platform.local.processes.process_group import ChildSpec, ProcessGroup
 from kalshi_platform.local.simulator_process import SimulationOptions, start_simulator
+from kalshi_platform.monitoring.heartbeat import read_file
 
 EXCHANGE_STOP_S = 60.0
 """The exchange writes the rest of its ledger when it is stopped."""
@@ -108,13 +109,14 @@ class RecordingStack:
         """The database server of a gatherer, or that of `production`."""
         return self._databases.server(gatherer)
 
-    def heartbeat(self, gatherer: str) -> dict[str, Any]:
-        """The gatherer's last heartbeat file; empty when there is none."""
-        return read_file(self.settings.gatherers[gatherer].folder / FILE_NAME) or {}
+    def status(self, gatherer: str) -> GathererStatus:
+        """Return the status in the gatherer's last heartbeat file; one without anything when there is none."""
+        heartbeat = read_file(self.settings.gatherers[gatherer].heartbeat_file, GathererStatus)
+        return GathererStatus() if heartbeat is None else heartbeat.details
 
-    def writer_figures(self, gatherer: str) -> dict[str, Any]:
-        """The writer's part of the gatherer's last heartbeat file; empty when there is none."""
-        return dict(self.heartbeat(gatherer).get("details", {}).get("writer") or {})
+    def writer_status(self, gatherer: str) -> WriterStatus:
+        """Return the writer's part of `status`."""
+        return self.status(gatherer).writer or WriterStatus()
 
     def start_gatherers(self) -> None:
         """Start every gatherer that does not run."""

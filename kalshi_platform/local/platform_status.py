@@ -2,18 +2,24 @@
 
 from __future__ import annotations
 
-from datetime import datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
+
+import msgspec
 
 from kalshi_platform.clock import Clock
 from kalshi_platform.deduplicator.close import hour_summary as hour_figures
+from kalshi_platform.deduplicator.live.status import SERVICE, DeduplicatorStatus
 from kalshi_platform.deduplicator.merge.source_identity import twins
 from kalshi_platform.deduplicator.settings import DeduplicatorSettings
 from kalshi_platform.errors import DatabaseUnavailable
-from kalshi_platform.gatherer.status.heartbeat import read_file
+from kalshi_platform.gatherer.status.status import GathererStatus
 from kalshi_platform.local.status_lines import gatherer_lines, wrong_lines
+from kalshi_platform.monitoring.heartbeat import FILE_NAME, Heartbeat, decode_details, read_file
 from kalshi_platform.storage.pool import Database
+from kalshi_platform.storage.services import read_heartbeat
+
+_Status = TypeVar("_Status", bound=GathererStatus | DeduplicatorStatus)
 
 ALIVE_S = 45.0
 """A service heard of within this time lives; heartbeats come every 5 s."""
@@ -38,15 +44,15 @@ def platform_status(settings: DeduplicatorSettings, state_dir: Path, clock: Cloc
             timeseries = Database(source.timeseries_url, name=f"{source.name} timeseries", pool_size=1)
             try:
                 service = f"gatherer/{source.name}"
-                file = read_file(state_dir / source.name / "heartbeat.json")
-                services[service] = _service(timeseries, service, file, clock)
+                file = read_file(state_dir / source.name / FILE_NAME, GathererStatus)
+                services[service] = _service(timeseries, service, GathererStatus, file, clock)
                 last = _rows(timeseries, "SELECT last_batch_no FROM batch_counter")
                 behind[source.name] = (
                     None if not last else int(last[0][0]) - int(dict(cursors or []).get(source.name, 0))
                 )
             finally:
                 timeseries.dispose()
-        services["deduplicator"] = _service(production, "deduplicator", None, clock)
+        services["deduplicator"] = _service(production, SERVICE, DeduplicatorStatus, None, clock)
         rows = _rows(
             production, "SELECT table_name, sum(rows_inserted)::bigint FROM hour_activity GROUP BY 1 ORDER BY 1"
         )
@@ -81,27 +87,38 @@ def _last_closed(production: Database) -> dict[str, Any] | None:
         return None
 
 
-def _service(database: Database, service: str, file: dict[str, Any] | None, clock: Clock) -> dict[str, Any]:
-    found = _rows(
-        database,
-        "SELECT extract(epoch FROM clock_timestamp() - at)::float8, state, pid, details FROM heartbeats"
-        " WHERE service = %s",
-        (service,),
-    )
-    age_s: float | None = float(found[0][0]) if found else None
-    state, pid, details = found[0][1:] if found else ("database away" if found is None else "unknown", None, {})
-    notes = []
+def _service(
+    database: Database,
+    service: str,
+    kind: type[_Status],
+    file: Heartbeat[_Status] | None,
+    clock: Clock,
+) -> dict[str, Any]:
+    age_s: float | None = None
+    pid: int | None = None
+    status = kind()
+    try:
+        with database.transaction() as transaction:
+            row = read_heartbeat(transaction, service)
+    except DatabaseUnavailable:
+        state = "database away"
+    else:
+        state = "unknown"
+        if row is not None:
+            age_s, state, pid, status = row.age_s, row.state, row.pid, decode_details(row.details, kind)
+    notes: list[str] = []
     if age_s is not None and age_s < -FUTURE_TOLERANCE_S:
         notes.append(f"! its last heartbeat is dated {-age_s:.0f} s in the future: a clock was set; it counts as none")
         age_s = None
     if file is not None:
         # The file lies on this host: this clock dated it.
-        file_age_s = (clock.now() - datetime.fromisoformat(file["at"])).total_seconds()
+        file_age_s = (clock.now() - file.at).total_seconds()
         if file_age_s >= -FUTURE_TOLERANCE_S and (age_s is None or file_age_s < age_s):
-            age_s, state, pid, details = file_age_s, file["state"], file["pid"], file.get("details", {})
+            age_s, state, pid, status = file_age_s, file.state, file.pid, file.details
     age_s = None if age_s is None else max(0.0, age_s)
     alive = age_s is not None and age_s < ALIVE_S and state != "stopped"
-    lines = [*notes, *(gatherer_lines(details) if service.startswith("gatherer/") else wrong_lines(details))]
+    lines = [*notes, *(gatherer_lines(status) if isinstance(status, GathererStatus) else wrong_lines(status))]
+    details = msgspec.to_builtins(status)
     return {"alive": alive, "age_s": age_s, "state": state, "pid": pid, "details": details, "lines": lines}
 
 

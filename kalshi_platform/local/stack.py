@@ -12,6 +12,7 @@ import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from kalshi_platform.clock import SYSTEM_CLOCK, Clock
 from kalshi_platform.errors import ConfigurationError
 from kalshi_platform.exchange.settings import PRODUCTION_REST_URL
 from kalshi_platform.gatherer.journal.spool import bytes_waiting
-from kalshi_platform.gatherer.status.heartbeat import FILE_NAME, read_file
+from kalshi_platform.gatherer.status.status import GathererStatus, WriterStatus
 from kalshi_platform.local.addresses import users_part, write_env_block, write_local_json
 from kalshi_platform.local.databases import DatabaseStack
 from kalshi_platform.local.processes import process_table
@@ -31,6 +32,7 @@ from kalshi_platform.local.processes.ports import free_block, free_port, is_free
 from kalshi_platform.local.processes.process_group import ChildSpec, ProcessGroup
 from kalshi_platform.local.simulator_process import SimulationOptions, SimulatorAddresses, start_simulator
 from kalshi_platform.local.status_lines import byte_text
+from kalshi_platform.monitoring.heartbeat import FILE_NAME, Heartbeat, read_file
 from kalshi_platform.surroundings import loopback
 
 DEFAULT_UI_PORT = 3000
@@ -64,7 +66,7 @@ class Stack:
         self._databases = DatabaseStack(options.data_dir, self._names, self._given)
         self.group = ProcessGroup(options.data_dir / "logs", say=say)
         self._stop_limit_s = 0.0
-        self._heartbeats_before: dict[str, str | None] = {}
+        self._heartbeats_before: dict[str, datetime | None] = {}
         self.environ: dict[str, str] = {}
         self.exchange: SimulatorAddresses | None = None
         self.ui_url: str | None = None
@@ -144,10 +146,10 @@ class Stack:
             return remains
         for name in self._names:
             beat = self._heartbeat(name)
-            if beat is None or beat["at"] == self._heartbeats_before.get(name) or beat["state"] in _ENDED:
+            if beat is None or beat.at == self._heartbeats_before.get(name) or beat.state in _ENDED:
                 continue
             remains.append(
-                f"gatherer {name} did not end by itself (its last state: {beat['state']}): what it had received and not"
+                f"gatherer {name} did not end by itself (its last state: {beat.state}): what it had received and not"
                 f" written is missing there; it may take up to {self._stop_limit_s:.0f} s (KALSHI_STOP_LIMIT_S)"
             )
         for name in self._names:
@@ -158,12 +160,12 @@ class Stack:
                 )
         return remains
 
-    def _heartbeat(self, name: str) -> dict[str, Any] | None:
-        return read_file(self._options.data_dir / "state" / name / FILE_NAME)
+    def _heartbeat(self, name: str) -> Heartbeat[GathererStatus] | None:
+        return read_file(self._options.data_dir / "state" / name / FILE_NAME, GathererStatus)
 
-    def _heartbeat_time(self, name: str) -> str | None:
+    def _heartbeat_time(self, name: str) -> datetime | None:
         beat = self._heartbeat(name)
-        return None if beat is None else str(beat["at"])
+        return None if beat is None else beat.at
 
     def _spool(self, name: str) -> Path:
         return self._options.data_dir / "state" / name / "spool"
@@ -251,12 +253,11 @@ class Stack:
         beat = self._heartbeat(name)
         if beat is None:
             return ""
-        details = beat.get("details") or {}
-        writer = details.get("writer") or {}
+        writer = beat.details.writer or WriterStatus()
         return (
-            f"{name} {details.get('note') or beat.get('state')} (heard of at {str(beat['at'])[11:19]},"
-            f" {writer.get('queued') or 0:,} records in memory, {byte_text(self._spooled(name))} on disk,"
-            f" {writer.get('commits') or 0:,} commits)"
+            f"{name} {beat.details.note or beat.state} (heard of at {beat.at:%H:%M:%S},"
+            f" {writer.queued:,} records in memory, {byte_text(self._spooled(name))} on disk,"
+            f" {writer.commits:,} commits)"
         )
 
     def _start_dagster(self, home: Path) -> None:

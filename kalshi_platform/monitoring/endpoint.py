@@ -1,6 +1,6 @@
-"""Serves `/metrics` for Prometheus and `/healthz` for restarts and pages. The only module that uses prometheus-client.
+"""Serves `/metrics` for Prometheus and `/healthz` for what restarts or pages.
 
-Figures are read at each request; nothing is counted here. A request under a host name that is not ours is refused.
+Both are made of the service's status when they are requested. A request for a host name that is not ours is refused.
 """
 
 from __future__ import annotations
@@ -8,28 +8,35 @@ from __future__ import annotations
 import json
 import sys
 import threading
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+import msgspec
 from prometheus_client import CollectorRegistry, ProcessCollector
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
-from prometheus_client.core import Metric as Family
 from prometheus_client.exposition import choose_encoder
 from prometheus_client.registry import Collector
 
 from kalshi_platform.monitoring.event_log import event_logger
+from kalshi_platform.monitoring.heartbeat import encode
 from kalshi_platform.monitoring.host_names import refusal
-from kalshi_platform.monitoring.metrics import Histogram, Metric
+from kalshi_platform.monitoring.metrics import MetricFamily
 from kalshi_platform.monitoring.plain_text import plain
 from kalshi_platform.monitoring.settings import EndpointSettings
 
 _REQUEST_TIMEOUT_S = 10.0
 _log = event_logger(__name__)
 
-Health = tuple[bool, Mapping[str, Any]]
-"""Whether all is well, and the details (become JSON)."""
+
+class Health(msgspec.Struct, kw_only=True):
+    """What `/healthz` answers: 200 without `reasons`, else 503. `troubles` need attention and stop nothing."""
+
+    service: str
+    state: str
+    health: str
+    reasons: list[str] = []
+    troubles: list[str] = []
 
 
 class Endpoint:
@@ -39,15 +46,15 @@ class Endpoint:
         self,
         settings: EndpointSettings,
         owner: str,
-        metrics: Callable[[], Iterable[Metric | Histogram]],
+        metrics: Callable[[], Iterable[MetricFamily]],
         health: Callable[[], Health],
     ) -> None:
-        """`metrics` and `health` are called from the endpoint's threads, once a request."""
+        """`metrics` and `health` are called from the endpoint's threads, once for each request."""
         self._settings = settings
         self._owner = owner
         self._health = health
         self._registry = CollectorRegistry()
-        self._registry.register(_Figures(metrics))
+        self._registry.register(_StatusCollector(metrics))
         ProcessCollector(registry=self._registry)
         self._server: _Server | None = None
         self._refusal: str | None = None
@@ -98,33 +105,16 @@ class _Server(ThreadingHTTPServer):
             _log.warning("metrics_request_failed", exc_info=True)
 
 
-class _Figures(Collector):
-    """Turns plain metrics into Prometheus's."""
-
-    def __init__(self, metrics: Callable[[], Iterable[Metric | Histogram]]) -> None:
+class _StatusCollector(Collector):
+    def __init__(self, metrics: Callable[[], Iterable[MetricFamily]]) -> None:
         self._metrics = metrics
 
-    def describe(self) -> Iterable[Family]:
-        # Nothing is read at registration: the service may not be ready yet.
+    def describe(self) -> Iterable[MetricFamily]:
+        # Nothing is collected at registration: the service may not have a status yet.
         return ()
 
-    def collect(self) -> Iterator[Family]:
-        for metric in self._metrics():
-            yield _family(metric)
-
-
-def _family(metric: Metric | Histogram) -> Family:
-    if isinstance(metric, Histogram):
-        buckets = [*((f"{bound:g}", float(count)) for bound, count in metric.buckets), ("+Inf", float(metric.count))]
-        return HistogramMetricFamily(metric.name, metric.help, buckets=buckets, sum_value=metric.total)
-    kept = [sample for sample in metric.samples if sample.value is not None]
-    labels = tuple(kept[0].labels) if kept else ()
-    kind = CounterMetricFamily if metric.kind == "counter" else GaugeMetricFamily
-    family = kind(metric.name, metric.help, labels=labels)
-    for sample in kept:
-        assert sample.value is not None  # noqa: S101 - filtered above
-        family.add_metric([sample.labels[label] for label in labels], float(sample.value))
-    return family
+    def collect(self) -> Iterator[MetricFamily]:
+        yield from self._metrics()
 
 
 def _handler(
@@ -141,12 +131,12 @@ def _handler(
                 refused = json.dumps({"error": "misdirected request", "reason": plain(reasons[0])}).encode() + b"\n"
                 self._answer(HTTPStatus.MISDIRECTED_REQUEST, "application/json", refused)
             elif path == "/metrics":
-                encode, content_type = choose_encoder(self.headers.get("Accept", ""))
-                self._answer(HTTPStatus.OK, content_type, encode(registry))
+                exposition, content_type = choose_encoder(self.headers.get("Accept", ""))
+                self._answer(HTTPStatus.OK, content_type, exposition(registry))
             elif path == "/healthz":
-                is_well, content = health()
-                status = HTTPStatus.OK if is_well else HTTPStatus.SERVICE_UNAVAILABLE
-                self._answer(status, "application/json", json.dumps(content).encode() + b"\n")
+                answer = health()
+                status = HTTPStatus.SERVICE_UNAVAILABLE if answer.reasons else HTTPStatus.OK
+                self._answer(status, "application/json", encode(answer) + b"\n")
             else:
                 self._answer(HTTPStatus.NOT_FOUND, "text/plain", b"/metrics or /healthz\n")
 

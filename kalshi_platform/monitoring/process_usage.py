@@ -1,18 +1,26 @@
-"""Measures what this process uses."""
+"""Measures what this process uses, with psutil."""
 
 from __future__ import annotations
 
-import contextlib
 import threading
 
+import msgspec
 import psutil
 
 
-def process_usage() -> dict[str, int | None]:
-    """Return `rss_bytes`, `threads` and `open_files` (handles of any kind); None where the system does not say."""
-    process = psutil.Process()
+class ProcessStatus(msgspec.Struct, kw_only=True):
+    """Resident memory, Python threads and open file descriptors; None where the system does not tell."""
+
     rss_bytes: int | None = None
+    threads: int | None = None
     open_files: int | None = None
-    with contextlib.suppress(psutil.Error, OSError):
+
+
+def process_usage() -> ProcessStatus:
+    """Return the figures of this process as of now."""
+    try:
+        process = psutil.Process()
         rss_bytes, open_files = process.memory_info().rss, process.num_fds()
-    return {"rss_bytes": rss_bytes, "threads": threading.active_count(), "open_files": open_files}
+    except (psutil.Error, OSError):
+        return ProcessStatus(threads=threading.active_count())
+    return ProcessStatus(rss_bytes=rss_bytes, threads=threading.active_count(), open_files=open_files)

@@ -59,7 +59,7 @@ def gatherer_service(gatherer: str) -> Service:
         job_name=GATHER_JOB,
         partition_key=gatherer,
         database_url=libpq_url(settings.timeseries_url),
-        heartbeat_file=settings.folder / "heartbeat.json",
+        heartbeat_file=settings.heartbeat_file,
     )
 
 

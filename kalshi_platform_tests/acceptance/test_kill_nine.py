@@ -30,10 +30,11 @@ import pytest
 
 from kalshi_platform.deduplicator.coverage.claims import read_claims
 from kalshi_platform.deduplicator.settings import GathererSource
-from kalshi_platform.gatherer.status.heartbeat import FILE_NAME, read_file
+from kalshi_platform.gatherer.status.status import GathererStatus
 from kalshi_platform.lab.simulator.server.server import ServerThread
 from kalshi_platform.lab.simulator.settings import ScenarioSettings
 from kalshi_platform.local.postgres.server import PostgresServer
+from kalshi_platform.monitoring.heartbeat import FILE_NAME, read_file
 from kalshi_platform_tests.fixtures.exchange import eventually, running_exchange
 from kalshi_platform_tests.fixtures.gatherer_databases import quick
 from kalshi_platform_tests.fixtures.gatherer_lives import Lives
@@ -255,12 +256,8 @@ def _soon(condition: Callable[[], bool]) -> None:
 
 
 def _follows_books(heartbeat: Path, since_s: float) -> bool:
-    beat = read_file(heartbeat)
-    return (
-        beat is not None
-        and datetime.fromisoformat(beat["at"]).timestamp() > since_s
-        and beat["details"]["followed"] > 0
-    )
+    beat = read_file(heartbeat, GathererStatus)
+    return beat is not None and beat.at.timestamp() > since_s and bool(beat.details.followed_markets)
 
 
 def _gatherer(server: PostgresServer, folder: Path) -> dict[str, Any]:

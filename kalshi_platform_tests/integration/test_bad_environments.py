@@ -136,14 +136,14 @@ def test_a_password_that_turns_wrong_sends_records_to_the_spool_until_it_is_righ
             gatherer.follows(2)
             administer(postgres_server, f"ALTER ROLE {role} PASSWORD '{SECRET}'", end_sessions)
             exchange.rate(100)
-            eventually(lambda: gatherer.status["writer"]["spooled"] > 20, what="records in the spool")
-            (trouble, *_) = gatherer.status["troubles"]
+            eventually(lambda: gatherer.writer.spooled > 20, what="records in the spool")
+            (trouble, *_) = gatherer.status.troubles
             assert trouble.startswith("records go to the spool: database g1 timeseries")
             assert "holds another password than the server" in trouble
-            assert gatherer.status["health"] == "degraded"
+            assert gatherer.status.health == "degraded"
             administer(postgres_server, f"ALTER ROLE {role} PASSWORD 'right'")
-            eventually(lambda: gatherer.status["writer"]["replayed"] > 20, what="the replay")
-            eventually(lambda: gatherer.status["health"] == "ok", what="health")
+            eventually(lambda: gatherer.writer.replayed > 20, what="the replay")
+            eventually(lambda: gatherer.status.health == "ok", what="health")
         assert SECRET not in json.dumps(gatherer.status)
     finally:
         administer(postgres_server, end_sessions)
@@ -161,7 +161,7 @@ def test_a_read_only_database_is_recorded_for_and_written_when_it_can_be(
     administer(postgres_server, f"ALTER DATABASE {database} SET default_transaction_read_only = on")
     with running_exchange(tmp_path, markets=2, rate=100) as exchange, running_gatherer(settings, exchange) as gatherer:
         gatherer.follows(2)
-        eventually(lambda: gatherer.status["writer"]["spooled"] > 20, what="records in the spool")
+        eventually(lambda: gatherer.writer.spooled > 20, what="records in the spool")
         code, text = get(port, "/healthz")
         told = json.loads(text)
         assert (code, told["health"], told["reasons"]) == (200, "degraded", [])
@@ -169,8 +169,8 @@ def test_a_read_only_database_is_recorded_for_and_written_when_it_can_be(
         assert "allow writes again" in told["troubles"][0]
         assert any("read-only" in line for line in gatherer_lines(gatherer.status))
         administer(postgres_server, f"ALTER DATABASE {database} RESET default_transaction_read_only")
-        eventually(lambda: gatherer.status["writer"]["replayed"] > 20, what="the replay")
-        eventually(lambda: gatherer.status["health"] == "ok", what="health")
+        eventually(lambda: gatherer.writer.replayed > 20, what="the replay")
+        eventually(lambda: gatherer.status.health == "ok", what="health")
         eventually(lambda: gatherer.rows("SELECT state FROM heartbeats") == [("running",)], what="the heartbeat's row")
 
 
@@ -187,14 +187,14 @@ def test_a_database_that_comes_back_in_another_mode_is_told_and_stops_nothing(
             running_gatherer(settings, exchange) as gatherer,
         ):
             gatherer.follows(2)
-            assert gatherer.status["problems"] == []
+            assert gatherer.status.problems == []
             administer(postgres_server, f"ALTER DATABASE {database} ALLOW_CONNECTIONS true")
-            eventually(lambda: gatherer.status["problems"], what="the problem")
-            assert any("made in mode timescale-apache" in trouble for trouble in gatherer.status["troubles"])
-            assert gatherer.status["alarms"]["wrong_database"] == 1
-            assert gatherer.status["followed"] == 2
+            eventually(lambda: gatherer.status.problems, what="the problem")
+            assert any("made in mode timescale-apache" in trouble for trouble in gatherer.status.troubles)
+            assert gatherer.status.alarms["wrong_database"] == 1
+            assert gatherer.status.followed_markets == 2
             execute(settings.timeseries_url, "UPDATE schema_meta SET mode = server_mode()")
-            eventually(lambda: gatherer.status["problems"] == [], what="the end of the problem")
+            eventually(lambda: gatherer.status.problems == [], what="the end of the problem")
     finally:
         administer(postgres_server, f"ALTER DATABASE {database} ALLOW_CONNECTIONS true")
 
@@ -236,17 +236,17 @@ def test_a_clock_five_minutes_off_is_named_with_its_size_by_the_refusal_and_the_
         caplog.at_level(logging.WARNING),
         running_gatherer(settings, exchange, ShiftedClock(-300.0)) as gatherer,
     ):
-        eventually(lambda: gatherer.status["connections"]["feed"]["refused"] >= 1, what="the refusal")
-        error = gatherer.status["connections"]["feed"]["last_error"]
+        eventually(lambda: gatherer.status.connections["feed"].refused >= 1, what="the refusal")
+        error = str(gatherer.status.connections["feed"].last_error)
         assert "HTTP 401" in error
         assert "this machine's clock is 300 s behind the exchange's: set it right (NTP)" in error
         assert "key" in error
-        eventually(lambda: gatherer.status["clock"]["ahead_of_database_s"] is not None, what="the database's clock")
-        eventually(lambda: gatherer.status["alarms"].get("clock_offset") == 2, what="both alarms")
-        status = gatherer.status
-        assert -301.5 < status["clock"]["ahead_of_exchange_s"] < -298.5
-        assert -301.5 < status["clock"]["ahead_of_database_s"] < -298.5
-        assert status["problems"] == [
+        eventually(lambda: gatherer.clock_status.ahead_of_database_s is not None, what="the database's clock")
+        eventually(lambda: gatherer.status.alarms.get("clock_offset") == 2, what="both alarms")
+        clocks = gatherer.clock_status
+        assert -301.5 < (clocks.ahead_of_exchange_s or 0.0) < -298.5
+        assert -301.5 < (clocks.ahead_of_database_s or 0.0) < -298.5
+        assert gatherer.status.problems == [
             "this machine's clock is 300 s behind the exchange's: set it right (NTP)",
             "this machine's clock is 300 s behind the database server's: set it right (NTP)",
         ]
@@ -265,9 +265,9 @@ def test_a_clock_a_little_off_and_a_newer_schema_are_told_while_everything_is_re
         running_gatherer(settings, exchange, ShiftedClock(3.6)) as gatherer,
     ):
         gatherer.follows(2)
-        eventually(lambda: len(gatherer.status["problems"]) == 2, what="both clocks told")
-        assert "4 s ahead of the database server's" in gatherer.status["problems"][1]
-        assert gatherer.status["health"] == "degraded"
+        eventually(lambda: len(gatherer.status.problems) == 2, what="both clocks told")
+        assert "4 s ahead of the database server's" in gatherer.status.problems[1]
+        assert gatherer.status.health == "degraded"
     assert [text for text in caplog.messages if "newer version" in text] == [
         "g1 timeseries holds timeseries/999_later.sql: made by a newer version of this package"
     ]
@@ -279,7 +279,7 @@ def test_metrics_of_a_running_gatherer(gatherer_settings: SettingsFactory, tmp_p
     with running_exchange(tmp_path, markets=3, rate=100) as exchange, running_gatherer(settings, exchange) as gatherer:
         gatherer.follows(3)
         eventually(lambda: gatherer.value("SELECT count(*) FROM orderbook_deltas") > 20)
-        eventually(lambda: (gatherer.status["channels"]["orderbook_delta"]["per_s"] or 0) > 0, what="a rate")
+        eventually(lambda: (gatherer.status.channels["orderbook_delta"].per_s or 0) > 0, what="a rate")
         code, text = get(port, "/metrics")
         assert code == 200
         found = {

@@ -240,7 +240,7 @@ def test_gatherers_that_sync_after_the_live_merge_began_are_not_left_to_the_next
     thread = threading.Thread(target=merger.run, args=(stop,))
     thread.start()
     try:
-        until(lambda: merger.status()[1]["catalog"] is not None)
+        until(lambda: merger.status().catalog is not None)
         assert markets(world) == []
         learn(world, "g2", "A", 0, "active")
         until(lambda: len(markets(world)) == 1)

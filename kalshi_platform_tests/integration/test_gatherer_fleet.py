@@ -55,12 +55,12 @@ def test_replacing_every_connection_declares_no_hole(gatherer_settings: Settings
                 what="each connection replaced",
             )
             high = now()
-            assert gatherer.status["followed"] == len(tickers)
+            assert gatherer.status.followed_markets == len(tickers)
             # Later frames extend what is claimed; a hole would stay.
             eventually(lambda: holes(settings, low, high, tickers) == {}, within_s=45, what="no hole")
-            assert gatherer.status["fleet"]["rotations"] >= 2
-            assert gatherer.status["fleet"]["rotations_given_up"] == 0
-            assert gatherer.status["suspects"] == 0
+            assert gatherer.pool_status.rotations >= 2
+            assert gatherer.pool_status.rotations_given_up == 0
+            assert gatherer.status.suspect_markets == 0
         assert gatherer.value("SELECT count(*) FROM sequence_gaps") == 0
 
 
@@ -78,14 +78,14 @@ def test_more_markets_open_connections_and_move_without_a_hole(
         tickers = exchange.tickers()
         with running_gatherer(settings, exchange) as gatherer:
             gatherer.follows(10)
-            assert list(gatherer.status["connections"]) == ["feed", "books-0"]
+            assert list(gatherer.status.connections) == ["feed", "books-0"]
             low = now() + BEGINNING
             eventually(lambda: now() > low, what="a claim of every market")
             for _ in range(2):
                 exchange.market("create", open_in_s=0.0, close_in_s=3_600.0)
             gatherer.follows(12)
-            assert list(gatherer.status["connections"]) == ["feed", "books-0", "books-1"]
-            eventually(lambda: gatherer.status["fleet"]["moved_markets"] == 4, within_s=60.0, what="4 markets moved")
+            assert list(gatherer.status.connections) == ["feed", "books-0", "books-1"]
+            eventually(lambda: gatherer.pool_status.moved_markets == 4, within_s=60.0, what="4 markets moved")
             query = "SELECT ticker FROM book_subscriptions WHERE end_reason = 'unsubscribed'"
             eventually(lambda: len(gatherer.rows(query)) == 4, what="left on the old connection")
             high = now()
@@ -102,7 +102,7 @@ def test_a_limit_of_the_exchange_is_found_and_the_rest_goes_to_another_connectio
         running_gatherer(gatherer_settings(), exchange) as gatherer,
     ):
         gatherer.follows(12)
-        assert gatherer.status["alarms"].get("market_limit", 0) >= 1
+        assert gatherer.status.alarms.get("market_limit", 0) >= 1
         query = (
             "SELECT connection FROM book_subscriptions JOIN streams USING (stream_id) JOIN sessions USING (session_id)"
         )

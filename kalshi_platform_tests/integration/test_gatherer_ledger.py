@@ -237,16 +237,17 @@ def test_a_gatherer_whose_database_fell_back_follows_and_claims_everything_anew(
         eventually(lambda: gatherer.value(OPEN) == 10, what="ten subscriptions in the ledger")
         past.return_to()
         eventually(
-            lambda: gatherer.status["alarms"].get(WENT_BACK) == 1, within_s=60, what="the alarm"
+            lambda: gatherer.status.alarms.get(WENT_BACK) == 1, within_s=60, what="the alarm"
         )  # fmt: skip
         eventually(
-            lambda: gatherer.status["followed"] == 10 and gatherer.value(OPEN) == 10,
+            lambda: gatherer.status.followed_markets == 10 and gatherer.value(OPEN) == 10,
             within_s=60, what="ten subscriptions in the ledger again",
         )  # fmt: skip
         told = gatherer.status
-        assert (told["health"], told["reasons"]) == ("degraded", [])
-        assert any(WENT_BACK in text for text in told["troubles"]), told["troubles"]
-        assert told["ledger"]["subscriptions"] == 10
+        assert (told.health, told.reasons) == ("degraded", [])
+        assert any(WENT_BACK in text for text in told.troubles), told.troubles
+        assert told.ledger is not None
+        assert told.ledger.subscriptions == 10
 
 
 def test_a_second_process_cut_off_at_its_start_leaves_the_ledger_of_the_first_alone(
@@ -269,13 +270,13 @@ def test_a_second_process_cut_off_at_its_start_leaves_the_ledger_of_the_first_al
             eventually(lambda: gatherer.value(OPEN) == 5, what="five subscriptions in the ledger")
             second = RunningGatherer(second_settings, client_settings(exchange))
             second.follows(5)
-            eventually(lambda: second.status["writer"]["spooled"], what="the second one recording to its spool")
+            eventually(lambda: second.writer.spooled, what="the second one recording to its spool")
             administer(settings.timeseries_url, "ALTER ROLE cut_off CONNECTION LIMIT -1")
             second.join(60)
             assert isinstance(second.error, AnotherWriter)
             assert gatherer.value(OPEN) == 5
             assert gatherer.value("SELECT count(DISTINCT session_id) FROM sessions WHERE closed_at IS NOT NULL") == 0
-            assert not gatherer.status["alarms"].get(WENT_BACK)
+            assert not gatherer.status.alarms.get(WENT_BACK)
     finally:
         administer(settings.timeseries_url, "DROP ROLE cut_off")
 

@@ -210,8 +210,8 @@ def test_an_answer_older_than_the_announcement_is_asked_again(
             "msg": {"market_ticker": ticker, "event_type": "deactivated", "is_deactivated": True},
         }
     )  # fmt: skip
-    before = gatherer.status["catalog"]["fetched"]
-    eventually(lambda: gatherer.status["catalog"]["fetched"] >= before + 2, what="the second question")
+    before = gatherer.catalog_status.fetched
+    eventually(lambda: gatherer.catalog_status.fetched >= before + 2, what="the second question")
     exchange.fault("suppress_lifecycle", count=1)
     exchange.market("deactivate", ticker=ticker)
     comes_true(gatherer, ticker, "status", ("inactive",))

@@ -24,9 +24,9 @@ def test_1500_markets_are_synced_followed_and_polled(gatherer_settings: Settings
                 what="a poll of every market",
             )
             status = gatherer.status
-            assert sorted(status["connections"]) == ["books-0", "books-1", "feed"]
-            assert all(each["sessions"] == 1 for each in status["connections"].values())
-            assert status["alarms"] == {}
+            assert sorted(status.connections) == ["books-0", "books-1", "feed"]
+            assert all(each.sessions == 1 for each in status.connections.values())
+            assert status.alarms == {}
         [full] = [r for r in gatherer.reports if isinstance(r, CatalogSynced) and r.what == "markets"]
         assert (full.scope, full.rows_seen, full.rows_changed) == ("full", MARKETS, MARKETS)
         assert gatherer.catalog("SELECT count(*) FROM markets WHERE status = 'active'") == [(MARKETS,)]

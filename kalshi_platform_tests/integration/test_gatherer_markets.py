@@ -48,7 +48,7 @@ def test_a_created_market_is_fetched_after_404s_and_followed(
             gatherer.follows(4)
             ticker = exchange.market("create", visible_in_s=0.8)["ticker"]
             gatherer.follows(5)
-            eventually(lambda: gatherer.status["catalog"]["not_visible"] >= 1, what="a 404 before REST shows it")
+            eventually(lambda: gatherer.catalog_status.not_visible >= 1, what="a 404 before REST shows it")
             eventually(lambda: gatherer.catalog(f"SELECT status FROM markets WHERE ticker = '{ticker}'"))
             exchange.publish({"kind": "delta", "ticker": ticker, "side": "yes", "price_e4": 4200, "delta_e2": 100})
             query = f"SELECT price_e4, delta_e2 FROM orderbook_deltas WHERE ticker = '{ticker}'"
@@ -118,7 +118,7 @@ def test_what_was_announced_while_the_line_was_down_is_asked_for_when_it_is_back
         exchange.fault("refuse_handshake", user_agent=" feed)", seconds=1.5)
         exchange.fault("cut", user_agent=" feed)")
         exchange.market("create", visible_in_s=0.0)
-        eventually(lambda: gatherer.status["connections"]["feed"]["reconnects"] == 1, what="the feed to be back")
+        eventually(lambda: gatherer.status.connections["feed"].reconnects == 1, what="the feed to be back")
         gatherer.follows(4)
         assert gatherer.value("SELECT count(*) FROM market_lifecycle") == 0
 

@@ -19,8 +19,9 @@ from kalshi_platform.deduplicator.coverage.claims import claims
 from kalshi_platform.gatherer.ingest.writer import Writer
 from kalshi_platform.gatherer.journal.spool import Spool
 from kalshi_platform.gatherer.settings import GathererSettings
-from kalshi_platform.gatherer.status.heartbeat import FILE_NAME, read_file
+from kalshi_platform.gatherer.status.status import GathererStatus
 from kalshi_platform.market.records import BookDelta, BookSnapshot, Record
+from kalshi_platform.monitoring.heartbeat import read_file
 from kalshi_platform.storage.pool import Database
 from kalshi_platform_tests.fixtures.exchange import eventually, running_exchange
 from kalshi_platform_tests.fixtures.gathered import BASE_US, Stream
@@ -302,8 +303,8 @@ def test_with_the_spool_at_its_limit_the_gatherer_ends_its_sessions_and_begins_a
     )
 
     def state() -> str | None:
-        beat = read_file(settings.folder / FILE_NAME)
-        return None if beat is None else str(beat["state"])
+        beat = read_file(settings.heartbeat_file, GathererStatus)
+        return None if beat is None else beat.state
 
     with running_exchange(tmp_path, markets=5, rate=0) as exchange:
         with running_gatherer(settings, exchange) as gatherer:
@@ -315,14 +316,14 @@ def test_with_the_spool_at_its_limit_the_gatherer_ends_its_sessions_and_begins_a
                 eventually(lambda: state() == "stalled", within_s=60, what="a stall")
                 exchange.rate(0)
                 status = gatherer.status
-                assert "KALSHI_SPOOL_MAX_GIB" in status["note"]
-                assert "may hold" in status["note"]
+                assert "KALSHI_SPOOL_MAX_GIB" in status.note
+                assert "may hold" in status.note
                 eventually(
-                    lambda: {each["state"] for each in gatherer.status["connections"].values()} == {"stalled"},
+                    lambda: {each.state for each in gatherer.status.connections.values()} == {"stalled"},
                     what="all connections ended",
                 )
                 assert exchange.state()["connections"] == []
-                assert gatherer.status["writer"]["queued"] < 2 * settings.queue_rows
+                assert gatherer.writer.queued < 2 * settings.queue_rows
             finally:
                 end()
             eventually(lambda: state() == "running", within_s=60, what="the end of the stall")
@@ -453,10 +454,10 @@ def test_beginnings_that_were_lost_with_a_damaged_spool_are_made_again(
             # The first file is in the writer's hands then.
             eventually(lambda: len(list(folder.glob("*.spool"))) > 1)
             exchange.fault("cut")
-            eventually(lambda: all(each["reconnects"] for each in gatherer.status["connections"].values()))
+            eventually(lambda: all(each.reconnects for each in gatherer.status.connections.values()))
             gatherer.follows(5)
             exchange.rate(0)
-            eventually(lambda: gatherer.status["writer"]["queued"] == 0)
+            eventually(lambda: gatherer.writer.queued == 0)
             for path in folder.glob("*.spool"):
                 content = path.read_bytes()
                 with path.open("r+b") as file:
@@ -466,7 +467,7 @@ def test_beginnings_that_were_lost_with_a_damaged_spool_are_made_again(
                         file.write(bytes([content[at] ^ 1]))
         finally:
             end()
-        eventually(lambda: gatherer.status["writer"]["spool_damages"] > 0, what="a damage")
+        eventually(lambda: gatherer.writer.spool_damages > 0, what="a damage")
         eventually(lambda: gatherer.value(known) == 5, what="book_subscriptions of sessions that the ledger knows")
         assert list(folder.glob("*.damaged"))
 
@@ -538,7 +539,7 @@ COLUMNS: dict[str, list[str]] = {
 def test_a_stop_waits_for_the_last_commit_and_says_so(
     gatherer_settings: SettingsFactory, open_database: OpenDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("kalshi_platform.gatherer.ingest.writer.SAY_EVERY_S", 0.1)
+    monkeypatch.setattr("kalshi_platform.gatherer.ingest.writer.WAIT_REPORT_S", 0.1)
     settings = gatherer_settings()
     feed, told = Feed(), threading.Event()
     said: list[str] = []

@@ -88,7 +88,7 @@ def test_a_wall_clock_that_is_set_cuts_no_connection_and_holds_up_no_work(
             gatherer.follows(count)
             delta(exchange, exchange.tickers()[0])
         assert gatherer.value("SELECT count(*) FROM sessions") == 2
-        assert gatherer.status["health"] != "not recording", gatherer.status["reasons"]
+        assert gatherer.status.health != "not recording", gatherer.status.reasons
 
 
 def test_a_cut_connection_comes_back_with_new_streams(gatherer_settings: SettingsFactory, tmp_path: Path) -> None:
@@ -115,8 +115,8 @@ def test_a_stalled_connection_is_given_up_although_its_pings_go_on(
         with running_gatherer(settings, exchange) as gatherer:
             gatherer.follows(3)
             exchange.fault("stall", user_agent="books-0", seconds=2.5)
-            eventually(lambda: gatherer.status["connections"]["books-0"]["sessions"] >= 2, what="a second session")
-            assert "no data" in gatherer.status["connections"]["books-0"]["last_error"]
+            eventually(lambda: gatherer.status.connections["books-0"].sessions >= 2, what="a second session")
+            assert "no data" in str(gatherer.status.connections["books-0"].last_error)
             gatherer.follows(3)
 
 
@@ -126,10 +126,10 @@ def test_a_quiet_connection_is_asked_and_kept(gatherer_settings: SettingsFactory
         running_gatherer(gatherer_settings(connections=1, silence_limit_s=0.8), exchange) as gatherer,
     ):
         gatherer.follows(3)
-        frames = gatherer.status["connections"]["books-0"]["frames"]
-        eventually(lambda: gatherer.status["connections"]["books-0"]["frames"] >= frames + 2, what="two answers")
-        assert gatherer.status["connections"]["books-0"]["sessions"] == 1
-        assert gatherer.status["connections"]["books-0"]["dead_letters"] == 0
+        frames = gatherer.status.connections["books-0"].frames
+        eventually(lambda: gatherer.status.connections["books-0"].frames >= frames + 2, what="two answers")
+        assert gatherer.status.connections["books-0"].sessions == 1
+        assert gatherer.status.connections["books-0"].dead_letters == 0
 
 
 def test_refused_handshakes_are_waited_out_and_a_wrong_key_does_not_hammer(
@@ -140,10 +140,10 @@ def test_refused_handshakes_are_waited_out_and_a_wrong_key_does_not_hammer(
         exchange.fault("refuse_handshake", status=401, user_agent="books-0", count=1)
         settings = gatherer_settings(connections=1, refused_backoff_s=1.5)
         with running_gatherer(settings, exchange) as gatherer:
-            eventually(lambda: gatherer.status["connections"]["books-0"]["refused"] == 1, what="the refusal")
-            assert "clock" in gatherer.status["connections"]["books-0"]["last_error"]
+            eventually(lambda: gatherer.status.connections["books-0"].refused == 1, what="the refusal")
+            assert "clock" in str(gatherer.status.connections["books-0"].last_error)
             gatherer.follows(3)
-            assert gatherer.status["connections"]["books-0"]["refused"] == 1
+            assert gatherer.status.connections["books-0"].refused == 1
 
 
 def test_an_unknown_shape_is_buried_with_its_bytes_and_its_markets_recover(
@@ -185,7 +185,7 @@ def test_books_on_another_price_scale_raise_an_alarm_on_the_heartbeat_and_end_no
                     "msg": book,
                 }
             )
-        eventually(lambda: gatherer.status["alarms"].get("price_scale") == 1, what="the alarm")
+        eventually(lambda: gatherer.status.alarms.get("price_scale") == 1, what="the alarm")
         query = "SELECT details->'alarms'->>'price_scale' FROM heartbeats"
         eventually(lambda: gatherer.rows(query) == [("1",)], what="the alarm on the heartbeat")
         gatherer.follows(4)
@@ -197,9 +197,7 @@ def test_a_connection_asks_what_is_open_and_keeps_what_is(gatherer_settings: Set
         running_gatherer(gatherer_settings(silence_limit_s=0.6), exchange) as gatherer,
     ):
         gatherer.follows(2)
-        frames = gatherer.status["connections"]["feed"]["frames"]
-        eventually(
-            lambda: gatherer.status["connections"]["feed"]["frames"] > frames + 60, what="frames for some seconds"
-        )
-        assert gatherer.status["alarms"] == {}
+        frames = gatherer.status.connections["feed"].frames
+        eventually(lambda: gatherer.status.connections["feed"].frames > frames + 60, what="frames for some seconds")
+        assert gatherer.status.alarms == {}
         assert gatherer.value("SELECT count(*) FROM streams WHERE end_reason = 'not_served'") == 0

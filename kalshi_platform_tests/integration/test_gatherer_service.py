@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import logging
 import os
 import signal
@@ -13,7 +12,6 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import psycopg2
 import pyarrow as pa
@@ -25,11 +23,12 @@ from kalshi_platform.errors import AnotherWriter, SchemaMismatch
 from kalshi_platform.exchange.rest import RestClient
 from kalshi_platform.gatherer.on_demand import poll_books
 from kalshi_platform.gatherer.settings import GathererSettings
-from kalshi_platform.gatherer.status.heartbeat import FILE_NAME, read_file
 from kalshi_platform.gatherer.status.reports import BooksPolled, StreamsCommitted
-from kalshi_platform.gatherer.switch import run_while_wanted
+from kalshi_platform.gatherer.status.status import GathererStatus
+from kalshi_platform.gatherer.switch import run_while_enabled
 from kalshi_platform.lab.simulator.server.server import ServerThread
 from kalshi_platform.local.postgres.server import PostgresServer
+from kalshi_platform.monitoring.heartbeat import Heartbeat, read_file
 from kalshi_platform.storage.pool import Database
 from kalshi_platform_tests.fixtures.exchange import eventually, running_exchange
 from kalshi_platform_tests.fixtures.gatherer_databases import SettingsFactory
@@ -70,8 +69,8 @@ def test_an_inactive_exchange_is_waited_for_until_it_is_back(
     with running_exchange(tmp_path, markets=2, rate=0) as exchange:
         exchange.fault("exchange_inactive", seconds=3_600)
         with running_gatherer(gatherer_settings(status_wait_max_s=0.5), exchange) as gatherer:
-            eventually(lambda: "inactive" in gatherer.status["note"], what="the wait is told")
-            (reason,) = gatherer.status["reasons"]
+            eventually(lambda: "inactive" in gatherer.status.note, what="the wait is told")
+            (reason,) = gatherer.status.reasons
             assert reason.startswith("it waits for the exchange: exchange inactive, expected back: 20")
             assert gatherer.value("SELECT count(*) FROM sessions") == 0
             exchange.clear_faults()
@@ -179,9 +178,10 @@ def test_heartbeat_row_file_and_report_tell_the_same_story(gatherer_settings: Se
             eventually(lambda: gatherer.value("SELECT count(*) FROM orderbook_deltas") > 20)
             eventually(lambda: gatherer.rows("SELECT state FROM heartbeats") == [("running",)])
             eventually(lambda: followed(gatherer.settings) == 2, what="both books in the file")
-            beat = read_file(gatherer.settings.folder / FILE_NAME)
+            beat = heartbeat_of(gatherer.settings)
             assert beat is not None
-            assert (beat["service"], beat["state"]) == ("gatherer/g1", "running")
+            assert (beat.service, beat.state) == ("gatherer/g1", "running")
+            content = gatherer.settings.heartbeat_file.read_text()
         (row,) = gatherer.rows("SELECT service, state, details FROM heartbeats")
         assert row[:2] == ("gatherer/g1", "stopped")
         deltas = gatherer.value("SELECT count(*) FROM orderbook_deltas")
@@ -189,7 +189,7 @@ def test_heartbeat_row_file_and_report_tell_the_same_story(gatherer_settings: Se
         assert row[2]["writer"]["lag_p99_ms"] > 0
         streams = [report for report in gatherer.reports if isinstance(report, StreamsCommitted)]
         assert sum(report.rows.get("orderbook_deltas", 0) for report in streams) == deltas
-    assert gatherer.settings.timeseries_url not in json.dumps(beat)
+    assert gatherer.settings.timeseries_url not in content
 
 
 def test_nothing_is_lost_while_the_databases_are_stopped_and_started_again(
@@ -204,11 +204,11 @@ def test_nothing_is_lost_while_the_databases_are_stopped_and_started_again(
             exchange.rate(400)
             eventually(lambda: gatherer.value("SELECT count(*) FROM orderbook_deltas") > 200)
             stoppable_server.stop("immediate")
-            eventually(lambda: gatherer.status["writer"]["spooled"] > 300, what="records in the spool")
-            beat = read_file(settings.folder / FILE_NAME)
+            eventually(lambda: gatherer.writer.spooled > 300, what="records in the spool")
+            beat = heartbeat_of(settings)
             assert beat is not None
             stoppable_server.start()
-            eventually(lambda: gatherer.status["writer"]["replayed"] > 300, within_s=45, what="the replay")
+            eventually(lambda: gatherer.writer.replayed > 300, within_s=45, what="the replay")
             exchange.rate(0)
             eventually(lambda: recorded(settings.timeseries_url) == published(exchange), within_s=45, what="all deltas")
         assert gatherer.value("SELECT count(*) FROM sequence_gaps") == 0
@@ -227,11 +227,11 @@ def test_capture_begins_although_both_databases_are_away(
         with running_gatherer(settings, exchange) as gatherer:
             gatherer.follows(5)
             exchange.rate(300)
-            eventually(lambda: gatherer.status["writer"]["spooled"] > 200)
+            eventually(lambda: gatherer.writer.spooled > 200)
             exchange.rate(0)
             stoppable_server.start()
             eventually(
-                lambda: gatherer.status["writer"]["queued"] == 0 and gatherer.status["writer"]["spool_bytes"] == 0,
+                lambda: gatherer.writer.queued == 0 and gatherer.writer.spool_bytes == 0,
                 within_s=45,
                 what="an empty spool",
             )
@@ -255,9 +255,13 @@ def process_environment(settings: GathererSettings, exchange: ServerThread) -> d
     )
 
 
+def heartbeat_of(settings: GathererSettings) -> Heartbeat[GathererStatus] | None:
+    return read_file(settings.heartbeat_file, GathererStatus)
+
+
 def followed(settings: GathererSettings) -> int:
-    beat: dict[str, Any] = read_file(settings.folder / FILE_NAME) or {"details": {}}
-    return int(beat["details"].get("followed", 0))
+    beat = heartbeat_of(settings)
+    return 0 if beat is None else beat.details.followed_markets or 0
 
 
 def test_after_kill_9_the_ledger_claims_only_what_was_committed(
@@ -386,8 +390,8 @@ def test_nobody_says_running_after_the_stop(
         eventually(lambda: "sync of markets failed" in caplog.text, what="a sync that goes on")
         gatherer.stop()
     assert gatherer.error is None
-    states = [text.removeprefix("g1: ") for text in caplog.messages]
-    assert "stopping" in states
+    states = [text.rpartition("state=")[2] for text in caplog.messages if text.startswith("state_changed ")]
+    assert states[-2:] == ["stopping", "stopped"]
     assert "running" not in states
 
 
@@ -399,7 +403,7 @@ def test_a_gatherer_that_waits_when_switched_off_records_again_when_switched_on(
     execute(url, "INSERT INTO service_switches (service, enabled) VALUES ('gatherer/g1', false)")
     with running_exchange(tmp_path, markets=2, rate=50) as exchange:
         waiting = threading.Thread(
-            target=lambda: run_while_wanted(settings, client_settings(exchange), SYSTEM_CLOCK, BOUNDS, stop),
+            target=lambda: run_while_enabled(settings, client_settings(exchange), SYSTEM_CLOCK, BOUNDS, stop),
             daemon=True,
         )
         waiting.start()
@@ -436,9 +440,9 @@ def test_the_command_waits_when_switched_off_and_ends_when_asked(
 
 def states(settings: GathererSettings) -> tuple[str | None, str | None]:
     """What the heartbeat's file and its row say."""
-    beat = read_file(settings.folder / FILE_NAME)
+    beat = heartbeat_of(settings)
     row = rows(settings.timeseries_url, "SELECT state FROM heartbeats")
-    return None if beat is None else str(beat["state"]), str(row[0][0]) if row else None
+    return None if beat is None else beat.state, str(row[0][0]) if row else None
 
 
 def test_the_polls_leave_an_account_of_their_resolution(gatherer_settings: SettingsFactory, tmp_path: Path) -> None:
@@ -446,7 +450,7 @@ def test_the_polls_leave_an_account_of_their_resolution(gatherer_settings: Setti
         with running_gatherer(gatherer_settings(snapshot_interval_s=1.0), exchange) as gatherer:
             gatherer.follows(3)
             eventually(lambda: gatherer.value("SELECT count(*) FROM snapshot_polls") >= 2, what="two polls")
-            assert gatherer.status["books"]["oldest_age_s"] < 5
+            assert (gatherer.poller_status.oldest_age_s or 0.0) < 5
         polls = gatherer.rows(
             "SELECT minute, markets_desired, markets_requested, markets_answered, markets_failed, requests, tokens,"
             " started_at >= minute, finished_at >= started_at, oldest_age_s BETWEEN 0 AND 5"
@@ -471,15 +475,15 @@ def test_a_frozen_server_does_not_hold_up_the_end(
             server = [pid for (pid,) in rows(url, "SELECT pid FROM pg_stat_activity")]
             server += [int(file.read_text().split()[0]) for file in stoppable_server.data_dir.rglob("postmaster.pid")]
             with frozen(server):
-                eventually(lambda: gatherer.status["writer"]["queued"] > 50, what="records that wait for the server")
+                eventually(lambda: gatherer.writer.queued > 50, what="records that wait for the server")
                 exchange.rate(0)
                 frames = sum(published(exchange).values())
-                eventually(lambda: gatherer.status["connections"]["books-0"]["frames"] >= frames + 5, what="all frames")
+                eventually(lambda: gatherer.status.connections["books-0"].frames >= frames + 5, what="all frames")
                 gatherer.stop_event.set()
                 gatherer.join(20)
         with running_gatherer(settings, exchange) as again:
             again.follows(4)
-            eventually(lambda: again.status["writer"]["spool_bytes"] == 0, what="the replay")
+            eventually(lambda: again.writer.spool_bytes == 0, what="the replay")
         assert recorded(url) == published(exchange)
 
 

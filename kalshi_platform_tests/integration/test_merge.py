@@ -16,6 +16,7 @@ from kalshi_platform.deduplicator.close.close_hour import close_hour
 from kalshi_platform.deduplicator.close.hours import active_hours, hours_to_close
 from kalshi_platform.deduplicator.live import live_merger as live_module
 from kalshi_platform.deduplicator.live.live_merger import LiveMerger
+from kalshi_platform.deduplicator.live.status import CatalogMergeStatus
 from kalshi_platform.deduplicator.merge import cursor as cursor_module
 from kalshi_platform.deduplicator.merge import hour_activity
 from kalshi_platform.deduplicator.merge.merge_pass import Merger, MergeReport, merge_new
@@ -37,6 +38,10 @@ from kalshi_platform_tests.fixtures.postgres import DatabaseFactory
 
 T0 = us_from_datetime(SYSTEM_CLOCK.now()) // US_PER_HOUR * US_PER_HOUR - 2 * US_PER_HOUR + 60 * US_PER_S
 World = Callable[..., MergeWorld]
+
+
+def catalog_status(merger: LiveMerger) -> CatalogMergeStatus:
+    return merger.status().catalog or CatalogMergeStatus()
 
 
 def test_one_delta_with_different_seq_in_two_gatherers_is_one_row_of_the_first_receiver(merge_world: World) -> None:
@@ -538,7 +543,7 @@ def test_a_second_live_merger_waits_for_the_lease(merge_world: World) -> None:
         threads[0].start()
         until(lambda: len(reports[0]) > 0)
         threads[1].start()
-        until(lambda: mergers[1].status()[0] == "waiting")
+        until(lambda: mergers[1].status().state == "waiting")
         world.gatherers["g1"].commit(orderbook_deltas=[delta_row("A", ts_us=T0, seq=2)])
         until(lambda: world.rows("SELECT count(*) FROM orderbook_deltas") == [(1,)])
         assert not reports[1]
@@ -596,11 +601,11 @@ def test_the_live_merger_survives_production_being_away(merge_world: World) -> N
         until(lambda: len(reports) > 0)
         world.production.dispose()
         _set_connections(world, good, allowed=False)
-        until(lambda: merger.status()[0] == "production away")
+        until(lambda: merger.status().state == "production away")
         world.gatherers["g1"].commit(orderbook_deltas=[delta_row("A", ts_us=T0, seq=2)])
         _set_connections(world, good, allowed=True)
         until(lambda: sum(report.rows_inserted for report in reports) == 1)
-        assert merger.status()[0] == "running"
+        assert merger.status().state == "running"
     finally:
         stop.set()
         thread.join(20)
@@ -633,10 +638,10 @@ def test_an_unforeseen_error_of_the_catalog_merge_is_shown_and_survived(
     thread = threading.Thread(target=merger.run, args=(stop,))
     thread.start()
     try:
-        until(lambda: "nobody foresaw this" in str((merger.status()[1]["catalog"] or {}).get("error")))
+        until(lambda: "nobody foresaw this" in str(catalog_status(merger).error))
         broken.clear()
-        until(lambda: (merger.status()[1]["catalog"] or {}).get("rows_changed") == 0)
-        assert merger.status()[1]["catalog"]["error"] is None
+        until(lambda: catalog_status(merger).rows_changed == 0)
+        assert catalog_status(merger).error is None
     finally:
         stop.set()
         thread.join(20)

@@ -1,32 +1,30 @@
-"""The deduplicator's line in production's `heartbeats`, and its off switch in `service_switches`."""
+"""Writes the deduplicator's row in production's `heartbeats`, from a thread of its own."""
 
 from __future__ import annotations
 
-import logging
-import os
-import socket
 import threading
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable
 
 from kalshi_platform.clock import Clock
+from kalshi_platform.deduplicator.live.status import SERVICE, DeduplicatorStatus
 from kalshi_platform.errors import KalshiPlatformError
-from kalshi_platform.storage import services
+from kalshi_platform.monitoring.event_log import event_logger
+from kalshi_platform.monitoring.heartbeat import Heartbeat
 from kalshi_platform.storage.pool import Database
+from kalshi_platform.storage.services import write_heartbeat
 
-SERVICE = "deduplicator"
-_log = logging.getLogger(__name__)
+_log = event_logger(__name__)
 
 
-class Heartbeat:
-    """Writes the line every `interval_s` from a thread of its own, so that a long merge does not look like death."""
+class HeartbeatWriter:
+    """Writes the row every `interval_s`, so that a long merge does not look like death."""
 
     def __init__(
         self,
         database: Database,
         clock: Clock,
         interval_s: float,
-        status: Callable[[], tuple[str, Mapping[str, Any]]],
+        status: Callable[[], DeduplicatorStatus],
         run_id: str | None,
     ) -> None:
         self._database = database
@@ -39,40 +37,26 @@ class Heartbeat:
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
 
     def start(self) -> None:
-        """Begin to beat."""
+        """Start the thread."""
         self._thread.start()
 
     def stop(self) -> None:
-        """Write the last line and end."""
+        """End the thread and write the last row."""
         self._stop.set()
         self._thread.join(timeout=10)
-        self.beat()
+        self.write()
 
-    def beat(self) -> None:
-        """Write the line now; a production database that is away is not an error of the heartbeat."""
-        state, details = self._status()
+    def write(self) -> None:
+        """Write the row now; a production database that is away is not an error of the heartbeat."""
+        status = self._status()
+        heartbeat = Heartbeat(SERVICE, self._clock.now(), self._started_at, status.state, status, run_id=self._run_id)
         try:
-            services.write_heartbeat(
-                self._database,
-                service=SERVICE,
-                started_at=self._started_at,
-                host=socket.gethostname(),
-                pid=os.getpid(),
-                run_id=self._run_id,
-                state=state,
-                details=details,
-            )
+            write_heartbeat(self._database, heartbeat)
         except KalshiPlatformError as error:
-            _log.debug("no heartbeat: %s", error)
+            _log.debug("heartbeat_not_written", service=SERVICE, error=error)
 
     def _run(self) -> None:
         while True:
-            self.beat()
+            self.write()
             if self._clock.wait(self._stop, self._interval_s):
                 return
-
-
-def switched_off(database: Database) -> str | None:
-    """The reason why the deduplicator should not run; None while it should."""
-    switch = services.switch_of(database, SERVICE)
-    return None if switch.enabled else switch.reason or "no reason given"

@@ -6,22 +6,33 @@ import logging
 import random
 import threading
 from collections.abc import Callable
-from typing import Any
+
+import msgspec
 
 from kalshi_platform.backoff import exponential, jittered
 from kalshi_platform.clock import Clock
 from kalshi_platform.deduplicator.catalog.merge_catalog import merge_catalog
-from kalshi_platform.deduplicator.live.heartbeat import SERVICE, Heartbeat, switched_off
-from kalshi_platform.deduplicator.live.metrics import live_health, live_metrics
+from kalshi_platform.deduplicator.live.heartbeat import HeartbeatWriter
+from kalshi_platform.deduplicator.live.metrics import merge_metrics
+from kalshi_platform.deduplicator.live.status import (
+    SERVICE,
+    CatalogMergeStatus,
+    DeduplicatorStatus,
+    LastPass,
+    SourceStatus,
+    TableCounts,
+    with_health,
+)
 from kalshi_platform.deduplicator.merge.merge_pass import Merger, MergeReport
 from kalshi_platform.deduplicator.merge.source_identity import refuse_twins
 from kalshi_platform.deduplicator.settings import DeduplicatorSettings
 from kalshi_platform.errors import ConfigurationError, DatabaseUnavailable, KalshiPlatformError
-from kalshi_platform.monitoring.endpoint import Endpoint
+from kalshi_platform.monitoring.endpoint import Endpoint, Health
 from kalshi_platform.monitoring.shortfall import LastMinute
 from kalshi_platform.storage.failures import LOGIN_REFUSED
 from kalshi_platform.storage.partitions import PartitionBounds
 from kalshi_platform.storage.pool import AdvisoryLock
+from kalshi_platform.storage.services import switch_of
 
 # The next merge of catalogs that grow: soon, but never more than a twentieth of the time goes into it.
 _CATALOG_SOON_S = 5.0
@@ -53,18 +64,17 @@ class LiveMerger:
         self._state = "starting"
         self._since = clock.now()
         self._passes = 0
-        self._totals: dict[str, dict[str, int]] = {}
+        self._totals: dict[str, TableCounts] = {}
         self._last: MergeReport | None = None
         self._error: str | None = None
         self._failures = 0
-        self._catalog: dict[str, Any] | None = None
+        self._catalog: CatalogMergeStatus | None = None
+        """Replaced, never changed."""
         # Gatherer → its cursor, and the monotonic time since which it has stood there although there was more.
         self._standing: dict[str, tuple[int, float]] = {}
         self._put_aside = 0
         self._dead_letters = LastMinute()
-        self._endpoint = Endpoint(
-            settings.endpoint, SERVICE, lambda: live_metrics(*self.status()), lambda: live_health(*self.status())
-        )
+        self._endpoint = Endpoint(settings.endpoint, SERVICE, lambda: merge_metrics(self.status()), self._health)
 
     def run(self, stop: threading.Event) -> None:
         """Merge until `stop` is set or the service is switched off in `service_switches`.
@@ -96,51 +106,59 @@ class LiveMerger:
             self._endpoint.close()
             merger.dispose()
 
-    def status(self) -> tuple[str, dict[str, Any]]:
-        """The state in a word, and the figures of the heartbeat."""
+    def status(self) -> DeduplicatorStatus:
+        """Return everything that is known as of now."""
         with self._lock:
+            status = DeduplicatorStatus(
+                state=self._state,
+                passes=self._passes,
+                tables={name: msgspec.structs.replace(counts) for name, counts in self._totals.items()},
+                since=self._since,
+                error=self._error,
+                catalog=self._catalog,
+            )
             last = self._last
-            details: dict[str, Any] = {
-                "passes": self._passes,
-                "tables": {name: dict(counts) for name, counts in self._totals.items()},
-                "since": self._since.isoformat(),
-                "error": self._error,
-                "catalog": self._catalog,
-            }
             if last is not None:
                 seconds = max((last.finished_at - last.started_at).total_seconds(), 1e-6)
-                details |= {
-                    "last_pass": {
-                        "at": last.finished_at.isoformat(),
-                        "seconds": round(seconds, 4),
-                        "rows_read": last.rows_read,
-                        "rows_inserted": last.rows_inserted,
-                        "rows_read_per_s": round(last.rows_read / seconds),
-                    },
-                    "behind": last.behind,
-                    "missed": list(last.missed),
-                    "put_aside": self._put_aside,
-                    "alarms": [f"{each.kind}: {each.subject}: {each.detail}" for each in last.alarms],
-                    "dead_letters_last_minute": self._dead_letters.growth,
-                    "gatherers": {
-                        source.name: {
-                            "batch_no": source.cursor,
-                            "rows": source.rows,
-                            "behind": source.behind,
-                            "standing_s": self._standing_s(source.name),
-                            "error": source.error,
-                            "lag_ms": None if source.lag_s is None else round(source.lag_s * 1_000),
-                        }
-                        for source in last.sources
-                    },
+                status.last_pass = LastPass(
+                    at=last.finished_at,
+                    seconds=round(seconds, 4),
+                    rows_read=last.rows_read,
+                    rows_inserted=last.rows_inserted,
+                    rows_read_per_s=round(last.rows_read / seconds),
+                )
+                status.behind = last.behind
+                status.missed = list(last.missed)
+                status.put_aside = self._put_aside
+                status.alarms = [f"{each.kind}: {each.subject}: {each.detail}" for each in last.alarms]
+                status.dead_letters_last_minute = self._dead_letters.growth
+                status.gatherers = {
+                    source.name: SourceStatus(
+                        batch_no=source.cursor,
+                        rows=source.rows,
+                        behind=source.behind,
+                        standing_s=self._standing_s(source.name),
+                        error=source.error,
+                        lag_ms=None if source.lag_s is None else round(source.lag_s * 1_000),
+                    )
+                    for source in last.sources
                 }
-            _, told = live_health(self._state, details)
-            return self._state, {**details, **{key: told[key] for key in ("health", "reasons", "troubles")}}
+        return with_health(status)
+
+    def _health(self) -> Health:
+        status = self.status()
+        return Health(
+            service=SERVICE,
+            state=status.state,
+            health=status.health,
+            reasons=status.reasons,
+            troubles=status.troubles,
+        )
 
     def _hold(self, merger: Merger, lease: AdvisoryLock, stop: threading.Event) -> None:
         """Merge while the lease is ours."""
         self._become("running", "the live merge runs")
-        heartbeat = Heartbeat(
+        heartbeat = HeartbeatWriter(
             merger.production, self._clock, self._settings.heartbeat_interval_s, self.status, self._run_id
         )
         heartbeat.start()
@@ -185,12 +203,9 @@ class LiveMerger:
                 self._catalog_failed(f"{type(error).__name__}: {error}")
             else:
                 with self._lock:
-                    self._catalog = {
-                        "at": report.finished_at.isoformat(),
-                        "rows_changed": report.rows_changed,
-                        "missed": list(report.missed),
-                        "error": None,
-                    }
+                    self._catalog = CatalogMergeStatus(
+                        at=report.finished_at, rows_changed=report.rows_changed, missed=list(report.missed)
+                    )
                 is_growing = report.rows_changed > 0 or report.missed or report.is_empty
                 quiet = 0 if is_growing else quiet + 1
                 took_s = (report.finished_at - report.started_at).total_seconds()
@@ -200,10 +215,12 @@ class LiveMerger:
 
     def _catalog_failed(self, error: str) -> None:
         with self._lock:
-            self._catalog = {**(self._catalog or {}), "error": error, "error_at": self._clock.now().isoformat()}
+            before = self._catalog or CatalogMergeStatus()
+            self._catalog = msgspec.structs.replace(before, error=error, error_at=self._clock.now())
 
     def _is_switched_off(self, merger: Merger) -> bool:
-        reason = switched_off(merger.production)
+        switch = switch_of(merger.production, SERVICE)
+        reason = None if switch.enabled else switch.reason or "no reason given"
         if reason is not None:
             self._become("stopped", f"switched off in service_switches ({reason}); stopping")
         return reason is not None
@@ -224,9 +241,9 @@ class LiveMerger:
                 elif stands is None or stands[0] != source.cursor:
                     self._standing[source.name] = (source.cursor, now_s)
             for name, counts in report.tables.items():
-                total = self._totals.setdefault(name, {"read": 0, "inserted": 0})
-                total["read"] += counts.read
-                total["inserted"] += counts.inserted
+                total = self._totals.setdefault(name, TableCounts())
+                total.read += counts.read
+                total.inserted += counts.inserted
 
     def _standing_s(self, name: str) -> float | None:
         stands = self._standing.get(name)

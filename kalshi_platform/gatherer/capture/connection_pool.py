@@ -21,6 +21,7 @@ from kalshi_platform.gatherer.capture.connections import Connection
 from kalshi_platform.gatherer.capture.handover import Handover
 from kalshi_platform.gatherer.capture.shard_assignment import Move, ShardAssignment
 from kalshi_platform.gatherer.settings import GathererSettings
+from kalshi_platform.gatherer.status.status import ConnectionPoolStatus
 
 FEED = "feed"
 _PATIENCE = 10
@@ -37,21 +38,12 @@ class _Change:
     move: Move | None
 
 
-@dataclass
-class PoolCounters:
-    """Since the start."""
-
-    rotations: int = 0
-    rotations_given_up: int = 0
-    moved_markets: int = 0
-
-
 class ConnectionPool:
     """`set_markets` are for one thread; the rest may be called from any."""
 
     def __init__(self, settings: GathererSettings, clock: Clock, make: Make) -> None:
         """`make` is called for the feed's connection and for each one for books; their alarms go to `on_alarm` too."""
-        self.counters = PoolCounters()
+        self.counters = ConnectionPoolStatus()
         self._settings = settings
         self._clock = clock
         self._make = make

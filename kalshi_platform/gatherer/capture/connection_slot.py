@@ -8,6 +8,8 @@ from collections.abc import Callable, Iterator, Mapping
 from kalshi_platform.clock import Clock
 from kalshi_platform.gatherer.capture.connect_pacing import RotationSchedule
 from kalshi_platform.gatherer.capture.connections import Connection, ConnectionCounters
+from kalshi_platform.gatherer.status.channel_counters import ChannelCounters
+from kalshi_platform.gatherer.status.status import ConnectionStatus, age_s, time_of_ns
 
 Make = Callable[[str], Connection]
 """Makes a connection of this name, not started: the feed's or one for books."""
@@ -33,6 +35,26 @@ class ConnectionSlot:
         for connection in (*self._leaving, *self.connections()):
             total = _sum(total, connection.counters)
         return dataclasses.replace(total, state=self.present.counters.state)
+
+    def status(self, channels: ChannelCounters) -> ConnectionStatus:
+        """Return the connection as of now; `channels` has counted what came over it."""
+        counters, now_s = self.counters, self._clock.monotonic()
+        return ConnectionStatus(
+            state=counters.state,
+            frames=counters.frames,
+            sessions=counters.sessions,
+            reconnects=counters.reconnects,
+            refused=counters.refused,
+            gaps=counters.gaps,
+            duplicates=counters.duplicates,
+            dead_letters=counters.dead_letters,
+            scale_contradictions=counters.scale_contradictions,
+            last_data=time_of_ns(counters.last_data_ns),
+            last_data_age_s=age_s(counters.last_data_s if counters.last_data_ns else None, now_s),
+            asked_rarely=counters.asked_rarely,
+            last_message_age_s=channels.ages_s(now_s),
+            last_error=counters.last_error,
+        )
 
     def connections(self) -> Iterator[Connection]:
         """The present connection, and its successor if one is being made."""

@@ -17,6 +17,7 @@ from kalshi_platform.clock import Clock
 from kalshi_platform.errors import ConnectionLost, KalshiPlatformError
 from kalshi_platform.gatherer.settings import GathererSettings
 from kalshi_platform.gatherer.status.reports import BooksPolled
+from kalshi_platform.gatherer.status.status import PollerStatus
 from kalshi_platform.market.catalog import BooksAnswer, EndpointCosts
 from kalshi_platform.market.records import BookDelta, BookSnapshot, Record, SnapshotSource
 from kalshi_platform.market.times import US_PER_S, datetime_from_us
@@ -130,6 +131,7 @@ class SnapshotPoller:
         self._last_asked: dict[str, int] = {}
         self._last_answered: dict[str, int] = {}
         self._last_delta: dict[str, int] = {}
+        self._status = PollerStatus()
 
     def run(self, stop: threading.Event) -> None:
         """Poll at every start of an interval until `stop`."""
@@ -177,8 +179,24 @@ class SnapshotPoller:
             if report.requests >= most:
                 why = "they did not fit into the budget"
             _log.info("%s: %d of %d books not asked: %s", self._settings.name, report.skipped, len(order), why)
+        self._status = PollerStatus(
+            minute=report.minute,
+            subscribed=report.subscribed,
+            stored=report.stored,
+            skipped=report.skipped,
+            failed=report.failed,
+            requests=report.requests,
+            tokens=report.tokens,
+            took_s=round((report.finished_at - report.started_at).total_seconds(), 3),
+            oldest_age_s=report.oldest_age_s,
+            skipped_total=(self._status.skipped_total or 0) + report.skipped,
+        )
         self._on_polled(report)
         return report
+
+    def status(self) -> PollerStatus:
+        """Return how the last poll went."""
+        return self._status
 
     def saw(self, records: Sequence[Record]) -> None:
         """Note which books change; called with everything that is received, from the threads that receive it."""

@@ -340,7 +340,7 @@ class Committer:
             counters.last_claim_s = self._clock.monotonic()
         first = next((each.received_at_ns for each in records if hasattr(each, "received_at_ns")), None)
         if first:
-            counters.lags_ms.append((now_ns - first) / 1e6)
+            counters.commit_latency.observe((now_ns - first) / 1e9)
         if commit.out_of_bounds:
             counters.out_of_bounds += len(commit.out_of_bounds)
             tickers = sorted({row.ticker for row in commit.out_of_bounds if isinstance(row, BookDelta)})

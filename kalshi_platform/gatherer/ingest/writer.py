@@ -21,9 +21,10 @@ from kalshi_platform.gatherer.ingest.fence import Fence
 from kalshi_platform.gatherer.ingest.outage import Outage
 from kalshi_platform.gatherer.ingest.replay import Replay
 from kalshi_platform.gatherer.ingest.writer_counters import WriterCounters
-from kalshi_platform.gatherer.journal.spool import Fill, Spool
+from kalshi_platform.gatherer.journal.spool import Spool
 from kalshi_platform.gatherer.settings import GathererSettings
-from kalshi_platform.gatherer.threads import SAY_EVERY_S, ended
+from kalshi_platform.gatherer.status.status import LedgerStatus, WriterStatus, age_s, time_of_ns
+from kalshi_platform.gatherer.threads import WAIT_REPORT_S, ended
 from kalshi_platform.market.records import Record
 from kalshi_platform.storage.partitions import PartitionBounds
 from kalshi_platform.storage.pool import Database
@@ -140,9 +141,52 @@ class Writer:
         """Bytes waiting on disk."""
         return self._spool.bytes_on_disk()
 
-    def spool_fill(self) -> Fill:
-        """How full the spool is."""
-        return self._spool.fill()
+    def status(self) -> WriterStatus:
+        """Return writer, backlog and spool as of now."""
+        counters, fill = self.counters, self._spool.fill()
+        p50_ms, p99_ms, max_ms = counters.commit_latency.quantiles_ms(0.5, 0.99, 1.0)
+        return WriterStatus(
+            queued=self.queued(),
+            most_held=counters.most_held,
+            held_bytes=self.held_bytes(),
+            most_held_bytes=counters.most_held_bytes,
+            spool_bytes=fill.used,
+            spool_limit_bytes=fill.capacity,
+            spool_fill_percent=round(100 * fill.share, 1) if fill.used else 0.0,
+            spool_alarms=counters.spool_alarms,
+            spool_damages=counters.spool_damages,
+            records=counters.records_put,
+            commits=counters.commits,
+            batch_no=counters.batch_no,
+            rows=dict(counters.rows),
+            spooled=counters.spooled,
+            replayed=counters.replayed,
+            out_of_bounds=counters.out_of_bounds,
+            unwritable=counters.unwritable,
+            last_commit=time_of_ns(counters.last_commit_ns),
+            database_error=counters.database_error,
+            database_failure=counters.database_failure,
+            outages=counters.outages,
+            disk_error=counters.disk_error,
+            stalled=self.is_stalled,
+            stall_reason=self.trouble,
+            stalls=counters.stalls,
+            lag_p50_ms=p50_ms,
+            lag_p99_ms=p99_ms,
+            lag_max_ms=max_ms,
+            lag_buckets=counters.commit_latency.buckets(),
+        )
+
+    def ledger_status(self) -> LedgerStatus:
+        """Return what the committed ledger holds."""
+        counters, now_s = self.counters, self._clock.monotonic()
+        return LedgerStatus(
+            subscriptions=counters.subscriptions,
+            last_claim_age_s=age_s(counters.last_claim_s, now_s),
+            compared_age_s=age_s(counters.compared_s, now_s),
+            alarm=counters.ledger_alarm,
+            alarm_age_s=age_s(counters.ledger_alarm_s, now_s),
+        )
 
     # -- life
 
@@ -167,7 +211,7 @@ class Writer:
         self._backlog.close()
         if self._thread is not None:
             give_up_at = self._stop_by + _LAST_STEP_S
-            while not ended(self._thread, max(0.0, min(SAY_EVERY_S, give_up_at - self._clock.monotonic()))):
+            while not ended(self._thread, max(0.0, min(WAIT_REPORT_S, give_up_at - self._clock.monotonic()))):
                 if self._clock.monotonic() >= give_up_at:
                     self._abandon()
                     break

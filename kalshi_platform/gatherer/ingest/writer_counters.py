@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from kalshi_platform.gatherer.status.latency_histogram import Lags
+from kalshi_platform.monitoring.metrics import LatencyHistogram
 
 
 @dataclass
 class WriterCounters:
-    """Totals since the start; lags of the last commits in milliseconds (oldest record of a commit → committed)."""
+    """Totals since the start. The writer's thread counts, others read."""
 
     records_put: int = 0
     commits: int = 0
@@ -43,4 +43,5 @@ class WriterCounters:
     """How often the spool passed one of its alarm levels."""
     spool_damages: int = 0
     stalls: int = 0
-    lags_ms: Lags = field(default_factory=Lags)
+    commit_latency: LatencyHistogram = field(default_factory=LatencyHistogram)
+    """From the receipt of a commit's oldest record to the commit."""

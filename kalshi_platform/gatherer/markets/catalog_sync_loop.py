@@ -22,6 +22,7 @@ from kalshi_platform.gatherer.markets.catalog_poller import CatalogPoller
 from kalshi_platform.gatherer.markets.registry import Registry
 from kalshi_platform.gatherer.settings import GathererSettings
 from kalshi_platform.gatherer.status.reports import CatalogSynced
+from kalshi_platform.gatherer.status.status import CatalogStatus
 from kalshi_platform.market.catalog import MarketInfo
 
 _LIVING = ("open", "unopened", "paused")
@@ -82,6 +83,20 @@ class CatalogSyncLoop:
         self._poller = CatalogPoller(store, registry, parents=self._filters_by_parents)
         # A full sync is owed until one was whole, whatever the tables already hold.
         self._full_sync_pending = set(_LISTINGS)
+
+    def status(self) -> CatalogStatus:
+        """Return how the syncs are, and how REST answers read."""
+        faults = self._rest.faults
+        return CatalogStatus(
+            last_synced=dict(self.last_synced),
+            database_error=self.database_error,
+            failing=dict(self.failing),
+            left_out=self.left_out,
+            refused=self._store.refused,
+            unfit_fields=sum(faults.unfit.values()),
+            mended_values=faults.mended,
+            cut_listings=faults.cut_listings,
+        )
 
     def load(self, stop: threading.Event) -> None:
         """Bring catalog and registry up to date, trying until there are markets to follow.

@@ -1,4 +1,4 @@
-"""What came over a connection: messages by channel, and when the last one of each came."""
+"""Counts the messages of a connection by channel, with the time of the last one."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+from kalshi_platform.gatherer.status.status import ChannelStatus, age_s
 from kalshi_platform.market.records import BookDelta, BookSnapshot, LifecycleEvent, Record, TickerUpdate, Trade
 
 _CHANNEL_OF: Mapping[type, str] = {
@@ -19,43 +20,51 @@ _CHANNEL_OF: Mapping[type, str] = {
 CHANNELS = tuple(dict.fromkeys(_CHANNEL_OF.values()))
 
 
-@dataclass
-class ChannelTraffic:
-    """One channel since the start. `last_s`: by the monotonic clock, None before the first message."""
+@dataclass(slots=True)
+class _Channel:
+    """`last_s`: by the monotonic clock, None before the first message."""
 
     messages: int = 0
     last_s: float | None = None
 
 
-class Traffic:
-    """Counts of one connection and of those that replace it. Thread-safe."""
+class ChannelCounters:
+    """Counts of one connection and of those that replace it. Thread-safe.
+
+    Plain integers under one lock for each batch, not Prometheus counters: those take a lock for each increment.
+    """
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._channels = {channel: ChannelTraffic() for channel in CHANNELS}
+        self._channels = {channel: _Channel() for channel in CHANNELS}
 
-    def saw(self, records: Sequence[Record], now_s: float) -> None:
+    def count(self, records: Sequence[Record], now_s: float) -> None:
         """Count records that were just received."""
         # Counter loops in C: some 50 ns a record.
         counts = Counter(map(type, records))
         with self._lock:
-            for kind, count in counts.items():
-                channel = _CHANNEL_OF.get(kind)
-                if channel is not None:
-                    traffic = self._channels[channel]
-                    traffic.messages += count
-                    traffic.last_s = now_s
+            for kind, number in counts.items():
+                name = _CHANNEL_OF.get(kind)
+                if name is not None:
+                    channel = self._channels[name]
+                    channel.messages += number
+                    channel.last_s = now_s
 
-    def channels(self) -> dict[str, ChannelTraffic]:
-        """The channels on which something came."""
-        return {channel: traffic for channel, traffic in self._channels.items() if traffic.messages}
+    def ages_s(self, now_s: float) -> dict[str, float]:
+        """Return the seconds since the last message of each channel on which something came."""
+        ages = {name: age_s(channel.last_s, now_s) for name, channel in self._channels.items()}
+        return {name: age for name, age in ages.items() if age is not None}
 
-
-def summed(traffics: Iterable[Traffic]) -> dict[str, ChannelTraffic]:
-    """All connections together, every channel of them."""
-    total = {channel: ChannelTraffic() for channel in CHANNELS}
-    for each in traffics:
-        for channel, traffic in each.channels().items():
-            total[channel].messages += traffic.messages
-            total[channel].last_s = max(total[channel].last_s or 0.0, traffic.last_s or 0.0)
-    return total
+    @staticmethod
+    def sum(counters: Iterable[ChannelCounters], now_s: float) -> dict[str, ChannelStatus]:
+        """Return every channel, over all connections."""
+        total = {name: _Channel() for name in CHANNELS}
+        for each in counters:
+            for name, channel in each._channels.items():
+                total[name].messages += channel.messages
+                if channel.last_s is not None:
+                    total[name].last_s = max(total[name].last_s or 0.0, channel.last_s)
+        return {
+            name: ChannelStatus(messages=channel.messages, last_message_age_s=age_s(channel.last_s, now_s))
+            for name, channel in total.items()
+        }

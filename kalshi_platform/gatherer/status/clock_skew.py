@@ -1,23 +1,24 @@
-"""This machine's clock against the exchange's and the database server's; told when they are too far apart."""
+"""Compares this machine's clock with the exchange's and the database server's; an alarm when they are too far apart."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 
 from kalshi_platform.clock import Clock
 from kalshi_platform.errors import DatabaseUnavailable
+from kalshi_platform.gatherer.status.status import ClockStatus
 from kalshi_platform.market.clock_offset import Offset
+from kalshi_platform.monitoring.event_log import event_logger
 from kalshi_platform.storage.pool import Database
 from kalshi_platform.storage.services import clock_offset
 
 ALARM = "clock_offset"
-_ASK_DATABASE_S = 60.0
-_log = logging.getLogger(__name__)
+_DATABASE_INTERVAL_S = 60.0
+_log = event_logger(__name__)
 
 
-class Clocks:
-    """Each pair of clocks is told once when it comes apart, and once when it agrees again."""
+class ClockSkewMonitor:
+    """Each pair of clocks is reported once when it comes apart, and once when it agrees again."""
 
     def __init__(
         self,
@@ -34,49 +35,51 @@ class Clocks:
         self._exchange_offset = exchange_offset
         self._on_alarm = on_alarm
         self._database_offset: Offset | None = None
-        self._ask_at = clock.monotonic()
+        self._database_due_at = clock.monotonic()
         self._large: set[str] = set()
 
-    def look(self) -> None:
+    def check_exchange(self) -> None:
         """Compare with the exchange's answers so far. From one thread, often."""
-        self._judge("the exchange's", self._exchange_offset())
+        self._check("the exchange's", self._exchange_offset())
 
-    def ask_database(self) -> None:
-        """Compare with the database server, once a minute. From one thread. Raises DatabaseUnavailable."""
+    def check_database(self) -> None:
+        """Compare with the database server, once a minute. From one thread, often. Raises DatabaseUnavailable."""
         now = self._clock.monotonic()
-        if now < self._ask_at:
+        if now < self._database_due_at:
             return
-        self._ask_at = now + _ASK_DATABASE_S
+        self._database_due_at = now + _DATABASE_INTERVAL_S
         try:
             self._database_offset = clock_offset(self._database, self._clock)
         except DatabaseUnavailable:
-            self._ask_at = now
+            self._database_due_at = now
             raise
-        self._judge("the database server's", self._database_offset)
+        self._check("the database server's", self._database_offset)
 
-    def figures(self) -> dict[str, float | None]:
-        """Seconds by which this machine's clock is ahead (negative: behind) of the others; None: not known."""
-        return {
-            "ahead_of_exchange_s": _rounded(self._exchange_offset()),
-            "ahead_of_database_s": _rounded(self._database_offset),
-        }
+    def status(self) -> ClockStatus:
+        """Return the best guess of both offsets."""
+        return ClockStatus(
+            ahead_of_exchange_s=_middle_s(self._exchange_offset()),
+            ahead_of_database_s=_middle_s(self._database_offset),
+        )
 
     def problems(self) -> list[str]:
-        """A clause for each clock that is too far away."""
+        """Return a clause for each clock that is too far away."""
         pairs = (("the exchange's", self._exchange_offset()), ("the database server's", self._database_offset))
         return [offset.told(whose) for whose, offset in pairs if offset is not None and offset.is_large]
 
-    def _judge(self, whose: str, offset: Offset | None) -> None:
+    def _check(self, whose: str, offset: Offset | None) -> None:
         if offset is None or offset.is_large == (whose in self._large):
             return
         if offset.is_large:
             self._large.add(whose)
             self._on_alarm(ALARM)
-            _log.warning("%s: %s; receive times are wrong by as much", self._name, offset.told(whose))
+            _log.warning(
+                ALARM, gatherer=self._name, detail=offset.told(whose), consequence="receive times are wrong by as much"
+            )
         else:
             self._large.discard(whose)
-            _log.info("%s: %s again", self._name, offset.told(whose))
+            _log.info("clocks_agree_again", gatherer=self._name, detail=offset.told(whose))
 
 
-def _rounded(offset: Offset | None) -> float | None:
+def _middle_s(offset: Offset | None) -> float | None:
     return None if offset is None else round(offset.middle_s, 3)

@@ -1,4 +1,4 @@
-"""What a running gatherer tells its host (Dagster, say): syncs, polls, and rows committed."""
+"""Defines the reports of a running gatherer to its host (Dagster, say): syncs, polls, and rows committed."""
 
 from __future__ import annotations
 

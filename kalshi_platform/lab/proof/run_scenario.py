@@ -148,7 +148,7 @@ class Recorder:
         self._soon(stack.venue.drained, RECOVERY_S)
         published = stack.venue.state()["published"]
         stack.stop_exchange()
-        self._soon(lambda: all(not stack.writer_figures(name).get("spool_bytes") for name in names), RECOVERY_S)
+        self._soon(lambda: all(not stack.writer_status(name).spool_bytes for name in names), RECOVERY_S)
         stack.stop_services()
         self._say("exchange, gatherers and live merge have stopped")
         folders = [stack.settings.gatherers[name].folder / "spool" for name in names]

@@ -7,15 +7,16 @@ import threading
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 from kalshi_platform.clock import Clock
 from kalshi_platform.errors import KalshiPlatformError
+from kalshi_platform.monitoring.heartbeat import NoDetails, read_file
 from kalshi_platform.orchestration.services import Service
 from kalshi_platform.orchestration.supervision.decision import Heartbeat
 from kalshi_platform.orchestration.supervision.sightings import Sightings
 from kalshi_platform.storage.pool import Database
+from kalshi_platform.storage.services import read_heartbeat
 
 log = logging.getLogger(__name__)
 
@@ -83,11 +84,7 @@ class Witnesses:
                 wanted = transaction.fetch_one(
                     "SELECT enabled FROM service_switches WHERE service = %(service)s", {"service": service.name}
                 )
-                beat = transaction.fetch_one(
-                    "SELECT at, extract(epoch FROM clock_timestamp() - at)::float8, run_id, state"
-                    " FROM heartbeats WHERE service = %(service)s",
-                    {"service": service.name},
-                )
+                row = read_heartbeat(transaction, service.name)
         except KalshiPlatformError as error:
             log.info("%s: %s", service.name, error)
             return Testimony(False)
@@ -98,7 +95,7 @@ class Witnesses:
         return Testimony(
             reachable=True,
             running_wanted=None if wanted is None else bool(wanted[0]),
-            row=None if beat is None else Sign(str(beat[0]), float(beat[1]), beat[2], str(beat[3])),
+            row=None if row is None else Sign(row.at.isoformat(), row.age_s, row.run_id, row.state),
         )
 
     def _database(self, service: Service) -> Database:
@@ -114,15 +111,11 @@ def sign_in_file(path: Path | None, clock: Clock) -> Sign | None:
     """The heartbeat that the service wrote to this host's disk: it counts while the database is away."""
     if path is None:
         return None
-    from kalshi_platform.gatherer.status.heartbeat import read_file
-
-    content = read_file(path)
-    if content is None:
+    heartbeat = read_file(path, NoDetails)
+    if heartbeat is None:
         return None
-    at = datetime.fromisoformat(content["at"])
-    told_s = (clock.now() - (at if at.tzinfo else at.replace(tzinfo=UTC))).total_seconds()
-    run_id = content.get("run_id")
-    return Sign(str(content["at"]), told_s, None if run_id is None else str(run_id), str(content.get("state")))
+    told_s = (clock.now() - heartbeat.at).total_seconds()
+    return Sign(heartbeat.at.isoformat(), told_s, heartbeat.run_id, heartbeat.state)
 
 
 def newest_heartbeat(service: Service, testimony: Testimony, sightings: Sightings, clock: Clock) -> Heartbeat | None:

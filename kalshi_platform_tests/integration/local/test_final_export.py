@@ -15,13 +15,14 @@ from kalshi_platform.cli.main import main
 from kalshi_platform.clock import SYSTEM_CLOCK
 from kalshi_platform.config import PlatformSettings
 from kalshi_platform.errors import StartFailed, Unfinished
-from kalshi_platform.gatherer.status.heartbeat import Heartbeat, write_file
+from kalshi_platform.gatherer.status.status import GathererStatus, WriterStatus
 from kalshi_platform.lake.settings import LakeSettings
 from kalshi_platform.local import final_export, run_up
 from kalshi_platform.local.final_export import export_open, find_hours_merged_since, merge_remaining
 from kalshi_platform.local.processes.ports import free_port
 from kalshi_platform.local.stack import Stack, StackOptions
 from kalshi_platform.market.times import US_PER_HOUR, datetime_from_us, us_from_datetime
+from kalshi_platform.monitoring.heartbeat import Heartbeat, write_file
 from kalshi_platform.storage.partitions import PartitionBounds
 from kalshi_platform.storage.services import database_now
 from kalshi_platform_tests.fixtures.hand_filled_gatherer import delta_row
@@ -72,8 +73,8 @@ def test_rows_in_a_spool_and_a_gatherer_that_did_not_end_by_itself_are_left_behi
     state = tmp_path / "data" / "state"
     (state / "g1" / "spool").mkdir(parents=True)
     now = SYSTEM_CLOCK.now()
-    write_file(state / "g1" / "heartbeat.json", Heartbeat("gatherer/g1", now, now, "stopped"))
-    write_file(state / "g2" / "heartbeat.json", Heartbeat("gatherer/g2", now, now, "running"))
+    write_file(state / "g1" / "heartbeat.json", Heartbeat("gatherer/g1", now, now, "stopped", GathererStatus()))
+    write_file(state / "g2" / "heartbeat.json", Heartbeat("gatherer/g2", now, now, "running", GathererStatus()))
     (state / "g1" / "spool" / "1000000000.spool").write_bytes(bytes(2048))
     killed, spooled = stack.find_remains()
     assert killed.startswith("gatherer g2 did not end by itself (its last state: running)")
@@ -85,12 +86,12 @@ def test_an_ending_gatherer_with_a_new_heartbeat_changes_its_description(tmp_pat
     file = tmp_path / "data" / "state" / "g1" / "heartbeat.json"
     assert stack.describe_remaining("g1") == ""
     now = SYSTEM_CLOCK.now()
-    details = {"note": "waits for the last commit", "writer": {"queued": 1200, "commits": 7}}
-    write_file(file, Heartbeat("gatherer/g1", now, now, "stopping", details=details))
+    details = GathererStatus(note="waits for the last commit", writer=WriterStatus(queued=1200, commits=7))
+    write_file(file, Heartbeat("gatherer/g1", now, now, "stopping", details))
     first = stack.describe_remaining("g1")
     assert first.startswith("g1 waits for the last commit (heard of at ")
     assert first.endswith("1,200 records in memory, 0 B on disk, 7 commits)")
-    write_file(file, Heartbeat("gatherer/g1", now + timedelta(seconds=5), now, "stopping", details=details))
+    write_file(file, Heartbeat("gatherer/g1", now + timedelta(seconds=5), now, "stopping", details))
     assert stack.describe_remaining("g1") != first
 
 

@@ -11,10 +11,12 @@ import pytest
 from kalshi_platform.cli.status import _print
 from kalshi_platform.clock import SYSTEM_CLOCK
 from kalshi_platform.deduplicator.close.close_hour import close_hour
-from kalshi_platform.gatherer.status.heartbeat import Heartbeat, write_file, write_row
+from kalshi_platform.gatherer.status.status import GathererStatus
 from kalshi_platform.local.platform_status import platform_status
 from kalshi_platform.market.times import US_PER_HOUR, US_PER_S, datetime_from_us, us_from_datetime
+from kalshi_platform.monitoring.heartbeat import Heartbeat, write_file
 from kalshi_platform.storage.partitions import PartitionBounds
+from kalshi_platform.storage.services import write_heartbeat
 from kalshi_platform_tests.fixtures.clocks import FakeClock
 from kalshi_platform_tests.fixtures.hand_filled_gatherer import delta_row, snapshot_row
 from kalshi_platform_tests.fixtures.merge_world import MergeWorld
@@ -58,8 +60,8 @@ def test_a_heartbeat_is_aged_by_the_clock_that_dated_it_and_one_from_the_future_
 ) -> None:
     world = merge_world(1)
     clock = FakeClock(SYSTEM_CLOCK.now() - timedelta(hours=3))  # this host is behind the database server
-    beat = Heartbeat("gatherer/g1", clock.now(), clock.now(), "running")
-    write_row(world.gatherers["g1"].database, beat)
+    beat = Heartbeat("gatherer/g1", clock.now(), clock.now(), "running", GathererStatus())
+    write_heartbeat(world.gatherers["g1"].database, beat)
     status = platform_status(world.settings(), tmp_path, clock)["services"]["gatherer/g1"]
     assert status["alive"]
     assert status["age_s"] < 45

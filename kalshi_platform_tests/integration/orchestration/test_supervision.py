@@ -10,7 +10,9 @@ import dagster as dg
 import pytest
 
 from kalshi_platform.clock import SYSTEM_CLOCK
-from kalshi_platform.gatherer.status.heartbeat import Heartbeat, write_file, write_row
+from kalshi_platform.deduplicator.live.status import DeduplicatorStatus
+from kalshi_platform.gatherer.status.status import GathererStatus
+from kalshi_platform.monitoring.heartbeat import Heartbeat, write_file
 from kalshi_platform.orchestration.schedules.catalog import is_fresh
 from kalshi_platform.orchestration.sensors.services import deduplicator_sensor, gatherer_sensor
 from kalshi_platform.orchestration.services import gatherer_service
@@ -78,9 +80,16 @@ def start_run(platform: Platform, name: str, status: dg.DagsterRunStatus) -> dg.
     )
 
 
-def beat(name: str, at: datetime | None = None, run_id: str | None = None) -> Heartbeat:
+def beat(name: str, at: datetime | None = None, run_id: str | None = None) -> Heartbeat[GathererStatus]:
     now = SYSTEM_CLOCK.now()
-    return Heartbeat(service=f"gatherer/{name}", at=at or now, started_at=now, state="running", run_id=run_id)
+    return Heartbeat(
+        service=f"gatherer/{name}",
+        at=at or now,
+        started_at=now,
+        state="running",
+        details=GathererStatus(),
+        run_id=run_id,
+    )
 
 
 def test_gatherers_that_do_not_run_are_launched_with_their_tags(platform: Platform) -> None:
@@ -93,7 +102,7 @@ def test_gatherers_that_do_not_run_are_launched_with_their_tags(platform: Platfo
 
 def test_one_in_progress_and_one_outside_dagster_leave_nothing_to_launch(platform: Platform) -> None:
     start_run(platform, "g1", dg.DagsterRunStatus.STARTING)
-    write_row(platform.world.gatherers["g2"].database, beat("g2"))
+    write_heartbeat(platform.world.gatherers["g2"].database, beat("g2"))
     assert launched(tick(platform)) == []
 
 
@@ -104,7 +113,7 @@ def test_a_fresh_file_counts_while_the_database_is_silent(platform: Platform) ->
 
 def test_a_silent_run_is_failed_and_replaced(platform: Platform, clock: FakeClock, observer: Observer) -> None:
     run = start_run(platform, "g1", dg.DagsterRunStatus.STARTED)
-    write_row(platform.world.gatherers["g1"].database, beat("g1", run_id=run.run_id))
+    write_heartbeat(platform.world.gatherers["g1"].database, beat("g1", run_id=run.run_id))
     written_ago(platform, "g1", timedelta(minutes=2))
     assert launched(tick(platform, observer=observer)) == ["g2"]
     assert status_of(platform, run) is dg.DagsterRunStatus.STARTED, "it had just begun to look"
@@ -121,7 +130,7 @@ def test_a_healthy_run_on_a_host_whose_clock_is_off_is_left_alone(
     run = start_run(platform, "g1", dg.DagsterRunStatus.STARTED)
     for _ in range(12):
         at = SYSTEM_CLOCK.now() + timedelta(seconds=off_s)
-        write_row(platform.world.gatherers["g1"].database, beat("g1", at, run.run_id))
+        write_heartbeat(platform.world.gatherers["g1"].database, beat("g1", at, run.run_id))
         assert launched(tick(platform, observer=observer)) == ["g2"]
         clock.step(5)
     assert status_of(platform, run) is dg.DagsterRunStatus.STARTED
@@ -133,7 +142,7 @@ def test_a_gatherer_that_died_while_its_clock_was_ahead_is_replaced_at_once(
 ) -> None:
     ahead = beat("g1", SYSTEM_CLOCK.now() + timedelta(hours=2))
     if where == "row":
-        write_row(platform.world.gatherers["g1"].database, ahead)
+        write_heartbeat(platform.world.gatherers["g1"].database, ahead)
         written_ago(platform, "g1", timedelta(hours=-2))
     else:
         write_file(gatherer_service("g1").heartbeat_file or platform.lake, ahead)
@@ -143,7 +152,7 @@ def test_a_gatherer_that_died_while_its_clock_was_ahead_is_replaced_at_once(
 def test_a_gatherer_that_dies_is_missed_although_its_clock_was_set_meanwhile(
     platform: Platform, clock: FakeClock, observer: Observer
 ) -> None:
-    write_row(platform.world.gatherers["g1"].database, beat("g1"))
+    write_heartbeat(platform.world.gatherers["g1"].database, beat("g1"))
     assert launched(tick(platform, observer=observer)) == ["g2"]
     written_ago(platform, "g1", timedelta(hours=-2))
     assert launched(tick(platform, observer=observer)) == ["g2"], "a heartbeat that changed is a sign of life"
@@ -187,13 +196,7 @@ def test_the_live_merge_is_kept_alive_by_the_same_rules(platform: Platform) -> N
     now = SYSTEM_CLOCK.now()
     write_heartbeat(
         platform.world.production,
-        service="deduplicator",
-        started_at=now,
-        host="elsewhere",
-        pid=1,
-        run_id=None,
-        state="running",
-        details={"error": "closed by the server: \x00"},
+        Heartbeat("deduplicator", now, now, "running", DeduplicatorStatus(error="closed by the server: \x00")),
     )
     again = sensor(dg.build_sensor_context(instance=platform.instance, definitions=platform.defs))
     assert isinstance(again, dg.SensorResult)

@@ -16,20 +16,32 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from kalshi_platform.local.processes.ports import free_port
 from kalshi_platform.monitoring.endpoint import Endpoint, Health
-from kalshi_platform.monitoring.metrics import Histogram, Metric, by_label, counter, gauge
+from kalshi_platform.monitoring.metrics import (
+    LatencyBuckets,
+    LatencyHistogram,
+    MetricFamily,
+    by_label,
+    counter,
+    gauge,
+    gauges,
+    histogram,
+)
 from kalshi_platform.monitoring.settings import EndpointSettings
 from kalshi_platform_tests.fixtures.exchange import eventually
 
 METRICS = (
     counter("x_rows", "Rows.", 7),
-    by_label("gauge", "x_age_seconds", "Ages.", "connection", {"feed": 1.5, "books-0": None}),
+    gauges("x_age_seconds", "Ages.", ["connection"], by_label({"feed": 1.5, "books-0": None})),
     gauge("x_unknown", "Not known.", None),
-    Histogram("x_lag_seconds", "Lags.", [(0.1, 2), (1, 5)], 6, 4.25),
+    histogram("x_lag_seconds", "Lags.", LatencyBuckets(up_to_s=[(0.1, 2), (1, 5)], count=6, total_s=4.25)),
 )
 
 
+WELL = Health(service="g1", state="running", health="ok")
+
+
 @contextmanager
-def serving(health: Health = (True, {"health": "ok"})) -> Iterator[Endpoint]:
+def serving(health: Health = WELL) -> Iterator[Endpoint]:
     endpoint = Endpoint(EndpointSettings(port=free_port()), "g1", lambda: METRICS, lambda: health)
     assert endpoint.ensure()
     try:
@@ -65,12 +77,15 @@ def test_metrics_are_what_prometheus_reads() -> None:
         assert "process_resident_memory_bytes" in families
 
 
-@pytest.mark.parametrize(("is_well", "status"), [(True, 200), (False, 503)])
-def test_health_is_a_status_with_a_reason(*, is_well: bool, status: int) -> None:
-    told = {"health": "whatever", "reasons": ["stalled"]}
-    with serving((is_well, told)) as endpoint:
+@pytest.mark.parametrize(("reasons", "status"), [([], 200), (["stalled"], 503)])
+def test_health_is_a_status_with_its_reasons(reasons: list[str], status: int) -> None:
+    health = Health(service="gatherer/g1", state="stalled", health="whatever", reasons=reasons, troubles=["full"])
+    with serving(health) as endpoint:
         code, text = get(endpoint, "/healthz")
-        assert (code, json.loads(text)) == (status, told)
+        assert (code, json.loads(text)) == (status, {
+            "service": "gatherer/g1", "state": "stalled", "health": "whatever", "reasons": reasons,
+            "troubles": ["full"],
+        })  # fmt: skip
         assert get(endpoint, "/")[0] == 404
 
 
@@ -79,12 +94,12 @@ def test_metrics_that_raise_are_a_warning_and_the_next_scrape_is_served(
 ) -> None:
     faults = [ZeroDivisionError()]
 
-    def metrics() -> Iterable[Metric | Histogram]:
+    def metrics() -> Iterable[MetricFamily]:
         if faults:
             raise faults.pop()
         return METRICS
 
-    endpoint = Endpoint(EndpointSettings(port=free_port()), "g1", metrics, lambda: (True, {}))
+    endpoint = Endpoint(EndpointSettings(port=free_port()), "g1", metrics, lambda: WELL)
     assert endpoint.ensure()
     try:
         with caplog.at_level(logging.WARNING):
@@ -102,7 +117,7 @@ def test_a_taken_port_is_logged_once_and_used_as_soon_as_it_is_free(caplog: pyte
         other.bind(("127.0.0.1", 0))
         other.listen()
         port = other.getsockname()[1]
-        endpoint = Endpoint(EndpointSettings(port=port), "g1", tuple, lambda: (True, {}))
+        endpoint = Endpoint(EndpointSettings(port=port), "g1", tuple, lambda: WELL)
         with caplog.at_level(logging.WARNING):
             assert not endpoint.ensure()
             assert not endpoint.ensure()
@@ -145,7 +160,7 @@ def test_who_asks_by_a_name_that_is_not_ours_is_refused(host: str, path: str) ->
 )
 def test_addresses_localhost_and_configured_names_are_answered(host: str | None) -> None:
     settings = EndpointSettings(port=free_port(), names=("merge-1",))
-    endpoint = Endpoint(settings, "g1", lambda: METRICS, lambda: (True, {}))
+    endpoint = Endpoint(settings, "g1", lambda: METRICS, lambda: WELL)
     assert endpoint.ensure()
     try:
         assert ask_as(endpoint, host)[0] == 200
@@ -154,7 +169,19 @@ def test_addresses_localhost_and_configured_names_are_answered(host: str | None)
 
 
 def test_port_0_serves_nothing() -> None:
-    endpoint = Endpoint(EndpointSettings(port=0), "g1", tuple, lambda: (True, {}))
+    endpoint = Endpoint(EndpointSettings(port=0), "g1", tuple, lambda: WELL)
     assert not endpoint.ensure()
     assert endpoint.port is None
     endpoint.close()
+
+
+def test_latencies_are_counted_by_bucket_and_the_latest_give_quantiles() -> None:
+    latencies = LatencyHistogram(latest=2)
+    assert latencies.quantiles_ms(0.5, 1.0) == [None, None]
+    for latency_s in (0.1, 0.101, 10_000.0):
+        latencies.observe(latency_s)
+    assert latencies.quantiles_ms(0.0, 1.0) == [101.0, 10_000_000.0]
+    buckets = latencies.buckets()
+    assert (buckets.count, buckets.total_s) == (3, 10_000.201)
+    assert buckets.up_to_s[:3] == [(0.05, 0), (0.1, 1), (0.15, 2)]
+    assert buckets.up_to_s[-1] == (3_600.0, 2)

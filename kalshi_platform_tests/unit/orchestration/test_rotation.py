@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 
 from kalshi_platform import config
-from kalshi_platform.gatherer.status.heartbeat import Heartbeat, write_file
+from kalshi_platform.gatherer.status.status import GathererStatus
+from kalshi_platform.monitoring.heartbeat import Heartbeat, write_file
 from kalshi_platform.orchestration.jobs.rotation import (
     another_gatherer_is_recording,
     gatherer_timing,
@@ -78,7 +79,7 @@ def test_a_gatherer_rotates_only_while_another_one_records(
 ) -> None:
     at = NOW - timedelta(seconds=age)
     assert all(gatherer_service(name) for name in NAMES), "all are configured"
-    write_file(state_dir / who / "heartbeat.json", Heartbeat(f"gatherer/{who}", at, at, state))
+    write_file(state_dir / who / "heartbeat.json", Heartbeat(f"gatherer/{who}", at, at, state, GathererStatus()))
     assert another_gatherer_is_recording("g1", NAMES, FakeClock(NOW)) is expected
 
 

@@ -15,10 +15,11 @@ from kalshi_platform.exchange.settings import ExchangeSettings
 from kalshi_platform.gatherer.ingest import commit
 from kalshi_platform.gatherer.service import GathererService
 from kalshi_platform.gatherer.settings import GathererSettings
-from kalshi_platform.gatherer.status.heartbeat import FILE_NAME, read_file
+from kalshi_platform.gatherer.status.status import GathererStatus, WriterStatus
 from kalshi_platform.lab.bench import host
 from kalshi_platform.lab.bench.host import HostSpec
 from kalshi_platform.local.processes.stop_signals import stop_on_signals
+from kalshi_platform.monitoring.heartbeat import read_file
 from kalshi_platform.storage.partitions import PartitionBounds
 
 NAME = "bench"
@@ -79,9 +80,9 @@ def main() -> None:
 
 
 def _rows(settings: GathererSettings) -> dict[str, int]:
-    beat = read_file(settings.folder / FILE_NAME) or {}
-    writer = beat.get("details", {}).get("writer") or {}
-    return {str(table): int(rows) for table, rows in writer.get("rows", {}).items()}
+    heartbeat = read_file(settings.heartbeat_file, GathererStatus)
+    writer = None if heartbeat is None else heartbeat.details.writer
+    return (writer or WriterStatus()).rows
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from typing import Any
 
 from kalshi_platform.clock import Clock
 from kalshi_platform.errors import TransientError
-from kalshi_platform.gatherer.status.heartbeat import FILE_NAME, read_file
+from kalshi_platform.gatherer.status.status import WriterStatus
 from kalshi_platform.lab.bench.soak.flatness import Sample, judge
 from kalshi_platform.lab.bench.soak.soak_report import SoakRun, as_json, as_text, objections, picture
 from kalshi_platform.lab.bench.soak.usage import usage
@@ -138,9 +138,8 @@ class _Soak:
             used = None if pid is None else usage(pid)
             if pid is None or used is None:
                 continue
-            beat = read_file(self._stack.settings.gatherers[name].folder / FILE_NAME) or {}
-            details = beat.get("details", {})
-            writer = details.get("writer") or {}
+            status = self._stack.status(name)
+            writer = status.writer or WriterStatus()
             self._peaks[name] = max(self._peaks[name], used.peak_rss_mib)
             self._samples[name].append(
                 Sample(
@@ -150,11 +149,11 @@ class _Soak:
                     threads=used.threads,
                     handles=used.handles,
                     cpu_s=used.cpu_s,
-                    lag_p50_ms=writer.get("lag_p50_ms"),
-                    lag_p99_ms=writer.get("lag_p99_ms"),
-                    queued=int(writer.get("queued", 0)),
-                    spool_mib=writer.get("spool_bytes", 0) / 2**20,
-                    followed=int(details.get("followed", 0)),
+                    lag_p50_ms=writer.lag_p50_ms,
+                    lag_p99_ms=writer.lag_p99_ms,
+                    queued=writer.queued,
+                    spool_mib=writer.spool_bytes / 2**20,
+                    followed=status.followed_markets or 0,
                 )
             )
 
@@ -187,8 +186,7 @@ class _Soak:
             ]
             for name in self._options.names
         }
-        figures = stack.writer_figures
-        self._soon(lambda: all(not figures(name).get("spool_bytes") for name in self._options.names), _SETTLE_S)
+        self._soon(lambda: all(not stack.writer_status(name).spool_bytes for name in self._options.names), _SETTLE_S)
         return self._published(state, before), sent
 
     def _published(self, state: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, int]:

@@ -197,12 +197,12 @@ class Ground:
         os.kill(pid, signal.SIGKILL)
         began = self.clock.monotonic()
         died = self.seen.soon(lambda: not server.is_running(), 10.0)
-        noticed = self.seen.soon(lambda: self.stack.writer_figures(gatherer).get("database_error"), 15.0)
+        noticed = self.seen.soon(lambda: self.stack.writer_status(gatherer).database_error, 15.0)
         server.start()
         settled = self.seen.soon(
             lambda: (
-                not self.stack.writer_figures(gatherer).get("database_error")
-                and not self.stack.writer_figures(gatherer).get("spool_bytes")
+                not self.stack.writer_status(gatherer).database_error
+                and not self.stack.writer_status(gatherer).spool_bytes
             )
         )
         if not settled or not self.seen.claims_again(gatherer):
@@ -316,7 +316,7 @@ class Ground:
         )
 
     def _health(self, gatherer: str) -> str:
-        return str(self.stack.heartbeat(gatherer).get("details", {}).get("health", "unknown"))
+        return self.stack.status(gatherer).health or "unknown"
 
     # -- what the exchange sends
 

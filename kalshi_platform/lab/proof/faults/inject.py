@@ -140,28 +140,24 @@ class Injector:
     def _database_away(self, fault: InjectedFault, planned: PlannedFault) -> str | None:
         gatherer = str(fault.gatherer)
         server = self._stack.server(gatherer)
-        spooled = self._stack.writer_figures(gatherer).get("spooled", 0)
+        spooled = self._stack.writer_status(gatherer).spooled
         server.stop()
         error, most = None, 0
         for _ in range(max(1, round(planned.lasts_s))):
             self._wait(1.0)
-            figures = self._stack.writer_figures(gatherer)
-            error = error or figures.get("database_error")
-            most = max(most, figures.get("spool_bytes", 0))
+            writer = self._stack.writer_status(gatherer)
+            error = error or writer.database_error
+            most = max(most, writer.spool_bytes)
         server.start()
         began = self._clock.monotonic()
 
         def replayed() -> bool:
-            figures = self._stack.writer_figures(gatherer)
-            return (
-                figures.get("database_error") is None
-                and figures.get("spool_bytes") == 0
-                and figures.get("spooled", 0) > spooled
-            )
+            writer = self._stack.writer_status(gatherer)
+            return writer.database_error is None and writer.spool_bytes == 0 and writer.spooled > spooled
 
         if not self._seen.soon(replayed, RECOVERY_S + planned.lasts_s) or error is None:
             return None
-        records = self._stack.writer_figures(gatherer)["spooled"] - spooled
+        records = self._stack.writer_status(gatherer).spooled - spooled
         back_s = self._clock.monotonic() - began
         return (
             f"server away for {planned.lasts_s:.0f} s, {records:,} records (up to {most / 1e6:.1f} MB) spooled,"

@@ -1,0 +1,194 @@
+"""Defines the status of a gatherer: everything it reports about itself. Heartbeat, health, metrics and lines are views.
+
+Its JSON is the `details` of the heartbeat. A reader of another version's JSON ignores fields it does not know; a field
+that is missing there has its default, so None stands for "not reported" and a part that is None for one that does not
+exist (yet). Ages and spans are in seconds (`_s`), latencies in milliseconds (`_ms`), moments ISO 8601 in UTC; counters
+count since the process started.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+
+from msgspec import Struct, field
+
+from kalshi_platform.monitoring.metrics import LatencyBuckets
+from kalshi_platform.monitoring.process_usage import ProcessStatus
+
+
+class ChannelStatus(Struct, kw_only=True):
+    """One channel over all connections; `per_s` since the heartbeat before."""
+
+    messages: int = 0
+    per_s: float | None = None
+    last_message_age_s: float | None = None
+
+
+class ConnectionStatus(Struct, kw_only=True):
+    """One connection and those that had its place before; `state` is that of the present one."""
+
+    state: str = ""
+    frames: int = 0
+    sessions: int = 0
+    reconnects: int = 0
+    refused: int = 0
+    """Handshakes refused for the signature."""
+    gaps: int = 0
+    duplicates: int = 0
+    dead_letters: int = 0
+    scale_contradictions: int = 0
+    last_data: datetime | None = None
+    last_data_age_s: float | None = None
+    asked_rarely: int = 0
+    """Markets that lose their claim again and again: their snapshots are requested ever more rarely."""
+    last_message_age_s: dict[str, float] = {}
+    """By channel on which something came."""
+    last_error: str | None = None
+
+
+class ConnectionPoolStatus(Struct, kw_only=True):
+    """What the pool did with its connections."""
+
+    rotations: int = 0
+    rotations_given_up: int = 0
+    moved_markets: int = 0
+
+
+class LedgerStatus(Struct, kw_only=True):
+    """What the committed ledger holds. `alarm`: how it last differed from what was committed."""
+
+    subscriptions: int | None = None
+    """Markets followed in the ledger, once for each stream."""
+    last_claim_age_s: float | None = None
+    compared_age_s: float | None = None
+    alarm: str | None = None
+    alarm_age_s: float | None = None
+    short_of_books_s: float | None = None
+    """How long it has lacked books that are followed; None while it does not."""
+
+
+class WriterStatus(Struct, kw_only=True):
+    """Writer, backlog and spool. Latency: from the receipt of a commit's oldest record to the commit, lately."""
+
+    queued: int = 0
+    """Records in memory, neither committed nor on disk."""
+    most_held: int = 0
+    held_bytes: int = 0
+    most_held_bytes: int = 0
+    spool_bytes: int = 0
+    spool_limit_bytes: int | None = None
+    spool_fill_percent: float = 0.0
+    spool_alarms: int = 0
+    spool_damages: int = 0
+    rows_per_s: float | None = None
+    records: int = 0
+    commits: int = 0
+    batch_no: int = 0
+    """Of the last commit."""
+    rows: dict[str, int] = {}
+    """New rows committed, by table."""
+    spooled: int = 0
+    replayed: int = 0
+    out_of_bounds: int = 0
+    unwritable: int = 0
+    last_commit: datetime | None = None
+    database_error: str | None = None
+    database_failure: str | None = None
+    """The kind of the failure that lasts: `unreachable`, `read only`, `wrong password`, …"""
+    outages: int = 0
+    disk_error: str | None = None
+    stalled: bool = False
+    stall_reason: str | None = None
+    stalls: int = 0
+    lag_p50_ms: float | None = None
+    lag_p99_ms: float | None = None
+    lag_max_ms: float | None = None
+    lag_buckets: LatencyBuckets = field(default_factory=LatencyBuckets)
+
+
+class CatalogStatus(Struct, kw_only=True):
+    """Syncs of series, events and markets, single markets, and how REST answers read."""
+
+    last_synced: dict[str, str] = {}
+    """By listing: when its last whole sync ended."""
+    database_error: str | None = None
+    failing: dict[str, str] = {}
+    """By listing: why it failed or what it lacks."""
+    left_out: int = 0
+    refused: int = 0
+    fetched: int = 0
+    not_visible: int = 0
+    unfit_fields: int = 0
+    mended_values: int = 0
+    cut_listings: int = 0
+
+
+class PollerStatus(Struct, kw_only=True, omit_defaults=True):
+    """The last poll of books over REST (fields are missing before the first one), and books recovered."""
+
+    minute: datetime | None = None
+    subscribed: int | None = None
+    stored: int | None = None
+    skipped: int | None = None
+    failed: int | None = None
+    requests: int | None = None
+    tokens: float | None = None
+    took_s: float | None = None
+    oldest_age_s: float | None = None
+    skipped_total: int | None = None
+    recovered: int | None = None
+
+
+class ClockStatus(Struct, kw_only=True):
+    """By how many seconds this machine's clock is ahead (negative: behind); None: not known."""
+
+    ahead_of_exchange_s: float | None = None
+    ahead_of_database_s: float | None = None
+
+
+class GathererStatus(Struct, kw_only=True):
+    """A gatherer as of one moment."""
+
+    state: str = ""
+    uptime_s: float | None = None
+    note: str = ""
+    """What it waits for, if it does."""
+    followed_markets: int | None = field(name="followed", default=None)
+    desired_markets: int | None = field(name="wanted", default=None)
+    suspect_markets: int = field(name="suspects", default=0)
+    """Markets that lost a frame and wait for a snapshot."""
+    short_of_books_s: float | None = None
+    """How long too few books have been followed without a gain; None while there are enough."""
+    dead_letters_last_minute: int = 0
+    markets: dict[str, int] = {}
+    """Markets of the registry, by state."""
+    channels: dict[str, ChannelStatus] = {}
+    connections: dict[str, ConnectionStatus] = {}
+    connection_pool: ConnectionPoolStatus | None = field(name="fleet", default=None)
+    ledger: LedgerStatus | None = None
+    writer: WriterStatus | None = None
+    catalog: CatalogStatus | None = None
+    poller: PollerStatus | None = field(name="books", default=None)
+    clock: ClockStatus | None = None
+    alarms: dict[str, int] = {}
+    """Alarms by kind."""
+    problems: list[str] = []
+    """What is wrong with databases and clocks, a clause each."""
+    has_database_lock: bool = field(name="lease", default=False)
+    process: ProcessStatus | None = None
+    health: str = ""
+    """`ok`, `degraded` or `not recording`; empty where it is not reported."""
+    reasons: list[str] = []
+    """Why it does not record what it should, a clause each."""
+    troubles: list[str] = []
+    """What else has to be looked at, a clause each."""
+
+
+def age_s(then_s: float | None, now_s: float) -> float | None:
+    """Return the seconds since a moment of the monotonic clock; None if it never was."""
+    return None if then_s is None else round(max(0.0, now_s - then_s), 1)
+
+
+def time_of_ns(moment_ns: int) -> datetime | None:
+    """Return a moment in nanoseconds since the epoch as a time; None for 0, which stands for never."""
+    return None if moment_ns == 0 else datetime.fromtimestamp(moment_ns / 1e9, UTC)
