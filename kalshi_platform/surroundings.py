@@ -1,9 +1,11 @@
-"""What a shell says that is not meant for us, settled once at the start of every process of ours and for its children.
+"""Removes from the environment what would change the platform's connections and files, once per process.
 
-A database's URL says where it is and how it is spoken to; libpq's variables, which could send every connection
-elsewhere or change how times are read, are dropped. What they say of TLS and of logins stays, for databases whose URL
-leaves it open. Proxies are for the world outside, never for loopback. Our files are UTF-8 in every locale, and output
-never fails because a terminal knows fewer characters.
+Each process of the platform settles its environment at its start, for itself and for its children:
+
+- libpq: a database URL names server, database and session settings. Variables that would send every connection
+  elsewhere, or change how times are read, are dropped. Those of TLS and of logins stay, for URLs that leave them open.
+- Proxies are used for hosts outside this machine, never for loopback.
+- Files are UTF-8 in every locale, and output never fails on a character that the terminal lacks.
 """
 
 from __future__ import annotations
@@ -22,12 +24,12 @@ DROPPED = (
     "PGTARGETSESSIONATTRS", "PGLOADBALANCEHOSTS", "PGREQUIREPEER", "PGSSLNEGOTIATION", "PGMINPROTOCOLVERSION",
     "PGMAXPROTOCOLVERSION",
 )  # fmt: skip
-"""Variables of libpq that no connection of ours obeys."""
+"""Variables of libpq that the platform's connections ignore."""
 _PROXIES = ("http_proxy", "https_proxy", "all_proxy", "grpc_proxy")
 _ESCAPE = "backslashreplace"
 
 loopback = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-"""Opens addresses of this machine; no proxy is asked."""
+"""Opens addresses of this machine without a proxy."""
 
 
 def settle() -> None:
@@ -39,7 +41,7 @@ def settle() -> None:
 
 
 def settle_environment(environ: MutableMapping[str, str]) -> None:
-    """Change the variables of an environment."""
+    """Drop libpq's variables, except loopback from proxies, and set Python's UTF-8 mode, in `environ`."""
     for name in DROPPED:
         environ.pop(name, None)
     if any(environ.get(name) or environ.get(name.upper()) for name in _PROXIES):
@@ -54,9 +56,9 @@ def settle_environment(environ: MutableMapping[str, str]) -> None:
 
 
 def run_in_utf8() -> None:
-    """Start this program anew in Python's UTF-8 mode where the locale would decode files and names otherwise.
+    """Start this program again in Python's UTF-8 mode where the locale would decode files and names otherwise.
 
-    What it prints stays in the terminal's own characters.
+    Its output stays in the terminal's own characters.
     """
     if sys.getfilesystemencoding().lower() == "utf-8" or os.environ.get("PYTHONUTF8") == "1":
         return

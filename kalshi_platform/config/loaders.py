@@ -22,7 +22,7 @@ from kalshi_platform.lake.settings import LakeSettings
 from kalshi_platform.market.times import hour_of
 from kalshi_platform.monitoring.settings import EndpointSettings, LogSettings
 from kalshi_platform.setting import declared_settings
-from kalshi_platform.storage.partitions import PartitionBounds
+from kalshi_platform.storage.settings import PartitionBounds
 
 Loaded = TypeVar("Loaded")
 

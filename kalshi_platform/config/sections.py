@@ -15,7 +15,7 @@ from kalshi_platform.gatherer.settings import GathererSettings, MarketFilter
 from kalshi_platform.lake.settings import LakeSettings
 from kalshi_platform.monitoring.settings import EndpointSettings, LogSettings
 from kalshi_platform.setting import Setting, declared_settings
-from kalshi_platform.storage.partitions import PartitionBounds
+from kalshi_platform.storage.settings import PartitionBounds
 
 if TYPE_CHECKING:
     from _typeshed import DataclassInstance

@@ -18,7 +18,8 @@ from urllib3.connection import HTTPConnection, HTTPSConnection
 from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
 
 from kalshi_platform.errors import ConnectionLost, ExchangeUnavailable, RequestRejected
-from kalshi_platform.exchange.settings import LOOPBACK, ExchangeSettings
+from kalshi_platform.exchange.settings import ExchangeSettings
+from kalshi_platform.surroundings import LOOPBACK
 
 _CHUNK_BYTES = 16 * 1024
 """Of the compressed body: what one of them expands to (a thousandfold at most) is held at once."""

@@ -11,8 +11,6 @@ PRODUCTION_REST_URL = "https://external-api.kalshi.com/trade-api/v2"
 PRODUCTION_WS_URL = "wss://external-api-ws.kalshi.com/trade-api/ws/v2"
 DEMO_REST_URL = "https://external-api.demo.kalshi.co/trade-api/v2"
 DEMO_WS_URL = "wss://external-api-ws.demo.kalshi.co/trade-api/ws/v2"
-LOOPBACK = frozenset({"127.0.0.1", "localhost", "::1"})
-"""Hosts that no proxy is asked for."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,7 +21,7 @@ class ExchangeSettings:
         default=PRODUCTION_REST_URL,
         metadata=setting(
             "KALSHI_REST_URL",
-            "base of all REST paths of the exchange, with `/trade-api/v2`",
+            f"base of all REST paths of the exchange, with `/trade-api/v2`; of the demo exchange `{DEMO_REST_URL}`",
             kind="http_url",
             remedy=f"an address such as {PRODUCTION_REST_URL}",
         ),
@@ -32,7 +30,7 @@ class ExchangeSettings:
         default=PRODUCTION_WS_URL,
         metadata=setting(
             "KALSHI_WS_URL",
-            "address of the exchange's WebSocket, with its path (the path is signed)",
+            f"address of the exchange's WebSocket, with its path; of the demo exchange `{DEMO_WS_URL}`",
             kind="ws_url",
             remedy=f"an address such as {PRODUCTION_WS_URL}",
         ),

@@ -32,9 +32,10 @@ from kalshi_platform.errors import (
 from kalshi_platform.exchange.framing import CLOSE, PING, PONG, FrameDecoder, FramingError
 from kalshi_platform.exchange.http import tls_problem
 from kalshi_platform.exchange.server_clock import auth_failure_hints, offset_by
-from kalshi_platform.exchange.settings import LOOPBACK, ExchangeSettings
+from kalshi_platform.exchange.settings import ExchangeSettings
 from kalshi_platform.exchange.signing import Signer
 from kalshi_platform.market.clock_offset import Offset
+from kalshi_platform.surroundings import LOOPBACK
 
 READ_BYTES = 64 * 1024
 """One socket read. Larger ones were measured to cost more, not less (allocation)."""

@@ -194,12 +194,12 @@ class GathererSettings:
     reconcile_interval_s: float = 300.0
     events_interval_s: float = 600.0
     catalog_follow_interval_s: float = 2.0
-    """How often the catalog tables are asked for rows that somebody else changed."""
+    """How often rows are read that another process changed in the catalog tables."""
     close_grace_s: float = 5.0
-    """How long after `close_time` a market is still followed before REST is asked whether it closed."""
+    """How long after `close_time` a market is still followed before REST is read to see whether it closed."""
     fetch_attempts: int = 8
     status_wait_max_s: float = 300.0
-    """Longest wait before an inactive exchange is asked again."""
+    """Longest wait between two reads of the status of an inactive exchange."""
     heartbeat_interval_s: float = 5.0
     endpoint: EndpointSettings = field(default_factory=EndpointSettings)
     """Where `/metrics` and `/healthz` are served, if anywhere."""

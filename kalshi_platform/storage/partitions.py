@@ -4,51 +4,19 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterable
-from dataclasses import dataclass, field
-from datetime import UTC, datetime, timedelta
+from datetime import datetime
 
 from kalshi_platform.clock import Clock
 from kalshi_platform.errors import OutOfPartitionBounds
 from kalshi_platform.market.times import US_PER_HOUR, datetime_from_us, us_from_datetime
-from kalshi_platform.setting import setting
 from kalshi_platform.storage.pool import Database, Transaction
+from kalshi_platform.storage.settings import PartitionBounds
+
+__all__ = ["PartitionBounds", "PartitionKeeper"]
 
 _HOURS_TAKEN_FOR_GRANTED = 6
 # Each takes about six places of the server's lock table until its transaction ends.
 _MADE_AT_ONCE = 8
-
-
-@dataclass(frozen=True)
-class PartitionBounds:
-    """Which exchange times are believable. Kalshi opened in June 2021."""
-
-    earliest: datetime = field(
-        default=datetime(2021, 1, 1, tzinfo=UTC),
-        metadata=setting("KALSHI_EARLIEST_TIME", "rows with an earlier exchange time are set aside"),
-    )
-    ahead: timedelta = field(
-        default=timedelta(hours=48),
-        metadata=setting(
-            "KALSHI_HOURS_AHEAD",
-            "rows with an exchange time further ahead of our clock are set aside",
-            unit="h",
-            low=1,
-            high=24 * 366,
-            scale=timedelta(hours=1),
-        ),
-    )
-    behind: timedelta = field(
-        default=timedelta(hours=48),
-        metadata=setting(
-            "KALSHI_HOURS_BEHIND",
-            "a message dated so long before its receipt is set aside, unless the one before it in its stream was as"
-            " old: a capture that is played again is recorded whole",
-            unit="h",
-            low=1,
-            high=24 * 366 * 100,
-            scale=timedelta(hours=1),
-        ),
-    )
 
 
 class PartitionKeeper:
