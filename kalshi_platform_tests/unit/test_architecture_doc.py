@@ -80,3 +80,16 @@ def test_tree_of_the_rooms_names_every_room() -> None:
         rooms += [each.name for each in inner if each.is_dir() and any(each.glob("*.py"))]
     missing = [room for room in rooms if f"{room}/" not in tree]
     assert not missing, f"section 2 of docs/architecture.md does not name {', '.join(missing)}"
+
+
+def test_glossary_says_where_things_are() -> None:
+    text = (ROOT / "docs" / "glossary.md").read_text(encoding="utf-8")
+    places = [re.findall(r"`([^`]+)`", row.split(" | ")[-1]) for row in re.findall(r"^\| .+ \|$", text, re.MULTILINE)]
+    sources = [*(ROOT / "sql").rglob("*.sql"), *(ROOT / "kalshi_platform").rglob("*.py")]
+    words = set(re.findall(r"\w+", "\n".join(path.read_text(encoding="utf-8") for path in sources)))
+    for place in (each for row in places for each in row):
+        if "/" in place:
+            known = (ROOT / "kalshi_platform" / place).exists() or (ROOT / place).exists() or "<" in place
+        else:
+            known = all(word in words for word in re.findall(r"[A-Za-z_]+", place.split("*")[-1]))
+        assert known, f"docs/glossary.md: {place}"
