@@ -1,3 +1,12 @@
+-- database: catalog
+-- example table: markets
+-- example stage: (TABLE markets)
+-- example columns: ticker, event_ticker
+-- example updates: event_ticker = excluded.event_ticker
+-- example updated: updated_time
+-- example status: , status
+-- example status_update: , status = excluded.status
+--
 -- Statements of the catalog. {table}, {stage}, {columns}, {updates}, {updated} and {status} are filled in by
 -- kalshi_platform.catalog.store with names of its own.
 
@@ -69,9 +78,11 @@ WHERE ticker IN (SELECT h.ticker FROM markets_history h WHERE h.change_no > %(si
 ORDER BY ticker LIMIT %(limit)s
 
 -- name: categories
+-- The category of each series that has one: ticker, category.
 SELECT ticker, category FROM series WHERE category <> ''
 
 -- name: series_of_events
+-- The series of each event that has one: ticker, series_ticker.
 SELECT ticker, series_ticker FROM events WHERE series_ticker <> ''
 
 -- name: unsettled_before

@@ -1,9 +1,12 @@
+-- database: timeseries
+--
 -- Statements of a gatherer's commit. Each may run twice with the same rows: the second time changes nothing.
 
 -- The counter's row is locked first, and found at the end of its index: that is the live one, whatever lies before it
 -- while a transaction stays open. Who waited for the lock sees in the next statement what the other one left.
 
 -- name: next_batch
+-- Takes the next batch number; its row lock is held to the commit. One row: the number.
 SELECT FROM batch_counter ORDER BY last_batch_no DESC LIMIT 1 FOR UPDATE;
 UPDATE batch_counter SET last_batch_no = last_batch_no + 1
 WHERE last_batch_no = (SELECT max(last_batch_no) FROM batch_counter) RETURNING last_batch_no
@@ -29,6 +32,7 @@ RETURNING last_batch_no
 SELECT last_batch_no, owner, owner_token FROM batch_counter ORDER BY last_batch_no DESC LIMIT 1 FOR UPDATE
 
 -- name: set_owner_token
+-- Marks the ledger with the token of the owner's latest change, without a new batch. One row: the number of the last batch.
 UPDATE batch_counter SET owner_token = %(token)s
 WHERE last_batch_no = (SELECT max(last_batch_no) FROM batch_counter) RETURNING last_batch_no
 
@@ -37,9 +41,11 @@ WHERE last_batch_no = (SELECT max(last_batch_no) FROM batch_counter) RETURNING l
 UPDATE batch_counter SET owner = %(owner)s, owner_name = %(name)s
 
 -- name: owner_name
+-- The gatherer that owns the ledger; NULL before the first. One row.
 SELECT owner_name FROM batch_counter
 
 -- name: open_sessions
+-- The sessions that the ledger has as open, one row each.
 SELECT session_id FROM sessions WHERE closed_at IS NULL
 
 -- name: open_streams
@@ -47,6 +53,8 @@ SELECT session_id FROM sessions WHERE closed_at IS NULL
 SELECT stream_id, last_committed_seq(stream_id) FROM streams WHERE ended_at IS NULL
 
 -- name: open_book_streams
+-- Per stream with open book subscriptions: how many there are, and the sum of their first numbers, which tells sets
+-- apart.
 SELECT stream_id, count(*), sum(seq_from) FROM book_subscriptions WHERE seq_to IS NULL GROUP BY stream_id
 
 -- name: end_unknown_book_subscriptions
@@ -57,10 +65,12 @@ WHERE m.seq_to IS NULL AND NOT EXISTS (
   WHERE known.stream_id = m.stream_id AND known.ticker = m.ticker AND known.seq_from = m.seq_from)
 
 -- name: end_all_book_subscriptions
+-- Ends what is open, followed to the last number that was committed for its stream.
 UPDATE book_subscriptions m SET end_reason = 'ledger differed', seq_to = greatest(m.seq_from, o.last_seq)
 FROM open_book_streams o WHERE m.stream_id = o.stream_id AND m.seq_to IS NULL
 
 -- name: end_all_streams
+-- Ends every open stream, at the last commit that brought numbers of it.
 UPDATE streams t SET end_reason = 'ledger differed', ended_at = greatest(t.opened_at, (
   SELECT b.committed_at FROM batches b WHERE b.batch_no <= (
     SELECT g.batch_no FROM stream_segments g WHERE g.stream_id = t.stream_id ORDER BY g.seq_from DESC LIMIT 1)
@@ -68,29 +78,37 @@ UPDATE streams t SET end_reason = 'ledger differed', ended_at = greatest(t.opene
 WHERE t.ended_at IS NULL
 
 -- name: close_all_sessions
+-- Closes every open session, at the end of its last stream.
 UPDATE sessions s SET close_reason = 'ledger differed', closed_at = greatest(s.opened_at, (
   SELECT max(t.ended_at) FROM streams t WHERE t.session_id = s.session_id))
 WHERE s.closed_at IS NULL
 
 -- name: sessions_opened
+-- Rows: session_id, gatherer, connection, url, use_yes_price, opened_at. A session that is there already stays as it is.
 INSERT INTO sessions (session_id, gatherer, connection, url, use_yes_price, opened_at) VALUES %s
 ON CONFLICT (session_id) DO NOTHING
 
 -- name: sessions_closed
+-- Rows: session_id, closed_at, reason. A session that is closed already stays as it is.
+-- example row: (1::bigint, now(), 'closed')
 UPDATE sessions s SET closed_at = v.closed_at, close_reason = v.reason
 FROM (VALUES %s) AS v (session_id, closed_at, reason)
 WHERE s.session_id = v.session_id AND s.closed_at IS NULL
 
 -- name: streams_opened
+-- Rows: stream_id, session_id, sid, channel, opened_at. A stream that is there already stays as it is.
 INSERT INTO streams (stream_id, session_id, sid, channel, opened_at) VALUES %s
 ON CONFLICT (stream_id) DO NOTHING
 
 -- name: streams_ended
+-- Rows: stream_id, ended_at, reason. A stream that has ended already stays as it is.
+-- example row: (1::bigint, now(), 'closed')
 UPDATE streams s SET ended_at = v.ended_at, end_reason = v.reason
 FROM (VALUES %s) AS v (stream_id, ended_at, reason)
 WHERE s.stream_id = v.stream_id AND s.ended_at IS NULL
 
 -- name: segments
+-- Rows: stream_id, seq_from, seq_to, exchange_ts_min, exchange_ts_max, batch_no. Of one start the longer one stays.
 INSERT INTO stream_segments AS t (stream_id, seq_from, seq_to, exchange_ts_min, exchange_ts_max, batch_no) VALUES %s
 ON CONFLICT (stream_id, seq_from) DO UPDATE SET
   seq_to = excluded.seq_to,
@@ -100,25 +118,32 @@ ON CONFLICT (stream_id, seq_from) DO UPDATE SET
 WHERE excluded.seq_to > t.seq_to
 
 -- name: book_subscriptions
+-- Rows: stream_id, ticker, seq_from, seq_to, end_reason, exchange_index, batch_no. An open one may get its end.
 INSERT INTO book_subscriptions AS t (stream_id, ticker, seq_from, seq_to, end_reason, exchange_index, batch_no) VALUES %s
 ON CONFLICT (stream_id, ticker, seq_from) DO UPDATE SET
   seq_to = excluded.seq_to, end_reason = excluded.end_reason, batch_no = excluded.batch_no
 WHERE t.seq_to IS NULL AND excluded.seq_to IS NOT NULL
 
 -- name: endings
+-- Ends book subscriptions that earlier batches began. Rows: stream_id, ticker, seq_to, reason, before, batch_no; of
+-- each market the open one with a first number below `before`.
+-- example row: (1::bigint, 'A', 2::bigint, 'gap', 3::bigint, 4::bigint)
 UPDATE book_subscriptions m SET seq_to = v.seq_to, end_reason = v.reason, batch_no = v.batch_no
 FROM (VALUES %s) AS v (stream_id, ticker, seq_to, reason, before, batch_no)
 WHERE m.stream_id = v.stream_id AND m.ticker = v.ticker AND m.seq_to IS NULL AND m.seq_from < v.before
 
 -- name: gaps
+-- Rows: stream_id, seq_expected, seq_seen, detected_at, batch_no.
 INSERT INTO sequence_gaps (stream_id, seq_expected, seq_seen, detected_at, batch_no) VALUES %s
 ON CONFLICT DO NOTHING
 
 -- name: unknown_frames
+-- Rows: stream_id, seq, frame_type, ticker, batch_no.
 INSERT INTO unknown_frames (stream_id, seq, frame_type, ticker, batch_no) VALUES %s
 ON CONFLICT DO NOTHING
 
 -- name: letters_counted
+-- Counts of dead letters that were not kept. Rows: minute, reason, counted_by, letters; the highest count stands.
 INSERT INTO dead_letter_counts AS t (minute, reason, counted_by, letters) VALUES %s
 ON CONFLICT (minute, reason, counted_by) DO UPDATE SET letters = greatest(t.letters, excluded.letters)
 
@@ -127,6 +152,7 @@ ON CONFLICT (minute, reason, counted_by) DO UPDATE SET letters = greatest(t.lett
 SELECT drop_old_dead_letters(%(before)s, %(days)s)
 
 -- name: batches
+-- Rows: batch_no, table_name, rows, time_min, time_max, bytes; one per table that the batch brought rows of.
 INSERT INTO batches (batch_no, table_name, rows, time_min, time_max, bytes) VALUES %s
 ON CONFLICT DO NOTHING
 
@@ -136,6 +162,7 @@ INSERT INTO batches (batch_no, table_name, rows, time_min, time_max)
 VALUES (%(batch_no)s, 'ledger', 0, clock_timestamp(), clock_timestamp())
 
 -- name: snapshot_polls
+-- Rows: one per poll, in the order of the columns named.
 INSERT INTO snapshot_polls (minute, started_at, finished_at, markets_desired, markets_requested, markets_answered,
   markets_failed, requests, tokens, oldest_age_s) VALUES %s
 ON CONFLICT DO NOTHING
@@ -154,6 +181,8 @@ FROM open_book_streams o WHERE m.stream_id = o.stream_id AND m.seq_to IS NULL
   AND coalesce(o.session_id <> ALL (%(own)s::bigint[]), true)
 
 -- name: end_former_streams
+-- Ends streams of former processes, at the last commit that brought numbers of them. Parameters: own, the sessions of
+-- this process.
 UPDATE streams t SET end_reason = 'process ended', ended_at = greatest(t.opened_at, (
   SELECT b.committed_at FROM batches b WHERE b.batch_no <= (
     SELECT g.batch_no FROM stream_segments g WHERE g.stream_id = t.stream_id ORDER BY g.seq_from DESC LIMIT 1)
@@ -161,6 +190,8 @@ UPDATE streams t SET end_reason = 'process ended', ended_at = greatest(t.opened_
 WHERE t.ended_at IS NULL AND t.session_id <> ALL (%(own)s::bigint[])
 
 -- name: close_former_sessions
+-- Closes sessions of former processes, at the end of their last stream; its row count is how many. Parameters: own,
+-- gatherer.
 UPDATE sessions s SET close_reason = 'process ended', closed_at = greatest(s.opened_at, (
   SELECT max(t.ended_at) FROM streams t WHERE t.session_id = s.session_id))
 WHERE s.closed_at IS NULL AND s.gatherer = %(gatherer)s AND s.session_id <> ALL (%(own)s::bigint[])

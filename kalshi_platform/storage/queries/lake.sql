@@ -1,3 +1,10 @@
+-- database: production
+-- example low: TIMESTAMPTZ '2026-11-20 04:00+00'
+-- example high: TIMESTAMPTZ '2026-11-20 05:00+00'
+-- example hour: TIMESTAMPTZ '2026-11-20 04:00+00'
+-- example since: TIMESTAMPTZ '2026-11-20 04:00+00'
+-- example table: 'trades'
+--
 -- Reads of production for exports. {low} and {high} are literals of our own making: with bound parameters the driver
 -- fetches the whole result at once instead of streaming it. Texts sort by bytes, so that every server gives one order.
 

@@ -1,3 +1,5 @@
+-- database: production
+--
 -- Production's trades against the exchange's listing of one hour, which stands in trade_listing. Parameters: hour, low
 -- and high (a minute before the hour and after it: the two sides may put a trade a little apart), until (its end).
 -- A trade is named by ticker and trade_id; an id never comes back, so that a match needs no time.
@@ -12,6 +14,7 @@ SELECT count(*), count(*) FILTER (WHERE exchange_ts >= %(hour)s AND exchange_ts 
 FROM trade_listing WHERE hour = %(hour)s
 
 -- name: forget_parity
+-- Removes the comparison of an hour that a newer one replaces.
 DELETE FROM trade_parity WHERE hour = %(hour)s
 
 -- name: compare
@@ -85,6 +88,7 @@ SELECT coalesce(sum(production_count), 0)::bigint, coalesce(sum(rest_count), 0):
 FROM trade_parity WHERE hour = %(hour)s
 
 -- name: record_check
+-- Writes the result of the comparison of an hour; the newest one stands.
 INSERT INTO trade_checks AS t (hour, state, checked_at, reason, production_count, rest_count, inserted,
   only_in_production, differing, skipped)
 VALUES (%(hour)s, %(state)s, clock_timestamp(), %(reason)s, %(production_count)s, %(rest_count)s, %(inserted)s,

@@ -1,0 +1,96 @@
+"""Every run-time statement that has a name: described, and planned by the server against the schema of today."""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+import psycopg2
+import pytest
+
+import kalshi_platform
+from kalshi_platform.storage.migrate import FOLDERS, migrate
+from kalshi_platform.storage.pool import Database
+from kalshi_platform.storage.queries import Statement, statements
+from kalshi_platform_tests.fixtures.postgres import DatabaseFactory
+
+ROOT = Path(kalshi_platform.__file__).parent
+FILES = sorted(path for path in ROOT.rglob("*.sql") if path.relative_to(ROOT).parts[0] not in ("sql", "lab"))
+NAMES = [str(path.relative_to(ROOT)) for path in FILES]
+# Statements without a plan; they are run, and rolled back.
+_WITHOUT_PLAN = re.compile(r"(LOCK|SET|CREATE TEMPORARY|TRUNCATE|DROP|SAVEPOINT|DO|COPY)\b", re.IGNORECASE)
+_PARAMETER = re.compile(r"%\((\w+)\)s|%s|\$(\d+)")
+
+
+@pytest.fixture
+def database_of(database_factory: DatabaseFactory) -> Callable[[str], str]:
+    """The URL of an empty, migrated database of a kind."""
+
+    def find(kind: str) -> str:
+        made = next((each for each in FOLDERS if each == kind), None)
+        assert made is not None, f"say which database it is for: -- database: {' | '.join(FOLDERS)}"
+        url = database_factory()
+        database = Database(url, name=kind)
+        migrate(database, made)
+        database.dispose()
+        return url
+
+    return find
+
+
+def explained(statement: Statement) -> list[str]:
+    """The parts of a statement (it may hold several) as the server is asked for their plans."""
+    text = re.sub(
+        r"\{(\w+)\}", lambda match: statement.examples.get(match[1], f"<no example of {match[1]}>"), statement.text
+    )
+    return [_explain(part.strip(), statement) for part in text.split(";") if part.strip()]
+
+
+def _explain(text: str, statement: Statement) -> str:
+    numbers: dict[str, int] = {}
+    places = itertools.count(1)
+
+    def parameter(match: re.Match[str]) -> str:
+        name = match[1] or match[2] or str(next(places))
+        if name in statement.examples:
+            return f"({statement.examples[name]})" if "," not in statement.examples[name] else statement.examples[name]
+        return f"${numbers.setdefault(name, len(numbers) + 1)}"
+
+    text = re.sub(r"VALUES %s", lambda _match: f"VALUES {_row(statement.text, statement)}", text)
+    bare = _PARAMETER.sub(parameter, text).replace("%%", "%")
+    return bare if _WITHOUT_PLAN.match(bare) else f"EXPLAIN (GENERIC_PLAN) {bare}"
+
+
+def _row(text: str, statement: Statement) -> str:
+    """A row for `VALUES %s`: the example `row`, or as many NULLs as columns are named before or after it."""
+    if "row" in statement.examples:
+        return statement.examples["row"]
+    named = re.search(r"\(([^()]*)\)\s*VALUES %s", text) or re.search(r"VALUES %s\)? AS \w+ \(([^()]*)\)", text)
+    assert named is not None, f"{statement.name}: name the columns of VALUES %s, or give an example of its row"
+    return f"({', '.join(['NULL'] * len(named[1].split(',')))})"
+
+
+@pytest.mark.parametrize("path", FILES, ids=NAMES)
+def test_every_statement_has_a_description_and_a_plan(path: Path, database_of: Callable[[str], str]) -> None:
+    urls: dict[str, str] = {}
+    problems = []
+    found = list(statements(path))
+    assert found, "a file without a named statement"
+    assert len({each.name for each in found}) == len(found), "two statements of one name"
+    for statement in found:
+        if not statement.description:
+            problems.append(f"{statement.name}: no description")
+        if statement.database not in urls:
+            urls[statement.database] = database_of(statement.database)
+        connection = psycopg2.connect(urls[statement.database])
+        try:
+            with connection.cursor() as cursor:
+                for part in explained(statement):
+                    cursor.execute(part)
+        except psycopg2.Error as error:
+            problems.append(f"{statement.name}: {error}")
+        finally:
+            connection.close()
+    assert not problems, "\n".join(problems)
