@@ -19,6 +19,7 @@ from kalshi_platform.errors import KalshiPlatformError, TransientError
 from kalshi_platform.lake.export import export_raw
 from kalshi_platform.lake.layout import RAW_TABLES
 from kalshi_platform.market.times import hour_of
+from kalshi_platform.storage import queries
 from kalshi_platform.storage.pool import Database
 
 RETRY_FOR_S = 60.0
@@ -71,12 +72,12 @@ def find_hours_merged_since(production: Database, moment: datetime | None, now: 
     `moment` is of production's clock. A row may be dated ahead of ours; its hour is exported when it has begun.
     """
     with production.transaction() as transaction:
-        rows = transaction.fetch_all(
-            "SELECT DISTINCT hour FROM hour_activity"
-            " WHERE last_merged_at >= coalesce(%s::timestamptz, '-infinity') AND hour <= %s ORDER BY hour",
-            (moment, hour_of(now)),
-        )
-    return [row[0] for row in rows]
+        return [
+            hour
+            for (hour,) in transaction.fetch_all(
+                queries.load("status")["hours_merged_since"], {"since": moment, "until": hour_of(now)}
+            )
+        ]
 
 
 def export_open(

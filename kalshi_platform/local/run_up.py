@@ -14,6 +14,7 @@ from kalshi_platform.local.stack import Stack, StackOptions, wait_for_http
 from kalshi_platform.local.watchdog import Watchdog, reload_code_location
 from kalshi_platform.market.times import hour_of
 from kalshi_platform.monitoring.event_log import event_logger
+from kalshi_platform.storage import queries
 from kalshi_platform.storage.pool import Database
 from kalshi_platform.storage.services import database_now
 
@@ -145,9 +146,7 @@ def _watch(
 def _status_line(production: Database, stack: Stack, exports: _OpenExporter | None, clock: Clock) -> str:
     try:
         with production.transaction() as transaction:
-            rows = transaction.fetch_all(
-                "SELECT table_name, sum(rows_inserted)::bigint FROM hour_activity GROUP BY 1 ORDER BY 1"
-            )
+            rows = transaction.fetch_all(queries.load("status")["merged_rows"])
     except KalshiPlatformError as error:
         return "; ".join([f"production is away: {error}", *stack.problems()])
     counts = ", ".join(f"{table.removeprefix('orderbook_')} {count:,}" for table, count in rows) or "nothing yet"
