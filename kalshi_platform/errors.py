@@ -21,7 +21,7 @@
         ├── StatementRejected       the database server refused a statement: its data or the schema is wrong
         ├── SchemaMismatch          the database was migrated in another mode, or by other files
         ├── AnotherWriter           a second process holds this gatherer's name
-        ├── LockHeld               a second deduplicator holds the production lease
+        ├── LockHeld               a second deduplicator holds the production lock
         ├── OutOfPartitionBounds    a row's time lies outside the configured bounds
         ├── LakeCorrupt             a manifest and its files disagree
         ├── LakeArchived            an object lies in an archive class and must be restored first
@@ -84,7 +84,7 @@ class DatabaseUnavailable(TransientError):
     """The database server is away, restarting, refuses connections or writes, or ended the transaction (a deadlock).
 
     When it happens at a commit, the transaction may or may not have taken effect: repeat only what may be repeated.
-    `kind` says in a few words why (`storage.failures`), the same words for the same reason.
+    `kind` says in a few words why (`storage.sqlstate`), the same words for the same reason.
     """
 
     def __init__(self, what: str, *, kind: str = "unreachable") -> None:
@@ -174,7 +174,7 @@ class AnotherWriter(PermanentError):
 
 
 class LockHeld(PermanentError):
-    """A second deduplicator holds the production lease."""
+    """A second deduplicator holds the production lock."""
 
 
 class OutOfPartitionBounds(PermanentError):

@@ -20,15 +20,15 @@ from kalshi_platform.market.clock_offset import Correction, Offset
 from kalshi_platform.market.names import readable
 from kalshi_platform.market.times import us_from_datetime
 from kalshi_platform.storage.pool import Database, Transaction
+from kalshi_platform.storage.quarantine import write_in_parts
 from kalshi_platform.storage.queries import load
+from kalshi_platform.storage.sqlstate import is_about_a_row
 
 # About 3 MB of payloads.
 _ROWS_PER_STATEMENT = 1_000
 _LISTED_AT_ONCE = 5_000
 _LONGEST_ERROR = 500
 _NONE = timedelta(0)
-# What the server says of a value rather than of the statement: data exception, constraint, too large for a limit.
-_OF_A_ROW = ("22", "23", "54")
 _log = logging.getLogger(__name__)
 
 
@@ -255,21 +255,17 @@ class CatalogStore:
         patience: timedelta,
     ) -> int:
         """Write rows; of those that are refused for what is in them, each alone is left out. Return what changed."""
-        try:
-            data = table.arrow(rows, known_at)
+        changed: list[int] = []
+
+        def write(part: Sequence[Row]) -> None:
+            data = table.arrow(part, known_at)
             with self._database.transaction() as transaction:
                 _serialise(transaction, table.name)
                 stage = transaction.stage(table.staged, data)
-                return transaction.execute(statement.format(stage=stage), {"patience": patience})
-        except (StatementRejected, ValueError, OverflowError) as error:
-            if isinstance(error, StatementRejected) and (error.sqlstate or "")[:2] not in _OF_A_ROW:
-                raise
-            if len(rows) > 1:
-                middle = len(rows) // 2
-                parts = (rows[:middle], rows[middle:])
-                return sum(self._write(table, statement, part, known_at, patience) for part in parts)
-            self._leave_out(table.name, rows[0][0], error)
-            return 0
+                changed.append(transaction.execute(statement.format(stage=stage), {"patience": patience}))
+
+        write_in_parts(rows, write, lambda row, error: self._leave_out(table.name, row[0][0], error), _blames_a_row)
+        return sum(changed)
 
     def _dated(self, moment: datetime) -> datetime:
         return moment - timedelta(seconds=self._correction.follow(self._clock_offset()))
@@ -307,6 +303,13 @@ class CatalogStore:
 
 def _us(moment: datetime | None) -> int | None:
     return None if moment is None else us_from_datetime(moment)
+
+
+def _blames_a_row(error: Exception) -> bool:
+    """Whether a value is at fault: one that the server refuses, or that is none of its column's type."""
+    if isinstance(error, StatementRejected):
+        return is_about_a_row(error.sqlstate)
+    return isinstance(error, ValueError | OverflowError)
 
 
 def _serialise(transaction: Transaction, table: str) -> None:

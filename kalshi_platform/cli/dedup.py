@@ -84,7 +84,7 @@ def dedup(
     text = ", ".join(f"{count:,} {name}" for name, count in sorted(inserted.items())) or "nothing new"
     print_line(f"stopped after {status.passes:,} passes; into production: {text}")
     if status.state == "waiting" and not status.passes:
-        raise LockHeld("nothing was merged here: another deduplicator held the lease on production all the time")
+        raise LockHeld("nothing was merged here: another deduplicator held the lock on production all the time")
     if remains := _remains(status):
         raise Unfinished(remains)
 

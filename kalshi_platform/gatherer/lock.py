@@ -17,8 +17,8 @@ from kalshi_platform.clock import Clock
 from kalshi_platform.errors import AnotherWriter, DatabaseUnavailable, StatementRejected
 from kalshi_platform.gatherer.settings import GathererSettings
 from kalshi_platform.storage import queries
-from kalshi_platform.storage.failures import READ_ONLY
 from kalshi_platform.storage.pool import AdvisoryLock, Database
+from kalshi_platform.storage.sqlstate import READ_ONLY
 
 _log = logging.getLogger(__name__)
 

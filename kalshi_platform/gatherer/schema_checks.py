@@ -17,9 +17,9 @@ from kalshi_platform.errors import (
 )
 from kalshi_platform.gatherer.settings import GathererSettings
 from kalshi_platform.monitoring.event_log import event_logger
-from kalshi_platform.storage.failures import LOGIN_REFUSED
 from kalshi_platform.storage.migrate import DatabaseKind, check
 from kalshi_platform.storage.pool import Database
+from kalshi_platform.storage.sqlstate import LOGIN_REFUSED
 
 ALARM = "wrong_database"
 _log = event_logger(__name__)

@@ -88,7 +88,7 @@ def export_partition(
     """
     _refuse_running(partition, state, clock)
     store = open_store(lake)
-    with _alone(production_url, store, partition) as lease:
+    with _alone(production_url, store, partition) as lock:
         replaced = standing(store, partition.path)
         current = replaced
         if replaced is None and partition.former_path is not None:
@@ -121,7 +121,7 @@ def export_partition(
                 close_no=max((hour.close_no for hour in hours if hour.close_no is not None), default=None),
                 coverage_share=coverage_share,
             )
-            manifest = publish(store, partition.path, parts, manifest, replaced, lease.is_held)
+            manifest = publish(store, partition.path, parts, manifest, replaced, lock.is_held)
         if partition.former_path is not None:
             remove(store, partition.former_path)
     _log.info("%s: %d rows, %d bytes, %s", partition.path, manifest.rows, manifest.bytes, state)
@@ -268,9 +268,9 @@ def _alone(production_url: str, store: ObjectStore, partition: Partition) -> Ite
     database = Database(production_url, name="production")
     try:
         check(database, "production")
-        with database.advisory_lock("lake export", store.root, partition.path) as lease:
-            if lease is None:
+        with database.advisory_lock("lake export", store.root, partition.path) as lock:
+            if lock is None:
                 raise PartitionBusy(f"another export writes {partition.path}; try again when it is done")
-            yield lease
+            yield lock
     finally:
         database.dispose()

@@ -14,8 +14,8 @@ from typing import Literal, TypeAlias
 
 import kalshi_platform
 from kalshi_platform.errors import SchemaMismatch, StatementRejected
-from kalshi_platform.storage.failures import DRIVER_ERRORS, translated
 from kalshi_platform.storage.pool import Database, Transaction
+from kalshi_platform.storage.sqlstate import DRIVER_ERRORS, translate_error
 
 DatabaseKind: TypeAlias = Literal["timeseries", "catalog", "production"]
 FOLDERS: dict[DatabaseKind, tuple[str, ...]] = {
@@ -139,7 +139,7 @@ def _apply(database: Database, transaction: Transaction, file: SqlFile) -> None:
         with transaction.connection.cursor() as cursor:
             cursor.execute(file.text)
     except DRIVER_ERRORS as error:
-        failure = translated(error, f"database {database.name}: {file.name}", transaction.connection)
+        failure = translate_error(error, f"database {database.name}: {file.name}", transaction.connection)
         if isinstance(failure, StatementRejected):
             raise SchemaMismatch(f"{failure} (nothing of the file was applied)") from error
         raise failure from error

@@ -18,15 +18,15 @@ import sqlalchemy
 
 from kalshi_platform.errors import DatabaseUnavailable
 from kalshi_platform.market.tables import Table
-from kalshi_platform.storage import bulk
+from kalshi_platform.storage import copy
 from kalshi_platform.storage.connect import connect, connection_url
-from kalshi_platform.storage.failures import DRIVER_ERRORS, READ_ONLY, translated
+from kalshi_platform.storage.sqlstate import DRIVER_ERRORS, READ_ONLY, translate_error
 from kalshi_platform.storage.urls import libpq_url, redacted
 
 Params: TypeAlias = Mapping[str, Any] | Sequence[Any] | None
 Row: TypeAlias = tuple[Any, ...]
 
-# The server's side of the keep-alives: the locks and leases of a client whose machine vanished are freed as soon.
+# The server's side of the keep-alives: the locks of a client whose machine vanished are freed as soon.
 _SESSION = (
     "-c timezone=UTC -c tcp_keepalives_idle=10 -c tcp_keepalives_interval=5 -c tcp_keepalives_count=3"
     " -c tcp_user_timeout=25000"
@@ -77,12 +77,12 @@ class Transaction:
         `where` is an optional SQL condition over the staged row `s` (an anti-join, say). `likely_new` makes it cheaper
         when indeed no row is there, and dearer when one is.
         """
-        return bulk.insert_new(self.connection, table, data, where=where, likely_new=likely_new)
+        return copy.insert_new(self.connection, table, data, where=where, likely_new=likely_new)
 
     def stage(self, table: Table, data: pa.Table) -> str:
         """Copy rows into a temporary table of the same columns, which is empty again after the transaction; return its
         name. Once per table and transaction."""
-        return bulk.stage(self.connection, table, data)
+        return copy.stage(self.connection, table, data)
 
 
 class Database:
@@ -124,7 +124,7 @@ class Database:
         try:
             fairy = self._engine.raw_connection()
         except DRIVER_ERRORS as error:
-            raise translated(error, self._where()) from error
+            raise translate_error(error, self._where()) from error
         connection: Any = fairy.driver_connection
         is_stale = False
         try:
@@ -134,7 +134,7 @@ class Database:
             yield Transaction(connection)
             connection.commit()
         except DRIVER_ERRORS as error:
-            failure = translated(error, self._where(), connection)
+            failure = translate_error(error, self._where(), connection)
             # A session stays read-only after its database was opened for writes, or its address names another server.
             is_stale = isinstance(failure, DatabaseUnavailable) and failure.kind == READ_ONLY
             raise failure from error
@@ -147,25 +147,25 @@ class Database:
     @contextmanager
     def advisory_lock(self, *key: str) -> Iterator[AdvisoryLock | None]:
         """Hold a session-level advisory lock on a connection of its own; yields None when somebody else holds it."""
-        lease = self._try_lease("/".join(key))
+        lock = self._try_lock("/".join(key))
         try:
-            yield lease
+            yield lock
         finally:
-            if lease is not None:
-                lease.close()
+            if lock is not None:
+                lock.close()
 
-    def _try_lease(self, key: str) -> AdvisoryLock | None:
+    def _try_lock(self, key: str) -> AdvisoryLock | None:
         connection = None
         held = False
         try:
-            connection = self._connect(f"{self._application} lease")
+            connection = self._connect(f"{self._application} lock")
             connection.autocommit = True
             with connection.cursor() as cursor:
                 cursor.execute(_TRY_LOCK, (key,))
                 held = bool(cursor.fetchone()[0])
             return AdvisoryLock(connection, self._where()) if held else None
         except psycopg2.Error as error:
-            raise translated(error, self._where()) from error
+            raise translate_error(error, self._where()) from error
         finally:
             if connection is not None and not held:
                 connection.close()
@@ -209,7 +209,7 @@ class AdvisoryLock:
                     row = cursor.fetchone() if cursor.description else None
                     return None if row is None else tuple(row)
             except psycopg2.Error as error:
-                raise translated(error, self._where, self._connection) from error
+                raise translate_error(error, self._where, self._connection) from error
 
     def is_free(self, *key: str) -> bool:
         """Whether nobody holds another lock. Raises DatabaseUnavailable."""

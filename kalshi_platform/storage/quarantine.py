@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Protocol, Self, TypeVar
 
 from kalshi_platform.errors import DatabaseUnavailable, StatementRejected
-from kalshi_platform.storage.failures import OUT_OF_MEMORY, is_about_a_row
+from kalshi_platform.storage.sqlstate import OUT_OF_MEMORY, is_about_a_row
 
 
 class Sliceable(Protocol):

@@ -18,8 +18,8 @@ import pyarrow as pa
 
 from kalshi_platform.errors import KalshiPlatformError, StatementRejected
 from kalshi_platform.storage.connect import connection_url, state_of_refusal
-from kalshi_platform.storage.failures import first_line, is_transient_state, refused, unavailable
 from kalshi_platform.storage.literals import inlined
+from kalshi_platform.storage.sqlstate import first_line, is_transient_state, refused, unavailable
 from kalshi_platform.storage.urls import redacted
 
 DEFAULT_BATCH_BYTES = 4 * 1024 * 1024
@@ -42,7 +42,7 @@ class ArrowSnapshot:
                 cursor.execute(statement)
                 return cursor.fetch_arrow_table()
         except _FAILURES as error:
-            raise _translated(error, self._where) from error
+            raise _translate_error(error, self._where) from error
 
     def batches(
         self, query: str, params: Sequence[Any] = (), batch_bytes: int = DEFAULT_BATCH_BYTES
@@ -67,7 +67,7 @@ class ArrowSnapshot:
             cursor.execute(statement)
             return cursor.fetch_record_batch()
         except _FAILURES as error:
-            raise _translated(error, self._where) from error
+            raise _translate_error(error, self._where) from error
 
     def _next(self, reader: Any) -> pa.RecordBatch | None:
         try:
@@ -78,7 +78,7 @@ class ArrowSnapshot:
             # A query that fails while its rows stream tells no SQLSTATE, only the server's words.
             if self._is_there():
                 raise StatementRejected(f"{self._where}: {first_line(error)}") from error
-            raise _translated(error, self._where) from error
+            raise _translate_error(error, self._where) from error
 
     def _is_there(self) -> bool:
         """Whether the server still answers on this connection, be it that the transaction has failed."""
@@ -109,7 +109,7 @@ def arrow_snapshot(url: str) -> Iterator[ArrowSnapshot]:
             cursor.fetchall()
     except _FAILURES as error:
         _close(connection)
-        raise _translated(error, where) from error
+        raise _translate_error(error, where) from error
     try:
         yield ArrowSnapshot(connection, where)
     finally:
@@ -122,7 +122,7 @@ def _close(connection: Any) -> None:
             connection.close()
 
 
-def _translated(error: BaseException, where: str) -> KalshiPlatformError:
+def _translate_error(error: BaseException, where: str) -> KalshiPlatformError:
     sqlstate = getattr(error, "sqlstate", None)
     if (sqlstate and not is_transient_state(sqlstate)) or _is_of_arrow(error):
         return StatementRejected(f"{where}: {first_line(error)}", sqlstate=sqlstate)

@@ -9,8 +9,8 @@ from typing import Any
 from kalshi_platform.clock import Clock
 from kalshi_platform.market.clock_offset import Offset, offset_of
 from kalshi_platform.monitoring.heartbeat import Heartbeat, encode
+from kalshi_platform.storage.nul import strip_escaped_nul
 from kalshi_platform.storage.pool import Database, Transaction
-from kalshi_platform.storage.texts import json_without_nul
 
 _UPSERT = """
 INSERT INTO heartbeats (service, at, started_at, host, pid, run_id, state, details)
@@ -58,7 +58,7 @@ def write_heartbeat(database: Database, heartbeat: Heartbeat[Any]) -> None:
                 "run_id": heartbeat.run_id,
                 "state": heartbeat.state,
                 # The texts of errors may repeat what came over the wire.
-                "details": json_without_nul(encode(heartbeat.details).decode()),
+                "details": strip_escaped_nul(encode(heartbeat.details).decode()),
             },
         )
 

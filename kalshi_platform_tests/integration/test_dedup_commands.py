@@ -98,8 +98,8 @@ def test_what_could_not_be_done_is_not_exit_code_0(
     assert "not proved to be complete (not checked)" in str(invoke(world, close_hour, hour, **silent))
     running = f"{SYSTEM_CLOCK.now():%Y-%m-%dT%H}"
     assert "not marked as closed" in str(invoke(world, close_hour, running, KALSHI_CHECK_TRADES="no"))
-    with world.production.advisory_lock("deduplicator") as lease:
-        assert lease is not None
+    with world.production.advisory_lock("deduplicator") as lock:
+        assert lock is not None
         assert isinstance(invoke(world, dedup, "--seconds", "0.5"), LockHeld)
     assert invoke(world, dedup, "--seconds", "1") is None
     gone = invoke(world, dedup, "--seconds", "0.5", KALSHI_PRODUCTION_DATABASE_URL=nowhere)

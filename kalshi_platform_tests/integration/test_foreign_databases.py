@@ -14,11 +14,11 @@ from kalshi_platform.deduplicator.live.live_merger import LiveMerger
 from kalshi_platform.deduplicator.settings import DeduplicatorSettings
 from kalshi_platform.errors import ConfigurationError, DatabaseUnavailable, SchemaMismatch, StatementRejected
 from kalshi_platform.local.postgres.server import PostgresServer
-from kalshi_platform.storage.failures import LOGIN_REFUSED
 from kalshi_platform.storage.migrate import DatabaseKind, check, migrate
 from kalshi_platform.storage.partitions import PartitionBounds
 from kalshi_platform.storage.pool import Database
 from kalshi_platform.storage.read import arrow_snapshot
+from kalshi_platform.storage.sqlstate import LOGIN_REFUSED
 from kalshi_platform_tests.fixtures.postgres import DatabaseFactory
 from kalshi_platform_tests.fixtures.refusing_server import refusing_server
 

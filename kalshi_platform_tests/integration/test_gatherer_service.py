@@ -345,9 +345,9 @@ def test_a_stop_is_heard_while_the_name_is_still_held_by_another(
     settings = gatherer_settings(lease_patience_s=600.0)
     with (
         running_exchange(tmp_path, markets=2, rate=0) as exchange,
-        open_database(settings.timeseries_url).advisory_lock("gatherer", "g1") as lease,
+        open_database(settings.timeseries_url).advisory_lock("gatherer", "g1") as lock,
     ):
-        assert lease is not None
+        assert lock is not None
         gatherer = RunningGatherer(settings, client_settings(exchange))
         eventually(lambda: gatherer.service.parts.lock.is_refused, what="the refusal")
         gatherer.stop_event.set()
@@ -374,7 +374,7 @@ def test_who_lost_the_name_leaves_the_heartbeat_row_to_its_new_holder(
                 )
                 return stack.enter_context(database.advisory_lock("gatherer", "g1")) is not None
 
-            eventually(taken_over, what="the lease")
+            eventually(taken_over, what="the lock")
             execute(settings.timeseries_url, "UPDATE heartbeats SET state = 'the other'")
             gatherer.join()
         assert isinstance(gatherer.error, AnotherWriter)

@@ -240,14 +240,14 @@ def test_a_server_that_is_full_is_unavailable_until_there_is_room(own_server: Po
 
 
 def hold_lease(url: str, pipe: Connection) -> None:
-    with Database(url, name="holder").advisory_lock("gatherer", "g1") as lease:
-        pipe.send(lease is not None)
+    with Database(url, name="holder").advisory_lock("gatherer", "g1") as lock:
+        pipe.send(lock is not None)
         pipe.recv()
 
 
 def lease_is_free(database: Database) -> bool:
-    with database.advisory_lock("gatherer", "g1") as lease:
-        return lease is not None
+    with database.advisory_lock("gatherer", "g1") as lock:
+        return lock is not None
 
 
 def test_a_lease_has_one_holder_at_a_time(database: Database) -> None:
@@ -316,8 +316,8 @@ def odd_password_url(postgres_server: PostgresServer, database_factory: Database
 def test_odd_passwords_open_the_database_for_every_driver(odd_password_url: str) -> None:
     database = Database(odd_password_url, name="odd")
     assert str(one(database, "SELECT current_user")).startswith("odd ")
-    with database.advisory_lock("x") as lease:
-        assert lease is not None
+    with database.advisory_lock("x") as lock:
+        assert lock is not None
     with arrow_snapshot(odd_password_url) as snapshot:
         assert snapshot.table("SELECT current_user::text AS who")["who"].to_pylist()[0].startswith("odd ")
     database.dispose()

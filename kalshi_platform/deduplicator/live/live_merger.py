@@ -29,10 +29,10 @@ from kalshi_platform.deduplicator.settings import DeduplicatorSettings
 from kalshi_platform.errors import ConfigurationError, DatabaseUnavailable, KalshiPlatformError
 from kalshi_platform.monitoring.endpoint import Endpoint, Health
 from kalshi_platform.monitoring.shortfall import LastMinute
-from kalshi_platform.storage.failures import LOGIN_REFUSED
 from kalshi_platform.storage.partitions import PartitionBounds
 from kalshi_platform.storage.pool import AdvisoryLock
 from kalshi_platform.storage.services import switch_of
+from kalshi_platform.storage.sqlstate import LOGIN_REFUSED
 
 # The next merge of catalogs that grow: soon, but never more than a twentieth of the time goes into it.
 _CATALOG_SOON_S = 5.0
@@ -41,9 +41,9 @@ _log = logging.getLogger(__name__)
 
 
 class LiveMerger:
-    """Merges every `interval_s` (at once while behind) for as long as it holds the lease on production.
+    """Merges every `interval_s` (at once while behind) for as long as it holds the lock on production.
 
-    A second one waits for the lease. Production being away is survived with jittered backoff. `on_report` is called
+    A second one waits for the lock. Production being away is survived with jittered backoff. `on_report` is called
     after every pass; what it raises is logged and never stops the merge.
     """
 
@@ -92,14 +92,12 @@ class LiveMerger:
                     merger.check_production()
                     if self._is_switched_off(merger):
                         return
-                    with merger.production.advisory_lock(SERVICE) as lease:
-                        if lease is None:
-                            self._become(
-                                "waiting", "another deduplicator holds the lease on production; waiting for it"
-                            )
+                    with merger.production.advisory_lock(SERVICE) as lock:
+                        if lock is None:
+                            self._become("waiting", "another deduplicator holds the lock on production; waiting for it")
                             self._pause(stop, self._settings.interval_s)
                         else:
-                            self._hold(merger, lease, stop)
+                            self._hold(merger, lock, stop)
                 except DatabaseUnavailable as error:
                     self._back_off(stop, error)
         finally:
@@ -155,8 +153,8 @@ class LiveMerger:
             troubles=status.troubles,
         )
 
-    def _hold(self, merger: Merger, lease: AdvisoryLock, stop: threading.Event) -> None:
-        """Merge while the lease is ours."""
+    def _hold(self, merger: Merger, lock: AdvisoryLock, stop: threading.Event) -> None:
+        """Merge while the lock is ours."""
         self._become("running", "the live merge runs")
         heartbeat = HeartbeatWriter(
             merger.production, self._clock, self._settings.heartbeat_interval_s, self.status, self._run_id
@@ -168,8 +166,8 @@ class LiveMerger:
         try:
             while not stop.is_set():
                 started = self._clock.monotonic()
-                if not lease.is_held():
-                    self._become("waiting", "the lease on production was lost")
+                if not lock.is_held():
+                    self._become("waiting", "the lock on production was lost")
                     return
                 if self._is_switched_off(merger):
                     return

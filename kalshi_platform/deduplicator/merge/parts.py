@@ -15,9 +15,9 @@ import pyarrow as pa
 from kalshi_platform.deduplicator.merge import hour_activity, production
 from kalshi_platform.deduplicator.merge import quarantine as aside
 from kalshi_platform.errors import DatabaseUnavailable, OutOfPartitionBounds, StatementRejected
-from kalshi_platform.storage.failures import OUT_OF_MEMORY, is_about_a_row
 from kalshi_platform.storage.partitions import PartitionKeeper
 from kalshi_platform.storage.pool import Database
+from kalshi_platform.storage.sqlstate import OUT_OF_MEMORY, is_about_a_row
 
 REFUSALS = (StatementRejected, DatabaseUnavailable, OutOfPartitionBounds, pa.ArrowException, OverflowError)
 HOURS_AT_ONCE = 200

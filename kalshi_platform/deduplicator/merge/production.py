@@ -14,10 +14,10 @@ from kalshi_platform.errors import StatementRejected
 from kalshi_platform.market.identity import LIFECYCLE_WINDOW_US, TRADE_WINDOW_US
 from kalshi_platform.market.tables import PRODUCTION_TABLES
 from kalshi_platform.market.times import datetime_from_us, us_from_datetime
-from kalshi_platform.storage.failures import is_about_a_row
 from kalshi_platform.storage.literals import literal
 from kalshi_platform.storage.partitions import PartitionKeeper
 from kalshi_platform.storage.pool import Database, Transaction
+from kalshi_platform.storage.sqlstate import is_about_a_row
 
 _LOCK = "kalshi-platform merge into production"
 

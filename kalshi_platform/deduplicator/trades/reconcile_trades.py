@@ -103,8 +103,8 @@ def check_trades(
     Raises the errors of the exchange, LockHeld when another process checks the same hour, OutOfPartitionBounds,
     DatabaseUnavailable.
     """
-    with production.advisory_lock("trade parity", hour.isoformat()) as lease:
-        if lease is None:
+    with production.advisory_lock("trade parity", hour.isoformat()) as lock:
+        if lock is None:
             raise LockHeld(f"another process checks the trades of {hour.isoformat()}")
         try:
             listing = store_listing(production, rest, hour)

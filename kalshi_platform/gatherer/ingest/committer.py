@@ -45,9 +45,9 @@ from kalshi_platform.market.records import (
 )
 from kalshi_platform.market.tables import GATHERER_TABLES
 from kalshi_platform.storage import queries
-from kalshi_platform.storage.failures import is_about_a_row
 from kalshi_platform.storage.partitions import PartitionBounds, PartitionKeeper
 from kalshi_platform.storage.pool import Database
+from kalshi_platform.storage.sqlstate import is_about_a_row
 
 SPOOL_DAMAGED = "spool_damaged"
 _DAYS_DROPPED_AT_ONCE = 4

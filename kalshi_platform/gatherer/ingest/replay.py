@@ -12,7 +12,7 @@ from kalshi_platform.gatherer.ingest.sizes import memory_of
 from kalshi_platform.gatherer.ingest.writer_counters import WriterCounters
 from kalshi_platform.gatherer.journal.spool_file import Damage
 from kalshi_platform.market.records import Record
-from kalshi_platform.storage.failures import STATEMENT_TIMEOUT
+from kalshi_platform.storage.sqlstate import STATEMENT_TIMEOUT
 
 
 class Replay:

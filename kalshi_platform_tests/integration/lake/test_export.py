@@ -398,7 +398,7 @@ def test_an_export_whose_lock_is_lost_publishes_nothing(production: Production, 
 
 
 class CutWhileStoring(FolderStore):
-    """The server ends every lease when data files are about to be stored."""
+    """The server ends every lock when data files are about to be stored."""
 
     database: Any = None
 
@@ -406,7 +406,7 @@ class CutWhileStoring(FolderStore):
         with self.database.transaction() as transaction:
             transaction.execute(
                 "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
-                " WHERE datname = current_database() AND application_name LIKE '%% lease'"
+                " WHERE datname = current_database() AND application_name LIKE '%% lock'"
             )
         super().put_files(files)
 
@@ -414,8 +414,8 @@ class CutWhileStoring(FolderStore):
 def test_two_exports_of_one_partition_do_not_meet(lake_settings: LakeSettings, production: Production) -> None:
     production.close_hour(HOUR)
     root = open_store(lake_settings).root
-    with production.database.advisory_lock("lake export", root, PATH) as lease:
-        assert lease is not None
+    with production.database.advisory_lock("lake export", root, PATH) as lock:
+        assert lock is not None
         with pytest.raises(PartitionBusy, match="try again"):
             export_raw(lake_settings, production.url, "orderbook_deltas", HOUR, "closed")
         export_raw(lake_settings, production.url, "trades", HOUR, "closed")

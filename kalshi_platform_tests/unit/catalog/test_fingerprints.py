@@ -18,7 +18,7 @@ from kalshi_platform.catalog.fingerprints import (
 from kalshi_platform.catalog.rows import MARKETS
 from kalshi_platform.exchange.parse.rest import parse_event, parse_market, parse_series
 from kalshi_platform.market.catalog import MarketInfo
-from kalshi_platform.storage.bulk import encode
+from kalshi_platform.storage.copy import encode
 
 MARKET: dict[str, Any] = {
     "ticker": "KXRAIN-26NOV23-T1",

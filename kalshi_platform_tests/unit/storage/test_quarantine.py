@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kalshi_platform.errors import DatabaseUnavailable, StatementRejected
-from kalshi_platform.storage.failures import OUT_OF_MEMORY
 from kalshi_platform.storage.quarantine import TooManyPartitions, may_pass_in_parts, write_in_parts
+from kalshi_platform.storage.sqlstate import OUT_OF_MEMORY
 
 BAD_VALUE, NO_TABLE = "22003", "42P01"
 

@@ -23,7 +23,7 @@ from kalshi_platform.lab.bench.gatherer.capture import Capture
 from kalshi_platform.lab.bench.measure import own_cpu_s
 from kalshi_platform.market.records import Record
 from kalshi_platform.market.tables import GATHERER_TABLES
-from kalshi_platform.storage import bulk
+from kalshi_platform.storage import copy
 from kalshi_platform.storage.partitions import PartitionBounds, PartitionKeeper
 from kalshi_platform.storage.pool import Database
 
@@ -130,9 +130,9 @@ def _commit(database: Database, keeper: PartitionKeeper, records: Sequence[Recor
         with costs.of("encode"):
             ready = {name: with_batch_no(name, data, 1) for name, data in tables.items()}
             for name, data in ready.items():
-                bulk.encode(GATHERER_TABLES[name], data)
+                copy.encode(GATHERER_TABLES[name], data)
         for name, data in ready.items():
-            bulk.insert_new(timed, GATHERER_TABLES[name], data, likely_new=True)
+            copy.insert_new(timed, GATHERER_TABLES[name], data, likely_new=True)
         with costs.of("ledger rows"):
             write_ledger(transaction, ledger, "bench", 1)
         with costs.of("commit"):

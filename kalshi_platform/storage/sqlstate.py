@@ -64,7 +64,7 @@ _REMEDIES = {
 }
 
 
-def translated(error: BaseException, where: str, connection: Any = None) -> KalshiPlatformError:
+def translate_error(error: BaseException, where: str, connection: Any = None) -> KalshiPlatformError:
     """The platform's error for a driver's; `where` names the database without secrets."""
     text = first_line(error)
     if isinstance(error, ConnectionRefused):

@@ -8,12 +8,12 @@ import re
 _JSON_NUL = re.compile(r"(?<!\\)((?:\\\\)*)\\u0000")
 
 
-def text_without_nul(text: str) -> str:
+def strip_nul(text: str) -> str:
     """Return `text` with U+FFFD (replacement character) for each U+0000."""
     return text.replace("\x00", "\ufffd")
 
 
-def json_without_nul(text: str) -> str:
+def strip_escaped_nul(text: str) -> str:
     """Return JSON text with U+FFFD for each escaped U+0000."""
     if "\\u0000" not in text:
         return text

@@ -10,17 +10,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kalshi_platform.storage.literals import inlined, literal
-from kalshi_platform.storage.texts import json_without_nul, text_without_nul
+from kalshi_platform.storage.nul import strip_escaped_nul, strip_nul
 
 
 @given(st.text(alphabet=["\x00", "\\", "u", "0", "a", '"']))
 def test_json_keeps_everything_but_nul(text: str) -> None:
-    cleaned = json.loads(json_without_nul(json.dumps([text])))
-    assert cleaned == [text_without_nul(text)]
+    cleaned = json.loads(strip_escaped_nul(json.dumps([text])))
+    assert cleaned == [strip_nul(text)]
 
 
 def test_text_without_nul() -> None:
-    assert text_without_nul("a\x00b") == "a\ufffdb"
+    assert strip_nul("a\x00b") == "a\ufffdb"
 
 
 def test_parameters_are_replaced_by_number() -> None:

@@ -7,7 +7,7 @@ import pytest
 
 from kalshi_platform.errors import DatabaseUnavailable, StatementRejected
 from kalshi_platform.storage.connect import ConnectionRefused
-from kalshi_platform.storage.failures import is_about_a_row, translated
+from kalshi_platform.storage.sqlstate import is_about_a_row, translate_error
 
 
 class Refused(psycopg2.Error):
@@ -38,7 +38,7 @@ class Refused(psycopg2.Error):
     ],
 )
 def test_a_server_that_takes_no_writes_now_is_away(sqlstate: str, kind: str) -> None:
-    error = translated(Refused(sqlstate), "database x")
+    error = translate_error(Refused(sqlstate), "database x")
     assert isinstance(error, DatabaseUnavailable)
     assert error.kind == kind
     assert "secret" not in str(error)
@@ -55,7 +55,7 @@ def test_a_server_that_takes_no_writes_now_is_away(sqlstate: str, kind: str) -> 
     ],
 )
 def test_a_refused_connection_is_away_whatever_its_state(sqlstate: str | None, kind: str, remedy: str | None) -> None:
-    error = translated(ConnectionRefused("connection failed: FATAL:  mots\n", sqlstate), "database x")
+    error = translate_error(ConnectionRefused("connection failed: FATAL:  mots\n", sqlstate), "database x")
     assert isinstance(error, DatabaseUnavailable)
     assert error.kind == kind
     assert (remedy or "database x: connection failed") in str(error)
@@ -65,7 +65,7 @@ def test_a_refused_connection_is_away_whatever_its_state(sqlstate: str | None, k
     ("sqlstate", "row"), [("22003", True), ("23514", True), ("54000", True), ("42P01", False), ("42501", False)]
 )
 def test_a_refused_statement_is_no_outage_and_not_always_a_rows_fault(sqlstate: str, row: bool) -> None:
-    error = translated(Refused(sqlstate), "database x")
+    error = translate_error(Refused(sqlstate), "database x")
     assert isinstance(error, StatementRejected)
     assert error.sqlstate == sqlstate
     assert is_about_a_row(error.sqlstate) is row

@@ -17,7 +17,7 @@ import pyarrow.compute as pc
 
 from kalshi_platform.market.tables import Table
 from kalshi_platform.storage.arrow import arrow_schema
-from kalshi_platform.storage.texts import json_without_nul, text_without_nul
+from kalshi_platform.storage.nul import strip_escaped_nul, strip_nul
 
 _CHUNK_BYTES = 1024 * 1024
 """For each chunk of a COPY the interpreter is let go and must be got back, which takes long while other threads run."""
@@ -108,7 +108,7 @@ def _storable(table: Table, data: pa.Table) -> pa.Table:
         is_json = column.type == "jsonb"
         needle = "\\u0000" if is_json else "\x00"
         if pc.any(pc.match_substring(data.column(index), needle)).as_py():
-            clean = json_without_nul if is_json else text_without_nul
+            clean = strip_escaped_nul if is_json else strip_nul
             values = [None if value is None else clean(value) for value in data.column(index).to_pylist()]
             data = data.set_column(index, field, pa.array(values, field.type))
     return data
