@@ -7,7 +7,6 @@ object changed. Lists of structs leave `payload` empty; single reads have it.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
 from typing import NamedTuple
@@ -19,6 +18,7 @@ from kalshi_platform.market.catalog import EventInfo, MarketInfo, SeriesInfo
 from kalshi_platform.market.clock_offset import Correction, Offset
 from kalshi_platform.market.names import readable
 from kalshi_platform.market.times import us_from_datetime
+from kalshi_platform.monitoring.event_log import event_logger
 from kalshi_platform.storage.pool import Database, Transaction
 from kalshi_platform.storage.quarantine import write_in_parts
 from kalshi_platform.storage.queries import load
@@ -29,7 +29,7 @@ _ROWS_PER_STATEMENT = 1_000
 _LISTED_AT_ONCE = 5_000
 _LONGEST_ERROR = 500
 _NONE = timedelta(0)
-_log = logging.getLogger(__name__)
+_log = event_logger(__name__)
 
 
 class Changed(NamedTuple):
@@ -272,7 +272,7 @@ class CatalogStore:
 
     def _leave_out(self, table: str, ticker: object, error: Exception) -> None:
         self.refused += 1
-        _log.warning("%s: %.100r was left out: %s", table, ticker, error)
+        _log.warning("catalog_row_skipped", table=table, ticker=str(ticker)[:100], error=error)
 
     def _one(self, table: CatalogTable[InfoT], ticker: str) -> InfoT | None:
         columns = ", ".join(column.name for column in table.columns)

@@ -10,7 +10,6 @@ rest is dated anew only when it is older than `PATIENCE`.
 
 from __future__ import annotations
 
-import logging
 from array import array
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -33,6 +32,7 @@ from kalshi_platform.errors import (
 from kalshi_platform.exchange.rest import RestClient
 from kalshi_platform.market.catalog import MarketInfo
 from kalshi_platform.market.names import readable
+from kalshi_platform.monitoring.event_log import event_logger
 
 __all__ = ["SyncReport", "refresh_markets", "sync_events", "sync_markets", "sync_series"]
 
@@ -48,7 +48,7 @@ _UNKNOWN_PER_SYNC = 1_000
 _FULL_MARKETS = ("open", "unopened", "paused")
 _FULL_EVENTS = ("open", "unopened", "closed")
 _T = TypeVar("_T")
-log = logging.getLogger(__name__)
+_log = event_logger(__name__)
 
 
 def sync_series(rest: RestClient, store: CatalogStore, clock: Clock, full: bool) -> SyncReport:
@@ -130,10 +130,12 @@ def refresh_markets(rest: RestClient, store: CatalogStore, clock: Clock, tickers
             except MarketNotYetVisible:
                 gone.append(ticker)
             except UnparsableMessage as error:
-                log.warning("market %.100s cannot be read and stays as it was known: %s", ticker, error)
+                _log.warning(
+                    "market_unreadable", market=ticker[:100], error=error, consequence="it stays as it was known"
+                )
         vanished = store.mark_vanished(gone, clock.now())
         if vanished:
-            log.info("%d markets vanished from the exchange, the first is %s", vanished, gone[0])
+            _log.info("markets_vanished", markets=vanished, first=gone[0])
         total = _sum(total, Changed(len(gone), vanished))
     return total
 
@@ -157,7 +159,9 @@ def _fetch_parents(rest: RestClient, store: CatalogStore, clock: Clock) -> None:
                 known_at = clock.now()
                 store.upsert_series([rest.series(series_ticker)], known_at)
     except (ConnectionLost, ExchangeUnavailable, RateLimited) as error:
-        log.warning("events and series of new markets are asked for with the next sync: %s", error)
+        _log.warning(
+            "parents_not_synced", error=error, consequence="events and series of new markets come with the next sync"
+        )
 
 
 @contextmanager
@@ -166,7 +170,7 @@ def _tolerated(what: str) -> Iterator[None]:
     try:
         yield
     except (RequestRejected, UnparsableMessage) as error:
-        log.warning("%.150s is left for the next sync: %s", what, error)
+        _log.warning("parent_not_synced", what=what[:150], error=error, consequence="it comes with the next sync")
 
 
 class _Sync:
@@ -198,8 +202,8 @@ class _Sync:
         said = f"{type(error).__name__}: {error}"[:500]
         try:
             self._store.record_sync(self._sync_id, self._total, self.started_at, None, said)
-        except Exception:
-            log.warning("the failed sync of %s could not be recorded", self._what, exc_info=True)
+        except Exception:  # noqa: BLE001 - the failure itself is what the caller hears of
+            _log.warning("failed_sync_not_recorded", listing=self._what, exc_info=True)
 
     def each(self, statuses: Iterable[str], read: Callable[[str], None]) -> None:
         """Read one listing after the other; one that fails costs no other. Raises what came first, at the end."""
@@ -210,7 +214,7 @@ class _Sync:
             except DatabaseUnavailable:
                 raise
             except KalshiPlatformError as error:
-                log.warning("the %s of status %s could not be read: %s", self._what, status, error)
+                _log.warning("listing_unreadable", listing=self._what, status=status, error=error)
                 failed = failed or error
         if failed is not None:
             raise failed

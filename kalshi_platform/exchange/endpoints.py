@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from abc import ABC, abstractmethod
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -39,8 +38,9 @@ from kalshi_platform.market.catalog import (
 )
 from kalshi_platform.market.names import is_name
 from kalshi_platform.market.records import Levels, Trade
+from kalshi_platform.monitoring.event_log import event_logger
 
-log = logging.getLogger(__name__)
+_log = event_logger(__name__)
 _T = TypeVar("_T")
 OnSkipped: TypeAlias = Callable[[str], None]
 """Is told, with the reason, of what a listing lacks."""
@@ -223,12 +223,12 @@ class PublicEndpoints(ABC):
         for item in get_list(answer, "orderbooks"):
             ticker = item.get("ticker") if isinstance(item, dict) else None
             if not isinstance(ticker, str) or not is_name(ticker):
-                log.warning("a book over REST that names no market was left out")
+                _log.warning("rest_book_skipped", error="it names no market")
                 continue
             try:
                 found[ticker] = parse_rest_book(ticker, item)
             except UnparsableMessage as error:
-                log.warning("book of %s over REST left out: %s", ticker, error)
+                _log.warning("rest_book_skipped", market=ticker, error=error)
         return BooksAnswer(books=found, requested_at_ns=times[-2], answered_at_ns=times[-1])
 
     def iter_trades(
@@ -315,7 +315,7 @@ class PublicEndpoints(ABC):
 
     def _cut(self, reason: str, on_skipped: OnSkipped | None) -> None:
         self.faults.cut_listings += 1
-        log.error("listing_cut: %s", reason)
+        _log.error("listing_cut", error=reason)
         if on_skipped is None:
             raise UnparsableMessage("paging", reason)
         on_skipped(reason)
@@ -324,10 +324,8 @@ class PublicEndpoints(ABC):
         self.faults.unfit[name] += 1
         # The first of a name, then ever more rarely: a change of Kalshi's shows in every object.
         if self.faults.unfit[name].bit_count() == 1:
-            log.warning(
-                "field %s has an unexpected shape (%d times so far): left empty, the object's payload keeps it",
-                name[:100], self.faults.unfit[name],
-            )  # fmt: skip
+            # The column is left empty; the object's payload keeps the value.
+            _log.warning("field_shape_unexpected", field=name[:100], times=self.faults.unfit[name])
 
     def _parsed(
         self, objects: Iterable[object], parse: Callable[[object, Unfit], _T], on_skipped: OnSkipped | None = None
@@ -339,7 +337,7 @@ class PublicEndpoints(ABC):
             except UnparsableMessage as error:
                 name = obj.get("ticker") or obj.get("event_ticker") if isinstance(obj, dict) else None
                 self.faults.left_out += 1
-                log.warning("object %s left out: %s", str(name)[:200], error)
+                _log.warning("object_skipped", object=str(name)[:200], error=error)
                 if on_skipped is not None:
                     on_skipped(f"object {str(name)[:200]}: {error}")
 

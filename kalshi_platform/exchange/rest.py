@@ -8,7 +8,6 @@ says so.
 
 from __future__ import annotations
 
-import logging
 import random
 import threading
 from collections.abc import Mapping
@@ -38,10 +37,11 @@ from kalshi_platform.exchange.settings import ExchangeSettings
 from kalshi_platform.exchange.signing import Signer
 from kalshi_platform.market.catalog import AccountLimits, EndpointCosts
 from kalshi_platform.market.clock_offset import Offset
+from kalshi_platform.monitoring.event_log import event_logger
 
 __all__ = ["MAX_BOOKS", "REQUEST_TOKENS", "RestClient"]
 
-log = logging.getLogger(__name__)
+_log = event_logger(__name__)
 
 
 class RestClient(HistoricalEndpoints):
@@ -107,7 +107,7 @@ class RestClient(HistoricalEndpoints):
                     self._budget.drain()
                 # The exchange knows better than we do when it will answer again.
                 delay = max(backoff.next(), error.retry_after_s or 0.0)
-                log.info("GET %s failed (%s), attempt %d; again in %.1f s", path, error, attempt, delay)
+                _log.info("request_retried", path=path, attempt=attempt, wait_s=round(delay, 1), error=error)
                 self._wait(delay)
         raise AssertionError("max_attempts must be at least 1")
 
@@ -128,10 +128,8 @@ class RestClient(HistoricalEndpoints):
             body, changed = None, 0
         if changed:
             self.faults.mended += changed
-            log.warning(
-                "GET %s: %d texts or numbers of the answer are broken and were mended (U+FFFD, or the number as text)",
-                path, changed,
-            )  # fmt: skip
+            # Broken texts hold U+FFFD now, numbers out of range are texts.
+            _log.warning("response_repaired", path=path, repaired_values=changed)
         if answer.status == HTTPStatus.OK:
             return body
         if accept_down and answer.status in (503, 504) and isinstance(body, dict) and "exchange_active" in body:

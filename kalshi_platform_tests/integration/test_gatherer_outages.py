@@ -188,8 +188,9 @@ def test_what_the_database_does_not_take_is_spooled_and_arrives_in_order(
     # One message when it begins, whatever the attempts, and one when it is over.
     said = [record.message for record in caplog.records if "records go to the spool" in record.message]
     assert len(said) == 1, said
-    assert said[0].startswith(f"g1: {kind}: ")
-    assert sum("takes writes again" in record.message for record in caplog.records) == 1
+    assert said[0].startswith("writes_failing gatherer=g1 kind=")
+    assert kind in said[0]
+    assert sum("writes_resumed" in record.message for record in caplog.records) == 1
 
 
 @pytest.mark.parametrize(
@@ -347,7 +348,7 @@ def test_with_the_spool_at_its_limit_the_gatherer_ends_its_sessions_and_begins_a
         )
         assert gatherer.rows(ended) == [("stalled", last[0])]
         assert gatherer.value("SELECT count(*) FROM sequence_gaps") == 0
-    assert sum("NOTHING IS RECEIVED" in record.message for record in caplog.records) == 1
+    assert sum("recording_stalled" in record.message for record in caplog.records) == 1
     assert not list((settings.folder / "spool").iterdir())
 
 
@@ -404,7 +405,7 @@ def test_a_damaged_block_costs_its_records_and_no_claim_covers_it(
     assert size > 100
     # Both are asked for again: they are followed by a session of this process.
     assert lost == [["A", "B"]]
-    assert "RECORDS WERE LOST" in caplog.text
+    assert "records_lost" in caplog.text
     _no_claim_beyond(url, 32)
 
 

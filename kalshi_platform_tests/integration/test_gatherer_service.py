@@ -387,7 +387,7 @@ def test_nobody_says_running_after_the_stop(
     with running_exchange(tmp_path, markets=2, rate=0) as exchange, caplog.at_level(logging.INFO):
         exchange.fault("rest_status", path="/markets", status=503, count=10_000)
         gatherer = RunningGatherer(gatherer_settings(), client_settings(exchange, max_attempts=1))
-        eventually(lambda: "sync of markets failed" in caplog.text, what="a sync that goes on")
+        eventually(lambda: "catalog_sync_failed" in caplog.text, what="a sync that goes on")
         gatherer.stop()
     assert gatherer.error is None
     states = [text.rpartition("state=")[2] for text in caplog.messages if text.startswith("state_changed ")]

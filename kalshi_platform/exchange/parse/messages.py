@@ -7,7 +7,6 @@ neither becomes UnparsableMessage with one of these reasons: `json`, `shape`, `m
 
 from __future__ import annotations
 
-import logging
 import re
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
@@ -42,6 +41,7 @@ from kalshi_platform.market.names import LONGEST_NAME, readable
 from kalshi_platform.market.records import Levels, Side
 from kalshi_platform.market.times import floor_ms, us_from_number, us_from_rfc3339
 from kalshi_platform.market.units import INT64_MAX, count_e2, delta_e2, e2_from_whole, price_e4, price_e4_from_cents
+from kalshi_platform.monitoring.event_log import event_logger
 
 __all__ = [
     "Body",
@@ -72,7 +72,7 @@ __all__ = [
 ]
 
 
-_log = logging.getLogger(__name__)
+_log = event_logger(__name__)
 
 
 class DeltaBody(NamedTuple):
@@ -208,7 +208,7 @@ def _mended(payload: bytes | str) -> ws.AnyFrame | None:
     message = message if isinstance(message, dict) else {}
     if any("\ufffd" in str(message.get(name, "")) for name in _NAMES):
         return None
-    _log.warning("frame_mended: %s: %d broken texts or numbers were replaced", value["type"], changed)
+    _log.warning("frame_repaired", frame_type=value["type"], repaired_values=changed)
     return wire
 
 

@@ -7,7 +7,6 @@ is under way at a time.
 
 from __future__ import annotations
 
-import logging
 import random
 import threading
 from collections.abc import Mapping, Sequence
@@ -22,11 +21,12 @@ from kalshi_platform.gatherer.capture.handover import Handover
 from kalshi_platform.gatherer.capture.shard_assignment import Move, ShardAssignment
 from kalshi_platform.gatherer.settings import GathererSettings
 from kalshi_platform.gatherer.status.status import ConnectionPoolStatus
+from kalshi_platform.monitoring.event_log import event_logger
 
 FEED = "feed"
 _PATIENCE = 10
 """Spans of calm for which markets that never are calm stay uneven, and for which a move that failed is not repeated."""
-_log = logging.getLogger(__name__)
+_log = event_logger(__name__)
 
 
 @dataclass
@@ -146,7 +146,7 @@ class ConnectionPool:
                 if self._books_started:
                     slot.present.start()
                 self._books.append(slot)
-                _log.info("%s: %d connections for books", self._settings.name, len(self._books))
+                _log.info("book_connection_added", gatherer=self._settings.name, book_connections=len(self._books))
             self._books[number].set_markets(self._markets_of(number))
             self._pending_slots.remove(number)
 
@@ -239,7 +239,7 @@ class ConnectionPool:
         slot.end_rotation(keep=False)
         self.counters.rotations += 1
         slot.rotation.done(now)
-        _log.info("%s %s: replaced by a fresh connection", self._settings.name, slot.name)
+        _log.info("connection_rotated", gatherer=self._settings.name, connection=slot.name)
 
     def _give_up(self, change: _Change, now: float) -> None:
         """The new connection does not come to hold what it should: stay with the old one."""
@@ -253,7 +253,7 @@ class ConnectionPool:
         slot.end_rotation(keep=True)
         self.counters.rotations_given_up += 1
         slot.rotation.done(now)
-        _log.warning("%s %s: no fresh connection came to hold its snapshots", self._settings.name, slot.name)
+        _log.warning("rotation_given_up", gatherer=self._settings.name, connection=slot.name)
 
 
 def _name(number: int) -> str:

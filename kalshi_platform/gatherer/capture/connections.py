@@ -8,7 +8,6 @@ connection follows, and when it is replaced by a fresh one, is decided by the co
 from __future__ import annotations
 
 import dataclasses
-import logging
 import random
 import threading
 from collections.abc import Callable, Mapping, Sequence
@@ -26,6 +25,7 @@ from kalshi_platform.gatherer.capture.connect_pacing import ConnectThrottle
 from kalshi_platform.gatherer.ids import IdSource
 from kalshi_platform.gatherer.settings import GathererSettings
 from kalshi_platform.market.records import BookDelta, BookSubscriptionStarted, Record, SessionClosed, SessionOpened
+from kalshi_platform.monitoring.event_log import event_logger
 
 LIFECYCLE_CHANNEL = "market_lifecycle_v2"
 FEED_CHANNELS = ("trade", "ticker", LIFECYCLE_CHANNEL)
@@ -33,7 +33,7 @@ COMBO_CHANNEL = "multivariate_market_lifecycle"
 _TICK_S = 0.5
 _LASTING_S = 10.0
 _WAIT_STEP_S = 0.5
-_log = logging.getLogger(__name__)
+_log = event_logger(__name__)
 
 
 @dataclass
@@ -215,7 +215,7 @@ class Connection:
             except KalshiPlatformError as error:
                 self._failed(error, delay)
             except Exception as error:  # noqa: BLE001 - a fault of ours must not end capture: begin anew
-                _log.exception("%s %s: unexpected failure; reconnecting", self._settings.name, self.name)
+                _log.exception("connection_failed", gatherer=self._settings.name, connection=self.name)
                 self.counters.last_error = f"{type(error).__name__}: {error}"
             if not self._is_over():
                 self.counters.state = "waiting"
@@ -248,7 +248,7 @@ class Connection:
         self._put([SessionOpened(session.session_id, self.name, self._exchange.ws_url, False, opened_ns)])
         self.counters.sessions += 1
         self.counters.reconnects = self.counters.sessions - 1
-        _log.info("%s %s: connected", self._settings.name, self.name)
+        _log.info("connected", gatherer=self._settings.name, connection=self.name)
         reason = "stopped"
         try:
             self._talk(session, opened_s)
@@ -256,7 +256,7 @@ class Connection:
         except ConnectionLost as error:
             reason = "connection lost"
             self.counters.last_error = str(error)
-            _log.warning("%s %s: %s", self._settings.name, self.name, error)
+            _log.warning("connection_lost", gatherer=self._settings.name, connection=self.name, error=error)
         except BaseException as error:
             reason = f"failed: {type(error).__name__}"
             raise
@@ -410,7 +410,9 @@ class Connection:
 
     def _failed(self, error: KalshiPlatformError, delay_s: float) -> None:
         self.counters.last_error = str(error)
-        _log.warning("%s %s: %s; next attempt in %.1f s", self._settings.name, self.name, error, delay_s)
+        _log.warning(
+            "connect_failed", gatherer=self._settings.name, connection=self.name, wait_s=round(delay_s, 1), error=error
+        )
 
     def _new_backoff(self) -> Backoff:
         return Backoff(self._settings.reconnect_min_s, self._settings.reconnect_max_s, random.random)

@@ -7,7 +7,6 @@ is left to the next one: gapped markets first, then those whose book changed sin
 from __future__ import annotations
 
 import dataclasses
-import logging
 import random
 import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
@@ -21,6 +20,7 @@ from kalshi_platform.gatherer.status.status import PollerStatus
 from kalshi_platform.market.catalog import BooksAnswer, EndpointCosts
 from kalshi_platform.market.records import BookDelta, BookSnapshot, Record, SnapshotSource
 from kalshi_platform.market.times import US_PER_S, datetime_from_us
+from kalshi_platform.monitoring.event_log import event_logger
 
 BOOKS_PER_REQUEST = 100
 TOKENS_PER_REQUEST = 10.0
@@ -28,7 +28,7 @@ _PATH = "/markets/orderbooks"
 _FAILURES_IN_A_ROW = 3
 _QUIET_POLLS = 10
 _PAUSE_DEADLINES = 2
-_log = logging.getLogger(__name__)
+_log = event_logger(__name__)
 
 
 class BooksClient(Protocol):
@@ -66,7 +66,7 @@ def poll_once(
         except KalshiPlatformError as error:
             failed += len(batch)
             in_a_row += 1
-            _log.warning("books over REST: %s", error)
+            _log.warning("rest_books_failed", error=error)
             continue
         in_a_row = 0
         snapshots = snapshots_of(answer, "rest", snapshot_ts_us)
@@ -178,7 +178,13 @@ class SnapshotPoller:
             why = "the gatherer stops" if stop.is_set() else "requests keep failing"
             if report.requests >= most:
                 why = "they did not fit into the budget"
-            _log.info("%s: %d of %d books not asked: %s", self._settings.name, report.skipped, len(order), why)
+            _log.info(
+                "rest_books_skipped",
+                gatherer=self._settings.name,
+                skipped=report.skipped,
+                markets=len(order),
+                reason=why,
+            )
         self._status = PollerStatus(
             minute=report.minute,
             subscribed=report.subscribed,
@@ -275,7 +281,7 @@ class Recovery:
             try:
                 snapshots = snapshots_of(self._rest.books(tickers), "rest_recovery")
             except KalshiPlatformError as error:
-                _log.warning("%s: no recovery book over REST: %s", self._settings.name, error)
+                _log.warning("recovery_books_failed", gatherer=self._settings.name, error=error)
                 if isinstance(error, ConnectionLost) and stop.is_set():
                     return
             else:

@@ -10,7 +10,6 @@ receives must end the session and wait for room.
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Sequence
 
@@ -23,11 +22,12 @@ from kalshi_platform.gatherer.journal.spool import Spool
 from kalshi_platform.gatherer.journal.spool_alarm import SpoolAlarm
 from kalshi_platform.gatherer.settings import GathererSettings
 from kalshi_platform.market.records import Record
+from kalshi_platform.monitoring.event_log import event_logger
 
 _CHECK_S = 0.5
 # After a stall the spool must have that much room again: else the next one would come with the first records.
 _ROOM_AGAIN = 0.9
-_log = logging.getLogger(__name__)
+_log = event_logger(__name__)
 
 
 class Backlog:
@@ -225,7 +225,7 @@ class Backlog:
         except Exception as error:  # noqa: BLE001 - whatever it is, the records stay where they are
             reason = str(error) or type(error).__name__
             if not isinstance(error, OSError) and reason != self._counters.disk_error:
-                _log.exception("%s: records could not be put on disk", self._settings.name)
+                _log.exception("spool_not_written", gatherer=self._settings.name)
             self._counters.disk_error = reason
             self._alarm.look()
             return False
@@ -248,7 +248,7 @@ class Backlog:
     def _stall(self) -> None:
         self.is_stalled = True
         self._counters.stalls += 1
-        _log.critical("%s: NOTHING IS RECEIVED: %s", self._settings.name, self.trouble())
+        _log.critical("recording_stalled", gatherer=self._settings.name, error=self.trouble())
 
     def trouble(self) -> str:
         """What takes no records, and what helps; for a backlog that is stalled."""
@@ -268,5 +268,5 @@ class Backlog:
         if not self.spool.is_empty() and self.spool.fill().share > _ROOM_AGAIN:
             return
         self.is_stalled = False
-        _log.warning("%s: records are taken again", self._settings.name)
+        _log.warning("records_accepted_again", gatherer=self._settings.name)
         self.changed.notify_all()

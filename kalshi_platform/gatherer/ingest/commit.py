@@ -6,7 +6,6 @@ Writing the same records again changes nothing, so a commit whose outcome is unk
 from __future__ import annotations
 
 import functools
-import logging
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -22,14 +21,15 @@ from kalshi_platform.gatherer.ingest.quarantine import PARTITIONS_OF_A_BATCH, Da
 from kalshi_platform.market.records import Record
 from kalshi_platform.market.tables import GATHERER_TABLES
 from kalshi_platform.market.times import datetime_from_us
+from kalshi_platform.monitoring.event_log import event_logger
 from kalshi_platform.storage import queries
 from kalshi_platform.storage.partitions import PartitionKeeper
 from kalshi_platform.storage.pool import Database, Transaction
 
-COMMITTED = "batch %d committed: %d new rows"
+COMMITTED = "batch_committed"
 """Logged (DEBUG) right after every commit of records."""
 _EXCHANGE_TIMED = ("orderbook_deltas", "trades", "tickers")
-_log = logging.getLogger(__name__)
+_log = event_logger(__name__)
 
 
 class TooManyHours(Exception):
@@ -101,7 +101,7 @@ def commit_records(
             transaction.execute(queries.load("gatherer")["batch_without_rows"], {"batch_no": batch_no})
     if fence is not None:
         fence.landed()
-    _log.debug(COMMITTED, batch_no, sum(inserted.values()))
+    _log.debug(COMMITTED, batch_no=batch_no, new_rows=sum(inserted.values()))
     return Commit(batch_no, inserted, ledger, strangers)
 
 
@@ -187,7 +187,7 @@ def close_former(database: Database, gatherer: str, own_sessions: Sequence[int],
         closed = transaction.execute(sql["close_former_sessions"], params)
     fence.landed()
     if closed:
-        _log.info("%s: closed %d sessions of a former process in the ledger", gatherer, closed)
+        _log.info("former_sessions_closed", gatherer=gatherer, sessions=closed)
     return closed
 
 

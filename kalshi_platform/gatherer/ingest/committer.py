@@ -7,7 +7,6 @@ A refusal that no record is to blame for (a table is missing, a right was taken 
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import timedelta
@@ -31,7 +30,7 @@ from kalshi_platform.gatherer.ingest.quarantine import (
 )
 from kalshi_platform.gatherer.ingest.writer_counters import WriterCounters
 from kalshi_platform.gatherer.journal.spool_file import Damage
-from kalshi_platform.market.names import is_name, readable
+from kalshi_platform.market.names import is_name
 from kalshi_platform.market.records import (
     BookDelta,
     BookSnapshot,
@@ -44,6 +43,7 @@ from kalshi_platform.market.records import (
     UnknownFrame,
 )
 from kalshi_platform.market.tables import GATHERER_TABLES
+from kalshi_platform.monitoring.event_log import event_logger
 from kalshi_platform.storage import queries
 from kalshi_platform.storage.partitions import PartitionBounds, PartitionKeeper
 from kalshi_platform.storage.pool import Database
@@ -51,7 +51,7 @@ from kalshi_platform.storage.sqlstate import is_about_a_row
 
 SPOOL_DAMAGED = "spool_damaged"
 _DAYS_DROPPED_AT_ONCE = 4
-_log = logging.getLogger(__name__)
+_log = event_logger(__name__)
 
 
 class BatchRefused(Exception):
@@ -111,7 +111,7 @@ class Committer:
             self._keeper = PartitionKeeper(self._database, self._bounds, self._clock)
             if isinstance(error, StatementRejected) and not is_about_a_row(error.sqlstate):
                 raise
-            _log.warning("%s: a batch was refused; its rows are tried one part at a time", self._name)
+            _log.warning("batch_refused", gatherer=self._name, consequence="its rows are written in parts")
             raise BatchRefused(str(error)) from error
 
     def commit_parts(self, records: Sequence[Record]) -> None:
@@ -136,7 +136,7 @@ class Committer:
             letter = DeadLetter(damage.written_at_ns or self._clock.now_ns(), SPOOL_DAMAGED, detail, damage.payload)
             self._write([self._dated(letter)], repeated=True)
             self._counters.spool_damages += 1
-            _log.error("%s: RECORDS WERE LOST: spool file %s; coverage ends there", self._name, detail)
+            _log.error("records_lost", gatherer=self._name, spool_file=detail, consequence="coverage ends there")
         tickers = sorted({str(ticker) for ticker, is_of_own_session in ended if is_of_own_session})
         if is_own and not damage.is_torn:
             self._on_lost_sessions()
@@ -177,9 +177,8 @@ class Committer:
         self._told = (kind, detail)
         counters = self._counters
         counters.ledger_alarm, counters.ledger_alarm_s = f"{kind}: {detail}", self._clock.monotonic()
-        _log.error(
-            "%s: %s: %s; what it holds open is ended there, every session begins anew", self._name, kind, detail
-        )  # fmt: skip
+        consequence = "what it holds open is ended there, every session is opened again"
+        _log.error(kind, gatherer=self._name, detail=detail, consequence=consequence)
         self._on_alarm(kind)
 
     @contextmanager
@@ -225,8 +224,7 @@ class Committer:
             return
         self._counters.unwritable += 1
         detail = f"the database refused it: {type(error).__name__}: {(str(error).splitlines() or [''])[0][:300]}"
-        extra = {"repeats_as": UNWRITABLE}
-        _log.error("%s: a %s is put aside: %s", self._name, type(record).__name__, readable(detail, 400), extra=extra)
+        _log.error("record_quarantined", gatherer=self._name, record_type=type(record).__name__, error=detail)
         started = None
         if isinstance(record, BookSnapshot):
             started = starts.get((record.stream_id, record.ticker, record.seq))
@@ -281,9 +279,13 @@ class Committer:
                 return
         self._counters.unwritable += 1
         _log.error(
-            "%s: A DEAD LETTER IS LOST: the database refuses it: %s: %s; %d bytes: %.200r",
-            self._name, readable(letter.reason), readable(letter.detail), len(letter.payload), letter.payload,
-        )  # fmt: skip
+            "dead_letter_lost",
+            gatherer=self._name,
+            reason=letter.reason,
+            detail=letter.detail,
+            size_bytes=len(letter.payload),
+            payload=repr(letter.payload[:200]),
+        )
 
     def _is_taken(self, records: Sequence[Record]) -> bool:
         """Write records; return False, with nothing written, where the database refuses one."""

@@ -3,10 +3,10 @@ cleaned up there, so tables and indexes grow, and what reads them slows down."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable
 
 from kalshi_platform.clock import Clock
+from kalshi_platform.monitoring.event_log import event_logger
 from kalshi_platform.storage import queries
 from kalshi_platform.storage.pool import Database
 
@@ -14,7 +14,7 @@ ALARM = "open_transaction"
 OPEN_FOR_S = 600.0
 """No question of ours takes as long."""
 _ASK_S = 60.0
-_log = logging.getLogger(__name__)
+_log = event_logger(__name__)
 
 
 class OpenTransactions:
@@ -59,7 +59,7 @@ class OpenTransactions:
         if self._told != who:
             self._told = who
             self._on_alarm(ALARM)
-            _log.warning("%s: %s", self._name, self._problem)
+            _log.warning("open_transaction", gatherer=self._name, problem=self._problem)
 
     def problems(self) -> list[str]:
         """A clause for people where there is one."""

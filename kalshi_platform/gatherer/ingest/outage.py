@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import logging
-
 from kalshi_platform.backoff import exponential
 from kalshi_platform.clock import Clock
 from kalshi_platform.errors import DatabaseUnavailable, StatementRejected
 from kalshi_platform.gatherer.ingest.writer_counters import WriterCounters
+from kalshi_platform.monitoring.event_log import event_logger
 
 _FIRST_RETRY_S = 0.2
 _SAY_AGAIN_S = 300.0
-_log = logging.getLogger(__name__)
+_log = event_logger(__name__)
 
 
 class Outage:
@@ -42,13 +41,19 @@ class Outage:
             counters.outages += 1
             self._said_at = {}
         if kind not in self._said_at:
-            _log.warning("%s: %s: %s; records go to the spool", self._name, kind, reason)
+            _log.warning(
+                "writes_failing", gatherer=self._name, kind=kind, error=reason, consequence="records go to the spool"
+            )
             self._said_at[kind] = now
         elif now - self._said_at[kind] >= _SAY_AGAIN_S:
             _log.warning(
-                "%s: still %s, for %.0f s and %d attempts: %s", self._name, kind, now - self._since, self.failures + 1,
-                reason,
-            )  # fmt: skip
+                "writes_still_failing",
+                gatherer=self._name,
+                kind=kind,
+                for_s=round(now - self._since),
+                attempts=self.failures + 1,
+                error=reason,
+            )
             self._said_at[kind] = now
         self.failures += 1
         counters.database_error, counters.database_failure = reason, kind
@@ -58,7 +63,7 @@ class Outage:
         """The database took a write."""
         if self.failures:
             lasted_s = self._clock.monotonic() - self._since
-            _log.info("%s: the database takes writes again, after %.1f s", self._name, lasted_s)
+            _log.info("writes_resumed", gatherer=self._name, after_s=round(lasted_s, 1))
         self.failures = 0
         self.retry_at = 0.0
         self._counters.database_error = self._counters.database_failure = None

@@ -9,7 +9,6 @@ so that coverage ends with what was stored, and begin anew when there is room.
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable, Sequence
 
@@ -26,12 +25,13 @@ from kalshi_platform.gatherer.settings import GathererSettings
 from kalshi_platform.gatherer.status.status import LedgerStatus, WriterStatus, age_s, time_of_ns
 from kalshi_platform.gatherer.threads import WAIT_REPORT_S, ended
 from kalshi_platform.market.records import Record
+from kalshi_platform.monitoring.event_log import event_logger
 from kalshi_platform.storage.partitions import PartitionBounds
 from kalshi_platform.storage.pool import Database
 
 # Beyond the time a stop may take: a statement under way may end, and what is left be put on disk.
 _LAST_STEP_S = 1.0
-_log = logging.getLogger(__name__)
+_log = event_logger(__name__)
 
 
 class Writer:
@@ -229,7 +229,9 @@ class Writer:
         """Take from the thread, which hangs in the database, what it holds."""
         with self._backlog.changed:
             self._abandoned = True
-            _log.error("%s: the database gives no answer; what it was given goes to the spool", self._settings.name)
+            _log.error(
+                "database_unresponsive", gatherer=self._settings.name, consequence="what it was given goes to the spool"
+            )
             self._spill_rest()
 
     # -- the writer's thread
@@ -247,7 +249,7 @@ class Writer:
                     return
                 self._spool.rewind()
                 if not isinstance(error, KalshiPlatformError):
-                    _log.exception("%s: the writer failed; it will try again", self._settings.name)
+                    _log.exception("writer_failed", gatherer=self._settings.name)
                 self._outage.failed(error)
                 done = False
             if stopping and (done or self._outage.failures or self._is_late()):
@@ -315,7 +317,7 @@ class Writer:
         except Exception as error:  # noqa: BLE001 - whatever it is, the records must not be lost
             self._leave_if_abandoned()
             if not isinstance(error, KalshiPlatformError):
-                _log.exception("%s: a batch could not be written; it goes to the spool", self._settings.name)
+                _log.exception("batch_failed", gatherer=self._settings.name, consequence="it goes to the spool")
             self._outage.failed(error)
             self._backlog.failed()
         else:
@@ -372,9 +374,11 @@ class Writer:
         count = self._backlog.queued()
         if count:
             if self._backlog.spill(last=True):
-                _log.warning("%s: %d records stay in the spool", self._settings.name, count)
+                _log.warning("records_left_in_spool", gatherer=self._settings.name, records=count)
             else:
-                _log.critical("%s: %d records are LOST: they can be written nowhere", self._settings.name, count)
+                _log.critical(
+                    "records_lost", gatherer=self._settings.name, records=count, error="they can be written nowhere"
+                )
 
     def _is_late(self) -> bool:
         return self._stop_by is not None and self._clock.monotonic() >= self._stop_by

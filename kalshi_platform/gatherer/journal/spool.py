@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import logging
 import os
 import shutil
 import threading
@@ -32,6 +31,7 @@ from kalshi_platform.gatherer.journal.spool_file import (
     write_block,
 )
 from kalshi_platform.market.records import Record
+from kalshi_platform.monitoring.event_log import event_logger
 
 MAX_BYTES = 20 * 1024**3
 MIN_FREE_BYTES = 1024**3
@@ -40,7 +40,7 @@ _SUFFIX = ".spool"
 _DAMAGED = ".damaged"
 # An error of the device may pass; after so many it is believed.
 _READ_ATTEMPTS = 5
-_log = logging.getLogger(__name__)
+_log = event_logger(__name__)
 
 
 class SpoolFull(OSError):
@@ -250,7 +250,7 @@ class Spool:
         if number in self._damaged:
             with contextlib.suppress(FileNotFoundError):
                 path.rename(path.with_suffix(_DAMAGED))
-                _log.warning("spool file %s is kept as %s", path.name, path.with_suffix(_DAMAGED))
+                _log.warning("spool_file_kept", spool_file=path.name, kept_as=path.with_suffix(_DAMAGED))
         else:
             path.unlink(missing_ok=True)
         self._damaged.discard(number)
@@ -268,9 +268,7 @@ class Spool:
 
     def _told(self, damage: Damage) -> Damage:
         self.damages += 1
-        _log.warning(
-            "spool file %s: %s%s", damage.file, damage.what, ", its end was never written" if damage.is_torn else ""
-        )
+        _log.warning("spool_file_damaged", spool_file=damage.file, error=damage.what, is_torn=damage.is_torn)
         return damage
 
     def _end_file(self) -> None:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import logging
-
 from kalshi_platform.gatherer.ingest.writer_counters import WriterCounters
 from kalshi_platform.gatherer.journal.spool import Spool
+from kalshi_platform.monitoring.event_log import event_logger
 
 LEVELS = (0.5, 0.8, 0.95, 1.0)
 # A level is said again only after the spool was emptier than that by so much.
 _LEAVING = 0.1
-_log = logging.getLogger(__name__)
+_log = event_logger(__name__)
 
 
 class SpoolAlarm:
@@ -32,11 +31,15 @@ class SpoolAlarm:
             self._reached = reached
             self._counters.spool_alarms += 1
             if refused is not None:
-                _log.critical("%s: the spool takes no records: %s; memory is what is left", self._name, refused)
+                _log.critical("spool_unwritable", gatherer=self._name, error=refused, consequence="only memory is left")
             else:
                 _log.error(
-                    "%s: the spool is %.0f %% full: %d of %d bytes; the database must come back before it is",
-                    self._name, 100 * LEVELS[reached - 1], fill.used, fill.capacity,
-                )  # fmt: skip
+                    "spool_filling",
+                    gatherer=self._name,
+                    percent=round(100 * LEVELS[reached - 1]),
+                    used_bytes=fill.used,
+                    capacity_bytes=fill.capacity,
+                    consequence="records are lost when it is full before the database is back",
+                )
         while self._reached and share < LEVELS[self._reached - 1] - _LEAVING:
             self._reached -= 1

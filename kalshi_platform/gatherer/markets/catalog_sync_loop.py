@@ -7,7 +7,6 @@ so that capture can begin; the database gets everything with the next sync.
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -24,6 +23,7 @@ from kalshi_platform.gatherer.settings import GathererSettings
 from kalshi_platform.gatherer.status.reports import CatalogSynced
 from kalshi_platform.gatherer.status.status import CatalogStatus
 from kalshi_platform.market.catalog import MarketInfo
+from kalshi_platform.monitoring.event_log import event_logger
 
 _LIVING = ("open", "unopened", "paused")
 _LISTINGS = ("markets", "series", "events")
@@ -33,7 +33,7 @@ _ALARMING_SHARE = 0.01
 _VISIBLE_AFTER_S = 5.0
 """REST shows a market some moments after its announcement: one that was announced just before we listened, and read
 its lists, is in neither. It is there when the lists are read once more after this time."""
-_log = logging.getLogger(__name__)
+_log = event_logger(__name__)
 
 
 @dataclass
@@ -116,7 +116,12 @@ class CatalogSyncLoop:
                 self._poller.refresh()
             except DatabaseUnavailable as error:
                 self.database_error = str(error)
-                _log.warning("%s: catalog away (%s); asking REST for the markets", self._settings.name, error)
+                _log.warning(
+                    "catalog_unavailable",
+                    gatherer=self._settings.name,
+                    error=error,
+                    consequence="markets are read from REST",
+                )
                 if self._load_without_database():
                     return
             else:
@@ -164,14 +169,14 @@ class CatalogSyncLoop:
             is_done = job.act()
         except DatabaseUnavailable as error:
             if self.database_error is None:
-                _log.warning("%s: catalog away: %s", self._settings.name, error)
+                _log.warning("catalog_unavailable", gatherer=self._settings.name, error=error)
             self.database_error = str(error)
             if job.name == "markets":
                 self._load_without_database()
             return min(job.every_s, _RETRY_S)
         except KalshiPlatformError as error:
             if not stop.is_set():
-                _log.warning("%s: sync of %s failed: %s", self._settings.name, job.name, error)
+                _log.warning("catalog_sync_failed", gatherer=self._settings.name, listing=job.name, error=error)
                 self.failing[job.name] = str(error)
             is_done = False
         if not is_done:
@@ -192,7 +197,7 @@ class CatalogSyncLoop:
         except DatabaseUnavailable:
             raise
         except KalshiPlatformError as error:
-            _log.warning("%s: sync of %s failed: %s", self._settings.name, what, error)
+            _log.warning("catalog_sync_failed", gatherer=self._settings.name, listing=what, error=error)
             self.failing[what] = str(error)
             return False
         return True
@@ -231,18 +236,23 @@ class CatalogSyncLoop:
             self._full_sync_pending.add(what)
             self.failing[what] = str(report.lacks)
             share = report.left_out / (report.left_out + report.rows_seen)
-            level = logging.ERROR if share > _ALARMING_SHARE else logging.WARNING
-            _log.log(
-                level, "catalog_objects_left_out: %s: %s: %d of %d could not be read; this sync is not a whole one: %s",
-                self._settings.name, what, report.left_out, report.left_out + report.rows_seen, report.lacks,
-            )  # fmt: skip
+            log = _log.error if share > _ALARMING_SHARE else _log.warning
+            log(
+                "catalog_objects_left_out",
+                gatherer=self._settings.name,
+                listing=what,
+                left_out=report.left_out,
+                objects=report.left_out + report.rows_seen,
+                error=report.lacks,
+                consequence="this sync is not a whole one",
+            )
         _log.info(
-            "%s: %s sync of %s: %d seen, %d changed",
-            self._settings.name,
-            report.scope,
-            what,
-            report.rows_seen,
-            report.rows_changed,
+            "catalog_synced",
+            gatherer=self._settings.name,
+            listing=what,
+            scope=report.scope,
+            rows_seen=report.rows_seen,
+            rows_changed=report.rows_changed,
         )
         self._on_synced(CatalogSynced(**report._asdict()))
         return report.is_whole
@@ -272,7 +282,7 @@ class CatalogSyncLoop:
                 self._registry.set_parents({s.ticker: s.category for s in self._rest.iter_series() if s.category}, {})
             except KalshiPlatformError as error:
                 self.failing["series"] = str(error)
-                _log.warning("%s: series could not be read: %s", self._settings.name, error)
+                _log.warning("listing_unreadable", gatherer=self._settings.name, listing="series", error=error)
         is_read = True
         for status in _LIVING:
             try:
@@ -280,7 +290,7 @@ class CatalogSyncLoop:
                     self._on_change()
             except KalshiPlatformError as error:
                 self.failing["markets"] = str(error)
-                _log.warning("%s: markets could not be read: %s", self._settings.name, error)
+                _log.warning("listing_unreadable", gatherer=self._settings.name, listing="markets", error=error)
                 is_read = False
         return is_read or bool(self._registry.counts())
 

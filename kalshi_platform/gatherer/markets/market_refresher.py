@@ -6,7 +6,6 @@ once are asked for in one request. A market that is deleted keeps its row, with 
 
 from __future__ import annotations
 
-import logging
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
@@ -28,6 +27,7 @@ from kalshi_platform.errors import (
 from kalshi_platform.gatherer.markets.registry import Registry
 from kalshi_platform.market.catalog import EventInfo, MarketInfo
 from kalshi_platform.market.records import LifecycleEvent
+from kalshi_platform.monitoring.event_log import event_logger
 
 _ONE_BY_ONE = 5
 _AT_ONCE = 100
@@ -39,7 +39,7 @@ _GONE_AFTER = 4
 """404s after an announced end until the market counts as deleted; after its creation they mean less."""
 _TOMBSTONE_RETRY_S = 1.0
 _OF_EVENTS = frozenset({"event_created", "event_lifecycle", "event_fee_update"})
-_log = logging.getLogger(__name__)
+_log = event_logger(__name__)
 
 
 class MarketsClient(Protocol):
@@ -180,7 +180,7 @@ class MarketRefresher:
                     fetch(names)
                 except KalshiPlatformError as error:
                     # Whatever was not fetched is due again, after a pause.
-                    _log.warning("fetching markets: %s", error)
+                    _log.warning("market_refresh_failed", error=error)
                     with self._wake:
                         now = self._clock.monotonic()
                         for each in queue.values():
@@ -219,7 +219,7 @@ class MarketRefresher:
             self._missing(ticker)
             return
         except (RequestRejected, UnparsableMessage) as error:
-            _log.warning("market %.100s could not be fetched: %s", ticker, error)
+            _log.warning("market_unreadable", market=ticker[:100], error=error)
             self._unreadable(ticker)
             return
         self._apply_found([info], known_at)
@@ -238,7 +238,7 @@ class MarketRefresher:
         try:
             info = self._rest.event(ticker)
         except (RequestRejected, UnparsableMessage) as error:
-            _log.info("event %.100s: %s", ticker, error)
+            _log.info("event_unreadable", event_ticker=ticker[:100], error=error)
             info = None
         if info is not None:
             found = info
@@ -288,13 +288,13 @@ class MarketRefresher:
             del self._pending[ticker]
         if pending.is_ending or ("created" not in pending.announced and self._registry.knows(ticker)):
             # Provisional markets are deleted after their end.
-            _log.info("market %s is gone from the exchange", ticker)
+            _log.info("market_vanished", market=ticker)
             self._registry.mark_ended(ticker)
             self._on_change()
             self._pending_tombstones[ticker] = pending
             self._write_pending_tombstones()
         else:
-            _log.warning("market %s did not become visible; the next sync brings it", ticker)
+            _log.warning("market_not_visible", market=ticker, consequence="the next sync brings it")
 
     def _write_pending_tombstones(self) -> None:
         """Tell the catalog of deleted markets' ends; while it is away, try again every second."""
@@ -304,7 +304,7 @@ class MarketRefresher:
             try:
                 self._write_tombstone(ticker, pending)
             except DatabaseUnavailable as error:
-                _log.warning("the end of market %s waits for the catalog (%s)", ticker, error)
+                _log.warning("tombstone_deferred", market=ticker, error=error)
                 self._tombstones_at = self._clock.monotonic() + _TOMBSTONE_RETRY_S
                 return
             del self._pending_tombstones[ticker]
@@ -330,4 +330,4 @@ class MarketRefresher:
         try:
             write()
         except DatabaseUnavailable as error:
-            _log.warning("the catalog was not written (%s); the next sync does", error)
+            _log.warning("catalog_not_written", error=error, consequence="the next sync writes it")

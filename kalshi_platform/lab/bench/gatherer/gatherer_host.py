@@ -19,6 +19,7 @@ from kalshi_platform.gatherer.status.status import GathererStatus, WriterStatus
 from kalshi_platform.lab.bench import host
 from kalshi_platform.lab.bench.host import HostSpec
 from kalshi_platform.local.processes.stop_signals import stop_on_signals
+from kalshi_platform.monitoring.event_log import Event
 from kalshi_platform.monitoring.heartbeat import read_file
 from kalshi_platform.storage.partitions import PartitionBounds
 
@@ -33,8 +34,9 @@ class CommitTimes(logging.Handler):
         self.by_batch: dict[int, int] = {}
 
     def emit(self, record: logging.LogRecord) -> None:
-        if record.msg == commit.COMMITTED and isinstance(record.args, tuple):
-            self.by_batch[int(str(record.args[0]))] = SYSTEM_CLOCK.now_ns()
+        event = record.msg
+        if isinstance(event, Event) and event.name == commit.COMMITTED:
+            self.by_batch[int(str(event.fields["batch_no"]))] = SYSTEM_CLOCK.now_ns()
 
 
 def main() -> None:

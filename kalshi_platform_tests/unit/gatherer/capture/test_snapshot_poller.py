@@ -293,7 +293,8 @@ def test_what_was_not_asked_is_told_with_its_reason(
         stop.set()
     with caplog.at_level("INFO"):
         poller.poll(MINUTE, stop)
-    assert caplog.messages[-1].endswith(f"of 400 books not asked: {why}")
+    (line,) = [each for each in caplog.messages if each.startswith("rest_books_skipped ")]
+    assert line.endswith(f'markets=400 reason="{why}"')
 
 
 def test_a_poll_tells_what_it_cost_and_how_old_the_oldest_book_is(tmp_path: Path) -> None:

@@ -29,7 +29,7 @@ def test_a_reason_is_said_once_however_often_it_alternates_and_again_after_minut
         clock.step(300.0)
         outage.failed(AWAY)
         assert len(caplog.records) == 3
-        assert "still unreachable, for 340 s and 41 attempts" in caplog.text
+        assert "writes_still_failing gatherer=g1 kind=unreachable for_s=340 attempts=41" in caplog.text
         outage.over()
         outage.over()
         assert len(caplog.records) == 4

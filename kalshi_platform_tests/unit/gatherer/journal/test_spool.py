@@ -351,7 +351,7 @@ def test_each_level_is_said_once_and_again_only_after_the_spool_was_emptier(
 
     fill_up()
     assert [record.levelname for record in caplog.records] == ["ERROR", "ERROR", "ERROR", "CRITICAL"]
-    assert [share in caplog.text for share in (" 50 %", " 80 %", " 95 %")] == [True] * 3
+    assert [share in caplog.text for share in ("percent=50", "percent=80", "percent=95")] == [True] * 3
     counters.disk_error = None
     alarm.look()
     assert counters.spool_alarms == 4
