@@ -15,7 +15,7 @@ from kalshi_platform.cli.trade_checks import describe_trade_check, open_public_r
 from kalshi_platform.errors import ConfigurationError, KalshiPlatformError, Unfinished
 
 if TYPE_CHECKING:
-    from kalshi_platform.deduplicator.close.close_hour import HourClose
+    from kalshi_platform.deduplicator.close.close_record import HourClose
 
 _HOUR = re.compile(r"(\d{4}-\d\d-\d\d)[T _-](\d\d)(?::?00)?(?:Z|\+00:00)?")
 _ALARMS = {

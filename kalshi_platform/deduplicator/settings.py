@@ -23,7 +23,7 @@ class DeduplicatorSettings:
 
     `rows_per_pass`: rows of all gatherers together that one pass holds in memory, about 1 kB each with all the copies
     that reading, thinning and writing make; a whole book counts as many rows as its size is worth (see source).
-    `margin_us`: how far apart the exchange times of neighbouring frames of one stream may be (W of the merge rules).
+    `max_out_of_orderness_us`: how far the exchange times of later frames of one stream may go back (W, decision 0005).
     `source_timeout_s`: a gatherer that has not answered by then is left to a later pass; `close_timeout_s` is the
     same for each question of an hour's close, which reads more. The live merge also brings the catalogs of all
     gatherers together every `catalog_interval_s`, and serves metrics and health at `endpoint`.
@@ -46,7 +46,7 @@ class DeduplicatorSettings:
     interval_s: float = field(
         default=5.0, metadata=setting("KALSHI_MERGE_INTERVAL_S", "time between merges", unit="s", low=0.1, high=3600)
     )
-    margin_us: int = field(
+    max_out_of_orderness_us: int = field(
         default=1_000_000,
         metadata=setting(
             "KALSHI_TIME_MARGIN_S",

@@ -10,7 +10,7 @@ import msgspec
 from kalshi_platform.clock import Clock
 from kalshi_platform.deduplicator.close import hour_summary as hour_figures
 from kalshi_platform.deduplicator.live.status import SERVICE, DeduplicatorStatus
-from kalshi_platform.deduplicator.merge.source_identity import twins
+from kalshi_platform.deduplicator.merge.source_identity import find_shared_databases
 from kalshi_platform.deduplicator.settings import DeduplicatorSettings
 from kalshi_platform.errors import DatabaseUnavailable
 from kalshi_platform.gatherer.status.status import GathererStatus
@@ -61,7 +61,7 @@ def platform_status(settings: DeduplicatorSettings, state_dir: Path, clock: Cloc
         production.dispose()
     return {
         "services": services,
-        "problems": twins(settings.sources, clock),
+        "problems": find_shared_databases(settings.sources, clock),
         "batches_behind": behind,
         "production_rows": dict(rows or []),
         "last_closed_hour": closed,
@@ -70,14 +70,14 @@ def platform_status(settings: DeduplicatorSettings, state_dir: Path, clock: Cloc
 
 def _last_closed(production: Database) -> dict[str, Any] | None:
     try:
-        hour = hour_figures.last_closed(production)
+        hour = hour_figures.read_last_closed_hour(production)
         if hour is None:
             return None
-        proofs = hour_figures.proofs(production, [hour])
-        alarms = hour_figures.alarms(production, [hour])
+        proofs = hour_figures.read_proofs(production, [hour])
+        alarms = hour_figures.read_alarms(production, [hour])
         return {
             "hour": hour,
-            "coverage_share": hour_figures.coverage(production, [hour]).share,
+            "coverage_share": hour_figures.read_coverage(production, [hour]).share,
             "books_proved": proofs.proved,
             "books_unproved": proofs.unproved,
             "books_failed": proofs.failed,

@@ -15,7 +15,7 @@ from kalshi_platform.storage.pool import Database
 
 if TYPE_CHECKING:
     from kalshi_platform.catalog.store import SyncReport
-    from kalshi_platform.deduplicator.close.close_hour import HourClose
+    from kalshi_platform.deduplicator.close.close_record import HourClose
     from kalshi_platform.deduplicator.merge.merge_pass import MergeReport
     from kalshi_platform.gatherer.status.reports import BooksPolled, CatalogSynced, StreamsCommitted
     from kalshi_platform.lake.lifecycle import LifecycleReport

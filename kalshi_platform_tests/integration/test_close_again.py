@@ -11,7 +11,7 @@ import pytest
 
 from kalshi_platform.clock import SYSTEM_CLOCK
 from kalshi_platform.deduplicator.close import close_hour as closing
-from kalshi_platform.deduplicator.close.verify_hour import HourProof, prove_hour
+from kalshi_platform.deduplicator.close.verify_hour import HourVerification, verify_hour
 from kalshi_platform.deduplicator.merge.merge_pass import merge_new
 from kalshi_platform.errors import HourDropped
 from kalshi_platform.market.times import US_PER_S
@@ -168,12 +168,12 @@ def test_rows_that_are_dropped_while_their_hour_is_closed_are_noticed(
     world = merge_world(1)
     record_two_snapshots(world.gatherers["g1"], 1)
 
-    def dropped_meanwhile(database: Database, *rest: Any) -> HourProof:
-        found = prove_hour(database, *rest)
+    def dropped_meanwhile(database: Database, *rest: Any) -> HourVerification:
+        found = verify_hour(database, *rest)
         drop(world.production)
         return found
 
-    monkeypatch.setattr(closing, "prove_hour", dropped_meanwhile)
+    monkeypatch.setattr(closing, "verify_hour", dropped_meanwhile)
     with pytest.raises(HourDropped, match="orderbook_deltas: 70 → 0"):
         close(world)
     assert world.rows("SELECT count(*) FROM coverage") == [(0,)]

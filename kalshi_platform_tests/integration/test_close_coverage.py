@@ -14,8 +14,9 @@ import pytest
 from kalshi_platform.cli.close_hour import proof_lines
 from kalshi_platform.clock import SYSTEM_CLOCK
 from kalshi_platform.deduplicator.close import hour_summary as hour_figures
-from kalshi_platform.deduplicator.close.close_alarms import worst_markets
-from kalshi_platform.deduplicator.close.close_hour import HourClose, close_hour
+from kalshi_platform.deduplicator.close.close_alarms import read_worst_markets
+from kalshi_platform.deduplicator.close.close_hour import close_hour
+from kalshi_platform.deduplicator.close.close_record import HourClose
 from kalshi_platform.deduplicator.close.hours import hours_to_close
 from kalshi_platform.deduplicator.merge.merge_pass import merge_new
 from kalshi_platform.lake.export import export_raw
@@ -106,7 +107,7 @@ def test_streams_that_claim_the_same_moment_and_differ_lose_both_claims(merge_wo
     assert lost == [("g1",), ("g2",)]
     ((kind, subject, _detail),) = world.rows("SELECT kind, subject, detail FROM close_alarms")
     assert (kind, subject) == ("claims_disagree", "A")
-    assert [row.ticker for row in worst_markets(world.production, [HOUR])] == ["A"]
+    assert [row.ticker for row in read_worst_markets(world.production, [HOUR])] == ["A"]
     checks = {each.check_name: each for each in check_closed_hours(world.production, [HOUR], 0.9)}
     assert not checks[BOOKS].passed
     worst = str(checks[BOOKS].metadata["worst"].value).splitlines()
@@ -363,7 +364,7 @@ def test_the_coverage_share_of_an_hour_is_one_figure_wherever_it_is_told(merge_w
     check = next(iter(check_closed_hours(world.production, [HOUR], 0.9)))
     manifest = export_raw(LakeSettings(f"file://{tmp_path}"), world.production_url, "orderbook_deltas", HOUR, "closed")
     told = {
-        "figures": hour_figures.coverage(world.production, [HOUR]).share,
+        "figures": hour_figures.read_coverage(world.production, [HOUR]).share,
         "check": check.metadata["coverage_share"].value,
         "status": platform_status(world.settings(), tmp_path, SYSTEM_CLOCK)["last_closed_hour"]["coverage_share"],
         "manifest": manifest.coverage_share,

@@ -10,7 +10,8 @@ from datetime import timedelta
 import pytest
 
 from kalshi_platform.clock import SYSTEM_CLOCK
-from kalshi_platform.deduplicator.close.close_hour import HourClose, close_hour
+from kalshi_platform.deduplicator.close.close_hour import close_hour
+from kalshi_platform.deduplicator.close.close_record import HourClose
 from kalshi_platform.deduplicator.close.hours import hours_to_close
 from kalshi_platform.deduplicator.merge.merge_pass import merge_new
 from kalshi_platform.errors import DatabaseUnavailable, SchemaMismatch

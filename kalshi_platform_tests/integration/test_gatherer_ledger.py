@@ -13,7 +13,7 @@ import psycopg2
 import pytest
 
 from kalshi_platform.clock import SYSTEM_CLOCK
-from kalshi_platform.deduplicator.coverage.claims import claims
+from kalshi_platform.deduplicator.coverage.claims import claim_intervals
 from kalshi_platform.errors import AnotherWriter
 from kalshi_platform.gatherer.ingest.committer import Committer
 from kalshi_platform.gatherer.ingest.fence import DIFFERS, WENT_BACK, Fence
@@ -281,7 +281,7 @@ def test_a_second_process_cut_off_at_its_start_leaves_the_ledger_of_the_first_al
         administer(settings.timeseries_url, "DROP ROLE cut_off")
 
 
-def test_two_gatherers_on_one_database_are_not_two_observeres(
+def test_two_gatherers_on_one_database_are_not_two_observers(
     gatherer_settings: SettingsFactory, tmp_path: Path
 ) -> None:
     settings = gatherer_settings()
@@ -315,7 +315,7 @@ def _claims(url: str) -> dict[str, list[tuple[int, int]]]:
         rows(url, f"SELECT seq, {_US}, ticker, 0 FROM orderbook_deltas"),
         schema=["seq", "exchange_us", "ticker", "exchange_index"], orient="row",
     )  # fmt: skip
-    return claims(book_subscriptions, segments, deltas, 10_000)
+    return claim_intervals(book_subscriptions, segments, deltas, 10_000)
 
 
 @pytest.mark.parametrize("seed", range(4))

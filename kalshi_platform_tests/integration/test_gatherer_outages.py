@@ -15,7 +15,7 @@ import psycopg2
 import pytest
 
 from kalshi_platform.clock import SYSTEM_CLOCK
-from kalshi_platform.deduplicator.coverage.claims import claims
+from kalshi_platform.deduplicator.coverage.claims import claim_intervals
 from kalshi_platform.gatherer.ingest.writer import Writer
 from kalshi_platform.gatherer.journal.spool import Spool
 from kalshi_platform.gatherer.settings import GathererSettings
@@ -518,7 +518,7 @@ def _no_claim_beyond(url: str, last_seq: int) -> None:
     def frame(query: str) -> pl.DataFrame:
         return pl.DataFrame(rows(url, query), schema=COLUMNS[query], orient="row")
 
-    found = claims(frame(BOOK_SUBSCRIPTIONS), frame(SEGMENTS), frame(DELTAS), 1_000)
+    found = claim_intervals(frame(BOOK_SUBSCRIPTIONS), frame(SEGMENTS), frame(DELTAS), 1_000)
     (latest,) = rows(
         url,
         "SELECT (extract(epoch FROM max(exchange_ts)) * 1000000)::bigint FROM orderbook_deltas"

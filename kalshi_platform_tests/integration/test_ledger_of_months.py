@@ -12,9 +12,9 @@ import pytest
 
 from kalshi_platform.clock import SYSTEM_CLOCK
 from kalshi_platform.deduplicator.coverage.checkpoint_reader import read_checkpoints
-from kalshi_platform.deduplicator.coverage.gatherer_hour import read_hour
-from kalshi_platform.deduplicator.merge.cursor import Position, read_new
-from kalshi_platform.deduplicator.merge.source import estimated_rows
+from kalshi_platform.deduplicator.coverage.gatherer_hour import read_gatherer_hour
+from kalshi_platform.deduplicator.merge.cursor import Position, read_new_rows
+from kalshi_platform.deduplicator.merge.source import estimate_rows
 from kalshi_platform.deduplicator.settings import GathererSource
 from kalshi_platform.market.times import HOUR, US_PER_S, hour_of, us_from_datetime
 from kalshi_platform.storage.literals import inlined
@@ -112,7 +112,7 @@ def test_a_close_reads_the_ledger_of_its_own_time(gatherer: GathererDatabase, ro
     source = GathererSource("g1", gatherer.url, gatherer.url)
     low, high = us_from_datetime(ASKED), us_from_datetime(ASKED + HOUR)
     with arrow_snapshot(gatherer.url) as snapshot:
-        weighed = estimated_rows(snapshot, ASKED, ASKED + HOUR)
+        weighed = estimate_rows(snapshot, ASKED, ASKED + HOUR)
     lines = SEGMENTS // 24 + 2
     assert 20 < weighed["orderbook_deltas"] <= 20 + 5 * lines
     with gatherer.database.transaction() as transaction:
@@ -121,7 +121,7 @@ def test_a_close_reads_the_ledger_of_its_own_time(gatherer: GathererDatabase, ro
         transaction.execute(
             "UPDATE batches SET rows = 0 WHERE time_min >= %s AND time_max < %s AND batch_no <= %s", hour_of_month
         )
-    hour = read_hour(source, low, high, US_PER_S)
+    hour = read_gatherer_hour(source, low, high, US_PER_S)
     assert hour.claims["ticker"].to_list() == ["A"]
     known = pl.DataFrame(schema={"stream_id": pl.Int64, "seq": pl.Int64, "ticker": pl.String})
     assert read_checkpoints(source, ASKED, known, US_PER_S, 100_000).height == 1
@@ -132,13 +132,13 @@ def test_a_close_reads_the_ledger_of_its_own_time(gatherer: GathererDatabase, ro
 
 def test_the_live_merge_reads_the_ledger_past_its_cursor(gatherer: GathererDatabase, rows_read: RowsRead) -> None:
     source = GathererSource("g1", gatherer.url, gatherer.url)
-    first = read_new(source, Position(), 10)
-    assert first.read.behind
+    first = read_new_rows(source, Position(), 10)
+    assert first.plan.behind
     rows_read.by_table = dict.fromkeys(LEDGER, 0)
     last = gatherer.commit(orderbook_deltas=[delta_row("A", ts_us=us_from_datetime(ASKED), seq=30)])
     with gatherer.database.transaction() as transaction:
         ((token,),) = transaction.fetch_all("SELECT DISTINCT token::text FROM batches WHERE batch_no = %s", (last - 1,))
-    new = read_new(source, Position(last - 1, token), 1_000)
+    new = read_new_rows(source, Position(last - 1, token), 1_000)
     assert (new.rows, new.restarted) == (1, False)
     assert sum(rows_read.by_table.values()) <= 20
 

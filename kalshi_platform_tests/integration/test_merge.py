@@ -288,7 +288,7 @@ def test_a_late_row_of_a_detached_partition_brings_the_partition_back(merge_worl
     g1.commit(orderbook_deltas=[delta_row("A", ts_us=T0 + 1, seq=3)])
     g2.commit(orderbook_deltas=[delta_row("A", ts_us=T0 + US_PER_HOUR, seq=2)])
     report = merge_new(world.settings(), SYSTEM_CLOCK)
-    assert (report.rows_inserted, report.put_aside, report.missed) == (2, 0, ())
+    assert (report.rows_inserted, report.quarantined, report.missed) == (2, 0, ())
     assert world.rows("SELECT count(*) FROM orderbook_deltas") == [(3,)]
 
 
@@ -308,7 +308,7 @@ def test_a_late_row_goes_into_the_partition_that_has_its_time_whatever_that_is_c
             transaction.execute(f"CREATE TABLE {partition} (LIKE orderbook_deltas INCLUDING ALL)")
     g1.commit(orderbook_deltas=[delta_row("A", ts_us=T0 + 1, seq=3)])
     report = merge_new(world.settings(), SYSTEM_CLOCK)
-    assert (report.rows_inserted, report.put_aside) == (1, 0)
+    assert (report.rows_inserted, report.quarantined) == (1, 0)
     assert world.rows("SELECT DISTINCT tableoid::regclass::text FROM orderbook_deltas") == [("kept_by_hand",)]
 
 
@@ -323,7 +323,7 @@ def test_rows_whose_partition_cannot_be_made_go_aside_and_the_others_are_merged(
     g1.commit(orderbook_deltas=[*late, delta_row("A", ts_us=T0 + US_PER_HOUR, seq=9)])
     g2.commit(orderbook_deltas=[delta_row("B", ts_us=T0 + US_PER_HOUR, seq=2)], trades=[trade_row("B", "t", ts_us=T0)])
     report = merge_new(world.settings(), SYSTEM_CLOCK)
-    assert (report.rows_inserted, report.put_aside, report.behind) == (3, 3, False)
+    assert (report.rows_inserted, report.quarantined, report.behind) == (3, 3, False)
     letters = world.rows("SELECT gatherer, table_name, reason, detail, payload::jsonb ->> 'seq' FROM dead_letters")
     assert sorted(letter[4] for letter in letters) == ["2", "3", "4"]
     assert {letter[:3] for letter in letters} == {("g1", "orderbook_deltas", "no_partition")}
@@ -331,7 +331,7 @@ def test_rows_whose_partition_cannot_be_made_go_aside_and_the_others_are_merged(
     assert "drop or rename it" in letters[0][3]
     assert world.rows("SELECT kind, subject, times FROM merge_alarms") == [("rows_refused", "g1 orderbook_deltas", 1)]
     again = merge_new(world.settings(), SYSTEM_CLOCK)
-    assert (again.rows_read, again.put_aside) == (0, 0)
+    assert (again.rows_read, again.quarantined) == (0, 0)
     assert [alarm.kind for alarm in again.alarms] == ["rows_refused"]
 
 
@@ -347,7 +347,7 @@ def test_a_row_that_production_refuses_is_put_aside_alone(merge_world: World) ->
     g2.commit(trades=trades[5:], orderbook_deltas=[delta_row("B", ts_us=T0, seq=2)])
     g2.commit(tickers=[ticker_row("X" * 1_000, ts_us=T0), ticker_row("Y", ts_us=T0)])
     report = merge_new(world.settings(), SYSTEM_CLOCK)
-    assert (report.rows_inserted, report.put_aside, report.missed) == (9 + 8 + 1 + 1, 4, ())
+    assert (report.rows_inserted, report.quarantined, report.missed) == (9 + 8 + 1 + 1, 4, ())
     assert {source.cursor for source in report.sources} == {1, 2}
     query = "SELECT table_name, reason, payload::jsonb ->> 'trade_id', detail LIKE '%%violates%%' FROM dead_letters"
     assert world.rows(f"{query} ORDER BY 1, 2") == [
@@ -380,7 +380,7 @@ def test_a_delta_of_an_impossible_time_goes_aside_without_a_partition(merge_worl
     deltas[2] |= {"exchange_ts": T0 - years}
     world.gatherers["g1"].commit(orderbook_deltas=deltas)
     report = merge_new(world.settings(), SYSTEM_CLOCK)
-    assert (report.rows_inserted, report.put_aside) == (4, 1)
+    assert (report.rows_inserted, report.quarantined) == (4, 1)
     assert world.rows("SELECT count(*) FROM pg_inherits WHERE inhparent = 'orderbook_deltas'::regclass") == [(1,)]
     assert world.rows("SELECT reason FROM dead_letters") == [("misdated",)]
     assert world.rows("SELECT ticker, deltas FROM misdated_deltas") == [("A", 1)]
@@ -407,14 +407,14 @@ def test_a_slow_gatherer_is_left_to_a_later_pass_that_finds_its_answer(
         gatherer.commit(orderbook_deltas=[delta_row("A", ts_us=T0, seq=2, stream_id=int(gatherer.name[1]))])
     world.gatherers["g2"].commit(orderbook_deltas=[delta_row("A", ts_us=T0 + 1, seq=3)])
     go = threading.Event()
-    read = cursor_module.read_new
+    read = cursor_module.read_new_rows
 
-    def slow(source: GathererSource, *arguments: Any) -> cursor_module.NewRows:
+    def slow(source: GathererSource, *arguments: Any) -> cursor_module.ReadResult:
         if source.name == "g2":
             assert go.wait(60)
         return read(source, *arguments)
 
-    monkeypatch.setattr(cursor_module, "read_new", slow)
+    monkeypatch.setattr(cursor_module, "read_new_rows", slow)
     merger = Merger(world.settings(source_timeout_s=0.2), SYSTEM_CLOCK, PartitionBounds())
     try:
         late = merger.merge_new()

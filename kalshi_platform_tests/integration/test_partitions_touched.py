@@ -16,7 +16,7 @@ import pytest
 
 from kalshi_platform.clock import SYSTEM_CLOCK
 from kalshi_platform.deduplicator.close import hour_summary as hour_figures
-from kalshi_platform.deduplicator.close.close_alarms import worst_markets
+from kalshi_platform.deduplicator.close.close_alarms import read_worst_markets
 from kalshi_platform.deduplicator.close.close_hour import close_hour
 from kalshi_platform.deduplicator.close.hours import hours_to_close
 from kalshi_platform.deduplicator.merge.merge_pass import merge_new
@@ -126,9 +126,9 @@ def test_the_merge_the_close_and_the_exports_of_an_hour_touch_its_own_time(
         closed = close_hour(settings, hour, SYSTEM_CLOCK, PartitionBounds(), rest=Lister())
         assert (closed.final, closed.gatherers_read, closed.rows["orderbook_deltas"]) == (True, ("g1",), 20)
     reconcile_trades(grown.database, None, hour, grown.keeper, SYSTEM_CLOCK)
-    assert hour_figures.coverage(grown.database, [hour]).share
-    hour_figures.proofs(grown.database, [hour])
-    worst_markets(grown.database, [hour])
+    assert hour_figures.read_coverage(grown.database, [hour]).share
+    hour_figures.read_proofs(grown.database, [hour])
+    read_worst_markets(grown.database, [hour])
     lake = LakeSettings(f"file://{tmp_path}/lake")
     for table in RAW_TABLES:
         export_raw(lake, grown.url, table, hour, "closed")

@@ -46,7 +46,7 @@ def test_databases_say_what_the_world_says(seed: int, shape: Shape, merge_world:
     made = merge_world(len(world.gatherers))
     for gatherer in world.gatherers:
         _live_again(gatherer.tables, made, gatherer.name)
-    settings = made.settings(margin_us=MARGIN_US, rows_per_pass=40)
+    settings = made.settings(max_out_of_orderness_us=MARGIN_US, rows_per_pass=40)
     passes = 1
     while merge_new(settings, SYSTEM_CLOCK, BOUNDS).behind:
         passes += 1

@@ -27,7 +27,7 @@ class HistoryChanges(NamedTuple):
     drop: pl.DataFrame
 
 
-def timeline(versions: pl.DataFrame) -> pl.DataFrame:
+def merge_versions(versions: pl.DataFrame) -> pl.DataFrame:
     """Unite versions (ticker, valid_from, fingerprint, source) into one history: the same and valid_to."""
     ordered = versions.sort("ticker", "valid_from", "source").unique(subset=KEY, keep="first", maintain_order=True)
     before = pl.col("fingerprint").shift(1).over("ticker")
@@ -35,12 +35,12 @@ def timeline(versions: pl.DataFrame) -> pl.DataFrame:
     return kept.with_columns(valid_to=pl.col("valid_from").shift(-1).over("ticker"))
 
 
-def changes(by_gatherer: dict[str, pl.DataFrame], production: pl.DataFrame) -> HistoryChanges:
+def compare_histories(by_gatherer: dict[str, pl.DataFrame], production: pl.DataFrame) -> HistoryChanges:
     """Compare what gatherers learned (ticker, valid_from, fingerprint) with production (the same and valid_to)."""
     columns = ["ticker", "valid_from", "fingerprint"]
     sources = {**by_gatherer, PRODUCTION: production}
     versions = pl.concat([frame.select(columns).with_columns(source=pl.lit(name)) for name, frame in sources.items()])
-    wanted = timeline(versions)
+    wanted = merge_versions(versions)
     there = production.select(*KEY, pl.col("fingerprint").alias("_is"), pl.col("valid_to").alias("_ends"))
     both = wanted.join(there, on=KEY, how="left")
     same = (pl.col("_is") == pl.col("fingerprint")).fill_null(value=False)

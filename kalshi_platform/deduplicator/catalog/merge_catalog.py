@@ -19,10 +19,9 @@ import polars as pl
 
 from kalshi_platform.clock import Clock
 from kalshi_platform.deduplicator.catalog import source as catalog_source
-from kalshi_platform.deduplicator.catalog.history import HistoryChanges, changes
-from kalshi_platform.deduplicator.catalog.source import NAMES_AT_ONCE, News, Position
-from kalshi_platform.deduplicator.merge.merge_pass import reason_of
-from kalshi_platform.deduplicator.merge.parallel_read import Readers
+from kalshi_platform.deduplicator.catalog.history import HistoryChanges, compare_histories
+from kalshi_platform.deduplicator.catalog.source import NAMES_AT_ONCE, ChangeRange, Position
+from kalshi_platform.deduplicator.merge.parallel_read import ParallelReader, describe_read_error
 from kalshi_platform.deduplicator.settings import DeduplicatorSettings
 from kalshi_platform.errors import KalshiPlatformError
 from kalshi_platform.storage.migrate import check
@@ -32,7 +31,7 @@ CATALOG_TABLES = ("series", "events", "markets")
 # About 3 MB of payloads.
 _ROWS_AT_ONCE = 1_000
 _LOCK = "kalshi-platform merge of the catalog"
-Answer = TypeVar("Answer")
+Result = TypeVar("Result")
 _log = logging.getLogger(__name__)
 
 
@@ -75,11 +74,11 @@ def merge_catalog(settings: DeduplicatorSettings, clock: Clock) -> CatalogMergeR
     try:
         check(production, "production")
         with production.transaction() as transaction:
-            positions = _positions(transaction)
-        readers: Readers[News] = Readers(clock)
-        found, errors = readers.ask(
+            positions = _load_positions(transaction)
+        reader: ParallelReader[ChangeRange] = ParallelReader(clock)
+        found, errors = reader.gather(
             {
-                source.name: partial(catalog_source.news, source, positions.get(source.name))
+                source.name: partial(catalog_source.read_change_range, source, positions.get(source.name))
                 for source in settings.sources
             },
             settings.close_timeout_s,
@@ -98,16 +97,16 @@ def merge_catalog(settings: DeduplicatorSettings, clock: Clock) -> CatalogMergeR
     return CatalogMergeReport(started_at, clock.now(), tables, merge.missed, is_empty)
 
 
-def newest(by_gatherer: Mapping[str, pl.DataFrame], here: pl.DataFrame) -> pl.DataFrame:
+def find_newest(by_gatherer: Mapping[str, pl.DataFrame], here: pl.DataFrame) -> pl.DataFrame:
     """Which gatherer knows an object better than production: (ticker, source), for those that one does.
 
     The frames have ticker and known_at; of equal moments the first gatherer by name is taken. With has_end and
     lost_end: who was away when a market ended, and found it deleted, knows less than anybody who heard of its end.
     """
-    frames = [_judged(frame).with_columns(source=pl.lit(name)) for name, frame in by_gatherer.items()]
+    frames = [_with_ends(frame).with_columns(source=pl.lit(name)) for name, frame in by_gatherer.items()]
     if not frames:
         return pl.DataFrame(schema={"ticker": pl.String, "source": pl.String})
-    stored = _judged(here).with_columns(source=pl.lit(None, pl.String))
+    stored = _with_ends(here).with_columns(source=pl.lit(None, pl.String))
     return (
         pl.concat([*frames, stored])
         .filter(~(pl.col("lost_end") & pl.col("has_end").any().over("ticker")))
@@ -120,13 +119,13 @@ def newest(by_gatherer: Mapping[str, pl.DataFrame], here: pl.DataFrame) -> pl.Da
     )
 
 
-def _judged(objects: pl.DataFrame) -> pl.DataFrame:
+def _with_ends(objects: pl.DataFrame) -> pl.DataFrame:
     names = ("has_end", "lost_end")
     missing = [pl.lit(value=False).alias(name) for name in names if name not in objects.columns]
     return objects.with_columns(*missing).select("ticker", "known_at", *names)
 
 
-def earlier(by_gatherer: Mapping[str, pl.DataFrame], here: pl.DataFrame) -> pl.DataFrame:
+def find_seen_earlier(by_gatherer: Mapping[str, pl.DataFrame], here: pl.DataFrame) -> pl.DataFrame:
     """Objects of production that a gatherer saw before production says: (ticker, first_seen_at)."""
     if not by_gatherer:
         return here.select("ticker", "first_seen_at").clear()
@@ -135,7 +134,7 @@ def earlier(by_gatherer: Mapping[str, pl.DataFrame], here: pl.DataFrame) -> pl.D
     return first.join(stored, on="ticker").filter(pl.col("first_seen_at") < pl.col("_stored")).drop("_stored")
 
 
-class _Away(Exception):
+class _GathererUnavailable(Exception):
     """A gatherer could not be read in the middle of a chunk, which is begun again without it."""
 
     def __init__(self, name: str, error: KalshiPlatformError) -> None:
@@ -152,7 +151,7 @@ class _Merge:
         settings: DeduplicatorSettings,
         production: Database,
         positions: Mapping[str, Position],
-        found: Mapping[str, News],
+        found: Mapping[str, ChangeRange],
     ) -> None:
         self.missed: dict[str, str] = {}
         self._production = production
@@ -169,7 +168,7 @@ class _Merge:
 
     def miss(self, name: str, error: Exception) -> None:
         """Go on without a gatherer."""
-        self.missed[name] = reason_of(error)
+        self.missed[name] = describe_read_error(error)
         self._news.pop(name, None)
         _log.warning("the catalog of %s cannot be read and is skipped: %s", name, self.missed[name])
 
@@ -180,8 +179,8 @@ class _Merge:
     def table(self, table: str) -> CatalogTableMerge:
         """Merge one of the three tables and its history."""
         with self._production.transaction() as transaction:
-            columns = catalog_source.columns_of(transaction, table)
-            history_columns = catalog_source.columns_of(transaction, f"{table}_history")
+            columns = catalog_source.read_columns(transaction, table)
+            history_columns = catalog_source.read_columns(transaction, f"{table}_history")
         total = CatalogTableMerge()
         for names in self._changed(table):
             for tickers in _chunks(names):
@@ -193,11 +192,11 @@ class _Merge:
 
     def move_on(self) -> None:
         """Remember how far the gatherers were read that were there to the end."""
-        with _writing(self._production) as transaction:
+        with _merge_transaction(self._production) as transaction:
             for name, news in self._news.items():
                 was = self._positions.get(name)
                 if was != news.until:
-                    _move(transaction, name, was, news.until)
+                    _advance_cursor(transaction, name, was, news.until)
 
     def _changed(self, table: str) -> Iterator[list[str]]:
         """Tickers, ascending, of objects that changed somewhere or that somebody still has to be asked about."""
@@ -214,7 +213,7 @@ class _Merge:
 
     def _pages(self, table: str, beyond: str) -> list[list[str]]:
         pages = [
-            self._read(name, partial(catalog_source.changed, table=table, after=news.after, beyond=beyond))
+            self._read(name, partial(catalog_source.read_changed_tickers, table=table, after=news.after, beyond=beyond))
             for name, news in self._news.items()
         ]
         with self._production.transaction() as transaction:
@@ -230,23 +229,24 @@ class _Merge:
     ) -> CatalogTableMerge:
         """Compare some objects between all gatherers and production, and write what differs."""
         known = {
-            name: self._read(name, partial(catalog_source.objects, table=table, tickers=tickers)) for name in self._news
-        }
-        learned = {
-            name: self._read(name, partial(catalog_source.versions, table=table, tickers=tickers))
+            name: self._read(name, partial(catalog_source.read_objects, table=table, tickers=tickers))
             for name in self._news
         }
-        with _writing(self._production) as transaction:
-            here = catalog_source.objects(transaction, table, tickers)
+        learned = {
+            name: self._read(name, partial(catalog_source.read_versions, table=table, tickers=tickers))
+            for name in self._news
+        }
+        with _merge_transaction(self._production) as transaction:
+            here = catalog_source.read_objects(transaction, table, tickers)
             updated = 0
-            for (name,), part in newest(known, here).group_by("source", maintain_order=True):
+            for (name,), part in find_newest(known, here).group_by("source", maintain_order=True):
                 names = part["ticker"].to_list()
                 rows = self._read(
-                    str(name), partial(catalog_source.object_rows, table=table, columns=columns, tickers=names)
+                    str(name), partial(catalog_source.read_object_rows, table=table, columns=columns, tickers=names)
                 )
                 updated += _upsert(transaction, table, columns, rows)
-            _set_first_seen(transaction, table, earlier(known, here))
-            versions = changes(learned, catalog_source.versions(transaction, table, tickers))
+            _set_first_seen(transaction, table, find_seen_earlier(known, here))
+            versions = compare_histories(learned, catalog_source.read_versions(transaction, table, tickers))
             self._write_history(transaction, table, history_columns, versions)
             self._settle(transaction, table, tickers)
         return CatalogTableMerge(
@@ -263,7 +263,7 @@ class _Merge:
             for chunk in _chunks(part.rows()):
                 ends = {(ticker, valid_from): valid_to for ticker, valid_from, valid_to, _ in chunk}
                 rows = self._read(
-                    str(name), partial(catalog_source.version_rows, table=table, columns=taken, keys=list(ends))
+                    str(name), partial(catalog_source.read_version_rows, table=table, columns=taken, keys=list(ends))
                 )
                 transaction.execute_values(
                     f"INSERT INTO {table}_history ({', '.join([*taken, 'valid_to'])}) VALUES %s"  # noqa: S608 - our own names
@@ -300,18 +300,18 @@ class _Merge:
             (table, [name for name in self.missed if name in self._positions], list(tickers)),
         )
 
-    def _read(self, name: str, question: Callable[[Transaction], Answer]) -> Answer:
+    def _read(self, name: str, question: Callable[[Transaction], Result]) -> Result:
         try:
             with self._sources[name].transaction() as transaction:
                 return question(transaction)
         except KalshiPlatformError as error:
-            raise _Away(name, error) from error
+            raise _GathererUnavailable(name, error) from error
 
-    def _until_nobody_leaves(self, step: Callable[[], Answer]) -> Answer:
+    def _until_nobody_leaves(self, step: Callable[[], Result]) -> Result:
         while True:
             try:
                 return step()
-            except _Away as away:
+            except _GathererUnavailable as away:
                 self.miss(away.name, away.error)
 
 
@@ -340,12 +340,12 @@ def _set_first_seen(transaction: Transaction, table: str, moments: pl.DataFrame)
     )
 
 
-def _positions(transaction: Transaction) -> dict[str, Position]:
+def _load_positions(transaction: Transaction) -> dict[str, Position]:
     rows = transaction.fetch_all("SELECT gatherer, change_no, token::text FROM catalog_cursors")
     return {name: Position(change_no, token) for name, change_no, token in rows}
 
 
-def _move(transaction: Transaction, gatherer: str, was: Position | None, until: Position) -> None:
+def _advance_cursor(transaction: Transaction, gatherer: str, was: Position | None, until: Position) -> None:
     """Move a cursor, unless another merge moved it meanwhile (then its progress stays)."""
     transaction.execute(
         "INSERT INTO catalog_cursors AS t (gatherer, change_no, token) VALUES (%(gatherer)s, %(until)s, %(token)s)"
@@ -362,7 +362,7 @@ def _move(transaction: Transaction, gatherer: str, was: Position | None, until: 
 
 
 @contextmanager
-def _writing(production: Database) -> Iterator[Transaction]:
+def _merge_transaction(production: Database) -> Iterator[Transaction]:
     """A transaction in which nobody else merges catalogs: two merges at once would wait for each other's rows."""
     with production.transaction() as transaction:
         transaction.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (_LOCK,))

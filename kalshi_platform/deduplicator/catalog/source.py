@@ -31,7 +31,7 @@ class Position(NamedTuple):
     token: str
 
 
-class News(NamedTuple):
+class ChangeRange(NamedTuple):
     """What there is to read: changes after number `after`. `until`: the newest one, read before any of them."""
 
     after: int
@@ -39,7 +39,7 @@ class News(NamedTuple):
     has_markets: bool
 
 
-def news(source: GathererSource, position: Position | None) -> News:
+def read_change_range(source: GathererSource, position: Position | None) -> ChangeRange:
     """Look what is new since `position`. Raises DatabaseUnavailable and SchemaMismatch."""
     check_source(source, "catalog")
     database = Database(source.catalog_url, name=f"{source.name} catalog", pool_size=1)
@@ -55,7 +55,7 @@ def news(source: GathererSource, position: Position | None) -> News:
                     " change brings one"
                 )
             until = Position(row[0], row[1])
-            after = _BEGINNING if position is None or not _stands(transaction, position) else position.change_no
+            after = _BEGINNING if position is None or not _has_change(transaction, position) else position.change_no
     finally:
         database.dispose()
     if position is not None and after == _BEGINNING:
@@ -64,16 +64,16 @@ def news(source: GathererSource, position: Position | None) -> News:
             " from its beginning",
             source.name, position.change_no,
         )  # fmt: skip
-    return News(after, until, row[2])
+    return ChangeRange(after, until, row[2])
 
 
-def _stands(transaction: Transaction, position: Position) -> bool:
+def _has_change(transaction: Transaction, position: Position) -> bool:
     """Whether this catalog went through the change at which it was left."""
     found = transaction.fetch_one("SELECT token::text FROM catalog_changes WHERE change_no = %s", (position.change_no,))
     return found == (position.token,)
 
 
-def changed(transaction: Transaction, table: str, after: int, beyond: str) -> list[str]:
+def read_changed_tickers(transaction: Transaction, table: str, after: int, beyond: str) -> list[str]:
     """Objects that changed after a number, themselves or a version of them: at most NAMES_AT_ONCE tickers, ascending by
     their bytes, that come after `beyond`."""
     rows = transaction.fetch_all(
@@ -85,7 +85,7 @@ def changed(transaction: Transaction, table: str, after: int, beyond: str) -> li
     return [ticker for (ticker,) in rows]
 
 
-def objects(transaction: Transaction, table: str, tickers: Sequence[str]) -> pl.DataFrame:
+def read_objects(transaction: Transaction, table: str, tickers: Sequence[str]) -> pl.DataFrame:
     """Of some objects: ticker, known_at, first_seen_at; of markets also whether their result is known (`has_end`), and
     whether they vanished without it (`lost_end`)."""
     ends = ", result IS NOT NULL, status = 'vanished' AND result IS NULL" if table == "markets" else ""
@@ -96,7 +96,7 @@ def objects(transaction: Transaction, table: str, tickers: Sequence[str]) -> pl.
     return pl.DataFrame(rows, schema=_OBJECTS | _ENDS if ends else _OBJECTS, orient="row")
 
 
-def versions(transaction: Transaction, table: str, tickers: Sequence[str]) -> pl.DataFrame:
+def read_versions(transaction: Transaction, table: str, tickers: Sequence[str]) -> pl.DataFrame:
     """All versions of some objects: ticker, valid_from, valid_to, fingerprint."""
     rows = transaction.fetch_all(
         f"SELECT ticker, valid_from, valid_to, fingerprint FROM {table}_history WHERE ticker = ANY (%s)",  # noqa: S608 - our own names
@@ -105,7 +105,7 @@ def versions(transaction: Transaction, table: str, tickers: Sequence[str]) -> pl
     return pl.DataFrame(rows, schema=_VERSIONS, orient="row")
 
 
-def columns_of(transaction: Transaction, table: str) -> list[str]:
+def read_columns(transaction: Transaction, table: str) -> list[str]:
     """The columns of a table of the catalog: the same in gatherers and production, made by the same SQL. Without the
     number of the change, which each database gives itself."""
     rows = transaction.fetch_all(
@@ -116,7 +116,7 @@ def columns_of(transaction: Transaction, table: str) -> list[str]:
     return [str(row[0]) for row in rows]
 
 
-def object_rows(
+def read_object_rows(
     transaction: Transaction, table: str, columns: Sequence[str], tickers: Sequence[str]
 ) -> list[tuple[Any, ...]]:
     """Whole rows of some objects."""
@@ -126,7 +126,7 @@ def object_rows(
     )
 
 
-def version_rows(
+def read_version_rows(
     transaction: Transaction, table: str, columns: Sequence[str], keys: Sequence[tuple[Any, ...]]
 ) -> list[tuple[Any, ...]]:
     """Whole rows of some versions, given by (ticker, valid_from)."""

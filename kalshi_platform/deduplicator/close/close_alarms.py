@@ -34,7 +34,7 @@ class CloseAlarm:
     raised_at: datetime
 
 
-def worst_markets(production: Database, hours: Sequence[datetime], limit: int = 20) -> list[MarketProof]:
+def read_worst_markets(production: Database, hours: Sequence[datetime], limit: int = 20) -> list[MarketProof]:
     """Markets that failed in these hours, the lowest score first."""
     with production.transaction() as transaction:
         rows = transaction.fetch_all(
@@ -48,7 +48,7 @@ def worst_markets(production: Database, hours: Sequence[datetime], limit: int = 
     return [MarketProof(*row) for row in rows]
 
 
-def alarms_between(production: Database, low: datetime, high: datetime) -> list[CloseAlarm]:
+def read_alarms_between(production: Database, low: datetime, high: datetime) -> list[CloseAlarm]:
     """Alarms of the hours of [low, high), by hour and kind."""
     with production.transaction() as transaction:
         rows = transaction.fetch_all(

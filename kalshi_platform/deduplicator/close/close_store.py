@@ -1,6 +1,6 @@
-"""What a close writes about its hour: claims, coverage, proofs, statistics, steps back in time, alarms.
+"""Reads and writes what production keeps of a closed hour: checkpoints, claims, coverage, proofs, statistics, alarms.
 
-Everything of the hour is replaced, so that a close can be repeated.
+A close replaces what it wrote of the hour before, so that it can be repeated.
 """
 
 from __future__ import annotations
@@ -11,22 +11,22 @@ from datetime import datetime, timedelta
 import polars as pl
 
 from kalshi_platform.deduplicator.close.overlap import STATISTICS
-from kalshi_platform.deduplicator.coverage.verification.verify_claims import Judgement
-from kalshi_platform.market.tables import CLOSE_TABLES, PRODUCTION_TABLES, Table
+from kalshi_platform.deduplicator.coverage.verification.verify_claims import Verification
+from kalshi_platform.market.tables import CLOSE_TABLES, MERGED_TABLES, PRODUCTION_TABLES, Table
 from kalshi_platform.market.times import HOUR, datetime_from_us, us_from_datetime
 from kalshi_platform.storage.pool import Transaction
 
 Alarm = tuple[str, str, str]
 CLAIM_COLUMNS = {"gatherer": pl.String, "stream_id": pl.Int64, "ticker": pl.String, "from_us": pl.Int64,
                  "to_us": pl.Int64, "rows": pl.Int64, "content": pl.Int64, "withdrawn": pl.String}  # fmt: skip
-_STEPS = {"gatherer": pl.String, "stream_id": pl.Int64, "ticker": pl.String, "steps": pl.Int64,
+_REGRESSIONS = {"gatherer": pl.String, "stream_id": pl.Int64, "ticker": pl.String, "steps": pl.Int64,
           "largest_us": pl.Int64, "exchange_us": pl.Int64}  # fmt: skip
 _STATISTICS = {**STATISTICS, "agreement": pl.Float64}
 _MICROSECOND = timedelta(microseconds=1)
 _A_WEEK = timedelta(days=7)
 
 
-def kept_claims(transaction: Transaction, hour: datetime, streams: Mapping[str, Iterable[int]]) -> pl.DataFrame:
+def read_kept_claims(transaction: Transaction, hour: datetime, streams: Mapping[str, Iterable[int]]) -> pl.DataFrame:
     """Claims of the hour whose streams (by gatherer) nobody can be asked about any more."""
     rows = transaction.fetch_all(
         "SELECT gatherer, stream_id, ticker, (extract(epoch FROM from_ts) * 1000000)::bigint,"
@@ -35,10 +35,10 @@ def kept_claims(transaction: Transaction, hour: datetime, streams: Mapping[str, 
         (hour, hour + HOUR),
     )
     found = pl.DataFrame(rows, schema=CLAIM_COLUMNS, orient="row")
-    return _unknown(found, streams)
+    return _without_streams(found, streams)
 
 
-def run_checks_made(transaction: Transaction, hour: datetime, tickers: Iterable[str]) -> dict[str, tuple[int, int]]:
+def read_run_checks(transaction: Transaction, hour: datetime, tickers: Iterable[str]) -> dict[str, tuple[int, int]]:
     """How many run checks of these markets the last close of the hour made, and how many of them failed."""
     rows = transaction.fetch_all(
         "SELECT ticker, run_checks, run_failures FROM book_proofs WHERE hour = %s AND ticker = ANY (%s)",
@@ -47,7 +47,7 @@ def run_checks_made(transaction: Transaction, hour: datetime, tickers: Iterable[
     return {ticker: (checks, failures) for ticker, checks, failures in rows}
 
 
-def hours_that_claim(transaction: Transaction, before: datetime, failed: pl.DataFrame) -> tuple[datetime, ...]:
+def find_contradicted_hours(transaction: Transaction, before: datetime, failed: pl.DataFrame) -> tuple[datetime, ...]:
     """Hours of the week before `before` with claims that stand although a check has failed that reaches over them.
 
     `failed`: gatherer, stream_id, ticker, low_us, high_us.
@@ -63,7 +63,7 @@ def hours_that_claim(transaction: Transaction, before: datetime, failed: pl.Data
     return tuple(sorted(row[0] for row in rows))
 
 
-def put_judgement(transaction: Transaction, hour: datetime, judged: Judgement) -> None:
+def replace_verification(transaction: Transaction, hour: datetime, judged: Verification) -> None:
     """Replace claims, coverage and proofs of the hour."""
     for table in ("stream_claims", "coverage", "book_proofs"):
         time = CLOSE_TABLES[table].time_column
@@ -74,17 +74,17 @@ def put_judgement(transaction: Transaction, hour: datetime, judged: Judgement) -
     at = pl.lit(hour).dt.cast_time_unit("us").alias("hour")
     claims = judged.claims.with_columns(at, from_ts=_time("from_us"), to_ts=_time("to_us"))
     _insert(transaction, CLOSE_TABLES["stream_claims"], claims)
-    _insert(transaction, CLOSE_TABLES["coverage"], _coverage(judged).with_columns(at))
+    _insert(transaction, CLOSE_TABLES["coverage"], _coverage_rows(judged).with_columns(at))
     _insert(transaction, CLOSE_TABLES["book_proofs"], judged.proofs.with_columns(at))
 
 
-def put_statistics(transaction: Transaction, hour: datetime, statistics: pl.DataFrame) -> pl.DataFrame:
+def replace_statistics(transaction: Transaction, hour: datetime, statistics: pl.DataFrame) -> pl.DataFrame:
     """Replace the statistics of the hour, table by table; return those that stand then.
 
     A table's stay where a gatherer shows less of it now than it did: it is away, or has lost rows, and the comparison
     that was made with all of them is the better one.
     """
-    before = _statistics(transaction, hour)
+    before = _read_statistics(transaction, hour)
     seen = statistics.select("gatherer", "table_name", _now="seen")
     less = before.join(seen, on=["gatherer", "table_name"], how="left").filter(
         pl.col("_now").fill_null(0) < pl.col("seen")
@@ -98,10 +98,10 @@ def put_statistics(transaction: Transaction, hour: datetime, statistics: pl.Data
             for row in statistics.filter(~pl.col("table_name").is_in(kept)).select(_STATISTICS.keys()).iter_rows()
         ],
     )
-    return _statistics(transaction, hour)
+    return _read_statistics(transaction, hour)
 
 
-def put_streams(transaction: Transaction, hour: datetime, held: Mapping[str, pl.DataFrame]) -> None:
+def record_streams(transaction: Transaction, hour: datetime, held: Mapping[str, pl.DataFrame]) -> None:
     """Remember what the streams that were asked hold of the hour, by gatherer; see hour_reader.HELD."""
     transaction.execute_values(
         "INSERT INTO closed_streams (hour, gatherer, stream_id, seq_to, deltas) VALUES %s"
@@ -110,24 +110,24 @@ def put_streams(transaction: Transaction, hour: datetime, held: Mapping[str, pl.
     )
 
 
-def steps_beyond(transaction: Transaction, hour: datetime, margin_us: int) -> list[Alarm]:
+def read_regression_alarms(transaction: Transaction, hour: datetime, max_out_of_orderness_us: int) -> list[Alarm]:
     """Alarms of streams whose time went back by more than the margin, asked now or by an earlier close."""
     rows = transaction.fetch_all(
         "SELECT gatherer, stream_id, steps, largest_us FROM time_regressions"
         " WHERE hour = %s AND ticker = '' AND largest_us > %s ORDER BY 1, 2",
-        (hour, margin_us),
+        (hour, max_out_of_orderness_us),
     )
     return [
         (
             "time_step_back",
             f"{gatherer} stream {stream_id}",
-            f"{steps} steps back, the largest of {largest} µs; beyond {margin_us} nothing is claimed",
+            f"{steps} steps back, the largest of {largest} µs; beyond {max_out_of_orderness_us} nothing is claimed",
         )
         for gatherer, stream_id, steps, largest in rows
     ]
 
 
-def put_steps(
+def replace_regressions(
     transaction: Transaction, hour: datetime, steps: pl.DataFrame, streams: Mapping[str, Iterable[int]]
 ) -> None:
     """Replace the steps back of the streams that were read. `steps`: the columns of _STEPS."""
@@ -138,11 +138,11 @@ def put_steps(
         )
     transaction.execute_values(
         "INSERT INTO time_regressions (hour, gatherer, stream_id, ticker, steps, largest_us, exchange_ts) VALUES %s",
-        [(hour, *row[:5], datetime_from_us(row[5])) for row in steps.select(_STEPS.keys()).iter_rows()],
+        [(hour, *row[:5], datetime_from_us(row[5])) for row in steps.select(_REGRESSIONS.keys()).iter_rows()],
     )
 
 
-def put_alarms(transaction: Transaction, hour: datetime, alarms: Iterable[Alarm]) -> None:
+def replace_alarms(transaction: Transaction, hour: datetime, alarms: Iterable[Alarm]) -> None:
     """Replace the alarms of the hour; one that is raised again keeps its moment."""
     found = {(kind, subject): detail for kind, subject, detail in alarms}
     rows = [(hour, kind, subject, detail) for (kind, subject), detail in sorted(found.items())]
@@ -157,7 +157,7 @@ def put_alarms(transaction: Transaction, hour: datetime, alarms: Iterable[Alarm]
     )
 
 
-def alarms_of(transaction: Transaction, hour: datetime) -> tuple[Alarm, ...]:
+def read_alarms(transaction: Transaction, hour: datetime) -> tuple[Alarm, ...]:
     """The alarms of the hour as the last close left them."""
     rows = transaction.fetch_all(
         "SELECT kind, subject, detail FROM close_alarms WHERE hour = %s ORDER BY kind, subject", (hour,)
@@ -165,7 +165,56 @@ def alarms_of(transaction: Transaction, hour: datetime) -> tuple[Alarm, ...]:
     return tuple((kind, subject, detail) for kind, subject, detail in rows)
 
 
-def failed_markets(transaction: Transaction, hour: datetime) -> tuple[str, ...]:
+def count_rows(transaction: Transaction, hour: datetime) -> dict[str, int]:
+    """Count the rows of the hour by table: merged tables and book_checkpoints."""
+    counts = {}
+    for table in (*MERGED_TABLES, "book_checkpoints"):
+        time = PRODUCTION_TABLES[table].time_column
+        row = transaction.fetch_one(
+            f"SELECT count(*) FROM {table} WHERE {time} >= %s AND {time} < %s",  # noqa: S608 - our own names
+            (hour, hour + HOUR),
+        )
+        counts[table] = int(row[0]) if row else 0
+    return counts
+
+
+def read_checkpointed_snapshots(transaction: Transaction, low: datetime, high: datetime) -> pl.DataFrame:
+    """Read which snapshots have a checkpoint in [low, high): gatherer, stream_id, seq, ticker."""
+    rows = transaction.fetch_all(
+        "SELECT gatherer, stream_id, seq, ticker FROM book_checkpoints"
+        " WHERE checkpoint_ts >= %s AND checkpoint_ts < %s AND gatherer <> ''",
+        (low, high),
+    )
+    schema = {"gatherer": pl.String, "stream_id": pl.Int64, "seq": pl.Int64, "ticker": pl.String}
+    return pl.DataFrame(rows, schema=schema, orient="row")
+
+
+def read_checkpointed_streams(transaction: Transaction, hour: datetime) -> dict[str, frozenset[int]]:
+    """Read which streams have a checkpoint in the hour, by gatherer."""
+    rows = transaction.fetch_all(
+        "SELECT gatherer, array_agg(DISTINCT stream_id) FROM book_checkpoints"
+        " WHERE checkpoint_ts >= %s AND checkpoint_ts < %s GROUP BY gatherer",
+        (hour, hour + HOUR),
+    )
+    return {gatherer: frozenset(stream_ids) for gatherer, stream_ids in rows}
+
+
+def replace_checkpoints(
+    transaction: Transaction, hour: datetime, streams: Mapping[str, Iterable[int]], checkpoints: pl.DataFrame
+) -> None:
+    """Put `checkpoints` (rows of book_checkpoints) in place of the hour's checkpoints of `streams`, by gatherer."""
+    for gatherer, stream_ids in streams.items():
+        transaction.execute(
+            "DELETE FROM book_checkpoints WHERE checkpoint_ts >= %s AND checkpoint_ts < %s AND gatherer = %s"
+            " AND stream_id = ANY (%s)",
+            (hour, hour + HOUR, gatherer, sorted(stream_ids)),
+        )
+    if checkpoints.height:
+        data = checkpoints.to_arrow(compat_level=pl.CompatLevel.oldest())
+        transaction.insert_new(PRODUCTION_TABLES["book_checkpoints"], data)
+
+
+def read_failed_markets(transaction: Transaction, hour: datetime) -> tuple[str, ...]:
     """Markets whose books or claims did not come out."""
     rows = transaction.fetch_all(
         "SELECT ticker FROM book_proofs WHERE hour = %s AND verdict = 'failed' ORDER BY ticker COLLATE \"C\"", (hour,)
@@ -173,7 +222,7 @@ def failed_markets(transaction: Transaction, hour: datetime) -> tuple[str, ...]:
     return tuple(ticker for (ticker,) in rows)
 
 
-def put_derived(transaction: Transaction, hour: datetime, checkpoints: pl.DataFrame) -> bool:
+def replace_derived_checkpoints(transaction: Transaction, hour: datetime, checkpoints: pl.DataFrame) -> bool:
     """Replace the derived checkpoints at the end of the hour; return whether that changed anything."""
     at = hour + HOUR - _MICROSECOND
     columns = ["ticker", "stream_id", "seq", "yes_price_e4", "yes_count_e2", "no_price_e4", "no_count_e2"]
@@ -189,7 +238,7 @@ def put_derived(transaction: Transaction, hour: datetime, checkpoints: pl.DataFr
     return True
 
 
-def _statistics(transaction: Transaction, hour: datetime) -> pl.DataFrame:
+def _read_statistics(transaction: Transaction, hour: datetime) -> pl.DataFrame:
     rows = transaction.fetch_all(
         f"SELECT {', '.join(_STATISTICS)} FROM merge_statistics WHERE hour = %s ORDER BY table_name, gatherer",  # noqa: S608 - our own
         (hour,),
@@ -197,7 +246,7 @@ def _statistics(transaction: Transaction, hour: datetime) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=_STATISTICS, orient="row")
 
 
-def _coverage(judged: Judgement) -> pl.DataFrame:
+def _coverage_rows(judged: Verification) -> pl.DataFrame:
     rows: list[tuple[str, int, int]] = [
         (ticker, low, high) for ticker, intervals in judged.coverage.items() for low, high in intervals
     ]
@@ -227,7 +276,7 @@ def _insert(transaction: Transaction, table: Table, rows: pl.DataFrame) -> None:
         transaction.insert_new(table, data)
 
 
-def _unknown(claims: pl.DataFrame, streams: Mapping[str, Iterable[int]]) -> pl.DataFrame:
+def _without_streams(claims: pl.DataFrame, streams: Mapping[str, Iterable[int]]) -> pl.DataFrame:
     asked = [(name, stream_id) for name, ids in streams.items() for stream_id in ids]
     known = pl.DataFrame(asked, schema={"gatherer": pl.String, "stream_id": pl.Int64}, orient="row")
     return claims.join(known, on=["gatherer", "stream_id"], how="anti")

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
-from kalshi_platform.deduplicator.close.close_alarms import CloseAlarm, alarms_between
+from kalshi_platform.deduplicator.close.close_alarms import CloseAlarm, read_alarms_between
 from kalshi_platform.market.times import HOUR, us_from_datetime
 from kalshi_platform.storage.pool import Database, Transaction
 
@@ -68,14 +68,14 @@ class Agreement:
     parts: tuple[tuple[str, int, int], ...]
 
 
-def coverage(database: Database, hours: Sequence[datetime]) -> Coverage:
+def read_coverage(database: Database, hours: Sequence[datetime]) -> Coverage:
     """Coverage of some hours, which need not be neighbours."""
     markets = open_us = covered_us = 0
     moments: list[int] = []
     shares: list[float] = []
     for hour in hours:
         with database.transaction() as transaction:
-            of_hour = coverage_share(transaction, hour)
+            of_hour = read_coverage_share(transaction, hour)
             step = HOUR / _STEPS
             counts = transaction.fetch_all(
                 "SELECT m.at, count(DISTINCT c.ticker) FROM generate_series(%(from)s, %(to)s, %(step)s) AS m(at)"
@@ -97,7 +97,7 @@ def coverage(database: Database, hours: Sequence[datetime]) -> Coverage:
     return Coverage(markets, open_us, covered_us, tuple(moments), tuple(shares))
 
 
-def coverage_share(transaction: Transaction, hour: datetime) -> CoverageShare:
+def read_coverage_share(transaction: Transaction, hour: datetime) -> CoverageShare:
     """The coverage share of one hour."""
     row = transaction.fetch_one("SELECT markets, open_us, covered_us, share FROM hour_coverage_share(%s)", (hour,))
     assert row is not None  # noqa: S101 - the function gives one row
@@ -105,13 +105,13 @@ def coverage_share(transaction: Transaction, hour: datetime) -> CoverageShare:
     return CoverageShare(markets or 0, open_us or 0, covered_us or 0, share)
 
 
-def proofs(database: Database, hours: Sequence[datetime]) -> Proofs:
+def read_proofs(database: Database, hours: Sequence[datetime]) -> Proofs:
     """The book proofs of some hours."""
     with database.transaction() as transaction:
-        return proofs_of(transaction, hours)
+        return read_proofs_within(transaction, hours)
 
 
-def proofs_of(transaction: Transaction, hours: Sequence[datetime]) -> Proofs:
+def read_proofs_within(transaction: Transaction, hours: Sequence[datetime]) -> Proofs:
     """The same within a transaction."""
     verdicts = transaction.fetch_all(
         "SELECT verdict, count(*) FROM book_proofs WHERE hour = ANY (%s) GROUP BY verdict", (list(hours),)
@@ -120,7 +120,7 @@ def proofs_of(transaction: Transaction, hours: Sequence[datetime]) -> Proofs:
     return Proofs(counted.get("proved", 0), counted.get("unproved", 0), counted.get("failed", 0))
 
 
-def agreement(database: Database, hours: Sequence[datetime]) -> Agreement:
+def read_agreement(database: Database, hours: Sequence[datetime]) -> Agreement:
     """How well the gatherers' deltas agree in some hours."""
     with database.transaction() as transaction:
         rows = transaction.fetch_all(
@@ -135,12 +135,12 @@ def agreement(database: Database, hours: Sequence[datetime]) -> Agreement:
     return Agreement(lowest, gatherer, parts)
 
 
-def alarms(database: Database, hours: Sequence[datetime]) -> list[CloseAlarm]:
+def read_alarms(database: Database, hours: Sequence[datetime]) -> list[CloseAlarm]:
     """What the closes of some hours want a person to look at."""
-    return [alarm for hour in hours for alarm in alarms_between(database, hour, hour + HOUR)]
+    return [alarm for hour in hours for alarm in read_alarms_between(database, hour, hour + HOUR)]
 
 
-def last_closed(database: Database) -> datetime | None:
+def read_last_closed_hour(database: Database) -> datetime | None:
     """The newest closed hour; None before the first."""
     with database.transaction() as transaction:
         row = transaction.fetch_one("SELECT max(hour) FROM hour_closes")

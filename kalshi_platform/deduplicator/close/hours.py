@@ -7,11 +7,11 @@ from datetime import datetime, timedelta
 from kalshi_platform.market.times import HOUR
 from kalshi_platform.storage.pool import Database
 
-MISSED_FOR = timedelta(days=7)
+RETRY_MISSING_GATHERER_FOR = timedelta(days=7)
 """An hour that was closed without a gatherer is closed again when that one answers, up to this age of the hour …"""
-MISSED_AGAIN_AFTER = timedelta(minutes=50)
+RETRY_MISSING_GATHERER_AFTER = timedelta(minutes=50)
 """… and not more often than this, and ever more seldom as it grows older: after an eighth of its age."""
-SETTLED_AFTER = timedelta(minutes=125)
+MAY_GROW_FOR = timedelta(minutes=125)
 """From the beginning of an hour: by then a quiet stream has shown something later."""
 _SILENT_FOR = timedelta(minutes=10)
 
@@ -43,9 +43,9 @@ def hours_to_close(production: Database, now: datetime) -> list[datetime]:
             {
                 "now": now,
                 "ended": now - HOUR,
-                "settled": SETTLED_AFTER,
-                "oldest": now - MISSED_FOR,
-                "again": MISSED_AGAIN_AFTER,
+                "settled": MAY_GROW_FOR,
+                "oldest": now - RETRY_MISSING_GATHERER_FOR,
+                "again": RETRY_MISSING_GATHERER_AFTER,
                 "silent": _SILENT_FOR,
             },
         )

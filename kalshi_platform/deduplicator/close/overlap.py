@@ -30,14 +30,14 @@ _KEYS: Mapping[str, tuple[str, ...]] = {
 }
 
 
-def statistics_of(table: str, by_gatherer: Mapping[str, pa.Table]) -> pl.DataFrame:
+def compare_gatherers(table: str, by_gatherer: Mapping[str, pa.Table]) -> pl.DataFrame:
     """Compare rows of one table and stretch of time; gives the columns of STATISTICS, a row per gatherer."""
     seen = {name: rows.num_rows for name, rows in by_gatherer.items() if rows.num_rows}
     if not seen:
         return pl.DataFrame(schema=STATISTICS)
     counted = pl.DataFrame({"gatherer": list(seen), "seen": list(seen.values())})
     if table in _KEYS:
-        counted = counted.join(_compared(table, by_gatherer), on="gatherer", how="left")
+        counted = counted.join(_compare_messages(table, by_gatherer), on="gatherer", how="left")
     else:
         own = pl.col("seen")
         counted = counted.with_columns(distinct_rows=own, unique_rows=own, first_observer=own, comparable=0, agreed=0)
@@ -46,7 +46,7 @@ def statistics_of(table: str, by_gatherer: Mapping[str, pa.Table]) -> pl.DataFra
     )
 
 
-def added_up(parts: Iterable[pl.DataFrame]) -> pl.DataFrame:
+def sum_statistics(parts: Iterable[pl.DataFrame]) -> pl.DataFrame:
     """Statistics of several stretches as one, with `agreement`."""
     whole = pl.concat([pl.DataFrame(schema=STATISTICS), *parts])
     counts = [name for name in STATISTICS if name not in ("gatherer", "table_name")]
@@ -58,7 +58,7 @@ def added_up(parts: Iterable[pl.DataFrame]) -> pl.DataFrame:
     )
 
 
-def disagreements(statistics: pl.DataFrame, least: float) -> list[tuple[str, str, str]]:
+def find_disagreements(statistics: pl.DataFrame, least: float) -> list[tuple[str, str, str]]:
     """Alarms (kind, subject, detail) of gatherers whose agreement fell below `least`."""
     low = statistics.filter((pl.col("agreement") < least) & (pl.col("comparable") >= FEWEST_ROWS))
     return [
@@ -71,7 +71,7 @@ def disagreements(statistics: pl.DataFrame, least: float) -> list[tuple[str, str
     ]
 
 
-def _compared(table: str, by_gatherer: Mapping[str, pa.Table]) -> pl.DataFrame:
+def _compare_messages(table: str, by_gatherer: Mapping[str, pa.Table]) -> pl.DataFrame:
     key, time = list(_KEYS[table]), GATHERER_TABLES[table].time_column
     columns = list(dict.fromkeys([*key, time, "received_at"]))
     rows = pl.concat(

@@ -12,12 +12,12 @@ from datetime import datetime
 
 import polars as pl
 
-from kalshi_platform.deduplicator.coverage.checkpoints import LEVEL_TYPES, books, settle
-from kalshi_platform.deduplicator.coverage.streams.seq_ranges import runs, spans
+from kalshi_platform.deduplicator.coverage.checkpoints import LEVEL_TYPES, fold_checkpoints, locate
+from kalshi_platform.deduplicator.coverage.streams.seq_ranges import clip_to_range, merge_segments
 from kalshi_platform.deduplicator.coverage.streams.snapshot_reader import read_levels
-from kalshi_platform.deduplicator.coverage.streams.stream_window import AROUND_MARGINS, streams_between
-from kalshi_platform.deduplicator.coverage.streams.unknown_frames import read_proven
-from kalshi_platform.deduplicator.merge.source import gone_until
+from kalshi_platform.deduplicator.coverage.streams.stream_window import AROUND_MARGINS, find_streams
+from kalshi_platform.deduplicator.coverage.streams.unknown_frames import read_verified_ledger
+from kalshi_platform.deduplicator.merge.source import find_dropped_until
 from kalshi_platform.deduplicator.settings import GathererSource
 from kalshi_platform.market.tables import PRODUCTION_TABLES
 from kalshi_platform.market.times import datetime_from_us, us_from_datetime
@@ -31,7 +31,7 @@ _EMPTY = pl.DataFrame(pl.from_arrow(arrow_schema(PRODUCTION_TABLES["book_checkpo
 
 
 def read_checkpoints(
-    source: GathererSource, hour: datetime, known: pl.DataFrame, margin_us: int, rows_at_once: int
+    source: GathererSource, hour: datetime, known: pl.DataFrame, max_out_of_orderness_us: int, rows_at_once: int
 ) -> pl.DataFrame:
     """Return the checkpoints of `source` with S in the hour, as rows of `book_checkpoints`. Raises DatabaseUnavailable.
 
@@ -41,14 +41,16 @@ def read_checkpoints(
     high_us = low_us + 3_600_000_000
     with arrow_snapshot(source.timeseries_url) as snapshot:
         found = [
-            _of_stream(snapshot, stream_id, known, (low_us, high_us), margin_us, rows_at_once)
-            for stream_id in streams_between(snapshot, datetime_from_us(low_us - margin_us), datetime_from_us(high_us))
+            _read_stream(snapshot, stream_id, known, (low_us, high_us), max_out_of_orderness_us, rows_at_once)
+            for stream_id in find_streams(
+                snapshot, datetime_from_us(low_us - max_out_of_orderness_us), datetime_from_us(high_us)
+            )
         ]
     checkpoints = pl.concat(
-        [_EMPTY.drop("gatherer", "checkpoint_ts").with_columns(checkpoint_us=pl.lit(0, pl.Int64)).clear(), *found]
+        [_EMPTY.drop("gatherer", "checkpoint_ts").with_columns(complete_from_us=pl.lit(0, pl.Int64)).clear(), *found]
     )
     return checkpoints.select(
-        pl.from_epoch("checkpoint_us", time_unit="us").dt.replace_time_zone("UTC").alias("checkpoint_ts"),
+        pl.from_epoch("complete_from_us", time_unit="us").dt.replace_time_zone("UTC").alias("checkpoint_ts"),
         "ticker",
         pl.lit(source.name).alias("gatherer"),
         "stream_id",
@@ -57,7 +59,7 @@ def read_checkpoints(
     ).sort("checkpoint_ts", "ticker", "stream_id", "seq")
 
 
-def streams_still_known(source: GathererSource, stream_ids: Collection[int]) -> frozenset[int]:
+def find_known_streams(source: GathererSource, stream_ids: Collection[int]) -> frozenset[int]:
     """Those of `stream_ids` that the gatherer's ledger knows: of the others it can say nothing any more."""
     if not stream_ids:
         return frozenset()
@@ -66,36 +68,54 @@ def streams_still_known(source: GathererSource, stream_ids: Collection[int]) -> 
     return frozenset(int(value) for value in found.column(0).to_pylist())
 
 
-def _of_stream(
-    snapshot: ArrowSnapshot, stream_id: int, known: pl.DataFrame, hour_us: tuple[int, int], margin_us: int, at_once: int
+def _read_stream(
+    snapshot: ArrowSnapshot,
+    stream_id: int,
+    known: pl.DataFrame,
+    hour_us: tuple[int, int],
+    max_out_of_orderness_us: int,
+    at_once: int,
 ) -> pl.DataFrame:
-    around = AROUND_MARGINS * margin_us
-    ledger = read_proven(snapshot, stream_id, (hour_us[0] - around, hour_us[1] + around)).ledger
+    around = AROUND_MARGINS * max_out_of_orderness_us
+    ledger = read_verified_ledger(snapshot, stream_id, (hour_us[0] - around, hour_us[1] + around)).ledger
     segments, indices = ledger.segments, ledger.indices
-    candidates = spans(ledger.book_subscriptions, runs(segments)).join(
+    candidates = clip_to_range(ledger.book_subscriptions, merge_segments(segments)).join(
         known, on=["stream_id", "seq", "ticker"], how="anti"
     )
-    candidates = _possible(candidates, segments, hour_us, margin_us, single=indices["exchange_index"].n_unique() == 1)
-    candidates = _with_rows(snapshot, candidates, segments, hour_us[0])
-    parts = [_EMPTY.drop("gatherer", "checkpoint_ts").with_columns(checkpoint_us=pl.lit(0, pl.Int64)).clear()]
-    for starts, deltas in _settled(snapshot, stream_id, candidates, segments, indices, margin_us, at_once):
-        inside = starts.filter((pl.col("checkpoint_us") >= hour_us[0]) & (pl.col("checkpoint_us") < hour_us[1]))
+    candidates = _filter_possible(
+        candidates, segments, hour_us, max_out_of_orderness_us, single=indices["exchange_index"].n_unique() == 1
+    )
+    candidates = _filter_undropped(snapshot, candidates, segments, hour_us[0])
+    parts = [_EMPTY.drop("gatherer", "checkpoint_ts").with_columns(complete_from_us=pl.lit(0, pl.Int64)).clear()]
+    for starts, deltas in _locate_all(
+        snapshot, stream_id, candidates, segments, indices, max_out_of_orderness_us, at_once
+    ):
+        inside = starts.filter((pl.col("complete_from_us") >= hour_us[0]) & (pl.col("complete_from_us") < hour_us[1]))
         # A connection that begins has a snapshot of every market, and books may have thousands of levels.
         for some in inside.iter_slices(_BOOKS_AT_ONCE):
             levels = read_levels(snapshot, stream_id, some)
             parts.append(
-                books(some, levels, deltas).with_columns(stream_id=pl.lit(stream_id, pl.Int64)).select(parts[0].columns)
+                fold_checkpoints(some, levels, deltas)
+                .with_columns(stream_id=pl.lit(stream_id, pl.Int64))
+                .select(parts[0].columns)
             )
     return pl.concat(parts)
 
 
-def _possible(
-    candidates: pl.DataFrame, segments: pl.DataFrame, hour_us: tuple[int, int], margin_us: int, *, single: bool
+def _filter_possible(
+    candidates: pl.DataFrame,
+    segments: pl.DataFrame,
+    hour_us: tuple[int, int],
+    max_out_of_orderness_us: int,
+    *,
+    single: bool,
 ) -> pl.DataFrame:
     """Leave out snapshots whose S, by what the segments say, cannot lie in the hour."""
     timed = segments.filter(pl.col("low_us").is_not_null()).sort("seq_from")
     low, high = hour_us
-    possible = _followed(candidates, timed).filter((pl.col("_later_low") < high) & (pl.col("_later_high") >= low))
+    possible = _with_later_times(candidates, timed).filter(
+        (pl.col("_later_low") < high) & (pl.col("_later_high") >= low)
+    )
     if single:
         # All deltas are the market's feed, so that the first segment after the snapshot bounds S from above.
         after = timed.select(
@@ -108,11 +128,15 @@ def _possible(
             strategy="forward",
             allow_exact_matches=False,
             check_sortedness=False,
-        ).filter(~((pl.col("_to") <= pl.col("seq_end")) & (pl.col("_high") + margin_us < low)).fill_null(value=False))
+        ).filter(
+            ~((pl.col("_to") <= pl.col("seq_end")) & (pl.col("_high") + max_out_of_orderness_us < low)).fill_null(
+                value=False
+            )
+        )
     return possible.select(candidates.columns)
 
 
-def _followed(candidates: pl.DataFrame, timed: pl.DataFrame) -> pl.DataFrame:
+def _with_later_times(candidates: pl.DataFrame, timed: pl.DataFrame) -> pl.DataFrame:
     """Add the earliest and the latest time (_later_low, _later_high) of the commits that came after each snapshot."""
     later = timed.select(
         pl.col("seq_to").alias("_seq_to"),
@@ -125,25 +149,27 @@ def _followed(candidates: pl.DataFrame, timed: pl.DataFrame) -> pl.DataFrame:
     )  # fmt: skip
 
 
-def _with_rows(snapshot: ArrowSnapshot, candidates: pl.DataFrame, segments: pl.DataFrame, low_us: int) -> pl.DataFrame:
+def _filter_undropped(
+    snapshot: ArrowSnapshot, candidates: pl.DataFrame, segments: pl.DataFrame, low_us: int
+) -> pl.DataFrame:
     """Leave out snapshots after which deltas are gone: without them their book comes out wrong."""
-    followed = _followed(candidates, segments.filter(pl.col("low_us").is_not_null()).sort("seq_from"))
+    followed = _with_later_times(candidates, segments.filter(pl.col("low_us").is_not_null()).sort("seq_from"))
     earliest = followed["_later_low"].min()
     if earliest is None or int(earliest) >= low_us:  # type: ignore[arg-type]
         return candidates
-    until = gone_until(snapshot, datetime_from_us(int(earliest)), datetime_from_us(low_us))  # type: ignore[arg-type]
+    until = find_dropped_until(snapshot, datetime_from_us(int(earliest)), datetime_from_us(low_us))  # type: ignore[arg-type]
     if until is None:
         return candidates
     return followed.filter(pl.col("_later_low") >= us_from_datetime(until)).select(candidates.columns)
 
 
-def _settled(
+def _locate_all(
     snapshot: ArrowSnapshot,
     stream_id: int,
     candidates: pl.DataFrame,
     segments: pl.DataFrame,
     indices: pl.DataFrame,
-    margin_us: int,
+    max_out_of_orderness_us: int,
     at_once: int,
 ) -> Iterator[tuple[pl.DataFrame, pl.DataFrame]]:
     """Read on from the first candidate until all are settled; yield the settled ones and the deltas that did it."""
@@ -160,13 +186,13 @@ def _settled(
         frames = (ahead["seq_to"] - ahead["seq_from"] + 1).cum_sum()
         ahead = ahead.head(max(1, int((frames <= window).sum())))
         until = int(ahead["seq_to"].max())  # type: ignore[arg-type]
-        new = _deltas(snapshot, stream_id, position, until, ahead, indices)
+        new = _read_deltas(snapshot, stream_id, position, until, ahead, indices)
         if held is not None:
             asked = pending["exchange_index"].unique().implode()
             held = held.filter((pl.col("seq") > first) & pl.col("exchange_index").is_in(asked))
             new = pl.concat([held, new])
         held = new
-        starts, still = settle(pending.filter(pl.col("seq") < until), held, until, margin_us)
+        starts, still = locate(pending.filter(pl.col("seq") < until), held, until, max_out_of_orderness_us)
         if starts.height:
             yield starts, held
         pending = pl.concat([still, pending.filter(pl.col("seq") >= until)])
@@ -174,7 +200,7 @@ def _settled(
         window = min(window * 2, at_once)
 
 
-def _deltas(
+def _read_deltas(
     snapshot: ArrowSnapshot, stream_id: int, after: int, until: int, segments: pl.DataFrame, indices: pl.DataFrame
 ) -> pl.DataFrame:
     low, high = segments["exchange_ts_min"].min(), segments["exchange_ts_max"].max()

@@ -28,57 +28,56 @@ LEVEL_TYPES = {
 }
 
 
-class Settled(NamedTuple):
-    """`starts`: the spans given with `checkpoint_us`, S. `pending`: those for which more of the stream must be read."""
+class Located(NamedTuple):
+    """`starts`: the spans given with `complete_from_us`. `pending`: those for which more of the stream must be read."""
 
     starts: pl.DataFrame
     pending: pl.DataFrame
 
 
-def bounds(spans: pl.DataFrame, deltas: pl.DataFrame, read_to: int, margin_us: int) -> pl.DataFrame:
-    """Add `checkpoint_us` (S) and `until_us` (E) to spans of one stream, as far as the deltas up to `read_to` tell
-    them.
+def watermarks(spans: pl.DataFrame, deltas: pl.DataFrame, read_to: int, max_out_of_orderness_us: int) -> pl.DataFrame:
+    """Add `complete_from_us` and `complete_until_us` to spans of one stream, as the deltas up to `read_to` tell them.
 
-    Arguments as for settle(). Null where nothing came after the snapshot; only where S < E is anything shown.
+    Arguments as for locate(). Null where nothing came after the snapshot; only where S < E is anything shown.
     """
     bounded = spans.with_columns(_bound=pl.min_horizontal("seq_end", pl.lit(read_to)))
-    return _with_feed(bounded, deltas).select(
+    return _with_feed_times(bounded, deltas).select(
         *spans.columns,
-        (pl.col("_feed_min") + margin_us).alias("checkpoint_us"),
-        (pl.col("_feed_max") - margin_us).alias("until_us"),
+        (pl.col("_feed_min") + max_out_of_orderness_us).alias("complete_from_us"),
+        (pl.col("_feed_max") - max_out_of_orderness_us).alias("complete_until_us"),
     )
 
 
-def settle(spans: pl.DataFrame, deltas: pl.DataFrame, read_to: int, margin_us: int) -> Settled:
+def locate(spans: pl.DataFrame, deltas: pl.DataFrame, read_to: int, max_out_of_orderness_us: int) -> Located:
     """Find S for snapshots of one stream.
 
     `spans`: ticker, exchange_index, seq (the snapshot's), seq_end. `deltas`: seq, exchange_us, ticker, exchange_index;
     all of the stream with (lowest seq of `spans`) < seq ≤ `read_to`, as far as their exchange_index is asked for.
     """
-    found = bounds(spans, deltas, read_to, margin_us)
-    checkpointed = (pl.col("checkpoint_us") < pl.col("until_us")).fill_null(value=False)
+    found = watermarks(spans, deltas, read_to, max_out_of_orderness_us)
+    checkpointed = (pl.col("complete_from_us") < pl.col("complete_until_us")).fill_null(value=False)
     columns = spans.columns
-    return Settled(
-        found.filter(checkpointed).select(*columns, "checkpoint_us").sort("seq", "ticker"),
+    return Located(
+        found.filter(checkpointed).select(*columns, "complete_from_us").sort("seq", "ticker"),
         found.filter(~checkpointed & (pl.col("seq_end") > read_to)).select(columns).sort("seq", "ticker"),
     )
 
 
-def books(starts: pl.DataFrame, snapshots: pl.DataFrame, deltas: pl.DataFrame) -> pl.DataFrame:
-    """Fold each snapshot up to the end of its S: (ticker, seq, checkpoint_us, and the four lists of levels).
+def fold_checkpoints(starts: pl.DataFrame, snapshots: pl.DataFrame, deltas: pl.DataFrame) -> pl.DataFrame:
+    """Fold each snapshot up to the end of its S: (ticker, seq, complete_from_us, and the four lists of levels).
 
-    `starts` as settle() gives them; `snapshots`: ticker, seq and the lists of levels; `deltas` as for settle(), with
+    `starts` as locate() gives them; `snapshots`: ticker, seq and the lists of levels; `deltas` as for locate(), with
     side, price_e4 and delta_e2. Snapshots that are missing, and books with a level below zero (a lost delta explains
     one, or times that go back), give no row.
     """
     key = ["ticker", "seq"]
-    start = starts.select(*key, "seq_end", "checkpoint_us")
+    start = starts.select(*key, "seq_end", "complete_from_us")
     later = (
         start.join(deltas.rename({"seq": "_delta_seq"}).drop("exchange_index"), on="ticker")
         .filter(
             (pl.col("_delta_seq") > pl.col("seq"))
             & (pl.col("_delta_seq") <= pl.col("seq_end"))
-            & (pl.col("exchange_us") <= pl.col("checkpoint_us"))
+            & (pl.col("exchange_us") <= pl.col("complete_from_us"))
         )
         .select(*key, "side", "price_e4", pl.col("delta_e2").alias("count_e2"))
     )
@@ -107,7 +106,7 @@ def books(starts: pl.DataFrame, snapshots: pl.DataFrame, deltas: pl.DataFrame) -
         )
         found = found.join(lists, on=key, how="left")
     return found.select(
-        *key, "checkpoint_us", *(pl.col(name).fill_null([]).cast(kind) for name, kind in LEVEL_TYPES.items())
+        *key, "complete_from_us", *(pl.col(name).fill_null([]).cast(kind) for name, kind in LEVEL_TYPES.items())
     ).sort("seq", "ticker")
 
 
@@ -132,7 +131,7 @@ def range_min(values: pl.Series, low: pl.Series, high: pl.Series) -> pl.Series:
     return result.join(pl.concat(parts), on="_row", how="left", maintain_order="left")["_least"]
 
 
-def _with_feed(spans: pl.DataFrame, deltas: pl.DataFrame) -> pl.DataFrame:
+def _with_feed_times(spans: pl.DataFrame, deltas: pl.DataFrame) -> pl.DataFrame:
     """Add the least and greatest time of the feed between each snapshot and the end of its span."""
     parts = [pl.DataFrame(schema={**spans.schema, "_feed_min": pl.Int64, "_feed_max": pl.Int64})]
     for (index,), part in spans.group_by("exchange_index"):

@@ -14,20 +14,22 @@ from datetime import datetime
 
 import polars as pl
 
-from kalshi_platform.deduplicator.coverage.checkpoints import bounds
-from kalshi_platform.deduplicator.coverage.streams.seq_ranges import runs, spans
-from kalshi_platform.deduplicator.coverage.streams.stream_window import StreamWindow, read_window, streams_between
-from kalshi_platform.deduplicator.coverage.streams.time_regressions import broken
+from kalshi_platform.deduplicator.coverage.checkpoints import watermarks
+from kalshi_platform.deduplicator.coverage.streams.seq_ranges import clip_to_range, merge_segments
+from kalshi_platform.deduplicator.coverage.streams.stream_window import StreamWindow, find_streams, read_window
+from kalshi_platform.deduplicator.coverage.streams.time_regressions import invalidated_intervals
 from kalshi_platform.deduplicator.settings import GathererSource
 from kalshi_platform.market.intervals import Interval, intersection, union, without
 from kalshi_platform.market.times import us_from_datetime
 from kalshi_platform.storage.read import arrow_snapshot
 
-Claims = Mapping[str, list[Interval]]
+ClaimedIntervals = Mapping[str, list[Interval]]
 """Ticker → what is claimed of it, as `market.intervals.union` gives it."""
 
 
-def read_claims(source: GathererSource, low: datetime, high: datetime, margin_us: int) -> Claims:
+def read_claims(
+    source: GathererSource, low: datetime, high: datetime, max_out_of_orderness_us: int
+) -> ClaimedIntervals:
     """Return what the streams of `source` claim of [low, high). Raises DatabaseUnavailable.
 
     Ledger and rows are read in one snapshot; the rows of one stream's window are held in memory.
@@ -35,25 +37,27 @@ def read_claims(source: GathererSource, low: datetime, high: datetime, margin_us
     edges = (us_from_datetime(low), us_from_datetime(high))
     found: dict[str, list[Interval]] = {}
     with arrow_snapshot(source.timeseries_url) as snapshot:
-        for stream_id in streams_between(snapshot, low, high):
-            window = read_window(snapshot, stream_id, *edges, margin_us)
-            for ticker, intervals in claims_within(window, edges, margin_us).items():
+        for stream_id in find_streams(snapshot, low, high):
+            window = read_window(snapshot, stream_id, *edges, max_out_of_orderness_us)
+            for ticker, intervals in claims_within(window, edges, max_out_of_orderness_us).items():
                 found.setdefault(ticker, []).extend(intervals)
     return {ticker: union(intervals) for ticker, intervals in sorted(found.items())}
 
 
-def claims_within(window: StreamWindow, edges: Interval, margin_us: int) -> dict[str, list[Interval]]:
+def claims_within(window: StreamWindow, edges: Interval, max_out_of_orderness_us: int) -> dict[str, list[Interval]]:
     """What one stream claims within [low, high), by ticker. Pure."""
-    found = claims(window.book_subscriptions, window.segments, window.deltas, margin_us, window.withdrawn)
+    found = claim_intervals(
+        window.book_subscriptions, window.segments, window.deltas, max_out_of_orderness_us, window.withdrawn
+    )
     inside = {ticker: intersection(intervals, [edges]) for ticker, intervals in found.items()}
     return {ticker: intervals for ticker, intervals in inside.items() if intervals}
 
 
-def claims(
+def claim_intervals(
     book_subscriptions: pl.DataFrame,
     segments: pl.DataFrame,
     deltas: pl.DataFrame,
-    margin_us: int,
+    max_out_of_orderness_us: int,
     withdrawn: Sequence[Interval] = (),
 ) -> dict[str, list[Interval]]:
     """Return the claims of one stream. Pure.
@@ -61,22 +65,27 @@ def claims(
     `book_subscriptions` and `segments` as for runs.py; `deltas`: seq, exchange_us, ticker, exchange_index. Deltas may
     be left out at either end: that only makes the claims shorter. `withdrawn` is claimed of no market.
     """
-    followed = continued(spans(book_subscriptions, runs(segments)))
+    followed = join_continued(clip_to_range(book_subscriptions, merge_segments(segments)))
     if followed.is_empty() or deltas.is_empty():
         return {}
     read_to = int(followed["seq_end"].max())  # type: ignore[arg-type]
-    bounded = bounds(followed, deltas, read_to, margin_us).filter(pl.col("checkpoint_us") + 1 < pl.col("until_us"))
-    lost = {index: union([*parts, *withdrawn]) for index, parts in broken(deltas, margin_us).items()}
+    bounded = watermarks(followed, deltas, read_to, max_out_of_orderness_us).filter(
+        pl.col("complete_from_us") + 1 < pl.col("complete_until_us")
+    )
+    lost = {
+        index: union([*parts, *withdrawn])
+        for index, parts in invalidated_intervals(deltas, max_out_of_orderness_us).items()
+    }
     elsewhere = union(withdrawn)
     found: dict[str, list[Interval]] = {}
     for ticker, index, start, end in bounded.select(
-        "ticker", "exchange_index", "checkpoint_us", "until_us"
+        "ticker", "exchange_index", "complete_from_us", "complete_until_us"
     ).iter_rows():
         found.setdefault(ticker, []).extend(without([(start + 1, end)], lost.get(index, elsewhere)))
     return {ticker: union(parts) for ticker, parts in found.items() if parts}
 
 
-def continued(of_spans: pl.DataFrame) -> pl.DataFrame:
+def join_continued(of_spans: pl.DataFrame) -> pl.DataFrame:
     """Join spans of one market that end at the number at which the next one starts (a newer snapshot came)."""
     key = ["stream_id", "ticker"]
     ordered = of_spans.sort(*key, "seq")

@@ -11,14 +11,14 @@ import numpy as np
 import polars as pl
 
 from kalshi_platform.deduplicator.coverage.claims import claims_within
-from kalshi_platform.deduplicator.coverage.multiset_hash import fingerprints_of, parts_of
-from kalshi_platform.deduplicator.coverage.streams.check_snapshots import RUN_CHECKS, pairs
-from kalshi_platform.deduplicator.coverage.streams.seq_ranges import runs, spans
+from kalshi_platform.deduplicator.coverage.multiset_hash import delta_hashes, row_fingerprints
+from kalshi_platform.deduplicator.coverage.streams.check_snapshots import RUN_CHECKS, pair_snapshots
+from kalshi_platform.deduplicator.coverage.streams.seq_ranges import clip_to_range, merge_segments
 from kalshi_platform.deduplicator.coverage.streams.snapshot_reader import read_checks
-from kalshi_platform.deduplicator.coverage.streams.stream_window import StreamWindow, read_window, streams_between
-from kalshi_platform.deduplicator.coverage.streams.time_regressions import STEPS, steps_back
+from kalshi_platform.deduplicator.coverage.streams.stream_window import StreamWindow, find_streams, read_window
+from kalshi_platform.deduplicator.coverage.streams.time_regressions import REGRESSIONS, measure_regressions
 from kalshi_platform.deduplicator.coverage.timeline import Timeline
-from kalshi_platform.deduplicator.merge.source import gone_until, incomplete_tables
+from kalshi_platform.deduplicator.merge.source import find_dropped_until, find_incomplete_tables
 from kalshi_platform.deduplicator.settings import GathererSource
 from kalshi_platform.market.intervals import Interval
 from kalshi_platform.market.names import LONGEST_NAME
@@ -53,8 +53,8 @@ class GathererHour(NamedTuple):
     unchecked: frozenset[int] = frozenset()
     incomplete: frozenset[str] = frozenset()
 
-    def without(self, stream_ids: frozenset[int]) -> GathererHour:
-        """The same as if these streams had not been asked."""
+    def without_streams(self, stream_ids: frozenset[int]) -> GathererHour:
+        """Return the same as if these streams had not been read."""
         rest = ~pl.col("stream_id").is_in(sorted(stream_ids))
         return self._replace(
             claims=self.claims.filter(rest),
@@ -65,52 +65,52 @@ class GathererHour(NamedTuple):
         )
 
 
-def read_hour(source: GathererSource, low_us: int, high_us: int, margin_us: int) -> GathererHour:
+def read_gatherer_hour(source: GathererSource, low_us: int, high_us: int, max_out_of_orderness_us: int) -> GathererHour:
     """Read the hour [low, high) of `source`. Raises DatabaseUnavailable."""
     edges = (low_us, high_us)
-    claims, steps, checks = [_empty(CLAIMS)], [_empty({"stream_id": pl.Int64, **STEPS})], [_empty(RUN_CHECKS)]
+    claims, steps, checks = [_empty(CLAIMS)], [_empty({"stream_id": pl.Int64, **REGRESSIONS})], [_empty(RUN_CHECKS)]
     held: list[tuple[int, int, int]] = []
     unchecked: set[int] = set()
     with arrow_snapshot(source.timeseries_url) as snapshot:
-        incomplete = incomplete_tables(snapshot, datetime_from_us(low_us), datetime_from_us(high_us))
+        incomplete = find_incomplete_tables(snapshot, datetime_from_us(low_us), datetime_from_us(high_us))
         if incomplete & BOOK_TABLES:
             parts = (claims[0], steps[0], checks[0])
             return GathererHour(*parts, streams=frozenset(), incomplete=incomplete)
         known = snapshot.table("SELECT stream_id, ended_at IS NULL AS open FROM streams").to_pylist()
         still_open = {row["stream_id"] for row in known if row["open"]}
         gone, may_grow = set(), False
-        for stream_id in streams_between(snapshot, datetime_from_us(low_us), datetime_from_us(high_us)):
-            window = read_window(snapshot, stream_id, low_us, high_us, margin_us)
+        for stream_id in find_streams(snapshot, datetime_from_us(low_us), datetime_from_us(high_us)):
+            window = read_window(snapshot, stream_id, low_us, high_us, max_out_of_orderness_us)
             if not window.whole:
                 gone.add(stream_id)
                 continue
-            shown = window.segments.filter(pl.col("high_us") >= high_us + margin_us).height > 0
+            shown = window.segments.filter(pl.col("high_us") >= high_us + max_out_of_orderness_us).height > 0
             may_grow |= stream_id in still_open and (window.pending or not shown)
-            claims.append(counted(window, edges, margin_us))
-            held.append(_held(window, edges))
-            measured = steps_back(window.deltas, edges)
-            steps.append(measured.select(pl.lit(stream_id, pl.Int64).alias("stream_id"), *STEPS))
+            claims.append(count_claims(window, edges, max_out_of_orderness_us))
+            held.append(_count_held(window, edges))
+            measured = measure_regressions(window.deltas, edges)
+            steps.append(measured.select(pl.lit(stream_id, pl.Int64).alias("stream_id"), *REGRESSIONS))
             window = window._replace(deltas=window.deltas.clear())  # the next rows come into their place
-            made, whole = _run_checks(snapshot, window, edges)
+            made, whole = _check_runs(snapshot, window, edges)
             checks.append(made)
             if not whole:
                 unchecked.add(stream_id)
     streams = frozenset(row["stream_id"] for row in known) - gone
     return GathererHour(
-        _nameable(claims), _nameable(steps), _nameable(checks), streams, may_grow,
+        _filter_long_names(claims), _filter_long_names(steps), _filter_long_names(checks), streams, may_grow,
         pl.DataFrame(held, schema=HELD, orient="row"), frozenset(unchecked), incomplete,
     )  # fmt: skip
 
 
-def counted(window: StreamWindow, edges: Interval, margin_us: int) -> pl.DataFrame:
+def count_claims(window: StreamWindow, edges: Interval, max_out_of_orderness_us: int) -> pl.DataFrame:
     """The claims of one stream within [low, high), and what it holds there. Pure; gives the columns of CLAIMS."""
-    found = claims_within(window, edges, margin_us)
+    found = claims_within(window, edges, max_out_of_orderness_us)
     rows = [(ticker, low, high) for ticker, intervals in found.items() for low, high in intervals]
     frame = pl.DataFrame(rows, schema=["ticker", "from_us", "to_us"], orient="row") if rows else _empty(CLAIMS)
     tickers = {
         ticker: number for number, ticker in enumerate(window.book_subscriptions["ticker"].cast(pl.String).unique())
     }
-    timeline = timeline_of(window.deltas, tickers, edges[0])
+    timeline = build_timeline(window.deltas, tickers, edges[0])
     market = np.array([tickers[ticker] for ticker in frame["ticker"]], dtype=np.int64)
     low = timeline.before(market, frame["from_us"].to_numpy())
     high = timeline.before(market, frame["to_us"].to_numpy())
@@ -121,37 +121,39 @@ def counted(window: StreamWindow, edges: Interval, margin_us: int) -> pl.DataFra
     ).select(pl.col(name).cast(kind) for name, kind in CLAIMS.items())
 
 
-def timeline_of(deltas: pl.DataFrame, tickers: dict[str, int], low_us: int) -> Timeline:
+def build_timeline(deltas: pl.DataFrame, tickers: dict[str, int], low_us: int) -> Timeline:
     """Deltas (of known markets) as a timeline around the hour that begins at `low_us`."""
     market = deltas["ticker"].replace_strict(tickers, return_dtype=pl.Int64) if deltas.height else deltas["seq"]
-    parts, contents = parts_of(deltas), fingerprints_of(deltas)
+    parts, contents = delta_hashes(deltas), row_fingerprints(deltas)
     return Timeline(low_us - 3_600_000_000, market.to_numpy(), deltas["exchange_us"].to_numpy(), parts, contents)
 
 
-def _held(window: StreamWindow, edges: Interval) -> tuple[int, int, int]:
+def _count_held(window: StreamWindow, edges: Interval) -> tuple[int, int, int]:
     inside = window.segments.filter((pl.col("low_us") < edges[1]) & (pl.col("high_us") >= edges[0]))
     deltas = window.deltas.filter(pl.col("exchange_us").is_between(*edges, closed="left")).height
     return window.stream_id, int(inside["seq_to"].max() or 0), deltas  # type: ignore[arg-type]
 
 
-def _run_checks(snapshot: ArrowSnapshot, window: StreamWindow, edges: Interval) -> tuple[pl.DataFrame, bool]:
+def _check_runs(snapshot: ArrowSnapshot, window: StreamWindow, edges: Interval) -> tuple[pl.DataFrame, bool]:
     """The checks of the stream that touch the hour, and whether none of them was left out because rows are gone."""
-    every = pairs(spans(window.book_subscriptions, runs(window.segments)), window.segments, edges)
+    every = pair_snapshots(
+        clip_to_range(window.book_subscriptions, merge_segments(window.segments)), window.segments, edges
+    )
     if every.is_empty():
         return _empty(RUN_CHECKS), True
-    found = _with_rows(snapshot, every, edges)
+    found = _filter_undropped(snapshot, every, edges)
     if found.is_empty():
         return _empty(RUN_CHECKS), False
     made = read_checks(snapshot, window.stream_id, found)
     return made, made.height == every.height
 
 
-def _with_rows(snapshot: ArrowSnapshot, found: pl.DataFrame, edges: Interval) -> pl.DataFrame:
+def _filter_undropped(snapshot: ArrowSnapshot, found: pl.DataFrame, edges: Interval) -> pl.DataFrame:
     """Those pairs whose deltas are all there, as far as they lie before the hour, which was looked at as a whole."""
     earliest: int = found["low_us"].min()  # type: ignore[assignment]
     if earliest >= edges[0]:
         return found
-    until = gone_until(snapshot, datetime_from_us(earliest), datetime_from_us(edges[0]))
+    until = find_dropped_until(snapshot, datetime_from_us(earliest), datetime_from_us(edges[0]))
     return found if until is None else found.filter(pl.col("low_us") >= us_from_datetime(until))
 
 
@@ -159,6 +161,6 @@ def _empty(schema: dict[str, pl.DataType] | dict[str, type[pl.DataType]]) -> pl.
     return pl.DataFrame(schema=schema)
 
 
-def _nameable(parts: list[pl.DataFrame]) -> pl.DataFrame:
+def _filter_long_names(parts: list[pl.DataFrame]) -> pl.DataFrame:
     """All parts, without markets that cannot be a key of production: their rows went aside, and nothing is claimed."""
     return pl.concat(parts).filter(pl.col("ticker").str.len_chars() <= LONGEST_NAME)

@@ -20,7 +20,7 @@ from kalshi_platform.market.fold import Changes, Ints, books_at
 COLUMNS: dict[str, Any] = {"ticker": pl.String, "stream_id": pl.Int64, "seq": pl.Int64, **LEVEL_TYPES}
 
 
-def derive(
+def derive_checkpoints(
     checkpoints: pl.DataFrame, covered: Covered, changes: Changes, exchange_us: Ints, at_us: int
 ) -> tuple[pl.DataFrame, list[str]]:
     """Return the books at the end of `at_us` (COLUMNS), and the markets whose book came out with a level below zero.

@@ -13,40 +13,40 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-Sums: TypeAlias = npt.NDArray[np.uint64]
+Hashes: TypeAlias = npt.NDArray[np.uint64]
 _LEVELS = 2 * 10_001
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
-def mixed(values: npt.NDArray[np.uint64]) -> Sums:
+def splitmix64(values: npt.NDArray[np.uint64]) -> Hashes:
     """Spread 64-bit values over 64 bits, one to one (the finalizer of splitmix64)."""
     result = values + _GOLDEN
     result = (result ^ (result >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     result = (result ^ (result >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-    spread: Sums = result ^ (result >> np.uint64(31))
+    spread: Hashes = result ^ (result >> np.uint64(31))
     return spread
 
 
-_WEIGHTS = mixed(np.arange(_LEVELS, dtype=np.uint64)) | np.uint64(1)
+_WEIGHTS = splitmix64(np.arange(_LEVELS, dtype=np.uint64)) | np.uint64(1)
 
 
-def parts_of(rows: pl.DataFrame, size: str = "delta_e2") -> Sums:
+def delta_hashes(rows: pl.DataFrame, size: str = "delta_e2") -> Hashes:
     """What each row (side, price_e4 and `size`) adds to the sum of its book."""
     level = rows["price_e4"].cast(pl.Int64).to_numpy() * 2 + (rows["side"] == "no").to_numpy()
-    parts: Sums = _WEIGHTS[level] * rows[size].cast(pl.Int64).to_numpy().view(np.uint64)
+    parts: Hashes = _WEIGHTS[level] * rows[size].cast(pl.Int64).to_numpy().view(np.uint64)
     return parts
 
 
-def fingerprints_of(rows: pl.DataFrame) -> Sums:
+def row_fingerprints(rows: pl.DataFrame) -> Hashes:
     """A number for the identity of each delta: exchange_us, side, price_e4, delta_e2, occurrence."""
     level = rows["price_e4"].cast(pl.Int64).to_numpy() * 2 + (rows["side"] == "no").to_numpy()
-    found = mixed(rows["exchange_us"].cast(pl.Int64).to_numpy().view(np.uint64))
+    found = splitmix64(rows["exchange_us"].cast(pl.Int64).to_numpy().view(np.uint64))
     for column in (level, rows["delta_e2"].cast(pl.Int64).to_numpy(), rows["occurrence"].cast(pl.Int64).to_numpy()):
-        found = mixed(found ^ column.view(np.uint64))
+        found = splitmix64(found ^ column.view(np.uint64))
     return found
 
 
-def sums_of_books(books: pl.DataFrame) -> Sums:
+def book_hashes(books: pl.DataFrame) -> Hashes:
     """The sum of each whole book: yes_price_e4, yes_count_e2, no_price_e4, no_count_e2 as lists."""
     total = np.zeros(books.height, dtype=np.uint64)
     for side in ("yes", "no"):
@@ -57,11 +57,11 @@ def sums_of_books(books: pl.DataFrame) -> Sums:
             .drop_nulls()
             .with_columns(side=pl.lit(side))
         )
-        np.add.at(total, levels["_row"].to_numpy(), parts_of(levels, "count_e2"))
+        np.add.at(total, levels["_row"].to_numpy(), delta_hashes(levels, "count_e2"))
     return total
 
 
-def summed_up(parts: Sums) -> Sums:
+def running_sums(parts: Hashes) -> Hashes:
     """Running sums with a leading zero: the sum of rows i … j - 1 is result[j] - result[i]."""
     running = np.zeros(len(parts) + 1, dtype=np.uint64)
     np.cumsum(parts, out=running[1:])

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from kalshi_platform.deduplicator.coverage.multiset_hash import Sums, summed_up
+from kalshi_platform.deduplicator.coverage.multiset_hash import Hashes, running_sums
 from kalshi_platform.market.intervals import Interval
 
 Ints = npt.NDArray[np.int64]
@@ -26,8 +26,8 @@ class Timeline:
         base_us: int,
         market: Ints,
         exchange_us: Ints,
-        parts: Sums,
-        contents: Sums,
+        parts: Hashes,
+        contents: Hashes,
         observer: Ints | None = None,
         seq: Ints | None = None,
     ) -> None:
@@ -37,8 +37,8 @@ class Timeline:
         self.keys: Ints = keys[order]
         self.parts = parts[order]
         self.observer = None if observer is None else observer[order]
-        self.sums: Sums = summed_up(self.parts)
-        self.contents: Sums = summed_up(contents[order])
+        self.sums: Hashes = running_sums(self.parts)
+        self.contents: Hashes = running_sums(contents[order])
 
     def key(self, market: Ints, exchange_us: Ints) -> Ints:
         """Market and time as one number; times outside the span count as its ends."""

@@ -24,7 +24,7 @@ from kalshi_platform.deduplicator.live.status import (
     with_health,
 )
 from kalshi_platform.deduplicator.merge.merge_pass import Merger, MergeReport
-from kalshi_platform.deduplicator.merge.source_identity import refuse_twins
+from kalshi_platform.deduplicator.merge.source_identity import refuse_shared_databases
 from kalshi_platform.deduplicator.settings import DeduplicatorSettings
 from kalshi_platform.errors import ConfigurationError, DatabaseUnavailable, KalshiPlatformError
 from kalshi_platform.monitoring.endpoint import Endpoint, Health
@@ -82,7 +82,7 @@ class LiveMerger:
         Raises SchemaMismatch when production is not what this version writes, ConfigurationError when two gatherers
         have one database, or production's server refuses the login at the start.
         """
-        refuse_twins(self._settings.sources, self._clock)
+        refuse_shared_databases(self._settings.sources, self._clock)
         merger = Merger(self._settings, self._clock, self._bounds)
         try:
             _refuse_wrong_login(merger)
@@ -230,7 +230,7 @@ class LiveMerger:
             self._failures = 0
             self._error = None
             now_s = self._clock.monotonic()
-            self._put_aside += report.put_aside
+            self._put_aside += report.quarantined
             self._dead_letters.update(self._put_aside, now_s)
             for source in report.sources:
                 stands = self._standing.get(source.name)

@@ -1,4 +1,4 @@
-"""What a person should look at, raised by the live merge: one row of `merge_alarms` per kind and subject."""
+"""Alarms of the live merge: one row of `merge_alarms` per kind and subject."""
 
 from __future__ import annotations
 
@@ -33,8 +33,8 @@ def raise_alarm(transaction: Transaction, kind: str, subject: str, detail: str) 
     )
 
 
-def recent(transaction: Transaction) -> tuple[MergeAlarm, ...]:
-    """Alarms that were raised within the last day by production's clock (or seem to come from ahead of it)."""
+def read_recent(transaction: Transaction) -> tuple[MergeAlarm, ...]:
+    """Read alarms that were raised within the last day by production's clock (or seem to come from ahead of it)."""
     rows = transaction.fetch_all(
         "SELECT kind, subject, detail, times, first_raised_at, last_raised_at FROM merge_alarms"
         " WHERE last_raised_at > clock_timestamp() - INTERVAL '1 day' ORDER BY kind, subject"

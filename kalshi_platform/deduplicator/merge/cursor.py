@@ -1,4 +1,4 @@
-"""How far each gatherer has been read: a cursor over its batch numbers.
+"""Keeps how far each gatherer has been read: a cursor over its batch numbers.
 
 A gatherer takes a batch number under a row lock that it holds to its commit, so numbers become visible in order and a
 cursor over them misses nothing; cursors over times or ids lose rows that are committed late. The cursor is stored in
@@ -11,7 +11,6 @@ gatherer that does not show this token under this number is read from its beginn
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -21,19 +20,20 @@ import pyarrow as pa
 from kalshi_platform.deduplicator.merge.source import (
     HOURS_AT_ONCE,
     Window,
-    cut,
-    occupied,
-    rows_of_batches,
+    group_windows,
+    partitioned_windows,
+    read_batches,
     weighted_rows,
 )
 from kalshi_platform.deduplicator.settings import GathererSource
 from kalshi_platform.market.tables import MERGED_TABLES
+from kalshi_platform.monitoring.event_log import event_logger
 from kalshi_platform.storage.pool import Transaction
 from kalshi_platform.storage.read import ArrowSnapshot, arrow_snapshot
 
-# A pass never looks at more ledger lines than this, however few rows they bring.
+# A pass never reads more lines of `batches` than this, however few rows they bring.
 BATCHES_PER_PASS = 20_000
-_log = logging.getLogger(__name__)
+_log = event_logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -55,18 +55,18 @@ class Batch:
 class Position:
     """The batch up to which a gatherer was read.
 
-    `token` is None where the batch is older than tokens: then `mark`, number and commit of a batch that left a line,
-    says whether the gatherer still is the one that was read.
+    `token` is None where the batch is older than tokens. Then `last_commit`, the number and the commit time of a batch
+    that left a line, tells whether the database still is the one that was read.
     """
 
     batch_no: int = 0
     token: str | None = None
-    mark: tuple[int, datetime] | None = None
+    last_commit: tuple[int, datetime] | None = None
 
 
 @dataclass(frozen=True)
-class Pass:
-    """What one pass reads: after < batch_no ≤ until, per table within `windows`; `behind`: there is more.
+class ReadPlan:
+    """What one pass reads of a gatherer: after < batch_no ≤ until, per table within `windows`. `behind`: there is more.
 
     `last`: a line of batch `until`; None when there is nothing new.
     """
@@ -80,54 +80,54 @@ class Pass:
 
 
 @dataclass(frozen=True)
-class NewRows:
-    """New rows of one gatherer, read in one snapshot. `cursor` is the stored one, from which `read` may differ.
+class ReadResult:
+    """New rows of one gatherer, read in one snapshot. `cursor`: the stored position; `plan.after` may differ from it.
 
     `restarted`: the cursor's batch is not in this database, so that it is read from its beginning.
     """
 
     source: str
     cursor: Position
-    read: Pass
+    plan: ReadPlan
     tables: Mapping[str, pa.Table] = field(default_factory=dict)
     restarted: bool = False
     newest_age_s: float | None = None
-    """When its rows had been read: the age of the newest commit among them, by the gatherer's database's own clock."""
+    """Age of the newest commit among the rows when they had been read, by the clock of the gatherer's database."""
 
     @property
     def rows(self) -> int:
         return sum(table.num_rows for table in self.tables.values())
 
 
-def plan(batches: Sequence[Batch], after: int, rows_per_pass: int, *, cut: bool = False) -> Pass:
-    """Take as many batches (ascending by number) as give at most `rows_per_pass` weighted rows, but at least one.
+def plan_read(batches: Sequence[Batch], after: int, rows_per_pass: int, *, is_cut: bool = False) -> ReadPlan:
+    """Plan to read as many batches (ascending by number) as give at most `rows_per_pass` weighted rows, at least one.
 
-    `cut`: there are more lines than `batches`, so that the last number may lack some of its lines.
+    `is_cut`: there are more lines than `batches`, so that the last number may lack some of its lines.
     """
-    if cut:
+    if is_cut:
         end = batches[-1].batch_no
         batches = [line for line in batches if line.batch_no < end]
-    taken: list[Batch] = []
+    chosen: list[Batch] = []
     rows = 0
-    behind = cut
-    for lines in _by_number(batches):
+    behind = is_cut
+    for lines in _group_by_number(batches):
         count = sum(weighted_rows(line.table, line.rows, line.size) for line in lines)
-        if taken and rows + count > rows_per_pass:
+        if chosen and rows + count > rows_per_pass:
             behind = True
             break
-        taken.extend(lines)
+        chosen.extend(lines)
         rows += count
-    windows = {table: merged_windows(line for line in taken if line.table == table) for table in MERGED_TABLES}
-    newest = max((line.committed_at for line in taken), default=None)
-    last = taken[-1] if taken else None
-    return Pass(
+    windows = {table: merge_windows(line for line in chosen if line.table == table) for table in MERGED_TABLES}
+    newest = max((line.committed_at for line in chosen), default=None)
+    last = chosen[-1] if chosen else None
+    return ReadPlan(
         after, after if last is None else last.batch_no, {table: found for table, found in windows.items() if found},
         behind, newest, last,
     )  # fmt: skip
 
 
-def merged_windows(lines: Iterable[Batch]) -> tuple[Window, ...]:
-    """The smallest disjoint windows that cover all lines: late rows do not widen the reading of punctual ones."""
+def merge_windows(lines: Iterable[Batch]) -> tuple[Window, ...]:
+    """Return the least disjoint windows that cover all lines: late rows do not widen the reading of punctual ones."""
     windows: list[Window] = []
     for low, high in sorted((line.time_min, line.time_max) for line in lines):
         if windows and low <= windows[-1][1]:
@@ -137,38 +137,38 @@ def merged_windows(lines: Iterable[Batch]) -> tuple[Window, ...]:
     return tuple(windows)
 
 
-def read_new(source: GathererSource, position: Position, rows_per_pass: int) -> NewRows:
+def read_new_rows(source: GathererSource, position: Position, rows_per_pass: int) -> ReadResult:
     """Read what came after `position`, ledger and rows in one snapshot. Raises DatabaseUnavailable."""
     with arrow_snapshot(source.timeseries_url) as snapshot:
-        restarted = not _holds(snapshot, position)
+        restarted = not _is_same_history(snapshot, position)
         after = 0 if restarted else position.batch_no
-        batches = _batches(snapshot, after)
-        planned = plan(batches, after, rows_per_pass, cut=len(batches) >= BATCHES_PER_PASS)
+        batches = _read_batches(snapshot, after)
+        planned = plan_read(batches, after, rows_per_pass, is_cut=len(batches) >= BATCHES_PER_PASS)
         if restarted:
             _log.error(
-                "%s: batch %d, at which the cursor stands, is not in its database, which was restored, failed over to"
-                " an older state, or made anew; reading it from its beginning, %d rows at a time",
-                source.name, position.batch_no, rows_per_pass,
+                "cursor_batch_gone", gatherer=source.name, batch_no=position.batch_no, rows_per_pass=rows_per_pass,
+                consequence="its database was restored, failed over to an older state, or made anew; it is read from"
+                " its beginning",
             )  # fmt: skip
         pieces = {
-            table: cut(occupied(snapshot, table, windows), HOURS_AT_ONCE) for table, windows in planned.windows.items()
+            table: group_windows(partitioned_windows(snapshot, table, windows), HOURS_AT_ONCE)
+            for table, windows in planned.windows.items()
         }
         age_s = None if planned.newest_commit is None else _age_s(snapshot, planned.newest_commit)
         found = {
-            table: [rows_of_batches(snapshot, table, after, planned.until, groups[0])]
-            for table, groups in pieces.items()
+            table: [read_batches(snapshot, table, after, planned.until, groups[0])] for table, groups in pieces.items()
         }
     for table, groups in pieces.items():
         for group in groups[1:]:
             # These batches are committed and stay as they are, so that a later snapshot has them as well.
             with arrow_snapshot(source.timeseries_url) as snapshot:
-                found[table].append(rows_of_batches(snapshot, table, after, planned.until, group))
+                found[table].append(read_batches(snapshot, table, after, planned.until, group))
     tables = {table: pa.concat_tables(parts) for table, parts in found.items()}
-    return NewRows(source.name, position, planned, tables, restarted, age_s)
+    return ReadResult(source.name, position, planned, tables, restarted, age_s)
 
 
-def load(transaction: Transaction) -> dict[str, Position]:
-    """The stored cursors by gatherer."""
+def load_positions(transaction: Transaction) -> dict[str, Position]:
+    """Read the stored positions by gatherer."""
     rows = transaction.fetch_all(
         "SELECT gatherer, batch_no, token::text, last_commit_batch_no, last_commit_at FROM merge_cursors"
     )
@@ -178,9 +178,9 @@ def load(transaction: Transaction) -> dict[str, Position]:
     }
 
 
-def advance(transaction: Transaction, read: NewRows) -> None:
-    """Move the cursor of a gatherer, unless somebody else moved it since it was read (then their progress stays)."""
-    last = read.read.last
+def advance(transaction: Transaction, result: ReadResult) -> None:
+    """Move the cursor of a gatherer, unless another merge moved it since it was read (then that progress stays)."""
+    last = result.plan.last
     moved = transaction.execute(
         "INSERT INTO merge_cursors AS t (gatherer, batch_no, rows_read, token, last_commit_batch_no, last_commit_at)"
         " VALUES (%(name)s, %(until)s, %(rows)s, %(token)s, %(mark)s, %(marked_at)s)"
@@ -191,24 +191,24 @@ def advance(transaction: Transaction, read: NewRows) -> None:
         " last_commit_at = CASE WHEN %(keep)s THEN t.last_commit_at ELSE excluded.last_commit_at END"
         " WHERE t.batch_no = %(cursor)s AND t.token IS NOT DISTINCT FROM %(cursor_token)s::uuid",
         {
-            "name": read.source,
-            "until": read.read.until,
-            "rows": read.rows,
-            "cursor": read.cursor.batch_no,
-            "cursor_token": read.cursor.token,
+            "name": result.source,
+            "until": result.plan.until,
+            "rows": result.rows,
+            "cursor": result.cursor.batch_no,
+            "cursor_token": result.cursor.token,
             "token": last.token if last else None,
             "mark": last.batch_no if last else None,
             "marked_at": last.committed_at if last else None,
             # Nothing new: it stands where it stood.
-            "keep": last is None and not read.restarted,
+            "keep": last is None and not result.restarted,
         },
     )
     if not moved:
-        _log.info("%s: another merge moved the cursor meanwhile; it stays", read.source)
+        _log.info("cursor_moved_by_another_merge", gatherer=result.source)
 
 
 def record_error(transaction: Transaction, gatherer: str, error: str) -> None:
-    """Remember why a gatherer could not be read; its cursor stays."""
+    """Record why a gatherer could not be read; its cursor stays."""
     transaction.execute(
         "INSERT INTO merge_cursors AS t (gatherer, batch_no, last_error, last_error_at)"
         " VALUES (%(name)s, 0, %(error)s, clock_timestamp())"
@@ -218,8 +218,8 @@ def record_error(transaction: Transaction, gatherer: str, error: str) -> None:
     )
 
 
-def _holds(snapshot: ArrowSnapshot, position: Position) -> bool:
-    """Whether the gatherer's database still is the one that was read up to `position`."""
+def _is_same_history(snapshot: ArrowSnapshot, position: Position) -> bool:
+    """Return whether the gatherer's database still is the one that was read up to `position`."""
     if position.batch_no == 0:
         return True
     counter = snapshot.table(
@@ -228,7 +228,7 @@ def _holds(snapshot: ArrowSnapshot, position: Position) -> bool:
     if not counter or counter[0]["last_batch_no"] < position.batch_no:
         return False
     if position.token is None:
-        return _holds_mark(snapshot, position)
+        return _has_last_commit(snapshot, position)
     # Retention may have dropped all lines of a gatherer that stands still; the counter knows its last batch.
     if (counter[0]["last_batch_no"], counter[0]["token"]) == (position.batch_no, position.token):
         return True
@@ -237,10 +237,10 @@ def _holds(snapshot: ArrowSnapshot, position: Position) -> bool:
     return position.token in lines.column(0).to_pylist()
 
 
-def _holds_mark(snapshot: ArrowSnapshot, position: Position) -> bool:
-    if position.mark is None:
+def _has_last_commit(snapshot: ArrowSnapshot, position: Position) -> bool:
+    if position.last_commit is None:
         return True
-    number, committed_at = position.mark
+    number, committed_at = position.last_commit
     lines = snapshot.table("SELECT committed_at FROM batches WHERE batch_no = $1", (number,)).column(0).to_pylist()
     if lines:
         # Each line of a batch (one per table) has a moment of its own.
@@ -250,7 +250,7 @@ def _holds_mark(snapshot: ArrowSnapshot, position: Position) -> bool:
     return oldest is None or oldest >= number
 
 
-def _batches(snapshot: ArrowSnapshot, after: int) -> list[Batch]:
+def _read_batches(snapshot: ArrowSnapshot, after: int) -> list[Batch]:
     found = snapshot.table(
         "SELECT batch_no, table_name, rows, time_min, time_max, committed_at, token::text, bytes FROM batches"
         " WHERE batch_no > $1 ORDER BY batch_no, table_name LIMIT $2",
@@ -260,12 +260,12 @@ def _batches(snapshot: ArrowSnapshot, after: int) -> list[Batch]:
 
 
 def _age_s(snapshot: ArrowSnapshot, committed_at: datetime) -> float:
-    """How long ago that was, by the clock that dated it."""
+    """Return how long ago a commit was, by the clock that dated it."""
     found = snapshot.table("SELECT extract(epoch FROM clock_timestamp() - $1::timestamptz)::float8", (committed_at,))
     return max(0.0, float(found.column(0)[0].as_py()))
 
 
-def _by_number(batches: Sequence[Batch]) -> Iterable[list[Batch]]:
+def _group_by_number(batches: Sequence[Batch]) -> Iterable[list[Batch]]:
     lines: list[Batch] = []
     for line in batches:
         if lines and line.batch_no != lines[0].batch_no:

@@ -1,19 +1,21 @@
-"""Rows of several gatherers → rows of production, each message once. Pure.
+"""Deduplicates rows of several gatherers into rows of production, each message once. Pure.
 
-The observer of a row is whoever received it first (then the gatherer's name, stream and seq decide); trades and tickers
-of one market and moment come from one stream, because their order is that of its seq. So the result does not depend on
-the order in which gatherers are read. What production holds already is left to its keys and anti-joins.
+Of equal rows the one that was received first is kept (then the gatherer's name, stream and seq decide). Trades and
+tickers of one market and moment come from one stream, because their order is that of its seq. So the result does not
+depend on the order in which gatherers are read. Rows that production holds already are left to its keys and anti-joins.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import timedelta
+from typing import NamedTuple
 
 import polars as pl
 import pyarrow as pa
 
 from kalshi_platform.market.identity import DELTA_KEY, TICKER_KEY, TRADE_KEY, TRADE_WINDOW_US
+from kalshi_platform.market.tables import MERGED_TABLES
 
 TRADE_IDENTITY = ("ticker", "trade_id")
 LIFECYCLE_IDENTITY = ("ticker", "fingerprint")
@@ -23,53 +25,71 @@ _SNAPSHOT_KEY = ("snapshot_ts", "ticker", "source", "source_gatherer", "stream_i
 _LIFECYCLE_KEY = ("received_at", "ticker", "fingerprint")
 
 
-def thin(table: str, by_gatherer: Mapping[str, pa.Table]) -> pl.DataFrame:
-    """Unite rows of one merged table (gatherer's columns, by gatherer) into production's rows, sorted by time.
+class UniqueRows(NamedTuple):
+    """`rows`: those of one table for production. `rows_read`: how many rows of gatherers they were made of."""
 
-    Tables: see MERGED_TABLES of the storage room. The frame has production's columns.
+    rows: pl.DataFrame
+    rows_read: int
+
+
+def deduplicate_tables(by_gatherer: Mapping[str, Mapping[str, pa.Table]]) -> dict[str, UniqueRows]:
+    """Deduplicate the rows of all gatherers (gatherer → table → rows), table by table; empty tables are left out."""
+    unique = {}
+    for table in MERGED_TABLES:
+        parts = {name: tables[table] for name, tables in by_gatherer.items() if table in tables}
+        rows_read = sum(part.num_rows for part in parts.values())
+        if rows_read:
+            unique[table] = UniqueRows(deduplicate(table, parts), rows_read)
+    return unique
+
+
+def deduplicate(table: str, by_gatherer: Mapping[str, pa.Table]) -> pl.DataFrame:
+    """Deduplicate rows of one of MERGED_TABLES (gatherer → rows in gatherers' columns).
+
+    Returns production's columns, sorted by time.
     """
     frames = [pl.DataFrame(rows).with_columns(gatherer=pl.lit(name)) for name, rows in sorted(by_gatherer.items())]
     rows = pl.concat(frames)
-    return _RULES[table](rows)
+    return _RULE_OF_TABLE[table](rows)
 
 
-def thin_deltas(rows: pl.DataFrame) -> pl.DataFrame:
-    """One row per (exchange_ts, ticker, side, price_e4, delta_e2, occurrence)."""
-    return _first_of(rows, DELTA_KEY)
+def deduplicate_deltas(rows: pl.DataFrame) -> pl.DataFrame:
+    """Keep one row per (exchange_ts, ticker, side, price_e4, delta_e2, occurrence)."""
+    return _first_per_key(rows, DELTA_KEY)
 
 
-def thin_trades(rows: pl.DataFrame) -> pl.DataFrame:
-    """One row per trade_id of a ticker within ± 1 minute: sources may disagree on the millisecond."""
-    return _spaced(_of_one_stream(rows, TRADE_KEY), TRADE_IDENTITY, "exchange_ts", TRADE_WINDOW_US)
+def deduplicate_trades(rows: pl.DataFrame) -> pl.DataFrame:
+    """Keep one row per trade_id of a ticker within ± 1 minute: sources may disagree on the millisecond."""
+    return _drop_within_window(_from_one_stream(rows, TRADE_KEY), TRADE_IDENTITY, "exchange_ts", TRADE_WINDOW_US)
 
 
-def thin_tickers(rows: pl.DataFrame) -> pl.DataFrame:
-    """One row per content of a ticker and time."""
-    return _of_one_stream(rows, TICKER_KEY)
+def deduplicate_tickers(rows: pl.DataFrame) -> pl.DataFrame:
+    """Keep one row per ticker, time and content."""
+    return _from_one_stream(rows, TICKER_KEY)
 
 
-def thin_snapshots(rows: pl.DataFrame) -> pl.DataFrame:
-    """Books of streams and recoveries stay with their observer; of the polled ones each market keeps one per minute."""
+def deduplicate_snapshots(rows: pl.DataFrame) -> pl.DataFrame:
+    """Keep every book of a stream or recovery with its gatherer, and one polled book per market and minute."""
     polled = pl.col("source") == "rest"
     rows = rows.with_columns(
         source_gatherer=pl.when(polled).then(pl.lit("")).otherwise(pl.col("gatherer")),
         stream_id=pl.when(polled).then(0).otherwise(pl.col("stream_id")),
         seq=pl.when(polled).then(0).otherwise(pl.col("seq")),
     )
-    return _first_of(rows, _SNAPSHOT_KEY)
+    return _first_per_key(rows, _SNAPSHOT_KEY)
 
 
-def thin_lifecycle(rows: pl.DataFrame) -> pl.DataFrame:
-    """One row per time and content. Which of them are the same event depends on production: see `rounds`."""
-    return _first_of(rows, _LIFECYCLE_KEY)
+def deduplicate_lifecycle(rows: pl.DataFrame) -> pl.DataFrame:
+    """Keep one row per time and content. Which of them are one event depends on production: see `insert_rounds`."""
+    return _first_per_key(rows, _LIFECYCLE_KEY)
 
 
-def rounds(table: str, rows: pl.DataFrame) -> list[pl.DataFrame]:
+def insert_rounds(table: str, rows: pl.DataFrame) -> list[pl.DataFrame]:
     """Split rows so that inserting part after part, each only where production has no equal row near it, is right.
 
-    Equal lifecycle content within 5 minutes is one event, the one received first. Its rows must be asked one after the
-    other: one that production refuses must not hide a later one that is an event of its own. Everything else goes at
-    once (a trade_id never comes back).
+    Equal lifecycle content within 5 minutes is one event, the one received first. Its rows are inserted one after the
+    other: one that production holds already must not hide a later one that is an event of its own. All other tables
+    are inserted at once (a trade_id never comes back).
     """
     if table != "market_lifecycle" or rows.is_empty():
         return [rows]
@@ -77,8 +97,8 @@ def rounds(table: str, rows: pl.DataFrame) -> list[pl.DataFrame]:
     return [part.drop("_round") for part in ordered.partition_by("_round", maintain_order=True)]
 
 
-def _of_one_stream(rows: pl.DataFrame, key: tuple[str, ...]) -> pl.DataFrame:
-    """One row per key; those of one market and moment from one stream, as far as it has them.
+def _from_one_stream(rows: pl.DataFrame, key: tuple[str, ...]) -> pl.DataFrame:
+    """Keep one row per key; those of one market and moment from one stream, as far as it has them.
 
     Their order within the moment is that of the stream's seq, and numbers of two streams cannot be compared. The stream
     with most rows of the moment is taken, of several the one that received its first earliest.
@@ -87,17 +107,17 @@ def _of_one_stream(rows: pl.DataFrame, key: tuple[str, ...]) -> pl.DataFrame:
     ranked = rows.with_columns(
         _missing=-pl.len().over(stream).cast(pl.Int64), _began=pl.col("received_at").min().over(stream)
     )
-    return _first_of(ranked, key, ("_missing", "_began", *_FIRST_OBSERVER)).drop("_missing", "_began")
+    return _first_per_key(ranked, key, ("_missing", "_began", *_FIRST_OBSERVER)).drop("_missing", "_began")
 
 
-def _first_of(rows: pl.DataFrame, key: tuple[str, ...], by: tuple[str, ...] = _FIRST_OBSERVER) -> pl.DataFrame:
-    # One sort and one filter: sorting by observer, `unique`, and sorting by key hold two more copies of all rows.
+def _first_per_key(rows: pl.DataFrame, key: tuple[str, ...], by: tuple[str, ...] = _FIRST_OBSERVER) -> pl.DataFrame:
+    # One sort and one filter: sorting by first observer, `unique`, and sorting by key hold two more copies of all rows.
     ordered = rows.sort(*key, *(name for name in by if name not in key))
     first = pl.any_horizontal(pl.col(name) != pl.col(name).shift(1) for name in key)
     return ordered.filter(first.fill_null(value=True))
 
 
-def _spaced(rows: pl.DataFrame, identity: tuple[str, ...], time: str, window_us: int) -> pl.DataFrame:
+def _drop_within_window(rows: pl.DataFrame, identity: tuple[str, ...], time: str, window_us: int) -> pl.DataFrame:
     """Keep a row only if no row of its identity that was received before it and kept lies within the window."""
     numbered = rows.with_row_index("_row")
     several = numbered.filter(pl.len().over(identity) > 1).sort(*_FIRST_OBSERVER)
@@ -115,10 +135,10 @@ def _spaced(rows: pl.DataFrame, identity: tuple[str, ...], time: str, window_us:
     return numbered.filter(~pl.col("_row").is_in(dropped)).drop("_row")
 
 
-_RULES = {
-    "orderbook_deltas": thin_deltas,
-    "trades": thin_trades,
-    "tickers": thin_tickers,
-    "orderbook_snapshots": thin_snapshots,
-    "market_lifecycle": thin_lifecycle,
+_RULE_OF_TABLE = {
+    "orderbook_deltas": deduplicate_deltas,
+    "trades": deduplicate_trades,
+    "tickers": deduplicate_tickers,
+    "orderbook_snapshots": deduplicate_snapshots,
+    "market_lifecycle": deduplicate_lifecycle,
 }

@@ -1,4 +1,4 @@
-"""Which hours of production got rows, and from which merge: table `hour_activity`.
+"""Records which hours of production got rows, and from which merge: table `hour_activity`.
 
 Merges and closes are numbered in the order of their commits. An hour with activity of a higher number than its close
 is to be closed again.
@@ -13,7 +13,7 @@ from kalshi_platform.storage.pool import Transaction
 
 
 def next_merge_no(transaction: Transaction) -> int:
-    """The number of this merge: higher than those of all merges and closes that were committed before."""
+    """Take the next merge number: higher than those of all merges and closes that were committed before."""
     row = transaction.fetch_one("SELECT next_merge_no()")
     assert row is not None  # noqa: S101 - a function's value is one row
     return int(row[0])
@@ -22,7 +22,7 @@ def next_merge_no(transaction: Transaction) -> int:
 def record_activity(
     transaction: Transaction, inserted: Mapping[str, Mapping[datetime, int]], merge_no: int | None = None
 ) -> None:
-    """Remember which hours got rows, and by which merge: one that got rows after its close is to be closed again.
+    """Record which hours got rows, and by which merge: one that got rows after its close is to be closed again.
 
     `merge_no`: the number of the close that brought them and that they do not reopen; None for a number of their own.
     """

@@ -1,4 +1,4 @@
-"""Rows of one gatherer as Arrow: by batch number for the live merge, by time for the close of an hour."""
+"""Reads rows of one gatherer as Arrow: by batch number for the live merge, by time for the close of an hour."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _BYTES_OF_A_ROW = 100
 
 
 def weighted_rows(table: str, rows: int, size: int | None) -> int:
-    """How many common rows the memory for these is worth. `size`: their bytes as Arrow, None where it is not known."""
+    """Return how many common rows take as much memory as these. `size`: their bytes as Arrow, None if not known."""
     weight = WEIGHTS.get(table)
     return rows if weight is None else max(rows * weight, (size or 0) // _BYTES_OF_A_ROW)
 
@@ -42,19 +42,19 @@ def check_source(source: GathererSource, kind: DatabaseKind = "timeseries") -> N
         database.dispose()
 
 
-def rows_of_batches(snapshot: ArrowSnapshot, table: str, after: int, until: int, windows: Sequence[Window]) -> pa.Table:
-    """Rows of `table` committed with after < batch_no ≤ until.
+def read_batches(snapshot: ArrowSnapshot, table: str, after: int, until: int, windows: Sequence[Window]) -> pa.Table:
+    """Read rows of `table` committed with after < batch_no ≤ until.
 
     The windows (inclusive, disjoint) say where these batches lie in time, so that only their partitions are touched.
     """
     time = GATHERER_TABLES[table].time_column
     condition = f"batch_no > $1 AND batch_no <= $2 AND {time} BETWEEN $3 AND $4"
     parts = [snapshot.table(_select(table, condition), (after, until, low, high)) for low, high in windows]
-    return _joined(table, parts)
+    return _concatenate(table, parts)
 
 
-def cut(windows: Sequence[Window], longest: timedelta) -> list[list[Window]]:
-    """Put windows into groups that span at most `longest` together; longer windows are cut."""
+def group_windows(windows: Sequence[Window], longest: timedelta) -> list[list[Window]]:
+    """Group windows so that each group spans at most `longest`; longer windows are cut."""
     groups: list[list[Window]] = [[]]
     room = longest
     for low, high in windows:
@@ -70,8 +70,8 @@ def cut(windows: Sequence[Window], longest: timedelta) -> list[list[Window]]:
     return groups
 
 
-def occupied(snapshot: ArrowSnapshot, table: str, windows: Sequence[Window]) -> list[Window]:
-    """The parts of wide windows for which there are partitions; all of them where these are not named by their time."""
+def partitioned_windows(snapshot: ArrowSnapshot, table: str, windows: Sequence[Window]) -> list[Window]:
+    """Return the parts of wide windows that have partitions; all of them if partitions are not named by their time."""
     if sum((high - low for low, high in windows), timedelta()) <= HOURS_AT_ONCE:
         return list(windows)
     found = snapshot.table(
@@ -98,14 +98,14 @@ def occupied(snapshot: ArrowSnapshot, table: str, windows: Sequence[Window]) -> 
     )
 
 
-def rows_between(snapshot: ArrowSnapshot, table: str, low: datetime, high: datetime) -> pa.Table:
-    """Rows of `table` with low ≤ time < high, whatever batch brought them."""
+def read_between(snapshot: ArrowSnapshot, table: str, low: datetime, high: datetime) -> pa.Table:
+    """Read rows of `table` with low ≤ time < high, whatever batch brought them."""
     time = GATHERER_TABLES[table].time_column
-    return _joined(table, [snapshot.table(_select(table, f"{time} >= $1 AND {time} < $2"), (low, high))])
+    return _concatenate(table, [snapshot.table(_select(table, f"{time} >= $1 AND {time} < $2"), (low, high))])
 
 
-def estimated_rows(snapshot: ArrowSnapshot, low: datetime, high: datetime) -> Mapping[str, int]:
-    """How many rows of each merged table may lie in [low, high), at most (whole batches are counted), weighted."""
+def estimate_rows(snapshot: ArrowSnapshot, low: datetime, high: datetime) -> Mapping[str, int]:
+    """Return how many weighted rows of each merged table lie in [low, high) at most (whole batches are counted)."""
     found = snapshot.table(
         # As the index over the times of batches has it.
         "SELECT table_name, sum(rows)::bigint AS rows, sum(bytes)::bigint AS bytes FROM batches"
@@ -117,10 +117,10 @@ def estimated_rows(snapshot: ArrowSnapshot, low: datetime, high: datetime) -> Ma
     return {table: counts.get(table, 0) for table in MERGED_TABLES}
 
 
-def incomplete_tables(snapshot: ArrowSnapshot, low: datetime, high: datetime) -> frozenset[str]:
-    """Merged tables of which less is there of [low, high) than the gatherer's own ledger recorded.
+def find_incomplete_tables(snapshot: ArrowSnapshot, low: datetime, high: datetime) -> frozenset[str]:
+    """Return merged tables of which the gatherer holds less of [low, high) than its own ledger recorded.
 
-    What was asked for first holds for the rest of the snapshot: the partitions stay locked against a drop.
+    The answer holds for the rest of the snapshot: the partitions stay locked against a drop.
     """
     found = snapshot.table(
         "SELECT name FROM unnest($1) AS t (name) WHERE EXISTS (SELECT FROM hours_gone(name, $2, $3))"
@@ -130,8 +130,8 @@ def incomplete_tables(snapshot: ArrowSnapshot, low: datetime, high: datetime) ->
     return frozenset(str(name) for name in found.column("name").to_pylist())
 
 
-def gone_until(snapshot: ArrowSnapshot, low: datetime, high: datetime) -> datetime | None:
-    """The end of the last hour of [low, high) whose deltas the gatherer no longer has; None where all are there.
+def find_dropped_until(snapshot: ArrowSnapshot, low: datetime, high: datetime) -> datetime | None:
+    """Return the end of the last hour of [low, high) whose deltas the gatherer no longer has; None if it has all.
 
     No row is read for it. Hours further back than _MOST_HOURS are taken for gone.
     """
@@ -154,7 +154,7 @@ def _select(table: str, condition: str) -> str:
     return f"SELECT {columns} FROM {table} WHERE {condition}"  # noqa: S608 - our own names
 
 
-def _joined(table: str, parts: Sequence[pa.Table]) -> pa.Table:
+def _concatenate(table: str, parts: Sequence[pa.Table]) -> pa.Table:
     wanted = arrow_schema(GATHERER_TABLES[table], "batch_no")
     # The driver adds metadata to the fields; without it tables of several queries are alike.
     return pa.concat_tables([part.cast(wanted) for part in parts]) if parts else wanted.empty_table()

@@ -1,4 +1,4 @@
-"""Two names that lead to one database: two gatherers that would be counted as two observeres, and are one."""
+"""Finds gatherers of different names that have one database: they would count as two observers, and are one."""
 
 from __future__ import annotations
 
@@ -7,24 +7,24 @@ from collections.abc import Sequence
 from functools import partial
 
 from kalshi_platform.clock import Clock
-from kalshi_platform.deduplicator.merge.parallel_read import Readers
+from kalshi_platform.deduplicator.merge.parallel_read import ParallelReader
 from kalshi_platform.deduplicator.settings import GathererSource
 from kalshi_platform.errors import ConfigurationError, StatementRejected
 from kalshi_platform.storage.pool import Database
 
-_PATIENCE_S = 5.0
+_IDENTITY_TIMEOUT_S = 5.0
 
 
-class Observeres:
-    """Which database each name was found to lead to; of several names the first that asked has it. Thread-safe."""
+class SourceIdentities:
+    """Which database each gatherer's URL leads to; of several names the first one registered has it. Thread-safe."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
         self._names: dict[str, str] = {}
 
-    def admit(self, source: GathererSource) -> None:
-        """Raises ConfigurationError when another name leads to the same database, and DatabaseUnavailable."""
-        found = identity_of(source)
+    def register(self, source: GathererSource) -> None:
+        """Register a gatherer. Raises ConfigurationError if another name has its database, DatabaseUnavailable."""
+        found = read_identity(source)
         if found is None:
             return
         with self._lock:
@@ -35,16 +35,16 @@ class Observeres:
             raise ConfigurationError([_problem(holder, source.name)])
 
 
-def refuse_twins(sources: Sequence[GathererSource], clock: Clock) -> None:
+def refuse_shared_databases(sources: Sequence[GathererSource], clock: Clock) -> None:
     """Raise ConfigurationError when names of `sources` lead to one database. Those that are away are not compared."""
-    if problems := twins(sources, clock):
+    if problems := find_shared_databases(sources, clock):
         raise ConfigurationError(problems)
 
 
-def twins(sources: Sequence[GathererSource], clock: Clock) -> list[str]:
-    """A line for each name that leads to the database of one before it."""
-    readers: Readers[str | None] = Readers(clock)
-    found, _ = readers.ask({source.name: partial(identity_of, source) for source in sources}, _PATIENCE_S)
+def find_shared_databases(sources: Sequence[GathererSource], clock: Clock) -> list[str]:
+    """Return a problem for each name that leads to the database of one before it; unreachable ones are left out."""
+    reader: ParallelReader[str | None] = ParallelReader(clock)
+    found, _ = reader.gather({source.name: partial(read_identity, source) for source in sources}, _IDENTITY_TIMEOUT_S)
     names: dict[str, str] = {}
     problems = []
     for source in sources:
@@ -54,8 +54,8 @@ def twins(sources: Sequence[GathererSource], clock: Clock) -> list[str]:
     return problems
 
 
-def identity_of(source: GathererSource) -> str | None:
-    """What names the timeseries database of a gatherer however its URL is spelled; None where its server does not say.
+def read_identity(source: GathererSource) -> str | None:
+    """Read what identifies a gatherer's database however its URL is spelled; None if its server does not say.
 
     Raises DatabaseUnavailable.
     """

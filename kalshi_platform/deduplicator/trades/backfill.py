@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
 
 from kalshi_platform.clock import Clock
-from kalshi_platform.deduplicator.trades.reconcile_trades import SETTLING, TradeCheck, check_trades
+from kalshi_platform.deduplicator.trades.reconcile_trades import LISTING_DELAY, TradeCheck, check_trades
 from kalshi_platform.deduplicator.trades.rest_trades import TradeLister
 from kalshi_platform.market.times import HOUR
 from kalshi_platform.storage.migrate import check
@@ -66,10 +66,10 @@ def backfill_trades(
         check(database, "production")
         keeper = PartitionKeeper(database, bounds, clock)
         wanted = sorted(hours)
-        done = _done(database, wanted, done_since)
+        done = _read_done_hours(database, wanted, done_since)
         checks, skipped = [], []
         for hour in wanted:
-            if hour in done or clock.now() < hour + HOUR + SETTLING:
+            if hour in done or clock.now() < hour + HOUR + LISTING_DELAY:
                 skipped.append(hour)
                 continue
             checks.append(check_trades(database, rest, hour, keeper))
@@ -85,7 +85,7 @@ def days_between(first: date, last: date) -> list[date]:
     return [first + timedelta(days=number) for number in range((last - first).days + 1)]
 
 
-def _done(database: Database, hours: list[datetime], since: datetime | None) -> set[datetime]:
+def _read_done_hours(database: Database, hours: list[datetime], since: datetime | None) -> set[datetime]:
     if since is None or not hours:
         return set()
     span = {"low": hours[0], "high": hours[-1] + HOUR, "since": since}

@@ -15,7 +15,7 @@ from typing import Literal, TypeAlias
 from kalshi_platform.clock import Clock
 from kalshi_platform.deduplicator.merge import hour_activity
 from kalshi_platform.deduplicator.merge import production as merged
-from kalshi_platform.deduplicator.trades.rest_trades import MARGIN, Listing, TradeLister, forget_listing, store_listing
+from kalshi_platform.deduplicator.trades.rest_trades import MARGIN, Listing, TradeLister, delete_listing, store_listing
 from kalshi_platform.errors import (
     AuthenticationFailed,
     ConnectionLost,
@@ -35,10 +35,10 @@ from kalshi_platform.storage.queries import load
 CheckState: TypeAlias = Literal["complete", "filled", "differs", "partial", "not checked"]
 REST_GATHERER = "rest"
 """`gatherer` of rows that were filled from the listing."""
-SETTLING = MARGIN
+LISTING_DELAY = MARGIN
 """An hour is checked when it has been over for so long: the listing may trail the stream."""
 _LONGEST_REASON = 1_000
-_UNANSWERED = (
+_EXCHANGE_ERRORS = (
     AuthenticationFailed,
     ConnectionLost,
     ExchangeUnavailable,
@@ -85,14 +85,14 @@ def reconcile_trades(
     closed hour). `rest`: None where no access to the exchange is configured. Raises DatabaseUnavailable.
     """
     if rest is None:
-        return _not_checked(production, hour, "the exchange is not to be asked")
-    if clock.now() < hour + HOUR + SETTLING:
-        return _not_checked(production, hour, "the hour has not been over for long enough")
+        return _record_not_checked(production, hour, "the exchange is not to be asked")
+    if clock.now() < hour + HOUR + LISTING_DELAY:
+        return _record_not_checked(production, hour, "the hour has not been over for long enough")
     try:
         return check_trades(production, rest, hour, keeper, merge_no=merge_no)
-    except _UNANSWERED as error:
+    except _EXCHANGE_ERRORS as error:
         _log.warning("trades of %s are not checked: %s", hour.isoformat(), error)
-        return _not_checked(production, hour, str(error))
+        return _record_not_checked(production, hour, str(error))
 
 
 def check_trades(
@@ -108,12 +108,12 @@ def check_trades(
             raise LockHeld(f"another process checks the trades of {hour.isoformat()}")
         try:
             listing = store_listing(production, rest, hour)
-            return _settle(production, hour, listing, keeper, merge_no)
+            return _compare_and_fill(production, hour, listing, keeper, merge_no)
         finally:
-            forget_listing(production, hour)
+            delete_listing(production, hour)
 
 
-def _settle(
+def _compare_and_fill(
     production: Database, hour: datetime, listing: Listing, keeper: PartitionKeeper, merge_no: int | None
 ) -> TradeCheck:
     statements = load("trades")
@@ -133,7 +133,7 @@ def _settle(
         )
     if inside:
         keeper.ensure_hours("trades", [us_from_datetime(hour)])
-    with merged.merging(production) as transaction:
+    with merged.merge_transaction(production) as transaction:
         transaction.execute(statements["forget_parity"], span)
         transaction.execute(statements["compare"], span)
         inserted = transaction.execute(statements["fill"], span)
@@ -174,7 +174,7 @@ def _state(listing: Listing, *, inserted: int, unexplained: int) -> CheckState:
     return "filled" if inserted else "complete"
 
 
-def _not_checked(production: Database, hour: datetime, reason: str) -> TradeCheck:
+def _record_not_checked(production: Database, hour: datetime, reason: str) -> TradeCheck:
     with production.transaction() as transaction:
         values = {"hour": hour, "until": hour + HOUR, "reason": reason}
         transaction.execute(load("trades")["record_not_checked"], values)

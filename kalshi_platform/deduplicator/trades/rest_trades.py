@@ -56,7 +56,7 @@ def store_listing(production: Database, rest: TradeLister, hour: datetime) -> Li
 
     A trade that is listed twice is stored once. Raises the errors of the exchange and DatabaseUnavailable.
     """
-    forget_listing(production, hour)
+    delete_listing(production, hour)
     left_out: list[str] = []
     low_us, high_us = us_from_datetime(hour - MARGIN), us_from_datetime(hour + HOUR + MARGIN)
     trades = rest.iter_trades_of_both_tiers(
@@ -70,7 +70,7 @@ def store_listing(production: Database, rest: TradeLister, hour: datetime) -> Li
     return Listing(stored, tuple(left_out))
 
 
-def forget_listing(production: Database, hour: datetime) -> None:
+def delete_listing(production: Database, hour: datetime) -> None:
     """Take the listing of an hour away."""
     with production.transaction() as transaction:
         transaction.execute(load("trades")["forget"], {"hour": hour})

@@ -161,7 +161,7 @@ def examine(
         name: compared.feeds.lost_rows(compared.lost[name], each.served, _broken_us(truth, name))
         for name, each in gatherers.items()
     }
-    margin_us = max(ENDS_MARGIN_US, 2 * settings.deduplicator.margin_us)
+    margin_us = max(ENDS_MARGIN_US, 2 * settings.deduplicator.max_out_of_orderness_us)
     lives = _lives(truth.markets, run)
     near = fault_windows(faults)
     books = [_books(truth, fold, claims, compared.last_us, near) for fold in folds]
@@ -243,7 +243,7 @@ def _claims(settings: PlatformSettings, span: Interval) -> Mapping[str, Claims]:
         low = datetime_from_us(span[0]) - timedelta(minutes=1)
         while low < end:
             high = low + _CLAIMS_AT_ONCE
-            for ticker, intervals in read_claims(source, low, high, dedup.margin_us).items():
+            for ticker, intervals in read_claims(source, low, high, dedup.max_out_of_orderness_us).items():
                 found[source.name].setdefault(ticker, []).extend(intervals)
             low = high
     return found

@@ -13,7 +13,7 @@ from typing import Any
 
 import dagster as dg
 
-from kalshi_platform.deduplicator.close.close_alarms import CloseAlarm, worst_markets
+from kalshi_platform.deduplicator.close.close_alarms import CloseAlarm, read_worst_markets
 from kalshi_platform.orchestration.keys import production
 from kalshi_platform.storage.pool import Database
 
@@ -75,7 +75,7 @@ def check_closed_hours(
     """Check coverage, books, agreement (a share, 0 … 1) and the order of time of closed hours, from production."""
     from kalshi_platform.deduplicator.close import hour_summary
 
-    alarms = hour_summary.alarms(database, hours)
+    alarms = hour_summary.read_alarms(database, hours)
     yield _check_coverage(database, hours)
     yield _check_books(database, hours, _select(alarms, "book_proof", "claims_disagree"))
     yield _check_agreement(database, hours, _select(alarms, "identity_agreement"), least_agreement)
@@ -93,7 +93,7 @@ def _check_coverage(database: Database, hours: Sequence[datetime]) -> dg.AssetCh
     from kalshi_platform.deduplicator.close import hour_summary
     from kalshi_platform.plots import hours as plots
 
-    covered = hour_summary.coverage(database, hours)
+    covered = hour_summary.read_coverage(database, hours)
     share = covered.share
     plot = (
         plots.covered_share("Covered share of the recorded markets", covered.moments_us, covered.shares)
@@ -120,8 +120,8 @@ def _check_books(database: Database, hours: Sequence[datetime], disagreements: l
     from kalshi_platform.deduplicator.close import hour_summary
     from kalshi_platform.plots import hours as plots
 
-    proofs = hour_summary.proofs(database, hours)
-    worst = worst_markets(database, hours, _MOST_LINES)
+    proofs = hour_summary.read_proofs(database, hours)
+    worst = read_worst_markets(database, hours, _MOST_LINES)
     scores: dict[str, float] = {}
     for each in worst:
         if each.score is not None:
@@ -147,7 +147,7 @@ def _check_agreement(
     from kalshi_platform.deduplicator.close import hour_summary
     from kalshi_platform.plots import hours as plots
 
-    agreed = hour_summary.agreement(database, hours)
+    agreed = hour_summary.read_agreement(database, hours)
     return dg.AssetCheckResult(
         asset_key=_DELTAS,
         check_name=AGREEMENT,

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 import pytest
 
 from kalshi_platform.cli.close_hour import loss_lines, proof_lines
-from kalshi_platform.deduplicator.close.close_hour import HourClose
+from kalshi_platform.deduplicator.close.close_record import HourClose
 from kalshi_platform.deduplicator.close.close_store import Alarm
 from kalshi_platform.deduplicator.close.hour_summary import CoverageShare
 

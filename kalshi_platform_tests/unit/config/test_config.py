@@ -266,7 +266,7 @@ def test_connections_overlap_for_more_than_two_margins_of_the_merge(tmp_path: Pa
     usual = config.load_gatherer("g1", complete(tmp_path))
     assert (usual.handover_overlap_s, usual.handover_patience_s) == (4.0, 120.0)
     wide = config.load_platform({**complete(tmp_path), "KALSHI_TIME_MARGIN_S": "60"})
-    assert wide.deduplicator.margin_us == 60_000_000
+    assert wide.deduplicator.max_out_of_orderness_us == 60_000_000
     assert wide.gatherers["g1"].handover_overlap_s == 122.0
     assert wide.gatherers["g1"].handover_patience_s == 244.0
 

@@ -7,8 +7,14 @@ from datetime import UTC, datetime, timedelta
 import polars as pl
 import pyarrow as pa
 
-from kalshi_platform.deduplicator.merge.quarantine import MISDATED, NAME_TOO_LONG, Aside, believed, nameable
-from kalshi_platform.deduplicator.merge.source import cut
+from kalshi_platform.deduplicator.merge.dead_letters import (
+    IMPLAUSIBLE_TIME,
+    NAME_TOO_LONG,
+    QuarantinedRows,
+    split_implausible_times,
+    split_long_names,
+)
+from kalshi_platform.deduplicator.merge.source import group_windows
 from kalshi_platform.storage.partitions import PartitionBounds
 
 NOW = datetime(2026, 11, 30, 6, tzinfo=UTC)
@@ -29,31 +35,33 @@ def rows(*dated: tuple[int, int, timedelta], ticker: str = "A") -> pl.DataFrame:
     )  # fmt: skip
 
 
-def stranger_seqs(found: tuple[pa.Table, list[Aside]]) -> list[int]:
-    assert all(each.reason == MISDATED for each in found[1])
+def stranger_seqs(found: tuple[pa.Table, list[QuarantinedRows]]) -> list[int]:
+    assert all(each.reason == IMPLAUSIBLE_TIME for each in found[1])
     return [seq for each in found[1] for seq in each.rows["seq"].to_list()]
 
 
 def test_a_row_dated_years_before_its_receipt_goes_aside_when_it_stands_alone() -> None:
     none = timedelta()
-    found = believed(
+    found = split_implausible_times(
         "orderbook_deltas", "g1", rows((1, 3, none), (1, 2, YEARS), (1, 1, none), (2, 9, none)).to_arrow(), BOUNDS
     )
     assert found[0].column("seq").to_pylist() == [3, 1, 9]
     assert stranger_seqs(found) == [2]
-    assert stranger_seqs(believed("trades", "g1", rows((1, 1, none), (1, 2, -YEARS)).to_arrow(), BOUNDS)) == [2]
+    assert stranger_seqs(
+        split_implausible_times("trades", "g1", rows((1, 1, none), (1, 2, -YEARS)).to_arrow(), BOUNDS)
+    ) == [2]
 
 
 def test_a_capture_that_is_played_again_is_believed() -> None:
     replayed = rows(*((1, seq, YEARS) for seq in range(5)), (2, 1, timedelta()))
     listed = rows((0, 0, YEARS), (0, 0, timedelta()))  # REST rows are of no stream
     for found in (replayed, rows((1, 1, YEARS)), listed):
-        kept, asides = believed("tickers", "g1", found.to_arrow(), BOUNDS)
+        kept, asides = split_implausible_times("tickers", "g1", found.to_arrow(), BOUNDS)
         assert (kept.num_rows, asides) == (found.height, [])
 
 
 def test_names_that_cannot_be_keys_go_aside() -> None:
-    kept, asides = nameable("trades", pl.concat([rows((1, 1, YEARS)), rows((1, 2, YEARS), ticker="X" * 3_503)]))
+    kept, asides = split_long_names("trades", pl.concat([rows((1, 1, YEARS)), rows((1, 2, YEARS), ticker="X" * 3_503)]))
     assert kept["seq"].to_list() == [1]
     assert [(each.reason, each.rows["seq"].to_list()) for each in asides] == [(NAME_TOO_LONG, [2])]
 
@@ -61,10 +69,10 @@ def test_names_that_cannot_be_keys_go_aside() -> None:
 def test_wide_windows_are_read_in_pieces_that_leave_nothing_out() -> None:
     hours = [timedelta(hours=n) for n in range(100)]
     windows = [(NOW, NOW + hours[30]), (NOW + hours[40], NOW + hours[41]), (NOW + hours[50], NOW + hours[50])]
-    groups = cut(windows, hours[10])
+    groups = group_windows(windows, hours[10])
     assert all(sum((high - low for low, high in group), timedelta()) <= hours[10] for group in groups)
     pieces = [piece for group in groups for piece in group]
     for moment in (NOW, NOW + hours[10] - timedelta(microseconds=1), NOW + hours[10], NOW + hours[41], NOW + hours[50]):
         assert sum(low <= moment <= high for low, high in pieces) == 1
-    assert cut(windows[1:], hours[10]) == [windows[1:]]
-    assert cut([], hours[10]) == [[]]
+    assert group_windows(windows[1:], hours[10]) == [windows[1:]]
+    assert group_windows([], hours[10]) == [[]]

@@ -9,13 +9,11 @@ import polars as pl
 import pytest
 
 from kalshi_platform.clock import SYSTEM_CLOCK
-from kalshi_platform.deduplicator.close import close_hour
+from kalshi_platform.deduplicator.close import hour_gatherers
 from kalshi_platform.deduplicator.coverage.gatherer_hour import CLAIMS, GathererHour
 from kalshi_platform.deduplicator.coverage.streams.check_snapshots import RUN_CHECKS
 from kalshi_platform.deduplicator.settings import DeduplicatorSettings, GathererSource
 from kalshi_platform.errors import DatabaseUnavailable
-from kalshi_platform.storage.partitions import PartitionBounds
-from kalshi_platform.storage.pool import Database
 
 NOWHERE = "postgresql://nobody@127.0.0.1:1/none"
 HOUR = datetime(2026, 11, 23, 10, tzinfo=UTC)
@@ -25,7 +23,7 @@ def test_claims_are_read_from_one_gatherer_after_the_other(monkeypatch: pytest.M
     lock, other = threading.Lock(), threading.Event()
     at_once, most, asked = 0, 0, []
 
-    def read(source: GathererSource, low_us: int, high_us: int, margin_us: int) -> GathererHour:
+    def read(source: GathererSource, low_us: int, high_us: int, max_out_of_orderness_us: int) -> GathererHour:
         nonlocal at_once, most
         with lock:
             at_once += 1
@@ -40,10 +38,10 @@ def test_claims_are_read_from_one_gatherer_after_the_other(monkeypatch: pytest.M
             raise DatabaseUnavailable("g2 is away")
         return GathererHour(pl.DataFrame(schema=CLAIMS), pl.DataFrame(), pl.DataFrame(schema=RUN_CHECKS), frozenset())
 
-    monkeypatch.setattr(close_hour, "_checked_hour", read)
+    monkeypatch.setattr(hour_gatherers, "_read_checked_hour", read)
     sources = tuple(GathererSource(name, NOWHERE, NOWHERE) for name in ("g1", "g2", "g3"))
     settings = DeduplicatorSettings(NOWHERE, sources)
-    database = Database(NOWHERE, name="production")
-    close = close_hour._Close(settings, HOUR, SYSTEM_CLOCK, PartitionBounds(), database)
-    assert list(close._claims()) == ["g1", "g3"]
+    gatherers = hour_gatherers.HourGatherers(settings, HOUR, SYSTEM_CLOCK)
+    assert list(gatherers.read_claims()) == ["g1", "g3"]
+    assert list(gatherers.missed) == ["g2"]
     assert (asked, most) == (["g1", "g2", "g3"], 1)

@@ -9,7 +9,7 @@ import polars as pl
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kalshi_platform.deduplicator.coverage.claims import claims, continued
+from kalshi_platform.deduplicator.coverage.claims import claim_intervals, join_continued
 from kalshi_platform.market.intervals import holds, length, union
 from kalshi_platform_tests.unit.deduplicator.test_worlds import contents, merge, micros, world_of, worlds
 from kalshi_platform_tests.unit.deduplicator.truth import (
@@ -30,7 +30,7 @@ DELTAS = {"seq": pl.Int64, "exchange_us": pl.Int64, "ticker": pl.String, "exchan
 
 def claims_of(stream: Stream, world: World, pick: random.Random) -> dict[str, list[tuple[int, int]]]:
     deltas = feed_of(stream, world).select("seq", "exchange_us", "ticker", "exchange_index")
-    return claims(book_subscriptions_of(stream), segments_of(stream, pick), deltas, MARGIN_US)
+    return claim_intervals(book_subscriptions_of(stream), segments_of(stream, pick), deltas, MARGIN_US)
 
 
 @worlds
@@ -76,19 +76,19 @@ def frames(
 
 def test_a_claim_begins_a_margin_after_the_first_time_and_ends_a_margin_before_the_last() -> None:
     parts = frames([(1, 5)], [(1, None)], [(2, 100), (3, 200), (5, 300)])
-    assert claims(*parts, margin_us=10) == {"M": [(111, 290)]}
+    assert claim_intervals(*parts, max_out_of_orderness_us=10) == {"M": [(111, 290)]}
 
 
 def test_nothing_is_claimed_beyond_a_gap_without_a_new_book() -> None:
     parts = frames([(1, 3), (5, 9)], [(1, None)], [(2, 100), (3, 200), (6, 300), (9, 900)])
-    assert claims(*parts, margin_us=10) == {"M": [(111, 190)]}
+    assert claim_intervals(*parts, max_out_of_orderness_us=10) == {"M": [(111, 190)]}
 
 
 def test_a_newer_book_of_the_same_run_interrupts_nothing() -> None:
     two = frames([(1, 9)], [(1, 4), (4, None)], [(2, 100), (3, 200), (6, 300), (9, 900)])
-    assert claims(*two, margin_us=10) == {"M": [(111, 890)]}
+    assert claim_intervals(*two, max_out_of_orderness_us=10) == {"M": [(111, 890)]}
     apart = frames([(1, 9)], [(1, 3), (4, None)], [(2, 100), (3, 200), (6, 300), (9, 900)])
-    assert claims(*apart, margin_us=10) == {"M": [(111, 190), (311, 890)]}
+    assert claim_intervals(*apart, max_out_of_orderness_us=10) == {"M": [(111, 190), (311, 890)]}
 
 
 def test_spans_are_joined_only_within_a_market() -> None:
@@ -98,17 +98,19 @@ def test_spans_are_joined_only_within_a_market() -> None:
                 "seq_end": pl.Int64},
         orient="row",
     )  # fmt: skip
-    joined = continued(spans).select("ticker", "seq", "seq_end").rows()
+    joined = join_continued(spans).select("ticker", "seq", "seq_end").rows()
     assert sorted(joined) == [("A", 1, 6), ("A", 7, 9), ("B", 4, 9)]
 
 
 def test_a_step_back_beyond_the_margin_withdraws_the_claims_around_it() -> None:
     deltas = [(2, 100), (3, 500), (4, 300), (5, 600), (6, 595), (7, 900)]
-    assert claims(*frames([(1, 7)], [(1, None)], deltas), margin_us=10) == {"M": [(111, 300), (501, 890)]}
+    assert claim_intervals(*frames([(1, 7)], [(1, None)], deltas), max_out_of_orderness_us=10) == {
+        "M": [(111, 300), (501, 890)]
+    }
 
 
 def test_the_time_of_a_market_may_go_back_by_a_margin_over_its_snapshot() -> None:
     # The snapshot holds a delta of 110 already, the next one is of 100.
     parts = frames([(1, 5)], [(1, None)], [(2, 100), (3, 200), (5, 300)])
-    (found,) = claims(*parts, margin_us=10)["M"]
+    (found,) = claim_intervals(*parts, max_out_of_orderness_us=10)["M"]
     assert found[0] > 110

@@ -10,20 +10,20 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from kalshi_platform.deduplicator.close.overlap import added_up, disagreements, statistics_of
-from kalshi_platform.deduplicator.coverage.gatherer_hour import counted
-from kalshi_platform.deduplicator.coverage.multiset_hash import fingerprints_of, parts_of
+from kalshi_platform.deduplicator.close.overlap import compare_gatherers, find_disagreements, sum_statistics
+from kalshi_platform.deduplicator.coverage.gatherer_hour import count_claims
+from kalshi_platform.deduplicator.coverage.multiset_hash import delta_hashes, row_fingerprints
 from kalshi_platform.deduplicator.coverage.streams.check_snapshots import RUN_CHECKS
 from kalshi_platform.deduplicator.coverage.streams.stream_window import StreamWindow
 from kalshi_platform.deduplicator.coverage.timeline import Timeline
-from kalshi_platform.deduplicator.coverage.verification.check_books import Checkpoints, Polled
-from kalshi_platform.deduplicator.coverage.verification.production_hour import numbers_of
+from kalshi_platform.deduplicator.coverage.verification.check_books import Checkpoints, PolledBooks
+from kalshi_platform.deduplicator.coverage.verification.production_hour import number_names
 from kalshi_platform.deduplicator.coverage.verification.verify_claims import (
-    CLAIM,
+    CLAIM_KEY,
     ProductionHour,
-    condemned,
-    coverage_of,
-    judge,
+    fail_markets,
+    union_of_claims,
+    verify_claims,
 )
 from kalshi_platform.market.intervals import Interval, holds
 from kalshi_platform.market.tables import GATHERER_TABLES
@@ -59,7 +59,7 @@ def claims_of(world: World, pick: random.Random, lost: tuple[Stream, dict[str, o
         window = StreamWindow(
             stream.stream_id, segments_of(stream, pick), book_subscriptions_of(stream), deltas, [], whole=True
         )
-        parts.append(counted(window, EVER, MARGIN_US).with_columns(gatherer=pl.lit(stream.gatherer)))
+        parts.append(count_claims(window, EVER, MARGIN_US).with_columns(gatherer=pl.lit(stream.gatherer)))
     return pl.concat(parts).with_columns(withdrawn=pl.lit(None, pl.String))
 
 
@@ -69,7 +69,7 @@ def two_streams(starts: tuple[int, int], withdrawn: tuple[str | None, str | None
         (f"g{number}", number, "A", start, 10_000, 0, 0, reason)
         for number, start, reason in zip((1, 2), starts, withdrawn, strict=True)
     ]
-    names = [*CLAIM, "rows", "content"]
+    names = [*CLAIM_KEY, "rows", "content"]
     return pl.DataFrame(rows, schema=[*names, ("withdrawn", pl.String)], orient="row")
 
 
@@ -81,7 +81,7 @@ def checkpointed_at(*moments: int) -> ProductionHour:
         ["A"],
         Timeline(0, NOTHING, NOTHING, none, none),
         Checkpoints(np.zeros(len(moments), dtype=np.int64), np.array(moments, dtype=np.int64), sums),
-        Polled(NOTHING, NOTHING, NOTHING, none),
+        PolledBooks(NOTHING, NOTHING, NOTHING, none),
     )
 
 
@@ -92,11 +92,11 @@ def hour_of(world: World, pick: random.Random) -> ProductionHour:
     frame = pl.DataFrame([{name: row[name] for name in kinds} for row in rows], schema=kinds, orient="row")
     frame = frame.rename({"ts": "exchange_us"})
     tickers = {name: number for number, name in enumerate(world.index)}
-    market = numbers_of(frame["ticker"], tickers)
-    timeline = Timeline(0, market, frame["exchange_us"].to_numpy(), parts_of(frame), fingerprints_of(frame))
+    market = number_names(frame["ticker"], tickers)
+    timeline = Timeline(0, market, frame["exchange_us"].to_numpy(), delta_hashes(frame), row_fingerprints(frame))
     empty = NOTHING.astype(np.uint64)
     return ProductionHour(
-        list(tickers), timeline, Checkpoints(NOTHING, NOTHING, empty), Polled(NOTHING, NOTHING, NOTHING, empty)
+        list(tickers), timeline, Checkpoints(NOTHING, NOTHING, empty), PolledBooks(NOTHING, NOTHING, NOTHING, empty)
     )
 
 
@@ -105,7 +105,7 @@ def hour_of(world: World, pick: random.Random) -> ProductionHour:
 def test_no_true_claim_is_ever_withdrawn_and_coverage_is_their_union(world: World, seed: int) -> None:
     pick = random.Random(seed)
     claims = claims_of(world, pick)
-    judged = judge(claims, CHECKS, hour_of(world, pick))
+    judged = verify_claims(claims, CHECKS, hour_of(world, pick))
     assert judged.claims["withdrawn"].null_count() == claims.height
     assert judged.alarms == []
     truth = world.true_rows()
@@ -125,7 +125,7 @@ def test_a_stream_that_lacks_a_row_of_its_claim_loses_it_with_all_who_claim_that
     moment, ticker = int(str(lost["exchange_ts"])), str(lost["ticker"])
     claims = claims_of(world, pick, (stream, lost))
     # Production has the row: from another stream, or from this one before it forgot it.
-    judged = judge(claims, CHECKS, hour_of(world, pick))
+    judged = verify_claims(claims, CHECKS, hour_of(world, pick))
     mine = (pl.col("ticker") == ticker) & (pl.col("from_us") <= moment) & (pl.col("to_us") > moment)
     false = claims.filter(mine & (pl.col("gatherer") == stream.gatherer) & (pl.col("stream_id") == stream.stream_id))
     if false.is_empty():
@@ -141,7 +141,7 @@ def test_a_stream_that_lacks_a_row_of_its_claim_loses_it_with_all_who_claim_that
 def test_streams_whose_books_contradict_each_other_both_lose_what_they_claim_behind_them(
     moments: tuple[int, int],
 ) -> None:
-    judged = judge(two_streams((moments[0] + 1, moments[1] + 1)), CHECKS, checkpointed_at(*moments))
+    judged = verify_claims(two_streams((moments[0] + 1, moments[1] + 1)), CHECKS, checkpointed_at(*moments))
     assert judged.coverage == {}
     assert [alarm[:2] for alarm in judged.alarms] == [("book_proof", "A")]
     assert judged.proofs.select("verdict", "checkpoint_failures", "covered_us").row(0) == ("failed", 1, 0)
@@ -149,15 +149,15 @@ def test_streams_whose_books_contradict_each_other_both_lose_what_they_claim_beh
 
 def test_a_claim_that_was_withdrawn_stays_so_while_nobody_can_be_asked_about_it() -> None:
     own, shared = "g1, stream 1: snapshot 1 does not lead to 13", "the book of 1000 µs does not give that of 2000 µs"
-    judged = judge(two_streams((1_001, 2_001), (own, None)), CHECKS, checkpointed_at(1_000))
+    judged = verify_claims(two_streams((1_001, 2_001), (own, None)), CHECKS, checkpointed_at(1_000))
     assert judged.coverage == {"A": [(2_001, 10_000)]}, "what g1 lost by itself says nothing of g2"
     assert judged.proofs.select("verdict", "detail").row(0) == ("failed", own)
     assert judged.alarms == [("book_proof", "A", own)]
     # What spoke against both of them then speaks against both of them still.
-    judged = judge(two_streams((1_001, 2_001), (shared, None)), CHECKS, checkpointed_at(1_000, 2_000))
+    judged = verify_claims(two_streams((1_001, 2_001), (shared, None)), CHECKS, checkpointed_at(1_000, 2_000))
     assert judged.coverage == {}
     # Nothing is left to be seen of it.
-    judged = judge(two_streams((1_001, 2_001), (shared, None)), CHECKS, checkpointed_at())
+    judged = verify_claims(two_streams((1_001, 2_001), (shared, None)), CHECKS, checkpointed_at())
     assert judged.coverage == {"A": [(2_001, 10_000)]}
     assert judged.claims["withdrawn"].to_list() == [shared, None]
     assert judged.proofs["verdict"].to_list() == ["failed"]
@@ -166,9 +166,9 @@ def test_a_claim_that_was_withdrawn_stays_so_while_nobody_can_be_asked_about_it(
 def test_a_market_found_wrong_as_a_whole_is_claimed_no_more() -> None:
     pick = random.Random(7)
     world = World(3, 100, 2, 0.0)
-    judged = judge(claims_of(world, pick), CHECKS, hour_of(world, pick))
+    judged = verify_claims(claims_of(world, pick), CHECKS, hour_of(world, pick))
     ticker = next(iter(judged.coverage))
-    wrong = condemned(judged, [ticker], "a level below zero")
+    wrong = fail_markets(judged, [ticker], "a level below zero")
     assert ticker not in wrong.coverage
     assert {name: wrong.coverage[name] for name in wrong.coverage} == {
         name: ranges for name, ranges in judged.coverage.items() if name != ticker
@@ -176,14 +176,14 @@ def test_a_market_found_wrong_as_a_whole_is_claimed_no_more() -> None:
     row = wrong.proofs.filter(pl.col("ticker") == ticker).row(0, named=True)
     assert (row["verdict"], row["covered_us"], row["detail"]) == ("failed", 0, "a level below zero")
     assert row["withdrawn_us"] == sum(high - low for low, high in judged.coverage[ticker])
-    assert condemned(judged, [], "nothing") is judged
+    assert fail_markets(judged, [], "nothing") is judged
 
 
 def test_ranges_that_touch_are_one_and_withdrawn_claims_do_not_count() -> None:
     rows: list[tuple[str, int, int, str | None]] = [("A", 0, 5, None), ("A", 5, 9, None), ("A", 9, 20, "wrong")]
     claims = pl.DataFrame(rows, schema=["ticker", "from_us", "to_us", "withdrawn"], orient="row")
     expected: dict[str, list[Interval]] = {"A": [(0, 9)]}
-    assert coverage_of(claims) == expected
+    assert union_of_claims(claims) == expected
 
 
 def test_rows_of_minutes_that_several_gatherers_saw_tell_whether_identities_agree() -> None:
@@ -197,19 +197,21 @@ def test_rows_of_minutes_that_several_gatherers_saw_tell_whether_identities_agre
     minute = 60_000_000
     assert {field.name for field in DELTA_SCHEMA} <= set(GATHERER_TABLES["orderbook_deltas"].names)
     same = list(range(200))
-    first = statistics_of("orderbook_deltas", {"g1": delta_table(rows([*same, minute])), "g2": delta_table(rows(same))})
-    later = statistics_of("orderbook_deltas", {"g1": delta_table(rows([5 * minute])), "g2": delta_table([])})
-    both = added_up([first, later])
+    first = compare_gatherers(
+        "orderbook_deltas", {"g1": delta_table(rows([*same, minute])), "g2": delta_table(rows(same))}
+    )
+    later = compare_gatherers("orderbook_deltas", {"g1": delta_table(rows([5 * minute])), "g2": delta_table([])})
+    both = sum_statistics([first, later])
     found = both.select("gatherer", "seen", "unique_rows", "first_observer", "comparable", "agreed").rows()
     # Equal times of receipt: the first name observeres. Minutes that only one of them saw tell nothing.
     assert found == [("g1", 202, 2, 202, 200, 200), ("g2", 200, 0, 0, 200, 200)]
-    assert disagreements(both, 1.0) == []
-    apart = statistics_of(
+    assert find_disagreements(both, 1.0) == []
+    apart = compare_gatherers(
         "orderbook_deltas", {"g1": delta_table(rows(same)), "g2": delta_table(rows([at + 1_000 for at in same]))}
     )
-    assert [subject for _, subject, _ in disagreements(added_up([apart]), 0.9)] == [
+    assert [subject for _, subject, _ in find_disagreements(sum_statistics([apart]), 0.9)] == [
         "g1 orderbook_deltas",
         "g2 orderbook_deltas",
     ]
-    few = statistics_of("orderbook_deltas", {"g1": delta_table(rows([1])), "g2": delta_table(rows([2]))})
-    assert disagreements(added_up([few]), 0.9) == []
+    few = compare_gatherers("orderbook_deltas", {"g1": delta_table(rows([1])), "g2": delta_table(rows([2]))})
+    assert find_disagreements(sum_statistics([few]), 0.9) == []

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import polars as pl
 import pytest
 
-from kalshi_platform.deduplicator.catalog.merge_catalog import newest
+from kalshi_platform.deduplicator.catalog.merge_catalog import find_newest
 
 T0 = datetime(2026, 11, 23, 10, tzinfo=UTC)
 OPEN, TOLD, LOST = (False, False), (True, False), (False, True)
@@ -44,10 +44,10 @@ def knows(*rows: tuple[int, tuple[bool, bool]]) -> pl.DataFrame:
 def test_the_newest_wins_but_not_over_the_end_that_was_heard(
     g1: pl.DataFrame, g2: pl.DataFrame, here: pl.DataFrame, best: list[str]
 ) -> None:
-    assert newest({"g1": g1, "g2": g2}, here)["source"].to_list() == best
+    assert find_newest({"g1": g1, "g2": g2}, here)["source"].to_list() == best
 
 
 def test_series_and_events_have_no_ends() -> None:
     plain = knows((1, OPEN)).drop("has_end", "lost_end")
-    assert newest({"g1": plain}, plain.clear())["source"].to_list() == ["g1"]
-    assert newest({}, plain)["source"].to_list() == []
+    assert find_newest({"g1": plain}, plain.clear())["source"].to_list() == ["g1"]
+    assert find_newest({}, plain)["source"].to_list() == []

@@ -10,18 +10,18 @@ import polars as pl
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kalshi_platform.deduplicator.coverage.hour_end_checkpoints import derive
-from kalshi_platform.deduplicator.coverage.multiset_hash import fingerprints_of, parts_of, sums_of_books
-from kalshi_platform.deduplicator.coverage.streams.check_snapshots import check_runs
+from kalshi_platform.deduplicator.coverage.hour_end_checkpoints import derive_checkpoints
+from kalshi_platform.deduplicator.coverage.multiset_hash import book_hashes, delta_hashes, row_fingerprints
+from kalshi_platform.deduplicator.coverage.streams.check_snapshots import check_snapshots
 from kalshi_platform.deduplicator.coverage.timeline import Covered, Timeline
 from kalshi_platform.deduplicator.coverage.verification.check_books import (
     CONSISTENT,
     INCONSISTENT,
     UNDECIDED,
     Checkpoints,
-    Polled,
+    PolledBooks,
     check_checkpoints,
-    check_polled,
+    check_polled_books,
 )
 from kalshi_platform.market.fold import Changes
 from kalshi_platform.market.intervals import Interval
@@ -53,7 +53,7 @@ class Tape(NamedTuple):
     def timeline(self) -> Timeline:
         rows = self.frame()
         market, us, observer, seq = (rows[name].to_numpy() for name in ("market", "exchange_us", "observer", "seq"))
-        return Timeline(0, market, us, parts_of(rows), fingerprints_of(rows), observer, seq)
+        return Timeline(0, market, us, delta_hashes(rows), row_fingerprints(rows), observer, seq)
 
 
 rows_of = st.lists(
@@ -83,7 +83,7 @@ def array(values: list[int]) -> np.ndarray:
 
 def checkpoints_at(tape: Tape, places: list[tuple[int, int]]) -> Checkpoints:
     places = sorted(places)
-    sums = sums_of_books(levels([tape.book(*place) for place in places]))
+    sums = book_hashes(levels([tape.book(*place) for place in places]))
     return Checkpoints(array([market for market, _ in places]), array([us for _, us in places]), sums)
 
 
@@ -132,26 +132,28 @@ def test_polled_books_of_any_moment_of_their_window_are_consistent_and_others_ar
     ]
     true = Tape(shuffled[: pick.choice(inside)]).book(market, END)
     wrong = {**true, ("yes", 5_000): 7}
-    polled = Polled(array([market] * 2), array([low] * 2), array([high] * 2), sums_of_books(levels([true, wrong])))
+    polled = PolledBooks(array([market] * 2), array([low] * 2), array([high] * 2), book_hashes(levels([true, wrong])))
     checkpoints = checkpoints_at(tape, [place])
     # Rows of one time from one observer have the order in which they came, so here each row is a observer of its own.
     alone = Tape([(*row[:5], number) for number, row in enumerate(tape.rows)])
-    found = check_polled(alone.timeline(), covered([(since + 1, high + 1)]), checkpoints, polled).verdicts.tolist()
+    found = check_polled_books(
+        alone.timeline(), covered([(since + 1, high + 1)]), checkpoints, polled
+    ).verdicts.tolist()
     crowded = any(sum(r[1] == us for r in mine) > 10 for us in range(low, high + 1))
     assert found[0] == CONSISTENT or (crowded and found[0] == UNDECIDED)
     assert found[1] == (UNDECIDED if crowded else INCONSISTENT)
-    hole = check_polled(alone.timeline(), covered([(since + 1, high)]), checkpoints, polled).verdicts.tolist()
+    hole = check_polled_books(alone.timeline(), covered([(since + 1, high)]), checkpoints, polled).verdicts.tolist()
     assert hole == [UNDECIDED, UNDECIDED]
 
 
 def test_a_book_polled_around_its_checkpoint_can_be_consistent_and_never_inconsistent() -> None:
     tape = Tape([(0, 5, "yes", 100, 100, 0), (0, 20, "yes", 100, 100, 0)])
     books = levels([{("yes", 100): 200}, {("yes", 100): 100}, {("yes", 100): 1}])
-    polled = Polled(array([0] * 3), array([4] * 3), array([25] * 3), sums_of_books(books))
+    polled = PolledBooks(array([0] * 3), array([4] * 3), array([25] * 3), book_hashes(books))
     checkpoints = checkpoints_at(tape, [(0, 10)])
-    found = check_polled(tape.timeline(), covered([(11, END)]), checkpoints, polled)
+    found = check_polled_books(tape.timeline(), covered([(11, END)]), checkpoints, polled)
     assert found.verdicts.tolist() == [CONSISTENT, CONSISTENT, UNDECIDED]
-    none = check_polled(tape.timeline(), covered([(0, END)]), checkpoints_at(tape, []), polled)
+    none = check_polled_books(tape.timeline(), covered([(0, END)]), checkpoints_at(tape, []), polled)
     assert none.verdicts.tolist() == [UNDECIDED] * 3
 
 
@@ -168,7 +170,7 @@ def test_derived_checkpoints_are_the_books_of_their_moment_where_all_is_covered(
     )  # fmt: skip
     rows = tape.frame().with_columns(side=(pl.col("side") == "no").cast(pl.Int64))
     changes = Changes(*(rows[name].to_numpy() for name in ("market", "side", "price_e4", "delta_e2")))
-    found, wrong = derive(checkpoints, covered(holes), changes, rows["exchange_us"].to_numpy(), at)
+    found, wrong = derive_checkpoints(checkpoints, covered(holes), changes, rows["exchange_us"].to_numpy(), at)
     expected, impossible = {}, []
     for market, ticker in enumerate(TICKERS):
         before = [us for of, us in places if of == market and us <= at]
@@ -195,6 +197,6 @@ def test_snapshots_of_a_run_are_compared_by_number() -> None:
     pairs = pl.DataFrame(
         [(1, "A", 1, 5, 0, 9), (1, "A", 5, 9, 0, 9), (1, "A", 9, 12, 0, 9)], schema=names, orient="row"
     )
-    found = check_runs(pairs, snapshots, deltas)
+    found = check_snapshots(pairs, snapshots, deltas)
     assert found.select("seq", "passed").rows() == [(1, True), (5, False)]
-    assert check_runs(pairs.clear(), snapshots, deltas).is_empty()
+    assert check_snapshots(pairs.clear(), snapshots, deltas).is_empty()

@@ -8,14 +8,14 @@ import polars as pl
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kalshi_platform.deduplicator.coverage.streams.seq_ranges import runs
+from kalshi_platform.deduplicator.coverage.streams.seq_ranges import merge_segments
 
 Segment = tuple[int, int, int]
 
 
 def found(segments: list[Segment]) -> list[Segment]:
     schema = {"stream_id": pl.Int64, "seq_from": pl.Int64, "seq_to": pl.Int64}
-    return sorted(runs(pl.DataFrame(segments, schema=schema, orient="row")).rows())
+    return sorted(merge_segments(pl.DataFrame(segments, schema=schema, orient="row")).rows())
 
 
 def numbers(segments: list[Segment]) -> set[tuple[int, int]]:

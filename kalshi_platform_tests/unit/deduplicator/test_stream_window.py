@@ -8,9 +8,13 @@ import polars as pl
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kalshi_platform.deduplicator.coverage.claims import claims
-from kalshi_platform.deduplicator.coverage.streams.stream_window import edge_segments
-from kalshi_platform.deduplicator.coverage.streams.time_regressions import broken, broken_between, steps_back
+from kalshi_platform.deduplicator.coverage.claims import claim_intervals
+from kalshi_platform.deduplicator.coverage.streams.stream_window import find_edge_segments
+from kalshi_platform.deduplicator.coverage.streams.time_regressions import (
+    invalidated_between_segments,
+    invalidated_intervals,
+    measure_regressions,
+)
 from kalshi_platform.market.intervals import intersection
 from kalshi_platform_tests.unit.deduplicator.test_worlds import LONG, world_of, worlds
 from kalshi_platform_tests.unit.deduplicator.truth import (
@@ -43,12 +47,12 @@ def test_the_commits_at_the_edges_of_a_window_are_enough_for_its_claims(world: W
     low = pick.randint(90, 700)
     edges = (low, low + pick.choice((0, 5, 40, 200)))
     inner = (edges[0] - 5 * MARGIN_US, edges[1] + 5 * MARGIN_US)
-    near = edge_segments(segments, inner, single=members["exchange_index"].n_unique() <= 1)
+    near = find_edge_segments(segments, inner, single=members["exchange_index"].n_unique() <= 1)
     read = pl.col("exchange_us").is_between(*inner, closed="left")
     for first, last in near.select("seq_from", "seq_to").iter_rows():
         read |= pl.col("seq").is_between(first, last)
-    whole = claims(members, segments, deltas, MARGIN_US)
-    part = claims(members, segments, deltas.filter(read), MARGIN_US)
+    whole = claim_intervals(members, segments, deltas, MARGIN_US)
+    part = claim_intervals(members, segments, deltas.filter(read), MARGIN_US)
     for ticker in world.index:
         expected = intersection(whole.get(ticker, []), [edges])
         assert intersection(part.get(ticker, []), [edges]) == expected
@@ -61,20 +65,20 @@ def frame(rows: list[tuple[int, int, str]]) -> pl.DataFrame:
 
 def test_steps_back_are_measured_by_market_and_for_the_stream_as_a_whole() -> None:
     deltas = frame([(1, 100, "A"), (2, 90, "B"), (3, 95, "B"), (4, 80, "A"), (5, 300, "A"), (6, 70, "B")])
-    found = steps_back(deltas, (75, 1_000))
+    found = measure_regressions(deltas, (75, 1_000))
     assert found.rows() == [("", 3, 20, 80), ("A", 1, 20, 80)]
-    assert steps_back(deltas, (0, 1_000)).rows() == [("", 4, 230, 70), ("A", 1, 20, 80), ("B", 1, 25, 70)]
-    assert broken(deltas, 15) == {0: [(70, 301)]}
-    assert broken(deltas, 230) == {}
+    assert measure_regressions(deltas, (0, 1_000)).rows() == [("", 4, 230, 70), ("A", 1, 20, 80), ("B", 1, 25, 70)]
+    assert invalidated_intervals(deltas, 15) == {0: [(70, 301)]}
+    assert invalidated_intervals(deltas, 230) == {}
 
 
 def test_a_step_back_between_commits_is_seen_in_their_times_alone() -> None:
     schema = dict.fromkeys(("seq_from", "low_us", "high_us"), pl.Int64)
     rows = [(1, 100, 200), (5, None, None), (9, 190, 260), (12, 150, 155), (20, 400, 900)]
     segments = pl.DataFrame(rows, schema=schema, orient="row")
-    assert broken_between(segments, 20) == [(150, 261)]
-    assert broken_between(segments, 5) == [(150, 261)]
-    assert broken_between(segments, 110) == []
+    assert invalidated_between_segments(segments, 20) == [(150, 261)]
+    assert invalidated_between_segments(segments, 5) == [(150, 261)]
+    assert invalidated_between_segments(segments, 110) == []
 
 
 def test_a_market_that_stands_still_loses_its_claim_with_the_feed_that_steps_back() -> None:
@@ -83,5 +87,5 @@ def test_a_market_that_stands_still_loses_its_claim_with_the_feed_that_steps_bac
     members = pl.DataFrame([(1, "A", 0, 1, None), (1, "Q", 0, 2, None)], schema=names, orient="row")
     segments = pl.DataFrame([(1, 1, 9)], schema=["stream_id", "seq_from", "seq_to"], orient="row")
     deltas = frame([(3, 100, "A"), (4, 500, "A"), (5, 300, "A"), (6, 900, "A")])
-    found = claims(members, segments, deltas, 10)
+    found = claim_intervals(members, segments, deltas, 10)
     assert found == {"A": [(111, 300), (501, 890)], "Q": [(111, 300), (501, 890)]}

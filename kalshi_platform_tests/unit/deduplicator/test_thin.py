@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kalshi_platform.deduplicator.coverage.checkpoints import range_min
-from kalshi_platform.deduplicator.coverage.streams.seq_ranges import runs, spans
-from kalshi_platform.deduplicator.merge.deduplicate import rounds, thin
+from kalshi_platform.deduplicator.coverage.streams.seq_ranges import clip_to_range, merge_segments
+from kalshi_platform.deduplicator.merge.deduplicate import deduplicate, insert_rounds
 from kalshi_platform.market.tables import GATHERER_TABLES, PRODUCTION_TABLES
 from kalshi_platform.market.times import US_PER_S
 from kalshi_platform.storage.arrow import arrow_schema
@@ -34,11 +34,11 @@ def table(name: str, rows: list[dict[str, Any]]) -> pa.Table:
 
 def test_the_first_receiver_is_the_observer_and_names_decide_between_equals() -> None:
     late, early = delta_row("A", ts_us=T0, seq=1, received_at=9), delta_row("A", ts_us=T0, seq=2, received_at=5)
-    united = thin(
+    united = deduplicate(
         "orderbook_deltas", {"g1": table("orderbook_deltas", [late]), "g2": table("orderbook_deltas", [early])}
     )
     assert united.select("gatherer", "seq").rows() == [("g2", 2)]
-    same = thin(
+    same = deduplicate(
         "orderbook_deltas", {"g2": table("orderbook_deltas", [early]), "g1": table("orderbook_deltas", [early])}
     )
     assert same["gatherer"].to_list() == ["g1"]
@@ -53,7 +53,7 @@ def test_every_table_has_the_columns_of_production() -> None:
         "market_lifecycle": lifecycle_row("A", received_us=T0),
     }
     for name, row in rows.items():
-        united = thin(name, {"g1": table(name, [row]), "g2": table(name, [row])})
+        united = deduplicate(name, {"g1": table(name, [row]), "g2": table(name, [row])})
         assert set(PRODUCTION_TABLES[name].names) <= set(united.columns)
         assert united.height == (2 if name == "orderbook_snapshots" else 1)
 
@@ -65,7 +65,7 @@ def test_trades_of_one_moment_come_from_one_stream_and_stand_in_its_order() -> N
     partial = [trade_row("A", "aa", ts_us=T0, stream_id=22, seq=700, received_at=T0 + 1)]
     partial += [trade_row("A", "only", ts_us=T0 + 1_000, stream_id=22, seq=701, received_at=T0 + 2)]
     for parts in ({"g1": complete, "g2": partial}, {"g2": partial, "g1": complete[::-1]}):
-        united = thin("trades", {name: table("trades", rows) for name, rows in parts.items()})
+        united = deduplicate("trades", {name: table("trades", rows) for name, rows in parts.items()})
         found = united.sort("exchange_ts", "gatherer", "stream_id", "seq").select("trade_id", "gatherer", "seq").rows()
         assert found == [("zz", "g1", 1), ("aa", "g1", 2), ("mm", "g1", 3), ("only", "g2", 701)]
 
@@ -83,7 +83,7 @@ def test_tickers_of_one_moment_keep_the_order_of_a_stream_that_has_them_all(
     ]
     rows = {"g1": whole, "g2": other}
     random.Random(seed).shuffle(whole)
-    united = thin("tickers", {name: table("tickers", part) for name, part in rows.items() if part})
+    united = deduplicate("tickers", {name: table("tickers", part) for name, part in rows.items() if part})
     ordered = united.sort("gatherer", "stream_id", "seq")["fingerprint"].to_list()
     assert ordered == [(7 * n) % 12 for n in range(12)]
 
@@ -96,7 +96,7 @@ def test_trades_of_one_id_are_a_minute_apart_and_none_vanishes(drawn: list[tuple
     rows = [trade_row(ticker, trade, ts_us=T0 + second * US_PER_S) for ticker, trade, second in drawn]
     random.Random(seed).shuffle(rows)
     parts = {"g1": table("trades", rows[::2]), "g2": table("trades", rows[1::2])}
-    kept = thin("trades", {name: part for name, part in parts.items() if part.num_rows})
+    kept = deduplicate("trades", {name: part for name, part in parts.items() if part.num_rows})
     times = [(row["ticker"], row["trade_id"], row["exchange_ts"].timestamp()) for row in kept.to_dicts()]
     for ticker, trade, moment in times:
         assert sum((ticker, trade) == other[:2] and abs(moment - other[2]) <= 60 for other in times) == 1
@@ -108,9 +108,9 @@ def test_trades_of_one_id_are_a_minute_apart_and_none_vanishes(drawn: list[tuple
 def test_lifecycle_rows_of_one_content_are_asked_one_after_the_other() -> None:
     rows = [lifecycle_row("A", received_us=T0 + second * US_PER_S) for second in (301, 0, 299)]
     rows.append(lifecycle_row("B", received_us=T0 + 7))
-    united = thin("market_lifecycle", {"g1": table("market_lifecycle", rows)})
+    united = deduplicate("market_lifecycle", {"g1": table("market_lifecycle", rows)})
     parts = [part.select("ticker", pl.col("received_at").dt.epoch("s") - T0 // US_PER_S).rows()
-             for part in rounds("market_lifecycle", united)]  # fmt: skip
+             for part in insert_rounds("market_lifecycle", united)]  # fmt: skip
     assert parts == [[("A", 0), ("B", 0)], [("A", 299)], [("A", 301)]]
 
 
@@ -128,7 +128,7 @@ def test_touching_segments_are_a_run_and_book_subscriptions_end_with_it() -> Non
     segments = pl.DataFrame(
         [(1, 5, 6), (1, 1, 4), (1, 8, 9), (2, 1, 1)], schema=["stream_id", "seq_from", "seq_to"], orient="row"
     )
-    found = runs(segments)
+    found = merge_segments(segments)
     assert found.rows() == [(1, 1, 6), (1, 8, 9), (2, 1, 1)]
     book_subscriptions = pl.DataFrame(
         [(1, "A", 0, 2, None), (1, "B", 0, 3, 4), (1, "C", 0, 7, None), (1, "D", 0, 8, 12), (3, "E", 0, 1, None)],
@@ -138,5 +138,5 @@ def test_touching_segments_are_a_run_and_book_subscriptions_end_with_it() -> Non
         },
         orient="row",
     )  # fmt: skip
-    clipped = spans(book_subscriptions, found).select("ticker", "seq", "seq_end").rows()
+    clipped = clip_to_range(book_subscriptions, found).select("ticker", "seq", "seq_end").rows()
     assert clipped == [("A", 2, 6), ("B", 3, 4), ("D", 8, 9)]

@@ -5,8 +5,8 @@ from __future__ import annotations
 import polars as pl
 
 from kalshi_platform.deduplicator.coverage.streams.check_snapshots import RUN_CHECKS
-from kalshi_platform.deduplicator.coverage.streams.seq_ranges import runs, spans
-from kalshi_platform.deduplicator.coverage.streams.unknown_frames import UNKNOWN, concerned, standing
+from kalshi_platform.deduplicator.coverage.streams.seq_ranges import clip_to_range, merge_segments
+from kalshi_platform.deduplicator.coverage.streams.unknown_frames import UNKNOWN, find_doubted, truncate_subscriptions
 
 # Two markets, each with snapshots at 1 and 10 (A) or 2 and 11 (B); both are followed to the end of the run.
 BOOK_SUBSCRIPTIONS = pl.DataFrame(
@@ -23,9 +23,11 @@ def stands(
     unknown: list[tuple[int, str, str]], checks: list[tuple[str, int, int, bool]]
 ) -> list[tuple[str, int, int | None]]:
     frames = pl.DataFrame(unknown, schema=UNKNOWN, orient="row")
-    doubted = concerned(spans(BOOK_SUBSCRIPTIONS, runs(SEGMENTS)), frames)
+    doubted = find_doubted(clip_to_range(BOOK_SUBSCRIPTIONS, merge_segments(SEGMENTS)), frames)
     rows = [(1, ticker, seq, following, 0, 0, passed) for ticker, seq, following, passed in checks]
-    found = standing(BOOK_SUBSCRIPTIONS, doubted, frames, pl.DataFrame(rows, schema=RUN_CHECKS, orient="row"))
+    found = truncate_subscriptions(
+        BOOK_SUBSCRIPTIONS, doubted, frames, pl.DataFrame(rows, schema=RUN_CHECKS, orient="row")
+    )
     return found.select("ticker", "seq_from", "seq_to").rows()
 
 

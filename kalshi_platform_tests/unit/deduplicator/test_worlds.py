@@ -14,9 +14,9 @@ import polars as pl
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from kalshi_platform.deduplicator.coverage.checkpoints import books, settle
-from kalshi_platform.deduplicator.coverage.streams.seq_ranges import runs, spans
-from kalshi_platform.deduplicator.merge.deduplicate import thin
+from kalshi_platform.deduplicator.coverage.checkpoints import fold_checkpoints, locate
+from kalshi_platform.deduplicator.coverage.streams.seq_ranges import clip_to_range, merge_segments
+from kalshi_platform.deduplicator.merge.deduplicate import deduplicate
 from kalshi_platform.market.identity import DELTA_KEY
 from kalshi_platform_tests.unit.deduplicator.truth import (
     MARGIN_US,
@@ -65,7 +65,7 @@ def merge(world: World, pick: random.Random) -> Production:
         parts = {gatherer: delta_table(rows) for gatherer, rows in taken.items() if rows}
         if not parts:
             continue
-        united = thin("orderbook_deltas", parts)
+        united = deduplicate("orderbook_deltas", parts)
         keys = [tuple(row[name] for name in DELTA_KEY) for row in united.to_dicts()]
         assert len(set(keys)) == len(keys)
         for key, row in zip(keys, united.to_dicts(), strict=True):
@@ -90,8 +90,8 @@ def test_the_union_holds_nothing_twice_and_all_that_a_run_saw_whole(world: World
     truth = world.true_rows()
     assert all(count <= truth[key] for key, count in merged.items())
     for stream in world.streams:
-        of_runs = runs(segments_of(stream, pick))
-        for span in spans(book_subscriptions_of(stream), of_runs).to_dicts():
+        of_runs = merge_segments(segments_of(stream, pick))
+        for span in clip_to_range(book_subscriptions_of(stream), of_runs).to_dicts():
             times = [
                 row["exchange_ts"]
                 for row in stream.rows
@@ -108,14 +108,14 @@ def test_every_book_from_an_checkpoint_is_the_true_one(world: World, seed: int) 
     pick = random.Random(seed)
     merged = micros(merge(world, pick))
     for stream in world.streams[:2]:
-        of_runs = runs(segments_of(stream, pick))
-        claimed = spans(book_subscriptions_of(stream), of_runs)
+        of_runs = merge_segments(segments_of(stream, pick))
+        claimed = clip_to_range(book_subscriptions_of(stream), of_runs)
         for checkpoint, span_end_us in checkpoints_of(world, stream, claimed):
             book = book_of(checkpoint)
-            assert book == world.book(checkpoint["ticker"], checkpoint["checkpoint_us"])
+            assert book == world.book(checkpoint["ticker"], checkpoint["complete_from_us"])
             running = Counter(book)
             for row in merged:
-                if row["ticker"] == checkpoint["ticker"] and checkpoint["checkpoint_us"] < row["ts"] < span_end_us:
+                if row["ticker"] == checkpoint["ticker"] and checkpoint["complete_from_us"] < row["ts"] < span_end_us:
                     running[row["side"], row["price_e4"]] += row["delta_e2"]
             held = {level: count for level, count in running.items() if count}
             assert held == world.book(checkpoint["ticker"], span_end_us - 1)
@@ -127,13 +127,13 @@ def test_reading_a_stream_in_windows_gives_the_same_checkpoints(world: World, se
     pick = random.Random(seed)
     for stream in world.streams[:1]:
         feed = feed_of(stream, world)
-        claimed = spans(book_subscriptions_of(stream), runs(segments_of(stream, pick)))
-        whole = settle(claimed, feed, 10**9, MARGIN_US)
+        claimed = clip_to_range(book_subscriptions_of(stream), merge_segments(segments_of(stream, pick)))
+        whole = locate(claimed, feed, 10**9, MARGIN_US)
         assert whole.pending.is_empty()
         found, pending, read_to = [], claimed, 0
         while pending.height:
             read_to += pick.randint(1, 60)
-            window = settle(
+            window = locate(
                 pending.filter(pl.col("seq") < read_to), feed.filter(pl.col("seq") <= read_to), read_to, MARGIN_US
             )
             found.append(window.starts)
@@ -148,7 +148,7 @@ def test_the_worlds_are_not_empty() -> None:
     for seed in range(20):
         world = World(seed, 100, 2, 0.02)
         for stream in world.streams:
-            claimed = spans(book_subscriptions_of(stream), runs(segments_of(stream, world.random)))
+            claimed = clip_to_range(book_subscriptions_of(stream), merge_segments(segments_of(stream, world.random)))
             snapshots += len(stream.snapshots)
             claims += claimed.height
             for checkpoint, _ in checkpoints_of(world, stream, claimed):
@@ -162,8 +162,8 @@ def test_the_worlds_are_not_empty() -> None:
 def checkpoints_of(world: World, stream: Stream, claimed: pl.DataFrame) -> list[tuple[dict[str, Any], int]]:
     """Each checkpoint with E, the end of what its span claims, worked out from the plain definition."""
     feed = feed_of(stream, world)
-    settled = settle(claimed, feed, 10**9, MARGIN_US)
-    found = books(settled.starts, levels_of(stream), feed).to_dicts()
+    settled = locate(claimed, feed, 10**9, MARGIN_US)
+    found = fold_checkpoints(settled.starts, levels_of(stream), feed).to_dicts()
     assert len(found) == settled.starts.height
     ends = {(row["ticker"], row["seq"]): row["seq_end"] for row in claimed.to_dicts()}
     result = []
@@ -176,7 +176,7 @@ def checkpoints_of(world: World, stream: Stream, claimed: pl.DataFrame) -> list[
         ]
         all_times = [row["exchange_us"] for row in inside]
         start, end = min(all_times) + MARGIN_US, max(all_times) - MARGIN_US
-        assert checkpoint["checkpoint_us"] == start < end
+        assert checkpoint["complete_from_us"] == start < end
         result.append((checkpoint, end))
     return result
 

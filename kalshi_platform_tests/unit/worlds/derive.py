@@ -13,11 +13,16 @@ import polars as pl
 
 from kalshi_platform.deduplicator.coverage import checkpoints
 from kalshi_platform.deduplicator.coverage import claims as coverage
-from kalshi_platform.deduplicator.coverage.streams.check_snapshots import RUN_CHECKS, check_runs
-from kalshi_platform.deduplicator.coverage.streams.seq_ranges import runs, spans
+from kalshi_platform.deduplicator.coverage.streams.check_snapshots import RUN_CHECKS, check_snapshots
+from kalshi_platform.deduplicator.coverage.streams.seq_ranges import clip_to_range, merge_segments
 from kalshi_platform.deduplicator.coverage.streams.stream_ledger import StreamLedger
-from kalshi_platform.deduplicator.coverage.streams.stream_window import edge_segments
-from kalshi_platform.deduplicator.coverage.streams.unknown_frames import UNKNOWN, concerned, doubted_pairs, standing
+from kalshi_platform.deduplicator.coverage.streams.stream_window import find_edge_segments
+from kalshi_platform.deduplicator.coverage.streams.unknown_frames import (
+    UNKNOWN,
+    find_doubted,
+    pair_doubted,
+    truncate_subscriptions,
+)
 from kalshi_platform.market.intervals import Interval, intersection, union
 from kalshi_platform.market.records import BookDelta
 from kalshi_platform_tests.unit.worlds.moments import Checkpoint, Moment, StreamPart
@@ -39,7 +44,7 @@ _DELTAS = {
 _SNAPSHOTS: dict[str, Any] = {"ticker": pl.String, "seq": pl.Int64, **checkpoints.LEVEL_TYPES}
 
 
-def derive(moments: Sequence[Moment], margin_us: int = MARGIN_US) -> None:
+def derive(moments: Sequence[Moment], max_out_of_orderness_us: int = MARGIN_US) -> None:
     """Fill in the claims and checkpoints of all moments."""
     laid = _Laid()
     claimed: list[tuple[Moment, Interval]] = []
@@ -52,14 +57,14 @@ def derive(moments: Sequence[Moment], margin_us: int = MARGIN_US) -> None:
             laid.add_checkpointed(stream, len(checkpointed))
             checkpointed.append(each)
     united: dict[int, dict[str, list[Interval]]] = {}
-    for name, intervals in laid.claims(margin_us).items():
+    for name, intervals in laid.claims(max_out_of_orderness_us).items():
         place, ticker = _split(name)
         each, window = claimed[place]
         own = [(start - place * _TIME, end - place * _TIME) for start, end in intervals]
         united.setdefault(id(each), {}).setdefault(ticker, []).extend(intersection(own, [window]))
     for each in moments:
         each.claims = {ticker: union(parts) for ticker, parts in united.get(id(each), {}).items()}
-    for name, time, book in laid.checkpoints(margin_us):
+    for name, time, book in laid.checkpoints(max_out_of_orderness_us):
         place, ticker = _split(name)
         checkpointed[place].checkpoints.append(Checkpoint(ticker, time - place * _TIME, book))
 
@@ -74,8 +79,8 @@ def as_they_stand(stream: StreamPart) -> list[tuple[str, int, int | None]]:
     ledger = StreamLedger(segments, pl.DataFrame(members, schema=_BOOK_SUBSCRIPTIONS, orient="row"))
     frames = [(each.seq, each.frame_type, each.ticker) for each in stream.unknown]
     unknown = pl.DataFrame(frames, schema=UNKNOWN, orient="row")
-    doubted = concerned(spans(ledger.book_subscriptions, runs(segments)), unknown)
-    found = doubted_pairs(ledger, doubted, (-_TIME, _TIME))
+    doubted = find_doubted(clip_to_range(ledger.book_subscriptions, merge_segments(segments)), unknown)
+    found = pair_doubted(ledger, doubted, (-_TIME, _TIME))
     checks = pl.DataFrame(schema=RUN_CHECKS)
     if found.height:
         books = [
@@ -88,12 +93,12 @@ def as_they_stand(stream: StreamPart) -> list[tuple[str, int, int | None]]:
         ]
         deltas = [(each.seq, each.ticker, each.side, each.price_e4, each.delta_e2) for each in stream.deltas]
         schema = {name: _DELTAS[name] for name in ("seq", "ticker", "side", "price_e4", "delta_e2")}
-        checks = check_runs(
+        checks = check_snapshots(
             found,
             pl.DataFrame(books, schema=_SNAPSHOTS, orient="row"),
             pl.DataFrame(deltas, schema=schema, orient="row"),
         )
-    standing_ones = standing(ledger.book_subscriptions, doubted, unknown, checks)
+    standing_ones = truncate_subscriptions(ledger.book_subscriptions, doubted, unknown, checks)
     return standing_ones.select("ticker", "seq_from", "seq_to").rows()
 
 
@@ -113,24 +118,26 @@ class _Laid:
             sides = [[level[part] for level in side] for side in (each.yes, each.no) for part in (0, 1)]
             self._snapshots.append((_name(place, each.ticker), place * _STREAM + each.seq, *sides))
 
-    def claims(self, margin_us: int) -> dict[str, list[Interval]]:
+    def claims(self, max_out_of_orderness_us: int) -> dict[str, list[Interval]]:
         segments, book_subscriptions, deltas = self._ledgers[0].frames()
         columns = deltas.select("seq", "exchange_us", "ticker", "exchange_index")
-        return coverage.claims(book_subscriptions, segments, columns, margin_us)
+        return coverage.claim_intervals(book_subscriptions, segments, columns, max_out_of_orderness_us)
 
-    def checkpoints(self, margin_us: int) -> list[tuple[str, int, Levels]]:
+    def checkpoints(self, max_out_of_orderness_us: int) -> list[tuple[str, int, Levels]]:
         segments, book_subscriptions, deltas = self._ledgers[1].frames()
         snapshots = pl.DataFrame(self._snapshots, schema=_SNAPSHOTS, orient="row")
-        settled = checkpoints.settle(spans(book_subscriptions, runs(segments)), deltas, 2**60, margin_us)
+        settled = checkpoints.locate(
+            clip_to_range(book_subscriptions, merge_segments(segments)), deltas, 2**60, max_out_of_orderness_us
+        )
         assert settled.pending.is_empty()
         found = []
-        for row in checkpoints.books(settled.starts, snapshots, deltas).iter_rows(named=True):
+        for row in checkpoints.fold_checkpoints(settled.starts, snapshots, deltas).iter_rows(named=True):
             book = {
                 (side, price): size
                 for side in ("yes", "no")
                 for price, size in zip(row[f"{side}_price_e4"], row[f"{side}_count_e2"], strict=True)
             }
-            found.append((row["ticker"], row["checkpoint_us"], book))
+            found.append((row["ticker"], row["complete_from_us"], book))
         return found
 
 
@@ -142,7 +149,7 @@ def _rows_around(stream: StreamPart, window: Interval) -> list[BookDelta]:
     rows = [(1, *segment) for segment in stream.segments]
     segments = pl.DataFrame(rows, schema={**_SEGMENTS, "low_us": pl.Int64, "high_us": pl.Int64}, orient="row")
     single = len({INDEX[ticker] for ticker, _, _ in stream.book_subscriptions}) <= 1
-    edges = edge_segments(segments, inner, single=single).select("seq_from", "seq_to").rows()
+    edges = find_edge_segments(segments, inner, single=single).select("seq_from", "seq_to").rows()
     return [
         each
         for each in stream.deltas

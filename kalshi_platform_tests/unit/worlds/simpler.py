@@ -8,7 +8,7 @@ import polars as pl
 import pyarrow as pa
 
 from kalshi_platform.deduplicator.coverage import checkpoints
-from kalshi_platform.deduplicator.coverage.streams.unknown_frames import standing
+from kalshi_platform.deduplicator.coverage.streams.unknown_frames import truncate_subscriptions
 from kalshi_platform.exchange.protocol.sequence import Stream
 from kalshi_platform.exchange.protocol.session import Session, SessionConfig
 from kalshi_platform.exchange.protocol.session_model import SessionOutput
@@ -18,7 +18,7 @@ from kalshi_platform_tests.unit.worlds.tables import GathererTables, arrow
 from kalshi_platform_tests.unit.worlds.world import NewRows
 
 Bounds = Callable[[pl.DataFrame, pl.DataFrame, int, int], pl.DataFrame]
-_bounds, _books = checkpoints.bounds, checkpoints.books
+_bounds, _books = checkpoints.watermarks, checkpoints.fold_checkpoints
 
 
 class CountedPerGatherer(Session):
@@ -61,14 +61,18 @@ class FollowedToTheAck(Session):
         return SessionOutput([*received.records, *self.take_records()], received.commands, received.alarms)
 
 
-def closed_at_the_start(spans: pl.DataFrame, deltas: pl.DataFrame, read_to: int, margin_us: int) -> pl.DataFrame:
+def closed_at_the_start(
+    spans: pl.DataFrame, deltas: pl.DataFrame, read_to: int, max_out_of_orderness_us: int
+) -> pl.DataFrame:
     """S itself is claimed."""
-    return _bounds(spans, deltas, read_to, margin_us).with_columns(pl.col("checkpoint_us") - 1)
+    return _bounds(spans, deltas, read_to, max_out_of_orderness_us).with_columns(pl.col("complete_from_us") - 1)
 
 
-def closed_at_the_end(spans: pl.DataFrame, deltas: pl.DataFrame, read_to: int, margin_us: int) -> pl.DataFrame:
+def closed_at_the_end(
+    spans: pl.DataFrame, deltas: pl.DataFrame, read_to: int, max_out_of_orderness_us: int
+) -> pl.DataFrame:
     """E itself is claimed."""
-    return _bounds(spans, deltas, read_to, margin_us).with_columns(pl.col("until_us") + 1)
+    return _bounds(spans, deltas, read_to, max_out_of_orderness_us).with_columns(pl.col("complete_until_us") + 1)
 
 
 def without_margin(spans: pl.DataFrame, deltas: pl.DataFrame, read_to: int, _margin_us: int) -> pl.DataFrame:
@@ -76,7 +80,9 @@ def without_margin(spans: pl.DataFrame, deltas: pl.DataFrame, read_to: int, _mar
     return _bounds(spans, deltas, read_to, 0)
 
 
-def without_margin_of_its_own(spans: pl.DataFrame, deltas: pl.DataFrame, read_to: int, margin_us: int) -> pl.DataFrame:
+def without_margin_of_its_own(
+    spans: pl.DataFrame, deltas: pl.DataFrame, read_to: int, max_out_of_orderness_us: int
+) -> pl.DataFrame:
     """A market's own first and last times are believed to be in order, those of others not."""
     own = (
         spans.select("ticker", "seq", "seq_end")
@@ -86,15 +92,16 @@ def without_margin_of_its_own(spans: pl.DataFrame, deltas: pl.DataFrame, read_to
         .group_by("ticker", "seq")
         .agg(pl.col("exchange_us").first().alias("_first"), pl.col("exchange_us").last().alias("_last"))
     )
-    found = _bounds(spans, deltas, read_to, margin_us).join(own, on=["ticker", "seq"], how="left")
+    found = _bounds(spans, deltas, read_to, max_out_of_orderness_us).join(own, on=["ticker", "seq"], how="left")
     return found.with_columns(
-        checkpoint_us=pl.min_horizontal("checkpoint_us", "_first"), until_us=pl.max_horizontal("until_us", "_last")
+        complete_from_us=pl.min_horizontal("complete_from_us", "_first"),
+        complete_until_us=pl.max_horizontal("complete_until_us", "_last"),
     ).drop("_first", "_last")
 
 
 def from_the_next_delta(starts: pl.DataFrame, snapshots: pl.DataFrame, deltas: pl.DataFrame) -> pl.DataFrame:
     """The snapshot as it is, and every delta from S on."""
-    return _books(starts.with_columns(pl.col("checkpoint_us") - 1), snapshots, deltas.clear())
+    return _books(starts.with_columns(pl.col("complete_from_us") - 1), snapshots, deltas.clear())
 
 
 def by_time(column: str) -> NewRows:
@@ -121,4 +128,6 @@ def believed_without_proof(
 ) -> pl.DataFrame:
     """Only a snapshot that contradicts the one before counts against an unknown message."""
     failed = checks.filter(~pl.col("passed")).select("ticker", "seq")
-    return standing(book_subscriptions, doubted.join(failed, on=["ticker", "seq"], how="semi"), unknown, checks)
+    return truncate_subscriptions(
+        book_subscriptions, doubted.join(failed, on=["ticker", "seq"], how="semi"), unknown, checks
+    )

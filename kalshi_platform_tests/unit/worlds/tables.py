@@ -15,8 +15,8 @@ from pathlib import Path
 import polars as pl
 import pyarrow as pa
 
-from kalshi_platform.deduplicator.merge.cursor import Batch, Pass, plan
-from kalshi_platform.deduplicator.merge.deduplicate import thin
+from kalshi_platform.deduplicator.merge.cursor import Batch, ReadPlan, plan_read
+from kalshi_platform.deduplicator.merge.deduplicate import deduplicate
 from kalshi_platform.gatherer.ingest.columns import tables_of
 from kalshi_platform.gatherer.ingest.ledger import BookSubscription, Ledger, Segment, fold
 from kalshi_platform.market.identity import DELTA_KEY
@@ -85,10 +85,10 @@ class GathererTables:
                 ]
                 book_subscription.seq_to = max([book_subscription.seq_from, *reached])
 
-    def read_new(self, after: int, rows_per_pass: int) -> tuple[Pass, pa.Table | None]:
+    def read_new(self, after: int, rows_per_pass: int) -> tuple[ReadPlan, pa.Table | None]:
         """The next rows after a cursor, as the live merge reads them."""
         lines = [line for line in self.batches if line.batch_no > after]
-        planned = plan(lines, after, rows_per_pass)
+        planned = plan_read(lines, after, rows_per_pass)
         windows = planned.windows.get(DELTAS, ())
         rows = [
             row
@@ -135,7 +135,7 @@ class Production:
         """Unite what gatherers gave and insert what is new; return how many rows that were."""
         if not parts:
             return 0
-        united = thin(DELTAS, parts)
+        united = deduplicate(DELTAS, parts)
         before = len(self.rows)
         keys = united.select(pl.col("exchange_ts").dt.epoch("us"), *DELTA_KEY[1:]).rows()
         assert len(set(keys)) == len(keys), "one insert holds a key twice"

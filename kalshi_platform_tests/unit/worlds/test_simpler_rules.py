@@ -83,11 +83,11 @@ def test_a_simpler_rule_is_caught(name: str, monkeypatch: pytest.MonkeyPatch) ->
     rule = SIMPLER[name]
     for module in (coverage, checkpoints):
         if rule.bounds is not None:
-            monkeypatch.setattr(module, "bounds", rule.bounds)
+            monkeypatch.setattr(module, "watermarks", rule.bounds)
     if rule.unknown is not None:
-        monkeypatch.setattr(derive_module, "standing", rule.unknown)
+        monkeypatch.setattr(derive_module, "truncate_subscriptions", rule.unknown)
     if rule.books is not None:
-        monkeypatch.setattr(checkpoints, "books", rule.books)
+        monkeypatch.setattr(checkpoints, "fold_checkpoints", rule.books)
     assert wrong_worlds(rule)[1], f"{name}: not one of {WORLDS} worlds is wrong"
 
 

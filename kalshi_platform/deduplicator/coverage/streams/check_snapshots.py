@@ -9,14 +9,14 @@ from __future__ import annotations
 import numpy as np
 import polars as pl
 
-from kalshi_platform.deduplicator.coverage.multiset_hash import parts_of, sums_of_books
+from kalshi_platform.deduplicator.coverage.multiset_hash import book_hashes, delta_hashes
 from kalshi_platform.market.intervals import Interval
 
 RUN_CHECKS = {"stream_id": pl.Int64, "ticker": pl.String, "seq": pl.Int64, "next_seq": pl.Int64,
               "low_us": pl.Int64, "high_us": pl.Int64, "passed": pl.Boolean}  # fmt: skip
 
 
-def pairs(of_spans: pl.DataFrame, segments: pl.DataFrame, within: Interval) -> pl.DataFrame:
+def pair_snapshots(of_spans: pl.DataFrame, segments: pl.DataFrame, within: Interval) -> pl.DataFrame:
     """Neighbouring snapshots of one run and market whose stretch touches `within`.
 
     `of_spans` as runs.spans() gives them; `segments`: seq_from, seq_to, low_us, high_us (null without deltas). Gives
@@ -45,13 +45,13 @@ def pairs(of_spans: pl.DataFrame, segments: pl.DataFrame, within: Interval) -> p
     )
 
 
-def check_runs(found: pl.DataFrame, snapshots: pl.DataFrame, deltas: pl.DataFrame) -> pl.DataFrame:
+def check_snapshots(found: pl.DataFrame, snapshots: pl.DataFrame, deltas: pl.DataFrame) -> pl.DataFrame:
     """Compare the pairs of one stream; pairs without both books are left out. Gives the columns of RUN_CHECKS.
 
     `snapshots`: ticker, seq and the lists of levels; `deltas`: seq, ticker, side, price_e4, delta_e2, at least all
     of the pairs' markets between their numbers.
     """
-    sums = snapshots.select("ticker", "seq", pl.Series("_sum", sums_of_books(snapshots)))
+    sums = snapshots.select("ticker", "seq", pl.Series("_sum", book_hashes(snapshots)))
     asked = (
         found.join(sums, on=["ticker", "seq"])
         .join(sums.rename({"seq": "next_seq", "_sum": "_next"}), on=["ticker", "next_seq"])
@@ -65,7 +65,7 @@ def check_runs(found: pl.DataFrame, snapshots: pl.DataFrame, deltas: pl.DataFram
     keys = (market + mine["seq"]).to_numpy()
     order = np.argsort(keys)
     keys, running = keys[order], np.zeros(len(keys) + 1, dtype=np.uint64)
-    np.cumsum(parts_of(mine)[order], out=running[1:])
+    np.cumsum(delta_hashes(mine)[order], out=running[1:])
     base = np.array([tickers[str(ticker)] for ticker in asked["ticker"]], dtype=np.int64) * span
     low = np.searchsorted(keys, base + asked["seq"].to_numpy(), side="right")
     high = np.searchsorted(keys, base + asked["next_seq"].to_numpy(), side="left")

@@ -8,7 +8,7 @@ from __future__ import annotations
 import polars as pl
 
 
-def runs(segments: pl.DataFrame) -> pl.DataFrame:
+def merge_segments(segments: pl.DataFrame) -> pl.DataFrame:
     """Join the segments (stream_id, seq_from, seq_to) of any streams into runs of the same columns."""
     ordered = segments.select("stream_id", "seq_from", "seq_to").sort("stream_id", "seq_from", "seq_to")
     reached = pl.col("seq_to").cum_max().shift(1).over("stream_id")
@@ -21,7 +21,7 @@ def runs(segments: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def spans(book_subscriptions: pl.DataFrame, of_runs: pl.DataFrame) -> pl.DataFrame:
+def clip_to_range(book_subscriptions: pl.DataFrame, of_runs: pl.DataFrame) -> pl.DataFrame:
     """Clip book subscriptions to the run that holds their snapshot: (stream_id, ticker, exchange_index, seq, seq_end).
 
     `book_subscriptions`: stream_id, ticker, exchange_index, seq_from (the snapshot), seq_to (null while it lasts).

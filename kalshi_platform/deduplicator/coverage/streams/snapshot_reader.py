@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 import polars as pl
 
-from kalshi_platform.deduplicator.coverage.streams.check_snapshots import check_runs
+from kalshi_platform.deduplicator.coverage.streams.check_snapshots import check_snapshots
 from kalshi_platform.deduplicator.coverage.streams.stream_ledger import CLOCKS_APART
 from kalshi_platform.market.times import datetime_from_us
 from kalshi_platform.storage.read import ArrowSnapshot
@@ -17,11 +17,11 @@ def read_checks(snapshot: ArrowSnapshot, stream_id: int, found: pl.DataFrame) ->
 
     `found`: at least one, as proof_runs.pairs() gives them.
     """
-    books = read_levels(snapshot, stream_id, _seqs(found))
+    books = read_levels(snapshot, stream_id, _seqs_of_pairs(found))
     tickers = found["ticker"].cast(pl.String).unique().to_list()
     books = books.filter(pl.col("ticker").is_in(tickers))
     found = found.with_columns(pl.col("ticker").cast(pl.String))
-    return check_runs(found, books, pl.concat(_deltas_of(snapshot, stream_id, found, tickers)))
+    return check_snapshots(found, books, pl.concat(_deltas_of(snapshot, stream_id, found, tickers)))
 
 
 def read_levels(snapshot: ArrowSnapshot, stream_id: int, starts: pl.DataFrame) -> pl.DataFrame:
@@ -55,7 +55,7 @@ def read_levels(snapshot: ArrowSnapshot, stream_id: int, starts: pl.DataFrame) -
     )
 
 
-def _seqs(found: pl.DataFrame) -> pl.DataFrame:
+def _seqs_of_pairs(found: pl.DataFrame) -> pl.DataFrame:
     return pl.concat([found.select("seq"), found.select(pl.col("next_seq").alias("seq"))]).unique()
 
 

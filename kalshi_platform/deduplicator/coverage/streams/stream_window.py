@@ -13,10 +13,10 @@ from typing import NamedTuple
 import polars as pl
 import pyarrow as pa
 
-from kalshi_platform.deduplicator.coverage.streams.seq_ranges import runs
+from kalshi_platform.deduplicator.coverage.streams.seq_ranges import merge_segments
 from kalshi_platform.deduplicator.coverage.streams.stream_ledger import CLOCKS_APART, StreamLedger
-from kalshi_platform.deduplicator.coverage.streams.time_regressions import broken_between
-from kalshi_platform.deduplicator.coverage.streams.unknown_frames import read_proven
+from kalshi_platform.deduplicator.coverage.streams.time_regressions import invalidated_between_segments
+from kalshi_platform.deduplicator.coverage.streams.unknown_frames import read_verified_ledger
 from kalshi_platform.market.intervals import Interval
 from kalshi_platform.market.times import datetime_from_us
 from kalshi_platform.storage.read import ArrowSnapshot
@@ -45,7 +45,7 @@ class StreamWindow(NamedTuple):
     pending: bool = False
 
 
-def streams_between(snapshot: ArrowSnapshot, low: datetime, high: datetime) -> list[int]:
+def find_streams(snapshot: ArrowSnapshot, low: datetime, high: datetime) -> list[int]:
     """Streams whose deltas reach into [low, high), or over it.
 
     Streams that were over before, or begin after it, are passed over without a look at their ledger. A replay sends
@@ -65,15 +65,17 @@ def streams_between(snapshot: ArrowSnapshot, low: datetime, high: datetime) -> l
     return [int(value) for value in found.column(0).to_pylist()]
 
 
-def read_window(snapshot: ArrowSnapshot, stream_id: int, low_us: int, high_us: int, margin_us: int) -> StreamWindow:
+def read_window(
+    snapshot: ArrowSnapshot, stream_id: int, low_us: int, high_us: int, max_out_of_orderness_us: int
+) -> StreamWindow:
     """Read what is needed to know the claims of [low, high). Raises DatabaseUnavailable."""
-    around = AROUND_MARGINS * margin_us
+    around = AROUND_MARGINS * max_out_of_orderness_us
     inner = (low_us - around, high_us + around)
-    (segments, book_subscriptions), pending = read_proven(snapshot, stream_id, inner)
+    (segments, book_subscriptions), pending = read_verified_ledger(snapshot, stream_id, inner)
     tickers = pl.Enum(book_subscriptions["ticker"].unique().sort())
     book_subscriptions = book_subscriptions.with_columns(pl.col("ticker").cast(tickers))
     indices = StreamLedger(segments, book_subscriptions).indices
-    edges = edge_segments(segments, inner, single=indices["exchange_index"].n_unique() <= 1)
+    edges = find_edge_segments(segments, inner, single=indices["exchange_index"].n_unique() <= 1)
     parts = [_EMPTY.with_columns(pl.col("ticker").cast(tickers)).join(indices, on="ticker").select(COLUMNS)]
     # The earliest and the latest time of a commit are those of rows.
     expected = (
@@ -94,17 +96,21 @@ def read_window(snapshot: ArrowSnapshot, stream_id: int, low_us: int, high_us: i
         whole = whole and bool(beyond)
         parts.extend(beyond)
     deltas = pl.concat(parts)
-    crossing = [step for step in broken_between(segments, margin_us) if step[0] < inner[0] or step[1] > inner[1]]
+    crossing = [
+        step
+        for step in invalidated_between_segments(segments, max_out_of_orderness_us)
+        if step[0] < inner[0] or step[1] > inner[1]
+    ]
     return StreamWindow(stream_id, segments, book_subscriptions, deltas, crossing, whole, pending)
 
 
-def edge_segments(segments: pl.DataFrame, inner: Interval, *, single: bool) -> pl.DataFrame:
+def find_edge_segments(segments: pl.DataFrame, inner: Interval, *, single: bool) -> pl.DataFrame:
     """Commits whose rows beyond `inner` matter: those that reach over an end of it, and the nearest beyond, by run.
 
     `segments`: stream_id, seq_from, seq_to, low_us, high_us (null without deltas). Pure.
     """
     low, high = inner
-    of_runs = runs(segments).select(pl.col("seq_from").alias("_run"))
+    of_runs = merge_segments(segments).select(pl.col("seq_from").alias("_run"))
     timed = (
         segments.filter(pl.col("low_us").is_not_null())
         .sort("seq_from")
@@ -141,10 +147,10 @@ def _rows(
         f" WHERE stream_id = $1 AND {condition}",
         (stream_id, *map(datetime_from_us, times_us), *params),
     )
-    return list(_converted(batches, indices))
+    return list(_convert(batches, indices))
 
 
-def _converted(batches: Iterator[pa.RecordBatch], indices: pl.DataFrame) -> Iterator[pl.DataFrame]:
+def _convert(batches: Iterator[pa.RecordBatch], indices: pl.DataFrame) -> Iterator[pl.DataFrame]:
     tickers = indices.schema["ticker"]
     for batch in batches:
         frame = pl.DataFrame(batch)

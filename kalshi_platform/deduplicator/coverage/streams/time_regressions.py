@@ -10,27 +10,27 @@ import polars as pl
 
 from kalshi_platform.market.intervals import Interval, union
 
-STEPS = {"ticker": pl.String, "steps": pl.Int64, "largest_us": pl.Int64, "exchange_us": pl.Int64}
+REGRESSIONS = {"ticker": pl.String, "steps": pl.Int64, "largest_us": pl.Int64, "exchange_us": pl.Int64}
 
 
-def steps_back(deltas: pl.DataFrame, within: Interval) -> pl.DataFrame:
+def measure_regressions(deltas: pl.DataFrame, within: Interval) -> pl.DataFrame:
     """Measure those whose row lies within the range: per ticker how many, the largest (µs), and the time of its row.
 
     `deltas`: seq, exchange_us, ticker, of one stream. The empty ticker stands for the stream as a whole.
     """
     ordered = deltas.select("seq", "exchange_us", pl.col("ticker").cast(pl.String)).sort("seq")
     whole = ordered.with_columns(ticker=pl.lit(""))
-    return pl.concat([_measured(whole, within), _measured(ordered, within)]).sort("ticker")
+    return pl.concat([_measure(whole, within), _measure(ordered, within)]).sort("ticker")
 
 
-def broken(deltas: pl.DataFrame, margin_us: int) -> dict[int, list[Interval]]:
+def invalidated_intervals(deltas: pl.DataFrame, max_out_of_orderness_us: int) -> dict[int, list[Interval]]:
     """What steps of more than the margin take away, by exchange_index; `deltas` also with that column."""
     peak = pl.col("exchange_us").cum_max().shift(1).over("exchange_index")
     stepped = (
         deltas.select("seq", "exchange_us", "exchange_index")
         .sort("seq")
         .with_columns(_peak=peak)
-        .filter(pl.col("exchange_us") < pl.col("_peak") - margin_us)
+        .filter(pl.col("exchange_us") < pl.col("_peak") - max_out_of_orderness_us)
     )
     found: dict[int, list[Interval]] = {}
     for index, low, high in stepped.select("exchange_index", "exchange_us", "_peak").iter_rows():
@@ -38,7 +38,7 @@ def broken(deltas: pl.DataFrame, margin_us: int) -> dict[int, list[Interval]]:
     return {index: union(parts) for index, parts in found.items()}
 
 
-def broken_between(segments: pl.DataFrame, margin_us: int) -> list[Interval]:
+def invalidated_between_segments(segments: pl.DataFrame, max_out_of_orderness_us: int) -> list[Interval]:
     """The same from one commit to later ones, as far as their times tell; of all feeds of the stream.
 
     `segments`: seq_from, low_us, high_us (null without deltas).
@@ -47,12 +47,12 @@ def broken_between(segments: pl.DataFrame, margin_us: int) -> list[Interval]:
         segments.filter(pl.col("low_us").is_not_null())
         .sort("seq_from")
         .with_columns(_peak=pl.col("high_us").cum_max().shift(1))
-        .filter(pl.col("low_us") < pl.col("_peak") - margin_us)
+        .filter(pl.col("low_us") < pl.col("_peak") - max_out_of_orderness_us)
     )
     return union((low, high + 1) for low, high in stepped.select("low_us", "_peak").iter_rows())
 
 
-def _measured(ordered: pl.DataFrame, within: Interval) -> pl.DataFrame:
+def _measure(ordered: pl.DataFrame, within: Interval) -> pl.DataFrame:
     back = pl.col("exchange_us").cum_max().over("ticker") - pl.col("exchange_us")
     return (
         ordered.with_columns(_back=back)
@@ -63,5 +63,5 @@ def _measured(ordered: pl.DataFrame, within: Interval) -> pl.DataFrame:
             pl.col("_back").max().alias("largest_us"),
             pl.col("exchange_us").get(pl.col("_back").arg_max()),
         )
-        .select(pl.col(name).cast(kind) for name, kind in STEPS.items())
+        .select(pl.col(name).cast(kind) for name, kind in REGRESSIONS.items())
     )

@@ -13,18 +13,18 @@ from typing import NamedTuple
 
 import polars as pl
 
-from kalshi_platform.deduplicator.coverage.streams.check_snapshots import RUN_CHECKS, pairs
-from kalshi_platform.deduplicator.coverage.streams.seq_ranges import runs, spans
+from kalshi_platform.deduplicator.coverage.streams.check_snapshots import RUN_CHECKS, pair_snapshots
+from kalshi_platform.deduplicator.coverage.streams.seq_ranges import clip_to_range, merge_segments
 from kalshi_platform.deduplicator.coverage.streams.snapshot_reader import read_checks
 from kalshi_platform.deduplicator.coverage.streams.stream_ledger import StreamLedger, read_ledger
 from kalshi_platform.market.intervals import Interval
 from kalshi_platform.storage.read import ArrowSnapshot
 
 UNKNOWN = {"seq": pl.Int64, "frame_type": pl.String, "ticker": pl.String}
-_SPAN = ["ticker", "seq"]
+_SUBSCRIPTION = ["ticker", "seq"]
 
 
-class ProvenLedger(NamedTuple):
+class VerifiedLedger(NamedTuple):
     """`ledger`: with book subscriptions only as far as they stand. `pending`: whether one that is still open may yet be
     proved
     to reach further."""
@@ -33,7 +33,7 @@ class ProvenLedger(NamedTuple):
     pending: bool
 
 
-def read_proven(snapshot: ArrowSnapshot, stream_id: int, within: Interval) -> ProvenLedger:
+def read_verified_ledger(snapshot: ArrowSnapshot, stream_id: int, within: Interval) -> VerifiedLedger:
     """Read a stream's ledger as far as it stands; proofs are looked for where a stretch touches `within`.
 
     Raises DatabaseUnavailable.
@@ -42,18 +42,18 @@ def read_proven(snapshot: ArrowSnapshot, stream_id: int, within: Interval) -> Pr
     table = snapshot.table("SELECT seq, frame_type, ticker FROM unknown_frames WHERE stream_id = $1", (stream_id,))
     unknown = pl.DataFrame(pl.from_arrow(table))
     if unknown.is_empty():
-        return ProvenLedger(ledger, pending=False)
-    doubted = concerned(spans(ledger.book_subscriptions, runs(ledger.segments)), unknown)
-    found = doubted_pairs(ledger, doubted, within)
+        return VerifiedLedger(ledger, pending=False)
+    doubted = find_doubted(clip_to_range(ledger.book_subscriptions, merge_segments(ledger.segments)), unknown)
+    found = pair_doubted(ledger, doubted, within)
     checks = read_checks(snapshot, stream_id, found) if found.height else pl.DataFrame(schema=RUN_CHECKS)
-    book_subscriptions = standing(ledger.book_subscriptions, doubted, unknown, checks)
+    book_subscriptions = truncate_subscriptions(ledger.book_subscriptions, doubted, unknown, checks)
     pending = (
         ledger.book_subscriptions.filter(pl.col("seq_to").is_null()).height > book_subscriptions["seq_to"].null_count()
     )
-    return ProvenLedger(ledger._replace(book_subscriptions=book_subscriptions), pending)
+    return VerifiedLedger(ledger._replace(book_subscriptions=book_subscriptions), pending)
 
 
-def concerned(of_spans: pl.DataFrame, unknown: pl.DataFrame) -> pl.DataFrame:
+def find_doubted(of_spans: pl.DataFrame, unknown: pl.DataFrame) -> pl.DataFrame:
     """The spans of one stream that hold an unknown message which may concern their market, each with `first`. Pure.
 
     `of_spans` as runs.spans() gives them, `unknown`: the columns of UNKNOWN, an empty ticker for any market.
@@ -77,30 +77,32 @@ def concerned(of_spans: pl.DataFrame, unknown: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def doubted_pairs(ledger: StreamLedger, doubted: pl.DataFrame, within: Interval) -> pl.DataFrame:
+def pair_doubted(ledger: StreamLedger, doubted: pl.DataFrame, within: Interval) -> pl.DataFrame:
     """Neighbouring snapshots with an unknown message between them, as proof_runs.pairs() gives them. Pure."""
-    every = spans(ledger.book_subscriptions, runs(ledger.segments))
-    return pairs(every, ledger.segments, within).join(doubted.select(_SPAN), on=_SPAN, how="semi")
+    every = clip_to_range(ledger.book_subscriptions, merge_segments(ledger.segments))
+    return pair_snapshots(every, ledger.segments, within).join(
+        doubted.select(_SUBSCRIPTION), on=_SUBSCRIPTION, how="semi"
+    )
 
 
-def standing(
+def truncate_subscriptions(
     book_subscriptions: pl.DataFrame, doubted: pl.DataFrame, unknown: pl.DataFrame, checks: pl.DataFrame
 ) -> pl.DataFrame:
     """The book subscriptions of one stream as far as they stand. Pure.
 
-    `doubted` as concerned() gives them; `checks`: those of proof_runs.RUN_CHECKS that could be made of them.
+    `doubted` as find_doubted() gives them; `checks`: those of proof_runs.RUN_CHECKS that could be made of them.
     """
     if doubted.is_empty():
         return book_subscriptions
     kind = doubted.schema["ticker"]
     verdicts = checks.select(pl.col("ticker").cast(kind), "seq", "passed")
-    judged = doubted.join(verdicts, on=_SPAN, how="left")
-    condemned = _types_in(judged.filter(~pl.col("passed")), unknown)
-    guilty = concerned(judged.drop("first"), unknown.filter(pl.col("frame_type").is_in(condemned)))
+    judged = doubted.join(verdicts, on=_SUBSCRIPTION, how="left")
+    condemned = _frame_types_between(judged.filter(~pl.col("passed")), unknown)
+    guilty = find_doubted(judged.drop("first"), unknown.filter(pl.col("frame_type").is_in(condemned)))
     stands = pl.col("passed").fill_null(value=False) & ~pl.col("_guilty")
-    guilty_spans = guilty.select(*_SPAN, pl.lit(value=True).alias("_guilty"))
+    guilty_spans = guilty.select(*_SUBSCRIPTION, pl.lit(value=True).alias("_guilty"))
     cut = (
-        judged.join(guilty_spans, on=_SPAN, how="left")
+        judged.join(guilty_spans, on=_SUBSCRIPTION, how="left")
         .with_columns(pl.col("_guilty").fill_null(value=False))
         .filter(~stands)
         .select(
@@ -117,7 +119,7 @@ def standing(
     )
 
 
-def _types_in(failed: pl.DataFrame, unknown: pl.DataFrame) -> list[str]:
+def _frame_types_between(failed: pl.DataFrame, unknown: pl.DataFrame) -> list[str]:
     """The types of the unknown messages that may have changed one of these books."""
     types: set[str] = set()
     for ticker, low, high in failed.select(pl.col("ticker").cast(pl.String), "seq", "seq_end").iter_rows():

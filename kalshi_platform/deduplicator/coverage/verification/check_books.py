@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from kalshi_platform.deduplicator.coverage.multiset_hash import Sums
+from kalshi_platform.deduplicator.coverage.multiset_hash import Hashes
 from kalshi_platform.deduplicator.coverage.timeline import Covered, Ints, Timeline
 
 CONSISTENT, INCONSISTENT, UNDECIDED = 1, -1, 0
@@ -28,16 +28,16 @@ class Checkpoints(NamedTuple):
 
     market: Ints
     us: Ints
-    sums: Sums
+    sums: Hashes
 
 
-class Polled(NamedTuple):
+class PolledBooks(NamedTuple):
     """Polled books: each was the market's at some moment from low_us to high_us of the exchange's clock."""
 
     market: Ints
     low_us: Ints
     high_us: Ints
-    sums: Sums
+    sums: Hashes
 
 
 class CheckpointChecks(NamedTuple):
@@ -66,14 +66,16 @@ def check_checkpoints(timeline: Timeline, covered: Covered, checkpoints: Checkpo
     return CheckpointChecks(first, second, offsets[first] == offsets[second])
 
 
-def check_polled(timeline: Timeline, covered: Covered, checkpoints: Checkpoints, polled: Polled) -> PolledChecks:
+def check_polled_books(
+    timeline: Timeline, covered: Covered, checkpoints: Checkpoints, polled: PolledBooks
+) -> PolledChecks:
     """Compare polled books with production's."""
     keys = timeline.key(checkpoints.market, checkpoints.us)
     at_low = np.searchsorted(keys, timeline.key(polled.market, polled.low_us), side="right") - 1
     at_high = np.searchsorted(keys, timeline.key(polled.market, polled.high_us), side="right") - 1
-    whole = _is_of(checkpoints, at_low, polled.market)
+    whole = _is_market(checkpoints, at_low, polled.market)
     # A checkpoint inside of the window: only the books after it are known.
-    partly = ~whole & _is_of(checkpoints, at_high, polled.market)
+    partly = ~whole & _is_market(checkpoints, at_high, polled.market)
     partly_first = np.searchsorted(keys, timeline.key(polled.market, polled.low_us), side="right")
     used = np.where(whole, at_low, np.where(partly, partly_first, -1))
     near = np.maximum(used, 0)
@@ -86,31 +88,31 @@ def check_polled(timeline: Timeline, covered: Covered, checkpoints: Checkpoints,
     low = np.maximum(timeline.before(polled.market, polled.low_us), begins[near])
     high = timeline.after(polled.market, polled.high_us)
     asked = np.flatnonzero(known)
-    matched = _reached(timeline.sums, low[asked], high[asked], wanted[asked])
+    matched = _contains_sum(timeline.sums, low[asked], high[asked], wanted[asked])
     for place in np.flatnonzero(~matched):
         row = asked[place]
-        matched[place] = _reached_out_of_order(timeline, int(low[row]), int(high[row]), wanted[row])
+        matched[place] = _contains_sum_out_of_order(timeline, int(low[row]), int(high[row]), wanted[row])
     verdicts[asked] = np.where(matched, CONSISTENT, np.where(whole[asked], INCONSISTENT, UNDECIDED))
     for place in np.flatnonzero(verdicts == INCONSISTENT):
-        if _too_many_orders(timeline, int(low[place]), int(high[place])):
+        if _has_too_many_orders(timeline, int(low[place]), int(high[place])):
             verdicts[place] = UNDECIDED
     return PolledChecks(verdicts, used)
 
 
-def _offsets(timeline: Timeline, checkpoints: Checkpoints) -> Sums:
+def _offsets(timeline: Timeline, checkpoints: Checkpoints) -> Hashes:
     """What to add to the running sums of the rows to get the books that each checkpoint tells."""
-    found: Sums = checkpoints.sums - timeline.sums[timeline.after(checkpoints.market, checkpoints.us)]
+    found: Hashes = checkpoints.sums - timeline.sums[timeline.after(checkpoints.market, checkpoints.us)]
     return found
 
 
-def _is_of(checkpoints: Checkpoints, places: Ints, market: Ints) -> npt.NDArray[np.bool_]:
+def _is_market(checkpoints: Checkpoints, places: Ints, market: Ints) -> npt.NDArray[np.bool_]:
     if not len(checkpoints.us):
         return np.zeros(len(places), dtype=np.bool_)
     found: npt.NDArray[np.bool_] = (places >= 0) & (checkpoints.market[np.maximum(places, 0)] == market)
     return found
 
 
-def _reached(sums: Sums, low: Ints, high: Ints, wanted: Sums) -> npt.NDArray[np.bool_]:
+def _contains_sum(sums: Hashes, low: Ints, high: Ints, wanted: Hashes) -> npt.NDArray[np.bool_]:
     """Whether sums[low … high] (inclusive) holds the wanted value, for each of many ranges."""
     matched = np.zeros(len(low), dtype=np.bool_)
     lengths = high - low + 1
@@ -128,7 +130,7 @@ def _reached(sums: Sums, low: Ints, high: Ints, wanted: Sums) -> npt.NDArray[np.
     return matched
 
 
-def _batches(timeline: Timeline, low: int, high: int) -> list[tuple[int, int]]:
+def _find_unordered(timeline: Timeline, low: int, high: int) -> list[tuple[int, int]]:
     """Rows low … high - 1 that share an exchange time and came from several observeres, as ranges."""
     if timeline.observer is None or high - low < 2:
         return []
@@ -140,8 +142,8 @@ def _batches(timeline: Timeline, low: int, high: int) -> list[tuple[int, int]]:
     ]
 
 
-def _reached_out_of_order(timeline: Timeline, low: int, high: int, wanted: np.uint64) -> bool:
-    for first, last in _batches(timeline, low, high):
+def _contains_sum_out_of_order(timeline: Timeline, low: int, high: int, wanted: np.uint64) -> bool:
+    for first, last in _find_unordered(timeline, low, high):
         if last - first > _MOST_UNORDERED:
             continue
         missing = (int(wanted) - int(timeline.sums[first])) % 2**64
@@ -152,5 +154,5 @@ def _reached_out_of_order(timeline: Timeline, low: int, high: int, wanted: np.ui
     return False
 
 
-def _too_many_orders(timeline: Timeline, low: int, high: int) -> bool:
-    return any(last - first > _MOST_UNORDERED for first, last in _batches(timeline, low, high))
+def _has_too_many_orders(timeline: Timeline, low: int, high: int) -> bool:
+    return any(last - first > _MOST_UNORDERED for first, last in _find_unordered(timeline, low, high))

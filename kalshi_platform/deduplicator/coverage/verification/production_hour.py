@@ -11,9 +11,9 @@ import numpy as np
 import polars as pl
 
 from kalshi_platform.deduplicator.coverage.checkpoints import LEVEL_TYPES
-from kalshi_platform.deduplicator.coverage.multiset_hash import fingerprints_of, parts_of, sums_of_books
+from kalshi_platform.deduplicator.coverage.multiset_hash import book_hashes, delta_hashes, row_fingerprints
 from kalshi_platform.deduplicator.coverage.timeline import Ints, Timeline
-from kalshi_platform.deduplicator.coverage.verification.check_books import Checkpoints, Polled
+from kalshi_platform.deduplicator.coverage.verification.check_books import Checkpoints, PolledBooks
 from kalshi_platform.deduplicator.coverage.verification.verify_claims import ProductionHour
 from kalshi_platform.market.fold import Changes
 from kalshi_platform.market.times import US_PER_S, datetime_from_us
@@ -48,15 +48,15 @@ class _Collector:
             exchange_us=pl.col("exchange_ts").dt.epoch("us"),
             observer=pl.concat_str("gatherer", "stream_id", separator=" "),
         )
-        self._keep("market", numbers_of(frame["ticker"], self.tickers).astype(np.int32))
+        self._keep("market", number_names(frame["ticker"], self.tickers).astype(np.int32))
         self._keep("us", frame["exchange_us"].to_numpy())
         self._keep("seq", frame["seq"].to_numpy())
-        self._keep("observer", numbers_of(frame["observer"], self._observeres).astype(np.int32))
+        self._keep("observer", number_names(frame["observer"], self._observeres).astype(np.int32))
         self._keep("side", (frame["side"] == "no").to_numpy().astype(np.int8))
         self._keep("price", frame["price_e4"].to_numpy())
         self._keep("size", frame["delta_e2"].to_numpy())
-        self._keep("part", parts_of(frame))
-        self._keep("content", fingerprints_of(frame))
+        self._keep("part", delta_hashes(frame))
+        self._keep("content", row_fingerprints(frame))
         received = pl.col("received_at").dt.epoch("us")
         self._delays.append(
             frame.group_by((received // _MINUTE_US).alias("minute")).agg(
@@ -107,18 +107,18 @@ def read_production_hour(url: str, low_us: int, high_us: int, age_us: int, skew_
             (datetime_from_us(low_us), datetime_from_us(high_us)),
         )
     checkpoint_rows = _with_levels(pl.DataFrame(pl.from_arrow(checkpoints)))
-    return _assembled(
+    return _assemble(
         found, checkpoint_rows, _with_levels(pl.DataFrame(pl.from_arrow(polled))), low_us, (age_us, skew_us)
     )
 
 
-def numbers_of(names: pl.Series, known: dict[str, int]) -> np.ndarray:
+def number_names(names: pl.Series, known: dict[str, int]) -> np.ndarray:
     """A number for each name, the same for equal ones; new names are added to `known`."""
     here = {name: known.setdefault(name, len(known)) for name in names.unique().sort()}
     return names.replace_strict(here, return_dtype=pl.Int64).to_numpy() if here else np.empty(0, dtype=np.int64)
 
 
-def _assembled(
+def _assemble(
     found: _Collector, checkpoint_rows: pl.DataFrame, polled_rows: pl.DataFrame, low_us: int, bounds_us: tuple[int, int]
 ) -> HourRows:
     market, us = found.column("market", np.int32), found.column("us", np.int64)
@@ -127,20 +127,20 @@ def _assembled(
         found.column("observer", np.int32), found.column("seq", np.int64),
     )  # fmt: skip
     checkpoint_rows = checkpoint_rows.with_columns(
-        market=pl.Series(numbers_of(checkpoint_rows["ticker"], found.tickers)),
+        market=pl.Series(number_names(checkpoint_rows["ticker"], found.tickers)),
         us=pl.col("checkpoint_ts").dt.epoch("us"),
     ).sort("market", "us", "gatherer", "stream_id", "seq")
     checkpoints = Checkpoints(
-        checkpoint_rows["market"].to_numpy(), checkpoint_rows["us"].to_numpy(), sums_of_books(checkpoint_rows)
+        checkpoint_rows["market"].to_numpy(), checkpoint_rows["us"].to_numpy(), book_hashes(checkpoint_rows)
     )
-    numbers = numbers_of(polled_rows["ticker"], found.tickers)
-    polled = _polled(polled_rows.with_columns(market=pl.Series(numbers)), found.delays(), *bounds_us)
+    numbers = number_names(polled_rows["ticker"], found.tickers)
+    polled = _polled_books(polled_rows.with_columns(market=pl.Series(numbers)), found.delays(), *bounds_us)
     changes = Changes(market, *(found.column(name, np.int64) for name in ("side", "price", "size")))
     tickers = sorted(found.tickers, key=found.tickers.__getitem__)
     return HourRows(ProductionHour(tickers, timeline, checkpoints, polled), changes, us, checkpoint_rows)
 
 
-def _polled(rows: pl.DataFrame, delays: pl.DataFrame, age_us: int, skew_us: int) -> Polled:
+def _polled_books(rows: pl.DataFrame, delays: pl.DataFrame, age_us: int, skew_us: int) -> PolledBooks:
     """The windows of polled books; one of a minute in which the clocks were too far apart reaches back for ever."""
     received = pl.col("received_at").dt.epoch("us")
     windows = (
@@ -153,8 +153,8 @@ def _polled(rows: pl.DataFrame, delays: pl.DataFrame, age_us: int, skew_us: int)
         .with_columns(_apart=~pl.col("us").is_between(-skew_us, age_us + skew_us).fill_null(value=True))
         .with_columns(_low=pl.when("_apart").then(0).otherwise("_low"))
     )
-    return Polled(
-        windows["market"].to_numpy(), windows["_low"].to_numpy(), windows["_high"].to_numpy(), sums_of_books(windows)
+    return PolledBooks(
+        windows["market"].to_numpy(), windows["_low"].to_numpy(), windows["_high"].to_numpy(), book_hashes(windows)
     )
 
 

@@ -23,13 +23,13 @@ from kalshi_platform.deduplicator.coverage.verification.check_books import (
     INCONSISTENT,
     UNDECIDED,
     Checkpoints,
-    Polled,
+    PolledBooks,
     check_checkpoints,
-    check_polled,
+    check_polled_books,
 )
 from kalshi_platform.market.intervals import Interval, length, union
 
-CLAIM = ("gatherer", "stream_id", "ticker", "from_us", "to_us")
+CLAIM_KEY = ("gatherer", "stream_id", "ticker", "from_us", "to_us")
 _RANGES = {"ticker": pl.String, "low_us": pl.Int64, "high_us": pl.Int64, "reason": pl.String}
 _COUNTS = ("run_checks", "run_failures", "checkpoint_checks", "checkpoint_failures", "stream_checks", "stream_failures",
            "rest_consistent", "rest_inconsistent", "rest_undecided")  # fmt: skip
@@ -41,10 +41,10 @@ class ProductionHour(NamedTuple):
     tickers: list[str]
     timeline: Timeline
     checkpoints: Checkpoints
-    polled: Polled
+    polled: PolledBooks
 
 
-class Judgement(NamedTuple):
+class Verification(NamedTuple):
     """`claims`: as given, with `withdrawn` filled in. `coverage`: the union of those that stand.
 
     `proofs`: ticker, verdict, score, the counts, covered_us, withdrawn_us, detail. `alarms`: (kind, subject, detail).
@@ -56,13 +56,13 @@ class Judgement(NamedTuple):
     alarms: list[tuple[str, str, str]]
 
 
-def judge(
+def verify_claims(
     claims: pl.DataFrame,
     run_checks: pl.DataFrame,
     hour: ProductionHour,
     lost: Sequence[tuple[str, int, int, str]] = (),
     earlier: Mapping[str, tuple[int, int]] = MappingProxyType({}),
-) -> Judgement:
+) -> Verification:
     """Judge the claims of one hour. `lost`: (ticker, from, to, reason) of spans of which nothing may be claimed.
 
     `earlier`: by market, how many run checks an earlier close made and how many failed, with streams that cannot be
@@ -72,32 +72,32 @@ def judge(
     """
     counts: dict[str, dict[str, int]] = {}
     details: dict[str, list[str]] = {}
-    claims = claims.with_columns(_before="withdrawn", withdrawn=pl.when(_own_fault()).then("withdrawn"))
-    claims = _by_runs(claims, run_checks, counts, details)
+    claims = claims.with_columns(_before="withdrawn", withdrawn=pl.when(_failed_by_itself()).then("withdrawn"))
+    claims = _verify_runs(claims, run_checks, counts, details)
     for ticker, (checks, failures) in earlier.items():
         if checks > counts.get(ticker, {}).get("run_checks", 0):
-            _add(counts, ticker)
+            _add_counts(counts, ticker)
             counts[ticker] |= {"run_checks": checks, "run_failures": max(failures, counts[ticker]["run_failures"])}
-    claims = _by_streams(claims, hour, counts, details)
-    claims = _by_checkpoints(claims, hour, counts, details)
-    claims = _by_polled(claims, hour, counts, details)
-    claims = _withdrawn_in(claims, list(lost))
+    claims = _verify_streams(claims, hour, counts, details)
+    claims = _verify_checkpoints(claims, hour, counts, details)
+    claims = _verify_polled(claims, hour, counts, details)
+    claims = _withdraw_within(claims, list(lost))
     claims = claims.with_columns(pl.coalesce("withdrawn", "_before").alias("withdrawn")).drop("_before")
-    coverage = coverage_of(claims)
-    proofs = _proofs(claims, coverage, counts, details)
+    coverage = union_of_claims(claims)
+    proofs = _build_proofs(claims, coverage, counts, details)
     alarms = [
         ("claims_disagree" if row["stream_failures"] else "book_proof", row["ticker"], row["detail"])
         for row in proofs.filter(pl.col("verdict") == "failed").iter_rows(named=True)
     ]
-    return Judgement(claims, coverage, proofs, alarms)
+    return Verification(claims, coverage, proofs, alarms)
 
 
-def condemned(judged: Judgement, tickers: Sequence[str], reason: str) -> Judgement:
+def fail_markets(judged: Verification, tickers: Sequence[str], reason: str) -> Verification:
     """The same after markets were found wrong as a whole: nothing of the hour is claimed of them."""
     if not tickers:
         return judged
     hit = pl.col("ticker").is_in(list(tickers))
-    claims = _withdrawn(judged.claims, hit, reason)
+    claims = _withdraw(judged.claims, hit, reason)
     proofs = judged.proofs.with_columns(
         verdict=pl.when(hit).then(pl.lit("failed")).otherwise("verdict"),
         withdrawn_us=pl.when(hit).then(pl.col("withdrawn_us") + pl.col("covered_us")).otherwise("withdrawn_us"),
@@ -105,10 +105,10 @@ def condemned(judged: Judgement, tickers: Sequence[str], reason: str) -> Judgeme
         detail=pl.when(hit & (pl.col("detail") == "")).then(pl.lit(reason)).otherwise("detail"),
     )
     alarms = [*judged.alarms, *(("book_proof", ticker, reason) for ticker in tickers)]
-    return Judgement(claims, coverage_of(claims), proofs, alarms)
+    return Verification(claims, union_of_claims(claims), proofs, alarms)
 
 
-def coverage_of(claims: pl.DataFrame) -> dict[str, list[Interval]]:
+def union_of_claims(claims: pl.DataFrame) -> dict[str, list[Interval]]:
     """The union of the claims that stand, by ticker."""
     found: dict[str, list[Interval]] = {}
     standing = claims.filter(pl.col("withdrawn").is_null())
@@ -117,7 +117,7 @@ def coverage_of(claims: pl.DataFrame) -> dict[str, list[Interval]]:
     return {ticker: union(intervals) for ticker, intervals in sorted(found.items())}
 
 
-def disagreeing(claims: pl.DataFrame, hour: ProductionHour) -> pl.DataFrame:
+def find_mismatched(claims: pl.DataFrame, hour: ProductionHour) -> pl.DataFrame:
     """Claims whose stream does not hold there exactly what production holds."""
     places = {ticker: number for number, ticker in enumerate(hour.tickers)}
     known = claims.with_columns(_market=pl.col("ticker").replace_strict(places, default=-1, return_dtype=pl.Int64))
@@ -129,11 +129,11 @@ def disagreeing(claims: pl.DataFrame, hour: ProductionHour) -> pl.DataFrame:
     return claims.filter(pl.Series(found, dtype=pl.Boolean))
 
 
-def _by_runs(
+def _verify_runs(
     claims: pl.DataFrame, checks: pl.DataFrame, counts: dict[str, dict[str, int]], details: dict[str, list[str]]
 ) -> pl.DataFrame:
     for (ticker,), part in checks.group_by("ticker"):
-        _add(counts, str(ticker), run_checks=part.height, run_failures=int((~part["passed"]).sum()))
+        _add_counts(counts, str(ticker), run_checks=part.height, run_failures=int((~part["passed"]).sum()))
     failed = checks.filter(~pl.col("passed"))
     for row in failed.iter_rows(named=True):
         text = f"{row['gatherer']}, stream {row['stream_id']}: snapshot {row['seq']} does not lead to {row['next_seq']}"
@@ -141,36 +141,36 @@ def _by_runs(
         own = (pl.col("gatherer") == row["gatherer"]) & (pl.col("stream_id") == row["stream_id"])
         hit = own & (pl.col("ticker") == row["ticker"])
         hit &= (pl.col("from_us") <= row["high_us"]) & (pl.col("to_us") > row["low_us"])
-        claims = _withdrawn(claims, hit, text)
+        claims = _withdraw(claims, hit, text)
     return claims
 
 
-def _own_fault() -> pl.Expr:
+def _failed_by_itself() -> pl.Expr:
     """Whether a claim was withdrawn for what its stream alone showed."""
     return pl.col("withdrawn").str.starts_with(pl.format("{}, stream {}: ", "gatherer", "stream_id"))
 
 
-def _by_streams(
+def _verify_streams(
     claims: pl.DataFrame, hour: ProductionHour, counts: dict[str, dict[str, int]], details: dict[str, list[str]]
 ) -> pl.DataFrame:
     standing = claims.filter(pl.col("withdrawn").is_null())
-    wrong = disagreeing(standing, hour)
-    compared = pl.concat([_shared(standing), wrong.select(CLAIM)]).unique()
+    wrong = find_mismatched(standing, hour)
+    compared = pl.concat([_find_overlapping(standing), wrong.select(CLAIM_KEY)]).unique()
     for (ticker,), part in compared.group_by("ticker"):
-        _add(counts, str(ticker), stream_checks=part.height)
+        _add_counts(counts, str(ticker), stream_checks=part.height)
     for row in wrong.iter_rows(named=True):
         ticker = row["ticker"]
-        _add(counts, ticker, stream_failures=1)
+        _add_counts(counts, ticker, stream_failures=1)
         text = f"{row['gatherer']}, stream {row['stream_id']} claims {row['rows']} deltas; production has others there"
         details.setdefault(ticker, []).append(text)
         hit = (pl.col("ticker") == ticker) & (pl.col("from_us") < row["to_us"]) & (pl.col("to_us") > row["from_us"])
-        claims = _withdrawn(claims, hit, text)
+        claims = _withdraw(claims, hit, text)
     return claims
 
 
-def _shared(claims: pl.DataFrame) -> pl.DataFrame:
+def _find_overlapping(claims: pl.DataFrame) -> pl.DataFrame:
     """Claims of which another stream claims a part as well."""
-    ordered = claims.select(CLAIM).sort("ticker", "from_us")
+    ordered = claims.select(CLAIM_KEY).sort("ticker", "from_us")
     reached = pl.col("to_us").cum_max().shift(1).over("ticker")
     nearest = pl.col("from_us").shift(-1).over("ticker")
     return ordered.filter(
@@ -178,38 +178,38 @@ def _shared(claims: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def _by_checkpoints(
+def _verify_checkpoints(
     claims: pl.DataFrame, hour: ProductionHour, counts: dict[str, dict[str, int]], details: dict[str, list[str]]
 ) -> pl.DataFrame:
     checkpoints = hour.checkpoints
-    checks = check_checkpoints(hour.timeline, Covered(hour.tickers, coverage_of(claims)), checkpoints)
+    checks = check_checkpoints(hour.timeline, Covered(hour.tickers, union_of_claims(claims)), checkpoints)
     numbers, totals = np.unique(checkpoints.market[checks.first], return_counts=True)
     for market, total in zip(numbers.tolist(), totals.tolist(), strict=True):
-        _add(counts, hour.tickers[market], checkpoint_checks=total)
+        _add_counts(counts, hour.tickers[market], checkpoint_checks=total)
     failed = []
     for place in np.flatnonzero(~checks.passed):
         first, second = checks.first[place], checks.second[place]
         ticker = hour.tickers[int(checkpoints.market[first])]
-        _add(counts, ticker, checkpoint_failures=1)
+        _add_counts(counts, ticker, checkpoint_failures=1)
         since, until = int(checkpoints.us[first]), int(checkpoints.us[second])
         text = f"the book of {since} µs and the deltas after it do not give that of {until} µs"
         details.setdefault(ticker, []).append(text)
         # Claims begin behind a checkpoint: those behind the second one rest on its book, which may be the wrong one.
         failed.append((ticker, since + 1, until + 2, text))
-    return _withdrawn_in(claims, failed)
+    return _withdraw_within(claims, failed)
 
 
-def _by_polled(
+def _verify_polled(
     claims: pl.DataFrame, hour: ProductionHour, counts: dict[str, dict[str, int]], details: dict[str, list[str]]
 ) -> pl.DataFrame:
     polled, checkpoints = hour.polled, hour.checkpoints
-    checks = check_polled(hour.timeline, Covered(hour.tickers, coverage_of(claims)), checkpoints, polled)
+    checks = check_polled_books(hour.timeline, Covered(hour.tickers, union_of_claims(claims)), checkpoints, polled)
     for verdict, name in (
         (CONSISTENT, "rest_consistent"), (INCONSISTENT, "rest_inconsistent"), (UNDECIDED, "rest_undecided"),
     ):  # fmt: skip
         numbers, totals = np.unique(polled.market[checks.verdicts == verdict], return_counts=True)
         for market, total in zip(numbers.tolist(), totals.tolist(), strict=True):
-            _add(counts, hour.tickers[market], **{name: total})
+            _add_counts(counts, hour.tickers[market], **{name: total})
     failed = []
     for place in np.flatnonzero(checks.verdicts == INCONSISTENT):
         ticker = hour.tickers[int(polled.market[place])]
@@ -217,32 +217,32 @@ def _by_polled(
         text = f"the polled book of {int(polled.low_us[place])} to {high - 1} µs is none that production had then"
         details.setdefault(ticker, []).append(text)
         failed.append((ticker, low, high, text))
-    return _withdrawn_in(claims, failed)
+    return _withdraw_within(claims, failed)
 
 
-def _withdrawn_in(claims: pl.DataFrame, failed: list[tuple[str, int, int, str]]) -> pl.DataFrame:
+def _withdraw_within(claims: pl.DataFrame, failed: list[tuple[str, int, int, str]]) -> pl.DataFrame:
     for (ticker,), part in pl.DataFrame(failed, schema=_RANGES, orient="row").group_by("ticker", maintain_order=True):
         mine = pl.col("ticker") == ticker
         hit = pl.any_horizontal(
             mine & (pl.col("from_us") < high) & (pl.col("to_us") > low)
             for low, high in part.select(pl.col("low_us").min(), pl.col("high_us").max()).iter_rows()
         )
-        claims = _withdrawn(claims, hit, part["reason"][0])
+        claims = _withdraw(claims, hit, part["reason"][0])
     return claims
 
 
-def _withdrawn(claims: pl.DataFrame, hit: pl.Expr, reason: str) -> pl.DataFrame:
+def _withdraw(claims: pl.DataFrame, hit: pl.Expr, reason: str) -> pl.DataFrame:
     fresh = hit & pl.col("withdrawn").is_null()
     return claims.with_columns(withdrawn=pl.when(fresh).then(pl.lit(reason)).otherwise("withdrawn"))
 
 
-def _add(counts: dict[str, dict[str, int]], ticker: str, **more: int) -> None:
+def _add_counts(counts: dict[str, dict[str, int]], ticker: str, **more: int) -> None:
     mine = counts.setdefault(ticker, dict.fromkeys(_COUNTS, 0))
     for name, count in more.items():
         mine[name] += count
 
 
-def _proofs(
+def _build_proofs(
     claims: pl.DataFrame,
     coverage: Mapping[str, list[Interval]],
     counts: Mapping[str, dict[str, int]],

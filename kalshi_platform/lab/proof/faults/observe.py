@@ -63,7 +63,7 @@ class Observer:
         dedup = self._stack.settings.deduplicator
         source = next(each for each in dedup.sources if each.name == gatherer)
         low, high = datetime_from_us(low_us), datetime_from_us(high_us)
-        claims = read_claims(source, low, high, dedup.margin_us)
+        claims = read_claims(source, low, high, dedup.max_out_of_orderness_us)
         return min(1.0, sum(length(parts) for parts in claims.values()) / (followed * (high_us - low_us)))
 
     def claims_again(self, gatherer: str, patience_s: float = RECOVERY_S) -> bool:

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TypeVar
 
 from kalshi_platform.clock import Clock
-from kalshi_platform.deduplicator.close.close_hour import HourClose, close_hour
+from kalshi_platform.deduplicator.close.close_hour import close_hour
+from kalshi_platform.deduplicator.close.close_record import HourClose
 from kalshi_platform.deduplicator.close.hours import hours_to_close
 from kalshi_platform.lab.proof.comparison.stored_rows import STATED
 from kalshi_platform.lab.proof.faults.failing_store import rows_of_glob

@@ -1,7 +1,7 @@
-"""Rows that cannot be in production, and where they go instead: `dead_letters`, with an alarm.
+"""Quarantines rows that cannot be in production: they go to `dead_letters`, with an alarm.
 
 Nothing is claimed of them: a claim that counts a row which production lacks is withdrawn by the close's comparison; a
-change of a book whose time cannot be is noted with its receipt, around which the close claims nothing of the market.
+delta with an implausible exchange time is recorded by its receipt, around which the close claims nothing of the market.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from kalshi_platform.storage.pool import Transaction
 REFUSED = "refused"
 NO_PARTITION = "no_partition"
 OUT_OF_BOUNDS = "out_of_bounds"
-MISDATED = "misdated"
+IMPLAUSIBLE_TIME = "misdated"
 NAME_TOO_LONG = "name_too_long"
 LETTERS_KEPT = 5_000
 """Of one gatherer and table; further rows are only counted in the alarm."""
@@ -36,8 +36,8 @@ _MICROSECOND = timedelta(microseconds=1)
 _BEFORE_RECEIPT = timedelta(minutes=1)
 
 
-class Aside(NamedTuple):
-    """Rows of one table, each with its `gatherer`, that go aside for one reason."""
+class QuarantinedRows(NamedTuple):
+    """Rows of one table, each with its `gatherer`, that are quarantined for one reason."""
 
     table: str
     rows: pl.DataFrame
@@ -45,22 +45,24 @@ class Aside(NamedTuple):
     detail: str
 
 
-def nameable(table: str, rows: pl.DataFrame) -> tuple[pl.DataFrame, list[Aside]]:
-    """Take out rows whose names are longer than a key of production may hold for sure."""
+def split_long_names(table: str, rows: pl.DataFrame) -> tuple[pl.DataFrame, list[QuarantinedRows]]:
+    """Split off rows whose names are longer than a key of production may hold for sure: (rows kept, quarantined)."""
     names = [name for name in _NAMES if name in rows.columns]
     longest = rows.select(pl.max_horizontal(pl.col(name).str.len_chars().max() for name in names)).item()
     if longest is None or longest <= LONGEST_NAME:
         return rows, []
     fits = pl.all_horizontal(pl.col(name).str.len_chars() <= LONGEST_NAME for name in names)
     detail = f"a name has more than {LONGEST_NAME} characters"
-    return rows.filter(fits), [Aside(table, rows.filter(~fits), NAME_TOO_LONG, detail)]
+    return rows.filter(fits), [QuarantinedRows(table, rows.filter(~fits), NAME_TOO_LONG, detail)]
 
 
-def believed(table: str, gatherer: str, rows: pa.Table, bounds: PartitionBounds) -> tuple[pa.Table, list[Aside]]:
-    """Take out rows of a gatherer (in its columns) that are dated far from their receipt, and stand alone with that in
-    their stream.
+def split_implausible_times(
+    table: str, gatherer: str, rows: pa.Table, bounds: PartitionBounds
+) -> tuple[pa.Table, list[QuarantinedRows]]:
+    """Split off rows of a gatherer (in its columns) whose exchange time is far from their receipt and from the rows
+    beside them in their stream: (rows kept, quarantined).
 
-    A capture that is played again is far from its receipt as a whole, and is believed.
+    A capture that is played again is far from its receipt as a whole, and is kept.
     """
     if table not in _EXCHANGE_TIMED or not rows.num_rows:
         return rows, []
@@ -80,31 +82,31 @@ def believed(table: str, gatherer: str, rows: pa.Table, bounds: PartitionBounds)
         return rows, []
     detail = "dated far from its receipt, and far from the rows beside it in its stream"
     far = frame.filter(is_far).with_columns(gatherer=pl.lit(gatherer))
-    return rows.filter((~is_far).to_arrow()), [Aside(table, far, MISDATED, detail)]
+    return rows.filter((~is_far).to_arrow()), [QuarantinedRows(table, far, IMPLAUSIBLE_TIME, detail)]
 
 
-def put(transaction: Transaction, asides: Iterable[Aside], *, is_close: bool = False) -> None:
-    """Put rows aside. Outside of a close, closed hours that rest on them are opened again, and an alarm is raised."""
-    for aside in asides:
-        for (gatherer,), part in aside.rows.group_by("gatherer", maintain_order=True):
-            _put_letters(transaction, str(gatherer), aside, part)
+def write_dead_letters(transaction: Transaction, rows: Iterable[QuarantinedRows], *, is_close: bool = False) -> None:
+    """Write rows to `dead_letters`. Outside of a close, raise an alarm and reopen closed hours that rest on them."""
+    for quarantined in rows:
+        for (gatherer,), part in quarantined.rows.group_by("gatherer", maintain_order=True):
+            _write_letters(transaction, str(gatherer), quarantined, part)
             if not is_close:
-                detail = f"{part.height} rows were put aside in dead_letters ({aside.reason}): {aside.detail}"
-                alarms.raise_alarm(transaction, alarms.ROWS_REFUSED, f"{gatherer} {aside.table}", detail)
+                detail = f"{part.height} rows went to dead_letters ({quarantined.reason}): {quarantined.detail}"
+                alarms.raise_alarm(transaction, alarms.ROWS_REFUSED, f"{gatherer} {quarantined.table}", detail)
         if is_close:
             continue
-        times = aside.rows.get_column(PRODUCTION_TABLES[aside.table].time_column)
-        if aside.reason in (MISDATED, OUT_OF_BOUNDS):
-            received = aside.rows.get_column("received_at")
+        times = quarantined.rows.get_column(PRODUCTION_TABLES[quarantined.table].time_column)
+        if quarantined.reason in (IMPLAUSIBLE_TIME, OUT_OF_BOUNDS):
+            received = quarantined.rows.get_column("received_at")
             times = pl.concat([received, received - _BEFORE_RECEIPT])
-            if aside.table == "orderbook_deltas":
-                _note_misdated(transaction, aside.rows)
+            if quarantined.table == "orderbook_deltas":
+                _record_misdated(transaction, quarantined.rows)
         hour_activity.reopen_hours(transaction, times.dt.truncate("1h").unique().to_list())
 
 
-def misdated_around(transaction: Transaction, low: datetime, high: datetime) -> list[tuple[str, int, int, str]]:
-    """(ticker, from, to, reason) of spans in [low, high), in µs, in which a change of a book lies whose time cannot be:
-    the last minute before its receipt."""
+def read_misdated_spans(transaction: Transaction, low: datetime, high: datetime) -> list[tuple[str, int, int, str]]:
+    """Read the spans of [low, high) in which a delta of implausible exchange time may belong: the minute before its
+    receipt. Returns (ticker, from_us, to_us, reason)."""
     rows = transaction.fetch_all(
         "SELECT ticker, first_received_at, last_received_at, deltas FROM misdated_deltas"
         " WHERE hour >= %(low)s AND hour <= %(high)s AND first_received_at - %(before)s < %(high)s"
@@ -113,28 +115,28 @@ def misdated_around(transaction: Transaction, low: datetime, high: datetime) -> 
     )
     return [
         (ticker, us_from_datetime(first - _BEFORE_RECEIPT), us_from_datetime(last) + 1,
-         f"{deltas} changes of the book were put aside, of a time that cannot be")
+         f"{deltas} deltas of the book were quarantined for an implausible exchange time")
         for ticker, first, last, deltas in rows
     ]  # fmt: skip
 
 
-def _put_letters(transaction: Transaction, gatherer: str, aside: Aside, rows: pl.DataFrame) -> None:
+def _write_letters(transaction: Transaction, gatherer: str, quarantined: QuarantinedRows, rows: pl.DataFrame) -> None:
     held = transaction.fetch_one(
-        "SELECT count(*) FROM dead_letters WHERE gatherer = %s AND table_name = %s", (gatherer, aside.table)
+        "SELECT count(*) FROM dead_letters WHERE gatherer = %s AND table_name = %s", (gatherer, quarantined.table)
     )
     room = max(0, LETTERS_KEPT - (int(held[0]) if held else 0))
     payloads = [_payload(row) for row in rows.head(room).iter_rows(named=True)]
-    detail = aside.detail.replace("\x00", "")[:1_000]
+    detail = quarantined.detail.replace("\x00", "")[:1_000]
     transaction.execute_values(
         "INSERT INTO dead_letters (gatherer, table_name, fingerprint, reason, detail, payload) VALUES %s"
         " ON CONFLICT (gatherer, table_name, fingerprint)"
         " DO UPDATE SET reason = excluded.reason, detail = excluded.detail",
-        [(gatherer, aside.table, text, aside.reason, detail, text) for text in dict.fromkeys(payloads)],
+        [(gatherer, quarantined.table, text, quarantined.reason, detail, text) for text in dict.fromkeys(payloads)],
         "(%s, %s, md5(%s)::uuid, %s, %s, %s)",
     )
 
 
-def _note_misdated(transaction: Transaction, rows: pl.DataFrame) -> None:
+def _record_misdated(transaction: Transaction, rows: pl.DataFrame) -> None:
     noted = (
         rows.group_by(pl.col("received_at").dt.truncate("1h").alias("hour"), "ticker")
         .agg(pl.len(), pl.col("received_at").min().alias("first"), pl.col("received_at").max().alias("last"))

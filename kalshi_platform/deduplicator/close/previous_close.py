@@ -1,7 +1,7 @@
-"""What production knows of an hour from an earlier close, and whether it still has the rows of then.
+"""Reads what an earlier close left of an hour, and decides what of it stays because its rows were dropped since.
 
-Rows that a close counted and that are no longer there were dropped, by drop_partitions_before or by hand. What was said
-of the hour was true of them: it stays, marked by a line in `dropped_hours`, until a close finds them all again.
+Rows that a close counted and that are no longer there were dropped, by drop_partitions_before or by hand. Claims and
+proofs of then were true of them: they stay, marked by a row of `dropped_hours`, until a close finds all rows again.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from kalshi_platform.deduplicator.coverage.gatherer_hour import GathererHour
 from kalshi_platform.market.times import HOUR
 from kalshi_platform.storage.pool import Transaction
 
-# Rows that claims and proofs rest on, and the claims themselves: without them an hour cannot be judged anew.
-_JUDGED = ("orderbook_deltas", "orderbook_snapshots", "stream_claims")
+# Rows that claims and proofs rest on, and the claims themselves: without them an hour cannot be verified anew.
+_VERIFIED = ("orderbook_deltas", "orderbook_snapshots", "stream_claims")
 
 
 @dataclass(frozen=True)
-class FormerClose:
+class PreviousClose:
     """`rows`: by table, as the last close counted them; None for an hour that was never closed.
 
-    `dropped`: tables with a line in dropped_hours. `held`: gatherer, stream_id, seq_to, deltas of the streams asked
+    `dropped`: tables with a line in dropped_hours. `held`: gatherer, stream_id, seq_to, deltas of the streams read
     then; `claiming`: by gatherer, the streams with a claim.
     """
 
@@ -33,11 +33,11 @@ class FormerClose:
     held: pl.DataFrame
     claiming: Mapping[str, frozenset[int]]
 
-    def lost(self, counts: Mapping[str, int], incomplete: frozenset[str]) -> tuple[str, ...]:
-        """Tables of which production no longer has all rows, although everything was merged again (`counts`).
+    def find_lost_tables(self, counts: Mapping[str, int], incomplete: frozenset[str]) -> tuple[str, ...]:
+        """Return tables of which production no longer has all rows, although all was merged again (`counts`).
 
-        `incomplete`: tables of which not every gatherer could show all. Of an hour that was never closed nobody knows
-        how many rows there were, so that they are back when every gatherer has brought all.
+        `incomplete`: tables of which not every gatherer could show all. How many rows an hour had that
+        was never closed is not known: they count as back when every gatherer has brought all.
         """
         if self.rows is None:
             return tuple(sorted(self.dropped & incomplete))
@@ -45,12 +45,12 @@ class FormerClose:
         never_counted = self.dropped - self.rows.keys()
         return tuple(sorted(fewer | (never_counted & incomplete) | (never_counted - counts.keys() - _REMADE)))
 
-    def keeps_judgement(self, lost: Iterable[str]) -> bool:
-        """Whether claims, coverage, proofs and checkpoints stay as the last close left them."""
-        return self.rows is not None and not set(lost).isdisjoint(_JUDGED)
+    def keeps_verification(self, lost: Iterable[str]) -> bool:
+        """Return whether claims, coverage, proofs and checkpoints stay as the last close left them."""
+        return self.rows is not None and not set(lost).isdisjoint(_VERIFIED)
 
     def streams_to_keep(self, gatherer: str, now: GathererHour) -> frozenset[int]:
-        """Streams that hold less than they did, or cannot be checked as they were: what they claimed stays."""
+        """Return streams that hold less than they did, or cannot be checked as they were: what they claimed stays."""
         then = self.held.filter(pl.col("gatherer") == gatherer)
         less = then.join(now.held, on="stream_id", suffix="_now").filter(
             (pl.col("seq_to_now") < pl.col("seq_to")) | (pl.col("deltas_now") < pl.col("deltas"))
@@ -60,12 +60,12 @@ class FormerClose:
         return frozenset(less["stream_id"]) | frozenset(vanished["stream_id"]) | unchecked
 
 
-# A close that judges makes these anew.
+# A close that verifies makes these anew.
 _REMADE = frozenset({"book_checkpoints", "coverage", "book_proofs"})
 
 
-def read_former(transaction: Transaction, hour: datetime) -> FormerClose:
-    """Read it from production."""
+def read_previous_close(transaction: Transaction, hour: datetime) -> PreviousClose:
+    """Read the earlier close of an hour from production."""
     row = transaction.fetch_one("SELECT rows FROM hour_closes WHERE hour = %s", (hour,))
     dropped = transaction.fetch_all("SELECT table_name FROM dropped_hours WHERE hour = %s", (hour,))
     held = transaction.fetch_all(
@@ -77,7 +77,7 @@ def read_former(transaction: Transaction, hour: datetime) -> FormerClose:
         (hour, hour + HOUR),
     )
     schema = {"gatherer": pl.String, "stream_id": pl.Int64, "seq_to": pl.Int64, "deltas": pl.Int64}
-    return FormerClose(
+    return PreviousClose(
         None if row is None else {table: int(count) for table, count in row[0].items()},
         frozenset(table for (table,) in dropped),
         pl.DataFrame(held, schema=schema, orient="row"),
@@ -85,8 +85,8 @@ def read_former(transaction: Transaction, hour: datetime) -> FormerClose:
     )
 
 
-def put_lost(transaction: Transaction, hour: datetime, lost: Iterable[str]) -> None:
-    """Let dropped_hours name exactly these tables of the hour."""
+def replace_dropped_tables(transaction: Transaction, hour: datetime, lost: Iterable[str]) -> None:
+    """Replace the hour's rows of `dropped_hours` by these tables."""
     transaction.execute("DELETE FROM dropped_hours WHERE hour = %s AND table_name <> ALL (%s)", (hour, list(lost)))
     transaction.execute_values(
         "INSERT INTO dropped_hours (hour, table_name) VALUES %s ON CONFLICT DO NOTHING", [(hour, each) for each in lost]
