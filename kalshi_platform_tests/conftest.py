@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterator
 
 import pytest
+from hypothesis import settings
 
 from kalshi_platform import surroundings
 
@@ -14,6 +15,10 @@ from kalshi_platform import surroundings
 surroundings.settle_environment(os.environ)
 for name in [name for name in os.environ if name.startswith("PG")]:
     del os.environ[name]  # the databases of fixtures are ours; TEST_TIMESCALE_DSN says all of its own
+
+# How long an example takes says more about the machine than about the code.
+settings.register_profile("suite", deadline=None)
+settings.load_profile("suite")
 
 pytest_plugins = [
     # First: other plugins import it, and pytest must see it before they do.
