@@ -7,7 +7,6 @@ a merge may run at any time, any number of times, with any gatherer away, and en
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -24,6 +23,7 @@ from kalshi_platform.deduplicator.catalog.source import NAMES_AT_ONCE, ChangeRan
 from kalshi_platform.deduplicator.merge.parallel_read import ParallelReader, describe_read_error
 from kalshi_platform.deduplicator.settings import DeduplicatorSettings
 from kalshi_platform.errors import KalshiPlatformError
+from kalshi_platform.monitoring.event_log import event_logger
 from kalshi_platform.storage.migrate import check
 from kalshi_platform.storage.pool import Database, Transaction
 
@@ -32,7 +32,7 @@ CATALOG_TABLES = ("series", "events", "markets")
 _ROWS_AT_ONCE = 1_000
 _LOCK = "kalshi-platform merge of the catalog"
 Result = TypeVar("Result")
-_log = logging.getLogger(__name__)
+_log = event_logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -170,7 +170,7 @@ class _Merge:
         """Go on without a gatherer."""
         self.missed[name] = describe_read_error(error)
         self._news.pop(name, None)
-        _log.warning("the catalog of %s cannot be read and is skipped: %s", name, self.missed[name])
+        _log.warning("catalog_skipped", gatherer=name, error=self.missed[name])
 
     def close(self) -> None:
         for database in self._sources.values():

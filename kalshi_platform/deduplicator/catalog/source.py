@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeAlias
 
@@ -11,6 +10,7 @@ import polars as pl
 from kalshi_platform.deduplicator.merge.source import check_source
 from kalshi_platform.deduplicator.settings import GathererSource
 from kalshi_platform.errors import SchemaMismatch
+from kalshi_platform.monitoring.event_log import event_logger
 from kalshi_platform.storage.pool import Database, Transaction
 
 NAMES_AT_ONCE = 50_000
@@ -21,7 +21,7 @@ _OBJECTS: Schema = {"ticker": pl.String, "known_at": _TIME, "first_seen_at": _TI
 _ENDS: Schema = {"has_end": pl.Boolean, "lost_end": pl.Boolean}
 _VERSIONS: Schema = {"ticker": pl.String, "valid_from": _TIME, "valid_to": _TIME, "fingerprint": pl.Int64}
 _BEGINNING = -1
-_log = logging.getLogger(__name__)
+_log = event_logger(__name__)
 
 
 class Position(NamedTuple):
@@ -60,9 +60,8 @@ def read_change_range(source: GathererSource, position: Position | None) -> Chan
         database.dispose()
     if position is not None and after == _BEGINNING:
         _log.warning(
-            "%s: its catalog is not the one that was read up to change %d: it was restored or made anew; reading it"
-            " from its beginning",
-            source.name, position.change_no,
+            "catalog_change_gone", gatherer=source.name, change_no=position.change_no,
+            consequence="its catalog was restored or made anew; it is read from its beginning",
         )  # fmt: skip
     return ChangeRange(after, until, row[2])
 

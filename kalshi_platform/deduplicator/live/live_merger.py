@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import random
 import threading
 from collections.abc import Callable
@@ -28,6 +27,7 @@ from kalshi_platform.deduplicator.merge.source_identity import refuse_shared_dat
 from kalshi_platform.deduplicator.settings import DeduplicatorSettings
 from kalshi_platform.errors import ConfigurationError, DatabaseUnavailable, KalshiPlatformError
 from kalshi_platform.monitoring.endpoint import Endpoint, Health
+from kalshi_platform.monitoring.event_log import event_logger
 from kalshi_platform.monitoring.shortfall import LastMinute
 from kalshi_platform.storage.partitions import PartitionBounds
 from kalshi_platform.storage.pool import AdvisoryLock
@@ -37,7 +37,7 @@ from kalshi_platform.storage.sqlstate import LOGIN_REFUSED
 # The next merge of catalogs that grow: soon, but never more than a twentieth of the time goes into it.
 _CATALOG_SOON_S = 5.0
 _CATALOG_REST = 20.0
-_log = logging.getLogger(__name__)
+_log = event_logger(__name__)
 
 
 class LiveMerger:
@@ -194,10 +194,10 @@ class LiveMerger:
             try:
                 report = merge_catalog(self._settings, self._clock)
             except KalshiPlatformError as error:
-                _log.warning("the catalogs were not merged: %s", error)
+                _log.warning("catalogs_not_merged", error=error)
                 self._catalog_failed(str(error))
             except Exception as error:  # noqa: BLE001 - the thread must outlive what nobody foresaw
-                _log.exception("the catalogs were not merged; the next attempt follows")
+                _log.exception("catalogs_not_merged")
                 self._catalog_failed(f"{type(error).__name__}: {error}")
             else:
                 with self._lock:
@@ -253,7 +253,7 @@ class LiveMerger:
         try:
             self._on_report(report)
         except Exception:  # noqa: BLE001 - whoever listens must not be able to stop the merge
-            _log.exception("a report of the merge could not be delivered; the merge goes on")
+            _log.exception("merge_report_not_delivered", consequence="the merge goes on")
 
     def _back_off(self, stop: threading.Event, error: DatabaseUnavailable) -> None:
         with self._lock:
@@ -273,7 +273,7 @@ class LiveMerger:
             changed = self._state != state
             self._state = state
         if changed:
-            _log.info("%s", message)
+            _log.info("live_merge_state_changed", state=state, detail=message)
 
 
 def _refuse_wrong_login(merger: Merger) -> None:

@@ -25,7 +25,7 @@ from kalshi_platform.storage.pool import Transaction
 REFUSED = "refused"
 NO_PARTITION = "no_partition"
 OUT_OF_BOUNDS = "out_of_bounds"
-IMPLAUSIBLE_TIME = "misdated"
+MISDATED = "misdated"
 NAME_TOO_LONG = "name_too_long"
 LETTERS_KEPT = 5_000
 """Of one gatherer and table; further rows are only counted in the alarm."""
@@ -82,7 +82,7 @@ def split_implausible_times(
         return rows, []
     detail = "dated far from its receipt, and far from the rows beside it in its stream"
     far = frame.filter(is_far).with_columns(gatherer=pl.lit(gatherer))
-    return rows.filter((~is_far).to_arrow()), [QuarantinedRows(table, far, IMPLAUSIBLE_TIME, detail)]
+    return rows.filter((~is_far).to_arrow()), [QuarantinedRows(table, far, MISDATED, detail)]
 
 
 def write_dead_letters(transaction: Transaction, rows: Iterable[QuarantinedRows], *, is_close: bool = False) -> None:
@@ -96,7 +96,7 @@ def write_dead_letters(transaction: Transaction, rows: Iterable[QuarantinedRows]
         if is_close:
             continue
         times = quarantined.rows.get_column(PRODUCTION_TABLES[quarantined.table].time_column)
-        if quarantined.reason in (IMPLAUSIBLE_TIME, OUT_OF_BOUNDS):
+        if quarantined.reason in (MISDATED, OUT_OF_BOUNDS):
             received = quarantined.rows.get_column("received_at")
             times = pl.concat([received, received - _BEFORE_RECEIPT])
             if quarantined.table == "orderbook_deltas":

@@ -5,7 +5,6 @@ Every hour is a step of its own, finished in one production transaction: what wa
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
@@ -14,12 +13,13 @@ from kalshi_platform.clock import Clock
 from kalshi_platform.deduplicator.trades.reconcile_trades import LISTING_DELAY, TradeCheck, check_trades
 from kalshi_platform.deduplicator.trades.rest_trades import TradeLister
 from kalshi_platform.market.times import HOUR
+from kalshi_platform.monitoring.event_log import event_logger
 from kalshi_platform.storage.migrate import check
 from kalshi_platform.storage.partitions import PartitionBounds, PartitionKeeper
 from kalshi_platform.storage.pool import Database
 from kalshi_platform.storage.queries import load
 
-_log = logging.getLogger(__name__)
+_log = event_logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def backfill_trades(
                 skipped.append(hour)
                 continue
             checks.append(check_trades(database, rest, hour, keeper))
-            _log.info("trades of %s: %s, %d inserted", hour.isoformat(), checks[-1].state, checks[-1].inserted)
+            _log.info("trades_checked", hour=hour, state=checks[-1].state, inserted=checks[-1].inserted)
             on_check(checks[-1])
         return TradesBackfill(tuple(checks), tuple(skipped))
     finally:

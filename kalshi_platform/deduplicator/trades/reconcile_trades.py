@@ -7,7 +7,6 @@ again is safe: it changes nothing where nothing is missing.
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, TypeAlias
@@ -28,6 +27,7 @@ from kalshi_platform.errors import (
 )
 from kalshi_platform.market.names import readable
 from kalshi_platform.market.times import HOUR, us_from_datetime
+from kalshi_platform.monitoring.event_log import event_logger
 from kalshi_platform.storage.partitions import PartitionKeeper
 from kalshi_platform.storage.pool import Database, Transaction
 from kalshi_platform.storage.queries import load
@@ -47,7 +47,7 @@ _EXCHANGE_ERRORS = (
     RequestRejected,
     UnparsableMessage,
 )
-_log = logging.getLogger(__name__)
+_log = event_logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def reconcile_trades(
     try:
         return check_trades(production, rest, hour, keeper, merge_no=merge_no)
     except _EXCHANGE_ERRORS as error:
-        _log.warning("trades of %s are not checked: %s", hour.isoformat(), error)
+        _log.warning("trades_not_checked", hour=hour, error=error)
         return _record_not_checked(production, hour, str(error))
 
 

@@ -8,7 +8,7 @@ import polars as pl
 import pyarrow as pa
 
 from kalshi_platform.deduplicator.merge.dead_letters import (
-    IMPLAUSIBLE_TIME,
+    MISDATED,
     NAME_TOO_LONG,
     QuarantinedRows,
     split_implausible_times,
@@ -36,7 +36,7 @@ def rows(*dated: tuple[int, int, timedelta], ticker: str = "A") -> pl.DataFrame:
 
 
 def stranger_seqs(found: tuple[pa.Table, list[QuarantinedRows]]) -> list[int]:
-    assert all(each.reason == IMPLAUSIBLE_TIME for each in found[1])
+    assert all(each.reason == MISDATED for each in found[1])
     return [seq for each in found[1] for seq in each.rows["seq"].to_list()]
 
 
