@@ -9,6 +9,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from pathlib import Path
 
 from kalshi_platform.clock import Clock
 from kalshi_platform.config import PlatformSettings
@@ -22,6 +23,7 @@ from kalshi_platform.market.times import hour_of
 from kalshi_platform.storage import queries
 from kalshi_platform.storage.pool import Database
 
+_SQL = queries.load(Path(__file__).with_name("queries.sql"))
 RETRY_FOR_S = 60.0
 """A database that has just died is started again within this time."""
 RETRY_S = 1.0
@@ -74,9 +76,7 @@ def find_hours_merged_since(production: Database, moment: datetime | None, now: 
     with production.transaction() as transaction:
         return [
             hour
-            for (hour,) in transaction.fetch_all(
-                queries.load("status")["hours_merged_since"], {"since": moment, "until": hour_of(now)}
-            )
+            for (hour,) in transaction.fetch_all(_SQL["hours_merged_since"], {"since": moment, "until": hour_of(now)})
         ]
 
 

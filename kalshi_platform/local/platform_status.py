@@ -1,14 +1,15 @@
-"""One look at everything: which services live, how far behind the merge is, what production holds."""
+"""Collects the status of a platform: which services live, how far behind the merge is, what production holds."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any, TypeVar
 
-import msgspec
-
 from kalshi_platform.clock import Clock
-from kalshi_platform.deduplicator.close import hour_summary as hour_figures
+from kalshi_platform.deduplicator.close import hour_summary
 from kalshi_platform.deduplicator.live.status import SERVICE, DeduplicatorStatus
 from kalshi_platform.deduplicator.merge.source_identity import find_shared_databases
 from kalshi_platform.deduplicator.settings import DeduplicatorSettings
@@ -16,84 +17,120 @@ from kalshi_platform.errors import DatabaseUnavailable
 from kalshi_platform.gatherer.status.status import GathererStatus
 from kalshi_platform.local.status_lines import gatherer_lines, wrong_lines
 from kalshi_platform.monitoring.heartbeat import FILE_NAME, Heartbeat, decode_details, read_file
+from kalshi_platform.storage import queries
 from kalshi_platform.storage.pool import Database
 from kalshi_platform.storage.services import read_heartbeat
 
 _Status = TypeVar("_Status", bound=GathererStatus | DeduplicatorStatus)
+_SQL = queries.load(Path(__file__).with_name("queries.sql"))
 
 ALIVE_S = 45.0
-"""A service heard of within this time lives; heartbeats come every 5 s."""
+"""A service whose last heartbeat is younger lives; heartbeats come every 5 s."""
 FUTURE_TOLERANCE_S = 2.0
 """A heartbeat dated further ahead than this is none."""
 
 
-def platform_status(settings: DeduplicatorSettings, state_dir: Path, clock: Clock) -> dict[str, Any]:
-    """Return services (alive, age_s, state, details, and lines for people), problems of the configuration (names that
-    lead to one database), batches_behind per gatherer, production_rows per table, and last_closed_hour (None before
-    the first).
+@dataclass(frozen=True, kw_only=True)
+class ServiceLife:
+    """A service by its last heartbeat, whose age is by the clock that dated it; `lines` describe it for people.
 
-    Ages are told by the clock that dated the heartbeat: the database's for a row, this host's for a file.
+    `age_s`: None where there is no heartbeat.
+    """
+
+    alive: bool
+    age_s: float | None
+    state: str
+    pid: int | None
+    details: GathererStatus | DeduplicatorStatus
+    lines: Sequence[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClosedHour:
+    """An hour as its close left it. `coverage_share`: 0 … 1, None where no market was recorded."""
+
+    hour: datetime
+    coverage_share: float | None
+    books_proved: int
+    books_unproved: int
+    books_failed: int
+    alarms: Sequence[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlatformStatus:
+    """What runs and what production holds.
+
+    `problems`: names of the configuration that lead to one database. `batches_behind`: by gatherer; None where its
+    database is away. `production_rows`: by table. `last_closed_hour`: None before the first, or while production is
+    away.
+    """
+
+    services: dict[str, ServiceLife]
+    problems: Sequence[str]
+    batches_behind: dict[str, int | None]
+    production_rows: dict[str, int]
+    last_closed_hour: ClosedHour | None
+
+
+def platform_status(settings: DeduplicatorSettings, state_dir: Path, clock: Clock) -> PlatformStatus:
+    """Read heartbeats, cursors and closes.
+
+    The clock that dated a heartbeat gives its age: the database's for a row, this host's for a file.
     A database that is away is shown as such; a gatherer whose database is away lives while its heartbeat file is fresh.
     """
     production = Database(settings.production_url, name="production", pool_size=1)
-    services: dict[str, Any] = {}
+    services: dict[str, ServiceLife] = {}
     behind: dict[str, int | None] = {}
     try:
-        cursors = _rows(production, "SELECT gatherer, batch_no FROM merge_cursors")
+        merged = dict(_read_rows(production, _SQL["merge_cursors"]))
         for source in settings.sources:
             timeseries = Database(source.timeseries_url, name=f"{source.name} timeseries", pool_size=1)
             try:
                 service = f"gatherer/{source.name}"
                 file = read_file(state_dir / source.name / FILE_NAME, GathererStatus)
-                services[service] = _service(timeseries, service, GathererStatus, file, clock)
-                last = _rows(timeseries, "SELECT last_batch_no FROM batch_counter")
-                behind[source.name] = (
-                    None if not last else int(last[0][0]) - int(dict(cursors or []).get(source.name, 0))
-                )
+                services[service] = _service_life(timeseries, service, GathererStatus, file, clock)
+                last = _read_rows(timeseries, _SQL["last_batch"])
+                behind[source.name] = int(last[0][0]) - int(merged.get(source.name, 0)) if last else None
             finally:
                 timeseries.dispose()
-        services["deduplicator"] = _service(production, SERVICE, DeduplicatorStatus, None, clock)
-        rows = _rows(
-            production, "SELECT table_name, sum(rows_inserted)::bigint FROM hour_activity GROUP BY 1 ORDER BY 1"
-        )
-        closed = _last_closed(production)
+        services[SERVICE] = _service_life(production, SERVICE, DeduplicatorStatus, None, clock)
+        rows = dict(_read_rows(production, _SQL["merged_rows"]))
+        closed = _last_closed_hour(production)
     finally:
         production.dispose()
-    return {
-        "services": services,
-        "problems": find_shared_databases(settings.sources, clock),
-        "batches_behind": behind,
-        "production_rows": dict(rows or []),
-        "last_closed_hour": closed,
-    }
+    return PlatformStatus(
+        services=services,
+        problems=find_shared_databases(settings.sources, clock),
+        batches_behind=behind,
+        production_rows=rows,
+        last_closed_hour=closed,
+    )
 
 
-def _last_closed(production: Database) -> dict[str, Any] | None:
+def _last_closed_hour(production: Database) -> ClosedHour | None:
     try:
-        hour = hour_figures.read_last_closed_hour(production)
+        hour = hour_summary.read_last_closed_hour(production)
         if hour is None:
             return None
-        proofs = hour_figures.read_proofs(production, [hour])
-        alarms = hour_figures.read_alarms(production, [hour])
-        return {
-            "hour": hour,
-            "coverage_share": hour_figures.read_coverage(production, [hour]).share,
-            "books_proved": proofs.proved,
-            "books_unproved": proofs.unproved,
-            "books_failed": proofs.failed,
-            "alarms": [f"{each.kind}: {each.subject}: {each.detail}" for each in alarms],
-        }
+        proofs = hour_summary.read_proofs(production, [hour])
+        return ClosedHour(
+            hour=hour,
+            coverage_share=hour_summary.read_coverage(production, [hour]).share,
+            books_proved=proofs.proved,
+            books_unproved=proofs.unproved,
+            books_failed=proofs.failed,
+            alarms=[
+                f"{each.kind}: {each.subject}: {each.detail}" for each in hour_summary.read_alarms(production, [hour])
+            ],
+        )
     except DatabaseUnavailable:
         return None
 
 
-def _service(
-    database: Database,
-    service: str,
-    kind: type[_Status],
-    file: Heartbeat[_Status] | None,
-    clock: Clock,
-) -> dict[str, Any]:
+def _service_life(
+    database: Database, service: str, kind: type[_Status], file: Heartbeat[_Status] | None, clock: Clock
+) -> ServiceLife:
     age_s: float | None = None
     pid: int | None = None
     status = kind()
@@ -116,15 +153,20 @@ def _service(
         if file_age_s >= -FUTURE_TOLERANCE_S and (age_s is None or file_age_s < age_s):
             age_s, state, pid, status = file_age_s, file.state, file.pid, file.details
     age_s = None if age_s is None else max(0.0, age_s)
-    alive = age_s is not None and age_s < ALIVE_S and state != "stopped"
-    lines = [*notes, *(gatherer_lines(status) if isinstance(status, GathererStatus) else wrong_lines(status))]
-    details = msgspec.to_builtins(status)
-    return {"alive": alive, "age_s": age_s, "state": state, "pid": pid, "details": details, "lines": lines}
+    return ServiceLife(
+        alive=age_s is not None and age_s < ALIVE_S and state != "stopped",
+        age_s=age_s,
+        state=state,
+        pid=pid,
+        details=status,
+        lines=[*notes, *(gatherer_lines(status) if isinstance(status, GathererStatus) else wrong_lines(status))],
+    )
 
 
-def _rows(database: Database, query: str, params: tuple[Any, ...] = ()) -> list[tuple[Any, ...]] | None:
+def _read_rows(database: Database, query: str) -> list[tuple[Any, ...]]:
+    """Return the rows; none while the database is away."""
     try:
         with database.transaction() as transaction:
-            return transaction.fetch_all(query, params or None)
+            return transaction.fetch_all(query)
     except DatabaseUnavailable:
-        return None
+        return []

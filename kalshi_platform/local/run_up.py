@@ -24,6 +24,7 @@ CONFIGURATION_EXIT_CODE = 2
 STATUS_EVERY_S = 10.0
 OPEN_EXPORT_EVERY_S = 60.0
 UI_START_S = 240.0
+_SQL = queries.load(Path(__file__).with_name("queries.sql"))
 _log = event_logger(__name__)
 
 
@@ -146,7 +147,7 @@ def _watch(
 def _status_line(production: Database, stack: Stack, exports: _OpenExporter | None, clock: Clock) -> str:
     try:
         with production.transaction() as transaction:
-            rows = transaction.fetch_all(queries.load("status")["merged_rows"])
+            rows = transaction.fetch_all(_SQL["merged_rows"])
     except KalshiPlatformError as error:
         return "; ".join([f"production is away: {error}", *stack.problems()])
     counts = ", ".join(f"{table.removeprefix('orderbook_')} {count:,}" for table, count in rows) or "nothing yet"

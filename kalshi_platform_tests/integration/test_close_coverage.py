@@ -363,10 +363,12 @@ def test_the_coverage_share_of_an_hour_is_one_figure_wherever_it_is_told(merge_w
     assert closed.coverage.share == pytest.approx((236 + 236) / (12 * 60 + 236), abs=1e-6)
     check = next(iter(check_closed_hours(world.production, [HOUR], 0.9)))
     manifest = export_raw(LakeSettings(f"file://{tmp_path}"), world.production_url, "orderbook_deltas", HOUR, "closed")
+    status_hour = platform_status(world.settings(), tmp_path, SYSTEM_CLOCK).last_closed_hour
+    assert status_hour is not None
     told = {
         "figures": hour_figures.read_coverage(world.production, [HOUR]).share,
         "check": check.metadata["coverage_share"].value,
-        "status": platform_status(world.settings(), tmp_path, SYSTEM_CLOCK)["last_closed_hour"]["coverage_share"],
+        "status": status_hour.coverage_share,
         "manifest": manifest.coverage_share,
     }
     assert told == dict.fromkeys(told, pytest.approx(closed.coverage.share, abs=1e-6))

@@ -146,11 +146,12 @@ def test_every_file_applied_again_by_hand_changes_no_answer(record: Record) -> N
 
 def test_status_of_migrated_databases_shows_what_was_merged_and_closed(record: Record, tmp_path: Path) -> None:
     found = platform_status(record.settings, tmp_path, SYSTEM_CLOCK)
-    assert found["problems"] == []
-    assert found["batches_behind"] == {"g1": 1, "g2": 1}
-    assert found["last_closed_hour"]["hour"] == record.closed_hour
-    assert found["last_closed_hour"]["books_proved"] == 2
-    assert {name: service["state"] for name, service in found["services"].items()} == {
+    assert found.problems == []
+    assert found.batches_behind == {"g1": 1, "g2": 1}
+    assert found.last_closed_hour is not None
+    assert found.last_closed_hour.hour == record.closed_hour
+    assert found.last_closed_hour.books_proved == 2
+    assert {name: service.state for name, service in found.services.items()} == {
         "gatherer/g1": "recording",
         "gatherer/g2": "recording",
         "deduplicator": "merging",

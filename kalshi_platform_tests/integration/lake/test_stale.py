@@ -166,7 +166,7 @@ def test_the_shell_shows_what_is_stale_and_exports_it(
     exported: Production, store: FolderStore, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from kalshi_platform.cli import export as command
-    from kalshi_platform.cli.status import summarise_lake
+    from kalshi_platform.cli.status import read_lake_status
 
     now = SYSTEM_CLOCK.now()
     monkeypatch.chdir(tmp_path)
@@ -182,7 +182,7 @@ def test_the_shell_shows_what_is_stale_and_exports_it(
         return CliRunner().invoke(app, list(arguments))
 
     close_again(exported)
-    shown = {each["table"]: each["reason"] for each in summarise_lake(exported.url, now)["stale"]}
+    shown = {each.table: each.reason for each in read_lake_status(exported.url, now).stale}
     assert shown["raw/trades"] == "its time was closed again since"
     assert shown["raw/tickers"] == "it is not there"
     result = run("trades", "--stale")
@@ -197,7 +197,7 @@ def test_the_shell_shows_what_is_stale_and_exports_it(
         "processed/trades 2026-11-20",
         "raw/trades 2026-11-20-04:00",
     ]
-    assert {each["table"] for each in summarise_lake(exported.url, now)["stale"]} == {
+    assert {each.table for each in read_lake_status(exported.url, now).stale} == {
         "raw/trades",
         "processed/trades",
         "aggregates/candles_1m",

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from kalshi_platform.cli.status import _print
+from kalshi_platform.cli.status import LakeStatus, print_status
 from kalshi_platform.clock import SYSTEM_CLOCK
 from kalshi_platform.deduplicator.close.close_hour import close_hour
 from kalshi_platform.gatherer.status.status import GathererStatus
@@ -27,7 +27,7 @@ def test_a_closed_hour_with_an_alarm_is_shown_with_it(
 ) -> None:
     world = merge_world(1)
     before = platform_status(world.settings(), tmp_path, SYSTEM_CLOCK)
-    assert before["last_closed_hour"] is None
+    assert before.last_closed_hour is None
     hour_us = us_from_datetime(SYSTEM_CLOCK.now()) // US_PER_HOUR * US_PER_HOUR - 4 * US_PER_HOUR
     world.gatherers["g1"].commit(
         orderbook_deltas=[delta_row("A", ts_us=hour_us + n * 10 * US_PER_S, seq=n + 2) for n in range(1, 300)],
@@ -42,13 +42,14 @@ def test_a_closed_hour_with_an_alarm_is_shown_with_it(
             (datetime_from_us(hour_us), "book_proof"),
         )
     found = platform_status(world.settings(), tmp_path, SYSTEM_CLOCK)
-    closed = found["last_closed_hour"]
-    assert closed["hour"] == datetime_from_us(hour_us)
+    closed = found.last_closed_hour
+    assert closed is not None
+    assert closed.hour == datetime_from_us(hour_us)
     # Deltas of 2,980 seconds, less a margin of a second or two.
-    assert closed["coverage_share"] == pytest.approx(2_980 / 3_600, abs=0.01)
-    assert closed["books_failed"] == 0
-    assert closed["alarms"] == ["book_proof: A: does not come out"]
-    _print({**found, "lake": {"problem": None, "stale": []}})
+    assert closed.coverage_share == pytest.approx(2_980 / 3_600, abs=0.01)
+    assert closed.books_failed == 0
+    assert closed.alarms == ["book_proof: A: does not come out"]
+    print_status(found, LakeStatus([], None))
     shown = capsys.readouterr().out
     assert "last closed hour" in shown
     assert "% complete" in shown
@@ -62,13 +63,14 @@ def test_a_heartbeat_is_aged_by_the_clock_that_dated_it_and_one_from_the_future_
     clock = FakeClock(SYSTEM_CLOCK.now() - timedelta(hours=3))  # this host is behind the database server
     beat = Heartbeat("gatherer/g1", clock.now(), clock.now(), "running", GathererStatus())
     write_heartbeat(world.gatherers["g1"].database, beat)
-    status = platform_status(world.settings(), tmp_path, clock)["services"]["gatherer/g1"]
-    assert status["alive"]
-    assert status["age_s"] < 45
+    status = platform_status(world.settings(), tmp_path, clock).services["gatherer/g1"]
+    assert status.alive
+    assert status.age_s is not None
+    assert status.age_s < 45
     with world.gatherers["g1"].database.transaction() as transaction:
         transaction.execute("UPDATE heartbeats SET at = clock_timestamp() + interval '2 hours'")
-    status = platform_status(world.settings(), tmp_path, clock)["services"]["gatherer/g1"]
-    assert not status["alive"]
-    assert "in the future" in status["lines"][0]
+    status = platform_status(world.settings(), tmp_path, clock).services["gatherer/g1"]
+    assert not status.alive
+    assert "in the future" in status.lines[0]
     write_file(tmp_path / "g1" / "heartbeat.json", beat)
-    assert platform_status(world.settings(), tmp_path, clock)["services"]["gatherer/g1"]["alive"]
+    assert platform_status(world.settings(), tmp_path, clock).services["gatherer/g1"].alive

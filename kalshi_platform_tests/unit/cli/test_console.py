@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 
 from kalshi_platform.cli import main as entry
 from kalshi_platform.cli.console import print_error, print_line
-from kalshi_platform.cli.status import _print
+from kalshi_platform.cli.status import LakeStatus, print_status
+from kalshi_platform.deduplicator.live.status import DeduplicatorStatus
 from kalshi_platform.errors import ConfigurationError, ExchangeUnavailable, KalshiPlatformError, Unfinished
+from kalshi_platform.local.platform_status import PlatformStatus, ServiceLife
 
 EVIL = "Cup\r\x1b[2J\x9b31m\u2028\u202e\ud800"
 SHOWN = r"Cup\r\x1b[2J\x9b31m\u2028\u202e\ud800"
@@ -31,10 +31,11 @@ def test_an_error_is_printed_escaped(capsys: pytest.CaptureFixture[str], error: 
 
 
 def test_status_is_printed_escaped(capsys: pytest.CaptureFixture[str]) -> None:
-    service = {"alive": True, "age_s": 1.0, "state": EVIL, "pid": 1, "details": {}, "lines": [f"! {EVIL}"]}
-    found: dict[str, Any] = {"services": {"gatherer/g1": service}, "last_closed_hour": None}
-    found |= {"problems": [], "batches_behind": {}, "production_rows": {}, "lake": {"problem": None, "stale": []}}
-    _print(found)
+    service = ServiceLife(alive=True, age_s=1.0, state=EVIL, pid=1, details=DeduplicatorStatus(), lines=[f"! {EVIL}"])
+    found = PlatformStatus(
+        services={"gatherer/g1": service}, problems=[], batches_behind={}, production_rows={}, last_closed_hour=None
+    )
+    print_status(found, LakeStatus([], None))
     assert capsys.readouterr().out.count(SHOWN) == 2
 
 

@@ -228,7 +228,7 @@ class Ground:
         self.seen.soon(lambda: self.watch.is_unwell(gatherer, "clock is"), 25.0)
         service = f"gatherer/{gatherer}"
         status = platform_status(self.stack.settings.deduplicator, self.stack.folder / "state", self.clock)
-        if not status["services"][service]["alive"]:
+        if not status.services[service].alive:
             self._broken(fault, f"the status calls {service} dead, which records")
         self.stack.step_clock(f"gather-{gatherer}", 0.0)
         self.seen.soon(lambda: not self.watch.is_unwell(gatherer, "clock is"), 25.0)
