@@ -34,7 +34,7 @@ from kalshi_platform.orchestration.resources import RESOURCES
 from kalshi_platform.orchestration.schedules.catalog import merge_catalog_schedule, sync_catalog_when_stale
 from kalshi_platform.orchestration.schedules.days import make_daily_schedules
 from kalshi_platform.orchestration.schedules.hours import make_hourly_schedules
-from kalshi_platform.orchestration.sensors.services import deduplicator_sensor, gatherer_sensor
+from kalshi_platform.orchestration.sensors.services import make_deduplicator_sensor, make_gatherer_sensor
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ def build(location: CodeLocation) -> dg.Definitions:
     names = [name for name in location.gatherer_names if location.role.serves_gatherer(name)]
     if names:
         parts.jobs.append(make_gather_job(names))
-        parts.sensors.append(gatherer_sensor(names))
+        parts.sensors.append(make_gatherer_sensor(names))
     if location.role.serves_platform():
         _add_platform(parts, make_partitions(location.gatherer_names, location.partitions_start))
     return dg.Definitions(
@@ -114,4 +114,4 @@ def _add_platform(parts: _Parts, partitions: Partitions) -> None:
         *make_hourly_schedules(partitions.first_hour),
         *make_daily_schedules(partitions.first_day),
     ]
-    parts.sensors.append(deduplicator_sensor())
+    parts.sensors.append(make_deduplicator_sensor())

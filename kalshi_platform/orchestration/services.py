@@ -1,4 +1,4 @@
-"""The endless services: names, and where each is heard of."""
+"""The long-running services: names, jobs, and where each has its switch, lock and heartbeat."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ DEDUPLICATOR = "deduplicator"
 
 @dataclass(frozen=True)
 class Service:
-    """One endless service, as its supervisor sees it."""
+    """One long-running service, as its supervisor sees it."""
 
     name: str
-    """As in the tables `heartbeats` and `service_switches`: gatherer/NAME or deduplicator."""
+    """gatherer/NAME or deduplicator: in the tables `heartbeats` and `service_switches`, and the key of its lock."""
     job_name: str
     partition_key: str | None
     database_url: str = field(repr=False)
-    """The database that holds those tables."""
+    """The database that holds those tables and the lock."""
     heartbeat_file: Path | None
 
     @property
@@ -34,15 +34,17 @@ class Service:
 
 
 def service_tags(name: str) -> dict[str, str]:
+    """Return the tags of a run that hosts the service."""
     return {SERVICE_TAG: name, "dagster/max_retries": "0"}
 
 
 def gatherer_service_name(gatherer: str) -> str:
+    """Return the name of a gatherer as a service: gatherer/NAME."""
     return f"gatherer/{gatherer}"
 
 
-def gatherer_service(gatherer: str) -> Service:
-    """Raises ConfigurationError when the gatherer, or the exchange it listens to, is not configured."""
+def load_gatherer_service(gatherer: str) -> Service:
+    """Load a gatherer's service. Raises ConfigurationError when it, or the exchange, is not configured."""
     problems: list[str] = []
     try:
         config.load_exchange()
@@ -63,8 +65,8 @@ def gatherer_service(gatherer: str) -> Service:
     )
 
 
-def deduplicator_service() -> Service:
-    """Raises ConfigurationError when the merge is not configured."""
+def load_deduplicator_service() -> Service:
+    """Load the live merge's service. Raises ConfigurationError when the merge is not configured."""
     settings = config.load_deduplicator()
     return Service(
         name=DEDUPLICATOR,

@@ -14,9 +14,9 @@ from kalshi_platform.clock import SYSTEM_CLOCK, Clock
 from kalshi_platform.errors import ConfigurationError
 from kalshi_platform.market.times import HOUR
 from kalshi_platform.orchestration.jobs.long_running import RunTiming
-from kalshi_platform.orchestration.services import Service, gatherer_service
-from kalshi_platform.orchestration.supervision.decision import Heartbeat, Rules
-from kalshi_platform.orchestration.supervision.witnesses import heard_of
+from kalshi_platform.orchestration.services import Service, load_gatherer_service
+from kalshi_platform.orchestration.supervision.liveness import latest_heartbeats
+from kalshi_platform.orchestration.supervision.policy import Heartbeat, Policy
 
 RUNNING = "running"
 _DAY = timedelta(days=1)
@@ -56,11 +56,11 @@ def another_gatherer_is_recording(name: str, names: Sequence[str], clock: Clock 
         if other == name:
             continue
         try:
-            services.append(gatherer_service(other))
+            services.append(load_gatherer_service(other))
         except ConfigurationError:
             continue  # it is another host's: nothing is known of it here
-    return any(_records(beat) for beat in heard_of(services, _DEADLINE_S, clock).values())
+    return any(_is_recording(beat) for beat in latest_heartbeats(services, _DEADLINE_S, clock).values())
 
 
-def _records(beat: Heartbeat | None) -> bool:
-    return beat is not None and beat.state == RUNNING and beat.age_s <= Rules().heartbeat_limit_s
+def _is_recording(beat: Heartbeat | None) -> bool:
+    return beat is not None and beat.state == RUNNING and beat.age_s <= Policy().heartbeat_limit_s

@@ -1,4 +1,4 @@
-"""The two supervising sensors: gatherers, and the live merge."""
+"""The two supervising sensors: of the gatherers, and of the live merge."""
 
 from collections.abc import Callable, Sequence
 from datetime import datetime, timedelta
@@ -9,29 +9,23 @@ import dagster as dg
 from kalshi_platform import config
 from kalshi_platform.clock import SYSTEM_CLOCK
 from kalshi_platform.errors import ConfigurationError
-from kalshi_platform.orchestration.checks.freshness import freshness_evaluation
+from kalshi_platform.orchestration.checks.freshness import make_freshness_evaluation
 from kalshi_platform.orchestration.failures import describe_problems
 from kalshi_platform.orchestration.services import (
     DEDUP_JOB,
     GATHER_JOB,
     Service,
-    deduplicator_service,
-    gatherer_service,
+    load_deduplicator_service,
+    load_gatherer_service,
 )
-from kalshi_platform.orchestration.supervision.supervisor import (
-    Memory,
-    Observer,
-    Outcome,
-    supervise,
-    write_supervisor_heartbeat,
-)
+from kalshi_platform.orchestration.supervision.supervisor import SensorCursor, Supervisor, write_supervisor_heartbeat
 
 _CHECK_EVERY = timedelta(minutes=1)
 
 
-def gatherer_sensor(names: Sequence[str]) -> dg.SensorDefinition:
-    """The sensor that keeps one run per gatherer alive."""
-    observer = Observer()
+def make_gatherer_sensor(names: Sequence[str]) -> dg.SensorDefinition:
+    """Make the sensor that keeps one run per gatherer alive."""
+    supervisor = Supervisor()
 
     @dg.sensor(
         name="gatherer_sensor",
@@ -39,19 +33,20 @@ def gatherer_sensor(names: Sequence[str]) -> dg.SensorDefinition:
         minimum_interval_seconds=5,
         default_status=dg.DefaultSensorStatus.RUNNING,
         description=(
-            "Keeps exactly one gather run per gatherer alive: relaunches what died, ends what hangs, leaves alone what "
-            "runs outside Dagster or is switched off (table service_switches). Says once a minute how fresh they are."
+            "Keeps exactly one gather run per gatherer alive: launches a gatherer whose switch is on and whose lock "
+            "nobody holds, ends runs without a heartbeat, leaves alone what runs outside Dagster or is switched off "
+            "(table service_switches). Checks once a minute how fresh the heartbeats are."
         ),
     )
     def gatherers(context: dg.SensorEvaluationContext) -> dg.SensorResult:
-        return _tick(context, observer, [partial(gatherer_service, name) for name in names], freshness=True)
+        return _supervise(context, supervisor, [partial(load_gatherer_service, name) for name in names], fresh=True)
 
     return gatherers
 
 
-def deduplicator_sensor() -> dg.SensorDefinition:
-    """The sensor that keeps the live merge alive."""
-    observer = Observer()
+def make_deduplicator_sensor() -> dg.SensorDefinition:
+    """Make the sensor that keeps the live merge alive."""
+    supervisor = Supervisor()
 
     @dg.sensor(
         name="deduplicator_sensor",
@@ -61,49 +56,45 @@ def deduplicator_sensor() -> dg.SensorDefinition:
         description="Keeps exactly one run of the live merge alive, by the same rules as gatherer_sensor.",
     )
     def deduplicator(context: dg.SensorEvaluationContext) -> dg.SensorResult:
-        return _tick(context, observer, [deduplicator_service])
+        return _supervise(context, supervisor, [load_deduplicator_service])
 
     return deduplicator
 
 
-def _tick(
+def _supervise(
     context: dg.SensorEvaluationContext,
-    observer: Observer,
+    supervisor: Supervisor,
     loaders: Sequence[Callable[[], Service]],
     *,
-    freshness: bool = False,
+    fresh: bool = False,
 ) -> dg.SensorResult:
+    """Do one tick for the services that are configured; `fresh`: check their heartbeats once a minute as well."""
     now = SYSTEM_CLOCK.now()
     write_supervisor_heartbeat(config.state_dir(), now)
-    services, problems = _configured(loaders)
-    memory = Memory.load(context.cursor)
-    if not services:
-        return dg.SensorResult(skip_reason=describe_problems(problems), cursor=context.cursor)
-    outcome = supervise(context.instance, services, memory, observer)
-    events = _freshness(outcome, memory, now) if freshness else []
-    words = [*outcome.words, *([describe_problems(problems)] if problems else [])]
-    return dg.SensorResult(
-        run_requests=outcome.requests,
-        skip_reason=None if outcome.requests else "\n".join(words),
-        asset_events=events,
-        cursor=memory.dump(),
-    )
-
-
-def _configured(loaders: Sequence[Callable[[], Service]]) -> tuple[list[Service], list[str]]:
     services: list[Service] = []
-    problems: dict[str, None] = {}
+    problems: list[str] = []
     for load in loaders:
         try:
             services.append(load())
         except ConfigurationError as error:
-            problems.update(dict.fromkeys(error.problems))
-    return services, list(problems)
+            problems.extend(error.problems)
+    if not services:
+        return dg.SensorResult(skip_reason=describe_problems(problems), cursor=context.cursor)
+    cursor = SensorCursor.load(context.cursor)
+    tick = supervisor.tick(context.instance, services, cursor)
+    checks = []
+    if fresh and _is_check_due(cursor, now):
+        cursor.checked_at = now
+        checks.append(make_freshness_evaluation(tick.heartbeats))
+    messages = [*tick.messages, *([describe_problems(problems)] if problems else [])]
+    return dg.SensorResult(
+        run_requests=tick.requests,
+        skip_reason=None if tick.requests else "\n".join(messages),
+        asset_events=checks,
+        cursor=cursor.dump(),
+    )
 
 
-def _freshness(outcome: Outcome, memory: Memory, now: datetime) -> list[dg.AssetCheckEvaluation]:
-    # A clock that was set back must not silence this until it has caught up.
-    if memory.checked_at is not None and abs(now - memory.checked_at) < _CHECK_EVERY:
-        return []
-    memory.checked_at = now
-    return [freshness_evaluation(outcome.heartbeats)]
+def _is_check_due(cursor: SensorCursor, now: datetime) -> bool:
+    # A clock that was set back must not silence the check until it has caught up.
+    return cursor.checked_at is None or abs(now - cursor.checked_at) >= _CHECK_EVERY

@@ -1,1 +1,1 @@
-"""Keeping endless services alive: facts, decision, deeds."""
+"""Supervision: a service whose switch is on and whose lock nobody holds is launched."""

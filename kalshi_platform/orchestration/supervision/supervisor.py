@@ -1,136 +1,206 @@
-"""Keeps exactly one run of every endless service alive. Each tick: facts, decision (pure), deeds."""
+"""Keeps exactly one run of every long-running service alive. Each tick: read the state, decide (policy), act."""
 
 from __future__ import annotations
 
 import json
-import logging
 import os
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import dagster as dg
 
 from kalshi_platform.clock import SYSTEM_CLOCK, Clock
-from kalshi_platform.orchestration.services import Service
-from kalshi_platform.orchestration.supervision.decision import Act, Facts, Heartbeat, Rules, Step, decide
-from kalshi_platform.orchestration.supervision.runs import carry_out, ended_runs, live_runs
-from kalshi_platform.orchestration.supervision.sightings import Sightings
-from kalshi_platform.orchestration.supervision.witnesses import DEADLINE_S, Witnesses, newest_heartbeat
+from kalshi_platform.monitoring.event_log import event_logger
+from kalshi_platform.orchestration.services import SERVICE_TAG, Service
+from kalshi_platform.orchestration.statuses import ENDED, UNFINISHED
+from kalshi_platform.orchestration.supervision.age_tracker import AgeTracker
+from kalshi_platform.orchestration.supervision.liveness import DEADLINE_S, LivenessProbe, latest_heartbeat
+from kalshi_platform.orchestration.supervision.policy import (
+    Action,
+    ActionKind,
+    EndedRun,
+    Heartbeat,
+    LiveRun,
+    RunState,
+    ServiceState,
+    decide,
+)
 
-log = logging.getLogger(__name__)
+_log = event_logger(__name__)
 
 SUPERVISOR_HEARTBEAT = "supervisor-heartbeat.json"
 
-
-class Observer:
-    """The eyes of one supervisor, which live as long as its process: connections, and what was seen when."""
-
-    def __init__(self, clock: Clock = SYSTEM_CLOCK) -> None:
-        self.clock = clock
-        self.witnesses = Witnesses()
-        self.sightings = Sightings(clock)
-
-    def close(self) -> None:
-        """Let go of threads and connections."""
-        self.witnesses.close()
+_Status = dg.DagsterRunStatus
+RUN_STATES = {
+    _Status.NOT_STARTED: RunState.WAITING,
+    _Status.QUEUED: RunState.WAITING,
+    _Status.STARTING: RunState.WAITING,
+    _Status.STARTED: RunState.RUNNING,
+    _Status.SUSPENDED: RunState.RUNNING,
+    _Status.MANAGED: RunState.RUNNING,
+    _Status.CANCELING: RunState.CANCELING,
+}
+# A day, so that a clock that is hours off hides none of the runs that ended lately.
+_RECENT = timedelta(days=1)
 
 
 @dataclass
-class Memory:
-    """What a tick leaves to the next one, in the sensor's cursor."""
+class SensorCursor:
+    """What a tick leaves to the next one: each service's switch as last read, and the time of the last check."""
 
-    wanted: dict[str, bool] = field(default_factory=dict)
+    enabled: dict[str, bool] = field(default_factory=dict)
     checked_at: datetime | None = None
 
     @classmethod
-    def load(cls, cursor: str | None) -> Memory:
+    def load(cls, cursor: str | None) -> SensorCursor:
         """Read a cursor; one that cannot be read counts as none."""
         try:
             content: dict[str, Any] = json.loads(cursor or "{}")
+            at = content.get("checked_at")
             return cls(
-                wanted={str(name): bool(value) for name, value in content.get("wanted", {}).items()},
-                checked_at=_moment(content.get("checked_at")),
+                # `wanted` is what earlier versions called it.
+                {str(name): bool(on) for name, on in content.get("enabled", content.get("wanted", {})).items()},
+                None if at is None else datetime.fromisoformat(at),
             )
         except (ValueError, AttributeError, TypeError):
             return cls()
 
     def dump(self) -> str:
-        return json.dumps({"wanted": self.wanted, "checked_at": _text(self.checked_at)})
+        """Write the cursor as JSON."""
+        at = None if self.checked_at is None else self.checked_at.isoformat()
+        return json.dumps({"enabled": self.enabled, "checked_at": at})
 
 
 @dataclass(frozen=True)
-class Outcome:
-    """What a tick found and wants launched."""
+class Tick:
+    """What a tick found and wants launched. Run requests have no run key, which would forbid a second launch."""
 
     requests: list[dg.RunRequest]
-    words: list[str]
+    messages: list[str]
     heartbeats: dict[str, Heartbeat | None]
 
 
-def supervise(
-    instance: dg.DagsterInstance,
-    services: Sequence[Service],
-    memory: Memory,
-    observer: Observer,
-    *,
-    deadline_s: float = DEADLINE_S,
-    rules: Rules | None = None,
-) -> Outcome:
-    """Look after `services` once. Ends runs itself; the launches are returned as run requests (without a run key,
-    which would forbid the second launch for ever)."""
-    sightings = observer.sightings
-    sightings.begin()
-    testimonies = observer.witnesses.ask(services, deadline_s)
-    live = {job: live_runs(instance, job, sightings) for job in {service.job_name for service in services}}
-    ended = {job: ended_runs(instance, job, sightings, observer.clock.now()) for job in live}
-    outcome = Outcome([], [], {})
-    for service in services:
-        testimony = testimonies[service.name]
-        if testimony.reachable:
-            memory.wanted[service.name] = testimony.running_wanted is not False
-        heartbeat = newest_heartbeat(service, testimony, sightings, observer.clock)
-        facts = Facts(
-            wanted=memory.wanted.get(service.name, True),
-            live=live[service.job_name].get(service.name, ()),
-            ended=ended[service.job_name].get(service.name, ()),
-            heartbeat=heartbeat,
-            attentive_s=sightings.attentive_s,
-            rules=rules or Rules(),
-        )
-        outcome.heartbeats[service.name] = heartbeat
-        for step in decide(facts):
-            _do(instance, service, step, outcome)
-    return outcome
+class Supervisor:
+    """Supervises services for as long as its process lives: it keeps connections, and when it saw what."""
 
+    def __init__(self, clock: Clock = SYSTEM_CLOCK) -> None:
+        self._clock = clock
+        self._probe = LivenessProbe()
+        self._ages = AgeTracker(clock)
 
-def _do(instance: dg.DagsterInstance, service: Service, step: Step, outcome: Outcome) -> None:
-    outcome.words.append(f"{service.name}: {step.act.value}: {step.reason}")
-    if step.act is Act.LAUNCH:
-        outcome.requests.append(
-            dg.RunRequest(job_name=service.job_name, partition_key=service.partition_key, tags=service.tags)
-        )
-    elif step.act is not Act.WAIT:
-        log.warning("%s: %s run %s: %s", service.name, step.act.value, step.run_id, step.reason)
-        carry_out(instance, step)
+    def close(self) -> None:
+        """Let go of threads and connections."""
+        self._probe.close()
+
+    def tick(
+        self,
+        instance: dg.DagsterInstance,
+        services: Sequence[Service],
+        cursor: SensorCursor,
+        deadline_s: float = DEADLINE_S,
+    ) -> Tick:
+        """Supervise `services` once. Runs are ended here; launches are returned as run requests."""
+        self._ages.start_round()
+        probed = self._probe.probe(services, deadline_s)
+        jobs = {service.job_name for service in services}
+        live = {job: self._list_live_runs(instance, job) for job in jobs}
+        ended = {job: self._list_ended_runs(instance, job) for job in jobs}
+        tick = Tick([], [], {})
+        for service in services:
+            result = probed[service.name]
+            if result.lock_held is not None:  # the database answered
+                cursor.enabled[service.name] = result.enabled is not False
+            heartbeat = latest_heartbeat(service, result, self._ages, self._clock)
+            tick.heartbeats[service.name] = heartbeat
+            state = ServiceState(
+                enabled=cursor.enabled.get(service.name, True),
+                lock_held=result.lock_held,
+                live=live[service.job_name].get(service.name, ()),
+                ended=ended[service.job_name].get(service.name, ()),
+                heartbeat=heartbeat,
+                supervising_s=self._ages.supervising_s,
+            )
+            for action in decide(state):
+                tick.messages.append(f"{service.name}: {action.kind.value}: {action.reason}")
+                if action.kind is ActionKind.LAUNCH:
+                    tick.requests.append(
+                        dg.RunRequest(job_name=service.job_name, partition_key=service.partition_key, tags=service.tags)
+                    )
+                elif action.kind is not ActionKind.WAIT:
+                    _end_run(instance, service, action)
+        return tick
+
+    def _list_live_runs(self, instance: dg.DagsterInstance, job_name: str) -> dict[str, list[LiveRun]]:
+        """List the runs in progress, by service. They age from when they were first seen in their state."""
+        found: dict[str, list[LiveRun]] = defaultdict(list)
+        for record in instance.get_run_records(dg.RunsFilter(job_name=job_name, statuses=list(UNFINISHED))):
+            run = record.dagster_run
+            state = RUN_STATES[run.status]
+            age_s = self._ages.age_s(run.run_id, state.value, is_listed=True) or 0.0
+            found[run.tags.get(SERVICE_TAG, "")].append(LiveRun(run.run_id, state, age_s, record.storage_id))
+        return found
+
+    def _list_ended_runs(self, instance: dg.DagsterInstance, job_name: str) -> dict[str, list[EndedRun]]:
+        """List the runs that ended lately, newest first, by service.
+
+        The hosts that record starts and ends have clocks of their own: what was seen counts, and else what is recorded.
+        """
+        now = self._clock.now()
+        found: dict[str, list[EndedRun]] = defaultdict(list)
+        recent = dg.RunsFilter(job_name=job_name, statuses=list(ENDED), updated_after=now - _RECENT)
+        for record in instance.get_run_records(recent, limit=60):
+            run = record.dagster_run
+            started = _from_epoch(record.start_time) or _as_utc(record.create_timestamp)
+            ended = _from_epoch(record.end_time) or _as_utc(record.update_timestamp)
+            dated_s = max(0.0, (now - ended).total_seconds())
+            ended_s = self._ages.age_s(run.run_id, "ended", dated_s, is_listed=True) or 0.0
+            lived_s = self._ages.lifetime_s(run.run_id)
+            if lived_s is None:
+                lived_s = max(0.0, (ended - started).total_seconds())
+            found[run.tags.get(SERVICE_TAG, "")].append(EndedRun(run.run_id, lived_s, ended_s))
+        for runs in found.values():
+            runs.sort(key=lambda run: run.ended_s)
+        return found
 
 
 def write_supervisor_heartbeat(state_dir: Path, now: datetime) -> None:
-    """Tell the watchdog outside Dagster that ticks happen. A full disk must not end supervision."""
+    """Write the file from which the watchdog outside Dagster sees that ticks happen. A full disk ends nothing."""
     try:
         state_dir.mkdir(parents=True, exist_ok=True)
         part = state_dir / f".{SUPERVISOR_HEARTBEAT}.{os.getpid()}"
         part.write_text(json.dumps({"at": now.isoformat()}), encoding="utf-8")
         part.replace(state_dir / SUPERVISOR_HEARTBEAT)
     except OSError as error:
-        log.warning("the supervisor's heartbeat could not be written: %s", error)
+        _log.warning("supervisor_heartbeat_not_written", path=state_dir / SUPERVISOR_HEARTBEAT, error=error)
 
 
-def _moment(text: str | None) -> datetime | None:
-    return None if text is None else datetime.fromisoformat(text)
+def _end_run(instance: dg.DagsterInstance, service: Service, action: Action) -> None:
+    """Terminate a run, or mark it failed (after trying to end its process, should there be one)."""
+    run_id = str(action.run_id)
+    _log.warning(
+        "run_ended_by_supervisor", service=service.name, run_id=run_id, how=action.kind.value, why=action.reason
+    )
+    run = instance.get_run_by_id(run_id)
+    if run is None or run.is_finished:
+        return
+    try:
+        instance.run_coordinator.cancel_run(run_id)
+    except Exception:  # noqa: BLE001 - whatever it is, the run is marked all the same
+        # The code server that owned the process is gone, or never had it; the lock keeps a survivor from writing.
+        _log.info("run_not_cancelled", service=service.name, run_id=run_id, exc_info=True)
+    if action.kind is ActionKind.MARK_FAILED:
+        run = instance.get_run_by_id(run_id)
+        if run is not None and not run.is_finished:
+            instance.report_run_failed(run, f"ended by the supervisor: {action.reason}")
 
 
-def _text(moment: datetime | None) -> str | None:
-    return None if moment is None else moment.isoformat()
+def _from_epoch(seconds: float | None) -> datetime | None:
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC)
+
+
+def _as_utc(moment: datetime) -> datetime:
+    return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)

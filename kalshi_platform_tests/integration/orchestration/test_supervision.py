@@ -14,9 +14,9 @@ from kalshi_platform.deduplicator.live.status import DeduplicatorStatus
 from kalshi_platform.gatherer.status.status import GathererStatus
 from kalshi_platform.monitoring.heartbeat import Heartbeat, write_file
 from kalshi_platform.orchestration.schedules.catalog import is_fresh
-from kalshi_platform.orchestration.sensors.services import deduplicator_sensor, gatherer_sensor
-from kalshi_platform.orchestration.services import gatherer_service
-from kalshi_platform.orchestration.supervision.supervisor import Memory, Observer, Outcome, supervise
+from kalshi_platform.orchestration.sensors.services import make_deduplicator_sensor, make_gatherer_sensor
+from kalshi_platform.orchestration.services import load_gatherer_service
+from kalshi_platform.orchestration.supervision.supervisor import SensorCursor, Supervisor, Tick
 from kalshi_platform.storage.pool import Database
 from kalshi_platform.storage.services import write_heartbeat
 from kalshi_platform_tests.fixtures.clocks import FakeClock
@@ -29,19 +29,15 @@ PATIENT_S = 20.0
 """A busy machine is not what these tests are about."""
 
 
-def tick(platform: Platform, memory: Memory | None = None, observer: Observer | None = None) -> Outcome:
-    eyes = observer or Observer()
+def tick(platform: Platform, cursor: SensorCursor | None = None, supervisor: Supervisor | None = None) -> Tick:
+    """Do one tick: with a supervisor of its own, unless one is given."""
+    ticking = supervisor or Supervisor()
     try:
-        return supervise(
-            platform.instance,
-            [gatherer_service(name) for name in NAMES],
-            memory or Memory(),
-            eyes,
-            deadline_s=PATIENT_S,
-        )
+        services = [load_gatherer_service(name) for name in NAMES]
+        return ticking.tick(platform.instance, services, cursor or SensorCursor(), PATIENT_S)
     finally:
-        if observer is None:
-            eyes.close()
+        if supervisor is None:
+            ticking.close()
 
 
 @pytest.fixture
@@ -50,8 +46,8 @@ def clock() -> FakeClock:
 
 
 @pytest.fixture
-def observer(clock: FakeClock) -> Iterator[Observer]:
-    made = Observer(clock)
+def supervisor(clock: FakeClock) -> Iterator[Supervisor]:
+    made = Supervisor(clock)
     yield made
     made.close()
 
@@ -68,8 +64,8 @@ def status_of(platform: Platform, run: dg.DagsterRun) -> dg.DagsterRunStatus:
     return found.status
 
 
-def launched(outcome: Outcome) -> list[str | None]:
-    return [request.partition_key for request in outcome.requests]
+def launched(ticked: Tick) -> list[str | None]:
+    return [request.partition_key for request in ticked.requests]
 
 
 def start_run(platform: Platform, name: str, status: dg.DagsterRunStatus) -> dg.DagsterRun:
@@ -93,91 +89,118 @@ def beat(name: str, at: datetime | None = None, run_id: str | None = None) -> He
 
 
 def test_gatherers_that_do_not_run_are_launched_with_their_tags(platform: Platform) -> None:
-    outcome = tick(platform)
-    assert launched(outcome) == NAMES
-    assert outcome.requests[0].tags["kalshi/service"] == "gatherer/g1"
-    assert outcome.requests[0].tags["dagster/max_retries"] == "0"
-    assert all(request.run_key is None for request in outcome.requests), "a run key would forbid every relaunch"
+    ticked = tick(platform)
+    assert launched(ticked) == NAMES
+    assert ticked.requests[0].tags["kalshi/service"] == "gatherer/g1"
+    assert ticked.requests[0].tags["dagster/max_retries"] == "0"
+    assert all(request.run_key is None for request in ticked.requests), "a run key would forbid every relaunch"
 
 
-def test_one_in_progress_and_one_outside_dagster_leave_nothing_to_launch(platform: Platform) -> None:
+def test_a_run_in_progress_and_a_service_outside_dagster_give_no_launch(platform: Platform) -> None:
     start_run(platform, "g1", dg.DagsterRunStatus.STARTING)
     write_heartbeat(platform.world.gatherers["g2"].database, beat("g2"))
     assert launched(tick(platform)) == []
 
 
-def test_a_fresh_file_counts_while_the_database_is_silent(platform: Platform) -> None:
-    write_file(gatherer_service("g1").heartbeat_file or platform.lake, beat("g1"))
+def test_a_fresh_heartbeat_file_gives_no_launch(platform: Platform) -> None:
+    write_file(load_gatherer_service("g1").heartbeat_file or platform.lake, beat("g1"))
     assert launched(tick(platform)) == ["g2"]
 
 
-def test_a_silent_run_is_failed_and_replaced(platform: Platform, clock: FakeClock, observer: Observer) -> None:
+def test_a_gatherer_whose_lock_is_held_is_launched_once_it_is_free(platform: Platform) -> None:
+    with platform.world.gatherers["g1"].database.advisory_lock("gatherer", "g1") as lock:
+        assert lock is not None
+        assert launched(tick(platform)) == ["g2"]
+    assert launched(tick(platform)) == NAMES
+
+
+def test_the_live_merge_whose_lock_is_held_is_not_launched(platform: Platform) -> None:
+    sensor = make_deduplicator_sensor()
+    with platform.world.production.advisory_lock("deduplicator") as lock:
+        assert lock is not None
+        result = sensor(dg.build_sensor_context(instance=platform.instance, definitions=platform.defs))
+    assert isinstance(result, dg.SensorResult)
+    assert not result.run_requests
+    assert "holds its lock" in str(result.skip_reason)
+
+
+def test_a_worker_that_outlived_its_run_is_replaced_when_it_gives_the_lock_back(platform: Platform) -> None:
+    run = start_run(platform, "g1", dg.DagsterRunStatus.STARTED)
+    platform.instance.report_run_failed(run, "its code server died")
+    database = platform.world.gatherers["g1"].database
+    write_heartbeat(database, beat("g1", run_id=run.run_id))
+    with database.advisory_lock("gatherer", "g1"):
+        assert launched(tick(platform)) == ["g2"]
+    assert launched(tick(platform)) == NAMES
+
+
+def test_a_silent_run_is_failed_and_replaced(platform: Platform, clock: FakeClock, supervisor: Supervisor) -> None:
     run = start_run(platform, "g1", dg.DagsterRunStatus.STARTED)
     write_heartbeat(platform.world.gatherers["g1"].database, beat("g1", run_id=run.run_id))
     written_ago(platform, "g1", timedelta(minutes=2))
-    assert launched(tick(platform, observer=observer)) == ["g2"]
+    assert launched(tick(platform, supervisor=supervisor)) == ["g2"]
     assert status_of(platform, run) is dg.DagsterRunStatus.STARTED, "it had just begun to look"
     clock.step(13)
-    assert launched(tick(platform, observer=observer)) == ["g2"]
+    assert launched(tick(platform, supervisor=supervisor)) == ["g2"]
     assert status_of(platform, run) is dg.DagsterRunStatus.FAILURE
-    assert launched(tick(platform, observer=observer)) == ["g1", "g2"]
+    assert launched(tick(platform, supervisor=supervisor)) == ["g1", "g2"]
 
 
 @pytest.mark.parametrize("off_s", [-50, 50, -7_200, 7_200])
 def test_a_healthy_run_on_a_host_whose_clock_is_off_is_left_alone(
-    platform: Platform, clock: FakeClock, observer: Observer, off_s: int
+    platform: Platform, clock: FakeClock, supervisor: Supervisor, off_s: int
 ) -> None:
     run = start_run(platform, "g1", dg.DagsterRunStatus.STARTED)
     for _ in range(12):
         at = SYSTEM_CLOCK.now() + timedelta(seconds=off_s)
         write_heartbeat(platform.world.gatherers["g1"].database, beat("g1", at, run.run_id))
-        assert launched(tick(platform, observer=observer)) == ["g2"]
+        assert launched(tick(platform, supervisor=supervisor)) == ["g2"]
         clock.step(5)
     assert status_of(platform, run) is dg.DagsterRunStatus.STARTED
 
 
 @pytest.mark.parametrize("where", ["row", "file"])
 def test_a_gatherer_that_died_while_its_clock_was_ahead_is_replaced_at_once(
-    platform: Platform, observer: Observer, where: str
+    platform: Platform, supervisor: Supervisor, where: str
 ) -> None:
     ahead = beat("g1", SYSTEM_CLOCK.now() + timedelta(hours=2))
     if where == "row":
         write_heartbeat(platform.world.gatherers["g1"].database, ahead)
         written_ago(platform, "g1", timedelta(hours=-2))
     else:
-        write_file(gatherer_service("g1").heartbeat_file or platform.lake, ahead)
-    assert launched(tick(platform, observer=observer)) == NAMES
+        write_file(load_gatherer_service("g1").heartbeat_file or platform.lake, ahead)
+    assert launched(tick(platform, supervisor=supervisor)) == NAMES
 
 
 def test_a_gatherer_that_dies_is_missed_although_its_clock_was_set_meanwhile(
-    platform: Platform, clock: FakeClock, observer: Observer
+    platform: Platform, clock: FakeClock, supervisor: Supervisor
 ) -> None:
     write_heartbeat(platform.world.gatherers["g1"].database, beat("g1"))
-    assert launched(tick(platform, observer=observer)) == ["g2"]
+    assert launched(tick(platform, supervisor=supervisor)) == ["g2"]
     written_ago(platform, "g1", timedelta(hours=-2))
-    assert launched(tick(platform, observer=observer)) == ["g2"], "a heartbeat that changed is a sign of life"
+    assert launched(tick(platform, supervisor=supervisor)) == ["g2"], "a heartbeat that changed is a sign of life"
     clock.step(20)
-    assert launched(tick(platform, observer=observer)) == ["g2"]
+    assert launched(tick(platform, supervisor=supervisor)) == ["g2"]
     clock.step(26)
-    assert launched(tick(platform, observer=observer)) == NAMES
+    assert launched(tick(platform, supervisor=supervisor)) == NAMES
 
 
-def test_the_off_switch_holds_and_is_remembered_while_the_database_is_away(platform: Platform) -> None:
+def test_a_switch_that_is_off_holds_also_while_the_database_is_away(platform: Platform) -> None:
     with platform.world.gatherers["g1"].database.transaction() as transaction:
         transaction.execute("INSERT INTO service_switches (service, enabled) VALUES ('gatherer/g1', false)")
-    memory = Memory()
-    assert launched(tick(platform, memory)) == ["g2"]
-    memory = Memory.load(memory.dump())
+    cursor = SensorCursor()
+    assert launched(tick(platform, cursor)) == ["g2"]
+    cursor = SensorCursor.load(cursor.dump())
     with platform.world.gatherers["g1"].database.transaction() as transaction:
         transaction.execute("ALTER TABLE service_switches RENAME TO away")
-    assert launched(tick(platform, memory)) == ["g2"]
+    assert launched(tick(platform, cursor)) == ["g2"]
 
 
-def test_the_sensor_writes_its_heartbeat_and_tells_freshness(platform: Platform) -> None:
+def test_the_sensor_writes_its_heartbeat_and_checks_freshness(platform: Platform) -> None:
     for name in NAMES:
-        write_file(gatherer_service(name).heartbeat_file or platform.lake, beat(name))
+        write_file(load_gatherer_service(name).heartbeat_file or platform.lake, beat(name))
     context = dg.build_sensor_context(instance=platform.instance, definitions=platform.defs)
-    result = gatherer_sensor(NAMES)(context)
+    result = make_gatherer_sensor(NAMES)(context)
     assert isinstance(result, dg.SensorResult)
     assert not result.run_requests
     (evaluation,) = result.asset_events
@@ -187,8 +210,8 @@ def test_the_sensor_writes_its_heartbeat_and_tells_freshness(platform: Platform)
     assert SYSTEM_CLOCK.now() - at < timedelta(minutes=1)
 
 
-def test_the_live_merge_is_kept_alive_by_the_same_rules(platform: Platform) -> None:
-    sensor = deduplicator_sensor()
+def test_the_live_merge_is_launched_by_the_same_rules(platform: Platform) -> None:
+    sensor = make_deduplicator_sensor()
     context = dg.build_sensor_context(instance=platform.instance, definitions=platform.defs)
     result = sensor(context)
     assert isinstance(result, dg.SensorResult)

@@ -17,7 +17,7 @@ from kalshi_platform.orchestration.jobs.rotation import (
     merge_timing,
     seconds_to_slot,
 )
-from kalshi_platform.orchestration.services import gatherer_service
+from kalshi_platform.orchestration.services import load_gatherer_service
 from kalshi_platform_tests.fixtures.clocks import FakeClock
 from kalshi_platform_tests.fixtures.keys import key_file
 
@@ -78,7 +78,7 @@ def test_a_gatherer_rotates_only_while_another_one_records(
     state_dir: Path, who: str, state: str, age: int, expected: bool
 ) -> None:
     at = NOW - timedelta(seconds=age)
-    assert all(gatherer_service(name) for name in NAMES), "all are configured"
+    assert all(load_gatherer_service(name) for name in NAMES), "all are configured"
     write_file(state_dir / who / "heartbeat.json", Heartbeat(f"gatherer/{who}", at, at, state, GathererStatus()))
     assert another_gatherer_is_recording("g1", NAMES, FakeClock(NOW)) is expected
 

@@ -1,0 +1,139 @@
+"""Reads switch, lock and heartbeat of many services within a deadline: a tick must not wait for a database."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Sequence
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+from dataclasses import dataclass
+from pathlib import Path
+
+from kalshi_platform.clock import Clock
+from kalshi_platform.errors import KalshiPlatformError
+from kalshi_platform.monitoring.event_log import event_logger
+from kalshi_platform.monitoring.heartbeat import NoDetails, read_file
+from kalshi_platform.orchestration.services import Service
+from kalshi_platform.orchestration.supervision.age_tracker import AgeTracker
+from kalshi_platform.orchestration.supervision.policy import Heartbeat
+from kalshi_platform.storage.pool import Database
+from kalshi_platform.storage.queries import load
+
+_log = event_logger(__name__)
+_SQL = load(Path(__file__).with_name("queries.sql"))
+
+DEADLINE_S = 0.6
+_STOPPED = frozenset({"stopped", "switched off"})
+"""States of a last heartbeat: the process has ended, or waits for the switch."""
+
+
+@dataclass(frozen=True)
+class WrittenHeartbeat:
+    """A heartbeat as it was read. `stamp` changes with every heartbeat.
+
+    `dated_s`: its age by the one clock that also stamped it (the database's for a row, this host's for a file);
+    negative when it is dated in that clock's future.
+    """
+
+    stamp: str
+    dated_s: float
+    run_id: str | None
+    state: str
+
+
+@dataclass(frozen=True)
+class ProbeResult:
+    """What a service's database said; `lock_held` is None when it did not answer in time.
+
+    `enabled` is its switch, None without a row, which counts as on; `row` is its heartbeat.
+    """
+
+    lock_held: bool | None = None
+    enabled: bool | None = None
+    row: WrittenHeartbeat | None = None
+
+
+class LivenessProbe:
+    """Keeps connections between ticks; one read per database at a time, however long it hangs."""
+
+    def __init__(self) -> None:
+        self._pool = ThreadPoolExecutor(max_workers=16, thread_name_prefix="supervisor")
+        self._databases: dict[str, Database] = {}
+        self._pending: dict[tuple[str, str], Future[ProbeResult]] = {}
+        self._lock = threading.Lock()
+
+    def probe(self, services: Sequence[Service], deadline_s: float = DEADLINE_S) -> dict[str, ProbeResult]:
+        """Return what is known of every service, by name, once all have answered or the deadline is over."""
+        with self._lock:
+            futures: dict[str, Future[ProbeResult]] = {}
+            for service in services:
+                key = (service.name, service.database_url)
+                future = self._pending.get(key)
+                if future is None or future.done():
+                    future = self._pool.submit(self._read, service)
+                    self._pending[key] = future
+                futures[service.name] = future
+        done, _ = wait(futures.values(), timeout=deadline_s)
+        return {name: future.result() if future in done else ProbeResult() for name, future in futures.items()}
+
+    def close(self) -> None:
+        """Let go of threads and connections."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        with self._lock:
+            for database in self._databases.values():
+                database.dispose()
+
+    def _read(self, service: Service) -> ProbeResult:
+        try:
+            with self._database(service).transaction() as transaction:
+                row = transaction.fetch_one(_SQL["probe_service"], {"service": service.name})
+        except KalshiPlatformError as error:
+            # Also a database that is not migrated yet: the service itself reports that best.
+            _log.info("service_not_probed", service=service.name, error=error)
+            return ProbeResult()
+        except Exception:  # noqa: BLE001 - whatever it is, the other services are supervised
+            _log.info("service_not_probed", service=service.name, exc_info=True)
+            return ProbeResult()
+        assert row is not None  # noqa: S101 - the statement starts from one row
+        enabled, lock_held, at, age_s, run_id, state = row
+        beat = None if at is None else WrittenHeartbeat(str(at), float(age_s), run_id, str(state))
+        return ProbeResult(bool(lock_held), enabled, beat)
+
+    def _database(self, service: Service) -> Database:
+        with self._lock:
+            if service.database_url not in self._databases:
+                self._databases[service.database_url] = Database(
+                    service.database_url, name=service.name, application="kalshi-platform supervisor", pool_size=1
+                )
+            return self._databases[service.database_url]
+
+
+def latest_heartbeat(service: Service, probed: ProbeResult, ages: AgeTracker, clock: Clock) -> Heartbeat | None:
+    """Return the latest heartbeat of a service, from the table or the file; one from the future is none."""
+    found = []
+    for where, beat in (("row", probed.row), ("file", _read_file(service.heartbeat_file, clock))):
+        if beat is None:
+            continue
+        age_s = ages.age_s(f"{where} {service.name}", beat.stamp, beat.dated_s)
+        if age_s is not None:
+            found.append(Heartbeat(age_s, beat.run_id, beat.state in _STOPPED, beat.state))
+    return min(found, key=lambda beat: beat.age_s, default=None)
+
+
+def latest_heartbeats(services: Sequence[Service], deadline_s: float, clock: Clock) -> dict[str, Heartbeat | None]:
+    """Return the latest heartbeat of every service by one probe, by name; None: there is none."""
+    probe, ages = LivenessProbe(), AgeTracker(clock)
+    try:
+        probed = probe.probe(services, deadline_s)
+    finally:
+        probe.close()
+    return {service.name: latest_heartbeat(service, probed[service.name], ages, clock) for service in services}
+
+
+def _read_file(path: Path | None, clock: Clock) -> WrittenHeartbeat | None:
+    """Read the heartbeat that a service wrote to this host's disk: it counts while the database is away."""
+    if path is None:
+        return None
+    beat = read_file(path, NoDetails)
+    if beat is None:
+        return None
+    return WrittenHeartbeat(beat.at.isoformat(), (clock.now() - beat.at).total_seconds(), beat.run_id, beat.state)
