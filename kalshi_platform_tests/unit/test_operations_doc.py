@@ -178,7 +178,7 @@ def check_names() -> frozenset[str]:
 def log_events() -> frozenset[str]:
     """Events that are logged as a warning or worse."""
     found: set[str] = set()
-    for _, call in calls("warning|error|exception|critical"):
+    for _, call in calls("warning|error|exception|critical|log"):
         first = call.args[0] if call.args else None
         if isinstance(first, ast.Constant) and isinstance(first.value, str) and EVENT_NAME.fullmatch(first.value):
             found.add(first.value)
