@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from kalshi_platform.catalog.store import CatalogStore
 from kalshi_platform.clock import Clock
 from kalshi_platform.gatherer.capture.snapshot_poller import BooksClient, poll_once
-from kalshi_platform.gatherer.ingest.commit import commit_records
+from kalshi_platform.gatherer.ingest.batch_commit import commit_records
 from kalshi_platform.gatherer.markets.catalog_poller import CatalogPoller
 from kalshi_platform.gatherer.markets.registry import Registry
 from kalshi_platform.gatherer.settings import GathererSettings

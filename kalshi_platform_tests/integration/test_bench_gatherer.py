@@ -11,7 +11,7 @@ from typer.testing import CliRunner
 
 from kalshi_platform.cli import bench
 from kalshi_platform.cli.bench.findings import report_findings
-from kalshi_platform.gatherer.ingest.commit import commit_records
+from kalshi_platform.gatherer.ingest.batch_commit import commit_records
 from kalshi_platform.lab.bench.gatherer.measured_run import losses
 from kalshi_platform.market.times import datetime_from_us
 from kalshi_platform.storage.partitions import PartitionBounds, PartitionKeeper

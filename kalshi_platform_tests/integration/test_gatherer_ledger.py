@@ -15,14 +15,14 @@ import pytest
 from kalshi_platform.clock import SYSTEM_CLOCK
 from kalshi_platform.deduplicator.coverage.claims import claim_intervals
 from kalshi_platform.errors import AnotherWriter
-from kalshi_platform.gatherer.ingest.committer import Committer
+from kalshi_platform.gatherer.ingest.batch_writer import BatchWriter
 from kalshi_platform.gatherer.ingest.fence import DIFFERS, WENT_BACK, Fence
 from kalshi_platform.gatherer.ingest.ledger import Ledger
 from kalshi_platform.gatherer.ingest.open_transactions import OpenTransactions
 from kalshi_platform.gatherer.ingest.writer import Writer
 from kalshi_platform.gatherer.ingest.writer_counters import WriterCounters
 from kalshi_platform.gatherer.journal.spool import Spool
-from kalshi_platform.gatherer.journal.spool_file import Damage
+from kalshi_platform.gatherer.journal.spool_file import CorruptRange
 from kalshi_platform.market.records import Record
 from kalshi_platform.storage import queries
 from kalshi_platform.storage.pool import Database
@@ -324,7 +324,7 @@ def test_no_alarm_comes_however_batches_are_cut_and_repeated(
 ) -> None:
     url = gatherer_settings().timeseries_url
     chance, alarms, counters = random.Random(seed), list[str](), WriterCounters()
-    committer = Committer(
+    committer = BatchWriter(
         "g1", open_database(url), BOUNDS, SYSTEM_CLOCK, counters, Fence(), on_alarm=alarms.append
     )  # fmt: skip
     committer.close_former([])
@@ -340,7 +340,9 @@ def test_no_alarm_comes_however_batches_are_cut_and_repeated(
                 committer.commit(part, repeated=True)
                 committer.compare()
         if number == 5:
-            committer.declare_lost(Damage("0001.spool", 0, 10, "torn", b"", 0, is_torn=True), [1, 2], is_own=True)
+            committer.record_spool_corruption(
+                CorruptRange("0001.spool", 0, 10, "torn", b"", 0, is_torn=True), [1, 2], is_own=True
+            )
             committer.compare()
         assert alarms == [], (seed, number, counters.ledger_alarm)
     assert rows(url, "SELECT count(*) FROM book_subscriptions WHERE seq_to IS NULL") == [(0,)]

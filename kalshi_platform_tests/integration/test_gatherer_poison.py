@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from kalshi_platform.clock import SYSTEM_CLOCK
-from kalshi_platform.gatherer.ingest.commit import commit_records
+from kalshi_platform.gatherer.ingest.batch_commit import commit_records
 from kalshi_platform.gatherer.ingest.writer import Writer
 from kalshi_platform.gatherer.journal.spool import Spool
 from kalshi_platform.market.names import readable

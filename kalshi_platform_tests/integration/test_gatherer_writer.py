@@ -12,7 +12,7 @@ import msgspec
 import pytest
 
 from kalshi_platform.clock import SYSTEM_CLOCK
-from kalshi_platform.gatherer.ingest.commit import close_former, commit_records
+from kalshi_platform.gatherer.ingest.batch_commit import close_former, commit_records
 from kalshi_platform.gatherer.ingest.fence import Fence
 from kalshi_platform.gatherer.ingest.writer import Writer
 from kalshi_platform.gatherer.journal.spool import Spool

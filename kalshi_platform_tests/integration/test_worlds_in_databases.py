@@ -17,7 +17,7 @@ from kalshi_platform.deduplicator.close.close_hour import close_hour
 from kalshi_platform.deduplicator.coverage.checkpoint_reader import read_checkpoints
 from kalshi_platform.deduplicator.coverage.claims import read_claims
 from kalshi_platform.deduplicator.merge.merge_pass import merge_new
-from kalshi_platform.gatherer.ingest.commit import close_former, commit_records
+from kalshi_platform.gatherer.ingest.batch_commit import close_former, commit_records
 from kalshi_platform.gatherer.ingest.fence import Fence
 from kalshi_platform.market.intervals import Interval, union
 from kalshi_platform.market.times import datetime_from_us, hour_of, us_from_datetime

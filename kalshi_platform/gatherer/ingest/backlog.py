@@ -162,7 +162,7 @@ class Backlog:
     def watch_disk(self) -> None:
         """Look how full the spool is, and whether there is room again."""
         with self.changed:
-            self._alarm.look()
+            self._alarm.check_usage()
             self._look_for_room()
 
     def close(self) -> None:
@@ -227,13 +227,13 @@ class Backlog:
             if not isinstance(error, OSError) and reason != self._counters.disk_error:
                 _log.exception("spool_not_written", gatherer=self._settings.name)
             self._counters.disk_error = reason
-            self._alarm.look()
+            self._alarm.check_usage()
             return False
         finally:
             puts.drop(done)
         if done:
             self._counters.disk_error = None
-            self._alarm.look()
+            self._alarm.check_usage()
         return True
 
     def _wait_or_stall(self) -> None:

@@ -51,7 +51,7 @@ _REMARKS: dict[type, tuple[str, ...]] = {
 }
 
 
-def divert(
+def split_out_of_range(
     records: Sequence[Record], is_believed: Callable[[Dated], bool], limit: DeadLetterLimit | None = None
 ) -> tuple[list[Record], tuple[Dated, ...]]:
     """Turn rows with unbelievable exchange times into dead letters; a market's book subscription ends before such a
@@ -60,10 +60,10 @@ def divert(
     Of the letters a sample is kept where there is a `limit`.
     """
     kept: list[Record] = []
-    strangers: list[Dated] = []
+    out_of_range: list[Dated] = []
     for record in records:
         if isinstance(record, _DATED) and not is_believed(record):
-            strangers.append(record)
+            out_of_range.append(record)
             detail = (
                 f"exchange time {datetime_text(record.exchange_ts_us)} is outside the accepted bounds, or far from its"
                 f" receipt ({datetime_text(record.received_at_ns // 1_000)}) and from the message before it"
@@ -71,9 +71,9 @@ def divert(
             kept.extend(sampled(as_dead_letter(record, OUT_OF_BOUNDS, detail), limit))
         else:
             kept.append(record)
-    if strangers and limit is not None:
+    if out_of_range and limit is not None:
         kept.extend(limit.counts())
-    return kept, tuple(strangers)
+    return kept, tuple(out_of_range)
 
 
 def as_dead_letter(

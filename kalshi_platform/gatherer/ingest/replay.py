@@ -6,11 +6,11 @@ from collections.abc import Callable, Sequence
 
 from kalshi_platform.errors import DatabaseUnavailable
 from kalshi_platform.gatherer.ingest.backlog import Backlog
-from kalshi_platform.gatherer.ingest.committer import BatchRefused, Committer
+from kalshi_platform.gatherer.ingest.batch_writer import BatchRefused, BatchWriter
 from kalshi_platform.gatherer.ingest.outage import Outage
 from kalshi_platform.gatherer.ingest.sizes import memory_of
 from kalshi_platform.gatherer.ingest.writer_counters import WriterCounters
-from kalshi_platform.gatherer.journal.spool_file import Damage
+from kalshi_platform.gatherer.journal.spool_file import CorruptRange
 from kalshi_platform.market.records import Record
 from kalshi_platform.storage.sqlstate import STATEMENT_TIMEOUT
 
@@ -21,7 +21,7 @@ class Replay:
     def __init__(
         self,
         backlog: Backlog,
-        committer: Committer,
+        committer: BatchWriter,
         outage: Outage,
         counters: WriterCounters,
         batch_rows: tuple[int, int],
@@ -67,14 +67,14 @@ class Replay:
             self._backlog.replaying(0, 0)
         self._backlog.watch_disk()
 
-    def _next_batch(self) -> tuple[list[Record], int, Damage | None]:
+    def _next_batch(self) -> tuple[list[Record], int, CorruptRange | None]:
         batch: list[Record] = []
         size = 0
         while len(batch) < self._rows and size < self._most_bytes:
             block = self._backlog.spool.next_block()
             if block is None:
                 break
-            if isinstance(block, Damage):
+            if isinstance(block, CorruptRange):
                 # What stands before it must be committed without what stands behind it.
                 return batch, size, block
             batch += block
@@ -103,6 +103,6 @@ class Replay:
         except BatchRefused:
             self._committer.commit_parts(batch)
 
-    def _declare(self, damage: Damage) -> None:
+    def _declare(self, damage: CorruptRange) -> None:
         is_own = self._former_file is None or damage.number > self._former_file
-        self._committer.declare_lost(damage, self._own_sessions(), is_own=is_own)
+        self._committer.record_spool_corruption(damage, self._own_sessions(), is_own=is_own)

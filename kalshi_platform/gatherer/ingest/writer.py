@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 from kalshi_platform.clock import Clock
 from kalshi_platform.errors import DatabaseUnavailable, KalshiPlatformError
 from kalshi_platform.gatherer.ingest.backlog import Backlog
-from kalshi_platform.gatherer.ingest.committer import BatchRefused, Committer
+from kalshi_platform.gatherer.ingest.batch_writer import BatchRefused, BatchWriter
 from kalshi_platform.gatherer.ingest.fence import Fence
 from kalshi_platform.gatherer.ingest.outage import Outage
 from kalshi_platform.gatherer.ingest.replay import Replay
@@ -65,7 +65,7 @@ class Writer:
         self._own_sessions = own_sessions
         self._outage = Outage(settings.name, clock, counters, settings.database_retry_max_s)
         self._backlog = Backlog(settings, clock, spool, self._outage, counters, ending or threading.Event())
-        self._committer = Committer(
+        self._committer = BatchWriter(
             settings.name,
             database,
             bounds,

@@ -24,7 +24,7 @@ from pathlib import Path
 from kalshi_platform.gatherer.journal.spool_file import (
     MAGIC,
     BlockReader,
-    Damage,
+    CorruptRange,
     block_size,
     encoded_block,
     write_all,
@@ -48,7 +48,7 @@ class SpoolFull(OSError):
 
 
 @dataclass(frozen=True)
-class Fill:
+class SpoolUsage:
     """How much waits on disk, and how much could: both in bytes."""
 
     used: int
@@ -116,7 +116,7 @@ class Spool:
         with self._lock:
             return sum(self._sizes.values())
 
-    def fill(self) -> Fill:
+    def fill(self) -> SpoolUsage:
         """How full it is, by its own limit or by the disk's free space, whichever comes first."""
         with self._lock:
             used = self.bytes_on_disk()
@@ -124,7 +124,7 @@ class Spool:
                 free = self._free_bytes(self._folder)
             except OSError:
                 free = 0
-            return Fill(used, min(self._max_bytes, used + max(0, free - self._min_free_bytes)))
+            return SpoolUsage(used, min(self._max_bytes, used + max(0, free - self._min_free_bytes)))
 
     def last_number(self) -> int | None:
         """The number of the newest file."""
@@ -167,7 +167,7 @@ class Spool:
             if self._writing.tell() >= self._segment_bytes:
                 self._end_file()
 
-    def next_block(self) -> list[Record] | Damage | None:
+    def next_block(self) -> list[Record] | CorruptRange | None:
         """Return the oldest block that was not taken yet, or what is lost in its place; None when there is nothing.
 
         Whatever follows a damage was written later. Remove files with `drop_read`. Raises OSError where a file cannot
@@ -192,8 +192,8 @@ class Spool:
                         raise
                     self._reading, self._taken = None, number
                     self._damaged.add(number)
-                    return self._told(Damage(self._path(number).name, 0, 0, str(error), b"", 0))
-                if isinstance(block, Damage):
+                    return self._told(CorruptRange(self._path(number).name, 0, 0, str(error), b"", 0))
+                if isinstance(block, CorruptRange):
                     if not block.is_torn:
                         self._damaged.add(number)
                     return self._told(block)
@@ -266,7 +266,7 @@ class Spool:
                 f"the disk of {self._folder} has {_gib(free)} free, of which {_gib(self._min_free_bytes)} stay free"
             )
 
-    def _told(self, damage: Damage) -> Damage:
+    def _told(self, damage: CorruptRange) -> CorruptRange:
         self.damages += 1
         _log.warning("spool_file_damaged", spool_file=damage.file, error=damage.what, is_torn=damage.is_torn)
         return damage
@@ -300,8 +300,8 @@ class Spool:
         return self._folder / f"{number}{_SUFFIX}"
 
 
-def _gone(path: Path) -> Damage:
-    return Damage(path.name, 0, 0, "the file is gone", b"", 0)
+def _gone(path: Path) -> CorruptRange:
+    return CorruptRange(path.name, 0, 0, "the file is gone", b"", 0)
 
 
 def _gib(size: int) -> str:

@@ -21,7 +21,7 @@ class SpoolAlarm:
         self._counters = counters
         self._reached = 0
 
-    def look(self) -> None:
+    def check_usage(self) -> None:
         """Compare the fill with the levels. A spool that has just refused records counts as full."""
         fill = self._spool.fill()
         refused = self._counters.disk_error

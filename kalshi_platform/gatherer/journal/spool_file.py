@@ -26,7 +26,7 @@ _PAYLOAD_KEPT = 64 * 1024
 
 
 @dataclass(frozen=True)
-class Damage:
+class CorruptRange:
     """Records that were on disk and cannot be read: `size` bytes at `offset` of a file (0 where the file is gone)."""
 
     file: str
@@ -84,7 +84,7 @@ class BlockReader:
             # A file shorter than its magic was never written to.
             self._at = min(len(MAGIC), len(self._data))
 
-    def next(self) -> list[Record] | Damage | None:
+    def next(self) -> list[Record] | CorruptRange | None:
         """Return the next block's records, what could not be read before it, or None at the end."""
         if self._at >= len(self._data):
             return None
@@ -113,7 +113,7 @@ class BlockReader:
             return None
         return payload if zlib.crc32(payload, zlib.crc32(_CHECKED.pack(place, length))) == crc else None
 
-    def _skip(self, what: str) -> Damage:
+    def _skip(self, what: str) -> CorruptRange:
         """Go to the next valid block, or to the end, and tell what was left out."""
         start = self._at
         at = self._data.find(_MARK, start + 1)
@@ -134,6 +134,6 @@ class BlockReader:
         mark, place, length, _ = _HEADER.unpack_from(self._data, at)
         return bool(mark == _MARK and place == self._place and rest - _HEADER.size < length)
 
-    def _damage(self, start: int, end: int, what: str, *, is_torn: bool = False) -> Damage:
+    def _damage(self, start: int, end: int, what: str, *, is_torn: bool = False) -> CorruptRange:
         payload = self._data[start : min(end, start + _PAYLOAD_KEPT)]
-        return Damage(self._name, start, end - start, what, payload, self._modified_ns, is_torn)
+        return CorruptRange(self._name, start, end - start, what, payload, self._modified_ns, is_torn)

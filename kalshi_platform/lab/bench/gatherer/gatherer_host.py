@@ -12,7 +12,7 @@ from pathlib import Path
 
 from kalshi_platform.clock import SYSTEM_CLOCK
 from kalshi_platform.exchange.settings import ExchangeSettings
-from kalshi_platform.gatherer.ingest import commit
+from kalshi_platform.gatherer.ingest import batch_commit
 from kalshi_platform.gatherer.service import GathererService
 from kalshi_platform.gatherer.settings import GathererSettings
 from kalshi_platform.gatherer.status.status import GathererStatus, WriterStatus
@@ -35,7 +35,7 @@ class CommitTimes(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         event = record.msg
-        if isinstance(event, Event) and event.name == commit.COMMITTED:
+        if isinstance(event, Event) and event.name == batch_commit.COMMITTED:
             self.by_batch[int(str(event.fields["batch_no"]))] = SYSTEM_CLOCK.now_ns()
 
 
@@ -47,7 +47,7 @@ def main() -> None:
     stop_on_signals(stop)
     logging.basicConfig(level=logging.INFO)
     times = CommitTimes()
-    logger = logging.getLogger(commit.__name__)
+    logger = logging.getLogger(batch_commit.__name__)
     logger.setLevel(logging.DEBUG)
     logger.addHandler(times)
     logger.propagate = False

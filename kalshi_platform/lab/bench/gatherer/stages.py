@@ -16,8 +16,8 @@ from kalshi_platform.exchange.framing import FrameDecoder
 from kalshi_platform.exchange.parse.messages import decode, parse_frame
 from kalshi_platform.exchange.protocol.session import Session
 from kalshi_platform.exchange.websocket import READ_BYTES
+from kalshi_platform.gatherer.ingest.batch_commit import write_ledger
 from kalshi_platform.gatherer.ingest.columns import tables_of, times_us, with_batch_no
-from kalshi_platform.gatherer.ingest.commit import write_ledger
 from kalshi_platform.gatherer.ingest.ledger import fold
 from kalshi_platform.lab.bench.gatherer.capture import Capture
 from kalshi_platform.lab.bench.measure import own_cpu_s

@@ -17,7 +17,7 @@ from kalshi_platform.gatherer.ingest.outage import Outage
 from kalshi_platform.gatherer.ingest.puts import Puts
 from kalshi_platform.gatherer.ingest.sizes import memory_of
 from kalshi_platform.gatherer.ingest.writer_counters import WriterCounters
-from kalshi_platform.gatherer.journal.spool import Fill, Spool
+from kalshi_platform.gatherer.journal.spool import Spool, SpoolUsage
 from kalshi_platform.gatherer.settings import GathererSettings
 from kalshi_platform.market.records import BookDelta, BookSnapshot, DeadLetter, LifecycleEvent, Record, SequenceConsumed
 from kalshi_platform_tests.fixtures.clocks import FakeClock
@@ -44,8 +44,8 @@ class MemorySpool:
     def is_empty(self) -> bool:
         return not self.blocks
 
-    def fill(self) -> Fill:
-        return Fill(len(self.blocks), 1_000)
+    def fill(self) -> SpoolUsage:
+        return SpoolUsage(len(self.blocks), 1_000)
 
 
 class World:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from kalshi_platform.gatherer.ingest.columns import tables_of
 from kalshi_platform.gatherer.ingest.ledger import fold
-from kalshi_platform.gatherer.ingest.quarantine import divert
+from kalshi_platform.gatherer.ingest.quarantine import split_out_of_range
 from kalshi_platform.market.records import BookDelta, BookSubscriptionEnded, DeadLetter, Record
 from kalshi_platform_tests.fixtures.gathered import BASE_US, STEPS, Stream
 
@@ -178,7 +178,9 @@ def test_a_delta_out_of_bounds_becomes_a_dead_letter_and_ends_the_claim_before_i
     stream.delta()
     stranger = stream.delta(exchange_ts_us=17)
     stream.delta()
-    kept, strangers = divert(stream.records, lambda row: BASE_US - 1 <= row.exchange_ts_us < BASE_US + 10**9)
+    kept, strangers = split_out_of_range(
+        stream.records, lambda row: BASE_US - 1 <= row.exchange_ts_us < BASE_US + 10**9
+    )
     assert strangers == (stranger,)
     assert [record.reason for record in kept if isinstance(record, DeadLetter)] == ["out_of_bounds"]
     assert len([record for record in kept if isinstance(record, BookDelta)]) == 2

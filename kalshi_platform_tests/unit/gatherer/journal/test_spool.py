@@ -16,7 +16,7 @@ from kalshi_platform.gatherer.ingest.writer_counters import WriterCounters
 from kalshi_platform.gatherer.journal.record_codec import decode_records, encode_records
 from kalshi_platform.gatherer.journal.spool import Spool, SpoolFull
 from kalshi_platform.gatherer.journal.spool_alarm import SpoolAlarm
-from kalshi_platform.gatherer.journal.spool_file import MAGIC, BlockReader, Damage, block_size
+from kalshi_platform.gatherer.journal.spool_file import MAGIC, BlockReader, CorruptRange, block_size
 from kalshi_platform.market.records import BookSnapshot, Record
 from kalshi_platform_tests.fixtures.disk import full_disk
 from kalshi_platform_tests.fixtures.gathered import STEPS, Stream
@@ -29,7 +29,7 @@ def block(number: int) -> list[Record]:
     return stream.records
 
 
-def drain(spool: Spool) -> list[list[Record] | Damage]:
+def drain(spool: Spool) -> list[list[Record] | CorruptRange]:
     blocks = []
     while (taken := spool.next_block()) is not None:
         blocks.append(taken)
@@ -114,8 +114,8 @@ def test_a_torn_tail_costs_only_the_block_it_tore(cut: int, tmp_path_factory: py
     again = Spool(folder)
     again.append(block(3))
     found = read_all(again)
-    assert [each for each in found if not isinstance(each, Damage)] == [block(1), block(3)]
-    damages = [each for each in found if isinstance(each, Damage)]
+    assert [each for each in found if not isinstance(each, CorruptRange)] == [block(1), block(3)]
+    damages = [each for each in found if isinstance(each, CorruptRange)]
     assert len(damages) == again.damages == (1 if torn > first_end else 0)
     assert all(each.is_torn for each in damages)
 
@@ -129,7 +129,7 @@ def spooled(folder: Path, blocks: int, *, segment_bytes: int = 1_000_000) -> lis
     return sorted(folder.iterdir())
 
 
-def read_all(spool: Spool) -> list[list[Record] | Damage]:
+def read_all(spool: Spool) -> list[list[Record] | CorruptRange]:
     found = []
     while (taken := spool.next_block()) is not None:
         found.append(taken)
@@ -148,10 +148,10 @@ def test_one_wrong_byte_costs_one_block_and_is_told_in_its_place(
     path.write_bytes(content)
     spool = Spool(folder)
     found = read_all(spool)
-    (damage,) = [each for each in found if isinstance(each, Damage)]
+    (damage,) = [each for each in found if isinstance(each, CorruptRange)]
     place = found.index(damage)
     whole = [block(number) for number in (1, 2, 3)]
-    kept = [each for each in found if not isinstance(each, Damage)]
+    kept = [each for each in found if not isinstance(each, CorruptRange)]
     if damage.offset == 0:
         # The file's own mark: no block is lost, and nobody can know that.
         assert kept == whole
@@ -172,15 +172,15 @@ def test_damage_is_told_again_when_what_stands_around_it_is_read_again(tmp_path:
     first = read_all(spool)
     spool.rewind()
     assert read_all(spool) == first
-    assert [type(each) for each in first] == [list, Damage, list]
+    assert [type(each) for each in first] == [list, CorruptRange, list]
 
 
 def test_a_file_that_was_taken_away_is_told_where_it_stood(tmp_path: Path) -> None:
     paths = spooled(tmp_path, 4, segment_bytes=1)
     paths[1].unlink()
     found = read_all(Spool(tmp_path))
-    assert [each for each in found if not isinstance(each, Damage)] == [block(1), block(3), block(4)]
-    assert isinstance(found[1], Damage)
+    assert [each for each in found if not isinstance(each, CorruptRange)] == [block(1), block(3), block(4)]
+    assert isinstance(found[1], CorruptRange)
     assert found[1].file == paths[1].name
 
 
@@ -190,7 +190,7 @@ def test_a_file_that_goes_away_while_others_are_read_is_told(tmp_path: Path) -> 
     assert spool.next_block() == block(1)
     paths[1].unlink()
     damage, last = read_all(spool)
-    assert isinstance(damage, Damage)
+    assert isinstance(damage, CorruptRange)
     assert damage.file == paths[1].name
     assert last == block(3)
     spool.drop_read()
@@ -206,7 +206,7 @@ def test_blocks_that_vanished_between_others_are_told(tmp_path: Path) -> None:
     whole = path.read_bytes()
     path.write_bytes(first + whole[len(both) :])
     found = read_all(Spool(tmp_path / "three"))
-    assert [type(each) for each in found] == [list, Damage, list]
+    assert [type(each) for each in found] == [list, CorruptRange, list]
 
 
 class Device:
@@ -223,7 +223,7 @@ class Device:
         return BlockReader(path)
 
 
-def insist(spool: Spool, attempts: int) -> list[list[Record] | Damage]:
+def insist(spool: Spool, attempts: int) -> list[list[Record] | CorruptRange]:
     for _ in range(attempts - 1):
         with pytest.raises(OSError, match="Input/output error"):
             read_all(spool)
@@ -247,7 +247,7 @@ def test_what_the_device_never_gives_is_told_and_its_file_kept(tmp_path: Path, m
     spool, device = Spool(tmp_path), Device(monkeypatch)
     device.errors[paths[1].name] = 1_000
     found = insist(spool, attempts=5)
-    assert [type(each) for each in found] == [list, Damage, list]
+    assert [type(each) for each in found] == [list, CorruptRange, list]
     # Read again because the database did not take it: it is given up at once.
     spool.rewind()
     assert read_all(spool) == found
@@ -268,7 +268,7 @@ def test_a_damaged_file_is_kept_and_neither_read_again_nor_counted_nor_overwritt
         path.write_bytes(content)
         spool = Spool(tmp_path)
         (damage,) = drain(spool)
-        assert isinstance(damage, Damage)
+        assert isinstance(damage, CorruptRange)
         kept = sorted(tmp_path.iterdir())
         assert [each.suffix for each in kept] == [".damaged"] * times
         assert kept[-1].read_bytes() == content
@@ -343,20 +343,20 @@ def test_each_level_is_said_once_and_again_only_after_the_spool_was_emptier(
         try:
             while True:
                 spool.append(block(1))
-                alarm.look()
+                alarm.check_usage()
         except SpoolFull as error:
             counters.disk_error = str(error)
-            alarm.look()
-            alarm.look()
+            alarm.check_usage()
+            alarm.check_usage()
 
     fill_up()
     assert [record.levelname for record in caplog.records] == ["ERROR", "ERROR", "ERROR", "CRITICAL"]
     assert [share in caplog.text for share in ("percent=50", "percent=80", "percent=95")] == [True] * 3
     counters.disk_error = None
-    alarm.look()
+    alarm.check_usage()
     assert counters.spool_alarms == 4
     drain(spool)
-    alarm.look()
+    alarm.check_usage()
     fill_up()
     assert counters.spool_alarms == 8
 

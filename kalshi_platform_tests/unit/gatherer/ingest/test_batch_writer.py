@@ -12,7 +12,7 @@ import pytest
 
 from kalshi_platform.errors import StatementRejected
 from kalshi_platform.gatherer.ingest.backlog import Backlog
-from kalshi_platform.gatherer.ingest.committer import SPOOL_DAMAGED, Committer
+from kalshi_platform.gatherer.ingest.batch_writer import SPOOL_DAMAGED, BatchWriter
 from kalshi_platform.gatherer.ingest.fence import Fence
 from kalshi_platform.gatherer.ingest.outage import Outage
 from kalshi_platform.gatherer.ingest.replay import Replay
@@ -99,7 +99,7 @@ class World:
         self.counters = WriterCounters()
         self.renewed: list[list[str]] = []
         self.reconnects = 0
-        self.committer = Committer(
+        self.committer = BatchWriter(
             "g1", cast(Database, self.database), PartitionBounds(), self.clock, self.counters, Fence(),
             lambda tickers: self.renewed.append(list(tickers)), self._reconnect,
         )  # fmt: skip

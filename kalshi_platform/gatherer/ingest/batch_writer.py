@@ -1,8 +1,8 @@
 """Batches → the database: whole, or without the records that it refuses.
 
-A batch of which the server refuses a record is halved until that record is alone, which is then put aside as a dead
+A batch of which the server refuses a record is halved until that record is alone, which is then quarantined as a dead
 letter, an entry of the ledger like a row: no record holds up those behind it. What it claimed is taken back.
-A refusal that no record is to blame for (a table is missing, a right was taken away) is an outage: none is put aside.
+A refusal that no record is to blame for (a table is missing, a right was taken away) is an outage: none is quarantined.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ import msgspec
 from kalshi_platform.clock import Clock
 from kalshi_platform.errors import DatabaseUnavailable, StatementRejected
 from kalshi_platform.exchange.protocol.dead_letter_limit import DEAD_LETTERS_PER_MINUTE, DeadLetterLimit
-from kalshi_platform.gatherer.ingest.commit import Commit, TooManyHours, close_former, commit_records
+from kalshi_platform.gatherer.ingest.batch_commit import Commit, close_former, commit_records
 from kalshi_platform.gatherer.ingest.exchange_times import ExchangeTimes
 from kalshi_platform.gatherer.ingest.fence import Fence
 from kalshi_platform.gatherer.ingest.quarantine import (
@@ -29,7 +29,7 @@ from kalshi_platform.gatherer.ingest.quarantine import (
     with_readable_remarks,
 )
 from kalshi_platform.gatherer.ingest.writer_counters import WriterCounters
-from kalshi_platform.gatherer.journal.spool_file import Damage
+from kalshi_platform.gatherer.journal.spool_file import CorruptRange
 from kalshi_platform.market.names import is_name
 from kalshi_platform.market.records import (
     BookDelta,
@@ -47,6 +47,7 @@ from kalshi_platform.monitoring.event_log import event_logger
 from kalshi_platform.storage import queries
 from kalshi_platform.storage.partitions import PartitionBounds, PartitionKeeper
 from kalshi_platform.storage.pool import Database
+from kalshi_platform.storage.quarantine import TooManyPartitions, may_pass_in_parts, write_in_parts
 from kalshi_platform.storage.sqlstate import is_about_a_row
 
 SPOOL_DAMAGED = "spool_damaged"
@@ -58,7 +59,7 @@ class BatchRefused(Exception):
     """A record of the batch cannot be written. `commit_parts` finds out which, and writes the others."""
 
 
-class Committer:
+class BatchWriter:
     """Writes for one gatherer, from one thread, and counts what arrived."""
 
     def __init__(
@@ -76,7 +77,7 @@ class Committer:
         letter_days: float = 30.0,
     ) -> None:
         """`on_lost_claim(tickers)` hears of markets whose book subscription was ended; `on_lost_sessions()` is called
-        when the ledger may not know how open sessions began. `on_alarm(kind)` counts. Of the rows that are put aside
+        when the ledger may not know how open sessions began. `on_alarm(kind)` counts. Of the rows that are quarantined
         `dead_letters_per_minute` of each reason are kept, and all dead letters for `letter_days`."""
         self._name = name
         self._database = database
@@ -87,7 +88,7 @@ class Committer:
         self._on_lost_sessions = on_lost_sessions or (lambda: None)
         self._on_alarm = on_alarm or (lambda _: None)
         self._fence = fence
-        self._told: tuple[str, str] | None = None
+        self._reported: tuple[str, str] | None = None
         self.former_is_closed = False
         """Whether everything that is open in the ledger is this process's."""
         self._keeper = PartitionKeeper(database, bounds, clock)
@@ -115,14 +116,19 @@ class Committer:
             raise BatchRefused(str(error)) from error
 
     def commit_parts(self, records: Sequence[Record]) -> None:
-        """Write a refused batch, again whole at first, and put aside what cannot be written.
+        """Write a refused batch, again whole at first, and quarantined what cannot be written.
 
-        Raises DatabaseUnavailable, or what the database said where nothing can be put aside.
+        Raises DatabaseUnavailable, or what the database said where nothing can be quarantined.
         """
         starts = {(m.stream_id, m.ticker, m.seq_from): m for m in records if isinstance(m, BookSubscriptionStarted)}
-        self._commit_part(records, starts)
+        write_in_parts(
+            records,
+            lambda part: self._write(part, repeated=True),
+            lambda part, error: self._quarantine(part[0], error, starts),
+            _may_pass_in_parts,
+        )
 
-    def declare_lost(self, damage: Damage, own_sessions: Sequence[int], *, is_own: bool) -> None:
+    def record_spool_corruption(self, damage: CorruptRange, own_sessions: Sequence[int], *, is_own: bool) -> None:
         """Say in the ledger that records were lost here, of which only the numbers would tell, and not for sure.
 
         Everything that was put before them is committed, and nothing that was put after them. So every book
@@ -134,7 +140,7 @@ class Committer:
         if not damage.is_torn:
             detail = f"{damage.file}: {damage.what}; {damage.size} bytes at {damage.offset} cannot be read"
             letter = DeadLetter(damage.written_at_ns or self._clock.now_ns(), SPOOL_DAMAGED, detail, damage.payload)
-            self._write([self._dated(letter)], repeated=True)
+            self._write([self._clamp_time(letter)], repeated=True)
             self._counters.spool_damages += 1
             _log.error("records_lost", gatherer=self._name, spool_file=detail, consequence="coverage ends there")
         tickers = sorted({str(ticker) for ticker, is_of_own_session in ended if is_of_own_session})
@@ -161,20 +167,20 @@ class Committer:
             if found is not None:
                 fence.end_all(transaction, found[0])
                 # Before the outcome is known: should the connection break, it may be ended all the same.
-                self._tell(*found)
+                self._report(*found)
         if found is not None:
             fence.landed()
             # Partitions may have gone, too.
             self._keeper, self._ahead_hour = PartitionKeeper(self._database, self._bounds, self._clock), None
             self._counters.subscriptions = fence.open.subscriptions
-        self._told = None
+        self._reported = None
         self._counters.compared_s = self._clock.monotonic()
         fence.is_certain = True
 
-    def _tell(self, kind: str, detail: str) -> None:
-        if self._told == (kind, detail):
+    def _report(self, kind: str, detail: str) -> None:
+        if self._reported == (kind, detail):
             return
-        self._told = (kind, detail)
+        self._reported = (kind, detail)
         counters = self._counters
         counters.ledger_alarm, counters.ledger_alarm_s = f"{kind}: {detail}", self._clock.monotonic()
         consequence = "what it holds open is ended there, every session is opened again"
@@ -189,38 +195,20 @@ class Committer:
         self._fence.is_certain = False
         try:
             yield
-        except (StatementRejected, TooManyHours):
+        except (StatementRejected, TooManyPartitions):
             self._fence.is_certain = True
             raise
         self._fence.is_certain = True
 
-    def _commit_part(
-        self, records: Sequence[Record], starts: Mapping[tuple[int, str, int], BookSubscriptionStarted]
-    ) -> None:
-        """`starts`: the book subscriptions that begin in the batch."""
-        try:
-            self._write(records, repeated=True)
-        except DatabaseUnavailable:
-            raise
-        except Exception as error:
-            if isinstance(error, StatementRejected) and not is_about_a_row(error.sqlstate):
-                raise
-            if len(records) > 1:
-                middle = len(records) // 2
-                self._commit_part(records[:middle], starts)
-                self._commit_part(records[middle:], starts)
-                return
-            self._put_aside(records[0], error, starts)
-
-    def _put_aside(
+    def _quarantine(
         self, record: Record, error: Exception, starts: Mapping[tuple[int, str, int], BookSubscriptionStarted]
     ) -> None:
         """Write in the place of a refused record what can be written of it, and take back what it claimed."""
         if isinstance(record, DeadLetter):
-            self._put_letter_aside(record)
+            self._quarantine_letter(record)
             return
         mended = with_readable_remarks(record)
-        if mended is not record and self._is_taken([mended]):
+        if mended is not record and self._is_written([mended]):
             return
         self._counters.unwritable += 1
         detail = f"the database refused it: {type(error).__name__}: {(str(error).splitlines() or [''])[0][:300]}"
@@ -229,34 +217,34 @@ class Committer:
         if isinstance(record, BookSnapshot):
             started = starts.get((record.stream_id, record.ticker, record.seq))
         letters = self._letters.copy()
-        made = [self._dated(each) for each in as_dead_letter(record, UNWRITABLE, detail, started)]
+        made = [self._clamp_time(each) for each in as_dead_letter(record, UNWRITABLE, detail, started)]
         instead = [*sampled(made, letters), *letters.counts()]
         # A letter that is refused, too, must not keep what it would have taken back.
-        if not self._is_taken(instead):
+        if not self._is_written(instead):
             for each in instead:
                 if isinstance(each, DeadLetter):
-                    self._put_letter_aside(each)
-                elif not self._is_taken([each]):
-                    self._take_everything_back()
+                    self._quarantine_letter(each)
+                elif not self._is_written([each]):
+                    self._withdraw_all_claims()
         self._letters = letters
-        self._take_back(record)
+        self._withdraw_claims(record)
 
-    def _take_back(self, record: Record) -> None:
-        """See to it that nothing is claimed that rests on a record that was put aside."""
+    def _withdraw_claims(self, record: Record) -> None:
+        """See to it that nothing is claimed that rests on a record that was quarantined."""
         if isinstance(record, BookDelta | BookSnapshot | BookSubscriptionStarted):
             if is_name(record.ticker):
                 self._on_lost_claim((record.ticker,))
         elif isinstance(record, BookSubscriptionEnded):
             # Of a ticker that is no name no book subscription can have been written either.
             if is_name(record.ticker):
-                self._take_everything_back()
+                self._withdraw_all_claims()
         elif isinstance(record, SessionOpened | StreamOpened):
             self._on_lost_sessions()
         elif isinstance(record, UnknownFrame):
             # Nobody would know any more that its number may have changed a book.
-            self._take_everything_back()
+            self._withdraw_all_claims()
 
-    def _take_everything_back(self) -> None:
+    def _withdraw_all_claims(self) -> None:
         """The ledger may say too much, nobody knows of what: whatever is open ends, and begins anew."""
         self._end_what_is_open(())
         self._on_lost_sessions()
@@ -272,10 +260,10 @@ class Committer:
             self._fence.landed()
         return ended
 
-    def _put_letter_aside(self, letter: DeadLetter) -> None:
+    def _quarantine_letter(self, letter: DeadLetter) -> None:
         """Write a refused dead letter otherwise; where nothing helps it is told in the log and counted."""
-        for other in (self._dated(letter), self._dated(bare(letter))):
-            if other is not letter and self._is_taken([other]):
+        for other in (self._clamp_time(letter), self._clamp_time(bare(letter))):
+            if other is not letter and self._is_written([other]):
                 return
         self._counters.unwritable += 1
         _log.error(
@@ -287,7 +275,7 @@ class Committer:
             payload=repr(letter.payload[:200]),
         )
 
-    def _is_taken(self, records: Sequence[Record]) -> bool:
+    def _is_written(self, records: Sequence[Record]) -> bool:
         """Write records; return False, with nothing written, where the database refuses one."""
         try:
             self._write(records, repeated=True)
@@ -299,7 +287,7 @@ class Committer:
             return False
         return True
 
-    def _dated(self, record: Record) -> Record:
+    def _clamp_time(self, record: Record) -> Record:
         """A dead letter that came when the clock was wrong, beyond what a partition may hold, is dated now."""
         if not isinstance(record, DeadLetter):
             return record
@@ -318,7 +306,7 @@ class Committer:
                     self._database, self._keeper, self._name, records, repeated=repeated, times=self._times,
                     fence=self._fence, letters=letters,
                 )  # fmt: skip
-        except TooManyHours:
+        except TooManyPartitions:
             parts = of_few_hours(records)
             if len(parts) == 1:
                 middle = len(records) // 2
@@ -360,3 +348,8 @@ class Committer:
                     queries.load("gatherer")["drop_old_letters"], {"before": before, "days": _DAYS_DROPPED_AT_ONCE}
                 )
             self._ahead_hour = hour
+
+
+def _may_pass_in_parts(error: Exception) -> bool:
+    """Return whether parts of a refused batch may be accepted; a database that is away takes none, however small."""
+    return not isinstance(error, DatabaseUnavailable) and may_pass_in_parts(error)

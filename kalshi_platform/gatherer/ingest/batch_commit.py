@@ -17,7 +17,7 @@ from kalshi_platform.gatherer.ingest.columns import tables_of, times_us, with_ba
 from kalshi_platform.gatherer.ingest.exchange_times import ExchangeTimes
 from kalshi_platform.gatherer.ingest.fence import Fence
 from kalshi_platform.gatherer.ingest.ledger import Ledger, Segment, fold
-from kalshi_platform.gatherer.ingest.quarantine import PARTITIONS_OF_A_BATCH, Dated, divert
+from kalshi_platform.gatherer.ingest.quarantine import PARTITIONS_OF_A_BATCH, Dated, split_out_of_range
 from kalshi_platform.market.records import Record
 from kalshi_platform.market.tables import GATHERER_TABLES
 from kalshi_platform.market.times import datetime_from_us
@@ -25,15 +25,12 @@ from kalshi_platform.monitoring.event_log import event_logger
 from kalshi_platform.storage import queries
 from kalshi_platform.storage.partitions import PartitionKeeper
 from kalshi_platform.storage.pool import Database, Transaction
+from kalshi_platform.storage.quarantine import TooManyPartitions
 
 COMMITTED = "batch_committed"
 """Logged (DEBUG) right after every commit of records."""
 _EXCHANGE_TIMED = ("orderbook_deltas", "trades", "tickers")
 _log = event_logger(__name__)
-
-
-class TooManyHours(Exception):
-    """The rows of a batch lie in more hours than one transaction may touch; nothing was written. See `of_few_hours`."""
 
 
 @dataclass(frozen=True)
@@ -62,16 +59,16 @@ def commit_records(
     `times` says which exchange times are believed (without it all within the bounds of `keeper` are), `letters` how
     many of the dead letters that this makes are kept (without it all). `fence`: the writer's; without one nothing may
     be written that a stream's ledger speaks of.
-    Raises TooManyHours, or DatabaseUnavailable; nothing is written then, or, if the connection broke during the commit,
-    everything.
+    Raises TooManyPartitions, or DatabaseUnavailable; nothing is written then, or, if the connection broke during the
+    commit, everything.
     """
     low_us, high_us = keeper.bounds_us()
     tables = tables_of(records)
-    strangers: tuple[Dated, ...] = ()
+    out_of_range: tuple[Dated, ...] = ()
     dated = {name: tables[name] for name in _EXCHANGE_TIMED if name in tables}
     all_near = times is None or times.all_near(dated)
     if not all_near or any(_reaches_out(name, table, low_us, high_us) for name, table in dated.items()):
-        records, strangers = divert(
+        records, out_of_range = split_out_of_range(
             records,
             lambda row: low_us <= row.exchange_ts_us < high_us and (all_near or times is None or times.believes(row)),
             letters,
@@ -79,7 +76,7 @@ def commit_records(
         tables = tables_of(records)
     moments = {name: times_us(name, table) for name, table in tables.items()}
     if sum(map(len, moments.values())) > PARTITIONS_OF_A_BATCH + len(moments):
-        raise TooManyHours
+        raise TooManyPartitions
     for name, each in moments.items():
         keeper.ensure_hours(name, each)
     ledger = fold(records)
@@ -102,7 +99,7 @@ def commit_records(
     if fence is not None:
         fence.landed()
     _log.debug(COMMITTED, batch_no=batch_no, new_rows=sum(inserted.values()))
-    return Commit(batch_no, inserted, ledger, strangers)
+    return Commit(batch_no, inserted, ledger, out_of_range)
 
 
 def write_ledger(transaction: Transaction, ledger: Ledger, gatherer: str, batch_no: int) -> None:
