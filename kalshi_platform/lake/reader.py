@@ -28,6 +28,7 @@ from kalshi_platform.lake.manifest import Manifest, find_manifest
 from kalshi_platform.lake.schema import Dataset, dataset
 from kalshi_platform.lake.store import Lake, open_store
 from kalshi_platform.lake.store.objects import ObjectStore
+from kalshi_platform.market.fold import sum_levels
 from kalshi_platform.market.times import HOUR
 
 Holes: TypeAlias = Literal["raise", "mark"]
@@ -100,13 +101,7 @@ def book_at(
         store, table, checkpoint["checkpoint_ts"] + _US, at + _US, [ticker], holes=holes, open=open
     )
     complete = complete and all(manifest is not None and manifest.coverage_share == 1 for manifest in hours)
-    levels = (
-        pl.concat([_levels(checkpoint), changes.select("side", "price_e4", count_e2="delta_e2")])
-        .group_by("side", "price_e4")
-        .agg(pl.col("count_e2").sum())
-        .filter(pl.col("count_e2") != 0)
-        .sort(["side", "price_e4"])
-    )
+    levels = sum_levels(pl.concat([_levels(checkpoint), changes.select("side", "price_e4", count_e2="delta_e2")]), ())
     negative = levels.filter(pl.col("count_e2") < 0)
     if holes == "raise" and negative.height:
         side, price_e4, count_e2 = negative.row(0)

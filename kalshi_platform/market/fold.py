@@ -1,18 +1,32 @@
-"""Books of many markets at many moments, folded at once from arrays. Pure.
+"""Folds order books: a book plus deltas gives a later book. Pure.
 
-`market.book` is the same for one market, delta by delta. Here a *line* is one market followed from one book onwards
-(its number is the caller's), a *level* is one price of one side of one line. Deltas of one exchange time apply
-together: a book at a moment holds every delta with exchange_us ≤ that moment.
+The one definition of the fold. A *level* is one price of one side of a book, a delta is added to the size of its level,
+and a level of size 0 is no part of the book. A size below zero shows that a delta was lost. Deltas of one exchange time
+apply together: a book at a moment holds every delta with exchange_us ≤ that moment.
+
+Frames: `explode_levels`, `sum_levels` and `collect_levels` take books as rows with four lists (LEVEL_TYPES). Arrays:
+`books_at` gives the books of many markets at many moments at once; there a *line* is one market followed from one book
+onwards, under a number of the caller's.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple, TypeAlias
 
 import numpy as np
 import numpy.typing as npt
+import polars as pl
 
 Ints: TypeAlias = npt.NDArray[np.integer]
+SIDES = ("yes", "no")
+LEVEL_TYPES = {
+    "yes_price_e4": pl.List(pl.Int32),
+    "yes_count_e2": pl.List(pl.Int64),
+    "no_price_e4": pl.List(pl.Int32),
+    "no_count_e2": pl.List(pl.Int64),
+}
+"""The columns of a book: prices and sizes of both sides, as tables and the lake hold them."""
 _MOST_PRICE_E4 = 10_000
 # Price grids that Kalshi has used, coarsest first: fewer possible levels make a smaller table.
 _GRIDS_E4 = (100, 10, 1)
@@ -42,6 +56,39 @@ class BookTable(NamedTuple):
     side: Ints
     price_e4: Ints
     sizes: npt.NDArray[np.int64]
+
+
+def explode_levels(books: pl.DataFrame, key: Sequence[str]) -> pl.DataFrame:
+    """Return the levels of books: `key`, side, price_e4, count_e2, a row per level. `books`: `key` and LEVEL_TYPES."""
+    return pl.concat(
+        books.select(
+            *key,
+            pl.lit(side).alias("side"),
+            pl.col(f"{side}_price_e4").alias("price_e4"),
+            pl.col(f"{side}_count_e2").alias("count_e2"),
+        )
+        .explode("price_e4", "count_e2")
+        .drop_nulls()
+        for side in SIDES
+    )
+
+
+def sum_levels(levels: pl.DataFrame, key: Sequence[str]) -> pl.DataFrame:
+    """Fold levels and deltas (`key`, side, price_e4, count_e2) into levels, by key and side and ascending by price."""
+    by = (*key, "side", "price_e4")
+    return levels.group_by(by).agg(pl.col("count_e2").sum()).filter(pl.col("count_e2") != 0).sort(by)
+
+
+def collect_levels(books: pl.DataFrame, levels: pl.DataFrame, key: Sequence[str]) -> pl.DataFrame:
+    """Add LEVEL_TYPES to `books` from their levels (as sum_levels gives them); one without a level gets empty lists."""
+    for side in SIDES:
+        lists = (
+            levels.filter(pl.col("side") == side)
+            .group_by(key, maintain_order=True)
+            .agg(pl.col("price_e4").alias(f"{side}_price_e4"), pl.col("count_e2").alias(f"{side}_count_e2"))
+        )
+        books = books.join(lists, on=key, how="left")
+    return books.with_columns(pl.col(name).fill_null([]).cast(kind) for name, kind in LEVEL_TYPES.items())
 
 
 def books_at(start: Changes, deltas: Changes, exchange_us: Ints, moments_us: Ints) -> BookTable:

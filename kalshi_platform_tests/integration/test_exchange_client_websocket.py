@@ -28,7 +28,6 @@ from kalshi_platform.exchange.protocol.session import Alarm, Session, SessionCon
 from kalshi_platform.exchange.settings import ExchangeSettings
 from kalshi_platform.exchange.websocket import WebSocketConnection
 from kalshi_platform.lab.simulator.server.server import ServerThread
-from kalshi_platform.market.book import Book
 from kalshi_platform.market.records import (
     BookDelta,
     BookSnapshot,
@@ -45,6 +44,7 @@ from kalshi_platform.market.records import (
     Trade,
 )
 from kalshi_platform_tests.fixtures.exchange import RawClient, eventually, running_exchange
+from kalshi_platform_tests.fixtures.reference_book import Book
 
 R = TypeVar("R", bound=Record)
 

@@ -13,7 +13,6 @@ import pytest
 
 from kalshi_platform.catalog.known import known_at
 from kalshi_platform.clock import SYSTEM_CLOCK
-from kalshi_platform.market.book import LevelChange, fold
 from kalshi_platform.market.records import Side
 from kalshi_platform.market.times import HOUR, datetime_from_us, us_from_datetime
 from kalshi_platform_tests.fixtures.production import (  # noqa: F401 - fixtures
@@ -21,6 +20,7 @@ from kalshi_platform_tests.fixtures.production import (  # noqa: F401 - fixtures
     production,
     production_template,
 )
+from kalshi_platform_tests.fixtures.reference_book import LevelChange, fold
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "queries.md"
 EXAMPLE = re.compile(r"^```sql\n(?P<query>.*?)^```\n\n```text\n(?P<result>.*?)^```$", re.DOTALL | re.MULTILINE)

@@ -12,13 +12,14 @@ from datetime import datetime
 
 import polars as pl
 
-from kalshi_platform.deduplicator.coverage.checkpoints import LEVEL_TYPES, fold_checkpoints, locate
+from kalshi_platform.deduplicator.coverage.checkpoints import fold_checkpoints, locate
 from kalshi_platform.deduplicator.coverage.streams.seq_ranges import clip_to_range, merge_segments
 from kalshi_platform.deduplicator.coverage.streams.snapshot_reader import read_levels
 from kalshi_platform.deduplicator.coverage.streams.stream_window import AROUND_MARGINS, find_streams
 from kalshi_platform.deduplicator.coverage.streams.unknown_frames import read_verified_ledger
 from kalshi_platform.deduplicator.merge.source import find_dropped_until
 from kalshi_platform.deduplicator.settings import GathererSource
+from kalshi_platform.market.fold import LEVEL_TYPES
 from kalshi_platform.market.tables import PRODUCTION_TABLES
 from kalshi_platform.market.times import datetime_from_us, us_from_datetime
 from kalshi_platform.storage.arrow import arrow_schema

@@ -20,12 +20,7 @@ from typing import NamedTuple
 
 import polars as pl
 
-LEVEL_TYPES = {
-    "yes_price_e4": pl.List(pl.Int32),
-    "yes_count_e2": pl.List(pl.Int64),
-    "no_price_e4": pl.List(pl.Int32),
-    "no_count_e2": pl.List(pl.Int64),
-}
+from kalshi_platform.market.fold import collect_levels, explode_levels, sum_levels
 
 
 class Located(NamedTuple):
@@ -82,32 +77,10 @@ def fold_checkpoints(starts: pl.DataFrame, snapshots: pl.DataFrame, deltas: pl.D
         .select(*key, "side", "price_e4", pl.col("delta_e2").alias("count_e2"))
     )
     held = snapshots.join(start.select(key), on=key, how="semi")
-    sides = [
-        held.select(*key, pl.lit(side).alias("side"), pl.col(f"{side}_price_e4"), pl.col(f"{side}_count_e2"))
-        .explode(f"{side}_price_e4", f"{side}_count_e2")
-        .drop_nulls()
-        .rename({f"{side}_price_e4": "price_e4", f"{side}_count_e2": "count_e2"})
-        for side in ("yes", "no")
-    ]
-    levels = (
-        pl.concat([*sides, later])
-        .group_by(*key, "side", "price_e4")
-        .agg(pl.col("count_e2").sum())
-        .filter(pl.col("count_e2") != 0)
-        .sort("price_e4")
-    )
+    levels = sum_levels(pl.concat([explode_levels(held, key), later]), key)
     impossible = levels.filter(pl.col("count_e2") < 0).select(key).unique()
     found = start.join(held.select(key), on=key, how="semi").join(impossible, on=key, how="anti")
-    for side in ("yes", "no"):
-        lists = (
-            levels.filter(pl.col("side") == side)
-            .group_by(key, maintain_order=True)
-            .agg(pl.col("price_e4").alias(f"{side}_price_e4"), pl.col("count_e2").alias(f"{side}_count_e2"))
-        )
-        found = found.join(lists, on=key, how="left")
-    return found.select(
-        *key, "complete_from_us", *(pl.col(name).fill_null([]).cast(kind) for name, kind in LEVEL_TYPES.items())
-    ).sort("seq", "ticker")
+    return collect_levels(found.select(*key, "complete_from_us"), levels, key).sort("seq", "ticker")
 
 
 def range_min(values: pl.Series, low: pl.Series, high: pl.Series) -> pl.Series:

@@ -13,9 +13,16 @@ from typing import Any
 import numpy as np
 import polars as pl
 
-from kalshi_platform.deduplicator.coverage.checkpoints import LEVEL_TYPES
 from kalshi_platform.deduplicator.coverage.timeline import Covered
-from kalshi_platform.market.fold import Changes, Ints, books_at
+from kalshi_platform.market.fold import (
+    LEVEL_TYPES,
+    BookTable,
+    Changes,
+    Ints,
+    books_at,
+    collect_levels,
+    explode_levels,
+)
 
 COLUMNS: dict[str, Any] = {"ticker": pl.String, "stream_id": pl.Int64, "seq": pl.Int64, **LEVEL_TYPES}
 
@@ -44,39 +51,28 @@ def derive_checkpoints(
     mine = Changes(lines, *changes[1:]).where(later)
     moments = np.array([at_us], dtype=np.int64)
     table = books_at(_levels_of(last), mine, np.zeros(len(mine.line), dtype=np.int64), moments)
-    return _as_rows(last, table.line, table.side, table.price_e4, table.sizes[0])
+    return _as_rows(last, table)
 
 
 def _levels_of(checkpoints: pl.DataFrame) -> Changes:
-    sides = []
-    for number, side in enumerate(("yes", "no")):
-        levels = (
-            checkpoints.select(
-                "line", pl.col(f"{side}_price_e4").alias("price"), pl.col(f"{side}_count_e2").alias("count")
-            )
-            .explode("price", "count")
-            .drop_nulls()
-        )
-        sides.append(levels.select("line", pl.lit(number).alias("side"), pl.col("price").cast(pl.Int64), "count"))
-    whole = pl.concat(sides)
-    return Changes(*(whole[name].to_numpy() for name in ("line", "side", "price", "count")))
+    levels = explode_levels(checkpoints, ("line",)).select(
+        "line", (pl.col("side") == "no").cast(pl.Int64), pl.col("price_e4").cast(pl.Int64), "count_e2"
+    )
+    return Changes(*(column.to_numpy() for column in levels.get_columns()))
 
 
-def _as_rows(last: pl.DataFrame, line: Ints, side: Ints, price: Ints, size: Ints) -> tuple[pl.DataFrame, list[str]]:
-    levels = pl.DataFrame({"line": line, "side": side, "price": price, "size": size}).filter(pl.col("size") != 0)
-    levels = levels.with_columns(pl.col("line").cast(pl.Int64))
-    impossible = levels.filter(pl.col("size") < 0).select("line").unique()
+def _as_rows(last: pl.DataFrame, table: BookTable) -> tuple[pl.DataFrame, list[str]]:
+    levels = pl.DataFrame(
+        {"line": table.line, "is_no": table.side == 1, "price_e4": table.price_e4, "count_e2": table.sizes[0]}
+    )
+    levels = levels.filter(pl.col("count_e2") != 0).select(
+        pl.col("line").cast(pl.Int64),
+        pl.when("is_no").then(pl.lit("no")).otherwise(pl.lit("yes")).alias("side"),
+        "price_e4",
+        "count_e2",
+    )
+    impossible = levels.filter(pl.col("count_e2") < 0).select("line").unique()
     found = last.select("line", "ticker", "stream_id", "seq")
     bad = found.join(impossible, on="line", how="semi")["ticker"].to_list()
-    found = found.join(impossible, on="line", how="anti")
-    for number, name in enumerate(("yes", "no")):
-        lists = (
-            levels.filter(pl.col("side") == number)
-            .group_by("line", maintain_order=True)
-            .agg(pl.col("price").alias(f"{name}_price_e4"), pl.col("size").alias(f"{name}_count_e2"))
-        )
-        found = found.join(lists, on="line", how="left")
-    rows = found.sort("ticker").select(
-        "ticker", "stream_id", "seq", *(pl.col(name).fill_null([]).cast(kind) for name, kind in LEVEL_TYPES.items())
-    )
-    return rows, sorted(bad)
+    found = collect_levels(found.join(impossible, on="line", how="anti"), levels, ("line",))
+    return found.sort("ticker").select(COLUMNS.keys()), sorted(bad)

@@ -13,6 +13,8 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
+from kalshi_platform.market.fold import LEVEL_TYPES, explode_levels
+
 Hashes: TypeAlias = npt.NDArray[np.uint64]
 _LEVELS = 2 * 10_001
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
@@ -49,15 +51,8 @@ def row_fingerprints(rows: pl.DataFrame) -> Hashes:
 def book_hashes(books: pl.DataFrame) -> Hashes:
     """The sum of each whole book: yes_price_e4, yes_count_e2, no_price_e4, no_count_e2 as lists."""
     total = np.zeros(books.height, dtype=np.uint64)
-    for side in ("yes", "no"):
-        levels = (
-            books.select(pl.col(f"{side}_price_e4").alias("price_e4"), pl.col(f"{side}_count_e2").alias("count_e2"))
-            .with_row_index("_row")
-            .explode("price_e4", "count_e2")
-            .drop_nulls()
-            .with_columns(side=pl.lit(side))
-        )
-        np.add.at(total, levels["_row"].to_numpy(), delta_hashes(levels, "count_e2"))
+    levels = explode_levels(books.select(LEVEL_TYPES.keys()).with_row_index("_row"), ("_row",))
+    np.add.at(total, levels["_row"].to_numpy(), delta_hashes(levels, "count_e2"))
     return total
 
 

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 
 from kalshi_platform.exchange.protocol.session import Session
-from kalshi_platform.market.book import Book
 from kalshi_platform.market.records import (
     BookDelta,
     BookSnapshot,
@@ -22,6 +21,7 @@ from kalshi_platform.market.records import (
     SequenceConsumed,
     SequenceGap,
 )
+from kalshi_platform_tests.fixtures.reference_book import Book
 
 CAPTURES = Path(os.environ.get("KALSHI_CAPTURES", Path(__file__).parents[4] / "shared" / "captures"))
 CAPTURE = CAPTURES / "orderbook-2026-08-07.jsonl"

