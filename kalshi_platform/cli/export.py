@@ -55,26 +55,26 @@ def export(
     if not stale and not (table and partition):
         raise ConfigurationError(["name what to export: TABLE PARTITION (trades 2026-11-23T04), or --stale"])
     of_table = lake_table(table) if table else None
-    wanted = parse_partition(of_table, partition) if of_table and partition else None
+    selected = parse_partition(of_table, partition) if of_table and partition else None
     store = open_store(load_lake())
     production_url = load_deduplicator().production_url
-    if wanted is None:
+    if selected is None:
         _export_stale(store, production_url, of_table)
         return
     state: State = "open" if open_ else "closed"
-    print_line(f"exporting {wanted.table.key} {wanted.key} as {state} …")
-    _export(store, production_url, wanted, state, allow_fewer_rows=allow_fewer_rows)
+    print_line(f"exporting {selected.table.key} {selected.key} as {state} …")
+    _export(store, production_url, selected, state, allow_fewer_rows=allow_fewer_rows)
 
 
 def _export(
-    store: ObjectStore, production_url: str, wanted: Partition, state: State, *, allow_fewer_rows: bool = False
+    store: ObjectStore, production_url: str, selected: Partition, state: State, *, allow_fewer_rows: bool = False
 ) -> None:
     from kalshi_platform.lake.export import export_partition
 
-    manifest = export_partition(store, production_url, wanted, state, allow_fewer_rows=allow_fewer_rows)
+    manifest = export_partition(store, production_url, selected, state, allow_fewer_rows=allow_fewer_rows)
     if manifest.state != state:
         print_line("the partition is closed already and stays as it is")
-    print_line(f"{store.root}/{wanted.path}")
+    print_line(f"{store.root}/{selected.path}")
     print_line(f"{manifest.rows:,} rows, {manifest.bytes:,} bytes, {manifest.state}")
 
 

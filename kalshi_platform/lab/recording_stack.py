@@ -1,6 +1,6 @@
 """Gatherers under test: a simulated exchange, a database server per gatherer, the gatherers, in a folder of their own.
 
-The caller's settings are left out on purpose: a test must never write to somebody's databases or lake.
+The caller's settings are left out on purpose: a test must never write to a user's databases or lake.
 """
 
 from __future__ import annotations

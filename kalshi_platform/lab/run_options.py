@@ -1,4 +1,4 @@
-"""What every command is asked that runs gatherers against a simulated exchange and then judges them."""
+"""Options of the commands that run gatherers against a simulated exchange and then judge them."""
 
 from __future__ import annotations
 

@@ -62,7 +62,7 @@ class SimulatorClient:
         self._ask("DELETE", f"/faults?kind={kind}")
 
     def following(self, gatherer: str) -> bool:
-        """Whether this gatherer is connected, subscribed, and was sent every book that it asked for."""
+        """Whether this gatherer is connected, subscribed, and was sent every book that it subscribed to."""
         return _books_held(self.state(), gatherer) is not None
 
     def books_held(self, gatherer: str) -> int:
@@ -78,7 +78,7 @@ class SimulatorClient:
         return int(self.state()["clock_us"])
 
     def holding_all(self, gatherer: str) -> bool:
-        """Whether it also asked for the book of every market in which orders move, or that is about to open."""
+        """Whether it also subscribed to the book of every market in which orders move, or that is about to open."""
         state = self.state()
         held = _books_held(state, gatherer)
         return held is not None and held >= state["quoting"] + state["markets"].get("initialized", 0)

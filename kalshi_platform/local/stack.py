@@ -75,7 +75,7 @@ class Stack:
         """Refuse, before anything starts, what could not work later. Raises ConfigurationError."""
         ours = self._options.simulation is not None or self._options.databases_only
         config.check_before_start(self._given, exchange_is_ours=ours)
-        # It would find no configuration, or a neighbour's, and say nothing.
+        # Dagster would find no configuration, or that of another folder, without an error.
         if not self._options.headless and set("*?[") & set(str(self._options.data_dir)):
             raise ConfigurationError(
                 [
@@ -125,7 +125,7 @@ class Stack:
         process_table.wait_until(lambda: not self.problems(), patience_s, clock=self._clock, interval_s=0.2)
         if self.problems():
             return
-        # A gatherer looks again every few seconds for a database that was away, and then writes what it put on disk.
+        # A gatherer tries a database that was away every few seconds, and then writes what it put on disk.
         if any(self._spooled(name) for name in self._names):
             self._say("waiting for the gatherers to write what they put on disk while a database was away")
             process_table.wait_until(

@@ -68,5 +68,5 @@ def _using(process: ProcessStatus, poller: PollerStatus | None) -> str:
     used = f"{byte_text(process.rss_bytes)} of memory, {process.threads} threads, {process.open_files} open files"
     if poller is None or poller.oldest_age_s is None:
         return used
-    skipped = f", {poller.skipped:,} not asked" if poller.skipped else ""
+    skipped = f", {poller.skipped:,} not polled" if poller.skipped else ""
     return f"{used}; oldest REST book {poller.oldest_age_s:.0f} s{skipped}"

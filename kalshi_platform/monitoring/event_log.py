@@ -44,27 +44,27 @@ class EventLogger:
         self._logger = logger
 
     def debug(self, event: str, /, *, exc_info: _ErrorInfo = None, **fields: object) -> None:
-        """For who looks for a mistake."""
+        """Log what helps to find a mistake."""
         self._log(logging.DEBUG, event, exc_info, fields)
 
     def info(self, event: str, /, *, exc_info: _ErrorInfo = None, **fields: object) -> None:
-        """What a service does as it should."""
+        """Log what a service does as it should."""
         self._log(logging.INFO, event, exc_info, fields)
 
     def warning(self, event: str, /, *, exc_info: _ErrorInfo = None, **fields: object) -> None:
-        """What should not be, and heals or waits."""
+        """Log what should not be, and heals or waits."""
         self._log(logging.WARNING, event, exc_info, fields)
 
     def error(self, event: str, /, *, exc_info: _ErrorInfo = None, **fields: object) -> None:
-        """What an operator has to look at."""
+        """Log what an operator has to look at."""
         self._log(logging.ERROR, event, exc_info, fields)
 
     def exception(self, event: str, /, **fields: object) -> None:
-        """An error with the traceback of the exception that is being handled."""
+        """Log an error with the traceback of the exception that is being handled."""
         self._log(logging.ERROR, event, True, fields)
 
     def critical(self, event: str, /, *, exc_info: _ErrorInfo = None, **fields: object) -> None:
-        """What ends a service."""
+        """Log what ends a service or a thread of it."""
         self._log(logging.CRITICAL, event, exc_info, fields)
 
     def _log(self, level: int, event: str, exc_info: _ErrorInfo, fields: Mapping[str, object]) -> None:

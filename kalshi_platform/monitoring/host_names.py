@@ -24,7 +24,7 @@ def refusal(host: str | None, names: Collection[str]) -> str | None:
         name = ""
     if _is_address(name) or name == "localhost" or name in {each.lower() for each in names}:
         return None
-    return f"this service is not called {host!r}: ask it by its address, or add the name to KALSHI_METRICS_NAMES"
+    return f"this service is not called {host!r}: use its address, or add the name to KALSHI_METRICS_NAMES"
 
 
 def _is_address(name: str) -> bool:

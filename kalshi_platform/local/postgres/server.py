@@ -231,8 +231,7 @@ class PostgresServer:
             return False
         state = self._started_state()
         pid, port = running
-        wanted = self.settings.port
-        if port == state.port and state.options == self.settings.options() and wanted in (None, port):
+        if port == state.port and state.options == self.settings.options() and self.settings.port in (None, port):
             # A server in crash recovery refuses every connection until it is ready: it is ours all the same.
             answers = process_table.wait_until(
                 lambda: self._sql("SELECT 1;") is None or not self.is_running(), self.settings.start_timeout_s
@@ -247,11 +246,11 @@ class PostgresServer:
     def _launch(self, port: int | None = None) -> None:
         """Start the server on `port`, else on the one of the settings or of the last start, else on a free one."""
         options = self.settings.options()
-        wanted = port or self.settings.port
+        fixed_port = port or self.settings.port
         rotate_log(self.log_file)
         for _ in range(_START_ATTEMPTS):
             state = self._started_state()
-            port = wanted or (state.port if is_free(state.port) else free_port())
+            port = fixed_port or (state.port if is_free(state.port) else free_port())
             self._state = replace(state, port=port, options=options)
             if self._state != state:
                 save_state(self.data_dir, self._state)
@@ -260,7 +259,7 @@ class PostgresServer:
                 _log.info("database_server_started", server=self.name, host=LOOPBACK, port=port)
                 return
             output = self._log_since(log_start)
-            if "could not bind" not in output or wanted is not None:
+            if "could not bind" not in output or fixed_port is not None:
                 self._kill()
                 raise DatabaseUnavailable(
                     f"database server {self.name} did not start: {output[-1500:]} ({self.log_file})"

@@ -161,15 +161,6 @@ class ProcessGroup:
                     self._restart_when_descendants_ended(child)
             return exits
 
-    def supervise(
-        self, stop: threading.Event, *, on_exit: Callable[[ChildExit], None] | None = None, interval_s: float = 0.5
-    ) -> None:
-        """Poll until `stop` is set; `on_exit` gets every exit and may set `stop`."""
-        while not self._clock.wait(stop, interval_s):
-            for gone in self.poll():
-                if on_exit is not None:
-                    on_exit(gone)
-
     def restart(self, name: str) -> int:
         """Stop a child with all its descendants and start it again at once; return the new pid."""
         with self._mutex:

@@ -255,7 +255,9 @@ def test_a_child_is_restarted_with_growing_waits(
         if len(exits) == 2:
             stop.set()
 
-    group.supervise(stop, on_exit=heard, interval_s=0.02)
+    while not stop.wait(0.02):
+        for gone in group.poll():
+            heard(gone)
     assert [(gone.name, gone.code, gone.restart_in_s) for gone in exits] == [("crasher", 3, 1.0), ("crasher", 3, 2.0)]
     assert exits[0].pid != exits[1].pid
     assert re.search(r"child_ended child=crasher pid=\d+ exit_code=3 restart_in_s=1\.0", caplog.text)
@@ -314,7 +316,8 @@ with ProcessGroup(folder / "logs") as group:
     group.start(ChildSpec("dagster", [sys.executable, "-I", "-c", sys.argv[2]], {"PATH": "/usr/bin:/bin"}, folder,
                           stop_timeout_s=2))
     print("started", flush=True)
-    group.supervise(stop)
+    while not stop.wait(0.5):
+        group.poll()
 """
 
 
