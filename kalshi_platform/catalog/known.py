@@ -7,6 +7,7 @@ from typing import Literal
 
 import polars as pl
 
+from kalshi_platform.storage.queries import load
 from kalshi_platform.storage.read import arrow_snapshot
 
 _COLUMNS = {
@@ -25,9 +26,5 @@ def known_at(production_url: str, what: Literal["series", "events", "markets"], 
     if moment.tzinfo is None:
         raise ValueError(f"{moment.isoformat()} has no zone")
     with arrow_snapshot(production_url) as snapshot:
-        rows = snapshot.table(
-            f"SELECT {_COLUMNS[what]}, known_from, known_until, payload::text AS payload"  # noqa: S608 - our own names
-            f' FROM {what}_as_known_at($1) ORDER BY ticker COLLATE "C"',
-            [moment],
-        )
+        rows = snapshot.table(load("catalog")["known_at"].format(columns=_COLUMNS[what], table=what), [moment])
     return pl.DataFrame(rows)

@@ -276,7 +276,7 @@ class CatalogStore:
 
     def _one(self, table: CatalogTable[InfoT], ticker: str) -> InfoT | None:
         columns = ", ".join(column.name for column in table.columns)
-        statement = f"SELECT {columns}, payload::text FROM {table.name} WHERE ticker = %(ticker)s"  # noqa: S608 (own names)
+        statement = self._queries["object"].format(columns=columns, table=table.name)
         with self._database.transaction() as transaction:
             row = transaction.fetch_one(statement, {"ticker": ticker})
         return None if row is None else table.struct(row[:-1], row[-1])
@@ -314,4 +314,4 @@ def _blames_a_row(error: Exception) -> bool:
 
 def _serialise(transaction: Transaction, table: str) -> None:
     # Two syncs at once would both see the same old version and write its successor twice.
-    transaction.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (f"catalog {table}",))
+    transaction.lock(f"catalog {table}")

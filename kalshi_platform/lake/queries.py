@@ -14,14 +14,13 @@ def rows_query(partition: Partition, data: Dataset) -> str:
     """The rows of a partition in the columns of `data`: in its order, or in any order from a raw table."""
     if partition.table.layer == "raw":
         columns = ", ".join("content::text" if name == "content" else name for name in data.schema.names)
-        return f"SELECT {columns} FROM {partition.table.name} WHERE {_within(partition, data)}"  # noqa: S608 - our own names
+        return load("lake")["raw_rows"].format(columns=columns, **_span(partition, data))
     return _daily(partition, "")
 
 
 def tickers_query(partition: Partition, data: Dataset) -> str:
     """Of a raw table, one row per market: `ticker`, `rows`."""
-    where = _within(partition, data)
-    return f"SELECT ticker, count(*) AS rows FROM {partition.table.name} WHERE {where} GROUP BY ticker"  # noqa: S608 - our own names
+    return load("lake")["raw_rows_by_ticker"].format(**_span(partition, data))
 
 
 def expected_query(partition: Partition) -> str:
@@ -67,5 +66,10 @@ def _daily(partition: Partition, suffix: str) -> str:
     return statement.format(low=literal(partition.start), high=literal(partition.end))
 
 
-def _within(partition: Partition, data: Dataset) -> str:
-    return f"{data.time_column} >= {literal(partition.start)} AND {data.time_column} < {literal(partition.end)}"
+def _span(partition: Partition, data: Dataset) -> dict[str, str]:
+    return {
+        "source": partition.table.name,
+        "time": data.time_column,
+        "low": literal(partition.start),
+        "high": literal(partition.end),
+    }

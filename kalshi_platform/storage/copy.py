@@ -18,6 +18,7 @@ import pyarrow.compute as pc
 from kalshi_platform.market.tables import Table
 from kalshi_platform.storage.arrow import arrow_schema
 from kalshi_platform.storage.nul import strip_escaped_nul, strip_nul
+from kalshi_platform.storage.queries import load
 
 _CHUNK_BYTES = 1024 * 1024
 """For each chunk of a COPY the interpreter is let go and must be got back, which takes long while other threads run."""
@@ -65,17 +66,15 @@ def _insert_staged(connection: Any, table: Table, copied: bytes, where: str) -> 
     stage = f"stage_{table.name}"
     names = ", ".join(table.names)
     values = ", ".join(f"s.{column.name}{'::jsonb' if column.type == 'jsonb' else ''}" for column in table.written)
-    condition = f" WHERE {where}" if where else ""
+    insert = load("storage")["insert_staged"].format(
+        table=table.name, columns=names, values=values, stage=stage, condition=f"WHERE {where}" if where else ""
+    )
     with connection.cursor() as cursor:
         cursor.execute(_stage_statement(stage, table))
         _copy(cursor, stage, table, copied)
-        cursor.execute(
-            f"INSERT INTO {table.name} AS t ({names}) SELECT {values} FROM {stage} s{condition}"  # noqa: S608 - our own names
-            " ON CONFLICT DO NOTHING"
-        )
+        cursor.execute(insert)
         inserted = int(cursor.rowcount)
-        # Two inserts of one table in one transaction must not see each other's staged rows.
-        cursor.execute(f"TRUNCATE {stage}")
+        cursor.execute(load("storage")["empty_stage"].format(stage=stage))
         return inserted
 
 

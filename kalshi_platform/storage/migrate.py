@@ -15,6 +15,7 @@ from typing import Literal, TypeAlias
 import kalshi_platform
 from kalshi_platform.errors import SchemaMismatch, StatementRejected
 from kalshi_platform.storage.pool import Database, Transaction
+from kalshi_platform.storage.queries import load
 from kalshi_platform.storage.sqlstate import DRIVER_ERRORS, translate_error
 
 DatabaseKind: TypeAlias = Literal["timeseries", "catalog", "production"]
@@ -74,19 +75,16 @@ def migrate(database: Database, kind: DatabaseKind, *, use_timescale: bool = Tru
     applied: list[str] = []
     with database.transaction() as transaction:
         _check_encoding(database, transaction)
-        _lock(transaction)
-        transaction.execute(
-            "CREATE TABLE IF NOT EXISTS schema_migrations"
-            " (name text PRIMARY KEY, sha256 text NOT NULL, applied_at timestamptz NOT NULL DEFAULT now())"
-        )
+        transaction.lock(_LOCK)
+        transaction.execute(load("storage")["create_migrations"])
         _check_kind(database, kind, _known(transaction))
     for file in files_of(kind):
         with database.transaction() as transaction:
-            _lock(transaction)
+            transaction.lock(_LOCK)
             if _is_current(database, file, _known(transaction)):
                 continue
             if not use_timescale:
-                transaction.execute("SET LOCAL kalshi.use_timescale = 'off'")
+                transaction.execute(load("storage")["keep_native"])
             _apply(database, transaction, file)
         applied.append(file.name)
         _log.info("%s: applied %s", database.name, file.name)
@@ -98,7 +96,7 @@ def check(database: Database, kind: DatabaseKind) -> str:
     files = files_of(kind)
     with database.transaction() as transaction:
         _check_encoding(database, transaction)
-        row = transaction.fetch_one("SELECT to_regclass('schema_migrations') IS NOT NULL")
+        row = transaction.fetch_one(load("storage")["has_migrations"])
         if not row or not row[0]:
             raise SchemaMismatch(f"database {database.name} is empty; run: kalshi-platform migrate")
         known = _known(transaction)
@@ -112,7 +110,7 @@ def check(database: Database, kind: DatabaseKind) -> str:
             _log.warning("%s holds %s: made by a newer version of this package", database.name, ", ".join(unknown))
         if kind == "catalog":
             return ""
-        recorded, actual = transaction.fetch_one("SELECT mode, server_mode() FROM schema_meta") or ("?", "?")
+        recorded, actual = transaction.fetch_one(load("storage")["mode"]) or ("?", "?")
     if recorded != actual:
         raise SchemaMismatch(
             f"database {database.name} was made in mode {recorded}, the server now offers {actual};"
@@ -130,10 +128,6 @@ def _check_encoding(database: Database, transaction: Transaction) -> None:
         )
 
 
-def _lock(transaction: Transaction) -> None:
-    transaction.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (_LOCK,))
-
-
 def _apply(database: Database, transaction: Transaction, file: SqlFile) -> None:
     try:
         with transaction.connection.cursor() as cursor:
@@ -143,7 +137,7 @@ def _apply(database: Database, transaction: Transaction, file: SqlFile) -> None:
         if isinstance(failure, StatementRejected):
             raise SchemaMismatch(f"{failure} (nothing of the file was applied)") from error
         raise failure from error
-    transaction.execute("INSERT INTO schema_migrations (name, sha256) VALUES (%s, %s)", (file.name, file.sha256))
+    transaction.execute(load("storage")["record_migration"], (file.name, file.sha256))
 
 
 def _check_kind(database: Database, kind: DatabaseKind, known: dict[str, str]) -> None:
@@ -157,7 +151,7 @@ def _check_kind(database: Database, kind: DatabaseKind, known: dict[str, str]) -
 
 
 def _known(transaction: Transaction) -> dict[str, str]:
-    return dict(transaction.fetch_all("SELECT name, sha256 FROM schema_migrations"))
+    return dict(transaction.fetch_all(load("storage")["applied_migrations"]))
 
 
 def _is_current(database: Database, file: SqlFile, known: dict[str, str]) -> bool:

@@ -10,6 +10,7 @@ from kalshi_platform.clock import Clock
 from kalshi_platform.errors import OutOfPartitionBounds
 from kalshi_platform.market.times import US_PER_HOUR, datetime_from_us, us_from_datetime
 from kalshi_platform.storage.pool import Database, Transaction
+from kalshi_platform.storage.queries import load
 from kalshi_platform.storage.settings import PartitionBounds
 
 __all__ = ["PartitionBounds", "PartitionKeeper"]
@@ -79,7 +80,5 @@ def _text_of(moment_us: int) -> str:
 
 def ensure(transaction: Transaction, table: str, low: datetime, high: datetime) -> int:
     """Make the partitions of `table` that hold [low, high]; return how many were made."""
-    row = transaction.fetch_one(
-        "SELECT ensure_partitions(%(table)s, %(low)s, %(high)s)", {"table": table, "low": low, "high": high}
-    )
+    row = transaction.fetch_one(load("storage")["ensure_partitions"], {"table": table, "low": low, "high": high})
     return int(row[0]) if row else 0

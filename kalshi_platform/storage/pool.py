@@ -20,6 +20,7 @@ from kalshi_platform.errors import DatabaseUnavailable
 from kalshi_platform.market.tables import Table
 from kalshi_platform.storage import copy
 from kalshi_platform.storage.connect import connect, connection_url
+from kalshi_platform.storage.queries import load
 from kalshi_platform.storage.sqlstate import DRIVER_ERRORS, READ_ONLY, translate_error
 from kalshi_platform.storage.urls import libpq_url, redacted
 
@@ -33,9 +34,6 @@ _SESSION = (
     # TimescaleDB's: a change of old rows decompresses all that it might concern, and is refused beyond some.
     " -c timescaledb.max_tuples_decompressed_per_dml_transaction=0"
 )
-
-_TRY_LOCK = "SELECT pg_try_advisory_lock(hashtextextended(%s, 0))"
-_UNLOCK = "SELECT pg_advisory_unlock(hashtextextended(%s, 0))"
 
 
 class Transaction:
@@ -70,6 +68,10 @@ class Transaction:
             cursor.execute(statement, params)
             row = cursor.fetchone()
             return None if row is None else tuple(row)
+
+    def lock(self, name: str) -> None:
+        """Wait for the advisory lock of a name and hold it until this transaction ends."""
+        self.execute(load("storage")["lock_until_commit"], (name,))
 
     def insert_new(self, table: Table, data: pa.Table, *, where: str = "", likely_new: bool = False) -> int:
         """Insert the rows that are not there yet (staged binary COPY, ON CONFLICT DO NOTHING); return how many.
@@ -161,7 +163,7 @@ class Database:
             connection = self._connect(f"{self._application} lock")
             connection.autocommit = True
             with connection.cursor() as cursor:
-                cursor.execute(_TRY_LOCK, (key,))
+                cursor.execute(load("storage")["try_lock"], (key,))
                 held = bool(cursor.fetchone()[0])
             return AdvisoryLock(connection, self._where()) if held else None
         except psycopg2.Error as error:
@@ -194,7 +196,7 @@ class AdvisoryLock:
         with self._lock:
             try:
                 with self._connection.cursor() as cursor:
-                    cursor.execute("SELECT 1")
+                    cursor.execute(load("storage")["ping"])
             except psycopg2.Error:
                 return False
             return True
@@ -214,10 +216,10 @@ class AdvisoryLock:
     def is_free(self, *key: str) -> bool:
         """Whether nobody holds another lock. Raises DatabaseUnavailable."""
         name = ("/".join(key),)
-        row = self.fetch_one(_TRY_LOCK, name)
+        row = self.fetch_one(load("storage")["try_lock"], name)
         if row is None or not row[0]:
             return False
-        self.fetch_one(_UNLOCK, name)
+        self.fetch_one(load("storage")["release_lock"], name)
         return True
 
     def close(self) -> None:

@@ -19,6 +19,7 @@ import pyarrow as pa
 from kalshi_platform.errors import KalshiPlatformError, StatementRejected
 from kalshi_platform.storage.connect import connection_url, state_of_refusal
 from kalshi_platform.storage.literals import inlined
+from kalshi_platform.storage.queries import load
 from kalshi_platform.storage.sqlstate import first_line, is_transient_state, refused, unavailable
 from kalshi_platform.storage.urls import redacted
 
@@ -84,7 +85,7 @@ class ArrowSnapshot:
         """Whether the server still answers on this connection, be it that the transaction has failed."""
         try:
             with self._connection.cursor() as cursor:
-                cursor.execute("SELECT 1")
+                cursor.execute(load("storage")["ping"])
         except _FAILURES as error:
             # The driver knows a failed transaction from a lost connection, and refuses a query in it by itself.
             said = getattr(error, "status_code", None)
@@ -105,7 +106,7 @@ def arrow_snapshot(url: str) -> Iterator[ArrowSnapshot]:
         with connection.cursor() as cursor:
             cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
             # The first query fixes what the transaction sees.
-            cursor.execute("SELECT 1")
+            cursor.execute(load("storage")["ping"])
             cursor.fetchall()
     except _FAILURES as error:
         _close(connection)

@@ -11,17 +11,7 @@ from kalshi_platform.market.clock_offset import Offset, offset_of
 from kalshi_platform.monitoring.heartbeat import Heartbeat, encode
 from kalshi_platform.storage.nul import strip_escaped_nul
 from kalshi_platform.storage.pool import Database, Transaction
-
-_UPSERT = """
-INSERT INTO heartbeats (service, at, started_at, host, pid, run_id, state, details)
-VALUES (%(service)s, clock_timestamp(), %(started_at)s, %(host)s, %(pid)s, %(run_id)s, %(state)s, %(details)s::jsonb)
-ON CONFLICT (service) DO UPDATE SET at = excluded.at, started_at = excluded.started_at, host = excluded.host,
-  pid = excluded.pid, run_id = excluded.run_id, state = excluded.state, details = excluded.details
-"""
-_SELECT = """
-SELECT at, extract(epoch FROM clock_timestamp() - at)::float8, state, run_id, pid, details::text
-FROM heartbeats WHERE service = %(service)s
-"""
+from kalshi_platform.storage.queries import load
 
 
 @dataclass(frozen=True)
@@ -49,7 +39,7 @@ def write_heartbeat(database: Database, heartbeat: Heartbeat[Any]) -> None:
     """Write the service's row, dated by the database's own clock: hosts may disagree. Raises DatabaseUnavailable."""
     with database.transaction() as transaction:
         transaction.execute(
-            _UPSERT,
+            load("services")["write_heartbeat"],
             {
                 "service": heartbeat.service,
                 "started_at": heartbeat.started_at,
@@ -65,14 +55,14 @@ def write_heartbeat(database: Database, heartbeat: Heartbeat[Any]) -> None:
 
 def read_heartbeat(transaction: Transaction, service: str) -> HeartbeatRow | None:
     """Return the service's row; None before its first heartbeat. Raises DatabaseUnavailable."""
-    row = transaction.fetch_one(_SELECT, {"service": service})
+    row = transaction.fetch_one(load("services")["heartbeat"], {"service": service})
     return None if row is None else HeartbeatRow(*row)
 
 
 def switch_of(database: Database, service: str) -> ServiceSwitch:
     """Whether the service should run, and why not. Raises DatabaseUnavailable."""
     with database.transaction() as transaction:
-        row = transaction.fetch_one("SELECT enabled, reason FROM service_switches WHERE service = %s", (service,))
+        row = transaction.fetch_one(load("services")["switch"], (service,))
     return ServiceSwitch() if row is None else ServiceSwitch(bool(row[0]), str(row[1]))
 
 
@@ -84,7 +74,7 @@ def is_enabled(database: Database, service: str) -> bool:
 def database_now(database: Database) -> datetime:
     """The time by the database server's clock, for comparing with times that it wrote. Raises DatabaseUnavailable."""
     with database.transaction() as transaction:
-        row = transaction.fetch_one("SELECT clock_timestamp()")
+        row = transaction.fetch_one(load("services")["server_time"])
     assert row is not None  # noqa: S101 - a query without FROM has one row
     moment: datetime = row[0]
     return moment
@@ -94,7 +84,7 @@ def clock_offset(database: Database, clock: Clock) -> Offset:
     """This machine's clock against the database server's. Raises DatabaseUnavailable."""
     with database.transaction() as transaction:
         asked_at_ns = clock.now_ns()
-        row = transaction.fetch_one("SELECT (extract(epoch FROM clock_timestamp()) * 1000000)::bigint")
+        row = transaction.fetch_one(load("services")["server_time_us"])
         answered_at_ns = clock.now_ns()
     assert row is not None  # noqa: S101 - a query without FROM has one row
     return offset_of(asked_at_ns, answered_at_ns, int(row[0]) * 1_000)

@@ -20,7 +20,7 @@ ROOT = Path(kalshi_platform.__file__).parent
 FILES = sorted(path for path in ROOT.rglob("*.sql") if path.relative_to(ROOT).parts[0] not in ("sql", "lab"))
 NAMES = [str(path.relative_to(ROOT)) for path in FILES]
 # Statements without a plan; they are run, and rolled back.
-_WITHOUT_PLAN = re.compile(r"(LOCK|SET|CREATE TEMPORARY|TRUNCATE|DROP|SAVEPOINT|DO|COPY)\b", re.IGNORECASE)
+_WITHOUT_PLAN = re.compile(r"(LOCK|SET|CREATE|TRUNCATE|DROP|SAVEPOINT|DO|COPY)\b", re.IGNORECASE)
 _PARAMETER = re.compile(r"%\((\w+)\)s|%s|\$(\d+)")
 
 

@@ -127,3 +127,14 @@ UPDATE catalog_syncs SET started_at = %(started_at)s, finished_at = %(finished_a
 SELECT what, scope, coalesce(rows_seen, 0), coalesce(rows_changed, 0), started_at, finished_at FROM catalog_syncs
 WHERE what = %(what)s AND finished_at IS NOT NULL AND error IS NULL AND scope IN ('full', 'incremental')
 ORDER BY started_at DESC LIMIT 1
+
+-- name: object
+-- One series, event or market as it is known now, with the exchange's object as JSON; no row for one that is not known.
+-- Parameters: ticker.
+SELECT {columns}, payload::text FROM {table} WHERE ticker = %(ticker)s
+
+-- name: known_at
+-- database: production
+-- Every series, event or market as it was known at a moment of this platform's clock, by ticker. Parameters: the moment.
+-- example 1: TIMESTAMPTZ '2026-11-20'
+SELECT {columns}, known_from, known_until, payload::text AS payload FROM {table}_as_known_at($1) ORDER BY ticker COLLATE "C"

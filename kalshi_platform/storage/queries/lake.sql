@@ -8,6 +8,19 @@
 -- Reads of production for exports. {low} and {high} are literals of our own making: with bound parameters the driver
 -- fetches the whole result at once instead of streaming it. Texts sort by bytes, so that every server gives one order.
 
+-- name: raw_rows
+-- The rows of a raw table within [low, high), in the columns of its data set, in any order.
+-- example source: trades
+-- example time: exchange_ts
+-- example columns: ticker, exchange_ts, trade_id
+SELECT {columns} FROM {source} WHERE {time} >= {low} AND {time} < {high}
+
+-- name: raw_rows_by_ticker
+-- How many rows of a raw table lie within [low, high): one row per market, ticker and rows.
+-- example source: trades
+-- example time: exchange_ts
+SELECT ticker, count(*) AS rows FROM {source} WHERE {time} >= {low} AND {time} < {high} GROUP BY ticker
+
 -- name: closes
 -- One row per hour of [low, high): active says whether rows came, closed_at when it was closed last (or null), close_no
 -- and close_id which close that was, reopened whether rows came after it.
