@@ -6,12 +6,13 @@ module says what is wrong in sentences of the form `VARIABLE is 'value': set it 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import MISSING, fields
 from functools import cache
 from typing import TYPE_CHECKING, Any, TypeVar, get_type_hints
 
 from pydantic import AliasChoices, Field, ValidationError, create_model
+from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 from pydantic_settings import BaseSettings, EnvSettingsSource, PydanticBaseSettingsSource, SettingsConfigDict
 
@@ -80,7 +81,12 @@ class Values:
         try:
             found = model(**source())
         except ValidationError as error:
-            wrong = {name for each in error.errors() for name in self._note(settings, model, each)}
+            variables = {name: _variables(info) for name, info in model.model_fields.items()}
+            wrong = set()
+            for each in error.errors():
+                name = next(name for name, names in variables.items() if each["loc"][0] in (name, *names))
+                self._add_problems(name, settings, variables[name], each)
+                wrong.add(name)
             usable = [name for name in model.model_fields if name not in wrong]
             kept = self.read(settings, *usable, gatherer=gatherer) if usable else {}
             return kept | {each.name: "" for each in fields(settings) if each.name in wrong and _has_no_default(each)}
@@ -100,27 +106,24 @@ class Values:
         if self._problems:
             raise ConfigurationError(self._problems)
 
-    def _note(self, settings: type[DataclassInstance], model: type[BaseSettings], error: ErrorDetails) -> Iterator[str]:
-        """Remember what is wrong; yield the field."""
-        for name, info in model.model_fields.items():
-            aliases = _aliases(info.validation_alias)
-            if error["loc"][0] not in (name, *aliases):
-                continue
-            yield name
-            variable = next((each for each in aliases if each in self._given), aliases[0])
-            declared = declared_settings(settings)[name]
-            remedy = kinds.remedy(get_type_hints(settings)[name], declared)
-            text = self.text(variable)
-            if error["type"] == kinds.REFUSED:
-                for problem in error["ctx"]["problems"]:
-                    self.add_problem(f"{variable}{problem}")
-            elif not text:
-                self.add_problem(f"{variable} is missing: set it to {remedy}")
-            elif declared.secret:
-                self.add_problem(f"{variable} cannot be used: set it to {remedy}")
-            else:
-                shown = text if error["type"] in _OUT_OF_BOUNDS else repr(text)
-                self.add_problem(f"{variable} is {shown}: set it to {remedy}")
+    def _add_problems(
+        self, name: str, settings: type[DataclassInstance], variables: list[str], error: ErrorDetails
+    ) -> None:
+        """Remember what is wrong with the variable of the field `name`."""
+        variable = next((each for each in variables if each in self._given), variables[0])
+        declared = declared_settings(settings)[name]
+        remedy = kinds.remedy(get_type_hints(settings)[name], declared)
+        text = self.text(variable)
+        if error["type"] == kinds.REFUSED:
+            for problem in error["ctx"]["problems"]:
+                self.add_problem(f"{variable}{problem}")
+        elif not text:
+            self.add_problem(f"{variable} is missing: set it to {remedy}")
+        elif declared.secret:
+            self.add_problem(f"{variable} cannot be used: set it to {remedy}")
+        else:
+            shown = text if error["type"] in _OUT_OF_BOUNDS else repr(text)
+            self.add_problem(f"{variable} is {shown}: set it to {remedy}")
 
 
 @cache
@@ -146,5 +149,6 @@ def _has_no_default(field: Any) -> bool:
     return field.default is MISSING and field.default_factory is MISSING
 
 
-def _aliases(alias: Any) -> list[str]:
-    return list(alias.choices)
+def _variables(info: FieldInfo) -> list[str]:
+    alias = info.validation_alias
+    return [str(each) for each in alias.choices] if isinstance(alias, AliasChoices) else []
