@@ -8,10 +8,12 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from datetime import datetime
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from kalshi_platform.market.tables import PRODUCTION_TABLES
 from kalshi_platform.storage.pool import Database
+from kalshi_platform.storage.queries import load
 
 if TYPE_CHECKING:
     from kalshi_platform.catalog.store import SyncReport
@@ -20,6 +22,8 @@ if TYPE_CHECKING:
     from kalshi_platform.gatherer.status.reports import BooksPolled, CatalogSynced, StreamsCommitted
     from kalshi_platform.lake.lifecycle import LifecycleReport
     from kalshi_platform.lake.manifest import Manifest
+
+_SQL = load(Path(__file__).with_name("queries.sql"))
 
 
 def time_span(first: datetime | None, last: datetime | None) -> dict[str, Any]:
@@ -31,13 +35,9 @@ def time_span(first: datetime | None, last: datetime | None) -> dict[str, Any]:
 
 def count_production_rows(database: Database, table: str, low: datetime, high: datetime) -> dict[str, Any]:
     """Count the rows of a production table with low <= time < high; return the count and the time span."""
-    column = PRODUCTION_TABLES[table].time_column
     with database.transaction() as transaction:
-        row = transaction.fetch_one(
-            f"SELECT count(*), min({column}), max({column}) FROM {table}"  # noqa: S608 (names from our own schema)
-            f" WHERE {column} >= %(low)s AND {column} < %(high)s",
-            {"low": low, "high": high},
-        )
+        statement = _SQL["count_rows"].format(table=table, column=PRODUCTION_TABLES[table].time_column)
+        row = transaction.fetch_one(statement, {"low": low, "high": high})
     count, first, last = row or (0, None, None)
     return {"dagster/row_count": int(count), **time_span(first, last)}
 
@@ -45,15 +45,14 @@ def count_production_rows(database: Database, table: str, low: datetime, high: d
 def count_catalog_rows(database: Database, table: str) -> dict[str, Any]:
     """Count the rows of a catalog table (series, events or markets)."""
     with database.transaction() as transaction:
-        row = transaction.fetch_one(f"SELECT count(*) FROM {table}")  # noqa: S608 (one of three own names)
+        row = transaction.fetch_one(_SQL["count_catalog_rows"].format(table=table))
     return {"dagster/row_count": int(row[0]) if row else 0}
 
 
 def count_merged_catalog_rows(database: Database, table: str) -> dict[str, Any]:
     """Count the rows of a merged catalog table, with the times of the first sight and of the newest knowledge."""
     with database.transaction() as transaction:
-        # Names from our own schema, no input.
-        row = transaction.fetch_one(f"SELECT count(*), min(first_seen_at), max(known_at) FROM {table}")  # noqa: S608
+        row = transaction.fetch_one(_SQL["count_merged_catalog_rows"].format(table=table))
     count, first, last = row or (0, None, None)
     return {"dagster/row_count": int(count), **time_span(first, last)}
 

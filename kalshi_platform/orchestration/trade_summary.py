@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 
 from kalshi_platform.storage.pool import Database
+from kalshi_platform.storage.queries import load
 
 _MOST_MARKETS = 20
+_SQL = load(Path(__file__).with_name("queries.sql"))
 
 
 @dataclass(frozen=True)
@@ -40,18 +43,9 @@ class TradeSummary:
 def summarize_trade_checks(database: Database, hours: Sequence[datetime]) -> TradeSummary:
     """Sum up the last comparison of each of these hours."""
     with database.transaction() as transaction:
-        rows = transaction.fetch_all(
-            "SELECT coalesce(c.state, 'not checked'), count(*), sum(c.rest_count), sum(c.inserted),"
-            " sum(c.only_in_production), sum(c.differing)"
-            " FROM unnest(%s::timestamptz[]) AS h (hour) LEFT JOIN trade_checks c USING (hour) GROUP BY 1",
-            (list(hours),),
-        )
-        worst = transaction.fetch_all(
-            "SELECT hour, ticker, is_block_trade, only_in_production, differing FROM trade_parity"
-            " WHERE hour = ANY (%s) AND state = 'differs'"
-            " ORDER BY only_in_production + differing DESC, hour, ticker LIMIT %s",
-            (list(hours), _MOST_MARKETS),
-        )
+        rows = transaction.fetch_all(_SQL["sum_trade_checks"], {"hours": list(hours)})
+        parameters = {"hours": list(hours), "most": _MOST_MARKETS}
+        worst = transaction.fetch_all(_SQL["list_differing_markets"], parameters)
     listed, inserted, unlisted, differing = (sum(int(row[column] or 0) for row in rows) for column in range(2, 6))
     return TradeSummary(
         hours=len(hours),
@@ -67,30 +61,21 @@ def summarize_trade_checks(database: Database, hours: Sequence[datetime]) -> Tra
 def list_closed_hours(database: Database, low: datetime, high: datetime) -> list[datetime]:
     """List the closed hours of [low, high)."""
     with database.transaction() as transaction:
-        rows = transaction.fetch_all("SELECT hour FROM hour_closes WHERE hour >= %s AND hour < %s", (low, high))
+        rows = transaction.fetch_all(_SQL["list_closed_hours"], {"low": low, "high": high})
     return [row[0] for row in rows]
 
 
 def list_days_to_compare(database: Database, low: datetime, high: datetime) -> list[datetime]:
     """List the UTC days of [low, high) with a closed hour that was not compared, or not wholly; ascending."""
     with database.transaction() as transaction:
-        rows = transaction.fetch_all(
-            "SELECT DISTINCT date_trunc('day', h.hour, 'UTC') FROM hour_closes h LEFT JOIN trade_checks c USING (hour)"
-            " WHERE h.hour >= %s AND h.hour < %s AND coalesce(c.state, 'not checked') IN ('not checked', 'partial')"
-            " ORDER BY 1",
-            (low, high),
-        )
+        rows = transaction.fetch_all(_SQL["list_days_to_compare"], {"low": low, "high": high})
     return [row[0] for row in rows]
 
 
 def count_trades(database: Database, low: datetime, high: datetime) -> tuple[int, int]:
     """Count production's trades with low <= exchange_ts < high: (rows, distinct (ticker, trade_id))."""
     with database.transaction() as transaction:
-        row = transaction.fetch_one(
-            "SELECT count(*), count(DISTINCT (ticker, trade_id)) FROM trades"
-            " WHERE exchange_ts >= %(low)s AND exchange_ts < %(high)s",
-            {"low": low, "high": high},
-        )
+        row = transaction.fetch_one(_SQL["count_trades"], {"low": low, "high": high})
     return (int(row[0]), int(row[1])) if row else (0, 0)
 
 

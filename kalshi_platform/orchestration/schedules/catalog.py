@@ -1,6 +1,7 @@
 """Schedules of the catalogs: a gatherer's own when its last sync is old, and the merged one."""
 
 from datetime import datetime, timedelta
+from pathlib import Path
 
 import dagster as dg
 
@@ -10,10 +11,12 @@ from kalshi_platform.orchestration.resources import PlatformResource, Production
 from kalshi_platform.orchestration.schedules.guards import evaluate_or_skip, scheduled_time
 from kalshi_platform.orchestration.statuses import UNFINISHED
 from kalshi_platform.storage.pool import Database
+from kalshi_platform.storage.queries import load
 
 STALE_AFTER = timedelta(minutes=10)
 _LONGEST_SYNC = timedelta(minutes=30)
 """For a sync that began and has not ended; after that its process is taken for dead."""
+_SQL = load(Path(__file__).parents[1] / "queries.sql")
 
 
 @dg.schedule(
@@ -51,11 +54,7 @@ def is_fresh(database: Database, now: datetime) -> bool:
     The gatherer's host dated that, and may be ahead: what lies in the future is fresh no longer than what is past.
     """
     with database.transaction() as transaction:
-        row = transaction.fetch_one(
-            # Also a sync that was not whole: listing again at once brings the same.
-            "SELECT max(finished_at), max(started_at) FILTER (WHERE finished_at IS NULL AND error IS NULL)"
-            " FROM catalog_syncs WHERE what = 'markets' AND scope IN ('full', 'incremental')"
-        )
+        row = transaction.fetch_one(_SQL["read_last_sync"])
     ended_at, running_since = row or (None, None)
     if ended_at is not None and abs(now - ended_at) <= STALE_AFTER:
         return True
