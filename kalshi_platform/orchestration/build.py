@@ -39,7 +39,7 @@ from kalshi_platform.orchestration.sensors.services import make_deduplicator_sen
 
 @dataclass(frozen=True)
 class CodeLocation:
-    """What a code location is told from outside: its role, the gatherers' names, and the first hourly partition."""
+    """The settings of a code location: its role, the gatherers' names, and the first hourly partition."""
 
     role: config.Role
     gatherer_names: tuple[str, ...]

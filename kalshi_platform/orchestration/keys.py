@@ -1,4 +1,4 @@
-"""Names of all assets, in one place."""
+"""Keys of all assets, in one place."""
 
 from __future__ import annotations
 

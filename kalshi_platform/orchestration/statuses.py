@@ -1,4 +1,4 @@
-"""Statuses of Dagster's runs, sorted by whether the run can still do something."""
+"""Statuses of Dagster's runs: those of a run that has ended, and those of one in progress."""
 
 from __future__ import annotations
 

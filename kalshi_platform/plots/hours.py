@@ -1,4 +1,4 @@
-"""Closed hours at a glance, small enough for an asset's page: what is covered, what was proved, who brought what.
+"""Plots closed hours, small enough for an asset's page: coverage, passed checks, and rows by gatherer.
 
 Rows in, figure out. Moments are µs since 1970, UTC.
 """
@@ -20,7 +20,7 @@ _DPI = 80
 
 
 def covered_share(title: str, moments_us: Sequence[int], shares: Sequence[float]) -> Figure:
-    """Share of the open markets (0 … 1) that are covered at each moment; what is missing is red."""
+    """Plot the share of the open markets (0 … 1) that are covered at each moment; what is missing is red."""
     figure, axes = _canvas(title, height=2.4)
     times = [float(date2num(_EPOCH + timedelta(microseconds=us))) for us in moments_us]  # type: ignore[no-untyped-call]
     axes.fill_between(times, 0, shares, color=_COVERED, linewidth=0)
@@ -36,7 +36,7 @@ def covered_share(title: str, moments_us: Sequence[int], shares: Sequence[float]
 
 
 def worst_markets(title: str, scores: Mapping[str, float]) -> Figure:
-    """The share of passed checks of the worst markets, worst first."""
+    """Plot the share of passed checks (0 … 1) of the worst markets, worst first."""
     worst = sorted(scores.items(), key=lambda item: (item[1], item[0]))[:_MOST_MARKETS]
     figure, axes = _canvas(title, height=1.2 + 0.22 * max(1, len(worst)))
     names = [ticker for ticker, _ in worst]
@@ -50,7 +50,10 @@ def worst_markets(title: str, scores: Mapping[str, float]) -> Figure:
 
 
 def contributions(title: str, parts: Sequence[tuple[str, int, int]]) -> Figure:
-    """Per gatherer (name, rows, those that only it has): rows that others have too, and those that nobody else has."""
+    """Plot the rows of each gatherer: those that others have too, and those that only it has.
+
+    `parts`: gatherer, rows, rows that only it has.
+    """
     figure, axes = _canvas(title, height=1.2 + 0.35 * max(1, len(parts)))
     names = [name for name, _, _ in parts]
     shared = [rows - unique for _, rows, unique in parts]

@@ -1,4 +1,4 @@
-"""A long run of gatherers: memory, lag, threads and handles, backlog over time. Rows in, figure out."""
+"""Plots a long run of gatherers: memory, lag, threads and handles, backlog over time. Rows in, figure out."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The timeline of a proof: who recorded when, what was done to them, and what the union lacks. Rows in, figure out."""
+"""Plots the timeline of a proof: recording by gatherer, faults, and holes of the union. Rows in, figure out."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Span = tuple[int, int]
 
 @dataclass(frozen=True)
 class Mark:
-    """A fault: when (µs), its name, and whose row it belongs to (None: the whole exchange)."""
+    """A fault: its time (µs UTC), its name, and the gatherer whose row it belongs to (None: the whole exchange)."""
 
     at_us: int
     name: str
@@ -69,7 +69,7 @@ def timeline(
 
 
 def png(figure: Figure) -> bytes:
-    """The figure as a PNG file."""
+    """Return the figure as the bytes of a PNG file."""
     file = BytesIO()
     figure.savefig(file, format="png")
     return file.getvalue()

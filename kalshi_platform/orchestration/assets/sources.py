@@ -1,4 +1,4 @@
-"""What lies outside: the exchange's two interfaces."""
+"""External assets: the exchange's two interfaces."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SOURCES = [
         WEBSOCKET,
         description=(
             "Kalshi's WebSocket: order-book snapshots and deltas, trades, tickers, market lifecycle. "
-            "A delta is published once; what nobody recorded is gone."
+            "A delta is published once; one that was not recorded is gone."
         ),
         group_name="kalshi",
         owners=OWNERS,

@@ -1,4 +1,4 @@
-"""What asset bodies get handed: settings, databases and services, made when a run starts and not before."""
+"""Resources of asset bodies: settings, databases and services, made when a run starts and not before."""
 
 from __future__ import annotations
 
@@ -11,6 +11,6 @@ RESOURCES: dict[str, object] = {
     "lake": LakeResource(),
     "ingestor": WebSocketIngestor(),
 }
-"""Resources of every code location, by the name under which asset bodies ask for them."""
+"""Resources of every code location, by the name of the parameter that takes them."""
 
 __all__ = ["RESOURCES", "LakeResource", "PlatformResource", "ProductionDatabase", "WebSocketIngestor"]

@@ -1,4 +1,4 @@
-"""The gatherer as a resource: one endless service per name."""
+"""The gatherer as a resource: one long-running service per name."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class WebSocketIngestor(dg.ConfigurableResource):  # type: ignore[type-arg]
     ) -> None:
         """Record until `stop` is set; returns after everything received is written or spooled.
 
-        Raises ConfigurationError, AuthenticationFailed, AnotherWriter (somebody else records under this name).
+        Raises ConfigurationError, AuthenticationFailed, AnotherWriter (another process records under this name).
         """
         from kalshi_platform.gatherer.service import GathererService
 

@@ -1,4 +1,4 @@
-"""Settings and databases for asset bodies. Nothing is read until a method is called inside a run or a tick."""
+"""Settings and databases of asset bodies. Nothing is read until a method is called inside a run or a tick."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ class LakeResource(dg.ConfigurableResource):  # type: ignore[type-arg]
 
 @contextmanager
 def opened(url: str, name: str) -> Iterator[Database]:
-    """A database for the length of a `with` block."""
+    """Open a database for the length of a `with` block."""
     database = Database(url, name=name, application="kalshi-platform dagster", pool_size=1)
     try:
         yield database

@@ -1,9 +1,9 @@
 """Decides what a supervisor does about one long-running service. Pure: state in, actions out.
 
 The rule: the switch is on and nobody holds the lock: launch. The rest says who holds it. While a run is in progress
-that is the run, for as long as its heartbeat is fresh; without one it is whoever has the advisory lock of the service
-in its database, and, where that is away, whoever writes a fresh heartbeat. A run's status alone proves nothing: a run
-may have ended while its process still works, and its process may be gone while the run is in progress.
+that is the run, for as long as its heartbeat is fresh; without one it is the process that has the service's advisory
+lock in its database, and, where that is away, the process that writes a fresh heartbeat. A run's status alone proves
+nothing: a run may have ended while its process still works, or be in progress while its process is gone.
 All times are ages in seconds by the supervisor's own clock (age_tracker): clocks of two hosts are never compared.
 """
 
@@ -158,7 +158,7 @@ def _find_holder(state: ServiceState, policy: Policy) -> str | None:
 def _watch(run: LiveRun, state: ServiceState, policy: Policy) -> Action:
     if run.state is RunState.CANCELING:
         if run.age_s > policy.cancel_limit_s:
-            reason = f"did not end within {policy.cancel_limit_s:.0f} s of being asked to"
+            reason = f"did not end within {policy.cancel_limit_s:.0f} s of the request to"
             return Action(ActionKind.MARK_FAILED, reason, run.run_id)
         return Action(ActionKind.WAIT, "ending")
     if run.state is RunState.WAITING:
@@ -217,5 +217,5 @@ def _end(run: LiveRun, policy: Policy, reason: str) -> Action:
     if run.state is not RunState.CANCELING:
         return Action(ActionKind.TERMINATE, reason, run.run_id)
     if run.age_s > policy.cancel_limit_s:
-        return Action(ActionKind.MARK_FAILED, f"{reason}, and did not end when asked to", run.run_id)
+        return Action(ActionKind.MARK_FAILED, f"{reason}, and did not end on request", run.run_id)
     return Action(ActionKind.WAIT, f"{reason}; ending")

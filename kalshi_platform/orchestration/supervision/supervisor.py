@@ -77,7 +77,7 @@ class SensorCursor:
 
 @dataclass(frozen=True)
 class Tick:
-    """What a tick found and wants launched. Run requests have no run key, which would forbid a second launch."""
+    """What a tick found, and the runs to launch. Their requests have no run key, which would forbid a second launch."""
 
     requests: list[dg.RunRequest]
     messages: list[str]
