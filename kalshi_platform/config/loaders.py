@@ -191,8 +191,8 @@ def _exchange(values: Values, *only: str) -> ExchangeSettings:
 
 def _gatherer(values: Values, name: str) -> GathererSettings:
     # What two connections record both must hold the margins of two claims, with some frames between them.
-    name_of_margin, default_us = "max_out_of_orderness_us", DeduplicatorSettings.max_out_of_orderness_us
-    margin_s = values.read(DeduplicatorSettings, name_of_margin).get(name_of_margin, default_us) / 1e6
+    margin = values.read(DeduplicatorSettings, "max_out_of_orderness_us")
+    margin_s = margin.get("max_out_of_orderness_us", DeduplicatorSettings.max_out_of_orderness_us) / 1e6
     overlap_s = max(GathererSettings.handover_overlap_s, 2 * margin_s + 2)
     return values.fill(
         GathererSettings,
