@@ -1,7 +1,7 @@
-"""What a lifecycle message says of a market or an event, beside what REST says. Pure.
+"""Merges what lifecycle messages announce of a market or an event into what REST answers. Pure.
 
 The announcement comes first and REST follows, some moments later or, for a provisional market that is deleted, never.
-So an answer of REST is compared with what was announced, and what REST can no longer tell is taken from there.
+So an answer of REST is compared with what was announced, and what REST no longer contains is taken from there.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def agrees(info: MarketInfo, event_type: str, message: Message) -> bool:
 
 
 def event_agrees(info: EventInfo, message: Message) -> bool:
-    """Whether an event as REST tells it has the fees that were announced."""
+    """Return whether an event as REST has it carries the fees that were announced."""
     known = msgspec.json.decode(info.payload)
     return all(
         known.get(name) == message[name] for name in ("fee_type_override", "fee_multiplier_override") if name in message

@@ -1,4 +1,4 @@
-"""Whether what describes an object has changed. Pure.
+"""Detects whether what describes an object has changed. Pure.
 
 Prices, sizes, volumes, open interest and the time of the last update change all day and describe nothing: they are left
 out, so that trading makes no history. Status, result, settlement and times are part of it.

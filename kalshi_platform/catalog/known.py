@@ -1,4 +1,4 @@
-"""The catalog as it was known at a moment of this platform's clock, from production's history."""
+"""Reads the catalog as it was known at a moment of this platform's clock, from production's history."""
 
 from __future__ import annotations
 
@@ -18,7 +18,8 @@ _COLUMNS = {
 
 
 def known_at(production_url: str, what: Literal["series", "events", "markets"], moment: datetime) -> pl.DataFrame:
-    """Every object as it was known at `moment` (aware), sorted by ticker; `payload` is the exchange's object as JSON.
+    """Return every object as it was known at `moment` (aware), sorted by ticker; `payload` is the exchange's object as
+    JSON.
 
     The columns are those of the SQL functions `series_as_known_at`, `events_as_known_at` and `markets_as_known_at`.
     Raises ValueError for a moment without a zone, DatabaseUnavailable.

@@ -1,4 +1,4 @@
-"""Catalog structs as rows of `sql/catalog` and back. Pure."""
+"""Converts catalog structs to rows of `sql/catalog` and back. Pure."""
 
 from __future__ import annotations
 

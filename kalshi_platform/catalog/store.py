@@ -1,6 +1,6 @@
-"""The catalog database: what is known now, and what was known before.
+"""Stores series, events and markets in the catalog database: what is known now, and what was known before.
 
-Every write carries `known_at`, the moment at which the exchange was asked: older knowledge never replaces
+Every write carries `known_at`, the moment of the request to the exchange: older knowledge never replaces
 newer, whichever of several writers comes last. A history row is written only when the fingerprint of what describes the
 object changed. Lists of structs leave `payload` empty; single reads have it.
 """
@@ -75,7 +75,7 @@ class Listing(NamedTuple):
 
 
 class Change(NamedTuple):
-    """A change of one catalog; the token tells it from another one that got the same number."""
+    """A change of one catalog; the token distinguishes it from another one with the same number."""
 
     change_no: int
     token: str | None

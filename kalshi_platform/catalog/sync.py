@@ -1,6 +1,6 @@
-"""REST → catalog: series, events and markets, all of them or what changed since the last sync.
+"""Syncs series, events and markets from REST to the catalog: all of them, or what changed since the last sync.
 
-A full sync lists what can still change; an incremental one asks for what changed since the last finished sync began,
+A full sync lists what can still change; an incremental one requests what changed since the last finished sync began,
 with an overlap for clocks that disagree. Objects are stored page by page, so memory stays small (a full sync keeps
 eight bytes per market beside), and a sync that fails keeps what it has stored: the next one starts where the last
 *finished* one did. A listing that was cut, or of which objects could not be read, is not the whole: its sync is
@@ -86,10 +86,10 @@ def sync_markets(
 ) -> SyncReport:
     """Read the markets that trade or will, or those that changed since the last sync; combos are left out.
 
-    After a full sync every unsettled market of the catalog that was not in it is asked for by name; after an
+    After a full sync every unsettled market of the catalog that was not in it is requested by name; after an
     incremental one, those that should have opened or closed by the clock, which counts as no update. Markets that the
     exchange has deleted become 'vanished'. Events and series that markets name and the catalog lacks are fetched too.
-    `on_listed` gets every page of a listing before it is stored: whoever follows markets need not wait for the last.
+    `on_listed` gets every page of a listing before it is stored, so that following markets need not wait for the last.
     """
     with _Sync(store, clock, "markets", full) as sync:
         if sync.since_s is None:
@@ -112,12 +112,12 @@ def sync_markets(
 
 
 def refresh_markets(rest: RestClient, store: CatalogStore, clock: Clock, tickers: Sequence[str]) -> Changed:
-    """Ask for markets by name and store the answers; those that the exchange no longer has become 'vanished'."""
+    """Fetch markets by name and store the answers; those that the exchange no longer has become 'vanished'."""
     total = Changed(0, 0)
     for start in range(0, len(tickers), TICKERS_PER_REQUEST):
         part = tickers[start : start + TICKERS_PER_REQUEST]
         known_at = clock.now()
-        # What the listing lacks is asked for by name.
+        # What the listing lacks is requested by name.
         found = list(rest.iter_markets(mve_filter=None, tickers=part, on_skipped=_passed_over))
         missing = sorted(set(part) - {info.ticker for info in found})
         total = _sum(total, store.upsert_markets(found, known_at))
@@ -145,7 +145,7 @@ def _passed_over(_reason: str) -> None:
 
 
 def _fetch_parents(rest: RestClient, store: CatalogStore, clock: Clock) -> None:
-    """Ask for the events and series that markets name; what the exchange does not show now, the next sync asks for.
+    """Fetch the events and series that markets name; what the exchange does not show now, the next sync fetches.
 
     Their names only describe: the markets are stored, and their sync is whole without them.
     """
@@ -199,9 +199,9 @@ class _Sync:
             self._finished_at = self._clock.now()
             self._store.record_sync(self._sync_id, self._total, self.started_at, self._finished_at, self._lacks())
             return
-        said = f"{type(error).__name__}: {error}"[:500]
+        message = f"{type(error).__name__}: {error}"[:500]
         try:
-            self._store.record_sync(self._sync_id, self._total, self.started_at, None, said)
+            self._store.record_sync(self._sync_id, self._total, self.started_at, None, message)
         except Exception:  # noqa: BLE001 - the failure itself is what the caller hears of
             _log.warning("failed_sync_not_recorded", listing=self._what, exc_info=True)
 
@@ -232,10 +232,10 @@ class _Sync:
 
     def unseen(self, tickers: Sequence[str]) -> list[str]:
         """Those that were not listed."""
-        asked = {hash(ticker): ticker for ticker in tickers}
+        requested = {hash(ticker): ticker for ticker in tickers}
         for each in self._seen:
-            asked.pop(each, None)
-        return list(asked.values())
+            requested.pop(each, None)
+        return list(requested.values())
 
     def store_all(
         self,
@@ -243,18 +243,18 @@ class _Sync:
         upsert: Callable[[Iterable[_T], datetime, timedelta], Changed],
         on_listed: Callable[[Sequence[_T]], None] = lambda _: None,
     ) -> None:
-        """Store the objects in chunks. Each is dated before the page that brought it was asked for."""
+        """Store the objects in chunks. Each is dated before the request of the page that brought it."""
         iterator = iter(infos)
         # A page may hold the end of one chunk and the beginning of the next: date by the chunk before.
         known_at = self.started_at
         while True:
-            asked_at = self._clock.now()
+            requested_at = self._clock.now()
             chunk = list(islice(iterator, CHUNK))
             if not chunk:
                 return
             on_listed(chunk)
             self.add(upsert(chunk, known_at, PATIENCE))
-            known_at = asked_at
+            known_at = requested_at
 
     def add(self, changed: Changed) -> None:
         self._total = _sum(self._total, changed)

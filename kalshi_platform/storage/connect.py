@@ -1,7 +1,8 @@
-"""Opening a connection, and what it means when a server refuses one.
+"""Opens connections, and finds the SQLSTATE of a refused one.
 
 A refused login reaches psycopg2 as words only: in the server's language, and in its encoding, because nothing has been
-agreed upon yet. libpq knows the SQLSTATE behind them and tells it to whoever asks before the answer comes.
+agreed upon yet. libpq knows the SQLSTATE behind them, and adds it to its message when verbosity is set before the
+answer.
 """
 
 from __future__ import annotations
@@ -46,7 +47,7 @@ _states: dict[str, str] = {}
 
 
 class ConnectionRefused(psycopg2.OperationalError):
-    """No connection: `sqlstate` says why where a server answered, and is None where none did."""
+    """No connection was made. `sqlstate`: the reason where a server answered, None where none did."""
 
     def __init__(self, words: str, sqlstate: str | None) -> None:
         super().__init__(words)
@@ -65,29 +66,29 @@ def connect(target: str) -> Any:
         return psycopg2.connect(target)
     except (psycopg2.OperationalError, UnicodeDecodeError) as error:
         # Where psycopg2 cannot read a server's words, some builds of Python get an error without any.
-        words = _words(error) or _STATE.sub("", _said_verbosely(target))
+        words = _words(error) or _STATE.sub("", _verbose_message(target))
         raise ConnectionRefused(words, state_of_refusal(target, words)) from error
 
 
 def state_of_refusal(target: str, words: str) -> str | None:
-    """The SQLSTATE of a refusal that has just been told in `words`; None where no server said them, or not again.
+    """Return the SQLSTATE of a refusal whose message is `words`; None where no server sent it, or not again.
 
-    Asks once more, and remembers the answer: the same words mean the same.
+    Connects once more, and keeps the answer: the same words mean the same.
     """
     if _SERVER_SAYS not in words:
         return None
     if (known := _states.get(words)) is not None:
         return known
-    said = _said_verbosely(target)
-    state = _STATE.search(said)
-    if state is None or _STATE.sub("", said).splitlines()[0] not in words:
+    message = _verbose_message(target)
+    state = _STATE.search(message)
+    if state is None or _STATE.sub("", message).splitlines()[0] not in words:
         return None
     if len(_states) >= _REMEMBERED:
         _states.clear()
     return _states.setdefault(words, state[1])
 
 
-def _said_verbosely(target: str) -> str:
+def _verbose_message(target: str) -> str:
     """How the server refuses, with the SQLSTATE before its words; "" when it does not refuse."""
     try:
         with closing(psycopg2.connect(target, async_=1)) as connection:
@@ -106,8 +107,8 @@ def _refusal_of(connection: Any) -> str:
             if not waiting.poll(_PATIENCE_MS):
                 return ""
     except (psycopg2.Error, UnicodeDecodeError):
-        said: bytes = _libpq.PQerrorMessage(connection.pgconn_ptr) or b""
-        return said.decode("utf-8", "replace")
+        message: bytes = _libpq.PQerrorMessage(connection.pgconn_ptr) or b""
+        return message.decode("utf-8", "replace")
     return ""
 
 

@@ -1,4 +1,4 @@
-"""Arrow → binary COPY into a temporary table → INSERT … ON CONFLICT DO NOTHING; or straight into the table.
+"""Inserts Arrow tables: binary COPY into a temporary table, then INSERT … ON CONFLICT DO NOTHING; or COPY alone.
 
 COPY alone aborts on the first duplicate; through the temporary table the unique key decides row by row at COPY's speed.
 It lives as long as the connection and empties itself at every commit. Rows that are most likely new go straight into

@@ -1,4 +1,4 @@
-"""Python values as SQL literals, for queries that must run as `COPY (query) TO STDOUT`, which takes no parameters."""
+"""Writes Python values as SQL literals, for queries that run as `COPY (query) TO STDOUT`, which takes no parameters."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Apply the numbered files of `sql/` and refuse to work with a database that is not what they made.
+"""Applies the numbered files of `sql/`, and checks that a database is what they made.
 
 Each file is one transaction and may be applied again (a DBA can run it with `psql -1 -f`); what was applied stands in
 `schema_migrations` with its hash. The mode (native partitions or TimescaleDB) is fixed when a database is made.
@@ -44,7 +44,7 @@ class SqlFile:
 
 @dataclass(frozen=True)
 class Migrated:
-    """What a migration did: files applied now, and the mode of the database ("" for a catalog)."""
+    """The result of a migration: files applied now, and the mode of the database ("" for a catalog)."""
 
     applied: tuple[str, ...]
     mode: str

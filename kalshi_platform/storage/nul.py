@@ -1,4 +1,4 @@
-"""Texts that PostgreSQL can hold: it has no U+0000, neither in text nor as an escape in jsonb."""
+"""Replaces U+0000 in texts: PostgreSQL holds it neither in text nor as an escape in jsonb."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Partitions before rows: ahead of the clock, and for any moment within the configured bounds."""
+"""Makes partitions before rows need them: ahead of the clock, and for any moment within the configured bounds."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ from kalshi_platform.storage.settings import PartitionBounds
 
 __all__ = ["PartitionBounds", "PartitionKeeper"]
 
-_HOURS_TAKEN_FOR_GRANTED = 6
+_HOURS_CACHED = 6
 # Each takes about six places of the server's lock table until its transaction ends.
 _MADE_AT_ONCE = 8
 
 
 class PartitionKeeper:
-    """Makes the partitions that rows need; remembers those of the running hours, and asks again for older ones.
+    """Makes the partitions that rows need, and caches which young ones are there.
 
-    Retention may have dropped an old partition since, so that only young ones are taken for granted.
+    Retention may have dropped an old partition since, so older ones are ensured each time.
     """
 
     def __init__(self, database: Database, bounds: PartitionBounds, clock: Clock) -> None:
@@ -34,7 +34,7 @@ class PartitionKeeper:
         self._lock = threading.Lock()
 
     def bounds_us(self) -> tuple[int, int]:
-        """Inclusive lower and exclusive upper limit of times that are accepted now."""
+        """Return the inclusive lower and the exclusive upper limit of times that are accepted now (µs)."""
         return us_from_datetime(self._bounds.earliest), us_from_datetime(self._clock.now() + self._bounds.ahead)
 
     def ensure_hours(self, table: str, times_us: Iterable[int]) -> int:
@@ -58,7 +58,7 @@ class PartitionKeeper:
                     for hour in missing[start : start + _MADE_AT_ONCE]:
                         moment_of_hour = datetime_from_us(hour * US_PER_HOUR)
                         made += ensure(transaction, table, moment_of_hour, moment_of_hour)
-            oldest = us_from_datetime(self._clock.now()) // US_PER_HOUR - _HOURS_TAKEN_FOR_GRANTED
+            oldest = us_from_datetime(self._clock.now()) // US_PER_HOUR - _HOURS_CACHED
             self._known = {key for key in self._known if key[1] >= oldest}
             self._known.update((table, hour) for hour in missing if hour >= oldest)
             return made

@@ -1,4 +1,4 @@
-"""Connections and transactions.
+"""Opens pooled connections, transactions and advisory locks.
 
 `Database` is one database with a small pool; `Transaction` is what everything else in the package writes SQL through.
 Statements use psycopg2's `%(name)s` parameters.
@@ -148,7 +148,7 @@ class Database:
 
     @contextmanager
     def advisory_lock(self, *key: str) -> Iterator[AdvisoryLock | None]:
-        """Hold a session-level advisory lock on a connection of its own; yields None when somebody else holds it."""
+        """Hold a session-level advisory lock on a connection of its own; yield None when another session holds it."""
         lock = self._try_lock("/".join(key))
         try:
             yield lock
@@ -192,7 +192,7 @@ class AdvisoryLock:
         self._lock = threading.Lock()
 
     def is_held(self) -> bool:
-        """Ask the server; False means the connection, and with it the lock, is gone."""
+        """Check with the server; False means the connection, and with it the lock, is gone."""
         with self._lock:
             try:
                 with self._connection.cursor() as cursor:
@@ -214,7 +214,7 @@ class AdvisoryLock:
                 raise translate_error(error, self._where, self._connection) from error
 
     def is_free(self, *key: str) -> bool:
-        """Whether nobody holds another lock. Raises DatabaseUnavailable."""
+        """Return whether no session holds another lock. Raises DatabaseUnavailable."""
         name = ("/".join(key),)
         row = self.fetch_one(load("storage")["try_lock"], name)
         if row is None or not row[0]:

@@ -1,4 +1,4 @@
-"""PostgreSQL → Arrow (ADBC), in bounded memory.
+"""Reads PostgreSQL as Arrow (ADBC) in bounded memory.
 
 All queries of one `ArrowSnapshot` see one state of the database, the one at its opening (REPEATABLE READ), so a ledger
 and the rows that it speaks of can be read together. Parameters are `$1`, `$2` … (see `literals.inlined`): they are put
@@ -20,7 +20,7 @@ from kalshi_platform.errors import KalshiPlatformError, StatementRejected
 from kalshi_platform.storage.connect import connection_url, state_of_refusal
 from kalshi_platform.storage.literals import inlined
 from kalshi_platform.storage.queries import load
-from kalshi_platform.storage.sqlstate import first_line, is_transient_state, refused, unavailable
+from kalshi_platform.storage.sqlstate import first_line, is_transient_state, refusal_error, unavailable_error
 from kalshi_platform.storage.urls import redacted
 
 DEFAULT_BATCH_BYTES = 4 * 1024 * 1024
@@ -76,7 +76,7 @@ class ArrowSnapshot:
         except StopIteration:
             return None
         except _FAILURES as error:
-            # A query that fails while its rows stream tells no SQLSTATE, only the server's words.
+            # A query that fails while its rows stream carries no SQLSTATE, only the server's message.
             if self._is_there():
                 raise StatementRejected(f"{self._where}: {first_line(error)}") from error
             raise _translate_error(error, self._where) from error
@@ -88,8 +88,8 @@ class ArrowSnapshot:
                 cursor.execute(load("storage")["ping"])
         except _FAILURES as error:
             # The driver knows a failed transaction from a lost connection, and refuses a query in it by itself.
-            said = getattr(error, "status_code", None)
-            return bool(said == adbc_driver_manager.AdbcStatusCode.INVALID_STATE)
+            status = getattr(error, "status_code", None)
+            return bool(status == adbc_driver_manager.AdbcStatusCode.INVALID_STATE)
         return True
 
 
@@ -101,7 +101,7 @@ def arrow_snapshot(url: str) -> Iterator[ArrowSnapshot]:
     try:
         connection = adbc.connect(target, autocommit=False)
     except _FAILURES as error:
-        raise refused(where, first_line(error), state_of_refusal(target, str(error))) from error
+        raise refusal_error(where, first_line(error), state_of_refusal(target, str(error))) from error
     try:
         with connection.cursor() as cursor:
             cursor.execute("SET TRANSACTION ISOLATION LEVEL REPEATABLE READ READ ONLY")
@@ -127,7 +127,7 @@ def _translate_error(error: BaseException, where: str) -> KalshiPlatformError:
     sqlstate = getattr(error, "sqlstate", None)
     if (sqlstate and not is_transient_state(sqlstate)) or _is_of_arrow(error):
         return StatementRejected(f"{where}: {first_line(error)}", sqlstate=sqlstate)
-    return unavailable(where, first_line(error), sqlstate)
+    return unavailable_error(where, first_line(error), sqlstate)
 
 
 def _is_of_arrow(error: BaseException) -> bool:

@@ -1,4 +1,4 @@
-"""The tables by which long-running services are watched and switched: `heartbeats` and `service_switches`."""
+"""Reads and writes the tables `heartbeats` and `service_switches`, by which long-running services are supervised."""
 
 from __future__ import annotations
 
@@ -59,20 +59,20 @@ def read_heartbeat(transaction: Transaction, service: str) -> HeartbeatRow | Non
     return None if row is None else HeartbeatRow(*row)
 
 
-def switch_of(database: Database, service: str) -> ServiceSwitch:
-    """Whether the service should run, and why not. Raises DatabaseUnavailable."""
+def read_switch(database: Database, service: str) -> ServiceSwitch:
+    """Return the switch of a service. Raises DatabaseUnavailable."""
     with database.transaction() as transaction:
         row = transaction.fetch_one(load("services")["switch"], (service,))
     return ServiceSwitch() if row is None else ServiceSwitch(bool(row[0]), str(row[1]))
 
 
 def is_enabled(database: Database, service: str) -> bool:
-    """Whether the service's switch is on. Raises DatabaseUnavailable."""
-    return switch_of(database, service).enabled
+    """Return whether the service's switch is on. Raises DatabaseUnavailable."""
+    return read_switch(database, service).enabled
 
 
 def database_now(database: Database) -> datetime:
-    """The time by the database server's clock, for comparing with times that it wrote. Raises DatabaseUnavailable."""
+    """Return the time by the database server's clock, to compare with its times. Raises DatabaseUnavailable."""
     with database.transaction() as transaction:
         row = transaction.fetch_one(load("services")["server_time"])
     assert row is not None  # noqa: S101 - a query without FROM has one row
@@ -81,10 +81,10 @@ def database_now(database: Database) -> datetime:
 
 
 def clock_offset(database: Database, clock: Clock) -> Offset:
-    """This machine's clock against the database server's. Raises DatabaseUnavailable."""
+    """Measure this machine's clock against the database server's. Raises DatabaseUnavailable."""
     with database.transaction() as transaction:
-        asked_at_ns = clock.now_ns()
+        requested_at_ns = clock.now_ns()
         row = transaction.fetch_one(load("services")["server_time_us"])
         answered_at_ns = clock.now_ns()
     assert row is not None  # noqa: S101 - a query without FROM has one row
-    return offset_of(asked_at_ns, answered_at_ns, int(row[0]) * 1_000)
+    return offset_of(requested_at_ns, answered_at_ns, int(row[0]) * 1_000)

@@ -1,7 +1,8 @@
-"""What a driver's exception means: the server is away (try again), or it refused the statement (do not).
+"""Translates a driver's exception: the server is away (try again), or it refused the statement (do not).
 
 A server that is there but takes no writes (read-only, full, out of connections, another password) is as good as away:
-what was to be written is kept and tried again. Every such message says in a few words what is wrong and what helps.
+what was to be written is kept and tried again. Every such message names what is wrong and the remedy. All SQLSTATEs
+that the package knows stand here.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ STATEMENT_TIMEOUT = "statement timeout"
 # 40 deadlock or serialization, 53 out of disk, memory or connections, 55 lock not available, 58 I/O.
 _TRANSIENT_CLASSES = {"08", "28", "40", "53", "55", "57", "58"}
 # 25006 read-only transaction: a standby, or a server that an operator (or a full disk's guard) has closed for writes.
-# 3D000 no such database: whoever makes it, or corrects the URL, ends it.
+# 3D000 no such database: it ends when the database is made, or the URL corrected.
 _TRANSIENT_STATES = {"25P03", "25006", "3D000"}
 # SQLSTATE classes that are about the values of a row: 22 data exception, 23 constraint, 54 beyond a server's limit.
 _ROW_CLASSES = {"22", "23", "54"}
@@ -45,10 +46,10 @@ _KINDS = {
     "57P03": "starting or stopping",
 }
 LOGIN_REFUSED = frozenset({LOGIN, "wrong password", "no such database", SESSION_REFUSED})
-"""The server is there and says no: at a start that is a wrong setting, later an outage like any other."""
+"""The server answers and refuses: at a start that is a wrong setting, later an outage like any other."""
 # What a server, or a pooler in its stead, answers to settings that it does not know: of the feature, value, name.
 _SESSION_CLASSES = {"0A", "22", "42"}
-# "unsupported startup parameter" says PgBouncer, whose words are English everywhere; the state alone means much else.
+# PgBouncer answers "unsupported startup parameter", in English everywhere; the state alone means much else.
 _PROTOCOL_STATE, _OF_A_SETTING = "08P01", "startup parameter"
 _REMEDIES = {
     "25006": "it is a standby, or set read-only: name the primary, or allow writes again",
@@ -65,45 +66,45 @@ _REMEDIES = {
 
 
 def translate_error(error: BaseException, where: str, connection: Any = None) -> KalshiPlatformError:
-    """The platform's error for a driver's; `where` names the database without secrets."""
+    """Return the platform's error for a driver's; `where` names the database without secrets."""
     text = first_line(error)
     if isinstance(error, ConnectionRefused):
-        return refused(where, text, error.sqlstate)
+        return refusal_error(where, text, error.sqlstate)
     sqlstate = getattr(error, "pgcode", None)
     if _is_transient(error, sqlstate) or (connection is not None and connection.closed):
-        return unavailable(where, text, sqlstate)
+        return unavailable_error(where, text, sqlstate)
     return StatementRejected(f"{where}: {text}", sqlstate=sqlstate)
 
 
-def refused(where: str, text: str, sqlstate: str | None) -> DatabaseUnavailable:
-    """The error for a connection that could not be made; without a SQLSTATE no server answered."""
+def refusal_error(where: str, text: str, sqlstate: str | None) -> DatabaseUnavailable:
+    """Return the error for a connection that could not be made; without a SQLSTATE no server answered."""
     state = sqlstate or ""
     is_setting = state == _PROTOCOL_STATE and _OF_A_SETTING in text
     if state not in _KINDS and (is_setting or state[:2] in _SESSION_CLASSES):
         return DatabaseUnavailable(f"{where}: {text} ({_REMEDIES[SESSION_REFUSED]})", kind=SESSION_REFUSED)
-    return unavailable(where, text, sqlstate)
+    return unavailable_error(where, text, sqlstate)
 
 
-def unavailable(where: str, text: str, sqlstate: str | None) -> DatabaseUnavailable:
-    """The error for a server that is away, or as good as away."""
+def unavailable_error(where: str, text: str, sqlstate: str | None) -> DatabaseUnavailable:
+    """Return the error for a server that is away, or as good as away."""
     remedy = _REMEDIES.get(sqlstate or "")
-    said = text if remedy is None else f"{text} ({remedy})"
-    return DatabaseUnavailable(f"{where}: {said}", kind=_KINDS.get(sqlstate or "", UNREACHABLE))
+    message = text if remedy is None else f"{text} ({remedy})"
+    return DatabaseUnavailable(f"{where}: {message}", kind=_KINDS.get(sqlstate or "", UNREACHABLE))
 
 
 def first_line(error: BaseException) -> str:
-    """What the server said first; further lines quote statements and rows."""
+    """Return the first line of a message; further lines quote statements and rows."""
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__
 
 
 def is_transient_state(sqlstate: str) -> bool:
-    """Whether the same statement may succeed later."""
+    """Return whether the same statement may succeed later."""
     return sqlstate[:2] in _TRANSIENT_CLASSES or sqlstate in _TRANSIENT_STATES
 
 
 def is_about_a_row(sqlstate: str | None) -> bool:
-    """Whether a refused statement may succeed without one of its rows; otherwise no row is at fault, but the schema."""
+    """Return whether a refused statement may succeed without one of its rows: otherwise the schema is at fault."""
     return sqlstate is not None and sqlstate[:2] in _ROW_CLASSES
 
 

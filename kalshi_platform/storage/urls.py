@@ -1,4 +1,4 @@
-"""One database URL in the forms that its readers want, checked before any driver can quote it in an error text."""
+"""Converts a database URL to the forms of its readers, and checks it before a driver can quote it in an error text."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def with_settings(url: str, defaults: dict[str, str], always: dict[str, str]) ->
 
 
 def redacted(url: str) -> str:
-    """The URL without its password, for messages. What cannot be told apart from a password is not shown at all."""
+    """Return the URL without its password, for messages. What may be a password is not shown at all."""
     try:
         parts = urlsplit(url.strip())
         if parts.scheme not in _SCHEMES or _has_stray_separator(parts):

@@ -33,7 +33,7 @@ from kalshi_platform.market.times import US_PER_S, us_from_datetime
 from kalshi_platform.storage.migrate import files_of, migrate
 from kalshi_platform.storage.partitions import PartitionBounds
 from kalshi_platform.storage.pool import Database
-from kalshi_platform.storage.services import switch_of
+from kalshi_platform.storage.services import read_switch
 from kalshi_platform_tests.fixtures.clocks import FakeClock
 from kalshi_platform_tests.fixtures.hand_filled_gatherer import GathererDatabase, delta_row, trade_row
 from kalshi_platform_tests.fixtures.postgres import DatabaseFactory
@@ -156,9 +156,9 @@ def test_status_of_migrated_databases_shows_what_was_merged_and_closed(record: R
         "gatherer/g2": "recording",
         "deduplicator": "merging",
     }
-    switch = switch_of(record.gatherers["g2"].database, "gatherer/g2")
+    switch = read_switch(record.gatherers["g2"].database, "gatherer/g2")
     assert (switch.enabled, switch.reason) == (False, "maintenance")
-    assert switch_of(record.gatherers["g1"].database, "gatherer/g1").enabled
+    assert read_switch(record.gatherers["g1"].database, "gatherer/g1").enabled
 
 
 def test_live_merge_goes_on_where_the_version_before_stopped_and_takes_late_rows(record: Record) -> None:

@@ -31,7 +31,7 @@ from kalshi_platform.monitoring.event_log import event_logger
 from kalshi_platform.monitoring.shortfall import LastMinute
 from kalshi_platform.storage.partitions import PartitionBounds
 from kalshi_platform.storage.pool import AdvisoryLock
-from kalshi_platform.storage.services import switch_of
+from kalshi_platform.storage.services import read_switch
 from kalshi_platform.storage.sqlstate import LOGIN_REFUSED
 
 # The next merge of catalogs that grow: soon, but never more than a twentieth of the time goes into it.
@@ -217,7 +217,7 @@ class LiveMerger:
             self._catalog = msgspec.structs.replace(before, error=error, error_at=self._clock.now())
 
     def _is_switched_off(self, merger: Merger) -> bool:
-        switch = switch_of(merger.production, SERVICE)
+        switch = read_switch(merger.production, SERVICE)
         reason = None if switch.enabled else switch.reason or "no reason given"
         if reason is not None:
             self._become("stopped", f"switched off in service_switches ({reason}); stopping")
