@@ -1,4 +1,4 @@
-"""Versions of catalog objects as several gatherers learned them → one history. Pure.
+"""Merges versions of catalog objects, as several gatherers learned them, into one history. Pure.
 
 The newest knowledge wins: versions of all sources are put in the order in which they were learned, and one that says
 the same as the version before it is no version of its own. A history made from parts of the sources becomes the full
@@ -16,7 +16,7 @@ KEY = ("ticker", "valid_from")
 
 
 class HistoryChanges(NamedTuple):
-    """What makes production's history the united one.
+    """What turns production's history into the merged one.
 
     `write`: ticker, valid_from, valid_to, source; versions to take from `source`. `end`: ticker, valid_from, valid_to;
     versions that are there and end otherwise. `drop`: ticker, valid_from.
@@ -28,7 +28,7 @@ class HistoryChanges(NamedTuple):
 
 
 def merge_versions(versions: pl.DataFrame) -> pl.DataFrame:
-    """Unite versions (ticker, valid_from, fingerprint, source) into one history: the same and valid_to."""
+    """Merge versions (ticker, valid_from, fingerprint, source) into one history: the same and valid_to."""
     ordered = versions.sort("ticker", "valid_from", "source").unique(subset=KEY, keep="first", maintain_order=True)
     before = pl.col("fingerprint").shift(1).over("ticker")
     kept = ordered.filter(before.is_null() | (before != pl.col("fingerprint")))

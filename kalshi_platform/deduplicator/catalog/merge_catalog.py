@@ -1,4 +1,4 @@
-"""Series, events and markets of all gatherers → production: of each object the newest knowledge, and one history.
+"""Merges series, events and markets of all gatherers into production: the newest knowledge of each, one history.
 
 Each catalog numbers its changes, and production remembers up to which number it was read: what did not change since is
 not read again. What changed anywhere is compared between all gatherers and production, a thousand objects at a time. So
@@ -85,10 +85,10 @@ def merge_catalog(settings: DeduplicatorSettings, clock: Clock) -> CatalogMergeR
         )
         merge = _Merge(settings, production, positions, found)
         for name, error in errors.items():
-            merge.miss(name, error)
+            merge.skip(name, error)
         try:
             tables = {table: merge.table(table) for table in CATALOG_TABLES}
-            merge.move_on()
+            merge.advance_cursors()
         finally:
             merge.close()
     finally:
@@ -98,10 +98,10 @@ def merge_catalog(settings: DeduplicatorSettings, clock: Clock) -> CatalogMergeR
 
 
 def find_newest(by_gatherer: Mapping[str, pl.DataFrame], here: pl.DataFrame) -> pl.DataFrame:
-    """Which gatherer knows an object better than production: (ticker, source), for those that one does.
+    """Find which gatherer knows an object better than production: (ticker, source), for those that one does.
 
     The frames have ticker and known_at; of equal moments the first gatherer by name is taken. With has_end and
-    lost_end: who was away when a market ended, and found it deleted, knows less than anybody who heard of its end.
+    lost_end: a gatherer that was away when a market ended, and found it deleted, knows less than one that saw its end.
     """
     frames = [_with_ends(frame).with_columns(source=pl.lit(name)) for name, frame in by_gatherer.items()]
     if not frames:
@@ -126,7 +126,7 @@ def _with_ends(objects: pl.DataFrame) -> pl.DataFrame:
 
 
 def find_seen_earlier(by_gatherer: Mapping[str, pl.DataFrame], here: pl.DataFrame) -> pl.DataFrame:
-    """Objects of production that a gatherer saw before production says: (ticker, first_seen_at)."""
+    """Find objects of production that a gatherer saw before production says: (ticker, first_seen_at)."""
     if not by_gatherer:
         return here.select("ticker", "first_seen_at").clear()
     first = pl.concat(by_gatherer.values()).group_by("ticker").agg(pl.col("first_seen_at").min())
@@ -166,7 +166,7 @@ class _Merge:
             if source.name in found
         }  # fmt: skip
 
-    def miss(self, name: str, error: Exception) -> None:
+    def skip(self, name: str, error: Exception) -> None:
         """Go on without a gatherer."""
         self.missed[name] = describe_read_error(error)
         self._news.pop(name, None)
@@ -184,14 +184,14 @@ class _Merge:
         total = CatalogTableMerge()
         for names in self._changed(table):
             for tickers in _chunks(names):
-                done = self._until_nobody_leaves(partial(self._chunk, table, tickers, columns, history_columns))
+                done = self._retry_without_unavailable(partial(self._chunk, table, tickers, columns, history_columns))
                 total = CatalogTableMerge(
                     *(a + b for a, b in zip(vars(total).values(), vars(done).values(), strict=True))
                 )
         return total
 
-    def move_on(self) -> None:
-        """Remember how far the gatherers were read that were there to the end."""
+    def advance_cursors(self) -> None:
+        """Record how far those gatherers were read that were readable to the end."""
         with _merge_transaction(self._production) as transaction:
             for name, news in self._news.items():
                 was = self._positions.get(name)
@@ -199,10 +199,10 @@ class _Merge:
                     _advance_cursor(transaction, name, was, news.until)
 
     def _changed(self, table: str) -> Iterator[list[str]]:
-        """Tickers, ascending, of objects that changed somewhere or that somebody still has to be asked about."""
+        """Yield tickers, ascending, of objects that changed somewhere or that some gatherer is yet to be read for."""
         beyond = ""
         while True:
-            pages = self._until_nobody_leaves(partial(self._pages, table, beyond))
+            pages = self._retry_without_unavailable(partial(self._pages, table, beyond))
             # Beyond the end of a page that is full, more may follow of its catalog.
             ends = [page[-1] for page in pages if len(page) == NAMES_AT_ONCE]
             end = min(ends) if ends else None
@@ -248,7 +248,7 @@ class _Merge:
             _set_first_seen(transaction, table, find_seen_earlier(known, here))
             versions = compare_histories(learned, catalog_source.read_versions(transaction, table, tickers))
             self._write_history(transaction, table, history_columns, versions)
-            self._settle(transaction, table, tickers)
+            self._record_pending(transaction, table, tickers)
         return CatalogTableMerge(
             len(tickers), updated, versions.write.height, versions.end.height, versions.drop.height
         )
@@ -284,11 +284,11 @@ class _Merge:
             "(%s::text, %s::timestamptz)",
         )
 
-    def _settle(self, transaction: Transaction, table: str, tickers: Sequence[str]) -> None:
-        """Note who was asked about these objects, and who could not be.
+    def _record_pending(self, transaction: Transaction, table: str, tickers: Sequence[str]) -> None:
+        """Record for which gatherers these objects were read, and for which they are still pending.
 
-        A version that was left out because another one said the same may count once others change: so whoever was
-        missed is asked again. Who was never read will be read from the beginning anyway.
+        A version that was left out because another one said the same may count once others change: so a
+        gatherer that was missed is read again. One that was never read will be read from its beginning anyway.
         """
         transaction.execute(
             "DELETE FROM catalog_pending WHERE gatherer = ANY (%s) AND table_name = %s AND ticker = ANY (%s)",
@@ -300,23 +300,23 @@ class _Merge:
             (table, [name for name in self.missed if name in self._positions], list(tickers)),
         )
 
-    def _read(self, name: str, question: Callable[[Transaction], Result]) -> Result:
+    def _read(self, name: str, task: Callable[[Transaction], Result]) -> Result:
         try:
             with self._sources[name].transaction() as transaction:
-                return question(transaction)
+                return task(transaction)
         except KalshiPlatformError as error:
             raise _GathererUnavailable(name, error) from error
 
-    def _until_nobody_leaves(self, step: Callable[[], Result]) -> Result:
+    def _retry_without_unavailable(self, step: Callable[[], Result]) -> Result:
         while True:
             try:
                 return step()
             except _GathererUnavailable as away:
-                self.miss(away.name, away.error)
+                self.skip(away.name, away.error)
 
 
 def _upsert(transaction: Transaction, table: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> int:
-    """Write rows that are known more newly; an object keeps the earliest moment at which anybody saw it."""
+    """Write rows that are known more newly; an object keeps the earliest moment at which a gatherer saw it."""
     updates = ", ".join(f"{name} = excluded.{name}" for name in columns if name not in ("ticker", "first_seen_at"))
     newer = "t.known_at < excluded.known_at"
     if table == "markets":  # as `newest` has it
@@ -363,7 +363,7 @@ def _advance_cursor(transaction: Transaction, gatherer: str, was: Position | Non
 
 @contextmanager
 def _merge_transaction(production: Database) -> Iterator[Transaction]:
-    """A transaction in which nobody else merges catalogs: two merges at once would wait for each other's rows."""
+    """A transaction in which no other merge of catalogs writes: two merges at once would wait for each other's rows."""
     with production.transaction() as transaction:
         transaction.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (_LOCK,))
         yield transaction

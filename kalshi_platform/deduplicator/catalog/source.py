@@ -1,4 +1,4 @@
-"""One catalog as the merge of catalogs reads it: what changed since a position, and what is known of some objects."""
+"""Reads one catalog for the merge of catalogs: what changed since a position, and what is known of some objects."""
 
 from __future__ import annotations
 
@@ -25,14 +25,14 @@ _log = event_logger(__name__)
 
 
 class Position(NamedTuple):
-    """A change of one catalog; the token tells it from another one that got the same number."""
+    """A change of one catalog; the token distinguishes it from another one that got the same number."""
 
     change_no: int
     token: str
 
 
 class ChangeRange(NamedTuple):
-    """What there is to read: changes after number `after`. `until`: the newest one, read before any of them."""
+    """The changes to read: those after number `after`. `until`: the newest one, read before any of them."""
 
     after: int
     until: Position
@@ -40,7 +40,7 @@ class ChangeRange(NamedTuple):
 
 
 def read_change_range(source: GathererSource, position: Position | None) -> ChangeRange:
-    """Look what is new since `position`. Raises DatabaseUnavailable and SchemaMismatch."""
+    """Read which changes are new since `position`. Raises DatabaseUnavailable and SchemaMismatch."""
     check_source(source, "catalog")
     database = Database(source.catalog_url, name=f"{source.name} catalog", pool_size=1)
     try:
@@ -67,14 +67,14 @@ def read_change_range(source: GathererSource, position: Position | None) -> Chan
 
 
 def _has_change(transaction: Transaction, position: Position) -> bool:
-    """Whether this catalog went through the change at which it was left."""
+    """Return whether this catalog went through the change at which it was left."""
     found = transaction.fetch_one("SELECT token::text FROM catalog_changes WHERE change_no = %s", (position.change_no,))
     return found == (position.token,)
 
 
 def read_changed_tickers(transaction: Transaction, table: str, after: int, beyond: str) -> list[str]:
-    """Objects that changed after a number, themselves or a version of them: at most NAMES_AT_ONCE tickers, ascending by
-    their bytes, that come after `beyond`."""
+    """Read which objects changed after a number, themselves or a version of them: at most NAMES_AT_ONCE tickers,
+    ascending by their bytes, that come after `beyond`."""
     rows = transaction.fetch_all(
         f"SELECT ticker FROM (SELECT ticker FROM {table} WHERE change_no > %(after)s"  # noqa: S608 - our own names
         f" UNION SELECT ticker FROM {table}_history WHERE change_no > %(after)s) AS found"
@@ -85,8 +85,8 @@ def read_changed_tickers(transaction: Transaction, table: str, after: int, beyon
 
 
 def read_objects(transaction: Transaction, table: str, tickers: Sequence[str]) -> pl.DataFrame:
-    """Of some objects: ticker, known_at, first_seen_at; of markets also whether their result is known (`has_end`), and
-    whether they vanished without it (`lost_end`)."""
+    """Read of some objects: ticker, known_at, first_seen_at; of markets also whether their result is known (`has_end`),
+    and whether they vanished without it (`lost_end`)."""
     ends = ", result IS NOT NULL, status = 'vanished' AND result IS NULL" if table == "markets" else ""
     rows = transaction.fetch_all(
         f"SELECT ticker, known_at, first_seen_at{ends} FROM {table} WHERE ticker = ANY (%s)",  # noqa: S608 - our own names
@@ -96,7 +96,7 @@ def read_objects(transaction: Transaction, table: str, tickers: Sequence[str]) -
 
 
 def read_versions(transaction: Transaction, table: str, tickers: Sequence[str]) -> pl.DataFrame:
-    """All versions of some objects: ticker, valid_from, valid_to, fingerprint."""
+    """Read all versions of some objects: ticker, valid_from, valid_to, fingerprint."""
     rows = transaction.fetch_all(
         f"SELECT ticker, valid_from, valid_to, fingerprint FROM {table}_history WHERE ticker = ANY (%s)",  # noqa: S608 - our own names
         (list(tickers),),
@@ -105,8 +105,8 @@ def read_versions(transaction: Transaction, table: str, tickers: Sequence[str]) 
 
 
 def read_columns(transaction: Transaction, table: str) -> list[str]:
-    """The columns of a table of the catalog: the same in gatherers and production, made by the same SQL. Without the
-    number of the change, which each database gives itself."""
+    """Read the columns of a table of the catalog: the same in gatherers and production, made by the same SQL. Without
+    the number of the change, which each database gives itself."""
     rows = transaction.fetch_all(
         "SELECT attname FROM pg_attribute WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped"
         " AND attname <> 'change_no' ORDER BY attnum",
@@ -118,7 +118,7 @@ def read_columns(transaction: Transaction, table: str) -> list[str]:
 def read_object_rows(
     transaction: Transaction, table: str, columns: Sequence[str], tickers: Sequence[str]
 ) -> list[tuple[Any, ...]]:
-    """Whole rows of some objects."""
+    """Read whole rows of some objects."""
     return transaction.fetch_all(
         f"SELECT {_values(columns)} FROM {table} t WHERE ticker = ANY (%s) ORDER BY ticker",  # noqa: S608 - our own names
         (list(tickers),),
@@ -128,7 +128,7 @@ def read_object_rows(
 def read_version_rows(
     transaction: Transaction, table: str, columns: Sequence[str], keys: Sequence[tuple[Any, ...]]
 ) -> list[tuple[Any, ...]]:
-    """Whole rows of some versions, given by (ticker, valid_from)."""
+    """Read whole rows of some versions, given by (ticker, valid_from)."""
     return transaction.fetch_all(
         f"SELECT {_values(columns)} FROM {table}_history t"  # noqa: S608 - our own names
         " JOIN unnest(%s::text[], %s::timestamptz[]) AS k (ticker, valid_from) USING (ticker, valid_from)",

@@ -1,4 +1,4 @@
-"""What the closes of hours found, for people: the markets that came out worst, and alarms."""
+"""Reads what closes found, for people: the markets with the lowest scores, and alarms."""
 
 from __future__ import annotations
 

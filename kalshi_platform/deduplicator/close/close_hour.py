@@ -51,9 +51,9 @@ def close_hour(
     final: bool = True,
     rest: TradeLister | None = None,
 ) -> HourClose:
-    """Merge the hour again, make its checkpoints, mark it closed (unless it still runs, or `final` is False).
+    """Merge the hour again, make its checkpoints, record it as closed (unless it still runs, or `final` is False).
 
-    `rest` is asked for the hour's trades, of which production gets those that no gatherer has; without it, or when the
+    `rest` lists the hour's trades, of which production gets those that no gatherer has; without it, or when the
     exchange does not answer, the hour is closed all the same and its trades are `not checked`.
 
     Raises ValueError when `hour` is not a whole hour, DatabaseUnavailable when production, or every gatherer, is away,

@@ -27,7 +27,7 @@ _A_WEEK = timedelta(days=7)
 
 
 def read_kept_claims(transaction: Transaction, hour: datetime, streams: Mapping[str, Iterable[int]]) -> pl.DataFrame:
-    """Claims of the hour whose streams (by gatherer) nobody can be asked about any more."""
+    """Read claims of the hour whose streams (by gatherer) are not in `streams`: they can no longer be read."""
     rows = transaction.fetch_all(
         "SELECT gatherer, stream_id, ticker, (extract(epoch FROM from_ts) * 1000000)::bigint,"
         " (extract(epoch FROM to_ts) * 1000000)::bigint, rows, content, withdrawn FROM stream_claims"
@@ -39,7 +39,7 @@ def read_kept_claims(transaction: Transaction, hour: datetime, streams: Mapping[
 
 
 def read_run_checks(transaction: Transaction, hour: datetime, tickers: Iterable[str]) -> dict[str, tuple[int, int]]:
-    """How many run checks of these markets the last close of the hour made, and how many of them failed."""
+    """Read how many run checks of these markets the last close made, and how many of them failed."""
     rows = transaction.fetch_all(
         "SELECT ticker, run_checks, run_failures FROM book_proofs WHERE hour = %s AND ticker = ANY (%s)",
         (hour, sorted(set(tickers))),
@@ -48,7 +48,8 @@ def read_run_checks(transaction: Transaction, hour: datetime, tickers: Iterable[
 
 
 def find_contradicted_hours(transaction: Transaction, before: datetime, failed: pl.DataFrame) -> tuple[datetime, ...]:
-    """Hours of the week before `before` with claims that stand although a check has failed that reaches over them.
+    """Return hours of the week before `before` with claims that stand although a check has failed that reaches over
+    them.
 
     `failed`: gatherer, stream_id, ticker, low_us, high_us.
     """
@@ -63,7 +64,7 @@ def find_contradicted_hours(transaction: Transaction, before: datetime, failed: 
     return tuple(sorted(row[0] for row in rows))
 
 
-def replace_verification(transaction: Transaction, hour: datetime, judged: Verification) -> None:
+def replace_verification(transaction: Transaction, hour: datetime, verification: Verification) -> None:
     """Replace claims, coverage and proofs of the hour."""
     for table in ("stream_claims", "coverage", "book_proofs"):
         time = CLOSE_TABLES[table].time_column
@@ -72,10 +73,10 @@ def replace_verification(transaction: Transaction, hour: datetime, judged: Verif
             (hour, hour + HOUR),
         )
     at = pl.lit(hour).dt.cast_time_unit("us").alias("hour")
-    claims = judged.claims.with_columns(at, from_ts=_time("from_us"), to_ts=_time("to_us"))
+    claims = verification.claims.with_columns(at, from_ts=_time("from_us"), to_ts=_time("to_us"))
     _insert(transaction, CLOSE_TABLES["stream_claims"], claims)
-    _insert(transaction, CLOSE_TABLES["coverage"], _coverage_rows(judged).with_columns(at))
-    _insert(transaction, CLOSE_TABLES["book_proofs"], judged.proofs.with_columns(at))
+    _insert(transaction, CLOSE_TABLES["coverage"], _coverage_rows(verification).with_columns(at))
+    _insert(transaction, CLOSE_TABLES["book_proofs"], verification.proofs.with_columns(at))
 
 
 def replace_statistics(transaction: Transaction, hour: datetime, statistics: pl.DataFrame) -> pl.DataFrame:
@@ -102,7 +103,7 @@ def replace_statistics(transaction: Transaction, hour: datetime, statistics: pl.
 
 
 def record_streams(transaction: Transaction, hour: datetime, held: Mapping[str, pl.DataFrame]) -> None:
-    """Remember what the streams that were asked hold of the hour, by gatherer; see hour_reader.HELD."""
+    """Record what the streams that were read hold of the hour, by gatherer; see gatherer_hour.HELD."""
     transaction.execute_values(
         "INSERT INTO closed_streams (hour, gatherer, stream_id, seq_to, deltas) VALUES %s"
         " ON CONFLICT (hour, gatherer, stream_id) DO UPDATE SET seq_to = excluded.seq_to, deltas = excluded.deltas",
@@ -111,7 +112,7 @@ def record_streams(transaction: Transaction, hour: datetime, held: Mapping[str, 
 
 
 def read_regression_alarms(transaction: Transaction, hour: datetime, max_out_of_orderness_us: int) -> list[Alarm]:
-    """Alarms of streams whose time went back by more than the margin, asked now or by an earlier close."""
+    """Read alarms of streams whose time went back by more than the bound, read now or by an earlier close."""
     rows = transaction.fetch_all(
         "SELECT gatherer, stream_id, steps, largest_us FROM time_regressions"
         " WHERE hour = %s AND ticker = '' AND largest_us > %s ORDER BY 1, 2",
@@ -128,9 +129,9 @@ def read_regression_alarms(transaction: Transaction, hour: datetime, max_out_of_
 
 
 def replace_regressions(
-    transaction: Transaction, hour: datetime, steps: pl.DataFrame, streams: Mapping[str, Iterable[int]]
+    transaction: Transaction, hour: datetime, regressions: pl.DataFrame, streams: Mapping[str, Iterable[int]]
 ) -> None:
-    """Replace the steps back of the streams that were read. `steps`: the columns of _STEPS."""
+    """Replace the time regressions of the streams that were read. `regressions`: the columns of _REGRESSIONS."""
     for gatherer, stream_ids in streams.items():
         transaction.execute(
             "DELETE FROM time_regressions WHERE hour = %s AND gatherer = %s AND stream_id = ANY (%s)",
@@ -138,7 +139,7 @@ def replace_regressions(
         )
     transaction.execute_values(
         "INSERT INTO time_regressions (hour, gatherer, stream_id, ticker, steps, largest_us, exchange_ts) VALUES %s",
-        [(hour, *row[:5], datetime_from_us(row[5])) for row in steps.select(_REGRESSIONS.keys()).iter_rows()],
+        [(hour, *row[:5], datetime_from_us(row[5])) for row in regressions.select(_REGRESSIONS.keys()).iter_rows()],
     )
 
 
@@ -158,7 +159,7 @@ def replace_alarms(transaction: Transaction, hour: datetime, alarms: Iterable[Al
 
 
 def read_alarms(transaction: Transaction, hour: datetime) -> tuple[Alarm, ...]:
-    """The alarms of the hour as the last close left them."""
+    """Read the alarms of the hour as the last close left them."""
     rows = transaction.fetch_all(
         "SELECT kind, subject, detail FROM close_alarms WHERE hour = %s ORDER BY kind, subject", (hour,)
     )
@@ -215,7 +216,7 @@ def replace_checkpoints(
 
 
 def read_failed_markets(transaction: Transaction, hour: datetime) -> tuple[str, ...]:
-    """Markets whose books or claims did not come out."""
+    """Read the markets whose books or claims failed."""
     rows = transaction.fetch_all(
         "SELECT ticker FROM book_proofs WHERE hour = %s AND verdict = 'failed' ORDER BY ticker COLLATE \"C\"", (hour,)
     )
@@ -246,12 +247,12 @@ def _read_statistics(transaction: Transaction, hour: datetime) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=_STATISTICS, orient="row")
 
 
-def _coverage_rows(judged: Verification) -> pl.DataFrame:
+def _coverage_rows(verification: Verification) -> pl.DataFrame:
     rows: list[tuple[str, int, int]] = [
-        (ticker, low, high) for ticker, intervals in judged.coverage.items() for low, high in intervals
+        (ticker, low, high) for ticker, intervals in verification.coverage.items() for low, high in intervals
     ]
     ranges = pl.DataFrame(rows, schema={"ticker": pl.String, "low": pl.Int64, "high": pl.Int64}, orient="row")
-    standing = judged.claims.filter(pl.col("withdrawn").is_null())
+    standing = verification.claims.filter(pl.col("withdrawn").is_null())
     held = ranges.join(standing, on="ticker").filter(
         (pl.col("from_us") < pl.col("high")) & (pl.col("to_us") > pl.col("low"))
     )
@@ -277,6 +278,6 @@ def _insert(transaction: Transaction, table: Table, rows: pl.DataFrame) -> None:
 
 
 def _without_streams(claims: pl.DataFrame, streams: Mapping[str, Iterable[int]]) -> pl.DataFrame:
-    asked = [(name, stream_id) for name, ids in streams.items() for stream_id in ids]
-    known = pl.DataFrame(asked, schema={"gatherer": pl.String, "stream_id": pl.Int64}, orient="row")
+    pairs = [(name, stream_id) for name, ids in streams.items() for stream_id in ids]
+    known = pl.DataFrame(pairs, schema={"gatherer": pl.String, "stream_id": pl.Int64}, orient="row")
     return claims.join(known, on=["gatherer", "stream_id"], how="anti")

@@ -1,4 +1,4 @@
-"""Closed hours in figures, read from production: coverage, proofs, agreement between gatherers."""
+"""Reads summaries of closed hours from production: coverage, proofs, agreement between gatherers."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ class Coverage:
 class CoverageShare:
     """How complete an hour is, as SQL's hour_coverage_share says: `share` (0 … 1) of the open time of `markets`.
 
-    Of an hour whose rows were dropped since, what its close recorded. None: no market was open, or nobody recorded it.
+    Of an hour whose rows were dropped since, what its close recorded. None: no market was open, or none was recorded.
     """
 
     markets: int
@@ -129,8 +129,8 @@ def read_agreement(database: Database, hours: Sequence[datetime]) -> Agreement:
             " GROUP BY gatherer ORDER BY gatherer",
             (list(hours),),
         )
-    judged = [(float(share), str(name)) for name, _, _, share in rows if share is not None]
-    lowest, gatherer = min(judged, default=(None, None))
+    shares = [(float(share), str(name)) for name, _, _, share in rows if share is not None]
+    lowest, gatherer = min(shares, default=(None, None))
     parts = tuple((str(name), int(distinct), int(unique)) for name, distinct, unique, _ in rows)
     return Agreement(lowest, gatherer, parts)
 

@@ -1,4 +1,4 @@
-"""Which hours hold rows, and which of them are to be closed."""
+"""Finds hours that hold rows, and those of them that are to be closed."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ _SILENT_FOR = timedelta(minutes=10)
 
 
 def active_hours(production: Database) -> list[datetime]:
-    """Hours that got rows of any table, ascending."""
+    """Return hours that got rows of any table, ascending."""
     with production.transaction() as transaction:
         return [row[0] for row in transaction.fetch_all("SELECT DISTINCT hour FROM hour_activity ORDER BY hour")]
 
 
 def hours_to_close(production: Database, now: datetime) -> list[datetime]:
-    """Ended hours that were never closed, got rows after their close, or were closed without a gatherer that answers
-    again; ascending. Also, once, those of which a quiet stream may have more to claim since (`may_grow`).
+    """Return ended hours that were never closed, got rows after their close, or were closed without a gatherer that
+    answers again; ascending. Also, once, those of which a quiet stream may have more to claim since (`may_grow`).
 
     A gatherer answers when the live merge notes no error of it, or when no merge has looked for a while.
     """
@@ -32,7 +32,7 @@ def hours_to_close(production: Database, now: datetime) -> list[datetime]:
         rows = transaction.fetch_all(
             "SELECT s.hour FROM hour_states() s LEFT JOIN hour_closes c USING (hour)"
             " WHERE s.hour <= %(ended)s AND s.last_merge_no IS NOT NULL"
-            " AND (s.close_no IS NULL OR s.reopened OR (c.may_grow AND s.hour + %(settled)s <= %(now)s))"
+            " AND (s.close_no IS NULL OR s.reopened OR (c.may_grow AND s.hour + %(may_grow_for)s <= %(now)s))"
             " UNION SELECT c.hour FROM hour_closes c CROSS JOIN unnest(c.gatherers_missed) AS missed (gatherer)"
             " LEFT JOIN merge_cursors m USING (gatherer)"
             " WHERE c.hour >= %(oldest)s AND c.hour <= %(ended)s"
@@ -43,7 +43,7 @@ def hours_to_close(production: Database, now: datetime) -> list[datetime]:
             {
                 "now": now,
                 "ended": now - HOUR,
-                "settled": MAY_GROW_FOR,
+                "may_grow_for": MAY_GROW_FOR,
                 "oldest": now - RETRY_MISSING_GATHERER_FOR,
                 "again": RETRY_MISSING_GATHERER_AFTER,
                 "silent": _SILENT_FOR,
@@ -53,7 +53,7 @@ def hours_to_close(production: Database, now: datetime) -> list[datetime]:
 
 
 def hours_closed_since(production: Database, moment: datetime) -> list[datetime]:
-    """Hours whose latest close began at `moment` or later; ascending."""
+    """Return hours whose latest close began at `moment` or later; ascending."""
     with production.transaction() as transaction:
         rows = transaction.fetch_all("SELECT hour FROM hour_closes WHERE closed_at >= %s ORDER BY hour", (moment,))
     return [row[0] for row in rows]

@@ -1,4 +1,4 @@
-"""What each gatherer brought, and whether gatherers still agree on what is one and the same message. Pure.
+"""Compares what gatherers brought, and whether they still agree on which messages are the same. Pure.
 
 Rows of minutes in which several gatherers stored rows can be compared. Where gatherers see the same feed nearly all of
 these are shared; should the exchange begin to send each connection a time or a text of its own, nothing would be.

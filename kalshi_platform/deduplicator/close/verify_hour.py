@@ -96,12 +96,12 @@ def verify_hour(
     found_before = kept.filter(pl.col("withdrawn") == _BELOW_ZERO)["ticker"]
     verification = fail_markets(verification, sorted({*wrong, *found_before}), _BELOW_ZERO)
     columns = {"gatherer": pl.String, "stream_id": pl.Int64, **REGRESSIONS}
-    steps = [
+    regressions = [
         pl.DataFrame(schema=columns),
-        *(_with_gatherer(name, each.steps, columns) for name, each in claimed.items()),
+        *(_with_gatherer(name, each.regressions, columns) for name, each in claimed.items()),
     ]
     return HourVerification(
-        hour, verification, derived, pl.concat(steps), settings.max_out_of_orderness_us, streams, contradicted
+        hour, verification, derived, pl.concat(regressions), settings.max_out_of_orderness_us, streams, contradicted
     )
 
 

@@ -1,8 +1,8 @@
-"""The checkpoints of one hour from one gatherer: its ledger, and just as much of its streams as the checkpoints need.
+"""Reads the checkpoints of one hour from one gatherer: its ledger, and as much of its streams as they need.
 
 Everything is read in one snapshot of the gatherer's database. A stream is read by number from a snapshot onwards, in
-windows that grow until every snapshot has its S or can have none; the segments say where a window lies in time. So it
-does not matter in which hour the snapshot, or the frames that settle it, were received.
+windows that grow until every snapshot has its complete_from or can have none; the segments say where a window lies in
+time. So it does not matter in which hour the snapshot, or the frames that locate it, were received.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from kalshi_platform.market.times import datetime_from_us, us_from_datetime
 from kalshi_platform.storage.arrow import arrow_schema
 from kalshi_platform.storage.read import ArrowSnapshot, arrow_snapshot
 
-# Most snapshots are settled by a few seconds of their stream.
+# A few seconds of their stream are enough to locate most snapshots.
 _FIRST_WINDOW = 20_000
 _BOOKS_AT_ONCE = 2_000
 _EMPTY = pl.DataFrame(pl.from_arrow(arrow_schema(PRODUCTION_TABLES["book_checkpoints"]).empty_table()))
@@ -34,7 +34,7 @@ _EMPTY = pl.DataFrame(pl.from_arrow(arrow_schema(PRODUCTION_TABLES["book_checkpo
 def read_checkpoints(
     source: GathererSource, hour: datetime, known: pl.DataFrame, max_out_of_orderness_us: int, rows_at_once: int
 ) -> pl.DataFrame:
-    """Return the checkpoints of `source` with S in the hour, as rows of `book_checkpoints`. Raises DatabaseUnavailable.
+    """Return the checkpoints of `source` of the hour, as rows of `book_checkpoints`. Raises DatabaseUnavailable.
 
     `known`: (stream_id, seq, ticker) of snapshots that were checkpointed in earlier hours; they are not read again.
     """
@@ -111,14 +111,15 @@ def _filter_possible(
     *,
     single: bool,
 ) -> pl.DataFrame:
-    """Leave out snapshots whose S, by what the segments say, cannot lie in the hour."""
+    """Leave out snapshots whose complete_from cannot lie in the hour, going by the segments."""
     timed = segments.filter(pl.col("low_us").is_not_null()).sort("seq_from")
     low, high = hour_us
     possible = _with_later_times(candidates, timed).filter(
         (pl.col("_later_low") < high) & (pl.col("_later_high") >= low)
     )
     if single:
-        # All deltas are the market's feed, so that the first segment after the snapshot bounds S from above.
+        # All deltas are the market's feed, so that the first segment after the snapshot bounds complete_from from
+        # above.
         after = timed.select(
             pl.col("seq_from").alias("_from"), pl.col("seq_to").alias("_to"), pl.col("high_us").alias("_high")
         )
@@ -173,7 +174,7 @@ def _locate_all(
     max_out_of_orderness_us: int,
     at_once: int,
 ) -> Iterator[tuple[pl.DataFrame, pl.DataFrame]]:
-    """Read on from the first candidate until all are settled; yield the settled ones and the deltas that did it."""
+    """Read on from the first candidate until all are located; yield the located ones and the deltas read for them."""
     pending = candidates
     held: pl.DataFrame | None = None
     position = 0
@@ -189,14 +190,14 @@ def _locate_all(
         until = int(ahead["seq_to"].max())  # type: ignore[arg-type]
         new = _read_deltas(snapshot, stream_id, position, until, ahead, indices)
         if held is not None:
-            asked = pending["exchange_index"].unique().implode()
-            held = held.filter((pl.col("seq") > first) & pl.col("exchange_index").is_in(asked))
+            indices_left = pending["exchange_index"].unique().implode()
+            held = held.filter((pl.col("seq") > first) & pl.col("exchange_index").is_in(indices_left))
             new = pl.concat([held, new])
         held = new
-        starts, still = locate(pending.filter(pl.col("seq") < until), held, until, max_out_of_orderness_us)
-        if starts.height:
-            yield starts, held
-        pending = pl.concat([still, pending.filter(pl.col("seq") >= until)])
+        located = locate(pending.filter(pl.col("seq") < until), held, until, max_out_of_orderness_us)
+        if located.found.height:
+            yield located.found, held
+        pending = pl.concat([located.pending, pending.filter(pl.col("seq") >= until)])
         position = until
         window = min(window * 2, at_once)
 

@@ -1,17 +1,21 @@
-"""Books that folds start from. Pure; one stream at a time, times as integers of microseconds.
+"""Locates the checkpoints of one stream: books, and the exchange times at which they are valid. Pure.
 
-A snapshot says what the book is at its place in the stream, not at what exchange time. It is checkpointed at
+A snapshot is the book at its place in the stream, which is no exchange time. It becomes valid at
 
-    S = earliest time of the feed after it + W,
+    complete_from = earliest time of the feed after it + max_out_of_orderness,
 
-and only if S lies before E = latest time of the feed - W: then the stream has shown that it went on beyond S. The feed
-is every delta of the stream with the market's exchange_index, its own among them; W is how far back the times of later
-frames may go, those of one market too: its first delta after the snapshot may be older than one that the snapshot
-holds. The book at the END of S is the snapshot plus the stream's own later deltas up to S. A snapshot without such an S
-is kept, but never a checkpoint.
+and only if that lies before complete_until = latest time of the feed - max_out_of_orderness: then the stream has shown
+that it went on beyond it. The feed is every delta of the stream with the market's exchange_index, the market's own
+among them. max_out_of_orderness is how far back the times of later frames may go, those of one market too: its first
+delta after the snapshot may be older than one that the snapshot holds. The book at the END of complete_from is the
+snapshot plus the stream's own later deltas up to it. A snapshot without a complete_from is kept, but no checkpoint.
 
-Reading on never changes an S that was found: with E beyond S, later frames carry later times (by the meaning of W). So
-a window of the stream that is long enough for a snapshot gives the same checkpoint as all of it.
+Reading on never changes a complete_from that was found: later frames carry later times, by the meaning of
+max_out_of_orderness. So a window of the stream that is long enough for a snapshot gives the same checkpoint as all of
+it. Why the rule is this one: docs/merge-model.md, decision 0005.
+
+A *span* is a book subscription clipped to its run: ticker, exchange_index, seq (the snapshot's) and seq_end. Times are
+integers of microseconds.
 """
 
 from __future__ import annotations
@@ -24,16 +28,17 @@ from kalshi_platform.market.fold import collect_levels, explode_levels, sum_leve
 
 
 class Located(NamedTuple):
-    """`starts`: the spans given with `complete_from_us`. `pending`: those for which more of the stream must be read."""
+    """`found`: spans with their `complete_from_us`. `pending`: spans for which more of the stream must be read."""
 
-    starts: pl.DataFrame
+    found: pl.DataFrame
     pending: pl.DataFrame
 
 
 def watermarks(spans: pl.DataFrame, deltas: pl.DataFrame, read_to: int, max_out_of_orderness_us: int) -> pl.DataFrame:
     """Add `complete_from_us` and `complete_until_us` to spans of one stream, as the deltas up to `read_to` tell them.
 
-    Arguments as for locate(). Null where nothing came after the snapshot; only where S < E is anything shown.
+    Arguments as for locate(). Null where nothing came after the snapshot. Only complete_from < complete_until shows
+    anything.
     """
     bounded = spans.with_columns(_bound=pl.min_horizontal("seq_end", pl.lit(read_to)))
     return _with_feed_times(bounded, deltas).select(
@@ -44,26 +49,27 @@ def watermarks(spans: pl.DataFrame, deltas: pl.DataFrame, read_to: int, max_out_
 
 
 def locate(spans: pl.DataFrame, deltas: pl.DataFrame, read_to: int, max_out_of_orderness_us: int) -> Located:
-    """Find S for snapshots of one stream.
+    """Find complete_from for snapshots of one stream.
 
     `spans`: ticker, exchange_index, seq (the snapshot's), seq_end. `deltas`: seq, exchange_us, ticker, exchange_index;
-    all of the stream with (lowest seq of `spans`) < seq ≤ `read_to`, as far as their exchange_index is asked for.
+    all of the stream with (lowest seq of `spans`) < seq ≤ `read_to`, as far as a span has their exchange_index.
     """
     found = watermarks(spans, deltas, read_to, max_out_of_orderness_us)
-    checkpointed = (pl.col("complete_from_us") < pl.col("complete_until_us")).fill_null(value=False)
+    is_shown = (pl.col("complete_from_us") < pl.col("complete_until_us")).fill_null(value=False)
     columns = spans.columns
     return Located(
-        found.filter(checkpointed).select(*columns, "complete_from_us").sort("seq", "ticker"),
-        found.filter(~checkpointed & (pl.col("seq_end") > read_to)).select(columns).sort("seq", "ticker"),
+        found.filter(is_shown).select(*columns, "complete_from_us").sort("seq", "ticker"),
+        found.filter(~is_shown & (pl.col("seq_end") > read_to)).select(columns).sort("seq", "ticker"),
     )
 
 
 def fold_checkpoints(starts: pl.DataFrame, snapshots: pl.DataFrame, deltas: pl.DataFrame) -> pl.DataFrame:
-    """Fold each snapshot up to the end of its S: (ticker, seq, complete_from_us, and the four lists of levels).
+    """Fold each snapshot up to the end of its complete_from: (ticker, seq, complete_from_us, and the four lists of
+    levels).
 
-    `starts` as locate() gives them; `snapshots`: ticker, seq and the lists of levels; `deltas` as for locate(), with
-    side, price_e4 and delta_e2. Snapshots that are missing, and books with a level below zero (a lost delta explains
-    one, or times that go back), give no row.
+    `starts`: spans with complete_from_us, as locate() finds them; `snapshots`: ticker, seq and the lists of levels;
+    `deltas` as for locate(), with side, price_e4 and delta_e2. Snapshots that are missing, and books with a level below
+    zero (a lost delta explains one, or times that go back), give no row.
     """
     key = ["ticker", "seq"]
     start = starts.select(*key, "seq_end", "complete_from_us")
@@ -84,19 +90,19 @@ def fold_checkpoints(starts: pl.DataFrame, snapshots: pl.DataFrame, deltas: pl.D
 
 
 def range_min(values: pl.Series, low: pl.Series, high: pl.Series) -> pl.Series:
-    """The least of values[low:high] for each pair of positions; null where that is empty."""
+    """Return the least of values[low:high] for each pair of positions; null where that is empty."""
     widths = high - low
     result = pl.DataFrame({"_low": low, "_high": high, "_width": widths}).with_row_index("_row")
     parts: list[pl.DataFrame] = []
     table, width = values, 1
     while width <= max(len(values), 1):
         # `table[i]` is the least of values[i : i + width]; two overlapping windows cover any wider range.
-        asked = result.filter((pl.col("_width") >= width) & (pl.col("_width") < 2 * width))
-        if asked.height:
-            left = table.gather(asked["_low"])
-            right = table.gather(asked["_high"] - width)
+        wide = result.filter((pl.col("_width") >= width) & (pl.col("_width") < 2 * width))
+        if wide.height:
+            left = table.gather(wide["_low"])
+            right = table.gather(wide["_high"] - width)
             least = pl.select(pl.min_horizontal(left.alias("left"), right.alias("right"))).to_series()
-            parts.append(asked.select("_row").with_columns(least.alias("_least")))
+            parts.append(wide.select("_row").with_columns(least.alias("_least")))
         table = pl.select(pl.min_horizontal(table.alias("a"), table.shift(-width).alias("b"))).to_series()
         width *= 2
     if not parts:

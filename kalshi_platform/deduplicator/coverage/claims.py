@@ -1,10 +1,10 @@
-"""What one gatherer claims to hold completely: market by market, from its ledger and the times of its rows.
+"""Derives what one gatherer claims to hold completely, market by market, from its ledger and the times of its rows.
 
-A book subscription claims S < t < E of its market, where S and E are those of checkpoints.py: the stream has shown by
-later times that nothing before them can still come. Where a newer snapshot only continues a book subscription the two
-are one. A step back of times that is larger than the margin W breaks what S and E rest on, so the claims around it are
-withdrawn (see steps.py). Segments of the ledger were committed with their rows, so a claim is true whenever it can be
-read.
+A book subscription claims complete_from < t < complete_until of its market (see checkpoints.py): the stream has shown
+by later times that nothing before them can still come. Where a newer snapshot continues a book subscription the two are
+one. A time regression of more than max_out_of_orderness breaks what the two rest on, so the claims around it are
+withdrawn (see time_regressions.py). Segments of the ledger were committed with their rows, so a claim is true whenever
+it can be read.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from kalshi_platform.market.times import us_from_datetime
 from kalshi_platform.storage.read import arrow_snapshot
 
 ClaimedIntervals = Mapping[str, list[Interval]]
-"""Ticker → what is claimed of it, as `market.intervals.union` gives it."""
+"""Ticker → claimed intervals, as `market.intervals.union` gives it."""
 
 
 def read_claims(
@@ -45,7 +45,7 @@ def read_claims(
 
 
 def claims_within(window: StreamWindow, edges: Interval, max_out_of_orderness_us: int) -> dict[str, list[Interval]]:
-    """What one stream claims within [low, high), by ticker. Pure."""
+    """Return what one stream claims within [low, high), by ticker. Pure."""
     found = claim_intervals(
         window.book_subscriptions, window.segments, window.deltas, max_out_of_orderness_us, window.withdrawn
     )
@@ -62,8 +62,8 @@ def claim_intervals(
 ) -> dict[str, list[Interval]]:
     """Return the claims of one stream. Pure.
 
-    `book_subscriptions` and `segments` as for runs.py; `deltas`: seq, exchange_us, ticker, exchange_index. Deltas may
-    be left out at either end: that only makes the claims shorter. `withdrawn` is claimed of no market.
+    `book_subscriptions` and `segments` as for seq_ranges.py; `deltas`: seq, exchange_us, ticker, exchange_index. Deltas
+    may be left out at either end: that only makes the claims shorter. `withdrawn` is claimed of no market.
     """
     followed = join_continued(clip_to_range(book_subscriptions, merge_segments(segments)))
     if followed.is_empty() or deltas.is_empty():
@@ -72,7 +72,7 @@ def claim_intervals(
     bounded = watermarks(followed, deltas, read_to, max_out_of_orderness_us).filter(
         pl.col("complete_from_us") + 1 < pl.col("complete_until_us")
     )
-    lost = {
+    invalid = {
         index: union([*parts, *withdrawn])
         for index, parts in invalidated_intervals(deltas, max_out_of_orderness_us).items()
     }
@@ -81,14 +81,14 @@ def claim_intervals(
     for ticker, index, start, end in bounded.select(
         "ticker", "exchange_index", "complete_from_us", "complete_until_us"
     ).iter_rows():
-        found.setdefault(ticker, []).extend(without([(start + 1, end)], lost.get(index, elsewhere)))
+        found.setdefault(ticker, []).extend(without([(start + 1, end)], invalid.get(index, elsewhere)))
     return {ticker: union(parts) for ticker, parts in found.items() if parts}
 
 
-def join_continued(of_spans: pl.DataFrame) -> pl.DataFrame:
+def join_continued(spans: pl.DataFrame) -> pl.DataFrame:
     """Join spans of one market that end at the number at which the next one starts (a newer snapshot came)."""
     key = ["stream_id", "ticker"]
-    ordered = of_spans.sort(*key, "seq")
+    ordered = spans.sort(*key, "seq")
     begins = pl.col("seq") != pl.col("seq_end").shift(1).over(key)
     return (
         ordered.with_columns(_part=begins.fill_null(value=True).cum_sum())

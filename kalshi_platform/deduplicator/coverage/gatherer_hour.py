@@ -1,4 +1,4 @@
-"""What one gatherer says of an hour: what its streams claim, how much they hold there, and whether it fits.
+"""Reads an hour of one gatherer: what its streams claim, how much they hold there, and checks of their snapshots.
 
 Ledger and rows of each stream are read in one snapshot; one stream's rows of the hour are held in memory at a time.
 """
@@ -35,7 +35,8 @@ BOOK_TABLES = frozenset({"orderbook_deltas", "orderbook_snapshots"})
 
 
 class GathererHour(NamedTuple):
-    """`claims`: columns of CLAIMS. `steps`: stream_id and those of STEPS. `run_checks`: those of RUN_CHECKS.
+    """`claims`: columns of CLAIMS. `regressions`: stream_id and those of REGRESSIONS. `run_checks`: those of
+    RUN_CHECKS.
 
     `streams`: all that the gatherer could speak for; what production knows of others stays as it is. `may_grow`: a
     stream that is still open has shown nothing later than the hour, or may still get a snapshot that proves more of it,
@@ -45,7 +46,7 @@ class GathererHour(NamedTuple):
     """
 
     claims: pl.DataFrame
-    steps: pl.DataFrame
+    regressions: pl.DataFrame
     run_checks: pl.DataFrame
     streams: frozenset[int]
     may_grow: bool = False
@@ -58,7 +59,7 @@ class GathererHour(NamedTuple):
         rest = ~pl.col("stream_id").is_in(sorted(stream_ids))
         return self._replace(
             claims=self.claims.filter(rest),
-            steps=self.steps.filter(rest),
+            regressions=self.regressions.filter(rest),
             run_checks=self.run_checks.filter(rest),
             held=self.held.filter(rest),
             streams=self.streams - stream_ids,
@@ -68,13 +69,17 @@ class GathererHour(NamedTuple):
 def read_gatherer_hour(source: GathererSource, low_us: int, high_us: int, max_out_of_orderness_us: int) -> GathererHour:
     """Read the hour [low, high) of `source`. Raises DatabaseUnavailable."""
     edges = (low_us, high_us)
-    claims, steps, checks = [_empty(CLAIMS)], [_empty({"stream_id": pl.Int64, **REGRESSIONS})], [_empty(RUN_CHECKS)]
+    claims, regressions, checks = (
+        [_empty(CLAIMS)],
+        [_empty({"stream_id": pl.Int64, **REGRESSIONS})],
+        [_empty(RUN_CHECKS)],
+    )
     held: list[tuple[int, int, int]] = []
     unchecked: set[int] = set()
     with arrow_snapshot(source.timeseries_url) as snapshot:
         incomplete = find_incomplete_tables(snapshot, datetime_from_us(low_us), datetime_from_us(high_us))
         if incomplete & BOOK_TABLES:
-            parts = (claims[0], steps[0], checks[0])
+            parts = (claims[0], regressions[0], checks[0])
             return GathererHour(*parts, streams=frozenset(), incomplete=incomplete)
         known = snapshot.table("SELECT stream_id, ended_at IS NULL AS open FROM streams").to_pylist()
         still_open = {row["stream_id"] for row in known if row["open"]}
@@ -89,7 +94,7 @@ def read_gatherer_hour(source: GathererSource, low_us: int, high_us: int, max_ou
             claims.append(count_claims(window, edges, max_out_of_orderness_us))
             held.append(_count_held(window, edges))
             measured = measure_regressions(window.deltas, edges)
-            steps.append(measured.select(pl.lit(stream_id, pl.Int64).alias("stream_id"), *REGRESSIONS))
+            regressions.append(measured.select(pl.lit(stream_id, pl.Int64).alias("stream_id"), *REGRESSIONS))
             window = window._replace(deltas=window.deltas.clear())  # the next rows come into their place
             made, whole = _check_runs(snapshot, window, edges)
             checks.append(made)
@@ -97,7 +102,7 @@ def read_gatherer_hour(source: GathererSource, low_us: int, high_us: int, max_ou
                 unchecked.add(stream_id)
     streams = frozenset(row["stream_id"] for row in known) - gone
     return GathererHour(
-        _filter_long_names(claims), _filter_long_names(steps), _filter_long_names(checks), streams, may_grow,
+        _filter_long_names(claims), _filter_long_names(regressions), _filter_long_names(checks), streams, may_grow,
         pl.DataFrame(held, schema=HELD, orient="row"), frozenset(unchecked), incomplete,
     )  # fmt: skip
 
@@ -162,5 +167,5 @@ def _empty(schema: dict[str, pl.DataType] | dict[str, type[pl.DataType]]) -> pl.
 
 
 def _filter_long_names(parts: list[pl.DataFrame]) -> pl.DataFrame:
-    """All parts, without markets that cannot be a key of production: their rows went aside, and nothing is claimed."""
+    """Concatenate, without markets that cannot be a key of production: their rows are quarantined, nothing is claimed."""
     return pl.concat(parts).filter(pl.col("ticker").str.len_chars() <= LONGEST_NAME)

@@ -1,4 +1,4 @@
-"""Books and sets of rows as one number each, so that millions of them are compared at the speed of an addition. Pure.
+"""Hashes books and sets of rows to one number each, so that comparing millions costs an addition each. Pure.
 
 The sum of a book is Σ size × weight(side, price) modulo 2^64, with weights that look random: a delta adds its own part
 to it, whatever the book is, and two books that differ have equal sums once in about 2^60 times. The content of a set
@@ -33,14 +33,14 @@ _WEIGHTS = splitmix64(np.arange(_LEVELS, dtype=np.uint64)) | np.uint64(1)
 
 
 def delta_hashes(rows: pl.DataFrame, size: str = "delta_e2") -> Hashes:
-    """What each row (side, price_e4 and `size`) adds to the sum of its book."""
+    """Return what each row (side, price_e4 and `size`) adds to the hash of its book."""
     level = rows["price_e4"].cast(pl.Int64).to_numpy() * 2 + (rows["side"] == "no").to_numpy()
     parts: Hashes = _WEIGHTS[level] * rows[size].cast(pl.Int64).to_numpy().view(np.uint64)
     return parts
 
 
 def row_fingerprints(rows: pl.DataFrame) -> Hashes:
-    """A number for the identity of each delta: exchange_us, side, price_e4, delta_e2, occurrence."""
+    """Return a hash of the identity of each delta: exchange_us, side, price_e4, delta_e2, occurrence."""
     level = rows["price_e4"].cast(pl.Int64).to_numpy() * 2 + (rows["side"] == "no").to_numpy()
     found = splitmix64(rows["exchange_us"].cast(pl.Int64).to_numpy().view(np.uint64))
     for column in (level, rows["delta_e2"].cast(pl.Int64).to_numpy(), rows["occurrence"].cast(pl.Int64).to_numpy()):
@@ -49,7 +49,7 @@ def row_fingerprints(rows: pl.DataFrame) -> Hashes:
 
 
 def book_hashes(books: pl.DataFrame) -> Hashes:
-    """The sum of each whole book: yes_price_e4, yes_count_e2, no_price_e4, no_count_e2 as lists."""
+    """Return the hash of each whole book: yes_price_e4, yes_count_e2, no_price_e4, no_count_e2 as lists."""
     total = np.zeros(books.height, dtype=np.uint64)
     levels = explode_levels(books.select(LEVEL_TYPES.keys()).with_row_index("_row"), ("_row",))
     np.add.at(total, levels["_row"].to_numpy(), delta_hashes(levels, "count_e2"))
@@ -57,7 +57,7 @@ def book_hashes(books: pl.DataFrame) -> Hashes:
 
 
 def running_sums(parts: Hashes) -> Hashes:
-    """Running sums with a leading zero: the sum of rows i … j - 1 is result[j] - result[i]."""
+    """Return running sums with a leading zero: the sum of rows i … j - 1 is result[j] - result[i]."""
     running = np.zeros(len(parts) + 1, dtype=np.uint64)
     np.cumsum(parts, out=running[1:])
     return running

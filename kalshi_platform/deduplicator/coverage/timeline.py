@@ -1,4 +1,4 @@
-"""Deltas of many markets in the order of their exchange times, and which ranges of them are covered. Pure.
+"""Orders deltas of many markets by exchange time, and finds which ranges of them are covered. Pure.
 
 Markets are numbers (their place in `tickers`). Times may reach `SPAN_US` beyond the base of a timeline.
 """
@@ -65,8 +65,8 @@ class Covered:
 
     def holds(self, market: Ints, low_us: Ints, high_us: Ints) -> npt.NDArray[np.bool_]:
         """Whether [low, high) is covered as a whole; an empty range always is."""
-        asked = market.astype(np.int64) * SPAN_US + np.clip(low_us - self._base_us, -1, SPAN_US - 1)
-        place = np.searchsorted(self._keys, asked, side="right") - 1
+        wanted = market.astype(np.int64) * SPAN_US + np.clip(low_us - self._base_us, -1, SPAN_US - 1)
+        place = np.searchsorted(self._keys, wanted, side="right") - 1
         found = place >= 0
         near = np.maximum(place, 0)
         if len(self._keys):

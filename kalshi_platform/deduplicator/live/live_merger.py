@@ -184,7 +184,7 @@ class LiveMerger:
             heartbeat.stop()
 
     def _merge_catalogs(self, ended: threading.Event) -> None:
-        """Bring the catalogs together now and then, beside the merge of the rows, which does not wait for it.
+        """Merge the catalogs now and then, beside the merge of the rows, which does not wait for it.
 
         Soon again while they grow (gatherers that have just started read theirs page by page), ever more rarely after.
         """
@@ -196,7 +196,7 @@ class LiveMerger:
             except KalshiPlatformError as error:
                 _log.warning("catalogs_not_merged", error=error)
                 self._catalog_failed(str(error))
-            except Exception as error:  # noqa: BLE001 - the thread must outlive what nobody foresaw
+            except Exception as error:  # noqa: BLE001 - the thread must outlive unforeseen errors
                 _log.exception("catalogs_not_merged")
                 self._catalog_failed(f"{type(error).__name__}: {error}")
             else:
@@ -252,7 +252,7 @@ class LiveMerger:
             return
         try:
             self._on_report(report)
-        except Exception:  # noqa: BLE001 - whoever listens must not be able to stop the merge
+        except Exception:  # noqa: BLE001 - a listener must not be able to stop the merge
             _log.exception("merge_report_not_delivered", consequence="the merge goes on")
 
     def _back_off(self, stop: threading.Event, error: DatabaseUnavailable) -> None:

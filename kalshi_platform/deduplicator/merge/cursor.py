@@ -173,8 +173,8 @@ def load_positions(transaction: Transaction) -> dict[str, Position]:
         "SELECT gatherer, batch_no, token::text, last_commit_batch_no, last_commit_at FROM merge_cursors"
     )
     return {
-        name: Position(number, token, None if mark is None or at is None else (mark, at))
-        for name, number, token, mark, at in rows
+        name: Position(number, token, None if last_no is None or at is None else (last_no, at))
+        for name, number, token, last_no, at in rows
     }
 
 
@@ -183,7 +183,7 @@ def advance(transaction: Transaction, result: ReadResult) -> None:
     last = result.plan.last
     moved = transaction.execute(
         "INSERT INTO merge_cursors AS t (gatherer, batch_no, rows_read, token, last_commit_batch_no, last_commit_at)"
-        " VALUES (%(name)s, %(until)s, %(rows)s, %(token)s, %(mark)s, %(marked_at)s)"
+        " VALUES (%(name)s, %(until)s, %(rows)s, %(token)s, %(last_no)s, %(last_at)s)"
         " ON CONFLICT (gatherer) DO UPDATE SET batch_no = excluded.batch_no, merged_at = clock_timestamp(),"
         " rows_read = t.rows_read + excluded.rows_read, last_error = NULL,"
         " token = CASE WHEN %(keep)s THEN t.token ELSE excluded.token END,"
@@ -197,8 +197,8 @@ def advance(transaction: Transaction, result: ReadResult) -> None:
             "cursor": result.cursor.batch_no,
             "cursor_token": result.cursor.token,
             "token": last.token if last else None,
-            "mark": last.batch_no if last else None,
-            "marked_at": last.committed_at if last else None,
+            "last_no": last.batch_no if last else None,
+            "last_at": last.committed_at if last else None,
             # Nothing new: it stands where it stood.
             "keep": last is None and not result.restarted,
         },

@@ -1,4 +1,5 @@
-"""Trades of any past day from the exchange's listing alone: no gatherer needs to have recorded it, or to be there.
+"""Backfills trades of any past day from the exchange's listing alone: no gatherer needs to have recorded it, or to be
+there.
 
 Every hour is a step of its own, finished in one production transaction: what was interrupted goes on where it stopped.
 """
@@ -40,7 +41,7 @@ class TradesBackfill:
 
 
 def hours_of(day: date) -> list[datetime]:
-    """The 24 UTC hours of a day."""
+    """Return the 24 UTC hours of a day."""
     first = datetime.combine(day, time(), UTC)
     return [first + number * HOUR for number in range(24)]
 
@@ -81,7 +82,7 @@ def backfill_trades(
 
 
 def days_between(first: date, last: date) -> list[date]:
-    """The days from `first` to `last`, both included."""
+    """Return the days from `first` to `last`, both included."""
     return [first + timedelta(days=number) for number in range((last - first).days + 1)]
 
 

@@ -1,4 +1,4 @@
-"""Trades proved complete: production against the exchange's own listing, hour by hour; what is missing is inserted, and
+"""Reconciles trades of production with the exchange's own listing, hour by hour: what is missing is inserted, and
 every listed trade gets the exchange's time to the microsecond, which streams round to the millisecond.
 
 Figures stand in `trade_parity` by market and hour (block trades apart) and in `trade_checks` by hour. Checking an hour

@@ -1,4 +1,4 @@
-"""The exchange's own listing of an hour's trades → the table `trade_listing`, page by page, in bounded memory.
+"""Stores the exchange's own listing of an hour's trades in the table `trade_listing`, page by page, in bounded memory.
 
 One windowed listing covers all markets, so that an hour costs a request per thousand trades, however many markets
 traded. The read budget of the REST client paces it.
@@ -71,7 +71,7 @@ def store_listing(production: Database, rest: TradeLister, hour: datetime) -> Li
 
 
 def delete_listing(production: Database, hour: datetime) -> None:
-    """Take the listing of an hour away."""
+    """Delete the listing of an hour."""
     with production.transaction() as transaction:
         transaction.execute(load("trades")["forget"], {"hour": hour})
 

@@ -203,7 +203,7 @@ def test_rows_of_minutes_that_several_gatherers_saw_tell_whether_identities_agre
     later = compare_gatherers("orderbook_deltas", {"g1": delta_table(rows([5 * minute])), "g2": delta_table([])})
     both = sum_statistics([first, later])
     found = both.select("gatherer", "seen", "unique_rows", "first_observer", "comparable", "agreed").rows()
-    # Equal times of receipt: the first name observeres. Minutes that only one of them saw tell nothing.
+    # Equal times of receipt: the first name is the first observer. Minutes that only one of them saw tell nothing.
     assert found == [("g1", 202, 2, 202, 200, 200), ("g2", 200, 0, 0, 200, 200)]
     assert find_disagreements(both, 1.0) == []
     apart = compare_gatherers(

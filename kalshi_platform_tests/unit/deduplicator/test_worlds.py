@@ -136,10 +136,10 @@ def test_reading_a_stream_in_windows_gives_the_same_checkpoints(world: World, se
             window = locate(
                 pending.filter(pl.col("seq") < read_to), feed.filter(pl.col("seq") <= read_to), read_to, MARGIN_US
             )
-            found.append(window.starts)
+            found.append(window.found)
             pending = pl.concat([window.pending, pending.filter(pl.col("seq") >= read_to)])
-        united = pl.concat([whole.starts.clear(), *found]).sort("seq", "ticker")
-        assert united.equals(whole.starts)
+        united = pl.concat([whole.found.clear(), *found]).sort("seq", "ticker")
+        assert united.equals(whole.found)
 
 
 def test_the_worlds_are_not_empty() -> None:
@@ -162,9 +162,9 @@ def test_the_worlds_are_not_empty() -> None:
 def checkpoints_of(world: World, stream: Stream, claimed: pl.DataFrame) -> list[tuple[dict[str, Any], int]]:
     """Each checkpoint with E, the end of what its span claims, worked out from the plain definition."""
     feed = feed_of(stream, world)
-    settled = locate(claimed, feed, 10**9, MARGIN_US)
-    found = fold_checkpoints(settled.starts, levels_of(stream), feed).to_dicts()
-    assert len(found) == settled.starts.height
+    located = locate(claimed, feed, 10**9, MARGIN_US)
+    found = fold_checkpoints(located.found, levels_of(stream), feed).to_dicts()
+    assert len(found) == located.found.height
     ends = {(row["ticker"], row["seq"]): row["seq_end"] for row in claimed.to_dicts()}
     result = []
     for checkpoint in found:

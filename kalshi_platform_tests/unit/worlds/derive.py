@@ -127,12 +127,12 @@ class _Laid:
     def checkpoints(self, max_out_of_orderness_us: int) -> list[tuple[str, int, Levels]]:
         segments, book_subscriptions, deltas = self._ledgers[1].frames()
         snapshots = pl.DataFrame(self._snapshots, schema=_SNAPSHOTS, orient="row")
-        settled = checkpoints.locate(
+        located = checkpoints.locate(
             clip_to_range(book_subscriptions, merge_segments(segments)), deltas, 2**60, max_out_of_orderness_us
         )
-        assert settled.pending.is_empty()
+        assert located.pending.is_empty()
         found = []
-        for row in checkpoints.fold_checkpoints(settled.starts, snapshots, deltas).iter_rows(named=True):
+        for row in checkpoints.fold_checkpoints(located.found, snapshots, deltas).iter_rows(named=True):
             book = {
                 (side, price): size
                 for side in ("yes", "no")

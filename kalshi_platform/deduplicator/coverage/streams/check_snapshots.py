@@ -1,4 +1,4 @@
-"""Inside a run, by number: a snapshot and the stream's own deltas give its next snapshot. Pure.
+"""Checks inside a run, by seq, that a snapshot and the stream's own deltas give the next snapshot. Pure.
 
 Both snapshots were sent by one server over one connection, without a gap between them. Where they do not fit, a frame
 was lost without a trace, or read wrongly, and the stream must not claim that it is complete there.
@@ -16,15 +16,15 @@ RUN_CHECKS = {"stream_id": pl.Int64, "ticker": pl.String, "seq": pl.Int64, "next
               "low_us": pl.Int64, "high_us": pl.Int64, "passed": pl.Boolean}  # fmt: skip
 
 
-def pair_snapshots(of_spans: pl.DataFrame, segments: pl.DataFrame, within: Interval) -> pl.DataFrame:
-    """Neighbouring snapshots of one run and market whose stretch touches `within`.
+def pair_snapshots(spans: pl.DataFrame, segments: pl.DataFrame, within: Interval) -> pl.DataFrame:
+    """Pair neighbouring snapshots of one run and market whose stretch touches `within`.
 
-    `of_spans` as runs.spans() gives them; `segments`: seq_from, seq_to, low_us, high_us (null without deltas). Gives
+    `spans` as clip_to_range() gives them; `segments`: seq_from, seq_to, low_us, high_us (null without deltas). Gives
     stream_id, ticker, seq, next_seq, and between which exchange times the stream was then (low_us, high_us).
     """
     key = ["stream_id", "ticker"]
     joined = (
-        of_spans.sort(*key, "seq")
+        spans.sort(*key, "seq")
         .with_columns(next_seq=pl.col("seq").shift(-1).over(key))
         .filter(pl.col("seq_end") == pl.col("next_seq"))
         .select(*key, "seq", "next_seq")
@@ -51,25 +51,25 @@ def check_snapshots(found: pl.DataFrame, snapshots: pl.DataFrame, deltas: pl.Dat
     `snapshots`: ticker, seq and the lists of levels; `deltas`: seq, ticker, side, price_e4, delta_e2, at least all
     of the pairs' markets between their numbers.
     """
-    sums = snapshots.select("ticker", "seq", pl.Series("_sum", book_hashes(snapshots)))
-    asked = (
-        found.join(sums, on=["ticker", "seq"])
-        .join(sums.rename({"seq": "next_seq", "_sum": "_next"}), on=["ticker", "next_seq"])
+    hashes = snapshots.select("ticker", "seq", pl.Series("_sum", book_hashes(snapshots)))
+    comparable = (
+        found.join(hashes, on=["ticker", "seq"])
+        .join(hashes.rename({"seq": "next_seq", "_sum": "_next"}), on=["ticker", "next_seq"])
         .sort("ticker", "seq")
     )
-    tickers = {ticker: number for number, ticker in enumerate(asked["ticker"].cast(pl.String).unique().sort())}
+    tickers = {ticker: number for number, ticker in enumerate(comparable["ticker"].cast(pl.String).unique().sort())}
     mine = deltas.with_columns(_text=pl.col("ticker").cast(pl.String)).filter(pl.col("_text").is_in(list(tickers)))
-    span = int(max(each.to_numpy().max(initial=0) for each in (mine["seq"], asked["next_seq"]))) + 1
+    span = int(max(each.to_numpy().max(initial=0) for each in (mine["seq"], comparable["next_seq"]))) + 1
     # The market's number and the number of the frame in one integer, ascending.
     market = mine["_text"].replace_strict(tickers, return_dtype=pl.Int64) * span if mine.height else mine["seq"]
     keys = (market + mine["seq"]).to_numpy()
     order = np.argsort(keys)
     keys, running = keys[order], np.zeros(len(keys) + 1, dtype=np.uint64)
     np.cumsum(delta_hashes(mine)[order], out=running[1:])
-    base = np.array([tickers[str(ticker)] for ticker in asked["ticker"]], dtype=np.int64) * span
-    low = np.searchsorted(keys, base + asked["seq"].to_numpy(), side="right")
-    high = np.searchsorted(keys, base + asked["next_seq"].to_numpy(), side="left")
-    reached = asked["_sum"].to_numpy() + (running[high] - running[low])
-    return asked.with_columns(
-        pl.col("ticker").cast(pl.String), passed=pl.Series(reached == asked["_next"].to_numpy(), dtype=pl.Boolean)
+    base = np.array([tickers[str(ticker)] for ticker in comparable["ticker"]], dtype=np.int64) * span
+    low = np.searchsorted(keys, base + comparable["seq"].to_numpy(), side="right")
+    high = np.searchsorted(keys, base + comparable["next_seq"].to_numpy(), side="left")
+    reached = comparable["_sum"].to_numpy() + (running[high] - running[low])
+    return comparable.with_columns(
+        pl.col("ticker").cast(pl.String), passed=pl.Series(reached == comparable["_next"].to_numpy(), dtype=pl.Boolean)
     ).select(pl.col(name).cast(kind) for name, kind in RUN_CHECKS.items())

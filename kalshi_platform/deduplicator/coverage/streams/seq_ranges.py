@@ -1,4 +1,4 @@
-"""What a gatherer's ledger claims: runs of contiguous numbers, and the markets that were followed in them. Pure.
+"""Merges a ledger's segments into runs of contiguous seq, and clips book subscriptions to them. Pure.
 
 Frames are polars frames; `seq_*` are inclusive. Touching segments form a run, whatever commits brought them.
 """
@@ -9,7 +9,7 @@ import polars as pl
 
 
 def merge_segments(segments: pl.DataFrame) -> pl.DataFrame:
-    """Join the segments (stream_id, seq_from, seq_to) of any streams into runs of the same columns."""
+    """Merge the segments (stream_id, seq_from, seq_to) of any streams into runs of the same columns."""
     ordered = segments.select("stream_id", "seq_from", "seq_to").sort("stream_id", "seq_from", "seq_to")
     reached = pl.col("seq_to").cum_max().shift(1).over("stream_id")
     starts = reached.is_null() | (pl.col("seq_from") > reached + 1)
@@ -21,14 +21,14 @@ def merge_segments(segments: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def clip_to_range(book_subscriptions: pl.DataFrame, of_runs: pl.DataFrame) -> pl.DataFrame:
+def clip_to_range(book_subscriptions: pl.DataFrame, runs: pl.DataFrame) -> pl.DataFrame:
     """Clip book subscriptions to the run that holds their snapshot: (stream_id, ticker, exchange_index, seq, seq_end).
 
     `book_subscriptions`: stream_id, ticker, exchange_index, seq_from (the snapshot), seq_to (null while it lasts).
     `seq` is the snapshot's; the market's book is followed from it to `seq_end`. A book subscription whose snapshot was
     never committed is left out.
     """
-    run = of_runs.select("stream_id", pl.col("seq_from").alias("run_from"), pl.col("seq_to").alias("run_to"))
+    run = runs.select("stream_id", pl.col("seq_from").alias("run_from"), pl.col("seq_to").alias("run_to"))
     return (
         book_subscriptions.sort("seq_from")
         .join_asof(

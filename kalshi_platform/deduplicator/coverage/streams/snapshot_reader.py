@@ -1,4 +1,4 @@
-"""Snapshots of one stream and the deltas between them, read to be compared by number (see `proof_runs`)."""
+"""Reads snapshots of one stream and the deltas between them, to check them against each other (see check_snapshots)."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from kalshi_platform.storage.read import ArrowSnapshot
 
 
 def read_checks(snapshot: ArrowSnapshot, stream_id: int, found: pl.DataFrame) -> pl.DataFrame:
-    """Compare pairs of snapshots; gives the columns of proof_runs.RUN_CHECKS. Raises DatabaseUnavailable.
+    """Compare pairs of snapshots; gives the columns of check_snapshots.RUN_CHECKS. Raises DatabaseUnavailable.
 
-    `found`: at least one, as proof_runs.pairs() gives them.
+    `found`: at least one, as pair_snapshots() gives them.
     """
     books = read_levels(snapshot, stream_id, _seqs_of_pairs(found))
     tickers = found["ticker"].cast(pl.String).unique().to_list()

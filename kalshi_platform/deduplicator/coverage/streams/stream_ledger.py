@@ -1,4 +1,4 @@
-"""What a gatherer's ledger says of one stream: which numbers were committed, and which markets it followed when."""
+"""Reads a gatherer's ledger of one stream: which numbers were committed, and which markets it followed when."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class StreamLedger(NamedTuple):
 
 
 def read_ledger(snapshot: ArrowSnapshot, stream_id: int) -> StreamLedger:
-    """Raises DatabaseUnavailable."""
+    """Read the ledger of a stream. Raises DatabaseUnavailable."""
     segments = _frame(
         snapshot,
         "SELECT stream_id, seq_from, seq_to, exchange_ts_min, exchange_ts_max FROM stream_segments"

@@ -1,4 +1,4 @@
-"""A stretch of time of one stream: its ledger, its deltas, and the few rows around it that tell how far claims reach.
+"""Reads a stretch of time of one stream: its ledger, its deltas, and the rows around it that decide how far claims go.
 
 A claim of a quiet market rests on frames that may lie far outside the stretch. Of each run that reaches beyond an end
 of it the nearest commit beyond is read as well, which gives the same claims within as all of the stream would.
@@ -31,9 +31,9 @@ COLUMNS = ("seq", "exchange_us", "ticker", "exchange_index", "side", "price_e4",
 class StreamWindow(NamedTuple):
     """`deltas`: the rows of COLUMNS, tickers and sides as enumerations; more than the stretch, at both ends.
 
-    `withdrawn`: what steps back between commits take from all claims. `whole`: False where the ledger speaks of rows
-    that are gone (retention has dropped them), so that nothing can be said any more. `pending`: whether a snapshot that
-    is still to come may prove more.
+    `withdrawn`: what time regressions between commits invalidate of all claims. `whole`: False where the ledger speaks
+    of rows that are gone (retention has dropped them), so that nothing can be said any more. `pending`: whether a
+    snapshot that is still to come may prove more.
     """
 
     stream_id: int

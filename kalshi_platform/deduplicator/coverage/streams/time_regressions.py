@@ -1,7 +1,8 @@
-"""Where exchange times go back within a stream, and what that takes from its claims. Pure.
+"""Measures where exchange times go back within a stream, and what that invalidates of its claims. Pure.
 
-Claims rest on W: after a frame that says t no frame says less than t - W. Where one does, the stream has shown that W
-was too small just then, so that nothing from the earlier time to the later one is claimed of any market of that feed.
+Claims rest on max_out_of_orderness: after a frame of time t no frame has a time before t - max_out_of_orderness. Where
+one does, that bound was too small just then, so that nothing from the earlier time to the later one is claimed of any
+market of that feed.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ REGRESSIONS = {"ticker": pl.String, "steps": pl.Int64, "largest_us": pl.Int64, "
 
 
 def measure_regressions(deltas: pl.DataFrame, within: Interval) -> pl.DataFrame:
-    """Measure those whose row lies within the range: per ticker how many, the largest (µs), and the time of its row.
+    """Measure regressions of rows within the range: per ticker how many, the largest (µs), and the time of its row.
 
     `deltas`: seq, exchange_us, ticker, of one stream. The empty ticker stands for the stream as a whole.
     """
@@ -24,7 +25,7 @@ def measure_regressions(deltas: pl.DataFrame, within: Interval) -> pl.DataFrame:
 
 
 def invalidated_intervals(deltas: pl.DataFrame, max_out_of_orderness_us: int) -> dict[int, list[Interval]]:
-    """What steps of more than the margin take away, by exchange_index; `deltas` also with that column."""
+    """Return what regressions beyond the bound invalidate, by exchange_index; `deltas` also with that column."""
     peak = pl.col("exchange_us").cum_max().shift(1).over("exchange_index")
     stepped = (
         deltas.select("seq", "exchange_us", "exchange_index")
@@ -39,7 +40,7 @@ def invalidated_intervals(deltas: pl.DataFrame, max_out_of_orderness_us: int) ->
 
 
 def invalidated_between_segments(segments: pl.DataFrame, max_out_of_orderness_us: int) -> list[Interval]:
-    """The same from one commit to later ones, as far as their times tell; of all feeds of the stream.
+    """Return the same from one commit to later ones, as far as their times tell; of all feeds of the stream.
 
     `segments`: seq_from, low_us, high_us (null without deltas).
     """

@@ -1,9 +1,9 @@
-"""What unknown messages in a stream of books take from its ledger.
+"""Truncates book subscriptions at messages of unknown type, unless later snapshots prove that these changed nothing.
 
 A gatherer follows a market on when a message of an unknown type takes a number: it may have changed a book, or not. The
-next snapshot of the market tells: where the one before and the stream's own deltas lead to it, the messages between
+next snapshot of the market decides: where the one before and the stream's own deltas lead to it, the messages between
 changed nothing, and the market was followed all the time. Otherwise it was followed only to the number before the first
-of them. One book that was changed condemns the type: of no market does a snapshot then prove anything against it, for
+of them. One book that was changed disproves the type: of no market does a snapshot then prove anything against it, for
 what a message changed, another may have changed back.
 """
 
@@ -53,15 +53,15 @@ def read_verified_ledger(snapshot: ArrowSnapshot, stream_id: int, within: Interv
     return VerifiedLedger(ledger._replace(book_subscriptions=book_subscriptions), pending)
 
 
-def find_doubted(of_spans: pl.DataFrame, unknown: pl.DataFrame) -> pl.DataFrame:
+def find_doubted(spans: pl.DataFrame, unknown: pl.DataFrame) -> pl.DataFrame:
     """The spans of one stream that hold an unknown message which may concern their market, each with `first`. Pure.
 
-    `of_spans` as runs.spans() gives them, `unknown`: the columns of UNKNOWN, an empty ticker for any market.
+    `spans` as clip_to_range() gives them, `unknown`: the columns of UNKNOWN, an empty ticker for any market.
     """
-    ordered = of_spans.sort("seq")
+    ordered = spans.sort("seq")
     numbers = unknown.select(pl.col("seq").alias("_unknown"), "ticker").sort("_unknown")
     general = numbers.filter(pl.col("ticker") == "").select("_unknown")
-    named = numbers.filter(pl.col("ticker") != "").with_columns(pl.col("ticker").cast(of_spans.schema["ticker"]))
+    named = numbers.filter(pl.col("ticker") != "").with_columns(pl.col("ticker").cast(spans.schema["ticker"]))
     found = ordered.join_asof(
         general, left_on="seq", right_on="_unknown", strategy="forward", allow_exact_matches=False, coalesce=False,
         check_sortedness=False,
@@ -78,7 +78,7 @@ def find_doubted(of_spans: pl.DataFrame, unknown: pl.DataFrame) -> pl.DataFrame:
 
 
 def pair_doubted(ledger: StreamLedger, doubted: pl.DataFrame, within: Interval) -> pl.DataFrame:
-    """Neighbouring snapshots with an unknown message between them, as proof_runs.pairs() gives them. Pure."""
+    """Neighbouring snapshots with an unknown message between them, as pair_snapshots() gives them. Pure."""
     every = clip_to_range(ledger.book_subscriptions, merge_segments(ledger.segments))
     return pair_snapshots(every, ledger.segments, within).join(
         doubted.select(_SUBSCRIPTION), on=_SUBSCRIPTION, how="semi"
@@ -90,25 +90,25 @@ def truncate_subscriptions(
 ) -> pl.DataFrame:
     """The book subscriptions of one stream as far as they stand. Pure.
 
-    `doubted` as find_doubted() gives them; `checks`: those of proof_runs.RUN_CHECKS that could be made of them.
+    `doubted` as find_doubted() gives them; `checks`: those of check_snapshots.RUN_CHECKS that could be made of them.
     """
     if doubted.is_empty():
         return book_subscriptions
     kind = doubted.schema["ticker"]
     verdicts = checks.select(pl.col("ticker").cast(kind), "seq", "passed")
-    judged = doubted.join(verdicts, on=_SUBSCRIPTION, how="left")
-    condemned = _frame_types_between(judged.filter(~pl.col("passed")), unknown)
-    guilty = find_doubted(judged.drop("first"), unknown.filter(pl.col("frame_type").is_in(condemned)))
-    stands = pl.col("passed").fill_null(value=False) & ~pl.col("_guilty")
-    guilty_spans = guilty.select(*_SUBSCRIPTION, pl.lit(value=True).alias("_guilty"))
+    checked = doubted.join(verdicts, on=_SUBSCRIPTION, how="left")
+    changing_types = _frame_types_between(checked.filter(~pl.col("passed")), unknown)
+    changed = find_doubted(checked.drop("first"), unknown.filter(pl.col("frame_type").is_in(changing_types)))
+    stands = pl.col("passed").fill_null(value=False) & ~pl.col("_is_changed")
+    changed_spans = changed.select(*_SUBSCRIPTION, pl.lit(value=True).alias("_is_changed"))
     cut = (
-        judged.join(guilty_spans, on=_SUBSCRIPTION, how="left")
-        .with_columns(pl.col("_guilty").fill_null(value=False))
+        checked.join(changed_spans, on=_SUBSCRIPTION, how="left")
+        .with_columns(pl.col("_is_changed").fill_null(value=False))
         .filter(~stands)
         .select(
             "ticker",
             pl.col("seq").alias("seq_from"),
-            # Where the snapshots contradict each other nobody knows from where on it was wrong.
+            # Where the snapshots contradict each other it is not known from where on it was wrong.
             _to=pl.when(pl.col("passed").fill_null(value=True)).then(pl.col("first") - 1).otherwise(pl.col("seq") - 1),
         )
     )

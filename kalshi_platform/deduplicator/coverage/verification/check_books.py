@@ -1,4 +1,4 @@
-"""Books of production against each other and against polled ones, as sums. Pure.
+"""Checks books of production against each other and against polled ones, by their hashes. Pure.
 
 A checkpoint and the deltas after it give the next checkpoint wherever all between is covered. A polled book (REST) has
 neither number nor exchange time: it is compared with every book that production had in its window, also between rows of
@@ -18,7 +18,7 @@ from kalshi_platform.deduplicator.coverage.multiset_hash import Hashes
 from kalshi_platform.deduplicator.coverage.timeline import Covered, Ints, Timeline
 
 CONSISTENT, INCONSISTENT, UNDECIDED = 1, -1, 0
-# Rows of one exchange time from several observeres have no known order: so many at most are tried in every one.
+# Rows of one exchange time from several observers have no known order: so many at most are tried in every one.
 _MOST_UNORDERED = 10
 _CANDIDATES_AT_ONCE = 1 << 22
 
@@ -87,12 +87,12 @@ def check_polled_books(
     wanted = polled.sums - offsets[near]
     low = np.maximum(timeline.before(polled.market, polled.low_us), begins[near])
     high = timeline.after(polled.market, polled.high_us)
-    asked = np.flatnonzero(known)
-    matched = _contains_sum(timeline.sums, low[asked], high[asked], wanted[asked])
+    decidable = np.flatnonzero(known)
+    matched = _contains_sum(timeline.sums, low[decidable], high[decidable], wanted[decidable])
     for place in np.flatnonzero(~matched):
-        row = asked[place]
+        row = decidable[place]
         matched[place] = _contains_sum_out_of_order(timeline, int(low[row]), int(high[row]), wanted[row])
-    verdicts[asked] = np.where(matched, CONSISTENT, np.where(whole[asked], INCONSISTENT, UNDECIDED))
+    verdicts[decidable] = np.where(matched, CONSISTENT, np.where(whole[decidable], INCONSISTENT, UNDECIDED))
     for place in np.flatnonzero(verdicts == INCONSISTENT):
         if _has_too_many_orders(timeline, int(low[place]), int(high[place])):
             verdicts[place] = UNDECIDED
@@ -100,7 +100,7 @@ def check_polled_books(
 
 
 def _offsets(timeline: Timeline, checkpoints: Checkpoints) -> Hashes:
-    """What to add to the running sums of the rows to get the books that each checkpoint tells."""
+    """What to add to the running sums of the rows to get the book of each checkpoint."""
     found: Hashes = checkpoints.sums - timeline.sums[timeline.after(checkpoints.market, checkpoints.us)]
     return found
 
@@ -131,7 +131,7 @@ def _contains_sum(sums: Hashes, low: Ints, high: Ints, wanted: Hashes) -> npt.ND
 
 
 def _find_unordered(timeline: Timeline, low: int, high: int) -> list[tuple[int, int]]:
-    """Rows low … high - 1 that share an exchange time and came from several observeres, as ranges."""
+    """Rows low … high - 1 that share an exchange time and came from several observers, as ranges."""
     if timeline.observer is None or high - low < 2:
         return []
     edges = [low, *(np.flatnonzero(np.diff(timeline.keys[low:high])) + 1 + low).tolist(), high]

@@ -1,4 +1,4 @@
-"""An hour of production as arrays: its deltas, the checkpoints they follow, and the polled books to compare with.
+"""Reads an hour of production as arrays: its deltas, the checkpoints they follow, and the polled books to compare with.
 
 Rows become numbers batch by batch while they stream in: about 40 bytes each are kept.
 """
@@ -22,7 +22,7 @@ _MINUTE_US = 60 * US_PER_S
 
 
 class HourRows(NamedTuple):
-    """`hour`: what judge() takes. `changes` and `exchange_us`: the deltas, `line` being the market.
+    """`hour`: what verify_claims() takes. `changes` and `exchange_us`: the deltas, `line` being the market.
 
     `checkpoints`: the rows behind hour.checkpoints, with the lists of levels.
     """
@@ -38,7 +38,7 @@ class _Collector:
 
     def __init__(self) -> None:
         self.tickers: dict[str, int] = {}
-        self._observeres: dict[str, int] = {}
+        self._observers: dict[str, int] = {}
         self._columns: dict[str, list[np.ndarray]] = {}
         self._delays: list[pl.DataFrame] = []
 
@@ -50,7 +50,7 @@ class _Collector:
         self._keep("market", number_names(frame["ticker"], self.tickers).astype(np.int32))
         self._keep("us", frame["exchange_us"].to_numpy())
         self._keep("seq", frame["seq"].to_numpy())
-        self._keep("observer", number_names(frame["observer"], self._observeres).astype(np.int32))
+        self._keep("observer", number_names(frame["observer"], self._observers).astype(np.int32))
         self._keep("side", (frame["side"] == "no").to_numpy().astype(np.int8))
         self._keep("price", frame["price_e4"].to_numpy())
         self._keep("size", frame["delta_e2"].to_numpy())

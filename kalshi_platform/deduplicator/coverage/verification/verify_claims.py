@@ -1,10 +1,10 @@
-"""What an hour's claims are worth: claims and checks → coverage, a proof per market, alarms. Pure.
+"""Verifies the claims of an hour: claims and checks → coverage, a proof per market, alarms. Pure.
 
-Each claim is compared with production, which unites all streams: a claim whose stream holds less than production does
-there is false, and every stream that claims a part of the same time loses its claim with it (one of them is wrong, and
-nobody can say which). What fails a book proof withdraws the claims that the proof rested on.
+Each claim is compared with production, which holds the union of all streams: a claim whose stream holds less than
+production does there is false, and every stream that claims a part of the same time loses its claim with it (one of
+them is wrong, and it is not known which). What fails a book proof withdraws the claims that the proof rested on.
 
-Claims that nobody can be asked about any more come as the last close left them. A withdrawn one never counts again; but
+Claims of streams that can no longer be read come as the last close left them. A withdrawn one never counts again; but
 what it contradicted then it contradicts still, so it takes part in the checks unless its own stream failed by itself.
 """
 
@@ -63,12 +63,12 @@ def verify_claims(
     lost: Sequence[tuple[str, int, int, str]] = (),
     earlier: Mapping[str, tuple[int, int]] = MappingProxyType({}),
 ) -> Verification:
-    """Judge the claims of one hour. `lost`: (ticker, from, to, reason) of spans of which nothing may be claimed.
+    """Verify the claims of one hour. `lost`: (ticker, from, to, reason) of spans of which nothing may be claimed.
 
-    `earlier`: by market, how many run checks an earlier close made and how many failed, with streams that cannot be
-    asked any more: they count where fewer could be made now.
+    `earlier`: by market, how many run checks an earlier close made and how many failed, with streams that can no
+    longer be read: they count where fewer could be made now.
     `claims`: CLAIM, rows, content and withdrawn (null unless an earlier close withdrew the claim); of all streams, each
-    within the hour. `run_checks`: gatherer and the columns of proof_runs.RUN_CHECKS.
+    within the hour. `run_checks`: gatherer and the columns of check_snapshots.RUN_CHECKS.
     """
     counts: dict[str, dict[str, int]] = {}
     details: dict[str, list[str]] = {}
@@ -92,24 +92,24 @@ def verify_claims(
     return Verification(claims, coverage, proofs, alarms)
 
 
-def fail_markets(judged: Verification, tickers: Sequence[str], reason: str) -> Verification:
-    """The same after markets were found wrong as a whole: nothing of the hour is claimed of them."""
+def fail_markets(verification: Verification, tickers: Sequence[str], reason: str) -> Verification:
+    """Fail markets that were found wrong as a whole: nothing of the hour is claimed of them."""
     if not tickers:
-        return judged
+        return verification
     hit = pl.col("ticker").is_in(list(tickers))
-    claims = _withdraw(judged.claims, hit, reason)
-    proofs = judged.proofs.with_columns(
+    claims = _withdraw(verification.claims, hit, reason)
+    proofs = verification.proofs.with_columns(
         verdict=pl.when(hit).then(pl.lit("failed")).otherwise("verdict"),
         withdrawn_us=pl.when(hit).then(pl.col("withdrawn_us") + pl.col("covered_us")).otherwise("withdrawn_us"),
         covered_us=pl.when(hit).then(0).otherwise("covered_us"),
         detail=pl.when(hit & (pl.col("detail") == "")).then(pl.lit(reason)).otherwise("detail"),
     )
-    alarms = [*judged.alarms, *(("book_proof", ticker, reason) for ticker in tickers)]
+    alarms = [*verification.alarms, *(("book_proof", ticker, reason) for ticker in tickers)]
     return Verification(claims, union_of_claims(claims), proofs, alarms)
 
 
 def union_of_claims(claims: pl.DataFrame) -> dict[str, list[Interval]]:
-    """The union of the claims that stand, by ticker."""
+    """Return the union of the claims that stand, by ticker."""
     found: dict[str, list[Interval]] = {}
     standing = claims.filter(pl.col("withdrawn").is_null())
     for ticker, low, high in standing.select("ticker", "from_us", "to_us").iter_rows():
@@ -118,7 +118,7 @@ def union_of_claims(claims: pl.DataFrame) -> dict[str, list[Interval]]:
 
 
 def find_mismatched(claims: pl.DataFrame, hour: ProductionHour) -> pl.DataFrame:
-    """Claims whose stream does not hold there exactly what production holds."""
+    """Return claims whose stream does not hold there exactly what production holds."""
     places = {ticker: number for number, ticker in enumerate(hour.tickers)}
     known = claims.with_columns(_market=pl.col("ticker").replace_strict(places, default=-1, return_dtype=pl.Int64))
     market = known["_market"].to_numpy()
