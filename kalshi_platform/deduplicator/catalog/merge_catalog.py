@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
+from pathlib import Path
 from typing import Any, TypeVar
 
 import polars as pl
@@ -26,6 +27,9 @@ from kalshi_platform.errors import KalshiPlatformError
 from kalshi_platform.monitoring.event_log import event_logger
 from kalshi_platform.storage.migrate import check
 from kalshi_platform.storage.pool import Database, Transaction
+from kalshi_platform.storage.queries import load
+
+_SQL = load(Path(__file__).with_name("queries.sql"))
 
 CATALOG_TABLES = ("series", "events", "markets")
 # About 3 MB of payloads.
@@ -218,8 +222,7 @@ class _Merge:
         ]
         with self._production.transaction() as transaction:
             rows = transaction.fetch_all(
-                'SELECT DISTINCT ticker COLLATE "C" FROM catalog_pending WHERE gatherer = ANY (%s) AND table_name = %s'
-                ' AND ticker COLLATE "C" > %s ORDER BY 1 LIMIT %s',
+                _SQL["find_pending_tickers"],
                 (list(self._news), table, beyond, NAMES_AT_ONCE),
             )
         return [*pages, [ticker for (ticker,) in rows]]
@@ -271,15 +274,12 @@ class _Merge:
                     [(*row, ends[row[place[0]], row[place[1]]]) for row in rows],
                 )
         transaction.execute_values(
-            f"UPDATE {table}_history h SET valid_to = v.valid_to"  # noqa: S608 - our own names
-            " FROM (VALUES %s) AS v (ticker, valid_from, valid_to)"
-            " WHERE h.ticker = v.ticker AND h.valid_from = v.valid_from",
+            _SQL["end_versions"].format(table=table),
             versions.end.rows(),
             "(%s::text, %s::timestamptz, %s::timestamptz)",
         )
         transaction.execute_values(
-            f"DELETE FROM {table}_history h USING (VALUES %s) AS v (ticker, valid_from)"  # noqa: S608 - our own names
-            " WHERE h.ticker = v.ticker AND h.valid_from = v.valid_from",
+            _SQL["delete_versions"].format(table=table),
             versions.drop.rows(),
             "(%s::text, %s::timestamptz)",
         )
@@ -291,12 +291,11 @@ class _Merge:
         gatherer that was missed is read again. One that was never read will be read from its beginning anyway.
         """
         transaction.execute(
-            "DELETE FROM catalog_pending WHERE gatherer = ANY (%s) AND table_name = %s AND ticker = ANY (%s)",
+            _SQL["delete_pending"],
             (list(self._news), table, list(tickers)),
         )
         transaction.execute(
-            "INSERT INTO catalog_pending (gatherer, table_name, ticker)"
-            " SELECT g, %s, t FROM unnest(%s::text[]) AS g, unnest(%s::text[]) AS t ON CONFLICT DO NOTHING",
+            _SQL["insert_pending"],
             (table, [name for name in self.missed if name in self._positions], list(tickers)),
         )
 
@@ -334,23 +333,21 @@ def _upsert(transaction: Transaction, table: str, columns: Sequence[str], rows: 
 
 def _set_first_seen(transaction: Transaction, table: str, moments: pl.DataFrame) -> None:
     transaction.execute_values(
-        f"UPDATE {table} t SET first_seen_at = v.at FROM (VALUES %s) AS v (ticker, at) WHERE t.ticker = v.ticker",  # noqa: S608 - our own names
+        _SQL["set_first_seen"].format(table=table),
         moments.rows(),
         "(%s::text, %s::timestamptz)",
     )
 
 
 def _load_positions(transaction: Transaction) -> dict[str, Position]:
-    rows = transaction.fetch_all("SELECT gatherer, change_no, token::text FROM catalog_cursors")
+    rows = transaction.fetch_all(_SQL["read_cursors"])
     return {name: Position(change_no, token) for name, change_no, token in rows}
 
 
 def _advance_cursor(transaction: Transaction, gatherer: str, was: Position | None, until: Position) -> None:
     """Move a cursor, unless another merge moved it meanwhile (then its progress stays)."""
     transaction.execute(
-        "INSERT INTO catalog_cursors AS t (gatherer, change_no, token) VALUES (%(gatherer)s, %(until)s, %(token)s)"
-        " ON CONFLICT (gatherer) DO UPDATE SET change_no = excluded.change_no, token = excluded.token,"
-        " merged_at = excluded.merged_at WHERE t.change_no = %(was)s AND t.token = %(was_token)s",
+        _SQL["advance_cursor"],
         {
             "gatherer": gatherer,
             "until": until.change_no,
@@ -365,7 +362,7 @@ def _advance_cursor(transaction: Transaction, gatherer: str, was: Position | Non
 def _merge_transaction(production: Database) -> Iterator[Transaction]:
     """A transaction in which no other merge of catalogs writes: two merges at once would wait for each other's rows."""
     with production.transaction() as transaction:
-        transaction.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (_LOCK,))
+        transaction.execute(_SQL["lock_merge"], (_LOCK,))
         yield transaction
 
 

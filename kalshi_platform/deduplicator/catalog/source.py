@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, NamedTuple, TypeAlias
 
 import polars as pl
@@ -12,6 +13,9 @@ from kalshi_platform.deduplicator.settings import GathererSource
 from kalshi_platform.errors import SchemaMismatch
 from kalshi_platform.monitoring.event_log import event_logger
 from kalshi_platform.storage.pool import Database, Transaction
+from kalshi_platform.storage.queries import load
+
+_SQL = load(Path(__file__).with_name("queries.sql"))
 
 NAMES_AT_ONCE = 50_000
 """How many tickers are held of each catalog; their rows are read in far smaller chunks."""
@@ -45,10 +49,7 @@ def read_change_range(source: GathererSource, position: Position | None) -> Chan
     database = Database(source.catalog_url, name=f"{source.name} catalog", pool_size=1)
     try:
         with database.transaction() as transaction:
-            row = transaction.fetch_one(
-                "SELECT change_no, token::text, EXISTS (SELECT FROM markets)"
-                " FROM catalog_counter JOIN catalog_changes ON change_no = last_change_no"
-            )
+            row = transaction.fetch_one(_SQL["find_newest_change"])
             if row is None:
                 raise SchemaMismatch(
                     f"database {database.name}: the line of its newest change was taken from catalog_changes; its next"
@@ -68,7 +69,7 @@ def read_change_range(source: GathererSource, position: Position | None) -> Chan
 
 def _has_change(transaction: Transaction, position: Position) -> bool:
     """Return whether this catalog went through the change at which it was left."""
-    found = transaction.fetch_one("SELECT token::text FROM catalog_changes WHERE change_no = %s", (position.change_no,))
+    found = transaction.fetch_one(_SQL["read_change_token"], (position.change_no,))
     return found == (position.token,)
 
 
@@ -76,9 +77,7 @@ def read_changed_tickers(transaction: Transaction, table: str, after: int, beyon
     """Read which objects changed after a number, themselves or a version of them: at most NAMES_AT_ONCE tickers,
     ascending by their bytes, that come after `beyond`."""
     rows = transaction.fetch_all(
-        f"SELECT ticker FROM (SELECT ticker FROM {table} WHERE change_no > %(after)s"  # noqa: S608 - our own names
-        f" UNION SELECT ticker FROM {table}_history WHERE change_no > %(after)s) AS found"
-        ' WHERE ticker COLLATE "C" > %(beyond)s ORDER BY ticker COLLATE "C" LIMIT %(limit)s',
+        _SQL["find_changed_tickers"].format(table=table),
         {"after": after, "beyond": beyond, "limit": NAMES_AT_ONCE},
     )
     return [ticker for (ticker,) in rows]
@@ -87,20 +86,15 @@ def read_changed_tickers(transaction: Transaction, table: str, after: int, beyon
 def read_objects(transaction: Transaction, table: str, tickers: Sequence[str]) -> pl.DataFrame:
     """Read of some objects: ticker, known_at, first_seen_at; of markets also whether their result is known (`has_end`),
     and whether they vanished without it (`lost_end`)."""
-    ends = ", result IS NOT NULL, status = 'vanished' AND result IS NULL" if table == "markets" else ""
-    rows = transaction.fetch_all(
-        f"SELECT ticker, known_at, first_seen_at{ends} FROM {table} WHERE ticker = ANY (%s)",  # noqa: S608 - our own names
-        (list(tickers),),
-    )
-    return pl.DataFrame(rows, schema=_OBJECTS | _ENDS if ends else _OBJECTS, orient="row")
+    has_ends = table == "markets"
+    name = "read_markets" if has_ends else "read_objects"
+    rows = transaction.fetch_all(_SQL[name].format(table=table), (list(tickers),))
+    return pl.DataFrame(rows, schema=_OBJECTS | _ENDS if has_ends else _OBJECTS, orient="row")
 
 
 def read_versions(transaction: Transaction, table: str, tickers: Sequence[str]) -> pl.DataFrame:
     """Read all versions of some objects: ticker, valid_from, valid_to, fingerprint."""
-    rows = transaction.fetch_all(
-        f"SELECT ticker, valid_from, valid_to, fingerprint FROM {table}_history WHERE ticker = ANY (%s)",  # noqa: S608 - our own names
-        (list(tickers),),
-    )
+    rows = transaction.fetch_all(_SQL["read_versions"].format(table=table), (list(tickers),))
     return pl.DataFrame(rows, schema=_VERSIONS, orient="row")
 
 
@@ -108,8 +102,7 @@ def read_columns(transaction: Transaction, table: str) -> list[str]:
     """Read the columns of a table of the catalog: the same in gatherers and production, made by the same SQL. Without
     the number of the change, which each database gives itself."""
     rows = transaction.fetch_all(
-        "SELECT attname FROM pg_attribute WHERE attrelid = %s::regclass AND attnum > 0 AND NOT attisdropped"
-        " AND attname <> 'change_no' ORDER BY attnum",
+        _SQL["read_columns"],
         (table,),
     )
     return [str(row[0]) for row in rows]

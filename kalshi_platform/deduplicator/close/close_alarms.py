@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 
 from kalshi_platform.storage.pool import Database
+from kalshi_platform.storage.queries import load
+
+_SQL = load(Path(__file__).with_name("queries.sql"))
 
 
 @dataclass(frozen=True)
@@ -38,11 +42,7 @@ def read_worst_markets(production: Database, hours: Sequence[datetime], limit: i
     """Markets that failed in these hours, the lowest score first."""
     with production.transaction() as transaction:
         rows = transaction.fetch_all(
-            "SELECT hour, ticker, verdict, score,"
-            " run_failures + checkpoint_failures + stream_failures + rest_inconsistent,"
-            " rest_undecided, withdrawn_us / 1e6::double precision, detail FROM book_proofs"
-            " WHERE hour = ANY (%s) AND verdict = 'failed'"
-            " ORDER BY score NULLS FIRST, 5 DESC, hour, ticker LIMIT %s",
+            _SQL["find_worst_markets"],
             (list(hours), limit),
         )
     return [MarketProof(*row) for row in rows]
@@ -52,8 +52,7 @@ def read_alarms_between(production: Database, low: datetime, high: datetime) -> 
     """Alarms of the hours of [low, high), by hour and kind."""
     with production.transaction() as transaction:
         rows = transaction.fetch_all(
-            "SELECT hour, kind, subject, detail, raised_at FROM close_alarms WHERE hour >= %s AND hour < %s"
-            " ORDER BY hour, kind, subject",
+            _SQL["read_alarms_between"],
             (low, high),
         )
     return [CloseAlarm(*row) for row in rows]

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import datetime, timedelta
+from pathlib import Path
 
 import polars as pl
 import pyarrow as pa
@@ -37,6 +38,9 @@ from kalshi_platform.monitoring.event_log import event_logger
 from kalshi_platform.storage.migrate import check
 from kalshi_platform.storage.partitions import PartitionBounds, PartitionKeeper
 from kalshi_platform.storage.pool import Database, Transaction
+from kalshi_platform.storage.queries import load
+
+_SQL = load(Path(__file__).with_name("queries.sql"))
 
 # Checkpoints of snapshots that got theirs longer ago than this are made again, which costs time and changes nothing.
 _LOOK_BACK = timedelta(days=14)
@@ -149,7 +153,7 @@ class _Close:
         Merges with lower numbers are over, and any with a higher one reopens the hour.
         """
         with production.merge_transaction(self._database) as transaction:
-            row = transaction.fetch_one("SELECT next_merge_no(), clock_timestamp()")
+            row = transaction.fetch_one(_SQL["begin_close"])
         assert row is not None  # noqa: S101 - a constant query has one row
         return int(row[0]), row[1]
 

@@ -6,12 +6,16 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
+from pathlib import Path
 
 from kalshi_platform.deduplicator.close.close_store import Alarm
 from kalshi_platform.deduplicator.close.hour_summary import NOTHING_OPEN, CoverageShare
 from kalshi_platform.deduplicator.close.previous_close import PreviousClose
 from kalshi_platform.deduplicator.trades.reconcile_trades import TradeCheck
 from kalshi_platform.storage.pool import Transaction
+from kalshi_platform.storage.queries import load
+
+_SQL = load(Path(__file__).with_name("queries.sql"))
 
 
 @dataclass(frozen=True)
@@ -61,20 +65,7 @@ def record_close(
     # Without new rows the hour is what it was, and keeps its close_id: exports of it are not out of date.
     brought = any(closed.inserted.values()) or (closed.trades is not None and closed.trades.inserted > 0)
     transaction.execute(
-        "INSERT INTO hour_closes AS t (hour, close_no, closed_at, rows, checkpoints, gatherers_read,"
-        " gatherers_missed, gatherers_incomplete, may_grow, markets, open_us, covered_us)"
-        " VALUES (%(hour)s, %(close_no)s, %(closed_at)s, %(rows)s,"
-        " %(checkpoints)s, %(read)s, %(missed)s, %(incomplete)s, %(may_grow)s, %(markets)s, %(open_us)s,"
-        " %(covered_us)s)"
-        " ON CONFLICT (hour) DO UPDATE SET close_no = excluded.close_no,"
-        " close_id = CASE WHEN %(unchanged)s THEN t.close_id ELSE excluded.close_id END,"
-        " closed_at = excluded.closed_at, rows = excluded.rows,"
-        " checkpoints = CASE WHEN %(kept)s THEN t.checkpoints ELSE excluded.checkpoints END,"
-        " gatherers_read = excluded.gatherers_read, gatherers_missed = excluded.gatherers_missed,"
-        " gatherers_incomplete = excluded.gatherers_incomplete, may_grow = excluded.may_grow,"
-        " markets = CASE WHEN %(kept)s THEN t.markets ELSE excluded.markets END,"
-        " open_us = CASE WHEN %(kept)s THEN t.open_us ELSE excluded.open_us END,"
-        " covered_us = CASE WHEN %(kept)s THEN t.covered_us ELSE excluded.covered_us END",
+        _SQL["record_close"],
         {
             "hour": closed.hour,
             "close_no": close_no,

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
+from pathlib import Path
 
 import polars as pl
 
@@ -15,6 +16,9 @@ from kalshi_platform.deduplicator.coverage.verification.verify_claims import Ver
 from kalshi_platform.market.tables import CLOSE_TABLES, MERGED_TABLES, PRODUCTION_TABLES, Table
 from kalshi_platform.market.times import HOUR, datetime_from_us, us_from_datetime
 from kalshi_platform.storage.pool import Transaction
+from kalshi_platform.storage.queries import load
+
+_SQL = load(Path(__file__).with_name("queries.sql"))
 
 Alarm = tuple[str, str, str]
 CLAIM_COLUMNS = {"gatherer": pl.String, "stream_id": pl.Int64, "ticker": pl.String, "from_us": pl.Int64,
@@ -29,9 +33,7 @@ _A_WEEK = timedelta(days=7)
 def read_kept_claims(transaction: Transaction, hour: datetime, streams: Mapping[str, Iterable[int]]) -> pl.DataFrame:
     """Read claims of the hour whose streams (by gatherer) are not in `streams`: they can no longer be read."""
     rows = transaction.fetch_all(
-        "SELECT gatherer, stream_id, ticker, (extract(epoch FROM from_ts) * 1000000)::bigint,"
-        " (extract(epoch FROM to_ts) * 1000000)::bigint, rows, content, withdrawn FROM stream_claims"
-        " WHERE from_ts >= %s AND from_ts < %s",
+        _SQL["read_claims"],
         (hour, hour + HOUR),
     )
     found = pl.DataFrame(rows, schema=CLAIM_COLUMNS, orient="row")
@@ -41,7 +43,7 @@ def read_kept_claims(transaction: Transaction, hour: datetime, streams: Mapping[
 def read_run_checks(transaction: Transaction, hour: datetime, tickers: Iterable[str]) -> dict[str, tuple[int, int]]:
     """Read how many run checks of these markets the last close made, and how many of them failed."""
     rows = transaction.fetch_all(
-        "SELECT ticker, run_checks, run_failures FROM book_proofs WHERE hour = %s AND ticker = ANY (%s)",
+        _SQL["read_run_checks"],
         (hour, sorted(set(tickers))),
     )
     return {ticker: (checks, failures) for ticker, checks, failures in rows}
@@ -56,9 +58,7 @@ def find_contradicted_hours(transaction: Transaction, before: datetime, failed: 
     late = failed.filter(pl.col("low_us") < us_from_datetime(before))
     columns = [late[name].to_list() for name in ("gatherer", "stream_id", "ticker", "low_us", "high_us")]
     rows = transaction.fetch_all(
-        "SELECT DISTINCT c.hour FROM unnest(%s::text[], %s::bigint[], %s::text[], %s::timestamptz[], %s::timestamptz[])"
-        " AS f (gatherer, stream_id, ticker, low, high) JOIN stream_claims c USING (gatherer, stream_id, ticker)"
-        " WHERE c.withdrawn IS NULL AND c.from_ts < %s AND c.from_ts >= %s AND c.from_ts <= f.high AND c.to_ts > f.low",
+        _SQL["find_contradicted_hours"],
         (*columns[:3], *([datetime_from_us(us) for us in each] for each in columns[3:]), before, before - _A_WEEK),
     )
     return tuple(sorted(row[0] for row in rows))
@@ -91,7 +91,7 @@ def replace_statistics(transaction: Transaction, hour: datetime, statistics: pl.
         pl.col("_now").fill_null(0) < pl.col("seen")
     )
     kept = less["table_name"].unique().to_list()
-    transaction.execute("DELETE FROM merge_statistics WHERE hour = %s AND table_name <> ALL (%s)", (hour, kept))
+    transaction.execute(_SQL["delete_statistics"], (hour, kept))
     transaction.execute_values(
         f"INSERT INTO merge_statistics (hour, {', '.join(_STATISTICS)}) VALUES %s",  # noqa: S608 - our own
         [
@@ -105,8 +105,7 @@ def replace_statistics(transaction: Transaction, hour: datetime, statistics: pl.
 def record_streams(transaction: Transaction, hour: datetime, held: Mapping[str, pl.DataFrame]) -> None:
     """Record what the streams that were read hold of the hour, by gatherer; see gatherer_hour.HELD."""
     transaction.execute_values(
-        "INSERT INTO closed_streams (hour, gatherer, stream_id, seq_to, deltas) VALUES %s"
-        " ON CONFLICT (hour, gatherer, stream_id) DO UPDATE SET seq_to = excluded.seq_to, deltas = excluded.deltas",
+        _SQL["record_streams"],
         [(hour, name, *row) for name, streams in held.items() for row in streams.iter_rows()],
     )
 
@@ -114,8 +113,7 @@ def record_streams(transaction: Transaction, hour: datetime, held: Mapping[str, 
 def read_regression_alarms(transaction: Transaction, hour: datetime, max_out_of_orderness_us: int) -> list[Alarm]:
     """Read alarms of streams whose time went back by more than the bound, read now or by an earlier close."""
     rows = transaction.fetch_all(
-        "SELECT gatherer, stream_id, steps, largest_us FROM time_regressions"
-        " WHERE hour = %s AND ticker = '' AND largest_us > %s ORDER BY 1, 2",
+        _SQL["find_large_regressions"],
         (hour, max_out_of_orderness_us),
     )
     return [
@@ -134,11 +132,11 @@ def replace_regressions(
     """Replace the time regressions of the streams that were read. `regressions`: the columns of _REGRESSIONS."""
     for gatherer, stream_ids in streams.items():
         transaction.execute(
-            "DELETE FROM time_regressions WHERE hour = %s AND gatherer = %s AND stream_id = ANY (%s)",
+            _SQL["delete_regressions"],
             (hour, gatherer, sorted(stream_ids)),
         )
     transaction.execute_values(
-        "INSERT INTO time_regressions (hour, gatherer, stream_id, ticker, steps, largest_us, exchange_ts) VALUES %s",
+        _SQL["insert_regressions"],
         [(hour, *row[:5], datetime_from_us(row[5])) for row in regressions.select(_REGRESSIONS.keys()).iter_rows()],
     )
 
@@ -148,21 +146,18 @@ def replace_alarms(transaction: Transaction, hour: datetime, alarms: Iterable[Al
     found = {(kind, subject): detail for kind, subject, detail in alarms}
     rows = [(hour, kind, subject, detail) for (kind, subject), detail in sorted(found.items())]
     transaction.execute(
-        "DELETE FROM close_alarms WHERE hour = %s AND (kind || ' ' || subject) <> ALL (%s)",
+        _SQL["delete_alarms"],
         (hour, [f"{kind} {subject}" for kind, subject in found]),
     )
     transaction.execute_values(
-        "INSERT INTO close_alarms (hour, kind, subject, detail) VALUES %s"
-        " ON CONFLICT (hour, kind, subject) DO UPDATE SET detail = excluded.detail",
+        _SQL["upsert_alarms"],
         rows,
     )
 
 
 def read_alarms(transaction: Transaction, hour: datetime) -> tuple[Alarm, ...]:
     """Read the alarms of the hour as the last close left them."""
-    rows = transaction.fetch_all(
-        "SELECT kind, subject, detail FROM close_alarms WHERE hour = %s ORDER BY kind, subject", (hour,)
-    )
+    rows = transaction.fetch_all(_SQL["read_alarms"], (hour,))
     return tuple((kind, subject, detail) for kind, subject, detail in rows)
 
 
@@ -182,8 +177,7 @@ def count_rows(transaction: Transaction, hour: datetime) -> dict[str, int]:
 def read_checkpointed_snapshots(transaction: Transaction, low: datetime, high: datetime) -> pl.DataFrame:
     """Read which snapshots have a checkpoint in [low, high): gatherer, stream_id, seq, ticker."""
     rows = transaction.fetch_all(
-        "SELECT gatherer, stream_id, seq, ticker FROM book_checkpoints"
-        " WHERE checkpoint_ts >= %s AND checkpoint_ts < %s AND gatherer <> ''",
+        _SQL["find_checkpointed_snapshots"],
         (low, high),
     )
     schema = {"gatherer": pl.String, "stream_id": pl.Int64, "seq": pl.Int64, "ticker": pl.String}
@@ -193,8 +187,7 @@ def read_checkpointed_snapshots(transaction: Transaction, low: datetime, high: d
 def read_checkpointed_streams(transaction: Transaction, hour: datetime) -> dict[str, frozenset[int]]:
     """Read which streams have a checkpoint in the hour, by gatherer."""
     rows = transaction.fetch_all(
-        "SELECT gatherer, array_agg(DISTINCT stream_id) FROM book_checkpoints"
-        " WHERE checkpoint_ts >= %s AND checkpoint_ts < %s GROUP BY gatherer",
+        _SQL["find_checkpointed_streams"],
         (hour, hour + HOUR),
     )
     return {gatherer: frozenset(stream_ids) for gatherer, stream_ids in rows}
@@ -206,8 +199,7 @@ def replace_checkpoints(
     """Put `checkpoints` (rows of book_checkpoints) in place of the hour's checkpoints of `streams`, by gatherer."""
     for gatherer, stream_ids in streams.items():
         transaction.execute(
-            "DELETE FROM book_checkpoints WHERE checkpoint_ts >= %s AND checkpoint_ts < %s AND gatherer = %s"
-            " AND stream_id = ANY (%s)",
+            _SQL["delete_checkpoints"],
             (hour, hour + HOUR, gatherer, sorted(stream_ids)),
         )
     if checkpoints.height:
@@ -217,9 +209,7 @@ def replace_checkpoints(
 
 def read_failed_markets(transaction: Transaction, hour: datetime) -> tuple[str, ...]:
     """Read the markets whose books or claims failed."""
-    rows = transaction.fetch_all(
-        "SELECT ticker FROM book_proofs WHERE hour = %s AND verdict = 'failed' ORDER BY ticker COLLATE \"C\"", (hour,)
-    )
+    rows = transaction.fetch_all(_SQL["find_failed_markets"], (hour,))
     return tuple(ticker for (ticker,) in rows)
 
 
@@ -233,7 +223,7 @@ def replace_derived_checkpoints(transaction: Transaction, hour: datetime, checkp
     )
     if sorted(before) == sorted(tuple(row) for row in checkpoints.select(columns).iter_rows()):
         return False
-    transaction.execute("DELETE FROM book_checkpoints WHERE checkpoint_ts = %s AND gatherer = ''", (at,))
+    transaction.execute(_SQL["delete_derived_checkpoints"], (at,))
     moment = pl.lit(at).dt.cast_time_unit("us").alias("checkpoint_ts")
     _insert(transaction, PRODUCTION_TABLES["book_checkpoints"], checkpoints.with_columns(moment, gatherer=pl.lit("")))
     return True

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from functools import partial
 from itertools import pairwise
+from pathlib import Path
 from typing import TypeVar
 
 import polars as pl
@@ -23,7 +24,10 @@ from kalshi_platform.market.names import LONGEST_NAME
 from kalshi_platform.market.tables import MERGED_TABLES
 from kalshi_platform.market.times import HOUR, us_from_datetime
 from kalshi_platform.monitoring.event_log import event_logger
+from kalshi_platform.storage.queries import load
 from kalshi_platform.storage.read import arrow_snapshot
+
+_SQL = load(Path(__file__).with_name("queries.sql"))
 
 Result = TypeVar("Result")
 Slices = dict[str, list[tuple[datetime, datetime]]]
@@ -162,7 +166,7 @@ def _read_checked_hour(source: GathererSource, low_us: int, high_us: int, max_ou
 
 def _read_dropped_tables(source: GathererSource, hour: datetime) -> frozenset[str]:
     with arrow_snapshot(source.timeseries_url) as snapshot:
-        found = snapshot.table("SELECT table_name FROM dropped_hours WHERE hour = $1", (hour,))
+        found = snapshot.table(_SQL["find_dropped_tables"], (hour,))
     return frozenset(found.column(0).to_pylist())
 
 

@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
+from pathlib import Path
 
 from kalshi_platform.deduplicator.close.close_alarms import CloseAlarm, read_alarms_between
 from kalshi_platform.market.times import HOUR, us_from_datetime
 from kalshi_platform.storage.pool import Database, Transaction
+from kalshi_platform.storage.queries import load
+
+_SQL = load(Path(__file__).with_name("queries.sql"))
 
 _STEPS = 60
 
@@ -78,9 +82,7 @@ def read_coverage(database: Database, hours: Sequence[datetime]) -> Coverage:
             of_hour = read_coverage_share(transaction, hour)
             step = HOUR / _STEPS
             counts = transaction.fetch_all(
-                "SELECT m.at, count(DISTINCT c.ticker) FROM generate_series(%(from)s, %(to)s, %(step)s) AS m(at)"
-                " LEFT JOIN coverage c ON c.from_ts >= %(low)s AND c.from_ts < %(high)s"
-                " AND c.from_ts <= m.at AND c.to_ts > m.at GROUP BY m.at ORDER BY m.at",
+                _SQL["count_covered_markets"],
                 {
                     "from": hour + step / 2,
                     "to": hour + HOUR - timedelta(microseconds=1),
@@ -99,7 +101,7 @@ def read_coverage(database: Database, hours: Sequence[datetime]) -> Coverage:
 
 def read_coverage_share(transaction: Transaction, hour: datetime) -> CoverageShare:
     """The coverage share of one hour."""
-    row = transaction.fetch_one("SELECT markets, open_us, covered_us, share FROM hour_coverage_share(%s)", (hour,))
+    row = transaction.fetch_one(_SQL["read_coverage_share"], (hour,))
     assert row is not None  # noqa: S101 - the function gives one row
     markets, open_us, covered_us, share = row
     return CoverageShare(markets or 0, open_us or 0, covered_us or 0, share)
@@ -113,9 +115,7 @@ def read_proofs(database: Database, hours: Sequence[datetime]) -> Proofs:
 
 def read_proofs_within(transaction: Transaction, hours: Sequence[datetime]) -> Proofs:
     """The same within a transaction."""
-    verdicts = transaction.fetch_all(
-        "SELECT verdict, count(*) FROM book_proofs WHERE hour = ANY (%s) GROUP BY verdict", (list(hours),)
-    )
+    verdicts = transaction.fetch_all(_SQL["count_proofs"], (list(hours),))
     counted = {str(verdict): int(count) for verdict, count in verdicts}
     return Proofs(counted.get("proved", 0), counted.get("unproved", 0), counted.get("failed", 0))
 
@@ -124,9 +124,7 @@ def read_agreement(database: Database, hours: Sequence[datetime]) -> Agreement:
     """How well the gatherers' deltas agree in some hours."""
     with database.transaction() as transaction:
         rows = transaction.fetch_all(
-            "SELECT gatherer, sum(distinct_rows), sum(unique_rows), sum(agreed)::float8 / nullif(sum(comparable), 0)"
-            " FROM merge_statistics WHERE hour = ANY (%s) AND table_name = 'orderbook_deltas'"
-            " GROUP BY gatherer ORDER BY gatherer",
+            _SQL["read_agreement"],
             (list(hours),),
         )
     shares = [(float(share), str(name)) for name, _, _, share in rows if share is not None]
@@ -143,5 +141,5 @@ def read_alarms(database: Database, hours: Sequence[datetime]) -> list[CloseAlar
 def read_last_closed_hour(database: Database) -> datetime | None:
     """The newest closed hour; None before the first."""
     with database.transaction() as transaction:
-        row = transaction.fetch_one("SELECT max(hour) FROM hour_closes")
+        row = transaction.fetch_one(_SQL["find_last_closed_hour"])
     return None if row is None else row[0]

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta
+from pathlib import Path
 
 from kalshi_platform.market.times import HOUR
 from kalshi_platform.storage.pool import Database
+from kalshi_platform.storage.queries import load
+
+_SQL = load(Path(__file__).with_name("queries.sql"))
 
 RETRY_MISSING_GATHERER_FOR = timedelta(days=7)
 """An hour that was closed without a gatherer is closed again when that one answers, up to this age of the hour …"""
@@ -19,7 +23,7 @@ _SILENT_FOR = timedelta(minutes=10)
 def active_hours(production: Database) -> list[datetime]:
     """Return hours that got rows of any table, ascending."""
     with production.transaction() as transaction:
-        return [row[0] for row in transaction.fetch_all("SELECT DISTINCT hour FROM hour_activity ORDER BY hour")]
+        return [row[0] for row in transaction.fetch_all(_SQL["find_active_hours"])]
 
 
 def hours_to_close(production: Database, now: datetime) -> list[datetime]:
@@ -30,16 +34,7 @@ def hours_to_close(production: Database, now: datetime) -> list[datetime]:
     """
     with production.transaction() as transaction:
         rows = transaction.fetch_all(
-            "SELECT s.hour FROM hour_states() s LEFT JOIN hour_closes c USING (hour)"
-            " WHERE s.hour <= %(ended)s AND s.last_merge_no IS NOT NULL"
-            " AND (s.close_no IS NULL OR s.reopened OR (c.may_grow AND s.hour + %(may_grow_for)s <= %(now)s))"
-            " UNION SELECT c.hour FROM hour_closes c CROSS JOIN unnest(c.gatherers_missed) AS missed (gatherer)"
-            " LEFT JOIN merge_cursors m USING (gatherer)"
-            " WHERE c.hour >= %(oldest)s AND c.hour <= %(ended)s"
-            # What a clock ahead of ours has written holds nothing back.
-            " AND (c.closed_at <= %(now)s - greatest(%(again)s, (%(now)s - c.hour) / 8) OR c.closed_at > %(now)s)"
-            " AND (m.last_error IS NULL OR clock_timestamp() - m.last_error_at NOT BETWEEN INTERVAL '0' AND %(silent)s)"
-            " ORDER BY 1",
+            _SQL["find_hours_to_close"],
             {
                 "now": now,
                 "ended": now - HOUR,
@@ -55,5 +50,5 @@ def hours_to_close(production: Database, now: datetime) -> list[datetime]:
 def hours_closed_since(production: Database, moment: datetime) -> list[datetime]:
     """Return hours whose latest close began at `moment` or later; ascending."""
     with production.transaction() as transaction:
-        rows = transaction.fetch_all("SELECT hour FROM hour_closes WHERE closed_at >= %s ORDER BY hour", (moment,))
+        rows = transaction.fetch_all(_SQL["find_closed_hours"], (moment,))
     return [row[0] for row in rows]

@@ -9,12 +9,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 
 import polars as pl
 
 from kalshi_platform.deduplicator.coverage.gatherer_hour import GathererHour
 from kalshi_platform.market.times import HOUR
 from kalshi_platform.storage.pool import Transaction
+from kalshi_platform.storage.queries import load
+
+_SQL = load(Path(__file__).with_name("queries.sql"))
 
 # Rows that claims and proofs rest on, and the claims themselves: without them an hour cannot be verified anew.
 _VERIFIED = ("orderbook_deltas", "orderbook_snapshots", "stream_claims")
@@ -66,14 +70,11 @@ _REMADE = frozenset({"book_checkpoints", "coverage", "book_proofs"})
 
 def read_previous_close(transaction: Transaction, hour: datetime) -> PreviousClose:
     """Read the earlier close of an hour from production."""
-    row = transaction.fetch_one("SELECT rows FROM hour_closes WHERE hour = %s", (hour,))
-    dropped = transaction.fetch_all("SELECT table_name FROM dropped_hours WHERE hour = %s", (hour,))
-    held = transaction.fetch_all(
-        "SELECT gatherer, stream_id, seq_to, deltas FROM closed_streams WHERE hour = %s", (hour,)
-    )
+    row = transaction.fetch_one(_SQL["read_counted_rows"], (hour,))
+    dropped = transaction.fetch_all(_SQL["find_lost_tables"], (hour,))
+    held = transaction.fetch_all(_SQL["read_streams"], (hour,))
     claiming = transaction.fetch_all(
-        "SELECT gatherer, array_agg(DISTINCT stream_id) FROM stream_claims WHERE from_ts >= %s AND from_ts < %s"
-        " GROUP BY gatherer",
+        _SQL["find_claiming_streams"],
         (hour, hour + HOUR),
     )
     schema = {"gatherer": pl.String, "stream_id": pl.Int64, "seq_to": pl.Int64, "deltas": pl.Int64}
@@ -87,7 +88,5 @@ def read_previous_close(transaction: Transaction, hour: datetime) -> PreviousClo
 
 def replace_dropped_tables(transaction: Transaction, hour: datetime, lost: Iterable[str]) -> None:
     """Replace the hour's rows of `dropped_hours` by these tables."""
-    transaction.execute("DELETE FROM dropped_hours WHERE hour = %s AND table_name <> ALL (%s)", (hour, list(lost)))
-    transaction.execute_values(
-        "INSERT INTO dropped_hours (hour, table_name) VALUES %s ON CONFLICT DO NOTHING", [(hour, each) for each in lost]
-    )
+    transaction.execute(_SQL["delete_lost_tables"], (hour, list(lost)))
+    transaction.execute_values(_SQL["insert_lost_tables"], [(hour, each) for each in lost])

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from datetime import datetime
+from pathlib import Path
 
 import polars as pl
 
@@ -23,7 +24,10 @@ from kalshi_platform.market.fold import LEVEL_TYPES
 from kalshi_platform.market.tables import PRODUCTION_TABLES
 from kalshi_platform.market.times import datetime_from_us, us_from_datetime
 from kalshi_platform.storage.arrow import arrow_schema
+from kalshi_platform.storage.queries import load
 from kalshi_platform.storage.read import ArrowSnapshot, arrow_snapshot
+
+_SQL = load(Path(__file__).with_name("queries.sql"))
 
 # A few seconds of their stream are enough to locate most snapshots.
 _FIRST_WINDOW = 20_000
@@ -65,7 +69,7 @@ def find_known_streams(source: GathererSource, stream_ids: Collection[int]) -> f
     if not stream_ids:
         return frozenset()
     with arrow_snapshot(source.timeseries_url) as snapshot:
-        found = snapshot.table("SELECT stream_id FROM streams WHERE stream_id = ANY ($1)", (sorted(stream_ids),))
+        found = snapshot.table(_SQL["find_known_streams"], (sorted(stream_ids),))
     return frozenset(int(value) for value in found.column(0).to_pylist())
 
 
@@ -207,8 +211,7 @@ def _read_deltas(
 ) -> pl.DataFrame:
     low, high = segments["exchange_ts_min"].min(), segments["exchange_ts_max"].max()
     rows = snapshot.table(
-        "SELECT seq, exchange_ts, ticker, side, price_e4, delta_e2 FROM orderbook_deltas"
-        " WHERE stream_id = $1 AND seq > $2 AND seq <= $3 AND exchange_ts BETWEEN $4 AND $5",
+        _SQL["read_deltas_by_seq"],
         (stream_id, after, until, low, high),
     )
     return (

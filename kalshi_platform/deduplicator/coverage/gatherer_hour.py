@@ -5,6 +5,7 @@ Ledger and rows of each stream are read in one snapshot; one stream's rows of th
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -23,7 +24,10 @@ from kalshi_platform.deduplicator.settings import GathererSource
 from kalshi_platform.market.intervals import Interval
 from kalshi_platform.market.names import LONGEST_NAME
 from kalshi_platform.market.times import datetime_from_us, us_from_datetime
+from kalshi_platform.storage.queries import load
 from kalshi_platform.storage.read import ArrowSnapshot, arrow_snapshot
+
+_SQL = load(Path(__file__).with_name("queries.sql"))
 
 CLAIMS = {"ticker": pl.String, "stream_id": pl.Int64, "from_us": pl.Int64, "to_us": pl.Int64, "rows": pl.Int64,
           "content": pl.Int64}  # fmt: skip
@@ -81,7 +85,7 @@ def read_gatherer_hour(source: GathererSource, low_us: int, high_us: int, max_ou
         if incomplete & BOOK_TABLES:
             parts = (claims[0], regressions[0], checks[0])
             return GathererHour(*parts, streams=frozenset(), incomplete=incomplete)
-        known = snapshot.table("SELECT stream_id, ended_at IS NULL AS open FROM streams").to_pylist()
+        known = snapshot.table(_SQL["read_streams"]).to_pylist()
         still_open = {row["stream_id"] for row in known if row["open"]}
         gone, may_grow = set(), False
         for stream_id in find_streams(snapshot, datetime_from_us(low_us), datetime_from_us(high_us)):
@@ -167,5 +171,5 @@ def _empty(schema: dict[str, pl.DataType] | dict[str, type[pl.DataType]]) -> pl.
 
 
 def _filter_long_names(parts: list[pl.DataFrame]) -> pl.DataFrame:
-    """Concatenate, without markets that cannot be a key of production: their rows are quarantined, nothing is claimed."""
+    """Concatenate, without markets that cannot be a key of production: their rows are quarantined."""
     return pl.concat(parts).filter(pl.col("ticker").str.len_chars() <= LONGEST_NAME)

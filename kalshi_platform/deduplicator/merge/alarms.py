@@ -4,8 +4,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 
 from kalshi_platform.storage.pool import Transaction
+from kalshi_platform.storage.queries import load
+
+_SQL = load(Path(__file__).with_name("queries.sql"))
 
 GATHERER_RESTARTED = "gatherer_restarted"
 ROWS_REFUSED = "rows_refused"
@@ -26,17 +30,12 @@ class MergeAlarm:
 def raise_alarm(transaction: Transaction, kind: str, subject: str, detail: str) -> None:
     """Raise an alarm, or count it once more and replace its detail."""
     transaction.execute(
-        "INSERT INTO merge_alarms AS t (kind, subject, detail) VALUES (%s, %s, %s)"
-        " ON CONFLICT (kind, subject) DO UPDATE SET detail = excluded.detail, times = t.times + 1,"
-        " last_raised_at = clock_timestamp()",
+        _SQL["raise_alarm"],
         (kind, subject, detail),
     )
 
 
 def read_recent(transaction: Transaction) -> tuple[MergeAlarm, ...]:
     """Read alarms that were raised within the last day by production's clock (or seem to come from ahead of it)."""
-    rows = transaction.fetch_all(
-        "SELECT kind, subject, detail, times, first_raised_at, last_raised_at FROM merge_alarms"
-        " WHERE last_raised_at > clock_timestamp() - INTERVAL '1 day' ORDER BY kind, subject"
-    )
+    rows = transaction.fetch_all(_SQL["read_recent_alarms"])
     return tuple(MergeAlarm(*row) for row in rows)

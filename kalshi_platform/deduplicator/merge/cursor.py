@@ -14,6 +14,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from pathlib import Path
 
 import pyarrow as pa
 
@@ -29,7 +30,10 @@ from kalshi_platform.deduplicator.settings import GathererSource
 from kalshi_platform.market.tables import MERGED_TABLES
 from kalshi_platform.monitoring.event_log import event_logger
 from kalshi_platform.storage.pool import Transaction
+from kalshi_platform.storage.queries import load
 from kalshi_platform.storage.read import ArrowSnapshot, arrow_snapshot
+
+_SQL = load(Path(__file__).with_name("queries.sql"))
 
 # A pass never reads more lines of `batches` than this, however few rows they bring.
 BATCHES_PER_PASS = 20_000
@@ -169,9 +173,7 @@ def read_new_rows(source: GathererSource, position: Position, rows_per_pass: int
 
 def load_positions(transaction: Transaction) -> dict[str, Position]:
     """Read the stored positions by gatherer."""
-    rows = transaction.fetch_all(
-        "SELECT gatherer, batch_no, token::text, last_commit_batch_no, last_commit_at FROM merge_cursors"
-    )
+    rows = transaction.fetch_all(_SQL["read_cursors"])
     return {
         name: Position(number, token, None if last_no is None or at is None else (last_no, at))
         for name, number, token, last_no, at in rows
@@ -182,14 +184,7 @@ def advance(transaction: Transaction, result: ReadResult) -> None:
     """Move the cursor of a gatherer, unless another merge moved it since it was read (then that progress stays)."""
     last = result.plan.last
     moved = transaction.execute(
-        "INSERT INTO merge_cursors AS t (gatherer, batch_no, rows_read, token, last_commit_batch_no, last_commit_at)"
-        " VALUES (%(name)s, %(until)s, %(rows)s, %(token)s, %(last_no)s, %(last_at)s)"
-        " ON CONFLICT (gatherer) DO UPDATE SET batch_no = excluded.batch_no, merged_at = clock_timestamp(),"
-        " rows_read = t.rows_read + excluded.rows_read, last_error = NULL,"
-        " token = CASE WHEN %(keep)s THEN t.token ELSE excluded.token END,"
-        " last_commit_batch_no = CASE WHEN %(keep)s THEN t.last_commit_batch_no ELSE excluded.last_commit_batch_no END,"
-        " last_commit_at = CASE WHEN %(keep)s THEN t.last_commit_at ELSE excluded.last_commit_at END"
-        " WHERE t.batch_no = %(cursor)s AND t.token IS NOT DISTINCT FROM %(cursor_token)s::uuid",
+        _SQL["advance_cursor"],
         {
             "name": result.source,
             "until": result.plan.until,
@@ -210,10 +205,7 @@ def advance(transaction: Transaction, result: ReadResult) -> None:
 def record_error(transaction: Transaction, gatherer: str, error: str) -> None:
     """Record why a gatherer could not be read; its cursor stays."""
     transaction.execute(
-        "INSERT INTO merge_cursors AS t (gatherer, batch_no, last_error, last_error_at)"
-        " VALUES (%(name)s, 0, %(error)s, clock_timestamp())"
-        " ON CONFLICT (gatherer) DO UPDATE SET last_error = excluded.last_error,"
-        " last_error_at = excluded.last_error_at",
+        _SQL["record_read_error"],
         {"name": gatherer, "error": error},
     )
 
@@ -222,9 +214,7 @@ def _is_same_history(snapshot: ArrowSnapshot, position: Position) -> bool:
     """Return whether the gatherer's database still is the one that was read up to `position`."""
     if position.batch_no == 0:
         return True
-    counter = snapshot.table(
-        "SELECT last_batch_no, last_token::text AS token FROM batch_counter ORDER BY last_batch_no DESC LIMIT 1"
-    ).to_pylist()
+    counter = snapshot.table(_SQL["read_batch_counter"]).to_pylist()
     if not counter or counter[0]["last_batch_no"] < position.batch_no:
         return False
     if position.token is None:
@@ -233,7 +223,7 @@ def _is_same_history(snapshot: ArrowSnapshot, position: Position) -> bool:
     if (counter[0]["last_batch_no"], counter[0]["token"]) == (position.batch_no, position.token):
         return True
     # Where the line was dropped although there are newer ones, the beginning is where these begin.
-    lines = snapshot.table("SELECT token::text AS token FROM batches WHERE batch_no = $1", (position.batch_no,))
+    lines = snapshot.table(_SQL["read_batch_tokens"], (position.batch_no,))
     return position.token in lines.column(0).to_pylist()
 
 
@@ -241,19 +231,18 @@ def _has_last_commit(snapshot: ArrowSnapshot, position: Position) -> bool:
     if position.last_commit is None:
         return True
     number, committed_at = position.last_commit
-    lines = snapshot.table("SELECT committed_at FROM batches WHERE batch_no = $1", (number,)).column(0).to_pylist()
+    lines = snapshot.table(_SQL["read_commit_times"], (number,)).column(0).to_pylist()
     if lines:
         # Each line of a batch (one per table) has a moment of its own.
         return committed_at in lines
     # Retention drops old lines first: where older ones stand, this one cannot have been dropped.
-    oldest = snapshot.table("SELECT min(batch_no) FROM batches").column(0)[0].as_py()
+    oldest = snapshot.table(_SQL["find_oldest_batch"]).column(0)[0].as_py()
     return oldest is None or oldest >= number
 
 
 def _read_batches(snapshot: ArrowSnapshot, after: int) -> list[Batch]:
     found = snapshot.table(
-        "SELECT batch_no, table_name, rows, time_min, time_max, committed_at, token::text, bytes FROM batches"
-        " WHERE batch_no > $1 ORDER BY batch_no, table_name LIMIT $2",
+        _SQL["read_batches"],
         (after, BATCHES_PER_PASS),
     )
     return [Batch(*row.values()) for row in found.to_pylist()]
@@ -261,7 +250,7 @@ def _read_batches(snapshot: ArrowSnapshot, after: int) -> list[Batch]:
 
 def _age_s(snapshot: ArrowSnapshot, committed_at: datetime) -> float:
     """Return how long ago a commit was, by the clock that dated it."""
-    found = snapshot.table("SELECT extract(epoch FROM clock_timestamp() - $1::timestamptz)::float8", (committed_at,))
+    found = snapshot.table(_SQL["read_age"], (committed_at,))
     return max(0.0, float(found.column(0)[0].as_py()))
 
 

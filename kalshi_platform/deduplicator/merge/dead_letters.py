@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
+from pathlib import Path
 from typing import NamedTuple
 
 import msgspec
@@ -21,6 +22,9 @@ from kalshi_platform.market.tables import PRODUCTION_TABLES
 from kalshi_platform.market.times import us_from_datetime
 from kalshi_platform.storage.partitions import PartitionBounds
 from kalshi_platform.storage.pool import Transaction
+from kalshi_platform.storage.queries import load
+
+_SQL = load(Path(__file__).with_name("queries.sql"))
 
 REFUSED = "refused"
 NO_PARTITION = "no_partition"
@@ -108,9 +112,7 @@ def read_misdated_spans(transaction: Transaction, low: datetime, high: datetime)
     """Read the spans of [low, high) in which a delta of implausible exchange time may belong: the minute before its
     receipt. Returns (ticker, from_us, to_us, reason)."""
     rows = transaction.fetch_all(
-        "SELECT ticker, first_received_at, last_received_at, deltas FROM misdated_deltas"
-        " WHERE hour >= %(low)s AND hour <= %(high)s AND first_received_at - %(before)s < %(high)s"
-        " AND last_received_at >= %(low)s ORDER BY 1, 2",
+        _SQL["find_misdated_deltas"],
         {"low": low, "high": high, "before": _BEFORE_RECEIPT},
     )
     return [
@@ -121,16 +123,12 @@ def read_misdated_spans(transaction: Transaction, low: datetime, high: datetime)
 
 
 def _write_letters(transaction: Transaction, gatherer: str, quarantined: QuarantinedRows, rows: pl.DataFrame) -> None:
-    held = transaction.fetch_one(
-        "SELECT count(*) FROM dead_letters WHERE gatherer = %s AND table_name = %s", (gatherer, quarantined.table)
-    )
+    held = transaction.fetch_one(_SQL["count_dead_letters"], (gatherer, quarantined.table))
     room = max(0, LETTERS_KEPT - (int(held[0]) if held else 0))
     payloads = [_payload(row) for row in rows.head(room).iter_rows(named=True)]
     detail = quarantined.detail.replace("\x00", "")[:1_000]
     transaction.execute_values(
-        "INSERT INTO dead_letters (gatherer, table_name, fingerprint, reason, detail, payload) VALUES %s"
-        " ON CONFLICT (gatherer, table_name, fingerprint)"
-        " DO UPDATE SET reason = excluded.reason, detail = excluded.detail",
+        _SQL["upsert_dead_letters"],
         [(gatherer, quarantined.table, text, quarantined.reason, detail, text) for text in dict.fromkeys(payloads)],
         "(%s, %s, md5(%s)::uuid, %s, %s, %s)",
     )
@@ -143,10 +141,7 @@ def _record_misdated(transaction: Transaction, rows: pl.DataFrame) -> None:
         .filter(pl.col("ticker").str.len_chars() <= LONGEST_NAME)
     )
     transaction.execute_values(
-        "INSERT INTO misdated_deltas AS t (hour, ticker, deltas, first_received_at, last_received_at) VALUES %s"
-        " ON CONFLICT (hour, ticker) DO UPDATE SET deltas = t.deltas + excluded.deltas,"
-        " first_received_at = least(t.first_received_at, excluded.first_received_at),"
-        " last_received_at = greatest(t.last_received_at, excluded.last_received_at)",
+        _SQL["record_misdated_deltas"],
         noted.rows(),
     )
 

@@ -8,13 +8,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from datetime import datetime
+from pathlib import Path
 
 from kalshi_platform.storage.pool import Transaction
+from kalshi_platform.storage.queries import load
+
+_SQL = load(Path(__file__).with_name("queries.sql"))
 
 
 def next_merge_no(transaction: Transaction) -> int:
     """Take the next merge number: higher than those of all merges and closes that were committed before."""
-    row = transaction.fetch_one("SELECT next_merge_no()")
+    row = transaction.fetch_one(_SQL["take_merge_no"])
     assert row is not None  # noqa: S101 - a function's value is one row
     return int(row[0])
 
@@ -31,12 +35,7 @@ def record_activity(
         return
     number = next_merge_no(transaction) if merge_no is None else merge_no
     transaction.execute_values(
-        "INSERT INTO hour_activity AS t (hour, table_name, rows_inserted, last_merged_at, last_merge_no)"
-        " SELECT v.hour, v.table_name, v.rows, clock_timestamp(), v.number"
-        " FROM (VALUES %s) AS v (hour, table_name, rows, number)"
-        " ON CONFLICT (hour, table_name) DO UPDATE SET rows_inserted = t.rows_inserted + excluded.rows_inserted,"
-        " last_merged_at = excluded.last_merged_at,"
-        " last_merge_no = greatest(t.last_merge_no, excluded.last_merge_no)",
+        _SQL["record_activity"],
         [(*line, number) for line in lines],
         "(%s::timestamptz, %s::text, %s::bigint, %s::bigint)",
     )
@@ -45,10 +44,6 @@ def record_activity(
 def reopen_hours(transaction: Transaction, hours: Iterable[datetime]) -> None:
     """Mark closed hours to be closed again, because something that they rest on has changed."""
     transaction.execute(
-        "INSERT INTO hour_activity AS t (hour, table_name, rows_inserted, last_merged_at, last_merge_no)"
-        " SELECT c.hour, 'book_checkpoints', 0, clock_timestamp(), n.number"
-        " FROM (SELECT next_merge_no() AS number) n CROSS JOIN hour_closes c WHERE c.hour = ANY (%s)"
-        " ON CONFLICT (hour, table_name) DO UPDATE SET last_merged_at = excluded.last_merged_at,"
-        " last_merge_no = excluded.last_merge_no",
+        _SQL["reopen_hours"],
         (sorted(set(hours)),),
     )

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import datetime, timedelta
+from pathlib import Path
 
 import polars as pl
 
@@ -22,7 +23,10 @@ from kalshi_platform.market.times import datetime_from_us, us_from_datetime
 from kalshi_platform.storage.literals import literal
 from kalshi_platform.storage.partitions import PartitionKeeper
 from kalshi_platform.storage.pool import Database, Transaction
+from kalshi_platform.storage.queries import load
 from kalshi_platform.storage.sqlstate import is_about_a_row
+
+_SQL = load(Path(__file__).with_name("queries.sql"))
 
 _LOCK = "kalshi-platform merge into production"
 
@@ -75,9 +79,9 @@ class RowsByHour:
 def merge_transaction(production: Database) -> Iterator[Transaction]:
     """A transaction in which no other merge or close writes, so that anti-joins see all rows that are there."""
     with production.transaction() as transaction:
-        transaction.execute("SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))", (_LOCK,))
+        transaction.execute(_SQL["lock_merge"], (_LOCK,))
         # The staged rows have no statistics; nested loops over a minute of trades for each of them would be chosen.
-        transaction.execute("SET LOCAL enable_nestloop = off")
+        transaction.execute(_SQL["disable_nested_loops"])
         yield transaction
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from datetime import datetime, timedelta
+from pathlib import Path
 
 import pyarrow as pa
 
@@ -13,7 +14,10 @@ from kalshi_platform.market.times import HOUR
 from kalshi_platform.storage.arrow import arrow_schema
 from kalshi_platform.storage.migrate import DatabaseKind, check
 from kalshi_platform.storage.pool import Database
+from kalshi_platform.storage.queries import load
 from kalshi_platform.storage.read import ArrowSnapshot
+
+_SQL = load(Path(__file__).with_name("queries.sql"))
 
 Window = tuple[datetime, datetime]
 HOURS_AT_ONCE = timedelta(hours=240)
@@ -75,10 +79,7 @@ def partitioned_windows(snapshot: ArrowSnapshot, table: str, windows: Sequence[W
     if sum((high - low for low, high in windows), timedelta()) <= HOURS_AT_ONCE:
         return list(windows)
     found = snapshot.table(
-        "SELECT to_timestamp(right(c.relname, 10), 'YYYYMMDDHH24') AS low,"
-        " to_timestamp(right(c.relname, 10), 'YYYYMMDDHH24') + s.partition_span AS high"
-        " FROM series_tables s JOIN pg_inherits i ON i.inhparent = to_regclass(quote_ident(s.table_name))"
-        " JOIN pg_class c ON c.oid = i.inhrelid WHERE s.table_name = $1 AND c.relname ~ '_p[0-9]{10}$' ORDER BY 1",
+        _SQL["find_partitions"],
         (table,),
     )
     parts: list[Window] = []
@@ -108,9 +109,7 @@ def estimate_rows(snapshot: ArrowSnapshot, low: datetime, high: datetime) -> Map
     """Return how many weighted rows of each merged table lie in [low, high) at most (whole batches are counted)."""
     found = snapshot.table(
         # As the index over the times of batches has it.
-        "SELECT table_name, sum(rows)::bigint AS rows, sum(bytes)::bigint AS bytes FROM batches"
-        " WHERE tstzrange(least(time_min, time_max), greatest(time_min, time_max), '[]') && tstzrange($1, $2)"
-        " GROUP BY 1",
+        _SQL["estimate_rows"],
         (low, high),
     )
     counts = {row["table_name"]: weighted_rows(*row.values()) for row in found.to_pylist()}
@@ -123,8 +122,7 @@ def find_incomplete_tables(snapshot: ArrowSnapshot, low: datetime, high: datetim
     The answer holds for the rest of the snapshot: the partitions stay locked against a drop.
     """
     found = snapshot.table(
-        "SELECT name FROM unnest($1) AS t (name) WHERE EXISTS (SELECT FROM hours_gone(name, $2, $3))"
-        " OR missing_rows(name, $2, $3) > 0",
+        _SQL["find_incomplete_tables"],
         (list(MERGED_TABLES), low, high),
     )
     return frozenset(str(name) for name in found.column("name").to_pylist())
@@ -136,9 +134,7 @@ def find_dropped_until(snapshot: ArrowSnapshot, low: datetime, high: datetime) -
     No row is read for it. Hours further back than _MOST_HOURS are taken for gone.
     """
     earliest = high - _MOST_HOURS * HOUR
-    found = snapshot.table(
-        "SELECT max(h) AS hour FROM hours_gone('orderbook_deltas', $1, $2) h", (max(low, earliest), high)
-    )
+    found = snapshot.table(_SQL["find_last_dropped_hour"], (max(low, earliest), high))
     hour: datetime | None = found.column("hour")[0].as_py()
     if hour is None:
         return None if low >= earliest else earliest

@@ -5,12 +5,16 @@ from __future__ import annotations
 import threading
 from collections.abc import Sequence
 from functools import partial
+from pathlib import Path
 
 from kalshi_platform.clock import Clock
 from kalshi_platform.deduplicator.merge.parallel_read import ParallelReader
 from kalshi_platform.deduplicator.settings import GathererSource
 from kalshi_platform.errors import ConfigurationError, StatementRejected
 from kalshi_platform.storage.pool import Database
+from kalshi_platform.storage.queries import load
+
+_SQL = load(Path(__file__).with_name("queries.sql"))
 
 _IDENTITY_TIMEOUT_S = 5.0
 
@@ -62,10 +66,7 @@ def read_identity(source: GathererSource) -> str | None:
     database = Database(source.timeseries_url, name=f"{source.name} timeseries", pool_size=1)
     try:
         with database.transaction() as transaction:
-            row = transaction.fetch_one(
-                "SELECT (pg_control_system()).system_identifier::text || '/' || oid::text FROM pg_database"
-                " WHERE datname = current_database()"
-            )
+            row = transaction.fetch_one(_SQL["read_identity"])
     except StatementRejected:
         return None
     finally:

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from datetime import timedelta
+from pathlib import Path
 from typing import NamedTuple
 
 import polars as pl
 
+from kalshi_platform.storage.queries import load
 from kalshi_platform.storage.read import ArrowSnapshot
 
+_SQL = load(Path(__file__).parents[1] / "queries.sql")
 CLOCKS_APART = timedelta(days=1)
 """Streams are opened and ended by our clock, rows are dated by the exchange's."""
 
@@ -32,17 +35,16 @@ def read_ledger(snapshot: ArrowSnapshot, stream_id: int) -> StreamLedger:
     """Read the ledger of a stream. Raises DatabaseUnavailable."""
     segments = _frame(
         snapshot,
-        "SELECT stream_id, seq_from, seq_to, exchange_ts_min, exchange_ts_max FROM stream_segments"
-        " WHERE stream_id = $1 ORDER BY seq_from",
+        "read_segments",
         stream_id,
     ).with_columns(low_us=pl.col("exchange_ts_min").dt.epoch("us"), high_us=pl.col("exchange_ts_max").dt.epoch("us"))
     book_subscriptions = _frame(
         snapshot,
-        "SELECT stream_id, ticker, exchange_index, seq_from, seq_to FROM book_subscriptions WHERE stream_id = $1",
+        "read_book_subscriptions",
         stream_id,
     )
     return StreamLedger(segments, book_subscriptions)
 
 
-def _frame(snapshot: ArrowSnapshot, query: str, stream_id: int) -> pl.DataFrame:
-    return pl.DataFrame(pl.from_arrow(snapshot.table(query, (stream_id,))))
+def _frame(snapshot: ArrowSnapshot, name: str, stream_id: int) -> pl.DataFrame:
+    return pl.DataFrame(pl.from_arrow(snapshot.table(_SQL[name], (stream_id,))))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import datetime
+from pathlib import Path
 from typing import NamedTuple
 
 import polars as pl
@@ -19,7 +20,10 @@ from kalshi_platform.deduplicator.coverage.streams.time_regressions import inval
 from kalshi_platform.deduplicator.coverage.streams.unknown_frames import read_verified_ledger
 from kalshi_platform.market.intervals import Interval
 from kalshi_platform.market.times import datetime_from_us
+from kalshi_platform.storage.queries import load
 from kalshi_platform.storage.read import ArrowSnapshot
+
+_SQL = load(Path(__file__).parents[1] / "queries.sql")
 
 # Frames around the stretch that are read in any case, in margins.
 AROUND_MARGINS = 5
@@ -53,13 +57,7 @@ def find_streams(snapshot: ArrowSnapshot, low: datetime, high: datetime) -> list
     """
     found = snapshot.table(
         # Each of these looks at one end of an index, however long the stream is.
-        "SELECT s.stream_id FROM streams s"
-        " WHERE s.channel = 'orderbook_delta' AND (s.ended_at IS NULL OR s.ended_at >= $3) AND (s.opened_at < $4"
-        " OR (SELECT f.exchange_ts_min FROM stream_segments f WHERE f.stream_id = s.stream_id"
-        " AND f.exchange_ts_min IS NOT NULL ORDER BY f.seq_from LIMIT 1) < $4)"
-        " AND (SELECT max(g.exchange_ts_max) FROM stream_segments g WHERE g.stream_id = s.stream_id) >= $1"
-        " AND (SELECT min(g.exchange_ts_min) FROM stream_segments g WHERE g.stream_id = s.stream_id) < $2"
-        " ORDER BY s.stream_id",
+        _SQL["find_streams"],
         (low, high, low - CLOCKS_APART, high + CLOCKS_APART),
     )
     return [int(value) for value in found.column(0).to_pylist()]
@@ -84,14 +82,13 @@ def read_window(
         ).height
         > 0
     )
-    inside = _rows(snapshot, stream_id, indices, "exchange_ts >= $2 AND exchange_ts < $3", inner)
+    inside = _rows(snapshot, stream_id, indices, "read_deltas_within", inner)
     parts.extend(inside)
     whole = bool(inside) or not expected
     for seq_from, seq_to, first_us, last_us in edges.select("seq_from", "seq_to", "low_us", "high_us").iter_rows():
         beyond = _rows(
             snapshot, stream_id, indices,
-            "exchange_ts BETWEEN $2 AND $3 AND seq BETWEEN $4 AND $5 AND (exchange_ts < $6 OR exchange_ts >= $7)",
-            (first_us, last_us), seq_from, seq_to, *map(datetime_from_us, inner),
+            "read_deltas_beyond", (first_us, last_us), seq_from, seq_to, *map(datetime_from_us, inner),
         )  # fmt: skip
         whole = whole and bool(beyond)
         parts.extend(beyond)
@@ -139,14 +136,10 @@ _EMPTY = pl.DataFrame(
 
 
 def _rows(
-    snapshot: ArrowSnapshot, stream_id: int, indices: pl.DataFrame, condition: str, times_us: Interval, *params: object
+    snapshot: ArrowSnapshot, stream_id: int, indices: pl.DataFrame, name: str, times_us: Interval, *params: object
 ) -> list[pl.DataFrame]:
-    """Deltas as frames of a few megabytes; those of markets without a book subscription are left out."""
-    batches = snapshot.batches(
-        "SELECT seq, exchange_ts, ticker, side, price_e4, delta_e2, occurrence FROM orderbook_deltas"  # noqa: S608 - our own
-        f" WHERE stream_id = $1 AND {condition}",
-        (stream_id, *map(datetime_from_us, times_us), *params),
-    )
+    """Read deltas as frames of a few megabytes; those of markets without a book subscription are left out."""
+    batches = snapshot.batches(_SQL[name], (stream_id, *map(datetime_from_us, times_us), *params))
     return list(_convert(batches, indices))
 
 

@@ -9,6 +9,7 @@ what a message changed, another may have changed back.
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import NamedTuple
 
 import polars as pl
@@ -18,7 +19,10 @@ from kalshi_platform.deduplicator.coverage.streams.seq_ranges import clip_to_ran
 from kalshi_platform.deduplicator.coverage.streams.snapshot_reader import read_checks
 from kalshi_platform.deduplicator.coverage.streams.stream_ledger import StreamLedger, read_ledger
 from kalshi_platform.market.intervals import Interval
+from kalshi_platform.storage.queries import load
 from kalshi_platform.storage.read import ArrowSnapshot
+
+_SQL = load(Path(__file__).parents[1] / "queries.sql")
 
 UNKNOWN = {"seq": pl.Int64, "frame_type": pl.String, "ticker": pl.String}
 _SUBSCRIPTION = ["ticker", "seq"]
@@ -39,7 +43,7 @@ def read_verified_ledger(snapshot: ArrowSnapshot, stream_id: int, within: Interv
     Raises DatabaseUnavailable.
     """
     ledger = read_ledger(snapshot, stream_id)
-    table = snapshot.table("SELECT seq, frame_type, ticker FROM unknown_frames WHERE stream_id = $1", (stream_id,))
+    table = snapshot.table(_SQL["read_unknown_frames"], (stream_id,))
     unknown = pl.DataFrame(pl.from_arrow(table))
     if unknown.is_empty():
         return VerifiedLedger(ledger, pending=False)

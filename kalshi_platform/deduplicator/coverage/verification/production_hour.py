@@ -5,6 +5,7 @@ Rows become numbers batch by batch while they stream in: about 40 bytes each are
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
@@ -16,7 +17,10 @@ from kalshi_platform.deduplicator.coverage.verification.check_books import Check
 from kalshi_platform.deduplicator.coverage.verification.verify_claims import ProductionHour
 from kalshi_platform.market.fold import LEVEL_TYPES, Changes
 from kalshi_platform.market.times import US_PER_S, datetime_from_us
+from kalshi_platform.storage.queries import load
 from kalshi_platform.storage.read import arrow_snapshot
+
+_SQL = load(Path(__file__).parents[1] / "queries.sql")
 
 _MINUTE_US = 60 * US_PER_S
 
@@ -86,25 +90,17 @@ def read_production_hour(url: str, low_us: int, high_us: int, age_us: int, skew_
     found = _Collector()
     with arrow_snapshot(url) as snapshot:
         batches = snapshot.batches(
-            "SELECT exchange_ts, ticker, side, price_e4, delta_e2, occurrence, gatherer, stream_id, seq, received_at"
-            " FROM orderbook_deltas WHERE exchange_ts >= $1 AND exchange_ts < $2",
+            _SQL["read_deltas_between"],
             (datetime_from_us(low_us - around), datetime_from_us(high_us + around)),
         )
         for batch in batches:
             if batch.num_rows:
                 found.add(pl.DataFrame(batch))
-        levels = ", ".join(LEVEL_TYPES)
-        # The derived checkpoint of the hour's end is made from what is read here.
         checkpoints = snapshot.table(
-            f"SELECT checkpoint_ts, ticker, gatherer, stream_id, seq, {levels} FROM book_checkpoints"  # noqa: S608 - our own names
-            " WHERE checkpoint_ts >= $1 AND checkpoint_ts < $2 AND (gatherer <> '' OR checkpoint_ts < $3)",
+            _SQL["read_checkpoints_before"],
             (datetime_from_us(low_us - 1), datetime_from_us(high_us), datetime_from_us(low_us)),
         )
-        polled = snapshot.table(
-            f"SELECT snapshot_ts, ticker, requested_at, received_at, {levels} FROM orderbook_snapshots"  # noqa: S608 - our own
-            " WHERE source = 'rest' AND snapshot_ts >= $1 AND snapshot_ts < $2",
-            (datetime_from_us(low_us), datetime_from_us(high_us)),
-        )
+        polled = snapshot.table(_SQL["read_polled_books"], (datetime_from_us(low_us), datetime_from_us(high_us)))
     checkpoint_rows = _with_levels(pl.DataFrame(pl.from_arrow(checkpoints)))
     return _assemble(
         found, checkpoint_rows, _with_levels(pl.DataFrame(pl.from_arrow(polled))), low_us, (age_us, skew_us)
