@@ -153,6 +153,7 @@ GROUP BY 1
 
 -- name: find_incomplete_tables
 -- database: timeseries
+-- example 1: ARRAY['trades']
 -- Those of these tables of which less is there of [$2, $3) than the ledger recorded.
 SELECT name FROM unnest($1) AS t (name) WHERE EXISTS (SELECT FROM hours_gone(name, $2, $3))
 OR missing_rows(name, $2, $3) > 0
