@@ -1,9 +1,8 @@
-"""The parts of one gatherer and how they are wired; nothing here runs yet."""
+"""Makes the parts of one gatherer, each from those before it; nothing runs yet."""
 
 from __future__ import annotations
 
 import functools
-import logging
 import random
 import threading
 from collections.abc import Callable, Mapping
@@ -16,10 +15,9 @@ from kalshi_platform.clock import Clock
 from kalshi_platform.exchange.rest import RestClient
 from kalshi_platform.exchange.settings import ExchangeSettings
 from kalshi_platform.gatherer.capture.connect_pacing import ConnectThrottle
-from kalshi_platform.gatherer.capture.connection_pool import FEED, ConnectionPool
-from kalshi_platform.gatherer.capture.connection_slot import ConnectionSlot
+from kalshi_platform.gatherer.capture.connection_pool import FEED, ConnectionPool, OnAlarm
 from kalshi_platform.gatherer.capture.connections import COMBO_CHANNEL, FEED_CHANNELS, Connection
-from kalshi_platform.gatherer.capture.snapshot_poller import Recovery, SnapshotPoller
+from kalshi_platform.gatherer.capture.snapshot_poller import BookActivity, Recovery, SnapshotPoller
 from kalshi_platform.gatherer.ids import IdSource
 from kalshi_platform.gatherer.ingest.fence import Fence
 from kalshi_platform.gatherer.ingest.open_transactions import OpenTransactions
@@ -29,73 +27,69 @@ from kalshi_platform.gatherer.lock import GathererLock
 from kalshi_platform.gatherer.markets.catalog_sync_loop import CatalogSyncLoop
 from kalshi_platform.gatherer.markets.market_refresher import MarketRefresher
 from kalshi_platform.gatherer.markets.registry import Registry
-from kalshi_platform.gatherer.routing import Router
+from kalshi_platform.gatherer.routing import MarketFollower, Router, SessionRequests
 from kalshi_platform.gatherer.schema_checks import DatabaseChecks
 from kalshi_platform.gatherer.settings import GathererSettings
 from kalshi_platform.gatherer.status.channel_counters import ChannelCounters
 from kalshi_platform.gatherer.status.clock_skew import ClockSkewMonitor
 from kalshi_platform.gatherer.status.reports import Report
 from kalshi_platform.gatherer.status.status import GathererStatus
+from kalshi_platform.monitoring.event_log import event_logger
 from kalshi_platform.monitoring.heartbeat import read_file
+from kalshi_platform.monitoring.metrics import LabeledCounter
 from kalshi_platform.monitoring.process_usage import process_usage
 from kalshi_platform.storage.partitions import PartitionBounds
 from kalshi_platform.storage.pool import Database
 
-_log = logging.getLogger(__name__)
+_log = event_logger(__name__)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Parts:
-    """What a gatherer consists of. `stop` ends all of it but the writer."""
+    """What a gatherer consists of."""
 
     settings: GathererSettings
     exchange: ExchangeSettings
     clock: Clock
-    bounds: PartitionBounds
-    stop: threading.Event
     timeseries: Database
     catalog: Database
     lock: GathererLock
-    ids: IdSource
     registry: Registry
     rest: RestClient
-    store: CatalogStore
-    keeper: CatalogSyncLoop
-    fetcher: MarketRefresher
+    sync_loop: CatalogSyncLoop
+    refresher: MarketRefresher
+    writer: Writer
     recovery: Recovery
+    pool: ConnectionPool
     poller: SnapshotPoller
-    fleet: ConnectionPool
-    router: Router
+    follower: MarketFollower
     checks: DatabaseChecks
     clock_skew: ClockSkewMonitor
     open_transactions: OpenTransactions
     channels: Mapping[str, ChannelCounters]
     """What came, by the name of the connection."""
-
-    @property
-    def connections(self) -> tuple[ConnectionSlot, ...]:
-        """The places of all connections: the feed's, then those of the books."""
-        return self.fleet.slots
+    alarms: LabeledCounter
+    """By kind."""
+    requests: SessionRequests
 
     def status(self) -> GathererStatus:
         """Return what every part reports as of now."""
-        router, writer, now_s = self.router, self.router.writer, self.clock.monotonic()
         return GathererStatus(
-            followed_markets=router.followed(),
-            desired_markets=len(router.wanted),
-            suspect_markets=len(router.out_of_sync()),
+            followed_markets=self.pool.followed(),
+            desired_markets=len(self.registry.last_desired_markets),
+            suspect_markets=len(self.pool.out_of_sync()),
             markets=dict(self.registry.counts()),
-            channels=ChannelCounters.sum(tuple(self.channels.values()), now_s),
-            connections={slot.name: slot.status(self.channels[slot.name]) for slot in self.connections},
-            connection_pool=self.fleet.counters,
-            ledger=None if writer is None else writer.ledger_status(),
-            writer=None if writer is None else writer.status(),
+            channels=ChannelCounters.sum(tuple(self.channels.values()), self.clock.monotonic()),
+            connections={slot.name: slot.status(self.channels[slot.name]) for slot in self.pool.slots},
+            connection_pool=self.pool.counters,
+            ledger=self.writer.ledger_status(),
+            writer=self.writer.status(),
             catalog=msgspec.structs.replace(
-                self.keeper.status(), fetched=self.fetcher.fetched, not_visible=self.fetcher.not_visible
+                self.sync_loop.status(), fetched=self.refresher.fetched, not_visible=self.refresher.not_visible
             ),
             poller=msgspec.structs.replace(self.poller.status(), recovered=self.recovery.recovered),
             clock=self.clock_skew.status(),
-            alarms=dict(router.alarms),
+            alarms=self.alarms.values(),
             problems=[*self.checks.problems(), *self.clock_skew.problems(), *self.open_transactions.problems()],
             has_database_lock=self.lock.has_lease,
             process=process_usage(),
@@ -113,72 +107,85 @@ def assemble(
     clock: Clock,
     bounds: PartitionBounds,
     stop: threading.Event,
-    report: Callable[[Report], None],
+    timeseries: Database,
+    lock: GathererLock,
+    publish: Callable[[Report], None],
 ) -> Parts:
-    """Make and wire all parts but the writer; no thread is started and no connection opened."""
-    timeseries = Database(
-        settings.timeseries_url,
-        name=f"{settings.name} timeseries",
-        pool_size=4,
-        statement_timeout_s=settings.statement_timeout_s,
-    )
-    catalog = Database(settings.catalog_url, name=f"{settings.name} catalog", pool_size=3)
-    ids = IdSource(settings.name, clock)
+    """Make all parts, each from those before it; no thread is started and no connection opened.
+
+    The gatherer's folder must be locked: its spool and its last heartbeat are read.
+    """
+    name = settings.name
+    alarms = LabeledCounter()
+    requests = SessionRequests(name)
+    catalog = Database(settings.catalog_url, name=f"{name} catalog", pool_size=3)
+    ids = IdSource(name, clock)
     registry = Registry(settings.market_filter, settings.close_grace_s)
     rest = RestClient(exchange, clock, stop)
-    router = Router(settings, registry, clock, rest.clock_offset)
     store = CatalogStore(catalog, rest.clock_offset)
-    keeper = CatalogSyncLoop(settings, rest, store, registry, clock, router.changed.set, report)
-    fetcher = MarketRefresher(rest, store, registry, clock, settings.fetch_attempts, router.changed.set)
-    recovery = Recovery(settings, rest, clock, router.put_when_room, router.resubscribe_missing)
-    poller = SnapshotPoller(
-        settings, rest, clock, router.put_when_room, lambda: router.wanted, router.out_of_sync, report
+    sync_loop = CatalogSyncLoop(settings, rest, store, registry, clock, requests.changed.set, publish)
+    refresher = MarketRefresher(rest, store, registry, clock, settings.fetch_attempts, requests.changed.set)
+    writer = Writer(
+        settings,
+        timeseries,
+        bounds,
+        clock,
+        _open_spool(settings),
+        own_sessions=lambda: ids.sessions,
+        on_lost_claim=requests.resubscribe,
+        on_lost_sessions=requests.restart_sessions,
+        ending=stop,
+        fence=Fence(lock.owner, lock.disowned, requests.restart_sessions, _former_batch_no(settings)),
+        on_alarm=alarms.count,
     )
+    recovery = Recovery(settings, rest, clock, writer.put_blocking, requests.resubscribe_missing)
+    activity = BookActivity()
+    router = Router(settings, clock, writer, registry, refresher, sync_loop, recovery, activity, alarms, requests)
+    throttle = ConnectThrottle(settings.reconnect_spacing_s, random.random)
+    feed_channels = (*FEED_CHANNELS, COMBO_CHANNEL) if settings.market_filter.include_combos else FEED_CHANNELS
+    channels: dict[str, ChannelCounters] = {}
 
-    turns = ConnectThrottle(settings.reconnect_spacing_s, random.random)
-    counters: dict[str, ChannelCounters] = {}
-
-    def connection(name: str) -> Connection:
-        put, channels = (router.put_feed, feed_channels) if name == FEED else (router.put_books, ())
-        counted = functools.partial(put, counters.setdefault(name, ChannelCounters()))
+    def connection(name: str, on_alarm: OnAlarm) -> Connection:
+        put = functools.partial(
+            router.on_feed_records if name == FEED else router.on_book_records,
+            channels.setdefault(name, ChannelCounters()),
+        )
+        subscribed = feed_channels if name == FEED else ()
         return Connection(
-            name, settings, exchange, clock, ids, stop, counted, router.alarmed, channels, turns, router.may_receive
+            name, settings, exchange, clock, ids, stop, put, on_alarm, subscribed, throttle, router.may_receive
         )
 
-    feed_channels = (*FEED_CHANNELS, COMBO_CHANNEL) if settings.market_filter.include_combos else FEED_CHANNELS
-    fleet = ConnectionPool(settings, clock, connection)
-    parts = Parts(
+    pool = ConnectionPool(settings, clock, connection, router.on_alarm)
+    poller = SnapshotPoller(
+        settings, rest, clock, writer.put_blocking, lambda: registry.last_desired_markets, pool.out_of_sync, publish,
+        activity,
+    )  # fmt: skip
+    return Parts(
         settings=settings,
         exchange=exchange,
         clock=clock,
-        bounds=bounds,
-        stop=stop,
         timeseries=timeseries,
         catalog=catalog,
-        lock=GathererLock(settings, timeseries, clock),
-        ids=ids,
+        lock=lock,
         registry=registry,
         rest=rest,
-        store=store,
-        keeper=keeper,
-        fetcher=fetcher,
+        sync_loop=sync_loop,
+        refresher=refresher,
+        writer=writer,
         recovery=recovery,
+        pool=pool,
         poller=poller,
-        fleet=fleet,
-        router=router,
-        checks=DatabaseChecks(settings, timeseries, catalog, router.count_alarm),
-        clock_skew=ClockSkewMonitor(settings.name, timeseries, clock, rest.clock_offset, router.count_alarm),
-        open_transactions=OpenTransactions(settings.name, timeseries, clock, router.count_alarm),
-        channels=counters,
+        follower=MarketFollower(settings, clock, registry, refresher, pool, requests, rest.clock_offset),
+        checks=DatabaseChecks(settings, timeseries, catalog, alarms.count),
+        clock_skew=ClockSkewMonitor(name, timeseries, clock, rest.clock_offset, alarms.count),
+        open_transactions=OpenTransactions(name, timeseries, clock, alarms.count),
+        channels=channels,
+        alarms=alarms,
+        requests=requests,
     )
-    router.keeper, router.fetcher, router.recovery, router.poller = keeper, fetcher, recovery, poller
-    router.fleet = fleet
-    return parts
 
 
-def start_writer(parts: Parts) -> Writer:
-    """Open the spool and start the writer; the gatherer's folder must be locked. The router then has it."""
-    settings = parts.settings
+def _open_spool(settings: GathererSettings) -> Spool:
     spool = Spool(
         settings.folder / "spool",
         settings.spool_segment_bytes,
@@ -186,22 +193,11 @@ def start_writer(parts: Parts) -> Writer:
         min_free_bytes=settings.spool_min_free_bytes,
     )
     if not spool.is_empty():
-        _log.info("%s: %d bytes of a former run are in the spool", settings.name, spool.bytes_on_disk())
-    former = read_file(settings.heartbeat_file, GathererStatus)
-    former_batch_no = 0 if former is None or former.details.writer is None else former.details.writer.batch_no
-    writer = Writer(
-        settings,
-        parts.timeseries,
-        parts.bounds,
-        parts.clock,
-        spool,
-        own_sessions=lambda: parts.ids.sessions,
-        on_lost_claim=parts.router.resubscribe,
-        on_lost_sessions=parts.router.reconnect,
-        ending=parts.stop,
-        fence=Fence(parts.lock.owner, parts.lock.disowned, parts.router.reconnect, former_batch_no),
-        on_alarm=parts.router.count_alarm,
-    )
-    parts.router.writer = writer
-    writer.start()
-    return writer
+        _log.info("spool_of_former_run", gatherer=settings.name, size_bytes=spool.bytes_on_disk())
+    return spool
+
+
+def _former_batch_no(settings: GathererSettings) -> int:
+    """Return the last batch that the process before had committed; 0 where its heartbeat does not say."""
+    heartbeat = read_file(settings.heartbeat_file, GathererStatus)
+    return 0 if heartbeat is None or heartbeat.details.writer is None else heartbeat.details.writer.batch_no

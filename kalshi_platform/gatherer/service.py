@@ -14,8 +14,9 @@ from collections.abc import Callable, Sequence
 from kalshi_platform.clock import Clock
 from kalshi_platform.errors import AnotherWriter, DatabaseUnavailable, KalshiPlatformError
 from kalshi_platform.exchange.settings import ExchangeSettings
-from kalshi_platform.gatherer.assembly import assemble, start_writer
+from kalshi_platform.gatherer.assembly import Parts, assemble
 from kalshi_platform.gatherer.capture.snapshot_poller import TOKENS_PER_REQUEST, cost_of_books
+from kalshi_platform.gatherer.lock import GathererLock
 from kalshi_platform.gatherer.settings import GathererSettings
 from kalshi_platform.gatherer.status.report_publisher import ReportPublisher
 from kalshi_platform.gatherer.status.reports import Report
@@ -25,6 +26,7 @@ from kalshi_platform.gatherer.threads import WAIT_REPORT_S, ThreadGroup
 from kalshi_platform.gatherer.wait_for_exchange import wait_until_active
 from kalshi_platform.monitoring.event_log import event_logger
 from kalshi_platform.storage.partitions import PartitionBounds
+from kalshi_platform.storage.pool import Database
 from kalshi_platform.storage.services import is_enabled, write_heartbeat
 
 _LAST_ROW_S = 3.0
@@ -46,34 +48,80 @@ class GathererService:
         """`run_id` names the host's run in heartbeats. `on_report` is called from several threads, must not block."""
         self.settings = settings
         self.switched_off = False
-        """Whether it ended, or is about to, because `service_switches` says so."""
+        """Whether it ended because `service_switches` says so."""
+        self._exchange = exchange
         self._clock = clock
-        # Everything but the writer ends by this event: set by the caller's stop, the off switch or a fatal error.
-        self._stop = threading.Event()
-        self._fatal: BaseException | None = None
-        self._reports = ReportPublisher(settings.name, on_report)
-        self.parts = assemble(settings, exchange, clock, bounds, self._stop, self._reports.publish)
-        self._reporter = StatusReporter(settings, clock, self._stop, self.parts, self._reports, run_id)
-        self._threads = ThreadGroup(settings.name, clock, self._stop)
+        self._bounds = bounds
+        self._run_id = run_id
+        self._on_report = on_report
+        self._recording: Recording | None = None
+
+    @property
+    def parts(self) -> Parts:
+        """The parts of a gatherer that runs."""
+        assert self._recording is not None  # noqa: S101 - a mistake of the caller
+        return self._recording.parts
 
     def status(self) -> GathererStatus:
         """Return everything that is known as of now."""
-        return self._reporter.status()
+        recording = self._recording
+        return GathererStatus(state="starting") if recording is None else recording.reporter.status()
 
     def run(self, stop: threading.Event) -> None:
         """Record until `stop` is set, the off switch is set, or a fatal error; then write what is left and return.
 
         Raises AnotherWriter, ConfigurationError, SchemaMismatch. Whatever fails for a while is waited for.
         """
-        relay = threading.Thread(target=self._relay, args=(stop,), name=f"{self.settings.name} stop", daemon=True)
-        self.parts.lock.acquire_folder()
+        settings, clock = self.settings, self._clock
+        timeseries = Database(
+            settings.timeseries_url,
+            name=f"{settings.name} timeseries",
+            pool_size=4,
+            statement_timeout_s=settings.statement_timeout_s,
+        )
+        lock = GathererLock(settings, timeseries, clock)
+        lock.acquire_folder()
+        try:
+            # Everything but the writer ends by this event: set by the caller's stop, the off switch or a fatal error.
+            ending = threading.Event()
+            reports = ReportPublisher(settings.name, self._on_report)
+            parts = assemble(settings, self._exchange, clock, self._bounds, ending, timeseries, lock, reports.publish)
+            recording = self._recording = Recording(parts, ending, reports, self._run_id)
+        except BaseException:
+            lock.release()
+            timeseries.dispose()
+            raise
+        try:
+            recording.run(stop)
+        finally:
+            self.switched_off = recording.switched_off
+
+
+class Recording:
+    """The life of a gatherer whose folder is locked, from its first thread to its last heartbeat."""
+
+    def __init__(self, parts: Parts, ending: threading.Event, reports: ReportPublisher, run_id: str | None) -> None:
+        settings, clock = parts.settings, parts.clock
+        self.parts = parts
+        self.reporter = StatusReporter(settings, clock, ending, parts, reports, run_id, parts.clock_skew.check_exchange)
+        self.switched_off = False
+        self._settings = settings
+        self._clock = clock
+        self._stop = ending
+        self._reports = reports
+        self._threads = ThreadGroup(settings.name, clock, ending)
+        self._fatal: BaseException | None = None
+
+    def run(self, stop: threading.Event) -> None:
+        """Record until the end has come; see `GathererService.run`."""
+        relay = threading.Thread(target=self._relay, args=(stop,), name=f"{self._settings.name} stop", daemon=True)
         try:
             relay.start()
             self.parts.checks.check_at_startup()
             self._acquire_database_lock()
             if not self._stop.is_set():
-                start_writer(self.parts)
-                self._threads.start("heartbeat", self._reporter.run)
+                self.parts.writer.start()
+                self._threads.start("heartbeat", self.reporter.run)
                 self._threads.start("database watch", self._watch_database)
                 if self._is_enabled():
                     self._record()
@@ -91,21 +139,21 @@ class GathererService:
             self._clock.wait(self._stop, 0.2)
 
     def _record(self) -> None:
-        settings, parts, reporter, start = self.settings, self.parts, self._reporter, self._threads.start
+        settings, parts, reporter, start = self._settings, self.parts, self.reporter, self._threads.start
         reporter.set_state("waiting_for_exchange")
         if not wait_until_active(
             parts.rest, self._clock, self._stop, settings.status_wait_max_s, reporter.set_note, parts.rest.clock_offset
         ):
             return
         reporter.set_state("syncing")
-        start("markets", lambda: parts.fetcher.run(self._stop))
+        start("markets", lambda: parts.refresher.run(self._stop))
         # Announcements made while the catalog is read must not be missed.
-        parts.fleet.start_feed()
+        parts.pool.start_feed()
         start("catalog", self._run_catalog)
         start("recovery", lambda: parts.recovery.run(self._stop))
-        parts.fleet.start_books()
+        parts.pool.start_books()
         start("snapshots", self._run_poller)
-        self._threads.run_restarting("markets followed", lambda: parts.router.follow(self._stop))
+        self._threads.run_restarting("markets followed", lambda: parts.follower.run(self._stop))
 
     # -- threads
 
@@ -115,9 +163,9 @@ class GathererService:
                 self._end(None)
 
     def _run_catalog(self) -> None:
-        self.parts.keeper.load(self._stop)
-        self._reporter.set_state("running")
-        self.parts.keeper.run(self._stop)
+        self.parts.sync_loop.load(self._stop)
+        self.reporter.set_state("running")
+        self.parts.sync_loop.run(self._stop)
 
     def _run_poller(self) -> None:
         exchange, rest, poller = self.parts.exchange, self.parts.rest, self.parts.poller
@@ -128,11 +176,11 @@ class GathererService:
         except KalshiPlatformError as error:
             _log.warning(
                 "read_budget_unknown",
-                gatherer=self.settings.name,
+                gatherer=self._settings.name,
                 error=error,
                 consequence="assuming what is configured",
             )
-        if self.settings.follow_books:
+        if self._settings.follow_books:
             poller.run(self._stop)
 
     def _watch_database(self) -> None:
@@ -149,25 +197,25 @@ class GathererService:
                 if not self._is_enabled():
                     self._end(None)
             except DatabaseUnavailable as error:
-                _log.debug("database_not_watched", gatherer=self.settings.name, error=error)
+                _log.debug("database_not_watched", gatherer=self._settings.name, error=error)
             except AnotherWriter as error:
                 self._end(error)
-            self._clock.wait(self._stop, self.settings.heartbeat_interval_s)
+            self._clock.wait(self._stop, self._settings.heartbeat_interval_s)
 
     def _write_row(self) -> None:
         """Write the heartbeat's row and what the polls achieved. Raises DatabaseUnavailable."""
-        write_heartbeat(self.parts.timeseries, self._reporter.heartbeat())
+        write_heartbeat(self.parts.timeseries, self.reporter.heartbeat())
         self._reports.write_polls(self.parts.timeseries)
 
     def _is_enabled(self) -> bool:
         """Whether the off switch lets it run; a database that is away does."""
         try:
-            enabled = is_enabled(self.parts.timeseries, self.settings.service)
+            enabled = is_enabled(self.parts.timeseries, self._settings.service)
         except DatabaseUnavailable:
             return True
         if not enabled:
             self.switched_off = True
-            _log.info("switched_off", service=self.settings.service, table="service_switches")
+            _log.info("switched_off", service=self._settings.service, table="service_switches")
         return enabled
 
     # -- ending
@@ -176,16 +224,17 @@ class GathererService:
         if fatal is not None and self._fatal is None:
             self._fatal = fatal
         self._stop.set()
-        self.parts.router.changed.set()
+        self.parts.requests.changed.set()
 
     def _shut_down(self) -> None:
         """Close sessions, write what is left and the last heartbeat, release the name."""
         self._end(None)
-        parts, reporter, settings = self.parts, self._reporter, self.settings
+        parts, reporter, settings = self.parts, self.reporter, self._settings
         reporter.set_state("stopping")
-        self._await([(f"connection {each.name}", each.join) for each in parts.connections] + self._threads.joins())
-        if parts.router.writer is not None:
-            everything = parts.router.writer.stop(settings.stop_timeout_s, self._waits_for)
+        self._await([(f"connection {each.name}", each.join) for each in parts.pool.slots] + self._threads.joins())
+        was_started = parts.writer.was_started
+        everything = parts.writer.stop(settings.stop_timeout_s, self._report_wait)
+        if was_started:
             _log.info("gatherer_stopped", gatherer=settings.name, everything_written=everything)
             reporter.publish_streams()
             reporter.set_state("stopped")
@@ -199,7 +248,7 @@ class GathererService:
         """Wait for what may still put records, and report for what. One deadline for all: a database that gives no
         answer may hold up several of them."""
         now = self._clock.monotonic()
-        deadline, report_at = now + self.settings.stop_timeout_s, now + WAIT_REPORT_S
+        deadline, report_at = now + self._settings.stop_timeout_s, now + WAIT_REPORT_S
         left = []
         for what, join in joins:
             while not join(max(0.0, min(report_at, deadline) - now)):
@@ -208,16 +257,16 @@ class GathererService:
                     left.append(what)
                     break
                 if now >= report_at:
-                    self._waits_for(what)
+                    self._report_wait(what)
                     report_at = now + WAIT_REPORT_S
             now = self._clock.monotonic()
         if left:
-            _log.warning("stop_not_awaited", gatherer=self.settings.name, waits_for=left)
+            _log.warning("stop_not_awaited", gatherer=self._settings.name, waits_for=left)
 
-    def _waits_for(self, what: str) -> None:
-        _log.info("stop_awaited", gatherer=self.settings.name, waits_for=what)
-        self._reporter.set_note(f"waits for {what}")
-        self._reporter.write_file()
+    def _report_wait(self, what: str) -> None:
+        _log.info("stop_awaited", gatherer=self._settings.name, waits_for=what)
+        self.reporter.set_note(f"waits for {what}")
+        self.reporter.write_file()
 
     def _write_last_row(self) -> None:
         if isinstance(self._fatal, AnotherWriter) or self.parts.lock.is_refused:
@@ -225,4 +274,4 @@ class GathererService:
         try:
             self._write_row()
         except DatabaseUnavailable as error:
-            _log.warning("last_heartbeat_row_not_written", gatherer=self.settings.name, error=error)
+            _log.warning("last_heartbeat_row_not_written", gatherer=self._settings.name, error=error)

@@ -1,4 +1,4 @@
-"""Builds Prometheus metric families from the values of a status, and counts latencies with Prometheus's histogram.
+"""Builds Prometheus metric families from the values of a status, and counts with Prometheus's own objects.
 
 The rooms' way to `prometheus_client`: they keep their counts in their status, and a scrape makes families of it.
 """
@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from typing import TypeAlias
 
 import msgspec
-from prometheus_client import Histogram
+from prometheus_client import Counter, Histogram
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 
 LATENCY_BOUNDS_S: Sequence[float] = (0.05, 0.1, 0.15, 0.25, 0.5, 1.0, 2.5, 5.0, 15.0, 60.0, 300.0, 3600.0)
@@ -63,6 +63,22 @@ class LatencyHistogram:
         if not ordered:
             return [None] * len(shares)
         return [round(ordered[min(len(ordered) - 1, int(share * len(ordered)))], 1) for share in shares]
+
+
+class LabeledCounter:
+    """Counts by the value of one label. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._counter = Counter("count", "Counts.", ["value"], registry=None)
+
+    def count(self, value: str) -> None:
+        """Add one."""
+        self._counter.labels(value).inc()
+
+    def values(self) -> dict[str, int]:
+        """Return the counts so far."""
+        samples = (sample for family in self._counter.collect() for sample in family.samples)
+        return {each.labels["value"]: int(each.value) for each in samples if each.name == "count_total"}
 
 
 def gauge(name: str, text: str, value: float | None) -> MetricFamily:

@@ -23,7 +23,7 @@ def test_all_active_markets_but_combos_are_followed(gatherer_settings: SettingsF
     with running_exchange(tmp_path, markets=12, rate=0, combos=3) as exchange:
         with running_gatherer(gatherer_settings(), exchange) as gatherer:
             gatherer.follows(len(exchange.tickers()))
-            assert not [t for t in gatherer.service.parts.router.wanted if t.startswith("KXMVE")]
+            assert not [t for t in gatherer.service.parts.registry.last_desired_markets if t.startswith("KXMVE")]
             synced = [report.what for report in gatherer.reports if isinstance(report, CatalogSynced)]
             assert synced[:3] == ["markets", "series", "events"]
             assert all(report.scope == "full" for report in gatherer.reports if isinstance(report, CatalogSynced))
@@ -37,7 +37,7 @@ def test_a_filter_admits_only_what_it_names(gatherer_settings: SettingsFactory, 
         settings = gatherer_settings(market_filter=MarketFilter(tickers=tuple(chosen)))
         with running_gatherer(settings, exchange) as gatherer:
             gatherer.follows(2)
-            assert set(gatherer.service.parts.router.wanted) == set(chosen)
+            assert set(gatherer.service.parts.registry.last_desired_markets) == set(chosen)
 
 
 def test_a_created_market_is_fetched_after_404s_and_followed(
@@ -85,7 +85,7 @@ def test_a_market_that_closes_by_the_clock_is_left_without_any_announcement(
             ticker = exchange.market("create", visible_in_s=0.0, close_in_s=2.5)["ticker"]
             gatherer.follows(4)
             gatherer.follows(3)
-            assert ticker not in gatherer.service.parts.router.wanted
+            assert ticker not in gatherer.service.parts.registry.last_desired_markets
             query = f"SELECT status FROM markets WHERE ticker = '{ticker}'"
             eventually(lambda: gatherer.catalog(query) == [("closed",)], what="closed in the catalog")
         kinds = gatherer.rows(f"SELECT event_type FROM market_lifecycle WHERE ticker = '{ticker}'")

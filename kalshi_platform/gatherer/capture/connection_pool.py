@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from kalshi_platform.clock import Clock
 from kalshi_platform.exchange.protocol.session import Alarm
 from kalshi_platform.gatherer.capture.connect_pacing import RotationSchedule
-from kalshi_platform.gatherer.capture.connection_slot import ConnectionSlot, Make
+from kalshi_platform.gatherer.capture.connection_slot import ConnectionSlot
 from kalshi_platform.gatherer.capture.connections import Connection
 from kalshi_platform.gatherer.capture.handover import Handover
 from kalshi_platform.gatherer.capture.shard_assignment import Move, ShardAssignment
@@ -24,6 +25,9 @@ from kalshi_platform.gatherer.status.status import ConnectionPoolStatus
 from kalshi_platform.monitoring.event_log import event_logger
 
 FEED = "feed"
+OnAlarm: TypeAlias = Callable[[Connection, Alarm], None]
+MakeConnection: TypeAlias = Callable[[str, OnAlarm], Connection]
+"""Makes a connection of this name, not started, whose alarms go to the callback."""
 _PATIENCE = 10
 """Spans of calm for which markets that never are calm stay uneven, and for which a move that failed is not repeated."""
 _log = event_logger(__name__)
@@ -41,12 +45,13 @@ class _Change:
 class ConnectionPool:
     """`set_markets` are for one thread; the rest may be called from any."""
 
-    def __init__(self, settings: GathererSettings, clock: Clock, make: Make) -> None:
-        """`make` is called for the feed's connection and for each one for books; their alarms go to `on_alarm` too."""
+    def __init__(self, settings: GathererSettings, clock: Clock, make: MakeConnection, on_alarm: OnAlarm) -> None:
+        """`make` is called for the feed's connection and for each one for books; `on_alarm` gets their alarms."""
         self.counters = ConnectionPoolStatus()
         self._settings = settings
         self._clock = clock
         self._make = make
+        self._on_alarm = on_alarm
         self._shards = ShardAssignment(
             settings.connections if settings.follow_books else 0, settings.markets_per_connection
         )
@@ -101,12 +106,6 @@ class ConnectionPool:
             for connection in slot.connections():
                 connection.resubscribe_missing(tickers)
 
-    def on_alarm(self, connection: Connection, alarm: Alarm) -> None:
-        """Hear an alarm: markets that a full connection was refused go to another one."""
-        if alarm.kind == "market_limit":
-            with self._lock:
-                self._refused.append((connection, alarm.tickers))
-
     # -- what can be asked
 
     @property
@@ -130,12 +129,19 @@ class ConnectionPool:
 
     # -- inside
 
+    def _handle_alarm(self, connection: Connection, alarm: Alarm) -> None:
+        """Markets that a full connection was refused go to another one. From the connections' threads."""
+        if alarm.kind == "market_limit":
+            with self._lock:
+                self._refused.append((connection, alarm.tickers))
+        self._on_alarm(connection, alarm)
+
     def _slot(self, name: str) -> ConnectionSlot:
         settings = self._settings
         rotation = RotationSchedule(
             settings.rotate_connections_s, f"{settings.name} {name}", self._clock.monotonic(), random.random
         )
-        return ConnectionSlot(name, self._make, rotation, self._clock)
+        return ConnectionSlot(name, lambda name: self._make(name, self._handle_alarm), rotation, self._clock)
 
     def _distribute(self, touched: set[int]) -> None:
         """Tell connections their markets; open those that are new. Raises what starting a thread may raise."""

@@ -101,6 +101,20 @@ def snapshots_of(answer: BooksAnswer, source: SnapshotSource, snapshot_ts_us: in
     ]
 
 
+class BookActivity:
+    """When each book last changed, in microseconds. Connections observe from their threads, the poller reads."""
+
+    def __init__(self) -> None:
+        self.last_delta_us: dict[str, int] = {}
+        """By ticker."""
+
+    def observe(self, records: Sequence[Record]) -> None:
+        """Note which books change; called with everything that is received."""
+        for record in records:
+            if type(record) is BookDelta:
+                self.last_delta_us[record.ticker] = record.received_at_ns // 1_000
+
+
 class SnapshotPoller:
     """Polls at the start of every interval, from a thread of its own."""
 
@@ -113,6 +127,7 @@ class SnapshotPoller:
         subscribed: Callable[[], Collection[str]],
         suspects: Callable[[], Collection[str]],
         on_polled: Callable[[BooksPolled], None],
+        activity: BookActivity,
     ) -> None:
         """`subscribed` and `suspects` give tickers: all followed markets, and those that lost a frame."""
         self.refill_per_s = 200.0
@@ -126,11 +141,11 @@ class SnapshotPoller:
         self._subscribed = subscribed
         self._suspects = suspects
         self._on_polled = on_polled
-        # By ticker, in microseconds: the poll that last asked, the last answer (at first: when it was first wanted),
-        # and the last delta.
+        self._last_delta = activity.last_delta_us
+        # By ticker, in microseconds: the poll that last asked, and the last answer (at first: when it was first
+        # wanted).
         self._last_asked: dict[str, int] = {}
         self._last_answered: dict[str, int] = {}
-        self._last_delta: dict[str, int] = {}
         self._status = PollerStatus()
 
     def run(self, stop: threading.Event) -> None:
@@ -203,12 +218,6 @@ class SnapshotPoller:
     def status(self) -> PollerStatus:
         """Return how the last poll went."""
         return self._status
-
-    def saw(self, records: Sequence[Record]) -> None:
-        """Note which books change; called with everything that is received, from the threads that receive it."""
-        for record in records:
-            if type(record) is BookDelta:
-                self._last_delta[record.ticker] = record.received_at_ns // 1_000
 
     def order(self, now_us: int) -> list[str]:
         """Subscribed markets: gapped ones, then active ones, then the others; of each those asked longest ago first.

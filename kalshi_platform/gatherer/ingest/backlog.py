@@ -55,7 +55,7 @@ class Backlog:
         self._outage = outage
         self._counters = counters
         self._ending = ending
-        self._alarm = SpoolAlarm(settings.name, spool, counters)
+        self._alarm = SpoolAlarm(settings.name, spool, self._count_spool_alarm)
         self._queue = Puts()
         self._in_flight = Puts()
         self._in_flight_on_disk = False
@@ -162,7 +162,7 @@ class Backlog:
     def watch_disk(self) -> None:
         """Look how full the spool is, and whether there is room again."""
         with self.changed:
-            self._alarm.check_usage()
+            self._alarm.check_usage(self._counters.disk_error)
             self._look_for_room()
 
     def close(self) -> None:
@@ -227,13 +227,13 @@ class Backlog:
             if not isinstance(error, OSError) and reason != self._counters.disk_error:
                 _log.exception("spool_not_written", gatherer=self._settings.name)
             self._counters.disk_error = reason
-            self._alarm.check_usage()
+            self._alarm.check_usage(self._counters.disk_error)
             return False
         finally:
             puts.drop(done)
         if done:
             self._counters.disk_error = None
-            self._alarm.check_usage()
+            self._alarm.check_usage(self._counters.disk_error)
         return True
 
     def _wait_or_stall(self) -> None:
@@ -258,6 +258,9 @@ class Backlog:
             f" ({self._counters.disk_error}). Bring the database back; or make room on the disk, or raise"
             " KALSHI_SPOOL_MAX_GIB. Coverage ends here until then"
         )
+
+    def _count_spool_alarm(self) -> None:
+        self._counters.spool_alarms += 1
 
     def _look_for_room(self) -> None:
         settings = self._settings

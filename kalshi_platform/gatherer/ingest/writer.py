@@ -101,6 +101,11 @@ class Writer:
         if records:
             self._backlog.put(records)
 
+    def put_blocking(self, records: Sequence[Record]) -> None:
+        """Take records that the exchange did not push: their thread waits while the writer is stalled."""
+        self.wait_for_room()
+        self.put(records)
+
     def wait_for_room(self) -> None:
         """Return when the writer is not (or no longer) stalled, or at the end."""
         self._backlog.wait_for_room()
@@ -194,6 +199,11 @@ class Writer:
         """Start the thread."""
         self._thread = threading.Thread(target=self._run, name=f"{self._settings.name} writer", daemon=True)
         self._thread.start()
+
+    @property
+    def was_started(self) -> bool:
+        """Whether the thread was started."""
+        return self._thread is not None
 
     def is_alive(self) -> bool:
         """Whether the thread runs."""

@@ -178,6 +178,11 @@ class Registry:
                 self._is_published = True
             return self._published
 
+    @property
+    def last_desired_markets(self) -> Mapping[str, int]:
+        """What `desired_markets` returned last; empty before."""
+        return self._published
+
     def expire_ended(self, now_us: int) -> None:
         """Let announced ends expire. `desired_markets` does it, too; other callers call this regularly."""
         with self._lock:

@@ -6,7 +6,7 @@ Everything is a view of one status. It is made of the parts whenever it is neede
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from datetime import datetime
 from typing import Protocol
 
@@ -47,8 +47,9 @@ class StatusReporter:
         parts: StatusSource,
         reports: ReportPublisher,
         run_id: str | None,
+        on_beat: Callable[[], None] = lambda: None,
     ) -> None:
-        """`run_id` names the host's run in heartbeats."""
+        """`run_id` names the host's run in heartbeats. `on_beat()` is called with each heartbeat; it must not block."""
         self.note = ""
         """What it waits for, if it does."""
         self._settings = settings
@@ -57,6 +58,7 @@ class StatusReporter:
         self._parts = parts
         self._reports = reports
         self._run_id = run_id
+        self._on_beat = on_beat
         self._started_at: datetime = clock.now()
         self._state = "starting"
         self._state_lock = threading.Lock()
@@ -121,6 +123,7 @@ class StatusReporter:
         while not self._stop.is_set():
             self._endpoint.ensure()
             self._trends.update(self._parts.status(), self._clock.monotonic())
+            self._on_beat()
             self.write_file()
             if self._clock.monotonic() >= report_at:
                 report_at += _REPORT_S

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -11,62 +12,93 @@ import pytest
 
 from kalshi_platform.gatherer.capture.exchange_clock import ExchangeClock
 from kalshi_platform.gatherer.markets.registry import Registry
-from kalshi_platform.gatherer.routing import Router
+from kalshi_platform.gatherer.routing import MarketFollower, Router, SessionRequests
 from kalshi_platform.gatherer.settings import GathererSettings
 from kalshi_platform.market.clock_offset import Offset
 from kalshi_platform_tests.fixtures.clocks import FakeClock
 from kalshi_platform_tests.fixtures.exchange import eventually
 
+SETTINGS = GathererSettings(name="g1", timeseries_url="", catalog_url="", state_dir=Path(), follow_books=False)
+
+
+class Pool:
+    """Stands for the pool: connections that are open or not, and what it is told."""
+
+    def __init__(self, connections: int = 0) -> None:
+        self.connections = [SimpleNamespace(is_open=True) for _ in range(connections)]
+        self.slots = [SimpleNamespace(connections=lambda each=each: iter([each])) for each in self.connections]
+        self.steps = 0
+        self.resubscribed: list[str] = []
+        self.resubscribed_missing: list[str] = []
+        self.fails = False
+
+    def set_markets(self, _: Mapping[str, int]) -> None:
+        self.steps += 1
+        if self.fails:
+            raise RuntimeError("can't start new thread")
+
+    def resubscribe(self, tickers: Sequence[str]) -> None:
+        self.resubscribed += tickers
+
+    def resubscribe_missing(self, tickers: Sequence[str]) -> None:
+        self.resubscribed_missing += tickers
+
+
+def follower_of(pool: Pool, requests: SessionRequests) -> MarketFollower:
+    registry = Registry(SETTINGS.market_filter, 0.0)
+    return MarketFollower(SETTINGS, FakeClock(), registry, cast(Any, None), cast(Any, pool), requests)
+
+
+def router_of(requests: SessionRequests) -> Router:
+    writer = SimpleNamespace(is_stalled=False)
+    others: Any = None
+    return Router(SETTINGS, FakeClock(), cast(Any, writer), others, others, others, others, others, others, requests)
+
 
 def test_every_session_ends_before_the_first_one_may_begin() -> None:
-    settings = GathererSettings(name="g1", timeseries_url="", catalog_url="", state_dir=Path(), follow_books=False)
-    router = Router(settings, Registry(settings.market_filter, 0.0), FakeClock())
-    lines = [SimpleNamespace(is_open=True) for _ in range(3)]
-    slots = [SimpleNamespace(connections=lambda line=line: iter([line])) for line in lines]
-    steps: list[object] = []
-    router.fleet = cast(Any, SimpleNamespace(slots=slots, set_markets=steps.append))
-    stop = threading.Event()
-    following = threading.Thread(target=router.follow, args=(stop,))
+    requests, pool = SessionRequests("g1"), Pool(connections=3)
+    router, stop = router_of(requests), threading.Event()
+    following = threading.Thread(target=follower_of(pool, requests).run, args=(stop,))
     following.start()
     try:
 
         def two_more_steps() -> None:
-            wanted = len(steps) + 2
+            enough = pool.steps + 2
 
             def are_done() -> bool:
-                router.changed.set()
-                return len(steps) >= wanted
+                requests.changed.set()
+                return pool.steps >= enough
 
             eventually(are_done, what="two more steps")
 
         assert router.may_receive()
-        router.reconnect()
+        requests.restart_sessions()
         assert not router.may_receive()
-        for line in lines:
+        for connection in pool.connections:
             two_more_steps()
             assert not router.may_receive()
-            line.is_open = False
-        router.changed.set()
+            connection.is_open = False
+        requests.changed.set()
         eventually(router.may_receive)
     finally:
         stop.set()
-        router.changed.set()
+        requests.changed.set()
         following.join(10)
     assert not following.is_alive()
 
 
-def test_sessions_begin_again_although_markets_cannot_be_followed() -> None:
-    settings = GathererSettings(name="g1", timeseries_url="", catalog_url="", state_dir=Path(), follow_books=False)
-    router = Router(settings, Registry(settings.market_filter, 0.0), FakeClock())
-
-    def set_markets(_: object) -> None:
-        raise RuntimeError("can't start new thread")
-
-    router.fleet = cast(Any, SimpleNamespace(slots=[], set_markets=set_markets))
-    router.reconnect()
+def test_sessions_begin_again_and_requests_are_done_although_markets_cannot_be_followed() -> None:
+    requests, pool = SessionRequests("g1"), Pool()
+    pool.fails = True
+    requests.restart_sessions()
+    requests.resubscribe(["A"])
+    requests.resubscribe(["A"])
+    requests.resubscribe_missing(["B"])
     with pytest.raises(RuntimeError):
-        router.follow(threading.Event())
-    assert router.may_receive()
+        follower_of(pool, requests).run(threading.Event())
+    assert router_of(requests).may_receive()
+    assert (pool.resubscribed, pool.resubscribed_missing) == (["A"], ["B"])
+    assert requests.take() == ([], [])
 
 
 @pytest.mark.parametrize("set_by_s", [90.0, -90.0])

@@ -9,7 +9,7 @@ from typing import Any, cast
 import pytest
 
 from kalshi_platform.exchange.protocol.session import Alarm
-from kalshi_platform.gatherer.capture.connection_pool import ConnectionPool
+from kalshi_platform.gatherer.capture.connection_pool import ConnectionPool, OnAlarm
 from kalshi_platform.gatherer.capture.connections import Connection, ConnectionCounters
 from kalshi_platform.gatherer.settings import GathererSettings
 from kalshi_platform_tests.fixtures.clocks import FakeClock
@@ -72,10 +72,11 @@ class World:
         self.can_start = True
         values = {"rotate_connections_s": 0.0, **changes}
         settings = GathererSettings(name="g1", timeseries_url="", catalog_url="", state_dir=Path(), **values)
-        self.fleet = ConnectionPool(settings, self.clock, self._make)
+        self.fleet = ConnectionPool(settings, self.clock, self._make, lambda *_: None)
         self.fleet.start_books()
 
-    def _make(self, name: str) -> Connection:
+    def _make(self, name: str, on_alarm: OnAlarm) -> Connection:
+        self.on_alarm = on_alarm
         line = ConnectionView(name)
         line.takes, line.silent = self.next_takes, self.next_takes == 0
         line.fails_to_start = not self.can_start
@@ -143,7 +144,7 @@ def test_refused_markets_reach_another_connection_that_could_not_be_started_at_f
     wanted = markets(10)
     world.go(1, wanted)
     refused = tuple(sorted(wanted)[6:])
-    world.fleet.on_alarm(world.fleet.slots[1].present, Alarm("market_limit", "error 26", refused))
+    world.on_alarm(world.fleet.slots[1].present, Alarm("market_limit", "error 26", refused))
     world.can_start = False
     with pytest.raises(RuntimeError):
         world.go(1, wanted)

@@ -12,7 +12,13 @@ import pytest
 
 from kalshi_platform import config
 from kalshi_platform.errors import ConfigurationError, ExchangeUnavailable
-from kalshi_platform.gatherer.capture.snapshot_poller import Recovery, SnapshotPoller, cost_of_books, poll_once
+from kalshi_platform.gatherer.capture.snapshot_poller import (
+    BookActivity,
+    Recovery,
+    SnapshotPoller,
+    cost_of_books,
+    poll_once,
+)
 from kalshi_platform.gatherer.settings import GathererSettings
 from kalshi_platform.gatherer.status.reports import BooksPolled
 from kalshi_platform.gatherer.wait_for_exchange import wait_until_active
@@ -71,6 +77,7 @@ def test_what_the_budget_does_not_cover_is_counted_and_comes_first_next_time(tmp
     poller = SnapshotPoller(
         settings(tmp_path, poll_share=0.5, snapshot_interval_s=4.0),
         rest, clock, lambda _: None, lambda: tickers, lambda: ["M249"], reports.append,
+        BookActivity(),
     )  # fmt: skip
     poller.refill_per_s = 10.0
     assert poller.max_requests() == 2
@@ -88,6 +95,7 @@ def test_dearer_requests_are_fewer(tmp_path: Path) -> None:
     poller = SnapshotPoller(
         settings(tmp_path, poll_share=0.5, snapshot_interval_s=60.0),
         Books(clock), clock, lambda _: None, lambda: [f"M{number}" for number in range(1_000)], list, reports.append,
+        BookActivity(),
     )  # fmt: skip
     poller.refill_per_s = 10.0
     costs = EndpointCosts(default_cost=10.0, by_endpoint={("GET", "/trade-api/v2/markets/orderbooks"): 60.0})
@@ -118,7 +126,7 @@ def test_polls_begin_with_the_interval(tmp_path: Path) -> None:
 
     clock.step(42.0)
     SnapshotPoller(
-        settings(tmp_path), Books(clock), clock, lambda _: None, lambda: ["A"], list, polled
+        settings(tmp_path), Books(clock), clock, lambda _: None, lambda: ["A"], list, polled, BookActivity()
     ).run(stop)  # fmt: skip
     assert minutes == [0, 1, 2, 3]
 
@@ -138,7 +146,7 @@ def test_a_clock_that_is_set_back_holds_up_no_poll(tmp_path: Path) -> None:
             stop.set()
 
     SnapshotPoller(
-        settings(tmp_path), Books(clock), clock, lambda _: None, lambda: ["A"], list, polled
+        settings(tmp_path), Books(clock), clock, lambda _: None, lambda: ["A"], list, polled, BookActivity()
     ).run(stop)  # fmt: skip
     spans = [later - earlier for earlier, later in itertools.pairwise(at_s)]
     assert spans == pytest.approx([60.0, 0.25, 60.25, 60.0], abs=0.1)
@@ -244,34 +252,35 @@ def poller_of(tickers: list[str], tmp_path: Path, clock: FakeClock, **options: A
         settings(tmp_path, snapshot_interval_s=60.0),
         options.get("rest", Books(clock)), clock, lambda _: None, lambda: tickers,
         lambda: options.get("suspects", ()), options.get("reports", list[BooksPolled]()).append,
+        options.get("activity", BookActivity()),
     )  # fmt: skip
 
 
 def test_gapped_markets_are_asked_first_then_active_ones_then_the_longest_unasked(tmp_path: Path) -> None:
-    clock, interval = FakeClock(), 60_000_000
-    poller = poller_of(["A", "B", "C", "D", "GAP"], tmp_path, clock, suspects=["GAP"])
+    clock, interval, activity = FakeClock(), 60_000_000, BookActivity()
+    poller = poller_of(["A", "B", "C", "D", "GAP"], tmp_path, clock, suspects=["GAP"], activity=activity)
     poller.poll(MINUTE, threading.Event())
-    poller.saw([delta("D", MINUTE + 9), delta("C", MINUTE + 5), delta("D", MINUTE + 2)])
+    activity.observe([delta("D", MINUTE + 9), delta("C", MINUTE + 5), delta("D", MINUTE + 2)])
     assert poller.order(MINUTE + interval) == ["GAP", "C", "D", "A", "B"]
-    poller.saw([delta("D", MINUTE + 12)])
+    activity.observe([delta("D", MINUTE + 12)])
     assert poller.order(MINUTE + interval) == ["GAP", "D", "C", "A", "B"]
     poller.poll(MINUTE + interval, threading.Event())
     # What was asked since its last delta is certain again.
-    poller.saw([delta("B", MINUTE + interval + 3)])
+    activity.observe([delta("B", MINUTE + interval + 3)])
     assert poller.order(MINUTE + 2 * interval)[:2] == ["GAP", "B"]
 
 
 def test_a_quiet_market_is_not_forgotten_behind_busy_ones(tmp_path: Path) -> None:
-    clock = FakeClock()
+    clock, activity = FakeClock(), BookActivity()
     tickers = [f"BUSY{number:03}" for number in range(150)] + ["QUIET"]
     rest = Books(clock)
-    poller = poller_of(tickers, tmp_path, clock, rest=rest)
+    poller = poller_of(tickers, tmp_path, clock, rest=rest, activity=activity)
     poller.poll(MINUTE, threading.Event())
     poller.refill_per_s = 20.0 / 60.0
     asked = []
     for minute in range(1, 14):
         now_us = MINUTE + minute * 60_000_000
-        poller.saw([delta(ticker, now_us - 1) for ticker in tickers[:-1]])
+        activity.observe([delta(ticker, now_us - 1) for ticker in tickers[:-1]])
         poller.poll(now_us, threading.Event())
         asked += [minute for request in rest.requests if "QUIET" in request]
         rest.requests.clear()

@@ -12,7 +12,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kalshi_platform.gatherer.ingest.writer_counters import WriterCounters
 from kalshi_platform.gatherer.journal.record_codec import decode_records, encode_records
 from kalshi_platform.gatherer.journal.spool import Spool, SpoolFull
 from kalshi_platform.gatherer.journal.spool_alarm import SpoolAlarm
@@ -336,29 +335,33 @@ def test_each_level_is_said_once_and_again_only_after_the_spool_was_emptier(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     spool = Spool(tmp_path, segment_bytes=1, max_bytes=10_000)
-    counters = WriterCounters()
-    alarm = SpoolAlarm("g1", spool, counters)
+    refused: list[str] = []
+    levels: list[int] = []
+    alarm = SpoolAlarm("g1", spool, lambda: levels.append(1))
+
+    def check() -> None:
+        alarm.check_usage(refused[-1] if refused else None)
 
     def fill_up() -> None:
         try:
             while True:
                 spool.append(block(1))
-                alarm.check_usage()
+                check()
         except SpoolFull as error:
-            counters.disk_error = str(error)
-            alarm.check_usage()
-            alarm.check_usage()
+            refused.append(str(error))
+            check()
+            check()
 
     fill_up()
     assert [record.levelname for record in caplog.records] == ["ERROR", "ERROR", "ERROR", "CRITICAL"]
     assert [share in caplog.text for share in ("percent=50", "percent=80", "percent=95")] == [True] * 3
-    counters.disk_error = None
-    alarm.check_usage()
-    assert counters.spool_alarms == 4
+    refused.clear()
+    check()
+    assert len(levels) == 4
     drain(spool)
-    alarm.check_usage()
+    check()
     fill_up()
-    assert counters.spool_alarms == 8
+    assert len(levels) == 8
 
 
 def test_foreign_files_are_left_alone(tmp_path: Path) -> None:
