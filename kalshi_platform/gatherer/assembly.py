@@ -91,7 +91,7 @@ class Parts:
             clock=self.clock_skew.status(),
             alarms=self.alarms.values(),
             problems=[*self.checks.problems(), *self.clock_skew.problems(), *self.open_transactions.problems()],
-            has_database_lock=self.lock.has_lease,
+            has_database_lock=self.lock.has_database_lock,
             process=process_usage(),
         )
 
@@ -135,7 +135,7 @@ def assemble(
         on_lost_claim=requests.resubscribe,
         on_lost_sessions=requests.restart_sessions,
         ending=stop,
-        fence=Fence(lock.owner, lock.disowned, requests.restart_sessions, _former_batch_no(settings)),
+        fence=Fence(lock.owner, lock.mark_ledger_lost, requests.restart_sessions, _former_batch_no(settings)),
         on_alarm=alarms.count,
     )
     recovery = Recovery(settings, rest, clock, writer.put_blocking, requests.resubscribe_missing)

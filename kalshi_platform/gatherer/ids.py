@@ -1,4 +1,4 @@
-"""Names for sessions and streams: 63-bit, ascending, unique across gatherers and restarts.
+"""Draws ids for sessions and streams: 63-bit, ascending, unique across gatherers and restarts.
 
 Layout: 51 bits of microseconds since 2020 (enough until 2091), 12 bits of the gatherer's name. Two gatherers collide
 only when their names share those bits and both draw a number in the same microsecond.
@@ -16,7 +16,7 @@ _NAME_BITS = 12
 
 
 class IdSource:
-    """Draws numbers for one gatherer process; remembers the sessions it named, so that others' can be told apart."""
+    """Draws ids for one gatherer process; remembers its sessions, to tell those of other processes apart."""
 
     def __init__(self, gatherer: str, clock: Clock) -> None:
         self._name = fingerprint("gatherer", gatherer) & ((1 << _NAME_BITS) - 1)

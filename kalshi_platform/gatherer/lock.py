@@ -1,14 +1,13 @@
-"""One writer per name: a lock on the gatherer's folder, and one in its database while that is reachable.
+"""Locks a gatherer's name for one process: its folder, and an advisory lock in its database while that is reachable.
 
 The first holds within a machine and needs no database. The second also sees a process on another machine; losing it
 with the database stops nothing, but meeting another living holder does. In the session that holds it the process makes
-itself the owner of the ledger: nobody else changes that then (see fence.py), however late somebody notices.
+itself the owner of the ledger: no other process changes that then (see fence.py), however late it notices.
 """
 
 from __future__ import annotations
 
 import contextlib
-import logging
 import random
 
 from filelock import FileLock, Timeout
@@ -16,15 +15,16 @@ from filelock import FileLock, Timeout
 from kalshi_platform.clock import Clock
 from kalshi_platform.errors import AnotherWriter, DatabaseUnavailable, StatementRejected
 from kalshi_platform.gatherer.settings import GathererSettings
+from kalshi_platform.monitoring.event_log import event_logger
 from kalshi_platform.storage import queries
 from kalshi_platform.storage.pool import AdvisoryLock, Database
 from kalshi_platform.storage.sqlstate import READ_ONLY
 
-_log = logging.getLogger(__name__)
+_log = event_logger(__name__)
 
 
 class GathererLock:
-    """Both locks of one gatherer. After `acquire_folder` one thread calls `check`; `disowned` is for any."""
+    """Both locks of one gatherer. After `acquire_folder` one thread calls `check`; `mark_ledger_lost` is for any."""
 
     def __init__(self, settings: GathererSettings, database: Database, clock: Clock) -> None:
         self._name = settings.name
@@ -34,17 +34,17 @@ class GathererLock:
         self._clock = clock
         self._file = FileLock(settings.folder / ".lock", 0, mode=0o600, thread_local=False, fallback_to_soft=False)
         self._stack = contextlib.ExitStack()
-        self._lease: AdvisoryLock | None = None
+        self._database_lock: AdvisoryLock | None = None
         self._refused_since: float | None = None
         self.owner = random.SystemRandom().getrandbits(62)
         """What this process writes into the database as the ledger's owner."""
         self._is_owner = False
-        self._own_error: str | None = None
+        self._ledger_error: str | None = None
 
     @property
-    def has_lease(self) -> bool:
+    def has_database_lock(self) -> bool:
         """Whether the database's lock was held at the last check."""
-        return self._lease is not None
+        return self._database_lock is not None
 
     def acquire_folder(self) -> None:
         """Take the lock on the folder. Raises AnotherWriter; the kernel frees it when its holder dies."""
@@ -57,73 +57,73 @@ class GathererLock:
     def check(self) -> bool:
         """Keep or take the database's lock; return whether it is held (False: the database is away, or not sure yet).
 
-        Raises AnotherWriter when somebody else has held it for `lease_patience_s`.
+        Raises AnotherWriter when another session has held it for `lease_patience_s`.
         """
-        if self._lease is not None:
-            if self._lease.is_held():
-                self._own(self._lease)
-                return self.has_lease
+        if self._database_lock is not None:
+            if self._database_lock.is_held():
+                self._claim_ledger(self._database_lock)
+                return self.has_database_lock
             self._drop()
         try:
-            lease = self._stack.enter_context(self._database.advisory_lock("gatherer", self._name))
+            found = self._stack.enter_context(self._database.advisory_lock("gatherer", self._name))
         except DatabaseUnavailable:
             self._refused_since = None
             return False
-        if lease is not None:
-            self._lease = lease
+        if found is not None:
+            self._database_lock = found
             self._refused_since = None
-            self._own(lease)
-            return self.has_lease
+            self._claim_ledger(found)
+            return self.has_database_lock
         self._drop()
         now = self._clock.monotonic()
         if self._refused_since is None:
             self._refused_since = now
-            _log.warning("gatherer %s: another session holds this name in %r", self._name, self._database)
+            _log.warning("name_held_by_another_session", gatherer=self._name, database=repr(self._database))
         if now - self._refused_since >= self._patience_s:
             raise AnotherWriter(f"gatherer {self._name}: another process writes into {self._database!r}")
         return False
 
-    def disowned(self) -> None:
-        """Somebody else, or nobody, stands in the database as the ledger's owner: `check` looks at it again."""
+    def mark_ledger_lost(self) -> None:
+        """Note that another process, or none, is the ledger's owner in the database: `check` claims it again."""
         self._is_owner = False
 
-    def _own(self, lease: AdvisoryLock) -> None:
+    def _claim_ledger(self, lock: AdvisoryLock) -> None:
         """Become the owner of the ledger, in the session that holds the lock: a database has one, whatever its name."""
         if self._is_owner:
             return
         sql = queries.load("gatherer")
         try:
-            row = lease.fetch_one(sql["owner_name"])
+            row = lock.fetch_one(sql["owner_name"])
             other = None if row is None else row[0]
-            if other not in (None, self._name) and not lease.is_free("gatherer", str(other)):
+            if other not in (None, self._name) and not lock.is_free("gatherer", str(other)):
                 raise AnotherWriter(
                     f"gatherer {self._name}: gatherer {other} writes into {self._database!r}; each needs a database of"
                     " its own: two that share one are one observer, not two"
                 )
-            lease.fetch_one(sql["take_ledger"], {"owner": self.owner, "name": self._name})
+            lock.fetch_one(sql["take_ledger"], {"owner": self.owner, "name": self._name})
         except (DatabaseUnavailable, StatementRejected) as error:
             # A statement that timed out, or a database that is not migrated: the next check tries again.
-            if str(error) != self._own_error:
-                _log.warning("gatherer %s: its ledger could not be taken over: %s", self._name, error)
-                self._own_error = str(error)
+            if str(error) != self._ledger_error:
+                _log.warning("ledger_not_claimed", gatherer=self._name, error=error)
+                self._ledger_error = str(error)
             if isinstance(error, DatabaseUnavailable) and error.kind == READ_ONLY:
                 # The session stays so, also when the database is opened for writes.
                 self._drop()
             return
-        self._is_owner, self._own_error = True, None
+        self._is_owner, self._ledger_error = True, None
 
     @property
     def is_refused(self) -> bool:
-        """Whether somebody else held the database's lock at the last check."""
+        """Whether another session held the database's lock at the last check."""
         return self._refused_since is not None
 
     def release(self) -> None:
-        """Give both locks back; the folder's first, because a silent database may hold the other one up."""
+        """Release both locks; the folder's first, because a silent database may hold the other one up."""
         self._file.release(force=True)
         self._drop()
 
     def _drop(self) -> None:
-        self._lease = None
+        self._database_lock = None
         self._is_owner = False
         with contextlib.suppress(DatabaseUnavailable):
             self._stack.close()

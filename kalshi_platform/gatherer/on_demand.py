@@ -1,4 +1,4 @@
-"""The minute's poll of books, once, by whoever asks: not part of a running service, and safe beside one."""
+"""Polls the books over REST once: not part of a running service, and safe beside one."""
 
 from __future__ import annotations
 

@@ -82,7 +82,7 @@ class DatabaseChecks:
                 self._problems.pop(setting, None)
 
     def problems(self) -> list[str]:
-        """What is wrong with a database that came back."""
+        """Return what is wrong with a database that came back."""
         return list(self._problems.values())
 
     def _report(self, setting: str, error: KalshiPlatformError) -> None:
