@@ -57,8 +57,13 @@ class GathererService:
         self._recording: Recording | None = None
 
     @property
+    def is_assembled(self) -> bool:
+        """Whether its folder was locked, and its parts are there."""
+        return self._recording is not None
+
+    @property
     def parts(self) -> Parts:
-        """The parts of a gatherer that runs."""
+        """The parts of a gatherer that is assembled."""
         assert self._recording is not None  # noqa: S101 - a mistake of the caller
         return self._recording.parts
 

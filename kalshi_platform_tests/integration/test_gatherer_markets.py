@@ -24,8 +24,12 @@ def test_all_active_markets_but_combos_are_followed(gatherer_settings: SettingsF
         with running_gatherer(gatherer_settings(), exchange) as gatherer:
             gatherer.follows(len(exchange.tickers()))
             assert not [t for t in gatherer.service.parts.registry.last_desired_markets if t.startswith("KXMVE")]
-            synced = [report.what for report in gatherer.reports if isinstance(report, CatalogSynced)]
-            assert synced[:3] == ["markets", "series", "events"]
+
+            def synced() -> list[str]:
+                return [report.what for report in gatherer.reports if isinstance(report, CatalogSynced)]
+
+            eventually(lambda: len(synced()) >= 3, what="three syncs")
+            assert synced()[:3] == ["markets", "series", "events"]
             assert all(report.scope == "full" for report in gatherer.reports if isinstance(report, CatalogSynced))
         stored = {ticker for (ticker,) in gatherer.catalog("SELECT ticker FROM markets WHERE status = 'active'")}
         assert set(exchange.tickers()) <= stored
