@@ -5,6 +5,7 @@ VENV := .venv
 # Programs are started as modules: the scripts beside it name their interpreter in a first line that not every path fits.
 PY := $(VENV)/bin/python
 STAMP := $(VENV)/.installed
+WHEEL := build/wheel
 # More than processors: much of a test is waiting for servers.
 PYTEST_WORKERS ?= 3
 CONFORMANCE_VENV := .venv-conformance
@@ -17,12 +18,14 @@ WARM_MODULES := kalshi_platform.definitions, kalshi_platform.cli.main, kalshi_pl
 
 # Python and its tools read and write UTF-8 in every locale.
 export PYTHONUTF8 := 1
+# Recorded exchange data, where there is some; tests that need it skip without.
+export KALSHI_CAPTURES ?= $(CURDIR)/../shared/captures
 # Python before 3.13 reads the file that names this checkout in the locale's characters, and dies of others: a relative
 # path has only plain ones.
 RELATIVE_PTH = $(PYTHON) -c "import glob, os; [open(each, 'wb').write(os.fsencode(os.path.relpath('.', os.path.dirname(each))) \
 	+ b'\n') for each in glob.glob('$(VENV)/lib/python*/site-packages/*kalshi_platform*.pth')]"
 
-.PHONY: install demo test bench lint docs conformance constraints clean
+.PHONY: install demo test wheel-tree bench lint docs conformance constraints clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -45,8 +48,26 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP)  ## simulated exchange, three gatherers, merge, lake and Dagster UI; Ctrl-C stops all
 	exec $(PY) -m kalshi_platform.cli up --simulate
 
-test: $(STAMP) lint  ## lint and run the whole suite
+test: $(STAMP) lint  ## lint and run the whole suite (TESTED=wheel: against the built wheel, as CI does)
+ifeq ($(TESTED),wheel)
+	@$(MAKE) --no-print-directory wheel-tree
+	cd $(WHEEL)/tree && $(CURDIR)/$(WHEEL)/venv/bin/python -m pytest -n $(PYTEST_WORKERS) --dist loadgroup
+else
 	$(PY) -m pytest -n $(PYTEST_WORKERS) --dist loadgroup
+endif
+
+# The wheel in an environment of its own, and a tree that holds everything but the package's source. Its place is taken
+# by a link to what the wheel installed, so that no test can find a file that the wheel lacks.
+wheel-tree: $(STAMP)
+	@echo "kalshi-platform: building the wheel and installing it in $(WHEEL)"
+	@rm -rf $(WHEEL)
+	@mkdir -p $(WHEEL)/tree
+	$(PY) -m uv build --quiet --wheel --out-dir $(WHEEL)/dist
+	$(PYTHON) -m venv $(WHEEL)/venv
+	$(PY) -m uv pip install --quiet --python $(WHEEL)/venv/bin/python -c constraints.txt "$$(ls $(WHEEL)/dist/*.whl)[dev]"
+	git ls-files -z | grep -zv '^kalshi_platform/' | xargs -0 cp --parents -t $(WHEEL)/tree
+	ln -s "$$($(WHEEL)/venv/bin/python -P -c 'import os, kalshi_platform; print(os.path.dirname(kalshi_platform.__file__))')" \
+		$(WHEEL)/tree/kalshi_platform
 
 bench: $(STAMP)  ## the benchmarks, each beside the naive way (some minutes; a quiet machine tells more)
 	$(PY) -m kalshi_platform.cli bench gatherer --json data/bench/gatherer.json
@@ -81,4 +102,4 @@ constraints:  ## resolve the ranges of pyproject.toml anew into constraints.txt
 	$(PY) -m uv pip compile pyproject.toml --extra dev --no-annotate --no-header --no-emit-index-url --python-version 3.11 --upgrade -o constraints.txt
 
 clean:  ## remove the environment and caches (never ./data)
-	rm -rf $(VENV) $(CONFORMANCE_VENV) .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(CONFORMANCE_VENV) build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
