@@ -6,6 +6,7 @@ import threading
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
 
 from kalshi_platform.clock import Clock
@@ -17,6 +18,7 @@ from kalshi_platform.orchestration.supervision.age_tracker import AgeTracker
 from kalshi_platform.orchestration.supervision.policy import Heartbeat
 from kalshi_platform.storage.pool import Database
 from kalshi_platform.storage.queries import load
+from kalshi_platform.storage.services import HeartbeatRow, read_heartbeat
 
 _log = event_logger(__name__)
 _SQL = load(Path(__file__).with_name("queries.sql"))
@@ -24,20 +26,6 @@ _SQL = load(Path(__file__).with_name("queries.sql"))
 DEADLINE_S = 0.6
 _STOPPED = frozenset({"stopped", "switched off"})
 """States of a last heartbeat: the process has ended, or waits for the switch."""
-
-
-@dataclass(frozen=True)
-class WrittenHeartbeat:
-    """A heartbeat as it was read. `stamp` changes with every heartbeat.
-
-    `dated_s`: its age by the one clock that also stamped it (the database's for a row, this host's for a file);
-    negative when it is dated in that clock's future.
-    """
-
-    stamp: str
-    dated_s: float
-    run_id: str | None
-    state: str
 
 
 @dataclass(frozen=True)
@@ -49,7 +37,7 @@ class ProbeResult:
 
     lock_held: bool | None = None
     enabled: bool | None = None
-    row: WrittenHeartbeat | None = None
+    row: HeartbeatRow | None = None
 
 
 class LivenessProbe:
@@ -85,7 +73,8 @@ class LivenessProbe:
     def _read(self, service: Service) -> ProbeResult:
         try:
             with self._database(service).transaction() as transaction:
-                row = transaction.fetch_one(_SQL["probe_service"], {"service": service.name})
+                row = transaction.fetch_one(_SQL["read_switch_and_lock"], {"service": service.name})
+                beat = read_heartbeat(transaction, service.name)
         except KalshiPlatformError as error:
             # Also a database that is not migrated yet: the service itself reports that best.
             _log.info("service_not_probed", service=service.name, error=error)
@@ -93,10 +82,8 @@ class LivenessProbe:
         except Exception:  # noqa: BLE001 - whatever it is, the other services are supervised
             _log.info("service_not_probed", service=service.name, exc_info=True)
             return ProbeResult()
-        assert row is not None  # noqa: S101 - the statement starts from one row
-        enabled, lock_held, at, age_s, run_id, state = row
-        beat = None if at is None else WrittenHeartbeat(str(at), float(age_s), run_id, str(state))
-        return ProbeResult(bool(lock_held), enabled, beat)
+        assert row is not None  # noqa: S101 - a query without FROM has one row
+        return ProbeResult(lock_held=bool(row[1]), enabled=row[0], row=beat)
 
     def _database(self, service: Service) -> Database:
         with self._lock:
@@ -108,14 +95,23 @@ class LivenessProbe:
 
 
 def latest_heartbeat(service: Service, probed: ProbeResult, ages: AgeTracker, clock: Clock) -> Heartbeat | None:
-    """Return the latest heartbeat of a service, from the table or the file; one from the future is none."""
-    found = []
-    for where, beat in (("row", probed.row), ("file", _read_file(service.heartbeat_file, clock))):
-        if beat is None:
-            continue
-        age_s = ages.age_s(f"{where} {service.name}", beat.stamp, beat.dated_s)
+    """Return the latest heartbeat of a service, from the table or the file; one from the future is none.
+
+    Each is as old as the one clock says that also dated it: the database's for a row, this host's for a file.
+    """
+    found: list[Heartbeat] = []
+
+    def add(where: str, at: datetime, dated_s: float, run_id: str | None, state: str) -> None:
+        age_s = ages.age_s(f"{where} {service.name}", at.isoformat(), dated_s)
         if age_s is not None:
-            found.append(Heartbeat(age_s, beat.run_id, beat.state in _STOPPED, beat.state))
+            found.append(Heartbeat(age_s, run_id, state in _STOPPED, state))
+
+    row = probed.row
+    if row is not None:
+        add("row", row.at, row.age_s, row.run_id, row.state)
+    file = None if service.heartbeat_file is None else read_file(service.heartbeat_file, NoDetails)
+    if file is not None:
+        add("file", file.at, (clock.now() - file.at).total_seconds(), file.run_id, file.state)
     return min(found, key=lambda beat: beat.age_s, default=None)
 
 
@@ -127,13 +123,3 @@ def latest_heartbeats(services: Sequence[Service], deadline_s: float, clock: Clo
     finally:
         probe.close()
     return {service.name: latest_heartbeat(service, probed[service.name], ages, clock) for service in services}
-
-
-def _read_file(path: Path | None, clock: Clock) -> WrittenHeartbeat | None:
-    """Read the heartbeat that a service wrote to this host's disk: it counts while the database is away."""
-    if path is None:
-        return None
-    beat = read_file(path, NoDetails)
-    if beat is None:
-        return None
-    return WrittenHeartbeat(beat.at.isoformat(), (clock.now() - beat.at).total_seconds(), beat.run_id, beat.state)
