@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, date, datetime, time, timedelta
+from pathlib import Path
 
 from kalshi_platform.clock import Clock
 from kalshi_platform.deduplicator.trades.reconcile_trades import LISTING_DELAY, TradeCheck, check_trades
@@ -19,6 +20,8 @@ from kalshi_platform.storage.migrate import check
 from kalshi_platform.storage.partitions import PartitionBounds, PartitionKeeper
 from kalshi_platform.storage.pool import Database
 from kalshi_platform.storage.queries import load
+
+_SQL = load(Path(__file__).with_name("queries.sql"))
 
 _log = event_logger(__name__)
 
@@ -91,4 +94,4 @@ def _read_done_hours(database: Database, hours: list[datetime], since: datetime 
         return set()
     span = {"low": hours[0], "high": hours[-1] + HOUR, "since": since}
     with database.transaction() as transaction:
-        return {row[0] for row in transaction.fetch_all(load("trades")["checked_hours"], span)}
+        return {row[0] for row in transaction.fetch_all(_SQL["find_checked_hours"], span)}

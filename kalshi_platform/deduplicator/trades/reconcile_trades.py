@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import datetime
+from pathlib import Path
 from typing import Literal, TypeAlias
 
 from kalshi_platform.clock import Clock
@@ -31,6 +32,8 @@ from kalshi_platform.monitoring.event_log import event_logger
 from kalshi_platform.storage.partitions import PartitionKeeper
 from kalshi_platform.storage.pool import Database, Transaction
 from kalshi_platform.storage.queries import load
+
+_SQL = load(Path(__file__).with_name("queries.sql"))
 
 CheckState: TypeAlias = Literal["complete", "filled", "differs", "partial", "not checked"]
 REST_GATHERER = "rest"
@@ -116,7 +119,6 @@ def check_trades(
 def _compare_and_fill(
     production: Database, hour: datetime, listing: Listing, keeper: PartitionKeeper, merge_no: int | None
 ) -> TradeCheck:
-    statements = load("trades")
     span = {
         "hour": hour,
         "until": hour + HOUR,
@@ -125,7 +127,7 @@ def _compare_and_fill(
         "gatherer": REST_GATHERER,
     }
     with production.transaction() as transaction:
-        stored, inside = transaction.fetch_one(statements["listed"], span) or (0, 0)
+        stored, inside = transaction.fetch_one(_SQL["count_listing"], span) or (0, 0)
     if stored != listing.trades:
         raise DatabaseUnavailable(
             f"the listing of {hour.isoformat()} has {stored} of {listing.trades} trades: the server lost its unlogged"
@@ -134,12 +136,12 @@ def _compare_and_fill(
     if inside:
         keeper.ensure_hours("trades", [us_from_datetime(hour)])
     with merged.merge_transaction(production) as transaction:
-        transaction.execute(statements["forget_parity"], span)
-        transaction.execute(statements["compare"], span)
-        inserted = transaction.execute(statements["fill"], span)
+        transaction.execute(_SQL["delete_parity"], span)
+        transaction.execute(_SQL["insert_parity"], span)
+        inserted = transaction.execute(_SQL["insert_missing_trades"], span)
         dated = 0
-        if (transaction.fetch_one(statements["lacks_created_times"], span) or (False,))[0]:
-            dated = transaction.execute(statements["set_created_times"], span)
+        if (transaction.fetch_one(_SQL["find_missing_created_times"], span) or (False,))[0]:
+            dated = transaction.execute(_SQL["set_created_times"], span)
         if inserted or dated:
             # Both change what the lake holds of the hour.
             hour_activity.record_activity(transaction, {"trades": {hour: inserted}}, merge_no)
@@ -147,8 +149,7 @@ def _compare_and_fill(
 
 
 def _record(transaction: Transaction, hour: datetime, listing: Listing) -> TradeCheck:
-    statements = load("trades")
-    row = transaction.fetch_one(statements["totals"], {"hour": hour})
+    row = transaction.fetch_one(_SQL["sum_parity"], {"hour": hour})
     assert row is not None  # noqa: S101 - sums over any rows are one row
     held, listed, inserted, unlisted, differing = row
     check = TradeCheck(
@@ -162,7 +163,7 @@ def _record(transaction: Transaction, hour: datetime, listing: Listing) -> Trade
         differing=differing,
         skipped=len(listing.left_out),
     )
-    transaction.execute(statements["record_check"], vars(check))
+    transaction.execute(_SQL["record_check"], vars(check))
     return check
 
 
@@ -177,5 +178,5 @@ def _state(listing: Listing, *, inserted: int, unexplained: int) -> CheckState:
 def _record_not_checked(production: Database, hour: datetime, reason: str) -> TradeCheck:
     with production.transaction() as transaction:
         values = {"hour": hour, "until": hour + HOUR, "reason": reason}
-        transaction.execute(load("trades")["record_not_checked"], values)
+        transaction.execute(_SQL["record_not_checked"], values)
     return TradeCheck(hour, "not checked", reason)

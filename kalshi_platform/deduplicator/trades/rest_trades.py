@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from itertools import islice
+from pathlib import Path
 from typing import Protocol
 
 import pyarrow as pa
@@ -21,6 +22,8 @@ from kalshi_platform.market.times import HOUR, US_PER_S, us_from_datetime
 from kalshi_platform.storage.arrow import ARROW_TYPES, ArrowBuilder
 from kalshi_platform.storage.pool import Database
 from kalshi_platform.storage.queries import load
+
+_SQL = load(Path(__file__).with_name("queries.sql"))
 
 MARGIN = timedelta(microseconds=TRADE_WINDOW_US)
 """Listed around the hour as well: two sources may put one trade a little apart."""
@@ -73,7 +76,7 @@ def store_listing(production: Database, rest: TradeLister, hour: datetime) -> Li
 def delete_listing(production: Database, hour: datetime) -> None:
     """Delete the listing of an hour."""
     with production.transaction() as transaction:
-        transaction.execute(load("trades")["forget"], {"hour": hour})
+        transaction.execute(_SQL["delete_listing"], {"hour": hour})
 
 
 def _arrow(trades: list[Trade], hour_us: int) -> pa.Table:

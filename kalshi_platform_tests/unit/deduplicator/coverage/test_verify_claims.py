@@ -27,8 +27,8 @@ from kalshi_platform.deduplicator.coverage.verification.verify_claims import (
 )
 from kalshi_platform.market.intervals import Interval, holds
 from kalshi_platform.market.tables import GATHERER_TABLES
-from kalshi_platform_tests.unit.deduplicator.test_worlds import LONG, merge, micros, world_of, worlds
-from kalshi_platform_tests.unit.deduplicator.truth import (
+from kalshi_platform_tests.unit.deduplicator.coverage.test_worlds import LONG, merge, micros, world_of, worlds
+from kalshi_platform_tests.unit.deduplicator.coverage.truth import (
     DELTA_SCHEMA,
     MARGIN_US,
     Stream,
@@ -117,7 +117,7 @@ def test_no_true_claim_is_ever_withdrawn_and_coverage_is_their_union(world: Worl
 
 @settings(worlds, max_examples=5_000 if LONG else 60)
 @given(world=world_of, seed=st.integers(0, 2**16))
-def test_a_stream_that_lacks_a_row_of_its_claim_loses_it_with_all_who_claim_that_time(world: World, seed: int) -> None:
+def test_a_stream_that_lacks_a_row_of_its_claim_withdraws_all_claims_of_that_time(world: World, seed: int) -> None:
     pick = random.Random(seed)
     stream = pick.choice(world.streams)
     assume(stream.rows)
@@ -147,7 +147,7 @@ def test_streams_whose_books_contradict_each_other_both_lose_what_they_claim_beh
     assert judged.proofs.select("verdict", "checkpoint_failures", "covered_us").row(0) == ("failed", 1, 0)
 
 
-def test_a_claim_that_was_withdrawn_stays_so_while_nobody_can_be_asked_about_it() -> None:
+def test_a_withdrawn_claim_of_an_unreadable_stream_stays_withdrawn() -> None:
     own, shared = "g1, stream 1: snapshot 1 does not lead to 13", "the book of 1000 µs does not give that of 2000 µs"
     judged = verify_claims(two_streams((1_001, 2_001), (own, None)), CHECKS, checkpointed_at(1_000))
     assert judged.coverage == {"A": [(2_001, 10_000)]}, "what g1 lost by itself says nothing of g2"
@@ -163,7 +163,7 @@ def test_a_claim_that_was_withdrawn_stays_so_while_nobody_can_be_asked_about_it(
     assert judged.proofs["verdict"].to_list() == ["failed"]
 
 
-def test_a_market_found_wrong_as_a_whole_is_claimed_no_more() -> None:
+def test_a_market_that_failed_as_a_whole_keeps_no_claim() -> None:
     pick = random.Random(7)
     world = World(3, 100, 2, 0.0)
     judged = verify_claims(claims_of(world, pick), CHECKS, hour_of(world, pick))
@@ -186,7 +186,7 @@ def test_ranges_that_touch_are_one_and_withdrawn_claims_do_not_count() -> None:
     assert union_of_claims(claims) == expected
 
 
-def test_rows_of_minutes_that_several_gatherers_saw_tell_whether_identities_agree() -> None:
+def test_overlap_is_measured_in_minutes_that_several_gatherers_saw() -> None:
     def rows(times: list[int]) -> list[dict[str, object]]:
         return [
             {"exchange_ts": at, "ticker": "A", "stream_id": 1, "seq": n, "side": "yes", "price_e4": 1, "delta_e2": 1,

@@ -4,20 +4,20 @@
 -- and high (a minute before the hour and after it: the two sides may put a trade a little apart), until (its end).
 -- A trade is named by ticker and trade_id; an id never comes back, so that a match needs no time.
 
--- name: forget
+-- name: delete_listing
 -- Empties the listing of an hour.
 DELETE FROM trade_listing WHERE hour = %(hour)s
 
--- name: listed
+-- name: count_listing
 -- How many trades the listing holds, and how many of them are of the hour itself.
 SELECT count(*), count(*) FILTER (WHERE exchange_ts >= %(hour)s AND exchange_ts < %(until)s)
 FROM trade_listing WHERE hour = %(hour)s
 
--- name: forget_parity
+-- name: delete_parity
 -- Removes the comparison of an hour that a newer one replaces.
 DELETE FROM trade_parity WHERE hour = %(hour)s
 
--- name: compare
+-- name: insert_parity
 -- Writes one row per market-hour and kind of trade that either side has. Its row count is the number of those.
 WITH held AS (
   SELECT exchange_ts, ticker, trade_id, yes_price_e4, count_e2, is_block_trade, source
@@ -52,7 +52,7 @@ SELECT %(hour)s, ticker, is_block_trade,
        clock_timestamp()
 FROM ours o FULL JOIN theirs t USING (ticker, is_block_trade)
 
--- name: fill
+-- name: insert_missing_trades
 -- Inserts the listed trades of the hour that production lacks. Its row count is the number of those.
 INSERT INTO trades (exchange_ts, ticker, trade_id, yes_price_e4, no_price_e4, count_e2, taker_side, is_block_trade,
   created_time, source, gatherer, stream_id, seq, received_at)
@@ -64,7 +64,7 @@ WHERE l.hour = %(hour)s AND l.exchange_ts >= %(hour)s AND l.exchange_ts < %(unti
                     AND h.ticker = l.ticker AND h.trade_id = l.trade_id)
 ON CONFLICT DO NOTHING
 
--- name: lacks_created_times
+-- name: find_missing_created_times
 -- Whether set_created_times has anything to do: with TimescaleDB it decompresses every row of an old day that it might
 -- concern.
 SELECT EXISTS (
@@ -80,7 +80,7 @@ FROM trade_listing l
 WHERE l.hour = %(hour)s AND l.created_time IS NOT NULL AND t.exchange_ts >= %(hour)s AND t.exchange_ts < %(until)s
   AND t.ticker = l.ticker AND t.trade_id = l.trade_id AND t.created_time IS DISTINCT FROM l.created_time
 
--- name: totals
+-- name: sum_parity
 -- Of the hour: trades of production before, listed, inserted, only in production, differing.
 SELECT coalesce(sum(production_count), 0)::bigint, coalesce(sum(rest_count), 0)::bigint,
        coalesce(sum(inserted), 0)::bigint, coalesce(sum(only_in_production), 0)::bigint,
@@ -107,7 +107,7 @@ ON CONFLICT (hour) DO UPDATE SET state = excluded.state, checked_at = excluded.c
 WHERE t.state = 'not checked' OR t.production_count + t.inserted
   <> (SELECT count(*) FROM trades WHERE exchange_ts >= %(hour)s AND exchange_ts < %(until)s)
 
--- name: checked_hours
+-- name: find_checked_hours
 -- Hours of [low, high) that a check has found complete, or made so, since a moment.
 SELECT hour FROM trade_checks
 WHERE hour >= %(low)s AND hour < %(high)s AND state IN ('complete', 'filled') AND checked_at >= %(since)s

@@ -16,8 +16,8 @@ from kalshi_platform.deduplicator.coverage.streams.time_regressions import (
     measure_regressions,
 )
 from kalshi_platform.market.intervals import intersection
-from kalshi_platform_tests.unit.deduplicator.test_worlds import LONG, world_of, worlds
-from kalshi_platform_tests.unit.deduplicator.truth import (
+from kalshi_platform_tests.unit.deduplicator.coverage.test_worlds import LONG, world_of, worlds
+from kalshi_platform_tests.unit.deduplicator.coverage.truth import (
     MARGIN_US,
     Stream,
     World,
@@ -63,7 +63,7 @@ def frame(rows: list[tuple[int, int, str]]) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=schema, orient="row").with_columns(exchange_index=0)
 
 
-def test_steps_back_are_measured_by_market_and_for_the_stream_as_a_whole() -> None:
+def test_regressions_are_measured_by_market_and_for_the_whole_stream() -> None:
     deltas = frame([(1, 100, "A"), (2, 90, "B"), (3, 95, "B"), (4, 80, "A"), (5, 300, "A"), (6, 70, "B")])
     found = measure_regressions(deltas, (75, 1_000))
     assert found.rows() == [("", 3, 20, 80), ("A", 1, 20, 80)]
@@ -72,7 +72,7 @@ def test_steps_back_are_measured_by_market_and_for_the_stream_as_a_whole() -> No
     assert invalidated_intervals(deltas, 230) == {}
 
 
-def test_a_step_back_between_commits_is_seen_in_their_times_alone() -> None:
+def test_a_regression_between_commits_shows_in_their_times() -> None:
     schema = dict.fromkeys(("seq_from", "low_us", "high_us"), pl.Int64)
     rows = [(1, 100, 200), (5, None, None), (9, 190, 260), (12, 150, 155), (20, 400, 900)]
     segments = pl.DataFrame(rows, schema=schema, orient="row")
@@ -81,7 +81,7 @@ def test_a_step_back_between_commits_is_seen_in_their_times_alone() -> None:
     assert invalidated_between_segments(segments, 110) == []
 
 
-def test_a_market_that_stands_still_loses_its_claim_with_the_feed_that_steps_back() -> None:
+def test_a_quiet_market_loses_its_claim_with_the_feed_that_regresses() -> None:
     names = {"stream_id": pl.Int64, "ticker": pl.String, "exchange_index": pl.Int32, "seq_from": pl.Int64,
              "seq_to": pl.Int64}  # fmt: skip
     members = pl.DataFrame([(1, "A", 0, 1, None), (1, "Q", 0, 2, None)], schema=names, orient="row")

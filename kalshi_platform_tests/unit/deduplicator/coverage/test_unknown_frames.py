@@ -31,7 +31,7 @@ def stands(
     return found.select("ticker", "seq_from", "seq_to").rows()
 
 
-def test_what_the_next_snapshot_proves_stands_and_what_none_proves_ends_before_the_message() -> None:
+def test_a_subscription_that_no_snapshot_proves_ends_before_the_unknown_message() -> None:
     assert stands([(5, "news", ""), (15, "news", "")], [("A", 1, 10, True), ("B", 2, 11, True)]) == [
         ("A", 1, 10), ("A", 10, 14), ("B", 2, 11), ("B", 11, 14)
     ]  # fmt: skip
@@ -41,7 +41,7 @@ def test_a_message_that_names_a_market_concerns_no_other() -> None:
     assert stands([(5, "news", "B")], []) == [("A", 1, 10), ("A", 10, None), ("B", 2, 4), ("B", 11, None)]
 
 
-def test_one_changed_book_condemns_the_type_for_all_markets_and_no_other_type() -> None:
+def test_one_changed_book_disproves_its_frame_type_for_all_markets() -> None:
     checks = [("A", 1, 10, True), ("B", 2, 11, False)]
     assert stands([(5, "news", "")], checks) == [("A", 1, 4), ("A", 10, None), ("B", 2, 1), ("B", 11, None)]
     # A's message was of another type than B's.
@@ -49,5 +49,5 @@ def test_one_changed_book_condemns_the_type_for_all_markets_and_no_other_type() 
     assert stands(named, checks) == [("A", 1, 10), ("A", 10, None), ("B", 2, 1), ("B", 11, None)]
 
 
-def test_a_stream_without_unknown_messages_is_as_it_was() -> None:
+def test_a_stream_without_unknown_messages_is_unchanged() -> None:
     assert stands([], []) == BOOK_SUBSCRIPTIONS.select("ticker", "seq_from", "seq_to").rows()

@@ -41,7 +41,7 @@ def knows(*rows: tuple[int, tuple[bool, bool]]) -> pl.DataFrame:
         (knows(), knows(), knows((1, OPEN)), []),
     ],
 )
-def test_the_newest_wins_but_not_over_the_end_that_was_heard(
+def test_the_newest_knowledge_wins_but_not_over_a_known_end(
     g1: pl.DataFrame, g2: pl.DataFrame, here: pl.DataFrame, best: list[str]
 ) -> None:
     assert find_newest({"g1": g1, "g2": g2}, here)["source"].to_list() == best

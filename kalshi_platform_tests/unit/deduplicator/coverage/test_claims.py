@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from kalshi_platform.deduplicator.coverage.claims import claim_intervals, join_continued
 from kalshi_platform.market.intervals import holds, length, union
-from kalshi_platform_tests.unit.deduplicator.test_worlds import contents, merge, micros, world_of, worlds
-from kalshi_platform_tests.unit.deduplicator.truth import (
+from kalshi_platform_tests.unit.deduplicator.coverage.test_worlds import contents, merge, micros, world_of, worlds
+from kalshi_platform_tests.unit.deduplicator.coverage.truth import (
     MARGIN_US,
     Stream,
     World,
@@ -35,7 +35,7 @@ def claims_of(stream: Stream, world: World, pick: random.Random) -> dict[str, li
 
 @worlds
 @given(world=world_of, seed=st.integers(0, 2**16))
-def test_what_any_stream_claims_is_whole_in_the_union(world: World, seed: int) -> None:
+def test_a_range_that_any_stream_claims_is_whole_in_the_union(world: World, seed: int) -> None:
     pick = random.Random(seed)
     merged = contents(micros(merge(world, pick)))
     truth = world.true_rows()
@@ -48,7 +48,7 @@ def test_what_any_stream_claims_is_whole_in_the_union(world: World, seed: int) -
             assert merged[key] == count
 
 
-def test_much_is_claimed_also_of_quiet_markets() -> None:
+def test_quiet_markets_are_claimed_for_most_of_their_time() -> None:
     claimed = possible = quiet = 0
     for seed in range(20):
         world = World(seed, 100, 2, 0.02)
@@ -74,24 +74,24 @@ def frames(
     )
 
 
-def test_a_claim_begins_a_margin_after_the_first_time_and_ends_a_margin_before_the_last() -> None:
+def test_a_claim_lies_strictly_between_complete_from_and_complete_until() -> None:
     parts = frames([(1, 5)], [(1, None)], [(2, 100), (3, 200), (5, 300)])
     assert claim_intervals(*parts, max_out_of_orderness_us=10) == {"M": [(111, 290)]}
 
 
-def test_nothing_is_claimed_beyond_a_gap_without_a_new_book() -> None:
+def test_a_gap_without_a_new_snapshot_ends_the_claim() -> None:
     parts = frames([(1, 3), (5, 9)], [(1, None)], [(2, 100), (3, 200), (6, 300), (9, 900)])
     assert claim_intervals(*parts, max_out_of_orderness_us=10) == {"M": [(111, 190)]}
 
 
-def test_a_newer_book_of_the_same_run_interrupts_nothing() -> None:
+def test_a_newer_snapshot_of_the_same_run_continues_the_claim() -> None:
     two = frames([(1, 9)], [(1, 4), (4, None)], [(2, 100), (3, 200), (6, 300), (9, 900)])
     assert claim_intervals(*two, max_out_of_orderness_us=10) == {"M": [(111, 890)]}
     apart = frames([(1, 9)], [(1, 3), (4, None)], [(2, 100), (3, 200), (6, 300), (9, 900)])
     assert claim_intervals(*apart, max_out_of_orderness_us=10) == {"M": [(111, 190), (311, 890)]}
 
 
-def test_spans_are_joined_only_within_a_market() -> None:
+def test_spans_of_different_markets_are_not_joined() -> None:
     spans = pl.DataFrame(
         [(1, "A", 0, 1, 4), (1, "B", 0, 4, 9), (1, "A", 0, 4, 6), (1, "A", 0, 7, 9)],
         schema={"stream_id": pl.Int64, "ticker": pl.String, "exchange_index": pl.Int32, "seq": pl.Int64,
@@ -102,14 +102,14 @@ def test_spans_are_joined_only_within_a_market() -> None:
     assert sorted(joined) == [("A", 1, 6), ("A", 7, 9), ("B", 4, 9)]
 
 
-def test_a_step_back_beyond_the_margin_withdraws_the_claims_around_it() -> None:
+def test_a_regression_beyond_the_bound_withdraws_the_claims_around_it() -> None:
     deltas = [(2, 100), (3, 500), (4, 300), (5, 600), (6, 595), (7, 900)]
     assert claim_intervals(*frames([(1, 7)], [(1, None)], deltas), max_out_of_orderness_us=10) == {
         "M": [(111, 300), (501, 890)]
     }
 
 
-def test_the_time_of_a_market_may_go_back_by_a_margin_over_its_snapshot() -> None:
+def test_a_market_whose_times_go_back_within_the_bound_keeps_its_claim() -> None:
     # The snapshot holds a delta of 110 already, the next one is of 100.
     parts = frames([(1, 5)], [(1, None)], [(2, 100), (3, 200), (5, 300)])
     (found,) = claim_intervals(*parts, max_out_of_orderness_us=10)["M"]

@@ -18,7 +18,7 @@ from kalshi_platform.deduplicator.coverage.checkpoints import fold_checkpoints, 
 from kalshi_platform.deduplicator.coverage.streams.seq_ranges import clip_to_range, merge_segments
 from kalshi_platform.deduplicator.merge.deduplicate import deduplicate
 from kalshi_platform.market.identity import DELTA_KEY
-from kalshi_platform_tests.unit.deduplicator.truth import (
+from kalshi_platform_tests.unit.deduplicator.coverage.truth import (
     MARGIN_US,
     Levels,
     Stream,
@@ -104,7 +104,7 @@ def test_the_union_holds_nothing_twice_and_all_that_a_run_saw_whole(world: World
 
 @worlds
 @given(world=world_of, seed=st.integers(0, 2**16))
-def test_every_book_from_an_checkpoint_is_the_true_one(world: World, seed: int) -> None:
+def test_every_book_from_a_checkpoint_is_the_true_one(world: World, seed: int) -> None:
     pick = random.Random(seed)
     merged = micros(merge(world, pick))
     for stream in world.streams[:2]:

@@ -18,7 +18,7 @@ def line(number: int, rows: int = 10, table: str = "orderbook_deltas", low: int 
     return Batch(number, table, rows, T0 + timedelta(seconds=low), T0 + timedelta(seconds=high), T0)
 
 
-def test_a_pass_takes_at_least_one_batch_and_stops_before_the_limit_is_passed() -> None:
+def test_a_pass_reads_at_least_one_batch_and_stops_before_its_limit() -> None:
     lines = [line(3, 50), line(5, 6), line(5, 3, "trades"), line(9, 2)]
     assert plan_read(lines, 2, rows_per_pass=10).until == 3  # the first alone is too big, and taken
     assert plan_read(lines[1:], 3, rows_per_pass=10).until == 5
@@ -27,7 +27,7 @@ def test_a_pass_takes_at_least_one_batch_and_stops_before_the_limit_is_passed() 
     assert plan_read(lines[1:], 3, rows_per_pass=11).behind is False
 
 
-def test_books_count_by_their_levels() -> None:
+def test_snapshots_are_weighted_by_their_bytes() -> None:
     def books(number: int, levels: int) -> Batch:
         return replace(line(number, 10, "orderbook_snapshots"), size=10 * levels * 16)
 
@@ -40,7 +40,7 @@ def test_books_count_by_their_levels() -> None:
     assert plan_read([replace(line(1), size=10**9), line(2)], 0, rows_per_pass=20).until == 2
 
 
-def test_the_cursor_stands_only_at_batches_that_left_a_line() -> None:
+def test_a_plan_ends_at_a_batch_that_left_a_line() -> None:
     nothing = plan_read([], 4, rows_per_pass=10)
     assert (nothing.until, nothing.last, nothing.behind) == (4, None, False)
     ledger = line(7, 0, "ledger")

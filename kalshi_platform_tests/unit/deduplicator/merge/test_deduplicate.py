@@ -10,8 +10,6 @@ import pyarrow as pa
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kalshi_platform.deduplicator.coverage.checkpoints import range_min
-from kalshi_platform.deduplicator.coverage.streams.seq_ranges import clip_to_range, merge_segments
 from kalshi_platform.deduplicator.merge.deduplicate import deduplicate, insert_rounds
 from kalshi_platform.market.tables import GATHERER_TABLES, PRODUCTION_TABLES
 from kalshi_platform.market.times import US_PER_S
@@ -32,7 +30,7 @@ def table(name: str, rows: list[dict[str, Any]]) -> pa.Table:
     return pa.table([pa.array([row.get(field.name) for row in rows], field.type) for field in schema], schema=schema)
 
 
-def test_the_first_receiver_is_the_observer_and_names_decide_between_equals() -> None:
+def test_the_first_received_row_is_kept_and_names_decide_between_equals() -> None:
     late, early = delta_row("A", ts_us=T0, seq=1, received_at=9), delta_row("A", ts_us=T0, seq=2, received_at=5)
     united = deduplicate(
         "orderbook_deltas", {"g1": table("orderbook_deltas", [late]), "g2": table("orderbook_deltas", [early])}
@@ -105,38 +103,10 @@ def test_trades_of_one_id_are_a_minute_apart_and_none_vanishes(drawn: list[tuple
         assert min(near) <= 60
 
 
-def test_lifecycle_rows_of_one_content_are_asked_one_after_the_other() -> None:
+def test_lifecycle_rows_of_one_content_are_inserted_in_rounds() -> None:
     rows = [lifecycle_row("A", received_us=T0 + second * US_PER_S) for second in (301, 0, 299)]
     rows.append(lifecycle_row("B", received_us=T0 + 7))
     united = deduplicate("market_lifecycle", {"g1": table("market_lifecycle", rows)})
     parts = [part.select("ticker", pl.col("received_at").dt.epoch("s") - T0 // US_PER_S).rows()
              for part in insert_rounds("market_lifecycle", united)]  # fmt: skip
     assert parts == [[("A", 0), ("B", 0)], [("A", 299)], [("A", 301)]]
-
-
-@given(st.lists(st.integers(-50, 50), max_size=40), st.data())
-def test_range_min_is_the_least_of_a_range(values: list[int], data: st.DataObject) -> None:
-    pairs = data.draw(
-        st.lists(st.tuples(st.integers(0, len(values)), st.integers(0, len(values))), min_size=1, max_size=10)
-    )
-    low, high = pl.Series([min(pair) for pair in pairs]), pl.Series([max(pair) for pair in pairs])
-    found = range_min(pl.Series(values, dtype=pl.Int64), low, high).to_list()
-    assert found == [min(values[a:b], default=None) for a, b in zip(low, high, strict=True)]
-
-
-def test_touching_segments_are_a_run_and_book_subscriptions_end_with_it() -> None:
-    segments = pl.DataFrame(
-        [(1, 5, 6), (1, 1, 4), (1, 8, 9), (2, 1, 1)], schema=["stream_id", "seq_from", "seq_to"], orient="row"
-    )
-    found = merge_segments(segments)
-    assert found.rows() == [(1, 1, 6), (1, 8, 9), (2, 1, 1)]
-    book_subscriptions = pl.DataFrame(
-        [(1, "A", 0, 2, None), (1, "B", 0, 3, 4), (1, "C", 0, 7, None), (1, "D", 0, 8, 12), (3, "E", 0, 1, None)],
-        schema={
-            "stream_id": pl.Int64, "ticker": pl.String, "exchange_index": pl.Int64, "seq_from": pl.Int64,
-            "seq_to": pl.Int64,
-        },
-        orient="row",
-    )  # fmt: skip
-    clipped = clip_to_range(book_subscriptions, found).select("ticker", "seq", "seq_end").rows()
-    assert clipped == [("A", 2, 6), ("B", 3, 4), ("D", 8, 9)]
