@@ -25,7 +25,7 @@
         ├── OutOfPartitionBounds    a row's time lies outside the configured bounds
         ├── LakeCorrupt             a manifest and its files disagree
         ├── LakeArchived            an object lies in an archive class and must be restored first
-        ├── LakeHole                a range of the lake lacks partitions, or a book its checkpoint
+        ├── MissingPartition                a range of the lake lacks partitions, or a book its checkpoint
         ├── UnknownPartition        no such table of the lake, or not a key of its partitions
         ├── HourNotClosed           an export as `closed` was asked for a time that is not closed
         └── FewerRows               an export would have fewer rows than the close, or the lake, has of the time
@@ -189,7 +189,7 @@ class LakeArchived(PermanentError):
     """An object lies in an archive class (Glacier) and must be restored before it can be read."""
 
 
-class LakeHole(PermanentError):
+class MissingPartition(PermanentError):
     """A range of the lake lacks partitions, or a book its checkpoint. `missing` holds the keys of the partitions."""
 
     def __init__(self, what: str, *, missing: Sequence[str] = ()) -> None:

@@ -91,7 +91,7 @@ def lake_lines(production_url: str, hour: datetime, now: datetime) -> list[str]:
         return [f"the lake does not say which of its partitions are older than this close ({error}); later: {remedy}"]
     if not stale:
         return ["the lake has nothing that is older than this close"]
-    names = ", ".join(f"{each.partition.table.key} {each.partition.key}" for each in stale)
+    names = ", ".join(f"{each.partition.dataset.key} {each.partition.key}" for each in stale)
     return [
         f"older than this close, or missing, in the lake: {names}",
         f"Dagster's schedules export them, or: {remedy}",

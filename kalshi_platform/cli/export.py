@@ -10,7 +10,8 @@ from kalshi_platform.cli.console import print_line
 from kalshi_platform.errors import ConfigurationError, FewerRows, HourNotClosed, LakeCorrupt, PartitionBusy, Unfinished
 
 if TYPE_CHECKING:
-    from kalshi_platform.lake.layout import LakeTable, Partition
+    from kalshi_platform.lake.datasets import Dataset
+    from kalshi_platform.lake.layout import Partition
     from kalshi_platform.lake.manifest import State
     from kalshi_platform.lake.store.objects import ObjectStore
 
@@ -47,14 +48,14 @@ def export(
     """Write one partition of production to the lake as Parquet; exit 1 when its time is not closed, or production has
     lost rows of it."""
     from kalshi_platform.config import load_deduplicator, load_lake
-    from kalshi_platform.lake.layout import lake_table, parse_partition
+    from kalshi_platform.lake.layout import find_dataset, parse_partition
     from kalshi_platform.lake.store import open_store
 
     if stale and (partition or open_ or allow_fewer_rows):
         raise ConfigurationError(["--stale takes neither a PARTITION nor --open nor --allow-fewer-rows"])
     if not stale and not (table and partition):
         raise ConfigurationError(["name what to export: TABLE PARTITION (trades 2026-11-23T04), or --stale"])
-    of_table = lake_table(table) if table else None
+    of_table = find_dataset(table) if table else None
     selected = parse_partition(of_table, partition) if of_table and partition else None
     store = open_store(load_lake())
     production_url = load_deduplicator().production_url
@@ -62,7 +63,7 @@ def export(
         _export_stale(store, production_url, of_table)
         return
     state: State = "open" if open_ else "closed"
-    print_line(f"exporting {selected.table.key} {selected.key} as {state} …")
+    print_line(f"exporting {selected.dataset.key} {selected.key} as {state} …")
     _export(store, production_url, selected, state, allow_fewer_rows=allow_fewer_rows)
 
 
@@ -78,7 +79,7 @@ def _export(
     print_line(f"{manifest.rows:,} rows, {manifest.bytes:,} bytes, {manifest.state}")
 
 
-def _export_stale(store: ObjectStore, production_url: str, table: LakeTable | None) -> None:
+def _export_stale(store: ObjectStore, production_url: str, table: Dataset | None) -> None:
     from kalshi_platform.clock import SYSTEM_CLOCK
     from kalshi_platform.lake.stale import ALL, stale_lately
 
@@ -87,7 +88,7 @@ def _export_stale(store: ObjectStore, production_url: str, table: LakeTable | No
         print_line("nothing of the last week is stale")
     failed: list[str] = []
     for number, each in enumerate(found, 1):
-        print_line(f"{number} of {len(found)}: {each.partition.table.key} {each.partition.key}: {each.reason}")
+        print_line(f"{number} of {len(found)}: {each.partition.dataset.key} {each.partition.key}: {each.reason}")
         try:
             _export(store, production_url, each.partition, "closed")
         except (FewerRows, HourNotClosed, LakeCorrupt, PartitionBusy) as error:  # of this partition alone

@@ -71,7 +71,10 @@ def read_lake_status(production_url: str, now: datetime) -> LakeStatus:
     except KalshiPlatformError as error:
         return LakeStatus([], str(error))
     return LakeStatus(
-        [StalePartition(each.partition.table.key, each.partition.key, each.reason, each.exportable) for each in stale],
+        [
+            StalePartition(each.partition.dataset.key, each.partition.key, each.reason, each.exportable)
+            for each in stale
+        ],
         None,
     )
 

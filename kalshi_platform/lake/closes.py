@@ -56,7 +56,7 @@ def unclosed(partition: Partition, hours: Sequence[HourState]) -> list[HourState
 
     Of a day only the hours that got rows must be closed: recording may have begun in the middle of it.
     """
-    wanted = [hour for hour in hours if partition.table.kind == "hourly" or hour.active]
+    wanted = [hour for hour in hours if partition.dataset.kind == "hourly" or hour.active]
     return [hour for hour in wanted if hour.closed_at is None or hour.reopened]
 
 

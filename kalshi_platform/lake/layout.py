@@ -1,4 +1,4 @@
-"""Which tables the lake has, how they are cut into partitions, and where each partition lies.
+"""How data sets are cut into partitions, what these are called, and where each lies.
 
     {raw|processed|aggregates}/<table>/date=YYYY-MM-DD[/hour=HH]/part-NNNN-<hash>.parquet  and  _manifest.json
 
@@ -9,27 +9,14 @@ that an export that replaces another never writes over a file that somebody may 
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import UTC, date, datetime, timedelta
-from typing import Literal, TypeAlias
+from datetime import UTC, date, datetime
 
 from kalshi_platform.errors import UnknownPartition
-from kalshi_platform.market.tables import MERGED_TABLES
-from kalshi_platform.market.times import HOUR
-
-Layer: TypeAlias = Literal["raw", "processed", "aggregates"]
-Kind: TypeAlias = Literal["hourly", "daily"]
+from kalshi_platform.lake.datasets import DATASETS, Dataset, Layer
 
 MANIFEST_NAME = "_manifest.json"
-DAY = timedelta(days=1)
-LAYERS: tuple[Layer, ...] = ("raw", "processed", "aggregates")
-RAW_TABLES = (*MERGED_TABLES, "book_checkpoints")
-"""Tables of production that go to the lake as they are, hour by hour."""
-FORMER_NAMES: Mapping[str, str] = {"book_checkpoints": "book_anchors"}
-"""Raw tables whose partitions version 0.1 put under another name; readers look there as well."""
-DAILY_DATASETS = ("processed/trades", "aggregates/candles_1m")
-"""Data sets that are derived from production, day by day."""
 
 _HASH_DIGITS = 16
 _KEY = re.compile(
@@ -38,67 +25,40 @@ _KEY = re.compile(
 
 
 @dataclass(frozen=True, order=True)
-class LakeTable:
-    """A table of the lake; `key` is `<layer>/<name>`."""
-
-    layer: Layer
-    name: str
-
-    @property
-    def key(self) -> str:
-        return f"{self.layer}/{self.name}"
-
-    @property
-    def kind(self) -> Kind:
-        return "hourly" if self.layer == "raw" else "daily"
-
-    @property
-    def span(self) -> timedelta:
-        """The length of one partition."""
-        return HOUR if self.kind == "hourly" else DAY
-
-
-@dataclass(frozen=True, order=True)
 class Partition:
-    """One partition of one table: rows with start <= time < end (aware, UTC)."""
+    """One partition of one data set: rows with start <= time < end (aware, UTC)."""
 
-    table: LakeTable
+    dataset: Dataset
     start: datetime
 
     @property
     def end(self) -> datetime:
-        return self.start + self.table.span
+        return self.start + self.dataset.span
 
     @property
     def key(self) -> str:
         """The key that Dagster uses: `2026-11-23-04:00` for an hour, `2026-11-23` for a day."""
-        return f"{self.start:%Y-%m-%d-%H:%M}" if self.table.kind == "hourly" else f"{self.start:%Y-%m-%d}"
+        return f"{self.start:%Y-%m-%d-%H:%M}" if self.dataset.kind == "hourly" else f"{self.start:%Y-%m-%d}"
 
     @property
     def path(self) -> str:
         """The folder of the partition, relative to the lake's root."""
-        hour = self.start.hour if self.table.kind == "hourly" else None
-        return partition_path(self.table.layer, self.table.name, self.start.date(), hour)
+        return self._path_below(self.dataset.name)
 
     @property
     def former_path(self) -> str | None:
-        """The folder in which version 0.1 put the partition, where it is another one."""
-        former = FORMER_NAMES.get(self.table.name) if self.table.layer == "raw" else None
-        return None if former is None else partition_path("raw", former, self.start.date(), self.start.hour)
+        """The folder in which an earlier version put the partition, where it is another one."""
+        former = self.dataset.formerly
+        return None if former is None else self._path_below(former)
 
     @property
     def manifest_path(self) -> str:
+        """The manifest's path, relative to the lake's root."""
         return f"{self.path}/{MANIFEST_NAME}"
 
-
-TABLES: dict[str, LakeTable] = {
-    table.key: table
-    for table in (
-        *(LakeTable("raw", name) for name in RAW_TABLES),
-        LakeTable("processed", "trades"),
-        LakeTable("aggregates", "candles_1m"),
-    )
-}
+    def _path_below(self, name: str) -> str:
+        hour = self.start.hour if self.dataset.kind == "hourly" else None
+        return partition_path(self.dataset.layer, name, self.start.date(), hour)
 
 
 def partition_path(layer: Layer, table: str, day: date, hour: int | None = None) -> str:
@@ -117,60 +77,60 @@ def is_part_name(name: str) -> bool:
     return re.fullmatch(rf"part-\d{{4,}}(-[0-9a-f]{{{_HASH_DIGITS}}})?\.parquet", name) is not None
 
 
-def lake_table(name: str) -> LakeTable:
-    """The table called `layer/name`; a name alone means the raw table. Raises UnknownPartition."""
-    table = TABLES.get(name) or TABLES.get(f"raw/{name}")
-    if table is None:
-        raise UnknownPartition(f"the lake has no table {name!r}; it has {', '.join(sorted(TABLES))}")
-    return table
+def find_dataset(name: str) -> Dataset:
+    """The data set called `layer/name`; a name alone means the raw one. Raises UnknownPartition."""
+    data = DATASETS.get(name) or DATASETS.get(f"raw/{name}")
+    if data is None:
+        raise UnknownPartition(f"the lake has no table {name!r}; it has {', '.join(sorted(DATASETS))}")
+    return data
 
 
-def partition_at(table: LakeTable, moment: datetime) -> Partition:
+def partition_at(data: Dataset, moment: datetime) -> Partition:
     """The partition that holds `moment` (aware)."""
     utc = _utc(moment)
     start = utc.replace(minute=0, second=0, microsecond=0)
-    return Partition(table, start if table.kind == "hourly" else start.replace(hour=0))
+    return Partition(data, start if data.kind == "hourly" else start.replace(hour=0))
 
 
-def partition_starting(table: LakeTable, start: datetime | date) -> Partition:
+def partition_starting(data: Dataset, start: datetime | date) -> Partition:
     """The partition that starts at `start` (a date means midnight UTC). Raises UnknownPartition for another moment."""
     moment = start if isinstance(start, datetime) else datetime(start.year, start.month, start.day, tzinfo=UTC)
-    partition = partition_at(table, moment)
+    partition = partition_at(data, moment)
     if partition.start != moment:
-        raise UnknownPartition(f"{moment.isoformat()} is not the start of a partition of {table.key} ({table.kind})")
+        raise UnknownPartition(f"{moment.isoformat()} is not the start of a partition of {data.key} ({data.kind})")
     return partition
 
 
-def parse_partition(table: LakeTable, text: str) -> Partition:
+def parse_partition(data: Dataset, text: str) -> Partition:
     """Read a partition key: `2026-11-23-04:00` or `2026-11-23T04` for an hour, `2026-11-23` for a day, all UTC.
 
     Raises UnknownPartition, saying what the table's keys look like.
     """
-    example = "2026-11-23T04 or 2026-11-23-04:00" if table.kind == "hourly" else "2026-11-23"
-    wanted = f"{table.key} has {table.kind} partitions, written like {example} (UTC)"
+    example = "2026-11-23T04 or 2026-11-23-04:00" if data.kind == "hourly" else "2026-11-23"
+    wanted = f"{data.key} has {data.kind} partitions, written like {example} (UTC)"
     match = _KEY.fullmatch(text.strip())
     if match is None:
         raise UnknownPartition(f"{text!r} is not a partition key: {wanted}")
     hour = match["hour"]
-    if table.kind == "hourly" and hour is None:
+    if data.kind == "hourly" and hour is None:
         raise UnknownPartition(f"{text!r} names a day, not an hour: {wanted}")
-    if int(match["minute"] or 0) or int(match["second"] or 0) or (table.kind == "daily" and int(hour or 0)):
+    if int(match["minute"] or 0) or int(match["second"] or 0) or (data.kind == "daily" and int(hour or 0)):
         raise UnknownPartition(f"{text!r} lies inside a partition, not at its start: {wanted}")
     try:
         day = date.fromisoformat(match["date"])
         start = datetime(day.year, day.month, day.day, int(hour or 0), tzinfo=UTC)
     except ValueError as error:
         raise UnknownPartition(f"{text!r} is not a time ({error}): {wanted}") from error
-    return Partition(table, start)
+    return Partition(data, start)
 
 
-def partitions_between(table: LakeTable, start: datetime, end: datetime) -> Iterator[Partition]:
+def partitions_between(data: Dataset, start: datetime, end: datetime) -> Iterator[Partition]:
     """Yield the partitions that hold any moment of [start, end), ascending."""
     end = _utc(end)
-    partition = partition_at(table, start)
+    partition = partition_at(data, start)
     while partition.start < end:
         yield partition
-        partition = Partition(table, partition.end)
+        partition = Partition(data, partition.end)
 
 
 def _utc(moment: datetime) -> datetime:

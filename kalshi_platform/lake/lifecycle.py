@@ -1,4 +1,4 @@
-"""What S3 does with the lake as it ages.
+"""Sets and reads back what S3 does with the lake as it ages.
 
 | objects below the lake's prefix | after | become |
 |---|---|---|
@@ -12,7 +12,6 @@ can always be read. Rules of others on the same bucket are kept.
 
 from __future__ import annotations
 
-import logging
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,12 +19,13 @@ import botocore.exceptions
 
 from kalshi_platform.lake.settings import BucketRoot, LakeSettings, parse_root
 from kalshi_platform.lake.store.s3 import client, error_code, translated
+from kalshi_platform.monitoring.event_log import event_logger
 
 RAW_TO_GLACIER_DAYS = 30
 PROCESSED_TO_INFREQUENT_ACCESS_DAYS = 90
 ABORT_UPLOADS_DAYS = 7
 _KEEP_SMALL = "all_storage_classes_128K"
-_log = logging.getLogger(__name__)
+_log = event_logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -78,7 +78,7 @@ def apply(settings: LakeSettings) -> LifecycleReport:
             TransitionDefaultMinimumObjectSize=minimum or _KEEP_SMALL,
         )
     for difference in before.differences:
-        _log.info("lifecycle of %s: put right: %s", settings.root, difference)
+        _log.info("lifecycle_rule_corrected", lake=settings.root, difference=difference)
     after = read_back(settings)
     return LifecycleReport(True, after.differences, after.warnings, changed=True)
 
@@ -137,7 +137,7 @@ def _harm(root: BucketRoot, rule: dict[str, Any]) -> list[str]:
     lake = root.key("")
     if not (lake.startswith(prefix) or prefix.startswith(lake)):
         return []
-    return [f"rule {rule.get('ID')!r} of somebody else deletes objects below {prefix or 'the whole bucket'!r}"]
+    return [f"rule {rule.get('ID')!r} of another owner deletes objects below {prefix or 'the whole bucket'!r}"]
 
 
 def _no_bucket(settings: LakeSettings) -> LifecycleReport:

@@ -1,6 +1,6 @@
-"""What a partition holds: a partition without a manifest is not there, and a file that it does not name does not count.
+"""The manifest of a partition: without one it is not there, and a file that it does not name does not count.
 
-`publish` puts one partition in place of another.
+`export.publish` puts one partition in place of another.
 """
 
 from __future__ import annotations
@@ -16,7 +16,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from kalshi_platform.errors import LakeCorrupt
-from kalshi_platform.lake.layout import FORMER_NAMES, MANIFEST_NAME, LakeTable, Partition, parse_partition
+from kalshi_platform.lake.datasets import Dataset
+from kalshi_platform.lake.layout import MANIFEST_NAME, Partition, parse_partition
 from kalshi_platform.lake.store import Lake, open_store, sha256
 from kalshi_platform.lake.store.objects import ObjectStore
 
@@ -89,7 +90,7 @@ def read_manifest(lake: Lake, path: str) -> Manifest | None:
 
 
 def find_manifest(lake: Lake, partition: Partition) -> tuple[str, Manifest] | None:
-    """The folder of a partition and its manifest, also where version 0.1 put it; None where nothing is published."""
+    """The folder of a partition and its manifest, also where an earlier version put it; None if it is not published."""
     store = open_store(lake)
     for path in filter(None, (partition.path, partition.former_path)):
         manifest = read_manifest(store, path)
@@ -111,23 +112,23 @@ def verify(lake: Lake, path: str, manifest: Manifest | None = None) -> Manifest:
     if sum(file.rows for file in manifest.files) != manifest.rows:
         problems.append(f"the files' rows do not add up to {manifest.rows}")
     listed = {file.name for file in manifest.files}
-    strangers = {stored.path.removeprefix(f"{path}/") for stored in store.list(f"{path}/")} - listed - {MANIFEST_NAME}
+    unlisted = {stored.path.removeprefix(f"{path}/") for stored in store.list(f"{path}/")} - listed - {MANIFEST_NAME}
     # Of an export that is under way, or of one that was cut short; the next one removes the latter.
-    problems.extend(f"{name} is not in the manifest" for name in sorted(strangers))
+    problems.extend(f"{name} is not in the manifest" for name in sorted(unlisted))
     if problems:
         raise LakeCorrupt(f"{path}: {'; '.join(problems)}")
     return manifest
 
 
-def published(lake: Lake, table: LakeTable, prefix: str = "") -> Iterator[Partition]:
-    """Yield the partitions of a table that have a manifest; `prefix` narrows them: `date=2026-11`, say."""
+def published(lake: Lake, data: Dataset, prefix: str = "") -> Iterator[Partition]:
+    """Yield the partitions of a data set that have a manifest; `prefix` narrows them: `date=2026-11`, say."""
     found = set()
-    former = FORMER_NAMES.get(table.name) if table.layer == "raw" else None
-    for base in (f"{table.key}/", *([] if former is None else [f"raw/{former}/"])):
+    for name in filter(None, (data.name, data.formerly)):
+        base = f"{data.layer}/{name}/"
         for stored in open_store(lake).list(base + prefix):
-            folder, _, name = stored.path.removeprefix(base).rpartition("/")
-            if name == MANIFEST_NAME:
-                partition = parse_partition(table, folder.removeprefix("date=").replace("/hour=", "T"))
+            folder, _, file = stored.path.removeprefix(base).rpartition("/")
+            if file == MANIFEST_NAME:
+                partition = parse_partition(data, folder.removeprefix("date=").replace("/hour=", "T"))
                 if partition not in found:
                     found.add(partition)
                     yield partition

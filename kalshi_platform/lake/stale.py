@@ -15,24 +15,21 @@ from datetime import date, datetime, timedelta
 from kalshi_platform.errors import LakeCorrupt
 from kalshi_platform.lake import queries
 from kalshi_platform.lake.closes import HourState, closes_of, counted_rows, hour_states, unclosed
+from kalshi_platform.lake.datasets import DATASETS, Dataset
 from kalshi_platform.lake.layout import (
-    FORMER_NAMES,
     MANIFEST_NAME,
-    TABLES,
-    LakeTable,
     Partition,
     is_part_name,
     partition_at,
     partition_path,
 )
 from kalshi_platform.lake.manifest import Manifest, find_manifest
-from kalshi_platform.lake.schema import dataset
 from kalshi_platform.lake.store import Lake, open_store
 from kalshi_platform.lake.store.objects import ObjectStore
 from kalshi_platform.storage.read import arrow_snapshot
 
 LOOK_BACK = timedelta(days=7)
-ALL = tuple(TABLES.values())
+ALL = tuple(DATASETS.values())
 # A request to a bucket is mostly waiting.
 _AT_ONCE = 16
 
@@ -58,24 +55,24 @@ def stale_partitions(lake: Lake, production_url: str, partitions: Iterable[Parti
     wanted = _exportable(production_url, sorted(set(partitions)))
     store = open_store(lake)
     with ThreadPoolExecutor(_AT_ONCE) as pool:
-        days = sorted({(partition.table, partition.start.date()) for partition, _ in wanted})
+        days = sorted({(partition.dataset, partition.start.date()) for partition, _ in wanted})
         files = dict(zip(days, pool.map(lambda day: _files(store, *day), days), strict=True))
-        found = pool.map(lambda item: _why(store, item[0], item[1], _of(files, item[0])), wanted)
+        found = pool.map(lambda item: _reason(store, item[0], item[1], _files_of(files, item[0])), wanted)
         stale = [Stale(partition, why) for (partition, _), why in zip(wanted, found, strict=True) if why is not None]
-    return _with_rows_looked_for(production_url, stale)
+    return _mark_exportable(production_url, stale)
 
 
-def stale_lately(lake: Lake, production_url: str, now: datetime, tables: Iterable[LakeTable] = ALL) -> list[Stale]:
+def stale_lately(lake: Lake, production_url: str, now: datetime, datasets: Iterable[Dataset] = ALL) -> list[Stale]:
     """The same of all partitions of the last week, and of those whose hours were closed (again) in it."""
     with arrow_snapshot(production_url) as snapshot:
         hours = snapshot.table(queries.recently_closed_query(now - LOOK_BACK)).column("hour").to_pylist()
-    return stale_partitions(lake, production_url, partitions_of(hours, now, tables))
+    return stale_partitions(lake, production_url, partitions_of(hours, now, datasets))
 
 
-def partitions_of(hours: Iterable[datetime], now: datetime, tables: Iterable[LakeTable] = ALL) -> list[Partition]:
+def partitions_of(hours: Iterable[datetime], now: datetime, datasets: Iterable[Dataset] = ALL) -> list[Partition]:
     """The partitions, ended by `now`, that hold any of these hours; ascending."""
     each = list(hours)
-    found = {partition_at(table, hour) for table in tables for hour in each}
+    found = {partition_at(data, hour) for data in datasets for hour in each}
     return sorted(partition for partition in found if partition.end <= now)
 
 
@@ -95,34 +92,35 @@ def _exportable(production_url: str, partitions: Sequence[Partition]) -> list[tu
     ]
 
 
-def _with_rows_looked_for(production_url: str, stale: Sequence[Stale]) -> list[Stale]:
+def _mark_exportable(production_url: str, stale: Sequence[Stale]) -> list[Stale]:
     if not stale:
         return []
     with arrow_snapshot(production_url) as snapshot:
         return [replace(each, exportable=not counted_rows(snapshot, each.partition).gone) for each in stale]
 
 
-def _files(store: ObjectStore, table: LakeTable, day: date) -> dict[str, dict[str, int]]:
-    """Everything that lies in the partitions of a table's day: folder → name → bytes."""
-    former = FORMER_NAMES.get(table.name) if table.layer == "raw" else None
+def _files(store: ObjectStore, data: Dataset, day: date) -> dict[str, dict[str, int]]:
+    """Everything that lies in the partitions of a data set's day: folder → name → bytes."""
     found: dict[str, dict[str, int]] = {}
-    for folder_name in filter(None, (table.name, former)):
-        for stored in store.list(f"{partition_path(table.layer, folder_name, day)}/"):
-            folder, _, name = stored.path.rpartition("/")
-            found.setdefault(folder, {})[name] = stored.bytes
+    for name in filter(None, (data.name, data.formerly)):
+        for stored in store.list(f"{partition_path(data.layer, name, day)}/"):
+            folder, _, file = stored.path.rpartition("/")
+            found.setdefault(folder, {})[file] = stored.bytes
     return found
 
 
-def _of(files: Mapping[tuple[LakeTable, date], dict[str, dict[str, int]]], partition: Partition) -> dict[str, int]:
+def _files_of(files: Mapping[tuple[Dataset, date], dict[str, dict[str, int]]], partition: Partition) -> dict[str, int]:
     """What lies in the folder of a partition; in its former one where nothing is published in it today."""
-    of_day = files[partition.table, partition.start.date()]
+    of_day = files[partition.dataset, partition.start.date()]
     found = of_day.get(partition.path, {})
     if MANIFEST_NAME in found or partition.former_path is None:
         return found
     return of_day.get(partition.former_path, found)
 
 
-def _why(store: ObjectStore, partition: Partition, hours: Sequence[HourState], files: Mapping[str, int]) -> str | None:
+def _reason(
+    store: ObjectStore, partition: Partition, hours: Sequence[HourState], files: Mapping[str, int]
+) -> str | None:
     """Why a partition is to be exported again; None where it is as it should be."""
     try:
         found = find_manifest(store, partition) if MANIFEST_NAME in files else None
@@ -135,7 +133,7 @@ def _why(store: ObjectStore, partition: Partition, hours: Sequence[HourState], f
         return "it was exported before its time was closed"
     if not _is_of(manifest, hours):
         return "its time was closed again since"
-    if manifest.schema_version != dataset(partition.table).version:
+    if manifest.schema_version != partition.dataset.version:
         return "its columns are those of another version"
     if any(files.get(file.name) != file.bytes for file in manifest.files):
         return "files that its manifest names are missing or damaged"

@@ -17,8 +17,8 @@ from kalshi_platform.deduplicator.catalog.merge_catalog import merge_catalog
 from kalshi_platform.deduplicator.close.close_hour import close_hour
 from kalshi_platform.deduplicator.merge.merge_pass import merge_new
 from kalshi_platform.errors import KalshiPlatformError, TransientError
+from kalshi_platform.lake.datasets import RAW_TABLES
 from kalshi_platform.lake.export import export_raw
-from kalshi_platform.lake.layout import RAW_TABLES
 from kalshi_platform.market.times import hour_of
 from kalshi_platform.storage import queries
 from kalshi_platform.storage.pool import Database

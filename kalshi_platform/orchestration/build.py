@@ -10,7 +10,7 @@ import dagster as dg
 
 from kalshi_platform import config
 from kalshi_platform.errors import ConfigurationError
-from kalshi_platform.lake.layout import DAILY_DATASETS, RAW_TABLES
+from kalshi_platform.lake.datasets import DAILY_DATASETS, RAW_TABLES
 from kalshi_platform.monitoring.logs import make_our_records_plain
 from kalshi_platform.orchestration.assets.catalog import make_catalog_assets
 from kalshi_platform.orchestration.assets.lake_daily import make_daily_asset

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dagster as dg
 
-from kalshi_platform.lake.schema import DATASETS
+from kalshi_platform.lake.datasets import DATASETS
 from kalshi_platform.market.tables import DATABASES, Column, Database
 
 
@@ -23,17 +23,11 @@ def table_comment(kind: Database, table: str) -> str:
 def lake_metadata(key: str) -> dict[str, object]:
     """The same for a data set of the lake; `key` is `<layer>/<name>`."""
     data = DATASETS[key]
-    columns = []
-    for field in data.schema:
-        notes = {name.decode(): text.decode() for name, text in (field.metadata or {}).items()}
-        description = "; ".join(text for text in (notes.get("unit"), notes.get("description")) if text)
-        constraints = dg.TableColumnConstraints(
-            nullable=field.nullable, other=["key"] if field.name in data.identity else []
-        )
-        columns.append(dg.TableColumn(field.name, str(field.type), description or None, constraints))
-    return {"dagster/column_schema": dg.TableSchema(columns), "dagster/table_name": f"lake.{key}"}
+    types = {field.name: str(field.type) for field in data.schema}
+    schema = dg.TableSchema([_column(column, data.identity, types[column.name]) for column in data.columns])
+    return {"dagster/column_schema": schema, "dagster/table_name": f"lake.{key}"}
 
 
-def _column(column: Column, key: tuple[str, ...]) -> dg.TableColumn:
+def _column(column: Column, key: tuple[str, ...], type_name: str | None = None) -> dg.TableColumn:
     constraints = dg.TableColumnConstraints(nullable=column.nullable, other=["key"] if column.name in key else [])
-    return dg.TableColumn(column.name, column.type, column.comment, constraints)
+    return dg.TableColumn(column.name, type_name or column.type, column.comment, constraints)

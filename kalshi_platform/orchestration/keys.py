@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dagster as dg
 
-from kalshi_platform.lake.layout import DAILY_DATASETS, RAW_TABLES
+from kalshi_platform.lake.datasets import DAILY_DATASETS, RAW_TABLES
 from kalshi_platform.market.tables import MERGED_TABLES
 
 OWNERS = ["team:market-data"]

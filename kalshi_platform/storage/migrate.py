@@ -20,9 +20,10 @@ from kalshi_platform.storage.sqlstate import DRIVER_ERRORS, translate_error
 
 DatabaseKind: TypeAlias = Literal["timeseries", "catalog", "production"]
 FOLDERS: dict[DatabaseKind, tuple[str, ...]] = {
-    "timeseries": ("common", "timeseries"),
+    "timeseries": ("common", "timeseries", "streams"),
     "catalog": ("catalog",),
-    "production": ("common", "catalog", "production"),
+    # `streams`: columns that a gatherer's tables of messages and production's have both.
+    "production": ("common", "catalog", "production", "streams"),
 }
 # Both have tables of the same names with other columns.
 _EXCLUSIVE = {"timeseries", "production"}

@@ -22,8 +22,8 @@ from kalshi_platform.deduplicator.close.hours import hours_to_close
 from kalshi_platform.deduplicator.merge.merge_pass import merge_new
 from kalshi_platform.deduplicator.settings import DeduplicatorSettings, GathererSource
 from kalshi_platform.deduplicator.trades.reconcile_trades import reconcile_trades
+from kalshi_platform.lake.datasets import RAW_TABLES
 from kalshi_platform.lake.export import export_daily, export_raw
-from kalshi_platform.lake.layout import RAW_TABLES
 from kalshi_platform.lake.settings import LakeSettings
 from kalshi_platform.local.postgres.server import PostgresServer
 from kalshi_platform.market.tables import CLOSE_TABLES, PRODUCTION_TABLES

@@ -21,8 +21,9 @@ from kalshi_platform.deduplicator.close.hours import hours_to_close
 from kalshi_platform.deduplicator.merge.merge_pass import merge_new
 from kalshi_platform.deduplicator.settings import DeduplicatorSettings, GathererSource
 from kalshi_platform.lake import reader
+from kalshi_platform.lake.datasets import DATASETS
 from kalshi_platform.lake.export import export_partition
-from kalshi_platform.lake.layout import TABLES, Partition, partition_at
+from kalshi_platform.lake.layout import Partition, partition_at
 from kalshi_platform.lake.manifest import find_manifest, published, verify
 from kalshi_platform.lake.settings import LakeSettings
 from kalshi_platform.lake.stale import stale_partitions
@@ -87,7 +88,7 @@ class Record:
 
     def partitions(self) -> list[Partition]:
         """The partitions of the closed hour and its day."""
-        return [partition_at(table, self.closed_hour) for table in TABLES.values()]
+        return [partition_at(table, self.closed_hour) for table in DATASETS.values()]
 
     def dispose(self) -> None:
         self.production.dispose()
@@ -196,8 +197,8 @@ def test_the_closed_hour_closes_again_to_the_same_and_the_open_one_is_closed(rec
 
 def test_the_reader_reads_partitions_of_the_version_before(record: Record) -> None:
     assert json.loads(json.dumps(ask_lake(record.lake, record.closed_hour))) == record.answers["lake"]
-    for table in TABLES:
-        assert not reader.hole_list(record.lake, TABLES[table], record.closed_hour, record.open_hour), table
+    for table in DATASETS:
+        assert not reader.missing_partitions(record.lake, DATASETS[table], record.closed_hour, record.open_hour), table
     opened = reader.deltas(record.lake, record.open_hour, record.open_hour + timedelta(hours=1), open=True)
     assert opened.height == 10
 
@@ -212,10 +213,10 @@ def test_partitions_of_the_version_before_are_whole_and_exported_again_as_they_a
         rows[partition] = verify(store, found[0]).rows
         assert found[1].state == "closed"
     stale = stale_partitions(store, record.urls["production"], partitions)
-    assert {(each.partition.table.name, each.reason) for each in stale} == {
+    assert {(each.partition.dataset.name, each.reason) for each in stale} == {
         (name, "its columns are those of another version") for name in ("book_checkpoints", "orderbook_snapshots")
     }
-    assert all(partition in published(store, partition.table) for partition in partitions)
+    assert all(partition in published(store, partition.dataset) for partition in partitions)
     merge_new(record.settings, record.clock)
     record.close(record.closed_hour)
     assert {each.reason for each in stale_partitions(store, record.urls["production"], partitions)} == {
@@ -226,7 +227,7 @@ def test_partitions_of_the_version_before_are_whole_and_exported_again_as_they_a
         assert manifest.rows == rows[partition], partition
         assert verify(store, partition.path) == manifest
     assert stale_partitions(store, record.urls["production"], partitions) == []
-    assert all(partition in published(store, partition.table) for partition in partitions)
+    assert all(partition in published(store, partition.dataset) for partition in partitions)
     assert not list(open_store(store).list("raw/book_anchors/")), "what lies under today's name lies there alone"
     assert json.loads(json.dumps(ask_lake(store, record.closed_hour))) == record.answers["lake"]
 
@@ -234,7 +235,7 @@ def test_partitions_of_the_version_before_are_whole_and_exported_again_as_they_a
 def test_an_open_partition_of_the_version_before_is_replaced_once_its_hour_is_closed(record: Record) -> None:
     merge_new(record.settings, record.clock)
     record.close(record.open_hour)
-    partition = partition_at(TABLES["raw/orderbook_deltas"], record.open_hour)
+    partition = partition_at(DATASETS["raw/orderbook_deltas"], record.open_hour)
     manifest = export_partition(record.lake, record.urls["production"], partition, "closed", record.clock)
     assert (manifest.state, manifest.rows) == ("closed", 16)
     assert reader.deltas(record.lake, partition.start, partition.end).height == 16

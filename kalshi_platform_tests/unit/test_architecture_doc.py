@@ -17,7 +17,7 @@ NAMED = re.compile(r"`((?:kalshi_platform|kalshi_platform_tests|sql|docker|docs|
 
 
 # A file that an operator makes, and pages that are written by `make docs`.
-MADE_LATER = frozenset({"docker/.env", "docs/data-dictionary.md"})
+MADE_LATER = frozenset({"docker/.env"})
 
 
 @cache

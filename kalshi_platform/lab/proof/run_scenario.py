@@ -24,8 +24,8 @@ from kalshi_platform.lab.proof.faults.watch import Watch
 from kalshi_platform.lab.proof.kinds import RECOVERY_S, InjectedFault
 from kalshi_platform.lab.proof.options import ProofOptions
 from kalshi_platform.lab.proof.verdict import RunRecord
+from kalshi_platform.lake.datasets import RAW_TABLES
 from kalshi_platform.lake.export import export_raw
-from kalshi_platform.lake.layout import RAW_TABLES
 from kalshi_platform.market.times import HOUR
 from kalshi_platform.storage.pool import Database
 

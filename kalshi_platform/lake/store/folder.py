@@ -14,8 +14,9 @@ from kalshi_platform.errors import ConfigurationError, LakeUnavailable
 from kalshi_platform.lake.settings import FolderRoot
 from kalshi_platform.lake.store.objects import StoredObject
 
-_SPOOL = ".spool"
-# Only a killed process leaves a spool folder behind; no export runs for a day.
+# Its name on disk since version 0.1, whose leavings are removed too.
+_STAGING = ".spool"
+# Only a killed process leaves a staging folder behind; no export runs for a day.
 _LEFT_OVER_S = 86_400
 
 
@@ -30,9 +31,9 @@ class FolderStore:
         return self._folder.as_uri()
 
     @contextmanager
-    def spool(self) -> Iterator[Path]:
+    def staging(self) -> Iterator[Path]:
         with self._errors():
-            parent = self._folder / _SPOOL
+            parent = self._folder / _STAGING
             parent.mkdir(parents=True, exist_ok=True)
             folder = Path(tempfile.mkdtemp(dir=parent))
             _remove_left_over(parent, newest=folder)
@@ -55,7 +56,7 @@ class FolderStore:
                 _sync(folder)
 
     def write(self, path: str, content: bytes) -> None:
-        with self.spool() as folder:
+        with self.staging() as folder:
             file = folder / "object"
             with self._errors():
                 file.write_bytes(content)
@@ -88,7 +89,7 @@ class FolderStore:
             base = self._folder / prefix.rpartition("/")[0]
             found = []
             for folder, folders, files in os.walk(base):
-                folders[:] = [name for name in folders if name != _SPOOL]
+                folders[:] = [name for name in folders if name != _STAGING]
                 for name in files:
                     file = Path(folder) / name
                     path = file.relative_to(self._folder).as_posix()

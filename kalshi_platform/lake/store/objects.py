@@ -27,11 +27,11 @@ class ObjectStore(Protocol):
     def root(self) -> str:
         """The root as an address, for messages and readers of other tools."""
 
-    def spool(self) -> AbstractContextManager[Path]:
+    def staging(self) -> AbstractContextManager[Path]:
         """A temporary folder of this machine for files on their way to `put_files`; removed afterwards."""
 
     def put_files(self, files: Mapping[str, Path]) -> None:
-        """Store spooled files (by path), replacing what was there; the local files may be gone afterwards.
+        """Store staged files (by path), replacing what was there; the local files may be gone afterwards.
 
         None of them appears before all of them are stored; then they appear within a moment, one after the other.
         """

@@ -112,7 +112,7 @@ class S3Store:
         return f"s3://{self._root.bucket}/{self._root.prefix}".rstrip("/")
 
     @contextmanager
-    def spool(self) -> Iterator[Path]:
+    def staging(self) -> Iterator[Path]:
         with tempfile.TemporaryDirectory(prefix="kalshi-platform-lake-") as folder:
             yield Path(folder)
 

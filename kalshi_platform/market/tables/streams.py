@@ -185,6 +185,8 @@ PRODUCTION_STREAMS = (
                 "source_gatherer",
                 "text",
                 "The gatherer for ws and rest_recovery; empty for rest, of which each market keeps one per minute.",
+                since=2,
+                formerly="witness",
             ),
             STREAM_ID,
             SEQ,
@@ -212,6 +214,8 @@ PRODUCTION_STREAMS = (
                 "checkpoint_ts",
                 "timestamptz",
                 "The book holds at the END of this moment; apply deltas with a later exchange_ts.",
+                since=2,
+                formerly="anchor_ts",
             ),
             TICKER,
             Column(

@@ -69,8 +69,8 @@ def check_parity(
 
 
 def _find_stale(lake: "LakeSettings", production_url: str, manifests: "dict[str, Manifest]") -> list[str]:
-    from kalshi_platform.lake.layout import lake_table, parse_partition
+    from kalshi_platform.lake.layout import find_dataset, parse_partition
     from kalshi_platform.lake.stale import stale_partitions
 
-    partitions = [parse_partition(lake_table(each.table), each.partition) for each in manifests.values()]
+    partitions = [parse_partition(find_dataset(each.table), each.partition) for each in manifests.values()]
     return [f"{each.partition.key}: {each.reason}" for each in stale_partitions(lake, production_url, partitions)]

@@ -2,17 +2,13 @@
 
 import dagster as dg
 
+from kalshi_platform.lake.datasets import DATASETS
 from kalshi_platform.orchestration.assets.exporting import PARITY, ExportConfig, check_parity, export_each
 from kalshi_platform.orchestration.columns import lake_metadata
 from kalshi_platform.orchestration.failures import RETRY, as_failure
 from kalshi_platform.orchestration.keys import OWNERS, lake
 from kalshi_platform.orchestration.partitions import parse_day_key
 from kalshi_platform.orchestration.resources import LakeResource, ProductionDatabase
-
-_DESCRIPTIONS = {
-    "processed/trades": "A day of trades for analysis: prices in dollars, sizes in contracts, exact decimals.",
-    "aggregates/candles_1m": "A day of one-minute candles from trades; minutes without a trade have no row.",
-}
 
 
 def make_daily_asset(dataset: str, days: dg.DailyPartitionsDefinition) -> dg.AssetsDefinition:
@@ -21,7 +17,7 @@ def make_daily_asset(dataset: str, days: dg.DailyPartitionsDefinition) -> dg.Ass
 
     @dg.asset(
         key=key,
-        deps=[lake("raw/trades")],
+        deps=[lake(f"raw/{DATASETS[dataset].source}")],
         partitions_def=days,
         backfill_policy=dg.BackfillPolicy.single_run(),
         group_name="lake",
@@ -29,7 +25,7 @@ def make_daily_asset(dataset: str, days: dg.DailyPartitionsDefinition) -> dg.Ass
         kinds={"parquet"},
         pool="lake_export",
         retry_policy=RETRY,
-        description=_DESCRIPTIONS.get(dataset, f"{dataset}, day by day."),
+        description=f"{DATASETS[dataset].description} One folder per day.",
         metadata=lake_metadata(dataset),
         check_specs=[
             dg.AssetCheckSpec(

@@ -130,20 +130,20 @@ def list_outdated(
     Read from the lake's manifests and production, because hours are closed, and files lost, without Dagster. What
     production has lost the rows of is left out, and logged: no run can put it right.
     """
-    from kalshi_platform.lake.layout import TABLES
+    from kalshi_platform.lake.datasets import DATASETS
     from kalshi_platform.lake.stale import partitions_of, stale_partitions
 
-    tables = {table: dg.AssetKey(["lake", *key.split("/")]) for key, table in TABLES.items()}
+    tables = {table: dg.AssetKey(["lake", *key.split("/")]) for key, table in DATASETS.items()}
     exported = [table for table, asset in tables.items() if asset in assets.downstream]
     found: dict[dg.AssetKey, set[str]] = {}
     partitions = partitions_of(map(assets.parse_key, keys), now, exported)
     for each in stale_partitions(lake, production_url, partitions):
         if each.exportable:
-            found.setdefault(tables[each.partition.table], set()).add(assets.format_key(each.partition.start))
+            found.setdefault(tables[each.partition.dataset], set()).add(assets.format_key(each.partition.start))
         else:
             _log.error(
                 "partition_not_exportable",
-                table=each.partition.table.key,
+                table=each.partition.dataset.key,
                 partition=each.partition.key,
                 reason=each.reason,
                 consequence="production has lost rows of it",

@@ -30,10 +30,10 @@ from kalshi_platform.errors import (
     UnknownPartition,
 )
 from kalshi_platform.lake import reader
+from kalshi_platform.lake.datasets import DAILY_DATASETS, DATASETS, RAW_TABLES
 from kalshi_platform.lake.export import export_daily, export_raw
-from kalshi_platform.lake.layout import DAILY_DATASETS, RAW_TABLES, lake_table, partition_starting
+from kalshi_platform.lake.layout import find_dataset, partition_starting
 from kalshi_platform.lake.manifest import Manifest, read_manifest, verify
-from kalshi_platform.lake.schema import DATASETS
 from kalshi_platform.lake.settings import FolderRoot, LakeSettings
 from kalshi_platform.lake.store import open_store
 from kalshi_platform.lake.store.folder import FolderStore
@@ -337,7 +337,7 @@ def test_rows_that_production_has_dropped_stay_in_the_lake(
     with caplog.at_level("WARNING"):
         left = export_raw(lake, production.url, "orderbook_deltas", HOUR, "closed", allow_fewer_rows=True)
     assert (left.state, left.rows, left.coverage_share) == ("closed", 0, None)
-    assert "the lake holds 599; exported all the same, as asked" in caplog.text
+    assert 'fewer_rows_exported partition="raw/orderbook_deltas' in caplog.text
 
 
 def test_a_close_counts_for_the_first_export_of_an_hour_too(production: Production, tmp_path: Path) -> None:
@@ -426,8 +426,8 @@ class BrokenSpool(FolderStore):
     """A folder in which no data file can be made."""
 
     @contextmanager
-    def spool(self) -> Iterator[Path]:
-        with super().spool() as folder:
+    def staging(self) -> Iterator[Path]:
+        with super().staging() as folder:
             (folder / "part-0000.unfinished").mkdir()
             yield folder
 
@@ -592,4 +592,4 @@ def test_the_command_prints_where_and_how_much(
     assert isinstance(refused.exception, HourNotClosed)
     daily = CliRunner().invoke(app, ["aggregates/candles_1m", "2026-11-20"], catch_exceptions=False)
     assert "4 rows" in daily.output
-    assert partition_starting(lake_table("aggregates/candles_1m"), DAY).path in daily.output
+    assert partition_starting(find_dataset("aggregates/candles_1m"), DAY).path in daily.output

@@ -75,7 +75,7 @@ def test_a_foreign_rule_that_deletes_the_lake_is_named(
     rule = FOREIGN | {"Filter": {"Prefix": prefix}}
     s3_client.put_bucket_lifecycle_configuration(Bucket=s3_bucket, LifecycleConfiguration={"Rules": [rule]})
     report = lifecycle.apply(s3_settings)
-    assert any("'theirs' of somebody else deletes" in text for text in report.warnings) is warned
+    assert any("'theirs' of another owner deletes" in text for text in report.warnings) is warned
     assert report.differences == ()
 
 

@@ -154,7 +154,7 @@ def test_an_export_that_somebody_overtook_publishes_nothing(store: FolderStore) 
         if change.startswith("put_files"):
             hour.publish(longer)
 
-    with pytest.raises(PartitionBusy, match="somebody else has published"):
+    with pytest.raises(PartitionBusy, match="another export has published"):
         Hour(FailingStore(store, on_change=overtake).as_store).publish(NEW)
     assert hour.read() == list(longer)
     assert hour.glob() == Counter(longer)

@@ -14,7 +14,7 @@ from typer.testing import CliRunner, Result
 from kalshi_platform.clock import SYSTEM_CLOCK
 from kalshi_platform.errors import ConfigurationError, LakeUnavailable, Unfinished
 from kalshi_platform.lake.export import export_daily, export_raw
-from kalshi_platform.lake.layout import Partition, lake_table, partition_starting
+from kalshi_platform.lake.layout import Partition, find_dataset, partition_starting
 from kalshi_platform.lake.manifest import encode, read_manifest
 from kalshi_platform.lake.settings import FolderRoot, LakeSettings
 from kalshi_platform.lake.stale import partitions_of, stale_lately, stale_partitions
@@ -25,8 +25,8 @@ from kalshi_platform_tests.fixtures.production import Production
 
 ONE = timedelta(hours=1)
 TOMORROW = HOUR + timedelta(days=1)
-TRADES = Partition(lake_table("trades"), HOUR)
-DAY = partition_starting(lake_table("processed/trades"), date(2026, 11, 20))
+TRADES = Partition(find_dataset("trades"), HOUR)
+DAY = partition_starting(find_dataset("processed/trades"), date(2026, 11, 20))
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def exported(production: Production, store: FolderStore) -> Production:
 
 
 def reasons(store: FolderStore, production: Production) -> dict[str, str]:
-    return {each.partition.table.key: each.reason for each in stale_partitions(store, production.url, [TRADES, DAY])}
+    return {each.partition.dataset.key: each.reason for each in stale_partitions(store, production.url, [TRADES, DAY])}
 
 
 def close_again(production: Production, by: str = "1 second") -> None:
@@ -146,14 +146,14 @@ def test_the_last_week_is_everything_closed_in_it_and_whose_rows_are_gone_is_tol
     exported.rows("SELECT drop_partitions_before('trades', %s)", TOMORROW + timedelta(days=9))
     elsewhere = LakeSettings((tmp_path / "elsewhere").as_uri())
     assert stale_lately(elsewhere, exported.url, HOUR + timedelta(days=9)) == []
-    found = {each.partition.table.key: each.exportable for each in stale_lately(elsewhere, exported.url, TOMORROW)}
+    found = {each.partition.dataset.key: each.exportable for each in stale_lately(elsewhere, exported.url, TOMORROW)}
     assert len(found) == len(partitions_of([HOUR], TOMORROW)) >= 8
     assert {key for key, exportable in found.items() if not exportable} == {
         "raw/trades",
         "processed/trades",
         "aggregates/candles_1m",
     }
-    assert {each.table.kind for each in partitions_of([HOUR], HOUR + ONE)} == {"hourly"}, "the day is not over"
+    assert {each.dataset.kind for each in partitions_of([HOUR], HOUR + ONE)} == {"hourly"}, "the day is not over"
 
 
 def test_a_store_that_is_away_is_an_error_and_not_an_empty_lake(exported: Production, store: FolderStore) -> None:

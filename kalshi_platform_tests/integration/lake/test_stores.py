@@ -43,7 +43,7 @@ def test_what_is_written_is_read_listed_hashed_and_deleted(store: ObjectStore) -
 
 
 def test_a_spooled_file_is_stored_and_the_spool_vanishes(store: ObjectStore) -> None:
-    with store.spool() as folder:
+    with store.staging() as folder:
         (folder / "part").write_bytes(b"content")
         store.put_files({"processed/part": folder / "part"})
         (folder / "left over").write_bytes(b"x")
@@ -53,7 +53,7 @@ def test_a_spooled_file_is_stored_and_the_spool_vanishes(store: ObjectStore) -> 
 
 
 def test_of_several_files_none_appears_before_all_are_stored(store: ObjectStore) -> None:
-    with store.spool() as folder:
+    with store.staging() as folder:
         (folder / "one").write_bytes(b"1")
         (folder / "two").write_bytes(b"")
         with pytest.raises((LakeUnavailable, FileNotFoundError)):
@@ -65,7 +65,7 @@ def test_of_several_files_none_appears_before_all_are_stored(store: ObjectStore)
 
 def test_an_upload_in_parts_that_fails_is_ended(s3_settings: LakeSettings, s3_client: Any, s3_bucket: str) -> None:
     store = open_store(s3_settings)
-    with store.spool() as folder:
+    with store.staging() as folder:
         (folder / "one").write_bytes(b"1")
         with pytest.raises(FileNotFoundError):
             store.put_files({"p/one": folder / "one", "p/two": folder / "not there"})
@@ -92,7 +92,7 @@ def test_a_big_file_goes_up_in_parts(s3_settings: LakeSettings, s3_client: Any, 
     five_mib = 5 * 1024 * 1024  # the smallest part that S3 takes
     store = open_store(replace(s3_settings, multipart_bytes=five_mib))
     content = os.urandom(2 * five_mib + 1)
-    with store.spool() as folder:
+    with store.staging() as folder:
         (folder / "part").write_bytes(content)
         store.put_files({"raw/part": folder / "part"})
     assert sha256(store, "raw/part") == (hashlib.sha256(content).hexdigest(), len(content))
@@ -166,7 +166,7 @@ def test_spools_of_killed_exports_are_removed_after_a_day(tmp_path: Path) -> Non
         (folder / "part-0000.parquet").write_bytes(b"x")
     moment = recent.stat().st_mtime - 90_000
     os.utime(old, (moment, moment))
-    with store.spool():
+    with store.staging():
         assert not old.exists()
         assert recent.exists()
 
@@ -178,7 +178,7 @@ def test_a_store_without_the_newer_checksums_keeps_the_lake_and_its_lifecycle(
     settings = replace(s3_settings, endpoint_url=old_s3_endpoint, multipart_bytes=five_mib)
     store = open_store(settings)
     content = os.urandom(five_mib + 1)
-    with store.spool() as folder:
+    with store.staging() as folder:
         (folder / "part").write_bytes(content)
         store.put_files({"raw/in-parts": folder / "part"})
         (folder / "one").write_bytes(b"1")

@@ -12,7 +12,8 @@ from kalshi_platform import config
 from kalshi_platform.cli.close_hour import close_hour as close_hour_command
 from kalshi_platform.clock import SYSTEM_CLOCK
 from kalshi_platform.deduplicator.merge.merge_pass import merge_new
-from kalshi_platform.lake.layout import RAW_TABLES, partition_path
+from kalshi_platform.lake.datasets import RAW_TABLES
+from kalshi_platform.lake.layout import partition_path
 from kalshi_platform.lake.manifest import read_manifest
 from kalshi_platform.lake.settings import LakeSettings
 from kalshi_platform.market.times import HOUR, US_PER_HOUR, US_PER_S

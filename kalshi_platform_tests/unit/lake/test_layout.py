@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kalshi_platform.errors import ConfigurationError, UnknownPartition
+from kalshi_platform.lake.datasets import DATASETS
 from kalshi_platform.lake.layout import (
-    TABLES,
+    find_dataset,
     is_part_name,
-    lake_table,
     parse_partition,
     part_name,
     partition_at,
@@ -23,8 +23,8 @@ from kalshi_platform.lake.layout import (
 )
 from kalshi_platform.lake.settings import BucketRoot, FolderRoot, LakeSettings, parse_root
 
-RAW = lake_table("orderbook_deltas")
-DAILY = lake_table("processed/trades")
+RAW = find_dataset("orderbook_deltas")
+DAILY = find_dataset("processed/trades")
 FOUR = datetime(2026, 11, 23, 4, tzinfo=UTC)
 
 
@@ -65,19 +65,19 @@ def test_a_wrong_key_says_what_is_wanted(table: object, text: str, complaint: st
     assert "partitions, written like 2026-11-23" in str(caught.value)
 
 
-@given(st.sampled_from(sorted(TABLES)), st.integers(0, 2_000_000_000))
+@given(st.sampled_from(sorted(DATASETS)), st.integers(0, 2_000_000_000))
 def test_a_partition_holds_its_moment_and_survives_its_own_key(name: str, seconds: int) -> None:
-    table, moment = TABLES[name], datetime.fromtimestamp(seconds, UTC)
+    table, moment = DATASETS[name], datetime.fromtimestamp(seconds, UTC)
     partition = partition_at(table, moment)
     assert partition.start <= moment < partition.end
     assert parse_partition(table, partition.key) == partition
 
 
 def test_a_name_alone_means_the_raw_table() -> None:
-    assert lake_table("trades").key == "raw/trades"
-    assert lake_table("processed/trades").kind == "daily"
+    assert find_dataset("trades").key == "raw/trades"
+    assert find_dataset("processed/trades").kind == "daily"
     with pytest.raises(UnknownPartition, match="aggregates/candles_1m"):
-        lake_table("candles_1m")
+        find_dataset("candles_1m")
 
 
 def test_a_start_inside_a_partition_is_refused() -> None:

@@ -10,15 +10,15 @@ import msgspec
 import pytest
 
 from kalshi_platform.errors import LakeCorrupt
-from kalshi_platform.lake.layout import Partition, lake_table, part_name
+from kalshi_platform.lake.datasets import DATASETS
+from kalshi_platform.lake.layout import Partition, find_dataset, part_name
 from kalshi_platform.lake.manifest import code_version, decode, encode, published, read_manifest, verify
-from kalshi_platform.lake.schema import DATASETS
 from kalshi_platform.lake.settings import FolderRoot
 from kalshi_platform.lake.store.folder import FolderStore
 from kalshi_platform_tests.fixtures.lake import HOUR, batch, put_partition, row
 
 DATA = DATASETS["raw/orderbook_deltas"]
-PARTITION = Partition(lake_table("orderbook_deltas"), HOUR)
+PARTITION = Partition(find_dataset("orderbook_deltas"), HOUR)
 
 
 def rows(count: int) -> list[dict[str, object]]:
@@ -98,12 +98,12 @@ def test_a_false_count_of_rows_is_found(store: FolderStore) -> None:
 
 
 def test_published_partitions_are_listed(store: FolderStore) -> None:
-    later = Partition(PARTITION.table, PARTITION.start + timedelta(days=30))
+    later = Partition(PARTITION.dataset, PARTITION.start + timedelta(days=30))
     for partition in (later, PARTITION):
         put_partition(store, partition, [])
     store.write("raw/orderbook_deltas/date=2026-11-20/hour=05/part-0000.parquet", b"not published")
-    day = Partition(lake_table("processed/trades"), HOUR.replace(hour=0))
+    day = Partition(find_dataset("processed/trades"), HOUR.replace(hour=0))
     put_partition(store, day, [])
-    assert list(published(store, PARTITION.table)) == [PARTITION, later]
-    assert list(published(store, PARTITION.table, "date=2026-11")) == [PARTITION]
-    assert list(published(store, day.table)) == [day]
+    assert list(published(store, PARTITION.dataset)) == [PARTITION, later]
+    assert list(published(store, PARTITION.dataset, "date=2026-11")) == [PARTITION]
+    assert list(published(store, day.dataset)) == [day]

@@ -19,12 +19,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kalshi_platform.lake.columns import decimals, shape
+from kalshi_platform.lake.datasets import DATASETS, Dataset
+from kalshi_platform.lake.export.columns import decimals, to_schema
+from kalshi_platform.lake.export.parquet import regroup, write_parts
 from kalshi_platform.lake.layout import part_name
-from kalshi_platform.lake.parquet import regroup, write_parts
-from kalshi_platform.lake.schema import CONTRACTS, DATASETS, DOLLARS, Dataset
-from kalshi_platform.market.tables import PRODUCTION_TABLES
-from kalshi_platform.storage.arrow import arrow_schema
+from kalshi_platform.storage.arrow import ARROW_TYPES
 
 TIMES = st.integers(0, 86_400_000_000).map(lambda us: datetime(2026, 1, 1, tzinfo=UTC) + timedelta(microseconds=us))
 
@@ -148,12 +147,12 @@ def test_regrouping_keeps_rows_and_order(sizes: list[int], rows: int) -> None:
 def test_decimals_are_exact(units: list[int | None], skipped: int) -> None:
     array = pa.array(units, pa.int32()).slice(min(skipped, len(units)))
     expected = [None if unit is None else Decimal(unit).scaleb(-4) for unit in units[skipped:]]
-    assert decimals(array, DOLLARS).to_pylist() == expected
+    assert decimals(array, ARROW_TYPES["numeric(9,4)"]).to_pylist() == expected
 
 
 def test_a_number_too_big_for_its_decimal_is_refused() -> None:
     with pytest.raises(pa.ArrowInvalid):
-        decimals(pa.array([10**18]), CONTRACTS)
+        decimals(pa.array([10**18]), ARROW_TYPES["numeric(18,2)"])
 
 
 def test_batches_take_the_names_and_types_of_the_data_set() -> None:
@@ -163,7 +162,7 @@ def test_batches_take_the_names_and_types_of_the_data_set() -> None:
         [{"a": "KXA", "b": minute, "o": 1, "h": 2, "l": None, "c": 4, "v": 5, "t": 6, "w": 7, "u": 8}]
     )
     batch = batch.set_column(4, "l", pa.array([None], pa.int32()))
-    shaped = shape(batch, data)
+    shaped = to_schema(batch, data)
     assert shaped.schema.equals(data.schema, check_metadata=True)
     assert list(shaped.to_pylist()[0].values()) == [
         "KXA",
@@ -177,27 +176,3 @@ def test_batches_take_the_names_and_types_of_the_data_set() -> None:
         Decimal("0.07"),
         8,
     ]
-
-
-@pytest.mark.parametrize("key", sorted(DATASETS))
-def test_every_field_says_what_it_is(key: str) -> None:
-    data = DATASETS[key]
-    assert data.schema.metadata == {b"kalshi.dataset": key.encode(), b"kalshi.schema_version": b"%d" % data.version}
-    for field in data.schema:
-        assert field.metadata[b"description"]
-        assert b"unit" in field.metadata
-    assert data.time_column in data.order
-    assert not any(data.schema.field(name).nullable for name in data.identity)
-    assert set(data.order) <= set(data.schema.names)
-
-
-@pytest.mark.parametrize("name", sorted(PRODUCTION_TABLES))
-def test_raw_data_sets_have_the_columns_of_production(name: str) -> None:
-    assert DATASETS[f"raw/{name}"].schema.equals(
-        pa.schema(
-            [
-                f.with_nullable(DATASETS[f"raw/{name}"].schema.field(f.name).nullable)
-                for f in arrow_schema(PRODUCTION_TABLES[name])
-            ]
-        )
-    )

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from kalshi_platform.lake.read_ahead import read_ahead
+from kalshi_platform.lake.export.read_ahead import read_ahead
 
 
 def reading_threads() -> list[threading.Thread]:

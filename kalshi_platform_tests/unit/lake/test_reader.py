@@ -11,11 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kalshi_platform.errors import LakeCorrupt, LakeHole
+from kalshi_platform.errors import LakeCorrupt, MissingPartition
 from kalshi_platform.lake import reader
-from kalshi_platform.lake.layout import Partition, lake_table
+from kalshi_platform.lake.layout import Partition, find_dataset
 from kalshi_platform.lake.manifest import Manifest
-from kalshi_platform.lake.schema import dataset
 from kalshi_platform.lake.settings import FolderRoot
 from kalshi_platform.lake.store.folder import FolderStore
 from kalshi_platform.market.times import datetime_from_us, us_from_datetime
@@ -38,9 +37,11 @@ def put(
     state: Any = "closed",
     share: float | None = 1.0,
 ) -> Manifest:
-    data = dataset(lake_table(table))
+    data = find_dataset(table)
     full = [row(data, item[data.time_column], **item) for item in rows]
-    return put_partition(store, Partition(lake_table(table), start), [batch(data, full)] if full else [], state, share)
+    return put_partition(
+        store, Partition(find_dataset(table), start), [batch(data, full)] if full else [], state, share
+    )
 
 
 def at(minutes: float) -> datetime:
@@ -60,7 +61,7 @@ def test_a_range_gives_its_rows_sorted_by_market_and_time(store: FolderStore) ->
 def test_a_missing_hour_raises_and_names_itself(store: FolderStore) -> None:
     put(store, "trades", HOUR, {"exchange_ts": at(1)})
     put(store, "trades", HOUR + 2 * ONE, {"exchange_ts": at(121)})
-    with pytest.raises(LakeHole, match=r"raw/trades lacks 2026-11-20-05:00 \(missing\)") as caught:
+    with pytest.raises(MissingPartition, match=r"raw/trades lacks 2026-11-20-05:00 \(missing\)") as caught:
         reader.trades(store, at(0), at(180))
     assert caught.value.missing == ("2026-11-20-05:00",)
     assert reader.trades(store, at(120), at(180)).height == 1
@@ -78,7 +79,7 @@ def test_a_marked_hole_separates_segments_and_is_listed(store: FolderStore) -> N
 
 def test_an_open_partition_counts_only_when_asked_for(store: FolderStore) -> None:
     put(store, "trades", HOUR, {"exchange_ts": at(1)}, state="open")
-    with pytest.raises(LakeHole, match=r"04:00 \(open\)"):
+    with pytest.raises(MissingPartition, match=r"04:00 \(open\)"):
         reader.trades(store, at(0), at(60))
     assert reader.trades(store, at(0), at(60), open=True).height == 1
     assert reader.trades(store, at(0), at(60), holes="mark").height == 0
@@ -128,7 +129,7 @@ def test_a_book_is_its_newest_checkpoint_and_the_later_deltas(store: FolderStore
     assert levels(at(11)) == [("no", 3_000, 50), ("yes", 6_000, 202)]
     assert levels(at(61)) == [("no", 3_000, 55), ("yes", 6_000, 202)]
     assert levels(at(9)) == [("yes", 100, 9_999)]
-    with pytest.raises(LakeHole, match=r"lacks 2026-11-20-03:00"):
+    with pytest.raises(MissingPartition, match=r"lacks 2026-11-20-03:00"):
         levels(at(4))
     book = reader.book_at(store, "KXA-1", at(61))
     assert set(book.select("checkpoint_ts", "exact").rows()) == {(at(10), True)}
@@ -140,13 +141,13 @@ def test_a_book_over_a_hole_raises_or_is_marked(store: FolderStore) -> None:
     put(store, "book_checkpoints", HOUR + 2 * ONE)
     for hours in (0, 1, 2):
         put(store, "orderbook_deltas", HOUR + hours * ONE)
-    with pytest.raises(LakeHole, match="raw/book_checkpoints lacks 2026-11-20-05:00"):
+    with pytest.raises(MissingPartition, match="raw/book_checkpoints lacks 2026-11-20-05:00"):
         reader.book_at(store, "KXA-1", at(130))
     assert reader.book_at(store, "KXA-1", at(130), holes="mark").get_column("exact").to_list() == [False]
     put(store, "book_checkpoints", HOUR + ONE)
     assert reader.book_at(store, "KXA-1", at(130)).get_column("exact").to_list() == [True]
     store.delete("raw/orderbook_deltas/date=2026-11-20/hour=05/_manifest.json")
-    with pytest.raises(LakeHole, match="raw/orderbook_deltas lacks 2026-11-20-05:00"):
+    with pytest.raises(MissingPartition, match="raw/orderbook_deltas lacks 2026-11-20-05:00"):
         reader.book_at(store, "KXA-1", at(130))
     assert reader.book_at(store, "KXA-1", at(130), holes="mark").get_column("exact").to_list() == [False]
 
@@ -169,7 +170,7 @@ def test_a_book_is_exact_only_where_every_hour_of_its_deltas_is_complete(
 def test_a_level_below_zero_means_that_a_delta_is_lost(store: FolderStore) -> None:
     put(store, "book_checkpoints", HOUR, {"checkpoint_ts": at(10)})
     put(store, "orderbook_deltas", HOUR, {"exchange_ts": at(11), "price_e4": 5_000, "delta_e2": -5})
-    with pytest.raises(LakeHole, match="its yes level at 5000 is -5"):
+    with pytest.raises(MissingPartition, match="its yes level at 5000 is -5"):
         reader.book_at(store, "KXA-1", at(12))
     assert reader.book_at(store, "KXA-1", at(12), holes="mark").get_column("exact").to_list() == [False]
 
@@ -177,7 +178,7 @@ def test_a_level_below_zero_means_that_a_delta_is_lost(store: FolderStore) -> No
 def test_a_market_without_an_checkpoint_has_no_book(store: FolderStore) -> None:
     for back in range(3):
         put(store, "book_checkpoints", HOUR - back * ONE)
-    with pytest.raises(LakeHole, match="no checkpoint in the 3:00:00 before"):
+    with pytest.raises(MissingPartition, match="no checkpoint in the 3:00:00 before"):
         reader.book_at(store, "KXA-1", at(1), look_back=3 * ONE)
 
 

@@ -14,6 +14,7 @@ import pytest
 from kalshi_platform import config
 from kalshi_platform.definitions import defs
 from kalshi_platform.errors import ConfigurationError
+from kalshi_platform.lake.datasets import DATASETS
 from kalshi_platform.orchestration import keys
 from kalshi_platform.orchestration.build import CodeLocation, build
 
@@ -42,14 +43,7 @@ ASSETS = {
     "production/market_lifecycle",
     "production/book_checkpoints",
     "production/trades_backfill",
-    "lake/raw/orderbook_deltas",
-    "lake/raw/trades",
-    "lake/raw/tickers",
-    "lake/raw/orderbook_snapshots",
-    "lake/raw/market_lifecycle",
-    "lake/raw/book_checkpoints",
-    "lake/processed/trades",
-    "lake/aggregates/candles_1m",
+    *(f"lake/{key}" for key in DATASETS),
     "lake/lifecycle_rules",
 }
 JOBS = {
@@ -144,7 +138,7 @@ def test_every_table_shows_its_columns_with_units(everything: dg.Definitions) ->
     assert prices["price_e4"].description.endswith("In 1/10,000 dollar.")
     assert not prices["price_e4"].constraints.nullable
     candles = specs[keys.lake("aggregates/candles_1m")].metadata["dagster/column_schema"].columns
-    assert any(column.description and column.description.startswith("dollars;") for column in candles)
+    assert any(column.description and column.description.endswith("In dollars.") for column in candles)
 
 
 def test_long_running_jobs_are_never_retried_by_dagster(everything: dg.Definitions) -> None:

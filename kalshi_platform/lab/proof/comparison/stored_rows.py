@@ -23,7 +23,7 @@ from kalshi_platform.lab.proof.comparison.tables import (
     stored,
 )
 from kalshi_platform.lab.proof.comparison.truth import ALL_TIME
-from kalshi_platform.lake.layout import lake_table
+from kalshi_platform.lake.layout import find_dataset
 from kalshi_platform.lake.manifest import published, read_manifest
 from kalshi_platform.lake.settings import FolderRoot
 from kalshi_platform.lake.store.folder import FolderStore
@@ -148,7 +148,7 @@ class Lake:
         store = FolderStore(FolderRoot(self._folder))
         files: list[Path] = []
         # By their manifests: beside their files may lie some of exports that were cut short.
-        for partition in published(store, lake_table(f"raw/{table}")):
+        for partition in published(store, find_dataset(f"raw/{table}")):
             manifest = read_manifest(store, partition.path)
             files += [self._folder / partition.path / file.name for file in (manifest.files if manifest else ())]
         if not files:

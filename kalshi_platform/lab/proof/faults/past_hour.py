@@ -15,9 +15,10 @@ from kalshi_platform.deduplicator.close.hours import hours_to_close
 from kalshi_platform.lab.proof.comparison.stored_rows import STATED
 from kalshi_platform.lab.proof.faults.failing_store import rows_of_glob
 from kalshi_platform.lab.proof.faults.stack import ProofStack
+from kalshi_platform.lake.datasets import RAW_TABLES
 from kalshi_platform.lake.export import export_raw
-from kalshi_platform.lake.layout import RAW_TABLES, lake_table, partition_starting
-from kalshi_platform.lake.reader import hole_list, trades
+from kalshi_platform.lake.layout import find_dataset, partition_starting
+from kalshi_platform.lake.reader import missing_partitions, trades
 from kalshi_platform.market.intervals import Interval
 from kalshi_platform.market.times import HOUR, us_from_datetime
 from kalshi_platform.storage.pool import Database
@@ -85,7 +86,7 @@ class PastHour:
 
     def folder(self, table: str) -> Path:
         """Where the lake keeps a table of the hour."""
-        return self._stack.lake_folder / partition_starting(lake_table(f"raw/{table}"), self.hour).path
+        return self._stack.lake_folder / partition_starting(find_dataset(f"raw/{table}"), self.hour).path
 
     def lake_rows(self, table: str) -> int:
         """Rows that any program finds in the lake's files of the hour."""
@@ -94,7 +95,7 @@ class PastHour:
     def trades_read(self) -> int:
         """Trades of the hour that our own reader gives; -1 where it says that the hour is not there."""
         lake = self._stack.settings.lake
-        if hole_list(lake, lake_table("raw/trades"), self.hour, self.end):
+        if missing_partitions(lake, find_dataset("raw/trades"), self.hour, self.end):
             return -1
         return trades(lake, self.hour, self.end).height
 

@@ -8,7 +8,6 @@ the columns and their types from the file.
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Generator, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
@@ -21,21 +20,21 @@ from kalshi_platform.clock import SYSTEM_CLOCK, Clock
 from kalshi_platform.errors import FewerRows, HourNotClosed, LakeCorrupt, LakeUnavailable, PartitionBusy
 from kalshi_platform.lake import queries
 from kalshi_platform.lake.closes import CountedRows, HourState, closes_of, counted_rows, hour_states, unclosed
-from kalshi_platform.lake.columns import shape
-from kalshi_platform.lake.external_sort import in_order
-from kalshi_platform.lake.layout import Partition, lake_table, partition_starting
+from kalshi_platform.lake.export.columns import to_schema
+from kalshi_platform.lake.export.external_sort import external_sort
+from kalshi_platform.lake.export.parquet import Parts, write_parts
+from kalshi_platform.lake.export.publish import publish, read_current, remove
+from kalshi_platform.lake.export.read_ahead import read_ahead
+from kalshi_platform.lake.layout import Partition, find_dataset, partition_starting
 from kalshi_platform.lake.manifest import Manifest, State, code_version
-from kalshi_platform.lake.parquet import Parts, write_parts
-from kalshi_platform.lake.publish import publish, remove, standing
-from kalshi_platform.lake.read_ahead import read_ahead
-from kalshi_platform.lake.schema import dataset
 from kalshi_platform.lake.store import Lake, open_store
 from kalshi_platform.lake.store.objects import ObjectStore
+from kalshi_platform.monitoring.event_log import event_logger
 from kalshi_platform.storage.migrate import check
 from kalshi_platform.storage.pool import AdvisoryLock, Database
 from kalshi_platform.storage.read import ArrowSnapshot, arrow_snapshot
 
-_log = logging.getLogger(__name__)
+_log = event_logger(__name__)
 
 
 def export_raw(
@@ -49,7 +48,7 @@ def export_raw(
     allow_fewer_rows: bool = False,
 ) -> Manifest:
     """Export one hour of a raw table; see `export_partition`."""
-    partition = partition_starting(lake_table(f"raw/{table}"), hour)
+    partition = partition_starting(find_dataset(f"raw/{table}"), hour)
     return export_partition(lake, production_url, partition, state, clock, allow_fewer_rows=allow_fewer_rows)
 
 
@@ -64,7 +63,7 @@ def export_daily(
     allow_fewer_rows: bool = False,
 ) -> Manifest:
     """Export one day of `processed/trades` or `aggregates/candles_1m`; see `export_partition`."""
-    partition = partition_starting(lake_table(dataset), day)
+    partition = partition_starting(find_dataset(dataset), day)
     return export_partition(lake, production_url, partition, state, clock, allow_fewer_rows=allow_fewer_rows)
 
 
@@ -86,34 +85,34 @@ def export_partition(
     snapshot), SchemaMismatch, DatabaseUnavailable, LakeUnavailable, ConfigurationError. Whatever is raised, what was
     published before can be read.
     """
-    _refuse_running(partition, state, clock)
+    _check_ended(partition, state, clock)
     store = open_store(lake)
-    with _alone(production_url, store, partition) as lock:
-        replaced = standing(store, partition.path)
+    with _exclusive(production_url, store, partition) as lock:
+        replaced = read_current(store, partition.path)
         current = replaced
         if replaced is None and partition.former_path is not None:
-            current = standing(store, partition.former_path)
+            current = read_current(store, partition.former_path)
         if state == "open" and current is not None and current.state == "closed":
-            _log.info("%s is closed already and stays as it is", partition.path)
+            _log.info("closed_partition_kept", partition=partition.path)
             return current
-        with store.spool() as folder:
+        with store.staging() as folder:
             with arrow_snapshot(production_url) as snapshot:
                 hours = _closed_hours(snapshot, partition) if state == "closed" else []
                 counted = _count(snapshot, partition)
-                complete = state == "open" or _has_all(
+                complete = state == "open" or _check_complete(
                     partition, counted, counted_rows(snapshot, partition), hours, current, allow_fewer_rows
                 )
                 coverage_share = _coverage_share(snapshot, partition) if hours and complete else None
                 parts = _write(snapshot, partition, counted, folder)
             manifest = Manifest(
-                table=partition.table.key,
+                table=partition.dataset.key,
                 partition=partition.key,
                 state=state,
                 rows=parts.rows,
                 time_min=parts.time_min,
                 time_max=parts.time_max,
                 files=(),
-                schema_version=dataset(partition.table).version,
+                schema_version=partition.dataset.version,
                 code_version=code_version(),
                 exported_at=clock.now(),
                 closed_at=max((hour.closed_at for hour in hours if hour.closed_at is not None), default=None),
@@ -124,7 +123,9 @@ def export_partition(
             manifest = publish(store, partition.path, parts, manifest, replaced, lock.is_held)
         if partition.former_path is not None:
             remove(store, partition.former_path)
-    _log.info("%s: %d rows, %d bytes, %s", partition.path, manifest.rows, manifest.bytes, state)
+    _log.info(
+        "partition_exported", partition=partition.path, rows=manifest.rows, size_bytes=manifest.bytes, state=state
+    )
     return manifest
 
 
@@ -138,8 +139,8 @@ class _Counted:
 
 
 def _count(snapshot: ArrowSnapshot, partition: Partition) -> _Counted:
-    if partition.table.layer == "raw":
-        counted = snapshot.table(queries.tickers_query(partition, dataset(partition.table))).to_pydict()
+    if not partition.dataset.statement:
+        counted = snapshot.table(queries.rows_per_ticker_query(partition)).to_pydict()
         by_ticker: dict[str, int] = dict(zip(counted["ticker"], counted["rows"], strict=True))
         return _Counted(sum(by_ticker.values()), sum(by_ticker.values()), by_ticker)
     rows, source = (
@@ -149,7 +150,7 @@ def _count(snapshot: ArrowSnapshot, partition: Partition) -> _Counted:
     return _Counted(rows, source, {})
 
 
-def _has_all(
+def _check_complete(
     partition: Partition,
     counted: _Counted,
     before: CountedRows,
@@ -161,8 +162,8 @@ def _has_all(
 
     Raises FewerRows where it has not, unless that is allowed.
     """
-    name = f"{partition.table.key} {partition.key}"
-    source = queries.source_table(partition)
+    name = f"{partition.dataset.key} {partition.key}"
+    source = partition.dataset.source
     if before.gone or counted.source < before.rows:
         had = f", but had {before.rows} when the time was closed" if before.rows else ""
         gone = f"; those of {_names(before.gone)} were dropped" if before.gone else ""
@@ -182,31 +183,30 @@ def _has_all(
             rows=rows,
             wanted=wanted,
         )
-    _log.warning("%s: %s; exported all the same, as asked", name, what)
+    _log.warning("fewer_rows_exported", partition=partition.path, reason=what, allowed_by="allow_fewer_rows")
     return False
 
 
 def _published_rows(partition: Partition, hours: Sequence[HourState], current: Manifest) -> int:
     """How many rows of the published partition a new export must have at least."""
-    is_same_kind = partition.table.layer == "raw" or current.schema_version == dataset(partition.table).version
+    is_same_kind = not partition.dataset.statement or current.schema_version == partition.dataset.version
     if current.state != "closed" or not is_same_kind:
         return 0
     last = max((hour.close_no for hour in hours if hour.close_no is not None), default=0)
-    # Checkpoints are made anew by each close, and one that has found a snapshot to be wrong makes fewer.
     is_made_anew = current.close_no is not None and last > current.close_no
-    return 0 if partition.table.name == "book_checkpoints" and is_made_anew else current.rows
+    return 0 if partition.dataset.made_by_close and is_made_anew else current.rows
 
 
 def _write(snapshot: ArrowSnapshot, partition: Partition, counted: _Counted, folder: Path) -> Parts:
     """Write the rows of a partition and compare their number with that of the same snapshot."""
-    data = dataset(partition.table)
+    data = partition.dataset
     try:
         # Closed before the snapshot: the driver refuses to leave a cursor open.
         with closing(_rows(snapshot, partition)) as unsorted, read_ahead(unsorted) as batches:
-            if partition.table.layer != "raw":
+            if data.statement:
                 parts = write_parts(batches, data, folder)
             else:
-                with read_ahead(in_order(batches, data, counted.by_ticker, folder), 1) as rows:
+                with read_ahead(external_sort(batches, data, counted.by_ticker, folder), 1) as rows:
                     parts = write_parts(rows, data, folder)
     except OSError as error:
         raise LakeUnavailable(
@@ -219,18 +219,18 @@ def _write(snapshot: ArrowSnapshot, partition: Partition, counted: _Counted, fol
 
 
 def _rows(snapshot: ArrowSnapshot, partition: Partition) -> Generator[pa.RecordBatch, None, None]:
-    data = dataset(partition.table)
-    for batch in snapshot.batches(queries.rows_query(partition, data)):
-        yield shape(batch, data)
+    data = partition.dataset
+    for batch in snapshot.batches(queries.rows_query(partition)):
+        yield to_schema(batch, data)
 
 
-def _refuse_running(partition: Partition, state: State, clock: Clock) -> None:
+def _check_ended(partition: Partition, state: State, clock: Clock) -> None:
     now = clock.now()
     if now < partition.start:
-        raise HourNotClosed(f"{partition.table.key} {partition.key} lies in the future")
+        raise HourNotClosed(f"{partition.dataset.key} {partition.key} lies in the future")
     if state == "closed" and now < partition.end:
         raise HourNotClosed(
-            f"{partition.table.key} {partition.key} runs until {partition.end:%Y-%m-%d %H:%M} UTC;"
+            f"{partition.dataset.key} {partition.key} runs until {partition.end:%Y-%m-%d %H:%M} UTC;"
             " wait for it to end, or export it as it is with --open"
         )
 
@@ -245,7 +245,7 @@ def _closed_hours(snapshot: ArrowSnapshot, partition: Partition) -> list[HourSta
         what = f"production has not closed {_names(never)}" if never else ""
         late = f"rows came after the close of {_names(reopened)}" if reopened else ""
         raise HourNotClosed(
-            f"{partition.table.key} {partition.key}: {' and '.join(filter(None, (what, late)))};"
+            f"{partition.dataset.key} {partition.key}: {' and '.join(filter(None, (what, late)))};"
             " run: kalshi-platform close-hour HOUR, or export what is there with --open"
         )
     return hours
@@ -253,7 +253,7 @@ def _closed_hours(snapshot: ArrowSnapshot, partition: Partition) -> list[HourSta
 
 def _coverage_share(snapshot: ArrowSnapshot, partition: Partition) -> float | None:
     """How much of the recorded markets' open time production knows to be complete; None where nothing can say it."""
-    if partition.table.key != "raw/orderbook_deltas":
+    if partition.dataset.key != "raw/orderbook_deltas":
         return None
     share: float | None = snapshot.table(queries.coverage_query(partition)).column("share")[0].as_py()
     return share
@@ -264,7 +264,7 @@ def _names(hours: Sequence[datetime]) -> str:
 
 
 @contextmanager
-def _alone(production_url: str, store: ObjectStore, partition: Partition) -> Iterator[AdvisoryLock]:
+def _exclusive(production_url: str, store: ObjectStore, partition: Partition) -> Iterator[AdvisoryLock]:
     database = Database(production_url, name="production")
     try:
         check(database, "production")

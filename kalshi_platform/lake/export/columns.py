@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pyarrow as pa
 
-from kalshi_platform.lake.schema import Dataset
+from kalshi_platform.lake.datasets import Dataset
 
 
-def shape(batch: pa.RecordBatch, data: Dataset) -> pa.RecordBatch:
+def to_schema(batch: pa.RecordBatch, data: Dataset) -> pa.RecordBatch:
     """Return `batch` in the schema of `data`, columns matched by position.
 
     A decimal column is made from the integer column of its smallest unit (`5600` in 1/10,000 dollar → `0.5600`).

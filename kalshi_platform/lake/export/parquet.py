@@ -17,8 +17,8 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from kalshi_platform.lake.datasets import Dataset
 from kalshi_platform.lake.layout import part_name
-from kalshi_platform.lake.schema import Dataset
 
 GROUPS_PER_FILE = 32
 _ZSTD_LEVEL = 3

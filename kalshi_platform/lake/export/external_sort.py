@@ -13,14 +13,14 @@ import pyarrow as pa
 import pyarrow.compute as pc
 
 from kalshi_platform.errors import LakeCorrupt
-from kalshi_platform.lake.schema import Dataset
+from kalshi_platform.lake.datasets import Dataset
 
 # Smaller buckets take less memory; each is an open file.
 _BUCKETS_PER_GROUP = 4
 _MOST_BUCKETS = 256
 
 
-def in_order(
+def external_sort(
     batches: Iterable[pa.RecordBatch], data: Dataset, rows_per_ticker: Mapping[str, int], folder: Path
 ) -> Iterator[pa.RecordBatch]:
     """Yield all rows of `batches` (in the schema of `data`) in its order, texts by their bytes.

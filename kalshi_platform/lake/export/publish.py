@@ -1,36 +1,36 @@
-"""Putting a partition in place of what was there: at no moment does anybody see less than one of the two.
+"""Publishes a partition in place of the one that was there: at no moment is less to be seen than one of the two.
 
 The data files of the new partition get names of their own (they carry the hash of their content), one write of the
-manifest makes them the partition, and the old files are removed after that. Whoever reads by the manifest sees the old
-rows or the new ones. Whoever reads all files of the folder sees the rows of both between the moment in which the new
+manifest makes them the partition, and the old files are removed after that. A reader that goes by the manifest sees the
+old rows or the new ones. A reader of all files of the folder sees the rows of both between the moment in which the new
 files appear and the one in which the old ones are gone; never less. Where the content is the same, no data file is
 touched at all.
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 
 import msgspec
 
 from kalshi_platform.errors import KalshiPlatformError, LakeArchived, LakeCorrupt, LakeUnavailable, PartitionBusy
+from kalshi_platform.lake.export.parquet import Parts
 from kalshi_platform.lake.layout import MANIFEST_NAME, is_part_name
 from kalshi_platform.lake.manifest import DataFile, Manifest, encode, read_manifest
-from kalshi_platform.lake.parquet import Parts
 from kalshi_platform.lake.store import sha256
 from kalshi_platform.lake.store.objects import ObjectStore
+from kalshi_platform.monitoring.event_log import event_logger
 
-_log = logging.getLogger(__name__)
+_log = event_logger(__name__)
 
 
-def standing(store: ObjectStore, path: str) -> Manifest | None:
+def read_current(store: ObjectStore, path: str) -> Manifest | None:
     """The manifest of the partition that is there now; None also where what lies in its place cannot be read."""
     try:
         return read_manifest(store, path)
     except LakeCorrupt as error:
-        _log.warning("%s; it counts as not published", error)
+        _log.warning("manifest_unreadable", partition=path, error=error, consequence="it counts as not published")
         return None
 
 
@@ -40,11 +40,11 @@ def publish(
     parts: Parts,
     manifest: Manifest,
     replaced: Manifest | None,
-    still_alone: Callable[[], bool] = lambda: True,
+    holds_lock: Callable[[], bool] = lambda: True,
 ) -> Manifest:
-    """Put a partition in place of `replaced` (what `standing` said before); return the manifest that stands now.
+    """Put a partition in place of `replaced` (what `read_current` said before); return the manifest that stands now.
 
-    `still_alone` is asked before anything that others could see. Raises PartitionBusy when it says no or somebody else
+    `holds_lock` is called before anything that others could see. Raises PartitionBusy when it says no or another export
     has published meanwhile, LakeUnavailable. Whatever is raised, and wherever this is cut short, the partition can be
     read by its manifest: the old one, or the new one where the message says so.
     """
@@ -53,27 +53,31 @@ def publish(
         kept.get(file.sha256) or DataFile(file.path.name, file.bytes, file.sha256, file.rows) for file in parts.files
     )
     manifest = msgspec.structs.replace(manifest, files=files)
-    if replaced is not None and len(kept) == len(parts.files) and _says_the_same(replaced, manifest):
+    if replaced is not None and len(kept) == len(parts.files) and _is_same(replaced, manifest):
         manifest = replaced
     else:
-        _require_alone(path, still_alone)
+        _require_lock(path, holds_lock)
         with (
-            _told(f"{path} was not replaced: what was published there stands"),
-            _undone(store, path, parts, still_alone),
+            _explain_failure(f"{path} was not replaced: what was published there stands"),
+            _undo_on_failure(store, path, parts, holds_lock),
         ):
             new = {f"{path}/{file.path.name}": file.path for file in parts.files if file.sha256 not in kept}
             if new:
                 store.put_files(new)
-            _require_alone(path, still_alone)
-            if standing(store, path) != replaced:
+            _require_lock(path, holds_lock)
+            if read_current(store, path) != replaced:
                 raise PartitionBusy(
-                    f"somebody else has published {path} meanwhile; nothing was replaced, export it again"
+                    f"another export has published {path} meanwhile; nothing was replaced, export it again"
                 )
         # From here on nothing is taken back: a write that fails may have taken effect, or take it later.
-        with _told(f"{path}: the new manifest may be written or not; either way it is whole, export it again to know"):
+        with _explain_failure(
+            f"{path}: the new manifest may be written or not; either way it is whole, export it again to know"
+        ):
             store.write(f"{path}/{MANIFEST_NAME}", encode(manifest))
-    _require_alone(path, still_alone)
-    with _told(f"{path} is published, but what was there before may lie beside it; export it again to remove that"):
+    _require_lock(path, holds_lock)
+    with _explain_failure(
+        f"{path} is published, but what was there before may lie beside it; export it again to remove that"
+    ):
         _remove_all_others(store, path, manifest)
     return manifest
 
@@ -100,13 +104,13 @@ def _is_intact(store: ObjectStore, path: str, file: DataFile) -> bool:
         return any(stored.bytes == file.bytes for stored in store.list(path) if stored.path == path)
 
 
-def _says_the_same(old: Manifest, new: Manifest) -> bool:
+def _is_same(old: Manifest, new: Manifest) -> bool:
     """Whether two manifests differ in nothing but when, and by which code, they were written."""
     return old == msgspec.structs.replace(new, exported_at=old.exported_at, code_version=old.code_version)
 
 
-def _require_alone(path: str, still_alone: Callable[[], bool]) -> None:
-    if not still_alone():
+def _require_lock(path: str, holds_lock: Callable[[], bool]) -> None:
+    if not holds_lock():
         raise PartitionBusy(
             f"the export of {path} has lost its lock (the connection to production broke), and another one may write"
             " there now: it has stopped; export the partition again"
@@ -114,7 +118,7 @@ def _require_alone(path: str, still_alone: Callable[[], bool]) -> None:
 
 
 @contextmanager
-def _undone(store: ObjectStore, path: str, parts: Parts, still_alone: Callable[[], bool]) -> Iterator[None]:
+def _undo_on_failure(store: ObjectStore, path: str, parts: Parts, holds_lock: Callable[[], bool]) -> Iterator[None]:
     """Where the block fails, remove the new files, so that nobody who reads all files sees them beside the old ones.
 
     Not when others may be at work: their files can have the same names.
@@ -123,7 +127,7 @@ def _undone(store: ObjectStore, path: str, parts: Parts, still_alone: Callable[[
         yield
     except BaseException:
         with suppress(KalshiPlatformError):
-            if still_alone():
+            if holds_lock():
                 current = read_manifest(store, path)
                 named = set() if current is None else {file.name for file in current.files}
                 for file in parts.files:
@@ -133,7 +137,7 @@ def _undone(store: ObjectStore, path: str, parts: Parts, still_alone: Callable[[
 
 
 @contextmanager
-def _told(what: str) -> Iterator[None]:
+def _explain_failure(what: str) -> Iterator[None]:
     """Say what a failure of the store left behind."""
     try:
         yield

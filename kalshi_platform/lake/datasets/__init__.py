@@ -1,0 +1,45 @@
+"""The data sets of the lake: one file each, and this registry of them.
+
+Partitions, exports, the stale check, the reader, the Dagster assets and docs/data-dictionary.md follow from the line of
+a data set here (CONTRIBUTING.md shows how to add one). Raw data sets are the tables of production column by column, in
+exact scaled integers; processed and aggregated ones are in dollars and contracts as exact decimals.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from types import MappingProxyType
+
+from kalshi_platform.lake.datasets import (
+    aggregates_candles_1m,
+    processed_trades,
+    raw_book_checkpoints,
+    raw_market_lifecycle,
+    raw_orderbook_deltas,
+    raw_orderbook_snapshots,
+    raw_tickers,
+    raw_trades,
+)
+from kalshi_platform.lake.datasets.dataset import DAY, LAYERS, Dataset, Kind, Layer
+
+__all__ = ["DAILY_DATASETS", "DATASETS", "DAY", "LAYERS", "RAW_TABLES", "Dataset", "Kind", "Layer"]
+
+DATASETS: Mapping[str, Dataset] = MappingProxyType(
+    {
+        module.DATASET.key: module.DATASET
+        for module in (
+            raw_orderbook_deltas,
+            raw_trades,
+            raw_tickers,
+            raw_orderbook_snapshots,
+            raw_market_lifecycle,
+            raw_book_checkpoints,
+            processed_trades,
+            aggregates_candles_1m,
+        )
+    }
+)
+RAW_TABLES = tuple(data.name for data in DATASETS.values() if data.layer == "raw")
+"""Tables of production that go to the lake as they are, hour by hour."""
+DAILY_DATASETS = tuple(data.key for data in DATASETS.values() if data.layer != "raw")
+"""Data sets that are derived from production, day by day."""

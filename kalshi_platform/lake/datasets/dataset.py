@@ -1,0 +1,124 @@
+"""What a data set of the lake is: its columns, order, partitions, and how it is made.
+
+Every field of a schema carries `unit` and `description` as metadata, in the files too.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import cached_property
+from typing import Literal, TypeAlias
+
+import pyarrow as pa
+
+from kalshi_platform.market.tables import Column, Table
+from kalshi_platform.market.times import HOUR
+from kalshi_platform.storage.arrow import ARROW_TYPES
+
+Layer: TypeAlias = Literal["raw", "processed", "aggregates"]
+Kind: TypeAlias = Literal["hourly", "daily"]
+
+LAYERS: tuple[Layer, ...] = ("raw", "processed", "aggregates")
+DAY = timedelta(days=1)
+IN_STREAM = ("gatherer", "stream_id", "seq")
+"""What puts rows of one market and moment into the order in which one stream sent them."""
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """One data set; `key` is `<layer>/<name>`. A raw one is a table of production, any other is made by a statement.
+
+    No two rows have the same `identity`. Rows are sorted by `order`; of one market and moment they stand in the order
+    in which they happened, as far as it is known. `source`: the table of production that it is made from; `statement`
+    and `<statement>_expected`: the statements of `lake/queries/` that give its rows and their number.
+    Texts of `plain` hardly repeat, so they get no dictionary. `rows_per_group` bounds the memory of an export; rows
+    that hold whole books or messages are far bigger than others. `formerly`: its name before, below which older
+    partitions lie. `made_by_close`: each close of an hour makes its rows anew, and may make fewer.
+    Compared by identity; sorted by key.
+    """
+
+    layer: Layer
+    name: str
+    description: str
+    columns: tuple[Column, ...]
+    time_column: str
+    identity: tuple[str, ...]
+    order: tuple[str, ...]
+    source: str
+    statement: str = ""
+    plain: frozenset[str] = frozenset()
+    rows_per_group: int = 256 * 1024
+    formerly: str | None = None
+    made_by_close: bool = False
+
+    def __lt__(self, other: Dataset) -> bool:
+        return self.key < other.key
+
+    @cached_property
+    def key(self) -> str:
+        """`<layer>/<name>`."""
+        return f"{self.layer}/{self.name}"
+
+    @property
+    def kind(self) -> Kind:
+        """How long a partition is: a UTC hour of a raw table, a UTC day of anything else."""
+        return "hourly" if self.layer == "raw" else "daily"
+
+    @property
+    def span(self) -> timedelta:
+        """The length of one partition."""
+        return HOUR if self.kind == "hourly" else DAY
+
+    @cached_property
+    def version(self) -> int:
+        """The version of the columns: that of the newest."""
+        return max(column.since for column in self.columns)
+
+    @cached_property
+    def schema(self) -> pa.Schema:
+        """The columns as Arrow, in the order of the files."""
+        fields = [
+            pa.field(
+                column.name,
+                ARROW_TYPES[column.type],
+                nullable=column.nullable,
+                metadata={"unit": column.unit, "description": column.meaning},
+            )
+            for column in self.columns
+        ]
+        return pa.schema(fields, metadata={"kalshi.dataset": self.key, "kalshi.schema_version": str(self.version)})
+
+    def names_in(self, version: int) -> Mapping[str, str | None] | None:
+        """What files of a version call today's columns, None where they lack one; None for a version to come."""
+        if not 1 <= version <= self.version:
+            return None
+        return {column.name: column.name if column.since <= version else column.formerly for column in self.columns}
+
+
+def raw_dataset(
+    table: Table,
+    *,
+    order: tuple[str, ...] = (),
+    plain: frozenset[str] = frozenset(),
+    rows_per_group: int = Dataset.rows_per_group,
+    formerly: str | None = None,
+    made_by_close: bool = False,
+) -> Dataset:
+    """A table of production, column by column, hour by hour. `order` is that of its identity unless it is given."""
+    identity = ("ticker", *(name for name in table.key if name != "ticker"))
+    return Dataset(
+        "raw",
+        table.name,
+        table.meaning,
+        table.written,
+        table.time_column,
+        identity,
+        order or identity,
+        source=table.name,
+        plain=plain,
+        rows_per_group=rows_per_group,
+        formerly=formerly,
+        made_by_close=made_by_close,
+    )

@@ -1,0 +1,76 @@
+"""The statements that exports and the stale check run on production. Pure: text in, text out."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from pathlib import Path
+
+from kalshi_platform.lake.layout import Partition
+from kalshi_platform.market.tables import PRODUCTION_TABLES
+from kalshi_platform.storage.literals import literal
+from kalshi_platform.storage.queries import load
+
+_HOURS = load(Path(__file__).with_name("hours.sql"))
+_TABLES = load(Path(__file__).with_name("tables.sql"))
+
+
+def rows_query(partition: Partition) -> str:
+    """The rows of a partition in the columns of its data set: in its order, or in any order from a raw table."""
+    data = partition.dataset
+    if data.statement:
+        return _of_dataset(partition, data.statement)
+    columns = (f"{each.name}::text" if each.type == "jsonb" else each.name for each in data.columns)
+    return _of_source(partition, "raw_rows", columns=", ".join(columns))
+
+
+def rows_per_ticker_query(partition: Partition) -> str:
+    """Of a raw data set, one row per market: `ticker`, `rows`."""
+    return _of_source(partition, "raw_rows_by_ticker")
+
+
+def expected_query(partition: Partition) -> str:
+    """Of a data set that a statement makes, one row: `rows`, how many rows the partition must have."""
+    return _of_dataset(partition, f"{partition.dataset.statement}_expected")
+
+
+def source_query(partition: Partition) -> str:
+    """One row: `rows`, how many rows of production's table the partition is made from."""
+    return _of_source(partition, "source_row_count")
+
+
+def closes_query(low: datetime, high: datetime) -> str:
+    """The hours of [low, high): `hour`, `active`, `closed_at`, `close_no`, `close_id`, `reopened`."""
+    return _HOURS["closes"].format(low=literal(low), high=literal(high))
+
+
+def recently_closed_query(since: datetime) -> str:
+    """Closed hours since a moment, and those closed (again) since: `hour`."""
+    return _HOURS["recently_closed"].format(since=literal(since))
+
+
+def closed_rows_query(partition: Partition) -> str:
+    """The closed hours of a partition: `hour`, `rows` of production's table that the close counted, `is_gone`."""
+    return _HOURS["closed_rows"].format(
+        table=literal(partition.dataset.source), low=literal(partition.start), high=literal(partition.end)
+    )
+
+
+def coverage_query(partition: Partition) -> str:
+    """The covered share of an hour: `share`, null where no market was recorded."""
+    return _HOURS["coverage"].format(hour=literal(partition.start))
+
+
+def _of_dataset(partition: Partition, name: str) -> str:
+    statements = load(Path(__file__).with_name(f"{partition.dataset.statement}.sql"))
+    return statements[name].format(low=literal(partition.start), high=literal(partition.end))
+
+
+def _of_source(partition: Partition, name: str, **values: str) -> str:
+    data = partition.dataset
+    return _TABLES[name].format(
+        source=data.source,
+        time=PRODUCTION_TABLES[data.source].time_column,
+        low=literal(partition.start),
+        high=literal(partition.end),
+        **values,
+    )

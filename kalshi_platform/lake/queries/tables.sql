@@ -1,0 +1,21 @@
+-- database: production
+-- example low: TIMESTAMPTZ '2026-11-20 04:00+00'
+-- example high: TIMESTAMPTZ '2026-11-20 05:00+00'
+-- example source: trades
+-- example time: exchange_ts
+--
+-- {low} and {high} are literals of our own making: with bound parameters the driver fetches the whole result at once
+-- instead of streaming it.
+
+-- name: raw_rows
+-- The rows of a raw table within [low, high), in the columns of its data set, in any order.
+-- example columns: ticker, exchange_ts, trade_id
+SELECT {columns} FROM {source} WHERE {time} >= {low} AND {time} < {high}
+
+-- name: raw_rows_by_ticker
+-- How many rows of a raw table lie within [low, high): one row per market, ticker and rows.
+SELECT ticker, count(*) AS rows FROM {source} WHERE {time} >= {low} AND {time} < {high} GROUP BY ticker
+
+-- name: source_row_count
+-- How many rows of a table lie within [low, high): one row, rows.
+SELECT count(*) AS rows FROM {source} WHERE {time} >= {low} AND {time} < {high}
