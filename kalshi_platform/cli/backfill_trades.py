@@ -23,10 +23,10 @@ def backfill_trades(
     from kalshi_platform.clock import SYSTEM_CLOCK
     from kalshi_platform.config import load_bounds, load_production_url
     from kalshi_platform.deduplicator.trades.backfill import backfill_trades as backfill
-    from kalshi_platform.deduplicator.trades.backfill import days_between, hours_of
+    from kalshi_platform.deduplicator.trades.backfill import list_days, list_hours
 
     first = parse_day(day)
-    days = days_between(first, parse_day(to) if to else first)
+    days = list_days(first, parse_day(to) if to else first)
     if not days:
         raise ConfigurationError([f"--to {to} lies before {day}"])
     production_url, bounds, rest = load_production_url(), load_bounds(), open_public_rest()
@@ -34,7 +34,7 @@ def backfill_trades(
     done = backfill(
         production_url,
         rest,
-        [hour for each in days for hour in hours_of(each)],
+        [hour for each in days for hour in list_hours(each)],
         SYSTEM_CLOCK,
         bounds,
         done_since=datetime.fromtimestamp(0, UTC) if resume else None,

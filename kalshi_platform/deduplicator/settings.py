@@ -22,7 +22,7 @@ class DeduplicatorSettings:
     """Where to read, where to write, how often and how much at once.
 
     `rows_per_pass`: rows of all gatherers together that one pass holds in memory, about 1 kB each with all the copies
-    that reading, thinning and writing make; a whole book counts as many rows as its size is worth (see source).
+    that reading, deduplicating and writing make; a whole book counts as many rows as its size is worth (see source).
     `max_out_of_orderness_us`: how far the exchange times of later frames of one stream may go back (W, decision 0005).
     `source_timeout_s`: a gatherer that has not answered by then is left to a later pass; `close_timeout_s` is the
     same for each question of an hour's close, which reads more. The live merge also brings the catalogs of all

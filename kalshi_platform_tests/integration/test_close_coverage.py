@@ -17,7 +17,7 @@ from kalshi_platform.deduplicator.close import hour_summary as hour_figures
 from kalshi_platform.deduplicator.close.close_alarms import read_worst_markets
 from kalshi_platform.deduplicator.close.close_hour import close_hour
 from kalshi_platform.deduplicator.close.close_record import HourClose
-from kalshi_platform.deduplicator.close.hours import hours_to_close
+from kalshi_platform.deduplicator.close.hours import find_hours_to_close
 from kalshi_platform.deduplicator.merge.merge_pass import merge_new
 from kalshi_platform.lake.export import export_raw
 from kalshi_platform.lake.settings import LakeSettings
@@ -147,12 +147,12 @@ def test_a_snapshot_of_a_later_hour_withdraws_the_claims_before_it_once_and_for_
     gatherer.commit(orderbook_deltas=later, segments=[(1, 114, 213)])
     now = SYSTEM_CLOCK.now()
     assert close(world, hours_later=1).failed == ("A",)
-    assert hours_to_close(world.production, now) == [HOUR]
+    assert find_hours_to_close(world.production, now) == [HOUR]
     assert close(world).failed == ("A",)
     checkpointed = "SELECT ticker FROM book_checkpoints WHERE gatherer <> ''"
     assert world.rows(checkpointed) == [("Q",)], "a fold that starts from a contradicted book would give a wrong one"
     close(world, hours_later=1)
-    assert hours_to_close(world.production, now) == [], "nothing stands any more that could be withdrawn"
+    assert find_hours_to_close(world.production, now) == [], "nothing stands any more that could be withdrawn"
     here, other = world.settings().sources
     away = replace(here, timeseries_url=here.timeseries_url.rsplit("/", 1)[0] + "/no_such_database")
     closed = close(world, sources=(away, other))
@@ -208,13 +208,13 @@ def test_a_book_of_the_hours_end_is_the_checkpoint_of_the_next_one(merge_world: 
     assert [row[:1] + row[5:] for row in world.rows(later)] == [("A", [1_000 + 100 * 109]), ("Q", [70])]
     now = SYSTEM_CLOCK.now()
     close(world)
-    assert hours_to_close(world.production, now) == [], "nothing changed"
+    assert find_hours_to_close(world.production, now) == [], "nothing changed"
     # Where the hour turns out not to be covered to its end, the next one rests on nothing and is closed again.
     with world.gatherers["g1"].database.transaction() as transaction:
         transaction.execute("DELETE FROM stream_segments WHERE seq_from = 52")  # the commit with number 52 was lost
     close(world)
     assert world.rows(derived + f" AND checkpoint_ts < '{end.isoformat()}'::timestamptz + interval '1 s'") == []
-    assert hours_to_close(world.production, now) == [HOUR + timedelta(hours=1)]
+    assert find_hours_to_close(world.production, now) == [HOUR + timedelta(hours=1)]
 
 
 def test_a_quiet_hour_is_claimed_by_frames_long_before_and_after_it(merge_world: World) -> None:
@@ -238,14 +238,14 @@ def test_an_hour_whose_last_moments_nobody_could_claim_yet_is_closed_once_more(m
     at_five_past = FakeClock(HOUR + timedelta(minutes=65))
     close_hour(world.settings(), HOUR, at_five_past, PartitionBounds())
     assert world.rows("SELECT may_grow FROM hour_closes") == [(True,)]
-    assert hours_to_close(world.production, HOUR + timedelta(minutes=124)) == []
-    assert hours_to_close(world.production, HOUR + timedelta(minutes=125)) == [HOUR]
+    assert find_hours_to_close(world.production, HOUR + timedelta(minutes=124)) == []
+    assert find_hours_to_close(world.production, HOUR + timedelta(minutes=125)) == [HOUR]
     later = [{**row, "seq": 8 + n} for n, row in enumerate(every(2, 5, START + US_PER_HOUR))]
     gatherer.commit(orderbook_deltas=later, segments=[(1, 8, 12)])
     close(world)
     assert [row[2] for row in ranges(world)] == [50 * MINUTE, 50 * MINUTE]
     assert world.rows("SELECT may_grow FROM hour_closes") == [(False,)]
-    assert hours_to_close(world.production, HOUR + timedelta(minutes=125)) == []
+    assert find_hours_to_close(world.production, HOUR + timedelta(minutes=125)) == []
 
 
 def test_a_row_that_production_refuses_takes_the_claims_of_its_time_and_stops_no_close(merge_world: World) -> None:
@@ -271,7 +271,7 @@ def test_a_row_that_production_refuses_takes_the_claims_of_its_time_and_stops_no
         "orderbook_deltas, name_too_long", "orderbook_deltas, refused", "orderbook_snapshots, name_too_long",
     ]  # fmt: skip
     assert world.rows("SELECT count(*) FROM dead_letters WHERE reason = 'refused'") == [(1,)]
-    assert hours_to_close(world.production, SYSTEM_CLOCK.now()) == []
+    assert find_hours_to_close(world.production, SYSTEM_CLOCK.now()) == []
 
 
 def test_around_a_change_of_an_impossible_time_nothing_is_claimed_of_its_market(merge_world: World) -> None:
@@ -285,7 +285,7 @@ def test_around_a_change_of_an_impossible_time_nothing_is_claimed_of_its_market(
     ]
     world.gatherers["g1"].commit(orderbook_deltas=stray)
     merge_new(world.settings(), SYSTEM_CLOCK)
-    assert hours_to_close(world.production, SYSTEM_CLOCK.now()) == [HOUR]
+    assert find_hours_to_close(world.production, SYSTEM_CLOCK.now()) == [HOUR]
     close(world)
     assert {row[0] for row in ranges(world)} == {"Q"}
     assert "of a time that cannot be" in world.rows("SELECT detail FROM book_proofs WHERE ticker = 'A'")[0][0]

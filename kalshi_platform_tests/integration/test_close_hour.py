@@ -12,7 +12,7 @@ import pytest
 from kalshi_platform.clock import SYSTEM_CLOCK
 from kalshi_platform.deduplicator.close.close_hour import close_hour
 from kalshi_platform.deduplicator.close.close_record import HourClose
-from kalshi_platform.deduplicator.close.hours import hours_to_close
+from kalshi_platform.deduplicator.close.hours import find_hours_to_close
 from kalshi_platform.deduplicator.merge.merge_pass import merge_new
 from kalshi_platform.errors import DatabaseUnavailable, SchemaMismatch
 from kalshi_platform.market.times import US_PER_HOUR, US_PER_S, datetime_from_us, us_from_datetime
@@ -87,7 +87,7 @@ def test_a_close_checkpoints_snapshots_and_a_second_one_changes_nothing(merge_wo
     second = close(world)
     assert checkpoints(world) == expected
     assert (second.rows, second.checkpoints, sum(second.inserted.values())) == (first.rows, 4, 0)
-    assert hours_to_close(world.production, SYSTEM_CLOCK.now()) == []
+    assert find_hours_to_close(world.production, SYSTEM_CLOCK.now()) == []
     ((rows, count),) = world.rows("SELECT rows, checkpoints FROM hour_closes")
     assert (rows["orderbook_deltas"], count) == (20, 4)
 
@@ -206,12 +206,12 @@ def test_late_rows_reopen_a_closed_hour_and_a_missed_gatherer_keeps_its_checkpoi
     with pytest.raises(DatabaseUnavailable, match="no gatherer"):
         close(world, sources=(away,))
     merge_new(settings, SYSTEM_CLOCK)  # reads again what is there already: no reason to close again
-    assert hours_to_close(world.production, SYSTEM_CLOCK.now()) == []
+    assert find_hours_to_close(world.production, SYSTEM_CLOCK.now()) == []
     world.gatherers["g2"].commit(trades=[trade_row("A", "t9", ts_us=HOUR_US)])
     merge_new(settings, SYSTEM_CLOCK)
-    assert hours_to_close(world.production, SYSTEM_CLOCK.now()) == [HOUR]
+    assert find_hours_to_close(world.production, SYSTEM_CLOCK.now()) == [HOUR]
     close(world)
-    assert hours_to_close(world.production, SYSTEM_CLOCK.now()) == []
+    assert find_hours_to_close(world.production, SYSTEM_CLOCK.now()) == []
 
 
 def test_late_rows_reopen_an_hour_whatever_the_clock_of_production_says(merge_world: World) -> None:
@@ -222,13 +222,13 @@ def test_late_rows_reopen_an_hour_whatever_the_clock_of_production_says(merge_wo
     for minutes in (-5, 5):
         _step_clock(world, minutes)
         close(world)
-        assert hours_to_close(world.production, SYSTEM_CLOCK.now()) == []
+        assert find_hours_to_close(world.production, SYSTEM_CLOCK.now()) == []
         closes += world.rows("SELECT close_no, close_id FROM hour_closes")
         _step_clock(world, minutes - 5)
         late = [trade_row("A", f"t{minutes} {n}", ts_us=HOUR_US + n) for n in range(5)]
         gatherer.commit(trades=late)
         assert merge_new(world.settings(), SYSTEM_CLOCK).rows_inserted == 5
-        assert hours_to_close(world.production, SYSTEM_CLOCK.now()) == [HOUR]
+        assert find_hours_to_close(world.production, SYSTEM_CLOCK.now()) == [HOUR]
         assert world.rows("SELECT is_active, reopened FROM hour_states()") == [(True, True)]
     assert closes[1][0] > closes[0][0]
     assert closes[1][1] != closes[0][1]
@@ -254,7 +254,10 @@ def test_closes_and_merges_from_before_the_numbers_keep_their_order(
                     "INSERT INTO hour_closes (hour, closed_at) VALUES (%s, %s)", (at, HOUR + timedelta(minutes=closed))
                 )
     migrations.migrate(database, "production")
-    assert hours_to_close(database, HOUR + timedelta(hours=9)) == [HOUR + timedelta(hours=1), HOUR + timedelta(hours=2)]
+    assert find_hours_to_close(database, HOUR + timedelta(hours=9)) == [
+        HOUR + timedelta(hours=1),
+        HOUR + timedelta(hours=2),
+    ]
     with database.transaction() as transaction:
         assert transaction.fetch_one("SELECT next_merge_no()") == (3,)
     database.dispose()
@@ -318,23 +321,23 @@ def test_an_hour_closed_without_a_gatherer_is_closed_again_when_that_one_answers
     now = SYSTEM_CLOCK.now()
     assert close(world, sources=(here, away)).gatherers_missed == ("g2",)
     assert merge_new(replace(settings, sources=(here, away)), SYSTEM_CLOCK).missed == ("g2",)
-    assert hours_to_close(world.production, now) == [], "closed a moment ago"
+    assert find_hours_to_close(world.production, now) == [], "closed a moment ago"
     with world.production.transaction() as transaction:
         transaction.execute("UPDATE hour_closes SET closed_at = closed_at - interval '1 hour'")
-    assert hours_to_close(world.production, now) == [], "g2 still does not answer"
+    assert find_hours_to_close(world.production, now) == [], "g2 still does not answer"
     merge_new(settings, SYSTEM_CLOCK)
     with world.production.transaction() as transaction:  # as if it had had no rows that others lack
         transaction.execute("UPDATE hour_activity SET last_merge_no = 1")
-    assert hours_to_close(world.production, now) == [HOUR]
+    assert find_hours_to_close(world.production, now) == [HOUR]
     # Closed an hour ago: now and then again, the more seldom the older the hour is.
     ((closed_at,),) = world.rows("SELECT closed_at FROM hour_closes")
     with world.production.transaction() as transaction:
         transaction.execute("UPDATE hour_closes SET closed_at = closed_at + interval '4 days'")
-    assert hours_to_close(world.production, closed_at + timedelta(days=4, hours=12)) == []
-    assert hours_to_close(world.production, closed_at + timedelta(days=4, hours=16)) == [HOUR]
-    assert hours_to_close(world.production, now + timedelta(days=8)) == [], "given up"
+    assert find_hours_to_close(world.production, closed_at + timedelta(days=4, hours=12)) == []
+    assert find_hours_to_close(world.production, closed_at + timedelta(days=4, hours=16)) == [HOUR]
+    assert find_hours_to_close(world.production, now + timedelta(days=8)) == [], "given up"
     assert close(world).gatherers_missed == ()
-    assert hours_to_close(world.production, now + timedelta(hours=2)) == []
+    assert find_hours_to_close(world.production, now + timedelta(hours=2)) == []
 
 
 def test_an_unmigrated_database_is_named_with_its_remedy(

@@ -192,5 +192,5 @@ def test_the_live_merge_tells_how_it_is_stops_at_a_signal_and_says_what_it_did(m
     assert process.returncode == 0, errors
     assert "into production: 1 orderbook_deltas" in output
     lines = [json.loads(line) for line in errors.splitlines()]
-    assert "the live merge stops as asked" in [line["event"] for line in lines]
+    assert ("live_merge_state_changed", "stopped") in [(line["event"], line.get("state")) for line in lines]
     assert {line["service"] for line in lines} == {"deduplicator"}

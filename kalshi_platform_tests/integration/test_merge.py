@@ -13,7 +13,7 @@ import pytest
 from kalshi_platform.clock import SYSTEM_CLOCK
 from kalshi_platform.deduplicator.catalog.merge_catalog import CatalogMergeReport, merge_catalog
 from kalshi_platform.deduplicator.close.close_hour import close_hour
-from kalshi_platform.deduplicator.close.hours import active_hours, hours_to_close
+from kalshi_platform.deduplicator.close.hours import find_active_hours, find_hours_to_close
 from kalshi_platform.deduplicator.live import live_merger as live_module
 from kalshi_platform.deduplicator.live.live_merger import LiveMerger
 from kalshi_platform.deduplicator.live.status import CatalogMergeStatus
@@ -513,14 +513,14 @@ def test_hours_that_get_rows_are_known_and_reopen_when_late_rows_come(merge_worl
     merge_new(world.settings(), SYSTEM_CLOCK)
     first = datetime_from_us(T0 // US_PER_HOUR * US_PER_HOUR)
     second = first + timedelta(hours=1)
-    assert active_hours(world.production) == [first, second]
-    assert hours_to_close(world.production, second + timedelta(minutes=59)) == [first]
+    assert find_active_hours(world.production) == [first, second]
+    assert find_hours_to_close(world.production, second + timedelta(minutes=59)) == [first]
     with world.production.transaction() as transaction:
         transaction.execute("INSERT INTO hour_closes (hour) VALUES (%s)", (first,))
-    assert hours_to_close(world.production, second + timedelta(hours=1)) == [second]
+    assert find_hours_to_close(world.production, second + timedelta(hours=1)) == [second]
     gatherer.commit(orderbook_deltas=[delta_row("A", ts_us=T0 + 5, seq=4)])
     merge_new(world.settings(), SYSTEM_CLOCK)
-    assert hours_to_close(world.production, second + timedelta(hours=1)) == [first, second]
+    assert find_hours_to_close(world.production, second + timedelta(hours=1)) == [first, second]
     assert world.rows(
         "SELECT rows_inserted FROM hour_activity WHERE table_name = 'orderbook_deltas' ORDER BY hour"
     ) == [

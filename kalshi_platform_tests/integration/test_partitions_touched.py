@@ -18,7 +18,7 @@ from kalshi_platform.clock import SYSTEM_CLOCK
 from kalshi_platform.deduplicator.close import hour_summary as hour_figures
 from kalshi_platform.deduplicator.close.close_alarms import read_worst_markets
 from kalshi_platform.deduplicator.close.close_hour import close_hour
-from kalshi_platform.deduplicator.close.hours import hours_to_close
+from kalshi_platform.deduplicator.close.hours import find_hours_to_close
 from kalshi_platform.deduplicator.merge.merge_pass import merge_new
 from kalshi_platform.deduplicator.settings import DeduplicatorSettings, GathererSource
 from kalshi_platform.deduplicator.trades.reconcile_trades import reconcile_trades
@@ -121,7 +121,7 @@ def test_the_merge_the_close_and_the_exports_of_an_hour_touch_its_own_time(
     source = GathererSource("g1", grown_gatherer.url, postgres_server.url("merge_template_catalog"))
     settings = DeduplicatorSettings(production_url=grown.url, sources=(source,))
     merge_new(settings, SYSTEM_CLOCK)
-    hours_to_close(grown.database, SYSTEM_CLOCK.now())
+    find_hours_to_close(grown.database, SYSTEM_CLOCK.now())
     for _ in range(2):
         closed = close_hour(settings, hour, SYSTEM_CLOCK, PartitionBounds(), rest=Lister())
         assert (closed.final, closed.gatherers_read, closed.rows["orderbook_deltas"]) == (True, ("g1",), 20)

@@ -13,10 +13,10 @@ import pytest
 from kalshi_platform.cli.backfill_trades import backfill_trades as backfill_command
 from kalshi_platform.clock import SYSTEM_CLOCK
 from kalshi_platform.deduplicator.close.close_hour import close_hour
-from kalshi_platform.deduplicator.close.hours import hours_to_close
+from kalshi_platform.deduplicator.close.hours import find_hours_to_close
 from kalshi_platform.deduplicator.settings import DeduplicatorSettings, GathererSource
 from kalshi_platform.deduplicator.trades import rest_trades as trade_listing
-from kalshi_platform.deduplicator.trades.backfill import TradesBackfill, backfill_trades, hours_of
+from kalshi_platform.deduplicator.trades.backfill import TradesBackfill, backfill_trades, list_hours
 from kalshi_platform.deduplicator.trades.reconcile_trades import TradeCheck, check_trades, reconcile_trades
 from kalshi_platform.errors import ExchangeUnavailable, HourNotClosed, LockHeld
 from kalshi_platform.exchange.rest import RestClient
@@ -254,9 +254,9 @@ def test_rows_that_a_check_inserts_reopen_a_closed_hour_unless_they_came_with_it
     now = SYSTEM_CLOCK.now()
     check_trades(production.database, Lister([listed("a", H10)]), H10, production.keeper, merge_no=close_no)
     check(production, Lister([]), H10 + HOUR)
-    assert hours_to_close(production.database, now) == []
+    assert find_hours_to_close(production.database, now) == []
     check(production, Lister([listed("b", H10 + HOUR)]), H10 + HOUR)
-    assert hours_to_close(production.database, now) == [H10 + HOUR]
+    assert find_hours_to_close(production.database, now) == [H10 + HOUR]
 
 
 def test_the_close_of_an_hour_fills_its_trades_and_works_without_the_exchange(
@@ -268,13 +268,13 @@ def test_the_close_of_an_hour_fills_its_trades_and_works_without_the_exchange(
     assert (closed.final, closed.trades and closed.trades.state) == (True, "not checked")
     closed = close_hour(no_rows, H10, SYSTEM_CLOCK, PartitionBounds(), rest=Lister([listed("a", H10)]))
     assert (closed.rows["trades"], closed.trades and closed.trades.state) == (1, "filled")
-    assert hours_to_close(production.database, SYSTEM_CLOCK.now()) == [], "the rows came with the close"
+    assert find_hours_to_close(production.database, SYSTEM_CLOCK.now()) == [], "the rows came with the close"
     unfinished = close_hour(no_rows, H10, SYSTEM_CLOCK, PartitionBounds(), final=False, rest=away)
     assert (unfinished.final, unfinished.trades) == (False, None)
 
 
 def test_a_backfill_that_broke_off_goes_on_where_it_stopped(production: Production) -> None:  # noqa: F811
-    hours = hours_of(DAY.date())[:8]
+    hours = list_hours(DAY.date())[:8]
     trades = [listed(f"t{number}", hour) for number, hour in enumerate(hours)]
     rest = Lister(trades)
     began = SYSTEM_CLOCK.now() - timedelta(seconds=5)
@@ -347,7 +347,7 @@ def test_deleted_trades_of_a_day_that_no_gatherer_recorded_come_back_and_are_exp
     away = DeduplicatorSettings(production.url, (GathererSource("g1", nobody, nobody),))
 
     def backfill() -> TradesBackfill:
-        hours = hours_of(DAY.date())[8:14]
+        hours = list_hours(DAY.date())[8:14]
         return backfill_trades(production.url, rest, hours, SYSTEM_CLOCK, PartitionBounds())
 
     def close_and_export(hours: Sequence[datetime], settings: DeduplicatorSettings) -> None:
@@ -362,8 +362,8 @@ def test_deleted_trades_of_a_day_that_no_gatherer_recorded_come_back_and_are_exp
     first = everything(production)
     assert [row[6] for row in sorted(first, key=lambda row: row[6])] == [datetime_from_us(us) for us in times]
     assert sum(row[5] for row in first) == number // 100
-    close_and_export(hours_to_close(production.database, SYSTEM_CLOCK.now()), away)
-    assert hours_to_close(production.database, SYSTEM_CLOCK.now()) == [], "nobody waits for who is away"
+    close_and_export(find_hours_to_close(production.database, SYSTEM_CLOCK.now()), away)
+    assert find_hours_to_close(production.database, SYSTEM_CLOCK.now()) == [], "nobody waits for who is away"
     exported = lake_trades(lake, DAY, DAY + timedelta(days=1), layer="processed")
     assert exported.height == number
 
@@ -379,7 +379,7 @@ def test_deleted_trades_of_a_day_that_no_gatherer_recorded_come_back_and_are_exp
     backfill_command(day, to=day, resume=True)
     assert "0 hours: 0 trades listed, 0 new; 24 hours skipped" in capsys.readouterr().out
     assert everything(production) == first
-    reopened = hours_to_close(production.database, SYSTEM_CLOCK.now())
+    reopened = find_hours_to_close(production.database, SYSTEM_CLOCK.now())
     assert reopened == [H10 + HOUR]
     with pytest.raises(HourNotClosed):
         export_daily(lake, production.url, "processed/trades", DAY.date(), "closed")

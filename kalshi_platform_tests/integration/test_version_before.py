@@ -17,7 +17,7 @@ from kalshi_platform.clock import SYSTEM_CLOCK
 from kalshi_platform.deduplicator.catalog.merge_catalog import merge_catalog
 from kalshi_platform.deduplicator.close.close_hour import close_hour
 from kalshi_platform.deduplicator.close.close_record import HourClose
-from kalshi_platform.deduplicator.close.hours import hours_to_close
+from kalshi_platform.deduplicator.close.hours import find_hours_to_close
 from kalshi_platform.deduplicator.merge.merge_pass import merge_new
 from kalshi_platform.deduplicator.settings import DeduplicatorSettings, GathererSource
 from kalshi_platform.lake import reader
@@ -174,7 +174,7 @@ def test_live_merge_goes_on_where_the_version_before_stopped_and_takes_late_rows
     assert merge_new(record.settings, record.clock).rows_inserted == 2
     after = dict(record.rows("SELECT table_name, sum(rows_inserted) FROM hour_activity GROUP BY 1"))
     assert after["orderbook_deltas"] - before["orderbook_deltas"] == 7
-    assert hours_to_close(record.production, record.clock.now()) == [record.closed_hour, record.open_hour]
+    assert find_hours_to_close(record.production, record.clock.now()) == [record.closed_hour, record.open_hour]
     catalogs = merge_catalog(record.settings, record.clock)
     assert (catalogs.rows_changed, catalogs.missed) == (0, {})
 
@@ -188,7 +188,7 @@ def test_the_closed_hour_closes_again_to_the_same_and_the_open_one_is_closed(rec
     closed = record.close(record.open_hour)
     assert (closed.failed, closed.final, closed.gatherers_read) == ((), True, ("g1", "g2"))
     assert closed.rows["orderbook_deltas"] == 16
-    assert hours_to_close(record.production, record.clock.now()) == []
+    assert find_hours_to_close(record.production, record.clock.now()) == []
     base, state = record.rows(
         f"SELECT base_ts, state FROM book_basis('{Q}', '{record.open_hour.isoformat()}'::timestamptz + '2 minutes')"
     )[0]

@@ -1,7 +1,7 @@
 """Merges versions of catalog objects, as several gatherers learned them, into one history. Pure.
 
-The newest knowledge wins: versions of all sources are put in the order in which they were learned, and one that says
-the same as the version before it is no version of its own. A history made from parts of the sources becomes the full
+The newest knowledge wins: versions of all sources are put in the order in which they were learned, and one that equals
+the version before it is no version of its own. A history made from parts of the sources becomes the full
 one as soon as all of them are read.
 """
 

@@ -58,7 +58,7 @@ def record_close(
     may_grow: bool,
 ) -> None:
     """Write the close to `hour_closes`: the hour is closed then. `may_grow`: a later close may claim more of it."""
-    # What was counted before rows were dropped stays: it tells how many there should be.
+    # What was counted before rows were dropped stays: it is how many there should be.
     counted = {table: count for table, count in closed.rows.items() if table not in closed.dropped}
     rows = {table: count for table, count in (previous.rows or {}).items() if table in closed.dropped} | counted
     kept = previous.keeps_verification(closed.dropped)

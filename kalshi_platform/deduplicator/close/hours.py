@@ -20,13 +20,13 @@ MAY_GROW_FOR = timedelta(minutes=125)
 _SILENT_FOR = timedelta(minutes=10)
 
 
-def active_hours(production: Database) -> list[datetime]:
+def find_active_hours(production: Database) -> list[datetime]:
     """Return hours that got rows of any table, ascending."""
     with production.transaction() as transaction:
         return [row[0] for row in transaction.fetch_all(_SQL["find_active_hours"])]
 
 
-def hours_to_close(production: Database, now: datetime) -> list[datetime]:
+def find_hours_to_close(production: Database, now: datetime) -> list[datetime]:
     """Return ended hours that were never closed, got rows after their close, or were closed without a gatherer that
     answers again; ascending. Also, once, those of which a quiet stream may have more to claim since (`may_grow`).
 
@@ -47,7 +47,7 @@ def hours_to_close(production: Database, now: datetime) -> list[datetime]:
     return [row[0] for row in rows]
 
 
-def hours_closed_since(production: Database, moment: datetime) -> list[datetime]:
+def find_hours_closed_since(production: Database, moment: datetime) -> list[datetime]:
     """Return hours whose latest close began at `moment` or later; ascending."""
     with production.transaction() as transaction:
         rows = transaction.fetch_all(_SQL["find_closed_hours"], (moment,))

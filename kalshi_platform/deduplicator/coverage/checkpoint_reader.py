@@ -65,7 +65,7 @@ def read_checkpoints(
 
 
 def find_known_streams(source: GathererSource, stream_ids: Collection[int]) -> frozenset[int]:
-    """Those of `stream_ids` that the gatherer's ledger knows: of the others it can say nothing any more."""
+    """Return those of `stream_ids` that the gatherer's ledger knows; the others it can no longer speak for."""
     if not stream_ids:
         return frozenset()
     with arrow_snapshot(source.timeseries_url) as snapshot:

@@ -39,12 +39,14 @@ def read_claims(
     with arrow_snapshot(source.timeseries_url) as snapshot:
         for stream_id in find_streams(snapshot, low, high):
             window = read_window(snapshot, stream_id, *edges, max_out_of_orderness_us)
-            for ticker, intervals in claims_within(window, edges, max_out_of_orderness_us).items():
+            for ticker, intervals in find_claims_within(window, edges, max_out_of_orderness_us).items():
                 found.setdefault(ticker, []).extend(intervals)
     return {ticker: union(intervals) for ticker, intervals in sorted(found.items())}
 
 
-def claims_within(window: StreamWindow, edges: Interval, max_out_of_orderness_us: int) -> dict[str, list[Interval]]:
+def find_claims_within(
+    window: StreamWindow, edges: Interval, max_out_of_orderness_us: int
+) -> dict[str, list[Interval]]:
     """Return what one stream claims within [low, high), by ticker. Pure."""
     found = claim_intervals(
         window.book_subscriptions, window.segments, window.deltas, max_out_of_orderness_us, window.withdrawn

@@ -11,7 +11,7 @@ from typing import NamedTuple
 import numpy as np
 import polars as pl
 
-from kalshi_platform.deduplicator.coverage.claims import claims_within
+from kalshi_platform.deduplicator.coverage.claims import find_claims_within
 from kalshi_platform.deduplicator.coverage.multiset_hash import delta_hashes, row_fingerprints
 from kalshi_platform.deduplicator.coverage.streams.check_snapshots import RUN_CHECKS, pair_snapshots
 from kalshi_platform.deduplicator.coverage.streams.seq_ranges import clip_to_range, merge_segments
@@ -113,7 +113,7 @@ def read_gatherer_hour(source: GathererSource, low_us: int, high_us: int, max_ou
 
 def count_claims(window: StreamWindow, edges: Interval, max_out_of_orderness_us: int) -> pl.DataFrame:
     """The claims of one stream within [low, high), and what it holds there. Pure; gives the columns of CLAIMS."""
-    found = claims_within(window, edges, max_out_of_orderness_us)
+    found = find_claims_within(window, edges, max_out_of_orderness_us)
     rows = [(ticker, low, high) for ticker, intervals in found.items() for low, high in intervals]
     frame = pl.DataFrame(rows, schema=["ticker", "from_us", "to_us"], orient="row") if rows else _empty(CLAIMS)
     tickers = {

@@ -94,10 +94,12 @@ class LiveMerger:
                         return
                     with merger.production.advisory_lock(SERVICE) as lock:
                         if lock is None:
-                            self._become("waiting", "another deduplicator holds the lock on production; waiting for it")
+                            self._set_state(
+                                "waiting", "another deduplicator holds the lock on production; waiting for it"
+                            )
                             self._pause(stop, self._settings.interval_s)
                         else:
-                            self._hold(merger, lock, stop)
+                            self._merge_while_locked(merger, lock, stop)
                 except DatabaseUnavailable as error:
                     self._back_off(stop, error)
         finally:
@@ -153,9 +155,9 @@ class LiveMerger:
             troubles=status.troubles,
         )
 
-    def _hold(self, merger: Merger, lock: AdvisoryLock, stop: threading.Event) -> None:
+    def _merge_while_locked(self, merger: Merger, lock: AdvisoryLock, stop: threading.Event) -> None:
         """Merge while the lock is ours."""
-        self._become("running", "the live merge runs")
+        self._set_state("running", "the live merge runs")
         heartbeat = HeartbeatWriter(
             merger.production, self._clock, self._settings.heartbeat_interval_s, self.status, self._run_id
         )
@@ -167,17 +169,17 @@ class LiveMerger:
             while not stop.is_set():
                 started = self._clock.monotonic()
                 if not lock.is_held():
-                    self._become("waiting", "the lock on production was lost")
+                    self._set_state("waiting", "the lock on production was lost")
                     return
                 if self._is_switched_off(merger):
                     return
                 self._endpoint.ensure()
                 report = merger.merge_new()
-                self._count(report)
-                self._deliver(report)
+                self._record_report(report)
+                self._notify(report)
                 if not report.behind:
                     self._pause(stop, self._settings.interval_s - (self._clock.monotonic() - started))
-            self._become("stopped", "the live merge stops as asked")
+            self._set_state("stopped", "the live merge stops as requested")
         finally:
             ended.set()
             catalogs.join(timeout=10)
@@ -220,10 +222,10 @@ class LiveMerger:
         switch = read_switch(merger.production, SERVICE)
         reason = None if switch.enabled else switch.reason or "no reason given"
         if reason is not None:
-            self._become("stopped", f"switched off in service_switches ({reason}); stopping")
+            self._set_state("stopped", f"switched off in service_switches ({reason}); stopping")
         return reason is not None
 
-    def _count(self, report: MergeReport) -> None:
+    def _record_report(self, report: MergeReport) -> None:
         with self._lock:
             self._last = report
             self._passes += 1
@@ -247,7 +249,7 @@ class LiveMerger:
         stands = self._standing.get(name)
         return None if stands is None else round(self._clock.monotonic() - stands[1], 1)
 
-    def _deliver(self, report: MergeReport) -> None:
+    def _notify(self, report: MergeReport) -> None:
         if self._on_report is None:
             return
         try:
@@ -260,7 +262,7 @@ class LiveMerger:
             self._failures += 1
             self._error = str(error)
             longest_s = exponential(0.5, self._settings.retry_max_s, self._failures)
-        self._become("production away", str(error))
+        self._set_state("production away", str(error))
         # Jitter only spreads several processes; nothing secret depends on it.
         self._pause(stop, jittered(longest_s, random.random))
 
@@ -268,7 +270,7 @@ class LiveMerger:
         if seconds > 0:
             self._clock.wait(stop, seconds)
 
-    def _become(self, state: str, message: str) -> None:
+    def _set_state(self, state: str, message: str) -> None:
         with self._lock:
             changed = self._state != state
             self._state = state

@@ -24,7 +24,7 @@ from kalshi_platform.deduplicator.merge.source import (
     group_windows,
     partitioned_windows,
     read_batches,
-    weighted_rows,
+    weigh_rows,
 )
 from kalshi_platform.deduplicator.settings import GathererSource
 from kalshi_platform.market.tables import MERGED_TABLES
@@ -115,7 +115,7 @@ def plan_read(batches: Sequence[Batch], after: int, rows_per_pass: int, *, is_cu
     rows = 0
     behind = is_cut
     for lines in _group_by_number(batches):
-        count = sum(weighted_rows(line.table, line.rows, line.size) for line in lines)
+        count = sum(weigh_rows(line.table, line.rows, line.size) for line in lines)
         if chosen and rows + count > rows_per_pass:
             behind = True
             break

@@ -24,15 +24,15 @@ HOURS_AT_ONCE = timedelta(hours=240)
 """In one snapshot: every partition that it touches holds places of the server's lock table until its end."""
 _MICROSECOND = timedelta(microseconds=1)
 _MOST_HOURS = 14 * 24
-WEIGHTS: Mapping[str, int] = {"orderbook_snapshots": 20, "market_lifecycle": 5}
+_WEIGHTS: Mapping[str, int] = {"orderbook_snapshots": 20, "market_lifecycle": 5}
 """How many rows of another table the memory for one row of these is worth, at least: they have no common size."""
 _BYTES_OF_A_ROW = 100
 """What one of those other rows has, as Arrow."""
 
 
-def weighted_rows(table: str, rows: int, size: int | None) -> int:
+def weigh_rows(table: str, rows: int, size: int | None) -> int:
     """Return how many common rows take as much memory as these. `size`: their bytes as Arrow, None if not known."""
-    weight = WEIGHTS.get(table)
+    weight = _WEIGHTS.get(table)
     return rows if weight is None else max(rows * weight, (size or 0) // _BYTES_OF_A_ROW)
 
 
@@ -112,7 +112,7 @@ def estimate_rows(snapshot: ArrowSnapshot, low: datetime, high: datetime) -> Map
         _SQL["estimate_rows"],
         (low, high),
     )
-    counts = {row["table_name"]: weighted_rows(*row.values()) for row in found.to_pylist()}
+    counts = {row["table_name"]: weigh_rows(*row.values()) for row in found.to_pylist()}
     return {table: counts.get(table, 0) for table in MERGED_TABLES}
 
 

@@ -43,7 +43,7 @@ class TradesBackfill:
         return tuple(check for check in self.checks if not check.is_proved)
 
 
-def hours_of(day: date) -> list[datetime]:
+def list_hours(day: date) -> list[datetime]:
     """Return the 24 UTC hours of a day."""
     first = datetime.combine(day, time(), UTC)
     return [first + number * HOUR for number in range(24)]
@@ -84,7 +84,7 @@ def backfill_trades(
         database.dispose()
 
 
-def days_between(first: date, last: date) -> list[date]:
+def list_days(first: date, last: date) -> list[date]:
     """Return the days from `first` to `last`, both included."""
     return [first + timedelta(days=number) for number in range((last - first).days + 1)]
 

@@ -9,7 +9,7 @@ from datetime import timedelta
 from kalshi_platform.clock import Clock
 from kalshi_platform.deduplicator.catalog.merge_catalog import merge_catalog
 from kalshi_platform.deduplicator.close.close_hour import close_hour
-from kalshi_platform.deduplicator.close.hours import active_hours
+from kalshi_platform.deduplicator.close.hours import find_active_hours
 from kalshi_platform.deduplicator.merge.merge_pass import Merger
 from kalshi_platform.gatherer.journal.spool import Spool
 from kalshi_platform.lab.proof.errors import Interrupted, ProofFailed
@@ -166,7 +166,7 @@ class Recorder:
         merge_catalog(settings.deduplicator, self._clock)
         production = Database(settings.deduplicator.production_url, name="production")
         try:
-            hours = active_hours(production)
+            hours = find_active_hours(production)
         finally:
             production.dispose()
         for hour in hours:

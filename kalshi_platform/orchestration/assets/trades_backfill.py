@@ -49,7 +49,7 @@ def _backfill_each(
     context: dg.AssetExecutionContext, resource: ProductionDatabase, database: Database
 ) -> list[datetime]:
     """Fetch and insert the run's days in order, with metadata for each; return their hours."""
-    from kalshi_platform.deduplicator.trades.backfill import backfill_trades, hours_of
+    from kalshi_platform.deduplicator.trades.backfill import backfill_trades, list_hours
 
     rest = resource.rest_client()
     # A repeated attempt goes on where the one before it stopped.
@@ -57,7 +57,7 @@ def _backfill_each(
     checked: list[datetime] = []
     for key in sorted(context.partition_keys):
         day = parse_day_key(key)
-        hours = hours_of(day.date())
+        hours = list_hours(day.date())
         done = backfill_trades(database.url, rest, hours, resource.clock, resource.bounds(), done_since=done_since)
         checked += hours
         listed, inserted = done.total("rest_count"), done.total("inserted")

@@ -100,14 +100,14 @@ def apply_lifecycle_schedule(lake: LakeResource) -> dg.RunRequest | dg.SkipReaso
 def _request_missing_days(
     context: dg.ScheduleEvaluationContext, resource: ProductionDatabase, lake: LakeResource, first_day: datetime
 ) -> list[dg.RunRequest] | dg.SkipReason:
-    from kalshi_platform.deduplicator.close.hours import active_hours, hours_closed_since, hours_to_close
+    from kalshi_platform.deduplicator.close.hours import find_active_hours, find_hours_closed_since, find_hours_to_close
 
     now = scheduled_time(context)
     with resource.database() as database:
-        recent = {hour for hour in active_hours(database) if hour >= now - LOOK_BACK}
-        recent.update(hours_closed_since(database, now - LOOK_BACK))
+        recent = {hour for hour in find_active_hours(database) if hour >= now - LOOK_BACK}
+        recent.update(find_hours_closed_since(database, now - LOOK_BACK))
         # A day with an hour still to close (again) is exported after that.
-        unclosed = {day_key(hour) for hour in hours_to_close(database, now)}
+        unclosed = {day_key(hour) for hour in find_hours_to_close(database, now)}
     days = sorted({day_key(hour) for hour in recent if first_day <= hour < _midnight(now)} - unclosed)
     outdated = list_outdated(lake.settings(), database.url, DAILY_ASSETS, days, now)
     requests = request_missing(context.instance, DAILY_ASSETS, days, outdated)

@@ -68,7 +68,7 @@ def close_hours_schedule(
 def _request_missing_hours(
     context: dg.ScheduleEvaluationContext, resource: ProductionDatabase, lake: LakeResource, first_hour: datetime
 ) -> list[dg.RunRequest] | dg.SkipReason:
-    from kalshi_platform.deduplicator.close.hours import active_hours, hours_closed_since, hours_to_close
+    from kalshi_platform.deduplicator.close.hours import find_active_hours, find_hours_closed_since, find_hours_to_close
 
     now = scheduled_time(context)
 
@@ -77,10 +77,10 @@ def _request_missing_hours(
         return {hour_key(hour) for hour in hours if hour >= first_hour and hour + HOUR <= now}
 
     with resource.database() as database:
-        recent = {hour for hour in active_hours(database) if hour >= now - LOOK_BACK}
+        recent = {hour for hour in find_active_hours(database) if hour >= now - LOOK_BACK}
         # An old hour that was closed lately was closed again: its export may still be missing.
-        recent.update(hours_closed_since(database, now - LOOK_BACK))
-        stale = keys_of(hours_to_close(database, now))
+        recent.update(find_hours_closed_since(database, now - LOOK_BACK))
+        stale = keys_of(find_hours_to_close(database, now))
     keys = sorted(keys_of(recent) | stale)
     outdated = list_outdated(lake.settings(), database.url, HOURLY_ASSETS, keys, now)
     requests = request_missing(context.instance, HOURLY_ASSETS, keys, outdated, stale)

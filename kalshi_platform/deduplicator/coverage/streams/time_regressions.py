@@ -40,7 +40,7 @@ def invalidated_intervals(deltas: pl.DataFrame, max_out_of_orderness_us: int) ->
 
 
 def invalidated_between_segments(segments: pl.DataFrame, max_out_of_orderness_us: int) -> list[Interval]:
-    """Return the same from one commit to later ones, as far as their times tell; of all feeds of the stream.
+    """Return the same from one commit to later ones, as far as their times show; of all feeds of the stream.
 
     `segments`: seq_from, low_us, high_us (null without deltas).
     """

@@ -11,7 +11,7 @@ from typing import TypeVar
 from kalshi_platform.clock import Clock
 from kalshi_platform.deduplicator.close.close_hour import close_hour
 from kalshi_platform.deduplicator.close.close_record import HourClose
-from kalshi_platform.deduplicator.close.hours import hours_to_close
+from kalshi_platform.deduplicator.close.hours import find_hours_to_close
 from kalshi_platform.lab.proof.comparison.stored_rows import STATED
 from kalshi_platform.lab.proof.faults.failing_store import rows_of_glob
 from kalshi_platform.lab.proof.faults.stack import ProofStack
@@ -61,7 +61,7 @@ class PastHour:
 
     def is_to_close(self) -> bool:
         """Whether production says that the hour must be closed (again)."""
-        return self._with_production(lambda production: self.hour in hours_to_close(production, self._clock.now()))
+        return self._with_production(lambda production: self.hour in find_hours_to_close(production, self._clock.now()))
 
     def covered_us(self) -> int:
         """What production's coverage states of the hour, over all markets, in µs."""
