@@ -211,7 +211,7 @@ def database_failures() -> frozenset[str]:
         ("dead letter reason", dead_letter_reasons, 18),
         ("metric", metric_names, 40),
         ("asset check", check_names, 9),
-        ("log event", log_events, 0),
+        ("log event", log_events, 60),
         ("database failure", database_failures, 10),
     ],
 )
