@@ -157,7 +157,7 @@ def examine(
         # What is stated of the hour before may rest on ledgers that were dropped since; its rows are compared anyway.
         stated = _since(run[0], claims)
         by_gatherer = {name: _since(run[0], each) for name, each in by_gatherer.items()}
-    missed = {
+    lost_by_gatherer = {
         name: compared.feeds.lost_rows(compared.lost[name], each.served, _broken_us(truth, name))
         for name, each in gatherers.items()
     }
@@ -170,7 +170,9 @@ def examine(
         coverage=compare_coverage(stated, united(by_gatherer)),
         checkpoints=checks[0].result(),
         lake_checkpoints=checks[1].result(),
-        holes=account(claims, lives, map(truth.deltas, compared.parts), missing, list(missed.values()), margin_us),
+        holes=account(
+            claims, lives, map(truth.deltas, compared.parts), missing, list(lost_by_gatherer.values()), margin_us
+        ),
         books=books[0],
         lake_books=books[1],
         merge_lost=merge_lost(tables[0].production, compared.best_seen),
@@ -179,11 +181,11 @@ def examine(
         ),
         recorded_spans={name: each[DELTAS.name] for name, each in spans.items()},
         unexplained=unexplained(
-            lives, run[0], margin_us, tables[0].production.missing, lost_by_all(list(missed.values())), near
+            lives, run[0], margin_us, tables[0].production.missing, lost_by_all(list(lost_by_gatherer.values())), near
         ),
         unexplained_of={
             name: unexplained(lives, run[0], margin_us, missing.clear(), each, fault_windows(faults, name))
-            for name, each in missed.items()
+            for name, each in lost_by_gatherer.items()
         },
         ledger=truth.ledger,
         false_claims={name: claimed_losses(by_gatherer[name], lost) for name, lost in compared.lost_rows.items()},

@@ -16,7 +16,7 @@ def as_json(record: RunRecord, found: Findings, failures: Sequence[str]) -> dict
     """The content of `--json`. Counts of rows; a table's missing, doubled and wrong are the worse of its two stores."""
     return {
         "proven": not failures,
-        "objections": list(failures),
+        "failures": list(failures),
         "missing": sum(table.missing for table in found.tables),
         "doubled": sum(table.doubled for table in found.tables),
         "wrong": sum(table.wrong for table in found.tables),

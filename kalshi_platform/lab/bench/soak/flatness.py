@@ -59,7 +59,7 @@ class Flatness:
     threads: tuple[int, int]
     """Median in the middle third and in the last third of the run; likewise `handles`."""
     handles: tuple[int, int]
-    objections: tuple[str, ...]
+    failures: tuple[str, ...]
 
 
 def judged(samples: Sequence[Sample]) -> list[Sample]:

@@ -17,7 +17,7 @@ from kalshi_platform.clock import Clock
 from kalshi_platform.errors import TransientError
 from kalshi_platform.gatherer.status.status import WriterStatus
 from kalshi_platform.lab.bench.soak.flatness import Sample, judge
-from kalshi_platform.lab.bench.soak.soak_report import SoakRun, as_json, as_text, objections, picture
+from kalshi_platform.lab.bench.soak.soak_report import SoakRun, as_json, as_text, failures, picture
 from kalshi_platform.lab.bench.soak.usage import usage
 from kalshi_platform.lab.recording_stack import RecordingStack
 from kalshi_platform.lab.run_options import RunOptions
@@ -68,7 +68,7 @@ def run_soak(options: SoakOptions, stop: threading.Event, say: Callable[[str], N
     with RecordingStack(options.data_dir, options.names, simulation, say, clock, keep=options.keep) as stack:
         ran = _Soak(stack, options, stop, say, clock).run()
     verdicts = {name: judge(samples) for name, samples in ran.samples.items()}
-    against = objections(ran, verdicts)
+    against = failures(ran, verdicts)
     content = as_json(ran, verdicts, against)
     say(as_text(content))
     if options.json_file is not None:

@@ -37,9 +37,9 @@ class SoakRun:
     own_mib: tuple[float, float]
 
 
-def objections(ran: SoakRun, verdicts: Mapping[str, Flatness]) -> list[str]:
+def failures(ran: SoakRun, verdicts: Mapping[str, Flatness]) -> list[str]:
     """Return what grew or was lost; empty when nothing did. Pure."""
-    said = [f"{name}: {each}" for name, verdict in verdicts.items() for each in verdict.objections]
+    said = [f"{name}: {each}" for name, verdict in verdicts.items() for each in verdict.failures]
     for name, committed in ran.committed.items():
         said += [
             f"{name}: {ran.published[kind]:,} messages of kind {kind} were published, {count:,} are committed"
@@ -75,7 +75,7 @@ def as_json(ran: SoakRun, verdicts: Mapping[str, Flatness], against: Sequence[st
     lags = [verdict.lag.median for verdict in verdicts.values()]
     return {
         "flat": not against,
-        "objections": list(against),
+        "failures": list(against),
         "seconds": round(ran.seconds, 1),
         "rate_per_s": round(published / ran.seconds, 1),
         "published": dict(ran.published),
@@ -106,7 +106,7 @@ def as_text(content: Mapping[str, Any]) -> str:
         lines.append(f"{name}: committed {kinds}")
     lines.append("")
     lines.append("FLAT: nothing grew, everything is committed." if content["flat"] else "NOT FLAT:")
-    lines += [f"  - {each}" for each in content["objections"]]
+    lines += [f"  - {each}" for each in content["failures"]]
     return "\n".join(lines)
 
 

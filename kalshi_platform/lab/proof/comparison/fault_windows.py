@@ -60,12 +60,12 @@ def unexplained(
     run_start: int,
     margin_us: int,
     missing: pl.DataFrame,
-    missed: Mapping[str, Sequence[Interval]],
+    lost_by_market: Mapping[str, Sequence[Interval]],
     near: Sequence[Interval],
 ) -> list[Unexplained]:
     """What no fault explains: lost deltas outside of the windows `near`, and times of which all gatherers were away.
 
-    `missing`: lost deltas in natural columns. `missed`: per market what all gatherers missed at once. A time begins
+    `missing`: lost deltas in natural columns. `lost_by_market`: what all gatherers lost at once. A time begins
     with the last message before a loss, which may be long before: from its first window on it must lie in windows.
     `margin_us` is left out at both ends of a life, and `BORN_US` after the opening of a market in the run.
     """
@@ -82,7 +82,7 @@ def unexplained(
         if ticker in named or end - start <= 2 * margin_us:
             continue
         excused = _excused(near, start, run_start)
-        for piece in intersection([(start + margin_us, end - margin_us)], list(missed.get(ticker, ()))):
+        for piece in intersection([(start + margin_us, end - margin_us)], list(lost_by_market.get(ticker, ()))):
             touched = intersection([piece], excused)
             bare_part = [piece] if not touched else without([(touched[0][0], piece[1])], excused)
             if bare_part:

@@ -3,7 +3,7 @@
 **Undeclared**: a published row that is missing although a claim holds its moment. There may be none.
 
 **Declared without need**: how much longer a hole is than the losses that made it, which `lost_rows.py` measures. Where
-several gatherers record, only what all of them missed at once was needed. What is left of a hole are stretches before,
+several gatherers record, only what all of them lost at once was needed. What is left of a hole are stretches before,
 between and after its losses; each is judged by itself, so that one long hole cannot hide behind many small losses.
 Start and end of a market's recording are left out.
 """
@@ -114,11 +114,11 @@ def account(
 
     `claims`: what production states. `lives`: from when to when each market could move inside of the run. `truth`:
     ticker, exchange_us of every published delta, in parts of time, the earlier part first; `missing` those that are
-    lost, in natural columns. `needed`: per gatherer what it truly missed. `margin_us` is left out at both ends of a
+    lost, in natural columns. `needed`: per gatherer what it truly lost. `margin_us` is left out at both ends of a
     life.
     """
     true, undeclared, rows = _true_holes(claims, truth, missing)
-    missed = lost_by_all(needed)
+    common_losses = lost_by_all(needed)
     excesses: list[OverDeclared] = []
     lost_of = dict(missing.group_by("ticker").agg(pl.col("exchange_us").sort()).iter_rows())
     declared = 0
@@ -127,7 +127,7 @@ def account(
         for low, high in holes(claims.get(ticker, []), (start, end)):
             is_inside = low < inside[1] and high > inside[0]
             declared += is_inside or any(low <= moment < high for moment in lost_of.get(ticker, ()))
-        common = missed.get(ticker, []) if needed else [ALWAYS]
+        common = common_losses.get(ticker, []) if needed else [ALWAYS]
         for hole in holes(claims.get(ticker, []), inside) if inside[0] < inside[1] else []:
             excesses.append(_excess(ticker, hole, intersection([hole], common)))
     return HoleAccount(true, undeclared, rows, declared, excesses)

@@ -137,7 +137,7 @@ def test_acknowledgements_and_dead_letters_keep_a_segment_whole() -> None:
     stream = Stream()
     stream.snapshot()
     stream.ack()
-    stream.bury()
+    stream.as_dead_letter()
     delta = stream.delta()
     (segment,) = fold(stream.records).segments
     assert (segment.seq_from, segment.seq_to) == (1, 4)
@@ -176,14 +176,14 @@ def test_a_delta_out_of_bounds_becomes_a_dead_letter_and_ends_the_claim_before_i
     stream = Stream()
     stream.snapshot()
     stream.delta()
-    stranger = stream.delta(exchange_ts_us=17)
+    far = stream.delta(exchange_ts_us=17)
     stream.delta()
-    kept, strangers = split_out_of_range(
+    kept, out_of_range = split_out_of_range(
         stream.records, lambda row: BASE_US - 1 <= row.exchange_ts_us < BASE_US + 10**9
     )
-    assert strangers == (stranger,)
+    assert out_of_range == (far,)
     assert [record.reason for record in kept if isinstance(record, DeadLetter)] == ["out_of_bounds"]
     assert len([record for record in kept if isinstance(record, BookDelta)]) == 2
     ledger = fold(kept)
     assert [(s.seq_from, s.seq_to) for s in ledger.segments] == [(1, 4)]
-    assert [(m.seq_to, m.end_reason) for m in ledger.book_subscriptions] == [(stranger.seq - 1, "out_of_bounds")]
+    assert [(m.seq_to, m.end_reason) for m in ledger.book_subscriptions] == [(far.seq - 1, "out_of_bounds")]

@@ -13,7 +13,7 @@ import pytest
 from kalshi_platform.errors import ConfigurationError
 from kalshi_platform.lab.bench.soak.flatness import Sample, judge, judged
 from kalshi_platform.lab.bench.soak.soak import SoakOptions
-from kalshi_platform.lab.bench.soak.soak_report import SoakRun, as_json, as_text, objections, picture
+from kalshi_platform.lab.bench.soak.soak_report import SoakRun, as_json, as_text, failures, picture
 from kalshi_platform.lab.bench.soak.usage import usage
 
 STEP_S = 30.0
@@ -40,7 +40,7 @@ def test_noise_caches_and_one_outlier_are_no_growth() -> None:
         return replace(each, rss_mib=260.0, lag_p99_ms=4_000.0, threads=15, handles=22) if place == 40 else each
 
     verdict = judge(samples(spike))
-    assert verdict.objections == ()
+    assert verdict.failures == ()
     assert verdict.memory.worst == 260
     assert abs(verdict.memory.growth) < 2
 
@@ -60,14 +60,14 @@ def test_noise_caches_and_one_outlier_are_no_growth() -> None:
     ],
 )
 def test_each_growth_is_named(change: Callable[[int, Sample], Sample], word: str) -> None:
-    said = judge(samples(change)).objections
+    said = judge(samples(change)).failures
     assert len(said) == 1
     assert word in said[0]
 
 
 def test_too_few_samples_are_no_proof() -> None:
-    assert "too few" in judge(samples()[:15]).objections[0]
-    assert judge([]).objections != ()
+    assert "too few" in judge(samples()[:15]).failures[0]
+    assert judge([]).failures != ()
 
 
 @pytest.mark.parametrize(("length", "first"), [(60, 600), (31, 300), (25, 300)])
@@ -85,14 +85,14 @@ def ran(of: Sequence[Sample], committed: dict[str, int], seconds: float = 1_800,
 
 def test_what_is_not_committed_exactly_once_is_named() -> None:
     flat = {"g1": judge(samples())}
-    assert objections(ran(samples(), PUBLISHED), flat) == []
-    assert objections(ran(samples(), PUBLISHED | {"ticker": 299}), flat) == []
-    assert objections(ran(samples(), PUBLISHED | {"delta": 16_999}), flat) == [], "a new market's first book has it"
-    assert objections(ran(samples(), PUBLISHED, missed=["numbers are missing"]), flat) == ["g1: numbers are missing"]
-    assert objections(ran(samples(), PUBLISHED | {"delta": 17_005}), flat) == [], "published after trading had stopped"
+    assert failures(ran(samples(), PUBLISHED), flat) == []
+    assert failures(ran(samples(), PUBLISHED | {"ticker": 299}), flat) == []
+    assert failures(ran(samples(), PUBLISHED | {"delta": 16_999}), flat) == [], "a new market's first book has it"
+    assert failures(ran(samples(), PUBLISHED, missed=["numbers are missing"]), flat) == ["g1: numbers are missing"]
+    assert failures(ran(samples(), PUBLISHED | {"delta": 17_005}), flat) == [], "published after trading had stopped"
     for kind, count in (("delta", 17_006), ("trade", 699), ("trade", 701)):
-        assert objections(ran(samples(), PUBLISHED | {kind: count}), flat) != []
-    assert "too slow" in objections(ran(samples(), PUBLISHED, 2_000), flat)[0]
+        assert failures(ran(samples(), PUBLISHED | {kind: count}), flat) != []
+    assert "too slow" in failures(ran(samples(), PUBLISHED, 2_000), flat)[0]
 
 
 def test_the_report_tells_the_figures() -> None:
