@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import itertools
 import re
 from collections.abc import Callable
@@ -58,7 +59,7 @@ def _explain(text: str, statement: Statement) -> str:
             return f"({statement.examples[name]})" if "," not in statement.examples[name] else statement.examples[name]
         return f"${numbers.setdefault(name, len(numbers) + 1)}"
 
-    text = re.sub(r"VALUES %s", lambda _match: f"VALUES {_row(statement.text, statement)}", text)
+    text = re.sub(r"VALUES %s", lambda _match: f"VALUES {_row(text, statement)}", text)
     bare = _PARAMETER.sub(parameter, text).replace("%%", "%")
     return bare if _WITHOUT_PLAN.match(bare) else f"EXPLAIN (GENERIC_PLAN) {bare}"
 
@@ -94,3 +95,16 @@ def test_every_statement_has_a_description_and_a_plan(path: Path, database_of: C
         finally:
             connection.close()
     assert not problems, "\n".join(problems)
+
+
+def test_no_statement_stands_in_python() -> None:
+    """Statements have a name, a description and a plan; psql's own commands in the runner of the server are none."""
+    statement = re.compile(r"^\s*(SELECT\s|INSERT INTO\s|UPDATE \w+ (\w+ )?SET\s|DELETE FROM\s|WITH \w+ AS )")
+    found = [
+        f"{path.relative_to(ROOT)}:{node.lineno}: {node.value.strip()[:60]}"
+        for path in sorted(ROOT.rglob("*.py"))
+        if path.relative_to(ROOT).parts[0] != "lab" and path != ROOT / "local" / "postgres" / "server.py"
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str) and statement.match(node.value)
+    ]
+    assert not found, "\n".join(found)

@@ -269,8 +269,7 @@ class _Merge:
                     str(name), partial(catalog_source.read_version_rows, table=table, columns=taken, keys=list(ends))
                 )
                 transaction.execute_values(
-                    f"INSERT INTO {table}_history ({', '.join([*taken, 'valid_to'])}) VALUES %s"  # noqa: S608 - our own names
-                    f" ON CONFLICT (ticker, valid_from) DO UPDATE SET {updates}",
+                    _SQL["upsert_versions"].format(table=table, columns=", ".join(taken), updates=updates),
                     [(*row, ends[row[place[0]], row[place[1]]]) for row in rows],
                 )
         transaction.execute_values(
@@ -325,8 +324,7 @@ def _upsert(transaction: Transaction, table: str, columns: Sequence[str], rows: 
             f" ELSE {newer} END"
         )
     return transaction.execute_values(
-        f"INSERT INTO {table} AS t ({', '.join(columns)}) VALUES %s ON CONFLICT (ticker) DO UPDATE SET {updates},"  # noqa: S608
-        f" first_seen_at = least(t.first_seen_at, excluded.first_seen_at) WHERE {newer}",
+        _SQL["upsert_objects"].format(table=table, columns=", ".join(columns), updates=updates, newer=newer),
         rows,
     )
 

@@ -98,3 +98,33 @@ WHERE h.ticker = v.ticker AND h.valid_from = v.valid_from
 -- Sets when objects were first seen.
 -- example row: ('', now())
 UPDATE {table} t SET first_seen_at = v.at FROM (VALUES %s) AS v (ticker, at) WHERE t.ticker = v.ticker
+
+-- name: read_object_rows
+-- database: catalog
+-- Whole rows of some objects, by ticker. Parameters: tickers.
+-- example columns: t.ticker, t.payload::text
+SELECT {columns} FROM {table} t WHERE ticker = ANY (%s) ORDER BY ticker
+
+-- name: read_version_rows
+-- database: catalog
+-- Whole rows of some versions, in any order. Parameters: their tickers and valid_from.
+-- example columns: t.ticker, t.payload::text
+SELECT {columns} FROM {table}_history t
+JOIN unnest(%s::text[], %s::timestamptz[]) AS k (ticker, valid_from) USING (ticker, valid_from)
+
+-- name: upsert_objects
+-- database: production
+-- Writes objects that are known more newly, by the condition {newer}; the earliest first sight stays. Its row count is
+-- the number of changed objects. Rows: {columns}.
+-- example columns: ticker, first_seen_at
+-- example updates: known_at = excluded.known_at
+-- example newer: t.known_at < excluded.known_at
+INSERT INTO {table} AS t ({columns}) VALUES %s ON CONFLICT (ticker) DO UPDATE SET {updates},
+  first_seen_at = least(t.first_seen_at, excluded.first_seen_at) WHERE {newer}
+
+-- name: upsert_versions
+-- database: production
+-- Writes versions, replacing those of the same beginning. Rows: {columns}, valid_to.
+-- example columns: ticker, valid_from
+-- example updates: fingerprint = excluded.fingerprint
+INSERT INTO {table}_history ({columns}, valid_to) VALUES %s ON CONFLICT (ticker, valid_from) DO UPDATE SET {updates}

@@ -113,8 +113,7 @@ def read_object_rows(
 ) -> list[tuple[Any, ...]]:
     """Read whole rows of some objects."""
     return transaction.fetch_all(
-        f"SELECT {_values(columns)} FROM {table} t WHERE ticker = ANY (%s) ORDER BY ticker",  # noqa: S608 - our own names
-        (list(tickers),),
+        _SQL["read_object_rows"].format(columns=_values(columns), table=table), (list(tickers),)
     )
 
 
@@ -123,8 +122,7 @@ def read_version_rows(
 ) -> list[tuple[Any, ...]]:
     """Read whole rows of some versions, given by (ticker, valid_from)."""
     return transaction.fetch_all(
-        f"SELECT {_values(columns)} FROM {table}_history t"  # noqa: S608 - our own names
-        " JOIN unnest(%s::text[], %s::timestamptz[]) AS k (ticker, valid_from) USING (ticker, valid_from)",
+        _SQL["read_version_rows"].format(columns=_values(columns), table=table),
         ([ticker for ticker, _ in keys], [moment for _, moment in keys]),
     )
 

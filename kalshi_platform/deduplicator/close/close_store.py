@@ -68,10 +68,7 @@ def replace_verification(transaction: Transaction, hour: datetime, verification:
     """Replace claims, coverage and proofs of the hour."""
     for table in ("stream_claims", "coverage", "book_proofs"):
         time = CLOSE_TABLES[table].time_column
-        transaction.execute(
-            f"DELETE FROM {table} WHERE {time} >= %s AND {time} < %s",  # noqa: S608 - our own names
-            (hour, hour + HOUR),
-        )
+        transaction.execute(_SQL["delete_between"].format(table=table, time=time), (hour, hour + HOUR))
     at = pl.lit(hour).dt.cast_time_unit("us").alias("hour")
     claims = verification.claims.with_columns(at, from_ts=_time("from_us"), to_ts=_time("to_us"))
     _insert(transaction, CLOSE_TABLES["stream_claims"], claims)
@@ -93,7 +90,7 @@ def replace_statistics(transaction: Transaction, hour: datetime, statistics: pl.
     kept = less["table_name"].unique().to_list()
     transaction.execute(_SQL["delete_statistics"], (hour, kept))
     transaction.execute_values(
-        f"INSERT INTO merge_statistics (hour, {', '.join(_STATISTICS)}) VALUES %s",  # noqa: S608 - our own
+        _SQL["insert_statistics"].format(columns=", ".join(_STATISTICS)),
         [
             (hour, *row)
             for row in statistics.filter(~pl.col("table_name").is_in(kept)).select(_STATISTICS.keys()).iter_rows()
@@ -166,10 +163,7 @@ def count_rows(transaction: Transaction, hour: datetime) -> dict[str, int]:
     counts = {}
     for table in (*MERGED_TABLES, "book_checkpoints"):
         time = PRODUCTION_TABLES[table].time_column
-        row = transaction.fetch_one(
-            f"SELECT count(*) FROM {table} WHERE {time} >= %s AND {time} < %s",  # noqa: S608 - our own names
-            (hour, hour + HOUR),
-        )
+        row = transaction.fetch_one(_SQL["count_between"].format(table=table, time=time), (hour, hour + HOUR))
         counts[table] = int(row[0]) if row else 0
     return counts
 
@@ -217,10 +211,7 @@ def replace_derived_checkpoints(transaction: Transaction, hour: datetime, checkp
     """Replace the derived checkpoints at the end of the hour; return whether that changed anything."""
     at = hour + HOUR - _MICROSECOND
     columns = ["ticker", "stream_id", "seq", "yes_price_e4", "yes_count_e2", "no_price_e4", "no_count_e2"]
-    before = transaction.fetch_all(
-        f"SELECT {', '.join(columns)} FROM book_checkpoints WHERE checkpoint_ts = %s AND gatherer = ''",  # noqa: S608 - our own
-        (at,),
-    )
+    before = transaction.fetch_all(_SQL["read_derived_checkpoints"].format(columns=", ".join(columns)), (at,))
     if sorted(before) == sorted(tuple(row) for row in checkpoints.select(columns).iter_rows()):
         return False
     transaction.execute(_SQL["delete_derived_checkpoints"], (at,))
@@ -230,10 +221,7 @@ def replace_derived_checkpoints(transaction: Transaction, hour: datetime, checkp
 
 
 def _read_statistics(transaction: Transaction, hour: datetime) -> pl.DataFrame:
-    rows = transaction.fetch_all(
-        f"SELECT {', '.join(_STATISTICS)} FROM merge_statistics WHERE hour = %s ORDER BY table_name, gatherer",  # noqa: S608 - our own
-        (hour,),
-    )
+    rows = transaction.fetch_all(_SQL["read_statistics"].format(columns=", ".join(_STATISTICS)), (hour,))
     return pl.DataFrame(rows, schema=_STATISTICS, orient="row")
 
 

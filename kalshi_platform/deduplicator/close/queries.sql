@@ -226,3 +226,35 @@ DELETE FROM dropped_hours WHERE hour = %s AND table_name <> ALL (%s)
 -- database: production
 -- One row per table of an hour that lost rows.
 INSERT INTO dropped_hours (hour, table_name) VALUES %s ON CONFLICT DO NOTHING
+
+-- name: delete_between
+-- database: production
+-- Removes the rows of a table within [low, high) of its time column.
+-- example table: coverage
+-- example time: from_ts
+DELETE FROM {table} WHERE {time} >= %s AND {time} < %s
+
+-- name: count_between
+-- database: production
+-- How many rows of a table lie within [low, high) of its time column. One row.
+-- example table: trades
+-- example time: exchange_ts
+SELECT count(*) FROM {table} WHERE {time} >= %s AND {time} < %s
+
+-- name: insert_statistics
+-- database: production
+-- Inserts the statistics of an hour. Rows: hour and {columns}.
+-- example columns: gatherer, table_name, seen
+INSERT INTO merge_statistics (hour, {columns}) VALUES %s
+
+-- name: read_statistics
+-- database: production
+-- The statistics of an hour in {columns}, by table and gatherer.
+-- example columns: gatherer, table_name, seen
+SELECT {columns} FROM merge_statistics WHERE hour = %s ORDER BY table_name, gatherer
+
+-- name: read_derived_checkpoints
+-- database: production
+-- The checkpoints derived at a moment in {columns}, in any order.
+-- example columns: ticker, stream_id, seq
+SELECT {columns} FROM book_checkpoints WHERE checkpoint_ts = %s AND gatherer = ''

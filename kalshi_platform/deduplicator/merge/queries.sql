@@ -168,3 +168,11 @@ SELECT max(h) AS hour FROM hours_gone('orderbook_deltas', $1, $2) h
 -- What names this database however it is reached: system identifier and oid.
 SELECT (pg_control_system()).system_identifier::text || '/' || oid::text FROM pg_database
 WHERE datname = current_database()
+
+-- name: read_rows
+-- database: timeseries
+-- Rows of a table that meet {condition}, in {columns}, in any order.
+-- example columns: ticker, exchange_ts
+-- example table: trades
+-- example condition: exchange_ts >= now()
+SELECT {columns} FROM {table} WHERE {condition}

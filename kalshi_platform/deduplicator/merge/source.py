@@ -147,7 +147,7 @@ def _select(table: str, condition: str) -> str:
         for column in GATHERER_TABLES[table].written
         if column.name != "batch_no"
     )
-    return f"SELECT {columns} FROM {table} WHERE {condition}"  # noqa: S608 - our own names
+    return _SQL["read_rows"].format(columns=columns, table=table, condition=condition)
 
 
 def _concatenate(table: str, parts: Sequence[pa.Table]) -> pa.Table:
