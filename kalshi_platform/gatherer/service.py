@@ -189,7 +189,7 @@ class Recording:
             poller.run(self._stop)
 
     def _watch_database(self) -> None:
-        """Write the heartbeat's row, keep the lock, obey the off switch, and look at the database in other ways."""
+        """Write the heartbeat's row, keep the lock, obey the off switch, and check the database in other ways."""
         parts = self.parts
         while not self._stop.is_set():
             try:

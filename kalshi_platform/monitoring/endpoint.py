@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Collection, Iterable, Iterator
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from typing import Any
+from typing import Any, Protocol
 
 import msgspec
 from prometheus_client import CollectorRegistry, ProcessCollector
@@ -37,6 +37,26 @@ class Health(msgspec.Struct, kw_only=True):
     health: str
     reasons: list[str] = []
     troubles: list[str] = []
+
+
+class JudgedStatus(Protocol):
+    """The part of a service's status that its health is."""
+
+    state: str
+    health: str
+    reasons: list[str]
+    troubles: list[str]
+
+
+def health_of(service: str, status: JudgedStatus) -> Health:
+    """Return what `/healthz` answers for a service of this status."""
+    return Health(
+        service=service,
+        state=status.state,
+        health=status.health,
+        reasons=status.reasons,
+        troubles=status.troubles,
+    )
 
 
 class Endpoint:

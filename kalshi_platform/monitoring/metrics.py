@@ -93,20 +93,12 @@ def counter(name: str, text: str, value: float | None) -> MetricFamily:
 
 def gauges(name: str, text: str, labels: Sequence[str], values: Labels) -> MetricFamily:
     """Return a gauge with a sample for each combination of label values; those that are None are left out."""
-    family = GaugeMetricFamily(name, text, labels=labels)
-    for key, value in values.items():
-        if value is not None:
-            family.add_metric(key, float(value))
-    return family
+    return _filled(GaugeMetricFamily(name, text, labels=labels), values)
 
 
 def counters(name: str, text: str, labels: Sequence[str], values: Labels) -> MetricFamily:
     """Return a counter with a sample for each combination of label values; those that are None are left out."""
-    family = CounterMetricFamily(name, text, labels=labels)
-    for key, value in values.items():
-        if value is not None:
-            family.add_metric(key, float(value))
-    return family
+    return _filled(CounterMetricFamily(name, text, labels=labels), values)
 
 
 def by_label(values: Mapping[str, float | None]) -> Labels:
@@ -118,3 +110,10 @@ def histogram(name: str, text: str, found: LatencyBuckets) -> MetricFamily:
     """Return a histogram of seconds."""
     buckets = [*((f"{bound:g}", float(count)) for bound, count in found.up_to_s), ("+Inf", float(found.count))]
     return HistogramMetricFamily(name, text, buckets=buckets, sum_value=found.total_s)
+
+
+def _filled(family: GaugeMetricFamily | CounterMetricFamily, values: Labels) -> MetricFamily:
+    for key, value in values.items():
+        if value is not None:
+            family.add_metric(key, float(value))
+    return family

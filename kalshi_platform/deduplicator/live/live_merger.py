@@ -26,7 +26,7 @@ from kalshi_platform.deduplicator.merge.merge_pass import Merger, MergeReport
 from kalshi_platform.deduplicator.merge.source_identity import refuse_shared_databases
 from kalshi_platform.deduplicator.settings import DeduplicatorSettings
 from kalshi_platform.errors import ConfigurationError, DatabaseUnavailable, KalshiPlatformError
-from kalshi_platform.monitoring.endpoint import Endpoint, Health
+from kalshi_platform.monitoring.endpoint import Endpoint, health_of
 from kalshi_platform.monitoring.event_log import event_logger
 from kalshi_platform.monitoring.shortfall import LastMinute
 from kalshi_platform.storage.partitions import PartitionBounds
@@ -74,7 +74,12 @@ class LiveMerger:
         self._standing: dict[str, tuple[int, float]] = {}
         self._put_aside = 0
         self._dead_letters = LastMinute()
-        self._endpoint = Endpoint(settings.endpoint, SERVICE, lambda: merge_metrics(self.status()), self._health)
+        self._endpoint = Endpoint(
+            settings.endpoint,
+            SERVICE,
+            lambda: merge_metrics(self.status()),
+            lambda: health_of(SERVICE, self.status()),
+        )
 
     def run(self, stop: threading.Event) -> None:
         """Merge until `stop` is set or the service is switched off in `service_switches`.
@@ -144,16 +149,6 @@ class LiveMerger:
                     for source in last.sources
                 }
         return with_health(status)
-
-    def _health(self) -> Health:
-        status = self.status()
-        return Health(
-            service=SERVICE,
-            state=status.state,
-            health=status.health,
-            reasons=status.reasons,
-            troubles=status.troubles,
-        )
 
     def _merge_while_locked(self, merger: Merger, lock: AdvisoryLock, stop: threading.Event) -> None:
         """Merge while the lock is ours."""

@@ -1,1 +1,1 @@
-"""What a gatherer says of itself: heartbeat, health, metrics, run reports."""
+"""One typed status of a gatherer; heartbeat, health, metrics and reports are views of it."""

@@ -17,7 +17,7 @@ from kalshi_platform.gatherer.status.metrics import gatherer_metrics
 from kalshi_platform.gatherer.status.report_publisher import ReportPublisher
 from kalshi_platform.gatherer.status.status import GathererStatus
 from kalshi_platform.gatherer.status.status_snapshot import StatusTrends, StreamCounts
-from kalshi_platform.monitoring.endpoint import Endpoint, Health
+from kalshi_platform.monitoring.endpoint import Endpoint, Health, health_of
 from kalshi_platform.monitoring.event_log import event_logger
 from kalshi_platform.monitoring.heartbeat import Heartbeat, write_file
 from kalshi_platform.monitoring.metrics import MetricFamily
@@ -106,14 +106,7 @@ class StatusReporter:
 
     def health(self) -> Health:
         """Return what `/healthz` answers."""
-        status = self.status()
-        return Health(
-            service=self._settings.service,
-            state=status.state,
-            health=status.health,
-            reasons=status.reasons,
-            troubles=status.troubles,
-        )
+        return health_of(self._settings.service, self.status())
 
     # -- at work
 
