@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import pytest
 
-from kalshi_platform.market.tables import DATABASES, Column
+from kalshi_platform.market.tables import DATABASES, Column, Table
 from kalshi_platform.storage.migrate import FOLDERS, DatabaseKind
 from kalshi_platform.storage.pool import Database
 from kalshi_platform_tests.fixtures.storage import MakeDatabase
@@ -32,6 +33,27 @@ def stored_columns(database: Database, table: str) -> dict[str, tuple[Any, ...]]
     """Type, nullable, identity, default, comment by column."""
     with database.transaction() as transaction:
         return {str(name): rest for name, *rest in transaction.fetch_all(_COLUMNS, (table,))}  # type: ignore[misc]
+
+
+def comment_statements(database: Database, tables: Mapping[str, Table]) -> list[str]:
+    """The SQL that gives a database the comments of the definition, where they differ."""
+    with database.transaction() as transaction:
+        stored = {row[0]: row[2] for row in transaction.fetch_all(_TABLES)}
+    found = []
+    for name, table in tables.items():
+        if stored.get(name) != table.meaning:
+            found.append(f"COMMENT ON {'VIEW' if table.is_view else 'TABLE'} {name} IS {_text(table.meaning)};")
+        columns = stored_columns(database, name)
+        found += [
+            f"COMMENT ON COLUMN {name}.{column.name} IS {_text(column.comment)};"
+            for column in table.columns
+            if column.name in columns and columns[column.name][-1] != column.comment
+        ]
+    return found
+
+
+def _text(text: str) -> str:
+    return "'" + text.replace("'", "''") + "'"
 
 
 def _type(column: Column) -> str:
@@ -65,3 +87,11 @@ def test_columns_of_a_migrated_database_are_those_of_the_definition(
         assert stored == defined, name
         identities = {column for column, values in stored_columns(database, name).items() if values[2]}
         assert identities <= {column.name for column in table.columns if column.generated}, name
+
+
+@pytest.mark.parametrize("kind", sorted(FOLDERS))
+def test_comments_of_a_migrated_database_are_those_of_the_definition(
+    make_database: MakeDatabase, kind: DatabaseKind
+) -> None:
+    statements = comment_statements(make_database(kind), DATABASES[kind])
+    assert not statements, "a new file in sql/ has to say:\n" + "\n".join(statements)

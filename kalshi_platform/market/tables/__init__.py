@@ -15,7 +15,7 @@ from kalshi_platform.market.tables.closes import CLOSE_SERIES, CLOSES, TRADE_CHE
 from kalshi_platform.market.tables.definition import TIME_UNIT, Column, Database, SqlType, Table
 from kalshi_platform.market.tables.ledger import LEDGER
 from kalshi_platform.market.tables.merge import MERGE
-from kalshi_platform.market.tables.services import COMMON, MIGRATIONS
+from kalshi_platform.market.tables.services import COMMON, MIGRATIONS, PRODUCTION_DROPPED_HOURS
 from kalshi_platform.market.tables.streams import GATHERER_STREAMS, PRODUCTION_STREAMS
 
 __all__ = [
@@ -53,7 +53,14 @@ DATABASES: Mapping[Database, Mapping[str, Table]] = MappingProxyType(
         "timeseries": _by_name(GATHERER_STREAMS, LEDGER, COMMON, [MIGRATIONS]),
         "catalog": _by_name(CATALOG, [MIGRATIONS]),
         "production": _by_name(
-            PRODUCTION_STREAMS, CLOSE_SERIES, CLOSES, TRADE_CHECKS, MERGE, CATALOG, COMMON, [MIGRATIONS]
+            PRODUCTION_STREAMS,
+            CLOSE_SERIES,
+            CLOSES,
+            TRADE_CHECKS,
+            MERGE,
+            CATALOG,
+            COMMON,
+            [MIGRATIONS, PRODUCTION_DROPPED_HOURS],
         ),
     }
 )

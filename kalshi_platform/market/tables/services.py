@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from kalshi_platform.market.tables.definition import Column, Table
 
 MIGRATIONS = Table(
@@ -89,3 +91,10 @@ COMMON = (
         key=("service",),
     ),
 )
+
+PRODUCTION_DROPPED_HOURS = replace(
+    next(table for table in COMMON if table.name == "dropped_hours"),
+    meaning="Hours of a time-series table whose rows were dropped by drop_partitions_before, or which a close found"
+    " with fewer rows than the close before had counted. A close that finds them all again takes the line back.",
+)
+"""In production closes write it as well."""

@@ -1,0 +1,57 @@
+-- What those columns of messages hold that a gatherer's tables and production's have both. Files of this folder are
+-- applied to both kinds of database, after all others. The texts are those of
+-- kalshi_platform/market/tables/, which a test compares with PostgreSQL's catalogue.
+
+COMMENT ON COLUMN orderbook_deltas.exchange_ts IS 'The exchange''s time of the message; of trades floored to the millisecond.';
+COMMENT ON COLUMN orderbook_deltas.ticker IS 'The market''s ticker; a lifecycle event of an event carries the event''s ticker.';
+COMMENT ON COLUMN orderbook_deltas.stream_id IS 'One channel of one connection of the gatherer; 0 for a row that came by REST.';
+COMMENT ON COLUMN orderbook_deltas.seq IS 'The exchange''s number of the message within the stream.';
+COMMENT ON COLUMN orderbook_deltas.side IS 'The outcome whose bids changed: yes or no.';
+COMMENT ON COLUMN orderbook_deltas.price_e4 IS 'Price of the level; books are on the no-leg scale. In 1/10,000 dollar.';
+COMMENT ON COLUMN orderbook_deltas.delta_e2 IS 'Signed change of the level''s size. In 1/100 contract.';
+COMMENT ON COLUMN orderbook_deltas.occurrence IS 'How many equal changes of this timestamp the stream had before, from 0.';
+COMMENT ON COLUMN trades.exchange_ts IS 'The exchange''s time of the message; of trades floored to the millisecond.';
+COMMENT ON COLUMN trades.ticker IS 'The market''s ticker; a lifecycle event of an event carries the event''s ticker.';
+COMMENT ON COLUMN trades.trade_id IS 'The exchange''s identifier of the trade.';
+COMMENT ON COLUMN trades.yes_price_e4 IS 'Price of the yes contract. In 1/10,000 dollar.';
+COMMENT ON COLUMN trades.no_price_e4 IS 'Price of the no contract. In 1/10,000 dollar.';
+COMMENT ON COLUMN trades.count_e2 IS 'Contracts traded. In 1/100 contract.';
+COMMENT ON COLUMN trades.taker_side IS 'Outcome that the taker bought, where the exchange says it.';
+COMMENT ON COLUMN trades.is_block_trade IS 'Whether the trade was negotiated off the book.';
+COMMENT ON COLUMN trades.created_time IS 'The exchange''s time of the trade as REST gives it, to the microsecond.';
+COMMENT ON COLUMN trades.source IS 'How the row was obtained: ws, or rest for a trade that the stream missed.';
+COMMENT ON COLUMN trades.stream_id IS 'One channel of one connection of the gatherer; 0 for a row that came by REST.';
+COMMENT ON COLUMN trades.seq IS 'The exchange''s number of the message within the stream.';
+COMMENT ON COLUMN tickers.exchange_ts IS 'The exchange''s time of the message; of trades floored to the millisecond.';
+COMMENT ON COLUMN tickers.ticker IS 'The market''s ticker; a lifecycle event of an event carries the event''s ticker.';
+COMMENT ON COLUMN tickers.fingerprint IS '64-bit hash of the content.';
+COMMENT ON COLUMN tickers.price_e4 IS 'Price of the last trade. In 1/10,000 dollar.';
+COMMENT ON COLUMN tickers.yes_bid_e4 IS 'Best yes bid. In 1/10,000 dollar.';
+COMMENT ON COLUMN tickers.yes_ask_e4 IS 'Best yes ask. In 1/10,000 dollar.';
+COMMENT ON COLUMN tickers.yes_bid_size_e2 IS 'Size at the best yes bid. In 1/100 contract.';
+COMMENT ON COLUMN tickers.yes_ask_size_e2 IS 'Size at the best yes ask. In 1/100 contract.';
+COMMENT ON COLUMN tickers.last_trade_size_e2 IS 'Size of the last trade. In 1/100 contract.';
+COMMENT ON COLUMN tickers.volume_e2 IS 'Contracts traded since the market opened. In 1/100 contract.';
+COMMENT ON COLUMN tickers.open_interest_e2 IS 'Contracts held. In 1/100 contract.';
+COMMENT ON COLUMN tickers.dollar_volume IS 'Volume as the exchange counts it in whole dollars. In dollars.';
+COMMENT ON COLUMN tickers.dollar_open_interest IS 'Open interest as the exchange counts it in whole dollars. In dollars.';
+COMMENT ON COLUMN tickers.stream_id IS 'One channel of one connection of the gatherer; 0 for a row that came by REST.';
+COMMENT ON COLUMN tickers.seq IS 'The exchange''s number of the message within the stream.';
+COMMENT ON COLUMN orderbook_snapshots.snapshot_ts IS 'This platform''s receive time for ws and rest_recovery, the minute of the poll for rest.';
+COMMENT ON COLUMN orderbook_snapshots.ticker IS 'The market''s ticker; a lifecycle event of an event carries the event''s ticker.';
+COMMENT ON COLUMN orderbook_snapshots.source IS 'How the book was obtained: ws, rest, or rest_recovery after a gap.';
+COMMENT ON COLUMN orderbook_snapshots.stream_id IS 'One channel of one connection of the gatherer; 0 for a row that came by REST.';
+COMMENT ON COLUMN orderbook_snapshots.seq IS 'The exchange''s number of the message within the stream.';
+COMMENT ON COLUMN orderbook_snapshots.yes_price_e4 IS 'Prices of the yes bids, ascending. In 1/10,000 dollar.';
+COMMENT ON COLUMN orderbook_snapshots.yes_count_e2 IS 'Sizes of the yes bids, in the order of their prices. In 1/100 contract.';
+COMMENT ON COLUMN orderbook_snapshots.no_price_e4 IS 'Prices of the no bids, ascending. In 1/10,000 dollar.';
+COMMENT ON COLUMN orderbook_snapshots.no_count_e2 IS 'Sizes of the no bids, in the order of their prices. In 1/100 contract.';
+COMMENT ON COLUMN orderbook_snapshots.requested_at IS 'This platform''s clock when the REST request was sent.';
+COMMENT ON COLUMN market_lifecycle.ticker IS 'The market''s ticker; a lifecycle event of an event carries the event''s ticker.';
+COMMENT ON COLUMN market_lifecycle.stream_id IS 'One channel of one connection of the gatherer; 0 for a row that came by REST.';
+COMMENT ON COLUMN market_lifecycle.seq IS 'The exchange''s number of the message within the stream.';
+COMMENT ON COLUMN market_lifecycle.event_type IS 'What happened to the market or event.';
+COMMENT ON COLUMN market_lifecycle.exchange_ts IS 'The exchange''s time of the event, where it has one.';
+COMMENT ON COLUMN market_lifecycle.fingerprint IS '64-bit hash of the content.';
+COMMENT ON COLUMN market_lifecycle.content IS 'The message as JSON.';
+COMMENT ON COLUMN dead_letters.detail IS 'What exactly was wrong with it.';
