@@ -16,7 +16,7 @@ DOCUMENTS = [*sorted((ROOT / "docs").rglob("*.md")), *sorted(ROOT.glob("*.md"))]
 NAMED = re.compile(r"`((?:kalshi_platform|kalshi_platform_tests|sql|docker|docs|conformance)/[^`\s*<{…]*)`")
 
 
-# A file that an operator makes, and pages that are written by `make docs`.
+# Files that an operator makes.
 MADE_LATER = frozenset({"docker/.env"})
 
 
