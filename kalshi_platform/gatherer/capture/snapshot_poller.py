@@ -10,6 +10,7 @@ import dataclasses
 import random
 import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from kalshi_platform.clock import Clock
@@ -101,6 +102,14 @@ def snapshots_of(answer: BooksAnswer, source: SnapshotSource, snapshot_ts_us: in
     ]
 
 
+@dataclass(frozen=True)
+class ReadBudget:
+    """Read tokens per second that this process may spend, and what the exchange takes for one request of books."""
+
+    refill_per_s: float = 200.0
+    tokens_per_request: float = TOKENS_PER_REQUEST
+
+
 class BookActivity:
     """When each book last changed, in microseconds. Connections observe from their threads, the poller reads."""
 
@@ -130,10 +139,6 @@ class SnapshotPoller:
         activity: BookActivity,
     ) -> None:
         """`subscribed` and `suspects` give tickers: all followed markets, and those that lost a frame."""
-        self.refill_per_s = 200.0
-        """Read tokens per second that this process may spend; the service puts the true value here."""
-        self.tokens_per_request = TOKENS_PER_REQUEST
-        """What the exchange takes for one request of books; likewise."""
         self._settings = settings
         self._rest = rest
         self._clock = clock
@@ -148,7 +153,7 @@ class SnapshotPoller:
         self._last_answered: dict[str, int] = {}
         self._status = PollerStatus()
 
-    def run(self, stop: threading.Event) -> None:
+    def run(self, stop: threading.Event, budget: ReadBudget) -> None:
         """Poll at every start of an interval until `stop`."""
         interval_us = int(self._settings.snapshot_interval_s * US_PER_S)
         last_us = 0
@@ -159,23 +164,23 @@ class SnapshotPoller:
             is_new = start_us > last_us or now_us < last_us - interval_us // 2
             if is_new and self._subscribed():
                 last_us = start_us
-                self.poll(start_us, stop)
+                self.poll(start_us, stop, budget)
                 continue
             due_us = now_us + US_PER_S // 5 if is_new else start_us + interval_us
             if self._clock.wait(stop, (due_us - now_us) / US_PER_S + 0.001):
                 return
 
-    def poll(self, minute_us: int, stop: threading.Event) -> BooksPolled:
+    def poll(self, minute_us: int, stop: threading.Event, budget: ReadBudget) -> BooksPolled:
         """One poll, the most uncertain markets first."""
         order = self.order(minute_us)
-        most = self.max_requests()
+        most = self.max_requests(budget)
         answered: list[str] = []
 
         def put(records: Sequence[Record]) -> None:
             answered.extend(each.ticker for each in records if isinstance(each, BookSnapshot))
             self._put(records)
 
-        report = poll_once(self._rest, order, put, self._clock, minute_us, most, stop, self.tokens_per_request)
+        report = poll_once(self._rest, order, put, self._clock, minute_us, most, stop, budget.tokens_per_request)
         self._last_asked.update(dict.fromkeys(order[: report.asked], minute_us))
         for ticker in order:
             self._last_answered.setdefault(ticker, minute_us)
@@ -235,10 +240,10 @@ class SnapshotPoller:
 
         return sorted(self._subscribed(), key=rank)
 
-    def max_requests(self) -> int:
+    def max_requests(self, budget: ReadBudget) -> int:
         """Requests that the share of the budget allows in one interval, at least one."""
-        tokens = self.refill_per_s * self._settings.poll_share * self._settings.snapshot_interval_s
-        return max(1, int(tokens / self.tokens_per_request))
+        tokens = budget.refill_per_s * self._settings.poll_share * self._settings.snapshot_interval_s
+        return max(1, int(tokens / budget.tokens_per_request))
 
 
 class Recovery:
