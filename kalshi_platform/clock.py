@@ -28,15 +28,19 @@ class SystemClock:
     """The machine's clock."""
 
     def now(self) -> datetime:
+        """Return the system's time, aware, in UTC."""
         return datetime.now(UTC)
 
     def now_ns(self) -> int:
+        """Return the system's time in nanoseconds since 1970."""
         return time.time_ns()
 
     def monotonic(self) -> float:
+        """Return seconds that never go back, for durations."""
         return time.monotonic()
 
     def wait(self, stop: threading.Event, seconds: float) -> bool:
+        """Wait until `stop` is set or `seconds` have passed; return whether it is set."""
         return stop.wait(max(0.0, seconds))
 
 

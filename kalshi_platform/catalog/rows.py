@@ -64,7 +64,8 @@ class CatalogTable(Generic[InfoT]):
 
     def row(self, info: InfoT) -> Row:
         """Values of `columns` (times in µs), then payload and fingerprint. Raises ValueError for a time that no
-        database and no datetime holds."""
+        database and no datetime holds.
+        """
         values = [
             _checked(getattr(info, attribute), column.type)
             for column, attribute in zip(self.columns, self._attributes, strict=True)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime, timedelta
 from itertools import islice
-from typing import TypeVar
+from typing import Self, TypeVar
 
 from kalshi_platform.catalog.store import CatalogStore, Changed, SyncReport
 from kalshi_platform.clock import Clock
@@ -190,7 +190,7 @@ class _Sync:
         self._seen = array("q")
         self._left_out: list[str] = []
 
-    def __enter__(self) -> _Sync:
+    def __enter__(self) -> Self:
         self._sync_id = self._store.begin_sync(self._what, self.scope, self.started_at)
         return self
 

@@ -13,6 +13,8 @@ from kalshi_platform.errors import LockHeld, Unfinished
 if TYPE_CHECKING:
     from kalshi_platform.deduplicator.live.status import DeduplicatorStatus
     from kalshi_platform.deduplicator.merge.merge_pass import MergeReport
+    from kalshi_platform.deduplicator.settings import DeduplicatorSettings
+    from kalshi_platform.storage.settings import PartitionBounds
 
 
 def dedup(
@@ -31,9 +33,7 @@ def dedup(
 
     from kalshi_platform.clock import SYSTEM_CLOCK
     from kalshi_platform.config import load_bounds, load_deduplicator
-    from kalshi_platform.deduplicator.catalog.merge_catalog import merge_catalog
     from kalshi_platform.deduplicator.live.live_merger import LiveMerger
-    from kalshi_platform.deduplicator.merge.merge_pass import Merger
     from kalshi_platform.local.processes.stop_signals import stop_on_signals
     from kalshi_platform.monitoring.logs import describe_process
 
@@ -48,22 +48,7 @@ def dedup(
     names = ", ".join(source.name for source in settings.sources)
     if once:
         print_line(f"merging what {names} recorded so far")
-        merger = Merger(settings, SYSTEM_CLOCK, bounds)
-        try:
-            while True:
-                report = merger.merge_new()
-                _print_report(report)
-                if not report.behind:
-                    break
-                if stop.is_set():
-                    raise Unfinished(["stopped before everything was merged: more is waiting; the next merge goes on"])
-        finally:
-            merger.dispose()
-        catalog = merge_catalog(settings, SYSTEM_CLOCK)
-        print_line(f"catalog: {catalog.rows_changed:,} series, events and markets new or known more newly")
-        missed = tuple(dict.fromkeys((*report.missed, *catalog.missed)))
-        if missed:
-            raise Unfinished([f"not read: {', '.join(missed)}; the next merge goes on where it stands"])
+        _merge_once(settings, bounds, stop)
         return
 
     def print_if_any(report: MergeReport) -> None:
@@ -87,6 +72,30 @@ def dedup(
         raise LockHeld("nothing was merged here: another deduplicator held the lock on production all the time")
     if remains := _remains(status):
         raise Unfinished(remains)
+
+
+def _merge_once(settings: DeduplicatorSettings, bounds: PartitionBounds, stop: threading.Event) -> None:
+    """Merge what is there now, rows and catalogs. Raises Unfinished when something is left."""
+    from kalshi_platform.clock import SYSTEM_CLOCK
+    from kalshi_platform.deduplicator.catalog.merge_catalog import merge_catalog
+    from kalshi_platform.deduplicator.merge.merge_pass import Merger
+
+    merger = Merger(settings, SYSTEM_CLOCK, bounds)
+    try:
+        while True:
+            report = merger.merge_new()
+            _print_report(report)
+            if not report.behind:
+                break
+            if stop.is_set():
+                raise Unfinished(["stopped before everything was merged: more is waiting; the next merge goes on"])
+    finally:
+        merger.dispose()
+    catalog = merge_catalog(settings, SYSTEM_CLOCK)
+    print_line(f"catalog: {catalog.rows_changed:,} series, events and markets new or known more newly")
+    missed = tuple(dict.fromkeys((*report.missed, *catalog.missed)))
+    if missed:
+        raise Unfinished([f"not read: {', '.join(missed)}; the next merge goes on where it stands"])
 
 
 def _remains(status: DeduplicatorStatus) -> list[str]:

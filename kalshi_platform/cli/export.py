@@ -46,7 +46,8 @@ def export(
     ),
 ) -> None:
     """Write one partition of production to the lake as Parquet; exit 1 when its time is not closed, or production has
-    lost rows of it."""
+    lost rows of it.
+    """
     from kalshi_platform.config import load_deduplicator, load_lake
     from kalshi_platform.lake.layout import find_dataset, parse_partition
     from kalshi_platform.lake.store import open_store

@@ -17,9 +17,11 @@ class Role:
     gatherer: str | None = None
 
     def serves_gatherer(self, name: str) -> bool:
+        """Whether this code location runs the gatherer `name`."""
         return self.kind == "all" or self.gatherer == name
 
     def serves_platform(self) -> bool:
+        """Whether this code location runs merge, close and exports."""
         return self.kind in ("all", "platform")
 
 

@@ -133,7 +133,8 @@ class PublicEndpoints(ABC):
     ) -> Iterator[EventInfo]:
         """Events without combos; `status` is one of Kalshi's filter words (unopened, open, closed, settled).
 
-        `on_skipped`: see `iter_trades`."""
+        `on_skipped`: see `iter_trades`.
+        """
         params = request_params.event_params(
             status=status,
             tickers=tickers,
@@ -177,7 +178,8 @@ class PublicEndpoints(ABC):
         """Markets. `on_skipped`: see `iter_trades`.
 
         Raises InvalidQuery before anything is sent for filters that Kalshi does not take together: updated
-        bounds go without `status` and with `mve_filter="exclude"`, settled ones with `status="settled"`…"""
+        bounds go without `status` and with `mve_filter="exclude"`, settled ones with `status="settled"`…
+        """
         params = request_params.market_params(
             status=status,
             mve_filter=mve_filter,

@@ -8,7 +8,8 @@ from collections.abc import Iterable
 
 class TokenBucket:
     """Tokens that refill continuously. `take` always grants and says how long to wait first, so that callers queue
-    in the order in which they asked; a caller that gives up need not tell."""
+    in the order in which they asked; a caller that gives up need not tell.
+    """
 
     def __init__(self, refill_per_s: float, capacity: float, now: float) -> None:
         """`now` is a monotonic time in seconds; the bucket starts full."""

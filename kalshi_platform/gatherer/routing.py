@@ -54,7 +54,8 @@ class SessionRequests:
 
     def restart_sessions(self) -> None:
         """Request that every session ends, and others begin: how the open ones began may have been lost on its way to
-        the ledger, and then nothing of them counts."""
+        the ledger, and then nothing of them counts.
+        """
         _log.warning("sessions_restarted", gatherer=self._gatherer, reason="the beginning of open sessions may be lost")
         self.restart_pending = True
         self.changed.set()

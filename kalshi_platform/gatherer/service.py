@@ -255,7 +255,8 @@ class Recording:
 
     def _await(self, joins: Sequence[tuple[str, Callable[[float], bool]]]) -> None:
         """Wait for what may still put records, and report for what. One deadline for all: a database that gives no
-        answer may hold up several of them."""
+        answer may hold up several of them.
+        """
         now = self._clock.monotonic()
         deadline, report_at = now + self._settings.stop_timeout_s, now + WAIT_REPORT_S
         left = []

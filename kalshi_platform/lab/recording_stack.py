@@ -142,7 +142,7 @@ class RecordingStack:
             ChildSpec(child, argv, environ, self.folder, restart=True, stop_timeout_s=30, stop_limit_s=STOP_LIMIT_S)
         )
 
-    def command_line(self, child: str, *command: str) -> list[str]:
+    def command_line(self, child: str, *command: str) -> list[str]:  # noqa: ARG002 - for subclasses
         """How a command of this package is run as the child `child`; a subclass may put something around it."""
         return [sys.executable, "-m", "kalshi_platform.cli", *command]
 

@@ -138,13 +138,13 @@ def _watch(
                 watchdog.tick()
             if clock.monotonic() >= next_status:
                 next_status += STATUS_EVERY_S
-                say(_status_line(production, stack, exports, clock))
+                say(_status_line(production, stack, exports))
             clock.wait(stop, TICK_S)
     finally:
         production.dispose()
 
 
-def _status_line(production: Database, stack: Stack, exports: _OpenExporter | None, clock: Clock) -> str:
+def _status_line(production: Database, stack: Stack, exports: _OpenExporter | None) -> str:
     try:
         with production.transaction() as transaction:
             rows = transaction.fetch_all(_SQL["merged_rows"])

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import msgspec
 
@@ -85,7 +85,7 @@ class Stack:
             )
         self._stop_limit_s = config.stop_limit_s(self._given)
 
-    def __enter__(self) -> Stack:
+    def __enter__(self) -> Self:
         self.check()
         try:
             self._start()
@@ -152,12 +152,12 @@ class Stack:
                 f"gatherer {name} did not end by itself (its last state: {beat.state}): what it had received and not"
                 f" written is missing there; it may take up to {self._stop_limit_s:.0f} s (KALSHI_STOP_LIMIT_S)"
             )
-        for name in self._names:
-            if size := self._spooled(name):
-                remains.append(
-                    f"gatherer {name}: {byte_text(size)} of records wait in its spool ({self._spool(name)}); its next"
-                    " start writes them to its database"
-                )
+        remains += [
+            f"gatherer {name}: {byte_text(size)} of records wait in its spool ({self._spool(name)}); its next"
+            " start writes them to its database"
+            for name in self._names
+            if (size := self._spooled(name))
+        ]
         return remains
 
     def _heartbeat(self, name: str) -> Heartbeat[GathererStatus] | None:
@@ -190,6 +190,7 @@ class Stack:
         return config.load_platform(self.environ)
 
     def elapsed_s(self) -> float:
+        """Return the seconds since the stack was started."""
         return self._clock.monotonic() - self._started_at
 
     def _start(self) -> None:

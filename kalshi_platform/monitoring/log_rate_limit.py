@@ -38,9 +38,7 @@ class LogRateLimit(logging.Filter):
     The same event: the same logger, level and name (for a plain message its template).
     """
 
-    def __init__(
-        self, limit: int, monotonic: Callable[[], float], write: Callable[[logging.LogRecord], object]
-    ) -> None:
+    def __init__(self, limit: int, monotonic: Callable[[], float], write: _Write) -> None:
         """`write` takes the records that report counts: the `handle` of the handler that this is a filter of."""
         super().__init__()
         self._limit = limit

@@ -57,6 +57,7 @@ class PlainRecord(logging.LogRecord):
             self.exc_text = "\n".join(f"{_INDENT}{line}" for line in trace.split("\n"))
 
     def getMessage(self) -> str:  # noqa: N802 - the standard library's name
+        """Return the message without control characters."""
         return plain(super().getMessage())
 
 

@@ -24,10 +24,12 @@ LIFECYCLE_RULES = dg.AssetKey(["lake", "lifecycle_rules"])
 
 
 def gatherer(table: str) -> dg.AssetKey:
+    """Return the key of a gatherer's table."""
     return dg.AssetKey(["gatherer", table])
 
 
 def production(table: str) -> dg.AssetKey:
+    """Return the key of a table of production."""
     return dg.AssetKey(["production", table])
 
 

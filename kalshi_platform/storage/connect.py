@@ -39,7 +39,7 @@ _SERVER_SAYS = ":  "
 _STATE = re.compile(r"(?<=:  )([0-9A-Z]{5}): ")
 _REMEMBERED = 200
 # The extension module is linked with libpq, wherever that lies: its symbols are found through it.
-_libpq = ctypes.CDLL(psycopg2._psycopg.__file__)
+_libpq = ctypes.CDLL(psycopg2._psycopg.__file__)  # noqa: SLF001 - it has no public name
 _libpq.PQsetErrorVerbosity.argtypes = [ctypes.c_void_p, ctypes.c_int]
 _libpq.PQerrorMessage.argtypes = [ctypes.c_void_p]
 _libpq.PQerrorMessage.restype = ctypes.c_char_p

@@ -86,11 +86,9 @@ def _copy(cursor: Any, target: str, table: Table, copied: bytes) -> None:
 def encode(table: Table, data: pa.Table) -> bytes:
     """Return `data` in PostgreSQL's binary COPY format."""
     encoder = pgpq.ArrowToPostgresBinaryEncoder(arrow_schema(table))
-    parts = [encoder.write_header()]
-    for batch in _storable(table, data).to_batches():
-        parts.append(encoder.write_batch(batch))
-    parts.append(encoder.finish())
-    return b"".join(parts)
+    header = encoder.write_header()
+    batches = [encoder.write_batch(batch) for batch in _storable(table, data).to_batches()]
+    return b"".join((header, *batches, encoder.finish()))
 
 
 def _storable(table: Table, data: pa.Table) -> pa.Table:

@@ -40,6 +40,7 @@ class SqlFile:
 
     @property
     def sha256(self) -> str:
+        """The checksum of the file's text, as hexadecimal digits."""
         return hashlib.sha256(self.text.encode()).hexdigest()
 
 

@@ -83,7 +83,8 @@ class Transaction:
 
     def stage(self, table: Table, data: pa.Table) -> str:
         """Copy rows into a temporary table of the same columns, which is empty again after the transaction; return its
-        name. Once per table and transaction."""
+        name. Once per table and transaction.
+        """
         return copy.stage(self.connection, table, data)
 
 
@@ -203,7 +204,8 @@ class AdvisoryLock:
 
     def fetch_one(self, statement: str, params: Params = None) -> Row | None:
         """Run a statement in the session that holds the lock, so that it takes effect only while that is so; return
-        its first row, None without one. Raises DatabaseUnavailable and StatementRejected."""
+        its first row, None without one. Raises DatabaseUnavailable and StatementRejected.
+        """
         with self._lock:
             try:
                 with self._connection.cursor() as cursor:

@@ -69,7 +69,7 @@ def natural_rows(path: Path) -> Counter[tuple[Any, ...]]:
     found: Counter[tuple[Any, ...]] = Counter()
     for message in deltas(path):
         if "ts" in message:
-            moment = datetime.fromisoformat(message["ts"].replace("Z", "+00:00"))
+            moment = datetime.fromisoformat(message["ts"])
         else:
             seconds, milliseconds = divmod(message["ts_ms"], 1000)
             moment = datetime.fromtimestamp(seconds, UTC).replace(microsecond=milliseconds * 1000)

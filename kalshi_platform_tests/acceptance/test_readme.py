@@ -1,5 +1,6 @@
 """Every command that the README and the documents show exists, with the options it is shown with; so do make targets,
-settings and linked files."""
+settings and linked files.
+"""
 
 from __future__ import annotations
 
@@ -65,7 +66,8 @@ def test_every_command_is_in_the_table_of_commands() -> None:
 
 
 @pytest.mark.parametrize(
-    "target", sorted({each for text in DOCUMENTS.values() for each in re.findall(r"(?:^\$ |`)make (\w+)", text, re.M)})
+    "target",
+    sorted({each for text in DOCUMENTS.values() for each in re.findall(r"(?:^\$ |`)make (\w+)", text, re.MULTILINE)}),
 )
 def test_shown_make_target_exists(target: str) -> None:
     assert re.search(rf"^{target}:", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE)

@@ -69,7 +69,7 @@ def test_a_determined_and_settled_market_is_left_and_its_result_stored(
         running_gatherer(gatherer_settings(), exchange) as gatherer,
     ):
         gatherer.follows(4)
-        ticker = sorted(exchange.tickers())[0]
+        ticker = min(exchange.tickers())
         exchange.market("close", ticker=ticker)
         exchange.market("determine", ticker=ticker, result="yes")
         gatherer.follows(3)
@@ -149,7 +149,7 @@ def test_a_sync_by_somebody_else_takes_effect_within_seconds(
         running_gatherer(gatherer_settings(), exchange) as gatherer,
     ):
         gatherer.follows(3)
-        ticker = sorted(exchange.tickers())[0]
+        ticker = min(exchange.tickers())
         write(
             gatherer.settings.catalog_url,
             f"WITH h AS (UPDATE markets_history SET valid_to = now() WHERE ticker = '{ticker}'),"

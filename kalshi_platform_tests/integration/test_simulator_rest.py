@@ -269,9 +269,7 @@ def test_account_limits_need_a_signature_and_signed_requests_draw_the_bucket(exc
     path = "/trade-api/v2/account/limits"
     url = exchange.rest_url + "/account/limits"
     assert requests.get(url, timeout=10).status_code == 401
-    answers = []
-    for _ in range(6):
-        answers.append(requests.get(url, headers=signed_headers(exchange, path=path), timeout=10))
+    answers = [requests.get(url, headers=signed_headers(exchange, path=path), timeout=10) for _ in range(6)]
     assert [answer.status_code for answer in answers] == [200] * 5 + [429]
     assert answers[0].json()["read"] == {"refill_rate": 0.001, "bucket_capacity": 50}
     assert answers[-1].json() == {"error": "too many requests"}

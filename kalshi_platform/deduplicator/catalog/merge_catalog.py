@@ -42,7 +42,8 @@ _log = event_logger(__name__)
 @dataclass(frozen=True)
 class CatalogTableMerge:
     """One table: objects compared because they changed somewhere, of these objects that were new or known more newly,
-    and versions written, ended otherwise or dropped."""
+    and versions written, ended otherwise or dropped.
+    """
 
     compared: int = 0
     updated: int = 0
@@ -64,6 +65,7 @@ class CatalogMergeReport:
 
     @property
     def rows_changed(self) -> int:
+        """Rows of all tables that are new or carry newer knowledge."""
         return sum(table.updated for table in self.tables.values())
 
 

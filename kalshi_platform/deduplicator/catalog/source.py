@@ -75,7 +75,8 @@ def _has_change(transaction: Transaction, position: Position) -> bool:
 
 def read_changed_tickers(transaction: Transaction, table: str, after: int, beyond: str) -> list[str]:
     """Read which objects changed after a number, themselves or a version of them: at most NAMES_AT_ONCE tickers,
-    ascending by their bytes, that come after `beyond`."""
+    ascending by their bytes, that come after `beyond`.
+    """
     rows = transaction.fetch_all(
         _SQL["find_changed_tickers"].format(table=table),
         {"after": after, "beyond": beyond, "limit": NAMES_AT_ONCE},
@@ -85,7 +86,8 @@ def read_changed_tickers(transaction: Transaction, table: str, after: int, beyon
 
 def read_objects(transaction: Transaction, table: str, tickers: Sequence[str]) -> pl.DataFrame:
     """Read of some objects: ticker, known_at, first_seen_at; of markets also whether their result is known (`has_end`),
-    and whether they vanished without it (`lost_end`)."""
+    and whether they vanished without it (`lost_end`).
+    """
     has_ends = table == "markets"
     name = "read_markets" if has_ends else "read_objects"
     rows = transaction.fetch_all(_SQL[name].format(table=table), (list(tickers),))
@@ -100,7 +102,8 @@ def read_versions(transaction: Transaction, table: str, tickers: Sequence[str]) 
 
 def read_columns(transaction: Transaction, table: str) -> list[str]:
     """Read the columns of a table of the catalog: the same in gatherers and production, made by the same SQL. Without
-    the number of the change, which each database gives itself."""
+    the number of the change, which each database gives itself.
+    """
     rows = transaction.fetch_all(
         _SQL["read_columns"],
         (table,),

@@ -65,7 +65,8 @@ class Proofs:
 @dataclass(frozen=True)
 class Agreement:
     """The lowest agreement of a gatherer, who it is, and what all of them brought: (gatherer, deltas, those that only
-    it has)."""
+    it has).
+    """
 
     lowest: float | None
     gatherer: str | None

@@ -100,6 +100,7 @@ class ReadResult:
 
     @property
     def rows(self) -> int:
+        """Rows of all tables."""
         return sum(table.num_rows for table in self.tables.values())
 
 

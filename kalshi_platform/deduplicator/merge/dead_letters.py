@@ -110,7 +110,8 @@ def write_dead_letters(transaction: Transaction, rows: Iterable[QuarantinedRows]
 
 def read_misdated_spans(transaction: Transaction, low: datetime, high: datetime) -> list[tuple[str, int, int, str]]:
     """Read the spans of [low, high) in which a delta of implausible exchange time may belong: the minute before its
-    receipt. Returns (ticker, from_us, to_us, reason)."""
+    receipt. Returns (ticker, from_us, to_us, reason).
+    """
     rows = transaction.fetch_all(
         _SQL["find_misdated_deltas"],
         {"low": low, "high": high, "before": _BEFORE_RECEIPT},

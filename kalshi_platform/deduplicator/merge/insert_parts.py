@@ -39,10 +39,12 @@ class InsertResult:
 
     @property
     def rows(self) -> int:
+        """Rows inserted into all tables."""
         return sum(self.inserted.values())
 
     @property
     def rows_quarantined(self) -> int:
+        """Rows that production refused and that were put aside."""
         return sum(each.rows.height for each in self.quarantined)
 
 

@@ -73,10 +73,12 @@ class MergeReport:
 
     @property
     def rows_read(self) -> int:
+        """Rows of all tables that were read from gatherers."""
         return sum(table.read for table in self.tables.values())
 
     @property
     def rows_inserted(self) -> int:
+        """Rows of all tables that were new to production."""
         return sum(table.inserted for table in self.tables.values())
 
     @property

@@ -100,7 +100,8 @@ class CommandLedger:
 
     def snapshots_in_flight(self) -> int:
         """get_snapshots of which a good part is unanswered: a few mute markets (settled ones answer nothing) must not
-        hold up the others."""
+        hold up the others.
+        """
         asked = [command for command in self._pending.values() if command.kind == "snapshot"]
         return sum(len(command.open_tickers) * 10 > len(command.tickers) for command in asked)
 

@@ -89,7 +89,8 @@ class Subscriptions:
 
     def subscribe(self, markets: Mapping[str, int], now_ns: int) -> None:
         """Follow these markets. One whose delete is not acknowledged yet is added after that, never before:
-        a snapshot between the two would start a book subscription that the server does not serve."""
+        a snapshot between the two would start a book subscription that the server does not serve.
+        """
         for ticker, exchange_index in markets.items():
             if ticker in self._deleting or ticker in self._to_delete:
                 self._add_after_delete[ticker] = exchange_index
@@ -311,7 +312,8 @@ class Subscriptions:
 
     def _full(self, command: Command, detail: str, now_ns: int) -> list[Alarm]:
         """Not even one more market: report all that are left, and try them again after the longest delay, unless they
-        are taken away meanwhile."""
+        are taken away meanwhile.
+        """
         self._again(command, now_ns)
         self._batch = self._config.batch_size
         self._full_until_ns = now_ns + int(self._config.retry_cap_s * NS_PER_S)

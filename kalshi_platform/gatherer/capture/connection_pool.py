@@ -84,7 +84,8 @@ class ConnectionPool:
 
     def set_markets(self, wanted: Mapping[str, int]) -> None:
         """Follow exactly these books (ticker → exchange_index; an unchanged set may come as the same object), and go on
-        with whatever is under way. To be called about once a second."""
+        with whatever is under way. To be called about once a second.
+        """
         self._process_refusals()
         if (wanted is not self._wanted or self._pending_slots) and self._shards:
             if len(wanted) != len(self._wanted):

@@ -76,7 +76,8 @@ class Connection:
     ) -> None:
         """`put` takes records in order; `on_alarm` hears of gaps and missing snapshots; neither may block for long.
         `throttle` is shared by all connections of the gatherer. While `may_receive` says no, no session is open: nobody
-        takes what it would receive."""
+        takes what it would receive.
+        """
         self.name = name
         self.counters = ConnectionCounters()
         self._settings = settings
@@ -383,7 +384,8 @@ class Connection:
 
     def _watch(self, session: Session, now_s: float, opened_s: float, probed_s: float) -> float:
         """Ask what is open: a silent connection for a sign of life (it is given up when none comes), any other now and
-        then, because one channel may die while the others go on. Returns when it was last asked."""
+        then, because one channel may die while the others go on. Returns when it was last asked.
+        """
         if not self._books and not self._channels:
             return probed_s
         limit_s = self._settings.silence_limit_s

@@ -10,7 +10,8 @@ from kalshi_platform.market.clock_offset import Correction, Offset
 
 class ExchangeClock:
     """This machine's clock, corrected where the exchange's answers show that it is off. Between the answers it goes on
-    by the monotonic clock, so that a wall clock that is set moves nothing. For one thread."""
+    by the monotonic clock, so that a wall clock that is set moves nothing. For one thread.
+    """
 
     def __init__(self, clock: Clock, offset: Callable[[], Offset | None]) -> None:
         """`offset`: ours against the exchange's, by its last answers."""

@@ -56,7 +56,8 @@ class Handover:
         now: float,
     ) -> None:
         """`overlap_s`: how much longer than the first delta after the snapshots the old one stays (exchange time);
-        a feed in which nothing happens is waited for at most `patience_s`. `now` is monotonic."""
+        a feed in which nothing happens is waited for at most `patience_s`. `now` is monotonic.
+        """
         self.source = source
         self.target = target
         self._tickers = tickers

@@ -78,7 +78,8 @@ class BatchWriter:
     ) -> None:
         """`on_lost_claim(tickers)` hears of markets whose book subscription was ended; `on_lost_sessions()` is called
         when the ledger may not know how open sessions began. `on_alarm(kind)` counts. Of the rows that are quarantined
-        `dead_letters_per_minute` of each reason are kept, and all dead letters for `letter_days`."""
+        `dead_letters_per_minute` of each reason are kept, and all dead letters for `letter_days`.
+        """
         self._name = name
         self._database = database
         self._bounds = bounds

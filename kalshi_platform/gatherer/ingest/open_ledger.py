@@ -7,7 +7,8 @@ where they began.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Set
+from collections.abc import Iterable, Mapping
+from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 
 from kalshi_platform.gatherer.ingest.ledger import BookSubscription, Ledger
@@ -161,7 +162,7 @@ def difference(believed: OpenState, found: OpenState, *, all_is_ours: bool) -> s
     return "; ".join(said) or None
 
 
-def _compare(what: str, mine: Set[int], there: Set[int], said: list[str], *, all_is_ours: bool) -> None:
+def _compare(what: str, mine: AbstractSet[int], there: AbstractSet[int], said: list[str], *, all_is_ours: bool) -> None:
     lost, strange = mine - there, there - mine if all_is_ours else set[int]()
     if lost:
         said.append(f"{what} not open there: {_some(lost)}")
@@ -169,6 +170,6 @@ def _compare(what: str, mine: Set[int], there: Set[int], said: list[str], *, all
         said.append(f"{what} open only there: {_some(strange)}")
 
 
-def _some(ids: Set[int]) -> str:
+def _some(ids: AbstractSet[int]) -> str:
     shown = ", ".join(str(each) for each in sorted(ids)[:_SHOWN])
     return shown if len(ids) <= _SHOWN else f"{shown} and {len(ids) - _SHOWN} more"

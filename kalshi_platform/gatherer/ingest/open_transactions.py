@@ -1,5 +1,6 @@
 """Transactions that were left open in the gatherer's database: nothing that was replaced or deleted since can be
-cleaned up there, so tables and indexes grow, and what reads them slows down."""
+cleaned up there, so tables and indexes grow, and what reads them slows down.
+"""
 
 from __future__ import annotations
 

@@ -1,5 +1,6 @@
 """About how many bytes of memory records take, cheaply: one look at the types of a put, and a closer one at the few
-kinds that may be large. Pure."""
+kinds that may be large. Pure.
+"""
 
 from __future__ import annotations
 

@@ -63,7 +63,8 @@ class _Entry:
 
 class Registry:
     """Markets in memory, about 0.4 kB each. Thread-safe. What changes by the clock waits in two queues, so that asking
-    costs what has changed since it was last asked, not what is known."""
+    costs what has changed since it was last asked, not what is known.
+    """
 
     def __init__(self, market_filter: MarketFilter, close_grace_s: float = 5.0) -> None:
         self._filter = market_filter
@@ -197,7 +198,8 @@ class Registry:
 
     def due_for_refresh(self, now_us: int, again_after_s: float = 15.0) -> list[str]:
         """Admitted markets whose open_time or close_time passed: ask REST. Each comes up again later, until its status
-        says so."""
+        says so.
+        """
         due: list[str] = []
         with self._lock:
             while self._confirmations and self._confirmations[0][0] <= now_us:

@@ -60,7 +60,7 @@ class ChannelCounters:
         """Return every channel, over all connections."""
         total = {name: _Channel() for name in CHANNELS}
         for each in counters:
-            for name, channel in each._channels.items():
+            for name, channel in each._channels.items():  # noqa: SLF001 - of its own class
                 total[name].messages += channel.messages
                 if channel.last_s is not None:
                     total[name].last_s = max(total[name].last_s or 0.0, channel.last_s)

@@ -150,7 +150,8 @@ def _step(options: BookBench) -> int:
 
 def _made(options: BookBench) -> tuple[pl.DataFrame, pl.DataFrame]:
     """Starting books, and deltas of one hour in order of time. Their sizes are random: some levels fall below zero,
-    which costs a fold nothing."""
+    which costs a fold nothing.
+    """
     generator = np.random.default_rng(options.seed)
     names = [f"KXBENCH-26NOV23-T{number:05d}" for number in range(options.markets)]
     levels = [(side, 100 * price) for side in ("yes", "no") for price in range(40, 40 + _LEVELS)]

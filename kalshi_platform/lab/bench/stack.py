@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Self
 
 from kalshi_platform import config
 from kalshi_platform.clock import Clock
@@ -37,7 +38,7 @@ class BenchStack:
         self.server = PostgresServer(self.folder / "postgres" / "bench", "bench", SERVER)
         self._env = {key: value for key, value in config.process_environment().items() if not key.startswith(_OWN)}
 
-    def __enter__(self) -> BenchStack:
+    def __enter__(self) -> Self:
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self.group.open()

@@ -51,7 +51,8 @@ MARKETS_ASKED, MOMENTS_ASKED = 12, 7
 @dataclass(frozen=True)
 class Aside:
     """What a run had beside itself: an hour before it (`past`), of which production's partitions may have been dropped
-    (`dropped`), and books that production called proven meanwhile (as `recorded.proven_books` gives them)."""
+    (`dropped`), and books that production called proven meanwhile (as `recorded.proven_books` gives them).
+    """
 
     past: Interval | None = None
     dropped: Interval | None = None
@@ -74,14 +75,17 @@ class TableFinding:
 
     @property
     def doubled(self) -> int:
+        """Rows that stand twice, in the store where there are most."""
         return max(each.doubled.height for each in self.stores)
 
     @property
     def wrong(self) -> int:
+        """Rows with wrong values, in the store where there are most."""
         return max(each.wrong.height for each in self.stores)
 
     @property
     def stores(self) -> tuple[Difference, ...]:
+        """The differences of production and, where it holds the table, of the lake."""
         return (self.production,) if self.lake is None else (self.production, self.lake)
 
 

@@ -57,17 +57,7 @@ class RunRecord:
 
 def failures(record: RunRecord, found: Findings) -> list[str]:
     """Return why the run proves nothing, or proves a defect; empty when it is proven."""
-    said = []
-    for table in found.tables:
-        if table.doubled:
-            said.append(f"{table.name}: {table.doubled:,} rows are doubled")
-        if table.wrong:
-            said.append(f"{table.name}: {table.wrong:,} rows are wrong")
-        if table.missing and not (record.may_lose and table.name != MARKETS.name):
-            said.append(f"{table.name}: {table.missing:,} rows are missing")
-        is_dropped = record.aside is not None and record.aside.dropped is not None
-        if table.lake is not None and table.lake.found != table.production.found and not is_dropped:
-            said.append(f"{table.name}: the lake has {table.lake.found:,} rows, production {table.production.found:,}")
+    said = _of_tables(record, found)
     if found.merge_lost:
         said.append(f"{found.merge_lost:,} deltas that a gatherer recorded are not in production")
     if found.holes.undeclared:
@@ -92,14 +82,7 @@ def failures(record: RunRecord, found: Findings) -> list[str]:
             f"up to {found.holes.worst_excess_us / 1e6:.3f} s of a market are declared as a hole without need, at one"
             f" place; {MOST_EXCESS_US / 1e6:g} s are allowed"
         )
-    for name, books in (("production", found.books), ("the lake", found.lake_books)):
-        if books.wrong:
-            said.append(f"{len(books.wrong):,} books at the end are wrong in {name}: {_names(books.wrong)}")
-        unsure = books.unexplained if record.may_lose else books.open
-        if unsure:
-            said.append(f"{len(unsure):,} books at the end cannot be told from {name}: {_names(unsure)}")
-        if not books.right and (books.wrong or books.open):
-            said.append(f"not one book at the end is right in {name}")
+    said += _of_books(record, found)
     said += [
         f"fault {fault.name} had no effect that could be observed" for fault in record.faults if fault.effect is None
     ]
@@ -114,6 +97,34 @@ def failures(record: RunRecord, found: Findings) -> list[str]:
         )
     if record.left_in_spools:
         said.append(f"{record.left_in_spools:,} bytes of records were left in the gatherers' spools")
+    return said
+
+
+def _of_tables(record: RunRecord, found: Findings) -> list[str]:
+    said = []
+    for table in found.tables:
+        if table.doubled:
+            said.append(f"{table.name}: {table.doubled:,} rows are doubled")
+        if table.wrong:
+            said.append(f"{table.name}: {table.wrong:,} rows are wrong")
+        if table.missing and not (record.may_lose and table.name != MARKETS.name):
+            said.append(f"{table.name}: {table.missing:,} rows are missing")
+        is_dropped = record.aside is not None and record.aside.dropped is not None
+        if table.lake is not None and table.lake.found != table.production.found and not is_dropped:
+            said.append(f"{table.name}: the lake has {table.lake.found:,} rows, production {table.production.found:,}")
+    return said
+
+
+def _of_books(record: RunRecord, found: Findings) -> list[str]:
+    said = []
+    for name, books in (("production", found.books), ("the lake", found.lake_books)):
+        if books.wrong:
+            said.append(f"{len(books.wrong):,} books at the end are wrong in {name}: {_names(books.wrong)}")
+        unsure = books.unexplained if record.may_lose else books.open
+        if unsure:
+            said.append(f"{len(unsure):,} books at the end cannot be told from {name}: {_names(unsure)}")
+        if not books.right and (books.wrong or books.open):
+            said.append(f"not one book at the end is right in {name}")
     return said
 
 

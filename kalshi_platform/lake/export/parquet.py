@@ -44,6 +44,7 @@ class Parts:
 
     @property
     def rows(self) -> int:
+        """Rows of all parts."""
         return sum(file.rows for file in self.files)
 
 

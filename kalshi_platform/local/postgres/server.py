@@ -13,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 from filelock import FileLock, Timeout
 
@@ -184,7 +185,7 @@ class PostgresServer:
         if result is not None and "already exists" not in result:
             raise DatabaseUnavailable(f"database {name} could not be created on server {self.name}: {result}")
 
-    def __enter__(self) -> PostgresServer:
+    def __enter__(self) -> Self:
         self.start()
         return self
 

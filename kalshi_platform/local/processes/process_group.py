@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
+from typing import Self
 
 from filelock import FileLock, Timeout
 
@@ -198,7 +199,7 @@ class ProcessGroup:
                 self._reaper = None
             self._lock.release(force=True)
 
-    def __enter__(self) -> ProcessGroup:
+    def __enter__(self) -> Self:
         self.open()
         return self
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 from kalshi_platform.market.tables.definition import Column, SqlType, Table
 
 
-def _said(name: str, type: SqlType, meaning: str) -> Column:
+def _said(name: str, sql_type: SqlType, meaning: str) -> Column:
     """A column of what the exchange says of an object, which it may leave out."""
-    return Column(name, type, meaning, nullable=True)
+    return Column(name, sql_type, meaning, nullable=True)
 
 
 _EXCHANGE_INDEX = Column("exchange_index", "integer", "The shard of the exchange that trades the object.", default="0")

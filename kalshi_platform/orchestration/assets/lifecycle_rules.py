@@ -20,6 +20,7 @@ from kalshi_platform.orchestration.resources import LakeResource
     ),
 )
 def lifecycle_rules(lake: LakeResource) -> dg.MaterializeResult:  # type: ignore[type-arg]
+    """Apply the configured lifecycle rules to the lake's bucket."""
     from kalshi_platform.lake.lifecycle import apply
 
     with as_failure():

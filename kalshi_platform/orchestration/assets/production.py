@@ -88,8 +88,10 @@ def _close_each(
         hour = parse_hour_key(key)
         closed = close_hour(settings, hour, resource.clock, resource.bounds(), rest=rest)
         context.log.info(
-            f"hour_closed hour={key} read={join_names(closed.gatherers_read)}"
-            f" missed={join_names(closed.gatherers_missed)}"
+            "hour_closed hour=%s read=%s missed=%s",
+            key,
+            join_names(closed.gatherers_read),
+            join_names(closed.gatherers_missed),
         )
         if closed.gatherers_missed:
             missed[key] = closed.gatherers_missed

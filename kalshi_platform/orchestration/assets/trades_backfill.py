@@ -61,7 +61,7 @@ def _backfill_each(
         done = backfill_trades(database.url, rest, hours, resource.clock, resource.bounds(), done_since=done_since)
         checked += hours
         listed, inserted = done.total("rest_count"), done.total("inserted")
-        context.log.info(f"trades_backfilled day={key} listed={listed} inserted={inserted}")
+        context.log.info("trades_backfilled day=%s listed=%s inserted=%s", key, listed, inserted)
         context.add_asset_metadata(
             {
                 **count_production_rows(database, "trades", day, day + DAY),

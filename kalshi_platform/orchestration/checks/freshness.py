@@ -47,6 +47,7 @@ def make_freshness_evaluation(heartbeats: Mapping[str, Heartbeat | None]) -> dg.
     description="Every gatherer's heartbeat (table or file) is at most 45 s old.",
 )
 def gatherers_are_fresh(platform: PlatformResource) -> dg.AssetCheckResult:
+    """Judge the newest heartbeat of each gatherer."""
     with as_failure():
         services = [load_gatherer_service(name) for name in platform.gatherer_names()]
     passed, metadata = judge_freshness(latest_heartbeats(services, 6.0, SYSTEM_CLOCK))

@@ -14,6 +14,7 @@ from kalshi_platform.orchestration.resources import LakeResource
     description="The rules read from the bucket are the rules this platform wants. A folder has none and passes.",
 )
 def lifecycle_reads_back(lake: LakeResource) -> dg.AssetCheckResult:
+    """Compare the bucket's rules with those that were applied."""
     from kalshi_platform.lake.lifecycle import read_back
 
     with as_failure():

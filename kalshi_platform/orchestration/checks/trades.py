@@ -52,6 +52,7 @@ def check_unique_trades(database: Database, hours: Sequence[datetime]) -> dg.Ass
     description="No (ticker, trade_id) stands in production twice within the last 24 hours.",
 )
 def no_duplicate_trade_ids_last_day(production_database: ProductionDatabase) -> dg.AssetCheckResult:
+    """Count the rows and the distinct trade ids of the last day."""
     now = production_database.clock.now()
     with as_failure(), production_database.database() as database:
         rows, distinct = count_trades(database, now - _DAY, now)
@@ -97,6 +98,7 @@ def check_trade_parity(database: Database, hours: Sequence[datetime], asset: dg.
     description="The same as trade_parity, of the closed hours among the last 24, on demand.",
 )
 def trade_parity_last_day(production_database: ProductionDatabase) -> dg.AssetCheckResult:
+    """Compare stored trades with the exchange's list, for the closed hours of the last day."""
     end = hour_of(production_database.clock.now())
     with as_failure(), production_database.database() as database:
         result = check_trade_parity(database, list_closed_hours(database, end - _DAY, end), _TRADES)

@@ -36,7 +36,7 @@ def merge(context: dg.OpExecutionContext, production_database: ProductionDatabas
 
     with as_failure():
         reason = run_service(context, DEDUPLICATOR, serve, make_merge_events, timing=merge_timing())
-    context.log.info(f"service_ended service={DEDUPLICATOR} reason={reason!r}")
+    context.log.info("service_ended service=%s reason=%r", DEDUPLICATOR, reason)
 
 
 def make_dedup_live_job() -> dg.JobDefinition:

@@ -40,7 +40,7 @@ def record(context: dg.OpExecutionContext, ingestor: WebSocketIngestor) -> None:
             timing=gatherer_timing(name, names),
             may_rotate=lambda: another_gatherer_is_recording(name, names),
         )
-    context.log.info(f"service_ended service={gatherer_service_name(name)} reason={reason!r}")
+    context.log.info("service_ended service=%s reason=%r", gatherer_service_name(name), reason)
 
 
 def make_gather_job(names: Sequence[str]) -> dg.JobDefinition:

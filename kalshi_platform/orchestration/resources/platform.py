@@ -28,21 +28,27 @@ class PlatformResource(dg.ConfigurableResource):  # type: ignore[type-arg]
 
     @property
     def clock(self) -> Clock:
+        """The system's clock."""
         return SYSTEM_CLOCK
 
     def gatherer_names(self) -> tuple[str, ...]:
+        """Return the names of all configured gatherers."""
         return config.gatherer_names()
 
     def exchange(self) -> ExchangeSettings:
+        """Read the settings of the exchange."""
         return config.load_exchange()
 
     def gatherer(self, name: str) -> GathererSettings:
+        """Read the settings of one gatherer."""
         return config.load_gatherer(name)
 
     def bounds(self) -> PartitionBounds:
+        """Read how far back and ahead partitions may be made."""
         return config.load_bounds()
 
     def state_dir(self) -> Path:
+        """Return the folder of heartbeats, locks and spools."""
         return config.state_dir()
 
     def rest_client(self) -> RestClient:
@@ -68,17 +74,21 @@ class ProductionDatabase(dg.ConfigurableResource):  # type: ignore[type-arg]
     """The merged database, what the merge reads from, and the public REST API that trades are compared with."""
 
     def settings(self) -> DeduplicatorSettings:
+        """Read the settings of the deduplicator, production's URL among them."""
         return config.load_deduplicator()
 
     def bounds(self) -> PartitionBounds:
+        """Read how far back and ahead partitions may be made."""
         return config.load_bounds()
 
     @property
     def clock(self) -> Clock:
+        """The system's clock."""
         return SYSTEM_CLOCK
 
     @contextmanager
     def database(self) -> Iterator[Database]:
+        """Open production; it is closed at the end of the block."""
         with opened(self.settings().production_url, "production") as database:
             yield database
 
@@ -93,6 +103,7 @@ class LakeResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     """Where the Parquet files go."""
 
     def settings(self) -> LakeSettings:
+        """Read the settings of the lake."""
         return config.load_lake()
 
 

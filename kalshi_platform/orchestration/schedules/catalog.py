@@ -33,6 +33,7 @@ _SQL = load(Path(__file__).parents[1] / "queries.sql")
 def sync_catalog_when_stale(
     context: dg.ScheduleEvaluationContext, platform: PlatformResource
 ) -> list[dg.RunRequest] | dg.SkipReason:
+    """Request a sync of each gatherer whose catalog is not fresh."""
     return evaluate_or_skip(lambda: _request_syncs(context, platform), platform.exchange)
 
 
@@ -45,6 +46,7 @@ def sync_catalog_when_stale(
     description="At ten past every hour: the gatherers' catalogs → production.",
 )
 def merge_catalog_schedule(production_database: ProductionDatabase) -> dg.RunRequest | dg.SkipReason:
+    """Request a merge of the gatherers' catalogs."""
     return evaluate_or_skip(dg.RunRequest, production_database.settings)
 
 

@@ -76,6 +76,7 @@ def make_daily_schedules(first_day: datetime) -> list[dg.ScheduleDefinition]:
 def export_days_schedule(
     context: dg.ScheduleEvaluationContext, production_database: ProductionDatabase, lake: LakeResource
 ) -> dg.RunRequest | dg.SkipReason:
+    """Request the exports of the day that has ended."""
     request = dg.RunRequest(partition_key=day_key(_midnight(scheduled_time(context)) - DAY))
     return evaluate_or_skip(lambda: request, production_database.settings, lake.settings)
 
@@ -89,6 +90,8 @@ def export_days_schedule(
     description="Every day at 00:40 UTC: puts the bucket's lifecycle rules in place again and reads them back.",
 )
 def apply_lifecycle_schedule(lake: LakeResource) -> dg.RunRequest | dg.SkipReason:
+    """Request that the lifecycle rules be applied, where the lake is a bucket."""
+
     def request() -> dg.RunRequest | dg.SkipReason:
         if lake.settings().root.startswith("s3://"):
             return dg.RunRequest()

@@ -60,6 +60,7 @@ def make_hourly_schedules(first_hour: datetime) -> list[dg.ScheduleDefinition]:
 def close_hours_schedule(
     context: dg.ScheduleEvaluationContext, production_database: ProductionDatabase, lake: LakeResource
 ) -> dg.RunRequest | dg.SkipReason:
+    """Request the close and the exports of the hour that has ended."""
     hour = scheduled_time(context).replace(minute=0, second=0, microsecond=0) - HOUR
     request = dg.RunRequest(partition_key=hour_key(hour))
     return evaluate_or_skip(lambda: request, production_database.settings, lake.settings)

@@ -69,8 +69,10 @@ def fill(production: Production) -> None:
     for table, column in TIME_COLUMNS.items():
         rows: list[dict[str, Any]] = []
         for ticker in ("KXB-2", "KXA-1", "kxa-lower", "KXÜ"):
-            for moment in (HOUR - US, HOUR, at(30), HOUR + ONE - US, HOUR + ONE):
-                rows.append({column: moment, "ticker": ticker, "trade_id": f"{ticker}{moment}"})
+            rows += [
+                {column: moment, "ticker": ticker, "trade_id": f"{ticker}{moment}"}
+                for moment in (HOUR - US, HOUR, at(30), HOUR + ONE - US, HOUR + ONE)
+            ]
         names = DATASETS[f"raw/{table}"].schema.names
         production.insert(table, [{k: v for k, v in row.items() if k in names} for row in rows])
 

@@ -26,10 +26,9 @@ def test_an_error_of_the_reader_comes_out_after_the_items_before_it() -> None:
         yield 1
         raise OSError("the source broke")
 
-    seen = []
-    with pytest.raises(OSError, match="the source broke"), read_ahead(failing()) as items:  # noqa: PT012
-        for item in items:
-            seen.append(item)
+    seen: list[int] = []
+    with pytest.raises(OSError, match="the source broke"), read_ahead(failing()) as items:
+        seen.extend(items)
     assert seen == [1]
     assert reading_threads() == []
 

@@ -31,7 +31,8 @@ _SUBSCRIPTION = ["ticker", "seq"]
 class VerifiedLedger(NamedTuple):
     """`ledger`: with book subscriptions only as far as they stand. `pending`: whether one that is still open may yet be
     proved
-    to reach further."""
+    to reach further.
+    """
 
     ledger: StreamLedger
     pending: bool

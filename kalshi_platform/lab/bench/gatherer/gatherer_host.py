@@ -34,6 +34,7 @@ class CommitTimes(logging.Handler):
         self.by_batch: dict[int, int] = {}
 
     def emit(self, record: logging.LogRecord) -> None:
+        """Note the time of a batch's commit."""
         event = record.msg
         if isinstance(event, Event) and event.name == batch_commit.COMMITTED:
             self.by_batch[int(str(event.fields["batch_no"]))] = SYSTEM_CLOCK.now_ns()

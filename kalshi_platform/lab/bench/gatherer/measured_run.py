@@ -35,7 +35,8 @@ FROM stream_segments JOIN streams USING (stream_id) WHERE channel = %(channel)s
 @dataclass(frozen=True)
 class Run:
     """What one run gave. Latencies: from the socket read that brought a record to the return of the commit that stored
-    it, over all records. CPU in µs per message; None where the machine does not tell."""
+    it, over all records. CPU in µs per message; None where the machine does not tell.
+    """
 
     who: str
     messages: int
@@ -165,7 +166,8 @@ def _read_off(
 
 def losses(transaction: Transaction, rows: Mapping[str, int], last_seqs: Mapping[str, int]) -> list[str]:
     """What is missing of `rows` (by table), and of the ledger's claim that every number up to the last one sent on a
-    channel was received; empty when all is there."""
+    channel was received; empty when all is there.
+    """
     lost = []
     for table, count in rows.items():
         counted = transaction.fetch_one(f"SELECT count(*) FROM {table}")  # noqa: S608 - our own names

@@ -9,7 +9,7 @@ import itertools
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Self
 
 from kalshi_platform.clock import Clock
 from kalshi_platform.exchange.framing import FrameDecoder
@@ -83,11 +83,8 @@ def stage_costs(capture: Capture, url: str, clock: Clock) -> dict[str, dict[str,
 
 
 def _payloads(capture: Capture) -> list[bytes]:
-    found = []
     with capture.path.open("rb") as file:
-        for line in itertools.islice(file, MOST):
-            found.append(line.partition(b'"frame":')[2].rstrip()[:-1])
-    return found
+        return [line.partition(b'"frame":')[2].rstrip()[:-1] for line in itertools.islice(file, MOST)]
 
 
 def _framed(payload: bytes) -> bytes:
@@ -155,7 +152,7 @@ class _TimedCursor:
         self._cursor = cursor
         self._costs = costs
 
-    def __enter__(self) -> _TimedCursor:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_exc: object) -> None:

@@ -95,7 +95,13 @@ def shown(findings: Mapping[str, Any]) -> str:
     return table(("", "input rows/s", "ratio", "inserted rows/s", "client µs/row", "peak MiB"), rows)
 
 
-def _platform(stack: BenchStack, label: str, data: MergeData, urls: Mapping[str, str], clock: Clock) -> MergeRun:
+def _platform(
+    stack: BenchStack,
+    label: str,
+    data: MergeData,
+    urls: Mapping[str, str],
+    clock: Clock,  # noqa: ARG001 - called as _naive is
+) -> MergeRun:
     production = stack.database(label, "production")
     folder = stack.folder / label
     folder.mkdir()

@@ -32,7 +32,8 @@ Ints = npt.NDArray[np.int64]
 @dataclass(frozen=True)
 class MergeData:
     """`truth` distinct rows from `start_us` on; each of `gatherers` holds `overlap` of them with all others, and an
-    equal part of the rest alone."""
+    equal part of the rest alone.
+    """
 
     truth: int
     gatherers: int

@@ -171,7 +171,8 @@ class _Soak:
 
     def _settle(self, before: Mapping[str, Any]) -> tuple[dict[str, int], dict[str, list[tuple[str, int]]]]:
         """Let everything arrive and be committed; return what was published, by kind, and, by gatherer, channel and
-        last number of every numbered stream that is open."""
+        last number of every numbered stream that is open.
+        """
         stack = self._stack
         self._wait(_LAST_WORDS_S)
         self._soon(stack.venue.drained, _SETTLE_S)

@@ -111,6 +111,7 @@ def as_text(content: Mapping[str, Any]) -> str:
 
 
 def picture(ran: SoakRun, against: Sequence[str]) -> bytes:
+    """Draw the run's series over time; `against` lists why it is not flat. Returns a PNG."""
     title = f"{ran.rate:,.0f} messages/s for {ran.seconds / 60:.0f} minutes: {'flat' if not against else 'NOT flat'}"
     series = {
         name: [

@@ -34,6 +34,7 @@ class Difference:
 
     @property
     def is_none(self) -> bool:
+        """Whether nothing is missing, doubled or wrong."""
         return self.missing.is_empty() and self.doubled.is_empty() and self.wrong.is_empty()
 
 

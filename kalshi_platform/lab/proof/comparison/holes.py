@@ -128,8 +128,10 @@ def account(
             is_inside = low < inside[1] and high > inside[0]
             declared += is_inside or any(low <= moment < high for moment in lost_of.get(ticker, ()))
         common = common_losses.get(ticker, []) if needed else [ALWAYS]
-        for hole in holes(claims.get(ticker, []), inside) if inside[0] < inside[1] else []:
-            excesses.append(_excess(ticker, hole, intersection([hole], common)))
+        if inside[0] < inside[1]:
+            excesses += [
+                _excess(ticker, hole, intersection([hole], common)) for hole in holes(claims.get(ticker, []), inside)
+            ]
     return HoleAccount(true, undeclared, rows, declared, excesses)
 
 

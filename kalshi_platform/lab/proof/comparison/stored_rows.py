@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Self
 
 import polars as pl
 
@@ -64,7 +64,7 @@ class Production:
         self._opening = arrow_snapshot(url)
         self._snapshot: ArrowSnapshot
 
-    def __enter__(self) -> Production:
+    def __enter__(self) -> Self:
         self._snapshot = self._opening.__enter__()
         return self
 

@@ -6,6 +6,7 @@ import contextlib
 import socket
 import threading
 from types import TracebackType
+from typing import Self
 
 _LOOPBACK = "127.0.0.1"
 _CHUNK_BYTES = 64 * 1024
@@ -37,7 +38,7 @@ class Forwarder:
         for each in ends:
             _end(each)
 
-    def __enter__(self) -> Forwarder:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(

@@ -238,7 +238,8 @@ class Ground:
 
     def _production_clock_back(self, fault: InjectedFault, _planned: PlannedFault) -> str | None:
         """The clock of a server cannot be set from here: every moment of its own that it keeps is moved instead, which
-        is the same to whoever compares them with its clock. That of the merge's process is set."""
+        is the same to whoever compares them with its clock. That of the merge's process is set.
+        """
         self.stack.step_clock(MERGE, -BACK_S)
         moved = self._move_production_times(BACK_S)
         late = self._late_trades()

@@ -45,9 +45,11 @@ class SteppedClock(clock.SystemClock):
                 self._offset_ns = 0
 
     def now(self) -> datetime:
+        """Return the stepped time, aware, in UTC."""
         return super().now() + timedelta(microseconds=self._offset_ns / 1_000)
 
     def now_ns(self) -> int:
+        """Return the stepped time in nanoseconds since 1970."""
         return super().now_ns() + self._offset_ns
 
     def _follow(self) -> None:

@@ -130,8 +130,7 @@ class Activity:
             index = bisect_left(grid, fair) - 1 - int(random() * 5)
         place = places.get(limit)
         highest = (bisect_left(grid, limit) if place is None else place) - 1
-        index = highest if index > highest else index
-        index = 0 if index < 0 else index
+        index = max(0, min(index, highest))
         price = grid[index]
         size = own.get(price, 0)
         if cancels and size and random() < 0.6:

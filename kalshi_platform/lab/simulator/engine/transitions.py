@@ -137,7 +137,7 @@ class Transitions:
             settlement_value=payloads.DOLLARS[settlement_e4],
         )  # fmt: skip
 
-    def dispute(self, market: Market, now_us: int) -> None:
+    def dispute(self, market: Market, now_us: int) -> None:  # noqa: ARG002 - called as the other transitions are
         """Call a determination into question: no message; the market waits for a second one."""
         self._require(market, universe.DETERMINED)
         if market.has_vanished:

@@ -14,6 +14,8 @@ FINALIZED = "finalized"
 
 @dataclass(slots=True, eq=False)
 class Series:
+    """A series, the template of its events."""
+
     ticker: str
     title: str
     category: str
@@ -27,6 +29,8 @@ class Series:
 
 @dataclass(slots=True, eq=False)
 class Event:
+    """An event and its markets; `is_combo`: a multivariate event."""
+
     ticker: str
     series_ticker: str
     title: str
@@ -64,6 +68,8 @@ class Minute:
 
 @dataclass(slots=True, eq=False)
 class Market:
+    """A market with its book; prices in 1/10,000 dollar, counts in 1/100 contract."""
+
     ticker: str
     event_ticker: str
     series_ticker: str

@@ -37,10 +37,10 @@ class _Recorder:
     def delta(self, market: Market, us: int, side: int, price_e4: int, delta_e2: int) -> None:
         self.add("orderbook_delta", BOOK, us, payloads.delta(market, us, side, price_e4, delta_e2))
 
-    def trade(self, market: Market, trade: Trade) -> None:
+    def trade(self, market: Market, trade: Trade) -> None:  # noqa: ARG002 - a sink's signature
         self.add("trade", TRADE, trade.us, payloads.trade(trade))
 
-    def ticker(self, market: Market, us: int, body: bytes, *, initial: bool) -> None:
+    def ticker(self, market: Market, us: int, body: bytes, *, initial: bool) -> None:  # noqa: ARG002 - a sink's signature
         self.add("ticker", TICKER, us, body)
 
     def lifecycle(self, kind: str, ticker: str, us: int, msg: dict[str, Any]) -> None:

@@ -29,7 +29,7 @@ from kalshi_platform.lab.simulator.engine.subscriptions import BOOK, COMBO_LIFEC
 from kalshi_platform.lab.simulator.engine.universe import Event, Market, Trade
 from kalshi_platform.lab.simulator.settings import ReplaySettings
 
-logger = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 Json = dict[str, Any]
 ANSWERS = frozenset({"subscribed", "unsubscribed", "ok", "error"})
@@ -99,7 +99,7 @@ def _recorded(kind: str, content: object, received_at_ns: int) -> Recorded:
             change = recorded_delta(msg)
         except (KeyError, ValueError, ArithmeticError) as problem:
             # The recording is served as it is; what an odd delta does to a client is the client's to find.
-            logger.warning("recorded delta of %s is not understood: %r", ticker, problem)
+            _log.warning('recorded_delta_not_understood ticker=%s problem="%r"', ticker, problem)
     us = recorded_time_us(msg, received_at_ns)
     # A type from the future is passed on to whoever reads books.
     channel = CHANNELS.get(kind, BOOK)
@@ -191,7 +191,7 @@ class Playback:
         await flush()
         self._exchange.truth.spill(everything=True)
         self.is_finished = True
-        logger.info("replay finished: %d messages played, %d skipped", self.played, self.skipped)
+        _log.info("replay_finished played=%d skipped=%d", self.played, self.skipped)
 
     async def _wait_for_subscribers(self) -> None:
         wanted = self._settings.wait_subscribers
@@ -314,7 +314,7 @@ class Playback:
         try:
             market.book.apply(side, price, delta_e2)
         except BookViolation as problem:
-            logger.warning("recorded delta of %s does not fit its book: %s", frame.ticker, problem)
+            _log.warning('recorded_delta_does_not_fit ticker=%s problem="%s"', frame.ticker, problem)
         publisher.recorded_delta(frame.ticker, frame.body, side, price)
 
     def _note_trade(self, market: Market, frame: Recorded) -> None:
@@ -328,7 +328,7 @@ class Playback:
             count = _scaled(msg["count_fp"] if "count_fp" in msg else msg["count"], 100)
             taker = SIDES.index(msg.get("taker_outcome_side") or msg["taker_side"])
         except (KeyError, ValueError, ArithmeticError) as problem:
-            logger.warning("recorded trade of %s is not understood: %s", frame.ticker, problem)
+            _log.warning('recorded_trade_not_understood ticker=%s problem="%r"', frame.ticker, problem)
             return
         trade = Trade(
             frame.us,

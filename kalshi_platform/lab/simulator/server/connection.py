@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from typing import Any
 
 from aiohttp import web
@@ -10,8 +9,6 @@ from aiohttp import web
 from kalshi_platform.lab.simulator.engine.faults import Peer
 from kalshi_platform.lab.simulator.engine.subscriptions import Session
 from kalshi_platform.lab.simulator.server.keys import TokenBucket
-
-logger = logging.getLogger(__name__)
 
 TEXT, CLOSE, PING, PONG = 0x81, 0x88, 0x89, 0x8A
 HEARTBEAT = b"heartbeat"

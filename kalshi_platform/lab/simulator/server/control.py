@@ -40,6 +40,8 @@ from kalshi_platform.lab.simulator.server.injector import FaultInjector
 from kalshi_platform.lab.simulator.server.rest import answer, market_state
 
 Json = dict[str, Any]
+_PLAIN_TRANSITIONS = ("open", "close", "dispute", "settle", "activate")
+"""Actions on a market that take no parameters: methods of the scenario."""
 
 
 class BadCommand(PermanentError):
@@ -114,24 +116,16 @@ class Control:
             market = scenario.create(now_us, event=event, **params)
         else:
             market = self._find(params.pop("ticker", ""))
-            if action == "open":
-                scenario.open(market, now_us)
-            elif action == "close":
-                scenario.close(market, now_us)
+            if action in _PLAIN_TRANSITIONS:
+                getattr(scenario, action)(market, now_us)
             elif action == "determine":
                 scenario.determine(market, now_us, params.get("result", "yes"), params.get("settlement_e4"))
-            elif action == "dispute":
-                scenario.dispute(market, now_us)
             elif action == "reopen":
                 scenario.reopen(market, now_us, now_us + round(float(params["close_in_s"]) * 1_000_000))
             elif action == "change_fees":
                 scenario.change_fees(exchange.venue.events[market.event_ticker], now_us)
-            elif action == "settle":
-                scenario.settle(market, now_us)
             elif action == "deactivate":
                 scenario.deactivate(market, now_us, for_s=params.get("for_s"))
-            elif action == "activate":
-                scenario.activate(market, now_us)
             elif action == "move_close":
                 scenario.move_close(market, now_us, now_us + round(float(params["close_in_s"]) * 1_000_000))
             elif action == "change_metadata":

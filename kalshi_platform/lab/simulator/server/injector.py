@@ -285,7 +285,8 @@ class FaultInjector:
 
     def _send_floods(self) -> None:
         """Frames of a type from the future, `per_second` of them: beside the subscriptions, or `numbered`, which
-        takes a number of the subscription to `channel` each and says nothing about any market."""
+        takes a number of the subscription to `channel` each and says nothing about any market.
+        """
         now = self._exchange.clock.monotonic()
         for fault in self._exchange.board.active("flood", now):
             is_numbered = bool(fault.params.get("numbered", False))

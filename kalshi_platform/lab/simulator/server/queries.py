@@ -102,17 +102,7 @@ def market_filter(query: Query, now_us: int) -> Callable[[Market], bool]:
     mve = query.get("mve_filter") or None
     if mve not in (None, "only", "exclude"):
         raise BadQuery("mve_filter must be only or exclude")
-    ranges: dict[str, tuple[int, int]] = {}
-    for name, allowed in COMBINATIONS.items():
-        low = number(query, f"min_{name}_ts", default=-1)
-        high = number(query, f"max_{name}_ts", default=-1)
-        if low < 0 and high < 0:
-            continue
-        if status not in allowed:
-            raise BadQuery(f"{name} timestamp filters do not go with status={status}")
-        ranges[name] = (low * SECOND_US if low >= 0 else 0, (high + 1) * SECOND_US if high >= 0 else 1 << 62)
-    if len(ranges) > 1:
-        raise BadQuery("only one kind of timestamp filter is allowed")
+    ranges = _time_ranges(query, status)
     if "updated" in ranges and (mve != "exclude" or query.get("tickers") or query.get("event_ticker")):
         raise BadQuery("min_updated_ts goes with mve_filter=exclude, and with series_ticker only")
     tickers = _list(query.get("tickers", ""))
@@ -132,6 +122,21 @@ def market_filter(query: Query, now_us: int) -> Callable[[Market], bool]:
         return True
 
     return wanted
+
+
+def _time_ranges(query: Query, status: str | None) -> dict[str, tuple[int, int]]:
+    ranges: dict[str, tuple[int, int]] = {}
+    for name, allowed in COMBINATIONS.items():
+        low = number(query, f"min_{name}_ts", default=-1)
+        high = number(query, f"max_{name}_ts", default=-1)
+        if low < 0 and high < 0:
+            continue
+        if status not in allowed:
+            raise BadQuery(f"{name} timestamp filters do not go with status={status}")
+        ranges[name] = (low * SECOND_US if low >= 0 else 0, (high + 1) * SECOND_US if high >= 0 else 1 << 62)
+    if len(ranges) > 1:
+        raise BadQuery("only one kind of timestamp filter is allowed")
+    return ranges
 
 
 def historical_filter(query: Query, now_us: int) -> Callable[[Market], bool]:

@@ -27,7 +27,7 @@ from kalshi_platform.lab.simulator.server.keys import TokenBucket, Verifier
 from kalshi_platform.lab.simulator.server.rest import RestApi, answer, error
 from kalshi_platform.lab.simulator.settings import SCENARIO_OFF, ReplaySettings, SimulatorSettings
 
-logger = logging.getLogger(__name__)
+_log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 WS_PATH = "/trade-api/ws/v2"
@@ -200,7 +200,7 @@ class Server:
 
 def _log_failure(task: asyncio.Task[None]) -> None:
     if not task.cancelled() and task.exception() is not None:
-        logger.critical("the exchange's publishing stopped", exc_info=task.exception())
+        _log.critical("publishing_stopped", exc_info=task.exception())
 
 
 @web.middleware
