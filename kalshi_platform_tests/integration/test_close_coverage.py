@@ -288,7 +288,7 @@ def test_around_a_change_of_an_impossible_time_nothing_is_claimed_of_its_market(
     assert find_hours_to_close(world.production, SYSTEM_CLOCK.now()) == [HOUR]
     close(world)
     assert {row[0] for row in ranges(world)} == {"Q"}
-    assert "of a time that cannot be" in world.rows("SELECT detail FROM book_proofs WHERE ticker = 'A'")[0][0]
+    assert "an implausible exchange time" in world.rows("SELECT detail FROM book_proofs WHERE ticker = 'A'")[0][0]
 
 
 def test_a_step_back_in_time_between_two_hours_takes_the_claims_of_both(merge_world: World) -> None:

@@ -319,7 +319,7 @@ def _upsert(transaction: Transaction, table: str, columns: Sequence[str], rows: 
     """Write rows that are known more newly; an object keeps the earliest moment at which a gatherer saw it."""
     updates = ", ".join(f"{name} = excluded.{name}" for name in columns if name not in ("ticker", "first_seen_at"))
     newer = "t.known_at < excluded.known_at"
-    if table == "markets":  # as `newest` has it
+    if table == "markets":  # as find_newest() has it
         lost = "{0}.status = 'vanished' AND {0}.result IS NULL AND {1}.result IS NOT NULL"
         newer = (
             f"CASE WHEN {lost.format('t', 'excluded')} THEN true WHEN {lost.format('excluded', 't')} THEN false"
