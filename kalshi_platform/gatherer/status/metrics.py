@@ -92,7 +92,7 @@ def _connections(connections: Mapping[str, ConnectionStatus]) -> Iterator[Metric
         all_of(lambda each: each.last_data_age_s),
     )  # fmt: skip
     yield gauges(
-        f"{_P}markets_requested_rarely", "Markets that lose their claim again and again.", label,
+        f"{_P}markets_asked_rarely", "Markets that lose their claim again and again.", label,
         all_of(lambda each: each.asked_rarely),
     )  # fmt: skip
 
