@@ -54,7 +54,8 @@ class ArrowBuilder:
     """Makes Arrow tables of structs of one type, in the columns of `table`, fewer those of `without`.
 
     A column is filled from the field of its name; a time from the field with the unit `_us` or `_ns`. That is settled
-    when the builder is made, so that no row costs a look-up. Raises KeyError where a column has no field to fill it.
+    when the builder is made, so that no row costs a look-up. A column that came later and may be null is null until the
+    struct has its field; any other without one raises KeyError.
     """
 
     def __init__(
@@ -86,6 +87,8 @@ def _array_maker(
         places = [fields[name] for name in names]
         return lambda values: pa.array(list(map(value, *(values[place] for place in places))), arrow_type)
     field = column.struct_field(fields)
+    if field is None and column.nullable and column.since > 1:
+        return lambda values: pa.nulls(len(values[0]), arrow_type)
     if field is None:
         raise KeyError(f"no field of {kind.__name__} fills {table.name}.{column.name}")
     place = fields[field]

@@ -47,6 +47,11 @@ def test_a_column_without_a_field_is_refused_when_the_builder_is_made() -> None:
         ArrowBuilder(Sample, TABLE, without=("batch_no",))
 
 
+def test_a_column_that_came_later_is_null_until_the_struct_has_its_field() -> None:
+    later = Table("samples", "One row per sample.", (*TABLE.columns[:3], Column("n", "text", "New.", True, since=2)))
+    assert ArrowBuilder(Sample, later)([Sample(1, 2, 3)]).column("n").to_pylist() == [None]
+
+
 def test_every_time_series_table_has_an_arrow_type_for_each_column_that_is_written() -> None:
     for tables in DATABASES.values():
         for table in tables.values():
