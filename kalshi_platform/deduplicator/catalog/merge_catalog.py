@@ -223,10 +223,7 @@ class _Merge:
             for name, news in self._news.items()
         ]
         with self._production.transaction() as transaction:
-            rows = transaction.fetch_all(
-                _SQL["find_pending_tickers"],
-                (list(self._news), table, beyond, NAMES_AT_ONCE),
-            )
+            rows = transaction.fetch_all(_SQL["find_pending_tickers"], (list(self._news), table, beyond, NAMES_AT_ONCE))
         return [*pages, [ticker for (ticker,) in rows]]
 
     def _chunk(
@@ -280,9 +277,7 @@ class _Merge:
             "(%s::text, %s::timestamptz, %s::timestamptz)",
         )
         transaction.execute_values(
-            _SQL["delete_versions"].format(table=table),
-            versions.drop.rows(),
-            "(%s::text, %s::timestamptz)",
+            _SQL["delete_versions"].format(table=table), versions.drop.rows(), "(%s::text, %s::timestamptz)"
         )
 
     def _record_pending(self, transaction: Transaction, table: str, tickers: Sequence[str]) -> None:
@@ -291,13 +286,9 @@ class _Merge:
         A version that was left out because another one said the same may count once others change: so a
         gatherer that was missed is read again. One that was never read will be read from its beginning anyway.
         """
+        transaction.execute(_SQL["delete_pending"], (list(self._news), table, list(tickers)))
         transaction.execute(
-            _SQL["delete_pending"],
-            (list(self._news), table, list(tickers)),
-        )
-        transaction.execute(
-            _SQL["insert_pending"],
-            (table, [name for name in self.missed if name in self._positions], list(tickers)),
+            _SQL["insert_pending"], (table, [name for name in self.missed if name in self._positions], list(tickers))
         )
 
     def _read(self, name: str, task: Callable[[Transaction], Result]) -> Result:
@@ -326,16 +317,13 @@ def _upsert(transaction: Transaction, table: str, columns: Sequence[str], rows: 
             f" ELSE {newer} END"
         )
     return transaction.execute_values(
-        _SQL["upsert_objects"].format(table=table, columns=", ".join(columns), updates=updates, newer=newer),
-        rows,
+        _SQL["upsert_objects"].format(table=table, columns=", ".join(columns), updates=updates, newer=newer), rows
     )
 
 
 def _set_first_seen(transaction: Transaction, table: str, moments: pl.DataFrame) -> None:
     transaction.execute_values(
-        _SQL["set_first_seen"].format(table=table),
-        moments.rows(),
-        "(%s::text, %s::timestamptz)",
+        _SQL["set_first_seen"].format(table=table), moments.rows(), "(%s::text, %s::timestamptz)"
     )
 
 

@@ -78,8 +78,7 @@ def read_changed_tickers(transaction: Transaction, table: str, after: int, beyon
     ascending by their bytes, that come after `beyond`.
     """
     rows = transaction.fetch_all(
-        _SQL["find_changed_tickers"].format(table=table),
-        {"after": after, "beyond": beyond, "limit": NAMES_AT_ONCE},
+        _SQL["find_changed_tickers"].format(table=table), {"after": after, "beyond": beyond, "limit": NAMES_AT_ONCE}
     )
     return [ticker for (ticker,) in rows]
 
@@ -104,10 +103,7 @@ def read_columns(transaction: Transaction, table: str) -> list[str]:
     """Read the columns of a table of the catalog: the same in gatherers and production, made by the same SQL. Without
     the number of the change, which each database gives itself.
     """
-    rows = transaction.fetch_all(
-        _SQL["read_columns"],
-        (table,),
-    )
+    rows = transaction.fetch_all(_SQL["read_columns"], (table,))
     return [str(row[0]) for row in rows]
 
 

@@ -41,18 +41,12 @@ class CloseAlarm:
 def read_worst_markets(production: Database, hours: Sequence[datetime], limit: int = 20) -> list[MarketProof]:
     """Markets that failed in these hours, the lowest score first."""
     with production.transaction() as transaction:
-        rows = transaction.fetch_all(
-            _SQL["find_worst_markets"],
-            (list(hours), limit),
-        )
+        rows = transaction.fetch_all(_SQL["find_worst_markets"], (list(hours), limit))
     return [MarketProof(*row) for row in rows]
 
 
 def read_alarms_between(production: Database, low: datetime, high: datetime) -> list[CloseAlarm]:
     """Alarms of the hours of [low, high), by hour and kind."""
     with production.transaction() as transaction:
-        rows = transaction.fetch_all(
-            _SQL["read_alarms_between"],
-            (low, high),
-        )
+        rows = transaction.fetch_all(_SQL["read_alarms_between"], (low, high))
     return [CloseAlarm(*row) for row in rows]

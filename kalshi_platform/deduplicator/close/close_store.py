@@ -32,20 +32,14 @@ _A_WEEK = timedelta(days=7)
 
 def read_kept_claims(transaction: Transaction, hour: datetime, streams: Mapping[str, Iterable[int]]) -> pl.DataFrame:
     """Read claims of the hour whose streams (by gatherer) are not in `streams`: they can no longer be read."""
-    rows = transaction.fetch_all(
-        _SQL["read_claims"],
-        (hour, hour + HOUR),
-    )
+    rows = transaction.fetch_all(_SQL["read_claims"], (hour, hour + HOUR))
     found = pl.DataFrame(rows, schema=CLAIM_COLUMNS, orient="row")
     return _without_streams(found, streams)
 
 
 def read_run_checks(transaction: Transaction, hour: datetime, tickers: Iterable[str]) -> dict[str, tuple[int, int]]:
     """Read how many run checks of these markets the last close made, and how many of them failed."""
-    rows = transaction.fetch_all(
-        _SQL["read_run_checks"],
-        (hour, sorted(set(tickers))),
-    )
+    rows = transaction.fetch_all(_SQL["read_run_checks"], (hour, sorted(set(tickers))))
     return {ticker: (checks, failures) for ticker, checks, failures in rows}
 
 
@@ -102,17 +96,13 @@ def replace_statistics(transaction: Transaction, hour: datetime, statistics: pl.
 def record_streams(transaction: Transaction, hour: datetime, held: Mapping[str, pl.DataFrame]) -> None:
     """Record what the streams that were read hold of the hour, by gatherer; see gatherer_hour.HELD."""
     transaction.execute_values(
-        _SQL["record_streams"],
-        [(hour, name, *row) for name, streams in held.items() for row in streams.iter_rows()],
+        _SQL["record_streams"], [(hour, name, *row) for name, streams in held.items() for row in streams.iter_rows()]
     )
 
 
 def read_regression_alarms(transaction: Transaction, hour: datetime, max_out_of_orderness_us: int) -> list[Alarm]:
     """Read alarms of streams whose time went back by more than the bound, read now or by an earlier close."""
-    rows = transaction.fetch_all(
-        _SQL["find_large_regressions"],
-        (hour, max_out_of_orderness_us),
-    )
+    rows = transaction.fetch_all(_SQL["find_large_regressions"], (hour, max_out_of_orderness_us))
     return [
         (
             "time_step_back",
@@ -128,10 +118,7 @@ def replace_regressions(
 ) -> None:
     """Replace the time regressions of the streams that were read. `regressions`: the columns of _REGRESSIONS."""
     for gatherer, stream_ids in streams.items():
-        transaction.execute(
-            _SQL["delete_regressions"],
-            (hour, gatherer, sorted(stream_ids)),
-        )
+        transaction.execute(_SQL["delete_regressions"], (hour, gatherer, sorted(stream_ids)))
     transaction.execute_values(
         _SQL["insert_regressions"],
         [(hour, *row[:5], datetime_from_us(row[5])) for row in regressions.select(_REGRESSIONS.keys()).iter_rows()],
@@ -142,14 +129,8 @@ def replace_alarms(transaction: Transaction, hour: datetime, alarms: Iterable[Al
     """Replace the alarms of the hour; one that is raised again keeps its moment."""
     found = {(kind, subject): detail for kind, subject, detail in alarms}
     rows = [(hour, kind, subject, detail) for (kind, subject), detail in sorted(found.items())]
-    transaction.execute(
-        _SQL["delete_alarms"],
-        (hour, [f"{kind} {subject}" for kind, subject in found]),
-    )
-    transaction.execute_values(
-        _SQL["upsert_alarms"],
-        rows,
-    )
+    transaction.execute(_SQL["delete_alarms"], (hour, [f"{kind} {subject}" for kind, subject in found]))
+    transaction.execute_values(_SQL["upsert_alarms"], rows)
 
 
 def read_alarms(transaction: Transaction, hour: datetime) -> tuple[Alarm, ...]:
@@ -170,20 +151,14 @@ def count_rows(transaction: Transaction, hour: datetime) -> dict[str, int]:
 
 def read_checkpointed_snapshots(transaction: Transaction, low: datetime, high: datetime) -> pl.DataFrame:
     """Read which snapshots have a checkpoint in [low, high): gatherer, stream_id, seq, ticker."""
-    rows = transaction.fetch_all(
-        _SQL["find_checkpointed_snapshots"],
-        (low, high),
-    )
+    rows = transaction.fetch_all(_SQL["find_checkpointed_snapshots"], (low, high))
     schema = {"gatherer": pl.String, "stream_id": pl.Int64, "seq": pl.Int64, "ticker": pl.String}
     return pl.DataFrame(rows, schema=schema, orient="row")
 
 
 def read_checkpointed_streams(transaction: Transaction, hour: datetime) -> dict[str, frozenset[int]]:
     """Read which streams have a checkpoint in the hour, by gatherer."""
-    rows = transaction.fetch_all(
-        _SQL["find_checkpointed_streams"],
-        (hour, hour + HOUR),
-    )
+    rows = transaction.fetch_all(_SQL["find_checkpointed_streams"], (hour, hour + HOUR))
     return {gatherer: frozenset(stream_ids) for gatherer, stream_ids in rows}
 
 
@@ -192,10 +167,7 @@ def replace_checkpoints(
 ) -> None:
     """Put `checkpoints` (rows of book_checkpoints) in place of the hour's checkpoints of `streams`, by gatherer."""
     for gatherer, stream_ids in streams.items():
-        transaction.execute(
-            _SQL["delete_checkpoints"],
-            (hour, hour + HOUR, gatherer, sorted(stream_ids)),
-        )
+        transaction.execute(_SQL["delete_checkpoints"], (hour, hour + HOUR, gatherer, sorted(stream_ids)))
     if checkpoints.height:
         data = checkpoints.to_arrow(compat_level=pl.CompatLevel.oldest())
         transaction.insert_new(PRODUCTION_TABLES["book_checkpoints"], data)

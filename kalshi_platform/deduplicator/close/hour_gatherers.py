@@ -141,9 +141,7 @@ class HourGatherers:
             )  # fmt: skip
 
     def _gather(
-        self,
-        task: Callable[[GathererSource], Callable[[], Result]],
-        of: Sequence[GathererSource] | None = None,
+        self, task: Callable[[GathererSource], Callable[[], Result]], of: Sequence[GathererSource] | None = None
     ) -> dict[str, Result]:
         """Run a task for every gatherer (or those `of`) that is not missed; one without a result is missed."""
         reader: ParallelReader[Result] = ParallelReader(self._clock)

@@ -124,10 +124,7 @@ def read_proofs_within(transaction: Transaction, hours: Sequence[datetime]) -> P
 def read_agreement(database: Database, hours: Sequence[datetime]) -> Agreement:
     """How well the gatherers' deltas agree in some hours."""
     with database.transaction() as transaction:
-        rows = transaction.fetch_all(
-            _SQL["read_agreement"],
-            (list(hours),),
-        )
+        rows = transaction.fetch_all(_SQL["read_agreement"], (list(hours),))
     shares = [(float(share), str(name)) for name, _, _, share in rows if share is not None]
     lowest, gatherer = min(shares, default=(None, None))
     parts = tuple((str(name), int(distinct), int(unique)) for name, distinct, unique, _ in rows)

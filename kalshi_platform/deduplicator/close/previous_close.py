@@ -73,10 +73,7 @@ def read_previous_close(transaction: Transaction, hour: datetime) -> PreviousClo
     row = transaction.fetch_one(_SQL["read_counted_rows"], (hour,))
     dropped = transaction.fetch_all(_SQL["find_lost_tables"], (hour,))
     held = transaction.fetch_all(_SQL["read_streams"], (hour,))
-    claiming = transaction.fetch_all(
-        _SQL["find_claiming_streams"],
-        (hour, hour + HOUR),
-    )
+    claiming = transaction.fetch_all(_SQL["find_claiming_streams"], (hour, hour + HOUR))
     schema = {"gatherer": pl.String, "stream_id": pl.Int64, "seq_to": pl.Int64, "deltas": pl.Int64}
     return PreviousClose(
         None if row is None else {table: int(count) for table, count in row[0].items()},

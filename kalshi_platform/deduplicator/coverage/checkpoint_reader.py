@@ -210,10 +210,7 @@ def _read_deltas(
     snapshot: ArrowSnapshot, stream_id: int, after: int, until: int, segments: pl.DataFrame, indices: pl.DataFrame
 ) -> pl.DataFrame:
     low, high = segments["exchange_ts_min"].min(), segments["exchange_ts_max"].max()
-    rows = snapshot.table(
-        _SQL["read_deltas_by_seq"],
-        (stream_id, after, until, low, high),
-    )
+    rows = snapshot.table(_SQL["read_deltas_by_seq"], (stream_id, after, until, low, high))
     return (
         pl.DataFrame(pl.from_arrow(rows))
         .join(indices, on="ticker")

@@ -95,10 +95,7 @@ def join_continued(spans: pl.DataFrame) -> pl.DataFrame:
     return (
         ordered.with_columns(_part=begins.fill_null(value=True).cum_sum())
         .group_by("_part", maintain_order=True)
-        .agg(
-            pl.col("stream_id", "ticker", "exchange_index", "seq").first(),
-            pl.col("seq_end").last(),
-        )
+        .agg(pl.col("stream_id", "ticker", "exchange_index", "seq").first(), pl.col("seq_end").last())
         .drop("_part")
         .sort("stream_id", "seq", "ticker")
     )

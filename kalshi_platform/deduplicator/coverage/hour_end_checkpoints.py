@@ -14,15 +14,7 @@ import numpy as np
 import polars as pl
 
 from kalshi_platform.deduplicator.coverage.timeline import Covered
-from kalshi_platform.market.fold import (
-    LEVEL_TYPES,
-    BookTable,
-    Changes,
-    Ints,
-    books_at,
-    collect_levels,
-    explode_levels,
-)
+from kalshi_platform.market.fold import LEVEL_TYPES, BookTable, Changes, Ints, books_at, collect_levels, explode_levels
 
 COLUMNS: dict[str, Any] = {"ticker": pl.String, "stream_id": pl.Int64, "seq": pl.Int64, **LEVEL_TYPES}
 

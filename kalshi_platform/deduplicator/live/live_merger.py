@@ -75,10 +75,7 @@ class LiveMerger:
         self._put_aside = 0
         self._dead_letters = LastMinute()
         self._endpoint = Endpoint(
-            settings.endpoint,
-            SERVICE,
-            lambda: merge_metrics(self.status()),
-            lambda: health_of(SERVICE, self.status()),
+            settings.endpoint, SERVICE, lambda: merge_metrics(self.status()), lambda: health_of(SERVICE, self.status())
         )
 
     def run(self, stop: threading.Event) -> None:

@@ -29,10 +29,7 @@ class MergeAlarm:
 
 def raise_alarm(transaction: Transaction, kind: str, subject: str, detail: str) -> None:
     """Raise an alarm, or count it once more and replace its detail."""
-    transaction.execute(
-        _SQL["raise_alarm"],
-        (kind, subject, detail),
-    )
+    transaction.execute(_SQL["raise_alarm"], (kind, subject, detail))
 
 
 def read_recent(transaction: Transaction) -> tuple[MergeAlarm, ...]:

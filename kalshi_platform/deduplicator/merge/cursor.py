@@ -205,10 +205,7 @@ def advance(transaction: Transaction, result: ReadResult) -> None:
 
 def record_error(transaction: Transaction, gatherer: str, error: str) -> None:
     """Record why a gatherer could not be read; its cursor stays."""
-    transaction.execute(
-        _SQL["record_read_error"],
-        {"name": gatherer, "error": error},
-    )
+    transaction.execute(_SQL["record_read_error"], {"name": gatherer, "error": error})
 
 
 def _is_same_history(snapshot: ArrowSnapshot, position: Position) -> bool:
@@ -242,10 +239,7 @@ def _has_last_commit(snapshot: ArrowSnapshot, position: Position) -> bool:
 
 
 def _read_batches(snapshot: ArrowSnapshot, after: int) -> list[Batch]:
-    found = snapshot.table(
-        _SQL["read_batches"],
-        (after, BATCHES_PER_PASS),
-    )
+    found = snapshot.table(_SQL["read_batches"], (after, BATCHES_PER_PASS))
     return [Batch(*row.values()) for row in found.to_pylist()]
 
 

@@ -112,10 +112,7 @@ def read_misdated_spans(transaction: Transaction, low: datetime, high: datetime)
     """Read the spans of [low, high) in which a delta of implausible exchange time may belong: the minute before its
     receipt. Returns (ticker, from_us, to_us, reason).
     """
-    rows = transaction.fetch_all(
-        _SQL["find_misdated_deltas"],
-        {"low": low, "high": high, "before": _BEFORE_RECEIPT},
-    )
+    rows = transaction.fetch_all(_SQL["find_misdated_deltas"], {"low": low, "high": high, "before": _BEFORE_RECEIPT})
     return [
         (ticker, us_from_datetime(first - _BEFORE_RECEIPT), us_from_datetime(last) + 1,
          f"{deltas} deltas of the book were quarantined for an implausible exchange time")
@@ -141,10 +138,7 @@ def _record_misdated(transaction: Transaction, rows: pl.DataFrame) -> None:
         .agg(pl.len(), pl.col("received_at").min().alias("first"), pl.col("received_at").max().alias("last"))
         .filter(pl.col("ticker").str.len_chars() <= LONGEST_NAME)
     )
-    transaction.execute_values(
-        _SQL["record_misdated_deltas"],
-        noted.rows(),
-    )
+    transaction.execute_values(_SQL["record_misdated_deltas"], noted.rows())
 
 
 def _payload(row: Mapping[str, object]) -> str:

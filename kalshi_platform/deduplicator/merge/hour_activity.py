@@ -43,7 +43,4 @@ def record_activity(
 
 def reopen_hours(transaction: Transaction, hours: Iterable[datetime]) -> None:
     """Mark closed hours to be closed again, because something that they rest on has changed."""
-    transaction.execute(
-        _SQL["reopen_hours"],
-        (sorted(set(hours)),),
-    )
+    transaction.execute(_SQL["reopen_hours"], (sorted(set(hours)),))

@@ -18,11 +18,7 @@ from itertools import chain
 from kalshi_platform.clock import Clock
 from kalshi_platform.deduplicator.merge import alarms, cursor, hour_activity, production
 from kalshi_platform.deduplicator.merge.cursor import Position, ReadResult
-from kalshi_platform.deduplicator.merge.dead_letters import (
-    QuarantinedRows,
-    split_implausible_times,
-    write_dead_letters,
-)
+from kalshi_platform.deduplicator.merge.dead_letters import QuarantinedRows, split_implausible_times, write_dead_letters
 from kalshi_platform.deduplicator.merge.deduplicate import UniqueRows, deduplicate_tables
 from kalshi_platform.deduplicator.merge.insert_parts import check_hour_count, insert_in_parts, is_splittable
 from kalshi_platform.deduplicator.merge.parallel_read import ParallelReader, describe_read_error

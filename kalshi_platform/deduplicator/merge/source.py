@@ -78,10 +78,7 @@ def partitioned_windows(snapshot: ArrowSnapshot, table: str, windows: Sequence[W
     """Return the parts of wide windows that have partitions; all of them if partitions are not named by their time."""
     if sum((high - low for low, high in windows), timedelta()) <= HOURS_AT_ONCE:
         return list(windows)
-    found = snapshot.table(
-        _SQL["find_partitions"],
-        (table,),
-    )
+    found = snapshot.table(_SQL["find_partitions"], (table,))
     parts: list[Window] = []
     for row in found.to_pylist():
         start, end = row["low"], row["high"] - _MICROSECOND
@@ -121,10 +118,7 @@ def find_incomplete_tables(snapshot: ArrowSnapshot, low: datetime, high: datetim
 
     The answer holds for the rest of the snapshot: the partitions stay locked against a drop.
     """
-    found = snapshot.table(
-        _SQL["find_incomplete_tables"],
-        (list(MERGED_TABLES), low, high),
-    )
+    found = snapshot.table(_SQL["find_incomplete_tables"], (list(MERGED_TABLES), low, high))
     return frozenset(str(name) for name in found.column("name").to_pylist())
 
 

@@ -33,10 +33,7 @@ def read_levels(snapshot: ArrowSnapshot, stream_id: int, starts: pl.DataFrame) -
     stream's life.
     """
     seqs = starts["seq"].unique().sort().to_list()
-    window = snapshot.table(
-        _SQL["find_snapshot_times"],
-        (stream_id, seqs[0], seqs[-1]),
-    ).to_pylist()[0]
+    window = snapshot.table(_SQL["find_snapshot_times"], (stream_id, seqs[0], seqs[-1])).to_pylist()[0]
     if window["low"] is not None:
         rows = snapshot.table(_SQL["read_snapshots"], (stream_id, seqs, window["low"], window["high"]))
         if rows.num_rows >= len(seqs):

@@ -33,16 +33,10 @@ class StreamLedger(NamedTuple):
 
 def read_ledger(snapshot: ArrowSnapshot, stream_id: int) -> StreamLedger:
     """Read the ledger of a stream. Raises DatabaseUnavailable."""
-    segments = _frame(
-        snapshot,
-        "read_segments",
-        stream_id,
-    ).with_columns(low_us=pl.col("exchange_ts_min").dt.epoch("us"), high_us=pl.col("exchange_ts_max").dt.epoch("us"))
-    book_subscriptions = _frame(
-        snapshot,
-        "read_book_subscriptions",
-        stream_id,
+    segments = _frame(snapshot, "read_segments", stream_id).with_columns(
+        low_us=pl.col("exchange_ts_min").dt.epoch("us"), high_us=pl.col("exchange_ts_max").dt.epoch("us")
     )
+    book_subscriptions = _frame(snapshot, "read_book_subscriptions", stream_id)
     return StreamLedger(segments, book_subscriptions)
 
 

@@ -90,8 +90,7 @@ def read_production_hour(url: str, low_us: int, high_us: int, age_us: int, skew_
     found = _Collector()
     with arrow_snapshot(url) as snapshot:
         batches = snapshot.batches(
-            _SQL["read_deltas_between"],
-            (datetime_from_us(low_us - around), datetime_from_us(high_us + around)),
+            _SQL["read_deltas_between"], (datetime_from_us(low_us - around), datetime_from_us(high_us + around))
         )
         for batch in batches:
             if batch.num_rows:
