@@ -34,12 +34,12 @@ _ASPECTS = {
 
 
 def aspect_of(event_type: str) -> str:
-    """What an announcement speaks of: of two about one aspect, the later one counts."""
+    """Return the aspect that an announcement concerns; of two about one aspect, the later one counts."""
     return _ASPECTS.get(event_type, event_type)
 
 
 def agrees(info: MarketInfo, event_type: str, message: Message) -> bool:
-    """Whether an answer of REST is as new as an announcement. Unknown announcements contradict nothing."""
+    """Return whether an answer of REST is as new as an announcement; unknown announcements contradict nothing."""
     if event_type == "activated":
         return info.status == "active"
     if event_type == "deactivated":
@@ -75,7 +75,7 @@ def event_agrees(info: EventInfo, message: Message) -> bool:
 
 
 def applied(info: MarketInfo, event_type: str, message: Message) -> MarketInfo:
-    """A market as it is after an announcement."""
+    """Return a market as it is after an announcement."""
     columns: dict[str, Any] = {}
     payload: dict[str, Any] = {}
     if event_type == "determined":
@@ -99,9 +99,9 @@ def applied(info: MarketInfo, event_type: str, message: Message) -> MarketInfo:
 
 
 def created(message: Message) -> MarketInfo | None:
-    """A new market as far as its announcement describes it; None when even its names are missing.
+    """Return a new market as far as its announcement describes it; None when even its names are missing.
 
-    Its status is `initialized`: an opening is announced by nothing.
+    Its status is `initialized`: Kalshi announces no opening.
     """
     ticker, details = _text(message, "market_ticker"), message.get("additional_metadata")
     details = details if isinstance(details, dict) else {}

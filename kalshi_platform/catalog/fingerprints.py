@@ -1,7 +1,7 @@
-"""Detects whether what describes an object has changed. Pure.
+"""Computes fingerprints that change when the description of an object changes. Pure.
 
-Prices, sizes, volumes, open interest and the time of the last update change all day and describe nothing: they are left
-out, so that trading makes no history. Status, result, settlement and times are part of it.
+Prices, sizes, volumes, open interest and the time of the last update change all day without describing the object: they
+are left out, so that trading makes no history. Status, result, settlement and times are part of the fingerprint.
 """
 
 from __future__ import annotations
@@ -31,29 +31,29 @@ _VOLATILE_NAMES = frozenset({"updated_time", "last_updated_ts"})
 
 
 def market_fingerprint(info: MarketInfo) -> int:
-    """A signed 64-bit hash of what describes the market."""
+    """Return a signed 64-bit hash of the market's description."""
     # The status in its present-day word: an older answer's "open" is the same as "active".
     return _hash(info.payload, status=info.status)
 
 
 def event_fingerprint(info: EventInfo) -> int:
-    """A signed 64-bit hash of what describes the event."""
+    """Return a signed 64-bit hash of the event's description."""
     return _hash(info.payload)
 
 
 def series_fingerprint(info: SeriesInfo) -> int:
-    """A signed 64-bit hash of what describes the series."""
+    """Return a signed 64-bit hash of the series' description."""
     return _hash(info.payload)
 
 
 def vanished_fingerprint(ticker: str) -> int:
-    """The hash of a market that the exchange has deleted: none of its earlier descriptions has it."""
+    """Return the hash of a market that the exchange has deleted; none of its earlier descriptions has it."""
     return fingerprint(ticker, VANISHED)
 
 
 @cache
 def is_volatile(field: str) -> bool:
-    """Whether a field of an exchange object changes without the object being another one."""
+    """Return whether a field of an exchange object changes without describing it."""
     return field in _VOLATILE_NAMES or field.startswith(_VOLATILE_STARTS)
 
 

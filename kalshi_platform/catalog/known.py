@@ -1,4 +1,4 @@
-"""Reads the catalog as it was known at a moment of this platform's clock, from production's history."""
+"""Reads production's history of the catalog: what was known at a moment of this platform's clock."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ _COLUMNS = {
 
 
 def known_at(production_url: str, what: Literal["series", "events", "markets"], moment: datetime) -> pl.DataFrame:
-    """Return every object as it was known at `moment` (aware), sorted by ticker; `payload` is the exchange's object as
-    JSON.
+    """Return every object as it was known at `moment` (aware), sorted by ticker.
 
-    The columns are those of the SQL functions `series_as_known_at`, `events_as_known_at` and `markets_as_known_at`.
+    The columns are those of the SQL functions `series_as_known_at`, `events_as_known_at` and `markets_as_known_at`;
+    `payload` is the exchange's object as JSON.
     Raises ValueError for a moment without a zone, DatabaseUnavailable.
     """
     if moment.tzinfo is None:

@@ -24,36 +24,36 @@ InfoT = TypeVar("InfoT", bound=MarketInfo | EventInfo | SeriesInfo)
 
 @dataclass(frozen=True)
 class CatalogTable(Generic[InfoT]):
-    """One of the three tables. `ticker` is the attribute that names an object."""
+    """Describes one of the three tables; `ticker` is the attribute that names an object."""
 
     name: str
     ticker: str
     info: type[InfoT]
     fingerprint: Callable[[InfoT], int]
     updated: str
-    """The column that says when the exchange last changed the object's description."""
+    """The column with the time at which the exchange last changed the object."""
 
     @cached_property
     def columns(self) -> tuple[Column, ...]:
-        """The columns that a struct fills, apart from the payload; the rest is what we know of the object."""
+        """Return the columns that a struct fills, apart from the payload; the platform fills the others."""
         own = ("payload", "fingerprint", "first_seen_at", "known_at")
         return tuple(column for column in CATALOG_TABLES[self.name].written if column.name not in own)
 
     @cached_property
     def names(self) -> tuple[str, ...]:
-        """The names of `columns`."""
+        """Return the names of `columns`."""
         return tuple(column.name for column in self.columns)
 
     @cached_property
     def staged(self) -> Table:
-        """The shape of `arrow`: `columns`, payload, fingerprint, known_at."""
+        """Return the shape of `arrow`: `columns`, payload, fingerprint, known_at."""
         table = CATALOG_TABLES[self.name]
         columns = (*self.columns, *(table[name] for name in ("payload", "fingerprint", "known_at")))
         return Table(f"catalog_{self.name}", table.meaning, columns)
 
     @cached_property
     def _attributes(self) -> tuple[str, ...]:
-        """The attribute of the struct that fills each of `columns`. Raises KeyError where there is none."""
+        """Return the attribute of the struct that fills each of `columns`. Raises KeyError where there is none."""
         fields = self.info.__struct_fields__
         named = {"ticker": self.ticker} | _ATTRIBUTES | {self.updated: _UPDATED}
         found = {column.name: named.get(column.name) or column.struct_field(fields) for column in self.columns}
@@ -63,8 +63,9 @@ class CatalogTable(Generic[InfoT]):
         return tuple(str(attribute) for attribute in found.values())
 
     def row(self, info: InfoT) -> Row:
-        """Values of `columns` (times in µs), then payload and fingerprint. Raises ValueError for a time that no
-        database and no datetime holds.
+        """Return the values of `columns` (times in µs), then payload and fingerprint.
+
+        Raises ValueError for a time that no database and no datetime can hold.
         """
         values = [
             _checked(getattr(info, attribute), column.type)
@@ -73,7 +74,7 @@ class CatalogTable(Generic[InfoT]):
         return (*values, info.payload, self.fingerprint(info))
 
     def arrow(self, rows: Sequence[Row], known_at: datetime) -> pa.Table:
-        """Rows as one table of the shape `staged`. Raises ValueError or OverflowError for values out of range."""
+        """Return rows as a table of the shape `staged`. Raises ValueError or OverflowError for values out of range."""
         schema = arrow_schema(self.staged)
         columns = [*zip(*rows, strict=True), [us_from_datetime(known_at)] * len(rows)]
         return pa.table(
@@ -81,7 +82,7 @@ class CatalogTable(Generic[InfoT]):
         )
 
     def struct(self, row: Sequence[Any], payload: str = "") -> InfoT:
-        """A struct from the values of `columns`."""
+        """Return a struct made from the values of `columns`."""
         values = {attribute: _from_sql(value) for attribute, value in zip(self._attributes, row, strict=True)}
         return self.info(**values, payload=payload)
 

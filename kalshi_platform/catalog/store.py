@@ -1,8 +1,8 @@
-"""Stores series, events and markets in the catalog database: what is known now, and what was known before.
+"""Stores series, events and markets in the catalog database: current versions and history.
 
-Every write carries `known_at`, the moment of the request to the exchange: older knowledge never replaces
-newer, whichever of several writers comes last. A history row is written only when the fingerprint of what describes the
-object changed. Lists of structs leave `payload` empty; single reads have it.
+Every write carries `known_at`, the moment of the request to the exchange: an older version never replaces a newer one,
+in whatever order several writers write. A history row is written only when the fingerprint of the object's description
+changed. Lists of structs leave `payload` empty; single reads have it.
 """
 
 from __future__ import annotations
@@ -33,17 +33,17 @@ _log = event_logger(__name__)
 
 
 class Changed(NamedTuple):
-    """How many objects were given, and how many of them were new or described differently."""
+    """Counts the objects of a write, and those of them that were new or described differently."""
 
     seen: int
     changed: int
 
 
 class SyncReport(NamedTuple):
-    """One sync of series, events or markets. `scope`: full or incremental.
+    """Reports one sync of series, events or markets; `scope` is full or incremental.
 
-    `left_out`: what the listing lacked (objects that could not be read, an end that never came), `lacks` the same in
-    words; a sync that lacks anything is not a whole one, and the next one lists the same again.
+    `left_out` counts what the listing lacked (objects that could not be read, an end that never came), `lacks` is the
+    same in words. A sync that lacks anything is not a whole one, and the next one lists the same again.
     """
 
     what: str
@@ -57,12 +57,12 @@ class SyncReport(NamedTuple):
 
     @property
     def is_whole(self) -> bool:
-        """Whether everything that the exchange listed is in the catalog."""
+        """Return whether everything that the exchange listed is in the catalog."""
         return not self.left_out
 
 
 class Listing(NamedTuple):
-    """What must be known of a market to follow it."""
+    """Holds the fields of a market that following it needs."""
 
     ticker: str
     event_ticker: str
@@ -75,21 +75,21 @@ class Listing(NamedTuple):
 
 
 class Change(NamedTuple):
-    """A change of one catalog; the token distinguishes it from another one with the same number."""
+    """Identifies a change of one catalog; the token distinguishes it from another one with the same number."""
 
     change_no: int
     token: str | None
 
 
 class CatalogStore:
-    """Reads and writes of one catalog (a gatherer's catalog database, or production).
+    """Reads and writes one catalog: a gatherer's catalog database, or production.
 
-    Knowledge is dated by the exchange's clock, as far as that is known: of hosts whose clocks differ all would else
-    take what one of them learned for the newest, for as long as its clock is ahead.
+    Versions are dated by the exchange's clock, as far as that is known. Otherwise versions of a host whose clock is
+    ahead would count as the newest for as long as it is ahead.
     """
 
     def __init__(self, database: Database, clock_offset: Callable[[], Offset | None] = lambda: None) -> None:
-        """`clock_offset`: our clock against the exchange's, by its last answers."""
+        """Set up the store; `clock_offset` returns our clock against the exchange's, by its last answers."""
         self.refused = 0
         """Objects that the database refused and that were left out, since the start."""
         self._database = database
@@ -99,8 +99,8 @@ class CatalogStore:
 
     # -- writing
 
-    # `patience`: an object that is found as it was known keeps its row, with the date of that knowledge, for so long;
-    # a listing of everything then writes what changed and no more.
+    # `patience`: an object whose description has not changed keeps its row, with its date, for so long; a listing of
+    # everything then writes only what changed.
 
     def upsert_series(self, infos: Iterable[SeriesInfo], known_at: datetime, patience: timedelta = _NONE) -> Changed:
         """Store series as known at `known_at`."""
@@ -115,7 +115,7 @@ class CatalogStore:
         return self._upsert(MARKETS, infos, known_at, patience)
 
     def mark_vanished(self, tickers: Sequence[str], at: datetime) -> int:
-        """The exchange no longer knows these markets; return how many were not marked already."""
+        """Mark markets that the exchange no longer has; return how many were not marked already."""
         if not tickers:
             return 0
         fingerprints = [vanished_fingerprint(ticker) for ticker in tickers]
@@ -127,54 +127,54 @@ class CatalogStore:
     # -- reading
 
     def market(self, ticker: str) -> MarketInfo | None:
-        """One market with its payload."""
+        """Return one market with its payload, or None."""
         return self._one(MARKETS, ticker)
 
     def markets_to_subscribe(self) -> Iterator[Listing]:
-        """Markets that trade or will (initialized, inactive, active), by ticker; read some thousands at a time."""
+        """Yield the markets that trade or will (initialized, inactive, active), by ticker; 5,000 in a statement."""
         return self._listings("markets_to_subscribe")
 
     def newest_change(self) -> Change:
-        """Where the catalog stands now. What becomes visible later has a higher number."""
+        """Return the catalog's newest change; changes that become visible later have a higher number."""
         with self._database.transaction() as transaction:
             row = transaction.fetch_one(self._queries["newest_change"])
         return Change(0, None) if row is None else Change(int(row[0]), row[1])
 
-    def went_through(self, change: Change) -> bool:
-        """Whether the catalog still is the one that stood there: not restored, not made anew."""
+    def contains_change(self, change: Change) -> bool:
+        """Return whether the catalog still contains a change: it was neither restored nor recreated since."""
         with self._database.transaction() as transaction:
             row = transaction.fetch_one(self._queries["went_through"], change._asdict())
         return row is not None and bool(row[0])
 
     def changed_since(self, change: Change) -> Iterator[Listing]:
-        """Markets of which a version was written after `change`."""
+        """Yield the markets of which a version was written after `change`."""
         return self._listings("changed_since", since=change.change_no)
 
     def categories(self) -> dict[str, str]:
-        """The category of each series that has one."""
+        """Return the category of each series that has one."""
         return self._pairs("categories")
 
     def series_of_events(self) -> dict[str, str]:
-        """The series of each event that names one."""
+        """Return the series of each event that names one."""
         return self._pairs("series_of_events")
 
     def unsettled_before(self, before: datetime, batch: int) -> Iterator[list[str]]:
-        """Tickers of markets that are not over for good and whose row is older than `before`, in batches."""
+        """Yield, in batches, the tickers of unsettled markets whose row is older than `before`."""
         after = ""
         while tickers := self._tickers("unsettled_before", before=before, after=after, limit=batch):
             yield tickers
             after = tickers[-1]
 
     def overdue(self, at: datetime, limit: int) -> list[str]:
-        """Markets that should have opened or closed by the clock."""
+        """Return the markets that should have opened or closed by the clock."""
         return self._tickers("overdue", at=at, limit=limit)
 
     def unknown_events(self, limit: int) -> list[str]:
-        """Events that unsettled markets name and the catalog lacks."""
+        """Return the events that unsettled markets name and the catalog lacks."""
         return self._tickers("unknown_events", limit=limit)
 
     def unknown_series(self, limit: int) -> list[str]:
-        """Series that such events name and the catalog lacks."""
+        """Return the series that such events name and the catalog lacks."""
         return self._tickers("unknown_series", limit=limit)
 
     # -- syncs
@@ -195,9 +195,9 @@ class CatalogStore:
         finished_at: datetime | None,
         error: str | None = None,
     ) -> None:
-        """Record how a sync ended. Without `finished_at` it broke off; with an `error` it was not a whole one.
+        """Record how a sync ended: without `finished_at` it broke off, with an `error` it was not a whole one.
 
-        The next one starts where the last whole one did, by the exchange's clock, which answers have shown by now.
+        The next one starts where the last whole one did, by the exchange's clock, which its answers have shown by now.
         """
         params = {
             "sync_id": sync_id,
@@ -211,17 +211,17 @@ class CatalogStore:
             transaction.execute(self._queries["end_sync"], params)
 
     def last_sync(self, what: str) -> SyncReport | None:
-        """The last whole sync, full or incremental, of series, events or markets."""
+        """Return the last whole sync, full or incremental, of series, events or markets."""
         with self._database.transaction() as transaction:
             row = transaction.fetch_one(self._queries["last_sync"], {"what": what})
         return None if row is None else SyncReport(*row)
 
-    # -- how
+    # -- statements
 
     def _upsert(
         self, table: CatalogTable[InfoT], infos: Iterable[InfoT], known_at: datetime, patience: timedelta
     ) -> Changed:
-        # Pages overlap while the universe changes: of one object the last answer counts. One order for all writers.
+        # Pages overlap while listings change: of one object the last answer counts. All writers use one order.
         unique: dict[str, InfoT] = {getattr(info, table.ticker): info for info in infos}
         rows: list[Row] = []
         for ticker, info in sorted(unique.items()):
@@ -229,7 +229,7 @@ class CatalogStore:
                 rows.append(table.row(info))
             except (ValueError, OverflowError) as error:
                 self._leave_out(table.name, ticker, error)
-        # After the answer that is stored here: it has shown the exchange's clock, too.
+        # After the answer that is stored here, which has shown the exchange's clock, too.
         known_at = self._dated(known_at)
         is_markets = table.name == MARKETS.name
         statement = self._queries["upsert"].format(
@@ -254,7 +254,7 @@ class CatalogStore:
         known_at: datetime,
         patience: timedelta,
     ) -> int:
-        """Write rows; of those that are refused for what is in them, each alone is left out. Return what changed."""
+        """Write rows without those that the database refuses for their values; return the number of changes."""
         changed: list[int] = []
 
         def write(part: Sequence[Row]) -> None:
@@ -268,7 +268,7 @@ class CatalogStore:
         return sum(changed)
 
     def _dated(self, moment: datetime) -> datetime:
-        return moment - timedelta(seconds=self._correction.follow(self._clock_offset()))
+        return moment - timedelta(seconds=self._correction.update(self._clock_offset()))
 
     def _leave_out(self, table: str, ticker: object, error: Exception) -> None:
         self.refused += 1
@@ -306,12 +306,12 @@ def _us(moment: datetime | None) -> int | None:
 
 
 def _blames_a_row(error: Exception) -> bool:
-    """Whether a value is at fault: one that the server refuses, or that is none of its column's type."""
+    """Return whether a value is at fault: the server refuses it, or it does not fit its column's type."""
     if isinstance(error, StatementRejected):
         return is_about_a_row(error.sqlstate)
     return isinstance(error, ValueError | OverflowError)
 
 
 def _serialise(transaction: Transaction, table: str) -> None:
-    # Two syncs at once would both see the same old version and write its successor twice.
+    # Two syncs at once would both read the same old version and write its successor twice.
     transaction.lock(f"catalog {table}")

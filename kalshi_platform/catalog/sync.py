@@ -41,7 +41,7 @@ CHUNK = 1_000
 """Objects per transaction: one page of markets."""
 PATIENCE = timedelta(minutes=10)
 TICKERS_PER_REQUEST = 100
-"""Keeps the query string below what proxies let pass."""
+"""Keeps the query string below the limits of proxies."""
 _SCANNED_AT_ONCE = 10_000
 _OVERDUE_PER_SYNC = 1_000
 _UNKNOWN_PER_SYNC = 1_000
@@ -61,7 +61,7 @@ def sync_series(rest: RestClient, store: CatalogStore, clock: Clock, full: bool)
 def sync_events(rest: RestClient, store: CatalogStore, clock: Clock, full: bool) -> SyncReport:
     """Read the events that have markets to come, trading or not yet settled, or those that changed since the last sync.
 
-    Kalshi lists old events for ever; a full sync leaves out those of which every market is settled.
+    Kalshi never stops listing old events; a full sync leaves out those of which every market is settled.
     """
     with _Sync(store, clock, "events", full) as sync:
         if sync.since_s is None:
@@ -96,7 +96,7 @@ def sync_markets(
             sync.each(
                 _FULL_MARKETS,
                 lambda status: sync.store_all(
-                    sync.noting(rest.iter_markets(status=status, on_skipped=sync.leave_out)),
+                    sync.remember(rest.iter_markets(status=status, on_skipped=sync.leave_out)),
                     store.upsert_markets,
                     on_listed,
                 ),
@@ -118,7 +118,7 @@ def refresh_markets(rest: RestClient, store: CatalogStore, clock: Clock, tickers
         part = tickers[start : start + TICKERS_PER_REQUEST]
         known_at = clock.now()
         # What the listing lacks is requested by name.
-        found = list(rest.iter_markets(mve_filter=None, tickers=part, on_skipped=_passed_over))
+        found = list(rest.iter_markets(mve_filter=None, tickers=part, on_skipped=_ignore_skipped))
         missing = sorted(set(part) - {info.ticker for info in found})
         total = _sum(total, store.upsert_markets(found, known_at))
         gone = []
@@ -140,14 +140,14 @@ def refresh_markets(rest: RestClient, store: CatalogStore, clock: Clock, tickers
     return total
 
 
-def _passed_over(_reason: str) -> None:
+def _ignore_skipped(_reason: str) -> None:
     return None
 
 
 def _fetch_parents(rest: RestClient, store: CatalogStore, clock: Clock) -> None:
     """Fetch the events and series that markets name; what the exchange does not show now, the next sync fetches.
 
-    Their names only describe: the markets are stored, and their sync is whole without them.
+    They only describe the markets, which are stored: the markets' sync is whole without them.
     """
     try:
         for event_ticker in store.unknown_events(_UNKNOWN_PER_SYNC):
@@ -166,7 +166,7 @@ def _fetch_parents(rest: RestClient, store: CatalogStore, clock: Clock) -> None:
 
 @contextmanager
 def _tolerated(what: str) -> Iterator[None]:
-    """One parent that the exchange refuses, or shows in a shape that cannot be read, must not cost the others."""
+    """Log one parent that the exchange refuses, or that cannot be read: it must not cost the others."""
     try:
         yield
     except (RequestRejected, UnparsableMessage) as error:
@@ -174,7 +174,7 @@ def _tolerated(what: str) -> Iterator[None]:
 
 
 class _Sync:
-    """One row of catalog_syncs: begun on entry, finished on a clean exit, marked failed otherwise."""
+    """Records one row of catalog_syncs: begun on entry, finished on a clean exit, marked failed otherwise."""
 
     def __init__(self, store: CatalogStore, clock: Clock, what: str, full: bool) -> None:
         self._store = store
@@ -202,11 +202,11 @@ class _Sync:
         message = f"{type(error).__name__}: {error}"[:500]
         try:
             self._store.record_sync(self._sync_id, self._total, self.started_at, None, message)
-        except Exception:  # noqa: BLE001 - the failure itself is what the caller hears of
+        except Exception:  # noqa: BLE001 - the failure itself is what the caller gets
             _log.warning("failed_sync_not_recorded", listing=self._what, exc_info=True)
 
     def each(self, statuses: Iterable[str], read: Callable[[str], None]) -> None:
-        """Read one listing after the other; one that fails costs no other. Raises what came first, at the end."""
+        """Read one listing after the other, also after a failure; raise the first failure at the end."""
         failed: KalshiPlatformError | None = None
         for status in statuses:
             try:
@@ -220,18 +220,18 @@ class _Sync:
             raise failed
 
     def leave_out(self, reason: str) -> None:
-        """The listing lacks something."""
-        # It names what came over the wire, and goes into a table, a log line and the health.
+        """Record why the listing is not whole."""
+        # It quotes what came over the wire, and goes into a table, a log line and the health page.
         self._left_out.append(readable(reason, 200))
 
-    def noting(self, infos: Iterable[MarketInfo]) -> Iterator[MarketInfo]:
-        """Pass markets on and remember that they were listed."""
+    def remember(self, infos: Iterable[MarketInfo]) -> Iterator[MarketInfo]:
+        """Yield the markets, and remember that they were listed."""
         for info in infos:
             self._seen.append(hash(info.ticker))
             yield info
 
     def unseen(self, tickers: Sequence[str]) -> list[str]:
-        """Those that were not listed."""
+        """Return the tickers that were not listed."""
         requested = {hash(ticker): ticker for ticker in tickers}
         for each in self._seen:
             requested.pop(each, None)
@@ -243,7 +243,7 @@ class _Sync:
         upsert: Callable[[Iterable[_T], datetime, timedelta], Changed],
         on_listed: Callable[[Sequence[_T]], None] = lambda _: None,
     ) -> None:
-        """Store the objects in chunks. Each is dated before the request of the page that brought it."""
+        """Store the objects in chunks, each dated before the request of its page."""
         iterator = iter(infos)
         # A page may hold the end of one chunk and the beginning of the next: date by the chunk before.
         known_at = self.started_at
@@ -257,9 +257,11 @@ class _Sync:
             known_at = requested_at
 
     def add(self, changed: Changed) -> None:
+        """Add the counts of a write."""
         self._total = _sum(self._total, changed)
 
     def report(self) -> SyncReport:
+        """Return the report of the finished sync."""
         total = self._total
         return SyncReport(
             self._what, self.scope, total.seen, total.changed, self.started_at, self._finished_at,

@@ -1,0 +1,1 @@
+"""Talks to Kalshi: REST, WebSocket, signatures, parsing and the session state machine."""

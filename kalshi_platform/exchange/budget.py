@@ -1,4 +1,7 @@
-"""The read budget of an account, one for every client of a process that uses the same key."""
+"""Shares one read budget of an account among all clients of a process that use the same key.
+
+Costs are in Kalshi's tokens: a usual request costs 10 (docs.kalshi.com, getting_started/rate_limits, read 2026-11-22).
+"""
 
 from __future__ import annotations
 
@@ -13,11 +16,14 @@ from kalshi_platform.exchange.settings import ExchangeSettings
 from kalshi_platform.market.catalog import AccountLimits, EndpointCosts
 
 REQUEST_TOKENS = 10.0
-"""What a usual request costs until the exchange says otherwise."""
+"""Tokens of a usual request, until `/account/endpoint_costs` was read."""
 
 
 class ReadBudget:
-    """A token bucket that many threads draw on. It begins with the configured rate and takes the account's own."""
+    """Limits the requests of many threads by one token bucket.
+
+    The bucket starts with the configured rate; `resize` applies the account's own.
+    """
 
     def __init__(self, settings: ExchangeSettings, clock: Clock) -> None:
         self._clock = clock
@@ -28,29 +34,29 @@ class ReadBudget:
         refill = settings.reads_per_second * REQUEST_TOKENS * self._share
         self._bucket = TokenBucket(refill, max(refill, REQUEST_TOKENS), clock.monotonic())
 
-    def take(self, path: str) -> float:
-        """Spend what a GET of `path` (below the base path) costs; return the seconds to wait before sending it."""
+    def spend(self, path: str) -> float:
+        """Spend the tokens of a GET of `path` (below the base path); return the seconds to wait before sending it."""
         with self._lock:
-            return self._bucket.take(self._cost(path), self._clock.monotonic())
+            return self._bucket.spend(self._cost(path), self._clock.monotonic())
 
     def drain(self) -> None:
-        """The exchange says that the budget is spent."""
+        """Empty the budget, because the exchange answered that it is spent."""
         with self._lock:
             self._bucket.drain(self._clock.monotonic())
 
     def requests_left(self) -> float:
-        """Usual requests that could be sent now without waiting."""
+        """Return how many usual requests could be sent now without waiting."""
         with self._lock:
             return self._bucket.available(self._clock.monotonic()) / self._default_cost
 
     def resize(self, limits: AccountLimits) -> None:
-        """Spend this process's share of what the account has."""
+        """Apply the account's limits, of which this process spends its share."""
         capacity = max(limits.read_bucket_capacity * self._share, REQUEST_TOKENS)
         with self._lock:
             self._bucket.resize(limits.read_refill_per_s * self._share, capacity, self._clock.monotonic())
 
-    def learn_costs(self, costs: EndpointCosts) -> None:
-        """Know which requests cost more or less than the usual one."""
+    def apply_costs(self, costs: EndpointCosts) -> None:
+        """Apply the costs of requests that differ from the usual one."""
         with self._lock:
             self._default_cost = costs.default_cost
             self._costs = [(_pattern(path), cost) for path, cost in _reads(costs).items()]
@@ -64,7 +70,7 @@ _shared_lock = threading.Lock()
 
 
 def shared_budget(settings: ExchangeSettings, clock: Clock) -> ReadBudget:
-    """The budget of this exchange and key; all clients of the process that are told the same limits draw on one."""
+    """Return the budget of this exchange, key and share; clients with equal settings get the same one."""
     key = (settings.rest_url, settings.key_id, settings.rest_share, settings.reads_per_second, clock)
     with _shared_lock:
         budget = _shared.get(key)
@@ -78,7 +84,7 @@ def _reads(costs: EndpointCosts) -> Mapping[str, float]:
 
 
 def _pattern(path: str) -> re.Pattern[str]:
-    """`/markets/{ticker}` as a pattern of one path segment; a base path before it does not matter."""
+    """Return the pattern of `/markets/{ticker}`, each variable one path segment, without the base path."""
     below = re.sub(r"^/trade-api/v\d+", "", path)
     return re.compile("".join("[^/]+" if part.startswith("{") else re.escape(part) for part in _parts(below)))
 

@@ -1,4 +1,7 @@
-"""What can be read over REST: paths, parameters and parsing. How a request is sent is `exchange.rest`."""
+"""Defines the public REST endpoints: their paths, parameters and parsing.
+
+`exchange.rest` sends the requests. Source: docs.kalshi.com, API reference (OpenAPI 3.28.0 and 3.34.0, read 2026-11-22).
+"""
 
 from __future__ import annotations
 
@@ -14,7 +17,7 @@ from kalshi_platform.clock import Clock
 from kalshi_platform.errors import InvalidQuery, MarketNotYetVisible, RequestRejected, UnparsableMessage
 from kalshi_platform.exchange import request_params
 from kalshi_platform.exchange.parse.rest import (
-    Unfit,
+    OnUnexpectedField,
     parse_candlesticks,
     parse_event,
     parse_exchange_status,
@@ -43,35 +46,35 @@ from kalshi_platform.monitoring.event_log import event_logger
 _log = event_logger(__name__)
 _T = TypeVar("_T")
 OnSkipped: TypeAlias = Callable[[str], None]
-"""Is told, with the reason, of what a listing lacks."""
+"""Receives the reason for each object or page that a listing lacks."""
 _EMPTY_PAGES = 10
-"""So many in a row that hold nothing and promise more are a listing that does not advance."""
+"""After so many empty pages in a row that name a next one, a listing counts as not advancing."""
 
 
 @dataclass
-class AnswerFaults:
-    """What answers of the exchange had wrong since the start, and what became of it."""
+class ResponseFaults:
+    """Counts what was wrong with the exchange's answers since the start."""
 
-    mended: int = 0
-    """Texts that were no Unicode and numbers out of range, replaced."""
-    unfit: Counter[str] = field(default_factory=Counter)
-    """Fields of an unexpected shape, left empty; by name."""
-    left_out: int = 0
-    """Objects that lack what names them."""
+    repaired: int = 0
+    """Texts that were not Unicode and numbers out of range; they were replaced."""
+    unexpected_fields: Counter[str] = field(default_factory=Counter)
+    """Fields of an unexpected shape, by name; they were left empty."""
+    skipped: int = 0
+    """Objects without the fields that name them; they were skipped."""
     cut_listings: int = 0
-    """Listings that do not advance."""
+    """Listings that stopped advancing."""
 
 
 class PublicEndpoints(ABC):
-    """The public market data. Every call may raise the errors of `kalshi_platform.errors`."""
+    """Reads the public market data; every call may raise the errors of `kalshi_platform.errors`."""
 
     _clock: Clock
     _settings: ExchangeSettings
 
     @cached_property
-    def faults(self) -> AnswerFaults:
-        """Counts of this client."""
-        return AnswerFaults()
+    def faults(self) -> ResponseFaults:
+        """Return the counts of this client."""
+        return ResponseFaults()
 
     @abstractmethod
     def _get(
@@ -83,16 +86,16 @@ class PublicEndpoints(ABC):
         accept_down: bool = False,
         times: list[int] | None = None,
     ) -> Any:
-        """Send one request and return the decoded answer. `times` gets when it was sent and answered."""
+        """Send one request and return the decoded answer; append to `times` when it was sent and answered (ns)."""
 
     # -- the exchange
 
     def exchange_status(self) -> ExchangeStatus:
-        """Whether the exchange works and trades. A 503 or 504 that carries a status is an answer, not an error."""
+        """Return whether the exchange works and trades; a 503 or 504 that carries a status is an answer, no error."""
         return parse_exchange_status(self._get("/exchange/status", accept_down=True))
 
     def exchange_schedule(self) -> ExchangeSchedule:
-        """Trading hours and maintenance windows."""
+        """Return trading hours and maintenance windows."""
         return parse_schedule(self._get("/exchange/schedule"))
 
     # -- series and events
@@ -107,7 +110,10 @@ class PublicEndpoints(ABC):
         include_volume: bool | None = None,
         on_skipped: OnSkipped | None = None,
     ) -> Iterator[SeriesInfo]:
-        """All series (one answer, no pages); `min_updated_ts` in Unix seconds. `on_skipped`: see `iter_trades`."""
+        """Yield all series (one answer, no pages).
+
+        `min_updated_ts` is in Unix seconds. `on_skipped`: see `iter_trades`.
+        """
         params = request_params.params(
             category=category,
             tags=tags,
@@ -118,8 +124,8 @@ class PublicEndpoints(ABC):
         yield from self._parsed(get_list(self._get("/series", params), "series"), parse_series, on_skipped)
 
     def series(self, ticker: str) -> SeriesInfo:
-        """One series."""
-        return parse_series(get_field(self._get(f"/series/{segment(ticker)}"), "series"), self._unfit)
+        """Return one series."""
+        return parse_series(get_field(self._get(f"/series/{segment(ticker)}"), "series"), self._on_unexpected_field)
 
     def iter_events(
         self,
@@ -131,9 +137,9 @@ class PublicEndpoints(ABC):
         min_close_ts: int | None = None,
         on_skipped: OnSkipped | None = None,
     ) -> Iterator[EventInfo]:
-        """Events without combos; `status` is one of Kalshi's filter words (unopened, open, closed, settled).
+        """Yield events without combos.
 
-        `on_skipped`: see `iter_trades`.
+        `status` is one of Kalshi's filter words: unopened, open, closed, settled. `on_skipped`: see `iter_trades`.
         """
         params = request_params.event_params(
             status=status,
@@ -147,13 +153,13 @@ class PublicEndpoints(ABC):
     def iter_multivariate_events(
         self, *, series_ticker: str | None = None, collection_ticker: str | None = None
     ) -> Iterator[EventInfo]:
-        """Events of combos, of one series or one collection if that is given."""
+        """Yield events of combos, of one series or one collection if that is given."""
         params = request_params.combo_event_params(series_ticker=series_ticker, collection_ticker=collection_ticker)
         return self._parsed(self._pages("/events/multivariate", params, "events"), parse_event)
 
     def event(self, event_ticker: str) -> EventInfo:
-        """One event."""
-        return parse_event(get_field(self._get(f"/events/{segment(event_ticker)}"), "event"), self._unfit)
+        """Return one event."""
+        return parse_event(get_field(self._get(f"/events/{segment(event_ticker)}"), "event"), self._on_unexpected_field)
 
     # -- markets
 
@@ -175,10 +181,11 @@ class PublicEndpoints(ABC):
         max_settled_ts: int | None = None,
         on_skipped: OnSkipped | None = None,
     ) -> Iterator[MarketInfo]:
-        """Markets. `on_skipped`: see `iter_trades`.
+        """Yield markets.
 
-        Raises InvalidQuery before anything is sent for filters that Kalshi does not take together: updated
-        bounds go without `status` and with `mve_filter="exclude"`, settled ones with `status="settled"`…
+        Raises InvalidQuery, before anything is sent, for filters that Kalshi does not accept together: updated bounds
+        go without `status` and with `mve_filter="exclude"`, settled ones with `status="settled"`… `on_skipped`: see
+        `iter_trades`.
         """
         params = request_params.market_params(
             status=status,
@@ -198,19 +205,22 @@ class PublicEndpoints(ABC):
         return self._parsed(self._pages("/markets", params, "markets", on_skipped), parse_market, on_skipped)
 
     def market(self, ticker: str) -> MarketInfo:
-        """One market. Raises MarketNotYetVisible for 404, which is normal for a moment after its creation."""
+        """Return one market.
+
+        Raises MarketNotYetVisible for 404, which is normal for a moment after the market's creation.
+        """
         try:
             answer = self._get(f"/markets/{segment(ticker)}")
         except RequestRejected as error:
             if error.status == HTTPStatus.NOT_FOUND:
                 raise MarketNotYetVisible(ticker) from error
             raise
-        return parse_market(get_field(answer, "market"), self._unfit)
+        return parse_market(get_field(answer, "market"), self._on_unexpected_field)
 
     # -- books, trades, candles
 
     def book(self, ticker: str, depth: int = 0) -> tuple[Levels, Levels]:
-        """The yes and no bids of one market; `depth` levels of each side, best first counted, 0 for all."""
+        """Return the yes and no bids of one market: the best `depth` levels of each side, 0 for all."""
         if not 0 <= depth <= 100:
             raise InvalidQuery(f"a depth of {depth}; Kalshi takes 0 to 100")
         return parse_rest_book(
@@ -218,7 +228,7 @@ class PublicEndpoints(ABC):
         )
 
     def books(self, tickers: Sequence[str]) -> BooksAnswer:
-        """Books of up to 100 markets in one request. A market that is not in the answer is not in the result."""
+        """Return the books of up to 100 markets, read by one request; a market that the answer lacks is missing."""
         times: list[int] = []
         answer = self._get("/markets/orderbooks", request_params.book_params(tickers), times=times)
         found: dict[str, tuple[Levels, Levels]] = {}
@@ -242,10 +252,11 @@ class PublicEndpoints(ABC):
         is_block_trade: bool | None = None,
         on_skipped: OnSkipped | None = None,
     ) -> Iterator[Trade]:
-        """Trades of the live tier, newest first; bounds in Unix seconds. `received_at_ns` is when it was parsed.
+        """Yield trades of the live tier, newest first; bounds in Unix seconds.
 
-        `on_skipped` is told why the listing is not whole: an object that cannot be read, or pages that do not advance,
-        where it ends. Without `on_skipped` the latter raises UnparsableMessage("paging").
+        `received_at_ns` is the time of parsing. `on_skipped` receives why the listing is not whole: an object that
+        cannot be read, or pages that do not advance, where the listing ends. Without `on_skipped` the latter raises
+        UnparsableMessage("paging").
         """
         params = request_params.trade_params(ticker, min_ts, max_ts, is_block_trade)
         return self._trades("/markets/trades", params, on_skipped)
@@ -253,7 +264,7 @@ class PublicEndpoints(ABC):
     def candlesticks(
         self, tickers: Sequence[str], start_ts: int, end_ts: int, period_minutes: int
     ) -> list[Candlestick]:
-        """Candles of up to 100 markets; times in Unix seconds, the period 1, 60 or 1440 minutes."""
+        """Return candles of up to 100 markets; times in Unix seconds, the period 1, 60 or 1440 minutes."""
         if not 1 <= len(tickers) <= request_params.MAX_CANDLE_MARKETS:
             raise InvalidQuery(
                 f"{len(tickers)} tickers, but one request takes 1 to {request_params.MAX_CANDLE_MARKETS}"
@@ -274,7 +285,7 @@ class PublicEndpoints(ABC):
         *,
         include_latest_before_start: bool | None = None,
     ) -> list[Candlestick]:
-        """Candles of one market; up to 5,000 of them."""
+        """Return up to 5,000 candles of one market."""
         span = request_params.candle_params(start_ts, end_ts, period_minutes)
         extra = request_params.params(include_latest_before_start=include_latest_before_start)
         path = f"/series/{segment(series_ticker)}/markets/{segment(ticker)}/candlesticks"
@@ -289,7 +300,7 @@ class PublicEndpoints(ABC):
     def _pages(
         self, path: str, params: request_params.Params, member: str, on_skipped: OnSkipped | None = None
     ) -> Iterator[object]:
-        """Every object of every page, until a page names no other one, or the pages do not advance."""
+        """Yield every object of every page, until a page names no next one or the pages do not advance."""
         cursors: set[str] = set()
         pages: set[int] = set()
         cursor, empty = "", 0
@@ -307,7 +318,7 @@ class PublicEndpoints(ABC):
                 yield from found
             empty = 0 if found else empty + 1
             if is_repeated or following in cursors or empty >= _EMPTY_PAGES or len(cursors) >= self._settings.max_pages:
-                self._cut(
+                self._report_cut(
                     f"{path}: the pages do not advance; the listing was given up after {len(cursors) + 1}", on_skipped
                 )
                 return
@@ -315,30 +326,33 @@ class PublicEndpoints(ABC):
             cursors.add(following)
             cursor = following
 
-    def _cut(self, reason: str, on_skipped: OnSkipped | None) -> None:
+    def _report_cut(self, reason: str, on_skipped: OnSkipped | None) -> None:
         self.faults.cut_listings += 1
         _log.error("listing_cut", error=reason)
         if on_skipped is None:
             raise UnparsableMessage("paging", reason)
         on_skipped(reason)
 
-    def _unfit(self, name: str) -> None:
-        self.faults.unfit[name] += 1
-        # The first of a name, then ever more rarely: a change of Kalshi's shows in every object.
-        if self.faults.unfit[name].bit_count() == 1:
+    def _on_unexpected_field(self, name: str) -> None:
+        self.faults.unexpected_fields[name] += 1
+        # Logged at the 1st, 2nd, 4th, 8th… of a name: a change of Kalshi's shows in every object.
+        if self.faults.unexpected_fields[name].bit_count() == 1:
             # The column is left empty; the object's payload keeps the value.
-            _log.warning("field_shape_unexpected", field=name[:100], times=self.faults.unfit[name])
+            _log.warning("field_shape_unexpected", field=name[:100], times=self.faults.unexpected_fields[name])
 
     def _parsed(
-        self, objects: Iterable[object], parse: Callable[[object, Unfit], _T], on_skipped: OnSkipped | None = None
+        self,
+        objects: Iterable[object],
+        parse: Callable[[object, OnUnexpectedField], _T],
+        on_skipped: OnSkipped | None = None,
     ) -> Iterator[_T]:
-        """One broken object must not cost the other 40,000: it is left out and logged."""
+        """Parse objects one by one: a broken one is skipped and logged, so that it does not cost the other 40,000."""
         for obj in objects:
             try:
-                yield parse(obj, self._unfit)
+                yield parse(obj, self._on_unexpected_field)
             except UnparsableMessage as error:
                 name = obj.get("ticker") or obj.get("event_ticker") if isinstance(obj, dict) else None
-                self.faults.left_out += 1
+                self.faults.skipped += 1
                 _log.warning("object_skipped", object=str(name)[:200], error=error)
                 if on_skipped is not None:
                     on_skipped(f"object {str(name)[:200]}: {error}")

@@ -1,6 +1,6 @@
-"""The WebSocket framing of what a server sends (RFC 6455): bytes in, whole messages out. Pure.
+"""Decodes the WebSocket framing of what a server sends (RFC 6455): bytes in, whole messages out. Pure.
 
-Written for many small frames per socket read: they are sliced out of it.
+The decoder slices all frames out of one socket read, which is fast for many small frames.
 """
 
 from __future__ import annotations
@@ -13,21 +13,21 @@ _CONTROL = 0x8
 
 
 class FramingError(Exception):
-    """The bytes are no WebSocket stream, or a message is larger than allowed."""
+    """Reports bytes that are no WebSocket stream, or a message larger than allowed."""
 
 
 Message: TypeAlias = tuple[int, bytes]
-"""A whole message or a control frame: opcode and payload."""
+"""Opcode and payload of a whole message or a control frame."""
 
 
 class FrameDecoder:
-    """Cuts a byte stream into messages; joins fragments; control frames may stand between fragments."""
+    """Cuts a byte stream into messages and joins fragments, between which control frames may stand."""
 
     __slots__ = ("_fragments", "_fragments_opcode", "_fragments_size", "_max_bytes", "_needed", "_rest", "_rest_size")
 
     def __init__(self, max_bytes: int) -> None:
         self._max_bytes = max_bytes
-        # What was read of a frame that is not whole yet, how much that is, and how much must be there to go on.
+        # The bytes of a frame that is not whole yet, their number, and the number needed to go on.
         self._rest: list[bytes] = []
         self._rest_size = 0
         self._needed = 0
@@ -36,7 +36,7 @@ class FrameDecoder:
         self._fragments_size = 0
 
     def feed(self, data: bytes) -> list[Message]:
-        """Take what the socket gave and return the messages that it completed. Raises FramingError."""
+        """Decode the bytes of one socket read; return the messages that they complete. Raises FramingError."""
         if self._rest:
             self._rest.append(data)
             self._rest_size += len(data)

@@ -1,4 +1,4 @@
-"""The historical tier: what is older than the cutoff has left the live endpoints; and reads across both."""
+"""Reads the historical tier, which holds what is older than the cutoff, and both tiers together."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from kalshi_platform.market.catalog import Candlestick, HistoricalCutoff, Market
 from kalshi_platform.market.records import Trade
 from kalshi_platform.market.times import US_PER_DAY, US_PER_S
 
-# How far the cutoff may move during one read without a trade being missed or told twice.
+# How far the cutoff may move during one read without a trade being missed or returned twice.
 _MOVES_AT_MOST_US = 7 * US_PER_DAY
 
 
 class HistoricalEndpoints(PublicEndpoints):
-    """PublicEndpoints of `/historical/*`, all of them public."""
+    """Reads `/historical/*`, all of which is public."""
 
     def historical_cutoff(self) -> HistoricalCutoff:
-        """From when on the live endpoints have the data."""
+        """Return the times from which on the live endpoints have the data."""
         return parse_cutoff(self._get("/historical/cutoff"))
 
     def iter_historical_markets(
@@ -33,7 +33,7 @@ class HistoricalEndpoints(PublicEndpoints):
         *,
         on_skipped: OnSkipped | None = None,
     ) -> Iterator[MarketInfo]:
-        """Markets settled before the cutoff; at most one filter. `on_skipped`: see `iter_trades`."""
+        """Yield markets settled before the cutoff; at most one filter. `on_skipped`: see `iter_trades`."""
         params = request_params.historical_market_params(
             tickers=tickers, event_ticker=event_ticker, series_ticker=series_ticker, mve_filter=mve_filter
         )
@@ -41,8 +41,10 @@ class HistoricalEndpoints(PublicEndpoints):
         return self._parsed(pages, parse_market, on_skipped)
 
     def historical_market(self, ticker: str) -> MarketInfo:
-        """One market settled before the cutoff. Raises RequestRejected (404) when it is not there."""
-        return parse_market(get_field(self._get(f"/historical/markets/{segment(ticker)}"), "market"), self._unfit)
+        """Return one market settled before the cutoff. Raises RequestRejected (404) when it is not there."""
+        return parse_market(
+            get_field(self._get(f"/historical/markets/{segment(ticker)}"), "market"), self._on_unexpected_field
+        )
 
     def iter_historical_trades(
         self,
@@ -52,13 +54,13 @@ class HistoricalEndpoints(PublicEndpoints):
         *,
         on_skipped: OnSkipped | None = None,
     ) -> Iterator[Trade]:
-        """Trades made before the cutoff, newest first; bounds in Unix seconds. `on_skipped`: see `iter_trades`."""
+        """Yield trades made before the cutoff, newest first; bounds in Unix seconds (see `iter_trades`)."""
         return self._trades("/historical/trades", request_params.trade_params(ticker, min_ts, max_ts, None), on_skipped)
 
     def historical_candlesticks(
         self, ticker: str, start_ts: int, end_ts: int, period_minutes: int
     ) -> list[Candlestick]:
-        """Candles of a market settled before the cutoff."""
+        """Return candles of a market settled before the cutoff."""
         span = request_params.candle_params(start_ts, end_ts, period_minutes)
         return parse_candlesticks(self._get(f"/historical/markets/{segment(ticker)}/candlesticks", span), ticker)
 
@@ -70,14 +72,14 @@ class HistoricalEndpoints(PublicEndpoints):
         *,
         on_skipped: OnSkipped | None = None,
     ) -> Iterator[Trade]:
-        """Trades wherever they lie, each once: live ones from the cutoff on, then historical ones before it.
+        """Yield the trades of both tiers, each once: live ones from the cutoff on, then historical ones before it.
 
-        The cutoff may move while the live tier is read, and what it passes leaves that tier; so it is asked for again,
-        and the span it passed is read from the other tier, without what was seen already.
+        The cutoff may move while the live tier is read, and the trades that it passes leave that tier. So the cutoff is
+        read again, and the span that it passed is read from the historical tier, without the trades already yielded.
         """
         cutoff_us = self.historical_cutoff().trades_created_us
         cutoff_s = cutoff_us // US_PER_S
-        near: set[str] = set()
+        from_live: set[str] = set()
         if max_ts is None or max_ts >= cutoff_s:
             first_s = cutoff_s if min_ts is None else max(min_ts, cutoff_s)
             for trade in self.iter_trades(ticker, first_s, max_ts, on_skipped=on_skipped):
@@ -85,7 +87,7 @@ class HistoricalEndpoints(PublicEndpoints):
                 if created_us < cutoff_us:
                     continue
                 if created_us < cutoff_us + _MOVES_AT_MOST_US:
-                    near.add(trade.trade_id)
+                    from_live.add(trade.trade_id)
                 yield trade
         if min_ts is not None and min_ts * US_PER_S >= cutoff_us + _MOVES_AT_MOST_US:
             return
@@ -93,14 +95,14 @@ class HistoricalEndpoints(PublicEndpoints):
         if min_ts is not None and min_ts * US_PER_S >= moved_us:
             return
         last_s = moved_us // US_PER_S + 1
-        told: set[str] = set()
+        from_both: set[str] = set()
         last_s = last_s if max_ts is None else min(max_ts, last_s)
         for trade in self.iter_historical_trades(ticker, min_ts, last_s, on_skipped=on_skipped):
             created_us = _created_us(trade)
-            if created_us >= moved_us or trade.trade_id in near or trade.trade_id in told:
+            if created_us >= moved_us or trade.trade_id in from_live or trade.trade_id in from_both:
                 continue
             if created_us >= cutoff_us:
-                told.add(trade.trade_id)
+                from_both.add(trade.trade_id)
             yield trade
 
 

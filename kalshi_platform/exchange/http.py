@@ -1,6 +1,7 @@
-"""HTTP GET within bounds: of time, of size, whatever the other side sends. The only module that uses `requests`.
+"""Sends HTTP GET requests within bounds of time and size. The only module that uses `requests`.
 
-An answer that drips byte by byte renews every timeout of a socket, and half a MiB of gzip can hold more than a GiB.
+The bounds are enforced here because an answer that drips byte by byte renews every timeout of a socket, and half a MiB
+of gzip can expand to more than a GiB.
 """
 
 from __future__ import annotations
@@ -22,11 +23,11 @@ from kalshi_platform.exchange.settings import ExchangeSettings
 from kalshi_platform.surroundings import LOOPBACK
 
 _CHUNK_BYTES = 16 * 1024
-"""Of the compressed body: what one of them expands to (a thousandfold at most) is held at once."""
+"""Bytes read of the compressed body at a time; in memory is what they expand to, a thousandfold at most."""
 
 
 class HttpAnswer(NamedTuple):
-    """One answer, its body decompressed."""
+    """Carries one answer with its body decompressed."""
 
     status: int
     headers: Mapping[str, str]
@@ -34,7 +35,7 @@ class HttpAnswer(NamedTuple):
 
 
 class HttpClient:
-    """Sends GET requests from many threads: each has a session of its own, which requests does not promise to share."""
+    """Sends GET requests from many threads, each with its own session (`requests` does not promise to share one)."""
 
     def __init__(self, settings: ExchangeSettings) -> None:
         self._settings = settings
@@ -45,7 +46,7 @@ class HttpClient:
         """Return the whole answer, whatever its status; redirects are not followed.
 
         Raises ConnectionLost (no connection, cut off, silent or not whole in time, undecodable), ExchangeUnavailable
-        (larger than allowed), RequestRejected (it could not be sent as it is).
+        (larger than allowed), RequestRejected (the request could not be sent).
         """
         what = f"GET {urlsplit(url).path}"
         settings, session = self._settings, self._session()
@@ -69,8 +70,8 @@ class HttpClient:
         except (requests.ConnectionError, requests.Timeout) as error:
             raise ConnectionLost(f"{what}: {self._late(overdue) or type(error).__name__}") from error
         except (requests.exceptions.ChunkedEncodingError, requests.exceptions.ContentDecodingError) as error:
-            said = self._late(overdue) or f"the answer arrived broken ({type(error).__name__})"
-            raise ConnectionLost(f"{what}: {said}") from error
+            reason = self._late(overdue) or f"the answer arrived broken ({type(error).__name__})"
+            raise ConnectionLost(f"{what}: {reason}") from error
         except requests.RequestException as error:
             raise RequestRejected(f"{what}: {type(error).__name__}", status=0) from error
         finally:
@@ -109,7 +110,7 @@ class HttpClient:
 
 
 def tls_problem(error: BaseException) -> str:
-    """What to tell of a TLS handshake that failed; OpenSSL's own words lie some causes deep."""
+    """Return the reason of a failed TLS handshake; OpenSSL's own words lie some causes deep."""
     cause: BaseException | None = error
     words = ""
     while cause is not None:
@@ -126,7 +127,7 @@ def tls_problem(error: BaseException) -> str:
 
 
 class _Session(requests.Session):
-    """A session of one thread that another thread can cut."""
+    """A session of one thread, whose sockets another thread can shut down."""
 
     trust_env_certificates = True
 
@@ -137,14 +138,14 @@ class _Session(requests.Session):
             self.mount(scheme, _Adapter(self.opened))
 
     def merge_environment_settings(self, url: Any, proxies: Any, stream: Any, verify: Any, cert: Any) -> Any:
-        """As the library does; but a certificate authority that was set is not replaced by REQUESTS_CA_BUNDLE."""
+        """Merge as the library does, but keep a configured certificate authority in spite of REQUESTS_CA_BUNDLE."""
         merged = super().merge_environment_settings(url, proxies, stream, verify, cert)
         if not self.trust_env_certificates:
             merged["verify"] = self.verify
         return merged
 
     def cut(self, overdue: threading.Event) -> None:
-        """End whatever this session waits for."""
+        """Shut down every socket of this session, which ends all its waits."""
         overdue.set()
         for each in list(self.opened):
             with contextlib.suppress(OSError):
@@ -153,7 +154,7 @@ class _Session(requests.Session):
 
 
 class _Adapter(HTTPAdapter):
-    """Notes the sockets that its connections open: they alone can wake a thread that waits in them."""
+    """Records the sockets that its connections open: shutting them down wakes a thread that waits in them."""
 
     def __init__(self, opened: list[socket.socket]) -> None:
         self._classes = _pools(opened)
@@ -170,7 +171,7 @@ class _Adapter(HTTPAdapter):
 
 
 def _pools(opened: list[socket.socket]) -> dict[str, type[HTTPConnectionPool]]:
-    def note(connected: socket.socket | None) -> None:
+    def record(connected: socket.socket | None) -> None:
         opened[:] = [each for each in opened if each.fileno() >= 0]
         if connected is not None:
             opened.append(connected)
@@ -178,17 +179,17 @@ def _pools(opened: list[socket.socket]) -> dict[str, type[HTTPConnectionPool]]:
     class Plain(HTTPConnection):
         def connect(self) -> None:
             super().connect()
-            note(self.sock)
+            record(self.sock)
 
     class Secure(HTTPSConnection):
         def _new_conn(self) -> socket.socket:
             made = super()._new_conn()
-            note(made)  # the handshake, too, may take for ever
+            record(made)  # the handshake, too, may take for ever
             return made
 
         def connect(self) -> None:
             super().connect()
-            note(self.sock)
+            record(self.sock)
 
     class PlainPool(HTTPConnectionPool):
         ConnectionCls = Plain

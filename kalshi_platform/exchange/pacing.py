@@ -1,4 +1,4 @@
-"""How fast requests and commands may be sent. Pure: the time is given."""
+"""Limits how fast requests and commands are sent. Pure: the caller passes the time."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from collections.abc import Iterable
 
 
 class TokenBucket:
-    """Tokens that refill continuously. `take` always grants and says how long to wait first, so that callers queue
-    in the order in which they asked; a caller that gives up need not tell.
+    """Counts tokens that refill continuously.
+
+    `spend` always grants the tokens and returns how long to wait before using them, so that callers are served in the
+    order of their calls. Tokens of a caller that gives up are not returned.
     """
 
     def __init__(self, refill_per_s: float, capacity: float, now: float) -> None:
@@ -19,25 +21,25 @@ class TokenBucket:
         self._at = now
 
     def resize(self, refill_per_s: float, capacity: float, now: float) -> None:
-        """Other limits hold from now on."""
+        """Replace the limits from now on."""
         self._settle(now)
         self._refill_per_s = refill_per_s
         self._capacity = capacity
         self._tokens = min(self._tokens, capacity)
 
-    def take(self, cost: float, now: float) -> float:
+    def spend(self, cost: float, now: float) -> float:
         """Spend `cost` tokens and return the seconds to wait before using them (0 while the bucket covers it)."""
         self._settle(now)
         self._tokens -= cost
         return max(0.0, -self._tokens / self._refill_per_s)
 
     def drain(self, now: float) -> None:
-        """The other side says the budget is spent: start from empty."""
+        """Empty the bucket, because the other side reported that the budget is spent."""
         self._settle(now)
         self._tokens = min(self._tokens, 0.0)
 
     def available(self, now: float) -> float:
-        """Tokens that can be spent without waiting (negative: already promised)."""
+        """Return the tokens that can be spent without waiting (negative: already granted)."""
         self._settle(now)
         return self._tokens
 
@@ -48,10 +50,10 @@ class TokenBucket:
 
 
 class RateLimitedQueue:
-    """Commands on their way to one connection: in order, and no faster than a number of commands and of bytes a second.
+    """Queues the commands of one connection, limited to a number of commands and of bytes a second.
 
-    A second's worth may go at once, and one command more: what is too large for the rest of a second goes anyway, and
-    those behind it wait for as long as it takes.
+    A second's worth may go at once, and one command more: a command that exceeds the rest of a second goes anyway, and
+    those behind it wait until the bucket has refilled.
     """
 
     def __init__(self, commands_per_s: float, bytes_per_s: float, now: float) -> None:
@@ -64,16 +66,16 @@ class RateLimitedQueue:
         return len(self._waiting)
 
     def add(self, commands: Iterable[bytes]) -> None:
-        """Put commands behind those that wait."""
+        """Append commands to the queue."""
         self._waiting.extend(commands)
 
     def pop_ready(self, now: float) -> list[bytes]:
-        """Give up the commands that may be sent now."""
+        """Remove and return the commands that may be sent now."""
         due: list[bytes] = []
         # What went too early is made up for by the next ones: a bucket below zero lets nothing through.
         while self._waiting and self._commands.available(now) >= 1.0 and self._bytes.available(now) > 0.0:
             command = self._waiting.popleft()
-            self._commands.take(1.0, now)
-            self._bytes.take(len(command), now)
+            self._commands.spend(1.0, now)
+            self._bytes.spend(len(command), now)
             due.append(command)
         return due

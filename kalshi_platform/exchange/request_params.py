@@ -1,4 +1,7 @@
-"""Query parameters, checked before they are sent: which filters Kalshi takes together. Pure; raises InvalidQuery."""
+"""Builds query parameters and checks which filters Kalshi accepts together. Pure; raises InvalidQuery.
+
+Source: docs.kalshi.com, API reference (OpenAPI 3.28.0 and 3.34.0, read 2026-11-22).
+"""
 
 from __future__ import annotations
 
@@ -11,17 +14,17 @@ from kalshi_platform.errors import InvalidQuery
 Params: TypeAlias = list[tuple[str, str]]
 
 MAX_BOOKS = 100
-"""Tickers in one `/markets/orderbooks` request."""
+"""Most tickers in one `/markets/orderbooks` request."""
 MAX_CANDLE_MARKETS = 100
 MAX_CANDLES = 5_000
-"""Candles of one market in one answer."""
+"""Most candles of one market in one answer."""
 MAX_CANDLES_BATCH = 10_000
-"""Candles of all markets in one answer."""
+"""Most candles of all markets in one answer."""
 PERIODS_MIN = (1, 60, 1440)
 MARKET_STATUSES = ("unopened", "open", "paused", "closed", "settled")
 EVENT_STATUSES = ("unopened", "open", "closed", "settled")
 MVE_FILTERS = ("only", "exclude")
-# Which statuses go with which bounds of time; None is "no status asked for".
+# The statuses that go with each kind of time bound; None stands for no status filter.
 _STATUSES_OF: dict[str, tuple[str | None, ...]] = {
     "created": ("unopened", "open", None),
     "close": ("closed", None),
@@ -31,7 +34,7 @@ _STATUSES_OF: dict[str, tuple[str | None, ...]] = {
 
 
 def params(**values: str | int | bool | None) -> Params:
-    """Parameters that were given, as text."""
+    """Return the parameters that are not None, as text."""
     return [
         (name, str(value).lower() if isinstance(value, bool) else str(value))
         for name, value in values.items()
@@ -40,14 +43,14 @@ def params(**values: str | int | bool | None) -> Params:
 
 
 def segment(ticker: str) -> str:
-    """A ticker as one path segment."""
+    """Return a ticker as one path segment."""
     if not ticker:
         raise InvalidQuery("an empty ticker")
     return quote(ticker, safe="")
 
 
 def joined(tickers: Iterable[str] | None) -> str | None:
-    """Tickers as Kalshi's comma list."""
+    """Return tickers as Kalshi's comma list."""
     if tickers is None:
         return None
     listed = list(tickers)
@@ -66,7 +69,10 @@ def market_params(
     series_ticker: str | None,
     **bounds: int | None,
 ) -> Params:
-    """Parameters of `GET /markets`. `bounds`: min_/max_ of created_ts, close_ts, settled_ts, updated_ts, in seconds."""
+    """Return the parameters of `GET /markets`.
+
+    `bounds`: min_/max_ of created_ts, close_ts, settled_ts, updated_ts, in Unix seconds.
+    """
     _one_of("status", status, MARKET_STATUSES)
     _one_of("mve_filter", mve_filter, MVE_FILTERS)
     given = {name: value for name, value in bounds.items() if value is not None}
@@ -97,13 +103,13 @@ def market_params(
 def event_params(
     *, status: str | None, tickers: Iterable[str] | None, series_ticker: str | None, **bounds: int | None
 ) -> Params:
-    """Parameters of `GET /events`. `bounds`: min_close_ts, min_updated_ts, Unix seconds."""
+    """Return the parameters of `GET /events`; `bounds`: min_close_ts, min_updated_ts, in Unix seconds."""
     _one_of("status", status, EVENT_STATUSES)
     return params(status=status, tickers=joined(tickers), series_ticker=series_ticker, limit=200, **bounds)
 
 
 def combo_event_params(*, series_ticker: str | None, collection_ticker: str | None) -> Params:
-    """Parameters of `GET /events/multivariate`."""
+    """Return the parameters of `GET /events/multivariate`."""
     if series_ticker is not None and collection_ticker is not None:
         raise InvalidQuery("series_ticker or collection_ticker, not both")
     return params(series_ticker=series_ticker, collection_ticker=collection_ticker, limit=200)
@@ -112,7 +118,7 @@ def combo_event_params(*, series_ticker: str | None, collection_ticker: str | No
 def historical_market_params(
     *, tickers: Iterable[str] | None, event_ticker: str | None, series_ticker: str | None, mve_filter: str | None
 ) -> Params:
-    """Parameters of `GET /historical/markets`, whose filters exclude each other."""
+    """Return the parameters of `GET /historical/markets`, whose filters exclude each other."""
     _one_of("mve_filter", mve_filter, MVE_FILTERS)
     filters = params(
         tickers=joined(tickers), event_ticker=event_ticker, series_ticker=series_ticker, mve_filter=mve_filter
@@ -123,14 +129,14 @@ def historical_market_params(
 
 
 def trade_params(ticker: str | None, min_ts: int | None, max_ts: int | None, is_block_trade: bool | None) -> Params:
-    """Parameters of `GET /markets/trades` and `GET /historical/trades`."""
+    """Return the parameters of `GET /markets/trades` and `GET /historical/trades`."""
     if min_ts is not None and max_ts is not None and min_ts > max_ts:
         raise InvalidQuery(f"min_ts {min_ts} is after max_ts {max_ts}")
     return params(ticker=ticker, min_ts=min_ts, max_ts=max_ts, is_block_trade=is_block_trade, limit=1000)
 
 
 def book_params(tickers: Sequence[str]) -> Params:
-    """Parameters of `GET /markets/orderbooks`: the tickers repeated, not joined."""
+    """Return the parameters of `GET /markets/orderbooks`: the tickers repeated, not joined."""
     if not 1 <= len(tickers) <= MAX_BOOKS:
         raise InvalidQuery(f"{len(tickers)} tickers, but one request takes 1 to {MAX_BOOKS}")
     return [("tickers", ticker) for ticker in tickers]
@@ -139,7 +145,7 @@ def book_params(tickers: Sequence[str]) -> Params:
 def candle_params(
     start_ts: int, end_ts: int, period_minutes: int, markets: int = 1, limit: int = MAX_CANDLES
 ) -> Params:
-    """The span of candles, checked against what one answer holds."""
+    """Return the span of candles, checked against what one answer holds."""
     if period_minutes not in PERIODS_MIN:
         raise InvalidQuery(f"a period of {period_minutes} minutes; Kalshi has {PERIODS_MIN}")
     if start_ts > end_ts:

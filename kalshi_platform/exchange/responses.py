@@ -1,4 +1,4 @@
-"""HTTP answers of Kalshi's REST API: their JSON, their lists, and one error out of three shapes. Pure."""
+"""Reads HTTP answers of Kalshi's REST API: lists, fields, and one error out of three shapes. Pure."""
 
 from __future__ import annotations
 
@@ -24,9 +24,9 @@ _LONGEST_REFUSAL_S = 300.0
 
 
 def retry_after_s(header: str | None, now_s: float) -> float | None:
-    """How long to wait by a Retry-After header, in seconds or as a date (RFC 9110, 10.2.3); None without a usable one.
+    """Return the seconds to wait by a Retry-After header (RFC 9110, 10.2.3: seconds or a date); None without one.
 
-    `now_s`: the Unix time of the answer. At most five minutes are believed.
+    `now_s`: the Unix time of the answer. Waits are cut to five minutes.
     """
     if not header:
         return None
@@ -38,7 +38,7 @@ def retry_after_s(header: str | None, now_s: float) -> float | None:
 
 
 def get_list(answer: object, member: str) -> list[object]:
-    """The list under `member`; null is an empty one. Raises UnparsableMessage."""
+    """Return the list under `member`, an empty one for null. Raises UnparsableMessage."""
     value = answer.get(member) if isinstance(answer, dict) else None
     if value is None and isinstance(answer, dict) and member in answer:
         return []
@@ -48,7 +48,7 @@ def get_list(answer: object, member: str) -> list[object]:
 
 
 def get_field(answer: object, member: str) -> object:
-    """What stands under `member`. Raises UnparsableMessage."""
+    """Return the value under `member`. Raises UnparsableMessage."""
     if not isinstance(answer, dict) or member not in answer:
         raise UnparsableMessage("shape", f"the answer has no {member}")
     return answer[member]
@@ -57,10 +57,10 @@ def get_field(answer: object, member: str) -> object:
 def error_from_response(
     path: str, status: int, body: object, offset: Offset | None = None, wait_s: float | None = None
 ) -> KalshiPlatformError:
-    """One error out of the three shapes of error bodies: flat, wrapped under `error`, or a bare text there.
+    """Return the error of an answer, whose body is flat, wrapped under `error`, or a bare text there.
 
-    `offset`: our clock against the exchange's, where it is known; a refused signature may be due to it. `wait_s`: how
-    long the exchange said to wait.
+    `offset`: our clock against the exchange's, where it is known; a refused signature may be due to it. `wait_s`: the
+    wait that the exchange demands, in seconds.
 
     This is the one place that decides whether a refusal is transient: 429, 408, 425 and 5xx are, all else is not.
     """

@@ -1,9 +1,8 @@
-"""Kalshi's REST API over HTTP.
+"""Sends the requests of Kalshi's REST API over HTTP.
 
 Every call waits for its share of the read budget, retries transient failures with jittered backoff, and ends in one of
-the errors of `kalshi_platform.errors`. One client serves many threads; all clients of a process that use one key draw
-on one budget. Market data is public; requests are signed only where Kalshi demands it, or where `sign_public_reads`
-says so.
+the errors of `kalshi_platform.errors`. One client serves many threads; all clients of a process that use one key share
+one budget. Market data is public; requests are signed only where Kalshi demands it, or with `sign_public_reads`.
 """
 
 from __future__ import annotations
@@ -45,10 +44,10 @@ _log = event_logger(__name__)
 
 
 class RestClient(HistoricalEndpoints):
-    """Typed reads of Kalshi's REST API."""
+    """Reads Kalshi's REST API as typed values."""
 
     def __init__(self, settings: ExchangeSettings, clock: Clock, stop: threading.Event | None = None) -> None:
-        """`stop` interrupts every wait: the call then ends in ConnectionLost."""
+        """Set up the client; setting `stop` interrupts every wait, and the call then ends in ConnectionLost."""
         self._settings = settings
         self._clock = clock
         self._stop = stop or threading.Event()
@@ -64,23 +63,23 @@ class RestClient(HistoricalEndpoints):
     # -- the account
 
     def account_limits(self) -> AccountLimits:
-        """The account's read budget (signed); from then on this process spends its share of that."""
+        """Return the account's read budget (a signed request) and apply this process's share of it."""
         limits = parse_account_limits(self._get("/account/limits", signed=True))
         self._budget.resize(limits)
         return limits
 
     def endpoint_costs(self) -> EndpointCosts:
-        """What requests cost; from then on this process counts with it."""
+        """Return the costs of requests in tokens, and apply them."""
         costs = parse_endpoint_costs(self._get("/account/endpoint_costs"))
-        self._budget.learn_costs(costs)
+        self._budget.apply_costs(costs)
         return costs
 
     def read_budget(self) -> float:
-        """Usual requests that could be sent now without waiting."""
+        """Return how many usual requests could be sent now without waiting."""
         return self._budget.requests_left()
 
     def clock_offset(self) -> Offset | None:
-        """This machine's clock against the exchange's, by the last answers; None before the first one."""
+        """Return this machine's clock against the exchange's, by the last answers; None before the first one."""
         return self._server_clock.offset()
 
     # -- one request
@@ -105,19 +104,19 @@ class RestClient(HistoricalEndpoints):
                     raise
                 if isinstance(error, RateLimited):
                     self._budget.drain()
-                # The exchange knows better than we do when it will answer again.
+                # A Retry-After of the exchange wins where it is longer.
                 delay = max(backoff.next(), error.retry_after_s or 0.0)
                 _log.info("request_retried", path=path, attempt=attempt, wait_s=round(delay, 1), error=error)
                 self._wait(delay)
         raise AssertionError("max_attempts must be at least 1")
 
     def _once(self, path: str, params: Params, *, signed: bool, accept_down: bool, times: list[int] | None) -> Any:
-        self._wait(self._budget.take(path))
+        self._wait(self._budget.spend(path))
         headers = self._headers(path, signed=signed)
         requested_at_ns = self._clock.now_ns()
         answer = self._http.get(self._base + path, params, headers)
         answered_at_ns = self._clock.now_ns()
-        self._server_clock.note(answer.headers, requested_at_ns, answered_at_ns)
+        self._server_clock.observe(answer.headers, requested_at_ns, answered_at_ns)
         if times is not None:
             times += (requested_at_ns, answered_at_ns)
         try:
@@ -127,7 +126,7 @@ class RestClient(HistoricalEndpoints):
                 raise ExchangeUnavailable(f"GET {path}: the answer is no JSON", status=answer.status) from error
             body, changed = None, 0
         if changed:
-            self.faults.mended += changed
+            self.faults.repaired += changed
             # Broken texts hold U+FFFD now, numbers out of range are texts.
             _log.warning("response_repaired", path=path, repaired_values=changed)
         if answer.status == HTTPStatus.OK:
@@ -152,4 +151,4 @@ class RestClient(HistoricalEndpoints):
 
 
 class _Stopping(ConnectionLost):
-    """Raised out of every wait once `stop` is set; a repeated attempt meets it at once again."""
+    """Ends every wait once `stop` is set; a repeated attempt raises it at once again."""

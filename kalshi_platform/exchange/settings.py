@@ -15,7 +15,7 @@ DEMO_WS_URL = "wss://external-api-ws.demo.kalshi.co/trade-api/ws/v2"
 
 @dataclass(frozen=True, kw_only=True)
 class ExchangeSettings:
-    """Addresses, key and limits. Environments differ by URL and key only."""
+    """Holds addresses, key and limits; environments differ by URL and key only."""
 
     rest_url: str = field(
         default=PRODUCTION_REST_URL,
@@ -59,15 +59,17 @@ class ExchangeSettings:
     sign_public_reads: bool = False
     """Market data needs no signature; unsigned reads do not draw on the account's budget."""
     request_timeout_s: float = 10.0
-    """How long the other side may be silent."""
+    """Longest silence of the other side within an answer."""
     connect_timeout_s: float = 10.0
     answer_deadline_s: float = 60.0
-    """A REST answer must be there as a whole by then; one that drips never falls silent."""
+    """Longest time for a whole REST answer; one that drips never falls silent."""
     max_answer_bytes: int = 64 * 1024 * 1024
-    """Of one REST answer, decompressed. A page of 1,000 markets has about 2 MiB. No variable: 30 times that guards the
-    memory against an answer without an end, and fits every machine."""
+    """Most bytes of one REST answer, decompressed; a page of 1,000 markets has about 2 MiB.
+
+    No environment variable: 30 times a page guards the memory against an answer without an end, and fits every machine.
+    """
     max_pages: int = 20_000
-    """Of one listing: 20 million markets, so that only a listing without an end meets it."""
+    """Most pages of one listing: 20 million markets, which only a listing without an end reaches."""
     ca_file: Path | None = field(
         default=None,
         metadata=setting(
@@ -80,9 +82,12 @@ class ExchangeSettings:
         ),
     )
     max_frame_bytes: int = 64 * 1024 * 1024
-    """Kalshi's own limit, so no variable; an `ok` that lists all tickers of a large subscription is several MiB."""
+    """Most bytes of one frame: Kalshi's own limit, so no environment variable.
+
+    An `ok` that lists all tickers of a large subscription has several MiB.
+    """
     ping_timeout_s: float = 30.0
-    """Neither ping nor frame for that long: the line is dead (Kalshi pings every 10 s)."""
+    """Longest time without ping or frame before a connection counts as dead (Kalshi pings every 10 s)."""
     reads_per_second: float = 20.0
     """REST requests per second before the account's limits are known (the Basic tier)."""
     rest_share: float = field(
@@ -96,12 +101,12 @@ class ExchangeSettings:
         ),
     )
     max_attempts: int = 5
-    """Tries of one REST request, the first included."""
+    """Attempts of one REST request, the first included."""
     retry_base_s: float = 0.5
     retry_cap_s: float = 20.0
     user_agent: str = "kalshi-platform/0.1"
 
     @property
     def has_key(self) -> bool:
-        """Whether requests can be signed."""
+        """Return whether requests can be signed."""
         return bool(self.key_id) and bool(self.private_key_pem)

@@ -1,4 +1,7 @@
-"""Kalshi's request signatures. Pure: text and a timestamp in, headers out."""
+"""Signs requests for Kalshi. Pure: text and a timestamp in, headers out.
+
+Source: docs.kalshi.com, getting_started/api_keys (read 2026-11-22).
+"""
 
 from __future__ import annotations
 
@@ -14,19 +17,22 @@ _PSS = padding.PSS(mgf=padding.MGF1(hashes.SHA256()), salt_length=32)
 
 
 class Signer:
-    """Signs requests with one key. RSA: PSS with SHA-256 and a salt of 32 bytes; Ed25519: plain."""
+    """Signs requests with one key: RSA by PSS with SHA-256 and a salt of 32 bytes, Ed25519 plainly."""
 
     __slots__ = ("_key", "_key_id")
 
     def __init__(self, key_id: str, private_key_pem: bytes) -> None:
-        """Raises ConfigurationError when the key cannot be used; its text holds nothing of the key."""
+        """Load the key. Raises ConfigurationError when it cannot be used; the error's text holds nothing of the key."""
         if not key_id.strip():
             raise ConfigurationError(["key_id is empty: give the id that Kalshi shows beside the API key"])
         self._key_id = key_id.strip()
         self._key = _load(private_key_pem)
 
     def headers(self, method: str, path: str, timestamp_ms: int) -> dict[str, str]:
-        """Headers for one request. `path` starts at `/trade-api/…`; a query string is left out of the signed text."""
+        """Return the headers of one request.
+
+        `path` starts at `/trade-api/…`; a query string is left out of the signed text.
+        """
         message = f"{timestamp_ms}{method.upper()}{path.partition('?')[0]}".encode()
         if isinstance(self._key, rsa.RSAPrivateKey):
             signature = self._key.sign(message, _PSS, hashes.SHA256())

@@ -1,4 +1,4 @@
-"""One WebSocket connection to Kalshi. The only module that uses `websocket-client`.
+"""Moves frames over one WebSocket connection to Kalshi. The only module that uses `websocket-client`.
 
 The library makes the connection (TCP, TLS, proxy, signed upgrade). Receiving is done here on its socket: one large
 read, all frames sliced out of it, which at high rates costs a fraction of reading frame by frame. Compression is not
@@ -38,28 +38,28 @@ from kalshi_platform.market.clock_offset import Offset
 from kalshi_platform.surroundings import LOOPBACK
 
 READ_BYTES = 64 * 1024
-"""One socket read. Larger ones were measured to cost more, not less (allocation)."""
+"""Bytes of one socket read; larger ones were measured to cost more, because of allocation."""
 RECEIVE_TIMEOUT_S = 0.5
-"""How long `receive` waits at most, so that its caller can look at deadlines and at a stop."""
+"""Longest wait of `receive`, so that its caller can check deadlines and a stop."""
 _NORMAL_CLOSURE = struct.pack("!H", 1000)
 
 
 class WebSocketConnection:
-    """Moves frames and stamps their time; knows nothing of their content."""
+    """Moves frames and stamps their receive time, without reading their content."""
 
     def __init__(self, settings: ExchangeSettings, clock: Clock, name: str) -> None:
-        """`name` appears in errors and logs."""
+        """Set up the connection, not opened yet; `name` appears in errors and logs."""
         if not settings.key_id or not settings.private_key_pem:
             raise ConfigurationError(
                 ["the WebSocket needs key_id and private_key_pem: make an API key with read scope at Kalshi"]
             )
         self.name = name
-        self.last_heard_ns = 0
-        """When anything came, pings included; 0 before `open`."""
+        self.last_received_ns = 0
+        """Receive time of the last bytes, pings included; 0 before `open`."""
         self.last_data_ns = 0
-        """When a data frame came last; 0 before the first."""
+        """Receive time of the last data frame; 0 before the first."""
         self.last_data_s = 0.0
-        """The same by the monotonic clock: what is measured from there does not care for a wall clock that is set."""
+        """The same by the monotonic clock: spans measured from it survive a wall clock that is set."""
         self._settings = settings
         self._clock = clock
         self._signer = Signer(settings.key_id, settings.private_key_pem)
@@ -68,10 +68,10 @@ class WebSocketConnection:
         self._poll = select.poll()
         self._io = threading.Lock()
         self._sending = threading.Lock()
-        self._deframer = FrameDecoder(settings.max_frame_bytes)
+        self._decoder = FrameDecoder(settings.max_frame_bytes)
         self._ready: deque[tuple[bytes, int]] = deque()
         self._failure: ConnectionLost | None = None
-        self._heard_monotonic = 0.0
+        self._last_received_s = 0.0
 
     def open(self) -> None:
         """Connect with a fresh signature.
@@ -89,7 +89,7 @@ class WebSocketConnection:
         headers = self._signer.headers("GET", self._path, self._clock.now_ns() // 1_000_000)
         headers["User-Agent"] = self._settings.user_agent
         parts = urlsplit(self._settings.ws_url)
-        asked_at_ns = self._clock.now_ns()
+        requested_at_ns = self._clock.now_ns()
         try:
             client.connect(
                 self._settings.ws_url,
@@ -97,11 +97,11 @@ class WebSocketConnection:
                 timeout=self._settings.connect_timeout_s,
                 suppress_origin=True,
                 redirect_limit=0,
-                # The library looks into NO_PROXY alone where that is set.
+                # The library reads NO_PROXY alone where that is set.
                 http_no_proxy=[parts.hostname] if parts.hostname in LOOPBACK else None,
             )
         except websocket.WebSocketBadStatusException as error:
-            offset = offset_by(error.resp_headers or {}, asked_at_ns, self._clock.now_ns())
+            offset = offset_by(error.resp_headers or {}, requested_at_ns, self._clock.now_ns())
             raise self._refused(int(error.status_code), offset) from error
         except ssl.SSLError as error:
             raise ConnectionLost(f"{self.name}: could not connect: {tls_problem(error)}") from error
@@ -111,16 +111,16 @@ class WebSocketConnection:
         self._socket.setblocking(False)
         self._poll = select.poll()
         self._poll.register(self._socket, select.POLLIN)
-        self._deframer = FrameDecoder(self._settings.max_frame_bytes)
+        self._decoder = FrameDecoder(self._settings.max_frame_bytes)
         self._ready.clear()
         self._failure = None
-        self.last_heard_ns = self._clock.now_ns()
-        self._heard_monotonic = self._clock.monotonic()
+        self.last_received_ns = self._clock.now_ns()
+        self._last_received_s = self._clock.monotonic()
 
     def receive(self) -> tuple[bytes, int] | None:
-        """Return the next frame and when it was read from the socket, or None after about half a second without one.
+        """Return the next frame and its receive time (ns), or None after about half a second without one.
 
-        Frames that came before the connection ended are delivered first; then ConnectionLost is raised (with the close
+        Frames that came before the connection ended are delivered first; then it raises ConnectionLost (with the close
         code, if the server sent one), also when neither ping nor frame came for `ping_timeout_s`.
         """
         if self._ready:
@@ -136,7 +136,7 @@ class WebSocketConnection:
             return self._ready.popleft()
         if self._failure is not None:
             raise self._failure
-        silent_s = self._clock.monotonic() - self._heard_monotonic
+        silent_s = self._clock.monotonic() - self._last_received_s
         if silent_s > self._settings.ping_timeout_s:
             self._release()
             self._failure = ConnectionLost(f"{self.name}: neither ping nor frame for {silent_s:.0f} s")
@@ -144,7 +144,7 @@ class WebSocketConnection:
         return None
 
     def receive_ready(self) -> list[tuple[bytes, int]]:
-        """Return the frames that were read from the socket already, without waiting: the rest of one read."""
+        """Return, without waiting, the remaining frames of the last socket read."""
         frames = list(self._ready)
         self._ready.clear()
         return frames
@@ -154,16 +154,16 @@ class WebSocketConnection:
         self._send(payload, websocket.ABNF.OPCODE_TEXT)
 
     def close(self) -> None:
-        """Say goodbye if that is possible without waiting, and close the socket."""
+        """Send a close frame if that is possible without waiting, and close the socket."""
         if self._socket is not None:
             with contextlib.suppress(ConnectionLost):
-                self._send(_NORMAL_CLOSURE, websocket.ABNF.OPCODE_CLOSE, patience_s=0.0)
+                self._send(_NORMAL_CLOSURE, websocket.ABNF.OPCODE_CLOSE, timeout_s=0.0)
         self._release()
 
     # -- the socket
 
     def _read(self) -> None:
-        """Wait for bytes, read once, and put whole frames into `_ready`."""
+        """Wait for bytes, read once, and append whole frames to `_ready`."""
         sock = self._socket
         if sock is None:
             raise ConnectionLost(f"{self.name}: the connection is closed")
@@ -171,19 +171,19 @@ class WebSocketConnection:
         if data is None:
             return
         now_ns = self._clock.now_ns()
-        self.last_heard_ns = now_ns
-        self._heard_monotonic = self._clock.monotonic()
+        self.last_received_ns = now_ns
+        self._last_received_s = self._clock.monotonic()
         if not data:
             raise ConnectionLost(f"{self.name}: the other side closed the connection without a word")
         try:
-            messages = self._deframer.feed(data)
+            messages = self._decoder.feed(data)
         except FramingError as error:
             raise ConnectionLost(f"{self.name}: {error}", close_code=1002) from error
         ready = self._ready
         for opcode, payload in messages:
             if opcode < CLOSE:
                 ready.append((payload, now_ns))
-                self.last_data_ns, self.last_data_s = now_ns, self._heard_monotonic
+                self.last_data_ns, self.last_data_s = now_ns, self._last_received_s
             elif opcode == PING:
                 self._send(payload, websocket.ABNF.OPCODE_PONG)
             elif opcode == CLOSE:
@@ -192,7 +192,7 @@ class WebSocketConnection:
                 raise ConnectionLost(f"{self.name}: unknown opcode {opcode}", close_code=1002)
 
     def _read_some(self, sock: socket.socket) -> bytes | None:
-        """One read; None if nothing came in time. The lock keeps TLS reads and writes of two threads apart."""
+        """Read once; return None if nothing came in time. The lock keeps TLS reads and writes of two threads apart."""
         try:
             with self._io:
                 return sock.recv(READ_BYTES)
@@ -210,9 +210,9 @@ class WebSocketConnection:
         except (OSError, ValueError) as error:
             raise ConnectionLost(f"{self.name}: {type(error).__name__}: {error}") from error
 
-    def _send(self, payload: bytes, opcode: int, *, patience_s: float | None = None) -> None:
+    def _send(self, payload: bytes, opcode: int, *, timeout_s: float | None = None) -> None:
         frame = memoryview(websocket.ABNF.create_frame(payload, opcode).format())
-        patience_s = self._settings.request_timeout_s if patience_s is None else patience_s
+        timeout_s = self._settings.request_timeout_s if timeout_s is None else timeout_s
         with self._sending:
             while frame:
                 sock = self._socket
@@ -227,13 +227,13 @@ class WebSocketConnection:
                     pass
                 except OSError as error:
                     raise ConnectionLost(f"{self.name}: {type(error).__name__}: {error}") from error
-                self._wait_writable(sock, patience_s)
+                self._wait_writable(sock, timeout_s)
 
-    def _wait_writable(self, sock: socket.socket, patience_s: float) -> None:
+    def _wait_writable(self, sock: socket.socket, timeout_s: float) -> None:
         try:
             poll = select.poll()
             poll.register(sock, select.POLLOUT)
-            writable = bool(poll.poll(patience_s * 1_000))
+            writable = bool(poll.poll(timeout_s * 1_000))
         except (OSError, ValueError) as error:
             raise ConnectionLost(f"{self.name}: {type(error).__name__}: {error}") from error
         if not writable:
@@ -244,7 +244,7 @@ class WebSocketConnection:
         code = struct.unpack("!H", payload[:2])[0] if len(payload) >= 2 else 1005
         reason = payload[2:].decode(errors="replace")
         with contextlib.suppress(ConnectionLost):
-            self._send(payload[:2], websocket.ABNF.OPCODE_CLOSE, patience_s=0.0)
+            self._send(payload[:2], websocket.ABNF.OPCODE_CLOSE, timeout_s=0.0)
         raise ConnectionLost(f"{self.name}: closed by the server: {code} {reason[:100]}".rstrip(), close_code=code)
 
     def _release(self) -> None:

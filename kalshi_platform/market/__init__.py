@@ -1,1 +1,1 @@
-"""The vocabulary: units, times, records, identity of rows and the book. Pure; imports no driver and no I/O."""
+"""Defines the vocabulary: units, times, records, identity of rows and the book. Pure; imports no driver or I/O."""

@@ -1,7 +1,7 @@
-"""What the exchange lists: series hold events, events hold markets; beside them its state, calendar and candles.
+"""Defines what the exchange lists: series, their events, the events' markets; also its state, calendar and candles.
 
-Typed columns for what the platform uses; `payload` keeps the whole object as canonical JSON text (sorted keys), so that
-nothing Kalshi said is lost and equal objects have equal text. Times are microseconds since the epoch, None where Kalshi
+Fields hold what the platform uses; `payload` keeps the whole object as canonical JSON text (sorted keys), so that
+nothing Kalshi sent is lost and equal objects have equal text. Times are microseconds since the epoch, None where Kalshi
 sent none (it writes the year 0001, an empty string or null). Prices in `*_e4`, sizes in `*_e2`, settlement in `*_e6`.
 """
 
@@ -13,7 +13,7 @@ from kalshi_platform.market.records import Levels
 
 
 class MarketInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """One market. `status` is one of Kalshi's eight response statuses, legacy words mapped onto them."""
+    """Describes one market; `status` is one of Kalshi's eight response statuses, to which legacy words are mapped."""
 
     ticker: str
     event_ticker: str
@@ -39,7 +39,7 @@ class MarketInfo(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EventInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """One event. Its payload leaves out nested markets: they are rows of their own."""
+    """Describes one event; its payload leaves out nested markets, which are rows of their own."""
 
     event_ticker: str
     series_ticker: str | None
@@ -56,7 +56,7 @@ class EventInfo(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class SeriesInfo(msgspec.Struct, frozen=True, kw_only=True):
-    """One series. `fee_multiplier` is a plain factor, not money."""
+    """Describes one series; `fee_multiplier` is a plain factor, not money."""
 
     ticker: str
     title: str | None
@@ -70,7 +70,7 @@ class SeriesInfo(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class ShardStatus(msgspec.Struct, frozen=True):
-    """The state of one exchange shard (`exchange_index`); shards can pause separately."""
+    """Describes the state of one exchange shard (`exchange_index`); shards can pause separately."""
 
     exchange_index: int
     exchange_active: bool
@@ -79,7 +79,10 @@ class ShardStatus(msgspec.Struct, frozen=True):
 
 
 class ExchangeStatus(msgspec.Struct, frozen=True, kw_only=True):
-    """`exchange_active` false: nothing works. `trading_active` false: a trading pause, books stand still."""
+    """Describes the state of the exchange.
+
+    `exchange_active` false: nothing works. `trading_active` false: a trading pause, books do not change.
+    """
 
     exchange_active: bool
     trading_active: bool
@@ -89,7 +92,7 @@ class ExchangeStatus(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class TradingHours(msgspec.Struct, frozen=True):
-    """Open spans of the seven weekdays, Monday first: pairs of `HH:MM` in US Eastern time."""
+    """Lists the open spans of the seven weekdays, Monday first: pairs of `HH:MM` in US Eastern time."""
 
     start_us: int | None
     end_us: int | None
@@ -97,14 +100,14 @@ class TradingHours(msgspec.Struct, frozen=True):
 
 
 class MaintenanceWindow(msgspec.Struct, frozen=True):
-    """A planned outage."""
+    """Describes a planned outage."""
 
     start_us: int
     end_us: int
 
 
 class ExchangeSchedule(msgspec.Struct, frozen=True, kw_only=True):
-    """The exchange's calendar."""
+    """Describes the exchange's calendar."""
 
     standard_hours: tuple[TradingHours, ...]
     maintenance_windows: tuple[MaintenanceWindow, ...]
@@ -112,7 +115,7 @@ class ExchangeSchedule(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Ohlc(msgspec.Struct, frozen=True):
-    """Open, high, low and close of one quantity in `*_e4`; None where there was none."""
+    """Holds open, high, low and close of one quantity in `*_e4`; None where there was none."""
 
     open_e4: int | None
     high_e4: int | None
@@ -121,7 +124,7 @@ class Ohlc(msgspec.Struct, frozen=True):
 
 
 class Candlestick(msgspec.Struct, frozen=True, kw_only=True):
-    """One candle of one market; `end_us` is the inclusive end of its period."""
+    """Describes one candle of one market; `end_us` is the inclusive end of its period."""
 
     ticker: str
     end_us: int
@@ -135,7 +138,7 @@ class Candlestick(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class AccountLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """The account's read budget: tokens per second and the size of the bucket (a usual request costs 10)."""
+    """Describes the account's read budget: tokens per second and size of the bucket (a usual request costs 10)."""
 
     usage_tier: str | None
     read_refill_per_s: float
@@ -144,14 +147,14 @@ class AccountLimits(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class EndpointCosts(msgspec.Struct, frozen=True, kw_only=True):
-    """What requests cost in tokens: the usual cost, and the exceptions by (method, path)."""
+    """Holds the costs of requests in tokens: the usual cost, and the exceptions by (method, path)."""
 
     default_cost: float
     by_endpoint: dict[tuple[str, str], float]
 
 
 class HistoricalCutoff(msgspec.Struct, frozen=True, kw_only=True):
-    """From when on the live endpoints have markets (by settlement) and trades; what is older is historical."""
+    """Holds the times from which on the live endpoints have markets (by settlement) and trades."""
 
     market_settled_us: int
     trades_created_us: int
@@ -159,7 +162,7 @@ class HistoricalCutoff(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BooksAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """Books read over REST: (yes, no) by ticker, and when they were asked for and answered, by our clock.
+    """Holds books read over REST: (yes, no) by ticker, and the times of request and answer by our clock.
 
     REST books carry neither sequence nor time: each is the book at some moment between the two.
     """

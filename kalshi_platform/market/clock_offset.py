@@ -1,4 +1,4 @@
-"""How far two clocks are apart, as bounds that are certain. Pure.
+"""Measures the offset of two clocks as certain bounds. Pure.
 
 An offset is ours minus the other one's: positive means that this machine's clock is ahead.
 """
@@ -9,49 +9,55 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 CLOCK_TOLERANCE_S = 2.0
-"""Clocks further apart are alarmed: signatures are refused at some seconds, and what is said to be covered keeps a
-margin of one second between the exchange's times."""
+"""Clocks further apart raise an alarm.
+
+Signatures are refused at some seconds, and claims of coverage assume a margin of one second between the exchange's
+times.
+"""
 
 
 class Offset(NamedTuple):
-    """The offset lies between these, in seconds."""
+    """Bounds the offset, in seconds."""
 
     low_s: float
     high_s: float
 
     @property
     def certain_s(self) -> float:
-        """The part of the offset that is certain: its bound that is nearer to 0, or 0 if that lies between them."""
+        """Return the certain part of the offset: the bound nearer to 0, or 0 if that lies between the bounds."""
         return max(self.low_s, 0.0) + min(self.high_s, 0.0)
 
     @property
     def middle_s(self) -> float:
-        """The best guess."""
+        """Return the best estimate: the middle of the bounds."""
         return (self.low_s + self.high_s) / 2
 
     @property
     def is_large(self) -> bool:
-        """Whether it is certainly beyond CLOCK_TOLERANCE_S."""
+        """Return whether the offset is certainly beyond CLOCK_TOLERANCE_S."""
         return abs(self.certain_s) > CLOCK_TOLERANCE_S
 
-    def told(self, other: str) -> str:
-        """A clause for people; `other` is whose clock it was compared with ("the exchange's")."""
+    def describe(self, other: str) -> str:
+        """Return a clause for messages; `other` names the clock of the comparison ("the exchange's")."""
         if not self.is_large:
             return f"this machine's clock agrees with {other}"
         direction = "ahead of" if self.middle_s > 0 else "behind"
         return f"this machine's clock is {abs(self.middle_s):.0f} s {direction} {other}: set it right (NTP)"
 
 
-def offset_of(asked_at_ns: int, answered_at_ns: int, other_ns: int, resolution_ns: int = 0) -> Offset:
-    """The offset by one question: between our two times the other clock showed `other_ns`, or up to a resolution more.
+def offset_of(requested_at_ns: int, answered_at_ns: int, other_ns: int, resolution_ns: int = 0) -> Offset:
+    """Return the offset by one request: between our two times the other clock showed `other_ns`.
 
-    An HTTP date has a resolution of one second, cut off.
+    The other clock may have shown up to `resolution_ns` more: an HTTP date is cut to one second.
     """
-    return Offset((asked_at_ns - other_ns - resolution_ns) / 1e9, (answered_at_ns - other_ns) / 1e9)
+    return Offset((requested_at_ns - other_ns - resolution_ns) / 1e9, (answered_at_ns - other_ns) / 1e9)
 
 
 def combined(offsets: Sequence[Offset]) -> Offset | None:
-    """What several questions say together, oldest first; where they disagree (a clock was set), the newest hold."""
+    """Return the bounds that all offsets (oldest first) agree on; after a contradiction the newer ones count.
+
+    Offsets contradict each other when a clock was set between them.
+    """
     if not offsets:
         return None
     low_s, high_s = offsets[-1]
@@ -63,17 +69,17 @@ def combined(offsets: Sequence[Offset]) -> Offset | None:
 
 
 class Correction:
-    """By how many seconds moments of our clock are to be put back, so that they are moments of the other one.
+    """Keeps the seconds to subtract from times of our clock, to give times of the other one.
 
-    Nothing while the clocks agree. It changes only when what is measured does by more than the tolerance (somebody has
-    set a clock), so that moments that were corrected keep their order.
+    It is 0 while the clocks agree, and changes only when the measured offset changes by more than the tolerance (a
+    clock was set), so that corrected times keep their order.
     """
 
     def __init__(self) -> None:
         self._seconds = 0.0
 
-    def follow(self, offset: Offset | None) -> float:
-        """Take what is measured now and return the correction."""
+    def update(self, offset: Offset | None) -> float:
+        """Apply the offset measured now; return the correction in seconds."""
         if offset is not None and abs(offset.middle_s - self._seconds) > CLOCK_TOLERANCE_S:
             self._seconds = offset.middle_s if offset.is_large else 0.0
         return self._seconds

@@ -34,7 +34,7 @@ _TABLE_CELLS = 1 << 25
 
 
 class Changes(NamedTuple):
-    """Deltas, or the levels of starting books, as arrays of one length. `side`: 0 yes, 1 no."""
+    """Holds deltas, or the levels of starting books, as arrays of one length; `side` is 0 for yes, 1 for no."""
 
     line: Ints
     side: Ints
@@ -42,14 +42,15 @@ class Changes(NamedTuple):
     size_e2: Ints
 
     def where(self, chosen: npt.NDArray[np.bool_]) -> Changes:
-        """Those at the chosen places."""
+        """Return the changes at the chosen places."""
         return Changes(*(column[chosen] for column in self))
 
 
 class BookTable(NamedTuple):
-    """Levels ascending by (line, side, price_e4); `sizes[k, i]` is the size of level i at the k-th moment, 0 if none.
+    """Holds the levels of many books at many moments, ascending by (line, side, price_e4).
 
-    A size below zero tells that a delta was lost.
+    `sizes[k, i]` is the size of level i at the k-th moment, 0 if it is no part of the book. A size below zero shows
+    that a delta was lost.
     """
 
     line: Ints
@@ -136,7 +137,7 @@ def _fold(
 
 
 def _steps(exchange_us: Ints, moments_us: Ints) -> list[tuple[tuple[int, int], Ints | None]]:
-    """Which rows come between two moments: ranges of the rows, or of an order of them where times are not ascending."""
+    """Return the rows between two moments: ranges of the rows, or of an order of them where times are not ascending."""
     order: Ints | None = None
     if len(exchange_us) > 1 and not bool(np.all(exchange_us[1:] >= exchange_us[:-1])):
         order = np.argsort(exchange_us, kind="stable")

@@ -1,9 +1,9 @@
-"""Which rows of different gatherers are the same message.
+"""Defines which rows of different gatherers are the same message.
 
-`seq` is in no identity across gatherers: it counts what one subscription on one connection was sent. Equal deltas
-(same exchange time, ticker, side, price and size) are told apart by `occurrence`, which counts within one stream.
-Every stream is a subsequence of what the exchange published, so its j-th equal row is at most the true j-th: the union
-over streams never holds a row too many, and holds all of them wherever one stream saw the timestamp whole.
+`seq` is in no identity across gatherers: it counts the frames of one subscription on one connection. `occurrence`,
+which counts within one stream, distinguishes equal deltas (same exchange time, ticker, side, price and size). Every
+stream is a subsequence of what the exchange published, so its j-th equal row is at most the true j-th: the union over
+streams never contains a row too many, and contains all of them wherever one stream received the timestamp whole.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ DELTA_KEY = ("exchange_ts", "ticker", "side", "price_e4", "delta_e2", "occurrenc
 TRADE_KEY = ("exchange_ts", "ticker", "trade_id")
 TICKER_KEY = ("exchange_ts", "ticker", "fingerprint")
 TRADE_WINDOW_US = 60 * 1_000_000
-"""One trade_id is one trade within ± this span, even where two sources disagree on its millisecond."""
+"""A trade_id identifies one trade within ± this span, even where two sources disagree on its millisecond."""
 LIFECYCLE_WINDOW_US = 5 * 60 * 1_000_000
 """Equal lifecycle content within this span is one event (most of them carry no time of their own)."""
 
@@ -26,9 +26,9 @@ _Delta: TypeAlias = tuple[str, str, int, int]
 class OccurrenceCounter:
     """Counts equal deltas of one stream.
 
-    Two generations of counts are kept, so that memory is bounded by about 2 × `generation_size` deltas, while a
-    timestamp that comes back a little later (exchange times of one market may step back) still finds its counts.
-    Most timestamps have one delta only: it alone is remembered, and counts are made when there is a second one.
+    Two generations of counts bound the memory to about 2 × `generation_size` deltas, while a timestamp that comes back
+    a little later (exchange times of one market may step back) still has its counts. Most timestamps have one delta
+    only: it alone is stored, and counts are made when there is a second one.
     """
 
     def __init__(self, generation_size: int = 65_536) -> None:
@@ -38,7 +38,7 @@ class OccurrenceCounter:
         self._old: dict[int, _Delta | dict[_Delta, int]] = {}
 
     def next(self, exchange_ts_us: int, ticker: str, side: str, price_e4: int, delta_e2: int) -> int:
-        """Return how many equal deltas this stream had before this one."""
+        """Count a delta; return how many equal deltas this stream had before it."""
         delta = (ticker, side, price_e4, delta_e2)
         seen = self._young.get(exchange_ts_us)
         if seen is None:

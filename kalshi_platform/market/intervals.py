@@ -1,7 +1,7 @@
-"""Set operations on half-open intervals of microseconds. Pure.
+"""Computes set operations on half-open intervals of microseconds. Pure.
 
-A claim says that a record is complete for every moment of [start, end). Claims of several observers join only where
-they touch; what no claim holds is a hole. Lists of intervals are sorted and disjoint, as `union` returns them.
+A claim states that a record is complete for every moment of [start, end). Claims of several observers join only where
+they touch; a hole is a span that no claim covers. Lists of intervals are sorted and disjoint, as `union` returns them.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ Interval: TypeAlias = tuple[int, int]
 
 
 def union(intervals: Iterable[Interval]) -> list[Interval]:
-    """Return the least list of intervals that holds the same moments; those that touch become one."""
+    """Return the least list of intervals that covers the same moments; intervals that touch become one."""
     joined: list[Interval] = []
     for start, end in sorted(each for each in intervals if each[0] < each[1]):
         if joined and start <= joined[-1][1]:
@@ -27,7 +27,7 @@ def union(intervals: Iterable[Interval]) -> list[Interval]:
 
 
 def intersection(left: Sequence[Interval], right: Sequence[Interval]) -> list[Interval]:
-    """Return the moments that both hold; both as `union` gives them."""
+    """Return the moments that both cover; both as `union` returns them."""
     common: list[Interval] = []
     i = j = 0
     while i < len(left) and j < len(right):
@@ -42,7 +42,7 @@ def intersection(left: Sequence[Interval], right: Sequence[Interval]) -> list[In
 
 
 def holes(claims: Sequence[Interval], within: Interval) -> list[Interval]:
-    """Return the moments of `within` that no claim holds; claims as `union` gives them."""
+    """Return the moments of `within` that no claim covers; claims as `union` returns them."""
     left: list[Interval] = []
     position, limit = within
     for start, end in claims:
@@ -54,18 +54,18 @@ def holes(claims: Sequence[Interval], within: Interval) -> list[Interval]:
 
 
 def without(claims: Sequence[Interval], withdrawn: Sequence[Interval]) -> list[Interval]:
-    """Return what is left of `claims` when the moments of `withdrawn` are taken out; both as `union` gives them."""
+    """Return `claims` without the moments of `withdrawn`; both as `union` returns them."""
     if not claims:
         return []
     return intersection(claims, holes(withdrawn, (claims[0][0], claims[-1][1])))
 
 
 def holds(claims: Sequence[Interval], moment: int) -> bool:
-    """Whether a claim holds the moment; claims as `union` gives them."""
+    """Return whether a claim covers the moment; claims as `union` returns them."""
     place = bisect_right(claims, moment, key=lambda each: each[0])
     return place > 0 and moment < claims[place - 1][1]
 
 
 def length(intervals: Iterable[Interval]) -> int:
-    """Return how many microseconds disjoint intervals hold."""
+    """Return the total length of disjoint intervals, in microseconds."""
     return sum(end - start for start, end in intervals)

@@ -1,8 +1,8 @@
-"""What the platform records: one struct per row, and the ledger that says what a gatherer saw.
+"""Defines the records of the platform: one struct per row, and the ledger of what a gatherer received.
 
-`stream_id` names one sid of one session (WebSocket connection) of one gatherer; `(stream_id, seq)` is where a row came
-from. Frames of a channel without `seq` get a negative running number, so that the pair stays unique.
-Times: `exchange_ts_us` is Kalshi's clock in microseconds, `received_at_ns` is ours, taken at the socket read.
+`stream_id` names one sid of one session (WebSocket connection) of one gatherer; `(stream_id, seq)` is the origin of a
+row. Frames of a channel without `seq` get a negative running number, so that the pair stays unique.
+Times: `exchange_ts_us` is Kalshi's clock in microseconds, `received_at_ns` is ours in nanoseconds, at the socket read.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ NO_STREAM = 0
 
 
 class BookDelta(msgspec.Struct, frozen=True, gc=False):
-    """A signed change of one level. `occurrence` counts equal rows within one stream, from 0."""
+    """Holds a signed change of one level; `occurrence` counts equal rows within one stream, from 0."""
 
     ticker: str
     side: Side
@@ -36,7 +36,10 @@ class BookDelta(msgspec.Struct, frozen=True, gc=False):
 
 
 class BookSnapshot(msgspec.Struct, frozen=True, gc=False):
-    """A whole book. `snapshot_ts_us` is the receive time for 'ws' and 'rest_recovery', the poll's minute for 'rest'."""
+    """Holds a whole book.
+
+    `snapshot_ts_us` is the receive time for 'ws' and 'rest_recovery', the poll's minute for 'rest'.
+    """
 
     ticker: str
     source: SnapshotSource
@@ -50,7 +53,7 @@ class BookSnapshot(msgspec.Struct, frozen=True, gc=False):
 
 
 class Trade(msgspec.Struct, frozen=True, gc=False):
-    """One trade. `exchange_ts_us` is floored to the millisecond, `created_time_us` keeps what REST said."""
+    """Holds one trade; `exchange_ts_us` is floored to the millisecond, `created_time_us` keeps REST's microseconds."""
 
     trade_id: str
     ticker: str
@@ -68,7 +71,7 @@ class Trade(msgspec.Struct, frozen=True, gc=False):
 
 
 class TickerUpdate(msgspec.Struct, frozen=True, gc=False):
-    """Best prices and totals of one market, sent on any change; `fingerprint` is a hash of the content."""
+    """Holds best prices and totals of one market, sent on any change; `fingerprint` is a hash of the content."""
 
     ticker: str
     exchange_ts_us: int
@@ -89,7 +92,7 @@ class TickerUpdate(msgspec.Struct, frozen=True, gc=False):
 
 
 class LifecycleEvent(msgspec.Struct, frozen=True, gc=False):
-    """A change of a market (or an event: then `ticker` is the event's). `content` is the message as canonical JSON."""
+    """Holds a change of a market, or of an event whose ticker it has; `content` is the message as canonical JSON."""
 
     ticker: str
     event_type: str
@@ -102,7 +105,7 @@ class LifecycleEvent(msgspec.Struct, frozen=True, gc=False):
 
 
 class DeadLetter(msgspec.Struct, frozen=True, gc=False):
-    """Bytes that could not become a row, with the reason."""
+    """Holds bytes that could not become a row, with the reason."""
 
     received_at_ns: int
     reason: str
@@ -115,7 +118,10 @@ class DeadLetter(msgspec.Struct, frozen=True, gc=False):
 
 
 class UnknownFrame(msgspec.Struct, frozen=True, gc=False):
-    """A frame of an unknown type took a number of a book stream. `ticker`: the only market it concerns; "" for any."""
+    """Records that a frame of an unknown type consumed a number of a book stream.
+
+    `ticker` is the only market it may concern, or "" for any.
+    """
 
     stream_id: int
     seq: int
@@ -124,7 +130,7 @@ class UnknownFrame(msgspec.Struct, frozen=True, gc=False):
 
 
 class DeadLettersCounted(msgspec.Struct, frozen=True, gc=False):
-    """Dead letters of one minute and reason that were counted instead of kept, in total so far.
+    """Records how many dead letters of one minute and reason were counted instead of kept, in total so far.
 
     `counted_by`: the session whose frames they were, or another counter's number.
     """
@@ -136,7 +142,7 @@ class DeadLettersCounted(msgspec.Struct, frozen=True, gc=False):
 
 
 class SessionOpened(msgspec.Struct, frozen=True, gc=False):
-    """One WebSocket connection of one gatherer came up."""
+    """Records that one WebSocket connection of one gatherer was opened."""
 
     session_id: int
     connection: str
@@ -146,7 +152,7 @@ class SessionOpened(msgspec.Struct, frozen=True, gc=False):
 
 
 class SessionClosed(msgspec.Struct, frozen=True, gc=False):
-    """It ended, for whatever reason."""
+    """Records that a session ended, and why."""
 
     session_id: int
     closed_at_ns: int
@@ -154,7 +160,7 @@ class SessionClosed(msgspec.Struct, frozen=True, gc=False):
 
 
 class StreamOpened(msgspec.Struct, frozen=True, gc=False):
-    """A channel of a session was acknowledged (or its first frame arrived)."""
+    """Records that a channel of a session was acknowledged, or that its first frame arrived."""
 
     stream_id: int
     session_id: int
@@ -164,7 +170,7 @@ class StreamOpened(msgspec.Struct, frozen=True, gc=False):
 
 
 class StreamEnded(msgspec.Struct, frozen=True, gc=False):
-    """The stream carries nothing more."""
+    """Records that a stream ended, and why."""
 
     stream_id: int
     ended_at_ns: int
@@ -172,7 +178,7 @@ class StreamEnded(msgspec.Struct, frozen=True, gc=False):
 
 
 class BookSubscriptionStarted(msgspec.Struct, frozen=True, gc=False):
-    """A market's book is followed in a stream from its snapshot at `seq_from`."""
+    """Records that a market's book is subscribed in a stream from its snapshot at `seq_from`."""
 
     stream_id: int
     ticker: str
@@ -181,7 +187,10 @@ class BookSubscriptionStarted(msgspec.Struct, frozen=True, gc=False):
 
 
 class BookSubscriptionEnded(msgspec.Struct, frozen=True, gc=False):
-    """…until `seq_to` (inclusive): the last seq received before a delete command was sent, a gap, or the end."""
+    """Records that a book subscription ended at `seq_to`, which it includes.
+
+    `seq_to` is the last number received before a delete command was sent, a gap, or the end of the stream.
+    """
 
     stream_id: int
     ticker: str
@@ -190,7 +199,7 @@ class BookSubscriptionEnded(msgspec.Struct, frozen=True, gc=False):
 
 
 class SequenceGap(msgspec.Struct, frozen=True, gc=False):
-    """`seq_expected` did not come; every market of the stream is suspect."""
+    """Records that `seq_expected` did not come; every book of the stream may be wrong."""
 
     stream_id: int
     seq_expected: int
@@ -199,7 +208,7 @@ class SequenceGap(msgspec.Struct, frozen=True, gc=False):
 
 
 class SequenceConsumed(msgspec.Struct, frozen=True, gc=False):
-    """A frame that took a number without giving a row (acks, control replies, dead letters)."""
+    """Records that a frame consumed a number without giving a row (command responses, dead letters)."""
 
     stream_id: int
     seq: int

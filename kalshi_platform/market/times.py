@@ -1,4 +1,4 @@
-"""Kalshi's times as microseconds since the Unix epoch (`*_us`); ours as nanoseconds (`*_ns`). All UTC.
+"""Converts Kalshi's times to microseconds since the Unix epoch (`*_us`); our own are nanoseconds (`*_ns`). All UTC.
 
 Kalshi has sent RFC 3339 text with 0–9 fraction digits, integer milliseconds and integer seconds for the same moment.
 """
@@ -21,7 +21,7 @@ _SECONDS_LIMIT = 10**11
 # The year 10000, where calendars of programs and databases end.
 _MILLISECONDS_END = 253_402_300_800_000
 # Thousands of messages share one second: its conversion is remembered (the text as far as the decimal point), and of
-# the usual six digits only these are read anew.
+# the usual six digits only these are parsed.
 _SECONDS: dict[str, int] = {}
 _SECONDS_KEPT = 4_096
 _RFC3339 = re.compile(
@@ -63,20 +63,23 @@ def _us_from_rfc3339(text: str) -> int:
 
 
 def us_from_number(value: int) -> int:
-    """Seconds or milliseconds (told apart by size) → microseconds."""
+    """Return the microseconds of a number of seconds or milliseconds, which its size distinguishes.
+
+    Raises UnparsableMessage("time").
+    """
     if not 0 < value < _MILLISECONDS_END:
         raise UnparsableMessage("time", f"{str(value)[:40]} is not a Unix time")
     return value * US_PER_S if value < _SECONDS_LIMIT else value * US_PER_MS
 
 
 def us_from_datetime(moment: datetime) -> int:
-    """Exact microseconds of an aware datetime."""
+    """Return the exact microseconds of an aware datetime."""
     delta = moment - EPOCH
     return (delta.days * 86_400 + delta.seconds) * US_PER_S + delta.microseconds
 
 
 def datetime_from_us(value_us: int) -> datetime:
-    """The aware datetime of `value_us`."""
+    """Return the aware datetime of `value_us`."""
     return EPOCH + timedelta(microseconds=value_us)
 
 
@@ -86,5 +89,5 @@ def floor_ms(value_us: int) -> int:
 
 
 def hour_of(moment: datetime) -> datetime:
-    """The start of the UTC hour that holds `moment`."""
+    """Return the start of the UTC hour that contains `moment`."""
     return moment.astimezone(UTC).replace(minute=0, second=0, microsecond=0)

@@ -1,4 +1,4 @@
-"""Exact scaled integers made from Kalshi's decimal strings.
+"""Converts Kalshi's decimal strings to exact scaled integers.
 
 | unit | meaning | range |
 |---|---|---|
@@ -6,8 +6,8 @@
 | `count_e2`, `delta_e2` | 1/100 contract | 64 bit; a delta is signed |
 | `*_e6` | 1/1,000,000 dollar (settlement values, money) | 64 bit |
 
-Nothing here goes through a float. The three readers remember what they have converted, because an exchange with a
-price grid sends few distinct strings; the memory is bounded.
+Nothing here uses a float. The three readers cache their conversions, because an exchange with a price grid sends few
+distinct strings; the caches are bounded.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from kalshi_platform.errors import UnparsableMessage
 PRICE_E4_MAX = 10_000
 INT64_MAX = 2**63 - 1
 _CACHE_LIMIT = 65_536
-# Bounded, so that a hostile text of a million digits costs nothing.
+# Bounded, so that a hostile text of a million digits costs no time.
 _PLAIN_DECIMAL = re.compile(r"([+-]?)([0-9]{1,40})(?:\.([0-9]{0,40}))?")
 
 
@@ -43,7 +43,7 @@ def scaled(text: str, digits: int) -> int:
 
 
 class _Reader(dict[str, int]):
-    """A bounded memory of exact conversions: `reader[text]` converts once."""
+    """Caches exact conversions: `reader[text]` converts each text once."""
 
     def __init__(self, digits: int, low: int, high: int, unit: str) -> None:
         super().__init__()
@@ -68,34 +68,34 @@ _DELTAS = _Reader(2, -INT64_MAX, INT64_MAX, "delta_e2")
 
 
 def price_e4(dollars: str) -> int:
-    """`"0.5600"` → 5600. Raises UnparsableMessage outside 0…1 dollar or beyond four decimals."""
+    """Convert `"0.5600"` to 5600. Raises UnparsableMessage outside 0…1 dollar or beyond four decimals."""
     return _PRICES[dollars]
 
 
 def count_e2(contracts: str) -> int:
-    """`"12.50"` → 1250. Raises UnparsableMessage when negative."""
+    """Convert `"12.50"` to 1250. Raises UnparsableMessage when negative."""
     return _COUNTS[contracts]
 
 
 def delta_e2(contracts: str) -> int:
-    """`"-20.00"` → -2000 (signed change of a level)."""
+    """Convert `"-20.00"` to -2000 (signed change of a level)."""
     return _DELTAS[contracts]
 
 
 def money_e6(dollars: str) -> int:
-    """`"1.0000"` → 1000000."""
+    """Convert `"1.0000"` to 1000000."""
     return scaled(dollars, 6)
 
 
 def price_e4_from_cents(cents: int) -> int:
-    """56 → 5600 (legacy shape). Raises UnparsableMessage outside 0…100."""
+    """Convert 56 to 5600 (legacy shape). Raises UnparsableMessage outside 0…100."""
     if not 0 <= cents <= 100:
         raise UnparsableMessage("range", f"{cents} is not a price in cents")
     return cents * 100
 
 
 def e2_from_whole(contracts: int) -> int:
-    """100 contracts → 10000 (legacy shape, counts and deltas)."""
+    """Convert 100 contracts to 10000 (legacy shape, counts and deltas)."""
     if abs(contracts) > INT64_MAX // 100:
         raise UnparsableMessage("range", f"{contracts} contracts do not fit 64 bits at 2 decimals")
     return contracts * 100
@@ -109,7 +109,7 @@ def dollars_text(value_e4: int) -> str:
 
 
 def contracts_text(value_e2: int) -> str:
-    """1250 → `"12.50"`."""
+    """Convert 1250 to `"12.50"`."""
     sign = "-" if value_e2 < 0 else ""
     whole, part = divmod(abs(value_e2), 100)
     return f"{sign}{whole}.{part:02d}"

@@ -211,10 +211,10 @@ def test_who_follows_the_catalog_sees_changes_only_whatever_clock_dates_them(
     assert [(info.ticker, info.status) for info in store.changed_since(first)] == [("KXA-1-T2", "closed")]
     last = store.newest_change()
     assert list(store.changed_since(last)) == []
-    assert [store.went_through(change) for change in (began, first, last)] == [True, True, True]
+    assert [store.contains_change(change) for change in (began, first, last)] == [True, True, True]
     with database.transaction() as transaction:
         transaction.execute("UPDATE catalog_changes SET token = gen_random_uuid() WHERE change_no = %s", last[:1])
-    assert not store.went_through(last)
+    assert not store.contains_change(last)
 
 
 def test_a_transaction_has_one_number_and_another_one_after_what_was_taken_back(

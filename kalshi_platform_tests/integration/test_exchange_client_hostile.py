@@ -84,12 +84,12 @@ def test_one_bad_text_or_field_costs_no_other_market_and_not_its_own(broken: byt
         assert [market.ticker for market in found] == ["KXT-26DEC01-A", "KXT-26DEC01-B"]
         assert found[0].status == "active"
         assert json.loads(found[0].payload)["ticker"] == "KXT-26DEC01-A"
-        assert client.faults.left_out == 0
-        assert bool(client.faults.mended) + bool(client.faults.unfit) == (broken != b"null")
+        assert client.faults.skipped == 0
+        assert bool(client.faults.repaired) + bool(client.faults.unexpected_fields) == (broken != b"null")
     if b"price_ranges" in broken:
         assert found[0].price_ranges is None
         assert json.loads(found[0].payload)["price_ranges"] == {"a": 1}
-        assert client.faults.unfit == {"price_ranges": 1}
+        assert client.faults.unexpected_fields == {"price_ranges": 1}
 
 
 def test_an_object_without_its_name_is_left_out_and_told() -> None:
@@ -97,7 +97,7 @@ def test_an_object_without_its_name_is_left_out_and_told() -> None:
     told: list[str] = []
     with answered_by(lambda sock, _: reply(sock, body)) as client:
         assert [market.ticker for market in client.iter_markets(on_skipped=told.append)] == [GOOD["ticker"]]
-        assert (len(told), client.faults.left_out) == (2, 2)
+        assert (len(told), client.faults.skipped) == (2, 2)
 
 
 def page(number: int, cursor: str) -> bytes:

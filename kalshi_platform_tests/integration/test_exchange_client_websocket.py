@@ -95,7 +95,7 @@ class Client:
         return self
 
     def step(self) -> None:
-        for command in self.session.take_commands():
+        for command in self.session.pop_commands():
             self.connection.send(command)
         got = self.connection.receive()
         result = self.session.tick(SYSTEM_CLOCK.now_ns()) if got is None else self.session.receive(*got)
@@ -371,11 +371,11 @@ def test_pings_are_answered_and_count_as_life_while_silence_is_death(tmp_path: P
     with running_exchange(tmp_path, markets=3, rate=0, ping_interval_s=0.1) as exchange:
         connection = WebSocketConnection(settings_of(exchange, ping_timeout_s=1.0), SYSTEM_CLOCK, "test")
         connection.open()
-        opened_ns = connection.last_heard_ns
+        opened_ns = connection.last_received_ns
         deadline = time.monotonic() + 1.5
         while time.monotonic() < deadline:
             assert connection.receive() is None
-        assert connection.last_heard_ns > opened_ns
+        assert connection.last_received_ns > opened_ns
         assert connection.last_data_ns == 0
         exchange.fault("stall", pings=False, seconds=60)
         with pytest.raises(ConnectionLost, match="neither ping nor frame"):

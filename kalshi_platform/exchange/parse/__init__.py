@@ -1,1 +1,1 @@
-"""Bytes of the exchange to records."""
+"""Parses bytes and JSON objects of the exchange into typed values."""

@@ -1,4 +1,7 @@
-"""One value from whichever shape Kalshi sent it in. Pure; shared by the parsers of frames and of REST answers."""
+"""Reads one value from each of the shapes in which Kalshi has sent it. Pure; shared by frames and REST answers.
+
+Source: docs.kalshi.com, getting_started/fixed_point_migration (read 2026-11-22).
+"""
 
 from __future__ import annotations
 
@@ -32,14 +35,17 @@ def ladder(levels: list[tuple[int, int]]) -> Levels:
 
 
 def price_of(dollars: str | None, cents: int | None) -> int | None:
-    """The price in E4 of whichever shape was sent; an empty string is none, and wins over a legacy integer."""
+    """Return the price in E4; an empty string means none, and wins over a legacy integer of cents."""
     if dollars is not None:
         return price_e4(dollars) if dollars else None
     return price_e4_from_cents(cents) if cents is not None else None
 
 
 def size_of(contracts: str | None, whole: int | None) -> int | None:
-    """The size in E2 of whichever shape was sent."""
+    """Return the size in E2; an empty string means none, and wins over a legacy integer of contracts.
+
+    Raises UnparsableMessage("range") for a negative integer.
+    """
     if contracts is not None:
         return count_e2(contracts) if contracts else None
     if whole is None:
@@ -50,7 +56,7 @@ def size_of(contracts: str | None, whole: int | None) -> int | None:
 
 
 def side_of(*candidates: str | None) -> Side | None:
-    """The first side named. Raises UnparsableMessage("side") for another word."""
+    """Return the first side that is given. Raises UnparsableMessage("side") for another word."""
     for text in candidates:
         if text:
             if text not in ("yes", "no"):
@@ -60,14 +66,14 @@ def side_of(*candidates: str | None) -> Side | None:
 
 
 def name_of(text: str, field: str) -> str:
-    """Return what names a row. Raises UnparsableMessage("name") for what no key of a table can hold."""
+    """Return a text that names a row. Raises UnparsableMessage("name") where no key of a table can hold it."""
     if not is_name(text):
         raise UnparsableMessage("name", f"{field} of {len(text)} characters: {readable(text, 80)}")
     return text
 
 
 def required(value: int | None, field: str) -> int:
-    """Raise UnparsableMessage("missing_field") for None."""
+    """Return `value`. Raises UnparsableMessage("missing_field") for None."""
     if value is None:
         raise UnparsableMessage("missing_field", f"neither shape of {field} is there")
     return value

@@ -1,6 +1,6 @@
-"""JSON of the exchange: read strictly, and where that fails mended, so that one broken text costs nobody else. Pure.
+"""Decodes the exchange's JSON strictly, and where that fails repairs the broken values. Pure.
 
-Half an emoji (a lone surrogate, valid by RFC 8259) or a Latin-1 byte in one title must not cost the page it stands in.
+Half an emoji (a lone surrogate, valid by RFC 8259) or a Latin-1 byte in one title must not cost the whole page.
 """
 
 from __future__ import annotations
@@ -21,16 +21,16 @@ _MOST_DIGITS = 4_300
 def decode_json(content: bytes | str) -> tuple[Any, int]:
     """Return the value, and how many of its texts and numbers had to be changed (0: none).
 
-    Bytes and surrogates that are no Unicode text become U+FFFD; numbers that no float64 holds, NaN and infinities
-    become texts, as they were written. Raises UnparsableMessage("json") for what is no JSON all the same.
+    Bytes and surrogates that are not Unicode become U+FFFD; numbers beyond float64, NaN and infinities become texts, as
+    they were written. Raises UnparsableMessage("json") for what is not JSON even so.
     """
     try:
         return msgspec.json.decode(content), 0
     except (msgspec.MsgspecError, RecursionError, UnicodeError):
-        return _mended(content)
+        return _repaired(content)
 
 
-def _mended(content: bytes | str) -> tuple[Any, int]:
+def _repaired(content: bytes | str) -> tuple[Any, int]:
     text = content.decode("utf-8", "replace") if isinstance(content, bytes) else content
     changed = 0
 
@@ -59,7 +59,7 @@ def _mended(content: bytes | str) -> tuple[Any, int]:
         return value
 
     try:
-        # strict=False: a raw line break inside a text is no reason either.
+        # strict=False: a raw line break inside a text must not fail either.
         decoder = json.JSONDecoder(strict=False, parse_int=whole, parse_float=fraction, parse_constant=as_text)
         return clean(decoder.decode(text)), changed
     except (ValueError, RecursionError) as error:

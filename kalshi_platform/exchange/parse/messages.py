@@ -1,8 +1,9 @@
-"""WebSocket frames as bytes → typed messages in the platform's units. Pure. (REST objects: `parse_rest`.)
+"""Parses WebSocket frames into typed messages in the platform's units. Pure; `exchange.parse.rest` parses REST objects.
 
-Both shapes that Kalshi has sent (decimal strings; before March 2026 integer cents) give the same content. Whatever fits
-neither becomes UnparsableMessage with one of these reasons: `json`, `shape`, `missing_field`, `missing_type`,
-`unknown_type`, `name`, `number`, `range`, `side`, `levels`, `time`, `no_exchange_time`.
+Both shapes that Kalshi has sent (decimal strings; before March 2026 integer cents) give the same content. What fits
+neither raises UnparsableMessage with one of these reasons: `json`, `shape`, `missing_field`, `missing_type`,
+`unknown_type`, `name`, `number`, `range`, `side`, `levels`, `time`, `no_exchange_time`. Source: docs.kalshi.com,
+asyncapi.yaml (read 2026-11-22).
 """
 
 from __future__ import annotations
@@ -76,7 +77,7 @@ _log = event_logger(__name__)
 
 
 class DeltaBody(NamedTuple):
-    """A signed change of one level of one market."""
+    """Carries a signed change of one level of one market."""
 
     ticker: str
     side: Side
@@ -86,7 +87,7 @@ class DeltaBody(NamedTuple):
 
 
 class SnapshotBody(NamedTuple):
-    """A whole book; each side ascending by price, without empty levels."""
+    """Carries a whole book; each side ascending by price, without empty levels."""
 
     ticker: str
     yes: Levels
@@ -94,7 +95,7 @@ class SnapshotBody(NamedTuple):
 
 
 class TradeBody(NamedTuple):
-    """One trade; `exchange_ts_us` is floored to the millisecond."""
+    """Carries one trade; `exchange_ts_us` is floored to the millisecond."""
 
     trade_id: str
     ticker: str
@@ -107,7 +108,7 @@ class TradeBody(NamedTuple):
 
 
 class TickerBody(NamedTuple):
-    """Best prices and totals; None where Kalshi sent nothing or an empty string."""
+    """Carries best prices and totals; None where Kalshi sent nothing or an empty string."""
 
     ticker: str
     exchange_ts_us: int
@@ -125,7 +126,7 @@ class TickerBody(NamedTuple):
 
 
 class LifecycleBody(NamedTuple):
-    """A change of a market or an event; `content` is the message as canonical JSON."""
+    """Carries a change of a market or an event; `content` is the message as canonical JSON."""
 
     ticker: str
     event_type: str
@@ -135,20 +136,20 @@ class LifecycleBody(NamedTuple):
 
 
 class SubscribedBody(NamedTuple):
-    """A channel was opened under `sid`."""
+    """Reports that a channel was opened under `sid`."""
 
     channel: str
     sid: int
 
 
 class ListedBody(NamedTuple):
-    """The open subscriptions of a connection as the exchange sees them: (channel, sid)."""
+    """Lists the open subscriptions of a connection that the exchange serves: (channel, sid)."""
 
     subscriptions: tuple[tuple[str, int], ...]
 
 
 class ErrorBody(NamedTuple):
-    """The exchange refused a command or ended a subscription."""
+    """Reports that the exchange refused a command or ended a subscription."""
 
     code: int
     message: str
@@ -161,7 +162,7 @@ Body: TypeAlias = (
 
 
 class Frame(NamedTuple):
-    """One parsed frame. `sid`, `seq` and `id` are None where the frame has none (an `id` of 0 means none too)."""
+    """Carries one parsed frame; `sid`, `seq` and `id` are None where the frame has none (an `id` of 0 means none)."""
 
     type: str
     sid: int | None
@@ -171,7 +172,7 @@ class Frame(NamedTuple):
 
 
 class PartialFrame(NamedTuple):
-    """What could be read of an unparsable frame, as far as it could."""
+    """Carries the fields that could be read of an unparsable frame; None for the others."""
 
     type: str | None
     sid: int | None
@@ -180,23 +181,26 @@ class PartialFrame(NamedTuple):
 
 
 def parse_frame(payload: bytes | str) -> Frame:
-    """Parse one frame. Raises UnparsableMessage for everything that is not a frame of a known shape."""
+    """Parse one frame. Raises UnparsableMessage for what is not a frame of a known shape."""
     return frame_of(decode(payload))
 
 
 def decode(payload: bytes | str) -> ws.AnyFrame:
-    """The first half of `parse_frame`: a frame of a known shape, its content not looked at. Raises the same."""
+    """Decode a frame of a known shape, without converting its content: the first half of `parse_frame`.
+
+    Raises UnparsableMessage.
+    """
     try:
         return _decode(payload)
     except (msgspec.MsgspecError, RecursionError, UnicodeError) as error:
-        mended = _mended(payload)
-        if mended is not None:
-            return mended
+        repaired = _repaired(payload)
+        if repaired is not None:
+            return repaired
         raise _explain(payload, error) from error
 
 
-def _mended(payload: bytes | str) -> ws.AnyFrame | None:
-    """A frame of which only a describing text or number was broken; None where its names are, or anything else is."""
+def _repaired(payload: bytes | str) -> ws.AnyFrame | None:
+    """Return a frame of which only describing texts or numbers were broken; None where its names or more are."""
     try:
         value, changed = decode_json(payload)
         wire = _decode(msgspec.json.encode(value)) if changed else None
@@ -213,13 +217,13 @@ def _mended(payload: bytes | str) -> ws.AnyFrame | None:
 
 
 def frame_of(wire: ws.AnyFrame) -> Frame:
-    """The second half of `parse_frame`."""
+    """Convert the content of a decoded frame: the second half of `parse_frame`. Raises UnparsableMessage."""
     name, convert = _CONVERTERS[type(wire)]
     return Frame(name, wire.sid, wire.seq, wire.id or None, convert(wire))
 
 
 def parse_partial(payload: bytes | str) -> PartialFrame:
-    """Read type, sid, seq and ticker of a frame that parse_frame refused; never raises."""
+    """Read type, sid, seq and ticker of a frame that `parse_frame` refused; never raises."""
     try:
         wire = _decode_remains(payload)
     except (msgspec.MsgspecError, RecursionError, UnicodeError):
@@ -240,10 +244,10 @@ _decode_remains: Callable[[bytes | str], ws.PartialFrame] = msgspec.json.Decoder
 
 
 def delta_values(wire: ws.DeltaFrame) -> tuple[str, Side, int, int, int]:
-    """The content of a delta as a plain tuple, in the order of DeltaBody. Raises UnparsableMessage."""
+    """Return the content of a delta as a plain tuple, in the order of DeltaBody. Raises UnparsableMessage."""
     msg = wire.msg
     ticker, side = msg.market_ticker, msg.side
-    # `name_of` without its two calls: nearly every frame comes by here.
+    # `name_of` without its two calls: nearly every frame is a delta.
     if not 0 < len(ticker) <= LONGEST_NAME or not ticker.isprintable():
         name_of(ticker, "market_ticker")
     if side not in ("yes", "no"):
@@ -326,7 +330,7 @@ def _ticker(wire: ws.TickerFrame) -> TickerBody:
 
 
 def _time(ts_ms: int | None, text: str | None, ts: ws.Time) -> int:
-    """The exchange time in µs: `ts_ms`, else RFC 3339 text, else `ts` of whichever type."""
+    """Return the exchange time in µs: `ts_ms`, else RFC 3339 text, else `ts` as text or number."""
     if ts_ms:
         return us_from_number(ts_ms)
     if text:
@@ -429,7 +433,7 @@ _KNOWN_TYPES = frozenset(name for name, _ in _CONVERTERS.values()) | {"market_li
 
 
 def _explain(payload: bytes | str, error: Exception) -> UnparsableMessage:
-    """Name the reason in a word that stays the same whatever the decoder's wording."""
+    """Return the error with a reason that does not depend on the decoder's wording."""
     try:
         value = msgspec.json.decode(payload)
     except (msgspec.MsgspecError, RecursionError, UnicodeError) as broken:
@@ -459,7 +463,7 @@ _TICKER = re.compile(rb'"market_ticker"\s*:\s*"([^"\\]{1,200})"')
 
 
 def _salvage_text(payload: bytes | str) -> PartialFrame:
-    """Read what stands before `msg` in broken JSON; a ticker is believed only where it is whole."""
+    """Read what stands before `msg` in broken JSON, and a ticker where it is whole."""
     raw = payload.encode(errors="replace") if isinstance(payload, str) else payload
     head, _, rest = raw.partition(b'"msg"')
     kind, sid, seq, ticker = _TYPE.search(head), _SID.search(head), _SEQ.search(head), _TICKER.search(rest)

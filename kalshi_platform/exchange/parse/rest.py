@@ -1,9 +1,9 @@
-"""REST objects (decoded JSON) → catalog entries, books and trades in the platform's units. Pure.
+"""Parses REST objects (decoded JSON) into catalog entries, books and trades in the platform's units. Pure.
 
-Every function raises UnparsableMessage for an object of an unknown shape; unknown fields pass. What only describes a
-market, event or series may have any shape: a field that does not fit becomes None, `unfit` is told its name, and the
-payload keeps what was sent. Production writes the year 0001, an empty string or null where there is no time: all become
-None.
+Every function raises UnparsableMessage for an object of an unknown shape; unknown fields pass. Fields that only
+describe a market, event or series may have any shape: one that does not fit becomes None, `on_unexpected` receives its
+name, and the payload keeps what was sent. Production writes the year 0001, an empty string or null where there is no
+time: all become None. Source: docs.kalshi.com, API reference (OpenAPI 3.28.0 and 3.34.0, read 2026-11-22).
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ from kalshi_platform.market.units import money_e6, price_e4, price_e4_from_cents
 _T = TypeVar("_T")
 _In = TypeVar("_In")
 _Described = TypeVar("_Described", bound=msgspec.Struct)
-Unfit: TypeAlias = Callable[[str], None]
-"""Is told the names of fields that were left empty because what stands there does not fit."""
+OnUnexpectedField: TypeAlias = Callable[[str], None]
+"""Receives the name of each field that was left empty because its value has an unexpected shape."""
 # Kalshi's filter words and older answers → the eight statuses of today's answers.
 _STATUS = {"open": "active", "settled": "finalized", "unopened": "initialized", "paused": "inactive"}
 _WEEKDAYS = ("monday", "tuesday", "wednesday", "thursday", "friday", "saturday", "sunday")
@@ -57,15 +57,15 @@ def _ignore(_field: str) -> None:
     return None
 
 
-def parse_market(obj: object, unfit: Unfit = _ignore) -> MarketInfo:
-    """One market object (not its `{"market": …}` wrapper). It needs its ticker and status."""
-    wire = _described(obj, rest.MarketObject, unfit)
+def parse_market(obj: object, on_unexpected: OnUnexpectedField = _ignore) -> MarketInfo:
+    """Parse one market object (not its `{"market": …}` wrapper), which needs its ticker and status."""
+    wire = _described(obj, rest.MarketObject, on_unexpected)
 
     def moment(field: str) -> int | None:
-        return _fitting(_moment, getattr(wire, field), field, unfit)
+        return _fitting(_moment, getattr(wire, field), field, on_unexpected)
 
     def named(field: str) -> str | None:
-        return _fitting(lambda text: _name(text, field), getattr(wire, field), field, unfit)
+        return _fitting(lambda text: _name(text, field), getattr(wire, field), field, on_unexpected)
 
     return MarketInfo(
         ticker=name_of(wire.ticker, "ticker"),
@@ -80,7 +80,7 @@ def parse_market(obj: object, unfit: Unfit = _ignore) -> MarketInfo:
         created_us=moment("created_time"),
         updated_us=moment("updated_time"),
         result=wire.result or None,
-        settlement_value_e6=_fitting(_settlement, wire, "settlement_value", unfit),
+        settlement_value_e6=_fitting(_settlement, wire, "settlement_value", on_unexpected),
         settlement_ts_us=moment("settlement_ts"),
         price_level_structure=wire.price_level_structure or None,
         price_ranges=None if wire.price_ranges is None else canonical_json(wire.price_ranges),
@@ -92,29 +92,31 @@ def parse_market(obj: object, unfit: Unfit = _ignore) -> MarketInfo:
     )
 
 
-def parse_event(obj: object, unfit: Unfit = _ignore) -> EventInfo:
-    """One event object, which needs its ticker; nested markets are left out of the payload."""
-    wire = _described(obj, rest.EventObject, unfit)
+def parse_event(obj: object, on_unexpected: OnUnexpectedField = _ignore) -> EventInfo:
+    """Parse one event object, which needs its ticker; nested markets are left out of the payload."""
+    wire = _described(obj, rest.EventObject, on_unexpected)
     kept = {key: value for key, value in obj.items() if key != "markets"} if isinstance(obj, dict) else obj
     return EventInfo(
         event_ticker=name_of(wire.event_ticker, "event_ticker"),
-        series_ticker=_fitting(lambda text: _name(text, "series_ticker"), wire.series_ticker, "series_ticker", unfit),
+        series_ticker=_fitting(
+            lambda text: _name(text, "series_ticker"), wire.series_ticker, "series_ticker", on_unexpected
+        ),
         title=wire.title or None,
         sub_title=wire.sub_title or None,
         category=wire.category or None,
         collateral_return_type=wire.collateral_return_type or None,
         mutually_exclusive=wire.mutually_exclusive,
-        strike_date_us=_fitting(_moment, wire.strike_date, "strike_date", unfit),
+        strike_date_us=_fitting(_moment, wire.strike_date, "strike_date", on_unexpected),
         strike_period=wire.strike_period or None,
-        updated_us=_fitting(_moment, wire.last_updated_ts, "last_updated_ts", unfit),
+        updated_us=_fitting(_moment, wire.last_updated_ts, "last_updated_ts", on_unexpected),
         exchange_index=wire.exchange_index or 0,
         payload=canonical_json(kept),
     )
 
 
-def parse_series(obj: object, unfit: Unfit = _ignore) -> SeriesInfo:
-    """One series object, which needs its ticker."""
-    wire = _described(obj, rest.SeriesObject, unfit)
+def parse_series(obj: object, on_unexpected: OnUnexpectedField = _ignore) -> SeriesInfo:
+    """Parse one series object, which needs its ticker."""
+    wire = _described(obj, rest.SeriesObject, on_unexpected)
     return SeriesInfo(
         ticker=name_of(wire.ticker, "ticker"),
         title=wire.title or None,
@@ -122,14 +124,14 @@ def parse_series(obj: object, unfit: Unfit = _ignore) -> SeriesInfo:
         frequency=wire.frequency or None,
         fee_type=wire.fee_type or None,
         fee_multiplier=wire.fee_multiplier,
-        updated_us=_fitting(_moment, wire.last_updated_ts, "last_updated_ts", unfit),
+        updated_us=_fitting(_moment, wire.last_updated_ts, "last_updated_ts", on_unexpected),
         exchange_index=wire.exchange_index or 0,
         payload=canonical_json(obj),
     )
 
 
 def parse_rest_book(ticker: str, obj: object) -> tuple[Levels, Levels]:
-    """The yes and no bids of an answer that holds `orderbook_fp`, or the older `orderbook` with nulls and integers."""
+    """Parse the yes and no bids of an answer with `orderbook_fp`, or the older `orderbook` with nulls and integers."""
     wire = _convert(obj, rest.BookObject)
     if wire.orderbook_fp is not None:
         book = wire.orderbook_fp
@@ -141,7 +143,7 @@ def parse_rest_book(ticker: str, obj: object) -> tuple[Levels, Levels]:
 
 
 def parse_rest_trade(obj: object, received_at_ns: int) -> Trade:
-    """One trade; `exchange_ts_us` is floored to the millisecond, as the WebSocket has it."""
+    """Parse one trade; `exchange_ts_us` is floored to the millisecond, as the WebSocket sends it."""
     wire = _convert(obj, rest.TradeObject)
     created = _moment(wire.created_time)
     if created is None:
@@ -164,7 +166,7 @@ def parse_rest_trade(obj: object, received_at_ns: int) -> Trade:
 
 
 def parse_exchange_status(obj: object) -> ExchangeStatus:
-    """The exchange's state."""
+    """Parse the exchange's state."""
     wire = _convert(obj, rest.StatusObject)
     return ExchangeStatus(
         exchange_active=wire.exchange_active,
@@ -179,7 +181,7 @@ def parse_exchange_status(obj: object) -> ExchangeStatus:
 
 
 def parse_schedule(obj: object) -> ExchangeSchedule:
-    """The calendar, with or without its `{"schedule": …}` wrapper."""
+    """Parse the calendar, with or without its `{"schedule": …}` wrapper."""
     inner = obj["schedule"] if isinstance(obj, dict) and "schedule" in obj else obj
     wire = _convert(inner, rest.ScheduleObject)
     return ExchangeSchedule(
@@ -202,7 +204,7 @@ def parse_schedule(obj: object) -> ExchangeSchedule:
 
 
 def parse_candlesticks(obj: object, ticker: str | None = None) -> list[Candlestick]:
-    """The candles of one market's answer or of the batch answer, in the order in which they came."""
+    """Parse the candles of one market's answer or of the batch answer, in their order."""
     if not isinstance(obj, dict):
         raise UnparsableMessage("shape", "a candle answer is an object")
     if "markets" in obj:
@@ -214,7 +216,7 @@ def parse_candlesticks(obj: object, ticker: str | None = None) -> list[Candlesti
 
 
 def parse_account_limits(obj: object) -> AccountLimits:
-    """The account's read budget."""
+    """Parse the account's read budget."""
     wire = _convert(obj, rest.LimitsObject)
     if not (wire.read.refill_rate > 0 and wire.read.bucket_capacity > 0):
         raise UnparsableMessage("range", "a read budget of nothing")
@@ -227,7 +229,7 @@ def parse_account_limits(obj: object) -> AccountLimits:
 
 
 def parse_endpoint_costs(obj: object) -> EndpointCosts:
-    """What requests cost."""
+    """Parse the costs of requests."""
     wire = _convert(obj, rest.CostsObject)
     by_endpoint = {(each.method.upper(), each.path): each.cost for each in wire.endpoint_costs or ()}
     if not wire.default_cost > 0 or any(not cost >= 0 for cost in by_endpoint.values()):
@@ -236,7 +238,7 @@ def parse_endpoint_costs(obj: object) -> EndpointCosts:
 
 
 def parse_cutoff(obj: object) -> HistoricalCutoff:
-    """Where the historical tier ends."""
+    """Parse the cutoff between the historical and the live tier."""
     wire = _convert(obj, rest.CutoffObject)
     return HistoricalCutoff(
         market_settled_us=us_from_rfc3339(wire.market_settled_ts),
@@ -245,8 +247,8 @@ def parse_cutoff(obj: object) -> HistoricalCutoff:
     )
 
 
-def _described(obj: object, shape: type[_Described], unfit: Unfit) -> _Described:
-    """Convert field by field where the whole does not fit. Raises UnparsableMessage for a required one."""
+def _described(obj: object, shape: type[_Described], on_unexpected: OnUnexpectedField) -> _Described:
+    """Convert field by field where the whole does not fit. Raises UnparsableMessage for a required field."""
     try:
         return _convert(obj, shape)
     except UnparsableMessage:
@@ -261,17 +263,19 @@ def _described(obj: object, shape: type[_Described], unfit: Unfit) -> _Described
             msgspec.convert(obj[name], field.type)
         except (msgspec.ValidationError, RecursionError):
             if not field.required:
-                unfit(name)
+                on_unexpected(name)
                 continue
         kept[name] = obj[name]
     return _convert(kept, shape)
 
 
-def _fitting(convert: Callable[[_In], _T | None], value: _In, field: str, unfit: Unfit) -> _T | None:
+def _fitting(
+    convert: Callable[[_In], _T | None], value: _In, field: str, on_unexpected: OnUnexpectedField
+) -> _T | None:
     try:
         return convert(value)
     except UnparsableMessage:
-        unfit(field)
+        on_unexpected(field)
         return None
 
 
@@ -337,7 +341,7 @@ def _ohlc(part: dict[str, Any]) -> Ohlc:
 
 
 def _candle_price(part: dict[str, Any], name: str) -> int | None:
-    """Historical candles drop the suffix although the value is the same decimal text."""
+    """Return a price of a candle; historical candles lack the suffix although the value is the same decimal text."""
     value = part.get(f"{name}_dollars", part.get(name))
     if value is None or value == "":
         return None

@@ -1,4 +1,4 @@
-"""What answers to commands and errors do to the streams and subscriptions of a session. Pure."""
+"""Applies command responses and errors to the streams and subscriptions of a session. Pure."""
 
 from __future__ import annotations
 
@@ -11,16 +11,16 @@ from kalshi_platform.exchange.protocol.subscriptions import Subscriptions
 
 
 class ResponseHandler:
-    """Takes `ok`, `unsubscribed` and `error` (a `subscribed` opens a stream and is the session's)."""
+    """Handles `ok`, `unsubscribed` and `error`; the session itself handles `subscribed`, which opens a stream."""
 
     def __init__(self, streams: StreamRegistry, subscriptions: Subscriptions, output: SessionOutput) -> None:
         self._streams = streams
         self._subscriptions = subscriptions
         self._output = output
-        self._asked_open: tuple[int, tuple[Stream, ...]] = (0, ())
+        self._expected_open: tuple[int, tuple[Stream, ...]] = (0, ())
 
     def handle(self, frame: Frame, stream: Stream | None, received_at_ns: int, now_ns: int) -> None:
-        """Take one answer; `stream` is the one that it names."""
+        """Apply one response; `stream` is the one that it names."""
         body = frame.body
         if frame.type == "ok":
             if type(body) is ListedBody:
@@ -42,25 +42,25 @@ class ResponseHandler:
                 self._end(each, f"error_{body.code}", received_at_ns, now_ns)
 
     def list_subscriptions(self, now_ns: int) -> None:
-        """Ask which subscriptions the exchange serves, and remember which it should."""
-        self._asked_open = (self._subscriptions.list_subscriptions(now_ns), tuple(self._streams))
+        """Request the subscriptions that the exchange serves, and remember those that it should serve."""
+        self._expected_open = (self._subscriptions.list_subscriptions(now_ns), tuple(self._streams))
 
     def _compare_open(
         self, served: set[tuple[str, int]], command_id: int | None, received_at_ns: int, now_ns: int
     ) -> None:
-        """End the streams that were open when the question was asked and that the exchange does not know."""
-        asked, streams = self._asked_open
-        if command_id != asked:
+        """End the streams that were open at the request and that the exchange does not serve."""
+        requested_by, streams = self._expected_open
+        if command_id != requested_by:
             return
-        self._asked_open = (0, ())
+        self._expected_open = (0, ())
         for stream in streams:
             if self._streams.by_sid.get(stream.sid) is stream and (stream.channel, stream.sid) not in served:
                 self._output.add_alarm("stream_ended", f"{stream.channel}: the exchange serves no sid {stream.sid}")
                 self._end(stream, "not_served", received_at_ns, now_ns)
 
     def _ended_by(self, frame: Frame, error: ErrorBody, stream: Stream | None) -> list[Stream]:
-        """The streams that an error ends: its own; the book's if it answers a command to it; all if it names none."""
-        if action_for(error.code) is not ErrorAction.SUBSCRIBE_AFRESH:
+        """Return the streams that an error ends: its own; those of a book command; all if it names none."""
+        if action_for(error.code) is not ErrorAction.RESUBSCRIBE:
             return []
         if stream is not None:
             return [stream]

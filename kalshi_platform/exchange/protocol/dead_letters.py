@@ -1,4 +1,4 @@
-"""Frames that become no row: dead letters, and the numbers that they advance. Pure."""
+"""Turns frames that give no row into dead letters, and records the sequence numbers that they consume. Pure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from kalshi_platform.market.records import NO_STREAM, DeadLetter, SequenceConsum
 
 
 class DeadLetterSink:
-    """Keeps the bytes with the reason, counts and raises an alarm. Of a flood it keeps a sample."""
+    """Records the bytes with the reason, counts them and raises an alarm; of a flood it records a sample."""
 
     def __init__(self, output: SessionOutput, counters: SessionCounters, limit: DeadLetterLimit) -> None:
         self._output = output
@@ -27,7 +27,7 @@ class DeadLetterSink:
         remains: PartialFrame | None = None,
         stream: Stream | None = None,
     ) -> None:
-        """Make a dead letter of a frame."""
+        """Record a frame as a dead letter, or count it."""
         self._counters.dead_letters += 1
         if not self._limit.admits(received_at_ns, reason, len(payload)):
             if self._limit.is_first_counted(received_at_ns, reason):
@@ -40,16 +40,16 @@ class DeadLetterSink:
         self._output.add_alarm("dead_letter", f"{reason}: {detail}", (letter.ticker,) if letter.ticker else ())
 
     def flush_counts(self) -> None:
-        """Put on record how many letters were counted and not kept."""
+        """Record how many letters were counted instead of kept."""
         self._output.records += self._limit.counts()
 
     def unknown_sid(self, sid: int, payload: bytes | str, received_at_ns: int) -> None:
-        """Make a dead letter of a frame whose sid nobody acknowledged."""
+        """Record a frame whose sid was never acknowledged as a dead letter."""
         self.add(payload, received_at_ns, "unknown_sid", f"sid {sid} was not acknowledged", parse_partial(payload))
 
     def mark_consumed(self, stream: Stream, seq: int) -> None:
-        """Say that a number was taken by a frame that gives no row."""
-        if not stream.shared:  # else the answer that shares the number has said so
+        """Record that a number was consumed by a frame that gives no row."""
+        if not stream.shared:  # else the response that shares the number has recorded it
             self._output.records.append(SequenceConsumed(stream.id, seq))
 
 
@@ -61,7 +61,7 @@ def dead_letter(
     remains: PartialFrame | None,
     stream: Stream | None,
 ) -> DeadLetter:
-    """The bytes as they came, with what could still be read of them."""
+    """Build a dead letter: the bytes as received, with the fields that could still be read."""
     return DeadLetter(
         received_at_ns,
         reason,

@@ -1,4 +1,7 @@
-"""What the exchange's WebSocket error codes ask of a client. Pure."""
+"""Maps the exchange's WebSocket error codes to the actions that they require. Pure.
+
+Source: docs.kalshi.com, asyncapi.yaml, section "Error codes" (read 2026-11-22).
+"""
 
 from __future__ import annotations
 
@@ -6,33 +9,33 @@ from enum import Enum
 
 
 class ErrorAction(Enum):
-    """What to do about an error."""
+    """Names the action that an error requires."""
 
-    SUBSCRIBE_AFRESH = "subscribe afresh"
-    """The subscription is dead; the connection lives on."""
+    RESUBSCRIBE = "subscribe afresh"
+    """Subscribe again: the subscription is dead, the connection is not."""
     HALVE_BATCH = "halve the batch"
-    """Too many markets in one command or subscription: the same again in smaller parts."""
+    """Send the markets again in smaller parts: one command or subscription had too many."""
     HALVE_PACE = "halve the pace"
-    """Too many commands: the same again later, fewer of them at a time."""
+    """Send the command again later, and fewer at a time: there were too many."""
     RETRY_LATER = "retry later"
-    """The server did not get to it."""
+    """Send the command again later: the server did not process it in time."""
     RETRY_RARELY = "retry rarely"
-    """Key or account may not have this; only a person can change that, so it is asked again now and then."""
+    """Send the command again after the longest delay: key or account lack a right that an operator must grant."""
     REPORT = "report"
-    """The command is wrong as it stands."""
+    """Report the error: the command itself is wrong."""
 
 
-_REACTIONS = {
-    7: ErrorAction.SUBSCRIBE_AFRESH,  # unknown sid
+_ACTIONS = {
+    7: ErrorAction.RESUBSCRIBE,  # unknown sid
     9: ErrorAction.RETRY_RARELY,  # authentication or channel access missing
-    10: ErrorAction.SUBSCRIBE_AFRESH,  # channel error, terminal
+    10: ErrorAction.RESUBSCRIBE,  # channel error, terminal
     18: ErrorAction.RETRY_LATER,  # the command timed out on the server
-    25: ErrorAction.SUBSCRIBE_AFRESH,  # subscription buffer overflow, terminal
+    25: ErrorAction.RESUBSCRIBE,  # subscription buffer overflow, terminal
     26: ErrorAction.HALVE_BATCH,  # market limit of a subscription
     27: ErrorAction.HALVE_PACE,  # command rate of a subscription
 }
 
 
 def action_for(code: int) -> ErrorAction:
-    """Every code that is not in the table is reported; that includes codes that do not exist yet."""
-    return _REACTIONS.get(code, ErrorAction.REPORT)
+    """Return the action for a code; codes that are not in the table, new ones included, are reported."""
+    return _ACTIONS.get(code, ErrorAction.REPORT)

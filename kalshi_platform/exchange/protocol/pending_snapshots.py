@@ -1,4 +1,4 @@
-"""Markets without a valid snapshot: since when, how often asked, and which stay mute. Pure."""
+"""Tracks the markets without a valid snapshot, and when their snapshots are requested (again). Pure."""
 
 from __future__ import annotations
 
@@ -8,125 +8,128 @@ from dataclasses import dataclass
 from kalshi_platform.backoff import exponential
 
 AT_ONCE = 5
-"""So many losses in a row cost no waiting."""
+"""So many losses of a market in a row are repaired without delay."""
 BASE_NS = 1_000_000_000
 CAP_NS = 32_000_000_000
-"""The longest wait is between this and twice as long."""
+"""The longest delay lies between this and twice as long."""
 _CALM_NS = 30_000_000_000
-# Fewer than that are not worth forgetting.
+# Below this size the memory is not worth pruning.
 _FEW = 1_000
 
 
 @dataclass
 class PendingSnapshot:
-    """A wanted market without a valid snapshot. `since_ns` None: its command is not made yet."""
+    """Describes a wanted market without a valid snapshot; `since_ns` is None until its command is made."""
 
     after_loss: bool
     since_ns: int | None = None
-    asked: int = 0
-    ask_at_ns: int | None = None
-    """When its command is to be made: it was asked for too often of late."""
+    requests: int = 0
+    request_at_ns: int | None = None
+    """When its command is to be made, if it was requested too often lately."""
 
 
 class PendingSnapshots:
-    """Each market pending, is asked for again after a deadline, and is reported when it stays mute."""
+    """Keeps the pending markets, requests each again after a deadline, and reports unresponsive ones."""
 
     def __init__(self, deadline_ns: int, attempts: int) -> None:
         self.by_ticker: dict[str, PendingSnapshot] = {}
-        self.to_ask: dict[str, None] = {}
+        self.to_request: dict[str, None] = {}
         self.unanswered: set[str] = set()
         self.refused: set[str] = set()
-        """Those of the unanswered that the exchange said no to."""
-        self.relapses = RepeatedLosses()
+        """Those of the unanswered markets that the exchange refused."""
+        self.repeated_losses = RepeatedLosses()
         self._deadline_ns = deadline_ns
         self._attempts = attempts
 
     def begin(self, ticker: str, *, after_loss: bool) -> None:
-        """The market is wanted; its command is still to be made."""
+        """Add a wanted market whose command is still to be made."""
         self.by_ticker[ticker] = PendingSnapshot(after_loss)
 
     def forget(self, ticker: str) -> None:
-        """The market is not wanted any more, or its snapshot came."""
+        """Remove a market that is no longer wanted, or whose snapshot came."""
         self.by_ticker.pop(ticker, None)
-        self.to_ask.pop(ticker, None)
+        self.to_request.pop(ticker, None)
         self.unanswered.discard(ticker)
         self.refused.discard(ticker)
 
-    def lost(self, tickers: Iterable[str], now_ns: int, *, ask_now: bool) -> None:
-        """These markets lost a frame; those that wait already go on waiting."""
+    def mark_lost(self, tickers: Iterable[str], now_ns: int, *, request_now: bool) -> None:
+        """Add markets that lost a frame; those that are pending already stay as they are."""
         for ticker in tickers:
             if ticker in self.by_ticker:
                 continue
-            ask_at_ns = self.relapses.lost(ticker, now_ns)
-            if ask_at_ns > now_ns:
-                self.by_ticker[ticker] = PendingSnapshot(after_loss=True, ask_at_ns=ask_at_ns)
+            request_at_ns = self.repeated_losses.record_loss(ticker, now_ns)
+            if request_at_ns > now_ns:
+                self.by_ticker[ticker] = PendingSnapshot(after_loss=True, request_at_ns=request_at_ns)
                 continue
             self.by_ticker[ticker] = PendingSnapshot(after_loss=True, since_ns=now_ns)
-            if ask_now:
-                self.to_ask[ticker] = None
+            if request_now:
+                self.to_request[ticker] = None
 
-    def gap_seen(self) -> None:
-        """A snapshot under way may have been among the lost frames."""
-        for wait in self.by_ticker.values():
-            if wait.since_ns is not None:
-                wait.after_loss = True
+    def on_gap(self) -> None:
+        """Mark requested snapshots as possibly lost, because frames were."""
+        for pending in self.by_ticker.values():
+            if pending.since_ns is not None:
+                pending.after_loss = True
 
-    def asked(self, tickers: Iterable[str], now_ns: int) -> None:
-        """A command for these markets was made."""
+    def mark_requested(self, tickers: Iterable[str], now_ns: int) -> None:
+        """Start the deadline of markets for which a command was made."""
         for ticker in tickers:
-            wait = self.by_ticker.get(ticker)
-            if wait is not None and wait.since_ns is None:
-                wait.since_ns = now_ns
+            pending = self.by_ticker.get(ticker)
+            if pending is not None and pending.since_ns is None:
+                pending.since_ns = now_ns
 
-    def not_asked(self, ticker: str) -> None:
-        """Its command was refused or lost and will be made again."""
-        wait = self.by_ticker.get(ticker)
-        if wait is not None:
-            wait.since_ns = None
+    def mark_unrequested(self, ticker: str) -> None:
+        """Stop the deadline of a market whose command was refused or lost, and will be made again."""
+        pending = self.by_ticker.get(ticker)
+        if pending is not None:
+            pending.since_ns = None
 
     def refuse(self, tickers: Collection[str]) -> None:
-        """The exchange said no to these markets."""
+        """Mark markets that the exchange refused."""
         self.refused.update(tickers)
         self.unanswered.update(tickers)
 
     def restart_all(self, tickers: Iterable[str]) -> None:
-        """Their subscription died: all of them wait for the next one."""
+        """Make all of these markets pending, because their subscription ended."""
         for ticker in tickers:
-            wait = self.by_ticker.setdefault(ticker, PendingSnapshot(after_loss=True))
-            wait.since_ns = wait.ask_at_ns = None
+            pending = self.by_ticker.setdefault(ticker, PendingSnapshot(after_loss=True))
+            pending.since_ns = pending.request_at_ns = None
 
-    def overdue(self, now_ns: int) -> list[str]:
-        """Queue what must be asked again; return the markets that are newly found to stay mute."""
-        mute: list[str] = []
-        for ticker, wait in self.by_ticker.items():
-            if wait.ask_at_ns is not None and now_ns >= wait.ask_at_ns:
-                wait.ask_at_ns, wait.since_ns = None, now_ns
-                self.to_ask[ticker] = None
-            if wait.since_ns == 0:
-                wait.since_ns = now_ns
-            if wait.since_ns is None or now_ns - wait.since_ns < self._deadline_ns or ticker in self.to_ask:
+    def check_deadlines(self, now_ns: int) -> list[str]:
+        """Queue the overdue markets; return those that have newly become unresponsive."""
+        unresponsive: list[str] = []
+        for ticker, pending in self.by_ticker.items():
+            if pending.request_at_ns is not None and now_ns >= pending.request_at_ns:
+                pending.request_at_ns, pending.since_ns = None, now_ns
+                self.to_request[ticker] = None
+            if pending.since_ns == 0:
+                pending.since_ns = now_ns
+            if pending.since_ns is None or now_ns - pending.since_ns < self._deadline_ns or ticker in self.to_request:
                 continue
-            wait.since_ns = now_ns
-            if wait.asked < self._attempts:
-                wait.asked += 1
-                self.to_ask[ticker] = None
+            pending.since_ns = now_ns
+            if pending.requests < self._attempts:
+                pending.requests += 1
+                self.to_request[ticker] = None
             elif ticker not in self.unanswered:
                 self.unanswered.add(ticker)
-                mute.append(ticker)
-        return mute
+                unresponsive.append(ticker)
+        return unresponsive
 
 
 class RepeatedLosses:
-    """Of one connection. A market that kept its claim for half a minute after it was asked for begins anew."""
+    """Delays the snapshot requests of markets that lose their claim again and again, on one connection.
+
+    The losses of a market are forgotten once it kept its claim for half a minute after a request.
+    """
 
     def __init__(self) -> None:
         self._by_ticker: dict[str, tuple[int, int]] = {}
         self._forget_above = _FEW
 
-    def lost(self, ticker: str, now_ns: int) -> int:
-        """Note that a market lost its claim; return when it may be asked for (`now_ns`: at once)."""
-        losses, asked_ns = self._by_ticker.get(ticker, (0, now_ns))
-        if now_ns - asked_ns > _CALM_NS:
+    def record_loss(self, ticker: str, now_ns: int) -> int:
+        """Count the loss of a market's claim; return when its snapshot may be requested (`now_ns`: at once)."""
+        losses, requested_ns = self._by_ticker.get(ticker, (0, now_ns))
+        if now_ns - requested_ns > _CALM_NS:
             losses = 0
         at_ns = now_ns
         if losses >= AT_ONCE:
@@ -137,8 +140,10 @@ class RepeatedLosses:
         return at_ns
 
     def repeated(self, now_ns: int) -> int:
-        """How many markets are asked for more rarely now."""
-        return sum(losses > AT_ONCE and now_ns - asked_ns <= _CALM_NS for losses, asked_ns in self._by_ticker.values())
+        """Return how many markets are delayed now."""
+        return sum(
+            losses > AT_ONCE and now_ns - requested_ns <= _CALM_NS for losses, requested_ns in self._by_ticker.values()
+        )
 
     def _forget(self, now_ns: int) -> None:
         if len(self._by_ticker) > self._forget_above:
@@ -147,41 +152,41 @@ class RepeatedLosses:
 
 
 class SnapshotChecks:
-    """Each market pending for a snapshot and is asked for again while it gets none; never twice within a while."""
+    """Queues snapshot requests for subscribed markets, each repeated until its snapshot comes."""
 
     def __init__(self, every_ns: int, again_ns: int) -> None:
-        """One batch is asked for in `every_ns`, one market once in `again_ns`."""
+        """Limit the requests: one batch in `every_ns`, one market once in `again_ns`."""
         self._every_ns = every_ns
         self._again_ns = again_ns
         self._waiting: dict[str, None] = {}
-        self._asked_ns: dict[str, int] = {}
+        self._requested_ns: dict[str, int] = {}
         self._last_ns: int | None = None
 
     def request(self, tickers: Iterable[str]) -> None:
-        """These markets wait for their next snapshot."""
+        """Queue these markets until their next snapshot."""
         self._waiting.update(dict.fromkeys(tickers))
 
     def clear(self, ticker: str) -> None:
-        """The market has a new snapshot."""
+        """Remove a market whose new snapshot came."""
         self._waiting.pop(ticker, None)
 
     def forget(self, ticker: str) -> None:
-        """The market is not followed any more."""
+        """Remove a market that is no longer subscribed."""
         self._waiting.pop(ticker, None)
-        self._asked_ns.pop(ticker, None)
+        self._requested_ns.pop(ticker, None)
 
     def due(self, now_ns: int, most: int) -> tuple[str, ...]:
-        """The markets to ask for now, at most so many; they count as asked."""
+        """Return the markets to request now, at most `most`; they count as requested."""
         if not self._waiting or (self._last_ns is not None and now_ns - self._last_ns < self._every_ns):
             return ()
         long_ago = now_ns - self._again_ns
         due: list[str] = []
         for ticker in self._waiting:
-            if self._asked_ns.get(ticker, long_ago) <= long_ago:
+            if self._requested_ns.get(ticker, long_ago) <= long_ago:
                 due.append(ticker)
                 if len(due) >= most:
                     break
         if due:
             self._last_ns = now_ns
-            self._asked_ns.update(dict.fromkeys(due, now_ns))
+            self._requested_ns.update(dict.fromkeys(due, now_ns))
         return tuple(due)

@@ -1,4 +1,7 @@
-"""The numbering of one stream: what the next `seq` says about the frames before it. Pure."""
+"""Classifies the sequence numbers of one stream. Pure.
+
+Kalshi counts `seq` per sid, over all its markets (docs.kalshi.com, asyncapi.yaml, read 2026-11-22).
+"""
 
 from __future__ import annotations
 
@@ -10,21 +13,21 @@ BOOK_CHANNEL = "orderbook_delta"
 
 
 class SequenceStatus(Enum):
-    """What a sequence number means."""
+    """Names the meaning of a sequence number."""
 
     NEXT = "next"
     GAP = "gap"
-    """Frames between the last number and this one did not come."""
+    """Frames between the last number and this one were lost."""
     REPEAT = "repeat"
     """The same frame again."""
     SHARED = "shared"
-    """A number that a control frame also carries: whether acks take numbers is not documented, both are met."""
+    """A control frame carries the same number; Kalshi does not document whether responses consume numbers."""
     RESET = "reset"
-    """The number went back, or one number came with two contents: the server began to count anew."""
+    """The number went back, or one number came with two contents: the server restarted the count."""
 
 
 class Stream:
-    """One sid of one session, from its first frame to its end."""
+    """Holds the state of one sid of one session, from its first frame to its end."""
 
     __slots__ = (
         "_last_control",
@@ -44,7 +47,7 @@ class Stream:
     )
 
     def __init__(self, stream_id: int, sid: int, channel: str, *, first_known: bool) -> None:
-        """`first_known`: the stream is new on the server too, so that its first number must be 1."""
+        """Start a stream; with `first_known` it is new on the server too, so that its first number must be 1."""
         self.id = stream_id
         self.sid = sid
         self.channel = channel
@@ -53,9 +56,9 @@ class Stream:
         self.shared = False
         self.followed: dict[str, int] = {}
         self.newest_start = 0
-        """The number of the latest snapshot that began a book subscription."""
+        """Number of the latest snapshot that started a book subscription."""
         self.unknown: dict[tuple[str, str], int] = {}
-        """Unknown types and the market they named (or "") → the last such number that was put on record."""
+        """(Unknown type, the market it named or "") → the last such number that was recorded."""
         self.occurrences = OccurrenceCounter()
         self._last_payload: bytes | str = b""
         self._last_control = False
@@ -63,7 +66,7 @@ class Stream:
         self.is_book = channel == BOOK_CHANNEL
 
     def classify(self, seq: int, payload: bytes | str, *, control: bool) -> SequenceStatus:
-        """Compare `seq` with the last one; nothing is remembered yet (see `advance`)."""
+        """Compare `seq` with the last number, without changing the state (see `advance`)."""
         last = self.last_seq
         if seq == last + 1:
             return SequenceStatus.NEXT
@@ -78,13 +81,13 @@ class Stream:
         return SequenceStatus.REPEAT if payload == self._last_payload else SequenceStatus.RESET
 
     def advance(self, seq: int, payload: bytes | str, *, control: bool) -> None:
-        """Remember `seq` as the last one; `shared` says whether the frame before had the same."""
+        """Set `seq` as the last number; `shared` tells whether the frame before had the same."""
         self.shared = seq == self.last_seq
         self.last_seq = seq
         self._last_payload = payload
         self._last_control = control
 
     def unnumbered(self) -> int:
-        """The next negative running number, for rows of frames that carry no seq."""
+        """Return the next negative running number, for rows of frames that carry no seq."""
         self._unnumbered -= 1
         return self._unnumbered

@@ -1,4 +1,4 @@
-"""One WebSocket connection as a pure state machine: frames in; records, commands and alarms out.
+"""Runs one WebSocket connection as a pure state machine: frames in; records, commands and alarms out.
 
 No I/O and no clock: the caller passes every frame with its receive time, sends the commands in their order, and calls
 `tick` about twice a second. Not thread-safe: one caller at a time. Records come in the order in which they must be
@@ -8,7 +8,7 @@ The rules behind the coverage claims:
 - Numbers (`seq`) are checked per sid over every frame that carries one, command responses included.
 - A book subscription (one market in one stream) starts at the market's snapshot. A gap ends all book subscriptions of
   its sid at the last good number; rows are still recorded, and each starts again with the market's next snapshot.
-- A second snapshot of a subscribed market ends its book subscription at the snapshot's number and starts a new one.
+- A second snapshot of a subscribed market ends its book subscription at the snapshot's number and starts another.
 - A frame that cannot be parsed ends the book subscription of its market, or of all markets of its sid if it names none.
 - A frame of an unknown *type* ends none: it is recorded before its number, and a snapshot of each market that it may
   concern is requested, which shows whether the book has changed. Readers of the ledger claim accordingly.
@@ -72,10 +72,10 @@ _BOOK_TYPES = frozenset({"orderbook_delta", "orderbook_snapshot"})
 
 
 class Session:
-    """The state of one connection."""
+    """Holds the state of one connection."""
 
     def __init__(self, session_id: int, new_stream_id: Callable[[], int], config: SessionConfig | None = None) -> None:
-        """`new_stream_id` gives a number that no other stream of this gatherer has or had."""
+        """Start a session; `new_stream_id` returns a number that no other stream of this gatherer has or had."""
         self.session_id = session_id
         self.counters = SessionCounters()
         self._config = config or SessionConfig()
@@ -85,20 +85,20 @@ class Session:
         self._responses = ResponseHandler(self._streams, self._subscriptions, self._output)
         limit = DeadLetterLimit(session_id, self._config.dead_letters_per_minute)
         self._dead_letters = DeadLetterSink(self._output, self.counters, limit)
-        self._unacknowledged = UnacknowledgedFrames(self._config.held_frames)
+        self._unacknowledged = UnacknowledgedFrames(self._config.max_unacknowledged_frames)
         self._scale = PriceScaleMonitor()
-        self._last_sweep_ns: int | None = None
-        self._seen_changes = 0
+        self._last_recheck_ns: int | None = None
+        self._reported_changes = 0
         self._now_ns = 0
 
-    # -- what the caller wants
+    # -- requests of the caller
 
     def subscribe_books(self, markets: Mapping[str, int]) -> None:
-        """Follow the books of `markets` (ticker → exchange_index). Commands come by `take_commands`."""
+        """Subscribe the books of `markets` (ticker → exchange_index); `pop_commands` returns the commands."""
         self._subscriptions.subscribe(markets, self._now_ns)
 
     def unsubscribe_books(self, tickers: Iterable[str]) -> None:
-        """Stop following; book subscriptions end at the last number received so far."""
+        """Unsubscribe books; their book subscriptions end at the last number received so far."""
         tickers = list(tickers)
         for stream in self._streams:
             if stream.is_book:
@@ -110,28 +110,31 @@ class Session:
         self._subscriptions.subscribe_channels(channels, self._now_ns)
 
     def list_subscriptions(self) -> None:
-        """Ask which subscriptions the exchange serves: a sign of life, and what it no longer serves is opened again."""
+        """Request the subscriptions that the exchange serves: what it no longer serves is opened again.
+
+        The response is also a sign of life of a silent connection.
+        """
         self._responses.list_subscriptions(self._now_ns)
 
-    def take_commands(self) -> list[bytes]:
-        """Commands caused by the calls above, to be sent in this order."""
-        return self._subscriptions.take_commands()
+    def pop_commands(self) -> list[bytes]:
+        """Return the commands caused by the calls above, to be sent in this order."""
+        return self._subscriptions.pop_commands()
 
-    def take_records(self) -> list[Record]:
-        """Records caused by the calls above, for a caller that does not want to wait for the next frame."""
-        return self._output.take_records()
+    def pop_records(self) -> list[Record]:
+        """Return the records caused by the calls above, without waiting for the next frame."""
+        return self._output.pop_records()
 
-    # -- what the exchange said
+    # -- frames and time
 
     def receive(self, payload: bytes | str, received_at_ns: int) -> SessionOutput:
-        """Take one frame of a caller who has one clock only."""
+        """Process one frame, for a caller with one clock only."""
         return self.receive_all([(payload, received_at_ns)], received_at_ns)
 
     def receive_all(self, frames: Iterable[tuple[bytes | str, int]], now_ns: int) -> SessionOutput:
-        """Take the frames of one socket read, each with its receive time, which is only written down.
+        """Process the frames of one socket read, each with its receive time, which is only recorded.
 
-        `now_ns`: of the clock of `tick`, by which deadlines are counted. A wall clock is set now and then, and must not
-        be that one.
+        `now_ns` is a time of the clock of `tick`, by which deadlines are counted: a monotonic one, because a wall clock
+        is set now and then.
         """
         self._now_ns = now_ns
         for payload, received_at_ns in frames:
@@ -139,71 +142,71 @@ class Session:
         return self._flush()
 
     def tick(self, now_ns: int) -> SessionOutput:
-        """Look at the deadlines: unanswered commands, missing snapshots, frames of unknown sids."""
+        """Check the deadlines of unanswered commands, missing snapshots and frames of unknown sids."""
         self._now_ns = now_ns
         self._output.alarms += self._subscriptions.tick(now_ns)
         if self._unacknowledged:
-            self._give_up_held(now_ns - int(self._config.held_for_s * NS_PER_S))
+            self._discard_unacknowledged(now_ns - int(self._config.unacknowledged_for_s * NS_PER_S))
         self._dead_letters.flush_counts()
         return self._flush()
 
     def close(self, now_ns: int, reason: str) -> list[Record]:
-        """End every book subscription and stream; the connection is gone."""
-        self._give_up_held(None)
+        """End every book subscription and stream, because the connection ended; return the last records."""
+        self._discard_unacknowledged(None)
         self._dead_letters.flush_counts()
         for stream in self._streams:
             self._streams.end(stream, now_ns, reason)
-        return self.take_records()
+        return self.pop_records()
 
-    # -- what the caller may ask
+    # -- state
 
     def out_of_sync(self) -> set[str]:
-        """Markets that lost a frame and have no new snapshot yet."""
-        return {ticker for ticker, wait in self._subscriptions.pending.by_ticker.items() if wait.after_loss}
+        """Return the markets that lost a frame and have no new snapshot yet."""
+        return {ticker for ticker, each in self._subscriptions.pending.by_ticker.items() if each.after_loss}
 
     def waiting(self) -> set[str]:
-        """Wanted markets without a valid snapshot, for whatever reason."""
+        """Return the wanted markets without a valid snapshot, for any reason."""
         return set(self._subscriptions.pending.by_ticker)
 
     def unanswered_snapshots(self) -> set[str]:
-        """Markets that sent no snapshot although asked again, or that the exchange refused."""
+        """Return the markets that sent no snapshot to repeated requests, or that the exchange refused."""
         return set(self._subscriptions.pending.unanswered)
 
     def unresponsive(self) -> set[str]:
-        """Markets that sent no snapshot although asked again, and were not refused either: settled ones are so."""
+        """Return the markets that sent no snapshot to repeated requests and were not refused, as settled ones do."""
         pending = self._subscriptions.pending
         return pending.unanswered - pending.refused
 
     def wanted(self) -> set[str]:
-        """Markets whose books are subscribed or about to be."""
+        """Return the markets whose books are subscribed or about to be."""
         return set(self._subscriptions.wanted)
 
     def followed(self) -> set[str]:
-        """Markets with an open book subscription."""
+        """Return the markets with an open book subscription."""
         return {ticker for stream in self._streams for ticker in stream.followed}
 
-    def asked_rarely(self) -> int:
-        """How many markets lose their claim again and again, and are asked for ever more rarely."""
-        return self._subscriptions.asked_rarely(self._now_ns)
+    def resubscribed_rarely(self) -> int:
+        """Return how many markets lose their claim again and again, and are requested ever more rarely."""
+        return self._subscriptions.resubscribed_rarely(self._now_ns)
 
     def book_subscriptions_changed(self) -> bool:
-        """Whether `followed` may differ from what it was when this was last asked."""
-        changes, self._seen_changes = self._seen_changes, self._streams.changes
-        return changes != self._seen_changes
+        """Return whether `followed` may differ from its value at the last call of this method."""
+        changes, self._reported_changes = self._reported_changes, self._streams.changes
+        return changes != self._reported_changes
 
     def open_channels(self) -> set[str]:
-        """Channels of which a stream is open."""
+        """Return the channels with an open stream."""
         return {stream.channel for stream in self._streams}
 
     def last_seqs(self) -> dict[int, int]:
-        """The last number of every open stream, by stream_id."""
+        """Return the last number of every open stream, by stream_id."""
         return {stream.id: stream.last_seq for stream in self._streams}
 
     # -- frames
 
     def _flush(self) -> SessionOutput:
-        output = self._output.take()
-        output.commands = self._subscriptions.take_commands()
+        output = self._output.pop()
+        output.commands = self._subscriptions.pop_commands()
         return output
 
     def _process(self, payload: bytes | str, received_at_ns: int) -> None:
@@ -214,7 +217,7 @@ class Session:
                 return
             frame = frame_of(wire)
         except UnparsableMessage as error:
-            self._unparsable(payload, received_at_ns, error)
+            self._process_unparsable(payload, received_at_ns, error)
             return
         kind = frame.type
         if kind == "subscribed":
@@ -224,39 +227,39 @@ class Session:
         sid = frame.sid
         stream = self._streams.by_sid.get(sid) if sid is not None else self._streams.of_type(kind)
         if stream is None:
-            self._without_stream(frame, payload, received_at_ns, control=control)
+            self._process_without_stream(frame, payload, received_at_ns, control=control)
             return
         seq = frame.seq
         if seq is None:
             if control:
                 self._responses.handle(frame, stream, received_at_ns, self._now_ns)
             else:
-                self._row(frame, stream, stream.unnumbered(), received_at_ns)
+                self._append_row(frame, stream, stream.unnumbered(), received_at_ns)
             return
         if seq == stream.last_seq + 1:
             stream.advance(seq, payload, control=control)
         else:
-            taken = self._number(stream, seq, payload, received_at_ns, control=control)
-            if taken is None:
+            numbered = self._check_number(stream, seq, payload, received_at_ns, control=control)
+            if numbered is None:
                 if control:
                     self._responses.handle(frame, stream, received_at_ns, self._now_ns)
                 return
-            stream = taken
+            stream = numbered
         if control:
             self._output.records.append(SequenceConsumed(stream.id, seq))
             self._responses.handle(frame, stream, received_at_ns, self._now_ns)
         elif stream.is_book or kind not in _BOOK_TYPES:
-            self._row(frame, stream, seq, received_at_ns)
+            self._append_row(frame, stream, seq, received_at_ns)
         else:
-            # Book subscriptions live in book streams only; a book elsewhere is none that was asked for.
+            # Book subscriptions exist in book streams only; a book elsewhere was not requested.
             self._dead_letters.mark_consumed(stream, seq)
             detail = f"{kind} in a stream of {stream.channel}"
             self._dead_letters.add(payload, received_at_ns, "wrong_channel", detail, parse_partial(payload), stream)
 
     def _next_delta(self, wire: DeltaFrame, payload: bytes | str, received_at_ns: int) -> bool:
-        """Take what nearly every frame is: the next delta of a book stream. False, with nothing done, for any other.
+        """Process the next delta of a book stream, as nearly every frame is; return False, unchanged, for any other.
 
-        Raises UnparsableMessage, also with nothing done.
+        Raises UnparsableMessage, also with the state unchanged.
         """
         sid, seq = wire.sid, wire.seq
         if sid is None or seq is None:
@@ -272,10 +275,10 @@ class Session:
         )
         return True
 
-    def _number(
+    def _check_number(
         self, stream: Stream, seq: int, payload: bytes | str, received_at_ns: int, *, control: bool
     ) -> Stream | None:
-        """Judge a number; return the stream that the frame belongs to, None if it takes no (new) number."""
+        """Check a number; return the frame's stream, which a reset replaces, or None if the number is not new."""
         status = stream.classify(seq, payload, control=control)
         if status is SequenceStatus.REPEAT:
             self.counters.duplicates += 1
@@ -297,9 +300,9 @@ class Session:
         followed = self._streams.gap(stream, seq, received_at_ns)
         self._output.add_alarm("gap", f"{stream.channel}: expected {expected}, got {seq}")
         if stream.is_book:
-            self._subscriptions.gap_seen(followed, self._now_ns)
+            self._subscriptions.on_gap(followed, self._now_ns)
 
-    def _row(self, frame: Frame, stream: Stream, seq: int, received_at_ns: int) -> None:
+    def _append_row(self, frame: Frame, stream: Stream, seq: int, received_at_ns: int) -> None:
         body = frame.body
         records = self._output.records
         if type(body) is DeltaBody:
@@ -329,36 +332,38 @@ class Session:
             self._output.add_alarm("price_scale", detail)
         self.counters.scale_contradictions = self._scale.contradictions
 
-    # -- answers and the life of streams
+    # -- streams
 
     def _subscribed(self, frame: Frame, received_at_ns: int) -> None:
         body = frame.body
         assert isinstance(body, SubscribedBody)  # noqa: S101 - parse gives no other body for this type
         known = self._streams.by_sid.get(body.sid)
         if known is None or known.channel != body.channel:
-            self._open_with_held(body.sid, body.channel, received_at_ns, first_known=True)
+            self._open_with_buffered(body.sid, body.channel, received_at_ns, first_known=True)
         self._subscriptions.opened(body.channel, body.sid, frame.id, self._now_ns)
 
-    def _open_with_held(self, sid: int, channel: str, received_at_ns: int, *, first_known: bool) -> None:
-        """Open a stream and take in the frames that ran ahead of the acknowledgement."""
+    def _open_with_buffered(self, sid: int, channel: str, received_at_ns: int, *, first_known: bool) -> None:
+        """Open a stream and process the frames that arrived before the acknowledgement."""
         for old in self._streams:
             if old.sid == sid or old.channel == channel:
                 followed = self._streams.end(old, received_at_ns, "replaced")
-                self._subscriptions.lost(followed, self._now_ns, ask_now=False)
-        held = self._unacknowledged.pop(sid)
-        self._streams.open(sid, channel, held[0][1] if held else received_at_ns, first_known=first_known)
-        for payload, at_ns in held:
+                self._subscriptions.mark_lost(followed, self._now_ns, request_now=False)
+        buffered = self._unacknowledged.pop(sid)
+        self._streams.open(sid, channel, buffered[0][1] if buffered else received_at_ns, first_known=first_known)
+        for payload, at_ns in buffered:
             self.counters.frames -= 1
             self._process(payload, at_ns)
 
-    def _without_stream(self, frame: Frame, payload: bytes | str, received_at_ns: int, *, control: bool) -> None:
-        """A frame of a sid that was not acknowledged yet: data may run ahead of its `subscribed`."""
+    def _process_without_stream(
+        self, frame: Frame, payload: bytes | str, received_at_ns: int, *, control: bool
+    ) -> None:
+        """Process a frame of a sid that was not acknowledged yet: data may arrive before its `subscribed`."""
         sid = frame.sid
         if frame.type == "ok" and sid is not None:
             channel = self._subscriptions.merged_channel(frame.id)
             if channel is not None:
                 # The channel was open on the server: numbers go on from wherever they are.
-                self._open_with_held(sid, channel, received_at_ns, first_known=False)
+                self._open_with_buffered(sid, channel, received_at_ns, first_known=False)
                 self.counters.frames -= 1
                 self._process(payload, received_at_ns)
                 return
@@ -371,9 +376,9 @@ class Session:
         elif not self._unacknowledged.add(sid, payload, received_at_ns, self._now_ns):
             self._dead_letters.unknown_sid(sid, payload, received_at_ns)
 
-    # -- what cannot be placed
+    # -- unreadable frames
 
-    def _unparsable(self, payload: bytes | str, received_at_ns: int, error: UnparsableMessage) -> None:
+    def _process_unparsable(self, payload: bytes | str, received_at_ns: int, error: UnparsableMessage) -> None:
         remains = parse_partial(payload)
         sid = remains.sid
         is_unknown = False
@@ -387,21 +392,21 @@ class Session:
         control = remains.type in _CONTROL_TYPES
         seq = remains.seq
         if seq is not None:
-            taken = self._number(stream, seq, payload, received_at_ns, control=control)
-            if taken is None and not control:
+            numbered = self._check_number(stream, seq, payload, received_at_ns, control=control)
+            if numbered is None and not control:
                 return
-            if taken is not None:
-                stream = taken
+            if numbered is not None:
+                stream = numbered
                 is_unknown = error.reason == "unknown_type" and stream.is_book
                 if is_unknown:
-                    self._unknown(stream, seq, error.detail, remains.ticker or "")
+                    self._record_unknown(stream, seq, error.detail, remains.ticker or "")
                 self._dead_letters.mark_consumed(stream, seq)
         self._dead_letters.add(payload, received_at_ns, error.reason, error.detail, remains, stream)
         if stream.is_book and not control and not is_unknown:
-            self._damaged(stream, remains, stream.last_seq if seq is None else seq - 1)
+            self._handle_damaged_frame(stream, remains, stream.last_seq if seq is None else seq - 1)
 
-    def _unknown(self, stream: Stream, seq: int, frame_type: str, ticker: str) -> None:
-        """Put on record that a number may have changed a book; only the first of its kind after each snapshot tells."""
+    def _record_unknown(self, stream: Stream, seq: int, frame_type: str, ticker: str) -> None:
+        """Record that a number may have changed a book: the first of its kind after each snapshot suffices."""
         followed = stream.followed if not ticker else [ticker] if ticker in stream.followed else []
         if not followed:
             return
@@ -414,30 +419,30 @@ class Session:
             self._output.records.append(UnknownFrame(stream.id, seq, frame_type, ticker))
         self._subscriptions.check_books(followed)
 
-    def _damaged(self, stream: Stream, remains: PartialFrame, seq_to: int) -> None:
-        """A book frame was lost in parsing; without number and market it is left to the gap check."""
+    def _handle_damaged_frame(self, stream: Stream, remains: PartialFrame, seq_to: int) -> None:
+        """End what a book frame that was lost in parsing may concern; without number the gap check does it."""
         if remains.ticker is not None:
             followed = [remains.ticker] if remains.ticker in stream.followed else []
-            ask_now = True
+            request_now = True
         elif remains.seq is not None:
             followed = list(stream.followed)
             # A flood of unknown frames must not become a flood of snapshots.
-            now_ns, last_ns = self._now_ns, self._last_sweep_ns
-            ask_now = last_ns is None or now_ns - last_ns > self._config.snapshot_deadline_s * NS_PER_S
-            self._last_sweep_ns = now_ns
+            now_ns, last_ns = self._now_ns, self._last_recheck_ns
+            request_now = last_ns is None or now_ns - last_ns > self._config.snapshot_deadline_s * NS_PER_S
+            self._last_recheck_ns = now_ns
         else:
             return
         self._streams.end_book_subscriptions(stream, followed, seq_to, "dead_letter")
-        self._subscriptions.lost(followed, self._now_ns, ask_now=ask_now)
+        self._subscriptions.mark_lost(followed, self._now_ns, request_now=request_now)
 
-    def _give_up_held(self, before_ns: int | None) -> None:
-        """Give up on frames of sids that nobody acknowledged (all of them if `before_ns` is None)."""
+    def _discard_unacknowledged(self, before_ns: int | None) -> None:
+        """Turn frames of sids that were not acknowledged in time (None: all of them) into dead letters."""
         for sid, (payload, at_ns) in self._unacknowledged.pop_older(before_ns):
             self._dead_letters.unknown_sid(sid, payload, at_ns)
 
 
 def to_record(body: Body, stream: Stream, seq: int, received_at_ns: int) -> Record | None:
-    """The row of a frame that concerns no book; None for a body that gives none."""
+    """Return the row of a frame that concerns no book; None for a body that gives none."""
     if type(body) is TradeBody:
         return Trade(*body, received_at_ns, "ws", None, stream.id, seq)
     if type(body) is TickerBody:

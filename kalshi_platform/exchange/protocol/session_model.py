@@ -1,4 +1,4 @@
-"""Settings, output, alarms and counters of a session. Pure."""
+"""Defines settings, output, alarms and counters of a session. Pure."""
 
 from __future__ import annotations
 
@@ -14,36 +14,36 @@ NS_PER_S = 1_000_000_000
 
 @dataclass(frozen=True, kw_only=True)
 class SessionConfig:
-    """Limits and deadlines of one session."""
+    """Holds limits and deadlines of one session."""
 
     batch_size: int = 500
-    """Tickers in one command."""
+    """Most tickers in one command."""
     adds_in_flight: int = 4
-    """Unanswered add_markets commands at a time."""
+    """Most unanswered add_markets commands at a time."""
     snapshots_in_flight: int = 20
-    """get_snapshot commands at a time of which a good part is still unanswered."""
+    """Most get_snapshot commands at a time of which more than a tenth is unanswered."""
     ack_deadline_s: float = 10.0
-    """A command not answered by then is sent again."""
+    """Seconds after which an unanswered command is sent again."""
     snapshot_deadline_s: float = 10.0
-    """A market without a snapshot by then is asked for with get_snapshot."""
+    """Seconds after which a market without a snapshot is requested by get_snapshot."""
     attempts: int = 1
-    """How often that is repeated before the market is reported."""
-    held_frames: int = 10_000
-    """Frames kept for a sid that was not acknowledged yet."""
-    held_for_s: float = 30.0
+    """Repetitions before the market is reported."""
+    max_unacknowledged_frames: int = 10_000
+    """Most frames kept of sids that were not acknowledged yet."""
+    unacknowledged_for_s: float = 30.0
     proof_every_s: float = 10.0
-    """After unknown messages: one get_snapshot of at most `batch_size` markets in that time."""
+    """After unknown messages: seconds between two get_snapshot commands of at most `batch_size` markets."""
     proof_again_s: float = 60.0
-    """…and of one market in that time."""
+    """…and between two for one market."""
     dead_letters_per_minute: int = DEAD_LETTERS_PER_MINUTE
-    """Dead letters of a minute and reason that are kept; the others are counted."""
+    """Most dead letters kept of a minute and reason; the others are counted."""
     retry_base_s: float = 1.0
     retry_cap_s: float = 60.0
 
 
 @dataclass(frozen=True)
 class Alarm:
-    """Something a person or the gatherer should know. `kind` is a short stable word."""
+    """Reports an event that needs attention; `kind` is a short stable word."""
 
     kind: str
     detail: str
@@ -51,9 +51,9 @@ class Alarm:
 
 
 class SessionOutput(msgspec.Struct, gc=False):
-    """What a session gives back: records in writing order, commands in sending order, and alarms.
+    """Collects what a session returns: records in writing order, commands in sending order, and alarms.
 
-    The parts of a session append to one of these; each call of the session hands over what has come together.
+    The parts of a session append to one of these; each call of the session returns what has accumulated.
     """
 
     records: list[Record] = msgspec.field(default_factory=list)
@@ -64,25 +64,25 @@ class SessionOutput(msgspec.Struct, gc=False):
         """Append an alarm."""
         self.alarms.append(Alarm(kind, detail, tickers))
 
-    def take_records(self) -> list[Record]:
-        """Return the records and keep none."""
+    def pop_records(self) -> list[Record]:
+        """Remove and return the records."""
         records, self.records = self.records, []
         return records
 
-    def take(self) -> SessionOutput:
-        """Return all of it and keep nothing."""
-        taken = SessionOutput(self.records, self.commands, self.alarms)
+    def pop(self) -> SessionOutput:
+        """Remove and return everything."""
+        output = SessionOutput(self.records, self.commands, self.alarms)
         self.records, self.commands, self.alarms = [], [], []
-        return taken
+        return output
 
 
 @dataclass
 class SessionCounters:
-    """Totals since the session began."""
+    """Counts since the start of the session."""
 
     frames: int = 0
     duplicates: int = 0
     gaps: int = 0
     dead_letters: int = 0
     scale_contradictions: int = 0
-    """Books that cannot be on the scale that was asked for (see `price_scale`)."""
+    """Books that cannot be on the requested scale (see `price_scale`)."""

@@ -1,4 +1,4 @@
-"""The open streams of one session, and the ledger records that they cause. Pure.
+"""Keeps the open streams of one session and records their ledger entries. Pure.
 
 Records are appended to the output in the order in which they must be written.
 """
@@ -30,12 +30,12 @@ _CHANNEL_OF_TYPE = {
 
 
 class StreamRegistry:
-    """StreamRegistry by sid."""
+    """Keeps streams by sid."""
 
     def __init__(self, session_id: int, new_stream_id: Callable[[], int], output: SessionOutput) -> None:
         self._output = output
         self.changes = 0
-        """Grows with every book subscription that begins or ends."""
+        """Count of book subscriptions started or ended."""
         self.by_sid: dict[int, Stream] = {}
         self._session_id = session_id
         self._new_stream_id = new_stream_id
@@ -49,7 +49,7 @@ class StreamRegistry:
         return next((stream for stream in self.by_sid.values() if stream.channel == channel), None)
 
     def open(self, sid: int, channel: str, at_ns: int, *, first_known: bool) -> Stream:
-        """Open a stream. `first_known`: it is new on the server too, so that its first number must be 1."""
+        """Open a stream; with `first_known` it is new on the server too, so that its first number must be 1."""
         stream = Stream(self._new_stream_id(), sid, channel, first_known=first_known)
         self.by_sid[sid] = stream
         self._output.records.append(StreamOpened(stream.id, self._session_id, sid, channel, at_ns))
@@ -75,7 +75,7 @@ class StreamRegistry:
         self._output.records.append(BookSubscriptionStarted(stream.id, ticker, seq, exchange_index))
 
     def end_book_subscriptions(self, stream: Stream, tickers: Iterable[str], seq_to: int, reason: str) -> None:
-        """End the book subscriptions of these tickers, where there are any."""
+        """End the open book subscriptions of these tickers."""
         for ticker in tickers:
             if stream.followed.pop(ticker, None) is not None:
                 self.changes += 1

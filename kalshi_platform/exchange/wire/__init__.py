@@ -1,0 +1,1 @@
+"""Defines the objects and frames that Kalshi sends, as structs."""

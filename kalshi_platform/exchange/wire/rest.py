@@ -1,7 +1,7 @@
-"""REST objects as Kalshi sends them, as far as the platform uses their fields; everything else passes unread.
+"""Defines the REST objects that Kalshi sends, with the fields that the platform uses; other fields pass unread.
 
-Fields are optional wherever production answers were seen without them or with null. The whole object is kept beside
-these by `exchange.parse_rest`.
+Fields are optional where production answers lacked them or had null. `exchange.parse.rest` keeps the whole object
+beside these. Source: docs.kalshi.com, API reference (OpenAPI 3.28.0 and 3.34.0, read 2026-11-22).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ ExchangeIndex: TypeAlias = Annotated[int, msgspec.Meta(ge=0, le=2**31 - 1)]
 
 
 class MarketObject(msgspec.Struct, frozen=True):
-    """One market; legacy `settlement_value` is in cents."""
+    """Describes one market; legacy `settlement_value` is in cents."""
 
     ticker: str
     status: str
@@ -40,7 +40,7 @@ class MarketObject(msgspec.Struct, frozen=True):
 
 
 class EventObject(msgspec.Struct, frozen=True):
-    """One event."""
+    """Describes one event."""
 
     event_ticker: str
     series_ticker: str | None = None
@@ -56,7 +56,7 @@ class EventObject(msgspec.Struct, frozen=True):
 
 
 class SeriesObject(msgspec.Struct, frozen=True):
-    """One series."""
+    """Describes one series."""
 
     ticker: str
     title: str | None = None
@@ -69,14 +69,14 @@ class SeriesObject(msgspec.Struct, frozen=True):
 
 
 class FixedBook(msgspec.Struct, frozen=True):
-    """Levels as string pairs."""
+    """Holds levels as pairs of strings: dollars and contracts."""
 
     yes_dollars: list[tuple[str, str]] | None = None
     no_dollars: list[tuple[str, str]] | None = None
 
 
 class LegacyBook(msgspec.Struct, frozen=True):
-    """Levels as cents and whole contracts, or dollars and whole contracts."""
+    """Holds levels as cents and whole contracts, or dollars and whole contracts."""
 
     yes: list[tuple[int, int]] | None = None
     no: list[tuple[int, int]] | None = None
@@ -85,14 +85,14 @@ class LegacyBook(msgspec.Struct, frozen=True):
 
 
 class BookObject(msgspec.Struct, frozen=True):
-    """One of the two is there."""
+    """Holds a book in one of the two shapes."""
 
     orderbook_fp: FixedBook | None = None
     orderbook: LegacyBook | None = None
 
 
 class TradeObject(msgspec.Struct, frozen=True):
-    """One trade; the market's field is `ticker` here."""
+    """Describes one trade; the market's field is `ticker` here."""
 
     trade_id: str
     ticker: str
@@ -109,7 +109,7 @@ class TradeObject(msgspec.Struct, frozen=True):
 
 
 class ShardObject(msgspec.Struct, frozen=True):
-    """The state of one shard."""
+    """Describes the state of one shard."""
 
     exchange_index: ExchangeIndex
     exchange_active: bool
@@ -118,7 +118,7 @@ class ShardObject(msgspec.Struct, frozen=True):
 
 
 class StatusObject(msgspec.Struct, frozen=True):
-    """The exchange's state; its top level speaks of shard 0."""
+    """Describes the exchange's state; its top level is that of shard 0."""
 
     exchange_active: bool
     trading_active: bool
@@ -127,14 +127,14 @@ class StatusObject(msgspec.Struct, frozen=True):
 
 
 class OpenSpan(msgspec.Struct, frozen=True):
-    """`HH:MM` in US Eastern time."""
+    """Describes an open span by two `HH:MM` in US Eastern time."""
 
     open_time: str
     close_time: str
 
 
 class HoursObject(msgspec.Struct, frozen=True):
-    """A weekly timetable and when it holds."""
+    """Describes a weekly timetable and the span in which it is valid."""
 
     start_time: str | None = None
     end_time: str | None = None
@@ -148,21 +148,21 @@ class HoursObject(msgspec.Struct, frozen=True):
 
 
 class WindowObject(msgspec.Struct, frozen=True):
-    """A planned outage."""
+    """Describes a planned outage."""
 
     start_datetime: str
     end_datetime: str
 
 
 class ScheduleObject(msgspec.Struct, frozen=True):
-    """The calendar."""
+    """Describes the calendar."""
 
     standard_hours: list[HoursObject] | None = None
     maintenance_windows: list[WindowObject] | None = None
 
 
 class CandleObject(msgspec.Struct, frozen=True):
-    """One candle; its parts are read by name with and without the `_dollars` and `_fp` suffixes."""
+    """Describes one candle; its parts are read by name with and without the `_dollars` and `_fp` suffixes."""
 
     end_period_ts: int
     yes_bid: dict[str, Any] | None = None
@@ -175,14 +175,14 @@ class CandleObject(msgspec.Struct, frozen=True):
 
 
 class BucketObject(msgspec.Struct, frozen=True):
-    """A token bucket."""
+    """Describes a token bucket."""
 
     refill_rate: float
     bucket_capacity: float
 
 
 class CostObject(msgspec.Struct, frozen=True):
-    """An endpoint whose requests do not cost the usual."""
+    """Describes an endpoint whose requests have another cost than the usual one."""
 
     method: str
     path: str
@@ -190,21 +190,21 @@ class CostObject(msgspec.Struct, frozen=True):
 
 
 class CostsObject(msgspec.Struct, frozen=True):
-    """What requests cost."""
+    """Describes the costs of requests in tokens."""
 
     default_cost: float
     endpoint_costs: list[CostObject] | None = None
 
 
 class CutoffObject(msgspec.Struct, frozen=True):
-    """Where the historical tier ends."""
+    """Describes the cutoff between the historical and the live tier."""
 
     market_settled_ts: str
     trades_created_ts: str
 
 
 class LimitsObject(msgspec.Struct, frozen=True):
-    """The account's budgets."""
+    """Describes the account's budgets."""
 
     read: BucketObject
     usage_tier: str | None = None

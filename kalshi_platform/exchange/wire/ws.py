@@ -1,6 +1,7 @@
-"""WebSocket frames as Kalshi sends them: the current shape and the legacy one in one struct each.
+"""Defines the WebSocket frames that Kalshi sends, the current and the legacy shape of each in one struct.
 
 A field that only one shape has is optional here; `exchange.parse` decides which one counts. Unknown fields pass.
+Source: docs.kalshi.com, asyncapi.yaml (read 2026-11-22).
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ Time: TypeAlias = int | str | None
 
 
 class WireFrame(msgspec.Struct, frozen=True, gc=False, tag_field="type"):
-    """What every frame has; `type` tells them apart."""
+    """Holds the fields that every frame has; `type` distinguishes the frames."""
 
     sid: Sid | None = None
     seq: Seq | None = None
@@ -24,7 +25,7 @@ class WireFrame(msgspec.Struct, frozen=True, gc=False, tag_field="type"):
 
 
 class DeltaMessage(msgspec.Struct, frozen=True, gc=False):
-    """Legacy: `price` in cents, `delta` in whole contracts, `ts` in seconds."""
+    """Describes a delta; in the legacy shape `price` is in cents, `delta` in whole contracts, `ts` in seconds."""
 
     market_ticker: str
     side: str
@@ -37,13 +38,13 @@ class DeltaMessage(msgspec.Struct, frozen=True, gc=False):
 
 
 class DeltaFrame(WireFrame, frozen=True, gc=False, kw_only=True, tag="orderbook_delta"):
-    """A signed change of one level."""
+    """Carries a signed change of one level."""
 
     msg: DeltaMessage
 
 
 class SnapshotMessage(msgspec.Struct, frozen=True, gc=False):
-    """A side without orders is absent (also seen: null). Two older shapes precede the `_fp` one."""
+    """Describes a book; a side without orders is absent or null, and two older shapes precede the `_fp` one."""
 
     market_ticker: str
     yes_dollars_fp: list[tuple[str, str]] | None = None
@@ -55,13 +56,13 @@ class SnapshotMessage(msgspec.Struct, frozen=True, gc=False):
 
 
 class SnapshotFrame(WireFrame, frozen=True, gc=False, kw_only=True, tag="orderbook_snapshot"):
-    """A whole book; with `id` it answers a get_snapshot."""
+    """Carries a whole book; with `id` it answers a get_snapshot."""
 
     msg: SnapshotMessage
 
 
 class TradeMessage(msgspec.Struct, frozen=True, gc=False):
-    """Legacy: `yes_price`, `no_price` in cents, `count` in whole contracts."""
+    """Describes a trade; in the legacy shape `yes_price`, `no_price` are in cents, `count` in whole contracts."""
 
     trade_id: str
     market_ticker: str
@@ -79,13 +80,13 @@ class TradeMessage(msgspec.Struct, frozen=True, gc=False):
 
 
 class TradeFrame(WireFrame, frozen=True, gc=False, kw_only=True, tag="trade"):
-    """One trade."""
+    """Carries one trade."""
 
     msg: TradeMessage
 
 
 class TickerMessage(msgspec.Struct, frozen=True, gc=False):
-    """Empty strings mean "none". Legacy: integers in cents and whole contracts."""
+    """Describes a ticker; empty strings mean none, legacy integers are in cents and whole contracts."""
 
     market_ticker: str
     price_dollars: str | None = None
@@ -109,73 +110,73 @@ class TickerMessage(msgspec.Struct, frozen=True, gc=False):
 
 
 class TickerFrame(WireFrame, frozen=True, gc=False, kw_only=True, tag="ticker"):
-    """Best prices and totals; carries no `seq` today."""
+    """Carries best prices and totals, without `seq`."""
 
     msg: TickerMessage
 
 
 class LifecycleFrame(WireFrame, frozen=True, kw_only=True, tag="market_lifecycle_v2"):
-    """A change in a market's life; the message is kept as it is."""
+    """Carries a change of a market; the message is kept as it is."""
 
     msg: dict[str, Any]
 
 
 class LegacyLifecycleFrame(WireFrame, frozen=True, kw_only=True, tag="market_lifecycle"):
-    """The unversioned predecessor."""
+    """Carries the same as LifecycleFrame, in the unversioned predecessor."""
 
     msg: dict[str, Any]
 
 
 class ComboLifecycleFrame(WireFrame, frozen=True, kw_only=True, tag="multivariate_market_lifecycle"):
-    """The same for combos."""
+    """Carries a change of a combo market."""
 
     msg: dict[str, Any]
 
 
 class EventLifecycleFrame(WireFrame, frozen=True, kw_only=True, tag="event_lifecycle"):
-    """An event was created."""
+    """Reports that an event was created."""
 
     msg: dict[str, Any]
 
 
 class EventFeeFrame(WireFrame, frozen=True, kw_only=True, tag="event_fee_update"):
-    """An event's fee changed."""
+    """Reports that an event's fee changed."""
 
     msg: dict[str, Any]
 
 
 class SubscribedMessage(msgspec.Struct, frozen=True, gc=False):
-    """The `sid` sits here, not at the top."""
+    """Names channel and `sid`, which stands here instead of at the top."""
 
     channel: str
     sid: Sid
 
 
 class SubscribedFrame(WireFrame, frozen=True, gc=False, kw_only=True, tag="subscribed"):
-    """One per channel of a subscribe command."""
+    """Acknowledges one channel of a subscribe command."""
 
     msg: SubscribedMessage
 
 
 class OkFrame(WireFrame, frozen=True, gc=False, kw_only=True, tag="ok"):
-    """Answer to a command; its message is a list of subscriptions, or up to all tickers of one, which is not needed."""
+    """Acknowledges a command; `msg` lists subscriptions, or up to all tickers of one, which are not needed."""
 
     msg: msgspec.Raw = msgspec.Raw()
 
 
 class Listed(msgspec.Struct, frozen=True, gc=False):
-    """One entry of the answer to list_subscriptions."""
+    """Describes one subscription in the answer to list_subscriptions."""
 
     channel: str
     sid: Sid
 
 
 class UnsubscribedFrame(WireFrame, frozen=True, gc=False, kw_only=True, tag="unsubscribed"):
-    """A sid is gone."""
+    """Reports that a sid ended."""
 
 
 class ErrorMessage(msgspec.Struct, frozen=True):
-    """Codes: section "Error codes" of Kalshi's WebSocket page."""
+    """Describes an error; `protocol.error_codes` lists the codes."""
 
     code: Int64
     msg: str = ""
@@ -184,7 +185,7 @@ class ErrorMessage(msgspec.Struct, frozen=True):
 
 
 class ErrorFrame(WireFrame, frozen=True, kw_only=True, tag="error"):
-    """With `sid` it belongs to a subscription."""
+    """Reports an error: of a subscription with `sid`, of a command with `id`."""
 
     msg: ErrorMessage
 
@@ -207,7 +208,7 @@ AnyFrame: TypeAlias = (
 
 
 class PartialFrame(msgspec.Struct, frozen=True):
-    """What can be read of a frame that does not fit its shape."""
+    """Holds the raw fields of a frame that does not fit its shape."""
 
     type: Any = None
     sid: Any = None

@@ -51,7 +51,7 @@ class ConnectionSlot:
             scale_contradictions=counters.scale_contradictions,
             last_data=time_of_ns(counters.last_data_ns),
             last_data_age_s=age_s(counters.last_data_s if counters.last_data_ns else None, now_s),
-            asked_rarely=counters.asked_rarely,
+            asked_rarely=counters.resubscribed_rarely,
             last_message_age_s=channels.ages_s(now_s),
             last_error=counters.last_error,
         )
@@ -113,6 +113,6 @@ def _sum(one: ConnectionCounters, other: ConnectionCounters) -> ConnectionCounte
         scale_contradictions=one.scale_contradictions + other.scale_contradictions,
         last_data_ns=max(one.last_data_ns, other.last_data_ns),
         last_data_s=max(one.last_data_s, other.last_data_s),
-        asked_rarely=max(one.asked_rarely, other.asked_rarely),
+        resubscribed_rarely=max(one.resubscribed_rarely, other.resubscribed_rarely),
         last_error=other.last_error or one.last_error,
     )

@@ -52,7 +52,7 @@ class ConnectionCounters:
     last_data_ns: int = 0
     last_data_s: float = 0.0
     """The same by the monotonic clock."""
-    asked_rarely: int = 0
+    resubscribed_rarely: int = 0
     """Markets now that lose their claim again and again: snapshots of them are asked for ever more rarely."""
     last_error: str | None = None
 
@@ -272,7 +272,7 @@ class Connection:
                 self._begun |= self._followed
             self._followed = self._suspects = self._mute = self._open_channels = frozenset()
             self._feed_times = None
-            self.counters.asked_rarely = 0
+            self.counters.resubscribed_rarely = 0
         return session.counters.frames > 0 and self._clock.monotonic() - opened_s > _LASTING_S
 
     def _talk(self, session: Session, opened_s: float) -> None:
@@ -290,8 +290,8 @@ class Connection:
             records: list[Record] = []
             alarms: list[Alarm] = []
             try:
-                records += session.take_records()
-                commands.add(session.take_commands())
+                records += session.pop_records()
+                commands.add(session.pop_commands())
                 self._send(commands)
                 first = self._socket.receive()
                 if first is not None:
@@ -306,10 +306,10 @@ class Connection:
                     records += ticked.records
                     commands.add(ticked.commands)
                     alarms += ticked.alarms
-                    alarms += self._asked_rarely(session, now_s)
+                    alarms += self._count_resubscribed_rarely(session, now_s)
                     self._publish_state(session)
                     probed_s = self._watch(session, now_s, opened_s, probed_s)
-                    commands.add(session.take_commands())
+                    commands.add(session.pop_commands())
                 if self._feed_times is not None:
                     self._track_overlap(records, self._feed_times)
             finally:
@@ -367,16 +367,19 @@ class Connection:
     def _due_for_resubscription(self, lost: set[str]) -> set[str]:
         now_ns, waiting = _ns(self._clock.monotonic()), self._resubscribe_at_ns
         for ticker in lost - waiting.keys():
-            waiting[ticker] = self._repeated_losses.lost(ticker, now_ns)
+            waiting[ticker] = self._repeated_losses.record_loss(ticker, now_ns)
         due = {ticker for ticker, at_ns in waiting.items() if at_ns <= now_ns}
         for ticker in due:
             del waiting[ticker]
         return due
 
-    def _asked_rarely(self, session: Session, now_s: float) -> list[Alarm]:
+    def _count_resubscribed_rarely(self, session: Session, now_s: float) -> list[Alarm]:
         """Count the markets that lose their claim again and again; an alarm when that begins."""
-        before, now = self.counters.asked_rarely, session.asked_rarely() + self._repeated_losses.repeated(_ns(now_s))
-        self.counters.asked_rarely = now
+        before, now = (
+            self.counters.resubscribed_rarely,
+            session.resubscribed_rarely() + self._repeated_losses.repeated(_ns(now_s)),
+        )
+        self.counters.resubscribed_rarely = now
         if before or not now:
             return []
         detail = f"{now} markets lose their claim again and again; their snapshots are asked for ever more rarely"

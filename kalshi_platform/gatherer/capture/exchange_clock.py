@@ -18,15 +18,15 @@ class ExchangeClock:
         self._clock = clock
         self._offset = offset
         self._correction = Correction()
-        self._seen: Offset | None = None
+        self._last_offset: Offset | None = None
         self._ahead_s = self._ahead_of_monotonic_s()
 
     def now_us(self) -> int:
         """Microseconds since the Unix epoch."""
         offset = self._offset()
-        if offset != self._seen:
-            self._seen = offset
-            self._ahead_s = self._ahead_of_monotonic_s() - self._correction.follow(offset)
+        if offset != self._last_offset:
+            self._last_offset = offset
+            self._ahead_s = self._ahead_of_monotonic_s() - self._correction.update(offset)
         return int((self._clock.monotonic() + self._ahead_s) * 1e6)
 
     def _ahead_of_monotonic_s(self) -> float:

@@ -33,7 +33,7 @@ class CatalogPoller:
         newest = self._store.newest_change()
         if newest == self._read_to:
             return 0
-        if self._read_to is None or not self._store.went_through(self._read_to):
+        if self._read_to is None or not self._store.contains_change(self._read_to):
             return self.refresh()
         changed = self._registry.update(self._store.changed_since(self._read_to))
         self._read_to = newest

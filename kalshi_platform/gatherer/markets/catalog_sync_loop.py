@@ -93,8 +93,8 @@ class CatalogSyncLoop:
             failing=dict(self.failing),
             left_out=self.left_out,
             refused=self._store.refused,
-            unfit_fields=sum(faults.unfit.values()),
-            mended_values=faults.mended,
+            unfit_fields=sum(faults.unexpected_fields.values()),
+            mended_values=faults.repaired,
             cut_listings=faults.cut_listings,
         )
 

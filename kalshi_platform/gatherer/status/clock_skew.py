@@ -65,7 +65,7 @@ class ClockSkewMonitor:
     def problems(self) -> list[str]:
         """Return a clause for each clock that is too far away."""
         pairs = (("the exchange's", self._exchange_offset()), ("the database server's", self._database_offset))
-        return [offset.told(whose) for whose, offset in pairs if offset is not None and offset.is_large]
+        return [offset.describe(whose) for whose, offset in pairs if offset is not None and offset.is_large]
 
     def _check(self, whose: str, offset: Offset | None) -> None:
         if offset is None or offset.is_large == (whose in self._large):
@@ -74,11 +74,14 @@ class ClockSkewMonitor:
             self._large.add(whose)
             self._on_alarm(ALARM)
             _log.warning(
-                ALARM, gatherer=self._name, detail=offset.told(whose), consequence="receive times are wrong by as much"
+                ALARM,
+                gatherer=self._name,
+                detail=offset.describe(whose),
+                consequence="receive times are wrong by as much",
             )
         else:
             self._large.discard(whose)
-            _log.info("clocks_agree_again", gatherer=self._name, detail=offset.told(whose))
+            _log.info("clocks_agree_again", gatherer=self._name, detail=offset.describe(whose))
 
 
 def _middle_s(offset: Offset | None) -> float | None:

@@ -113,7 +113,9 @@ def test_every_odd_value_in_every_field(value: Any) -> None:
 def conversation(rng: random.Random, length: int) -> Auditor:
     """A session that hears a believable server, of which frames are lost, doubled, swapped, broken or made up."""
     auditor, ids = Auditor(), itertools.count(1)
-    session = Session(1, lambda: next(ids), SessionConfig(held_frames=rng.choice((3, 10_000)), batch_size=2))
+    session = Session(
+        1, lambda: next(ids), SessionConfig(max_unacknowledged_frames=rng.choice((3, 10_000)), batch_size=2)
+    )
     now_ns = 10**18
     session.subscribe_books({"A": 0, "B": 0, "C": 1})
     session.subscribe_channels(["trade", "ticker", "market_lifecycle_v2"])

@@ -12,8 +12,8 @@ from kalshi_platform.exchange.pacing import RateLimitedQueue, TokenBucket
 
 def test_a_full_bucket_is_free_and_an_empty_one_queues_callers_in_order() -> None:
     bucket = TokenBucket(10, 20, now=0.0)
-    assert [bucket.take(10, 0.0) for _ in range(4)] == [0, 0, 1, 2]
-    assert bucket.take(10, 3.0) == pytest.approx(0.0)
+    assert [bucket.spend(10, 0.0) for _ in range(4)] == [0, 0, 1, 2]
+    assert bucket.spend(10, 3.0) == pytest.approx(0.0)
     assert bucket.available(3.0) == pytest.approx(0.0)
     assert bucket.available(1_000.0) == 20
 
@@ -24,7 +24,7 @@ def test_no_span_grants_more_than_capacity_and_refill(steps: list[tuple[float, f
     grants: list[tuple[float, float]] = []
     for wait, cost in steps:
         now += wait
-        grants.append((now + bucket.take(cost, now), cost))
+        grants.append((now + bucket.spend(cost, now), cost))
     for start in range(len(grants)):
         for end in range(start, len(grants)):
             spent = sum(cost for _, cost in grants[start : end + 1])
@@ -36,15 +36,15 @@ def test_a_bucket_can_be_resized_and_drained() -> None:
     bucket.resize(2, 4, now=0.0)
     assert bucket.available(0.0) == 4
     bucket.drain(0.0)
-    assert bucket.take(4, 0.0) == 2.0
+    assert bucket.spend(4, 0.0) == 2.0
     bucket.drain(0.0)
-    assert bucket.take(2, 0.0) == 3.0  # what was promised stays promised
+    assert bucket.spend(2, 0.0) == 3.0  # what was promised stays promised
 
 
 def test_time_that_stands_still_or_goes_back_refills_nothing() -> None:
     bucket = TokenBucket(10, 10, now=5.0)
-    bucket.take(10, 5.0)
-    assert bucket.take(10, 4.0) == 1.0
+    bucket.spend(10, 5.0)
+    assert bucket.spend(10, 4.0) == 1.0
 
 
 @given(st.floats(0, 1, exclude_max=True), st.integers(1, 80))

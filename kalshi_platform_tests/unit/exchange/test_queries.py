@@ -105,7 +105,7 @@ def test_one_budget_for_a_key_in_a_process() -> None:
     first = shared_budget(SETTINGS, clock)
     assert shared_budget(replace(SETTINGS, user_agent="another"), clock) is first
     assert shared_budget(replace(SETTINGS, key_id="other"), clock) is not first
-    assert [first.take("/markets") for _ in range(3)] == [0.0, 0.0, 0.5]
+    assert [first.spend("/markets") for _ in range(3)] == [0.0, 0.0, 0.5]
     assert shared_budget(SETTINGS, clock).requests_left() == -1.0
 
 
@@ -117,11 +117,11 @@ def test_the_budget_takes_the_accounts_limits_by_share_and_counts_dear_requests(
     assert budget.requests_left() == 40.0
     costs = {"method": "GET", "path": "/trade-api/v2/markets/{ticker}/orderbook", "cost": 100}
     other = {"method": "POST", "path": "/trade-api/v2/markets", "cost": 1}
-    budget.learn_costs(parse_endpoint_costs({"default_cost": 20, "endpoint_costs": [costs, other]}))
+    budget.apply_costs(parse_endpoint_costs({"default_cost": 20, "endpoint_costs": [costs, other]}))
     assert budget.requests_left() == 20.0
-    budget.take("/markets/A-T0.5/orderbook")
+    budget.spend("/markets/A-T0.5/orderbook")
     assert budget.requests_left() == 15.0
-    budget.take("/markets")
+    budget.spend("/markets")
     assert budget.requests_left() == 14.0
     budget.drain()
     assert budget.requests_left() == 0.0

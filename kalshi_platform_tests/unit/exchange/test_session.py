@@ -44,7 +44,7 @@ def following(*tickers: str, **config: Any) -> Session:
     """A session whose markets have their snapshots: seq 1, 2, …"""
     session = session_of(**config)
     session.subscribe_books(dict.fromkeys(tickers, 0))
-    session.take_commands()
+    session.pop_commands()
     feed(session, subscribed(), *(snapshot(seq, ticker) for seq, ticker in enumerate(tickers, 1)))
     return session
 
@@ -65,7 +65,7 @@ def commands(received: SessionOutput | list[bytes]) -> list[dict[str, Any]]:
 def test_the_first_command_subscribes_and_always_says_which_scale() -> None:
     session = session_of()
     session.subscribe_books({"A": 0, "B": 2})
-    assert commands(session.take_commands()) == [
+    assert commands(session.pop_commands()) == [
         {
             "id": 1,
             "cmd": "subscribe",
@@ -77,15 +77,15 @@ def test_the_first_command_subscribes_and_always_says_which_scale() -> None:
             },
         }
     ]
-    assert session.take_commands() == []
+    assert session.pop_commands() == []
 
 
 def test_large_sets_go_in_batches_once_the_sid_is_known() -> None:
     session = session_of(batch_size=2, adds_in_flight=1)
     session.subscribe_books(dict.fromkeys("ABCDE", 0))
-    assert [c["params"]["market_tickers"] for c in commands(session.take_commands())] == [["A", "B"]]
+    assert [c["params"]["market_tickers"] for c in commands(session.pop_commands())] == [["A", "B"]]
     session.subscribe_books({"F": 0, "A": 0})
-    assert session.take_commands() == []
+    assert session.pop_commands() == []
     [second] = commands(session.receive(subscribed(sid=9), T0))
     assert second["params"] == {"sids": [9], "action": "add_markets", "market_tickers": ["C", "D"]}
     [third] = commands(session.receive(ok(second["id"], 9, 1), T0))
@@ -214,7 +214,7 @@ def test_frames_ahead_of_their_acknowledgement_are_held_and_taken_in_order() -> 
 
 
 def test_frames_of_a_sid_that_nobody_acknowledges_become_dead_letters() -> None:
-    session = session_of(held_frames=1, held_for_s=30)
+    session = session_of(max_unacknowledged_frames=1, unacknowledged_for_s=30)
     assert feed(session, delta(1, sid=9)) == []
     [over] = only(DeadLetter, feed(session, delta(2, sid=9)))
     assert (over.reason, over.seq, over.payload) == ("unknown_sid", 2, delta(2, sid=9))
@@ -229,7 +229,7 @@ def test_unsubscribing_ends_the_book_subscription_at_the_last_number_received() 
     session = following("A", "B")
     feed(session, delta(3), delta(4, "B"))
     session.unsubscribe_books(["A"])
-    [command] = commands(session.take_commands())
+    [command] = commands(session.pop_commands())
     assert command["params"] == {"sids": [1], "action": "delete_markets", "market_tickers": ["A"]}
     records = feed(session, delta(5), snapshot(6, "A"), ok(command["id"], 1, 7))
     assert records[0] == BookSubscriptionEnded(100, "A", 4, "unsubscribed")
@@ -241,8 +241,8 @@ def test_unsubscribing_ends_the_book_subscription_at_the_last_number_received() 
 def test_records_of_an_unsubscribe_can_be_taken_at_once() -> None:
     session = following("A")
     session.unsubscribe_books(["A", "never wanted"])
-    assert session.take_records() == [BookSubscriptionEnded(100, "A", 1, "unsubscribed")]
-    assert session.take_records() == []
+    assert session.pop_records() == [BookSubscriptionEnded(100, "A", 1, "unsubscribed")]
+    assert session.pop_records() == []
 
 
 def test_a_market_wanted_again_is_added_only_after_its_delete_is_acknowledged() -> None:
@@ -250,7 +250,7 @@ def test_a_market_wanted_again_is_added_only_after_its_delete_is_acknowledged() 
     feed(session, delta(5))  # a gap: get_snapshot is under way
     session.unsubscribe_books(["A"])
     session.subscribe_books({"A": 4})
-    [delete] = commands(session.take_commands())
+    [delete] = commands(session.pop_commands())
     assert delete["params"]["action"] == "delete_markets"
     [add] = commands(session.receive(ok(delete["id"], 1, 6), T0))
     assert add["params"]["action"] == "add_markets"
@@ -262,7 +262,7 @@ def test_a_market_wanted_again_is_added_only_after_its_delete_is_acknowledged() 
 def test_a_market_dropped_before_it_was_added_is_never_asked_for() -> None:
     session = session_of(batch_size=1, adds_in_flight=1)
     session.subscribe_books({"A": 0, "B": 0, "C": 0})
-    session.take_commands()
+    session.pop_commands()
     session.unsubscribe_books(["A", "C"])  # A is in the subscribe under way, C still waits
     sent = commands(session.receive(subscribed(), T0))
     assert [(c["params"]["action"], c["params"]["market_tickers"]) for c in sent] == [
@@ -275,7 +275,7 @@ def test_a_market_dropped_before_it_was_added_is_never_asked_for() -> None:
 def test_an_unanswered_subscribe_is_sent_again() -> None:
     session = session_of(ack_deadline_s=10)
     session.subscribe_books({"A": 0})
-    session.take_commands()
+    session.pop_commands()
     assert commands(session.tick(T0)) == []
     received = session.tick(T0 + 10 * S)
     assert [alarm.kind for alarm in received.alarms] == ["command_unanswered"]
@@ -300,7 +300,7 @@ def test_a_repeated_subscribe_that_merged_opens_the_stream_at_its_ok() -> None:
 def test_a_missing_snapshot_is_asked_for_and_then_reported() -> None:
     session = session_of(snapshot_deadline_s=10)
     session.subscribe_books({"A": 0, "B": 0})
-    session.take_commands()
+    session.pop_commands()
     session.tick(T0)
     feed(session, subscribed(), snapshot(1, "B"))
     assert commands(session.tick(T0 + 9 * S)) == []
@@ -346,7 +346,7 @@ def test_a_stream_that_keeps_dying_is_made_anew_more_slowly() -> None:
 def test_error_26_halves_the_batch_until_nothing_fits() -> None:
     session = session_of(batch_size=4, adds_in_flight=1)
     session.subscribe_books(dict.fromkeys("ABCDEFGH", 0))
-    session.take_commands()
+    session.pop_commands()
     [add] = commands(session.receive(subscribed(), T0))
     assert len(add["params"]["market_tickers"]) == 4
     [smaller] = commands(session.receive(error(26, add["id"], 1, 1), T0))
@@ -367,7 +367,7 @@ def test_error_26_halves_the_batch_until_nothing_fits() -> None:
 def test_error_27_is_tried_again_later(code: int) -> None:
     session = following("A", retry_base_s=2)
     session.subscribe_books({"B": 0})
-    [add] = commands(session.take_commands())
+    [add] = commands(session.pop_commands())
     assert commands(session.receive(error(code, add["id"], 1, 2), T0)) == []
     assert commands(session.tick(T0 + S)) == []
     [again] = commands(session.tick(T0 + 2 * S))
@@ -377,7 +377,7 @@ def test_error_27_is_tried_again_later(code: int) -> None:
 def test_an_error_that_names_a_ticker_reports_it_and_tries_the_others() -> None:
     session = following("A")
     session.subscribe_books({"B": 0, "C": 0})
-    [add] = commands(session.take_commands())
+    [add] = commands(session.pop_commands())
     refused = frame("error", id=add["id"], msg={"code": 16, "msg": "no such market", "market_ticker": "C"})
     received = session.receive(refused, T0)
     assert [(alarm.kind, alarm.tickers) for alarm in received.alarms] == [("error", ("C",))]
@@ -388,7 +388,7 @@ def test_an_error_that_names_a_ticker_reports_it_and_tries_the_others() -> None:
 def test_error_7_without_sid_ends_the_book_stream_if_it_answers_a_command_to_it() -> None:
     session = following("A")
     session.subscribe_books({"B": 0})
-    [add] = commands(session.take_commands())
+    [add] = commands(session.pop_commands())
     received = session.receive(error(7, add["id"]), T0)
     assert only(StreamEnded, received.records) == [StreamEnded(100, T0, "error_7")]
     assert set(commands(received)[0]["params"]["market_tickers"]) == {"A", "B"}
@@ -511,7 +511,7 @@ def test_channels_without_markets_give_their_rows() -> None:
     session = session_of()
     session.subscribe_channels(["trade", "ticker", "market_lifecycle_v2", "trade"])
     session.subscribe_channels(["ticker"])
-    [command] = commands(session.take_commands())
+    [command] = commands(session.pop_commands())
     assert command == {"id": 1, "cmd": "subscribe", "params": {"channels": ["trade", "ticker", "market_lifecycle_v2"]}}
     feed(session, subscribed(1, "trade"), subscribed(2, "ticker"), subscribed(3, "market_lifecycle_v2"))
     life = {"market_ticker": "A", "event_type": "settled", "settled_ts": 5}
@@ -545,7 +545,7 @@ def test_a_gap_in_trades_touches_no_book() -> None:
 def test_a_channel_that_dies_is_opened_again() -> None:
     session = session_of()
     session.subscribe_channels(["trade", "ticker"])
-    session.take_commands()
+    session.pop_commands()
     feed(session, subscribed(1, "trade"), subscribed(2, "ticker"))
     [again] = commands(session.receive(error(10, sid=1, seq=1), T0))
     assert again["params"] == {"channels": ["trade"]}
@@ -583,7 +583,7 @@ def test_a_market_that_loses_its_claim_with_every_message_is_asked_for_ever_more
             asked.append(step / 4)
     assert len(asked) <= 25
     assert all(32 <= later - earlier <= 64.25 for earlier, later in itertools.pairwise(asked[12:]))
-    assert session.asked_rarely() == 1
+    assert session.resubscribed_rarely() == 1
     assert session.followed() == {"B"}
     # Every market is asked for in the end, and what went well for a while is asked for at once again.
     [ask] = commands(session.tick(T0 + 700 * S))
@@ -591,15 +591,15 @@ def test_a_market_that_loses_its_claim_with_every_message_is_asked_for_ever_more
     session.receive(snapshot(seq, "A", command_id=ask["id"]), T0 + 700 * S)
     assert session.followed() == {"A", "B"}
     assert bad_then_good(740.0)
-    assert session.asked_rarely() == 0
+    assert session.resubscribed_rarely() == 0
 
 
 @pytest.mark.parametrize("set_by_s", [90, -90])
 def test_a_wall_clock_that_is_set_moves_no_deadline(set_by_s: int) -> None:
-    session = session_of(snapshot_deadline_s=10, ack_deadline_s=10, held_for_s=30)
+    session = session_of(snapshot_deadline_s=10, ack_deadline_s=10, unacknowledged_for_s=30)
     session.tick(5 * S)
     session.subscribe_books({"A": 0, "B": 0})
-    session.take_commands()
+    session.pop_commands()
     early, late = T0, T0 + set_by_s * S
     session.receive_all([(subscribed(), early), (snapshot(1, "B"), early), (delta(1, sid=9), early)], 5 * S)
     received = session.receive_all([(delta(2, "B"), late)], 6 * S)

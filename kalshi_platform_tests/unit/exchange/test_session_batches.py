@@ -79,7 +79,7 @@ def session() -> Session:
     made = Session(7, lambda: next(numbers))
     made.subscribe_books(dict.fromkeys("AB", 0))
     made.subscribe_channels(["trade"])
-    made.take_commands()
+    made.pop_commands()
     return made
 
 

@@ -119,7 +119,7 @@ def live(seed: int, *, kind_of_loss: str) -> tuple[Server, list[Record]]:
     session = Session(1, lambda: next(numbers), config)
     session.subscribe_books(dict.fromkeys(rng.sample(TICKERS, 3), 0))
     loss = {"none": 0.0, "lost": 0.04, "broken": 0.04, "both": 0.04}[kind_of_loss]
-    now_ns, records, up, down = 1_000 * MS, [], session.take_commands(), list[bytes]()
+    now_ns, records, up, down = 1_000 * MS, [], session.pop_commands(), list[bytes]()
     for _ in range(rng.randrange(50, 250)):
         now_ns += rng.randrange(1, 5) * MS
         step = rng.random()
@@ -148,7 +148,7 @@ def live(seed: int, *, kind_of_loss: str) -> tuple[Server, list[Record]]:
             received = session.receive(payload, now_ns)
             records += received.records
             up += received.commands
-        up += session.take_commands()
+        up += session.pop_commands()
     return server, [*records, *session.close(now_ns, "end")]
 
 

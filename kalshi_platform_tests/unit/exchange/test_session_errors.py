@@ -65,7 +65,7 @@ def test_books_on_the_other_price_scale_are_noticed_once_and_not_from_one_crosse
 def test_error_9_is_told_and_asked_again_only_after_the_longest_delay() -> None:
     session = session_of(retry_cap_s=60.0)
     session.subscribe_channels(["trade"])
-    session.take_commands()
+    session.pop_commands()
     received = session.receive(error(9, 1), 10**9)
     assert [alarm.kind for alarm in received.alarms] == ["not_authorised"]
     assert session.tick(30 * 10**9).commands == []
@@ -75,7 +75,7 @@ def test_error_9_is_told_and_asked_again_only_after_the_longest_delay() -> None:
 def test_a_refused_subscribe_of_several_channels_is_tried_one_by_one() -> None:
     session = session_of()
     session.subscribe_channels(["trade", "ticker"])
-    session.take_commands()
+    session.pop_commands()
     sent = commands(session.receive(error(8, 1), 1))
     assert [command["params"]["channels"] for command in sent] == [["ticker"], ["trade"]]
     session.receive(subscribed(1, "ticker", 2), 2)
@@ -91,7 +91,7 @@ def test_a_subscription_that_the_exchange_no_longer_serves_is_opened_again() -> 
     session.subscribe_channels(["trade"])
     session.receive(subscribed(2, "trade", 2), 3)
     session.list_subscriptions()
-    (question,) = commands(session.take_commands())
+    (question,) = commands(session.pop_commands())
     assert question == {"id": 3, "cmd": "list_subscriptions"}
     received = session.receive(listing(3, ("orderbook_delta", 1)), 4)
     assert [alarm.kind for alarm in received.alarms] == ["stream_ended"]
@@ -123,7 +123,7 @@ def test_an_unreadable_or_refused_listing_ends_nothing() -> None:
 def test_markets_that_are_refused_are_unanswered_but_not_mute() -> None:
     session = session_of(snapshot_deadline_s=10)
     session.subscribe_books({"A": 0})
-    session.take_commands()
+    session.pop_commands()
     session.tick(10**9)
     received = session.receive(error(26, 1), 2 * 10**9)
     assert [(alarm.kind, alarm.tickers) for alarm in received.alarms] == [("market_limit", ("A",))]
@@ -136,7 +136,7 @@ def test_markets_that_are_refused_are_unanswered_but_not_mute() -> None:
     session.receive(snapshot(1, "A"), 93 * 10**9)
     assert session.unanswered_snapshots() == set()
     session.subscribe_books({"B": 0})
-    (add,) = commands(session.take_commands())
+    (add,) = commands(session.pop_commands())
     session.receive(ok(add["id"], seq=2), 93 * 10**9)
     for seconds in range(94, 200, 11):
         session.tick(seconds * 10**9)

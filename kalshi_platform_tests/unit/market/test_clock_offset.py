@@ -28,11 +28,11 @@ def test_only_what_is_certain_counts(offset: Offset, certain: float, *, large: b
 
 
 def test_a_large_offset_is_told_with_its_size_its_direction_and_the_remedy() -> None:
-    assert Offset(-301, -299).told("the exchange's") == (
+    assert Offset(-301, -299).describe("the exchange's") == (
         "this machine's clock is 300 s behind the exchange's: set it right (NTP)"
     )
-    assert "300 s ahead of" in Offset(299, 301).told("the exchange's")
-    assert "agrees" in Offset(-0.5, 0.9).told("the exchange's")
+    assert "300 s ahead of" in Offset(299, 301).describe("the exchange's")
+    assert "agrees" in Offset(-0.5, 0.9).describe("the exchange's")
 
 
 def test_many_questions_narrow_it_down_until_a_clock_was_set() -> None:
@@ -52,7 +52,7 @@ def test_a_date_header_is_cut_off_to_the_second_and_a_cached_answer_has_an_age()
 def test_an_answer_without_a_usable_date_says_nothing(headers: dict[str, str]) -> None:
     assert offset_by(headers, AT, AT) is None
     seen = ServerClock()
-    seen.note(headers, AT, AT)
+    seen.observe(headers, AT, AT)
     assert seen.offset() is None
 
 
@@ -68,9 +68,9 @@ def test_the_clock_is_the_first_suspect_only_where_it_is_off() -> None:
 
 def test_a_correction_begins_at_the_tolerance_and_holds_until_a_clock_is_set() -> None:
     correction = Correction()
-    assert correction.follow(None) == 0
-    assert correction.follow(Offset(1.5, 2.5)) == 0
-    assert correction.follow(Offset(89.5, 90.5)) == 90
-    assert [correction.follow(each) for each in (None, Offset(90.2, 90.4), Offset(80.0, 99.0))] == [90, 90, 90]
-    assert correction.follow(Offset(-40.5, -39.5)) == -40
-    assert correction.follow(Offset(-0.5, 0.5)) == 0
+    assert correction.update(None) == 0
+    assert correction.update(Offset(1.5, 2.5)) == 0
+    assert correction.update(Offset(89.5, 90.5)) == 90
+    assert [correction.update(each) for each in (None, Offset(90.2, 90.4), Offset(80.0, 99.0))] == [90, 90, 90]
+    assert correction.update(Offset(-40.5, -39.5)) == -40
+    assert correction.update(Offset(-0.5, 0.5)) == 0

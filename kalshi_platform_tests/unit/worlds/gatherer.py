@@ -113,7 +113,7 @@ class Gatherer:
         self._records.append(SessionOpened(session_id, "books", "wss://exchange", False, self._now_ns))
         session = self._make_session(session_id, lambda: next(self._stream_ids), _CONFIG, self._counter)
         session.subscribe_books({ticker: INDEX[ticker] for ticker in markets})
-        link = Link(session, Server(self._venue, self._pick, self._shape, published), markets, session.take_commands())
+        link = Link(session, Server(self._venue, self._pick, self._shape, published), markets, session.pop_commands())
         self._links.append(link)
         if self._shape.calm:
             # Subscribed, and every book there, before anything moves.
@@ -133,7 +133,7 @@ class Gatherer:
             link.session.unsubscribe_books([pick.choice(link.markets)])
         if pick.random() < 2 * shape.ask:
             link.session.subscribe_books({ticker: INDEX[ticker] for ticker in pick.sample(link.markets, 1)})
-        link.up += link.session.take_commands()
+        link.up += link.session.pop_commands()
         self._hear(link, kept=False)
         if pick.random() < 0.1:
             received = link.session.tick(self._now_ns)

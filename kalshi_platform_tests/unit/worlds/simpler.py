@@ -58,7 +58,7 @@ class FollowedToTheAck(Session):
         for stream in self._streams:
             self._streams.end_book_subscriptions(stream, left, stream.last_seq, "unsubscribed")
         self._leaving = [ticker for ticker in self._leaving if ticker not in left]
-        return SessionOutput([*received.records, *self.take_records()], received.commands, received.alarms)
+        return SessionOutput([*received.records, *self.pop_records()], received.commands, received.alarms)
 
 
 def closed_at_the_start(

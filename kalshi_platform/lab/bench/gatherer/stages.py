@@ -103,11 +103,11 @@ def _session(capture: Capture, payloads: Sequence[bytes], costs: _Costs, clock: 
     now_ns = clock.now_ns()
     session.subscribe_channels(("trade", "ticker"))
     session.subscribe_books(dict.fromkeys(capture.tickers, 0))
-    session.take_commands()
+    session.pop_commands()
     for sid, channel in _CHANNELS.items():
         answer = {"type": "subscribed", "id": sid, "msg": {"channel": channel, "sid": sid}}
         session.receive(json.dumps(answer).encode(), now_ns)
-    records: list[Record] = session.take_records()
+    records: list[Record] = session.pop_records()
     with costs.of("session"):
         for at in range(0, len(payloads), _READ):
             records += session.receive_all([(payload, now_ns) for payload in payloads[at : at + _READ]], now_ns).records

@@ -69,17 +69,17 @@ def test_only_markets_that_are_not_followed_are_restored_but_any_is_renewed(tmp_
     connection = connection_of(tmp_path)
     connection.set_markets({"A": 0, "B": 0})
     connection._apply_desired_state(session)
-    session.take_commands()
+    session.pop_commands()
     session.receive_all([(subscribed(), 2), (snapshot(1, "A"), 3)], 3)
     connection.resubscribe_missing(["A", "B", "C"])
     connection._apply_desired_state(session)
     assert session.followed() == {"A"}
-    assert ended(session.take_records()) == []
-    (delete,) = [json.loads(command) for command in session.take_commands()]
+    assert ended(session.pop_records()) == []
+    (delete,) = [json.loads(command) for command in session.pop_commands()]
     assert (delete["params"]["action"], delete["params"]["market_tickers"]) == ("delete_markets", ["B"])
     connection.resubscribe(["A"])
     connection._apply_desired_state(session)
-    assert ended(session.take_records()) == [("A", "unsubscribed")]
+    assert ended(session.pop_records()) == [("A", "unsubscribed")]
 
 
 def test_the_end_of_a_book_subscription_is_put_when_sending_its_delete_fails(
@@ -116,7 +116,7 @@ def test_markets_whose_renewal_never_helps_for_long_are_renewed_ever_more_rarely
     books = {f"M{number}": 0 for number in range(136)}
     connection.set_markets(books)
     connection._apply_desired_state(session)
-    session.take_commands()
+    session.pop_commands()
     session.receive_all([(subscribed(), 1)], 1)
     waves: list[float] = []
 
@@ -124,13 +124,13 @@ def test_markets_whose_renewal_never_helps_for_long_are_renewed_ever_more_rarely
         """Whether some were made; all are answered: what was taken away is gone, what was added has its place."""
         nonlocal session
         connection._apply_desired_state(session)
-        made = bool(session.take_commands())
+        made = bool(session.pop_commands())
         if made:
             waves.append(clock.monotonic())
             session = Session(1, itertools.count(1).__next__)
             session.subscribe_books(books)
             session.receive_all([(subscribed(), 1)], 1)
-            session.take_commands()
+            session.pop_commands()
         return made
 
     # Every commit tells that the exchange's clock leapt.
@@ -140,14 +140,14 @@ def test_markets_whose_renewal_never_helps_for_long_are_renewed_ever_more_rarely
         clock.step(0.25)
     assert len(waves) <= 25
     assert all(32 <= later - earlier <= 64.25 for earlier, later in itertools.pairwise(waves[12:]))
-    (alarm,) = connection._asked_rarely(session, clock.monotonic())
-    assert (alarm.kind, connection.counters.asked_rarely) == ("asked_rarely", 136)
-    assert connection._asked_rarely(session, clock.monotonic()) == []
+    (alarm,) = connection._count_resubscribed_rarely(session, clock.monotonic())
+    assert (alarm.kind, connection.counters.resubscribed_rarely) == ("asked_rarely", 136)
+    assert connection._count_resubscribed_rarely(session, clock.monotonic()) == []
     # What comes back and stays is renewed at once again.
     clock.step(100.0)
     assert commands()
     clock.step(31.0)
     connection.resubscribe(["M1"])
     assert commands()
-    connection._asked_rarely(session, clock.monotonic())
-    assert connection.counters.asked_rarely == 0
+    connection._count_resubscribed_rarely(session, clock.monotonic())
+    assert connection.counters.resubscribed_rarely == 0

@@ -152,7 +152,7 @@ def test_following_the_catalog_goes_on_from_the_change_that_was_read() -> None:
         def newest_change(self) -> Change:
             return self.newest
 
-        def went_through(self, change: Change) -> bool:
+        def contains_change(self, change: Change) -> bool:
             return self.is_the_same
 
         def markets_to_subscribe(self) -> list[MarketInfo]:
