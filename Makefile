@@ -8,6 +8,8 @@ STAMP := $(VENV)/.installed
 WHEEL := build/wheel
 # More than processors: much of a test is waiting for servers.
 PYTEST_WORKERS ?= 3
+# Newer than the oldest one that is supported, which `make test` runs on.
+PYTHONS ?= python3.12 python3.13
 CONFORMANCE_VENV := .venv-conformance
 CONFORMANCE_STAMP := $(CONFORMANCE_VENV)/.installed
 CONFORMANCE_CLIENTS := kalshi-python-sync pykalshi kalshi-sdk pytest
@@ -25,11 +27,11 @@ export KALSHI_CAPTURES ?= $(CURDIR)/../shared/captures
 RELATIVE_PTH = $(PYTHON) -c "import glob, os; [open(each, 'wb').write(os.fsencode(os.path.relpath('.', os.path.dirname(each))) \
 	+ b'\n') for each in glob.glob('$(VENV)/lib/python*/site-packages/*kalshi_platform*.pth')]"
 
-.PHONY: install demo test wheel-tree bench lint docs conformance constraints clean
+.PHONY: install demo test coverage test-pythons wheel-tree bench lint docs conformance constraints clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 install: $(STAMP)  ## make the environment in .venv
 
@@ -68,6 +70,18 @@ wheel-tree: $(STAMP)
 	git ls-files -z | grep -zv '^kalshi_platform/' | xargs -0 cp --parents -t $(WHEEL)/tree
 	ln -s "$$($(WHEEL)/venv/bin/python -P -c 'import os, kalshi_platform; print(os.path.dirname(kalshi_platform.__file__))')" \
 		$(WHEEL)/tree/kalshi_platform
+
+# Environments of their own, made by the rule of `install`; lint and the integration tests run on the oldest Python only.
+test-pythons:  ## the unit tests with every newer Python that is on the PATH
+	@missing=; tested=; for each in $(PYTHONS); do \
+		$$each -c "" 2>/dev/null || { missing="$$missing $$each"; continue; }; \
+		$(MAKE) --no-print-directory PYTHON=$$each VENV=build/$$each install || exit 1; \
+		echo "kalshi-platform: unit tests with $$($$each --version)"; \
+		build/$$each/bin/python -m pytest -n $(PYTEST_WORKERS) --dist loadgroup kalshi_platform_tests/unit || exit 1; \
+		tested="$$tested $$each"; \
+	done; \
+	echo "kalshi-platform: unit tests passed with:$${tested:- none}; not on the PATH, so not tested:$${missing:- none}"; \
+	test -n "$$tested"
 
 bench: $(STAMP)  ## the benchmarks, each beside the naive way (some minutes; a quiet machine tells more)
 	$(PY) -m kalshi_platform.cli bench gatherer --json data/bench/gatherer.json

@@ -30,11 +30,11 @@ _NAMED_AT_MOST = 10
 def close_hour(
     hour_text: str = typer.Argument(..., metavar="HOUR", help="The UTC hour, e.g. 2026-11-23T10."),
 ) -> None:
-    """Merge one hour again from all gatherers, make its book checkpoints, state and prove what is complete, compare its
-    trades with the exchange's listing, and mark it closed (safe to repeat).
+    """Merge one hour again from all gatherers, prove what is complete, and mark it closed (safe to repeat).
 
-    Exit 1 when a part of that could not be done: the hour has not ended, a gatherer is away, the exchange does not say
-    which trades there were.
+    Makes the hour's book checkpoints, states and proves what is complete, and compares its trades with the exchange's
+    listing. Exit 1 when a part of that could not be done: the hour has not ended, a gatherer is away, the exchange does
+    not say which trades there were.
     """
     from kalshi_platform.clock import SYSTEM_CLOCK
     from kalshi_platform.config import load_bounds, load_deduplicator

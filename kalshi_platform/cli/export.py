@@ -45,8 +45,9 @@ def export(
         "damaged, or made from another close than production's present one.",
     ),
 ) -> None:
-    """Write one partition of production to the lake as Parquet; exit 1 when its time is not closed, or production has
-    lost rows of it.
+    """Write one partition of production to the lake as Parquet.
+
+    Exit 1 when its time is not closed, or production has lost rows of it.
     """
     from kalshi_platform.config import load_deduplicator, load_lake
     from kalshi_platform.lake.layout import find_dataset, parse_partition

@@ -29,8 +29,9 @@ class HourState:
 
 @dataclass(frozen=True)
 class CountedRows:
-    """What the closes of a partition's hours counted of the table that it is made from; `gone`: hours that lost rows
-    since.
+    """What the closes of a partition's hours counted of the table that it is made from.
+
+    `gone`: hours that lost rows since.
     """
 
     rows: int

@@ -33,6 +33,7 @@ class Partition:
 
     @property
     def end(self) -> datetime:
+        """The first moment after the partition."""
         return self.start + self.dataset.span
 
     @property

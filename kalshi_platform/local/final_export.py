@@ -87,10 +87,9 @@ def export_open(
     say: Callable[[str], None],
     stop: threading.Event,
 ) -> FinalExport:
-    """Merge each of `hours` again from all gatherers, make its checkpoints, and export it as `open`; ends early at
-    `stop`.
+    """Merge each of `hours` again from all gatherers, make its checkpoints, and export it as `open`.
 
-    An hour that was already closed keeps its closed export.
+    Ends early at `stop`. An hour that was already closed keeps its closed export.
     """
     export = FinalExport()
     for number, hour in enumerate(hours, 1):

@@ -73,7 +73,7 @@ class EventLogger:
 
 
 def event_logger(name: str) -> EventLogger:
-    """Return the log of the module `name`: `_log = event_logger(__name__)`."""
+    """Return the log of a module, whose name is its `__name__`."""
     return EventLogger(logging.getLogger(name))
 
 

@@ -82,8 +82,9 @@ class Transaction:
         return copy.insert_new(self.connection, table, data, where=where, likely_new=likely_new)
 
     def stage(self, table: Table, data: pa.Table) -> str:
-        """Copy rows into a temporary table of the same columns, which is empty again after the transaction; return its
-        name. Once per table and transaction.
+        """Copy rows into a temporary table of the same columns; return its name. Once per table and transaction.
+
+        It is empty again after the transaction.
         """
         return copy.stage(self.connection, table, data)
 
@@ -203,8 +204,9 @@ class AdvisoryLock:
             return True
 
     def fetch_one(self, statement: str, params: Params = None) -> Row | None:
-        """Run a statement in the session that holds the lock, so that it takes effect only while that is so; return
-        its first row, None without one. Raises DatabaseUnavailable and StatementRejected.
+        """Run a statement in the session that holds the lock, so that it takes effect only while that is so.
+
+        Returns its first row, None without one. Raises DatabaseUnavailable and StatementRejected.
         """
         with self._lock:
             try:

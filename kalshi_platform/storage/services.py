@@ -24,8 +24,10 @@ class ServiceSwitch:
 
 @dataclass(frozen=True)
 class HeartbeatRow:
-    """A heartbeat as its database holds it. `at` changes with each one; `age_s` is by the database's clock, negative
-    for one that is dated in the future; `details` is the JSON of the service's status.
+    """A heartbeat as its database holds it.
+
+    `at` changes with each one; `age_s` is by the database's clock, negative for one that is dated in the future;
+    `details` is the JSON of the service's status.
     """
 
     at: datetime

@@ -1,5 +1,6 @@
-"""Every command that the README and the documents show exists, with the options it is shown with; so do make targets,
-settings and linked files.
+"""Every command that the README and the documents show exists, with the options it is shown with.
+
+So do make targets, settings and linked files.
 """
 
 from __future__ import annotations

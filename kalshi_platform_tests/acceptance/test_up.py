@@ -67,8 +67,9 @@ def sigint_ignored() -> Iterator[None]:
 
 
 def test_the_demo_shows_growing_tables_and_parquet_and_ends_without_a_trace(tmp_path: Path) -> None:
-    """Started as a shell's background job is: with SIGINT ignored, which every child inherits. And in a shell that says
-    much, in a folder of an odd name.
+    """Started as a shell's background job is: with SIGINT ignored, which every child inherits.
+
+    And in a shell that says much, in a folder of an odd name.
     """
     tmp_path.chmod(0o755)
     data = tmp_path / ODD_FOLDER / "data"

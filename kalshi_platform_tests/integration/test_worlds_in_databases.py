@@ -1,6 +1,6 @@
-"""What random worlds work out in memory is what the real databases hold: rows, claims, checkpoints, and a close of the
-hour
-that finds nothing wrong in what is true.
+"""What random worlds work out in memory is what the real databases hold.
+
+Rows, claims, checkpoints, and a close of the hour that finds nothing wrong in what is true.
 """
 
 from __future__ import annotations

@@ -41,8 +41,10 @@ _log = event_logger(__name__)
 
 @dataclass(frozen=True)
 class CatalogTableMerge:
-    """One table: objects compared because they changed somewhere, of these objects that were new or known more newly,
-    and versions written, ended otherwise or dropped.
+    """What was merged of one table.
+
+    Objects compared because they changed somewhere, of these objects that were new or known more newly, and versions
+    written, ended otherwise or dropped.
     """
 
     compared: int = 0

@@ -74,8 +74,9 @@ def _has_change(transaction: Transaction, position: Position) -> bool:
 
 
 def read_changed_tickers(transaction: Transaction, table: str, after: int, beyond: str) -> list[str]:
-    """Read which objects changed after a number, themselves or a version of them: at most NAMES_AT_ONCE tickers,
-    ascending by their bytes, that come after `beyond`.
+    """Read which objects changed after a number, themselves or a version of them.
+
+    At most NAMES_AT_ONCE tickers, ascending by their bytes, that come after `beyond`.
     """
     rows = transaction.fetch_all(
         _SQL["find_changed_tickers"].format(table=table), {"after": after, "beyond": beyond, "limit": NAMES_AT_ONCE}
@@ -84,8 +85,9 @@ def read_changed_tickers(transaction: Transaction, table: str, after: int, beyon
 
 
 def read_objects(transaction: Transaction, table: str, tickers: Sequence[str]) -> pl.DataFrame:
-    """Read of some objects: ticker, known_at, first_seen_at; of markets also whether their result is known (`has_end`),
-    and whether they vanished without it (`lost_end`).
+    """Read what is known of some objects: ticker, known_at, first_seen_at.
+
+    Of markets also whether their result is known (`has_end`), and whether they vanished without it (`lost_end`).
     """
     has_ends = table == "markets"
     name = "read_markets" if has_ends else "read_objects"
@@ -100,8 +102,9 @@ def read_versions(transaction: Transaction, table: str, tickers: Sequence[str]) 
 
 
 def read_columns(transaction: Transaction, table: str) -> list[str]:
-    """Read the columns of a table of the catalog: the same in gatherers and production, made by the same SQL. Without
-    the number of the change, which each database gives itself.
+    """Read the columns of a table of the catalog, without the number of the change, which each database gives itself.
+
+    They are the same in gatherers and production, made by the same SQL.
     """
     rows = transaction.fetch_all(_SQL["read_columns"], (table,))
     return [str(row[0]) for row in rows]

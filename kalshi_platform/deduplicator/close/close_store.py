@@ -44,8 +44,7 @@ def read_run_checks(transaction: Transaction, hour: datetime, tickers: Iterable[
 
 
 def find_contradicted_hours(transaction: Transaction, before: datetime, failed: pl.DataFrame) -> tuple[datetime, ...]:
-    """Return hours of the week before `before` with claims that stand although a check has failed that reaches over
-    them.
+    """Return hours of the week before `before` with claims that stand over a check that has failed.
 
     `failed`: gatherer, stream_id, ticker, low_us, high_us.
     """

@@ -64,8 +64,9 @@ class Proofs:
 
 @dataclass(frozen=True)
 class Agreement:
-    """The lowest agreement of a gatherer, who it is, and what all of them brought: (gatherer, deltas, those that only
-    it has).
+    """How far the gatherers of an hour agree: the lowest share, whose it is, and what each of them brought.
+
+    `parts`: (gatherer, deltas, those that only it has).
     """
 
     lowest: float | None

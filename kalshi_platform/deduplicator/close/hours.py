@@ -27,10 +27,11 @@ def find_active_hours(production: Database) -> list[datetime]:
 
 
 def find_hours_to_close(production: Database, now: datetime) -> list[datetime]:
-    """Return ended hours that were never closed, got rows after their close, or were closed without a gatherer that
-    answers again; ascending. Also, once, those of which a quiet stream may have more to claim since (`may_grow`).
+    """Return ended hours that are to be closed, or closed again; ascending.
 
-    A gatherer answers when the live merge notes no error of it, or when no merge has looked for a while.
+    They were never closed, got rows after their close, or were closed without a gatherer that answers again; also,
+    once, those of which a quiet stream may have more to claim since (`may_grow`). A gatherer answers when the live
+    merge notes no error of it, or when no merge has looked for a while.
     """
     with production.transaction() as transaction:
         rows = transaction.fetch_all(

@@ -64,8 +64,9 @@ def locate(spans: pl.DataFrame, deltas: pl.DataFrame, read_to: int, max_out_of_o
 
 
 def fold_checkpoints(starts: pl.DataFrame, snapshots: pl.DataFrame, deltas: pl.DataFrame) -> pl.DataFrame:
-    """Fold each snapshot up to the end of its complete_from: (ticker, seq, complete_from_us, and the four lists of
-    levels).
+    """Fold each snapshot up to the end of its complete_from.
+
+    Returns ticker, seq, complete_from_us, and the four lists of levels.
 
     `starts`: spans with complete_from_us, as locate() finds them; `snapshots`: ticker, seq and the lists of levels;
     `deltas` as for locate(), with side, price_e4 and delta_e2. Snapshots that are missing, and books with a level below

@@ -39,9 +39,9 @@ BOOK_TABLES = frozenset({"orderbook_deltas", "orderbook_snapshots"})
 
 
 class GathererHour(NamedTuple):
-    """`claims`: columns of CLAIMS. `regressions`: stream_id and those of REGRESSIONS. `run_checks`: those of
-    RUN_CHECKS.
+    """What one gatherer can say of an hour.
 
+    `claims`: columns of CLAIMS. `regressions`: stream_id and those of REGRESSIONS. `run_checks`: those of RUN_CHECKS.
     `streams`: all that the gatherer could speak for; what production knows of others stays as it is. `may_grow`: a
     stream that is still open has shown nothing later than the hour, or may still get a snapshot that proves more of it,
     so that more may be claimed later.

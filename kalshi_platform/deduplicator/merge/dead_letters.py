@@ -63,10 +63,10 @@ def split_long_names(table: str, rows: pl.DataFrame) -> tuple[pl.DataFrame, list
 def split_implausible_times(
     table: str, gatherer: str, rows: pa.Table, bounds: PartitionBounds
 ) -> tuple[pa.Table, list[QuarantinedRows]]:
-    """Split off rows of a gatherer (in its columns) whose exchange time is far from their receipt and from the rows
-    beside them in their stream: (rows kept, quarantined).
+    """Split off rows of a gatherer (in its columns) whose exchange time is implausible: (rows kept, quarantined).
 
-    A capture that is played again is far from its receipt as a whole, and is kept.
+    It is far from their receipt and from the rows beside them in their stream. A capture that is played again is far
+    from its receipt as a whole, and is kept.
     """
     if table not in _EXCHANGE_TIMED or not rows.num_rows:
         return rows, []
@@ -109,8 +109,9 @@ def write_dead_letters(transaction: Transaction, rows: Iterable[QuarantinedRows]
 
 
 def read_misdated_spans(transaction: Transaction, low: datetime, high: datetime) -> list[tuple[str, int, int, str]]:
-    """Read the spans of [low, high) in which a delta of implausible exchange time may belong: the minute before its
-    receipt. Returns (ticker, from_us, to_us, reason).
+    """Read the spans of [low, high) in which a delta of implausible exchange time may belong.
+
+    Returns (ticker, from_us, to_us, reason); a span is the minute before the delta's receipt.
     """
     rows = transaction.fetch_all(_SQL["find_misdated_deltas"], {"low": low, "high": high, "before": _BEFORE_RECEIPT})
     return [

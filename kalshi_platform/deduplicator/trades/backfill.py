@@ -1,7 +1,7 @@
-"""Backfills trades of any past day from the exchange's listing alone: no gatherer needs to have recorded it, or to be
-there.
+"""Backfills trades of any past day from the exchange's listing alone.
 
-Every hour is a step of its own, finished in one production transaction: what was interrupted goes on where it stopped.
+No gatherer needs to have recorded the day, or to be there. Every hour is a step of its own, finished in one production
+transaction: what was interrupted goes on where it stopped.
 """
 
 from __future__ import annotations

@@ -1,5 +1,7 @@
-"""Reconciles trades of production with the exchange's own listing, hour by hour: what is missing is inserted, and
-every listed trade gets the exchange's time to the microsecond, which streams round to the millisecond.
+"""Reconciles trades of production with the exchange's own listing, hour by hour.
+
+What is missing is inserted, and every listed trade gets the exchange's time to the microsecond, which streams round to
+the millisecond.
 
 Figures stand in `trade_parity` by market and hour (block trades apart) and in `trade_checks` by hour. Checking an hour
 again is safe: it changes nothing where nothing is missing.

@@ -149,8 +149,9 @@ def _step(options: BookBench) -> int:
 
 
 def _made(options: BookBench) -> tuple[pl.DataFrame, pl.DataFrame]:
-    """Starting books, and deltas of one hour in order of time. Their sizes are random: some levels fall below zero,
-    which costs a fold nothing.
+    """Return starting books, and deltas of one hour in order of time.
+
+    Their sizes are random: some levels fall below zero, which costs a fold nothing.
     """
     generator = np.random.default_rng(options.seed)
     names = [f"KXBENCH-26NOV23-T{number:05d}" for number in range(options.markets)]

@@ -50,8 +50,10 @@ MARKETS_ASKED, MOMENTS_ASKED = 12, 7
 
 @dataclass(frozen=True)
 class Aside:
-    """What a run had beside itself: an hour before it (`past`), of which production's partitions may have been dropped
-    (`dropped`), and books that production called proven meanwhile (as `recorded.proven_books` gives them).
+    """What a run had beside itself.
+
+    An hour before it (`past`), of which production's partitions may have been dropped (`dropped`), and books that
+    production called proven meanwhile (as `recorded.proven_books` gives them).
     """
 
     past: Interval | None = None
@@ -91,7 +93,9 @@ class TableFinding:
 
 @dataclass(frozen=True)
 class Findings:
-    """`coverage` is what production states; `holes` are what it leaves open. `merge_lost`: deltas that some gatherer
+    """What was found out about a run.
+
+    `coverage` is what production states; `holes` are what it leaves open. `merge_lost`: deltas that some gatherer
     stored as often as published, and production lacks.
 
     `undeclared_messages`: missing trades, tickers and lifecycle events of a time at which a connection lived, or of one

@@ -28,10 +28,12 @@ class FolderStore:
 
     @property
     def root(self) -> str:
+        """The folder as a file:// URL."""
         return self._folder.as_uri()
 
     @contextmanager
     def staging(self) -> Iterator[Path]:
+        """Give a folder on the same file system for files that `put_files` then moves."""
         with self._errors():
             parent = self._folder / _STAGING
             parent.mkdir(parents=True, exist_ok=True)
@@ -43,6 +45,7 @@ class FolderStore:
             shutil.rmtree(folder, ignore_errors=True)
 
     def put_files(self, files: Mapping[str, Path]) -> None:
+        """Write all files through to the disk, then move them to their paths; one that exists is replaced."""
         targets = {self._folder / path: file for path, file in files.items()}
         folders = {target.parent for target in targets}
         with self._errors():
@@ -56,6 +59,7 @@ class FolderStore:
                 _sync(folder)
 
     def write(self, path: str, content: bytes) -> None:
+        """Put an object of these bytes at `path`, at once and durable."""
         with self.staging() as folder:
             file = folder / "object"
             with self._errors():
@@ -63,6 +67,7 @@ class FolderStore:
             self.put_files({path: file})
 
     def read(self, path: str) -> bytes | None:
+        """Return an object's bytes, None where there is none."""
         with self._errors():
             try:
                 return (self._folder / path).read_bytes()
@@ -70,6 +75,7 @@ class FolderStore:
                 return None
 
     def open(self, path: str) -> BinaryIO | None:
+        """Open an object for reading, None where there is none."""
         with self._errors():
             try:
                 return (self._folder / path).open("rb")
@@ -77,6 +83,7 @@ class FolderStore:
                 return None
 
     def delete(self, path: str) -> None:
+        """Delete an object and the folder that it leaves empty; none there is no error."""
         target = self._folder / path
         with self._errors():
             target.unlink(missing_ok=True)
@@ -84,6 +91,7 @@ class FolderStore:
                 _sync(target.parent)
 
     def list(self, prefix: str) -> Iterator[StoredObject]:
+        """Yield the objects whose paths begin with `prefix`, by path."""
         with self._errors():
             # The deepest folder that the prefix names wholly; the rest is compared as text.
             base = self._folder / prefix.rpartition("/")[0]

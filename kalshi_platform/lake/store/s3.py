@@ -109,14 +109,17 @@ class S3Store:
 
     @property
     def root(self) -> str:
+        """Bucket and prefix as an s3:// URL."""
         return f"s3://{self._root.bucket}/{self._root.prefix}".rstrip("/")
 
     @contextmanager
     def staging(self) -> Iterator[Path]:
+        """Give a temporary folder for files that `put_files` then uploads."""
         with tempfile.TemporaryDirectory(prefix="kalshi-platform-lake-") as folder:
             yield Path(folder)
 
     def put_files(self, files: Mapping[str, Path]) -> None:
+        """Upload files to their paths; they appear once all are uploaded, and replace what was there."""
         with self._errors():
             if len(files) == 1:
                 ((path, file),) = files.items()
@@ -136,10 +139,12 @@ class S3Store:
                 raise
 
     def write(self, path: str, content: bytes) -> None:
+        """Put an object of these bytes at `path`."""
         with self._errors():
             self._client.put_object(Bucket=self._root.bucket, Key=self._root.key(path), Body=content)
 
     def read(self, path: str) -> bytes | None:
+        """Return an object's bytes, None where there is none."""
         with self._errors():
             try:
                 answer = self._client.get_object(Bucket=self._root.bucket, Key=self._root.key(path))
@@ -150,6 +155,7 @@ class S3Store:
             return bytes(answer["Body"].read())
 
     def open(self, path: str) -> BinaryIO | None:
+        """Open an object for reading by ranges, None where there is none."""
         key = self._root.key(path)
         with self._errors():
             try:
@@ -162,10 +168,12 @@ class S3Store:
         return cast(BinaryIO, io.BufferedReader(ranges, _READ_AHEAD_BYTES))
 
     def delete(self, path: str) -> None:
+        """Delete an object; none there is no error."""
         with self._errors():
             self._client.delete_object(Bucket=self._root.bucket, Key=self._root.key(path))
 
     def list(self, prefix: str) -> Iterator[StoredObject]:
+        """Yield the objects whose paths begin with `prefix`, by path."""
         offset = len(self._root.key(""))
         with self._errors():
             pages = self._client.get_paginator("list_objects_v2").paginate(

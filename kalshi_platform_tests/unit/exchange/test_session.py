@@ -41,7 +41,7 @@ def session_of(**config: Any) -> Session:
 
 
 def following(*tickers: str, **config: Any) -> Session:
-    """A session whose markets have their snapshots: seq 1, 2, …"""
+    """A session whose markets have their snapshots, with seq 1, 2 and so on."""
     session = session_of(**config)
     session.subscribe_books(dict.fromkeys(tickers, 0))
     session.pop_commands()

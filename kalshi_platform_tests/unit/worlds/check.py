@@ -99,8 +99,9 @@ def folded(checkpoint: Checkpoint, changes: list[Content]) -> list[tuple[int, Le
 
 
 def _check_all_is_claimed(moment: Moment, shard: tuple[str, ...]) -> None:
-    """Without faults all is claimed from the first delta of the feed + W to the last − W, for a market that never moves
-    too.
+    """Without faults all is claimed from the first delta of the feed + W to the last − W.
+
+    That holds for a market that never moves, too.
     """
     for index in set(INDEX.values()):
         tickers = [ticker for ticker in shard if INDEX[ticker] == index]

@@ -33,8 +33,10 @@ class Rules:
 
 
 class World:
-    """Lives from the first delta to the last. `production` is then what the live merge has brought together, and
-    `moments` are a close on the way (not in all worlds) and one at the end.
+    """Lives from the first delta to the last.
+
+    `production` is then what the live merge has brought together, and `moments` are a close on the way (not in all
+    worlds) and one at the end.
     """
 
     def __init__(self, seed: int, shape: Shape, rules: Rules | None = None) -> None:

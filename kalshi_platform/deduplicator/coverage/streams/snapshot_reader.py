@@ -29,8 +29,9 @@ def read_checks(snapshot: ArrowSnapshot, stream_id: int, found: pl.DataFrame) ->
 
 
 def read_levels(snapshot: ArrowSnapshot, stream_id: int, starts: pl.DataFrame) -> pl.DataFrame:
-    """The books of snapshots (`starts` has their seq): looked for where their commits put them, then in all of the
-    stream's life.
+    """Return the books of snapshots (`starts` has their seq).
+
+    They are looked for where their commits put them, then in all of the stream's life.
     """
     seqs = starts["seq"].unique().sort().to_list()
     window = snapshot.table(_SQL["find_snapshot_times"], (stream_id, seqs[0], seqs[-1])).to_pylist()[0]

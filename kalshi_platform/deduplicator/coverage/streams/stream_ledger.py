@@ -17,7 +17,9 @@ CLOCKS_APART = timedelta(days=1)
 
 
 class StreamLedger(NamedTuple):
-    """`segments`: stream_id, seq_from, seq_to, exchange_ts_min and …_max, and these as low_us, high_us (null without
+    """What a gatherer's ledger says of its streams.
+
+    `segments`: stream_id, seq_from, seq_to, exchange_ts_min and …_max, and these as low_us, high_us (null without
     deltas); by seq_from. `book_subscriptions`: stream_id, ticker, exchange_index, seq_from, seq_to.
     """
 
@@ -26,7 +28,7 @@ class StreamLedger(NamedTuple):
 
     @property
     def indices(self) -> pl.DataFrame:
-        """ticker and exchange_index, a row per market."""
+        """Columns ticker and exchange_index, a row per market."""
         markets = self.book_subscriptions.unique("ticker", keep="last", maintain_order=True)
         return markets.select("ticker", "exchange_index")
 

@@ -29,9 +29,10 @@ _SUBSCRIPTION = ["ticker", "seq"]
 
 
 class VerifiedLedger(NamedTuple):
-    """`ledger`: with book subscriptions only as far as they stand. `pending`: whether one that is still open may yet be
-    proved
-    to reach further.
+    """What is left of the ledger once unknown frames are taken out.
+
+    `ledger`: with book subscriptions only as far as they stand. `pending`: whether one that is still open may yet be
+    proved to reach further.
     """
 
     ledger: StreamLedger

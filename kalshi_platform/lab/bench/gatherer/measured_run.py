@@ -34,8 +34,10 @@ FROM stream_segments JOIN streams USING (stream_id) WHERE channel = %(channel)s
 
 @dataclass(frozen=True)
 class Run:
-    """What one run gave. Latencies: from the socket read that brought a record to the return of the commit that stored
-    it, over all records. CPU in µs per message; None where the machine does not tell.
+    """What one run gave.
+
+    Latencies: from the socket read that brought a record to the return of the commit that stored it, over all records.
+    CPU in µs per message; None where the machine does not tell.
     """
 
     who: str
@@ -165,8 +167,9 @@ def _read_off(
 
 
 def losses(transaction: Transaction, rows: Mapping[str, int], last_seqs: Mapping[str, int]) -> list[str]:
-    """What is missing of `rows` (by table), and of the ledger's claim that every number up to the last one sent on a
-    channel was received; empty when all is there.
+    """Return what is missing; empty when all is there.
+
+    Of `rows` (by table), and of the ledger's claim that every number up to the last one sent on a channel was received.
     """
     lost = []
     for table, count in rows.items():

@@ -31,8 +31,9 @@ Ints = npt.NDArray[np.int64]
 
 @dataclass(frozen=True)
 class MergeData:
-    """`truth` distinct rows from `start_us` on; each of `gatherers` holds `overlap` of them with all others, and an
-    equal part of the rest alone.
+    """Rows for gatherers that overlap: `truth` distinct ones from `start_us` on.
+
+    Each of `gatherers` holds `overlap` of them with all others, and an equal part of the rest alone.
     """
 
     truth: int

@@ -170,8 +170,9 @@ class _Soak:
     # -- the end
 
     def _settle(self, before: Mapping[str, Any]) -> tuple[dict[str, int], dict[str, list[tuple[str, int]]]]:
-        """Let everything arrive and be committed; return what was published, by kind, and, by gatherer, channel and
-        last number of every numbered stream that is open.
+        """Let everything arrive and be committed; return what was published.
+
+        That is the counts by kind, and, by gatherer, channel and last number of every numbered stream that is open.
         """
         stack = self._stack
         self._wait(_LAST_WORDS_S)

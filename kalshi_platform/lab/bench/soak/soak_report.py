@@ -19,11 +19,11 @@ another of their millisecond are one row: they are told, not judged."""
 
 @dataclass(frozen=True)
 class SoakRun:
-    """What was seen at `rate` messages per second. `published` by kind, when trading had stopped; `at_most`: when the
-    gatherers had stopped, too; `committed`: gatherer → kind → rows.
+    """What was seen at `rate` messages per second.
 
-    `missed`: gatherer → what its ledger lacks of what it was sent. `own_mib`: the watcher's own memory, before and
-    after.
+    `published` by kind, when trading had stopped; `at_most`: when the gatherers had stopped, too; `committed`: gatherer
+    → kind → rows. `missed`: gatherer → what its ledger lacks of what it was sent. `own_mib`: the watcher's own memory,
+    before and after.
     """
 
     rate: float

@@ -19,9 +19,9 @@ SIDES = ("yes", "no")
 
 @dataclass(frozen=True)
 class BooksAtEnd:
-    """`right` and `wrong` books; `open`: markets whose record has a hole after the last checkpoint, or has no
-    checkpoint.
+    """Books at the end of a run, as they were judged.
 
+    `right` and `wrong` books; `open`: markets whose record has a hole after the last checkpoint, or has no checkpoint;
     `unexplained`: those of `open` whose hole, or whose record without any checkpoint, meets no injected fault.
     """
 

@@ -38,11 +38,11 @@ class GathererRows:
 
 @dataclass(frozen=True)
 class ComparedAll:
-    """What the walk kept. Differences by table; `lost`: gatherer → numbers of the deltas that it did not store, and
-    `lost_rows` → ticker, exchange_us of the same.
+    """What the walk kept.
 
-    `last_us`: ticker → time of its last published delta. `best_seen`: of deltas that seemed to be missing, natural
-    columns and how often the gatherer that saw most of each saw it.
+    Differences by table; `lost`: gatherer → numbers of the deltas that it did not store, and `lost_rows` → ticker,
+    exchange_us of the same. `last_us`: ticker → time of its last published delta. `best_seen`: of deltas that seemed to
+    be missing, natural columns and how often the gatherer that saw most of each saw it.
     """
 
     parts: list[Interval]

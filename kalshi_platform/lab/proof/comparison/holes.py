@@ -52,6 +52,7 @@ class HoleAccount:
 
     @property
     def total_excess_us(self) -> int:
+        """Microseconds that were declared lost without need, over all holes."""
         return sum(each.excess_us for each in self.excesses)
 
 

@@ -87,10 +87,11 @@ _EMPTY: Mapping[str, pl.DataFrame] = {
 
 @dataclass(frozen=True)
 class Truth:
-    """Everything that was published; rows before `from_us` are known, but not required of anybody. Of an hour before
-    that (`past`) deltas, trades and tickers are, of markets that were there already.
+    """Everything that was published.
 
-    Markets under names that nobody can store are left out of everything but `ledger`.
+    Rows before `from_us` are known, but not required of anybody. Of an hour before that (`past`) deltas, trades and
+    tickers are, of markets that were there already. Markets under names that nobody can store are left out of
+    everything but `ledger`.
 
     `lifecycle` and `markets_at_end`: tables in natural columns, with `required` (lifecycle also with `at_us`).
     `first_books`, `last_books`: ticker, side, price_e4, count_e2 before everything and at the end. `markets`: ticker,

@@ -41,7 +41,7 @@ class FailingStore:
         return change
 
     def as_store(self) -> ObjectStore:
-        """This, for a type checker that cannot see through it."""
+        """Return the store itself, for a type checker that cannot see through it."""
         return cast(ObjectStore, self)
 
 

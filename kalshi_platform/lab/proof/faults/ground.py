@@ -1,5 +1,7 @@
-"""The faults of `ground`: the ground moves under a running stack. What a gatherer or production was told is taken back,
-clocks are set, a second process turns up, the exchange sends poison, the lake's store fails, partitions are dropped.
+"""The faults of `ground`: the ground moves under a running stack.
+
+What a gatherer or production was told is taken back, clocks are set, a second process turns up, the exchange sends
+poison, the lake's store fails, partitions are dropped.
 
 Each does one thing, waits until all is well again, and returns what was observed, by somebody else than whom it was
 done to. What must not be seen meanwhile is noted in `broken` of the fault; the alarms are judged elsewhere.
@@ -237,8 +239,9 @@ class Ground:
         return None if off_s is None else f"its rows were dated {off_s:+.0f} s off by its database's clock"
 
     def _production_clock_back(self, fault: InjectedFault, _planned: PlannedFault) -> str | None:
-        """The clock of a server cannot be set from here: every moment of its own that it keeps is moved instead, which
-        is the same to whoever compares them with its clock. That of the merge's process is set.
+        """Move every moment of its own that a server keeps, since its clock cannot be set from here.
+
+        That is the same to whoever compares them with its clock. The clock of the merge's process is set.
         """
         self.stack.step_clock(MERGE, -BACK_S)
         moved = self._move_production_times(BACK_S)

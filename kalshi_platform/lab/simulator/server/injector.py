@@ -284,8 +284,10 @@ class FaultInjector:
                 session.send_snapshots(each.subscription, each.tickers, each.command_id, at_once=True)
 
     def _send_floods(self) -> None:
-        """Frames of a type from the future, `per_second` of them: beside the subscriptions, or `numbered`, which
-        takes a number of the subscription to `channel` each and says nothing about any market.
+        """Send frames of a type from the future, `per_second` of them.
+
+        They come beside the subscriptions, or `numbered`, which takes a number of the subscription to `channel` each
+        and says nothing about any market.
         """
         now = self._exchange.clock.monotonic()
         for fault in self._exchange.board.active("flood", now):
