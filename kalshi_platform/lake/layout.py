@@ -3,7 +3,7 @@
     {raw|processed|aggregates}/<table>/date=YYYY-MM-DD[/hour=HH]/part-NNNN-<hash>.parquet  and  _manifest.json
 
 A partition is one UTC hour of a raw table, or one UTC day of anything else. A data file is named after its content, so
-that an export that replaces another never writes over a file that somebody may be reading.
+that an export that replaces another never writes over a file that is being read.
 """
 
 from __future__ import annotations

@@ -144,7 +144,7 @@ def test_who_is_no_longer_alone_stops(store: FolderStore, asked: int) -> None:
     assert hour.glob() == Counter(NEW)
 
 
-def test_an_export_that_somebody_overtook_publishes_nothing(store: FolderStore) -> None:
+def test_an_overtaken_export_publishes_nothing(store: FolderStore) -> None:
     """As when two copies of production export to the same lake: neither sees the other's lock."""
     hour = Hour(store)
     hour.publish(OLD)
