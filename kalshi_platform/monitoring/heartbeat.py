@@ -64,7 +64,7 @@ def decode_details(content: bytes | str, details: type[_Struct]) -> _Struct:
     """
     try:
         return msgspec.json.decode(content, type=details, strict=False)
-    except msgspec.DecodeError:
+    except ValueError:  # msgspec.DecodeError is one, and so is a byte that is no UTF-8
         return details()
 
 
@@ -80,7 +80,7 @@ def read_file(path: Path, details: type[_Struct]) -> Heartbeat[_Struct] | None:
     """Return what `write_file` wrote, None when there is nothing that can be read. `NoDetails` leaves details out."""
     try:
         found = msgspec.json.decode(path.read_bytes(), type=_File)
-    except (OSError, msgspec.DecodeError):
+    except (OSError, ValueError):
         return None
     at = found.at if found.at.tzinfo else found.at.replace(tzinfo=UTC)
     return Heartbeat(

@@ -73,7 +73,7 @@ DO $$ BEGIN
     ALTER TABLE desired_services RENAME TO service_switches;
     ALTER INDEX desired_services_pkey RENAME TO service_switches_pkey;
     ALTER TABLE service_switches RENAME COLUMN running TO enabled;
-  ELSE
+  ELSIF to_regclass('desired_services') IS NOT NULL THEN
     -- 020 was applied again and has made it once more.
     INSERT INTO service_switches (service, enabled, reason, changed_at)
     SELECT service, running, reason, changed_at FROM desired_services ON CONFLICT DO NOTHING;

@@ -276,7 +276,7 @@ class CatalogSyncLoop:
             self.database_error = str(error)
 
     def _load_without_database(self) -> bool:
-        """SpoolUsage the registry from REST; return whether that worked."""
+        """Fill the registry from REST; return whether that worked."""
         if self._settings.market_filter.categories:
             try:
                 self._registry.set_parents({s.ticker: s.category for s in self._rest.iter_series() if s.category}, {})

@@ -36,7 +36,7 @@ class StatusTrends:
         self._ledger_short.update(in_ledger, followed if is_written else 0, now_s)
 
     def add_to(self, status: GathererStatus, now_s: float) -> None:
-        """SpoolUsage in the fields that take more than one moment."""
+        """Fill in the fields that take more than one moment."""
         status.uptime_s = round(now_s - self._started_s, 1)
         status.short_of_books_s = self._books_short.lasted_s(now_s)
         status.dead_letters_last_minute = self._dead_letters.growth
