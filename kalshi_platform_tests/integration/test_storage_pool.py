@@ -10,8 +10,6 @@ import traceback
 import warnings
 from collections.abc import Callable, Iterator
 from multiprocessing.connection import Connection
-from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 from urllib.parse import quote, urlsplit
 
@@ -25,7 +23,7 @@ from kalshi_platform.local.postgres.server import PostgresServer, PostgresSettin
 from kalshi_platform.local.processes.ports import free_port
 from kalshi_platform.storage.pool import Database, Transaction
 from kalshi_platform.storage.read import arrow_snapshot
-from kalshi_platform_tests.fixtures.postgres import DatabaseFactory
+from kalshi_platform_tests.fixtures.postgres import DatabaseFactory, server_folder
 
 
 @pytest.fixture
@@ -38,10 +36,9 @@ def database(database_factory: DatabaseFactory) -> Iterator[Database]:
 @pytest.fixture(scope="module")
 def own_server() -> Iterator[PostgresServer]:
     """A server that a test may stop and start; every test leaves it running."""
-    with TemporaryDirectory(prefix="kalshi-platform-tests-", ignore_cleanup_errors=True) as folder:
-        Path(folder).chmod(0o711)
+    with server_folder() as folder:
         settings = PostgresSettings(fsync=False, shared_buffers="16MB", max_connections=20, stop_timeout_s=20)
-        server = PostgresServer(Path(folder) / "server", "comes and goes", settings)
+        server = PostgresServer(folder / "server", "comes and goes", settings)
         server.start()
         try:
             yield server
