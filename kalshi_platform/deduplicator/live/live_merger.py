@@ -72,7 +72,7 @@ class LiveMerger:
         """Replaced, never changed."""
         # Gatherer → its cursor, and the monotonic time since which it has stood there although there was more.
         self._standing: dict[str, tuple[int, float]] = {}
-        self._put_aside = 0
+        self._quarantined = 0
         self._dead_letters = LastMinute()
         self._endpoint = Endpoint(
             settings.endpoint, SERVICE, lambda: merge_metrics(self.status()), lambda: health_of(SERVICE, self.status())
@@ -131,7 +131,7 @@ class LiveMerger:
                 )
                 status.behind = last.behind
                 status.missed = list(last.missed)
-                status.put_aside = self._put_aside
+                status.put_aside = self._quarantined
                 status.alarms = [f"{each.kind}: {each.subject}: {each.detail}" for each in last.alarms]
                 status.dead_letters_last_minute = self._dead_letters.growth
                 status.gatherers = {
@@ -224,8 +224,8 @@ class LiveMerger:
             self._failures = 0
             self._error = None
             now_s = self._clock.monotonic()
-            self._put_aside += report.quarantined
-            self._dead_letters.update(self._put_aside, now_s)
+            self._quarantined += report.quarantined
+            self._dead_letters.update(self._quarantined, now_s)
             for source in report.sources:
                 stands = self._standing.get(source.name)
                 if not source.behind:

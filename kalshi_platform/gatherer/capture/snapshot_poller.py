@@ -255,16 +255,16 @@ class Recovery:
         rest: BooksClient,
         clock: Clock,
         put: Callable[[Sequence[Record]], None],
-        restore: Callable[[Sequence[str]], None],
+        resubscribe_missing: Callable[[Sequence[str]], None],
     ) -> None:
-        """`restore` subscribes markets afresh wherever they are still without a snapshot."""
+        """`resubscribe_missing` subscribes markets afresh wherever they are still without a snapshot."""
         self.recovered = 0
         """Books stored as `rest_recovery`."""
         self._settings = settings
         self._rest = rest
         self._clock = clock
         self._put = put
-        self._to_resubscribe_missing = restore
+        self._resubscribe_missing = resubscribe_missing
         self._waiting: dict[str, float] = {}
         self._served: dict[str, float] = {}
         self._wake = threading.Condition()
@@ -302,7 +302,7 @@ class Recovery:
                 self._put(snapshots)
                 self.recovered += len(snapshots)
             # The fresh subscription is what restores the claim; it must not wait for REST to work.
-            self._to_resubscribe_missing(tickers)
+            self._resubscribe_missing(tickers)
             self._clock.wait(stop, 0.05 * random.random())  # noqa: S311 - jitter
 
 
