@@ -1,0 +1,1 @@
+"""Records the exchange: one gatherer captures, commits and reports."""

@@ -53,8 +53,9 @@ class SessionRequests:
         self.changed.set()
 
     def restart_sessions(self) -> None:
-        """Request that every session ends, and others begin: how the open ones began may have been lost on its way to
-        the ledger, and then nothing of them counts.
+        """Request that every session ends, and another one starts.
+
+        The ledger may lack the start of the open sessions, and then nothing of them counts.
         """
         _log.warning("sessions_restarted", gatherer=self._gatherer, reason="the beginning of open sessions may be lost")
         self.restart_pending = True
@@ -123,7 +124,7 @@ class Router:
         if alarm.kind in ("snapshot_unanswered", "error") and alarm.tickers:
             desired = self._registry.last_desired_markets
             tickers = [ticker for ticker in alarm.tickers if ticker in desired]
-            self._recovery.ask(tickers)
+            self._recovery.request(tickers)
             # Markets that are over get no answer and no error: REST says whether these are.
             self._refresher.request(tickers[:_RECOVER_AT_ONCE])
 

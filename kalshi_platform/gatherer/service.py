@@ -202,7 +202,7 @@ class Recording:
                 if not parts.lock.is_refused:  # else the row is the other one's
                     self._write_row()
                 parts.clock_skew.check_database()
-                parts.open_transactions.ask()
+                parts.open_transactions.check()
                 if not self._is_enabled():
                     self._end(None)
             except DatabaseUnavailable as error:
@@ -254,8 +254,9 @@ class Recording:
         parts.dispose()
 
     def _await(self, joins: Sequence[tuple[str, Callable[[float], bool]]]) -> None:
-        """Wait for what may still put records, and report for what. One deadline for all: a database that gives no
-        answer may hold up several of them.
+        """Wait for the threads that may still put records, and report which ones.
+
+        They share one deadline: a database that does not answer may delay several of them.
         """
         now = self._clock.monotonic()
         deadline, report_at = now + self._settings.stop_timeout_s, now + WAIT_REPORT_S

@@ -22,9 +22,10 @@ _log = event_logger(__name__)
 
 
 class StatusClient(Protocol):
-    """The part of the REST client that is needed here."""
+    """Describes the part of the REST client that is needed here."""
 
-    def exchange_status(self) -> ExchangeStatus: ...
+    def exchange_status(self) -> ExchangeStatus:
+        """Return the state of the exchange."""
 
 
 def wait_until_active(

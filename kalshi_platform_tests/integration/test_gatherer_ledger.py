@@ -50,7 +50,7 @@ def test_nothing_is_claimed_beyond_an_ending_that_the_database_forgot(
     url = settings.timeseries_url
     begun: list[Any] = []
     alarms: list[Any] = []
-    fence = Fence(on_begin_anew=lambda: begun.append(1))
+    fence = Fence(on_restart=lambda: begun.append(1))
     feed = Feed()
     with running_writer(settings, open_database(url), fence=fence, on_alarm=alarms.append) as writer:
         feed.stream.snapshot("A")
@@ -105,7 +105,7 @@ def test_a_changed_ledger_is_seen_without_a_commit_and_claims_nothing_that_is_no
     url = settings.timeseries_url
     begun: list[Any] = []
     alarms: list[Any] = []
-    fence = Fence(on_begin_anew=lambda: begun.append(1))
+    fence = Fence(on_restart=lambda: begun.append(1))
     feed = Feed()
     with running_writer(settings, open_database(url), fence=fence, on_alarm=alarms.append) as writer:
         feed.stream.snapshot("A")
@@ -156,7 +156,7 @@ def test_what_a_killed_process_left_in_the_spool_is_ended_and_is_no_difference(
     spool.close()
     feed.stream.session_id = 2
     feed.stream.records = Stream(12, 2).records
-    fence = Fence(on_begin_anew=lambda: begun.append(1))
+    fence = Fence(on_restart=lambda: begun.append(1))
     with running_writer(
         settings, open_database(url), own_sessions=lambda: [2], fence=fence, on_alarm=alarms.append
     ) as writer:
@@ -174,22 +174,22 @@ def test_what_could_not_be_ended_in_a_ledger_that_fell_back_is_ended_by_the_next
     gatherer_settings: SettingsFactory, open_database: OpenDatabase
 ) -> None:
     database, begun = open_database(gatherer_settings().timeseries_url), list[int]()
-    fence = Fence(on_begin_anew=lambda: begun.append(1), former_batch_no=9)
+    fence = Fence(on_restart=lambda: begun.append(1), former_batch_no=9)
     for _ in range(2):
         with database.transaction() as transaction:
-            found = fence.find_out(transaction, all_is_ours=False)
+            found = fence.compare(transaction, former_is_closed=False)
             assert found is not None
             assert found[0] == WENT_BACK
             fence.end_all(transaction, found[0])
             transaction.connection.rollback()
     with database.transaction() as transaction:
-        found = fence.find_out(transaction, all_is_ours=False)
+        found = fence.compare(transaction, former_is_closed=False)
         assert found is not None
         fence.end_all(transaction, found[0])
     # It was committed, and nobody was told: the connection broke before.
     assert begun == []
     with database.transaction() as transaction:
-        assert fence.find_out(transaction, all_is_ours=True) is None
+        assert fence.compare(transaction, former_is_closed=True) is None
     assert (begun, fence.batch_no) == ([1], 0)
 
 
@@ -413,7 +413,7 @@ def test_a_transaction_left_open_makes_no_batch_number_dearer(
             with database.transaction() as transaction:
                 transaction.execute("SET LOCAL synchronous_commit = off")
                 fence.next_batch(transaction, Ledger())
-            fence.landed()
+            fence.confirm()
 
     with database.transaction(isolation="REPEATABLE READ") as left_open:
         left_open.fetch_one("SELECT count(*) FROM batches")
@@ -430,18 +430,18 @@ def test_who_left_a_transaction_open_is_told_with_the_remedy(
     settings, alarms = gatherer_settings(), list[str]()
     database, clock = open_database(settings.timeseries_url), FakeClock()
     watch = OpenTransactions("g1", database, clock, alarms.append, open_for_s=0.0)
-    watch.ask()
+    watch.check()
     assert watch.problems() == []
     forgotten = psycopg2.connect(settings.timeseries_url, application_name="psql of somebody")
     try:
         with forgotten.cursor() as cursor:
             cursor.execute("SELECT pg_backend_pid(), txid_current()")
             (pid, _) = cursor.fetchone() or (0, 0)
-        watch.ask()
+        watch.check()
         assert watch.problems() == [], "asked once a minute"
         for _ in range(2):
             clock.step(60.0)
-            watch.ask()
+            watch.check()
         (told,) = watch.problems()
         assert told.startswith(f"pid {pid} (psql of somebody, idle in transaction) keeps a transaction open for")
         assert told.endswith(f"End it: SELECT pg_terminate_backend({pid})")
@@ -450,5 +450,5 @@ def test_who_left_a_transaction_open_is_told_with_the_remedy(
         forgotten.close()
     clock.step(60.0)
     eventually(lambda: not rows(settings.timeseries_url, f"SELECT 1 FROM pg_stat_activity WHERE pid = {pid}"))
-    watch.ask()
+    watch.check()
     assert watch.problems() == []

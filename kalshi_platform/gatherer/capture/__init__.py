@@ -1,1 +1,1 @@
-"""Connections to the exchange, and the poller of book snapshots."""
+"""Captures the exchange's data: WebSocket connections, and the poller of book snapshots."""

@@ -1,4 +1,4 @@
-"""A place for one connection of a gatherer, whichever connection has it at the time."""
+"""Keeps one connection of a gatherer through its rotations."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from kalshi_platform.gatherer.status.channel_counters import ChannelCounters
 from kalshi_platform.gatherer.status.status import ConnectionStatus, age_s, time_of_ns
 
 Make = Callable[[str], Connection]
-"""Makes a connection of this name, not started: the feed's or one for books."""
+"""Makes a connection with this name, not started: the feed's or one for books."""
 
 
 class ConnectionSlot:
-    """A place for a connection: the present one, and for a while the one that replaces it."""
+    """Keeps the present connection of a name, and during a rotation its successor."""
 
     def __init__(self, name: str, make: Make, rotation: RotationSchedule, clock: Clock) -> None:
         self.name = name
@@ -30,14 +30,14 @@ class ConnectionSlot:
 
     @property
     def counters(self) -> ConnectionCounters:
-        """Totals of all connections that had this place; the state is that of the present one."""
+        """Return the totals of all connections that this slot has had, with the state of the present one."""
         total = self._past
         for connection in (*self._leaving, *self.connections()):
             total = _sum(total, connection.counters)
         return dataclasses.replace(total, state=self.present.counters.state)
 
     def status(self, channels: ChannelCounters) -> ConnectionStatus:
-        """Return the connection as of now; `channels` has counted what came over it."""
+        """Return the status as of now; `channels` counts the messages of the connection."""
         counters, now_s = self.counters, self._clock.monotonic()
         return ConnectionStatus(
             state=counters.state,
@@ -57,7 +57,7 @@ class ConnectionSlot:
         )
 
     def connections(self) -> Iterator[Connection]:
-        """The present connection, and its successor if one is being made."""
+        """Yield the present connection, and its successor during a rotation."""
         yield self.present
         if self.successor is not None:
             yield self.successor
@@ -68,7 +68,7 @@ class ConnectionSlot:
             connection.set_markets(markets)
 
     def begin_rotation(self, markets: Mapping[str, int]) -> Connection:
-        """Start a successor."""
+        """Start and return a successor with these markets."""
         successor = self._make(self.name)
         successor.set_markets(markets)
         successor.start()
@@ -76,7 +76,7 @@ class ConnectionSlot:
         return successor
 
     def end_rotation(self, *, keep: bool) -> None:
-        """Let the successor take over, or (`keep`) give it up; the other one closes."""
+        """Replace the present connection by its successor, or with `keep` close the successor."""
         successor = self.successor
         assert successor is not None  # noqa: S101 - begin_rotation made it
         retired = successor if keep else self.present
@@ -87,13 +87,13 @@ class ConnectionSlot:
         retired.close_after_handover("replacement given up" if keep else "replaced by a fresh connection")
 
     def reap_closed(self) -> None:
-        """Keep but the totals of retired connections that have ended."""
+        """Remove retired connections that have ended, and add their counts to the totals."""
         for connection in [each for each in self._leaving if not each.is_running()]:
             self._past = _sum(self._past, connection.counters)
             self._leaving.remove(connection)
 
     def join(self, timeout_s: float) -> bool:
-        """After `stop` was set: wait for every connection that may still put records; return whether all have ended."""
+        """Wait, after `stop` was set, for every connection that may still put records; return whether all ended."""
         deadline = self._clock.monotonic() + timeout_s
         for connection in (*self.connections(), *self._leaving):
             connection.join(max(0.0, deadline - self._clock.monotonic()))

@@ -1,8 +1,8 @@
-"""WebSocket connections, a thread for each: open, subscribe, receive, put; and begin anew when it ends.
+"""Runs WebSocket connections, each in its thread: open, subscribe, receive, put records, and reconnect.
 
-Books are spread over several connections; trades, tickers and lifecycle have one of their own. Whatever belongs to a
-session happens in its thread; other threads set the desired state, which that thread applies. Which markets a
-connection follows, and when it is replaced by a fresh one, is decided by the connection pool.
+Books are spread over several connections; trades, tickers and lifecycle have one of their own. A session is used by its
+thread only; other threads set the desired state, which that thread applies. The connection pool decides which markets a
+connection follows, and when it is replaced by a fresh one.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _log = event_logger(__name__)
 
 @dataclass
 class ConnectionCounters:
-    """Totals since the start, over all sessions of one connection. `reconnects`: sessions after a lost one."""
+    """Counts since the start over all sessions of one connection; `reconnects` are sessions after the first."""
 
     state: str = "closed"
     frames: int = 0
@@ -51,14 +51,14 @@ class ConnectionCounters:
     scale_contradictions: int = 0
     last_data_ns: int = 0
     last_data_s: float = 0.0
-    """The same by the monotonic clock."""
+    """Receive time of the last data frame by the monotonic clock."""
     resubscribed_rarely: int = 0
-    """Markets now that lose their claim again and again: snapshots of them are asked for ever more rarely."""
+    """Markets that now lose their claim again and again: their snapshots are requested ever more rarely."""
     last_error: str | None = None
 
 
 class Connection:
-    """One connection that is kept open until `stop` or `close_after_handover`."""
+    """Keeps one connection open until `stop` or `close_after_handover`."""
 
     def __init__(
         self,
@@ -74,9 +74,11 @@ class Connection:
         throttle: ConnectThrottle | None = None,
         may_receive: Callable[[], bool] = lambda: True,
     ) -> None:
-        """`put` takes records in order; `on_alarm` hears of gaps and missing snapshots; neither may block for long.
-        `throttle` is shared by all connections of the gatherer. While `may_receive` says no, no session is open: nobody
-        takes what it would receive.
+        """Set up the connection.
+
+        `put` receives records in order, `on_alarm` gaps and missing snapshots; neither may block for long. All
+        connections of the gatherer share `throttle`. While `may_receive` returns False no session is open, because
+        nothing could store what it receives.
         """
         self.name = name
         self.counters = ConnectionCounters()
@@ -95,7 +97,7 @@ class Connection:
             dataclasses.replace(exchange, user_agent=agent), clock, f"{settings.name} {name}"
         )
         self._lock = threading.Lock()
-        # What others want: the whole set of books (replaced, never changed), and markets to subscribe afresh.
+        # Set by other threads: the whole set of books (replaced, never changed), and markets to subscribe again.
         self._target: Mapping[str, int] = {}
         self._to_resubscribe: set[str] = set()
         self._resubscribe_at_ns: dict[str, int] = {}
@@ -104,15 +106,15 @@ class Connection:
         self._books: Mapping[str, int] = {}
         self._counted = SessionCounters()
         self._followed: frozenset[str] = frozenset()
-        self._suspects: frozenset[str] = frozenset()
-        self._mute: frozenset[str] = frozenset()
+        self._out_of_sync: frozenset[str] = frozenset()
+        self._unresponsive: frozenset[str] = frozenset()
         self._open_channels: frozenset[str] = frozenset()
         self._feed_times: dict[int, tuple[int, int]] | None = None
-        self._begun: set[str] = set()
+        self._resubscribed: set[str] = set()
         self._retired: str | None = None
         self._thread: threading.Thread | None = None
 
-    # -- any thread
+    # -- called from any thread
 
     def set_markets(self, markets: Mapping[str, int]) -> None:
         """Follow exactly these markets (ticker → exchange_index), now and after every reconnect."""
@@ -123,53 +125,53 @@ class Connection:
     def resubscribe(self, tickers: Sequence[str]) -> None:
         """Unsubscribe these markets and subscribe them again, for a snapshot that starts a new book subscription.
 
-        Markets for which that never helps for long are renewed ever more rarely.
+        Markets that lose their claim soon after it are resubscribed ever more rarely.
         """
         with self._lock:
             self._to_resubscribe.update(tickers)
 
     def resubscribe_missing(self, tickers: Sequence[str]) -> None:
-        """Like `resubscribe`, but for those only that have no open book subscription when their turn comes."""
+        """Resubscribe those of these markets that have no open book subscription when the thread applies it."""
         with self._lock:
             self._to_resubscribe_missing.update(tickers)
 
     def followed(self) -> frozenset[str]:
-        """Markets with an open book subscription, as of the last half second."""
+        """Return the markets with an open book subscription, as of the last half second."""
         return self._followed
 
     def out_of_sync(self) -> frozenset[str]:
-        """Markets that lost a frame and wait for a snapshot."""
-        return self._suspects
+        """Return the markets that lost a frame and have no new snapshot yet."""
+        return self._out_of_sync
 
     def unresponsive(self) -> frozenset[str]:
-        """Markets that gave no snapshot although they were asked for again; refused ones are not among them."""
-        return self._mute
+        """Return the markets that sent no snapshot to repeated requests; refused ones are not among them."""
+        return self._unresponsive
 
     @property
     def is_open(self) -> bool:
-        """Whether a session is under way."""
+        """Return whether a session is open."""
         return self.counters.state == "open"
 
     @property
     def has_channels(self) -> bool:
-        """Whether every channel it was given is open."""
+        """Return whether every channel of this connection is open."""
         return self._open_channels.issuperset(self._channels)
 
     def start_overlap_tracking(self) -> None:
-        """Begin to note exchange times of deltas (`feed_times`) and starts of book subscriptions (`resubscribed`)."""
-        self._begun = set()
+        """Start recording exchange times of deltas (`feed_times`) and new book subscriptions (`resubscribed`)."""
+        self._resubscribed = set()
         self._feed_times = {}
 
     def resubscribed(self) -> frozenset[str]:
-        """Markets of which a book subscription began since `start_overlap_tracking`."""
-        return frozenset(self._begun)
+        """Return the markets whose book subscription started since `start_overlap_tracking`."""
+        return frozenset(self._resubscribed)
 
     def feed_times(self) -> Mapping[int, tuple[int, int]]:
-        """exchange_index → exchange time (µs) of the first and of the latest delta since `start_overlap_tracking`."""
+        """Return, by exchange_index, the exchange times (µs) of the first and latest delta since tracking started."""
         return dict(self._feed_times or {})
 
     def close_after_handover(self, reason: str) -> None:
-        """Close for good: another connection has what this one carried. `reason` is written to its session."""
+        """Close for good, because another connection carries the markets; `reason` is written to the session."""
         self._retired = reason
 
     def start(self) -> None:
@@ -178,11 +180,11 @@ class Connection:
         self._thread.start()
 
     def is_running(self) -> bool:
-        """Whether its thread may still put records."""
+        """Return whether the thread may still put records."""
         return self._thread is not None and self._thread.is_alive()
 
     def join(self, timeout_s: float) -> None:
-        """Wait for the thread after `stop` was set or it was retired: its session is then closed and put."""
+        """Wait for the thread, which ends after `stop` or `close_after_handover`, its session closed and put."""
         if self._thread is not None:
             self._thread.join(timeout_s)
 
@@ -192,7 +194,7 @@ class Connection:
         backoff = self._new_backoff()
         while not self._is_over():
             if not self._channels and not self._target:
-                # A book connection without books would be an idle line.
+                # A book connection without books would be idle.
                 self._clock.wait(self._stop, 0.1)
                 continue
             if not self._may_receive():
@@ -206,16 +208,16 @@ class Connection:
             try:
                 self.counters.state = "connecting"
                 self._socket.open()
-                if self._live():
+                if self._run_session():
                     backoff = self._new_backoff()
                     delay = backoff.next() + self._settings.stagger_s * random.random()  # noqa: S311
             except AuthenticationFailed as error:
                 self.counters.refused += 1
                 delay = self._settings.refused_backoff_s * (1 + 0.2 * random.random())  # noqa: S311
-                self._failed(error, delay)
+                self._report_failure(error, delay)
             except KalshiPlatformError as error:
-                self._failed(error, delay)
-            except Exception as error:  # noqa: BLE001 - a fault of ours must not end capture: begin anew
+                self._report_failure(error, delay)
+            except Exception as error:  # noqa: BLE001 - a fault of ours must not end capture: reconnect
                 _log.exception("connection_failed", gatherer=self._settings.name, connection=self.name)
                 self.counters.last_error = f"{type(error).__name__}: {error}"
             if not self._is_over():
@@ -227,13 +229,13 @@ class Connection:
         return self._retired is not None or self._stop.is_set()
 
     def _wait(self, seconds: float) -> None:
-        """Wait, but not beyond the end."""
+        """Wait, but not beyond the end of the connection."""
         until = self._clock.monotonic() + seconds
         while not self._is_over() and (left := until - self._clock.monotonic()) > 0.001:
             self._clock.wait(self._stop, min(left, _WAIT_STEP_S))
 
-    def _live(self) -> bool:
-        """Run one session to its end; return whether it lasted (what keeps breaking is tried ever more rarely)."""
+    def _run_session(self) -> bool:
+        """Run one session to its end; return whether it lasted, which resets the backoff."""
         deadline_s = self._settings.snapshot_deadline_s
         config = SessionConfig(
             snapshot_deadline_s=deadline_s,
@@ -244,7 +246,7 @@ class Connection:
         session = Session(self._ids.new_session_id(), self._ids.new_id, config)
         self._counted = SessionCounters()
         opened_ns, opened_s = self._clock.now_ns(), self._clock.monotonic()
-        # First: whoever lets all open sessions end, because the ledger lost how they began, must see this one.
+        # First: when all open sessions must end, because the ledger lost their start, this one must be among them.
         self.counters.state = "open"
         self._put([SessionOpened(session.session_id, self.name, self._exchange.ws_url, False, opened_ns)])
         self.counters.sessions += 1
@@ -252,7 +254,7 @@ class Connection:
         _log.info("connected", gatherer=self._settings.name, connection=self.name)
         reason = "stopped"
         try:
-            self._talk(session, opened_s)
+            self._run_until_closed(session, opened_s)
             reason = self._retired or (reason if self._may_receive() else "stalled")
         except ConnectionLost as error:
             reason = "connection lost"
@@ -265,17 +267,17 @@ class Connection:
             now_ns = self._clock.now_ns()
             self._put([*session.close(now_ns, reason), SessionClosed(session.session_id, now_ns, reason)])
             self._socket.close()
-            self._count(session)
+            self._add_counts(session)
             self.counters.state = "waiting"
             if self._feed_times is not None:
-                # Whatever comes next begins anew, and nobody may have looked between the two sessions.
-                self._begun |= self._followed
-            self._followed = self._suspects = self._mute = self._open_channels = frozenset()
+                # The next session starts new book subscriptions, perhaps before `resubscribed` is read.
+                self._resubscribed |= self._followed
+            self._followed = self._out_of_sync = self._unresponsive = self._open_channels = frozenset()
             self._feed_times = None
             self.counters.resubscribed_rarely = 0
         return session.counters.frames > 0 and self._clock.monotonic() - opened_s > _LASTING_S
 
-    def _talk(self, session: Session, opened_s: float) -> None:
+    def _run_until_closed(self, session: Session, opened_s: float) -> None:
         session.tick(_ns(opened_s))
         self._books = {}
         # Every market gets a snapshot now.
@@ -283,7 +285,7 @@ class Connection:
         session.subscribe_channels(self._channels)
         settings = self._settings
         commands = RateLimitedQueue(settings.commands_per_s, settings.command_bytes_per_s, self._clock.monotonic())
-        # Spans by the monotonic clock: with the wall clock set back nothing would be done for as long.
+        # Spans by the monotonic clock: if the wall clock were set back, ticks would stop for as long.
         tick_s = probed_s = opened_s
         while not self._is_over() and self._may_receive():
             self._apply_desired_state(session)
@@ -308,7 +310,7 @@ class Connection:
                     alarms += ticked.alarms
                     alarms += self._count_resubscribed_rarely(session, now_s)
                     self._publish_state(session)
-                    probed_s = self._watch(session, now_s, opened_s, probed_s)
+                    probed_s = self._check_silence(session, now_s, opened_s, probed_s)
                     commands.add(session.pop_commands())
                 if self._feed_times is not None:
                     self._track_overlap(records, self._feed_times)
@@ -324,12 +326,12 @@ class Connection:
                 self._socket.send(command)
 
     def _publish_state(self, session: Session) -> None:
-        """Publish what other threads may ask; sets are made anew only when they changed."""
-        self._count(session)
+        """Publish the state that other threads read; sets are copied only when they changed."""
+        self._add_counts(session)
         if session.book_subscriptions_changed():
             self._followed = frozenset(session.followed())
-        self._suspects = frozenset(session.out_of_sync())
-        self._mute = frozenset(session.unresponsive())
+        self._out_of_sync = frozenset(session.out_of_sync())
+        self._unresponsive = frozenset(session.unresponsive())
         self._open_channels = frozenset(session.open_channels())
 
     def _track_overlap(self, records: Sequence[Record], times: dict[int, tuple[int, int]]) -> None:
@@ -341,7 +343,7 @@ class Connection:
                     first_us, last_us = times.get(index, (moment_us, moment_us))
                     times[index] = (first_us, max(last_us, moment_us))
             elif type(record) is BookSubscriptionStarted:
-                self._begun.add(record.ticker)
+                self._resubscribed.add(record.ticker)
 
     def _apply_desired_state(self, session: Session) -> None:
         with self._lock:
@@ -357,7 +359,7 @@ class Connection:
             self._books = target
         resubscribe = self._due_for_resubscription(resubscribe & target.keys())
         if missing:
-            # Its snapshot came meanwhile, or it was missing on another connection only: a good claim goes on.
+            # Followed markets keep their claim: the snapshot came, or was missing on another connection only.
             resubscribe |= missing - session.followed()
         again = {ticker: target[ticker] for ticker in resubscribe if ticker in target}
         if again:
@@ -374,7 +376,7 @@ class Connection:
         return due
 
     def _count_resubscribed_rarely(self, session: Session, now_s: float) -> list[Alarm]:
-        """Count the markets that lose their claim again and again; an alarm when that begins."""
+        """Count the markets that lose their claim again and again; return an alarm when there are first ones."""
         before, now = (
             self.counters.resubscribed_rarely,
             session.resubscribed_rarely() + self._repeated_losses.repeated(_ns(now_s)),
@@ -385,24 +387,26 @@ class Connection:
         detail = f"{now} markets lose their claim again and again; their snapshots are asked for ever more rarely"
         return [Alarm("asked_rarely", detail)]
 
-    def _watch(self, session: Session, now_s: float, opened_s: float, probed_s: float) -> float:
-        """Ask what is open: a silent connection for a sign of life (it is given up when none comes), any other now and
-        then, because one channel may die while the others go on. Returns when it was last asked.
+    def _check_silence(self, session: Session, now_s: float, opened_s: float, probed_s: float) -> float:
+        """Request the open subscriptions now and then; return when they were last requested.
+
+        A silent connection must answer, else this raises ConnectionLost. A busy one is checked because one channel may
+        die while the others go on.
         """
         if not self._books and not self._channels:
             return probed_s
         limit_s = self._settings.silence_limit_s
-        heard_s = max(self._socket.last_data_s, opened_s)
-        silent_s = now_s - heard_s
+        data_s = max(self._socket.last_data_s, opened_s)
+        silent_s = now_s - data_s
         if silent_s > limit_s:
             raise ConnectionLost(f"no data for {silent_s:.0f} s, not even an answer to a question; pings do not count")
-        if now_s - max(heard_s, probed_s) > limit_s / 3 or now_s - probed_s > limit_s:
+        if now_s - max(data_s, probed_s) > limit_s / 3 or now_s - probed_s > limit_s:
             session.list_subscriptions()
             return now_s
         return probed_s
 
-    def _count(self, session: Session) -> None:
-        """Add what the session counted since the last call."""
+    def _add_counts(self, session: Session) -> None:
+        """Add the counts of the session since the last call."""
         counters, now, before = self.counters, session.counters, self._counted
         counters.frames += now.frames - before.frames
         counters.gaps += now.gaps - before.gaps
@@ -413,7 +417,7 @@ class Connection:
         counters.last_data_s = max(counters.last_data_s, self._socket.last_data_s)
         self._counted = dataclasses.replace(now)
 
-    def _failed(self, error: KalshiPlatformError, delay_s: float) -> None:
+    def _report_failure(self, error: KalshiPlatformError, delay_s: float) -> None:
         self.counters.last_error = str(error)
         _log.warning(
             "connect_failed", gatherer=self._settings.name, connection=self.name, wait_s=round(delay_s, 1), error=error
@@ -424,5 +428,5 @@ class Connection:
 
 
 def _ns(monotonic_s: float) -> int:
-    """As a session counts its deadlines."""
+    """Return monotonic nanoseconds, by which a session counts its deadlines."""
     return int(monotonic_s * 1e9)

@@ -1,4 +1,4 @@
-"""What time it is at the exchange, which opens and closes markets by its own clock, not by this machine's."""
+"""Tells the time of the exchange, which opens and closes markets by its own clock."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from kalshi_platform.market.clock_offset import Correction, Offset
 
 
 class ExchangeClock:
-    """This machine's clock, corrected where the exchange's answers show that it is off. Between the answers it goes on
-    by the monotonic clock, so that a wall clock that is set moves nothing. For one thread.
+    """Corrects this machine's clock where the exchange's answers show that it is off. For one thread.
+
+    Between the answers the monotonic clock counts, so that setting the wall clock changes nothing.
     """
 
     def __init__(self, clock: Clock, offset: Callable[[], Offset | None]) -> None:
-        """`offset`: ours against the exchange's, by its last answers."""
+        """Set up the clock; `offset` returns our clock against the exchange's, by its last answers."""
         self._clock = clock
         self._offset = offset
         self._correction = Correction()
@@ -22,7 +23,7 @@ class ExchangeClock:
         self._ahead_s = self._ahead_of_monotonic_s()
 
     def now_us(self) -> int:
-        """Microseconds since the Unix epoch."""
+        """Return microseconds since the Unix epoch."""
         offset = self._offset()
         if offset != self._last_offset:
             self._last_offset = offset

@@ -1,9 +1,9 @@
-"""Markets that change from one connection to another, made before broken.
+"""Decides when markets may leave one connection for another: the new one is complete before the old one ends.
 
-The new connection subscribes while the old one goes on. The old one lets go when the new one has a snapshot of every
-market that the old one follows (but for a few that stay mute, as settled ones do), and both have seen the feed go on
-for long enough that what they claim overlaps: a stream's claim begins up to a margin after its snapshot and ends a
-margin before its last delta.
+The new connection subscribes while the old one goes on. The old one ends when the new one has a snapshot of every
+market that the old one follows (but for a few unresponsive ones, as settled markets are), and both have received deltas
+for long enough that their claims overlap: a stream's claim begins up to a margin after its snapshot and ends a margin
+before its last delta.
 """
 
 from __future__ import annotations
@@ -13,37 +13,39 @@ from typing import Protocol
 
 from kalshi_platform.market.times import US_PER_S
 
-_ONE_MUTE_OF = 50
-"""One market of so many may stay mute on the new connection; if more do, the connection is at fault."""
+_ONE_UNRESPONSIVE_OF = 50
+"""One market of so many may be unresponsive on the new connection; if more are, the connection is at fault."""
 
 
 class ConnectionView(Protocol):
-    """The part of a connection that a handover looks at."""
+    """Describes the part of a connection that a handover reads."""
 
     @property
-    def is_open(self) -> bool: ...
+    def is_open(self) -> bool:
+        """Return whether a session is open."""
 
     @property
     def has_channels(self) -> bool:
-        """Whether every channel it was given is open."""
+        """Return whether every channel of this connection is open."""
 
-    def followed(self) -> frozenset[str]: ...
+    def followed(self) -> frozenset[str]:
+        """Return the markets with an open book subscription."""
 
     def unresponsive(self) -> frozenset[str]:
-        """Markets that gave no snapshot although they were asked for again; refused ones are not among them."""
+        """Return the markets that sent no snapshot to repeated requests; refused ones are not among them."""
 
     def start_overlap_tracking(self) -> None:
-        """Begin to note the exchange times of deltas, and the markets of which a book subscription begins."""
+        """Start recording the exchange times of deltas, and the markets whose book subscription starts."""
 
     def resubscribed(self) -> frozenset[str]:
-        """Markets of which a book subscription began since `start_overlap_tracking`."""
+        """Return the markets whose book subscription started since `start_overlap_tracking`."""
 
     def feed_times(self) -> Mapping[int, tuple[int, int]]:
-        """exchange_index → exchange time (µs) of the first and of the latest delta since `start_overlap_tracking`."""
+        """Return, by exchange_index, the exchange times (µs) of the first and latest delta since tracking started."""
 
 
 class Handover:
-    """One change from `source` to `target`; `tickers` None: of everything that `source` carries."""
+    """Tracks one change from `source` to `target`, of `tickers` or (None) of everything that `source` carries."""
 
     def __init__(
         self,
@@ -55,29 +57,31 @@ class Handover:
         patience_s: float,
         now: float,
     ) -> None:
-        """`overlap_s`: how much longer than the first delta after the snapshots the old one stays (exchange time);
-        a feed in which nothing happens is waited for at most `patience_s`. `now` is monotonic.
+        """Start the change at the monotonic time `now`.
+
+        `overlap_s`: how long after the new connection's first delta the old one must stay (exchange time). The wait
+        for deltas of a quiet feed ends after `patience_s`.
         """
         self.source = source
         self.target = target
         self._tickers = tickers
         self._overlap_s = overlap_s
         self._patience_s = patience_s
-        self._began = now
+        self._began_at = now
         self._complete_at: float | None = None
         self._complete: frozenset[str] = frozenset()
 
     def is_stuck(self, now: float) -> bool:
-        """Whether the new connection did not even come to have all snapshots within the patience."""
-        return self._complete_at is None and now - self._began > self._patience_s
+        """Return whether the new connection did not get all snapshots within the patience."""
+        return self._complete_at is None and now - self._began_at > self._patience_s
 
     def is_done(self, now: float, indices: Collection[int]) -> bool:
-        """Whether the old connection may let go. `indices`: the exchange_index values of the markets handed over."""
+        """Return whether the old connection may end; `indices` are the exchange_index values of the markets."""
         if not self.target.is_open:
             self._complete_at = None
             return False
         if not self.source.is_open:
-            # It holds nothing that could be kept.
+            # A closed connection has no claim that could be kept.
             return True
         if not self._is_complete():
             return False
@@ -87,7 +91,7 @@ class Handover:
             self.source.start_overlap_tracking()
             self.target.start_overlap_tracking()
         if self.target.resubscribed() & self._complete:
-            # It lost markets and has them again: what it claims of them begins anew. New markets are no loss.
+            # It lost markets and has them again, so their claims start again. New markets are no loss.
             self._complete_at = None
             return False
         waited_s = now - self._complete_at
@@ -98,9 +102,11 @@ class Handover:
     def _is_complete(self) -> bool:
         if not self.target.has_channels:
             return False
-        held = self.source.followed() if self._tickers is None else self.source.followed() & self._tickers
-        missing = held - self.target.followed()
-        return not missing or (missing <= self.target.unresponsive() and len(missing) * _ONE_MUTE_OF <= len(held))
+        subscribed = self.source.followed() if self._tickers is None else self.source.followed() & self._tickers
+        missing = subscribed - self.target.followed()
+        return not missing or (
+            missing <= self.target.unresponsive() and len(missing) * _ONE_UNRESPONSIVE_OF <= len(subscribed)
+        )
 
     def _overlaps(self, indices: Collection[int]) -> bool:
         old, new = self.source.feed_times(), self.target.feed_times()

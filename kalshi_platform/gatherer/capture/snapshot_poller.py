@@ -1,7 +1,8 @@
-"""Whole books over REST: every minute for all subscribed markets, and at once for markets that lost a frame.
+"""Polls whole books over REST: every minute for all subscribed markets, and at once for markets that lost a frame.
 
-Kalshi answers at most 100 markets per request and grants a budget of requests. What does not fit into a minute's share
-is left to the next one: gapped markets first, then those whose book changed since it was last asked for, then others.
+Kalshi answers at most 100 markets per request (docs.kalshi.com, API reference, read 2026-11-22) and grants a budget of
+requests. Markets that do not fit into a minute's share are left to the next one: gapped markets go first, then those
+whose book changed since its last request, then others.
 """
 
 from __future__ import annotations
@@ -33,9 +34,10 @@ _log = event_logger(__name__)
 
 
 class BooksClient(Protocol):
-    """The part of the REST client that polling needs."""
+    """Describes the part of the REST client that polling needs."""
 
-    def books(self, tickers: Sequence[str]) -> BooksAnswer: ...
+    def books(self, tickers: Sequence[str]) -> BooksAnswer:
+        """Return the books of up to 100 markets."""
 
 
 def poll_once(
@@ -48,20 +50,20 @@ def poll_once(
     stop: threading.Event | None = None,
     tokens_per_request: float = TOKENS_PER_REQUEST,
 ) -> BooksPolled:
-    """Ask for the books of `tickers`, in their order, with at most `max_requests` requests, and `put` the snapshots.
+    """Request the books of `tickers`, in their order, by at most `max_requests` requests, and `put` the snapshots.
 
-    `snapshot_ts_us` is the poll's minute and the time of every snapshot. Requests that fail are counted; three in a row
+    `snapshot_ts_us` is the poll's minute and the time of every snapshot. Failed requests are counted; three in a row
     end the poll.
     """
     started_at = clock.now()
-    asked = stored = failed = requests = in_a_row = 0
+    requested = stored = failed = requests = in_a_row = 0
     for batch in _batches(tickers):
         if in_a_row >= _FAILURES_IN_A_ROW or (max_requests is not None and requests >= max_requests):
             break
         if stop is not None and stop.is_set():
             break
         requests += 1
-        asked += len(batch)
+        requested += len(batch)
         try:
             answer = rest.books(batch)
         except KalshiPlatformError as error:
@@ -76,9 +78,9 @@ def poll_once(
     return BooksPolled(
         minute=datetime_from_us(snapshot_ts_us),
         subscribed=len(tickers),
-        asked=asked,
+        asked=requested,
         stored=stored,
-        skipped=len(tickers) - asked,
+        skipped=len(tickers) - requested,
         failed=failed,
         requests=requests,
         started_at=started_at,
@@ -88,13 +90,13 @@ def poll_once(
 
 
 def cost_of_books(costs: EndpointCosts) -> float:
-    """Tokens that one request of books costs."""
+    """Return the tokens that one request of books costs."""
     named = (cost for (method, path), cost in costs.by_endpoint.items() if method == "GET" and path.endswith(_PATH))
     return next(named, costs.default_cost)
 
 
 def snapshots_of(answer: BooksAnswer, source: SnapshotSource, snapshot_ts_us: int | None = None) -> list[BookSnapshot]:
-    """Rows of one answer; without `snapshot_ts_us` each has the time of the answer."""
+    """Return the rows of one answer; without `snapshot_ts_us` each has the time of the answer."""
     moment_us = answer.answered_at_ns // 1_000 if snapshot_ts_us is None else snapshot_ts_us
     return [
         BookSnapshot(ticker, source, moment_us, answer.answered_at_ns, yes, no, requested_at_ns=answer.requested_at_ns)
@@ -104,21 +106,21 @@ def snapshots_of(answer: BooksAnswer, source: SnapshotSource, snapshot_ts_us: in
 
 @dataclass(frozen=True)
 class ReadBudget:
-    """Read tokens per second that this process may spend, and what the exchange takes for one request of books."""
+    """Holds the read tokens per second of this process, and the tokens of one request of books."""
 
     refill_per_s: float = 200.0
     tokens_per_request: float = TOKENS_PER_REQUEST
 
 
 class BookActivity:
-    """When each book last changed, in microseconds. Connections observe from their threads, the poller reads."""
+    """Keeps when each book last changed, in microseconds; connections' threads write it, the poller reads."""
 
     def __init__(self) -> None:
         self.last_delta_us: dict[str, int] = {}
-        """By ticker."""
+        """Receive time of the last delta by ticker."""
 
     def observe(self, records: Sequence[Record]) -> None:
-        """Note which books change; called with everything that is received."""
+        """Record which books change; called with all records that are received."""
         for record in records:
             if type(record) is BookDelta:
                 self.last_delta_us[record.ticker] = record.received_at_ns // 1_000
@@ -134,22 +136,21 @@ class SnapshotPoller:
         clock: Clock,
         put: Callable[[Sequence[Record]], None],
         subscribed: Callable[[], Collection[str]],
-        suspects: Callable[[], Collection[str]],
+        out_of_sync: Callable[[], Collection[str]],
         on_polled: Callable[[BooksPolled], None],
         activity: BookActivity,
     ) -> None:
-        """`subscribed` and `suspects` give tickers: all followed markets, and those that lost a frame."""
+        """`subscribed` and `out_of_sync` give tickers: all followed markets, and those that lost a frame."""
         self._settings = settings
         self._rest = rest
         self._clock = clock
         self._put = put
         self._subscribed = subscribed
-        self._suspects = suspects
+        self._out_of_sync = out_of_sync
         self._on_polled = on_polled
         self._last_delta = activity.last_delta_us
-        # By ticker, in microseconds: the poll that last asked, and the last answer (at first: when it was first
-        # wanted).
-        self._last_asked: dict[str, int] = {}
+        # By ticker, in microseconds: the last poll that requested it, and the last answer (before it the first poll).
+        self._last_requested: dict[str, int] = {}
         self._last_answered: dict[str, int] = {}
         self._status = PollerStatus()
 
@@ -160,7 +161,7 @@ class SnapshotPoller:
         while True:
             now_us = self._clock.now_ns() // 1_000
             start_us = now_us // interval_us * interval_us
-            # A clock that was set back must not hold it up; one that trembles at a minute's turn is no such clock.
+            # A clock that was set back must not stop polling; one that jitters at a minute's turn was not set.
             is_new = start_us > last_us or now_us < last_us - interval_us // 2
             if is_new and self._subscribed():
                 last_us = start_us
@@ -171,7 +172,7 @@ class SnapshotPoller:
                 return
 
     def poll(self, minute_us: int, stop: threading.Event, budget: ReadBudget) -> BooksPolled:
-        """One poll, the most uncertain markets first."""
+        """Poll once, the most uncertain markets first; return the report."""
         order = self.order(minute_us)
         most = self.max_requests(budget)
         answered: list[str] = []
@@ -181,13 +182,13 @@ class SnapshotPoller:
             self._put(records)
 
         report = poll_once(self._rest, order, put, self._clock, minute_us, most, stop, budget.tokens_per_request)
-        self._last_asked.update(dict.fromkeys(order[: report.asked], minute_us))
+        self._last_requested.update(dict.fromkeys(order[: report.asked], minute_us))
         for ticker in order:
             self._last_answered.setdefault(ticker, minute_us)
         self._last_answered.update(dict.fromkeys(answered, minute_us))
         current = set(order)
-        for times in (self._last_asked, self._last_answered, self._last_delta):
-            # A copy: deltas come meanwhile.
+        for times in (self._last_requested, self._last_answered, self._last_delta):
+            # A copy: connections add deltas meanwhile.
             for ticker in times.copy().keys() - current:
                 times.pop(ticker, None)
         if order:
@@ -225,29 +226,29 @@ class SnapshotPoller:
         return self._status
 
     def order(self, now_us: int) -> list[str]:
-        """Subscribed markets: gapped ones, then active ones, then the others; of each those asked longest ago first.
+        """Return the subscribed markets: gapped ones, then active ones, then others; each by age of the last request.
 
-        Active is a market with a delta since its book was last asked for (of two asked at once, the one with the later
-        delta goes first), and, so that a quiet one gets its turn, one that was not asked for during some polls.
+        A market is active with a delta since its last request (of equally old requests the one with the later delta
+        goes first), and, so that quiet ones get their turn, when it was not requested for 10 intervals.
         """
-        suspects = set(self._suspects())
+        out_of_sync = set(self._out_of_sync())
         patience_us = int(_QUIET_POLLS * self._settings.snapshot_interval_s * US_PER_S)
 
         def rank(ticker: str) -> tuple[int, int, int, str]:
-            asked, delta = self._last_asked.get(ticker, 0), self._last_delta.get(ticker, 0)
-            is_active = delta >= asked or asked + patience_us <= now_us
-            return (0 if ticker in suspects else 1 if is_active else 2, asked, -delta, ticker)
+            requested, delta = self._last_requested.get(ticker, 0), self._last_delta.get(ticker, 0)
+            is_active = delta >= requested or requested + patience_us <= now_us
+            return (0 if ticker in out_of_sync else 1 if is_active else 2, requested, -delta, ticker)
 
         return sorted(self._subscribed(), key=rank)
 
     def max_requests(self, budget: ReadBudget) -> int:
-        """Requests that the share of the budget allows in one interval, at least one."""
+        """Return the requests that the share of the budget allows in one interval, at least one."""
         tokens = budget.refill_per_s * self._settings.poll_share * self._settings.snapshot_interval_s
         return max(1, int(tokens / budget.tokens_per_request))
 
 
 class Recovery:
-    """Books over REST for markets whose snapshot did not come, each followed by a fresh subscription."""
+    """Fetches books over REST for markets whose snapshot did not come, and subscribes them again."""
 
     def __init__(
         self,
@@ -257,7 +258,7 @@ class Recovery:
         put: Callable[[Sequence[Record]], None],
         resubscribe_missing: Callable[[Sequence[str]], None],
     ) -> None:
-        """`resubscribe_missing` subscribes markets afresh wherever they are still without a snapshot."""
+        """Set up recovery; `resubscribe_missing` subscribes markets again where they still lack a snapshot."""
         self.recovered = 0
         """Books stored as `rest_recovery`."""
         self._settings = settings
@@ -266,28 +267,28 @@ class Recovery:
         self._put = put
         self._resubscribe_missing = resubscribe_missing
         self._waiting: dict[str, float] = {}
-        self._served: dict[str, float] = {}
+        self._requested_at: dict[str, float] = {}
         self._wake = threading.Condition()
 
-    def ask(self, tickers: Sequence[str]) -> None:
-        """Note markets to recover; returns at once. A market that keeps failing comes up once per some deadlines."""
+    def request(self, tickers: Sequence[str]) -> None:
+        """Queue markets to recover, without waiting; a market is fetched at most once in two snapshot deadlines."""
         pause_s = _PAUSE_DEADLINES * self._settings.snapshot_deadline_s
         with self._wake:
             now = self._clock.monotonic()
-            self._served = {ticker: at for ticker, at in self._served.items() if at + pause_s > now}
+            self._requested_at = {ticker: at for ticker, at in self._requested_at.items() if at + pause_s > now}
             for ticker in tickers:
-                self._waiting.setdefault(ticker, self._served.get(ticker, now - pause_s) + pause_s)
+                self._waiting.setdefault(ticker, self._requested_at.get(ticker, now - pause_s) + pause_s)
             self._wake.notify_all()
 
     def run(self, stop: threading.Event) -> None:
-        """Serve what was asked until `stop`."""
+        """Serve the requests until `stop`."""
         while not stop.is_set():
             with self._wake:
                 now = self._clock.monotonic()
                 tickers = [ticker for ticker, due in self._waiting.items() if due <= now][:BOOKS_PER_REQUEST]
                 for ticker in tickers:
                     del self._waiting[ticker]
-                    self._served[ticker] = now
+                    self._requested_at[ticker] = now
                 if not tickers:
                     self._wake.wait(0.25)
             if not tickers:
@@ -301,7 +302,7 @@ class Recovery:
             else:
                 self._put(snapshots)
                 self.recovered += len(snapshots)
-            # The fresh subscription is what restores the claim; it must not wait for REST to work.
+            # Only the new subscription restores the claim; it must not depend on REST.
             self._resubscribe_missing(tickers)
             self._clock.wait(stop, 0.05 * random.random())  # noqa: S311 - jitter
 

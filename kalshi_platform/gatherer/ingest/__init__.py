@@ -1,1 +1,1 @@
-"""From records in memory to committed rows and ledger of the time-series database."""
+"""Writes records from memory to the time-series database: rows and ledger, committed together."""

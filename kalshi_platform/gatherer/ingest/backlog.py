@@ -1,11 +1,11 @@
-"""What was received and is not committed: in memory, and behind it on disk.
+"""Buffers the records that were received and are not committed: in memory, and older ones on disk.
 
-At every moment database and spool together hold a beginning of what was put, without a hole: what is in memory is newer
-than what is on disk, and a batch that is just being committed goes to disk before anything newer does. So a kill costs
-the newest records and never some in between, and the ledger, which is written with them, stays true.
+At every moment database and spool together contain a prefix of all records, without a hole: records in memory are newer
+than those on disk, and a batch that is being committed goes to disk before anything newer does. So a kill costs the
+newest records and never some in between, and the ledger, which is written with them, stays true.
 
-A full memory is emptied to disk. With no room there either and no database to wait for, the backlog is *stalled*: who
-receives must end the session and wait for room.
+A full memory is emptied to disk. With no room there either and the database unavailable, the backlog is *stalled*:
+connections must end their sessions and wait for room.
 """
 
 from __future__ import annotations
@@ -15,23 +15,21 @@ from collections.abc import Sequence
 
 from kalshi_platform.clock import Clock
 from kalshi_platform.gatherer.ingest.outage import Outage
-from kalshi_platform.gatherer.ingest.puts import Puts
-from kalshi_platform.gatherer.ingest.sizes import memory_of
+from kalshi_platform.gatherer.ingest.puts import Puts, memory_of
 from kalshi_platform.gatherer.ingest.writer_counters import WriterCounters
-from kalshi_platform.gatherer.journal.spool import Spool
-from kalshi_platform.gatherer.journal.spool_alarm import SpoolAlarm
+from kalshi_platform.gatherer.journal.spool import Spool, SpoolAlarm
 from kalshi_platform.gatherer.settings import GathererSettings
 from kalshi_platform.market.records import Record
 from kalshi_platform.monitoring.event_log import event_logger
 
 _CHECK_S = 0.5
-# After a stall the spool must have that much room again: else the next one would come with the first records.
+# After a stall the spool must be below this share: else the next stall would come with the first records.
 _ROOM_AGAIN = 0.9
 _log = event_logger(__name__)
 
 
 class Backlog:
-    """Memory and spool of one writer. `put` may be called from any thread, what is marked so only by the writer's."""
+    """Keeps memory and spool of one writer; `put` is for any thread, the methods marked so for the writer's."""
 
     def __init__(
         self,
@@ -42,9 +40,9 @@ class Backlog:
         counters: WriterCounters,
         ending: threading.Event,
     ) -> None:
-        """Once `ending` is set, nobody is held up any more."""
+        """Set up the backlog; once `ending` is set, `put` no longer waits."""
         self.changed = threading.Condition()
-        """Notified when there is something to write, and when there is room again."""
+        """Notified when there are records to write, and when there is room again."""
         self.spool = spool
         self.is_stalled = False
         self.is_closing = False
@@ -61,13 +59,13 @@ class Backlog:
         self._in_flight_on_disk = False
         self._replaying = (0, 0)
 
-    # -- any thread
+    # -- called from any thread
 
     def put(self, records: Sequence[Record]) -> None:
-        """Take records, in their order. A full memory costs a write to disk or, when that fails, some waiting.
+        """Append records, in their order; with a full memory write to disk first or, when that fails, wait.
 
-        It waits for at most `stall_patience_s`, and not at all when the database is known to be away: then the backlog
-        is stalled, and what is put nevertheless (the end of a session) is kept in memory.
+        It waits for at most `stall_patience_s`, and not at all when the database is known to be unavailable: then the
+        backlog is stalled, and records that are put nevertheless (the end of a session) stay in memory.
         """
         size = memory_of(records)
         with self.changed:
@@ -76,7 +74,7 @@ class Backlog:
             self._counters.records_put += len(records)
             if self.oldest_put is None:
                 self.oldest_put = self._clock.monotonic()
-            self._count_held()
+            self._count_in_memory()
             full = self._is_full()
             if full and not self.is_stalled:
                 self._spill()
@@ -86,42 +84,42 @@ class Backlog:
                 self._wait_or_stall()
 
     def wait_for_room(self) -> None:
-        """Return when records can be taken again, or when it is over."""
+        """Wait until there is room for records, or the end."""
         with self.changed:
             while self.is_stalled and not self._is_over():
                 self.changed.wait(_CHECK_S)
 
     def queued(self) -> int:
-        """Records in memory that are neither committed nor on disk."""
+        """Return the number of records in memory that are neither committed nor on disk."""
         with self.changed:
             in_flight = 0 if self._in_flight_on_disk else len(self._in_flight.records)
             return len(self._queue.records) + in_flight
 
-    def held_bytes(self) -> int:
-        """About the memory of all records that are not committed, what is being written included."""
+    def uncommitted_bytes(self) -> int:
+        """Return about the bytes in memory of all uncommitted records, those being written included."""
         with self.changed:
             return self._queue.size + self._in_flight.size + self._replaying[1]
 
     def is_settled(self) -> bool:
-        """Whether everything that was put is committed."""
+        """Return whether everything that was put is committed."""
         with self.changed:
             return not self._queue.records and not self._in_flight.records and self.spool.is_empty()
 
     # -- the writer's thread
 
     def waiting(self) -> int:
-        """Records that nobody has begun to write (the condition is held)."""
+        """Return the number of records that wait to be written (the condition's lock is held)."""
         return len(self._queue.records)
 
     def is_worth_a_commit(self) -> bool:
-        """Whether so much waits that it should be written at once (the condition is held)."""
+        """Return whether so many records wait that they should be written at once (the condition's lock is held)."""
         settings = self._settings
         return len(self._queue.records) >= settings.flush_rows or self._queue.size >= settings.flush_bytes
 
     def take(self) -> list[Record]:
-        """Return what is to be committed now; nothing when older records are on disk: then these go behind them.
+        """Return the records to commit now; none when older ones are on disk, to which these are appended.
 
-        `landed` or `failed` must follow; if neither came after the last time, what was taken then is written again.
+        `landed` or `failed` must follow; without it the next call returns the same records again.
         """
         with self.changed:
             self._take_back()
@@ -133,14 +131,14 @@ class Backlog:
             return self._in_flight.records
 
     def landed(self) -> None:
-        """What was taken is committed."""
+        """Drop the records of the last `take`, which are committed."""
         with self.changed:
             self._in_flight = Puts()
             self._in_flight_on_disk = False
-            self._look_for_room()
+            self._check_for_room()
 
     def failed(self) -> bool:
-        """What was taken is not committed: it goes to disk. Return False when it had to go back to memory."""
+        """Move the uncommitted records of the last `take` to disk; return False if they went back to memory."""
         with self.changed:
             if not self._in_flight.records:
                 return True
@@ -149,29 +147,29 @@ class Backlog:
             return stored
 
     def replaying(self, count: int, size: int) -> None:
-        """So many records of the spool, of `size` bytes, are in memory just now."""
+        """Set how many records of the spool, of `size` bytes, are in memory just now."""
         with self.changed:
             self._replaying = count, size
-            self._count_held()
+            self._count_in_memory()
 
     def spill(self, *, last: bool = False) -> bool:
-        """Put everything in memory on disk; return whether nothing is left. `last`: whatever the limits say."""
+        """Move everything in memory to disk, with `last` beyond its limits; return whether nothing is left."""
         with self.changed:
             return self._spill(last=last)
 
     def watch_disk(self) -> None:
-        """Look how full the spool is, and whether there is room again."""
+        """Check how full the spool is, and whether there is room again."""
         with self.changed:
             self._alarm.check_usage(self._counters.disk_error)
-            self._look_for_room()
+            self._check_for_room()
 
     def close(self) -> None:
-        """Let go whoever waits."""
+        """End all waits."""
         with self.changed:
             self.is_closing = True
             self.changed.notify_all()
 
-    # -- the condition is held
+    # -- called with the condition's lock held
 
     def _is_full(self) -> bool:
         settings = self._settings
@@ -180,14 +178,14 @@ class Backlog:
     def _is_over(self) -> bool:
         return self.is_closing or self._ending.is_set()
 
-    def _count_held(self) -> None:
+    def _count_in_memory(self) -> None:
         counters, (rows, size) = self._counters, self._replaying
         held = len(self._queue.records) + len(self._in_flight.records) + rows
         counters.most_held = max(counters.most_held, held)
         counters.most_held_bytes = max(counters.most_held_bytes, self._queue.size + self._in_flight.size + size)
 
     def _take_back(self) -> None:
-        """What was taken and is not on disk either goes back to memory."""
+        """Return taken records that are not on disk to memory."""
         if self._in_flight.records and not self._in_flight_on_disk:
             self._in_flight.put_before(self._queue)
             self.oldest_put = self._clock.monotonic()
@@ -198,22 +196,22 @@ class Backlog:
         if not self._keep_in_flight(last=last) or not self._store(self._queue, last=last):
             return False
         self.oldest_put = None
-        self._look_for_room()
+        self._check_for_room()
         return True
 
     def _keep_in_flight(self, *, last: bool = False) -> bool:
-        """Put what is being committed on disk: whatever else goes there is newer. If it is committed, too, no harm."""
+        """Write the records being committed to disk, before newer ones; committing them twice changes nothing."""
         if self._in_flight.records and not self._in_flight_on_disk:
             copy = Puts()
             self._in_flight.put_before(copy)
-            # All or nothing: what is stored twice is written twice, but a part of it would be out of order.
+            # All or nothing: a part of it would be out of order.
             if not self._store(copy, last=last, at_once=True):
                 return False
             self._in_flight_on_disk = True
         return True
 
     def _store(self, puts: Puts, *, last: bool, at_once: bool = False) -> bool:
-        """Move records to disk; return whether all went. What did not stays where it was."""
+        """Move records to disk; return whether all are there. Those that failed stay where they were."""
         settings = self._settings
         ends = [len(puts.records)] if at_once else list(puts.parts(settings.flush_rows, settings.flush_bytes))
         done = 0
@@ -222,7 +220,7 @@ class Backlog:
                 self.spool.append(puts.records[done:end], last=last)
                 self._counters.spooled += end - done
                 done = end
-        except Exception as error:  # noqa: BLE001 - whatever it is, the records stay where they are
+        except Exception as error:  # noqa: BLE001 - after any error the records stay where they are
             reason = str(error) or type(error).__name__
             if not isinstance(error, OSError) and reason != self._counters.disk_error:
                 _log.exception("spool_not_written", gatherer=self._settings.name)
@@ -248,10 +246,10 @@ class Backlog:
     def _stall(self) -> None:
         self.is_stalled = True
         self._counters.stalls += 1
-        _log.critical("recording_stalled", gatherer=self._settings.name, error=self.trouble())
+        _log.critical("recording_stalled", gatherer=self._settings.name, error=self.stall_reason())
 
-    def trouble(self) -> str:
-        """What takes no records, and what helps; for a backlog that is stalled."""
+    def stall_reason(self) -> str:
+        """Return why the backlog is stalled, and the remedy."""
         database = self._counters.database_error or "too slow"
         return (
             f"memory is full, the database takes nothing ({database}), and neither does the disk"
@@ -262,7 +260,7 @@ class Backlog:
     def _count_spool_alarm(self) -> None:
         self._counters.spool_alarms += 1
 
-    def _look_for_room(self) -> None:
+    def _check_for_room(self) -> None:
         settings = self._settings
         if not self.is_stalled or len(self._queue.records) > settings.queue_rows // 2:
             return

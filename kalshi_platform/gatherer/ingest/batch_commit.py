@@ -1,6 +1,7 @@
-"""One batch of records → one transaction: rows, ledger and batch number together, or nothing.
+"""Commits one batch of records in one transaction: rows, ledger and batch number together, or nothing.
 
-Writing the same records again changes nothing, so a commit whose outcome is unknown is simply repeated.
+Commits are idempotent: writing the same records again changes nothing, so a commit whose outcome is unknown is
+repeated.
 """
 
 from __future__ import annotations
@@ -28,14 +29,14 @@ from kalshi_platform.storage.pool import Database, Transaction
 from kalshi_platform.storage.quarantine import TooManyPartitions
 
 COMMITTED = "batch_committed"
-"""Logged (DEBUG) right after every commit of records."""
+"""Event logged (DEBUG) right after every commit of records."""
 _EXCHANGE_TIMED = ("orderbook_deltas", "trades", "tickers")
 _log = event_logger(__name__)
 
 
 @dataclass(frozen=True)
 class Commit:
-    """What a commit brought: rows that were new, per table, its ledger, and what became dead letters on the way."""
+    """Reports a commit: the new rows per table, its ledger, and the rows that became dead letters."""
 
     batch_no: int
     inserted: Mapping[str, int]
@@ -54,23 +55,24 @@ def commit_records(
     fence: Fence | None = None,
     letters: DeadLetterLimit | None = None,
 ) -> Commit:
-    """Write `records`. `repeated`: they may be there already; that changes only what it costs.
+    """Write `records`; with `repeated` they may be there already, which changes only the cost.
 
-    `times` says which exchange times are believed (without it all within the bounds of `keeper` are), `letters` how
-    many of the dead letters that this makes are kept (without it all). `fence`: the writer's; without one nothing may
-    be written that a stream's ledger speaks of.
-    Raises TooManyPartitions, or DatabaseUnavailable; nothing is written then, or, if the connection broke during the
-    commit, everything.
+    `times` decides which exchange times are accepted (without it all within the bounds of `keeper`), `letters` how many
+    of the new dead letters are kept (without it all). `fence` is the writer's; without one no stream's ledger may be
+    written. Raises TooManyPartitions or DatabaseUnavailable; nothing is written then, or, if the connection broke
+    during the commit, everything.
     """
     low_us, high_us = keeper.bounds_us()
     tables = tables_of(records)
     out_of_range: tuple[Dated, ...] = ()
     dated = {name: tables[name] for name in _EXCHANGE_TIMED if name in tables}
-    all_near = times is None or times.all_near(dated)
-    if not all_near or any(_reaches_out(name, table, low_us, high_us) for name, table in dated.items()):
+    are_all_near = times is None or times.are_all_near(dated)
+    if not are_all_near or any(_is_out_of_range(name, table, low_us, high_us) for name, table in dated.items()):
         records, out_of_range = split_out_of_range(
             records,
-            lambda row: low_us <= row.exchange_ts_us < high_us and (all_near or times is None or times.believes(row)),
+            lambda row: (
+                low_us <= row.exchange_ts_us < high_us and (are_all_near or times is None or times.accepts(row))
+            ),
             letters,
         )
         tables = tables_of(records)
@@ -97,13 +99,13 @@ def commit_records(
         else:
             transaction.execute(queries.load("gatherer")["batch_without_rows"], {"batch_no": batch_no})
     if fence is not None:
-        fence.landed()
+        fence.confirm()
     _log.debug(COMMITTED, batch_no=batch_no, new_rows=sum(inserted.values()))
     return Commit(batch_no, inserted, ledger, out_of_range)
 
 
 def write_ledger(transaction: Transaction, ledger: Ledger, gatherer: str, batch_no: int) -> None:
-    """Write what `ledger` says; entries that are there already stay as they are."""
+    """Write the entries of `ledger`; those that are there already stay as they are."""
     sql = queries.load("gatherer")
     values = transaction.execute_values
     values(
@@ -121,7 +123,7 @@ def write_ledger(transaction: Transaction, ledger: Ledger, gatherer: str, batch_
         sql["segments"],
         [
             (s.stream_id, s.seq_from, s.seq_to, _time(s.exchange_ts_min_us), _time(s.exchange_ts_max_us), batch_no)
-            for s in _one_per_start(ledger)
+            for s in _longest_segments(ledger)
         ],
         "(%s::bigint, %s::bigint, %s::bigint, %s::timestamptz, %s::timestamptz, %s::bigint)",
     )
@@ -169,20 +171,20 @@ def write_ledger(transaction: Transaction, ledger: Ledger, gatherer: str, batch_
 
 
 def close_former(database: Database, gatherer: str, own_sessions: Sequence[int], fence: Fence) -> int:
-    """End in the ledger what former processes of this gatherer left open; return how many sessions that were.
+    """End in the ledger what former processes of this gatherer left open; return the number of their sessions.
 
-    Nothing is claimed by it: book subscriptions end at the last number that was committed with its rows. Raises
-    DatabaseUnavailable, also when the ledger is another's: then those processes may be alive.
+    This extends no claim: book subscriptions end at the last number that was committed with its rows. Raises
+    DatabaseUnavailable, also when another process owns the ledger: then those processes may be alive.
     """
     sql = queries.load("gatherer")
     params = {"gatherer": gatherer, "own": list(own_sessions)}
     with database.transaction() as transaction:
-        # A commit of a killed process may still be under way in the server; it holds the counter's row.
+        # A commit of a killed process may still run in the server; it locks the counter's row.
         fence.change(transaction, functools.partial(fence.open.end_former, tuple(own_sessions)))
         transaction.execute(sql["end_former_book_subscriptions"], params)
         transaction.execute(sql["end_former_streams"], params)
         closed = transaction.execute(sql["close_former_sessions"], params)
-    fence.landed()
+    fence.confirm()
     if closed:
         _log.info("former_sessions_closed", gatherer=gatherer, sessions=closed)
     return closed
@@ -194,13 +196,13 @@ def _next_batch(transaction: Transaction) -> int:
     return int(row[0])
 
 
-def _reaches_out(name: str, table: pa.Table, low_us: int, high_us: int) -> bool:
+def _is_out_of_range(name: str, table: pa.Table, low_us: int, high_us: int) -> bool:
     times = times_us(name, table)
     return times[0] < low_us or times[-1] >= high_us
 
 
-def _one_per_start(ledger: Ledger) -> list[Segment]:
-    # One INSERT must not touch a row twice; of two segments with one start the longer one holds the other.
+def _longest_segments(ledger: Ledger) -> list[Segment]:
+    # One INSERT must not touch a row twice; of two segments with one start the longer one contains the other.
     best: dict[tuple[int, int], Segment] = {}
     for segment in sorted(ledger.segments, key=lambda each: each.seq_to):
         best[segment.stream_id, segment.seq_from] = segment

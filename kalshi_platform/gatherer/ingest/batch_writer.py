@@ -1,8 +1,8 @@
-"""Batches → the database: whole, or without the records that it refuses.
+"""Writes batches to the database: whole, or without the records that it refuses.
 
-A batch of which the server refuses a record is halved until that record is alone, which is then quarantined as a dead
-letter, an entry of the ledger like a row: no record holds up those behind it. What it claimed is taken back.
-A refusal that no record is to blame for (a table is missing, a right was taken away) is an outage: none is quarantined.
+A batch of which the server refuses a record is halved until that record is alone. The record, a row or an entry of the
+ledger, is then quarantined as a dead letter, so that it does not block later ones, and its claim is withdrawn. A
+refusal that no record causes (a table is missing, a right was revoked) is an outage: none is quarantined.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from kalshi_platform.gatherer.ingest.exchange_times import ExchangeTimes
 from kalshi_platform.gatherer.ingest.fence import Fence
 from kalshi_platform.gatherer.ingest.quarantine import (
     UNWRITABLE,
-    as_dead_letter,
     bare,
-    of_few_hours,
     sampled,
-    with_readable_remarks,
+    split_by_hours,
+    to_dead_letter,
+    with_readable_texts,
 )
 from kalshi_platform.gatherer.ingest.writer_counters import WriterCounters
 from kalshi_platform.gatherer.journal.spool_file import CorruptRange
@@ -56,11 +56,11 @@ _log = event_logger(__name__)
 
 
 class BatchRefused(Exception):
-    """A record of the batch cannot be written. `commit_parts` finds out which, and writes the others."""
+    """Reports that a record of the batch cannot be written; `commit_parts` isolates it and writes the others."""
 
 
 class BatchWriter:
-    """Writes for one gatherer, from one thread, and counts what arrived."""
+    """Writes for one gatherer, from one thread, and counts what was committed."""
 
     def __init__(
         self,
@@ -76,9 +76,11 @@ class BatchWriter:
         dead_letters_per_minute: int = DEAD_LETTERS_PER_MINUTE,
         letter_days: float = 30.0,
     ) -> None:
-        """`on_lost_claim(tickers)` hears of markets whose book subscription was ended; `on_lost_sessions()` is called
-        when the ledger may not know how open sessions began. `on_alarm(kind)` counts. Of the rows that are quarantined
-        `dead_letters_per_minute` of each reason are kept, and all dead letters for `letter_days`.
+        """Set up the writer.
+
+        `on_lost_claim(tickers)` receives markets whose book subscription was ended; `on_lost_sessions()` is called when
+        the ledger may lack the start of open sessions; `on_alarm(kind)` is called for each alarm. Of the quarantined
+        rows `dead_letters_per_minute` of each reason are kept, and all dead letters for `letter_days`.
         """
         self._name = name
         self._database = database
@@ -91,7 +93,7 @@ class BatchWriter:
         self._fence = fence
         self._reported: tuple[str, str] | None = None
         self.former_is_closed = False
-        """Whether everything that is open in the ledger is this process's."""
+        """Whether everything that is open in the ledger is of this process."""
         self._keeper = PartitionKeeper(database, bounds, clock)
         self._times = ExchangeTimes(bounds)
         self._letters = DeadLetterLimit(clock.now_ns(), dead_letters_per_minute)
@@ -99,17 +101,17 @@ class BatchWriter:
         self._ahead_hour: int | None = None
 
     def commit(self, records: Sequence[Record], *, repeated: bool) -> None:
-        """Write all of `records`. Raises DatabaseUnavailable, BatchRefused, or StatementRejected (no row is to blame).
+        """Write all of `records`; with `repeated` they may be there already.
 
-        `repeated`: they may be there already.
+        Raises DatabaseUnavailable, BatchRefused, or StatementRejected (where no row is the cause).
         """
-        self._look_ahead()
+        self._prepare_partitions()
         try:
             self._write(records, repeated=repeated)
         except (DatabaseUnavailable, BatchRefused):
             raise
         except Exception as error:
-            # Partitions may have gone: begin with a fresh memory of what exists.
+            # Partitions may have been dropped: forget which ones exist.
             self._keeper = PartitionKeeper(self._database, self._bounds, self._clock)
             if isinstance(error, StatementRejected) and not is_about_a_row(error.sqlstate):
                 raise
@@ -117,9 +119,9 @@ class BatchWriter:
             raise BatchRefused(str(error)) from error
 
     def commit_parts(self, records: Sequence[Record]) -> None:
-        """Write a refused batch, again whole at first, and quarantined what cannot be written.
+        """Write a refused batch, first whole again, then in parts, with a dead letter for each record that fails.
 
-        Raises DatabaseUnavailable, or what the database said where nothing can be quarantined.
+        Raises DatabaseUnavailable, or the database's error where no record is its cause.
         """
         starts = {(m.stream_id, m.ticker, m.seq_from): m for m in records if isinstance(m, BookSubscriptionStarted)}
         write_in_parts(
@@ -130,14 +132,14 @@ class BatchWriter:
         )
 
     def record_spool_corruption(self, damage: CorruptRange, own_sessions: Sequence[int], *, is_own: bool) -> None:
-        """Say in the ledger that records were lost here, of which only the numbers would tell, and not for sure.
+        """Record in the ledger that records were lost here, and end what they may concern.
 
-        Everything that was put before them is committed, and nothing that was put after them. So every book
-        subscription that is open ends at the last committed number of its stream; what was lost may have ended it. It
-        may as well have begun others, of which the ledger will never know: where it `is_own`, this process's, all
-        sessions begin anew.
+        Everything that was put before them is committed, and nothing that was put after them. So every open book
+        subscription ends at the last committed number of its stream, because a lost record may have ended it. Lost
+        records may also have started others, which the ledger will never contain: where the range `is_own`, this
+        process's, all sessions are opened again.
         """
-        ended = self._end_what_is_open(own_sessions)
+        ended = self._end_book_subscriptions(own_sessions)
         if not damage.is_torn:
             detail = f"{damage.file}: {damage.what}; {damage.size} bytes at {damage.offset} cannot be read"
             letter = DeadLetter(damage.written_at_ns or self._clock.now_ns(), SPOOL_DAMAGED, detail, damage.payload)
@@ -152,26 +154,26 @@ class BatchWriter:
 
     def close_former(self, own_sessions: Sequence[int]) -> None:
         """End in the ledger what former processes of this gatherer left open. Raises DatabaseUnavailable."""
-        with self._changing():
+        with self._ledger_change():
             close_former(self._database, self._name, own_sessions, self._fence)
         self.former_is_closed = True
 
     def compare(self) -> None:
-        """Compare the ledger with what was committed; where they differ end all of it, with no more than it supports.
+        """Compare the ledger with what was committed; where they differ, end everything open at what its rows support.
 
         Raises DatabaseUnavailable.
         """
         fence = self._fence
         fence.is_certain = False
         with self._database.transaction() as transaction:
-            found = fence.find_out(transaction, all_is_ours=self.former_is_closed)
+            found = fence.compare(transaction, former_is_closed=self.former_is_closed)
             if found is not None:
                 fence.end_all(transaction, found[0])
-                # Before the outcome is known: should the connection break, it may be ended all the same.
+                # Before the outcome is known: if the connection breaks, everything may have ended all the same.
                 self._report(*found)
         if found is not None:
-            fence.landed()
-            # Partitions may have gone, too.
+            fence.confirm()
+            # Partitions may have been dropped, too.
             self._keeper, self._ahead_hour = PartitionKeeper(self._database, self._bounds, self._clock), None
             self._counters.subscriptions = fence.open.subscriptions
         self._reported = None
@@ -189,8 +191,8 @@ class BatchWriter:
         self._on_alarm(kind)
 
     @contextmanager
-    def _changing(self) -> Iterator[None]:
-        """Change the ledger. After a failure, but for a clear no, nothing is certain before it was compared."""
+    def _ledger_change(self) -> Iterator[None]:
+        """Guard a change of the ledger; after a failure with unknown outcome, compare before the next change."""
         if not self._fence.is_certain:
             self.compare()
         self._fence.is_certain = False
@@ -204,11 +206,11 @@ class BatchWriter:
     def _quarantine(
         self, record: Record, error: Exception, starts: Mapping[tuple[int, str, int], BookSubscriptionStarted]
     ) -> None:
-        """Write in the place of a refused record what can be written of it, and take back what it claimed."""
+        """Write a dead letter in the place of a refused record, and withdraw the record's claim."""
         if isinstance(record, DeadLetter):
             self._quarantine_letter(record)
             return
-        mended = with_readable_remarks(record)
+        mended = with_readable_texts(record)
         if mended is not record and self._is_written([mended]):
             return
         self._counters.unwritable += 1
@@ -218,11 +220,11 @@ class BatchWriter:
         if isinstance(record, BookSnapshot):
             started = starts.get((record.stream_id, record.ticker, record.seq))
         letters = self._letters.copy()
-        made = [self._clamp_time(each) for each in as_dead_letter(record, UNWRITABLE, detail, started)]
-        instead = [*sampled(made, letters), *letters.counts()]
-        # A letter that is refused, too, must not keep what it would have taken back.
-        if not self._is_written(instead):
-            for each in instead:
+        made = [self._clamp_time(each) for each in to_dead_letter(record, UNWRITABLE, detail, started)]
+        replacement = [*sampled(made, letters), *letters.counts()]
+        # If the letter is refused, too, the claims that it would have withdrawn must end all the same.
+        if not self._is_written(replacement):
+            for each in replacement:
                 if isinstance(each, DeadLetter):
                     self._quarantine_letter(each)
                 elif not self._is_written([each]):
@@ -231,38 +233,38 @@ class BatchWriter:
         self._withdraw_claims(record)
 
     def _withdraw_claims(self, record: Record) -> None:
-        """See to it that nothing is claimed that rests on a record that was quarantined."""
+        """Withdraw the claims that depend on a quarantined record."""
         if isinstance(record, BookDelta | BookSnapshot | BookSubscriptionStarted):
             if is_name(record.ticker):
                 self._on_lost_claim((record.ticker,))
         elif isinstance(record, BookSubscriptionEnded):
-            # Of a ticker that is no name no book subscription can have been written either.
+            # No book subscription can have been written for a ticker that is no valid name.
             if is_name(record.ticker):
                 self._withdraw_all_claims()
         elif isinstance(record, SessionOpened | StreamOpened):
             self._on_lost_sessions()
         elif isinstance(record, UnknownFrame):
-            # Nobody would know any more that its number may have changed a book.
+            # Without this entry the ledger would claim that its number changed no book.
             self._withdraw_all_claims()
 
     def _withdraw_all_claims(self) -> None:
-        """The ledger may say too much, nobody knows of what: whatever is open ends, and begins anew."""
-        self._end_what_is_open(())
+        """End everything open and start again, because the ledger may claim too much for unknown markets."""
+        self._end_book_subscriptions(())
         self._on_lost_sessions()
 
-    def _end_what_is_open(self, own_sessions: Sequence[int]) -> Sequence[tuple[Any, ...]]:
-        """End open book subscriptions at what was committed; return (ticker, whether it is of one of the sessions)."""
-        with self._changing():
+    def _end_book_subscriptions(self, own_sessions: Sequence[int]) -> Sequence[tuple[Any, ...]]:
+        """End open book subscriptions at what was committed; return (ticker, whether of `own_sessions`)."""
+        with self._ledger_change():
             with self._database.transaction() as transaction:
                 self._fence.change(transaction, self._fence.open.end_book_subscriptions)
                 ended = transaction.fetch_all(
                     queries.load("gatherer")["end_book_subscriptions_at_damage"], {"own": list(own_sessions)}
                 )
-            self._fence.landed()
+            self._fence.confirm()
         return ended
 
     def _quarantine_letter(self, letter: DeadLetter) -> None:
-        """Write a refused dead letter otherwise; where nothing helps it is told in the log and counted."""
+        """Write a refused dead letter in a simpler form; if that is refused, too, log and count it."""
         for other in (self._clamp_time(letter), self._clamp_time(bare(letter))):
             if other is not letter and self._is_written([other]):
                 return
@@ -289,7 +291,7 @@ class BatchWriter:
         return True
 
     def _clamp_time(self, record: Record) -> Record:
-        """A dead letter that came when the clock was wrong, beyond what a partition may hold, is dated now."""
+        """Return a dead letter dated now if its time, by a wrong clock, lies outside of what partitions accept."""
         if not isinstance(record, DeadLetter):
             return record
         low_us, _ = self._keeper.bounds_us()
@@ -299,16 +301,16 @@ class BatchWriter:
         return msgspec.structs.replace(record, received_at_ns=now_ns)
 
     def _write(self, records: Sequence[Record], *, repeated: bool) -> None:
-        # Counted is what was committed: should the outcome be unknown, the same totals are written again.
+        # The counts are kept after the commit: if its outcome is unknown, the same totals are written again.
         letters = self._letters.copy()
         try:
-            with self._changing():
+            with self._ledger_change():
                 commit = commit_records(
                     self._database, self._keeper, self._name, records, repeated=repeated, times=self._times,
                     fence=self._fence, letters=letters,
                 )  # fmt: skip
         except TooManyPartitions:
-            parts = of_few_hours(records)
+            parts = split_by_hours(records)
             if len(parts) == 1:
                 middle = len(records) // 2
                 parts = [records[:middle], records[middle:]]
@@ -338,8 +340,8 @@ class BatchWriter:
             if tickers:
                 self._on_lost_claim(tickers)
 
-    def _look_ahead(self) -> None:
-        """Make the partitions of the next hours before rows need them, and drop old dead letters, once an hour."""
+    def _prepare_partitions(self) -> None:
+        """Create the partitions of the next hours before rows need them, and drop old dead letters, once an hour."""
         hour = self._clock.now_ns() // 3_600_000_000_000
         if hour != self._ahead_hour:
             self._keeper.ensure_ahead(GATHERER_TABLES)
@@ -352,5 +354,5 @@ class BatchWriter:
 
 
 def _may_pass_in_parts(error: Exception) -> bool:
-    """Return whether parts of a refused batch may be accepted; a database that is away takes none, however small."""
+    """Return whether parts of a refused batch may be accepted; an unavailable database accepts none."""
     return not isinstance(error, DatabaseUnavailable) and may_pass_in_parts(error)

@@ -1,7 +1,7 @@
-"""Records → one Arrow table per stream table, in the columns of `market.tables`, without `batch_no`. Pure.
+"""Converts records to one Arrow table per stream table, in the columns of `market.tables`. Pure.
 
-A column is filled from the record's field of its name; what has no such field is derived here.
-The number of a batch is known only inside its transaction; `with_batch_no` adds it there.
+A column is filled from the record's field of its name; columns without such a field are derived here. The number of a
+batch is known only inside its transaction, where `with_batch_no` adds it.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def with_batch_no(name: str, table: pa.Table, batch_no: int) -> pa.Table:
 
 
 def times_us(name: str, table: pa.Table) -> Sequence[int]:
-    """One moment of every hour in which the table has rows, and the first and last time: first, …, last."""
+    """Return the first time, one moment of every hour with rows in between, and the last time (µs)."""
     column = table.column(GATHERER_TABLES[name].time_column).cast(pa.int64())
     limits = pc.min_max(column).as_py()
     hours = pc.unique(pc.divide(column, US_PER_HOUR)).to_pylist()

@@ -1,12 +1,12 @@
-"""The right to change the ledger: for its owner only, and only on top of what the owner committed last.
+"""Restricts changes of the ledger to its owner, and to the state that the owner committed last (a fencing token).
 
-The process that holds the lock of its name is the owner (see lock.py); with each of its changes it leaves a token in
-the database and remembers it. A change whose row is not found under owner and token is rolled back: somebody else has
-the name, or the database was restored or failed over to an older state. So nothing is ever written on top of a ledger
-that this process does not know, and what it claims stays true.
+The process with the lock of its name is the owner (see lock.py); each of its changes writes a token to the database and
+keeps it in memory. A change that does not find owner and token in the database is rolled back: another process has the
+name, or the database was restored or failed over to an older state. So nothing is ever written on top of a ledger that
+this process has not written, and its claims stay true.
 
-After any failure the outcome of the last change is unknown, and it is not certain which server answers: `find_out`
-comes before anything is changed again, and now and then.
+After any failure the outcome of the last change is unknown, and a different server may answer: `compare` comes before
+the next change, and now and then.
 """
 
 from __future__ import annotations
@@ -29,28 +29,29 @@ _TOKEN_BITS = 62
 
 
 class Fence:
-    """Of one writer's thread, but for `owner`."""
+    """Keeps owner, token and open entries of a ledger. For the writer's thread, except `owner`."""
 
     def __init__(
         self,
         owner: int | None = None,
         on_disowned: Callable[[], None] = lambda: None,
-        on_begin_anew: Callable[[], None] = lambda: None,
+        on_restart: Callable[[], None] = lambda: None,
         former_batch_no: int = 0,
     ) -> None:
-        """`owner` as the lock has written it, None without one. `on_disowned()` hears that another stands there.
+        """Set up the fence; `owner` is the number that the lock wrote, None without one.
 
-        `on_begin_anew()` is called when everything was ended in the ledger: every session must end, and another begin.
-        `former_batch_no`: a batch that a former process is known to have committed.
+        `on_disowned()` is called when the database names another owner, `on_restart()` when everything was ended in the
+        ledger: every session must end, and another one start. `former_batch_no`: a batch that a former process is known
+        to have committed.
         """
         self.owner = owner
         self.open = OpenLedger()
         self.is_certain = False
-        """False: `find_out` must come first."""
+        """Whether changes are allowed; while False, `compare` must come first."""
         self.batch_no = 0
-        """The number of the last batch that is known to be committed."""
+        """Number of the last batch that is known to be committed."""
         self._on_disowned = on_disowned
-        self._on_begin_anew = on_begin_anew
+        self._on_restart = on_restart
         self._former_batch_no = former_batch_no
         self._number = 0
         self._token: int | None = None
@@ -58,31 +59,31 @@ class Fence:
         self._pending: tuple[int, Callable[[], None]] | None = None
 
     def next_batch(self, transaction: Transaction, ledger: Ledger) -> int:
-        """Take the next batch number for a commit of `ledger`; `landed` must follow when it is committed.
+        """Reserve the next batch number for a commit of `ledger`; `confirm` must follow the commit.
 
-        Raises DatabaseUnavailable when the ledger is another's, or not what the last commit left.
+        Raises DatabaseUnavailable when another process owns the ledger, or it is not as the last commit left it.
         """
         self._number = self._step(transaction, "next_own_batch", lambda: self.open.apply(ledger))
         return self._number
 
     def change(self, transaction: Transaction, then: Callable[[], None] = lambda: None) -> None:
-        """Begin another change of the ledger. `then` is what it means for `open`. Raises like `next_batch`."""
+        """Begin another change of the ledger; `then` applies it to `open`. Raises like `next_batch`."""
         self._step(transaction, "own_ledger", then)
 
-    def landed(self) -> None:
-        """The change that was begun last is committed."""
+    def confirm(self) -> None:
+        """Apply the change that was begun last, which is committed."""
         assert self._pending is not None  # noqa: S101 - it was begun
         self._token, then = self._pending
         self._pending = None
         self.batch_no = max(self.batch_no, self._number)
         then()
 
-    def find_out(self, transaction: Transaction, *, all_is_ours: bool) -> tuple[str, str] | None:
-        """Compare what the database holds with what was committed; the counter stays locked to the transaction's end.
+    def compare(self, transaction: Transaction, *, former_is_closed: bool) -> tuple[str, str] | None:
+        """Compare the database's ledger with what was committed; return an alarm's kind and detail where they differ.
 
-        Returns an alarm's kind and detail where they differ; then `end_all` must follow, in this transaction, and
-        `landed`. `all_is_ours`: no former process's sessions are open. Raises DatabaseUnavailable when the ledger is
-        another's.
+        After a difference `end_all` must follow, in this transaction, and `confirm`. The counter stays locked to the
+        transaction's end. `former_is_closed`: no former process's sessions are open. Raises DatabaseUnavailable when
+        another process owns the ledger.
         """
         sql = queries.load("gatherer")
         row = transaction.fetch_one(sql["lock_ledger"])
@@ -91,7 +92,7 @@ class Fence:
         if owner != self.owner:
             raise self._not_owned(owner)
         if self._pending is not None and token == self._pending[0]:
-            self.landed()
+            self.confirm()
             self.batch_no = int(number)
         elif not self._has_begun:
             self._token, self.batch_no = token, max(int(number), self._former_batch_no)
@@ -101,15 +102,14 @@ class Fence:
         elif token != self._token:
             return WENT_BACK, self._lost(number)
         self._pending = None
-        differs = difference(self.open.state(), _found(transaction), all_is_ours=all_is_ours)
+        differs = difference(self.open.state(), _found(transaction), former_is_closed=former_is_closed)
         return None if differs is None else (DIFFERS, differs)
 
     def end_all(self, transaction: Transaction, kind: str) -> None:
-        """End everything that the ledger holds open, with no more than its rows support; `landed` must follow.
+        """End everything that is open in the ledger, at what its rows support; `confirm` must follow.
 
-        A database that went back holds a beginning of what was committed: there each book subscription reached the last
-        number of its stream. Where a book subscription is open that should not be, nothing says where it ended: it
-        claims nothing.
+        A database that went back contains a prefix of what was committed: there each book subscription reached the last
+        number of its stream. A book subscription that is open but should not be has no known end: it claims nothing.
         """
         sql = queries.load("gatherer")
         token = secrets.randbits(_TOKEN_BITS)
@@ -131,7 +131,7 @@ class Fence:
     def _all_ended(self, batch_no: int) -> None:
         self._has_begun, self.batch_no = True, batch_no
         self.open.end_all()
-        self._on_begin_anew()
+        self._on_restart()
 
     def _step(self, transaction: Transaction, statement: str, then: Callable[[], None]) -> int:
         token = secrets.randbits(_TOKEN_BITS)

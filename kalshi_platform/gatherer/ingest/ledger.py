@@ -1,4 +1,4 @@
-"""Records of one batch → what its commit writes into the ledger. Pure.
+"""Derives from the records of one batch what its commit writes into the ledger. Pure.
 
 Every record that carries a positive number of a stream counts, in the order in which it was received; contiguous
 numbers become one segment. Any split of a record list into batches gives the same union of segments and the same
@@ -28,7 +28,7 @@ from kalshi_platform.market.records import (
 
 @dataclass
 class Segment:
-    """Contiguous numbers of one stream, and the exchange times of the deltas among them."""
+    """Holds contiguous numbers of one stream, and the exchange times of the deltas among them."""
 
     stream_id: int
     seq_from: int
@@ -36,7 +36,8 @@ class Segment:
     exchange_ts_min_us: int | None = None
     exchange_ts_max_us: int | None = None
 
-    def saw(self, exchange_ts_us: int) -> None:
+    def add_exchange_time(self, exchange_ts_us: int) -> None:
+        """Extend the times by one of a delta."""
         if self.exchange_ts_min_us is None or exchange_ts_us < self.exchange_ts_min_us:
             self.exchange_ts_min_us = exchange_ts_us
         if self.exchange_ts_max_us is None or exchange_ts_us > self.exchange_ts_max_us:
@@ -45,7 +46,7 @@ class Segment:
 
 @dataclass
 class BookSubscription:
-    """A book subscription that began in this batch; `seq_to` None while it lasts."""
+    """Describes a book subscription that started in this batch; `seq_to` is None while it lasts."""
 
     stream_id: int
     ticker: str
@@ -57,7 +58,7 @@ class BookSubscription:
 
 @dataclass(frozen=True)
 class Ending:
-    """The end of a book subscription that an earlier batch began: the open one with `seq_from` below `before`."""
+    """Describes the end of a book subscription of an earlier batch: the open one with `seq_from` below `before`."""
 
     stream_id: int
     ticker: str
@@ -68,7 +69,7 @@ class Ending:
 
 @dataclass
 class Ledger:
-    """Everything that one commit says besides its rows."""
+    """Holds everything that one commit writes besides its rows."""
 
     sessions_opened: list[SessionOpened] = field(default_factory=list)
     sessions_closed: list[SessionClosed] = field(default_factory=list)
@@ -86,7 +87,7 @@ def fold(records: Iterable[Record]) -> Ledger:
     """Return the ledger of `records`, which are in the order of their streams."""
     ledger = Ledger()
     running: dict[int, Segment] = {}
-    open_here: dict[tuple[int, str], BookSubscription] = {}
+    started: dict[tuple[int, str], BookSubscription] = {}
     lists: dict[type, list[object]] = {
         SessionOpened: ledger.sessions_opened,  # type: ignore[dict-item]
         SessionClosed: ledger.sessions_closed,  # type: ignore[dict-item]
@@ -99,22 +100,22 @@ def fold(records: Iterable[Record]) -> Ledger:
     for record in records:
         kind = type(record)
         if kind is BookDelta:  # nearly every record is one
-            segment = _numbered(record.stream_id, record.seq, running, ledger)  # type: ignore[union-attr]
+            segment = _count_number(record.stream_id, record.seq, running, ledger)  # type: ignore[union-attr]
             if segment is not None:
-                segment.saw(record.exchange_ts_us)  # type: ignore[union-attr, arg-type]
+                segment.add_exchange_time(record.exchange_ts_us)  # type: ignore[union-attr, arg-type]
         elif kind is BookSubscriptionStarted:
-            _start(record, open_here, ledger)  # type: ignore[arg-type]
+            _start_book_subscription(record, started, ledger)  # type: ignore[arg-type]
         elif kind is BookSubscriptionEnded:
-            _end(record, open_here, ledger)  # type: ignore[arg-type]
+            _end_book_subscription(record, started, ledger)  # type: ignore[arg-type]
         elif kind in lists:
             lists[kind].append(record)
         else:
-            _numbered(record.stream_id, record.seq, running, ledger)  # type: ignore[union-attr]
+            _count_number(record.stream_id, record.seq, running, ledger)  # type: ignore[union-attr]
     return ledger
 
 
-def _numbered(stream_id: int, seq: int, running: dict[int, Segment], ledger: Ledger) -> Segment | None:
-    """Count a number of a stream; return its segment, None for what has no place in a stream."""
+def _count_number(stream_id: int, seq: int, running: dict[int, Segment], ledger: Ledger) -> Segment | None:
+    """Add a number to its stream's segment; return that, or None for a number outside of streams."""
     segment = running.get(stream_id)
     if segment is not None and seq == segment.seq_to + 1:
         segment.seq_to = seq
@@ -127,19 +128,23 @@ def _numbered(stream_id: int, seq: int, running: dict[int, Segment], ledger: Led
     return segment
 
 
-def _start(record: BookSubscriptionStarted, open_here: dict[tuple[int, str], BookSubscription], ledger: Ledger) -> None:
+def _start_book_subscription(
+    record: BookSubscriptionStarted, started: dict[tuple[int, str], BookSubscription], ledger: Ledger
+) -> None:
     book_subscription = BookSubscription(record.stream_id, record.ticker, record.seq_from, record.exchange_index)
-    open_here[record.stream_id, record.ticker] = book_subscription
+    started[record.stream_id, record.ticker] = book_subscription
     ledger.book_subscriptions.append(book_subscription)
 
 
-def _end(record: BookSubscriptionEnded, open_here: dict[tuple[int, str], BookSubscription], ledger: Ledger) -> None:
-    book_subscription = open_here.pop((record.stream_id, record.ticker), None)
+def _end_book_subscription(
+    record: BookSubscriptionEnded, started: dict[tuple[int, str], BookSubscription], ledger: Ledger
+) -> None:
+    book_subscription = started.pop((record.stream_id, record.ticker), None)
     if book_subscription is not None:
         book_subscription.seq_to = record.seq_to
         book_subscription.end_reason = record.reason
         return
     # A newer snapshot ends a book subscription at the number where the next one starts: writing the same batch twice
-    # must not take the next one for the one that ended.
+    # must not mistake the next one for the one that ended.
     before = record.seq_to if record.reason == "snapshot" else record.seq_to + 1
     ledger.endings.append(Ending(record.stream_id, record.ticker, record.seq_to, record.reason, before))

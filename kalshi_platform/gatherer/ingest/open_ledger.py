@@ -1,8 +1,8 @@
-"""What is open in the ledger after the last commit, as the process that wrote it believes. Pure.
+"""Models what is open in the ledger after the last commit, as the process that wrote it expects. Pure.
 
-It follows what the statements of a commit do, so that it can be compared with what they left in the database: open
-sessions and streams, the last number of each open stream, and of each stream how many book subscriptions are open and
-where they began.
+The model applies what the statements of a commit do, so that it can be compared with the database: open sessions and
+streams, the last number of each open stream, and of each stream how many book subscriptions are open and where they
+started.
 """
 
 from __future__ import annotations
@@ -18,7 +18,10 @@ _SHOWN = 3
 
 @dataclass(frozen=True)
 class OpenState:
-    """Sessions; stream → last committed number (None: none yet); stream → (open books, sum of their seq_from)."""
+    """Holds what is open.
+
+    `streams`: stream → last committed number (None: none yet); `members`: stream → (open books, sum of their seq_from).
+    """
 
     sessions: frozenset[int] = frozenset()
     streams: Mapping[int, int | None] = field(default_factory=dict)
@@ -26,7 +29,7 @@ class OpenState:
 
 
 class OpenLedger:
-    """Of one process; changed by its writer's thread alone."""
+    """Keeps what one process has open. For its writer's thread."""
 
     def __init__(self) -> None:
         self._sessions: set[int] = set()
@@ -43,15 +46,15 @@ class OpenLedger:
 
     @property
     def subscriptions(self) -> int:
-        """Open book subscriptions of all streams."""
+        """Return the number of open book subscriptions of all streams."""
         return self._count
 
     def is_claimed(self, ledger: Ledger) -> bool:
-        """Whether this commit brought numbers of a stream in which markets are followed."""
+        """Return whether this commit has numbers of a stream with book subscriptions."""
         return any(segment.stream_id in self._members for segment in ledger.segments)
 
     def apply(self, ledger: Ledger) -> None:
-        """A commit of `ledger` has arrived. Once more changes nothing."""
+        """Apply a commit of `ledger`; applying it again changes nothing."""
         self._sessions |= {each.session_id for each in ledger.sessions_opened} - self._over
         for opened in ledger.streams_opened:
             if opened.stream_id not in self._over:
@@ -63,9 +66,9 @@ class OpenLedger:
         for ending in ledger.endings:
             seq = self._members.get(ending.stream_id, {}).get(ending.ticker)
             if seq is not None and seq < ending.before:
-                self._leave(ending.stream_id, ending.ticker, seq)
+                self._end_one(ending.stream_id, ending.ticker, seq)
         for book_subscription in ledger.book_subscriptions:
-            self._follow(book_subscription)
+            self._apply_start(book_subscription)
         for ended in ledger.streams_ended:
             self._over.add(ended.stream_id)
             self._finished.add(ended.stream_id)
@@ -77,17 +80,17 @@ class OpenLedger:
         self._sessions -= closed
 
     def end_book_subscriptions(self) -> None:
-        """Every book subscription was ended in the database."""
+        """End every book subscription, as the database did."""
         for stream_id, members in self._members.items():
             self._ended.setdefault(stream_id, {}).update(members)
         self._members, self._count = {}, 0
 
     def end_former(self, own_sessions: Iterable[int]) -> None:
-        """What is not of these sessions was ended in the database: a former process left it in the spool."""
+        """End everything that is not of these sessions, as the database did: former processes left it in the spool."""
         own = set(own_sessions)
         self._over |= self._sessions - own
         self._sessions &= own
-        # A stream that this process has not seen opened is not its own either.
+        # A stream without a recorded opening is of a former process, too.
         for stream_id in [each for each in self._streams if self._session_of.get(each) not in own]:
             self._over.add(stream_id)
             del self._streams[stream_id]
@@ -97,79 +100,81 @@ class OpenLedger:
             self._count -= len(members)
 
     def end_all(self) -> None:
-        """Everything was ended in the database."""
+        """End everything, as the database did."""
         self.end_book_subscriptions()
         self._over |= self._sessions | self._streams.keys()
         self._sessions, self._streams = set(), {}
 
     def state(self) -> OpenState:
-        """What the database should hold open."""
+        """Return what should be open in the database."""
         members = {stream: (len(each), sum(each.values())) for stream, each in self._members.items()}
         return OpenState(frozenset(self._sessions), dict(self._streams), members)
 
     def starts(self) -> list[tuple[int, str, int]]:
-        """Every open book subscription: stream, ticker, seq_from."""
+        """Return every open book subscription: stream, ticker, seq_from."""
         return [
             (stream, ticker, seq)
             for stream, members in self._members.items()
             for ticker, seq in members.items()
         ]  # fmt: skip
 
-    def _follow(self, book_subscription: BookSubscription) -> None:
+    def _apply_start(self, book_subscription: BookSubscription) -> None:
         stream_id, ticker, seq = book_subscription.stream_id, book_subscription.ticker, book_subscription.seq_from
         if stream_id in self._finished:
             return
         if book_subscription.seq_to is not None:
             if self._members.get(stream_id, {}).get(ticker) == seq:
-                self._leave(stream_id, ticker, seq)
-            self._has_ended(stream_id, ticker, seq)
+                self._end_one(stream_id, ticker, seq)
+            self._remember_end(stream_id, ticker, seq)
         elif seq > self._ended.get(stream_id, {}).get(ticker, 0):
             members = self._members.setdefault(stream_id, {})
             self._count += ticker not in members
             members[ticker] = seq
 
-    def _leave(self, stream_id: int, ticker: str, seq: int) -> None:
+    def _end_one(self, stream_id: int, ticker: str, seq: int) -> None:
         members = self._members[stream_id]
         del members[ticker]
         self._count -= 1
         if not members:
             del self._members[stream_id]
-        self._has_ended(stream_id, ticker, seq)
+        self._remember_end(stream_id, ticker, seq)
 
-    def _has_ended(self, stream_id: int, ticker: str, seq: int) -> None:
+    def _remember_end(self, stream_id: int, ticker: str, seq: int) -> None:
         ended = self._ended.setdefault(stream_id, {})
         ended[ticker] = max(seq, ended.get(ticker, 0))
 
 
-def difference(believed: OpenState, found: OpenState, *, all_is_ours: bool) -> str | None:
-    """Say how `found`, the database's, differs; None: it does not.
+def difference(expected: OpenState, found: OpenState, *, former_is_closed: bool) -> str | None:
+    """Describe how `found`, the database's state, differs from `expected`; None if it does not.
 
-    Before `all_is_ours` a former process's sessions are still open there, and only what is believed is looked for.
+    Before `former_is_closed` a former process's sessions are still open there, and only missing entries count.
     """
-    said: list[str] = []
-    _compare("sessions", believed.sessions, found.sessions, said, all_is_ours=all_is_ours)
-    _compare("streams", believed.streams.keys(), found.streams.keys(), said, all_is_ours=all_is_ours)
-    for stream, last in believed.streams.items():
+    differences: list[str] = []
+    _compare("sessions", expected.sessions, found.sessions, differences, former_is_closed=former_is_closed)
+    _compare("streams", expected.streams.keys(), found.streams.keys(), differences, former_is_closed=former_is_closed)
+    for stream, last in expected.streams.items():
         there = found.streams.get(stream)
         if stream in found.streams and there != last:
-            said.append(f"stream {stream} is committed to {last}, and to {there} there")
-    ours = {stream: each for stream, each in believed.members.items() if found.members.get(stream) != each}
-    theirs = [stream for stream in found.members if stream not in believed.members] if all_is_ours else []
+            differences.append(f"stream {stream} is committed to {last}, and to {there} there")
+    ours = {stream: each for stream, each in expected.members.items() if found.members.get(stream) != each}
+    theirs = [stream for stream in found.members if stream not in expected.members] if former_is_closed else []
     for stream in [*ours, *theirs][:_SHOWN]:
-        mine, there_open = believed.members.get(stream, (0, 0))[0], found.members.get(stream, (0, 0))[0]
+        mine, there_open = expected.members.get(stream, (0, 0))[0], found.members.get(stream, (0, 0))[0]
         others = " (not the same ones)" if mine == there_open else ""
-        said.append(f"stream {stream}: {mine} books are followed, {there_open} there{others}")
-    return "; ".join(said) or None
+        differences.append(f"stream {stream}: {mine} books are followed, {there_open} there{others}")
+    return "; ".join(differences) or None
 
 
-def _compare(what: str, mine: AbstractSet[int], there: AbstractSet[int], said: list[str], *, all_is_ours: bool) -> None:
-    lost, strange = mine - there, there - mine if all_is_ours else set[int]()
+def _compare(
+    what: str, mine: AbstractSet[int], there: AbstractSet[int], differences: list[str], *, former_is_closed: bool
+) -> None:
+    lost, unexpected = mine - there, there - mine if former_is_closed else set[int]()
     if lost:
-        said.append(f"{what} not open there: {_some(lost)}")
-    if strange:
-        said.append(f"{what} open only there: {_some(strange)}")
+        differences.append(f"{what} not open there: {_shown_ids(lost)}")
+    if unexpected:
+        differences.append(f"{what} open only there: {_shown_ids(unexpected)}")
 
 
-def _some(ids: AbstractSet[int]) -> str:
+def _shown_ids(ids: AbstractSet[int]) -> str:
     shown = ", ".join(str(each) for each in sorted(ids)[:_SHOWN])
     return shown if len(ids) <= _SHOWN else f"{shown} and {len(ids) - _SHOWN} more"

@@ -1,4 +1,4 @@
-"""While the database takes nothing: when it is asked again, and what is said of it, once and not at every attempt."""
+"""Decides when a failing database is tried again, and logs each kind of failure once, not at every attempt."""
 
 from __future__ import annotations
 
@@ -9,43 +9,43 @@ from kalshi_platform.gatherer.ingest.writer_counters import WriterCounters
 from kalshi_platform.monitoring.event_log import event_logger
 
 _FIRST_RETRY_S = 0.2
-_SAY_AGAIN_S = 300.0
+_LOG_AGAIN_S = 300.0
 _log = event_logger(__name__)
 
 
 class Outage:
-    """Attempts that failed in a row. One thread writes it, any may read."""
+    """Counts attempts that failed in a row, as a circuit breaker. One thread writes it, any may read."""
 
     def __init__(self, name: str, clock: Clock, counters: WriterCounters, retry_max_s: float) -> None:
         self.failures = 0
         self.retry_at = 0.0
-        """Monotonic time before which another attempt makes no sense."""
+        """Monotonic time of the next attempt."""
         self._name = name
         self._clock = clock
         self._counters = counters
         self._retry_max_s = retry_max_s
         self._since = 0.0
-        self._said_at: dict[str, float] = {}
+        self._logged_at: dict[str, float] = {}
 
     def is_due(self) -> bool:
-        """Whether the database may be asked (again)."""
+        """Return whether the database may be tried (again)."""
         return self._clock.monotonic() >= self.retry_at
 
     def failed(self, error: Exception) -> None:
-        """An attempt failed: the next one is due later and later. A new reason is logged at once, an old one rarely."""
+        """Count a failed attempt and delay the next; log a new kind of failure at once, a known one rarely."""
         now = self._clock.monotonic()
-        kind, reason = _told(error)
+        kind, reason = _describe(error)
         counters = self._counters
         if self.failures == 0:
             self._since = now
             counters.outages += 1
-            self._said_at = {}
-        if kind not in self._said_at:
+            self._logged_at = {}
+        if kind not in self._logged_at:
             _log.warning(
                 "writes_failing", gatherer=self._name, kind=kind, error=reason, consequence="records go to the spool"
             )
-            self._said_at[kind] = now
-        elif now - self._said_at[kind] >= _SAY_AGAIN_S:
+            self._logged_at[kind] = now
+        elif now - self._logged_at[kind] >= _LOG_AGAIN_S:
             _log.warning(
                 "writes_still_failing",
                 gatherer=self._name,
@@ -54,13 +54,13 @@ class Outage:
                 attempts=self.failures + 1,
                 error=reason,
             )
-            self._said_at[kind] = now
+            self._logged_at[kind] = now
         self.failures += 1
         counters.database_error, counters.database_failure = reason, kind
         self.retry_at = now + exponential(_FIRST_RETRY_S, self._retry_max_s, self.failures - 1)
 
     def over(self) -> None:
-        """The database took a write."""
+        """Reset after a write that the database accepted."""
         if self.failures:
             lasted_s = self._clock.monotonic() - self._since
             _log.info("writes_resumed", gatherer=self._name, after_s=round(lasted_s, 1))
@@ -69,8 +69,8 @@ class Outage:
         self._counters.database_error = self._counters.database_failure = None
 
 
-def _told(error: Exception) -> tuple[str, str]:
-    """In a few words and in full."""
+def _describe(error: Exception) -> tuple[str, str]:
+    """Return the kind and the full text of a failure."""
     if isinstance(error, DatabaseUnavailable):
         return error.kind, str(error)
     if isinstance(error, StatementRejected):

@@ -1,8 +1,7 @@
-"""The way aside: a record that must not, or cannot, be written as it is becomes a dead letter, and what rested on it
-ends. Pure.
+"""Turns records that must not, or cannot, be written into dead letters, and ends the claims on them. Pure.
 
-No record is so odd that it may hold up those behind it: texts are made storable, numbers that no column holds are left
-out, and what the letter cannot say in its columns it says in its bytes.
+No record may block those behind it: texts are made storable, numbers that no column can hold are left out, and the
+letter's bytes contain what its columns cannot.
 """
 
 from __future__ import annotations
@@ -36,13 +35,13 @@ from kalshi_platform.market.units import INT64_MAX
 OUT_OF_BOUNDS = "out_of_bounds"
 UNWRITABLE = "unwritable"
 PARTITIONS_OF_A_BATCH = 24
-"""A commit touches at most so many hours of its tables: each takes places in the server's lock table until its end."""
+"""Most hours of its tables that a commit touches: each occupies the server's lock table until its end."""
 Dated = BookDelta | Trade | TickerUpdate
-_DATED = (BookDelta, Trade, TickerUpdate)
+_ROWS_WITH_EXCHANGE_TIME = (BookDelta, Trade, TickerUpdate)
 _LONGEST_DETAIL = 1_000
 _PAYLOAD_KEPT = 64 * 1024
-# Texts of the ledger that say something and name nothing: they may be written otherwise than they came.
-_REMARKS: dict[type, tuple[str, ...]] = {
+# Texts of the ledger that describe and identify nothing: they may be written in an escaped form.
+_FREE_TEXTS: dict[type, tuple[str, ...]] = {
     SessionOpened: ("connection", "url"),
     SessionClosed: ("reason",),
     StreamOpened: ("channel",),
@@ -52,23 +51,22 @@ _REMARKS: dict[type, tuple[str, ...]] = {
 
 
 def split_out_of_range(
-    records: Sequence[Record], is_believed: Callable[[Dated], bool], limit: DeadLetterLimit | None = None
+    records: Sequence[Record], is_accepted: Callable[[Dated], bool], limit: DeadLetterLimit | None = None
 ) -> tuple[list[Record], tuple[Dated, ...]]:
-    """Turn rows with unbelievable exchange times into dead letters; a market's book subscription ends before such a
-    delta.
+    """Turn rows whose exchange time is not accepted into dead letters; return the records, and those rows.
 
-    Of the letters a sample is kept where there is a `limit`.
+    A market's book subscription ends before such a delta. With a `limit` only a sample of the letters is kept.
     """
     kept: list[Record] = []
     out_of_range: list[Dated] = []
     for record in records:
-        if isinstance(record, _DATED) and not is_believed(record):
+        if isinstance(record, _ROWS_WITH_EXCHANGE_TIME) and not is_accepted(record):
             out_of_range.append(record)
             detail = (
                 f"exchange time {datetime_text(record.exchange_ts_us)} is outside the accepted bounds, or far from its"
                 f" receipt ({datetime_text(record.received_at_ns // 1_000)}) and from the message before it"
             )
-            kept.extend(sampled(as_dead_letter(record, OUT_OF_BOUNDS, detail), limit))
+            kept.extend(sampled(to_dead_letter(record, OUT_OF_BOUNDS, detail), limit))
         else:
             kept.append(record)
     if out_of_range and limit is not None:
@@ -76,16 +74,16 @@ def split_out_of_range(
     return kept, tuple(out_of_range)
 
 
-def as_dead_letter(
+def to_dead_letter(
     record: Record, reason: str, detail: str, started: BookSubscriptionStarted | None = None
 ) -> list[Record]:
-    """Put a record aside; what a delta or snapshot would have claimed is taken back.
+    """Return the dead letter of a record, and entries that withdraw the claim of a delta or snapshot.
 
-    `started` is the book subscription that begins at the snapshot `record`. It may be committed before this or after,
-    so what is left of it is a book subscription that ends before it begins and claims nothing.
+    `started` is the book subscription that starts at the snapshot `record`. It may be committed before this or after,
+    so it becomes a book subscription that ends before it starts and claims nothing.
     """
-    stream_id: int = _held(getattr(record, "stream_id", NO_STREAM))
-    seq: int = _held(getattr(record, "seq", 0))
+    stream_id: int = _storable_number(getattr(record, "stream_id", NO_STREAM))
+    seq: int = _storable_number(getattr(record, "seq", 0))
     ticker: str | None = getattr(record, "ticker", None)
     letter = DeadLetter(
         received_at_ns=getattr(record, "received_at_ns", 0),
@@ -105,7 +103,7 @@ def as_dead_letter(
 
 
 def sampled(records: Sequence[Record], limit: DeadLetterLimit | None) -> list[Record]:
-    """Leave out the dead letters that are to be counted only; the number that one took is taken all the same."""
+    """Leave out the dead letters that are only counted; the numbers that they consumed are still recorded."""
     left: list[Record] = []
     for record in records:
         if (
@@ -120,9 +118,9 @@ def sampled(records: Sequence[Record], limit: DeadLetterLimit | None) -> list[Re
 
 
 def bare(letter: DeadLetter) -> DeadLetter:
-    """A dead letter that was refused as it was, without whatever may have been wrong with it.
+    """Return a refused dead letter without the values that may have caused the refusal.
 
-    It has no place in its stream any more: if the number was what was refused, it is missing there.
+    It has no place in its stream any more: if the number was the cause, it is missing there.
     """
     place = f"stream {letter.stream_id}, number {letter.seq}: "
     return DeadLetter(
@@ -137,15 +135,15 @@ def bare(letter: DeadLetter) -> DeadLetter:
     )
 
 
-def with_readable_remarks(record: Record) -> Record:
-    """The same entry of the ledger with remarks that can be stored; the record itself where that changes nothing."""
-    texts = {name: getattr(record, name) for name in _REMARKS.get(type(record), ())}
+def with_readable_texts(record: Record) -> Record:
+    """Return an entry of the ledger with texts that can be stored; the record itself where nothing changes."""
+    texts = {name: getattr(record, name) for name in _FREE_TEXTS.get(type(record), ())}
     changed = {name: readable(text) for name, text in texts.items() if readable(text) != text}
     return msgspec.structs.replace(record, **changed) if changed else record
 
 
-def of_few_hours(records: Sequence[Record]) -> list[Sequence[Record]]:
-    """Cut records, in their order, so that the rows of each part lie in few hours of their tables."""
+def split_by_hours(records: Sequence[Record]) -> list[Sequence[Record]]:
+    """Split records, in their order, so that the rows of each part lie in few hours of their tables."""
     parts: list[Sequence[Record]] = []
     start = 0
     touched: set[tuple[type, int]] = set()
@@ -163,7 +161,7 @@ def of_few_hours(records: Sequence[Record]) -> list[Sequence[Record]]:
 
 
 def datetime_text(value_us: int) -> str:
-    """A moment for people, also when it is beyond what datetime can hold."""
+    """Return a time as text, also when it is beyond the range of datetime."""
     try:
         return datetime_from_us(value_us).isoformat()
     except OverflowError:
@@ -171,16 +169,16 @@ def datetime_text(value_us: int) -> str:
 
 
 def _partition_us(record: Record) -> int | None:
-    """The time by which a row is put into a partition; None for an entry of the ledger."""
-    if isinstance(record, _DATED):
+    """Return the time that decides a row's partition; None for an entry of the ledger."""
+    if isinstance(record, _ROWS_WITH_EXCHANGE_TIME):
         return record.exchange_ts_us
     if isinstance(record, BookSnapshot):
         return record.snapshot_ts_us
     return record.received_at_ns // 1_000 if isinstance(record, LifecycleEvent | DeadLetter) else None
 
 
-def _held(number: int) -> int:
-    """A number that a column can hold; 0 stands for none."""
+def _storable_number(number: int) -> int:
+    """Return the number, or 0 where no column can hold it."""
     return number if -INT64_MAX <= number <= INT64_MAX else 0
 
 

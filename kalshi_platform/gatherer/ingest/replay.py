@@ -1,4 +1,4 @@
-"""The spool → the database: oldest first, batch by batch, whatever was lost declared where it stood."""
+"""Writes the spool to the database: oldest first, in batches, with corrupt ranges recorded where they stood."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from kalshi_platform.errors import DatabaseUnavailable
 from kalshi_platform.gatherer.ingest.backlog import Backlog
 from kalshi_platform.gatherer.ingest.batch_writer import BatchRefused, BatchWriter
 from kalshi_platform.gatherer.ingest.outage import Outage
-from kalshi_platform.gatherer.ingest.sizes import memory_of
+from kalshi_platform.gatherer.ingest.puts import memory_of
 from kalshi_platform.gatherer.ingest.writer_counters import WriterCounters
 from kalshi_platform.gatherer.journal.spool_file import CorruptRange
 from kalshi_platform.market.records import Record
@@ -16,7 +16,7 @@ from kalshi_platform.storage.sqlstate import STATEMENT_TIMEOUT
 
 
 class Replay:
-    """Writes what is on disk, from the writer's thread."""
+    """Writes the records on disk, from the writer's thread."""
 
     def __init__(
         self,
@@ -30,11 +30,11 @@ class Replay:
         former_file: int | None,
         wait: Callable[[], bool],
     ) -> None:
-        """`batch_rows`: of the first batches and of the largest; they grow as long as the spool does not run empty,
-        and end at about `batch_bytes` of memory.
-        `former_file`: the last one of the spool that a former process wrote.
+        """Set up the replay.
 
-        `wait` keeps what comes until the next attempt is due, and returns False when it is time to stop.
+        `batch_rows`: rows of the first batches and of the largest; they grow as long as the spool does not run empty,
+        up to about `batch_bytes` of memory. `former_file`: the last file of the spool that a former process wrote.
+        `wait` spills new records until the next attempt is due, and returns False when it is time to stop.
         """
         self._backlog = backlog
         self._committer = committer
@@ -48,20 +48,20 @@ class Replay:
         self._wait = wait
 
     def step(self) -> None:
-        """Write one batch. While the database is away it stays in memory and is tried again; newer records go to disk.
+        """Write one batch; while the database is unavailable, retry it from memory, and newer records go to disk.
 
-        Raises what no waiting helps against; the batch is read again then, after `Spool.rewind`.
+        Raises other errors than DatabaseUnavailable; the batch is then read again, after `Spool.rewind`.
         """
         batch, size, damage = self._next_batch()
         self._backlog.replaying(len(batch), size)
         try:
-            if batch and not self._insist(lambda: self._commit(batch)):
+            if batch and not self._retry_until_written(lambda: self._commit(batch)):
                 return
             self._counters.replayed += len(batch)
-            if damage is not None and not self._insist(lambda: self._declare(damage)):
+            if damage is not None and not self._retry_until_written(lambda: self._declare(damage)):
                 return
             self._backlog.spool.drop_read()
-            # Large commits cost less per row: with small ones a busy exchange might never be caught up with.
+            # Large commits cost less per row: with small ones the replay might never catch up with a busy exchange.
             self._rows = self._least_rows if self._backlog.spool.is_empty() else min(self._most_rows, 2 * self._rows)
         finally:
             self._backlog.replaying(0, 0)
@@ -75,19 +75,19 @@ class Replay:
             if block is None:
                 break
             if isinstance(block, CorruptRange):
-                # What stands before it must be committed without what stands behind it.
+                # The records before it must be committed without those after it.
                 return batch, size, block
             batch += block
             size += memory_of(block)
         return batch, size, None
 
-    def _insist(self, act: Callable[[], None]) -> bool:
+    def _retry_until_written(self, act: Callable[[], None]) -> bool:
         while True:
             try:
                 act()
             except DatabaseUnavailable as error:
                 self._outage.failed(error)
-                # It may have been too much for the time that a statement may take.
+                # The batch may have been too large for the statement timeout.
                 is_smaller_next = error.kind == STATEMENT_TIMEOUT and self._rows > self._least_rows
             else:
                 self._outage.over()

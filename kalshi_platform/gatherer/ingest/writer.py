@@ -1,10 +1,10 @@
-"""Records from every thread → commits. Nothing is dropped.
+"""Commits the records of all threads; none is dropped.
 
-A bounded queue is flushed at rows or age, one transaction per flush. While the database is away, what the queue holds
-goes to the spool on disk instead, at the same pace, and is replayed in order, before anything newer, when it returns;
-the same happens to the overflow of a database that is too slow. What a former process left in the spool comes first.
-With neither database nor disk to write to, and a full queue, the writer is stalled: who receives must end the session,
-so that coverage ends with what was stored, and begin anew when there is room.
+A bounded queue is flushed at rows or age, one transaction per flush. While the database is unavailable, the queue's
+records go to the spool on disk instead, at the same pace, and are replayed in order, before anything newer, when it
+returns; so does the overflow of a database that is too slow. Records that a former process left in the spool come
+first. With neither database nor disk to write to, and a full queue, the writer is stalled: connections must end their
+sessions, so that coverage ends with what was stored, and open others when there is room.
 """
 
 from __future__ import annotations
@@ -29,13 +29,13 @@ from kalshi_platform.monitoring.event_log import event_logger
 from kalshi_platform.storage.partitions import PartitionBounds
 from kalshi_platform.storage.pool import Database
 
-# Beyond the time a stop may take: a statement under way may end, and what is left be put on disk.
+# Added to the time of a stop: a running statement may end, and the rest is written to disk.
 _LAST_STEP_S = 1.0
 _log = event_logger(__name__)
 
 
 class Writer:
-    """One thread owns the database; `put` may be called from any other."""
+    """Owns the database in one thread; `put` may be called from any other."""
 
     def __init__(
         self,
@@ -51,11 +51,14 @@ class Writer:
         fence: Fence | None = None,
         on_alarm: Callable[[str], None] | None = None,
     ) -> None:
-        """`on_lost_claim(tickers)` hears of markets whose book subscription the writer ended: they need a snapshot.
-        `on_lost_sessions()` is called when records of this process were lost, and with them perhaps how its sessions,
-        streams and book subscriptions began: every session must end, and another begin.
+        """Set up the writer.
 
-        Once `ending` is set, `put` no longer waits for room. `fence`: whose the ledger is. `on_alarm(kind)` counts.
+        `on_lost_claim(tickers)` receives markets whose book subscription the writer ended: they need a snapshot.
+        `on_lost_sessions()` is called when records of this process were lost, perhaps with the start of its sessions,
+        streams and book subscriptions: every session must end, and another one start.
+
+        Once `ending` is set, `put` no longer waits for room. `fence` guards the ledger. `on_alarm(kind)` is called for
+        each alarm.
         """
         self.counters = counters = WriterCounters()
         self._settings = settings
@@ -79,71 +82,71 @@ class Writer:
             settings.dead_letter_days,
         )
         self._compare_at = clock.monotonic() + settings.ledger_compare_interval_s
-        # What a former process left on disk.
+        # The last file that a former process left on disk.
         self._former_file = spool.last_number()
         batch_rows = (settings.flush_rows, settings.queue_rows)
         self._replay = Replay(
             self._backlog, self._committer, self._outage, counters, batch_rows, settings.queue_bytes, own_sessions,
-            self._former_file, self._hold_out,
+            self._former_file, self._spill_until_due,
         )  # fmt: skip
         self._stop_by: float | None = None
         self._thread: threading.Thread | None = None
         self._abandoned = False
 
-    # -- any thread
+    # -- called from any thread
 
     def put(self, records: Sequence[Record]) -> None:
-        """Take records, in their order. Returns at once, unless memory is full: then after a write to disk.
+        """Append records, in their order, without waiting; with a full memory after a write to disk.
 
-        Where the disk takes nothing either it waits a little, and not at all when the database is away: see
+        If the disk cannot be written either it waits a little, and not at all while the database is unavailable: see
         `is_stalled`.
         """
         if records:
             self._backlog.put(records)
 
     def put_blocking(self, records: Sequence[Record]) -> None:
-        """Take records that the exchange did not push: their thread waits while the writer is stalled."""
+        """Append records that were requested from the exchange; their thread waits while the writer is stalled."""
         self.wait_for_room()
         self.put(records)
 
     def wait_for_room(self) -> None:
-        """Return when the writer is not (or no longer) stalled, or at the end."""
+        """Wait while the writer is stalled, at most until the end."""
         self._backlog.wait_for_room()
 
     def queued(self) -> int:
-        """Records in memory that are neither committed nor on disk."""
+        """Return the number of records in memory that are neither committed nor on disk."""
         return self._backlog.queued()
 
     def held_bytes(self) -> int:
-        """About the memory of all records that are not committed, in bytes."""
-        return self._backlog.held_bytes()
+        """Return about the bytes in memory of all uncommitted records."""
+        return self._backlog.uncommitted_bytes()
 
     def is_settled(self) -> bool:
-        """Whether everything that was put is committed."""
+        """Return whether everything that was put is committed."""
         return self._backlog.is_settled()
 
     @property
     def database_is_away(self) -> bool:
-        """Whether the last attempt to write failed."""
+        """Return whether the last attempt to write failed."""
         return self._outage.failures > 0
 
     @property
     def failures(self) -> int:
-        """Attempts in a row that failed."""
+        """Return the number of attempts that failed in a row."""
         return self._outage.failures
 
     @property
     def is_stalled(self) -> bool:
-        """Whether memory is full and neither database nor disk takes what it holds: nothing may be received then."""
+        """Return whether memory is full, and database and disk cannot be written: nothing may be received then."""
         return self._backlog.is_stalled
 
     @property
-    def trouble(self) -> str | None:
-        """Why it is stalled and what helps; None when it is not."""
-        return self._backlog.trouble() if self._backlog.is_stalled else None
+    def stall_reason(self) -> str | None:
+        """Return why the writer is stalled, and the remedy; None when it is not."""
+        return self._backlog.stall_reason() if self._backlog.is_stalled else None
 
     def spool_bytes(self) -> int:
-        """Bytes waiting on disk."""
+        """Return the bytes of the spool on disk."""
         return self._spool.bytes_on_disk()
 
     def status(self) -> WriterStatus:
@@ -174,7 +177,7 @@ class Writer:
             outages=counters.outages,
             disk_error=counters.disk_error,
             stalled=self.is_stalled,
-            stall_reason=self.trouble,
+            stall_reason=self.stall_reason,
             stalls=counters.stalls,
             lag_p50_ms=p50_ms,
             lag_p99_ms=p99_ms,
@@ -183,7 +186,7 @@ class Writer:
         )
 
     def ledger_status(self) -> LedgerStatus:
-        """Return what the committed ledger holds."""
+        """Return the status of the committed ledger."""
         counters, now_s = self.counters, self._clock.monotonic()
         return LedgerStatus(
             subscriptions=counters.subscriptions,
@@ -202,20 +205,19 @@ class Writer:
 
     @property
     def was_started(self) -> bool:
-        """Whether the thread was started."""
+        """Return whether the thread was started."""
         return self._thread is not None
 
     def is_alive(self) -> bool:
-        """Whether the thread runs."""
+        """Return whether the thread runs."""
         return self._thread is not None and self._thread.is_alive()
 
     def stop(self, timeout_s: float, on_wait: Callable[[str], None] = lambda _: None) -> bool:
-        """Write what is left, for at most about `timeout_s`; the rest stays on disk. Return whether nothing is left.
+        """Write the remaining records, for at most about `timeout_s`; return whether none is left on disk.
 
-        `on_wait(what)` is told now and then what it still waits for.
-
-        A database that gives no answer at all is not waited for any longer: what it was given goes to disk, too, and
-        is written again by the next start. If it did arrive, that changes nothing.
+        `on_wait(what)` receives now and then what the stop still waits for. A database that does not answer at all is
+        abandoned: its records go to disk, too, and are written again by the next start, which changes nothing if they
+        were committed.
         """
         self._stop_by = self._clock.monotonic() + timeout_s
         self._backlog.close()
@@ -223,20 +225,20 @@ class Writer:
             give_up_at = self._stop_by + _LAST_STEP_S
             while not ended(self._thread, max(0.0, min(WAIT_REPORT_S, give_up_at - self._clock.monotonic()))):
                 if self._clock.monotonic() >= give_up_at:
-                    self._abandon()
+                    self._abandon_thread()
                     break
-                on_wait(self._waits_for())
+                on_wait(self._pending_work())
         self._spool.close()
         return self._spool.is_empty() and not self.queued()
 
-    def _waits_for(self) -> str:
+    def _pending_work(self) -> str:
         if self._outage.failures:
             return f"the database ({self.counters.database_failure})"
         on_disk = self._spool.bytes_on_disk()
         return f"the last commit ({self.queued():,} records in memory, {on_disk:,} bytes on disk)"
 
-    def _abandon(self) -> None:
-        """Take from the thread, which hangs in the database, what it holds."""
+    def _abandon_thread(self) -> None:
+        """Write the records of the thread, which hangs in the database, to disk."""
         with self._backlog.changed:
             self._abandoned = True
             _log.error(
@@ -254,7 +256,7 @@ class Writer:
                 done = self._step()
             except _Abandoned:
                 return
-            except Exception as error:  # noqa: BLE001 - the last line: whatever it is, capture goes on
+            except Exception as error:  # noqa: BLE001 - the last line of defence: after any error capture goes on
                 if self._abandoned:
                     return
                 self._spool.rewind()
@@ -275,7 +277,7 @@ class Writer:
                 now = self._clock.monotonic()
                 deadlines = []
                 if self.counters.disk_error is not None and not outage.is_due():
-                    # Nothing can be written anywhere before the database is asked again.
+                    # Nothing can be written anywhere before the next attempt.
                     deadlines.append(outage.retry_at)
                 elif backlog.is_worth_a_commit():
                     return
@@ -290,7 +292,7 @@ class Writer:
 
     def _step(self) -> bool:
         """Write one batch; return whether nothing is left to write."""
-        self._leave_if_abandoned()
+        self._exit_if_abandoned()
         records = self._backlog.take()
         if records:
             self._write(records)
@@ -298,7 +300,7 @@ class Writer:
             return False
         if not self._spool.is_empty():
             self._replay.step()
-            self._leave_if_abandoned()
+            self._exit_if_abandoned()
         if not self._committer.former_is_closed:
             self._close_former()
         if self._stop_by is None and self._clock.monotonic() >= self._compare_at and self._outage.is_due():
@@ -312,49 +314,49 @@ class Writer:
         return done
 
     def _write(self, records: list[Record]) -> None:
-        """Commit records that come directly from memory; what cannot be committed now goes to disk."""
+        """Commit records directly from memory; those that cannot be committed now go to disk."""
         if not self._outage.is_due():
             self._backlog.failed()
             return
         try:
             self._committer.commit(records, repeated=False)
         except BatchRefused:
-            self._leave_if_abandoned()
-            # On disk first: a process that dies between two parts of it has lost none of them.
+            self._exit_if_abandoned()
+            # On disk first: a process that dies between two parts loses none of them.
             if self._backlog.failed():
                 return
             self._write_refused()
-        except Exception as error:  # noqa: BLE001 - whatever it is, the records must not be lost
-            self._leave_if_abandoned()
+        except Exception as error:  # noqa: BLE001 - after any error the records must not be lost
+            self._exit_if_abandoned()
             if not isinstance(error, KalshiPlatformError):
                 _log.exception("batch_failed", gatherer=self._settings.name, consequence="it goes to the spool")
             self._outage.failed(error)
             self._backlog.failed()
         else:
-            self._arrived()
+            self._confirm_commit()
 
     def _write_refused(self) -> None:
-        """A refused batch that the disk does not take either: part by part, from memory."""
+        """Commit a refused batch part by part from memory, because the disk cannot be written either."""
         try:
             self._committer.commit_parts(self._backlog.take())
         except Exception as error:  # noqa: BLE001 - as above
-            self._leave_if_abandoned()
+            self._exit_if_abandoned()
             self._outage.failed(error)
             self._backlog.failed()
         else:
-            self._arrived()
+            self._confirm_commit()
 
-    def _arrived(self) -> None:
-        self._leave_if_abandoned()
+    def _confirm_commit(self) -> None:
+        self._exit_if_abandoned()
         self._outage.over()
         self._backlog.landed()
 
-    def _hold_out(self) -> bool:
-        """Put on disk what comes until the next attempt is due; return False when it is time to stop."""
+    def _spill_until_due(self) -> bool:
+        """Spill new records to disk until the next attempt is due; return False when it is time to stop."""
         backlog = self._backlog
         with backlog.changed:
             while True:
-                self._leave_if_abandoned()
+                self._exit_if_abandoned()
                 if self._stop_by is not None:
                     return False
                 if backlog.waiting():
@@ -375,8 +377,8 @@ class Writer:
             return
         self._outage.over()
 
-    def _leave_if_abandoned(self) -> None:
-        """After a database that gave no answer did: go on, unless `stop` has taken everything away meanwhile."""
+    def _exit_if_abandoned(self) -> None:
+        """Raise if `stop` abandoned this thread while the database did not answer."""
         if self._abandoned:
             raise _Abandoned
 
@@ -395,4 +397,4 @@ class Writer:
 
 
 class _Abandoned(Exception):
-    """The thread was given up: what it held is on disk, and it must touch nothing any more."""
+    """Ends the abandoned thread: its records are on disk, and it must not change anything any more."""

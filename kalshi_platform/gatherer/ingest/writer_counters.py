@@ -1,4 +1,4 @@
-"""What the writer counts, for heartbeats and reports."""
+"""Defines the writer's counters, for heartbeats and reports."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from kalshi_platform.monitoring.metrics import LatencyHistogram
 
 @dataclass
 class WriterCounters:
-    """Totals since the start. The writer's thread counts, others read."""
+    """Counts since the start; the writer's thread writes it, others read."""
 
     records_put: int = 0
     commits: int = 0
@@ -21,19 +21,19 @@ class WriterCounters:
     most_held: int = 0
     """Most records that were in memory at once."""
     most_held_bytes: int = 0
-    """About how many bytes of memory that was."""
+    """About the bytes of memory that was."""
     last_commit_ns: int = 0
     batch_no: int = 0
-    """Of the last commit."""
+    """Batch number of the last commit."""
     subscriptions: int = 0
-    """Markets that the committed ledger follows, once for each stream."""
+    """Open book subscriptions of the committed ledger."""
     last_claim_s: float | None = None
-    """When a commit last brought numbers of a stream in which markets are followed, by the monotonic clock."""
+    """When a commit last had numbers of a stream with book subscriptions, by the monotonic clock."""
     compared_s: float | None = None
-    """When the ledger was last compared with what was committed."""
+    """When the ledger was last compared with what was committed, by the monotonic clock."""
     ledger_alarm: str | None = None
     ledger_alarm_s: float | None = None
-    """How and when they differed the last time."""
+    """What the last difference was, and when it was found."""
     database_error: str | None = None
     database_failure: str | None = None
     """The kind of the failure that lasts: `unreachable`, `read only`, `wrong password`, …"""

@@ -1,1 +1,1 @@
-"""Append-only files that hold what the database could not take yet."""
+"""Stores records in append-only files while the database cannot be written."""

@@ -1,4 +1,4 @@
-"""Records ↔ bytes, for the spool: exact, typed, compressed."""
+"""Encodes records as bytes for the spool, and decodes them: exact, typed, compressed."""
 
 from __future__ import annotations
 
@@ -32,15 +32,15 @@ _TYPES: tuple[type[Any], ...] = (
 )
 _CODES = {kind: code for code, kind in enumerate(_TYPES)}
 _encoder = msgspec.msgpack.Encoder()
-# A record with a number beyond 64 bits, which no column holds either, goes as JSON: it must get as far as the database,
-# which refuses it.
+# A record with a number beyond 64 bits, which no column can hold either, is encoded as JSON: the database must get it
+# and refuse it, so that it is quarantined.
 _AS_JSON = 100
 _outer = msgspec.msgpack.Decoder(list[tuple[int, msgspec.Raw]])
 _decoders = tuple(msgspec.msgpack.Decoder(kind) for kind in _TYPES)
 
 
 def encode_records(records: Sequence[Record]) -> bytes:
-    """Return the block of `records`."""
+    """Return `records` as one compressed block."""
     try:
         encoded = _encoder.encode([(_CODES[type(record)], record) for record in records])
     except OverflowError:
@@ -49,7 +49,7 @@ def encode_records(records: Sequence[Record]) -> bytes:
 
 
 def decode_records(block: bytes) -> list[Record]:
-    """Return the records of a block. Raises ValueError when the bytes are none."""
+    """Return the records of a block. Raises ValueError when the bytes are not one."""
     try:
         return [_decoded(code, raw) for code, raw in _outer.decode(zlib.decompress(block))]
     except (zlib.error, msgspec.MsgspecError, IndexError) as error:

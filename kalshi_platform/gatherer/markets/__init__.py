@@ -1,1 +1,1 @@
-"""Which markets a gatherer follows, and what is known of them."""
+"""Decides which markets a gatherer follows, and keeps the catalog of them up to date."""

@@ -1,4 +1,4 @@
-"""The catalog's tables → the registry, within seconds, whoever wrote them."""
+"""Copies changes of the catalog's tables to the registry within seconds, whichever process wrote them."""
 
 from __future__ import annotations
 
@@ -7,20 +7,20 @@ from kalshi_platform.gatherer.markets.registry import Registry
 
 
 class CatalogPoller:
-    """Reads the catalog; remembers how far, by the numbers of its changes: writers date them by clocks that differ.
+    """Reads the catalog, and keeps its position by the numbers of changes, because writers' clocks differ.
 
     Raises DatabaseUnavailable. For one thread.
     """
 
     def __init__(self, store: CatalogStore, registry: Registry, *, parents: bool) -> None:
-        """`parents`: whether the filter asks for series or categories; else series and events are not read."""
+        """Set up the poller; `parents` tells whether the filter uses series or categories, which are then read."""
         self._store = store
         self._registry = registry
         self._parents = parents
         self._read_to: Change | None = None
 
     def refresh(self) -> int:
-        """Read every living market anew; return how many differ in what matters."""
+        """Read every market that trades or will; return how many changed."""
         newest = self._store.newest_change()
         if self._parents:
             self._registry.set_parents(self._store.categories(), self._store.series_of_events())
@@ -29,7 +29,7 @@ class CatalogPoller:
         return changed
 
     def poll(self) -> int:
-        """Read what was written since the last call; return how many markets differ in what matters."""
+        """Read the markets that were written since the last call; return how many changed."""
         newest = self._store.newest_change()
         if newest == self._read_to:
             return 0

@@ -1,8 +1,8 @@
-"""Keeps catalog and registry true: full sync at the start, then incremental ones, and following the tables in between.
+"""Keeps catalog and registry up to date: a full sync at the start, then incremental ones, and polls in between.
 
-Markets come first, because they must be recorded; series and events describe them. Each of the three is owed and tried
-again by itself, so that none waits for another. With the catalog database away the registry is filled from REST alone,
-so that capture can begin; the database gets everything with the next sync.
+Markets come first, because they must be recorded; series and events describe them. Each of the three is retried by
+itself, so that none waits for another. While the catalog database is unavailable the registry is filled from REST
+alone, so that capture can begin; the database gets everything with the next sync.
 """
 
 from __future__ import annotations
@@ -29,27 +29,29 @@ _LIVING = ("open", "unopened", "paused")
 _LISTINGS = ("markets", "series", "events")
 _RETRY_S = 5.0
 _ALARMING_SHARE = 0.01
-"""Of a listing: when more of its objects cannot be read, the exchange has changed what it sends."""
+"""Share of a listing: when more of its objects cannot be read, the exchange has changed its format."""
 _VISIBLE_AFTER_S = 5.0
-"""REST shows a market some moments after its announcement: one that was announced just before we listened, and read
-its lists, is in neither. It is there when the lists are read once more after this time."""
+"""REST shows a market some moments after its announcement, so a market announced just before the start may be missing.
+
+It is listed when the lists are read again after this time.
+"""
 _log = event_logger(__name__)
 
 
 @dataclass
 class _Job:
-    """Something done again every `every_s`; `due` is monotonic."""
+    """Describes a job that is repeated every `every_s`; `due` is monotonic."""
 
     name: str
     every_s: float
     act: Callable[[], bool]
-    """Returns whether it is done as a whole; else it is due again sooner."""
+    """Returns whether it succeeded as a whole; else it is due again sooner."""
     due: float
     failures: int = 0
 
 
 class CatalogSyncLoop:
-    """One thread: `load` once, then `run`."""
+    """Syncs from one thread: `load` once, then `run`."""
 
     def __init__(
         self,
@@ -61,11 +63,11 @@ class CatalogSyncLoop:
         on_change: Callable[[], None],
         on_synced: Callable[[CatalogSynced], None],
     ) -> None:
-        """`on_change` is called after the registry learned something."""
+        """Set up the loop; `on_change` is called after each change of the registry."""
         self.last_synced: dict[str, str] = {}
         """When series, events and markets were last synced by this process (ISO), for the heartbeat."""
         self.failing: dict[str, str] = {}
-        """Which of the listings failed or lack something, and why; empty when all is well."""
+        """Reasons of the listings that failed or lack something, by name; empty when all are whole."""
         self.left_out = 0
         """Objects that the last syncs of the three listings could not read."""
         self.database_error: str | None = None
@@ -81,11 +83,11 @@ class CatalogSyncLoop:
         chosen = settings.market_filter
         self._filters_by_parents = bool(chosen.series or chosen.categories)
         self._poller = CatalogPoller(store, registry, parents=self._filters_by_parents)
-        # A full sync is owed until one was whole, whatever the tables already hold.
+        # A full sync is pending until one was whole, whatever the tables already contain.
         self._full_sync_pending = set(_LISTINGS)
 
     def status(self) -> CatalogStatus:
-        """Return how the syncs are, and how REST answers read."""
+        """Return the status of the syncs and of the REST answers."""
         faults = self._rest.faults
         return CatalogStatus(
             last_synced=dict(self.last_synced),
@@ -99,12 +101,12 @@ class CatalogSyncLoop:
         )
 
     def load(self, stop: threading.Event) -> None:
-        """Bring catalog and registry up to date, trying until there are markets to follow.
+        """Bring catalog and registry up to date, retrying until there are markets to follow.
 
-        What is still owed then is tried again by `run`. Raises nothing but what cannot heal.
+        `run` retries the syncs that are still pending then. Raises only permanent errors.
         """
         attempt = 0
-        # What a former run knew is followed while the exchange is asked for the rest.
+        # The markets of a former run are followed while the exchange's lists are read.
         self._refresh_from_tables()
         while not stop.is_set():
             try:
@@ -132,11 +134,11 @@ class CatalogSyncLoop:
             self._clock.wait(stop, exponential(0.5, _RETRY_S, attempt))
 
     def request_sync(self) -> None:
-        """Announcements may have been missed: ask REST for changed markets now, not when it is due. Any thread."""
+        """Sync changed markets now, because announcements may have been missed. From any thread."""
         self._sync_requested.set()
 
     def run(self, stop: threading.Event) -> None:
-        """Sync and follow by the clock until `stop`."""
+        """Sync and poll by the clock until `stop`."""
         settings, now = self._settings, self._clock.monotonic()
         soon_s = min(_VISIBLE_AFTER_S, settings.reconcile_interval_s)
         parents_s = settings.events_interval_s
@@ -144,7 +146,7 @@ class CatalogSyncLoop:
             _Job("markets", settings.reconcile_interval_s, self._reconcile, now + soon_s),
             _Job("series", parents_s, lambda: self._sync_parents("series"), now + parents_s),
             _Job("events", parents_s, lambda: self._sync_parents("events"), now + parents_s),
-            _Job("follow", settings.catalog_follow_interval_s, self._follow, now),
+            _Job("follow", settings.catalog_follow_interval_s, self._poll_tables, now),
         ]
         for job in jobs:
             if job.name in self._full_sync_pending:
@@ -157,14 +159,14 @@ class CatalogSyncLoop:
                 jobs[0].due = now
             for job in jobs:
                 if job.due <= now and not stop.is_set():
-                    again_s = self._do(job, stop)
+                    again_s = self._run_job(job, stop)
                     if is_requested and job is jobs[0]:
                         again_s = min(again_s, soon_s)
                     job.due = self._clock.monotonic() + again_s
             self._clock.wait(stop, max(0.01, min(job.due for job in jobs) - self._clock.monotonic()))
 
-    def _do(self, job: _Job, stop: threading.Event) -> float:
-        """Do a job; return after how many seconds it is due again."""
+    def _run_job(self, job: _Job, stop: threading.Event) -> float:
+        """Run a job; return after how many seconds it is due again."""
         try:
             is_done = job.act()
         except DatabaseUnavailable as error:
@@ -180,18 +182,18 @@ class CatalogSyncLoop:
                 self.failing[job.name] = str(error)
             is_done = False
         if not is_done:
-            # A listing that stays broken is asked for ever more rarely, and never more rarely than one that is well.
+            # A listing that stays broken is read ever more rarely, at least as often as a whole one.
             job.failures += 1
             return exponential(_RETRY_S, job.every_s, job.failures - 1)
         job.failures = 0
         if self.database_error is not None and job.name != "markets":
-            # What was announced while the catalog was away could not be stored.
+            # Announcements while the catalog was unavailable could not be stored.
             self.request_sync()
         self.database_error = None
         return job.every_s
 
     def _try_sync(self, what: str) -> bool:
-        """Sync, or remember why not; return whether the exchange listed anything. Raises DatabaseUnavailable."""
+        """Sync a listing, or record why not; return whether it was read. Raises DatabaseUnavailable."""
         try:
             self._sync(what)
         except DatabaseUnavailable:
@@ -204,14 +206,14 @@ class CatalogSyncLoop:
 
     def _reconcile(self) -> bool:
         is_whole = self._sync("markets")
-        # Everything anew: what following by time might have missed is in here.
+        # A full read, with everything that polling might have missed.
         if self._poller.refresh():
             self._on_change()
         return is_whole
 
     def _sync_parents(self, what: str) -> bool:
         is_whole = self._sync(what)
-        # Which markets are to be followed may depend on what was just learned.
+        # The filter may depend on the series and events just read.
         if self._filters_by_parents and self._poller.refresh():
             self._on_change()
         return is_whole
@@ -225,7 +227,7 @@ class CatalogSyncLoop:
         elif what == "events":
             report = sync_events(rest, store, clock, full)
         else:
-            report = sync_markets(rest, store, clock, full, self._on_page)
+            report = sync_markets(rest, store, clock, full, self._apply_page)
         self._left_out[what] = report.left_out
         self.left_out = sum(self._left_out.values())
         if report.is_whole:
@@ -257,18 +259,18 @@ class CatalogSyncLoop:
         self._on_synced(CatalogSynced(**report._asdict()))
         return report.is_whole
 
-    def _on_page(self, infos: Sequence[MarketInfo]) -> None:
-        """Recording begins with the first page of a listing, not with the last."""
+    def _apply_page(self, infos: Sequence[MarketInfo]) -> None:
+        """Update the registry with each page, so that recording begins with the first page of a listing."""
         if self._registry.update(infos):
             self._on_change()
 
-    def _follow(self) -> bool:
+    def _poll_tables(self) -> bool:
         if self._poller.poll():
             self._on_change()
         return True
 
     def _refresh_from_tables(self) -> None:
-        """REST fails: what the tables know is better than nothing."""
+        """Fill the registry from the tables as they are."""
         try:
             if self._poller.refresh():
                 self._on_change()
@@ -286,7 +288,7 @@ class CatalogSyncLoop:
         is_read = True
         for status in _LIVING:
             try:
-                if self._registry.update(self._rest.iter_markets(status=status, on_skipped=self._unread)):
+                if self._registry.update(self._rest.iter_markets(status=status, on_skipped=self._record_unreadable)):
                     self._on_change()
             except KalshiPlatformError as error:
                 self.failing["markets"] = str(error)
@@ -294,5 +296,5 @@ class CatalogSyncLoop:
                 is_read = False
         return is_read or bool(self._registry.counts())
 
-    def _unread(self, reason: str) -> None:
+    def _record_unreadable(self, reason: str) -> None:
         self.failing["markets"] = reason

@@ -1,7 +1,7 @@
-"""Markets that must be asked for one by one: just created (404 at first), changed, closed or settled.
+"""Refreshes single markets over REST: just created (404 at first), changed, closed or settled ones.
 
-A market is due at some moment and is asked again, ever later, until the answer fits what was announced. Many due at
-once are asked for in one request. A market that is deleted keeps its row, with what was announced of its end.
+A market is requested at its due time and again, with growing delays, until the answer agrees with its announcements.
+Many due markets share one request. A market that is deleted keeps its row, with the announced end.
 """
 
 from __future__ import annotations
@@ -33,21 +33,23 @@ _ONE_BY_ONE = 5
 _AT_ONCE = 100
 _FIRST_RETRY_S = 0.5
 _LONGEST_RETRY_S = 30.0
-# The announcement comes before the read side of REST knows.
+# REST shows a change some moments after its announcement.
 _SETTLING_S = 0.3
 _GONE_AFTER = 4
-"""404s after an announced end until the market counts as deleted; after its creation they mean less."""
+"""So many 404s after an announced end mean that the market was deleted; after a creation more are normal."""
 _TOMBSTONE_RETRY_S = 1.0
-_OF_EVENTS = frozenset({"event_created", "event_lifecycle", "event_fee_update"})
+_EVENT_ANNOUNCEMENTS = frozenset({"event_created", "event_lifecycle", "event_fee_update"})
 _log = event_logger(__name__)
 
 
 class MarketsClient(Protocol):
-    """The part of the REST client that is needed here."""
+    """Describes the part of the REST client that is needed here."""
 
-    def market(self, ticker: str) -> MarketInfo: ...
+    def market(self, ticker: str) -> MarketInfo:
+        """Return one market. Raises MarketNotYetVisible."""
 
-    def event(self, event_ticker: str) -> EventInfo: ...
+    def event(self, event_ticker: str) -> EventInfo:
+        """Return one event."""
 
     def iter_markets(
         self,
@@ -57,19 +59,24 @@ class MarketsClient(Protocol):
         tickers: Iterable[str] | None = None,
         *,
         on_skipped: Callable[[str], None] | None = None,
-    ) -> Iterator[MarketInfo]: ...
+    ) -> Iterator[MarketInfo]:
+        """Yield the markets of these tickers that the exchange has."""
 
 
 class MarketStore(Protocol):
-    """The part of the catalog store that is needed here; raises DatabaseUnavailable."""
+    """Describes the part of the catalog store that is needed here; raises DatabaseUnavailable."""
 
-    def upsert_markets(self, infos: Iterable[MarketInfo], known_at: datetime) -> object: ...
+    def upsert_markets(self, infos: Iterable[MarketInfo], known_at: datetime) -> object:
+        """Store markets as known at `known_at`."""
 
-    def upsert_events(self, infos: Iterable[EventInfo], known_at: datetime) -> object: ...
+    def upsert_events(self, infos: Iterable[EventInfo], known_at: datetime) -> object:
+        """Store events as known at `known_at`."""
 
-    def market(self, ticker: str) -> MarketInfo | None: ...
+    def market(self, ticker: str) -> MarketInfo | None:
+        """Return one market, or None."""
 
-    def mark_vanished(self, tickers: Sequence[str], at: datetime) -> object: ...
+    def mark_vanished(self, tickers: Sequence[str], at: datetime) -> object:
+        """Mark markets that the exchange no longer has."""
 
 
 @dataclass
@@ -81,7 +88,7 @@ class _Due:
 @dataclass
 class _PendingRefresh(_Due):
     announced: dict[str, tuple[str, dict[str, Any]]] = field(default_factory=dict)
-    """By aspect: event type and message of the last announcement."""
+    """Event type and message of the last announcement, by aspect."""
 
     @property
     def is_ending(self) -> bool:
@@ -97,7 +104,7 @@ class _PendingEventRefresh(_Due):
 
 
 class MarketRefresher:
-    """Fetches from a thread of its own; everything else may call `request` and `on_lifecycle_event`."""
+    """Fetches from its own thread; `request` and `on_lifecycle_event` may be called from any."""
 
     def __init__(
         self,
@@ -108,7 +115,7 @@ class MarketRefresher:
         attempts: int,
         on_change: Callable[[], None],
     ) -> None:
-        """`on_change` is called after the registry learned something."""
+        """Set up the refresher; `on_change` is called after each change of the registry."""
         self.fetched = 0
         self.not_visible = 0
         self._rest = rest
@@ -119,7 +126,7 @@ class MarketRefresher:
         self._on_change = on_change
         self._pending: dict[str, _PendingRefresh] = {}
         self._events: dict[str, _PendingEventRefresh] = {}
-        # Deleted markets of whose end the catalog was not told yet. REST will not tell it: no sync makes up for it.
+        # Deleted markets whose end is not in the catalog yet. REST no longer shows it, so no sync makes up for it.
         self._pending_tombstones: dict[str, _PendingRefresh] = {}
         self._tombstones_at = 0.0
         self._wake = threading.Condition()
@@ -132,10 +139,10 @@ class MarketRefresher:
             self._wake.notify_all()
 
     def on_lifecycle_event(self, event: LifecycleEvent) -> None:
-        """React to an announcement: end what is over, follow what is new, ask for what changed. Returns at once."""
+        """Apply an announcement without waiting: end ended markets, follow new ones, refresh changed ones."""
         message: dict[str, Any] = msgspec.json.decode(event.content)
         now = self._clock.monotonic()
-        if event.event_type in _OF_EVENTS:
+        if event.event_type in _EVENT_ANNOUNCEMENTS:
             with self._wake:
                 pending = self._events.setdefault(event.ticker, _PendingEventRefresh(now))
                 pending.due = min(pending.due, now)
@@ -152,7 +159,7 @@ class MarketRefresher:
         elif event.event_type == "created":
             # Its first orders may come before REST shows it.
             info = announced.created(message)
-            if info is not None and not self._registry.knows(info.ticker) and self._registry.update([info]):
+            if info is not None and not self._registry.contains(info.ticker) and self._registry.update([info]):
                 self._on_change()
         with self._wake:
             due = now if event.event_type == "created" else now + _SETTLING_S
@@ -167,11 +174,11 @@ class MarketRefresher:
         return pending
 
     def run(self, stop: threading.Event) -> None:
-        """Serve until `stop`."""
+        """Serve the requests until `stop`."""
         while not stop.is_set():
-            tickers, events = self._due()
+            tickers, events = self._wait_for_due()
             self._write_pending_tombstones()
-            # Markets must be recorded; events describe them, and their failure must not hold up anything.
+            # Markets must be recorded; events only describe them, and their failure must not delay markets.
             for fetch, names, queue in (
                 (self._fetch_markets, tickers, self._pending),
                 (self._fetch_events, events, self._events),
@@ -179,7 +186,7 @@ class MarketRefresher:
                 try:
                     fetch(names)
                 except KalshiPlatformError as error:
-                    # Whatever was not fetched is due again, after a pause.
+                    # What was not fetched is due again, after a pause.
                     _log.warning("market_refresh_failed", error=error)
                     with self._wake:
                         now = self._clock.monotonic()
@@ -198,7 +205,7 @@ class MarketRefresher:
         for ticker in tickers:
             self._fetch_event(ticker)
 
-    def _due(self) -> tuple[list[str], list[str]]:
+    def _wait_for_due(self) -> tuple[list[str], list[str]]:
         with self._wake:
             now = self._clock.monotonic()
             next_due = min(
@@ -216,17 +223,17 @@ class MarketRefresher:
         try:
             info = self._rest.market(ticker)
         except MarketNotYetVisible:
-            self._missing(ticker)
+            self._handle_not_found(ticker)
             return
         except (RequestRejected, UnparsableMessage) as error:
             _log.warning("market_unreadable", market=ticker[:100], error=error)
-            self._unreadable(ticker)
+            self._handle_unreadable(ticker)
             return
         self._apply_found([info], known_at)
 
     def _fetch_many(self, tickers: Sequence[str]) -> None:
         known_at = self._clock.now()
-        # What the listing lacks is asked for by name.
+        # What the listing lacks is requested by name.
         infos = list(self._rest.iter_markets(mve_filter=None, tickers=tickers, on_skipped=lambda _reason: None))
         self._apply_found(infos, known_at)
         # An absence from a list proves nothing; a 404 for the market itself does.
@@ -269,8 +276,8 @@ class MarketRefresher:
                 else:
                     del self._pending[info.ticker]
 
-    def _unreadable(self, ticker: str) -> None:
-        """Ask again later, a few times: one that cannot be read must not stand before the others."""
+    def _handle_unreadable(self, ticker: str) -> None:
+        """Retry later, a few times: an unreadable market must not delay the others."""
         with self._wake:
             pending = self._pending[ticker]
             if pending.attempt + 1 < self._attempts:
@@ -278,7 +285,7 @@ class MarketRefresher:
             else:
                 del self._pending[ticker]
 
-    def _missing(self, ticker: str) -> None:
+    def _handle_not_found(self, ticker: str) -> None:
         self.not_visible += 1
         with self._wake:
             pending = self._pending[ticker]
@@ -286,7 +293,7 @@ class MarketRefresher:
                 self._retry_later(pending)
                 return
             del self._pending[ticker]
-        if pending.is_ending or ("created" not in pending.announced and self._registry.knows(ticker)):
+        if pending.is_ending or ("created" not in pending.announced and self._registry.contains(ticker)):
             # Provisional markets are deleted after their end.
             _log.info("market_vanished", market=ticker)
             self._registry.mark_ended(ticker)
@@ -297,7 +304,7 @@ class MarketRefresher:
             _log.warning("market_not_visible", market=ticker, consequence="the next sync brings it")
 
     def _write_pending_tombstones(self) -> None:
-        """Tell the catalog of deleted markets' ends; while it is away, try again every second."""
+        """Write deleted markets' ends to the catalog; while it is unavailable, retry every second."""
         if self._clock.monotonic() < self._tombstones_at:
             return
         for ticker, pending in list(self._pending_tombstones.items()):
@@ -310,16 +317,16 @@ class MarketRefresher:
             del self._pending_tombstones[ticker]
 
     def _write_tombstone(self, ticker: str, pending: _PendingRefresh) -> None:
-        """Keep what was announced of a market that REST no longer tells, and mark it as vanished."""
+        """Write what was announced of a market that REST no longer shows, and mark it as vanished."""
         info = self._store.market(ticker)
         if info is None and "created" in pending.announced:
             info = announced.created(pending.announced["created"][1])
-        told = info
+        market = info
         for event_type, message in pending.announced.values():
-            told = announced.applied(told, event_type, message) if told is not None else None
+            market = announced.applied(market, event_type, message) if market is not None else None
         now = self._clock.now()
-        if told is not None:
-            self._store.upsert_markets([told], now)
+        if market is not None:
+            self._store.upsert_markets([market], now)
         self._store.mark_vanished([ticker], now + timedelta(microseconds=1))
 
     def _retry_later(self, pending: _Due) -> None:

@@ -1,8 +1,8 @@
-"""Which markets to follow now, and when that changes by itself. Pure: the caller brings the time.
+"""Decides which markets to follow now, and when that changes by the clock. Pure: the caller passes the time.
 
 Kalshi announces neither opening nor closing by the clock, so both are scheduled from `open_time` and `close_time`.
-A market is wanted from a little before it opens until it is closed; one whose close_time passed is to be confirmed by
-REST, because close times move.
+A market is desired from a little before it opens until it is closed. After its close_time REST must confirm the end,
+because close times move (docs.kalshi.com, getting_started/market_lifecycle, read 2026-11-22).
 """
 
 from __future__ import annotations
@@ -21,34 +21,49 @@ from kalshi_platform.gatherer.settings import MarketFilter
 from kalshi_platform.market.times import US_PER_S
 
 OPEN_LEAD_US = 60 * US_PER_S
-"""A market is subscribed this long before its open_time, so that its first delta finds us listening."""
+"""A market is subscribed this long before its open_time, so that its first delta is received."""
 TRADING = frozenset({"active", "inactive"})
 OVER = frozenset({"closed", "determined", "disputed", "amended", "finalized", "vanished"})
 COMBO_PREFIX = "KXMVE"
 _AT_ONCE = 1_000
 _ENDED_FOR_US = 120 * US_PER_S
-"""How long an announced end outweighs an answer that still says active: REST lags behind the announcement."""
+"""How long an announced end overrules an answer that still says active: REST lags behind the announcement."""
 
 
 class Listed(Protocol):
-    """What the registry needs to know of a market: a MarketInfo, or a row of the catalog."""
+    """Describes the fields of a market that the registry needs: of a MarketInfo, or a row of the catalog."""
 
     @property
-    def ticker(self) -> str: ...
+    def ticker(self) -> str:
+        """Return the name of the market."""
+
     @property
-    def event_ticker(self) -> str: ...
+    def event_ticker(self) -> str:
+        """Return the name of its event."""
+
     @property
-    def series_ticker(self) -> str | None: ...
+    def series_ticker(self) -> str | None:
+        """Return the name of its series, where that is known."""
+
     @property
-    def status(self) -> str: ...
+    def status(self) -> str:
+        """Return one of Kalshi's eight statuses."""
+
     @property
-    def open_time_us(self) -> int | None: ...
+    def open_time_us(self) -> int | None:
+        """Return when it opens, in microseconds since the epoch."""
+
     @property
-    def close_time_us(self) -> int | None: ...
+    def close_time_us(self) -> int | None:
+        """Return when it closes, in microseconds since the epoch."""
+
     @property
-    def exchange_index(self) -> int: ...
+    def exchange_index(self) -> int:
+        """Return the number of its exchange shard."""
+
     @property
-    def mve_collection_ticker(self) -> str | None: ...
+    def mve_collection_ticker(self) -> str | None:
+        """Return the name of its collection of combos, None for others."""
 
 
 @dataclass(slots=True)
@@ -62,8 +77,10 @@ class _Entry:
 
 
 class Registry:
-    """Markets in memory, about 0.4 kB each. Thread-safe. What changes by the clock waits in two queues, so that asking
-    costs what has changed since it was last asked, not what is known.
+    """Keeps the markets in memory, about 0.4 kB each. Thread-safe.
+
+    Changes by the clock are queued by time, so that a call costs what has changed since the last one, not what is
+    known.
     """
 
     def __init__(self, market_filter: MarketFilter, close_grace_s: float = 5.0) -> None:
@@ -74,7 +91,7 @@ class Registry:
         self._desired: dict[str, int] = {}
         self._published: Mapping[str, int] = {}
         self._is_published = True
-        # (moment, ticker); entries that no longer fit their market are passed over.
+        # (time in µs, ticker); entries that no longer fit their market are skipped.
         self._openings: list[tuple[int, str]] = []
         self._confirmations: list[tuple[int, str]] = []
         self._series_of_event: dict[str, str] = {}
@@ -84,15 +101,15 @@ class Registry:
         self._lock = threading.Lock()
 
     def set_parents(self, categories: Mapping[str, str], series_of_event: Mapping[str, str]) -> None:
-        """Remember the category of each series, and the series of each event, for a filter that asks for them."""
+        """Set the category of each series, and the series of each event, for a filter that uses them."""
         with self._lock:
             self._category.update(categories)
             self._series_of_event.update(series_of_event)
 
     def update(self, infos: Iterable[Listed]) -> int:
-        """Take what is known of markets; return how many differ from before in what matters here.
+        """Update markets; return how many changed in a field that matters here.
 
-        `infos` may come slowly, from a listing of the exchange, say: others are not kept waiting meanwhile.
+        `infos` may come slowly, from a listing of the exchange: the lock is not held between its parts.
         """
         changed, iterator = 0, iter(infos)
         while part := list(islice(iterator, _AT_ONCE)):
@@ -115,7 +132,7 @@ class Registry:
             if before == (status, open_us, close_us, index, admitted):
                 return False
             self._counts[old.status] -= 1
-        # When REST is to be asked whether the market opened or closed by the clock.
+        # When REST is to confirm that the market opened or closed by the clock.
         moment_us = open_us if status == "initialized" else close_us
         entry = _Entry(status, open_us, close_us, index, admitted)
         self._markets[ticker] = entry
@@ -126,7 +143,7 @@ class Registry:
         return True
 
     def _update_desired(self, ticker: str, entry: _Entry) -> None:
-        """Bring the wanted markets in line with one market as it is now known."""
+        """Add one market to the desired ones, remove it, or schedule it, by its present fields."""
         if entry.admitted and _is_due(entry, self._now_us):
             if self._desired.get(ticker) != entry.exchange_index:
                 self._desired[ticker] = entry.exchange_index
@@ -148,24 +165,24 @@ class Registry:
         if self._desired.pop(ticker, None) is not None:
             self._is_published = False
 
-    def knows(self, ticker: str) -> bool:
-        """Whether the market was heard of, and is not over."""
+    def contains(self, ticker: str) -> bool:
+        """Return whether the market is known and not over."""
         with self._lock:
             return ticker in self._markets
 
     def mark_ended(self, ticker: str) -> None:
-        """The exchange announced that a market is over, whatever the catalog still says."""
+        """Remove a market that the exchange announced to be over, whatever the catalog still says."""
         with self._lock:
             self._drop(ticker)
             self._ended[ticker] = None
 
     def clear_ended(self, ticker: str) -> None:
-        """The exchange announced that a market trades again: believe the catalog."""
+        """Accept the catalog's status of a market again, because the exchange announced that it trades."""
         with self._lock:
             self._ended.pop(ticker, None)
 
     def desired_markets(self, now_us: int) -> Mapping[str, int]:
-        """Markets to follow now: ticker → exchange_index. The same object as before while nothing has changed."""
+        """Return the markets to follow now: ticker → exchange_index; the same object while nothing has changed."""
         with self._lock:
             self._now_us = now_us
             self._expire_ended(now_us)
@@ -181,11 +198,11 @@ class Registry:
 
     @property
     def last_desired_markets(self) -> Mapping[str, int]:
-        """What `desired_markets` returned last; empty before."""
+        """Return what `desired_markets` returned last; empty before."""
         return self._published
 
     def expire_ended(self, now_us: int) -> None:
-        """Let announced ends expire. `desired_markets` does it, too; other callers call this regularly."""
+        """Remove announced ends that expired, as `desired_markets` does; called regularly where that is not."""
         with self._lock:
             self._expire_ended(now_us)
 
@@ -197,8 +214,9 @@ class Registry:
                 del self._ended[ticker]
 
     def due_for_refresh(self, now_us: int, again_after_s: float = 15.0) -> list[str]:
-        """Admitted markets whose open_time or close_time passed: ask REST. Each comes up again later, until its status
-        says so.
+        """Return the admitted markets whose open_time or close_time passed without a change of their status.
+
+        REST must be read for them. Each is returned again after `again_after_s`, until its status changed.
         """
         due: list[str] = []
         with self._lock:
@@ -211,7 +229,7 @@ class Registry:
         return due
 
     def counts(self) -> Mapping[str, int]:
-        """Known markets by status."""
+        """Return the number of known markets by status."""
         with self._lock:
             return {status: count for status, count in self._counts.items() if count}
 
@@ -221,7 +239,7 @@ class Registry:
 
 
 def admits(market_filter: MarketFilter, info: Listed, series: str, category: str | None) -> bool:
-    """Whether the filter lets this market in. A category that is not known yet is not admitted."""
+    """Return whether the filter admits this market; one whose category is not known yet is not admitted."""
     if not market_filter.include_combos and is_combo(info):
         return False
     if market_filter.series and not any(fnmatchcase(series, pattern) for pattern in market_filter.series):
@@ -232,7 +250,7 @@ def admits(market_filter: MarketFilter, info: Listed, series: str, category: str
 
 
 def is_combo(info: Listed) -> bool:
-    """Whether a market is a combination of others (multivariate)."""
+    """Return whether a market is a combination of others (multivariate)."""
     return bool(info.mve_collection_ticker) or info.ticker.startswith(COMBO_PREFIX)
 
 
@@ -245,5 +263,5 @@ def _is_due(entry: _Entry, now_us: int) -> bool:
 
 
 def _prefix(event_ticker: str) -> str:
-    """The series of an event by Kalshi's way of naming: everything before the first dash."""
+    """Return the series of an event by Kalshi's naming: everything before the first dash."""
     return event_ticker.partition("-")[0]

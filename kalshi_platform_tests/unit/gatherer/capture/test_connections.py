@@ -54,12 +54,12 @@ def test_what_begins_while_the_feed_is_watched_is_told(tmp_path: Path, monkeypat
     monkeypatch.setattr(connection._socket, "receive", receive)
     monkeypatch.setattr(connection._socket, "receive_ready", list)
     monkeypatch.setattr(connection._socket, "close", lambda: None)
-    connection._live()
+    connection._run_session()
     assert begun == [frozenset()] * 3 + [frozenset("B")] * 3 + [frozenset("AB")]
     assert connection.resubscribed() == {"A", "B"}
     connection.start_overlap_tracking()
     connection._followed = frozenset("A")
-    connection._live()
+    connection._run_session()
     assert connection.resubscribed() == {"A"}
 
 
@@ -104,7 +104,7 @@ def test_the_end_of_a_book_subscription_is_put_when_sending_its_delete_fails(
     monkeypatch.setattr(connection._socket, "receive", receive)
     monkeypatch.setattr(connection._socket, "receive_ready", list)
     monkeypatch.setattr(connection._socket, "close", lambda: None)
-    connection._live()
+    connection._run_session()
     assert ended(records) == [("A", "unsubscribed")]
 
 

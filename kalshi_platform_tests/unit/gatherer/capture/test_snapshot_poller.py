@@ -158,12 +158,12 @@ def test_a_recovery_book_is_followed_by_a_fresh_subscription_even_if_rest_fails(
     def resubscribe(tickers: Sequence[str]) -> None:
         renewed.append(tickers)
         if len(renewed) == 1:
-            recovery.ask(["B"])
+            recovery.request(["B"])
         else:
             stop.set()
 
     recovery = Recovery(settings(tmp_path), Books(clock, failing=[2]), clock, records.extend, resubscribe)
-    recovery.ask(["A"])
+    recovery.request(["A"])
     recovery.run(stop)
     assert renewed == [["A"], ["B"]]
     (book,) = records
@@ -249,14 +249,14 @@ def poller_of(tickers: list[str], tmp_path: Path, clock: FakeClock, **options: A
     return SnapshotPoller(
         settings(tmp_path, snapshot_interval_s=60.0),
         options.get("rest", Books(clock)), clock, lambda _: None, lambda: tickers,
-        lambda: options.get("suspects", ()), options.get("reports", list[BooksPolled]()).append,
+        lambda: options.get("out_of_sync", ()), options.get("reports", list[BooksPolled]()).append,
         options.get("activity", BookActivity()),
     )  # fmt: skip
 
 
 def test_gapped_markets_are_asked_first_then_active_ones_then_the_longest_unasked(tmp_path: Path) -> None:
     clock, interval, activity = FakeClock(), 60_000_000, BookActivity()
-    poller = poller_of(["A", "B", "C", "D", "GAP"], tmp_path, clock, suspects=["GAP"], activity=activity)
+    poller = poller_of(["A", "B", "C", "D", "GAP"], tmp_path, clock, out_of_sync=["GAP"], activity=activity)
     poller.poll(MINUTE, threading.Event(), ReadBudget())
     activity.observe([delta("D", MINUTE + 9), delta("C", MINUTE + 5), delta("D", MINUTE + 2)])
     assert poller.order(MINUTE + interval) == ["GAP", "C", "D", "A", "B"]

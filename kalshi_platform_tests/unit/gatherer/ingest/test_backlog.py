@@ -14,8 +14,7 @@ from hypothesis import strategies as st
 
 from kalshi_platform.gatherer.ingest.backlog import Backlog
 from kalshi_platform.gatherer.ingest.outage import Outage
-from kalshi_platform.gatherer.ingest.puts import Puts
-from kalshi_platform.gatherer.ingest.sizes import memory_of
+from kalshi_platform.gatherer.ingest.puts import Puts, memory_of
 from kalshi_platform.gatherer.ingest.writer_counters import WriterCounters
 from kalshi_platform.gatherer.journal.spool import Spool, SpoolUsage
 from kalshi_platform.gatherer.settings import GathererSettings
@@ -195,7 +194,7 @@ def test_a_thousand_large_books_wait_in_no_more_memory_than_bytes_allow() -> Non
                 assert len(backlog.take()) == 11
             # As the disk has them: what is in them is no memory of ours.
             spool.blocks = [[BookDelta(*DELTA)] * len(block) for block in spool.blocks]
-            held.append((tracemalloc.get_traced_memory()[0], backlog.held_bytes()))
+            held.append((tracemalloc.get_traced_memory()[0], backlog.uncommitted_bytes()))
     finally:
         tracemalloc.stop()
     assert 6 * MIB < max(held)[0] < 12 * MIB

@@ -24,9 +24,9 @@ def deltas(times_us: Iterable[int], stream: int = 1, received_us: int = NOW_US) 
 
 def believed(times: ExchangeTimes, rows: Sequence[BookDelta]) -> list[int]:
     """The exchange times of a batch that are believed."""
-    if times.all_near(tables_of(rows)):
+    if times.are_all_near(tables_of(rows)):
         return [row.exchange_ts_us for row in rows]
-    return [row.exchange_ts_us for row in rows if times.believes(row)]
+    return [row.exchange_ts_us for row in rows if times.accepts(row)]
 
 
 def test_one_far_time_among_near_ones_is_not_believed_nor_the_next_of_its_kind() -> None:
@@ -42,7 +42,7 @@ def test_a_far_time_at_the_end_of_a_batch_is_not_believed_when_the_batch_is_writ
     batch = deltas([NOW_US, NOW_US + 1, NOW_US - 1000 * DAY_US])
     for _ in range(3):
         assert believed(times, batch) == [NOW_US, NOW_US + 1]
-    assert not times.believes(batch[-1]), "nor alone, in a part of it"
+    assert not times.accepts(batch[-1]), "nor alone, in a part of it"
 
 
 def test_far_times_that_scatter_make_no_partition_each() -> None:

@@ -137,7 +137,7 @@ def test_acknowledgements_and_dead_letters_keep_a_segment_whole() -> None:
     stream = Stream()
     stream.snapshot()
     stream.ack()
-    stream.as_dead_letter()
+    stream.to_dead_letter()
     delta = stream.delta()
     (segment,) = fold(stream.records).segments
     assert (segment.seq_from, segment.seq_to) == (1, 4)

@@ -7,7 +7,7 @@ import random
 import pytest
 
 from kalshi_platform.gatherer.ingest.columns import tables_of
-from kalshi_platform.gatherer.ingest.quarantine import PARTITIONS_OF_A_BATCH, as_dead_letter, of_few_hours
+from kalshi_platform.gatherer.ingest.quarantine import PARTITIONS_OF_A_BATCH, split_by_hours, to_dead_letter
 from kalshi_platform.market.names import LONGEST_NAME, is_name, readable
 from kalshi_platform.market.records import (
     BookDelta,
@@ -50,7 +50,7 @@ def test_any_visible_text_that_an_index_can_hold_is_a_name(text: str) -> None:
     ids=lambda record: type(record).__name__,
 )
 def test_a_letter_of_any_record_can_be_written(record: Record) -> None:
-    (letter,) = as_dead_letter(record, "unwritable", "odd \x00 \ud800")
+    (letter,) = to_dead_letter(record, "unwritable", "odd \x00 \ud800")
     assert isinstance(letter, DeadLetter)
     columns = tables_of([letter])["dead_letters"].to_pylist()[0]
     assert all(text.isprintable() and len(text) <= 1_000 for text in columns.values() if isinstance(text, str))
@@ -64,10 +64,10 @@ def test_a_batch_is_cut_so_that_each_part_touches_few_hours() -> None:
         stream.snapshot()
         stream.delta(exchange_ts_us=BASE_US + pick.randrange(100) * HOUR_US)
         stream.ack()
-    parts = of_few_hours(stream.records)
+    parts = split_by_hours(stream.records)
     assert [record for part in parts for record in part] == stream.records
     for part in parts:
         hours = {record.exchange_ts_us // HOUR_US for record in part if isinstance(record, BookDelta)}
         assert len(hours) <= PARTITIONS_OF_A_BATCH
     assert len(parts) < 40
-    assert of_few_hours([SequenceConsumed(1, 1)]) == [[SequenceConsumed(1, 1)]]
+    assert split_by_hours([SequenceConsumed(1, 1)]) == [[SequenceConsumed(1, 1)]]

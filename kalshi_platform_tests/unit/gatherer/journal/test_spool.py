@@ -13,8 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kalshi_platform.gatherer.journal.record_codec import decode_records, encode_records
-from kalshi_platform.gatherer.journal.spool import Spool, SpoolFull
-from kalshi_platform.gatherer.journal.spool_alarm import SpoolAlarm
+from kalshi_platform.gatherer.journal.spool import Spool, SpoolAlarm, SpoolFull
 from kalshi_platform.gatherer.journal.spool_file import MAGIC, BlockReader, CorruptRange, block_size
 from kalshi_platform.market.records import BookSnapshot, Record
 from kalshi_platform_tests.fixtures.disk import full_disk

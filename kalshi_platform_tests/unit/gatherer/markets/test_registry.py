@@ -53,7 +53,7 @@ def test_a_market_is_wanted_from_a_little_before_it_opens_to_its_close() -> None
     assert registry.desired_markets(NOW + HOUR - OPEN_LEAD_US) == {"KXRAIN-26NOV-T1": 2}
     registry.update([market(status="closed")])
     assert registry.desired_markets(NOW + 2 * HOUR) == {}
-    assert not registry.knows("KXRAIN-26NOV-T1")
+    assert not registry.contains("KXRAIN-26NOV-T1")
 
 
 @pytest.mark.parametrize("status", ["closed", "determined", "disputed", "amended", "finalized", "vanished"])
