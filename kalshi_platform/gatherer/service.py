@@ -15,7 +15,7 @@ from kalshi_platform.clock import Clock
 from kalshi_platform.errors import AnotherWriter, DatabaseUnavailable, KalshiPlatformError
 from kalshi_platform.exchange.settings import ExchangeSettings
 from kalshi_platform.gatherer.assembly import Parts, assemble
-from kalshi_platform.gatherer.capture.snapshot_poller import TOKENS_PER_REQUEST, ReadBudget, cost_of_books
+from kalshi_platform.gatherer.capture.snapshot_poller import TOKENS_PER_REQUEST, PollBudget, cost_of_books
 from kalshi_platform.gatherer.lock import GathererLock
 from kalshi_platform.gatherer.settings import GathererSettings
 from kalshi_platform.gatherer.status.report_publisher import ReportPublisher
@@ -173,16 +173,18 @@ class Recording:
         self.parts.sync_loop.run(self._stop)
 
     def _run_poller(self) -> None:
+        # Read in any case: the REST client of the process paces all its requests by it.
+        budget = self._read_budget()
         if self._settings.follow_books:
-            self.parts.poller.run(self._stop, self._read_budget())
+            self.parts.poller.run(self._stop, budget)
 
-    def _read_budget(self) -> ReadBudget:
+    def _read_budget(self) -> PollBudget:
         """Return this process's part of the account's budget, as far as the exchange answers."""
         exchange, rest = self.parts.exchange, self.parts.rest
         refill_per_s = exchange.reads_per_second * TOKENS_PER_REQUEST * exchange.rest_share
         try:
             refill_per_s = rest.account_limits().read_refill_per_s * exchange.rest_share
-            return ReadBudget(refill_per_s, cost_of_books(rest.endpoint_costs()))
+            return PollBudget(refill_per_s, cost_of_books(rest.endpoint_costs()))
         except KalshiPlatformError as error:
             _log.warning(
                 "read_budget_unknown",
@@ -190,7 +192,7 @@ class Recording:
                 error=error,
                 consequence="assuming what is configured",
             )
-            return ReadBudget(refill_per_s)
+            return PollBudget(refill_per_s)
 
     def _watch_database(self) -> None:
         """Write the heartbeat's row, keep the lock, obey the off switch, and check the database in other ways."""

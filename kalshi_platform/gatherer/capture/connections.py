@@ -218,7 +218,8 @@ class Connection:
             except KalshiPlatformError as error:
                 self._report_failure(error, delay)
             except Exception as error:  # noqa: BLE001 - a fault of ours must not end capture: reconnect
-                _log.exception("connection_failed", gatherer=self._settings.name, connection=self.name)
+                name, consequence = self._settings.name, "it is opened again"
+                _log.exception("connection_failed", gatherer=name, connection=self.name, consequence=consequence)
                 self.counters.last_error = f"{type(error).__name__}: {error}"
             if not self._is_over():
                 self.counters.state = "waiting"

@@ -105,7 +105,7 @@ def snapshots_of(answer: BooksAnswer, source: SnapshotSource, snapshot_ts_us: in
 
 
 @dataclass(frozen=True)
-class ReadBudget:
+class PollBudget:
     """Holds the read tokens per second of this process, and the tokens of one request of books."""
 
     refill_per_s: float = 200.0
@@ -154,7 +154,7 @@ class SnapshotPoller:
         self._last_answered: dict[str, int] = {}
         self._status = PollerStatus()
 
-    def run(self, stop: threading.Event, budget: ReadBudget) -> None:
+    def run(self, stop: threading.Event, budget: PollBudget) -> None:
         """Poll at every start of an interval until `stop`."""
         interval_us = int(self._settings.snapshot_interval_s * US_PER_S)
         last_us = 0
@@ -171,7 +171,7 @@ class SnapshotPoller:
             if self._clock.wait(stop, (due_us - now_us) / US_PER_S + 0.001):
                 return
 
-    def poll(self, minute_us: int, stop: threading.Event, budget: ReadBudget) -> BooksPolled:
+    def poll(self, minute_us: int, stop: threading.Event, budget: PollBudget) -> BooksPolled:
         """Poll once, the most uncertain markets first; return the report."""
         order = self.order(minute_us)
         most = self.max_requests(budget)
@@ -241,7 +241,7 @@ class SnapshotPoller:
 
         return sorted(self._subscribed(), key=rank)
 
-    def max_requests(self, budget: ReadBudget) -> int:
+    def max_requests(self, budget: PollBudget) -> int:
         """Return the requests that the share of the budget allows in one interval, at least one."""
         tokens = budget.refill_per_s * self._settings.poll_share * self._settings.snapshot_interval_s
         return max(1, int(tokens / budget.tokens_per_request))

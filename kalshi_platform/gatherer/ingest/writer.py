@@ -261,7 +261,7 @@ class Writer:
                     return
                 self._spool.rewind()
                 if not isinstance(error, KalshiPlatformError):
-                    _log.exception("writer_failed", gatherer=self._settings.name)
+                    _log.exception("writer_failed", gatherer=self._settings.name, consequence="it tries again")
                 self._outage.failed(error)
                 done = False
             if stopping and (done or self._outage.failures or self._is_late()):

@@ -14,7 +14,7 @@ from kalshi_platform import config
 from kalshi_platform.errors import ConfigurationError, ExchangeUnavailable
 from kalshi_platform.gatherer.capture.snapshot_poller import (
     BookActivity,
-    ReadBudget,
+    PollBudget,
     Recovery,
     SnapshotPoller,
     cost_of_books,
@@ -80,11 +80,11 @@ def test_what_the_budget_does_not_cover_is_counted_and_comes_first_next_time(tmp
         rest, clock, lambda _: None, lambda: tickers, lambda: ["M249"], reports.append,
         BookActivity(),
     )  # fmt: skip
-    assert poller.max_requests(ReadBudget(10.0)) == 2
-    poller.poll(MINUTE, threading.Event(), ReadBudget(10.0))
+    assert poller.max_requests(PollBudget(10.0)) == 2
+    poller.poll(MINUTE, threading.Event(), PollBudget(10.0))
     assert (reports[0].asked, reports[0].skipped) == (200, 50)
     assert rest.requests[0][0] == "M249"
-    poller.poll(MINUTE + 1, threading.Event(), ReadBudget(10.0))
+    poller.poll(MINUTE + 1, threading.Event(), PollBudget(10.0))
     second = [ticker for request in rest.requests[2:] for ticker in request]
     assert second[0] == "M249"
     assert set(second) >= set(tickers) - {ticker for request in rest.requests[:2] for ticker in request}
@@ -98,7 +98,7 @@ def test_dearer_requests_are_fewer(tmp_path: Path) -> None:
         BookActivity(),
     )  # fmt: skip
     costs = EndpointCosts(default_cost=10.0, by_endpoint={("GET", "/trade-api/v2/markets/orderbooks"): 60.0})
-    poller.poll(MINUTE, threading.Event(), ReadBudget(10.0, cost_of_books(costs)))
+    poller.poll(MINUTE, threading.Event(), PollBudget(10.0, cost_of_books(costs)))
     assert (reports[0].requests, reports[0].tokens, reports[0].asked) == (5, 300.0, 500)
     assert cost_of_books(EndpointCosts(default_cost=7.0, by_endpoint={("POST", "/markets/orderbooks"): 1.0})) == 7.0
 
@@ -125,7 +125,7 @@ def test_polls_begin_with_the_interval(tmp_path: Path) -> None:
     clock.step(42.0)
     SnapshotPoller(
         settings(tmp_path), Books(clock), clock, lambda _: None, lambda: ["A"], list, polled, BookActivity()
-    ).run(stop, ReadBudget())  # fmt: skip
+    ).run(stop, PollBudget())  # fmt: skip
     assert minutes == [0, 1, 2, 3]
 
 
@@ -145,7 +145,7 @@ def test_a_clock_that_is_set_back_holds_up_no_poll(tmp_path: Path) -> None:
 
     SnapshotPoller(
         settings(tmp_path), Books(clock), clock, lambda _: None, lambda: ["A"], list, polled, BookActivity()
-    ).run(stop, ReadBudget())  # fmt: skip
+    ).run(stop, PollBudget())  # fmt: skip
     spans = [later - earlier for earlier, later in itertools.pairwise(at_s)]
     assert spans == pytest.approx([60.0, 0.25, 60.25, 60.0], abs=0.1)
 
@@ -257,12 +257,12 @@ def poller_of(tickers: list[str], tmp_path: Path, clock: FakeClock, **options: A
 def test_gapped_markets_are_asked_first_then_active_ones_then_the_longest_unasked(tmp_path: Path) -> None:
     clock, interval, activity = FakeClock(), 60_000_000, BookActivity()
     poller = poller_of(["A", "B", "C", "D", "GAP"], tmp_path, clock, out_of_sync=["GAP"], activity=activity)
-    poller.poll(MINUTE, threading.Event(), ReadBudget())
+    poller.poll(MINUTE, threading.Event(), PollBudget())
     activity.observe([delta("D", MINUTE + 9), delta("C", MINUTE + 5), delta("D", MINUTE + 2)])
     assert poller.order(MINUTE + interval) == ["GAP", "C", "D", "A", "B"]
     activity.observe([delta("D", MINUTE + 12)])
     assert poller.order(MINUTE + interval) == ["GAP", "D", "C", "A", "B"]
-    poller.poll(MINUTE + interval, threading.Event(), ReadBudget())
+    poller.poll(MINUTE + interval, threading.Event(), PollBudget())
     # What was asked since its last delta is certain again.
     activity.observe([delta("B", MINUTE + interval + 3)])
     assert poller.order(MINUTE + 2 * interval)[:2] == ["GAP", "B"]
@@ -273,12 +273,12 @@ def test_a_quiet_market_is_not_forgotten_behind_busy_ones(tmp_path: Path) -> Non
     tickers = [f"BUSY{number:03}" for number in range(150)] + ["QUIET"]
     rest = Books(clock)
     poller = poller_of(tickers, tmp_path, clock, rest=rest, activity=activity)
-    poller.poll(MINUTE, threading.Event(), ReadBudget())
+    poller.poll(MINUTE, threading.Event(), PollBudget())
     asked = []
     for minute in range(1, 14):
         now_us = MINUTE + minute * 60_000_000
         activity.observe([delta(ticker, now_us - 1) for ticker in tickers[:-1]])
-        poller.poll(now_us, threading.Event(), ReadBudget(20.0 / 60.0))
+        poller.poll(now_us, threading.Event(), PollBudget(20.0 / 60.0))
         asked += [minute for request in rest.requests if "QUIET" in request]
         rest.requests.clear()
     assert asked[1:] == [10]
@@ -297,7 +297,7 @@ def test_what_was_not_asked_is_told_with_its_reason(
     if stops:
         stop.set()
     with caplog.at_level("INFO"):
-        poller.poll(MINUTE, stop, ReadBudget(budget))
+        poller.poll(MINUTE, stop, PollBudget(budget))
     (line,) = [each for each in caplog.messages if each.startswith("rest_books_skipped ")]
     assert line.endswith(f'markets=400 reason="{why}"')
 
@@ -307,9 +307,9 @@ def test_a_poll_tells_what_it_cost_and_how_old_the_oldest_book_is(tmp_path: Path
     minute_us = clock.now_ns() // 1_000
     tickers = [f"M{number:03}" for number in range(150)]
     poller = poller_of(tickers, tmp_path, clock, rest=Books(clock, absent=["M007"]), reports=reports)
-    poller.poll(minute_us, threading.Event(), ReadBudget())
+    poller.poll(minute_us, threading.Event(), PollBudget())
     clock.step(59.5)
-    poller.poll(minute_us + 60_000_000, threading.Event(), ReadBudget())
+    poller.poll(minute_us + 60_000_000, threading.Event(), PollBudget())
     assert [(each.requests, each.tokens, each.stored) for each in reports] == [(2, 20.0, 149)] * 2
     # One market never had an answer: its age counts from when it was first wanted.
     assert [each.oldest_age_s for each in reports] == [0.5, 60.5]
