@@ -20,7 +20,8 @@ WARM_MODULES := kalshi_platform.definitions, kalshi_platform.cli.main, kalshi_pl
 
 # Python and its tools read and write UTF-8 in every locale.
 export PYTHONUTF8 := 1
-# Recorded exchange data, where there is some; tests that need it skip without.
+# Recordings of the exchange, where there are some; tests that need them are skipped without. As in
+# kalshi_platform_tests/fixtures/captures.py, which the tree of `make test TESTED=wheel` could not find by itself.
 export KALSHI_CAPTURES ?= $(CURDIR)/../shared/captures
 # Python before 3.13 reads the file that names this checkout in the locale's characters, and dies of others: a relative
 # path has only plain ones.

@@ -61,7 +61,10 @@ def container_examples(text: str) -> Iterator[str]:
         described = f"; default: {each.default.replace('`', '')}" if each.setting.default else ""
         meaning = each.setting.meaning.replace("`", "")
         comment = f"# {meaning[0].upper()}{meaning[1:]}{unit}{described}."
-        yield from textwrap.wrap(comment, _WIDTH, subsequent_indent="# ")
+        # Whole words only: an address or a name that is cut cannot be copied, nor found.
+        yield from textwrap.wrap(
+            comment, _WIDTH, subsequent_indent="# ", break_on_hyphens=False, break_long_words=False
+        )
         yield f"#{each.setting.name}={'' if each.setting.default else each.example}"
 
 

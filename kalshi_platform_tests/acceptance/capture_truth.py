@@ -3,25 +3,13 @@
 from __future__ import annotations
 
 import json
-import os
 from collections import Counter
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, TypeAlias
 
-import pytest
-
-CAPTURES = Path(os.environ.get("KALSHI_CAPTURES", "../shared/captures"))
 BookLevels: TypeAlias = dict[tuple[str, Decimal], Decimal]
-
-
-def capture_file() -> Path:
-    """The recorded capture; the test that needs it is skipped, with the reason, where it is not."""
-    path = CAPTURES / "orderbook-2026-08-07.jsonl"
-    if not path.exists():
-        pytest.skip(f"no recorded capture at {path}; set KALSHI_CAPTURES to its folder")
-    return path.absolute()
 
 
 def frames(path: Path) -> list[dict[str, Any]]:

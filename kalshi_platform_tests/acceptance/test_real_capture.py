@@ -20,6 +20,7 @@ import pytest
 
 from kalshi_platform_tests.acceptance import capture_truth
 from kalshi_platform_tests.acceptance.capture_truth import BookLevels
+from kalshi_platform_tests.fixtures.captures import ORDERBOOK, recording
 from kalshi_platform_tests.fixtures.stack import (
     clean_environment,
     command,
@@ -205,7 +206,7 @@ def _check(run: Run, capture: Path) -> None:
 
 
 def test_every_delta_reaches_production_once_and_every_book_folds_to_the_captures_end(tmp_path: Path) -> None:
-    capture = capture_truth.capture_file()
+    capture = recording(ORDERBOOK)
     run = run_stack(capture, tmp_path)
     assert run.gatherers == {"g1": DELTAS, "g2": DELTAS, "g3": DELTAS}
     _check(run, capture)
@@ -222,7 +223,7 @@ def test_many_equal_deltas_and_a_killed_gatherer_and_a_killed_database_lose_noth
     tmp_path: Path,
 ) -> None:
     """With times in milliseconds only, as frames without `ts` have them, many deltas are equal in every column."""
-    capture = capture_truth.without_ts(capture_truth.capture_file(), tmp_path / "milliseconds.jsonl")
+    capture = capture_truth.without_ts(recording(ORDERBOOK), tmp_path / "milliseconds.jsonl")
     equal = [key for key, number in capture_truth.natural_rows(capture).items() if number > 1]
     assert len(equal) == 16
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import subprocess
 import sys
@@ -17,9 +16,9 @@ import requests
 
 from kalshi_platform.lab.simulator.replay.recording import record
 from kalshi_platform.lab.simulator.settings import ReplaySettings
+from kalshi_platform_tests.fixtures.captures import ORDERBOOK, recording
 from kalshi_platform_tests.fixtures.exchange import RawClient, eventually, running_exchange
 
-CAPTURES = Path(os.environ.get("KALSHI_CAPTURES", Path(__file__).parents[2] / ".." / "shared" / "captures"))
 COMMAND = "import sys; from kalshi_platform.cli.main import main; sys.argv.insert(1, 'exchange'); sys.exit(main())"
 START_US = 1_795_380_000_000_000
 
@@ -67,11 +66,8 @@ def test_two_subscribers_receive_the_whole_capture_with_numbers_of_their_own(tmp
         assert sorted(market["ticker"] for market in markets) == tickers
 
 
-@pytest.mark.skipif(
-    not (CAPTURES / "orderbook-2026-08-07.jsonl").exists(), reason="no recorded captures (KALSHI_CAPTURES)"
-)
 def test_a_real_recording_is_served_with_its_own_times(tmp_path: Path) -> None:
-    capture = CAPTURES / "orderbook-2026-08-07.jsonl"
+    capture = recording(ORDERBOOK)
     with running_exchange(tmp_path, replay=ReplaySettings(capture=capture, speed=0, wait_subscribers=1)) as exchange:
         markets = requests.get(exchange.rest_url + "/markets", timeout=10).json()["markets"]
         tickers = [market["ticker"] for market in markets]

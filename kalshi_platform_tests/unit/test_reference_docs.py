@@ -9,7 +9,7 @@ import pytest
 
 import kalshi_platform
 from kalshi_platform.config.sections import SECTIONS, documented
-from kalshi_platform.reference_docs import END, GENERATED, PARTS, Part, regenerated
+from kalshi_platform.reference_docs import END, GENERATED, PARTS, Part, container_examples, regenerated
 
 PACKAGE = Path(kalshi_platform.__file__).parent
 ROOT = PACKAGE.parent
@@ -34,6 +34,14 @@ def test_a_default_is_shown_in_the_unit_of_its_variable() -> None:
     assert shown["KALSHI_HOURS_AHEAD"].default == "`48`"
     assert shown["KALSHI_TIME_MARGIN_S"].bounds == "0.001 … 60 s"
     assert shown["KALSHI_API_KEY_ID"].default == "required"
+
+
+def test_comments_of_generated_examples_cut_no_word() -> None:
+    comments = " ".join(line.removeprefix("# ") for line in container_examples("") if line.startswith("# "))
+    meanings = " ".join(each.setting.meaning for section in SECTIONS for each in documented(section))
+    addresses = set(re.findall(r"`(\w+://[^`]+)`", meanings))
+    assert len(addresses) >= 2, "no meaning names an address any more: this test needs another example"
+    assert addresses <= {word.rstrip(".,;") for word in comments.split()}
 
 
 def test_what_is_written_by_hand_stays_and_a_missing_marker_is_refused() -> None:

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
-import os
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,17 +19,13 @@ from kalshi_platform.market.records import (
     SequenceConsumed,
     SequenceGap,
 )
+from kalshi_platform_tests.fixtures.captures import ORDERBOOK, recording
 from kalshi_platform_tests.fixtures.reference_book import Book
-
-CAPTURES = Path(os.environ.get("KALSHI_CAPTURES", Path(__file__).parents[4] / "shared" / "captures"))
-CAPTURE = CAPTURES / "orderbook-2026-08-07.jsonl"
 
 
 @pytest.fixture(scope="module")
 def lines() -> list[dict[str, Any]]:
-    if not CAPTURE.exists():
-        pytest.skip(f"no recorded connection at {CAPTURE}; set KALSHI_CAPTURES")
-    return [json.loads(line) for line in CAPTURE.read_text().splitlines()]
+    return [json.loads(line) for line in recording(ORDERBOOK).read_text().splitlines()]
 
 
 def play(lines: list[dict[str, Any]], *, without: str | None = None) -> tuple[Session, list[Record]]:

@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from kalshi_platform.errors import UnparsableMessage
 from kalshi_platform.exchange.parse import messages as parse
+from kalshi_platform_tests.fixtures.captures import REST_ANSWERS, recording
 
-CAPTURES = Path(os.environ.get("KALSHI_CAPTURES", Path(__file__).parents[4] / "shared" / "captures")) / "rest"
 MARKET: dict[str, Any] = {
     "ticker": "A-1",
     "event_ticker": "A",
@@ -191,17 +189,13 @@ RECORDED: dict[str, Any] = {
 
 @pytest.mark.parametrize("name", sorted(RECORDED))
 def test_recorded_production_answers_parse(name: str) -> None:
-    path = CAPTURES / f"{name}.json"
-    if not path.exists():
-        pytest.skip(f"no recorded answer at {path}; set KALSHI_CAPTURES")
+    path = recording(REST_ANSWERS / f"{name}.json")
     call, expected = RECORDED[name]
     assert call(json.loads(path.read_text())["response"]) == expected
 
 
 def test_every_recorded_answer_has_a_case() -> None:
-    if not CAPTURES.is_dir():
-        pytest.skip(f"no recorded answers at {CAPTURES}; set KALSHI_CAPTURES")
-    assert {path.stem for path in CAPTURES.glob("*.json")} == set(RECORDED)
+    assert {path.stem for path in recording(REST_ANSWERS).glob("*.json")} == set(RECORDED)
 
 
 TRADE = {"trade_id": "t", "ticker": "A", "created_time": "2026-11-22T16:00:00Z", "yes_price": 5, "count": 1}
