@@ -46,7 +46,7 @@ _log = event_logger(__name__)
 
 @dataclass(frozen=True, kw_only=True)
 class Parts:
-    """What a gatherer consists of."""
+    """Holds the parts of a gatherer."""
 
     settings: GathererSettings
     exchange: ExchangeSettings
@@ -67,13 +67,13 @@ class Parts:
     clock_skew: ClockSkewMonitor
     open_transactions: OpenTransactions
     channels: Mapping[str, ChannelCounters]
-    """What came, by the name of the connection."""
+    """Counts of messages, by the name of the connection."""
     alarms: LabeledCounter
-    """By kind."""
+    """Counts of alarms by kind."""
     requests: SessionRequests
 
     def status(self) -> GathererStatus:
-        """Return what every part reports as of now."""
+        """Return the status of every part as of now."""
         return GathererStatus(
             followed_markets=self.pool.followed(),
             desired_markets=len(self.registry.last_desired_markets),
@@ -198,6 +198,6 @@ def _open_spool(settings: GathererSettings) -> Spool:
 
 
 def _former_batch_no(settings: GathererSettings) -> int:
-    """Return the last batch that the process before had committed; 0 where its heartbeat does not say."""
+    """Return the last batch of the former process, by its heartbeat; 0 where that is missing."""
     heartbeat = read_file(settings.heartbeat_file, GathererStatus)
     return 0 if heartbeat is None or heartbeat.details.writer is None else heartbeat.details.writer.batch_no

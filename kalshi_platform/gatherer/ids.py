@@ -16,7 +16,7 @@ _NAME_BITS = 12
 
 
 class IdSource:
-    """Draws ids for one gatherer process; remembers its sessions, to tell those of other processes apart."""
+    """Draws ids for one gatherer process, and keeps those of its sessions, to distinguish other processes' ones."""
 
     def __init__(self, gatherer: str, clock: Clock) -> None:
         self._name = fingerprint("gatherer", gatherer) & ((1 << _NAME_BITS) - 1)
@@ -31,7 +31,7 @@ class IdSource:
             return self._draw()
 
     def new_session_id(self) -> int:
-        """Like `new_id`, and remembered in `sessions`."""
+        """Return a number like `new_id`, and add it to `sessions`."""
         with self._lock:
             number = self._draw()
             self._sessions.append(number)
@@ -39,7 +39,7 @@ class IdSource:
 
     @property
     def sessions(self) -> tuple[int, ...]:
-        """Sessions of this process."""
+        """Return the sessions of this process."""
         with self._lock:
             return tuple(self._sessions)
 

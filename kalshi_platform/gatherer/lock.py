@@ -1,8 +1,8 @@
 """Locks a gatherer's name for one process: its folder, and an advisory lock in its database while that is reachable.
 
-The first holds within a machine and needs no database. The second also sees a process on another machine; losing it
-with the database stops nothing, but meeting another living holder does. In the session that holds it the process makes
-itself the owner of the ledger: no other process changes that then (see fence.py), however late it notices.
+The first works within a machine and needs no database. The second also excludes a process on another machine: losing it
+with the database stops nothing, but another live session with the lock does. In the session with the lock the process
+makes itself the owner of the ledger, which no other process can change then (see fence.py).
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _log = event_logger(__name__)
 
 
 class GathererLock:
-    """Both locks of one gatherer. After `acquire_folder` one thread calls `check`; `mark_ledger_lost` is for any."""
+    """Keeps both locks of one gatherer; `check` is for one thread, `mark_ledger_lost` for any."""
 
     def __init__(self, settings: GathererSettings, database: Database, clock: Clock) -> None:
         self._name = settings.name
@@ -37,17 +37,17 @@ class GathererLock:
         self._database_lock: AdvisoryLock | None = None
         self._refused_since: float | None = None
         self.owner = random.SystemRandom().getrandbits(62)
-        """What this process writes into the database as the ledger's owner."""
+        """The number that this process writes into the database as the ledger's owner."""
         self._is_owner = False
         self._ledger_error: str | None = None
 
     @property
     def has_database_lock(self) -> bool:
-        """Whether the database's lock was held at the last check."""
+        """Return whether this process had the database's lock at the last check."""
         return self._database_lock is not None
 
     def acquire_folder(self) -> None:
-        """Take the lock on the folder. Raises AnotherWriter; the kernel frees it when its holder dies."""
+        """Acquire the lock of the folder, which the kernel frees when the process dies. Raises AnotherWriter."""
         self._folder.mkdir(parents=True, exist_ok=True)
         try:
             self._file.acquire()
@@ -55,26 +55,27 @@ class GathererLock:
             raise AnotherWriter(f"gatherer {self._name}: another process uses {self._folder}") from None
 
     def check(self) -> bool:
-        """Keep or take the database's lock; return whether it is held (False: the database is away, or not sure yet).
+        """Keep or acquire the database's lock; return whether this process has it.
 
-        Raises AnotherWriter when another session has held it for `lease_patience_s`.
+        False means that the database is unavailable, or that another session has the lock. Raises AnotherWriter when
+        another session has had it for `lease_patience_s`.
         """
         if self._database_lock is not None:
             if self._database_lock.is_held():
                 self._claim_ledger(self._database_lock)
                 return self.has_database_lock
-            self._drop()
+            self._drop_database_lock()
         try:
-            found = self._stack.enter_context(self._database.advisory_lock("gatherer", self._name))
+            lock = self._stack.enter_context(self._database.advisory_lock("gatherer", self._name))
         except DatabaseUnavailable:
             self._refused_since = None
             return False
-        if found is not None:
-            self._database_lock = found
+        if lock is not None:
+            self._database_lock = lock
             self._refused_since = None
-            self._claim_ledger(found)
+            self._claim_ledger(lock)
             return self.has_database_lock
-        self._drop()
+        self._drop_database_lock()
         now = self._clock.monotonic()
         if self._refused_since is None:
             self._refused_since = now
@@ -84,11 +85,11 @@ class GathererLock:
         return False
 
     def mark_ledger_lost(self) -> None:
-        """Note that another process, or none, is the ledger's owner in the database: `check` claims it again."""
+        """Make `check` claim the ledger again, because the database names another owner or none."""
         self._is_owner = False
 
     def _claim_ledger(self, lock: AdvisoryLock) -> None:
-        """Become the owner of the ledger, in the session that holds the lock: a database has one, whatever its name."""
+        """Become the owner of the ledger, in the session with the lock; each database has one owner."""
         if self._is_owner:
             return
         sql = queries.load("gatherer")
@@ -107,22 +108,22 @@ class GathererLock:
                 _log.warning("ledger_not_claimed", gatherer=self._name, error=error)
                 self._ledger_error = str(error)
             if isinstance(error, DatabaseUnavailable) and error.kind == READ_ONLY:
-                # The session stays so, also when the database is opened for writes.
-                self._drop()
+                # The session stays read-only, also when the database accepts writes again.
+                self._drop_database_lock()
             return
         self._is_owner, self._ledger_error = True, None
 
     @property
     def is_refused(self) -> bool:
-        """Whether another session held the database's lock at the last check."""
+        """Return whether another session had the database's lock at the last check."""
         return self._refused_since is not None
 
     def release(self) -> None:
-        """Release both locks; the folder's first, because a silent database may hold the other one up."""
+        """Release both locks; the folder's first, because an unresponsive database may delay the other one."""
         self._file.release(force=True)
-        self._drop()
+        self._drop_database_lock()
 
-    def _drop(self) -> None:
+    def _drop_database_lock(self) -> None:
         self._database_lock = None
         self._is_owner = False
         with contextlib.suppress(DatabaseUnavailable):

@@ -1,4 +1,4 @@
-"""Polls the books over REST once: not part of a running service, and safe beside one."""
+"""Polls the books over REST once, outside of a running service and safe beside one."""
 
 from __future__ import annotations
 

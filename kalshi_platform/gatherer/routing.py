@@ -28,26 +28,26 @@ _log = event_logger(__name__)
 
 
 class SessionRequests:
-    """What other parts request of the connections, until `MarketFollower` does it. Any thread requests."""
+    """Queues requests of other parts to the connections, until `MarketFollower` serves them. Thread-safe."""
 
     def __init__(self, gatherer: str) -> None:
         self.changed = threading.Event()
         """Set with each request, and when desired markets may have changed; wakes the follower."""
         self.restart_pending = False
-        """Whether every session is to end before another one may begin."""
+        """Whether every session must end before another one may start."""
         self._gatherer = gatherer
         self._lock = threading.Lock()
         self._resubscribe: set[str] = set()
         self._resubscribe_missing: set[str] = set()
 
     def resubscribe(self, tickers: Sequence[str]) -> None:
-        """Request fresh subscriptions of markets, each on its connection."""
+        """Request new subscriptions of markets, each on its connection."""
         with self._lock:
             self._resubscribe.update(tickers)
         self.changed.set()
 
     def resubscribe_missing(self, tickers: Sequence[str]) -> None:
-        """Request fresh subscriptions of markets on those of their connections that do not follow them."""
+        """Request new subscriptions of markets on those of their connections that do not follow them."""
         with self._lock:
             self._resubscribe_missing.update(tickers)
         self.changed.set()
@@ -61,16 +61,16 @@ class SessionRequests:
         self.restart_pending = True
         self.changed.set()
 
-    def take(self) -> tuple[list[str], list[str]]:
+    def pop(self) -> tuple[list[str], list[str]]:
         """Remove and return the markets of `resubscribe` and of `resubscribe_missing`."""
         with self._lock:
-            taken = list(self._resubscribe), list(self._resubscribe_missing)
+            popped = list(self._resubscribe), list(self._resubscribe_missing)
             self._resubscribe, self._resubscribe_missing = set(), set()
-        return taken
+        return popped
 
 
 class Router:
-    """Takes what connections receive. Called from their threads."""
+    """Routes what connections receive; called from their threads."""
 
     def __init__(
         self,
@@ -98,17 +98,17 @@ class Router:
         self._has_listened = False
 
     def may_receive(self) -> bool:
-        """Whether the writer takes what a connection would receive, and no session is to end."""
+        """Return whether sessions may be open: the writer is not stalled, and no restart is pending."""
         return not self._requests.restart_pending and not self._writer.is_stalled
 
     def on_book_records(self, counters: ChannelCounters, records: Sequence[Record]) -> None:
-        """Take what a connection of books received; `counters` are that connection's."""
+        """Route the records of a connection of books; `counters` are that connection's."""
         counters.count(records, self._clock.monotonic())
         self._activity.observe(records)
         self._writer.put(records)
 
     def on_feed_records(self, counters: ChannelCounters, records: Sequence[Record]) -> None:
-        """Take what the connection of trades, tickers and lifecycle received."""
+        """Route the records of the connection of trades, tickers and lifecycle."""
         counters.count(records, self._clock.monotonic())
         self._writer.put(records)
         for record in records:
@@ -125,18 +125,18 @@ class Router:
             desired = self._registry.last_desired_markets
             tickers = [ticker for ticker in alarm.tickers if ticker in desired]
             self._recovery.request(tickers)
-            # Markets that are over get no answer and no error: REST says whether these are.
+            # Ended markets get no answer and no error: REST shows whether these have ended.
             self._refresher.request(tickers[:_RECOVER_AT_ONCE])
 
     def _on_lifecycle_opened(self) -> None:
-        """Announcements come (again): those of the time between are not repeated, so REST is read."""
+        """Request a sync when announcements resume: those of the gap are not repeated."""
         if self._has_listened:
             self._sync_loop.request_sync()
         self._has_listened = True
 
 
 class MarketFollower:
-    """Keeps the connections at what the registry wants to be followed, and does what was requested of them."""
+    """Sets the registry's desired markets on the connections, and serves the requests to them."""
 
     def __init__(
         self,
@@ -148,7 +148,7 @@ class MarketFollower:
         requests: SessionRequests,
         exchange_offset: Callable[[], Offset | None] = lambda: None,
     ) -> None:
-        """`exchange_offset`: this machine's clock against the exchange's."""
+        """Set up the follower; `exchange_offset` returns this machine's clock against the exchange's."""
         self._settings = settings
         self._registry = registry
         self._refresher = refresher
@@ -157,14 +157,14 @@ class MarketFollower:
         self._exchange_clock = ExchangeClock(clock, exchange_offset)
 
     def run(self, stop: threading.Event) -> None:
-        """Follow until `stop`; what sets it sets `changed` of the requests, too."""
+        """Follow until `stop`; the code that sets it also sets `changed` of the requests."""
         changed = self._requests.changed
         while not stop.is_set():
             changed.clear()
-            # First: should the rest fail, connections still come back.
+            # First, so that connections come back even if the rest fails.
             if self._requests.restart_pending and not self._any_is_open():
                 self._requests.restart_pending = False
-            resubscribe, resubscribe_missing = self._requests.take()
+            resubscribe, resubscribe_missing = self._requests.pop()
             self._pool.resubscribe(resubscribe)
             self._pool.resubscribe_missing(resubscribe_missing)
             self._follow_registry()

@@ -1,7 +1,7 @@
-"""Checks that the databases are those that the settings mean, and what this version writes.
+"""Checks that the settings name the right databases, with the schema that this version writes.
 
-At the start a clear no ends the gatherer. A database that was away at the start is checked when it is back: capture
-then goes on into the spool, whatever the result, and the result is reported.
+At the start a refusal or a wrong schema ends the gatherer. A database that was unavailable then is checked when it is
+back: capture goes on into the spool, whatever the result, and the result is reported.
 """
 
 from __future__ import annotations
@@ -26,29 +26,29 @@ _log = event_logger(__name__)
 
 
 class DatabaseChecks:
-    """Both databases of a gatherer."""
+    """Checks both databases of a gatherer."""
 
     def __init__(
         self, settings: GathererSettings, timeseries: Database, catalog: Database, on_alarm: Callable[[str], None]
     ) -> None:
-        """`on_alarm(kind)` counts."""
+        """Set up the checks; `on_alarm(kind)` is called for each alarm."""
         self._name = settings.name
         self._on_alarm = on_alarm
-        self._todo: list[tuple[str, Database, DatabaseKind]] = [
+        self._unchecked: list[tuple[str, Database, DatabaseKind]] = [
             (settings.timeseries_setting, timeseries, "timeseries"),
             (settings.catalog_setting, catalog, "catalog"),
         ]
         self._problems: dict[str, str] = {}
 
     def check_at_startup(self) -> None:
-        """Refuse what cannot work. A database that is away is checked again later.
+        """Check both databases; an unavailable one is checked again later.
 
-        Raises ConfigurationError when a server refuses the login or has no such database, naming the setting, and
-        SchemaMismatch when a database is not what our migrations made.
+        Raises ConfigurationError, with the name of the setting, when a server refuses the login or has no such
+        database, and SchemaMismatch when a database is not as our migrations made it.
         """
         problems: list[str] = []
         is_schema = True
-        for setting, database, kind in tuple(self._todo):
+        for setting, database, kind in tuple(self._unchecked):
             try:
                 check(database, kind)
             except DatabaseUnavailable as error:
@@ -63,14 +63,14 @@ class DatabaseChecks:
                     continue
             except SchemaMismatch as error:
                 problems.append(f"{setting}: {error}")
-            self._todo.remove((setting, database, kind))
+            self._unchecked.remove((setting, database, kind))
         if problems:
             raise SchemaMismatch("; ".join(problems)) if is_schema else ConfigurationError(problems)
 
     def recheck(self) -> None:
-        """Check what was away at the start, as soon as it is back. From one thread, now and then."""
-        for todo in tuple(self._todo):
-            setting, database, kind = todo
+        """Check databases that were unavailable at the start; called now and then, from one thread."""
+        for unchecked in tuple(self._unchecked):
+            setting, database, kind = unchecked
             try:
                 check(database, kind)
             except DatabaseUnavailable:
@@ -78,11 +78,11 @@ class DatabaseChecks:
             except (SchemaMismatch, StatementRejected) as error:
                 self._report(setting, error)
             else:
-                self._todo.remove(todo)
+                self._unchecked.remove(unchecked)
                 self._problems.pop(setting, None)
 
     def problems(self) -> list[str]:
-        """Return what is wrong with a database that came back."""
+        """Return the problems of databases that came back."""
         return list(self._problems.values())
 
     def _report(self, setting: str, error: KalshiPlatformError) -> None:

@@ -1,9 +1,9 @@
-"""Runs one gatherer: everything that Kalshi publishes, into its pair of databases, until it is stopped.
+"""Runs one gatherer, which records everything that Kalshi publishes into its pair of databases, until it is stopped.
 
 Threads, all named after the gatherer: a connection each for the books' shards and one for trades, tickers and
 lifecycle; the writer; the catalog; single markets; the minute's books; recovery; the heartbeat; the database watch.
-They share a registry (which markets), the writer's queue (every record) and one stop event. This module is its life
-from start to end; `assembly` wires the parts, `routing` moves what they exchange, `status` reports how it is.
+They share a registry (the markets), the writer's queue (the records) and one stop event. This module starts and ends
+them; `assembly` makes the parts, `routing` moves data between them, `status` reports on them.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ _log = event_logger(__name__)
 
 
 class GathererService:
-    """A gatherer that runs once. `status` may be called from any thread."""
+    """Runs a gatherer once; `status` may be called from any thread."""
 
     def __init__(
         self,
@@ -45,10 +45,13 @@ class GathererService:
         run_id: str | None = None,
         on_report: Callable[[Report], None] | None = None,
     ) -> None:
-        """`run_id` names the host's run in heartbeats. `on_report` is called from several threads, must not block."""
+        """Set up the service.
+
+        `run_id` names the host's run in heartbeats. `on_report` is called from several threads and must not block.
+        """
         self.settings = settings
         self.switched_off = False
-        """Whether it ended because `service_switches` says so."""
+        """Whether it ended because its switch is off in `service_switches`."""
         self._exchange = exchange
         self._clock = clock
         self._bounds = bounds
@@ -58,24 +61,24 @@ class GathererService:
 
     @property
     def is_assembled(self) -> bool:
-        """Whether its folder was locked, and its parts are there."""
+        """Return whether its folder is locked and its parts are made."""
         return self._recording is not None
 
     @property
     def parts(self) -> Parts:
-        """The parts of a gatherer that is assembled."""
+        """Return the parts of an assembled gatherer."""
         assert self._recording is not None  # noqa: S101 - a mistake of the caller
         return self._recording.parts
 
     def status(self) -> GathererStatus:
-        """Return everything that is known as of now."""
+        """Return the status as of now."""
         recording = self._recording
         return GathererStatus(state="starting") if recording is None else recording.reporter.status()
 
     def run(self, stop: threading.Event) -> None:
-        """Record until `stop` is set, the off switch is set, or a fatal error; then write what is left and return.
+        """Record until `stop`, the off switch or a fatal error; then write the remaining records and return.
 
-        Raises AnotherWriter, ConfigurationError, SchemaMismatch. Whatever fails for a while is waited for.
+        Raises AnotherWriter, ConfigurationError, SchemaMismatch. Transient failures are waited for.
         """
         settings, clock = self.settings, self._clock
         timeseries = Database(
@@ -103,7 +106,7 @@ class GathererService:
 
 
 class Recording:
-    """The life of a gatherer whose folder is locked, from its first thread to its last heartbeat."""
+    """Runs a gatherer whose folder is locked, from its first thread to its last heartbeat."""
 
     def __init__(self, parts: Parts, ending: threading.Event, reports: ReportPublisher, run_id: str | None) -> None:
         settings, clock = parts.settings, parts.clock
@@ -118,7 +121,7 @@ class Recording:
         self._fatal: BaseException | None = None
 
     def run(self, stop: threading.Event) -> None:
-        """Record until the end has come; see `GathererService.run`."""
+        """Record until the end; see `GathererService.run`."""
         relay = threading.Thread(target=self._relay, args=(stop,), name=f"{self._settings.name} stop", daemon=True)
         try:
             relay.start()
@@ -138,7 +141,7 @@ class Recording:
     # -- starting
 
     def _acquire_database_lock(self) -> None:
-        # A server needs a moment to see that a killed predecessor is gone.
+        # A server needs a moment to notice that a killed predecessor is gone.
         lock = self.parts.lock
         while not self._stop.is_set() and not lock.check() and lock.is_refused:
             self._clock.wait(self._stop, 0.2)
@@ -179,7 +182,7 @@ class Recording:
             self.parts.poller.run(self._stop, budget)
 
     def _read_budget(self) -> PollBudget:
-        """Return this process's part of the account's budget, as far as the exchange answers."""
+        """Return this process's part of the account's budget, or of the configured one without an answer."""
         exchange, rest = self.parts.exchange, self.parts.rest
         refill_per_s = exchange.reads_per_second * TOKENS_PER_REQUEST * exchange.rest_share
         try:
@@ -195,13 +198,13 @@ class Recording:
             return PollBudget(refill_per_s)
 
     def _watch_database(self) -> None:
-        """Write the heartbeat's row, keep the lock, obey the off switch, and check the database in other ways."""
+        """Write the heartbeat's row, keep the lock, read the off switch, and run the checks of the database."""
         parts = self.parts
         while not self._stop.is_set():
             try:
                 parts.checks.recheck()
                 parts.lock.check()
-                if not parts.lock.is_refused:  # else the row is the other one's
+                if not parts.lock.is_refused:  # else the row is the other process's
                     self._write_row()
                 parts.clock_skew.check_database()
                 parts.open_transactions.check()
@@ -214,12 +217,12 @@ class Recording:
             self._clock.wait(self._stop, self._settings.heartbeat_interval_s)
 
     def _write_row(self) -> None:
-        """Write the heartbeat's row and what the polls achieved. Raises DatabaseUnavailable."""
+        """Write the heartbeat's row and the reports of polls. Raises DatabaseUnavailable."""
         write_heartbeat(self.parts.timeseries, self.reporter.heartbeat())
         self._reports.write_polls(self.parts.timeseries)
 
     def _is_enabled(self) -> bool:
-        """Whether the off switch lets it run; a database that is away does."""
+        """Return whether the switch is on, or cannot be read."""
         try:
             enabled = is_enabled(self.parts.timeseries, self._settings.service)
         except DatabaseUnavailable:
@@ -238,11 +241,13 @@ class Recording:
         self.parts.requests.changed.set()
 
     def _shut_down(self) -> None:
-        """Close sessions, write what is left and the last heartbeat, release the name."""
+        """Close sessions, write the remaining records and the last heartbeat, release the name."""
         self._end(None)
         parts, reporter, settings = self.parts, self.reporter, self._settings
         reporter.set_state("stopping")
-        self._await([(f"connection {each.name}", each.join) for each in parts.pool.slots] + self._threads.joins())
+        self._wait_for_threads(
+            [(f"connection {each.name}", each.join) for each in parts.pool.slots] + self._threads.joins()
+        )
         was_started = parts.writer.was_started
         everything = parts.writer.stop(settings.stop_timeout_s, self._report_wait)
         if was_started:
@@ -255,7 +260,7 @@ class Recording:
         self._threads.run_with_timeout("release", parts.lock.release, _LAST_ROW_S)
         parts.dispose()
 
-    def _await(self, joins: Sequence[tuple[str, Callable[[float], bool]]]) -> None:
+    def _wait_for_threads(self, joins: Sequence[tuple[str, Callable[[float], bool]]]) -> None:
         """Wait for the threads that may still put records, and report which ones.
 
         They share one deadline: a database that does not answer may delay several of them.
@@ -283,7 +288,7 @@ class Recording:
 
     def _write_last_row(self) -> None:
         if isinstance(self._fatal, AnotherWriter) or self.parts.lock.is_refused:
-            return  # the row is the other one's now
+            return  # the row is the other process's now
         try:
             self._write_row()
         except DatabaseUnavailable as error:

@@ -14,7 +14,7 @@ from kalshi_platform.setting import setting
 
 @dataclass(frozen=True)
 class MarketFilter:
-    """Which markets to follow. Empty tuples admit everything; several lists must all admit a market."""
+    """Selects the markets to follow: empty tuples admit everything, several lists must all admit a market."""
 
     series: tuple[str, ...] = field(
         default=(), metadata=setting("KALSHI_SERIES", "follow only series with these tickers (globs)", default="all")
@@ -32,7 +32,7 @@ class MarketFilter:
 
 @dataclass(frozen=True, kw_only=True)
 class GathererSettings:
-    """One gatherer: its name, its pair of databases, its folder and its pace. Spans in seconds."""
+    """Holds the settings of one gatherer: its name, databases, folder and limits. Spans in seconds."""
 
     name: str
     timeseries_url: str = field(
@@ -92,42 +92,56 @@ class GathererSettings:
         ),
     )
     handover_overlap_s: float = 4.0
-    """How long the old and the new connection of a market record it both, once the new one has its snapshot. More than
-    twice the margin of the merge (which is 1 s unless set otherwise), else a hole is claimed between them."""
+    """How long both the old and the new connection of a market record it, once the new one has its snapshot.
+
+    More than twice the margin of the merge (1 s by default), else there is a hole between their claims.
+    """
     handover_patience_s: float = 120.0
-    """Longest wait for that in a feed in which nothing happens, and for the snapshots of the new connection."""
+    """Longest wait for deltas of a quiet feed, and for the snapshots of the new connection."""
     rebalance_after_s: float = 30.0
-    """Markets are moved between connections when none came or went for so long, not while a listing fills them; where
-    that never is, when the connections were uneven for ten times as long."""
+    """Markets are moved between connections when none came or went for so long, not while a listing fills them.
+
+    Without such a calm they are moved when the connections were uneven for ten times as long.
+    """
     commands_per_s: float = 50.0
     command_bytes_per_s: float = 1_000_000.0
-    """Per connection. A command of 500 markets has about 15 kB. No variable: the exchange's side sets what it takes."""
+    """Limits of one connection; a command of 500 markets has about 15 kB.
+
+    No environment variable: the exchange sets the limit.
+    """
     follow_books: bool = True
-    """False records only trades, tickers and lifecycle."""
+    """Whether books are recorded, besides trades, tickers and lifecycle."""
     stagger_s: float = 0.0
     """Added to every reconnect delay; a different value per gatherer keeps them from dropping out together."""
     reconnect_min_s: float = 0.5
     reconnect_max_s: float = 30.0
     reconnect_spacing_s: float = 0.25
-    """About how far apart the handshakes of one gatherer are: connections cut at once come back one by one."""
+    """About the time between handshakes of one gatherer: connections cut at once reconnect one by one."""
     refused_backoff_s: float = 60.0
     """Pause after HTTP 401 or 403: repeating a wrong key faster changes nothing."""
     silence_limit_s: float = 60.0
-    """A connection with subscriptions that delivered no frame for so long is made anew, whatever its pings say."""
+    """A connection with subscriptions that delivered no frame for so long is replaced, whatever its pings."""
 
     flush_rows: int = 20_000
     flush_interval_s: float = 0.15
     flush_bytes: int = 16 * 1024**2
-    """As many bytes of memory are worth a commit, too, and are about what one block of the spool holds. No variable: it
-    bounds a transaction, not the machine."""
+    """Bytes in memory that cause a commit, too, and about the size of a block of the spool.
+
+    No environment variable: it bounds a transaction, not the machine.
+    """
     queue_rows: int = 200_000
-    """Records that wait in memory; more go to the spool on disk, from where up to so many are read back at a time."""
+    """Most records that wait in memory; more go to the spool on disk, from which up to so many are read at a time."""
     queue_bytes: int = 64 * 1024**2
-    """The same in bytes of memory: books of thousands of levels are few and large. What is being committed, and what is
-    read back, may take as much again each. No variable: what does not fit goes to the spool, which has two."""
+    """The same in bytes of memory: books of thousands of levels are few and large.
+
+    Records being committed, and records read back, may use as much again each. No environment variable: what does not
+    fit goes to the spool, which has two.
+    """
     spool_segment_bytes: int = 16 * 1024 * 1024
-    """A file of the spool is full at this size and removed once it is written. No variable: only how many files there
-    are depends on it."""
+    """A file of the spool is full at this size, and removed once it is committed.
+
+    No environment variable: only the number of files depends on it.
+    """
     # An hour of 2,000 messages a second is about 0.3 GiB.
     spool_max_bytes: int = field(
         default=20 * 1024**3,
@@ -153,16 +167,20 @@ class GathererSettings:
         ),
     )
     stall_patience_s: float = 5.0
-    """How long a full memory waits for a database that is merely slow while the disk takes nothing: nothing is received
-    meanwhile, and then sessions end."""
+    """How long a full memory waits for a slow database while the disk cannot be written.
+
+    Nothing is received meanwhile; afterwards sessions end.
+    """
     database_retry_max_s: float = 5.0
     statement_timeout_s: float = 60.0
-    """A statement that the timeseries database does not finish within that (it waits for a lock, say) counts as an
-    outage: its records go to the spool and are written again later."""
+    """A statement that runs longer in the timeseries database (waiting for a lock, for example) counts as an outage.
+
+    Its records go to the spool and are written again later.
+    """
     ledger_compare_interval_s: float = 60.0
-    """How often what is open here is compared with what the ledger in the database says."""
+    """How often the open entries in memory are compared with the ledger in the database."""
     stop_timeout_s: float = 15.0
-    """How long a stop may spend on writing what is left; the rest stays in the spool for the next start."""
+    """How long a stop may write remaining records; the rest stays in the spool for the next start."""
 
     dead_letters_per_minute: int = field(
         default=DEAD_LETTERS_PER_MINUTE,
@@ -187,16 +205,18 @@ class GathererSettings:
 
     snapshot_interval_s: float = 60.0
     snapshot_deadline_s: float = 10.0
-    """A suspect market whose fresh snapshot has not come by then gets its book over REST and a new subscription."""
+    """After so long without a new snapshot, a market that lost a frame gets its book over REST and is resubscribed."""
     poll_share: float = 0.5
-    """Part of *this process's* read budget that polling books may spend (0 … 1); the rest is for syncs, single markets
-    and recovery. This process's budget is itself a part of the account's (ExchangeSettings.rest_share)."""
+    """Share of this process's read budget for polling books (0 … 1); syncs, single markets and recovery use the rest.
+
+    This process's budget is itself a share of the account's (ExchangeSettings.rest_share).
+    """
     reconcile_interval_s: float = 300.0
     events_interval_s: float = 600.0
     catalog_follow_interval_s: float = 2.0
-    """How often rows are read that another process changed in the catalog tables."""
+    """How often the catalog tables are polled for changes of other processes."""
     close_grace_s: float = 5.0
-    """How long after `close_time` a market is still followed before REST is read to see whether it closed."""
+    """How long after `close_time` a market is still followed before REST is read to confirm the close."""
     fetch_attempts: int = 8
     status_wait_max_s: float = 300.0
     """Longest wait between two reads of the status of an inactive exchange."""
@@ -240,17 +260,17 @@ class GathererSettings:
 
     @property
     def folder(self) -> Path:
-        """Where this gatherer keeps its spool, lock and heartbeat file."""
+        """Return the folder of this gatherer's spool, lock and heartbeat file."""
         return self.state_dir / self.name
 
     @property
     def heartbeat_file(self) -> Path:
-        """The file that is a sign of life while the database is away."""
+        """Return the file with the heartbeat, which is readable while the database is unavailable."""
         return self.folder / HEARTBEAT_FILE
 
     @property
     def service(self) -> str:
-        """The name under which heartbeats and the off switch know this gatherer."""
+        """Return the name of this gatherer in heartbeats and service_switches."""
         return f"gatherer/{self.name}"
 
 

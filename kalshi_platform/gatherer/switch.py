@@ -1,7 +1,7 @@
-"""Runs a gatherer that obeys its off switch without ending: switched off it waits, with a heartbeat, to be switched on.
+"""Runs a gatherer whenever its switch is on; switched off it waits, with a heartbeat, instead of ending.
 
-For hosts that restart what ends, a process group say. A host that has a supervisor of its own runs the service alone,
-which ends when it is switched off.
+This is for hosts that restart processes that end. A host with its own supervisor runs the service alone, which ends
+when it is switched off.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def run_while_enabled(
     run_id: str | None = None,
     on_report: Callable[[Report], None] | None = None,
 ) -> None:
-    """Record whenever the switch of this gatherer is on, until `stop`. Raises what `GathererService.run` raises."""
+    """Record whenever the switch of this gatherer is on, until `stop`. Raises like `GathererService.run`."""
     while not stop.is_set():
         service = GathererService(settings, exchange, clock, bounds, run_id=run_id, on_report=on_report)
         service.run(stop)

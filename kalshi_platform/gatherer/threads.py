@@ -1,4 +1,4 @@
-"""Runs the named threads of one service: each is restarted when it fails, all end by one event."""
+"""Runs the named threads of one service, restarts those that fail, and ends all by one event."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from kalshi_platform.errors import KalshiPlatformError
 from kalshi_platform.monitoring.event_log import event_logger
 
 WAIT_REPORT_S = 2.0
-"""How often a stop that takes time reports what it waits for."""
+"""Seconds between two reports of a stop about what it waits for."""
 _PAUSE_S = 1.0
 _CONNECTION = re.compile(r"feed|books-\d+")
 _log = event_logger(__name__)
 
 
 class ThreadGroup:
-    """Starts threads whose names begin with `owner`; `stop` ends them."""
+    """Starts threads whose names start with `owner`; `stop` ends them."""
 
     def __init__(self, owner: str, clock: Clock, stop: threading.Event) -> None:
         self._owner = owner
@@ -28,11 +28,11 @@ class ThreadGroup:
         self._started: list[threading.Thread] = []
 
     def start(self, name: str, act: Callable[[], None]) -> None:
-        """Run `act` restarting in a thread of its own."""
+        """Run `act` in its own thread, restarted after failures."""
         self._started.append(self._new(name, lambda: self.run_restarting(name, act)))
 
     def run_restarting(self, name: str, act: Callable[[], None]) -> None:
-        """Run `act` here, again after every failure, until it returns or the end has come."""
+        """Run `act` in this thread, again after every failure, until it returns or `stop` is set."""
         while not self._stop.is_set():
             try:
                 act()
@@ -46,11 +46,11 @@ class ThreadGroup:
             self._clock.wait(self._stop, _PAUSE_S)
 
     def joins(self) -> list[tuple[str, Callable[[float], bool]]]:
-        """The name of each thread, and what waits for it for so many seconds and returns whether it has ended."""
+        """Return the name of each thread, and a function that waits up to so many seconds for its end."""
         return [(f"thread {self._part(each)}", functools.partial(ended, each)) for each in self._started]
 
     def run_with_timeout(self, name: str, act: Callable[[], None], timeout_s: float) -> None:
-        """Run `act` on a database that may give no answer at all: its thread is abandoned then."""
+        """Run `act` on a database that may not answer at all; its thread is abandoned after `timeout_s`."""
         thread = self._new(name, act)
         thread.join(timeout_s)
         if thread.is_alive():
@@ -72,7 +72,7 @@ def ended(thread: threading.Thread, timeout_s: float) -> bool:
 
 
 def log_fields(owner: str, thread: str) -> dict[str, str]:
-    """What the name of a thread says in a log: which part of the service, and, of a connection's, which connection."""
+    """Return the log fields in a thread's name: the part of the service, and the connection of a connection's."""
     name, _, part = thread.partition(" ")
     if name != owner or not part:
         return {}

@@ -36,12 +36,11 @@ def wait_until_active(
     on_wait: Callable[[str], None] = lambda _: None,
     exchange_offset: Callable[[], Offset | None] = lambda: None,
 ) -> bool:
-    """Return True once the exchange is active (a trading pause counts as active), False when `stop` came first.
+    """Wait until the exchange is active (a trading pause counts); return False when `stop` came first.
 
     The status of an inactive exchange is read again at its estimated resume time, at the latest after `longest_wait_s`,
-    a little later in each process; one that does not answer is tried ever more rarely. `on_wait` gets a line about
-    each wait, for people.
-    `exchange_offset`: this machine's clock against the exchange's, whose time the estimate is.
+    a little later in each process; without an answer it is read ever more rarely. `on_wait` receives a line of text
+    about each wait. `exchange_offset` returns our clock against the exchange's, by which the estimate counts.
     """
     failures = 0
     exchange_clock = ExchangeClock(clock, exchange_offset)

@@ -1,1 +1,1 @@
-"""One typed status of a gatherer; heartbeat, health, metrics and reports are views of it."""
+"""Defines one typed status of a gatherer, of which heartbeat, health, metrics and reports are views."""

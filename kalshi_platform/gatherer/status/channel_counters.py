@@ -22,14 +22,14 @@ CHANNELS = tuple(dict.fromkeys(_CHANNEL_OF.values()))
 
 @dataclass(slots=True)
 class _Channel:
-    """`last_s`: by the monotonic clock, None before the first message."""
+    """Holds the counts of a channel; `last_s` is monotonic, None before the first message."""
 
     messages: int = 0
     last_s: float | None = None
 
 
 class ChannelCounters:
-    """Counts of one connection and of those that replace it. Thread-safe.
+    """Counts the messages of one connection and of those that replace it. Thread-safe.
 
     Plain integers under one lock for each batch, not Prometheus counters: those take a lock for each increment.
     """
@@ -51,13 +51,13 @@ class ChannelCounters:
                     channel.last_s = now_s
 
     def ages_s(self, now_s: float) -> dict[str, float]:
-        """Return the seconds since the last message of each channel on which something came."""
+        """Return the seconds since the last message of each channel that had one."""
         ages = {name: age_s(channel.last_s, now_s) for name, channel in self._channels.items()}
         return {name: age for name, age in ages.items() if age is not None}
 
     @staticmethod
     def sum(counters: Iterable[ChannelCounters], now_s: float) -> dict[str, ChannelStatus]:
-        """Return every channel, over all connections."""
+        """Return the status of every channel, over all connections."""
         total = {name: _Channel() for name in CHANNELS}
         for each in counters:
             for name, channel in each._channels.items():  # noqa: SLF001 - of its own class

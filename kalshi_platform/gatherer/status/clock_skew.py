@@ -1,4 +1,4 @@
-"""Compares this machine's clock with the exchange's and the database server's; an alarm when they are too far apart."""
+"""Compares this machine's clock with the exchange's and the database server's, and raises an alarm on large offsets."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _log = event_logger(__name__)
 
 
 class ClockSkewMonitor:
-    """Each pair of clocks is reported once when it comes apart, and once when it agrees again."""
+    """Reports each pair of clocks once when their offset becomes large, and once when they agree again."""
 
     def __init__(
         self,
@@ -28,7 +28,10 @@ class ClockSkewMonitor:
         exchange_offset: Callable[[], Offset | None],
         on_alarm: Callable[[str], None],
     ) -> None:
-        """`exchange_offset`: what the exchange's answers say; `on_alarm(kind)` counts."""
+        """Set up the monitor.
+
+        `exchange_offset` returns our clock against the exchange's; `on_alarm(kind)` is called for each alarm.
+        """
         self._name = name
         self._database = database
         self._clock = clock
@@ -56,32 +59,32 @@ class ClockSkewMonitor:
         self._check("the database server's", self._database_offset)
 
     def status(self) -> ClockStatus:
-        """Return the best guess of both offsets."""
+        """Return the best estimate of both offsets."""
         return ClockStatus(
             ahead_of_exchange_s=_middle_s(self._exchange_offset()),
             ahead_of_database_s=_middle_s(self._database_offset),
         )
 
     def problems(self) -> list[str]:
-        """Return a clause for each clock that is too far away."""
+        """Return a clause for each clock with a large offset."""
         pairs = (("the exchange's", self._exchange_offset()), ("the database server's", self._database_offset))
-        return [offset.describe(whose) for whose, offset in pairs if offset is not None and offset.is_large]
+        return [offset.describe(other_clock) for other_clock, offset in pairs if offset is not None and offset.is_large]
 
-    def _check(self, whose: str, offset: Offset | None) -> None:
-        if offset is None or offset.is_large == (whose in self._large):
+    def _check(self, other_clock: str, offset: Offset | None) -> None:
+        if offset is None or offset.is_large == (other_clock in self._large):
             return
         if offset.is_large:
-            self._large.add(whose)
+            self._large.add(other_clock)
             self._on_alarm(ALARM)
             _log.warning(
                 ALARM,
                 gatherer=self._name,
-                detail=offset.describe(whose),
+                detail=offset.describe(other_clock),
                 consequence="receive times are wrong by as much",
             )
         else:
-            self._large.discard(whose)
-            _log.info("clocks_agree_again", gatherer=self._name, detail=offset.describe(whose))
+            self._large.discard(other_clock)
+            _log.info("clocks_agree_again", gatherer=self._name, detail=offset.describe(other_clock))
 
 
 def _middle_s(offset: Offset | None) -> float | None:

@@ -1,4 +1,4 @@
-"""Judges from a gatherer's status whether it records everything it should, and what else needs attention. Pure."""
+"""Derives from a gatherer's status whether it records everything it should, and what else needs attention. Pure."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from kalshi_platform.gatherer.status.status import ConnectionStatus, GathererSta
 
 # How long fewer books than desired may be followed without a gain: a sync and a reconnect take less.
 _SHORT_OF_BOOKS_S = 60.0
-# How long the ledger may lack what is followed: a commit takes less.
+# How long the ledger may lack followed books: a commit takes less.
 _SHORT_IN_LEDGER_S = 30.0
 # More dead letters within a minute are no accident; each of a book ends claims.
 _DEAD_LETTERS_PER_MINUTE = 5
@@ -48,7 +48,7 @@ def _state_reason(status: GathererStatus) -> str:
 
 
 def _silent_connections(status: GathererStatus, limit_s: float) -> list[str]:
-    found = []
+    texts = []
     for name, connection in status.connections.items():
         if connection.state == "closed":
             continue  # has nothing to follow
@@ -56,24 +56,24 @@ def _silent_connections(status: GathererStatus, limit_s: float) -> list[str]:
         silent_s = (status.uptime_s or 0.0) if age_s is None else age_s
         if silent_s > limit_s:
             error = f" ({connection.last_error})" if connection.last_error else ""
-            found.append(f"connection {name}: no data for {silent_s:.0f} s{error}")
-    return found
+            texts.append(f"connection {name}: no data for {silent_s:.0f} s{error}")
+    return texts
 
 
 def _missing_books(status: GathererStatus) -> list[str]:
-    """What should be followed and is not, or is, and the ledger does not say so."""
-    found = []
+    """Return reasons for desired books that are not followed, or are missing in the ledger."""
+    texts = []
     followed, ledger = status.followed_markets or 0, status.ledger
     short_s = status.short_of_books_s
     if short_s is not None and short_s > _SHORT_OF_BOOKS_S:
         desired = status.desired_markets or 0
-        found.append(f"{followed:,} of {desired:,} books are followed, and no more for {short_s:.0f} s")
+        texts.append(f"{followed:,} of {desired:,} books are followed, and no more for {short_s:.0f} s")
     if ledger is not None and ledger.short_of_books_s is not None and ledger.short_of_books_s > _SHORT_IN_LEDGER_S:
-        found.append(
+        texts.append(
             f"the ledger follows {ledger.subscriptions or 0:,} of {followed:,} books, for {ledger.short_of_books_s:.0f}"
             " s: the others are not claimed"
         )
-    return found
+    return texts
 
 
 def _troubles(status: GathererStatus) -> list[str]:
@@ -92,39 +92,39 @@ def _troubles(status: GathererStatus) -> list[str]:
 
 
 def _storage_troubles(status: GathererStatus) -> list[str]:
-    found = []
+    texts = []
     writer, catalog = status.writer, status.catalog
     if writer is not None:
         if writer.database_error:
-            found.append(f"records go to the spool: {writer.database_error}")
+            texts.append(f"records go to the spool: {writer.database_error}")
         if writer.disk_error:
-            found.append(f"the spool takes nothing: {writer.disk_error}")
+            texts.append(f"the spool takes nothing: {writer.disk_error}")
         limit, used = writer.spool_limit_bytes, writer.spool_bytes
         if limit and used > limit / 2:
-            found.append(f"the spool is {100 * used / limit:.0f} % full")
+            texts.append(f"the spool is {100 * used / limit:.0f} % full")
     if catalog is not None:
         if catalog.database_error:
-            found.append(f"the catalog is not written: {catalog.database_error}")
-        found += [f"the listing of {what} is not whole: {why}" for what, why in catalog.failing.items()]
-    return found
+            texts.append(f"the catalog is not written: {catalog.database_error}")
+        texts += [f"the listing of {what} is not whole: {why}" for what, why in catalog.failing.items()]
+    return texts
 
 
 def _claim_troubles(status: GathererStatus) -> list[str]:
-    """Books are received, and nothing is committed that can be claimed; a ledger that was repaired; dead letters."""
-    found = []
+    """Return troubles with claims: no commits that support them, a repaired ledger, dead letters."""
+    texts = []
     ledger, books = status.ledger, status.channels.get("orderbook_delta")
-    heard_s = None if books is None else books.last_message_age_s
+    last_message_s = None if books is None else books.last_message_age_s
     if ledger is not None:
         age_s = ledger.last_claim_age_s
-        if heard_s is not None and heard_s < _ACTIVE_S and age_s is not None and age_s > _CLAIMS_AGE_S:
-            found.append(f"books are received, and nothing that can be claimed was committed for {age_s:.0f} s")
+        if last_message_s is not None and last_message_s < _ACTIVE_S and age_s is not None and age_s > _CLAIMS_AGE_S:
+            texts.append(f"books are received, and nothing that can be claimed was committed for {age_s:.0f} s")
         alarm_s = ledger.alarm_age_s
         if ledger.alarm and alarm_s is not None and alarm_s < _LEDGER_ALARM_S:
-            found.append(f"{ledger.alarm} ({alarm_s:.0f} s ago; every session began anew, look at the database)")
+            texts.append(f"{ledger.alarm} ({alarm_s:.0f} s ago; every session began anew, look at the database)")
     letters = status.dead_letters_last_minute
     if letters > _DEAD_LETTERS_PER_MINUTE:
-        found.append(f"{letters:,} messages of the last minute were put aside: see reason and detail in dead_letters")
-    return found
+        texts.append(f"{letters:,} messages of the last minute were put aside: see reason and detail in dead_letters")
+    return texts
 
 
 def _repeated_losses(connections: dict[str, ConnectionStatus]) -> list[str]:

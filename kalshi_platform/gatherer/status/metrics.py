@@ -1,4 +1,4 @@
-"""Makes Prometheus metrics of a gatherer's status. Pure; every name carries its unit."""
+"""Makes Prometheus metrics from a gatherer's status. Pure; every name contains its unit."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _P = "kalshi_gatherer_"
 
 
 def gatherer_metrics(status: GathererStatus) -> Iterator[MetricFamily]:
-    """Return what a scrape gets."""
+    """Yield the metrics of a status."""
     yield gauges(f"{_P}state", "1 for the state it is in.", ["state"], {(status.state,): 1})
     yield gauge(f"{_P}recording", "1 while it records everything it should, else 0.", float(not status.reasons))
     yield gauge(f"{_P}wanted_markets", "Markets whose books are to be followed.", status.desired_markets)

@@ -1,4 +1,4 @@
-"""Passes reports on to the host, and writes what the polls of books achieved to the table `snapshot_polls`."""
+"""Passes reports on to the host, and writes those of polls to the table `snapshot_polls`."""
 
 from __future__ import annotations
 
@@ -10,22 +10,22 @@ from kalshi_platform.monitoring.event_log import event_logger
 from kalshi_platform.storage import queries
 from kalshi_platform.storage.pool import Database
 
-# A day of polls, while the database is away.
+# A day of polls, while the database is unavailable.
 _POLLS_KEPT = 1_440
 _log = event_logger(__name__)
 
 
 class ReportPublisher:
-    """Has the polls that are not written yet."""
+    """Publishes reports, and keeps the polls that are not written yet."""
 
     def __init__(self, gatherer: str, on_report: Callable[[Report], None] | None) -> None:
-        """`on_report` is the host's; it is called from several threads and must not block."""
+        """Set up the publisher; the host's `on_report` is called from several threads and must not block."""
         self._gatherer = gatherer
         self._on_report = on_report
         self._polls: deque[BooksPolled] = deque(maxlen=_POLLS_KEPT)
 
     def publish(self, report: Report) -> None:
-        """Pass a report on. From any thread; what the host raises is logged."""
+        """Pass a report on, from any thread; errors of the host are logged."""
         if isinstance(report, BooksPolled):
             self._polls.append(report)
         if self._on_report is not None:
@@ -35,7 +35,7 @@ class ReportPublisher:
                 _log.warning("report_not_delivered", gatherer=self._gatherer, exc_info=True)
 
     def write_polls(self, database: Database) -> None:
-        """Write the polls that wait. From one thread. Raises DatabaseUnavailable; they then wait on."""
+        """Write the waiting polls, from one thread. Raises DatabaseUnavailable; they are then kept."""
         polls = tuple(self._polls)
         write_polls(database, polls)
         for poll in polls:

@@ -10,9 +10,9 @@ from typing import TypeAlias
 
 @dataclass(frozen=True, kw_only=True)
 class CatalogSynced:
-    """One sync of `series`, `events` or `markets` finished. `scope`: full or incremental.
+    """Reports a finished sync of `series`, `events` or `markets`; `scope` is full or incremental.
 
-    `left_out`: how many things the listing lacked, `lacks`: which; such a sync is not a whole one.
+    `left_out` counts what the listing lacked, `lacks` names it; such a sync is not a whole one.
     """
 
     what: str
@@ -27,12 +27,11 @@ class CatalogSynced:
 
 @dataclass(frozen=True, kw_only=True)
 class BooksPolled:
-    """One poll of books over REST.
+    """Reports one poll of books over REST.
 
-    `minute` is the snapshots' time; of `asked` markets `stored` had a book, `skipped` were not asked (no budget
-    left, a stop, or requests that kept failing), `failed` were asked for in requests that failed. `tokens` of the read
-    budget were spent. `oldest_age_s`: after the poll, how long ago the book was answered that was answered longest ago;
-    None when the asker keeps no account of it.
+    `minute` is the snapshots' time; of `asked` (requested) markets `stored` had a book, `skipped` were not requested
+    (no budget left, a stop, or requests that kept failing), `failed` were in failed requests. `tokens` of the read
+    budget were spent. `oldest_age_s` is the age of the oldest answer after the poll, None where that is not tracked.
     """
 
     minute: datetime
@@ -50,7 +49,7 @@ class BooksPolled:
 
 @dataclass(frozen=True, kw_only=True)
 class StreamsCommitted:
-    """Rows that were new in the timeseries database since the last report of this kind, by table."""
+    """Reports the new rows in the timeseries database since the last report of this kind, by table."""
 
     since: datetime
     until: datetime

@@ -1,9 +1,9 @@
-"""Defines the status of a gatherer: everything it reports about itself. Heartbeat, health, metrics and lines are views.
+"""Defines the status of a gatherer, of which heartbeat, health, metrics and status lines are views.
 
-Its JSON is the `details` of the heartbeat. A reader of another version's JSON ignores fields it does not know; a field
-that is missing there has its default, so None stands for "not reported" and a part that is None for one that does not
-exist (yet). Ages and spans are in seconds (`_s`), latencies in milliseconds (`_ms`), moments ISO 8601 in UTC; counters
-count since the process started.
+Its JSON is the `details` of the heartbeat. A reader of another version's JSON ignores unknown fields; a field that is
+missing there has its default, so None stands for "not reported", and a part that is None does not exist (yet). Ages and
+spans are in seconds (`_s`), latencies in milliseconds (`_ms`), times ISO 8601 in UTC; counters count since the process
+started.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from kalshi_platform.monitoring.process_usage import ProcessStatus
 
 
 class ChannelStatus(Struct, kw_only=True):
-    """One channel over all connections; `per_s` since the heartbeat before."""
+    """Describes one channel over all connections; `per_s` is the rate since the heartbeat before."""
 
     messages: int = 0
     per_s: float | None = None
@@ -25,7 +25,7 @@ class ChannelStatus(Struct, kw_only=True):
 
 
 class ConnectionStatus(Struct, kw_only=True):
-    """One connection and those that had its place before; `state` is that of the present one."""
+    """Describes one connection and those that it replaced; `state` is that of the present one."""
 
     state: str = ""
     frames: int = 0
@@ -42,12 +42,12 @@ class ConnectionStatus(Struct, kw_only=True):
     asked_rarely: int = 0
     """Markets that lose their claim again and again: their snapshots are requested ever more rarely."""
     last_message_age_s: dict[str, float] = {}
-    """By channel on which something came."""
+    """Ages by channel, for those that had a message."""
     last_error: str | None = None
 
 
 class ConnectionPoolStatus(Struct, kw_only=True):
-    """What the pool did with its connections."""
+    """Counts what the pool did with its connections."""
 
     rotations: int = 0
     rotations_given_up: int = 0
@@ -55,20 +55,20 @@ class ConnectionPoolStatus(Struct, kw_only=True):
 
 
 class LedgerStatus(Struct, kw_only=True):
-    """What the committed ledger holds. `alarm`: how it last differed from what was committed."""
+    """Describes the committed ledger; `alarm` is how it last differed from what was committed."""
 
     subscriptions: int | None = None
-    """Markets followed in the ledger, once for each stream."""
+    """Open book subscriptions of the ledger."""
     last_claim_age_s: float | None = None
     compared_age_s: float | None = None
     alarm: str | None = None
     alarm_age_s: float | None = None
     short_of_books_s: float | None = None
-    """How long it has lacked books that are followed; None while it does not."""
+    """How long it has lacked followed books; None while it does not."""
 
 
 class WriterStatus(Struct, kw_only=True):
-    """Writer, backlog and spool. Latency: from the receipt of a commit's oldest record to the commit, lately."""
+    """Describes writer, backlog and spool; recent latencies are from the receipt of a commit's oldest record to it."""
 
     queued: int = 0
     """Records in memory, neither committed nor on disk."""
@@ -84,7 +84,7 @@ class WriterStatus(Struct, kw_only=True):
     records: int = 0
     commits: int = 0
     batch_no: int = 0
-    """Of the last commit."""
+    """Batch number of the last commit."""
     rows: dict[str, int] = {}
     """New rows committed, by table."""
     spooled: int = 0
@@ -107,13 +107,13 @@ class WriterStatus(Struct, kw_only=True):
 
 
 class CatalogStatus(Struct, kw_only=True):
-    """Syncs of series, events and markets, single markets, and how REST answers read."""
+    """Describes the syncs of series, events and markets, the refreshes of markets, and faults of REST answers."""
 
     last_synced: dict[str, str] = {}
-    """By listing: when its last whole sync ended."""
+    """When the last whole sync ended, by listing."""
     database_error: str | None = None
     failing: dict[str, str] = {}
-    """By listing: why it failed or what it lacks."""
+    """Why a listing failed or what it lacks, by listing."""
     left_out: int = 0
     refused: int = 0
     fetched: int = 0
@@ -124,7 +124,7 @@ class CatalogStatus(Struct, kw_only=True):
 
 
 class PollerStatus(Struct, kw_only=True, omit_defaults=True):
-    """The last poll of books over REST (fields are missing before the first one), and books recovered."""
+    """Describes the last poll of books over REST (no fields before the first one), and books recovered."""
 
     minute: datetime | None = None
     subscribed: int | None = None
@@ -140,19 +140,19 @@ class PollerStatus(Struct, kw_only=True, omit_defaults=True):
 
 
 class ClockStatus(Struct, kw_only=True):
-    """By how many seconds this machine's clock is ahead (negative: behind); None: not known."""
+    """Holds the seconds by which this machine's clock is ahead (negative: behind); None: not known."""
 
     ahead_of_exchange_s: float | None = None
     ahead_of_database_s: float | None = None
 
 
 class GathererStatus(Struct, kw_only=True):
-    """A gatherer as of one moment."""
+    """Describes a gatherer at one moment."""
 
     state: str = ""
     uptime_s: float | None = None
     note: str = ""
-    """What it waits for, if it does."""
+    """What the gatherer waits for, or empty."""
     followed_markets: int | None = field(name="followed", default=None)
     desired_markets: int | None = field(name="wanted", default=None)
     suspect_markets: int = field(name="suspects", default=0)
@@ -179,9 +179,9 @@ class GathererStatus(Struct, kw_only=True):
     health: str = ""
     """`ok`, `degraded` or `not recording`; empty where it is not reported."""
     reasons: list[str] = []
-    """Why it does not record what it should, a clause each."""
+    """Why it does not record everything it should, a clause each."""
     troubles: list[str] = []
-    """What else has to be looked at, a clause each."""
+    """What else needs attention, a clause each."""
 
 
 def age_s(then_s: float | None, now_s: float) -> float | None:

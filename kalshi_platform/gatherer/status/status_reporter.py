@@ -1,6 +1,6 @@
-"""Reports how a running gatherer is: state, heartbeat (file and row), health, metrics, and what it committed.
+"""Reports on a running gatherer: state, heartbeat (file and row), health, metrics, and rows committed.
 
-Everything is a view of one status. It is made of the parts whenever it is needed, and no database can hold that up.
+Everything is a view of one status, which is made from the parts when it is needed, without waiting for a database.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ from kalshi_platform.monitoring.heartbeat import Heartbeat, write_file
 from kalshi_platform.monitoring.metrics import MetricFamily
 
 _REPORT_S = 60.0
-# A quiet connection is probed within its silence limit, and made anew then: this is later.
+# A quiet connection is probed within its silence limit, and replaced then: this is later.
 _SILENT_SHARE = 1.25
 _ENDING = frozenset({"stopping", "stopped"})
 _log = event_logger(__name__)
 
 
 class StatusSource(Protocol):
-    """The parts of a gatherer as the reporter knows them."""
+    """Describes what the reporter needs of the parts of a gatherer."""
 
     def status(self) -> GathererStatus:
-        """Return what all parts report as of now, without state, health and what takes more than one moment."""
+        """Return the status of all parts as of now, without state, health and trends."""
 
 
 class StatusReporter:
-    """`run` is for a thread of its own; the rest may be called from any."""
+    """Makes and writes the views of the status; `run` needs its own thread, other methods are for any."""
 
     def __init__(
         self,
@@ -49,9 +49,12 @@ class StatusReporter:
         run_id: str | None,
         on_beat: Callable[[], None] = lambda: None,
     ) -> None:
-        """`run_id` names the host's run in heartbeats. `on_beat()` is called with each heartbeat; it must not block."""
+        """Set up the reporter.
+
+        `run_id` names the host's run in heartbeats; `on_beat()` is called with each heartbeat and must not block.
+        """
         self.note = ""
-        """What it waits for, if it does."""
+        """What the gatherer waits for, or empty."""
         self._settings = settings
         self._clock = clock
         self._stop = stop
@@ -71,7 +74,7 @@ class StatusReporter:
     def set_state(self, state: str) -> None:
         """Enter a state; after the end has begun, only states of the end."""
         with self._state_lock:
-            # A thread that has just finished something must not report a state after the end has begun.
+            # A thread that just finished its work must not report a state after the end has begun.
             if state == self._state or (self._stop.is_set() and state not in _ENDING):
                 return
             _log.info("state_changed", gatherer=self._settings.name, state=state)
@@ -79,13 +82,13 @@ class StatusReporter:
             self.note = ""
 
     def set_note(self, note: str) -> None:
-        """Set what is waited for; the next state clears it."""
+        """Set what the gatherer waits for; the next state clears it."""
         self.note = note
 
     # -- the status and its views
 
     def status(self) -> GathererStatus:
-        """Return everything that is known as of now."""
+        """Return the whole status as of now."""
         status = self._parts.status()
         self._trends.add_to(status, self._clock.monotonic())
         is_stalled = status.writer is not None and status.writer.stalled
@@ -101,14 +104,14 @@ class StatusReporter:
         )
 
     def metrics(self) -> Iterator[MetricFamily]:
-        """Return what `/metrics` answers."""
+        """Return the metrics for `/metrics`."""
         return gatherer_metrics(self.status())
 
     def health(self) -> Health:
-        """Return what `/healthz` answers."""
+        """Return the answer of `/healthz`."""
         return health_of(self._settings.service, self.status())
 
-    # -- at work
+    # -- work
 
     def run(self) -> None:
         """Write the heartbeat's file, serve the endpoint, and publish a report each minute, until the end has begun."""
@@ -124,16 +127,16 @@ class StatusReporter:
             self._clock.wait(self._stop, self._settings.heartbeat_interval_s)
 
     def write_file(self) -> None:
-        """Write the heartbeat's file; a disk that does not take it stops nothing."""
+        """Write the heartbeat's file; log a disk that cannot be written."""
         try:
             write_file(self._settings.heartbeat_file, self.heartbeat())
         except OSError as error:
             _log.warning("heartbeat_file_not_written", gatherer=self._settings.name, error=error)
 
     def publish_streams(self) -> None:
-        """Publish what was committed since the last time."""
+        """Publish what was committed since the last report."""
         self._reports.publish(self._streams.report(self._parts.status(), self._clock.now()))
 
     def close(self) -> None:
-        """Serve the endpoint no longer."""
+        """Close the endpoint."""
         self._endpoint.close()

@@ -1,20 +1,40 @@
-"""Adds to a status what one moment does not show: rates, how long something has lasted, growth within a minute."""
+"""Adds trends to a status: rates, durations, growth within a minute."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 
-from kalshi_platform.gatherer.status.rate_meter import RateMeter
 from kalshi_platform.gatherer.status.reports import StreamsCommitted
 from kalshi_platform.gatherer.status.status import GathererStatus
 from kalshi_platform.monitoring.shortfall import LastMinute, Shortfall
 
+_SHORTEST_S = 1.0
 
-class StatusTrends:
-    """What changed between heartbeats. `update` is for one thread, `add_to` for any."""
+
+class RateMeter:
+    """Measures the growth per second of named totals between updates at least a second apart. For one thread."""
 
     def __init__(self, now_s: float) -> None:
-        """`now_s` is monotonic here and below."""
+        self._at = now_s
+        self._totals: dict[str, int] = {}
+        self.per_s: Mapping[str, float] | None = None
+        """Rates of the last update, None before it; the mapping is replaced, never changed."""
+
+    def update(self, totals: Mapping[str, int], now_s: float) -> None:
+        """Measure the growth up to these totals; a new name counts from 0."""
+        passed_s = now_s - self._at
+        if passed_s < _SHORTEST_S:
+            return
+        self.per_s = {name: round((total - self._totals.get(name, 0)) / passed_s, 1) for name, total in totals.items()}
+        self._at, self._totals = now_s, dict(totals)
+
+
+class StatusTrends:
+    """Measures changes between heartbeats; `update` is for one thread, `add_to` for any."""
+
+    def __init__(self, now_s: float) -> None:
+        """Start measuring; `now_s` is monotonic here and below."""
         self._started_s = now_s
         self._rates = RateMeter(now_s)
         self._books_short = Shortfall()
@@ -22,7 +42,7 @@ class StatusTrends:
         self._dead_letters = LastMinute()
 
     def update(self, status: GathererStatus, now_s: float) -> None:
-        """Measure up to this status; once for each heartbeat."""
+        """Measure up to this status; called once for each heartbeat."""
         messages = {f"messages {name}": each.messages for name, each in status.channels.items()}
         writer, ledger = status.writer, status.ledger
         rows = {} if writer is None else {f"rows {table}": count for table, count in writer.rows.items()}
@@ -30,13 +50,13 @@ class StatusTrends:
         self._dead_letters.update(_dead_letters(status), now_s)
         followed = status.followed_markets or 0
         self._books_short.update(followed, status.desired_markets or 0, now_s)
-        # While something waits to be written the ledger lags behind, which other fields show.
+        # While records wait to be written the ledger lags behind, which other fields show.
         is_written = writer is not None and writer.database_error is None and not writer.spool_bytes
         in_ledger = ledger.subscriptions or 0 if is_written and ledger is not None else 0
         self._ledger_short.update(in_ledger, followed if is_written else 0, now_s)
 
     def add_to(self, status: GathererStatus, now_s: float) -> None:
-        """Fill in the fields that take more than one moment."""
+        """Set the fields of a status that need more than one moment."""
         status.uptime_s = round(now_s - self._started_s, 1)
         status.short_of_books_s = self._books_short.lasted_s(now_s)
         status.dead_letters_last_minute = self._dead_letters.growth
@@ -51,7 +71,7 @@ class StatusTrends:
 
 
 class StreamCounts:
-    """Totals as of the last report of committed streams. For one thread at a time."""
+    """Keeps the totals of the last report of committed streams. For one thread at a time."""
 
     def __init__(self, since: datetime) -> None:
         self._since = since
@@ -82,7 +102,7 @@ class StreamCounts:
 
 
 def _dead_letters(status: GathererStatus) -> int:
-    """Messages put aside since the start: what could not be read, and what could not be stored as it was."""
+    """Return the dead letters since the start: messages that could not be read, and records that were quarantined."""
     writer = status.writer
     stored = 0 if writer is None else writer.out_of_bounds + writer.unwritable
     return stored + sum(each.dead_letters for each in status.connections.values())

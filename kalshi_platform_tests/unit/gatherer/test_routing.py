@@ -98,7 +98,7 @@ def test_sessions_begin_again_and_requests_are_done_although_markets_cannot_be_f
         follower_of(pool, requests).run(threading.Event())
     assert router_of(requests).may_receive()
     assert (pool.resubscribed, pool.resubscribed_missing) == (["A"], ["B"])
-    assert requests.take() == ([], [])
+    assert requests.pop() == ([], [])
 
 
 @pytest.mark.parametrize("set_by_s", [90.0, -90.0])

@@ -6,9 +6,8 @@ import json
 from pathlib import Path
 
 from kalshi_platform.gatherer.status.channel_counters import ChannelCounters
-from kalshi_platform.gatherer.status.rate_meter import RateMeter
 from kalshi_platform.gatherer.status.status import ChannelStatus, GathererStatus, WriterStatus
-from kalshi_platform.gatherer.status.status_snapshot import StatusTrends, StreamCounts
+from kalshi_platform.gatherer.status.status_snapshot import RateMeter, StatusTrends, StreamCounts
 from kalshi_platform.market.records import BookDelta, BookSnapshot, SessionOpened
 from kalshi_platform.monitoring.heartbeat import Heartbeat, NoDetails, decode_details, encode, read_file, write_file
 from kalshi_platform_tests.fixtures.clocks import FakeClock
