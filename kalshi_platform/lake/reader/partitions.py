@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -153,11 +154,10 @@ def _read_partition(store: ObjectStore, found: _Published, rows: _Selection) -> 
     tables = [data.schema.empty_table()]
     for file in found.manifest.files:
         path = f"{found.path}/{file.name}"
-        stream = store.open(path)
-        size = -1 if stream is None else stream.seek(0, 2)
-        if stream is None or size != file.bytes:
-            raise LakeCorrupt(f"{path} has {max(size, 0)} bytes; its manifest says {file.bytes}")
-        with stream:
+        with store.open(path) or io.BytesIO() as stream:
+            size = stream.seek(0, io.SEEK_END)
+            if size != file.bytes:
+                raise LakeCorrupt(f"{path} has {size} bytes; its manifest says {file.bytes}")
             stream.seek(0)
             try:
                 tables.append(_with_names_of_today(pq.read_table(stream, filters=wanted), data.schema, names))

@@ -48,8 +48,18 @@ def test_the_way_is_closed_until_it_is_opened() -> None:
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(("127.0.0.1", way.port), timeout=10)
         way.let_in()
-        threading.Thread(target=lambda: server.accept()[0].sendall(b"hello"), daemon=True).start()
+        is_cut = threading.Event()
+
+        def greet() -> None:
+            with server.accept()[0] as far:
+                far.sendall(b"hello")
+                is_cut.wait(timeout=60)
+
+        greeter = threading.Thread(target=greet, daemon=True)
+        greeter.start()
         with socket.create_connection(("127.0.0.1", way.port), timeout=30) as near:
             assert near.recv(5) == b"hello"
             way.close()
             assert near.recv(1) == b""
+        is_cut.set()
+        greeter.join(timeout=60)
