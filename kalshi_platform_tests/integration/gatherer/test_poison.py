@@ -24,7 +24,7 @@ from kalshi_platform.storage.pool import Database, Transaction
 from kalshi_platform_tests.fixtures.gathered import BASE_US, Stream
 from kalshi_platform_tests.fixtures.gatherer_databases import SettingsFactory
 from kalshi_platform_tests.fixtures.postgres import DatabaseFactory
-from kalshi_platform_tests.integration.test_gatherer_writer import BOUNDS, OpenDatabase, rows, settled
+from kalshi_platform_tests.integration.gatherer.test_writer import BOUNDS, OpenDatabase, rows, settled
 
 HOUR_US = 3_600_000_000
 # Random, so that no compression makes it fit into an index after all.

@@ -40,8 +40,8 @@ from kalshi_platform_tests.fixtures.hand_filled_gatherer import (
 )
 from kalshi_platform_tests.fixtures.many_partitions import Touched, make_partitions, touched
 from kalshi_platform_tests.fixtures.production import Production
-from kalshi_platform_tests.integration.test_queries import DOCUMENT, EXAMPLE, H4, TICKER, fill
-from kalshi_platform_tests.integration.test_trade_parity import Lister
+from kalshi_platform_tests.integration.deduplicator.test_trade_parity import Lister
+from kalshi_platform_tests.integration.storage.test_queries import DOCUMENT, EXAMPLE, H4, TICKER, fill
 
 HOURS = 2_000
 DAYS = 24

@@ -43,7 +43,7 @@ from kalshi_platform_tests.fixtures.version_record import DATABASES, QUESTIONS, 
 RECORDS = ("version_0_1",)
 RENAMED = {"anchor": "checkpoint"}
 """Values in answers of a version before → today's."""
-DATA = Path(__file__).parents[1] / "data"
+DATA = Path(__file__).parents[2] / "data"
 
 
 class Record:

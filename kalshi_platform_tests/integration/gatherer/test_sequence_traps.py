@@ -26,7 +26,7 @@ from kalshi_platform.market.records import (
     TickerUpdate,
 )
 from kalshi_platform_tests.fixtures.exchange import RawClient, running_exchange
-from kalshi_platform_tests.integration.test_exchange_client_websocket import Client, nudge, truth_of
+from kalshi_platform_tests.integration.exchange.test_websocket import Client, nudge, truth_of
 
 
 @pytest.fixture

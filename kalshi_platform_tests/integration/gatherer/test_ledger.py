@@ -33,8 +33,8 @@ from kalshi_platform_tests.fixtures.gatherer_databases import SettingsFactory
 from kalshi_platform_tests.fixtures.gatherer_service import RunningGatherer, client_settings, running_gatherer
 from kalshi_platform_tests.fixtures.past import Past
 from kalshi_platform_tests.fixtures.stack import rows
-from kalshi_platform_tests.integration.test_gatherer_outages import Feed, administer, running_writer, settled
-from kalshi_platform_tests.integration.test_gatherer_writer import BOUNDS
+from kalshi_platform_tests.integration.gatherer.test_outages import Feed, administer, running_writer, settled
+from kalshi_platform_tests.integration.gatherer.test_writer import BOUNDS
 
 OpenDatabase = Callable[[str], Database]
 OPEN = (

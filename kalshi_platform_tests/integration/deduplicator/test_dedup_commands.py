@@ -25,8 +25,8 @@ from kalshi_platform.market.times import US_PER_S, datetime_from_us
 from kalshi_platform.monitoring.logs import describe_process
 from kalshi_platform_tests.fixtures.hand_filled_gatherer import delta_row, snapshot_row
 from kalshi_platform_tests.fixtures.merge_world import MergeWorld, until
-from kalshi_platform_tests.integration.test_close_coverage import HOUR, every, ranges, record
-from kalshi_platform_tests.integration.test_close_hour import HOUR_US
+from kalshi_platform_tests.integration.deduplicator.test_close_coverage import HOUR, every, ranges, record
+from kalshi_platform_tests.integration.deduplicator.test_close_hour import HOUR_US
 
 World = Callable[..., MergeWorld]
 COMMAND = [sys.executable, "-c", "from kalshi_platform.cli.main import main; main()"]

@@ -22,7 +22,7 @@ from kalshi_platform_tests.fixtures.production import (  # noqa: F401 - fixtures
 )
 from kalshi_platform_tests.fixtures.reference_book import LevelChange, fold
 
-DOCUMENT = Path(__file__).parents[2] / "docs" / "queries.md"
+DOCUMENT = Path(__file__).parents[3] / "docs" / "queries.md"
 EXAMPLE = re.compile(r"^```sql\n(?P<query>.*?)^```\n\n```text\n(?P<result>.*?)^```$", re.DOTALL | re.MULTILINE)
 TICKER = "KXRAINNYC-26NOV20-T0.25"
 H4 = datetime(2026, 11, 20, 4, tzinfo=UTC)
@@ -151,7 +151,7 @@ def test_every_example_of_the_documentation_gives_what_it_shows(production: Prod
 
 def test_every_function_is_explained_and_shown(production: Production) -> None:  # noqa: F811
     document = DOCUMENT.read_text(encoding="utf-8")
-    made = (Path(__file__).parents[2] / "sql/production/350_questions.sql").read_text(encoding="utf-8")
+    made = (Path(__file__).parents[3] / "sql/production/350_questions.sql").read_text(encoding="utf-8")
     names = set(re.findall(r"CREATE OR REPLACE FUNCTION (\w+)", made))
     explained = production.rows(
         "SELECT proname::text FROM pg_proc WHERE proname = ANY (%s) AND obj_description(oid, 'pg_proc') <> ''",

@@ -28,7 +28,7 @@ from kalshi_platform_tests.fixtures.gathered import BASE_US, Stream
 from kalshi_platform_tests.fixtures.gatherer_databases import SettingsFactory
 from kalshi_platform_tests.fixtures.gatherer_service import running_gatherer
 from kalshi_platform_tests.fixtures.stack import rows
-from kalshi_platform_tests.integration.test_gatherer_writer import BOUNDS
+from kalshi_platform_tests.integration.gatherer.test_writer import BOUNDS
 
 OpenDatabase = Callable[[str], Database]
 

@@ -18,7 +18,7 @@ from kalshi_platform.market.times import US_PER_S
 from kalshi_platform.storage.pool import Database
 from kalshi_platform_tests.fixtures.hand_filled_gatherer import GathererDatabase, snapshot_row
 from kalshi_platform_tests.fixtures.merge_world import MergeWorld
-from kalshi_platform_tests.integration.test_close_coverage import HOUR, MINUTE, START, close, every, record
+from kalshi_platform_tests.integration.deduplicator.test_close_coverage import HOUR, MINUTE, START, close, every, record
 
 World = Callable[..., MergeWorld]
 END = HOUR + timedelta(hours=1)
