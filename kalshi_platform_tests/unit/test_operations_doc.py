@@ -233,6 +233,28 @@ def test_every_alarm_call_has_a_kind_that_can_be_looked_up() -> None:
         )
 
 
+def test_order_of_the_sql_folders_is_the_order_of_migrate() -> None:
+    section = RUNBOOK.split("### Migrating")[1].split("\n### ")[0]
+    rows = re.findall(r"^\| (timeseries|catalog|production)\b[^|]*\| (.+) \|$", section, re.MULTILINE)
+    written = {kind: tuple(re.findall(r"`sql/([a-z]+)`", folders)) for kind, folders in rows}
+    tree = dict(modules())["kalshi_platform/storage/migrate.py"]
+    applied = [node.value for node in tree.body if isinstance(node, ast.AnnAssign) and _is_named(node, "FOLDERS")]
+    assert [written] == [ast.literal_eval(each) for each in applied if each is not None]
+
+
+def _is_named(node: ast.AnnAssign, name: str) -> bool:
+    return isinstance(node.target, ast.Name) and node.target.id == name
+
+
+def test_each_log_event_has_one_entry() -> None:
+    section = RUNBOOK.split("## 9. Log events")[1].split("\n## ")[0]
+    events = [
+        name for cell in re.findall(r"^\| (`[^|]+) \|", section, re.MULTILINE) for name in re.findall(r"`(\w+)`", cell)
+    ]
+    assert len(events) > 60
+    assert not [name for name in dict.fromkeys(events) if events.count(name) > 1]
+
+
 def test_alarm_kinds_of_the_runbook_exist_in_the_code() -> None:
     section = RUNBOOK.split("### 3.3 Alarms")[1].split("### 3.4")[0]
     written = set(re.findall(r"^\| `([a-z_]+)` \|", section, re.MULTILINE))
