@@ -248,9 +248,8 @@ def _is_named(node: ast.AnnAssign, name: str) -> bool:
 
 def test_each_log_event_has_one_entry() -> None:
     section = RUNBOOK.split("## 9. Log events")[1].split("\n## ")[0]
-    events = [
-        name for cell in re.findall(r"^\| (`[^|]+) \|", section, re.MULTILINE) for name in re.findall(r"`(\w+)`", cell)
-    ]
+    cells = re.findall(r"^\| (`[^|]+) \|", section, re.MULTILINE)
+    events = [name for cell in cells for name in re.findall(r"`(\w+)`", cell)]
     assert len(events) > 60
     assert not [name for name in dict.fromkeys(events) if events.count(name) > 1]
 
