@@ -57,17 +57,19 @@ def test_what_is_not_known_contradicts_nothing(event_type: str) -> None:
 @pytest.mark.parametrize(
     "message", [{}, {"close_ts": None}, {"close_ts": "soon"}, {"close_ts": True}, {"close_ts": 10**20}]
 )
-def test_a_broken_time_asks_for_nothing(message: dict[str, Any]) -> None:
+def test_a_broken_time_in_an_announcement_changes_nothing(message: dict[str, Any]) -> None:
     assert agrees(market(), "close_date_updated", message)
     assert applied(market(), "close_date_updated", message) == market()
 
 
-def test_an_end_is_put_onto_the_last_description() -> None:
-    told = applied(market(), "determined", {"result": "scalar", "settlement_value": "0.3725", "determination_ts": 9})
-    assert (told.status, told.result, told.settlement_value_e6) == ("determined", "scalar", 372_500)
-    assert json.loads(told.payload)["settlement_value_dollars"] == "0.3725"
-    assert json.loads(told.payload)["floor_strike"] == 0.25
-    settled = applied(told, "settled", {"settled_ts": 1_795_383_600})
+def test_an_announced_end_is_merged_into_the_last_description() -> None:
+    determined = applied(
+        market(), "determined", {"result": "scalar", "settlement_value": "0.3725", "determination_ts": 9}
+    )
+    assert (determined.status, determined.result, determined.settlement_value_e6) == ("determined", "scalar", 372_500)
+    assert json.loads(determined.payload)["settlement_value_dollars"] == "0.3725"
+    assert json.loads(determined.payload)["floor_strike"] == 0.25
+    settled = applied(determined, "settled", {"settled_ts": 1_795_383_600})
     assert (settled.status, settled.result, settled.settlement_ts_us) == ("finalized", "scalar", 1_795_383_600_000_000)
     assert parse_market(json.loads(settled.payload)).settlement_ts_us == settled.settlement_ts_us
 

@@ -55,7 +55,7 @@ def market(**changes: Any) -> MarketInfo:
         "updated_time",
     ],
 )
-def test_trading_is_no_change(field: str) -> None:
+def test_trading_fields_do_not_change_the_fingerprint(field: str) -> None:
     assert market_fingerprint(market(**{field: "2026-11-23T00:00:00Z"})) == market_fingerprint(market())
 
 
@@ -73,7 +73,7 @@ def test_trading_is_no_change(field: str) -> None:
         {"exchange_index": 2},
     ],
 )
-def test_what_describes_a_market_is_a_change(change: dict[str, Any]) -> None:
+def test_describing_fields_change_the_fingerprint_of_a_market(change: dict[str, Any]) -> None:
     assert market_fingerprint(market(**change)) != market_fingerprint(market())
 
 
@@ -112,6 +112,6 @@ def test_nul_characters_do_not_reach_the_database() -> None:
     assert "a\ufffdb".encode() in copied
 
 
-def test_times_that_nobody_holds_are_refused_for_their_market_alone() -> None:
+def test_times_out_of_range_are_refused_for_their_market_alone() -> None:
     with pytest.raises(ValueError, match="between the years"):
         MARKETS.row(msgspec.structs.replace(market(), close_time_us=10**18))

@@ -50,9 +50,9 @@ class Auditor:
         self._seen_ids: set[int] = set()
         self._last_snapshot: BookSnapshot | None = None
 
-    def took(self, received: SessionOutput) -> None:
+    def check_output(self, received: SessionOutput) -> None:
         """Take what one call gave."""
-        self.take(received.records)
+        self.check_records(received.records)
         self.commands(received.commands)
         for alarm in received.alarms:
             assert alarm.kind.isidentifier()
@@ -65,7 +65,7 @@ class Auditor:
             self.last_command = content["id"]
             assert len(content.get("params", {}).get("market_tickers", ())) <= 500
 
-    def take(self, records: Sequence[Record]) -> None:
+    def check_records(self, records: Sequence[Record]) -> None:
         """Check each record against what came before it."""
         self.records += records
         for record in records:
@@ -115,7 +115,7 @@ class Auditor:
 
     def finish(self, records: Sequence[Record]) -> None:
         """The session was closed: nothing stays open, and everything can be written to spool and database."""
-        self.take(records)
+        self.check_records(records)
         assert not self._open
         block = decode_records(encode_records(self.records))
         assert [type(record) for record in block] == [type(record) for record in self.records]

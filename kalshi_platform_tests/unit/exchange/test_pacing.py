@@ -48,7 +48,7 @@ def test_time_that_stands_still_or_goes_back_refills_nothing() -> None:
 
 
 @given(st.floats(0, 1, exclude_max=True), st.integers(1, 80))
-def test_delays_double_to_the_cap_and_begin_anew(chance: float, failures: int) -> None:
+def test_delays_double_to_the_cap_and_start_again_after_a_calm(chance: float, failures: int) -> None:
     backoff = Backoff(0.5, 20, lambda: chance)
     for number in range(failures):
         ceiling = min(20.0, 0.5 * 2**number)

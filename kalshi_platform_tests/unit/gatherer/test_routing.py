@@ -22,7 +22,7 @@ SETTINGS = GathererSettings(name="g1", timeseries_url="", catalog_url="", state_
 
 
 class Pool:
-    """Stands for the pool: connections that are open or not, and what it is told."""
+    """Stands for the pool: connections that are open or not, and the calls it gets."""
 
     def __init__(self, connections: int = 0) -> None:
         self.connections = [SimpleNamespace(is_open=True) for _ in range(connections)]
@@ -114,7 +114,7 @@ def test_markets_open_and_close_by_the_clock_of_the_exchange(set_by_s: float) ->
     assert passed_s() == 10.0
     clock.set_wall(set_by_s)
     clock.step(1.0)
-    assert passed_s() == 11.0, "nobody has asked the exchange since"
+    assert passed_s() == 11.0, "the exchange was not read since"
     offset = Offset(set_by_s - 0.4, set_by_s + 0.4)
     assert passed_s() == 11.0
     clock.set_wall(-set_by_s)

@@ -12,7 +12,7 @@ AT = 1_795_392_000 * S  # 2026-11-23 00:00:00 UTC
 DATE = "Mon, 23 Nov 2026 00:00:00 GMT"
 
 
-def test_an_offset_lies_between_what_the_question_and_the_answer_allow() -> None:
+def test_an_offset_lies_between_the_bounds_of_request_and_answer() -> None:
     assert offset_of(10 * S, 11 * S, 8 * S) == Offset(2.0, 3.0)
     assert offset_of(10 * S, 11 * S, 8 * S, S) == Offset(1.0, 3.0)
 
@@ -22,12 +22,12 @@ def test_an_offset_lies_between_what_the_question_and_the_answer_allow() -> None
     [(Offset(-0.5, 0.5), 0.0, False), (Offset(1.5, 2.5), 1.5, False), (Offset(2.5, 3.5), 2.5, True),
      (Offset(-301, -299), -299.0, True)],
 )  # fmt: skip
-def test_only_what_is_certain_counts(offset: Offset, certain: float, *, large: bool) -> None:
+def test_only_the_certain_part_of_an_offset_counts(offset: Offset, certain: float, *, large: bool) -> None:
     assert offset.certain_s == certain
     assert offset.is_large is large
 
 
-def test_a_large_offset_is_told_with_its_size_its_direction_and_the_remedy() -> None:
+def test_a_large_offset_is_described_with_size_direction_and_remedy() -> None:
     assert Offset(-301, -299).describe("the exchange's") == (
         "this machine's clock is 300 s behind the exchange's: set it right (NTP)"
     )
@@ -35,7 +35,7 @@ def test_a_large_offset_is_told_with_its_size_its_direction_and_the_remedy() -> 
     assert "agrees" in Offset(-0.5, 0.9).describe("the exchange's")
 
 
-def test_many_questions_narrow_it_down_until_a_clock_was_set() -> None:
+def test_several_offsets_narrow_the_bounds_until_a_clock_was_set() -> None:
     assert combined([Offset(-0.8, 0.2), Offset(-0.1, 0.9)]) == Offset(-0.1, 0.2)
     assert combined([Offset(299, 300), Offset(-0.8, 0.2), Offset(-0.1, 0.9)]) == Offset(-0.1, 0.2)
     # What was seen before the clock was set says nothing about the time after.
@@ -49,14 +49,14 @@ def test_a_date_header_is_cut_off_to_the_second_and_a_cached_answer_has_an_age()
 
 
 @pytest.mark.parametrize("headers", [{}, {"Date": "yesterday"}, {"Date": DATE, "Age": "old"}])
-def test_an_answer_without_a_usable_date_says_nothing(headers: dict[str, str]) -> None:
+def test_an_answer_without_a_usable_date_gives_no_offset(headers: dict[str, str]) -> None:
     assert offset_by(headers, AT, AT) is None
     seen = ServerClock()
     seen.observe(headers, AT, AT)
     assert seen.offset() is None
 
 
-def test_the_clock_is_the_first_suspect_only_where_it_is_off() -> None:
+def test_the_clock_is_named_first_only_where_it_is_off() -> None:
     assert auth_failure_hints(None).startswith("Suspects: this machine's clock is off, or the key")
     assert auth_failure_hints(Offset(-301, -299)).startswith(
         "Suspect: this machine's clock is 300 s behind the exchange's"
@@ -66,7 +66,7 @@ def test_the_clock_is_the_first_suspect_only_where_it_is_off() -> None:
     assert "clock agrees" in agreed
 
 
-def test_a_correction_begins_at_the_tolerance_and_holds_until_a_clock_is_set() -> None:
+def test_a_correction_starts_at_the_tolerance_and_stays_until_a_clock_is_set() -> None:
     correction = Correction()
     assert correction.update(None) == 0
     assert correction.update(Offset(1.5, 2.5)) == 0

@@ -49,7 +49,7 @@ def test_fingerprints_are_the_same_in_every_process() -> None:
 
 
 @given(st.lists(st.none() | st.integers() | st.text(alphabet="ab5", max_size=3), min_size=1, max_size=5))
-def test_fingerprints_tell_positions_and_none_apart(parts: list[object]) -> None:
+def test_fingerprints_distinguish_positions_and_none(parts: list[object]) -> None:
     assert fingerprint(*parts) == fingerprint(*parts)
     assert fingerprint(*parts) != fingerprint(*parts, None)
     assert fingerprint(*parts, None) != fingerprint(*parts, "")

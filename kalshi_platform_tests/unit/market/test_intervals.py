@@ -19,7 +19,7 @@ def moments(of: list[Interval]) -> set[int]:
 
 
 @given(intervals)
-def test_a_union_holds_the_same_moments_in_the_fewest_intervals(given_: list[Interval]) -> None:
+def test_a_union_covers_the_same_moments_in_the_fewest_intervals(given_: list[Interval]) -> None:
     joined = union(given_)
     assert moments(joined) == moments(given_)
     assert all(start < end for start, end in joined)
@@ -43,7 +43,7 @@ def test_intersection_and_difference(left: list[Interval], right: list[Interval]
 
 
 @given(intervals, st.integers(-1, END + 1))
-def test_a_moment_is_held_by_the_claim_around_it(given_: list[Interval], moment: int) -> None:
+def test_a_moment_is_covered_by_the_claim_around_it(given_: list[Interval], moment: int) -> None:
     assert holds(union(given_), moment) == (moment in moments(given_))
 
 

@@ -52,14 +52,14 @@ def test_every_number_of_fraction_digits_reads_alike_the_first_and_the_next_time
         "2026-01-01T00:00:00-05:60",
     ],
 )
-def test_other_texts_are_refused_also_within_a_remembered_second(text: str) -> None:
+def test_other_texts_are_refused_also_within_a_cached_second(text: str) -> None:
     times.us_from_rfc3339("2026-11-22T20:44:01Z")
     with pytest.raises(UnparsableMessage) as caught:
         times.us_from_rfc3339(text)
     assert caught.value.reason == "time"
 
 
-def test_seconds_and_milliseconds_are_told_apart_by_size() -> None:
+def test_seconds_and_milliseconds_are_distinguished_by_size() -> None:
     assert times.us_from_number(1_704_067_200) == times.us_from_number(1_704_067_200_000) == 1_704_067_200_000_000
     for value in (0, -1, 10**15):
         with pytest.raises(UnparsableMessage):

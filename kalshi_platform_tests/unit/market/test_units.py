@@ -14,12 +14,12 @@ from kalshi_platform.market import units
 
 
 @given(st.integers(0, units.PRICE_E4_MAX))
-def test_every_price_survives_the_way_to_text_and_back(price: int) -> None:
+def test_every_price_survives_conversion_to_text_and_back(price: int) -> None:
     assert units.price_e4(units.dollars_text(price)) == price
 
 
 @given(st.integers(-units.INT64_MAX, units.INT64_MAX))
-def test_every_size_survives_the_way_to_text_and_back(size: int) -> None:
+def test_every_size_survives_conversion_to_text_and_back(size: int) -> None:
     assert units.delta_e2(units.contracts_text(size)) == size
 
 
@@ -62,7 +62,7 @@ def test_prices_with_any_number_of_decimals_are_equal(text: str, expected: int) 
         "9" * 60,
     ],
 )
-def test_what_is_no_plain_decimal_is_refused(text: str) -> None:
+def test_texts_that_are_no_plain_decimal_are_refused(text: str) -> None:
     with pytest.raises(UnparsableMessage):
         units.price_e4(text)
 
@@ -95,7 +95,7 @@ def test_legacy_cents_and_whole_contracts_scale_up() -> None:
         units.price_e4_from_cents(101)
 
 
-def test_the_memory_of_conversions_is_bounded() -> None:
+def test_the_cache_of_conversions_is_bounded() -> None:
     for value in range(70_000):
         units.count_e2(str(value))
     assert len(units._COUNTS) <= 65_536

@@ -96,7 +96,7 @@ def markets(count: int) -> dict[str, int]:
     return {f"M{number:05}": 0 for number in range(count)}
 
 
-def test_a_rotation_whose_new_connection_is_mute_is_given_up_and_the_old_one_goes_on() -> None:
+def test_a_rotation_whose_new_connection_is_unresponsive_is_given_up_and_the_old_one_goes_on() -> None:
     world = World(rotate_connections_s=1_000.0)
     wanted = markets(50)
     world.go(1, wanted)
@@ -112,7 +112,7 @@ def test_a_rotation_whose_new_connection_is_mute_is_given_up_and_the_old_one_goe
     assert world.fleet.followed() == 50
 
 
-def test_a_connection_that_cannot_be_started_is_tried_again_and_the_others_are_told() -> None:
+def test_a_connection_that_cannot_be_started_is_tried_again_and_the_others_get_their_markets() -> None:
     world = World(markets_per_connection=10)
     wanted = markets(10)
     world.go(1, wanted)
@@ -153,7 +153,7 @@ def test_refused_markets_reach_another_connection_that_could_not_be_started_at_f
     assert world.loads() == [6, 4]
 
 
-def test_markets_are_moved_on_a_venue_that_is_never_calm() -> None:
+def test_markets_are_moved_on_an_exchange_that_is_never_calm() -> None:
     world = World(markets_per_connection=100, rebalance_after_s=30.0)
     world.go(1, markets(100))
     for number in range(40):

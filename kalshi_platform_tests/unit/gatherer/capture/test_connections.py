@@ -34,16 +34,18 @@ def ended(records: list[Record]) -> list[tuple[str, str]]:
     return [(record.ticker, record.reason) for record in records if isinstance(record, BookSubscriptionEnded)]
 
 
-def test_what_begins_while_the_feed_is_watched_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_book_subscriptions_started_during_overlap_tracking_are_reported(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     connection = connection_of(tmp_path)
     connection.set_markets({"A": 0, "B": 0})
     # Two frames are missing before the last delta: both markets need another snapshot.
     frames = [subscribed(), snapshot(1, "A"), snapshot(2, "B"), delta(3, "A"), delta(6, "A"), snapshot(7, "A")]
-    begun: list[frozenset[str]] = []
+    resubscribed: list[frozenset[str]] = []
 
     def receive() -> tuple[bytes, int] | None:
-        begun.append(connection.resubscribed())
-        if len(begun) == 3:
+        resubscribed.append(connection.resubscribed())
+        if len(resubscribed) == 3:
             connection.start_overlap_tracking()
         if frames:
             return frames.pop(0), SYSTEM_CLOCK.now_ns()
@@ -55,7 +57,7 @@ def test_what_begins_while_the_feed_is_watched_is_told(tmp_path: Path, monkeypat
     monkeypatch.setattr(connection._socket, "receive_ready", list)
     monkeypatch.setattr(connection._socket, "close", lambda: None)
     connection._run_session()
-    assert begun == [frozenset()] * 3 + [frozenset("B")] * 3 + [frozenset("AB")]
+    assert resubscribed == [frozenset()] * 3 + [frozenset("B")] * 3 + [frozenset("AB")]
     assert connection.resubscribed() == {"A", "B"}
     connection.start_overlap_tracking()
     connection._followed = frozenset("A")
@@ -63,7 +65,7 @@ def test_what_begins_while_the_feed_is_watched_is_told(tmp_path: Path, monkeypat
     assert connection.resubscribed() == {"A"}
 
 
-def test_only_markets_that_are_not_followed_are_restored_but_any_is_renewed(tmp_path: Path) -> None:
+def test_resubscribe_missing_skips_followed_markets_and_resubscribe_does_not(tmp_path: Path) -> None:
     session = Session(1, itertools.count(1).__next__)
     session.tick(1)
     connection = connection_of(tmp_path)
@@ -108,7 +110,7 @@ def test_the_end_of_a_book_subscription_is_put_when_sending_its_delete_fails(
     assert ended(records) == [("A", "unsubscribed")]
 
 
-def test_markets_whose_renewal_never_helps_for_long_are_renewed_ever_more_rarely(tmp_path: Path) -> None:
+def test_markets_that_lose_their_claim_soon_again_are_resubscribed_ever_more_rarely(tmp_path: Path) -> None:
     clock = FakeClock()
     session = Session(1, itertools.count(1).__next__)
     session.tick(1)

@@ -44,7 +44,7 @@ def handover(source: ConnectionView, target: ConnectionView, *tickers: str) -> H
     return Handover(source, target, frozenset(tickers) or None, overlap_s=4.0, patience_s=100.0, now=0.0)
 
 
-def test_nothing_is_left_before_every_snapshot_is_there() -> None:
+def test_the_old_connection_stays_until_every_snapshot_is_there() -> None:
     source, target = ConnectionView("A", "B"), ConnectionView("A")
     change = handover(source, target)
     assert not change.is_done(99.0, {0})
@@ -57,7 +57,7 @@ def test_nothing_is_left_before_every_snapshot_is_there() -> None:
     assert not change.is_stuck(300.0)
 
 
-def test_the_old_one_stays_until_both_saw_the_feed_go_on_beyond_the_margins() -> None:
+def test_the_old_connection_stays_until_deltas_of_both_overlap_beyond_the_margins() -> None:
     source, target = ConnectionView("A"), ConnectionView("A")
     change = handover(source, target)
     assert not change.is_done(0.0, {0, 2})
@@ -78,7 +78,7 @@ def test_a_feed_in_which_nothing_happens_is_waited_for_with_patience_only() -> N
     assert change.is_done(100.0, {0})
 
 
-def test_a_market_that_is_mute_on_the_new_one_holds_nothing_up() -> None:
+def test_one_unresponsive_market_on_the_new_connection_does_not_delay_the_handover() -> None:
     books = [f"M{number}" for number in range(100)]
     source, target = ConnectionView(*books), ConnectionView(*books[:-1])
     target.silent = frozenset(books[-1:])
@@ -88,7 +88,7 @@ def test_a_market_that_is_mute_on_the_new_one_holds_nothing_up() -> None:
 
 
 @pytest.mark.parametrize("silent", [100, 3])
-def test_a_new_one_on_which_many_are_mute_is_given_up(silent: int) -> None:
+def test_a_new_connection_with_many_unresponsive_markets_is_given_up(silent: int) -> None:
     books = [f"M{number}" for number in range(100)]
     source, target = ConnectionView(*books), ConnectionView(*books[silent:])
     target.silent = frozenset(books[:silent])
@@ -98,7 +98,7 @@ def test_a_new_one_on_which_many_are_mute_is_given_up(silent: int) -> None:
     assert change.is_stuck(101.0)
 
 
-def test_a_new_one_that_is_refused_a_single_market_is_given_up() -> None:
+def test_a_new_connection_that_is_refused_a_market_is_given_up() -> None:
     books = [f"M{number}" for number in range(100)]
     change = handover(ConnectionView(*books), ConnectionView(*books[:-1]))
     assert not change.is_done(0.0, set())
@@ -113,7 +113,7 @@ def test_only_the_markets_that_move_count() -> None:
     assert change.is_done(4.0, set())
 
 
-def test_a_new_connection_that_breaks_begins_again_and_an_old_one_that_breaks_is_let_go() -> None:
+def test_a_new_connection_that_breaks_starts_again_and_a_broken_old_one_may_end() -> None:
     source, target = ConnectionView("A"), ConnectionView("A")
     change = handover(source, target)
     assert not change.is_done(0.0, set())
@@ -126,7 +126,7 @@ def test_a_new_connection_that_breaks_begins_again_and_an_old_one_that_breaks_is
     assert handover(source, target).is_done(0.0, {0})
 
 
-def test_what_the_new_one_loses_and_gets_again_begins_the_overlap_anew() -> None:
+def test_a_loss_on_the_new_connection_restarts_the_overlap() -> None:
     source, target = ConnectionView("A", "B"), ConnectionView("A", "B")
     change = handover(source, target)
     assert not change.is_done(0.0, set())
@@ -137,7 +137,7 @@ def test_what_the_new_one_loses_and_gets_again_begins_the_overlap_anew() -> None
     assert change.is_done(24.0, set())
 
 
-def test_markets_that_are_new_on_both_do_not_begin_the_overlap_anew() -> None:
+def test_markets_that_are_new_on_both_connections_do_not_restart_the_overlap() -> None:
     source, target = ConnectionView("A"), ConnectionView("A")
     change = handover(source, target)
     assert not change.is_done(0.0, set())

@@ -13,12 +13,12 @@ def loads(shards: ShardAssignment) -> list[int]:
     return [len(shards.markets(number)) for number in range(len(shards))]
 
 
-def home(shards: ShardAssignment, ticker: str) -> int | None:
+def connection_of(shards: ShardAssignment, ticker: str) -> int | None:
     return next((number for number in range(len(shards)) if ticker in shards.markets(number)), None)
 
 
-def homes(shards: ShardAssignment, markets: dict[str, int]) -> dict[str, int | None]:
-    return {ticker: home(shards, ticker) for ticker in markets}
+def connections_of(shards: ShardAssignment, markets: dict[str, int]) -> dict[str, int | None]:
+    return {ticker: connection_of(shards, ticker) for ticker in markets}
 
 
 def test_markets_are_spread_evenly_and_keep_their_connection() -> None:
@@ -26,9 +26,9 @@ def test_markets_are_spread_evenly_and_keep_their_connection() -> None:
     first = wanted(300)
     assert shards.assign(first) == {0, 1, 2}
     assert loads(shards) == [100, 100, 100]
-    before = homes(shards, first)
+    before = connections_of(shards, first)
     assert shards.assign(wanted(330)) == {0, 1, 2}
-    assert homes(shards, first) == before
+    assert connections_of(shards, first) == before
     assert loads(shards) == [110, 110, 110]
     assert {ticker: index for n in range(3) for ticker, index in shards.markets(n).items()} == wanted(330)
 
@@ -38,7 +38,7 @@ def test_only_connections_whose_markets_changed_are_named() -> None:
     shards.assign(wanted(20))
     gone = next(iter(shards.markets(1)))
     assert shards.assign({t: i for t, i in wanted(20).items() if t != gone}) == {1}
-    assert home(shards, gone) is None
+    assert connection_of(shards, gone) is None
     assert shards.assign({t: i for t, i in wanted(20).items() if t != gone}) == set()
 
 
@@ -59,7 +59,7 @@ def test_growth_is_evened_out_by_moves_until_nothing_more_is_gained() -> None:
     while (move := shards.plan_move()) is not None:
         assert (move.source, move.target) == (0, 1)
         assert len(move.tickers) <= MOVE_AT_ONCE
-        assert all(home(shards, ticker) == 0 for ticker in move.tickers)
+        assert all(connection_of(shards, ticker) == 0 for ticker in move.tickers)
         shards.apply_move(move)
         moves += 1
     assert moves >= 2
@@ -76,11 +76,11 @@ def test_a_market_that_ends_while_it_moves_ends() -> None:
     ended = move.tickers[0]
     shards.assign({ticker: 0 for ticker in shards.markets(0) if ticker != ended})
     shards.apply_move(move)
-    assert home(shards, ended) is None
-    assert home(shards, move.tickers[1]) == move.target
+    assert connection_of(shards, ended) is None
+    assert connection_of(shards, move.tickers[1]) == move.target
 
 
-def test_what_a_full_connection_is_refused_goes_to_another_and_the_limit_is_remembered() -> None:
+def test_markets_refused_by_a_full_connection_move_to_another_and_the_limit_is_kept() -> None:
     shards = ShardAssignment(1, 10_000)
     shards.assign(wanted(12))
     refused = [ticker for ticker in wanted(12) if ticker >= "M00007"]

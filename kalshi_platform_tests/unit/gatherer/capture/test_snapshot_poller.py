@@ -57,7 +57,7 @@ def settings(tmp_path: Path, **changes: Any) -> GathererSettings:
     )
 
 
-def test_a_poll_asks_a_hundred_at_a_time_and_dates_books_by_its_minute() -> None:
+def test_a_poll_requests_a_hundred_at_a_time_and_dates_books_by_its_minute() -> None:
     clock, records = FakeClock(), list[Record]()
     rest = Books(clock)
     tickers = [f"M{number:03}" for number in range(250)]
@@ -71,7 +71,7 @@ def test_a_poll_asks_a_hundred_at_a_time_and_dates_books_by_its_minute() -> None
     assert all(each.received_at_ns - (each.requested_at_ns or 0) == 250_000_000 for each in snapshots)
 
 
-def test_what_the_budget_does_not_cover_is_counted_and_comes_first_next_time(tmp_path: Path) -> None:
+def test_markets_beyond_the_budget_are_counted_and_come_first_next_time(tmp_path: Path) -> None:
     clock, reports = FakeClock(), list[BooksPolled]()
     rest = Books(clock)
     tickers = [f"M{number:03}" for number in range(250)]
@@ -129,7 +129,7 @@ def test_polls_begin_with_the_interval(tmp_path: Path) -> None:
     assert minutes == [0, 1, 2, 3]
 
 
-def test_a_clock_that_is_set_back_holds_up_no_poll(tmp_path: Path) -> None:
+def test_a_clock_that_is_set_back_delays_no_poll(tmp_path: Path) -> None:
     clock, stop = FakeClock(), threading.Event()
     at_s: list[float] = []
 
@@ -150,7 +150,7 @@ def test_a_clock_that_is_set_back_holds_up_no_poll(tmp_path: Path) -> None:
     assert spans == pytest.approx([60.0, 0.25, 60.25, 60.0], abs=0.1)
 
 
-def test_a_recovery_book_is_followed_by_a_fresh_subscription_even_if_rest_fails(tmp_path: Path) -> None:
+def test_a_recovery_resubscribes_even_if_rest_fails(tmp_path: Path) -> None:
     clock, stop = FakeClock(), threading.Event()
     records: list[Record] = []
     renewed: list[Sequence[str]] = []
@@ -192,13 +192,13 @@ def status(*, active: bool, resume_us: int | None = None) -> ExchangeStatus:
     )
 
 
-def test_an_inactive_exchange_is_asked_again_at_its_resume_time() -> None:
+def test_the_status_of_an_inactive_exchange_is_read_again_at_its_resume_time() -> None:
     clock = FakeClock()
     resume_us = clock.now_ns() // 1_000 + 120_000_000
-    said: list[str] = []
-    assert wait_until_active(Status(resume_us), clock, threading.Event(), 300.0, said.append)
+    lines: list[str] = []
+    assert wait_until_active(Status(resume_us), clock, threading.Event(), 300.0, lines.append)
     assert 120 <= clock.waits[0] <= 122
-    assert "inactive" in said[0]
+    assert "inactive" in lines[0]
 
 
 def test_the_wait_is_capped_and_never_zero() -> None:
@@ -210,7 +210,7 @@ def test_the_wait_is_capped_and_never_zero() -> None:
     assert 15 <= clock.waits[2] <= 17
 
 
-def test_an_exchange_that_does_not_answer_is_asked_ever_more_rarely() -> None:
+def test_the_status_of_an_exchange_without_answer_is_read_ever_more_rarely() -> None:
     clock = FakeClock()
     assert wait_until_active(Status(*["down"] * 12), clock, threading.Event(), 100.0)
     assert clock.waits[-1] <= 100
@@ -223,7 +223,7 @@ def test_a_stop_ends_the_wait() -> None:
     assert not wait_until_active(Status(), FakeClock(), stop, 100.0)
 
 
-def test_settings_name_everything_that_is_wrong(tmp_path: Path) -> None:
+def test_settings_report_every_invalid_value(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError) as caught:
         settings(tmp_path, connections=0, poll_share=0.0, flush_rows=10, queue_rows=5)
     assert len(caught.value.problems) == 3
@@ -232,7 +232,7 @@ def test_settings_name_everything_that_is_wrong(tmp_path: Path) -> None:
     )
 
 
-def test_one_connection_carries_the_books_unless_told_otherwise(tmp_path: Path) -> None:
+def test_one_connection_carries_the_books_by_default(tmp_path: Path) -> None:
     environment = {
         "KALSHI_GATHERERS": "g1",
         "KALSHI_G1_TIMESERIES_DATABASE_URL": "postgresql://h/t",
@@ -254,7 +254,7 @@ def poller_of(tickers: list[str], tmp_path: Path, clock: FakeClock, **options: A
     )  # fmt: skip
 
 
-def test_gapped_markets_are_asked_first_then_active_ones_then_the_longest_unasked(tmp_path: Path) -> None:
+def test_gapped_markets_are_requested_first_then_active_ones_then_the_longest_unrequested(tmp_path: Path) -> None:
     clock, interval, activity = FakeClock(), 60_000_000, BookActivity()
     poller = poller_of(["A", "B", "C", "D", "GAP"], tmp_path, clock, out_of_sync=["GAP"], activity=activity)
     poller.poll(MINUTE, threading.Event(), PollBudget())
@@ -289,7 +289,7 @@ def test_a_quiet_market_is_not_forgotten_behind_busy_ones(tmp_path: Path) -> Non
     [(True, (), 200.0, "the gatherer stops"), (False, (), 0.2, "they did not fit into the budget"),
      (False, range(9), 200.0, "requests keep failing")],
 )  # fmt: skip
-def test_what_was_not_asked_is_told_with_its_reason(
+def test_skipped_markets_are_logged_with_the_reason(
     stops: bool, failing: Sequence[int], budget: float, why: str, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     clock, stop = FakeClock(), threading.Event()
@@ -302,7 +302,7 @@ def test_what_was_not_asked_is_told_with_its_reason(
     assert line.endswith(f'markets=400 reason="{why}"')
 
 
-def test_a_poll_tells_what_it_cost_and_how_old_the_oldest_book_is(tmp_path: Path) -> None:
+def test_a_poll_reports_its_cost_and_the_age_of_the_oldest_book(tmp_path: Path) -> None:
     clock, reports = FakeClock(), list[BooksPolled]()
     minute_us = clock.now_ns() // 1_000
     tickers = [f"M{number:03}" for number in range(150)]

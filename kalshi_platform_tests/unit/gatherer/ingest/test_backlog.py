@@ -26,7 +26,7 @@ DELTA: tuple[Any, ...] = ("KXA-1", "yes", 4_200, 100, 1_795_380_241_123_456, 1_7
 
 
 class MemorySpool:
-    """Keeps blocks in memory and refuses them when told to."""
+    """Keeps blocks in memory and refuses them on demand."""
 
     def __init__(self) -> None:
         self.blocks: list[list[Record]] = []
@@ -83,7 +83,7 @@ class World:
             self.backlog.failed()
 
     def break_off(self) -> None:
-        """The writer's thread fails between `take` and `landed` or `failed`, and begins anew."""
+        """The writer's thread fails between `take` and `landed` or `failed`, and starts again."""
         self.taken = []
 
     def replay(self) -> None:
@@ -111,7 +111,7 @@ STEPS = st.one_of(
 
 @settings(max_examples=150, deadline=None)
 @given(st.lists(STEPS, min_size=10, max_size=60))
-def test_what_is_stored_is_always_a_beginning_of_what_was_put(steps: list[tuple[str, int | None]]) -> None:
+def test_stored_records_are_always_a_prefix_of_those_put(steps: list[tuple[str, int | None]]) -> None:
     world = World()
     for name, argument in steps:
         if name == "put":
@@ -131,7 +131,7 @@ def test_what_is_stored_is_always_a_beginning_of_what_was_put(steps: list[tuple[
     assert stored == set(range(world.count))
 
 
-def test_a_batch_in_flight_survives_whatever_keeps_it_from_the_disk() -> None:
+def test_a_batch_in_flight_survives_any_failure_of_the_disk() -> None:
     world = World()
     world.spool.refuses_after, world.spool.refusal = 0, MemoryError()
     world.put(2)
@@ -148,13 +148,13 @@ def test_a_batch_in_flight_survives_whatever_keeps_it_from_the_disk() -> None:
     assert world.backlog.is_settled()
 
 
-def test_a_full_memory_that_goes_nowhere_is_a_stall_and_room_ends_it() -> None:
+def test_a_full_memory_without_database_and_disk_stalls_until_there_is_room() -> None:
     world = World()
     world.spool.refuses_after = 0
     world.put(8)
     assert world.backlog.is_stalled
     assert world.counters.stalls == 1
-    # The end of a session is taken even so, and nobody waits.
+    # The end of a session is accepted even so, without waiting.
     world.put(2)
     assert world.backlog.queued() == 10
     world.spool.refuses_after = None
@@ -177,7 +177,7 @@ def book(number: int, levels: int = 200) -> BookSnapshot:
     return BookSnapshot(f"KXBIG-{number}", "ws", number, number, yes, no, 1, number)
 
 
-def test_a_thousand_large_books_wait_in_no_more_memory_than_bytes_allow() -> None:
+def test_a_thousand_large_books_use_no_more_memory_than_the_limit() -> None:
     values = GathererSettings(
         name="g1", timeseries_url="", catalog_url="", state_dir=Path(), flush_bytes=2 * MIB, queue_bytes=8 * MIB
     )
@@ -198,14 +198,14 @@ def test_a_thousand_large_books_wait_in_no_more_memory_than_bytes_allow() -> Non
     finally:
         tracemalloc.stop()
     assert 6 * MIB < max(held)[0] < 12 * MIB
-    assert all(abs(said - true) < 0.3 * true for true, said in held if true > 2 * MIB)
+    assert all(abs(estimate - true) < 0.3 * true for true, estimate in held if true > 2 * MIB)
     assert counters.most_held_bytes <= 9 * MIB
     assert counters.spooled > 800
     # 2 MiB are 41 such books.
     assert max(map(len, spool.blocks)) == 41
 
 
-def test_what_is_large_is_counted_as_such() -> None:
+def test_large_records_are_counted_with_their_content() -> None:
     small = [BookDelta(*DELTA)] * 10
     assert memory_of(small) == 3_000
     assert memory_of([*small, book(1, 200)]) == 3_300 + 400 * 128

@@ -1,4 +1,4 @@
-"""What cannot be written as it is: lost records are declared, and rows put aside, whatever the clock said."""
+"""Tests that lost records are recorded and refused rows quarantined, whatever the clock says."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ from kalshi_platform_tests.fixtures.clocks import FakeClock
 DAY_NS = 86_400 * 10**9
 
 
-class Taking:
-    """Takes everything but what holds `poison`; `rows` are what came, by table, `entries` the ledger's."""
+class FakeDatabase:
+    """Accepts everything without `poison`; keeps `rows` by table, and `entries` of the ledger."""
 
     def __init__(self) -> None:
         self.rows: dict[str, list[dict[str, Any]]] = {}
@@ -54,7 +54,7 @@ class Taking:
         self.ended = 0
 
     @contextmanager
-    def transaction(self) -> Iterator[Taking]:
+    def transaction(self) -> Iterator[FakeDatabase]:
         rows, entries = {name: list(each) for name, each in self.rows.items()}, list(self.entries)
         try:
             yield self
@@ -91,11 +91,11 @@ class Taking:
 
 
 class World:
-    """A committer, what it wrote, and whom it asked for what."""
+    """A committer, what it wrote, and the callbacks it made."""
 
     def __init__(self) -> None:
         self.clock = FakeClock()
-        self.database = Taking()
+        self.database = FakeDatabase()
         self.counters = WriterCounters()
         self.renewed: list[list[str]] = []
         self.reconnects = 0
@@ -110,7 +110,7 @@ class World:
     def replay(self, spool: Spool, former_file: int | None) -> None:
         """Write everything that is on disk."""
         outage = Outage("g1", self.clock, self.counters, 5.0)
-        backlog = cast(Backlog, _Behind(spool))
+        backlog = cast(Backlog, _FakeBacklog(spool))
         replay = Replay(
             backlog, self.committer, outage, self.counters, (10, 10), 10**9, lambda: [1], former_file, lambda: False
         )
@@ -118,7 +118,7 @@ class World:
             replay.step()
 
 
-class _Behind:
+class _FakeBacklog:
     def __init__(self, spool: Spool) -> None:
         self.spool = spool
 
@@ -140,7 +140,7 @@ def damaged_spool(folder: Path, *, torn: bool = False) -> Spool:
     return spool
 
 
-def test_a_damage_of_this_process_lets_every_session_begin_anew_also_without_open_book_subscriptions(
+def test_a_corrupt_range_of_this_process_restarts_every_session_also_without_open_book_subscriptions(
     tmp_path: Path,
 ) -> None:
     world = World()
@@ -149,7 +149,7 @@ def test_a_damage_of_this_process_lets_every_session_begin_anew_also_without_ope
     assert [row["reason"] for row in world.database.rows["dead_letters"]] == [SPOOL_DAMAGED]
 
 
-def test_a_damage_of_a_former_process_only_renews_what_was_open(tmp_path: Path) -> None:
+def test_a_corrupt_range_of_a_former_process_only_resubscribes_open_books(tmp_path: Path) -> None:
     world = World()
     world.database.open_book_subscriptions = [("B", True), ("A", True), ("C", False)]
     spool = damaged_spool(tmp_path)
@@ -157,7 +157,7 @@ def test_a_damage_of_a_former_process_only_renews_what_was_open(tmp_path: Path) 
     assert (world.reconnects, world.renewed) == (0, [["A", "B"]])
 
 
-def test_an_end_that_was_never_written_lets_no_session_end(tmp_path: Path) -> None:
+def test_an_unfinished_block_ends_no_session(tmp_path: Path) -> None:
     world = World()
     world.replay(damaged_spool(tmp_path, torn=True), former_file=None)
     assert world.reconnects == 0
@@ -170,7 +170,7 @@ def snapshot(received_at_ns: int) -> Record:
 
 @pytest.mark.parametrize("days", [3, -20_000], ids=["far ahead", "before everything"])
 @pytest.mark.parametrize("kind", ["row", "dead letter"])
-def test_what_came_while_the_clock_was_wrong_is_put_aside_with_the_time_of_now(kind: str, days: int) -> None:
+def test_records_received_with_a_wrong_clock_are_quarantined_with_the_present_time(kind: str, days: int) -> None:
     world = World()
     now_ns = world.clock.now_ns()
     wrong_ns = now_ns + days * DAY_NS
@@ -196,11 +196,11 @@ REFUSED: dict[str, tuple[Record, str]] = {
     "ticker": (cast(Any, TickerUpdate)(LONG, US, 1, *NOTHING, NOW_NS, 1, POISON), "letter"),
     "lifecycle": (LifecycleEvent(LONG, "odd", None, "{}", 1, NOW_NS, 1, POISON), "letter"),
     "dead letter": (DeadLetter(NOW_NS, LONG, "", b"{}", 1, 1, LONG, LONG), "bare"),
-    "session": (SessionOpened(POISON, "books", "ws://x", False, NOW_NS), "letter, anew"),
+    "session": (SessionOpened(POISON, "books", "ws://x", False, NOW_NS), "letter, restart"),
     "session with odd texts": (SessionOpened(1, LONG, "ws://x", False, NOW_NS), "written"),
     "session's end": (SessionClosed(POISON, NOW_NS, "end"), "letter"),
     "session's end with odd texts": (SessionClosed(1, NOW_NS, LONG), "written"),
-    "stream": (StreamOpened(POISON, 1, 1, "trade", NOW_NS), "letter, anew"),
+    "stream": (StreamOpened(POISON, 1, 1, "trade", NOW_NS), "letter, restart"),
     "stream of an odd channel": (StreamOpened(1, 1, 1, LONG, NOW_NS), "written"),
     "stream's end": (StreamEnded(1, NOW_NS, LONG), "written"),
     "book_subscription": (BookSubscriptionStarted(1, LONG, 1), "letter"),
@@ -209,7 +209,7 @@ REFUSED: dict[str, tuple[Record, str]] = {
     "book_subscription's end for odd reasons": (BookSubscriptionEnded(1, "GOOD", 1, LONG), "written"),
     "book_subscription's end of a good name": (
         BookSubscriptionEnded(1, "GOOD", POISON, "gap"),
-        "letter, all ended, anew",
+        "letter, all ended, restart",
     ),
     "gap": (SequenceGap(1, 1, POISON, NOW_NS), "letter"),
     "number": (SequenceConsumed(1, POISON), "letter"),
@@ -217,7 +217,7 @@ REFUSED: dict[str, tuple[Record, str]] = {
 
 
 @pytest.mark.parametrize("name", REFUSED)
-def test_no_record_holds_up_those_behind_it_and_what_it_claimed_is_taken_back(name: str) -> None:
+def test_a_refused_record_does_not_block_later_ones_and_its_claim_is_withdrawn(name: str) -> None:
     record, outcome = REFUSED[name]
     world = World()
     world.database.poison = LONG if LONG in str(record) else str(POISON)
@@ -234,6 +234,6 @@ def test_no_record_holds_up_those_behind_it_and_what_it_claimed_is_taken_back(na
     else:
         assert [letter["reason"] for letter in letters] == ["unwritable"]
         assert world.counters.unwritable == 1
-    assert world.reconnects == ("anew" in outcome)
+    assert world.reconnects == ("restart" in outcome)
     assert world.database.ended == ("all ended" in outcome)
     assert world.renewed == ([["GOOD"]] if "renewed" in outcome else [])

@@ -15,7 +15,7 @@ AWAY = DatabaseUnavailable("connection refused", kind="unreachable")
 STARTING = DatabaseUnavailable("the database system is starting up", kind="starting or stopping")
 
 
-def test_a_reason_is_said_once_however_often_it_alternates_and_again_after_minutes(
+def test_a_kind_of_failure_is_logged_once_even_when_kinds_alternate_and_again_after_minutes(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     clock, counters = FakeClock(), WriterCounters()
@@ -51,7 +51,7 @@ def test_attempts_become_rarer_up_to_a_limit() -> None:
     assert waits == pytest.approx([0.2, 0.4, 0.8, 1.6, 3.2, 5.0, 5.0, 5.0])
 
 
-def test_a_refused_statement_names_what_to_look_at() -> None:
+def test_a_refused_statement_names_its_likely_causes() -> None:
     counters = WriterCounters()
     Outage("g1", FakeClock(), counters, 5.0).failed(StatementRejected("permission denied", sqlstate="42501"))
     assert counters.database_failure == "refused"

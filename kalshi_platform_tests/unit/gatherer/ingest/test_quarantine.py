@@ -26,7 +26,7 @@ HOUR_US = 3_600_000_000
 @pytest.mark.parametrize(
     "text", ["", "A" * (LONGEST_NAME + 1), "A\x00B", "A\nB", "A\x1b[2J", "A\u2028", "\ud800", "A\u202eB", "A\xa0B"]
 )
-def test_what_no_key_should_hold_is_no_name(text: str) -> None:
+def test_texts_that_no_key_should_contain_are_no_names(text: str) -> None:
     assert not is_name(text)
     shown = readable(text)
     assert len(shown) <= LONGEST_NAME
@@ -34,7 +34,7 @@ def test_what_no_key_should_hold_is_no_name(text: str) -> None:
 
 
 @pytest.mark.parametrize("text", ["A", "KXBTCD-26NOV23-T99999.99", "Ä ß 漢字", "A" * LONGEST_NAME])
-def test_any_visible_text_that_an_index_can_hold_is_a_name(text: str) -> None:
+def test_any_printable_text_that_fits_an_index_is_a_name(text: str) -> None:
     assert is_name(text)
     assert readable(text) == text
 

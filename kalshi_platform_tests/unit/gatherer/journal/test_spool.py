@@ -29,13 +29,13 @@ def block(number: int) -> list[Record]:
 
 def drain(spool: Spool) -> list[list[Record] | CorruptRange]:
     blocks = []
-    while (taken := spool.next_block()) is not None:
-        blocks.append(taken)
+    while (block_read := spool.next_block()) is not None:
+        blocks.append(block_read)
     spool.drop_read()
     return blocks
 
 
-def test_every_record_survives_the_way_to_disk() -> None:
+def test_every_record_survives_encoding_and_decoding() -> None:
     stream = Stream()
     for step in STEPS:
         stream.step(step)
@@ -43,7 +43,7 @@ def test_every_record_survives_the_way_to_disk() -> None:
     assert decode_records(encode_records(stream.records)) == stream.records
 
 
-def test_a_number_that_no_column_holds_survives_it_too() -> None:
+def test_a_number_beyond_64_bits_survives_encoding_and_decoding() -> None:
     stream = Stream()
     stream.snapshot()
     book = stream.records[2]
@@ -118,7 +118,7 @@ def test_a_torn_tail_costs_only_the_block_it_tore(cut: int, tmp_path_factory: py
     assert all(each.is_torn for each in damages)
 
 
-def spooled(folder: Path, blocks: int, *, segment_bytes: int = 1_000_000) -> list[Path]:
+def write_blocks(folder: Path, blocks: int, *, segment_bytes: int = 1_000_000) -> list[Path]:
     """Write so many blocks; return the files."""
     spool = Spool(folder, segment_bytes)
     for number in range(1, blocks + 1):
@@ -129,18 +129,18 @@ def spooled(folder: Path, blocks: int, *, segment_bytes: int = 1_000_000) -> lis
 
 def read_all(spool: Spool) -> list[list[Record] | CorruptRange]:
     found = []
-    while (taken := spool.next_block()) is not None:
-        found.append(taken)
+    while (block_read := spool.next_block()) is not None:
+        found.append(block_read)
     return found
 
 
 @settings(max_examples=40, deadline=None)
 @given(data=st.data())
-def test_one_wrong_byte_costs_one_block_and_is_told_in_its_place(
+def test_one_wrong_byte_costs_one_block_and_is_returned_in_its_place(
     data: st.DataObject, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     folder = tmp_path_factory.mktemp("spool")
-    (path,) = spooled(folder, 3)
+    (path,) = write_blocks(folder, 3)
     content = bytearray(path.read_bytes())
     content[data.draw(st.integers(0, len(content) - 1))] ^= 1 << data.draw(st.integers(0, 7))
     path.write_bytes(content)
@@ -151,7 +151,7 @@ def test_one_wrong_byte_costs_one_block_and_is_told_in_its_place(
     whole = [block(number) for number in (1, 2, 3)]
     kept = [each for each in found if not isinstance(each, CorruptRange)]
     if damage.offset == 0:
-        # The file's own mark: no block is lost, and nobody can know that.
+        # The file's own mark: no block is lost, and nothing can show that.
         assert kept == whole
     else:
         assert kept == whole[:place] + whole[place + 1 :]
@@ -161,8 +161,8 @@ def test_one_wrong_byte_costs_one_block_and_is_told_in_its_place(
     assert spool.is_empty()
 
 
-def test_damage_is_told_again_when_what_stands_around_it_is_read_again(tmp_path: Path) -> None:
-    (path,) = spooled(tmp_path, 3)
+def test_a_corrupt_range_is_returned_again_after_a_rewind(tmp_path: Path) -> None:
+    (path,) = write_blocks(tmp_path, 3)
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 255
     path.write_bytes(content)
@@ -173,8 +173,8 @@ def test_damage_is_told_again_when_what_stands_around_it_is_read_again(tmp_path:
     assert [type(each) for each in first] == [list, CorruptRange, list]
 
 
-def test_a_file_that_was_taken_away_is_told_where_it_stood(tmp_path: Path) -> None:
-    paths = spooled(tmp_path, 4, segment_bytes=1)
+def test_a_removed_file_is_returned_as_corrupt_in_its_place(tmp_path: Path) -> None:
+    paths = write_blocks(tmp_path, 4, segment_bytes=1)
     paths[1].unlink()
     found = read_all(Spool(tmp_path))
     assert [each for each in found if not isinstance(each, CorruptRange)] == [block(1), block(3), block(4)]
@@ -182,8 +182,8 @@ def test_a_file_that_was_taken_away_is_told_where_it_stood(tmp_path: Path) -> No
     assert found[1].file == paths[1].name
 
 
-def test_a_file_that_goes_away_while_others_are_read_is_told(tmp_path: Path) -> None:
-    paths = spooled(tmp_path, 3, segment_bytes=1)
+def test_a_file_removed_while_others_are_read_is_returned_as_corrupt(tmp_path: Path) -> None:
+    paths = write_blocks(tmp_path, 3, segment_bytes=1)
     spool = Spool(tmp_path)
     assert spool.next_block() == block(1)
     paths[1].unlink()
@@ -195,12 +195,12 @@ def test_a_file_that_goes_away_while_others_are_read_is_told(tmp_path: Path) -> 
     assert spool.is_empty()
 
 
-def test_blocks_that_vanished_between_others_are_told(tmp_path: Path) -> None:
-    (path,) = spooled(tmp_path / "one", 1)
+def test_missing_blocks_between_others_are_returned_as_corrupt(tmp_path: Path) -> None:
+    (path,) = write_blocks(tmp_path / "one", 1)
     first = path.read_bytes()
-    (path,) = spooled(tmp_path / "two", 2)
+    (path,) = write_blocks(tmp_path / "two", 2)
     both = path.read_bytes()
-    (path,) = spooled(tmp_path / "three", 3)
+    (path,) = write_blocks(tmp_path / "three", 3)
     whole = path.read_bytes()
     path.write_bytes(first + whole[len(both) :])
     found = read_all(Spool(tmp_path / "three"))
@@ -221,7 +221,7 @@ class Device:
         return BlockReader(path)
 
 
-def insist(spool: Spool, attempts: int) -> list[list[Record] | CorruptRange]:
+def read_repeatedly(spool: Spool, attempts: int) -> list[list[Record] | CorruptRange]:
     for _ in range(attempts - 1):
         with pytest.raises(OSError, match="Input/output error"):
             read_all(spool)
@@ -230,21 +230,23 @@ def insist(spool: Spool, attempts: int) -> list[list[Record] | CorruptRange]:
 
 
 def test_an_error_of_the_device_that_passes_costs_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    paths = spooled(tmp_path, 3, segment_bytes=1)
+    paths = write_blocks(tmp_path, 3, segment_bytes=1)
     spool, device = Spool(tmp_path), Device(monkeypatch)
     device.errors[paths[1].name] = 3
-    assert insist(spool, attempts=4) == [block(1), block(2), block(3)]
+    assert read_repeatedly(spool, attempts=4) == [block(1), block(2), block(3)]
     spool.drop_read()
     assert list(tmp_path.iterdir()) == []
     assert spool.damages == 0
 
 
-def test_what_the_device_never_gives_is_told_and_its_file_kept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    paths = spooled(tmp_path, 3, segment_bytes=1)
+def test_a_file_that_stays_unreadable_is_returned_as_corrupt_and_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    paths = write_blocks(tmp_path, 3, segment_bytes=1)
     content = paths[1].read_bytes()
     spool, device = Spool(tmp_path), Device(monkeypatch)
     device.errors[paths[1].name] = 1_000
-    found = insist(spool, attempts=5)
+    found = read_repeatedly(spool, attempts=5)
     assert [type(each) for each in found] == [list, CorruptRange, list]
     # Read again because the database did not take it: it is given up at once.
     spool.rewind()
@@ -280,12 +282,12 @@ def test_numbers_go_on_after_the_spool_ran_empty_and_what_was_removed_stays_so(
     synced: list[list[str]] = []
     fsync = os.fsync
 
-    def noted(file: int) -> None:
+    def recording_fsync(file: int) -> None:
         if stat.S_ISDIR(os.fstat(file).st_mode):
             synced.append(sorted(os.listdir(file)))
         fsync(file)
 
-    monkeypatch.setattr(os, "fsync", noted)
+    monkeypatch.setattr(os, "fsync", recording_fsync)
     spool = Spool(tmp_path)
     numbers = []
     for number in range(3):
@@ -299,7 +301,7 @@ def test_numbers_go_on_after_the_spool_ran_empty_and_what_was_removed_stays_so(
 # -- limits
 
 
-def test_it_holds_no_more_than_it_may_and_takes_more_when_room_is_made(tmp_path: Path) -> None:
+def test_a_full_spool_refuses_blocks_until_there_is_room(tmp_path: Path) -> None:
     spool = Spool(tmp_path, segment_bytes=1, max_bytes=1_000)
     written = 0
     while spool.bytes_on_disk() + len(MAGIC) + block_size(encode_records(block(written))) <= 1_000:
@@ -330,7 +332,7 @@ def test_some_of_the_disk_stays_free_except_at_the_very_end(tmp_path: Path) -> N
     assert drain(spool) == [block(1), block(2)]
 
 
-def test_each_level_is_said_once_and_again_only_after_the_spool_was_emptier(
+def test_each_level_is_logged_once_and_again_only_after_the_spool_was_emptier(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     spool = Spool(tmp_path, segment_bytes=1, max_bytes=10_000)

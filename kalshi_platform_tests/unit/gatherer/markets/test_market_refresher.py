@@ -37,11 +37,11 @@ class GoneFromRest:
         return iter(())
 
 
-class AwayAtFirst:
-    """A catalog that refuses the first `refusals` calls, and remembers what it is told after them."""
+class UnavailableAtFirst:
+    """A catalog that refuses the first `refusals` calls, and remembers what it is stored after them."""
 
     def __init__(self, refusals: int, stop: threading.Event) -> None:
-        self.told: list[MarketInfo] = []
+        self.stored: list[MarketInfo] = []
         self.vanished: list[str] = []
         self.refusals = refusals
         self._stop = stop
@@ -53,7 +53,7 @@ class AwayAtFirst:
         return None
 
     def upsert_markets(self, infos: Iterable[MarketInfo], known_at: datetime) -> object:
-        self.told += infos
+        self.stored += infos
         return None
 
     def upsert_events(self, infos: Iterable[EventInfo], known_at: datetime) -> object:
@@ -80,7 +80,7 @@ def announcement(message: Mapping[str, object]) -> LifecycleEvent:
 
 def test_an_end_announced_while_the_catalog_is_away_is_kept_until_it_is_back() -> None:
     stop = threading.Event()
-    store = AwayAtFirst(3, stop)
+    store = UnavailableAtFirst(3, stop)
     registry = Registry(MarketFilter(), 60.0)
     fetcher = MarketRefresher(GoneFromRest(), store, registry, ImpatientClock(), 10, lambda: None)
     fetcher.on_lifecycle_event(announcement(CREATED))
@@ -91,7 +91,7 @@ def test_an_end_announced_while_the_catalog_is_away_is_kept_until_it_is_back() -
     stop.set()
     thread.join(10)
     assert ended
-    assert [(each.ticker, each.status, each.result, each.settlement_value_e6) for each in store.told] == [
+    assert [(each.ticker, each.status, each.result, each.settlement_value_e6) for each in store.stored] == [
         (TICKER, "determined", "no", 0)
     ]
     assert store.vanished == [TICKER]

@@ -82,7 +82,7 @@ def test_a_passed_close_is_to_be_confirmed_again_and_again_until_it_is_true_or_m
     assert registry.due_for_refresh(NOW + 60 * US_PER_S) == []
 
 
-def test_an_announced_end_outweighs_stale_answers_for_a_while() -> None:
+def test_an_announced_end_overrules_stale_answers_for_a_while() -> None:
     registry = Registry(MarketFilter())
     registry.update([market()])
     registry.mark_ended("KXRAIN-26NOV-T1")
@@ -93,7 +93,7 @@ def test_an_announced_end_outweighs_stale_answers_for_a_while() -> None:
     assert list(registry.desired_markets(NOW + 122 * US_PER_S)) == ["KXRAIN-26NOV-T1"]
 
 
-def test_a_reopened_market_is_believed_at_once() -> None:
+def test_a_reopened_market_is_accepted_at_once() -> None:
     registry = Registry(MarketFilter())
     registry.mark_ended("KXRAIN-26NOV-T1")
     registry.clear_ended("KXRAIN-26NOV-T1")
@@ -101,7 +101,7 @@ def test_a_reopened_market_is_believed_at_once() -> None:
     assert list(registry.desired_markets(NOW)) == ["KXRAIN-26NOV-T1"]
 
 
-def test_equal_knowledge_is_no_change() -> None:
+def test_an_equal_update_changes_nothing() -> None:
     registry = Registry(MarketFilter())
     assert registry.update([market(), market("KXRAIN-26NOV-T2")]) == 2
     assert registry.update([market(), market("KXRAIN-26NOV-T2", title="other words")]) == 0
@@ -147,7 +147,7 @@ def test_following_the_catalog_goes_on_from_the_change_that_was_read() -> None:
     class Store:
         def __init__(self) -> None:
             self.newest, self.is_the_same = Change(5, "a"), True
-            self.asked: list[Change] = []
+            self.reads: list[Change] = []
 
         def newest_change(self) -> Change:
             return self.newest
@@ -159,24 +159,24 @@ def test_following_the_catalog_goes_on_from_the_change_that_was_read() -> None:
             return [market()]
 
         def changed_since(self, change: Change) -> list[MarketInfo]:
-            self.asked.append(change)
+            self.reads.append(change)
             return [market("KXNEW-1-A")]
 
     store, registry = Store(), Registry(MarketFilter())
     follower = CatalogPoller(store, registry, parents=False)  # type: ignore[arg-type]
     assert [follower.poll(), follower.poll()] == [1, 0]
-    assert store.asked == []
+    assert store.reads == []
     store.newest = Change(8, "b")
     assert follower.poll() == 1
-    assert store.asked == [Change(5, "a")]
+    assert store.reads == [Change(5, "a")]
     assert set(registry.desired_markets(NOW)) == {"KXRAIN-26NOV-T1", "KXNEW-1-A"}
-    # A catalog that was restored gives numbers again: it is read anew.
+    # A catalog that was restored gives numbers again: it is read again.
     store.newest, store.is_the_same = Change(9, "c"), False
     follower.poll()
-    assert store.asked == [Change(5, "a")]
+    assert store.reads == [Change(5, "a")]
 
 
-def test_what_is_over_is_forgotten_also_by_who_follows_no_books() -> None:
+def test_announced_ends_expire_also_without_followed_books() -> None:
     registry = Registry(MarketFilter())
     registry.update([market(), market("KXRAIN-26NOV-T2")])
     registry.update([market(status="finalized")])
@@ -201,14 +201,14 @@ def test_the_wanted_markets_are_one_object_until_something_changes() -> None:
     assert set(registry.desired_markets(NOW + HOUR + 1)) == {"KXRAIN-26NOV-T1"}
 
 
-def test_a_status_that_nobody_knows_yet_is_not_followed_and_stops_nothing() -> None:
+def test_an_unknown_status_is_not_followed_and_stops_nothing() -> None:
     registry = Registry(MarketFilter())
     registry.update([market(status="halted"), market("KXRAIN-26NOV-T2")])
     assert set(registry.desired_markets(NOW)) == {"KXRAIN-26NOV-T2"}
     assert registry.counts() == {"halted": 1, "active": 1}
 
 
-def test_a_slow_listing_keeps_nobody_waiting() -> None:
+def test_a_slow_listing_does_not_block_other_calls() -> None:
     registry = Registry(MarketFilter())
     registry.update([market()])
     seen: list[int] = []

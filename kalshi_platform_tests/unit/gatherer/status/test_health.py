@@ -1,4 +1,4 @@
-"""Health of a gatherer, judged from its status."""
+"""Health of a gatherer, health_of from its status."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from kalshi_platform_tests.fixtures.gatherer_status import well_status
 SILENCE_LIMIT_S = 75.0
 
 
-def judged(**changes: object) -> GathererStatus:
+def health_of(**changes: object) -> GathererStatus:
     return with_health(well_status(**changes), SILENCE_LIMIT_S)
 
 
@@ -22,7 +22,7 @@ def with_connection(status: GathererStatus, **changes: object) -> GathererStatus
 
 
 def test_a_gatherer_that_records_everything_is_well() -> None:
-    found = judged()
+    found = health_of()
     assert (found.health, found.reasons, found.troubles) == ("ok", [], [])
 
 
@@ -32,7 +32,7 @@ def test_a_gatherer_that_records_everything_is_well() -> None:
      ("starting", "starts"), ("never heard of", "never heard of")],
 )  # fmt: skip
 def test_a_state_without_recording_is_the_reason(state: str, text: str) -> None:
-    found = judged(state=state, note="back at noon")
+    found = health_of(state=state, note="back at noon")
     assert found.health == "not recording"
     assert text in found.reasons[0]
     assert found.reasons[0].endswith(": back at noon")
@@ -73,10 +73,10 @@ def test_a_catalog_that_is_away_and_a_broken_listing_degrade() -> None:
 
 
 def test_too_few_books_for_long_are_a_reason() -> None:
-    assert judged(followed_markets=3, desired_markets=10_000, short_of_books_s=20.0).reasons == []
-    found = judged(state="syncing", followed_markets=3, desired_markets=10_000, short_of_books_s=90.0)
+    assert health_of(followed_markets=3, desired_markets=10_000, short_of_books_s=20.0).reasons == []
+    found = health_of(state="syncing", followed_markets=3, desired_markets=10_000, short_of_books_s=90.0)
     assert found.reasons == ["3 of 10,000 books are followed, and no more for 90 s"]
-    found = judged(state="stopping", followed_markets=3, desired_markets=10_000, short_of_books_s=90.0)
+    found = health_of(state="stopping", followed_markets=3, desired_markets=10_000, short_of_books_s=90.0)
     assert found.reasons == ["it is stopping"]
 
 

@@ -72,7 +72,7 @@ def test_a_report_of_streams_has_what_came_since_the_last_one() -> None:
     assert (report.rows, report.commits, report.gaps) == ({"orderbook_deltas": 2, "trades": 1}, 1, 0)
 
 
-def test_the_json_has_the_names_that_users_know() -> None:
+def test_the_json_keeps_its_documented_names() -> None:
     names = json.loads(encode(well_status())).keys()
     assert names >= {
         "note", "followed", "wanted", "short_of_books_s", "ledger", "dead_letters_last_minute", "suspects", "markets",
@@ -102,5 +102,5 @@ def test_a_heartbeat_file_is_read_as_it_was_written(tmp_path: Path) -> None:
     assert read_file(path, GathererStatus) is None
 
 
-def test_half_a_surrogate_pair_in_a_text_does_not_hold_the_heartbeat_up() -> None:
+def test_half_a_surrogate_pair_in_a_text_does_not_block_the_heartbeat() -> None:
     assert json.loads(encode(GathererStatus(note="\ud800 from the wire")))["note"] == "? from the wire"

@@ -69,7 +69,7 @@ def test_messages_survive_fragments_and_any_cut(messages: list[tuple[int, bytes,
         encode(PING, b"x", final=False),
     ],
 )
-def test_what_the_protocol_forbids_ends_the_stream(stream: bytes) -> None:
+def test_frames_that_the_protocol_forbids_raise_a_framing_error(stream: bytes) -> None:
     with pytest.raises(FramingError):
         FrameDecoder(1000).feed(stream)
 

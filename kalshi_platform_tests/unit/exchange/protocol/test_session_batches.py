@@ -10,7 +10,7 @@ import pytest
 
 from kalshi_platform.exchange.protocol.session import Session
 from kalshi_platform_tests.unit.exchange.frames_of import delta, error, frame, ok, snapshot, subscribed
-from kalshi_platform_tests.unit.exchange.test_parse import TICKER, TRADE
+from kalshi_platform_tests.unit.exchange.parse.test_messages import TICKER, TRADE
 
 T0 = 1_795_380_241_000_000_000
 Frames = list[tuple[bytes, int]]
@@ -109,7 +109,7 @@ def test_any_cut_into_reads_gives_the_same_records_commands_and_alarms(seed: int
 
 
 @pytest.mark.parametrize("seed", range(20))
-def test_the_short_way_of_a_delta_leads_where_the_long_one_does(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_fast_path_of_a_delta_gives_the_same_as_the_general_one(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     frames = frames_of_a_bad_day(random.Random(seed))
     short, long = session(), session()
     monkeypatch.setattr(long, "_next_delta", lambda *_: False)

@@ -202,7 +202,7 @@ TRADE = {"trade_id": "t", "ticker": "A", "created_time": "2026-11-22T16:00:00Z",
 
 
 @pytest.mark.parametrize("text", ["T" * 201, "A\x00", "A\n"])
-def test_an_object_whose_name_no_key_can_hold_is_refused(text: str) -> None:
+def test_an_object_with_an_invalid_name_is_refused(text: str) -> None:
     objects: list[tuple[Callable[[Any], object], dict[str, Any], tuple[str, ...]]] = [
         (parse.parse_market, MARKET, ("ticker", "status")),
         (parse.parse_event, {"event_ticker": "A", "series_ticker": "S"}, ("event_ticker",)),

@@ -1,4 +1,4 @@
-"""Which filters go together, told before anything is sent; costs of requests."""
+"""Tests the checks of filters that go together, before anything is sent, and the costs of requests."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def markets(**given: Any) -> queries.Params:
         {"min_updated_ts": 1, "mve_filter": "exclude", "series_ticker": "S"},
     ],
 )
-def test_combinations_that_kalshi_takes_are_sent_as_they_are(given: dict[str, Any]) -> None:
+def test_combinations_that_kalshi_accepts_are_sent_unchanged(given: dict[str, Any]) -> None:
     sent = dict(markets(**given))
     assert sent.pop("limit") == "1000"
     assert sent == {name: ",".join(v) if isinstance(v, list) else str(v) for name, v in given.items()}
@@ -87,7 +87,7 @@ def test_combinations_that_kalshi_refuses_are_named(given: dict[str, Any], word:
         lambda: queries.segment(""),
     ],
 )
-def test_what_no_request_may_ask_for(call: Callable[[], Any]) -> None:
+def test_requests_beyond_the_limits_raise_invalid_query(call: Callable[[], Any]) -> None:
     with pytest.raises(InvalidQuery):
         call()
 
@@ -109,7 +109,7 @@ def test_one_budget_for_a_key_in_a_process() -> None:
     assert shared_budget(SETTINGS, clock).requests_left() == -1.0
 
 
-def test_the_budget_takes_the_accounts_limits_by_share_and_counts_dear_requests() -> None:
+def test_the_budget_applies_its_share_of_the_accounts_limits_and_the_costs_of_requests() -> None:
     clock = FakeClock()
     budget = ReadBudget(replace(SETTINGS, rest_share=0.5), clock)
     budget.resize(parse_account_limits({"read": {"refill_rate": 400, "bucket_capacity": 800}}))

@@ -128,7 +128,7 @@ def test_one_sided_and_empty_snapshots(sides: dict[str, Any], yes: Any, no: Any)
     assert parse("orderbook_snapshot", {"market_ticker": "A", **sides}, id=3).body == SnapshotBody("A", yes, no)
 
 
-def test_a_trade_takes_milliseconds_and_the_outcome_side() -> None:
+def test_a_trade_has_milliseconds_and_the_outcome_side() -> None:
     assert parse("trade", TRADE).body == TradeBody(
         "t-1", "A", 1_795_380_241_123_000, 5700, 4300, 1250, "yes", is_block_trade=True
     )
@@ -231,7 +231,7 @@ def test_reasons_are_stable_words(payload: bytes, reason: str) -> None:
     assert reason_of(payload) == reason
 
 
-def test_what_an_unparsable_frame_still_says_is_salvaged() -> None:
+def test_readable_fields_of_an_unparsable_frame_are_parsed() -> None:
     assert parse_partial(frames_of.delta(9, side="maybe")) == ("orderbook_delta", 1, 9, "A")
     cut = frames_of.delta(9, "KXTICKER-1")
     assert parse_partial(cut[:-40]) == ("orderbook_delta", 1, 9, "KXTICKER-1")
@@ -290,7 +290,7 @@ NAMED = [
 
 
 @pytest.mark.parametrize(("kind", "field", "msg"), NAMED, ids=[f"{kind} {field}" for kind, field, _ in NAMED])
-def test_what_no_key_can_hold_names_nothing(kind: str, field: str, msg: dict[str, Any]) -> None:
+def test_names_that_no_key_can_hold_are_refused(kind: str, field: str, msg: dict[str, Any]) -> None:
     parse(kind, {**msg, field: "K" * 200})
     for text in NO_NAMES:
         reason = reason_of(frames_of.frame(kind, sid=1, seq=7, msg={**msg, field: text}))

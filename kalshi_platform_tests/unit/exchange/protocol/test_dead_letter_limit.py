@@ -1,16 +1,16 @@
-"""A flood of what nobody can read is a sample and a count, whatever it holds."""
+"""Tests that a flood of unreadable frames is a sample and a count, whatever it contains."""
 
 from __future__ import annotations
 
 from kalshi_platform.exchange.protocol.dead_letter_limit import BYTES_PER_MINUTE, DeadLetterLimit
 from kalshi_platform.market.records import DeadLetter, DeadLettersCounted, SequenceConsumed
 from kalshi_platform_tests.unit.exchange.frames_of import frame
-from kalshi_platform_tests.unit.exchange.test_session import T0, S, following, only
+from kalshi_platform_tests.unit.exchange.protocol.test_session import T0, S, following, only
 
 MINUTE_US = T0 // 60_000_000_000 * 60_000_000
 
 
-def test_each_minute_and_reason_has_a_sample_of_its_own() -> None:
+def test_each_minute_and_reason_has_its_own_sample() -> None:
     limit = DeadLetterLimit(7, 3)
     kept = [limit.admits(T0 + minute * 60 * S, reason, 9) for minute in (0, 1) for reason in "ab" for _ in range(5)]
     assert kept == [True, True, True, False, False] * 4
@@ -28,8 +28,8 @@ def test_a_clock_that_was_ahead_for_a_moment_makes_no_sample_larger() -> None:
     kept = 0
     for _ in range(5):
         kept += sum(limit.admits(T0, "a", 9) for _ in range(5))
-        told = limit.counts()
-    assert (kept, told) == (3, [DeadLettersCounted(MINUTE_US, "a", 7, 22)])
+        counted = limit.counts()
+    assert (kept, counted) == (3, [DeadLettersCounted(MINUTE_US, "a", 7, 22)])
 
 
 def test_large_letters_are_kept_as_long_as_they_are_few() -> None:
@@ -39,7 +39,7 @@ def test_large_letters_are_kept_as_long_as_they_are_few() -> None:
     assert [limit.admits(T0, "b", BYTES_PER_MINUTE // 2) for _ in range(3)] == [True, True, False]
 
 
-def test_what_a_copy_counted_is_not_counted_until_it_is_adopted() -> None:
+def test_counts_of_a_copy_do_not_change_the_original() -> None:
     limit = DeadLetterLimit(7, 1)
     limit.admits(T0, "a", 1)
     tried, again = limit.copy(), limit.copy()
@@ -62,7 +62,7 @@ def test_a_flood_of_unknown_frames_costs_a_sample_and_a_count_and_no_number() ->
     assert [record.seq for record in only(SequenceConsumed, records)] == list(range(2, 1_002))
     assert [alarm.kind for alarm in alarms] == ["dead_letter"] * 5 + ["dead_letters_counted"]
     assert session.counters.dead_letters == 1_000
-    # What came after the last tick is told at the end.
+    # What came after the last tick is counted at the end.
     session.receive(frame("news", sid=1, seq=1_002, msg={}), T0 + S)
     closed = session.close(T0 + 2 * S, "end")
     assert only(DeadLettersCounted, closed) == [DeadLettersCounted(MINUTE_US, "unknown_type", 7, 996)]

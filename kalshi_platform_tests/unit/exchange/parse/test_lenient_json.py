@@ -22,7 +22,7 @@ VALUES = st.recursive(
 
 
 @given(VALUES)
-def test_what_is_in_order_is_read_as_it_is(value: Any) -> None:
+def test_valid_json_is_decoded_unchanged(value: Any) -> None:
     assert decode_json(msgspec.json.encode(value)) == (value, 0)
 
 
@@ -39,7 +39,7 @@ def test_what_is_in_order_is_read_as_it_is(value: Any) -> None:
         (b"-Infinity", "-Infinity"),
     ],
 )
-def test_what_is_broken_is_mended_alone(broken: bytes, read: object) -> None:
+def test_only_broken_values_are_repaired(broken: bytes, read: object) -> None:
     body = b'{"markets":[{"ticker":"A","floor_strike":' + broken + b'},{"ticker":"B","title":"Z\xc3\xbcrich"}]}'
     value, changed = decode_json(body)
     markets = [{"ticker": "A", "floor_strike": read}, {"ticker": "B", "title": "Zürich"}]
@@ -58,6 +58,6 @@ def test_a_line_break_inside_a_text_is_read() -> None:
 
 
 @given(st.binary(max_size=40) | st.sampled_from([b"", b"{", b'{"a":1}x', b"[" * 5_000, b"9" * 5_000, b'"\\ud83c']))
-def test_anything_else_is_no_json_and_nothing_worse(content: bytes) -> None:
+def test_anything_else_raises_unparsable_message(content: bytes) -> None:
     with contextlib.suppress(UnparsableMessage):
         assert decode_json(content)

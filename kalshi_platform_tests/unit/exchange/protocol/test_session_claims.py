@@ -1,7 +1,7 @@
 """Whatever is lost, late or broken: a book subscription never claims a delta that was not recorded.
 
 A small truthful server serves random sessions: markets come and go, frames are lost or broken on the way, subscriptions
-die, commands arrive late. For every book subscription the test compares what the server published for that market
+fail, commands arrive late. For every book subscription the test compares what the server published for that market
 between its two numbers with what was recorded.
 """
 
@@ -99,10 +99,10 @@ class Server:
             self.markets.difference_update(tickers)
             self.ack(command_id)
         else:
-            # As met in the wild: a snapshot is given for any market asked for, subscribed or not.
+            # As met in the wild: a snapshot is given for any market requested for, subscribed or not.
             self.snapshots(tickers, command_id)
 
-    def die(self) -> None:
+    def fail(self) -> None:
         if self.alive:
             self.sent.append(frames_of.error(25, sid=self.sid, seq=self.number()))
             self.alive, self.markets = False, set()
@@ -132,7 +132,7 @@ def live(seed: int, *, kind_of_loss: str) -> tuple[Server, list[Record]]:
         elif step < 0.65:
             session.unsubscribe_books([rng.choice(TICKERS)])
         elif step < 0.66 and loss:
-            server.die()
+            server.fail()
         elif step < 0.76:
             received = session.tick(now_ns)
             records += received.records

@@ -9,10 +9,10 @@ import pytest
 from kalshi_platform.exchange.protocol.session import Session
 from kalshi_platform.market.records import BookSubscriptionEnded, DeadLetter, StreamEnded
 from kalshi_platform_tests.unit.exchange.frames_of import delta, error, frame, ok, snapshot, subscribed
-from kalshi_platform_tests.unit.exchange.test_session import commands, following, only, session_of
+from kalshi_platform_tests.unit.exchange.protocol.test_session import commands, following, only, session_of
 
 
-def test_a_broken_frame_that_shares_its_number_with_an_ack_takes_it_once() -> None:
+def test_a_broken_frame_that_shares_its_number_with_an_ack_consumes_it_once() -> None:
     session = following("A")
     session.receive(ok(2, seq=2), 3)
     records = session.receive(delta(2, side="maybe"), 4).records
@@ -20,7 +20,7 @@ def test_a_broken_frame_that_shares_its_number_with_an_ack_takes_it_once() -> No
     assert only(BookSubscriptionEnded, records)[0].seq_to == 1
 
 
-def test_a_book_frame_in_a_stream_of_another_channel_is_buried_and_starts_nothing() -> None:
+def test_a_book_frame_in_a_stream_of_another_channel_becomes_a_dead_letter_and_starts_nothing() -> None:
     session = following("A", "B")
     session.subscribe_channels(["trade"])
     session.receive(subscribed(2, "trade", 2), 3)
@@ -32,7 +32,7 @@ def test_a_book_frame_in_a_stream_of_another_channel_is_buried_and_starts_nothin
 
 
 @pytest.mark.parametrize("members", [{"seq": 0}, {"sid": 2**31}, {"seq": 2**63}])
-def test_numbers_that_no_ledger_can_hold_are_no_numbers(members: dict[str, int]) -> None:
+def test_numbers_beyond_the_ledgers_range_are_ignored(members: dict[str, int]) -> None:
     session = following("A")
     payload = frame("orderbook_delta", **({"sid": 1, "seq": 2} | members), msg=json.loads(delta(2))["msg"])
     records = session.receive(payload, 3).records
@@ -52,7 +52,7 @@ def scale_books(session: Session, tickers: str, no: str) -> list[str]:
     return alarms
 
 
-def test_books_on_the_other_price_scale_are_noticed_once_and_not_from_one_crossed_book() -> None:
+def test_books_on_the_other_price_scale_are_reported_once_and_not_after_one_crossed_book() -> None:
     session = following("A", "B", "C", "D")
     assert scale_books(session, "A", "0.4200") == []
     assert scale_books(session, "AAAA", "0.5800") == []
@@ -62,7 +62,7 @@ def test_books_on_the_other_price_scale_are_noticed_once_and_not_from_one_crosse
     assert session.followed() == {"A", "B", "C", "D"}
 
 
-def test_error_9_is_told_and_asked_again_only_after_the_longest_delay() -> None:
+def test_error_9_is_reported_and_retried_only_after_the_longest_delay() -> None:
     session = session_of(retry_cap_s=60.0)
     session.subscribe_channels(["trade"])
     session.pop_commands()
@@ -100,7 +100,7 @@ def test_a_subscription_that_the_exchange_no_longer_serves_is_opened_again() -> 
     assert session.followed() == {"A"}
 
 
-def test_what_was_opened_after_the_question_is_not_missed_in_the_answer() -> None:
+def test_a_stream_opened_after_the_request_may_be_missing_in_the_answer() -> None:
     session = following("A")
     session.list_subscriptions()
     session.subscribe_channels(["trade"])
@@ -120,7 +120,7 @@ def test_an_unreadable_or_refused_listing_ends_nothing() -> None:
     assert session.last_seqs()
 
 
-def test_markets_that_are_refused_are_unanswered_but_not_mute() -> None:
+def test_refused_markets_are_unanswered_but_not_unresponsive() -> None:
     session = session_of(snapshot_deadline_s=10)
     session.subscribe_books({"A": 0})
     session.pop_commands()

@@ -28,7 +28,7 @@ from kalshi_platform.market.records import (
 )
 from kalshi_platform_tests.unit.exchange import frames_of
 from kalshi_platform_tests.unit.exchange.frames_of import delta, error, frame, ok, snapshot, subscribed
-from kalshi_platform_tests.unit.exchange.test_parse import TICKER, TRADE
+from kalshi_platform_tests.unit.exchange.parse.test_messages import TICKER, TRADE
 
 S = 1_000_000_000
 T0 = 1_795_380_241 * S
@@ -62,7 +62,7 @@ def commands(received: SessionOutput | list[bytes]) -> list[dict[str, Any]]:
     return [json.loads(command) for command in raw]
 
 
-def test_the_first_command_subscribes_and_always_says_which_scale() -> None:
+def test_the_first_command_subscribes_and_always_names_the_price_scale() -> None:
     session = session_of()
     session.subscribe_books({"A": 0, "B": 2})
     assert commands(session.pop_commands()) == [
@@ -108,7 +108,7 @@ def test_a_snapshot_starts_a_book_subscription_and_deltas_are_numbered() -> None
     assert session.waiting() == set()
 
 
-def test_acks_may_take_numbers_or_carry_none() -> None:
+def test_acks_may_consume_numbers_or_carry_none() -> None:
     session = following("A")
     records = feed(session, ok(5, 1, 2), delta(3), ok(6, 1), ok(7, None), delta(4))
     assert only(SequenceGap, records) == []
@@ -123,7 +123,7 @@ def test_an_ack_that_shares_its_number_with_data_costs_no_delta() -> None:
     assert session.counters.duplicates == 0 + 1  # the last delta(4) is byte for byte the one before
 
 
-def test_a_gap_ends_all_book_subscriptions_keeps_recording_and_asks_for_snapshots() -> None:
+def test_a_gap_ends_all_book_subscriptions_keeps_recording_and_requests_snapshots() -> None:
     session = following("A", "B")
     received = session.receive(delta(5), T0)
     assert list(received.records) == [
@@ -132,19 +132,19 @@ def test_a_gap_ends_all_book_subscriptions_keeps_recording_and_asks_for_snapshot
         BookSubscriptionEnded(100, "B", 2, "gap"),
         BookDelta("A", "yes", 5600, -2000, frames_of.TS_US, T0, 100, 5, 0),
     ]
-    [ask] = commands(received)
-    assert ask["params"] == {"sids": [1], "action": "get_snapshot", "market_tickers": ["A", "B"]}
+    [request] = commands(received)
+    assert request["params"] == {"sids": [1], "action": "get_snapshot", "market_tickers": ["A", "B"]}
     assert [alarm.kind for alarm in received.alarms] == ["gap"]
     assert session.out_of_sync() == {"A", "B"}
-    records = feed(session, snapshot(6, "A", command_id=ask["id"]), delta(7))
+    records = feed(session, snapshot(6, "A", command_id=request["id"]), delta(7))
     assert only(BookSubscriptionStarted, records) == [BookSubscriptionStarted(100, "A", 6, 0)]
     assert session.out_of_sync() == {"B"}
-    feed(session, snapshot(8, "B", command_id=ask["id"]))
+    feed(session, snapshot(8, "B", command_id=request["id"]))
     assert session.out_of_sync() == set()
     assert session.followed() == {"A", "B"}
 
 
-def test_snapshots_after_a_gap_are_asked_for_in_batches() -> None:
+def test_snapshots_after_a_gap_are_requested_in_batches() -> None:
     session = following("A", "B", "C", batch_size=2)
     assert [c["params"]["market_tickers"] for c in commands(session.receive(delta(9), T0))] == [["A", "B"], ["C"]]
 
@@ -196,7 +196,7 @@ def test_deltas_before_the_snapshot_are_recorded_outside_a_book_subscription() -
     assert [type(record) for record in records] == [BookDelta, BookSnapshot, BookSubscriptionStarted]
 
 
-def test_frames_ahead_of_their_acknowledgement_are_held_and_taken_in_order() -> None:
+def test_frames_ahead_of_their_acknowledgement_are_buffered_and_processed_in_order() -> None:
     session = session_of()
     session.subscribe_books({"A": 0})
     assert feed(session, snapshot(1), at_ns=T0 - 2) == []
@@ -213,7 +213,7 @@ def test_frames_ahead_of_their_acknowledgement_are_held_and_taken_in_order() -> 
     assert session.counters.frames == 4
 
 
-def test_frames_of_a_sid_that_nobody_acknowledges_become_dead_letters() -> None:
+def test_frames_of_a_sid_that_is_never_acknowledged_become_dead_letters() -> None:
     session = session_of(max_unacknowledged_frames=1, unacknowledged_for_s=30)
     assert feed(session, delta(1, sid=9)) == []
     [over] = only(DeadLetter, feed(session, delta(2, sid=9)))
@@ -238,7 +238,7 @@ def test_unsubscribing_ends_the_book_subscription_at_the_last_number_received() 
     assert session.followed() == {"B"}
 
 
-def test_records_of_an_unsubscribe_can_be_taken_at_once() -> None:
+def test_records_of_an_unsubscribe_are_available_at_once() -> None:
     session = following("A")
     session.unsubscribe_books(["A", "never wanted"])
     assert session.pop_records() == [BookSubscriptionEnded(100, "A", 1, "unsubscribed")]
@@ -259,7 +259,7 @@ def test_a_market_wanted_again_is_added_only_after_its_delete_is_acknowledged() 
     assert feed(session, ok(add["id"], 1, 8), snapshot(9))[-1] == BookSubscriptionStarted(100, "A", 9, 4)
 
 
-def test_a_market_dropped_before_it_was_added_is_never_asked_for() -> None:
+def test_a_market_unsubscribed_before_it_was_added_is_never_requested() -> None:
     session = session_of(batch_size=1, adds_in_flight=1)
     session.subscribe_books({"A": 0, "B": 0, "C": 0})
     session.pop_commands()
@@ -297,15 +297,15 @@ def test_a_repeated_subscribe_that_merged_opens_the_stream_at_its_ok() -> None:
     assert commands(session.tick(T0 + 60 * S)) == []
 
 
-def test_a_missing_snapshot_is_asked_for_and_then_reported() -> None:
+def test_a_missing_snapshot_is_requested_and_then_reported() -> None:
     session = session_of(snapshot_deadline_s=10)
     session.subscribe_books({"A": 0, "B": 0})
     session.pop_commands()
     session.tick(T0)
     feed(session, subscribed(), snapshot(1, "B"))
     assert commands(session.tick(T0 + 9 * S)) == []
-    [ask] = commands(session.tick(T0 + 10 * S))
-    assert ask["params"] == {"sids": [1], "action": "get_snapshot", "market_tickers": ["A"]}
+    [request] = commands(session.tick(T0 + 10 * S))
+    assert request["params"] == {"sids": [1], "action": "get_snapshot", "market_tickers": ["A"]}
     assert session.unanswered_snapshots() == set()
     received = session.tick(T0 + 20 * S)
     assert session.unanswered_snapshots() == {"A"}
@@ -317,7 +317,7 @@ def test_a_missing_snapshot_is_asked_for_and_then_reported() -> None:
 
 
 @pytest.mark.parametrize("code", [7, 10, 25])
-def test_a_terminal_error_ends_the_stream_and_subscribes_afresh(code: int) -> None:
+def test_a_terminal_error_ends_the_stream_and_subscribes_again(code: int) -> None:
     session = following("A", "B")
     received = session.receive(error(code, sid=1, seq=3), T0)
     assert list(received.records) == [
@@ -334,7 +334,7 @@ def test_a_terminal_error_ends_the_stream_and_subscribes_afresh(code: int) -> No
     assert session.followed() == {"A", "B"}
 
 
-def test_a_stream_that_keeps_dying_is_made_anew_more_slowly() -> None:
+def test_a_stream_that_keeps_ending_is_reopened_with_growing_delays() -> None:
     session = following("A", retry_base_s=1)
     assert len(commands(session.receive(error(25, sid=1, seq=2), T0))) == 1
     feed(session, subscribed(2))
@@ -416,11 +416,11 @@ def test_an_unparsable_book_frame_of_no_market_ends_all_book_subscriptions() -> 
     feed(session, snapshot(4, "A"), snapshot(5, "B"))
     flood = session.receive(b'{"type":"orderbook_delta","sid":1,"seq":6,"msg":{"mark', T0 + S)
     assert len(only(BookSubscriptionEnded, flood.records)) == 2
-    assert commands(flood) == []  # asked at the deadline: a flood must not become a flood of snapshots
+    assert commands(flood) == []  # requested at the deadline: a flood must not become a flood of snapshots
     assert len(commands(session.tick(T0 + 12 * S))) == 1
 
 
-def test_an_unknown_type_ends_nothing_and_goes_on_record_before_its_number() -> None:
+def test_an_unknown_type_ends_nothing_and_is_recorded_before_its_number() -> None:
     session = following("A", "B")
     received = session.receive(frame("news", sid=1, seq=3, msg={"text": "x"}), T0)
     assert [type(record) for record in received.records] == [UnknownFrame, SequenceConsumed, DeadLetter]
@@ -429,9 +429,9 @@ def test_an_unknown_type_ends_nothing_and_goes_on_record_before_its_number() -> 
     # More of its type tell nothing new before the next snapshot; another type does.
     more = feed(session, frame("news", sid=1, seq=4, msg={}), frame("views", sid=1, seq=5, msg={}), delta(6))
     assert only(UnknownFrame, more) == [UnknownFrame(100, 5, "views", "")]
-    [ask] = commands(session.tick(T0 + S))
-    assert ask["params"] == {"sids": [1], "action": "get_snapshot", "market_tickers": ["A", "B"]}
-    proofs = feed(session, snapshot(7, "A", command_id=ask["id"]), frame("news", sid=1, seq=8, msg={}))
+    [request] = commands(session.tick(T0 + S))
+    assert request["params"] == {"sids": [1], "action": "get_snapshot", "market_tickers": ["A", "B"]}
+    proofs = feed(session, snapshot(7, "A", command_id=request["id"]), frame("news", sid=1, seq=8, msg={}))
     assert only(BookSubscriptionEnded, proofs) == [BookSubscriptionEnded(100, "A", 7, "snapshot")]
     assert only(UnknownFrame, proofs) == [UnknownFrame(100, 8, "news", "")]
     assert session.followed() == {"A", "B"}
@@ -446,21 +446,21 @@ def test_an_unknown_type_that_names_a_market_concerns_no_other() -> None:
         frame("news", sid=1, seq=5, msg={"market_ticker": "T" * 3_503}),
     )
     assert only(UnknownFrame, records) == [UnknownFrame(100, 3, "news", "B")]
-    [ask] = commands(session.tick(T0 + S))
-    assert ask["params"]["market_tickers"] == ["B"]
+    [request] = commands(session.tick(T0 + S))
+    assert request["params"]["market_tickers"] == ["B"]
     assert session.followed() == {"A", "B"}
 
 
-def test_snapshots_that_prove_are_asked_for_a_few_at_a_time_and_each_once_in_a_while() -> None:
+def test_checking_snapshots_are_requested_a_few_at_a_time_and_each_market_rarely() -> None:
     session = following(*"ABCDE")
     session._subscriptions._batch = 2
-    asked: list[tuple[int, list[str]]] = []
+    requested: list[tuple[int, list[str]]] = []
     for second in range(120):
         session.receive(frame("news", sid=1, seq=6 + second, msg={}), T0 + second * S)
         ticked = commands(session.tick(T0 + second * S))
-        asked += [(second, command["params"]["market_tickers"]) for command in ticked]
-    assert asked[:4] == [(0, ["A", "B"]), (10, ["C", "D"]), (20, ["E"]), (60, ["A", "B"])]
-    assert len(asked) <= 7
+        requested += [(second, command["params"]["market_tickers"]) for command in ticked]
+    assert requested[:4] == [(0, ["A", "B"]), (10, ["C", "D"]), (20, ["E"]), (60, ["A", "B"])]
+    assert len(requested) <= 7
     # A gap is more urgent, and ends the claims as ever.
     lost = session.receive(delta(500), T0 + 120 * S)
     assert len(only(BookSubscriptionEnded, lost.records)) == 5
@@ -473,7 +473,7 @@ def test_ever_new_unknown_types_are_not_remembered_one_by_one() -> None:
     assert len(only(UnknownFrame, records)) == 1_001
 
 
-def test_an_unparsable_snapshot_is_not_asked_for_in_a_circle() -> None:
+def test_an_unparsable_snapshot_is_not_requested_in_a_loop() -> None:
     session = following("A")
     broken = snapshot(2, yes=[["9", "1"]])
     assert len(commands(session.receive(broken, T0))) == 1
@@ -481,7 +481,7 @@ def test_an_unparsable_snapshot_is_not_asked_for_in_a_circle() -> None:
         assert commands(session.receive(snapshot(seq, yes=[["9", "1"]]), T0)) == []
 
 
-def test_a_market_whose_name_no_key_can_hold_costs_the_others_nothing() -> None:
+def test_a_market_with_an_invalid_name_does_not_affect_the_others() -> None:
     session = following("A", "B")
     received = session.receive(delta(3, "T" * 3_503), T0)
     consumed, letter = received.records
@@ -563,32 +563,32 @@ def test_close_ends_everything() -> None:
     assert session.followed() == set()
 
 
-def test_a_market_that_loses_its_claim_with_every_message_is_asked_for_ever_more_rarely() -> None:
+def test_a_market_that_loses_its_claim_with_every_message_is_requested_ever_more_rarely() -> None:
     session = following("A", "B")
-    seq, asked = 2, list[float]()
+    seq, requested = 2, list[float]()
 
     def bad_then_good(second: float) -> bool:
-        """A delta of A that cannot be read; what is asked for is answered."""
+        """A delta of A that cannot be read; what is requested for is answered."""
         nonlocal seq
         at_ns, seq = T0 + int(second * S), seq + 1
         made = commands(session.receive(delta(seq, price_dollars="x"), at_ns)) + commands(session.tick(at_ns))
-        for ask in made:
-            assert ask["params"]["market_tickers"] == ["A"]
+        for request in made:
+            assert request["params"]["market_tickers"] == ["A"]
             seq += 1
-            session.receive(snapshot(seq, "A", command_id=ask["id"]), at_ns)
+            session.receive(snapshot(seq, "A", command_id=request["id"]), at_ns)
         return bool(made)
 
     for step in range(4 * 600):
         if bad_then_good(step / 4):
-            asked.append(step / 4)
-    assert len(asked) <= 25
-    assert all(32 <= later - earlier <= 64.25 for earlier, later in itertools.pairwise(asked[12:]))
+            requested.append(step / 4)
+    assert len(requested) <= 25
+    assert all(32 <= later - earlier <= 64.25 for earlier, later in itertools.pairwise(requested[12:]))
     assert session.resubscribed_rarely() == 1
     assert session.followed() == {"B"}
-    # Every market is asked for in the end, and what went well for a while is asked for at once again.
-    [ask] = commands(session.tick(T0 + 700 * S))
+    # Every market is requested for in the end, and what went well for a while is requested for at once again.
+    [request] = commands(session.tick(T0 + 700 * S))
     seq += 1
-    session.receive(snapshot(seq, "A", command_id=ask["id"]), T0 + 700 * S)
+    session.receive(snapshot(seq, "A", command_id=request["id"]), T0 + 700 * S)
     assert session.followed() == {"A", "B"}
     assert bad_then_good(740.0)
     assert session.resubscribed_rarely() == 0
@@ -606,7 +606,7 @@ def test_a_wall_clock_that_is_set_moves_no_deadline(set_by_s: int) -> None:
     assert received.records[0].received_at_ns == late  # type: ignore[union-attr]
     ticked = session.tick(6 * S)
     assert (list(ticked.records), commands(ticked), list(ticked.alarms)) == ([], [], [])
-    [ask] = commands(session.tick(15 * S))
-    assert (ask["params"]["action"], ask["params"]["market_tickers"]) == ("get_snapshot", ["A"])
+    [request] = commands(session.tick(15 * S))
+    assert (request["params"]["action"], request["params"]["market_tickers"]) == ("get_snapshot", ["A"])
     assert only(DeadLetter, session.tick(34 * S).records) == []
     assert len(only(DeadLetter, session.tick(36 * S).records)) == 1
