@@ -1,4 +1,4 @@
-"""The community client kalshi-sdk as a third witness: its REST models, and its WebSocket client on two-sided books.
+"""The community client kalshi-sdk, a third one beside Kalshi's and pykalshi: its REST models, and two-sided books.
 
 Its snapshot model demands both sides, while the exchange leaves out the key of an empty side. It therefore never gets
 hold of a one-sided book: what it then does is noted, and is no failure of the exchange.
