@@ -23,6 +23,7 @@ CONFIGURATION_EXIT_CODE = 2
 """Exit code of a child whose settings cannot work: starting it again would change nothing."""
 STATUS_EVERY_S = 10.0
 OPEN_EXPORT_EVERY_S = 60.0
+_LAKE_BEHIND = "the lake lacks the newest rows of the running hour until it is tried again"
 UI_START_S = 240.0
 _SQL = queries.load(Path(__file__).with_name("queries.sql"))
 _log = event_logger(__name__)
@@ -173,9 +174,9 @@ class _OpenExporter:
             try:
                 export = self._export(stop)
             except KalshiPlatformError as error:
-                _log.warning("open_export_postponed", error=error)
+                _log.warning("open_export_postponed", error=error, retry_s=wait_s, consequence=_LAKE_BEHIND)
             except Exception:  # noqa: BLE001 - one failed export must not end the later ones
-                _log.exception("open_export_failed", retry_s=OPEN_EXPORT_EVERY_S)
+                _log.exception("open_export_failed", retry_s=OPEN_EXPORT_EVERY_S, consequence=_LAKE_BEHIND)
                 wait_s = OPEN_EXPORT_EVERY_S
             else:
                 for text in export.unfinished:

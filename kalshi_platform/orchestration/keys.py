@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dagster as dg
 
-from kalshi_platform.lake.datasets import DAILY_DATASETS, RAW_TABLES
+from kalshi_platform.lake.datasets import DAILY_DATASETS, DATASETS, RAW_TABLES
 from kalshi_platform.market.tables import MERGED_TABLES
 
 OWNERS = ["team:market-data"]
@@ -43,3 +43,14 @@ PRODUCTION_CATALOG = tuple(production(table) for table in CATALOG_TABLES)
 LAKE_RAW = tuple(lake(f"raw/{table}") for table in RAW_TABLES)
 LAKE_DAILY = tuple(lake(name) for name in DAILY_DATASETS)
 GATHERER_CATALOG = (EXCHANGE_STATUS, *(gatherer(table) for table in CATALOG_TABLES))
+
+FORMER_KEYS = {
+    today: before
+    for data in DATASETS.values()
+    if data.formerly is not None
+    for today, before in (
+        (lake(data.key), lake(f"{data.layer}/{data.formerly}")),
+        (production(data.source), production(data.formerly)),
+    )
+}
+"""Keys of assets that were renamed, with their table: today's → the one before, below which older events stand."""

@@ -37,6 +37,7 @@ from kalshi_platform.storage.sqlstate import LOGIN_REFUSED
 # The next merge of catalogs that grow: soon, but never more than a twentieth of the time goes into it.
 _CATALOG_SOON_S = 5.0
 _CATALOG_REST = 20.0
+_CATALOGS_OLD = "series, events and markets of production stay as they were; the next attempt follows"
 _log = event_logger(__name__)
 
 
@@ -188,10 +189,10 @@ class LiveMerger:
             try:
                 report = merge_catalog(self._settings, self._clock)
             except KalshiPlatformError as error:
-                _log.warning("catalogs_not_merged", error=error)
+                _log.warning("catalogs_not_merged", error=error, consequence=_CATALOGS_OLD)
                 self._catalog_failed(str(error))
             except Exception as error:  # noqa: BLE001 - the thread must outlive unforeseen errors
-                _log.exception("catalogs_not_merged")
+                _log.exception("catalogs_not_merged", consequence=_CATALOGS_OLD)
                 self._catalog_failed(f"{type(error).__name__}: {error}")
             else:
                 with self._lock:

@@ -239,7 +239,8 @@ class ProcessGroup:
         delay = backoff_s(child.failures) if child.spec.restart else None
         child.restart_at = None if delay is None else now + delay
         code = child.process.returncode
-        _log.warning("child_ended", child=child.spec.name, pid=child.process.pid, exit_code=code, restart_in_s=delay)
+        restart = {"restart": "none"} if delay is None else {"restart_in_s": delay}
+        _log.warning("child_ended", child=child.spec.name, pid=child.process.pid, exit_code=code, **restart)
         # Descendants outlive their parent (Dagster's runs do); beside a restarted parent they would be second writers.
         child.tree.terminate()
         return ChildExit(child.spec.name, child.process.pid, code, delay)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from kalshi_platform.monitoring.event_log import event_logger
+from kalshi_platform.orchestration.keys import FORMER_KEYS
 from kalshi_platform.orchestration.partitions import join_ranges, request_range
 from kalshi_platform.orchestration.statuses import UNFINISHED
 
@@ -107,15 +108,23 @@ def list_materialized(
     """List, of `keys`, the partitions of each asset whose latest attempt succeeded.
 
     Read from the events themselves. Dagster's cache of partition states moves a cursor over event numbers, which become
-    visible out of order when runs write side by side, and takes a cancelled attempt for none.
+    visible out of order when runs write side by side, and takes a cancelled attempt for none. What was made under the
+    former key of a renamed asset is there, so that an upgrade does not close and export the hours before it again.
     """
     found: dict[dg.AssetKey, set[str]] = {}
     for asset in assets.keys:
-        made = set(instance.get_materialized_partitions(asset))
-        events = instance.event_log_storage
-        failed = events.get_latest_asset_partition_materialization_attempts_without_materializations(asset)
-        found[asset] = (made - set(failed)).intersection(keys)
+        made: set[str] = set()
+        for key in filter(None, (FORMER_KEYS.get(asset), asset)):  # the former first: attempts under today's are later
+            made |= instance.get_materialized_partitions(key)
+            made -= _failed_partitions(instance, key)
+        found[asset] = made.intersection(keys)
     return found
+
+
+def _failed_partitions(instance: dg.DagsterInstance, asset: dg.AssetKey) -> set[str]:
+    """Return the partitions whose latest attempt did not succeed."""
+    events = instance.event_log_storage
+    return set(events.get_latest_asset_partition_materialization_attempts_without_materializations(asset))
 
 
 def list_outdated(

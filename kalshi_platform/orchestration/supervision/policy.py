@@ -83,6 +83,7 @@ class ActionKind(Enum):
     TERMINATE = "terminate"
     MARK_FAILED = "mark failed"
     WAIT = "wait"
+    WARN = "warn"  # wait, and say so: only an operator can help
 
 
 @dataclass(frozen=True)
@@ -98,12 +99,14 @@ class Action:
 class ServiceState:
     """What is known about one service.
 
-    `lock_held` is None while its database is away. `ended` is newest first. `supervising_s`: for how long the
+    `lock_held` is None while its database is away; `lock_held_s`: for how long it was seen to be held. `ended` is newest
+    first. `supervising_s`: for how long the
     supervisor has been looking without a break.
     """
 
     enabled: bool = True
     lock_held: bool | None = None
+    lock_held_s: float = 0.0
     live: Sequence[LiveRun] = ()
     ended: Sequence[EndedRun] = ()
     heartbeat: Heartbeat | None = None
@@ -129,7 +132,7 @@ def decide(state: ServiceState, policy: Policy = _DEFAULT) -> list[Action]:
 def _launch_or_wait(state: ServiceState, policy: Policy) -> Action:
     holder = _find_holder(state, policy)
     if holder is not None:
-        return Action(ActionKind.WAIT, holder)
+        return holder
     failures = _count_failed_starts(state, policy)
     if failures >= 2:
         pause_s = exponential(policy.backoff_first_s, policy.backoff_most_s, failures - 2)
@@ -139,19 +142,24 @@ def _launch_or_wait(state: ServiceState, policy: Policy) -> Action:
     return Action(ActionKind.LAUNCH, "not running" if not failures else f"not running; {failures} short runs before")
 
 
-def _find_holder(state: ServiceState, policy: Policy) -> str | None:
-    """Say who works although no run is in progress; None: nobody."""
+def _find_holder(state: ServiceState, policy: Policy) -> Action | None:
+    """Say who works although no run is in progress; None: nobody. A holder without a heartbeat may hang for ever."""
     beat = state.heartbeat
     fresh = beat is not None and _is_fresh(beat, policy)
     if beat is not None and fresh and beat.run_id is None:
         # Also while the lock is free: after a restart of its database the service takes it again within seconds.
-        return "runs outside Dagster"
+        return Action(ActionKind.WAIT, "runs outside Dagster")
     if state.lock_held:
-        return "no run is in progress, and a process holds its lock; the next run starts when that is free"
+        if not fresh and state.lock_held_s > policy.heartbeat_limit_s and state.supervising_s >= policy.awake_grace_s:
+            reason = f"a process has held its lock for {state.lock_held_s:.0f} s without a heartbeat"
+            return Action(ActionKind.WARN, reason)
+        reason = "no run is in progress, and a process holds its lock; the next run starts when that is free"
+        return Action(ActionKind.WAIT, reason)
     if beat is not None and fresh and state.lock_held is None:
         ended_s = next((run.ended_s for run in state.ended if run.run_id == beat.run_id), None)
         if ended_s is not None and ended_s - beat.age_s > policy.final_heartbeat_grace_s:
-            return "the process of an ended run still works; the next run starts when it is silent"
+            reason = "the process of an ended run still works; the next run starts when it is silent"
+            return Action(ActionKind.WAIT, reason)
     return None
 
 

@@ -18,7 +18,7 @@ from kalshi_platform.monitoring.event_log import event_logger
 from kalshi_platform.orchestration.services import SERVICE_TAG, Service
 from kalshi_platform.orchestration.statuses import ENDED, UNFINISHED
 from kalshi_platform.orchestration.supervision.age_tracker import AgeTracker
-from kalshi_platform.orchestration.supervision.liveness import DEADLINE_S, LivenessProbe, latest_heartbeat
+from kalshi_platform.orchestration.supervision.liveness import DEADLINE_S, LivenessProbe, ProbeResult, latest_heartbeat
 from kalshi_platform.orchestration.supervision.policy import (
     Action,
     ActionKind,
@@ -91,6 +91,8 @@ class Supervisor:
         self._clock = clock
         self._probe = LivenessProbe()
         self._ages = AgeTracker(clock)
+        self._warned_of: set[str] = set()
+        """Services whose lock a silent process holds; each is logged once, not with every tick."""
 
     def close(self) -> None:
         """Let go of threads and connections."""
@@ -119,20 +121,39 @@ class Supervisor:
             state = ServiceState(
                 enabled=cursor.enabled.get(service.name, True),
                 lock_held=result.lock_held,
+                lock_held_s=self._lock_held_s(service, result),
                 live=live[service.job_name].get(service.name, ()),
                 ended=ended[service.job_name].get(service.name, ()),
                 heartbeat=heartbeat,
                 supervising_s=self._ages.supervising_s,
             )
-            for action in decide(state):
+            actions = decide(state)
+            self._warn_of_silent_holder(service, actions)
+            for action in actions:
                 tick.messages.append(f"{service.name}: {action.kind.value}: {action.reason}")
                 if action.kind is ActionKind.LAUNCH:
                     tick.requests.append(
                         dg.RunRequest(job_name=service.job_name, partition_key=service.partition_key, tags=service.tags)
                     )
-                elif action.kind is not ActionKind.WAIT:
+                elif action.kind in (ActionKind.TERMINATE, ActionKind.MARK_FAILED):
                     _end_run(instance, service, action)
         return tick
+
+    def _lock_held_s(self, service: Service, probed: ProbeResult) -> float:
+        """Return for how long the lock has been seen to be held; 0 when it is not, or was not read."""
+        held_s = self._ages.age_s(f"lock {service.name}", str(probed.lock_held))
+        return (held_s or 0.0) if probed.lock_held else 0.0
+
+    def _warn_of_silent_holder(self, service: Service, actions: Sequence[Action]) -> None:
+        reason = next((action.reason for action in actions if action.kind is ActionKind.WARN), None)
+        if reason is None:
+            self._warned_of.discard(service.name)
+        elif service.name not in self._warned_of:
+            self._warned_of.add(service.name)
+            _log.warning(
+                "lock_holder_silent", service=service.name, reason=reason, consequence="no run is launched meanwhile",
+                remedy="see whether its process hangs, and end it or its session (pg_locks, pg_terminate_backend)",
+            )  # fmt: skip
 
     def _list_live_runs(self, instance: dg.DagsterInstance, job_name: str) -> dict[str, list[LiveRun]]:
         """List the runs in progress, by service. They age from when they were first seen in their state."""

@@ -146,6 +146,25 @@ def test_a_silent_run_is_failed_and_replaced(platform: Platform, clock: FakeCloc
     assert launched(tick(platform, supervisor=supervisor)) == ["g1", "g2"]
 
 
+def test_a_lock_held_without_a_heartbeat_is_logged_once_with_its_remedy(
+    platform: Platform, clock: FakeClock, supervisor: Supervisor, caplog: pytest.LogCaptureFixture
+) -> None:
+    def warned() -> list[str]:
+        return [line for line in caplog.messages if line.startswith("lock_holder_silent service=gatherer/g1")]
+
+    with platform.world.gatherers["g1"].database.advisory_lock("gatherer", "g1"):
+        tick(platform, supervisor=supervisor)
+        for _ in range(5):  # as often as a supervisor that is not away ticks
+            clock.step(10)
+            assert not warned(), "it may be about to write its first heartbeat"
+            tick(platform, supervisor=supervisor)
+        clock.step(10)
+        assert "g1: warn: a process has held its lock" in str(tick(platform, supervisor=supervisor).messages)
+        assert len(warned()) == 1
+        assert "pg_terminate_backend" in warned()[0]
+    assert launched(tick(platform, supervisor=supervisor)) == NAMES
+
+
 @pytest.mark.parametrize("off_s", [-50, 50, -7_200, 7_200])
 def test_a_healthy_run_on_a_host_whose_clock_is_off_is_left_alone(
     platform: Platform, clock: FakeClock, supervisor: Supervisor, off_s: int

@@ -24,7 +24,13 @@ from kalshi_platform.orchestration.partitions import (
 )
 from kalshi_platform.orchestration.schedules.days import DAILY_ASSETS
 from kalshi_platform.orchestration.schedules.hours import HOURLY_ASSETS
-from kalshi_platform.orchestration.schedules.missing import LONGEST_RANGE, missing_partitions, request_runs
+from kalshi_platform.orchestration.schedules.missing import (
+    LONGEST_RANGE,
+    list_materialized,
+    missing_partitions,
+    request_missing,
+    request_runs,
+)
 
 H0 = datetime(2026, 11, 20, 7, tzinfo=UTC)
 LOCATION = CodeLocation(config.Role(), ("g1", "g2", "g3"), datetime(2026, 1, 1, tzinfo=UTC))
@@ -140,3 +146,28 @@ def test_missing_days_give_one_run_of_days() -> None:
     days = ["2026-11-18", "2026-11-19"]
     asked = request_runs(assets, missing_partitions(assets, days, {A: set(), B: set()}))
     assert [request.tags["dagster/asset_partition_range_end"] for request in asked] == ["2026-11-19"]
+
+
+def _record_materialized(instance: dg.DagsterInstance, asset: dg.AssetKey, *hours: datetime) -> None:
+    for hour in hours:
+        instance.report_runless_asset_event(dg.AssetMaterialization(asset, partition=hour_key(hour)))
+
+
+def test_hours_made_under_the_former_keys_of_renamed_assets_are_not_requested_again() -> None:
+    checkpoints, exported = keys.production("book_checkpoints"), keys.lake("raw/book_checkpoints")
+    former = {checkpoints: keys.production("book_anchors"), exported: keys.lake("raw/book_anchors")}
+    before, since = [hour_key(H0), hour_key(H0 + HOUR)], hour_key(H0 + 2 * HOUR)
+    assert former == keys.FORMER_KEYS
+    with dg.DagsterInstance.ephemeral() as instance:
+        for asset in HOURLY_ASSETS.keys:
+            _record_materialized(instance, former.get(asset, asset), H0, H0 + HOUR)
+        found = list_materialized(instance, HOURLY_ASSETS, [*before, since])
+        assert found == {asset: set(before) for asset in HOURLY_ASSETS.keys}
+        requests = request_missing(instance, HOURLY_ASSETS, [*before, since], {})
+        assert [request.partition_key for request in requests] == [since]
+        for asset in HOURLY_ASSETS.keys:
+            _record_materialized(instance, asset, H0 + 2 * HOUR)
+        assert not request_missing(instance, HOURLY_ASSETS, [*before, since], {})
+        # Today's export of the new version takes the place of the former, and is asked for by the lake's own record.
+        requests = request_missing(instance, HOURLY_ASSETS, [*before, since], {exported: {before[1]}})
+        assert [request.asset_selection for request in requests] == [[exported]]

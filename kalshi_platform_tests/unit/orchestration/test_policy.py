@@ -101,6 +101,22 @@ CASES = {
         ServiceState(lock_held=True),
         [(ActionKind.WAIT, None)],
     ),
+    "a lock that is held for long without any heartbeat is an operator's to look at": (
+        ServiceState(lock_held=True, lock_held_s=46),
+        [(ActionKind.WARN, None)],
+    ),
+    "a lock that is held for long by a process that has fallen silent is an operator's to look at": (
+        ServiceState(lock_held=True, lock_held_s=600, ended=[ended("r1", 100, 3600)], heartbeat=beat(46)),
+        [(ActionKind.WARN, None)],
+    ),
+    "a lock that is held for long by a process with a fresh heartbeat is waited for": (
+        ServiceState(lock_held=True, lock_held_s=600, ended=[ended("r1", 100, 3600)], heartbeat=beat(4)),
+        [(ActionKind.WAIT, None)],
+    ),
+    "a lock that is held for long is waited for while the supervisor has only just come back": (
+        ServiceState(lock_held=True, lock_held_s=600, supervising_s=5),
+        [(ActionKind.WAIT, None)],
+    ),
     "a process that outlived its run and gave the lock back is replaced at once": (
         ServiceState(lock_held=False, ended=[ended("r1", 20, 3600)], heartbeat=beat(2)),
         [(ActionKind.LAUNCH, None)],
