@@ -5,6 +5,7 @@ Both are made of the service's status when they are requested. A request for a h
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import sys
 import threading
@@ -12,6 +13,7 @@ from collections.abc import Callable, Collection, Iterable, Iterator
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any, Protocol
+from urllib.parse import urlsplit
 
 import msgspec
 from prometheus_client import CollectorRegistry, ProcessCollector
@@ -20,7 +22,6 @@ from prometheus_client.registry import Collector
 
 from kalshi_platform.monitoring.event_log import event_logger
 from kalshi_platform.monitoring.heartbeat import encode
-from kalshi_platform.monitoring.host_names import refusal
 from kalshi_platform.monitoring.metrics import MetricFamily
 from kalshi_platform.monitoring.plain_text import plain
 from kalshi_platform.monitoring.settings import EndpointSettings
@@ -145,7 +146,7 @@ def _handler(
 
         def do_GET(self) -> None:
             path = self.path.partition("?")[0]
-            reasons = [found for host in self.headers.get_all("Host", []) if (found := refusal(host, names))]
+            reasons = [found for host in self.headers.get_all("Host", []) if (found := _refusal(host, names))]
             if reasons:
                 _log.debug("metrics_request_refused", reason=reasons[0])
                 refused = json.dumps({"error": "misdirected request", "reason": plain(reasons[0])}).encode() + b"\n"
@@ -171,3 +172,29 @@ def _handler(
             """Scrapes are not worth a line."""
 
     return Handler
+
+
+def _refusal(host: str | None, names: Collection[str]) -> str | None:
+    """Why a request with this Host header is refused; None when it may pass. `names` are those that were configured.
+
+    A foreign web page may make its own name point at this machine (DNS rebinding). Its requests carry that name, for
+    rebinding changes the address and not the name: so an address is never such a page's, and a name counts only where
+    it is ours. A request without a header is no browser's.
+    """
+    if host is None:
+        return None
+    try:
+        name = urlsplit(f"//{host}").hostname or ""
+    except ValueError:
+        name = ""
+    if _is_address(name) or name == "localhost" or name in {each.lower() for each in names}:
+        return None
+    return f"this service is not called {host!r}: use its address, or add the name to KALSHI_METRICS_NAMES"
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True

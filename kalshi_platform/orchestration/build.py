@@ -13,17 +13,15 @@ from kalshi_platform.errors import ConfigurationError
 from kalshi_platform.lake.datasets import DAILY_DATASETS, RAW_TABLES
 from kalshi_platform.monitoring.logs import make_our_records_plain
 from kalshi_platform.orchestration.assets.catalog import make_catalog_assets
+from kalshi_platform.orchestration.assets.external import SOURCES, make_stream_assets
 from kalshi_platform.orchestration.assets.lake_daily import make_daily_asset
 from kalshi_platform.orchestration.assets.lake_raw import make_raw_asset
-from kalshi_platform.orchestration.assets.lifecycle_rules import lifecycle_rules
+from kalshi_platform.orchestration.assets.lifecycle_rules import lifecycle_reads_back, lifecycle_rules
 from kalshi_platform.orchestration.assets.production import make_closed_hours
 from kalshi_platform.orchestration.assets.production_catalog import make_merged_catalog
 from kalshi_platform.orchestration.assets.snapshots import make_rest_snapshots
-from kalshi_platform.orchestration.assets.sources import SOURCES
-from kalshi_platform.orchestration.assets.streams import make_stream_assets
 from kalshi_platform.orchestration.assets.trades_backfill import make_trades_backfill
 from kalshi_platform.orchestration.checks.freshness import gatherers_are_fresh
-from kalshi_platform.orchestration.checks.lifecycle import lifecycle_reads_back
 from kalshi_platform.orchestration.checks.trades import no_duplicate_trade_ids_last_day, trade_parity_last_day
 from kalshi_platform.orchestration.failures import collect_problems
 from kalshi_platform.orchestration.jobs.batch import BATCH_JOBS

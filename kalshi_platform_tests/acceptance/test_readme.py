@@ -14,7 +14,7 @@ import pytest
 from typer.main import get_command
 
 from kalshi_platform.cli.main import app
-from kalshi_platform.config.sections import SECTIONS, documented
+from kalshi_platform.reference_docs import SECTIONS, documented
 
 ROOT = Path(__file__).parents[2]
 DOCUMENTS = {

@@ -12,8 +12,8 @@ from typing import Any
 import pytest
 import yaml
 
-from kalshi_platform.config.sections import SECTIONS, documented
 from kalshi_platform.local.postgres.server import PostgresServer
+from kalshi_platform.reference_docs import SECTIONS, documented
 from kalshi_platform_tests.fixtures.postgres import DatabaseFactory
 
 ROOT = Path(__file__).parents[2]

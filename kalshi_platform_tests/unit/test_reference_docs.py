@@ -8,8 +8,16 @@ from pathlib import Path
 import pytest
 
 import kalshi_platform
-from kalshi_platform.config.sections import SECTIONS, documented
-from kalshi_platform.reference_docs import END, GENERATED, PARTS, Part, container_examples, regenerated
+from kalshi_platform.reference_docs import (
+    END,
+    GENERATED,
+    PARTS,
+    SECTIONS,
+    Part,
+    container_examples,
+    documented,
+    regenerated,
+)
 
 PACKAGE = Path(kalshi_platform.__file__).parent
 ROOT = PACKAGE.parent

@@ -11,8 +11,6 @@ import msgspec
 from kalshi_platform.backoff import exponential, jittered
 from kalshi_platform.clock import Clock
 from kalshi_platform.deduplicator.catalog.merge_catalog import merge_catalog
-from kalshi_platform.deduplicator.live.heartbeat import HeartbeatWriter
-from kalshi_platform.deduplicator.live.metrics import merge_metrics
 from kalshi_platform.deduplicator.live.status import (
     SERVICE,
     CatalogMergeStatus,
@@ -20,6 +18,7 @@ from kalshi_platform.deduplicator.live.status import (
     LastPass,
     SourceStatus,
     TableCounts,
+    merge_metrics,
     with_health,
 )
 from kalshi_platform.deduplicator.merge.merge_pass import Merger, MergeReport
@@ -28,10 +27,11 @@ from kalshi_platform.deduplicator.settings import DeduplicatorSettings
 from kalshi_platform.errors import ConfigurationError, DatabaseUnavailable, KalshiPlatformError
 from kalshi_platform.monitoring.endpoint import Endpoint, health_of
 from kalshi_platform.monitoring.event_log import event_logger
+from kalshi_platform.monitoring.heartbeat import Heartbeat
 from kalshi_platform.monitoring.shortfall import LastMinute
 from kalshi_platform.storage.partitions import PartitionBounds
-from kalshi_platform.storage.pool import AdvisoryLock
-from kalshi_platform.storage.services import read_switch
+from kalshi_platform.storage.pool import AdvisoryLock, Database
+from kalshi_platform.storage.services import read_switch, write_heartbeat
 from kalshi_platform.storage.sqlstate import LOGIN_REFUSED
 
 # The next merge of catalogs that grow: soon, but never more than a twentieth of the time goes into it.
@@ -151,7 +151,7 @@ class LiveMerger:
     def _merge_while_locked(self, merger: Merger, lock: AdvisoryLock, stop: threading.Event) -> None:
         """Merge while the lock is ours."""
         self._set_state("running", "the live merge runs")
-        heartbeat = HeartbeatWriter(
+        heartbeat = _HeartbeatWriter(
             merger.production, self._clock, self._settings.heartbeat_interval_s, self.status, self._run_id
         )
         heartbeat.start()
@@ -278,3 +278,49 @@ def _refuse_wrong_login(merger: Merger) -> None:
     except DatabaseUnavailable as error:
         if error.kind in LOGIN_REFUSED:
             raise ConfigurationError([f"KALSHI_PRODUCTION_DATABASE_URL: {error}"]) from error
+
+
+class _HeartbeatWriter:
+    """Writes the row in production's `heartbeats` every `interval_s`, from a thread of its own: a merge may be long."""
+
+    def __init__(
+        self,
+        database: Database,
+        clock: Clock,
+        interval_s: float,
+        status: Callable[[], DeduplicatorStatus],
+        run_id: str | None,
+    ) -> None:
+        self._database = database
+        self._clock = clock
+        self._interval_s = interval_s
+        self._status = status
+        self._run_id = run_id
+        self._started_at = clock.now()
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End the thread and write the last row."""
+        self._stop.set()
+        self._thread.join(timeout=10)
+        self.write()
+
+    def write(self) -> None:
+        """Write the row now; a production database that is away is not an error of the heartbeat."""
+        status = self._status()
+        heartbeat = Heartbeat(SERVICE, self._clock.now(), self._started_at, status.state, status, run_id=self._run_id)
+        try:
+            write_heartbeat(self._database, heartbeat)
+        except KalshiPlatformError as error:
+            _log.debug("heartbeat_not_written", service=SERVICE, error=error)
+
+    def _run(self) -> None:
+        while True:
+            self.write()
+            if self._clock.wait(self._stop, self._interval_s):
+                return

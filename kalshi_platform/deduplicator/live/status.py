@@ -1,4 +1,4 @@
-"""Defines the status of the live merge, and judges from it whether it merges. Heartbeat, health and metrics are views.
+"""Defines the status of the live merge, judges from it whether it merges, and makes Prometheus metrics of it. Pure.
 
 Its JSON is the `details` of the heartbeat in production. Unknown fields of another version are ignored, missing ones
 have their default. Counters count since the process started.
@@ -6,12 +6,16 @@ have their default. Counters count since the process started.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import datetime
 
 import msgspec
 from msgspec import Struct
 
+from kalshi_platform.monitoring.metrics import Labels, MetricFamily, by_label, counter, counters, gauge, gauges
+
 SERVICE = "deduplicator"
+_P = "kalshi_deduplicator_"
 # A pass takes seconds: a cursor that stands for so long while there is more does not move at all.
 _STANDING_S = 60.0
 _DEAD_LETTERS_PER_MINUTE = 5
@@ -86,6 +90,28 @@ def with_health(status: DeduplicatorStatus) -> DeduplicatorStatus:
     reasons, troubles = _reasons(status), _troubles(status)
     health = "not merging" if reasons else "degraded" if troubles else "ok"
     return msgspec.structs.replace(status, health=health, reasons=reasons, troubles=troubles)
+
+
+def merge_metrics(status: DeduplicatorStatus) -> Iterator[MetricFamily]:
+    """Return what a scrape of Prometheus gets; every name carries its unit."""
+    yield gauges(f"{_P}state", "1 for the state it is in.", ["state"], {(status.state,): 1})
+    yield counter(f"{_P}passes", "Passes over all gatherers.", status.passes)
+    read: Labels = {(table,): each.read for table, each in status.tables.items()}
+    inserted: Labels = {(table,): each.inserted for table, each in status.tables.items()}
+    yield counters(f"{_P}rows_read", "Rows read from gatherers, by table.", ["table"], read)
+    yield counters(f"{_P}rows_inserted", "New rows in production.", ["table"], inserted)
+    if status.last_pass is None:
+        return
+    yield gauge(f"{_P}last_pass_duration_seconds", "Of the last pass.", status.last_pass.seconds)
+    yield gauge(f"{_P}behind", "1 while more waits to be merged.", float(status.behind))
+    away = {name: float(each.error is not None) for name, each in status.gatherers.items()}
+    yield gauges(f"{_P}gatherer_away", "1 while a gatherer's database was not read.", ["gatherer"], by_label(away))
+    lags: Labels = {
+        (name,): None if each.lag_ms is None else each.lag_ms / 1e3 for name, each in status.gatherers.items()
+    }
+    yield gauges(
+        f"{_P}commit_to_merge_seconds", "Newest commit of a gatherer to the end of its merge.", ["gatherer"], lags
+    )
 
 
 def _reasons(status: DeduplicatorStatus) -> list[str]:

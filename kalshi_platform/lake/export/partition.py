@@ -20,9 +20,8 @@ from kalshi_platform.clock import SYSTEM_CLOCK, Clock
 from kalshi_platform.errors import FewerRows, HourNotClosed, LakeCorrupt, LakeUnavailable, PartitionBusy
 from kalshi_platform.lake import queries
 from kalshi_platform.lake.closes import CountedRows, HourState, closes_of, counted_rows, hour_states, unclosed
-from kalshi_platform.lake.export.columns import to_schema
 from kalshi_platform.lake.export.external_sort import external_sort
-from kalshi_platform.lake.export.parquet import Parts, write_parts
+from kalshi_platform.lake.export.parquet import Parts, to_schema, write_parts
 from kalshi_platform.lake.export.publish import publish, read_current, remove
 from kalshi_platform.lake.export.read_ahead import read_ahead
 from kalshi_platform.lake.layout import Partition, find_dataset, partition_starting

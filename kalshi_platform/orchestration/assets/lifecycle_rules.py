@@ -1,4 +1,4 @@
-"""The S3 lifecycle of the lake: cold storage for raw data, cheaper storage for processed data."""
+"""The S3 lifecycle of the lake (cold storage for raw data, cheaper storage for processed data), and its check."""
 
 import dagster as dg
 
@@ -26,3 +26,17 @@ def lifecycle_rules(lake: LakeResource) -> dg.MaterializeResult:  # type: ignore
     with as_failure():
         report = apply(lake.settings())
     return dg.MaterializeResult(metadata=lifecycle_metadata(report))
+
+
+@dg.asset_check(
+    asset=LIFECYCLE_RULES,
+    name="lifecycle_reads_back",
+    description="The rules read from the bucket are the rules this platform wants. A folder has none and passes.",
+)
+def lifecycle_reads_back(lake: LakeResource) -> dg.AssetCheckResult:
+    """Compare the bucket's rules with those that were applied."""
+    from kalshi_platform.lake.lifecycle import read_back
+
+    with as_failure():
+        report = read_back(lake.settings())
+    return dg.AssetCheckResult(passed=not report.differences, metadata=lifecycle_metadata(report))

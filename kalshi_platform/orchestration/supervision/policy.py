@@ -99,9 +99,8 @@ class Action:
 class ServiceState:
     """What is known about one service.
 
-    `lock_held` is None while its database is away; `lock_held_s`: for how long it was seen to be held. `ended` is newest
-    first. `supervising_s`: for how long the
-    supervisor has been looking without a break.
+    `lock_held` is None while its database is away; `lock_held_s`: for how long it was seen to be held. `ended` is
+    newest first. `supervising_s`: for how long the supervisor has been looking without a break.
     """
 
     enabled: bool = True

@@ -8,7 +8,7 @@ import dagster as dg
 import pytest
 
 from kalshi_platform.lake.settings import LakeSettings
-from kalshi_platform.orchestration.checks.lifecycle import lifecycle_reads_back
+from kalshi_platform.orchestration.assets.lifecycle_rules import lifecycle_reads_back
 from kalshi_platform.orchestration.resources import LakeResource
 from kalshi_platform_tests.integration.orchestration.conftest import Platform
 

@@ -20,8 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kalshi_platform.lake.datasets import DATASETS, Dataset
-from kalshi_platform.lake.export.columns import decimals, to_schema
-from kalshi_platform.lake.export.parquet import regroup, write_parts
+from kalshi_platform.lake.export.parquet import decimals, regroup, to_schema, write_parts
 from kalshi_platform.lake.layout import part_name
 from kalshi_platform.storage.arrow import ARROW_TYPES
 

@@ -5,13 +5,13 @@ from __future__ import annotations
 import msgspec
 import pytest
 
-from kalshi_platform.deduplicator.live.metrics import merge_metrics
 from kalshi_platform.deduplicator.live.status import (
     CatalogMergeStatus,
     DeduplicatorStatus,
     LastPass,
     SourceStatus,
     TableCounts,
+    merge_metrics,
     with_health,
 )
 from kalshi_platform_tests.fixtures.clocks import FakeClock

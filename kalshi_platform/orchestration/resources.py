@@ -1,9 +1,12 @@
-"""Settings and databases of asset bodies. Nothing is read until a method is called inside a run or a tick."""
+"""Resources of asset bodies: settings, databases, and the gatherer as a service.
+
+Nothing is read until a method is called inside a run or a tick.
+"""
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,6 +22,7 @@ if TYPE_CHECKING:
     from kalshi_platform.exchange.rest import RestClient
     from kalshi_platform.exchange.settings import ExchangeSettings
     from kalshi_platform.gatherer.settings import GathererSettings
+    from kalshi_platform.gatherer.status.reports import Report
     from kalshi_platform.lake.settings import LakeSettings
     from kalshi_platform.storage.partitions import PartitionBounds
 
@@ -105,6 +109,41 @@ class LakeResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     def settings(self) -> LakeSettings:
         """Read the settings of the lake."""
         return config.load_lake()
+
+
+class WebSocketIngestor(dg.ConfigurableResource):  # type: ignore[type-arg]
+    """Hosts the gatherer service: exchange WebSocket and REST → one gatherer's pair of databases."""
+
+    def run(
+        self,
+        name: str,
+        stop: threading.Event,
+        on_report: Callable[[Report], None] | None = None,
+        run_id: str | None = None,
+    ) -> None:
+        """Record until `stop` is set; returns after everything received is written or spooled.
+
+        Raises ConfigurationError, AuthenticationFailed, AnotherWriter (another process records under this name).
+        """
+        from kalshi_platform.gatherer.service import GathererService
+
+        GathererService(
+            config.load_gatherer(name),
+            config.load_exchange(),
+            SYSTEM_CLOCK,
+            config.load_bounds(),
+            run_id=run_id,
+            on_report=on_report,
+        ).run(stop)
+
+
+RESOURCES: dict[str, object] = {
+    "platform": PlatformResource(),
+    "production_database": ProductionDatabase(),
+    "lake": LakeResource(),
+    "ingestor": WebSocketIngestor(),
+}
+"""Resources of every code location, by the name of the parameter that takes them."""
 
 
 @contextmanager
