@@ -4,8 +4,8 @@ A full sync lists what can still change; an incremental one requests what change
 with an overlap for clocks that disagree. Objects are stored page by page, so memory stays small (a full sync keeps
 eight bytes per market beside), and a sync that fails keeps what it has stored: the next one starts where the last
 *finished* one did. A listing that was cut, or of which objects could not be read, is not the whole: its sync is
-recorded with what it lacks, although everything else of it is stored. A listing writes what changed; the
-rest is dated anew only when it is older than `PATIENCE`.
+recorded with what it lacks, although everything else of it is stored. A listing writes what changed; other
+rows get a new date only when they are older than `PATIENCE`.
 """
 
 from __future__ import annotations

@@ -76,7 +76,7 @@ class HttpClient:
             raise RequestRejected(f"{what}: {type(error).__name__}", status=0) from error
         finally:
             watch.cancel()
-        if overdue.is_set():  # what ends with the connection looks whole
+        if overdue.is_set():  # an answer whose length is the end of the connection looks whole
             raise ConnectionLost(f"{what}: {self._late(overdue)}")
         return HttpAnswer(status, answered, content)
 
@@ -127,7 +127,7 @@ def tls_problem(error: BaseException) -> str:
 
 
 class _Session(requests.Session):
-    """A session of one thread, whose sockets another thread can shut down."""
+    """Extends a session of one thread so that another thread can shut down its sockets."""
 
     trust_env_certificates = True
 

@@ -14,7 +14,7 @@ class TokenBucket:
     """
 
     def __init__(self, refill_per_s: float, capacity: float, now: float) -> None:
-        """`now` is a monotonic time in seconds; the bucket starts full."""
+        """Start with a full bucket; `now` is a monotonic time in seconds."""
         self._refill_per_s = refill_per_s
         self._capacity = capacity
         self._tokens = capacity
@@ -57,7 +57,7 @@ class RateLimitedQueue:
     """
 
     def __init__(self, commands_per_s: float, bytes_per_s: float, now: float) -> None:
-        """`now` is a monotonic time in seconds."""
+        """Start with an empty queue; `now` is a monotonic time in seconds."""
         self._waiting: deque[bytes] = deque()
         self._commands = TokenBucket(commands_per_s, max(1.0, commands_per_s), now)
         self._bytes = TokenBucket(bytes_per_s, max(1.0, bytes_per_s), now)

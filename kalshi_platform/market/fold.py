@@ -4,7 +4,7 @@ The one definition of the fold. A *level* is one price of one side of a book, a 
 and a level of size 0 is no part of the book. A size below zero shows that a delta was lost. Deltas of one exchange time
 apply together: a book at a moment holds every delta with exchange_us ≤ that moment.
 
-Frames: `explode_levels`, `sum_levels` and `collect_levels` take books as rows with four lists (LEVEL_TYPES). Arrays:
+Frames: `explode_levels`, `sum_levels` and `collect_levels` use books as rows with four lists (LEVEL_TYPES). Arrays:
 `books_at` gives the books of many markets at many moments at once; there a *line* is one market followed from one book
 onwards, under a number of the caller's.
 """

@@ -102,7 +102,7 @@ def e2_from_whole(contracts: int) -> int:
 
 
 def dollars_text(value_e4: int) -> str:
-    """5600 → `"0.5600"`."""
+    """Convert 5600 to `"0.5600"`."""
     sign = "-" if value_e4 < 0 else ""
     whole, part = divmod(abs(value_e4), 10_000)
     return f"{sign}{whole}.{part:04d}"

@@ -25,17 +25,6 @@ from kalshi_platform.exchange.parse.legacy_fields import (
     size_of,
 )
 from kalshi_platform.exchange.parse.lenient_json import decode_json
-from kalshi_platform.exchange.parse.rest import (
-    parse_account_limits,
-    parse_candlesticks,
-    parse_event,
-    parse_exchange_status,
-    parse_market,
-    parse_rest_book,
-    parse_rest_trade,
-    parse_schedule,
-    parse_series,
-)
 from kalshi_platform.exchange.wire import ws
 from kalshi_platform.market.identity import fingerprint
 from kalshi_platform.market.names import LONGEST_NAME, readable
@@ -59,17 +48,8 @@ __all__ = [
     "decode",
     "delta_values",
     "frame_of",
-    "parse_account_limits",
-    "parse_candlesticks",
-    "parse_event",
-    "parse_exchange_status",
     "parse_frame",
-    "parse_market",
     "parse_partial",
-    "parse_rest_book",
-    "parse_rest_trade",
-    "parse_schedule",
-    "parse_series",
 ]
 
 

@@ -11,7 +11,7 @@ from enum import Enum
 class ErrorAction(Enum):
     """Names the action that an error requires."""
 
-    RESUBSCRIBE = "subscribe afresh"
+    RESUBSCRIBE = "resubscribe"
     """Subscribe again: the subscription is dead, the connection is not."""
     HALVE_BATCH = "halve the batch"
     """Send the markets again in smaller parts: one command or subscription had too many."""

@@ -97,13 +97,13 @@ class ConnectionPool:
         self._continue_changes()
 
     def resubscribe(self, tickers: Sequence[str]) -> None:
-        """Subscribe markets afresh, each on its connection."""
+        """Unsubscribe markets and subscribe them again, each on its connection."""
         for slot in self._books:
             for connection in slot.connections():
                 connection.resubscribe(tickers)
 
     def resubscribe_missing(self, tickers: Sequence[str]) -> None:
-        """Subscribe markets afresh on those of their connections that do not follow them."""
+        """Subscribe markets again on those of their connections that do not follow them."""
         for slot in self._books:
             for connection in slot.connections():
                 connection.resubscribe_missing(tickers)

@@ -1,4 +1,4 @@
-"""Tells the time of the exchange, which opens and closes markets by its own clock."""
+"""Computes the time of the exchange, which opens and closes markets by its own clock."""
 
 from __future__ import annotations
 

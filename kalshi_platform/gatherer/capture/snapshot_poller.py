@@ -140,7 +140,7 @@ class SnapshotPoller:
         on_polled: Callable[[BooksPolled], None],
         activity: BookActivity,
     ) -> None:
-        """`subscribed` and `out_of_sync` give tickers: all followed markets, and those that lost a frame."""
+        """Set up the poller; `subscribed` returns all followed markets, `out_of_sync` those that lost a frame."""
         self._settings = settings
         self._rest = rest
         self._clock = clock

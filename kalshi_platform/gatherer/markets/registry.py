@@ -171,7 +171,7 @@ class Registry:
             return ticker in self._markets
 
     def mark_ended(self, ticker: str) -> None:
-        """Remove a market that the exchange announced to be over, whatever the catalog still says."""
+        """Remove a market that the exchange announced to be over, whatever its status in the catalog."""
         with self._lock:
             self._drop(ticker)
             self._ended[ticker] = None

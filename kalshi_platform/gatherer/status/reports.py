@@ -1,4 +1,4 @@
-"""Defines the reports of a running gatherer to its host (Dagster, say): syncs, polls, and rows committed."""
+"""Defines the reports of a running gatherer to its host (Dagster, for example): syncs, polls, and rows committed."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from kalshi_platform.errors import UnparsableMessage
-from kalshi_platform.exchange.parse import messages as parse
+from kalshi_platform.exchange.parse import rest as parse
 from kalshi_platform_tests.fixtures.captures import REST_ANSWERS, recording
 
 MARKET: dict[str, Any] = {
