@@ -119,7 +119,7 @@ def _structure_changed(rng: random.Random, payload: bytes) -> bytes:
         frame = json.loads(payload)
     except (ValueError, RecursionError):
         return _bytes_changed(rng, payload)
-    places = list(_places(frame))
+    places = _places(frame)
     if not places:
         return _bytes_changed(rng, payload)
     holder, key = rng.choice(places)
@@ -143,12 +143,17 @@ def _structure_changed(rng: random.Random, payload: bytes) -> bytes:
     return text.encode(errors="surrogatepass")
 
 
-def _places(value: Any) -> Any:
-    if isinstance(value, dict):
-        for key in value:
-            yield value, key
-            yield from _places(value[key])
-    elif isinstance(value, list):
-        for index in range(len(value)):
-            yield value, index
-            yield from _places(value[index])
+def _places(frame: Any) -> list[tuple[Any, Any]]:
+    """Every (object or array, key or index) of a frame, from the front; deep ones exhaust a recursion."""
+    found = []
+    waiting = _own_places(frame)
+    while waiting:
+        holder, key = waiting.pop()
+        found.append((holder, key))
+        waiting += _own_places(holder[key])
+    return found
+
+
+def _own_places(value: Any) -> list[tuple[Any, Any]]:
+    keys = list(value) if isinstance(value, dict) else range(len(value)) if isinstance(value, list) else ()
+    return [(value, key) for key in reversed(keys)]
