@@ -57,9 +57,9 @@ class CatalogTable(Generic[InfoT]):
         fields = self.info.__struct_fields__
         named = {"ticker": self.ticker} | _ATTRIBUTES | {self.updated: _UPDATED}
         found = {column.name: named.get(column.name) or column.struct_field(fields) for column in self.columns}
-        lacking = [name for name, attribute in found.items() if attribute not in fields]
-        if lacking:
-            raise KeyError(f"no field of {self.info.__name__} fills {self.name}.{', '.join(lacking)}")
+        missing = [name for name, attribute in found.items() if attribute not in fields]
+        if missing:
+            raise KeyError(f"no field of {self.info.__name__} fills {self.name}.{', '.join(missing)}")
         return tuple(str(attribute) for attribute in found.values())
 
     def row(self, info: InfoT) -> Row:

@@ -187,7 +187,7 @@ class _Sync:
         self._finished_at = self.started_at
         self._total = Changed(0, 0)
         self._sync_id = 0
-        self._seen = array("q")
+        self._listed = array("q")
         self._left_out: list[str] = []
 
     def __enter__(self) -> Self:
@@ -227,13 +227,13 @@ class _Sync:
     def remember(self, infos: Iterable[MarketInfo]) -> Iterator[MarketInfo]:
         """Yield the markets, and remember that they were listed."""
         for info in infos:
-            self._seen.append(hash(info.ticker))
+            self._listed.append(hash(info.ticker))
             yield info
 
     def unseen(self, tickers: Sequence[str]) -> list[str]:
         """Return the tickers that were not listed."""
         requested = {hash(ticker): ticker for ticker in tickers}
-        for each in self._seen:
+        for each in self._listed:
             requested.pop(each, None)
         return list(requested.values())
 

@@ -149,7 +149,7 @@ class _Session(requests.Session):
         overdue.set()
         for each in list(self.opened):
             with contextlib.suppress(OSError):
-                # Not SSLSocket's own method, which takes the TLS layer away under its reader.
+                # Not SSLSocket's own method, which removes the TLS layer under its reader.
                 socket.socket.shutdown(each, socket.SHUT_RDWR)
 
 
@@ -183,9 +183,9 @@ def _pools(opened: list[socket.socket]) -> dict[str, type[HTTPConnectionPool]]:
 
     class Secure(HTTPSConnection):
         def _new_conn(self) -> socket.socket:
-            made = super()._new_conn()
-            record(made)  # the handshake, too, may take for ever
-            return made
+            connected = super()._new_conn()
+            record(connected)  # a handshake, too, may never end
+            return connected
 
         def connect(self) -> None:
             super().connect()

@@ -72,7 +72,7 @@ class RateLimitedQueue:
     def pop_ready(self, now: float) -> list[bytes]:
         """Remove and return the commands that may be sent now."""
         due: list[bytes] = []
-        # What went too early is made up for by the next ones: a bucket below zero lets nothing through.
+        # A command that went too early delays the next ones: a bucket below zero admits nothing.
         while self._waiting and self._commands.available(now) >= 1.0 and self._bytes.available(now) > 0.0:
             command = self._waiting.popleft()
             self._commands.spend(1.0, now)

@@ -53,14 +53,14 @@ def holes(claims: Sequence[Interval], within: Interval) -> list[Interval]:
     return [(start, end) for start, end in left if start < end]
 
 
-def without(claims: Sequence[Interval], withdrawn: Sequence[Interval]) -> list[Interval]:
+def subtract(claims: Sequence[Interval], withdrawn: Sequence[Interval]) -> list[Interval]:
     """Return `claims` without the moments of `withdrawn`; both as `union` returns them."""
     if not claims:
         return []
     return intersection(claims, holes(withdrawn, (claims[0][0], claims[-1][1])))
 
 
-def holds(claims: Sequence[Interval], moment: int) -> bool:
+def covers(claims: Sequence[Interval], moment: int) -> bool:
     """Return whether a claim covers the moment; claims as `union` returns them."""
     place = bisect_right(claims, moment, key=lambda each: each[0])
     return place > 0 and moment < claims[place - 1][1]

@@ -19,7 +19,7 @@ from kalshi_platform.deduplicator.coverage.streams.seq_ranges import clip_to_ran
 from kalshi_platform.deduplicator.coverage.streams.stream_window import StreamWindow, find_streams, read_window
 from kalshi_platform.deduplicator.coverage.streams.time_regressions import invalidated_intervals
 from kalshi_platform.deduplicator.settings import GathererSource
-from kalshi_platform.market.intervals import Interval, intersection, union, without
+from kalshi_platform.market.intervals import Interval, intersection, subtract, union
 from kalshi_platform.market.times import us_from_datetime
 from kalshi_platform.storage.read import arrow_snapshot
 
@@ -83,7 +83,7 @@ def claim_intervals(
     for ticker, index, start, end in bounded.select(
         "ticker", "exchange_index", "complete_from_us", "complete_until_us"
     ).iter_rows():
-        found.setdefault(ticker, []).extend(without([(start + 1, end)], invalid.get(index, elsewhere)))
+        found.setdefault(ticker, []).extend(subtract([(start + 1, end)], invalid.get(index, elsewhere)))
     return {ticker: union(parts) for ticker, parts in found.items() if parts}
 
 

@@ -64,8 +64,8 @@ class ShardAssignment:
         room = [(len(markets) - limit, number) for number, (markets, limit) in enumerate(pairs)]
         heapq.heapify(room)
         for ticker in sorted(joining):
-            taken, number = room[0]
-            heapq.heapreplace(room, (taken + 1, number))
+            load, number = room[0]
+            heapq.heapreplace(room, (load + 1, number))
             self._place(ticker, wanted[ticker], number)
             changed.add(number)
         return changed

@@ -166,12 +166,12 @@ class BatchWriter:
         fence = self._fence
         fence.is_certain = False
         with self._database.transaction() as transaction:
-            found = fence.compare(transaction, former_is_closed=self.former_is_closed)
-            if found is not None:
-                fence.end_all(transaction, found[0])
+            difference = fence.compare(transaction, former_is_closed=self.former_is_closed)
+            if difference is not None:
+                fence.end_all(transaction, difference[0])
                 # Before the outcome is known: if the connection breaks, everything may have ended all the same.
-                self._report(*found)
-        if found is not None:
+                self._report(*difference)
+        if difference is not None:
             fence.confirm()
             # Partitions may have been dropped, too.
             self._keeper, self._ahead_hour = PartitionKeeper(self._database, self._bounds, self._clock), None
@@ -210,8 +210,8 @@ class BatchWriter:
         if isinstance(record, DeadLetter):
             self._quarantine_letter(record)
             return
-        mended = with_readable_texts(record)
-        if mended is not record and self._is_written([mended]):
+        readable = with_readable_texts(record)
+        if readable is not record and self._is_written([readable]):
             return
         self._counters.unwritable += 1
         detail = f"the database refused it: {type(error).__name__}: {(str(error).splitlines() or [''])[0][:300]}"

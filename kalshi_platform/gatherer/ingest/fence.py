@@ -97,13 +97,13 @@ class Fence:
         elif not self._has_begun:
             self._token, self.batch_no = token, max(int(number), self._former_batch_no)
             if number < self._former_batch_no:
-                return WENT_BACK, self._lost(number)
+                return WENT_BACK, self._describe_loss(number)
             self._has_begun = True
         elif token != self._token:
-            return WENT_BACK, self._lost(number)
+            return WENT_BACK, self._describe_loss(number)
         self._pending = None
-        differs = difference(self.open.state(), _found(transaction), former_is_closed=former_is_closed)
-        return None if differs is None else (DIFFERS, differs)
+        detail = difference(self.open.state(), _read_open_state(transaction), former_is_closed=former_is_closed)
+        return None if detail is None else (DIFFERS, detail)
 
     def end_all(self, transaction: Transaction, kind: str) -> None:
         """End everything that is open in the ledger, at what its rows support; `confirm` must follow.
@@ -144,7 +144,7 @@ class Fence:
         self._pending = (token, then)
         return int(row[0])
 
-    def _lost(self, number: int) -> str:
+    def _describe_loss(self, number: int) -> str:
         return (
             f"batch {self.batch_no} was committed, and the database, which stands at {number}, knows nothing of it: it"
             " was restored, failed over to an older state, or written by another process"
@@ -152,13 +152,13 @@ class Fence:
 
     def _not_owned(self, owner: int | None) -> DatabaseUnavailable:
         self._on_disowned()
-        whose = "another process's" if owner is not None else "nobody's"
+        owned_by = "another process's" if owner is not None else "nobody's"
         return DatabaseUnavailable(
-            f"its ledger is {whose}: nothing is written before the lock of the name is held", kind=NOT_OWNED
+            f"its ledger is {owned_by}: nothing is written before the lock of the name is held", kind=NOT_OWNED
         )
 
 
-def _found(transaction: Transaction) -> OpenState:
+def _read_open_state(transaction: Transaction) -> OpenState:
     sql = queries.load("gatherer")
     return OpenState(
         frozenset(int(row[0]) for row in transaction.fetch_all(sql["open_sessions"])),

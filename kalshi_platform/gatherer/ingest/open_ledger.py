@@ -153,24 +153,26 @@ def difference(expected: OpenState, found: OpenState, *, former_is_closed: bool)
     _compare("sessions", expected.sessions, found.sessions, differences, former_is_closed=former_is_closed)
     _compare("streams", expected.streams.keys(), found.streams.keys(), differences, former_is_closed=former_is_closed)
     for stream, last in expected.streams.items():
-        there = found.streams.get(stream)
-        if stream in found.streams and there != last:
-            differences.append(f"stream {stream} is committed to {last}, and to {there} there")
-    ours = {stream: each for stream, each in expected.members.items() if found.members.get(stream) != each}
-    theirs = [stream for stream in found.members if stream not in expected.members] if former_is_closed else []
-    for stream in [*ours, *theirs][:_SHOWN]:
-        mine, there_open = expected.members.get(stream, (0, 0))[0], found.members.get(stream, (0, 0))[0]
-        others = " (not the same ones)" if mine == there_open else ""
-        differences.append(f"stream {stream}: {mine} books are followed, {there_open} there{others}")
+        found_last = found.streams.get(stream)
+        if stream in found.streams and found_last != last:
+            differences.append(f"stream {stream} is committed to {last}, and to {found_last} there")
+    different = {stream: each for stream, each in expected.members.items() if found.members.get(stream) != each}
+    unexpected_streams = (
+        [stream for stream in found.members if stream not in expected.members] if former_is_closed else []
+    )
+    for stream in [*different, *unexpected_streams][:_SHOWN]:
+        expected_books, found_books = expected.members.get(stream, (0, 0))[0], found.members.get(stream, (0, 0))[0]
+        others = " (not the same ones)" if expected_books == found_books else ""
+        differences.append(f"stream {stream}: {expected_books} books are followed, {found_books} there{others}")
     return "; ".join(differences) or None
 
 
 def _compare(
-    what: str, mine: AbstractSet[int], there: AbstractSet[int], differences: list[str], *, former_is_closed: bool
+    what: str, expected: AbstractSet[int], found: AbstractSet[int], differences: list[str], *, former_is_closed: bool
 ) -> None:
-    lost, unexpected = mine - there, there - mine if former_is_closed else set[int]()
-    if lost:
-        differences.append(f"{what} not open there: {_shown_ids(lost)}")
+    missing, unexpected = expected - found, found - expected if former_is_closed else set[int]()
+    if missing:
+        differences.append(f"{what} not open there: {_shown_ids(missing)}")
     if unexpected:
         differences.append(f"{what} open only there: {_shown_ids(unexpected)}")
 

@@ -32,7 +32,7 @@ from kalshi_platform.lab.proof.comparison.lost_rows import ALWAYS, Claims, lost_
 from kalshi_platform.lab.proof.comparison.tables import AT, DELTAS, LIFECYCLE, MARKETS, TIMED_TABLES
 from kalshi_platform.lab.proof.comparison.truth import Truth, read_truth
 from kalshi_platform.lab.proof.kinds import InjectedFault
-from kalshi_platform.market.intervals import Interval, holds, intersection, union, without
+from kalshi_platform.market.intervals import Interval, covers, intersection, subtract, union
 from kalshi_platform.market.times import datetime_from_us
 from kalshi_platform.storage.read import ArrowSnapshot, arrow_snapshot
 
@@ -315,8 +315,8 @@ def undeclared_messages(
         if finding.name in (DELTAS.name, MARKETS.name):
             continue
         lived = union((low + _SECOND_US // 1_000, high) for each in spans for low, high in each.get(finding.name, ()))
-        lived = without(lived, list(forgotten))
+        lived = subtract(lived, list(forgotten))
         missing, published = finding.production.missing, finding.production.published
         times = missing.unique().join(published, on=missing.columns, nulls_equal=True)[AT].to_list()
-        count += sum(holds(lived, moment) or not holds(near, moment) for moment in times)
+        count += sum(covers(lived, moment) or not covers(near, moment) for moment in times)
     return count

@@ -9,7 +9,7 @@ from pathlib import Path
 from kalshi_platform.deduplicator.coverage.claims import read_claims
 from kalshi_platform.deduplicator.settings import GathererSource
 from kalshi_platform.gatherer.settings import GathererSettings
-from kalshi_platform.market.intervals import Interval, without
+from kalshi_platform.market.intervals import Interval, subtract
 from kalshi_platform_tests.fixtures.exchange import eventually, running_exchange
 from kalshi_platform_tests.fixtures.gatherer_databases import SettingsFactory
 from kalshi_platform_tests.fixtures.gatherer_service import running_gatherer
@@ -31,7 +31,7 @@ def holes(settings: GathererSettings, low: datetime, high: datetime, tickers: li
     source = GathererSource(settings.name, settings.timeseries_url, settings.catalog_url)
     claimed = read_claims(source, low, high, MARGIN_US)
     window = [(int(low.timestamp() * 1_000_000), int(high.timestamp() * 1_000_000))]
-    missing = {ticker: without(window, claimed.get(ticker, [])) for ticker in tickers}
+    missing = {ticker: subtract(window, claimed.get(ticker, [])) for ticker in tickers}
     return {ticker: intervals for ticker, intervals in missing.items() if intervals}
 
 

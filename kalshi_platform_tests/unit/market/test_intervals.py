@@ -7,7 +7,7 @@ import itertools
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kalshi_platform.market.intervals import Interval, holds, holes, intersection, length, union, without
+from kalshi_platform.market.intervals import Interval, covers, holes, intersection, length, subtract, union
 
 END = 40
 interval = st.tuples(st.integers(0, END), st.integers(0, END))
@@ -39,12 +39,12 @@ def test_claims_and_holes_share_a_span_between_them(given_: list[Interval], with
 def test_intersection_and_difference(left: list[Interval], right: list[Interval]) -> None:
     a, b = union(left), union(right)
     assert moments(intersection(a, b)) == moments(a) & moments(b)
-    assert moments(without(a, b)) == moments(a) - moments(b)
+    assert moments(subtract(a, b)) == moments(a) - moments(b)
 
 
 @given(intervals, st.integers(-1, END + 1))
 def test_a_moment_is_covered_by_the_claim_around_it(given_: list[Interval], moment: int) -> None:
-    assert holds(union(given_), moment) == (moment in moments(given_))
+    assert covers(union(given_), moment) == (moment in moments(given_))
 
 
 def test_claims_join_only_where_they_touch() -> None:

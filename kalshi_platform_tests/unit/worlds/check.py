@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, fields
 
-from kalshi_platform.market.intervals import Interval, holds, length
+from kalshi_platform.market.intervals import Interval, covers, length
 from kalshi_platform_tests.fixtures.reference_book import LevelChange, books
 from kalshi_platform_tests.unit.worlds.moments import Checkpoint, Moment
 from kalshi_platform_tests.unit.worlds.venue import INDEX, MARGIN_US, START_US, Content, Levels
@@ -47,13 +47,13 @@ def check(moment: Moment, *, books_at_checkpoints: bool = True) -> Figures:
         if count > truth[content]:
             raise WrongWorld(f"{content} is there {count} times, was published {truth[content]} times")
     for content, count in truth.items():
-        if holds(moment.claims.get(content[1], []), content[0]):
+        if covers(moment.claims.get(content[1], []), content[0]):
             if rows[content] != count:
                 raise WrongWorld(f"{content} is claimed and there {rows[content]} times of {count}")
             figures.claimed += count
             figures.equal_times += count > 1
     for ticker, intervals in moment.claims.items():
-        moving = {ts for ts in moment.venue.times[ticker] if holds(intervals, ts)}
+        moving = {ts for ts in moment.venue.times[ticker] if covers(intervals, ts)}
         figures.quiet_times += length(intervals) - len(moving)
     _check_books(moment, rows, figures, books_at_checkpoints)
     for shard in moment.shards:

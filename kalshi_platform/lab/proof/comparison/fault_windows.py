@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from kalshi_platform.lab.proof.kinds import InjectedFault
-from kalshi_platform.market.intervals import Interval, holds, intersection, union, without
+from kalshi_platform.market.intervals import Interval, covers, intersection, subtract, union
 
 BEFORE_US = 1_000_000
 """What a killed process had received, but not yet written, came before the fault."""
@@ -74,7 +74,7 @@ def unexplained(
     for ticker, moments in lost.iter_rows():
         start, _ = lives.get(ticker, (run_start, run_start))
         excused = _excused(near, start, run_start)
-        bare = [moment for moment in moments if not holds(excused, moment)]
+        bare = [moment for moment in moments if not covers(excused, moment)]
         if bare:
             found.append(Unexplained(ticker, (bare[0], bare[-1] + 1)))
     named = {each.ticker for each in found}
@@ -84,7 +84,7 @@ def unexplained(
         excused = _excused(near, start, run_start)
         for piece in intersection([(start + margin_us, end - margin_us)], list(lost_by_market.get(ticker, ()))):
             touched = intersection([piece], excused)
-            bare_part = [piece] if not touched else without([(touched[0][0], piece[1])], excused)
+            bare_part = [piece] if not touched else subtract([(touched[0][0], piece[1])], excused)
             if bare_part:
                 found.append(Unexplained(ticker, (bare_part[0][0], bare_part[-1][1])))
                 break

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 import polars as pl
 
 from kalshi_platform.lab.proof.comparison.lost_rows import ALWAYS, Claims, lost_by_all
-from kalshi_platform.market.intervals import Interval, holds, holes, intersection, length, union, without
+from kalshi_platform.market.intervals import Interval, covers, holes, intersection, length, subtract, union
 
 
 @dataclass(frozen=True)
@@ -81,8 +81,8 @@ class CoverageFound:
 
 def compare_coverage(stated: Claims, claimed: Claims) -> CoverageFound:
     """Compare production's coverage with the union of the gatherers' claims."""
-    beyond = {ticker: length(without(parts, claimed.get(ticker, []))) for ticker, parts in stated.items()}
-    short = {ticker: length(without(parts, stated.get(ticker, []))) for ticker, parts in claimed.items()}
+    beyond = {ticker: length(subtract(parts, claimed.get(ticker, []))) for ticker, parts in stated.items()}
+    short = {ticker: length(subtract(parts, stated.get(ticker, []))) for ticker, parts in claimed.items()}
     return CoverageFound(
         stated_us=sum(length(parts) for parts in stated.values()),
         beyond_us=sum(beyond.values()),
@@ -96,7 +96,7 @@ def claimed_losses(claims: Claims, lost: pl.DataFrame) -> tuple[int, tuple[str, 
     """Of the deltas that a gatherer did not store (ticker, exchange_us): how many it claims all the same, of whom."""
     rows, of = 0, []
     for ticker, moments in lost.group_by("ticker").agg("exchange_us").sort("ticker").iter_rows():
-        claimed = sum(holds(claims.get(ticker, []), moment) for moment in moments)
+        claimed = sum(covers(claims.get(ticker, []), moment) for moment in moments)
         rows += claimed
         if claimed:
             of.append(ticker)
@@ -138,7 +138,7 @@ def account(
 
 def _excess(ticker: str, hole: Interval, needed: Sequence[Interval]) -> OverDeclared:
     outside = ends = between = 0
-    for low, high in without([hole], list(needed)):
+    for low, high in subtract([hole], list(needed)):
         length = high - low
         outside += length
         if low == hole[0] or high == hole[1]:
@@ -167,7 +167,7 @@ def _true_holes(claims: Claims, truth: Iterable[pl.DataFrame], missing: pl.DataF
             if ticker not in in_run:
                 true += 1
                 in_run[ticker] = False
-            if holds(claims.get(ticker, []), moment):
+            if covers(claims.get(ticker, []), moment):
                 rows += count
                 undeclared += not in_run[ticker]
                 in_run[ticker] = True

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from kalshi_platform.deduplicator.coverage.claims import claim_intervals, join_continued
-from kalshi_platform.market.intervals import holds, length, union
+from kalshi_platform.market.intervals import covers, length, union
 from kalshi_platform_tests.unit.deduplicator.coverage.test_worlds import contents, merge, micros, world_of, worlds
 from kalshi_platform_tests.unit.deduplicator.coverage.truth import (
     MARGIN_US,
@@ -44,7 +44,7 @@ def test_a_range_that_any_stream_claims_is_whole_in_the_union(world: World, seed
         for ticker, found in claims_of(stream, world, pick).items():
             united[ticker] = union([*united.get(ticker, []), *found])
     for key, count in truth.items():
-        if holds(united.get(str(key[1]), []), key[0]):
+        if covers(united.get(str(key[1]), []), key[0]):
             assert merged[key] == count
 
 

@@ -25,7 +25,7 @@ from kalshi_platform.deduplicator.coverage.verification.verify_claims import (
     union_of_claims,
     verify_claims,
 )
-from kalshi_platform.market.intervals import Interval, holds
+from kalshi_platform.market.intervals import Interval, covers
 from kalshi_platform.market.tables import GATHERER_TABLES
 from kalshi_platform_tests.unit.deduplicator.coverage.test_worlds import LONG, merge, micros, world_of, worlds
 from kalshi_platform_tests.unit.deduplicator.coverage.truth import (
@@ -111,7 +111,7 @@ def test_no_true_claim_is_ever_withdrawn_and_coverage_is_their_union(world: Worl
     truth = world.true_rows()
     held = {(row["ts"], row["ticker"]) for row in micros(merge(world, pick))}
     for key in truth:
-        if holds(judged.coverage.get(str(key[1]), []), key[0]):
+        if covers(judged.coverage.get(str(key[1]), []), key[0]):
             assert (key[0], key[1]) in held
 
 
@@ -131,7 +131,7 @@ def test_a_stream_that_lacks_a_row_of_its_claim_withdraws_all_claims_of_that_tim
     if false.is_empty():
         assert judged.alarms == []
         return
-    assert not holds(judged.coverage.get(ticker, []), moment)
+    assert not covers(judged.coverage.get(ticker, []), moment)
     assert [alarm[:2] for alarm in judged.alarms] == [("claims_disagree", ticker)]
     others = judged.claims.filter(pl.col("ticker") != ticker)
     assert others["withdrawn"].null_count() == others.height
