@@ -1,6 +1,7 @@
 """Defines the public REST endpoints: their paths, parameters and parsing.
 
-`exchange.rest` sends the requests. Source: docs.kalshi.com, API reference (OpenAPI 3.28.0 and 3.34.0, read 2026-11-22).
+`exchange.rest` sends the requests. Source: docs.kalshi.com, API reference (OpenAPI 3.28.0; official client 3.34.0; read
+2026-11-22).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Builds query parameters and checks which filters Kalshi accepts together. Pure; raises InvalidQuery.
 
-Source: docs.kalshi.com, API reference (OpenAPI 3.28.0 and 3.34.0, read 2026-11-22).
+Source: docs.kalshi.com, API reference (OpenAPI 3.28.0; official client 3.34.0; read 2026-11-22).
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 Every function raises UnparsableMessage for an object of an unknown shape; unknown fields pass. Fields that only
 describe a market, event or series may have any shape: one that does not fit becomes None, `on_unexpected` receives its
 name, and the payload keeps what was sent. Production writes the year 0001, an empty string or null where there is no
-time: all become None. Source: docs.kalshi.com, API reference (OpenAPI 3.28.0 and 3.34.0, read 2026-11-22).
+time: all become None. Source: docs.kalshi.com, API reference (OpenAPI 3.28.0; official client 3.34.0; read 2026-11-22).
 """
 
 from __future__ import annotations

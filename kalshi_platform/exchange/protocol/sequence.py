@@ -1,6 +1,7 @@
 """Classifies the sequence numbers of one stream. Pure.
 
-Kalshi counts `seq` per sid, over all its markets (docs.kalshi.com, asyncapi.yaml, read 2026-11-22).
+`seq` counts per sid, over all markets of the sid: measured on the demo exchange (2026-05-26), because asyncapi.yaml of
+docs.kalshi.com (read 2026-11-22) does not document its scope.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Defines the REST objects that Kalshi sends, with the fields that the platform uses; other fields pass unread.
 
 Fields are optional where production answers lacked them or had null. `exchange.parse.rest` keeps the whole object
-beside these. Source: docs.kalshi.com, API reference (OpenAPI 3.28.0 and 3.34.0, read 2026-11-22).
+beside these. Source: docs.kalshi.com, API reference (OpenAPI 3.28.0; official client 3.34.0; read 2026-11-22).
 """
 
 from __future__ import annotations
