@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import tomllib
 from difflib import get_close_matches
 from functools import cache
 from pathlib import Path
@@ -80,6 +81,17 @@ def test_tree_of_the_rooms_names_every_room() -> None:
         rooms += [each.name for each in inner if each.is_dir() and any(each.glob("*.py"))]
     missing = [room for room in rooms if f"{room}/" not in tree]
     assert not missing, f"section 2 of docs/architecture.md does not name {', '.join(missing)}"
+
+
+def test_diagram_of_the_layers_is_the_import_contract() -> None:
+    diagram = ARCHITECTURE.read_text(encoding="utf-8").split("flowchart TD")[1].split("```")[0]
+    drawn = dict(re.findall(r'\b([A-Z])\["?([^\]"]+)"?\]', diagram))
+    with (ROOT / "pyproject.toml").open("rb") as file:
+        contracts = tomllib.load(file)["tool"]["importlinter"]["contracts"]
+    rooms = next(each for each in contracts if each.get("containers") == ["kalshi_platform"])
+    assert [set(drawn[key].split(" · ")) for key in sorted(drawn)] == [
+        set(each.split(" | ")) for each in rooms["layers"]
+    ]
 
 
 def test_glossary_says_where_things_are() -> None:
