@@ -21,11 +21,11 @@ settings.register_profile("suite", deadline=None)
 settings.load_profile("suite")
 
 pytest_plugins = [
-    # First: other plugins import it, and pytest must see it before they do.
+    # First: other plugins import them, and pytest must see them before that.
     "kalshi_platform_tests.fixtures.postgres",
+    "kalshi_platform_tests.fixtures.storage",
     "kalshi_platform_tests.fixtures.gatherer_databases",
     "kalshi_platform_tests.fixtures.exchange",
-    "kalshi_platform_tests.fixtures.storage",
     "kalshi_platform_tests.fixtures.merge_world",
     "kalshi_platform_tests.fixtures.many_partitions",
 ]

@@ -17,9 +17,9 @@ from kalshi_platform.exchange.parse.rest import parse_event, parse_market, parse
 from kalshi_platform.market.catalog import MarketInfo
 from kalshi_platform.market.clock_offset import Offset
 from kalshi_platform.market.times import datetime_from_us
-from kalshi_platform.storage.migrate import migrate
 from kalshi_platform.storage.pool import Database
 from kalshi_platform_tests.fixtures.postgres import DatabaseFactory
+from kalshi_platform_tests.fixtures.storage import MigratedTemplate
 
 T0 = datetime(2026, 11, 22, 20, 0, tzinfo=UTC)
 
@@ -34,9 +34,8 @@ def market(ticker: str = "KXA-1-T1", **fields: Any) -> MarketInfo:
 
 
 @pytest.fixture
-def database(database_factory: DatabaseFactory) -> Iterator[Database]:
-    made = Database(database_factory(), name="catalog")
-    migrate(made, "catalog")
+def database(database_factory: DatabaseFactory, migrated_template: MigratedTemplate) -> Iterator[Database]:
+    made = Database(database_factory(migrated_template("catalog")), name="catalog")
     yield made
     made.dispose()
 

@@ -18,10 +18,10 @@ from kalshi_platform.exchange.settings import ExchangeSettings
 from kalshi_platform.lab.simulator.server.server import ServerThread
 from kalshi_platform.market.catalog import EventInfo, MarketInfo
 from kalshi_platform.orchestration.schedules.catalog import is_fresh
-from kalshi_platform.storage.migrate import migrate
 from kalshi_platform.storage.pool import Database
 from kalshi_platform_tests.fixtures.exchange import running_exchange
 from kalshi_platform_tests.fixtures.postgres import DatabaseFactory
+from kalshi_platform_tests.fixtures.storage import MigratedTemplate
 
 MARKETS = 25
 
@@ -39,9 +39,8 @@ def rest(exchange: ServerThread) -> RestClient:
 
 
 @pytest.fixture
-def database(database_factory: DatabaseFactory) -> Iterator[Database]:
-    made = Database(database_factory(), name="catalog")
-    migrate(made, "catalog")
+def database(database_factory: DatabaseFactory, migrated_template: MigratedTemplate) -> Iterator[Database]:
+    made = Database(database_factory(migrated_template("catalog")), name="catalog")
     yield made
     made.dispose()
 

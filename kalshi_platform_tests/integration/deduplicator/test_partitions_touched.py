@@ -55,7 +55,7 @@ MOST_HOURS, MOST_DAYS = 3, 3
 @pytest.fixture(scope="module")
 def grown(postgres_server: PostgresServer, merge_templates: None) -> Iterator[Production]:
     """Production with 2,000 hours of partitions, made once: it takes seconds."""
-    _copy(postgres_server, "merge_template_production", "grown_production")
+    _copy(postgres_server, "template_production", "grown_production")
     url = postgres_server.url("grown_production")
     make_partitions(url, {"orderbook_deltas": HOURS, **dict.fromkeys(DAILY, DAYS)}, LAST)
     made = Production(url)
@@ -66,7 +66,7 @@ def grown(postgres_server: PostgresServer, merge_templates: None) -> Iterator[Pr
 
 @pytest.fixture(scope="module")
 def grown_gatherer(postgres_server: PostgresServer, merge_templates: None) -> Iterator[GathererDatabase]:
-    _copy(postgres_server, "merge_template_timeseries", "grown_gatherer")
+    _copy(postgres_server, "template_timeseries", "grown_gatherer")
     url = postgres_server.url("grown_gatherer")
     make_partitions(url, {"orderbook_deltas": 200, **dict.fromkeys(GATHERER_DAILY, DAYS)}, LAST)
     made = GathererDatabase(url, "g1")
@@ -118,7 +118,7 @@ def test_the_merge_the_close_and_the_exports_of_an_hour_touch_its_own_time(
 ) -> None:
     hour = H4 + 2 * ONE_HOUR
     _record(grown_gatherer, us_from_datetime(hour))
-    source = GathererSource("g1", grown_gatherer.url, postgres_server.url("merge_template_catalog"))
+    source = GathererSource("g1", grown_gatherer.url, postgres_server.url("template_catalog"))
     settings = DeduplicatorSettings(production_url=grown.url, sources=(source,))
     merge_new(settings, SYSTEM_CLOCK)
     find_hours_to_close(grown.database, SYSTEM_CLOCK.now())

@@ -303,7 +303,7 @@ def no_rows(
     merge_templates: None,
 ) -> DeduplicatorSettings:
     """A gatherer that recorded nothing."""
-    empty = GathererSource("g1", database_factory("merge_template_timeseries"), "postgresql://nobody@127.0.0.1/none")
+    empty = GathererSource("g1", database_factory("template_timeseries"), "postgresql://nobody@127.0.0.1/none")
     return DeduplicatorSettings(production_url=production.url, sources=(empty,))
 
 

@@ -12,10 +12,10 @@ import psycopg2
 import pytest
 
 import kalshi_platform
-from kalshi_platform.storage.migrate import FOLDERS, migrate
-from kalshi_platform.storage.pool import Database
+from kalshi_platform.storage.migrate import FOLDERS
 from kalshi_platform.storage.queries import Statement, statements
 from kalshi_platform_tests.fixtures.postgres import DatabaseFactory
+from kalshi_platform_tests.fixtures.storage import MigratedTemplate
 
 ROOT = Path(kalshi_platform.__file__).parent
 FILES = sorted(path for path in ROOT.rglob("*.sql") if path.relative_to(ROOT).parts[0] not in ("sql", "lab"))
@@ -26,17 +26,13 @@ _PARAMETER = re.compile(r"%\((\w+)\)s|%s|\$(\d+)")
 
 
 @pytest.fixture
-def database_of(database_factory: DatabaseFactory) -> Callable[[str], str]:
+def database_of(database_factory: DatabaseFactory, migrated_template: MigratedTemplate) -> Callable[[str], str]:
     """The URL of an empty, migrated database of a kind."""
 
     def find(kind: str) -> str:
         made = next((each for each in FOLDERS if each == kind), None)
         assert made is not None, f"say which database it is for: -- database: {' | '.join(FOLDERS)}"
-        url = database_factory()
-        database = Database(url, name=kind)
-        migrate(database, made)
-        database.dispose()
-        return url
+        return database_factory(migrated_template(made))
 
     return find
 
