@@ -18,7 +18,10 @@ from kalshi_platform import config
 from kalshi_platform.storage.urls import sqlalchemy_url, with_settings
 from kalshi_platform.surroundings import settle
 
-# Named as Dagster's own classes are named in a dagster.yaml.
+# Dagster exports no class of its SQLite storage, and a custom storage cannot choose `storage: sqlite:` of dagster.yaml.
+# So it is named as Dagster names it in instances that it has serialized: ConfigurableClassData finds the module of the
+# installed version by this name (there is no module `dagster.core`). test_instance_storage.py stores a run in it, and
+# fails for a Dagster that has moved it.
 _SQLITE = ("dagster.core.storage.sqlite_storage", "DagsterSqliteStorage")
 
 

@@ -100,7 +100,10 @@ def _array_maker(
 def _reader(field: str) -> Callable[[_Rows], list[Any]]:
     """Make a function that lists one field of structs.
 
-    It is compiled: of 9 fields it takes 0.11 µs a row; attrgetter or astuple, which need no compiler, 0.2 to 0.45 µs.
+    It is compiled from a text, because every recorded row passes here: a table of 100,000 deltas takes 53 ms of CPU,
+    and with attrgetter, getattr or astuple 61, 67 or 75 ms. The text holds nothing but the name of a field of a struct,
+    which the assertion keeps true.
     """
-    made: Callable[[_Rows], list[Any]] = eval(f"lambda rows: [row.{field} for row in rows]")  # noqa: S307 - a field's name
+    assert field.isidentifier(), field  # noqa: S101 - names of fields come from the code alone
+    made: Callable[[_Rows], list[Any]] = eval(f"lambda rows: [row.{field} for row in rows]")  # noqa: S307 - see above
     return made

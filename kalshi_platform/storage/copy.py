@@ -27,7 +27,7 @@ _CHUNK_BYTES = 1024 * 1024
 def insert_new(connection: Any, table: Table, data: pa.Table, *, where: str = "", likely_new: bool = False) -> int:
     """Insert the rows of `data` whose key is not there yet; return how many were inserted. Does not commit.
 
-    `where` is an optional SQL condition over the staged row `s`. `likely_new` changes only what it costs.
+    `where` is an optional WHERE clause over the staged row `s`. `likely_new` changes only what it costs.
     """
     if data.num_rows == 0:
         return 0
@@ -67,7 +67,7 @@ def _insert_staged(connection: Any, table: Table, copied: bytes, where: str) -> 
     names = ", ".join(table.names)
     values = ", ".join(f"s.{column.name}{'::jsonb' if column.type == 'jsonb' else ''}" for column in table.written)
     insert = load("storage")["insert_staged"].format(
-        table=table.name, columns=names, values=values, stage=stage, condition=f"WHERE {where}" if where else ""
+        table=table.name, columns=names, values=values, stage=stage, condition=where
     )
     with connection.cursor() as cursor:
         cursor.execute(_stage_statement(stage, table))

@@ -76,7 +76,7 @@ class Transaction:
     def insert_new(self, table: Table, data: pa.Table, *, where: str = "", likely_new: bool = False) -> int:
         """Insert the rows that are not there yet (staged binary COPY, ON CONFLICT DO NOTHING); return how many.
 
-        `where` is an optional SQL condition over the staged row `s` (an anti-join, say). `likely_new` makes it cheaper
+        `where` is an optional WHERE clause over the staged row `s` (an anti-join, say). `likely_new` makes it cheaper
         when indeed no row is there, and dearer when one is.
         """
         return copy.insert_new(self.connection, table, data, where=where, likely_new=likely_new)

@@ -311,16 +311,8 @@ class _Merge:
 def _upsert(transaction: Transaction, table: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> int:
     """Write rows that are known more newly; an object keeps the earliest moment at which a gatherer saw it."""
     updates = ", ".join(f"{name} = excluded.{name}" for name in columns if name not in ("ticker", "first_seen_at"))
-    newer = "t.known_at < excluded.known_at"
-    if table == "markets":  # as find_newest() has it
-        lost = "{0}.status = 'vanished' AND {0}.result IS NULL AND {1}.result IS NOT NULL"
-        newer = (
-            f"CASE WHEN {lost.format('t', 'excluded')} THEN true WHEN {lost.format('excluded', 't')} THEN false"
-            f" ELSE {newer} END"
-        )
-    return transaction.execute_values(
-        _SQL["upsert_objects"].format(table=table, columns=", ".join(columns), updates=updates, newer=newer), rows
-    )
+    statement = _SQL["upsert_markets" if table == "markets" else "upsert_objects"]
+    return transaction.execute_values(statement.format(table=table, columns=", ".join(columns), updates=updates), rows)
 
 
 def _set_first_seen(transaction: Transaction, table: str, moments: pl.DataFrame) -> None:

@@ -114,13 +114,25 @@ JOIN unnest(%s::text[], %s::timestamptz[]) AS k (ticker, valid_from) USING (tick
 
 -- name: upsert_objects
 -- database: production
--- Writes objects that are known more newly, by the condition {newer}; the earliest first sight stays. Its row count is
--- the number of changed objects. Rows: {columns}.
+-- Writes objects that are known more newly; the earliest first sight stays. Its row count is the number of changed
+-- objects. Rows: {columns}.
 -- example columns: ticker, first_seen_at
 -- example updates: known_at = excluded.known_at
--- example newer: t.known_at < excluded.known_at
 INSERT INTO {table} AS t ({columns}) VALUES %s ON CONFLICT (ticker) DO UPDATE SET {updates},
-  first_seen_at = least(t.first_seen_at, excluded.first_seen_at) WHERE {newer}
+  first_seen_at = least(t.first_seen_at, excluded.first_seen_at) WHERE t.known_at < excluded.known_at
+
+-- name: upsert_markets
+-- database: production
+-- The same for markets. One that vanished without a result gives way to one with a result, and never the other way
+-- round, whichever is known more newly: as find_newest() has it.
+-- example columns: ticker, first_seen_at
+-- example updates: known_at = excluded.known_at
+INSERT INTO markets AS t ({columns}) VALUES %s ON CONFLICT (ticker) DO UPDATE SET {updates},
+  first_seen_at = least(t.first_seen_at, excluded.first_seen_at)
+WHERE CASE
+  WHEN t.status = 'vanished' AND t.result IS NULL AND excluded.result IS NOT NULL THEN true
+  WHEN excluded.status = 'vanished' AND excluded.result IS NULL AND t.result IS NOT NULL THEN false
+  ELSE t.known_at < excluded.known_at END
 
 -- name: upsert_versions
 -- database: production

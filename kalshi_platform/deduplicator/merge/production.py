@@ -112,15 +112,17 @@ def _condition_of_new(table: str, rows: pl.DataFrame) -> str:
 
 
 def _has_no_equal(table: str, rows: pl.DataFrame, identity: tuple[str, str], window_us: int) -> str:
+    market, name = identity
     time = PRODUCTION_TABLES[table].time_column
     window = timedelta(microseconds=window_us)
     span: pl.Series = rows.get_column(time)
     low, high = span.min(), span.max()
-    # The constant range keeps the search to the partitions that can hold an equal row.
-    same = " AND ".join(f"o.{name} = s.{name}" for name in identity)
-    return (
-        f"NOT EXISTS (SELECT 1 FROM {table} o WHERE {same}"  # noqa: S608 - our own names and literals
-        f" AND o.{time} BETWEEN {literal(low - window)} AND {literal(high + window)}"  # type: ignore[operator]
-        f" AND o.{time} BETWEEN s.{time} - {window_us} * INTERVAL '1 microsecond'"
-        f" AND s.{time} + {window_us} * INTERVAL '1 microsecond')"
+    return _SQL["without_equal"].format(
+        table=table,
+        market=market,
+        name=name,
+        time=time,
+        low=literal(low - window),  # type: ignore[operator]
+        high=literal(high + window),  # type: ignore[operator]
+        window_us=window_us,
     )

@@ -169,10 +169,35 @@ SELECT max(h) AS hour FROM hours_gone('orderbook_deltas', $1, $2) h
 SELECT (pg_control_system()).system_identifier::text || '/' || oid::text FROM pg_database
 WHERE datname = current_database()
 
--- name: read_rows
+-- name: read_rows_of_batches
 -- database: timeseries
--- Rows of a table that meet {condition}, in {columns}, in any order.
+-- Rows of a table that were committed with $1 < batch_no <= $2 and whose {time} lies in [$3, $4], in any order.
 -- example columns: ticker, exchange_ts
 -- example table: trades
--- example condition: exchange_ts >= now()
-SELECT {columns} FROM {table} WHERE {condition}
+-- example time: exchange_ts
+SELECT {columns} FROM {table} WHERE batch_no > $1 AND batch_no <= $2 AND {time} BETWEEN $3 AND $4
+
+-- name: read_rows_between
+-- database: timeseries
+-- Rows of a table whose {time} lies in [$1, $2), in any order.
+-- example columns: ticker, exchange_ts
+-- example table: trades
+-- example time: exchange_ts
+SELECT {columns} FROM {table} WHERE {time} >= $1 AND {time} < $2
+
+-- name: without_equal
+-- database: production
+-- The condition of an insert on its staged rows s: no row of the table has the same {market} and {name} within
+-- {window_us} of its time. The constant range [low, high] keeps the search to the partitions that can hold such a row.
+-- example rows: trades
+-- example table: trades
+-- example market: ticker
+-- example name: trade_id
+-- example time: exchange_ts
+-- example low: TIMESTAMPTZ '2026-11-20'
+-- example high: TIMESTAMPTZ '2026-11-21'
+-- example window_us: 1000000
+WHERE NOT EXISTS (SELECT FROM {table} o WHERE o.{market} = s.{market} AND o.{name} = s.{name}
+    AND o.{time} BETWEEN {low} AND {high}
+    AND o.{time} BETWEEN s.{time} - {window_us} * INTERVAL '1 microsecond'
+        AND s.{time} + {window_us} * INTERVAL '1 microsecond')

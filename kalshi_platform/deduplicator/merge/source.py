@@ -51,10 +51,8 @@ def read_batches(snapshot: ArrowSnapshot, table: str, after: int, until: int, wi
 
     The windows (inclusive, disjoint) say where these batches lie in time, so that only their partitions are touched.
     """
-    time = GATHERER_TABLES[table].time_column
-    condition = f"batch_no > $1 AND batch_no <= $2 AND {time} BETWEEN $3 AND $4"
-    parts = [snapshot.table(_select(table, condition), (after, until, low, high)) for low, high in windows]
-    return _concatenate(table, parts)
+    query = _select("read_rows_of_batches", table)
+    return _concatenate(table, [snapshot.table(query, (after, until, low, high)) for low, high in windows])
 
 
 def group_windows(windows: Sequence[Window], longest: timedelta) -> list[list[Window]]:
@@ -98,8 +96,7 @@ def partitioned_windows(snapshot: ArrowSnapshot, table: str, windows: Sequence[W
 
 def read_between(snapshot: ArrowSnapshot, table: str, low: datetime, high: datetime) -> pa.Table:
     """Read rows of `table` with low ≤ time < high, whatever batch brought them."""
-    time = GATHERER_TABLES[table].time_column
-    return _concatenate(table, [snapshot.table(_select(table, f"{time} >= $1 AND {time} < $2"), (low, high))])
+    return _concatenate(table, [snapshot.table(_select("read_rows_between", table), (low, high))])
 
 
 def estimate_rows(snapshot: ArrowSnapshot, low: datetime, high: datetime) -> Mapping[str, int]:
@@ -135,13 +132,13 @@ def find_dropped_until(snapshot: ArrowSnapshot, low: datetime, high: datetime) -
     return hour + HOUR
 
 
-def _select(table: str, condition: str) -> str:
+def _select(statement: str, table: str) -> str:
     columns = ", ".join(
         f"{column.name}::text AS {column.name}" if column.type == "jsonb" else column.name
         for column in GATHERER_TABLES[table].written
         if column.name != "batch_no"
     )
-    return _SQL["read_rows"].format(columns=columns, table=table, condition=condition)
+    return _SQL[statement].format(columns=columns, table=table, time=GATHERER_TABLES[table].time_column)
 
 
 def _concatenate(table: str, parts: Sequence[pa.Table]) -> pa.Table:

@@ -11,13 +11,13 @@ from kalshi_platform.orchestration.keys import gatherer
 from kalshi_platform.orchestration.resources import PlatformResource
 from kalshi_platform.orchestration.services import load_gatherer_service
 from kalshi_platform.orchestration.supervision.liveness import latest_heartbeats
-from kalshi_platform.orchestration.supervision.policy import Heartbeat, Policy
+from kalshi_platform.orchestration.supervision.policy import LatestHeartbeat, Policy
 
 CHECK_NAME = "gatherers_are_fresh"
 CHECKED = gatherer("orderbook_deltas")
 
 
-def judge_freshness(heartbeats: Mapping[str, Heartbeat | None]) -> tuple[bool, dict[str, Any]]:
+def judge_freshness(heartbeats: Mapping[str, LatestHeartbeat | None]) -> tuple[bool, dict[str, Any]]:
     """Judge whether all services have a fresh heartbeat; return that and metadata: the age of each one in seconds."""
     limit_s = Policy().heartbeat_limit_s
     ages = {name: None if beat is None else beat.age_s for name, beat in heartbeats.items()}
@@ -29,7 +29,7 @@ def judge_freshness(heartbeats: Mapping[str, Heartbeat | None]) -> tuple[bool, d
     return not silent, {"limit_s": limit_s, "silent": ", ".join(silent) or "none", **metadata}
 
 
-def make_freshness_evaluation(heartbeats: Mapping[str, Heartbeat | None]) -> dg.AssetCheckEvaluation:
+def make_freshness_evaluation(heartbeats: Mapping[str, LatestHeartbeat | None]) -> dg.AssetCheckEvaluation:
     """Make the check's outcome as an event, for the sensor that has the heartbeats at hand."""
     passed, metadata = judge_freshness(heartbeats)
     return dg.AssetCheckEvaluation(

@@ -16,7 +16,7 @@ from kalshi_platform.market.times import HOUR
 from kalshi_platform.orchestration.jobs.long_running import RunTiming
 from kalshi_platform.orchestration.services import Service, load_gatherer_service
 from kalshi_platform.orchestration.supervision.liveness import latest_heartbeats
-from kalshi_platform.orchestration.supervision.policy import Heartbeat, Policy
+from kalshi_platform.orchestration.supervision.policy import LatestHeartbeat, Policy
 
 RUNNING = "running"
 _DAY = timedelta(days=1)
@@ -62,5 +62,5 @@ def another_gatherer_is_recording(name: str, names: Sequence[str], clock: Clock 
     return any(_is_recording(beat) for beat in latest_heartbeats(services, _DEADLINE_S, clock).values())
 
 
-def _is_recording(beat: Heartbeat | None) -> bool:
+def _is_recording(beat: LatestHeartbeat | None) -> bool:
     return beat is not None and beat.state == RUNNING and beat.age_s <= Policy().heartbeat_limit_s

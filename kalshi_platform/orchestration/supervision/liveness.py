@@ -15,7 +15,7 @@ from kalshi_platform.monitoring.event_log import event_logger
 from kalshi_platform.monitoring.heartbeat import NoDetails, read_file
 from kalshi_platform.orchestration.services import Service
 from kalshi_platform.orchestration.supervision.age_tracker import AgeTracker
-from kalshi_platform.orchestration.supervision.policy import Heartbeat
+from kalshi_platform.orchestration.supervision.policy import LatestHeartbeat
 from kalshi_platform.storage.pool import Database
 from kalshi_platform.storage.queries import load
 from kalshi_platform.storage.services import HeartbeatRow, read_heartbeat
@@ -94,17 +94,17 @@ class LivenessProbe:
             return self._databases[service.database_url]
 
 
-def latest_heartbeat(service: Service, probed: ProbeResult, ages: AgeTracker, clock: Clock) -> Heartbeat | None:
+def latest_heartbeat(service: Service, probed: ProbeResult, ages: AgeTracker, clock: Clock) -> LatestHeartbeat | None:
     """Return the latest heartbeat of a service, from the table or the file; one from the future is none.
 
     Each is as old as the one clock says that also dated it: the database's for a row, this host's for a file.
     """
-    found: list[Heartbeat] = []
+    found: list[LatestHeartbeat] = []
 
     def add(where: str, at: datetime, dated_s: float, run_id: str | None, state: str) -> None:
         age_s = ages.age_s(f"{where} {service.name}", at.isoformat(), dated_s)
         if age_s is not None:
-            found.append(Heartbeat(age_s, run_id, state in _STOPPED, state))
+            found.append(LatestHeartbeat(age_s, run_id, state in _STOPPED, state))
 
     row = probed.row
     if row is not None:
@@ -115,7 +115,9 @@ def latest_heartbeat(service: Service, probed: ProbeResult, ages: AgeTracker, cl
     return min(found, key=lambda beat: beat.age_s, default=None)
 
 
-def latest_heartbeats(services: Sequence[Service], deadline_s: float, clock: Clock) -> dict[str, Heartbeat | None]:
+def latest_heartbeats(
+    services: Sequence[Service], deadline_s: float, clock: Clock
+) -> dict[str, LatestHeartbeat | None]:
     """Return the latest heartbeat of every service by one probe, by name; None: there is none."""
     probe, ages = LivenessProbe(), AgeTracker(clock)
     try:

@@ -45,7 +45,7 @@ class EndedRun:
 
 
 @dataclass(frozen=True)
-class Heartbeat:
+class LatestHeartbeat:
     """The latest heartbeat, from the table or the file. `stopped`: the service said that it has stopped.
 
     `run_id` is None for a service that runs outside Dagster; `state` is the service's own word: running, waiting …
@@ -108,7 +108,7 @@ class ServiceState:
     lock_held_s: float = 0.0
     live: Sequence[LiveRun] = ()
     ended: Sequence[EndedRun] = ()
-    heartbeat: Heartbeat | None = None
+    heartbeat: LatestHeartbeat | None = None
     supervising_s: float = math.inf
 
 
@@ -193,7 +193,7 @@ def _watch(run: LiveRun, state: ServiceState, policy: Policy) -> Action:
     return Action(ActionKind.WAIT, "running, no heartbeat yet")
 
 
-def _is_fresh(beat: Heartbeat, policy: Policy) -> bool:
+def _is_fresh(beat: LatestHeartbeat, policy: Policy) -> bool:
     return not beat.stopped and beat.age_s <= policy.heartbeat_limit_s
 
 

@@ -23,7 +23,7 @@ from kalshi_platform.orchestration.supervision.policy import (
     Action,
     ActionKind,
     EndedRun,
-    Heartbeat,
+    LatestHeartbeat,
     LiveRun,
     RunState,
     ServiceState,
@@ -81,7 +81,7 @@ class Tick:
 
     requests: list[dg.RunRequest]
     messages: list[str]
-    heartbeats: dict[str, Heartbeat | None]
+    heartbeats: dict[str, LatestHeartbeat | None]
 
 
 class Supervisor:

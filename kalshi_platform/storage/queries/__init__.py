@@ -7,6 +7,9 @@
     -- Hours of [low, high) that are closed; one row each: hour.
     SELECT hour FROM hour_closes WHERE hour >= {low}
 
+A clause that another statement takes as a placeholder begins with WHERE, and stands over the rows s of its `-- example
+rows`.
+
 Statements of several rooms lie in this folder, by subject; those of one room in a file of its own:
 
     _SQL = load(Path(__file__).with_name("queries.sql"))

@@ -38,13 +38,21 @@ def test_any_form_of_url_makes_dagster_postgres_store_runs(
         assert instance.get_latest_materialization_event(something.key) is not None
 
 
-def test_without_a_url_files_below_the_state_folder_are_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_a_url_files_below_the_state_folder_store_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("DAGSTER_DATABASE_URL", raising=False)
     monkeypatch.setenv("KALSHI_STATE_DIR", str(tmp_path / "state"))
     monkeypatch.chdir(tmp_path)
     reference = InstanceRef.from_dir(str(tmp_path), config_dir=str(CHECKOUT))
-    assert isinstance(reference.storage, DagsterSqliteStorage)
+    with dg.DagsterInstance.from_ref(reference) as instance:
+        assert isinstance(reference.storage, DagsterSqliteStorage)
+        run_id = dg.materialize([something], instance=instance).run_id
     assert (tmp_path / "state" / "dagster").is_dir()
+    assert list((tmp_path / "state" / "dagster").rglob("*.db"))
+    with dg.DagsterInstance.from_ref(InstanceRef.from_dir(str(tmp_path), config_dir=str(CHECKOUT))) as instance:
+        run = instance.get_run_by_id(run_id)
+        assert run is not None
+        assert run.status is dg.DagsterRunStatus.SUCCESS
+        assert instance.get_latest_materialization_event(something.key) is not None
 
 
 def test_the_instance_settings_are_understood(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -197,7 +197,7 @@ def test_an_anti_join_keeps_known_rows_out(database: Database) -> None:
         trades, trade("a", exchange_ts=AT + timedelta(milliseconds=1)), trade("b"), trade("a", ticker="KXA-2")
     )
     where = (
-        "NOT EXISTS (SELECT 1 FROM trades o WHERE o.ticker = s.ticker AND o.trade_id = s.trade_id"
+        "WHERE NOT EXISTS (SELECT 1 FROM trades o WHERE o.ticker = s.ticker AND o.trade_id = s.trade_id"
         " AND o.exchange_ts BETWEEN s.exchange_ts - INTERVAL '1 minute' AND s.exchange_ts + INTERVAL '1 minute')"
     )
     assert insert(database, trades, later, where) == 2

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ast
 import itertools
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import psycopg2
@@ -22,6 +22,11 @@ FILES = sorted(path for path in ROOT.rglob("*.sql") if path.relative_to(ROOT).pa
 NAMES = [str(path.relative_to(ROOT)) for path in FILES]
 # Statements without a plan; they are run, and rolled back.
 _WITHOUT_PLAN = re.compile(r"(LOCK|SET|CREATE|TRUNCATE|DROP|SAVEPOINT|DO|COPY)\b", re.IGNORECASE)
+_STATEMENT = re.compile(
+    r"^\s*(SELECT\s|UPDATE \w+ (\w+ )?SET\s|WITH \w+ AS )"
+    r"|\bSELECT\b.*\bFROM\b|\bINSERT INTO\b|\bDELETE FROM\b",
+    re.DOTALL,
+)
 _PARAMETER = re.compile(r"%\((\w+)\)s|%s|\$(\d+)")
 
 
@@ -42,6 +47,8 @@ def explained(statement: Statement) -> list[str]:
     text = re.sub(
         r"\{(\w+)\}", lambda match: statement.examples.get(match[1], f"<no example of {match[1]}>"), statement.text
     )
+    if text.startswith("WHERE "):  # a clause that another statement takes
+        text = f"SELECT FROM {statement.examples['rows']} AS s {text}"
     return [_explain(part.strip(), statement) for part in text.split(";") if part.strip()]
 
 
@@ -67,6 +74,25 @@ def _row(text: str, statement: Statement) -> str:
     named = re.search(r"\(([^()]*)\)\s*VALUES %s", text) or re.search(r"VALUES %s\)? AS \w+ \(([^()]*)\)", text)
     assert named is not None, f"{statement.name}: name the columns of VALUES %s, or give an example of its row"
     return f"({', '.join(['NULL'] * len(named[1].split(',')))})"
+
+
+def texts_of(tree: ast.AST) -> Iterator[tuple[int, str]]:
+    """The texts of a module but its docstrings: line, text; an f-string as a whole, with `?` for its values."""
+    docstrings = {
+        id(node.body[0].value)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef)
+        and node.body
+        and isinstance(node.body[0], ast.Expr)
+    }
+    for node in ast.walk(tree):
+        if isinstance(node, ast.JoinedStr):
+            yield (
+                node.lineno,
+                "".join(str(part.value) if isinstance(part, ast.Constant) else "?" for part in node.values),
+            )
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and id(node) not in docstrings:
+            yield node.lineno, node.value
 
 
 @pytest.mark.parametrize("path", FILES, ids=NAMES)
@@ -95,12 +121,30 @@ def test_every_statement_has_a_description_and_a_plan(path: Path, database_of: C
 
 def test_no_statement_stands_in_python() -> None:
     """Statements have a name, a description and a plan; psql's own commands in the runner of the server are none."""
-    statement = re.compile(r"^\s*(SELECT\s|INSERT INTO\s|UPDATE \w+ (\w+ )?SET\s|DELETE FROM\s|WITH \w+ AS )")
     found = [
-        f"{path.relative_to(ROOT)}:{node.lineno}: {node.value.strip()[:60]}"
+        f"{path.relative_to(ROOT)}:{line}: {text.strip()[:60]}"
         for path in sorted(ROOT.rglob("*.py"))
         if path.relative_to(ROOT).parts[0] != "lab" and path != ROOT / "local" / "postgres" / "server.py"
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        if isinstance(node, ast.Constant) and isinstance(node.value, str) and statement.match(node.value)
+        for line, text in texts_of(ast.parse(path.read_text(encoding="utf-8")))
+        if _STATEMENT.search(text)
     ]
     assert not found, "\n".join(found)
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "x = 'SELECT 1'",
+        "x = f'NOT EXISTS (SELECT 1 FROM {table} o WHERE {same})'",
+        "x = f'SELECT {columns}' f' FROM {table}'",
+        "run('WITH a AS (SELECT 1) INSERT INTO t TABLE a')",
+        "def f():\n    'Return rows.'\n    return 'DELETE FROM t'",
+    ],
+)
+def test_a_statement_in_a_text_of_python_is_found(source: str) -> None:
+    assert any(_STATEMENT.search(text) for _, text in texts_of(ast.parse(source)))
+
+
+def test_prose_and_docstrings_hold_no_statement() -> None:
+    source = "def f():\n    'SELECT a FROM b: an example.'\n    return 'select the rows from a table, then insert them'"
+    assert not [text for _, text in texts_of(ast.parse(source)) if _STATEMENT.search(text)]

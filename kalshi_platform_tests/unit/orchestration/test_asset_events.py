@@ -12,7 +12,7 @@ from kalshi_platform.orchestration import keys
 from kalshi_platform.orchestration.checks.freshness import make_freshness_evaluation
 from kalshi_platform.orchestration.failures import describe_problems
 from kalshi_platform.orchestration.jobs.asset_events import make_gather_events, make_merge_events
-from kalshi_platform.orchestration.supervision.policy import Heartbeat
+from kalshi_platform.orchestration.supervision.policy import LatestHeartbeat
 
 NOW = datetime(2026, 11, 23, 12, 0, tzinfo=UTC)
 MINUTE = timedelta(minutes=1)
@@ -70,12 +70,12 @@ def test_several_merges_give_one_observation_with_sums() -> None:
 
 
 def test_freshness_of_silent_gatherers_fails_and_names_them() -> None:
-    beats = {"gatherer/g1": Heartbeat(0.0, None), "gatherer/g2": Heartbeat(60.0, None), "gatherer/g3": None}
+    beats = {"gatherer/g1": LatestHeartbeat(0.0, None), "gatherer/g2": LatestHeartbeat(60.0, None), "gatherer/g3": None}
     evaluation = make_freshness_evaluation(beats)
     assert not evaluation.passed
     assert evaluation.metadata["silent"].value == "gatherer/g2, gatherer/g3"
     assert evaluation.metadata["age_s gatherer/g2"].value == 60.0
-    assert make_freshness_evaluation({"gatherer/g1": Heartbeat(0.0, None)}).passed
+    assert make_freshness_evaluation({"gatherer/g1": LatestHeartbeat(0.0, None)}).passed
 
 
 def test_repeated_problems_are_described_once_with_their_remedy() -> None:

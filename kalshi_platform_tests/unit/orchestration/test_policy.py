@@ -7,7 +7,7 @@ import pytest
 from kalshi_platform.orchestration.supervision.policy import (
     ActionKind,
     EndedRun,
-    Heartbeat,
+    LatestHeartbeat,
     LiveRun,
     RunState,
     ServiceState,
@@ -27,8 +27,8 @@ def canceling(run_id: str = "r1", since_s: float = 1) -> LiveRun:
     return LiveRun(run_id, RunState.CANCELING, since_s, int(run_id[1:]))
 
 
-def beat(age_s: float, run_id: str | None = "r1", *, stopped: bool = False) -> Heartbeat:
-    return Heartbeat(age_s, run_id, stopped)
+def beat(age_s: float, run_id: str | None = "r1", *, stopped: bool = False) -> LatestHeartbeat:
+    return LatestHeartbeat(age_s, run_id, stopped)
 
 
 def ended(run_id: str, ended_s: float, lived_s: float) -> EndedRun:
