@@ -269,7 +269,9 @@ def test_backoff_doubles_to_half_a_minute() -> None:
     assert [backoff_s(n) for n in (1, 2, 3, 4, 5, 6, 7, 5000)] == [1, 2, 4, 8, 16, 30, 30, 30]
 
 
-def test_a_child_without_restart_stays_down_and_is_reported_once(group: ProcessGroup, tmp_path: Path) -> None:
+def test_a_child_without_restart_stays_down_and_is_reported_once(
+    group: ProcessGroup, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     pid = group.start(script("once", "sys.exit(0)", tmp_path))
     exits: list[ChildExit] = []
 
@@ -279,6 +281,7 @@ def test_a_child_without_restart_stays_down_and_is_reported_once(group: ProcessG
 
     until(has_exits)
     assert exits == [ChildExit("once", pid, 0, None)]
+    assert f"child_ended child=once pid={pid} exit_code=0 restart=none" in caplog.text
     assert group.poll() == []
     assert group.pid("once") is None
     group.start(script("once", "sys.exit(0)", tmp_path))  # and may be started again
