@@ -7,13 +7,13 @@ Each file is one transaction and may be applied again (a DBA can run it with `ps
 from __future__ import annotations
 
 import hashlib
-import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal, TypeAlias
 
 import kalshi_platform
 from kalshi_platform.errors import SchemaMismatch, StatementRejected
+from kalshi_platform.monitoring.event_log import event_logger
 from kalshi_platform.storage.pool import Database, Transaction
 from kalshi_platform.storage.queries import load
 from kalshi_platform.storage.sqlstate import DRIVER_ERRORS, translate_error
@@ -28,7 +28,7 @@ FOLDERS: dict[DatabaseKind, tuple[str, ...]] = {
 # Both have tables of the same names with other columns.
 _EXCLUSIVE = {"timeseries", "production"}
 _LOCK = "kalshi-platform migrations"
-_log = logging.getLogger(__name__)
+_log = event_logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -89,7 +89,7 @@ def migrate(database: Database, kind: DatabaseKind, *, use_timescale: bool = Tru
                 transaction.execute(load("storage")["keep_native"])
             _apply(database, transaction, file)
         applied.append(file.name)
-        _log.info("%s: applied %s", database.name, file.name)
+        _log.info("sql_file_applied", database=database.name, file=file.name)
     return Migrated(tuple(applied), check(database, kind))
 
 
@@ -109,7 +109,12 @@ def check(database: Database, kind: DatabaseKind) -> str:
         newer = set(known) - {file.name for file in files}
         unknown = sorted(name for name in newer if name.split("/")[0] in FOLDERS[kind])
         if unknown:
-            _log.warning("%s holds %s: made by a newer version of this package", database.name, ", ".join(unknown))
+            _log.warning(
+                "database_of_newer_version",
+                database=database.name,
+                files=unknown,
+                remedy="run the newer version of this package everywhere",
+            )
         if kind == "catalog":
             return ""
         recorded, actual = transaction.fetch_one(load("storage")["mode"]) or ("?", "?")

@@ -38,7 +38,7 @@ def make_merged_catalog() -> dg.AssetsDefinition:
 
         with as_failure(), production_database.database() as database:
             report = merge_catalog(production_database.settings(), production_database.clock)
-            context.log.info("merged the catalogs: %s", report)
+            context.log.info("catalogs_merged %s", report)
             counts = {table: count_merged_catalog_rows(database, table) for table in CATALOG_TABLES}
         for table, metadata in counts.items():
             yield dg.MaterializeResult(asset_key=production(table), metadata=metadata)

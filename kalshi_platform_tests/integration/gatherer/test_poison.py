@@ -223,7 +223,7 @@ def test_letters_from_before_the_key_stay_through_the_migration(
 ) -> None:
     database = open_database(database_factory())
     files = migrations.files_of("timeseries")
-    older = tuple(file for file in files if "170_" not in file.name)
+    older = tuple(file for file in files if "170_" not in file.name and "column_comments" not in file.name)
     monkeypatch.setattr(migrations, "files_of", lambda _: older)
     migrations.migrate(database, "timeseries")
     with database.transaction() as transaction:
