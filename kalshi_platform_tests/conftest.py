@@ -32,10 +32,17 @@ pytest_plugins = [
 
 
 @pytest.fixture(autouse=True)
-def levels_of_loggers() -> Iterator[None]:
-    """Puts the levels back that a test, or a command which it ran in this process, has set."""
+def loggers_as_before() -> Iterator[None]:
+    """Restores levels, and removes handlers, that a test or a command which it ran in this process has set.
+
+    A handler that stays would write to a stream that is closed by then.
+    """
     loggers = [logging.getLogger(), logging.getLogger("kalshi_platform")]
-    before = [logger.level for logger in loggers]
+    levels = [logger.level for logger in loggers]
+    handlers = [list(logger.handlers) for logger in loggers]
     yield
-    for logger, level in zip(loggers, before, strict=True):
+    for logger, level, before in zip(loggers, levels, handlers, strict=True):
         logger.setLevel(level)
+        for each in list(logger.handlers):
+            if each not in before and not type(each).__module__.startswith("_pytest."):
+                logger.removeHandler(each)
