@@ -80,7 +80,7 @@ def test_the_demo_shows_growing_tables_and_parquet_and_ends_without_a_trace(tmp_
             up = stack.enter_context(command(["up", "--simulate", "--data", str(data)], env, tmp_path, log))
         local = wait_for("local.json", lambda: read_json(data / "local.json"), 60)
         production = local["databases"]["production"]
-        wait_for("four endless runs", lambda: len(started_runs(local["ui"])) >= 4, 150)
+        wait_for("four long-running runs", lambda: len(started_runs(local["ui"])) >= 4, 150)
         for table in ("orderbook_deltas", "trades", "tickers", "orderbook_snapshots", "markets", "events", "series"):
             wait_for(f"rows in {table}", partial(count, production, table), 120)
         before = count(production, "orderbook_deltas")
