@@ -177,7 +177,7 @@ def test_a_read_only_database_is_recorded_for_and_written_when_it_can_be(
         eventually(lambda: gatherer.rows("SELECT state FROM heartbeats") == [("running",)], what="the heartbeat's row")
 
 
-def test_a_database_that_comes_back_in_another_mode_is_told_and_stops_nothing(
+def test_a_database_that_comes_back_in_another_mode_is_reported_and_stops_nothing(
     gatherer_settings: SettingsFactory, postgres_server: PostgresServer, tmp_path: Path
 ) -> None:
     settings = gatherer_settings()
@@ -257,7 +257,7 @@ def test_a_clock_five_minutes_off_is_named_with_its_size_by_the_refusal_and_the_
     assert len(told) == 2, told
 
 
-def test_a_clock_a_little_off_and_a_newer_schema_are_told_while_everything_is_recorded(
+def test_a_clock_a_little_off_and_a_newer_schema_are_reported_while_everything_is_recorded(
     gatherer_settings: SettingsFactory, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     settings = gatherer_settings()

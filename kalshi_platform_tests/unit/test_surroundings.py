@@ -80,13 +80,13 @@ def address(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
         thread.join()
 
 
-def test_our_own_addresses_are_asked_without_a_proxy(address: str) -> None:
+def test_our_own_addresses_are_reached_without_a_proxy(address: str) -> None:
     with loopback.open(f"{address}/x", timeout=10) as answer:
         assert answer.status == 200
     assert SimulatorClient(address).clock_us() == 7
 
 
-def test_a_store_on_this_machine_is_asked_without_a_proxy(address: str) -> None:
+def test_a_store_on_this_machine_is_reached_without_a_proxy(address: str) -> None:
     settings = LakeSettings("s3://bucket/x", address, access_key_id="x", secret_access_key="x", attempts=1)
     with pytest.raises(LakeUnavailable) as raised:  # it was reached, and is no store
         list(open_store(settings).list(""))

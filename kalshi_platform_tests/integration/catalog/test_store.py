@@ -198,7 +198,7 @@ def test_a_vanished_market_can_come_back(database: Database, store: CatalogStore
     assert rows == [(at(0), "active"), (at(1), "vanished"), (at(3), "active")]
 
 
-def test_who_follows_the_catalog_sees_changes_only_whatever_clock_dates_them(
+def test_the_catalog_poller_reads_changes_only_whatever_clock_dates_them(
     database: Database, store: CatalogStore
 ) -> None:
     began = store.newest_change()
@@ -281,7 +281,7 @@ def test_an_object_that_the_database_refuses_costs_only_itself(
     assert "catalog_row_skipped table=markets ticker=KXA-1-T5" in caplog.text
 
 
-def test_a_refusal_that_is_not_about_an_object_is_told(database: Database, store: CatalogStore) -> None:
+def test_a_refusal_that_is_not_about_an_object_is_reported(database: Database, store: CatalogStore) -> None:
     with database.transaction() as transaction:
         transaction.execute("DROP TABLE markets CASCADE")
     with pytest.raises(StatementRejected):

@@ -126,7 +126,7 @@ def test_a_full_sync_asks_for_held_markets_that_are_not_listed_any_more(
     assert sync_markets(rest, store, SYSTEM_CLOCK, full=True).rows_changed == 0
 
 
-def test_markets_that_should_have_opened_by_the_clock_are_asked_for(
+def test_markets_that_should_have_opened_by_the_clock_are_requested(
     exchange: ServerThread, rest: RestClient, store: CatalogStore, database: Database
 ) -> None:
     created = exchange.market("create", open_in_s=2.0, visible_in_s=0.0)["ticker"]

@@ -94,7 +94,7 @@ def test_the_newest_knowledge_wins_and_the_history_is_one(merge_world: World) ->
     assert history(world, "B") == [(at(2), None, "active", "active")]
 
 
-def test_who_found_a_market_deleted_knows_less_than_who_heard_its_result(merge_world: World) -> None:
+def test_a_result_outweighs_a_later_deletion(merge_world: World) -> None:
     def statuses() -> list[tuple[object, ...]]:
         return world.rows("SELECT status, result FROM markets")
 
@@ -212,7 +212,7 @@ def test_a_catalog_that_gives_its_numbers_again_is_read_from_its_beginning(
     assert set(vars(merge_catalog(world.settings(), SYSTEM_CLOCK).tables["markets"]).values()) == {0}
 
 
-def test_who_was_away_is_asked_again_about_what_others_changed_meanwhile(merge_world: World) -> None:
+def test_a_gatherer_that_was_away_is_read_again_for_changes_of_others(merge_world: World) -> None:
     world = merge_world(2, catalogs=True)
     learn(world, "g1", "A", 0, "initialized")
     learn(world, "g2", "A", 4, "initialized")

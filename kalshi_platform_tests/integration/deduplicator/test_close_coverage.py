@@ -231,7 +231,7 @@ def test_a_quiet_hour_is_claimed_by_frames_long_before_and_after_it(merge_world:
     assert close(world, hours_later=1).coverage.share == 1.0
 
 
-def test_an_hour_whose_last_moments_nobody_could_claim_yet_is_closed_once_more(merge_world: World) -> None:
+def test_an_hour_whose_last_moments_could_not_be_claimed_yet_is_closed_once_more(merge_world: World) -> None:
     world = merge_world(1)
     gatherer = world.gatherers["g1"]
     record(gatherer, 1, every(2, 5))
@@ -346,7 +346,7 @@ def test_claims_outlive_the_rows_of_their_gatherer(merge_world: World) -> None:
     assert closed.failed == ()
 
 
-def test_the_coverage_share_of_an_hour_is_one_figure_wherever_it_is_told(merge_world: World, tmp_path: Path) -> None:
+def test_the_coverage_share_of_an_hour_is_one_figure_wherever_it_is_shown(merge_world: World, tmp_path: Path) -> None:
     world = merge_world(1)
     record(world.gatherers["g1"], 1, every(2, 120))
     late = datetime_from_us(START + 2 * MINUTE)

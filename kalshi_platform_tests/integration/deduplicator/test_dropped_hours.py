@@ -56,7 +56,7 @@ def gone(production: Production, table: str = "orderbook_deltas") -> list[tuple[
     return production.rows(GONE, table, H4, H4 + 3 * HOUR)
 
 
-def test_a_drop_is_recorded_and_told_from_an_hour_without_rows(production: Production) -> None:  # noqa: F811
+def test_a_drop_is_recorded_and_distinguished_from_an_hour_without_rows(production: Production) -> None:  # noqa: F811
     record(production, H4, H4 + HOUR)
     production.keeper.ensure_hours("orderbook_deltas", [us_from_datetime(H4 - HOUR)])
     assert [row[1:] for row in gone(production)] == [(1, False, False)] * 2
@@ -70,7 +70,7 @@ def test_a_drop_is_recorded_and_told_from_an_hour_without_rows(production: Produ
 
 
 @pytest.mark.usefixtures("native_partitions")
-def test_who_holds_the_table_and_comes_to_a_partition_is_not_held_up_by_a_drop_that_waits_for_the_table(
+def test_a_drop_that_waits_for_the_table_blocks_no_reader_of_a_partition(
     production: Production,  # noqa: F811
 ) -> None:
     record(production, H4, H4 + HOUR)

@@ -143,7 +143,7 @@ def test_the_live_merge_reads_the_ledger_past_its_cursor(gatherer: GathererDatab
     assert sum(rows_read.by_table.values()) <= 20
 
 
-def test_what_a_gatherer_has_lost_is_told_by_the_ledger_of_its_own_time(gatherer: GathererDatabase) -> None:
+def test_what_a_gatherer_has_lost_is_reported_by_the_ledger_of_its_own_time(gatherer: GathererDatabase) -> None:
     low, high = ASKED, ASKED + HOUR
     with gatherer.database.transaction() as transaction:
         # The month has lines and no rows: of this hour only the two commits by hand have brought what they say.

@@ -335,7 +335,7 @@ def test_rows_whose_partition_cannot_be_made_go_aside_and_the_others_are_merged(
     assert [alarm.kind for alarm in again.alarms] == ["rows_refused"]
 
 
-def test_a_row_that_production_refuses_is_put_aside_alone(merge_world: World) -> None:
+def test_a_row_that_production_refuses_is_quarantined_alone(merge_world: World) -> None:
     world = merge_world(2)
     g1, g2 = world.gatherers.values()
     with world.production.transaction() as transaction:

@@ -92,7 +92,7 @@ def test_one_bad_text_or_field_costs_no_other_market_and_not_its_own(broken: byt
         assert client.faults.unexpected_fields == {"price_ranges": 1}
 
 
-def test_an_object_without_its_name_is_left_out_and_told() -> None:
+def test_an_object_without_its_name_is_left_out_and_reported() -> None:
     body = json.dumps({"markets": [{"ticker": 5, "status": "active"}, {"ticker": "C"}, GOOD], "cursor": ""}).encode()
     told: list[str] = []
     with answered_by(lambda sock, _: reply(sock, body)) as client:
@@ -126,7 +126,7 @@ def test_a_listing_that_does_not_advance_ends_and_is_no_whole_one(kind: str, cap
     assert [record.levelno for record in caplog.records if "listing_cut" in record.message] == [logging.ERROR] * 2
 
 
-def test_a_body_that_drips_holds_nobody_longer_than_the_deadline() -> None:
+def test_a_body_that_drips_blocks_no_longer_than_the_deadline() -> None:
     def drip(sock: socket.socket, _: dict[str, str]) -> None:
         sock.sendall(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")
         for _tick in range(600):
@@ -138,7 +138,7 @@ def test_a_body_that_drips_holds_nobody_longer_than_the_deadline() -> None:
         client.exchange_status()
 
 
-def test_headers_that_drip_hold_nobody_longer_than_the_deadline() -> None:
+def test_headers_that_drip_block_no_longer_than_the_deadline() -> None:
     def drip(sock: socket.socket, _: dict[str, str]) -> None:
         sock.sendall(b"HTTP/1.1 200 OK\r\nX: ")
         for _tick in range(600):
@@ -173,7 +173,7 @@ def test_a_small_answer_that_unpacks_to_a_huge_one_is_not_held() -> None:
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 100 * 1024  # KiB
 
 
-def test_an_answer_whose_compression_is_broken_is_asked_for_again() -> None:
+def test_an_answer_whose_compression_is_broken_is_requested_again() -> None:
     whole = gzip.compress(json.dumps({"markets": [GOOD], "cursor": ""}).encode())
     bodies = iter([whole[:10] + b"\x00" * 8 + whole[18:], whole])
     with answered_by(lambda sock, _: reply(sock, next(bodies), Content_Encoding="gzip")) as client:

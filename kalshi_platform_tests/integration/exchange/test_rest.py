@@ -187,7 +187,7 @@ def test_a_wrong_key_is_named_with_its_suspects(exchange: ServerThread) -> None:
     assert exchange.key_id not in str(caught.value)
 
 
-def test_nobody_there_is_a_lost_connection(exchange: ServerThread) -> None:
+def test_a_refused_connection_is_a_lost_connection(exchange: ServerThread) -> None:
     with pytest.raises(ConnectionLost):
         client_of(exchange, rest_url="http://127.0.0.1:9/trade-api/v2", max_attempts=2).exchange_status()
 
@@ -247,7 +247,7 @@ def test_paging_stops_at_an_empty_or_absent_cursor(last: dict[str, Any]) -> None
     assert [dict(params).get("cursor") for params in client.asked] == [None, "one"]
 
 
-def test_a_broken_object_costs_only_itself_and_a_broken_answer_is_told() -> None:
+def test_a_broken_object_costs_only_itself_and_a_broken_answer_is_reported() -> None:
     client = ScriptedClient({"events": [{"event_ticker": "A"}, {"event_ticker": 5}, {"event_ticker": "B"}]})
     assert [event.event_ticker for event in client.iter_events()] == ["A", "B"]
     with pytest.raises(UnparsableMessage):

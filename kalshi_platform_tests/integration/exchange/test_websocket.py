@@ -148,7 +148,7 @@ def test_a_signed_handshake_snapshots_and_deltas_make_the_exchanges_books(exchan
         assert 0 <= first.received_at_ns - first.exchange_ts_us * 1_000 < 10_000_000_000
 
 
-def test_equal_deltas_of_one_moment_are_told_apart(exchange: ServerThread) -> None:
+def test_equal_deltas_of_one_moment_are_distinguished(exchange: ServerThread) -> None:
     ticker = exchange.tickers()[0]
     with Client(exchange).follow([ticker]) as client:
         exchange.publish(nudge(ticker), nudge(ticker, same_time=True), nudge(ticker, same_time=True))
@@ -351,13 +351,13 @@ def test_a_connection_can_be_opened_again_after_a_cut(exchange: ServerThread) ->
         assert client.connection.receive() is None
 
 
-def test_nobody_there_is_a_lost_connection(exchange: ServerThread) -> None:
+def test_a_refused_connection_is_a_lost_connection(exchange: ServerThread) -> None:
     settings = settings_of(exchange, ws_url="ws://127.0.0.1:9/trade-api/ws/v2")
     with pytest.raises(ConnectionLost):
         WebSocketConnection(settings, SYSTEM_CLOCK, "books-1").open()
 
 
-def test_the_servers_goodbye_is_told_with_its_code(tmp_path: Path) -> None:
+def test_the_servers_goodbye_is_reported_with_its_code(tmp_path: Path) -> None:
     with running_exchange(tmp_path, markets=3, rate=0) as exchange:
         client = Client(exchange)
         exchange.stop()

@@ -131,7 +131,7 @@ def test_a_frame_of_64_mib_comes_whole_and_one_byte_more_ends_the_connection() -
     ("payload", "code"),
     [(struct.pack("!H", 1008) + "Grüße".encode(), 1008), (struct.pack("!H", 1013), 1013), (b"", 1005)],
 )
-def test_close_codes_are_told_after_the_frames_before_them(payload: bytes, code: int) -> None:
+def test_close_codes_are_reported_after_the_frames_before_them(payload: bytes, code: int) -> None:
     with connection_to(lambda link: link.sendall(frame(TEXT, b"last") + frame(CLOSE, payload))) as (connection, _):
         connection.open()
         assert next_payload(connection) == b"last"
@@ -148,7 +148,7 @@ def test_what_is_no_websocket_stream_ends_the_connection() -> None:
         assert caught.value.close_code == 1002
 
 
-def test_refusals_are_told_apart_and_every_attempt_is_signed_anew() -> None:
+def test_refusals_are_distinguished_and_every_attempt_is_signed_again() -> None:
     refusals = {401: AuthenticationFailed, 403: AuthenticationFailed, 429: RateLimited, 503: ExchangeUnavailable}
     with connection_to(*refusals, 404, lambda link: None) as (connection, server):
         for kind in (*refusals.values(), ConnectionLost):

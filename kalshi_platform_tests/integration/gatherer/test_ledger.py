@@ -193,7 +193,7 @@ def test_what_could_not_be_ended_in_a_ledger_that_fell_back_is_ended_by_the_next
     assert (begun, fence.batch_no) == ([1], 0)
 
 
-def test_who_does_not_hold_the_name_changes_nothing_in_the_ledger(
+def test_a_process_without_the_name_changes_nothing_in_the_ledger(
     gatherer_settings: SettingsFactory, open_database: OpenDatabase, tmp_path: Path
 ) -> None:
     settings = gatherer_settings(ledger_compare_interval_s=0.2)
@@ -224,7 +224,7 @@ def test_who_does_not_hold_the_name_changes_nothing_in_the_ledger(
     feed.stored(url)
 
 
-def test_a_gatherer_whose_database_fell_back_follows_and_claims_everything_anew(
+def test_a_gatherer_whose_database_fell_back_follows_and_claims_everything_again(
     gatherer_settings: SettingsFactory, tmp_path: Path
 ) -> None:
     settings = gatherer_settings()
@@ -424,7 +424,7 @@ def test_a_transaction_left_open_makes_no_batch_number_dearer(
     assert all(later <= earlier + 5 for earlier, later in zip(before, after, strict=True)), (before, after)
 
 
-def test_who_left_a_transaction_open_is_told_with_the_remedy(
+def test_an_open_transaction_is_reported_with_the_remedy(
     gatherer_settings: SettingsFactory, open_database: OpenDatabase
 ) -> None:
     settings, alarms = gatherer_settings(), list[str]()

@@ -119,7 +119,7 @@ def test_a_scalar_result_a_dispute_and_the_second_determination(
     ]
 
 
-def test_a_dispute_that_nobody_announces_is_found_by_the_next_sync(
+def test_a_dispute_without_an_announcement_is_found_by_the_next_sync(
     gatherer_settings: SettingsFactory, exchange: ServerThread
 ) -> None:
     with running_gatherer(gatherer_settings(reconcile_interval_s=0.5), exchange) as gatherer:
@@ -200,7 +200,7 @@ def test_a_new_market_is_followed_before_rest_shows_it(exchange: ServerThread, g
     comes_true(gatherer, ticker, "status", ("active",))
 
 
-def test_an_answer_older_than_the_announcement_is_asked_again(
+def test_an_answer_older_than_the_announcement_is_requested_again(
     exchange: ServerThread, gatherer: RunningGatherer
 ) -> None:
     ticker = exchange.tickers()[0]

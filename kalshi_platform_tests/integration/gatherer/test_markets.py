@@ -111,7 +111,7 @@ def test_a_market_that_is_closed_early_but_lives_on_by_rest_is_kept(
             gatherer.follows(4)
 
 
-def test_what_was_announced_while_the_line_was_down_is_asked_for_when_it_is_back(
+def test_what_was_announced_while_the_line_was_down_is_requested_when_it_is_back(
     gatherer_settings: SettingsFactory, tmp_path: Path
 ) -> None:
     with (
@@ -141,7 +141,7 @@ def test_reconciliation_finds_a_market_whose_announcement_was_lost(
         assert gatherer.value("SELECT count(*) FROM market_lifecycle WHERE event_type = 'created'") == 0
 
 
-def test_a_sync_by_somebody_else_takes_effect_within_seconds(
+def test_a_sync_by_another_process_takes_effect_within_seconds(
     gatherer_settings: SettingsFactory, tmp_path: Path
 ) -> None:
     with (

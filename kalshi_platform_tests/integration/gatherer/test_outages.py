@@ -296,7 +296,7 @@ def test_large_books_are_counted_by_their_bytes_on_every_way(
 # -- the spool is full
 
 
-def test_with_the_spool_at_its_limit_the_gatherer_ends_its_sessions_and_begins_anew_when_there_is_room(
+def test_with_the_spool_at_its_limit_the_gatherer_ends_its_sessions_and_begins_again_when_there_is_room(
     gatherer_settings: SettingsFactory, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     settings = gatherer_settings(

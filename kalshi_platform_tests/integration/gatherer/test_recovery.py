@@ -24,7 +24,7 @@ def lose_one(exchange: ServerThread, gatherer: RunningGatherer, ticker: str) -> 
     eventually(lambda: gatherer.value("SELECT count(*) FROM sequence_gaps") > 0, what="the gap in the ledger")
 
 
-def test_after_a_lost_frame_the_snapshot_asked_for_starts_a_new_book_subscription(
+def test_after_a_lost_frame_the_snapshot_requested_starts_a_new_book_subscription(
     gatherer_settings: SettingsFactory, tmp_path: Path
 ) -> None:
     with running_exchange(tmp_path, markets=3, rate=0) as exchange:
@@ -120,7 +120,7 @@ def test_a_stalled_connection_is_given_up_although_its_pings_go_on(
             gatherer.follows(3)
 
 
-def test_a_quiet_connection_is_asked_and_kept(gatherer_settings: SettingsFactory, tmp_path: Path) -> None:
+def test_a_quiet_connection_is_probed_and_kept(gatherer_settings: SettingsFactory, tmp_path: Path) -> None:
     with (
         running_exchange(tmp_path, markets=3, rate=0) as exchange,
         running_gatherer(gatherer_settings(connections=1, silence_limit_s=0.8), exchange) as gatherer,

@@ -252,7 +252,7 @@ def test_tickers_carry_no_number_and_their_loss_is_no_gap(exchange: ServerThread
         assert client.of(SequenceGap) == []
 
 
-def test_a_reconnection_starts_at_one_with_everything_subscribed_anew(exchange: ServerThread) -> None:
+def test_a_reconnection_starts_at_one_with_everything_subscribed_again(exchange: ServerThread) -> None:
     tickers = exchange.tickers()[:3]
     numbers = itertools.count(100)
     with Client(exchange).follow(tickers) as client:

@@ -356,7 +356,7 @@ def test_a_stop_is_heard_while_the_name_is_still_held_by_another(
         assert gatherer.rows("SELECT * FROM heartbeats") == []
 
 
-def test_who_lost_the_name_leaves_the_heartbeat_row_to_its_new_holder(
+def test_a_former_holder_leaves_the_heartbeat_row_to_the_new_one(
     gatherer_settings: SettingsFactory, tmp_path: Path, open_database: Callable[[str], Database]
 ) -> None:
     settings = gatherer_settings(lease_patience_s=2.0, heartbeat_interval_s=0.5)
@@ -381,7 +381,7 @@ def test_who_lost_the_name_leaves_the_heartbeat_row_to_its_new_holder(
         assert gatherer.rows("SELECT state FROM heartbeats") == [("the other",)]
 
 
-def test_nobody_says_running_after_the_stop(
+def test_no_state_says_running_after_the_stop(
     gatherer_settings: SettingsFactory, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     with running_exchange(tmp_path, markets=2, rate=0) as exchange, caplog.at_level(logging.INFO):
@@ -424,7 +424,7 @@ def test_a_gatherer_that_waits_when_switched_off_records_again_when_switched_on(
         assert not waiting.is_alive()
 
 
-def test_the_command_waits_when_switched_off_and_ends_when_asked(
+def test_the_command_waits_when_switched_off_and_ends_on_request(
     gatherer_settings: SettingsFactory, tmp_path: Path
 ) -> None:
     settings = gatherer_settings()

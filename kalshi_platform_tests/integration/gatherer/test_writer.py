@@ -152,7 +152,7 @@ def test_a_time_out_of_bounds_becomes_a_dead_letter_and_ends_the_claim(
     assert lost == [["A"]]
 
 
-def test_one_row_that_the_database_refuses_is_put_aside_and_the_others_go_on(
+def test_one_row_that_the_database_refuses_is_quarantined_and_the_others_go_on(
     gatherer_settings: SettingsFactory, open_database: OpenDatabase
 ) -> None:
     settings = gatherer_settings()

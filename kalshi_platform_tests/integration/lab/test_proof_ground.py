@@ -53,7 +53,7 @@ def test_a_server_forgets_what_came_after_the_copy_and_what_its_replica_did_not_
     put(5)  # it takes writes again
 
 
-def test_a_store_fails_at_the_change_it_is_told_and_passes_on_the_others(tmp_path: Path) -> None:
+def test_a_store_fails_at_the_given_change_and_passes_on_the_others(tmp_path: Path) -> None:
     looked: list[int] = []
     store = FailingStore(FolderStore(FolderRoot(tmp_path)), 2, lambda: looked.append(rows_of_glob(tmp_path / "x")))
     pl.DataFrame({"n": [1, 2, 3]}).write_parquet(tmp_path / "file")

@@ -203,7 +203,7 @@ def test_historical_filters_go_alone(exchange: ServerThread) -> None:
     assert refused.status_code == 400
 
 
-def test_series_filters_and_what_comes_only_when_asked(exchange: ServerThread) -> None:
+def test_series_filters_and_what_comes_only_on_request(exchange: ServerThread) -> None:
     series = get(exchange, "/series").json()["series"]
     assert not any({"volume_fp", "product_metadata"} & set(each) for each in series)
     more = get(exchange, "/series", include_volume="true", include_product_metadata="true").json()["series"]
@@ -289,7 +289,7 @@ def test_account_limits_need_a_signature_and_signed_requests_draw_the_bucket(exc
         ("Origin", "http://127.0.0.1:3000", 200),
     ],
 )
-def test_the_control_channel_obeys_no_page_of_somebody_elses(
+def test_the_control_channel_obeys_no_foreign_page(
     exchange: ServerThread, header: str, value: str, status: int
 ) -> None:
     """A browser on this machine is a loopback caller, whatever page it shows."""

@@ -131,7 +131,7 @@ def test_a_corrupt_manifest_is_replaced(store: FolderStore) -> None:
 
 
 @pytest.mark.parametrize("asked", [1, 2, 3])
-def test_who_is_no_longer_alone_stops(store: FolderStore, asked: int) -> None:
+def test_a_holder_that_lost_the_lock_stops(store: FolderStore, asked: int) -> None:
     """The lock is looked at before the files appear, before the manifest is written, and before files are removed."""
     hour = Hour(store)
     hour.publish(OLD)
@@ -160,7 +160,7 @@ def test_an_overtaken_export_publishes_nothing(store: FolderStore) -> None:
     assert hour.glob() == Counter(longer)
 
 
-def test_a_file_that_vanishes_while_it_is_published_is_told(store: FolderStore) -> None:
+def test_a_file_that_vanishes_while_it_is_published_is_reported(store: FolderStore) -> None:
     hour = Hour(store)
     hour.publish(OLD)
 

@@ -139,7 +139,7 @@ def test_a_manifest_of_version_0_1_0_is_compared_by_its_moment(exported: Product
     assert "raw/trades" in reasons(store, exported)
 
 
-def test_the_last_week_is_everything_closed_in_it_and_whose_rows_are_gone_is_told(
+def test_the_last_week_is_everything_closed_in_it_and_whose_rows_are_gone_is_reported(
     exported: Production, store: FolderStore, tmp_path: Path
 ) -> None:
     exported.execute("UPDATE hour_closes SET closed_at = %s, rows = '{\"trades\": 1}'", HOUR + ONE)

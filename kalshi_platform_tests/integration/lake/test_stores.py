@@ -192,7 +192,7 @@ def test_a_store_without_the_newer_checksums_keeps_the_lake_and_its_lifecycle(
     assert lifecycle.apply(settings).differences == ()
 
 
-def test_what_a_store_refuses_is_told_in_its_own_words(
+def test_what_a_store_refuses_is_reported_in_its_own_words(
     s3_settings: LakeSettings, s3_bucket: str, old_s3_endpoint: str
 ) -> None:
     settings = replace(s3_settings, endpoint_url=old_s3_endpoint)

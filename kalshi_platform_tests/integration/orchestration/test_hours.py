@@ -93,7 +93,7 @@ def test_one_hour_goes_from_the_gatherers_to_parquet_with_its_figures(platform: 
     assert deltas.coverage_share == pytest.approx(2 / 3600, rel=1e-3)
 
 
-def test_gatherers_that_do_not_hold_the_same_deltas_are_told_of(platform: Platform) -> None:
+def test_gatherers_that_do_not_hold_the_same_deltas_are_reported(platform: Platform) -> None:
     platform.seed(1, rows=5)
     start = HOUR0_US + US_PER_HOUR + US_PER_S
     # What g2 alone holds of the same seconds, far more than it shares with g1.
@@ -270,7 +270,7 @@ def test_a_partition_that_cannot_be_exported_keeps_no_other_from_it(platform: Pl
     assert (made.partition, made.metadata["dagster/row_count"].value) == (last, 5)
 
 
-def test_an_hour_that_a_run_is_about_to_make_is_not_asked_for_twice(platform: Platform) -> None:
+def test_an_hour_that_a_run_is_about_to_make_is_not_requested_twice(platform: Platform) -> None:
     platform.seed(1)
     merge_new(platform.world.settings(), SYSTEM_CLOCK)
     job = platform.defs.resolve_job_def("close_hours")
@@ -364,7 +364,7 @@ def test_an_hour_with_late_rows_is_not_exported_before_it_is_closed_again(platfo
     assert "rows came after the close" in (failure.description or "")
 
 
-def test_a_gatherer_that_was_missed_is_told_of_the_hour(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_gatherer_that_was_missed_is_named_in_the_hour(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
     platform.seed(1)
     url = platform.world.gatherers["g2"].url
     monkeypatch.setenv(config.timeseries_variable("g2"), url.rsplit("/", 1)[0] + "/no_such_database")

@@ -43,7 +43,7 @@ def test_the_asset_applies_the_rules_and_the_check_reads_them_back(
     assert moved == {"some/prefix/raw/": [(30, "GLACIER")], "some/prefix/processed/": [(90, "STANDARD_IA")]}
 
 
-def test_the_check_fails_when_somebody_took_the_rules_away(
+def test_the_check_fails_when_the_rules_were_removed(
     platform: Platform, s3_settings: LakeSettings, s3_client: Any, s3_bucket: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     on_s3(monkeypatch, s3_settings)

@@ -45,7 +45,7 @@ def check_of(result: dg.ExecuteInProcessResult) -> dg.AssetCheckEvaluation:
     return check
 
 
-def test_a_range_of_days_that_nobody_recorded_is_one_run(platform: Platform, exchange: ServerThread) -> None:
+def test_a_range_of_days_without_a_recording_is_one_run(platform: Platform, exchange: ServerThread) -> None:
     for hours in (1, 2, 26):
         trade(exchange, us_from_datetime(FIRST + hours * HOUR))
     days = [day_key(FIRST), day_key(FIRST + DAY)]
@@ -88,7 +88,7 @@ def test_closing_an_hour_completes_its_trades_and_says_so(platform: Platform, ex
     assert last_day.metadata["hours_not_checked"].value == 1
 
 
-def test_days_with_hours_that_could_not_be_compared_are_asked_for_again(
+def test_days_with_hours_that_could_not_be_compared_are_requested_again(
     platform: Platform, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def asked() -> list[tuple[str | None, dict[str, str]]] | str | None:

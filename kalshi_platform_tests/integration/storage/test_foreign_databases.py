@@ -53,7 +53,7 @@ def refusal(url: str) -> list[DatabaseUnavailable]:
         ("08P01", b"server login has been failing, try again later", "unreachable"),
     ],
 )
-def test_a_refused_login_is_told_by_its_state_in_any_language_and_encoding(
+def test_a_refused_login_is_recognised_by_its_state_in_any_language_and_encoding(
     sqlstate: str, words: bytes, kind: str
 ) -> None:
     with refusing_server(sqlstate, words) as url:

@@ -115,7 +115,7 @@ def test_an_empty_partition_is_one_file_that_duckdb_and_polars_read(key: str, tm
     assert duckdb.sql(f"SELECT count(*) FROM '{tmp_path}/*.parquet'").fetchall() == [(0,)]
 
 
-def test_encodings_and_order_are_those_that_were_asked_for(tmp_path: Path) -> None:
+def test_encodings_and_order_are_those_that_were_requested(tmp_path: Path) -> None:
     data = DATASETS["raw/orderbook_deltas"]
     row = {"exchange_ts": datetime(2026, 1, 1, tzinfo=UTC), "received_at": datetime(2026, 1, 1, tzinfo=UTC)}
     texts = {"ticker": "A", "side": "yes", "gatherer": "g1"}

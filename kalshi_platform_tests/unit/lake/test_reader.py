@@ -77,7 +77,7 @@ def test_a_marked_hole_separates_segments_and_is_listed(store: FolderStore) -> N
     assert listed.rows() == [(at(60), at(120), "missing"), (at(240), at(300), "missing")]
 
 
-def test_an_open_partition_counts_only_when_asked_for(store: FolderStore) -> None:
+def test_an_open_partition_counts_only_when_requested(store: FolderStore) -> None:
     put(store, "trades", HOUR, {"exchange_ts": at(1)}, state="open")
     with pytest.raises(MissingPartition, match=r"04:00 \(open\)"):
         reader.trades(store, at(0), at(60))

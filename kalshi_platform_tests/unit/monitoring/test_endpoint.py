@@ -148,7 +148,7 @@ def ask_as(endpoint: Endpoint, host: str | None, path: str = "/healthz") -> tupl
 @pytest.mark.parametrize(
     "host", ["evil.example", "evil.example:9400", "127.0.0.1.evil.example", "localhost.evil.example", "", "["]
 )
-def test_who_asks_by_a_name_that_is_not_ours_is_refused(host: str, path: str) -> None:
+def test_a_request_by_a_foreign_host_name_is_refused(host: str, path: str) -> None:
     with serving() as endpoint:
         status, text = ask_as(endpoint, host, path)
     assert status == 421

@@ -67,7 +67,7 @@ def test_a_refusal_that_no_row_is_to_blame_for_is_raised_and_nothing_quarantined
     assert not table.quarantined
 
 
-def test_a_server_without_memory_is_asked_for_smaller_parts_and_raises_for_one_row() -> None:
+def test_a_server_without_memory_is_requested_smaller_parts_and_raises_for_one_row() -> None:
     table = FakeTable({2}, error=DatabaseUnavailable("out of shared memory", kind=OUT_OF_MEMORY))
     with pytest.raises(DatabaseUnavailable):
         write_in_parts([0, 1, 2], table.write, table.quarantine)

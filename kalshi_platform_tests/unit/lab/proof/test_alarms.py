@@ -32,7 +32,7 @@ def test_an_alarm_that_does_not_come_or_comes_before_or_of_another_is_missed() -
         assert missing([BACK], seen, NAMES, [LEDGER]) == [word]
 
 
-def test_what_is_done_to_all_must_be_told_by_each() -> None:
+def test_a_fault_of_all_gatherers_must_be_reported_by_each() -> None:
     poison = InjectedFault("poison_ticker", None, AT, 0)
     seen = [Sighting("health g1", "2 tickers refused", 5)]
     assert missing([poison], seen, NAMES, [ALL]) == ["fault poison ticker: alarm 'refused' of g2 did not come"]
@@ -45,7 +45,7 @@ def test_what_may_come_is_not_missed_and_is_known_when_it_comes() -> None:
     assert unexpected([BACK], [Sighting("log gather-g2", "away", 5)], NAMES, [away, may]) == []
 
 
-def test_an_alarm_of_something_that_was_not_done_is_told_once() -> None:
+def test_an_alarm_of_something_that_was_not_done_is_reported_once() -> None:
     seen = [Sighting("log gather-g1", "the ledger fell back", 5), Sighting("log gather-g1", "the ledger fell back", 6)]
     assert unexpected([], seen, NAMES, [LEDGER]) == ["ledger fell back (log gather-g1: the ledger fell back)"]
     # Another kind that raises the same was done: nobody can tell them apart.

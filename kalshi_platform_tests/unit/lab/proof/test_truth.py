@@ -63,7 +63,7 @@ def test_an_hour_before_the_run_is_required_of_the_markets_that_were_there(tmp_p
 
 
 @pytest.mark.parametrize("ticker", ["P" * 3_503, "KX\x00A", "KX\x1b[31m"])
-def test_names_that_nobody_can_store_are_left_out_but_counted(ticker: str, tmp_path: Path) -> None:
+def test_names_that_cannot_be_stored_are_left_out_but_counted(ticker: str, tmp_path: Path) -> None:
     written = TruthLedger(tmp_path)
     for n, name in enumerate(["A", ticker]):
         written.deltas.append((n, 10, name, "yes", 5_000, 100))

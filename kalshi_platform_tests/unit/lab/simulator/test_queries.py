@@ -74,7 +74,7 @@ def test_a_newborn_market_is_hidden_until_it_is_visible() -> None:
     assert market_filter({}, START_US + 1)(market)
 
 
-def test_combos_are_told_apart() -> None:
+def test_combos_are_distinguished() -> None:
     venue, _, _ = small_venue()
     only = [each for each in venue.market_list if market_filter({"mve_filter": "only"}, START_US)(each)]
     assert [each.is_combo for each in only] == [True]

@@ -86,7 +86,7 @@ def test_get_snapshot_carries_the_command_id_and_continues_the_counter() -> None
     assert [(each["type"], each["id"], each["seq"]) for each in frames] == [("orderbook_snapshot", 2, 2)]
 
 
-def test_the_books_that_were_sent_are_told_and_a_lost_one_is_not() -> None:
+def test_the_books_that_were_sent_are_reported_and_a_lost_one_is_not() -> None:
     line = Line()
     told: list[str] = []
     line.session.on_snapshot = told.append
