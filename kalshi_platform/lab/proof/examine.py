@@ -19,7 +19,13 @@ from kalshi_platform.lab.proof.comparison.books import BooksAtEnd, Fold, books_a
 from kalshi_platform.lab.proof.comparison.checkpoints import CheckpointCheck, CheckpointsFound
 from kalshi_platform.lab.proof.comparison.compare import Difference, compare
 from kalshi_platform.lab.proof.comparison.compare_all import ComparedAll, GathererRows, compare_all
-from kalshi_platform.lab.proof.comparison.fault_windows import FORGETTING, Unexplained, fault_windows, unexplained
+from kalshi_platform.lab.proof.comparison.fault_windows import (
+    FORGETTING,
+    Unexplained,
+    fault_windows,
+    is_born_too_late,
+    unexplained,
+)
 from kalshi_platform.lab.proof.comparison.holes import (
     CoverageFound,
     HoleAccount,
@@ -172,7 +178,8 @@ def examine(
     margin_us = max(ENDS_MARGIN_US, 2 * settings.deduplicator.max_out_of_orderness_us)
     lives = _lives(truth.markets, run)
     near = fault_windows(faults)
-    books = [_books(truth, fold, claims, compared.last_us, near) for fold in folds]
+    late = frozenset(ticker for ticker, life in lives.items() if is_born_too_late(life, run[0]))
+    books = [_books(truth, fold, claims, compared.last_us, near, late) for fold in folds]
     return Findings(
         tables=tables,
         coverage=compare_coverage(stated, united(by_gatherer)),
@@ -279,10 +286,11 @@ def _broken_us(truth: Truth, name: str) -> list[int]:
 
 
 def _books(
-    truth: Truth, fold: Fold, claims: Claims, last_us: Mapping[str, int], near: Sequence[Interval]
+    truth: Truth, fold: Fold, claims: Claims, last_us: Mapping[str, int], near: Sequence[Interval], late: frozenset[str]
 ) -> BooksAtEnd:
-    # A market whose book never moved after it was listed, and never was anything else, has nothing to prove.
-    tickers = sorted(set(last_us) | set(truth.last_books["ticker"].to_list()))
+    # A market whose book never moved after it was listed, and never was anything else, has nothing to prove; nor has
+    # one that opened too late in the run to have a checkpoint, and has none.
+    tickers = sorted((set(last_us) | set(truth.last_books["ticker"].to_list())) - (late - fold.starts.keys()))
     return books_at_end(tickers, truth.last_books, fold, claims, last_us, near)
 
 

@@ -91,5 +91,13 @@ def unexplained(
     return found
 
 
+def is_born_too_late(life: Interval | None, run_start: int) -> bool:
+    """Return whether a market opened in the run, but so shortly before its end that it may have no checkpoint yet.
+
+    A checkpoint needs messages of its feed from a second after the snapshot on.
+    """
+    return life is not None and life[0] > run_start and life[1] - life[0] < BORN_US
+
+
 def _excused(near: Sequence[Interval], start: int, run_start: int) -> list[Interval]:
     return union([*near, (start, start + BORN_US)]) if start > run_start else list(near)

@@ -12,7 +12,14 @@ import pytest
 from kalshi_platform.lab.proof.comparison.books import Fold, books_at_end
 from kalshi_platform.lab.proof.comparison.checkpoints import CheckpointsFound
 from kalshi_platform.lab.proof.comparison.compare import compare
-from kalshi_platform.lab.proof.comparison.fault_windows import AFTER_US, BEFORE_US, BORN_US, fault_windows, unexplained
+from kalshi_platform.lab.proof.comparison.fault_windows import (
+    AFTER_US,
+    BEFORE_US,
+    BORN_US,
+    fault_windows,
+    is_born_too_late,
+    unexplained,
+)
 from kalshi_platform.lab.proof.comparison.holes import account, compare_coverage
 from kalshi_platform.lab.proof.comparison.lost_rows import Feeds, lost_by_all, lost_of
 from kalshi_platform.lab.proof.comparison.tables import DELTAS, TRADES
@@ -181,3 +188,13 @@ def test_a_market_born_late_has_some_time_to_be_subscribed(missed: list[Any], is
 
 def test_a_market_that_stood_still_and_was_never_sent_is_named() -> None:
     assert [each.ticker for each in unexplained(LIVES, 0, MARGIN, ALL.clear(), {"B": [(-99, 2**62)]}, [])] == ["B"]
+
+
+@pytest.mark.parametrize(
+    ("life", "is_late"),
+    [((0, 60 * S), False), ((0, 5 * S), False), ((30 * S, 60 * S), False), ((55 * S, 60 * S), True), (None, False)],
+)
+def test_only_a_market_that_opened_shortly_before_the_end_of_the_run_is_born_too_late(
+    life: tuple[int, int] | None, is_late: bool
+) -> None:
+    assert is_born_too_late(life, 0) is is_late
