@@ -41,7 +41,7 @@ class Alarm:
 
 
 _FELL_BACK = "database_went_back|ledger_differs"
-_READ_ANEW = "is not in its database, which was restored"
+_READ_ANEW = "cursor_batch_gone"
 _OF_IT = "(log|health) (gather-)?{g}"
 ALARMS: tuple[Alarm, ...] = (
     Alarm("export_fails", "the export says that its store fails", "refusal", "the lake's store fails"),

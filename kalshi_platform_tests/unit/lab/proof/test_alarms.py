@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
+from pathlib import Path
 
+import kalshi_platform
 from kalshi_platform.lab.proof.faults.expected_alarms import ALARMS, Alarm, Sighting, missing, unexpected
 from kalshi_platform.lab.proof.faults.schedule import GROUND
 from kalshi_platform.lab.proof.kinds import InjectedFault
@@ -56,3 +59,17 @@ def test_an_alarm_of_something_that_was_not_done_is_reported_once() -> None:
 
 def test_every_alarm_is_of_a_kind_that_is_injected() -> None:
     assert {alarm.kind for alarm in ALARMS} <= {kind for kind, _ in GROUND}
+
+
+def test_alarms_of_log_lines_name_events_that_the_code_logs() -> None:
+    package = Path(kalshi_platform.__file__).parent
+    sources = "".join(
+        path.read_text(encoding="utf-8")
+        for path in package.rglob("*.py")
+        if path.relative_to(package).parts[0] != "lab"
+    )
+    events = {each for alarm in ALARMS for each in alarm.text.split("|") if re.fullmatch("[a-z]+(_[a-z]+)+", each)}
+    assert {"cursor_batch_gone", "database_went_back", "dead_letters_counted", "ledger_differs"} <= events
+    assert {event for event in events if f'"{event}"' not in sources} == set()
+    texts = [alarm.text for alarm in ALARMS if alarm.where.startswith("log ")]
+    assert all(re.search("[a-z]+(_[a-z]+)+", text) or text == "another" for text in texts), texts
