@@ -13,9 +13,10 @@ from collections.abc import Callable, Sequence
 
 from kalshi_platform.clock import Clock
 from kalshi_platform.errors import AnotherWriter, DatabaseUnavailable, KalshiPlatformError
+from kalshi_platform.exchange.budget import REQUEST_TOKENS
 from kalshi_platform.exchange.settings import ExchangeSettings
 from kalshi_platform.gatherer.assembly import Parts, assemble
-from kalshi_platform.gatherer.capture.snapshot_poller import TOKENS_PER_REQUEST, PollBudget, cost_of_books
+from kalshi_platform.gatherer.capture.snapshot_poller import PollBudget, cost_of_books
 from kalshi_platform.gatherer.lock import GathererLock
 from kalshi_platform.gatherer.settings import GathererSettings
 from kalshi_platform.gatherer.status.report_publisher import ReportPublisher
@@ -184,7 +185,7 @@ class Recording:
     def _read_budget(self) -> PollBudget:
         """Return this process's part of the account's budget, or of the configured one without an answer."""
         exchange, rest = self.parts.exchange, self.parts.rest
-        refill_per_s = exchange.reads_per_second * TOKENS_PER_REQUEST * exchange.rest_share
+        refill_per_s = exchange.reads_per_second * REQUEST_TOKENS * exchange.rest_share
         try:
             refill_per_s = rest.account_limits().read_refill_per_s * exchange.rest_share
             return PollBudget(refill_per_s, cost_of_books(rest.endpoint_costs()))

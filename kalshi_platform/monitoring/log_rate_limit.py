@@ -18,7 +18,7 @@ from kalshi_platform.monitoring.event_log import Event
 WINDOW_S = 60.0
 HELD_BACK = "repeats_held_back"
 """The event that reports a count: `count`, and the `last` one as text; logger and level are those of the event."""
-_Key: TypeAlias = tuple[str, int, str, str]
+_Key: TypeAlias = tuple[str, int, str]
 _Write: TypeAlias = Callable[[logging.LogRecord], object]
 
 
@@ -60,14 +60,14 @@ class LogRateLimit(logging.Filter):
         with self._lock:
             over = [key for key, window in self._windows.items() if at_once or window.ends_at <= now]
             windows = [(key, self._windows.pop(key)) for key in over]
-        for (name, level, *_), window in windows:
+        for (name, level, _), window in windows:
             if window.held_back:
                 event = Event(HELD_BACK, {"count": window.held_back, "last": window.last})
                 self._write(logging.LogRecord(name, level, "", 0, event, None, None))
 
     def _admit(self, record: logging.LogRecord) -> bool:
         name = record.msg.name if isinstance(record.msg, Event) else str(record.msg)
-        key = (record.name, record.levelno, name, str(getattr(record, "repeats_as", "")))
+        key = (record.name, record.levelno, name)
         with self._lock:
             window = self._windows.setdefault(key, _Window(self._monotonic() + WINDOW_S))
             if window.written < self._limit:

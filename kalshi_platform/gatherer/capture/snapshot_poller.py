@@ -16,6 +16,7 @@ from typing import Protocol
 
 from kalshi_platform.clock import Clock
 from kalshi_platform.errors import ConnectionLost, KalshiPlatformError
+from kalshi_platform.exchange.budget import REQUEST_TOKENS
 from kalshi_platform.gatherer.settings import GathererSettings
 from kalshi_platform.gatherer.status.reports import BooksPolled
 from kalshi_platform.gatherer.status.status import PollerStatus
@@ -25,7 +26,6 @@ from kalshi_platform.market.times import US_PER_S, datetime_from_us
 from kalshi_platform.monitoring.event_log import event_logger
 
 BOOKS_PER_REQUEST = 100
-TOKENS_PER_REQUEST = 10.0
 _PATH = "/markets/orderbooks"
 _FAILURES_IN_A_ROW = 3
 _QUIET_POLLS = 10
@@ -48,7 +48,7 @@ def poll_once(
     snapshot_ts_us: int,
     max_requests: int | None = None,
     stop: threading.Event | None = None,
-    tokens_per_request: float = TOKENS_PER_REQUEST,
+    tokens_per_request: float = REQUEST_TOKENS,
 ) -> BooksPolled:
     """Request the books of `tickers`, in their order, by at most `max_requests` requests, and `put` the snapshots.
 
@@ -109,7 +109,7 @@ class PollBudget:
     """Holds the read tokens per second of this process, and the tokens of one request of books."""
 
     refill_per_s: float = 200.0
-    tokens_per_request: float = TOKENS_PER_REQUEST
+    tokens_per_request: float = REQUEST_TOKENS
 
 
 class BookActivity:
