@@ -26,12 +26,17 @@ FORMAT = 1
 
 
 class DataFile(msgspec.Struct, frozen=True, forbid_unknown_fields=False):
-    """One data file of a partition."""
+    """One data file of a partition, and the first and last ticker in it, by their bytes.
+
+    No tickers: the file has no rows, or an earlier version wrote it (`rows` tells which).
+    """
 
     name: str
     bytes: int
     sha256: str
     rows: int
+    ticker_min: str | None = None
+    ticker_max: str | None = None
 
 
 class Manifest(msgspec.Struct, frozen=True, kw_only=True):

@@ -33,8 +33,9 @@ class Dataset:
     No two rows have the same `identity`. Rows are sorted by `order`; of one market and moment they stand in the order
     in which they happened, as far as it is known. `source`: the table of production that it is made from; `statement`
     and `<statement>_expected`: the statements of `lake/queries/` that give its rows and their number.
-    Texts of `plain` hardly repeat, so they get no dictionary. `rows_per_group` bounds the memory of an export; rows
-    that hold whole books or messages are far bigger than others. `formerly`: its name before, below which older
+    Values of `plain` hardly repeat, so they get no dictionary; those of `growing` grow from row to row, as times do.
+    `rows_per_group` is what the reader of one market reads at least, and bounds the memory of an export; rows that hold
+    whole books or messages are far bigger than others. `formerly`: its name before, below which older
     partitions lie. `made_by_close`: each close of an hour makes its rows anew, and may make fewer.
     Compared by identity; sorted by key.
     """
@@ -49,7 +50,8 @@ class Dataset:
     source: str
     statement: str = ""
     plain: frozenset[str] = frozenset()
-    rows_per_group: int = 256 * 1024
+    growing: frozenset[str] = frozenset()
+    rows_per_group: int = 64 * 1024
     formerly: str | None = None
     made_by_close: bool = False
 
@@ -102,6 +104,7 @@ def raw_dataset(
     *,
     order: tuple[str, ...] = (),
     plain: frozenset[str] = frozenset(),
+    growing: frozenset[str] = frozenset(),
     rows_per_group: int = Dataset.rows_per_group,
     formerly: str | None = None,
     made_by_close: bool = False,
@@ -118,6 +121,7 @@ def raw_dataset(
         order or identity,
         source=table.name,
         plain=plain,
+        growing=growing | ({"seq"} & set(table.names)),
         rows_per_group=rows_per_group,
         formerly=formerly,
         made_by_close=made_by_close,

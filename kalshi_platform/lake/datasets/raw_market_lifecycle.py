@@ -6,6 +6,6 @@ from kalshi_platform.market.tables import PRODUCTION_TABLES
 DATASET = raw_dataset(
     PRODUCTION_TABLES["market_lifecycle"],
     order=("ticker", "received_at", *IN_STREAM, "fingerprint"),
-    plain=frozenset({"content"}),
+    plain=frozenset({"content", "fingerprint"}),
     rows_per_group=32 * 1024,
 )

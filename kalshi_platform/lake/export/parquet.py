@@ -7,10 +7,11 @@ batches leaves no trace. Nothing that changes between two exports of the same ro
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, BinaryIO
 
 import pyarrow as pa
@@ -22,16 +23,20 @@ from kalshi_platform.lake.layout import part_name
 
 GROUPS_PER_FILE = 32
 _ZSTD_LEVEL = 3
+_DELTAS = "DELTA_BINARY_PACKED"
+_NOTHING: Mapping[str, str] = MappingProxyType({})
 
 
 @dataclass(frozen=True)
 class PartFile:
-    """One written data file."""
+    """One written data file; the first and last ticker are None where it has no rows, or no tickers."""
 
     path: Path
     bytes: int
     sha256: str
     rows: int
+    ticker_min: str | None = None
+    ticker_max: str | None = None
 
 
 @dataclass(frozen=True)
@@ -53,12 +58,15 @@ def write_parts(
     data: Dataset,
     folder: Path,
     *,
+    about: Mapping[str, str] = _NOTHING,
     groups_per_file: int = GROUPS_PER_FILE,
 ) -> Parts:
     """Write `batches` (in the schema and order of `data`) as part files into `folder`.
 
-    One row group is held in memory at a time.
+    `about` goes into the metadata of each file, beside what the schema says of the data set. One row group is held in
+    memory at a time.
     """
+    schema = data.schema.with_metadata({**data.schema.metadata, **about})
     files: list[PartFile] = []
     times = _TimeSpan()
     part: _Part | None = None
@@ -68,9 +76,9 @@ def write_parts(
             files.append(part.close())
             part = None
         if part is None:
-            part = _Part(folder, len(files), data)
+            part = _Part(folder, len(files), data, schema)
         part.write(group)
-    files.append((part or _Part(folder, 0, data)).close())
+    files.append((part or _Part(folder, 0, data, schema)).close())
     return Parts(tuple(files), times.low, times.high)
 
 
@@ -93,19 +101,21 @@ def regroup(batches: Iterable[pa.RecordBatch], schema: pa.Schema, rows: int) -> 
 
 
 def writer_options(data: Dataset) -> dict[str, Any]:
-    """The encodings of a data set: dictionaries for texts, deltas for times and integers."""
+    """The encodings of a data set, as docs/lake.md shows them to be smallest.
+
+    Times and what grows as they do are written as deltas; a dictionary serves everything that repeats, numbers too.
+    """
     dictionary: list[str] = []
     encodings: dict[str, str] = {}
     for field in data.schema:
         path, kind = field.name, field.type
         if pa.types.is_list(kind):
             path, kind = f"{field.name}.list.element", kind.value_type
-        if pa.types.is_string(kind):
-            if field.name not in data.plain:
-                dictionary.append(path)
-        # Hashes have no order for deltas to use; flags are single bits already.
-        elif not pa.types.is_boolean(kind) and field.name != "fingerprint":
-            encodings[path] = "DELTA_BINARY_PACKED"
+        if pa.types.is_timestamp(kind) or field.name in data.growing:
+            encodings[path] = _DELTAS
+        # Flags are single bits already.
+        elif not pa.types.is_boolean(kind) and field.name not in data.plain:
+            dictionary.append(path)
     return {
         "version": "2.6",
         "compression": "zstd",
@@ -113,6 +123,7 @@ def writer_options(data: Dataset) -> dict[str, Any]:
         "use_dictionary": dictionary,
         "column_encoding": encodings,
         "store_decimal_as_integer": True,
+        "write_page_index": True,
         "sorting_columns": pq.SortingColumn.from_ordering(data.schema, [(name, "ascending") for name in data.order]),
     }
 
@@ -120,16 +131,18 @@ def writer_options(data: Dataset) -> dict[str, Any]:
 class _Part:
     """One file being written; hashes what it writes, and is named after that at the end."""
 
-    def __init__(self, folder: Path, number: int, data: Dataset) -> None:
+    def __init__(self, folder: Path, number: int, data: Dataset, schema: pa.Schema) -> None:
         self._number = number
         self._path = folder / f"part-{number:04d}.unfinished"
         self._sink = _HashingSink(self._path.open("wb"))
-        self._writer = pq.ParquetWriter(pa.PythonFile(self._sink, mode="w"), data.schema, **writer_options(data))
+        self._writer = pq.ParquetWriter(pa.PythonFile(self._sink, mode="w"), schema, **writer_options(data))
+        self._tickers = _TickerSpan()
         self.rows = 0
         self.groups = 0
 
     def write(self, group: pa.RecordBatch) -> None:
         self._writer.write_table(pa.Table.from_batches([group]), row_group_size=max(group.num_rows, 1))
+        self._tickers.add(group)
         self.rows += group.num_rows
         self.groups += 1
 
@@ -138,7 +151,7 @@ class _Part:
         self._sink.close()
         digest = self._sink.sha256.hexdigest()
         path = self._path.rename(self._path.with_name(part_name(self._number, digest)))
-        return PartFile(path, self._sink.bytes, digest, self.rows)
+        return PartFile(path, self._sink.bytes, digest, self.rows, self._tickers.low, self._tickers.high)
 
 
 class _HashingSink:
@@ -163,6 +176,23 @@ class _HashingSink:
     @property
     def closed(self) -> bool:
         return self._file.closed
+
+
+class _TickerSpan:
+    """The first and the last ticker seen, by their bytes."""
+
+    def __init__(self) -> None:
+        self.low: str | None = None
+        self.high: str | None = None
+
+    def add(self, batch: pa.RecordBatch) -> None:
+        """Take in the tickers of a batch; of one without such a column nothing."""
+        if "ticker" not in batch.schema.names:
+            return
+        span = pc.min_max(batch.column("ticker")).as_py()
+        if span["min"] is not None:
+            self.low = span["min"] if self.low is None else min(self.low, span["min"], key=str.encode)
+            self.high = span["max"] if self.high is None else max(self.high, span["max"], key=str.encode)
 
 
 class _TimeSpan:

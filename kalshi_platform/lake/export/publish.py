@@ -50,7 +50,15 @@ def publish(
     """
     kept = _intact(store, path, replaced, parts)
     files = tuple(
-        kept.get(file.sha256) or DataFile(file.path.name, file.bytes, file.sha256, file.rows) for file in parts.files
+        DataFile(
+            kept[file.sha256].name if file.sha256 in kept else file.path.name,
+            file.bytes,
+            file.sha256,
+            file.rows,
+            file.ticker_min,
+            file.ticker_max,
+        )
+        for file in parts.files
     )
     manifest = msgspec.structs.replace(manifest, files=files)
     if replaced is not None and len(kept) == len(parts.files) and _is_same(replaced, manifest):

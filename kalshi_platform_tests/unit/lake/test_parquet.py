@@ -23,6 +23,7 @@ from kalshi_platform.lake.datasets import DATASETS, Dataset
 from kalshi_platform.lake.export.parquet import decimals, regroup, to_schema, write_parts
 from kalshi_platform.lake.layout import part_name
 from kalshi_platform.storage.arrow import ARROW_TYPES
+from kalshi_platform_tests.fixtures.lake import HOUR, row
 
 TIMES = st.integers(0, 86_400_000_000).map(lambda us: datetime(2026, 1, 1, tzinfo=UTC) + timedelta(microseconds=us))
 
@@ -96,6 +97,16 @@ def test_what_was_written_is_read_back(key: str, draw: st.DataObject) -> None:
         assert (parts.time_min, parts.time_max) == (min(times, default=None), max(times, default=None))
 
 
+def test_each_file_tells_the_span_of_its_tickers(tmp_path: Path) -> None:
+    data = replace(DATASETS["raw/orderbook_deltas"], rows_per_group=2)
+    tickers = ["KXA", "KXB", "KXB", "kxa", "ü", "字"]
+    rows = [row(data, HOUR, ticker=ticker) for ticker in tickers]
+    parts = write_parts([pa.RecordBatch.from_pylist(rows, schema=data.schema)], data, tmp_path, groups_per_file=1)
+    assert [(file.ticker_min, file.ticker_max) for file in parts.files] == [("KXA", "KXB"), ("KXB", "kxa"), ("ü", "字")]
+    (empty,) = write_parts([], data, tmp_path).files
+    assert (empty.ticker_min, empty.ticker_max) == (None, None)
+
+
 def test_a_changed_row_changes_the_bytes() -> None:
     data = DATASETS["aggregates/candles_1m"]
     one: dict[str, object] = {field.name: None if field.nullable else 0 for field in data.schema}
@@ -121,12 +132,16 @@ def test_encodings_and_order_are_those_that_were_requested(tmp_path: Path) -> No
     texts = {"ticker": "A", "side": "yes", "gatherer": "g1"}
     numbers = dict.fromkeys(("price_e4", "delta_e2", "occurrence", "stream_id", "seq"), 1)
     batch = pa.RecordBatch.from_pylist([row | texts | numbers] * 100, schema=data.schema)
-    group = pq.read_metadata(write_parts([batch], data, tmp_path).files[0].path).row_group(0)
+    (file,) = write_parts([batch], data, tmp_path, about={"kalshi.state": "open"}).files
+    assert pq.read_schema(file.path).metadata == {**data.schema.metadata, b"kalshi.state": b"open"}
+    group = pq.read_metadata(file.path).row_group(0)
     for index, name in enumerate(data.schema.names):
         column = group.column(index)
         assert column.compression == "ZSTD"
-        wanted = "RLE_DICTIONARY" if name in texts else "DELTA_BINARY_PACKED"
-        assert wanted in column.encodings, name
+        growing = name in {"exchange_ts", "received_at", "seq"}
+        assert ("DELTA_BINARY_PACKED" if growing else "RLE_DICTIONARY") in column.encodings, name
+        assert column.has_column_index, name
+        assert column.has_offset_index, name
     order = [data.schema.names[column.column_index] for column in group.sorting_columns]
     assert order == list(data.order)
 

@@ -1,0 +1,1 @@
+"""The benchmark of exports to the lake, beside the naive way."""
