@@ -166,9 +166,30 @@ def test_the_latest_candle_before_the_start_carries_quotes_and_price(exchange: S
     [before] = get(exchange, path, **window, include_latest_before_start="true").json()["candlesticks"]
     market = get(exchange, f"/markets/{ticker}").json()["market"]
     assert before["price"]["previous_dollars"] == market["last_price_dollars"]
-    assert before["price"]["close_dollars"] is None
+    assert "close_dollars" not in before["price"]
     assert before["volume_fp"] == "0.00"
-    assert 0 <= window["start_ts"] - before["end_period_ts"] < 120
+    assert 0 < before["end_period_ts"] - window["start_ts"] <= 60
+
+
+def test_too_many_candles_are_refused_with_the_number_asked_for(exchange: ServerThread) -> None:
+    ticker = get(exchange, "/markets/trades", limit=1).json()["trades"][0]["ticker"]
+    series, event = ticker.split("-")[0], ticker.rsplit("-", 1)[0]
+    window = {"start_ts": 0, "end_ts": 5_001 * 60, "period_interval": 1}
+    one = get(exchange, f"/series/{series}/markets/{ticker}/candlesticks", **window)
+    assert one.status_code == 400
+    assert "requested time range with candlesticks: 5001, max candlesticks: 5000" in one.text
+    batch = get(exchange, "/markets/candlesticks", market_tickers=f"{ticker},KXNONE-26-A", **window)
+    assert batch.status_code == 400
+    assert "requested candlesticks across all markets: 10002, max candlesticks: 10000" in batch.text
+    cut = get(exchange, f"/series/{series}/events/{event}/candlesticks", **window).json()
+    assert cut["adjusted_end_ts"] == 5_000 // len(cut["market_tickers"]) * 60
+
+
+def test_a_batch_of_candles_leaves_unknown_markets_out(exchange: ServerThread) -> None:
+    ticker = get(exchange, "/markets/trades", limit=1).json()["trades"][0]["ticker"]
+    window = {"start_ts": 0, "end_ts": 60, "period_interval": 1}
+    batch = get(exchange, "/markets/candlesticks", market_tickers=f"KXNONE-26-A,{ticker}", **window).json()
+    assert batch == {"markets": [{"market_ticker": ticker, "candlesticks": []}]}
 
 
 def test_candles_of_an_event_are_those_of_its_markets(exchange: ServerThread) -> None:
@@ -190,7 +211,7 @@ def test_historical_candles_have_the_same_values_under_plain_names(exchange: Ser
     window["end_ts"] += 86_400
     [candle] = get(exchange, f"/historical/markets/{ticker}/candlesticks", **window).json()["candlesticks"]
     assert set(candle) == {"end_period_ts", "yes_bid", "yes_ask", "price", "volume", "open_interest"}
-    assert set(candle["price"]) == {"open", "low", "high", "close", "mean", "previous"}
+    assert set(candle["price"]) == {"open", "low", "high", "close", "mean"}
     assert candle["price"]["open"] == trades[-1]["yes_price_dollars"]
     total = sum(int(trade["count_fp"].replace(".", "")) for trade in trades)
     assert int(candle["volume"].replace(".", "")) == total

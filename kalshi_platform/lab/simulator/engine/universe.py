@@ -114,6 +114,10 @@ class Market:
     """The beginning of every delta's body, made when the first one is."""
     ticker_top: tuple[int, int, int, int, int] = (0, 0, 0, 0, 0)
     minutes: dict[int, Minute] = field(default_factory=dict)
+    """By number: minute n ends, inclusive, n minutes after the epoch. Only those in which something happened."""
+    minute: Minute | None = None
+    moment_us: int = -1
+    """The minute and the microsecond of the last message that changed the book or was a trade."""
     trades: list[Trade] = field(default_factory=list)
 
     def is_visible(self, now_us: int) -> bool:

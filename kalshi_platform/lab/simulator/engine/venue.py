@@ -10,13 +10,12 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any, Protocol
 
 from kalshi_platform.lab.simulator.engine import payloads
-from kalshi_platform.lab.simulator.engine.book import NO, ONE_DOLLAR_E4, YES
-from kalshi_platform.lab.simulator.engine.universe import Event, Market, Minute, Series, Trade
+from kalshi_platform.lab.simulator.engine.book import NO, YES
+from kalshi_platform.lab.simulator.engine.candles import note_message, quote_of
+from kalshi_platform.lab.simulator.engine.universe import Event, Market, Series, Trade
 
 if TYPE_CHECKING:
     from random import Random
-
-MINUTE_US = 60_000_000
 
 
 class TickerOutcome(Enum):
@@ -113,7 +112,9 @@ class Venue:
 
         Raises `BookViolation` and publishes nothing when the level would fall below zero.
         """
+        before = quote_of(market)
         market.book.apply(side, price_e4, delta_e2)
+        note_message(market, us, before)
         market.last_us = us
         self.counts["delta"] += 1
         self.sink.delta(market, us, side, price_e4, delta_e2)
@@ -129,6 +130,7 @@ class Venue:
 
     def record_trade(self, market: Market, trade: Trade) -> None:
         """Take a trade into the market's figures and the REST tape."""
+        note_message(market, trade.us, quote_of(market))
         market.last_us = trade.us
         market.last_price_e4 = trade.yes_price_e4
         market.last_size_e2 = trade.count_e2
@@ -177,21 +179,7 @@ class Venue:
         market.ticker_ms = us // 1000
         market.last_us = us
         market.ticker_body = payloads.ticker(market, us)
-        self._note_minute(market, us)
         return market.ticker_body
-
-    @staticmethod
-    def _note_minute(market: Market, us: int) -> None:
-        yes, _, no, _ = market.book.top()
-        ask = ONE_DOLLAR_E4 - no
-        minute = market.minutes.get(us // MINUTE_US)
-        if minute is None:
-            minute = market.minutes[us // MINUTE_US] = Minute([yes] * 4, [ask] * 4, 0)
-        for candle, price in ((minute.bid, yes), (minute.ask, ask)):
-            candle[1] = max(candle[1], price)
-            candle[2] = min(candle[2], price)
-            candle[3] = price
-        minute.open_interest_e2 = market.open_interest_e2
 
     def announce(self, kind: str, ticker: str, us: int, msg: dict[str, Any]) -> None:
         """Publish a lifecycle message."""

@@ -23,6 +23,7 @@ from typing import Any
 from kalshi_platform.errors import ConfigurationError
 from kalshi_platform.lab.simulator.engine import listing, universe
 from kalshi_platform.lab.simulator.engine.book import NO, SIDES, YES, Book, BookViolation
+from kalshi_platform.lab.simulator.engine.candles import note_message, quote_of
 from kalshi_platform.lab.simulator.engine.core import Exchange
 from kalshi_platform.lab.simulator.engine.payloads import encode
 from kalshi_platform.lab.simulator.engine.subscriptions import BOOK, COMBO_LIFECYCLE, LIFECYCLE, TICKER, TRADE
@@ -311,10 +312,12 @@ class Playback:
         market.last_us = frame.us
         self._exchange.venue.counts["delta"] += 1
         publisher.note_delta(frame.us, frame.ticker, SIDES[side], price, delta_e2)
+        before = quote_of(market)
         try:
             market.book.apply(side, price, delta_e2)
         except BookViolation as problem:
             _log.warning('recorded_delta_does_not_fit ticker=%s problem="%s"', frame.ticker, problem)
+        note_message(market, frame.us, before)
         publisher.recorded_delta(frame.ticker, frame.body, side, price)
 
     def _note_trade(self, market: Market, frame: Recorded) -> None:

@@ -308,8 +308,9 @@ class RestApi:
         market = self._visible(request.match_info["ticker"])
         if market.series_ticker != request.match_info["series"]:
             raise NotFound
-        if (end - start) // (60 * period) > MOST_CANDLES["one"]:
-            raise BadQuery("more than 5000 candlesticks asked for")
+        count = (end - start) // (60 * period)
+        if count > MOST_CANDLES["one"]:
+            raise BadQuery(f"requested time range with candlesticks: {count}, max candlesticks: {MOST_CANDLES['one']}")
         before = queries.flag(request.query, "include_latest_before_start")
         found = candles.candles(market, start_s=start, end_s=end, period_min=period, with_latest_before=before)
         return {"ticker": market.ticker, "candlesticks": found}
@@ -320,14 +321,17 @@ class RestApi:
         if event is None or event.series_ticker != request.match_info["series"]:
             raise NotFound
         markets = queries.nested(self._venue, event, self._exchange.now_us())
-        if (end - start) // (60 * period) > MOST_CANDLES["one"]:
-            raise BadQuery("more than 5000 candlesticks asked for")
+        # As many periods as all markets together may have; the next request begins where this one was cut.
+        span = MOST_CANDLES["one"] // max(1, len(markets)) * 60 * period
+        adjusted = start + span if end - start > span else end
+        if adjusted < end:
+            end = adjusted - 1
         return {
             "market_tickers": [market.ticker for market in markets],
             "market_candlesticks": [
                 candles.candles(market, start_s=start, end_s=end, period_min=period) for market in markets
             ],
-            "adjusted_end_ts": end,
+            "adjusted_end_ts": adjusted,
         }
 
     def _candles_batch(self, request: web.Request) -> Any:
@@ -335,9 +339,12 @@ class RestApi:
         tickers = [ticker for ticker in request.query.get("market_tickers", "").split(",") if ticker]
         if not 1 <= len(tickers) <= MOST_BOOKS:
             raise BadQuery("market_tickers must name 1 to 100 markets, joined by commas")
-        if len(tickers) * ((end - start) // (60 * period)) > MOST_CANDLES["batch"]:
-            raise BadQuery("more than 10000 candlesticks asked for")
-        markets = [self._visible(ticker) for ticker in tickers]
+        count = len(tickers) * ((end - start) // (60 * period))
+        if count > MOST_CANDLES["batch"]:
+            most = MOST_CANDLES["batch"]
+            raise BadQuery(f"requested candlesticks across all markets: {count}, max candlesticks: {most}")
+        visible = (self._venue.visible(ticker, self._exchange.now_us()) for ticker in tickers)
+        markets = [market for market in visible if market is not None]
         before = queries.flag(request.query, "include_latest_before_start")
         return {
             "markets": [
