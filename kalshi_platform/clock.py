@@ -23,6 +23,9 @@ class Clock(Protocol):
     def wait(self, stop: threading.Event, seconds: float) -> bool:
         """Wait until `stop` is set or `seconds` passed; return whether it is set."""
 
+    def pace(self) -> float:
+        """Return how many seconds of `now` pass in a second of `monotonic`: 1, except in simulations."""
+
 
 class SystemClock:
     """The machine's clock."""
@@ -42,6 +45,16 @@ class SystemClock:
     def wait(self, stop: threading.Event, seconds: float) -> bool:
         """Wait until `stop` is set or `seconds` have passed; return whether it is set."""
         return stop.wait(max(0.0, seconds))
+
+    def pace(self) -> float:
+        """Return 1: both measure the same seconds."""
+        return 1.0
+
+
+def wait_until_s(clock: Clock, seconds: float) -> float:
+    """Return the seconds to wait for `seconds` of `now` to pass; of a clock that stands still at most one second."""
+    pace = clock.pace()
+    return seconds / pace if pace > 0 else min(seconds, 1.0)
 
 
 SYSTEM_CLOCK = SystemClock()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 
-from kalshi_platform.clock import Clock
+from kalshi_platform.clock import Clock, wait_until_s
 from kalshi_platform.exchange.protocol.session import Alarm
 from kalshi_platform.gatherer.capture.connection_pool import ConnectionPool
 from kalshi_platform.gatherer.capture.connections import LIFECYCLE_CHANNEL, Connection
@@ -23,6 +23,8 @@ from kalshi_platform.monitoring.event_log import event_logger
 from kalshi_platform.monitoring.metrics import LabeledCounter
 
 _STEP_S = 1.0
+_SHORTEST_STEP_S = 0.02
+"""For a simulation that runs many times as fast as the wall clock."""
 _RECOVER_AT_ONCE = 1_000
 _log = event_logger(__name__)
 
@@ -150,6 +152,7 @@ class MarketFollower:
     ) -> None:
         """Set up the follower; `exchange_offset` returns this machine's clock against the exchange's."""
         self._settings = settings
+        self._clock = clock
         self._registry = registry
         self._refresher = refresher
         self._pool = pool
@@ -168,7 +171,7 @@ class MarketFollower:
             self._pool.resubscribe(resubscribe)
             self._pool.resubscribe_missing(resubscribe_missing)
             self._follow_registry()
-            changed.wait(_STEP_S)
+            changed.wait(max(_SHORTEST_STEP_S, wait_until_s(self._clock, _STEP_S)))
 
     def _follow_registry(self) -> None:
         now_us = self._exchange_clock.now_us()

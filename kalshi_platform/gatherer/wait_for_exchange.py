@@ -8,7 +8,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from kalshi_platform.backoff import exponential, jittered
-from kalshi_platform.clock import Clock
+from kalshi_platform.clock import Clock, wait_until_s
 from kalshi_platform.errors import KalshiPlatformError
 from kalshi_platform.gatherer.capture.exchange_clock import ExchangeClock
 from kalshi_platform.market.catalog import ExchangeStatus
@@ -59,7 +59,7 @@ def wait_until_active(
                     _log.info("trading_paused", consequence="books stand still, recording goes on")
                 return True
             failures = 0
-            delay_s = _until_resume_s(status, exchange_clock, longest_wait_s)
+            delay_s = _until_resume_s(status, clock, exchange_clock, longest_wait_s)
             resume = status.estimated_resume_us
             expected = "unknown" if resume is None else datetime_from_us(resume).isoformat()
             on_wait(f"exchange inactive, expected back: {expected}")
@@ -68,10 +68,12 @@ def wait_until_active(
     return False
 
 
-def _until_resume_s(status: ExchangeStatus, clock: ExchangeClock, longest_wait_s: float) -> float:
+def _until_resume_s(
+    status: ExchangeStatus, clock: Clock, exchange_clock: ExchangeClock, longest_wait_s: float
+) -> float:
     if status.estimated_resume_us is None:
         wait_s = _UNKNOWN_RESUME_S
     else:
-        wait_s = max(0.0, status.estimated_resume_us / US_PER_S - clock.now_us() / US_PER_S)
+        wait_s = max(0.0, wait_until_s(clock, (status.estimated_resume_us - exchange_clock.now_us()) / US_PER_S))
     # After an estimate in the past the status is read again soon, but never without a pause.
     return min(max(wait_s, 0.2), longest_wait_s) + min(_JITTER_S, 0.1 * longest_wait_s) * random.random()  # noqa: S311

@@ -156,7 +156,7 @@ class RecordingStack:
         )
         base = {key: value for key, value in config.process_environment().items() if not key.startswith(_OWN)}
         addresses = start_simulator(
-            self.group, self._simulation, base, self.folder, self._clock, stop_timeout_s=EXCHANGE_STOP_S
+            self.group, self._simulation, base, self.folder, self._clock, EXCHANGE_STOP_S, self.command_line("exchange")
         )
         self.venue = SimulatorClient(addresses.control_url)
         self.prepare_exchange()

@@ -14,15 +14,21 @@ from kalshi_platform.clock import Clock
 from kalshi_platform.errors import ExchangeUnavailable
 from kalshi_platform.local.processes.process_group import ChildSpec, ProcessGroup
 
+PROGRAM = (sys.executable, "-m", "kalshi_platform.cli")
+
 
 @dataclass(frozen=True)
 class SimulationOptions:
-    """Options of `kalshi-platform exchange serve`. `rate` is messages per second of the whole venue."""
+    """Options of `kalshi-platform exchange serve`. `rate` is messages per second of the whole venue.
+
+    `more` are further options as on the command line.
+    """
 
     markets: int = 60
     rate: float = 200.0
     seed: int = 1
     truth: Path | None = None
+    more: tuple[str, ...] = ()
 
 
 class SimulatorAddresses(msgspec.Struct, frozen=True, kw_only=True):
@@ -43,15 +49,18 @@ def start_simulator(
     data_dir: Path,
     clock: Clock,
     stop_timeout_s: float = 5,
+    program: Sequence[str] = PROGRAM,
 ) -> SimulatorAddresses:
     """Start it as child `exchange` of `group`; return its addresses. Raises ExchangeUnavailable.
 
-    `stop_timeout_s`: how long it may take to end after its stop signal, for instance to write its ledger.
+    `stop_timeout_s`: how long it may take to end after its stop signal, for instance to write its ledger. `program`:
+    the command line of the platform, for callers that put something around it.
     """
     arguments = ["serve", "--markets", str(options.markets), "--rate", str(options.rate), "--seed", str(options.seed)]
     if options.truth is not None:
         arguments += ["--truth", str(options.truth)]
-    return start_exchange(group, arguments, env, data_dir, clock, stop_timeout_s)
+    arguments += options.more
+    return start_exchange(group, arguments, env, data_dir, clock, stop_timeout_s, program=program)
 
 
 def start_exchange(
@@ -62,6 +71,7 @@ def start_exchange(
     clock: Clock,
     stop_timeout_s: float = 5,
     start_timeout_s: float = 30,
+    program: Sequence[str] = PROGRAM,
 ) -> SimulatorAddresses:
     """Start `kalshi-platform exchange` with `arguments` (`serve …` or `replay …`) as child `exchange` of `group`.
 
@@ -70,7 +80,7 @@ def start_exchange(
     address_file = data_dir / "exchange.json"
     address_file.unlink(missing_ok=True)
     argv = [
-        *(sys.executable, "-m", "kalshi_platform.cli", "exchange", *arguments, "--port", "0"),
+        *(*program, "exchange", *arguments, "--port", "0"),
         *("--key-file", str(data_dir / "exchange-key.pem"), "--address-file", str(address_file)),
     ]
     group.start(ChildSpec("exchange", argv, env, Path.cwd(), restart=False, stop_timeout_s=stop_timeout_s))

@@ -48,6 +48,9 @@ class ShiftedClock:
     def wait(self, stop: threading.Event, seconds: float) -> bool:
         return SYSTEM_CLOCK.wait(stop, seconds)
 
+    def pace(self) -> float:
+        return SYSTEM_CLOCK.pace()
+
 
 def with_login(url: str, user: str, password: str) -> str:
     """The URL with another login."""

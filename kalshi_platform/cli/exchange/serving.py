@@ -15,6 +15,7 @@ from kalshi_platform.cli.console import print_line
 from kalshi_platform.lab.simulator.settings import ReplaySettings, SimulatorSettings
 
 if TYPE_CHECKING:
+    from kalshi_platform.clock import Clock
     from kalshi_platform.lab.simulator.server.server import Server
 
 Port = Annotated[int, typer.Option(help="TCP port; 0 takes a free one and prints it.", min=0, max=65_535)]
@@ -27,19 +28,28 @@ AddressFile = Annotated[Path | None, typer.Option(help="Write the addresses as J
 
 
 def run_exchange(
-    settings: SimulatorSettings, playback: ReplaySettings | None, seconds: float | None, address_file: Path | None
+    settings: SimulatorSettings,
+    playback: ReplaySettings | None,
+    seconds: float | None,
+    address_file: Path | None,
+    clock: Clock | None = None,
 ) -> None:
     """Serve until a signal or `seconds`; exit with 1 when the port is taken."""
     try:
-        asyncio.run(_serve(settings, playback, seconds, address_file))
+        asyncio.run(_serve(settings, playback, seconds, address_file, clock))
     except OSError as problem:
         print_line(f"cannot listen on {settings.host}:{settings.port}: {problem.strerror or problem}", err=True)
         raise typer.Exit(1) from None
 
 
 async def _serve(
-    settings: SimulatorSettings, playback: ReplaySettings | None, seconds: float | None, address_file: Path | None
+    settings: SimulatorSettings,
+    playback: ReplaySettings | None,
+    seconds: float | None,
+    address_file: Path | None,
+    clock: Clock | None,
 ) -> None:
+    from kalshi_platform.clock import SYSTEM_CLOCK
     from kalshi_platform.lab.simulator.server.server import serve as serve_exchange
 
     stop = asyncio.Event()
@@ -53,7 +63,9 @@ async def _serve(
         if address_file is not None:
             _write_addresses(server, address_file)
 
-    await serve_exchange(settings, replay=playback, on_start=announce, seconds=seconds, stop=stop)
+    await serve_exchange(
+        settings, replay=playback, on_start=announce, seconds=seconds, stop=stop, clock=clock or SYSTEM_CLOCK
+    )
     print_line("simulated exchange: stopped")
 
 

@@ -20,15 +20,21 @@ class ExchangeClock:
         self._offset = offset
         self._correction = Correction()
         self._last_offset: Offset | None = None
-        self._ahead_s = self._ahead_of_monotonic_s()
+        self._set_base()
 
     def now_us(self) -> int:
         """Return microseconds since the Unix epoch."""
         offset = self._offset()
         if offset != self._last_offset:
             self._last_offset = offset
-            self._ahead_s = self._ahead_of_monotonic_s() - self._correction.update(offset)
-        return int((self._clock.monotonic() + self._ahead_s) * 1e6)
+            self._set_base(self._correction.update(offset))
+        elif self._clock.pace() != self._pace:
+            self._set_base(self._ahead_s)
+        return int((self._base_s + (self._clock.monotonic() - self._base_monotonic_s) * self._pace) * 1e6)
 
-    def _ahead_of_monotonic_s(self) -> float:
-        return self._clock.now_ns() / 1e9 - self._clock.monotonic()
+    def _set_base(self, ahead_s: float = 0.0) -> None:
+        """Count from here on from the machine's clock, which is `ahead_s` ahead of the exchange's."""
+        self._ahead_s = ahead_s
+        self._pace = self._clock.pace()
+        self._base_monotonic_s = self._clock.monotonic()
+        self._base_s = self._clock.now_ns() / 1e9 - ahead_s

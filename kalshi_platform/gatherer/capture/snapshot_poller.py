@@ -14,7 +14,7 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
-from kalshi_platform.clock import Clock
+from kalshi_platform.clock import Clock, wait_until_s
 from kalshi_platform.errors import ConnectionLost, KalshiPlatformError
 from kalshi_platform.exchange.budget import REQUEST_TOKENS
 from kalshi_platform.gatherer.settings import GathererSettings
@@ -168,7 +168,7 @@ class SnapshotPoller:
                 self.poll(start_us, stop, budget)
                 continue
             due_us = now_us + US_PER_S // 5 if is_new else start_us + interval_us
-            if self._clock.wait(stop, (due_us - now_us) / US_PER_S + 0.001):
+            if self._clock.wait(stop, wait_until_s(self._clock, (due_us - now_us) / US_PER_S) + 0.001):
                 return
 
     def poll(self, minute_us: int, stop: threading.Event, budget: PollBudget) -> BooksPolled:

@@ -37,9 +37,9 @@ SCENARIO_OFF = ScenarioSettings(births_per_minute=0.0, mischief_per_minute=0.0)
 class SimulatorSettings:
     """Everything `Server` needs to know.
 
-    `rate` is messages per second of the whole venue; each connection receives all it subscribed to. `port` 0 takes a
-    free one. `truth` is a folder, or a path ending in `.parquet` which then serves as a prefix (`x.parquet` →
-    `x-deltas-0000.parquet`).
+    `rate` is messages per second (by the exchange's clock) of the whole venue; each connection receives all it
+    subscribed to. `port` 0 takes a free one. `truth` is a folder, or a path ending in `.parquet` which then serves as a
+    prefix (`x.parquet` → `x-deltas-0000.parquet`).
     """
 
     host: str = "127.0.0.1"

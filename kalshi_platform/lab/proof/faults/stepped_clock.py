@@ -12,13 +12,13 @@ kernel's of files, and the database server's own clock.
 from __future__ import annotations
 
 import contextlib
-import runpy
 import sys
 import threading
 from datetime import datetime, timedelta
 from pathlib import Path
 
 from kalshi_platform import clock
+from kalshi_platform.lab.simulated_clock import run_command
 
 _LOOK_S = 0.1
 
@@ -62,9 +62,7 @@ def main() -> None:
     """Run the command."""
     stepped = SteppedClock(Path(sys.argv[1]))
     stepped.start()
-    clock.SYSTEM_CLOCK = stepped
-    sys.argv = ["kalshi-platform", *sys.argv[2:]]
-    runpy.run_module("kalshi_platform.cli", run_name="__main__", alter_sys=False)
+    run_command(stepped, sys.argv[2:])
 
 
 if __name__ == "__main__":

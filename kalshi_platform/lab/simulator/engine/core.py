@@ -20,6 +20,10 @@ from kalshi_platform.lab.simulator.engine.venue import Venue
 from kalshi_platform.lab.simulator.settings import SimulatorSettings
 
 LONGEST_CATCH_UP_S = 0.25
+"""Of the machine: what could not be published for longer is never."""
+STEP_US = 1_000_000
+MOST_STEPS = 500
+"""Time passes in steps of at most a second of the exchange (of a hole in time: in so many), whatever its pace."""
 
 
 class Exchange:
@@ -43,7 +47,7 @@ class Exchange:
             visible_delay_us=round(settings.rest_visible_delay_s * 1_000_000),
         )
         self._credit = 0.0
-        self._advanced_at = clock.monotonic()
+        self._advanced_ns = clock.now_ns()
         self._advanced_us = self.now_us()
         if not empty:
             listing.populate(
@@ -79,23 +83,40 @@ class Exchange:
 
         `hold` lets time pass without messages.
         """
-        now, now_us = self.clock.monotonic(), self.now_us()
-        if self.exchange_active:
-            self.scenario.advance(now_us)
-        due_s, self._advanced_at = now - self._advanced_at, now
-        from_us, self._advanced_us = self._advanced_us, now_us
+        now_ns, now_us = self.clock.now_ns(), self.now_us()
+        due_s, self._advanced_ns = max(0, now_ns - self._advanced_ns) / 1e9, now_ns
+        from_us, self._advanced_us = min(self._advanced_us, now_us), now_us
+        budget = self._budget(due_s, most)
+        if hold:
+            budget = 0
+        steps = min(MOST_STEPS, max(1, -(-(now_us - from_us) // STEP_US)))
+        done, begun_us = 0, from_us
+        for step in range(1, steps + 1):
+            until_us = from_us + (now_us - from_us) * step // steps
+            if self.exchange_active:
+                self.scenario.advance(until_us)
+            share = budget * step // steps - done
+            if share > 0:
+                done += self.activity.run(begun_us, until_us, share)
+            begun_us = until_us
+        if budget > 0:
+            self._credit -= done
+            self.truth.spill()
+        return not hold and self._credit >= most
+
+    def catch_up(self) -> None:
+        """Publish what is due before a reader asks, where much happens between two ticks of the machine."""
+        if self.clock.pace() > 1:
+            self.advance(hold=False)
+
+    def _budget(self, due_s: float, most: int) -> int:
+        """Return how many messages are due, after `due_s` more seconds of the exchange."""
         if not self.trading_active or self.rate <= 0:
             self._credit = 0.0
-            return False
-        longest = max(1.0, self.rate * LONGEST_CATCH_UP_S)
+            return 0
+        longest = max(1.0, self.rate * LONGEST_CATCH_UP_S * self.clock.pace())
         self._credit = min(self._credit + due_s * self.rate, longest)
-        if hold:
-            return False
-        budget = min(int(self._credit), most)
-        if budget > 0:
-            self._credit -= self.activity.run(min(from_us, now_us), now_us, budget)
-            self.truth.spill()
-        return self._credit >= most
+        return min(int(self._credit), most)
 
     def set_rate(self, rate: float) -> None:
         """Change the venue's messages per second; 0 pauses generation."""

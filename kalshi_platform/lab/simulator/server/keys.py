@@ -60,8 +60,12 @@ class Verifier:
         self._key_id = key_id
         self._tolerance_ms = tolerance_s * 1_000
 
-    def problem(self, headers: Mapping[str, str], method: str, path: str, now_ms: int) -> str | None:
-        """Return what is wrong with the signature of a request, or None; `path` is without host and query."""
+    def problem(self, headers: Mapping[str, str], method: str, path: str, now_ms: int, pace: float = 1.0) -> str | None:
+        """Return what is wrong with the signature of a request, or None; `path` is without host and query.
+
+        `pace`: seconds of the exchange in a second of the machine. A fast exchange is as patient with a slow line.
+        """
+        tolerance_ms = self._tolerance_ms * max(1.0, pace)
         key_id = headers.get("KALSHI-ACCESS-KEY", "")
         timestamp = headers.get("KALSHI-ACCESS-TIMESTAMP", "")
         signature = headers.get("KALSHI-ACCESS-SIGNATURE", "")
@@ -69,7 +73,7 @@ class Verifier:
             return "missing signature headers"
         if key_id != self._key_id:
             return "unknown key"
-        if not (timestamp.isascii() and timestamp.isdigit()) or abs(int(timestamp) - now_ms) > self._tolerance_ms:
+        if not (timestamp.isascii() and timestamp.isdigit()) or abs(int(timestamp) - now_ms) > tolerance_ms:
             return "timestamp out of tolerance"
         text = f"{timestamp}{method.upper()}{path}".encode()
         try:

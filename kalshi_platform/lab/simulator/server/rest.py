@@ -88,6 +88,7 @@ class RestApi:
             refusal = await self._injected(request) or self._admit(request)
             if refusal is not None:
                 return refusal
+            self._exchange.catch_up()
             try:
                 body = handler(request)
             except BadQuery as bad:
@@ -128,7 +129,9 @@ class RestApi:
         is_signed = any(name.upper().startswith("KALSHI-ACCESS-") for name in request.headers)
         if not is_signed and request.path != PREFIX + "/account/limits":
             return None
-        problem = self._verifier.problem(request.headers, request.method, request.path, self._exchange.handshake_ms())
+        problem = self._verifier.problem(
+            request.headers, request.method, request.path, self._exchange.handshake_ms(), self._exchange.clock.pace()
+        )
         if problem is not None:
             return error(401, "unauthorized", problem)
         if not self._bucket.take(self._exchange.settings.request_cost, self._exchange.clock.monotonic()):
@@ -147,7 +150,7 @@ class RestApi:
             code = int(closures[0].params.get("status", 200)) if closures else 200
             ends = [fault.until for fault in closures if fault.until is not None]
             if ends:
-                resume = time_text(exchange.now_us() + round((max(ends) - now) * 1_000_000))
+                resume = time_text(exchange.now_us() + round((max(ends) - now) * exchange.clock.pace() * 1_000_000))
         shared = {"exchange_active": active, "trading_active": trading, "intra_exchange_transfers_active": active}
         shards = {market.exchange_index for market in self._venue.market_list} | {0}
         names = {0: "Default", 1: "Combos", 2: "Crypto", 3: "Sports"}

@@ -161,7 +161,9 @@ class Server:
         status = self.injector.refused_handshake(user_agent)
         if status is not None:
             return error(status, "unauthorized" if status == 401 else "refused", "injected")
-        problem = self._verifier.problem(request.headers, "GET", request.path, self.exchange.handshake_ms())
+        problem = self._verifier.problem(
+            request.headers, "GET", request.path, self.exchange.handshake_ms(), self.exchange.clock.pace()
+        )
         if problem is not None:
             return error(401, "unauthorized", problem)
         if len(self.connections) >= self.settings.connection_limit:
@@ -173,6 +175,7 @@ class Server:
         try:
             async for message in socket:
                 if message.type in (WSMsgType.TEXT, WSMsgType.BINARY):
+                    self.exchange.catch_up()
                     connection.session.command(message.data)
                     self.injector.tick()
                     connection.flush()
@@ -307,9 +310,10 @@ async def serve(
     on_start: Callable[[Server], None] = lambda _: None,
     seconds: float | None = None,
     stop: asyncio.Event | None = None,
+    clock: Clock = SYSTEM_CLOCK,
 ) -> None:
     """Run an exchange until `stop` is set or `seconds` passed. Raises PublishingFailed."""
-    server = Server(settings, replay=replay)
+    server = Server(settings, replay=replay, clock=clock)
     await server.start()
     gc.collect()
     gc.freeze()  # tens of thousands of markets need not be looked through again and again

@@ -27,6 +27,9 @@ class SteppedClock:
     def monotonic(self) -> float:
         return self.ns / 1e9
 
+    def pace(self) -> float:
+        return 1.0
+
 
 def stream(seed: int, *, seconds: float = 20.0) -> list[bytes]:
     """Every frame that one subscriber of everything is sent."""
