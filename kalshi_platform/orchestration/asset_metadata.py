@@ -11,7 +11,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kalshi_platform.market.tables import PRODUCTION_TABLES
+from kalshi_platform.market.tables import DATABASES
 from kalshi_platform.storage.pool import Database
 from kalshi_platform.storage.queries import load
 
@@ -36,7 +36,7 @@ def time_span(first: datetime | None, last: datetime | None) -> dict[str, Any]:
 def count_production_rows(database: Database, table: str, low: datetime, high: datetime) -> dict[str, Any]:
     """Count the rows of a production table with low <= time < high; return the count and the time span."""
     with database.transaction() as transaction:
-        statement = _SQL["count_rows"].format(table=table, column=PRODUCTION_TABLES[table].time_column)
+        statement = _SQL["count_rows"].format(table=table, column=DATABASES["production"][table].time_column)
         row = transaction.fetch_one(statement, {"low": low, "high": high})
     count, first, last = row or (0, None, None)
     return {"dagster/row_count": int(count), **time_span(first, last)}

@@ -13,7 +13,7 @@ REST = dg.AssetKey(["kalshi", "rest"])
 WEBSOCKET = dg.AssetKey(["kalshi", "websocket"])
 
 CATALOG_TABLES = ("series", "events", "markets")
-PRODUCTION_TABLE_NAMES = (*MERGED_TABLES, "book_checkpoints")
+PRODUCTION_TABLE_NAMES = (*MERGED_TABLES, "book_checkpoints", "coverage")
 STREAM_TABLES = MERGED_TABLES
 """Tables that a gatherer fills from the WebSocket while it runs."""
 
@@ -52,5 +52,6 @@ FORMER_KEYS = {
         (lake(data.key), lake(f"{data.layer}/{data.formerly}")),
         (production(data.source), production(data.formerly)),
     )
-}
-"""Keys of assets that were renamed, with their table: today's → the one before, below which older events stand."""
+} | {production("coverage"): production("orderbook_deltas")}
+"""Below which key older events of an asset stand: of a renamed one, the key before; of `production/coverage`, which the
+step that closes an hour has always made and shows as an asset since, that of another asset of the step."""

@@ -14,6 +14,7 @@ from kalshi_platform.lake.datasets import (
     aggregates_candles_1m,
     processed_trades,
     raw_book_checkpoints,
+    raw_coverage,
     raw_market_lifecycle,
     raw_orderbook_deltas,
     raw_orderbook_snapshots,
@@ -34,6 +35,7 @@ DATASETS: Mapping[str, Dataset] = MappingProxyType(
             raw_orderbook_snapshots,
             raw_market_lifecycle,
             raw_book_checkpoints,
+            raw_coverage,
             processed_trades,
             aggregates_candles_1m,
         )

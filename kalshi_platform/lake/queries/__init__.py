@@ -6,7 +6,7 @@ from datetime import datetime
 from pathlib import Path
 
 from kalshi_platform.lake.layout import Partition
-from kalshi_platform.market.tables import PRODUCTION_TABLES
+from kalshi_platform.market.tables import DATABASES
 from kalshi_platform.storage.literals import literal
 from kalshi_platform.storage.queries import load
 
@@ -69,7 +69,7 @@ def _of_source(partition: Partition, name: str, **values: str) -> str:
     data = partition.dataset
     return _TABLES[name].format(
         source=data.source,
-        time=PRODUCTION_TABLES[data.source].time_column,
+        time=DATABASES["production"][data.source].time_column,
         low=literal(partition.start),
         high=literal(partition.end),
         **values,

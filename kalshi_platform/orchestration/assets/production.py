@@ -23,6 +23,7 @@ from kalshi_platform.storage.pool import Database
 _UPSTREAM = {
     "orderbook_snapshots": [gatherer("orderbook_snapshots"), REST_SNAPSHOTS],
     "book_checkpoints": [gatherer("orderbook_snapshots"), gatherer("orderbook_deltas")],
+    "coverage": [gatherer("orderbook_snapshots"), gatherer("orderbook_deltas")],
 }
 _DESCRIPTIONS = {
     "trades": "One row per trade, whichever gatherers saw it.",

@@ -42,6 +42,7 @@ ASSETS = {
     "production/orderbook_snapshots",
     "production/market_lifecycle",
     "production/book_checkpoints",
+    "production/coverage",
     "production/trades_backfill",
     *(f"lake/{key}" for key in DATASETS),
     "lake/lifecycle_rules",

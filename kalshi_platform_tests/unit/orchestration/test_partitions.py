@@ -155,7 +155,11 @@ def _record_materialized(instance: dg.DagsterInstance, asset: dg.AssetKey, *hour
 
 def test_hours_made_under_the_former_keys_of_renamed_assets_are_not_requested_again() -> None:
     checkpoints, exported = keys.production("book_checkpoints"), keys.lake("raw/book_checkpoints")
-    former = {checkpoints: keys.production("book_anchors"), exported: keys.lake("raw/book_anchors")}
+    former = {
+        checkpoints: keys.production("book_anchors"),
+        exported: keys.lake("raw/book_anchors"),
+        keys.production("coverage"): keys.production("orderbook_deltas"),
+    }
     before, since = [hour_key(H0), hour_key(H0 + HOUR)], hour_key(H0 + 2 * HOUR)
     assert former == keys.FORMER_KEYS
     with dg.DagsterInstance.ephemeral() as instance:
