@@ -2,6 +2,7 @@
 
     {raw|processed|aggregates}/<table>/date=YYYY-MM-DD[/hour=HH]/part-NNNN-<hash>.parquet  and  _manifest.json
 
+and the same below `open/` while rows can still come, so that a glob over `raw/` meets closed partitions only.
 A partition is one UTC hour of a raw table, or one UTC day of anything else. A data file is named after its content, so
 that an export that replaces another never writes over a file that is being read.
 """
@@ -17,6 +18,8 @@ from kalshi_platform.errors import UnknownPartition
 from kalshi_platform.lake.datasets import DATASETS, Dataset, Layer
 
 MANIFEST_NAME = "_manifest.json"
+OPEN = "open/"
+"""What the paths of partitions begin with whose rows can still come."""
 
 _HASH_DIGITS = 16
 _KEY = re.compile(
@@ -43,8 +46,13 @@ class Partition:
 
     @property
     def path(self) -> str:
-        """The folder of the partition, relative to the lake's root."""
+        """The folder of the partition once it is closed, relative to the lake's root."""
         return self._path_below(self.dataset.name)
+
+    @property
+    def open_path(self) -> str:
+        """The folder of the partition while rows can still come; earlier versions put it into `path`, too."""
+        return f"{OPEN}{self.path}"
 
     @property
     def former_path(self) -> str | None:
@@ -54,7 +62,7 @@ class Partition:
 
     @property
     def manifest_path(self) -> str:
-        """The manifest's path, relative to the lake's root."""
+        """The path of the closed partition's manifest, relative to the lake's root."""
         return f"{self.path}/{MANIFEST_NAME}"
 
     def _path_below(self, name: str) -> str:

@@ -17,7 +17,7 @@ import pyarrow.parquet as pq
 
 from kalshi_platform.errors import LakeCorrupt
 from kalshi_platform.lake.datasets import Dataset
-from kalshi_platform.lake.layout import MANIFEST_NAME, Partition, parse_partition
+from kalshi_platform.lake.layout import MANIFEST_NAME, OPEN, Partition, parse_partition
 from kalshi_platform.lake.store import Lake, open_store, sha256
 from kalshi_platform.lake.store.objects import ObjectStore
 
@@ -95,13 +95,21 @@ def read_manifest(lake: Lake, path: str) -> Manifest | None:
 
 
 def find_manifest(lake: Lake, partition: Partition) -> tuple[str, Manifest] | None:
-    """The folder of a partition and its manifest, also where an earlier version put it; None if it is not published."""
+    """The folder of a partition and its manifest; None if it is not published.
+
+    A closed one comes before an open one, also where an earlier version put it; of two open ones, the one that lies
+    where open ones belong.
+    """
     store = open_store(lake)
+    misplaced: tuple[str, Manifest] | None = None
     for path in filter(None, (partition.path, partition.former_path)):
         manifest = read_manifest(store, path)
-        if manifest is not None:
+        if manifest is not None and manifest.state == "closed":
             return path, manifest
-    return None
+        if manifest is not None:
+            misplaced = misplaced or (path, manifest)
+    opened = read_manifest(store, partition.open_path)
+    return misplaced if opened is None else (partition.open_path, opened)
 
 
 def verify(lake: Lake, path: str, manifest: Manifest | None = None) -> Manifest:
@@ -126,10 +134,13 @@ def verify(lake: Lake, path: str, manifest: Manifest | None = None) -> Manifest:
 
 
 def published(lake: Lake, data: Dataset, prefix: str = "") -> Iterator[Partition]:
-    """Yield the partitions of a data set that have a manifest; `prefix` narrows them: `date=2026-11`, say."""
+    """Yield the partitions of a data set that have a manifest, closed ones first.
+
+    `prefix` narrows them: `date=2026-11`, say.
+    """
     found = set()
-    for name in filter(None, (data.name, data.formerly)):
-        base = f"{data.layer}/{name}/"
+    names = tuple(filter(None, (data.name, data.formerly)))
+    for base in (f"{place}{data.layer}/{name}/" for place in ("", OPEN) for name in names):
         for stored in open_store(lake).list(base + prefix):
             folder, _, file = stored.path.removeprefix(base).rpartition("/")
             if file == MANIFEST_NAME:

@@ -7,7 +7,7 @@ two closes is younger by some clock does not matter.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from datetime import date, datetime, timedelta
@@ -18,6 +18,7 @@ from kalshi_platform.lake.closes import HourState, closes_of, counted_rows, hour
 from kalshi_platform.lake.datasets import DATASETS, Dataset
 from kalshi_platform.lake.layout import (
     MANIFEST_NAME,
+    OPEN,
     Partition,
     is_part_name,
     partition_at,
@@ -57,7 +58,8 @@ def stale_partitions(lake: Lake, production_url: str, partitions: Iterable[Parti
     with ThreadPoolExecutor(_AT_ONCE) as pool:
         days = sorted({(partition.dataset, partition.start.date()) for partition, _ in wanted})
         files = dict(zip(days, pool.map(lambda day: _files(store, *day), days), strict=True))
-        found = pool.map(lambda item: _reason(store, item[0], item[1], _files_of(files, item[0])), wanted)
+        opened = {each.path.rpartition("/")[0] for each in store.list(OPEN)} if wanted else set()
+        found = pool.map(lambda item: _reason(store, item[0], item[1], _files_of(files, item[0]), opened), wanted)
         stale = [Stale(partition, why) for (partition, _), why in zip(wanted, found, strict=True) if why is not None]
     return _mark_exportable(production_url, stale)
 
@@ -119,11 +121,16 @@ def _files_of(files: Mapping[tuple[Dataset, date], dict[str, dict[str, int]]], p
 
 
 def _reason(
-    store: ObjectStore, partition: Partition, hours: Sequence[HourState], files: Mapping[str, int]
+    store: ObjectStore,
+    partition: Partition,
+    hours: Sequence[HourState],
+    files: Mapping[str, int],
+    opened: Collection[str],
 ) -> str | None:
     """Why a partition is to be exported again; None where it is as it should be."""
     try:
-        found = find_manifest(store, partition) if MANIFEST_NAME in files else None
+        is_there = MANIFEST_NAME in files or partition.open_path in opened
+        found = find_manifest(store, partition) if is_there else None
     except LakeCorrupt:
         return "its manifest cannot be read"
     if found is None:
@@ -139,6 +146,8 @@ def _reason(
         return "files that its manifest names are missing or damaged"
     if any(is_part_name(name) for name in files.keys() - {file.name for file in manifest.files}):
         return "files of an export that was cut short lie beside its own"
+    if partition.open_path in opened:
+        return "its open export was not taken away"
     return None
 
 

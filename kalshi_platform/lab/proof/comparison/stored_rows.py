@@ -24,7 +24,7 @@ from kalshi_platform.lab.proof.comparison.tables import (
 )
 from kalshi_platform.lab.proof.comparison.truth import ALL_TIME
 from kalshi_platform.lake.layout import find_dataset
-from kalshi_platform.lake.manifest import published, read_manifest
+from kalshi_platform.lake.manifest import find_manifest, published
 from kalshi_platform.lake.settings import FolderRoot
 from kalshi_platform.lake.store.folder import FolderStore
 from kalshi_platform.market.intervals import Interval, union
@@ -149,8 +149,8 @@ class Lake:
         files: list[Path] = []
         # By their manifests: beside their files may lie some of exports that were cut short.
         for partition in published(store, find_dataset(f"raw/{table}")):
-            manifest = read_manifest(store, partition.path)
-            files += [self._folder / partition.path / file.name for file in (manifest.files if manifest else ())]
+            found = find_manifest(store, partition)
+            files += [self._folder / found[0] / file.name for file in found[1].files] if found else []
         if not files:
             raise LakeCorrupt(f"the lake in {self._folder} has no files of raw/{table}")
         return pl.concat([pl.scan_parquet(file, hive_partitioning=False, glob=False) for file in files])
