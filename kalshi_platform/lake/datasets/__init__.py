@@ -12,6 +12,9 @@ from types import MappingProxyType
 
 from kalshi_platform.lake.datasets import (
     aggregates_candles_1m,
+    processed_events,
+    processed_markets,
+    processed_series,
     processed_trades,
     raw_book_checkpoints,
     raw_coverage,
@@ -37,6 +40,9 @@ DATASETS: Mapping[str, Dataset] = MappingProxyType(
             raw_book_checkpoints,
             raw_coverage,
             processed_trades,
+            processed_markets,
+            processed_events,
+            processed_series,
             aggregates_candles_1m,
         )
     }

@@ -126,3 +126,28 @@ def raw_dataset(
         formerly=formerly,
         made_by_close=made_by_close,
     )
+
+
+def catalog_dataset(table: Table, description: str, columns: tuple[Column, ...]) -> Dataset:
+    """Objects of the catalog, day by day, as this platform knew them at the day's end; a statement gives them."""
+    return Dataset(
+        "processed",
+        table.name,
+        description,
+        (
+            table["ticker"],
+            Column(
+                "as_of", "timestamptz", "The moment as of which it was known, by this platform's clock: the day's end."
+            ),
+            *columns,
+            Column("known_from", "timestamptz", "This platform's clock when it was first known to be so."),
+        ),
+        time_column="as_of",
+        identity=("ticker",),
+        order=("ticker", "as_of"),
+        source=table.name,
+        statement=f"processed_{table.name}",
+        rows_per_group=16 * 1024,
+        # What gatherers tell later of the day can end an object before it.
+        made_by_close=True,
+    )

@@ -6,7 +6,7 @@ from datetime import datetime
 from pathlib import Path
 
 from kalshi_platform.lake.layout import Partition
-from kalshi_platform.market.tables import DATABASES
+from kalshi_platform.market.tables import CATALOG_TABLES, DATABASES
 from kalshi_platform.storage.literals import literal
 from kalshi_platform.storage.queries import load
 
@@ -35,6 +35,8 @@ def expected_query(partition: Partition) -> str:
 
 def source_query(partition: Partition) -> str:
     """One row: `rows`, how many rows of production's table the partition is made from."""
+    if partition.dataset.source in CATALOG_TABLES:
+        return expected_query(partition)
     return _of_source(partition, "source_row_count")
 
 

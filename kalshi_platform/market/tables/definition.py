@@ -27,6 +27,7 @@ SqlType: TypeAlias = Literal[
     "text[]",
     "numeric(9,4)",
     "numeric(18,2)",
+    "numeric(18,6)",
 ]
 Database: TypeAlias = Literal["timeseries", "catalog", "production"]
 
