@@ -6,7 +6,7 @@ from kalshi_platform.lake.datasets import DATASETS
 from kalshi_platform.orchestration.assets.exporting import PARITY, ExportConfig, check_parity, export_each
 from kalshi_platform.orchestration.columns import lake_metadata
 from kalshi_platform.orchestration.failures import RETRY, as_failure
-from kalshi_platform.orchestration.keys import OWNERS, lake
+from kalshi_platform.orchestration.keys import CATALOG_TABLES, OWNERS, lake, production
 from kalshi_platform.orchestration.partitions import parse_day_key
 from kalshi_platform.orchestration.resources import LakeResource, ProductionDatabase
 
@@ -17,7 +17,7 @@ def make_daily_asset(dataset: str, days: dg.DailyPartitionsDefinition) -> dg.Ass
 
     @dg.asset(
         key=key,
-        deps=[lake(f"raw/{DATASETS[dataset].source}")],
+        deps=[_upstream(dataset)],
         partitions_def=days,
         backfill_policy=dg.BackfillPolicy.single_run(),
         group_name="lake",
@@ -59,3 +59,9 @@ def make_daily_asset(dataset: str, days: dg.DailyPartitionsDefinition) -> dg.Ass
         return dg.MaterializeResult(check_results=[check])
 
     return exported
+
+
+def _upstream(dataset: str) -> dg.AssetKey:
+    """Name the asset that a data set is made from: the merged catalog, or the raw hours of its table."""
+    source = DATASETS[dataset].source
+    return production(source) if source in CATALOG_TABLES else lake(f"raw/{source}")
