@@ -17,6 +17,7 @@ from kalshi_platform.cli import (
     gather,
     migrate,
     prove,
+    retention,
     status,
     up,
 )
@@ -39,6 +40,7 @@ app.command("migrate")(migrate.migrate)
 app.command("close-hour")(close_hour.close_hour)
 app.command("backfill-trades")(backfill_trades.backfill_trades)
 app.command("export")(export.export)
+app.command("retention")(retention.retention)
 app.command("status")(status.status)
 app.command("prove")(prove.prove)
 app.add_typer(bench.app, name="bench", help="How fast it is, each time beside the naive way.")

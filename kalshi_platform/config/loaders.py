@@ -18,6 +18,7 @@ from kalshi_platform.config.values import Values
 from kalshi_platform.deduplicator.settings import DeduplicatorSettings, GathererSource
 from kalshi_platform.exchange.settings import ExchangeSettings
 from kalshi_platform.gatherer.settings import GathererSettings, MarketFilter
+from kalshi_platform.lake.retention.settings import GathererDatabase, RetentionSettings
 from kalshi_platform.lake.settings import LakeSettings
 from kalshi_platform.market.times import hour_of
 from kalshi_platform.monitoring.settings import EndpointSettings, LogSettings
@@ -109,6 +110,11 @@ def load_lake(environ: Mapping[str, str] | None = None) -> LakeSettings:
     return _load(environ, _lake)
 
 
+def load_retention(environ: Mapping[str, str] | None = None) -> RetentionSettings:
+    """Load what goes from which database, and after how many days. Raises ConfigurationError."""
+    return _load(environ, _retention)
+
+
 def load_bounds(environ: Mapping[str, str] | None = None) -> PartitionBounds:
     """Load which exchange times are believable. Raises ConfigurationError."""
     return _load(environ, lambda values: values.fill(PartitionBounds))
@@ -136,7 +142,7 @@ def check_before_start(given: Mapping[str, str], *, exchange_is_ours: bool) -> N
     for name in values.gatherers:
         _gatherer(values, name)
     _deduplicator(values)
-    _lake(values)
+    _retention(values)
     values.fill(PartitionBounds)
     values.check()
 
@@ -230,6 +236,16 @@ def _deduplicator(values: Values) -> DeduplicatorSettings:
         DeduplicatorSettings,
         sources=tuple(_source(values, name) for name in values.gatherers),
         endpoint=_endpoint(values, "deduplicator"),
+    )
+
+
+def _retention(values: Values) -> RetentionSettings:
+    sources = (_source(values, name) for name in values.gatherers)
+    return values.fill(
+        RetentionSettings,
+        production_url=str(values.read(DeduplicatorSettings, "production_url").get("production_url", "")),
+        gatherers=tuple(GathererDatabase(source.name, source.timeseries_url) for source in sources),
+        lake=_lake(values),
     )
 
 

@@ -217,6 +217,11 @@ class AdvisoryLock:
             except psycopg2.Error as error:
                 raise translate_error(error, self._where, self._connection) from error
 
+    def take(self, *key: str) -> bool:
+        """Take another lock in this session; return False when another session holds it. Raises DatabaseUnavailable."""
+        row = self.fetch_one(load("storage")["try_lock"], ("/".join(key),))
+        return row is not None and bool(row[0])
+
     def is_free(self, *key: str) -> bool:
         """Return whether no session holds another lock. Raises DatabaseUnavailable."""
         name = ("/".join(key),)

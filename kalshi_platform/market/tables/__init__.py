@@ -13,6 +13,7 @@ from types import MappingProxyType
 from kalshi_platform.market.tables.catalog import CATALOG
 from kalshi_platform.market.tables.closes import CLOSE_SERIES, CLOSES, TRADE_CHECKS
 from kalshi_platform.market.tables.definition import TIME_UNIT, Column, Database, SqlType, Table
+from kalshi_platform.market.tables.lake import LAKE
 from kalshi_platform.market.tables.ledger import LEDGER
 from kalshi_platform.market.tables.merge import MERGE
 from kalshi_platform.market.tables.services import COMMON, MIGRATIONS, PRODUCTION_DROPPED_HOURS
@@ -58,6 +59,7 @@ DATABASES: Mapping[Database, Mapping[str, Table]] = MappingProxyType(
             CLOSES,
             TRADE_CHECKS,
             MERGE,
+            LAKE,
             CATALOG,
             COMMON,
             [MIGRATIONS, PRODUCTION_DROPPED_HOURS],
