@@ -27,6 +27,7 @@
         ├── LakeArchived            an object lies in an archive class and must be restored first
         ├── MissingPartition                a range of the lake lacks partitions, or a book its checkpoint
         ├── UnknownPartition        no such table of the lake, or not a key of its partitions
+        ├── StaleInput              a data set of the lake is made from raw hours that are missing or outdated
         ├── HourNotClosed           an export as `closed` was asked for a time that is not closed
         └── FewerRows               an export would have fewer rows than the close, or the lake, has of the time
 
@@ -199,6 +200,17 @@ class MissingPartition(PermanentError):
 
 class UnknownPartition(PermanentError):
     """No such table of the lake, or not a key of its partitions."""
+
+
+class StaleInput(PermanentError):
+    """A data set of the lake is made from raw hours of it, and some are missing, open or not of the present close.
+
+    `missing` holds them as `table hour`: what to export first.
+    """
+
+    def __init__(self, what: str, *, missing: Sequence[str] = ()) -> None:
+        super().__init__(what)
+        self.missing = tuple(missing)
 
 
 class HourNotClosed(PermanentError):

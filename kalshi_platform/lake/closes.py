@@ -6,7 +6,7 @@ what makes a partition stale follow from it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 
@@ -48,13 +48,15 @@ def hour_states(snapshot: ArrowSnapshot, low: datetime, high: datetime) -> list[
 
 
 def counted_rows(snapshot: ArrowSnapshot, partition: Partition) -> CountedRows:
-    """What production had of a partition when its hours were closed."""
+    """What production had of a partition when its hours were closed; nothing of one that the lake makes of its own."""
+    if partition.dataset.builder is not None:
+        return CountedRows(0, ())
     rows = snapshot.table(queries.closed_rows_query(partition)).to_pylist()
     return CountedRows(sum(row["rows"] or 0 for row in rows), tuple(row["hour"] for row in rows if row["is_gone"]))
 
 
 def unclosed(partition: Partition, hours: Sequence[HourState]) -> list[HourState]:
-    """Of the hours of a partition, those that were never closed and would have to be, or whose rows came since.
+    """Of the hours that a partition is made from, those not closed that would have to be, or whose rows came since.
 
     Of a day only the hours that got rows must be closed: recording may have begun in the middle of it.
     """
@@ -65,3 +67,10 @@ def unclosed(partition: Partition, hours: Sequence[HourState]) -> list[HourState
 def closes_of(hours: Iterable[HourState]) -> dict[str, str]:
     """The closes of some hours, as a manifest names them."""
     return {f"{hour.hour:%Y-%m-%dT%H}": hour.close_id for hour in hours if hour.close_id is not None}
+
+
+def are_closes_of(hours: Iterable[HourState], closes: Mapping[str, str], closed_at: datetime | None) -> bool:
+    """Whether what a manifest names are the present closes of some hours; version 0.1.0 wrote down only when."""
+    if closes:
+        return closes == closes_of(hours)
+    return closed_at == max((hour.closed_at for hour in hours if hour.closed_at is not None), default=None)

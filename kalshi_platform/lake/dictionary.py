@@ -54,7 +54,8 @@ def _table(kind: Database, table: Table) -> Iterator[str]:
 
 
 def _dataset(data: Dataset) -> Iterator[str]:
-    made = "the table of production" if data.layer == "raw" else f"made from production's `{data.source}`"
+    source = _code(data.inputs) if data.inputs else f"production's `{data.source}`"
+    made = "the table of production" if data.layer == "raw" else f"made from {source}"
     facts = f"{data.kind.capitalize()}, {made}; sorted by {_code(data.order)}; schema version {data.version}."
     yield from ("", f"### lake: `{data.key}`", "", f"{data.description} {facts}", "")
     yield from _columns(data.columns, data.identity)

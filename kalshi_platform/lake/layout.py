@@ -16,6 +16,7 @@ from datetime import UTC, date, datetime
 
 from kalshi_platform.errors import UnknownPartition
 from kalshi_platform.lake.datasets import DATASETS, Dataset, Layer
+from kalshi_platform.market.times import HOUR
 
 MANIFEST_NAME = "_manifest.json"
 OPEN = "open/"
@@ -38,6 +39,16 @@ class Partition:
     def end(self) -> datetime:
         """The first moment after the partition."""
         return self.start + self.dataset.span
+
+    @property
+    def source_start(self) -> datetime:
+        """The first moment of the hours that it is made from."""
+        return self.start - self.dataset.hours_before * HOUR
+
+    @property
+    def source_end(self) -> datetime:
+        """The first moment after the hours that it is made from."""
+        return self.end + self.dataset.hours_after * HOUR
 
     @property
     def key(self) -> str:

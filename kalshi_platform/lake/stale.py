@@ -14,19 +14,20 @@ from datetime import date, datetime, timedelta
 
 from kalshi_platform.errors import LakeCorrupt
 from kalshi_platform.lake import queries
-from kalshi_platform.lake.closes import HourState, closes_of, counted_rows, hour_states, unclosed
+from kalshi_platform.lake.closes import HourState, are_closes_of, closes_of, counted_rows, hour_states, unclosed
 from kalshi_platform.lake.datasets import DATASETS, Dataset
 from kalshi_platform.lake.layout import (
     MANIFEST_NAME,
     OPEN,
     Partition,
     is_part_name,
-    partition_at,
     partition_path,
+    partitions_between,
 )
-from kalshi_platform.lake.manifest import Manifest, find_manifest
+from kalshi_platform.lake.manifest import find_manifest
 from kalshi_platform.lake.store import Lake, open_store
 from kalshi_platform.lake.store.objects import ObjectStore
+from kalshi_platform.market.times import HOUR
 from kalshi_platform.storage.read import arrow_snapshot
 
 LOOK_BACK = timedelta(days=7)
@@ -72,25 +73,35 @@ def stale_lately(lake: Lake, production_url: str, now: datetime, datasets: Itera
 
 
 def partitions_of(hours: Iterable[datetime], now: datetime, datasets: Iterable[Dataset] = ALL) -> list[Partition]:
-    """The partitions, ended by `now`, that hold any of these hours; ascending."""
+    """The partitions that are made from any of these hours, and whose last hour has ended by `now`; ascending."""
     each = list(hours)
-    found = {partition_at(data, hour) for data in datasets for hour in each}
-    return sorted(partition for partition in found if partition.end <= now)
+    found = {
+        partition
+        for data in datasets
+        for hour in each
+        for partition in partitions_between(
+            data, hour - data.hours_after * HOUR, hour + data.hours_before * HOUR + HOUR
+        )
+    }
+    return sorted(partition for partition in found if partition.source_end <= now)
 
 
 def _exportable(production_url: str, partitions: Sequence[Partition]) -> list[tuple[Partition, Sequence[HourState]]]:
-    """The partitions whose hours are closed, with these hours."""
+    """The partitions of which an hour has rows and all are closed, with the hours that they are made from."""
     if not partitions:
         return []
     with arrow_snapshot(production_url) as snapshot:
-        low, high = min(each.start for each in partitions), max(each.end for each in partitions)
+        low, high = min(each.source_start for each in partitions), max(each.source_end for each in partitions)
         states = hour_states(snapshot, low, high)
     of_partition = (
-        (partition, [state for state in states if partition.start <= state.hour < partition.end])
+        (partition, [state for state in states if partition.source_start <= state.hour < partition.source_end])
         for partition in partitions
     )
     return [
-        (partition, hours) for partition, hours in of_partition if closes_of(hours) and not unclosed(partition, hours)
+        (partition, hours)
+        for partition, hours in of_partition
+        if closes_of(state for state in hours if partition.start <= state.hour < partition.end)
+        and not unclosed(partition, hours)
     ]
 
 
@@ -138,7 +149,7 @@ def _reason(
     manifest = found[1]
     if manifest.state != "closed":
         return "it was exported before its time was closed"
-    if not _is_of(manifest, hours):
+    if not are_closes_of(hours, manifest.closes, manifest.closed_at):
         return "its time was closed again since"
     if manifest.schema_version != partition.dataset.version:
         return "its columns are those of another version"
@@ -149,10 +160,3 @@ def _reason(
     if partition.open_path in opened:
         return "its open export was not taken away"
     return None
-
-
-def _is_of(manifest: Manifest, hours: Sequence[HourState]) -> bool:
-    if manifest.closes:
-        return manifest.closes == closes_of(hours)
-    # Version 0.1.0 wrote down only when the hours were closed last.
-    return manifest.closed_at == max((hour.closed_at for hour in hours if hour.closed_at is not None), default=None)

@@ -32,6 +32,8 @@ ARROW_TYPES: Mapping[SqlType, pa.DataType] = {
     "numeric(9,4)": pa.decimal128(9, 4),
     "numeric(18,2)": pa.decimal128(18, 2),
     "numeric(18,6)": pa.decimal128(18, 6),
+    "numeric(9,4)[]": pa.list_(pa.decimal128(9, 4)),
+    "numeric(18,2)[]": pa.list_(pa.decimal128(18, 2)),
 }
 """Types that rows travel in; intervals and uuids are only made and read inside the database."""
 

@@ -5,17 +5,20 @@ Every field of a schema carries `unit` and `description` as metadata, in the fil
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cached_property
-from typing import Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 import pyarrow as pa
 
 from kalshi_platform.market.tables import Column, Table
 from kalshi_platform.market.times import HOUR
 from kalshi_platform.storage.arrow import ARROW_TYPES
+
+if TYPE_CHECKING:
+    from kalshi_platform.lake.builders.builder import Builder
 
 Layer: TypeAlias = Literal["raw", "processed", "aggregates"]
 Kind: TypeAlias = Literal["hourly", "daily"]
@@ -28,15 +31,22 @@ IN_STREAM = ("gatherer", "stream_id", "seq")
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """One data set; `key` is `<layer>/<name>`. A raw one is a table of production, any other is made by a statement.
+    """One data set; `key` is `<layer>/<name>`.
+
+    A raw one is a table of production; any other is made from production by a `statement`, or from raw hours of the
+    lake by a `builder`.
 
     No two rows have the same `identity`. Rows are sorted by `order`; of one market and moment they stand in the order
     in which they happened, as far as it is known. `source`: the table of production that it is made from; `statement`
     and `<statement>_expected`: the statements of `lake/queries/` that give its rows and their number.
     Values of `plain` hardly repeat, so they get no dictionary; those of `growing` grow from row to row, as times do.
     `rows_per_group` is what the reader of one market reads at least, and bounds the memory of an export; rows that hold
-    whole books or messages are far bigger than others. `formerly`: its name before, below which older
-    partitions lie. `made_by_close`: each close of an hour makes its rows anew, and may make fewer.
+    whole books or messages are far bigger than others. `formerly`: its name before, below which older partitions lie.
+    `made_by_close`: each close of an hour makes its rows anew, and may make fewer.
+    `builder` makes what computes the rows (it imports that only then: Polars is heavy); `inputs` names the raw data
+    sets that it reads and their columns, `ticker` first. `hours_before` and `hours_after`: how many hours around the
+    day it reads too; they are hours of the partition like its own. Its rows of some markets take at most `growth` times
+    the memory of the rows that they are made from.
     Compared by identity; sorted by key.
     """
 
@@ -47,13 +57,18 @@ class Dataset:
     time_column: str
     identity: tuple[str, ...]
     order: tuple[str, ...]
-    source: str
+    source: str = ""
     statement: str = ""
     plain: frozenset[str] = frozenset()
     growing: frozenset[str] = frozenset()
     rows_per_group: int = 64 * 1024
     formerly: str | None = None
     made_by_close: bool = False
+    builder: Callable[[], Builder] | None = None
+    inputs: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    hours_before: int = 0
+    hours_after: int = 0
+    growth: float = 1.0
 
     def __lt__(self, other: Dataset) -> bool:
         return self.key < other.key

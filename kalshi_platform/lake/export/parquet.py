@@ -217,7 +217,8 @@ def _contiguous(batches: list[pa.RecordBatch], schema: pa.Schema) -> pa.RecordBa
 def to_schema(batch: pa.RecordBatch, data: Dataset) -> pa.RecordBatch:
     """Return `batch` in the schema of `data`, columns matched by position.
 
-    A decimal column is made from the integer column of its smallest unit (`5600` in 1/10,000 dollar → `0.5600`).
+    A decimal column, or a list of decimals, is made from integers of the smallest unit (`5600` in 1/10,000 dollar →
+    `0.5600`).
     Raises pyarrow.ArrowInvalid when a value does not fit its column.
     """
     arrays = [_column(batch.column(index), field.type) for index, field in enumerate(data.schema)]
@@ -236,4 +237,9 @@ def decimals(units: pa.Array, kind: pa.Decimal128Type) -> pa.Array:
 def _column(column: pa.Array, kind: pa.DataType) -> pa.Array:
     if pa.types.is_decimal(kind):
         return decimals(column, kind)
+    if pa.types.is_list(kind) and pa.types.is_decimal(kind.value_type):
+        lists = column.cast(pa.list_(pa.int64()))
+        # Not .values: what the offsets leave out is not to be looked at.
+        offsets = pa.compute.subtract(lists.offsets, lists.offsets[0])
+        return pa.ListArray.from_arrays(offsets, decimals(lists.flatten(), kind.value_type), kind, mask=lists.is_null())
     return column if column.type.equals(kind) else column.cast(kind)

@@ -1,4 +1,4 @@
-"""Production → one partition of the lake, streamed out of one snapshot in bounded memory.
+"""Production, or raw hours of the lake → one partition of the lake, streamed in bounded memory.
 
 `closed` promises that production has closed the time and holds what it held then; `open` is a look at what is there,
 and never replaces `closed`.
@@ -20,6 +20,7 @@ from kalshi_platform.clock import SYSTEM_CLOCK, Clock
 from kalshi_platform.errors import FewerRows, HourNotClosed, LakeCorrupt, LakeUnavailable, PartitionBusy
 from kalshi_platform.lake import queries
 from kalshi_platform.lake.closes import CountedRows, HourState, closes_of, counted_rows, hour_states, unclosed
+from kalshi_platform.lake.derive import derive_day, find_raw_hours
 from kalshi_platform.lake.export.external_sort import external_sort
 from kalshi_platform.lake.export.parquet import Parts, to_schema, write_parts
 from kalshi_platform.lake.export.publish import publish, read_current, remove
@@ -61,7 +62,7 @@ def export_daily(
     *,
     allow_fewer_rows: bool = False,
 ) -> Manifest:
-    """Export one day of `processed/trades` or `aggregates/candles_1m`; see `export_partition`."""
+    """Export one day of a data set that is not raw; see `export_partition`."""
     partition = partition_starting(find_dataset(dataset), day)
     return export_partition(lake, production_url, partition, state, clock, allow_fewer_rows=allow_fewer_rows)
 
@@ -80,6 +81,7 @@ def export_partition(
     `open` over a closed partition changes nothing and returns the closed manifest; so does `closed` where nothing has
     changed. Raises HourNotClosed (the time runs still, or production has not closed it, or not again after late rows),
     FewerRows (production has lost rows of the time since its close or the export before; not with `allow_fewer_rows`),
+    StaleInput (the raw hours that it is made from are not in the lake, or not of production's present closes),
     PartitionBusy (another export writes it), LakeCorrupt (the rows streamed are not those counted in the same
     snapshot), SchemaMismatch, DatabaseUnavailable, LakeUnavailable, ConfigurationError. Whatever is raised, what was
     published before can be read.
@@ -95,14 +97,11 @@ def export_partition(
             _log.info("closed_partition_kept", partition=partition.path)
             return current
         with store.staging() as folder:
-            with arrow_snapshot(production_url) as snapshot:
-                hours = _closed_hours(snapshot, partition) if state == "closed" else []
-                counted = _count(snapshot, partition)
-                complete = state == "open" or _check_complete(
-                    partition, counted, counted_rows(snapshot, partition), hours, current, allow_fewer_rows
-                )
-                coverage_share = _coverage_share(snapshot, partition) if hours and complete else None
-                parts = _write(snapshot, partition, counted, folder)
+            if partition.dataset.builder is None:
+                content = _from_production(production_url, partition, state, current, allow_fewer_rows, folder)
+            else:
+                content = _from_raw_hours(production_url, store, partition, folder)
+            hours, parts = content.hours, content.parts
             manifest = Manifest(
                 table=partition.dataset.key,
                 partition=partition.key,
@@ -117,7 +116,7 @@ def export_partition(
                 closed_at=max((hour.closed_at for hour in hours if hour.closed_at is not None), default=None),
                 closes=closes_of(hours),
                 close_no=max((hour.close_no for hour in hours if hour.close_no is not None), default=None),
-                coverage_share=coverage_share,
+                coverage_share=content.coverage_share,
             )
             manifest = publish(store, partition.path, parts, manifest, replaced, lock.is_held)
         if partition.former_path is not None:
@@ -126,6 +125,45 @@ def export_partition(
         "partition_exported", partition=partition.path, rows=manifest.rows, size_bytes=manifest.bytes, state=state
     )
     return manifest
+
+
+@dataclass(frozen=True)
+class _Content:
+    """What a partition is published with: its hours as production has closed them, its files, its share of coverage."""
+
+    hours: Sequence[HourState]
+    parts: Parts
+    coverage_share: float | None = None
+
+
+def _from_production(
+    production_url: str,
+    partition: Partition,
+    state: State,
+    current: Manifest | None,
+    allow_fewer_rows: bool,
+    folder: Path,
+) -> _Content:
+    """Write the rows that production has of a partition, out of one snapshot."""
+    with arrow_snapshot(production_url) as snapshot:
+        hours = _closed_hours(snapshot, partition) if state == "closed" else []
+        counted = _count(snapshot, partition)
+        complete = state == "open" or _check_complete(
+            partition, counted, counted_rows(snapshot, partition), hours, current, allow_fewer_rows
+        )
+        coverage_share = _coverage_share(snapshot, partition) if hours and complete else None
+        return _Content(hours, _write(snapshot, partition, counted, folder), coverage_share)
+
+
+def _from_raw_hours(production_url: str, store: ObjectStore, partition: Partition, folder: Path) -> _Content:
+    """Write what the lake's own raw hours give; production only says which closes these must be of."""
+    with arrow_snapshot(production_url) as snapshot:
+        hours = _closed_hours(snapshot, partition)
+    raw = find_raw_hours(store, partition, hours)
+    with _explain_full_disk(partition, folder):
+        rows = (to_schema(batch, partition.dataset) for batch in derive_day(store, raw, folder))
+        with closing(rows), read_ahead(rows) as batches:
+            return _Content(hours, write_parts(batches, partition.dataset, folder))
 
 
 @dataclass(frozen=True)
@@ -199,22 +237,31 @@ def _published_rows(partition: Partition, hours: Sequence[HourState], current: M
 def _write(snapshot: ArrowSnapshot, partition: Partition, counted: _Counted, folder: Path) -> Parts:
     """Write the rows of a partition and compare their number with that of the same snapshot."""
     data = partition.dataset
+    # Closed before the snapshot: the driver refuses to leave a cursor open.
+    with (
+        _explain_full_disk(partition, folder),
+        closing(_rows(snapshot, partition)) as unsorted,
+        read_ahead(unsorted) as batches,
+    ):
+        if data.statement:
+            parts = write_parts(batches, data, folder)
+        else:
+            with read_ahead(external_sort(batches, data, counted.by_ticker, folder), 1) as rows:
+                parts = write_parts(rows, data, folder)
+    if parts.rows != counted.rows:
+        raise LakeCorrupt(f"{partition.path}: {parts.rows} rows were read, but production holds {counted.rows}")
+    return parts
+
+
+@contextmanager
+def _explain_full_disk(partition: Partition, folder: Path) -> Iterator[None]:
     try:
-        # Closed before the snapshot: the driver refuses to leave a cursor open.
-        with closing(_rows(snapshot, partition)) as unsorted, read_ahead(unsorted) as batches:
-            if data.statement:
-                parts = write_parts(batches, data, folder)
-            else:
-                with read_ahead(external_sort(batches, data, counted.by_ticker, folder), 1) as rows:
-                    parts = write_parts(rows, data, folder)
+        yield
     except OSError as error:
         raise LakeUnavailable(
             f"{partition.path}: the files cannot be written to {folder.parent} ({error.strerror or error}): nothing was"
             " replaced; make room there, or see what is wrong with it"
         ) from error
-    if parts.rows != counted.rows:
-        raise LakeCorrupt(f"{partition.path}: {parts.rows} rows were read, but production holds {counted.rows}")
-    return parts
 
 
 def _rows(snapshot: ArrowSnapshot, partition: Partition) -> Generator[pa.RecordBatch, None, None]:
@@ -227,16 +274,21 @@ def _check_ended(partition: Partition, state: State, clock: Clock) -> None:
     now = clock.now()
     if now < partition.start:
         raise HourNotClosed(f"{partition.dataset.key} {partition.key} lies in the future")
-    if state == "closed" and now < partition.end:
+    if state == "open" and partition.dataset.builder is not None:
         raise HourNotClosed(
-            f"{partition.dataset.key} {partition.key} runs until {partition.end:%Y-%m-%d %H:%M} UTC;"
-            " wait for it to end, or export it as it is with --open"
+            f"{partition.dataset.key} is made from closed raw hours of the lake, so it cannot be exported with --open"
+        )
+    if state == "closed" and now < partition.source_end:
+        is_raw = partition.dataset.builder is None
+        raise HourNotClosed(
+            f"{partition.dataset.key} {partition.key} runs until {partition.source_end:%Y-%m-%d %H:%M}"
+            f" UTC; wait for it to end{', or export it as it is with --open' if is_raw else ''}"
         )
 
 
 def _closed_hours(snapshot: ArrowSnapshot, partition: Partition) -> list[HourState]:
     """The hours of the partition. Raises HourNotClosed when one is not closed, or not any more."""
-    hours = hour_states(snapshot, partition.start, partition.end)
+    hours = hour_states(snapshot, partition.source_start, partition.source_end)
     lacking = unclosed(partition, hours)
     if lacking:
         never = [hour.hour for hour in lacking if hour.closed_at is None]

@@ -82,6 +82,20 @@ class FolderStore:
             except FileNotFoundError:
                 return None
 
+    def fetch(self, path: str, file: Path) -> bool:
+        """Link an object into a staging folder, or copy it where the file system has no links."""
+        with self._errors():
+            try:
+                file.hardlink_to(self._folder / path)
+            except FileNotFoundError:
+                return False
+            except OSError:
+                try:
+                    shutil.copyfile(self._folder / path, file)
+                except FileNotFoundError:
+                    return False
+            return True
+
     def delete(self, path: str) -> None:
         """Delete an object and the folder that it leaves empty; none there is no error."""
         target = self._folder / path

@@ -45,6 +45,12 @@ class ObjectStore(Protocol):
     def open(self, path: str) -> BinaryIO | None:
         """A seekable stream of an object that reads only the ranges asked for, or None where there is none."""
 
+    def fetch(self, path: str, file: Path) -> bool:
+        """Put an object's content into a new file of a staging folder; False where there is none.
+
+        The file keeps that content whatever becomes of the object. It may share its place on the disk: never write it.
+        """
+
     def delete(self, path: str) -> None:
         """Remove an object; one that is not there is no error."""
 

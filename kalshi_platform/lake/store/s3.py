@@ -167,6 +167,17 @@ class S3Store:
         ranges = _Ranges(self, key, int(answer["ContentLength"]), str(answer["ETag"]))
         return cast(BinaryIO, io.BufferedReader(ranges, _READ_AHEAD_BYTES))
 
+    def fetch(self, path: str, file: Path) -> bool:
+        """Download an object to a new file, False where there is none."""
+        with self._errors():
+            try:
+                self._client.download_file(self._root.bucket, self._root.key(path), str(file), Config=self._transfer)
+            except botocore.exceptions.ClientError as error:
+                if error_code(error) in _MISSING:
+                    return False
+                raise
+            return True
+
     def delete(self, path: str) -> None:
         """Delete an object; none there is no error."""
         with self._errors():

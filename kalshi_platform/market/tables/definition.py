@@ -28,6 +28,8 @@ SqlType: TypeAlias = Literal[
     "numeric(9,4)",
     "numeric(18,2)",
     "numeric(18,6)",
+    "numeric(9,4)[]",
+    "numeric(18,2)[]",
 ]
 Database: TypeAlias = Literal["timeseries", "catalog", "production"]
 

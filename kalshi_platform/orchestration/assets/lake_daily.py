@@ -2,7 +2,7 @@
 
 import dagster as dg
 
-from kalshi_platform.lake.datasets import DATASETS
+from kalshi_platform.lake.datasets import DATASETS, Dataset
 from kalshi_platform.orchestration.assets.exporting import PARITY, ExportConfig, check_parity, export_each
 from kalshi_platform.orchestration.columns import lake_metadata
 from kalshi_platform.orchestration.failures import RETRY, as_failure
@@ -12,12 +12,15 @@ from kalshi_platform.orchestration.resources import LakeResource, ProductionData
 
 
 def make_daily_asset(dataset: str, days: dg.DailyPartitionsDefinition) -> dg.AssetsDefinition:
-    """Make the daily export of one derived data set. It reads production, whose hours of that day must be closed."""
-    key = lake(dataset)
+    """Make the daily export of one derived data set, from production or from the lake's raw hours of that day.
+
+    Production must have closed these hours.
+    """
+    key, data = lake(dataset), DATASETS[dataset]
 
     @dg.asset(
         key=key,
-        deps=[_upstream(dataset)],
+        deps=_upstream(data),
         partitions_def=days,
         backfill_policy=dg.BackfillPolicy.single_run(),
         group_name="lake",
@@ -25,7 +28,7 @@ def make_daily_asset(dataset: str, days: dg.DailyPartitionsDefinition) -> dg.Ass
         kinds={"parquet"},
         pool="lake_export",
         retry_policy=RETRY,
-        description=f"{DATASETS[dataset].description} One folder per day.",
+        description=f"{data.description} One folder per day.",
         metadata=lake_metadata(dataset),
         check_specs=[
             dg.AssetCheckSpec(
@@ -61,7 +64,8 @@ def make_daily_asset(dataset: str, days: dg.DailyPartitionsDefinition) -> dg.Ass
     return exported
 
 
-def _upstream(dataset: str) -> dg.AssetKey:
-    """Name the asset that a data set is made from: the merged catalog, or the raw hours of its table."""
-    source = DATASETS[dataset].source
-    return production(source) if source in CATALOG_TABLES else lake(f"raw/{source}")
+def _upstream(data: Dataset) -> list[dg.AssetKey]:
+    """Name the assets that a data set is made from: the merged catalog, the raw hours of its table, or its inputs."""
+    if data.source in CATALOG_TABLES:
+        return [production(data.source)]
+    return [lake(raw) for raw in data.inputs or (f"raw/{data.source}",)]

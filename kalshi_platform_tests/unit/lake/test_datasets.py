@@ -22,8 +22,19 @@ def test_every_data_set_says_what_it_is_and_how_it_is_made(data: Dataset) -> Non
     assert {data.time_column, *data.identity, *data.order, *data.plain} <= names
     assert data.time_column in data.order
     assert not any(data.schema.field(name).nullable for name in data.identity)
-    assert data.source in DATABASES["production"]
-    assert bool(data.statement) == (data.layer != "raw")
+    assert (data.source in DATABASES["production"]) == (data.builder is None)
+    assert [bool(data.statement), data.builder is not None].count(True) == (data.layer != "raw")
+    assert bool(data.inputs) == (data.builder is not None)
+
+
+@pytest.mark.parametrize("data", EACH)
+def test_inputs_of_a_builder_are_columns_of_raw_data_sets(data: Dataset) -> None:
+    for key, columns in data.inputs.items():
+        raw = DATASETS[key]
+        assert raw.layer == "raw"
+        assert columns[0] == "ticker"
+        assert raw.time_column in columns
+        assert set(columns) <= set(raw.schema.names)
 
 
 @pytest.mark.parametrize("data", EACH)
