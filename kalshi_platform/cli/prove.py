@@ -22,6 +22,7 @@ class Faults(StrEnum):
     DATABASES = "databases"
     KILLS = "kills"
     GROUND = "ground"
+    DAY = "day"
 
 
 def prove(
@@ -39,8 +40,15 @@ def prove(
         " was stored is lost or set back: a gatherer's database restored from a copy, failed over to a lagging replica,"
         " its server killed, production restored, clocks stepped, a second process of a name, a poison ticker, a flood"
         " of unknown frames, an export whose store fails, partitions dropped; and every alarm must come (180 s"
-        " for all, at least 40).",
+        " for all, at least 40). day: a simulated day by a fast clock; --hours, --deltas, --speed and --samples"
+        " instead of --seconds and --rate.",
     ),
+    hours: int = typer.Option(
+        24, "--hours", help="day: the last so many of the day; one before and one after come too."
+    ),
+    deltas: int = typer.Option(2_000_000, "--deltas", help="day: changes of books in these hours."),
+    speed: float = typer.Option(300.0, "--speed", help="day: seconds of the exchange in a second."),
+    samples: int = typer.Option(1_000, "--samples", help="day: random books that are compared."),
     json_file: Path | None = typer.Option(None, "--json", help="Write the findings to this file."),
     plot: Path | None = typer.Option(None, "--plot", help="Draw who recorded when to this PNG file."),
     data: Path | None = typer.Option(None, "--data", help="New or empty folder for everything; removed at the end."),
@@ -55,6 +63,8 @@ def prove(
     from kalshi_platform.clock import SYSTEM_CLOCK
     from kalshi_platform.lab.proof.options import ProofOptions
     from kalshi_platform.lab.proof.run import prove as run_proof
+    from kalshi_platform.lab.proof.simulated.day import prove_day
+    from kalshi_platform.lab.proof.simulated.options import DayOptions
     from kalshi_platform.local.processes.stop_signals import stop_on_signals
 
     stop = threading.Event()
@@ -75,7 +85,11 @@ def prove(
         options.data_dir.chmod(0o711)
     try:
         with log_level_at_least(logging.ERROR):
-            proven = run_proof(options, stop, print_lines, SYSTEM_CLOCK)
+            if faults is Faults.DAY:
+                day = DayOptions.of(options, hours=hours, deltas=deltas, speed=speed, samples=samples)
+                proven = prove_day(day, stop, print_lines, SYSTEM_CLOCK)
+            else:
+                proven = run_proof(options, stop, print_lines, SYSTEM_CLOCK)
     finally:
         if data is None and not keep and options.data_dir.exists() and not any(options.data_dir.iterdir()):
             options.data_dir.rmdir()

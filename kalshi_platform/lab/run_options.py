@@ -30,8 +30,7 @@ class RunOptions:
         problems = self.length_problems()
         if not 1 <= self.gatherers <= 9:
             problems.append(f"--gatherers is {self.gatherers}: use 1 to 9")
-        if self.rate < 20:
-            problems.append(f"--rate is {self.rate:g}: use at least 20 messages per second")
+        problems += self.rate_problems()
         if self.markets < 5:
             problems.append(f"--markets is {self.markets}: use at least 5")
         if self.data_dir.exists() and (not self.data_dir.is_dir() or any(self.data_dir.iterdir())):
@@ -43,6 +42,10 @@ class RunOptions:
             problems.append(f"--plot names {self.plot_file}: its name must end in .png")
         if problems:
             raise ConfigurationError(problems)
+
+    def rate_problems(self) -> list[str]:
+        """What is wrong with `rate`."""
+        return [] if self.rate >= 20 else [f"--rate is {self.rate:g}: use at least 20 messages per second"]
 
     def length_problems(self) -> list[str]:
         """What is wrong with `seconds`."""

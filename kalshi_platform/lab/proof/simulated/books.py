@@ -1,0 +1,114 @@
+"""Books of random markets at random moments, as the exchange had them, against what the lake alone gives."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import TypeAlias
+
+import polars as pl
+
+from kalshi_platform.config import PlatformSettings
+from kalshi_platform.errors import MissingPartition
+from kalshi_platform.lab.proof.comparison.truth import ALL_TIME, Truth
+from kalshi_platform.lab.proof.simulated.findings import Compared
+from kalshi_platform.lake import reader
+from kalshi_platform.market.times import datetime_from_us, us_from_datetime
+
+Levels: TypeAlias = dict[tuple[str, int], int]
+"""(side, price_e4) → 1/100 contracts."""
+LEAST_EXACT = 0.95
+
+
+class TrueBooks:
+    """The books of the exchange at any moment, by its ledger: the first ones plus the deltas of up to the moment."""
+
+    def __init__(self, truth: Truth) -> None:
+        deltas = truth.deltas(ALL_TIME).select("ticker", "exchange_us", "side", "price_e4", "delta_e2")
+        self._deltas: Mapping[str, pl.DataFrame] = {
+            str(key[0]): rows for key, rows in deltas.partition_by("ticker", as_dict=True).items()
+        }
+        first = truth.first_books.select("ticker", "side", "price_e4", delta_e2="count_e2")
+        self._first = {str(key[0]): rows for key, rows in first.partition_by("ticker", as_dict=True).items()}
+
+    def at(self, ticker: str, moment_us: int) -> Levels:
+        """Return the levels of a book at the end of a microsecond."""
+        parts = [
+            rows.select("side", "price_e4", "delta_e2")
+            for rows in (
+                self._first.get(ticker),
+                self._deltas[ticker].filter(pl.col("exchange_us") <= moment_us) if ticker in self._deltas else None,
+            )
+            if rows is not None
+        ]
+        if not parts:
+            return {}
+        summed = pl.concat(parts).group_by("side", "price_e4").agg(pl.col("delta_e2").sum())
+        return levels_of(summed.select("side", "price_e4", count_e2="delta_e2"))
+
+
+def levels_of(rows: pl.DataFrame) -> Levels:
+    """Return rows of `side, price_e4, count_e2` as levels, without the empty ones."""
+    return {(side, int(price)): int(count) for side, price, count in rows.iter_rows() if count}
+
+
+@dataclass(frozen=True)
+class Sample:
+    """A market and a moment of its life."""
+
+    ticker: str
+    at: datetime
+
+    @property
+    def us(self) -> int:
+        """The moment in µs."""
+        return us_from_datetime(self.at)
+
+
+def samples(truth: Truth, begin: datetime, end: datetime, count: int, seed: int) -> list[Sample]:
+    """Return random moments of random markets that were open then."""
+    pick = random.Random(seed)  # noqa: S311 - repeatable, not secret
+    low, high = us_from_datetime(begin), us_from_datetime(end)
+    lives = [
+        (ticker, max(low, opened), min(high, closed))
+        for ticker, opened, closed in truth.markets.sort("ticker").iter_rows()
+        if max(low, opened) < min(high, closed)
+    ]
+    chosen = (pick.choice(lives) for _ in range(count))
+    return [Sample(ticker, datetime_from_us(pick.randrange(opened, closed))) for ticker, opened, closed in chosen]
+
+
+def compare_book_at(settings: PlatformSettings, books: TrueBooks, wanted: Sequence[Sample]) -> Compared:
+    """Compare `reader.book_at` with the exchange's books: equal, or declared not exact; and most are exact."""
+    exact, inexact_right, inexact_wrong, refused, wrong = 0, 0, 0, 0, []
+    for sample in wanted:
+        try:
+            found = reader.book_at(settings.lake, sample.ticker, sample.at, holes="mark")
+        except MissingPartition:
+            refused += 1
+            continue
+        levels = levels_of(found.select("side", "price_e4", "count_e2"))
+        is_right = levels == books.at(sample.ticker, sample.us)
+        is_exact = bool(found["exact"].all()) if found.height else False
+        if is_exact:
+            exact += 1
+            if not is_right:
+                wrong.append(f"{sample.ticker} at {sample.at.isoformat()}")
+        elif is_right:
+            inexact_right += 1
+        else:
+            inexact_wrong += 1
+    problems = []
+    if wrong:
+        problems.append(
+            f"{len(wrong)} books are called exact and are not those of the exchange: {'; '.join(wrong[:3])}"
+        )
+    if exact < LEAST_EXACT * len(wanted):
+        problems.append(f"only {exact} of {len(wanted)} books are exact; {LEAST_EXACT:.0%} are wanted")
+    figures = {
+        "books": len(wanted), "exact": exact, "not exact but right": inexact_right,
+        "not exact and not right": inexact_wrong, "refused": refused,
+    }  # fmt: skip
+    return Compared("book_at against the exchange", figures, tuple(problems))

@@ -1,0 +1,54 @@
+"""What a simulated day is asked to be."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Self
+
+from kalshi_platform.lab.proof.options import ProofOptions
+
+LEAD = timedelta(hours=1)
+"""Traded before and after the day: books at its midnight, and candles that end with it, come of these hours."""
+DELTA_SHARE = 0.80
+"""Of the simulator's messages at least so many are deltas."""
+DAYS_AGO = timedelta(days=3)
+"""Databases date some rows by the machine's clock: no simulated time may lie ahead of it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DayOptions(ProofOptions):
+    """The last `hours` of a day with `deltas` of them, at `speed` seconds of the exchange in a second.
+
+    `samples`: random (market, moment) whose books are compared. `rate` (by the exchange's clock) and `seconds` follow.
+    """
+
+    hours: int = 24
+    deltas: int = 2_000_000
+    speed: float = 300.0
+    samples: int = 1_000
+
+    @classmethod
+    def of(cls, given: ProofOptions, *, hours: int, deltas: int, speed: float, samples: int) -> Self:
+        """Return the options of a day; seconds and rate of `given` do not count."""
+        return cls(
+            seconds=3_600.0 * hours, gatherers=given.gatherers, rate=deltas / DELTA_SHARE / (3_600 * hours),
+            markets=given.markets, seed=given.seed, data_dir=given.data_dir, keep=given.keep,
+            json_file=given.json_file, plot_file=given.plot_file, faults="day",
+            hours=hours, deltas=deltas, speed=speed, samples=samples,
+        )  # fmt: skip
+
+    def rate_problems(self) -> list[str]:
+        """Nothing: what the deltas ask for is right for a day."""
+        return []
+
+    def length_problems(self) -> list[str]:
+        """What is wrong with `hours` and `speed`."""
+        problems = []
+        if not 1 <= self.hours <= 24:
+            problems.append(f"--hours is {self.hours}: use 1 to 24")
+        if not 1 <= self.speed <= 2_000:
+            problems.append(f"--speed is {self.speed:g}: use 1 to 2000")
+        if self.deltas < 1_000:
+            problems.append(f"--deltas is {self.deltas}: use at least 1000")
+        return problems
