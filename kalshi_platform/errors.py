@@ -25,7 +25,8 @@
         ├── OutOfPartitionBounds    a row's time lies outside the configured bounds
         ├── LakeCorrupt             a manifest and its files disagree
         ├── LakeArchived            an object lies in an archive class and must be restored first
-        ├── MissingPartition                a range of the lake lacks partitions, or a book its checkpoint
+        ├── MissingPartition        a range of the lake lacks partitions, or a book its checkpoint
+        │   └── HoleInRange         changes of a wanted market's book may be missing within a range of the lake
         ├── UnknownPartition        no such table of the lake, or not a key of its partitions
         ├── StaleInput              a data set of the lake is made from raw hours that are missing or outdated
         ├── HourNotClosed           an export as `closed` was asked for a time that is not closed
@@ -37,6 +38,7 @@ Leaves carry facts as attributes, so that callers decide on data and never on me
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import datetime
 
 
 class KalshiPlatformError(Exception):
@@ -196,6 +198,20 @@ class MissingPartition(PermanentError):
     def __init__(self, what: str, *, missing: Sequence[str] = ()) -> None:
         super().__init__(what)
         self.missing = tuple(missing)
+
+
+class HoleInRange(MissingPartition):
+    """Deltas of a wanted market may be missing within a range of the lake.
+
+    Of `ticker` (None: of every market), from `from_ts` to `to_ts` (exclusive), for `reason`; there may be more holes.
+    """
+
+    def __init__(self, what: str, *, ticker: str | None, from_ts: datetime, to_ts: datetime, reason: str) -> None:
+        super().__init__(what)
+        self.ticker = ticker
+        self.from_ts = from_ts
+        self.to_ts = to_ts
+        self.reason = reason
 
 
 class UnknownPartition(PermanentError):

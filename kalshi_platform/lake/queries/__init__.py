@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 from pathlib import Path
 
+from kalshi_platform.lake.datasets import Dataset
 from kalshi_platform.lake.layout import Partition
 from kalshi_platform.market.tables import CATALOG_TABLES, DATABASES
 from kalshi_platform.storage.literals import literal
@@ -19,8 +21,21 @@ def rows_query(partition: Partition) -> str:
     data = partition.dataset
     if data.statement:
         return _of_dataset(partition, data.statement)
-    columns = (f"{each.name}::text" if each.type == "jsonb" else each.name for each in data.columns)
-    return _of_source(partition, "raw_rows", columns=", ".join(columns))
+    return _of_source(partition, "raw_rows", columns=_columns_of(data))
+
+
+def rows_between_query(data: Dataset, low: datetime, high: datetime, tickers: Sequence[str] | None) -> str:
+    """Rows of a raw data set within [low, high), in its columns and order; of all markets or of those named."""
+    texts = {column.name for column in data.columns if column.type == "text"}
+    return _TABLES["raw_rows_between"].format(
+        columns=_columns_of(data),
+        source=data.source,
+        time=DATABASES["production"][data.source].time_column,
+        low=literal(low),
+        high=literal(high),
+        tickers="NULL::text[]" if tickers is None else literal(list(tickers)),
+        order=", ".join(f'{name} COLLATE "C"' if name in texts else name for name in data.order),
+    )
 
 
 def rows_per_ticker_query(partition: Partition) -> str:
@@ -60,6 +75,10 @@ def closed_rows_query(partition: Partition) -> str:
 def coverage_query(partition: Partition) -> str:
     """The covered share of an hour: `share`, null where no market was recorded."""
     return _HOURS["coverage"].format(hour=literal(partition.start))
+
+
+def _columns_of(data: Dataset) -> str:
+    return ", ".join(f"{each.name}::text" if each.type == "jsonb" else each.name for each in data.columns)
 
 
 def _of_dataset(partition: Partition, name: str) -> str:

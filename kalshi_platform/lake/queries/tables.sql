@@ -19,3 +19,12 @@ SELECT ticker, count(*) AS rows FROM {source} WHERE {time} >= {low} AND {time} <
 -- name: source_row_count
 -- How many rows of a table lie within [low, high): one row, rows.
 SELECT count(*) AS rows FROM {source} WHERE {time} >= {low} AND {time} < {high}
+
+-- name: raw_rows_between
+-- The rows of a raw table within [low, high), in its data set's columns and order, of all markets or of those named.
+-- example columns: ticker, exchange_ts, trade_id
+-- example tickers: NULL::text[]
+-- example order: ticker COLLATE "C", exchange_ts
+SELECT {columns} FROM {source}
+WHERE {time} >= {low} AND {time} < {high} AND ({tickers} IS NULL OR ticker = ANY ({tickers}))
+ORDER BY {order}

@@ -1,11 +1,11 @@
 """Reads the lake as Polars frames: `from kalshi_platform.lake import reader`.
 
 All ranges are [start, end) in aware datetimes. A partition counts as there when its manifest says `closed`, or `open`
-with `open=True`. A range in which one is not there raises
-MissingPartition. With `holes="mark"` the frame comes with a column
-`segment` instead: rows of different segments have missing time between them, so nothing may be carried from one to the
-next; `holes()` lists what is missing. What was lost inside a published hour leaves no hole here: of an hour of deltas
-the manifest's `coverage_share` says how much is known to be complete, and `book_at` calls no book exact without it.
+with `open=True`; with `production_url` what is not closed in the lake comes from production. A range in which a
+partition is not there raises MissingPartition. Data sets of books also raise HoleInRange where deltas of a wanted
+market may be missing; other markets do not matter. With `holes="mark"` the frame comes with a column `segment` instead:
+rows (of one market) of different segments have missing time between them, so nothing may be carried from one to the next.
+`holes()` lists what may be missing, by market; `partition_holes()` which partitions are not there.
 
 A partition is read as one of its manifests says, never as files lie in the folder: one that is replaced while it is
 read comes wholly from before or wholly from after.
@@ -20,37 +20,64 @@ from typing import Literal
 import polars as pl
 
 from kalshi_platform.lake.layout import find_dataset
-from kalshi_platform.lake.reader.books import book_at
-from kalshi_platform.lake.reader.partitions import AbsentPartition, Holes, missing_partitions, read_rows
+from kalshi_platform.lake.reader.books import Book, book_at, find_book, yes_book_at
+from kalshi_platform.lake.reader.coverage import find_holes, holes_frame
+from kalshi_platform.lake.reader.frames import missing_partitions, read_rows
+from kalshi_platform.lake.reader.source import AbsentPartition, Holes, Source, make_source
 from kalshi_platform.lake.store import Lake
 
 __all__ = [
     "AbsentPartition",
+    "Book",
     "Holes",
+    "Source",
     "book_at",
     "candles",
     "deltas",
+    "find_book",
     "holes",
     "missing_partitions",
+    "partition_holes",
+    "read",
     "trades",
+    "yes_book_at",
 ]
 
 
-def deltas(
-    lake: Lake,
+def read(
+    lake: Lake | Source,
+    dataset: str,
     start: datetime,
     end: datetime,
     tickers: Sequence[str] | None = None,
     *,
     holes: Holes = "raise",
     open: bool = False,
+    production_url: str | None = None,
+) -> pl.DataFrame:
+    """Rows of any data set, `layer/name`, by its time column, in its order. Raises UnknownPartition for no such one."""
+    data = find_dataset(dataset)
+    return read_rows(lake, data, start, end, tickers, holes=holes, open=open, production_url=production_url)
+
+
+def deltas(
+    lake: Lake | Source,
+    start: datetime,
+    end: datetime,
+    tickers: Sequence[str] | None = None,
+    *,
+    holes: Holes = "raise",
+    open: bool = False,
+    production_url: str | None = None,
 ) -> pl.DataFrame:
     """Order-book changes by exchange_ts, columns of raw/orderbook_deltas, sorted by market and time."""
-    return read_rows(lake, find_dataset("raw/orderbook_deltas"), start, end, tickers, holes=holes, open=open)
+    return read(
+        lake, "raw/orderbook_deltas", start, end, tickers, holes=holes, open=open, production_url=production_url
+    )
 
 
 def trades(
-    lake: Lake,
+    lake: Lake | Source,
     start: datetime,
     end: datetime,
     tickers: Sequence[str] | None = None,
@@ -58,27 +85,50 @@ def trades(
     layer: Literal["raw", "processed"] = "raw",
     holes: Holes = "raise",
     open: bool = False,
+    production_url: str | None = None,
 ) -> pl.DataFrame:
     """Trades by exchange_ts: scaled integers with provenance (`raw`), or dollars and contracts (`processed`)."""
-    return read_rows(lake, find_dataset(f"{layer}/trades"), start, end, tickers, holes=holes, open=open)
+    return read(lake, f"{layer}/trades", start, end, tickers, holes=holes, open=open, production_url=production_url)
 
 
 def candles(
-    lake: Lake,
+    lake: Lake | Source,
     start: datetime,
     end: datetime,
     tickers: Sequence[str] | None = None,
     *,
+    period: Literal["1m", "1h", "1d"] = "1m",
     holes: Holes = "raise",
     open: bool = False,
+    production_url: str | None = None,
 ) -> pl.DataFrame:
-    """One-minute candles by the start of their minute; a minute without a trade has no row."""
-    return read_rows(lake, find_dataset("aggregates/candles_1m"), start, end, tickers, holes=holes, open=open)
+    """Candles of a period by the data set's time column; a period without a row had nothing to show."""
+    key = f"aggregates/candles_{period}"
+    return read(lake, key, start, end, tickers, holes=holes, open=open, production_url=production_url)
 
 
-def holes(lake: Lake, table: str, start: datetime, end: datetime, *, open: bool = False) -> pl.DataFrame:
-    """What a data set lacks in [start, end): one row per missing partition, `start, end, reason`."""
-    found = missing_partitions(lake, find_dataset(table), start, end, open=open)
+def holes(
+    lake: Lake | Source,
+    start: datetime,
+    end: datetime,
+    tickers: Sequence[str] | None = None,
+    *,
+    open: bool = False,
+    production_url: str | None = None,
+) -> pl.DataFrame:
+    """Spans of [start, end) in which deltas of a market may be missing: `ticker, from_ts, to_ts, reason`.
+
+    Without `tickers`: of every market that has coverage or deltas in the range; a null ticker means every market.
+    """
+    source = make_source(lake, open=open, production_url=production_url)
+    return holes_frame(find_holes(source, start, end, tickers))
+
+
+def partition_holes(
+    lake: Lake | Source, dataset: str, start: datetime, end: datetime, *, open: bool = False
+) -> pl.DataFrame:
+    """The partitions that a data set lacks in [start, end): one row each, `start, end, reason`."""
+    found = missing_partitions(lake, find_dataset(dataset), start, end, open=open)
     return pl.DataFrame(
         [(absent.partition.start, absent.partition.end, absent.reason) for absent in found],
         schema={"start": pl.Datetime("us", "UTC"), "end": pl.Datetime("us", "UTC"), "reason": pl.String},

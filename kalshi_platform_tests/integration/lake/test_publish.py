@@ -210,4 +210,4 @@ def test_a_reader_that_is_never_left_in_peace_says_so(store: FolderStore) -> Non
 
     with pytest.raises(LakeUnavailable, match="replaced again and again"):
         Hour(Restless(store).as_store).read()
-    assert reader.holes(store, "orderbook_deltas", PARTITION.start, PARTITION.end).height == 0
+    assert reader.partition_holes(store, "orderbook_deltas", PARTITION.start, PARTITION.end).height == 0

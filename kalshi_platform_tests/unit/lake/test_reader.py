@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from kalshi_platform.errors import LakeCorrupt, MissingPartition
+from kalshi_platform.errors import HoleInRange, LakeCorrupt, MissingPartition
 from kalshi_platform.lake import reader
 from kalshi_platform.lake.layout import Partition, find_dataset
 from kalshi_platform.lake.manifest import Manifest
@@ -44,6 +44,12 @@ def put(
     )
 
 
+def cover(store: FolderStore, hour: datetime, *spans: tuple[str, float, float]) -> None:
+    """Coverage of an hour: ticker, from and to in minutes of it."""
+    ranges = [(ticker, hour + timedelta(minutes=low), hour + timedelta(minutes=high)) for ticker, low, high in spans]
+    put(store, "coverage", hour, *({"ticker": t, "from_ts": low, "to_ts": high} for t, low, high in ranges))
+
+
 def at(minutes: float) -> datetime:
     return HOUR + timedelta(minutes=minutes)
 
@@ -73,7 +79,7 @@ def test_a_marked_hole_separates_segments_and_is_listed(store: FolderStore) -> N
     put(store, "trades", HOUR + 3 * ONE, {"exchange_ts": at(181)})
     frame = reader.trades(store, at(0), at(300), holes="mark")
     assert frame.select("exchange_ts", "segment").rows() == [(at(1), 0), (at(2), 0), (at(121), 1), (at(181), 1)]
-    listed = reader.holes(store, "raw/trades", at(0), at(300))
+    listed = reader.partition_holes(store, "raw/trades", at(0), at(300))
     assert listed.rows() == [(at(60), at(120), "missing"), (at(240), at(300), "missing")]
 
 
@@ -83,7 +89,7 @@ def test_an_open_partition_counts_only_when_requested(store: FolderStore) -> Non
         reader.trades(store, at(0), at(60))
     assert reader.trades(store, at(0), at(60), open=True).height == 1
     assert reader.trades(store, at(0), at(60), holes="mark").height == 0
-    assert reader.holes(store, "trades", at(0), at(60), open=True).height == 0
+    assert reader.partition_holes(store, "trades", at(0), at(60), open=True).height == 0
 
 
 def test_a_file_of_another_size_than_its_manifest_says_is_corrupt(store: FolderStore) -> None:
@@ -129,42 +135,94 @@ def test_a_book_is_its_newest_checkpoint_and_the_later_deltas(store: FolderStore
     assert levels(at(11)) == [("no", 3_000, 50), ("yes", 6_000, 202)]
     assert levels(at(61)) == [("no", 3_000, 55), ("yes", 6_000, 202)]
     assert levels(at(9)) == [("yes", 100, 9_999)]
-    with pytest.raises(MissingPartition, match=r"lacks 2026-11-20-03:00"):
+    with pytest.raises(MissingPartition, match="no book of KXA-1 in the 1 day"):
         levels(at(4))
     book = reader.book_at(store, "KXA-1", at(61))
-    assert set(book.select("checkpoint_ts", "exact").rows()) == {(at(10), True)}
+    assert set(book.select("base", "base_ts", "exact").rows()) == {("checkpoint", at(10), True)}
 
 
-def test_a_book_over_a_hole_raises_or_is_marked(store: FolderStore) -> None:
-    checkpoint = {"checkpoint_ts": at(10), "yes_price_e4": [5_000], "yes_count_e2": [100]}
-    put(store, "book_checkpoints", HOUR, checkpoint)
-    put(store, "book_checkpoints", HOUR + 2 * ONE)
-    for hours in (0, 1, 2):
-        put(store, "orderbook_deltas", HOUR + hours * ONE)
-    with pytest.raises(MissingPartition, match="raw/book_checkpoints lacks 2026-11-20-05:00"):
-        reader.book_at(store, "KXA-1", at(130))
-    assert reader.book_at(store, "KXA-1", at(130), holes="mark").get_column("exact").to_list() == [False]
-    put(store, "book_checkpoints", HOUR + ONE)
-    assert reader.book_at(store, "KXA-1", at(130)).get_column("exact").to_list() == [True]
-    store.delete("raw/orderbook_deltas/date=2026-11-20/hour=05/_manifest.json")
-    with pytest.raises(MissingPartition, match="raw/orderbook_deltas lacks 2026-11-20-05:00"):
-        reader.book_at(store, "KXA-1", at(130))
-    assert reader.book_at(store, "KXA-1", at(130), holes="mark").get_column("exact").to_list() == [False]
+def test_a_book_is_exact_where_the_coverage_of_its_market_reaches_it(store: FolderStore) -> None:
+    checkpoints = [{"ticker": t, "checkpoint_ts": at(1), "yes_price_e4": [5_000], "yes_count_e2": [100]} for t in "AB"]
+    put(store, "book_checkpoints", HOUR, *checkpoints)
+    for hour in (HOUR, HOUR + ONE):
+        put(store, "orderbook_deltas", hour, share=0.9)
+    cover(store, HOUR, ("A", 1, 60), ("B", 1, 20), ("B", 20 + 1 / 6, 60))
+    cover(store, HOUR + ONE, ("A", 0, 59), ("B", 0, 60))
+
+    def exact(ticker: str, minutes: float) -> bool:
+        return reader.find_book(store, ticker, at(minutes)).exact
+
+    assert [exact("A", minutes) for minutes in (1, 20, 60, 118, 119)] == [True, True, True, True, False]
+    assert [exact("B", minutes) for minutes in (1, 19, 20, 21, 119)] == [True, True, False, False, False]
+    with pytest.raises(HoleInRange, match=r"B from 2026-11-20T04:20:00\+00:00 to 2026-11-20T04:20:10.*not covered"):
+        reader.book_at(store, "B", at(30))
+    book = reader.book_at(store, "B", at(30), holes="mark")
+    assert book.select("base", "base_ts", "exact").row(0) == ("checkpoint", at(1), False)
+    assert reader.find_book(store, "B", at(30)).uncovered_from == at(20)
+    # A book that was polled after the hole began is nearer to the truth.
+    polled = {
+        "snapshot_ts": at(22),
+        "received_at": at(22.5),
+        "source": "rest",
+        "yes_price_e4": [1],
+        "yes_count_e2": [7],
+    }
+    put(store, "orderbook_snapshots", HOUR, {"ticker": "B", **polled})
+    found = reader.find_book(store, "B", at(30))
+    assert (found.state, found.base, found.base_ts) == ("approximate", "rest", at(22.5))
+    assert found.levels.rows() == [("yes", 1, 7)]
+    assert reader.find_book(store, "B", at(22.25)).base == "checkpoint"
 
 
-@pytest.mark.parametrize("share", [None, 0.999999])
-def test_a_book_is_exact_only_where_every_hour_of_its_deltas_is_complete(
-    store: FolderStore, share: float | None
-) -> None:
-    put(store, "book_checkpoints", HOUR, {"checkpoint_ts": at(10), "yes_price_e4": [5_000], "yes_count_e2": [100]})
-    put(store, "book_checkpoints", HOUR + ONE)
-    put(store, "orderbook_deltas", HOUR)
-    put(store, "orderbook_deltas", HOUR + ONE, share=share)
+def test_only_ranges_of_the_market_with_the_hole_are_refused(store: FolderStore) -> None:
+    tickers = [f"M{number}" for number in range(10)]
+    rows = [{"ticker": ticker, "exchange_ts": at(minutes)} for ticker in tickers for minutes in (5, 25, 45)]
+    put(store, "orderbook_deltas", HOUR, *rows, share=0.999)
+    put(store, "book_checkpoints", HOUR, *({"ticker": ticker, "checkpoint_ts": at(0)} for ticker in tickers))
+    whole = [(ticker, 0.0, 60.0) for ticker in tickers if ticker != "M3"]
+    cover(store, HOUR, *whole, ("M3", 0, 30), ("M3", 30 + 1 / 6, 60))
+    others = [ticker for ticker in tickers if ticker != "M3"]
+    assert reader.deltas(store, at(0), at(60), others).height == 27
+    assert all(reader.find_book(store, ticker, at(50)).exact for ticker in others)
+    assert reader.deltas(store, at(0), at(30), ["M3"]).height == 2
+    for tickers_read in (None, ["M3"], ["M1", "M3"]):
+        with pytest.raises(HoleInRange) as caught:
+            reader.deltas(store, at(0), at(60), tickers_read)
+        error = caught.value
+        assert (error.ticker, error.from_ts, error.to_ts) == ("M3", at(30), at(30) + timedelta(seconds=10))
+        assert error.reason == "not covered"
+    marked = reader.deltas(store, at(0), at(60), ["M1", "M3"], holes="mark")
+    assert marked.select("ticker", "segment", "in_hole").rows() == [
+        ("M1", 0, False), ("M1", 0, False), ("M1", 0, False), ("M3", 0, False), ("M3", 0, False), ("M3", 1, False),
+    ]  # fmt: skip
+    expected = [("M3", at(30), at(30) + timedelta(seconds=10), "not covered")]
+    assert reader.holes(store, at(0), at(60)).rows() == expected
+    assert reader.holes(store, at(0), at(60), others).height == 0
 
-    def exact(minutes: float) -> list[bool]:
-        return reader.book_at(store, "KXA-1", at(minutes)).get_column("exact").to_list()
 
-    assert (exact(10), exact(59), exact(61)) == ([True], [True], [False])
+def test_holes_say_what_is_not_there_and_what_does_not_fit_together(store: FolderStore) -> None:
+    put(store, "orderbook_deltas", HOUR, {"exchange_ts": at(1), "ticker": "A"}, share=0.5)
+    cover(store, HOUR, ("A", 0, 60))
+    put(store, "orderbook_deltas", HOUR + ONE, share=0.5)
+    put(store, "orderbook_deltas", HOUR + 3 * ONE, state="open", share=None)
+    put(store, "orderbook_deltas", HOUR + 4 * ONE, share=None)
+    cover(store, HOUR + 4 * ONE, ("A", 0, 60))
+    assert [(row[1], row[3]) for row in reader.holes(store, at(0), at(300), ["A"]).rows()] == [
+        (at(60), "raw/coverage of the hour is not in the lake"),
+        (at(120), "the hour is not in the lake"),
+        (at(180), "the hour is not closed yet"),
+        (at(240), "rows were dropped before the export"),
+    ]
+    assert reader.holes(store, at(600), at(660)).rows() == [(None, at(600), at(660), "the hour is not in the lake")]
+    assert reader.holes(store, at(1), at(1)).height == 0
+
+
+def test_rows_inside_a_hole_are_marked(store: FolderStore) -> None:
+    rows = [{"exchange_ts": at(minutes), "ticker": "A"} for minutes in (1, 10, 15, 20, 30)]
+    put(store, "orderbook_deltas", HOUR, *rows, share=0.9)
+    cover(store, HOUR, ("A", 5, 10), ("A", 20, 30))
+    marked = reader.deltas(store, at(0), at(60), ["A"], holes="mark")
+    assert marked.select("segment", "in_hole").rows() == [(1, True), (2, True), (2, True), (2, False), (3, True)]
 
 
 def test_a_level_below_zero_means_that_a_delta_is_lost(store: FolderStore) -> None:
@@ -175,11 +233,30 @@ def test_a_level_below_zero_means_that_a_delta_is_lost(store: FolderStore) -> No
     assert reader.book_at(store, "KXA-1", at(12), holes="mark").get_column("exact").to_list() == [False]
 
 
-def test_a_market_without_an_checkpoint_has_no_book(store: FolderStore) -> None:
-    for back in range(3):
+def test_a_market_without_a_book_in_the_look_back_has_none(store: FolderStore) -> None:
+    for back in range(4):
         put(store, "book_checkpoints", HOUR - back * ONE)
-    with pytest.raises(MissingPartition, match="no checkpoint in the 3:00:00 before"):
+    put(store, "book_checkpoints", HOUR - 3 * ONE, {"checkpoint_ts": at(-179)})
+    with pytest.raises(MissingPartition, match="no book of KXA-1 in the 3:00:00 before"):
         reader.book_at(store, "KXA-1", at(1), look_back=3 * ONE)
+    assert reader.find_book(store, "KXA-1", at(1), look_back=3 * ONE).state == "unknown"
+    assert reader.find_book(store, "KXA-1", at(0), look_back=3 * ONE).state == "approximate"
+
+
+def test_a_book_seen_from_yes_has_its_best_prices_first(store: FolderStore) -> None:
+    sides = {
+        "yes_price_e4": [100, 4_000],
+        "yes_count_e2": [5, 10],
+        "no_price_e4": [3_000, 5_950],
+        "no_count_e2": [1, 250],
+    }
+    put(store, "book_checkpoints", HOUR, {"checkpoint_ts": at(10), **sides})
+    put(store, "orderbook_deltas", HOUR)
+    book = reader.yes_book_at(store, "KXA-1", at(11))
+    assert [(side, str(price), str(size)) for side, price, size, _ in book.rows()] == [
+        ("ask", "0.4050", "2.50"), ("ask", "0.7000", "0.01"), ("bid", "0.4000", "0.10"), ("bid", "0.0100", "0.05"),
+    ]  # fmt: skip
+    assert book.schema["price_dollars"] == pl.Decimal(9, 4)
 
 
 CHANGES = st.lists(
