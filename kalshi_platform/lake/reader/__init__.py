@@ -3,9 +3,9 @@
 All ranges are [start, end) in aware datetimes. A partition counts as there when its manifest says `closed`, or `open`
 with `open=True`; with `production_url` what is not closed in the lake comes from production. A range in which a
 partition is not there raises MissingPartition. Data sets of books also raise HoleInRange where deltas of a wanted
-market may be missing; other markets do not matter. With `holes="mark"` the frame comes with a column `segment` instead:
-rows (of one market) of different segments have missing time between them, so nothing may be carried from one to the next.
-`holes()` lists what may be missing, by market; `partition_holes()` which partitions are not there.
+market may be missing; other markets do not matter. With `holes="mark"` the frame comes with a column `segment`
+instead: rows (of one market) of different segments have missing time between them, so nothing may be carried from one
+to the next. `holes()` lists what may be missing, by market; `partition_holes()` which partitions are not there.
 
 A partition is read as one of its manifests says, never as files lie in the folder: one that is replaced while it is
 read comes wholly from before or wholly from after.

@@ -17,7 +17,7 @@ import polars as pl
 from kalshi_platform.errors import MissingPartition
 from kalshi_platform.lake.datasets import DATASETS, Dataset
 from kalshi_platform.lake.layout import Partition, partition_at
-from kalshi_platform.lake.reader.coverage import DELTAS, Hole, find_holes, require_whole
+from kalshi_platform.lake.reader.coverage import DELTAS, CoverageHole, find_holes, require_whole
 from kalshi_platform.lake.reader.source import AbsentPartition, Holes, Selection, Source, make_source
 from kalshi_platform.lake.store import Lake
 from kalshi_platform.market.fold import SIDES, sum_levels
@@ -141,9 +141,9 @@ def to_decimal(column: str, precision: int, scale: int) -> pl.Expr:
     )
 
 
-def _find_book(source: Source, ticker: str, at: datetime, look_back: timedelta) -> tuple[Book, list[Hole]]:
+def _find_book(source: Source, ticker: str, at: datetime, look_back: timedelta) -> tuple[Book, list[CoverageHole]]:
     checkpoint = _newest_checkpoint(source, ticker, at, look_back)
-    lost: list[Hole] = []
+    lost: list[CoverageHole] = []
     if checkpoint is not None:
         lost = find_holes(source, checkpoint.moment + _US, at + _US, [ticker], explain=False)
     base, is_proven = checkpoint, checkpoint is not None and not lost

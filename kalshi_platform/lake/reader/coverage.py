@@ -43,7 +43,7 @@ HOLES = {
 }
 
 
-class Hole(NamedTuple):
+class CoverageHole(NamedTuple):
     """A span [from_us, to_us) of a market in which deltas may be missing; `ticker` None: of every market."""
 
     ticker: str | None
@@ -63,17 +63,17 @@ class HourCoverage:
     end_us: int
     reason: str | None = None
     covered: Mapping[str, list[Interval]] = field(default_factory=dict)
-    explained: Mapping[str, list[Hole]] | None = None
+    explained: Mapping[str, list[CoverageHole]] | None = None
 
-    def holes_of(self, ticker: str) -> Iterator[Hole]:
+    def holes_of(self, ticker: str) -> Iterator[CoverageHole]:
         """Yield the holes of a market within the hour, ascending."""
         if self.reason is not None:
-            yield Hole(ticker, self.start_us, self.end_us, self.reason)
+            yield CoverageHole(ticker, self.start_us, self.end_us, self.reason)
         elif self.explained is not None and ticker in self.explained:
             yield from self.explained[ticker]
         else:
             for low, high in intervals.holes(self.covered.get(ticker, []), (self.start_us, self.end_us)):
-                yield Hole(ticker, low, high, NOT_COVERED)
+                yield CoverageHole(ticker, low, high, NOT_COVERED)
 
 
 def read_hours(
@@ -88,7 +88,7 @@ def read_hours(
 
 def find_holes(
     source: Source, start: datetime, end: datetime, tickers: Sequence[str] | None = None, *, explain: bool = True
-) -> list[Hole]:
+) -> list[CoverageHole]:
     """Find the holes of markets within [start, end), by ticker and ascending; those that touch for one reason are one.
 
     Without `tickers`: of every market that has coverage or deltas in the range; if none has, a hole has no ticker.
@@ -97,15 +97,17 @@ def find_holes(
         return []
     hours = read_hours(source, start, end, tickers, explain=explain)
     wanted = tickers if tickers is not None else _markets_of(source, hours, start, end)
-    found: list[Hole] = []
+    found: list[CoverageHole] = []
     if tickers is None and not wanted:
-        return list(_joined(Hole(None, hour.start_us, hour.end_us, hour.reason) for hour in hours if hour.reason))
+        return list(
+            _joined(CoverageHole(None, hour.start_us, hour.end_us, hour.reason) for hour in hours if hour.reason)
+        )
     for ticker in sorted(set(wanted), key=str.encode):
         found.extend(_joined(hole for hour in hours for hole in hour.holes_of(ticker)))
     return found
 
 
-def require_whole(holes: Iterable[Hole], what: str, *, allow_unclosed: bool = False) -> None:
+def require_whole(holes: Iterable[CoverageHole], what: str, *, allow_unclosed: bool = False) -> None:
     """Raise HoleInRange for the first of the holes in which a market had a book."""
     real = [hole for hole in holes if is_real(hole, allow_unclosed=allow_unclosed)]
     if not real:
@@ -124,12 +126,12 @@ def require_whole(holes: Iterable[Hole], what: str, *, allow_unclosed: bool = Fa
     )
 
 
-def is_real(hole: Hole, *, allow_unclosed: bool) -> bool:
+def is_real(hole: CoverageHole, *, allow_unclosed: bool) -> bool:
     """Whether deltas may be missing; those of an hour that is not closed yet are no hole where they are wanted."""
     return hole.reason not in NOT_OPEN and not (allow_unclosed and hole.reason == NOT_CLOSED)
 
 
-def holes_frame(holes: Sequence[Hole]) -> pl.DataFrame:
+def holes_frame(holes: Sequence[CoverageHole]) -> pl.DataFrame:
     """Holes as a frame: ticker, from_ts, to_ts, reason."""
     columns = {
         "ticker": [hole.ticker for hole in holes],
@@ -141,7 +143,7 @@ def holes_frame(holes: Sequence[Hole]) -> pl.DataFrame:
     return pl.DataFrame(columns, schema=raw).cast(HOLES)  # type: ignore[arg-type]
 
 
-def mark_segments(rows: pl.DataFrame, holes: Sequence[Hole], time_column: str) -> pl.DataFrame:
+def mark_segments(rows: pl.DataFrame, holes: Sequence[CoverageHole], time_column: str) -> pl.DataFrame:
     """Add `segment` and `in_hole` to rows sorted by ticker and time.
 
     Rows of one market with the same `segment` have no hole of it between them; `in_hole`: others beside the row may be
@@ -169,8 +171,8 @@ def mark_segments(rows: pl.DataFrame, holes: Sequence[Hole], time_column: str) -
     ).drop("_row", "_from", "_to")
 
 
-def _joined(holes: Iterable[Hole]) -> Iterator[Hole]:
-    last: Hole | None = None
+def _joined(holes: Iterable[CoverageHole]) -> Iterator[CoverageHole]:
+    last: CoverageHole | None = None
     for hole in holes:
         if last is not None and last.to_us == hole.from_us and last.reason == hole.reason:
             last = last._replace(to_us=hole.to_us)
@@ -256,11 +258,11 @@ class _Explained:
     def __init__(self, source: Source, tickers: Sequence[str] | None) -> None:
         self._source = source
         self._tickers = None if tickers is None else tuple(tickers)
-        self._days: dict[datetime, tuple[Mapping[str, str], dict[str, list[Hole]]]] = {}
+        self._days: dict[datetime, tuple[Mapping[str, str], dict[str, list[CoverageHole]]]] = {}
 
     def of_hour(
         self, start: datetime, closes: Mapping[str, str], hour: HourCoverage
-    ) -> Mapping[str, list[Hole]] | None:
+    ) -> Mapping[str, list[CoverageHole]] | None:
         """The holes within an hour by ticker; None where they are not known, or of another close of it."""
         if _EXPLAINED not in DATASETS:
             return None
@@ -270,7 +272,7 @@ class _Explained:
         of_day, holes = self._days[midnight]
         if not closes or any(of_day.get(name) != close for name, close in closes.items()):
             return None
-        cut: dict[str, list[Hole]] = {}
+        cut: dict[str, list[CoverageHole]] = {}
         for ticker, each in holes.items():
             parts = (
                 hole._replace(from_us=max(hole.from_us, hour.start_us), to_us=min(hole.to_us, hour.end_us))
@@ -279,7 +281,7 @@ class _Explained:
             cut[ticker] = [hole for hole in parts if hole.from_us < hole.to_us]
         return cut
 
-    def _read(self, midnight: datetime) -> tuple[Mapping[str, str], dict[str, list[Hole]]]:
+    def _read(self, midnight: datetime) -> tuple[Mapping[str, str], dict[str, list[CoverageHole]]]:
         found = self._source.find_one(partition_at(find_dataset(_EXPLAINED), midnight))
         if not isinstance(found, Published) or found.manifest.state != "closed":
             return {}, {}
@@ -293,11 +295,11 @@ class _Explained:
         frame = pl.DataFrame(table).select(
             "ticker", pl.col("from_ts").dt.epoch("us"), pl.col("to_ts").dt.epoch("us"), "state", "reason"
         )
-        holes: dict[str, list[Hole]] = defaultdict(list)
+        holes: dict[str, list[CoverageHole]] = defaultdict(list)
         for ticker, low, high, state, reason in frame.iter_rows():
             each = holes[ticker]
             if state == "hole":
-                each.append(Hole(ticker, low, high, reason or NOT_COVERED))
+                each.append(CoverageHole(ticker, low, high, reason or NOT_COVERED))
         return _closes(by), holes
 
 

@@ -186,7 +186,7 @@ def test_an_empty_hour_is_published_and_readable(
     assert manifest.coverage_share is None, "no market was recorded"
     files = local_copy(lake_settings, PATH, tmp_path / "copy")
     assert duckdb.sql(f"SELECT count(*) FROM read_parquet('{files}')").fetchone() == (0,)
-    assert reader.deltas(lake_settings, HOUR, HOUR + ONE).height == 0
+    assert reader.deltas(lake_settings, HOUR, HOUR + ONE, holes="mark").height == 0
 
 
 def test_the_manifest_of_a_closed_hour_says_how_much_of_it_is_complete(
@@ -335,7 +335,7 @@ def test_rows_that_production_has_dropped_stay_in_the_lake(
     production.execute("UPDATE hour_closes SET rows = '{}', closed_at = closed_at + INTERVAL '1 s'")
     with pytest.raises(FewerRows, match="production gives 0 rows, but the lake holds 599"):
         export_raw(lake, production.url, "orderbook_deltas", HOUR, "closed")
-    assert reader.deltas(lake, HOUR, HOUR + ONE).height == 599
+    assert reader.deltas(lake, HOUR, HOUR + ONE, holes="mark").height == 599
     with caplog.at_level("WARNING"):
         left = export_raw(lake, production.url, "orderbook_deltas", HOUR, "closed", allow_fewer_rows=True)
     assert (left.state, left.rows, left.coverage_share) == ("closed", 0, None)
