@@ -18,7 +18,7 @@ from kalshi_platform.lab.proof.simulated.findings import Compared
 from kalshi_platform.lake.datasets import DATASETS, Dataset
 from kalshi_platform.lake.layout import partition_starting
 from kalshi_platform.lake.manifest import find_manifest
-from kalshi_platform.lake.reader.partitions import read_rows
+from kalshi_platform.lake.reader.frames import read_rows
 from kalshi_platform.market.intervals import covers
 from kalshi_platform.market.times import HOUR
 from kalshi_platform.storage.read import ArrowSnapshot, arrow_snapshot
@@ -36,7 +36,7 @@ def compare_stores(settings: PlatformSettings, lake_folder: Path, hours: Sequenc
             for hour in hours:
                 stored = _comparable(data, _production(production, data, hour))
                 files = _comparable(data, _files(settings, lake_folder, data, hour))
-                read = read_rows(settings.lake, data, hour, hour + HOUR, None, holes="raise", open=False)
+                read = read_rows(settings.lake, data, hour, hour + HOUR, None, holes="mark")
                 figures[f"rows of {data.name}"] += stored.height
                 for name, other in (("its files", files), ("the reader", _comparable(data, read))):
                     if not stored.equals(other):
