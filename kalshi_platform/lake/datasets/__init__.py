@@ -12,6 +12,7 @@ from types import MappingProxyType
 
 from kalshi_platform.lake.datasets import (
     aggregates_candles_1m,
+    aggregates_daily_volume,
     processed_events,
     processed_markets,
     processed_series,
@@ -44,6 +45,7 @@ DATASETS: Mapping[str, Dataset] = MappingProxyType(
             processed_events,
             processed_series,
             aggregates_candles_1m,
+            aggregates_daily_volume,
         )
     }
 )
