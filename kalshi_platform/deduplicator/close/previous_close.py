@@ -47,7 +47,8 @@ class PreviousClose:
             return tuple(sorted(self.dropped & incomplete))
         fewer = {table for table, count in self.rows.items() if counts.get(table, count) < count}
         never_counted = self.dropped - self.rows.keys()
-        return tuple(sorted(fewer | (never_counted & incomplete) | (never_counted - counts.keys() - _REMADE)))
+        lost = fewer | (never_counted & incomplete) | (never_counted - counts.keys() - _REMADE)
+        return tuple(sorted(lost | (self.dropped & _REMADE if self.keeps_verification(lost) else frozenset())))
 
     def keeps_verification(self, lost: Iterable[str]) -> bool:
         """Return whether claims, coverage, proofs and checkpoints stay as the last close left them."""

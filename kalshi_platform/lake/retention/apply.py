@@ -14,8 +14,9 @@ from kalshi_platform.errors import DatabaseUnavailable, PartitionBusy, SchemaMis
 from kalshi_platform.lake.retention.drop import Dropper
 from kalshi_platform.lake.retention.gate import LakeGate
 from kalshi_platform.lake.retention.gatherers import GathererRetention, read_cursor
+from kalshi_platform.lake.retention.ledger import Clearer, clear_gatherer, clear_production, oldest_left
 from kalshi_platform.lake.retention.production import BULK, HISTORY, PRODUCTION, drop_production
-from kalshi_platform.lake.retention.report import Outcome, RetentionReport
+from kalshi_platform.lake.retention.report import Cleared, Outcome, RetentionReport
 from kalshi_platform.lake.retention.settings import GathererDatabase, RetentionSettings
 from kalshi_platform.lake.store import open_store
 from kalshi_platform.lake.store.objects import ObjectStore
@@ -58,26 +59,27 @@ class _Run:
         verified_for = timedelta(days=settings.verified_for_days)
         self._gate = LakeGate(self._store, production, self._now, verified_for, remembers=not dry_run)
         self._dropper = Dropper(settings, clock, production, self._gate)
+        self._outcomes: list[Outcome] = []
+        self._cleared: list[Cleared] = []
         self._unreachable: dict[str, str] = {}
 
     def run(self, only: Collection[str]) -> RetentionReport:
-        outcomes: list[Outcome] = []
         # Gatherers first: what is read back for them is not read again for production.
         for gatherer in self._settings.gatherers:
             if not only or gatherer.name in only:
-                outcomes += self._drop_gatherer(gatherer)
+                self._apply_to_gatherer(gatherer)
         if not only or PRODUCTION in only:
-            outcomes += self._drop_production()
-        report = RetentionReport(self._dry_run, tuple(outcomes), (), self._unreachable)
+            self._apply_to_production()
+        report = RetentionReport(self._dry_run, tuple(self._outcomes), tuple(self._cleared), self._unreachable)
         _log_tables(report)
         return report
 
-    def _drop_gatherer(self, gatherer: GathererDatabase) -> list[Outcome]:
+    def _apply_to_gatherer(self, gatherer: GathererDatabase) -> None:
         before = self._before(self._settings.gatherer_days)
         if before is None:
-            return []
-        outcomes: list[Outcome] = []
+            return
         timeseries = Database(gatherer.url, name=f"{gatherer.name} timeseries")
+        outcomes: list[Outcome] = []
         try:
             check(timeseries, "timeseries")
             cursor = read_cursor(self._production, timeseries, gatherer.name)
@@ -86,27 +88,37 @@ class _Run:
             )
             for outcome in retention.drop(before, cursor, dry_run=self._dry_run):
                 outcomes.append(outcome)  # noqa: PERF402 - what was dropped before a failure is reported
+            clearer = Clearer(gatherer.name, timeseries, dry_run=self._dry_run)
+            records = self._before(self._settings.records_days)
+            self._cleared += clear_gatherer(clearer, oldest_left(outcomes, before), records, cursor)
         except (DatabaseUnavailable, SchemaMismatch) as error:
             self._unreachable[gatherer.name] = str(error)
             _log.warning("retention_skipped_gatherer", gatherer=gatherer.name, error=error)
         finally:
             timeseries.dispose()
-        return outcomes
+            self._outcomes += outcomes
 
-    def _drop_production(self) -> list[Outcome]:
-        outcomes: list[Outcome] = []
-        days = self._settings.production_days
-        bulk = self._before(days)
-        if bulk is None:
-            return []
-        outcomes += drop_production(
-            self._production, self._store, self._gate, self._dropper, BULK, bulk, dry_run=self._dry_run
-        )
-        history = self._before(max(self._settings.history_days, days) if self._settings.history_days else 0)
+    def _apply_to_production(self) -> None:
+        before = self._before(self._settings.production_days)
+        if before is None:
+            return
+        bulk = self._drop_production(BULK, before)
+        before = oldest_left(bulk, before)
+        history = self._before(self._settings.history_days)
         if history is not None:
-            outcomes += drop_production(
-                self._production, self._store, self._gate, self._dropper, HISTORY, history, dry_run=self._dry_run
+            # What is said of deltas, and what books begin with, stays as long as these.
+            self._drop_production(HISTORY, min(history, before))
+        records = self._before(self._settings.records_days)
+        clearer = Clearer(PRODUCTION, self._production, dry_run=self._dry_run)
+        self._cleared += clear_production(clearer, before, None if records is None else min(records, before))
+
+    def _drop_production(self, tables: tuple[str, ...], before: datetime) -> list[Outcome]:
+        outcomes = list(
+            drop_production(
+                self._production, self._store, self._gate, self._dropper, tables, before, dry_run=self._dry_run
             )
+        )
+        self._outcomes += outcomes
         return outcomes
 
     def _before(self, days: float) -> datetime | None:

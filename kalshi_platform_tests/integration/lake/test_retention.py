@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
-from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -12,127 +10,29 @@ import msgspec
 import pytest
 
 from kalshi_platform.clock import SYSTEM_CLOCK
-from kalshi_platform.deduplicator.close.close_hour import close_hour
 from kalshi_platform.deduplicator.merge.merge_pass import merge_new
-from kalshi_platform.deduplicator.settings import DeduplicatorSettings, GathererSource
 from kalshi_platform.errors import LakeArchived
-from kalshi_platform.lake.datasets import RAW_TABLES
 from kalshi_platform.lake.export import export_raw
 from kalshi_platform.lake.layout import Partition, find_dataset
 from kalshi_platform.lake.manifest import Manifest, encode, read_manifest, verify
 from kalshi_platform.lake.retention import drop, gate
-from kalshi_platform.lake.retention.apply import apply_retention
 from kalshi_platform.lake.retention.report import RetentionReport
-from kalshi_platform.lake.retention.settings import GathererDatabase, RetentionSettings
-from kalshi_platform.lake.settings import LakeSettings
-from kalshi_platform.lake.store import open_store
+from kalshi_platform.lake.retention.settings import GathererDatabase
 from kalshi_platform.lake.store.objects import ObjectStore
 from kalshi_platform.market.tables import MERGED_TABLES
-from kalshi_platform.market.times import us_from_datetime
-from kalshi_platform.storage.partitions import PartitionBounds
-from kalshi_platform.storage.pool import Database
-from kalshi_platform_tests.fixtures.clocks import FakeClock
-from kalshi_platform_tests.fixtures.hand_filled_gatherer import (
-    GathererDatabase as HandFilledGatherer,
-)
 from kalshi_platform_tests.fixtures.hand_filled_gatherer import (
     delta_row,
-    lifecycle_row,
-    snapshot_row,
-    ticker_row,
-    trade_row,
 )
+from kalshi_platform_tests.fixtures.retention_world import HOUR, T0, RetentionWorld
 from kalshi_platform_tests.fixtures.storage import MakeDatabase
 
-HOUR = datetime(2026, 11, 20, 4, tzinfo=UTC)
-T0 = us_from_datetime(HOUR) + 600_000_000
-LATER = HOUR + timedelta(days=40)
 BULK = {"orderbook_deltas", "orderbook_snapshots", "tickers"}
 DELTAS = Partition(find_dataset("orderbook_deltas"), HOUR)
 
 
-class World:
-    """One gatherer, production, and a lake; an hour that was recorded, merged, closed and exported."""
-
-    def __init__(self, make: MakeDatabase, folder: Path) -> None:
-        self.production, timeseries = make("production"), make("timeseries")
-        self.gatherer = HandFilledGatherer(timeseries.url, "g1")
-        self.lake = LakeSettings(root=folder.as_uri())
-        self.store = open_store(self.lake)
-        self.folder = folder
-        self.merging = DeduplicatorSettings(
-            production_url=self.production.url,
-            sources=(GathererSource("g1", timeseries.url, timeseries.url),),
-        )
-        self.settings = RetentionSettings(
-            production_url=self.production.url,
-            gatherers=(GathererDatabase("g1", timeseries.url),),
-            lake=self.lake,
-            lock_timeout_s=0.1,
-        )
-
-    def record(self, at: int = T0, stream: int = 1) -> None:
-        rows = [delta_row("A", ts_us=at + n * 1_000_000, seq=n + 2, stream_id=stream) for n in range(100)]
-        self.gatherer.commit(
-            orderbook_deltas=rows,
-            orderbook_snapshots=[snapshot_row("A", received_us=at, seq=1, yes={4000: 100}, stream_id=stream)],
-            trades=[trade_row("A", "t1", ts_us=at)],
-            tickers=[ticker_row("A", ts_us=at)],
-            market_lifecycle=[lifecycle_row("A", received_us=at)],
-            segments=[(stream, 1, 101)],
-            book_subscriptions=[(stream, "A", 1, None)],
-        )
-
-    def close(self, hour: datetime = HOUR) -> None:
-        """What retention reads of a close; a real one takes a second."""
-        with self.production.transaction() as transaction:
-            transaction.execute(
-                "INSERT INTO hour_closes (hour, gatherers_read) VALUES (%s, '{g1}') ON CONFLICT (hour) DO UPDATE"
-                " SET close_no = next_merge_no(), close_id = gen_random_uuid()",
-                (hour,),
-            )
-            transaction.execute("DELETE FROM merge_statistics WHERE hour = %s", (hour,))
-            for table in MERGED_TABLES:
-                rows = self.counts()[f"g1 {table}"]
-                transaction.execute(
-                    "INSERT INTO merge_statistics VALUES (%s, 'g1', %s, %s, 0, 0, 0, 0, 0)", (hour, table, rows)
-                )
-
-    def close_for_real(self, hour: datetime = HOUR) -> None:
-        close_hour(self.merging, hour, SYSTEM_CLOCK, PartitionBounds())
-
-    def export(self, hour: datetime = HOUR) -> None:
-        for table in RAW_TABLES:
-            export_raw(self.lake, self.production.url, table, hour, "closed")
-
-    def retain(
-        self, *, dry_run: bool = False, days: float = 40, only: Collection[str] = (), **changes: Any
-    ) -> RetentionReport:
-        clock = FakeClock(HOUR + timedelta(days=days))
-        return apply_retention(replace(self.settings, **changes), clock, dry_run, only)
-
-    def counts(self) -> dict[str, int]:
-        """Rows by "database table"."""
-        found = {}
-        for name, database in (("g1", self.gatherer.database), ("production", self.production)):
-            with database.transaction() as transaction:
-                for table in MERGED_TABLES:
-                    row = transaction.fetch_one(f"SELECT count(*) FROM {table}")
-                    found[f"{name} {table}"] = 0 if row is None else row[0]
-        return found
-
-    def production_execute(self, statement: str) -> None:
-        with self.production.transaction() as transaction:
-            transaction.execute(statement)
-
-    def rows(self, query: str, database: Database | None = None) -> list[tuple[Any, ...]]:
-        with (database or self.production).transaction() as transaction:
-            return transaction.fetch_all(query)
-
-
 @pytest.fixture
-def world(make_database: MakeDatabase, tmp_path: Path) -> Iterator[World]:
-    made = World(make_database, tmp_path / "lake")
+def world(make_database: MakeDatabase, tmp_path: Path) -> Iterator[RetentionWorld]:
+    made = RetentionWorld(make_database, tmp_path / "lake")
     made.record()
     merge_new(made.merging, SYSTEM_CLOCK)
     made.close()
@@ -146,7 +46,7 @@ def reasons(report: RetentionReport) -> set[str]:
 
 
 def test_nothing_goes_until_the_lake_verifiably_holds_it(make_database: MakeDatabase, tmp_path: Path) -> None:
-    world = World(make_database, tmp_path / "lake")
+    world = RetentionWorld(make_database, tmp_path / "lake")
     world.record()
     held = world.counts()
 
@@ -196,7 +96,7 @@ def test_nothing_goes_until_the_lake_verifiably_holds_it(make_database: MakeData
     world.gatherer.dispose()
 
 
-def test_a_dry_run_names_what_would_go_and_what_is_in_use_stays(world: World) -> None:
+def test_a_dry_run_names_what_would_go_and_what_is_in_use_stays(world: RetentionWorld) -> None:
     before = world.counts()
     report = world.retain(dry_run=True)
     assert not report.refused
@@ -230,7 +130,7 @@ def test_a_dry_run_names_what_would_go_and_what_is_in_use_stays(world: World) ->
     assert sum(world.counts().values()) == 2
 
 
-def test_what_is_read_back_once_is_not_read_again(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_read_back_once_is_not_read_again(world: RetentionWorld, monkeypatch: pytest.MonkeyPatch) -> None:
     read: list[str] = []
 
     def counted(store: ObjectStore, path: str, manifest: Manifest) -> Manifest:
@@ -255,7 +155,7 @@ def test_what_is_read_back_once_is_not_read_again(world: World, monkeypatch: pyt
     }
 
 
-def test_a_run_that_was_killed_is_completed_by_the_next(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_was_killed_is_completed_by_the_next(world: RetentionWorld, monkeypatch: pytest.MonkeyPatch) -> None:
     class KilledError(BaseException):
         pass
 
