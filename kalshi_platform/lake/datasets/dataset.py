@@ -36,9 +36,10 @@ class Dataset:
     A raw one is a table of production; any other is made from production by a `statement`, or from raw hours of the
     lake by a `builder`.
 
-    No two rows have the same `identity`. Rows are sorted by `order`; of one market and moment they stand in the order
-    in which they happened, as far as it is known. `source`: the table of production that it is made from; `statement`
-    and `<statement>_expected`: the statements of `lake/queries/` that give its rows and their number.
+    No two rows have the same `identity`; it is empty where the columns do not tell all rows apart. Rows are sorted by
+    `order`; of one market and moment they stand in the order in which they happened, as far as it is known. `source`:
+    the table of production that it is made from; `statement` and `<statement>_expected`: the statements of
+    `lake/queries/` that give its rows and their number.
     Values of `plain` hardly repeat, so they get no dictionary; those of `growing` grow from row to row, as times do.
     `rows_per_group` is what the reader of one market reads at least, and bounds the memory of an export; rows that hold
     whole books or messages are far bigger than others. `formerly`: its name before, below which older partitions lie.
