@@ -83,8 +83,14 @@ class SimulatorSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class ReplaySettings:
-    """How a capture is played. `speed` 0 is as fast as the readers take it; 1 is the recorded pace."""
+    """What is played, a capture or the lake's [from_us, to_us), and how.
 
-    capture: Path
+    `speed` 0 is as fast as the readers take it; 1 is the recorded pace. `lake`: a folder, or a URL.
+    """
+
+    capture: Path | None = None
+    lake: str | None = None
+    from_us: int = 0
+    to_us: int = 0
     speed: float = 1.0
     wait_subscribers: int = 0

@@ -53,8 +53,17 @@ def delta(market: Market, us: int, side: int, price_e4: int, delta_e2: int, *, u
         price_e4 = ONE_DOLLAR_E4 - price_e4
     head = market.delta_head
     if not head:
-        head = f'{{"market_ticker":"{market.ticker}","market_id":"{market.market_id}","price_dollars":"'
-        market.delta_head = head
+        head = market.delta_head = delta_head(market.ticker, market.market_id)
+    return delta_body(head, us, side, price_e4, delta_e2)
+
+
+def delta_head(ticker: str, market_id: str) -> str:
+    """Return the beginning of every delta's body of a market."""
+    return f'{{"market_ticker":"{ticker}","market_id":"{market_id}","price_dollars":"'
+
+
+def delta_body(head: str, us: int, side: int, price_e4: int, delta_e2: int) -> bytes:
+    """Return the body of `orderbook_delta` with a head of `delta_head`."""
     return (
         f'{head}{DOLLARS[price_e4]}","delta_fp":"{count_text(delta_e2)}","side":"{SIDES[side]}",'
         f'"ts":"{time_text(us)}","ts_ms":{us // 1000}}}'

@@ -20,6 +20,7 @@ from kalshi_platform.errors import PermanentError
 from kalshi_platform.lab.simulator.engine.core import Exchange
 from kalshi_platform.lab.simulator.engine.subscriptions import Session
 from kalshi_platform.lab.simulator.replay.replay import Playback
+from kalshi_platform.lab.simulator.replay.sources import source_of
 from kalshi_platform.lab.simulator.server.connection import Connection
 from kalshi_platform.lab.simulator.server.control import Control
 from kalshi_platform.lab.simulator.server.injector import FaultInjector
@@ -54,7 +55,7 @@ class Server:
         self.connections: list[Connection] = []
         self.injector = FaultInjector(self.exchange, self.connections)
         self.control = Control(self.exchange, self.connections, self.injector, self.flush)
-        self.playback = Playback(self.exchange, replay) if replay is not None else None
+        self.playback = Playback(self.exchange, replay, source_of(replay)) if replay is not None else None
         if self.playback is not None:
             self.control.extra = self.playback.state
         self._verifier = Verifier(settings.key_file, settings.key_id, settings.timestamp_tolerance_s)

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 
 from kalshi_platform.errors import ConfigurationError
+from kalshi_platform.lab.simulator.replay.capture import read_capture, recorded_delta, recorded_levels, recorded_time_us
 from kalshi_platform.lab.simulator.replay.recording import record
-from kalshi_platform.lab.simulator.replay.replay import read_capture, recorded_delta, recorded_levels, recorded_time_us
 
 
 @pytest.mark.parametrize(
