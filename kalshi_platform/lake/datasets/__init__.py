@@ -13,6 +13,7 @@ from types import MappingProxyType
 from kalshi_platform.lake.datasets import (
     aggregates_candles_1m,
     aggregates_daily_volume,
+    processed_coverage,
     processed_events,
     processed_lifecycle,
     processed_markets,
@@ -45,6 +46,7 @@ DATASETS: Mapping[str, Dataset] = MappingProxyType(
             processed_trades,
             processed_tickers,
             processed_lifecycle,
+            processed_coverage,
             processed_markets,
             processed_events,
             processed_series,

@@ -120,8 +120,8 @@ def holes(
 
     Without `tickers`: of every market that has coverage or deltas in the range; a null ticker means every market.
     """
-    source = make_source(lake, open=open, production_url=production_url)
-    return holes_frame(find_holes(source, start, end, tickers))
+    with make_source(lake, open=open, production_url=production_url).session() as source:
+        return holes_frame(find_holes(source, start, end, tickers))
 
 
 def partition_holes(

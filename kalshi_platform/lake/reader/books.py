@@ -69,7 +69,8 @@ def find_book(
     look_back: timedelta = LOOK_BACK,
 ) -> Book:
     """Find the book of one market at the end of `at`, whatever is known of it; `unknown` has no levels."""
-    return _find_book(make_source(lake, open=open, production_url=production_url), ticker, at, look_back)[0]
+    with make_source(lake, open=open, production_url=production_url).session() as source:
+        return _find_book(source, ticker, at, look_back)[0]
 
 
 def book_at(
@@ -88,8 +89,8 @@ def book_at(
     known within `look_back`, HoleInRange when the book is not exact; with `holes="mark"` it gives the best book there
     is instead, with `exact = False`.
     """
-    source = make_source(lake, open=open, production_url=production_url)
-    book, lost = _find_book(source, ticker, at, look_back)
+    with make_source(lake, open=open, production_url=production_url).session() as source:
+        book, lost = _find_book(source, ticker, at, look_back)
     if book.state == "unknown":
         raise MissingPartition(f"no book of {ticker} in the {look_back} before {at.isoformat()} is known")
     if holes == "raise" and not book.exact:

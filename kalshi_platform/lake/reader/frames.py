@@ -45,7 +45,13 @@ def read_rows(
     Raises HoleInRange, MissingPartition, LakeCorrupt, LakeUnavailable. With `holes="mark"` it raises neither of the
     first two, and the frame has the column `segment`, and `in_hole` where coverage speaks of the data set.
     """
-    source = make_source(lake, open=open, production_url=production_url)
+    with make_source(lake, open=open, production_url=production_url).session() as source:
+        return _read_rows(source, data, start, end, tickers, holes)
+
+
+def _read_rows(
+    source: Source, data: Dataset, start: datetime, end: datetime, tickers: Sequence[str] | None, holes: Holes
+) -> pl.DataFrame:
     found = list(source.find(data, start, end))
     if holes == "raise":
         require_partitions(data, [each for each in found if isinstance(each, AbsentPartition)])
@@ -54,8 +60,7 @@ def read_rows(
         # Before the rows: what is covered is there by then.
         lost = find_holes(source, start, end, tickers)
         if holes == "raise":
-            unclosed = source.open or source.production_url is not None
-            require_whole(lost, f"{data.key} has holes", allow_unclosed=unclosed)
+            require_whole(lost, f"{data.key} has holes", allow_unclosed=source.takes_unclosed)
     rows = Selection(start, end, None if tickers is None else tuple(tickers))
     frames, segment, after_hole = [to_frame(data.schema.empty_table(), 0)], 0, False
     for each in found:

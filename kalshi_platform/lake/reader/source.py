@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Literal, TypeAlias
@@ -90,13 +91,45 @@ class Selection:
         return any(low <= ticker.encode() <= high for ticker in self.tickers)
 
 
-@dataclass(frozen=True)
 class Source:
-    """The lake, and production behind it where `production_url` is given; `open`: open partitions count too."""
+    """The lake, and production behind it where `production_url` is given; `open`: open partitions count too.
 
-    store: ObjectStore
-    open: bool = False
-    production_url: str | None = None
+    Within a `session`, all that comes from production comes from one snapshot, opened when it is needed first.
+    """
+
+    def __init__(self, store: ObjectStore, *, open: bool = False, production_url: str | None = None) -> None:
+        self.store = store
+        self.open = open
+        self.production_url = production_url
+        self._session: ExitStack | None = None
+        self._snapshot: ArrowSnapshot | None = None
+        self._hot: dict[Partition, Hot | None] = {}
+
+    @property
+    def takes_unclosed(self) -> bool:
+        """Whether hours that are not closed yet are wanted."""
+        return self.open or self.production_url is not None
+
+    @contextmanager
+    def session(self) -> Iterator[Source]:
+        """Give this source for one piece of work; a session within a session is part of it."""
+        if self._session is not None:
+            yield self
+            return
+        with ExitStack() as session:
+            self._session = session
+            try:
+                yield self
+            finally:
+                self._session, self._snapshot = None, None
+                self._hot.clear()
+
+    def _production(self) -> ArrowSnapshot:
+        if self.production_url is None or self._session is None:
+            raise RuntimeError("production is read within a session of a source that has its address")
+        if self._snapshot is None:
+            self._snapshot = self._session.enter_context(arrow_snapshot(self.production_url))
+        return self._snapshot
 
     def find(self, data: Dataset, start: datetime, end: datetime) -> Iterator[Found]:
         """Yield the partitions of [start, end), ascending, each with where it is read from."""
@@ -112,10 +145,15 @@ class Source:
             absent = AbsentPartition(partition, "open")
         if self.production_url is None or not (partition.dataset.statement or partition.dataset.layer == "raw"):
             return absent
-        with arrow_snapshot(self.production_url) as snapshot:
-            if counted_rows(snapshot, partition).gone:
-                return absent
-            hours = hour_states(snapshot, partition.start, partition.end)
+        if partition not in self._hot:
+            self._hot[partition] = self._find_hot(partition)
+        return self._hot[partition] or absent
+
+    def _find_hot(self, partition: Partition) -> Hot | None:
+        snapshot = self._production()
+        if counted_rows(snapshot, partition).gone:
+            return None
+        hours = hour_states(snapshot, partition.start, partition.end)
         closes = closes_of(hours)
         return Hot(partition, closes, bool(closes) and not unclosed(partition, hours))
 
@@ -138,16 +176,14 @@ class Source:
         raise LakeUnavailable(f"{found.partition.path} is replaced again and again while it is read; read again")
 
     def _read_production(self, partition: Partition, rows: Selection) -> pa.Table:
-        assert self.production_url is not None  # noqa: S101 - find_one makes a Hot only with one
-        with arrow_snapshot(self.production_url) as snapshot:
-            batches = list(_hot_batches(snapshot, partition, rows))
+        batches = list(_hot_batches(self._production(), partition, rows))
         table = pa.Table.from_batches(batches, schema=partition.dataset.schema)
         return table if rows.columns is None else table.select(list(rows.columns))
 
 
 def make_source(lake: Lake | Source, *, open: bool = False, production_url: str | None = None) -> Source:
     """Make a source of the lake; one that is given stays as it is."""
-    return lake if isinstance(lake, Source) else Source(open_store(lake), open, production_url)
+    return lake if isinstance(lake, Source) else Source(open_store(lake), open=open, production_url=production_url)
 
 
 def _hot_batches(snapshot: ArrowSnapshot, partition: Partition, rows: Selection) -> Iterator[pa.RecordBatch]:
