@@ -13,10 +13,14 @@ from types import MappingProxyType
 from kalshi_platform.lake.datasets import (
     aggregates_candles_1m,
     aggregates_daily_volume,
+    processed_book_1m,
+    processed_book_1s,
+    processed_book_deltas,
     processed_coverage,
     processed_events,
     processed_lifecycle,
     processed_markets,
+    processed_quotes,
     processed_series,
     processed_tickers,
     processed_trades,
@@ -43,6 +47,10 @@ DATASETS: Mapping[str, Dataset] = MappingProxyType(
             raw_market_lifecycle,
             raw_book_checkpoints,
             raw_coverage,
+            processed_book_deltas,
+            processed_quotes,
+            processed_book_1s,
+            processed_book_1m,
             processed_trades,
             processed_tickers,
             processed_lifecycle,
@@ -58,4 +66,4 @@ DATASETS: Mapping[str, Dataset] = MappingProxyType(
 RAW_TABLES = tuple(data.name for data in DATASETS.values() if data.layer == "raw")
 """Tables of production that go to the lake as they are, hour by hour."""
 DAILY_DATASETS = tuple(data.key for data in DATASETS.values() if data.layer != "raw")
-"""Data sets that are derived from production, day by day."""
+"""Data sets that are derived from production, or from raw hours of the lake, day by day."""
