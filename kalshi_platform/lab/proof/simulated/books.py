@@ -11,10 +11,9 @@ from typing import TypeAlias
 import polars as pl
 
 from kalshi_platform.config import PlatformSettings
-from kalshi_platform.errors import MissingPartition
 from kalshi_platform.lab.proof.comparison.truth import ALL_TIME, Truth
 from kalshi_platform.lab.proof.simulated.findings import Compared
-from kalshi_platform.lake import reader
+from kalshi_platform.lake.reader.books import find_book
 from kalshi_platform.market.times import datetime_from_us, us_from_datetime
 
 Levels: TypeAlias = dict[tuple[str, int], int]
@@ -82,17 +81,14 @@ def samples(truth: Truth, begin: datetime, end: datetime, count: int, seed: int)
 
 def compare_book_at(settings: PlatformSettings, books: TrueBooks, wanted: Sequence[Sample]) -> Compared:
     """Compare `reader.book_at` with the exchange's books: equal, or declared not exact; and most are exact."""
-    exact, inexact_right, inexact_wrong, refused, wrong = 0, 0, 0, 0, []
+    exact, inexact_right, inexact_wrong, unknown, wrong = 0, 0, 0, 0, []
     for sample in wanted:
-        try:
-            found = reader.book_at(settings.lake, sample.ticker, sample.at, holes="mark")
-        except MissingPartition:
-            refused += 1
+        book = find_book(settings.lake, sample.ticker, sample.at)
+        if book.state == "unknown":
+            unknown += 1
             continue
-        levels = levels_of(found.select("side", "price_e4", "count_e2"))
-        is_right = levels == books.at(sample.ticker, sample.us)
-        is_exact = bool(found["exact"].all()) if found.height else False
-        if is_exact:
+        is_right = levels_of(book.levels.select("side", "price_e4", "count_e2")) == books.at(sample.ticker, sample.us)
+        if book.exact:
             exact += 1
             if not is_right:
                 wrong.append(f"{sample.ticker} at {sample.at.isoformat()}")
@@ -109,6 +105,6 @@ def compare_book_at(settings: PlatformSettings, books: TrueBooks, wanted: Sequen
         problems.append(f"only {exact} of {len(wanted)} books are exact; {LEAST_EXACT:.0%} are wanted")
     figures = {
         "books": len(wanted), "exact": exact, "not exact but right": inexact_right,
-        "not exact and not right": inexact_wrong, "refused": refused,
+        "not exact and not right": inexact_wrong, "unknown": unknown,
     }  # fmt: skip
     return Compared("book_at against the exchange", figures, tuple(problems))
