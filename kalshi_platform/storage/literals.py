@@ -7,13 +7,14 @@ from collections.abc import Sequence
 from datetime import datetime
 from typing import Any
 
+_ELEMENTS = {int: "bigint", datetime: "timestamptz"}
 _PARAMETER = re.compile(r"\$([1-9][0-9]*)")
 
 
 def inlined(query: str, params: Sequence[Any]) -> str:
     """Replace `$1`, `$2` … by literals.
 
-    Values may be None, bool, int, str, aware datetimes, and lists of int or str. Raises IndexError for a parameter that
+    Values may be None, bool, int, str, aware datetimes, and lists of int, str or datetimes. Raises IndexError for a parameter that
     was not given, TypeError for another type. The query itself must not hold `$1` inside a string.
     """
     return _PARAMETER.sub(lambda match: literal(params[int(match.group(1)) - 1]), query)
@@ -34,7 +35,7 @@ def literal(value: Any) -> str:
             raise TypeError("a time without a zone")
         return f"TIMESTAMPTZ '{value.isoformat()}'"
     if isinstance(value, (list, tuple)):
-        kind = "bigint" if value and isinstance(value[0], int) else "text"
+        kind = _ELEMENTS.get(type(value[0]), "text") if value else "text"
         return f"ARRAY[{', '.join(literal(item) for item in value)}]::{kind}[]"
     raise TypeError(f"{type(value).__name__} is no parameter type")
 

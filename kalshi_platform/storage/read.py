@@ -31,9 +31,15 @@ _FAILURES = (adbc_driver_manager.Error, OSError, pa.ArrowException)
 class ArrowSnapshot:
     """A read-only view of one database at one moment. Raises DatabaseUnavailable or StatementRejected."""
 
-    def __init__(self, connection: Any, where: str) -> None:
+    def __init__(self, connection: Any, url: str) -> None:
         self._connection = connection
-        self._where = where
+        self.url = url
+        self.where = redacted(url)
+        """The database, for messages."""
+
+    def export(self) -> str:
+        """The name by which another transaction sees the same, while this one is open (SET TRANSACTION SNAPSHOT)."""
+        return str(self.table(load("storage")["export_snapshot"]).column("snapshot")[0].as_py())
 
     def table(self, query: str, params: Sequence[Any] = ()) -> pa.Table:
         """Run a query; return everything."""
@@ -43,7 +49,7 @@ class ArrowSnapshot:
                 cursor.execute(statement)
                 return cursor.fetch_arrow_table()
         except _FAILURES as error:
-            raise _translate_error(error, self._where) from error
+            raise _translate_error(error, self.where) from error
 
     def batches(
         self, query: str, params: Sequence[Any] = (), batch_bytes: int = DEFAULT_BATCH_BYTES
@@ -68,7 +74,7 @@ class ArrowSnapshot:
             cursor.execute(statement)
             return cursor.fetch_record_batch()
         except _FAILURES as error:
-            raise _translate_error(error, self._where) from error
+            raise _translate_error(error, self.where) from error
 
     def _next(self, reader: Any) -> pa.RecordBatch | None:
         try:
@@ -78,8 +84,8 @@ class ArrowSnapshot:
         except _FAILURES as error:
             # A query that fails while its rows stream carries no SQLSTATE, only the server's message.
             if self._is_there():
-                raise StatementRejected(f"{self._where}: {first_line(error)}") from error
-            raise _translate_error(error, self._where) from error
+                raise StatementRejected(f"{self.where}: {first_line(error)}") from error
+            raise _translate_error(error, self.where) from error
 
     def _is_there(self) -> bool:
         """Whether the server still answers on this connection, be it that the transaction has failed."""
@@ -112,7 +118,7 @@ def arrow_snapshot(url: str) -> Iterator[ArrowSnapshot]:
         _close(connection)
         raise _translate_error(error, where) from error
     try:
-        yield ArrowSnapshot(connection, where)
+        yield ArrowSnapshot(connection, url)
     finally:
         _close(connection)
 

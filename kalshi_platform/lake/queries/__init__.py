@@ -38,8 +38,18 @@ def rows_between_query(data: Dataset, low: datetime, high: datetime, tickers: Se
     )
 
 
+def fixed_rows_query(partition: Partition) -> str:
+    """The rows of a raw partition in any order, in the columns of its data set as `storage.fixed_rows` takes them."""
+    return _of_source(partition, "raw_rows", columns=", ".join(map(hashed, partition.dataset.columns)))
+
+
+def texts_query(partition: Partition, column: str, moments: Sequence[datetime]) -> str:
+    """The texts of a raw table's column at some times: `text`, `hash`."""
+    return _of_source(partition, "texts_at", column=column, moments=literal(list(moments)))
+
+
 def rows_per_ticker_query(partition: Partition) -> str:
-    """Of a raw data set, one row per market: `ticker`, `rows`."""
+    """Of a raw data set, one row per market: `ticker`, `rows`, `hash` (of the ticker)."""
     return _of_source(partition, "raw_rows_by_ticker")
 
 

@@ -13,8 +13,15 @@
 SELECT {columns} FROM {source} WHERE {time} >= {low} AND {time} < {high}
 
 -- name: raw_rows_by_ticker
--- How many rows of a raw table lie within [low, high): one row per market, ticker and rows.
-SELECT ticker, count(*) AS rows FROM {source} WHERE {time} >= {low} AND {time} < {high} GROUP BY ticker
+-- How many rows of a raw table lie within [low, high): one row per market, ticker, rows and the hash of the ticker.
+SELECT ticker, count(*) AS rows, hashtextextended(ticker, 0) AS hash
+FROM {source} WHERE {time} >= {low} AND {time} < {high} GROUP BY ticker
+
+-- name: texts_at
+-- The texts of a column at some times, with their hashes: text and hash.
+-- example column: ticker
+-- example moments: ARRAY[TIMESTAMPTZ '2026-11-20 04:00+00']
+SELECT DISTINCT {column} AS text, hashtextextended({column}, 0) AS hash FROM {source} WHERE {time} = ANY({moments})
 
 -- name: source_row_count
 -- How many rows of a table lie within [low, high): one row, rows.

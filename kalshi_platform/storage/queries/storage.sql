@@ -18,6 +18,10 @@ SELECT pg_advisory_xact_lock(hashtextextended(%s, 0))
 -- Whether the server answers on this connection. One row.
 SELECT 1
 
+-- name: export_snapshot
+-- Names what the transaction sees, for another one that is to see the same. One row: snapshot.
+SELECT pg_export_snapshot() AS snapshot
+
 -- name: ensure_partitions
 -- Makes the partitions that hold [low, high]. One row: how many were made. Parameters: table, low, high.
 SELECT ensure_partitions(%(table)s, %(low)s, %(high)s)
