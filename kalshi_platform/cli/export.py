@@ -77,7 +77,7 @@ def _export(
     manifest = export_partition(store, production_url, selected, state, allow_fewer_rows=allow_fewer_rows)
     if manifest.state != state:
         print_line("the partition is closed already and stays as it is")
-    print_line(f"{store.root}/{selected.path}")
+    print_line(f"{store.root}/{selected.path if manifest.state == 'closed' else selected.open_path}")
     print_line(f"{manifest.rows:,} rows, {manifest.bytes:,} bytes, {manifest.state}")
 
 

@@ -1,7 +1,7 @@
 """Reads rows of fixed width as records of numpy: a third of the client's work of reading them column by column.
 
 COPY's binary format gives such rows one length, so that a block of them is an array as it stands. Texts travel as their
-64-bit hashes (`hashed`). The rows are those of an `ArrowSnapshot`, read on a connection of their own.
+64-bit hashes (`hashtextextended(column, 0)`). The rows are those of an `ArrowSnapshot`, on a connection of their own.
 """
 
 from __future__ import annotations
@@ -28,7 +28,14 @@ BLOCK_BYTES = 4 * 1024 * 1024
 Records: TypeAlias = npt.NDArray[np.void]
 
 _WIRE: Mapping[SqlType, str] = MappingProxyType(
-    {"text": ">i8", "bigint": ">i8", "integer": ">i4", "timestamptz": ">i8", "boolean": ">i1", "double precision": ">f8"}
+    {
+        "text": ">i8",
+        "bigint": ">i8",
+        "integer": ">i4",
+        "timestamptz": ">i8",
+        "boolean": ">i1",
+        "double precision": ">f8",
+    }
 )
 _MAGIC_BYTES = 19  # the signature and two empty fields of the header
 _TRAILER = b"\xff\xff"
@@ -39,11 +46,6 @@ _EPOCH_US = 946_684_800_000_000
 def has_fixed_width(columns: Iterable[Column]) -> bool:
     """Whether all rows of these columns have one length, texts as hashes: nothing is null, no list, no JSON."""
     return all(column.type in _WIRE and not column.nullable for column in columns)
-
-
-def hashed(column: Column) -> str:
-    """The expression that reads a column with a fixed width: a text's hash, anything else as it is."""
-    return f"hashtextextended({column.name}, 0)" if column.type == "text" else column.name
 
 
 def record_type(columns: Sequence[Column]) -> np.dtype[np.void]:

@@ -14,8 +14,8 @@ _PARAMETER = re.compile(r"\$([1-9][0-9]*)")
 def inlined(query: str, params: Sequence[Any]) -> str:
     """Replace `$1`, `$2` … by literals.
 
-    Values may be None, bool, int, str, aware datetimes, and lists of int, str or datetimes. Raises IndexError for a parameter that
-    was not given, TypeError for another type. The query itself must not hold `$1` inside a string.
+    Values may be None, bool, int, str, aware datetimes, and lists of int, str or datetimes. Raises IndexError for a
+    parameter that was not given, TypeError for another type. The query itself must not hold `$1` inside a string.
     """
     return _PARAMETER.sub(lambda match: literal(params[int(match.group(1)) - 1]), query)
 

@@ -6,6 +6,7 @@ import resource
 import sys
 import threading
 from collections.abc import Iterable
+from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
@@ -44,7 +45,13 @@ def thread_cpu_s() -> dict[str, float]:
 
 
 def peak_rss_mib() -> float:
-    """The largest resident size that this process ever had, in MiB."""
+    """The largest resident size that this process ever had, in MiB; of the program alone, not of what started it."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        # Linux hands ru_maxrss on from the process that forked: a small child of a big parent seems big.
+        for line in status.read_text(encoding="utf-8").splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) / 1024
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (1024 * 1024 if sys.platform == "darwin" else 1024)
 

@@ -8,23 +8,22 @@ the columns and their types from the file.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
-
-import pyarrow as pa
 
 from kalshi_platform.clock import SYSTEM_CLOCK, Clock
 from kalshi_platform.errors import FewerRows, HourNotClosed, LakeCorrupt, LakeUnavailable, PartitionBusy
 from kalshi_platform.lake import queries
 from kalshi_platform.lake.closes import CountedRows, HourState, closes_of, counted_rows, hour_states, unclosed
 from kalshi_platform.lake.derive import derive_day, find_raw_hours
-from kalshi_platform.lake.export.external_sort import external_sort
 from kalshi_platform.lake.export.parquet import Parts, to_schema, write_parts
+from kalshi_platform.lake.export.production_rows import count_rows, rows_in_order, rows_of_statement
 from kalshi_platform.lake.export.publish import publish, read_current, remove
 from kalshi_platform.lake.export.read_ahead import read_ahead
+from kalshi_platform.lake.export.record_sort import CountedTicker
 from kalshi_platform.lake.layout import Partition, find_dataset, partition_starting
 from kalshi_platform.lake.manifest import Manifest, State, code_version
 from kalshi_platform.lake.store import Lake, open_store
@@ -89,13 +88,14 @@ def export_partition(
     _check_ended(partition, state, clock)
     store = open_store(lake)
     with _exclusive(production_url, store, partition) as lock:
-        replaced = read_current(store, partition.path)
-        current = replaced
-        if replaced is None and partition.former_path is not None:
+        current = read_current(store, partition.path)
+        if current is None and partition.former_path is not None:
             current = read_current(store, partition.former_path)
         if state == "open" and current is not None and current.state == "closed":
             _log.info("closed_partition_kept", partition=partition.path)
             return current
+        path = partition.path if state == "closed" else partition.open_path
+        replaced = read_current(store, path)
         with store.staging() as folder:
             if partition.dataset.builder is None:
                 content = _from_production(production_url, partition, state, current, allow_fewer_rows, folder)
@@ -118,13 +118,17 @@ def export_partition(
                 close_no=max((hour.close_no for hour in hours if hour.close_no is not None), default=None),
                 coverage_share=content.coverage_share,
             )
-            manifest = publish(store, partition.path, parts, manifest, replaced, lock.is_held)
-        if partition.former_path is not None:
-            remove(store, partition.former_path)
-    _log.info(
-        "partition_exported", partition=partition.path, rows=manifest.rows, size_bytes=manifest.bytes, state=state
-    )
+            manifest = publish(store, path, parts, manifest, replaced, lock.is_held)
+        for other in filter(None, (partition.path, partition.former_path, partition.open_path)):
+            if other != path:
+                remove(store, other)
+    _log.info("partition_exported", partition=path, rows=manifest.rows, size_bytes=manifest.bytes, state=state)
     return manifest
+
+
+def _about(partition: Partition, state: State) -> Mapping[str, str]:
+    """What every file says of the partition that it is of."""
+    return {"kalshi.state": state, "kalshi.partition": partition.key}
 
 
 @dataclass(frozen=True)
@@ -152,7 +156,7 @@ def _from_production(
             partition, counted, counted_rows(snapshot, partition), hours, current, allow_fewer_rows
         )
         coverage_share = _coverage_share(snapshot, partition) if hours and complete else None
-        return _Content(hours, _write(snapshot, partition, counted, folder), coverage_share)
+        return _Content(hours, _write(snapshot, partition, state, counted, folder), coverage_share)
 
 
 def _from_raw_hours(production_url: str, store: ObjectStore, partition: Partition, folder: Path) -> _Content:
@@ -163,7 +167,7 @@ def _from_raw_hours(production_url: str, store: ObjectStore, partition: Partitio
     with _explain_full_disk(partition, folder):
         rows = (to_schema(batch, partition.dataset) for batch in derive_day(store, raw, folder))
         with closing(rows), read_ahead(rows) as batches:
-            return _Content(hours, write_parts(batches, partition.dataset, folder))
+            return _Content(hours, write_parts(batches, partition.dataset, folder, about=_about(partition, "closed")))
 
 
 @dataclass(frozen=True)
@@ -172,19 +176,19 @@ class _Counted:
 
     rows: int
     source: int
-    by_ticker: Mapping[str, int]
+    by_ticker: Sequence[CountedTicker] = ()
 
 
 def _count(snapshot: ArrowSnapshot, partition: Partition) -> _Counted:
     if not partition.dataset.statement:
-        counted = snapshot.table(queries.rows_per_ticker_query(partition)).to_pydict()
-        by_ticker: dict[str, int] = dict(zip(counted["ticker"], counted["rows"], strict=True))
-        return _Counted(sum(by_ticker.values()), sum(by_ticker.values()), by_ticker)
+        by_ticker = count_rows(snapshot, partition)
+        rows = sum(each.rows for each in by_ticker)
+        return _Counted(rows, rows, by_ticker)
     rows, source = (
         snapshot.table(query).column("rows")[0].as_py()
         for query in (queries.expected_query(partition), queries.source_query(partition))
     )
-    return _Counted(rows, source, {})
+    return _Counted(rows, source)
 
 
 def _check_complete(
@@ -234,20 +238,16 @@ def _published_rows(partition: Partition, hours: Sequence[HourState], current: M
     return 0 if partition.dataset.made_by_close and is_made_anew else current.rows
 
 
-def _write(snapshot: ArrowSnapshot, partition: Partition, counted: _Counted, folder: Path) -> Parts:
+def _write(snapshot: ArrowSnapshot, partition: Partition, state: State, counted: _Counted, folder: Path) -> Parts:
     """Write the rows of a partition and compare their number with that of the same snapshot."""
     data = partition.dataset
-    # Closed before the snapshot: the driver refuses to leave a cursor open.
-    with (
-        _explain_full_disk(partition, folder),
-        closing(_rows(snapshot, partition)) as unsorted,
-        read_ahead(unsorted) as batches,
-    ):
-        if data.statement:
-            parts = write_parts(batches, data, folder)
-        else:
-            with read_ahead(external_sort(batches, data, counted.by_ticker, folder), 1) as rows:
-                parts = write_parts(rows, data, folder)
+    rows = (
+        rows_of_statement(snapshot, partition)
+        if data.statement
+        else rows_in_order(snapshot, partition, counted.by_ticker, folder)
+    )
+    with _explain_full_disk(partition, folder), rows as batches:
+        parts = write_parts(batches, data, folder, about=_about(partition, state))
     if parts.rows != counted.rows:
         raise LakeCorrupt(f"{partition.path}: {parts.rows} rows were read, but production holds {counted.rows}")
     return parts
@@ -262,12 +262,6 @@ def _explain_full_disk(partition: Partition, folder: Path) -> Iterator[None]:
             f"{partition.path}: the files cannot be written to {folder.parent} ({error.strerror or error}): nothing was"
             " replaced; make room there, or see what is wrong with it"
         ) from error
-
-
-def _rows(snapshot: ArrowSnapshot, partition: Partition) -> Generator[pa.RecordBatch, None, None]:
-    data = partition.dataset
-    for batch in snapshot.batches(queries.rows_query(partition)):
-        yield to_schema(batch, data)
 
 
 def _check_ended(partition: Partition, state: State, clock: Clock) -> None:

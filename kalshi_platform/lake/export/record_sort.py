@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
@@ -101,7 +100,8 @@ class _Texts:
 
     def learn(self, texts: Mapping[int, str], *, is_all: bool = False) -> None:
         """Number further texts by their hashes; `is_all`: there can be no others."""
-        new = {key: text for key, text in texts.items() if key not in self._hashes} if self._hashes else texts
+        known = set(self._hashes)
+        new = {key: text for key, text in texts.items() if key not in known}
         self._hashes += new.keys()
         self._texts += new.values()
         self._known = pa.array(self._hashes, pa.int64())

@@ -39,8 +39,10 @@ def rows_between_query(data: Dataset, low: datetime, high: datetime, tickers: Se
 
 
 def fixed_rows_query(partition: Partition) -> str:
-    """The rows of a raw partition in any order, in the columns of its data set as `storage.fixed_rows` takes them."""
-    return _of_source(partition, "raw_rows", columns=", ".join(map(hashed, partition.dataset.columns)))
+    """The rows of a raw partition in any order, in the columns of its data set; texts as their 64-bit hashes."""
+    columns = (f"hashtextextended({each.name}, 0)" if each.type == "text" else each.name
+               for each in partition.dataset.columns)  # fmt: skip
+    return _of_source(partition, "raw_rows", columns=", ".join(columns))
 
 
 def texts_query(partition: Partition, column: str, moments: Sequence[datetime]) -> str:

@@ -584,7 +584,7 @@ def test_the_command_prints_where_and_how_much(
     app.command()(command.export)
     result = CliRunner().invoke(app, ["trades", "2026-11-20T04", "--open"], catch_exceptions=False)
     assert result.exit_code == 0
-    assert f"{(tmp_path / 'lake').as_uri()}/raw/trades/date=2026-11-20/hour=04" in result.output
+    assert f"{(tmp_path / 'lake').as_uri()}/open/raw/trades/date=2026-11-20/hour=04" in result.output
     manifest: Manifest | None = read_manifest(
         LakeSettings((tmp_path / "lake").as_uri()), "raw/trades/date=2026-11-20/hour=04"
     )

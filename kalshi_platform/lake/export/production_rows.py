@@ -1,4 +1,4 @@
-"""The rows of a raw table's hour in the order of its data set, whatever their number, in bounded memory."""
+"""The rows of production for a partition, in the order of its data set, whatever their number, in bounded memory."""
 
 from __future__ import annotations
 
@@ -43,13 +43,22 @@ def rows_in_order(
                 yield rows
         return
     by_ticker = {each.ticker: each.rows for each in counted}
+    with (
+        rows_of_statement(snapshot, partition) as batches,
+        read_ahead(external_sort(batches, data, by_ticker, folder), 1) as rows,
+    ):
+        yield rows
+
+
+@contextmanager
+def rows_of_statement(snapshot: ArrowSnapshot, partition: Partition) -> Iterator[Iterator[pa.RecordBatch]]:
+    """Yield what the data set's statement gives for the partition, in its schema, as the server orders it."""
     # Closed before the snapshot: the driver refuses to leave a cursor open.
-    with closing(_unsorted(snapshot, partition)) as unsorted, read_ahead(unsorted) as batches:
-        with read_ahead(external_sort(batches, data, by_ticker, folder), 1) as rows:
-            yield rows
+    with closing(_read(snapshot, partition)) as read, read_ahead(read) as batches:
+        yield batches
 
 
-def _unsorted(snapshot: ArrowSnapshot, partition: Partition) -> Generator[pa.RecordBatch, None, None]:
+def _read(snapshot: ArrowSnapshot, partition: Partition) -> Generator[pa.RecordBatch, None, None]:
     for batch in snapshot.batches(queries.rows_query(partition)):
         yield to_schema(batch, partition.dataset)
 
