@@ -586,7 +586,7 @@ def test_the_command_prints_where_and_how_much(
     assert result.exit_code == 0
     assert f"{(tmp_path / 'lake').as_uri()}/open/raw/trades/date=2026-11-20/hour=04" in result.output
     manifest: Manifest | None = read_manifest(
-        LakeSettings((tmp_path / "lake").as_uri()), "raw/trades/date=2026-11-20/hour=04"
+        LakeSettings((tmp_path / "lake").as_uri()), "open/raw/trades/date=2026-11-20/hour=04"
     )
     assert manifest is not None
     assert f"{manifest.rows} rows, {manifest.bytes:,} bytes, open" in result.output
