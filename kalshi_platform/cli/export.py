@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING
 import typer
 
 from kalshi_platform.cli.console import print_line
-from kalshi_platform.errors import ConfigurationError, FewerRows, HourNotClosed, LakeCorrupt, PartitionBusy, Unfinished
+from kalshi_platform.errors import (
+    ConfigurationError,
+    FewerRows,
+    HourNotClosed,
+    LakeCorrupt,
+    PartitionBusy,
+    StaleInput,
+    Unfinished,
+)
 
 if TYPE_CHECKING:
     from kalshi_platform.lake.datasets import Dataset
@@ -89,11 +97,12 @@ def _export_stale(store: ObjectStore, production_url: str, table: Dataset | None
     if not found:
         print_line("nothing of the last week is stale")
     failed: list[str] = []
-    for number, each in enumerate(found, 1):
+    # Raw hours first: days are made from them.
+    for number, each in enumerate(sorted(found, key=lambda stale: stale.partition.dataset.builder is not None), 1):
         print_line(f"{number} of {len(found)}: {each.partition.dataset.key} {each.partition.key}: {each.reason}")
         try:
             _export(store, production_url, each.partition, "closed")
-        except (FewerRows, HourNotClosed, LakeCorrupt, PartitionBusy) as error:  # of this partition alone
+        except (FewerRows, HourNotClosed, LakeCorrupt, PartitionBusy, StaleInput) as error:  # of this partition alone
             failed.append(str(error))
     if failed:
         raise Unfinished(failed)
