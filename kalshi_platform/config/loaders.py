@@ -18,7 +18,7 @@ from kalshi_platform.config.values import Values
 from kalshi_platform.deduplicator.settings import DeduplicatorSettings, GathererSource
 from kalshi_platform.exchange.settings import ExchangeSettings
 from kalshi_platform.gatherer.settings import GathererSettings, MarketFilter
-from kalshi_platform.lake.retention.settings import GathererDatabase, RetentionSettings
+from kalshi_platform.lake.retention.settings import FEWEST_DAGSTER_DAYS, GathererDatabase, RetentionSettings
 from kalshi_platform.lake.settings import LakeSettings
 from kalshi_platform.market.times import hour_of
 from kalshi_platform.monitoring.settings import EndpointSettings, LogSettings
@@ -241,12 +241,18 @@ def _deduplicator(values: Values) -> DeduplicatorSettings:
 
 def _retention(values: Values) -> RetentionSettings:
     sources = (_source(values, name) for name in values.gatherers)
-    return values.fill(
+    settings = values.fill(
         RetentionSettings,
         production_url=str(values.read(DeduplicatorSettings, "production_url").get("production_url", "")),
         gatherers=tuple(GathererDatabase(source.name, source.timeseries_url) for source in sources),
         lake=_lake(values),
     )
+    if 0 < settings.dagster_days < FEWEST_DAGSTER_DAYS:
+        values.add_problem(
+            f"KALSHI_RETENTION_DAGSTER_DAYS is {settings.dagster_days:g}: set it to 0 (for ever) or to at least"
+            f" {FEWEST_DAGSTER_DAYS}, Dagster's schedules look at the last week"
+        )
+    return settings
 
 
 def _lake(values: Values) -> LakeSettings:

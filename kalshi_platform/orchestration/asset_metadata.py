@@ -11,6 +11,8 @@ from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import dagster as dg
+
 from kalshi_platform.market.tables import DATABASES
 from kalshi_platform.storage.pool import Database
 from kalshi_platform.storage.queries import load
@@ -22,8 +24,10 @@ if TYPE_CHECKING:
     from kalshi_platform.gatherer.status.reports import BooksPolled, CatalogSynced, StreamsCommitted
     from kalshi_platform.lake.lifecycle import LifecycleReport
     from kalshi_platform.lake.manifest import Manifest
+    from kalshi_platform.lake.retention.report import Outcome, RetentionReport
 
 _SQL = load(Path(__file__).with_name("queries.sql"))
+_MOST_REASONS = 50
 
 
 def time_span(first: datetime | None, last: datetime | None) -> dict[str, Any]:
@@ -147,6 +151,39 @@ def lifecycle_metadata(report: LifecycleReport) -> dict[str, Any]:
         "differences": "; ".join(report.differences) or "none",
         "warnings": "; ".join(report.warnings) or "none",
         "note": report.note or "none",
+    }
+
+
+def retention_metadata(report: RetentionReport) -> dict[str, Any]:
+    """Describe what retention dropped, table by table, and what it refused, reason by reason."""
+    gone: dict[tuple[str, str], list[Outcome]] = defaultdict(list)
+    for each in report.gone:
+        gone[each.database, each.table].append(each)
+    refused: dict[tuple[str, str, str], list[Outcome]] = defaultdict(list)
+    for each in report.refused:
+        refused[each.database, each.table, str(each.refused)].append(each)
+    went = [
+        f"| {database} | {table} | {len(some)} | {sum(each.rows for each in some):,}"
+        f" | {sum(each.bytes for each in some):,} |"
+        for (database, table), some in gone.items()
+    ]
+    stays = [
+        f"| {database} | {table} | {min(some).low:%Y-%m-%dT%H} | {len(some)} | {reason} |"
+        for (database, table, reason), some in list(refused.items())[:_MOST_REASONS]
+    ]
+    return {
+        "partitions_dropped": len(report.gone),
+        "rows_dropped": sum(each.rows for each in report.gone),
+        "bytes_dropped": sum(each.bytes for each in report.gone),
+        "partitions_refused": len(report.refused),
+        "ledger_lines_cleared": sum(each.rows for each in report.cleared),
+        "unreachable": "; ".join(f"{name}: {why}" for name, why in report.unreachable.items()) or "none",
+        "went": dg.MetadataValue.md(
+            "\n".join(["| database | table | partitions | rows | bytes |", "|---|---|---|---|---|", *went])
+        ),
+        "stays": dg.MetadataValue.md(
+            "\n".join(["| database | table | first | partitions | why |", "|---|---|---|---|---|", *stays])
+        ),
     }
 
 

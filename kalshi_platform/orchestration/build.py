@@ -19,6 +19,7 @@ from kalshi_platform.orchestration.assets.lake_raw import make_raw_asset
 from kalshi_platform.orchestration.assets.lifecycle_rules import lifecycle_reads_back, lifecycle_rules
 from kalshi_platform.orchestration.assets.production import make_closed_hours
 from kalshi_platform.orchestration.assets.production_catalog import make_merged_catalog
+from kalshi_platform.orchestration.assets.retention import dagster_retention, retention
 from kalshi_platform.orchestration.assets.snapshots import make_rest_snapshots
 from kalshi_platform.orchestration.assets.trades_backfill import make_trades_backfill
 from kalshi_platform.orchestration.checks.freshness import gatherers_are_fresh
@@ -98,6 +99,8 @@ def _add_platform(parts: _Parts, partitions: Partitions) -> None:
         *(make_raw_asset(table, partitions.hours) for table in RAW_TABLES),
         *(make_daily_asset(name, partitions.days) for name in DAILY_DATASETS),
         lifecycle_rules,
+        retention,
+        dagster_retention,
     ]
     parts.asset_checks += [
         gatherers_are_fresh,

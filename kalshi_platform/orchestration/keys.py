@@ -21,6 +21,8 @@ REST_SNAPSHOTS = dg.AssetKey(["gatherer", "rest_snapshots"])
 EXCHANGE_STATUS = dg.AssetKey(["gatherer", "exchange_status"])
 TRADES_BACKFILL = dg.AssetKey(["production", "trades_backfill"])
 LIFECYCLE_RULES = dg.AssetKey(["lake", "lifecycle_rules"])
+RETENTION = dg.AssetKey(["lake", "retention"])
+DAGSTER_RETENTION = dg.AssetKey(["lake", "dagster_retention"])
 
 
 def gatherer(table: str) -> dg.AssetKey:

@@ -19,6 +19,7 @@ from kalshi_platform.storage.queries import load
 
 _SQL = load(Path(__file__).with_name("queries.sql"))
 _LOCKED = "locked"
+_RECORDS_LOCK_TIMEOUT_MS = "500"
 
 
 class OldPartition(NamedTuple):
@@ -43,6 +44,19 @@ def count_rows(database: Database, old: OldPartition) -> dict[datetime, int]:
     statement = _SQL["count_rows_by_hour"].format(table=old.table, time=old.time)
     with database.transaction() as transaction:
         return {hour: int(count) for hour, count in transaction.fetch_all(statement, (old.low, old.high))}
+
+
+def drop_records(database: Database, old: OldPartition) -> bool:
+    """Drop a partition of records about rows, of which the lake need hold nothing; False where it is in use."""
+    try:
+        with database.transaction() as transaction:
+            transaction.fetch_one(_SQL["set_lock_timeout"], (_RECORDS_LOCK_TIMEOUT_MS,))
+            transaction.fetch_one(_SQL["drop_partition"], (old.table, old.low, old.high))
+    except DatabaseUnavailable as error:
+        if error.kind != _LOCKED:
+            raise
+        return False
+    return True
 
 
 class Dropper:

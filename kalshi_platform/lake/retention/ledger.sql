@@ -1,9 +1,20 @@
 -- database: production
--- example action: SELECT count(*)
 -- example before: TIMESTAMPTZ '2026-11-20'
--- example since: TIMESTAMPTZ '2026-11-20'
 --
--- What is cleared of ledgers and records. {action} is DELETE, or counts the same lines for a dry run.
+-- What is cleared of ledgers and records: the clauses say which lines of a table, the same for a dry run, which counts
+-- them, and for the run that deletes them.
+
+-- name: count_lines
+-- How many lines of a table a clause selects.
+-- example table: merge_alarms
+-- example clause: WHERE s.times > 0
+SELECT count(*) FROM {table} s {clause}
+
+-- name: delete_lines
+-- Deletes the lines of a table that a clause selects.
+-- example table: merge_alarms
+-- example clause: WHERE s.times > 0
+DELETE FROM {table} s {clause}
 
 -- name: find_old_streams
 -- database: timeseries
@@ -13,22 +24,23 @@ AND coalesce((SELECT max(g.exchange_ts_max) FROM stream_segments g WHERE g.strea
     < %(before)s
 ORDER BY s.stream_id
 
--- name: lines_of_streams
+-- name: of_stream
 -- database: timeseries
--- Lines of a table of the ledger that belong to some streams. Parameter: streams.
--- example table: stream_segments
-{action} FROM {table} WHERE stream_id = ANY (%s)
+-- Lines of a stream.
+-- example rows: stream_segments
+WHERE s.stream_id = %(stream_id)s
 
--- name: sessions
+-- name: closed_sessions
 -- database: timeseries
 -- Sessions that closed before a moment and of which no stream is left.
-{action} FROM sessions s WHERE s.closed_at < %(before)s
-AND NOT EXISTS (SELECT FROM streams t WHERE t.session_id = s.session_id)
+-- example rows: sessions
+WHERE s.closed_at < %(before)s AND NOT EXISTS (SELECT FROM streams t WHERE t.session_id = s.session_id)
 
--- name: snapshot_polls
+-- name: old_polls
 -- database: timeseries
 -- Polls of books before a moment.
-{action} FROM snapshot_polls WHERE minute < %(before)s
+-- example rows: snapshot_polls
+WHERE s.minute < %(before)s
 
 -- name: find_first_batch_to_keep
 -- database: timeseries
@@ -37,38 +49,44 @@ AND NOT EXISTS (SELECT FROM streams t WHERE t.session_id = s.session_id)
 SELECT coalesce(min(batch_no), %(cursor)s) FROM batches
 WHERE batch_no >= %(cursor)s OR committed_at >= %(before)s OR greatest(time_min, time_max) >= %(before)s
 
--- name: batches
+-- name: find_oldest_batch
+-- database: timeseries
+-- The lowest batch number that is left; null without any.
+SELECT min(batch_no) FROM batches
+
+-- name: batches_below
 -- database: timeseries
 -- Lines of batches below a number.
-{action} FROM batches WHERE batch_no < %(batch_no)s
+-- example rows: batches
+WHERE s.batch_no < %(batch_no)s
 
--- name: dropped_hours
--- database: timeseries
--- Notes of hours that were dropped, before a moment.
-{action} FROM dropped_hours WHERE hour < %(before)s
+-- name: of_old_hours
+-- Lines of hours before a moment.
+-- example rows: merge_statistics
+WHERE s.hour < %(before)s
 
--- name: heartbeats
+-- name: not_heard_of
 -- Heartbeats of services that were not heard of since a moment.
-{action} FROM heartbeats WHERE at < %(before)s
+-- example rows: heartbeats
+WHERE s.at < %(before)s
 
--- name: catalog_syncs
+-- name: old_syncs
 -- Syncs that began before a moment, but for the newest of each kind that came to its end.
-{action} FROM catalog_syncs s WHERE s.started_at < %(before)s AND s.sync_id <> ALL (
+-- example rows: catalog_syncs
+WHERE s.started_at < %(before)s AND s.sync_id <> ALL (
   SELECT max(n.sync_id) FROM catalog_syncs n WHERE n.finished_at IS NOT NULL AND n.error IS NULL GROUP BY n.what, n.scope)
 
--- name: records_of_hours
--- Lines of a table of records of hours before a moment.
--- example table: merge_statistics
-{action} FROM {table} WHERE hour < %(before)s
-
--- name: merge_alarms
+-- name: not_raised_again
 -- Alarms of the merge that were raised last before a moment.
-{action} FROM merge_alarms WHERE last_raised_at < %(before)s
+-- example rows: merge_alarms
+WHERE s.last_raised_at < %(before)s
 
--- name: dead_letters
+-- name: old_letters
 -- Refused rows that were put aside before a moment.
-{action} FROM dead_letters WHERE quarantined_at < %(before)s
+-- example rows: dead_letters
+WHERE s.quarantined_at < %(before)s
 
--- name: lake_verifications
+-- name: of_old_partitions
 -- What was read back of partitions of the lake that begin before a moment.
-{action} FROM lake_verifications WHERE starts_at < %(before)s
+-- example rows: lake_verifications
+WHERE s.starts_at < %(before)s

@@ -102,8 +102,3 @@ EXISTS (SELECT FROM close_alarms a WHERE a.hour = c.hour AND a.kind = 'rows_refu
 FROM hour_closes c LEFT JOIN merge_statistics s
 ON s.hour = c.hour AND s.gatherer = %(gatherer)s AND s.table_name = %(table)s
 WHERE c.hour >= %(low)s AND c.hour < %(high)s
-
--- name: find_oldest_batch
--- database: timeseries
--- The lowest batch number that is left; null without any.
-SELECT min(batch_no) FROM batches

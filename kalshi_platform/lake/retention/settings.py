@@ -7,6 +7,9 @@ from dataclasses import dataclass, field
 from kalshi_platform.lake.settings import LakeSettings
 from kalshi_platform.setting import setting
 
+FEWEST_DAGSTER_DAYS = 14
+"""Twice what Dagster's schedules look back."""
+
 
 @dataclass(frozen=True)
 class GathererDatabase:
@@ -70,6 +73,17 @@ class RetentionSettings:
             "KALSHI_RETENTION_RECORDS_DAYS",
             "days that databases keep records about their own work: proofs, statistics, alarms, refused rows, trade"
             " checks, syncs; 0 = for ever",
+            unit="d",
+            low=0,
+            high=36_500,
+        ),
+    )
+    dagster_days: float = field(
+        default=30.0,
+        metadata=setting(
+            "KALSHI_RETENTION_DAGSTER_DAYS",
+            "days that Dagster keeps runs that have ended, with their events and logs; the last run of each asset"
+            " stays. Its schedules look at the last week. At least 14; 0 = for ever",
             unit="d",
             low=0,
             high=36_500,

@@ -5,12 +5,14 @@ from __future__ import annotations
 import dagster as dg
 
 from kalshi_platform.orchestration.keys import (
+    DAGSTER_RETENTION,
     GATHERER_CATALOG,
     LAKE_DAILY,
     LAKE_RAW,
     LIFECYCLE_RULES,
     PRODUCTION_CATALOG,
     PRODUCTION_HOURLY,
+    RETENTION,
     TRADES_BACKFILL,
 )
 
@@ -52,6 +54,12 @@ lifecycle_job = dg.define_asset_job(
     tags=_TAGS,
     description="Put the bucket's lifecycle rules in place and read them back.",
 )
+retention_job = dg.define_asset_job(
+    "retention",
+    dg.AssetSelection.assets(RETENTION, DAGSTER_RETENTION),
+    tags=_TAGS,
+    description="Drop old rows that the lake verifiably holds from the databases, and old runs from Dagster.",
+)
 BATCH_JOBS = [
     sync_catalog_job,
     merge_catalog_job,
@@ -59,4 +67,5 @@ BATCH_JOBS = [
     export_days_job,
     backfill_trades_job,
     lifecycle_job,
+    retention_job,
 ]

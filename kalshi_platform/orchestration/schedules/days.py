@@ -1,10 +1,10 @@
-"""Schedules of days: export them on time and again after a later close, compare their trades, apply the lifecycle."""
+"""Schedules of days: export them on time and again after a later close, compare their trades, lifecycle, retention."""
 
 from datetime import datetime
 
 import dagster as dg
 
-from kalshi_platform.orchestration.jobs.batch import backfill_trades_job, export_days_job, lifecycle_job
+from kalshi_platform.orchestration.jobs.batch import backfill_trades_job, export_days_job, lifecycle_job, retention_job
 from kalshi_platform.orchestration.keys import LAKE_DAILY, TRADES_BACKFILL
 from kalshi_platform.orchestration.partitions import DAY, day_key, join_ranges, parse_day_key, request_range
 from kalshi_platform.orchestration.resources import LakeResource, ProductionDatabase
@@ -62,7 +62,7 @@ def make_daily_schedules(first_day: datetime) -> list[dg.ScheduleDefinition]:
             lambda: _request_comparisons(context, production_database, first_day), production_database.settings
         )
 
-    return [export_days_schedule, fill_missing_days, compare_trades_again, apply_lifecycle_schedule]
+    return [export_days_schedule, fill_missing_days, compare_trades_again, apply_lifecycle_schedule, retention_schedule]
 
 
 @dg.schedule(
@@ -98,6 +98,28 @@ def apply_lifecycle_schedule(lake: LakeResource) -> dg.RunRequest | dg.SkipReaso
         return dg.SkipReason("the lake is a folder: there is no lifecycle to apply")
 
     return evaluate_or_skip(request, lake.settings)
+
+
+@dg.schedule(
+    job=retention_job,
+    cron_schedule="20 2 * * *",
+    execution_timezone="UTC",
+    name="retention_schedule",
+    default_status=dg.DefaultScheduleStatus.RUNNING,
+    description=(
+        "Every day at 02:20 UTC, when the day before is closed and exported: drops what is old and verifiably in the "
+        "lake, and deletes old runs of Dagster."
+    ),
+)
+def retention_schedule(lake: LakeResource) -> dg.RunRequest | dg.SkipReason:
+    """Request retention, unless it is switched off."""
+
+    def request() -> dg.RunRequest | dg.SkipReason:
+        if lake.retention().enabled:
+            return dg.RunRequest()
+        return dg.SkipReason("KALSHI_RETENTION says that nothing is to go")
+
+    return evaluate_or_skip(request, lake.retention)
 
 
 def _request_missing_days(

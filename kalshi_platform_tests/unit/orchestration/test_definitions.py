@@ -46,6 +46,8 @@ ASSETS = {
     "production/trades_backfill",
     *(f"lake/{key}" for key in DATASETS),
     "lake/lifecycle_rules",
+    "lake/retention",
+    "lake/dagster_retention",
 }
 JOBS = {
     "gather",
@@ -56,6 +58,7 @@ JOBS = {
     "export_days",
     "backfill_trades",
     "apply_lifecycle_rules",
+    "retention",
 }
 SCHEDULES = {
     "sync_catalog_when_stale",
@@ -66,6 +69,7 @@ SCHEDULES = {
     "fill_missing_days",
     "compare_trades_again",
     "apply_lifecycle_rules_schedule",
+    "retention_schedule",
 }
 SENSORS = {"gatherer_sensor", "deduplicator_sensor"}
 
@@ -129,6 +133,7 @@ def test_every_asset_has_a_description_owners_kinds_and_a_group(everything: dg.D
 def test_every_table_shows_its_columns_with_units(everything: dg.Definitions) -> None:
     specs = {spec.key: spec for spec in everything.resolve_all_asset_specs()}
     without = {keys.REST, keys.WEBSOCKET, keys.EXCHANGE_STATUS, keys.LIFECYCLE_RULES}
+    without |= {keys.RETENTION, keys.DAGSTER_RETENTION}
     for key, spec in specs.items():
         if key in without:
             continue
