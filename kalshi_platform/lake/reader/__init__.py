@@ -23,13 +23,21 @@ from kalshi_platform.lake.layout import find_dataset
 from kalshi_platform.lake.reader.books import Book, book_at, find_book, yes_book_at
 from kalshi_platform.lake.reader.coverage import find_holes, holes_frame
 from kalshi_platform.lake.reader.frames import missing_partitions, read_rows
+from kalshi_platform.lake.reader.replay import BookKnown, Delta, Event, HoleBegins, MarketBook, Record, Replay, replay
 from kalshi_platform.lake.reader.source import AbsentPartition, Holes, Source, make_source
 from kalshi_platform.lake.store import Lake
 
 __all__ = [
     "AbsentPartition",
     "Book",
+    "BookKnown",
+    "Delta",
+    "Event",
+    "HoleBegins",
     "Holes",
+    "MarketBook",
+    "Record",
+    "Replay",
     "Source",
     "book_at",
     "candles",
@@ -39,6 +47,7 @@ __all__ = [
     "missing_partitions",
     "partition_holes",
     "read",
+    "replay",
     "trades",
     "yes_book_at",
 ]

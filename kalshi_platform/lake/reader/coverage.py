@@ -96,15 +96,25 @@ def find_holes(
     if start >= end:
         return []
     hours = read_hours(source, start, end, tickers, explain=explain)
+    by_market = _holes_by_market(source, hours, start, end, tickers)
+    if tickers is None and not by_market:
+        everywhere = (CoverageHole(None, hour.start_us, hour.end_us, hour.reason) for hour in hours if hour.reason)
+        return list(_joined(everywhere))
+    return [hole for ticker in sorted(by_market) for hole in by_market[ticker]]
+
+
+def holes_by_market(
+    source: Source, start: datetime, end: datetime, tickers: Sequence[str] | None = None
+) -> dict[str, list[CoverageHole]]:
+    """The holes of each market within [start, end), also of those that have none; see `find_holes`."""
+    return _holes_by_market(source, read_hours(source, start, end, tickers), start, end, tickers)
+
+
+def _holes_by_market(
+    source: Source, hours: Sequence[HourCoverage], start: datetime, end: datetime, tickers: Sequence[str] | None
+) -> dict[str, list[CoverageHole]]:
     wanted = tickers if tickers is not None else _markets_of(source, hours, start, end)
-    found: list[CoverageHole] = []
-    if tickers is None and not wanted:
-        return list(
-            _joined(CoverageHole(None, hour.start_us, hour.end_us, hour.reason) for hour in hours if hour.reason)
-        )
-    for ticker in sorted(set(wanted), key=str.encode):
-        found.extend(_joined(hole for hour in hours for hole in hour.holes_of(ticker)))
-    return found
+    return {ticker: list(_joined(hole for hour in hours for hole in hour.holes_of(ticker))) for ticker in set(wanted)}
 
 
 def require_whole(holes: Iterable[CoverageHole], what: str, *, allow_unclosed: bool = False) -> None:

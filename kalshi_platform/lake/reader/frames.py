@@ -79,6 +79,16 @@ def _read_rows(
     return as_text(frame)
 
 
+def read_partitions(source: Source, data: Dataset, rows: Selection) -> pl.DataFrame:
+    """Rows of a range in the order of their time, from the partitions that are there; those of a moment as stored."""
+    frames = [to_frame(data.schema.empty_table(), 0)]
+    for each in list(source.find(data, rows.start, rows.end)):
+        if not isinstance(each, AbsentPartition):
+            content, _ = source.read(each, rows)
+            frames.append(to_frame(content, 0))
+    return as_text(pl.concat(frames).drop("segment").sort(data.time_column, maintain_order=True))
+
+
 def require_partitions(data: Dataset, absent: Sequence[AbsentPartition]) -> None:
     """Raise MissingPartition where partitions are absent."""
     if absent:

@@ -124,7 +124,8 @@ class Source:
                 self._session, self._snapshot = None, None
                 self._hot.clear()
 
-    def _production(self) -> ArrowSnapshot:
+    def production(self) -> ArrowSnapshot:
+        """The snapshot of production of this session."""
         if self.production_url is None or self._session is None:
             raise RuntimeError("production is read within a session of a source that has its address")
         if self._snapshot is None:
@@ -150,7 +151,7 @@ class Source:
         return self._hot[partition] or absent
 
     def _find_hot(self, partition: Partition) -> Hot | None:
-        snapshot = self._production()
+        snapshot = self.production()
         if counted_rows(snapshot, partition).gone:
             return None
         hours = hour_states(snapshot, partition.start, partition.end)
@@ -176,7 +177,7 @@ class Source:
         raise LakeUnavailable(f"{found.partition.path} is replaced again and again while it is read; read again")
 
     def _read_production(self, partition: Partition, rows: Selection) -> pa.Table:
-        batches = list(_hot_batches(self._production(), partition, rows))
+        batches = list(hot_batches(self.production(), partition, rows))
         table = pa.Table.from_batches(batches, schema=partition.dataset.schema)
         return table if rows.columns is None else table.select(list(rows.columns))
 
@@ -186,7 +187,8 @@ def make_source(lake: Lake | Source, *, open: bool = False, production_url: str 
     return lake if isinstance(lake, Source) else Source(open_store(lake), open=open, production_url=production_url)
 
 
-def _hot_batches(snapshot: ArrowSnapshot, partition: Partition, rows: Selection) -> Iterator[pa.RecordBatch]:
+def hot_batches(snapshot: ArrowSnapshot, partition: Partition, rows: Selection) -> Iterator[pa.RecordBatch]:
+    """Yield rows of a partition from production, in the data set's order, with all its columns."""
     data = partition.dataset
     if data.statement:
         wanted = rows.filter(data, {name: name for name in data.schema.names})

@@ -13,12 +13,10 @@ from hypothesis import strategies as st
 
 from kalshi_platform.errors import HoleInRange, LakeCorrupt, MissingPartition
 from kalshi_platform.lake import reader
-from kalshi_platform.lake.layout import Partition, find_dataset
-from kalshi_platform.lake.manifest import Manifest
 from kalshi_platform.lake.settings import FolderRoot
 from kalshi_platform.lake.store.folder import FolderStore
 from kalshi_platform.market.times import datetime_from_us, us_from_datetime
-from kalshi_platform_tests.fixtures.lake import HOUR, batch, put_partition, row
+from kalshi_platform_tests.fixtures.lake import HOUR, at, cover, put
 from kalshi_platform_tests.fixtures.reference_book import LevelChange, fold
 
 ONE = timedelta(hours=1)
@@ -27,31 +25,6 @@ ONE = timedelta(hours=1)
 @pytest.fixture
 def store(tmp_path: Path) -> FolderStore:
     return FolderStore(FolderRoot(tmp_path / "lake"))
-
-
-def put(
-    store: FolderStore,
-    table: str,
-    start: datetime,
-    *rows: dict[str, Any],
-    state: Any = "closed",
-    share: float | None = 1.0,
-) -> Manifest:
-    data = find_dataset(table)
-    full = [row(data, item[data.time_column], **item) for item in rows]
-    return put_partition(
-        store, Partition(find_dataset(table), start), [batch(data, full)] if full else [], state, share
-    )
-
-
-def cover(store: FolderStore, hour: datetime, *spans: tuple[str, float, float]) -> None:
-    """Coverage of an hour: ticker, from and to in minutes of it."""
-    ranges = [(ticker, hour + timedelta(minutes=low), hour + timedelta(minutes=high)) for ticker, low, high in spans]
-    put(store, "coverage", hour, *({"ticker": t, "from_ts": low, "to_ts": high} for t, low, high in ranges))
-
-
-def at(minutes: float) -> datetime:
-    return HOUR + timedelta(minutes=minutes)
 
 
 def test_a_range_gives_its_rows_sorted_by_market_and_time(store: FolderStore) -> None:
