@@ -22,6 +22,7 @@ from kalshi_platform.deduplicator.settings import DeduplicatorSettings
 from kalshi_platform.exchange.settings import ExchangeSettings
 from kalshi_platform.gatherer.settings import GathererSettings, MarketFilter
 from kalshi_platform.lake.dictionary import data_dictionary
+from kalshi_platform.lake.iceberg.settings import IcebergSettings
 from kalshi_platform.lake.retention.settings import RetentionSettings
 from kalshi_platform.lake.settings import LakeSettings
 from kalshi_platform.monitoring.settings import EndpointSettings, LogSettings
@@ -60,6 +61,7 @@ SECTIONS = (
     Section("Merge and production", "the merge, the close of hours, exports", DeduplicatorSettings),
     Section("Believable times", "gatherers, the merge", PartitionBounds),
     Section("The lake", "exports, readers of the lake", LakeSettings),
+    Section("The table catalog", "`catalog register` and Dagster's asset `lake/tables`", IcebergSettings),
     Section("Retention", "`retention` and Dagster's asset of that name", RetentionSettings),
     Section("Metrics and health", "gatherers, the merge", EndpointSettings),
     Section("Logs", "every command", LogSettings),

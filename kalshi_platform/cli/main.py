@@ -10,6 +10,7 @@ import typer
 from kalshi_platform.cli import (
     backfill_trades,
     bench,
+    catalog,
     close_hour,
     dedup,
     exchange,
@@ -43,6 +44,7 @@ app.command("export")(export.export)
 app.command("retention")(retention.retention)
 app.command("status")(status.status)
 app.command("prove")(prove.prove)
+app.add_typer(catalog.app, name="catalog", help="The lake as tables of Apache Iceberg.")
 app.add_typer(bench.app, name="bench", help="How fast it is, each time beside the naive way.")
 app.add_typer(exchange.app, name="exchange", help="The simulated exchange, alone.")
 

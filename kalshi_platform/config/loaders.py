@@ -18,6 +18,7 @@ from kalshi_platform.config.values import Values
 from kalshi_platform.deduplicator.settings import DeduplicatorSettings, GathererSource
 from kalshi_platform.exchange.settings import ExchangeSettings
 from kalshi_platform.gatherer.settings import GathererSettings, MarketFilter
+from kalshi_platform.lake.iceberg.settings import IcebergSettings
 from kalshi_platform.lake.retention.settings import FEWEST_DAGSTER_DAYS, GathererDatabase, RetentionSettings
 from kalshi_platform.lake.settings import LakeSettings
 from kalshi_platform.market.times import hour_of
@@ -113,6 +114,11 @@ def load_lake(environ: Mapping[str, str] | None = None) -> LakeSettings:
 def load_retention(environ: Mapping[str, str] | None = None) -> RetentionSettings:
     """Load what goes from which database, and after how many days. Raises ConfigurationError."""
     return _load(environ, _retention)
+
+
+def load_iceberg(environ: Mapping[str, str] | None = None) -> IcebergSettings:
+    """Load which table catalog the lake is registered in. Raises ConfigurationError."""
+    return _load(environ, _iceberg)
 
 
 def load_bounds(environ: Mapping[str, str] | None = None) -> PartitionBounds:
@@ -264,6 +270,17 @@ def _lake(values: Values) -> LakeSettings:
         {} if values.text(declared_settings(LakeSettings)["ca_file"].name) else values.read(ExchangeSettings, "ca_file")
     )
     return replace(settings, **(shared | own))
+
+
+def _iceberg(values: Values) -> IcebergSettings:
+    settings = values.fill(IcebergSettings)
+    if not settings.catalog_uri:
+        return replace(settings, **values.read(DeduplicatorSettings, "production_url"))
+    if not settings.catalog_uri.startswith(("http://", "https://", "sqlite:///", "postgresql://", "postgres://")):
+        values.add_problem(
+            "KALSHI_ICEBERG_CATALOG_URI names no catalog: set it to https://… (REST), postgresql://… or sqlite:////file"
+        )
+    return settings
 
 
 def _platform(values: Values) -> PlatformSettings:

@@ -16,6 +16,7 @@ from kalshi_platform.orchestration.assets.catalog import make_catalog_assets
 from kalshi_platform.orchestration.assets.external import SOURCES, make_stream_assets
 from kalshi_platform.orchestration.assets.lake_daily import make_daily_asset
 from kalshi_platform.orchestration.assets.lake_raw import make_raw_asset
+from kalshi_platform.orchestration.assets.lake_tables import lake_tables
 from kalshi_platform.orchestration.assets.lifecycle_rules import lifecycle_reads_back, lifecycle_rules
 from kalshi_platform.orchestration.assets.production import make_closed_hours
 from kalshi_platform.orchestration.assets.production_catalog import make_merged_catalog
@@ -33,6 +34,7 @@ from kalshi_platform.orchestration.resources import RESOURCES
 from kalshi_platform.orchestration.schedules.catalog import merge_catalog_schedule, sync_catalog_when_stale
 from kalshi_platform.orchestration.schedules.days import make_daily_schedules
 from kalshi_platform.orchestration.schedules.hours import make_hourly_schedules
+from kalshi_platform.orchestration.schedules.tables import compare_all_tables, register_tables_schedule
 from kalshi_platform.orchestration.sensors.services import make_deduplicator_sensor, make_gatherer_sensor
 
 
@@ -98,6 +100,7 @@ def _add_platform(parts: _Parts, partitions: Partitions) -> None:
         make_trades_backfill(partitions.days),
         *(make_raw_asset(table, partitions.hours) for table in RAW_TABLES),
         *(make_daily_asset(name, partitions.days) for name in DAILY_DATASETS),
+        lake_tables,
         lifecycle_rules,
         retention,
         dagster_retention,
@@ -114,5 +117,7 @@ def _add_platform(parts: _Parts, partitions: Partitions) -> None:
         merge_catalog_schedule,
         *make_hourly_schedules(partitions.first_hour),
         *make_daily_schedules(partitions.first_day),
+        register_tables_schedule,
+        compare_all_tables,
     ]
     parts.sensors.append(make_deduplicator_sensor())

@@ -20,6 +20,7 @@ STREAM_TABLES = MERGED_TABLES
 REST_SNAPSHOTS = dg.AssetKey(["gatherer", "rest_snapshots"])
 EXCHANGE_STATUS = dg.AssetKey(["gatherer", "exchange_status"])
 TRADES_BACKFILL = dg.AssetKey(["production", "trades_backfill"])
+LAKE_TABLES = dg.AssetKey(["lake", "tables"])
 LIFECYCLE_RULES = dg.AssetKey(["lake", "lifecycle_rules"])
 RETENTION = dg.AssetKey(["lake", "retention"])
 DAGSTER_RETENTION = dg.AssetKey(["lake", "dagster_retention"])

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from kalshi_platform.exchange.settings import ExchangeSettings
     from kalshi_platform.gatherer.settings import GathererSettings
     from kalshi_platform.gatherer.status.reports import Report
+    from kalshi_platform.lake.iceberg.settings import IcebergSettings
     from kalshi_platform.lake.retention.settings import RetentionSettings
     from kalshi_platform.lake.settings import LakeSettings
     from kalshi_platform.storage.partitions import PartitionBounds
@@ -114,6 +115,10 @@ class LakeResource(dg.ConfigurableResource):  # type: ignore[type-arg]
     def retention(self) -> RetentionSettings:
         """Read what goes from which database, and after how many days."""
         return config.load_retention()
+
+    def iceberg(self) -> IcebergSettings:
+        """Read which table catalog the lake is registered in."""
+        return config.load_iceberg()
 
 
 class WebSocketIngestor(dg.ConfigurableResource):  # type: ignore[type-arg]

@@ -9,6 +9,7 @@ from kalshi_platform.orchestration.keys import (
     GATHERER_CATALOG,
     LAKE_DAILY,
     LAKE_RAW,
+    LAKE_TABLES,
     LIFECYCLE_RULES,
     PRODUCTION_CATALOG,
     PRODUCTION_HOURLY,
@@ -48,6 +49,12 @@ backfill_trades_job = dg.define_asset_job(
     tags=_TAGS,
     description="Days of trades from the exchange's own listing; a range of days is one run.",
 )
+register_tables_job = dg.define_asset_job(
+    "register_tables",
+    dg.AssetSelection.assets(LAKE_TABLES),
+    tags=_TAGS,
+    description="The lake's closed partitions as Iceberg tables.",
+)
 lifecycle_job = dg.define_asset_job(
     "apply_lifecycle_rules",
     dg.AssetSelection.assets(LIFECYCLE_RULES),
@@ -66,6 +73,7 @@ BATCH_JOBS = [
     close_hours_job,
     export_days_job,
     backfill_trades_job,
+    register_tables_job,
     lifecycle_job,
     retention_job,
 ]
