@@ -23,7 +23,7 @@ class IcebergSettings:
         repr=False,
         metadata=setting(
             "KALSHI_ICEBERG_CATALOG_URI",
-            "the catalog of the Iceberg tables: the URL of a REST catalog, of a PostgreSQL database or of an SQLite file",
+            "the catalog of the Iceberg tables: URL of a REST catalog, a PostgreSQL database or an SQLite file",
             secret=True,
             default="a SQL catalog in the production database, schema `iceberg`",
         ),
