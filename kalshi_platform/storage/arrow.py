@@ -26,6 +26,7 @@ ARROW_TYPES: Mapping[SqlType, pa.DataType] = {
     "timestamptz": pa.timestamp("us", tz="UTC"),
     "jsonb": pa.string(),
     "bytea": pa.binary(),
+    "uuid": pa.binary(16),
     "integer[]": pa.list_(pa.int32()),
     "bigint[]": pa.list_(pa.int64()),
     "text[]": pa.list_(pa.string()),
@@ -35,7 +36,7 @@ ARROW_TYPES: Mapping[SqlType, pa.DataType] = {
     "numeric(9,4)[]": pa.list_(pa.decimal128(9, 4)),
     "numeric(18,2)[]": pa.list_(pa.decimal128(18, 2)),
 }
-"""Types that rows travel in; intervals and uuids are only made and read inside the database."""
+"""Types that rows travel in; intervals are only made and read inside the database."""
 
 
 @cache

@@ -115,9 +115,30 @@ class Dataset:
         return {column.name: column.name if column.since <= version else column.formerly for column in self.columns}
 
 
+TRADE_ID = (
+    Column(
+        "trade_id",
+        "uuid",
+        "The exchange's identifier of the trade, its 16 bytes; NULL where it is no UUID, see trade_id_text.",
+        nullable=True,
+        since=2,
+    ),
+    Column(
+        "trade_id_text",
+        "text",
+        "The exchange's identifier of the trade where it is no UUID.",
+        nullable=True,
+        since=2,
+        formerly="trade_id",
+    ),
+)
+"""An identifier of a trade, which is a text in production: random, so that it takes half of a trade's bytes."""
+
+
 def raw_dataset(
     table: Table,
     *,
+    columns: tuple[Column, ...] = (),
     order: tuple[str, ...] = (),
     plain: frozenset[str] = frozenset(),
     growing: frozenset[str] = frozenset(),
@@ -125,13 +146,13 @@ def raw_dataset(
     formerly: str | None = None,
     made_by_close: bool = False,
 ) -> Dataset:
-    """A table of production, column by column, hour by hour. `order` is that of its identity unless it is given."""
+    """A table of production, column by column unless `columns` are given, hour by hour; sorted by its identity too."""
     identity = ("ticker", *(name for name in table.key if name != "ticker"))
     return Dataset(
         "raw",
         table.name,
         table.meaning,
-        table.written,
+        columns or table.written,
         table.time_column,
         identity,
         order or identity,

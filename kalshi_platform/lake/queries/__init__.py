@@ -7,11 +7,14 @@ from datetime import datetime
 from pathlib import Path
 
 from kalshi_platform.lake.datasets import Dataset
+from kalshi_platform.lake.datasets.dataset import TRADE_ID
 from kalshi_platform.lake.layout import Partition
-from kalshi_platform.market.tables import CATALOG_TABLES, DATABASES
+from kalshi_platform.market.tables import CATALOG_TABLES, DATABASES, Column
 from kalshi_platform.storage.literals import literal
 from kalshi_platform.storage.queries import load
 
+# As the exchange writes them: what is read from the bytes is the same text.
+_IS_UUID = "trade_id ~ '^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$'"
 _HOURS = load(Path(__file__).with_name("hours.sql"))
 _TABLES = load(Path(__file__).with_name("tables.sql"))
 
@@ -26,7 +29,6 @@ def rows_query(partition: Partition) -> str:
 
 def rows_between_query(data: Dataset, low: datetime, high: datetime, tickers: Sequence[str] | None) -> str:
     """Rows of a raw data set within [low, high), in its columns and order; of all markets or of those named."""
-    texts = {column.name for column in data.columns if column.type == "text"}
     return _TABLES["raw_rows_between"].format(
         columns=_columns_of(data),
         source=data.source,
@@ -34,7 +36,7 @@ def rows_between_query(data: Dataset, low: datetime, high: datetime, tickers: Se
         low=literal(low),
         high=literal(high),
         tickers="NULL::text[]" if tickers is None else literal(list(tickers)),
-        order=", ".join(f'{name} COLLATE "C"' if name in texts else name for name in data.order),
+        order=", ".join(_in_order(column) for name in data.order for column in data.columns if column.name == name),
     )
 
 
@@ -90,7 +92,25 @@ def coverage_query(partition: Partition) -> str:
 
 
 def _columns_of(data: Dataset) -> str:
-    return ", ".join(f"{each.name}::text" if each.type == "jsonb" else each.name for each in data.columns)
+    return ", ".join(map(_expression, data.columns))
+
+
+def _expression(column: Column) -> str:
+    """How a column of a raw data set is read from production's table."""
+    if column.type == "jsonb":
+        return f"{column.name}::text"
+    if column == TRADE_ID[0]:
+        return f"CASE WHEN {_IS_UUID} THEN uuid_send(trade_id::uuid) END AS trade_id"
+    if column == TRADE_ID[1]:
+        return f"CASE WHEN {_IS_UUID} THEN NULL ELSE trade_id END AS trade_id_text"
+    return column.name
+
+
+def _in_order(column: Column) -> str:
+    """A column of what is read, as the server is to sort it: texts by their bytes."""
+    if column == TRADE_ID[1]:
+        return 'trade_id COLLATE "C"'  # the table's column, as everywhere in an expression
+    return f'{column.name} COLLATE "C"' if column.type == "text" else column.name
 
 
 def _of_dataset(partition: Partition, name: str) -> str:

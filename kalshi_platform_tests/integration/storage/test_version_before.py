@@ -217,7 +217,8 @@ def test_partitions_of_the_version_before_are_whole_and_exported_again_as_they_a
         assert found[1].state == "closed"
     stale = stale_partitions(store, record.urls["production"], partitions)
     assert {(each.partition.dataset.name, each.reason) for each in stale} == {
-        (name, "its columns are those of another version") for name in ("book_checkpoints", "orderbook_snapshots")
+        (name, "its columns are those of another version")
+        for name in ("book_checkpoints", "orderbook_snapshots", "trades")
     }
     assert all(partition in published(store, partition.dataset) for partition in partitions)
     merge_new(record.settings, record.clock)

@@ -39,6 +39,8 @@ def values(kind: pa.DataType) -> st.SearchStrategy[Any]:
         return st.sampled_from(["", "KXA-1", "KXB-2", "ü"])
     if pa.types.is_boolean(kind):
         return st.booleans()
+    if pa.types.is_fixed_size_binary(kind):
+        return st.binary(min_size=kind.byte_width, max_size=kind.byte_width)
     if pa.types.is_floating(kind):
         return st.floats(allow_nan=False)
     bits = 31 if kind == pa.int32() else 63

@@ -25,6 +25,7 @@ from kalshi_platform.lab.proof.comparison.tables import (
 from kalshi_platform.lab.proof.comparison.truth import ALL_TIME
 from kalshi_platform.lake.layout import find_dataset
 from kalshi_platform.lake.manifest import find_manifest, published
+from kalshi_platform.lake.reader.frames import text_of_trade_id
 from kalshi_platform.lake.settings import FolderRoot
 from kalshi_platform.lake.store.folder import FolderStore
 from kalshi_platform.market.intervals import Interval, union
@@ -134,6 +135,8 @@ class Lake:
     def rows(self, table: ComparableTable, part: Interval = ALL_TIME) -> pl.DataFrame:
         """Rows of a part of time; lifecycle has no time here and is always whole."""
         rows = self._scan(table.name)
+        if (shown := text_of_trade_id(rows.collect_schema())) is not None:
+            rows = rows.with_columns(shown)
         if table in TIMED_TABLES:
             for moment, keeps in zip(part, (pl.Expr.ge, pl.Expr.lt), strict=True):
                 if moment not in ALL_TIME:
