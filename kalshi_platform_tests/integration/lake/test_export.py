@@ -146,7 +146,6 @@ def test_values_come_through_exactly(lake_settings: LakeSettings, production: Pr
     assert found["tickers"]["yes_bid_e4"] is None
 
 
-@pytest.mark.parametrize("name", RAW_TABLES)
 def test_an_identifier_of_a_trade_takes_16_bytes_where_it_is_a_uuid(
     lake_settings: LakeSettings, production: Production
 ) -> None:
@@ -161,6 +160,7 @@ def test_an_identifier_of_a_trade_takes_16_bytes_where_it_is_a_uuid(
     assert reader.trades(lake_settings, HOUR, HOUR + ONE)["trade_id"].to_list() == ids
 
 
+@pytest.mark.parametrize("name", RAW_TABLES)
 def test_a_field_is_optional_exactly_where_the_column_is(production: Production, name: str) -> None:
     with production.database.transaction() as transaction:
         columns = transaction.fetch_all(
