@@ -23,6 +23,7 @@ class Faults(StrEnum):
     KILLS = "kills"
     GROUND = "ground"
     DAY = "day"
+    WEEKS = "weeks"
 
 
 def prove(
@@ -41,13 +42,15 @@ def prove(
         " its server killed, production restored, clocks stepped, a second process of a name, a poison ticker, a flood"
         " of unknown frames, an export whose store fails, partitions dropped; and every alarm must come (180 s"
         " for all, at least 40). day: a simulated day by a fast clock; --hours, --deltas, --speed and --samples"
-        " instead of --seconds and --rate.",
+        " instead of --seconds and --rate. weeks: --days at --speed (2000, say) with retention on; what databases take"
+        " on disk must become flat.",
     ),
     hours: int = typer.Option(
         24, "--hours", help="day: the last so many of the day; one before and one after come too."
     ),
     deltas: int = typer.Option(2_000_000, "--deltas", help="day: changes of books in these hours."),
-    speed: float = typer.Option(300.0, "--speed", help="day: seconds of the exchange in a second."),
+    speed: float = typer.Option(300.0, "--speed", help="day, weeks: seconds of the exchange in a second."),
+    days: int = typer.Option(14, "--days", help="weeks: how many."),
     samples: int = typer.Option(1_000, "--samples", help="day: random books that are compared."),
     json_file: Path | None = typer.Option(None, "--json", help="Write the findings to this file."),
     plot: Path | None = typer.Option(None, "--plot", help="Draw who recorded when to this PNG file."),
@@ -64,7 +67,8 @@ def prove(
     from kalshi_platform.lab.proof.options import ProofOptions
     from kalshi_platform.lab.proof.run import prove as run_proof
     from kalshi_platform.lab.proof.simulated.day import prove_day
-    from kalshi_platform.lab.proof.simulated.options import DayOptions
+    from kalshi_platform.lab.proof.simulated.options import DayOptions, WeeksOptions
+    from kalshi_platform.lab.proof.simulated.weeks import prove_weeks
     from kalshi_platform.local.processes.stop_signals import stop_on_signals
 
     stop = threading.Event()
@@ -88,6 +92,9 @@ def prove(
             if faults is Faults.DAY:
                 day = DayOptions.of(options, hours=hours, deltas=deltas, speed=speed, samples=samples)
                 proven = prove_day(day, stop, print_lines, SYSTEM_CLOCK)
+            elif faults is Faults.WEEKS:
+                weeks = WeeksOptions.of(options, days=days, speed=speed)
+                proven = prove_weeks(weeks, stop, print_lines, SYSTEM_CLOCK)
             else:
                 proven = run_proof(options, stop, print_lines, SYSTEM_CLOCK)
     finally:

@@ -203,7 +203,16 @@ class GathererSettings:
         ),
     )
 
-    snapshot_interval_s: float = 60.0
+    snapshot_interval_s: float = field(
+        default=60.0,
+        metadata=setting(
+            "KALSHI_SNAPSHOT_INTERVAL_S",
+            "how often all books that are followed are polled over REST, besides the stream",
+            unit="s",
+            low=1,
+            high=86_400,
+        ),
+    )
     snapshot_deadline_s: float = 10.0
     """After so long without a new snapshot, a market that lost a frame gets its book over REST and is resubscribed."""
     poll_share: float = 0.5

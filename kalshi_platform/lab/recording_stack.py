@@ -109,6 +109,11 @@ class RecordingStack:
         """The database server of a gatherer, or that of `production`."""
         return self._databases.server(gatherer)
 
+    @property
+    def dagster_url(self) -> str:
+        """The database of Dagster's storage."""
+        return self._databases.dagster
+
     def status(self, gatherer: str) -> GathererStatus:
         """Return the status in the gatherer's last heartbeat file; one without anything when there is none."""
         heartbeat = read_file(self.settings.gatherers[gatherer].heartbeat_file, GathererStatus)
@@ -130,6 +135,10 @@ class RecordingStack:
     def metrics_port(self) -> int:
         """For subclasses: the first of the ports at which merge and gatherers serve metrics and health; 0: nowhere."""
         return 0
+
+    def more_settings(self) -> dict[str, str]:
+        """For subclasses: further settings of everything that runs."""
+        return {}
 
     def start_more(self, environ: dict[str, str]) -> None:
         """For subclasses: start what else belongs to the stack; `environ` names everything that runs."""
@@ -176,6 +185,7 @@ class RecordingStack:
                 metrics_port=self.metrics_port(),
             )
         )
+        environ |= self.more_settings()
         self.settings = config.load_platform(environ)
         self.start_gatherers()
         self.start_more(environ)

@@ -1,8 +1,9 @@
 """A clock that runs at another pace than the machine's, from any moment on; processes share it by a file.
 
     python -m kalshi_platform.lab.simulated_clock FILE COMMAND …
+    python -m kalshi_platform.lab.simulated_clock FILE -m MODULE …
 
-runs a command of the platform by the clock of FILE. Everything that the platform asks for the time is
+runs a command of the platform, or a module, by the clock of FILE. Everything that the platform asks for the time is
 `kalshi_platform.clock.SYSTEM_CLOCK`, which is replaced before anything else is imported: no option of the product lets
 it record with wrong times. Only `now` is simulated. `monotonic` and `wait` stay seconds of the machine, since timeouts,
 backoffs, heartbeats and batches belong to sockets, disks and processes; what waits for a moment of `now` (the minute of
@@ -144,10 +145,13 @@ class ClockFile:
 
 
 def run_command(replacement: clock.Clock, arguments: Sequence[str]) -> None:
-    """Run a command of the platform by another clock; to be called before anything of the platform is imported."""
+    """Run a command of the platform (or `-m MODULE …`) by another clock, before anything of it is imported."""
     clock.SYSTEM_CLOCK = replacement  # type: ignore[assignment]
-    sys.argv = ["kalshi-platform", *arguments]
-    runpy.run_module("kalshi_platform.cli", run_name="__main__", alter_sys=False)
+    module, rest = "kalshi_platform.cli", list(arguments)
+    if rest[:1] == ["-m"]:
+        module, rest = rest[1], rest[2:]
+    sys.argv = ["kalshi-platform", *rest]
+    runpy.run_module(module, run_name="__main__", alter_sys=False)
 
 
 def command_line(file: Path, *command: str) -> list[str]:

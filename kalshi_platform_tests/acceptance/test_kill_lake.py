@@ -170,7 +170,7 @@ def test_kills_leave_whole_partitions_and_a_rerun_completes_them(
         world.check()
 
     for number in range(KILLS):
-        hour = HOUR + timedelta(days=number)  # some tables have a partition for each day
+        hour = HOUR - timedelta(days=KILLS - number)  # some tables have a partition for each day
         kind = CYCLE[number % len(CYCLE)]
         world.add(hour)
         if kind == "close":

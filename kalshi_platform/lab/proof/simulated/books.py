@@ -5,7 +5,8 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import datetime, timedelta
+from pathlib import Path
 from typing import TypeAlias
 
 import polars as pl
@@ -13,6 +14,7 @@ import polars as pl
 from kalshi_platform.config import PlatformSettings
 from kalshi_platform.lab.proof.comparison.truth import ALL_TIME, Truth
 from kalshi_platform.lab.proof.simulated.findings import Compared
+from kalshi_platform.lab.proof.simulated.plain import scan
 from kalshi_platform.lake.reader.books import find_book
 from kalshi_platform.market.times import datetime_from_us, us_from_datetime
 
@@ -79,9 +81,14 @@ def samples(truth: Truth, begin: datetime, end: datetime, count: int, seed: int)
     return [Sample(ticker, datetime_from_us(pick.randrange(opened, closed))) for ticker, opened, closed in chosen]
 
 
-def compare_book_at(settings: PlatformSettings, books: TrueBooks, wanted: Sequence[Sample]) -> Compared:
-    """Compare `reader.book_at` with the exchange's books: equal, or declared not exact; and most are exact."""
-    exact, inexact_right, inexact_wrong, unknown, wrong = 0, 0, 0, 0, []
+def compare_book_at(
+    settings: PlatformSettings, books: TrueBooks, wanted: Sequence[Sample]
+) -> tuple[Compared, list[Sample]]:
+    """Compare the reader's books with the exchange's: equal, or declared not exact; and most are exact.
+
+    Returns the samples that are exact, too.
+    """
+    exact, inexact_right, inexact_wrong, unknown, wrong = [], 0, 0, 0, []
     for sample in wanted:
         book = find_book(settings.lake, sample.ticker, sample.at)
         if book.state == "unknown":
@@ -89,7 +96,7 @@ def compare_book_at(settings: PlatformSettings, books: TrueBooks, wanted: Sequen
             continue
         is_right = levels_of(book.levels.select("side", "price_e4", "count_e2")) == books.at(sample.ticker, sample.us)
         if book.exact:
-            exact += 1
+            exact.append(sample)
             if not is_right:
                 wrong.append(f"{sample.ticker} at {sample.at.isoformat()}")
         elif is_right:
@@ -101,10 +108,39 @@ def compare_book_at(settings: PlatformSettings, books: TrueBooks, wanted: Sequen
         problems.append(
             f"{len(wrong)} books are called exact and are not those of the exchange: {'; '.join(wrong[:3])}"
         )
-    if exact < LEAST_EXACT * len(wanted):
-        problems.append(f"only {exact} of {len(wanted)} books are exact; {LEAST_EXACT:.0%} are wanted")
+    if len(exact) < LEAST_EXACT * len(wanted):
+        problems.append(f"only {len(exact)} of {len(wanted)} books are exact; {LEAST_EXACT:.0%} are wanted")
     figures = {
-        "books": len(wanted), "exact": exact, "not exact but right": inexact_right,
+        "books": len(wanted), "exact": len(exact), "not exact but right": inexact_right,
         "not exact and not right": inexact_wrong, "unknown": unknown,
     }  # fmt: skip
-    return Compared("book_at against the exchange", figures, tuple(problems))
+    return Compared("book_at against the exchange", figures, tuple(problems)), exact
+
+
+def compare_book_deltas(
+    lake_folder: Path, books: TrueBooks, exact: Sequence[Sample], day: datetime, count: int
+) -> Compared:
+    """Sum processed/book_deltas by plain Polars up to moments of the day, where the reader's books are exact."""
+    chosen = [sample for sample in exact if day <= sample.at < day + timedelta(days=1)][:count]
+    wrong = []
+    for sample in chosen:
+        summed = (
+            scan(lake_folder, "processed/book_deltas", day)
+            .filter((pl.col("ticker") == sample.ticker) & (pl.col("exchange_ts") <= sample.at))
+            .group_by("side", "price_dollars")
+            .agg(pl.col("delta_contracts").sum())
+            .collect()
+        )
+        levels = levels_of(
+            summed.select(
+                pl.col("side").cast(pl.String),
+                (pl.col("price_dollars").cast(pl.Decimal(38, 6)) * 10_000).cast(pl.Int64),
+                (pl.col("delta_contracts").cast(pl.Decimal(38, 6)) * 100).cast(pl.Int64),
+            )
+        )
+        if levels != books.at(sample.ticker, sample.us):
+            wrong.append(f"{sample.ticker} at {sample.at.isoformat()}")
+    problems = [f"{len(wrong)} sums are not the exchange's book: {'; '.join(wrong[:3])}"] if wrong else []
+    if not chosen:
+        problems.append("no book of the day is exact")
+    return Compared("processed/book_deltas by plain Polars", {"books": len(chosen)}, tuple(problems))

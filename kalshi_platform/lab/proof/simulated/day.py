@@ -11,19 +11,21 @@ from datetime import timedelta
 from kalshi_platform.clock import Clock
 from kalshi_platform.lab.proof.comparison.truth import read_truth
 from kalshi_platform.lab.proof.simulated import closing
-from kalshi_platform.lab.proof.simulated.books import TrueBooks, compare_book_at, samples
+from kalshi_platform.lab.proof.simulated.books import TrueBooks, compare_book_at, compare_book_deltas, samples
 from kalshi_platform.lab.proof.simulated.catalog import compare_settlements
 from kalshi_platform.lab.proof.simulated.findings import Compared
 from kalshi_platform.lab.proof.simulated.options import DAYS_AGO, LEAD, DayOptions
+from kalshi_platform.lab.proof.simulated.quotes import compare_quotes
 from kalshi_platform.lab.proof.simulated.recording import FastRecording, Recorded, planned_kinds
 from kalshi_platform.lab.proof.simulated.rows import compare_stores, compare_truth
-from kalshi_platform.lab.proof.simulated.stack import SimulatedStack
+from kalshi_platform.lab.proof.simulated.stack import Births, SimulatedStack
 from kalshi_platform.market.times import HOUR, us_from_datetime
 
 WHOLE_DAY = timedelta(days=1)
 AFTER = timedelta(minutes=10)
 """After the last hour: its trades are listed, and what came late has come."""
-BIRTHS_PER_MINUTE = 0.1
+BIRTHS, BIRTHS_OF_HOURS = Births(0.1, 10_800.0), Births(0.3, 1_500.0)
+"""Of a whole day, and of a few hours, in which markets must be settled, too."""
 
 
 def prove_day(options: DayOptions, stop: threading.Event, say: Callable[[str], None], machine: Clock) -> bool:
@@ -51,14 +53,16 @@ def prove_day(options: DayOptions, stop: threading.Event, say: Callable[[str], N
         say(f"{what}: {timings[what]:.1f} s")
 
     found: list[Compared] = []
-    with SimulatedStack(options, start, options.speed, BIRTHS_PER_MINUTE, say, machine) as stack:
+    is_whole = timedelta(hours=options.hours) == WHOLE_DAY
+    births = BIRTHS if is_whole else BIRTHS_OF_HOURS
+    with SimulatedStack(options, start, options.speed, births, say, machine) as stack:
         recording = FastRecording(stack, options.names, stop, say, machine)
         with timed("recording"):
             recorded = recording.run(
                 last + AFTER,
                 options.rate,
                 options.speed,
-                planned_kinds(options.names, options.seed, few=timedelta(hours=options.hours) < WHOLE_DAY),
+                planned_kinds(options.names, options.seed, few=not is_whole),
             )
         hours = closing.hours_between(start, recorded.end)
         with timed("merge of the rest"):
@@ -76,10 +80,15 @@ def prove_day(options: DayOptions, stop: threading.Event, say: Callable[[str], N
             found.append(compare_stores(stack.settings, stack.lake_folder, hours))
         with timed("comparison with what was published"):
             found.append(compare_truth(stack.settings, truth))
+        books = TrueBooks(truth)
         with timed("comparison of books"):
             wanted = samples(truth, recorded.begin, hours[-1] + HOUR, options.samples, options.seed)
-            found.append(compare_book_at(stack.settings, TrueBooks(truth), wanted))
-            found.append(compare_settlements(stack.lake_folder, truth, day))
+            compared, exact = compare_book_at(stack.settings, books, wanted)
+            found.append(compared)
+            found.append(compare_book_deltas(stack.lake_folder, books, exact, day, options.samples // 5))
+        with timed("comparison of quotes"):
+            found.append(compare_quotes(stack.lake_folder, truth, day))
+        found.append(compare_settlements(stack.lake_folder, truth, day))
     problems = [*_of_run(options, recorded), *(problem for each in found for problem in each.problems)]
     for hour, each in closed.items():
         for kind, subject, detail in each.alarms:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Self
 
 from kalshi_platform.lab.proof.options import ProofOptions
@@ -51,4 +51,53 @@ class DayOptions(ProofOptions):
             problems.append(f"--speed is {self.speed:g}: use 1 to 2000")
         if self.deltas < 1_000:
             problems.append(f"--deltas is {self.deltas}: use at least 1000")
+        return problems
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeeksOptions(ProofOptions):
+    """`days` at `speed`, `rate` messages per second of the exchange's clock, and what is kept for how many days."""
+
+    days: int = 14
+    speed: float = 2_000.0
+    gatherer_days: float = 2.0
+    production_days: float = 4.0
+    dagster_days: float = 4.0
+
+    @classmethod
+    def of(cls, given: ProofOptions, *, days: int, speed: float) -> Self:
+        """Return the options of weeks; `rate` is one in which two weeks are some hundred thousand messages."""
+        return cls(
+            seconds=86_400.0 * days, gatherers=given.gatherers, rate=0.3, markets=given.markets, seed=given.seed,
+            data_dir=given.data_dir, keep=given.keep, json_file=given.json_file, plot_file=given.plot_file,
+            faults="weeks", days=days, speed=speed,
+        )  # fmt: skip
+
+    @property
+    def flat_from_days(self) -> float:
+        """From then on nothing may grow: the longest that anything is kept, and a day until it goes."""
+        return max(self.gatherer_days, self.production_days, self.dagster_days) + 1.5
+
+    def settings(self, start: datetime) -> dict[str, str]:
+        """Return settings of everything that runs; `start` is the first hour that Dagster offers as a partition."""
+        return {
+            "KALSHI_SNAPSHOT_INTERVAL_S": "900",
+            "KALSHI_RETENTION_GATHERER_DAYS": f"{self.gatherer_days:g}",
+            "KALSHI_RETENTION_PRODUCTION_DAYS": f"{self.production_days:g}",
+            "KALSHI_RETENTION_HISTORY_DAYS": f"{self.production_days:g}",
+            "KALSHI_RETENTION_RECORDS_DAYS": f"{self.production_days:g}",
+            "KALSHI_PARTITIONS_START": f"{start:%Y-%m-%dT%H:%M}",
+        }
+
+    def rate_problems(self) -> list[str]:
+        """Nothing: the rate is low on purpose."""
+        return []
+
+    def length_problems(self) -> list[str]:
+        """What is wrong with `days` and `speed`."""
+        problems = []
+        if self.days < self.flat_from_days + 3:
+            problems.append(f"--days is {self.days}: use at least {self.flat_from_days + 3:.0f}")
+        if not 1 <= self.speed <= 5_000:
+            problems.append(f"--speed is {self.speed:g}: use 1 to 5000")
         return problems
