@@ -113,7 +113,7 @@ class WindowReader:
         """Read all deltas of the stretch and its margins, each once; keep the times of those of the streams."""
         self._stream_ids = np.array(sorted(stream_ids), dtype=np.int64)
         params = tuple(map(datetime_from_us, self._inner))
-        for batch in self._snapshot.batches(_SQL["read_deltas_with_origin"], params, _BATCH_BYTES):
+        for batch in self._snapshot.batches(_SQL["read_deltas_with_origin"], params, batch_bytes=_BATCH_BYTES):
             if batch.num_rows:
                 found = self._number(batch)
                 self._keep_times(found)
@@ -164,7 +164,7 @@ class WindowReader:
         """Read the rows of a commit outside of the stretch; return whether there are any."""
         params = (stream_id, *map(datetime_from_us, times_us), *seqs, *map(datetime_from_us, self._inner))
         found = False
-        for batch in self._snapshot.batches(_SQL["read_deltas_beyond"], params, _BATCH_BYTES):
+        for batch in self._snapshot.batches(_SQL["read_deltas_beyond"], params, batch_bytes=_BATCH_BYTES):
             if batch.num_rows:
                 self._keep_times(self._number(batch))
                 found = True

@@ -120,7 +120,9 @@ class ProductionFiles:
                 statement = _SQL["read_keys_between"].format(
                     columns=", ".join(columns), table=table, time=PRODUCTION_TABLES[table].time_column
                 )
-                for batch in snapshot.batches(statement, tuple(map(datetime_from_us, self._edges)), _BATCH_BYTES):
+                for batch in snapshot.batches(
+                    statement, tuple(map(datetime_from_us, self._edges)), batch_bytes=_BATCH_BYTES
+                ):
                     for rows in pa.Table.from_batches([batch]).cast(schema).to_batches():
                         self._append(keys[table], rows)
         self._keys = keys
@@ -136,7 +138,7 @@ class ProductionFiles:
         around = self._clocks.around_us
         window = (datetime_from_us(self._edges[0] - around), datetime_from_us(self._edges[1] + around))
         with arrow_snapshot(self._url) as snapshot:
-            for batch in snapshot.batches(_SQL["read_deltas_between"], window, _BATCH_BYTES):
+            for batch in snapshot.batches(_SQL["read_deltas_between"], window, batch_bytes=_BATCH_BYTES):
                 if batch.num_rows:
                     self._append_deltas(self._deltas, batch, observers)
 
@@ -147,7 +149,9 @@ class ProductionFiles:
         low, high = map(datetime_from_us, self._edges)
         with arrow_snapshot(self._url) as snapshot:
             for batch in snapshot.batches(
-                _SQL["read_checkpoints_before"], (datetime_from_us(self._edges[0] - 1), high, low), _BATCH_BYTES
+                _SQL["read_checkpoints_before"],
+                (datetime_from_us(self._edges[0] - 1), high, low),
+                batch_bytes=_BATCH_BYTES,
             ):
                 for rows in pa.Table.from_batches([batch]).cast(_CHECKPOINTS).to_batches():
                     self._append(self._checkpoints, rows)
@@ -220,7 +224,7 @@ class ProductionFiles:
 
     def _read_polled(self, snapshot: ArrowSnapshot, file: BucketFile) -> None:
         params = tuple(map(datetime_from_us, self._edges))
-        for batch in snapshot.batches(_SQL["read_polled_books"], params, _BATCH_BYTES):
+        for batch in snapshot.batches(_SQL["read_polled_books"], params, batch_bytes=_BATCH_BYTES):
             if not batch.num_rows:
                 continue
             books = pl.DataFrame(batch).with_columns(pl.col(name).cast(kind) for name, kind in LEVEL_TYPES.items())
