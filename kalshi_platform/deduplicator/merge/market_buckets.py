@@ -1,4 +1,4 @@
-"""Numbers markets as they appear, and puts each into a bucket by a hash of its ticker. Pure; thread-safe.
+"""Numbers markets as they appear, and puts each into a bucket by a hash of its ticker. Thread-safe.
 
 The hash is the same on every machine and in every version: buckets of one division add up to all markets, whoever
 works on them. A division `i/n` is cut again into buckets that fit into memory.
