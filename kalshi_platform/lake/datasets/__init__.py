@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from types import MappingProxyType
 
 from kalshi_platform.lake.datasets import (
+    aggregates_candles_1d,
+    aggregates_candles_1h,
     aggregates_candles_1m,
     aggregates_daily_volume,
     processed_book_1m,
@@ -59,6 +61,8 @@ DATASETS: Mapping[str, Dataset] = MappingProxyType(
             processed_events,
             processed_series,
             aggregates_candles_1m,
+            aggregates_candles_1h,
+            aggregates_candles_1d,
             aggregates_daily_volume,
         )
     }

@@ -43,7 +43,8 @@ class Dataset:
     Values of `plain` hardly repeat, so they get no dictionary; those of `growing` grow from row to row, as times do.
     `rows_per_group` is what the reader of one market reads at least, and bounds the memory of an export; rows that hold
     whole books or messages are far bigger than others. `formerly`: its name before, below which older partitions lie.
-    `made_by_close`: each close of an hour makes its rows anew, and may make fewer.
+    `made_by_close`: each close of an hour makes its rows anew, and may make fewer. `readable_since`: the first version
+    whose rows mean what today's do; partitions of one before are exported again and not read.
     `builder` makes what computes the rows (it imports that only then: Polars is heavy); `inputs` names the raw data
     sets that it reads and their columns, `ticker` first. `hours_before` and `hours_after`: how many hours around the
     day it reads too; they are hours of the partition like its own. Its rows of some markets take at most `growth` times
@@ -65,6 +66,7 @@ class Dataset:
     rows_per_group: int = 64 * 1024
     formerly: str | None = None
     made_by_close: bool = False
+    readable_since: int = 1
     builder: Callable[[], Builder] | None = None
     inputs: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     hours_before: int = 0
@@ -109,8 +111,8 @@ class Dataset:
         return pa.schema(fields, metadata={"kalshi.dataset": self.key, "kalshi.schema_version": str(self.version)})
 
     def names_in(self, version: int) -> Mapping[str, str | None] | None:
-        """What files of a version call today's columns, None where they lack one; None for a version to come."""
-        if not 1 <= version <= self.version:
+        """What files of a version call today's columns, None where they lack one; None where they cannot be read."""
+        if not self.readable_since <= version <= self.version:
             return None
         return {column.name: column.name if column.since <= version else column.formerly for column in self.columns}
 

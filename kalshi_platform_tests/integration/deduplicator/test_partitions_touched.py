@@ -132,7 +132,7 @@ def test_the_merge_the_close_and_the_exports_of_an_hour_touch_its_own_time(
     lake = LakeSettings(f"file://{tmp_path}/lake")
     for table in RAW_TABLES:
         export_raw(lake, grown.url, table, hour, "closed")
-    for data in ("processed/trades", "aggregates/candles_1m"):
+    for data in ("processed/trades",):
         export_daily(lake, grown.url, data, hour.date(), "open")
     names = {urlsplit(url).path[1:] for url in (grown.url, grown_gatherer.url)}
     assert all(watched.transactions[name] > 5 for name in names)

@@ -512,7 +512,7 @@ def test_trades_of_one_millisecond_follow_each_other_as_their_stream_sent_them(
     sent = [trade(1.5, 9 - n, 5_000 + n, 100, stream_id=4, seq=100 + n) for n in range(5)]
     dated = [trade(2.5, 19 - n, 6_000 + n, 100, seq=200 - n, created_time=at(2.5) + n * US) for n in range(5)]
     production.insert("trades", [*dated[::-1], *sent[::-1]])
-    for key, partition in (("trades", HOUR), ("processed/trades", DAY), ("aggregates/candles_1m", DAY)):
+    for key, partition in (("trades", HOUR), ("processed/trades", DAY)):
         if isinstance(partition, datetime):
             export_raw(lake_settings, production.url, key, partition, "open")
         else:
@@ -521,11 +521,6 @@ def test_trades_of_one_millisecond_follow_each_other_as_their_stream_sent_them(
     for layer in ("raw", "processed"):
         found = reader.trades(lake_settings, at(0), at(10), layer=layer, open=True)
         assert found["trade_id"].to_list() == wanted
-    candles = reader.candles(lake_settings, at(0), at(10), open=True)
-    assert candles.select("open_dollars", "close_dollars").rows() == [
-        tuple(dollars(5_000, 5_004)),
-        tuple(dollars(6_000, 6_004)),
-    ]
     hours = production.rows("SELECT first_dollars, last_dollars FROM market_hours('KXA-1', %s, %s)", at(0), at(10))
     assert hours == [tuple(dollars(5_000, 6_004))]
     last = production.rows("SELECT trade_id FROM last_trades('KXA-1', 10, %s)", at(10))
@@ -549,25 +544,8 @@ def test_the_latest_quote_of_one_millisecond_is_the_one_sent_last(production: Pr
     assert production.rows("SELECT bid_dollars FROM latest_quotes('1 hour')") == [(Decimal("0.0300"),)]
 
 
-def test_candles_leave_block_trades_out_of_prices(lake_settings: LakeSettings, production: Production) -> None:
-    production.insert("trades", TRADES)
-    manifest = export_daily(lake_settings, production.url, "aggregates/candles_1m", DAY, "closed")
-    assert manifest.rows == 4
-    found = reader.candles(lake_settings, at(0), at(60)).rows()
-    assert found == [
-        ("KXA-1", at(1), *dollars(5_000, 6_000, 4_000), dollars(6_000)[0], *amounts(352, 4, 100_000, 1)),
-        ("KXA-1", at(2), *dollars(5_500, 5_500, 5_500, 5_500), *amounts(33, 1, 0, 0)),
-        ("KXA-1", at(3), None, None, None, None, *amounts(0, 0, 1_000, 1)),
-        ("KXB-2", at(1), *dollars(3_333, 3_333, 3_333, 3_333), *amounts(10, 1, 0, 0)),
-    ]
-
-
 def dollars(*prices_e4: int) -> list[Decimal]:
     return [Decimal(price).scaleb(-4) for price in prices_e4]
-
-
-def amounts(volume_e2: int, trades: int, block_e2: int, block_trades: int) -> tuple[Decimal, int, Decimal, int]:
-    return Decimal(volume_e2).scaleb(-2), trades, Decimal(block_e2).scaleb(-2), block_trades
 
 
 def test_a_wrong_table_or_a_database_that_is_away_says_so(
@@ -609,6 +587,6 @@ def test_the_command_prints_where_and_how_much(
     assert f"{manifest.rows} rows, {manifest.bytes:,} bytes, open" in result.output
     refused = CliRunner().invoke(app, ["trades", "2026-11-20T04"])
     assert isinstance(refused.exception, HourNotClosed)
-    daily = CliRunner().invoke(app, ["aggregates/candles_1m", "2026-11-20"], catch_exceptions=False)
-    assert "4 rows" in daily.output
-    assert partition_starting(find_dataset("aggregates/candles_1m"), DAY).path in daily.output
+    daily = CliRunner().invoke(app, ["processed/trades", "2026-11-20"], catch_exceptions=False)
+    assert f"{len(TRADES)} rows" in daily.output
+    assert partition_starting(find_dataset("processed/trades"), DAY).path in daily.output

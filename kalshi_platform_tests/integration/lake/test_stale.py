@@ -152,7 +152,6 @@ def test_the_last_week_is_everything_closed_in_it_and_whose_rows_are_gone_is_rep
     assert {key for key, exportable in found.items() if not exportable} == {
         "raw/trades",
         "processed/trades",
-        "aggregates/candles_1m",
     }
     assert {each.dataset.kind for each in partitions_of([HOUR], HOUR + ONE)} == {"hourly"}, "the day is not over"
 

@@ -112,9 +112,9 @@ def test_each_file_tells_the_span_of_its_tickers(tmp_path: Path) -> None:
 
 
 def test_a_changed_row_changes_the_bytes() -> None:
-    data = DATASETS["aggregates/candles_1m"]
+    data = DATASETS["aggregates/daily_volume"]
     one: dict[str, object] = {field.name: None if field.nullable else 0 for field in data.schema}
-    one |= {"ticker": "A", "minute": datetime(2026, 1, 1, tzinfo=UTC)}
+    one |= {"ticker": "A", "event_ticker": "A", "series_ticker": "A", "day": datetime(2026, 1, 1, tzinfo=UTC)}
     first = pa.RecordBatch.from_pylist([one], schema=data.schema)
     second = pa.RecordBatch.from_pylist([one | {"trades": 1}], schema=data.schema)
     assert written([first], data) != written([second], data)
@@ -174,23 +174,40 @@ def test_a_number_too_big_for_its_decimal_is_refused() -> None:
 
 
 def test_batches_take_the_names_and_types_of_the_data_set() -> None:
-    data = DATASETS["aggregates/candles_1m"]
-    minute = datetime(2026, 1, 1, tzinfo=UTC) + timedelta(minutes=1)
+    data = DATASETS["aggregates/daily_volume"]
+    day = datetime(2026, 1, 1, tzinfo=UTC)
     batch = pa.RecordBatch.from_pylist(
-        [{"a": "KXA", "b": minute, "o": 1, "h": 2, "l": None, "c": 4, "v": 5, "t": 6, "w": 7, "u": 8}]
+        [
+            {
+                "a": "K-X-A",
+                "b": day,
+                "e": "K-X",
+                "s": "K",
+                "t": 6,
+                "v": 5,
+                "d": 123,
+                "u": 8,
+                "w": 7,
+                "h": 2,
+                "l": None,
+                "o": 4,
+            }
+        ]
     )
-    batch = batch.set_column(4, "l", pa.array([None], pa.int32()))
+    batch = batch.set_column(10, "l", pa.array([None], pa.int32()))
     shaped = to_schema(batch, data)
     assert shaped.schema.equals(data.schema, check_metadata=True)
     assert list(shaped.to_pylist()[0].values()) == [
-        "KXA",
-        minute,
-        Decimal("0.0001"),
+        "K-X-A",
+        day,
+        "K-X",
+        "K",
+        6,
+        Decimal("0.05"),
+        Decimal("0.000123"),
+        8,
+        Decimal("0.07"),
         Decimal("0.0002"),
         None,
-        Decimal("0.0004"),
-        Decimal("0.05"),
-        6,
-        Decimal("0.07"),
-        8,
+        Decimal("0.04"),
     ]

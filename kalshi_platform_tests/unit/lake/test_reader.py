@@ -81,7 +81,7 @@ def test_candles_and_processed_trades_are_read_by_day(store: FolderStore) -> Non
     put(store, "processed/trades", midnight)
     put(store, "aggregates/candles_1m", midnight)
     assert reader.trades(store, at(0), at(10), layer="processed").schema["yes_price_dollars"] == pl.Decimal(9, 4)
-    assert reader.candles(store, at(0), at(10)).columns[:2] == ["ticker", "minute"]
+    assert reader.candles(store, at(0), at(10)).columns[:2] == ["ticker", "start_period_ts"]
 
 
 def test_a_book_is_its_newest_checkpoint_and_the_later_deltas(store: FolderStore) -> None:

@@ -40,14 +40,14 @@ def quote_frame(quotes: list[Quote]) -> pl.DataFrame:
     return pl.DataFrame(
         [
             (
-                q.ticker, q.us, q.bid, q.ask, None if q.bid is None else q.bid_size,
-                None if q.ask is None else q.ask_size, q.is_known,
+                q.ticker, q.us, "change" if q.is_known else "hole", q.bid, None if q.bid is None else q.bid_size, q.ask,
+                None if q.ask is None else q.ask_size,
             )
             for q in quotes
         ],
         {
-            "ticker": TICKERS, "exchange_ts": TIME, "bid_e4": pl.Int32, "ask_e4": pl.Int32, "bid_e2": pl.Int64,
-            "ask_e2": pl.Int64, "is_known": pl.Boolean,
+            "ticker": TICKERS, "exchange_ts": TIME, "event": pl.String, "bid_dollars": pl.Int32,
+            "bid_contracts": pl.Int64, "ask_dollars": pl.Int32, "ask_contracts": pl.Int64,
         },
         orient="row",
     )  # fmt: skip
