@@ -16,6 +16,7 @@ from kalshi_platform.cli import (
     exchange,
     export,
     gather,
+    lake_index,
     migrate,
     prove,
     retention,
@@ -41,6 +42,7 @@ app.command("migrate")(migrate.migrate)
 app.command("close-hour")(close_hour.close_hour)
 app.command("backfill-trades")(backfill_trades.backfill_trades)
 app.command("export")(export.export)
+app.command("lake-index")(lake_index.lake_index)
 app.command("retention")(retention.retention)
 app.command("status")(status.status)
 app.command("prove")(prove.prove)

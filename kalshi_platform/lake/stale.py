@@ -16,6 +16,7 @@ from kalshi_platform.errors import LakeCorrupt
 from kalshi_platform.lake import queries
 from kalshi_platform.lake.closes import HourState, are_closes_of, closes_of, counted_rows, hour_states, unclosed
 from kalshi_platform.lake.datasets import DATASETS, Dataset
+from kalshi_platform.lake.index import IndexedPartition, entry_of, find_month, month_of
 from kalshi_platform.lake.layout import (
     MANIFEST_NAME,
     OPEN,
@@ -60,7 +61,13 @@ def stale_partitions(lake: Lake, production_url: str, partitions: Iterable[Parti
         days = sorted({(partition.dataset, partition.start.date()) for partition, _ in wanted})
         files = dict(zip(days, pool.map(lambda day: _files(store, *day), days), strict=True))
         opened = {each.path.rpartition("/")[0] for each in store.list(OPEN)} if wanted else set()
-        found = pool.map(lambda item: _reason(store, item[0], item[1], _files_of(files, item[0]), opened), wanted)
+        indexed = _indexed(store, {(partition.dataset, month_of(partition)) for partition, _ in wanted}, pool)
+
+        def reason(item: tuple[Partition, Sequence[HourState]]) -> str | None:
+            shown = indexed.get((item[0].dataset, month_of(item[0])))
+            return _reason(store, *item, _files_of(files, item[0]), opened, shown)
+
+        found = pool.map(reason, wanted)
         stale = [Stale(partition, why) for (partition, _), why in zip(wanted, found, strict=True) if why is not None]
     return _mark_exportable(production_url, stale)
 
@@ -131,12 +138,21 @@ def _files_of(files: Mapping[tuple[Dataset, date], dict[str, dict[str, int]]], p
     return of_day.get(partition.former_path, found)
 
 
+def _indexed(
+    store: ObjectStore, months: Collection[tuple[Dataset, str]], pool: ThreadPoolExecutor
+) -> dict[tuple[Dataset, str], dict[str, IndexedPartition]]:
+    """What the index shows of some months; a month without an index is left out: the next export makes it."""
+    found = pool.map(lambda item: (item, find_month(store, *item)), sorted(months))
+    return {item: {each.partition: each for each in index.partitions} for item, index in found if index is not None}
+
+
 def _reason(
     store: ObjectStore,
     partition: Partition,
     hours: Sequence[HourState],
     files: Mapping[str, int],
     opened: Collection[str],
+    shown: Mapping[str, IndexedPartition] | None,
 ) -> str | None:
     """Why a partition is to be exported again; None where it is as it should be."""
     try:
@@ -159,4 +175,6 @@ def _reason(
         return "files of an export that was cut short lie beside its own"
     if partition.open_path in opened:
         return "its open export was not taken away"
+    if shown is not None and shown.get(partition.key) != entry_of(partition, *found):
+        return "the lake's index does not show it as it is"
     return None

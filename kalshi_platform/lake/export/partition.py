@@ -24,6 +24,7 @@ from kalshi_platform.lake.export.production_rows import count_rows, rows_in_orde
 from kalshi_platform.lake.export.publish import publish, read_current, remove
 from kalshi_platform.lake.export.read_ahead import read_ahead
 from kalshi_platform.lake.export.record_sort import CountedTicker
+from kalshi_platform.lake.index import index_partition, lock_name
 from kalshi_platform.lake.layout import Partition, find_dataset, partition_starting
 from kalshi_platform.lake.manifest import Manifest, State, code_version
 from kalshi_platform.lake.store import Lake, open_store
@@ -87,7 +88,7 @@ def export_partition(
     """
     _check_ended(partition, state, clock)
     store = open_store(lake)
-    with _exclusive(production_url, store, partition) as lock:
+    with _exclusive(production_url, store, partition) as (database, lock):
         current = read_current(store, partition.path)
         if current is None and partition.former_path is not None:
             current = read_current(store, partition.former_path)
@@ -122,8 +123,22 @@ def export_partition(
         for other in filter(None, (partition.path, partition.former_path, partition.open_path)):
             if other != path:
                 remove(store, other)
+        _index(database, store, partition)
     _log.info("partition_exported", partition=path, rows=manifest.rows, size_bytes=manifest.bytes, state=state)
     return manifest
+
+
+def _index(database: Database, store: ObjectStore, partition: Partition) -> None:
+    """Show the partition in the lake's index; exports of other partitions wait for that."""
+    try:
+        with database.transaction() as transaction:
+            transaction.lock(lock_name(store))
+            index_partition(store, partition)
+    except LakeUnavailable as error:
+        raise LakeUnavailable(
+            f"{partition.path} is published, but the lake's index does not show it; export it again, or run:"
+            f" kalshi-platform lake-index ({error})"
+        ) from error
 
 
 def _about(partition: Partition, state: State) -> Mapping[str, str]:
@@ -309,13 +324,15 @@ def _names(hours: Sequence[datetime]) -> str:
 
 
 @contextmanager
-def _exclusive(production_url: str, store: ObjectStore, partition: Partition) -> Iterator[AdvisoryLock]:
+def _exclusive(
+    production_url: str, store: ObjectStore, partition: Partition
+) -> Iterator[tuple[Database, AdvisoryLock]]:
     database = Database(production_url, name="production")
     try:
         check(database, "production")
         with database.advisory_lock("lake export", store.root, partition.path) as lock:
             if lock is None:
                 raise PartitionBusy(f"another export writes {partition.path}; try again when it is done")
-            yield lock
+            yield database, lock
     finally:
         database.dispose()

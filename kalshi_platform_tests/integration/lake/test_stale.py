@@ -15,6 +15,7 @@ from kalshi_platform.clock import SYSTEM_CLOCK
 from kalshi_platform.errors import ConfigurationError, LakeUnavailable, Unfinished
 from kalshi_platform.lake.datasets import DATASETS
 from kalshi_platform.lake.export import export_daily, export_raw
+from kalshi_platform.lake.index import MonthIndex
 from kalshi_platform.lake.layout import Partition, find_dataset, partition_starting
 from kalshi_platform.lake.manifest import encode, read_manifest
 from kalshi_platform.lake.settings import FolderRoot, LakeSettings
@@ -106,9 +107,17 @@ def of_an_older_schema(store: FolderStore) -> None:
     store.write(TRADES.manifest_path, encode(msgspec.structs.replace(manifest, schema_version=0)))
 
 
+def not_in_the_index(store: FolderStore) -> None:
+    """As an export leaves it that was killed between the manifest and the index."""
+    path = "_index/raw/trades/2026-11.json"
+    index = msgspec.json.decode(store.read(path) or b"", type=MonthIndex)
+    store.write(path, msgspec.json.encode(msgspec.structs.replace(index, partitions=())))
+
+
 @pytest.mark.parametrize(
     ("harm", "reason"),
     [
+        (not_in_the_index, "the lake's index does not show it as it is"),
         (without_manifest, "it is not there"),
         (without_file, "files that its manifest names are missing or damaged"),
         (with_another_file, "files of an export that was cut short lie beside its own"),
