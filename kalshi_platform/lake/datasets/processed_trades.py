@@ -1,6 +1,6 @@
 """processed/trades: a day of trades for analysis, in dollars and contracts as exact decimals."""
 
-from kalshi_platform.lake.datasets.dataset import Dataset
+from kalshi_platform.lake.datasets.dataset import TRADE_ID, Dataset
 from kalshi_platform.market.tables import PRODUCTION_TABLES, Column
 
 _TRADES = PRODUCTION_TABLES["trades"]
@@ -12,7 +12,7 @@ DATASET = Dataset(
     (
         _TRADES["ticker"],
         _TRADES["exchange_ts"],
-        _TRADES["trade_id"],
+        *TRADE_ID,
         Column("yes_price_dollars", "numeric(9,4)", "Price of the yes contract."),
         Column("no_price_dollars", "numeric(9,4)", "Price of the no contract."),
         Column("count_contracts", "numeric(18,2)", "Contracts traded."),
@@ -27,5 +27,5 @@ DATASET = Dataset(
     order=("ticker", "exchange_ts", "created_time"),
     source="trades",
     statement="processed_trades",
-    plain=frozenset({"trade_id"}),
+    plain=frozenset({"trade_id", "trade_id_text"}),
 )

@@ -495,7 +495,7 @@ def test_processed_trades_are_dollars_and_contracts(
     assert (manifest.rows, manifest.time_min, manifest.time_max) == (8, at(1.1), at(3))
     files = local_copy(lake_settings, "processed/trades", tmp_path / "copy")
     cheapest = duckdb.sql(
-        "SELECT trade_id, yes_price_dollars, no_price_dollars, count_contracts"
+        "SELECT trade_id_text, yes_price_dollars, no_price_dollars, count_contracts"
         f" FROM read_parquet('{files}') ORDER BY yes_price_dollars LIMIT 1"
     ).fetchone()
     assert cheapest == ("t-6", Decimal("0.0001"), Decimal("0.9999"), Decimal("10.00"))
