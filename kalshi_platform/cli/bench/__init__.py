@@ -9,8 +9,9 @@ from kalshi_platform.cli.bench.disk import disk
 from kalshi_platform.cli.bench.export import export
 from kalshi_platform.cli.bench.gatherer import gatherer
 from kalshi_platform.cli.bench.merge import merge
+from kalshi_platform.cli.bench.replay import replay
 from kalshi_platform.cli.bench.soak import soak
 
 app = typer.Typer(help="Benchmarks, each beside the naive way, on the same data and server.", no_args_is_help=True)
-for _command in (soak, gatherer, merge, book, export, disk):
+for _command in (soak, gatherer, merge, book, export, replay, disk):
     app.command()(_command)

@@ -11,10 +11,11 @@ from collections import deque
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from itertools import islice
-from typing import Any, Literal, NamedTuple, TypeAlias
+from typing import Any, Literal, NamedTuple, TypeAlias, cast
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 
 from kalshi_platform.lake.layout import find_dataset
 from kalshi_platform.lake.reader.coverage import CoverageHole, holes_by_market, require_whole
@@ -28,6 +29,7 @@ from kalshi_platform.market.times import datetime_from_us, hour_of, us_from_date
 Also: TypeAlias = Literal["trades", "tickers", "market_lifecycle"]
 _SIDES = ("yes", "no")
 _ROWS_AT_ONCE = 32 * 1024
+_PRICES = np.array(range(10_001), dtype=object)
 # Of one moment: books of the hour before, holes, deltas, books that become known, rows of other tables.
 _OPENING, _HOLE, _KNOWN, _RECORD = -1, 0, 1, 2
 
@@ -218,7 +220,7 @@ class Replay:
             deltas = zip(
                 times[part].tolist(),
                 keys[part].tolist(),
-                rows["price_e4"][part].tolist(),
+                _shared_prices(rows["price_e4"][part]),
                 rows["delta_e2"][part].tolist(),
                 together[part].tolist(),
                 strict=True,
@@ -271,6 +273,13 @@ class Replay:
             book.exact = True
             return BookKnown(what.ts_us, book)
         return Record(other.ts_us, book, what.table, what.values)
+
+
+def _shared_prices(prices: npt.NDArray[np.integer]) -> list[int]:
+    """Prices as Python's integers, the same object for the same price, which a dict finds without comparing."""
+    if len(prices) and prices.min() >= 0 and prices.max() < len(_PRICES):
+        return cast(list[int], _PRICES[prices].tolist())
+    return cast(list[int], prices.tolist())
 
 
 def replay(

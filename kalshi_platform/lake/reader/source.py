@@ -31,6 +31,7 @@ from kalshi_platform.storage.read import ArrowSnapshot, arrow_snapshot
 
 Holes: TypeAlias = Literal["raise", "mark"]
 _MAX_REPLACEMENTS = 5
+_TICKERS_AT_ONCE = 256 * 1024
 
 
 @dataclass(frozen=True)
@@ -235,6 +236,24 @@ def read_published(store: ObjectStore, found: Published, rows: Selection) -> pa.
             except (pa.ArrowInvalid, ValueError, KeyError) as error:
                 raise LakeCorrupt(f"{path} cannot be read: {error}") from error
     return pa.concat_tables(tables)
+
+
+def markets_of(source: Source, found: Published | Hot, rows: Selection) -> set[str]:
+    """The markets of which a partition has rows; of one in the lake all that its files hold."""
+    if isinstance(found, Hot):
+        table, _ = source.read(found, Selection(rows.start, rows.end, rows.tickers, ("ticker",)))
+        return set(pc.unique(table.column("ticker")).to_pylist())
+    markets: set[str] = set()
+    for file in found.manifest.files:
+        path = f"{found.path}/{file.name}"
+        with source.store.open(path) or io.BytesIO() as stream:
+            try:
+                parquet = pq.ParquetFile(stream, read_dictionary=["ticker"])
+                for batch in parquet.iter_batches(_TICKERS_AT_ONCE, columns=["ticker"], use_threads=False):
+                    markets.update(batch.column(0).dictionary.to_pylist())
+            except (pa.ArrowInvalid, ValueError, KeyError) as error:
+                raise LakeCorrupt(f"{path} cannot be read: {error}") from error
+    return markets
 
 
 def _with_names_of_today(content: pa.Table, schema: pa.Schema, names: Mapping[str, str | None]) -> pa.Table:

@@ -25,7 +25,7 @@ from kalshi_platform.lake.reader.coverage import DELTAS
 from kalshi_platform.lake.reader.source import AbsentPartition, Hot, Published, Selection, Source, hot_batches, names_of
 from kalshi_platform.market.times import us_from_datetime
 
-ROWS_IN_MEMORY = 2_000_000
+ROWS_IN_MEMORY = 1_000_000
 """Rows sorted at once, of 23 bytes; sorting takes about as much again."""
 _BATCH_ROWS = 128 * 1024
 _COLUMNS = ("ticker", "exchange_ts", "side", "price_e4", "delta_e2")

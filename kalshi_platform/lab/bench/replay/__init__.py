@@ -1,0 +1,1 @@
+"""The benchmark of replaying a range of the lake."""
