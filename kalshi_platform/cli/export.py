@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 def export(
     table: str = typer.Argument(
         "",
-        help="A raw table (orderbook_deltas, trades, …), processed/trades, aggregates/candles_1m, …",
+        help="A raw table (orderbook_deltas, trades, …), or another data set by its layer and name (processed/quotes).",
         metavar="TABLE",
         show_default=False,
     ),

@@ -144,6 +144,16 @@ def parse_partition(data: Dataset, text: str) -> Partition:
     return Partition(data, start)
 
 
+def raw_partitions_of(partition: Partition) -> list[Partition]:
+    """The raw partitions that a partition is made from, where it is made from raw hours of the lake."""
+    hours = (partition.source_end - partition.source_start) // HOUR
+    return [
+        Partition(DATASETS[key], partition.source_start + number * HOUR)
+        for key in partition.dataset.inputs
+        for number in range(hours)
+    ]
+
+
 def partitions_between(data: Dataset, start: datetime, end: datetime) -> Iterator[Partition]:
     """Yield the partitions that hold any moment of [start, end), ascending."""
     end = _utc(end)

@@ -50,7 +50,7 @@ class Stale:
 
 
 def stale_partitions(lake: Lake, production_url: str, partitions: Iterable[Partition]) -> list[Stale]:
-    """Of some partitions, those that are not as production's closes have them; ascending.
+    """Of some partitions, those that are not as production's closes have them; raw ones first, then ascending.
 
     What production has not closed (again) yet is left out: it cannot be exported now. Raises DatabaseUnavailable,
     LakeUnavailable, ConfigurationError.
@@ -69,6 +69,8 @@ def stale_partitions(lake: Lake, production_url: str, partitions: Iterable[Parti
 
         found = pool.map(reason, wanted)
         stale = [Stale(partition, why) for (partition, _), why in zip(wanted, found, strict=True) if why is not None]
+    # What is made from raw hours of the lake is exported after these.
+    stale.sort(key=lambda each: (each.partition.dataset.builder is not None, each.partition))
     return _mark_exportable(production_url, stale)
 
 

@@ -25,11 +25,11 @@ from kalshi_platform.lake.derive.raw_rows import RawRows
 from kalshi_platform.lake.store.objects import ObjectStore
 from kalshi_platform.market.times import US_PER_HOUR, us_from_datetime
 
-CHUNK_BYTES = 24 * 1024 * 1024
+CHUNK_BYTES = 8 * 1024 * 1024
 """Raw rows held at once, as they lie in memory."""
-PART_BYTES = 6 * 1024 * 1024
+PART_BYTES = 2 * 1024 * 1024
 """Raw rows of one big market that are given to its builder at once."""
-_ROWS_AT_ONCE = 64 * 1024
+_ROWS_AT_ONCE = 16 * 1024
 Ints = npt.NDArray[np.int64]
 
 
@@ -62,10 +62,7 @@ def derive_day(
         rows = [{key: each.read(low, high) for key, each in hour.inputs.items()} for hour in hours]
         for first, last in chunk:
             market_rows = _hours_of_markets(hours, rows, first, last, tickers[first:last])
-            frames = list(_run(data.builder(), market_rows))
-            if frames:
-                # Stable: the rows of each market are in order already.
-                yield from _batches([pl.concat(frames).sort("ticker", maintain_order=True)], data)
+            yield from _batches(_by_market(list(_run(data.builder(), market_rows))), data)
 
 
 def _open_hours(store: ObjectStore, raw: RawHours, folder: Path) -> list[_Hour]:
@@ -200,6 +197,18 @@ def _run(builder: Builder, hours: Iterator[HourRows]) -> Iterator[pl.DataFrame]:
     rows = builder.finish()
     if rows.height:
         yield rows
+
+
+def _by_market(frames: list[pl.DataFrame]) -> Iterator[pl.DataFrame]:
+    """Put the rows of several markets into the order of the markets, some at a time."""
+    if not frames:
+        return
+    rows = pl.concat(frames, rechunk=True)
+    frames.clear()
+    # Stable: the rows of each market are in order already.
+    order = np.argsort(rows.get_column("ticker").to_physical().to_numpy(), kind="stable")
+    for low in range(0, len(order), _ROWS_AT_ONCE):
+        yield rows[order[low : low + _ROWS_AT_ONCE]]
 
 
 def _batches(frames: Iterable[pl.DataFrame], data: Dataset) -> Iterator[pa.RecordBatch]:

@@ -1,9 +1,10 @@
 """Schedules of days: export them on time and again after a later close, compare their trades, lifecycle, retention."""
 
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import dagster as dg
 
+from kalshi_platform.market.times import HOUR
 from kalshi_platform.orchestration.jobs.batch import backfill_trades_job, export_days_job, lifecycle_job, retention_job
 from kalshi_platform.orchestration.keys import LAKE_DAILY, TRADES_BACKFILL
 from kalshi_platform.orchestration.partitions import DAY, day_key, join_ranges, parse_day_key, request_range
@@ -14,6 +15,7 @@ from kalshi_platform.orchestration.schedules.missing import (
     LOOK_BACK,
     PartitionedAssets,
     list_outdated,
+    list_waiting,
     request_missing,
 )
 from kalshi_platform.orchestration.trade_summary import list_days_to_compare
@@ -32,7 +34,8 @@ def make_daily_schedules(first_day: datetime) -> list[dg.ScheduleDefinition]:
         default_status=dg.DefaultScheduleStatus.RUNNING,
         description=(
             "At ten to every hour: exports the days of the last week whose daily data sets are missing, failed, or not "
-            "those of production's present closes, made by Dagster or from the shell."
+            "those of production's present closes, made by Dagster or from the shell. What is made from raw hours of "
+            "the lake waits until these are exported."
         ),
     )
     def fill_missing_days(
@@ -67,11 +70,12 @@ def make_daily_schedules(first_day: datetime) -> list[dg.ScheduleDefinition]:
 
 @dg.schedule(
     job=export_days_job,
-    cron_schedule="30 0 * * *",
+    # Some data sets of a day read the first hour of the next, which is closed and exported at 01:05.
+    cron_schedule="30 1 * * *",
     execution_timezone="UTC",
     name="export_days_schedule",
     default_status=dg.DefaultScheduleStatus.RUNNING,
-    description="Every day at 00:30 UTC: the daily data sets of the day that ended.",
+    description="Every day at 01:30 UTC: the daily data sets of the day that ended.",
 )
 def export_days_schedule(
     context: dg.ScheduleEvaluationContext, production_database: ProductionDatabase, lake: LakeResource
@@ -131,11 +135,21 @@ def _request_missing_days(
     with resource.database() as database:
         recent = {hour for hour in find_active_hours(database) if hour >= now - LOOK_BACK}
         recent.update(find_hours_closed_since(database, now - LOOK_BACK))
-        # A day with an hour still to close (again) is exported after that.
-        unclosed = {day_key(hour) for hour in find_hours_to_close(database, now)}
+        # A day with an hour still to close (again) is exported after that; some read an hour beside the day too.
+        unclosed = {
+            day_key(hour + offset)
+            for hour in find_hours_to_close(database, now)
+            for offset in (-HOUR, timedelta(0), HOUR)
+        }
     days = sorted({day_key(hour) for hour in recent if first_day <= hour < _midnight(now)} - unclosed)
     outdated = list_outdated(lake.settings(), database.url, DAILY_ASSETS, days, now)
-    requests = request_missing(context.instance, DAILY_ASSETS, days, outdated)
+    requests = request_missing(
+        context.instance,
+        DAILY_ASSETS,
+        days,
+        outdated,
+        find_waiting=lambda lacking: list_waiting(lake.settings(), database.url, DAILY_ASSETS, lacking, now),
+    )
     return requests or dg.SkipReason(
         f"nothing is missing in the {len(days)} closed days of the last week that hold rows"
     )

@@ -50,15 +50,18 @@ def request_missing(
     keys: Sequence[str],
     outdated: Mapping[dg.AssetKey, set[str]],
     stale: Iterable[str] = (),
+    find_waiting: Callable[[Mapping[dg.AssetKey, set[str]]], Mapping[dg.AssetKey, set[str]]] = lambda _: {},
 ) -> list[dg.RunRequest]:
     """Request runs for what is missing of the partitions `keys` and no run is about to make.
 
     `outdated`: partitions of downstream assets to be made again although they are there; `stale`: partitions to be made
-    again as a whole.
+    again as a whole; `find_waiting` returns, of the partitions that assets lack, those that cannot be made yet.
     """
     done = {
         asset: made - outdated.get(asset, set()) for asset, made in list_materialized(instance, assets, keys).items()
     }
+    for asset, waiting in find_waiting({asset: set(keys) - made for asset, made in done.items()}).items():
+        done[asset] |= waiting
     return request_runs(assets, missing_partitions(assets, keys, done, stale, in_progress(instance, assets)))
 
 
@@ -159,6 +162,37 @@ def list_outdated(
                 remedy="close the hour again, or export it with --allow-fewer-rows",
             )
     return found
+
+
+def list_waiting(
+    lake: LakeSettings,
+    production_url: str,
+    assets: PartitionedAssets,
+    lacking: Mapping[dg.AssetKey, set[str]],
+    now: datetime,
+) -> dict[dg.AssetKey, set[str]]:
+    """List, of the partitions that the lake's assets lack, those whose raw hours are not over, or not in the lake yet.
+
+    What is made from raw hours of the lake waits for their export, which the schedule of hours requests.
+    """
+    from kalshi_platform.lake.datasets import DATASETS
+    from kalshi_platform.lake.layout import partition_at, raw_partitions_of
+    from kalshi_platform.lake.stale import stale_partitions
+
+    sources = {
+        (asset, key): partition
+        for data in DATASETS.values()
+        if data.builder is not None and (asset := dg.AssetKey(["lake", *data.key.split("/")])) in lacking
+        for key in lacking[asset]
+        for partition in [partition_at(data, assets.parse_key(key))]
+    }
+    raw = {each for partition in sources.values() for each in raw_partitions_of(partition)}
+    missing = {each.partition for each in stale_partitions(lake, production_url, raw)} if raw else set()
+    waiting: dict[dg.AssetKey, set[str]] = defaultdict(set)
+    for (asset, key), partition in sources.items():
+        if partition.source_end > now or not missing.isdisjoint(raw_partitions_of(partition)):
+            waiting[asset].add(key)
+    return dict(waiting)
 
 
 def in_progress(instance: dg.DagsterInstance, assets: PartitionedAssets) -> set[str]:
