@@ -80,6 +80,29 @@ def test_one_gatherer_loses_only_what_the_faults_take(tmp_path: Path) -> None:
     assert content["books"]["lake_right"] > 0
 
 
+def test_hours_of_a_simulated_day_are_recorded_closed_and_exported_whole(tmp_path: Path) -> None:
+    tmp_path.chmod(0o755)
+    found = tmp_path / "found.json"
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "kalshi_platform.cli", "prove", "--faults", "day", "--hours", "1"),
+            *("--deltas", "10000", "--speed", "900", "--samples", "60", "--markets", "20", "--gatherers", "2"),
+            *("--data", str(tmp_path / "proof"), "--json", str(found)),
+        ],
+        env=clean_environment(), cwd=tmp_path, capture_output=True, text=True, timeout=280, check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    content = json.loads(found.read_text())
+    compared = content["compared"]
+    assert content["published"]["delta"] > 10_000
+    assert sorted(name.split()[0] for name in content["faults"]) == ["cut", "drop", "kill"]
+    assert compared["production = raw files = reader"]["rows of orderbook_deltas"] > 10_000
+    assert compared["book_at against the exchange"]["exact"] >= 57
+    assert compared["processed/book_deltas by plain Polars"]["books"] > 0
+    assert compared["quotes against a naive fold"]["quotes"] > 1_000
+    assert compared["results and settlement values in processed/markets"]["settled markets"] > 0
+
+
 @pytest.mark.skipif(GROUND_S == 0, reason="takes minutes; set KALSHI_GROUND_SECONDS (180 for everything) to run it")
 @pytest.mark.timeout(900 + 5 * GROUND_S)
 def test_three_gatherers_say_nothing_false_while_the_ground_moves(tmp_path: Path) -> None:
