@@ -68,6 +68,25 @@ class DeduplicatorSettings:
             high=100_000_000,
         ),
     )
+    close_bucket_rows: int = field(
+        default=500_000,
+        metadata=setting(
+            "KALSHI_CLOSE_BUCKET_ROWS",
+            "rows of all gatherers together that one bucket of markets holds in memory while an hour is closed",
+            unit="rows",
+            low=1,
+            high=100_000_000,
+        ),
+    )
+    close_parallel: int = field(
+        default=2,
+        metadata=setting(
+            "KALSHI_CLOSE_PARALLEL",
+            "how many buckets of markets the close of an hour works on side by side",
+            low=1,
+            high=64,
+        ),
+    )
     source_timeout_s: float = 30.0
     close_timeout_s: float = 600.0
     heartbeat_interval_s: float = 5.0

@@ -28,7 +28,7 @@ from typing import Any
 import psutil
 import pytest
 
-from kalshi_platform.deduplicator.coverage.claims import read_claims
+from kalshi_platform.deduplicator.coverage.gatherer_hour import read_claims
 from kalshi_platform.deduplicator.settings import GathererSource
 from kalshi_platform.gatherer.status.status import GathererStatus
 from kalshi_platform.lab.simulator.server.server import ServerThread

@@ -162,14 +162,17 @@ def read_checkpointed_streams(transaction: Transaction, hour: datetime) -> dict[
 
 
 def replace_checkpoints(
-    transaction: Transaction, hour: datetime, streams: Mapping[str, Iterable[int]], checkpoints: pl.DataFrame
+    transaction: Transaction, hour: datetime, streams: pl.DataFrame, checkpoints: Iterable[pl.DataFrame]
 ) -> None:
-    """Put `checkpoints` (rows of book_checkpoints) in place of the hour's checkpoints of `streams`, by gatherer."""
-    for gatherer, stream_ids in streams.items():
-        transaction.execute(_SQL["delete_checkpoints"], (hour, hour + HOUR, gatherer, sorted(stream_ids)))
-    if checkpoints.height:
-        data = checkpoints.to_arrow(compat_level=pl.CompatLevel.oldest())
-        transaction.insert_new(PRODUCTION_TABLES["book_checkpoints"], data)
+    """Put `checkpoints` (rows of book_checkpoints) in place of the hour's checkpoints of `streams`.
+
+    `streams`: gatherer, stream_id.
+    """
+    for (gatherer,), mine in streams.group_by("gatherer"):
+        stream_ids = mine["stream_id"].sort().to_list()
+        transaction.execute(_SQL["delete_checkpoints"], (hour, hour + HOUR, gatherer, stream_ids))
+    for rows in checkpoints:
+        _insert(transaction, PRODUCTION_TABLES["book_checkpoints"], rows)
 
 
 def read_failed_markets(transaction: Transaction, hour: datetime) -> tuple[str, ...]:
@@ -227,6 +230,10 @@ def _insert(transaction: Transaction, table: Table, rows: pl.DataFrame) -> None:
 
 
 def _without_streams(claims: pl.DataFrame, streams: Mapping[str, Iterable[int]]) -> pl.DataFrame:
+    return claims.join(frame_streams(streams), on=["gatherer", "stream_id"], how="anti")
+
+
+def frame_streams(streams: Mapping[str, Iterable[int]]) -> pl.DataFrame:
+    """Return streams by gatherer as rows of gatherer, stream_id."""
     pairs = [(name, stream_id) for name, ids in streams.items() for stream_id in ids]
-    known = pl.DataFrame(pairs, schema={"gatherer": pl.String, "stream_id": pl.Int64}, orient="row")
-    return claims.join(known, on=["gatherer", "stream_id"], how="anti")
+    return pl.DataFrame(pairs, schema={"gatherer": pl.String, "stream_id": pl.Int64}, orient="row")

@@ -2,25 +2,29 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
 from datetime import datetime
 from functools import partial
-from itertools import pairwise
 from pathlib import Path
+from types import MappingProxyType
 from typing import TypeVar
 
 import polars as pl
-import pyarrow as pa
 
 from kalshi_platform.clock import Clock
 from kalshi_platform.deduplicator.close.previous_close import PreviousClose
-from kalshi_platform.deduplicator.coverage.checkpoint_reader import find_known_streams, read_checkpoints
-from kalshi_platform.deduplicator.coverage.gatherer_hour import BOOK_TABLES, GathererHour, read_gatherer_hour
+from kalshi_platform.deduplicator.coverage.gatherer_hour import (
+    BOOK_TABLES,
+    GathererHour,
+    HourQuestion,
+    read_gatherer_hour,
+)
+from kalshi_platform.deduplicator.merge.hour_files import HourFiles
+from kalshi_platform.deduplicator.merge.market_buckets import MarketBuckets
 from kalshi_platform.deduplicator.merge.parallel_read import ParallelReader, describe_read_error
-from kalshi_platform.deduplicator.merge.source import check_source, estimate_rows, read_between
+from kalshi_platform.deduplicator.merge.source import check_source, estimate_rows
 from kalshi_platform.deduplicator.settings import DeduplicatorSettings, GathererSource
-from kalshi_platform.market.names import LONGEST_NAME
 from kalshi_platform.market.tables import MERGED_TABLES
 from kalshi_platform.market.times import HOUR, us_from_datetime
 from kalshi_platform.monitoring.event_log import event_logger
@@ -30,10 +34,6 @@ from kalshi_platform.storage.read import arrow_snapshot
 _SQL = load(Path(__file__).with_name("queries.sql"))
 
 Result = TypeVar("Result")
-Slices = dict[str, list[tuple[datetime, datetime]]]
-"""Table → [low, high) slices of the hour, in order."""
-# A slice of an hour is at least a second long.
-_MOST_SLICES = 3_600
 _log = event_logger(__name__)
 
 
@@ -62,57 +62,39 @@ class HourGatherers:
             return frozenset(MERGED_TABLES)
         return frozenset().union(*self.incomplete.values())
 
-    def read_claims(self) -> dict[str, GathererHour]:
-        """Read what each gatherer claims of the hour, one after the other: each holds a stream's rows of it."""
-        low, high = us_from_datetime(self._hour), us_from_datetime(self._hour + HOUR)
-        found: dict[str, GathererHour] = {}
-        for source in self._settings.sources:
-            found |= self._gather(
-                lambda each: partial(_read_checked_hour, each, low, high, self._settings.max_out_of_orderness_us),
-                [source],
-            )
+    def weigh_hour(self) -> int:
+        """Return how many weighted rows of the hour all gatherers have together, by their ledgers."""
+        counted = self._gather(lambda source: partial(_estimate_rows, source, self._hour))
+        return sum(sum(counts.values()) for counts in counted.values())
+
+    def read_hour(
+        self, markets: MarketBuckets, folder: Path, known: pl.DataFrame, until: ExitStack
+    ) -> tuple[dict[str, GathererHour], dict[str, HourFiles]]:
+        """Read each gatherer once, all side by side: what it claims, and its rows as files.
+
+        `known`: gatherer, stream_id, seq, ticker of snapshots with checkpoints in earlier hours. A gatherer that brings
+        no row for `close_timeout_s` is missed. `until`: when it ends, the files are removed.
+        """
+        settings = self._settings
+        edges = (us_from_datetime(self._hour), us_from_datetime(self._hour + HOUR))
+        files = {
+            source.name: HourFiles(folder / str(number), markets, edges)
+            for number, source in enumerate(settings.sources)
+            if source.name not in self.missed
+        }
+
+        for file in files.values():
+            until.callback(file.close)
+
+        def task(source: GathererSource) -> Callable[[], GathererHour]:
+            own = known.filter(pl.col("gatherer") == source.name).drop("gatherer")
+            question = HourQuestion(edges, settings.max_out_of_orderness_us, markets, own, settings.rows_per_pass)
+            return partial(read_gatherer_hour, source, question, files[source.name])
+
+        found = self._gather(task, progress={name: partial(_rows_read, each) for name, each in files.items()})
         for name, each in found.items():
             self._add_incomplete(name, each.incomplete)
-        return found
-
-    def slice_hour(self) -> Slices:
-        """Cut the hour so that a slice of a table holds about `rows_per_pass` rows of all gatherers together."""
-        counted = self._gather(lambda source: partial(_estimate_rows, source, self._hour))
-        slices: Slices = {}
-        for table in MERGED_TABLES:
-            most = max((counts[table] for counts in counted.values()), default=0)
-            parts = max(1, min(_MOST_SLICES, math.ceil(most / self._settings.rows_of_each)))
-            edges = [self._hour + HOUR * part / parts for part in range(parts + 1)]
-            slices[table] = list(pairwise(edges))
-        return slices
-
-    def read_rows(self, table: str, low: datetime, high: datetime) -> dict[str, pa.Table]:
-        """Read the rows of [low, high) by gatherer."""
-        return self._gather(lambda source: partial(_read_rows, source, table, low, high))
-
-    def find_known_streams(self, stream_ids: Mapping[str, frozenset[int]]) -> dict[str, frozenset[int]]:
-        """Return those of `stream_ids` (by gatherer) that the gatherers' ledgers still know."""
-        return self._gather(
-            lambda source: partial(find_known_streams, source, stream_ids.get(source.name, frozenset()))
-        )
-
-    def read_checkpoints(self, known: pl.DataFrame) -> pl.DataFrame:
-        """Read the checkpoints of the hour, as rows of `book_checkpoints`.
-
-        `known`: gatherer, stream_id, seq, ticker of snapshots with checkpoints in earlier hours; they are left out.
-        """
-
-        def task(source: GathererSource) -> Callable[[], pl.DataFrame]:
-            own = known.filter(pl.col("gatherer") == source.name).drop("gatherer")
-            settings = self._settings
-            return partial(
-                read_checkpoints, source, self._hour, own, settings.max_out_of_orderness_us, settings.rows_per_pass
-            )
-
-        found = self._gather(task)
-        if not found:
-            return pl.DataFrame()
-        return pl.concat(found.values()).filter(pl.col("ticker").str.len_chars() <= LONGEST_NAME)
+        return found, {name: files[name] for name in found}
 
     def check_dropped(self) -> None:
         """Add what gatherers dropped while they were read: some of it may be missing from what was read of them."""
@@ -141,25 +123,36 @@ class HourGatherers:
             )  # fmt: skip
 
     def _gather(
-        self, task: Callable[[GathererSource], Callable[[], Result]], of: Sequence[GathererSource] | None = None
+        self,
+        task: Callable[[GathererSource], Callable[[], Result]],
+        progress: Mapping[str, Callable[[], int]] = MappingProxyType({}),
     ) -> dict[str, Result]:
-        """Run a task for every gatherer (or those `of`) that is not missed; one without a result is missed."""
+        """Run a task for every gatherer that is not missed; one without a result is missed.
+
+        `progress`: by gatherer, a number that grows while its task goes on; as long as one does, all are waited for.
+        """
         reader: ParallelReader[Result] = ParallelReader(self._clock)
-        sources = [
-            source for source in (self._settings.sources if of is None else of) if source.name not in self.missed
-        ]
-        results, errors = reader.gather(
-            {source.name: task(source) for source in sources}, self._settings.close_timeout_s
-        )
+        tasks = {source.name: task(source) for source in self._settings.sources if source.name not in self.missed}
+        results: dict[str, Result] = {}
+        errors: dict[str, Exception] = {}
+        while tasks:
+            before = {name: progress[name]() for name in tasks if name in progress}
+            done, failed = reader.gather(tasks, self._settings.close_timeout_s)
+            results |= done
+            tasks = {
+                name: tasks[name]
+                for name, error in failed.items()
+                if isinstance(error, TimeoutError) and name in progress and progress[name]() > before[name]
+            }
+            errors |= {name: error for name, error in failed.items() if name not in tasks}
         for name, error in errors.items():
             self.missed[name] = describe_read_error(error)
             _log.warning("gatherer_left_out_of_close", gatherer=name, hour=self._hour, error=self.missed[name])
         return results
 
 
-def _read_checked_hour(source: GathererSource, low_us: int, high_us: int, max_out_of_orderness_us: int) -> GathererHour:
-    check_source(source)
-    return read_gatherer_hour(source, low_us, high_us, max_out_of_orderness_us)
+def _rows_read(files: HourFiles) -> int:
+    return files.rows_read
 
 
 def _read_dropped_tables(source: GathererSource, hour: datetime) -> frozenset[str]:
@@ -169,10 +162,6 @@ def _read_dropped_tables(source: GathererSource, hour: datetime) -> frozenset[st
 
 
 def _estimate_rows(source: GathererSource, hour: datetime) -> Mapping[str, int]:
+    check_source(source)
     with arrow_snapshot(source.timeseries_url) as snapshot:
         return estimate_rows(snapshot, hour, hour + HOUR)
-
-
-def _read_rows(source: GathererSource, table: str, low: datetime, high: datetime) -> pa.Table:
-    with arrow_snapshot(source.timeseries_url) as snapshot:
-        return read_between(snapshot, table, low, high)

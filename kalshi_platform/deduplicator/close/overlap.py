@@ -11,7 +11,7 @@ from collections.abc import Iterable, Mapping
 import polars as pl
 import pyarrow as pa
 
-from kalshi_platform.deduplicator.merge.deduplicate import LIFECYCLE_IDENTITY, TRADE_IDENTITY
+from kalshi_platform.deduplicator.merge.deduplicate import LIFECYCLE_IDENTITY, PRODUCTION_KEYS, TRADE_IDENTITY
 from kalshi_platform.market.identity import DELTA_KEY, TICKER_KEY
 from kalshi_platform.market.tables import GATHERER_TABLES
 
@@ -30,14 +30,27 @@ _KEYS: Mapping[str, tuple[str, ...]] = {
 }
 
 
-def compare_gatherers(table: str, by_gatherer: Mapping[str, pa.Table]) -> pl.DataFrame:
-    """Compare rows of one table and stretch of time; gives the columns of STATISTICS, a row per gatherer."""
+def light_columns(table: str) -> list[str]:
+    """Return the columns that decide which rows of a table are one message, and which of them is kept."""
+    origin = ("received_at", "stream_id", "seq")
+    time, key = GATHERER_TABLES[table].time_column, PRODUCTION_KEYS[table]
+    names = dict.fromkeys([*key, *_KEYS.get(table, ()), time, *origin])
+    return [name for name in names if name != "source_gatherer"]
+
+
+def compare_gatherers(
+    table: str, by_gatherer: Mapping[str, pa.Table], several: pl.Series | None = None
+) -> pl.DataFrame:
+    """Compare rows of one table and stretch of time; gives the columns of STATISTICS, a row per gatherer.
+
+    `several`: minutes in which several gatherers have rows; None where these rows are all that they have.
+    """
     seen = {name: rows.num_rows for name, rows in by_gatherer.items() if rows.num_rows}
     if not seen:
         return pl.DataFrame(schema=STATISTICS)
     counted = pl.DataFrame({"gatherer": list(seen), "seen": list(seen.values())})
     if table in _KEYS:
-        counted = counted.join(_compare_messages(table, by_gatherer), on="gatherer", how="left")
+        counted = counted.join(_compare_messages(table, by_gatherer, several), on="gatherer", how="left")
     else:
         own = pl.col("seen")
         counted = counted.with_columns(distinct_rows=own, unique_rows=own, first_observer=own, comparable=0, agreed=0)
@@ -71,7 +84,7 @@ def find_disagreements(statistics: pl.DataFrame, least: float) -> list[tuple[str
     ]
 
 
-def _compare_messages(table: str, by_gatherer: Mapping[str, pa.Table]) -> pl.DataFrame:
+def _compare_messages(table: str, by_gatherer: Mapping[str, pa.Table], several: pl.Series | None) -> pl.DataFrame:
     key, time = list(_KEYS[table]), GATHERER_TABLES[table].time_column
     columns = list(dict.fromkeys([*key, time, "received_at"]))
     rows = pl.concat(
@@ -91,8 +104,10 @@ def _compare_messages(table: str, by_gatherer: Mapping[str, pa.Table]) -> pl.Dat
         pl.col("gatherer").sort_by("_received", "gatherer").first().alias("_first"),
     )
     lines = messages.with_columns(_holders=pl.col("gatherer").list.len()).explode("gatherer", "_minute")
-    several = lines.group_by("_minute").agg(_several=pl.col("gatherer").n_unique() > 1)
-    lines = lines.join(several, on="_minute")
+    if several is None:
+        counted = lines.group_by("_minute").agg(pl.col("gatherer").n_unique())
+        several = counted.filter(pl.col("gatherer") > 1)["_minute"]
+    lines = lines.with_columns(_several=pl.col("_minute").is_in(several.implode()))
     return lines.group_by("gatherer").agg(
         pl.len().alias("distinct_rows"),
         (pl.col("_holders") == 1).sum().alias("unique_rows"),

@@ -1,14 +1,13 @@
 """Reads the checkpoints of one hour from one gatherer: its ledger, and as much of its streams as they need.
 
-Everything is read in one snapshot of the gatherer's database. A stream is read by number from a snapshot onwards, in
+A stream is read by number from a snapshot onwards, in
 windows that grow until every snapshot has its complete_from or can have none; the segments say where a window lies in
 time. So it does not matter in which hour the snapshot, or the frames that locate it, were received.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
-from datetime import datetime
+from collections.abc import Iterator
 from pathlib import Path
 
 import polars as pl
@@ -19,58 +18,47 @@ from kalshi_platform.deduplicator.coverage.streams.snapshot_reader import read_l
 from kalshi_platform.deduplicator.coverage.streams.stream_window import AROUND_MARGINS, find_streams
 from kalshi_platform.deduplicator.coverage.streams.unknown_frames import read_verified_ledger
 from kalshi_platform.deduplicator.merge.source import find_dropped_until
-from kalshi_platform.deduplicator.settings import GathererSource
 from kalshi_platform.market.fold import LEVEL_TYPES
-from kalshi_platform.market.tables import PRODUCTION_TABLES
+from kalshi_platform.market.intervals import Interval
 from kalshi_platform.market.times import datetime_from_us, us_from_datetime
-from kalshi_platform.storage.arrow import arrow_schema
 from kalshi_platform.storage.queries import load
-from kalshi_platform.storage.read import ArrowSnapshot, arrow_snapshot
+from kalshi_platform.storage.read import ArrowSnapshot
 
 _SQL = load(Path(__file__).with_name("queries.sql"))
 
 # A few seconds of their stream are enough to locate most snapshots.
 _FIRST_WINDOW = 20_000
-_BOOKS_AT_ONCE = 2_000
-_EMPTY = pl.DataFrame(pl.from_arrow(arrow_schema(PRODUCTION_TABLES["book_checkpoints"]).empty_table()))
+_BOOKS_AT_ONCE = 250
 
 
 def read_checkpoints(
-    source: GathererSource, hour: datetime, known: pl.DataFrame, max_out_of_orderness_us: int, rows_at_once: int
-) -> pl.DataFrame:
-    """Return the checkpoints of `source` of the hour, as rows of `book_checkpoints`. Raises DatabaseUnavailable.
+    snapshot: ArrowSnapshot,
+    gatherer: str,
+    edges: Interval,
+    known: pl.DataFrame,
+    max_out_of_orderness_us: int,
+    rows_at_once: int,
+    *,
+    of_part: pl.Expr | None = None,
+) -> Iterator[pl.DataFrame]:
+    """Read the checkpoints of a gatherer in [low, high), as rows of `book_checkpoints`. Raises DatabaseUnavailable.
 
     `known`: (stream_id, seq, ticker) of snapshots that were checkpointed in earlier hours; they are not read again.
+    `of_part`: which markets are wanted; None for all. Frames come in any order, each of some thousand books.
     """
-    low_us = us_from_datetime(hour)
-    high_us = low_us + 3_600_000_000
-    with arrow_snapshot(source.timeseries_url) as snapshot:
-        found = [
-            _read_stream(snapshot, stream_id, known, (low_us, high_us), max_out_of_orderness_us, rows_at_once)
-            for stream_id in find_streams(
-                snapshot, datetime_from_us(low_us - max_out_of_orderness_us), datetime_from_us(high_us)
+    wanted = pl.lit(value=True) if of_part is None else of_part
+    for stream_id in find_streams(
+        snapshot, datetime_from_us(edges[0] - max_out_of_orderness_us), datetime_from_us(edges[1])
+    ):
+        for found in _read_stream(snapshot, stream_id, known, edges, max_out_of_orderness_us, rows_at_once, wanted):
+            yield found.select(
+                pl.from_epoch("complete_from_us", time_unit="us").dt.replace_time_zone("UTC").alias("checkpoint_ts"),
+                "ticker",
+                pl.lit(gatherer).alias("gatherer"),
+                pl.lit(stream_id, pl.Int64).alias("stream_id"),
+                "seq",
+                *LEVEL_TYPES,
             )
-        ]
-    checkpoints = pl.concat(
-        [_EMPTY.drop("gatherer", "checkpoint_ts").with_columns(complete_from_us=pl.lit(0, pl.Int64)).clear(), *found]
-    )
-    return checkpoints.select(
-        pl.from_epoch("complete_from_us", time_unit="us").dt.replace_time_zone("UTC").alias("checkpoint_ts"),
-        "ticker",
-        pl.lit(source.name).alias("gatherer"),
-        "stream_id",
-        "seq",
-        *LEVEL_TYPES,
-    ).sort("checkpoint_ts", "ticker", "stream_id", "seq")
-
-
-def find_known_streams(source: GathererSource, stream_ids: Collection[int]) -> frozenset[int]:
-    """Return those of `stream_ids` that the gatherer's ledger knows; the others it can no longer speak for."""
-    if not stream_ids:
-        return frozenset()
-    with arrow_snapshot(source.timeseries_url) as snapshot:
-        found = snapshot.table(_SQL["find_known_streams"], (sorted(stream_ids),))
-    return frozenset(int(value) for value in found.column(0).to_pylist())
 
 
 def _read_stream(
@@ -80,31 +68,27 @@ def _read_stream(
     hour_us: tuple[int, int],
     max_out_of_orderness_us: int,
     at_once: int,
-) -> pl.DataFrame:
+    wanted: pl.Expr,
+) -> Iterator[pl.DataFrame]:
     around = AROUND_MARGINS * max_out_of_orderness_us
     ledger = read_verified_ledger(snapshot, stream_id, (hour_us[0] - around, hour_us[1] + around)).ledger
     segments, indices = ledger.segments, ledger.indices
-    candidates = clip_to_range(ledger.book_subscriptions, merge_segments(segments)).join(
-        known, on=["stream_id", "seq", "ticker"], how="anti"
+    candidates = (
+        clip_to_range(ledger.book_subscriptions, merge_segments(segments))
+        .filter(wanted)
+        .join(known, on=["stream_id", "seq", "ticker"], how="anti")
     )
     candidates = _filter_possible(
         candidates, segments, hour_us, max_out_of_orderness_us, single=indices["exchange_index"].n_unique() == 1
     )
     candidates = _filter_undropped(snapshot, candidates, segments, hour_us[0])
-    parts = [_EMPTY.drop("gatherer", "checkpoint_ts").with_columns(complete_from_us=pl.lit(0, pl.Int64)).clear()]
     for starts, deltas in _locate_all(
         snapshot, stream_id, candidates, segments, indices, max_out_of_orderness_us, at_once
     ):
         inside = starts.filter((pl.col("complete_from_us") >= hour_us[0]) & (pl.col("complete_from_us") < hour_us[1]))
         # A connection that begins has a snapshot of every market, and books may have thousands of levels.
         for some in inside.iter_slices(_BOOKS_AT_ONCE):
-            levels = read_levels(snapshot, stream_id, some)
-            parts.append(
-                fold_checkpoints(some, levels, deltas)
-                .with_columns(stream_id=pl.lit(stream_id, pl.Int64))
-                .select(parts[0].columns)
-            )
-    return pl.concat(parts)
+            yield fold_checkpoints(some, read_levels(snapshot, stream_id, some), deltas)
 
 
 def _filter_possible(
@@ -185,7 +169,9 @@ def _locate_all(
     window = min(_FIRST_WINDOW, at_once)
     while pending.height:
         first = int(pending["seq"].min())  # type: ignore[arg-type]
-        position = max(position, first)
+        if first > position:
+            # What lies between was read for snapshots that are located.
+            position, window = first, min(_FIRST_WINDOW, at_once)
         ahead = segments.filter(pl.col("seq_to") > position)
         if ahead.is_empty():
             return

@@ -10,49 +10,21 @@ it can be read.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from datetime import datetime
 
+import numpy as np
 import polars as pl
 
 from kalshi_platform.deduplicator.coverage.checkpoints import watermarks
-from kalshi_platform.deduplicator.coverage.streams.seq_ranges import clip_to_range, merge_segments
-from kalshi_platform.deduplicator.coverage.streams.stream_window import StreamWindow, find_streams, read_window
-from kalshi_platform.deduplicator.coverage.streams.time_regressions import invalidated_intervals
-from kalshi_platform.deduplicator.settings import GathererSource
-from kalshi_platform.market.intervals import Interval, intersection, subtract, union
-from kalshi_platform.market.times import us_from_datetime
-from kalshi_platform.storage.read import arrow_snapshot
+from kalshi_platform.deduplicator.coverage.multiset_hash import Hashes, running_sums
+from kalshi_platform.deduplicator.coverage.streams.feed_scan import Feed, Ints, scan_frame
+from kalshi_platform.deduplicator.coverage.streams.seq_ranges import find_followed, places_of
+from kalshi_platform.deduplicator.coverage.timeline import TimelineKeys
+from kalshi_platform.market.intervals import Interval, subtract, union
 
 ClaimedIntervals = Mapping[str, list[Interval]]
 """Ticker → claimed intervals, as `market.intervals.union` gives it."""
-
-
-def read_claims(
-    source: GathererSource, low: datetime, high: datetime, max_out_of_orderness_us: int
-) -> ClaimedIntervals:
-    """Return what the streams of `source` claim of [low, high). Raises DatabaseUnavailable.
-
-    Ledger and rows are read in one snapshot; the rows of one stream's window are held in memory.
-    """
-    edges = (us_from_datetime(low), us_from_datetime(high))
-    found: dict[str, list[Interval]] = {}
-    with arrow_snapshot(source.timeseries_url) as snapshot:
-        for stream_id in find_streams(snapshot, low, high):
-            window = read_window(snapshot, stream_id, *edges, max_out_of_orderness_us)
-            for ticker, intervals in find_claims_within(window, edges, max_out_of_orderness_us).items():
-                found.setdefault(ticker, []).extend(intervals)
-    return {ticker: union(intervals) for ticker, intervals in sorted(found.items())}
-
-
-def find_claims_within(
-    window: StreamWindow, edges: Interval, max_out_of_orderness_us: int
-) -> dict[str, list[Interval]]:
-    """Return what one stream claims within [low, high), by ticker. Pure."""
-    found = claim_intervals(
-        window.book_subscriptions, window.segments, window.deltas, max_out_of_orderness_us, window.withdrawn
-    )
-    inside = {ticker: intersection(intervals, [edges]) for ticker, intervals in found.items()}
-    return {ticker: intervals for ticker, intervals in inside.items() if intervals}
+_EVER: Interval = (-(1 << 62), 1 << 62)
+_ROWS_AT_ONCE = 1 << 18
 
 
 def claim_intervals(
@@ -61,23 +33,31 @@ def claim_intervals(
     deltas: pl.DataFrame,
     max_out_of_orderness_us: int,
     withdrawn: Sequence[Interval] = (),
+    rows_at_once: int = _ROWS_AT_ONCE,
 ) -> dict[str, list[Interval]]:
-    """Return the claims of one stream. Pure.
+    """Return the claims of one stream whose deltas are in memory. Pure.
 
     `book_subscriptions` and `segments` as for seq_ranges.py; `deltas`: seq, exchange_us, ticker, exchange_index. Deltas
     may be left out at either end: that only makes the claims shorter. `withdrawn` is claimed of no market.
     """
-    followed = join_continued(clip_to_range(book_subscriptions, merge_segments(segments)))
+    followed = find_followed(book_subscriptions, segments)
     if followed.is_empty() or deltas.is_empty():
         return {}
+    feed = scan_frame(deltas, places_of(followed), max_out_of_orderness_us, _EVER, rows_at_once)
+    return claim_followed(followed, feed, max_out_of_orderness_us, withdrawn)
+
+
+def claim_followed(
+    followed: pl.DataFrame, feed: Feed, max_out_of_orderness_us: int, withdrawn: Sequence[Interval] = ()
+) -> dict[str, list[Interval]]:
+    """Return the claims of one stream, by ticker. Pure."""
+    if followed.is_empty() or feed.times.is_empty():
+        return {}
     read_to = int(followed["seq_end"].max())  # type: ignore[arg-type]
-    bounded = watermarks(followed, deltas, read_to, max_out_of_orderness_us).filter(
+    bounded = watermarks(followed, feed.times, read_to, max_out_of_orderness_us).filter(
         pl.col("complete_from_us") + 1 < pl.col("complete_until_us")
     )
-    invalid = {
-        index: union([*parts, *withdrawn])
-        for index, parts in invalidated_intervals(deltas, max_out_of_orderness_us).items()
-    }
+    invalid = {index: union([*parts, *withdrawn]) for index, parts in feed.invalid.items()}
     elsewhere = union(withdrawn)
     found: dict[str, list[Interval]] = {}
     for ticker, index, start, end in bounded.select(
@@ -87,15 +67,19 @@ def claim_intervals(
     return {ticker: union(parts) for ticker, parts in found.items() if parts}
 
 
-def join_continued(spans: pl.DataFrame) -> pl.DataFrame:
-    """Join spans of one market that end at the number at which the next one starts (a newer snapshot came)."""
-    key = ["stream_id", "ticker"]
-    ordered = spans.sort(*key, "seq")
-    begins = pl.col("seq") != pl.col("seq_end").shift(1).over(key)
-    return (
-        ordered.with_columns(_part=begins.fill_null(value=True).cum_sum())
-        .group_by("_part", maintain_order=True)
-        .agg(pl.col("stream_id", "ticker", "exchange_index", "seq").first(), pl.col("seq_end").last())
-        .drop("_part")
-        .sort("stream_id", "seq", "ticker")
+def count_claims(
+    claims: pl.DataFrame, market: Ints, timeline: TimelineKeys, keys: Ints, contents: Hashes
+) -> pl.DataFrame:
+    """Add how many rows one stream holds within each of its claims, and the sum of their fingerprints. Pure.
+
+    `claims`: from_us, to_us; `market`: of each. `keys` (of the timeline) and `contents`: of the stream's rows.
+    """
+    order = np.argsort(keys, kind="stable")
+    ordered, sums = keys[order], running_sums(contents[order])
+    low, high = (
+        np.searchsorted(ordered, timeline.key(market, claims[name].to_numpy()), side="left")
+        for name in ("from_us", "to_us")
+    )
+    return claims.with_columns(
+        rows=pl.Series(high - low, dtype=pl.Int64), content=pl.Series((sums[high] - sums[low]).view(np.int64))
     )

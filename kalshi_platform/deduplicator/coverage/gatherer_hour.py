@@ -1,27 +1,35 @@
-"""Reads an hour of one gatherer: what its streams claim, how much they hold there, and checks of their snapshots.
+"""Reads an hour of one gatherer, once: its rows go to files, and what its streams claim and checkpoint is found.
 
-Ledger and rows of each stream are read in one snapshot; one stream's rows of the hour are held in memory at a time.
+Everything is read in one snapshot on one connection. Of the rows no more than a few batches are in memory at a time.
 """
 
 from __future__ import annotations
 
+import tempfile
+from collections.abc import Iterator
+from datetime import datetime
 from pathlib import Path
 from typing import NamedTuple
 
-import numpy as np
 import polars as pl
 
-from kalshi_platform.deduplicator.coverage.claims import find_claims_within
-from kalshi_platform.deduplicator.coverage.multiset_hash import delta_hashes, row_fingerprints
+from kalshi_platform.deduplicator.coverage.checkpoint_reader import read_checkpoints
+from kalshi_platform.deduplicator.coverage.claims import ClaimedIntervals, claim_followed
 from kalshi_platform.deduplicator.coverage.streams.check_snapshots import RUN_CHECKS, pair_snapshots
+from kalshi_platform.deduplicator.coverage.streams.feed_scan import REGRESSIONS
 from kalshi_platform.deduplicator.coverage.streams.seq_ranges import clip_to_range, merge_segments
 from kalshi_platform.deduplicator.coverage.streams.snapshot_reader import read_checks
-from kalshi_platform.deduplicator.coverage.streams.stream_window import StreamWindow, find_streams, read_window
-from kalshi_platform.deduplicator.coverage.streams.time_regressions import REGRESSIONS, measure_regressions
-from kalshi_platform.deduplicator.coverage.timeline import Timeline
-from kalshi_platform.deduplicator.merge.source import find_dropped_until, find_incomplete_tables
+from kalshi_platform.deduplicator.coverage.streams.stream_window import (
+    DeltaBatch,
+    StreamWindow,
+    WindowReader,
+    find_streams,
+)
+from kalshi_platform.deduplicator.merge.hour_files import OTHER_TABLES, HourFiles
+from kalshi_platform.deduplicator.merge.market_buckets import MarketBuckets, Part
+from kalshi_platform.deduplicator.merge.source import find_dropped_until, find_incomplete_tables, read_between
 from kalshi_platform.deduplicator.settings import GathererSource
-from kalshi_platform.market.intervals import Interval
+from kalshi_platform.market.intervals import Interval, intersection, union
 from kalshi_platform.market.names import LONGEST_NAME
 from kalshi_platform.market.times import datetime_from_us, us_from_datetime
 from kalshi_platform.storage.queries import load
@@ -29,10 +37,7 @@ from kalshi_platform.storage.read import ArrowSnapshot, arrow_snapshot
 
 _SQL = load(Path(__file__).with_name("queries.sql"))
 
-CLAIMS = {"ticker": pl.String, "stream_id": pl.Int64, "from_us": pl.Int64, "to_us": pl.Int64, "rows": pl.Int64,
-          "content": pl.Int64}  # fmt: skip
-
-
+CLAIMS = {"ticker": pl.String, "stream_id": pl.Int64, "from_us": pl.Int64, "to_us": pl.Int64}
 HELD = {"stream_id": pl.Int64, "seq_to": pl.Int64, "deltas": pl.Int64}
 BOOK_TABLES = frozenset({"orderbook_deltas", "orderbook_snapshots"})
 """Tables that claims, checkpoints and run checks are made of."""
@@ -47,6 +52,7 @@ class GathererHour(NamedTuple):
     so that more may be claimed later.
     `held`: columns of HELD. `unchecked`: streams of which a run check could not be made, because rows are gone.
     `incomplete`: tables of which less is there than the ledger recorded; where that concerns books nothing is claimed.
+    `ledger_streams`: all streams that the ledger knows.
     """
 
     claims: pl.DataFrame
@@ -57,6 +63,7 @@ class GathererHour(NamedTuple):
     held: pl.DataFrame = pl.DataFrame(schema=HELD)
     unchecked: frozenset[int] = frozenset()
     incomplete: frozenset[str] = frozenset()
+    ledger_streams: frozenset[int] = frozenset()
 
     def without_streams(self, stream_ids: frozenset[int]) -> GathererHour:
         """Return the same as if these streams had not been read."""
@@ -70,84 +77,138 @@ class GathererHour(NamedTuple):
         )
 
 
-def read_gatherer_hour(source: GathererSource, low_us: int, high_us: int, max_out_of_orderness_us: int) -> GathererHour:
-    """Read the hour [low, high) of `source`. Raises DatabaseUnavailable."""
-    edges = (low_us, high_us)
-    claims, regressions, checks = (
-        [_empty(CLAIMS)],
-        [_empty({"stream_id": pl.Int64, **REGRESSIONS})],
-        [_empty(RUN_CHECKS)],
-    )
+class HourQuestion(NamedTuple):
+    """What to read of a gatherer: the hour [low, high) in µs, of the markets of the part that `markets` has.
+
+    `known`: stream_id, seq, ticker of snapshots that were checkpointed in earlier hours. `rows_at_once`: how many rows
+    may be in memory to locate checkpoints.
+    """
+
+    edges: Interval
+    max_out_of_orderness_us: int
+    markets: MarketBuckets
+    known: pl.DataFrame
+    rows_at_once: int
+
+
+def read_gatherer_hour(source: GathererSource, question: HourQuestion, files: HourFiles) -> GathererHour:
+    """Read an hour of `source`; its rows go to `files`. Raises DatabaseUnavailable."""
+    low, high = map(datetime_from_us, question.edges)
+
+    def keep(batch: DeltaBatch) -> None:
+        files.append_deltas(batch.rows, batch.market, batch.exchange_us)
+
+    with arrow_snapshot(source.timeseries_url) as snapshot:
+        incomplete = find_incomplete_tables(snapshot, low, high)
+        is_whole = not incomplete & BOOK_TABLES
+        bound_us = question.max_out_of_orderness_us
+        reader = WindowReader(snapshot, question.edges, bound_us, question.markets, files.folder / "times")
+        try:
+            stream_ids = find_streams(snapshot, low, high) if is_whole else []
+            reader.scan(stream_ids, keep)
+            found = (
+                _read_streams(source.name, snapshot, question, reader, stream_ids, files)
+                if is_whole
+                else GathererHour(_empty(CLAIMS), _empty(_REGRESSIONS), _empty(RUN_CHECKS), streams=frozenset())
+            )
+        finally:
+            reader.close()
+        for table in OTHER_TABLES:
+            for rows in read_between(snapshot, table, low, high):
+                files.append_rows(table, rows)
+    return found._replace(incomplete=incomplete)
+
+
+def read_claims(
+    source: GathererSource, low: datetime, high: datetime, max_out_of_orderness_us: int
+) -> ClaimedIntervals:
+    """Return what the streams of `source` claim of [low, high). Raises DatabaseUnavailable.
+
+    Ledger and rows are read in one snapshot.
+    """
+    edges = (us_from_datetime(low), us_from_datetime(high))
+    found: dict[str, list[Interval]] = {}
+    with (
+        tempfile.TemporaryDirectory(prefix="kalshi-claims-") as folder,
+        arrow_snapshot(source.timeseries_url) as snapshot,
+    ):
+        reader = WindowReader(snapshot, edges, max_out_of_orderness_us, MarketBuckets(), Path(folder) / "times")
+        try:
+            stream_ids = find_streams(snapshot, low, high)
+            reader.scan(stream_ids, lambda _: None)
+            for stream_id in stream_ids:
+                for ticker, low_us, high_us in _claim(reader.window(stream_id), edges, max_out_of_orderness_us):
+                    found.setdefault(ticker, []).append((low_us, high_us))
+        finally:
+            reader.close()
+    return {ticker: union(intervals) for ticker, intervals in sorted(found.items())}
+
+
+_REGRESSIONS = {"stream_id": pl.Int64, **REGRESSIONS}
+
+
+def _read_streams(
+    gatherer: str,
+    snapshot: ArrowSnapshot,
+    question: HourQuestion,
+    reader: WindowReader,
+    stream_ids: list[int],
+    files: HourFiles,
+) -> GathererHour:
+    edges, bound_us, part = question.edges, question.max_out_of_orderness_us, question.markets.part
+    claims, regressions, checks = [_empty(CLAIMS)], [_empty(_REGRESSIONS)], [_empty(RUN_CHECKS)]
     held: list[tuple[int, int, int]] = []
     unchecked: set[int] = set()
-    with arrow_snapshot(source.timeseries_url) as snapshot:
-        incomplete = find_incomplete_tables(snapshot, datetime_from_us(low_us), datetime_from_us(high_us))
-        if incomplete & BOOK_TABLES:
-            parts = (claims[0], regressions[0], checks[0])
-            return GathererHour(*parts, streams=frozenset(), incomplete=incomplete)
-        known = snapshot.table(_SQL["read_streams"]).to_pylist()
-        still_open = {row["stream_id"] for row in known if row["open"]}
-        gone, may_grow = set(), False
-        for stream_id in find_streams(snapshot, datetime_from_us(low_us), datetime_from_us(high_us)):
-            window = read_window(snapshot, stream_id, low_us, high_us, max_out_of_orderness_us)
-            if not window.whole:
-                gone.add(stream_id)
-                continue
-            shown = window.segments.filter(pl.col("high_us") >= high_us + max_out_of_orderness_us).height > 0
-            may_grow |= stream_id in still_open and (window.pending or not shown)
-            claims.append(count_claims(window, edges, max_out_of_orderness_us))
-            held.append(_count_held(window, edges))
-            measured = measure_regressions(window.deltas, edges)
-            regressions.append(measured.select(pl.lit(stream_id, pl.Int64).alias("stream_id"), *REGRESSIONS))
-            window = window._replace(deltas=window.deltas.clear())  # the next rows come into their place
-            made, whole = _check_runs(snapshot, window, edges)
-            checks.append(made)
-            if not whole:
-                unchecked.add(stream_id)
-    streams = frozenset(row["stream_id"] for row in known) - gone
+    known = snapshot.table(_SQL["read_streams"]).to_pylist()
+    still_open = {row["stream_id"] for row in known if row["open"]}
+    gone, may_grow = set(), False
+    for stream_id in stream_ids:
+        window = reader.window(stream_id)
+        if not window.whole:
+            gone.add(stream_id)
+            continue
+        shown = window.segments.filter(pl.col("high_us") >= edges[1] + bound_us).height > 0
+        may_grow |= stream_id in still_open and (window.pending or not shown)
+        rows = [(ticker, stream_id, *each) for ticker, *each in _claim(window, edges, bound_us) if part.holds(ticker)]
+        claims.append(pl.DataFrame(rows, schema=CLAIMS, orient="row"))
+        held.append(_count_held(window, edges))
+        mine = window.feed.regressions.filter(_of_part(part) | (pl.col("ticker") == ""))
+        regressions.append(mine.select(pl.lit(stream_id, pl.Int64).alias("stream_id"), *REGRESSIONS))
+        made, whole = _check_runs(snapshot, window, edges, part)
+        checks.append(made)
+        if not whole:
+            unchecked.add(stream_id)
+    ledger_streams = frozenset(row["stream_id"] for row in known)
+    for checkpoints in read_checkpoints(
+        snapshot, gatherer, edges, question.known, bound_us, question.rows_at_once, of_part=_of_part(part)
+    ):
+        files.append_checkpoints(_filter_long_names([checkpoints]))
     return GathererHour(
-        _filter_long_names(claims), _filter_long_names(regressions), _filter_long_names(checks), streams, may_grow,
-        pl.DataFrame(held, schema=HELD, orient="row"), frozenset(unchecked), incomplete,
+        _filter_long_names(claims), _filter_long_names(regressions), _filter_long_names(checks), ledger_streams - gone,
+        may_grow, pl.DataFrame(held, schema=HELD, orient="row"), frozenset(unchecked), ledger_streams=ledger_streams,
     )  # fmt: skip
 
 
-def count_claims(window: StreamWindow, edges: Interval, max_out_of_orderness_us: int) -> pl.DataFrame:
-    """The claims of one stream within [low, high), and what it holds there. Pure; gives the columns of CLAIMS."""
-    found = find_claims_within(window, edges, max_out_of_orderness_us)
-    rows = [(ticker, low, high) for ticker, intervals in found.items() for low, high in intervals]
-    frame = pl.DataFrame(rows, schema=["ticker", "from_us", "to_us"], orient="row") if rows else _empty(CLAIMS)
-    tickers = {
-        ticker: number for number, ticker in enumerate(window.book_subscriptions["ticker"].cast(pl.String).unique())
-    }
-    timeline = build_timeline(window.deltas, tickers, edges[0])
-    market = np.array([tickers[ticker] for ticker in frame["ticker"]], dtype=np.int64)
-    low = timeline.before(market, frame["from_us"].to_numpy())
-    high = timeline.before(market, frame["to_us"].to_numpy())
-    return frame.with_columns(
-        stream_id=pl.lit(window.stream_id),
-        rows=pl.Series(high - low),
-        content=pl.Series((timeline.contents[high] - timeline.contents[low]).view(np.int64)),
-    ).select(pl.col(name).cast(kind) for name, kind in CLAIMS.items())
-
-
-def build_timeline(deltas: pl.DataFrame, tickers: dict[str, int], low_us: int) -> Timeline:
-    """Deltas (of known markets) as a timeline around the hour that begins at `low_us`."""
-    market = deltas["ticker"].replace_strict(tickers, return_dtype=pl.Int64) if deltas.height else deltas["seq"]
-    parts, contents = delta_hashes(deltas), row_fingerprints(deltas)
-    return Timeline(low_us - 3_600_000_000, market.to_numpy(), deltas["exchange_us"].to_numpy(), parts, contents)
+def _claim(window: StreamWindow, edges: Interval, max_out_of_orderness_us: int) -> Iterator[tuple[str, int, int]]:
+    """What one stream claims within [low, high): ticker, from, to."""
+    found = claim_followed(window.followed, window.feed, max_out_of_orderness_us, window.withdrawn)
+    for ticker, intervals in found.items():
+        for low, high in intersection(intervals, [edges]):
+            yield ticker, low, high
 
 
 def _count_held(window: StreamWindow, edges: Interval) -> tuple[int, int, int]:
     inside = window.segments.filter((pl.col("low_us") < edges[1]) & (pl.col("high_us") >= edges[0]))
-    deltas = window.deltas.filter(pl.col("exchange_us").is_between(*edges, closed="left")).height
-    return window.stream_id, int(inside["seq_to"].max() or 0), deltas  # type: ignore[arg-type]
+    return window.stream_id, int(inside["seq_to"].max() or 0), window.feed.rows_within  # type: ignore[arg-type]
 
 
-def _check_runs(snapshot: ArrowSnapshot, window: StreamWindow, edges: Interval) -> tuple[pl.DataFrame, bool]:
+def _check_runs(
+    snapshot: ArrowSnapshot, window: StreamWindow, edges: Interval, part: Part
+) -> tuple[pl.DataFrame, bool]:
     """The checks of the stream that touch the hour, and whether none of them was left out because rows are gone."""
     every = pair_snapshots(
         clip_to_range(window.book_subscriptions, merge_segments(window.segments)), window.segments, edges
-    )
+    ).filter(_of_part(part))
     if every.is_empty():
         return _empty(RUN_CHECKS), True
     found = _filter_undropped(snapshot, every, edges)
@@ -164,6 +225,13 @@ def _filter_undropped(snapshot: ArrowSnapshot, found: pl.DataFrame, edges: Inter
         return found
     until = find_dropped_until(snapshot, datetime_from_us(earliest), datetime_from_us(edges[0]))
     return found if until is None else found.filter(pl.col("low_us") >= us_from_datetime(until))
+
+
+def _of_part(part: Part) -> pl.Expr:
+    """Whether a row's ticker belongs to a part of the markets."""
+    if part.total == 1:
+        return pl.lit(value=True)
+    return pl.col("ticker").cast(pl.String).map_elements(part.holds, return_dtype=pl.Boolean)
 
 
 def _empty(schema: dict[str, pl.DataType] | dict[str, type[pl.DataType]]) -> pl.DataFrame:

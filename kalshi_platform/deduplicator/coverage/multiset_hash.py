@@ -13,9 +13,10 @@ import numpy as np
 import numpy.typing as npt
 import polars as pl
 
-from kalshi_platform.market.fold import LEVEL_TYPES, explode_levels
+from kalshi_platform.market.fold import SIDES
 
 Hashes: TypeAlias = npt.NDArray[np.uint64]
+Numbers: TypeAlias = npt.NDArray[np.integer]
 _LEVELS = 2 * 10_001
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
@@ -34,25 +35,48 @@ _WEIGHTS = splitmix64(np.arange(_LEVELS, dtype=np.uint64)) | np.uint64(1)
 
 def delta_hashes(rows: pl.DataFrame, size: str = "delta_e2") -> Hashes:
     """Return what each row (side, price_e4 and `size`) adds to the hash of its book."""
-    level = rows["price_e4"].cast(pl.Int64).to_numpy() * 2 + (rows["side"] == "no").to_numpy()
-    parts: Hashes = _WEIGHTS[level] * rows[size].cast(pl.Int64).to_numpy().view(np.uint64)
+    return hash_changes(_levels_of(rows), rows[size].cast(pl.Int64).to_numpy())
+
+
+def hash_changes(level: Numbers, size_e2: Numbers) -> Hashes:
+    """The same of arrays; `level`: price_e4 × 2, and 1 more on the no side."""
+    parts: Hashes = _WEIGHTS[level] * size_e2.view(np.uint64)
     return parts
 
 
 def row_fingerprints(rows: pl.DataFrame) -> Hashes:
     """Return a hash of the identity of each delta: exchange_us, side, price_e4, delta_e2, occurrence."""
-    level = rows["price_e4"].cast(pl.Int64).to_numpy() * 2 + (rows["side"] == "no").to_numpy()
-    found = splitmix64(rows["exchange_us"].cast(pl.Int64).to_numpy().view(np.uint64))
-    for column in (level, rows["delta_e2"].cast(pl.Int64).to_numpy(), rows["occurrence"].cast(pl.Int64).to_numpy()):
-        found = splitmix64(found ^ column.view(np.uint64))
+    us, delta, occurrence = (rows[name].cast(pl.Int64).to_numpy() for name in ("exchange_us", "delta_e2", "occurrence"))
+    return fingerprint_deltas(us, _levels_of(rows), delta, occurrence)
+
+
+def fingerprint_deltas(exchange_us: Numbers, level: Numbers, delta_e2: Numbers, occurrence: Numbers) -> Hashes:
+    """The same of arrays; `level` as for hash_changes()."""
+    found = splitmix64(_bits(exchange_us))
+    for column in (level, delta_e2, occurrence):
+        found = splitmix64(found ^ _bits(column))
     return found
+
+
+def _levels_of(rows: pl.DataFrame) -> Numbers:
+    levels: Numbers = rows["price_e4"].cast(pl.Int64).to_numpy() * 2 + (rows["side"] == "no").to_numpy()
+    return levels
+
+
+def _bits(values: Numbers) -> Hashes:
+    return values.astype(np.int64, copy=False).view(np.uint64)
 
 
 def book_hashes(books: pl.DataFrame) -> Hashes:
     """Return the hash of each whole book: yes_price_e4, yes_count_e2, no_price_e4, no_count_e2 as lists."""
     total = np.zeros(books.height, dtype=np.uint64)
-    levels = explode_levels(books.select(LEVEL_TYPES.keys()).with_row_index("_row"), ("_row",))
-    np.add.at(total, levels["_row"].to_numpy(), delta_hashes(levels, "count_e2"))
+    for number, side in enumerate(SIDES):
+        prices, counts = (books[f"{side}_{what}"].cast(pl.List(pl.Int64)) for what in ("price_e4", "count_e2"))
+        ends = prices.list.len().fill_null(0).cast(pl.Int64).to_numpy().cumsum()
+        # An empty list explodes into a null.
+        level, size = (each.explode().drop_nulls().to_numpy() for each in (prices, counts))
+        sums = running_sums(hash_changes(level * 2 + number, size))
+        total += np.diff(sums[np.concatenate([[0], ends])])
     return total
 
 

@@ -1,10 +1,5 @@
 -- Statements of coverage: what gatherers' ledgers and rows say, and what production holds.
 
--- name: find_known_streams
--- database: timeseries
--- Those of these streams that the ledger knows.
-SELECT stream_id FROM streams WHERE stream_id = ANY ($1)
-
 -- name: read_deltas_by_seq
 -- database: timeseries
 -- Deltas of a stream with $2 < seq <= $3 and exchange times from $4 to $5.
@@ -75,16 +70,16 @@ SELECT stream_id, ticker, exchange_index, seq_from, seq_to FROM book_subscriptio
 SELECT ticker, seq, yes_price_e4, yes_count_e2, no_price_e4, no_count_e2 FROM orderbook_snapshots
 WHERE source = 'ws' AND stream_id = $1 AND seq = ANY ($2) AND snapshot_ts BETWEEN $3 AND $4
 
--- name: read_deltas_within
+-- name: read_deltas_with_origin
 -- database: timeseries
--- Deltas of a stream with exchange times of [$2, $3).
-SELECT seq, exchange_ts, ticker, side, price_e4, delta_e2, occurrence FROM orderbook_deltas
-WHERE stream_id = $1 AND exchange_ts >= $2 AND exchange_ts < $3
+-- Deltas with exchange times of [$1, $2).
+SELECT exchange_ts, ticker, side, price_e4, delta_e2, occurrence, stream_id, seq, received_at
+FROM orderbook_deltas WHERE exchange_ts >= $1 AND exchange_ts < $2
 
 -- name: read_deltas_beyond
 -- database: timeseries
--- Deltas of a commit of a stream (times from $2 to $3, seq from $4 to $5) that lie outside of [$6, $7).
-SELECT seq, exchange_ts, ticker, side, price_e4, delta_e2, occurrence FROM orderbook_deltas
+-- Times of deltas of a commit of a stream (times from $2 to $3, seq from $4 to $5) that lie outside of [$6, $7).
+SELECT exchange_ts, ticker, stream_id, seq FROM orderbook_deltas
 WHERE stream_id = $1 AND exchange_ts BETWEEN $2 AND $3 AND seq BETWEEN $4 AND $5
 AND (exchange_ts < $6 OR exchange_ts >= $7)
 
@@ -100,3 +95,11 @@ WHERE checkpoint_ts >= $1 AND checkpoint_ts < $2 AND (gatherer <> '' OR checkpoi
 -- Books polled by REST in [$1, $2).
 SELECT snapshot_ts, ticker, requested_at, received_at, yes_price_e4, yes_count_e2, no_price_e4, no_count_e2
 FROM orderbook_snapshots WHERE source = 'rest' AND snapshot_ts >= $1 AND snapshot_ts < $2
+
+-- name: read_keys_between
+-- database: production
+-- The keys of a table's rows whose {time} lies in [$1, $2).
+-- example columns: exchange_ts, ticker, trade_id
+-- example table: trades
+-- example time: exchange_ts
+SELECT {columns} FROM {table} WHERE {time} >= $1 AND {time} < $2

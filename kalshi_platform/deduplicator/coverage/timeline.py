@@ -18,7 +18,19 @@ SPAN_US = 1 << 36
 """About 19 hours."""
 
 
-class Timeline:
+class TimelineKeys:
+    """Markets and times as one number each, ascending by market and time."""
+
+    def __init__(self, base_us: int) -> None:
+        self.base_us = base_us
+
+    def key(self, market: Ints, exchange_us: Ints) -> Ints:
+        """Market and time as one number; times outside the span count as its ends."""
+        found: Ints = market.astype(np.int64) * SPAN_US + np.clip(exchange_us - self.base_us, 0, SPAN_US - 1)
+        return found
+
+
+class Timeline(TimelineKeys):
     """Rows sorted by market and time; those of one exchange time by observer (a number for its stream) and seq."""
 
     def __init__(
@@ -31,18 +43,16 @@ class Timeline:
         observer: Ints | None = None,
         seq: Ints | None = None,
     ) -> None:
-        self._base_us = base_us
+        super().__init__(base_us)
         keys = self.key(market, exchange_us)
-        order = np.argsort(keys) if observer is None or seq is None else np.lexsort((seq, observer, keys))
+        order = np.argsort(keys, kind="stable")
+        if observer is not None and seq is not None:
+            order = _order_equal(keys, order, observer, seq)
         self.keys: Ints = keys[order]
         self.parts = parts[order]
         self.observer = None if observer is None else observer[order]
         self.sums: Hashes = running_sums(self.parts)
         self.contents: Hashes = running_sums(contents[order])
-
-    def key(self, market: Ints, exchange_us: Ints) -> Ints:
-        """Market and time as one number; times outside the span count as its ends."""
-        return market.astype(np.int64) * SPAN_US + np.clip(exchange_us - self._base_us, 0, SPAN_US - 1)
 
     def after(self, market: Ints, exchange_us: Ints) -> Ints:
         """How many rows come before the end of that exchange time of that market."""
@@ -72,3 +82,15 @@ class Covered:
         if len(self._keys):
             found &= (self._market[near] == market) & (self._low[near] <= low_us) & (high_us <= self._high[near])
         return found | (low_us >= high_us)
+
+
+def _order_equal(keys: Ints, order: Ints, observer: Ints, seq: Ints) -> Ints:
+    """Put rows of equal keys, which are few, in the order of observer and seq. `order`: that of the keys."""
+    ordered = keys[order]
+    equal = np.zeros(len(order), dtype=np.bool_)
+    equal[1:] = ordered[1:] == ordered[:-1]
+    equal[:-1] |= equal[1:]
+    places = np.flatnonzero(equal)
+    rows = order[places]
+    order[places] = rows[np.lexsort((seq[rows], observer[rows], keys[rows]))]
+    return order

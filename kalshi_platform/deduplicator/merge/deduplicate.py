@@ -23,6 +23,11 @@ _FIRST_OBSERVER = ("received_at", "gatherer", "stream_id", "seq")
 _MOMENT = ("exchange_ts", "ticker")
 _SNAPSHOT_KEY = ("snapshot_ts", "ticker", "source", "source_gatherer", "stream_id", "seq")
 _LIFECYCLE_KEY = ("received_at", "ticker", "fingerprint")
+PRODUCTION_KEYS = {
+    "orderbook_deltas": DELTA_KEY, "trades": TRADE_KEY, "tickers": TICKER_KEY, "orderbook_snapshots": _SNAPSHOT_KEY,
+    "market_lifecycle": _LIFECYCLE_KEY,
+}  # fmt: skip
+"""What is unique in production: a row with the same key as one there is never inserted."""
 
 
 class UniqueRows(NamedTuple):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime, timedelta
 from pathlib import Path
 
@@ -94,9 +94,11 @@ def partitioned_windows(snapshot: ArrowSnapshot, table: str, windows: Sequence[W
     )
 
 
-def read_between(snapshot: ArrowSnapshot, table: str, low: datetime, high: datetime) -> pa.Table:
-    """Read rows of `table` with low ≤ time < high, whatever batch brought them."""
-    return _concatenate(table, [snapshot.table(_select("read_rows_between", table), (low, high))])
+def read_between(snapshot: ArrowSnapshot, table: str, low: datetime, high: datetime) -> Iterator[pa.RecordBatch]:
+    """Read rows of `table` with low ≤ time < high, whatever batch brought them, a few megabytes at a time."""
+    wanted = arrow_schema(GATHERER_TABLES[table], "batch_no")
+    for batch in snapshot.batches(_select("read_rows_between", table), (low, high)):
+        yield from pa.Table.from_batches([batch]).cast(wanted).to_batches()
 
 
 def estimate_rows(snapshot: ArrowSnapshot, low: datetime, high: datetime) -> Mapping[str, int]:

@@ -13,7 +13,7 @@ from pathlib import Path
 import polars as pl
 
 from kalshi_platform.config import PlatformSettings
-from kalshi_platform.deduplicator.coverage.claims import read_claims
+from kalshi_platform.deduplicator.coverage.gatherer_hour import read_claims
 from kalshi_platform.lab.proof.comparison import stored_rows as recorded
 from kalshi_platform.lab.proof.comparison.books import BooksAtEnd, Fold, books_at_end
 from kalshi_platform.lab.proof.comparison.checkpoints import CheckpointCheck, CheckpointsFound

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from kalshi_platform.clock import SYSTEM_CLOCK
-from kalshi_platform.deduplicator.close import close_hour as closing
+from kalshi_platform.deduplicator.close import hour_work
 from kalshi_platform.deduplicator.close.verify_hour import HourVerification, verify_hour
 from kalshi_platform.deduplicator.merge.merge_pass import merge_new
 from kalshi_platform.errors import HourDropped
@@ -173,7 +173,7 @@ def test_rows_that_are_dropped_while_their_hour_is_closed_are_noticed(
         drop(world.production)
         return found
 
-    monkeypatch.setattr(closing, "verify_hour", dropped_meanwhile)
+    monkeypatch.setattr(hour_work, "verify_hour", dropped_meanwhile)
     with pytest.raises(HourDropped, match="orderbook_deltas: 70 → 0"):
         close(world)
     assert world.rows("SELECT count(*) FROM coverage") == [(0,)]

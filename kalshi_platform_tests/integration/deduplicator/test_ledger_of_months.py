@@ -4,21 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
-import polars as pl
 import pyarrow as pa
 import pytest
 
 from kalshi_platform.clock import SYSTEM_CLOCK
-from kalshi_platform.deduplicator.coverage.checkpoint_reader import read_checkpoints
-from kalshi_platform.deduplicator.coverage.gatherer_hour import read_gatherer_hour
+from kalshi_platform.deduplicator.coverage.gatherer_hour import HourQuestion, read_gatherer_hour
 from kalshi_platform.deduplicator.merge.cursor import Position, read_new_rows
+from kalshi_platform.deduplicator.merge.hour_files import HourFiles
+from kalshi_platform.deduplicator.merge.market_buckets import MarketBuckets
 from kalshi_platform.deduplicator.merge.source import estimate_rows
 from kalshi_platform.deduplicator.settings import GathererSource
 from kalshi_platform.market.times import HOUR, US_PER_S, hour_of, us_from_datetime
 from kalshi_platform.storage.literals import inlined
 from kalshi_platform.storage.read import ArrowSnapshot, arrow_snapshot
+from kalshi_platform_tests.fixtures.gatherer_hours import NO_SNAPSHOTS
 from kalshi_platform_tests.fixtures.hand_filled_gatherer import GathererDatabase, delta_row, snapshot_row
 from kalshi_platform_tests.fixtures.merge_world import MergeWorld
 
@@ -108,7 +110,9 @@ def rows_read(gatherer: GathererDatabase, monkeypatch: pytest.MonkeyPatch) -> Ro
     return found
 
 
-def test_a_close_reads_the_ledger_of_its_own_time(gatherer: GathererDatabase, rows_read: RowsRead) -> None:
+def test_a_close_reads_the_ledger_of_its_own_time(
+    gatherer: GathererDatabase, rows_read: RowsRead, tmp_path: Path
+) -> None:
     source = GathererSource("g1", gatherer.url, gatherer.url)
     low, high = us_from_datetime(ASKED), us_from_datetime(ASKED + HOUR)
     with arrow_snapshot(gatherer.url) as snapshot:
@@ -121,10 +125,12 @@ def test_a_close_reads_the_ledger_of_its_own_time(gatherer: GathererDatabase, ro
         transaction.execute(
             "UPDATE batches SET rows = 0 WHERE time_min >= %s AND time_max < %s AND batch_no <= %s", hour_of_month
         )
-    hour = read_gatherer_hour(source, low, high, US_PER_S)
+    markets = MarketBuckets()
+    files = HourFiles(tmp_path / "g1", markets, (low, high))
+    hour = read_gatherer_hour(source, HourQuestion((low, high), US_PER_S, markets, NO_SNAPSHOTS, 100_000), files)
     assert hour.claims["ticker"].to_list() == ["A"]
-    known = pl.DataFrame(schema={"stream_id": pl.Int64, "seq": pl.Int64, "ticker": pl.String})
-    assert read_checkpoints(source, ASKED, known, US_PER_S, 100_000).height == 1
+    assert files.checkpoints.rows(0) == 1
+    files.close()
     # The lines of the hour and streams of two or three days, some times over; of all days it would be 24,000 at once.
     assert rows_read.by_table["batches"] <= 10 * lines
     assert rows_read.by_table["stream_segments"] <= 8 * SEGMENTS

@@ -10,19 +10,18 @@ from collections import Counter
 from collections.abc import Callable, Mapping
 from datetime import timedelta
 
-import polars as pl
 import pytest
 
 from kalshi_platform.clock import SYSTEM_CLOCK
 from kalshi_platform.deduplicator.close.close_hour import close_hour
-from kalshi_platform.deduplicator.coverage.checkpoint_reader import read_checkpoints
-from kalshi_platform.deduplicator.coverage.claims import read_claims
+from kalshi_platform.deduplicator.coverage.gatherer_hour import read_claims
 from kalshi_platform.deduplicator.merge.merge_pass import merge_new
 from kalshi_platform.gatherer.ingest.batch_commit import close_former, commit_records
 from kalshi_platform.gatherer.ingest.fence import Fence
 from kalshi_platform.market.intervals import Interval, union
 from kalshi_platform.market.times import datetime_from_us, hour_of, us_from_datetime
 from kalshi_platform.storage.partitions import PartitionBounds, PartitionKeeper
+from kalshi_platform_tests.fixtures.gatherer_hours import checkpoints_of
 from kalshi_platform_tests.fixtures.merge_world import MergeWorld
 from kalshi_platform_tests.unit.worlds.derive import derive
 from kalshi_platform_tests.unit.worlds.moments import Moment
@@ -106,10 +105,9 @@ def _coverage(made: MergeWorld) -> Mapping[str, list[Interval]]:
 
 
 def _checkpoints(made: MergeWorld) -> Counter[tuple[str, int, tuple[tuple[tuple[str, int], int], ...]]]:
-    none = pl.DataFrame(schema={"stream_id": pl.Int64, "seq": pl.Int64, "ticker": pl.String})
     found: Counter[tuple[str, int, tuple[tuple[tuple[str, int], int], ...]]] = Counter()
     for source in made.settings().sources:
-        for row in read_checkpoints(source, HOUR, none, MARGIN_US, 1_000).iter_rows(named=True):
+        for row in checkpoints_of(source, HOUR, MARGIN_US, 1_000).iter_rows(named=True):
             book = {
                 (side, price): size
                 for side in ("yes", "no")

@@ -6,7 +6,7 @@ from datetime import UTC, datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 
-from kalshi_platform.deduplicator.coverage.claims import read_claims
+from kalshi_platform.deduplicator.coverage.gatherer_hour import read_claims
 from kalshi_platform.deduplicator.settings import GathererSource
 from kalshi_platform.gatherer.settings import GathererSettings
 from kalshi_platform.market.intervals import Interval, subtract

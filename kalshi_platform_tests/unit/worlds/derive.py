@@ -13,7 +13,7 @@ import polars as pl
 
 from kalshi_platform.deduplicator.coverage import checkpoints
 from kalshi_platform.deduplicator.coverage import claims as coverage
-from kalshi_platform.deduplicator.coverage.streams.check_snapshots import RUN_CHECKS, check_snapshots
+from kalshi_platform.deduplicator.coverage.streams.check_snapshots import RUN_CHECKS, check_snapshots, hash_snapshots
 from kalshi_platform.deduplicator.coverage.streams.seq_ranges import clip_to_range, merge_segments
 from kalshi_platform.deduplicator.coverage.streams.stream_ledger import StreamLedger
 from kalshi_platform.deduplicator.coverage.streams.stream_window import find_edge_segments
@@ -33,6 +33,8 @@ _STREAM = 1_000_000
 """Numbers of one stream stay below this …"""
 _TIME = 10_000_000
 """… and its times are within this."""
+_ROWS_AT_ONCE = 300
+"""So that streams are scanned in many blocks."""
 _LOOK_AROUND = 5 * MARGIN_US
 _SEGMENTS = {"stream_id": pl.Int64, "seq_from": pl.Int64, "seq_to": pl.Int64}
 _BOOK_SUBSCRIPTIONS = {
@@ -43,6 +45,10 @@ _DELTAS = {
     "side": pl.String, "price_e4": pl.Int32, "delta_e2": pl.Int64,
 }  # fmt: skip
 _SNAPSHOTS: dict[str, Any] = {"ticker": pl.String, "seq": pl.Int64, **LEVEL_TYPES}
+
+
+rows_of_claims: list[pl.DataFrame] = []
+"""The deltas that claims were last derived from: the product's rule needs no more of them than their feed's times."""
 
 
 def derive(moments: Sequence[Moment], max_out_of_orderness_us: int = MARGIN_US) -> None:
@@ -96,8 +102,8 @@ def as_they_stand(stream: StreamPart) -> list[tuple[str, int, int | None]]:
         schema = {name: _DELTAS[name] for name in ("seq", "ticker", "side", "price_e4", "delta_e2")}
         checks = check_snapshots(
             found,
-            pl.DataFrame(books, schema=_SNAPSHOTS, orient="row"),
-            pl.DataFrame(deltas, schema=schema, orient="row"),
+            hash_snapshots(pl.DataFrame(books, schema=_SNAPSHOTS, orient="row")),
+            [pl.DataFrame(deltas, schema=schema, orient="row")],
         )
     standing_ones = truncate_subscriptions(ledger.book_subscriptions, doubted, unknown, checks)
     return standing_ones.select("ticker", "seq_from", "seq_to").rows()
@@ -122,7 +128,11 @@ class _Laid:
     def claims(self, max_out_of_orderness_us: int) -> dict[str, list[Interval]]:
         segments, book_subscriptions, deltas = self._ledgers[0].frames()
         columns = deltas.select("seq", "exchange_us", "ticker", "exchange_index")
-        return coverage.claim_intervals(book_subscriptions, segments, columns, max_out_of_orderness_us)
+        rows_of_claims.append(columns)
+        del rows_of_claims[:-1]
+        return coverage.claim_intervals(
+            book_subscriptions, segments, columns, max_out_of_orderness_us, rows_at_once=_ROWS_AT_ONCE
+        )
 
     def checkpoints(self, max_out_of_orderness_us: int) -> list[tuple[str, int, Levels]]:
         segments, book_subscriptions, deltas = self._ledgers[1].frames()

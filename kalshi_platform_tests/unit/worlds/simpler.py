@@ -14,6 +14,7 @@ from kalshi_platform.exchange.protocol.session import Session, SessionConfig
 from kalshi_platform.exchange.protocol.session_model import SessionOutput
 from kalshi_platform.market.identity import OccurrenceCounter
 from kalshi_platform.market.records import BookDelta
+from kalshi_platform_tests.unit.worlds.derive import rows_of_claims
 from kalshi_platform_tests.unit.worlds.tables import GathererTables, arrow
 from kalshi_platform_tests.unit.worlds.world import NewRows
 
@@ -84,9 +85,10 @@ def without_margin_of_its_own(
     spans: pl.DataFrame, deltas: pl.DataFrame, read_to: int, max_out_of_orderness_us: int
 ) -> pl.DataFrame:
     """A market's own first and last times are believed to be in order, those of others not."""
+    rows = deltas if "ticker" in deltas.columns else rows_of_claims[-1]
     own = (
         spans.select("ticker", "seq", "seq_end")
-        .join(deltas.select("ticker", "exchange_us", pl.col("seq").alias("_seq")), on="ticker")
+        .join(rows.select("ticker", "exchange_us", pl.col("seq").alias("_seq")), on="ticker")
         .filter((pl.col("_seq") > pl.col("seq")) & (pl.col("_seq") <= pl.min_horizontal("seq_end", pl.lit(read_to))))
         .sort("_seq")
         .group_by("ticker", "seq")

@@ -6,6 +6,8 @@ was lost without a trace, or read wrongly, and the stream must not claim that it
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 import numpy as np
 import polars as pl
 
@@ -45,31 +47,38 @@ def pair_snapshots(spans: pl.DataFrame, segments: pl.DataFrame, within: Interval
     )
 
 
-def check_snapshots(found: pl.DataFrame, snapshots: pl.DataFrame, deltas: pl.DataFrame) -> pl.DataFrame:
+def hash_snapshots(snapshots: pl.DataFrame) -> pl.DataFrame:
+    """Return ticker, seq and the hash of each book. `snapshots`: ticker, seq and the lists of levels."""
+    return snapshots.select("ticker", "seq", pl.Series("hash", book_hashes(snapshots), dtype=pl.UInt64))
+
+
+def check_snapshots(found: pl.DataFrame, hashes: pl.DataFrame, deltas: Iterable[pl.DataFrame]) -> pl.DataFrame:
     """Compare the pairs of one stream; pairs without both books are left out. Gives the columns of RUN_CHECKS.
 
-    `snapshots`: ticker, seq and the lists of levels; `deltas`: seq, ticker, side, price_e4, delta_e2, at least all
-    of the pairs' markets between their numbers.
+    `hashes`: as hash_snapshots() gives them; `deltas`: frames of seq, ticker, side, price_e4, delta_e2, together at
+    least all of the pairs' markets between their numbers. They are added up one after the other.
     """
-    hashes = snapshots.select("ticker", "seq", pl.Series("_sum", book_hashes(snapshots)))
     comparable = (
-        found.join(hashes, on=["ticker", "seq"])
-        .join(hashes.rename({"seq": "next_seq", "_sum": "_next"}), on=["ticker", "next_seq"])
+        found.join(hashes.rename({"hash": "_sum"}), on=["ticker", "seq"])
+        .join(hashes.rename({"seq": "next_seq", "hash": "_next"}), on=["ticker", "next_seq"])
         .sort("ticker", "seq")
     )
     tickers = {ticker: number for number, ticker in enumerate(comparable["ticker"].cast(pl.String).unique().sort())}
-    mine = deltas.with_columns(_text=pl.col("ticker").cast(pl.String)).filter(pl.col("_text").is_in(list(tickers)))
-    span = int(max(each.to_numpy().max(initial=0) for each in (mine["seq"], comparable["next_seq"]))) + 1
     # The market's number and the number of the frame in one integer, ascending.
-    market = mine["_text"].replace_strict(tickers, return_dtype=pl.Int64) * span if mine.height else mine["seq"]
-    keys = (market + mine["seq"]).to_numpy()
-    order = np.argsort(keys)
-    keys, running = keys[order], np.zeros(len(keys) + 1, dtype=np.uint64)
-    np.cumsum(delta_hashes(mine)[order], out=running[1:])
+    span = int(comparable["next_seq"].to_numpy().max(initial=0)) + 1
     base = np.array([tickers[str(ticker)] for ticker in comparable["ticker"]], dtype=np.int64) * span
-    low = np.searchsorted(keys, base + comparable["seq"].to_numpy(), side="right")
-    high = np.searchsorted(keys, base + comparable["next_seq"].to_numpy(), side="left")
-    reached = comparable["_sum"].to_numpy() + (running[high] - running[low])
+    low, high = base + comparable["seq"].to_numpy(), base + comparable["next_seq"].to_numpy()
+    reached = comparable["_sum"].to_numpy().copy()
+    for some in deltas:
+        mine = some.with_columns(_text=pl.col("ticker").cast(pl.String)).filter(
+            pl.col("_text").is_in(list(tickers)) & (pl.col("seq") < span)
+        )
+        if mine.height and len(low):
+            market = mine["_text"].replace_strict(tickers, return_dtype=pl.Int64)
+            keys = (market * span + mine["seq"]).to_numpy()
+            pair = np.searchsorted(low, keys, side="left") - 1
+            between = (pair >= 0) & (keys < high[np.maximum(pair, 0)])
+            np.add.at(reached, pair[between], delta_hashes(mine)[between])
     return comparable.with_columns(
         pl.col("ticker").cast(pl.String), passed=pl.Series(reached == comparable["_next"].to_numpy(), dtype=pl.Boolean)
     ).select(pl.col(name).cast(kind) for name, kind in RUN_CHECKS.items())

@@ -5,6 +5,8 @@ Frames are polars frames; `seq_*` are inclusive. Touching segments form a run, w
 
 from __future__ import annotations
 
+import numpy as np
+import numpy.typing as npt
 import polars as pl
 
 
@@ -43,5 +45,29 @@ def clip_to_range(book_subscriptions: pl.DataFrame, runs: pl.DataFrame) -> pl.Da
             pl.min_horizontal("seq_to", "run_to").alias("seq_end"),
         )
         .filter(pl.col("seq_end") >= pl.col("seq"))
+        .sort("stream_id", "seq", "ticker")
+    )
+
+
+def find_followed(book_subscriptions: pl.DataFrame, segments: pl.DataFrame) -> pl.DataFrame:
+    """Return the spans of one stream in which it followed a market without a break."""
+    return join_continued(clip_to_range(book_subscriptions, merge_segments(segments)))
+
+
+def places_of(followed: pl.DataFrame) -> npt.NDArray[np.int64]:
+    """Return the numbers at which spans begin and end: between two of them the order of a feed's times is of no use."""
+    return np.concatenate([followed[name].cast(pl.Int64).to_numpy() for name in ("seq", "seq_end")])
+
+
+def join_continued(spans: pl.DataFrame) -> pl.DataFrame:
+    """Join spans of one market that end at the number at which the next one starts (a newer snapshot came)."""
+    key = ["stream_id", "ticker"]
+    ordered = spans.sort(*key, "seq")
+    begins = pl.col("seq") != pl.col("seq_end").shift(1).over(key)
+    return (
+        ordered.with_columns(_part=begins.fill_null(value=True).cum_sum())
+        .group_by("_part", maintain_order=True)
+        .agg(pl.col("stream_id", "ticker", "exchange_index", "seq").first(), pl.col("seq_end").last())
+        .drop("_part")
         .sort("stream_id", "seq", "ticker")
     )

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
 
 import polars as pl
 
-from kalshi_platform.deduplicator.coverage.streams.check_snapshots import check_snapshots
+from kalshi_platform.deduplicator.coverage.streams.check_snapshots import check_snapshots, hash_snapshots
 from kalshi_platform.deduplicator.coverage.streams.stream_ledger import CLOCKS_APART
 from kalshi_platform.market.times import datetime_from_us
 from kalshi_platform.storage.queries import load
 from kalshi_platform.storage.read import ArrowSnapshot
 
 _SQL = load(Path(__file__).parents[1] / "queries.sql")
+_BOOKS_AT_ONCE = 1_000
 
 
 def read_checks(snapshot: ArrowSnapshot, stream_id: int, found: pl.DataFrame) -> pl.DataFrame:
@@ -21,11 +22,13 @@ def read_checks(snapshot: ArrowSnapshot, stream_id: int, found: pl.DataFrame) ->
 
     `found`: at least one, as pair_snapshots() gives them.
     """
-    books = read_levels(snapshot, stream_id, _seqs_of_pairs(found))
     tickers = found["ticker"].cast(pl.String).unique().to_list()
-    books = books.filter(pl.col("ticker").is_in(tickers))
+    hashes = pl.concat(
+        hash_snapshots(read_levels(snapshot, stream_id, some).filter(pl.col("ticker").is_in(tickers)))
+        for some in _seqs_of_pairs(found).iter_slices(_BOOKS_AT_ONCE)
+    )
     found = found.with_columns(pl.col("ticker").cast(pl.String))
-    return check_snapshots(found, books, pl.concat(_deltas_of(snapshot, stream_id, found, tickers)))
+    return check_snapshots(found, hashes, _deltas_of(snapshot, stream_id, found, tickers))
 
 
 def read_levels(snapshot: ArrowSnapshot, stream_id: int, starts: pl.DataFrame) -> pl.DataFrame:
@@ -46,7 +49,7 @@ def read_levels(snapshot: ArrowSnapshot, stream_id: int, starts: pl.DataFrame) -
 
 
 def _seqs_of_pairs(found: pl.DataFrame) -> pl.DataFrame:
-    return pl.concat([found.select("seq"), found.select(pl.col("next_seq").alias("seq"))]).unique()
+    return pl.concat([found.select("seq"), found.select(pl.col("next_seq").alias("seq"))]).unique().sort("seq")
 
 
 def _deltas_of(
@@ -54,7 +57,6 @@ def _deltas_of(
 ) -> Iterator[pl.DataFrame]:
     low, high = found["low_us"].min(), found["high_us"].max()
     schema = {"seq": pl.Int64, "ticker": pl.String, "side": pl.String, "price_e4": pl.Int32, "delta_e2": pl.Int64}
-    yield _empty(schema)
     batches = snapshot.batches(
         _SQL["read_deltas_of_markets"],
         (
@@ -64,7 +66,3 @@ def _deltas_of(
     )  # fmt: skip
     for batch in batches:
         yield pl.DataFrame(batch).select(pl.col(name).cast(kind) for name, kind in schema.items())
-
-
-def _empty(schema: Mapping[str, type[pl.DataType]]) -> pl.DataFrame:
-    return pl.DataFrame(schema=schema)

@@ -71,12 +71,13 @@ def check_polled_books(
 ) -> PolledChecks:
     """Compare polled books with production's."""
     keys = timeline.key(checkpoints.market, checkpoints.us)
-    at_low = np.searchsorted(keys, timeline.key(polled.market, polled.low_us), side="right") - 1
+    # A checkpoint of the window's first moment is the book at the end of it: the polled one may lie before.
+    at_low = np.searchsorted(keys, timeline.key(polled.market, polled.low_us), side="left") - 1
     at_high = np.searchsorted(keys, timeline.key(polled.market, polled.high_us), side="right") - 1
     whole = _is_market(checkpoints, at_low, polled.market)
     # A checkpoint inside of the window: only the books after it are known.
     partly = ~whole & _is_market(checkpoints, at_high, polled.market)
-    partly_first = np.searchsorted(keys, timeline.key(polled.market, polled.low_us), side="right")
+    partly_first = at_low + 1
     used = np.where(whole, at_low, np.where(partly, partly_first, -1))
     near = np.maximum(used, 0)
     verdicts = np.zeros(len(used), dtype=np.int8)

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import polars as pl
@@ -33,6 +33,10 @@ CLAIM_KEY = ("gatherer", "stream_id", "ticker", "from_us", "to_us")
 _RANGES = {"ticker": pl.String, "low_us": pl.Int64, "high_us": pl.Int64, "reason": pl.String}
 _COUNTS = ("run_checks", "run_failures", "checkpoint_checks", "checkpoint_failures", "stream_checks", "stream_failures",
            "rest_consistent", "rest_inconsistent", "rest_undecided")  # fmt: skip
+PROOFS: Mapping[str, Any] = {
+    "ticker": pl.String, "verdict": pl.String, "score": pl.Float64, **dict.fromkeys(_COUNTS, pl.Int32),
+    "covered_us": pl.Int64, "withdrawn_us": pl.Int64, "detail": pl.String,
+}  # fmt: skip
 
 
 class ProductionHour(NamedTuple):
@@ -273,8 +277,4 @@ def _build_proofs(
                 "detail": "; ".join(details.get(ticker, [])[:3]) or lost.get(ticker, ""),
             }
         )
-    schema = {
-        "ticker": pl.String, "verdict": pl.String, "score": pl.Float64, **dict.fromkeys(_COUNTS, pl.Int32),
-        "covered_us": pl.Int64, "withdrawn_us": pl.Int64, "detail": pl.String,
-    }  # fmt: skip
-    return pl.DataFrame(rows, schema=schema, orient="row")
+    return pl.DataFrame(rows, schema=PROOFS, orient="row")

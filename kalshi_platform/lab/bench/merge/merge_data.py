@@ -9,10 +9,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 
 from kalshi_platform.clock import Clock
+from kalshi_platform.lab.bench.delta_data import TIME, Ints, delta_content
 from kalshi_platform.market.tables import GATHERER_TABLES
 from kalshi_platform.market.times import US_PER_S, datetime_from_us, us_from_datetime
 from kalshi_platform.storage import queries
@@ -24,9 +24,6 @@ TABLE = "orderbook_deltas"
 BATCH_ROWS = 20_000
 SPACING_US = 500
 """Between two rows; so a row's time tells its number."""
-_TIME = pa.timestamp("us", "UTC")
-
-Ints = npt.NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -61,24 +58,12 @@ class MergeData:
             yield (
                 content.append_column("stream_id", pa.array(np.full(len(rows), gatherer + 1)))
                 .append_column("seq", pa.array(np.arange(low + 1, low + len(rows) + 1)))
-                .append_column("received_at", pa.array(times_us + 5_000 + 700 * gatherer, _TIME))
+                .append_column("received_at", pa.array(times_us + 5_000 + 700 * gatherer, TIME))
             )
 
     def content(self, rows: Ints) -> pa.Table:
         """What the exchange sent under these numbers: the columns that all gatherers agree on."""
-        names = pa.array([f"KXBENCH-26NOV23-T{number:05d}" for number in range(self.markets)])
-        # A few markets get most of the traffic, as on the exchange.
-        market = (self.markets * _scattered(rows, 1) ** 3).astype(np.int64)
-        return pa.table(
-            {
-                "exchange_ts": pa.array(self.start_us + rows * SPACING_US, _TIME),
-                "ticker": names.take(pa.array(market)),
-                "side": pa.array(np.where(_scattered(rows, 2) < 0.5, "yes", "no")),
-                "price_e4": pa.array((100 + 100 * np.floor(98 * _scattered(rows, 3))).astype(np.int32)),
-                "delta_e2": pa.array((rows % 2 * 2 - 1) * (100 + rows % 5_000)),
-                "occurrence": pa.array(np.zeros(len(rows), np.int32)),
-            }
-        )
+        return delta_content(rows, self.start_us + rows * SPACING_US, self.markets)
 
     @property
     def end_us(self) -> int:
@@ -121,11 +106,3 @@ def first_hour_before(clock: Clock, rows: int) -> int:
 def shown_span(data: MergeData) -> str:
     """What exchange time the rows cover, for people."""
     return f"{datetime_from_us(data.start_us):%Y-%m-%d %H:%M} to {datetime_from_us(data.end_us):%H:%M} UTC"
-
-
-def _scattered(rows: Ints, salt: int) -> npt.NDArray[np.float64]:
-    """A number in [0, 1) for every row, the same for every gatherer that holds it."""
-    mixed = (rows.astype(np.uint64) + np.uint64(salt << 32)) * np.uint64(0x9E3779B97F4A7C15)
-    mixed ^= mixed >> np.uint64(29)
-    mixed *= np.uint64(0xBF58476D1CE4E5B9)
-    return (mixed >> np.uint64(11)).astype(np.float64) / float(1 << 53)

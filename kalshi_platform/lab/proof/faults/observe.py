@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Any
 
 from kalshi_platform.clock import Clock
-from kalshi_platform.deduplicator.coverage.claims import read_claims
+from kalshi_platform.deduplicator.coverage.gatherer_hour import read_claims
 from kalshi_platform.lab.proof.faults.stack import ProofStack
 from kalshi_platform.lab.proof.kinds import RECOVERY_S, InjectedFault
 from kalshi_platform.market.intervals import length

@@ -9,7 +9,8 @@ import polars as pl
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kalshi_platform.deduplicator.coverage.claims import claim_intervals, join_continued
+from kalshi_platform.deduplicator.coverage.claims import claim_intervals
+from kalshi_platform.deduplicator.coverage.streams.seq_ranges import join_continued
 from kalshi_platform.market.intervals import covers, length, union
 from kalshi_platform_tests.unit.deduplicator.coverage.test_worlds import contents, merge, micros, world_of, worlds
 from kalshi_platform_tests.unit.deduplicator.coverage.truth import (

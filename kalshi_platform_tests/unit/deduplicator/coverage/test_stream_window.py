@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import random
 
+import numpy as np
 import polars as pl
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from kalshi_platform.deduplicator.coverage.claims import claim_intervals
-from kalshi_platform.deduplicator.coverage.streams.stream_window import find_edge_segments
-from kalshi_platform.deduplicator.coverage.streams.time_regressions import (
+from kalshi_platform.deduplicator.coverage.streams.feed_scan import (
+    REGRESSIONS,
+    Feed,
     invalidated_between_segments,
-    invalidated_intervals,
-    measure_regressions,
+    scan_frame,
 )
-from kalshi_platform.market.intervals import intersection
+from kalshi_platform.deduplicator.coverage.streams.stream_window import find_edge_segments
+from kalshi_platform.market.intervals import Interval, intersection, union
 from kalshi_platform_tests.unit.deduplicator.coverage.test_worlds import LONG, world_of, worlds
 from kalshi_platform_tests.unit.deduplicator.coverage.truth import (
     MARGIN_US,
@@ -63,13 +65,78 @@ def frame(rows: list[tuple[int, int, str]]) -> pl.DataFrame:
     return pl.DataFrame(rows, schema=schema, orient="row").with_columns(exchange_index=0)
 
 
+def scan(deltas: pl.DataFrame, bound_us: int, within: Interval, places: tuple[int, ...] = (), at_once: int = 2) -> Feed:
+    return scan_frame(deltas, np.array(places, dtype=np.int64), bound_us, within, at_once)
+
+
 def test_regressions_are_measured_by_market_and_for_the_whole_stream() -> None:
     deltas = frame([(1, 100, "A"), (2, 90, "B"), (3, 95, "B"), (4, 80, "A"), (5, 300, "A"), (6, 70, "B")])
-    found = measure_regressions(deltas, (75, 1_000))
-    assert found.rows() == [("", 3, 20, 80), ("A", 1, 20, 80)]
-    assert measure_regressions(deltas, (0, 1_000)).rows() == [("", 4, 230, 70), ("A", 1, 20, 80), ("B", 1, 25, 70)]
-    assert invalidated_intervals(deltas, 15) == {0: [(70, 301)]}
-    assert invalidated_intervals(deltas, 230) == {}
+    found = scan(deltas, 15, (75, 1_000))
+    assert found.regressions.rows() == [("", 3, 20, 80), ("A", 1, 20, 80)]
+    whole = scan(deltas, 230, (0, 1_000))
+    assert whole.regressions.rows() == [("", 4, 230, 70), ("A", 1, 20, 80), ("B", 1, 25, 70)]
+    assert (found.invalid, whole.invalid) == ({0: [(70, 301)]}, {})
+    assert (found.rows_within, whole.rows_within) == (5, 6)
+
+
+row = st.tuples(st.integers(0, 60), st.sampled_from("ABC"))
+
+
+@settings(worlds, max_examples=5_000 if LONG else 150)
+@given(
+    rows=st.lists(row, min_size=1, max_size=40),
+    bound_us=st.integers(0, 20),
+    at_once=st.integers(1, 12),
+    places=st.lists(st.integers(0, 45), max_size=6),
+    within=st.tuples(st.integers(0, 60), st.integers(0, 60)),
+)
+def test_a_stream_scanned_block_by_block_tells_what_all_its_rows_tell(
+    rows: list[tuple[int, str]], bound_us: int, at_once: int, places: list[int], within: Interval
+) -> None:
+    deltas = frame([(seq, us, ticker) for seq, (us, ticker) in enumerate(rows, start=1)]).with_columns(
+        exchange_index=(pl.col("ticker") == "C").cast(pl.Int32)
+    )
+    found = scan(deltas.sample(fraction=1, shuffle=True, seed=1), bound_us, within, tuple(places), at_once)
+    assert found.regressions.rows() == regressions_of(deltas, within).rows()
+    assert found.invalid == invalid_of(deltas, bound_us)
+    assert found.rows_within == deltas.filter(pl.col("exchange_us").is_between(*within, closed="left")).height
+    for low in (0, *places):
+        for high in places:
+            between = pl.col("seq").is_between(low, high, closed="right")
+            for index in (0, 1):
+                wanted, scanned = (
+                    each.filter(between & (pl.col("exchange_index") == index))["exchange_us"]
+                    for each in (deltas, found.times)
+                )
+                assert (wanted.min(), wanted.max()) == (scanned.min(), scanned.max())
+
+
+def regressions_of(deltas: pl.DataFrame, within: Interval) -> pl.DataFrame:
+    """The same with all rows in memory."""
+    back = pl.col("exchange_us").cum_max().over("ticker") - pl.col("exchange_us")
+    every = pl.concat(
+        [deltas.select("ticker", "exchange_us"), deltas.select(pl.lit("").alias("ticker"), "exchange_us")]
+    )
+    stepped = every.with_columns(_back=back).filter(
+        (pl.col("_back") > 0) & pl.col("exchange_us").is_between(*within, closed="left")
+    )
+    found = stepped.group_by("ticker").agg(
+        pl.len().cast(pl.Int64).alias("steps"),
+        pl.col("_back").max().alias("largest_us"),
+        pl.col("exchange_us").get(pl.col("_back").arg_max()),
+    )
+    return found.select(pl.col(name).cast(kind) for name, kind in REGRESSIONS.items()).sort("ticker")
+
+
+def invalid_of(deltas: pl.DataFrame, bound_us: int) -> dict[int, list[Interval]]:
+    """The same with all rows in memory."""
+    stepped = deltas.with_columns(_peak=pl.col("exchange_us").cum_max().shift(1).over("exchange_index")).filter(
+        pl.col("exchange_us") < pl.col("_peak") - bound_us
+    )
+    found: dict[int, list[Interval]] = {}
+    for index, low, high in stepped.select("exchange_index", "exchange_us", "_peak").iter_rows():
+        found.setdefault(index, []).append((low, high + 1))
+    return {index: union(parts) for index, parts in found.items()}
 
 
 def test_a_regression_between_commits_shows_in_their_times() -> None:

@@ -5,19 +5,18 @@ from __future__ import annotations
 import random
 
 import numpy as np
+import numpy.typing as npt
 import polars as pl
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from kalshi_platform.deduplicator.close.overlap import compare_gatherers, find_disagreements, sum_statistics
-from kalshi_platform.deduplicator.coverage.gatherer_hour import count_claims
+from kalshi_platform.deduplicator.coverage.claims import claim_intervals, count_claims
 from kalshi_platform.deduplicator.coverage.multiset_hash import delta_hashes, row_fingerprints
 from kalshi_platform.deduplicator.coverage.streams.check_snapshots import RUN_CHECKS
-from kalshi_platform.deduplicator.coverage.streams.stream_window import StreamWindow
-from kalshi_platform.deduplicator.coverage.timeline import Timeline
+from kalshi_platform.deduplicator.coverage.timeline import Timeline, TimelineKeys
 from kalshi_platform.deduplicator.coverage.verification.check_books import Checkpoints, PolledBooks
-from kalshi_platform.deduplicator.coverage.verification.production_hour import number_names
 from kalshi_platform.deduplicator.coverage.verification.verify_claims import (
     CLAIM_KEY,
     ProductionHour,
@@ -25,7 +24,7 @@ from kalshi_platform.deduplicator.coverage.verification.verify_claims import (
     union_of_claims,
     verify_claims,
 )
-from kalshi_platform.market.intervals import Interval, covers
+from kalshi_platform.market.intervals import Interval, covers, intersection
 from kalshi_platform.market.tables import GATHERER_TABLES
 from kalshi_platform_tests.unit.deduplicator.coverage.test_worlds import LONG, merge, micros, world_of, worlds
 from kalshi_platform_tests.unit.deduplicator.coverage.truth import (
@@ -56,11 +55,19 @@ def claims_of(world: World, pick: random.Random, lost: tuple[Stream, dict[str, o
         deltas = deltas.join(occurrences, on="seq")
         if lost is not None and lost[0] is stream:
             deltas = deltas.filter(pl.col("seq") != lost[1]["seq"])
-        window = StreamWindow(
-            stream.stream_id, segments_of(stream, pick), book_subscriptions_of(stream), deltas, [], whole=True
-        )
-        parts.append(count_claims(window, EVER, MARGIN_US).with_columns(gatherer=pl.lit(stream.gatherer)))
+        claimed = claim_intervals(book_subscriptions_of(stream), segments_of(stream, pick), deltas, MARGIN_US)
+        rows = [(ticker, *each) for ticker, found in claimed.items() for each in intersection(found, [EVER])]
+        claims = pl.DataFrame(rows, schema={"ticker": pl.String, "from_us": pl.Int64, "to_us": pl.Int64}, orient="row")
+        known = {ticker: number for number, ticker in enumerate(sorted({*claims["ticker"], *deltas["ticker"]}))}
+        timeline = TimelineKeys(EVER[0])
+        keys = timeline.key(number_of(deltas, known), deltas["exchange_us"].to_numpy())
+        counted = count_claims(claims, number_of(claims, known), timeline, keys, row_fingerprints(deltas))
+        parts.append(counted.with_columns(gatherer=pl.lit(stream.gatherer), stream_id=pl.lit(stream.stream_id)))
     return pl.concat(parts).with_columns(withdrawn=pl.lit(None, pl.String))
+
+
+def number_of(rows: pl.DataFrame, known: dict[str, int]) -> npt.NDArray[np.int64]:
+    return np.array([known.setdefault(ticker, len(known)) for ticker in rows["ticker"]], dtype=np.int64)
 
 
 def two_streams(starts: tuple[int, int], withdrawn: tuple[str | None, str | None] = (None, None)) -> pl.DataFrame:
@@ -92,7 +99,7 @@ def hour_of(world: World, pick: random.Random) -> ProductionHour:
     frame = pl.DataFrame([{name: row[name] for name in kinds} for row in rows], schema=kinds, orient="row")
     frame = frame.rename({"ts": "exchange_us"})
     tickers = {name: number for number, name in enumerate(world.index)}
-    market = number_names(frame["ticker"], tickers)
+    market = number_of(frame, tickers)
     timeline = Timeline(0, market, frame["exchange_us"].to_numpy(), delta_hashes(frame), row_fingerprints(frame))
     empty = NOTHING.astype(np.uint64)
     return ProductionHour(

@@ -1,0 +1,181 @@
+"""An hour closed in many buckets of markets says what one closed at once says, in every table."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from typing import Any
+
+from kalshi_platform.clock import SYSTEM_CLOCK
+from kalshi_platform.deduplicator.close.close_hour import close_hour
+from kalshi_platform.deduplicator.close.close_record import HourClose
+from kalshi_platform.deduplicator.close.hour_gatherers import HourGatherers
+from kalshi_platform.deduplicator.settings import DeduplicatorSettings
+from kalshi_platform.market.names import LONGEST_NAME
+from kalshi_platform.market.times import US_PER_S
+from kalshi_platform.storage.partitions import PartitionBounds
+from kalshi_platform.storage.pool import Database
+from kalshi_platform_tests.fixtures.hand_filled_gatherer import (
+    GathererDatabase,
+    Row,
+    delta_row,
+    lifecycle_row,
+    snapshot_row,
+    ticker_row,
+    trade_row,
+)
+from kalshi_platform_tests.fixtures.merge_world import MergeWorld
+from kalshi_platform_tests.fixtures.postgres import DatabaseFactory
+from kalshi_platform_tests.integration.deduplicator.test_close_coverage import HOUR, HOUR_US, MINUTE, START
+
+MARKETS = [f"KXBUCKET-{number}" for number in range(12)]
+TOO_LONG = "X" * (LONGEST_NAME + 1)
+FEED = 400
+"""Deltas that the exchange published, a second apart."""
+SAID = {
+    "stream_claims": "", "coverage": "", "book_proofs": "", "book_checkpoints": "", "merge_statistics": "",
+    "close_alarms": "", "time_regressions": "", "closed_streams": "", "dead_letters": "gatherer, table_name, payload",
+    "hour_closes": "hour, rows, checkpoints, gatherers_read, may_grow, markets, open_us, covered_us",
+    "orderbook_deltas": "", "trades": "", "tickers": "", "orderbook_snapshots": "", "market_lifecycle": "",
+}  # fmt: skip
+BUCKETS = 7
+_COLUMNS = (
+    "SELECT column_name FROM information_schema.columns WHERE table_name = %s"
+    " AND column_name NOT IN ('raised_at', 'inserted_at') ORDER BY ordinal_position"
+)
+
+
+def published(pick: random.Random) -> list[Row]:
+    """Deltas of all markets; now and then several in a microsecond, and times that go back a little."""
+    rows: list[Row] = []
+    at = START
+    for number in range(FEED):
+        at += pick.choice((0, US_PER_S, US_PER_S, 3 * US_PER_S // 2))
+        back = pick.choice((0, 0, 0, 200_000))
+        rows.append(delta_row(pick.choice(MARKETS), ts_us=at - back, seq=0, price_e4=100 * (1 + number % 90)))
+    return rows
+
+
+def record(gatherer: GathererDatabase, number: int, feed: list[Row], lost: range, silent: int | None) -> None:
+    """What a gatherer has of the feed: two streams beside each other, one with a gap; rows of all tables besides.
+
+    `lost`: places of frames that it knows to have lost; `silent`: one that vanished without a trace.
+    """
+    for shard in (0, 1):
+        stream = number * 10 + shard
+        mine = [ticker for place, ticker in enumerate(MARKETS) if place % 2 == shard]
+        _subscribe(gatherer, stream, mine, shard, START, {ticker: {4000: 5_000} for ticker in mine})
+        seq = len(mine)
+        part: list[Row] = []
+        is_gap = False
+        for place, row in enumerate(feed):
+            if row["ticker"] not in mine:
+                continue
+            seq += 1
+            is_gap |= place in lost
+            if place in lost or place == silent:
+                continue
+            if is_gap:
+                seq = _resubscribe(gatherer, stream, part, mine, feed[:place], seq)
+                part, is_gap = [], False
+            part.append({**row, "stream_id": stream, "seq": seq, "received_at": row["received_at"] + 7 * number})
+        _commit(gatherer, stream, part)
+    hello = HOUR_US + 20 * MINUTE
+    gatherer.commit(
+        trades=[trade_row(ticker, f"t{ticker}", ts_us=hello + 1_000 * number) for ticker in MARKETS[: 4 + number]],
+        tickers=[ticker_row(ticker, ts_us=hello, seq=number) for ticker in MARKETS],
+        market_lifecycle=[lifecycle_row(ticker, received_us=hello + number, seq=3) for ticker in MARKETS[3:]],
+        orderbook_deltas=[delta_row(TOO_LONG, ts_us=hello + number, seq=1, stream_id=number * 10 + 5)],
+    )
+    polled = [
+        snapshot_row(ticker, received_us=minute, seq=0, stream_id=0, source="rest", yes={4000: 5_000})
+        for ticker in MARKETS[:5] for minute in (START + 2 * MINUTE, START + 3 * MINUTE)
+    ]  # fmt: skip
+    gatherer.commit(orderbook_snapshots=polled)
+
+
+def _subscribe(
+    gatherer: GathererDatabase,
+    stream: int,
+    tickers: list[str],
+    index: int,
+    at: int,
+    books: dict[str, Any],
+    seq: int = 0,
+) -> None:
+    snapshots = [
+        snapshot_row(ticker, received_us=at, seq=seq + place, stream_id=stream, yes=books[ticker])
+        for place, ticker in enumerate(tickers, start=1)
+    ]
+    members = [(stream, ticker, seq + place, None) for place, ticker in enumerate(tickers, start=1)]
+    gatherer.commit(
+        orderbook_snapshots=snapshots, segments=[(stream, seq + 1, seq + len(tickers))], book_subscriptions=members,
+        exchange_index=index,
+    )  # fmt: skip
+
+
+def _resubscribe(
+    gatherer: GathererDatabase, stream: int, part: list[Row], tickers: list[str], before: list[Row], seq: int
+) -> int:
+    """End all books after `part`, and begin them anew with the books that the exchange has then."""
+    _commit(gatherer, stream, part)
+    last = part[-1]["seq"]
+    gatherer.commit(
+        book_subscriptions=[(stream, ticker, place, last) for place, ticker in enumerate(tickers, start=1)],
+        exchange_index=stream % 10,
+    )  # fmt: skip
+    books: dict[str, dict[int, int]] = {ticker: {4000: 5_000} for ticker in tickers}
+    for row in before:
+        if row["ticker"] in books:
+            book = books[row["ticker"]]
+            book[row["price_e4"]] = book.get(row["price_e4"], 0) + row["delta_e2"]
+    _subscribe(gatherer, stream, tickers, stream % 10, before[-1]["received_at"], books, seq)
+    return seq + len(tickers) + 1
+
+
+def _commit(gatherer: GathererDatabase, stream: int, rows: list[Row]) -> None:
+    for low in range(0, len(rows), 40):
+        some = rows[low : low + 40]
+        gatherer.commit(orderbook_deltas=some, segments=[(stream, some[0]["seq"], some[-1]["seq"])])
+
+
+def said(url: str) -> dict[str, list[tuple[Any, ...]]]:
+    database = Database(url, name="production")
+    found = {}
+    try:
+        with database.transaction() as transaction:
+            for table, names in SAID.items():
+                columns = names or ", ".join(name for (name,) in transaction.fetch_all(_COLUMNS, (table,)))
+                found[table] = sorted(transaction.fetch_all(f"SELECT {columns} FROM {table}"), key=repr)
+    finally:
+        database.dispose()
+    return found
+
+
+def close(settings: DeduplicatorSettings) -> HourClose:
+    return close_hour(settings, HOUR, SYSTEM_CLOCK, PartitionBounds())
+
+
+def test_an_hour_closed_in_seven_buckets_is_the_hour_closed_at_once(
+    merge_world: Callable[..., MergeWorld], database_factory: DatabaseFactory
+) -> None:
+    world = merge_world(3)
+    feed = published(random.Random(5))
+    for number, (gatherer, lost, silent) in enumerate(
+        zip(world.gatherers.values(), (range(60, 90), range(200, 230), range(0)), (None, None, 300), strict=True),
+        start=1,
+    ):
+        record(gatherer, number, feed, lost, silent)
+    weight = HourGatherers(world.settings(), HOUR, SYSTEM_CLOCK).weigh_hour()
+    once = world.settings(close_bucket_rows=weight)
+    production = database_factory("template_production")
+    parted = world.settings(close_bucket_rows=-(-weight // BUCKETS), production_url=production, rows_per_pass=50)
+    for _ in range(2):
+        # Everything is new at first, and nothing the second time.
+        first, second = close(once), close(parted)
+        assert first.inserted.keys() == second.inserted.keys()
+        expected = said(once.production_url)
+        assert said(parted.production_url) == expected
+    assert {kind for kind, *_ in first.alarms} == {"claims_disagree", "rows_refused", "book_proof"}
+    assert all(expected[table] for table in SAID), "no table is empty"
+    assert not any(second.inserted.values())
