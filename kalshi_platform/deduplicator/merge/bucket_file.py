@@ -17,7 +17,7 @@ from kalshi_platform.deduplicator.merge.market_buckets import Ints
 
 
 class BucketFile:
-    """Rows of one schema by key. Appending is for one thread; reading, when that is over, for many."""
+    """Rows of one schema by key. Appending is for one thread; reading, when nothing is appended, for many."""
 
     def __init__(self, path: Path, schema: pa.Schema) -> None:
         self.schema = schema
@@ -38,6 +38,7 @@ class BucketFile:
 
     def append(self, batch: pa.RecordBatch, keys: Ints) -> None:
         """Append rows, each under its key; those with a negative one are left out."""
+        self._file.seek(self._size)  # a read leaves the place elsewhere
         for key, piece in split_batch(batch, keys):
             if key < 0:
                 continue
