@@ -107,6 +107,10 @@ class HourDropped(TransientError):
     """Rows of an hour were dropped from production while it was closed; what was said of it before stays."""
 
 
+class CloseSuperseded(TransientError):
+    """An hour was closed by another close while a part of it was worked on; nothing of that part is kept."""
+
+
 class StartFailed(TransientError):
     """A part of the local stack did not come up in time."""
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import typer
@@ -15,7 +15,11 @@ from kalshi_platform.cli.trade_checks import describe_trade_check, open_public_r
 from kalshi_platform.errors import ConfigurationError, KalshiPlatformError, Unfinished
 
 if TYPE_CHECKING:
+    from kalshi_platform.deduplicator.close.close_hour import PartClose
     from kalshi_platform.deduplicator.close.close_record import HourClose
+    from kalshi_platform.deduplicator.merge.market_buckets import Part
+    from kalshi_platform.deduplicator.settings import DeduplicatorSettings
+    from kalshi_platform.deduplicator.trades.rest_trades import TradeLister
 
 _HOUR = re.compile(r"(\d{4}-\d\d-\d\d)[T _-](\d\d)(?::?00)?(?:Z|\+00:00)?")
 _ALARMS = {
@@ -29,6 +33,12 @@ _NAMED_AT_MOST = 10
 
 def close_hour(
     hour_text: str = typer.Argument(..., metavar="HOUR", help="The UTC hour, e.g. 2026-11-23T10."),
+    bucket: str = typer.Option(
+        "",
+        "--bucket",
+        metavar="I/N",
+        help="Only the I-th of N parts of the markets, on this machine; the hour is closed when all N are done.",
+    ),
 ) -> None:
     """Merge one hour again from all gatherers, prove what is complete, and mark it closed (safe to repeat).
 
@@ -40,11 +50,14 @@ def close_hour(
     from kalshi_platform.config import load_bounds, load_deduplicator
     from kalshi_platform.deduplicator.close.close_hour import close_hour as close
 
-    hour = parse_hour(hour_text)
+    hour, part = parse_hour(hour_text), _parse_part(bucket)
     settings = load_deduplicator()
     print_line(f"closing {hour:%Y-%m-%d %H:00} UTC from {', '.join(source.name for source in settings.sources)}")
     rest = open_public_rest() if settings.check_trades else None
-    done = close(settings, hour, SYSTEM_CLOCK, load_bounds(), rest=rest)
+    if part is None:
+        done = close(settings, hour, SYSTEM_CLOCK, load_bounds(), rest=rest)
+    else:
+        done = _close_part(settings, hour, part, rest)
     rows = ", ".join(f"{count:,} {table}" for table, count in done.rows.items() if count) or "no rows"
     new = sum(done.inserted.values())
     print_line(f"production holds {rows}; {new:,} of them new; {done.checkpoints:,} book checkpoints")
@@ -57,6 +70,46 @@ def close_hour(
             print_line(line)
     if remains := _remains(done, trades_wanted=settings.check_trades):
         raise Unfinished(remains)
+
+
+def _parse_part(text: str) -> Part | None:
+    from kalshi_platform.deduplicator.merge.market_buckets import Part
+
+    try:
+        return Part.parse(text) if text else None
+    except ValueError as error:
+        raise ConfigurationError([f"--bucket {text!r}: write it as 2/8, the second of eight parts"]) from error
+
+
+def _close_part(settings: DeduplicatorSettings, hour: datetime, part: Part, rest: TradeLister | None) -> HourClose:
+    """Work on a part; return the close of the hour when it was the last one, else raise Unfinished."""
+    from kalshi_platform.clock import SYSTEM_CLOCK
+    from kalshi_platform.config import load_bounds
+    from kalshi_platform.deduplicator.close.close_hour import close_part
+
+    if hour + timedelta(hours=1) > SYSTEM_CLOCK.now():
+        raise ConfigurationError([f"{hour:%Y-%m-%dT%H} has not ended: an hour is closed in parts when it has"])
+    done = close_part(settings, hour, part, SYSTEM_CLOCK, load_bounds(), rest)
+    if done.closed is not None:
+        return done.closed
+    new = sum(done.inserted.values())
+    print_line(f"part {part} is done; {new:,} rows were new to production")
+    raise Unfinished(part_lines(done))
+
+
+def part_lines(done: PartClose) -> list[str]:
+    """Describe what is still to do until the hour is closed. Pure."""
+    remaining = [number for number in done.remaining if number not in done.again]
+    lines = []
+    if remaining:
+        numbers = ", ".join(map(str, remaining))
+        lines.append(f"not closed yet: of {done.part.total} parts these are to be done: {numbers}")
+    if done.again:
+        numbers = ", ".join(map(str, done.again))
+        lines.append(
+            f"not closed yet: a gatherer was away when others read it, so these are to be done again: {numbers}"
+        )
+    return lines
 
 
 def _remains(done: HourClose, *, trades_wanted: bool) -> list[str]:

@@ -7,8 +7,9 @@ all that the claims speak of.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from contextlib import ExitStack
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
 from datetime import datetime
 from pathlib import Path
 
@@ -17,6 +18,14 @@ import polars as pl
 from kalshi_platform.clock import Clock
 from kalshi_platform.deduplicator.close import close_store
 from kalshi_platform.deduplicator.close.close_record import HourClose, record_close
+from kalshi_platform.deduplicator.close.hour_parts import (
+    begin_part,
+    delete_parts,
+    finish_part,
+    join_works,
+    read_parts,
+    reject_unequal,
+)
 from kalshi_platform.deduplicator.close.hour_summary import read_coverage_share, read_proofs_within
 from kalshi_platform.deduplicator.close.hour_work import HourWork, HourWorker
 from kalshi_platform.deduplicator.close.hours import MAY_GROW_FOR
@@ -29,7 +38,7 @@ from kalshi_platform.deduplicator.close.previous_close import (
 from kalshi_platform.deduplicator.close.verify_hour import HourVerification
 from kalshi_platform.deduplicator.merge import production
 from kalshi_platform.deduplicator.merge.hour_files import DELTA_TABLE
-from kalshi_platform.deduplicator.merge.market_buckets import WHOLE
+from kalshi_platform.deduplicator.merge.market_buckets import WHOLE, Part
 from kalshi_platform.deduplicator.merge.source_identity import refuse_shared_databases
 from kalshi_platform.deduplicator.settings import DeduplicatorSettings
 from kalshi_platform.deduplicator.trades.reconcile_trades import reconcile_trades
@@ -66,16 +75,55 @@ def close_hour(
     gatherers have one database, HourDropped when rows were dropped meanwhile. Hours older than
     hours.RETRY_MISSING_GATHERER_FOR need no gatherer: their trades still come from the exchange's listing.
     """
+    with _opened(settings, hour, clock, bounds) as close:
+        return close.run(final=final and hour + HOUR <= clock.now(), rest=rest)
+
+
+def close_part(
+    settings: DeduplicatorSettings,
+    hour: datetime,
+    part: Part,
+    clock: Clock,
+    bounds: PartitionBounds,
+    rest: TradeLister | None = None,
+) -> PartClose:
+    """Work on one part of an hour's markets; the last part of the division closes the hour.
+
+    Raises as close_hour(), ValueError also for an hour that has not ended, and CloseSuperseded when the hour was closed
+    by another close meanwhile.
+    """
+    if hour + HOUR > clock.now():
+        raise ValueError(f"{hour:%Y-%m-%dT%H} has not ended")
+    with _opened(settings, hour, clock, bounds) as close:
+        return close.run_part(part, rest)
+
+
+@contextmanager
+def _opened(settings: DeduplicatorSettings, hour: datetime, clock: Clock, bounds: PartitionBounds) -> Iterator[_Close]:
     if hour.tzinfo is None or hour_of(hour) != hour:
         raise ValueError(f"{hour.isoformat()} is not a whole UTC hour")
     database = Database(settings.production_url, name="production")
     try:
         check(database, "production")
         refuse_shared_databases(settings.sources, clock)
-        final = final and hour + HOUR <= clock.now()
-        return _Close(settings, hour, clock, bounds, database).run(final=final, rest=rest)
+        yield _Close(settings, hour, clock, bounds, database)
     finally:
         database.dispose()
+
+
+@dataclass(frozen=True)
+class PartClose:
+    """What work on a part did. `remaining`: numbers of the parts that are not done; `closed`: once none is.
+
+    `again`: those of them that were done, and lacked a gatherer that others read.
+    """
+
+    part: Part
+    inserted: Mapping[str, int]
+    missed: tuple[str, ...]
+    remaining: tuple[int, ...] = ()
+    again: tuple[int, ...] = ()
+    closed: HourClose | None = None
 
 
 class _Close:
@@ -93,9 +141,31 @@ class _Close:
         with self._database.transaction() as transaction:
             previous = read_previous_close(transaction, self._hour)
         with ExitStack() as files:
-            worker = HourWorker(self._settings, self._hour, self._clock, self._database, self._keeper, close_no)
-            work = worker.work(WHOLE, previous, files)
+            work = self._worker(close_no).work(WHOLE, previous, files)
             return self._finish(work, previous, close_no, closed_at, final=final, rest=rest)
+
+    def run_part(self, part: Part, rest: TradeLister | None) -> PartClose:
+        with production.merge_transaction(self._database) as transaction:
+            division = begin_part(transaction, self._hour, part)
+            previous = read_previous_close(transaction, self._hour)
+        with ExitStack() as files:
+            work = self._worker(division.close_no).work(part, previous, files)
+            with production.merge_transaction(self._database) as transaction:
+                remaining = finish_part(transaction, division, work)
+        done = PartClose(part, work.inserted, tuple(work.missed), remaining)
+        if remaining:
+            return done
+        with production.merge_transaction(self._database) as transaction:
+            works = read_parts(transaction, division)
+            again = reject_unequal(transaction, division, works)
+        if again or len(works) < part.total:
+            return replace(done, remaining=again, again=again)
+        joined = join_works(list(works.values()))
+        closed = self._finish(joined, previous, division.close_no, division.begun_at, final=True, rest=rest)
+        return replace(done, closed=closed)
+
+    def _worker(self, close_no: int) -> HourWorker:
+        return HourWorker(self._settings, self._hour, self._clock, self._database, self._keeper, close_no)
 
     def _finish(
         self,
@@ -139,6 +209,7 @@ class _Close:
                 may_grow = self._clock.now() < self._hour + MAY_GROW_FOR
                 may_grow = may_grow and verified is not None and work.may_grow
                 record_close(transaction, closed, close_no, closed_at, previous, may_grow=may_grow)
+                delete_parts(transaction, self._hour)
         for kind, subject, detail in alarms:
             _log.error(kind, hour=self._hour, subject=subject, detail=detail)
         return closed

@@ -129,7 +129,7 @@ class HourWorker:
             gatherers.read, dict(gatherers.missed), dict(gatherers.incomplete), gatherers.tables_not_shown,
             {table: max(before[table], count) for table, count in now.items()},
             sum(each.held_deltas + each.inserted.get(DELTA_TABLE, 0) for each in merged),
-            _sum_inserted(merged), _sum_quarantined(each.quarantined for each in merged),
+            sum_counts(each.inserted for each in merged), sum_quarantined(each.quarantined for each in merged),
             sum_statistics(some for each in merged for some in each.statistics),
             verified, {name: each.held for name, each in trusted.items()},
             any(each.may_grow for each in trusted.values()),
@@ -194,17 +194,19 @@ def _find_replaced(
     )
 
 
-def _sum_inserted(merged: Iterable[BucketMerge]) -> dict[str, int]:
+def sum_counts(every: Iterable[Mapping[str, int]]) -> dict[str, int]:
+    """Add up counts by table."""
     found: dict[str, int] = {}
-    for each in merged:
-        for table, count in each.inserted.items():
+    for each in every:
+        for table, count in each.items():
             found[table] = found.get(table, 0) + count
     return found
 
 
-def _sum_quarantined(
+def sum_quarantined(
     every: Iterable[Mapping[tuple[str, str], tuple[int, str]]],
 ) -> dict[tuple[str, str], tuple[int, str]]:
+    """Add up refused rows by table and reason."""
     found: dict[tuple[str, str], tuple[int, str]] = {}
     for each in every:
         for subject, (count, detail) in each.items():

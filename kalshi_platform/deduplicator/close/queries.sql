@@ -258,3 +258,46 @@ SELECT {columns} FROM merge_statistics WHERE hour = %s ORDER BY table_name, gath
 -- The checkpoints derived at a moment in {columns}, in any order.
 -- example columns: ticker, stream_id, seq
 SELECT {columns} FROM book_checkpoints WHERE checkpoint_ts = %s AND gatherer = ''
+
+-- name: drop_old_parts
+-- database: production
+-- Removes parts of divisions that were never finished.
+DELETE FROM hour_parts WHERE begun_at < clock_timestamp() - INTERVAL '14 days'
+
+-- name: begin_part
+-- database: production
+-- Begins a part of a division, or begins it anew; the number and the beginning are those of the division's first part.
+-- Parameters: hour, parts, part.
+INSERT INTO hour_parts (hour, parts, part, close_no, begun_at)
+SELECT p.hour, p.parts, p.part, coalesce(d.close_no, next_merge_no()), coalesce(d.begun_at, clock_timestamp())
+FROM (VALUES (%(hour)s::timestamptz, %(parts)s::integer, %(part)s::integer)) AS p (hour, parts, part)
+LEFT JOIN LATERAL (SELECT o.close_no, o.begun_at FROM hour_parts o
+WHERE o.hour = p.hour AND o.parts = p.parts LIMIT 1) d ON true
+ON CONFLICT (hour, parts, part) DO UPDATE SET done_at = NULL, content = NULL
+RETURNING close_no, begun_at
+
+-- name: finish_part
+-- database: production
+-- Keeps what was found of a part; no row where the hour was closed meanwhile.
+UPDATE hour_parts SET content = %(content)s, done_at = clock_timestamp()
+WHERE hour = %(hour)s AND parts = %(parts)s AND part = %(part)s AND close_no = %(close_no)s
+
+-- name: find_done_parts
+-- database: production
+-- Parts of a division that are done. Parameters: hour, parts.
+SELECT part FROM hour_parts WHERE hour = %s AND parts = %s AND content IS NOT NULL ORDER BY part
+
+-- name: read_parts
+-- database: production
+-- What was found of all parts of a division: part, content. Parameters: hour, parts.
+SELECT part, content FROM hour_parts WHERE hour = %s AND parts = %s AND content IS NOT NULL ORDER BY part
+
+-- name: reject_parts
+-- database: production
+-- Parts that are to be done again. Parameters: hour, parts, which.
+UPDATE hour_parts SET content = NULL, done_at = NULL WHERE hour = %s AND parts = %s AND part = ANY (%s)
+
+-- name: delete_parts
+-- database: production
+-- Removes all parts of an hour that is closed.
+DELETE FROM hour_parts WHERE hour = %s

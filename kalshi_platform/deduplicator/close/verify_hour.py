@@ -118,7 +118,7 @@ def verify_hour(
     done = parts.run_buckets(verify)
     derived = pl.concat([pl.DataFrame(schema=COLUMNS), *(each.derived for each in done)]).sort("ticker")
     return HourVerification(
-        hour, _join(each.verification for each in done), derived,
+        hour, join_verifications(each.verification for each in done), derived,
         _concat(parts.claimed, _REGRESSIONS, lambda each: each.regressions), settings.max_out_of_orderness_us, streams,
         earlier.contradicted,
         lambda: (_read_trusted(bucket, parts, run_checks) for bucket in range(parts.markets.count)), parts.replaced,
@@ -187,7 +187,7 @@ def _of_streams(claims: pl.DataFrame, claimed: GathererHour) -> pl.DataFrame:
     return claims.filter(pl.col("stream_id").is_in(sorted(claimed.streams)))
 
 
-def _join(parts: Iterable[Verification]) -> Verification:
+def join_verifications(parts: Iterable[Verification]) -> Verification:
     """The verification of all markets, in the order of one that was made at once."""
     every = list(parts)
     coverage = {ticker: each for part in every for ticker, each in part.coverage.items()}

@@ -29,6 +29,15 @@ class Part(NamedTuple):
     def __str__(self) -> str:
         return f"{self.number}/{self.total}"
 
+    @staticmethod
+    def parse(text: str) -> Part:
+        """Parse `i/n`. Raises ValueError."""
+        number, _, total = text.partition("/")
+        part = Part(int(number), int(total))
+        if not 1 <= part.number <= part.total:
+            raise ValueError(f"{text} is no part: write i/n, with i from 1 to n")
+        return part
+
     def holds(self, ticker: str) -> bool:
         """Return whether a market belongs to this part."""
         return zlib.crc32(ticker.encode()) % self.total == self.number - 1

@@ -172,6 +172,36 @@ CLOSES = (
         key=("hour",),
     ),
     Table(
+        "hour_parts",
+        "Parts of hours that are being closed in several parts, on one machine or on many. The part that finds all"
+        " others done closes the hour and removes the rows; so does a close of the hour as a whole.",
+        (
+            HOUR,
+            Column("parts", "integer", "Into how many parts the markets are divided, by a hash of the ticker."),
+            Column("part", "integer", "Which of them it is, from 1 on."),
+            Column(
+                "close_no",
+                "bigint",
+                "The number of the close, taken when its first part began; all parts of it have the same.",
+            ),
+            Column("begun_at", "timestamptz", "When its first part began, by production's clock."),
+            Column(
+                "done_at",
+                "timestamptz",
+                "When the part was done, by production's clock; NULL before, or when it is to be done again.",
+                nullable=True,
+            ),
+            Column(
+                "content",
+                "bytea",
+                "What was found: claims, proofs, checkpoints and statistics of its markets, for the close that joins"
+                " them.",
+                nullable=True,
+            ),
+        ),
+        key=("hour", "parts", "part"),
+    ),
+    Table(
         "closed_streams",
         "What the gatherer's database held of a stream in an hour when that was closed. One that holds less later was"
         " restored, or has lost rows: it is not asked, and what the stream claimed stays.",

@@ -4,13 +4,21 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
+import pytest
+
 from kalshi_platform.clock import SYSTEM_CLOCK
-from kalshi_platform.deduplicator.close.close_hour import close_hour
+from kalshi_platform.deduplicator.close import hour_work
+from kalshi_platform.deduplicator.close.close_hour import PartClose, close_hour, close_part
 from kalshi_platform.deduplicator.close.close_record import HourClose
 from kalshi_platform.deduplicator.close.hour_gatherers import HourGatherers
+from kalshi_platform.deduplicator.close.hours import find_hours_to_close
+from kalshi_platform.deduplicator.close.verify_hour import HourVerification, verify_hour
+from kalshi_platform.deduplicator.merge.market_buckets import Part
 from kalshi_platform.deduplicator.settings import DeduplicatorSettings
+from kalshi_platform.errors import CloseSuperseded
 from kalshi_platform.market.names import LONGEST_NAME
 from kalshi_platform.market.times import US_PER_S
 from kalshi_platform.storage.partitions import PartitionBounds
@@ -26,11 +34,18 @@ from kalshi_platform_tests.fixtures.hand_filled_gatherer import (
 )
 from kalshi_platform_tests.fixtures.merge_world import MergeWorld
 from kalshi_platform_tests.fixtures.postgres import DatabaseFactory
-from kalshi_platform_tests.integration.deduplicator.test_close_coverage import HOUR, HOUR_US, MINUTE, START
+from kalshi_platform_tests.integration.deduplicator.test_close_coverage import (
+    HOUR,
+    HOUR_US,
+    MINUTE,
+    START,
+    every,
+)
+from kalshi_platform_tests.integration.deduplicator.test_close_coverage import record as record_a_and_q
 
 MARKETS = [f"KXBUCKET-{number}" for number in range(12)]
 TOO_LONG = "X" * (LONGEST_NAME + 1)
-FEED = 400
+FEED = 250
 """Deltas that the exchange published, a second apart."""
 SAID = {
     "stream_claims": "", "coverage": "", "book_proofs": "", "book_checkpoints": "", "merge_statistics": "",
@@ -38,7 +53,7 @@ SAID = {
     "hour_closes": "hour, rows, checkpoints, gatherers_read, may_grow, markets, open_us, covered_us",
     "orderbook_deltas": "", "trades": "", "tickers": "", "orderbook_snapshots": "", "market_lifecycle": "",
 }  # fmt: skip
-BUCKETS = 7
+BUCKETS, PARTS = 7, 3
 _COLUMNS = (
     "SELECT column_name FROM information_schema.columns WHERE table_name = %s"
     " AND column_name NOT IN ('raised_at', 'inserted_at') ORDER BY ordinal_position"
@@ -162,7 +177,7 @@ def test_an_hour_closed_in_seven_buckets_is_the_hour_closed_at_once(
     world = merge_world(3)
     feed = published(random.Random(5))
     for number, (gatherer, lost, silent) in enumerate(
-        zip(world.gatherers.values(), (range(60, 90), range(200, 230), range(0)), (None, None, 300), strict=True),
+        zip(world.gatherers.values(), (range(60, 80), range(150, 170), range(0)), (None, None, 200), strict=True),
         start=1,
     ):
         record(gatherer, number, feed, lost, silent)
@@ -170,12 +185,61 @@ def test_an_hour_closed_in_seven_buckets_is_the_hour_closed_at_once(
     once = world.settings(close_bucket_rows=weight)
     production = database_factory("template_production")
     parted = world.settings(close_bucket_rows=-(-weight // BUCKETS), production_url=production, rows_per_pass=50)
-    for _ in range(2):
-        # Everything is new at first, and nothing the second time.
-        first, second = close(once), close(parted)
-        assert first.inserted.keys() == second.inserted.keys()
-        expected = said(once.production_url)
-        assert said(parted.production_url) == expected
+    first, second = close(once), close(parted)
+    assert first.inserted.keys() == second.inserted.keys()
+    expected = said(once.production_url)
+    assert said(parted.production_url) == expected
+    again = close(parted)
+    assert (said(parted.production_url), sum(again.inserted.values())) == (expected, 0), "nothing is new any more"
+    elsewhere = replace(once, production_url=database_factory("template_production"))
+    last = [close_part(elsewhere, HOUR, Part(number, PARTS), SYSTEM_CLOCK, PartitionBounds()) for number in (2, 3, 1)][
+        -1
+    ]
+    assert last.closed is not None
+    assert said(elsewhere.production_url) == expected
     assert {kind for kind, *_ in first.alarms} == {"claims_disagree", "rows_refused", "book_proof"}
     assert all(expected[table] for table in SAID), "no table is empty"
-    assert not any(second.inserted.values())
+
+
+def test_an_hour_is_closed_when_all_parts_of_one_division_have_read_the_same_gatherers(
+    merge_world: Callable[..., MergeWorld],
+) -> None:
+    world = merge_world(2)
+    for number, gatherer in enumerate(world.gatherers.values(), start=1):
+        record_a_and_q(gatherer, number, every(2, 40))
+    settings = world.settings()
+    here, other = settings.sources
+    away = replace(settings, sources=(here, replace(other, timeseries_url=f"{other.timeseries_url}_gone")))
+
+    def work(number: int, total: int = 2, of: DeduplicatorSettings = settings) -> PartClose:
+        return close_part(of, HOUR, Part(number, total), SYSTEM_CLOCK, PartitionBounds())
+
+    assert work(1, of=away).remaining == (2,)
+    assert work(1, total=3).remaining == (2, 3), "another division"
+    done = work(2)
+    assert (done.closed, done.remaining, done.again) == (None, (1,), (1,))
+    assert world.rows("SELECT count(*) FROM hour_closes") == world.rows("SELECT count(*) FROM coverage") == [(0,)]
+    closed = work(1).closed
+    assert closed is not None
+    assert (closed.gatherers_read, closed.failed, closed.rows["orderbook_deltas"]) == (("g1", "g2"), (), 40)
+    assert world.rows("SELECT count(*) FROM hour_parts") == [(0,)]
+    assert find_hours_to_close(world.production, SYSTEM_CLOCK.now()) == []
+    before = said(world.production_url)
+    close(settings)
+    assert said(world.production_url) == before
+
+
+def test_a_part_whose_hour_is_closed_meanwhile_is_not_kept(
+    merge_world: Callable[..., MergeWorld], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world = merge_world(1)
+    record_a_and_q(world.gatherers["g1"], 1, every(2, 20))
+
+    def closed_meanwhile(*arguments: Any) -> HourVerification:
+        monkeypatch.undo()
+        close(world.settings())
+        return verify_hour(*arguments)
+
+    monkeypatch.setattr(hour_work, "verify_hour", closed_meanwhile)
+    with pytest.raises(CloseSuperseded, match="closed by another close while part 1/2"):
+        close_part(world.settings(), HOUR, Part(1, 2), SYSTEM_CLOCK, PartitionBounds())
