@@ -9,8 +9,11 @@ from kalshi_platform.orchestration.failures import RETRY, as_failure
 from kalshi_platform.orchestration.keys import DAGSTER_RETENTION, LAKE_RAW, OWNERS, RETENTION
 from kalshi_platform.orchestration.old_runs import delete_old_runs
 from kalshi_platform.orchestration.resources import LakeResource, PlatformResource
+from kalshi_platform.orchestration.services import DEDUP_JOB, GATHER_JOB
 
 NOTHING_REFUSED = "nothing_refused"
+_SERVICE_DAYS = 7
+"""Days that runs of services stay: they are nine tenths of Dagster's events, and repeat what heartbeats say."""
 
 
 @dg.asset(
@@ -67,6 +70,10 @@ def dagster_retention(
         settings = lake.retention()
     if not settings.enabled or not settings.dagster_days:
         return dg.MaterializeResult(metadata={"note": "switched off"})
-    before = platform.clock.now() - timedelta(days=settings.dagster_days)
-    done = delete_old_runs(context.instance, before, platform.gatherer_names())
-    return dg.MaterializeResult(metadata={"runs_deleted": done.deleted, "runs_kept": done.kept})
+    now = platform.clock.now()
+    services = {job: now - timedelta(days=_SERVICE_DAYS) for job in (GATHER_JOB, DEDUP_JOB)}
+    before = now - timedelta(days=settings.dagster_days)
+    done = delete_old_runs(context.instance, before, platform.gatherer_names(), services=services)
+    return dg.MaterializeResult(
+        metadata={"runs_deleted": done.deleted, "runs_kept": done.kept, "checks_deleted": done.checks}
+    )

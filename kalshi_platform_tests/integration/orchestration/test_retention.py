@@ -42,8 +42,13 @@ def test_old_runs_go_and_the_last_of_each_asset_stays(
         )
         of_names = {dg.materialize([each], instance=instance, partition_key=name).run_id for name in ("g1", "g2")}
         now = datetime.now(UTC)
-        assert delete_old_runs(instance, now - timedelta(days=1), ("g1", "g2")) == OldRuns(0, 0)
-        assert delete_old_runs(instance, now + timedelta(days=1), ("g1", "g2")) == OldRuns(1, 4)
+        assert delete_old_runs(instance, now - timedelta(days=1), ("g1", "g2")) == OldRuns(0, 0, 0)
+        ahead = now + timedelta(days=1)
+        yesterday = now - timedelta(days=1)
+        job = instance.get_run_records()[0].dagster_run.job_name
+        assert delete_old_runs(instance, yesterday, services={"another": ahead}) == OldRuns(0, 0, 0)
+        assert delete_old_runs(instance, yesterday, ("g1", "g2"), services={job: ahead}) == OldRuns(1, 4, 0)
+        assert delete_old_runs(instance, ahead, ("g1", "g2")) == OldRuns(0, 4, 2)
         assert {record.dagster_run.run_id for record in instance.get_run_records()} == {both, last, *of_names}
         assert not instance.all_logs(middle)
         assert instance.get_materialized_partitions(each.key) == {"g1", "g2"}

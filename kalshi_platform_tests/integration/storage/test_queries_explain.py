@@ -10,10 +10,12 @@ from pathlib import Path
 
 import psycopg2
 import pytest
+from dagster_postgres import DagsterPostgresStorage
 
 import kalshi_platform
 from kalshi_platform.storage.migrate import FOLDERS
 from kalshi_platform.storage.queries import Statement, statements
+from kalshi_platform.storage.urls import sqlalchemy_url
 from kalshi_platform_tests.fixtures.postgres import DatabaseFactory
 from kalshi_platform_tests.fixtures.storage import MigratedTemplate
 
@@ -35,6 +37,10 @@ def database_of(database_factory: DatabaseFactory, migrated_template: MigratedTe
     """The URL of an empty, migrated database of a kind."""
 
     def find(kind: str) -> str:
+        if kind == "dagster":
+            url = database_factory()
+            DagsterPostgresStorage(sqlalchemy_url(url), should_autocreate_tables=True)
+            return url
         made = next((each for each in FOLDERS if each == kind), None)
         assert made is not None, f"say which database it is for: -- database: {' | '.join(FOLDERS)}"
         return database_factory(migrated_template(made))
