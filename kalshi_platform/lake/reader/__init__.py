@@ -15,16 +15,42 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from datetime import datetime
-from typing import Literal
 
 import polars as pl
 
 from kalshi_platform.lake.layout import find_dataset
 from kalshi_platform.lake.reader.books import Book, book_at, find_book, yes_book_at
 from kalshi_platform.lake.reader.coverage import find_holes, holes_frame
-from kalshi_platform.lake.reader.frames import missing_partitions, read_rows
+from kalshi_platform.lake.reader.estimate import estimate
+from kalshi_platform.lake.reader.frames import missing_partitions
 from kalshi_platform.lake.reader.replay import BookKnown, Delta, Event, HoleBegins, MarketBook, Record, Replay, replay
+from kalshi_platform.lake.reader.scan import scan
 from kalshi_platform.lake.reader.source import AbsentPartition, Holes, Source, make_source
+from kalshi_platform.lake.reader.tables import (
+    books,
+    candles,
+    coverage,
+    deltas,
+    events,
+    lifecycle,
+    markets,
+    quotes,
+    read,
+    scan_books,
+    scan_candles,
+    scan_coverage,
+    scan_deltas,
+    scan_events,
+    scan_lifecycle,
+    scan_markets,
+    scan_quotes,
+    scan_series,
+    scan_tickers,
+    scan_trades,
+    series,
+    tickers,
+    trades,
+)
 from kalshi_platform.lake.store import Lake
 
 __all__ = [
@@ -40,80 +66,38 @@ __all__ = [
     "Replay",
     "Source",
     "book_at",
+    "books",
     "candles",
+    "coverage",
     "deltas",
+    "estimate",
+    "events",
     "find_book",
     "holes",
+    "lifecycle",
+    "markets",
     "missing_partitions",
     "partition_holes",
+    "quotes",
     "read",
     "replay",
+    "scan",
+    "scan_books",
+    "scan_candles",
+    "scan_coverage",
+    "scan_deltas",
+    "scan_events",
+    "scan_lifecycle",
+    "scan_markets",
+    "scan_quotes",
+    "scan_series",
+    "scan_tickers",
+    "scan_trades",
+    "series",
+    "tickers",
     "trades",
     "yes_book_at",
 ]
-
-
-def read(
-    lake: Lake | Source,
-    dataset: str,
-    start: datetime,
-    end: datetime,
-    tickers: Sequence[str] | None = None,
-    *,
-    holes: Holes = "raise",
-    open: bool = False,
-    production_url: str | None = None,
-) -> pl.DataFrame:
-    """Rows of any data set, `layer/name`, by its time column, in its order. Raises UnknownPartition for no such one."""
-    data = find_dataset(dataset)
-    return read_rows(lake, data, start, end, tickers, holes=holes, open=open, production_url=production_url)
-
-
-def deltas(
-    lake: Lake | Source,
-    start: datetime,
-    end: datetime,
-    tickers: Sequence[str] | None = None,
-    *,
-    holes: Holes = "raise",
-    open: bool = False,
-    production_url: str | None = None,
-) -> pl.DataFrame:
-    """Order-book changes by exchange_ts, columns of raw/orderbook_deltas, sorted by market and time."""
-    return read(
-        lake, "raw/orderbook_deltas", start, end, tickers, holes=holes, open=open, production_url=production_url
-    )
-
-
-def trades(
-    lake: Lake | Source,
-    start: datetime,
-    end: datetime,
-    tickers: Sequence[str] | None = None,
-    *,
-    layer: Literal["raw", "processed"] = "raw",
-    holes: Holes = "raise",
-    open: bool = False,
-    production_url: str | None = None,
-) -> pl.DataFrame:
-    """Trades by exchange_ts: scaled integers with provenance (`raw`), or dollars and contracts (`processed`)."""
-    return read(lake, f"{layer}/trades", start, end, tickers, holes=holes, open=open, production_url=production_url)
-
-
-def candles(
-    lake: Lake | Source,
-    start: datetime,
-    end: datetime,
-    tickers: Sequence[str] | None = None,
-    *,
-    period: Literal["1m", "1h", "1d"] = "1m",
-    holes: Holes = "raise",
-    open: bool = False,
-    production_url: str | None = None,
-) -> pl.DataFrame:
-    """Candles of a period by the data set's time column; a period without a row had nothing to show."""
-    key = f"aggregates/candles_{period}"
-    return read(lake, key, start, end, tickers, holes=holes, open=open, production_url=production_url)
 
 
 def holes(

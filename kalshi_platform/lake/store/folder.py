@@ -31,6 +31,15 @@ class FolderStore:
         """The folder as a file:// URL."""
         return self._folder.as_uri()
 
+    @property
+    def scan_options(self) -> Mapping[str, str]:
+        """Nothing: the files lie on this machine."""
+        return {}
+
+    def address(self, path: str) -> str:
+        """The path of a file."""
+        return str(self._folder / path)
+
     @contextmanager
     def staging(self) -> Iterator[Path]:
         """Give a folder on the same file system for files that `put_files` then moves."""

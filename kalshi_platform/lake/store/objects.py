@@ -27,6 +27,13 @@ class ObjectStore(Protocol):
     def root(self) -> str:
         """The root as an address, for messages and readers of other tools."""
 
+    @property
+    def scan_options(self) -> Mapping[str, str]:
+        """How Polars reaches the store by itself; secrets are among it."""
+
+    def address(self, path: str) -> str:
+        """The address of an object, for Polars' own reading."""
+
     def staging(self) -> AbstractContextManager[Path]:
         """A temporary folder of this machine for files on their way to `put_files`; removed afterwards."""
 

@@ -112,6 +112,27 @@ class S3Store:
         """Bucket and prefix as an s3:// URL."""
         return f"s3://{self._root.bucket}/{self._root.prefix}".rstrip("/")
 
+    @property
+    def scan_options(self) -> Mapping[str, str]:
+        """Region, endpoint and keys under the names that Polars takes; without keys it finds them as AWS's SDK does."""
+        settings = self._settings
+        endpoint = settings.endpoint_url
+        is_path_style = settings.path_style if settings.path_style is not None else endpoint is not None
+        options = {
+            "aws_region": settings.region,
+            "aws_endpoint_url": endpoint,
+            "aws_allow_http": "true" if endpoint is not None and endpoint.startswith("http://") else None,
+            "aws_virtual_hosted_style_request": "false" if is_path_style else None,
+            "aws_access_key_id": settings.access_key_id,
+            "aws_secret_access_key": settings.secret_access_key,
+            "aws_session_token": settings.session_token,
+        }
+        return {name: value for name, value in options.items() if value is not None}
+
+    def address(self, path: str) -> str:
+        """The s3:// URL of an object."""
+        return f"s3://{self._root.bucket}/{self._root.key(path)}"
+
     @contextmanager
     def staging(self) -> Iterator[Path]:
         """Give a temporary folder for files that `put_files` then uploads."""
