@@ -39,6 +39,11 @@ def close_hour(
         metavar="I/N",
         help="Only the I-th of N parts of the markets, on this machine; the hour is closed when all N are done.",
     ),
+    export: bool = typer.Option(
+        True,
+        help="Export what the close has made stale in the lake: the hour, and its day where all of that is closed. "
+        "Not where no lake is configured.",
+    ),
 ) -> None:
     """Merge one hour again from all gatherers, prove what is complete, and mark it closed (safe to repeat).
 
@@ -65,10 +70,10 @@ def close_hour(
         print_line(line)
     if done.trades is not None:
         print_line(f"trades against the exchange's listing: {describe_trade_check(done.trades)}")
+    remains = _remains(done, trades_wanted=settings.check_trades)
     if done.final:
-        for line in lake_lines(settings.production_url, hour, SYSTEM_CLOCK.now()):
-            print_line(line)
-    if remains := _remains(done, trades_wanted=settings.check_trades):
+        remains += _bring_lake_up_to_date(settings.production_url, hour, SYSTEM_CLOCK.now(), export=export)
+    if remains:
         raise Unfinished(remains)
 
 
@@ -125,30 +130,34 @@ def _remains(done: HourClose, *, trades_wanted: bool) -> list[str]:
     return remains
 
 
-def lake_lines(production_url: str, hour: datetime, now: datetime) -> list[str]:
-    """List partitions of the lake that are older than the close of an hour, and how to export them.
+def _bring_lake_up_to_date(production_url: str, hour: datetime, now: datetime, *, export: bool) -> list[str]:
+    """Export the partitions of the lake that are older than the close of an hour, or name them; return what remains.
 
-    Empty without a lake in the settings.
+    Nothing happens without a lake in the settings.
     """
+    from kalshi_platform.cli.export import export_each
     from kalshi_platform.config import load_lake
     from kalshi_platform.lake.stale import partitions_of, stale_partitions
+    from kalshi_platform.lake.store import open_store
 
     try:
-        lake = load_lake()
+        lake = open_store(load_lake())
     except ConfigurationError:
         return []
-    remedy = "kalshi-platform export --stale"
+    later = "Dagster's schedules do it within the hour, or: kalshi-platform export --stale"
     try:
         stale = stale_partitions(lake, production_url, partitions_of([hour], now))
+        if not stale:
+            print_line("the lake has nothing that is older than this close")
+        elif export:
+            return export_each(lake, production_url, stale)
+        else:
+            names = ", ".join(f"{each.partition.dataset.key} {each.partition.key}" for each in stale)
+            print_line(f"older than this close, or missing, in the lake: {names}")
+            print_line(f"export them later: {later}")
     except KalshiPlatformError as error:
-        return [f"the lake does not say which of its partitions are older than this close ({error}); later: {remedy}"]
-    if not stale:
-        return ["the lake has nothing that is older than this close"]
-    names = ", ".join(f"{each.partition.dataset.key} {each.partition.key}" for each in stale)
-    return [
-        f"older than this close, or missing, in the lake: {names}",
-        f"Dagster's schedules export them, or: {remedy}",
-    ]
+        return [f"the hour is closed, but the lake was not brought up to date ({error}); {later}"]
+    return []
 
 
 def loss_lines(done: HourClose) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 import typer
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from kalshi_platform.lake.datasets import Dataset
     from kalshi_platform.lake.layout import Partition
     from kalshi_platform.lake.manifest import State
+    from kalshi_platform.lake.stale import Stale
     from kalshi_platform.lake.store.objects import ObjectStore
 
 
@@ -96,6 +98,12 @@ def _export_stale(store: ObjectStore, production_url: str, table: Dataset | None
     found = stale_lately(store, production_url, SYSTEM_CLOCK.now(), ALL if table is None else (table,))
     if not found:
         print_line("nothing of the last week is stale")
+    if failed := export_each(store, production_url, found):
+        raise Unfinished(failed)
+
+
+def export_each(store: ObjectStore, production_url: str, found: Sequence[Stale]) -> list[str]:
+    """Export stale partitions, saying which and why; return why some could not be exported."""
     failed: list[str] = []
     # Raw hours first: days are made from them.
     for number, each in enumerate(sorted(found, key=lambda stale: stale.partition.dataset.builder is not None), 1):
@@ -104,5 +112,4 @@ def _export_stale(store: ObjectStore, production_url: str, table: Dataset | None
             _export(store, production_url, each.partition, "closed")
         except (FewerRows, HourNotClosed, LakeCorrupt, PartitionBusy, StaleInput) as error:  # of this partition alone
             failed.append(str(error))
-    if failed:
-        raise Unfinished(failed)
+    return failed

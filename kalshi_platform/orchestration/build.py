@@ -35,6 +35,7 @@ from kalshi_platform.orchestration.schedules.catalog import merge_catalog_schedu
 from kalshi_platform.orchestration.schedules.days import make_daily_schedules
 from kalshi_platform.orchestration.schedules.hours import make_hourly_schedules
 from kalshi_platform.orchestration.schedules.tables import compare_all_tables, register_tables_schedule
+from kalshi_platform.orchestration.sensors.closes import make_closes_sensor
 from kalshi_platform.orchestration.sensors.services import make_deduplicator_sensor, make_gatherer_sensor
 
 
@@ -120,4 +121,4 @@ def _add_platform(parts: _Parts, partitions: Partitions) -> None:
         register_tables_schedule,
         compare_all_tables,
     ]
-    parts.sensors.append(make_deduplicator_sensor())
+    parts.sensors += [make_deduplicator_sensor(), make_closes_sensor(partitions.first_hour)]

@@ -11,6 +11,15 @@
 -- example column: exchange_ts
 SELECT count(*), min({column}), max({column}) FROM {table} WHERE {column} >= %(low)s AND {column} < %(high)s
 
+-- name: newest_close
+-- One row: the highest number of a close.
+SELECT coalesce(max(close_no), 0) FROM hour_closes
+
+-- name: hours_closed_after
+-- The hours whose latest close has a higher number, ascending.
+-- example close_no: 0
+SELECT hour FROM hour_closes WHERE close_no > %(close_no)s ORDER BY hour
+
 -- name: count_catalog_rows
 -- database: catalog
 -- One row: the number of series, events or markets of a gatherer's catalog.

@@ -214,6 +214,14 @@ def test_late_rows_bring_the_hour_back(platform: Platform) -> None:
     assert isinstance(fill(platform), str)
 
 
+def closes_sensor(platform: Platform, cursor: str | None) -> dg.SensorResult:
+    context = dg.build_sensor_context(instance=platform.instance, cursor=cursor)
+    sensor = platform.defs.resolve_sensor_def("closes_sensor")
+    result = sensor(context, production_database=ProductionDatabase(), lake=LakeResource())
+    assert isinstance(result, dg.SensorResult)
+    return result
+
+
 def test_what_was_closed_or_lost_without_dagster_is_exported_again(
     platform: Platform, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -228,11 +236,17 @@ def test_what_was_closed_or_lost_without_dagster_is_exported_again(
     platform.world.gatherers["g1"].commit(trades=[late])
     merge_new(platform.world.settings(), SYSTEM_CLOCK)
     # As a person does from the shell.
-    close_hour_command(f"{hour(number):%Y-%m-%dT%H}")
+    sensor = closes_sensor(platform, None)
+    close_hour_command(f"{hour(number):%Y-%m-%dT%H}", bucket="", export=False)
     told = capsys.readouterr().out
     assert "older than this close, or missing, in the lake: " in told
     assert f" processed/trades {day}" in told
     assert "kalshi-platform export --stale" in told
+    followed = closes_sensor(platform, sensor.cursor)
+    assert [(each.partition_key, each.asset_selection) for each in followed.run_requests or ()] == [
+        (partition, list(keys.LAKE_RAW))
+    ]
+    assert not closes_sensor(platform, followed.cursor).run_requests, "once per close"
     (asked,) = requests_of(fill(platform))
     assert isinstance(asked, dg.RunRequest)
     assert (asked.partition_key, asked.asset_selection) == (partition, list(keys.LAKE_RAW))

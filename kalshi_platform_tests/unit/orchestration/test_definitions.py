@@ -75,7 +75,7 @@ SCHEDULES = {
     "register_tables_schedule",
     "compare_all_tables",
 }
-SENSORS = {"gatherer_sensor", "deduplicator_sensor"}
+SENSORS = {"gatherer_sensor", "deduplicator_sensor", "closes_sensor"}
 
 
 def location(role: config.Role) -> CodeLocation:
@@ -106,7 +106,7 @@ def test_the_role_platform_serves_all_but_the_gatherers() -> None:
         ASSETS,
         JOBS - {"gather"},
         SCHEDULES,
-        {"deduplicator_sensor"},
+        {"deduplicator_sensor", "closes_sensor"},
     )
 
 
