@@ -32,10 +32,10 @@ from kalshi_platform.orchestration.jobs.gather import make_gather_job
 from kalshi_platform.orchestration.partitions import Partitions, make_partitions
 from kalshi_platform.orchestration.resources import RESOURCES
 from kalshi_platform.orchestration.schedules.catalog import merge_catalog_schedule, sync_catalog_when_stale
+from kalshi_platform.orchestration.schedules.closes import make_closes_sensor
 from kalshi_platform.orchestration.schedules.days import make_daily_schedules
 from kalshi_platform.orchestration.schedules.hours import make_hourly_schedules
 from kalshi_platform.orchestration.schedules.tables import compare_all_tables, register_tables_schedule
-from kalshi_platform.orchestration.sensors.closes import make_closes_sensor
 from kalshi_platform.orchestration.sensors.services import make_deduplicator_sensor, make_gatherer_sensor
 
 
