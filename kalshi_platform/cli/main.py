@@ -19,6 +19,7 @@ from kalshi_platform.cli import (
     lake_index,
     migrate,
     prove,
+    query,
     retention,
     status,
     up,
@@ -47,6 +48,7 @@ app.command("retention")(retention.retention)
 app.command("status")(status.status)
 app.command("prove")(prove.prove)
 app.add_typer(catalog.app, name="catalog", help="The lake as tables of Apache Iceberg.")
+app.add_typer(query.app, name="query", help="Answers from the lake: books, trades, quotes, candles, holes, markets.")
 app.add_typer(bench.app, name="bench", help="How fast it is, each time beside the naive way.")
 app.add_typer(exchange.app, name="exchange", help="The simulated exchange, alone.")
 

@@ -19,7 +19,7 @@ from datetime import datetime
 import polars as pl
 
 from kalshi_platform.lake.layout import find_dataset
-from kalshi_platform.lake.reader.books import Book, book_at, find_book, yes_book_at
+from kalshi_platform.lake.reader.books import Book, book_at, find_book, yes_book_at, yes_levels
 from kalshi_platform.lake.reader.coverage import find_holes, holes_frame
 from kalshi_platform.lake.reader.estimate import estimate
 from kalshi_platform.lake.reader.frames import missing_partitions
@@ -97,6 +97,7 @@ __all__ = [
     "tickers",
     "trades",
     "yes_book_at",
+    "yes_levels",
 ]
 
 

@@ -121,8 +121,13 @@ def yes_book_at(
 ) -> pl.DataFrame:
     """The same book seen from yes: `side` (bid or ask), `price_dollars`, `contracts`, `exact`, best price first."""
     book = book_at(lake, ticker, at, holes=holes, open=open, production_url=production_url, look_back=look_back)
+    return yes_levels(book)
+
+
+def yes_levels(levels: pl.DataFrame) -> pl.DataFrame:
+    """Levels (side, price_e4, count_e2) seen from yes: side, price_dollars, contracts, best first; and `exact`."""
     is_yes, is_bid = pl.col("side") == "yes", pl.col("side") == "bid"
-    seen = book.with_columns(
+    seen = levels.with_columns(
         side=pl.when(is_yes).then(pl.lit("bid")).otherwise(pl.lit("ask")),
         price_e4=pl.when(is_yes).then("price_e4").otherwise(10_000 - pl.col("price_e4")),
     )
@@ -131,7 +136,7 @@ def yes_book_at(
         "side",
         to_decimal("price_e4", 9, 4).alias("price_dollars"),
         to_decimal("count_e2", 18, 2).alias("contracts"),
-        "exact",
+        *(name for name in ("exact",) if name in levels.columns),
     )
 
 
