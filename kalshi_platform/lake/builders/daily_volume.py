@@ -6,7 +6,7 @@ import polars as pl
 
 from kalshi_platform.lake.builders.builder import HourRows
 
-_SUMS = ("trades", "volume", "block_trades", "block_volume", "turnover_e6")
+_SUMS = ("trades", "volume", "block_trades", "block_volume", "paid_e6")
 
 
 class DailyVolumeBuilder:
@@ -20,7 +20,7 @@ class DailyVolumeBuilder:
         """Take the trades and tickers of an hour."""
         if hour.in_day:
             self._day_us = hour.start_us if self._day_us is None else self._day_us
-            self._parts += [_traded(hour.rows["raw/trades"]), _interest(hour.rows["raw/tickers"])]
+            self._parts += [traded_part(hour.rows["raw/trades"]), _interest(hour.rows["raw/tickers"])]
         return pl.DataFrame()
 
     def finish(self) -> pl.DataFrame:
@@ -45,7 +45,7 @@ class DailyVolumeBuilder:
                 ticker.str.split("-").list.first().alias("series_ticker"),
                 "trades",
                 pl.col("volume").alias("volume_contracts"),
-                pl.col("turnover_e6").alias("turnover_dollars"),
+                pl.col("paid_e6").alias("turnover_dollars"),
                 "block_trades",
                 pl.col("block_volume").alias("block_volume_contracts"),
                 pl.col("high").alias("high_dollars"),
@@ -55,7 +55,8 @@ class DailyVolumeBuilder:
         )
 
 
-def _traded(trades: pl.DataFrame) -> pl.DataFrame:
+def traded_part(trades: pl.DataFrame) -> pl.DataFrame:
+    """What was traded in each market, block trades included; `paid_e6`: yes prices times contracts."""
     price, count = pl.col("yes_price_e4").cast(pl.Int64), pl.col("count_e2")
     is_block = pl.col("is_block_trade")
     return trades.group_by("ticker").agg(
@@ -64,7 +65,7 @@ def _traded(trades: pl.DataFrame) -> pl.DataFrame:
         is_block.sum().cast(pl.Int64).alias("block_trades"),
         count.filter(is_block).sum().alias("block_volume"),
         # 1/10,000 dollar times 1/100 contract
-        (price * count).sum().alias("turnover_e6"),
+        (price * count).sum().alias("paid_e6"),
         price.max().alias("high"),
         price.min().alias("low"),
     )

@@ -15,6 +15,7 @@ from kalshi_platform.lake.datasets import (
     aggregates_candles_1h,
     aggregates_candles_1m,
     aggregates_daily_volume,
+    aggregates_market_stats,
     processed_book_1m,
     processed_book_1s,
     processed_book_deltas,
@@ -64,6 +65,7 @@ DATASETS: Mapping[str, Dataset] = MappingProxyType(
             aggregates_candles_1h,
             aggregates_candles_1d,
             aggregates_daily_volume,
+            aggregates_market_stats,
         )
     }
 )
