@@ -1,8 +1,8 @@
-"""`kill -9` of exports, closes and retention at random moments: what a reader would accept is always whole.
+"""`kill -9` of exports, closes, registrations and retention at random moments: what a reader accepts is always whole.
 
     KALSHI_KILLS=20 pytest kalshi_platform_tests/acceptance/test_kill_lake.py -s
 
-kills them so often in turn (the default is 4) and prints what the kills met; KALSHI_KILL_SEED chooses other
+kills them so often in turn (the default is 5) and prints what the kills met; KALSHI_KILL_SEED chooses other
 moments. After every kill each published partition must be one whole version of its hour, old or new; a rerun completes
 it; another export of the same rows has the same bytes; and nothing is dropped that the lake does not hold.
 """
@@ -15,7 +15,7 @@ import random
 import signal
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from datetime import datetime, timedelta
 from hashlib import sha256
@@ -29,8 +29,12 @@ from kalshi_platform.clock import SYSTEM_CLOCK
 from kalshi_platform.deduplicator.close.close_hour import close_hour
 from kalshi_platform.deduplicator.merge.merge_pass import merge_new
 from kalshi_platform.deduplicator.settings import DeduplicatorSettings
-from kalshi_platform.lake.datasets import RAW_TABLES
+from kalshi_platform.lake.datasets import DATASETS, RAW_TABLES
 from kalshi_platform.lake.export import export_raw
+from kalshi_platform.lake.iceberg.catalog import open_catalog
+from kalshi_platform.lake.iceberg.register import register
+from kalshi_platform.lake.iceberg.settings import IcebergSettings
+from kalshi_platform.lake.iceberg.tables import open_table
 from kalshi_platform.lake.layout import find_dataset, partition_starting
 from kalshi_platform.lake.manifest import find_manifest
 from kalshi_platform.lake.retention.apply import apply_retention
@@ -45,11 +49,12 @@ from kalshi_platform_tests.fixtures.hand_filled_gatherer import delta_row, snaps
 from kalshi_platform_tests.fixtures.retention_world import HOUR, RetentionWorld
 from kalshi_platform_tests.fixtures.storage import MakeDatabase
 
-KILLS = int(os.environ.get("KALSHI_KILLS", "4"))
+KILLS = int(os.environ.get("KALSHI_KILLS", "5"))
 SEED = int(os.environ.get("KALSHI_KILL_SEED", "1"))
+DELTAS = DATASETS["raw/orderbook_deltas"]
 MARKETS, DELTAS_EACH = 40, 50
 OLD = timedelta(days=40)
-CYCLE = ("export", "close", "export again", "retention")
+CYCLE = ("export", "close", "registration", "export again", "retention")
 # The children are forked from a process that has everything loaded and no thread running: they begin within a moment.
 LOADED = [__name__]
 
@@ -67,6 +72,10 @@ def close(settings: DeduplicatorSettings, hour: datetime) -> None:
 
 def retain(settings: RetentionSettings, hour: datetime) -> None:
     apply_retention(settings, FakeClock(hour + OLD))
+
+
+def register_day(lake: LakeSettings, settings: IcebergSettings, hour: datetime) -> None:
+    register(lake, settings, [DELTAS], [hour.date()])
 
 
 class World(RetentionWorld):
@@ -133,6 +142,17 @@ class World(RetentionWorld):
                     assert rows == 0
                     assert in_lake == self.newest(hour, table), f"{table} of {hour} is nowhere whole"
 
+    def named(self, catalog: IcebergSettings) -> dict[str, int]:
+        """The files of raw/orderbook_deltas that the Iceberg table names, with their rows."""
+        with open_catalog(catalog, self.store) as opened:
+            files = open_table(opened, self.store, DELTAS).scan().plan_files()
+            return {task.file.file_path.rsplit("/", 1)[1]: task.file.record_count for task in files}
+
+    def files(self, hours: Iterable[datetime]) -> dict[str, int]:
+        """The files of raw/orderbook_deltas that the manifests of some hours name, with their rows."""
+        found = (find_manifest(self.lake, partition_starting(DELTAS, hour)) for hour in hours)
+        return {file.name: file.rows for each in found if each is not None for file in each[1].files}
+
     closed: set[datetime]
 
 
@@ -151,8 +171,10 @@ def test_kills_leave_whole_partitions_and_a_rerun_completes_them(
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(LOADED)
     met: Counter[str] = Counter()
-    lasts = {"export": 0.3, "close": 0.6, "retention": 0.3}
+    lasts = {"export": 0.3, "close": 0.6, "registration": 0.5, "retention": 0.3}
     url = world.production.url
+    catalog = IcebergSettings(catalog_uri=f"sqlite:///{tmp_path}/catalog.db")
+    registered: list[datetime] = []
 
     def attempt(kind: str, function: Callable[..., None], *arguments: object) -> None:
         """Kill it somewhere on its way, look at what it left, and do it again to the end."""
@@ -164,6 +186,8 @@ def test_kills_leave_whole_partitions_and_a_rerun_completes_them(
         assert child.exitcode in (0, -signal.SIGKILL), child.exitcode
         met[f"{kind} {'ended before' if child.exitcode == 0 else 'killed'}"] += 1
         world.check()
+        if kind == "registration":
+            assert world.named(catalog) in (world.files(registered[:-1]), world.files(registered))
         began = time.monotonic()
         function(*arguments)
         lasts[kind] = time.monotonic() - began
@@ -193,6 +217,10 @@ def test_kills_leave_whole_partitions_and_a_rerun_completes_them(
             assert _bytes(tmp_path / f"again-{number}", hour) == _bytes(world.folder, hour)
         else:
             export(world.lake, url, hour)
+        if kind == "registration":
+            registered.append(hour)
+            attempt(kind, register_day, world.lake, catalog, hour)
+            assert world.named(catalog) == world.files(registered)
         if kind == "retention":
             merge_new(world.merging, SYSTEM_CLOCK)  # what production has not read does not go
             attempt(kind, retain, replace(world.settings, gatherer_days=7.0, production_days=30.0), hour)

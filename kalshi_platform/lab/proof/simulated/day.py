@@ -12,6 +12,7 @@ from kalshi_platform.clock import Clock
 from kalshi_platform.lab.proof.comparison.truth import read_truth
 from kalshi_platform.lab.proof.simulated import closing
 from kalshi_platform.lab.proof.simulated.books import TrueBooks, compare_book_at, compare_book_deltas, samples
+from kalshi_platform.lab.proof.simulated.candles import compare_endpoint, compare_sql, fetch_candles
 from kalshi_platform.lab.proof.simulated.catalog import compare_settlements
 from kalshi_platform.lab.proof.simulated.findings import Compared
 from kalshi_platform.lab.proof.simulated.options import DAYS_AGO, LEAD, DayOptions
@@ -69,6 +70,8 @@ def prove_day(options: DayOptions, stop: threading.Event, say: Callable[[str], N
             closing.merge_rest(stack.settings, stack.clock)
         with timed("close of all hours"):
             closed = closing.close_hours(stack.settings, stack.environ, hours, stack.clock)
+        with timed("candles of the endpoint"):
+            candles = fetch_candles(stack.settings, stack.environ, day, stack.clock)
         stack.stop_exchange()
         with timed("export of raw hours"):
             rows = closing.export_hours(stack.settings, hours, stack.clock)
@@ -88,6 +91,9 @@ def prove_day(options: DayOptions, stop: threading.Event, say: Callable[[str], N
             found.append(compare_book_deltas(stack.lake_folder, books, exact, day, options.samples // 5))
         with timed("comparison of quotes"):
             found.append(compare_quotes(stack.lake_folder, truth, day))
+        with timed("comparison of candles"):
+            found.append(compare_endpoint(stack.settings, candles))
+            found.append(compare_sql(stack.lake_folder, day))
         found.append(compare_settlements(stack.lake_folder, truth, day))
     problems = [*_of_run(options, recorded), *(problem for each in found for problem in each.problems)]
     for hour, each in closed.items():

@@ -24,6 +24,8 @@ from kalshi_platform.market.times import HOUR
 from kalshi_platform.storage.read import ArrowSnapshot, arrow_snapshot
 
 ROWS_AT_ONCE = 400_000
+TEXT_ID = "trade_id_text"
+"""Where the lake keeps identifiers of trades that are no UUID; production has one column of text."""
 
 
 def compare_stores(settings: PlatformSettings, lake_folder: Path, hours: Sequence[datetime]) -> Compared:
@@ -48,7 +50,7 @@ def compare_stores(settings: PlatformSettings, lake_folder: Path, hours: Sequenc
 
 
 def _production(snapshot: ArrowSnapshot, data: Dataset, hour: datetime) -> pl.DataFrame:
-    columns = ", ".join(data.schema.names)
+    columns = ", ".join(name for name in data.schema.names if name != TEXT_ID)
     rows = snapshot.table(
         f"SELECT {columns} FROM {data.source} WHERE {data.time_column} >= $1 AND {data.time_column} < $2",  # noqa: S608 - our own names
         [hour, hour + HOUR],
@@ -69,9 +71,9 @@ def _files(settings: PlatformSettings, folder: Path, data: Dataset, hour: dateti
 
 def _comparable(data: Dataset, rows: pl.DataFrame) -> pl.DataFrame:
     """Bring rows to one shape: decimals and JSON as text, ids of trades as text, sorted by what names a row."""
-    if "trade_id_text" in rows.columns or rows.schema.get("trade_id") == pl.Binary:
+    if TEXT_ID in rows.columns or rows.schema.get("trade_id") == pl.Binary:
         rows = _with_text_ids(rows)
-    names = [name for name in data.schema.names if name != "trade_id_text"]
+    names = [name for name in data.schema.names if name != TEXT_ID]
     texts = [
         pl.col(name).cast(pl.String) for name in names if isinstance(rows.schema[name], pl.Decimal | pl.Categorical)
     ]
@@ -84,8 +86,8 @@ def _with_text_ids(rows: pl.DataFrame) -> pl.DataFrame:
         digits = pl.col("trade_id").bin.encode("hex")
         parts = [digits.str.slice(start, length) for start, length in ((0, 8), (8, 4), (12, 4), (16, 4), (20, 12))]
         rows = rows.with_columns(trade_id=pl.concat_str(parts, separator="-"))
-    if "trade_id_text" in rows.columns:
-        rows = rows.with_columns(trade_id=pl.coalesce("trade_id", "trade_id_text"))
+    if TEXT_ID in rows.columns:
+        rows = rows.with_columns(trade_id=pl.coalesce("trade_id", TEXT_ID))
     return rows
 
 
