@@ -68,7 +68,7 @@ class RetentionSettings:
         ),
     )
     records_days: float = field(
-        default=400.0,
+        default=90.0,
         metadata=setting(
             "KALSHI_RETENTION_RECORDS_DAYS",
             "days that databases keep records about their own work: proofs, statistics, alarms, refused rows, trade"

@@ -35,6 +35,9 @@ def test_the_rules_are_applied_and_read_back(s3_settings: LakeSettings, s3_clien
     assert uploads["Filter"] == {"Prefix": "some/prefix/"}
     assert uploads["AbortIncompleteMultipartUpload"] == {"DaysAfterInitiation": 7}
     assert {rule["Status"] for rule in rules.values()} == {"Enabled"}
+    moved = tuple(rule["Filter"]["Prefix"] for rule in rules.values() if rule.get("Transitions"))
+    for path in ("open/raw/trades/date=2026-11-20/hour=04/x", "_index.json", "_index/raw/trades/2026-11.json"):
+        assert not f"some/prefix/{path}".startswith(moved), "it is read, or replaced, at any time"
     assert lifecycle.apply(s3_settings).changed is False
 
 
