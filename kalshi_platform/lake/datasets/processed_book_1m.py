@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from kalshi_platform.lake.builders.book_inputs import BOOK_INPUTS
 from kalshi_platform.lake.datasets.dataset import Dataset
-from kalshi_platform.lake.datasets.processed_book_1s import book_columns
+from kalshi_platform.lake.datasets.processed_book_1s import BOOK_LISTS, book_columns
 from kalshi_platform.market.times import US_PER_S
 
 if TYPE_CHECKING:
@@ -28,6 +28,7 @@ DATASET = Dataset(
     time_column="ts",
     identity=("ticker", "ts"),
     order=("ticker", "ts"),
+    plain=BOOK_LISTS,
     rows_per_group=16 * 1024,
     builder=_builder,
     inputs=BOOK_INPUTS,

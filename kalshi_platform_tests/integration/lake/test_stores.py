@@ -52,6 +52,17 @@ def test_a_spooled_file_is_stored_and_the_spool_vanishes(store: ObjectStore) -> 
     assert [item.path for item in store.list("")] == ["processed/part"]
 
 
+def test_a_fetched_object_keeps_its_content_when_it_is_replaced_or_deleted(store: ObjectStore) -> None:
+    store.write("raw/part", b"one")
+    with store.staging() as folder:
+        assert not store.fetch("raw/another", folder / "none")
+        assert store.fetch("raw/part", folder / "part")
+        with (folder / "part").open("rb") as opened:
+            store.write("raw/part", b"two")
+            store.delete("raw/part")
+            assert opened.read() == (folder / "part").read_bytes() == b"one"
+
+
 def test_of_several_files_none_appears_before_all_are_stored(store: ObjectStore) -> None:
     with store.staging() as folder:
         (folder / "one").write_bytes(b"1")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import pytest
 
 from kalshi_platform.errors import StaleInput
 from kalshi_platform.lake.builders.builder import HourRows
+from kalshi_platform.lake.datasets import DATASETS
 from kalshi_platform.lake.datasets.dataset import Dataset
 from kalshi_platform.market.tables import PRODUCTION_TABLES
 from kalshi_platform.market.times import US_PER_HOUR, us_from_datetime
@@ -28,11 +30,15 @@ class Echo:
 
     def __init__(self) -> None:
         self.calls = []
+        self.markets = 0
         self.made.append(self)
 
     def add(self, hour: HourRows) -> pl.DataFrame:
         rows = hour.rows["raw/orderbook_deltas"]
         assert rows.columns == list(COLUMNS)
+        kind = rows.schema["ticker"]
+        assert isinstance(kind, pl.Enum)
+        self.markets = len(kind.categories)
         times = rows["exchange_ts"].to_physical()
         assert ((times >= hour.start_us) & (times < hour.end_us)).all()
         self.calls.append((hour.start_us, hour.end_us, hour.in_day, rows.height))
@@ -101,6 +107,9 @@ def test_chunks_of_any_size_give_the_same_rows(tmp_path: Path, chunk_bytes: int,
     in_parts = [each for each in Echo.made if len(each.calls) > 24]
     assert bool(in_parts) == (part_bytes <= 3_000)
     assert all(call[3] <= 3 * 64 < max(sizes) for each in in_parts for call in each.calls)
+    # A value counts as eight bytes.
+    rows_of = [(each.markets, sum(call[3] for call in each.calls)) for each in Echo.made]
+    assert all(markets == 1 or 32 * count <= chunk_bytes for markets, count in rows_of)
 
 
 def test_rows_that_grow_go_through_smaller_builders(tmp_path: Path) -> None:
@@ -144,3 +153,31 @@ def test_raw_hours_that_lack_or_are_of_another_close_are_named(tmp_path: Path) -
     assert error.value.missing == ("raw/orderbook_deltas 2026-11-20-01:00",)
     with pytest.raises(StaleInput, match="of another close"):
         lake.derive(echo(), [closed(DAY, "close 2")])
+
+
+def test_raw_hours_of_an_older_version_are_read_by_their_former_names(tmp_path: Path) -> None:
+    lake, data = RawLake(tmp_path), raw("book_checkpoints")
+    older = replace(
+        data,
+        name=data.formerly or "",
+        time_column="anchor_ts",
+        columns=tuple(replace(each, name=each.formerly or each.name, since=1) for each in data.columns),
+        order=("ticker", "anchor_ts"),
+    )
+    assert (older.version, older.key) == (1, "raw/book_anchors")
+    book = {
+        "ticker": ["KXA"],
+        "anchor_ts": [DAY + HOUR / 2],
+        "yes_price_e4": [[100, 4_200]],
+        "yes_count_e2": [[5, 6]],
+        "no_price_e4": [[]],
+        "no_count_e2": [[]],
+    }
+    lake.publish(older, closed(DAY), pl.DataFrame(book))
+    for name in ("orderbook_deltas", "coverage"):
+        lake.publish(raw(name), closed(DAY), pl.DataFrame(raw(name).schema.empty_table()))
+    found = lake.derive(DATASETS["processed/book_deltas"], [closed(DAY)])
+    assert found.select("event", "side", pl.col("price_dollars").cast(pl.Float64)).rows() == [
+        ("open", "yes", 0.01),
+        ("open", "yes", 0.42),
+    ]
