@@ -250,7 +250,7 @@ def _retention(values: Values) -> RetentionSettings:
     settings = values.fill(
         RetentionSettings,
         production_url=str(values.read(DeduplicatorSettings, "production_url").get("production_url", "")),
-        gatherers=tuple(GathererDatabase(source.name, source.timeseries_url) for source in sources),
+        gatherers=tuple(GathererDatabase(source.name, source.timeseries_url, source.catalog_url) for source in sources),
         lake=_lake(values),
     )
     if 0 < settings.dagster_days < FEWEST_DAGSTER_DAYS:

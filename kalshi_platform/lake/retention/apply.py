@@ -91,12 +91,23 @@ class _Run:
             clearer = Clearer(gatherer.name, timeseries, dry_run=self._dry_run)
             records = self._before(self._settings.records_days)
             self._cleared += clear_gatherer(clearer, oldest_left(outcomes, before), records, cursor)
+            if records is not None and gatherer.catalog_url:
+                self._clear_catalog(gatherer, records)
         except (DatabaseUnavailable, SchemaMismatch) as error:
             self._unreachable[gatherer.name] = str(error)
             _log.warning("retention_skipped_gatherer", gatherer=gatherer.name, error=error)
         finally:
             timeseries.dispose()
             self._outcomes += outcomes
+
+    def _clear_catalog(self, gatherer: GathererDatabase, before: datetime) -> None:
+        catalog = Database(gatherer.catalog_url, name=f"{gatherer.name} catalog")
+        try:
+            check(catalog, "catalog")
+            clearer = Clearer(gatherer.name, catalog, dry_run=self._dry_run)
+            self._cleared.append(clearer.clear("catalog_syncs", "old_syncs", before=before))
+        finally:
+            catalog.dispose()
 
     def _apply_to_production(self) -> None:
         before = self._before(self._settings.production_days)

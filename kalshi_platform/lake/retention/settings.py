@@ -13,10 +13,11 @@ FEWEST_DAGSTER_DAYS = 14
 
 @dataclass(frozen=True)
 class GathererDatabase:
-    """A gatherer's timeseries database."""
+    """A gatherer's timeseries database, and its catalog ("" where that keeps all that it has)."""
 
     name: str
     url: str = field(repr=False)
+    catalog_url: str = field(default="", repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)

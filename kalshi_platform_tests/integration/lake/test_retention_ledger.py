@@ -113,7 +113,7 @@ def test_the_ledger_goes_with_its_rows_and_books_stay_right(world: RetentionWorl
 
 def test_records_and_history_go_when_their_days_are_over_and_nothing_said_turns_false(world: RetentionWorld) -> None:
     world.close_for_real()
-    world.export()
+    world.export(also=("coverage", "book_checkpoints"))
     hole = f"SELECT reason FROM coverage_holes_explained('A', '{HOUR.isoformat()}', '{HOUR + timedelta(hours=1)}')"
     assert {reason for (reason,) in world.rows(hole)} == {"not covered"}
     world.retain(days=35)
