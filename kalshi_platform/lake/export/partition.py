@@ -101,7 +101,7 @@ def export_partition(
             if partition.dataset.builder is None:
                 content = _from_production(production_url, partition, state, current, allow_fewer_rows, folder)
             else:
-                content = _from_raw_hours(production_url, store, partition, folder)
+                content = _from_raw_hours(production_url, store, partition, current, allow_fewer_rows, folder)
             hours, parts = content.hours, content.parts
             manifest = Manifest(
                 table=partition.dataset.key,
@@ -174,15 +174,39 @@ def _from_production(
         return _Content(hours, _write(snapshot, partition, state, counted, folder), coverage_share)
 
 
-def _from_raw_hours(production_url: str, store: ObjectStore, partition: Partition, folder: Path) -> _Content:
+def _from_raw_hours(
+    production_url: str,
+    store: ObjectStore,
+    partition: Partition,
+    current: Manifest | None,
+    allow_fewer_rows: bool,
+    folder: Path,
+) -> _Content:
     """Write what the lake's own raw hours give; production only says which closes these must be of."""
     with arrow_snapshot(production_url) as snapshot:
         hours = _closed_hours(snapshot, partition)
+    if current is not None and current.state == "closed" and not allow_fewer_rows:
+        _check_closes_known(partition, hours, current)
     raw = find_raw_hours(store, partition, hours)
     with _explain_full_disk(partition, folder):
         rows = (to_schema(batch, partition.dataset) for batch in derive_day(store, raw, folder))
         with closing(rows), read_ahead(rows) as batches:
             return _Content(hours, write_parts(batches, partition.dataset, folder, about=_about(partition, "closed")))
+
+
+def _check_closes_known(partition: Partition, hours: Sequence[HourState], current: Manifest) -> None:
+    """Raise FewerRows where production does not know of hours any more whose rows the published partition has."""
+    forgotten = sorted(set(current.closes) - set(closes_of(hours)))
+    if forgotten:
+        raise FewerRows(
+            f"{partition.dataset.key} {partition.key}: production does not know any more that it closed"
+            f" {', '.join(forgotten)} (it was restored to an older state), but the lake holds what is made from that."
+            " What is published stays. Close these hours again (kalshi-platform close-hour HOUR), or export with"
+            " --allow-fewer-rows (in Dagster: allow_fewer_rows: true) to publish what is left",
+            partition=f"{partition.dataset.key} {partition.key}",
+            rows=0,
+            wanted=current.rows,
+        )
 
 
 @dataclass(frozen=True)

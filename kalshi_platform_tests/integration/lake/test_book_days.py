@@ -11,7 +11,7 @@ import duckdb
 import polars as pl
 import pytest
 
-from kalshi_platform.errors import HourNotClosed, StaleInput
+from kalshi_platform.errors import FewerRows, HourNotClosed, StaleInput
 from kalshi_platform.lake.export import export_daily, export_raw
 from kalshi_platform.lake.layout import Partition, find_dataset, partition_starting
 from kalshi_platform.lake.manifest import verify
@@ -138,6 +138,15 @@ def test_a_later_close_of_an_hour_makes_its_raw_hours_and_then_the_day_again(
     day = partition_starting(find_dataset("processed/quotes"), DAY)
     raw = [Partition(find_dataset(table), HOUR) for table in INPUTS]
     assert stale_partitions(lake, production.url, [day, *raw]) == []
+    with production.database.transaction() as transaction:
+        transaction.execute("DELETE FROM hour_closes WHERE hour = %s", (HOUR + ONE,))
+        transaction.execute("DELETE FROM hour_activity WHERE hour = %s", (HOUR + ONE,))
+    with pytest.raises(FewerRows, match="does not know any more that it closed 2026-11-20T05"):
+        export_daily(lake, production.url, "processed/quotes", DAY, "closed")
+    production.active_hour(HOUR + ONE)
+    production.close_hour(HOUR + ONE)
+    export_inputs(lake, production, *INPUTS)
+    export_daily(lake, production.url, "processed/quotes", DAY, "closed")
     production.execute(
         "UPDATE hour_closes SET close_id = gen_random_uuid(), close_no = next_merge_no() WHERE hour = %s", HOUR
     )
