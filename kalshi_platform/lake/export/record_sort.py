@@ -25,7 +25,7 @@ ROWS_PER_STRETCH = 64 * 1024
 _MOST_STRETCHES = 512
 # Rows of a market do not come evenly, so that it is cut into more parts than its rows would fill.
 _UNEVENNESS = 2
-_WRITE_BYTES = 64 * 1024
+_WRITE_BYTES = 32 * 1024
 
 Ints = npt.NDArray[np.int64]
 TextsAt = Callable[[str, Sequence[int]], Mapping[int, str]]
