@@ -149,7 +149,7 @@ def test_a_row_deleted_doubled_or_changed_is_found(tmp_path: Path) -> None:
 
         assert set(found().values()) == {(0, 0, 0)}
 
-        part = max((stack.lake_folder / "raw" / "trades").glob("date=*/hour=*/part-*.parquet"))
+        part = max(stack.lake_folder.glob("**/raw/trades/date=*/hour=*/part-*.parquet"))
         exported = pl.read_parquet(part, hive_partitioning=False)
         is_last = pl.int_range(pl.len()) == exported.height - 1
         size = pl.when(is_last).then(pl.col("count_e2") + 1).otherwise(pl.col("count_e2"))

@@ -152,12 +152,12 @@ def _fold_lake(lake: Path) -> dict[str, BookLevels]:
     with duckdb.connect() as connection:
         checkpoints = connection.execute(
             f"SELECT {_CHECKPOINT_COLUMNS}"
-            f" FROM read_parquet('{lake}/raw/book_checkpoints/**/*.parquet', union_by_name=true)"
+            f" FROM read_parquet('{lake}/open/raw/book_checkpoints/**/*.parquet', union_by_name=true)"
             " ORDER BY checkpoint_ts, stream_id"
         ).fetchall()
         changes = connection.execute(
             "SELECT ticker, exchange_ts, side, price_e4, delta_e2"
-            f" FROM read_parquet('{lake}/raw/orderbook_deltas/**/*.parquet', union_by_name=true)"
+            f" FROM read_parquet('{lake}/open/raw/orderbook_deltas/**/*.parquet', union_by_name=true)"
         ).fetchall()
     return _fold(checkpoints, changes)
 
@@ -165,7 +165,7 @@ def _fold_lake(lake: Path) -> dict[str, BookLevels]:
 def _lake_count(lake: Path) -> int:
     with duckdb.connect() as connection:
         found = connection.execute(
-            f"SELECT count(*) FROM read_parquet('{lake}/raw/orderbook_deltas/**/*.parquet', union_by_name=true)"
+            f"SELECT count(*) FROM read_parquet('{lake}/open/raw/orderbook_deltas/**/*.parquet', union_by_name=true)"
         ).fetchone()
     assert found is not None
     return int(found[0])

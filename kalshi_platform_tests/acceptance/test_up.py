@@ -86,7 +86,7 @@ def test_the_demo_shows_growing_tables_and_parquet_and_ends_without_a_trace(tmp_
         before = count(production, "orderbook_deltas")
         wait_for("growth", lambda: count(production, "orderbook_deltas") > before, 30)
         lake = Path(unquote(urlsplit(local["lake"]).path))
-        wait_for("Parquet", lambda: list(lake.glob("raw/orderbook_deltas/**/*.parquet")), 90)
+        wait_for("Parquet", lambda: list(lake.glob("open/raw/orderbook_deltas/**/*.parquet")), 90)
         assert "Dagster UI after" in log.read_text(encoding="utf-8", errors="replace")
         assert set(local["metrics"]) == {"deduplicator", "g1", "g2", "g3"}
         for address in local["metrics"].values():
