@@ -15,16 +15,16 @@ from typing import NamedTuple
 import polars as pl
 import pyarrow as pa
 
-from kalshi_platform.errors import HoleInRange, LakeCorrupt
+from kalshi_platform.errors import HoleInRange, LakeArchived, LakeCorrupt
 from kalshi_platform.lake.datasets import DATASETS
-from kalshi_platform.lake.layout import find_dataset, partition_at, partitions_between
+from kalshi_platform.lake.layout import partition_at, partitions_between
 from kalshi_platform.lake.reader.source import AbsentPartition, Found, Hot, Published, Selection, Source, markets_of
 from kalshi_platform.market import intervals
 from kalshi_platform.market.intervals import Interval
 from kalshi_platform.market.times import datetime_from_us, us_from_datetime
 
 DELTAS, COVERAGE = DATASETS["raw/orderbook_deltas"], DATASETS["raw/coverage"]
-_EXPLAINED = "processed/coverage"
+EXPLAINED = DATASETS["processed/coverage"]
 
 NOT_COVERED = "not covered"
 NOT_IN_LAKE = "the hour is not in the lake"
@@ -216,7 +216,15 @@ def _read_hour(
         return hour
     columns = ("ticker", "from_ts", "to_ts")
     wanted = Selection(partition.start, partition.end, None if tickers is None else tuple(tickers), columns)
-    rows, by = source.read(found, wanted)
+    try:
+        rows, by = source.read(found, wanted)
+    except LakeArchived:
+        # Raw files go to the archive after a month; what the day says of the same close is read instead.
+        of_day = None if explained is None else explained.of_hour(partition.start, _closes(found), hour)
+        if of_day is None or _closes(found) != _closes(deltas):
+            raise
+        hour.covered, hour.explained = of_day.covered, of_day.holes
+        return hour
     if _closes(by) != _closes(deltas):
         hour.reason = OTHER_CLOSE
         return hour
@@ -225,7 +233,8 @@ def _read_hour(
         return hour
     hour.covered = _intervals(rows, hour)
     if explained is not None:
-        hour.explained = explained.of_hour(partition.start, _closes(by), hour)
+        of_day = explained.of_hour(partition.start, _closes(by), hour)
+        hour.explained = None if of_day is None else of_day.holes
     return hour
 
 
@@ -262,26 +271,30 @@ class _Everything(dict[str, list[Interval]]):
         return self._whole
 
 
+class _Day(NamedTuple):
+    """What `processed/coverage` says of a time, by ticker; a market that it knows is in both."""
+
+    covered: dict[str, list[Interval]]
+    holes: dict[str, list[CoverageHole]]
+
+
 class _Explained:
-    """The holes of days with their reasons, from `processed/coverage`, of the days that are there."""
+    """Coverage and holes of days with their reasons, from `processed/coverage`, of the days that are there."""
 
     def __init__(self, source: Source, tickers: Sequence[str] | None) -> None:
         self._source = source
         self._tickers = None if tickers is None else tuple(tickers)
-        self._days: dict[datetime, tuple[Mapping[str, str], dict[str, list[CoverageHole]]]] = {}
+        self._days: dict[datetime, tuple[Mapping[str, str], _Day]] = {}
 
-    def of_hour(
-        self, start: datetime, closes: Mapping[str, str], hour: HourCoverage
-    ) -> Mapping[str, list[CoverageHole]] | None:
-        """The holes within an hour by ticker; None where they are not known, or of another close of it."""
-        if _EXPLAINED not in DATASETS:
-            return None
+    def of_hour(self, start: datetime, closes: Mapping[str, str], hour: HourCoverage) -> _Day | None:
+        """What is said of an hour; None where it is not known, or said of another close of it."""
         midnight = start.replace(hour=0)
         if midnight not in self._days:
             self._days[midnight] = self._read(midnight)
-        of_day, holes = self._days[midnight]
+        of_day, (covered, holes) = self._days[midnight]
         if not closes or any(of_day.get(name) != close for name, close in closes.items()):
             return None
+        whole = [(hour.start_us, hour.end_us)]
         cut: dict[str, list[CoverageHole]] = {}
         for ticker, each in holes.items():
             parts = (
@@ -289,28 +302,31 @@ class _Explained:
                 for hole in each
             )
             cut[ticker] = [hole for hole in parts if hole.from_us < hole.to_us]
-        return cut
+        return _Day({ticker: intervals.intersection(each, whole) for ticker, each in covered.items()}, cut)
 
-    def _read(self, midnight: datetime) -> tuple[Mapping[str, str], dict[str, list[CoverageHole]]]:
-        found = self._source.find_one(partition_at(find_dataset(_EXPLAINED), midnight))
+    def _read(self, midnight: datetime) -> tuple[Mapping[str, str], _Day]:
+        nothing: tuple[Mapping[str, str], _Day] = {}, _Day({}, {})
+        found = self._source.find_one(partition_at(EXPLAINED, midnight))
         if not isinstance(found, Published) or found.manifest.state != "closed":
-            return {}, {}
+            return nothing
         columns = ("ticker", "from_ts", "to_ts", "state", "reason")
+        selection = Selection(found.partition.start, found.partition.end, self._tickers, columns)
         try:
-            table, by = self._source.read(
-                found, Selection(found.partition.start, found.partition.end, self._tickers, columns)
-            )
+            table, by = self._source.read(found, selection)
         except LakeCorrupt:  # the reasons are words; what is complete is read elsewhere
-            return {}, {}
+            return nothing
         frame = pl.DataFrame(table).select(
             "ticker", pl.col("from_ts").dt.epoch("us"), pl.col("to_ts").dt.epoch("us"), "state", "reason"
         )
-        holes: dict[str, list[CoverageHole]] = defaultdict(list)
+        day = _Day(defaultdict(list), defaultdict(list))
         for ticker, low, high, state, reason in frame.iter_rows():
-            each = holes[ticker]
+            spans, holes = day.covered[ticker], day.holes[ticker]
             if state == "hole":
-                each.append(CoverageHole(ticker, low, high, reason or NOT_COVERED))
-        return _closes(by), holes
+                holes.append(CoverageHole(ticker, low, high, reason or NOT_COVERED))
+            else:
+                spans.append((low, high))
+        # Proven and claimed spans may touch.
+        return _closes(by), _Day({ticker: intervals.union(each) for ticker, each in day.covered.items()}, day.holes)
 
 
 def _markets_of(source: Source, hours: Sequence[HourCoverage], start: datetime, end: datetime) -> set[str]:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import random
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import polars as pl
 
+from kalshi_platform.errors import LakeArchived
 from kalshi_platform.lake import reader
 from kalshi_platform.lake.export import export_daily, export_raw
-from kalshi_platform.lake.settings import LakeSettings
+from kalshi_platform.lake.settings import FolderRoot, LakeSettings
+from kalshi_platform.lake.store.folder import FolderStore
 from kalshi_platform.market.times import hour_of
 from kalshi_platform_tests.fixtures.production import Production
 
@@ -109,6 +111,19 @@ def test_every_moment_of_a_followed_market_is_proven_claimed_or_a_hole_with_its_
         ("A", at(150), at(180), "the market was closed"),
     ]
     assert reader.deltas(lake, at(100), at(180), ["A"]).height == 0
+    # When raw files are archived, the day still tells.
+    archived = _Archived(FolderRoot(tmp_path / "lake"))
+    assert reader.holes(archived, at(60), at(180), ["A"]).equals(holes)
+    assert reader.holes(archived, at(60), at(180)).height == reader.holes(lake, at(60), at(180)).height
+
+
+class _Archived(FolderStore):
+    """A lake whose raw files lie in an archive class."""
+
+    def open(self, path: str) -> BinaryIO | None:
+        if path.startswith("raw/"):
+            raise LakeArchived(f"{path} is archived")
+        return super().open(path)
 
 
 def fill_books(production: Production, chance: random.Random, tickers: list[str]) -> None:
