@@ -94,18 +94,21 @@ def interest_part(tickers: pl.DataFrame) -> pl.DataFrame:
     return _by_minute(said, _microseconds("exchange_ts")).agg(pl.col("open_interest_e2").last().alias("open_interest"))
 
 
-def price_part(tickers: pl.DataFrame, trades: pl.DataFrame) -> pl.DataFrame:
-    """The last price of a trade that tickers tell before the first trade: ticker, price_before, is_traded.
+def told_part(tickers: pl.DataFrame, trades: pl.DataFrame) -> pl.DataFrame:
+    """What tickers tell before the first trade: ticker, price_before, interest_before, is_traded.
 
-    `tickers`: ticker, exchange_ts, price_e4, which is 0 or null before a market's first trade.
+    Neither changes without a trade, so that it was the same before the ticker. `tickers`: ticker, exchange_ts, price_e4
+    (0 or null before a market's first trade), open_interest_e2.
     """
     first = trades.group_by(_MARKET).agg(trade_us().min().alias("first"))
     told = (
-        tickers.filter(pl.col("price_e4") > 0)
-        .join(first, on=_MARKET, how="left", maintain_order="left")
+        tickers.join(first, on=_MARKET, how="left", maintain_order="left")
         .filter(pl.col("first").is_null() | (_microseconds("exchange_ts") < pl.col("first")))
         .group_by(_MARKET)
-        .agg(pl.col("price_e4").last().cast(pl.Int64).alias("price_before"))
+        .agg(
+            pl.col("price_e4").filter(pl.col("price_e4") > 0).last().cast(pl.Int64).alias("price_before"),
+            pl.col("open_interest_e2").drop_nulls().first().alias("interest_before"),
+        )
     )
     traded = first.select(_MARKET, pl.lit(value=True).alias("is_traded"))
     return told.join(traded, on=_MARKET, how="full", coalesce=True).with_columns(
@@ -113,15 +116,14 @@ def price_part(tickers: pl.DataFrame, trades: pl.DataFrame) -> pl.DataFrame:
     )
 
 
-def prices_before(parts: Sequence[pl.DataFrame]) -> pl.DataFrame:
-    """Return ticker and price_before, of the last trade before all of the parts of `price_part`, in order of time."""
+def told_before(parts: Sequence[pl.DataFrame]) -> pl.DataFrame:
+    """Return ticker, price_before and interest_before, before the first trade of all parts of `told_part`."""
     earlier = pl.col("is_traded").cast(pl.Int64).cum_sum().shift(1, fill_value=0).over(_MARKET)
     return (
         pl.concat(parts)
         .filter(earlier == 0)
         .group_by(_MARKET)
-        .agg(pl.col("price_before").drop_nulls().last())
-        .drop_nulls()
+        .agg(pl.col("price_before").drop_nulls().last(), pl.col("interest_before").drop_nulls().first())
     )
 
 
@@ -153,21 +155,21 @@ def join_parts(parts: Sequence[pl.DataFrame], period_minutes: int) -> pl.DataFra
 
 
 def candles_of(
-    parts: Sequence[pl.DataFrame], prices_before: pl.DataFrame, coverage: pl.DataFrame, period_minutes: int
+    parts: Sequence[pl.DataFrame], before: pl.DataFrame, coverage: pl.DataFrame, period_minutes: int
 ) -> pl.DataFrame:
     """Return the candles of all periods that the parts hold anything of, in the columns of aggregates/candles_*.
 
-    `prices_before`: ticker, price_before: of the last trade before all of the parts, where it is known. `coverage`:
-    ticker, from_us, to_us: when every change of a market's book is there.
+    `before`: what `told_before` gives. `coverage`: ticker, from_us, to_us, when all changes of a market's book are
+    there.
     """
-    joined = join_parts(parts, period_minutes).join(prices_before, on=_MARKET, how="left", maintain_order="left")
+    joined = join_parts(parts, period_minutes).join(before, on=_MARKET, how="left", maintain_order="left")
     traded, weight = pl.col("trades") > 0, pl.col("volume")
     found = (
         joined.with_columns(*(pl.col(f"{side}_state").forward_fill().over(_MARKET) for side in _SIDES))
         .with_columns(
             *(_known(pl.col(f"{side}_state").shift(1).over(_MARKET)).alias(f"{side}_before") for side in _SIDES),
             pl.coalesce(pl.col("price_close").forward_fill().shift(1).over(_MARKET), "price_before").alias("previous"),
-            pl.col("open_interest").forward_fill().over(_MARKET),
+            pl.coalesce(pl.col("open_interest").forward_fill().over(_MARKET), "interest_before").alias("open_interest"),
         )
         .filter((pl.col("changes") > 0) | traded)
     )
@@ -281,7 +283,7 @@ class CandlesBuilder:
         self._day_us: int | None = None
         self._is_over = False
         self._parts: list[pl.DataFrame] = []
-        self._prices: list[pl.DataFrame] = []
+        self._told: list[pl.DataFrame] = []
         self._coverage: list[pl.DataFrame] = []
 
     def add(self, hour: HourRows) -> pl.DataFrame:
@@ -305,7 +307,7 @@ class CandlesBuilder:
         if quotes.height:
             parts.append(quote_part(quotes))
         self._parts += [part for part in parts if part.height]
-        self._prices.append(price_part(tickers, trades))
+        self._told.append(told_part(tickers, trades))
         self._coverage.append(
             hour.rows["raw/coverage"].select(
                 _MARKET, _microseconds("from_ts").alias("from_us"), _microseconds("to_ts").alias("to_us")
@@ -316,6 +318,6 @@ class CandlesBuilder:
         """Return the candles, sorted by market and time."""
         if not self._parts or self._day_us is None:
             return pl.DataFrame()
-        found = candles_of(self._parts, prices_before(self._prices), pl.concat(self._coverage), self._period_minutes)
+        found = candles_of(self._parts, told_before(self._told), pl.concat(self._coverage), self._period_minutes)
         start_us = _microseconds("start_period_ts")
         return found.filter((start_us >= self._day_us) & (start_us < self._day_us + US_PER_DAY))

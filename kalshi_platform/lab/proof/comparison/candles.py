@@ -25,6 +25,8 @@ _SHAPES: dict[str, Callable[[Candlestick], Ohlc]] = {
     "yes_ask": lambda candle: candle.yes_ask,
     "price": lambda candle: candle.price,
 }
+_UNKNOWN_WHEN_NULL = frozenset({"open_interest_contracts", "price_previous_dollars"})
+"""What only tickers, or trades of before, tell of a market in which nothing happened yet that day."""
 _LATE_TICKER = timedelta(seconds=2)
 _MINUTE_US = 60_000_000
 _Key = tuple[str, int]
@@ -119,8 +121,10 @@ class _Excuses:
         self._start = self._end - period
 
     def hold(self) -> bool:
-        """Whether nobody can say which of the two values is right."""
+        """Whether nobody can say which of the two values is right, or the lake says that it does not know."""
         name = self._field.name
+        if name in _UNKNOWN_WHEN_NULL and self._field.lake is None:
+            return True
         if name == "open_interest_contracts":
             return self._told_late()
         if name == "price_previous_dollars":

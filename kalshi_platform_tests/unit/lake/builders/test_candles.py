@@ -11,6 +11,7 @@ from kalshi_platform.lake.builders import candles
 from kalshi_platform_tests.unit.lake.builders.frames import (
     BASE,
     TICKERS,
+    TIME,
     Quote,
     Trade,
     change_frame,
@@ -20,7 +21,12 @@ from kalshi_platform_tests.unit.lake.builders.frames import (
 )
 
 MINUTE = candles.MINUTE_US
-NOTHING_BEFORE = pl.DataFrame(schema={"ticker": TICKERS, "price_before": pl.Int64})
+BEFORE: dict[str, pl.DataType | type[pl.DataType]] = {
+    "ticker": TICKERS,
+    "price_before": pl.Int64,
+    "interest_before": pl.Int64,
+}
+NOTHING_BEFORE = pl.DataFrame(schema=BEFORE)
 
 
 def ranges(*covered: tuple[str, int, int]) -> pl.DataFrame:
@@ -76,15 +82,27 @@ def test_a_period_without_a_trade_has_no_prices_but_the_one_before() -> None:
     assert (second["volume_contracts"], second["trades"], second["price_previous_dollars"]) == (0, 0, 4_000)
 
 
-def test_the_price_before_comes_from_before_all_rows() -> None:
-    before = pl.DataFrame({"ticker": ["A"], "price_before": [3_000]}, {"ticker": TICKERS, "price_before": pl.Int64})
-    found = made(
-        trades=[Trade("A", BASE + 1, 4_000, 100)], changes=[("B", BASE + 5), ("A", BASE + MINUTE + 1)], before=before
+def test_what_tickers_tell_before_the_first_trade_held_before_them() -> None:
+    told = [(1, 0, None), (2, 3_000, 70), (BASE + 4, 3_100, 80), (BASE + 6, 4_000, 99)]
+    tickers = pl.DataFrame(
+        [("A", *each) for each in told],
+        {"ticker": TICKERS, "exchange_ts": TIME, "price_e4": pl.Int32, "open_interest_e2": pl.Int64},
+        orient="row",
     )
-    assert [(each["ticker"], each["price_previous_dollars"]) for each in found] == [
-        ("A", 3_000),
-        ("A", 4_000),
-        ("B", None),
+    trades = [Trade("A", BASE + 5, 4_000, 100)]
+    parts = [
+        candles.told_part(tickers[:2], trade_frame([])),
+        candles.told_part(tickers[2:], trade_frame(trades)),
+        candles.told_part(tickers[3:], trade_frame([])),
+    ]
+    before = candles.told_before(parts)
+    assert before.rows() == [("A", 3_100, 70)]
+    found = made(trades=trades, changes=[("B", BASE + 5), ("A", BASE + MINUTE + 1), ("A", BASE)], before=before)
+    assert [(each["ticker"], each["price_previous_dollars"], each["open_interest_contracts"]) for each in found] == [
+        ("A", 3_100, 70),
+        ("A", 3_100, 70),
+        ("A", 4_000, 70),
+        ("B", None, None),
     ]
 
 
