@@ -24,7 +24,7 @@ from kalshi_platform.storage.pool import Database
 
 MOST_ROUNDS = 5
 AT_ONCE = 2
-"""Hours are independent of each other."""
+"""Exports of hours are independent of each other."""
 
 
 def hours_between(begin: datetime, end: datetime) -> list[datetime]:
@@ -50,10 +50,10 @@ def merge_rest(settings: PlatformSettings, clock: Clock) -> None:
 def close_hours(
     settings: PlatformSettings, environ: Mapping[str, str], hours: Sequence[datetime], clock: Clock
 ) -> dict[datetime, HourClose]:
-    """Close hours side by side, their trades compared with the exchange's listing, until production wants no more.
+    """Close hours one after the other, their trades compared with the exchange's listing, until all are.
 
-    What the close of an hour finds out about the one before makes that one be closed again. Raises ProofFailed when
-    there is no end to it.
+    An hour is verified from the books at the end of the one before, whose close reopens it where these change: so in
+    their order. Raises ProofFailed when there is no end to it.
     """
     public = config.load_public_reads(environ)
 
@@ -64,13 +64,13 @@ def close_hours(
     closed: dict[datetime, HourClose] = {}
     production = Database(settings.deduplicator.production_url, name="production")
     try:
-        with ThreadPoolExecutor(AT_ONCE) as pool:
-            wanted = list(hours)
-            for _ in range(MOST_ROUNDS):
-                closed.update(zip(wanted, pool.map(close, wanted), strict=True))
-                wanted = [hour for hour in find_hours_to_close(production, clock.now()) if hour in closed]
-                if not wanted:
-                    return closed
+        wanted = sorted(hours)
+        for _ in range(MOST_ROUNDS):
+            for hour in wanted:
+                closed[hour] = close(hour)
+            wanted = [hour for hour in find_hours_to_close(production, clock.now()) if hour in closed]
+            if not wanted:
+                return closed
     finally:
         production.dispose()
     raise ProofFailed(f"hours are to be closed again and again: {', '.join(map(str, wanted))}")
