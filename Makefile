@@ -12,6 +12,8 @@ PYTEST_WORKERS ?= 3
 PYTHONS ?= python3.12 python3.13
 CONFORMANCE_VENV := .venv-conformance
 CONFORMANCE_STAMP := $(CONFORMANCE_VENV)/.installed
+ENGINES_VENV := .venv-engines
+ENGINES_STAMP := $(ENGINES_VENV)/.installed
 CONFORMANCE_CLIENTS := kalshi-python-sync pykalshi kalshi-sdk pytest
 
 WARM_MODULES := kalshi_platform.definitions, kalshi_platform.cli.main, kalshi_platform.local.run_up, \
@@ -28,7 +30,7 @@ export KALSHI_CAPTURES ?= $(CURDIR)/../shared/captures
 RELATIVE_PTH = $(PYTHON) -c "import glob, os; [open(each, 'wb').write(os.fsencode(os.path.relpath('.', os.path.dirname(each))) \
 	+ b'\n') for each in glob.glob('$(VENV)/lib/python*/site-packages/*kalshi_platform*.pth')]"
 
-.PHONY: install demo test coverage test-pythons wheel-tree bench lint docs conformance constraints clean
+.PHONY: install demo test coverage test-pythons wheel-tree bench lint docs conformance engines constraints clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -118,8 +120,21 @@ $(CONFORMANCE_STAMP): conformance/constraints.txt
 		-c conformance/constraints.txt $(CONFORMANCE_CLIENTS)
 	@touch $(CONFORMANCE_STAMP)
 
+# Java's runtime is Debian's; nothing else comes from outside Python's registry. Iceberg's jar for Spark is Maven's alone,
+# so that Spark reads the files, and the tables only where ICEBERG_SPARK_JAR names that jar.
+engines: $(STAMP) $(ENGINES_STAMP)  ## engines that others wrote, on a small lake: files and Iceberg tables (some minutes)
+	@java -version 2>/dev/null || { echo "kalshi-platform: PySpark needs Java: apt-get install default-jre-headless"; exit 1; }
+	$(PY) engines/make_lake.py build/engines
+	$(ENGINES_VENV)/bin/python engines/compare.py build/engines
+
+$(ENGINES_STAMP): engines/constraints.txt $(STAMP)
+	@echo "kalshi-platform: making the environment of the engines in $(ENGINES_VENV) (half a gigabyte)"
+	$(PYTHON) -m venv $(ENGINES_VENV)
+	$(PY) -m uv pip install --quiet --python $(ENGINES_VENV)/bin/python -r engines/constraints.txt
+	@touch $(ENGINES_STAMP)
+
 constraints:  ## resolve the ranges of pyproject.toml anew into constraints.txt
 	$(PY) -m uv pip compile pyproject.toml --extra dev --no-annotate --no-header --no-emit-index-url --python-version 3.11 --upgrade -o constraints.txt
 
 clean:  ## remove the environment and caches (never ./data)
-	rm -rf $(VENV) $(CONFORMANCE_VENV) build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(CONFORMANCE_VENV) $(ENGINES_VENV) build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -5,11 +5,12 @@ Every field of a schema carries `unit` and `description` as metadata, in the fil
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import cached_property
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, Literal, NamedTuple, TypeAlias
 
 import pyarrow as pa
 
@@ -27,6 +28,15 @@ LAYERS: tuple[Layer, ...] = ("raw", "processed", "aggregates")
 DAY = timedelta(days=1)
 IN_STREAM = ("gatherer", "stream_id", "seq")
 """What puts rows of one market and moment into the order in which one stream sent them."""
+
+_FIELD_ID = "PARQUET:field_id"  # where Arrow's writer takes the id of a column from
+
+
+class FieldId(NamedTuple):
+    """The id of a column, and that of its elements where it is a list."""
+
+    column: int
+    element: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,18 +107,42 @@ class Dataset:
         return max(column.since for column in self.columns)
 
     @cached_property
+    def first_versions(self) -> Mapping[str, int]:
+        """Column → the version in which it came; a renamed one was there from the beginning."""
+        return {column.name: 1 if column.formerly else column.since for column in self.columns}
+
+    @cached_property
+    def field_ids(self) -> Mapping[str, FieldId]:
+        """Column → its ids in Iceberg tables, which the files name too.
+
+        They follow from the order in which columns came, version by version, so that none is ever given twice: a column
+        that is added gets the next ones. A renamed column keeps its own.
+        """
+        since = self.first_versions
+        first = min(since.values())
+        numbers = itertools.count(1)
+        lists = {column.name for column in self.columns if pa.types.is_list(ARROW_TYPES[column.type])}
+        # Iceberg numbers all columns of a new table before what is inside them.
+        of_first = {column.name: next(numbers) for column in self.columns if since[column.name] == first}
+        found = {name: FieldId(number, next(numbers) if name in lists else None) for name, number in of_first.items()}
+        later = [name for name in since if name not in found]
+        for name in sorted(later, key=lambda name: since[name]):
+            found[name] = FieldId(next(numbers), next(numbers) if name in lists else None)
+        return found
+
+    @cached_property
     def schema(self) -> pa.Schema:
         """The columns as Arrow, in the order of the files."""
-        fields = [
-            pa.field(
-                column.name,
-                ARROW_TYPES[column.type],
-                nullable=column.nullable,
-                metadata={"unit": column.unit, "description": column.meaning},
-            )
-            for column in self.columns
-        ]
+        fields = [self._field(column) for column in self.columns]
         return pa.schema(fields, metadata={"kalshi.dataset": self.key, "kalshi.schema_version": str(self.version)})
+
+    def _field(self, column: Column) -> pa.Field:
+        field_id, kind = self.field_ids[column.name], ARROW_TYPES[column.type]
+        if field_id.element is not None:
+            element = {_FIELD_ID: str(field_id.element)}
+            kind = pa.list_(pa.field("element", kind.value_type, metadata=element))
+        metadata = {"unit": column.unit, "description": column.meaning, _FIELD_ID: str(field_id.column)}
+        return pa.field(column.name, kind, nullable=column.nullable, metadata=metadata)
 
     def names_in(self, version: int) -> Mapping[str, str | None] | None:
         """What files of a version call today's columns, None where they lack one; None where they cannot be read."""

@@ -31,7 +31,7 @@ def data_file(store: ObjectStore, table: Table, partition: Partition, path: str)
         except (pa.ArrowInvalid, OSError) as error:
             raise LakeCorrupt(f"{path} is not Parquet ({error})") from error
     data, schema = partition.dataset, table.schema()
-    ids = ids_by_path(data, schema, footer.schema.to_arrow_schema())
+    ids = ids_by_path(data, footer.schema.to_arrow_schema())
     if ids is None:
         raise LakeCorrupt(f"{path} has columns of another version: export the partition again")
     statistics = data_file_statistics_from_parquet_metadata(

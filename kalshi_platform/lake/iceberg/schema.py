@@ -1,12 +1,11 @@
 """A data set as an Iceberg table: its columns with ids and meanings, its partitions, and how its files are to be read.
 
-Pure. The files carry no ids of columns: a name mapping in the table's properties says which column is which, former
-names among them.
+Pure. The files name the ids of their columns. Those of earlier versions do not: for them a name mapping in the table's
+properties says which column is which, by former names, too.
 """
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Sequence
 from datetime import UTC, datetime
 
@@ -32,6 +31,7 @@ from pyiceberg.types import (
 )
 
 from kalshi_platform.lake.datasets import Dataset
+from kalshi_platform.market.tables import Column
 from kalshi_platform.market.times import HOUR
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -47,15 +47,25 @@ _SIMPLE: dict[pa.DataType, IcebergType] = {
 
 
 def table_schema(data: Dataset) -> Schema:
-    """The columns of a data set, in the order of the files."""
-    ids = itertools.count(len(data.columns) + 1)
+    """The columns of a data set by their ids, in the order in which they came."""
     fields = [
         NestedField(
-            number, column.name, _iceberg_type(field.type, ids), required=not column.nullable, doc=column.comment
+            data.field_ids[column.name].column,
+            column.name,
+            _iceberg_type(field.type, data.field_ids[column.name].element),
+            required=_is_required(data, column),
+            doc=column.comment,
         )
-        for number, (column, field) in enumerate(zip(data.columns, data.schema, strict=True), 1)
+        for column, field in zip(data.columns, data.schema, strict=True)
     ]
-    return Schema(*fields)
+    return Schema(*sorted(fields, key=lambda field: field.field_id))
+
+
+def steps(data: Dataset) -> list[Schema]:
+    """The columns of each version: a catalog that takes these one after the other gives the ids of the data set."""
+    schema = table_schema(data)
+    versions = sorted(set(data.first_versions.values()))
+    return [Schema(*(each for each in schema.fields if data.first_versions[each.name] <= last)) for last in versions]
 
 
 def partition_spec(data: Dataset, schema: Schema) -> PartitionSpec:
@@ -93,33 +103,41 @@ def name_mapping(data: Dataset, schema: Schema) -> NameMapping:
     return NameMapping(fields)
 
 
-def ids_by_path(data: Dataset, schema: Schema, parquet_schema: pa.Schema) -> dict[str, int] | None:
-    """Path of a column in a file → id in the table; None where a column is missing, unknown, or of another type."""
+def ids_by_path(data: Dataset, parquet_schema: pa.Schema) -> dict[str, int] | None:
+    """Path of a column in a file → its id; None where one is missing, or another than the data set's.
+
+    Files of earlier versions name no ids: their columns are known by today's name or the former one.
+    """
     former = {column.formerly: column.name for column in data.columns if column.formerly}
     found: dict[str, int] = {}
+    present = set()
     for field in parquet_schema:
-        name = field.name if field.name in data.schema.names else former.get(field.name)
+        name = field.name if field.name in data.field_ids else former.get(field.name)
         if name is None or not field.type.equals(data.schema.field(name).type):
             return None
-        column = schema.find_field(name)
-        if isinstance(column.field_type, ListType):
-            found[f"{field.name}.list.element"] = column.field_type.element_id
-        else:
-            found[field.name] = column.field_id
-    present = set(parquet_schema.names) | {former.get(name, name) for name in parquet_schema.names}
-    needed = {column.name for column in data.columns if not column.nullable}
+        present.add(name)
+        ids = data.field_ids[name]
+        if (field.metadata or {}).get(b"PARQUET:field_id", b"%d" % ids.column) != b"%d" % ids.column:
+            return None
+        found[field.name if ids.element is None else f"{field.name}.list.element"] = ids.element or ids.column
+    needed = {column.name for column in data.columns if _is_required(data, column)}
     return found if needed <= present else None
+
+
+def _is_required(data: Dataset, column: Column) -> bool:
+    """Whether every file has a value of it, also those of versions before the column."""
+    return not column.nullable and data.first_versions[column.name] == min(data.first_versions.values())
 
 
 def _mapped(field_id: int, names: list[str], fields: Sequence[MappedField] = ()) -> MappedField:
     return MappedField.model_validate({"field-id": field_id, "names": names, "fields": list(fields)})
 
 
-def _iceberg_type(kind: pa.DataType, ids: itertools.count[int]) -> IcebergType:
+def _iceberg_type(kind: pa.DataType, element_id: int | None = None) -> IcebergType:
     if pa.types.is_decimal(kind):
         return DecimalType(kind.precision, kind.scale)
     if pa.types.is_fixed_size_binary(kind):
         return FixedType(kind.byte_width)
-    if pa.types.is_list(kind):
-        return ListType(next(ids), _iceberg_type(kind.value_type, ids), element_required=False)
+    if element_id is not None:
+        return ListType(element_id, _iceberg_type(kind.value_type), element_required=False)
     return _SIMPLE[kind]

@@ -12,13 +12,15 @@ from datetime import datetime, timedelta
 
 from pyiceberg.catalog import Catalog
 from pyiceberg.exceptions import NoSuchNamespaceError, NoSuchTableError
+from pyiceberg.schema import Schema
 from pyiceberg.table import Table, TableProperties
 from pyiceberg.table.snapshots import Snapshot
+from pyiceberg.types import ListType
 
 from kalshi_platform.errors import ConfigurationError
 from kalshi_platform.lake.datasets import Dataset
 from kalshi_platform.lake.iceberg.file_io import root_address
-from kalshi_platform.lake.iceberg.schema import name_mapping, partition_spec, table_schema
+from kalshi_platform.lake.iceberg.schema import name_mapping, partition_spec, steps, table_schema
 from kalshi_platform.lake.store.objects import ObjectStore
 
 FOLDER = "_iceberg"
@@ -90,26 +92,26 @@ def point_at_newest(table: Table, store: ObjectStore) -> None:
 
 
 def _create(catalog: Catalog, store: ObjectStore, data: Dataset, identifier: tuple[str, str]) -> Table:
-    schema = table_schema(data)
+    first, *later = steps(data)
     catalog.create_namespace_if_not_exists(identifier[:1])
-    return catalog.create_table_if_not_exists(
+    table = catalog.create_table_if_not_exists(
         identifier,
-        schema,
+        first,
         location=_location(store, data),
-        partition_spec=partition_spec(data, schema),
+        partition_spec=partition_spec(data, first),
         properties={
             **_PROPERTIES,
             "comment": data.description,
             "kalshi.dataset": data.key,
-            TableProperties.DEFAULT_NAME_MAPPING: name_mapping(data, schema).model_dump_json(),
+            TableProperties.DEFAULT_NAME_MAPPING: name_mapping(data, first).model_dump_json(),
         },
     )
+    return _with_columns_of_today(table, data) if later else _checked(table, data)
 
 
 def _with_columns_of_today(table: Table, data: Dataset) -> Table:
     """Rename, add and describe columns until the table has those of the data set."""
-    wanted = table_schema(data)
-    if _columns(table) == {field.name: (str(field.field_type), field.doc) for field in wanted.fields}:
+    if _columns(table.schema()) == _columns(table_schema(data)):
         return table
     names = set(table.schema().column_names)
     try:
@@ -118,22 +120,41 @@ def _with_columns_of_today(table: Table, data: Dataset) -> Table:
                 for column in data.columns:
                     if column.formerly in names and column.name not in names:
                         update.rename_column(column.formerly, column.name)
-            with transaction.update_schema() as update:
-                update.union_by_name(wanted)
+            for step in steps(data):
+                with transaction.update_schema() as update:
+                    update.union_by_name(step)
             mapping = name_mapping(data, transaction.table_metadata.schema()).model_dump_json()
             transaction.set_properties({TableProperties.DEFAULT_NAME_MAPPING: mapping, "comment": data.description})
     except ValueError as error:  # a type that cannot become another one
-        raise ConfigurationError(
-            [
-                f"the table of {data.key} cannot get today's columns ({error}); run: kalshi-platform catalog register"
-                f" {data.key} --rebuild"
-            ]
-        ) from error
+        raise _other_columns(data, str(error)) from error
+    return _checked(table, data)
+
+
+def _checked(table: Table, data: Dataset) -> Table:
+    """The table, if its columns have the ids that the files name. Raises ConfigurationError."""
+    found, wanted = _columns(table.schema()), _columns(table_schema(data))
+    differing = sorted(name for name, column in wanted.items() if found.get(name) != column)
+    if differing:
+        raise _other_columns(data, f"{', '.join(differing)} differ in type or id")
     return table
 
 
-def _columns(table: Table) -> dict[str, tuple[str, str | None]]:
-    return {field.name: (str(field.field_type), field.doc) for field in table.schema().fields}
+def _other_columns(data: Dataset, why: str) -> ConfigurationError:
+    remedy = f"run: kalshi-platform catalog register {data.key} --rebuild"
+    return ConfigurationError([f"the table of {data.key} cannot get today's columns ({why}); {remedy}"])
+
+
+def _columns(schema: Schema) -> dict[str, tuple[int, int | None, str, str | None]]:
+    """Name → id, id of the elements, type, meaning."""
+    return {
+        each.name: (
+            each.field_id,
+            each.field_type.element_id if isinstance(each.field_type, ListType) else None,
+            str(each.field_type),
+            each.doc,
+        )
+        for each in schema.fields
+    }
 
 
 def _remove(catalog: Catalog, store: ObjectStore, data: Dataset, identifier: tuple[str, str]) -> None:

@@ -260,3 +260,5 @@ def test_every_data_set_makes_a_table_with_its_columns(store: ObjectStore, setti
             columns = {field.name: field.doc for field in table.schema().fields}
             assert columns == {column.name: column.comment for column in data.columns}
             assert table.properties["gc.enabled"] == "false"
+            ids = {field.name: field.field_id for field in table.schema().fields}
+            assert ids == {name: each.column for name, each in data.field_ids.items()}

@@ -42,7 +42,21 @@ def test_inputs_of_a_builder_are_columns_of_raw_data_sets(data: Dataset) -> None
 def test_fields_carry_unit_and_meaning_into_the_files(data: Dataset) -> None:
     for column in data.columns:
         metadata = data.schema.field(column.name).metadata
-        assert metadata == {b"unit": column.unit.encode(), b"description": column.meaning.encode()}
+        assert metadata == {
+            b"unit": column.unit.encode(),
+            b"description": column.meaning.encode(),
+            b"PARQUET:field_id": str(data.field_ids[column.name].column).encode(),
+        }
+
+
+@pytest.mark.parametrize("data", EACH)
+def test_a_column_that_is_added_takes_no_other_id(data: Dataset) -> None:
+    of_list = replace(data.columns[0], name="added_list", type="bigint[]", since=data.version + 1, formerly=None)
+    added = replace(data.columns[0], name="added", since=data.version + 1, formerly=None)
+    grown = replace(data, columns=(of_list, *data.columns, added))
+    assert {name: grown.field_ids[name] for name in data.field_ids} == data.field_ids
+    ids = [number for each in grown.field_ids.values() for number in each if number is not None]
+    assert sorted(ids) == list(range(1, len(ids) + 1))
     assert data.schema.metadata[b"kalshi.schema_version"] == str(data.version).encode()
 
 
