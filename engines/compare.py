@@ -27,7 +27,8 @@ def compare_engine(folder: Path, engine: str) -> list[dict[str, str]]:
     for described in json.loads((folder / "datasets.json").read_text(encoding="utf-8")):
         source = Source(folder, described)
         finding = {"engine": engine, "key": source.key}
-        rows, sums = _normal_rows(truth.rows(source, as_table=False)), _normal(truth.sums(source, as_table=False))
+        rows = _normal_rows(truth.rows(source, as_table=False), has_null_lists=reader.has_null_lists)
+        sums = _normal(truth.sums(source, as_table=False))
         finding["rows"] = f"{len(rows):,}"
         finding["files"] = _outcome(_look, source, reader, rows, sums)
         finding["table"] = _outcome(_look_at_table, source, reader, rows, sums)
@@ -73,9 +74,12 @@ def _same(what: str, found: Any, wanted: Any) -> str:
     return f"{what} differ: {size[0]}, not {size[1]}"
 
 
-def _normal_rows(table: Any) -> list[dict[str, Any]]:
+def _normal_rows(table: Any, *, has_null_lists: bool = True) -> list[dict[str, Any]]:
     """Rows in an order of their own, each value in one form."""
     made = [{name: _value(value) for name, value in row.items()} for row in table.to_pylist()]
+    if not has_null_lists:
+        lists = [field.name for field in table.schema if str(field.type).startswith("list")]
+        made = [{**row, **{name: row[name] or [] for name in lists}} for row in made]
     return sorted(made, key=lambda row: [repr(row[name]) for name in sorted(row)])
 
 

@@ -24,6 +24,12 @@ class Unavailable(Exception):
     """The engine cannot read this here, and why."""
 
 
+class Reader:
+    """What engines share."""
+
+    has_null_lists = True
+
+
 class Source:
     """Where a data set lies. `sums`: columns to add up; `times`: columns whose span is wanted."""
 
@@ -60,7 +66,7 @@ def sums_by_sql(source: Source, columns: str = "sum({0})") -> str:
     return ", ".join(parts)
 
 
-class Arrow:
+class Arrow(Reader):
     """What the others are compared with."""
 
     def rows(self, source: Source, *, as_table: bool) -> pa.Table:
@@ -86,7 +92,7 @@ class Arrow:
         return int(pc.sum(pc.less(table[source.time_column], pa.scalar(_moment(source)))).as_py())
 
 
-class DuckDb:
+class DuckDb(Reader):
     """Its Iceberg extension comes as a Python package; elsewhere `INSTALL iceberg` fetches it."""
 
     def __init__(self) -> None:
@@ -118,7 +124,7 @@ class DuckDb:
         return int(self._connection.sql(f"SELECT count(*) FROM {place} WHERE {condition}").fetchall()[0][0])
 
 
-class Polars:
+class Polars(Reader):
     """Lazy scans of files, and of the table by its metadata file."""
 
     def _scan(self, source: Source, *, as_table: bool) -> Any:
@@ -148,7 +154,7 @@ class Polars:
         return int(earlier.select(pl.len()).collect().item())
 
 
-class Pandas:
+class Pandas(Reader):
     """With Arrow's types: in its own, decimals are objects and times lose their zone."""
 
     def _frame(self, source: Source, *, as_table: bool) -> Any:
@@ -177,7 +183,7 @@ class Pandas:
         return len(scan.to_arrow().to_pandas())
 
 
-class Daft:
+class Daft(Reader):
     """Files by a glob, the table through pyiceberg's metadata."""
 
     def _frame(self, source: Source, *, as_table: bool) -> Any:
@@ -207,13 +213,19 @@ class Daft:
         return int(frame.where(daft.col(source.time_column) < _moment(source)).count_rows())
 
 
-class ClickHouse:
-    """ClickHouse inside Python (chDB); `icebergLocal` reads the table by its folder, below `user_files_path`."""
+class ClickHouse(Reader):
+    """ClickHouse inside Python (chDB); `icebergLocal` reads the table by its folder.
+
+    It has no arrays that are null: such a list is read as an empty one.
+    """
+
+    has_null_lists = False
 
     def __init__(self) -> None:
         import chdb
 
-        self._connection = chdb.connect(":memory:?user_files_path=/")
+        os.chdir("/")  # a table must lie below the working folder (a server: below `user_files_path`)
+        self._connection = chdb.connect(":memory:")
 
     def _query(self, statement: str) -> pa.Table:
         # Without the columns `date` and `hour` of the path, which others do not read either.
@@ -240,7 +252,7 @@ class ClickHouse:
         return int(found["n"][0].as_py())
 
 
-class Spark:
+class Spark(Reader):
     """PySpark on this machine; tables only where ICEBERG_SPARK_JAR names Iceberg's runtime, which only Maven has."""
 
     @functools.cached_property
