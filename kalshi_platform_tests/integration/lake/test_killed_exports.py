@@ -5,12 +5,13 @@ from __future__ import annotations
 import itertools
 import os
 import shutil
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 
 from kalshi_platform.lake.datasets import DATASETS
 from kalshi_platform.lake.export import export_raw
-from kalshi_platform.lake.index import entry_of, find_month
+from kalshi_platform.lake.index import entry_of, find_month, read_index
 from kalshi_platform.lake.layout import Partition, find_dataset
 from kalshi_platform.lake.manifest import Manifest, find_manifest, verify
 from kalshi_platform.lake.settings import FolderRoot
@@ -97,3 +98,18 @@ def test_exports_killed_at_any_time_leave_nothing_that_is_partial(production: Pr
                 store.delete(stored.path)
     completed = export_raw(store, production.url, "orderbook_deltas", HOUR, "closed")
     check_complete(store, production, completed)
+
+
+def test_exports_side_by_side_are_all_in_the_index(production: Production, tmp_path: Path) -> None:
+    """Each waits for the lock before it reads the index that the others have written."""
+    store = FolderStore(FolderRoot(tmp_path / "lake"))
+    hours = [HOUR + timedelta(hours=number) for number in range(5)]
+    production.close_hour(*hours)
+    with ThreadPoolExecutor(len(hours)) as pool:
+        list(pool.map(lambda hour: export_raw(store, production.url, "orderbook_deltas", hour, "closed"), hours))
+    index = find_month(store, DATA, "2026-11")
+    assert index is not None
+    assert [each.partition for each in index.partitions] == [Partition(DATA, hour).key for hour in hours]
+    whole = read_index(store)
+    assert whole is not None
+    assert whole.datasets[DATA.key]["2026-11"].partitions == len(hours)
