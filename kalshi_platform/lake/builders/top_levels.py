@@ -11,7 +11,7 @@ from kalshi_platform.lake.builders.book_fold import Ints, Levels, Rows, moments,
 
 DEPTH = 10
 _SIDES = 2
-_MOST_CELLS = 1 << 18
+_MOST_CELLS = 1 << 16
 """A book at a moment has a cell for each level that it has, or gets, until the last moment that is asked for."""
 
 

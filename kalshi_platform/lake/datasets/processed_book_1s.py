@@ -46,7 +46,7 @@ def books_of_periods(name: str, period: str, period_us: int) -> Dataset:
         builder=make_builder,
         inputs=BOOK_INPUTS,
         hours_before=1,
-        growth=10.0,
+        growth=4.0,
     )
 
 

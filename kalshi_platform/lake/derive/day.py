@@ -29,7 +29,8 @@ CHUNK_BYTES = 8 * 1024 * 1024
 """Raw rows held at once, as they lie in memory."""
 PART_BYTES = 2 * 1024 * 1024
 """Raw rows of one big market that are given to its builder at once."""
-_ROWS_AT_ONCE = 16 * 1024
+_BATCHES_PER_GROUP = 4
+"""Of a row group that is written: rows on their way there are few, where rows are big."""
 Ints = npt.NDArray[np.int64]
 
 
@@ -62,7 +63,7 @@ def derive_day(
         rows = [{key: each.read(low, high) for key, each in hour.inputs.items()} for hour in hours]
         for first, last in chunk:
             market_rows = _hours_of_markets(hours, rows, first, last, tickers[first:last])
-            yield from _batches(_by_market(list(_run(data.builder(), market_rows))), data)
+            yield from _batches(_by_market(list(_run(data.builder(), market_rows)), data), data)
 
 
 def _open_hours(store: ObjectStore, raw: RawHours, folder: Path) -> list[_Hour]:
@@ -199,7 +200,7 @@ def _run(builder: Builder, hours: Iterator[HourRows]) -> Iterator[pl.DataFrame]:
         yield rows
 
 
-def _by_market(frames: list[pl.DataFrame]) -> Iterator[pl.DataFrame]:
+def _by_market(frames: list[pl.DataFrame], data: Dataset) -> Iterator[pl.DataFrame]:
     """Put the rows of several markets into the order of the markets, some at a time."""
     if not frames:
         return
@@ -207,13 +208,18 @@ def _by_market(frames: list[pl.DataFrame]) -> Iterator[pl.DataFrame]:
     frames.clear()
     # Stable: the rows of each market are in order already.
     order = np.argsort(rows.get_column("ticker").to_physical().to_numpy(), kind="stable")
-    for low in range(0, len(order), _ROWS_AT_ONCE):
-        yield rows[order[low : low + _ROWS_AT_ONCE]]
+    at_once = _rows_at_once(data)
+    for low in range(0, len(order), at_once):
+        yield rows[order[low : low + at_once]]
+
+
+def _rows_at_once(data: Dataset) -> int:
+    return max(1, data.rows_per_group // _BATCHES_PER_GROUP)
 
 
 def _batches(frames: Iterable[pl.DataFrame], data: Dataset) -> Iterator[pa.RecordBatch]:
     columns = data.schema.names
     for frame in frames:
         chosen = frame.select(columns)
-        for piece in chosen.iter_slices(_ROWS_AT_ONCE):
+        for piece in chosen.iter_slices(_rows_at_once(data)):
             yield from piece.to_arrow(compat_level=pl.CompatLevel.oldest()).to_batches()
