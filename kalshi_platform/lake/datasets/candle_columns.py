@@ -79,7 +79,7 @@ def candles_dataset(name: str, period_minutes: int, period: str) -> Dataset:
         },
         hours_before=1,
         hours_after=1,
-        growth=3.0,
+        growth=2.0,
     )
 
 
