@@ -9,14 +9,16 @@ from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 
+from kalshi_platform.clock import SYSTEM_CLOCK
 from kalshi_platform.lake.datasets import DATASETS
 from kalshi_platform.lake.export import export_raw
-from kalshi_platform.lake.index import entry_of, find_month, read_index
+from kalshi_platform.lake.index import entry_of, find_month, lock_name, read_index
 from kalshi_platform.lake.layout import Partition, find_dataset
-from kalshi_platform.lake.manifest import Manifest, find_manifest, verify
+from kalshi_platform.lake.manifest import Manifest, find_manifest, read_manifest, verify
 from kalshi_platform.lake.settings import FolderRoot
 from kalshi_platform.lake.stale import stale_partitions
 from kalshi_platform.lake.store.folder import FolderStore
+from kalshi_platform.local.processes.process_table import wait_until
 from kalshi_platform_tests.fixtures.failing_store import FailingStore, Killed
 from kalshi_platform_tests.fixtures.killed_exports import killed_exports
 from kalshi_platform_tests.fixtures.lake import HOUR
@@ -100,16 +102,22 @@ def test_exports_killed_at_any_time_leave_nothing_that_is_partial(production: Pr
     check_complete(store, production, completed)
 
 
-def test_exports_side_by_side_are_all_in_the_index(production: Production, tmp_path: Path) -> None:
-    """Each waits for the lock before it reads the index that the others have written."""
+def test_an_export_waits_for_another_that_writes_the_index(production: Production, tmp_path: Path) -> None:
     store = FolderStore(FolderRoot(tmp_path / "lake"))
-    hours = [HOUR + timedelta(hours=number) for number in range(5)]
-    production.close_hour(*hours)
-    with ThreadPoolExecutor(len(hours)) as pool:
-        list(pool.map(lambda hour: export_raw(store, production.url, "orderbook_deltas", hour, "closed"), hours))
-    index = find_month(store, DATA, "2026-11")
+    production.close_hour(HOUR)
+    waiting = (
+        "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted"
+        " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+    )
+    with ThreadPoolExecutor(1) as pool:
+        with production.database.transaction() as another:
+            another.lock(lock_name(store))
+            export = pool.submit(export_raw, store, production.url, "orderbook_deltas", HOUR, "closed")
+            assert wait_until(lambda: production.rows(waiting) == [(1,)] or export.done(), 60, clock=SYSTEM_CLOCK)
+            assert not export.done()
+            assert read_manifest(store, PARTITION.path) is not None, "it is published"
+            assert read_index(store) is None
+        assert export.result().rows == 0
+    index = read_index(store)
     assert index is not None
-    assert [each.partition for each in index.partitions] == [Partition(DATA, hour).key for hour in hours]
-    whole = read_index(store)
-    assert whole is not None
-    assert whole.datasets[DATA.key]["2026-11"].partitions == len(hours)
+    assert index.datasets[DATA.key]["2026-11"].partitions == 1
