@@ -18,6 +18,7 @@ from tempfile import TemporaryDirectory
 from typing import TypeVar
 
 import polars as pl
+import pyarrow as pa
 
 from kalshi_platform.clock import Clock
 from kalshi_platform.deduplicator.close import close_store
@@ -107,6 +108,8 @@ class HourWorker:
             "close_hour_read", hour=self._hour, part=str(part), buckets=markets.count,
             rows={name: each.rows_read for name, each in rows.items()}, rows_of_production=production.rows_read,
         )  # fmt: skip
+        # What was needed to read is free for the buckets, not kept for another reading.
+        pa.default_memory_pool().release_unused()
         merged = self._merge(markets, rows, claimed, production)
         gatherers.check_dropped()
         if gatherers.missed and not gatherers.read and self._clock.now() - self._hour <= RETRY_MISSING_GATHERER_FOR:

@@ -35,6 +35,8 @@ from kalshi_platform.market.times import US_PER_S
 from kalshi_platform.storage.arrow import arrow_schema
 
 _MINUTE_US = 60 * US_PER_S
+# So that what is computed on the way stays small, and near the processor.
+_ROWS_AT_ONCE = 1 << 16
 _NEVER = np.iinfo(np.int64).max
 _DELTA_SCHEMA = arrow_schema(GATHERER_TABLES[DELTA_TABLE], "batch_no")
 
@@ -190,6 +192,13 @@ class _Held:
 
     def find(self, keys: Ints, columns: tuple[Ints, Ints, Ints]) -> Ints:
         """Return the place of each row (level, delta, occurrence) under its key; -1 where production lacks it."""
+        found = np.empty(len(keys), dtype=np.int64)
+        for low in range(0, len(keys), _ROWS_AT_ONCE):
+            block = slice(low, low + _ROWS_AT_ONCE)
+            found[block] = self._find_block(keys[block], [each[block] for each in columns])
+        return found
+
+    def _find_block(self, keys: Ints, columns: list[Ints]) -> Ints:
         found = np.full(len(keys), -1, dtype=np.int64)
         place = np.searchsorted(self.keys, keys, side="left")
         open_rows = np.arange(len(keys))
@@ -254,10 +263,8 @@ def _match(
     rows: pa.Table, held: _Held, comparison: _Comparison, name: str, markets: MarketBuckets, claims: pl.DataFrame | None
 ) -> tuple[pa.Table, pl.DataFrame | None]:
     """Look a gatherer's rows up in production; return those that it lacks, and the claims with what is held there."""
-    columns = {
-        each: rows.column(each).to_numpy() for each in ("market", "us", "level", "delta", "occurrence", "stream")
-    }
-    keys = held.timeline.key(columns["market"], columns["us"])
+    columns = {each: rows.column(each).to_numpy() for each in ("us", "level", "delta", "occurrence", "stream")}
+    keys = held.timeline.key(rows.column("market").to_numpy(), columns["us"])
     places = held.find(keys, (columns["level"], columns["delta"], columns["occurrence"]))
     known = places >= 0
     comparison.add(name, places[known], rows.column("received").to_numpy()[known])

@@ -18,6 +18,7 @@ from kalshi_platform.market.fold import SIDES
 Hashes: TypeAlias = npt.NDArray[np.uint64]
 Numbers: TypeAlias = npt.NDArray[np.integer]
 _LEVELS = 2 * 10_001
+_ROWS_AT_ONCE = 1 << 16
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 
@@ -52,9 +53,14 @@ def row_fingerprints(rows: pl.DataFrame) -> Hashes:
 
 def fingerprint_deltas(exchange_us: Numbers, level: Numbers, delta_e2: Numbers, occurrence: Numbers) -> Hashes:
     """The same of arrays; `level` as for hash_changes()."""
-    found = splitmix64(_bits(exchange_us))
-    for column in (level, delta_e2, occurrence):
-        found = splitmix64(found ^ _bits(column))
+    found = np.empty(len(exchange_us), dtype=np.uint64)
+    # Block by block: what is computed on the way stays small, and near the processor.
+    for low in range(0, len(found), _ROWS_AT_ONCE):
+        block = slice(low, low + _ROWS_AT_ONCE)
+        part = splitmix64(_bits(exchange_us[block]))
+        for column in (level, delta_e2, occurrence):
+            part = splitmix64(part ^ _bits(column[block]))
+        found[block] = part
     return found
 
 

@@ -35,7 +35,7 @@ AROUND_MARGINS = 5
 # Where several feeds share a stream, the commits of an end that are looked through for each of them.
 _SEVERAL_FEEDS = 50
 # Rows of a stream are scanned in blocks of so many numbers.
-_BLOCK_BITS = 18
+_BLOCK_BITS = 16
 _STREAM_BITS = 40
 _BATCH_BYTES = 8 * 1024 * 1024
 _TIMES = pa.schema([("seq", pa.int64()), ("us", pa.int64()), ("market", pa.int32())])

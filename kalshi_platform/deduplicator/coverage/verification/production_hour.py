@@ -170,10 +170,13 @@ class ProductionFiles:
     def deltas(self, bucket: int) -> DeltaArrays:
         """Return the deltas of the hour, without what is beyond it."""
         rows = _read(self._deltas, bucket)
-        inside = (rows["us"] >= self._edges[0]) & (rows["us"] < self._edges[1])
-        market, us = rows["market"][inside].astype(np.int64), rows["us"][inside]
-        order = np.argsort(timeline_base(self._edges).key(market, us), kind="stable")
-        return DeltaArrays(market[order], us[order], *(rows[name][inside][order] for name in DeltaArrays._fields[2:]))
+        us = rows.column("us").to_numpy()
+        inside = np.flatnonzero((us >= self._edges[0]) & (us < self._edges[1]))
+        keys = timeline_base(self._edges).key(rows.column("market").to_numpy()[inside], us[inside])
+        order = inside[np.argsort(keys, kind="stable")]
+        del us, keys, inside
+        # One column after the other: only one is there twice.
+        return DeltaArrays(*(rows.column(name).to_numpy()[order] for name in DeltaArrays._fields))
 
     def hour_rows(self, bucket: int, fresh: pl.DataFrame, replaced: pl.DataFrame) -> HourRows:
         """Return what a bucket's verification needs.
@@ -181,7 +184,9 @@ class ProductionFiles:
         `fresh`: checkpoints that come into production with this close, in place of those of the streams `replaced`
         (gatherer, stream_id) within the hour.
         """
-        rows = _read(self._deltas, bucket)
+        table = _read(self._deltas, bucket)
+        rows = {name: table.column(name).to_numpy() for name in table.column_names}
+        del table
         timeline = Timeline(
             timeline_base(self._edges).base_us, rows["market"], rows["us"], hash_changes(rows["level"], rows["delta"]),
             fingerprint_deltas(rows["us"], rows["level"], rows["delta"], rows["occurrence"]),
@@ -248,6 +253,8 @@ class ProductionFiles:
             .join(self._fastest(), on="minute", how="left", maintain_order="left")
             .with_columns(_apart=~pl.col("us").is_between(-skew_us, age_us + skew_us).fill_null(value=True))
             .with_columns(_low=pl.when("_apart").then(0).otherwise("_low"))
+            # Rows come in any order, and what fails first is named.
+            .sort("market", "received", "requested", "hash")
         )
         return PolledBooks(*(windows[name].to_numpy() for name in ("market", "_low", "_high", "hash")))
 
@@ -262,10 +269,9 @@ def timeline_base(edges: Interval) -> TimelineKeys:
     return TimelineKeys(edges[0] - 3_600 * US_PER_S)
 
 
-def _read(file: BucketFile | None, bucket: int) -> dict[str, Ints]:
+def _read(file: BucketFile | None, bucket: int) -> pa.Table:
     assert file is not None  # noqa: S101 - read_rows() was called
-    rows = file.read(bucket)
-    return {name: rows.column(name).to_numpy() for name in rows.column_names}
+    return file.read(bucket)
 
 
 def _number_observers(batch: pa.RecordBatch, observers: dict[tuple[str, int], int]) -> np.ndarray:
