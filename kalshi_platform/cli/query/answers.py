@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from kalshi_platform.cli.console import print_line, print_lines
-from kalshi_platform.errors import ConfigurationError
+from kalshi_platform.errors import ConfigurationError, MissingPartition
 
 if TYPE_CHECKING:
     import polars as pl
@@ -53,6 +55,18 @@ def production_url(*, hot: bool) -> str | None:
     from kalshi_platform.config import load_production_url
 
     return load_production_url() if hot else None
+
+
+@contextmanager
+def options_in_errors(*, has_mark: bool = True) -> Iterator[None]:
+    """Name the options of the command where an error of the reader names its own."""
+    try:
+        yield
+    except MissingPartition as error:
+        marked = "ask with --mark" if has_mark else "ask for less"
+        text = str(error).replace('read with holes="mark"', marked).replace("holes()", "kalshi-platform query holes")
+        error.args = (text,)
+        raise
 
 
 def print_answer(rows: pl.DataFrame, *, as_json: bool, as_csv: bool) -> None:

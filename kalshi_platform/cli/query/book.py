@@ -7,7 +7,16 @@ from typing import Annotated
 import typer
 
 from kalshi_platform.cli.console import print_line
-from kalshi_platform.cli.query.answers import AsCsv, AsJson, Hot, Mark, parse_moment, print_answer, production_url
+from kalshi_platform.cli.query.answers import (
+    AsCsv,
+    AsJson,
+    Hot,
+    Mark,
+    options_in_errors,
+    parse_moment,
+    print_answer,
+    production_url,
+)
 
 
 def book(
@@ -28,7 +37,8 @@ def book(
     lake, moment, url = load_lake(), parse_moment(at, "--at"), production_url(hot=hot)
     found = reader.find_book(lake, ticker, moment, production_url=url)
     if not found.exact and (not mark or found.state == "unknown"):
-        reader.book_at(lake, ticker, moment, holes="mark" if mark else "raise", production_url=url)  # says why not
+        with options_in_errors():  # says why not
+            reader.book_at(lake, ticker, moment, holes="mark" if mark else "raise", production_url=url)
     levels = reader.yes_levels(found.levels)
     if as_json or as_csv:
         levels = levels.with_columns(exact=found.exact)

@@ -6,7 +6,17 @@ from typing import Annotated, cast
 
 import typer
 
-from kalshi_platform.cli.query.answers import AsCsv, AsJson, From, Mark, OfMarkets, To, parse_range, print_answer
+from kalshi_platform.cli.query.answers import (
+    AsCsv,
+    AsJson,
+    From,
+    Mark,
+    OfMarkets,
+    To,
+    options_in_errors,
+    parse_range,
+    print_answer,
+)
 from kalshi_platform.errors import ConfigurationError
 
 _PERIODS = ("1m", "1h", "1d")
@@ -30,5 +40,6 @@ def candles(
         raise ConfigurationError([f"--period {period}: there are candles of {', '.join(_PERIODS)}"])
     low, high = parse_range(start, end)
     holes: reader.Holes = "mark" if mark else "raise"
-    found = reader.candles(load_lake(), low, high, tickers or None, period=cast(CandlePeriod, period), holes=holes)
+    with options_in_errors():
+        found = reader.candles(load_lake(), low, high, tickers or None, period=cast(CandlePeriod, period), holes=holes)
     print_answer(found, as_json=as_json, as_csv=as_csv)

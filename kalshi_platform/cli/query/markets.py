@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from kalshi_platform.cli.query.answers import AsCsv, AsJson, OfMarkets, parse_moment, print_answer
+from kalshi_platform.cli.query.answers import AsCsv, AsJson, OfMarkets, options_in_errors, parse_moment, print_answer
 
 _SHOWN = (
     "ticker", "title", "status", "open_time", "close_time", "strike_type", "floor_strike", "cap_strike", "result",
@@ -26,7 +26,8 @@ def markets(
     from kalshi_platform.lake import reader
 
     start = parse_moment(day, "--day").replace(hour=0, minute=0, second=0, microsecond=0)
-    found = reader.markets(load_lake(), start, start + timedelta(days=1), tickers or None)
+    with options_in_errors(has_mark=False):
+        found = reader.markets(load_lake(), start, start + timedelta(days=1), tickers or None)
     if not (as_json or as_csv):
         found = found.select(name for name in _SHOWN if name in found.columns)
     print_answer(found, as_json=as_json, as_csv=as_csv)

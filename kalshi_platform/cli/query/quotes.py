@@ -2,7 +2,17 @@
 
 from __future__ import annotations
 
-from kalshi_platform.cli.query.answers import AsCsv, AsJson, From, Mark, OfMarkets, To, parse_range, print_answer
+from kalshi_platform.cli.query.answers import (
+    AsCsv,
+    AsJson,
+    From,
+    Mark,
+    OfMarkets,
+    To,
+    options_in_errors,
+    parse_range,
+    print_answer,
+)
 
 
 def quotes(
@@ -18,5 +28,6 @@ def quotes(
     from kalshi_platform.lake import reader
 
     low, high = parse_range(start, end)
-    found = reader.quotes(load_lake(), low, high, tickers or None, holes="mark" if mark else "raise")
+    with options_in_errors():
+        found = reader.quotes(load_lake(), low, high, tickers or None, holes="mark" if mark else "raise")
     print_answer(found, as_json=as_json, as_csv=as_csv)

@@ -14,6 +14,7 @@ from kalshi_platform.cli.query.answers import (
     Mark,
     OfMarkets,
     To,
+    options_in_errors,
     parse_range,
     print_answer,
     production_url,
@@ -35,13 +36,14 @@ def trades(
     from kalshi_platform.lake import reader
 
     low, high = parse_range(start, end)
-    found = reader.trades(
-        load_lake(),
-        low,
-        high,
-        tickers or None,
-        layer="raw" if raw else "processed",
-        holes="mark" if mark else "raise",
-        production_url=production_url(hot=hot),
-    )
+    with options_in_errors():
+        found = reader.trades(
+            load_lake(),
+            low,
+            high,
+            tickers or None,
+            layer="raw" if raw else "processed",
+            holes="mark" if mark else "raise",
+            production_url=production_url(hot=hot),
+        )
     print_answer(found, as_json=as_json, as_csv=as_csv)

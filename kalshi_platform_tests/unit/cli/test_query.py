@@ -44,6 +44,7 @@ def test_a_book_is_shown_from_yes_or_refused_with_the_hole(lake: FolderStore) ->
     refused = query("book", "A", "--at", "2026-11-20T04:45").exception
     assert isinstance(refused, HoleInRange)
     assert refused.from_ts == at(30)
+    assert "ask with --mark to get what is there, or list them with kalshi-platform query holes" in str(refused)
     assert "approximate" in query("book", "A", "--at", "2026-11-20T04:45", "--mark").output
 
 
