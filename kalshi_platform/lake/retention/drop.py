@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from datetime import datetime
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,7 +19,10 @@ from kalshi_platform.storage.queries import load
 
 _SQL = load(Path(__file__).with_name("queries.sql"))
 _LOCKED = "locked"
-_RECORDS_LOCK_TIMEOUT_MS = "500"
+# A change of a partition's form (a compression that ends, say) is over within moments.
+_LOCK_TIMEOUT_MS = "500"
+_BEGINNING = datetime(1970, 1, 1, tzinfo=UTC)
+_IN_USE = "its table is in use: the next run tries again"
 
 
 class OldPartition(NamedTuple):
@@ -33,30 +36,44 @@ class OldPartition(NamedTuple):
 
 
 def find_old_partitions(database: Database, table: str, time: str, before: datetime) -> list[OldPartition]:
-    """Return the partitions of a table that end at or before a moment, oldest first."""
-    with database.transaction() as transaction:
-        rows = transaction.fetch_all(_SQL["find_old_partitions"], (table, before))
+    """Return the partitions of a table that end at or before a moment, oldest first.
+
+    Where the table is in use, so that their sizes cannot be read, one from the beginning of time stands for all.
+    """
+    try:
+        with _short_transaction(database) as transaction:
+            rows = transaction.fetch_all(_SQL["find_old_partitions"], (table, before))
+    except HourRefused:
+        return [OldPartition(table, time, _BEGINNING, before, 0)]
     return [OldPartition(table, time, low, high, int(size)) for low, high, size in rows]
 
 
 def count_rows(database: Database, old: OldPartition) -> dict[datetime, int]:
-    """Return the rows of a partition by hour; hours without any are left out."""
+    """Return the rows of a partition by hour; hours without any are left out. Raises HourRefused where it is in use."""
+    if old.low == _BEGINNING:
+        raise HourRefused(_IN_USE)
     statement = _SQL["count_rows_by_hour"].format(table=old.table, time=old.time)
-    with database.transaction() as transaction:
+    with _short_transaction(database) as transaction:
         return {hour: int(count) for hour, count in transaction.fetch_all(statement, (old.low, old.high))}
 
 
-def drop_records(database: Database, old: OldPartition) -> bool:
-    """Drop a partition of records about rows, of which the lake need hold nothing; False where it is in use."""
+def drop_records(database: Database, old: OldPartition) -> None:
+    """Drop a partition of records about rows, which the lake need not hold. Raises HourRefused where it is in use."""
+    with _short_transaction(database) as transaction:
+        transaction.fetch_one(_SQL["drop_partition"], (old.table, old.low, old.high))
+
+
+@contextmanager
+def _short_transaction(database: Database) -> Iterator[Transaction]:
+    """A transaction that waits shortly for locks. Raises HourRefused where it does not get one."""
     try:
         with database.transaction() as transaction:
-            transaction.fetch_one(_SQL["set_lock_timeout"], (_RECORDS_LOCK_TIMEOUT_MS,))
-            transaction.fetch_one(_SQL["drop_partition"], (old.table, old.low, old.high))
+            transaction.fetch_one(_SQL["set_lock_timeout"], (_LOCK_TIMEOUT_MS,))
+            yield transaction
     except DatabaseUnavailable as error:
         if error.kind != _LOCKED:
             raise
-        return False
-    return True
+        raise HourRefused(_IN_USE) from error
 
 
 class Dropper:
@@ -92,7 +109,7 @@ class Dropper:
                     if error.kind != _LOCKED:
                         raise
                     if number == self._settings.lock_tries:
-                        raise HourRefused("its table is in use: the next run tries again") from error
+                        raise HourRefused(_IN_USE) from error
                     self._clock.wait(threading.Event(), self._settings.lock_pause_s)
                 else:
                     return

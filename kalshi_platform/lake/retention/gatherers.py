@@ -84,9 +84,10 @@ class GathererRetention:
         """Drop the partitions that end by `before` and that the lake holds; yield what came of each."""
         for table in MERGED_TABLES:
             for old in find_old_partitions(self._timeseries, table, GATHERER_TABLES[table].time_column, before):
-                counts = count_rows(self._timeseries, old)
+                counts: dict[datetime, int] = {}
                 refused: str | None = None
                 try:
+                    counts = count_rows(self._timeseries, old)
                     held = self._check(old, counts, cursor) if counts else []
                     if not dry_run:
                         recheck = partial(self._refuse_unread, old=old, cursor=cursor, is_empty=not counts)

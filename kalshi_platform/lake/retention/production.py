@@ -53,9 +53,10 @@ def drop_production(
     for table in tables:
         time = {**PRODUCTION_TABLES, **CLOSE_TABLES}[table].time_column
         for old in find_old_partitions(production, table, time, before):
-            counts = count_rows(production, old)
+            counts: dict[datetime, int] = {}
             refused: str | None = None
             try:
+                counts = count_rows(production, old)
                 held = _check(production, gate, old, counts)
                 if not dry_run:
                     recheck = partial(_refuse_changed, held=held) if held else partial(refuse_rows_between, old=old)

@@ -103,6 +103,12 @@ def test_one_wrong_setting_gives_one_line_that_names_it(tmp_path: Path, name: st
     assert "hunter2" not in found[0]
 
 
+def test_dagster_keeps_runs_for_longer_than_its_schedules_look_back(tmp_path: Path) -> None:
+    assert config.load_retention(complete(tmp_path) | {"KALSHI_RETENTION_DAGSTER_DAYS": "0"}).dagster_days == 0
+    with pytest.raises(ConfigurationError, match="KALSHI_RETENTION_DAGSTER_DAYS is 7: set it to 0"):
+        config.load_retention(complete(tmp_path) | {"KALSHI_RETENTION_DAGSTER_DAYS": "7"})
+
+
 def in_folder(monkeypatch: pytest.MonkeyPatch, folder: Path, content: bytes) -> dict[str, str]:
     (folder / ".env").write_bytes(content)
     monkeypatch.chdir(folder)
