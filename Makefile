@@ -121,7 +121,7 @@ $(CONFORMANCE_STAMP): conformance/constraints.txt
 	@touch $(CONFORMANCE_STAMP)
 
 # Java's runtime is Debian's; nothing else comes from outside Python's registry. Iceberg's jar for Spark is Maven's alone,
-# so that Spark reads the files, and the tables only where ICEBERG_SPARK_JAR names that jar.
+# so that Spark reads the files and not the tables.
 engines: $(STAMP) $(ENGINES_STAMP)  ## engines that others wrote, on a small lake: files and Iceberg tables (some minutes)
 	@java -version 2>/dev/null || { echo "kalshi-platform: PySpark needs Java: apt-get install default-jre-headless"; exit 1; }
 	$(PY) engines/make_lake.py build/engines

@@ -13,6 +13,7 @@ from kalshi_platform.cli import (
     catalog,
     close_hour,
     dedup,
+    draw,
     exchange,
     export,
     gather,
@@ -45,6 +46,7 @@ app.command("backfill-trades")(backfill_trades.backfill_trades)
 app.command("export")(export.export)
 app.command("lake-index")(lake_index.lake_index)
 app.command("retention")(retention.retention)
+app.command("draw")(draw.draw)
 app.command("status")(status.status)
 app.command("prove")(prove.prove)
 app.add_typer(catalog.app, name="catalog", help="The lake as tables of Apache Iceberg.")
