@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,7 +25,7 @@ def test_a_market_is_drawn_and_another_is_refused(tmp_path: Path, monkeypatch: p
     monkeypatch.setenv("KALSHI_LAKE_ROOT", (tmp_path / "lake").as_uri())
     store = open_store(LakeSettings((tmp_path / "lake").as_uri()))
     at = DAY + timedelta(hours=3)
-    values = {
+    values: dict[str, dict[str, Any]] = {
         "processed/quotes": {"event": "open", **PRICES},
         "processed/book_1m": {name: [price] for name, price in PRICES.items()}
         | {"bid_contracts": [Decimal(5)], "ask_contracts": [Decimal(6)]},
