@@ -184,7 +184,7 @@ def test_books_of_the_lake_are_those_of_production_at_random_moments(production:
             export_raw(lake, production.url, table, hour, "closed")
     states: dict[str, int] = {}
     empty = LakeSettings((tmp_path / "empty").as_uri())
-    for number in range(80):
+    for number in range(50):
         ticker, moment = chance.choice(tickers), at(chance.uniform(0, 119.99))
         found = reader.find_book(lake, ticker, moment)
         (basis,) = production.rows(
