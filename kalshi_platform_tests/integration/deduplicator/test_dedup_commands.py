@@ -98,6 +98,8 @@ def test_what_could_not_be_done_is_not_exit_code_0(
     assert "not proved to be complete (not checked)" in str(invoke(world, close_hour, hour, **silent))
     running = f"{SYSTEM_CLOCK.now():%Y-%m-%dT%H}"
     assert "not marked as closed" in str(invoke(world, close_hour, running, KALSHI_CHECK_TRADES="no"))
+    assert "of 2 parts these are to be done: 2" in str(invoke(world, close_hour, hour, "--bucket", "1/2"))
+    assert invoke(world, close_hour, hour, "--bucket", "2/2", KALSHI_CHECK_TRADES="no") is None
     with world.production.advisory_lock("deduplicator") as lock:
         assert lock is not None
         assert isinstance(invoke(world, dedup, "--seconds", "0.5"), LockHeld)

@@ -7,10 +7,12 @@ from datetime import UTC, datetime
 
 import pytest
 
-from kalshi_platform.cli.close_hour import loss_lines, proof_lines
+from kalshi_platform.cli.close_hour import loss_lines, part_lines, proof_lines
+from kalshi_platform.deduplicator.close.close_hour import PartClose
 from kalshi_platform.deduplicator.close.close_record import HourClose
 from kalshi_platform.deduplicator.close.close_store import Alarm
 from kalshi_platform.deduplicator.close.hour_summary import CoverageShare
+from kalshi_platform.deduplicator.merge.market_buckets import Part
 
 HOUR = datetime(2026, 11, 23, 4, tzinfo=UTC)
 
@@ -69,3 +71,11 @@ def test_a_share_is_rounded_down(share: float, told: str) -> None:
 
 def test_an_hour_without_any_open_market_has_no_share() -> None:
     assert proof_lines(closed(None))[0].startswith("nothing to cover")
+
+
+def test_a_part_names_the_parts_that_are_to_be_done() -> None:
+    assert part_lines(PartClose(Part(1, 4), {}, (), remaining=(2, 4))) == [
+        "not closed yet: of 4 parts these are to be done: 2, 4"
+    ]
+    (again,) = part_lines(PartClose(Part(1, 4), {}, (), remaining=(3,), again=(3,)))
+    assert again.endswith("these are to be done again: 3")
