@@ -10,7 +10,7 @@ from pathlib import Path
 from kalshi_platform import config
 from kalshi_platform.clock import Clock
 from kalshi_platform.config import PlatformSettings
-from kalshi_platform.errors import MarketNotYetVisible, RequestRejected
+from kalshi_platform.exchange.request_params import MAX_CANDLE_MARKETS, MAX_CANDLES_BATCH
 from kalshi_platform.exchange.rest import RestClient
 from kalshi_platform.lab.proof.comparison.candles import CANDLES, compare_candles
 from kalshi_platform.lab.proof.errors import ProofFailed
@@ -19,10 +19,7 @@ from kalshi_platform.market.catalog import Candlestick
 from kalshi_platform.storage.pool import Database
 
 DAY = timedelta(days=1)
-_TICKERS = (
-    "SELECT m.ticker, e.series_ticker FROM markets m JOIN events e ON e.ticker = m.event_ticker"
-    " WHERE m.mve_collection_ticker IS NULL"
-)
+_TICKERS = "SELECT ticker FROM markets WHERE mve_collection_ticker IS NULL AND status <> 'vanished'"
 _SQL = Path(__file__).with_name("candles.sql")
 
 
@@ -40,16 +37,13 @@ def fetch_candles(
             markets = transaction.fetch_all(_TICKERS)
     finally:
         production.dispose()
+    tickers = [str(ticker) for (ticker,) in markets]
     found: dict[int, list[Candlestick]] = {period: [] for period in CANDLES}
-    for ticker, series in markets:
-        for period in CANDLES:
-            first, last = day + timedelta(minutes=period), day + DAY
-            try:
-                found[period] += rest.market_candlesticks(
-                    series, ticker, int(first.timestamp()), int(last.timestamp()), period
-                )
-            except (RequestRejected, MarketNotYetVisible):  # gone from REST
-                break
+    for period in CANDLES:
+        first, last = int((day + timedelta(minutes=period)).timestamp()), int((day + DAY).timestamp())
+        at_once = min(MAX_CANDLE_MARKETS, MAX_CANDLES_BATCH // (1_440 // period))
+        for low in range(0, len(tickers), at_once):
+            found[period] += rest.candlesticks(tickers[low : low + at_once], first, last, period)
     return found
 
 
