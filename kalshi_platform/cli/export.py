@@ -82,9 +82,12 @@ def export(
 def _export(
     store: ObjectStore, production_url: str, selected: Partition, state: State, *, allow_fewer_rows: bool = False
 ) -> None:
+    from kalshi_platform.config import load_iceberg
     from kalshi_platform.lake.export import export_partition
+    from kalshi_platform.lake.iceberg.replaced import registering_replaced
 
-    manifest = export_partition(store, production_url, selected, state, allow_fewer_rows=allow_fewer_rows)
+    with registering_replaced(store, load_iceberg, selected):
+        manifest = export_partition(store, production_url, selected, state, allow_fewer_rows=allow_fewer_rows)
     if manifest.state != state:
         print_line("the partition is closed already and stays as it is")
     print_line(f"{store.root}/{selected.path if manifest.state == 'closed' else selected.open_path}")

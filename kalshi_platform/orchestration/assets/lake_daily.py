@@ -1,5 +1,7 @@
 """Days made ready for analysis, and aggregates, as Parquet."""
 
+from typing import TYPE_CHECKING
+
 import dagster as dg
 
 from kalshi_platform.lake.datasets import DATASETS, Dataset
@@ -9,6 +11,9 @@ from kalshi_platform.orchestration.failures import RETRY, as_failure
 from kalshi_platform.orchestration.keys import CATALOG_TABLES, OWNERS, lake, production
 from kalshi_platform.orchestration.partitions import parse_day_key
 from kalshi_platform.orchestration.resources import LakeResource, ProductionDatabase
+
+if TYPE_CHECKING:
+    from kalshi_platform.lake.manifest import Manifest
 
 
 def make_daily_asset(dataset: str, days: dg.DailyPartitionsDefinition) -> dg.AssetsDefinition:
@@ -43,21 +48,19 @@ def make_daily_asset(dataset: str, days: dg.DailyPartitionsDefinition) -> dg.Ass
         production_database: ProductionDatabase,
     ) -> dg.MaterializeResult:  # type: ignore[type-arg]
         from kalshi_platform.lake.export import export_daily
+        from kalshi_platform.lake.iceberg.replaced import registering_replaced
+        from kalshi_platform.lake.layout import partition_at
+
+        def export(partition: str) -> "Manifest":
+            day = parse_day_key(partition)
+            with registering_replaced(settings, lake.iceberg, partition_at(DATASETS[dataset], day)):
+                return export_daily(
+                    settings, url, dataset, day.date(), "closed", allow_fewer_rows=config.allow_fewer_rows
+                )
 
         with as_failure():
             settings, url = lake.settings(), production_database.settings().production_url
-            manifests = export_each(
-                context,
-                key,
-                lambda partition: export_daily(
-                    settings,
-                    url,
-                    dataset,
-                    parse_day_key(partition).date(),
-                    "closed",
-                    allow_fewer_rows=config.allow_fewer_rows,
-                ),
-            )
+            manifests = export_each(context, key, export)
             check = check_parity(settings, url, manifests)
         return dg.MaterializeResult(check_results=[check])
 

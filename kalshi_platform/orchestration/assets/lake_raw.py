@@ -1,7 +1,10 @@
 """Hours of production as Parquet, as merged; every export is compared with what production holds."""
 
+from typing import TYPE_CHECKING
+
 import dagster as dg
 
+from kalshi_platform.lake.datasets import DATASETS
 from kalshi_platform.market.times import HOUR
 from kalshi_platform.orchestration.asset_metadata import count_production_rows
 from kalshi_platform.orchestration.assets.exporting import PARITY, ExportConfig, check_parity, export_each
@@ -11,6 +14,9 @@ from kalshi_platform.orchestration.keys import OWNERS, lake, production
 from kalshi_platform.orchestration.partitions import parse_hour_key
 from kalshi_platform.orchestration.resources import LakeResource, ProductionDatabase
 from kalshi_platform.storage.pool import Database
+
+if TYPE_CHECKING:
+    from kalshi_platform.lake.manifest import Manifest
 
 
 def make_raw_asset(table: str, hours: dg.HourlyPartitionsDefinition) -> dg.AssetsDefinition:
@@ -45,16 +51,17 @@ def make_raw_asset(table: str, hours: dg.HourlyPartitionsDefinition) -> dg.Asset
         production_database: ProductionDatabase,
     ) -> dg.MaterializeResult:  # type: ignore[type-arg]
         from kalshi_platform.lake.export import export_raw
+        from kalshi_platform.lake.iceberg.replaced import registering_replaced
+        from kalshi_platform.lake.layout import partition_at
+
+        def export(partition: str) -> "Manifest":
+            hour = parse_hour_key(partition)
+            with registering_replaced(settings, lake.iceberg, partition_at(DATASETS[f"raw/{table}"], hour)):
+                return export_raw(settings, url, table, hour, "closed", allow_fewer_rows=config.allow_fewer_rows)
 
         with as_failure(), production_database.database() as database:
             settings, url = lake.settings(), production_database.settings().production_url
-            manifests = export_each(
-                context,
-                key,
-                lambda partition: export_raw(
-                    settings, url, table, parse_hour_key(partition), "closed", allow_fewer_rows=config.allow_fewer_rows
-                ),
-            )
+            manifests = export_each(context, key, export)
             check = check_parity(settings, url, manifests, _count_rows(database, table, list(manifests)))
         return dg.MaterializeResult(check_results=[check])
 

@@ -16,6 +16,7 @@ from kalshi_platform.errors import ConfigurationError, PartitionBusy
 from kalshi_platform.lake.datasets import DATASETS
 from kalshi_platform.lake.iceberg.catalog import open_catalog
 from kalshi_platform.lake.iceberg.register import Registered, register
+from kalshi_platform.lake.iceberg.replaced import registering_replaced
 from kalshi_platform.lake.iceberg.settings import IcebergSettings
 from kalshi_platform.lake.iceberg.tables import expire, open_table
 from kalshi_platform.lake.layout import MANIFEST_NAME, partition_starting
@@ -230,6 +231,26 @@ def test_a_table_of_another_lake_is_refused_until_it_is_rebuilt(
         register_trades(moved, settings)
     assert register_trades(moved, settings, rebuild=True).rows == 2
     assert named(moved, settings) == published(moved)
+
+
+def test_an_export_that_replaces_a_partition_registers_it_and_one_that_cannot_stands(
+    store: ObjectStore, settings: IcebergSettings, caplog: pytest.LogCaptureFixture
+) -> None:
+    partition = partition_starting(TRADES, HOUR)
+    with registering_replaced(store, lambda: settings, partition):
+        put_trades(store, HOUR, ["A", "B"])
+    register_trades(store, settings)
+    with registering_replaced(store, lambda: settings, partition):
+        put_trades(store, HOUR, ["A", "B", "C"])
+    assert named(store, settings) == published(store)
+
+    def nowhere() -> IcebergSettings:
+        raise ConfigurationError(["no catalog"])
+
+    with registering_replaced(store, nowhere, partition):
+        put_trades(store, HOUR, ["A"])
+    assert "table_not_registered" in caplog.text
+    assert named(store, settings) != published(store)
 
 
 def test_old_versions_of_a_table_are_forgotten_with_their_metadata(
