@@ -11,8 +11,8 @@ from kalshi_platform.cli.bench.findings import JsonFile, bench_folder, report_fi
 
 def export(
     json_file: JsonFile = None,
-    rows: Annotated[int, typer.Option(help="Order-book deltas of the hour, about.", min=100)] = 2_000_000,
-    naive_rows: Annotated[int, typer.Option(help="The same for the naive way.", min=100)] = 250_000,
+    rows: Annotated[int, typer.Option(help="Order-book deltas of the hour, about.", min=100)] = 5_000_000,
+    naive_rows: Annotated[int, typer.Option(help="The same for the naive way.", min=100)] = 500_000,
     rounds: Annotated[int, typer.Option(help="Rounds, the naive way in turn.", min=1)] = 3,
     markets: Annotated[int, typer.Option(help="Markets; the busiest has about a tenth of the rows.", min=1)] = 2_000,
     lake: Annotated[

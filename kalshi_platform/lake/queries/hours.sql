@@ -26,5 +26,8 @@ SELECT hour FROM hour_closes WHERE hour >= {since} OR closed_at >= {since} ORDER
 SELECT hour, rows, is_gone FROM closed_rows({table}, {low}, {high})
 
 -- name: coverage
--- The coverage share of an hour; null where no market was recorded or open.
-SELECT share FROM hour_coverage_share({hour})
+-- The coverage share of a closed hour as its close has recorded it; as it is told now, which reads all rows of the hour,
+-- where the close recorded none. Null where no market was recorded or open.
+SELECT CASE WHEN c.open_us IS NULL THEN (SELECT share FROM hour_coverage_share({hour}))
+            ELSE c.covered_us::float8 / nullif(c.open_us, 0)::float8 END AS share
+FROM (SELECT 1) AS one LEFT JOIN hour_closes c ON c.hour = {hour}

@@ -40,8 +40,8 @@ class ExportBench:
     """`rows`: about as many deltas the platform's hour has; the naive way gets `naive_rows`. `lake`: see `sizes`."""
 
     folder: Path
-    rows: int = 2_000_000
-    naive_rows: int = 250_000
+    rows: int = 5_000_000
+    naive_rows: int = 500_000
     rounds: int = 3
     markets: int = 2_000
     lake: LakeSettings | None = None

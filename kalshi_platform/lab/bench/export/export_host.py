@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
@@ -22,7 +23,8 @@ def main() -> None:
     path = Path(sys.argv[1])
     spec = json.loads(path.read_text(encoding="utf-8"))
     hour = datetime.fromisoformat(spec["hour"])
-    export = _naively if spec["is_naive"] else _by_the_platform
+    # Each way imports what it needs and no more, so that its memory is its own; importing is not exporting.
+    export = _naive() if spec["is_naive"] else _platform()
     before_mib = peak_rss_mib()
     cpu_s, started = own_cpu_s(), SYSTEM_CLOCK.monotonic()
     rows, size = export(spec["production"], spec["lake"], hour)
@@ -40,19 +42,21 @@ def main() -> None:
     )
 
 
-def _by_the_platform(production_url: str, lake: str, hour: datetime) -> tuple[int, int]:
-    # The naive way imports nothing of it, so that its memory is its own.
+def _platform() -> Callable[[str, str, datetime], tuple[int, int]]:
     from kalshi_platform.lake.export import export_raw
     from kalshi_platform.lake.settings import LakeSettings
 
-    manifest = export_raw(LakeSettings(lake), production_url, TABLE, hour, "closed")
-    return manifest.rows, manifest.bytes
+    def export(production_url: str, lake: str, hour: datetime) -> tuple[int, int]:
+        manifest = export_raw(LakeSettings(lake), production_url, TABLE, hour, "closed")
+        return manifest.rows, manifest.bytes
+
+    return export
 
 
-def _naively(production_url: str, lake: str, hour: datetime) -> tuple[int, int]:
+def _naive() -> Callable[[str, str, datetime], tuple[int, int]]:
     from kalshi_platform.lab.bench.export.naive_export import export_naively
 
-    return export_naively(production_url, Path(lake), TABLE, hour)
+    return lambda production_url, lake, hour: export_naively(production_url, Path(lake), TABLE, hour)
 
 
 if __name__ == "__main__":

@@ -3,8 +3,8 @@
 -- What `bench export` does to its own production database.
 
 -- name: close_hour
--- Closes an hour without merging anything. Parameter: hour.
-INSERT INTO hour_closes (hour) VALUES (%(hour)s)
+-- Closes an hour without merging anything, with the figures that a close records. Parameter: hour.
+INSERT INTO hour_closes (hour, markets, open_us, covered_us) VALUES (%(hour)s, 0, 0, 0)
 
 -- name: analyze
 -- Gathers the planner's statistics, as autovacuum has long done on an hour that is closed.
