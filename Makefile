@@ -94,6 +94,7 @@ test-pythons:  ## the unit tests with every newer Python that is on the PATH
 bench: $(STAMP)  ## the benchmarks, each beside the naive way (some minutes; a quiet machine tells more)
 	$(PY) -m kalshi_platform.cli bench gatherer --json data/bench/gatherer.json
 	$(PY) -m kalshi_platform.cli bench merge --json data/bench/merge.json
+	$(PY) -m kalshi_platform.cli bench close --json data/bench/close.json
 	$(PY) -m kalshi_platform.cli bench book --json data/bench/book.json
 
 lint: $(STAMP)  ## ruff, mypy --strict, import-linter

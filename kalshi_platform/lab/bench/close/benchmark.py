@@ -126,11 +126,12 @@ def _platform(
     found = json.loads(result.read_text(encoding="utf-8"))
     rows = sum(map(data.rows, range(data.gatherers)))
     return CloseRun(
-        rows, found["seconds"], tuple(_wrong(found, data)), found["cpu_s"], server_s, found["peak_rss_mib"]
+        rows, found["seconds"], tuple(find_wrong(found, data)), found["cpu_s"], server_s, found["peak_rss_mib"]
     )  # fmt: skip
 
 
-def _wrong(found: Mapping[str, Any], data: CloseData) -> list[str]:
+def find_wrong(found: Mapping[str, Any], data: CloseData) -> list[str]:
+    """Return what did not come out of a close as it should. `found`: as close_host writes it."""
     wrong = [f"{what}: {found[what]}" for what in ("missed", "alarms") if found[what]]
     if found["deltas"] != data.truth:
         wrong.append(f"{found['deltas']:,} rows in production instead of {data.truth:,}")
