@@ -69,6 +69,7 @@ def test_every_module_in_an_empty_or_hostile_environment_is_imported(kind: str, 
 PRIVATE_IN_TESTS = {
     "integration/orchestration/conftest.py",  # one SQLite file for the events of all runs, and a context variable
     "integration/orchestration/test_instance_storage.py",  # an instance from another folder's dagster.yaml
+    "integration/orchestration/test_retention.py",  # an instance of its own in PostgreSQL
     "integration/test_compose.py",  # what Dagster's own queue accepts of a dagster.yaml
 }
 _PRIVATE = re.compile(r"\bdagster(?:_\w+)?\._\w+")

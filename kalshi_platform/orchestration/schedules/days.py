@@ -148,7 +148,7 @@ def _request_missing_days(
         DAILY_ASSETS,
         days,
         outdated,
-        find_waiting=lambda lacking: list_waiting(lake.settings(), database.url, DAILY_ASSETS, lacking, now),
+        find_waiting=lambda missing_keys: list_waiting(lake.settings(), database.url, DAILY_ASSETS, missing_keys, now),
     )
     return requests or dg.SkipReason(
         f"nothing is missing in the {len(days)} closed days of the last week that hold rows"

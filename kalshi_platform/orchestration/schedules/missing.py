@@ -168,7 +168,7 @@ def list_waiting(
     lake: LakeSettings,
     production_url: str,
     assets: PartitionedAssets,
-    lacking: Mapping[dg.AssetKey, set[str]],
+    missing_keys: Mapping[dg.AssetKey, set[str]],
     now: datetime,
 ) -> dict[dg.AssetKey, set[str]]:
     """List, of the partitions that the lake's assets lack, those whose raw hours are not over, or not in the lake yet.
@@ -182,8 +182,8 @@ def list_waiting(
     sources = {
         (asset, key): partition
         for data in DATASETS.values()
-        if data.builder is not None and (asset := dg.AssetKey(["lake", *data.key.split("/")])) in lacking
-        for key in lacking[asset]
+        if data.builder is not None and (asset := dg.AssetKey(["lake", *data.key.split("/")])) in missing_keys
+        for key in missing_keys[asset]
         for partition in [partition_at(data, assets.parse_key(key))]
     }
     raw = {each for partition in sources.values() for each in raw_partitions_of(partition)}
