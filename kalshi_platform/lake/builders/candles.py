@@ -103,7 +103,8 @@ def told_part(tickers: pl.DataFrame, trades: pl.DataFrame) -> pl.DataFrame:
     first = trades.group_by(_MARKET).agg(trade_us().min().alias("first"))
     told = (
         tickers.join(first, on=_MARKET, how="left", maintain_order="left")
-        .filter(pl.col("first").is_null() | (_microseconds("exchange_ts") < pl.col("first")))
+        # Tickers have milliseconds: one of the trade's own may come of the trade.
+        .filter(pl.col("first").is_null() | (_microseconds("exchange_ts") < pl.col("first") // 1_000 * 1_000))
         .group_by(_MARKET)
         .agg(
             pl.col("price_e4").filter(pl.col("price_e4") > 0).last().cast(pl.Int64).alias("price_before"),

@@ -83,13 +83,14 @@ def test_a_period_without_a_trade_has_no_prices_but_the_one_before() -> None:
 
 
 def test_what_tickers_tell_before_the_first_trade_held_before_them() -> None:
-    told = [(1, 0, None), (2, 3_000, 70), (BASE + 4, 3_100, 80), (BASE + 6, 4_000, 99)]
+    # The last is of the trade's own millisecond, and tells of the trade.
+    told = [(1, 0, None), (2, 3_000, 70), (BASE + 4_000, 3_100, 80), (BASE + 5_000, 4_000, 99)]
     tickers = pl.DataFrame(
         [("A", *each) for each in told],
         {"ticker": TICKERS, "exchange_ts": TIME, "price_e4": pl.Int32, "open_interest_e2": pl.Int64},
         orient="row",
     )
-    trades = [Trade("A", BASE + 5, 4_000, 100)]
+    trades = [Trade("A", BASE + 5_003, 4_000, 100)]
     parts = [
         candles.told_part(tickers[:2], trade_frame([])),
         candles.told_part(tickers[2:], trade_frame(trades)),
