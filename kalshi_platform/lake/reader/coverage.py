@@ -18,7 +18,7 @@ import pyarrow as pa
 from kalshi_platform.errors import HoleInRange, LakeArchived, LakeCorrupt
 from kalshi_platform.lake.datasets import DATASETS
 from kalshi_platform.lake.layout import partition_at, partitions_between
-from kalshi_platform.lake.reader.source import AbsentPartition, Found, Hot, Published, Selection, Source, markets_of
+from kalshi_platform.lake.reader.source import AbsentPartition, Found, Hot, Published, Selection, Source
 from kalshi_platform.market import intervals
 from kalshi_platform.market.intervals import Interval
 from kalshi_platform.market.times import datetime_from_us, us_from_datetime
@@ -335,5 +335,5 @@ def _markets_of(source: Source, hours: Sequence[HourCoverage], start: datetime, 
     for partition, hour in zip(partitions_between(DELTAS, start, end), hours, strict=True):
         found = source.find_one(partition)
         if hour.explained is None and not isinstance(found, AbsentPartition):
-            markets |= markets_of(source, found, Selection(start, end))
+            markets |= source.markets_of(found, Selection(start, end))
     return markets

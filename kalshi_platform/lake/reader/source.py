@@ -8,11 +8,11 @@ production since, is read from the lake after all.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Literal, TypeAlias
+from typing import Literal, TypeAlias, TypeVar
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -30,6 +30,7 @@ from kalshi_platform.lake.store.objects import ObjectStore
 from kalshi_platform.storage.read import ArrowSnapshot, arrow_snapshot
 
 Holes: TypeAlias = Literal["raise", "mark"]
+_T = TypeVar("_T")
 _MAX_REPLACEMENTS = 5
 _TICKERS_AT_ONCE = 256 * 1024
 
@@ -161,15 +162,26 @@ class Source:
 
     def read(self, found: Published | Hot, rows: Selection) -> tuple[pa.Table, Published | Hot]:
         """Read rows of a partition, and return what they were read by: something else where it changed meanwhile."""
+        if isinstance(found, Hot):
+            table = self._read_production(found.partition, rows)
+            now = find_manifest(self.store, found.partition)
+            if now is None or now[1].state != "closed":
+                return table, found
+            found = Published(found.partition, *now)
+        return self._read_consistently(found, lambda published: read_published(self.store, published, rows))
+
+    def markets_of(self, found: Published | Hot, rows: Selection) -> set[str]:
+        """The markets of which a partition has rows; of one in the lake all that its files hold."""
+        if isinstance(found, Hot):
+            table, _ = self.read(found, Selection(rows.start, rows.end, rows.tickers, ("ticker",)))
+            return set(pc.unique(table.column("ticker")).to_pylist())
+        return self._read_consistently(found, lambda published: _read_markets(self.store, published))[0]
+
+    def _read_consistently(self, found: Published, read: Callable[[Published], _T]) -> tuple[_T, Published]:
+        """Read a partition by its manifest, and again by the next one where it is replaced meanwhile."""
         for _ in range(_MAX_REPLACEMENTS):
-            if isinstance(found, Hot):
-                table = self._read_production(found.partition, rows)
-                now = find_manifest(self.store, found.partition)
-                if now is None or now[1].state != "closed":
-                    return table, found
-                found = Published(found.partition, *now)
             try:
-                return read_published(self.store, found, rows), found
+                return read(found), found
             except (LakeCorrupt, LakeUnavailable):
                 current = find_manifest(self.store, found.partition)
                 if current is None or current[1] == found.manifest:
@@ -238,15 +250,11 @@ def read_published(store: ObjectStore, found: Published, rows: Selection) -> pa.
     return pa.concat_tables(tables)
 
 
-def markets_of(source: Source, found: Published | Hot, rows: Selection) -> set[str]:
-    """The markets of which a partition has rows; of one in the lake all that its files hold."""
-    if isinstance(found, Hot):
-        table, _ = source.read(found, Selection(rows.start, rows.end, rows.tickers, ("ticker",)))
-        return set(pc.unique(table.column("ticker")).to_pylist())
+def _read_markets(store: ObjectStore, found: Published) -> set[str]:
     markets: set[str] = set()
     for file in found.manifest.files:
         path = f"{found.path}/{file.name}"
-        with source.store.open(path) or io.BytesIO() as stream:
+        with store.open(path) or io.BytesIO() as stream:
             try:
                 parquet = pq.ParquetFile(stream, read_dictionary=["ticker"])
                 for batch in parquet.iter_batches(_TICKERS_AT_ONCE, columns=["ticker"], use_threads=False):
