@@ -68,7 +68,7 @@ class WeeksOptions(ProofOptions):
     def of(cls, given: ProofOptions, *, days: int, speed: float) -> Self:
         """Return the options of weeks; `rate` is one in which two weeks are some hundred thousand messages."""
         return cls(
-            seconds=86_400.0 * days, gatherers=given.gatherers, rate=0.3, markets=given.markets, seed=given.seed,
+            seconds=86_400.0 * days, gatherers=given.gatherers, rate=1.5, markets=given.markets, seed=given.seed,
             data_dir=given.data_dir, keep=given.keep, json_file=given.json_file, plot_file=given.plot_file,
             faults="weeks", days=days, speed=speed,
         )  # fmt: skip
@@ -81,7 +81,7 @@ class WeeksOptions(ProofOptions):
     def settings(self, start: datetime) -> dict[str, str]:
         """Return settings of everything that runs; `start` is the first hour that Dagster offers as a partition."""
         return {
-            "KALSHI_SNAPSHOT_INTERVAL_S": "900",
+            "KALSHI_SNAPSHOT_INTERVAL_S": "21600",
             "KALSHI_RETENTION_GATHERER_DAYS": f"{self.gatherer_days:g}",
             "KALSHI_RETENTION_PRODUCTION_DAYS": f"{self.production_days:g}",
             "KALSHI_RETENTION_HISTORY_DAYS": f"{self.production_days:g}",

@@ -27,6 +27,8 @@ BIRTHS = Births(0.005, 43_200.0)
 LAGS, CATCHES_UP = timedelta(hours=30), timedelta(hours=10)
 """The clock goes slower while the operator is so far behind, until it is that near again."""
 SLOWER = 6.0
+TRADING_HOURS = range(12, 18)
+"""Of each day: what is the same every hour need not be seen every hour."""
 LAST_HOURS_S = 240.0
 MOST_GROWTH, MOST_GROWTH_MIB = 0.15, 6.0
 """From the first to the last third of the days after the retention: of the size, or in MiB where that is more."""
@@ -111,6 +113,7 @@ class _Weeks:
         self._say = say
         self._read = 0
         self._slow = False
+        self._is_trading = True
         self._next_sample = start + timedelta(days=1)
         self.sizes = Sizes()
         self.closed_until = start
@@ -147,6 +150,10 @@ class _Weeks:
         """Look at everything; called some times a second."""
         self._follow()
         now = self._stack.clock.now()
+        is_trading = now.hour in TRADING_HOURS
+        if is_trading != self._is_trading and self._stack.clock.pace() > 1:
+            self._is_trading = is_trading
+            self._stack.venue.rate(self._options.rate if is_trading else 0.0)
         if self._stack.group.pid(OPERATOR) is None:
             raise ProofFailed(f"the operator has ended; see {self._stack.group.log_dir / OPERATOR}.log")
         if now >= self._next_sample:
