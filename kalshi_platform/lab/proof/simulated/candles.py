@@ -24,11 +24,12 @@ _SQL = Path(__file__).with_name("candles.sql")
 
 
 def fetch_candles(
-    settings: PlatformSettings, environ: Mapping[str, str], day: datetime, clock: Clock
+    settings: PlatformSettings, environ: Mapping[str, str], day: datetime, since: datetime, clock: Clock
 ) -> dict[int, list[Candlestick]]:
     """Return the endpoint's candles of a day by period in minutes, of every market that REST still knows.
 
-    A candle belongs to the day of its start. To be called while the exchange stands still.
+    A candle belongs to the day of its start; those that start before `since`, a whole hour of the day, are left out. To
+    be called while the exchange stands still.
     """
     rest = RestClient(config.load_public_reads(environ), clock, threading.Event())
     production = Database(settings.deduplicator.production_url, name="production", pool_size=1)
@@ -40,7 +41,9 @@ def fetch_candles(
     tickers = [str(ticker) for (ticker,) in markets]
     found: dict[int, list[Candlestick]] = {period: [] for period in CANDLES}
     for period in CANDLES:
-        first, last = int((day + timedelta(minutes=period)).timestamp()), int((day + DAY).timestamp())
+        first, last = int((since + timedelta(minutes=period)).timestamp()), int((day + DAY).timestamp())
+        if first > last:
+            continue
         at_once = min(MAX_CANDLE_MARKETS, MAX_CANDLES_BATCH // (1_440 // period))
         for low in range(0, len(tickers), at_once):
             found[period] += rest.candlesticks(tickers[low : low + at_once], first, last, period)
@@ -52,6 +55,8 @@ def compare_endpoint(settings: PlatformSettings, exchange: Mapping[int, Sequence
     figures: dict[str, float] = {}
     problems = []
     for period, candles in exchange.items():
+        if not candles:
+            continue
         found = compare_candles(settings.lake, period, candles)
         figures[f"candles of {period} min"] = found.compared
         figures[f"incomplete of {period} min"] = found.incomplete
@@ -61,6 +66,8 @@ def compare_endpoint(settings: PlatformSettings, exchange: Mapping[int, Sequence
                 problems.append(f"{len(some)} candles (fields) of {period} min {what}, the first: {some[0]}")
         if not found.compared:
             problems.append(f"no candle of {period} min is complete")
+    if not exchange[1]:
+        problems.append("the endpoint had no candles")
     return Compared("candles against the endpoint", figures, tuple(problems))
 
 

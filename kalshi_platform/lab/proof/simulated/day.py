@@ -71,7 +71,7 @@ def prove_day(options: DayOptions, stop: threading.Event, say: Callable[[str], N
         with timed("close of all hours"):
             closed = closing.close_hours(stack.settings, stack.environ, hours, stack.clock)
         with timed("candles of the endpoint"):
-            candles = fetch_candles(stack.settings, stack.environ, day, stack.clock)
+            candles = fetch_candles(stack.settings, stack.environ, day, max(day, start + LEAD), stack.clock)
         stack.stop_exchange()
         with timed("export of raw hours"):
             rows = closing.export_hours(stack.settings, hours, stack.clock)
