@@ -21,6 +21,8 @@ from kalshi_platform.market.times import datetime_from_us, us_from_datetime
 Levels: TypeAlias = dict[tuple[str, int], int]
 """(side, price_e4) → 1/100 contracts."""
 LEAST_EXACT = 0.95
+SUBSCRIBED_S = 2.0
+"""Of the machine: by then a newborn market is subscribed, also by a busy one."""
 
 
 class TrueBooks:
@@ -68,15 +70,19 @@ class Sample:
         return us_from_datetime(self.at)
 
 
-def samples(truth: Truth, begin: datetime, end: datetime, count: int, seed: int) -> list[Sample]:
-    """Return random moments of random markets that were open then."""
+def samples(truth: Truth, begin: datetime, end: datetime, count: int, seed: int, pace: float = 1.0) -> list[Sample]:
+    """Return random moments of random markets that were open then, newborn ones for a while already.
+
+    Gatherers subscribe a market a minute before it opens, which at a high pace is too short for a busy machine.
+    """
     pick = random.Random(seed)  # noqa: S311 - repeatable, not secret
     low, high = us_from_datetime(begin), us_from_datetime(end)
-    lives = [
-        (ticker, max(low, opened), min(high, closed))
+    late_us = round(SUBSCRIBED_S * pace * 1e6)
+    spans = (
+        (ticker, low if opened < low else opened + late_us, min(high, closed))
         for ticker, opened, closed in truth.markets.sort("ticker").iter_rows()
-        if max(low, opened) < min(high, closed)
-    ]
+    )
+    lives = [(ticker, first, last) for ticker, first, last in spans if first < last]
     chosen = (pick.choice(lives) for _ in range(count))
     return [Sample(ticker, datetime_from_us(pick.randrange(opened, closed))) for ticker, opened, closed in chosen]
 

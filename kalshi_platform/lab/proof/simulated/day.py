@@ -85,7 +85,7 @@ def prove_day(options: DayOptions, stop: threading.Event, say: Callable[[str], N
             found.append(compare_truth(stack.settings, truth))
         books = TrueBooks(truth)
         with timed("comparison of books"):
-            wanted = samples(truth, recorded.begin, hours[-1] + HOUR, options.samples, options.seed)
+            wanted = samples(truth, recorded.begin, hours[-1] + HOUR, options.samples, options.seed, options.speed)
             compared, exact = compare_book_at(stack.settings, books, wanted)
             found.append(compared)
             found.append(compare_book_deltas(stack.lake_folder, books, exact, day, options.samples // 5))
