@@ -14,6 +14,8 @@ CONFORMANCE_VENV := .venv-conformance
 CONFORMANCE_STAMP := $(CONFORMANCE_VENV)/.installed
 ENGINES_VENV := .venv-engines
 ENGINES_STAMP := $(ENGINES_VENV)/.installed
+LOADERS_VENV := .venv-loaders
+LOADERS_STAMP := $(LOADERS_VENV)/.installed
 CONFORMANCE_CLIENTS := kalshi-python-sync pykalshi kalshi-sdk pytest
 
 WARM_MODULES := kalshi_platform.definitions, kalshi_platform.cli.main, kalshi_platform.local.run_up, \
@@ -30,7 +32,7 @@ export KALSHI_CAPTURES ?= $(CURDIR)/../shared/captures
 RELATIVE_PTH = $(PYTHON) -c "import glob, os; [open(each, 'wb').write(os.fsencode(os.path.relpath('.', os.path.dirname(each))) \
 	+ b'\n') for each in glob.glob('$(VENV)/lib/python*/site-packages/*kalshi_platform*.pth')]"
 
-.PHONY: install demo test coverage test-pythons wheel-tree bench lint docs conformance engines constraints clean
+.PHONY: install demo test coverage test-pythons wheel-tree bench lint docs conformance engines loaders constraints clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -134,8 +136,21 @@ $(ENGINES_STAMP): engines/constraints.txt $(STAMP)
 	$(PY) -m uv pip install --quiet --python $(ENGINES_VENV)/bin/python -r engines/constraints.txt
 	@touch $(ENGINES_STAMP)
 
-constraints:  ## resolve the ranges of pyproject.toml anew into constraints.txt
+# An environment of its own: the pins of constraints.txt are newer than what the backtesters' libraries allow.
+loaders: $(LOADERS_STAMP)  ## what the lake writes for backtesters, read by nautilus_trader and hftbacktest
+	$(LOADERS_VENV)/bin/python -m pytest -n 0 -rs kalshi_platform_tests/unit/lake/loaders
+
+$(LOADERS_STAMP): pyproject.toml engines/loaders-constraints.txt $(STAMP)
+	@echo "kalshi-platform: making the environment of the loaders in $(LOADERS_VENV)"
+	$(PYTHON) -m venv $(LOADERS_VENV)
+	$(PY) -m uv pip install --quiet --python $(LOADERS_VENV)/bin/python -c engines/loaders-constraints.txt \
+		-e '.[dev,nautilus,hftbacktest]'
+	@touch $(LOADERS_STAMP)
+
+constraints:  ## resolve the ranges of pyproject.toml anew into constraints.txt, and engines/loaders-constraints.txt
 	$(PY) -m uv pip compile pyproject.toml --extra dev --no-annotate --no-header --no-emit-index-url --python-version 3.11 --upgrade -o constraints.txt
+	$(PY) -m uv pip compile pyproject.toml --extra dev --extra nautilus --extra hftbacktest --no-annotate --no-header --no-emit-index-url \
+		--python-version 3.11 --upgrade -o engines/loaders-constraints.txt
 
 clean:  ## remove the environment and caches (never ./data)
-	rm -rf $(VENV) $(CONFORMANCE_VENV) $(ENGINES_VENV) build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(CONFORMANCE_VENV) $(ENGINES_VENV) $(LOADERS_VENV) build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
