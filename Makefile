@@ -97,6 +97,8 @@ bench: $(STAMP)  ## the benchmarks, each beside the naive way (some minutes; a q
 	$(PY) -m kalshi_platform.cli bench gatherer --json data/bench/gatherer.json
 	$(PY) -m kalshi_platform.cli bench merge --json data/bench/merge.json
 	$(PY) -m kalshi_platform.cli bench close --json data/bench/close.json
+	$(PY) -m kalshi_platform.cli bench export --json data/bench/export.json
+	$(PY) -m kalshi_platform.cli bench replay --json data/bench/replay.json
 	$(PY) -m kalshi_platform.cli bench book --json data/bench/book.json
 
 lint: $(STAMP)  ## ruff, mypy --strict, import-linter

@@ -15,14 +15,16 @@ CREATE OR REPLACE FUNCTION time_or_null(p_text text) RETURNS timestamptz LANGUAG
 $$;
 COMMENT ON FUNCTION time_or_null(text) IS 'An RFC 3339 text of the years 1000 to 2999 as a time; NULL where it is none.';
 
--- What of the catalog belongs to a day: everything that was not over before it, as this platform knew it at its end.
+-- What of the catalog belongs to a day: everything that was not over before the day before it, as this platform knew it
+-- at its end. What was over on the day before stands in the day again, because production may have learned it only after
+-- that day was exported.
 CREATE OR REPLACE FUNCTION markets_of_day(p_low timestamptz, p_high timestamptz)
 RETURNS SETOF markets_history LANGUAGE sql STABLE AS $$
   SELECT h.* FROM markets_history h
   WHERE h.valid_from < p_high AND (h.valid_to IS NULL OR h.valid_to >= p_high)
-    AND (h.valid_from >= p_low OR coalesce(h.status, h.payload ->> 'status') NOT IN ('finalized', 'vanished'))
+    AND (h.valid_from >= p_low - INTERVAL '1 day' OR coalesce(h.status, h.payload ->> 'status') NOT IN ('finalized', 'vanished'))
 $$;
-COMMENT ON FUNCTION markets_of_day(timestamptz, timestamptz) IS 'The versions of markets that were known at the end of [low, high), without markets that were settled or gone before it began.';
+COMMENT ON FUNCTION markets_of_day(timestamptz, timestamptz) IS 'The versions of markets that were known at the end of [low, high), without markets that were settled or gone more than a day before it began.';
 
 CREATE OR REPLACE FUNCTION events_of_day(p_low timestamptz, p_high timestamptz)
 RETURNS SETOF events_history LANGUAGE sql STABLE AS $$

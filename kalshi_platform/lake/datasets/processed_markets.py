@@ -9,8 +9,8 @@ _MARKETS = CATALOG_TABLES["markets"]
 
 DATASET = catalog_dataset(
     _MARKETS,
-    "One row per market that was not settled before the day, as it was known at the day's end: what it asks, its rules,"
-    " times and price grid, and its result and settlement value once it has them.",
+    "One row per market that was not settled before the day before, as it was known at the day's end: what it asks, its"
+    " rules, times and price grid, and its result and settlement value once it has them.",
     (
         replace(_MARKETS["event_ticker"], nullable=True),
         _MARKETS["series_ticker"],

@@ -7,7 +7,7 @@
 -- Texts sort by bytes, so that every server gives one order.
 
 -- name: processed_markets
--- One row per market that was not over before the day, as it was known at the day's end; settlement in 1/1,000,000
+-- One row per market that was not over before the day before, as it was known at the day's end; settlement in 1/1,000,000
 -- dollar, which the export turns into decimals.
 SELECT h.ticker, {high} - INTERVAL '1 microsecond' AS as_of, p.event_ticker,
        coalesce(m.series_ticker, e.series_ticker) AS series_ticker, p.market_type,

@@ -65,19 +65,21 @@ def exported(settings: LakeSettings, production: Production, key: str, day: date
     return rows
 
 
-def test_a_market_stands_in_each_day_until_that_of_its_settlement(
+def test_a_market_stands_in_each_day_until_the_one_after_its_settlement(
     lake_settings: LakeSettings, production: Production, tmp_path: Path
 ) -> None:
-    production.close_hour(MIDNIGHT, MIDNIGHT + timedelta(days=1), MIDNIGHT - timedelta(days=1))
+    production.close_hour(*(MIDNIGHT + timedelta(days=day) for day in (-1, 0, 1, 2)))
     first, settled = MIDNIGHT - timedelta(hours=8), MIDNIGHT + timedelta(hours=21)
     put(production, "markets", first, settled, **MARKET)
     put(production, "markets", settled, None, **MARKET | SETTLED)
     days = {
         day: exported(lake_settings, production, "processed/markets", DAY + timedelta(days=day), tmp_path)
-        for day in (-1, 0, 1)
+        for day in (-1, 0, 1, 2)
     }
     (before,), (after,) = days[-1], days[0]
-    assert not days[1]
+    # Production may have learned of it after the day was exported.
+    assert [(each["result"], each["known_from"]) for each in days[1]] == [("yes", settled)]
+    assert not days[2]
     assert (before["status"], before["result"], before["settlement_value_dollars"]) == ("active", None, None)
     assert before["settlement_ts"] is None
     assert (after["status"], after["result"], after["settlement_value_dollars"]) == ("finalized", "yes", Decimal(1))
