@@ -2,7 +2,7 @@
 
     KALSHI_KILLS=20 pytest kalshi_platform_tests/acceptance/test_kill_lake.py -s
 
-kills them so often in turn (the default is 5) and prints what the kills met; KALSHI_KILL_SEED chooses other
+kills them so often in turn (the default is 3) and prints what the kills met; KALSHI_KILL_SEED chooses other
 moments. After every kill each published partition must be one whole version of its hour, old or new; a rerun completes
 it; another export of the same rows has the same bytes; and nothing is dropped that the lake does not hold.
 """
@@ -49,12 +49,12 @@ from kalshi_platform_tests.fixtures.hand_filled_gatherer import delta_row, snaps
 from kalshi_platform_tests.fixtures.retention_world import HOUR, RetentionWorld
 from kalshi_platform_tests.fixtures.storage import MakeDatabase
 
-KILLS = int(os.environ.get("KALSHI_KILLS", "5"))
+KILLS = int(os.environ.get("KALSHI_KILLS", "3"))
 SEED = int(os.environ.get("KALSHI_KILL_SEED", "1"))
 DELTAS = DATASETS["raw/orderbook_deltas"]
 MARKETS, DELTAS_EACH = 40, 50
 OLD = timedelta(days=40)
-CYCLE = ("export", "close", "registration", "export again", "retention")
+CYCLE = ("export", "close", "retention", "registration", "export again")
 # The children are forked from a process that has everything loaded and no thread running: they begin within a moment.
 LOADED = [__name__]
 

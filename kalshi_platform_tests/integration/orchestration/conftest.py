@@ -82,6 +82,12 @@ class Platform:
         )
 
 
+@pytest.fixture(autouse=True)
+def no_storage_of_earlier_tests(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Hide the current storage of Dagster, which contexts of earlier tests put back when they are collected."""
+    monkeypatch.setattr(DefsStateStorage, "get", lambda: None)
+
+
 @pytest.fixture
 def platform(
     merge_world: Callable[..., MergeWorld],
@@ -112,7 +118,5 @@ def platform(
         "config": {"base_dir": str(tmp_path)},
     }
     with dg.instance_for_test(overrides={"event_log_storage": events}, temp_dir=str(tmp_path)) as instance:
-        # Dagster keeps the current storage in a context variable that contexts of earlier tests put back, to their own
-        # instance, whenever the garbage collector ends them.
         monkeypatch.setattr(DefsStateStorage, "get", lambda: instance.defs_state_storage)
         yield Platform(world, instance, build(load_code_location()), tmp_path / "lake", tmp_path / "state")

@@ -32,7 +32,7 @@ from kalshi_platform_tests.unit.deduplicator.coverage.truth import (
 
 LONG = os.environ.get("KALSHI_HYPOTHESIS") == "long"
 worlds = settings(
-    max_examples=20_000 if LONG else 300,
+    max_examples=20_000 if LONG else 150,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
     derandomize=not LONG,
