@@ -58,7 +58,7 @@ class MarketBook:
 
 
 class Delta(msgspec.Struct, gc=False):
-    """A change of a level; `size_e2` is what the level has after it, `book` is that at the end of the moment."""
+    """A change of a level; `size_e2` and `book` are what the level and its market have at the end of the moment."""
 
     ts_us: int
     book: MarketBook
@@ -150,16 +150,17 @@ class Replay:
             if self._holes == "raise":
                 wanted = [hole for each in holes.values() for hole in each if hole.to_us > self._start_us]
                 require_whole(wanted, "the replay has holes", allow_unclosed=self._source.takes_unclosed)
+                self._require_books(holes)
                 self._require_records()
             for ticker in sorted(holes):
                 self._find(ticker)
             known = KnownBooks(self._source, self._begin, self._end, holes)
             begins = deque(
                 sorted(
-                    (max(hole.from_us, self._start_us), hole)
+                    # One that spans the start is an event there; one before it leaves its book unknown all the same.
+                    (max(hole.from_us, self._start_us) if hole.to_us > self._start_us else hole.from_us, hole)
                     for each in holes.values()
                     for hole in each
-                    if hole.to_us > self._start_us
                 )
             )
             windows = read_windows(
@@ -178,6 +179,20 @@ class Replay:
             self._levels_of += [book.yes, book.no]
             self._book_of += [book, book]
         return book
+
+    def _require_books(self, holes: Mapping[str, Sequence[CoverageHole]]) -> None:
+        """Raise HoleInRange where a hole before the start, in its hour, leaves a book unknown at the start."""
+        before = {
+            ticker: early
+            for ticker, each in holes.items()
+            if (early := [hole for hole in each if hole.to_us <= self._start_us])
+        }
+        if not before:
+            return
+        known = KnownBooks(self._source, self._begin, datetime_from_us(self._start_us), before)
+        newest = {book.ticker: book.ts_us for book in known.before(self._start_us)}
+        lost = [each[-1] for ticker, each in sorted(before.items()) if newest.get(ticker, -1) < each[-1].to_us - 1]
+        require_whole(lost, "books are unknown at the start", allow_unclosed=self._source.takes_unclosed)
 
     def _require_records(self) -> None:
         for table in self._also:
@@ -237,25 +252,25 @@ class Replay:
                 for ts_us, key, price_e4, delta_e2, is_together in islice(deltas, until - at):
                     levels = levels_of[key]
                     size_e2 = levels.get(price_e4, 0) + delta_e2
-                    if size_e2 > 0:
+                    if size_e2:
                         levels[price_e4] = size_e2
-                    elif size_e2:
-                        # What only a lost delta explains.
-                        levels[price_e4] = size_e2
-                        book_of[key].exact = False
                     else:
                         levels.pop(price_e4, None)
-                    if ts_us < start_us:
-                        continue
                     delta = Delta(ts_us, book_of[key], _SIDES[key & 1], price_e4, delta_e2, size_e2)
                     if is_together:
                         held.append(delta)
                     elif held:
                         held.append(delta)
-                        yield from held
+                        _end_moment(held)
+                        if ts_us >= start_us:
+                            yield from held
                         held.clear()
                     else:
-                        yield delta
+                        if size_e2 < 0:
+                            # What only a lost delta explains.
+                            delta.book.exact = False
+                        if ts_us >= start_us:
+                            yield delta
                 at = until
                 if not is_due:
                     break
@@ -280,6 +295,15 @@ class Replay:
         return Record(other.ts_us, book, what.table, what.values)
 
 
+def _end_moment(deltas: Sequence[Delta]) -> None:
+    """Give the deltas of a market's moment the sizes at its end: within it, changes of a level have no order."""
+    book = deltas[0].book
+    for delta in deltas:
+        delta.size_e2 = (book.yes if delta.side == "yes" else book.no).get(delta.price_e4, 0)
+        if delta.size_e2 < 0:
+            book.exact = False
+
+
 def _shared_prices(prices: npt.NDArray[np.integer]) -> list[int]:
     """Prices as Python's integers, the same object for the same price, which a dict finds without comparing."""
     if len(prices) and prices.min() >= 0 and prices.max() < len(_PRICES):
@@ -302,8 +326,9 @@ def replay(
     """Replay [start, end) of some markets or of all: iterate over it for the events, see its `books` beside.
 
     `also`: raw tables whose rows come as Records. With `holes="mark"` a hole is an event (HoleBegins), and its market's
-    book is not exact until the next checkpoint (BookKnown); with "raise" the first one raises HoleInRange before
-    anything is read. Raises LakeCorrupt, LakeUnavailable, DatabaseUnavailable.
+    book is not exact until the next checkpoint (BookKnown). With "raise" HoleInRange comes before any event, also for a
+    hole before the start after which no book is known by then. Raises LakeCorrupt, LakeUnavailable,
+    DatabaseUnavailable.
     """
     source = make_source(lake, open=open, production_url=production_url)
     return Replay(source, start, end, tickers, also, holes, rows_in_memory)

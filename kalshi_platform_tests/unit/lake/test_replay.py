@@ -147,3 +147,43 @@ def test_deltas_of_one_moment_and_market_apply_together(store: FolderStore) -> N
         if isinstance(event, Delta)
     ]  # fmt: skip
     assert sizes == [("A", 3), ("A", 3), ("A", 3), ("B", 1)]
+
+
+def test_a_hole_before_the_start_leaves_the_book_unknown(store: FolderStore) -> None:
+    empty = {"yes_price_e4": [], "yes_count_e2": [], "no_price_e4": [], "no_count_e2": []}
+    put(store, "book_checkpoints", HOUR - ONE, {"ticker": "B", "checkpoint_ts": HOUR - US, **empty})
+    put(store, "book_checkpoints", HOUR, {"ticker": "B", "checkpoint_ts": at(60) - US, **empty})
+    rows = ({"exchange_ts": at(minute), "ticker": "B", "delta_e2": 100} for minute in (5, 40))
+    put(store, "orderbook_deltas", HOUR, *rows, share=0.9)
+    cover(store, HOUR, ("B", 0, 10), ("B", 12, 60))
+    for hour in (HOUR - ONE, HOUR + ONE):
+        put(store, "orderbook_deltas", hour, share=0.9)
+        cover(store, hour, ("B", 0, 60))
+    events = list(reader.replay(store, at(30), at(60), also=()))
+    assert [(type(event), event.book.ticker) for event in events] == [(Delta, "B"), (BookKnown, "B")]
+    exact = [event.book.exact for event in reader.replay(store, at(30), at(60), also=())]
+    assert exact == [reader.find_book(store, "B", at(minute)).exact for minute in (40, 60)] == [False, True]
+    with pytest.raises(HoleInRange, match="unknown at the start: B from 2026-11-20T04:10"):
+        list(reader.replay(store, at(30), at(60), also=(), holes="raise"))
+
+
+@pytest.mark.parametrize("start", [0, 6])
+def test_changes_of_one_level_in_one_moment_count_together(store: FolderStore, start: int) -> None:
+    book = {"yes_price_e4": [5_000], "yes_count_e2": [300], "no_price_e4": [], "no_count_e2": []}
+    put(store, "book_checkpoints", HOUR - ONE, {"ticker": "A", "checkpoint_ts": HOUR - US, **book})
+    level = {"ticker": "A", "side": "yes", "price_e4": 5_000}
+    changes = [(5, -500), (5, 1_000), (7, 100)]
+    put(
+        store,
+        "orderbook_deltas",
+        HOUR,
+        *({**level, "exchange_ts": at(minute), "delta_e2": delta} for minute, delta in changes),
+    )
+    cover(store, HOUR, ("A", 0, 60))
+    found = [
+        (event.delta_e2, event.size_e2, event.book.exact)
+        for event in reader.replay(store, at(start), at(60), also=())
+        if isinstance(event, Delta)
+    ]
+    moment = [(-500, 800, True), (1_000, 800, True)]
+    assert found == [*(moment if start == 0 else []), (100, 900, True)]
