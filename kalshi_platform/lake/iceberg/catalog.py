@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -126,5 +127,21 @@ def _translated(settings: IcebergSettings) -> Iterator[None]:
             [f"{error}, which the table catalog names; run: kalshi-platform catalog register --rebuild"]
         ) from error
     except (RESTError, OSError) as error:  # what the HTTP client raises is an OSError, too
-        where = settings.catalog_uri if settings.is_rest else "the table catalog"
-        raise LakeUnavailable(f"{where}: {type(error).__name__}: {error}") from error
+        where, text = "the table catalog", str(error)
+        if settings.is_rest:
+            scheme, host, login = _parts(settings.catalog_uri)
+            where = f"{scheme}://{host}"
+            # What the HTTP client says may quote the address, and of one that it cannot parse any part.
+            if isinstance(error, ValueError):
+                text = "the address cannot be read"
+            elif login:
+                text = text.replace(f"{login}@", "")
+        raise LakeUnavailable(f"{where}: {type(error).__name__}: {text}") from error
+
+
+def _parts(url: str) -> tuple[str, str, str]:
+    """Scheme, host with its port, and the login of an address, which no message may show."""
+    scheme, _, rest = url.partition("://")
+    # From the last @ on: a password may hold what else ends a host.
+    login, _, host = rest.rpartition("@")
+    return scheme, re.split("[/?#]", host)[0], login

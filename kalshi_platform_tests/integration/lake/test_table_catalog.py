@@ -12,7 +12,7 @@ import polars as pl
 import pytest
 from pyiceberg.table import Table
 
-from kalshi_platform.errors import ConfigurationError, PartitionBusy
+from kalshi_platform.errors import ConfigurationError, LakeUnavailable, PartitionBusy
 from kalshi_platform.lake.datasets import DATASETS
 from kalshi_platform.lake.iceberg.catalog import open_catalog
 from kalshi_platform.lake.iceberg.register import Registered, register
@@ -283,3 +283,13 @@ def test_every_data_set_makes_a_table_with_its_columns(store: ObjectStore, setti
             assert table.properties["gc.enabled"] == "false"
             ids = {field.name: field.field_id for field in table.schema().fields}
             assert ids == {name: each.column for name, each in data.field_ids.items()}
+
+
+@pytest.mark.parametrize("password", ["secretpw", "sec/retpw"])
+def test_a_rest_catalog_that_does_not_answer_is_named_without_its_login(store: ObjectStore, password: str) -> None:
+    settings = IcebergSettings(catalog_uri=f"http://me:{password}@127.0.0.1:9/x")
+    with pytest.raises((LakeUnavailable, ConfigurationError)) as refused, open_catalog(settings, store):
+        pass
+    assert "sec" not in str(refused.value)
+    assert "retpw" not in str(refused.value)
+    assert "127.0.0.1:9" in str(refused.value)

@@ -150,7 +150,7 @@ def test_deltas_of_one_moment_and_market_apply_together(store: FolderStore) -> N
 
 
 def test_a_hole_before_the_start_leaves_the_book_unknown(store: FolderStore) -> None:
-    empty = {"yes_price_e4": [], "yes_count_e2": [], "no_price_e4": [], "no_count_e2": []}
+    empty: dict[str, list[int]] = {"yes_price_e4": [], "yes_count_e2": [], "no_price_e4": [], "no_count_e2": []}
     put(store, "book_checkpoints", HOUR - ONE, {"ticker": "B", "checkpoint_ts": HOUR - US, **empty})
     put(store, "book_checkpoints", HOUR, {"ticker": "B", "checkpoint_ts": at(60) - US, **empty})
     rows = ({"exchange_ts": at(minute), "ticker": "B", "delta_e2": 100} for minute in (5, 40))
