@@ -35,13 +35,19 @@ LOOK_BACK = timedelta(days=7)
 ALL = tuple(DATASETS.values())
 # A request to a bucket is mostly waiting.
 _AT_ONCE = 16
+_CLOSED_AGAIN = "its time was closed again since"
+_CUT_SHORT = "files of an export that was cut short lie beside its own"
+_OPEN_TOO = "its open export was not taken away"
+_NOT_INDEXED = "the lake's index does not show it as it is"
+_BESIDE_ITS_FILES = frozenset({_CLOSED_AGAIN, _CUT_SHORT, _OPEN_TOO, _NOT_INDEXED})
 
 
 @dataclass(frozen=True, order=True)
 class Stale:
     """A partition that is to be exported (again), and why, in words.
 
-    `exportable`: whether production still has its rows; where it has not, a person must decide (FewerRows).
+    `exportable`: whether an export puts it right; where production has lost its rows, and the lake does not hold them
+    whole, a person must decide (FewerRows).
     """
 
     partition: Partition
@@ -118,7 +124,15 @@ def _mark_exportable(production_url: str, stale: Sequence[Stale]) -> list[Stale]
     if not stale:
         return []
     with arrow_snapshot(production_url) as snapshot:
-        return [replace(each, exportable=not counted_rows(snapshot, each.partition).gone) for each in stale]
+        return [
+            replace(each, exportable=_is_kept_whole(each) or not counted_rows(snapshot, each.partition).gone)
+            for each in stale
+        ]
+
+
+def _is_kept_whole(stale: Stale) -> bool:
+    """Whether an export keeps the files of a partition whose rows production has dropped, and puts right the rest."""
+    return not stale.partition.dataset.statement and stale.reason in _BESIDE_ITS_FILES
 
 
 def _files(store: ObjectStore, data: Dataset, day: date) -> dict[str, dict[str, int]]:
@@ -167,16 +181,16 @@ def _reason(
     manifest = found[1]
     if manifest.state != "closed":
         return "it was exported before its time was closed"
-    if not are_closes_of(hours, manifest.closes, manifest.closed_at):
-        return "its time was closed again since"
-    if manifest.schema_version != partition.dataset.version:
-        return "its columns are those of another version"
     if any(files.get(file.name) != file.bytes for file in manifest.files):
         return "files that its manifest names are missing or damaged"
+    if not are_closes_of(hours, manifest.closes, manifest.closed_at):
+        return _CLOSED_AGAIN
+    if manifest.schema_version != partition.dataset.version:
+        return "its columns are those of another version"
     if any(is_part_name(name) for name in files.keys() - {file.name for file in manifest.files}):
-        return "files of an export that was cut short lie beside its own"
+        return _CUT_SHORT
     if partition.open_path in opened:
-        return "its open export was not taken away"
+        return _OPEN_TOO
     if shown is not None and shown.get(partition.key) != entry_of(partition, *found):
-        return "the lake's index does not show it as it is"
+        return _NOT_INDEXED
     return None

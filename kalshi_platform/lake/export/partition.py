@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
 
+import msgspec
+
 from kalshi_platform.clock import SYSTEM_CLOCK, Clock
 from kalshi_platform.errors import FewerRows, HourNotClosed, LakeCorrupt, LakeUnavailable, PartitionBusy
 from kalshi_platform.lake import queries
@@ -21,12 +23,12 @@ from kalshi_platform.lake.closes import CountedRows, HourState, closes_of, count
 from kalshi_platform.lake.derive import derive_day, find_raw_hours
 from kalshi_platform.lake.export.parquet import Parts, to_schema, write_parts
 from kalshi_platform.lake.export.production_rows import count_rows, rows_in_order, rows_of_statement
-from kalshi_platform.lake.export.publish import publish, read_current, remove
+from kalshi_platform.lake.export.publish import publish, read_current, remove, republish
 from kalshi_platform.lake.export.read_ahead import read_ahead
 from kalshi_platform.lake.export.record_sort import CountedTicker
 from kalshi_platform.lake.index import index_partition, lock_name
 from kalshi_platform.lake.layout import Partition, find_dataset, partition_starting
-from kalshi_platform.lake.manifest import Manifest, State, code_version
+from kalshi_platform.lake.manifest import Manifest, State, code_version, read_manifest
 from kalshi_platform.lake.store import Lake, open_store
 from kalshi_platform.lake.store.objects import ObjectStore
 from kalshi_platform.monitoring.event_log import event_logger
@@ -79,53 +81,109 @@ def export_partition(
     """Export one partition and return the manifest that stands then; the same rows give the same bytes and names.
 
     `open` over a closed partition changes nothing and returns the closed manifest; so does `closed` where nothing has
-    changed. Raises HourNotClosed (the time runs still, or production has not closed it, or not again after late rows),
-    FewerRows (production has lost rows of the time since its close or the export before; not with `allow_fewer_rows`),
-    StaleInput (the raw hours that it is made from are not in the lake, or not of production's present closes),
-    PartitionBusy (another export writes it), LakeCorrupt (the rows streamed are not those counted in the same
-    snapshot), SchemaMismatch, DatabaseUnavailable, LakeUnavailable, ConfigurationError. Whatever is raised, what was
+    changed. Of a raw hour whose rows production has dropped the published files stay, and the manifest names the
+    present close. Raises HourNotClosed (the time runs still, or production has not closed it, or not again after late
+    rows), FewerRows (production has lost rows of the time since its close or the export before; `allow_fewer_rows`
+    allows that, but not to replace what the lake alone still holds), StaleInput (the raw hours that it is made from are
+    not in the lake, or not of production's present closes), PartitionBusy (another export writes it), LakeCorrupt (the
+    rows streamed are not those counted in the same snapshot, or `open` meets a manifest that cannot be read),
+    SchemaMismatch, DatabaseUnavailable, LakeUnavailable, ConfigurationError. Whatever is raised, what was
     published before can be read.
     """
     _check_ended(partition, state, clock)
     store = open_store(lake)
     with _exclusive(production_url, store, partition) as (database, lock):
-        current = read_current(store, partition.path)
-        if current is None and partition.former_path is not None:
-            current = read_current(store, partition.former_path)
+        published = _find_published(store, partition, state)
+        current = None if published is None else published.manifest
         if state == "open" and current is not None and current.state == "closed":
             _log.info("closed_partition_kept", partition=partition.path)
             return current
         path = partition.path if state == "closed" else partition.open_path
-        replaced = read_current(store, path)
         with store.staging() as folder:
             if partition.dataset.builder is None:
-                content = _from_production(production_url, partition, state, current, allow_fewer_rows, folder)
+                content = _from_production(production_url, store, partition, state, published, allow_fewer_rows, folder)
             else:
                 content = _from_raw_hours(production_url, store, partition, current, allow_fewer_rows, folder)
-            hours, parts = content.hours, content.parts
-            manifest = Manifest(
-                table=partition.dataset.key,
-                partition=partition.key,
-                state=state,
-                rows=parts.rows,
-                time_min=parts.time_min,
-                time_max=parts.time_max,
-                files=(),
-                schema_version=partition.dataset.version,
-                code_version=code_version(),
-                exported_at=clock.now(),
-                closed_at=max((hour.closed_at for hour in hours if hour.closed_at is not None), default=None),
-                closes=closes_of(hours),
-                close_no=max((hour.close_no for hour in hours if hour.close_no is not None), default=None),
-                coverage_share=content.coverage_share,
-            )
-            manifest = publish(store, path, parts, manifest, replaced, lock.is_held)
-        for other in filter(None, (partition.path, partition.former_path, partition.open_path)):
-            if other != path:
-                remove(store, other)
+            if content.parts is None and published is not None:
+                path = published.path
+                manifest = _with_closes(published.manifest, content.hours, clock)
+                manifest = republish(store, path, manifest, published.manifest, lock.is_held)
+            else:
+                manifest = _manifest_of(partition, state, content, clock)
+                manifest = publish(store, path, content.written, manifest, read_current(store, path), lock.is_held)
+        _remove_elsewhere(store, partition, path, published)
         _index(database, store, partition)
     _log.info("partition_exported", partition=path, rows=manifest.rows, size_bytes=manifest.bytes, state=state)
     return manifest
+
+
+@dataclass(frozen=True)
+class _Published:
+    """A partition that stands in the place of closed ones, today's or the former; its manifest can be read."""
+
+    path: str
+    manifest: Manifest
+
+
+def _find_published(store: ObjectStore, partition: Partition, state: State) -> _Published | None:
+    """Find what is published. Raises LakeCorrupt where a look at open rows meets a manifest that cannot be read.
+
+    A closed export makes such a partition anew; it may be a closed one, which no open export replaces.
+    """
+    for path in filter(None, (partition.path, partition.former_path)):
+        try:
+            manifest = read_manifest(store, path) if state == "open" else read_current(store, path)
+        except LakeCorrupt as error:
+            raise LakeCorrupt(
+                f"{path} may hold a closed partition ({error}), which an open export does not replace: nothing was"
+                f" changed; export it without --open: kalshi-platform export {partition.dataset.key} {partition.key}"
+            ) from error
+        if manifest is not None:
+            return _Published(path, manifest)
+    return None
+
+
+def _remove_elsewhere(store: ObjectStore, partition: Partition, path: str, published: _Published | None) -> None:
+    """Take away what the partition at `path` replaces in other folders.
+
+    A closed one replaces all; where it stayed in its former folder, or an open one was exported, only what is open.
+    """
+    if path == partition.path:
+        others = {partition.former_path, partition.open_path}
+    else:
+        is_open = published is not None and published.manifest.state == "open"
+        others = {published.path if is_open and published is not None else None, partition.open_path}
+    for other in filter(None, others - {path}):
+        remove(store, other)
+
+
+def _manifest_of(partition: Partition, state: State, content: _Content, clock: Clock) -> Manifest:
+    parts = content.written
+    manifest = Manifest(
+        table=partition.dataset.key,
+        partition=partition.key,
+        state=state,
+        rows=parts.rows,
+        time_min=parts.time_min,
+        time_max=parts.time_max,
+        files=(),
+        schema_version=partition.dataset.version,
+        code_version=code_version(),
+        exported_at=clock.now(),
+        coverage_share=content.coverage_share,
+    )
+    return _with_closes(manifest, content.hours, clock)
+
+
+def _with_closes(manifest: Manifest, hours: Sequence[HourState], clock: Clock) -> Manifest:
+    """A manifest that names the present closes of its hours."""
+    return msgspec.structs.replace(
+        manifest,
+        exported_at=clock.now(),
+        closed_at=max((hour.closed_at for hour in hours if hour.closed_at is not None), default=None),
+        closes=closes_of(hours),
+        close_no=max((hour.close_no for hour in hours if hour.close_no is not None), default=None),
+    )
 
 
 def _index(database: Database, store: ObjectStore, partition: Partition) -> None:
@@ -148,28 +206,40 @@ def _about(partition: Partition, state: State) -> Mapping[str, str]:
 
 @dataclass(frozen=True)
 class _Content:
-    """What a partition is published with: its hours as production has closed them, its files, its share of coverage."""
+    """What a partition is published with: its hours as production has closed them, its files, its share of coverage.
+
+    `parts`: None where the files that are published stay.
+    """
 
     hours: Sequence[HourState]
-    parts: Parts
+    parts: Parts | None
     coverage_share: float | None = None
+
+    @property
+    def written(self) -> Parts:
+        """The new files."""
+        assert self.parts is not None  # noqa: S101 - asked for only where files were written
+        return self.parts
 
 
 def _from_production(
     production_url: str,
+    store: ObjectStore,
     partition: Partition,
     state: State,
-    current: Manifest | None,
+    published: _Published | None,
     allow_fewer_rows: bool,
     folder: Path,
 ) -> _Content:
-    """Write the rows that production has of a partition, out of one snapshot."""
+    """Write the rows that production has of a partition, out of one snapshot; none where it has dropped those."""
+    current = None if published is None else published.manifest
     with arrow_snapshot(production_url) as snapshot:
         hours = _closed_hours(snapshot, partition) if state == "closed" else []
         counted = _count(snapshot, partition)
-        complete = state == "open" or _check_complete(
-            partition, counted, counted_rows(snapshot, partition), hours, current, allow_fewer_rows
-        )
+        before = counted_rows(snapshot, partition)
+        if state == "closed" and before.gone and _keeps_published(store, partition, counted, published):
+            return _Content(hours, None)
+        complete = state == "open" or _check_complete(partition, counted, before, hours, current, allow_fewer_rows)
         coverage_share = _coverage_share(snapshot, partition) if hours and complete else None
         return _Content(hours, _write(snapshot, partition, state, counted, folder), coverage_share)
 
@@ -228,6 +298,40 @@ def _count(snapshot: ArrowSnapshot, partition: Partition) -> _Counted:
         for query in (queries.expected_query(partition), queries.source_query(partition))
     )
     return _Counted(rows, source)
+
+
+def _keeps_published(store: ObjectStore, partition: Partition, counted: _Counted, published: _Published | None) -> bool:
+    """Whether the files that are published stay, because production has dropped rows which they hold.
+
+    Whatever is allowed, these are the only copy: an export neither replaces them by what is left nor fails. Raises
+    FewerRows where files lie there that are no whole closed partition, or where it is made from several hours.
+    """
+    paths = filter(None, (partition.path, partition.former_path))
+    stored = {each.path: each.bytes for path in paths for each in store.list(f"{path}/")}
+    if not stored or (published is not None and published.manifest.rows <= counted.rows):
+        return False
+    name = f"{partition.dataset.key} {partition.key}"
+    is_whole = (
+        published is not None
+        and published.manifest.state == "closed"
+        and all(stored.get(f"{published.path}/{file.name}") == file.bytes for file in published.manifest.files)
+    )
+    if published is None or not is_whole or partition.dataset.statement:
+        raise FewerRows(
+            f"{name}: production has dropped rows of it and holds {counted.rows}; what lies in the lake may be all that"
+            " is left of them and stays, with --allow-fewer-rows too. Where its manifest or files are damaged bring"
+            f" them back from a copy of the lake, or move {partition.path} away and export with --allow-fewer-rows",
+            partition=name,
+            rows=counted.rows,
+            wanted=0 if published is None else published.manifest.rows,
+        )
+    _log.warning(
+        "dropped_partition_kept",
+        partition=published.path,
+        rows=published.manifest.rows,
+        production_rows=counted.rows,
+    )
+    return True
 
 
 def _check_complete(

@@ -90,6 +90,28 @@ def publish(
     return manifest
 
 
+def republish(
+    store: ObjectStore, path: str, manifest: Manifest, replaced: Manifest, holds_lock: Callable[[], bool] = lambda: True
+) -> Manifest:
+    """Write another manifest of the same files in place of `replaced`; return the one that stands now.
+
+    Raises PartitionBusy and LakeUnavailable as publish() does.
+    """
+    _require_lock(path, holds_lock)
+    if read_current(store, path) != replaced:
+        raise PartitionBusy(f"another export has published {path} meanwhile; nothing was replaced, export it again")
+    if _is_same(replaced, manifest):
+        manifest = replaced
+    else:
+        with _explain_failure(
+            f"{path}: the new manifest may be written or not; either way it is whole, export it again to know"
+        ):
+            store.write(f"{path}/{MANIFEST_NAME}", encode(manifest))
+    _require_lock(path, holds_lock)
+    _remove_all_others(store, path, manifest)
+    return manifest
+
+
 def remove(store: ObjectStore, path: str) -> None:
     """Take away a partition that is published in another folder now; its manifest first, so that it is gone at once."""
     stored = sorted(found.path for found in store.list(f"{path}/"))

@@ -159,7 +159,7 @@ def list_outdated(
                 partition=each.partition.key,
                 reason=each.reason,
                 consequence="production has lost rows of it",
-                remedy="close the hour again, or export it with --allow-fewer-rows",
+                remedy="bring damaged files back from a copy of the lake, or close the hour while gatherers have it",
             )
     return found
 

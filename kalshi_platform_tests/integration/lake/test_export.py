@@ -32,9 +32,10 @@ from kalshi_platform.errors import (
 from kalshi_platform.lake import reader
 from kalshi_platform.lake.datasets import DAILY_DATASETS, DATASETS, RAW_TABLES
 from kalshi_platform.lake.export import export_daily, export_raw
-from kalshi_platform.lake.layout import find_dataset, partition_starting
+from kalshi_platform.lake.layout import Partition, find_dataset, partition_starting
 from kalshi_platform.lake.manifest import Manifest, read_manifest, verify
 from kalshi_platform.lake.settings import FolderRoot, LakeSettings
+from kalshi_platform.lake.stale import stale_partitions
 from kalshi_platform.lake.store import open_store
 from kalshi_platform.lake.store.folder import FolderStore
 from kalshi_platform.local.processes.ports import free_port
@@ -338,15 +339,31 @@ def test_rows_that_production_has_dropped_stay_in_the_lake(
     full = export_raw(lake, production.url, "orderbook_deltas", HOUR, "closed")
     production.rows("SELECT drop_partitions_before('orderbook_deltas', %s)", HOUR + 100 * ONE)
     assert production.rows("SELECT count(*) FROM orderbook_deltas") == [(0,)]
-    with pytest.raises(
-        FewerRows,
-        match=r"raw/orderbook_deltas 2026-11-20-04:00: production holds 0 rows of orderbook_deltas, but had 599 when"
-        r" the time was closed; those of 2026-11-20T04 were dropped\. .*What is published stays\. .*close-hour "
-        r".*--allow-fewer-rows",
-    ) as refused:
-        export_raw(lake, production.url, "orderbook_deltas", HOUR, "closed")
-    assert (refused.value.rows, refused.value.wanted) == (0, 599)
-    assert verify(lake, PATH) == full
+    for allow in (False, True):
+        assert export_raw(lake, production.url, "orderbook_deltas", HOUR, "closed", allow_fewer_rows=allow) == full
+    # What comes later to the hour reopens it: the files stay, and their manifest names the new close.
+    production.execute("UPDATE hour_closes SET close_no = next_merge_no(), close_id = gen_random_uuid()")
+    deltas = Partition(find_dataset("orderbook_deltas"), HOUR)
+    (stale,) = stale_partitions(lake, production.url, [deltas])
+    assert stale.exportable
+    for allow in (True, False):
+        kept = export_raw(lake, production.url, "orderbook_deltas", HOUR, "closed", allow_fewer_rows=allow)
+        assert (kept.files, kept.rows, kept.closes != full.closes) == (full.files, 599, True)
+        assert verify(lake, PATH) == kept
+    assert "dropped_partition_kept" in caplog.text
+    assert not stale_partitions(lake, production.url, [deltas])
+    # What is damaged is not replaced by nothing either.
+    (tmp_path / PATH / full.files[0].name).rename(tmp_path / "aside")
+    for allow in (False, True):
+        with pytest.raises(FewerRows, match=r"dropped rows of it and holds 0; .* stays, with --allow-fewer-rows too"):
+            export_raw(lake, production.url, "orderbook_deltas", HOUR, "closed", allow_fewer_rows=allow)
+    (tmp_path / "aside").rename(tmp_path / PATH / full.files[0].name)
+    content = (tmp_path / PATH / "_manifest.json").read_bytes()
+    (tmp_path / PATH / "_manifest.json").write_bytes(b"{")
+    with pytest.raises(FewerRows, match=r"dropped rows of it"):
+        export_raw(lake, production.url, "orderbook_deltas", HOUR, "closed", allow_fewer_rows=True)
+    (tmp_path / PATH / "_manifest.json").write_bytes(content)
+    assert verify(lake, PATH) == kept
     # Nothing in production tells of them any more; the lake remembers.
     production.execute("DELETE FROM dropped_hours")
     production.execute("UPDATE hour_closes SET rows = '{}', closed_at = closed_at + INTERVAL '1 s'")
@@ -357,6 +374,24 @@ def test_rows_that_production_has_dropped_stay_in_the_lake(
         left = export_raw(lake, production.url, "orderbook_deltas", HOUR, "closed", allow_fewer_rows=True)
     assert (left.state, left.rows, left.coverage_share) == ("closed", 0, None)
     assert 'fewer_rows_exported partition="raw/orderbook_deltas' in caplog.text
+
+
+def test_an_open_export_takes_nothing_away_whose_manifest_cannot_be_read(
+    production: Production, tmp_path: Path
+) -> None:
+    lake = LakeSettings(tmp_path.as_uri())
+    production.insert("trades", TRADES)
+    production.close_hour(HOUR)
+    path = "raw/trades/date=2026-11-20/hour=04"
+    export_raw(lake, production.url, "trades", HOUR, "closed")
+    (tmp_path / path / "_manifest.json").write_bytes(b"{")
+    before = sorted((tmp_path / path).iterdir())
+    with pytest.raises(
+        LakeCorrupt, match=r"may hold a closed partition .*: kalshi-platform export raw/trades 2026-11-20"
+    ):
+        export_raw(lake, production.url, "trades", HOUR, "open")
+    assert sorted((tmp_path / path).iterdir()) == before
+    assert export_raw(lake, production.url, "trades", HOUR, "closed").rows == len(TRADES)
 
 
 def test_a_close_counts_for_the_first_export_of_an_hour_too(production: Production, tmp_path: Path) -> None:
