@@ -11,14 +11,15 @@ import pyarrow as pa
 
 from kalshi_platform.errors import MissingPartition
 from kalshi_platform.lake.datasets import Dataset
-from kalshi_platform.lake.reader.coverage import find_holes, mark_segments, require_whole
+from kalshi_platform.lake.reader.coverage import mark_segments, require_whole
 from kalshi_platform.lake.reader.source import AbsentPartition, Holes, Selection, Source, make_source
+from kalshi_platform.lake.reader.unknown_books import find_lacking
 from kalshi_platform.lake.store import Lake
 
 OF_BOOKS = frozenset({
     "raw/orderbook_deltas", "processed/book_deltas", "processed/quotes", "processed/book_1s", "processed/book_1m",
 })  # fmt: skip
-"""Data sets that are complete for a market exactly where its coverage is."""
+"""Data sets that lack changes of a market where its coverage has a hole; those made of books, longer."""
 
 
 def missing_partitions(
@@ -58,7 +59,7 @@ def _read_rows(
     lost = []
     if data.key in OF_BOOKS:
         # Before the rows: what is covered is there by then.
-        lost = find_holes(source, start, end, tickers)
+        lost = find_lacking(source, data, start, end, tickers)
         if holes == "raise":
             require_whole(lost, f"{data.key} has holes", allow_unclosed=source.takes_unclosed)
     rows = Selection(start, end, None if tickers is None else tuple(tickers))

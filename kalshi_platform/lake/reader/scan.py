@@ -14,9 +14,10 @@ import polars as pl
 
 from kalshi_platform.lake.datasets import Dataset
 from kalshi_platform.lake.layout import find_dataset
-from kalshi_platform.lake.reader.coverage import find_holes, require_whole
+from kalshi_platform.lake.reader.coverage import require_whole
 from kalshi_platform.lake.reader.frames import OF_BOOKS, require_partitions, text_of_trade_id
 from kalshi_platform.lake.reader.source import AbsentPartition, Published, Selection, Source, make_source, names_of
+from kalshi_platform.lake.reader.unknown_books import find_lacking
 from kalshi_platform.lake.store import Lake
 from kalshi_platform.lake.store.objects import ObjectStore
 
@@ -44,7 +45,7 @@ def scan(
         if holes == "raise":
             require_partitions(data, [each for each in found if isinstance(each, AbsentPartition)])
             if data.key in OF_BOOKS:
-                lost = find_holes(source, start, end, tickers)
+                lost = find_lacking(source, data, start, end, tickers)
                 require_whole(lost, f"{data.key} has holes", allow_unclosed=source.takes_unclosed)
     rows = Selection(start, end, None if tickers is None else tuple(tickers))
     frame = _scan_files(source.store, data, [each for each in found if isinstance(each, Published)], rows)

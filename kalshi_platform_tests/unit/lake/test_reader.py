@@ -268,3 +268,40 @@ def test_a_book_is_the_fold_of_the_market_room(tmp_path_factory: Any, changes: l
     expected = [(side, *level) for side, levels in (("no", book.no), ("yes", book.yes)) for level in levels]
     assert frame.select("side", "price_e4", "count_e2").rows() == expected
     assert all(exact == (not book.negative_levels) for exact in frame.get_column("exact"))
+
+
+def test_quotes_are_refused_after_a_hole_until_the_book_is_known_again(store: FolderStore) -> None:
+    put(store, "orderbook_deltas", HOUR, share=0.9)
+    cover(store, HOUR, ("A", 0, 10), ("A", 12, 60), ("B", 0, 10), ("B", 12, 60), ("C", 0, 60))
+    prices: dict[str, None] = dict.fromkeys(("bid_dollars", "bid_contracts", "ask_dollars", "ask_contracts"))
+    rows = [("A", 1, "open"), ("A", 10, "hole"), ("A", 40, "resync"), ("B", 1, "open"), ("B", 10, "hole")]
+    rows += [("B", 12, "resync"), ("C", 1, "open")]
+    quotes = ({"ticker": t, "exchange_ts": at(minute), "event": event, **prices} for t, minute, event in rows)
+    put(store, "processed/quotes", HOUR.replace(hour=0), *quotes)
+    with pytest.raises(HoleInRange, match=r"A from 2026-11-20T04:20.* to 2026-11-20T04:30.*no book is known since"):
+        reader.quotes(store, at(20), at(30))
+    with pytest.raises(HoleInRange, match=r"A from 2026-11-20T04:20.* to 2026-11-20T04:40"):
+        reader.scan_quotes(store, at(20), at(50))
+    assert reader.quotes(store, at(20), at(30), ["B", "C"]).height == 0
+    assert reader.quotes(store, at(40), at(50), ["A"])["event"].to_list() == ["resync"]
+    marked = reader.quotes(store, at(0), at(60), holes="mark").filter(pl.col("ticker") == "A")
+    assert marked.select("event", "in_hole").rows() == [("open", False), ("hole", True), ("resync", False)]
+
+
+def test_books_of_minutes_are_refused_after_a_hole_until_they_are_known_again(store: FolderStore) -> None:
+    put(store, "orderbook_deltas", HOUR, share=0.9)
+    cover(store, HOUR, ("A", 0, 10.5), ("A", 10.6, 20), ("A", 22, 60))
+    lists = ("bid_dollars", "bid_contracts", "ask_dollars", "ask_contracts")
+    known: dict[str, Any] = dict.fromkeys(lists, ())
+    unknown: dict[str, Any] = dict.fromkeys(lists)
+    rows = [(1, known), (20, unknown), (40, known)]
+    put(
+        store,
+        "processed/book_1m",
+        HOUR.replace(hour=0),
+        *({"ticker": "A", "ts": at(minute), **book} for minute, book in rows),
+    )
+    assert reader.books(store, at(11), at(20), ["A"], period="1m").height == 0
+    with pytest.raises(HoleInRange, match=r"A from 2026-11-20T04:25.* to 2026-11-20T04:30"):
+        reader.books(store, at(25), at(30), ["A"], period="1m")
+    assert reader.books(store, at(40), at(60), ["A"], period="1m").height == 1
