@@ -50,11 +50,12 @@ def to_nautilus(
     catalog = library.ParquetDataCatalog(str(Path(folder).absolute()))
     for ticker in tickers:
         with source.session():
-            catalog.write_data([_instrument(library, source, ticker, start, end)])
             writer = _MarketWriter(library, ticker, catalog.write_data)
             for step in market_steps(source, ticker, start, end, holes=holes, block_trades=block_trades):
                 writer.add(step)
             writer.write()
+            if writer.count:
+                catalog.write_data([_instrument(library, source, ticker, start, end)])
         if not writer.count:
             raise MissingPartition(
                 f"neither a book nor trades of {ticker} from {start.isoformat()} to {end.isoformat()}"

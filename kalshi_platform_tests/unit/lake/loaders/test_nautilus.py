@@ -169,3 +169,4 @@ def test_a_backtest_of_the_catalog_sees_its_books_and_trades(catalog: Any) -> No
 def test_a_market_of_which_nothing_is_known_is_refused(world: World, tmp_path: Path) -> None:
     with pytest.raises(MissingPartition, match="KXNONE"):
         to_nautilus(world.store, ["KXNONE"], START, END, tmp_path / "catalog")
+    assert not list(tmp_path.rglob("*.parquet"))
