@@ -227,20 +227,26 @@ class _Close:
     def _write(
         self, transaction: Transaction, verified: HourVerification | None, work: HourWork
     ) -> tuple[close_store.Alarm, ...]:
-        """Write the results; without a verification the earlier ones stay. Return the alarms that stand then."""
-        if verified is None:
-            return close_store.read_alarms(transaction, self._hour)
-        alarms = verified.write(transaction)
-        close_store.record_streams(transaction, self._hour, work.held)
+        """Write the results; without a verification claims, proofs and alarms stay. Return the alarms that stand then.
+
+        What each gatherer showed, and which rows were refused, is written always: it decides what may be dropped.
+        """
         statistics = work.statistics.filter(~pl.col("gatherer").is_in(tuple(work.missed)))
-        standing = close_store.replace_statistics(transaction, self._hour, statistics)
-        alarms.extend(find_disagreements(standing, self._settings.least_agreement))
-        alarms.extend(
+        refused = [
             ("rows_refused", f"{table}, {reason}", f"{count} rows went to dead_letters: {detail}")
             for (table, reason), (count, detail) in work.quarantined.items()
-        )
+        ]
+        if verified is None:
+            close_store.replace_statistics(transaction, self._hour, statistics)
+            alarms = [*close_store.read_alarms(transaction, self._hour), *refused]
+        else:
+            alarms = verified.write(transaction)
+            close_store.record_streams(transaction, self._hour, work.held)
+            standing = close_store.replace_statistics(transaction, self._hour, statistics)
+            alarms.extend(find_disagreements(standing, self._settings.least_agreement))
+            alarms.extend(refused)
         close_store.replace_alarms(transaction, self._hour, alarms)
-        return tuple(alarms)
+        return close_store.read_alarms(transaction, self._hour) if verified is None else tuple(alarms)
 
     def _check_vanished(self, before: Mapping[str, int], now: Mapping[str, int]) -> None:
         fewer = [

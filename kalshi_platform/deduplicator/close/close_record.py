@@ -63,7 +63,8 @@ def record_close(
     rows = {table: count for table, count in (previous.rows or {}).items() if table in closed.dropped} | counted
     kept = previous.keeps_verification(closed.dropped)
     # Without new rows the hour is what it was, and keeps its close_id: exports of it are not out of date.
-    brought = any(closed.inserted.values()) or (closed.trades is not None and closed.trades.inserted > 0)
+    brought = previous.is_reopened or any(closed.inserted.values())
+    brought = brought or (closed.trades is not None and closed.trades.inserted > 0)
     transaction.execute(
         _SQL["record_close"],
         {

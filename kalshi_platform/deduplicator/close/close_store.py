@@ -73,20 +73,23 @@ def replace_statistics(transaction: Transaction, hour: datetime, statistics: pl.
     """Replace the statistics of the hour, table by table; return those that stand then.
 
     A table's stay where a gatherer shows less of it now than it did: it is away, or has lost rows, and the comparison
-    that was made with all of them is the better one.
+    that was made with all of them is the better one. Of a gatherer that shows more than it did they are replaced then
+    too: how many rows it showed decides whether it may drop these.
     """
     before = _read_statistics(transaction, hour)
-    seen = statistics.select("gatherer", "table_name", _now="seen")
-    less = before.join(seen, on=["gatherer", "table_name"], how="left").filter(
-        pl.col("_now").fill_null(0) < pl.col("seen")
+    subject = ("gatherer", "table_name")
+    both = before.select(*subject, _then="seen").join(
+        statistics.select(*subject, _now="seen"), on=subject, how="full", coalesce=True
     )
-    kept = less["table_name"].unique().to_list()
-    transaction.execute(_SQL["delete_statistics"], (hour, kept))
+    both = both.with_columns(pl.col("_then", "_now").fill_null(0))
+    kept = both.filter(pl.col("_now") < pl.col("_then"))["table_name"].unique().to_list()
+    standing = both.filter(pl.col("table_name").is_in(kept) & (pl.col("_now") <= pl.col("_then"))).select(subject)
+    transaction.execute(_SQL["delete_statistics"], (hour, [" ".join(row) for row in standing.iter_rows()]))
     transaction.execute_values(
         _SQL["insert_statistics"].format(columns=", ".join(_STATISTICS)),
         [
             (hour, *row)
-            for row in statistics.filter(~pl.col("table_name").is_in(kept)).select(_STATISTICS.keys()).iter_rows()
+            for row in statistics.join(standing, on=subject, how="anti").select(_STATISTICS.keys()).iter_rows()
         ],
     )
     return _read_statistics(transaction, hour)

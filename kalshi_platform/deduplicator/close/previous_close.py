@@ -28,6 +28,7 @@ _VERIFIED = ("orderbook_deltas", "orderbook_snapshots", "stream_claims")
 class PreviousClose:
     """`rows`: by table, as the last close counted them; None for an hour that was never closed.
 
+    `is_reopened`: rows came since the last close, whether this one or a merge before it brought them.
     `dropped`: tables with a line in dropped_hours. `held`: gatherer, stream_id, seq_to, deltas of the streams read
     then; `claiming`: by gatherer, the streams with a claim.
     """
@@ -36,6 +37,7 @@ class PreviousClose:
     dropped: frozenset[str]
     held: pl.DataFrame
     claiming: Mapping[str, frozenset[int]]
+    is_reopened: bool = False
 
     def find_lost_tables(self, counts: Mapping[str, int], incomplete: frozenset[str]) -> tuple[str, ...]:
         """Return tables of which production no longer has all rows, although all was merged again (`counts`).
@@ -81,6 +83,7 @@ def read_previous_close(transaction: Transaction, hour: datetime) -> PreviousClo
         frozenset(table for (table,) in dropped),
         pl.DataFrame(held, schema=schema, orient="row"),
         {gatherer: frozenset(streams) for gatherer, streams in claiming},
+        is_reopened=row is not None and bool(row[1]),
     )
 
 

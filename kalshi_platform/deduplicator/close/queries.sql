@@ -60,8 +60,8 @@ WHERE c.withdrawn IS NULL AND c.from_ts < %s AND c.from_ts >= %s AND c.from_ts <
 
 -- name: delete_statistics
 -- database: production
--- Removes the merge statistics of an hour. Parameters: hour, tables that keep theirs.
-DELETE FROM merge_statistics WHERE hour = %s AND table_name <> ALL (%s)
+-- Removes the merge statistics of an hour. Parameters: hour, "gatherer table" of those that stay.
+DELETE FROM merge_statistics WHERE hour = %s AND (gatherer || ' ' || table_name) <> ALL (%s)
 
 -- name: record_streams
 -- database: production
@@ -198,8 +198,10 @@ SELECT hour FROM hour_closes WHERE closed_at >= %s ORDER BY hour
 
 -- name: read_counted_rows
 -- database: production
--- Rows by table as the last close of an hour counted them (jsonb); no row where it was never closed.
-SELECT rows FROM hour_closes WHERE hour = %s
+-- Rows by table as the last close of an hour counted them (jsonb), and whether rows came since, by whichever merge; no
+-- row where it was never closed.
+SELECT c.rows, EXISTS (SELECT FROM hour_activity a WHERE a.hour = c.hour AND a.last_merge_no > c.close_no)
+FROM hour_closes c WHERE c.hour = %s
 
 -- name: find_lost_tables
 -- database: production

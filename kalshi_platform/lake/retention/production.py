@@ -56,10 +56,16 @@ def drop_production(
             counts: dict[datetime, int] = {}
             refused: str | None = None
             try:
+                with production.transaction() as transaction:  # before the count: what comes after it is noticed
+                    activity = _read_activity(transaction, old)
                 counts = count_rows(production, old)
                 held = _check(production, gate, old, counts)
                 if not dry_run:
-                    recheck = partial(_refuse_changed, held=held) if held else partial(refuse_rows_between, old=old)
+                    recheck = (
+                        partial(_refuse_changed, held=held, old=old, activity=activity)
+                        if held
+                        else partial(refuse_rows_between, old=old)
+                    )
                     dropper.drop(production, store, old, held, recheck)
             except HourRefused as refusal:
                 refused = str(refusal)
@@ -70,11 +76,15 @@ def _check(production: Database, gate: LakeGate, old: OldPartition, counts: dict
     if not counts:
         return []
     states = read_hour_states(production, old.low, old.high)
+    with production.transaction() as transaction:
+        dropped = {
+            hour for (hour,) in transaction.fetch_all(_SQL["find_dropped_hours"], (old.table, old.low, old.high))
+        }
     held: list[HeldHour] = []
     refusals: dict[datetime, str] = {}
     for hour, rows in counts.items():
         try:
-            held.append(_check_hour(gate, old.table, states[hour], rows))
+            held.append(_check_hour(gate, old.table, states[hour], rows, is_dropped=hour in dropped))
         except HourRefused as refusal:
             refusals[hour] = str(refusal)
     if refusals:
@@ -82,7 +92,12 @@ def _check(production: Database, gate: LakeGate, old: OldPartition, counts: dict
     return held
 
 
-def _check_hour(gate: LakeGate, table: str, state: HourState, rows: int) -> HeldHour:
+def _check_hour(gate: LakeGate, table: str, state: HourState, rows: int, *, is_dropped: bool) -> HeldHour:
+    if is_dropped:
+        raise HourRefused(
+            f"{rows} rows of {table} {state.hour:%Y-%m-%dT%H} came after that was dropped, and the lake does not hold"
+            " them: they stay"
+        )
     found = gate.check(table, state)
     if rows > found.rows:
         raise HourRefused(
@@ -92,10 +107,24 @@ def _check_hour(gate: LakeGate, table: str, state: HourState, rows: int) -> Held
     return found
 
 
-def _refuse_changed(transaction: Transaction, held: list[HeldHour]) -> None:
-    """Raise HourRefused where an hour was closed again, or got rows, since the lake was looked at."""
+def _read_activity(transaction: Transaction, old: OldPartition) -> list[tuple[datetime, int, int]]:
+    """Read what came to a partition so far, and which closes its hours had."""
+    return transaction.fetch_all(_SQL["read_activity"], {"table": old.table, "low": old.low, "high": old.high})
+
+
+def _refuse_changed(
+    transaction: Transaction,
+    held: list[HeldHour],
+    old: OldPartition,
+    activity: list[tuple[datetime, int, int]],
+) -> None:
+    """Raise HourRefused where an hour was closed again, or got rows, since the lake was looked at.
+
+    Hours count too that had no row then: a partition of a day goes with all of its hours.
+    """
     hours, close_ids = [one.partition.start for one in held], [one.close_id for one in held]
-    changed = transaction.fetch_all(_SQL["find_changed_hours"], (hours, close_ids))
+    changed = [hour for (hour,) in transaction.fetch_all(_SQL["find_changed_hours"], (hours, close_ids))]
+    came = set(_read_activity(transaction, old)) ^ set(activity)
+    changed.extend(sorted(hour for hour, *_ in came))
     if changed:
-        name = f"{changed[0][0]:%Y-%m-%dT%H}"
-        raise HourRefused(f"{name} got rows or was closed again meanwhile: the next run looks again")
+        raise HourRefused(f"{changed[0]:%Y-%m-%dT%H} got rows or was closed again meanwhile: the next run looks again")

@@ -73,6 +73,22 @@ WHERE c.close_id::text IS DISTINCT FROM w.close_id
    OR EXISTS (SELECT FROM hour_activity a WHERE a.hour = w.hour AND a.last_merge_no > c.close_no)
 ORDER BY w.hour
 
+-- name: find_dropped_hours
+-- database: production
+-- Hours of [low, high) of which rows of a table were dropped before, and did not all come back. Parameters: table, low, high.
+-- example 1: 'trades'
+-- example 2: TIMESTAMPTZ '2026-11-20 04:00+00'
+-- example 3: TIMESTAMPTZ '2026-11-20 05:00+00'
+SELECT hour FROM dropped_hours WHERE table_name = %s AND hour >= %s AND hour < %s
+
+-- name: read_activity
+-- database: production
+-- What came to the hours of [low, high) of a table so far: rows and the last merge, and each hour's last close.
+SELECT hour, rows_inserted, last_merge_no FROM hour_activity
+WHERE table_name = %(table)s AND hour >= %(low)s AND hour < %(high)s
+UNION ALL SELECT hour, -1, close_no FROM hour_closes WHERE hour >= %(low)s AND hour < %(high)s
+ORDER BY 1, 2, 3
+
 -- name: read_cursor
 -- database: production
 -- How far production has read a gatherer: batch and its token. Parameter: gatherer.

@@ -22,6 +22,8 @@ from kalshi_platform.lake.store.objects import ObjectStore
 from kalshi_platform.market.tables import MERGED_TABLES
 from kalshi_platform_tests.fixtures.hand_filled_gatherer import (
     delta_row,
+    ticker_row,
+    trade_row,
 )
 from kalshi_platform_tests.fixtures.retention_world import HOUR, T0, RetentionWorld
 from kalshi_platform_tests.fixtures.storage import MakeDatabase
@@ -182,3 +184,54 @@ def test_a_run_that_was_killed_is_completed_by_the_next(
     monkeypatch.undo()
     assert len(world.retain().gone) == 3
     assert sum(world.counts().values()) == 2
+
+
+def test_what_comes_to_a_dropped_hour_reaches_the_lake_or_stays_in_production(world: RetentionWorld) -> None:
+    world.close_for_real()
+    world.export(also=("coverage", "book_checkpoints"))
+    assert not world.retain().refused
+    before = read_manifest(world.store, DELTAS.path)
+    assert before is not None
+    world.gatherer.commit(
+        orderbook_deltas=[delta_row("A", ts_us=T0 + 5, seq=900, stream_id=2)],
+        trades=[trade_row("A", "t2", ts_us=T0 + 5)],
+        segments=[(2, 900, 900)],
+    )
+    merge_new(world.merging, SYSTEM_CLOCK)
+    world.close_for_real()
+    world.export(also=("coverage", "book_checkpoints"))
+    manifests = {
+        table: read_manifest(world.store, Partition(find_dataset(table), HOUR).path)
+        for table in (*MERGED_TABLES, "coverage", "book_checkpoints")
+    }
+    deltas, trades = manifests["orderbook_deltas"], manifests["trades"]
+    assert deltas is not None
+    assert trades is not None
+    assert (deltas.files, deltas.closes != before.closes) == (before.files, True)
+    assert trades.rows == 2
+    assert all(each is not None and each.closes == deltas.closes for each in manifests.values()), "of one close"
+    # The gatherer's copies may go, production's one delta stays: nothing else holds it.
+    report = world.retain()
+    assert [(each.database, each.table) for each in report.refused] == [("production", "orderbook_deltas")]
+    assert "came after that was dropped" in str(report.refused[0].refused)
+    assert (world.counts()["g1 orderbook_deltas"], world.counts()["production orderbook_deltas"]) == (0, 1)
+
+
+def test_rows_that_come_to_an_empty_hour_of_a_day_while_it_is_checked_are_not_dropped(
+    world: RetentionWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    check = gate.LakeGate.check
+
+    def late(*args: Any) -> Any:
+        found = check(*args)
+        if args[1] == "tickers" and not world.rows("SELECT FROM hour_activity WHERE hour = '2026-11-20 05:00+00'"):
+            world.gatherer.commit(tickers=[ticker_row("A", ts_us=T0 + 3_600_000_000)])
+            merge_new(world.merging, SYSTEM_CLOCK)
+        return found
+
+    monkeypatch.setattr(gate.LakeGate, "check", late)
+    report = world.retain(only=["production"])
+    assert [(each.table, str(each.refused).split(" meanwhile")[0]) for each in report.refused] == [
+        ("tickers", "2026-11-20T05 got rows or was closed again")
+    ]
+    assert world.counts()["production tickers"] == 2
