@@ -23,8 +23,11 @@ from kalshi_platform.lake.loaders.hftbacktest import (
     SELL_EVENT,
     TRADE_EVENT,
     Events,
+    _Rows,
+    make_events,
     order_events,
 )
+from kalshi_platform.lake.loaders.market_steps import BookLost, LevelsChanged
 from kalshi_platform_tests.unit.lake.loaders.world import (
     END,
     HOLE_FROM,
@@ -134,6 +137,16 @@ def test_events_that_overtake_stand_once_on_each_clock() -> None:
     assert [(int(each["order_id"]), int(each["ev"]) >> 30) for each in ordered] == [
         (0, 3), (1, 2), (2, 3), (3, 3), (1, 1), (4, 3),
     ]  # fmt: skip
+
+
+def test_a_book_is_cleared_after_the_changes_before_it_on_both_clocks() -> None:
+    rows = _Rows()
+    for ts_us in (10, 20, 30):
+        rows.add(LevelsChanged(ts_us, ((("bid", 5_000), ts_us - 10, ts_us),)))
+    rows.add(BookLost(40))
+    events = make_events(rows, np.array([10, 20, 30]), np.array([15, 25, 535]))
+    assert events["local_ts"].tolist() == [15_000, 25_000, 535_000, 535_000, 535_000]
+    assert (events["ev"] >> np.uint64(30)).tolist() == [3] * 5
 
 
 def test_a_market_of_which_nothing_is_known_is_refused(world: World, tmp_path: Path) -> None:
