@@ -55,6 +55,11 @@ def settle_environment(environ: MutableMapping[str, str]) -> None:
     environ.pop("PYTHONIOENCODING", None)
 
 
+def system_ca_file() -> str | None:
+    """The file whose certificate authorities libraries trust that this package hands none."""
+    return os.environ.get("SSL_CERT_FILE") or None
+
+
 def run_in_utf8() -> None:
     """Start this program again in Python's UTF-8 mode where the locale would decode files and names otherwise.
 

@@ -37,7 +37,8 @@ def scan(
     """Scan [start, end) of any data set, `layer/name`; rows come partition by partition, each in the set's order.
 
     Raises MissingPartition and, for data sets of books, HoleInRange; with `holes="allow"` neither (see `holes()` for
-    what is missing). Raises LakeCorrupt for files of a version that cannot be read, LakeUnavailable.
+    what is missing). Raises LakeCorrupt for files of a version that cannot be read, LakeUnavailable, and
+    ConfigurationError for S3 with certificate authorities that Polars does not trust.
     """
     data, source = find_dataset(dataset), make_source(lake, open=open)
     with source.session():

@@ -21,7 +21,7 @@ from boto3.s3.transfer import TransferConfig
 from kalshi_platform.errors import ConfigurationError, LakeArchived, LakeUnavailable
 from kalshi_platform.lake.settings import BucketRoot, LakeSettings
 from kalshi_platform.lake.store.objects import StoredObject
-from kalshi_platform.surroundings import LOOPBACK
+from kalshi_platform.surroundings import LOOPBACK, system_ca_file
 
 _READ_AHEAD_BYTES = 1024 * 1024
 _REJECTED_KEYS = ("InvalidAccessKeyId", "SignatureDoesNotMatch", "ExpiredToken", "InvalidToken", "AuthFailure")
@@ -114,14 +114,26 @@ class S3Store:
 
     @property
     def scan_options(self) -> Mapping[str, str]:
-        """Region, endpoint and keys under the names that Polars takes; without keys it finds them as AWS's SDK does."""
+        """Region, endpoint and keys under the names that Polars takes; without keys it finds them as AWS's SDK does.
+
+        Raises ConfigurationError where certificate authorities are set that Polars would not trust.
+        """
         settings = self._settings
         endpoint = settings.endpoint_url
+        is_encrypted = endpoint is None or not endpoint.startswith("http://")
+        if settings.ca_file is not None and is_encrypted and system_ca_file() is None:
+            # Set here, it would change what other libraries of the process trust.
+            raise ConfigurationError(
+                [
+                    "scans read S3 through Polars, which trusts the file of SSL_CERT_FILE and no other; set it to"
+                    f" {settings.ca_file} before the first scan, or read the rows as a frame"
+                ]
+            )
         is_path_style = settings.path_style if settings.path_style is not None else endpoint is not None
         options = {
             "aws_region": settings.region,
             "aws_endpoint_url": endpoint,
-            "aws_allow_http": "true" if endpoint is not None and endpoint.startswith("http://") else None,
+            "aws_allow_http": None if is_encrypted else "true",
             "aws_virtual_hosted_style_request": "false" if is_path_style else None,
             "aws_access_key_id": settings.access_key_id,
             "aws_secret_access_key": settings.secret_access_key,

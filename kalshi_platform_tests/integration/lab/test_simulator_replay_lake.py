@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from kalshi_platform.errors import ConfigurationError
+from kalshi_platform.errors import ConfigurationError, LakeUnavailable
 from kalshi_platform.lab.simulator.engine import listing
 from kalshi_platform.lab.simulator.engine.activity import Activity
 from kalshi_platform.lab.simulator.engine.book import SIDES
@@ -206,6 +206,15 @@ def test_lake_without_an_hour_of_the_range_is_refused(recording: Recording) -> N
         LakeSource(str(recording.root), START_US - 5 * HOUR_US, START_US)
     with pytest.raises(ConfigurationError, match="after its --from"):
         LakeSource(str(recording.root), START_US, START_US)
+
+
+def test_lake_that_cannot_be_read_is_unavailable_and_its_login_is_not_shown(tmp_path: Path) -> None:
+    (tmp_path / "raw/orderbook_deltas/date=2026-11-20/hour=04/_manifest.json").mkdir(parents=True)
+    with pytest.raises(LakeUnavailable, match="hour=04"):
+        LakeSource(str(tmp_path), START_US, START_US + HOUR_US)
+    with pytest.raises(ConfigurationError) as refused:
+        LakeSource("s3://key:hidden@bucket/lake?no_such_parameter=1", START_US, START_US + HOUR_US)
+    assert "hidden" not in str(refused.value)
 
 
 def test_gatherer_that_records_the_replay_has_the_same_deltas(

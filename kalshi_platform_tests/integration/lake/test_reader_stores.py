@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from dataclasses import replace
 from datetime import datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -10,12 +11,13 @@ from pathlib import Path
 import polars as pl
 import pytest
 
-from kalshi_platform.errors import HoleInRange, MissingPartition
+from kalshi_platform.errors import ConfigurationError, HoleInRange, MissingPartition
 from kalshi_platform.lake import reader
 from kalshi_platform.lake.export import export_daily, export_raw
 from kalshi_platform.lake.reader import source as reader_source
-from kalshi_platform.lake.settings import LakeSettings
+from kalshi_platform.lake.settings import BucketRoot, LakeSettings
 from kalshi_platform.lake.store import open_store
+from kalshi_platform.lake.store.s3 import S3Store
 from kalshi_platform_tests.fixtures.lake import HOUR, at, cover, put
 from kalshi_platform_tests.fixtures.production import Production
 
@@ -44,6 +46,20 @@ def test_scans_give_the_rows_of_frames_and_estimates_count_their_files(lake_sett
     assert found.drop("bytes").rows() == [("raw/orderbook_deltas", 2, 1, 2, 6), ("raw/trades", 0, 3, 0, 0)]
     assert found["bytes"][0] > 0
     assert reader.estimate(lake_settings, "raw/orderbook_deltas", at(0), at(60), ["Z"])["files"].to_list() == [0]
+
+
+def test_a_scan_is_refused_where_polars_would_not_trust_the_store(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SSL_CERT_FILE", raising=False)
+    settings = LakeSettings("s3://bucket/lake", ca_file=tmp_path / "ca.pem", access_key_id="k", secret_access_key="s")
+    store = S3Store(BucketRoot("bucket", "lake"), replace(settings, ca_file=None))
+    assert "aws_allow_http" not in store.scan_options
+    strict = S3Store(BucketRoot("bucket", "lake"), settings)
+    with pytest.raises(ConfigurationError, match=r"SSL_CERT_FILE .*ca\.pem"):
+        _ = strict.scan_options
+    monkeypatch.setenv("SSL_CERT_FILE", "ca.pem")
+    assert strict.scan_options == store.scan_options
 
 
 def test_trades_have_text_identifiers_exact_decimals_and_zones(

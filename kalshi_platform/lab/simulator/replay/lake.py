@@ -16,6 +16,7 @@ import logging
 import uuid
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from heapq import merge
 from itertools import groupby, pairwise
@@ -27,7 +28,7 @@ import pyarrow.compute as pc
 import pyarrow.dataset as ds
 from pyarrow import fs
 
-from kalshi_platform.errors import ConfigurationError
+from kalshi_platform.errors import ConfigurationError, LakeUnavailable
 from kalshi_platform.lab.simulator.engine.book import NO, ONE_DOLLAR_E4, SIDES, YES
 from kalshi_platform.lab.simulator.engine.payloads import (
     DOLLARS,
@@ -71,25 +72,28 @@ class Checkpoint(NamedTuple):
 
 
 class LakeSource:
-    """The closed hours of [from_us, to_us). Raises ConfigurationError when the lake has no deltas there."""
+    """The closed hours of [from_us, to_us). Raises ConfigurationError when the lake has no deltas there.
+
+    Raises LakeUnavailable, also while it is read. S3 is reached as Arrow does it, not by the lake's settings.
+    """
 
     channels = frozenset(CHANNELS[kind] for kind in ("orderbook_delta", "trade", "ticker", "market_lifecycle_v2"))
 
     def __init__(self, root: str, from_us: int, to_us: int, rows_per_slice: int = ROWS_PER_SLICE) -> None:
-        """`root`: a folder, or a URL of a file or of S3."""
+        """`root`: a folder, or a URL of a file or of S3, which Arrow takes with its own parameters."""
         if to_us <= from_us:
             raise ConfigurationError(["a replay's --to must lie after its --from"])
         try:
             files, folder = fs.FileSystem.from_uri(root) if "://" in root else (fs.LocalFileSystem(), root)
         except (pa.ArrowInvalid, OSError) as problem:
-            raise ConfigurationError([f"{root} is no lake that can be opened: {problem}"]) from problem
+            raise ConfigurationError([f"{_shown(root)} is no lake that can be opened: {problem}"]) from problem
         self._hours = _Hours(files, folder.rstrip("/"))
         self._from_us, self._to_us = from_us, to_us
         self._rows_per_slice = rows_per_slice
         self._starts = range(from_us // HOUR_US * HOUR_US, to_us, HOUR_US)
         missing = [hour for hour in self._starts if self._hours.files(DELTAS, hour) is None]
         if len(missing) == len(self._starts):
-            raise ConfigurationError([f"{root} has no closed hour of raw/{DELTAS} in the range"])
+            raise ConfigurationError([f"{_shown(root)} has no closed hour of raw/{DELTAS} in the range"])
         for hour in missing:
             _log.warning("replay_hour_missing hour=%s", _moment(hour).isoformat())
         self._missing = len(missing)
@@ -294,13 +298,14 @@ class _Hours:
     ) -> Iterator[pa.RecordBatch]:
         """Yield columns of an hour in the order of its files, some thousand rows at a time."""
         for path in self.files(table, hour) or ():
-            data = ds.dataset(path, format="parquet", filesystem=self._files)
-            columns = [name for name in names if name in data.schema.names]
-            # Little is read ahead: memory counts more than a moment.
-            yield from data.scanner(
-                columns=columns, filter=where, batch_size=BATCH_ROWS, batch_readahead=1, fragment_readahead=0,
-                use_threads=False,
-            ).to_batches()  # fmt: skip
+            with _translated(path):
+                data = ds.dataset(path, format="parquet", filesystem=self._files)
+                columns = [name for name in names if name in data.schema.names]
+                # Little is read ahead: memory counts more than a moment.
+                yield from data.scanner(
+                    columns=columns, filter=where, batch_size=BATCH_ROWS, batch_readahead=1, fragment_readahead=0,
+                    use_threads=False,
+                ).to_batches()  # fmt: skip
 
     def sorted_rows(
         self,
@@ -336,7 +341,7 @@ class _Hours:
     def _read_manifest(self, table: str, hour: int) -> Mapping[str, Any] | None:
         path = f"{self._folder(table, hour)}/_manifest.json"
         try:
-            with self._files.open_input_stream(path) as stream:
+            with _translated(path), self._files.open_input_stream(path) as stream:
                 content: Mapping[str, Any] = json.loads(stream.read())
         except FileNotFoundError:
             return None
@@ -344,6 +349,22 @@ class _Hours:
 
     def _folder(self, table: str, hour: int) -> str:
         return f"{self._root}/raw/{table}/{_moment(hour):date=%Y-%m-%d/hour=%H}"
+
+
+@contextmanager
+def _translated(path: str) -> Iterator[None]:
+    try:
+        yield
+    except FileNotFoundError:
+        raise
+    except OSError as error:
+        raise LakeUnavailable(f"{path}: {error}") from error
+
+
+def _shown(root: str) -> str:
+    """The root without a login: in Arrow's URLs of S3 it is the key and its secret."""
+    scheme, is_url, rest = root.partition("://")
+    return f"{scheme}://{rest.rpartition('@')[2]}" if is_url else root
 
 
 def _values(column: pa.ChunkedArray) -> list[Any]:
