@@ -2,7 +2,8 @@
 
 Deltas of one moment and market apply together: at each of their events the book is already the one at the end of that
 moment. Of one moment, holes begin first, then come deltas, then books that become known, trades, tickers, lifecycle.
-Memory is bounded by `rows_in_memory` (about 60 bytes each) and the books, however busy an hour is.
+Deltas take memory for `rows_in_memory` (about 60 bytes each) and the books, however busy an hour is. Holes of the whole
+range are held besides, and of other tables the rows of a window, of an hour at most.
 """
 
 from __future__ import annotations
