@@ -112,7 +112,8 @@ def part_lines(done: PartClose) -> list[str]:
     if done.again:
         numbers = ", ".join(map(str, done.again))
         lines.append(
-            f"not closed yet: a gatherer was away when others read it, so these are to be done again: {numbers}"
+            f"not closed yet: a gatherer was away when others read it, or another version worked on"
+            f" them, so these are to be done again: {numbers}"
         )
     return lines
 

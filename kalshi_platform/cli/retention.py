@@ -39,7 +39,7 @@ def retention(
     report = apply_retention(settings, SYSTEM_CLOCK, dry_run, [*gatherer, *(["production"] if production else [])])
     for line in report_lines(report):
         print_line(line)
-    remains = [f"{name} gave no answer: {why}" for name, why in sorted(report.unreachable.items())]
+    remains = [f"{name} was not looked at to its end: {why}" for name, why in sorted(report.unreachable.items())]
     if report.refused:
         remains.append(f"{len(report.refused):,} partitions stay although they are old enough, for the reasons above")
     if remains:

@@ -115,7 +115,7 @@ def _opened(settings: DeduplicatorSettings, hour: datetime, clock: Clock, bounds
 class PartClose:
     """What work on a part did. `remaining`: numbers of the parts that are not done; `closed`: once none is.
 
-    `again`: those of them that were done, and lacked a gatherer that others read.
+    `again`: those of them that were done, and lacked a gatherer that others read, or that another version kept.
     """
 
     part: Part
@@ -156,8 +156,8 @@ class _Close:
         if remaining:
             return done
         with production.merge_transaction(self._database) as transaction:
-            works = read_parts(transaction, division)
-            again = reject_unequal(transaction, division, works)
+            works, unreadable = read_parts(transaction, division)
+            again = reject_unequal(transaction, division, works, unreadable)
         if again or len(works) < part.total:
             return replace(done, remaining=again, again=again)
         joined = join_works(list(works.values()))

@@ -77,16 +77,25 @@ def finish_part(transaction: Transaction, division: Division, work: HourWork) ->
     return tuple(number for number in range(1, part.total + 1) if number not in done)
 
 
-def read_parts(transaction: Transaction, division: Division) -> dict[int, HourWork]:
-    """Read what was found of the parts that are done, by number."""
-    rows = transaction.fetch_all(_SQL["read_parts"], division.key())
-    return {number: decode_work(bytes(content)) for number, content in rows}
+def read_parts(transaction: Transaction, division: Division) -> tuple[dict[int, HourWork], tuple[int, ...]]:
+    """Read what was found of the parts that are done, by number, and which of them another version kept."""
+    works: dict[int, HourWork] = {}
+    unreadable: list[int] = []
+    for number, content in transaction.fetch_all(_SQL["read_parts"], division.key()):
+        try:
+            works[number] = decode_work(bytes(content))
+        except ValueError:
+            unreadable.append(number)
+    return works, tuple(unreadable)
 
 
-def reject_unequal(transaction: Transaction, division: Division, works: Mapping[int, HourWork]) -> tuple[int, ...]:
-    """Return parts that lacked a gatherer which others read, and have them done again."""
+def reject_unequal(
+    transaction: Transaction, division: Division, works: Mapping[int, HourWork], unreadable: Sequence[int] = ()
+) -> tuple[int, ...]:
+    """Return parts that lacked a gatherer which others read, or cannot be read, and have them done again."""
     most = frozenset().union(*(each.gatherers_read for each in works.values()))
-    wrong = tuple(number for number, each in works.items() if frozenset(each.gatherers_read) != most)
+    unequal = (number for number, each in works.items() if frozenset(each.gatherers_read) != most)
+    wrong = tuple(sorted({*unequal, *unreadable}))
     transaction.execute(_SQL["reject_parts"], (*division.key(), list(wrong)))
     return wrong
 
@@ -195,7 +204,7 @@ def decode_work(content: bytes) -> HourWork:
     """Decode what encode_work() made. Raises ValueError when another version of the platform did."""
     try:
         stored = msgspec.msgpack.decode(content, type=_Stored)
-    except msgspec.ValidationError as error:
+    except msgspec.DecodeError as error:
         raise ValueError(f"a part of the hour was worked on by another version: {error}") from error
     if stored.format != _FORMAT:
         raise ValueError(f"a part of the hour was worked on by another version: format {stored.format}")

@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from itertools import groupby
 
 from kalshi_platform.clock import Clock
-from kalshi_platform.errors import DatabaseUnavailable, PartitionBusy, SchemaMismatch
+from kalshi_platform.errors import DatabaseUnavailable, LakeUnavailable, PartitionBusy, SchemaMismatch
 from kalshi_platform.lake.retention.drop import Dropper
 from kalshi_platform.lake.retention.gate import LakeGate
 from kalshi_platform.lake.retention.gatherers import GathererRetention, read_cursor
@@ -33,8 +33,9 @@ def apply_retention(
     """Drop what is old and in the lake; with `dry_run` say what would go, and change nothing.
 
     `only`: `production` and names of gatherers, all without any. What cannot go is refused with the reason, and a
-    gatherer that gives no answer is reported as unreachable. Raises PartitionBusy while another run is at work,
-    DatabaseUnavailable (of production), LakeUnavailable, SchemaMismatch, ConfigurationError.
+    gatherer that gives no answer is reported as unreachable. So is a database during whose turn the lake gives none:
+    what went before that is reported, and the next database has its turn. Raises PartitionBusy while another run is at
+    work, DatabaseUnavailable (of production), SchemaMismatch, ConfigurationError.
     """
     if not settings.enabled:
         return RetentionReport(dry_run)
@@ -69,7 +70,11 @@ class _Run:
             if not only or gatherer.name in only:
                 self._apply_to_gatherer(gatherer)
         if not only or PRODUCTION in only:
-            self._apply_to_production()
+            try:
+                self._apply_to_production()
+            except LakeUnavailable as error:
+                self._unreachable[PRODUCTION] = str(error)
+                _log.warning("retention_cut_short", database=PRODUCTION, error=error)
         report = RetentionReport(self._dry_run, tuple(self._outcomes), tuple(self._cleared), self._unreachable)
         _log_tables(report)
         return report
@@ -93,9 +98,9 @@ class _Run:
             self._cleared += clear_gatherer(clearer, oldest_left(outcomes, before), records, cursor)
             if records is not None and gatherer.catalog_url:
                 self._clear_catalog(gatherer, records)
-        except (DatabaseUnavailable, SchemaMismatch) as error:
+        except (DatabaseUnavailable, LakeUnavailable, SchemaMismatch) as error:
             self._unreachable[gatherer.name] = str(error)
-            _log.warning("retention_skipped_gatherer", gatherer=gatherer.name, error=error)
+            _log.warning("retention_cut_short", database=gatherer.name, error=error)
         finally:
             timeseries.dispose()
             self._outcomes += outcomes
@@ -124,12 +129,14 @@ class _Run:
         self._cleared += clear_production(clearer, before, None if records is None else min(records, before))
 
     def _drop_production(self, tables: tuple[str, ...], before: datetime) -> list[Outcome]:
-        outcomes = list(
-            drop_production(
+        outcomes: list[Outcome] = []
+        try:
+            for outcome in drop_production(
                 self._production, self._store, self._gate, self._dropper, tables, before, dry_run=self._dry_run
-            )
-        )
-        self._outcomes += outcomes
+            ):
+                outcomes.append(outcome)  # noqa: PERF402 - what was dropped before a failure is reported
+        finally:
+            self._outcomes += outcomes
         return outcomes
 
     def _before(self, days: float) -> datetime | None:

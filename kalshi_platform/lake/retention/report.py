@@ -33,7 +33,7 @@ class Cleared(NamedTuple):
 class RetentionReport(NamedTuple):
     """What came of old partitions, by database, table and time, and of ledgers.
 
-    `unreachable`: gatherers that gave no answer, and why.
+    `unreachable`: gatherers that gave no answer, and databases during whose turn the lake gave none; and why.
     """
 
     dry_run: bool

@@ -57,9 +57,10 @@ def _follow(
         # A production that was restored numbers anew; what it closed before is the schedule's.
         closed = transaction.fetch_all(_SQL["hours_closed_after"], {"close_no": min(seen, newest)})
     hours = [hour for (hour,) in closed if hour >= first_hour]
-    keys = [key for key in map(hour_key, hours) if key not in in_progress(context.instance, HOURLY_ASSETS)]
+    busy = in_progress(context.instance, HOURLY_ASSETS) if hours else set()
+    keys = [key for key in map(hour_key, hours) if key not in busy]
     outdated = list_outdated(lake.settings(), database.url, HOURLY_ASSETS, keys, SYSTEM_CLOCK.now())
-    requests = request_runs(HOURLY_ASSETS, _by_selection(keys, outdated))
+    requests = request_runs(HOURLY_ASSETS, _by_selection(keys, outdated.exportable))
     return dg.SensorResult(
         run_requests=requests,
         skip_reason=None if requests else f"{len(closed)} hours were closed since, and the lake has them as they are",

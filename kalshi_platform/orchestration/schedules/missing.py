@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import dagster as dg
 
@@ -44,21 +44,33 @@ class PartitionedAssets:
         return (*self.atomic, *self.downstream)
 
 
+class Outdated(NamedTuple):
+    """Partitions of the lake's assets that are not what production's closes say.
+
+    `exportable`: those that a run puts right; `lost`: those of which production has lost rows, so that none can.
+    """
+
+    exportable: Mapping[dg.AssetKey, set[str]] = {}
+    lost: Mapping[dg.AssetKey, set[str]] = {}
+
+
 def request_missing(
     instance: dg.DagsterInstance,
     assets: PartitionedAssets,
     keys: Sequence[str],
-    outdated: Mapping[dg.AssetKey, set[str]],
+    outdated: Outdated,
     stale: Iterable[str] = (),
     find_waiting: Callable[[Mapping[dg.AssetKey, set[str]]], Mapping[dg.AssetKey, set[str]]] = lambda _: {},
 ) -> list[dg.RunRequest]:
     """Request runs for what is missing of the partitions `keys` and no run is about to make.
 
-    `outdated`: partitions of downstream assets to be made again although they are there; `stale`: partitions to be made
-    again as a whole; `find_waiting` returns, of the partitions that assets lack, those that cannot be made yet.
+    `outdated`: partitions of downstream assets to be made again although they are there, and those that no run makes,
+    which are not requested although an attempt has failed; `stale`: partitions to be made again as a whole;
+    `find_waiting` returns, of the partitions that assets lack, those that cannot be made yet.
     """
     done = {
-        asset: made - outdated.get(asset, set()) for asset, made in list_materialized(instance, assets, keys).items()
+        asset: (made - outdated.exportable.get(asset, set())) | outdated.lost.get(asset, set())
+        for asset, made in list_materialized(instance, assets, keys).items()
     }
     for asset, waiting in find_waiting({asset: set(keys) - made for asset, made in done.items()}).items():
         done[asset] |= waiting
@@ -136,23 +148,23 @@ def list_outdated(
     assets: PartitionedAssets,
     keys: Iterable[str],
     now: datetime,
-) -> dict[dg.AssetKey, set[str]]:
+) -> Outdated:
     """List, of the lake's assets, the partitions that are not what production's closes say.
 
     Read from the lake's manifests and production, because hours are closed, and files lost, without Dagster. What
-    production has lost the rows of is left out, and logged: no run can put it right.
+    production has lost the rows of is logged too: no run can put it right.
     """
     from kalshi_platform.lake.datasets import DATASETS
     from kalshi_platform.lake.stale import partitions_of, stale_partitions
 
     tables = {table: dg.AssetKey(["lake", *key.split("/")]) for key, table in DATASETS.items()}
     exported = [table for table, asset in tables.items() if asset in assets.downstream]
-    found: dict[dg.AssetKey, set[str]] = {}
+    found, lost = defaultdict[dg.AssetKey, set[str]](set), defaultdict[dg.AssetKey, set[str]](set)
     partitions = partitions_of(map(assets.parse_key, keys), now, exported)
     for each in stale_partitions(lake, production_url, partitions):
-        if each.exportable:
-            found.setdefault(tables[each.partition.dataset], set()).add(assets.format_key(each.partition.start))
-        else:
+        kind = found if each.exportable else lost
+        kind[tables[each.partition.dataset]].add(assets.format_key(each.partition.start))
+        if not each.exportable:
             _log.error(
                 "partition_not_exportable",
                 table=each.partition.dataset.key,
@@ -161,7 +173,7 @@ def list_outdated(
                 consequence="production has lost rows of it",
                 remedy="bring damaged files back from a copy of the lake, or close the hour while gatherers have it",
             )
-    return found
+    return Outdated(found, lost)
 
 
 def list_waiting(

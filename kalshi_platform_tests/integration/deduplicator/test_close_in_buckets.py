@@ -222,7 +222,10 @@ def test_an_hour_is_closed_when_all_parts_of_one_division_have_read_the_same_gat
     done = work(2)
     assert (done.closed, done.remaining, done.again) == (None, (1,), (1,))
     assert world.rows("SELECT count(*) FROM hour_closes") == world.rows("SELECT count(*) FROM coverage") == [(0,)]
-    closed = work(1).closed
+    with world.production.transaction() as transaction:
+        transaction.execute("UPDATE hour_parts SET content = 'of another version' WHERE part = 2 AND parts = 2")
+    assert work(1).again == (2,), "no error: it is done anew"
+    closed = work(2).closed
     assert closed is not None
     assert (closed.gatherers_read, closed.failed, closed.rows["orderbook_deltas"]) == (("g1", "g2"), (), 40)
     assert world.rows("SELECT count(*) FROM hour_parts") == [(0,)]

@@ -11,7 +11,7 @@ import pytest
 
 from kalshi_platform.clock import SYSTEM_CLOCK
 from kalshi_platform.deduplicator.merge.merge_pass import merge_new
-from kalshi_platform.errors import LakeArchived
+from kalshi_platform.errors import LakeArchived, LakeUnavailable
 from kalshi_platform.lake.export import export_raw
 from kalshi_platform.lake.layout import Partition, find_dataset
 from kalshi_platform.lake.manifest import Manifest, encode, read_manifest, verify
@@ -235,3 +235,20 @@ def test_rows_that_come_to_an_empty_hour_of_a_day_while_it_is_checked_are_not_dr
         ("tickers", "2026-11-20T05 got rows or was closed again")
     ]
     assert world.counts()["production tickers"] == 2
+
+
+def test_a_lake_that_is_away_for_one_database_stops_no_other(
+    world: RetentionWorld, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = [1]
+
+    def away(store: ObjectStore, path: str, manifest: Manifest) -> Manifest:
+        left[0] -= 1
+        if left[0] == -1:
+            raise LakeUnavailable("HTTP 503")
+        return verify(store, path, manifest)
+
+    monkeypatch.setattr(gate, "verify", away)
+    report = world.retain()
+    assert report.unreachable == {"g1": "HTTP 503"}
+    assert [each.database for each in report.gone] == ["g1", *["production"] * len(BULK)]

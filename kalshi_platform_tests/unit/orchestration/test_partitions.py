@@ -26,6 +26,7 @@ from kalshi_platform.orchestration.schedules.days import DAILY_ASSETS
 from kalshi_platform.orchestration.schedules.hours import HOURLY_ASSETS
 from kalshi_platform.orchestration.schedules.missing import (
     LONGEST_RANGE,
+    Outdated,
     list_materialized,
     missing_partitions,
     request_missing,
@@ -167,11 +168,17 @@ def test_hours_made_under_the_former_keys_of_renamed_assets_are_not_requested_ag
             _record_materialized(instance, former.get(asset, asset), H0, H0 + HOUR)
         found = list_materialized(instance, HOURLY_ASSETS, [*before, since])
         assert found == {asset: set(before) for asset in HOURLY_ASSETS.keys}
-        requests = request_missing(instance, HOURLY_ASSETS, [*before, since], {})
+        requests = request_missing(instance, HOURLY_ASSETS, [*before, since], Outdated())
         assert [request.partition_key for request in requests] == [since]
         for asset in HOURLY_ASSETS.keys:
             _record_materialized(instance, asset, H0 + 2 * HOUR)
-        assert not request_missing(instance, HOURLY_ASSETS, [*before, since], {})
+        assert not request_missing(instance, HOURLY_ASSETS, [*before, since], Outdated())
         # Today's export of the new version takes the place of the former, and is asked for by the lake's own record.
-        requests = request_missing(instance, HOURLY_ASSETS, [*before, since], {exported: {before[1]}})
+        requests = request_missing(instance, HOURLY_ASSETS, [*before, since], Outdated({exported: {before[1]}}))
         assert [request.asset_selection for request in requests] == [[exported]]
+        # What no run can make is not requested hour after hour.
+        gone = hour_key(H0 + 3 * HOUR)
+        for asset in set(HOURLY_ASSETS.keys) - {exported}:
+            _record_materialized(instance, asset, H0 + 3 * HOUR)
+        assert len(request_missing(instance, HOURLY_ASSETS, [gone], Outdated())) == 1
+        assert not request_missing(instance, HOURLY_ASSETS, [gone], Outdated(lost={exported: {gone}}))
