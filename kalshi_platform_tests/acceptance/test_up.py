@@ -29,7 +29,7 @@ from kalshi_platform_tests.fixtures.stack import (
     wait_for,
 )
 
-pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(420), pytest.mark.xdist_group("stack")]
+pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(600), pytest.mark.xdist_group("stack")]
 
 
 def ask(ui: str, query: str) -> dict[str, Any]:
@@ -80,7 +80,7 @@ def test_the_demo_shows_growing_tables_and_parquet_and_ends_without_a_trace(tmp_
             up = stack.enter_context(command(["up", "--simulate", "--data", str(data)], env, tmp_path, log))
         local = wait_for("local.json", lambda: read_json(data / "local.json"), 60)
         production = local["databases"]["production"]
-        wait_for("four long-running runs", lambda: len(started_runs(local["ui"])) >= 4, 150)
+        wait_for("four long-running runs", lambda: len(started_runs(local["ui"])) >= 4, 300)
         for table in ("orderbook_deltas", "trades", "tickers", "orderbook_snapshots", "markets", "events", "series"):
             wait_for(f"rows in {table}", partial(count, production, table), 120)
         before = count(production, "orderbook_deltas")
