@@ -5,12 +5,13 @@ The caller's settings are left out on purpose: a benchmark must never write to s
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Self
+from typing import Any, Self
 
 from kalshi_platform import config
 from kalshi_platform.clock import Clock
@@ -79,6 +80,31 @@ class BenchStack:
         """Start `python -m module` as a child; return its pid."""
         argv = [sys.executable, "-m", module, *arguments]
         return self.group.start(ChildSpec(name, argv, self._env, self.folder, restart=False, stop_timeout_s=60))
+
+    def run_host(
+        self, name: str, module: str, folder: Path, spec: Mapping[str, Any], timeout_s: float
+    ) -> dict[str, Any] | None:
+        """Run `python -m module SPEC` in a process of its own; return what it wrote beside the spec as `result.json`.
+
+        `folder` is made; the spec may hold addresses with passwords. None where it ended without a result.
+        """
+        folder.mkdir()
+        path, result = folder / "spec.json", folder / "result.json"
+        path.touch(mode=0o600)
+        path.write_text(json.dumps(spec), encoding="utf-8")
+        self.start(name, module, str(path))
+        self.wait(lambda: result.exists() or not self.is_running(name), timeout_s)
+        self.wait(lambda: not self.is_running(name), 30.0)
+        return json.loads(result.read_text(encoding="utf-8")) if result.exists() else None
+
+    def checkpoint(self, url: str) -> None:
+        """Write what the server still holds in memory, so that it does not fall into the time that is measured."""
+        database = Database(url, name="bench")
+        try:
+            with database.transaction() as transaction:
+                transaction.execute("CHECKPOINT")
+        finally:
+            database.dispose()
 
     def is_running(self, name: str) -> bool:
         """Whether a child lives."""

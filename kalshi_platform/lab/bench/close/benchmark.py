@@ -6,7 +6,6 @@ depend.
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -22,7 +21,6 @@ from kalshi_platform.lab.bench.measure import cpu_s
 from kalshi_platform.lab.bench.result import machine, rounded, table
 from kalshi_platform.lab.bench.stack import SERVER, BenchStack
 from kalshi_platform.market.times import datetime_from_us, hour_of, us_from_datetime
-from kalshi_platform.storage.pool import Database
 
 _HOST = "close"
 _CLOSE_S = 7_200.0
@@ -106,24 +104,15 @@ def _platform(
     options: CloseBench,
     clock: Clock,  # noqa: ARG001 - called as _naive is
 ) -> CloseRun:
-    folder = stack.folder / f"close_{number}"
-    folder.mkdir()
-    spec = folder / "spec.json"
-    spec.touch(mode=0o600)
     hour = datetime_from_us(data.hour_us).isoformat()
     content = {"production": production, "sources": dict(urls), "hour": hour, "settings": dict(options.settings)}
-    spec.write_text(json.dumps(content), encoding="utf-8")
     for url in (production, *urls.values()):
-        _checkpoint(url)
+        stack.checkpoint(url)
     before_s = cpu_s(stack.server_pids(), with_collected=True)
-    stack.start(_HOST, close_host.__name__, str(spec))
-    result = folder / "result.json"
-    stack.wait(lambda: result.exists() or not stack.is_running(_HOST), _CLOSE_S)
-    stack.wait(lambda: not stack.is_running(_HOST), 30.0)
+    found = stack.run_host(_HOST, close_host.__name__, stack.folder / f"close_{number}", content, _CLOSE_S)
     server_s = cpu_s(stack.server_pids(), with_collected=True) - before_s
-    if not result.exists():
+    if found is None:
         return CloseRun(0, 1.0, (f"the close ended without a result: {stack.log_of(_HOST)}",))
-    found = json.loads(result.read_text(encoding="utf-8"))
     rows = sum(map(data.rows, range(data.gatherers)))
     return CloseRun(
         rows, found["seconds"], tuple(find_wrong(found, data)), found["cpu_s"], server_s, found["peak_rss_mib"]
@@ -155,15 +144,6 @@ def _naive(
     read, folded = close_naively(urls, production, datetime_from_us(data.hour_us))
     lost = () if folded == data.truth else (f"{folded:,} rows in production instead of {data.truth:,}",)
     return CloseRun(read, clock.monotonic() - started, lost)
-
-
-def _checkpoint(url: str) -> None:
-    database = Database(url, name="bench")
-    try:
-        with database.transaction() as transaction:
-            transaction.execute("CHECKPOINT")
-    finally:
-        database.dispose()
 
 
 def _findings(options: CloseBench, runs: Mapping[str, Sequence[CloseRun]]) -> dict[str, Any]:

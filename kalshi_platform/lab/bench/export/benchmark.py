@@ -6,7 +6,6 @@ on the same rows, and on those of any lake that is given.
 
 from __future__ import annotations
 
-import json
 import shutil
 import statistics
 from collections.abc import Callable, Mapping, Sequence
@@ -121,22 +120,15 @@ def _fill(url: str, data: ExportData, clock: Clock) -> int:
 def _run(stack: BenchStack, label: str, who: str, held: tuple[str, int], hour: datetime) -> ExportRun:
     url, wanted = held
     folder = stack.folder / label
-    folder.mkdir()
     lake = folder / "lake"
-    spec = folder / "spec.json"
-    spec.touch(mode=0o600)
     is_naive = who == "naive"
     place = str(lake) if is_naive else lake.as_uri()
     content = {"production": url, "lake": place, "hour": hour.isoformat(), "is_naive": is_naive}
-    spec.write_text(json.dumps(content), encoding="utf-8")
     server_cpu_s = cpu_s(stack.server_pids(), with_collected=True)
-    stack.start("export", export_host.__name__, str(spec))
-    result = folder / "result.json"
-    stack.wait(lambda: not stack.is_running("export"), _EXPORT_S)
-    if not result.exists():
+    found = stack.run_host("export", export_host.__name__, folder, content, _EXPORT_S)
+    if found is None:
         reason = f"the export ended without a result: {stack.log_of('export')}"
         return ExportRun(0, 0, 1.0, 0.0, 0.0, 0.0, (reason,))
-    found = json.loads(result.read_text(encoding="utf-8"))
     lost = [] if found["rows"] == wanted else [f"{found['rows']:,} rows instead of {wanted:,}"]
     if not is_naive:
         verify(LakeSettings(place), partition_starting(find_dataset(TABLE), hour).path)

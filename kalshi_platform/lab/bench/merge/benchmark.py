@@ -6,7 +6,6 @@ memory is that of catching up; the naive way gets a part of the rows, on which i
 
 from __future__ import annotations
 
-import json
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass
@@ -103,19 +102,11 @@ def _platform(
     clock: Clock,  # noqa: ARG001 - called as _naive is
 ) -> MergeRun:
     production = stack.database(label, "production")
-    folder = stack.folder / label
-    folder.mkdir()
-    spec = folder / "spec.json"
-    spec.touch(mode=0o600)
-    spec.write_text(json.dumps({"production": production, "sources": dict(urls)}), encoding="utf-8")
-    _checkpoint(production)
-    stack.start(_HOST, merge_host.__name__, str(spec))
-    result = folder / "result.json"
-    stack.wait(lambda: result.exists() or not stack.is_running(_HOST), _MERGE_S)
-    stack.wait(lambda: not stack.is_running(_HOST), 30.0)
-    if not result.exists():
+    stack.checkpoint(production)
+    spec = {"production": production, "sources": dict(urls)}
+    found = stack.run_host(_HOST, merge_host.__name__, stack.folder / label, spec, _MERGE_S)
+    if found is None:
         return MergeRun(0, 0, 1.0, (f"the merge ended without a result: {stack.log_of(_HOST)}",))
-    found = json.loads(result.read_text(encoding="utf-8"))
     lost = [f"gatherers that were not read: {', '.join(found['missed'])}"] if found["missed"] else []
     return MergeRun(
         found["rows_read"],
@@ -136,7 +127,7 @@ def _naive(stack: BenchStack, label: str, data: MergeData, urls: Mapping[str, st
         PartitionKeeper(database, PartitionBounds(), clock).ensure_hours(TABLE, span)
     finally:
         database.dispose()
-    _checkpoint(url)
+    stack.checkpoint(url)
     started = clock.monotonic()
     read, inserted = merge_naively(urls, url)
     return MergeRun(read, inserted, clock.monotonic() - started, tuple(_differences(url, data)))
@@ -158,15 +149,6 @@ def _differences(production: str, data: MergeData) -> list[str]:
             if not found.cast(wanted.schema).equals(wanted):
                 return [f"production holds other rows than were sent between {first} and {last}"]
     return []
-
-
-def _checkpoint(url: str) -> None:
-    database = Database(url, name="production")
-    try:
-        with database.transaction() as transaction:
-            transaction.execute("CHECKPOINT")
-    finally:
-        database.dispose()
 
 
 def _findings(options: MergeBench, runs: Mapping[str, Sequence[MergeRun]]) -> dict[str, Any]:
