@@ -150,3 +150,14 @@ def test_a_stream_cut_in_the_middle_is_unavailable_and_never_looks_complete(data
 def test_an_error_of_the_caller_stays_the_callers(database: Database) -> None:
     with pytest.raises(FileNotFoundError), arrow_snapshot(database.url):
         raise FileNotFoundError("disk")
+
+
+def test_what_was_made_since_an_earlier_snapshot_is_read(database: Database) -> None:
+    """The driver's knowledge of a database is kept from the first snapshot on."""
+    with arrow_snapshot(database.url) as snapshot:
+        snapshot.table("SELECT 1")
+    with database.transaction() as transaction:
+        transaction.execute("CREATE TABLE later AS SELECT n, ARRAY[n] AS levels FROM t WHERE n <= 2")
+    with arrow_snapshot(database.url) as snapshot:
+        table = snapshot.table("SELECT n, levels FROM later ORDER BY n")
+    assert table["levels"].to_pylist() == [[1], [2]]
