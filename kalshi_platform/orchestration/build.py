@@ -12,6 +12,7 @@ from kalshi_platform import config
 from kalshi_platform.errors import ConfigurationError
 from kalshi_platform.lake.datasets import DAILY_DATASETS, RAW_TABLES
 from kalshi_platform.monitoring.logs import make_our_records_plain
+from kalshi_platform.orchestration.asset_pages import complete_pages
 from kalshi_platform.orchestration.assets.catalog import make_catalog_assets
 from kalshi_platform.orchestration.assets.external import SOURCES, make_stream_assets
 from kalshi_platform.orchestration.assets.lake_daily import make_daily_asset
@@ -91,7 +92,7 @@ class _Parts:
 
 
 def _add_platform(parts: _Parts, partitions: Partitions) -> None:
-    parts.assets += [
+    assets: list[dg.AssetsDefinition | dg.AssetSpec] = [
         *SOURCES,
         *make_catalog_assets(partitions.gatherers),
         make_rest_snapshots(partitions.gatherers),
@@ -106,6 +107,7 @@ def _add_platform(parts: _Parts, partitions: Partitions) -> None:
         retention,
         dagster_retention,
     ]
+    parts.assets += complete_pages(assets)
     parts.asset_checks += [
         gatherers_are_fresh,
         lifecycle_reads_back,

@@ -5,6 +5,7 @@ from datetime import timedelta
 import dagster as dg
 
 from kalshi_platform.orchestration.asset_metadata import retention_metadata
+from kalshi_platform.orchestration.columns import column_metadata
 from kalshi_platform.orchestration.failures import RETRY, as_failure
 from kalshi_platform.orchestration.keys import DAGSTER_RETENTION, LAKE_RAW, OWNERS, RETENTION
 from kalshi_platform.orchestration.old_runs import delete_old_runs
@@ -34,6 +35,7 @@ _SERVICE_DAYS = 7
         "Drops old partitions of gatherers and of production, once the lake's partitions with their rows are closed, "
         "current and read back; then the ledgers that spoke of them. KALSHI_RETENTION_… say after how many days."
     ),
+    metadata=column_metadata("production", "lake_verifications"),
 )
 def retention(platform: PlatformResource, lake: LakeResource) -> dg.MaterializeResult:  # type: ignore[type-arg]
     """Drop what is old and verifiably in the lake; record what went and what was refused."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -16,7 +17,9 @@ from kalshi_platform.definitions import defs
 from kalshi_platform.errors import ConfigurationError
 from kalshi_platform.lake.datasets import DATASETS
 from kalshi_platform.orchestration import keys
+from kalshi_platform.orchestration.asset_pages import NO_TABLE, REPOSITORY, list_documents
 from kalshi_platform.orchestration.build import CodeLocation, build
+from kalshi_platform.orchestration.freshness_policies import ON_DEMAND, POLICIES
 
 CHECKOUT = Path(__file__).parents[3]
 
@@ -126,29 +129,61 @@ def test_every_data_set_of_the_lake_descends_from_the_exchange(everything: dg.De
         assert keys.REST in graph.get_ancestor_asset_keys(catalog)
 
 
-def test_every_asset_has_a_description_owners_kinds_and_a_group(everything: dg.Definitions) -> None:
+def test_every_asset_says_what_it_is_and_whose(everything: dg.Definitions) -> None:
     for spec in everything.resolve_all_asset_specs():
-        assert spec.description, spec.key
+        assert len(spec.description or "") > 30, spec.key
         assert spec.owners, spec.key
         assert spec.kinds, spec.key
         assert spec.group_name in {"kalshi", "gatherer", "production", "lake"}, spec.key
 
 
-def test_every_table_shows_its_columns_with_units(everything: dg.Definitions) -> None:
-    specs = {spec.key: spec for spec in everything.resolve_all_asset_specs()}
-    without = {keys.REST, keys.WEBSOCKET, keys.EXCHANGE_STATUS, keys.LIFECYCLE_RULES}
-    without |= {keys.RETENTION, keys.DAGSTER_RETENTION, keys.LAKE_TABLES}
+def test_every_asset_shows_its_columns_with_units_or_what_else_it_is_made_of(everything: dg.Definitions) -> None:
+    specs = {spec.key.to_user_string(): spec for spec in everything.resolve_all_asset_specs()}
     for key, spec in specs.items():
-        if key in without:
-            continue
-        schema = spec.metadata["dagster/column_schema"]
-        assert schema.columns, key
-    deltas = specs[keys.production("orderbook_deltas")].metadata["dagster/column_schema"].columns
-    prices = {column.name: column for column in deltas}
-    assert prices["price_e4"].description.endswith("In 1/10,000 dollar.")
-    assert not prices["price_e4"].constraints.nullable
-    candles = specs[keys.lake("aggregates/candles_1m")].metadata["dagster/column_schema"].columns
-    assert any(column.description and column.description.endswith("In dollars.") for column in candles)
+        schema = spec.metadata.get("dagster/column_schema")
+        assert (schema is None) == (key in NO_TABLE), key
+        assert spec.metadata["columns"] if schema is None else all(each.description for each in schema.columns), key
+    deltas = {
+        each.name: each for each in specs["production/orderbook_deltas"].metadata["dagster/column_schema"].columns
+    }
+    assert deltas["price_e4"].description.endswith("In 1/10,000 dollar.")
+    assert not deltas["price_e4"].constraints.nullable
+    candles = specs["lake/aggregates/candles_1m"].metadata["dagster/column_schema"].columns
+    assert any(column.description.endswith("In dollars.") for column in candles)
+
+
+def test_every_asset_has_a_freshness_policy_or_the_reason_for_none(everything: dg.Definitions) -> None:
+    specs = {spec.key: spec for spec in everything.resolve_all_asset_specs()}
+    assert set(specs) == set(POLICIES) | set(ON_DEMAND)
+    for key, spec in specs.items():
+        assert (spec.freshness_policy is None) == (key in ON_DEMAND), key
+        assert spec.freshness_policy or spec.metadata["freshness"], key
+
+
+def test_every_asset_links_to_headings_of_documents_that_exist(everything: dg.Definitions) -> None:
+    for spec in everything.resolve_all_asset_specs():
+        documents = list_documents(spec.key.to_user_string())
+        assert documents, spec.key
+        for document in documents:
+            file, _, wanted = document.partition("#")
+            headings = re.findall(r"^#+ (.+)$", (CHECKOUT / "docs" / file).read_text(encoding="utf-8"), re.MULTILINE)
+            found = {re.sub(r"[^\w\- ]", "", each.lower()).replace(" ", "-") for each in headings}
+            assert wanted in found, f"{spec.key}: {document}"
+            assert f"{REPOSITORY}/blob/main/docs/{document}" in spec.metadata["docs"].value
+    assert f'"{REPOSITORY}/tree/main/docs"' in (CHECKOUT / "pyproject.toml").read_text(encoding="utf-8")
+
+
+def test_every_asset_refers_to_files_of_this_repository(everything: dg.Definitions) -> None:
+    for spec in everything.resolve_all_asset_specs():
+        references = spec.metadata["dagster/code_references"].code_references
+        for reference in references:
+            if isinstance(reference, dg.UrlCodeReference):
+                path = reference.url.removeprefix(f"{REPOSITORY}/blob/main/").partition("#")[0]
+                assert (CHECKOUT / path).is_file(), f"{spec.key}: {path}"
+            else:
+                lines = Path(reference.file_path).read_text(encoding="utf-8").splitlines()
+                assert 1 <= reference.line_number <= len(lines), spec.key
+        assert {type(reference) for reference in references} == {dg.UrlCodeReference, dg.LocalFileCodeReference}
 
 
 def test_long_running_jobs_are_never_retried_by_dagster(everything: dg.Definitions) -> None:
