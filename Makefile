@@ -32,7 +32,7 @@ export KALSHI_CAPTURES ?= $(CURDIR)/../shared/captures
 RELATIVE_PTH = $(PYTHON) -c "import glob, os; [open(each, 'wb').write(os.fsencode(os.path.relpath('.', os.path.dirname(each))) \
 	+ b'\n') for each in glob.glob('$(VENV)/lib/python*/site-packages/*kalshi_platform*.pth')]"
 
-.PHONY: install demo test coverage test-pythons wheel-tree bench lint docs conformance engines loaders constraints clean
+.PHONY: install demo test coverage test-pythons wheel-tree bench lint lint-style lint-types lint-imports docs conformance engines loaders constraints clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -55,9 +55,10 @@ $(STAMP): pyproject.toml constraints.txt
 demo: $(STAMP)  ## simulated exchange, three gatherers, merge, lake and Dagster UI; Ctrl-C stops all
 	exec $(PY) -m kalshi_platform.cli up --simulate
 
-test: $(STAMP) lint  ## lint and run the whole suite (TESTED=wheel: against the built wheel, as CI does)
+# What comes before the suite has two parts that take a processor each: types, and everything else.
+test: $(STAMP)  ## lint and run the whole suite (TESTED=wheel: against the built wheel, as CI does)
+	@$(MAKE) --no-print-directory -j2 -Otarget lint $(if $(filter wheel,$(TESTED)),wheel-tree)
 ifeq ($(TESTED),wheel)
-	@$(MAKE) --no-print-directory wheel-tree
 	cd $(WHEEL)/tree && $(CURDIR)/$(WHEEL)/venv/bin/python -m pytest -n $(PYTEST_WORKERS) --dist loadgroup
 else
 	$(PY) -m pytest -n $(PYTEST_WORKERS) --dist loadgroup
@@ -101,12 +102,18 @@ bench: $(STAMP)  ## the benchmarks, each beside the naive way (some minutes; a q
 	$(PY) -m kalshi_platform.cli bench replay --json data/bench/replay.json
 	$(PY) -m kalshi_platform.cli bench book --json data/bench/book.json
 
-lint: $(STAMP)  ## ruff, mypy --strict, import-linter
+lint: lint-types lint-style lint-imports  ## ruff, mypy --strict, import-linter
+
+lint-style: $(STAMP)
 	$(PY) -m ruff check .
 	@# A rule that ruff still counts as a preview: text files are UTF-8, whatever the locale.
 	$(PY) -m ruff check --quiet --preview --select PLW1514 .
 	$(PY) -m ruff format --check .
+
+lint-types: $(STAMP)
 	$(PY) -m mypy
+
+lint-imports: $(STAMP)
 	$(PY) -c "import sys; from importlinter.cli import lint_imports_command; sys.exit(lint_imports_command())"
 
 docs: $(STAMP)  ## write the generated parts of the documents anew (settings and what follows from them)

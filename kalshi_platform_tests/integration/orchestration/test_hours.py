@@ -300,45 +300,29 @@ def test_the_hourly_schedule_asks_for_the_hour_that_just_ended(platform: Platfor
     assert request.partition_key == hour_key(now.replace(minute=0, second=0, microsecond=0) - HOUR)
 
 
-def test_a_day_is_exported_once_its_hours_are_closed(platform: Platform) -> None:
+def test_a_day_is_exported_once_its_hours_are_closed_and_again_after_late_rows(platform: Platform) -> None:
     number = last_hour_of_yesterday()
-    yesterday = hour(number)
+    day = day_key(hour(number))
     platform.seed(number)
     merge_new(platform.world.settings(), SYSTEM_CLOCK)
     assert isinstance(fill(platform, "fill_missing_days"), str), "its hour is still open"
-    assert platform.run(dg.RunRequest(partition_key=hour_key(hour(number)))).success
-    asked = fill(platform, "fill_missing_days")
-    assert isinstance(asked, list)
-    assert [(request.partition_key, request.asset_selection) for request in asked] == [
-        (day_key(yesterday), list(keys.LAKE_DAILY))
-    ]
-    result = platform.run(asked[0], "export_days")
-    assert result.success
-    assert materialization(platform, keys.lake("processed/trades")).metadata["dagster/row_count"].value == 5
-    assert isinstance(fill(platform, "fill_missing_days"), str)
-
-
-def test_late_rows_of_an_exported_day_bring_the_day_back(platform: Platform) -> None:
-    number = last_hour_of_yesterday()
-    platform.seed(number)
     request = dg.RunRequest(partition_key=hour_key(hour(number)))
     assert platform.run(request).success
-    day = dg.RunRequest(partition_key=day_key(hour(number)))
-    assert platform.run(day, "export_days").success
+    (asked,) = requests_of(fill(platform, "fill_missing_days"))
+    assert (asked.partition_key, asked.asset_selection) == (day, list(keys.LAKE_DAILY))
+    assert platform.run(asked, "export_days").success
+    assert materialization(platform, keys.lake("processed/trades")).metadata["dagster/row_count"].value == 5
     assert isinstance(fill(platform, "fill_missing_days"), str)
     late = trade_row("A", "late", ts_us=HOUR0_US + number * US_PER_HOUR + 9 * US_PER_S)
     platform.world.gatherers["g1"].commit(trades=[late])
     merge_new(platform.world.settings(), SYSTEM_CLOCK)
     assert isinstance(fill(platform, "fill_missing_days"), str), "its hour is to be closed again first"
     assert platform.run(request).success
-    asked = fill(platform, "fill_missing_days")
-    assert isinstance(asked, list)
-    assert [(request.partition_key, request.asset_selection) for request in asked] == [
-        (day_key(hour(number)), list(keys.LAKE_DAILY))
-    ]
-    assert platform.run(asked[0], "export_days").success
+    (asked,) = requests_of(fill(platform, "fill_missing_days"))
+    assert (asked.partition_key, asked.asset_selection) == (day, list(keys.LAKE_DAILY))
+    only_trades = dg.RunRequest(partition_key=day, asset_selection=[keys.lake("processed/trades")])
+    assert platform.run(only_trades, "export_days").success
     assert materialization(platform, keys.lake("processed/trades")).metadata["dagster/row_count"].value == 6
-    assert isinstance(fill(platform, "fill_missing_days"), str)
 
 
 def test_late_rows_of_an_old_hour_reach_the_lake(platform: Platform) -> None:

@@ -82,7 +82,7 @@ def look(several: list[tuple[int, Shape]], figures: Told) -> None:
             raise WrongWorld(f"World({world.seed}, {world.shape}): {wrong}") from None
 
 
-@settings(worlds, max_examples=2_500 if LONG else 15)
+@settings(worlds, max_examples=2_500 if LONG else 10)
 @given(several=st.lists(st.tuples(seeds, shapes), min_size=8, max_size=16))
 def test_in_worlds_full_of_faults(told: dict[str, Told], several: list[tuple[int, Shape]]) -> None:
     look(several, told.setdefault("faults", Told()))

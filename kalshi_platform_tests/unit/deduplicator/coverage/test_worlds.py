@@ -32,7 +32,7 @@ from kalshi_platform_tests.unit.deduplicator.coverage.truth import (
 
 LONG = os.environ.get("KALSHI_HYPOTHESIS") == "long"
 worlds = settings(
-    max_examples=20_000 if LONG else 150,
+    max_examples=20_000 if LONG else 80,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow],
     derandomize=not LONG,
@@ -121,7 +121,7 @@ def test_every_book_from_a_checkpoint_is_the_true_one(world: World, seed: int) -
             assert held == world.book(checkpoint["ticker"], span_end_us - 1)
 
 
-@settings(worlds, max_examples=20_000 if LONG else 100)
+@settings(worlds, max_examples=20_000 if LONG else 60)
 @given(world=world_of, seed=st.integers(0, 2**16))
 def test_reading_a_stream_in_windows_gives_the_same_checkpoints(world: World, seed: int) -> None:
     pick = random.Random(seed)
