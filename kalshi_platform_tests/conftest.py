@@ -28,6 +28,7 @@ pytest_plugins = [
     "kalshi_platform_tests.fixtures.exchange",
     "kalshi_platform_tests.fixtures.merge_world",
     "kalshi_platform_tests.fixtures.many_partitions",
+    "kalshi_platform_tests.fixtures.role_logins",
 ]
 
 

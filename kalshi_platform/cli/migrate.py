@@ -6,22 +6,21 @@ from kalshi_platform.cli.console import print_line
 
 
 def migrate() -> None:
-    """Apply the numbered files of sql/ to every configured database (safe to repeat)."""
-    from kalshi_platform.config import load_deduplicator
-    from kalshi_platform.storage.migrate import DatabaseKind
+    """Apply the numbered files of sql/ to every configured database, and grant roles (safe to repeat)."""
+    from kalshi_platform.config import load_owned_databases
     from kalshi_platform.storage.migrate import migrate as apply
     from kalshi_platform.storage.pool import Database
 
-    settings = load_deduplicator()
-    databases: list[tuple[str, str, DatabaseKind]] = [("production", settings.production_url, "production")]
-    for source in settings.sources:
-        databases.append((f"{source.name} timeseries", source.timeseries_url, "timeseries"))
-        databases.append((f"{source.name} catalog", source.catalog_url, "catalog"))
-    for name, url, kind in databases:
-        database = Database(url, name=name)
+    for each in load_owned_databases():
+        database = Database(each.url, name=each.name)
         try:
-            done = apply(database, kind)
+            done = apply(database, each.kind)
         finally:
             database.dispose()
         mode = f", {done.mode} mode" if done.mode else ""
-        print_line(f"{name}: {len(done.applied) or 'no'} new file{'' if len(done.applied) == 1 else 's'}{mode}")
+        print_line(f"{each.name}: {len(done.applied) or 'no'} new file{'' if len(done.applied) == 1 else 's'}{mode}")
+        if done.roles_missing:
+            print_line(
+                f"{each.name}: this login may not create roles: have an administrator run CREATE ROLE for"
+                f" {', '.join(done.roles_missing)}, then migrate again"
+            )

@@ -7,6 +7,7 @@ beside the fields that they fill, in each room's settings (`kalshi_platform.sett
 from kalshi_platform.config.deployment import DeploymentSettings, Role
 from kalshi_platform.config.environment import env_file_text, environment, environment_with, process_environment
 from kalshi_platform.config.loaders import (
+    OwnedDatabase,
     PlatformSettings,
     catalog_variable,
     check_before_start,
@@ -18,6 +19,7 @@ from kalshi_platform.config.loaders import (
     load_iceberg,
     load_lake,
     load_logs,
+    load_owned_databases,
     load_platform,
     load_production_url,
     load_public_reads,
@@ -33,6 +35,7 @@ from kalshi_platform.config.stack import StackAddresses, deployment_file, settin
 
 __all__ = [
     "DeploymentSettings",
+    "OwnedDatabase",
     "PlatformSettings",
     "Role",
     "StackAddresses",
@@ -50,6 +53,7 @@ __all__ = [
     "load_iceberg",
     "load_lake",
     "load_logs",
+    "load_owned_databases",
     "load_platform",
     "load_production_url",
     "load_public_reads",

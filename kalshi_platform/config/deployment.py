@@ -66,3 +66,71 @@ class DeploymentSettings:
             high=3600,
         ),
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class GathererLogins:
+    """Further logins for a gatherer's two databases, each with fewer or more rights than the gatherer itself."""
+
+    timeseries_read_url: str | None = field(
+        default=None,
+        repr=False,
+        metadata=setting(
+            "KALSHI_{GATHERER}_TIMESERIES_READ_DATABASE_URL",
+            "how the merge, closes and retention reach a gatherer's rows: a login that is a member of `kalshi_merge`,"
+            " and of `kalshi_retention` where retention runs",
+            kind="database_url",
+            secret=True,
+            default="`KALSHI_<NAME>_TIMESERIES_DATABASE_URL`",
+        ),
+    )
+    catalog_read_url: str | None = field(
+        default=None,
+        repr=False,
+        metadata=setting(
+            "KALSHI_{GATHERER}_CATALOG_READ_DATABASE_URL",
+            "the same for its series, events and markets",
+            kind="database_url",
+            secret=True,
+            default="`KALSHI_<NAME>_CATALOG_DATABASE_URL`",
+        ),
+    )
+    timeseries_owner_url: str | None = field(
+        default=None,
+        repr=False,
+        metadata=setting(
+            "KALSHI_{GATHERER}_TIMESERIES_OWNER_DATABASE_URL",
+            "how `migrate` reaches a gatherer's rows: the owner of the tables. No service needs it",
+            kind="database_url",
+            secret=True,
+            default="`KALSHI_<NAME>_TIMESERIES_DATABASE_URL`",
+        ),
+    )
+    catalog_owner_url: str | None = field(
+        default=None,
+        repr=False,
+        metadata=setting(
+            "KALSHI_{GATHERER}_CATALOG_OWNER_DATABASE_URL",
+            "the same for its series, events and markets",
+            kind="database_url",
+            secret=True,
+            default="`KALSHI_<NAME>_CATALOG_DATABASE_URL`",
+        ),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProductionLogins:
+    """A further login for production."""
+
+    production_owner_url: str | None = field(
+        default=None,
+        repr=False,
+        metadata=setting(
+            "KALSHI_PRODUCTION_OWNER_DATABASE_URL",
+            "how `migrate` reaches production: the owner of the tables. No service needs it",
+            kind="database_url",
+            secret=True,
+            default="`KALSHI_PRODUCTION_DATABASE_URL`",
+        ),
+    )

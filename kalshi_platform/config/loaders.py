@@ -7,13 +7,13 @@ nothing else; without it, the process's environment over `.env` in the working f
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 from kalshi_platform.config import kinds
-from kalshi_platform.config.deployment import DeploymentSettings, Role
+from kalshi_platform.config.deployment import DeploymentSettings, GathererLogins, ProductionLogins, Role
 from kalshi_platform.config.values import Values
 from kalshi_platform.deduplicator.settings import DeduplicatorSettings, GathererSource
 from kalshi_platform.exchange.settings import ExchangeSettings
@@ -26,10 +26,14 @@ from kalshi_platform.monitoring.settings import EndpointSettings, LogSettings
 from kalshi_platform.setting import declared_settings
 from kalshi_platform.storage.settings import PartitionBounds
 
+if TYPE_CHECKING:
+    from kalshi_platform.storage.migrate import DatabaseKind
+
 Loaded = TypeVar("Loaded")
 
 # Gatherers reconnect this much apart, so that they do not drop out together.
 _STAGGER_S = 0.7
+_GATHERER_DATABASES: tuple[Literal["timeseries", "catalog"], ...] = ("timeseries", "catalog")
 _LOCAL_DATABASE = "postgresql://local@127.0.0.1/local"
 
 
@@ -42,6 +46,15 @@ class PlatformSettings:
     deduplicator: DeduplicatorSettings
     lake: LakeSettings
     bounds: PartitionBounds
+
+
+@dataclass(frozen=True)
+class OwnedDatabase:
+    """A database as `migrate` reaches it: by the login that owns its tables."""
+
+    name: str
+    kind: DatabaseKind
+    url: str = field(repr=False)
 
 
 def gatherer_names(environ: Mapping[str, str] | None = None) -> tuple[str, ...]:
@@ -99,6 +112,11 @@ def load_deduplicator(environ: Mapping[str, str] | None = None) -> DeduplicatorS
 def load_logs(environ: Mapping[str, str] | None = None) -> LogSettings:
     """Load how this process logs. Raises ConfigurationError."""
     return _load(environ, lambda values: values.fill(LogSettings))
+
+
+def load_owned_databases(environ: Mapping[str, str] | None = None) -> list[OwnedDatabase]:
+    """Load the addresses of all databases for who owns their tables. Raises ConfigurationError."""
+    return _load(environ, _owned_databases)
 
 
 def load_production_url(environ: Mapping[str, str] | None = None) -> str:
@@ -222,8 +240,24 @@ def _gatherer(values: Values, name: str) -> GathererSettings:
 
 
 def _source(values: Values, name: str) -> GathererSource:
-    urls = values.read(GathererSettings, "timeseries_url", "catalog_url", gatherer=name)
-    return GathererSource(name, **urls)
+    return GathererSource(name, *(_gatherer_url(values, name, which, "read") for which in _GATHERER_DATABASES))
+
+
+def _gatherer_url(values: Values, name: str, which: str, login: str) -> str:
+    """Return the address of one of a gatherer's databases for a login: that of the gatherer itself by default."""
+    own = values.read(GathererLogins, f"{which}_{login}_url", gatherer=name)
+    return str(next(iter((own or values.read(GathererSettings, f"{which}_url", gatherer=name)).values()), ""))
+
+
+def _owned_databases(values: Values) -> list[OwnedDatabase]:
+    production = values.read(ProductionLogins) or values.read(DeduplicatorSettings, "production_url")
+    found = [OwnedDatabase("production", "production", str(next(iter(production.values()), "")))]
+    for name in values.gatherers:
+        found += [
+            OwnedDatabase(f"{name} {which}", which, _gatherer_url(values, name, which, "owner"))
+            for which in _GATHERER_DATABASES
+        ]
+    return found
 
 
 def _endpoint(values: Values, service: str) -> EndpointSettings:

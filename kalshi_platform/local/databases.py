@@ -10,10 +10,10 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from kalshi_platform.clock import Clock
-from kalshi_platform.config import catalog_variable, timeseries_variable
+from kalshi_platform.config import OwnedDatabase, catalog_variable, load_owned_databases, timeseries_variable
 from kalshi_platform.local.postgres.restarter import ServerRestarter
 from kalshi_platform.local.postgres.server import PostgresServer, PostgresSettings
-from kalshi_platform.storage.migrate import DatabaseKind, migrate
+from kalshi_platform.storage.migrate import migrate
 from kalshi_platform.storage.pool import Database
 
 PRODUCTION_VARIABLE = "KALSHI_PRODUCTION_DATABASE_URL"
@@ -49,10 +49,7 @@ class DatabaseStack:
                 self.timeseries[name] = found[name]["timeseries"]
                 self.catalog[name] = found[name]["catalog"]
             self.production, self.dagster = found["production"]["production"], found["production"]["dagster"]
-            jobs: list[tuple[str, str, DatabaseKind]] = [("production", self.production, "production")]
-            jobs += [(f"{name} timeseries", self.timeseries[name], "timeseries") for name in self._gatherers]
-            jobs += [(f"{name} catalog", self.catalog[name], "catalog") for name in self._gatherers]
-            list(pool.map(lambda job: _migrate(*job), jobs))
+            list(pool.map(_migrate, load_owned_databases(self._environ())))
 
     def restart_dead_servers(self, say: Callable[[str], None], clock: Clock) -> None:
         """From now on, start servers that die again; `say` gets a line each time. Call it after start()."""
@@ -77,6 +74,16 @@ class DatabaseStack:
             with ThreadPoolExecutor(max_workers=len(servers)) as pool:
                 list(pool.map(lambda server: server.stop(), servers))
 
+    def _environ(self) -> dict[str, str]:
+        """What is given, with the addresses of the databases that were made here."""
+        return {
+            **self._given,
+            "KALSHI_GATHERERS": ",".join(self._gatherers),
+            PRODUCTION_VARIABLE: self.production,
+            **{timeseries_variable(name): url for name, url in self.timeseries.items()},
+            **{catalog_variable(name): url for name, url in self.catalog.items()},
+        }
+
     def _serve(self, name: str, variables: Mapping[str, str]) -> dict[str, str]:
         urls = {
             database: self._given[variable] for database, variable in variables.items() if self._given.get(variable)
@@ -92,9 +99,9 @@ class DatabaseStack:
         return urls
 
 
-def _migrate(name: str, url: str, kind: DatabaseKind) -> None:
-    database = Database(url, name=name)
+def _migrate(owned: OwnedDatabase) -> None:
+    database = Database(owned.url, name=owned.name)
     try:
-        migrate(database, kind)
+        migrate(database, owned.kind)
     finally:
         database.dispose()

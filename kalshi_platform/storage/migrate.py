@@ -20,10 +20,10 @@ from kalshi_platform.storage.sqlstate import DRIVER_ERRORS, translate_error
 
 DatabaseKind: TypeAlias = Literal["timeseries", "catalog", "production"]
 FOLDERS: dict[DatabaseKind, tuple[str, ...]] = {
-    "timeseries": ("common", "timeseries", "streams"),
-    "catalog": ("catalog",),
     # `streams`: columns that a gatherer's tables of messages and production's have both.
-    "production": ("common", "catalog", "production", "streams"),
+    "timeseries": ("common", "timeseries", "streams", "roles"),
+    "catalog": ("catalog", "roles"),
+    "production": ("common", "catalog", "production", "streams", "roles"),
 }
 # Both have tables of the same names with other columns.
 _EXCLUSIVE = {"timeseries", "production"}
@@ -46,10 +46,14 @@ class SqlFile:
 
 @dataclass(frozen=True)
 class Migrated:
-    """The result of a migration: files applied now, and the mode of the database ("" for a catalog)."""
+    """The result of a migration: files applied now, and the mode of the database ("" for a catalog).
+
+    `roles_missing`: roles of sql/roles that are absent, because the login that migrates may not create roles.
+    """
 
     applied: tuple[str, ...]
     mode: str
+    roles_missing: tuple[str, ...] = ()
 
 
 def sql_root() -> Path:
@@ -69,7 +73,9 @@ def files_of(kind: DatabaseKind) -> tuple[SqlFile, ...]:
 
 
 def migrate(database: Database, kind: DatabaseKind, *, use_timescale: bool = True) -> Migrated:
-    """Bring `database` up to date. May run in several processes at once.
+    """Bring `database` up to date, and grant the roles of sql/roles their privileges in it.
+
+    May run in several processes at once.
 
     Raises SchemaMismatch when an applied file was changed, a file fails, the mode differs, or the database is of
     another kind, or cannot hold every text.
@@ -90,7 +96,11 @@ def migrate(database: Database, kind: DatabaseKind, *, use_timescale: bool = Tru
             _apply(database, transaction, file)
         applied.append(file.name)
         _log.info("sql_file_applied", database=database.name, file=file.name)
-    return Migrated(tuple(applied), check(database, kind))
+    mode = check(database, kind)
+    with database.transaction() as transaction:
+        transaction.lock(_LOCK)
+        roles_missing = _grant_roles(database, transaction)
+    return Migrated(tuple(applied), mode, roles_missing)
 
 
 def check(database: Database, kind: DatabaseKind) -> str:
@@ -124,6 +134,23 @@ def check(database: Database, kind: DatabaseKind) -> str:
             " the mode of a database never changes: restore the extension, or start with a new database"
         )
     return str(recorded)
+
+
+def _grant_roles(database: Database, transaction: Transaction) -> tuple[str, ...]:
+    """Give roles their privileges also on tables of files that came after theirs; return the roles that are absent."""
+    if transaction.fetch_one(load("storage")["can_grant_roles"]) != (True,):
+        return ()
+    row = transaction.fetch_one(load("storage")["grant_roles"])
+    missing = tuple(row[0]) if row else ()
+    if missing:
+        _log.warning(
+            "roles_missing",
+            database=database.name,
+            roles=missing,
+            remedy="have an administrator run CREATE ROLE for each, then migrate again; until then logins other than"
+            " the owner have no privileges",
+        )
+    return missing
 
 
 def _check_encoding(database: Database, transaction: Transaction) -> None:

@@ -64,3 +64,11 @@ SET LOCAL kalshi.use_timescale = 'off'
 -- name: mode
 -- The mode that the database was made in, and the one that the server offers now. One row.
 SELECT mode, server_mode() FROM schema_meta
+
+-- name: can_grant_roles
+-- Whether the file that grants roles was applied. One row.
+SELECT to_regprocedure('grant_roles()') IS NOT NULL
+
+-- name: grant_roles
+-- Gives each role its privileges in this database. One row: the roles that are absent.
+SELECT grant_roles()

@@ -55,6 +55,38 @@ def test_nothing_configured_names_every_missing_setting_once() -> None:
     assert len(found) == len(wanted)
 
 
+def test_the_merge_and_migrate_use_their_own_logins_where_they_are_given(tmp_path: Path) -> None:
+    environ = complete(tmp_path)
+    of_gatherer = config.load_deduplicator(environ).sources[0]
+    assert (of_gatherer.timeseries_url, of_gatherer.catalog_url) == (URL, URL)
+    assert {each.url for each in config.load_owned_databases(environ)} == {URL}
+
+    environ["KALSHI_G1_TIMESERIES_READ_DATABASE_URL"] = reading = URL.replace("u:", "merge:")
+    environ["KALSHI_PRODUCTION_OWNER_DATABASE_URL"] = environ["KALSHI_G1_CATALOG_OWNER_DATABASE_URL"] = owning = (
+        URL.replace("u:", "owner:")
+    )
+    of_merge = config.load_deduplicator(environ).sources[0]
+    assert (of_merge.timeseries_url, of_merge.catalog_url) == (reading, URL)
+    assert config.load_retention(environ).gatherers[0].url == reading
+    assert config.load_gatherer("g1", environ).timeseries_url == URL
+    owned = {each.name: each.url for each in config.load_owned_databases(environ)}
+    assert owned == {"production": owning, "g1 timeseries": URL, "g1 catalog": owning}
+    assert "hunter2" not in repr(config.load_owned_databases(environ))
+
+
+def test_a_host_of_the_merge_alone_needs_no_login_of_a_gatherer(tmp_path: Path) -> None:
+    environ = complete(tmp_path)
+    for kind in ("TIMESERIES", "CATALOG"):
+        environ[f"KALSHI_G1_{kind}_READ_DATABASE_URL"] = environ.pop(f"KALSHI_G1_{kind}_DATABASE_URL")
+    assert config.load_deduplicator(environ).sources[0].catalog_url == URL
+    environ["KALSHI_G1_CATALOG_READ_DATABASE_URL"] = "mysql://u:hunter2@host/x"
+    with pytest.raises(ConfigurationError) as raised:
+        config.load_deduplicator(environ)
+    (problem, _missing) = raised.value.problems
+    assert problem.startswith("KALSHI_G1_CATALOG_READ_DATABASE_URL")
+    assert "hunter2" not in problem
+
+
 def test_complete_settings_load(tmp_path: Path) -> None:
     settings = config.load_platform(complete(tmp_path))
     assert settings.exchange.rest_url == PRODUCTION_REST_URL
