@@ -11,6 +11,8 @@ import dagster as dg
 DAY = timedelta(days=1)
 HOUR_FORMAT = "%Y-%m-%d-%H:%M"
 DAY_FORMAT = "%Y-%m-%d"
+RANGE_START, RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
+"""Dagster's tags of a run that makes a range of partitions."""
 
 
 @dataclass(frozen=True)
@@ -81,7 +83,7 @@ def request_range(selection: Sequence[dg.AssetKey], first_key: str, last_key: st
     """Request all partitions from `first_key` to `last_key` of the selected assets as one run."""
     if first_key == last_key:
         return dg.RunRequest(asset_selection=list(selection), partition_key=first_key)
-    tags = {"dagster/asset_partition_range_start": first_key, "dagster/asset_partition_range_end": last_key}
+    tags = {RANGE_START: first_key, RANGE_END: last_key}
     return dg.RunRequest(asset_selection=list(selection), tags=tags)
 
 

@@ -8,7 +8,7 @@ import dagster as dg
 from kalshi_platform.errors import ConfigurationError, KalshiPlatformError
 from kalshi_platform.orchestration.jobs.batch import merge_catalog_job, sync_catalog_job
 from kalshi_platform.orchestration.resources import PlatformResource, ProductionDatabase
-from kalshi_platform.orchestration.schedules.guards import evaluate_or_skip, scheduled_time
+from kalshi_platform.orchestration.schedules.guards import evaluate_or_skip, scheduled_time, with_run_keys
 from kalshi_platform.orchestration.statuses import UNFINISHED
 from kalshi_platform.storage.pool import Database
 from kalshi_platform.storage.queries import load
@@ -85,7 +85,7 @@ def _request_syncs(
             reasons.append(f"{name}: a run syncs it already")
         else:
             requests.append(dg.RunRequest(partition_key=name))
-    return requests or dg.SkipReason("\n".join(reasons))
+    return with_run_keys(context, requests) or dg.SkipReason("\n".join(reasons))
 
 
 def _is_syncing(instance: dg.DagsterInstance, name: str) -> bool:

@@ -9,7 +9,7 @@ from kalshi_platform.orchestration.jobs.batch import backfill_trades_job, export
 from kalshi_platform.orchestration.keys import LAKE_DAILY, TRADES_BACKFILL
 from kalshi_platform.orchestration.partitions import DAY, day_key, join_ranges, parse_day_key, request_range
 from kalshi_platform.orchestration.resources import LakeResource, ProductionDatabase
-from kalshi_platform.orchestration.schedules.guards import evaluate_or_skip, scheduled_time
+from kalshi_platform.orchestration.schedules.guards import evaluate_or_skip, scheduled_time, with_run_keys
 from kalshi_platform.orchestration.schedules.missing import (
     LONGEST_RANGE,
     LOOK_BACK,
@@ -150,7 +150,7 @@ def _request_missing_days(
         outdated,
         find_waiting=lambda missing_keys: list_waiting(lake.settings(), database.url, DAILY_ASSETS, missing_keys, now),
     )
-    return requests or dg.SkipReason(
+    return with_run_keys(context, requests) or dg.SkipReason(
         f"nothing is missing in the {len(days)} closed days of the last week that hold rows"
     )
 
@@ -167,7 +167,9 @@ def _request_comparisons(
         request_range([TRADES_BACKFILL], day_key(first), day_key(last))
         for first, last in join_ranges(days, DAY, LONGEST_RANGE)
     ]
-    return requests or dg.SkipReason(f"the trades of all closed hours of the last {LOOK_BACK.days} days were compared")
+    return with_run_keys(context, requests) or dg.SkipReason(
+        f"the trades of all closed hours of the last {LOOK_BACK.days} days were compared"
+    )
 
 
 def _midnight(moment: datetime) -> datetime:

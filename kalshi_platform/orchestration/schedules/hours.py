@@ -10,7 +10,7 @@ from kalshi_platform.orchestration.jobs.batch import close_hours_job
 from kalshi_platform.orchestration.keys import LAKE_RAW, PRODUCTION_HOURLY
 from kalshi_platform.orchestration.partitions import hour_key, parse_hour_key
 from kalshi_platform.orchestration.resources import LakeResource, ProductionDatabase
-from kalshi_platform.orchestration.schedules.guards import evaluate_or_skip, scheduled_time
+from kalshi_platform.orchestration.schedules.guards import evaluate_or_skip, scheduled_time, with_run_keys
 from kalshi_platform.orchestration.schedules.missing import (
     LOOK_BACK,
     PartitionedAssets,
@@ -85,4 +85,6 @@ def _request_missing_hours(
     keys = sorted(keys_of(recent) | stale)
     outdated = list_outdated(lake.settings(), database.url, HOURLY_ASSETS, keys, now)
     requests = request_missing(context.instance, HOURLY_ASSETS, keys, outdated, stale)
-    return requests or dg.SkipReason(f"nothing is missing in the {len(keys)} hours of the last week that hold rows")
+    return with_run_keys(context, requests) or dg.SkipReason(
+        f"nothing is missing in the {len(keys)} hours of the last week that hold rows"
+    )

@@ -23,6 +23,7 @@ from kalshi_platform.orchestration.partitions import (
     request_range,
 )
 from kalshi_platform.orchestration.schedules.days import DAILY_ASSETS
+from kalshi_platform.orchestration.schedules.guards import with_run_keys
 from kalshi_platform.orchestration.schedules.hours import HOURLY_ASSETS
 from kalshi_platform.orchestration.schedules.missing import (
     LONGEST_RANGE,
@@ -182,3 +183,16 @@ def test_hours_made_under_the_former_keys_of_renamed_assets_are_not_requested_ag
             _record_materialized(instance, asset, H0 + 3 * HOUR)
         assert len(request_missing(instance, HOURLY_ASSETS, [gone], Outdated())) == 1
         assert not request_missing(instance, HOURLY_ASSETS, [gone], Outdated(lost={exported: {gone}}))
+
+
+def test_schedule_gives_each_of_several_requests_a_key_and_other_ones_in_the_next_tick() -> None:
+    wanted = {(A,): ["2026-11-20-05:00", "2026-11-20-07:00"], (A, B): ["2026-11-20-05:00"]}
+    found = []
+    for at in (H0, H0 + HOUR):
+        context = dg.build_schedule_context(scheduled_execution_time=at)
+        requests = with_run_keys(context, request_runs(ASSETS, wanted))
+        found += [request.run_key for request in requests]
+        assert [request.partition_key for request in requests] == [
+            request.partition_key for request in request_runs(ASSETS, wanted)
+        ]
+    assert len(set(found)) == len(found) == 6
