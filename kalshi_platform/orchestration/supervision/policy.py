@@ -159,6 +159,9 @@ def _find_holder(state: ServiceState, policy: Policy) -> Action | None:
         if ended_s is not None and ended_s - beat.age_s > policy.final_heartbeat_grace_s:
             reason = "the process of an ended run still works; the next run starts when it is silent"
             return Action(ActionKind.WAIT, reason)
+    if state.lock_held is None and state.supervising_s < policy.awake_grace_s:
+        # Right after a start, on a busy machine, the first read of the lock may take longer than a tick.
+        return Action(ActionKind.WAIT, "its database has not said yet whether its lock is free")
     return None
 
 

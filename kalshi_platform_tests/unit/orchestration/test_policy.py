@@ -157,7 +157,7 @@ CASES = {
         [(ActionKind.LAUNCH, None)],
     ),
     "short runs that ended while the supervisor was away do not count": (
-        ServiceState(ended=[ended(f"r{n}", 6 + n, 5) for n in range(5)], supervising_s=5),
+        ServiceState(lock_held=False, ended=[ended(f"r{n}", 6 + n, 5) for n in range(5)], supervising_s=5),
         [(ActionKind.LAUNCH, None)],
     ),
     "those that ended since do": (
@@ -174,6 +174,11 @@ CASES = {
         ServiceState(enabled=False, live=[canceling(since_s=61)]),
         [(ActionKind.MARK_FAILED, "r1")],
     ),
+    "right after its start the supervisor waits for a database that has not answered": (
+        ServiceState(supervising_s=5),
+        [(ActionKind.WAIT, None)],
+    ),
+    "and then takes it for away": (ServiceState(supervising_s=13), [(ActionKind.LAUNCH, None)]),
     "after an absence of the supervisor a silent run gets a moment": (
         ServiceState(live=[running()], heartbeat=beat(500), supervising_s=5),
         [(ActionKind.WAIT, None)],
