@@ -19,6 +19,7 @@ import pyarrow as pa
 from kalshi_platform.deduplicator.close.overlap import STATISTICS, compare_gatherers, light_columns
 from kalshi_platform.deduplicator.coverage.claims import count_claims
 from kalshi_platform.deduplicator.coverage.multiset_hash import fingerprint_deltas
+from kalshi_platform.deduplicator.coverage.timeline import TimelineKeys
 from kalshi_platform.deduplicator.coverage.verification.production_hour import (
     DeltaArrays,
     ProductionFiles,
@@ -29,7 +30,7 @@ from kalshi_platform.deduplicator.merge.hour_files import DELTA_TABLE, OTHER_TAB
 from kalshi_platform.deduplicator.merge.insert_parts import InsertResult
 from kalshi_platform.deduplicator.merge.market_buckets import Ints, MarketBuckets
 from kalshi_platform.deduplicator.merge.source import weigh_rows
-from kalshi_platform.market.intervals import Interval
+from kalshi_platform.market.intervals import Interval, union
 from kalshi_platform.market.tables import GATHERER_TABLES
 from kalshi_platform.market.times import US_PER_S
 from kalshi_platform.storage.arrow import arrow_schema
@@ -89,9 +90,12 @@ class BucketMerger:
         self._insert = insert
         self._rows_at_once = rows_at_once
         nowhere = np.zeros(-(-(edges[1] - edges[0]) // _MINUTE_US), dtype=np.int64)
+        followed = [_whole_minutes(each, edges, len(nowhere)) for each in claims.values() if each.height]
+        # Where nobody claims anything, rows are all that is known of who was there.
+        both_followed = np.sum([nowhere, *followed], axis=0) > 1 if followed else ~nowhere.astype(np.bool_)
         self._several = {
-            table: np.sum([nowhere, *(each.minutes[table] for each in files.values())], axis=0) > 1
-            for table in (DELTA_TABLE, *OTHER_TABLES)
+            table: (np.sum([nowhere, *(each.minutes[table] for each in files.values())], axis=0) > 1) & both_followed
+            for table in OTHER_TABLES
         }
 
     def merge(self, bucket: int) -> BucketMerge:
@@ -105,15 +109,16 @@ class BucketMerger:
     def _merge_deltas(self, bucket: int, done: BucketMerge) -> None:
         held = _Held(self._production.deltas(bucket), self._edges)
         done.held_deltas = len(held.keys)
-        comparison = _Comparison(self._several[DELTA_TABLE][held.minutes])
+        comparison = _Comparison(len(held.keys))
+        claims = {name: each.filter(pl.col("bucket") == bucket).drop("bucket") for name, each in self._claims.items()}
+        claimed = {name: _ClaimedKeys(each, held.timeline, self._markets) for name, each in claims.items()}
         missing: dict[str, pa.Table] = {}
         for name, files in self._files.items():
             rows = files.deltas.read(bucket)
             done.rows_read += rows.num_rows
-            claims = (
-                self._claims[name].filter(pl.col("bucket") == bucket).drop("bucket") if name in self._claims else None
-            )
-            lacks, counted = _match(rows, held, comparison, name, self._markets, claims)
+            if name in claimed:
+                comparison.add_claimed(name, claimed[name].contain(held.keys))
+            lacks, counted = _match(rows, held, comparison, name, self._markets, claims.get(name))
             if lacks.num_rows:
                 missing[name] = lacks
             if counted is not None:
@@ -121,7 +126,8 @@ class BucketMerger:
         done.statistics.append(comparison.statistics(DELTA_TABLE))
         for some in _slice_deltas(missing, self._rows_at_once):
             by_gatherer = {name: self._as_rows(rows) for name, rows in some.items()}
-            done.statistics.append(compare_gatherers(DELTA_TABLE, by_gatherer, self._several_minutes(DELTA_TABLE)))
+            comparable = {name: _find_comparable(name, rows, held, claimed) for name, rows in some.items()}
+            done.statistics.append(compare_gatherers(DELTA_TABLE, by_gatherer, comparable=comparable))
             self._send(DELTA_TABLE, deduplicate(DELTA_TABLE, by_gatherer), done)
 
     def _merge_table(self, table: str, bucket: int, done: BucketMerge) -> None:
@@ -159,7 +165,7 @@ class BucketMerger:
             done.quarantined[table, each.reason] = count + each.rows.height, each.detail
 
     def _several_minutes(self, table: str) -> pl.Series:
-        """The minutes in which several gatherers have rows of a table, of any market."""
+        """The minutes that can be compared: several gatherers have rows of the table, and claims all through."""
         starts = self._edges[0] + np.flatnonzero(self._several[table]) * _MINUTE_US
         return pl.Series("minute", starts, dtype=pl.Int64).cast(pl.Datetime("us", "UTC"))
 
@@ -188,7 +194,6 @@ class _Held:
         self.timeline = timeline_base(edges)
         self.rows = rows
         self.keys = self.timeline.key(rows.market, rows.us)
-        self.minutes = (rows.us - edges[0]) // _MINUTE_US
 
     def find(self, keys: Ints, columns: tuple[Ints, Ints, Ints]) -> Ints:
         """Return the place of each row (level, delta, occurrence) under its key; -1 where production lacks it."""
@@ -219,19 +224,29 @@ class _Held:
 
 
 class _Comparison:
-    """Which gatherers hold each of production's deltas, and which of them received it first."""
+    """Which gatherers hold and which claim each of production's deltas, and which of them received it first.
 
-    def __init__(self, several: npt.NDArray[np.bool_]) -> None:
-        self._several = several
-        self._first_at = np.full(len(several), _NEVER, dtype=np.int64)
-        self._first = np.full(len(several), -1, dtype=np.int16)
-        self._holders = np.zeros(len(several), dtype=np.int16)
+    A delta can be compared by a gatherer that claims its moment and market where another claims these, too: what one
+    did not follow, or not yet, it need not have.
+    """
+
+    def __init__(self, deltas: int) -> None:
+        self._first_at = np.full(deltas, _NEVER, dtype=np.int64)
+        self._first = np.full(deltas, -1, dtype=np.int16)
+        self._holders = np.zeros(deltas, dtype=np.int16)
+        self._claimers = np.zeros(deltas, dtype=np.int16)
         self._has: dict[str, npt.NDArray[np.bool_]] = {}
+        self._claimed: dict[str, npt.NDArray[np.bool_]] = {}
         self._seen: dict[str, int] = {}
+
+    def add_claimed(self, gatherer: str, claimed: npt.NDArray[np.bool_]) -> None:
+        """Add which of the deltas lie within a gatherer's claims."""
+        self._claimers += claimed
+        self._claimed[gatherer] = claimed
 
     def add(self, gatherer: str, places: Ints, received_us: Ints) -> None:
         """Add a gatherer's rows; gatherers come in the order of their names, which decides between equals."""
-        received = np.full(len(self._several), _NEVER, dtype=np.int64)
+        received = np.full(len(self._holders), _NEVER, dtype=np.int64)
         np.minimum.at(received, places, received_us)
         has = received < _NEVER
         self._first[received < self._first_at] = len(self._has)
@@ -245,13 +260,35 @@ class _Comparison:
         rows = [
             (
                 name, table, self._seen[name], int(has.sum()), int((has & (self._holders == 1)).sum()),
-                int((self._first == number).sum()), int((has & self._several).sum()),
-                int((has & self._several & (self._holders > 1)).sum()),
+                int((self._first == number).sum()), *self._count_comparable(name, has),
             )
             for number, (name, has) in enumerate(self._has.items())
             if self._seen[name]
         ]  # fmt: skip
         return pl.DataFrame(rows, schema=STATISTICS, orient="row")
+
+    def _count_comparable(self, gatherer: str, has: npt.NDArray[np.bool_]) -> tuple[int, int]:
+        """Return how many of its deltas can be compared, and how many of these another gatherer has."""
+        if gatherer not in self._claimed:
+            return 0, 0
+        comparable = has & self._claimed[gatherer] & (self._claimers > 1)
+        return int(comparable.sum()), int((comparable & (self._holders > 1)).sum())
+
+
+class _ClaimedKeys:
+    """A gatherer's claims of a bucket's markets, as ranges of the timeline's keys."""
+
+    def __init__(self, claims: pl.DataFrame, timeline: TimelineKeys, markets: MarketBuckets) -> None:
+        market = markets.number(claims["ticker"])
+        self._low, self._high = (
+            np.sort(timeline.key(market, claims[name].to_numpy())) for name in ("from_us", "to_us")
+        )
+
+    def contain(self, keys: Ints) -> npt.NDArray[np.bool_]:
+        """Return which of these keys, in any order, lie within a claim."""
+        begun = np.searchsorted(self._low, keys, side="right")
+        found: npt.NDArray[np.bool_] = begun > np.searchsorted(self._high, keys, side="right")
+        return found
 
 
 class _Sorted(NamedTuple):
@@ -281,6 +318,28 @@ def _count_claims(claims: pl.DataFrame, rows: _Sorted, held: _Held, markets: Mar
         market = markets.number(mine["ticker"])
         parts.append(count_claims(mine, market, held.timeline, rows.keys[own], contents[own]))
     return pl.concat(parts)
+
+
+def _find_comparable(
+    name: str, rows: pa.Table, held: _Held, claimed: Mapping[str, _ClaimedKeys]
+) -> npt.NDArray[np.bool_]:
+    """Return which rows (of DELTAS) lie where this gatherer and another claim their market."""
+    keys = held.timeline.key(rows.column("market").to_numpy(), rows.column("us").to_numpy())
+    if name not in claimed:
+        return np.zeros(len(keys), dtype=np.bool_)
+    others = np.zeros(len(keys), dtype=np.bool_)
+    for other, ranges in claimed.items():
+        if other != name:
+            others |= ranges.contain(keys)
+    return others & claimed[name].contain(keys)
+
+
+def _whole_minutes(claims: pl.DataFrame, edges: Interval, minutes: int) -> Ints:
+    """Return 1 for each minute of the hour all through which a gatherer claims some book, and 0 for the others."""
+    found = np.zeros(minutes, dtype=np.int64)
+    for low, high in union(claims.select("from_us", "to_us").iter_rows()):
+        found[-(-(low - edges[0]) // _MINUTE_US) : max(0, high - edges[0]) // _MINUTE_US] = 1
+    return found
 
 
 def _slice_deltas(by_gatherer: Mapping[str, pa.Table], rows_at_once: int) -> Iterator[dict[str, pa.Table]]:

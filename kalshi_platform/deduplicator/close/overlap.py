@@ -1,13 +1,17 @@
 """Compares what gatherers brought, and whether they still agree on which messages are the same. Pure.
 
-Rows of minutes in which several gatherers stored rows can be compared. Where gatherers see the same feed nearly all of
-these are shared; should the exchange begin to send each connection a time or a text of its own, nothing would be.
+Comparable are deltas of moments and markets that their gatherer and another one claim, and of other tables the rows of
+minutes in which several gatherers stored some, and claimed books all through: what one did not follow, or not yet, it
+need not have. Where gatherers see the same feed nearly all of these are shared; should the exchange begin to send each
+connection a time or a text of its own, nothing would be.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+import numpy as np
+import numpy.typing as npt
 import polars as pl
 import pyarrow as pa
 
@@ -39,18 +43,22 @@ def light_columns(table: str) -> list[str]:
 
 
 def compare_gatherers(
-    table: str, by_gatherer: Mapping[str, pa.Table], several: pl.Series | None = None
+    table: str,
+    by_gatherer: Mapping[str, pa.Table],
+    several: pl.Series | None = None,
+    comparable: Mapping[str, npt.NDArray[np.bool_]] | None = None,
 ) -> pl.DataFrame:
     """Compare rows of one table and stretch of time; gives the columns of STATISTICS, a row per gatherer.
 
-    `several`: minutes in which several gatherers have rows; None where these rows are all that they have.
+    `several`: minutes that can be compared; None where these rows are all that gatherers have, for those in which
+    several have some. `comparable` says it row by row instead.
     """
     seen = {name: rows.num_rows for name, rows in by_gatherer.items() if rows.num_rows}
     if not seen:
         return pl.DataFrame(schema=STATISTICS)
     counted = pl.DataFrame({"gatherer": list(seen), "seen": list(seen.values())})
     if table in _KEYS:
-        counted = counted.join(_compare_messages(table, by_gatherer, several), on="gatherer", how="left")
+        counted = counted.join(_compare_messages(table, by_gatherer, several, comparable), on="gatherer", how="left")
     else:
         own = pl.col("seen")
         counted = counted.with_columns(distinct_rows=own, unique_rows=own, first_observer=own, comparable=0, agreed=0)
@@ -84,34 +92,45 @@ def find_disagreements(statistics: pl.DataFrame, least: float) -> list[tuple[str
     ]
 
 
-def _compare_messages(table: str, by_gatherer: Mapping[str, pa.Table], several: pl.Series | None) -> pl.DataFrame:
+def _compare_messages(
+    table: str,
+    by_gatherer: Mapping[str, pa.Table],
+    several: pl.Series | None,
+    comparable: Mapping[str, npt.NDArray[np.bool_]] | None,
+) -> pl.DataFrame:
     key, time = list(_KEYS[table]), GATHERER_TABLES[table].time_column
     columns = list(dict.fromkeys([*key, time, "received_at"]))
     rows = pl.concat(
         [
-            pl.DataFrame(part.select(columns)).with_columns(gatherer=pl.lit(name))
+            pl.DataFrame(part.select(columns)).with_columns(
+                gatherer=pl.lit(name), _comparable=pl.lit(True) if comparable is None else pl.Series(comparable[name])
+            )
             for name, part in sorted(by_gatherer.items())
             if part.num_rows
         ]
     )
     own = rows.group_by(*key, "gatherer").agg(
-        pl.col("received_at").min().alias("_received"), pl.col(time).min().dt.truncate("1m").alias("_minute")
+        pl.col("received_at").min().alias("_received"),
+        pl.col(time).min().dt.truncate("1m").alias("_minute"),
+        pl.col("_comparable").any(),
     )
     # One line per message: who has it, and who had it first (names decide between equals).
     messages = own.group_by(key).agg(
         pl.col("gatherer"),
         pl.col("_minute"),
+        pl.col("_comparable"),
         pl.col("gatherer").sort_by("_received", "gatherer").first().alias("_first"),
     )
-    lines = messages.with_columns(_holders=pl.col("gatherer").list.len()).explode("gatherer", "_minute")
-    if several is None:
-        counted = lines.group_by("_minute").agg(pl.col("gatherer").n_unique())
-        several = counted.filter(pl.col("gatherer") > 1)["_minute"]
-    lines = lines.with_columns(_several=pl.col("_minute").is_in(several.implode()))
+    lines = messages.with_columns(_holders=pl.col("gatherer").list.len()).explode("gatherer", "_minute", "_comparable")
+    if comparable is None:
+        if several is None:
+            counted = lines.group_by("_minute").agg(pl.col("gatherer").n_unique())
+            several = counted.filter(pl.col("gatherer") > 1)["_minute"]
+        lines = lines.with_columns(_comparable=pl.col("_minute").is_in(several.implode()))
     return lines.group_by("gatherer").agg(
         pl.len().alias("distinct_rows"),
         (pl.col("_holders") == 1).sum().alias("unique_rows"),
         (pl.col("_first") == pl.col("gatherer")).sum().alias("first_observer"),
-        pl.col("_several").sum().alias("comparable"),
-        (pl.col("_several") & (pl.col("_holders") > 1)).sum().alias("agreed"),
+        pl.col("_comparable").sum().alias("comparable"),
+        (pl.col("_comparable") & (pl.col("_holders") > 1)).sum().alias("agreed"),
     )

@@ -324,11 +324,35 @@ def test_statistics_tell_what_each_gatherer_brought_and_alarm_when_identities_pa
     same = merge_world(2)
     record(same.gatherers["g1"], 1, first)
     record(same.gatherers["g2"], 2, [{**row, "received_at": row["received_at"] - 9} for row in first[:100]])
-    assert close(same, least_agreement=0.6).alarms == ()
+    assert close(same).alarms == ()
     assert same.rows(
         "SELECT gatherer, seen, unique_rows, first_observer, comparable, agreed FROM merge_statistics"
         " WHERE table_name = 'orderbook_deltas' ORDER BY 1"
-    ) == [("g1", 150, 50, 50, 150, 100), ("g2", 100, 0, 100, 100, 100)]
+    ) == [("g1", 150, 50, 50, 88, 88), ("g2", 100, 0, 100, 88, 88)]
+
+
+def test_what_one_gatherer_did_not_follow_yet_or_no_more_raises_no_alarm(merge_world: World) -> None:
+    world = merge_world(3)
+    whole = every(0.2, 1_000)
+    record(world.gatherers["g1"], 1, whole)
+    record(world.gatherers["g2"], 2, whole[400:])
+    record(world.gatherers["g3"], 3, whole[:300])
+    assert "identity_agreement" not in {kind for kind, _, _ in close(world).alarms}
+    rows = world.rows(
+        "SELECT gatherer, comparable, agreed FROM merge_statistics WHERE table_name = 'orderbook_deltas' ORDER BY 1"
+    )
+    assert [comparable == agreed for _, comparable, agreed in rows] == [True, True, True]
+    assert [comparable > 250 for _, comparable, _ in rows] == [True, True, True]
+
+
+def test_a_gatherer_that_lacks_what_it_claims_raises_an_alarm(merge_world: World) -> None:
+    world = merge_world(2)
+    whole = every(0.2, 1_000)
+    record(world.gatherers["g1"], 1, whole)
+    record(world.gatherers["g2"], 2, whole[::2])
+    kinds = {(kind, subject) for kind, subject, _ in close(world).alarms}
+    assert ("identity_agreement", "g1 orderbook_deltas") in kinds
+    assert ("identity_agreement", "g2 orderbook_deltas") not in kinds
 
 
 def test_claims_outlive_the_rows_of_their_gatherer(merge_world: World) -> None:
