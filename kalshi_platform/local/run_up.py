@@ -8,9 +8,10 @@ from datetime import datetime
 from pathlib import Path
 
 from kalshi_platform.clock import Clock
-from kalshi_platform.errors import ConfigurationError, KalshiPlatformError, StartFailed, TransientError, Unfinished
+from kalshi_platform.errors import KalshiPlatformError, StartFailed, TransientError, Unfinished
 from kalshi_platform.local.final_export import FinalExport, export_open, find_hours_merged_since, merge_remaining
-from kalshi_platform.local.stack import Stack, StackOptions, wait_for_http
+from kalshi_platform.local.patience import wait_saying
+from kalshi_platform.local.stack import Stack, StackOptions, answers
 from kalshi_platform.local.watchdog import Watchdog, reload_code_location
 from kalshi_platform.market.times import hour_of
 from kalshi_platform.monitoring.event_log import event_logger
@@ -19,12 +20,13 @@ from kalshi_platform.storage.pool import Database
 from kalshi_platform.storage.services import database_now
 
 TICK_S = 1.0
-CONFIGURATION_EXIT_CODE = 2
-"""Exit code of a child whose settings cannot work: starting it again would change nothing."""
 STATUS_EVERY_S = 10.0
 OPEN_EXPORT_EVERY_S = 60.0
 _LAKE_BEHIND = "the lake lacks the newest rows of the running hour until it is tried again"
-UI_START_S = 240.0
+UI_START_S = 900.0
+"""A machine that needs longer is not slow but stuck."""
+UI_STARTS = 3
+"""Times that Dagster may end before its UI has answered."""
 _SQL = queries.load(Path(__file__).with_name("queries.sql"))
 _log = event_logger(__name__)
 
@@ -92,15 +94,17 @@ def _with_ui(
     say: Callable[[str], None],
     clock: Clock,
 ) -> None:
-    assert stack.ui_url is not None  # noqa: S101 - set by Stack for this mode
-    if not wait_for_http(f"{stack.ui_url}/server_info", stop, clock, timeout_s=UI_START_S):
-        if not stop.is_set():
-            raise StartFailed(
-                f"the Dagster UI did not answer within {UI_START_S:.0f} s: {stack.log_tail('dagster')}"
-                f" (more in {_display_path(stack.group.log_dir)}/dagster.log)"
-            )
+    if stack.past is not None:
+        stack.past.start(stack, stop)
+        if stop.is_set():
+            return
+        stack.start_dagster()
+        stack.publish()
+    if not _wait_for_ui(stack, stop, say, clock):
         return
     say(f"Dagster UI after {stack.elapsed_s():.0f} s: {stack.ui_url}")
+    if stack.past is not None:
+        stack.past.ui_is_ready()
     exporter = _OpenExporter(stack, clock)
     thread = threading.Thread(target=exporter.run, args=(stop,), name="open-exports", daemon=True)
     thread.start()
@@ -113,6 +117,33 @@ def _with_ui(
     _watch(stack, stop, seconds, say, clock, exports=exporter, watchdog=watchdog)
     stop.set()
     thread.join(timeout=10)
+    if stack.past is not None:
+        stack.past.join(timeout_s=10)
+
+
+def _wait_for_ui(stack: Stack, stop: threading.Event, say: Callable[[str], None], clock: Clock) -> bool:
+    """Wait until Dagster's webserver answers; False on `stop`. Raises StartFailed."""
+    ends = 0
+
+    def is_there() -> bool:
+        nonlocal ends
+        ends += sum(gone.name == "dagster" for gone in stack.poll())
+        if ends >= UI_STARTS:
+            raise StartFailed(f"Dagster ended {ends} times before its UI answered: {_dagster_log(stack)}")
+        return answers(f"{stack.ui_url}/server_info")
+
+    def what() -> str:
+        return f"the Dagster UI, whose log ends with: {stack.log_tail('dagster', 1).rpartition(' - ')[2][:100]}"
+
+    if wait_saying(what, is_there, stop, say, clock, UI_START_S):
+        return True
+    if stop.is_set():
+        return False
+    raise StartFailed(f"the Dagster UI did not answer within {UI_START_S:.0f} s: {_dagster_log(stack)}")
+
+
+def _dagster_log(stack: Stack) -> str:
+    return f"{stack.log_tail('dagster')} (more in {_display_path(stack.group.log_dir)}/dagster.log)"
 
 
 def _watch(
@@ -130,11 +161,7 @@ def _watch(
     production = Database(stack.settings().deduplicator.production_url, name="production")
     try:
         while not stop.is_set() and (seconds is None or clock.monotonic() - started < seconds):
-            for gone in stack.group.poll():
-                again = "" if gone.restart_in_s is None else f", started again in {gone.restart_in_s:.0f} s"
-                if gone.code == CONFIGURATION_EXIT_CODE:
-                    raise ConfigurationError([f"{gone.name} refuses its settings: {stack.log_tail(gone.name)}"])
-                say(f"{gone.name} (pid {gone.pid}) ended with code {gone.code}{again}")
+            stack.poll()
             if watchdog is not None:
                 watchdog.tick()
             if clock.monotonic() >= next_status:
@@ -152,7 +179,8 @@ def _status_line(production: Database, stack: Stack, exports: _OpenExporter | No
     except KalshiPlatformError as error:
         return "; ".join([f"production is away: {error}", *stack.problems()])
     counts = ", ".join(f"{table.removeprefix('orderbook_')} {count:,}" for table, count in rows) or "nothing yet"
-    line = f"[{stack.elapsed_s():4.0f} s] merged into production: {counts}"
+    there = "" if stack.past is None else stack.past.describe()
+    line = f"[{stack.elapsed_s():4.0f} s] {there}merged into production: {counts}"
     if exports is not None and exports.last is not None:
         at, export = exports.last
         line += f"; lake: {sum(export.exported_rows.values()):,} rows at {at:%H:%M:%S}"

@@ -6,7 +6,9 @@ by its sensors, and this process watches Dagster itself.
 
 from __future__ import annotations
 
+import json
 import os
+import re
 import shutil
 import sys
 import threading
@@ -15,7 +17,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Protocol, Self
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -29,21 +32,65 @@ from kalshi_platform.local.addresses import users_part, write_env_block, write_l
 from kalshi_platform.local.databases import DatabaseStack
 from kalshi_platform.local.processes import process_table
 from kalshi_platform.local.processes.ports import free_block, free_port, is_free
-from kalshi_platform.local.processes.process_group import ChildSpec, ProcessGroup
-from kalshi_platform.local.simulator_process import SimulationOptions, SimulatorAddresses, start_simulator
+from kalshi_platform.local.processes.process_group import ChildExit, ChildSpec, ProcessGroup
+from kalshi_platform.local.simulator_process import PROGRAM, SimulationOptions, SimulatorAddresses, start_simulator
 from kalshi_platform.local.status_lines import byte_text
 from kalshi_platform.monitoring.heartbeat import FILE_NAME, Heartbeat, read_file
+from kalshi_platform.storage import queries
+from kalshi_platform.storage.pool import Database
 from kalshi_platform.surroundings import loopback
 
 DEFAULT_UI_PORT = 3000
 STOP_TIMEOUT_S = 15.0
 """A child that got its stop signal and makes no progress for so long is killed."""
+CONFIGURATION_EXIT_CODE = 2
+"""Exit code of a child whose settings cannot work: starting it again would change nothing."""
+LOCAL_JSON = "local.json"
+_MERGE = "dedup"
+_RUNNING = "running"
+_COLOURS = re.compile(r"\x1b\[[0-9;]*m")
 _ENDED = frozenset({"stopped", "switched off"})
+_SQL = queries.load(Path(__file__).with_name("queries.sql"))
+
+
+class Past(Protocol):
+    """A past that a simulated exchange passes through fast; services record it before Dagster's runs take over."""
+
+    @property
+    def begin(self) -> datetime:
+        """Its first hour, which is also the first that Dagster offers as a partition."""
+
+    def prepare(self) -> None:
+        """Called before anything runs by its clock."""
+
+    def simulation(self, given: SimulationOptions) -> SimulationOptions:
+        """Return the options of the exchange."""
+
+    def command_line(self, *command: str) -> Sequence[str]:
+        """Return how a command of the platform is run by its clock."""
+
+    def settings(self) -> Mapping[str, str]:
+        """Return settings of services that record it."""
+
+    def start(self, stack: Stack, stop: threading.Event) -> None:
+        """Wait until the services record, let time pass, and go on without waiting. Raises StartFailed."""
+
+    def ui_is_ready(self) -> None:
+        """Called once Dagster has loaded the code location."""
+
+    def join(self, timeout_s: float) -> None:
+        """Wait for what still works on it, after the stop of the stack was requested."""
+
+    def describe(self) -> str:
+        """Return its time while that is not now, for status lines; empty afterwards."""
 
 
 @dataclass(frozen=True)
 class StackOptions:
-    """What to bring up. `simulation` None means the configured exchange; `ui_port` None picks 3000, or a free one."""
+    """What to bring up. `simulation` None means the configured exchange; `ui_port` None picks 3000, or a free one.
+
+    `past`: of a simulation with the UI. It is left out where production holds rows already.
+    """
 
     data_dir: Path
     simulation: SimulationOptions | None = None
@@ -51,6 +98,7 @@ class StackOptions:
     headless: bool = False
     ui_port: int | None = None
     env_file: Path = field(default_factory=lambda: Path.cwd() / ".env")
+    past: Past | None = None
 
 
 class Stack:
@@ -70,6 +118,15 @@ class Stack:
         self.environ: dict[str, str] = {}
         self.exchange: SimulatorAddresses | None = None
         self.ui_url: str | None = None
+        self.past: Past | None = None
+        self._addresses: config.StackAddresses | None = None
+        self._past_from: datetime | None = None
+        self._caught_up_at: datetime | None = None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names of the gatherers."""
+        return self._names
 
     def check(self) -> None:
         """Refuse, before anything starts, what could not work later. Raises ConfigurationError."""
@@ -116,9 +173,36 @@ class Stack:
             else:
                 gatherers.append(child)
         self.group.stop(*gatherers)
-        if self.group.pid("dedup") is not None:
-            self.group.stop("dedup")
+        if self.group.pid(_MERGE) is not None:
+            self.group.stop(_MERGE)
         return remains
+
+    def stop_children_of(self, *services: str) -> None:
+        """Stop children that host services, a gatherer's name or `dedup`; they write what they hold."""
+        self.group.stop(*(service if service == _MERGE else _child_name(service) for service in services))
+
+    def is_hosted_by_run(self, gatherer: str) -> bool:
+        """Whether a run of Dagster records under this name."""
+        beat = self._heartbeat(gatherer)
+        return beat is not None and beat.run_id is not None and beat.state == _RUNNING
+
+    def note_caught_up(self, at: datetime) -> None:
+        """Publish that the past is over."""
+        self._caught_up_at = at
+        self.publish()
+
+    def poll(self) -> list[ChildExit]:
+        """Start ended children again, and report each; return them.
+
+        Raises ConfigurationError for one that refuses its settings.
+        """
+        ended = self.group.poll()
+        for gone in ended:
+            again = "" if gone.restart_in_s is None else f", started again in {gone.restart_in_s:.0f} s"
+            if gone.code == CONFIGURATION_EXIT_CODE:
+                raise ConfigurationError([f"{gone.name} refuses its settings: {self.log_tail(gone.name)}"])
+            self._say(f"{gone.name} (pid {gone.pid}) ended with code {gone.code}{again}")
+        return ended
 
     def wait_for_databases(self, patience_s: float = 60.0) -> None:
         """Wait while a database server is being started again: what gatherers hold can be written then."""
@@ -177,13 +261,13 @@ class Stack:
         """Stop and start one child."""
         self.group.restart(name)
 
-    def log_tail(self, name: str) -> str:
+    def log_tail(self, name: str, lines_shown: int = 5) -> str:
         """Return the last lines of a child's log as one, for messages."""
         try:
             lines = (self.group.log_dir / f"{name}.log").read_text(encoding="utf-8", errors="replace").splitlines()
         except OSError:
             lines = []
-        return " ".join(line.strip() for line in lines[-5:]) or "it printed nothing"
+        return " ".join(_COLOURS.sub("", line).strip() for line in lines[-lines_shown:]) or "it printed nothing"
 
     def settings(self) -> config.PlatformSettings:
         """All settings of the running stack."""
@@ -201,10 +285,9 @@ class Stack:
         self._databases.start()
         self._databases.restart_dead_servers(self._say, self._clock)
         self._say(f"databases ready after {self.elapsed_s():.1f} s")
+        self._choose_past()
         if options.simulation is not None and not options.databases_only:
-            base = config.process_environment()
-            self.exchange = start_simulator(self.group, options.simulation, base, options.data_dir, self._clock)
-            self._say(f"simulated exchange at {self.exchange.rest_url}")
+            self._start_exchange(options.simulation)
         home = self._dagster_home()
         stack = config.StackAddresses(
             gatherers={name: (self._databases.timeseries[name], self._databases.catalog[name]) for name in self._names},
@@ -219,32 +302,78 @@ class Stack:
             key_file=Path(self.exchange.key_file).absolute() if self.exchange else None,
             metrics_port=self._metrics_port(),
         )
+        self._addresses = stack
         values = config.settings_of(stack)
+        if self._past_from is not None:
+            values["KALSHI_PARTITIONS_START"] = f"{self._past_from:%Y-%m-%dT%H:%M}"
         self.environ = {**self._given, **values}
         write_env_block(options.env_file, values)
         if not options.databases_only:
-            if options.headless:
+            if not options.headless:
+                self.ui_url = f"http://127.0.0.1:{self._choose_ui_port()}"
+            if options.headless or self.past is not None:
                 self._start_services()
             else:
-                self._start_dagster(home)
-        write_local_json(options.data_dir / "local.json", self._description(stack))
+                self.start_dagster()
+        self.publish()
+
+    def _choose_past(self) -> None:
+        """Take the past where there is none yet: one that was recorded before stays the first hour of partitions."""
+        self._past_from = _read_past_from(self._options.data_dir / LOCAL_JSON)
+        past = self._options.past
+        if past is None:
+            return
+        if self._holds_rows():
+            self._say("production holds rows already: the simulated exchange begins now, and not in the past")
+            return
+        past.prepare()
+        self.past, self._past_from = past, past.begin
+
+    def _holds_rows(self) -> bool:
+        production = Database(self._databases.production, name="production", pool_size=1)
+        try:
+            with production.transaction() as transaction:
+                return bool(transaction.fetch_all(_SQL["merged_rows"]))
+        finally:
+            production.dispose()
+
+    def _start_exchange(self, simulation: SimulationOptions) -> None:
+        program: Sequence[str] = PROGRAM
+        if self.past is not None:
+            simulation, program = self.past.simulation(simulation), self.past.command_line()
+        self.exchange = start_simulator(
+            self.group, simulation, config.process_environment(), self._options.data_dir, self._clock, program=program
+        )
+        self._say(f"simulated exchange at {self.exchange.rest_url}")
+
+    def publish(self) -> None:
+        """Write the addresses, and the processes that run now, to `local.json`."""
+        if self._addresses is not None:
+            write_local_json(self._options.data_dir / LOCAL_JSON, self._description(self._addresses))
 
     def _start_services(self) -> None:
         for name in self._names:
             self._child(_child_name(name), partial(self.describe_remaining, name), "gather", name)
-        self._child("dedup", None, "dedup")
+        self._child(_MERGE, None, "dedup")
         self._say(f"gatherers {', '.join(self._names)} and the live merge started")
 
     def _child(self, child: str, describe: Callable[[], str] | None, *command: str) -> None:
-        argv = [sys.executable, "-m", "kalshi_platform.cli", *command]
-        self._start_child(child, argv, STOP_TIMEOUT_S, describe)
+        argv, environ = [*PROGRAM, *command], self.environ
+        if self.past is not None:
+            argv, environ = [*self.past.command_line(*command)], {**environ, **self.past.settings()}
+        self._start_child(child, argv, environ, STOP_TIMEOUT_S, describe)
 
     def _start_child(
-        self, child: str, argv: Sequence[str], stop_timeout_s: float, describe: Callable[[], str] | None
+        self,
+        child: str,
+        argv: Sequence[str],
+        environ: Mapping[str, str],
+        stop_timeout_s: float,
+        describe: Callable[[], str] | None,
     ) -> None:
         self.group.start(
             ChildSpec(
-                child, argv, self.environ, Path.cwd(), restart=True, stop_timeout_s=stop_timeout_s,
+                child, argv, environ, Path.cwd(), restart=True, stop_timeout_s=stop_timeout_s,
                 stop_limit_s=self._stop_limit_s, describe_remaining=describe,
             )
         )  # fmt: skip
@@ -261,17 +390,21 @@ class Stack:
             f" {writer.commits:,} commits)"
         )
 
-    def _start_dagster(self, home: Path) -> None:
-        port = self._options.ui_port or (DEFAULT_UI_PORT if is_free(DEFAULT_UI_PORT) else free_port())
-        self.ui_url = f"http://127.0.0.1:{port}"
+    def start_dagster(self) -> None:
+        """Start Dagster with its UI at `ui_url`."""
+        address = urlsplit(str(self.ui_url))
         argv = [
-            *(sys.executable, "-m", "dagster", "dev", "-w", str(home / "workspace.yaml")),
-            *("-h", "127.0.0.1", "-p", str(port)),
+            *(sys.executable, "-m", "dagster", "dev", "-w", str(self._dagster_home() / "workspace.yaml")),
+            *("-h", str(address.hostname), "-p", str(address.port)),
         ]
         # The gatherers are runs in this process tree: Dagster's stop is also theirs.
         self._start_child(
-            "dagster", argv, 14, lambda: "; ".join(filter(None, map(self.describe_remaining, self._names)))
-        )
+            "dagster", argv, self.environ, 14,
+            lambda: "; ".join(filter(None, map(self.describe_remaining, self._names))),
+        )  # fmt: skip
+
+    def _choose_ui_port(self) -> int:
+        return self._options.ui_port or (DEFAULT_UI_PORT if is_free(DEFAULT_UI_PORT) else free_port())
 
     def _dagster_home(self) -> Path:
         home = self._options.data_dir / "dagster"
@@ -300,6 +433,8 @@ class Stack:
             },
             "lake": stack.lake_root,
             "ui": self.ui_url,
+            "past_from": _moment(self._past_from),
+            "caught_up_at": _moment(self._caught_up_at),
             "exchange": msgspec.to_builtins(self.exchange)
             if self.exchange
             else {"rest_url": self._given.get("KALSHI_REST_URL", PRODUCTION_REST_URL)},
@@ -316,7 +451,7 @@ class Stack:
 
     def pids(self) -> dict[str, int]:
         """Child name → pid, of those that run."""
-        names = ("exchange", *map(_child_name, self._names), "dedup", "dagster")
+        names = ("exchange", *map(_child_name, self._names), _MERGE, "dagster")
         found: Mapping[str, int | None] = {name: self.group.pid(name) for name in names}
         return {name: pid for name, pid in found.items() if pid is not None}
 
@@ -325,14 +460,23 @@ def _child_name(gatherer: str) -> str:
     return f"gather-{gatherer}"
 
 
-def wait_for_http(url: str, stop: threading.Event, clock: Clock, timeout_s: float) -> bool:
-    """Wait until `url` answers with 200; False on a stop or after `timeout_s`."""
-    deadline = clock.monotonic() + timeout_s
-    while not stop.is_set() and clock.monotonic() < deadline:
-        try:
-            with loopback.open(url, timeout=2) as answer:
-                if answer.status == 200:
-                    return True
-        except OSError:
-            clock.wait(stop, 0.2)
-    return False
+def _moment(at: datetime | None) -> str | None:
+    return None if at is None else at.isoformat()
+
+
+def _read_past_from(path: Path) -> datetime | None:
+    """Return where the past of an earlier start begins; None: it had none, or there was no start."""
+    try:
+        at = json.loads(path.read_text(encoding="utf-8")).get("past_from")
+        return None if at is None else datetime.fromisoformat(at)
+    except (OSError, ValueError, AttributeError, TypeError):
+        return None
+
+
+def answers(url: str) -> bool:
+    """Whether `url` answers with 200."""
+    try:
+        with loopback.open(url, timeout=2) as answer:
+            return bool(answer.status == 200)
+    except OSError:
+        return False

@@ -17,9 +17,10 @@ from kalshi_platform.config import PlatformSettings
 from kalshi_platform.errors import StartFailed, Unfinished
 from kalshi_platform.gatherer.status.status import GathererStatus, WriterStatus
 from kalshi_platform.lake.settings import LakeSettings
-from kalshi_platform.local import final_export, run_up
+from kalshi_platform.local import final_export, patience, run_up
 from kalshi_platform.local.final_export import export_open, find_hours_merged_since, merge_remaining
 from kalshi_platform.local.processes.ports import free_port
+from kalshi_platform.local.processes.process_group import ChildExit
 from kalshi_platform.local.stack import Stack, StackOptions
 from kalshi_platform.market.times import US_PER_HOUR, datetime_from_us, us_from_datetime
 from kalshi_platform.monitoring.heartbeat import Heartbeat, write_file
@@ -102,25 +103,38 @@ class _SilentStack:
         log_dir = Path("logs")
 
     group = _Group()
+    past = None
 
-    def __init__(self) -> None:
+    def __init__(self, *ended: str) -> None:
+        """`ended`: children that end, one each time that somebody looks."""
         self.ui_url = f"http://127.0.0.1:{free_port()}"
+        self._ended = list(ended)
 
-    def log_tail(self, name: str) -> str:
-        return f"{name} said this"
+    def poll(self) -> list[ChildExit]:
+        return [ChildExit(self._ended.pop(0), 1, 1, 1.0)] if self._ended else []
+
+    def log_tail(self, name: str, lines_shown: int = 5) -> str:
+        return f"{name} said these {lines_shown}"
 
 
-def test_a_ui_that_does_not_come_is_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run_up, "UI_START_S", 0.1)
-    with pytest.raises(StartFailed, match=r"did not answer within 0 s: dagster said this"):
-        run_up._with_ui(
-            StackOptions(tmp_path),
-            _SilentStack(),  # type: ignore[arg-type]
-            threading.Event(),
-            None,
-            print,
-            SYSTEM_CLOCK,
-        )
+def bring_up(stack: _SilentStack, folder: Path, said: list[str]) -> None:
+    run_up._with_ui(StackOptions(folder), stack, threading.Event(), None, said.append, SYSTEM_CLOCK)  # type: ignore[arg-type]
+
+
+def test_a_ui_that_does_not_come_is_waited_for_aloud_and_then_a_failure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run_up, "UI_START_S", 0.6)
+    monkeypatch.setattr(patience, "SAY_EVERY_S", 0.2)
+    said: list[str] = []
+    with pytest.raises(StartFailed, match=r"did not answer within 1 s: dagster said these 5"):
+        bring_up(_SilentStack(), tmp_path, said)
+    assert said[0].startswith("waiting for the Dagster UI, whose log ends with: dagster said these 1 (")
+
+
+def test_a_dagster_that_ends_again_and_again_is_not_waited_for(tmp_path: Path) -> None:
+    with pytest.raises(StartFailed, match=r"Dagster ended 3 times before its UI answered"):
+        bring_up(_SilentStack("dagster", "gather-g1", "dagster", "dagster"), tmp_path, [])
 
 
 def test_unfinished_work_ends_up_with_exit_code_1_and_a_line_each(

@@ -1,0 +1,252 @@
+"""Runs the past of a demo: services record it by a fast clock; Dagster's runs close it, and take the services over.
+
+While time passes fast, gatherers and merge are children of `up`, by a clock of their own. They hold the services'
+locks, so that Dagster's sensors launch nothing. Once it is now, they are stopped, the first gatherer before the others,
+so that one always records; the sensors launch runs in their place, by the machine's clock.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from datetime import datetime, timedelta
+from functools import partial
+from pathlib import Path
+
+from kalshi_platform.clock import Clock
+from kalshi_platform.errors import KalshiPlatformError, StartFailed
+from kalshi_platform.lab.demo.dagster_runs import ANY_ASSETS, DagsterRefused, DagsterRuns
+from kalshi_platform.lab.demo.plan import SETTLED, PastPlan
+from kalshi_platform.lab.simulated_clock import (
+    LEAD_S,
+    MACHINE,
+    ClockFile,
+    Piece,
+    SimulatedClock,
+    catching_up,
+    command_line,
+    ns_of,
+)
+from kalshi_platform.lab.simulator_client import SimulatorClient
+from kalshi_platform.lake.datasets import DAILY_DATASETS
+from kalshi_platform.local.patience import wait_saying
+from kalshi_platform.local.simulator_process import SimulationOptions
+from kalshi_platform.local.stack import Stack
+from kalshi_platform.market.times import HOUR
+from kalshi_platform.monitoring.event_log import event_logger
+from kalshi_platform.storage.pool import Database
+from kalshi_platform.storage.queries import load
+
+PATIENCE_S = 900.0
+"""For each thing that is waited for; a machine that needs longer is not slow but stuck."""
+_LIVES = ("--births", "0.1", "--life", "10800", "--open-after", "3600", "--settle-after", "600", "--backpressure")
+"""Markets are announced long before they open: at high speed a gatherer needs some of their time to subscribe."""
+_READ_TOKENS_S = 200
+_SAME_TIME = timedelta(seconds=0.5)
+_SETTINGS = {"KALSHI_SNAPSHOT_INTERVAL_S": "900"}
+_SQL = load(Path(__file__).with_name("queries.sql"))
+_HOUR_KEY, _DAY_KEY = "%Y-%m-%d-%H:%M", "%Y-%m-%d"
+_log = event_logger(__name__)
+
+
+class DemoPast:
+    """One past. `local.stack` asks it what to start, `local.run_up` when to go on."""
+
+    def __init__(self, data_dir: Path, say: Callable[[str], None], clock: Clock) -> None:
+        self._say = say
+        self._machine = clock
+        self._plan = PastPlan.of(clock.now())
+        self._file = ClockFile(data_dir / "clock")
+        self._live_rate = 0.0
+        self._threads: list[threading.Thread] = []
+        self._ui_ready = threading.Event()
+        self._clock: SimulatedClock
+
+    @property
+    def begin(self) -> datetime:
+        """Its first hour."""
+        return self._plan.begin
+
+    def prepare(self) -> None:
+        """Begin with the pace of the machine; called before anything is started by this clock."""
+        self._file.write([Piece(MACHINE.now_ns(), ns_of(self.begin), 1.0)])
+        self._clock = self._file.clock()
+
+    def simulation(self, given: SimulationOptions) -> SimulationOptions:
+        """Return the options of the exchange, which stands still until time passes."""
+        self._live_rate = given.rate
+        tokens = f"{_READ_TOKENS_S * self._plan.speed(self._machine.now()):g}"
+        return replace(given, rate=0.0, more=(*_LIVES, "--read-rate", tokens, *given.more))
+
+    def command_line(self, *command: str) -> Sequence[str]:
+        """Return how a command of the platform is run by the clock of this past."""
+        return command_line(self._file.path, *command)
+
+    def settings(self) -> Mapping[str, str]:
+        """Return the settings of services while time passes fast."""
+        return _SETTINGS
+
+    def start(self, stack: Stack, stop: threading.Event) -> None:
+        """Wait until every gatherer has every book, and let time pass. Raises StartFailed."""
+        venue = _venue(stack)
+
+        def waiting_for() -> list[str]:
+            return [name for name in stack.names if not venue.holding_all(name)]
+
+        def are_ready() -> bool:
+            stack.poll()
+            return not waiting_for()
+
+        if not self._wait(lambda: f"the first books of {', '.join(waiting_for())}", are_ready, stop):
+            if stop.is_set():
+                return
+            raise StartFailed(f"gatherers have no books: {', '.join(waiting_for())}; see {stack.group.log_dir}")
+        now, at_ns = self._machine.now(), MACHINE.now_ns() + int(LEAD_S * 1e9)
+        first, speed = self._file.read()[0], self._plan.speed(now)
+        self._file.write([first, *catching_up(first.at(at_ns), speed, at_ns)])
+        venue.rate(self._plan.rate(now))
+        self._say(
+            f"{', '.join(stack.names)} have every book after {stack.elapsed_s():.0f} s; it is"
+            f" {self.begin:%Y-%m-%d %H:%M} UTC there, and will be now in about"
+            f" {(now - self.begin).total_seconds() / speed:.0f} s"
+        )
+        for name, work in (("past-take-over", self._take_over), ("past-runs", self._request_runs)):
+            thread = threading.Thread(target=self._guarded, args=(work, stack, stop), name=name, daemon=True)
+            self._threads.append(thread)
+            thread.start()
+
+    def ui_is_ready(self) -> None:
+        """Called once Dagster has loaded the code location."""
+        self._ui_ready.set()
+
+    def join(self, timeout_s: float) -> None:
+        """Wait for what still works on it, after `stop` was set."""
+        for thread in self._threads:
+            thread.join(timeout_s)
+
+    def describe(self) -> str:
+        """Return the exchange's time while it is not now, for status lines."""
+        return "" if self._is_now() else f"{self._clock.now():%d %H:%M} at the exchange; "
+
+    def _is_now(self) -> bool:
+        return self._machine.now() - self._clock.now() < _SAME_TIME
+
+    def _wait_for_ui(self, stop: threading.Event) -> bool:
+        """Wait until Dagster is there, for which `up` waits aloud; False on `stop`."""
+        while not self._ui_ready.is_set():
+            if self._machine.wait(stop, 0.2):
+                return False
+        return True
+
+    def _guarded(self, work: Callable[[Stack, threading.Event], None], stack: Stack, stop: threading.Event) -> None:
+        try:
+            work(stack, stop)
+        except KalshiPlatformError as error:
+            if not stop.is_set():
+                self._say(f"the past is not complete in the UI: {error}; Dagster's schedules go on with it")
+                _log.warning("past_incomplete", error=error)
+        except Exception:
+            _log.exception("past_failed")
+            raise
+
+    # -- services ------------------------------------------------------------------------------------------------------
+
+    def _take_over(self, stack: Stack, stop: threading.Event) -> None:
+        """Once it is now: stop the children, and wait for the runs that the sensors launch in their place."""
+        venue = _venue(stack)
+        while not self._is_now():
+            if self._machine.wait(stop, 0.2):
+                return
+        venue.rate(self._live_rate)
+        if not self._wait(lambda: "gatherers to read what was published fast", venue.drained, stop):
+            return
+        stack.note_caught_up(self._machine.now())
+        self._say(f"the exchange's time is now, after {stack.elapsed_s():.0f} s")
+        if not self._wait_for_ui(stop):
+            return
+        first, *others = stack.names
+        stack.stop_children_of(first)
+        if not self._wait(lambda: f"the run of {first}", partial(stack.is_hosted_by_run, first), stop):
+            return
+        stack.stop_children_of(*others, "dedup")
+        hosted = lambda: all(map(stack.is_hosted_by_run, others))  # noqa: E731
+        if self._wait(lambda: "the runs of the other gatherers", hosted, stop):
+            self._say(f"{', '.join(stack.names)} record as runs of Dagster after {stack.elapsed_s():.0f} s")
+
+    # -- runs ----------------------------------------------------------------------------------------------------------
+
+    def _request_runs(self, stack: Stack, stop: threading.Event) -> None:
+        """Let Dagster close and export the past: first what one whole day needs, then the rest."""
+        if not self._wait_for_ui(stop):
+            return
+        runs, plan = DagsterRuns(str(stack.ui_url), self._machine), self._plan
+        first, last = plan.first_hours
+        if not self._recorded(stack, last + HOUR + SETTLED, stop):
+            return
+        self._run(runs, "close_hours", (), (f"{first:{_HOUR_KEY}}", f"{last:{_HOUR_KEY}}"), stop)
+        self._say(
+            f"hours {first:%d %H:00} to {last:%d %H:00} are closed, checked and in the lake after"
+            f" {stack.elapsed_s():.0f} s: {stack.ui_url}/assets/production/orderbook_deltas"
+        )
+        day = f"{plan.day:{_DAY_KEY}}"
+        daily = [*(f"lake/{name}" for name in DAILY_DATASETS), "production/trades_backfill"]
+        self._run(runs, ANY_ASSETS, daily, (day, day), stop)
+        self._say(f"quotes, candles and the other data sets of {day} are in the lake after {stack.elapsed_s():.0f} s")
+        others = plan.other_hours(self._machine.now())
+        if others is not None:
+            first, last = others
+            if not self._recorded(stack, last + HOUR, stop):
+                return
+            self._run(runs, "close_hours", (), (f"{first:{_HOUR_KEY}}", f"{last:{_HOUR_KEY}}"), stop)
+            self._say(f"hours {first:%d %H:00} to {last:%d %H:00} are, too, after {stack.elapsed_s():.0f} s")
+        self._run(runs, ANY_ASSETS, _UNPARTITIONED, None, stop)
+        self._run(runs, ANY_ASSETS, ["gatherer/exchange_status"], (stack.names[0], stack.names[-1]), stop)
+
+    def _run(
+        self,
+        runs: DagsterRuns,
+        job: str,
+        assets: Sequence[str],
+        partitions: tuple[str, str] | None,
+        stop: threading.Event,
+    ) -> None:
+        run_id = runs.launch(job, assets, partitions)
+        if not runs.wait(run_id, stop):
+            raise DagsterRefused(f"run {run_id} of {job} did not succeed")
+
+    def _recorded(self, stack: Stack, moment: datetime, stop: threading.Event) -> bool:
+        """Wait until every gatherer has committed what was published until `moment`."""
+
+        def is_there() -> bool:
+            return all(
+                until is not None and until >= moment
+                for until in (_recorded_until(each.timeseries_url) for each in stack.settings().gatherers.values())
+            )
+
+        return self._wait(lambda: f"records until {moment:%d %H:%M}", is_there, stop)
+
+    def _wait(self, what: Callable[[], str], probe: Callable[[], bool], stop: threading.Event) -> bool:
+        return wait_saying(what, probe, stop, self._say, self._machine, PATIENCE_S)
+
+
+_UNPARTITIONED = (
+    "production/series", "production/events", "production/markets", "lake/tables", "lake/lifecycle_rules",
+    "lake/retention", "lake/dagster_retention",
+)  # fmt: skip
+
+
+def _venue(stack: Stack) -> SimulatorClient:
+    assert stack.exchange is not None  # noqa: S101 - a past has a simulated exchange
+    return SimulatorClient(stack.exchange.control_url)
+
+
+def _recorded_until(timeseries_url: str) -> datetime | None:
+    database = Database(timeseries_url, name="timeseries", pool_size=1)
+    try:
+        with database.transaction() as transaction:
+            row = transaction.fetch_one(_SQL["recorded_until"])
+    finally:
+        database.dispose()
+    moment: datetime | None = None if row is None else row[0]
+    return moment
