@@ -20,7 +20,7 @@ from kalshi_platform.gatherer.capture.snapshot_poller import PollBudget, cost_of
 from kalshi_platform.gatherer.lock import GathererLock
 from kalshi_platform.gatherer.settings import GathererSettings
 from kalshi_platform.gatherer.status.report_publisher import ReportPublisher
-from kalshi_platform.gatherer.status.reports import Report
+from kalshi_platform.gatherer.status.reports import Report, make_status_report
 from kalshi_platform.gatherer.status.status import GathererStatus
 from kalshi_platform.gatherer.status.status_reporter import StatusReporter
 from kalshi_platform.gatherer.threads import WAIT_REPORT_S, ThreadGroup
@@ -151,7 +151,13 @@ class Recording:
         settings, parts, reporter, start = self._settings, self.parts, self.reporter, self._threads.start
         reporter.set_state("waiting_for_exchange")
         if not wait_until_active(
-            parts.rest, self._clock, self._stop, settings.status_wait_max_s, reporter.set_note, parts.rest.clock_offset
+            parts.rest,
+            self._clock,
+            self._stop,
+            settings.status_wait_max_s,
+            reporter.set_note,
+            lambda status: self._reports.publish(make_status_report(self._clock.now(), status)),
+            parts.rest.clock_offset,
         ):
             return
         reporter.set_state("syncing")

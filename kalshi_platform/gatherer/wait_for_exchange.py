@@ -34,13 +34,15 @@ def wait_until_active(
     stop: threading.Event,
     longest_wait_s: float,
     on_wait: Callable[[str], None] = lambda _: None,
+    on_status: Callable[[ExchangeStatus], None] = lambda _: None,
     exchange_offset: Callable[[], Offset | None] = lambda: None,
 ) -> bool:
     """Wait until the exchange is active (a trading pause counts); return False when `stop` came first.
 
     The status of an inactive exchange is read again at its estimated resume time, at the latest after `longest_wait_s`,
     a little later in each process; without an answer it is read ever more rarely. `on_wait` receives a line of text
-    about each wait. `exchange_offset` returns our clock against the exchange's, by which the estimate counts.
+    about each wait, `on_status` each status. `exchange_offset` returns our clock against the exchange's, by which the
+    estimate counts.
     """
     failures = 0
     exchange_clock = ExchangeClock(clock, exchange_offset)
@@ -54,6 +56,7 @@ def wait_until_active(
             if not stop.is_set():
                 _log.warning("exchange_status_unknown", error=error, retry_s=round(delay_s, 1))
         else:
+            on_status(status)
             if status.exchange_active:
                 if not status.trading_active:
                     _log.info("trading_paused", consequence="books stand still, recording goes on")

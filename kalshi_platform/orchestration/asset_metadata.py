@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from kalshi_platform.catalog.store import SyncReport
     from kalshi_platform.deduplicator.close.close_record import HourClose
     from kalshi_platform.deduplicator.merge.merge_pass import MergeReport
-    from kalshi_platform.gatherer.status.reports import BooksPolled, CatalogSynced, StreamsCommitted
+    from kalshi_platform.gatherer.status.reports import BooksPolled, CatalogSynced, ExchangeStatusRead, StreamsCommitted
     from kalshi_platform.lake.lifecycle import LifecycleReport
     from kalshi_platform.lake.manifest import Manifest
     from kalshi_platform.lake.retention.report import Outcome, RetentionReport
@@ -61,9 +61,21 @@ def count_merged_catalog_rows(database: Database, table: str) -> dict[str, Any]:
     return {"dagster/row_count": int(count), **time_span(first, last)}
 
 
+def status_metadata(report: ExchangeStatusRead) -> dict[str, Any]:
+    """Describe the state of the exchange."""
+    return {
+        "dagster/partition_row_count": 1,
+        **time_span(report.at, report.at),
+        "exchange_active": report.exchange_active,
+        "trading_active": report.trading_active,
+        "estimated_resume": "none named" if report.estimated_resume is None else report.estimated_resume.isoformat(),
+    }
+
+
 def sync_metadata(report: CatalogSynced | SyncReport) -> dict[str, Any]:
     """Describe a sync of a gatherer's catalog over REST."""
     return {
+        "dagster/partition_row_count": report.rows_seen,
         "scope": report.scope,
         "rows_seen": report.rows_seen,
         "rows_changed": report.rows_changed,
@@ -77,6 +89,7 @@ def poll_metadata(report: BooksPolled) -> dict[str, Any]:
     """Describe a poll of whole books over REST."""
     return {
         "dagster/partition_row_count": report.stored,
+        **time_span(report.started_at, report.finished_at),
         "minute": report.minute.isoformat(),
         "followed": report.subscribed,
         "asked": report.asked,
@@ -156,6 +169,8 @@ def lifecycle_metadata(report: LifecycleReport) -> dict[str, Any]:
 
 def retention_metadata(report: RetentionReport) -> dict[str, Any]:
     """Describe what retention dropped, table by table, and what it refused, reason by reason."""
+    first = min([each.low for each in report.gone], default=None)
+    last = max([each.high for each in report.gone], default=None)
     gone: dict[tuple[str, str], list[Outcome]] = defaultdict(list)
     for each in report.gone:
         gone[each.database, each.table].append(each)
@@ -172,6 +187,7 @@ def retention_metadata(report: RetentionReport) -> dict[str, Any]:
         for (database, table, reason), some in list(refused.items())[:_MOST_REASONS]
     ]
     return {
+        **time_span(first, last),
         "partitions_dropped": len(report.gone),
         "rows_dropped": sum(each.rows for each in report.gone),
         "bytes_dropped": sum(each.bytes for each in report.gone),

@@ -10,6 +10,7 @@ from io import BytesIO
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.dates import AutoDateLocator, DateFormatter, date2num
 from matplotlib.figure import Figure
+from PIL import Image
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _RECORDED, _UNITED, _HOLE, _FAULT = "#3b7dd8", "#2f6f5e", "#d62728", "#333333"
@@ -73,6 +74,17 @@ def png(figure: Figure) -> bytes:
     file = BytesIO()
     figure.savefig(file, format="png")
     return file.getvalue()
+
+
+def small_png(figure: Figure, most_bytes: int) -> bytes:
+    """Return the figure as a PNG file of few colours, a quarter of the bytes; empty if that is too large."""
+    image = Image.open(BytesIO(png(figure))).convert("RGB")
+    for colours in (64, 16, 8):
+        file = BytesIO()
+        image.quantize(colours, dither=Image.Dither.NONE).save(file, format="png", optimize=True)
+        if file.tell() <= most_bytes:
+            return file.getvalue()
+    return b""
 
 
 def _legend(marks: Sequence[Mark], has_holes: bool) -> str:

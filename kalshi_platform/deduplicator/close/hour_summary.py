@@ -132,6 +132,30 @@ def read_agreement(database: Database, hours: Sequence[datetime]) -> Agreement:
     return Agreement(lowest, gatherer, parts)
 
 
+def read_least_covered_markets(
+    database: Database, low: datetime, high: datetime, most: int
+) -> dict[str, dict[datetime, float]]:
+    """The `most` markets with the least coverage in [low, high), least first: the covered share of each closed hour."""
+    with database.transaction() as transaction:
+        rows = transaction.fetch_all(_SQL["read_least_covered_markets"], {"low": low, "high": high, "most": most})
+    found: dict[str, dict[datetime, float]] = {}
+    for ticker, hour, share in rows:
+        found.setdefault(str(ticker), {})[hour] = float(share)
+    return found
+
+
+def read_agreement_by_hour(
+    database: Database, low: datetime, high: datetime
+) -> dict[str, list[tuple[datetime, float]]]:
+    """By gatherer: the hours of [low, high), and the share of its comparable deltas that another one has too."""
+    with database.transaction() as transaction:
+        rows = transaction.fetch_all(_SQL["read_agreement_by_hour"], {"low": low, "high": high})
+    found: dict[str, list[tuple[datetime, float]]] = {}
+    for gatherer, hour, share in rows:
+        found.setdefault(str(gatherer), []).append((hour, float(share)))
+    return found
+
+
 def read_alarms(database: Database, hours: Sequence[datetime]) -> list[CloseAlarm]:
     """What the closes of some hours want a person to look at."""
     return [alarm for hour in hours for alarm in read_alarms_between(database, hour, hour + HOUR)]

@@ -303,3 +303,67 @@ UPDATE hour_parts SET content = NULL, done_at = NULL WHERE hour = %s AND parts =
 -- database: production
 -- Removes all parts of an hour that is closed.
 DELETE FROM hour_parts WHERE hour = %s
+
+-- name: count_messages_by_minute
+-- database: timeseries
+-- Messages of [low, high) by minute of the exchange, as commits brought them (a commit counts to its last minute): minute,
+-- messages, the earliest and the latest time of them. Books read over REST do not count.
+-- example low: TIMESTAMPTZ '2026-11-20'
+-- example high: TIMESTAMPTZ '2026-11-20 01:00'
+SELECT date_trunc('minute', time_max), sum(rows)::bigint, min(time_min), max(time_max) FROM batches
+WHERE tstzrange(least(time_min, time_max), greatest(time_min, time_max), '[]') && tstzrange(%(low)s, %(high)s)
+AND time_max >= %(low)s AND time_max < %(high)s
+AND table_name IN ('orderbook_deltas', 'trades', 'tickers', 'market_lifecycle')
+GROUP BY 1 ORDER BY 1
+
+-- name: measure_lag_by_minute
+-- database: timeseries
+-- From the exchange's time of a trade to the gatherer's socket read, in ms, by minute of [low, high): minute, p50, p99.
+-- Trades are few, and their lag is that of the connection.
+-- example low: TIMESTAMPTZ '2026-11-20'
+-- example high: TIMESTAMPTZ '2026-11-20 01:00'
+SELECT minute, p[1], p[2] FROM (
+  SELECT date_trunc('minute', exchange_ts) AS minute,
+         percentile_cont(ARRAY[0.5, 0.99]::float8[])
+         WITHIN GROUP (ORDER BY extract(epoch FROM received_at - exchange_ts)::float8 * 1000) AS p
+  FROM trades WHERE exchange_ts >= %(low)s AND exchange_ts < %(high)s AND source = 'ws' GROUP BY 1
+) AS measured ORDER BY minute
+
+-- name: sum_polls
+-- database: timeseries
+-- One row: what polls of books over REST brought in [low, high): answers, requests, polls, the first begin, the last end.
+-- example low: TIMESTAMPTZ '2026-11-20'
+-- example high: TIMESTAMPTZ '2026-11-20 01:00'
+SELECT coalesce(sum(markets_answered), 0)::bigint, coalesce(sum(requests), 0)::bigint, count(*),
+       min(started_at), max(finished_at)
+FROM snapshot_polls WHERE minute >= %(low)s AND minute < %(high)s
+
+-- name: read_least_covered_markets
+-- database: production
+-- The markets with the least covered share of their open time in [low, high), and those hours of them that were closed:
+-- ticker, hour, covered share; by share of the whole time, then ticker and hour.
+-- example low: TIMESTAMPTZ '2026-11-20'
+-- example high: TIMESTAMPTZ '2026-11-21'
+-- example most: 30
+WITH market_hours AS (
+  SELECT p.ticker, p.hour, p.covered_us,
+         greatest(p.covered_us, extract(epoch FROM least(coalesce(m.close_time, 'infinity'), p.hour + INTERVAL '1 hour')
+                                                - greatest(coalesce(m.open_time, '-infinity'), p.hour)) * 1000000) AS open_us
+  FROM book_proofs p LEFT JOIN markets m USING (ticker) WHERE p.hour >= %(low)s AND p.hour < %(high)s
+),
+least_covered AS (
+  SELECT ticker, sum(covered_us)::float8 / nullif(sum(open_us), 0)::float8 AS share FROM market_hours
+  GROUP BY ticker ORDER BY share NULLS LAST, ticker LIMIT %(most)s
+)
+SELECT h.ticker, h.hour, h.covered_us::float8 / h.open_us::float8
+FROM market_hours h JOIN least_covered l USING (ticker) WHERE h.open_us > 0
+ORDER BY l.share, h.ticker, h.hour
+
+-- name: read_agreement_by_hour
+-- database: production
+-- By hour of [low, high) and gatherer: the share of its comparable deltas that another one has too.
+-- example low: TIMESTAMPTZ '2026-11-20'
+-- example high: TIMESTAMPTZ '2026-11-21'
+SELECT gatherer, hour, agreement FROM merge_statistics
+WHERE hour >= %(low)s AND hour < %(high)s AND table_name = 'orderbook_deltas' AND agreement IS NOT NULL
+ORDER BY gatherer, hour

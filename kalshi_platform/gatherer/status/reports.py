@@ -1,4 +1,4 @@
-"""Defines the reports of a running gatherer to its host (Dagster, for example): syncs, polls, and rows committed."""
+"""Defines the reports of a running gatherer to its host (Dagster, for example): the exchange, syncs, polls, rows."""
 
 from __future__ import annotations
 
@@ -6,6 +6,34 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import TypeAlias
+
+from kalshi_platform.market.catalog import ExchangeStatus
+from kalshi_platform.market.times import datetime_from_us
+
+
+@dataclass(frozen=True, kw_only=True)
+class ExchangeStatusRead:
+    """Reports the state of the exchange, as read before recording begins. `estimated_resume`: None where none is named.
+
+    `trading_active` false: a trading pause, books do not change.
+    """
+
+    at: datetime
+    exchange_active: bool
+    trading_active: bool
+    estimated_resume: datetime | None
+
+
+def make_status_report(at: datetime, status: ExchangeStatus) -> ExchangeStatusRead:
+    """Make the report of a status that was read at a moment."""
+    resume_us = status.estimated_resume_us
+    resume = None if resume_us is None else datetime_from_us(resume_us)
+    return ExchangeStatusRead(
+        at=at,
+        exchange_active=status.exchange_active,
+        trading_active=status.trading_active,
+        estimated_resume=resume,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,4 +89,4 @@ class StreamsCommitted:
     lag_p99_ms: float | None
 
 
-Report: TypeAlias = CatalogSynced | BooksPolled | StreamsCommitted
+Report: TypeAlias = ExchangeStatusRead | CatalogSynced | BooksPolled | StreamsCommitted

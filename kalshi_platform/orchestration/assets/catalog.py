@@ -1,11 +1,10 @@
 """Exchange status and catalog of one gatherer, on demand: the same functions that its service calls."""
 
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 import dagster as dg
 
-from kalshi_platform.orchestration.asset_metadata import count_catalog_rows, sync_metadata
+from kalshi_platform.orchestration.asset_metadata import count_catalog_rows, status_metadata, sync_metadata
 from kalshi_platform.orchestration.columns import column_metadata
 from kalshi_platform.orchestration.failures import RETRY, as_failure
 from kalshi_platform.orchestration.keys import EXCHANGE_STATUS, OWNERS, REST, gatherer
@@ -46,19 +45,17 @@ def _make_exchange_status(gatherers: dg.StaticPartitionsDefinition) -> dg.Assets
         owners=OWNERS,
         kinds={"rest"},
         retry_policy=RETRY,
-        description="Whether the exchange works and trades, as this gatherer sees it. A trading pause is not a stop.",
+        description=(
+            "Whether the exchange works and trades, as this gatherer sees it: read when it begins to record, and on "
+            "demand. A trading pause is not a stop."
+        ),
     )
     def exchange_status(platform: PlatformResource) -> dg.MaterializeResult:  # type: ignore[type-arg]
+        from kalshi_platform.gatherer.status.reports import make_status_report
+
         with as_failure():
             status = platform.rest_client().exchange_status()
-        resume = status.estimated_resume_us
-        return dg.MaterializeResult(
-            metadata={
-                "exchange_active": status.exchange_active,
-                "trading_active": status.trading_active,
-                "estimated_resume": datetime.fromtimestamp(resume / 1e6, UTC).isoformat() if resume else "none named",
-            }
-        )
+        return dg.MaterializeResult(metadata=status_metadata(make_status_report(platform.clock.now(), status)))
 
     return exchange_status
 

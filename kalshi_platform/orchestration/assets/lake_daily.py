@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 import dagster as dg
 
 from kalshi_platform.lake.datasets import DATASETS, Dataset
+from kalshi_platform.orchestration.asset_plots import MARKET_STATS, plot_busy_markets
 from kalshi_platform.orchestration.assets.exporting import PARITY, ExportConfig, check_parity, export_each
 from kalshi_platform.orchestration.columns import lake_metadata
 from kalshi_platform.orchestration.failures import RETRY, as_failure
@@ -62,6 +63,10 @@ def make_daily_asset(dataset: str, days: dg.DailyPartitionsDefinition) -> dg.Ass
             settings, url = lake.settings(), production_database.settings().production_url
             manifests = export_each(context, key, export)
             check = check_parity(settings, url, manifests)
+            if dataset == MARKET_STATS and manifests:
+                newest = max(manifests)
+                plots = plot_busy_markets(settings, parse_day_key(newest), manifests[newest])
+                context.add_asset_metadata(plots, partition_key=newest)
         return dg.MaterializeResult(check_results=[check])
 
     return exported

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from kalshi_platform.lake.datasets import DATASETS
+from kalshi_platform.orchestration.asset_metadata import time_span
 from kalshi_platform.orchestration.failures import RETRY, as_failure
 from kalshi_platform.orchestration.keys import LAKE_DAILY, LAKE_RAW, LAKE_TABLES, OWNERS
 from kalshi_platform.orchestration.resources import LakeResource, ProductionDatabase
@@ -51,13 +52,15 @@ def lake_tables(
     busy: list[str] = []
     with as_failure():
         store, settings = open_store(lake.settings()), lake.iceberg()
-        days = None if config.all_days else _last_week(production_database.clock.now().date())
+        today = production_database.clock.now()
+        days = None if config.all_days else _last_week(today.date())
         for data in DATASETS.values():
             try:
                 done += register(store, settings, [data], days)
             except PartitionBusy:  # the other one registers the same; the next run sees what it may have missed
                 busy.append(data.key)
-    return dg.MaterializeResult(metadata=_metadata(done, busy))
+    span = {} if config.all_days else time_span(today - timedelta(days=LOOK_BACK_DAYS - 1), today)
+    return dg.MaterializeResult(metadata={**_metadata(done, busy), **span})
 
 
 def _last_week(today: "date") -> "list[date]":

@@ -1,11 +1,17 @@
 """Production, hour by hour: closing an hour merges it again from every gatherer and makes the books' checkpoints."""
 
 from collections.abc import Iterator
+from datetime import datetime
+from typing import TYPE_CHECKING
 
 import dagster as dg
 
+from kalshi_platform.errors import KalshiPlatformError
 from kalshi_platform.market.times import HOUR
+from kalshi_platform.monitoring.event_log import event_logger
 from kalshi_platform.orchestration.asset_metadata import closed_hour_metadata, count_production_rows, join_names
+from kalshi_platform.orchestration.asset_plots import Plots, plot_agreement, plot_coverage_map
+from kalshi_platform.orchestration.assets.external import make_source_events
 from kalshi_platform.orchestration.checks import closed_hours, trades
 from kalshi_platform.orchestration.columns import column_metadata, table_comment
 from kalshi_platform.orchestration.failures import RETRY, as_failure
@@ -20,6 +26,11 @@ from kalshi_platform.orchestration.partitions import depend_on_all_gatherers, pa
 from kalshi_platform.orchestration.resources import ProductionDatabase
 from kalshi_platform.storage.pool import Database
 
+if TYPE_CHECKING:
+    from kalshi_platform.deduplicator.settings import DeduplicatorSettings
+
+_TRAFFIC_TIMEOUT_S = 30.0
+_log = event_logger(__name__)
 _UPSTREAM = {
     "orderbook_snapshots": [gatherer("orderbook_snapshots"), REST_SNAPSHOTS],
     "book_checkpoints": [gatherer("orderbook_snapshots"), gatherer("orderbook_deltas")],
@@ -56,6 +67,7 @@ def make_closed_hours(hours: dg.HourlyPartitionsDefinition) -> dg.AssetsDefiniti
         with as_failure(), production_database.database() as database:
             missed = _close_each(context, production_database, database)
             results = _check(context, production_database, database, missed)
+            _report_sources(context, production_database.settings(), missed)
         for table in PRODUCTION_TABLE_NAMES:
             yield dg.MaterializeResult(asset_key=production(table))
         yield from results
@@ -85,7 +97,8 @@ def _close_each(
     settings = resource.settings()
     rest = resource.rest_client() if settings.check_trades else None
     missed: dict[str, tuple[str, ...]] = {}
-    for key in sorted(context.partition_keys):
+    keys = sorted(context.partition_keys)
+    for key in keys:
         hour = parse_hour_key(key)
         closed = close_hour(settings, hour, resource.clock, resource.bounds(), rest=rest)
         context.log.info(
@@ -96,16 +109,45 @@ def _close_each(
         )
         if closed.gatherers_missed:
             missed[key] = closed.gatherers_missed
+        plots = _plot(database, hour, settings.least_agreement) if key == keys[-1] else {}
         for table in PRODUCTION_TABLE_NAMES:
             context.add_asset_metadata(
                 {
                     **count_production_rows(database, table, hour, hour + HOUR),
                     **closed_hour_metadata(closed, table),
+                    **plots.get(table, {}),
                 },
                 asset_key=production(table),
                 partition_key=key,
             )
     return missed
+
+
+def _plot(database: Database, hour: datetime, least_agreement: float) -> dict[str, Plots]:
+    """Plot the hours up to this one, by table."""
+    return {
+        "coverage": plot_coverage_map(database, hour),
+        "orderbook_deltas": plot_agreement(database, hour, least_agreement),
+    }
+
+
+def _report_sources(
+    context: dg.AssetExecutionContext, settings: "DeduplicatorSettings", missed: dict[str, tuple[str, ...]]
+) -> None:
+    """Report what gatherers received from the exchange in the run's last hour; one that gives no answer is left out."""
+    from kalshi_platform.deduplicator.close.hour_traffic import read_hour_traffic
+
+    key = max(context.partition_keys)
+    hour, traffic = parse_hour_key(key), {}
+    for source in settings.sources:
+        if source.name in missed.get(key, ()):
+            continue
+        try:
+            traffic[source.name] = read_hour_traffic(source, hour, _TRAFFIC_TIMEOUT_S)
+        except KalshiPlatformError as error:
+            _log.warning("traffic_not_read", gatherer=source.name, error=error)
+    for event in make_source_events(hour, traffic) if traffic else ():
+        context.log_event(event)
 
 
 def _check(

@@ -6,14 +6,13 @@ is an error: something is wrong with the record or with the rules.
 
 from __future__ import annotations
 
-from base64 import b64encode
 from collections.abc import Iterator, Sequence
 from datetime import datetime
-from typing import Any
 
 import dagster as dg
 
 from kalshi_platform.deduplicator.close.close_alarms import CloseAlarm, read_worst_markets
+from kalshi_platform.orchestration.asset_plots import plot_metadata
 from kalshi_platform.orchestration.keys import production
 from kalshi_platform.storage.pool import Database
 
@@ -22,8 +21,6 @@ COVERAGE, BOOKS, AGREEMENT, TIME = "coverage_share", "book_proof", "identity_agr
 COVERAGE_WANTED = 0.99
 _DELTAS = production("orderbook_deltas")
 _CHECKPOINTS = production("book_checkpoints")
-# Dagster keeps metadata in its event log: a plot must stay small.
-_MOST_BYTES = 50_000
 _MOST_LINES = 20
 
 SPECS = (
@@ -111,7 +108,7 @@ def _check_coverage(database: Database, hours: Sequence[datetime]) -> dg.AssetCh
             "open_market_hours": round(covered.open_us / 3.6e9, 3),
             "covered_market_hours": round(covered.covered_us / 3.6e9, 3),
             "hours": len(hours),
-            **_plot_metadata(plot),
+            **plot_metadata(plot),
         },
     )
 
@@ -136,7 +133,7 @@ def _check_books(database: Database, hours: Sequence[datetime], disagreements: l
             "failed": proofs.failed,
             "worst": _lines([f"{each.ticker}, {each.hour:%Y-%m-%dT%H}: {each.detail}" for each in worst]),
             "alarms": _lines(disagreements),
-            **_plot_metadata(plots.worst_markets("Lowest shares of passed checks", scores) if scores else None),
+            **plot_metadata(plots.worst_markets("Lowest shares of passed checks", scores) if scores else None),
         },
     )
 
@@ -158,19 +155,9 @@ def _check_agreement(
             "least_wanted": least_agreement,
             "gatherer": agreed.gatherer or "none",
             "alarms": _lines(alarms),
-            **_plot_metadata(plots.contributions("Deltas by gatherer", agreed.parts) if agreed.parts else None),
+            **plot_metadata(plots.contributions("Deltas by gatherer", agreed.parts) if agreed.parts else None),
         },
     )
-
-
-def _plot_metadata(figure: Any) -> dict[str, dg.MetadataValue]:
-    """Return a figure as Markdown with the PNG inside, if there is one and it is small enough."""
-    from kalshi_platform.plots.timeline import png
-
-    image = b"" if figure is None else png(figure)
-    if not image or len(image) > _MOST_BYTES:
-        return {}
-    return {"plot": dg.MetadataValue.md(f"![plot](data:image/png;base64,{b64encode(image).decode()})")}
 
 
 def _select(alarms: Sequence[CloseAlarm], *kinds: str) -> list[str]:

@@ -7,8 +7,14 @@ from typing import TYPE_CHECKING, TypeAlias
 
 import dagster as dg
 
-from kalshi_platform.orchestration.asset_metadata import merge_metadata, poll_metadata, stream_metadata, sync_metadata
-from kalshi_platform.orchestration.keys import REST_SNAPSHOTS, STREAM_TABLES, gatherer, production
+from kalshi_platform.orchestration.asset_metadata import (
+    merge_metadata,
+    poll_metadata,
+    status_metadata,
+    stream_metadata,
+    sync_metadata,
+)
+from kalshi_platform.orchestration.keys import EXCHANGE_STATUS, REST_SNAPSHOTS, STREAM_TABLES, gatherer, production
 
 if TYPE_CHECKING:
     from kalshi_platform.deduplicator.merge.merge_pass import MergeReport
@@ -18,16 +24,21 @@ AssetEvent: TypeAlias = dg.AssetMaterialization | dg.AssetObservation
 
 
 def make_gather_events(name: str, reports: Sequence[Report]) -> list[AssetEvent]:
-    """Make the events of one gatherer's reports: every sync, the last poll of books, and each stream table once.
+    """Make the events of one gatherer's reports: the exchange's status, every sync, the last poll, each stream table.
 
     A stream table that got rows is materialized; one that got none is observed.
     """
-    from kalshi_platform.gatherer.status.reports import BooksPolled, CatalogSynced, StreamsCommitted
+    from kalshi_platform.gatherer.status.reports import BooksPolled, CatalogSynced, ExchangeStatusRead, StreamsCommitted
 
     events: list[AssetEvent] = [
         dg.AssetMaterialization(gatherer(report.what), partition=name, metadata=sync_metadata(report))
         for report in reports
         if isinstance(report, CatalogSynced)
+    ]
+    events += [
+        dg.AssetMaterialization(EXCHANGE_STATUS, partition=name, metadata=status_metadata(report))
+        for report in reports
+        if isinstance(report, ExchangeStatusRead)
     ]
     polls = [report for report in reports if isinstance(report, BooksPolled)]
     if polls:

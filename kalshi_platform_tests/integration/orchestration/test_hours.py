@@ -23,6 +23,12 @@ from kalshi_platform.orchestration.resources import RESOURCES, LakeResource, Pro
 from kalshi_platform_tests.fixtures.hand_filled_gatherer import delta_row, trade_row
 from kalshi_platform_tests.integration.orchestration.conftest import HOUR0_US, Platform, hour
 
+PLOTTED = (
+    keys.WEBSOCKET,
+    keys.production("coverage"),
+    keys.production("orderbook_deltas"),
+    keys.lake("aggregates/market_stats"),
+)
 EVERYTHING = {*keys.PRODUCTION_HOURLY, *keys.LAKE_RAW}
 
 
@@ -313,6 +319,11 @@ def test_a_day_is_exported_once_its_hours_are_closed_and_again_after_late_rows(p
     assert platform.run(asked, "export_days").success
     assert materialization(platform, keys.lake("processed/trades")).metadata["dagster/row_count"].value == 5
     assert isinstance(fill(platform, "fill_missing_days"), str)
+    for key in (keys.WEBSOCKET, *keys.PRODUCTION_HOURLY, *keys.LAKE_RAW, *keys.LAKE_DAILY):
+        made = materialization(platform, key).metadata
+        assert not made["dagster/row_count"].value or {"time_min", "time_max"} <= set(made), key
+    for key in PLOTTED:
+        assert str(materialization(platform, key).metadata["plot"].value).startswith("![plot](data:image/png;base64,")
     late = trade_row("A", "late", ts_us=HOUR0_US + number * US_PER_HOUR + 9 * US_PER_S)
     platform.world.gatherers["g1"].commit(trades=[late])
     merge_new(platform.world.settings(), SYSTEM_CLOCK)
@@ -368,6 +379,9 @@ def test_a_gatherer_that_was_missed_is_named_in_the_hour(platform: Platform, mon
     result = platform.run(dg.RunRequest(partition_key=hour_key(hour(1))))
     assert result.success
     assert materialization(platform, keys.production("trades")).metadata["gatherers_missed"].value == "g2"
+    received = materialization(platform, keys.WEBSOCKET).metadata
+    # Five deltas, five trades and a ticker; the snapshot is no message.
+    assert (received["messages g1"].value, "messages g2" in received) == (11, False)
     checks = {each.check_name: each for each in result.get_asset_check_evaluations()}
     read = checks["all_gatherers_read"]
     assert (read.passed, read.severity) == (False, dg.AssetCheckSeverity.WARN)

@@ -7,7 +7,7 @@ from datetime import UTC, datetime, timedelta
 import dagster as dg
 
 from kalshi_platform.deduplicator.merge.merge_pass import MergeReport, TableMerge
-from kalshi_platform.gatherer.status.reports import BooksPolled, CatalogSynced, StreamsCommitted
+from kalshi_platform.gatherer.status.reports import BooksPolled, CatalogSynced, ExchangeStatusRead, StreamsCommitted
 from kalshi_platform.orchestration import keys
 from kalshi_platform.orchestration.checks.freshness import make_freshness_evaluation
 from kalshi_platform.orchestration.failures import describe_problems
@@ -57,6 +57,14 @@ def test_several_reports_give_every_sync_and_the_last_poll() -> None:
     assert [event.asset_key for event in events] == [keys.gatherer("events")] * 2 + [keys.REST_SNAPSHOTS]
     assert events[-1].metadata["dagster/partition_row_count"].value == 5
     assert events[-1].metadata["polls"].value == 2
+
+
+def test_the_status_of_the_exchange_is_reported_by_the_gatherer_that_read_it() -> None:
+    report = ExchangeStatusRead(at=NOW, exchange_active=True, trading_active=False, estimated_resume=None)
+    (event,) = make_gather_events("g1", [report])
+    assert (event.asset_key, event.partition) == (keys.EXCHANGE_STATUS, "g1")
+    assert event.metadata["trading_active"].value is False
+    assert event.metadata["estimated_resume"].value == "none named"
 
 
 def test_several_merges_give_one_observation_with_sums() -> None:

@@ -196,7 +196,11 @@ def test_the_status_of_an_inactive_exchange_is_read_again_at_its_resume_time() -
     clock = FakeClock()
     resume_us = clock.now_ns() // 1_000 + 120_000_000
     lines: list[str] = []
-    assert wait_until_active(Status(resume_us), clock, threading.Event(), 300.0, lines.append)
+    read: list[bool] = []
+    assert wait_until_active(
+        Status(resume_us), clock, threading.Event(), 300.0, lines.append, lambda each: read.append(each.exchange_active)
+    )
+    assert read == [False, True]
     assert 120 <= clock.waits[0] <= 122
     assert "inactive" in lines[0]
 
