@@ -7,6 +7,7 @@ from datetime import UTC, date, datetime
 import typer
 
 from kalshi_platform.cli.console import print_line
+from kalshi_platform.cli.progress import progress_shown
 from kalshi_platform.cli.trade_checks import describe_trade_check, open_public_rest
 from kalshi_platform.errors import ConfigurationError
 
@@ -31,15 +32,16 @@ def backfill_trades(
         raise ConfigurationError([f"--to {to} lies before {day}"])
     production_url, bounds, rest = load_production_url(), load_bounds(), open_public_rest()
     print_line(f"comparing the trades of {days[0]} … {days[-1]} ({len(days)} days) with the exchange's listing")
-    done = backfill(
-        production_url,
-        rest,
-        [hour for each in days for hour in list_hours(each)],
-        SYSTEM_CLOCK,
-        bounds,
-        done_since=datetime.fromtimestamp(0, UTC) if resume else None,
-        on_check=lambda check: print_line(f"{check.hour:%Y-%m-%d %H:00}  {describe_trade_check(check)}"),
-    )
+    with progress_shown("comparing trades"):
+        done = backfill(
+            production_url,
+            rest,
+            [hour for each in days for hour in list_hours(each)],
+            SYSTEM_CLOCK,
+            bounds,
+            done_since=datetime.fromtimestamp(0, UTC) if resume else None,
+            on_check=lambda check: print_line(f"{check.hour:%Y-%m-%d %H:00}  {describe_trade_check(check)}"),
+        )
     print_line(
         f"{len(done.checks)} hours: {done.total('rest_count'):,} trades listed, {done.total('inserted'):,} new;"
         f" {len(done.skipped)} hours skipped"

@@ -6,6 +6,7 @@ import typer
 
 from kalshi_platform.cli.backfill_trades import parse_day
 from kalshi_platform.cli.console import print_line
+from kalshi_platform.cli.progress import progress_shown
 from kalshi_platform.errors import Unfinished
 
 app = typer.Typer(no_args_is_help=True)
@@ -43,17 +44,18 @@ def register(
     from kalshi_platform.lake.iceberg.register import register as register_tables
     from kalshi_platform.lake.layout import find_dataset
     from kalshi_platform.lake.store import open_store
+    from kalshi_platform.monitoring.progress import report_each
 
     wanted = [find_dataset(name) for name in datasets or ()] or list(DATASETS.values())
     days = [parse_day(each) for each in day] or None
     store, settings = open_store(load_lake()), load_iceberg()
     skipped: list[str] = []
-    for data in wanted:
-        for done in register_tables(store, settings, [data], days, rebuild=rebuild):
-            changed = f"{done.commits} commits, {done.files_added} files added, {done.files_removed} removed"
-            print_line(
-                f"{data.key}: {done.files:,} files, {done.rows:,} rows ({changed if done.commits else 'nothing new'})"
-            )
-            skipped += [f"{folder}: {reason}" for folder, reason in done.skipped.items()]
+    with progress_shown("registering tables"):
+        for data in report_each("tables", wanted):
+            for done in register_tables(store, settings, [data], days, rebuild=rebuild):
+                changed = f"{done.commits} commits, {done.files_added} files added, {done.files_removed} removed"
+                new = changed if done.commits else "nothing new"
+                print_line(f"{data.key}: {done.files:,} files, {done.rows:,} rows ({new})")
+                skipped += [f"{folder}: {reason}" for folder, reason in done.skipped.items()]
     if skipped:
         raise Unfinished(skipped)

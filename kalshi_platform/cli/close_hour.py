@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from kalshi_platform.cli.console import print_line
+from kalshi_platform.cli.progress import progress_shown
 from kalshi_platform.cli.trade_checks import describe_trade_check, open_public_rest
 from kalshi_platform.errors import ConfigurationError, KalshiPlatformError, Unfinished
 
@@ -59,10 +60,11 @@ def close_hour(
     settings = load_deduplicator()
     print_line(f"closing {hour:%Y-%m-%d %H:00} UTC from {', '.join(source.name for source in settings.sources)}")
     rest = open_public_rest() if settings.check_trades else None
-    if part is None:
-        done = close(settings, hour, SYSTEM_CLOCK, load_bounds(), rest=rest)
-    else:
-        done = _close_part(settings, hour, part, rest)
+    with progress_shown(f"closing {hour:%Y-%m-%dT%H}"):
+        if part is None:
+            done = close(settings, hour, SYSTEM_CLOCK, load_bounds(), rest=rest)
+        else:
+            done = _close_part(settings, hour, part, rest)
     rows = ", ".join(f"{count:,} {table}" for table, count in done.rows.items() if count) or "no rows"
     new = sum(done.inserted.values())
     print_line(f"production holds {rows}; {new:,} of them new; {done.checkpoints:,} book checkpoints")

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from types import MappingProxyType
 
 import typer
 
@@ -56,6 +57,27 @@ def log_level_at_least(level: int) -> Iterator[None]:
 def print_line(text: str, *, err: bool = False) -> None:
     """Print one line; text from the wire in it neither forges lines nor controls the terminal."""
     typer.echo(plain(text), err=err)
+
+
+def print_table(
+    headings: Sequence[str], rows: Sequence[Sequence[str]], *, colours: Mapping[str, str] = MappingProxyType({})
+) -> bool:
+    """Print a table, each cell made harmless, and return True; nothing, and False, where nobody sees a terminal.
+
+    `colours`: of rows, by the text of their first cell.
+    """
+    if not sys.stdout.isatty():
+        return False
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(*headings, box=None, header_style="bold", pad_edge=False)
+    for row in rows:
+        first, *others = (plain(cell) for cell in row)
+        table.add_row(Text(first, style=colours.get(row[0], "")), *(Text(cell) for cell in others))
+    Console(file=sys.stdout).print(table)
+    return True
 
 
 def print_lines(text: str, *, err: bool = False) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -10,6 +11,7 @@ import typer
 
 from kalshi_platform.cli.backfill_trades import parse_day
 from kalshi_platform.cli.console import print_line
+from kalshi_platform.cli.progress import progress_shown
 from kalshi_platform.errors import ConfigurationError, MissingPartition
 
 if TYPE_CHECKING:
@@ -40,7 +42,8 @@ def draw(
     start = datetime(first.year, first.month, first.day, tzinfo=UTC)
     file = output or Path(f"{market}-{first}.png")
     store = open_store(load_lake())
-    figures = _read(store, market, start)
+    with progress_shown(f"reading {market}"):
+        figures = _read(store, market, start)
     if figures["quotes"].is_empty() and figures["trades"].is_empty():
         raise ConfigurationError([f"the lake has nothing of {market} on {first}: is the ticker right?"])
     heading, facts = _describe(_object(store, market, start), market, start, figures)
@@ -52,17 +55,19 @@ def draw(
 def _read(store: Lake, market: str, start: datetime) -> dict[str, Any]:
     from kalshi_platform.lake import reader
     from kalshi_platform.lake.reader.coverage import NOT_OPEN
+    from kalshi_platform.monitoring.progress import report_each
 
     end = start + _DAY
     found = reader.holes(store, start, end, [market])
     holes = found.filter(~found["reason"].is_in(list(NOT_OPEN)).fill_null(value=False))
-    return {
-        "quotes": reader.quotes(store, start, end, [market], holes="mark"),
+    reads: dict[str, Callable[[], pl.DataFrame]] = {
+        "quotes": lambda: reader.quotes(store, start, end, [market], holes="mark"),
         # The book of the day's last minute is dated to its end.
-        "books": reader.books(store, start, end, [market], period="1m", holes="mark"),
-        "trades": reader.trades(store, start, end, [market], layer="processed", holes="mark"),
-        "holes": list(zip(holes["from_ts"].to_list(), holes["to_ts"].to_list(), strict=True)),
+        "books": lambda: reader.books(store, start, end, [market], period="1m", holes="mark"),
+        "trades": lambda: reader.trades(store, start, end, [market], layer="processed", holes="mark"),
     }
+    frames = {name: reads[name]() for name in report_each("data sets read", list(reads))}
+    return {**frames, "holes": list(zip(holes["from_ts"].to_list(), holes["to_ts"].to_list(), strict=True))}
 
 
 def _object(store: Lake, market: str, start: datetime) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from kalshi_platform.cli.console import print_line
+from kalshi_platform.cli.progress import progress_shown
 from kalshi_platform.errors import (
     ConfigurationError,
     FewerRows,
@@ -86,7 +87,8 @@ def _export(
     from kalshi_platform.lake.export import export_partition
     from kalshi_platform.lake.iceberg.replaced import registering_replaced
 
-    with registering_replaced(store, load_iceberg, selected):
+    title = f"exporting {selected.dataset.key} {selected.key}"
+    with progress_shown(title), registering_replaced(store, load_iceberg, selected):
         manifest = export_partition(store, production_url, selected, state, allow_fewer_rows=allow_fewer_rows)
     if manifest.state != state:
         print_line("the partition is closed already and stays as it is")

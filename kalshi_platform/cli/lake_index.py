@@ -7,6 +7,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from kalshi_platform.cli.console import print_line
+from kalshi_platform.cli.progress import progress_shown
 from kalshi_platform.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -24,7 +25,7 @@ def lake_index() -> None:
     from kalshi_platform.lake.store import open_store
 
     store = open_store(load_lake())
-    with _alone(store):
+    with _alone(store), progress_shown("indexing the lake"):
         index = rebuild_index(store)
     for table, months in index.datasets.items():
         totals = months.values()

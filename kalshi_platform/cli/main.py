@@ -13,6 +13,7 @@ from kalshi_platform.cli import (
     catalog,
     close_hour,
     dedup,
+    doctor,
     draw,
     exchange,
     export,
@@ -23,17 +24,17 @@ from kalshi_platform.cli import (
     query,
     retention,
     status,
+    switch,
     up,
 )
-from kalshi_platform.cli.console import EXIT_CODES, print_error, print_lines, set_up_logs
-from kalshi_platform.errors import KalshiPlatformError
+from kalshi_platform.cli.console import EXIT_CODES, print_error, print_line, print_lines, set_up_logs
+from kalshi_platform.errors import ConfigurationError, KalshiPlatformError
 from kalshi_platform.surroundings import run_in_utf8, settle
 
 app = typer.Typer(
     name="kalshi-platform",
     help="Record everything the Kalshi exchange publishes, merge it exactly once, export it as Parquet.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
@@ -48,6 +49,8 @@ app.command("lake-index")(lake_index.lake_index)
 app.command("retention")(retention.retention)
 app.command("draw")(draw.draw)
 app.command("status")(status.status)
+app.command("switch")(switch.switch)
+app.command("doctor")(doctor.doctor)
 app.command("prove")(prove.prove)
 app.add_typer(catalog.app, name="catalog", help="The lake as tables of Apache Iceberg.")
 app.add_typer(query.app, name="query", help="Answers from the lake: books, trades, quotes, candles, holes, markets.")
@@ -55,12 +58,28 @@ app.add_typer(bench.app, name="bench", help="How fast it is, each time beside th
 app.add_typer(exchange.app, name="exchange", help="The simulated exchange, alone.")
 
 
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        print_line(f"kalshi-platform {version('kalshi-platform')}")
+        raise typer.Exit
+
+
 @app.callback()
 def options(
+    context: typer.Context,
     verbose: bool = typer.Option(False, "--verbose", "-v", help="Log what happens inside, too."),
+    version: bool = typer.Option(  # noqa: ARG001 - its callback prints it
+        False, "--version", help="Print the version and exit.", callback=_print_version, is_eager=True
+    ),
 ) -> None:
     """Options before the subcommand."""
-    set_up_logs(verbose=verbose)
+    try:
+        set_up_logs(verbose=verbose)
+    except ConfigurationError:
+        if context.invoked_subcommand != "doctor":  # which says what is wrong with the settings of logs, too
+            raise
 
 
 def main() -> None:
@@ -68,7 +87,7 @@ def main() -> None:
     run_in_utf8()
     settle()
     try:
-        app()
+        app(prog_name="kalshi-platform")
     except KalshiPlatformError as error:
         print_error(error)
         sys.exit(next((code for kind, code in EXIT_CODES if isinstance(error, kind)), 1))

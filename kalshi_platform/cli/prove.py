@@ -11,6 +11,7 @@ from pathlib import Path
 import typer
 
 from kalshi_platform.cli.console import log_level_at_least, print_lines
+from kalshi_platform.cli.progress import progress_shown
 
 
 class Faults(StrEnum):
@@ -88,7 +89,7 @@ def prove(
     if data is None:
         options.data_dir.chmod(0o711)
     try:
-        with log_level_at_least(logging.ERROR):
+        with log_level_at_least(logging.ERROR), progress_shown(f"proving, faults {faults.value}"):
             if faults is Faults.DAY:
                 day = DayOptions.of(options, hours=hours, deltas=deltas, speed=speed, samples=samples)
                 proven = prove_day(day, stop, print_lines, SYSTEM_CLOCK)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import typer
 
 from kalshi_platform.cli.console import print_line
+from kalshi_platform.cli.progress import progress_shown
 from kalshi_platform.errors import ConfigurationError, Unfinished
 
 if TYPE_CHECKING:
@@ -36,7 +37,8 @@ def retention(
         print_line("retention is switched off (KALSHI_RETENTION): nothing goes")
         return
     print_line("looking at what is old, and reading back what the lake has of it …")
-    report = apply_retention(settings, SYSTEM_CLOCK, dry_run, [*gatherer, *(["production"] if production else [])])
+    with progress_shown("retention"):
+        report = apply_retention(settings, SYSTEM_CLOCK, dry_run, [*gatherer, *(["production"] if production else [])])
     for line in report_lines(report):
         print_line(line)
     remains = [f"{name} was not looked at to its end: {why}" for name, why in sorted(report.unreachable.items())]

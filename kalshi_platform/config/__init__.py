@@ -7,11 +7,14 @@ beside the fields that they fill, in each room's settings (`kalshi_platform.sett
 from kalshi_platform.config.deployment import DeploymentSettings, Role
 from kalshi_platform.config.environment import env_file_text, environment, environment_with, process_environment
 from kalshi_platform.config.loaders import (
+    ConfiguredDatabase,
     OwnedDatabase,
     PlatformSettings,
     catalog_variable,
     check_before_start,
+    find_service,
     gatherer_names,
+    list_databases,
     load_bounds,
     load_deduplicator,
     load_exchange,
@@ -24,9 +27,11 @@ from kalshi_platform.config.loaders import (
     load_production_url,
     load_public_reads,
     load_retention,
+    load_service_database,
     metrics_port,
     partitions_start,
     role,
+    service_names,
     state_dir,
     stop_limit_s,
     timeseries_variable,
@@ -34,6 +39,7 @@ from kalshi_platform.config.loaders import (
 from kalshi_platform.config.stack import StackAddresses, deployment_file, settings_of
 
 __all__ = [
+    "ConfiguredDatabase",
     "DeploymentSettings",
     "OwnedDatabase",
     "PlatformSettings",
@@ -45,7 +51,9 @@ __all__ = [
     "env_file_text",
     "environment",
     "environment_with",
+    "find_service",
     "gatherer_names",
+    "list_databases",
     "load_bounds",
     "load_deduplicator",
     "load_exchange",
@@ -58,10 +66,12 @@ __all__ = [
     "load_production_url",
     "load_public_reads",
     "load_retention",
+    "load_service_database",
     "metrics_port",
     "partitions_start",
     "process_environment",
     "role",
+    "service_names",
     "settings_of",
     "state_dir",
     "stop_limit_s",

@@ -16,6 +16,7 @@ from kalshi_platform.config import kinds
 from kalshi_platform.config.deployment import DeploymentSettings, GathererLogins, ProductionLogins, Role
 from kalshi_platform.config.values import Values
 from kalshi_platform.deduplicator.settings import DeduplicatorSettings, GathererSource
+from kalshi_platform.errors import ConfigurationError
 from kalshi_platform.exchange.settings import ExchangeSettings
 from kalshi_platform.gatherer.settings import GathererSettings, MarketFilter
 from kalshi_platform.lake.iceberg.settings import IcebergSettings
@@ -34,7 +35,19 @@ Loaded = TypeVar("Loaded")
 # Gatherers reconnect this much apart, so that they do not drop out together.
 _STAGGER_S = 0.7
 _GATHERER_DATABASES: tuple[Literal["timeseries", "catalog"], ...] = ("timeseries", "catalog")
+_GATHERER = "gatherer/"
+_DEDUPLICATOR = "deduplicator"
 _LOCAL_DATABASE = "postgresql://local@127.0.0.1/local"
+
+
+@dataclass(frozen=True)
+class ConfiguredDatabase:
+    """A database and its address; `service`: the one whose switch and heartbeat it holds, if any."""
+
+    name: str
+    url: str = field(repr=False)
+    kind: Literal["timeseries", "catalog", "production", "dagster"]
+    service: str = ""
 
 
 @dataclass(frozen=True)
@@ -122,6 +135,54 @@ def load_owned_databases(environ: Mapping[str, str] | None = None) -> list[Owned
 def load_production_url(environ: Mapping[str, str] | None = None) -> str:
     """Load the address of production, for what needs nothing else. Raises ConfigurationError."""
     return _load(environ, lambda values: str(values.read(DeduplicatorSettings, "production_url")["production_url"]))
+
+
+def service_names(environ: Mapping[str, str] | None = None) -> tuple[str, ...]:
+    """Return the names of the long-running services: gatherer/NAME of each gatherer, and deduplicator."""
+    return (*(f"{_GATHERER}{name}" for name in gatherer_names(environ)), _DEDUPLICATOR)
+
+
+def find_service(text: str, environ: Mapping[str, str] | None = None) -> str:
+    """Return the service that a person means: `g1` is gatherer/g1, `merge` is deduplicator.
+
+    Raises ConfigurationError, with the names that there are.
+    """
+    names = service_names(environ)
+    name = text.strip().lower()
+    for each in (name, f"{_GATHERER}{name}", _DEDUPLICATOR if name in ("merge", "dedup") else ""):
+        if each in names:
+            return each
+    raise ConfigurationError([f"no service is called {text!r}: there are {', '.join(names)} (KALSHI_GATHERERS)"])
+
+
+def load_service_database(service: str, environ: Mapping[str, str] | None = None) -> str:
+    """Load the address of the database that holds a service's switch and heartbeat. Raises ConfigurationError."""
+    if service == _DEDUPLICATOR:
+        return load_production_url(environ)
+    name = service.removeprefix(_GATHERER)
+    return _load(
+        environ,
+        lambda values: str(values.read(GathererSettings, "timeseries_url", gatherer=name).get("timeseries_url", "")),
+    )
+
+
+def list_databases(environ: Mapping[str, str] | None = None) -> list[ConfiguredDatabase]:
+    """List the databases whose addresses are set and can be used, for what looks at each of them."""
+    values = Values(environ)
+    found: list[ConfiguredDatabase] = []
+    for name in values.gatherers:
+        urls = values.read(GathererSettings, "timeseries_url", "catalog_url", gatherer=name)
+        read_urls = values.read(GathererLogins, "timeseries_read_url", "catalog_read_url", gatherer=name)
+        service = f"{_GATHERER}{name}"
+        for kind in _GATHERER_DATABASES:
+            holds = service if kind == "timeseries" else ""
+            found.append(ConfiguredDatabase(f"{name} {kind}", urls.get(f"{kind}_url", ""), kind, holds))
+            found.append(ConfiguredDatabase(f"{name} {kind}, read", read_urls.get(f"{kind}_read_url", ""), kind))
+    production = values.read(DeduplicatorSettings, "production_url").get("production_url", "")
+    found.append(ConfiguredDatabase("production", production, "production", _DEDUPLICATOR))
+    dagster = values.read(DeploymentSettings, "dagster_database_url").get("dagster_database_url", "")
+    found.append(ConfiguredDatabase("dagster", dagster, "dagster"))
+    return [each for each in found if each.url]
 
 
 def load_lake(environ: Mapping[str, str] | None = None) -> LakeSettings:

@@ -21,6 +21,7 @@ from kalshi_platform.lake.layout import Partition
 from kalshi_platform.lake.manifest import Manifest, State, find_manifest, published
 from kalshi_platform.lake.store import Lake, open_store
 from kalshi_platform.lake.store.objects import ObjectStore
+from kalshi_platform.monitoring.progress import report_each
 
 IndexT = TypeVar("IndexT")
 INDEX_NAME = "_index.json"
@@ -115,7 +116,7 @@ def rebuild_index(lake: Lake) -> LakeIndex:
     store = open_store(lake)
     written = {INDEX_NAME}
     datasets: dict[str, dict[str, MonthTotals]] = {}
-    for data in DATASETS.values():
+    for data in report_each("data sets indexed", list(DATASETS.values())):
         months: dict[str, list[Partition]] = {}
         for partition in published(store, data):
             months.setdefault(month_of(partition), []).append(partition)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -30,6 +31,9 @@ from kalshi_platform.orchestration.failures import collect_problems
 from kalshi_platform.orchestration.jobs.batch import BATCH_JOBS
 from kalshi_platform.orchestration.jobs.dedup_live import make_dedup_live_job
 from kalshi_platform.orchestration.jobs.gather import make_gather_job
+from kalshi_platform.orchestration.jobs.retention_dry_run import retention_dry_run_job
+from kalshi_platform.orchestration.jobs.rotate_gatherers import make_rotate_gatherers_job
+from kalshi_platform.orchestration.jobs.switch_services import make_switch_services_job
 from kalshi_platform.orchestration.partitions import Partitions, make_partitions
 from kalshi_platform.orchestration.resources import RESOURCES
 from kalshi_platform.orchestration.schedules.catalog import merge_catalog_schedule, sync_catalog_when_stale
@@ -38,6 +42,7 @@ from kalshi_platform.orchestration.schedules.days import make_daily_schedules
 from kalshi_platform.orchestration.schedules.hours import make_hourly_schedules
 from kalshi_platform.orchestration.schedules.tables import compare_all_tables, register_tables_schedule
 from kalshi_platform.orchestration.sensors.services import make_deduplicator_sensor, make_gatherer_sensor
+from kalshi_platform.orchestration.services import DEDUPLICATOR, gatherer_service_name
 
 
 @dataclass(frozen=True)
@@ -67,10 +72,11 @@ def build(location: CodeLocation) -> dg.Definitions:
     parts = _Parts()
     names = [name for name in location.gatherer_names if location.role.serves_gatherer(name)]
     if names:
-        parts.jobs.append(make_gather_job(names))
+        parts.jobs += [make_gather_job(names), make_rotate_gatherers_job(names)]
         parts.sensors.append(make_gatherer_sensor(names))
     if location.role.serves_platform():
         _add_platform(parts, make_partitions(location.gatherer_names, location.partitions_start))
+    parts.jobs.append(make_switch_services_job(_list_switchable(location, names)))
     return dg.Definitions(
         assets=parts.assets,
         asset_checks=parts.asset_checks,
@@ -80,6 +86,13 @@ def build(location: CodeLocation) -> dg.Definitions:
         resources=RESOURCES,
         executor=dg.in_process_executor,
     )
+
+
+def _list_switchable(location: CodeLocation, hosted: Sequence[str]) -> list[str]:
+    """Name the services whose databases a location knows: its own gatherers', and all that the merge reads."""
+    if not location.role.serves_platform():
+        return [gatherer_service_name(name) for name in hosted]
+    return [*map(gatherer_service_name, location.gatherer_names), DEDUPLICATOR]
 
 
 @dataclass
@@ -114,7 +127,7 @@ def _add_platform(parts: _Parts, partitions: Partitions) -> None:
         no_duplicate_trade_ids_last_day,
         trade_parity_last_day,
     ]
-    parts.jobs += [make_dedup_live_job(), *BATCH_JOBS]
+    parts.jobs += [make_dedup_live_job(), retention_dry_run_job, *BATCH_JOBS]
     parts.schedules += [
         sync_catalog_when_stale,
         merge_catalog_schedule,

@@ -10,6 +10,10 @@ from kalshi_platform.errors import ConfigurationError
 from kalshi_platform.storage.urls import libpq_url
 
 SERVICE_TAG = "kalshi/service"
+ROTATE_TAG = "kalshi/rotate"
+"""On a run in progress: it is to end for its successor as soon as another service fills in for it."""
+ENDED_BY_TAG = "kalshi/ended-by"
+"""On a run that its supervisor ended; one that was canceled without it was terminated by hand."""
 GATHER_JOB = "gather"
 DEDUP_JOB = "dedup_live"
 DEDUPLICATOR = "deduplicator"

@@ -9,7 +9,7 @@ from typing import Any
 from kalshi_platform.clock import Clock
 from kalshi_platform.market.clock_offset import Offset, offset_of
 from kalshi_platform.monitoring.heartbeat import Heartbeat, encode
-from kalshi_platform.storage.nul import strip_escaped_nul
+from kalshi_platform.storage.nul import strip_escaped_nul, strip_nul
 from kalshi_platform.storage.pool import Database, Transaction
 from kalshi_platform.storage.queries import load
 
@@ -67,6 +67,14 @@ def read_switch(database: Database, service: str) -> ServiceSwitch:
     with database.transaction() as transaction:
         row = transaction.fetch_one(load("services")["switch"], (service,))
     return ServiceSwitch() if row is None else ServiceSwitch(bool(row[0]), str(row[1]))
+
+
+def write_switch(database: Database, service: str, *, enabled: bool, reason: str) -> None:
+    """Switch a service on or off; it notices within seconds. Raises DatabaseUnavailable, StatementRejected."""
+    with database.transaction() as transaction:
+        transaction.execute(
+            load("services")["write_switch"], {"service": service, "enabled": enabled, "reason": strip_nul(reason)}
+        )
 
 
 def is_enabled(database: Database, service: str) -> bool:

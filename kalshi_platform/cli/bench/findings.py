@@ -12,6 +12,7 @@ from typing import Annotated, Any
 import typer
 
 from kalshi_platform.cli.console import log_level_at_least
+from kalshi_platform.cli.progress import progress_shown
 
 JsonFile = Annotated[Path | None, typer.Option("--json", help="Write the findings to this file.")]
 
@@ -22,7 +23,8 @@ def bench_folder() -> Iterator[Path]:
     with log_level_at_least(logging.ERROR), tempfile.TemporaryDirectory(prefix="kalshi-bench-") as name:
         folder = Path(name)
         folder.chmod(0o711)
-        yield folder / "run"
+        with progress_shown("measuring"):
+            yield folder / "run"
 
 
 def report_findings(findings: Mapping[str, Any], json_file: Path | None) -> None:

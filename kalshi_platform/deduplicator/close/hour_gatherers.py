@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from datetime import datetime
@@ -28,6 +29,7 @@ from kalshi_platform.deduplicator.settings import DeduplicatorSettings, Gatherer
 from kalshi_platform.market.tables import MERGED_TABLES
 from kalshi_platform.market.times import HOUR, us_from_datetime
 from kalshi_platform.monitoring.event_log import event_logger
+from kalshi_platform.monitoring.progress import report_progress
 from kalshi_platform.storage.queries import load
 from kalshi_platform.storage.read import arrow_snapshot
 
@@ -86,10 +88,19 @@ class HourGatherers:
         for file in files.values():
             until.callback(file.close)
 
+        finished = itertools.count(1)
+        report_progress("gatherers read", 0, len(files))
+
         def task(source: GathererSource) -> Callable[[], GathererHour]:
             own = known.filter(pl.col("gatherer") == source.name).drop("gatherer")
             question = HourQuestion(edges, settings.max_out_of_orderness_us, markets, own, settings.rows_per_pass)
-            return partial(read_gatherer_hour, source, question, files[source.name])
+
+            def read() -> GathererHour:
+                result = read_gatherer_hour(source, question, files[source.name])
+                report_progress("gatherers read", next(finished), len(files))
+                return result
+
+            return read
 
         found = self._gather(task, progress={name: partial(_rows_read, each) for name, each in files.items()})
         for name, each in found.items():

@@ -6,6 +6,7 @@ verified, a few side by side, so that memory does not grow with the hour. What c
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
@@ -37,6 +38,7 @@ from kalshi_platform.deduplicator.settings import DeduplicatorSettings
 from kalshi_platform.errors import DatabaseUnavailable
 from kalshi_platform.market.times import HOUR, us_from_datetime
 from kalshi_platform.monitoring.event_log import event_logger
+from kalshi_platform.monitoring.progress import report_progress
 from kalshi_platform.storage.partitions import PartitionKeeper
 from kalshi_platform.storage.pool import Database
 
@@ -162,8 +164,16 @@ class HourWorker:
 
     def _run_buckets(self, what: str, count: int, task: Callable[[int], Result]) -> list[Result]:
         """Run a task for each bucket, a few side by side; the first error stops it."""
+        finished = itertools.count(1)
+
+        def run(bucket: int) -> Result:
+            result = self._run_bucket(what, count, task, bucket)
+            report_progress(f"buckets {what}", next(finished), count)
+            return result
+
+        report_progress(f"buckets {what}", 0, count)
         with ThreadPoolExecutor(self._settings.close_parallel, thread_name_prefix="close") as pool:
-            futures = [pool.submit(self._run_bucket, what, count, task, bucket) for bucket in range(count)]
+            futures = [pool.submit(run, bucket) for bucket in range(count)]
             done, _ = wait(futures, return_when=FIRST_EXCEPTION)
             for each in futures:
                 each.cancel()

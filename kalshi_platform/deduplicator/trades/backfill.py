@@ -16,6 +16,7 @@ from kalshi_platform.deduplicator.trades.reconcile_trades import LISTING_DELAY, 
 from kalshi_platform.deduplicator.trades.rest_trades import TradeLister
 from kalshi_platform.market.times import HOUR
 from kalshi_platform.monitoring.event_log import event_logger
+from kalshi_platform.monitoring.progress import report_each
 from kalshi_platform.storage.migrate import check
 from kalshi_platform.storage.partitions import PartitionBounds, PartitionKeeper
 from kalshi_platform.storage.pool import Database
@@ -72,7 +73,7 @@ def backfill_trades(
         wanted = sorted(hours)
         done = _read_done_hours(database, wanted, done_since)
         checks, skipped = [], []
-        for hour in wanted:
+        for hour in report_each("hours compared", wanted):
             if hour in done or clock.now() < hour + HOUR + LISTING_DELAY:
                 skipped.append(hour)
                 continue

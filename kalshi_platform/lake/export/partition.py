@@ -8,13 +8,14 @@ the columns and their types from the file.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from datetime import date, datetime
 from pathlib import Path
 
 import msgspec
+import pyarrow as pa
 
 from kalshi_platform.clock import SYSTEM_CLOCK, Clock
 from kalshi_platform.errors import FewerRows, HourNotClosed, LakeCorrupt, LakeUnavailable, PartitionBusy
@@ -32,6 +33,7 @@ from kalshi_platform.lake.manifest import Manifest, State, code_version, read_ma
 from kalshi_platform.lake.store import Lake, open_store
 from kalshi_platform.lake.store.objects import ObjectStore
 from kalshi_platform.monitoring.event_log import event_logger
+from kalshi_platform.monitoring.progress import report_progress
 from kalshi_platform.storage.migrate import check
 from kalshi_platform.storage.pool import AdvisoryLock, Database
 from kalshi_platform.storage.read import ArrowSnapshot, arrow_snapshot
@@ -261,7 +263,8 @@ def _from_raw_hours(
     with _explain_full_disk(partition, folder):
         rows = (to_schema(batch, partition.dataset) for batch in derive_day(store, raw, folder))
         with closing(rows), read_ahead(rows) as batches:
-            return _Content(hours, write_parts(batches, partition.dataset, folder, about=_about(partition, "closed")))
+            reported = _report_rows(batches, partition)
+            return _Content(hours, write_parts(reported, partition.dataset, folder, about=_about(partition, "closed")))
 
 
 def _check_closes_known(partition: Partition, hours: Sequence[HourState], current: Manifest) -> None:
@@ -390,10 +393,22 @@ def _write(snapshot: ArrowSnapshot, partition: Partition, state: State, counted:
         else rows_in_order(snapshot, partition, counted.by_ticker, folder)
     )
     with _explain_full_disk(partition, folder), rows as batches:
-        parts = write_parts(batches, data, folder, about=_about(partition, state))
+        reported = _report_rows(batches, partition, counted.rows)
+        parts = write_parts(reported, data, folder, about=_about(partition, state))
     if parts.rows != counted.rows:
         raise LakeCorrupt(f"{partition.path}: {parts.rows} rows were read, but production holds {counted.rows}")
     return parts
+
+
+def _report_rows(
+    batches: Iterable[pa.RecordBatch], partition: Partition, total: int | None = None
+) -> Iterator[pa.RecordBatch]:
+    """Pass batches on, and report how many rows there were."""
+    rows = 0
+    for batch in batches:
+        yield batch
+        rows += batch.num_rows
+        report_progress(f"rows of {partition.dataset.key} {partition.key}", rows, total)
 
 
 @contextmanager

@@ -32,6 +32,7 @@ from kalshi_platform.lake.manifest import read_manifest
 from kalshi_platform.lake.store import Lake, open_store
 from kalshi_platform.lake.store.objects import ObjectStore
 from kalshi_platform.monitoring.event_log import event_logger
+from kalshi_platform.monitoring.progress import report_each
 
 _AT_ONCE = 8
 _ATTEMPTS = 5
@@ -81,7 +82,7 @@ def register(
 def _register(store: ObjectStore, table: Table, data: Dataset, days: Sequence[date] | None, clock: Clock) -> Registered:
     report = Registered(data)
     live = _live(store, table)
-    for day in sorted(_days(store, data, live) if days is None else set(days)):
+    for day in report_each(f"{data.key} days", sorted(_days(store, data, live) if days is None else set(days))):
         for attempt in range(1, _ATTEMPTS + 1):
             added, removed = _changes(store, table, data, day, live, report)
             if not added and not removed:

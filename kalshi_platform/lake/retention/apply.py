@@ -21,6 +21,7 @@ from kalshi_platform.lake.retention.settings import GathererDatabase, RetentionS
 from kalshi_platform.lake.store import open_store
 from kalshi_platform.lake.store.objects import ObjectStore
 from kalshi_platform.monitoring.event_log import event_logger
+from kalshi_platform.monitoring.progress import report_progress
 from kalshi_platform.storage.migrate import check
 from kalshi_platform.storage.pool import Database
 
@@ -92,7 +93,8 @@ class _Run:
                 gatherer.name, timeseries, self._production, self._store, self._gate, self._dropper
             )
             for outcome in retention.drop(before, cursor, dry_run=self._dry_run):
-                outcomes.append(outcome)  # noqa: PERF402 - what was dropped before a failure is reported
+                outcomes.append(outcome)  # what was dropped before a failure is reported
+                report_progress(f"{gatherer.name} partitions", len(outcomes))
             clearer = Clearer(gatherer.name, timeseries, dry_run=self._dry_run)
             records = self._before(self._settings.records_days)
             self._cleared += clear_gatherer(clearer, oldest_left(outcomes, before), records, cursor)
@@ -134,7 +136,8 @@ class _Run:
             for outcome in drop_production(
                 self._production, self._store, self._gate, self._dropper, tables, before, dry_run=self._dry_run
             ):
-                outcomes.append(outcome)  # noqa: PERF402 - what was dropped before a failure is reported
+                outcomes.append(outcome)  # what was dropped before a failure is reported
+                report_progress(f"{PRODUCTION} {', '.join(tables)} partitions", len(outcomes))
         finally:
             self._outcomes += outcomes
         return outcomes

@@ -6,8 +6,9 @@ stop event, gives the service time to write what it has received, and lets the i
 
 A run also stops by itself
 - when its own status is no longer STARTED: Dagster thinks it is over, and another one may be on its way;
-- after `rotate_after_s`, as a success: its supervisor starts the next one, so that log pages and memory stay bounded.
-  A service that must not pause now (`may_rotate`) is checked again after `rotate_again_s`.
+- after `rotate_after_s`, or when it gets the tag ROTATE_TAG, as a success: its supervisor starts the next one, so that
+  log pages and memory stay bounded. A service that must not pause now (`may_rotate`) is checked again after
+  `rotate_again_s`.
 
 Dagster's database being away stops nothing: reports are dropped and the status counts as unchanged until it returns.
 """
@@ -17,6 +18,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from enum import Enum
 from queue import Empty, SimpleQueue
 from typing import Generic, TypeAlias, TypeVar
 
@@ -25,6 +27,7 @@ import dagster as dg
 from kalshi_platform.clock import SYSTEM_CLOCK, Clock
 from kalshi_platform.monitoring.event_log import event_logger
 from kalshi_platform.orchestration.jobs.asset_events import AssetEvent
+from kalshi_platform.orchestration.services import ROTATE_TAG
 
 _log = event_logger(__name__)
 
@@ -64,6 +67,7 @@ def run_service(
     reason = "the service ended"
     status_at = reported_at = clock.monotonic()
     rotate_at = status_at + timing.rotate_after_s
+    requested = False
     try:
         worker.start()  # inside: an interrupt may come before it returns
         while not clock.wait(worker.ended, 0.5):
@@ -75,7 +79,10 @@ def run_service(
                 rotate_at = now + timing.rotate_again_s
             if now - status_at >= timing.status_every_s:
                 status_at = now
-                if not _is_current(context, name):
+                request = _read_request(context, name)
+                if request is _Request.ROTATE and not requested:
+                    requested, rotate_at = True, now
+                if request is _Request.END:
                     reason = "Dagster counts this run as ended"
                     _log.warning("run_superseded", service=name, run_id=context.run_id, reason=reason)
                     break
@@ -122,13 +129,23 @@ def _may_rotate_now(may_rotate: Callable[[], bool], name: str) -> bool:
     return allowed
 
 
-def _is_current(context: dg.OpExecutionContext, name: str) -> bool:
+class _Request(Enum):
+    """What the record of the run asks of it."""
+
+    GO_ON = "go on"
+    ROTATE = "rotate"
+    END = "end"
+
+
+def _read_request(context: dg.OpExecutionContext, name: str) -> _Request:
     try:
         run = context.instance.get_run_by_id(context.run_id)
     except Exception:  # noqa: BLE001 - whatever it is, recording goes on
         _log.info("dagster_storage_unavailable", service=name, consequence="the service goes on", exc_info=True)
-        return True
-    return run is not None and run.status is dg.DagsterRunStatus.STARTED
+        return _Request.GO_ON
+    if run is None or run.status is not dg.DagsterRunStatus.STARTED:
+        return _Request.END
+    return _Request.ROTATE if ROTATE_TAG in run.tags else _Request.GO_ON
 
 
 def _wait_for_end(worker: _Worker[ReportT], timeout_s: float, clock: Clock) -> None:

@@ -35,7 +35,9 @@ def make_gatherer_sensor(names: Sequence[str]) -> dg.SensorDefinition:
         description=(
             "Keeps exactly one gather run per gatherer alive: launches a gatherer whose switch is on and whose lock "
             "nobody holds, ends runs without a heartbeat, leaves alone what runs outside Dagster or is switched off "
-            "(table service_switches). Checks once a minute how fresh the heartbeats are."
+            "(table service_switches). A run that is terminated by hand is launched again while the switch is on: to "
+            "keep a gatherer off, launch the job switch_services, or kalshi-platform switch NAME off. Checks once a "
+            "minute how fresh the heartbeats are."
         ),
     )
     def gatherers(context: dg.SensorEvaluationContext) -> dg.SensorResult:
@@ -87,6 +89,9 @@ def _supervise(
         cursor.checked_at = now
         checks.append(make_freshness_evaluation(tick.heartbeats))
     messages = [*tick.messages, *([describe_problems(problems)] if problems else [])]
+    if tick.requests:  # a tick with requests shows no skip reason, but its log
+        for message in tick.messages:
+            context.log.info(message)
     return dg.SensorResult(
         run_requests=tick.requests,
         skip_reason=None if tick.requests else "\n".join(messages),

@@ -37,11 +37,12 @@ class LiveRun:
 
 @dataclass(frozen=True)
 class EndedRun:
-    """A run that ended lately, `ended_s` ago, after having lived for `lived_s`."""
+    """A run that ended lately, `ended_s` ago, after having lived for `lived_s`; `by_hand`: a person terminated it."""
 
     run_id: str
     lived_s: float
     ended_s: float
+    by_hand: bool = False
 
 
 @dataclass(frozen=True)
@@ -88,7 +89,7 @@ class ActionKind(Enum):
 
 @dataclass(frozen=True)
 class Action:
-    """One thing to do, and why, as a sentence for a person."""
+    """One thing to do, and why, as a sentence for a person; `run_id`: the run that it is about."""
 
     kind: ActionKind
     reason: str
@@ -138,6 +139,10 @@ def _launch_or_wait(state: ServiceState, policy: Policy) -> Action:
         left_s = pause_s - state.ended[0].ended_s
         if left_s > 0:
             return Action(ActionKind.WAIT, f"{failures} short runs in a row; next attempt in {left_s:.0f} s")
+    last = state.ended[0] if state.ended else None
+    if last is not None and last.by_hand:
+        # With the ended run's id: its page is to say what becomes of it.
+        return Action(ActionKind.LAUNCH, "its run was terminated by hand, and its switch is on", last.run_id)
     return Action(ActionKind.LAUNCH, "not running" if not failures else f"not running; {failures} short runs before")
 
 
@@ -170,7 +175,7 @@ def _watch(run: LiveRun, state: ServiceState, policy: Policy) -> Action:
         if run.age_s > policy.cancel_limit_s:
             reason = f"did not end within {policy.cancel_limit_s:.0f} s of the request to"
             return Action(ActionKind.MARK_FAILED, reason, run.run_id)
-        return Action(ActionKind.WAIT, "ending")
+        return Action(ActionKind.WAIT, "ending; its switch is on, so the next run follows")
     if run.state is RunState.WAITING:
         if run.age_s > policy.start_limit_s:
             return Action(ActionKind.MARK_FAILED, f"did not start within {policy.start_limit_s:.0f} s", run.run_id)
@@ -203,11 +208,12 @@ def _is_fresh(beat: LatestHeartbeat, policy: Policy) -> bool:
 def _count_failed_starts(state: ServiceState, policy: Policy) -> int:
     """Count the newest runs in a row that ended within `healthy_after_s` of their start.
 
-    What ended before the supervisor looked does not count: stopping the whole platform ends young runs too.
+    What ended before the supervisor looked does not count: stopping the whole platform ends young runs too. Neither
+    does what was terminated by hand: it had not failed.
     """
     count = 0
     for run in state.ended:
-        if run.ended_s >= state.supervising_s or run.lived_s >= policy.healthy_after_s:
+        if run.ended_s >= state.supervising_s or run.lived_s >= policy.healthy_after_s or run.by_hand:
             break
         count += 1
     return count

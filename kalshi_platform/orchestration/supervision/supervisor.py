@@ -15,7 +15,7 @@ import dagster as dg
 
 from kalshi_platform.clock import SYSTEM_CLOCK, Clock
 from kalshi_platform.monitoring.event_log import event_logger
-from kalshi_platform.orchestration.services import SERVICE_TAG, Service
+from kalshi_platform.orchestration.services import ENDED_BY_TAG, SERVICE_TAG, Service
 from kalshi_platform.orchestration.statuses import ENDED, UNFINISHED
 from kalshi_platform.orchestration.supervision.age_tracker import AgeTracker
 from kalshi_platform.orchestration.supervision.liveness import DEADLINE_S, LivenessProbe, ProbeResult, latest_heartbeat
@@ -93,6 +93,8 @@ class Supervisor:
         self._ages = AgeTracker(clock)
         self._warned_of: set[str] = set()
         """Services whose lock a silent process holds; each is logged once, not with every tick."""
+        self._explained: set[str] = set()
+        """Runs terminated by hand whose pages say what became of them."""
 
     def close(self) -> None:
         """Let go of threads and connections."""
@@ -130,8 +132,9 @@ class Supervisor:
             actions = decide(state)
             self._warn_of_silent_holder(service, actions)
             for action in actions:
-                tick.messages.append(f"{service.name}: {action.kind.value}: {action.reason}")
+                tick.messages.append(_describe(service, state, action))
                 if action.kind is ActionKind.LAUNCH:
+                    self._explain_relaunch(instance, service, action)
                     tick.requests.append(
                         dg.RunRequest(job_name=service.job_name, partition_key=service.partition_key, tags=service.tags)
                     )
@@ -143,6 +146,19 @@ class Supervisor:
         """Return for how long the lock has been seen to be held; 0 when it is not, or was not read."""
         held_s = self._ages.age_s(f"lock {service.name}", str(probed.lock_held))
         return (held_s or 0.0) if probed.lock_held else 0.0
+
+    def _explain_relaunch(self, instance: dg.DagsterInstance, service: Service, action: Action) -> None:
+        """Write once on the page of a run terminated by hand that it is launched again, and what keeps it off."""
+        if action.run_id is None or action.run_id in self._explained:
+            return
+        self._explained.add(action.run_id)
+        _log.info("relaunched_after_termination", service=service.name, run_id=action.run_id, remedy=_keep_off(service))
+        _write_on_page(
+            instance,
+            action.run_id,
+            f"This run was terminated by hand. {service.name} is launched again, because its switch is on. "
+            f"To keep it off: {_keep_off(service)}.",
+        )
 
     def _warn_of_silent_holder(self, service: Service, actions: Sequence[Action]) -> None:
         reason = next((action.reason for action in actions if action.kind is ActionKind.WARN), None)
@@ -182,7 +198,8 @@ class Supervisor:
             lived_s = self._ages.lifetime_s(run.run_id)
             if lived_s is None:
                 lived_s = max(0.0, (ended - started).total_seconds())
-            found[run.tags.get(SERVICE_TAG, "")].append(EndedRun(run.run_id, lived_s, ended_s))
+            by_hand = run.status is _Status.CANCELED and ENDED_BY_TAG not in run.tags
+            found[run.tags.get(SERVICE_TAG, "")].append(EndedRun(run.run_id, lived_s, ended_s, by_hand))
         for runs in found.values():
             runs.sort(key=lambda run: run.ended_s)
         return found
@@ -209,6 +226,8 @@ def _end_run(instance: dg.DagsterInstance, service: Service, action: Action) -> 
     if run is None or run.is_finished:
         return
     try:
+        instance.add_run_tags(run_id, {ENDED_BY_TAG: "supervisor"})
+        _write_on_page(instance, run_id, f"The supervisor of {service.name} ends this run: {action.reason}.")
         instance.run_coordinator.cancel_run(run_id)
     except Exception:  # noqa: BLE001 - whatever it is, the run is marked all the same
         # The code server that owned the process is gone, or never had it; the lock keeps a survivor from writing.
@@ -217,6 +236,35 @@ def _end_run(instance: dg.DagsterInstance, service: Service, action: Action) -> 
         run = instance.get_run_by_id(run_id)
         if run is not None and not run.is_finished:
             instance.report_run_failed(run, f"ended by the supervisor: {action.reason}")
+
+
+def _describe(service: Service, state: ServiceState, action: Action) -> str:
+    """Describe an action in a line of the tick, with what a person can do about it."""
+    text = f"{service.name}: {action.kind.value}: {action.reason}"
+    if action.kind is ActionKind.LAUNCH and action.run_id is not None:
+        return f"{text}; to keep it off: {_keep_off(service)}"
+    if not state.enabled and action.kind is ActionKind.WAIT:
+        return f"{text}; on again: kalshi-platform switch {_short(service)} on, or the job switch_services"
+    return text
+
+
+def _keep_off(service: Service) -> str:
+    return f"kalshi-platform switch {_short(service)} off, or the job switch_services with enabled: false"
+
+
+def _short(service: Service) -> str:
+    """Return what `kalshi-platform switch` calls the service."""
+    return service.partition_key or service.name
+
+
+def _write_on_page(instance: dg.DagsterInstance, run_id: str, text: str) -> None:
+    """Write a line into the log of a run, which has ended or is about to."""
+    try:
+        run = instance.get_run_by_id(run_id)
+        if run is not None:
+            instance.report_engine_event(text, run)
+    except Exception:  # noqa: BLE001 - a line on a page is worth no tick
+        _log.info("run_page_not_written", run_id=run_id, exc_info=True)
 
 
 def _from_epoch(seconds: float | None) -> datetime | None:

@@ -20,6 +20,13 @@ FROM heartbeats WHERE service = %(service)s
 -- Whether a service is to run, and why; no row for one that was never switched. Parameters: the service.
 SELECT enabled, reason FROM service_switches WHERE service = %s
 
+-- name: write_switch
+-- Switches a service on or off, and says why. Parameters: service, enabled, reason.
+INSERT INTO service_switches (service, enabled, reason, changed_at)
+VALUES (%(service)s, %(enabled)s, %(reason)s, clock_timestamp())
+ON CONFLICT (service) DO UPDATE SET enabled = excluded.enabled, reason = excluded.reason,
+  changed_at = excluded.changed_at
+
 -- name: server_time
 -- The server's clock. One row.
 SELECT clock_timestamp()

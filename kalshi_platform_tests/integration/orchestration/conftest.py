@@ -117,6 +117,12 @@ def platform(
         "class": "ConsolidatedSqliteEventLogStorage",
         "config": {"base_dir": str(tmp_path)},
     }
-    with dg.instance_for_test(overrides={"event_log_storage": events}, temp_dir=str(tmp_path)) as instance:
+    # What is launched is done at once, in this process.
+    launcher = {
+        "module": "dagster._core.launcher.sync_in_memory_run_launcher",
+        "class": "SyncInMemoryRunLauncher",
+    }
+    overrides = {"event_log_storage": events, "run_launcher": launcher}
+    with dg.instance_for_test(overrides=overrides, temp_dir=str(tmp_path)) as instance:
         monkeypatch.setattr(DefsStateStorage, "get", lambda: instance.defs_state_storage)
         yield Platform(world, instance, build(load_code_location()), tmp_path / "lake", tmp_path / "state")

@@ -42,7 +42,7 @@ def test_status_is_printed_escaped(capsys: pytest.CaptureFixture[str]) -> None:
 def test_an_unforeseen_error_is_printed_escaped_with_its_traceback(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    def app() -> None:
+    def app(**_: object) -> None:
         raise RuntimeError(EVIL)
 
     monkeypatch.setattr(entry, "app", app)

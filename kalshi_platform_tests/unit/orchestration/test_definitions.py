@@ -11,6 +11,7 @@ from pathlib import Path
 
 import dagster as dg
 import pytest
+from dagster_shared.yaml_utils import load_run_config_yaml
 
 from kalshi_platform import config
 from kalshi_platform.definitions import defs
@@ -59,11 +60,16 @@ JOBS = {
     "sync_catalog",
     "merge_catalog",
     "close_hours",
+    "rebuild_hour",
+    "export_hours",
     "export_days",
     "backfill_trades",
     "apply_lifecycle_rules",
     "retention",
+    "retention_dry_run",
     "register_tables",
+    "switch_services",
+    "rotate_gatherers",
 }
 SCHEDULES = {
     "sync_catalog_when_stale",
@@ -107,7 +113,7 @@ def test_the_role_all_serves_everything(everything: dg.Definitions) -> None:
 def test_the_role_platform_serves_all_but_the_gatherers() -> None:
     assert names(build(location(config.Role("platform")))) == (
         ASSETS,
-        JOBS - {"gather"},
+        JOBS - {"gather", "rotate_gatherers"},
         SCHEDULES,
         {"deduplicator_sensor", "closes_sensor"},
     )
@@ -115,8 +121,47 @@ def test_the_role_platform_serves_all_but_the_gatherers() -> None:
 
 def test_the_role_of_a_gatherer_serves_its_run_and_no_assets() -> None:
     served = build(location(config.Role("gatherer", "g2")))
-    assert names(served) == (set(), {"gather"}, set(), {"gatherer_sensor"})
+    assert names(served) == (set(), {"gather", "rotate_gatherers", "switch_services"}, set(), {"gatherer_sensor"})
     assert served.resolve_job_def("gather").partitions_def.get_partition_keys() == ["g2"]  # type: ignore[union-attr]
+
+
+def examples_of(job: dg.JobDefinition) -> list[str]:
+    return re.findall(r"```yaml\n(.*?)```", job.description or "", re.DOTALL)
+
+
+@pytest.mark.parametrize("name", sorted(JOBS))
+def test_a_job_has_a_description_and_its_examples_of_run_config_fit(everything: dg.Definitions, name: str) -> None:
+    job = everything.resolve_job_def(name)
+    assert job.description
+    assert examples_of(job) or name not in {"switch_services", "rotate_gatherers", "retention_dry_run", "rebuild_hour"}
+    for example in examples_of(job):
+        config = load_run_config_yaml(example)  # as the launchpad reads it
+        assert dg.validate_run_config(job, config)
+
+
+@pytest.mark.parametrize("name", sorted(JOBS))
+def test_a_job_launched_as_it_is_has_the_config_that_it_needs(everything: dg.Definitions, name: str) -> None:
+    job = everything.resolve_job_def(name)
+    assert dg.validate_run_config(job, job.run_config or {})
+
+
+def test_switching_in_the_ui_begins_with_every_service_of_the_location(everything: dg.Definitions) -> None:
+    config = everything.resolve_job_def("switch_services").run_config
+    assert config is not None
+    assert config["ops"]["switch"]["config"] == {
+        "services": ["gatherer/g1", "gatherer/g2", "gatherer/g3", "deduplicator"],
+        "enabled": True,
+        "reason": "",
+    }
+
+
+def test_every_asset_by_hours_or_days_backfills_a_range_in_one_run(everything: dg.Definitions) -> None:
+    found = 0
+    for assets in everything.resolve_asset_graph().assets_defs:
+        if isinstance(assets.partitions_def, dg.TimeWindowPartitionsDefinition):
+            found += 1
+            assert assets.backfill_policy == dg.BackfillPolicy.single_run(), assets.keys
+    assert found > 20
 
 
 def test_every_data_set_of_the_lake_descends_from_the_exchange(everything: dg.Definitions) -> None:

@@ -43,13 +43,14 @@ class Context:
     def __init__(self) -> None:
         self.events: list[Any] = []
         self.status = dg.DagsterRunStatus.STARTED
+        self.tags: dict[str, str] = {}
         self.away = False
         self.instance = SimpleNamespace(get_run_by_id=self._run)
 
     def _run(self, _: str) -> object:
         if self.away:
             raise ConnectionError("Dagster's database is away")
-        return SimpleNamespace(status=self.status)
+        return SimpleNamespace(status=self.status, tags=self.tags)
 
     def log_event(self, event: object) -> None:
         if self.away:
@@ -81,6 +82,15 @@ def test_a_run_that_dagster_counts_as_ended_stops_its_service() -> None:
     context, service = Context(), Service()
     context.status = dg.DagsterRunStatus.CANCELED
     assert run(context, service) == "Dagster counts this run as ended"
+    assert service.flushed.is_set()
+
+
+def test_a_run_that_is_asked_to_rotate_ends_once_another_fills_in() -> None:
+    context, service = Context(), Service()
+    context.tags["kalshi/rotate"] = "yes"
+    answers = iter([False, True])
+    timing = RunTiming(status_every_s=0.0, rotate_after_s=3600.0, rotate_again_s=0.1, stop_timeout_s=10.0)
+    assert run(context, service, timing, lambda: next(answers)).startswith("rotated")
     assert service.flushed.is_set()
 
 

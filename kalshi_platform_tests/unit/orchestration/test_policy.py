@@ -31,8 +31,8 @@ def beat(age_s: float, run_id: str | None = "r1", *, stopped: bool = False) -> L
     return LatestHeartbeat(age_s, run_id, stopped)
 
 
-def ended(run_id: str, ended_s: float, lived_s: float) -> EndedRun:
-    return EndedRun(run_id, lived_s, ended_s)
+def ended(run_id: str, ended_s: float, lived_s: float, *, by_hand: bool = False) -> EndedRun:
+    return EndedRun(run_id, lived_s, ended_s, by_hand)
 
 
 CASES = {
@@ -88,6 +88,18 @@ CASES = {
     "a killed run is replaced at once, its last heartbeat being older than its end": (
         ServiceState(ended=[ended("r1", 2, 3600)], heartbeat=beat(5)),
         [(ActionKind.LAUNCH, None)],
+    ),
+    "a run that was terminated by hand is launched again, and its page is to say so": (
+        ServiceState(ended=[ended("r1", 2, 3600, by_hand=True)], heartbeat=beat(5)),
+        [(ActionKind.LAUNCH, "r1")],
+    ),
+    "a run that was terminated by hand stays off when it is switched off": (
+        ServiceState(enabled=False, ended=[ended("r1", 2, 3600, by_hand=True)], heartbeat=beat(5)),
+        [(ActionKind.WAIT, None)],
+    ),
+    "runs that were terminated by hand are no failed starts": (
+        ServiceState(ended=[ended(f"r{n}", 2 + n, 5, by_hand=True) for n in (3, 2, 1)], supervising_s=600),
+        [(ActionKind.LAUNCH, "r3")],
     ),
     "a process that outlives its run is waited for": (
         ServiceState(ended=[ended("r1", 20, 3600)], heartbeat=beat(2)),
