@@ -5,7 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from pathlib import Path
 
-from kalshi_platform.market.times import HOUR
+from kalshi_platform.market.times import HOUR, hour_of
 from kalshi_platform.storage.pool import Database
 from kalshi_platform.storage.queries import load
 
@@ -45,6 +45,17 @@ def find_hours_to_close(production: Database, now: datetime) -> list[datetime]:
                 "silent": _SILENT_FOR,
             },
         )
+    return [row[0] for row in rows]
+
+
+def find_silent_hours(production: Database, since: datetime, now: datetime) -> list[datetime]:
+    """Return ended hours from the full hour `since` on that got no row and were never closed; ascending.
+
+    None is older than the first hour with rows or a close: nobody recorded before. Their close says that nothing is
+    covered, and brings the trades that the exchange lists of them.
+    """
+    with production.transaction() as transaction:
+        rows = transaction.fetch_all(_SQL["find_silent_hours"], {"low": since, "ended": hour_of(now) - HOUR})
     return [row[0] for row in rows]
 
 

@@ -191,6 +191,19 @@ AND (c.closed_at <= %(now)s - greatest(%(again)s, (%(now)s - c.hour) / 8) OR c.c
 AND (m.last_error IS NULL OR clock_timestamp() - m.last_error_at NOT BETWEEN INTERVAL '0' AND %(silent)s)
 ORDER BY 1
 
+-- name: find_silent_hours
+-- database: production
+-- Hours of [low, ended] that got no row and were never closed, from the first hour with either on; one row each.
+-- example low: TIMESTAMPTZ '2026-11-19'
+-- example ended: TIMESTAMPTZ '2026-11-20'
+SELECT h.hour
+FROM (SELECT least((SELECT min(hour) FROM hour_activity), (SELECT min(hour) FROM hour_closes)) AS hour) AS first
+CROSS JOIN generate_series(greatest(first.hour, %(low)s), %(ended)s, INTERVAL '1 hour') AS h (hour)
+WHERE first.hour IS NOT NULL
+AND NOT EXISTS (SELECT FROM hour_activity a WHERE a.hour = h.hour)
+AND NOT EXISTS (SELECT FROM hour_closes c WHERE c.hour = h.hour)
+ORDER BY 1
+
 -- name: find_closed_hours
 -- database: production
 -- Hours whose latest close began at a moment or later.

@@ -1,11 +1,11 @@
 """Schedules of hours: close and export them on time, and fill in what is missing."""
 
 from collections.abc import Iterable
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import dagster as dg
 
-from kalshi_platform.market.times import HOUR
+from kalshi_platform.market.times import HOUR, hour_of
 from kalshi_platform.orchestration.jobs.batch import close_hours_job
 from kalshi_platform.orchestration.keys import LAKE_RAW, PRODUCTION_HOURLY
 from kalshi_platform.orchestration.partitions import hour_key, parse_hour_key
@@ -18,6 +18,8 @@ from kalshi_platform.orchestration.schedules.missing import (
     request_missing,
 )
 
+SILENT_LOOK_BACK = timedelta(days=1)
+"""For hours without rows: whoever was away for longer does not want them all, with their trades, at the next start."""
 HOURLY_ASSETS = PartitionedAssets(HOUR, parse_hour_key, hour_key, PRODUCTION_HOURLY, LAKE_RAW)
 
 
@@ -32,9 +34,9 @@ def make_hourly_schedules(first_hour: datetime) -> list[dg.ScheduleDefinition]:
         default_status=dg.DefaultScheduleStatus.RUNNING,
         description=(
             "At twenty past every hour: closes and exports every hour that holds rows and was never closed, got late "
-            "rows, or was closed without a gatherer that answers again; and hours of the last week whose partitions "
-            "are missing, failed, or not those of production's present closes, closed by Dagster or from the shell. "
-            "Neighbouring hours go into one run."
+            "rows, or was closed without a gatherer that answers again; hours of the last day that nobody recorded and "
+            "nobody closed; and hours of the last week whose partitions are missing, failed, or not those of "
+            "production's present closes, closed by Dagster or from the shell. Neighbouring hours go into one run."
         ),
     )
     def fill_missing_partitions(
@@ -69,7 +71,12 @@ def close_hours_schedule(
 def _request_missing_hours(
     context: dg.ScheduleEvaluationContext, resource: ProductionDatabase, lake: LakeResource, first_hour: datetime
 ) -> list[dg.RunRequest] | dg.SkipReason:
-    from kalshi_platform.deduplicator.close.hours import find_active_hours, find_hours_closed_since, find_hours_to_close
+    from kalshi_platform.deduplicator.close.hours import (
+        find_active_hours,
+        find_hours_closed_since,
+        find_hours_to_close,
+        find_silent_hours,
+    )
 
     now = scheduled_time(context)
 
@@ -82,9 +89,10 @@ def _request_missing_hours(
         # An old hour that was closed lately was closed again: its export may still be missing.
         recent.update(find_hours_closed_since(database, now - LOOK_BACK))
         stale = keys_of(find_hours_to_close(database, now))
+        stale |= keys_of(find_silent_hours(database, hour_of(now - SILENT_LOOK_BACK), now))
     keys = sorted(keys_of(recent) | stale)
     outdated = list_outdated(lake.settings(), database.url, HOURLY_ASSETS, keys, now)
     requests = request_missing(context.instance, HOURLY_ASSETS, keys, outdated, stale)
     return with_run_keys(context, requests) or dg.SkipReason(
-        f"nothing is missing in the {len(keys)} hours of the last week that hold rows"
+        f"nothing is missing in the {len(keys)} hours of the last week"
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from datetime import timedelta
 
 import dagster as dg
 import pyarrow.parquet as pq
@@ -32,9 +33,12 @@ PLOTTED = (
 EVERYTHING = {*keys.PRODUCTION_HOURLY, *keys.LAKE_RAW}
 
 
-def fill(platform: Platform, schedule: str = "fill_missing_partitions") -> list[dg.RunRequest] | str:
-    """Evaluate a schedule now: its requests, or why there are none."""
-    return platform.evaluate(schedule, production_database=ProductionDatabase(), lake=LakeResource())
+def fill(
+    platform: Platform, schedule: str = "fill_missing_partitions", after: int | None = None
+) -> list[dg.RunRequest] | str:
+    """Evaluate a schedule twenty minutes after hour `after`, or now: its requests, or why there are none."""
+    at = None if after is None else hour(after + 1) + timedelta(minutes=20)
+    return platform.evaluate(schedule, at, production_database=ProductionDatabase(), lake=LakeResource())
 
 
 def requests_of(answer: list[dg.RunRequest] | str) -> list[dg.RunRequest]:
@@ -133,25 +137,43 @@ def test_the_fill_asks_for_exactly_the_missing_hour_and_its_run_fills_it(platfor
     merge_new(platform.world.settings(), SYSTEM_CLOCK)
     for number in (0, 2):
         assert platform.run(dg.RunRequest(partition_key=hour_key(hour(number)))).success
-    asked = fill(platform)
+    asked = fill(platform, after=2)
     assert isinstance(asked, list)
     assert [(request.partition_key, set(request.asset_selection or ())) for request in asked] == [
         (hour_key(hour(1)), EVERYTHING)
     ]
     assert platform.run(asked[0]).success
-    assert fill(platform) == "nothing is missing in the 3 hours of the last week that hold rows"
+    assert fill(platform, after=2) == "nothing is missing in the 3 hours of the last week"
 
 
 def test_the_fill_asks_for_neighbouring_hours_as_one_run(platform: Platform) -> None:
     for number in range(3):
         platform.seed(number)
     merge_new(platform.world.settings(), SYSTEM_CLOCK)
-    asked = fill(platform)
+    asked = fill(platform, after=2)
     assert isinstance(asked, list)
     tags = [dict(request.tags) for request in asked]
     assert [(tag["dagster/asset_partition_range_start"], tag["dagster/asset_partition_range_end"]) for tag in tags] == [
         (hour_key(hour(0)), hour_key(hour(2)))
     ]
+
+
+def test_an_hour_that_nobody_recorded_is_closed_and_exported_with_its_neighbours(platform: Platform) -> None:
+    assert isinstance(fill(platform), str), "nothing was ever recorded"
+    platform.seed(0)
+    merge_new(platform.world.settings(), SYSTEM_CLOCK)
+    assert platform.run(dg.RunRequest(partition_key=hour_key(hour(0)))).success
+    (request,) = requests_of(fill(platform, after=2))
+    assert request.tags["dagster/asset_partition_range_start"] == hour_key(hour(1))
+    assert request.tags["dagster/asset_partition_range_end"] == hour_key(hour(2))
+    assert platform.run(request).success
+    assert platform.world.rows("SELECT hour FROM hour_closes ORDER BY 1") == [(hour(0),), (hour(1),), (hour(2),)]
+    manifest = read_manifest(
+        LakeSettings(f"file://{platform.lake}"), partition_path("raw", "trades", hour(1).date(), hour(1).hour)
+    )
+    assert manifest is not None
+    assert (manifest.state, manifest.rows) == ("closed", 0)
+    assert isinstance(fill(platform, after=2), str)
 
 
 def test_a_missing_export_is_filled_without_closing_the_hour_again(platform: Platform) -> None:
@@ -160,14 +182,14 @@ def test_a_missing_export_is_filled_without_closing_the_hour_again(platform: Pla
     selection = [*keys.PRODUCTION_HOURLY, *(key for key in keys.LAKE_RAW if key != keys.lake("raw/tickers"))]
     assert platform.run(dg.RunRequest(partition_key=partition, asset_selection=selection)).success
     closed_at = platform.world.rows("SELECT closed_at FROM hour_closes")
-    asked = fill(platform)
+    asked = fill(platform, after=1)
     assert isinstance(asked, list)
     assert [(request.partition_key, request.asset_selection) for request in asked] == [
         (partition, [keys.lake("raw/tickers")])
     ]
     assert platform.run(asked[0]).success
     assert platform.world.rows("SELECT closed_at FROM hour_closes") == closed_at
-    assert isinstance(fill(platform), str)
+    assert isinstance(fill(platform, after=1), str)
 
 
 def test_a_failed_export_counts_as_missing(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -182,7 +204,7 @@ def test_a_failed_export_counts_as_missing(platform: Platform, monkeypatch: pyte
     failure = result.get_step_failure_events()[0].step_failure_data.user_failure_data
     assert failure is not None
     assert "KALSHI_LAKE_ROOT" in (failure.description or "")
-    asked = fill(platform)
+    asked = fill(platform, after=1)
     assert isinstance(asked, list)
     assert [request.asset_selection for request in asked] == [[keys.lake("raw/trades")]]
 
@@ -196,9 +218,9 @@ def test_an_attempt_that_was_cancelled_counts_as_missing(platform: Platform) -> 
         tags={"dagster/partition": partition},
         status=dg.DagsterRunStatus.NOT_STARTED,
     )
-    assert isinstance(fill(platform), str), "the run is about to make it"
+    assert isinstance(fill(platform, after=1), str), "the run is about to make it"
     platform.instance.report_run_canceled(run)
-    asked = fill(platform)
+    asked = fill(platform, after=1)
     assert isinstance(asked, list)
     assert [(request.partition_key, set(request.asset_selection or ())) for request in asked] == [
         (partition, EVERYTHING)
@@ -211,13 +233,13 @@ def test_late_rows_bring_the_hour_back(platform: Platform) -> None:
     late = trade_row("A", "late", ts_us=HOUR0_US + US_PER_HOUR + 9 * US_PER_S)
     platform.world.gatherers["g1"].commit(trades=[late])
     merge_new(platform.world.settings(), SYSTEM_CLOCK)
-    asked = fill(platform)
+    asked = fill(platform, after=1)
     assert isinstance(asked, list)
     assert [request.partition_key for request in asked] == [hour_key(hour(1))]
     assert platform.run(asked[0]).success
     made = materialization(platform, keys.lake("raw/trades"))
     assert made.metadata["dagster/row_count"].value == 6
-    assert isinstance(fill(platform), str)
+    assert isinstance(fill(platform, after=1), str)
 
 
 def closes_sensor(platform: Platform, cursor: str | None) -> dg.SensorResult:
@@ -237,7 +259,7 @@ def test_what_was_closed_or_lost_without_dagster_is_exported_again(
     platform.seed(number)
     assert platform.run(dg.RunRequest(partition_key=partition)).success
     assert platform.run(dg.RunRequest(partition_key=day), "export_days").success
-    assert isinstance(fill(platform), str)
+    assert isinstance(fill(platform, after=number), str)
     late = trade_row("A", "late", ts_us=HOUR0_US + number * US_PER_HOUR + 9 * US_PER_S)
     platform.world.gatherers["g1"].commit(trades=[late])
     merge_new(platform.world.settings(), SYSTEM_CLOCK)
@@ -253,7 +275,7 @@ def test_what_was_closed_or_lost_without_dagster_is_exported_again(
         (partition, list(keys.LAKE_RAW))
     ]
     assert not closes_sensor(platform, followed.cursor).run_requests, "once per close"
-    (asked,) = requests_of(fill(platform))
+    (asked,) = requests_of(fill(platform, after=number))
     assert isinstance(asked, dg.RunRequest)
     assert (asked.partition_key, asked.asset_selection) == (partition, list(keys.LAKE_RAW))
     assert platform.run(asked).success
@@ -264,11 +286,11 @@ def test_what_was_closed_or_lost_without_dagster_is_exported_again(
     result = platform.run(asked_day, "export_days")
     assert result.success
     assert all(check.passed for check in result.get_asset_check_evaluations())
-    assert isinstance(fill(platform), str)
+    assert isinstance(fill(platform, after=number), str)
     assert isinstance(fill(platform, "fill_missing_days"), str)
     # Somebody empties a part of the bucket.
     shutil.rmtree(platform.lake / "raw" / "trades")
-    (again,) = requests_of(fill(platform))
+    (again,) = requests_of(fill(platform, after=number))
     assert isinstance(again, dg.RunRequest)
     assert (again.partition_key, again.asset_selection) == (partition, [keys.lake("raw/trades")])
 
@@ -296,7 +318,7 @@ def test_an_hour_that_a_run_is_about_to_make_is_not_requested_twice(platform: Pl
     platform.instance.create_run_for_job(
         job, tags={"dagster/partition": hour_key(hour(1))}, status=dg.DagsterRunStatus.NOT_STARTED
     )
-    assert isinstance(fill(platform), str)
+    assert isinstance(fill(platform, after=1), str)
 
 
 def test_the_hourly_schedule_asks_for_the_hour_that_just_ended(platform: Platform) -> None:
@@ -343,12 +365,13 @@ def test_late_rows_of_an_old_hour_reach_the_lake(platform: Platform) -> None:
     merge_new(platform.world.settings(), SYSTEM_CLOCK)
     asked = fill(platform)
     assert isinstance(asked, list)
-    assert [(request.partition_key, set(request.asset_selection or ())) for request in asked] == [(old, EVERYTHING)]
+    assert (asked[0].partition_key, set(asked[0].asset_selection or ())) == (old, EVERYTHING)
+    assert len(asked) == 2, "hours of the last day, which nobody recorded, are one run"
     only_closed = dg.RunRequest(partition_key=old, asset_selection=list(keys.PRODUCTION_HOURLY))
     assert platform.run(only_closed).success
     asked = fill(platform)
     assert isinstance(asked, list)
-    assert [(request.partition_key, request.asset_selection) for request in asked] == [(old, list(keys.LAKE_RAW))], (
+    assert (asked[0].partition_key, asked[0].asset_selection) == (old, list(keys.LAKE_RAW)), (
         "its export is still asked for"
     )
     assert platform.run(asked[0]).success
