@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import threading
+from collections import Counter
 from collections.abc import Callable
 from datetime import datetime
 from pathlib import Path
 
 from kalshi_platform.clock import Clock
 from kalshi_platform.errors import KalshiPlatformError, StartFailed, TransientError, Unfinished
+from kalshi_platform.local.dagster_processes import CODE_SERVER, DAGSTER, WEBSERVER, is_loaded
 from kalshi_platform.local.final_export import FinalExport, export_open, find_hours_merged_since, merge_remaining
 from kalshi_platform.local.patience import wait_saying
-from kalshi_platform.local.stack import Stack, StackOptions, answers
-from kalshi_platform.local.watchdog import Watchdog, reload_code_location
+from kalshi_platform.local.stack import Stack, StackOptions
+from kalshi_platform.local.watchdog import Watchdog
 from kalshi_platform.market.times import hour_of
 from kalshi_platform.monitoring.event_log import event_logger
 from kalshi_platform.storage import queries
@@ -110,8 +112,8 @@ def _with_ui(
     thread.start()
     watchdog = Watchdog(
         lambda: _read_text(options.data_dir / "state" / "supervisor-heartbeat.json"),
-        lambda: reload_code_location(str(stack.ui_url), "kalshi_platform"),
-        lambda: stack.restart("dagster"),
+        stack.restart_daemon,
+        stack.restart_dagster,
         clock=clock,
     )
     _watch(stack, stop, seconds, say, clock, exports=exporter, watchdog=watchdog)
@@ -122,28 +124,28 @@ def _with_ui(
 
 
 def _wait_for_ui(stack: Stack, stop: threading.Event, say: Callable[[str], None], clock: Clock) -> bool:
-    """Wait until Dagster's webserver answers; False on `stop`. Raises StartFailed."""
-    ends = 0
+    """Wait until Dagster's webserver has loaded the code location; False on `stop`. Raises StartFailed."""
+    ends: Counter[str] = Counter()
 
     def is_there() -> bool:
-        nonlocal ends
-        ends += sum(gone.name == "dagster" for gone in stack.poll())
-        if ends >= UI_STARTS:
-            raise StartFailed(f"Dagster ended {ends} times before its UI answered: {_dagster_log(stack)}")
-        return answers(f"{stack.ui_url}/server_info")
+        ends.update(gone.name for gone in stack.poll() if gone.name in DAGSTER)
+        for name, times in ends.items():
+            if times >= UI_STARTS:
+                raise StartFailed(f"{name} ended {times} times before the UI answered: {_log_of(stack, name)}")
+        return is_loaded(str(stack.ui_url))
 
     def what() -> str:
-        return f"the Dagster UI, whose log ends with: {stack.log_tail('dagster', 1).rpartition(' - ')[2][:100]}"
+        return f"the Dagster UI, whose log ends with: {stack.log_tail(CODE_SERVER, 1).rpartition(' - ')[2][:100]}"
 
     if wait_saying(what, is_there, stop, say, clock, UI_START_S):
         return True
     if stop.is_set():
         return False
-    raise StartFailed(f"the Dagster UI did not answer within {UI_START_S:.0f} s: {_dagster_log(stack)}")
+    raise StartFailed(f"the Dagster UI did not answer within {UI_START_S:.0f} s: {_log_of(stack, WEBSERVER)}")
 
 
-def _dagster_log(stack: Stack) -> str:
-    return f"{stack.log_tail('dagster')} (more in {_display_path(stack.group.log_dir)}/dagster.log)"
+def _log_of(stack: Stack, name: str) -> str:
+    return f"{stack.log_tail(name)} (more in {_display_path(stack.group.log_dir)}/{name}.log)"
 
 
 def _watch(

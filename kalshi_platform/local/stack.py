@@ -10,7 +10,6 @@ import json
 import os
 import re
 import shutil
-import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -29,6 +28,7 @@ from kalshi_platform.exchange.settings import PRODUCTION_REST_URL
 from kalshi_platform.gatherer.journal.spool import bytes_waiting
 from kalshi_platform.gatherer.status.status import GathererStatus, WriterStatus
 from kalshi_platform.local.addresses import users_part, write_env_block, write_local_json
+from kalshi_platform.local.dagster_processes import CODE_SERVER, DAEMON, DAGSTER, dagster_children
 from kalshi_platform.local.databases import DatabaseStack
 from kalshi_platform.local.processes import process_table
 from kalshi_platform.local.processes.ports import free_block, free_port, is_free
@@ -38,7 +38,6 @@ from kalshi_platform.local.status_lines import byte_text
 from kalshi_platform.monitoring.heartbeat import FILE_NAME, Heartbeat, read_file
 from kalshi_platform.storage import queries
 from kalshi_platform.storage.pool import Database
-from kalshi_platform.surroundings import loopback
 
 DEFAULT_UI_PORT = 3000
 STOP_TIMEOUT_S = 15.0
@@ -257,9 +256,14 @@ class Stack:
     def _spooled(self, name: str) -> int:
         return bytes_waiting(self._spool(name))
 
-    def restart(self, name: str) -> None:
-        """Stop and start one child."""
-        self.group.restart(name)
+    def restart_daemon(self) -> None:
+        """Stop and start Dagster's daemon, which evaluates sensors and schedules; runs go on."""
+        self.group.restart(DAEMON)
+
+    def restart_dagster(self) -> None:
+        """Stop and start Dagster's daemon and code server, with all runs of it."""
+        self.group.restart(CODE_SERVER)
+        self.group.restart(DAEMON)
 
     def log_tail(self, name: str, lines_shown: int = 5) -> str:
         """Return the last lines of a child's log as one, for messages."""
@@ -392,16 +396,14 @@ class Stack:
 
     def start_dagster(self) -> None:
         """Start Dagster with its UI at `ui_url`."""
-        address = urlsplit(str(self.ui_url))
-        argv = [
-            *(sys.executable, "-m", "dagster", "dev", "-w", str(self._dagster_home() / "workspace.yaml")),
-            *("-h", str(address.hostname), "-p", str(address.port)),
-        ]
-        # The gatherers are runs in this process tree: Dagster's stop is also theirs.
-        self._start_child(
-            "dagster", argv, self.environ, 14,
-            lambda: "; ".join(filter(None, map(self.describe_remaining, self._names))),
-        )  # fmt: skip
+        port = urlsplit(str(self.ui_url)).port
+
+        def describe() -> str:
+            return "; ".join(filter(None, map(self.describe_remaining, self._names)))
+
+        home = self._dagster_home()
+        for child in dagster_children(home, self.environ, port or 0, free_port(), self._stop_limit_s, describe):
+            self.group.start(child)
 
     def _choose_ui_port(self) -> int:
         return self._options.ui_port or (DEFAULT_UI_PORT if is_free(DEFAULT_UI_PORT) else free_port())
@@ -451,7 +453,7 @@ class Stack:
 
     def pids(self) -> dict[str, int]:
         """Child name → pid, of those that run."""
-        names = ("exchange", *map(_child_name, self._names), _MERGE, "dagster")
+        names = ("exchange", *map(_child_name, self._names), _MERGE, *DAGSTER)
         found: Mapping[str, int | None] = {name: self.group.pid(name) for name in names}
         return {name: pid for name, pid in found.items() if pid is not None}
 
@@ -471,12 +473,3 @@ def _read_past_from(path: Path) -> datetime | None:
         return None if at is None else datetime.fromisoformat(at)
     except (OSError, ValueError, AttributeError, TypeError):
         return None
-
-
-def answers(url: str) -> bool:
-    """Whether `url` answers with 200."""
-    try:
-        with loopback.open(url, timeout=2) as answer:
-            return bool(answer.status == 200)
-    except OSError:
-        return False

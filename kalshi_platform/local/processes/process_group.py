@@ -49,6 +49,8 @@ class ChildSpec:
 
     After its stop signal it has `stop_timeout_s` to end; while it makes progress it has more, up to `stop_limit_s` in
     all. Progress is a changed text of `describe_remaining`, which says what it still has to do, or processor time used.
+    `descendants_stay`: when it ends by itself its descendants go on, and its next life runs beside them; a stop or a
+    restart of it ends them all the same.
     """
 
     name: str
@@ -60,6 +62,7 @@ class ChildSpec:
     stop_timeout_s: float = 20.0
     stop_limit_s: float | None = None
     describe_remaining: Callable[[], str] | None = None
+    descendants_stay: bool = False
 
     @property
     def longest_stop_s(self) -> float:
@@ -241,13 +244,14 @@ class ProcessGroup:
         code = child.process.returncode
         restart = {"restart": "none"} if delay is None else {"restart_in_s": delay}
         _log.warning("child_ended", child=child.spec.name, pid=child.process.pid, exit_code=code, **restart)
-        # Descendants outlive their parent (Dagster's runs do); beside a restarted parent they would be second writers.
-        child.tree.terminate()
+        if not child.spec.descendants_stay:
+            # Descendants outlive their parent; beside a restarted parent they would be second ones of their kind.
+            child.tree.terminate()
         return ChildExit(child.spec.name, child.process.pid, code, delay)
 
     def _restart_when_descendants_ended(self, child: _Child) -> None:
         now = self._clock.monotonic()
-        if child.tree.members():
+        if not child.spec.descendants_stay and child.tree.members():
             if child.exited_at is not None and now - child.exited_at < child.spec.stop_timeout_s:
                 return
             child.tree.kill()

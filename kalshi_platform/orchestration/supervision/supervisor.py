@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import threading
 from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -209,7 +210,8 @@ def write_supervisor_heartbeat(state_dir: Path, now: datetime) -> None:
     """Write the file from which the watchdog outside Dagster sees that ticks happen. A full disk ends nothing."""
     try:
         state_dir.mkdir(parents=True, exist_ok=True)
-        part = state_dir / f".{SUPERVISOR_HEARTBEAT}.{os.getpid()}"
+        # Sensors of one code server tick in threads.
+        part = state_dir / f".{SUPERVISOR_HEARTBEAT}.{os.getpid()}.{threading.get_ident()}"
         part.write_text(json.dumps({"at": now.isoformat()}), encoding="utf-8")
         part.replace(state_dir / SUPERVISOR_HEARTBEAT)
     except OSError as error:

@@ -127,14 +127,16 @@ def test_a_ui_that_does_not_come_is_waited_for_aloud_and_then_a_failure(
     monkeypatch.setattr(run_up, "UI_START_S", 0.6)
     monkeypatch.setattr(patience, "SAY_EVERY_S", 0.2)
     said: list[str] = []
-    with pytest.raises(StartFailed, match=r"did not answer within 1 s: dagster said these 5"):
+    with pytest.raises(StartFailed, match=r"did not answer within 1 s: dagster-webserver said these 5"):
         bring_up(_SilentStack(), tmp_path, said)
-    assert said[0].startswith("waiting for the Dagster UI, whose log ends with: dagster said these 1 (")
+    assert said[0].startswith("waiting for the Dagster UI, whose log ends with: dagster-code said these 1 (")
 
 
 def test_a_dagster_that_ends_again_and_again_is_not_waited_for(tmp_path: Path) -> None:
-    with pytest.raises(StartFailed, match=r"Dagster ended 3 times before its UI answered"):
-        bring_up(_SilentStack("dagster", "gather-g1", "dagster", "dagster"), tmp_path, [])
+    with pytest.raises(StartFailed, match=r"dagster-code ended 3 times before the UI answered"):
+        bring_up(
+            _SilentStack("dagster-code", "gather-g1", "dagster-code", "dagster-webserver", "dagster-code"), tmp_path, []
+        )
 
 
 def test_unfinished_work_ends_up_with_exit_code_1_and_a_line_each(

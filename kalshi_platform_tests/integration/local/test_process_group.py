@@ -234,6 +234,28 @@ def test_a_restarted_parent_does_not_meet_its_old_worker(group: ProcessGroup, tm
     assert pid_in(tmp_path / "worker") != worker
 
 
+def test_descendants_that_may_stay_outlive_their_parent_until_the_child_is_stopped(
+    group: ProcessGroup, tmp_path: Path
+) -> None:
+    code = DAGSTER_SHAPED.format(worker_sigint="signal.SIG_IGN", then="time.sleep(600)")
+    spec = replace(script("code", code, tmp_path, restart=True, stop_timeout_s=0.5), descendants_stay=True)
+    parent = group.start(spec)
+    first = pid_in(tmp_path / "worker")
+    (tmp_path / "worker").unlink()
+    os.kill(parent, signal.SIGKILL)
+
+    def has_new_worker() -> bool:
+        group.poll()
+        return (tmp_path / "worker").exists()
+
+    until(has_new_worker)
+    second = pid_in(tmp_path / "worker")
+    assert process_table.is_alive(first)
+    group.stop("code")
+    assert not process_table.is_alive(first)
+    assert not process_table.is_alive(second)
+
+
 def test_restart_ends_the_old_life_first(group: ProcessGroup, tmp_path: Path) -> None:
     old = group.start(script("dagster", GRACEFUL, tmp_path))
     assert pid_in(tmp_path / "up") == old

@@ -1,25 +1,11 @@
-"""The decisions of the watchdog, and its requests to Dagster."""
+"""The decisions of the watchdog."""
 
 from __future__ import annotations
 
-import json
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, HTTPServer
-from typing import Any
-
 import pytest
 
-from kalshi_platform.errors import DatabaseUnavailable
-from kalshi_platform.local.watchdog import (
-    RELOAD_MUTATION,
-    Action,
-    ReloadFailed,
-    Watchdog,
-    decide,
-    reload_code_location,
-)
+from kalshi_platform.errors import DatabaseUnavailable, TransientError
+from kalshi_platform.local.watchdog import Action, Watchdog, decide
 from kalshi_platform_tests.fixtures.clocks import FakeClock
 
 
@@ -27,13 +13,13 @@ from kalshi_platform_tests.fixtures.clocks import FakeClock
     ("silent_s", "last_action", "since_action_s", "expected"),
     [
         (44.9, Action.NOTHING, 1e9, Action.NOTHING),
-        (45.0, Action.NOTHING, 1e9, Action.RELOAD),
+        (45.0, Action.NOTHING, 1e9, Action.RESTART_DAEMON),
         (45.0, Action.RESTART, 119.9, Action.NOTHING),  # still starting
-        (45.0, Action.RESTART, 120.0, Action.RELOAD),
-        (60.0, Action.RELOAD, 39.0, Action.NOTHING),  # the reload has its time
-        (85.0, Action.RELOAD, 40.0, Action.RELOAD),
-        (120.0, Action.RELOAD, 39.0, Action.NOTHING),
-        (120.0, Action.RELOAD, 40.0, Action.RESTART),
+        (45.0, Action.RESTART, 120.0, Action.RESTART_DAEMON),
+        (60.0, Action.RESTART_DAEMON, 39.0, Action.NOTHING),  # the daemon has its time
+        (85.0, Action.RESTART_DAEMON, 40.0, Action.RESTART_DAEMON),
+        (120.0, Action.RESTART_DAEMON, 39.0, Action.NOTHING),
+        (120.0, Action.RESTART_DAEMON, 40.0, Action.RESTART),
         (500.0, Action.RESTART, 119.0, Action.NOTHING),
         (500.0, Action.RESTART, 120.0, Action.RESTART),
     ],
@@ -52,16 +38,16 @@ class Stack:
         self.readable = True
         self.done: list[tuple[Action, float]] = []
         self.begun = self.clock.monotonic()
-        self.watchdog = Watchdog(self.beat, self.reload, self.restart, clock=self.clock)
+        self.watchdog = Watchdog(self.beat, self.restart_daemon, self.restart, clock=self.clock)
 
     def beat(self) -> str | None:
         if not self.readable:
             raise DatabaseUnavailable("the server is away")
         return self.last_beat
 
-    def reload(self) -> None:
-        self.done.append((Action.RELOAD, self.clock.monotonic() - self.begun))
-        raise ReloadFailed("no answer")
+    def restart_daemon(self) -> None:
+        self.done.append((Action.RESTART_DAEMON, self.clock.monotonic() - self.begun))
+        raise TransientError("it cannot be started")
 
     def restart(self) -> None:
         self.done.append((Action.RESTART, self.clock.monotonic() - self.begun))
@@ -80,12 +66,17 @@ def test_a_beating_supervisor_is_left_alone() -> None:
     assert stack.done == []
 
 
-def test_silence_brings_reloads_then_a_restart_then_patience() -> None:
+def test_silence_restarts_the_daemon_then_dagster_then_patience() -> None:
     stack = Stack()
     stack.run(200)
     stack.healthy = False
     stack.run(250)
-    assert stack.done == [(Action.RELOAD, 250), (Action.RELOAD, 290), (Action.RESTART, 330), (Action.RESTART, 450)]
+    assert stack.done == [
+        (Action.RESTART_DAEMON, 250),
+        (Action.RESTART_DAEMON, 290),
+        (Action.RESTART, 330),
+        (Action.RESTART, 450),
+    ]
 
 
 def test_a_dagster_that_never_beats_gets_its_start_time_first() -> None:
@@ -115,7 +106,7 @@ def test_a_clock_that_is_set_neither_makes_a_living_supervisor_silent_nor_hides_
     stack.healthy = False
     stack.clock.set_wall(-set_by_s)
     stack.run(60)
-    assert stack.done == [(Action.RELOAD, 450)]
+    assert stack.done == [(Action.RESTART_DAEMON, 450)]
 
 
 def test_after_everybody_was_held_up_heartbeats_get_time_to_come_back() -> None:
@@ -127,92 +118,3 @@ def test_after_everybody_was_held_up_heartbeats_get_time_to_come_back() -> None:
     stack.healthy = True
     stack.run(300)
     assert stack.done == []
-
-
-# -- the request ------------------------------------------------------------------------------------------------------
-
-
-@contextmanager
-def webserver(status: int, answer: object) -> Iterator[tuple[str, list[dict[str, Any]]]]:
-    requests: list[dict[str, Any]] = []
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-            requests.append({"path": self.path, "type": self.headers["Content-Type"], **body})
-            payload = answer if isinstance(answer, bytes) else json.dumps(answer).encode()
-            self.send_response(status)
-            self.send_header("Content-Length", str(len(payload)))
-            self.end_headers()
-            self.wfile.write(payload)
-
-        def log_message(self, *_: object) -> None:
-            pass
-
-    server = HTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
-    thread.start()
-    try:
-        yield f"http://127.0.0.1:{server.server_port}", requests
-    finally:
-        server.shutdown()
-        thread.join()
-        server.server_close()
-
-
-def reloaded(entry: object) -> dict[str, object]:
-    return {"data": {"reloadRepositoryLocation": entry}}
-
-
-LOADED = {
-    "__typename": "WorkspaceLocationEntry",
-    "loadStatus": "LOADED",
-    "locationOrLoadError": {"__typename": "RepositoryLocation"},
-}
-
-
-def test_reload_asks_for_the_location_by_name() -> None:
-    with webserver(200, reloaded(LOADED)) as (url, requests):
-        reload_code_location(url, "kalshi_platform")
-    assert requests == [
-        {
-            "path": "/graphql",
-            "type": "application/json",
-            "query": RELOAD_MUTATION,
-            "variables": {"location": "kalshi_platform"},
-        }
-    ]
-
-
-@pytest.mark.parametrize(
-    ("status", "answer", "message"),
-    [
-        (200, reloaded({"__typename": "RepositoryLocationNotFound", "message": "no such place"}), "no such place"),
-        (
-            200,
-            reloaded(LOADED | {"locationOrLoadError": {"__typename": "PythonError", "message": "SyntaxError"}}),
-            "SyntaxError",
-        ),
-        (200, {"errors": [{"message": "unknown field"}]}, "unknown field"),
-        (200, b"<html>", "something else"),
-        (200, {"data": None}, "something else"),
-        (502, {}, "HTTP 502"),
-    ],
-)
-def test_a_refused_reload_raises_with_its_reason(status: int, answer: object, message: str) -> None:
-    with webserver(status, answer) as (url, _), pytest.raises(ReloadFailed, match=message):
-        reload_code_location(url, "kalshi_platform")
-
-
-def test_a_dead_webserver_is_a_failed_reload() -> None:
-    with webserver(200, {}) as (url, _):
-        pass
-    with pytest.raises(ReloadFailed, match="does not answer"):
-        reload_code_location(url, "kalshi_platform")
-
-
-def test_the_mutation_fits_the_schema_of_the_installed_dagster() -> None:
-    from dagster_graphql.schema import create_schema
-    from graphql import parse, validate
-
-    assert validate(create_schema().graphql_schema, parse(RELOAD_MUTATION)) == []
