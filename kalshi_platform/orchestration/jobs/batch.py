@@ -22,7 +22,8 @@ from kalshi_platform.orchestration.keys import (
     TRADES_BACKFILL,
 )
 
-_TAGS = {"kalshi/kind": "batch"}
+_TAGS = {"kalshi/kind": "batch", "dagster/retry_strategy": "ALL_STEPS"}
+"""After its process died a batch does all its steps again: each may be repeated."""
 
 sync_catalog_job = dg.define_asset_job(
     "sync_catalog",
