@@ -25,6 +25,8 @@ class Faults(StrEnum):
     GROUND = "ground"
     DAY = "day"
     WEEKS = "weeks"
+    HEALING = "healing"
+    OPERATION = "operation"
 
 
 def prove(
@@ -50,7 +52,7 @@ def prove(
         24, "--hours", help="day: the last so many of the day; one before and one after come too."
     ),
     deltas: int = typer.Option(2_000_000, "--deltas", help="day: changes of books in these hours."),
-    speed: float = typer.Option(300.0, "--speed", help="day, weeks: seconds of the exchange in a second."),
+    speed: float = typer.Option(300.0, "--speed", help="day, weeks, operation: seconds of the exchange in a second."),
     days: int = typer.Option(14, "--days", help="weeks: how many."),
     samples: int = typer.Option(1_000, "--samples", help="day: random books that are compared."),
     json_file: Path | None = typer.Option(None, "--json", help="Write the findings to this file."),
@@ -65,10 +67,12 @@ def prove(
     1: not proven. 2: wrong options.
     """
     from kalshi_platform.clock import SYSTEM_CLOCK
+    from kalshi_platform.lab.proof.healing.healing import prove_healing
     from kalshi_platform.lab.proof.options import ProofOptions
     from kalshi_platform.lab.proof.run import prove as run_proof
     from kalshi_platform.lab.proof.simulated.day import prove_day
-    from kalshi_platform.lab.proof.simulated.options import DayOptions, WeeksOptions
+    from kalshi_platform.lab.proof.simulated.operation import prove_operation
+    from kalshi_platform.lab.proof.simulated.options import DayOptions, OperationOptions, WeeksOptions
     from kalshi_platform.lab.proof.simulated.weeks import prove_weeks
     from kalshi_platform.local.processes.stop_signals import stop_on_signals
 
@@ -96,6 +100,11 @@ def prove(
             elif faults is Faults.WEEKS:
                 weeks = WeeksOptions.of(options, days=days, speed=speed)
                 proven = prove_weeks(weeks, stop, print_lines, SYSTEM_CLOCK)
+            elif faults is Faults.HEALING:
+                proven = prove_healing(options, stop, print_lines, SYSTEM_CLOCK)
+            elif faults is Faults.OPERATION:
+                operation = OperationOptions.of(options, speed=speed)
+                proven = prove_operation(operation, stop, print_lines, SYSTEM_CLOCK)
             else:
                 proven = run_proof(options, stop, print_lines, SYSTEM_CLOCK)
     finally:

@@ -28,7 +28,7 @@ EXCHANGE_STOP_S = 60.0
 """The exchange writes the rest of its ledger when it is stopped."""
 STOP_LIMIT_S = 180.0
 """A service that works is not killed before."""
-_OWN = ("KALSHI_", "DAGSTER_", "AWS_")
+OWN_VARIABLES = ("KALSHI_", "DAGSTER_", "AWS_")
 
 
 class NotRunning(TransientError):
@@ -76,7 +76,7 @@ class RecordingStack:
     def __exit__(self, *_exc: object) -> None:
         self.stop()
         if not self._keep:
-            self._remove()
+            remove_folder(self.folder, self.folder)
 
     def stop(self) -> None:
         """Stop all processes, then the databases."""
@@ -163,7 +163,7 @@ class RecordingStack:
         self._say(
             f"databases of {len(self.names)} gatherers and of production: {self._clock.monotonic() - started:.1f} s"
         )
-        base = {key: value for key, value in config.process_environment().items() if not key.startswith(_OWN)}
+        base = {key: value for key, value in config.process_environment().items() if not key.startswith(OWN_VARIABLES)}
         addresses = start_simulator(
             self.group, self._simulation, base, self.folder, self._clock, EXCHANGE_STOP_S, self.command_line("exchange")
         )
@@ -190,7 +190,9 @@ class RecordingStack:
         self.start_gatherers()
         self.start_more(environ)
 
-    def _remove(self) -> None:
-        for pointer in self.folder.glob("postgres/*/cluster.location"):
-            shutil.rmtree(Path(pointer.read_text(encoding="utf-8").strip()).parent, ignore_errors=True)
-        shutil.rmtree(self.folder, ignore_errors=True)
+
+def remove_folder(folder: Path, data: Path) -> None:
+    """Remove a folder, and the files of embedded servers below `data` that lie elsewhere."""
+    for pointer in data.glob("postgres/*/cluster.location"):
+        shutil.rmtree(Path(pointer.read_text(encoding="utf-8").strip()).parent, ignore_errors=True)
+    shutil.rmtree(folder, ignore_errors=True)

@@ -7,12 +7,15 @@ from typing import Literal, TypeAlias
 
 from kalshi_platform.lab.run_options import RunOptions
 
-FaultLevel: TypeAlias = Literal["none", "standard", "brutal", "databases", "kills", "ground", "day", "weeks"]
+FaultLevel: TypeAlias = Literal[
+    "none", "standard", "brutal", "databases", "kills", "ground", "day", "weeks", "healing", "operation"
+]
 DATABASE_AWAY_S = 30.0
 """How long the plan `databases` stops each gatherer's server."""
 _SHORTEST_S = {
     "none": (5.0, 0.0), "standard": (15.0, 0.0), "brutal": (60.0, 0.0), "databases": (10.0, DATABASE_AWAY_S + 15.0),
-    "kills": (10.0, 13.0), "ground": (40.0, 0.0), "day": (0.0, 0.0), "weeks": (0.0, 0.0),
+    "kills": (10.0, 13.0), "ground": (40.0, 0.0), "day": (0.0, 0.0), "weeks": (0.0, 0.0), "healing": (0.0, 0.0),
+    "operation": (0.0, 0.0),
 }  # fmt: skip
 
 

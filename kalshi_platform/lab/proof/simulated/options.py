@@ -101,3 +101,37 @@ class WeeksOptions(ProofOptions):
         if not 1 <= self.speed <= 5_000:
             problems.append(f"--speed is {self.speed:g}: use 1 to 5000")
         return problems
+
+
+@dataclass(frozen=True, kw_only=True)
+class OperationOptions(ProofOptions):
+    """`speed`: seconds of the exchange in a second; `rate`: messages per second of the exchange's clock."""
+
+    speed: float = 120.0
+    gatherer_days: float = 0.05
+
+    @classmethod
+    def of(cls, given: ProofOptions, *, speed: float) -> Self:
+        """Return the options of an operation; the rate of `given` is per second of the machine."""
+        return cls(
+            seconds=given.seconds, gatherers=given.gatherers, rate=given.rate / speed, markets=given.markets,
+            seed=given.seed, data_dir=given.data_dir, keep=given.keep, json_file=given.json_file,
+            plot_file=given.plot_file, faults="operation", speed=speed,
+        )  # fmt: skip
+
+    def settings(self, start: datetime) -> dict[str, str]:
+        """Return settings of everything that runs; `start` is the first hour that Dagster offers as a partition."""
+        return {
+            "KALSHI_SNAPSHOT_INTERVAL_S": "600",
+            "KALSHI_RETENTION_GATHERER_DAYS": f"{self.gatherer_days:g}",
+            "KALSHI_PARTITIONS_START": f"{start:%Y-%m-%dT%H:%M}",
+        }
+
+    def rate_problems(self) -> list[str]:
+        """What is wrong with the rate, by the machine's clock."""
+        rate = self.rate * self.speed
+        return [] if rate >= 5 else [f"--rate is {rate:g}: use at least 5 messages per second"]
+
+    def length_problems(self) -> list[str]:
+        """What is wrong with `speed`."""
+        return [] if 1 < self.speed <= 600 else [f"--speed is {self.speed:g}: use more than 1, at most 600"]
