@@ -28,7 +28,7 @@ from kalshi_platform.monitoring.heartbeat import FILE_NAME, Heartbeat, read_file
 from kalshi_platform.orchestration.supervision.supervisor import SUPERVISOR_HEARTBEAT
 
 UP = "up"
-PRESENT_ONLY: tuple[str, ...] = ()
+PRESENT_ONLY = ("--no-past",)
 """Options by which `up --simulate` has no simulated past."""
 STOP_S, STOP_LIMIT_S = 90.0, 240.0
 
