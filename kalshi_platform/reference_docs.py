@@ -215,7 +215,7 @@ def _as_text(value: Any, setting: Setting) -> str:
         return ""
     if isinstance(value, bool):
         return "yes" if value else "no"
-    if isinstance(value, tuple):
+    if isinstance(value, tuple) and setting.kind != "market_part":
         return ",".join(value)
     if isinstance(value, datetime):
         return f"{value:%Y-%m-%d}"

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from _typeshed import DataclassInstance
 
 Kind: TypeAlias = Literal[
-    "plain", "gatherers", "http_url", "ws_url", "database_url", "ca_file", "key_file", "lake_root"
+    "plain", "gatherers", "http_url", "ws_url", "database_url", "ca_file", "key_file", "lake_root", "market_part"
 ]  # fmt: skip
 
 

@@ -18,9 +18,9 @@ from kalshi_platform.errors import ConfigurationError, KalshiPlatformError, Unfi
 if TYPE_CHECKING:
     from kalshi_platform.deduplicator.close.close_hour import PartClose
     from kalshi_platform.deduplicator.close.close_record import HourClose
-    from kalshi_platform.deduplicator.merge.market_buckets import Part
     from kalshi_platform.deduplicator.settings import DeduplicatorSettings
     from kalshi_platform.deduplicator.trades.rest_trades import TradeLister
+    from kalshi_platform.market.parts import MarketPart
 
 _HOUR = re.compile(r"(\d{4}-\d\d-\d\d)[T _-](\d\d)(?::?00)?(?:Z|\+00:00)?")
 _ALARMS = {
@@ -79,16 +79,18 @@ def close_hour(
         raise Unfinished(remains)
 
 
-def _parse_part(text: str) -> Part | None:
-    from kalshi_platform.deduplicator.merge.market_buckets import Part
+def _parse_part(text: str) -> MarketPart | None:
+    from kalshi_platform.market.parts import MarketPart
 
     try:
-        return Part.parse(text) if text else None
+        return MarketPart.parse(text) if text else None
     except ValueError as error:
         raise ConfigurationError([f"--bucket {text!r}: write it as 2/8, the second of eight parts"]) from error
 
 
-def _close_part(settings: DeduplicatorSettings, hour: datetime, part: Part, rest: TradeLister | None) -> HourClose:
+def _close_part(
+    settings: DeduplicatorSettings, hour: datetime, part: MarketPart, rest: TradeLister | None
+) -> HourClose:
     """Work on a part; return the close of the hour when it was the last one, else raise Unfinished."""
     from kalshi_platform.clock import SYSTEM_CLOCK
     from kalshi_platform.config import load_bounds

@@ -22,6 +22,7 @@ from pydantic_settings import NoDecode
 
 from kalshi_platform.errors import ConfigurationError
 from kalshi_platform.exchange.signing import Signer
+from kalshi_platform.market.parts import MarketPart
 from kalshi_platform.setting import Kind, Setting
 from kalshi_platform.storage.urls import libpq_url
 
@@ -32,7 +33,11 @@ _GATHERER_NAME = re.compile(r"[a-z][a-z0-9_]{0,30}")
 _LAKE_ROOT = re.compile(r"file:///.+|s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/.*)?")
 _DATABASE_REMEDY = "postgresql://user:password@host:port/database (kalshi-platform up makes its own)"
 _LAKE_REMEDY = "file:///path/of/a/folder or s3://bucket/prefix"
-_REMEDIES: dict[Kind, str] = {"database_url": _DATABASE_REMEDY, "lake_root": _LAKE_REMEDY}
+_PART_REMEDY = "i/n, such as 1/4, with i from 1 to n and n at most 64"
+_MOST_PARTS = 64
+_REMEDIES: dict[Kind, str] = {
+    "database_url": _DATABASE_REMEDY, "lake_root": _LAKE_REMEDY, "market_part": _PART_REMEDY,
+}  # fmt: skip
 _LABELS: dict[Kind, str] = {
     "gatherers": "names, comma-separated",
     "http_url": "http(s) address",
@@ -41,6 +46,7 @@ _LABELS: dict[Kind, str] = {
     "ca_file": "path of a PEM file",
     "key_file": "path of a PEM file",
     "lake_root": "`file:///folder` or `s3://bucket/prefix`",
+    "market_part": "`i/n`, n up to 64",
 }
 
 
@@ -63,6 +69,8 @@ def value_type(hint: Any, setting: Setting) -> Any:
             return Annotated[bytes, BeforeValidator(_key_file)]
         case "lake_root":
             return Annotated[str, AfterValidator(_lake_root)]
+        case "market_part":
+            return Annotated[MarketPart, NoDecode, BeforeValidator(_market_part)]
 
 
 def remedy(hint: Any, setting: Setting) -> str:
@@ -221,3 +229,13 @@ def _lake_root(value: str) -> str:
     if not _LAKE_ROOT.fullmatch(value):
         raise _refused(f" is not a lake: set it to {_LAKE_REMEDY}")
     return value
+
+
+def _market_part(text: str) -> MarketPart:
+    try:
+        part = MarketPart.parse(text)
+    except ValueError:
+        part = MarketPart(0, 0)
+    if not 1 <= part.total <= _MOST_PARTS:
+        raise _refused(f" is {text!r}: set it to {_PART_REMEDY}")
+    return part

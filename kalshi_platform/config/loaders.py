@@ -290,7 +290,7 @@ def _gatherer(values: Values, name: str) -> GathererSettings:
         gatherer=name,
         name=name,
         state_dir=_state_dir(values),
-        market_filter=values.fill(MarketFilter),
+        market_filter=values.fill(MarketFilter, gatherer=name),
         handover_overlap_s=overlap_s,
         handover_patience_s=max(GathererSettings.handover_patience_s, 2 * overlap_s),
         stagger_s=_STAGGER_S * values.gatherers.index(name),

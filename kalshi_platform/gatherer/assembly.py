@@ -75,6 +75,7 @@ class Parts:
     def status(self) -> GathererStatus:
         """Return the status of every part as of now."""
         return GathererStatus(
+            market_shard=str(self.settings.market_filter.shard),
             followed_markets=self.pool.followed(),
             desired_markets=len(self.registry.last_desired_markets),
             suspect_markets=len(self.pool.out_of_sync()),

@@ -18,7 +18,15 @@ from kalshi_platform.gatherer.markets.registry import Registry
 from kalshi_platform.gatherer.settings import GathererSettings
 from kalshi_platform.gatherer.status.channel_counters import ChannelCounters
 from kalshi_platform.market.clock_offset import Offset
-from kalshi_platform.market.records import LifecycleEvent, Record, StreamOpened
+from kalshi_platform.market.parts import MarketPart
+from kalshi_platform.market.records import (
+    LifecycleEvent,
+    Record,
+    SequenceConsumed,
+    StreamOpened,
+    TickerUpdate,
+    Trade,
+)
 from kalshi_platform.monitoring.event_log import event_logger
 from kalshi_platform.monitoring.metrics import LabeledCounter
 
@@ -112,7 +120,7 @@ class Router:
     def on_feed_records(self, counters: ChannelCounters, records: Sequence[Record]) -> None:
         """Route the records of the connection of trades, tickers and lifecycle."""
         counters.count(records, self._clock.monotonic())
-        self._writer.put(records)
+        self._writer.put(keep_shard(records, self._settings.market_filter.shard))
         for record in records:
             if type(record) is LifecycleEvent:
                 self._refresher.on_lifecycle_event(record)
@@ -135,6 +143,22 @@ class Router:
         if self._has_listened:
             self._sync_loop.request_sync()
         self._has_listened = True
+
+
+def keep_shard(records: Sequence[Record], shard: MarketPart) -> Sequence[Record]:
+    """Leave out the trades and tickers of markets of other shards; their numbers stay, so that no gap is seen. Pure.
+
+    The exchange sends both of all markets, so that those of a market are there before anything is known of it.
+    """
+    if shard.total == 1:
+        return records
+    kept: list[Record] = []
+    for record in records:
+        if not isinstance(record, Trade | TickerUpdate) or shard.holds(record.ticker):
+            kept.append(record)
+        elif record.seq > 0:
+            kept.append(SequenceConsumed(record.stream_id, record.seq))
+    return kept
 
 
 class MarketFollower:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from kalshi_platform.errors import ConfigurationError
 from kalshi_platform.exchange.protocol.dead_letter_limit import DEAD_LETTERS_PER_MINUTE
+from kalshi_platform.market.parts import WHOLE, MarketPart
 from kalshi_platform.monitoring.heartbeat import FILE_NAME as HEARTBEAT_FILE
 from kalshi_platform.monitoring.settings import EndpointSettings
 from kalshi_platform.setting import setting
@@ -27,6 +28,17 @@ class MarketFilter:
     )
     include_combos: bool = field(
         default=False, metadata=setting("KALSHI_COMBOS", "whether multivariate combos are followed, too")
+    )
+    shard: MarketPart = field(
+        default=WHOLE,
+        metadata=setting(
+            "KALSHI_{GATHERER}_MARKET_SHARD",
+            "the part of the markets of which the gatherer records books, trades and tickers: the i-th of n, by a hash"
+            " of the ticker; lifecycle and catalog are recorded of all",
+            also=("KALSHI_MARKET_SHARD",),
+            kind="market_part",
+            default="`1/1`: all",
+        ),
     )
 
 

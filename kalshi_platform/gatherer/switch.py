@@ -53,7 +53,7 @@ def _wait_until_enabled(settings: GathererSettings, clock: Clock, stop: threadin
         pool_size=1,
         statement_timeout_s=settings.statement_timeout_s,
     )
-    status = GathererStatus(state=SWITCHED_OFF)
+    status = GathererStatus(state=SWITCHED_OFF, market_shard=str(settings.market_filter.shard))
     try:
         while not stop.is_set():
             heartbeat = Heartbeat(settings.service, clock.now(), started_at, SWITCHED_OFF, status, run_id=run_id)

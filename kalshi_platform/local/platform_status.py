@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -16,6 +16,7 @@ from kalshi_platform.deduplicator.settings import DeduplicatorSettings
 from kalshi_platform.errors import DatabaseUnavailable
 from kalshi_platform.gatherer.status.status import GathererStatus
 from kalshi_platform.local.status_lines import gatherer_lines, wrong_lines
+from kalshi_platform.market.parts import MarketPart, list_missing_parts
 from kalshi_platform.monitoring.heartbeat import FILE_NAME, Heartbeat, decode_details, read_file
 from kalshi_platform.storage import queries
 from kalshi_platform.storage.pool import Database
@@ -61,9 +62,9 @@ class ClosedHour:
 class PlatformStatus:
     """What runs and what production holds.
 
-    `problems`: names of the configuration that lead to one database. `batches_behind`: by gatherer; None where its
-    database is away. `production_rows`: by table. `last_closed_hour`: None before the first, or while production is
-    away.
+    `problems`: gatherers that have one database, markets that no gatherer records. `batches_behind`: by gatherer; None
+    where its database is away. `production_rows`: by table. `last_closed_hour`: None before the first, or while
+    production is away.
     """
 
     services: dict[str, ServiceLife]
@@ -101,11 +102,25 @@ def platform_status(settings: DeduplicatorSettings, state_dir: Path, clock: Cloc
         production.dispose()
     return PlatformStatus(
         services=services,
-        problems=find_shared_databases(settings.sources, clock),
+        problems=[*find_shared_databases(settings.sources, clock), *_missing_shards(services)],
         batches_behind=behind,
         production_rows=rows,
         last_closed_hour=closed,
     )
+
+
+def _missing_shards(services: Mapping[str, ServiceLife]) -> list[str]:
+    """Name the parts of the markets that are no gatherer's; nothing while one has never reported which it has."""
+    shards = []
+    for service in services.values():
+        if isinstance(service.details, GathererStatus):
+            if service.age_s is None:
+                return []
+            shards.append(MarketPart.parse(service.details.market_shard))
+    return [
+        f"no gatherer records the markets of shard {part}: set KALSHI_<NAME>_MARKET_SHARD of one to it"
+        for part in list_missing_parts(shards)
+    ]
 
 
 def _last_closed_hour(production: Database) -> ClosedHour | None:

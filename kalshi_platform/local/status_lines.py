@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from kalshi_platform.deduplicator.live.status import DeduplicatorStatus
 from kalshi_platform.gatherer.status.status import GathererStatus, PollerStatus, WriterStatus
+from kalshi_platform.market.parts import WHOLE
 from kalshi_platform.monitoring.process_usage import ProcessStatus
 
 _UNITS = ("B", "KiB", "MiB", "GiB", "TiB")
@@ -47,8 +48,9 @@ def _following(status: GathererStatus) -> str:
     reconnects = sum(each.reconnects for each in status.connections.values())
     ledger = status.ledger
     in_ledger = "" if ledger is None or ledger.subscriptions is None else f" ({ledger.subscriptions:,} in the ledger)"
+    shard = "" if status.market_shard == str(WHOLE) else f" of shard {status.market_shard}"
     return (
-        f"follows {status.followed_markets or 0:,} of {status.desired_markets or 0:,} books{in_ledger}{suspects}"
+        f"follows {status.followed_markets or 0:,} of {status.desired_markets or 0:,} books{shard}{in_ledger}{suspects}"
         f"{messages}; gaps {gaps:,}, reconnects {reconnects:,}"
     )
 

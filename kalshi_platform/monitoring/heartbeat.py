@@ -32,10 +32,6 @@ class Heartbeat(msgspec.Struct, Generic[Details], frozen=True):
     pid: int = msgspec.field(default_factory=os.getpid)
 
 
-class NoDetails(msgspec.Struct):
-    """Stands for the status where only the heartbeat itself counts."""
-
-
 class _File(msgspec.Struct):
     """The file as far as it must be readable; details are decoded by themselves."""
 
@@ -77,7 +73,7 @@ def write_file(path: Path, heartbeat: Heartbeat[Any]) -> None:
 
 
 def read_file(path: Path, details: type[_Struct]) -> Heartbeat[_Struct] | None:
-    """Return what `write_file` wrote, None when there is nothing that can be read. `NoDetails` leaves details out."""
+    """Return what `write_file` wrote, None when there is nothing that can be read."""
     try:
         found = msgspec.json.decode(path.read_bytes(), type=_File)
     except (OSError, ValueError):

@@ -38,12 +38,12 @@ from kalshi_platform.deduplicator.close.previous_close import (
 from kalshi_platform.deduplicator.close.verify_hour import HourVerification
 from kalshi_platform.deduplicator.merge import production
 from kalshi_platform.deduplicator.merge.hour_files import DELTA_TABLE
-from kalshi_platform.deduplicator.merge.market_buckets import WHOLE, Part
 from kalshi_platform.deduplicator.merge.source_identity import refuse_shared_databases
 from kalshi_platform.deduplicator.settings import DeduplicatorSettings
 from kalshi_platform.deduplicator.trades.reconcile_trades import reconcile_trades
 from kalshi_platform.deduplicator.trades.rest_trades import TradeLister
 from kalshi_platform.errors import HourDropped
+from kalshi_platform.market.parts import WHOLE, MarketPart
 from kalshi_platform.market.tables import CLOSE_TABLES, MERGED_TABLES
 from kalshi_platform.market.times import HOUR, hour_of, us_from_datetime
 from kalshi_platform.monitoring.event_log import event_logger
@@ -82,7 +82,7 @@ def close_hour(
 def close_part(
     settings: DeduplicatorSettings,
     hour: datetime,
-    part: Part,
+    part: MarketPart,
     clock: Clock,
     bounds: PartitionBounds,
     rest: TradeLister | None = None,
@@ -118,7 +118,7 @@ class PartClose:
     `again`: those of them that were done, and lacked a gatherer that others read, or that another version kept.
     """
 
-    part: Part
+    part: MarketPart
     inserted: Mapping[str, int]
     missed: tuple[str, ...]
     remaining: tuple[int, ...] = ()
@@ -144,7 +144,7 @@ class _Close:
             work = self._worker(close_no).work(WHOLE, previous, files)
             return self._finish(work, previous, close_no, closed_at, final=final, rest=rest)
 
-    def run_part(self, part: Part, rest: TradeLister | None) -> PartClose:
+    def run_part(self, part: MarketPart, rest: TradeLister | None) -> PartClose:
         with production.merge_transaction(self._database) as transaction:
             division = begin_part(transaction, self._hour, part)
             previous = read_previous_close(transaction, self._hour)

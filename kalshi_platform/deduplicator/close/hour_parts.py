@@ -22,9 +22,9 @@ from kalshi_platform.deduplicator.close.hour_work import HourWork, sum_counts, s
 from kalshi_platform.deduplicator.close.overlap import sum_statistics
 from kalshi_platform.deduplicator.close.verify_hour import HourVerification, join_verifications
 from kalshi_platform.deduplicator.coverage.verification.verify_claims import Verification
-from kalshi_platform.deduplicator.merge.market_buckets import Part
 from kalshi_platform.errors import CloseSuperseded
 from kalshi_platform.market.intervals import Interval
+from kalshi_platform.market.parts import MarketPart
 from kalshi_platform.storage.pool import Transaction
 from kalshi_platform.storage.queries import load
 
@@ -38,7 +38,7 @@ class Division(NamedTuple):
     """A division of an hour that is being closed. `close_no`, `begun_at`: of its first part."""
 
     hour: datetime
-    part: Part
+    part: MarketPart
     close_no: int
     begun_at: datetime
 
@@ -47,7 +47,7 @@ class Division(NamedTuple):
         return self.hour, self.part.total
 
 
-def begin_part(transaction: Transaction, hour: datetime, part: Part) -> Division:
+def begin_part(transaction: Transaction, hour: datetime, part: MarketPart) -> Division:
     """Begin a part, or begin it anew."""
     transaction.execute(_SQL["drop_old_parts"])
     row = transaction.fetch_one(_SQL["begin_part"], {"hour": hour, "parts": part.total, "part": part.number})

@@ -33,9 +33,10 @@ from kalshi_platform.deduplicator.coverage.gatherer_hour import GathererHour
 from kalshi_platform.deduplicator.coverage.verification.production_hour import Clocks, ProductionFiles
 from kalshi_platform.deduplicator.merge.hour_files import DELTA_TABLE, HourFiles
 from kalshi_platform.deduplicator.merge.insert_parts import InsertResult, insert_in_parts
-from kalshi_platform.deduplicator.merge.market_buckets import MarketBuckets, Part
+from kalshi_platform.deduplicator.merge.market_buckets import MarketBuckets
 from kalshi_platform.deduplicator.settings import DeduplicatorSettings
 from kalshi_platform.errors import DatabaseUnavailable
+from kalshi_platform.market.parts import MarketPart
 from kalshi_platform.market.times import HOUR, us_from_datetime
 from kalshi_platform.monitoring.event_log import event_logger
 from kalshi_platform.monitoring.progress import report_progress
@@ -92,7 +93,7 @@ class HourWorker:
         self._close_no = close_no
         self._gatherers = HourGatherers(settings, hour, clock)
 
-    def work(self, part: Part, previous: PreviousClose, files: ExitStack) -> HourWork:
+    def work(self, part: MarketPart, previous: PreviousClose, files: ExitStack) -> HourWork:
         """Read, merge and verify a part. Temporary files live as long as `files`: the result reads from them."""
         gatherers = self._gatherers
         with self._database.transaction() as transaction:

@@ -93,10 +93,8 @@ class BucketMerger:
         followed = [_whole_minutes(each, edges, len(nowhere)) for each in claims.values() if each.height]
         # Where nobody claims anything, rows are all that is known of who was there.
         both_followed = np.sum([nowhere, *followed], axis=0) > 1 if followed else ~nowhere.astype(np.bool_)
-        self._several = {
-            table: (np.sum([nowhere, *(each.minutes[table] for each in files.values())], axis=0) > 1) & both_followed
-            for table in OTHER_TABLES
-        }
+        starts = edges[0] + np.flatnonzero(both_followed) * _MINUTE_US
+        self._several = pl.Series("minute", starts, dtype=pl.Int64).cast(pl.Datetime("us", "UTC"))
 
     def merge(self, bucket: int) -> BucketMerge:
         """Merge a bucket. Raises DatabaseUnavailable, and StatementRejected where no row is to blame."""
@@ -136,7 +134,7 @@ class BucketMerger:
         if not by_gatherer:
             return
         done.rows_read += sum(rows.num_rows for rows in by_gatherer.values())
-        done.statistics.append(compare_gatherers(table, by_gatherer, self._several_minutes(table)))
+        done.statistics.append(compare_gatherers(table, by_gatherer, self._several))
         names = light_columns(table)
         starts = np.cumsum([0, *(rows.num_rows for rows in by_gatherer.values())])
         light = {
@@ -163,11 +161,6 @@ class BucketMerger:
         for each in result.quarantined:
             count, _ = done.quarantined.get((table, each.reason), (0, ""))
             done.quarantined[table, each.reason] = count + each.rows.height, each.detail
-
-    def _several_minutes(self, table: str) -> pl.Series:
-        """The minutes that can be compared: several gatherers have rows of the table, and claims all through."""
-        starts = self._edges[0] + np.flatnonzero(self._several[table]) * _MINUTE_US
-        return pl.Series("minute", starts, dtype=pl.Int64).cast(pl.Datetime("us", "UTC"))
 
     def _as_rows(self, rows: pa.Table) -> pa.Table:
         """Rows of DELTAS as a gatherer's columns."""

@@ -1,9 +1,9 @@
 """Compares what gatherers brought, and whether they still agree on which messages are the same. Pure.
 
 Comparable are deltas of moments and markets that their gatherer and another one claim, and of other tables the rows of
-minutes in which several gatherers stored some, and claimed books all through: what one did not follow, or not yet, it
-need not have. Where gatherers see the same feed nearly all of these are shared; should the exchange begin to send each
-connection a time or a text of its own, nothing would be.
+markets and minutes of which several gatherers stored some, and claimed books all through: what one did not follow, not
+yet, or not as its shard, it need not have. Where gatherers see the same feed nearly all of these are shared; should the
+exchange begin to send each connection a time or a text of its own, nothing would be.
 """
 
 from __future__ import annotations
@@ -50,8 +50,8 @@ def compare_gatherers(
 ) -> pl.DataFrame:
     """Compare rows of one table and stretch of time; gives the columns of STATISTICS, a row per gatherer.
 
-    `several`: minutes that can be compared; None where these rows are all that gatherers have, for those in which
-    several have some. `comparable` says it row by row instead.
+    These are all rows that gatherers have of their markets; compared are markets and minutes of which several have
+    some. `several`: the minutes that can be compared at all; None: each. `comparable` says it row by row instead.
     """
     seen = {name: rows.num_rows for name, rows in by_gatherer.items() if rows.num_rows}
     if not seen:
@@ -123,10 +123,9 @@ def _compare_messages(
     )
     lines = messages.with_columns(_holders=pl.col("gatherer").list.len()).explode("gatherer", "_minute", "_comparable")
     if comparable is None:
-        if several is None:
-            counted = lines.group_by("_minute").agg(pl.col("gatherer").n_unique())
-            several = counted.filter(pl.col("gatherer") > 1)["_minute"]
-        lines = lines.with_columns(_comparable=pl.col("_minute").is_in(several.implode()))
+        together = pl.col("gatherer").n_unique().over("ticker", "_minute") > 1
+        compared = together if several is None else together & pl.col("_minute").is_in(several.implode())
+        lines = lines.with_columns(_comparable=compared)
     return lines.group_by("gatherer").agg(
         pl.len().alias("distinct_rows"),
         (pl.col("_holders") == 1).sum().alias("unique_rows"),

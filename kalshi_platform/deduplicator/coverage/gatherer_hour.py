@@ -26,11 +26,12 @@ from kalshi_platform.deduplicator.coverage.streams.stream_window import (
     find_streams,
 )
 from kalshi_platform.deduplicator.merge.hour_files import OTHER_TABLES, HourFiles
-from kalshi_platform.deduplicator.merge.market_buckets import MarketBuckets, Part
+from kalshi_platform.deduplicator.merge.market_buckets import MarketBuckets
 from kalshi_platform.deduplicator.merge.source import find_dropped_until, find_incomplete_tables, read_between
 from kalshi_platform.deduplicator.settings import GathererSource
 from kalshi_platform.market.intervals import Interval, intersection, union
 from kalshi_platform.market.names import LONGEST_NAME
+from kalshi_platform.market.parts import MarketPart
 from kalshi_platform.market.times import datetime_from_us, us_from_datetime
 from kalshi_platform.storage.queries import load
 from kalshi_platform.storage.read import ArrowSnapshot, arrow_snapshot
@@ -203,7 +204,7 @@ def _count_held(window: StreamWindow, edges: Interval) -> tuple[int, int, int]:
 
 
 def _check_runs(
-    snapshot: ArrowSnapshot, window: StreamWindow, edges: Interval, part: Part
+    snapshot: ArrowSnapshot, window: StreamWindow, edges: Interval, part: MarketPart
 ) -> tuple[pl.DataFrame, bool]:
     """The checks of the stream that touch the hour, and whether none of them was left out because rows are gone."""
     every = pair_snapshots(
@@ -227,7 +228,7 @@ def _filter_undropped(snapshot: ArrowSnapshot, found: pl.DataFrame, edges: Inter
     return found if until is None else found.filter(pl.col("low_us") >= us_from_datetime(until))
 
 
-def _of_part(part: Part) -> pl.Expr:
+def _of_part(part: MarketPart) -> pl.Expr:
     """Whether a row's ticker belongs to a part of the markets."""
     if part.total == 1:
         return pl.lit(value=True)

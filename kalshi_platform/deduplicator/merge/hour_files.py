@@ -18,7 +18,6 @@ from kalshi_platform.deduplicator.merge.bucket_file import BucketFile
 from kalshi_platform.deduplicator.merge.market_buckets import Ints, MarketBuckets
 from kalshi_platform.market.intervals import Interval
 from kalshi_platform.market.tables import GATHERER_TABLES, MERGED_TABLES, PRODUCTION_TABLES
-from kalshi_platform.market.times import US_PER_S
 from kalshi_platform.storage.arrow import arrow_schema
 
 DELTA_TABLE = "orderbook_deltas"
@@ -32,15 +31,10 @@ DELTAS = pa.schema(
 """`level`: price_e4 × 2, and 1 more on the no side. Times in µs."""
 _CHECKPOINTS = arrow_schema(PRODUCTION_TABLES["book_checkpoints"])
 NO_CHECKPOINTS = pl.DataFrame(_CHECKPOINTS.empty_table())
-_MINUTE_US = 60 * US_PER_S
 
 
 class HourFiles:
-    """Rows of [low, high). `minutes`: by table, in which minutes of the hour there are rows, of any market.
-
-    `rows_read` counts while another thread appends. `seen`: how many rows of the hour there are, by table, of the
-    markets of the part.
-    """
+    """Rows of [low, high) of the markets of a part. `rows_read` counts while another thread appends."""
 
     def __init__(self, folder: Path, markets: MarketBuckets, edges: Interval) -> None:
         folder.mkdir()
@@ -54,14 +48,10 @@ class HourFiles:
             for table in OTHER_TABLES
         }
         self.checkpoints = BucketFile(folder / "checkpoints", _CHECKPOINTS)
-        count = -(-(edges[1] - edges[0]) // _MINUTE_US)
-        self.minutes: Mapping[str, npt.NDArray[np.bool_]] = {
-            table: np.zeros(count, dtype=np.bool_) for table in MERGED_TABLES
-        }
 
     def append_deltas(self, rows: pa.RecordBatch, market: Ints, exchange_us: Ints) -> None:
         """Append deltas, read in any columns of which those of a delta's content and origin are some."""
-        inside = self._mark_minutes(DELTA_TABLE, exchange_us)
+        inside = self._is_inside(exchange_us)
         columns = [
             market.astype(np.int32), exchange_us, number_levels(rows), rows.column("delta_e2"),
             rows.column("occurrence"), rows.column("stream_id"), rows.column("seq"),
@@ -74,7 +64,7 @@ class HourFiles:
     def append_rows(self, table: str, rows: pa.RecordBatch) -> None:
         """Append rows of another table."""
         times_us = rows.column(GATHERER_TABLES[table].time_column).cast(pa.int64()).to_numpy()
-        inside = self._mark_minutes(table, times_us)
+        inside = self._is_inside(times_us)
         market = self._markets.number_column(rows.column("ticker"))
         self.others[table].append(rows, np.where(inside, self._markets.buckets_of(market), -1))
         self.rows_read += rows.num_rows
@@ -93,9 +83,8 @@ class HourFiles:
         for each in self.others.values():
             each.close()
 
-    def _mark_minutes(self, table: str, times_us: Ints) -> npt.NDArray[np.bool_]:
+    def _is_inside(self, times_us: Ints) -> npt.NDArray[np.bool_]:
         inside: npt.NDArray[np.bool_] = (times_us >= self._edges[0]) & (times_us < self._edges[1])
-        self.minutes[table][np.unique((times_us[inside] - self._edges[0]) // _MINUTE_US)] = True
         return inside
 
 

@@ -1,55 +1,29 @@
 """Numbers markets as they appear, and puts each into a bucket by a hash of its ticker. Thread-safe.
 
-The hash is the same on every machine and in every version: buckets of one division add up to all markets, whoever
-works on them. A division `i/n` is cut again into buckets that fit into memory.
+A part `i/n` of all markets (`market.parts`) is cut again, by the same hash, into buckets that fit into memory.
 """
 
 from __future__ import annotations
 
 import threading
-import zlib
 from collections.abc import Iterable
-from typing import NamedTuple, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 
+from kalshi_platform.market.parts import WHOLE, MarketPart, hash_ticker
+
 Ints: TypeAlias = npt.NDArray[np.int64]
 _ELSEWHERE = -1
-
-
-class Part(NamedTuple):
-    """Part `number` (1 …) of `total` parts of all markets."""
-
-    number: int = 1
-    total: int = 1
-
-    def __str__(self) -> str:
-        return f"{self.number}/{self.total}"
-
-    @staticmethod
-    def parse(text: str) -> Part:
-        """Parse `i/n`. Raises ValueError."""
-        number, _, total = text.partition("/")
-        part = Part(int(number), int(total))
-        if not 1 <= part.number <= part.total:
-            raise ValueError(f"{text} is no part: write i/n, with i from 1 to n")
-        return part
-
-    def holds(self, ticker: str) -> bool:
-        """Return whether a market belongs to this part."""
-        return zlib.crc32(ticker.encode()) % self.total == self.number - 1
-
-
-WHOLE = Part()
 
 
 class MarketBuckets:
     """`buckets` buckets of the markets of one part; markets have numbers from 0 on, those of other parts too."""
 
-    def __init__(self, buckets: int = 1, part: Part = WHOLE) -> None:
+    def __init__(self, buckets: int = 1, part: MarketPart = WHOLE) -> None:
         self.count = buckets
         self.part = part
         self.tickers: list[str] = []
@@ -89,7 +63,7 @@ class MarketBuckets:
         return number
 
     def _bucket(self, ticker: str) -> int:
-        hashed = zlib.crc32(ticker.encode())
+        hashed = hash_ticker(ticker)
         if hashed % self.part.total != self.part.number - 1:
             return _ELSEWHERE
         return hashed // self.part.total % self.count

@@ -240,6 +240,8 @@ class Registry:
 
 def admits(market_filter: MarketFilter, info: Listed, series: str, category: str | None) -> bool:
     """Return whether the filter admits this market; one whose category is not known yet is not admitted."""
+    if not market_filter.shard.holds(info.ticker):
+        return False
     if not market_filter.include_combos and is_combo(info):
         return False
     if market_filter.series and not any(fnmatchcase(series, pattern) for pattern in market_filter.series):

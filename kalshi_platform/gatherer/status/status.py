@@ -153,6 +153,8 @@ class GathererStatus(Struct, kw_only=True):
     uptime_s: float | None = None
     note: str = ""
     """What the gatherer waits for, or empty."""
+    market_shard: str = "1/1"
+    """The part of the markets that it records."""
     followed_markets: int | None = field(name="followed", default=None)
     desired_markets: int | None = field(name="wanted", default=None)
     suspect_markets: int = field(name="suspects", default=0)

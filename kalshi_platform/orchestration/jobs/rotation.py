@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from kalshi_platform import config
 from kalshi_platform.clock import SYSTEM_CLOCK, Clock
 from kalshi_platform.errors import ConfigurationError
+from kalshi_platform.market.parts import list_missing_parts
 from kalshi_platform.market.times import HOUR
 from kalshi_platform.orchestration.jobs.long_running import RunTiming
 from kalshi_platform.orchestration.services import Service, load_gatherer_service
@@ -50,7 +51,10 @@ def seconds_to_slot(now: datetime, index: int, of: int) -> float:
 
 
 def another_gatherer_is_recording(name: str, names: Sequence[str], clock: Clock = SYSTEM_CLOCK) -> bool:
-    """Whether another gatherer has a fresh heartbeat that says it records. Without one, a rotation would be a hole."""
+    """Whether others with fresh heartbeats record all markets of this one. Else a rotation would be a hole.
+
+    Which shard each records is in its heartbeat; this gatherer's own is read from the settings.
+    """
     services: list[Service] = []
     for other in names:
         if other == name:
@@ -59,8 +63,10 @@ def another_gatherer_is_recording(name: str, names: Sequence[str], clock: Clock 
             services.append(load_gatherer_service(other))
         except ConfigurationError:
             continue  # it is another host's: nothing is known of it here
-    return any(_is_recording(beat) for beat in latest_heartbeats(services, _DEADLINE_S, clock).values())
+    beats = latest_heartbeats(services, _DEADLINE_S, clock).values()
+    recorded = [beat.market_shard for beat in beats if beat is not None and _is_recording(beat)]
+    return not list_missing_parts(recorded, config.load_gatherer(name).market_filter.shard)
 
 
-def _is_recording(beat: LatestHeartbeat | None) -> bool:
-    return beat is not None and beat.state == RUNNING and beat.age_s <= Policy().heartbeat_limit_s
+def _is_recording(beat: LatestHeartbeat) -> bool:
+    return beat.state == RUNNING and beat.age_s <= Policy().heartbeat_limit_s

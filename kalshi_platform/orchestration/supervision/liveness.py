@@ -9,10 +9,13 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+import msgspec
+
 from kalshi_platform.clock import Clock
 from kalshi_platform.errors import KalshiPlatformError
+from kalshi_platform.market.parts import WHOLE, MarketPart
 from kalshi_platform.monitoring.event_log import event_logger
-from kalshi_platform.monitoring.heartbeat import NoDetails, read_file
+from kalshi_platform.monitoring.heartbeat import decode_details, read_file
 from kalshi_platform.orchestration.services import Service
 from kalshi_platform.orchestration.supervision.age_tracker import AgeTracker
 from kalshi_platform.orchestration.supervision.policy import LatestHeartbeat
@@ -26,6 +29,12 @@ _SQL = load(Path(__file__).with_name("queries.sql"))
 DEADLINE_S = 0.6
 _STOPPED = frozenset({"stopped", "switched off"})
 """States of a last heartbeat: the process has ended, or waits for the switch."""
+
+
+class _Recorded(msgspec.Struct):
+    """The part of a gatherer's status that supervision reads."""
+
+    market_shard: str = str(WHOLE)
 
 
 @dataclass(frozen=True)
@@ -101,17 +110,19 @@ def latest_heartbeat(service: Service, probed: ProbeResult, ages: AgeTracker, cl
     """
     found: list[LatestHeartbeat] = []
 
-    def add(where: str, at: datetime, dated_s: float, run_id: str | None, state: str) -> None:
+    def add(where: str, at: datetime, dated_s: float, run_id: str | None, state: str, shard: str) -> None:
         age_s = ages.age_s(f"{where} {service.name}", at.isoformat(), dated_s)
         if age_s is not None:
-            found.append(LatestHeartbeat(age_s, run_id, state in _STOPPED, state))
+            found.append(LatestHeartbeat(age_s, run_id, state in _STOPPED, state, MarketPart.parse(shard)))
 
     row = probed.row
     if row is not None:
-        add("row", row.at, row.age_s, row.run_id, row.state)
-    file = None if service.heartbeat_file is None else read_file(service.heartbeat_file, NoDetails)
+        shard = decode_details(row.details, _Recorded).market_shard
+        add("row", row.at, row.age_s, row.run_id, row.state, shard)
+    file = None if service.heartbeat_file is None else read_file(service.heartbeat_file, _Recorded)
     if file is not None:
-        add("file", file.at, (clock.now() - file.at).total_seconds(), file.run_id, file.state)
+        age_s = (clock.now() - file.at).total_seconds()
+        add("file", file.at, age_s, file.run_id, file.state, file.details.market_shard)
     return min(found, key=lambda beat: beat.age_s, default=None)
 
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from enum import Enum
 
 from kalshi_platform.backoff import exponential
+from kalshi_platform.market.parts import WHOLE, MarketPart
 
 
 class RunState(Enum):
@@ -49,13 +50,15 @@ class EndedRun:
 class LatestHeartbeat:
     """The latest heartbeat, from the table or the file. `stopped`: the service said that it has stopped.
 
-    `run_id` is None for a service that runs outside Dagster; `state` is the service's own word: running, waiting …
+    `run_id` is None for a service that runs outside Dagster; `state` is the service's own word: running, waiting …;
+    `market_shard`: the part of the markets that a gatherer records.
     """
 
     age_s: float
     run_id: str | None
     stopped: bool = False
     state: str = ""
+    market_shard: MarketPart = WHOLE
 
 
 @dataclass(frozen=True)

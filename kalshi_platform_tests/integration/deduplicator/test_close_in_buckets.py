@@ -16,10 +16,10 @@ from kalshi_platform.deduplicator.close.close_record import HourClose
 from kalshi_platform.deduplicator.close.hour_gatherers import HourGatherers
 from kalshi_platform.deduplicator.close.hours import find_hours_to_close
 from kalshi_platform.deduplicator.close.verify_hour import HourVerification, verify_hour
-from kalshi_platform.deduplicator.merge.market_buckets import Part
 from kalshi_platform.deduplicator.settings import DeduplicatorSettings
 from kalshi_platform.errors import CloseSuperseded
 from kalshi_platform.market.names import LONGEST_NAME
+from kalshi_platform.market.parts import MarketPart
 from kalshi_platform.market.times import US_PER_S
 from kalshi_platform.storage.partitions import PartitionBounds
 from kalshi_platform.storage.pool import Database
@@ -195,9 +195,9 @@ def test_an_hour_closed_in_seven_buckets_is_the_hour_closed_at_once(
     for table in SAID:
         assert now[table] == expected[table], table
     elsewhere = replace(once, production_url=database_factory("template_production"))
-    last = [close_part(elsewhere, HOUR, Part(number, PARTS), SYSTEM_CLOCK, PartitionBounds()) for number in (2, 3, 1)][
-        -1
-    ]
+    last = [
+        close_part(elsewhere, HOUR, MarketPart(number, PARTS), SYSTEM_CLOCK, PartitionBounds()) for number in (2, 3, 1)
+    ][-1]
     assert last.closed is not None
     assert said(elsewhere.production_url) == expected
     assert {kind for kind, *_ in first.alarms} == {"claims_disagree", "rows_refused", "book_proof"}
@@ -215,7 +215,7 @@ def test_an_hour_is_closed_when_all_parts_of_one_division_have_read_the_same_gat
     away = replace(settings, sources=(here, replace(other, timeseries_url=f"{other.timeseries_url}_gone")))
 
     def work(number: int, total: int = 2, of: DeduplicatorSettings = settings) -> PartClose:
-        return close_part(of, HOUR, Part(number, total), SYSTEM_CLOCK, PartitionBounds())
+        return close_part(of, HOUR, MarketPart(number, total), SYSTEM_CLOCK, PartitionBounds())
 
     assert work(1, of=away).remaining == (2,)
     assert work(1, total=3).remaining == (2, 3), "another division"
@@ -248,4 +248,4 @@ def test_a_part_whose_hour_is_closed_meanwhile_is_not_kept(
 
     monkeypatch.setattr(hour_work, "verify_hour", closed_meanwhile)
     with pytest.raises(CloseSuperseded, match="closed by another close while part 1/2"):
-        close_part(world.settings(), HOUR, Part(1, 2), SYSTEM_CLOCK, PartitionBounds())
+        close_part(world.settings(), HOUR, MarketPart(1, 2), SYSTEM_CLOCK, PartitionBounds())

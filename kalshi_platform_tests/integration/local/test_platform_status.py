@@ -74,3 +74,20 @@ def test_a_heartbeat_is_aged_by_the_clock_that_dated_it_and_one_from_the_future_
     assert "in the future" in status.lines[0]
     write_file(tmp_path / "g1" / "heartbeat.json", beat)
     assert platform_status(world.settings(), tmp_path, clock).services["gatherer/g1"].alive
+
+
+def test_markets_that_no_gatherer_records_are_a_problem(merge_world: Callable[..., MergeWorld], tmp_path: Path) -> None:
+    world = merge_world(2)
+
+    def problems(*shards: str) -> list[str]:
+        for (name, gatherer), shard in zip(world.gatherers.items(), shards, strict=False):
+            now = SYSTEM_CLOCK.now()
+            beat = Heartbeat(f"gatherer/{name}", now, now, "running", GathererStatus(market_shard=shard))
+            write_heartbeat(gatherer.database, beat)
+        return list(platform_status(world.settings(), tmp_path, SYSTEM_CLOCK).problems)
+
+    assert problems("1/2") == [], "the other one was never heard of"
+    assert problems("1/2", "2/2") == []
+    assert problems("1/2", "1/2") == [
+        "no gatherer records the markets of shard 2/2: set KALSHI_<NAME>_MARKET_SHARD of one to it"
+    ]

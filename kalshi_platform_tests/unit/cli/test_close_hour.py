@@ -12,7 +12,7 @@ from kalshi_platform.deduplicator.close.close_hour import PartClose
 from kalshi_platform.deduplicator.close.close_record import HourClose
 from kalshi_platform.deduplicator.close.close_store import Alarm
 from kalshi_platform.deduplicator.close.hour_summary import CoverageShare
-from kalshi_platform.deduplicator.merge.market_buckets import Part
+from kalshi_platform.market.parts import MarketPart
 
 HOUR = datetime(2026, 11, 23, 4, tzinfo=UTC)
 
@@ -74,8 +74,8 @@ def test_an_hour_without_any_open_market_has_no_share() -> None:
 
 
 def test_a_part_names_the_parts_that_are_to_be_done() -> None:
-    assert part_lines(PartClose(Part(1, 4), {}, (), remaining=(2, 4))) == [
+    assert part_lines(PartClose(MarketPart(1, 4), {}, (), remaining=(2, 4))) == [
         "not closed yet: of 4 parts these are to be done: 2, 4"
     ]
-    (again,) = part_lines(PartClose(Part(1, 4), {}, (), remaining=(3,), again=(3,)))
+    (again,) = part_lines(PartClose(MarketPart(1, 4), {}, (), remaining=(3,), again=(3,)))
     assert again.endswith("these are to be done again: 3")

@@ -15,6 +15,7 @@ from cryptography.hazmat.primitives.asymmetric import ed25519
 from kalshi_platform import config
 from kalshi_platform.errors import ConfigurationError
 from kalshi_platform.exchange.settings import PRODUCTION_REST_URL
+from kalshi_platform.market.parts import WHOLE, MarketPart
 from kalshi_platform.monitoring.settings import EndpointSettings, LogSettings
 
 ROOT = Path(__file__).parents[3]
@@ -190,6 +191,19 @@ def test_every_client_trusts_the_same_and_s3_may_have_a_file_of_its_own(tmp_path
     assert (settings.exchange.ca_file, settings.lake.ca_file) == (own, own)
     settings = config.load_platform(environ | {"AWS_CA_BUNDLE": str(own)})
     assert (settings.exchange.ca_file, settings.lake.ca_file) == (trusted, own)
+
+
+def test_a_gatherer_has_the_shard_of_its_own_variable_before_that_of_all(tmp_path: Path) -> None:
+    environ = {**complete(tmp_path), "KALSHI_MARKET_SHARD": "1/2"}
+    assert config.load_gatherer("g1", environ).market_filter.shard == MarketPart(1, 2)
+    assert config.load_gatherer("g1", {**environ, "KALSHI_G1_MARKET_SHARD": "3/4"}).market_filter.shard == (3, 4)
+    assert config.load_gatherer("g1", complete(tmp_path)).market_filter.shard == WHOLE
+    for text in ("0/2", "3/2", "2", "a/b", "1/65"):
+        (problem,) = problems({**complete(tmp_path), "KALSHI_MARKET_SHARD": text})
+        assert (
+            problem
+            == f"KALSHI_MARKET_SHARD is {text!r}: set it to i/n, such as 1/4, with i from 1 to n and n at most 64"
+        )
 
 
 def test_public_reads_need_no_key() -> None:

@@ -85,3 +85,24 @@ def test_a_gatherer_rotates_only_while_another_one_records(
 
 def test_the_only_gatherer_is_never_rotated(state_dir: Path) -> None:
     assert another_gatherer_is_recording("g1", ("g1",), FakeClock(NOW)) is False
+
+
+@pytest.mark.parametrize(
+    ("own", "others", "expected"),
+    [
+        ("1/2", {"g2": "2/2"}, False),
+        ("1/2", {"g2": "1/2"}, True),
+        ("1/1", {"g2": "1/2"}, False),
+        ("1/1", {"g2": "1/2", "g3": "2/2"}, True),
+        ("2/4", {"g2": "2/2"}, True),
+        ("2/4", {"g2": "1/2", "g3": "1/1"}, True),
+    ],
+)
+def test_a_gatherer_of_a_shard_rotates_only_while_others_record_all_its_markets(
+    state_dir: Path, monkeypatch: pytest.MonkeyPatch, own: str, others: dict[str, str], expected: bool
+) -> None:
+    monkeypatch.setenv("KALSHI_G1_MARKET_SHARD", own)
+    for name, shard in others.items():
+        beat = Heartbeat(f"gatherer/{name}", NOW, NOW, "running", GathererStatus(market_shard=shard))
+        write_file(state_dir / name / "heartbeat.json", beat)
+    assert another_gatherer_is_recording("g1", NAMES, FakeClock(NOW)) is expected

@@ -220,5 +220,10 @@ def test_overlap_is_measured_in_minutes_that_several_gatherers_saw() -> None:
         "g1 orderbook_deltas",
         "g2 orderbook_deltas",
     ]
+    shards = compare_gatherers(
+        "orderbook_deltas",
+        {"g1": delta_table(rows(same)), "g2": delta_table([{**row, "ticker": "B"} for row in rows(same)])},
+    )
+    assert shards.select("gatherer", "unique_rows", "comparable").rows() == [("g1", 200, 0), ("g2", 200, 0)]
     few = compare_gatherers("orderbook_deltas", {"g1": delta_table(rows([1])), "g2": delta_table(rows([2]))})
     assert find_disagreements(sum_statistics([few]), 0.9) == []

@@ -4,19 +4,19 @@ from __future__ import annotations
 
 import numpy as np
 import pyarrow as pa
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from kalshi_platform.deduplicator.merge.bucket_file import split_batch
-from kalshi_platform.deduplicator.merge.market_buckets import MarketBuckets, Part
+from kalshi_platform.deduplicator.merge.market_buckets import MarketBuckets
+from kalshi_platform.market.parts import MarketPart
 
 tickers_of = st.lists(st.text(min_size=1, max_size=8), max_size=40)
 
 
 @given(tickers=tickers_of, total=st.integers(1, 5), count=st.integers(1, 7))
 def test_each_market_is_in_one_bucket_of_one_part(tickers: list[str], total: int, count: int) -> None:
-    parts = [MarketBuckets(count, Part(number, total)) for number in range(1, total + 1)]
+    parts = [MarketBuckets(count, MarketPart(number, total)) for number in range(1, total + 1)]
     found = [each.buckets_of(each.number(tickers)) for each in parts]
     for place, ticker in enumerate(tickers):
         mine = [int(buckets[place]) for buckets in found]
@@ -27,7 +27,7 @@ def test_each_market_is_in_one_bucket_of_one_part(tickers: list[str], total: int
 
 
 def test_the_bucket_of_a_market_is_the_same_in_every_version() -> None:
-    buckets = MarketBuckets(7, Part(2, 3))
+    buckets = MarketBuckets(7, MarketPart(2, 3))
     assert [buckets.bucket_of(f"KXBUCKET-{number}") for number in range(8)] == [3, 6, -1, -1, -1, -1, 6, 6]
 
 
@@ -44,10 +44,3 @@ def test_a_batch_is_split_by_key_in_its_order(keys: list[int]) -> None:
     batch = pa.record_batch({"n": pa.array(range(len(keys)), pa.int64())})
     found = {key: part.column("n").to_pylist() for key, part in split_batch(batch, np.array(keys, dtype=np.int64))}
     assert found == {key: [n for n, each in enumerate(keys) if each == key] for key in set(keys)}
-
-
-def test_a_part_is_written_as_i_of_n() -> None:
-    assert Part.parse("2/8") == Part(2, 8)
-    for text in ("0/8", "9/8", "2", "a/b", "2/0", ""):
-        with pytest.raises(ValueError, match=r"."):
-            Part.parse(text)

@@ -12,6 +12,7 @@ from kalshi_platform.gatherer.markets.catalog_poller import CatalogPoller
 from kalshi_platform.gatherer.markets.registry import OPEN_LEAD_US, Registry
 from kalshi_platform.gatherer.settings import MarketFilter
 from kalshi_platform.market.catalog import MarketInfo
+from kalshi_platform.market.parts import MarketPart
 from kalshi_platform.market.times import US_PER_S
 
 NOW = 1_795_380_000 * US_PER_S
@@ -125,6 +126,8 @@ COLLECTION = market("KXOTHER-S1", mve_collection_ticker="KXMVE-1")
         (MarketFilter(categories=("Economics",)), {"KXFED-26DEC-A"}),
         (MarketFilter(categories=("Economics",), tickers=("*-T1",)), set()),
         (MarketFilter(categories=("Unheard of",)), set()),
+        (MarketFilter(shard=MarketPart(1, 2)), {"KXRAIN-26NOV-T1"}),
+        (MarketFilter(shard=MarketPart(2, 2)), {"KXFED-26DEC-A"}),
     ],
 )
 def test_filters(chosen: MarketFilter, expected: set[str]) -> None:
