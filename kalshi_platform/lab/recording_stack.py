@@ -51,7 +51,7 @@ class RecordingStack:
         *,
         keep: bool = False,
     ) -> None:
-        """`folder` is removed at the end unless `keep` says otherwise."""
+        """`folder` is removed at the end unless `keep` says otherwise; after an error its logs stay."""
         self.folder = folder.absolute()
         self.names = tuple(names)
         self.lake_folder = self.folder / "lake"
@@ -73,10 +73,16 @@ class RecordingStack:
             raise
         return self
 
-    def __exit__(self, *_exc: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_exc: object) -> None:
         self.stop()
-        if not self._keep:
+        if self._keep:
+            return
+        if kind is None:
             remove_folder(self.folder, self.folder)
+        else:
+            # The error may name them, and nothing else tells what happened.
+            remove_folder(self.folder, self.folder, but=self.group.log_dir)
+            self._say(f"logs are kept in {self.group.log_dir}")
 
     def stop(self) -> None:
         """Stop all processes, then the databases."""
@@ -191,8 +197,17 @@ class RecordingStack:
         self.start_more(environ)
 
 
-def remove_folder(folder: Path, data: Path) -> None:
-    """Remove a folder, and the files of embedded servers below `data` that lie elsewhere."""
+def remove_folder(folder: Path, data: Path, but: Path | None = None) -> None:
+    """Remove a folder, except `but` in it, and the files of embedded servers below `data` that lie elsewhere."""
     for pointer in data.glob("postgres/*/cluster.location"):
         shutil.rmtree(Path(pointer.read_text(encoding="utf-8").strip()).parent, ignore_errors=True)
-    shutil.rmtree(folder, ignore_errors=True)
+    if but is None:
+        shutil.rmtree(folder, ignore_errors=True)
+        return
+    for each in folder.iterdir():
+        if each == but:
+            continue
+        if each.is_dir():
+            shutil.rmtree(each, ignore_errors=True)
+        else:
+            each.unlink(missing_ok=True)
