@@ -25,7 +25,7 @@ from kalshi_platform.lake.dictionary import data_dictionary
 from kalshi_platform.lake.iceberg.settings import IcebergSettings
 from kalshi_platform.lake.retention.settings import RetentionSettings
 from kalshi_platform.lake.settings import LakeSettings
-from kalshi_platform.monitoring.settings import EndpointSettings, LogSettings
+from kalshi_platform.monitoring.settings import AlertSettings, EndpointSettings, LogSettings
 from kalshi_platform.setting import Setting, declared_settings
 from kalshi_platform.storage.settings import PartitionBounds
 
@@ -75,6 +75,7 @@ SECTIONS = (
     Section("The table catalog", "`catalog register` and Dagster's asset `lake/tables`", IcebergSettings),
     Section("Retention", "`retention` and Dagster's asset of that name", RetentionSettings),
     Section("Metrics and health", "gatherers, the merge", EndpointSettings),
+    Section("Alerts", "gatherers, the merge, the close of hours, Dagster's sensors", AlertSettings),
     Section("Logs", "every command", LogSettings),
 )
 

@@ -23,7 +23,7 @@ from kalshi_platform.lake.iceberg.settings import IcebergSettings
 from kalshi_platform.lake.retention.settings import FEWEST_DAGSTER_DAYS, GathererDatabase, RetentionSettings
 from kalshi_platform.lake.settings import LakeSettings
 from kalshi_platform.market.times import hour_of
-from kalshi_platform.monitoring.settings import EndpointSettings, LogSettings
+from kalshi_platform.monitoring.settings import AlertSettings, EndpointSettings, LogSettings
 from kalshi_platform.setting import declared_settings
 from kalshi_platform.storage.settings import PartitionBounds
 
@@ -130,6 +130,11 @@ def load_logs(environ: Mapping[str, str] | None = None) -> LogSettings:
 def load_owned_databases(environ: Mapping[str, str] | None = None) -> list[OwnedDatabase]:
     """Load the addresses of all databases for who owns their tables. Raises ConfigurationError."""
     return _load(environ, _owned_databases)
+
+
+def load_alerts(environ: Mapping[str, str] | None = None) -> AlertSettings:
+    """Load where alerts go. Raises ConfigurationError."""
+    return _load(environ, _alerts)
 
 
 def load_production_url(environ: Mapping[str, str] | None = None) -> str:
@@ -295,6 +300,7 @@ def _gatherer(values: Values, name: str) -> GathererSettings:
         handover_patience_s=max(GathererSettings.handover_patience_s, 2 * overlap_s),
         stagger_s=_STAGGER_S * values.gatherers.index(name),
         endpoint=_endpoint(values, name),
+        alerts=_alerts(values),
         timeseries_setting=timeseries_variable(name),
         catalog_setting=catalog_variable(name),
     )
@@ -332,11 +338,17 @@ def _endpoint(values: Values, service: str) -> EndpointSettings:
     return replace(settings, port=metrics_port(service, settings.port, values.gatherers))
 
 
+def _alerts(values: Values) -> AlertSettings:
+    settings = values.fill(AlertSettings, folder=_state_dir(values))
+    return replace(settings, **values.read(ExchangeSettings, "ca_file")) if settings.webhook_url else settings
+
+
 def _deduplicator(values: Values) -> DeduplicatorSettings:
     return values.fill(
         DeduplicatorSettings,
         sources=tuple(_source(values, name) for name in values.gatherers),
         endpoint=_endpoint(values, "deduplicator"),
+        alerts=_alerts(values),
     )
 
 

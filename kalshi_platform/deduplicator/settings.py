@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from kalshi_platform.monitoring.settings import EndpointSettings
+from kalshi_platform.monitoring.settings import AlertSettings, EndpointSettings
 from kalshi_platform.setting import setting
 
 
@@ -132,6 +132,7 @@ class DeduplicatorSettings:
         ),
     )
     endpoint: EndpointSettings = field(default_factory=EndpointSettings)
+    alerts: AlertSettings = field(default_factory=AlertSettings)
 
     @property
     def rows_of_each(self) -> int:

@@ -30,13 +30,15 @@ from kalshi_platform.gatherer.markets.registry import Registry
 from kalshi_platform.gatherer.routing import MarketFollower, Router, SessionRequests
 from kalshi_platform.gatherer.schema_checks import DatabaseChecks
 from kalshi_platform.gatherer.settings import GathererSettings
+from kalshi_platform.gatherer.status.alarms import Alarms
 from kalshi_platform.gatherer.status.channel_counters import ChannelCounters
 from kalshi_platform.gatherer.status.clock_skew import ClockSkewMonitor
 from kalshi_platform.gatherer.status.reports import Report
 from kalshi_platform.gatherer.status.status import GathererStatus
+from kalshi_platform.monitoring.alerts.alert_store import LocalAlertStore
+from kalshi_platform.monitoring.alerts.sender import AlertSender
 from kalshi_platform.monitoring.event_log import event_logger
 from kalshi_platform.monitoring.heartbeat import read_file
-from kalshi_platform.monitoring.metrics import LabeledCounter
 from kalshi_platform.monitoring.process_usage import process_usage
 from kalshi_platform.storage.partitions import PartitionBounds
 from kalshi_platform.storage.pool import Database
@@ -68,8 +70,8 @@ class Parts:
     open_transactions: OpenTransactions
     channels: Mapping[str, ChannelCounters]
     """Counts of messages, by the name of the connection."""
-    alarms: LabeledCounter
-    """Counts of alarms by kind."""
+    alarms: Alarms
+    alerts: AlertSender
     requests: SessionRequests
 
     def status(self) -> GathererStatus:
@@ -90,8 +92,14 @@ class Parts:
             ),
             poller=msgspec.structs.replace(self.poller.status(), recovered=self.recovery.recovered),
             clock=self.clock_skew.status(),
-            alarms=self.alarms.values(),
-            problems=[*self.checks.problems(), *self.clock_skew.problems(), *self.open_transactions.problems()],
+            alarms=self.alarms.counts(),
+            alerts_waiting=self.alerts.waiting,
+            problems=[
+                *self.checks.problems(),
+                *self.clock_skew.problems(),
+                *self.open_transactions.problems(),
+                *self.alerts.problems(),
+            ],
             has_database_lock=self.lock.has_database_lock,
             process=process_usage(),
         )
@@ -117,7 +125,10 @@ def assemble(
     The gatherer's folder must be locked: its spool and its last heartbeat are read.
     """
     name = settings.name
-    alarms = LabeledCounter()
+    alerts = AlertSender(
+        settings.alerts, LocalAlertStore(settings.folder / "alerts.json", clock), clock, settings.service
+    )
+    alarms = Alarms(settings.service, alerts)
     requests = SessionRequests(name)
     catalog = Database(settings.catalog_url, name=f"{name} catalog", pool_size=3)
     ids = IdSource(name, clock)
@@ -137,7 +148,7 @@ def assemble(
         on_lost_sessions=requests.restart_sessions,
         ending=stop,
         fence=Fence(lock.owner, lock.mark_ledger_lost, requests.restart_sessions, _former_batch_no(settings)),
-        on_alarm=alarms.count,
+        on_alarm=alarms.raise_alarm,
     )
     recovery = Recovery(settings, rest, clock, writer.put_blocking, requests.resubscribe_missing)
     activity = BookActivity()
@@ -177,11 +188,12 @@ def assemble(
         pool=pool,
         poller=poller,
         follower=MarketFollower(settings, clock, registry, refresher, pool, requests, rest.clock_offset),
-        checks=DatabaseChecks(settings, timeseries, catalog, alarms.count),
-        clock_skew=ClockSkewMonitor(name, timeseries, clock, rest.clock_offset, alarms.count),
-        open_transactions=OpenTransactions(name, timeseries, clock, alarms.count),
+        checks=DatabaseChecks(settings, timeseries, catalog, alarms.raise_alarm),
+        clock_skew=ClockSkewMonitor(name, timeseries, clock, rest.clock_offset, alarms.raise_alarm),
+        open_transactions=OpenTransactions(name, timeseries, clock, alarms.raise_alarm),
         channels=channels,
         alarms=alarms,
+        alerts=alerts,
         requests=requests,
     )
 

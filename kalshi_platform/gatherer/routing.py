@@ -16,6 +16,7 @@ from kalshi_platform.gatherer.markets.catalog_sync_loop import CatalogSyncLoop
 from kalshi_platform.gatherer.markets.market_refresher import MarketRefresher
 from kalshi_platform.gatherer.markets.registry import Registry
 from kalshi_platform.gatherer.settings import GathererSettings
+from kalshi_platform.gatherer.status.alarms import Alarms
 from kalshi_platform.gatherer.status.channel_counters import ChannelCounters
 from kalshi_platform.market.clock_offset import Offset
 from kalshi_platform.market.parts import MarketPart
@@ -28,7 +29,6 @@ from kalshi_platform.market.records import (
     Trade,
 )
 from kalshi_platform.monitoring.event_log import event_logger
-from kalshi_platform.monitoring.metrics import LabeledCounter
 
 _STEP_S = 1.0
 _SHORTEST_STEP_S = 0.02
@@ -92,7 +92,7 @@ class Router:
         sync_loop: CatalogSyncLoop,
         recovery: Recovery,
         activity: BookActivity,
-        alarms: LabeledCounter,
+        alarms: Alarms,
         requests: SessionRequests,
     ) -> None:
         self._settings = settings
@@ -128,9 +128,9 @@ class Router:
                 self._on_lifecycle_opened()
 
     def on_alarm(self, connection: Connection, alarm: Alarm) -> None:
-        """Count and log an alarm; markets without an answer get their book over REST, and are refreshed."""
+        """Count, log and send an alarm; markets without an answer get their book over REST, and are refreshed."""
         _log.warning(alarm.kind, gatherer=self._settings.name, connection=connection.name, detail=alarm.detail)
-        self._alarms.count(alarm.kind)
+        self._alarms.raise_alarm(alarm.kind, f"{connection.name}: {alarm.detail}")
         if alarm.kind in ("snapshot_unanswered", "error") and alarm.tickers:
             desired = self._registry.last_desired_markets
             tickers = [ticker for ticker in alarm.tickers if ticker in desired]

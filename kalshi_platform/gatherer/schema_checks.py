@@ -29,9 +29,9 @@ class DatabaseChecks:
     """Checks both databases of a gatherer."""
 
     def __init__(
-        self, settings: GathererSettings, timeseries: Database, catalog: Database, on_alarm: Callable[[str], None]
+        self, settings: GathererSettings, timeseries: Database, catalog: Database, on_alarm: Callable[[str, str], None]
     ) -> None:
-        """Set up the checks; `on_alarm(kind)` is called for each alarm."""
+        """Set up the checks; `on_alarm(kind, detail)` is called for each alarm."""
         self._name = settings.name
         self._on_alarm = on_alarm
         self._unchecked: list[tuple[str, Database, DatabaseKind]] = [
@@ -89,7 +89,7 @@ class DatabaseChecks:
         text = f"{setting}: {error}"
         if self._problems.get(setting) != text:
             self._problems[setting] = text
-            self._on_alarm(ALARM)
+            self._on_alarm(ALARM, text)
             _log.error(
                 ALARM, gatherer=self._name, detail=text,
                 consequence="capture goes on, what cannot be written waits in the spool",

@@ -25,12 +25,14 @@ from kalshi_platform.gatherer.status.status import GathererStatus
 from kalshi_platform.gatherer.status.status_reporter import StatusReporter
 from kalshi_platform.gatherer.threads import WAIT_REPORT_S, ThreadGroup
 from kalshi_platform.gatherer.wait_for_exchange import wait_until_active
+from kalshi_platform.monitoring.alerts.health_watch import HealthWatch
 from kalshi_platform.monitoring.event_log import event_logger
 from kalshi_platform.storage.partitions import PartitionBounds
 from kalshi_platform.storage.pool import Database
 from kalshi_platform.storage.services import is_enabled, write_heartbeat
 
 _LAST_ROW_S = 3.0
+_ALERTS_CLOSE_S = 2.0
 _log = event_logger(__name__)
 
 
@@ -112,13 +114,14 @@ class Recording:
     def __init__(self, parts: Parts, ending: threading.Event, reports: ReportPublisher, run_id: str | None) -> None:
         settings, clock = parts.settings, parts.clock
         self.parts = parts
-        self.reporter = StatusReporter(settings, clock, ending, parts, reports, run_id, parts.clock_skew.check_exchange)
+        self.reporter = StatusReporter(settings, clock, ending, parts, reports, run_id, self._on_beat)
         self.switched_off = False
         self._settings = settings
         self._clock = clock
         self._stop = ending
         self._reports = reports
         self._threads = ThreadGroup(settings.name, clock, ending)
+        self._health_watch = HealthWatch()
         self._fatal: BaseException | None = None
 
     def run(self, stop: threading.Event) -> None:
@@ -126,6 +129,7 @@ class Recording:
         relay = threading.Thread(target=self._relay, args=(stop,), name=f"{self._settings.name} stop", daemon=True)
         try:
             relay.start()
+            self.parts.alerts.start()
             self.parts.checks.check_at_startup()
             self._acquire_database_lock()
             if not self._stop.is_set():
@@ -204,6 +208,15 @@ class Recording:
             )
             return PollBudget(refill_per_s)
 
+    def _on_beat(self) -> None:
+        """Compare clocks, and send an alert when it has not recorded what it should for long."""
+        self.parts.clock_skew.check_exchange()
+        status = self.reporter.status()
+        # The exchange says that it is closed: nothing is wrong.
+        reasons = [] if status.state == "waiting_for_exchange" else status.reasons
+        for kind, text in self._health_watch.update(reasons, status.troubles, self._clock.monotonic()):
+            self.parts.alerts.send(kind, self._settings.service, text)
+
     def _watch_database(self) -> None:
         """Write the heartbeat's row, keep the lock, read the off switch, and run the checks of the database."""
         parts = self.parts
@@ -264,6 +277,7 @@ class Recording:
             reporter.write_file()
             self._threads.run_with_timeout("goodbye", self._write_last_row, _LAST_ROW_S)
         reporter.close()
+        parts.alerts.close(_ALERTS_CLOSE_S)
         self._threads.run_with_timeout("release", parts.lock.release, _LAST_ROW_S)
         parts.dispose()
 

@@ -9,7 +9,7 @@ from kalshi_platform.errors import ConfigurationError
 from kalshi_platform.exchange.protocol.dead_letter_limit import DEAD_LETTERS_PER_MINUTE
 from kalshi_platform.market.parts import WHOLE, MarketPart
 from kalshi_platform.monitoring.heartbeat import FILE_NAME as HEARTBEAT_FILE
-from kalshi_platform.monitoring.settings import EndpointSettings
+from kalshi_platform.monitoring.settings import AlertSettings, EndpointSettings
 from kalshi_platform.setting import setting
 
 
@@ -243,6 +243,7 @@ class GathererSettings:
     """Longest wait between two reads of the status of an inactive exchange."""
     heartbeat_interval_s: float = 5.0
     endpoint: EndpointSettings = field(default_factory=EndpointSettings)
+    alerts: AlertSettings = field(default_factory=AlertSettings)
     """Where `/metrics` and `/healthz` are served, if anywhere."""
     timeseries_setting: str = "timeseries_url"
     catalog_setting: str = "catalog_url"

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import contextlib
 import logging
-import re
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -23,7 +22,7 @@ from structlog.typing import EventDict, Processor
 
 from kalshi_platform.monitoring.event_log import SECRET_NAME, Event, event_logger
 from kalshi_platform.monitoring.log_rate_limit import LogRateLimit
-from kalshi_platform.monitoring.plain_text import plain, plain_lines
+from kalshi_platform.monitoring.plain_text import mask_secrets, plain, plain_lines
 from kalshi_platform.monitoring.settings import LogSettings
 
 _OURS = "kalshi_platform"
@@ -31,8 +30,6 @@ _INDENT = "    "
 _TRACES = logging.Formatter()
 _others: list[Callable[..., logging.LogRecord]] = []
 _NOISY = ("urllib3", "botocore", "boto3", "s3transfer", "matplotlib", "asyncio", "aiohttp.access")
-_URL_PASSWORD = re.compile(r"(\w[\w+.-]*://[^\s:/@]*):[^\s/@]+@")
-_PRIVATE_KEY = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL)
 _log = event_logger(__name__)
 
 _service_fields: dict[str, str] = {}
@@ -189,5 +186,4 @@ def _clean(key: str, value: Any) -> Any:
         return "***"
     if not isinstance(value, str):
         return value
-    value = _URL_PASSWORD.sub(r"\1:***@", value) if "://" in value else value
-    return _PRIVATE_KEY.sub("***", value) if "PRIVATE KEY" in value else value
+    return mask_secrets(value)

@@ -10,6 +10,8 @@ import re
 
 FIELD_LIMIT = 4_000
 """Characters of one field or message; a longer one keeps its beginning."""
+_URL_PASSWORD = re.compile(r"(\w[\w+.-]*://[^\s:/@]*):[^\s/@]+@")
+_PRIVATE_KEY = re.compile(r"-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(-----END [A-Z ]*PRIVATE KEY-----|\Z)", re.DOTALL)
 _NAMED = {"\n": r"\n", "\r": r"\r", "\t": r"\t"}
 _UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ufeff\ud800-\udfff]")
 
@@ -33,3 +35,9 @@ def _escaped(found: re.Match[str]) -> str:
     character = found[0]
     code = ord(character)
     return _NAMED.get(character) or (f"\\x{code:02x}" if code < 0x100 else f"\\u{code:04x}")
+
+
+def mask_secrets(text: str) -> str:
+    """Replace passwords of URLs and private keys by ***: the last line of defence, no text should hold one."""
+    text = _URL_PASSWORD.sub(r"\1:***@", text) if "://" in text else text
+    return _PRIVATE_KEY.sub("***", text) if "PRIVATE KEY" in text else text

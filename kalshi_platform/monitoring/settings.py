@@ -1,14 +1,16 @@
-"""Defines the settings of logs, metrics and health."""
+"""Defines the settings of logs, metrics, health and alerts."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Literal, TypeAlias
 
 from kalshi_platform.setting import setting
 
 LogFormat: TypeAlias = Literal["console", "json"]
 LogLevel: TypeAlias = Literal["debug", "info", "warning", "error"]
+AlertSeverity: TypeAlias = Literal["info", "warning", "error"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,3 +49,33 @@ class EndpointSettings:
             "host names that requests may use besides addresses and `localhost`; other names get HTTP 421",
         ),
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class AlertSettings:
+    """Where alerts go; without `webhook_url` nowhere. `folder`: what waits is kept there while production is away.
+
+    `spacing_s`: Slack admits about one message a second for each webhook.
+    """
+
+    webhook_url: str | None = field(
+        default=None,
+        repr=False,
+        metadata=setting(
+            "KALSHI_ALERT_WEBHOOK_URL",
+            "where alarms are posted, each kind and subject once an hour: an incoming webhook of Slack, or of anything"
+            " that takes its form (Mattermost, Rocket.Chat, Discord with `/slack` at the end)",
+            kind="http_url",
+            remedy="the address of an incoming webhook, such as https://hooks.slack.com/services/…",
+            secret=True,
+        ),
+    )
+    least_severity: AlertSeverity = field(
+        default="info",
+        metadata=setting("KALSHI_ALERT_LEAST_SEVERITY", "the least severity of an alarm that is posted"),
+    )
+    ca_file: Path | None = None
+    folder: Path | None = None
+    spacing_s: float = 1.0
+    first_pause_s: float = 1.0
+    """After the first failure; each further one doubles it."""

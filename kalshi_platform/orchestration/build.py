@@ -41,6 +41,7 @@ from kalshi_platform.orchestration.schedules.closes import make_closes_sensor
 from kalshi_platform.orchestration.schedules.days import make_daily_schedules
 from kalshi_platform.orchestration.schedules.hours import make_hourly_schedules
 from kalshi_platform.orchestration.schedules.tables import compare_all_tables, register_tables_schedule
+from kalshi_platform.orchestration.sensors.alerts import make_alert_sensors
 from kalshi_platform.orchestration.sensors.services import make_deduplicator_sensor, make_gatherer_sensor
 from kalshi_platform.orchestration.services import DEDUPLICATOR, gatherer_service_name
 
@@ -136,4 +137,8 @@ def _add_platform(parts: _Parts, partitions: Partitions) -> None:
         register_tables_schedule,
         compare_all_tables,
     ]
-    parts.sensors += [make_deduplicator_sensor(), make_closes_sensor(partitions.first_hour)]
+    parts.sensors += [
+        make_deduplicator_sensor(),
+        make_closes_sensor(partitions.first_hour),
+        *make_alert_sensors(partitions.gatherers.get_partition_keys()),
+    ]

@@ -1,7 +1,7 @@
 """Every alarm, metric, check, reason and log event that the code can show has its entry in docs/operations.md.
 
-The names are read from the source, so that none is forgotten; nothing is imported. An alarm whose kind is no constant
-fails here: it could not be looked up.
+The names are read from the source, so that none is forgotten; of the code only the list of alerts is imported. An alarm
+whose kind is no constant fails here: it could not be looked up.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ from functools import cache
 from pathlib import Path
 
 import pytest
+
+from kalshi_platform.monitoring.alerts.alert import KINDS
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = ROOT / "kalshi_platform"
@@ -211,6 +213,7 @@ def database_failures() -> frozenset[str]:
         ("dead letter reason", dead_letter_reasons, 18),
         ("metric", metric_names, 40),
         ("asset check", check_names, 9),
+        ("alert", lambda: frozenset(KINDS), 28),
         ("log event", log_events, 60),
         ("database failure", database_failures, 10),
     ],
@@ -258,3 +261,11 @@ def test_alarm_kinds_of_the_runbook_exist_in_the_code() -> None:
     section = RUNBOOK.split("### 3.3 Alarms")[1].split("### 3.4")[0]
     written = set(re.findall(r"^\| `([a-z_]+)` \|", section, re.MULTILINE))
     assert written == alarm_kinds()
+
+
+def test_alert_has_a_severity_and_a_section_for_every_alarm_that_the_code_can_raise() -> None:
+    own = {kind for kind, about in KINDS.items() if about.section == "7.6"}
+    assert set(KINDS) == alarm_kinds() | close_kinds() | own
+    for kind, about in KINDS.items():
+        section = re.split(rf"^### {re.escape(about.section)} ", RUNBOOK, flags=re.MULTILINE)[1].split("\n### ")[0]
+        assert f"| `{kind}` |" in section, f"{kind} is not explained in section {about.section}"

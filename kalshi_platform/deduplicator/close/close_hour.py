@@ -47,6 +47,7 @@ from kalshi_platform.market.parts import WHOLE, MarketPart
 from kalshi_platform.market.tables import CLOSE_TABLES, MERGED_TABLES
 from kalshi_platform.market.times import HOUR, hour_of, us_from_datetime
 from kalshi_platform.monitoring.event_log import event_logger
+from kalshi_platform.storage.alert_store import deliver_waiting
 from kalshi_platform.storage.migrate import check
 from kalshi_platform.storage.partitions import PartitionBounds, PartitionKeeper
 from kalshi_platform.storage.pool import Database, Transaction
@@ -212,6 +213,8 @@ class _Close:
                 delete_parts(transaction, self._hour)
         for kind, subject, detail in alarms:
             _log.error(kind, hour=self._hour, subject=subject, detail=detail)
+        if alarms:
+            deliver_waiting(self._settings.alerts, self._database, self._clock)
         return closed
 
     def _begin(self) -> tuple[int, datetime]:

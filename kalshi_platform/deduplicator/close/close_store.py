@@ -5,6 +5,7 @@ A close replaces what it wrote of the hour before, so that it can be repeated.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from datetime import datetime, timedelta
 from pathlib import Path
@@ -15,6 +16,7 @@ from kalshi_platform.deduplicator.close.overlap import STATISTICS
 from kalshi_platform.deduplicator.coverage.verification.verify_claims import Verification
 from kalshi_platform.market.tables import CLOSE_TABLES, MERGED_TABLES, PRODUCTION_TABLES, Table
 from kalshi_platform.market.times import HOUR, datetime_from_us, us_from_datetime
+from kalshi_platform.storage.alert_store import record_alert
 from kalshi_platform.storage.pool import Transaction
 from kalshi_platform.storage.queries import load
 
@@ -28,6 +30,7 @@ _REGRESSIONS = {"gatherer": pl.String, "stream_id": pl.Int64, "ticker": pl.Strin
 _STATISTICS = {**STATISTICS, "agreement": pl.Float64}
 _MICROSECOND = timedelta(microseconds=1)
 _A_WEEK = timedelta(days=7)
+_NAMED_AT_MOST = 5
 
 
 def read_kept_claims(transaction: Transaction, hour: datetime, streams: Mapping[str, Iterable[int]]) -> pl.DataFrame:
@@ -128,11 +131,24 @@ def replace_regressions(
 
 
 def replace_alarms(transaction: Transaction, hour: datetime, alarms: Iterable[Alarm]) -> None:
-    """Replace the alarms of the hour; one that is raised again keeps its moment."""
+    """Replace the alarms of the hour; one that is raised again keeps its moment. People hear of those that are new."""
     found = {(kind, subject): detail for kind, subject, detail in alarms}
+    known = {(kind, subject) for kind, subject, _ in read_alarms(transaction, hour)}
+    _record_alerts(transaction, hour, {key: detail for key, detail in found.items() if key not in known})
     rows = [(hour, kind, subject, detail) for (kind, subject), detail in sorted(found.items())]
     transaction.execute(_SQL["delete_alarms"], (hour, [f"{kind} {subject}" for kind, subject in found]))
     transaction.execute_values(_SQL["upsert_alarms"], rows)
+
+
+def _record_alerts(transaction: Transaction, hour: datetime, alarms: Mapping[tuple[str, str], str]) -> None:
+    """Record one alert for each kind: hundreds of markets may fail of one cause."""
+    by_kind: dict[str, list[str]] = defaultdict(list)
+    for (kind, subject), detail in sorted(alarms.items()):
+        by_kind[kind].append(f"{subject}: {detail}")
+    for kind, lines in by_kind.items():
+        more = len(lines) - _NAMED_AT_MOST
+        shown = [*lines[:_NAMED_AT_MOST], *([f"and {more:,} more, in the table close_alarms"] if more > 0 else [])]
+        record_alert(transaction, kind, f"hour {hour:%Y-%m-%dT%H}", "\n".join(shown))
 
 
 def read_alarms(transaction: Transaction, hour: datetime) -> tuple[Alarm, ...]:

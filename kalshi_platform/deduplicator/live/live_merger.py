@@ -25,10 +25,13 @@ from kalshi_platform.deduplicator.merge.merge_pass import Merger, MergeReport
 from kalshi_platform.deduplicator.merge.source_identity import refuse_shared_databases
 from kalshi_platform.deduplicator.settings import DeduplicatorSettings
 from kalshi_platform.errors import ConfigurationError, DatabaseUnavailable, KalshiPlatformError
+from kalshi_platform.monitoring.alerts.health_watch import HealthWatch
+from kalshi_platform.monitoring.alerts.sender import AlertSender
 from kalshi_platform.monitoring.endpoint import Endpoint, health_of
 from kalshi_platform.monitoring.event_log import event_logger
 from kalshi_platform.monitoring.heartbeat import Heartbeat
 from kalshi_platform.monitoring.shortfall import LastMinute
+from kalshi_platform.storage.alert_store import open_alert_sender
 from kalshi_platform.storage.partitions import PartitionBounds
 from kalshi_platform.storage.pool import AdvisoryLock, Database
 from kalshi_platform.storage.services import read_switch, write_heartbeat
@@ -37,6 +40,8 @@ from kalshi_platform.storage.sqlstate import LOGIN_REFUSED
 # The next merge of catalogs that grow: soon, but never more than a twentieth of the time goes into it.
 _CATALOG_SOON_S = 5.0
 _CATALOG_REST = 20.0
+_ALERTS_POLL_S = 5.0
+_ALERTS_CLOSE_S = 5.0
 _CATALOGS_OLD = "series, events and markets of production stay as they were; the next attempt follows"
 _log = event_logger(__name__)
 
@@ -75,6 +80,8 @@ class LiveMerger:
         self._standing: dict[str, tuple[int, float]] = {}
         self._quarantined = 0
         self._dead_letters = LastMinute()
+        self._health_watch = HealthWatch()
+        self._alerts: AlertSender | None = None
         self._endpoint = Endpoint(
             settings.endpoint, SERVICE, lambda: merge_metrics(self.status()), lambda: health_of(SERVICE, self.status())
         )
@@ -87,8 +94,12 @@ class LiveMerger:
         """
         refuse_shared_databases(self._settings.sources, self._clock)
         merger = Merger(self._settings, self._clock, self._bounds)
+        alerts = self._alerts = open_alert_sender(
+            self._settings.alerts, merger.production, self._clock, SERVICE, poll_s=_ALERTS_POLL_S
+        )
         try:
             _refuse_wrong_login(merger)
+            alerts.start()
             while not stop.is_set():
                 self._endpoint.ensure()
                 try:
@@ -107,6 +118,7 @@ class LiveMerger:
                     self._back_off(stop, error)
         finally:
             self._endpoint.close()
+            alerts.close(_ALERTS_CLOSE_S)
             merger.dispose()
 
     def status(self) -> DeduplicatorStatus:
@@ -119,6 +131,8 @@ class LiveMerger:
                 since=self._since,
                 error=self._error,
                 catalog=self._catalog,
+                alerts_waiting=0 if self._alerts is None else self._alerts.waiting,
+                problems=[] if self._alerts is None else self._alerts.problems(),
             )
             last = self._last
             if last is not None:
@@ -169,6 +183,7 @@ class LiveMerger:
                 self._endpoint.ensure()
                 report = merger.merge_new()
                 self._record_report(report)
+                self._watch_health()
                 self._notify(report)
                 if not report.behind:
                     self._pause(stop, self._settings.interval_s - (self._clock.monotonic() - started))
@@ -256,8 +271,17 @@ class LiveMerger:
             self._error = str(error)
             longest_s = exponential(0.5, self._settings.retry_max_s, self._failures)
         self._set_state("production away", str(error))
+        self._watch_health()
         # Jitter only spreads several processes; nothing secret depends on it.
         self._pause(stop, jittered(longest_s, random.random))
+
+    def _watch_health(self) -> None:
+        """Send an alert of what is wrong for long; alarms are alerts by themselves."""
+        status = self.status()
+        troubles = [each for each in status.troubles if each not in status.alarms]
+        for kind, text in self._health_watch.update(status.reasons, troubles, self._clock.monotonic()):
+            if self._alerts is not None:
+                self._alerts.send(kind, SERVICE, text)
 
     def _pause(self, stop: threading.Event, seconds: float) -> None:
         if seconds > 0:

@@ -61,7 +61,7 @@ class CatalogMergeStatus(Struct, kw_only=True):
 
 
 class DeduplicatorStatus(Struct, kw_only=True):
-    """The live merge as of one moment; fields after `catalog` are of the last pass."""
+    """The live merge as of one moment; fields after `problems` are of the last pass."""
 
     state: str = ""
     passes: int = 0
@@ -69,6 +69,9 @@ class DeduplicatorStatus(Struct, kw_only=True):
     since: datetime | None = None
     error: str | None = None
     catalog: CatalogMergeStatus | None = None
+    alerts_waiting: int = 0
+    problems: list[str] = []
+    """What is wrong with the delivery of alerts, a clause each."""
     last_pass: LastPass | None = None
     behind: bool = False
     missed: list[str] = []
@@ -96,6 +99,7 @@ def merge_metrics(status: DeduplicatorStatus) -> Iterator[MetricFamily]:
     """Return what a scrape of Prometheus gets; every name carries its unit."""
     yield gauges(f"{_P}state", "1 for the state it is in.", ["state"], {(status.state,): 1})
     yield counter(f"{_P}passes", "Passes over all gatherers.", status.passes)
+    yield gauge(f"{_P}alerts_waiting", "Alerts that wait to be delivered.", status.alerts_waiting)
     read: Labels = {(table,): each.read for table, each in status.tables.items()}
     inserted: Labels = {(table,): each.inserted for table, each in status.tables.items()}
     yield counters(f"{_P}rows_read", "Rows read from gatherers, by table.", ["table"], read)
@@ -135,6 +139,7 @@ def _troubles(status: DeduplicatorStatus) -> list[str]:
     letters = status.dead_letters_last_minute
     if letters > _DEAD_LETTERS_PER_MINUTE:
         found.append(f"{letters:,} rows of the last minute were put aside: see dead_letters of production")
+    found += status.problems
     found += status.alarms
     if status.catalog is not None and status.catalog.error:
         found.append(f"the catalogs are not merged: {status.catalog.error}")

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
 
+from kalshi_platform.storage.alert_store import record_alert
 from kalshi_platform.storage.pool import Transaction
 from kalshi_platform.storage.queries import load
 
@@ -28,8 +29,9 @@ class MergeAlarm:
 
 
 def raise_alarm(transaction: Transaction, kind: str, subject: str, detail: str) -> None:
-    """Raise an alarm, or count it once more and replace its detail."""
+    """Raise an alarm, or count it once more and replace its detail; people hear of it once an hour."""
     transaction.execute(_SQL["raise_alarm"], (kind, subject, detail))
+    record_alert(transaction, kind, subject, detail)
 
 
 def read_recent(transaction: Transaction) -> tuple[MergeAlarm, ...]:

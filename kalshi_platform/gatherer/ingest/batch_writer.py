@@ -72,15 +72,15 @@ class BatchWriter:
         fence: Fence,
         on_lost_claim: Callable[[Sequence[str]], None] | None = None,
         on_lost_sessions: Callable[[], None] | None = None,
-        on_alarm: Callable[[str], None] | None = None,
+        on_alarm: Callable[[str, str], None] | None = None,
         dead_letters_per_minute: int = DEAD_LETTERS_PER_MINUTE,
         letter_days: float = 30.0,
     ) -> None:
         """Set up the writer.
 
         `on_lost_claim(tickers)` receives markets whose book subscription was ended; `on_lost_sessions()` is called when
-        the ledger may lack the start of open sessions; `on_alarm(kind)` is called for each alarm. Of the quarantined
-        rows `dead_letters_per_minute` of each reason are kept, and all dead letters for `letter_days`.
+        the ledger may lack the start of open sessions; `on_alarm(kind, detail)` is called for each alarm. Of the
+        quarantined rows `dead_letters_per_minute` of each reason are kept, and all dead letters for `letter_days`.
         """
         self._name = name
         self._database = database
@@ -89,7 +89,7 @@ class BatchWriter:
         self._counters = counters
         self._on_lost_claim = on_lost_claim or (lambda _: None)
         self._on_lost_sessions = on_lost_sessions or (lambda: None)
-        self._on_alarm = on_alarm or (lambda _: None)
+        self._on_alarm = on_alarm or (lambda _kind, _detail: None)
         self._fence = fence
         self._reported: tuple[str, str] | None = None
         self.former_is_closed = False
@@ -188,7 +188,7 @@ class BatchWriter:
         counters.ledger_alarm, counters.ledger_alarm_s = f"{kind}: {detail}", self._clock.monotonic()
         consequence = "what it holds open is ended there, every session is opened again"
         _log.error(kind, gatherer=self._name, detail=detail, consequence=consequence)
-        self._on_alarm(kind)
+        self._on_alarm(kind, detail)
 
     @contextmanager
     def _ledger_change(self) -> Iterator[None]:

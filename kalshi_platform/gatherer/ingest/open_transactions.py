@@ -28,10 +28,10 @@ class OpenTransactions:
         name: str,
         database: Database,
         clock: Clock,
-        on_alarm: Callable[[str], None],
+        on_alarm: Callable[[str, str], None],
         open_for_s: float = OPEN_FOR_S,
     ) -> None:
-        """Set up the check; `on_alarm(kind)` is called for each alarm."""
+        """Set up the check; `on_alarm(kind, detail)` is called for each alarm."""
         self._name = name
         self._database = database
         self._clock = clock
@@ -61,7 +61,7 @@ class OpenTransactions:
         )
         if self._reported != holder:
             self._reported = holder
-            self._on_alarm(ALARM)
+            self._on_alarm(ALARM, self._problem)
             _log.warning("open_transaction", gatherer=self._name, problem=self._problem)
 
     def problems(self) -> list[str]:

@@ -49,7 +49,7 @@ class Writer:
         on_lost_sessions: Callable[[], None] | None = None,
         ending: threading.Event | None = None,
         fence: Fence | None = None,
-        on_alarm: Callable[[str], None] | None = None,
+        on_alarm: Callable[[str, str], None] | None = None,
     ) -> None:
         """Set up the writer.
 
@@ -57,8 +57,8 @@ class Writer:
         `on_lost_sessions()` is called when records of this process were lost, perhaps with the start of its sessions,
         streams and book subscriptions: every session must end, and another one start.
 
-        Once `ending` is set, `put` no longer waits for room. `fence` guards the ledger. `on_alarm(kind)` is called for
-        each alarm.
+        Once `ending` is set, `put` no longer waits for room. `fence` guards the ledger. `on_alarm(kind, detail)` is
+        called for each alarm.
         """
         self.counters = counters = WriterCounters()
         self._settings = settings

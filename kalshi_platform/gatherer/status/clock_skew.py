@@ -26,11 +26,11 @@ class ClockSkewMonitor:
         database: Database,
         clock: Clock,
         exchange_offset: Callable[[], Offset | None],
-        on_alarm: Callable[[str], None],
+        on_alarm: Callable[[str, str], None],
     ) -> None:
         """Set up the monitor.
 
-        `exchange_offset` returns our clock against the exchange's; `on_alarm(kind)` is called for each alarm.
+        `exchange_offset` returns our clock against the exchange's; `on_alarm(kind, detail)` is called for each alarm.
         """
         self._name = name
         self._database = database
@@ -75,7 +75,7 @@ class ClockSkewMonitor:
             return
         if offset.is_large:
             self._large.add(other_clock)
-            self._on_alarm(ALARM)
+            self._on_alarm(ALARM, offset.describe(other_clock))
             _log.warning(
                 ALARM,
                 gatherer=self._name,

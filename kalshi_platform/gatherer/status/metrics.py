@@ -56,6 +56,7 @@ def gatherer_metrics(status: GathererStatus) -> Iterator[MetricFamily]:
     if status.catalog is not None:
         yield from _catalog(status.catalog)
     yield counters(f"{_P}alarms", "Alarms by kind.", ["kind"], by_label(status.alarms))
+    yield gauge(f"{_P}alerts_waiting", "Alerts that wait to be delivered.", status.alerts_waiting)
     if status.clock is not None:
         ahead = {"exchange": status.clock.ahead_of_exchange_s, "database": status.clock.ahead_of_database_s}
         yield gauges(f"{_P}clock_ahead_seconds", "How far this machine's clock is ahead.", ["of"], by_label(ahead))

@@ -174,8 +174,10 @@ class GathererStatus(Struct, kw_only=True):
     clock: ClockStatus | None = None
     alarms: dict[str, int] = {}
     """Alarms by kind."""
+    alerts_waiting: int = 0
+    """Alerts that wait to be delivered."""
     problems: list[str] = []
-    """What is wrong with databases and clocks, a clause each."""
+    """What is wrong with databases, clocks and the delivery of alerts, a clause each."""
     has_database_lock: bool = field(name="lease", default=False)
     process: ProcessStatus | None = None
     health: str = ""

@@ -106,6 +106,44 @@ MERGE = (
         key=("kind", "subject"),
     ),
     Table(
+        "alerts",
+        "One row per kind and subject of an alarm that people are told of: what waits to be sent to"
+        " KALSHI_ALERT_WEBHOOK_URL, and when it was sent last. Gatherers keep theirs in a file of their folder.",
+        (
+            Column("kind", "text", "What kind of alarm it is, see docs/operations.md."),
+            Column("subject", "text", "What it is about."),
+            Column("detail", "text", "What was found last."),
+            Column("times", "bigint", "How often it was raised since it was sent last.", default="1"),
+            Column(
+                "raised_at",
+                "timestamptz",
+                "When it was raised last, by production's clock.",
+                default="clock_timestamp()",
+            ),
+            Column(
+                "is_waiting",
+                "boolean",
+                "Whether it is to be sent; after a day of vain attempts it is not sent any more.",
+                default="true",
+            ),
+            Column(
+                "claimed_until",
+                "timestamptz",
+                "Until when the process that sends it keeps it from others.",
+                nullable=True,
+            ),
+            Column(
+                "sent_at",
+                "timestamptz",
+                "When it was sent last; it is not sent again within an hour.",
+                nullable=True,
+            ),
+            Column("attempts", "integer", "How often it was tried since it was sent last.", default="0"),
+            Column("last_error", "text", "Why the last attempt failed.", nullable=True),
+        ),
+        key=("kind", "subject"),
+    ),
+    Table(
         "catalog_cursors",
         "Up to which change of its catalog each gatherer was read. A row taken away here has that catalog read from its"
         " beginning by the next merge.",

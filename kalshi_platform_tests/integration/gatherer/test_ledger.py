@@ -43,6 +43,11 @@ OPEN = (
 )
 
 
+def kinds_into(kinds: list[str]) -> Callable[[str, str], None]:
+    """A callback that keeps the kinds of alarms."""
+    return lambda kind, _: kinds.append(kind)
+
+
 def test_nothing_is_claimed_beyond_an_ending_that_the_database_forgot(
     gatherer_settings: SettingsFactory, open_database: OpenDatabase
 ) -> None:
@@ -52,7 +57,7 @@ def test_nothing_is_claimed_beyond_an_ending_that_the_database_forgot(
     alarms: list[Any] = []
     fence = Fence(on_restart=lambda: begun.append(1))
     feed = Feed()
-    with running_writer(settings, open_database(url), fence=fence, on_alarm=alarms.append) as writer:
+    with running_writer(settings, open_database(url), fence=fence, on_alarm=kinds_into(alarms)) as writer:
         feed.stream.snapshot("A")
         feed.stream.snapshot("B")
         writer.put(feed.deltas(200))
@@ -87,7 +92,7 @@ def test_a_batch_that_another_wrote_on_top_is_seen_though_the_number_fits(
     url = settings.timeseries_url
     alarms: list[Any] = []
     feed = Feed()
-    with running_writer(settings, open_database(url), on_alarm=alarms.append) as writer:
+    with running_writer(settings, open_database(url), on_alarm=kinds_into(alarms)) as writer:
         feed.stream.snapshot("A")
         writer.put(feed.deltas(20))
         settled(writer)
@@ -107,7 +112,7 @@ def test_a_changed_ledger_is_seen_without_a_commit_and_claims_nothing_that_is_no
     alarms: list[Any] = []
     fence = Fence(on_restart=lambda: begun.append(1))
     feed = Feed()
-    with running_writer(settings, open_database(url), fence=fence, on_alarm=alarms.append) as writer:
+    with running_writer(settings, open_database(url), fence=fence, on_alarm=kinds_into(alarms)) as writer:
         feed.stream.snapshot("A")
         feed.stream.snapshot("B")
         feed.stream.leave("A")
@@ -132,7 +137,9 @@ def test_a_former_process_that_had_committed_more_is_remembered(
     settings = gatherer_settings()
     url = settings.timeseries_url
     alarms: list[Any] = []
-    with running_writer(settings, open_database(url), fence=Fence(former_batch_no=9), on_alarm=alarms.append) as writer:
+    with running_writer(
+        settings, open_database(url), fence=Fence(former_batch_no=9), on_alarm=kinds_into(alarms)
+    ) as writer:
         feed = Feed()
         feed.stream.snapshot("A")
         writer.put(feed.deltas(20))
@@ -158,7 +165,7 @@ def test_what_a_killed_process_left_in_the_spool_is_ended_and_is_no_difference(
     feed.stream.records = Stream(12, 2).records
     fence = Fence(on_restart=lambda: begun.append(1))
     with running_writer(
-        settings, open_database(url), own_sessions=lambda: [2], fence=fence, on_alarm=alarms.append
+        settings, open_database(url), own_sessions=lambda: [2], fence=fence, on_alarm=kinds_into(alarms)
     ) as writer:
         feed.stream.snapshot("B")
         writer.put(feed.deltas(20))
@@ -325,7 +332,7 @@ def test_no_alarm_comes_however_batches_are_cut_and_repeated(
     url = gatherer_settings().timeseries_url
     chance, alarms, counters = random.Random(seed), list[str](), WriterCounters()
     committer = BatchWriter(
-        "g1", open_database(url), BOUNDS, SYSTEM_CLOCK, counters, Fence(), on_alarm=alarms.append
+        "g1", open_database(url), BOUNDS, SYSTEM_CLOCK, counters, Fence(), on_alarm=kinds_into(alarms)
     )  # fmt: skip
     committer.close_former([])
     sides = [_Side(Stream(11, 1), chance), _Side(Stream(12, 2), chance)]
@@ -429,7 +436,7 @@ def test_an_open_transaction_is_reported_with_the_remedy(
 ) -> None:
     settings, alarms = gatherer_settings(), list[str]()
     database, clock = open_database(settings.timeseries_url), FakeClock()
-    watch = OpenTransactions("g1", database, clock, alarms.append, open_for_s=0.0)
+    watch = OpenTransactions("g1", database, clock, kinds_into(alarms), open_for_s=0.0)
     watch.check()
     assert watch.problems() == []
     forgotten = psycopg2.connect(settings.timeseries_url, application_name="psql of somebody")

@@ -66,7 +66,9 @@ def test_a_cursor_that_stands_shortly_while_there_is_more_is_well() -> None:
 
 def test_metrics_of_the_last_pass_appear_with_it() -> None:
     before = {family.name for family in merge_metrics(status(tables={"trades": TableCounts(read=3, inserted=2)}))}
-    assert before == {f"kalshi_deduplicator_{name}" for name in ("state", "passes", "rows_read", "rows_inserted")}
+    assert before == {
+        f"kalshi_deduplicator_{name}" for name in ("state", "alerts_waiting", "passes", "rows_read", "rows_inserted")
+    }
     last = LastPass(at=FakeClock().now(), seconds=0.5)
     found = {family.name: family.samples for family in merge_metrics(status(last_pass=last))}
     lags = [(each.labels, each.value) for each in found["kalshi_deduplicator_commit_to_merge_seconds"]]
