@@ -29,6 +29,7 @@ DATABASES = {
     "dagster-database",
 }
 LONG_RUNNING = {"webserver", "daemon", "code-location"}
+ON_DEMAND = {"prometheus", "grafana"}
 FILLED_IN = {"KALSHI_API_KEY_ID": "key-1", "POSTGRES_PASSWORD": "pw1", "DAGSTER_PASSWORD": "pw4"}
 LOGINS = {"KALSHI_CAPTURE_PASSWORD": "pw2", "KALSHI_PLATFORM_PASSWORD": "pw3"}
 
@@ -57,7 +58,7 @@ def names_used(compose: dict[str, Any]) -> set[str]:
 
 
 def test_services(compose: dict[str, Any]) -> None:
-    assert set(compose["services"]) == DATABASES | LONG_RUNNING | {"migrate"}
+    assert set(compose["services"]) == DATABASES | LONG_RUNNING | ON_DEMAND | {"migrate"}
 
 
 @pytest.mark.parametrize("name", sorted(DATABASES | LONG_RUNNING))
@@ -109,9 +110,9 @@ def test_the_roles_share_one_image_and_one_environment(compose: dict[str, Any]) 
 
 
 def test_the_pages_are_published_on_this_machine_only(compose: dict[str, Any]) -> None:
-    published = [port for service in compose["services"].values() for port in service.get("ports", [])]
-    assert len(published) == 1
-    assert published[0].startswith("127.0.0.1:")
+    published = {name: service.get("ports", []) for name, service in compose["services"].items()}
+    assert {name for name, ports in published.items() if ports} == {"webserver", *ON_DEMAND}
+    assert all(port.startswith("127.0.0.1:") for ports in published.values() for port in ports)
 
 
 def test_no_service_but_migrate_has_the_password_of_the_owner(compose: dict[str, Any]) -> None:
