@@ -183,7 +183,7 @@ def test_prometheus_scrapes_the_services_of_compose() -> None:
         for job in config["scrape_configs"]
         for each in job["static_configs"]
     }
-    expected = {("code-location:9400", "deduplicator", None)}
+    expected: set[tuple[str, str, str | None]] = {("code-location:9400", "deduplicator", None)}
     expected |= {(f"code-location:{9400 + n}", f"gatherer/g{n}", f"g{n}") for n in (1, 2, 3)}
     assert targets == expected
     environment = COMPOSE["services"]["code-location"]["environment"]

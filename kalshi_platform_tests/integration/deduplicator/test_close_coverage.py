@@ -23,11 +23,13 @@ from kalshi_platform.lake.export import export_raw
 from kalshi_platform.lake.settings import LakeSettings
 from kalshi_platform.local.platform_status import platform_status
 from kalshi_platform.market.times import US_PER_HOUR, US_PER_S, datetime_from_us, us_from_datetime
+from kalshi_platform.monitoring.settings import AlertSettings
 from kalshi_platform.orchestration.checks.closed_hours import BOOKS, check_closed_hours
 from kalshi_platform.storage.partitions import PartitionBounds
 from kalshi_platform_tests.fixtures.clocks import FakeClock
 from kalshi_platform_tests.fixtures.hand_filled_gatherer import GathererDatabase, Row, delta_row, snapshot_row
 from kalshi_platform_tests.fixtures.merge_world import MergeWorld
+from kalshi_platform_tests.fixtures.webhook import running_receiver
 
 World = Callable[..., MergeWorld]
 HOUR_US = us_from_datetime(SYSTEM_CLOCK.now()) // US_PER_HOUR * US_PER_HOUR - 3 * US_PER_HOUR
@@ -99,7 +101,10 @@ def test_streams_that_claim_the_same_moment_and_differ_lose_both_claims(merge_wo
     record(world.gatherers["g1"], 1, whole)
     record(world.gatherers["g2"], 2, whole[:9] + whole[10:])  # a delta vanished, the numbers do not tell
     record(world.gatherers["g3"], 3, every(2, 30, START + 20 * MINUTE), book_e2=4_000)
-    closed = close(world)
+    with running_receiver() as receiver:
+        alerts = AlertSettings(webhook_url=receiver.url, spacing_s=0.0)
+        closed, _again = close(world, alerts=alerts), close(world, alerts=alerts)
+        assert receiver.kinds() == ["claims_disagree"]
     assert closed.failed == ("A",)
     assert [kind for kind, _, _ in closed.alarms] == ["claims_disagree"]
     assert [row[3] for row in ranges(world) if row[0] == "A"] == [["g3"]], "g3 claims another time"

@@ -6,9 +6,11 @@ from pathlib import Path
 
 from kalshi_platform.lab.proof.faults.stepped_clock import SteppedClock
 from kalshi_platform.lab.simulator.server.server import ServerThread
+from kalshi_platform.monitoring.settings import AlertSettings
 from kalshi_platform_tests.fixtures.exchange import eventually, running_exchange
 from kalshi_platform_tests.fixtures.gatherer_databases import SettingsFactory
 from kalshi_platform_tests.fixtures.gatherer_service import RunningGatherer, running_gatherer
+from kalshi_platform_tests.fixtures.webhook import running_receiver
 
 
 def delta(exchange: ServerThread, ticker: str, size: int = 100) -> int:
@@ -167,7 +169,10 @@ def test_books_on_another_price_scale_raise_an_alarm_on_the_heartbeat_and_end_no
 ) -> None:
     with (
         running_exchange(tmp_path, markets=4, rate=0) as exchange,
-        running_gatherer(gatherer_settings(connections=1), exchange) as gatherer,
+        running_receiver() as receiver,
+        running_gatherer(
+            gatherer_settings(connections=1, alerts=AlertSettings(webhook_url=receiver.url)), exchange
+        ) as gatherer,
     ):
         gatherer.follows(4)
         for ticker in exchange.tickers()[:3]:
@@ -188,6 +193,9 @@ def test_books_on_another_price_scale_raise_an_alarm_on_the_heartbeat_and_end_no
         eventually(lambda: gatherer.status.alarms.get("price_scale") == 1, what="the alarm")
         query = "SELECT details->'alarms'->>'price_scale' FROM heartbeats"
         eventually(lambda: gatherer.rows(query) == [("1",)], what="the alarm on the heartbeat")
+        receiver.wait_for(messages=1)
+        [message] = receiver.messages
+        assert message["text"].startswith(f":rotating_light: *price_scale* {gatherer.settings.service}\nbooks-0: ")
         gatherer.follows(4)
 
 
