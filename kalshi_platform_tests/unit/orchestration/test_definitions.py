@@ -269,22 +269,21 @@ def test_definitions_in_an_empty_environment_load_without_a_socket(tmp_path: Pat
     assert done.returncode == 0, done.stdout + done.stderr
 
 
-def validate(folder: Path, **variables: str) -> subprocess.CompletedProcess[str]:
-    for name in ("dagster.yaml", "workspace.yaml"):
-        (folder / name).write_text((CHECKOUT / name).read_text(encoding="utf-8"), encoding="utf-8")
-    return run_python(folder, "-m", "dagster", "definitions", "validate", "-w", "workspace.yaml", **variables)
-
-
 def test_dagster_with_nothing_configured_validates_the_workspace(tmp_path: Path) -> None:
-    done = validate(tmp_path)
+    for name in ("dagster.yaml", "workspace.yaml"):
+        (tmp_path / name).write_text((CHECKOUT / name).read_text(encoding="utf-8"), encoding="utf-8")
+    done = run_python(tmp_path, "-m", "dagster", "definitions", "validate", "-w", "workspace.yaml")
     assert done.returncode == 0, done.stdout + done.stderr
     assert "Validation successful for code location kalshi_platform" in done.stdout + done.stderr
 
 
-def test_dagster_with_bad_settings_shows_each_with_its_remedy(tmp_path: Path) -> None:
-    done = validate(tmp_path, KALSHI_PARTITIONS_START="nonsense", KALSHI_ROLE="x")
+def test_dg_check_defs_with_bad_settings_shows_each_with_its_remedy(tmp_path: Path) -> None:
+    """Loads the definitions by what pyproject.toml says of them ([tool.dg])."""
+    wrong = {"KALSHI_PARTITIONS_START": "nonsense", "KALSHI_ROLE": "x"}
+    done = run_python(tmp_path, "-m", "dagster_dg_cli.cli", "check", "defs", "--target-path", str(CHECKOUT), **wrong)
     text = done.stdout + done.stderr
     assert done.returncode != 0, text
+    assert "Validation failed for code location kalshi_platform" in text
     assert "KALSHI_PARTITIONS_START is 'nonsense': set it to a date such as 2026-01-01" in text
     assert "KALSHI_ROLE is 'x': set it to all, platform or one of gatherer:g1, gatherer:g2, gatherer:g3" in text
 
