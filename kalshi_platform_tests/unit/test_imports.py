@@ -70,6 +70,7 @@ PRIVATE_IN_TESTS = {
     "integration/deploy/test_ecs_runs.py",  # a run with the origin that a code server of ECS gives it
     "integration/orchestration/conftest.py",  # one SQLite file for the events of all runs, and a context variable
     "integration/orchestration/test_instance_storage.py",  # an instance from another folder's dagster.yaml
+    "integration/orchestration/test_backfill.py",  # the daemon's own function, in this process
     "integration/orchestration/test_retention.py",  # an instance of its own in PostgreSQL
     "integration/test_compose.py",  # what Dagster's own queue accepts of a dagster.yaml
 }

@@ -22,14 +22,15 @@ _AT_ONCE = 12
 
 def doctor(
     json_output: bool = typer.Option(False, "--json", help="Print one JSON object instead of a table."),
+    send_test_alert: bool = typer.Option(False, "--send-test-alert", help="Post a test message to the webhook, too."),
 ) -> None:
-    """Look at settings, key, clock, databases, lake, disks, limits and ports; say what is wrong and what helps.
+    """Look at settings, key, clock, databases, lake, disks, limits, ports and alerts; say what is wrong and what helps.
 
     Nothing is changed but one small object of the lake, which is removed again. Exit 1 when something failed; what is
     only to look at is no failure.
     """
     with log_level_at_least(logging.CRITICAL):
-        findings = run_checks(_list_checks())
+        findings = run_checks(_list_checks(send_test_alert=send_test_alert))
     _print(findings, as_json=json_output)
     if any(each.mark == "fail" for each in findings):
         raise typer.Exit(1)
@@ -56,11 +57,11 @@ def run_checks(checks: Sequence[tuple[str, _Check]]) -> list[Finding]:
         return [each for found in pool.map(run, checks) for each in found]
 
 
-def _list_checks() -> list[tuple[str, _Check]]:
+def _list_checks(*, send_test_alert: bool) -> list[tuple[str, _Check]]:
     from functools import partial
 
     from kalshi_platform import config
-    from kalshi_platform.cli.doctor import databases, exchange, lake, machine, settings
+    from kalshi_platform.cli.doctor import alerts, databases, exchange, lake, machine, settings
 
     return [
         ("version", machine.check_versions),
@@ -69,6 +70,7 @@ def _list_checks() -> list[tuple[str, _Check]]:
         *((each.name, partial(databases.check_database, each)) for each in config.list_databases()),
         ("gatherers", databases.check_shared_databases),
         ("lake", lake.check_lake),
+        ("alerts", partial(alerts.check_alerts, send=send_test_alert)),
         ("disks", machine.check_disks),
         ("limits", machine.check_limits),
         ("ports", machine.check_ports),

@@ -16,6 +16,7 @@ def check_settings() -> Iterator[Finding]:
         config.role,
         config.partitions_start,
         config.load_logs,
+        config.load_alerts,
         config.load_exchange,
         *(partial(config.load_gatherer, name) for name in config.gatherer_names()),
         config.load_deduplicator,

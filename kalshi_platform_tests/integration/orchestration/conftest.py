@@ -122,7 +122,8 @@ def platform(
         "module": "dagster._core.launcher.sync_in_memory_run_launcher",
         "class": "SyncInMemoryRunLauncher",
     }
-    overrides = {"event_log_storage": events, "run_launcher": launcher}
+    coordinator = {"module": "dagster._core.run_coordinator", "class": "DefaultRunCoordinator"}
+    overrides = {"event_log_storage": events, "run_launcher": launcher, "run_coordinator": coordinator}
     with dg.instance_for_test(overrides=overrides, temp_dir=str(tmp_path)) as instance:
         monkeypatch.setattr(DefsStateStorage, "get", lambda: instance.defs_state_storage)
         yield Platform(world, instance, build(load_code_location()), tmp_path / "lake", tmp_path / "state")
