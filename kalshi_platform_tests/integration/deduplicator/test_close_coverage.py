@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import timedelta
+from datetime import datetime, timedelta
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -404,3 +404,40 @@ def test_the_coverage_share_of_an_hour_is_one_figure_wherever_it_is_shown(merge_
     ((markets, open_us, covered_us),) = world.rows("SELECT markets, open_us, covered_us FROM hour_closes")
     assert (markets, covered_us / open_us) == (2, closed.coverage.share)
     assert proof_lines(closed)[0] == "49.37 % of the open time of 2 markets is covered"
+
+
+def test_coverage_is_judged_from_when_a_market_was_first_wanted(merge_world: World) -> None:
+    world = merge_world(1)
+    record(world.gatherers["g1"], 1, every(2, 120))
+    close(world)
+    ((since,),) = world.rows("SELECT min(from_ts) FROM coverage WHERE ticker = 'A'")
+    with world.production.transaction() as transaction:
+        transaction.execute(
+            "INSERT INTO markets (ticker, event_ticker, status, open_time, payload, fingerprint, first_seen_at,"
+            " known_at) VALUES ('A', 'E', 'active', %s, '{}', 0, now(), now())",
+            (HOUR - timedelta(days=1),),
+        )
+
+    def open_from(first_seen: datetime) -> datetime:
+        with world.production.transaction() as transaction:
+            transaction.execute("UPDATE markets SET first_seen_at = %s", (first_seen,))
+            row = transaction.fetch_one("SELECT open_us FROM hour_coverage(%s) WHERE ticker = 'A'", (HOUR,))
+        assert row is not None
+        return HOUR + timedelta(hours=1) - timedelta(microseconds=row[0])
+
+    assert open_from(since - timedelta(seconds=5)) == since, "it was followed at once"
+    assert open_from(since - timedelta(minutes=5)) == since - timedelta(minutes=4), "it was followed late"
+    assert open_from(HOUR - timedelta(hours=2)) == HOUR, "it was known before the hour"
+    assert open_from(HOUR + timedelta(hours=3)) == HOUR, "its first sight is not known: it was recorded before"
+
+
+def test_hour_before_the_platform_knew_of_a_market_has_no_coverage_share(merge_world: World) -> None:
+    world = merge_world(1)
+    with world.production.transaction() as transaction:
+        transaction.execute(
+            "INSERT INTO markets (ticker, event_ticker, status, open_time, payload, fingerprint, first_seen_at,"
+            " known_at) VALUES ('A', 'E', 'active', %s, '{}', 0, %s, now())",
+            (HOUR - timedelta(days=1), HOUR + timedelta(minutes=90)),
+        )
+    assert hour_figures.read_coverage(world.production, [HOUR]).share is None
+    assert hour_figures.read_coverage(world.production, [HOUR + timedelta(hours=1)]).share == 0

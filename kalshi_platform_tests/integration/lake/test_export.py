@@ -220,8 +220,8 @@ def test_the_manifest_of_a_closed_hour_says_how_much_of_it_is_complete(
         transaction.execute(
             "INSERT INTO markets"
             " (ticker, event_ticker, status, open_time, payload, fingerprint, first_seen_at, known_at)"
-            " VALUES ('B', 'E', 'active', %s, '{}', 0, now(), now())",
-            (HOUR + timedelta(minutes=30),),
+            " VALUES ('B', 'E', 'active', %s, '{}', 0, %s, now())",
+            (HOUR + timedelta(minutes=30), HOUR),
         )
     production.close_hour(HOUR)
     manifest = export_raw(lake_settings, production.url, "orderbook_deltas", HOUR, "closed")
