@@ -24,6 +24,16 @@ LOCATION = "kalshi_platform"
 SERVED_WORKSPACE = "workspace-served.yaml"
 HOST = "127.0.0.1"
 STOP_TIMEOUT_S = 14.0
+CODE_STOP_TIMEOUT_S = 60.0
+"""Its runs have 40 s of their own to write what they hold, of which a busy machine shows nothing for a while."""
+PATIENCE = dict.fromkeys(
+    (
+        "DAGSTER_GRPC_TIMEOUT_SECONDS", "DAGSTER_REPOSITORY_GRPC_TIMEOUT_SECONDS",
+        "DAGSTER_SCHEDULE_GRPC_TIMEOUT_SECONDS", "DAGSTER_SENSOR_GRPC_TIMEOUT_SECONDS",
+    ),
+    "600",
+)  # fmt: skip
+"""A busy machine may take longer than Dagster's 60 s to start a run, which would then count as failed."""
 _LOCATION = """
 query Location($name: String!) {
   workspaceLocationEntryOrError(name: $name) {
@@ -55,6 +65,7 @@ def dagster_children(
     """
     workspace = str(write_served_workspace(home, code_port))
     python, cwd = sys.executable, Path.cwd()
+    environ = {**PATIENCE, **environ}
     code = (
         *(python, "-m", "dagster", "api", "grpc", "--host", HOST, "--port", str(code_port)),
         *("--module-name", "kalshi_platform.definitions", "--location-name", LOCATION),
@@ -63,7 +74,7 @@ def dagster_children(
     webserver = (python, "-m", "dagster_webserver", "-w", workspace, "-h", HOST, "-p", str(ui_port))
     return [
         ChildSpec(
-            CODE_SERVER, code, environ, cwd, restart=True, stop_timeout_s=STOP_TIMEOUT_S, stop_limit_s=stop_limit_s,
+            CODE_SERVER, code, environ, cwd, restart=True, stop_timeout_s=CODE_STOP_TIMEOUT_S, stop_limit_s=stop_limit_s,
             describe_remaining=describe_remaining, descendants_stay=True,
         ),
         ChildSpec(DAEMON, daemon, environ, cwd, restart=True, stop_timeout_s=STOP_TIMEOUT_S),

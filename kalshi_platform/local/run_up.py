@@ -96,17 +96,38 @@ def _with_ui(
     say: Callable[[str], None],
     clock: Clock,
 ) -> None:
+    try:
+        _start_ui(stack, stop, say, clock)
+        if not stop.is_set():
+            _watch_with_ui(options, stack, stop, seconds, say, clock)
+    finally:
+        stop.set()
+        if stack.past is not None:
+            stack.past.join(timeout_s=10)
+
+
+def _start_ui(stack: Stack, stop: threading.Event, say: Callable[[str], None], clock: Clock) -> None:
+    """Bring Dagster up, after services that record a past. Raises StartFailed."""
     if stack.past is not None:
         stack.past.start(stack, stop)
         if stop.is_set():
             return
         stack.start_dagster()
         stack.publish()
-    if not _wait_for_ui(stack, stop, say, clock):
-        return
-    say(f"Dagster UI after {stack.elapsed_s():.0f} s: {stack.ui_url}")
-    if stack.past is not None:
-        stack.past.ui_is_ready()
+    if _wait_for_ui(stack, stop, say, clock):
+        say(f"Dagster UI after {stack.elapsed_s():.0f} s: {stack.ui_url}")
+        if stack.past is not None:
+            stack.past.ui_is_ready()
+
+
+def _watch_with_ui(
+    options: StackOptions,
+    stack: Stack,
+    stop: threading.Event,
+    seconds: float | None,
+    say: Callable[[str], None],
+    clock: Clock,
+) -> None:
     exporter = _OpenExporter(stack, clock)
     thread = threading.Thread(target=exporter.run, args=(stop,), name="open-exports", daemon=True)
     thread.start()
@@ -119,8 +140,6 @@ def _with_ui(
     _watch(stack, stop, seconds, say, clock, exports=exporter, watchdog=watchdog)
     stop.set()
     thread.join(timeout=10)
-    if stack.past is not None:
-        stack.past.join(timeout_s=10)
 
 
 def _wait_for_ui(stack: Stack, stop: threading.Event, say: Callable[[str], None], clock: Clock) -> bool:

@@ -42,6 +42,7 @@ from kalshi_platform.storage.pool import Database
 DEFAULT_UI_PORT = 3000
 STOP_TIMEOUT_S = 15.0
 """A child that got its stop signal and makes no progress for so long is killed."""
+EXCHANGE_STOP_TIMEOUT_S = 60.0
 CONFIGURATION_EXIT_CODE = 2
 """Exit code of a child whose settings cannot work: starting it again would change nothing."""
 LOCAL_JSON = "local.json"
@@ -154,9 +155,13 @@ class Stack:
         self.stop()
 
     def stop(self) -> None:
-        """Stop children (newest first), then the databases."""
+        """Stop Dagster, which would start services again, then services, all at once, the exchange, the databases."""
         try:
-            self.group.stop_all(deadline_s=16.0)
+            running = self.pids()
+            services = [name for name in running if name not in (*DAGSTER, "exchange")]
+            for together in (DAGSTER, services):
+                self.group.stop(*(name for name in together if name in running))
+            self.group.stop_all(deadline_s=self._stop_limit_s)
         finally:
             self._databases.stop()
 
@@ -184,6 +189,11 @@ class Stack:
         """Whether a run of Dagster records under this name."""
         beat = self._heartbeat(gatherer)
         return beat is not None and beat.run_id is not None and beat.state == _RUNNING
+
+    def pid_of(self, gatherer: str) -> int | None:
+        """Return the process that records under this name; None: it is not known."""
+        beat = self._heartbeat(gatherer)
+        return None if beat is None else beat.pid
 
     def note_caught_up(self, at: datetime) -> None:
         """Publish that the past is over."""
@@ -346,8 +356,9 @@ class Stack:
         if self.past is not None:
             simulation, program = self.past.simulation(simulation), self.past.command_line()
         self.exchange = start_simulator(
-            self.group, simulation, config.process_environment(), self._options.data_dir, self._clock, program=program
-        )
+            self.group, simulation, config.process_environment(), self._options.data_dir, self._clock,
+            EXCHANGE_STOP_TIMEOUT_S, program,
+        )  # fmt: skip
         self._say(f"simulated exchange at {self.exchange.rest_url}")
 
     def publish(self) -> None:

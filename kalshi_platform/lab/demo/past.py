@@ -7,6 +7,9 @@ so that one always records; the sensors launch runs in their place, by the machi
 
 from __future__ import annotations
 
+import contextlib
+import shlex
+import sys
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -17,7 +20,7 @@ from pathlib import Path
 from kalshi_platform.clock import Clock
 from kalshi_platform.errors import KalshiPlatformError, StartFailed
 from kalshi_platform.lab.demo.dagster_runs import ANY_ASSETS, DagsterRefused, DagsterRuns
-from kalshi_platform.lab.demo.plan import SETTLED, PastPlan
+from kalshi_platform.lab.demo.plan import DAY, SETTLED, PastPlan
 from kalshi_platform.lab.simulated_clock import (
     LEAD_S,
     MACHINE,
@@ -193,6 +196,8 @@ class DemoPast:
         daily = [*(f"lake/{name}" for name in DAILY_DATASETS), "production/trades_backfill"]
         self._run(runs, ANY_ASSETS, daily, (day, day), stop)
         self._say(f"quotes, candles and the other data sets of {day} are in the lake after {stack.elapsed_s():.0f} s")
+        self._say_what_to_try(stack)
+        self._run(runs, ANY_ASSETS, _OF_NO_DAY, (stack.names[0], stack.names[-1]), stop)
         others = plan.other_hours(self._machine.now())
         if others is not None:
             first, last = others
@@ -200,8 +205,21 @@ class DemoPast:
                 return
             self._run(runs, "close_hours", (), (f"{first:{_HOUR_KEY}}", f"{last:{_HOUR_KEY}}"), stop)
             self._say(f"hours {first:%d %H:00} to {last:%d %H:00} are, too, after {stack.elapsed_s():.0f} s")
-        self._run(runs, ANY_ASSETS, _UNPARTITIONED, None, stop)
-        self._run(runs, ANY_ASSETS, ["gatherer/exchange_status"], (stack.names[0], stack.names[-1]), stop)
+
+    def _say_what_to_try(self, stack: Stack) -> None:
+        """Say three things to try next, as commands that can be pasted."""
+        ticker = _busiest_market(stack.settings().deduplicator.production_url, self._plan)
+        pid = stack.pid_of(stack.names[1] if len(stack.names) > 1 else stack.names[0])
+        day, command = f"{self._plan.day:{_DAY_KEY}}", command_of_user()
+        if ticker is None:
+            return
+        for text in (
+            "three things to try, in a second terminal in this folder:",
+            f"  the book of a market at a moment:        {command} query book {ticker} --at {day}T23:30",
+            f"  its evening in one picture:              {command} draw {ticker} {day}",
+            f"  a killed gatherer, which comes back:     kill -9 {pid} && {command} status",
+        ):
+            self._say(text)
 
     def _run(
         self,
@@ -230,9 +248,9 @@ class DemoPast:
         return wait_saying(what, probe, stop, self._say, self._machine, PATIENCE_S)
 
 
-_UNPARTITIONED = (
-    "production/series", "production/events", "production/markets", "lake/tables", "lake/lifecycle_rules",
-    "lake/retention", "lake/dagster_retention",
+_OF_NO_DAY = (
+    "gatherer/exchange_status", "production/series", "production/events", "production/markets", "lake/tables",
+    "lake/lifecycle_rules", "lake/retention", "lake/dagster_retention",
 )  # fmt: skip
 
 
@@ -250,3 +268,23 @@ def _recorded_until(timeseries_url: str) -> datetime | None:
         database.dispose()
     moment: datetime | None = None if row is None else row[0]
     return moment
+
+
+def _busiest_market(production_url: str, plan: PastPlan) -> str | None:
+    database = Database(production_url, name="production", pool_size=1)
+    try:
+        with database.transaction() as transaction:
+            row = transaction.fetch_one(_SQL["busiest_market"], {"low": plan.begin, "high": plan.day + DAY})
+    finally:
+        database.dispose()
+    return None if row is None else str(row[0])
+
+
+def command_of_user() -> str:
+    """Return how a user calls the platform from the current folder, quoted for a shell."""
+    program = Path(sys.prefix) / "bin" / "kalshi-platform"
+    if not program.exists():
+        return f"{shlex.quote(sys.executable)} -m kalshi_platform.cli"
+    with contextlib.suppress(ValueError):
+        program = program.relative_to(Path.cwd())
+    return shlex.quote(str(program))

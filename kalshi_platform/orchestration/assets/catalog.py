@@ -41,6 +41,7 @@ def _make_exchange_status(gatherers: dg.StaticPartitionsDefinition) -> dg.Assets
         key=EXCHANGE_STATUS,
         deps=[REST],
         partitions_def=gatherers,
+        backfill_policy=dg.BackfillPolicy.single_run(),
         group_name="gatherer",
         owners=OWNERS,
         kinds={"rest"},
