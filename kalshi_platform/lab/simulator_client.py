@@ -39,6 +39,10 @@ class SimulatorClient:
         """Change the messages per second; 0 pauses generation."""
         self._ask("POST", "/rate", {"rate": rate})
 
+    def scenario(self, **values: float) -> None:
+        """Change how markets come and go: fields of the simulator's `ScenarioSettings`."""
+        self._ask("POST", "/scenario", values)
+
     def create_market(self) -> str:
         """Announce a new event with one market; return its ticker."""
         created = self._ask("POST", "/markets", {"action": "create", "open_in_s": 3.0, "close_in_s": 3_600.0})

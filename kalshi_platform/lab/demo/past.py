@@ -45,7 +45,13 @@ PATIENCE_S = 900.0
 """For each thing that is waited for; a machine that needs longer is not slow but stuck."""
 _LIVES = ("--births", "0.1", "--life", "10800", "--open-after", "3600", "--settle-after", "600", "--backpressure")
 """Markets are announced long before they open: at high speed a gatherer needs some of their time to subscribe."""
+_LIVE_LIVES = {
+    "births_per_minute": 2.0, "mischief_per_minute": 2.0, "open_after_s": 3.0, "life_s": 60.0,
+    "determine_after_s": 5.0, "settle_after_s": 5.0,
+}  # fmt: skip
+"""As of an exchange that begins now: something of each kind happens within minutes."""
 _READ_TOKENS_S = 200
+_ATTEMPTS = 2
 _SAME_TIME = timedelta(seconds=0.5)
 _SETTINGS = {"KALSHI_SNAPSHOT_INTERVAL_S": "900"}
 _SQL = load(Path(__file__).with_name("queries.sql"))
@@ -162,6 +168,7 @@ class DemoPast:
             if self._machine.wait(stop, 0.2):
                 return
         venue.rate(self._live_rate)
+        venue.scenario(**_LIVE_LIVES)
         if not self._wait(lambda: "gatherers to read what was published fast", venue.drained, stop):
             return
         stack.note_caught_up(self._machine.now())
@@ -229,9 +236,11 @@ class DemoPast:
         partitions: tuple[str, str] | None,
         stop: threading.Event,
     ) -> None:
-        run_id = runs.launch(job, assets, partitions)
-        if not runs.wait(run_id, stop):
-            raise DagsterRefused(f"run {run_id} of {job} did not succeed")
+        for _ in range(_ATTEMPTS):
+            run_id = runs.launch(job, assets, partitions)
+            if runs.wait(run_id, stop) or stop.is_set():
+                return
+        raise DagsterRefused(f"run {run_id} of {job} did not succeed")
 
     def _recorded(self, stack: Stack, moment: datetime, stop: threading.Event) -> bool:
         """Wait until every gatherer has committed what was published until `moment`."""

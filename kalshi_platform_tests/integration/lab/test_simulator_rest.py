@@ -323,6 +323,8 @@ def test_control_channel_answers_over_http(exchange: ServerThread) -> None:
     assert requests.get(exchange.control_url + "/state", timeout=10).json()["rate"] == 0
     assert requests.post(exchange.control_url + "/faults", json={"kind": "meteor"}, timeout=10).status_code == 400
     assert requests.post(exchange.control_url + "/markets", json={"action": "fly"}, timeout=10).status_code == 400
+    assert requests.post(exchange.control_url + "/scenario", json={"wonders": 1}, timeout=10).status_code == 400
+    assert requests.post(exchange.control_url + "/scenario", json={"life_s": 9}, timeout=10).json() == {"life_s": 9}
     ticker = exchange.tickers()[0]
     item = {"kind": "delta", "ticker": ticker, "side": "no", "price_e4": 100, "delta_e2": -(10**12)}
     refused = requests.post(exchange.control_url + "/publish", json={"items": [item]}, timeout=10)

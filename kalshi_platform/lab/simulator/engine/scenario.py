@@ -9,6 +9,7 @@ to markets of the scenario's own.
 from __future__ import annotations
 
 import heapq
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from kalshi_platform.lab.simulator.engine import universe
@@ -44,6 +45,11 @@ class Scenario(Transitions):
         self._agenda: list[tuple[int, int, str]] = []
         self._entries = 0
         self._known = 0
+
+    def change(self, **values: float) -> None:
+        """Change settings of the scenario by name; markets that are listed keep the times that they have."""
+        self._settings = replace(self._settings, **values)
+        self._next_birth_us = self._next_mischief_us = None
 
     def advance(self, now_us: int) -> None:
         """Let everything happen that is due by `now_us`; cheap when nothing is."""

@@ -9,6 +9,7 @@ Paths, and what they do::
     POST   /control/faults             arm a fault {"kind", …}; its parameters stand in `faults` and `injector`
     DELETE /control/faults[?kind=…]    end faults
     POST   /control/rate               {"rate", "backpressure"?}
+    POST   /control/scenario           {"births_per_minute"?, …}: fields of `ScenarioSettings`
     POST   /control/markets            {"action", …}: create, open, close, reopen, determine, dispute, settle,
                                        deactivate, activate, move_close, change_metadata, change_grid,
                                        change_fees
@@ -103,6 +104,11 @@ class Control:
         if backpressure is not None:
             self._exchange.backpressure = backpressure
         return {"rate": self._exchange.rate, "backpressure": self._exchange.backpressure}
+
+    def scenario(self, **values: float) -> Json:
+        """Change how markets come and go from now on."""
+        self._exchange.scenario.change(**values)
+        return dict(values)
 
     def market(self, action: str, **params: Any) -> Json:
         """Drive one market by hand and return its state."""
@@ -205,12 +211,6 @@ class Control:
     def routes(self) -> list[web.RouteDef]:
         """Return the routes of the control channel."""
 
-        async def body(request: web.Request) -> Json:
-            content = await request.json() if request.can_read_body else {}
-            if not isinstance(content, dict):
-                raise BadCommand("the body must be a JSON object")
-            return content
-
         async def get_state(_: web.Request) -> Any:
             return self.state()
 
@@ -218,24 +218,27 @@ class Control:
             return self.faults()
 
         async def post_faults(request: web.Request) -> Any:
-            content = await body(request)
+            content = await _body(request)
             return self.arm(str(content.pop("kind", "")), **content)
 
         async def delete_faults(request: web.Request) -> Any:
             return self.clear(request.query.get("kind"))
 
         async def post_rate(request: web.Request) -> Any:
-            return self.rate(**await body(request))
+            return self.rate(**await _body(request))
+
+        async def post_scenario(request: web.Request) -> Any:
+            return self.scenario(**await _body(request))
 
         async def post_markets(request: web.Request) -> Any:
-            content = await body(request)
+            content = await _body(request)
             return self.market(str(content.pop("action", "")), **content)
 
         async def get_market(request: web.Request) -> Any:
             return self.book(request.match_info["ticker"])
 
         async def post_publish(request: web.Request) -> Any:
-            return self.publish((await body(request)).get("items", []))
+            return self.publish((await _body(request)).get("items", []))
 
         async def post_truth(_: web.Request) -> Any:
             return await self.flush_truth()
@@ -246,11 +249,19 @@ class Control:
             web.post("/control/faults", _guarded(post_faults)),
             web.delete("/control/faults", _guarded(delete_faults)),
             web.post("/control/rate", _guarded(post_rate)),
+            web.post("/control/scenario", _guarded(post_scenario)),
             web.post("/control/markets", _guarded(post_markets)),
             web.get("/control/markets/{ticker}", _guarded(get_market)),
             web.post("/control/publish", _guarded(post_publish)),
             web.post("/control/truth", _guarded(post_truth)),
         ]
+
+
+async def _body(request: web.Request) -> Json:
+    content = await request.json() if request.can_read_body else {}
+    if not isinstance(content, dict):
+        raise BadCommand("the body must be a JSON object")
+    return content
 
 
 def _guarded(handler: Callable[[web.Request], Any]) -> Any:
