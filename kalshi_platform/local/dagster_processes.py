@@ -74,8 +74,8 @@ def dagster_children(
     webserver = (python, "-m", "dagster_webserver", "-w", workspace, "-h", HOST, "-p", str(ui_port))
     return [
         ChildSpec(
-            CODE_SERVER, code, environ, cwd, restart=True,
-            stop_timeout_s=CODE_STOP_TIMEOUT_S, stop_limit_s=stop_limit_s, describe_remaining=describe_remaining, descendants_stay=True,
+            CODE_SERVER, code, environ, cwd, restart=True, stop_timeout_s=CODE_STOP_TIMEOUT_S,
+            stop_limit_s=stop_limit_s, describe_remaining=describe_remaining, descendants_stay=True,
         ),
         ChildSpec(DAEMON, daemon, environ, cwd, restart=True, stop_timeout_s=STOP_TIMEOUT_S),
         ChildSpec(WEBSERVER, webserver, environ, cwd, restart=True, stop_timeout_s=STOP_TIMEOUT_S),
