@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 import contextlib
-import json
 import os
 import signal
 import subprocess
 import sys
-import time
 import urllib.request
-from collections.abc import Iterator
+from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import unquote, urlsplit
 
 import pytest
 
+from kalshi_platform_tests.fixtures.demo import SLOW_S, ask, check_outcomes, running_demo, started_runs
 from kalshi_platform_tests.fixtures.stack import (
-    ODD_FOLDER,
     ODD_SURROUNDINGS,
     clean_environment,
     command,
@@ -29,16 +26,7 @@ from kalshi_platform_tests.fixtures.stack import (
     wait_for,
 )
 
-pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(600), pytest.mark.xdist_group("stack")]
-
-
-def ask(ui: str, query: str) -> dict[str, Any]:
-    request = urllib.request.Request(
-        f"{ui}/graphql", json.dumps({"query": query}).encode(), {"Content-Type": "application/json"}
-    )
-    with urllib.request.urlopen(request, timeout=10) as answer:
-        content: dict[str, Any] = json.load(answer)["data"]
-    return content
+pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(1200), pytest.mark.xdist_group("stack")]
 
 
 def asset_nodes(ui: str) -> list[dict[str, Any]]:
@@ -49,53 +37,48 @@ def asset_nodes(ui: str) -> list[dict[str, Any]]:
         return []
 
 
-def started_runs(ui: str) -> list[str]:
-    try:
-        found = ask(ui, "{runsOrError(filter: {statuses: [STARTED]}) {... on Runs {results {jobName}}}}")
-    except OSError:
-        return []
-    return sorted(run["jobName"] for run in found["runsOrError"]["results"])
+CHECKED = {"all_gatherers_read", "coverage_share", "identity_agreement", "exchange_time_goes_forward"}
 
 
-@contextlib.contextmanager
-def sigint_ignored() -> Iterator[None]:
-    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, before)
-
-
-def test_the_demo_shows_growing_tables_and_parquet_and_ends_without_a_trace(tmp_path: Path) -> None:
-    """Started as a shell's background job is: with SIGINT ignored, which every child inherits.
-
-    And in a shell that says much, in a folder of an odd name.
-    """
-    tmp_path.chmod(0o755)
-    data = tmp_path / ODD_FOLDER / "data"
-    env = clean_environment(**ODD_SURROUNDINGS)
-    log = tmp_path / "up.log"
-    with contextlib.ExitStack() as stack:
-        with sigint_ignored():
-            up = stack.enter_context(command(["up", "--simulate", "--data", str(data)], env, tmp_path, log))
-        local = wait_for("local.json", lambda: read_json(data / "local.json"), 60)
-        production = local["databases"]["production"]
-        wait_for("four long-running runs", lambda: len(started_runs(local["ui"])) >= 4, 300)
-        for table in ("orderbook_deltas", "trades", "tickers", "orderbook_snapshots", "markets", "events", "series"):
-            wait_for(f"rows in {table}", partial(count, production, table), 120)
+def test_the_demo_closes_a_past_goes_on_and_ends_without_a_trace(tmp_path: Path) -> None:
+    with running_demo(tmp_path) as demo:
+        demo.wait_for_line("Dagster UI after")
+        begin = datetime.fromisoformat(demo.local["past_from"])
+        assert begin.hour == 22
+        demo.wait_for_line("three things to try")
+        commands = wait_for("commands", lambda: pasted_commands(demo.printed), 10)
+        outcomes = {
+            asset: wait_for(asset, partial(check_outcomes, demo.ui, asset), 60)
+            for asset in ("production/orderbook_deltas", "production/book_checkpoints", "production/trades")
+        }
+        assert set(outcomes["production/orderbook_deltas"]) >= CHECKED
+        assert all(passed for checks in outcomes.values() for passed in checks.values()), outcomes
+        for dataset in ("processed/quotes", "aggregates/candles_1m", "processed/trades"):
+            assert list(demo.lake.glob(f"{dataset}/date={begin:%Y-%m-%d}/*.parquet")), dataset
+        for line in commands:
+            done = subprocess.run(
+                ["/bin/bash", "-c", line], env=clean_environment(), cwd=demo.folder, capture_output=True, check=False
+            )
+            assert done.returncode == 0, (line, done.stdout, done.stderr)
+        assert demo.local["caught_up_at"] is not None
+        wait_for("four long-running runs", lambda: len(started_runs(demo.ui)) >= 4, SLOW_S)
+        production = demo.local["databases"]["production"]
         before = count(production, "orderbook_deltas")
-        wait_for("growth", lambda: count(production, "orderbook_deltas") > before, 30)
-        lake = Path(unquote(urlsplit(local["lake"]).path))
-        wait_for("Parquet", lambda: list(lake.glob("open/raw/orderbook_deltas/**/*.parquet")), 90)
-        assert "Dagster UI after" in log.read_text(encoding="utf-8", errors="replace")
-        assert set(local["metrics"]) == {"deduplicator", "g1", "g2", "g3"}
-        for address in local["metrics"].values():
-            wait_for(f"health beside {address}", partial(is_healthy, address), 30)
-        stopped_at = time.monotonic()
-        up.send_signal(signal.SIGTERM)
-        assert up.wait(120) == 0, log.read_text(encoding="utf-8", errors="replace")
-        assert time.monotonic() - stopped_at < 60, "children were killed by their supervisor, or it waited for one"
-    assert processes_of(str(data)) == []
+        wait_for("growth", lambda: count(production, "orderbook_deltas") > before, 120)
+        wait_for("Parquet", lambda: list(demo.lake.glob("open/raw/orderbook_deltas/**/*.parquet")), SLOW_S)
+        assert set(demo.local["metrics"]) == {"deduplicator", "g1", "g2", "g3"}
+        for address in demo.local["metrics"].values():
+            wait_for(f"health beside {address}", partial(is_healthy, address), 60)
+        assert demo.stop() == 0, demo.printed
+        assert "child_killed" not in demo.printed
+        data = str(demo.data)
+    assert processes_of(data) == []
+
+
+def pasted_commands(printed: str) -> list[str]:
+    """The commands that it says to try, without the one that kills a process."""
+    tried = printed.partition("three things to try")[2].splitlines()[1:4]
+    return [line.partition(":")[2].strip() for line in tried if "kill -9" not in line] if len(tried) == 3 else []
 
 
 def is_healthy(metrics_address: str) -> bool:

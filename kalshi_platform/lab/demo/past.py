@@ -43,7 +43,7 @@ from kalshi_platform.storage.queries import load
 
 PATIENCE_S = 900.0
 """For each thing that is waited for; a machine that needs longer is not slow but stuck."""
-_LIVES = ("--births", "0.1", "--life", "10800", "--open-after", "3600", "--settle-after", "600", "--backpressure")
+_LIVES = ("--births", "0.03", "--life", "10800", "--open-after", "3600", "--settle-after", "600", "--backpressure")
 """Markets are announced long before they open: at high speed a gatherer needs some of their time to subscribe."""
 _LIVE_LIVES = {
     "births_per_minute": 2.0, "mischief_per_minute": 2.0, "open_after_s": 3.0, "life_s": 60.0,

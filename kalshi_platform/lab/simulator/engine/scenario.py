@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import heapq
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from kalshi_platform.lab.simulator.engine import universe
 from kalshi_platform.lab.simulator.engine.transitions import SECOND_US, Transitions, WrongState
@@ -46,7 +46,7 @@ class Scenario(Transitions):
         self._entries = 0
         self._known = 0
 
-    def change(self, **values: float) -> None:
+    def change(self, **values: Any) -> None:
         """Change settings of the scenario by name; markets that are listed keep the times that they have."""
         self._settings = replace(self._settings, **values)
         self._next_birth_us = self._next_mischief_us = None
