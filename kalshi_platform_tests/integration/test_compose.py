@@ -192,7 +192,7 @@ def test_the_image_copies_what_exists_and_runs_unprivileged() -> None:
             assert all((ROOT / source).exists() for source in sources)
     bases = [line.split()[1] for line in lines if line.startswith("FROM")]
     assert all(re.fullmatch(r"python:3\.11\.\d+-slim-[a-z]+", base) for base in bases), bases
-    assert [line for line in lines if line.startswith("USER")] == ["USER kalshi"]
+    assert [line for line in lines if line.startswith("USER")] == ["USER ${UID}"]
 
 
 def docker_compose(*arguments: str, env_file: Path) -> subprocess.CompletedProcess[str]:

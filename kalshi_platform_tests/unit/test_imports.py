@@ -67,7 +67,8 @@ def test_every_module_in_an_empty_or_hostile_environment_is_imported(kind: str, 
 
 # Tests that use private modules of Dagster, because there is no public way to the same.
 PRIVATE_IN_TESTS = {
-    "integration/deploy/test_ecs_runs.py",  # a run with the origin that a code server of ECS gives it
+    "integration/deploy/test_ecs_runs.py",  # a run with the origin that a code server gives it
+    "integration/deploy/test_kubernetes_runs.py",  # the same
     "integration/orchestration/conftest.py",  # one SQLite file for the events of all runs, and a context variable
     "integration/orchestration/test_instance_storage.py",  # an instance from another folder's dagster.yaml
     "integration/orchestration/test_backfill.py",  # the daemon's own function, in this process
