@@ -32,6 +32,11 @@ loopback = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 """Opens addresses of this machine without a proxy."""
 
 
+def is_loopback(host: str | None) -> bool:
+    """Whether a host of an address is this machine."""
+    return host in LOOPBACK or (host or "").startswith("127.")
+
+
 def settle() -> None:
     """Settle the environment of this process and the form of its output."""
     settle_environment(os.environ)

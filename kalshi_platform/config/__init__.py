@@ -36,6 +36,7 @@ from kalshi_platform.config.loaders import (
     state_dir,
     stop_limit_s,
     timeseries_variable,
+    unencrypted_databases,
 )
 from kalshi_platform.config.stack import StackAddresses, deployment_file, settings_of
 
@@ -78,4 +79,5 @@ __all__ = [
     "state_dir",
     "stop_limit_s",
     "timeseries_variable",
+    "unencrypted_databases",
 ]

@@ -11,9 +11,11 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
+from urllib.parse import urlsplit
 
 from kalshi_platform.config import kinds
 from kalshi_platform.config.deployment import DeploymentSettings, GathererLogins, ProductionLogins, Role
+from kalshi_platform.config.environment import environment
 from kalshi_platform.config.values import Values
 from kalshi_platform.deduplicator.settings import DeduplicatorSettings, GathererSource
 from kalshi_platform.errors import ConfigurationError
@@ -23,9 +25,12 @@ from kalshi_platform.lake.iceberg.settings import IcebergSettings
 from kalshi_platform.lake.retention.settings import FEWEST_DAGSTER_DAYS, GathererDatabase, RetentionSettings
 from kalshi_platform.lake.settings import LakeSettings
 from kalshi_platform.market.times import hour_of
+from kalshi_platform.monitoring.event_log import event_logger
 from kalshi_platform.monitoring.settings import AlertSettings, EndpointSettings, LogSettings
 from kalshi_platform.setting import declared_settings
 from kalshi_platform.storage.settings import PartitionBounds
+from kalshi_platform.storage.urls import TLS_REMEDY, may_be_unencrypted
+from kalshi_platform.surroundings import is_loopback
 
 if TYPE_CHECKING:
     from kalshi_platform.storage.migrate import DatabaseKind
@@ -37,6 +42,7 @@ _STAGGER_S = 0.7
 _GATHERER_DATABASES: tuple[Literal["timeseries", "catalog"], ...] = ("timeseries", "catalog")
 _GATHERER = "gatherer/"
 _DEDUPLICATOR = "deduplicator"
+_log = event_logger(__name__)
 _LOCAL_DATABASE = "postgresql://local@127.0.0.1/local"
 
 
@@ -218,6 +224,8 @@ def load_platform(environ: Mapping[str, str] | None = None) -> PlatformSettings:
 def check_before_start(given: Mapping[str, str], *, exchange_is_ours: bool) -> None:
     """Check every setting of a local stack before anything starts. Raises one ConfigurationError.
 
+    A database that may be reached without TLS across a network is logged.
+
     What the stack supplies itself (databases and lake that are not given; with `exchange_is_ours` the exchange, too)
     is taken as good. Variables that are given are checked as they stand.
     """
@@ -235,6 +243,21 @@ def check_before_start(given: Mapping[str, str], *, exchange_is_ours: bool) -> N
     _retention(values)
     values.fill(PartitionBounds)
     values.check()
+    if found := unencrypted_databases(given):
+        _log.warning("database_without_tls", settings=found, remedy=TLS_REMEDY)
+
+
+def unencrypted_databases(environ: Mapping[str, str] | None = None) -> list[str]:
+    """Return the settings whose database may be reached in plain text across a network without saying that it shall.
+
+    `storage.urls.TLS_REMEDY` is what to do.
+    """
+    given = environment() if environ is None else environ
+    return [
+        name for name, url in sorted(given.items())
+        if name.startswith(("KALSHI_", "DAGSTER_")) and name.endswith("DATABASE_URL") and url.strip()
+        and may_be_unencrypted(url, given.get("PGSSLMODE", ""))
+    ]  # fmt: skip
 
 
 def timeseries_variable(gatherer: str) -> str:
@@ -372,6 +395,12 @@ def _lake(values: Values) -> LakeSettings:
     settings = values.fill(LakeSettings, *(name for name in declared_settings(LakeSettings) if name != "ca_file"))
     if not values.text("KALSHI_LAKE_ROOT").startswith("s3://"):
         return settings
+    endpoint = urlsplit(settings.endpoint_url or "")
+    if endpoint.scheme == "http" and not is_loopback(endpoint.hostname) and not settings.allow_http:
+        values.add_problem(
+            f"KALSHI_S3_ENDPOINT_URL is http://{endpoint.hostname}: what is stored would cross the network in plain"
+            " text; set it to an https:// address, or set KALSHI_S3_ALLOW_HTTP to yes where the network is private"
+        )
     own = values.read(LakeSettings, "ca_file")
     shared = (
         {} if values.text(declared_settings(LakeSettings)["ca_file"].name) else values.read(ExchangeSettings, "ca_file")

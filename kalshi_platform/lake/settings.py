@@ -37,6 +37,14 @@ class LakeSettings:
             default="AWS",
         ),
     )
+    allow_http: bool = field(
+        default=False,
+        metadata=setting(
+            "KALSHI_S3_ALLOW_HTTP",
+            "whether that address may be http:// beyond this machine: what is stored then crosses the network in plain"
+            " text",
+        ),
+    )
     region: str = field(
         default="us-east-1", metadata=setting("AWS_REGION", "the region of the bucket", also=("AWS_DEFAULT_REGION",))
     )

@@ -17,7 +17,9 @@ import psycopg2
 import psycopg2._psycopg
 import psycopg2.extensions
 
-from kalshi_platform.storage.urls import with_settings
+from kalshi_platform.monitoring.event_log import event_logger
+from kalshi_platform.storage.urls import TLS_REMEDY, with_settings
+from kalshi_platform.surroundings import is_loopback
 
 CONNECTION_SETTINGS = {
     "connect_timeout": "5",
@@ -44,6 +46,8 @@ _libpq.PQsetErrorVerbosity.argtypes = [ctypes.c_void_p, ctypes.c_int]
 _libpq.PQerrorMessage.argtypes = [ctypes.c_void_p]
 _libpq.PQerrorMessage.restype = ctypes.c_char_p
 _states: dict[str, str] = {}
+_seen_servers: set[str] = set()
+_log = event_logger(__name__)
 
 
 class ConnectionRefused(psycopg2.OperationalError):
@@ -61,13 +65,28 @@ def connection_url(url: str, application: str, options: str) -> str:
 
 
 def connect(target: str) -> Any:
-    """A psycopg2 connection to a URL of `connection_url`. Raises ConnectionRefused."""
+    """A psycopg2 connection to a URL of `connection_url`. Raises ConnectionRefused.
+
+    A session that crosses a network in plain text although its URL does not say so is logged, once for each server.
+    """
     try:
-        return psycopg2.connect(target)
+        connection = psycopg2.connect(target)
     except (psycopg2.OperationalError, UnicodeDecodeError) as error:
         # Where psycopg2 cannot read a server's words, some builds of Python get an error without any.
         words = _words(error) or _STATE.sub("", _verbose_message(target))
         raise ConnectionRefused(words, state_of_refusal(target, words)) from error
+    _warn_if_unencrypted(connection.info)
+    return connection
+
+
+def _warn_if_unencrypted(session: Any) -> None:
+    server = f"{session.host}:{session.port}"
+    if server in _seen_servers:
+        return
+    _seen_servers.add(server)
+    is_meant = is_loopback(session.host) or session.dsn_parameters.get("sslmode") == "disable"
+    if not session.ssl_in_use and not is_meant:
+        _log.warning("database_without_tls", server=server, remedy=TLS_REMEDY)
 
 
 def state_of_refusal(target: str, words: str) -> str | None:

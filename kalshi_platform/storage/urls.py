@@ -6,6 +6,10 @@ import re
 from urllib.parse import SplitResult, parse_qsl, quote, unquote, urlencode, urlsplit, urlunsplit
 
 from kalshi_platform.errors import ConfigurationError
+from kalshi_platform.surroundings import is_loopback
+
+TLS_REMEDY = "append ?sslmode=verify-full&sslrootcert=FILE to its URL, or ?sslmode=disable where the network is private"
+"""What to do where `may_be_unencrypted`."""
 
 _SCHEMES = {"postgresql", "postgres", "postgresql+psycopg2"}
 _FORM = "use postgresql://user:password@host:port/name"
@@ -36,6 +40,20 @@ def with_settings(url: str, defaults: dict[str, str], always: dict[str, str]) ->
     added = [(name, value) for name, value in defaults.items() if name not in names]
     query = [*given, *added, *always.items()]
     return urlunsplit(parts._replace(query=urlencode(query, quote_via=quote)))
+
+
+def may_be_unencrypted(url: str, default_sslmode: str = "") -> bool:
+    """Whether a session by this URL may cross a network in plain text without the URL saying that it shall.
+
+    `default_sslmode`: PGSSLMODE, for a URL that names none. `sslmode=disable` in the URL says so; an unreadable URL is
+    another's problem.
+    """
+    try:
+        parts = urlsplit(url.strip())
+        host, given = parts.hostname, dict(parse_qsl(parts.query))
+    except ValueError:
+        return False
+    return not is_loopback(host) and (given.get("sslmode") or default_sslmode or "prefer") in ("prefer", "allow")
 
 
 def redacted(url: str) -> str:

@@ -88,6 +88,37 @@ def test_a_host_of_the_merge_alone_needs_no_login_of_a_gatherer(tmp_path: Path) 
     assert "hunter2" not in problem
 
 
+def test_a_store_beyond_this_machine_is_reached_by_https_unless_it_is_said_otherwise(tmp_path: Path) -> None:
+    environ = complete(tmp_path) | {"KALSHI_LAKE_ROOT": "s3://bucket/prefix"}
+    for address in ("https://s3.example.com", "http://127.0.0.1:9000", "http://localhost:9000", "http://[::1]:9000"):
+        config.load_lake(environ | {"KALSHI_S3_ENDPOINT_URL": address})
+    environ["KALSHI_S3_ENDPOINT_URL"] = "http://u:hunter2@minio.example:9000"
+    for problem in (*problems(environ),):
+        assert problem.startswith("KALSHI_S3_ENDPOINT_URL is http://minio.example: ")
+        assert "KALSHI_S3_ALLOW_HTTP" in problem
+    assert config.load_lake(environ | {"KALSHI_S3_ALLOW_HTTP": "yes"}).allow_http
+
+
+def test_databases_that_may_be_reached_in_plain_text_are_named_before_the_start(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    environ = complete(tmp_path) | {
+        "KALSHI_PRODUCTION_DATABASE_URL": "postgresql://u:hunter2@db.example/x",
+        "DAGSTER_DATABASE_URL": "postgresql://u:hunter2@db.example/y?sslmode=verify-full",
+        "OTHER_DATABASE_URL": "postgresql://u:hunter2@db.example/z",
+    }
+    assert config.unencrypted_databases(environ) == ["KALSHI_PRODUCTION_DATABASE_URL"]
+    assert config.unencrypted_databases(environ | {"PGSSLMODE": "require"}) == []
+    config.check_before_start(environ, exchange_is_ours=False)
+    (record,) = caplog.records
+    assert "KALSHI_PRODUCTION_DATABASE_URL" in record.getMessage()
+    assert "hunter2" not in record.getMessage()
+
+
+def test_nothing_listens_for_other_machines_by_default() -> None:
+    assert EndpointSettings().host == "127.0.0.1"
+
+
 def test_complete_settings_load(tmp_path: Path) -> None:
     settings = config.load_platform(complete(tmp_path))
     assert settings.exchange.rest_url == PRODUCTION_REST_URL

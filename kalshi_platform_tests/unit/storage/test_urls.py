@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import psycopg2.extensions
 import pytest
 
 from kalshi_platform.errors import ConfigurationError
-from kalshi_platform.storage.urls import libpq_url, redacted, sqlalchemy_url, with_settings
+from kalshi_platform.storage import connect
+from kalshi_platform.storage.urls import libpq_url, may_be_unencrypted, redacted, sqlalchemy_url, with_settings
 
 
 @pytest.mark.parametrize("scheme", ["postgresql", "postgres", "postgresql+psycopg2"])
@@ -67,3 +70,54 @@ def test_added_settings_yield_to_given_ones_but_for_those_that_must_hold_and_sur
     assert parsed["client_encoding"] == "UTF8"
     assert parsed["options"] == "-c timezone=UTC -c jit=off"
     assert parsed["password"] == "p@/+ x"
+
+
+@pytest.mark.parametrize(
+    ("url", "default", "expected"),
+    [
+        ("postgresql://u:p@db.example/x", "", True),
+        ("postgresql://u:p@db.example/x?sslmode=prefer", "", True),
+        ("postgresql://u:p@db.example/x?sslmode=allow", "", True),
+        ("postgresql://u:p@db.example/x?sslmode=verify-full", "", False),
+        ("postgresql://u:p@db.example/x?sslmode=require", "", False),
+        ("postgresql://u:p@db.example/x?sslmode=disable", "", False),
+        ("postgresql://u:p@db.example/x", "verify-full", False),
+        ("postgresql://u:p@db.example/x?sslmode=prefer", "verify-full", True),
+        ("postgresql://u:p@127.0.0.1/x", "", False),
+        ("postgresql://u:p@127.8.0.1/x", "", False),
+        ("postgresql://u:p@localhost/x", "", False),
+        ("postgresql://u:p@[::1]/x", "", False),
+        ("postgresql://u:p@[2001:db8::1]/x", "", True),
+        ("postgresql://u:p@[half/x", "", False),
+    ],
+)
+def test_a_database_beyond_this_machine_is_to_be_encrypted_unless_its_url_says_otherwise(
+    url: str, default: str, expected: bool
+) -> None:
+    assert may_be_unencrypted(url, default) is expected
+
+
+@pytest.mark.parametrize(
+    ("host", "sslmode", "encrypted", "times"),
+    [
+        ("db.example", "prefer", False, 1),
+        ("db.example", "prefer", True, 0),
+        ("db.example", "disable", False, 0),
+        ("127.0.0.1", "prefer", False, 0),
+    ],
+)
+def test_a_server_that_is_reached_in_plain_text_is_logged_once(
+    host: str,
+    sslmode: str,
+    encrypted: bool,
+    times: int,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    session = SimpleNamespace(host=host, port=5432, ssl_in_use=encrypted, dsn_parameters={"sslmode": sslmode})
+    monkeypatch.setattr(connect, "_seen_servers", set())
+    monkeypatch.setattr("psycopg2.connect", lambda _target: SimpleNamespace(info=session))
+    for _ in range(2):
+        connect.connect("postgresql://u:hunter2@db.example/x")
+    assert [record for record in caplog.records if "hunter2" in record.getMessage()] == []
+    assert sum("database_without_tls" in record.getMessage() for record in caplog.records) == times
