@@ -35,9 +35,9 @@ class SimulatorClient:
         """Arm a fault and return it."""
         return self._ask("POST", "/faults", {"kind": kind, **params})
 
-    def rate(self, rate: float) -> None:
-        """Change the messages per second; 0 pauses generation."""
-        self._ask("POST", "/rate", {"rate": rate})
+    def rate(self, rate: float, *, backpressure: bool | None = None) -> None:
+        """Change the messages per second; 0 pauses generation. `backpressure`: whether it waits for slow readers."""
+        self._ask("POST", "/rate", {"rate": rate} | ({} if backpressure is None else {"backpressure": backpressure}))
 
     def scenario(self, **values: float) -> None:
         """Change how markets come and go: fields of the simulator's `ScenarioSettings`."""

@@ -18,14 +18,6 @@ TIMEOUT_S = 30.0
 _ENDED = {"SUCCESS", "FAILURE", "CANCELED"}
 _BATCH = {"kalshi/kind": "batch"}
 
-_LOCATION = """
-query Location($name: String!) {
-  workspaceLocationEntryOrError(name: $name) {
-    __typename
-    ... on WorkspaceLocationEntry { loadStatus locationOrLoadError { __typename ... on PythonError { message } } }
-  }
-}
-"""
 _LAUNCH = """
 mutation Launch($params: ExecutionParams!) {
   launchRun(executionParams: $params) {
@@ -49,16 +41,6 @@ class DagsterRuns:
     def __init__(self, ui_url: str, clock: Clock) -> None:
         self._url = ui_url
         self._clock = clock
-
-    def is_loaded(self) -> bool:
-        """Whether the code location is loaded. Raises DagsterRefused where it cannot be."""
-        entry = self._ask(_LOCATION, {"name": LOCATION})["workspaceLocationEntryOrError"]
-        if entry["__typename"] != "WorkspaceLocationEntry" or entry["loadStatus"] != "LOADED":
-            return False
-        found = entry["locationOrLoadError"] or {}
-        if found.get("__typename") == "PythonError":
-            raise DagsterRefused(f"the code location cannot be loaded: {found['message'][:500]}")
-        return bool(found)
 
     def launch(
         self,

@@ -43,7 +43,7 @@ from kalshi_platform.storage.queries import load
 
 PATIENCE_S = 900.0
 """For each thing that is waited for; a machine that needs longer is not slow but stuck."""
-_LIVES = ("--births", "0.03", "--life", "10800", "--open-after", "3600", "--settle-after", "600", "--backpressure")
+_LIVES = ("--births", "0.03", "--life", "10800", "--open-after", "10800", "--settle-after", "600", "--backpressure")
 """Markets are announced long before they open: at high speed a gatherer needs some of their time to subscribe."""
 _LIVE_LIVES = {
     "births_per_minute": 2.0, "mischief_per_minute": 2.0, "open_after_s": 3.0, "life_s": 60.0,
@@ -167,7 +167,7 @@ class DemoPast:
         while not self._is_now():
             if self._machine.wait(stop, 0.2):
                 return
-        venue.rate(self._live_rate)
+        venue.rate(self._live_rate, backpressure=False)
         venue.scenario(**_LIVE_LIVES)
         if not self._wait(lambda: "gatherers to read what was published fast", venue.drained, stop):
             return
@@ -182,6 +182,7 @@ class DemoPast:
         stack.stop_children_of(*others, "dedup")
         hosted = lambda: all(map(stack.is_hosted_by_run, others))  # noqa: E731
         if self._wait(lambda: "the runs of the other gatherers", hosted, stop):
+            stack.publish()
             self._say(f"{', '.join(stack.names)} record as runs of Dagster after {stack.elapsed_s():.0f} s")
 
     # -- runs ----------------------------------------------------------------------------------------------------------
