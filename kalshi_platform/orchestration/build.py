@@ -42,6 +42,7 @@ from kalshi_platform.orchestration.schedules.days import make_daily_schedules
 from kalshi_platform.orchestration.schedules.hours import make_hourly_schedules
 from kalshi_platform.orchestration.schedules.tables import compare_all_tables, register_tables_schedule
 from kalshi_platform.orchestration.sensors.alerts import make_alert_sensors
+from kalshi_platform.orchestration.sensors.dead_runs import make_dead_runs_sensor
 from kalshi_platform.orchestration.sensors.services import make_deduplicator_sensor, make_gatherer_sensor
 from kalshi_platform.orchestration.services import DEDUPLICATOR, gatherer_service_name
 
@@ -140,5 +141,6 @@ def _add_platform(parts: _Parts, partitions: Partitions) -> None:
     parts.sensors += [
         make_deduplicator_sensor(),
         make_closes_sensor(partitions.first_hour),
+        make_dead_runs_sensor(),
         *make_alert_sensors(partitions.gatherers.get_partition_keys()),
     ]

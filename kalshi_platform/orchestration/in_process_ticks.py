@@ -7,7 +7,7 @@ that request batches are evaluated: whoever runs services outside Dagster sees t
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from types import TracebackType
 from typing import Self
@@ -45,13 +45,13 @@ class DoneTick:
     error: str = ""
 
 
-@dataclass
 class InProcessTicks:
-    """The schedules and sensors of a code location and its instance. A context manager."""
+    """The schedules and sensors of the code location and the instance that DAGSTER_HOME names. A context manager."""
 
-    _definitions: dg.Definitions = field(default_factory=lambda: build(load_code_location()))
-    _instance: dg.DagsterInstance = field(default_factory=dg.DagsterInstance.get)
-    _cursors: dict[str, str | None] = field(default_factory=dict)
+    def __init__(self) -> None:
+        self._definitions = build(load_code_location())
+        self._instance = dg.DagsterInstance.get()
+        self._cursors: dict[str, str | None] = {}
 
     def __enter__(self) -> Self:
         return self

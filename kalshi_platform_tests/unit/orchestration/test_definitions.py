@@ -84,7 +84,7 @@ SCHEDULES = {
     "register_tables_schedule",
     "compare_all_tables",
 }
-SENSORS = {"gatherer_sensor", "deduplicator_sensor", "closes_sensor"}
+SENSORS = {"gatherer_sensor", "deduplicator_sensor", "closes_sensor", "dead_runs_sensor"}
 
 
 def location(role: config.Role) -> CodeLocation:
@@ -115,7 +115,7 @@ def test_the_role_platform_serves_all_but_the_gatherers() -> None:
         ASSETS,
         JOBS - {"gather", "rotate_gatherers"},
         SCHEDULES,
-        {"deduplicator_sensor", "closes_sensor"},
+        {"deduplicator_sensor", "closes_sensor", "dead_runs_sensor"},
     )
 
 

@@ -46,7 +46,7 @@ OPERATOR = "operator"
 NO_BIRTHS = Births(0.0, 86_400.0)
 """A market that comes while nobody records is no part of this proof."""
 MINUTE = timedelta(minutes=1)
-LENGTH = timedelta(hours=6, minutes=42)
+LENGTH = timedelta(hours=5, minutes=42)
 DAMAGED = "raw/trades"
 
 
@@ -95,7 +95,7 @@ def prove_operation(
     options.check()
     began_s = machine.monotonic()
     midnight = (machine.now() - timedelta(days=2)).replace(hour=0, minute=0, second=0, microsecond=0)
-    start = midnight - 2 * HOUR
+    start = midnight - HOUR
     end = start + LENGTH
     say(
         f"operation of {LENGTH / HOUR:.1f} simulated hours from {start:%Y-%m-%d %H:%M}: {options.gatherers} gatherers,"
@@ -173,16 +173,17 @@ class _Operation:
         self._is_away = False
         self._is_silent = False
         self._lake_away = stack.folder / "raw-away"
-        self._first, self._second = midnight - 2 * HOUR, midnight - HOUR
-        self._silent = midnight + HOUR
+        self._first, self._second, self._silent = midnight - HOUR, midnight, midnight + 2 * HOUR
+        self._first_is_closed = False
         self.ticks: list[Tick] = []
         self.repairs: list[Repair] = []
         self._steps: list[tuple[datetime, Callable[[], None]]] = [
-            (midnight - 2 * MINUTE, self._take_store_away),
-            (midnight + HOUR - 2 * MINUTE, self._fall_silent),
-            (midnight + 2 * HOUR - 6 * MINUTE, self._leave),
-            (midnight + 2 * HOUR + MINUTE, self._record_again),
-            (midnight + 3 * HOUR + 10 * MINUTE, self._come_back),
+            (midnight + 12 * MINUTE, self._damage_file),
+            (midnight + HOUR - 2 * MINUTE, self._take_store_away),
+            (midnight + 2 * HOUR - 2 * MINUTE, self._fall_silent),
+            (midnight + 3 * HOUR - 6 * MINUTE, self._leave),
+            (midnight + 3 * HOUR + MINUTE, self._record_again),
+            (midnight + 4 * HOUR + 10 * MINUTE, self._come_back),
         ]
 
     def start_operator(self, since: datetime) -> None:
@@ -215,7 +216,7 @@ class _Operation:
             raise ProofFailed(f"the operator has ended; see {self._stack.group.log_dir / OPERATOR}.log")
         if self._is_silent and self._stack.pid(self._options.names[0]) is not None:
             self._trade_when_ready()
-        if self._steps and self._stack.clock.now() >= self._steps[0][0]:
+        if self._first_is_closed and self._steps and self._stack.clock.now() >= self._steps[0][0]:
             self._steps.pop(0)[1]()
 
     # -- what is broken
@@ -302,9 +303,8 @@ class _Operation:
                     repair.repaired_by, repair.repaired_at = tick.name, tick.moment
             if self._lake_away.exists() and not run.success:
                 self._bring_store_back()
-            is_first = run.job == "close_hours" and run.success and run.makes(hour_key(self._first))
-            if is_first and not self.repairs:
-                self._damage_file()
+            if run.job == "close_hours" and run.success and run.makes(hour_key(self._first)):
+                self._first_is_closed = True
 
 
 def _compare_hours(stack: SimulatedStack, hours: Sequence[datetime], now: datetime) -> Compared:
