@@ -26,6 +26,8 @@ from kalshi_platform.storage.pool import Database
 
 NOT_ALIVE_AFTER_S = 75.0
 """A service is launched again within seconds of its end, and its last heartbeat may be 45 s old by then."""
+NOT_SEEN_AFTER_S = 180.0
+"""The first start of a platform takes longer: 95 s from the sensors' first tick on a machine with 30 jobs a core."""
 _EVENTS_AT_ONCE = 500
 _NAMED_AT_MOST = 3
 _INTERRUPTED = "DagsterExecutionInterruptedError"
@@ -65,11 +67,13 @@ class ServiceWatch:
         for name, probed in self._probe.probe(services, deadline_s=5.0).items():
             service = next(each for each in services if each.name == name)
             heartbeat = latest_heartbeat(service, probed, self._ages, self._clock)
-            age_s = self._ages.supervising_s if heartbeat is None else heartbeat.age_s
-            if probed.enabled is False or age_s <= NOT_ALIVE_AFTER_S:
+            if probed.enabled is False:
                 continue
             if heartbeat is None:
-                yield name, "no heartbeat is found" + ("" if probed.row else ", in its database or on this host")
+                if self._ages.supervising_s > NOT_SEEN_AFTER_S:
+                    yield name, "no heartbeat is found in its database or on this host"
+            elif heartbeat.age_s <= NOT_ALIVE_AFTER_S:
+                continue
             elif heartbeat.stopped:
                 yield name, f"it has been {heartbeat.state} for {heartbeat.age_s:.0f} s, and its switch is on"
             else:

@@ -160,7 +160,7 @@ class EveryKind:
         loaders = [lambda: service] if kind == "service_not_alive" else []
         cursor: str | None = None
         with self.receiving.sender() as sender:
-            for number in range(7):
+            for number in range(14):
                 context = dg.build_sensor_context(instance=self.receiving.instance, cursor=cursor)
                 cursor = send_alerts(context, lambda: sender, watch, loaders).cursor
                 clock.step(15.0)

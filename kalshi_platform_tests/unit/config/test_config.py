@@ -397,3 +397,19 @@ def test_importing_the_settings_reads_no_environment(tmp_path: Path) -> None:
     run = [sys.executable, "-c", "import kalshi_platform.config, kalshi_platform.reference_docs"]
     environ = {**config.process_environment(), **wrong, "PYTHONPATH": str(ROOT)}
     assert subprocess.run(run, cwd=tmp_path, env=environ, check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    "address", ["hooks.example/services/marked", "ftp://hooks.example/marked", "https://h/marked?x=1"]
+)
+def test_a_wrong_webhook_is_refused_without_being_shown(address: str) -> None:
+    with pytest.raises(ConfigurationError, match="KALSHI_ALERT_WEBHOOK_URL") as raised:
+        config.load_alerts({"KALSHI_ALERT_WEBHOOK_URL": address})
+    assert "marked" not in str(raised.value)
+
+
+def test_the_webhook_of_every_service_is_one_and_in_no_text_of_settings(tmp_path: Path) -> None:
+    loaded = config.load_platform({**complete(tmp_path), "KALSHI_ALERT_WEBHOOK_URL": "https://hooks.example/marked"})
+    found = {loaded.gatherers["g1"].alerts.webhook_url, loaded.deduplicator.alerts.webhook_url}
+    assert found == {"https://hooks.example/marked"}
+    assert "marked" not in repr(loaded)
