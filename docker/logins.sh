@@ -5,8 +5,15 @@
 #   docker compose -f docker/compose.yaml exec production sh /docker-entrypoint-initdb.d/900-logins.sh
 set -eu
 
+# Passwords: from the environment, or from Compose's secrets.
+secret() { if [ -n "$1" ] || [ ! -r "/run/secrets/$2" ]; then printf %s "$1"; else cat "/run/secrets/$2"; fi; }
+KALSHI_CAPTURE_PASSWORD=$(secret "${KALSHI_CAPTURE_PASSWORD:-}" capture)
+KALSHI_PLATFORM_PASSWORD=$(secret "${KALSHI_PLATFORM_PASSWORD:-}" platform)
+KALSHI_READER_PASSWORD=$(secret "${KALSHI_READER_PASSWORD:-}" reader)
+export KALSHI_CAPTURE_PASSWORD KALSHI_PLATFORM_PASSWORD KALSHI_READER_PASSWORD
+
 psql --no-psqlrc --quiet --set=ON_ERROR_STOP=1 --username="$POSTGRES_USER" --dbname="$POSTGRES_DB" <<'SQL'
--- Passwords come from the environment, so that no command line shows them.
+-- Read from the environment, so that no command line shows them.
 \getenv capture KALSHI_CAPTURE_PASSWORD
 \getenv platform KALSHI_PLATFORM_PASSWORD
 \getenv reader KALSHI_READER_PASSWORD

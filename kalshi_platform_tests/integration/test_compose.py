@@ -30,8 +30,10 @@ DATABASES = {
 }
 LONG_RUNNING = {"webserver", "daemon", "code-location"}
 ON_DEMAND = {"prometheus", "grafana"}
-FILLED_IN = {"KALSHI_API_KEY_ID": "key-1", "POSTGRES_PASSWORD": "pw1", "DAGSTER_PASSWORD": "pw4"}
-LOGINS = {"KALSHI_CAPTURE_PASSWORD": "pw2", "KALSHI_PLATFORM_PASSWORD": "pw3"}
+OBJECT_STORE = {"object-store", "object-store-bucket"}
+FILLED_IN = {"KALSHI_API_KEY_ID": "key-1"}
+SECRETS = ("owner", "capture", "platform", "reader", "dagster", "object_store")
+PASSFILES = ("pgpass", "pgpass_migrate")
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +60,7 @@ def names_used(compose: dict[str, Any]) -> set[str]:
 
 
 def test_services(compose: dict[str, Any]) -> None:
-    assert set(compose["services"]) == DATABASES | LONG_RUNNING | ON_DEMAND | {"migrate"}
+    assert set(compose["services"]) == DATABASES | LONG_RUNNING | ON_DEMAND | OBJECT_STORE | {"migrate"}
 
 
 @pytest.mark.parametrize("name", sorted(DATABASES | LONG_RUNNING))
@@ -104,9 +106,9 @@ def test_the_roles_share_one_image_and_one_environment(compose: dict[str, Any]) 
         assert (role["image"], role["environment"]) == (roles[0]["image"], roles[0]["environment"])
     migrate = compose["services"]["migrate"]
     assert migrate["image"] == roles[0]["image"]
-    added = set(migrate["environment"]) - set(roles[0]["environment"])
-    assert added == {name for name in example_names() if "_OWNER_DATABASE_URL" in name}
-    assert len(added) == 7
+    own = {name for name, value in migrate["environment"].items() if roles[0]["environment"].get(name, "") != value}
+    assert own == {"PGPASSFILE"} | {name for name in example_names() if "_OWNER_DATABASE_URL" in name}
+    assert len(own) == 8
 
 
 def test_the_pages_are_published_on_this_machine_only(compose: dict[str, Any]) -> None:
@@ -115,12 +117,59 @@ def test_the_pages_are_published_on_this_machine_only(compose: dict[str, Any]) -
     assert all(port.startswith("127.0.0.1:") for ports in published.values() for port in ports)
 
 
-def test_no_service_but_migrate_has_the_password_of_the_owner(compose: dict[str, Any]) -> None:
-    example = dict(re.findall(r"^([A-Z][A-Z0-9_]*)=(.*)$", (DOCKER / ".env.example").read_text(), re.MULTILINE))
-    owners = {name for name, value in example.items() if "${POSTGRES_PASSWORD}" in value}
-    assert len(owners) == 7
+def test_a_service_has_the_passwords_that_it_needs_as_files_and_no_other(compose: dict[str, Any]) -> None:
+    secrets = {name: service.get("secrets", []) for name, service in compose["services"].items()}
+    assert {name for name, given in secrets.items() if "pgpass_migrate" in given} == {"migrate"}
+    assert {name for name, given in secrets.items() if "owner" in given} == DATABASES - {"dagster-database"}
     for name in LONG_RUNNING:
-        assert not owners & set(compose["services"][name]["environment"])
+        assert secrets[name] == ["kalshi_private_key", "pgpass"]
+    assert {name: each["file"] for name, each in compose["secrets"].items() if name != "kalshi_private_key"} == {
+        name: f"./secrets/{name}" for name in (*SECRETS, *PASSFILES)
+    }
+    for name, service in compose["services"].items():
+        for variable, value in service.get("environment", {}).items():
+            assert variable.endswith("_FILE") or "PASSWORD" not in variable, (name, variable)
+            assert not re.search(r"postgresql\S*://\w+:", str(value)), (name, variable)
+
+
+@pytest.mark.parametrize("name", sorted(LONG_RUNNING | {"migrate"}))
+def test_the_platform_runs_without_rights_on_a_read_only_system(compose: dict[str, Any], name: str) -> None:
+    service = compose["services"][name]
+    assert service["read_only"] is True
+    assert service["cap_drop"] == ["ALL"]
+    assert service["security_opt"] == ["no-new-privileges:true"]
+    assert "/tmp" in service["volumes"]
+    # What Dagster would make in its home is there already.
+    (made,) = re.findall(r"install -d .*\n.*\n\s+(/opt/dagster/logs .*)", (DOCKER / "Dockerfile").read_text())
+    assert made.split() == [f"/opt/dagster/{each}" for each in ("logs", ".logs_queue", ".nux", ".telemetry")]
+
+
+def test_every_image_is_of_one_version(compose: dict[str, Any]) -> None:
+    for service in compose["services"].values():
+        image = service["image"]
+        assert image == "kalshi-platform" or re.search(r":(v?\d+\.\d+|RELEASE\.\d{4}-)\S*$", image), image
+
+
+def test_passwords_are_made_once_and_kept(tmp_path: Path) -> None:
+    folder = tmp_path / "secrets"
+    given = {"PATH": os.environ["PATH"], "KALSHI_PLATFORM_PASSWORD": r"a:b\c"}
+    for _ in range(2):
+        subprocess.run(["sh", str(DOCKER / "secrets.sh"), str(folder)], env=given, check=True, timeout=60)
+    found = {path.name: path.read_text() for path in folder.iterdir()}
+    assert set(found) == {*SECRETS, *PASSFILES}
+    assert found["platform"] == r"a:b\c"
+    assert all(re.fullmatch("[0-9a-f]{48}", found[name]) for name in SECRETS if name != "platform")
+    assert len({found[name] for name in SECRETS}) == len(SECRETS)
+    assert found["pgpass"].splitlines() == [
+        f"dagster-database:*:*:kalshi:{found['dagster']}",
+        f"*:*:*:capture:{found['capture']}",
+        r"*:*:*:platform:a\:b\\c",
+    ]
+    assert found["pgpass_migrate"] == f"*:*:*:kalshi:{found['owner']}\n"
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (folder, *folder.iterdir())}
+    assert modes == {"secrets": 0o700, **dict.fromkeys(SECRETS, 0o444), **dict.fromkeys(PASSFILES, 0o600)}
+    subprocess.run(["sh", str(DOCKER / "secrets.sh"), str(folder)], env={"PATH": given["PATH"]}, check=True, timeout=60)
+    assert {path.name: path.read_text() for path in folder.iterdir()} == found
 
 
 def test_the_script_makes_logins_that_the_roles_give_their_rights(
@@ -165,21 +214,11 @@ def test_the_platform_gets_every_variable_that_it_reads(compose: dict[str, Any])
 
 def test_the_files_hold_no_secrets() -> None:
     example = dict(re.findall(r"^#?([A-Z][A-Z0-9_]*)=(.*)$", (DOCKER / ".env.example").read_text(), re.MULTILINE))
-    secret = (
-        "POSTGRES_PASSWORD",
-        "KALSHI_CAPTURE_PASSWORD",
-        "KALSHI_PLATFORM_PASSWORD",
-        "KALSHI_READER_PASSWORD",
-        "DAGSTER_PASSWORD",
-        "KALSHI_API_KEY_ID",
-        "AWS_ACCESS_KEY_ID",
-        "AWS_SECRET_ACCESS_KEY",
-        "AWS_SESSION_TOKEN",
-    )
+    secret = ("KALSHI_API_KEY_ID", "AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY", "AWS_SESSION_TOKEN")
     assert {name: example[name] for name in secret} == dict.fromkeys(secret, "")
     ignored = (DOCKER / "Dockerfile.dockerignore").read_text().split("\n")
     assert ignored[1] == "*"  # nothing but what is named gets into the image
-    assert ".env" in (ROOT / ".gitignore").read_text().split("\n")
+    assert {".env", "/docker/secrets/"} <= set((ROOT / ".gitignore").read_text().split("\n"))
 
 
 def test_the_image_copies_what_exists_and_runs_unprivileged() -> None:
@@ -199,8 +238,13 @@ def docker_compose(*arguments: str, env_file: Path) -> subprocess.CompletedProce
     program = shutil.which("docker-compose")
     if program is None:
         pytest.skip("docker-compose is not installed: compose.yaml was parsed, but not by it")
+    text = (DOCKER / "compose.yaml").read_text()
+    if "version 1." in subprocess.check_output([program, "version"], text=True, timeout=60):
+        text = text.replace("${KALSHI_CA_FILE:+/run/kalshi-ca.pem}", "/run/kalshi-ca.pem")  # what version 1 cannot read
+    file = env_file.with_name("compose.yaml")
+    file.write_text(text)
     return subprocess.run(
-        [program, "-f", str(DOCKER / "compose.yaml"), "--env-file", str(env_file), *arguments],
+        [program, "-f", str(file), "--project-directory", str(DOCKER), "--env-file", str(env_file), *arguments],
         env={"PATH": os.environ["PATH"], "HOME": "/nonexistent"},
         capture_output=True,
         text=True,
@@ -214,7 +258,7 @@ def filled_in(tmp_path: Path, **more: str) -> Path:
     key = tmp_path / "key.pem"
     key.touch()
     text = (DOCKER / ".env.example").read_text()
-    for name, value in {**FILLED_IN, **LOGINS, "KALSHI_PRIVATE_KEY_PATH": str(key), **more}.items():
+    for name, value in {**FILLED_IN, "KALSHI_PRIVATE_KEY_PATH": str(key), **more}.items():
         text, count = re.subn(rf"^#?{name}=.*$", f"{name}={value}", text, flags=re.MULTILINE)
         assert count == 1
     env_file = tmp_path / "env"
@@ -228,18 +272,18 @@ def test_docker_compose_accepts_the_filled_in_example(tmp_path: Path) -> None:
     services = yaml.safe_load(result.stdout)["services"]
     environment = services["code-location"]["environment"]
     at = "@g1-catalog:5432/kalshi?sslmode=disable"
-    assert environment["KALSHI_G1_CATALOG_DATABASE_URL"] == f"postgresql://capture:pw2{at}"
-    assert environment["KALSHI_G1_CATALOG_READ_DATABASE_URL"] == f"postgresql://platform:pw3{at}"
+    assert environment["KALSHI_G1_CATALOG_DATABASE_URL"] == f"postgresql://capture{at}"
+    assert environment["KALSHI_G1_CATALOG_READ_DATABASE_URL"] == f"postgresql://platform{at}"
     of_migrate = services["migrate"]["environment"]
-    assert of_migrate["KALSHI_G1_CATALOG_OWNER_DATABASE_URL"] == f"postgresql://kalshi:pw1{at}"
-    assert environment["DAGSTER_DATABASE_URL"].startswith("postgresql+psycopg2://kalshi:pw4@dagster-database:5432/")
+    assert of_migrate["KALSHI_G1_CATALOG_OWNER_DATABASE_URL"] == f"postgresql://kalshi{at}"
+    assert environment["DAGSTER_DATABASE_URL"].startswith("postgresql+psycopg2://kalshi@dagster-database:5432/")
     assert environment["KALSHI_PRIVATE_KEY_PATH"] == "/run/secrets/kalshi_private_key"
     assert environment["KALSHI_TICKERS"] == "KXA-1,KXB-2"  # given: passed on
     assert environment["KALSHI_SERIES"] is None  # not given: not set, so that the default holds
     for name, value in environment.items():
         if value and value.startswith("postgresql"):
             assert value.split("@")[1].split(":")[0] in DATABASES, name
-    assert services["g1-timeseries"]["environment"]["POSTGRES_PASSWORD"] == "pw1"
+    assert services["g1-timeseries"]["environment"]["POSTGRES_PASSWORD_FILE"] == "/run/secrets/owner"
 
 
 @pytest.mark.parametrize("missing", sorted(FILLED_IN))

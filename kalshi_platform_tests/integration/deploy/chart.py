@@ -15,7 +15,6 @@ ROOT = Path(__file__).parents[3]
 KUBERNETES = ROOT / "deploy" / "kubernetes"
 RELEASE = "dagster"
 NAMESPACE = "kalshi"
-DAGSTER_HOME = "/opt/dagster/dagster_home"
 
 
 def values() -> dict[str, Any]:
@@ -47,7 +46,7 @@ def instance(given: dict[str, Any]) -> dict[str, Any]:
                 "job_namespace": NAMESPACE,
                 "image_pull_policy": launcher["imagePullPolicy"],
                 "service_account_name": RELEASE,
-                "dagster_home": DAGSTER_HOME,
+                "dagster_home": given["global"]["dagsterHome"],
                 "instance_config_map": f"{RELEASE}-instance",
                 "postgres_password_secret": given["global"]["postgresqlSecretName"],
                 "resources": launcher["resources"],
