@@ -70,6 +70,7 @@ class DemoPast:
         self._live_rate = 0.0
         self._threads: list[threading.Thread] = []
         self._ui_ready = threading.Event()
+        self._taken_over = threading.Event()
         self._clock: SimulatedClock
 
     @property
@@ -141,13 +142,6 @@ class DemoPast:
     def _is_now(self) -> bool:
         return self._machine.now() - self._clock.now() < _SAME_TIME
 
-    def _wait_for_ui(self, stop: threading.Event) -> bool:
-        """Wait until Dagster is there, for which `up` waits aloud; False on `stop`."""
-        while not self._ui_ready.is_set():
-            if self._machine.wait(stop, 0.2):
-                return False
-        return True
-
     def _guarded(self, work: Callable[[Stack, threading.Event], None], stack: Stack, stop: threading.Event) -> None:
         try:
             work(stack, stop)
@@ -173,7 +167,7 @@ class DemoPast:
             return
         stack.note_caught_up(self._machine.now())
         self._say(f"the exchange's time is now, after {stack.elapsed_s():.0f} s")
-        if not self._wait_for_ui(stop):
+        if not _wait_until_set(self._ui_ready, stop, self._machine):  # `up` waits for it aloud
             return
         first, *others = stack.names
         stack.stop_children_of(first)
@@ -183,13 +177,14 @@ class DemoPast:
         hosted = lambda: all(map(stack.is_hosted_by_run, others))  # noqa: E731
         if self._wait(lambda: "the runs of the other gatherers", hosted, stop):
             stack.publish()
+            self._taken_over.set()
             self._say(f"{', '.join(stack.names)} record as runs of Dagster after {stack.elapsed_s():.0f} s")
 
     # -- runs ----------------------------------------------------------------------------------------------------------
 
     def _request_runs(self, stack: Stack, stop: threading.Event) -> None:
         """Let Dagster close and export the past: first what one whole day needs, then the rest."""
-        if not self._wait_for_ui(stop):
+        if not _wait_until_set(self._ui_ready, stop, self._machine):  # `up` waits for it aloud
             return
         runs, plan = DagsterRuns(str(stack.ui_url), self._machine), self._plan
         first, last = plan.first_hours
@@ -204,8 +199,10 @@ class DemoPast:
         daily = [*(f"lake/{name}" for name in DAILY_DATASETS), "production/trades_backfill"]
         self._run(runs, ANY_ASSETS, daily, (day, day), stop)
         self._say(f"quotes, candles and the other data sets of {day} are in the lake after {stack.elapsed_s():.0f} s")
-        self._say_what_to_try(stack)
         self._run(runs, ANY_ASSETS, _OF_NO_DAY, (stack.names[0], stack.names[-1]), stop)
+        if not _wait_until_set(self._taken_over, stop, self._machine):
+            return
+        self._say_what_to_try(stack)
         others = plan.other_hours(self._machine.now())
         if others is not None:
             first, last = others
@@ -262,6 +259,14 @@ _OF_NO_DAY = (
     "gatherer/exchange_status", "production/series", "production/events", "production/markets", "lake/tables",
     "lake/lifecycle_rules", "lake/retention", "lake/dagster_retention",
 )  # fmt: skip
+
+
+def _wait_until_set(event: threading.Event, stop: threading.Event, clock: Clock) -> bool:
+    """Wait for an event; False on `stop`."""
+    while not event.is_set():
+        if clock.wait(stop, 0.2):
+            return False
+    return True
 
 
 def _venue(stack: Stack) -> SimulatorClient:

@@ -9,7 +9,7 @@ from kalshi_platform.market.times import HOUR, hour_of
 
 CATCH_UP_S = 30.0
 """For the whole past, in seconds of the machine, where the machine can follow."""
-MESSAGES = 120_000
+MESSAGES = 80_000
 """Of the whole past, over all markets."""
 SETTLED = timedelta(minutes=6)
 """After the end of an hour: what came late has come, and the schedule of five past has not been forestalled."""
