@@ -236,8 +236,10 @@ class DemoPast:
     ) -> None:
         for _ in range(_ATTEMPTS):
             run_id = runs.launch(job, assets, partitions)
-            if runs.wait(run_id, stop) or stop.is_set():
+            if runs.wait(run_id, stop):
                 return
+            if stop.is_set():
+                break
         raise DagsterRefused(f"run {run_id} of {job} did not succeed")
 
     def _recorded(self, stack: Stack, moment: datetime, stop: threading.Event) -> bool:
