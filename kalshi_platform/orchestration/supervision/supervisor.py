@@ -6,10 +6,11 @@ import json
 import os
 import threading
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import dagster as dg
@@ -227,9 +228,13 @@ def _end_run(instance: dg.DagsterInstance, service: Service, action: Action) -> 
     run = instance.get_run_by_id(run_id)
     if run is None or run.is_finished:
         return
+    _write_on_page(
+        instance,
+        run_id,
+        f"The supervisor of {service.name} ends this run: {action.reason}.",
+        tags={ENDED_BY_TAG: "supervisor"},
+    )
     try:
-        instance.add_run_tags(run_id, {ENDED_BY_TAG: "supervisor"})
-        _write_on_page(instance, run_id, f"The supervisor of {service.name} ends this run: {action.reason}.")
         instance.run_coordinator.cancel_run(run_id)
     except Exception:  # noqa: BLE001 - whatever it is, the run is marked all the same
         # The code server that owned the process is gone, or never had it; the lock keeps a survivor from writing.
@@ -259,9 +264,13 @@ def _short(service: Service) -> str:
     return service.partition_key or service.name
 
 
-def _write_on_page(instance: dg.DagsterInstance, run_id: str, text: str) -> None:
-    """Write a line into the log of a run, which has ended or is about to."""
+def _write_on_page(
+    instance: dg.DagsterInstance, run_id: str, text: str, *, tags: Mapping[str, str] = MappingProxyType({})
+) -> None:
+    """Write a line into the log of a run, which has ended or is about to, and give the run these tags."""
     try:
+        if tags:
+            instance.add_run_tags(run_id, tags)
         run = instance.get_run_by_id(run_id)
         if run is not None:
             instance.report_engine_event(text, run)
