@@ -84,7 +84,14 @@ SCHEDULES = {
     "register_tables_schedule",
     "compare_all_tables",
 }
-SENSORS = {"gatherer_sensor", "deduplicator_sensor", "closes_sensor", "dead_runs_sensor"}
+SENSORS = {
+    "gatherer_sensor",
+    "deduplicator_sensor",
+    "closes_sensor",
+    "dead_runs_sensor",
+    "alerts",
+    "run_failure_alerts",
+}
 
 
 def location(role: config.Role) -> CodeLocation:
@@ -115,7 +122,7 @@ def test_the_role_platform_serves_all_but_the_gatherers() -> None:
         ASSETS,
         JOBS - {"gather", "rotate_gatherers"},
         SCHEDULES,
-        {"deduplicator_sensor", "closes_sensor", "dead_runs_sensor"},
+        SENSORS - {"gatherer_sensor"},
     )
 
 
