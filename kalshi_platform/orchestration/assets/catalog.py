@@ -66,6 +66,7 @@ def _make_catalog_asset(table: str, gatherers: dg.StaticPartitionsDefinition) ->
         key=gatherer(table),
         deps=_UPSTREAM[table],
         partitions_def=gatherers,
+        backfill_policy=dg.BackfillPolicy.single_run(),
         group_name="gatherer",
         owners=OWNERS,
         kinds={"rest", "postgres"},
@@ -76,10 +77,12 @@ def _make_catalog_asset(table: str, gatherers: dg.StaticPartitionsDefinition) ->
     def synced(
         context: dg.AssetExecutionContext, config: SyncConfig, platform: PlatformResource
     ) -> dg.MaterializeResult:  # type: ignore[type-arg]
-        with as_failure(), platform.catalog(context.partition_key) as database:
-            report = _sync(table, platform, database, full=config.full)
-            count = count_catalog_rows(database, table)
-        return dg.MaterializeResult(metadata={**count, **sync_metadata(report)})
+        for name in sorted(context.partition_keys):
+            with as_failure(), platform.catalog(name) as database:
+                report = _sync(table, platform, database, full=config.full)
+                metadata = {**count_catalog_rows(database, table), **sync_metadata(report)}
+            context.add_asset_metadata(metadata, partition_key=name)
+        return dg.MaterializeResult()
 
     return synced
 

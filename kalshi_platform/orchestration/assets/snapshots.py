@@ -16,6 +16,7 @@ def make_rest_snapshots(gatherers: dg.StaticPartitionsDefinition) -> dg.AssetsDe
         key=REST_SNAPSHOTS,
         deps=[REST, gatherer("markets")],
         partitions_def=gatherers,
+        backfill_policy=dg.BackfillPolicy.single_run(),
         group_name="gatherer",
         owners=OWNERS,
         kinds={"rest", "postgres"},
@@ -29,11 +30,12 @@ def make_rest_snapshots(gatherers: dg.StaticPartitionsDefinition) -> dg.AssetsDe
     def rest_snapshots(context: dg.AssetExecutionContext, platform: PlatformResource) -> dg.MaterializeResult:  # type: ignore[type-arg]
         from kalshi_platform.gatherer.on_demand import poll_books
 
-        name = context.partition_key
-        with as_failure(), platform.timeseries(name) as timeseries, platform.catalog(name) as catalog:
-            report = poll_books(
-                platform.gatherer(name), platform.rest_client(), platform.clock, platform.bounds(), timeseries, catalog
-            )
-        return dg.MaterializeResult(metadata=poll_metadata(report))
+        with as_failure():
+            rest, bounds = platform.rest_client(), platform.bounds()
+            for name in sorted(context.partition_keys):
+                with platform.timeseries(name) as timeseries, platform.catalog(name) as catalog:
+                    report = poll_books(platform.gatherer(name), rest, platform.clock, bounds, timeseries, catalog)
+                context.add_asset_metadata(poll_metadata(report), partition_key=name)
+        return dg.MaterializeResult()
 
     return rest_snapshots
