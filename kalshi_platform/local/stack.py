@@ -333,7 +333,7 @@ class Stack:
 
     def _choose_past(self) -> None:
         """Take the past where there is none yet: one that was recorded before stays the first hour of partitions."""
-        self._past_from = _read_past_from(self._options.data_dir / LOCAL_JSON)
+        self._past_from, self._caught_up_at = read_past(self._options.data_dir / LOCAL_JSON)
         past = self._options.past
         if past is None:
             return
@@ -341,7 +341,7 @@ class Stack:
             self._say("production holds rows already: the simulated exchange begins now, and not in the past")
             return
         past.prepare()
-        self.past, self._past_from = past, past.begin
+        self.past, self._past_from, self._caught_up_at = past, past.begin, None
 
     def _holds_rows(self) -> bool:
         production = Database(self._databases.production, name="production", pool_size=1)
@@ -477,10 +477,14 @@ def _moment(at: datetime | None) -> str | None:
     return None if at is None else at.isoformat()
 
 
-def _read_past_from(path: Path) -> datetime | None:
-    """Return where the past of an earlier start begins; None: it had none, or there was no start."""
+def read_past(path: Path) -> tuple[datetime | None, datetime | None]:
+    """Return where the past of an earlier start begins, and when it was caught up; None for what there was not."""
     try:
-        at = json.loads(path.read_text(encoding="utf-8")).get("past_from")
-        return None if at is None else datetime.fromisoformat(at)
+        content = json.loads(path.read_text(encoding="utf-8"))
+        begin, end = (content.get(name) for name in ("past_from", "caught_up_at"))
+        return (
+            None if begin is None else datetime.fromisoformat(begin),
+            None if end is None else datetime.fromisoformat(end),
+        )
     except (OSError, ValueError, AttributeError, TypeError):
-        return None
+        return None, None

@@ -6,7 +6,7 @@ import sys
 import threading
 from collections.abc import Callable
 from dataclasses import replace
-from datetime import timedelta
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
@@ -21,7 +21,7 @@ from kalshi_platform.local import final_export, patience, run_up
 from kalshi_platform.local.final_export import export_open, find_hours_merged_since, merge_remaining
 from kalshi_platform.local.processes.ports import free_port
 from kalshi_platform.local.processes.process_group import ChildExit
-from kalshi_platform.local.stack import Stack, StackOptions
+from kalshi_platform.local.stack import Stack, StackOptions, read_past
 from kalshi_platform.market.times import US_PER_HOUR, datetime_from_us, us_from_datetime
 from kalshi_platform.monitoring.heartbeat import Heartbeat, write_file
 from kalshi_platform.storage.partitions import PartitionBounds
@@ -94,6 +94,16 @@ def test_an_ending_gatherer_with_a_new_heartbeat_changes_its_description(tmp_pat
     assert first.endswith("1,200 records in memory, 0 B on disk, 7 commits)")
     write_file(file, Heartbeat("gatherer/g1", now + timedelta(seconds=5), now, "stopping", details))
     assert stack.describe_remaining("g1") != first
+
+
+def test_the_past_of_an_earlier_start_stays_the_first_hour(tmp_path: Path) -> None:
+    file = tmp_path / "local.json"
+    assert read_past(file) == (None, None)
+    file.write_text('{"past_from": "2026-11-29T22:00:00+00:00", "caught_up_at": null}', encoding="utf-8")
+    assert read_past(file) == (datetime(2026, 11, 29, 22, tzinfo=UTC), None)
+    for broken in ("", "[]", '{"past_from": 7}', '{"past_from": "soon"}'):
+        file.write_text(broken, encoding="utf-8")
+        assert read_past(file) == (None, None)
 
 
 class _SilentStack:
