@@ -199,7 +199,7 @@ class DemoPast:
         daily = [*(f"lake/{name}" for name in DAILY_DATASETS), "production/trades_backfill"]
         self._run(runs, ANY_ASSETS, daily, (day, day), stop)
         self._say(f"quotes, candles and the other data sets of {day} are in the lake after {stack.elapsed_s():.0f} s")
-        self._run(runs, ANY_ASSETS, _OF_NO_DAY, (stack.names[0], stack.names[-1]), stop)
+        self._run(runs, ANY_ASSETS, OF_NO_DAY, (stack.names[0], stack.names[-1]), stop)
         if not _wait_until_set(self._taken_over, stop, self._machine):
             return
         self._say_what_to_try(stack)
@@ -257,10 +257,11 @@ class DemoPast:
         return wait_saying(what, probe, stop, self._say, self._machine, PATIENCE_S)
 
 
-_OF_NO_DAY = (
+OF_NO_DAY = (
     "gatherer/exchange_status", "production/series", "production/events", "production/markets", "lake/tables",
     "lake/lifecycle_rules", "lake/retention", "lake/dagster_retention",
 )  # fmt: skip
+"""Assets without a day or an hour, which a healthy platform has made once; those of gatherers among them."""
 
 
 def _wait_until_set(event: threading.Event, stop: threading.Event, clock: Clock) -> bool:

@@ -12,8 +12,10 @@ import dagster as dg
 import pytest
 
 from kalshi_platform.clock import SYSTEM_CLOCK
+from kalshi_platform.lab.demo.past import OF_NO_DAY
 from kalshi_platform.lab.simulator.server.server import ServerThread
 from kalshi_platform.orchestration import keys
+from kalshi_platform.orchestration.partitions import RANGE_END, RANGE_START
 from kalshi_platform.orchestration.resources import PlatformResource
 from kalshi_platform.orchestration.schedules.catalog import sync_catalog_when_stale
 from kalshi_platform_tests.fixtures.exchange import eventually, running_exchange
@@ -86,6 +88,18 @@ def test_catalog_and_books_on_demand(platform: Platform, exchange: ServerThread)
     assert made is not None
     assert made.asset_materialization is not None
     assert made.asset_materialization.metadata["dagster/row_count"].value == MARKETS
+
+
+def test_what_belongs_to_no_day_is_made_by_one_run(platform: Platform, exchange: ServerThread) -> None:
+    done = platform.defs.resolve_implicit_global_asset_job_def().execute_in_process(
+        instance=platform.instance,
+        asset_selection=[dg.AssetKey(key.split("/")) for key in OF_NO_DAY],
+        tags={RANGE_START: "g1", RANGE_END: "g2"},
+    )
+    assert done.success
+    assert platform.instance.get_materialized_partitions(keys.EXCHANGE_STATUS) == {"g1", "g2"}
+    assert all(check.passed for check in done.get_asset_check_evaluations())
+    assert exchange.state()["exchange_active"]
 
 
 def test_only_stale_catalogs_are_synced(platform: Platform, exchange: ServerThread) -> None:
