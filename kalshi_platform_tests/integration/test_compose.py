@@ -16,6 +16,7 @@ import yaml
 from psycopg2 import sql
 
 from kalshi_platform.local.postgres.server import PostgresServer
+from kalshi_platform.orchestration.supervision.supervisor import policy_of
 from kalshi_platform.reference_docs import SECTIONS, documented
 from kalshi_platform_tests.fixtures.postgres import DatabaseFactory, administer
 from kalshi_platform_tests.fixtures.stack import rows
@@ -329,6 +330,7 @@ def test_dagster_accepts_its_instance_file(
         assert instance.run_coordinator.dequeue_interval_seconds == 1
         assert instance.get_concurrency_config().run_queue_config is not None
         assert instance.run_monitoring_enabled
+        assert policy_of(instance).start_limit_s == 120
         assert instance.run_monitoring_max_resume_run_attempts == 0
         assert not instance.telemetry_enabled
         assert instance.get_runs() == []  # the storage answers

@@ -68,7 +68,10 @@ class Policy:
     heartbeat_limit_s: float = 45.0
     """Nine heartbeats: a service writes one every 5 s."""
     start_limit_s: float = 120.0
-    """For a run to get from the queue into work, and for a working run to send its first heartbeat."""
+    """For a run to get from the queue into work, and for a working run to send its first heartbeat.
+
+    Where Dagster monitors runs, its `start_timeout_seconds` counts instead.
+    """
     cancel_limit_s: float = 60.0
     final_heartbeat_grace_s: float = 7.0
     """A heartbeat later than a run's end by more than this came from a process that outlived its run: 5 s and a bit."""

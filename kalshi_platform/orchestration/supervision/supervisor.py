@@ -27,6 +27,7 @@ from kalshi_platform.orchestration.supervision.policy import (
     EndedRun,
     LatestHeartbeat,
     LiveRun,
+    Policy,
     RunState,
     ServiceState,
     decide,
@@ -115,7 +116,7 @@ class Supervisor:
         jobs = {service.job_name for service in services}
         live = {job: self._list_live_runs(instance, job) for job in jobs}
         ended = {job: self._list_ended_runs(instance, job) for job in jobs}
-        tick = Tick([], [], {})
+        policy, tick = policy_of(instance), Tick([], [], {})
         for service in services:
             result = probed[service.name]
             if result.lock_held is not None:  # the database answered
@@ -131,7 +132,7 @@ class Supervisor:
                 heartbeat=heartbeat,
                 supervising_s=self._ages.supervising_s,
             )
-            actions = decide(state)
+            actions = decide(state, policy)
             self._warn_of_silent_holder(service, actions)
             for action in actions:
                 tick.messages.append(_describe(service, state, action))
@@ -205,6 +206,16 @@ class Supervisor:
         for runs in found.values():
             runs.sort(key=lambda run: run.ended_s)
         return found
+
+
+def policy_of(instance: dg.DagsterInstance) -> Policy:
+    """Return how long services are waited for: a run gets the start timeout of the instance's run monitoring.
+
+    A process starts within seconds, a container on ECS or Kubernetes within minutes; `dagster.yaml` knows which it is.
+    """
+    if not instance.run_monitoring_enabled:
+        return Policy()
+    return Policy(start_limit_s=float(instance.run_monitoring_start_timeout_seconds))
 
 
 def write_supervisor_heartbeat(state_dir: Path, now: datetime) -> None:

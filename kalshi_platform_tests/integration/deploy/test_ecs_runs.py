@@ -20,6 +20,7 @@ from dagster._core.origin import JobPythonOrigin, RepositoryPythonOrigin
 from moto import mock_aws
 
 from kalshi_platform.orchestration.services import gatherer_service_name, service_tags
+from kalshi_platform.orchestration.supervision.supervisor import policy_of
 from kalshi_platform_tests.integration.deploy.stack import AWS, IMAGE, NAME, Stack, create_stack, no_account, stand_in
 
 OVERRIDES_LIMIT = 8192
@@ -184,6 +185,10 @@ def test_processor_and_memory_are_the_locations_unless_the_runs_tags_say_others(
     (override,) = task["overrides"]["containerOverrides"]
     assert (override["cpu"], override["memory"]) == (cpu, memory)
     assert (task["overrides"]["cpu"], task["overrides"]["memory"]) == (str(cpu), str(memory))
+
+
+def test_a_supervised_run_has_as_long_to_start_as_its_task_needs(deployment: Deployment) -> None:
+    assert policy_of(deployment.instance).start_limit_s == 300
 
 
 def test_terminating_a_run_stops_its_task(deployment: Deployment) -> None:
