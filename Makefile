@@ -14,6 +14,7 @@ CONFORMANCE_VENV := .venv-conformance
 CONFORMANCE_STAMP := $(CONFORMANCE_VENV)/.installed
 ENGINES_VENV := .venv-engines
 ENGINES_STAMP := $(ENGINES_VENV)/.installed
+AUDIT_VENV := .venv-audit
 LOADERS_VENV := .venv-loaders
 LOADERS_STAMP := $(LOADERS_VENV)/.installed
 DEPLOYMENT_VENV := .venv-deployment
@@ -174,6 +175,12 @@ constraints:  ## resolve the ranges of pyproject.toml anew into constraints.txt,
 	$(PY) -m uv pip compile pyproject.toml --extra dev --no-annotate --no-header --no-emit-index-url --python-version 3.11 --upgrade -o constraints.txt
 	$(PY) -m uv pip compile pyproject.toml --extra dev --extra nautilus --extra hftbacktest --no-annotate --no-header --no-emit-index-url \
 		--python-version 3.11 --upgrade -o engines/loaders-constraints.txt
+
+# An environment of its own: what audits us is none of our dependencies.
+audit:  ## known vulnerabilities of the pinned dependencies (asks PyPI; once a week)
+	test -x $(AUDIT_VENV)/bin/pip-audit || $(PYTHON) -m venv $(AUDIT_VENV)
+	$(AUDIT_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --upgrade pip-audit
+	$(AUDIT_VENV)/bin/python -m pip_audit --strict --no-deps --disable-pip -r constraints.txt
 
 clean:  ## remove the environment and caches (never ./data)
 	rm -rf $(VENV) $(CONFORMANCE_VENV) $(ENGINES_VENV) $(LOADERS_VENV) $(DEPLOYMENT_VENV) build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

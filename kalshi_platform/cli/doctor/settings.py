@@ -8,6 +8,7 @@ from functools import partial
 from kalshi_platform import config
 from kalshi_platform.cli.doctor.findings import Finding, finding_of_problem
 from kalshi_platform.errors import ConfigurationError
+from kalshi_platform.storage.urls import TLS_REMEDY
 
 
 def check_settings() -> Iterator[Finding]:
@@ -35,3 +36,5 @@ def check_settings() -> Iterator[Finding]:
     if not problems:
         names = ", ".join(config.gatherer_names())
         yield Finding("settings", "ok", f"complete; gatherers {names}; role {config.role().kind}")
+    for name in config.unencrypted_databases():
+        yield Finding("settings", "warn", f"{name} may be reached in plain text", TLS_REMEDY)
