@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import ipaddress
 import os
 import signal
 import subprocess
@@ -12,10 +13,14 @@ from datetime import datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
+import psutil
 import pytest
+from dotenv import dotenv_values
 
-from kalshi_platform_tests.fixtures.demo import SLOW_S, ask, check_outcomes, running_demo, started_runs
+from kalshi_platform_tests.fixtures.demo import SLOW_S, Demo, ask, check_outcomes, running_demo, started_runs
+from kalshi_platform_tests.fixtures.secret_search import SecretSearch, of_key
 from kalshi_platform_tests.fixtures.stack import (
     ODD_SURROUNDINGS,
     clean_environment,
@@ -25,6 +30,17 @@ from kalshi_platform_tests.fixtures.stack import (
     read_json,
     wait_for,
 )
+from kalshi_platform_tests.fixtures.webhook import PATH as WEBHOOK_PATH
+from kalshi_platform_tests.fixtures.webhook import running_receiver
+
+MARKED = {
+    # Nothing of these is needed: they only stand in the environment of every process.
+    "AWS_ACCESS_KEY_ID": "MARKEDKEYID77F0C3",
+    "AWS_SECRET_ACCESS_KEY": "marked/s3+secret=9d2b",
+    "AWS_SESSION_TOKEN": "marked-session-31aa",
+    "KALSHI_ICEBERG_TOKEN": "marked-iceberg-b0c4",
+}
+HOLD_SECRETS = {".env", "local.json", "server.json", "exchange-key.pem"}
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(1200), pytest.mark.xdist_group("stack")]
 
@@ -41,7 +57,10 @@ CHECKED = {"all_gatherers_read", "coverage_share", "identity_agreement", "exchan
 
 
 def test_the_demo_closes_a_past_goes_on_and_ends_without_a_trace(tmp_path: Path) -> None:
-    with running_demo(tmp_path) as demo:
+    with (
+        running_receiver() as receiver,
+        running_demo(tmp_path, **MARKED, KALSHI_ALERT_WEBHOOK_URL=receiver.url) as demo,
+    ):
         demo.wait_for_line("Dagster UI after")
         begin = datetime.fromisoformat(demo.local["past_from"])
         assert begin.hour == 22
@@ -69,10 +88,45 @@ def test_the_demo_closes_a_past_goes_on_and_ends_without_a_trace(tmp_path: Path)
         assert set(demo.local["metrics"]) == {"deduplicator", "g1", "g2", "g3"}
         for address in demo.local["metrics"].values():
             wait_for(f"health beside {address}", partial(is_healthy, address), 60)
+        assert open_to_others(demo.process.pid) == []
+        search = search_for_secrets(demo)
+        for url in (production, demo.local["databases"]["dagster"]):
+            assert search.in_database(url) == []
         assert demo.stop() == 0, demo.printed
         assert "child_killed" not in demo.printed
         data = str(demo.data)
     assert processes_of(data) == []
+    assert search.in_files(tmp_path, may_hold=lambda path: path.name in HOLD_SECRETS) == []
+    for path in (each for each in tmp_path.rglob("*") if each.name in HOLD_SECRETS):
+        assert path.stat().st_mode & 0o077 == 0, path
+
+
+def open_to_others(pid: int) -> list[str]:
+    """Where a process and those below it listen for other machines: databases, UI, code server, metrics, exchange."""
+    found, listening = [], 0
+    for process in [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]:
+        with contextlib.suppress(psutil.NoSuchProcess):
+            for each in process.net_connections("inet"):
+                if each.status == psutil.CONN_LISTEN:
+                    listening += 1
+                    if not ipaddress.ip_address(each.laddr.ip).is_loopback:
+                        found.append(f"{process.name()} at {each.laddr.ip}:{each.laddr.port}")
+    assert listening >= 10  # four databases, UI, exchange, four metrics
+    return found
+
+
+def search_for_secrets(demo: Demo) -> SecretSearch:
+    """Look for the marks, the databases' passwords, and the key that signs requests to the simulated exchange."""
+    settings = {key: str(value) for key, value in dotenv_values(demo.folder / ".env").items()}
+    passwords = {
+        f"password of {key}": unquote(str(urlsplit(value).password)).encode()
+        for key, value in settings.items()
+        if "DATABASE_URL" in key
+    }
+    assert len(passwords) == 8
+    key = of_key(Path(settings["KALSHI_PRIVATE_KEY_PATH"]).read_bytes())
+    marked = {name: value.encode() for name, value in MARKED.items()}
+    return SecretSearch({**passwords, **key, **marked, "path of the webhook": WEBHOOK_PATH.encode()})
 
 
 def pasted_commands(printed: str) -> list[str]:
