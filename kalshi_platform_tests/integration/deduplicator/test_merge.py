@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -19,10 +20,12 @@ from kalshi_platform.deduplicator.live.live_merger import LiveMerger
 from kalshi_platform.deduplicator.live.status import CatalogMergeStatus
 from kalshi_platform.deduplicator.merge import cursor as cursor_module
 from kalshi_platform.deduplicator.merge import hour_activity
+from kalshi_platform.deduplicator.merge.alarms import raise_alarm
 from kalshi_platform.deduplicator.merge.merge_pass import Merger, MergeReport, merge_new
 from kalshi_platform.deduplicator.settings import GathererSource
 from kalshi_platform.errors import ConfigurationError, SchemaMismatch, StatementRejected
 from kalshi_platform.market.times import US_PER_HOUR, US_PER_S, datetime_from_us, us_from_datetime
+from kalshi_platform.monitoring.settings import AlertSettings
 from kalshi_platform.storage.partitions import PartitionBounds
 from kalshi_platform_tests.fixtures.clocks import FakeClock
 from kalshi_platform_tests.fixtures.hand_filled_gatherer import (
@@ -35,6 +38,7 @@ from kalshi_platform_tests.fixtures.hand_filled_gatherer import (
 )
 from kalshi_platform_tests.fixtures.merge_world import MergeWorld, until
 from kalshi_platform_tests.fixtures.postgres import DatabaseFactory
+from kalshi_platform_tests.fixtures.webhook import Receiver, running_receiver
 
 T0 = us_from_datetime(SYSTEM_CLOCK.now()) // US_PER_HOUR * US_PER_HOUR - 2 * US_PER_HOUR + 60 * US_PER_S
 World = Callable[..., MergeWorld]
@@ -586,19 +590,33 @@ def test_the_live_merger_stops_when_it_is_switched_off_and_survives_a_listener_t
         thread.join(20)
 
 
-def test_the_live_merger_survives_production_being_away(merge_world: World) -> None:
+@pytest.fixture
+def receiver() -> Iterator[Receiver]:
+    """A webhook that listens."""
+    with running_receiver() as running:
+        yield running
+
+
+def test_the_live_merger_sends_alarms_and_survives_production_being_away(
+    merge_world: World, tmp_path: Path, receiver: Receiver
+) -> None:
     world = merge_world(1)
     good = world.production_url.rsplit("/", 1)[1]
     with world.gatherers["g1"].database.transaction() as transaction:
         transaction.fetch_one("SELECT 1")
     reports: list[MergeReport] = []
-    settings = world.settings(interval_s=0.05, retry_max_s=0.1)
+    with world.production.transaction() as transaction:
+        raise_alarm(transaction, "rows_refused", "g1 trades", "by a merge that had no webhook")
+    alerts = AlertSettings(webhook_url=receiver.url, folder=tmp_path, spacing_s=0.0)
+    settings = world.settings(interval_s=0.05, retry_max_s=0.1, alerts=alerts)
     merger = LiveMerger(settings, SYSTEM_CLOCK, PartitionBounds(), on_report=reports.append)
     stop = threading.Event()
     thread = threading.Thread(target=merger.run, args=(stop,))
     thread.start()
     try:
         until(lambda: len(reports) > 0)
+        receiver.wait_for(messages=1)
+        assert receiver.kinds() == ["rows_refused"]
         world.production.dispose()
         _set_connections(world, good, allowed=False)
         until(lambda: merger.status().state == "production away")
