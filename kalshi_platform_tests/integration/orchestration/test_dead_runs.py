@@ -10,11 +10,14 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import dagster as dg
+import psutil
 import pytest
 
 from kalshi_platform.orchestration.sensors.dead_runs import end_dead_runs, is_its_process
 
 HERE, ELSEWHERE = "kalshi_platform", "another"
+# Of this process, which may have run other tests for long.
+STARTED_AT = psutil.Process().create_time()
 
 
 class Instance:
@@ -39,7 +42,7 @@ class Instance:
     def all_logs(self, run_id: str, of_type: object) -> list[Any]:
         assert of_type is dg.DagsterEventType.ENGINE_EVENT
         event = SimpleNamespace(message=f"Started process for run (pid: {self.pids[run_id]}).")
-        return [SimpleNamespace(dagster_event=event, timestamp=time.time())]
+        return [SimpleNamespace(dagster_event=event, timestamp=STARTED_AT)]
 
     def get_run_by_id(self, run_id: str) -> Any:
         return self.runs[run_id]
@@ -67,10 +70,9 @@ def test_only_a_batch_of_this_location_without_a_process_is_failed(gone: int) ->
 
 
 def test_a_process_that_took_the_number_later_is_another(gone: int) -> None:
-    now = time.time()
-    assert is_its_process(os.getpid(), now)
-    assert not is_its_process(os.getpid(), now - 7 * 86_400)
-    assert not is_its_process(gone, now)
+    assert is_its_process(os.getpid(), STARTED_AT)
+    assert not is_its_process(os.getpid(), STARTED_AT - 7 * 86_400)
+    assert not is_its_process(gone, time.time())
 
 
 def test_a_child_of_this_server_is_it_whatever_was_done_to_the_clock() -> None:
