@@ -117,7 +117,7 @@ def _complete(spec: dg.AssetSpec, body: Callable[..., Any] | None = None) -> dg.
         **spec.metadata,
         "docs": dg.MetadataValue.md(" · ".join(_link(document) for document in list_documents(key))),
         "dagster/code_references": _refer(body, list_sources(key)),
-        **({"columns": NO_TABLE[key]} if key in NO_TABLE else {}),
+        **({"columns": dg.MetadataValue.md(NO_TABLE[key])} if key in NO_TABLE else {}),
     }
     if spec.key in ON_DEMAND:
         return spec.replace_attributes(metadata={**metadata, "freshness": ON_DEMAND[spec.key]})
@@ -140,9 +140,7 @@ def _refer(body: Callable[..., Any] | None, files: Iterable[str]) -> dg.CodeRefe
             dg.UrlCodeReference(url=f"{REPOSITORY}/blob/main/{_PACKAGE.name}/{label}#L{line}", label=label)
         )
         if _IS_CHECKOUT:
-            references.append(
-                dg.LocalFileCodeReference(file_path=str(path), line_number=line, label=f"{label} in the editor")
-            )
+            references.append(dg.LocalFileCodeReference(file_path=str(path), line_number=line, label=label))
     return dg.CodeReferencesMetadataValue(code_references=references)
 
 

@@ -26,6 +26,7 @@ from kalshi_platform.orchestration.assets.retention import dagster_retention, re
 from kalshi_platform.orchestration.assets.snapshots import make_rest_snapshots
 from kalshi_platform.orchestration.assets.trades_backfill import make_trades_backfill
 from kalshi_platform.orchestration.checks.freshness import gatherers_are_fresh
+from kalshi_platform.orchestration.checks.newest_partitions import make_newest_partitions_check
 from kalshi_platform.orchestration.checks.trades import no_duplicate_trade_ids_last_day, trade_parity_last_day
 from kalshi_platform.orchestration.failures import collect_problems
 from kalshi_platform.orchestration.jobs.batch import BATCH_JOBS
@@ -40,6 +41,7 @@ from kalshi_platform.orchestration.schedules.catalog import merge_catalog_schedu
 from kalshi_platform.orchestration.schedules.closes import make_closes_sensor
 from kalshi_platform.orchestration.schedules.days import make_daily_schedules
 from kalshi_platform.orchestration.schedules.hours import make_hourly_schedules
+from kalshi_platform.orchestration.schedules.newest_partitions import make_newest_partitions_sensor
 from kalshi_platform.orchestration.schedules.tables import compare_all_tables, register_tables_schedule
 from kalshi_platform.orchestration.sensors.alerts import make_alert_sensors
 from kalshi_platform.orchestration.sensors.dead_runs import make_dead_runs_sensor
@@ -126,6 +128,7 @@ def _add_platform(parts: _Parts, partitions: Partitions) -> None:
     parts.asset_checks += [
         gatherers_are_fresh,
         lifecycle_reads_back,
+        make_newest_partitions_check(partitions.first_hour),
         no_duplicate_trade_ids_last_day,
         trade_parity_last_day,
     ]
@@ -143,4 +146,5 @@ def _add_platform(parts: _Parts, partitions: Partitions) -> None:
         make_closes_sensor(partitions.first_hour),
         make_dead_runs_sensor(),
         *make_alert_sensors(partitions.gatherers.get_partition_keys()),
+        make_newest_partitions_sensor(partitions.first_hour),
     ]

@@ -69,3 +69,11 @@ ORDER BY 1
 -- One row: the number of trades in [low, high), and of distinct (ticker, trade_id) among them.
 SELECT count(*), count(DISTINCT (ticker, trade_id)) FROM trades
 WHERE exchange_ts >= %(low)s AND exchange_ts < %(high)s
+
+-- name: read_newest_hours
+-- One row: the newest hour of [low, high) that got rows, the newest of [low, day_end) (which ends with a day), and the
+-- newest closed hour; nulls without one.
+-- example day_end: TIMESTAMPTZ '2026-11-20'
+SELECT (SELECT max(hour) FROM hour_activity WHERE hour >= %(low)s AND hour < %(high)s),
+       (SELECT max(hour) FROM hour_activity WHERE hour >= %(low)s AND hour < %(day_end)s),
+       (SELECT max(hour) FROM hour_closes)

@@ -30,6 +30,9 @@ def busy_markets(title: str, markets: Sequence[BusyMarket]) -> Figure:
     volume.barh(rows, [each.volume_contracts for each in markets], color=_VOLUME)
     known = [(row, each.spread_cents) for row, each in zip(rows, markets, strict=True) if each.spread_cents is not None]
     spread.barh([row for row, _ in known], [cents for _, cents in known], color=_SPREAD)
+    if not known:
+        spread.set_xlim(0, 1)
+        spread.text(0.5, 0.5, "no bid and offer at once", ha="center", transform=spread.transAxes, fontsize=7)
     volume.set_yticks(rows, labels=[each.ticker for each in markets], fontsize=7)
     volume.invert_yaxis()
     volume.set_xlabel("contracts traded", fontsize=8)

@@ -21,6 +21,7 @@ _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _COVERED, _HOLE, _UNIQUE, _SHARED = "#2f6f5e", "#d62728", "#e0a030", "#3b7dd8"
 _MOST_MARKETS = 20
 _DPI = 80
+_DASH = 4.0
 _LINES = ("#3b7dd8", "#e0a030", "#7a4fa3", "#2f6f5e", "#c23b6b", "#444444")
 _SHARES = LinearSegmentedColormap.from_list("shares", [_HOLE, "#f3d9a4", _COVERED])
 
@@ -42,17 +43,18 @@ def traffic(title: str, gatherers: Mapping[str, Sequence[Minute]]) -> Figure:
     messages, lag = figure.subplots(2, 1, sharex=True, height_ratios=(3, 2))
     messages.set_title(title, loc="left", fontsize=9)
     for number, (name, minutes) in enumerate(gatherers.items()):
-        # Lines of gatherers that agree lie on each other: the first are drawn broader, so that all can be seen.
-        style: dict[str, Any] = {"color": _LINES[number % len(_LINES)]}
-        style["linewidth"] = 1.2 + 1.6 * (len(gatherers) - 1 - number)
+        color = _LINES[number % len(_LINES)]
         whole = _with_empty_minutes(minutes)
-        times = [_number(each.at) for each in whole]
-        messages.plot(times, [each.messages for each in whole], label=name, **style)
+        times, counts = [_number(each.at) for each in whole], [each.messages for each in whole]
+        messages.plot(times, counts, color=color, linewidth=1.6, label=name)
+        # Gatherers that agree lie on each other: above the lines, each has a dash in turn.
+        turns: Any = (_DASH * number, (_DASH, _DASH * max(0, len(gatherers) - 1)))
+        messages.plot(times, counts, color=color, linewidth=1.6, linestyle=turns, zorder=3)
         known = [each for each in minutes if each.lag_p50_ms is not None and each.lag_p99_ms is not None]
-        moments, color = [_number(each.at) for each in known], style["color"]
+        moments = [_number(each.at) for each in known]
         lag.plot(moments, [each.lag_p50_ms or 0.0 for each in known], color=color, linewidth=1.2)
         lag.plot(moments, [each.lag_p99_ms or 0.0 for each in known], ":", color=color, linewidth=1.2)
-    messages.set_ylim(bottom=0)
+    messages.set_ylim(0, 1.08 * messages.get_ylim()[1])
     messages.set_ylabel("messages a minute", fontsize=8)
     messages.legend(fontsize=7, frameon=False, loc="lower right", ncols=max(1, len(gatherers)))
     lag.set_ylabel("lag of trades, ms", fontsize=8)

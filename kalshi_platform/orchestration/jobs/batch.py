@@ -24,6 +24,14 @@ from kalshi_platform.orchestration.keys import (
 
 _TAGS = {"kalshi/kind": "batch", "dagster/retry_strategy": "ALL_STEPS"}
 """After its process died a batch does all its steps again: each may be repeated."""
+_EVALUATED_BY_SENSOR = "newest_partition_is_made"
+
+
+def _select(*keys: dg.AssetKey) -> dg.AssetSelection:
+    """Select assets with their checks, but for the one that a sensor evaluates: a run would only repeat it."""
+    repeated = dg.AssetSelection.checks(*(dg.AssetCheckKey(key, _EVALUATED_BY_SENSOR) for key in keys))
+    return dg.AssetSelection.assets(*keys) - repeated
+
 
 sync_catalog_job = dg.define_asset_job(
     "sync_catalog",
@@ -53,7 +61,7 @@ _FEWER_ROWS = """
 """
 close_hours_job = dg.define_asset_job(
     "close_hours",
-    dg.AssetSelection.assets(*PRODUCTION_HOURLY, *LAKE_RAW),
+    _select(*PRODUCTION_HOURLY, *LAKE_RAW),
     tags=_TAGS,
     description=with_example(
         "Closes hours in production (merge again from all gatherers, coverage, proofs) and exports them as Parquet. "
@@ -63,7 +71,7 @@ close_hours_job = dg.define_asset_job(
 )
 rebuild_hour_job = dg.define_asset_job(
     "rebuild_hour",
-    dg.AssetSelection.assets(*PRODUCTION_HOURLY, *LAKE_RAW),
+    _select(*PRODUCTION_HOURLY, *LAKE_RAW),
     config={"ops": {"__".join(key.path): {"config": {"allow_fewer_rows": False}} for key in LAKE_RAW}},
     tags=_TAGS,
     description=with_example(
@@ -76,7 +84,7 @@ rebuild_hour_job = dg.define_asset_job(
 )
 export_hours_job = dg.define_asset_job(
     "export_hours",
-    dg.AssetSelection.assets(*LAKE_RAW),
+    _select(*LAKE_RAW),
     tags=_TAGS,
     description=with_example(
         "Exports closed hours as Parquet again, without closing them again: after files were lost, say. Needs no "
@@ -86,7 +94,7 @@ export_hours_job = dg.define_asset_job(
 )
 export_days_job = dg.define_asset_job(
     "export_days",
-    dg.AssetSelection.assets(*LAKE_DAILY),
+    _select(*LAKE_DAILY),
     tags=_TAGS,
     description=with_example(
         "Exports days: everything in processed/ and aggregates/ of the lake. Their hours must be closed and exported. "

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 import dagster as dg
 import pyarrow.parquet as pq
@@ -19,8 +19,9 @@ from kalshi_platform.lake.manifest import read_manifest
 from kalshi_platform.lake.settings import LakeSettings
 from kalshi_platform.market.times import HOUR, US_PER_HOUR, US_PER_S
 from kalshi_platform.orchestration import keys
+from kalshi_platform.orchestration.checks.newest_partitions import CHECKED, judge_newest, read_newest
 from kalshi_platform.orchestration.partitions import day_key, hour_key, request_range
-from kalshi_platform.orchestration.resources import RESOURCES, LakeResource, ProductionDatabase
+from kalshi_platform.orchestration.resources import RESOURCES, LakeResource, ProductionDatabase, opened
 from kalshi_platform_tests.fixtures.hand_filled_gatherer import delta_row, trade_row
 from kalshi_platform_tests.integration.orchestration.conftest import HOUR0_US, Platform, hour
 
@@ -49,6 +50,13 @@ def requests_of(answer: list[dg.RunRequest] | str) -> list[dg.RunRequest]:
 def last_hour_of_yesterday() -> int:
     midnight = SYSTEM_CLOCK.now().replace(hour=0, minute=0, second=0, microsecond=0)
     return int((midnight - hour(0)) / HOUR) - 1
+
+
+def judged_newest(platform: Platform, now: datetime) -> set[tuple[str | None, bool]]:
+    """The newest partitions that are due at a moment, and whether they are there."""
+    with opened(platform.world.production_url, "production") as database:
+        newest = read_newest(database, hour(-48), now)
+    return {(each.partition, each.is_made) for each in judge_newest(LakeResource().settings(), newest, CHECKED)}
 
 
 def materialization(platform: Platform, key: dg.AssetKey) -> dg.AssetMaterialization:
@@ -334,6 +342,8 @@ def test_a_day_is_exported_once_its_hours_are_closed_and_again_after_late_rows(p
     platform.seed(number)
     merge_new(platform.world.settings(), SYSTEM_CLOCK)
     assert isinstance(fill(platform, "fill_missing_days"), str), "its hour is still open"
+    assert judged_newest(platform, hour(number) + 6 * HOUR) == {(hour_key(hour(number)), False), (day, False)}
+    assert judged_newest(platform, hour(number) + HOUR) == {(None, True)}
     request = dg.RunRequest(partition_key=hour_key(hour(number)))
     assert platform.run(request).success
     (asked,) = requests_of(fill(platform, "fill_missing_days"))
@@ -346,6 +356,7 @@ def test_a_day_is_exported_once_its_hours_are_closed_and_again_after_late_rows(p
         assert not made["dagster/row_count"].value or {"time_min", "time_max"} <= set(made), key
     for key in PLOTTED:
         assert str(materialization(platform, key).metadata["plot"].value).startswith("![plot](data:image/png;base64,")
+    assert judged_newest(platform, hour(number) + 6 * HOUR) == {(hour_key(hour(number)), True), (day, True)}
     late = trade_row("A", "late", ts_us=HOUR0_US + number * US_PER_HOUR + 9 * US_PER_S)
     platform.world.gatherers["g1"].commit(trades=[late])
     merge_new(platform.world.settings(), SYSTEM_CLOCK)

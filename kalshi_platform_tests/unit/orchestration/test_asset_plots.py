@@ -68,7 +68,7 @@ def test_what_gatherers_received_is_one_event_of_each_interface_with_a_small_plo
 
 def test_minutes_without_a_message_are_drawn_as_such() -> None:
     drawn = plots.traffic("t", {"g1": [plots.Minute(HOUR, 5), plots.Minute(HOUR + timedelta(minutes=3), 7)]})
-    (line,) = drawn.axes[0].lines
+    line, _ = drawn.axes[0].lines
     assert np.asarray(line.get_ydata()).tolist() == [5, 0, 0, 7]
 
 

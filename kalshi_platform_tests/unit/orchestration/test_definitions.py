@@ -20,6 +20,7 @@ from kalshi_platform.lake.datasets import DATASETS
 from kalshi_platform.orchestration import keys
 from kalshi_platform.orchestration.asset_pages import NO_TABLE, REPOSITORY, list_documents
 from kalshi_platform.orchestration.build import CodeLocation, build
+from kalshi_platform.orchestration.checks.newest_partitions import CHECK_NAME
 from kalshi_platform.orchestration.freshness_policies import ON_DEMAND, POLICIES
 
 CHECKOUT = Path(__file__).parents[3]
@@ -88,9 +89,10 @@ SENSORS = {
     "gatherer_sensor",
     "deduplicator_sensor",
     "closes_sensor",
-    "dead_runs_sensor",
+    "newest_partitions_sensor",
     "alerts",
     "run_failure_alerts",
+    "dead_runs_sensor",
 }
 
 
@@ -213,6 +215,18 @@ def test_every_asset_has_a_freshness_policy_or_the_reason_for_none(everything: d
     for key, spec in specs.items():
         assert (spec.freshness_policy is None) == (key in ON_DEMAND), key
         assert spec.freshness_policy or spec.metadata["freshness"], key
+
+
+def test_every_hourly_and_daily_asset_is_judged_by_its_newest_partition(everything: dg.Definitions) -> None:
+    judged = {key.asset_key for key in everything.resolve_asset_graph().asset_check_keys if key.name == CHECK_NAME}
+    by_time = {
+        spec.key
+        for spec in everything.resolve_all_asset_specs()
+        if isinstance(spec.partitions_def, dg.TimeWindowPartitionsDefinition)
+    }
+    assert judged == by_time - set(ON_DEMAND)
+    for job in ("close_hours", "rebuild_hour", "export_hours", "export_days"):
+        assert "newest_partitions" not in {node.name for node in everything.resolve_job_def(job).nodes}, job
 
 
 def test_every_asset_links_to_headings_of_documents_that_exist(everything: dg.Definitions) -> None:
