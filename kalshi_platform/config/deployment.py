@@ -44,6 +44,15 @@ class DeploymentSettings:
         default=datetime(2026, 1, 1, tzinfo=UTC),
         metadata=setting("KALSHI_PARTITIONS_START", "the first hour that Dagster offers as a partition"),
     )
+    close_buckets: int = field(
+        default=1,
+        metadata=setting(
+            "KALSHI_CLOSE_BUCKETS",
+            "into how many buckets of markets Dagster divides the close of an hour, a run each; 1: one run closes it",
+            low=1,
+            high=64,
+        ),
+    )
     dagster_database_url: str | None = field(
         default=None,
         repr=False,

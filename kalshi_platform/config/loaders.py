@@ -92,6 +92,11 @@ def partitions_start(environ: Mapping[str, str] | None = None) -> datetime:
     return _load(environ, _partitions_start)
 
 
+def close_buckets(environ: Mapping[str, str] | None = None) -> int:
+    """Load into how many buckets of markets Dagster divides the close of an hour. Raises ConfigurationError."""
+    return _load(environ, lambda values: values.fill(DeploymentSettings, "close_buckets").close_buckets)
+
+
 def state_dir(environ: Mapping[str, str] | None = None) -> Path:
     """Load the folder of spools, locks and heartbeat files of this host's services."""
     return _load(environ, _state_dir)

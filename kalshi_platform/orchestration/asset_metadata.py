@@ -19,6 +19,7 @@ from kalshi_platform.storage.queries import load
 
 if TYPE_CHECKING:
     from kalshi_platform.catalog.store import SyncReport
+    from kalshi_platform.deduplicator.close.close_hour import PartClose
     from kalshi_platform.deduplicator.close.close_record import HourClose
     from kalshi_platform.deduplicator.merge.merge_pass import MergeReport
     from kalshi_platform.gatherer.status.reports import BooksPolled, CatalogSynced, ExchangeStatusRead, StreamsCommitted
@@ -140,6 +141,17 @@ def closed_hour_metadata(closed: HourClose, table: str) -> dict[str, Any]:
         "gatherers_missed": join_names(closed.gatherers_missed),
         "gatherers_incomplete": join_names(sorted(closed.gatherers_incomplete)),
         "rows_were_dropped": table in closed.dropped,
+    }
+
+
+def bucket_metadata(done: PartClose) -> dict[str, Any]:
+    """Describe the work on one bucket of an hour, and what is still to do until the hour is closed."""
+    return {
+        "rows_inserted": sum(done.inserted.values()),
+        "gatherers_missed": join_names(done.missed),
+        "hour_is_closed": done.closed is not None,
+        "buckets_to_do": join_names(str(number) for number in done.remaining),
+        "buckets_to_repeat": join_names(str(number) for number in done.again),
     }
 
 

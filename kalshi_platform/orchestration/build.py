@@ -16,6 +16,7 @@ from kalshi_platform.monitoring.logs import make_our_records_plain
 from kalshi_platform.orchestration.asset_pages import complete_pages
 from kalshi_platform.orchestration.assets.catalog import make_catalog_assets
 from kalshi_platform.orchestration.assets.external import SOURCES, make_stream_assets
+from kalshi_platform.orchestration.assets.hour_parts import make_hour_parts
 from kalshi_platform.orchestration.assets.lake_daily import make_daily_asset
 from kalshi_platform.orchestration.assets.lake_raw import make_raw_asset
 from kalshi_platform.orchestration.assets.lake_tables import lake_tables
@@ -29,7 +30,7 @@ from kalshi_platform.orchestration.checks.freshness import gatherers_are_fresh
 from kalshi_platform.orchestration.checks.newest_partitions import make_newest_partitions_check
 from kalshi_platform.orchestration.checks.trades import no_duplicate_trade_ids_last_day, trade_parity_last_day
 from kalshi_platform.orchestration.failures import collect_problems
-from kalshi_platform.orchestration.jobs.batch import BATCH_JOBS
+from kalshi_platform.orchestration.jobs.batch import BATCH_JOBS, close_buckets_job
 from kalshi_platform.orchestration.jobs.dedup_live import make_dedup_live_job
 from kalshi_platform.orchestration.jobs.gather import make_gather_job
 from kalshi_platform.orchestration.jobs.retention_dry_run import retention_dry_run_job
@@ -51,19 +52,26 @@ from kalshi_platform.orchestration.services import DEDUPLICATOR, gatherer_servic
 
 @dataclass(frozen=True)
 class CodeLocation:
-    """The settings of a code location: its role, the gatherers' names, and the first hourly partition."""
+    """The settings of a code location: its role, the gatherers' names, and the first hourly partition.
+
+    `close_buckets`: into how many buckets of markets a run each closes an hour.
+    """
 
     role: config.Role
     gatherer_names: tuple[str, ...]
     partitions_start: datetime
+    close_buckets: int = 1
 
 
 def load_code_location() -> CodeLocation:
-    """Read KALSHI_ROLE, KALSHI_GATHERERS and KALSHI_PARTITIONS_START. Raises one ConfigurationError for all of them."""
-    problems = collect_problems(config.role, config.partitions_start)
+    """Read KALSHI_ROLE, KALSHI_GATHERERS, KALSHI_PARTITIONS_START and KALSHI_CLOSE_BUCKETS.
+
+    Raises one ConfigurationError for all of them.
+    """
+    problems = collect_problems(config.role, config.partitions_start, config.close_buckets)
     if problems:
         raise ConfigurationError(problems)
-    return CodeLocation(config.role(), config.gatherer_names(), config.partitions_start())
+    return CodeLocation(config.role(), config.gatherer_names(), config.partitions_start(), config.close_buckets())
 
 
 def build(location: CodeLocation) -> dg.Definitions:
@@ -79,7 +87,8 @@ def build(location: CodeLocation) -> dg.Definitions:
         parts.jobs += [make_gather_job(names), make_rotate_gatherers_job(names)]
         parts.sensors.append(make_gatherer_sensor(names))
     if location.role.serves_platform():
-        _add_platform(parts, make_partitions(location.gatherer_names, location.partitions_start))
+        partitions = make_partitions(location.gatherer_names, location.partitions_start, location.close_buckets)
+        _add_platform(parts, partitions)
     parts.jobs.append(make_switch_services_job(_list_switchable(location, names)))
     return dg.Definitions(
         assets=parts.assets,
@@ -124,6 +133,9 @@ def _add_platform(parts: _Parts, partitions: Partitions) -> None:
         retention,
         dagster_retention,
     ]
+    if partitions.hour_buckets is not None:
+        assets.append(make_hour_parts(partitions.hour_buckets))
+        parts.jobs.append(close_buckets_job)
     parts.assets += complete_pages(assets)
     parts.asset_checks += [
         gatherers_are_fresh,
@@ -136,7 +148,7 @@ def _add_platform(parts: _Parts, partitions: Partitions) -> None:
     parts.schedules += [
         sync_catalog_when_stale,
         merge_catalog_schedule,
-        *make_hourly_schedules(partitions.first_hour),
+        *make_hourly_schedules(partitions.first_hour, partitions.hour_buckets),
         *make_daily_schedules(partitions.first_day),
         register_tables_schedule,
         compare_all_tables,

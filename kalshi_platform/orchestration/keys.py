@@ -19,6 +19,7 @@ STREAM_TABLES = MERGED_TABLES
 
 REST_SNAPSHOTS = dg.AssetKey(["gatherer", "rest_snapshots"])
 EXCHANGE_STATUS = dg.AssetKey(["gatherer", "exchange_status"])
+HOUR_PARTS = dg.AssetKey(["production", "hour_parts"])
 TRADES_BACKFILL = dg.AssetKey(["production", "trades_backfill"])
 LAKE_TABLES = dg.AssetKey(["lake", "tables"])
 LIFECYCLE_RULES = dg.AssetKey(["lake", "lifecycle_rules"])

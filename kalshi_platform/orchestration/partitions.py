@@ -1,4 +1,4 @@
-"""Partitions of assets: one per gatherer, per closed UTC hour, or per closed UTC day."""
+"""Partitions of assets: one per gatherer, per closed UTC hour, per bucket of its markets, or per closed UTC day."""
 
 from __future__ import annotations
 
@@ -8,9 +8,12 @@ from datetime import UTC, datetime, timedelta
 
 import dagster as dg
 
+from kalshi_platform.market.parts import MarketPart
+
 DAY = timedelta(days=1)
 HOUR_FORMAT = "%Y-%m-%d-%H:%M"
 DAY_FORMAT = "%Y-%m-%d"
+HOUR_DIMENSION, BUCKET_DIMENSION = "hour", "bucket"
 RANGE_START, RANGE_END = "dagster/asset_partition_range_start", "dagster/asset_partition_range_end"
 """Dagster's tags of a run that makes a range of partitions."""
 
@@ -22,6 +25,8 @@ class Partitions:
     gatherers: dg.StaticPartitionsDefinition
     hours: dg.HourlyPartitionsDefinition
     days: dg.DailyPartitionsDefinition
+    hour_buckets: dg.MultiPartitionsDefinition | None = None
+    """Hours × buckets of markets; None where hours are closed at once only."""
 
     @property
     def first_hour(self) -> datetime:
@@ -34,13 +39,31 @@ class Partitions:
         return _first_start(self.days)
 
 
-def make_partitions(gatherers: Sequence[str], start: datetime) -> Partitions:
-    """Make the definitions: one partition per gatherer; hours and days from `start` on, which is a full hour, UTC."""
+def make_partitions(gatherers: Sequence[str], start: datetime, close_buckets: int = 1) -> Partitions:
+    """Make the definitions: one partition per gatherer; hours and days from `start` on, which is a full hour, UTC.
+
+    With several `close_buckets` there is one per hour and bucket of the markets, too.
+    """
+    hours = dg.HourlyPartitionsDefinition(start_date=start, timezone="UTC", fmt=HOUR_FORMAT)
+    buckets = dg.StaticPartitionsDefinition(list_bucket_keys(close_buckets))
     return Partitions(
         gatherers=dg.StaticPartitionsDefinition(list(gatherers)),
-        hours=dg.HourlyPartitionsDefinition(start_date=start, timezone="UTC", fmt=HOUR_FORMAT),
+        hours=hours,
         days=dg.DailyPartitionsDefinition(start_date=start.replace(hour=0), timezone="UTC", fmt=DAY_FORMAT),
+        hour_buckets=None
+        if close_buckets == 1
+        else dg.MultiPartitionsDefinition({HOUR_DIMENSION: hours, BUCKET_DIMENSION: buckets}),
     )
+
+
+def list_bucket_keys(count: int) -> list[str]:
+    """Return the keys of the buckets of a division, such as 1/4 … 4/4."""
+    return [str(MarketPart(number, count)) for number in range(1, count + 1)]
+
+
+def hour_bucket_key(hour: datetime, bucket: str) -> dg.MultiPartitionKey:
+    """Return the key of one bucket (`2/4`) of the hour that starts at `hour`."""
+    return dg.MultiPartitionKey({HOUR_DIMENSION: hour_key(hour), BUCKET_DIMENSION: bucket})
 
 
 def depend_on_all_gatherers(key: dg.AssetKey) -> dg.AssetDep:

@@ -1,8 +1,8 @@
 """Production, hour by hour: closing an hour merges it again from every gatherer and makes the books' checkpoints."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
@@ -27,6 +27,7 @@ from kalshi_platform.orchestration.resources import ProductionDatabase
 from kalshi_platform.storage.pool import Database
 
 if TYPE_CHECKING:
+    from kalshi_platform.deduplicator.close.close_record import HourClose
     from kalshi_platform.deduplicator.settings import DeduplicatorSettings
 
 _TRAFFIC_TIMEOUT_S = 30.0
@@ -66,8 +67,9 @@ def make_closed_hours(hours: dg.HourlyPartitionsDefinition) -> dg.AssetsDefiniti
         """Close every hour of the run's partitions; idempotent, so it is the backfill as well."""
         with as_failure(), production_database.database() as database:
             missed = _close_each(context, production_database, database)
-            results = _check(context, production_database, database, missed)
-            _report_sources(context, production_database.settings(), missed)
+            hours = sorted(map(parse_hour_key, context.partition_keys))
+            results = check_hours(production_database, database, hours, missed)
+            report_sources(context, production_database.settings(), max(context.partition_keys), missed)
         for table in PRODUCTION_TABLE_NAMES:
             yield dg.MaterializeResult(asset_key=production(table))
         yield from results
@@ -109,21 +111,25 @@ def _close_each(
         )
         if closed.gatherers_missed:
             missed[key] = closed.gatherers_missed
-        plots = _plot(database, hour, settings.least_agreement) if key == keys[-1] else {}
+        plots = plot_hour(database, hour, settings.least_agreement) if key == keys[-1] else {}
         for table in PRODUCTION_TABLE_NAMES:
             context.add_asset_metadata(
-                {
-                    **count_production_rows(database, table, hour, hour + HOUR),
-                    **closed_hour_metadata(closed, table),
-                    **plots.get(table, {}),
-                },
+                closed_table_metadata(database, closed, table, plots),
                 asset_key=production(table),
                 partition_key=key,
             )
     return missed
 
 
-def _plot(database: Database, hour: datetime, least_agreement: float) -> dict[str, Plots]:
+def closed_table_metadata(
+    database: Database, closed: "HourClose", table: str, plots: Mapping[str, Plots]
+) -> dict[str, Any]:
+    """Describe a closed hour of a production table: its rows, how it came about, and its plots."""
+    counted = count_production_rows(database, table, closed.hour, closed.hour + HOUR)
+    return {**counted, **closed_hour_metadata(closed, table), **plots.get(table, {})}
+
+
+def plot_hour(database: Database, hour: datetime, least_agreement: float) -> dict[str, Plots]:
     """Plot the hours up to this one, by table."""
     return {
         "coverage": plot_coverage_map(database, hour),
@@ -131,13 +137,18 @@ def _plot(database: Database, hour: datetime, least_agreement: float) -> dict[st
     }
 
 
-def _report_sources(
-    context: dg.AssetExecutionContext, settings: "DeduplicatorSettings", missed: dict[str, tuple[str, ...]]
+def report_sources(
+    context: dg.AssetExecutionContext,
+    settings: "DeduplicatorSettings",
+    key: str,
+    missed: Mapping[str, tuple[str, ...]],
 ) -> None:
-    """Report what gatherers received from the exchange in the run's last hour; one that gives no answer is left out."""
+    """Report what gatherers received from the exchange in an hour; one that gives no answer is left out.
+
+    `missed`: gatherers that closes missed, by key of the hour.
+    """
     from kalshi_platform.deduplicator.close.hour_traffic import read_hour_traffic
 
-    key = max(context.partition_keys)
     hour, traffic = parse_hour_key(key), {}
     for source in settings.sources:
         if source.name in missed.get(key, ()):
@@ -150,13 +161,10 @@ def _report_sources(
         context.log_event(event)
 
 
-def _check(
-    context: dg.AssetExecutionContext,
-    resource: ProductionDatabase,
-    database: Database,
-    missed: dict[str, tuple[str, ...]],
+def check_hours(
+    resource: ProductionDatabase, database: Database, hours: Sequence[datetime], missed: Mapping[str, tuple[str, ...]]
 ) -> list[dg.AssetCheckResult]:
-    hours = sorted(map(parse_hour_key, context.partition_keys))
+    """Check closed hours; `missed`: gatherers that their closes missed, by key of the hour."""
     return [
         trades.check_unique_trades(database, hours),
         closed_hours.check_all_read(missed, len(hours)),

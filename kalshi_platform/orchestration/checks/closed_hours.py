@@ -6,7 +6,7 @@ is an error: something is wrong with the record or with the rules.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 
 import dagster as dg
@@ -54,7 +54,7 @@ SPECS = (
 )
 
 
-def check_all_read(missed: dict[str, tuple[str, ...]], hours: int) -> dg.AssetCheckResult:
+def check_all_read(missed: Mapping[str, tuple[str, ...]], hours: int) -> dg.AssetCheckResult:
     """Check that no gatherer was missed; `missed`: those that were, by hour, of `hours` closed hours."""
     where = "; ".join(f"{hour}: {', '.join(names)}" for hour, names in missed.items())
     return dg.AssetCheckResult(

@@ -12,6 +12,7 @@ from kalshi_platform.orchestration.jobs.descriptions import with_example
 from kalshi_platform.orchestration.keys import (
     DAGSTER_RETENTION,
     GATHERER_CATALOG,
+    HOUR_PARTS,
     LAKE_DAILY,
     LAKE_RAW,
     LAKE_TABLES,
@@ -92,6 +93,13 @@ export_hours_job = dg.define_asset_job(
         _FEWER_ROWS.format(asset="raw__trades"),
     ),
 )
+close_buckets_job = dg.define_asset_job(
+    "close_buckets",
+    dg.AssetSelection.assets(HOUR_PARTS),
+    tags={"kalshi/kind": "close_bucket"},
+    description="Close hours in buckets of markets, a run each, on one machine or many; the last one closes the hour.",
+)
+"""Only where KALSHI_CLOSE_BUCKETS makes buckets. The pool `close_bucket` says how many work at once."""
 export_days_job = dg.define_asset_job(
     "export_days",
     _select(*LAKE_DAILY),

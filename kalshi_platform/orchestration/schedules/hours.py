@@ -6,9 +6,14 @@ from datetime import datetime, timedelta
 import dagster as dg
 
 from kalshi_platform.market.times import HOUR, hour_of
-from kalshi_platform.orchestration.jobs.batch import close_hours_job
+from kalshi_platform.orchestration.jobs.batch import close_buckets_job, close_hours_job
 from kalshi_platform.orchestration.keys import LAKE_RAW, PRODUCTION_HOURLY
-from kalshi_platform.orchestration.partitions import hour_key, parse_hour_key
+from kalshi_platform.orchestration.partitions import (
+    BUCKET_DIMENSION,
+    hour_bucket_key,
+    hour_key,
+    parse_hour_key,
+)
 from kalshi_platform.orchestration.resources import LakeResource, ProductionDatabase
 from kalshi_platform.orchestration.schedules.guards import evaluate_or_skip, scheduled_time, with_run_keys
 from kalshi_platform.orchestration.schedules.missing import (
@@ -23,8 +28,13 @@ SILENT_LOOK_BACK = timedelta(days=1)
 HOURLY_ASSETS = PartitionedAssets(HOUR, parse_hour_key, hour_key, PRODUCTION_HOURLY, LAKE_RAW)
 
 
-def make_hourly_schedules(first_hour: datetime) -> list[dg.ScheduleDefinition]:
-    """Make the schedules; `first_hour`: the start of the first hourly partition."""
+def make_hourly_schedules(
+    first_hour: datetime, hour_buckets: dg.MultiPartitionsDefinition | None = None
+) -> list[dg.ScheduleDefinition]:
+    """Make the schedules; `first_hour`: the start of the first hourly partition.
+
+    With `hour_buckets` an hour that has ended is closed by a run for each bucket of markets.
+    """
 
     @dg.schedule(
         job=close_hours_job,
@@ -48,7 +58,33 @@ def make_hourly_schedules(first_hour: datetime) -> list[dg.ScheduleDefinition]:
             lake.settings,
         )
 
-    return [close_hours_schedule, fill_missing_partitions]
+    closing = close_hours_schedule if hour_buckets is None else _make_buckets_schedule(hour_buckets)
+    return [closing, fill_missing_partitions]
+
+
+def _make_buckets_schedule(hour_buckets: dg.MultiPartitionsDefinition) -> dg.ScheduleDefinition:
+    buckets = hour_buckets.get_partitions_def_for_dimension(BUCKET_DIMENSION).get_partition_keys()
+
+    @dg.schedule(
+        job=close_buckets_job,
+        cron_schedule="5 * * * *",
+        execution_timezone="UTC",
+        name="close_buckets_schedule",
+        default_status=dg.DefaultScheduleStatus.RUNNING,
+        description=(
+            "At five past every hour: close the hour that just ended in production, in as many runs as there are"
+            " buckets of markets. closes_sensor exports it then; an hour whose buckets failed is closed at once by"
+            " fill_missing_partitions."
+        ),
+    )
+    def close_buckets_schedule(
+        context: dg.ScheduleEvaluationContext, production_database: ProductionDatabase
+    ) -> list[dg.RunRequest] | dg.SkipReason:
+        hour = scheduled_time(context).replace(minute=0, second=0, microsecond=0) - HOUR
+        requests = [dg.RunRequest(partition_key=hour_bucket_key(hour, bucket)) for bucket in buckets]
+        return evaluate_or_skip(lambda: with_run_keys(context, requests), production_database.settings)
+
+    return close_buckets_schedule
 
 
 @dg.schedule(

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import dagster as dg
 
 from kalshi_platform.monitoring.event_log import event_logger
-from kalshi_platform.orchestration.keys import FORMER_KEYS
-from kalshi_platform.orchestration.partitions import join_ranges, request_range
+from kalshi_platform.orchestration.keys import FORMER_KEYS, HOUR_PARTS
+from kalshi_platform.orchestration.partitions import HOUR_DIMENSION, join_ranges, request_range
 from kalshi_platform.orchestration.statuses import UNFINISHED
 
 if TYPE_CHECKING:
@@ -213,13 +213,14 @@ def in_progress(instance: dg.DagsterInstance, assets: PartitionedAssets) -> set[
     wanted = set(assets.keys)
     for record in instance.get_run_records(dg.RunsFilter(statuses=list(UNFINISHED))):
         run = record.dagster_run
-        if run.asset_selection is None or wanted & set(run.asset_selection):
+        if run.asset_selection is None or wanted & set(run.asset_selection) or HOUR_PARTS in run.asset_selection:
             keys |= _partitions_of_run(run.tags, assets)
     return keys
 
 
 def _partitions_of_run(tags: Mapping[str, Any], assets: PartitionedAssets) -> set[str]:
-    single = tags.get("dagster/partition")
+    # A run of one bucket of an hour is part of what makes the hour.
+    single = tags.get(f"dagster/partition/{HOUR_DIMENSION}", tags.get("dagster/partition"))
     first = tags.get("dagster/asset_partition_range_start", single)
     last = tags.get("dagster/asset_partition_range_end", single)
     if first is None or last is None:

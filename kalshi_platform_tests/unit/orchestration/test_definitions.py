@@ -6,6 +6,7 @@ import os
 import re
 import subprocess
 import sys
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -22,6 +23,7 @@ from kalshi_platform.orchestration.asset_pages import NO_TABLE, REPOSITORY, list
 from kalshi_platform.orchestration.build import CodeLocation, build
 from kalshi_platform.orchestration.checks.newest_partitions import CHECK_NAME
 from kalshi_platform.orchestration.freshness_policies import ON_DEMAND, POLICIES
+from kalshi_platform.orchestration.partitions import list_bucket_keys
 
 CHECKOUT = Path(__file__).parents[3]
 
@@ -148,6 +150,20 @@ def test_a_job_has_a_description_and_its_examples_of_run_config_fit(everything: 
         assert dg.validate_run_config(job, config)
 
 
+def test_buckets_of_hours_are_served_where_they_are_asked_for() -> None:
+    served = build(replace(location(config.Role("platform")), close_buckets=4))
+    assets, jobs, schedules, _ = names(served)
+    assert assets == ASSETS | {"production/hour_parts"}
+    assert "close_buckets" in jobs
+    assert schedules == SCHEDULES - {"close_hours_schedule"} | {"close_buckets_schedule"}
+    (spec,) = [each for each in served.resolve_all_asset_specs() if each.key == keys.HOUR_PARTS]
+    assert spec.owners
+    assert spec.group_name == "production"
+    assert isinstance(spec.partitions_def, dg.MultiPartitionsDefinition)
+    assert spec.partitions_def.partition_dimension_names == ["bucket", "hour"]
+    assert list_bucket_keys(4) == ["1/4", "2/4", "3/4", "4/4"]
+
+
 @pytest.mark.parametrize("name", sorted(JOBS))
 def test_a_job_launched_as_it_is_has_the_config_that_it_needs(everything: dg.Definitions, name: str) -> None:
     job = everything.resolve_job_def(name)
@@ -211,7 +227,7 @@ def test_every_asset_shows_its_columns_with_units_or_what_else_it_is_made_of(eve
 
 def test_every_asset_has_a_freshness_policy_or_the_reason_for_none(everything: dg.Definitions) -> None:
     specs = {spec.key: spec for spec in everything.resolve_all_asset_specs()}
-    assert set(specs) == set(POLICIES) | set(ON_DEMAND)
+    assert set(specs) | {keys.HOUR_PARTS} == set(POLICIES) | set(ON_DEMAND)
     for key, spec in specs.items():
         assert (spec.freshness_policy is None) == (key in ON_DEMAND), key
         assert spec.freshness_policy or spec.metadata["freshness"], key
