@@ -87,8 +87,8 @@ class InProcessTicks:
         """Evaluate the sensors that request batches, each with its cursor, and do their runs."""
         done = []
         for sensor in self._definitions.sensors or ():
-            if not isinstance(sensor, dg.SensorDefinition) or sensor.job_name in _SERVICE_JOBS:
-                continue
+            if not isinstance(sensor, dg.SensorDefinition) or not sensor.has_jobs or sensor.job_name in _SERVICE_JOBS:
+                continue  # also what only looks at runs or alarms of the instance
             context = dg.build_sensor_context(
                 instance=self._instance, cursor=self._cursors.get(sensor.name), resources=RESOURCES,
                 repository_def=self._definitions.get_repository_def(),

@@ -4,6 +4,7 @@ from datetime import datetime, timedelta
 
 import dagster as dg
 
+from kalshi_platform import config
 from kalshi_platform.market.times import HOUR
 from kalshi_platform.orchestration.jobs.batch import backfill_trades_job, export_days_job, lifecycle_job, retention_job
 from kalshi_platform.orchestration.keys import LAKE_DAILY, TRADES_BACKFILL
@@ -81,7 +82,10 @@ def export_days_schedule(
     context: dg.ScheduleEvaluationContext, production_database: ProductionDatabase, lake: LakeResource
 ) -> dg.RunRequest | dg.SkipReason:
     """Request the exports of the day that has ended."""
-    request = dg.RunRequest(partition_key=day_key(_midnight(scheduled_time(context)) - DAY))
+    day = _midnight(scheduled_time(context)) - DAY
+    if day < _midnight(config.partitions_start()):
+        return dg.SkipReason(f"{day:%Y-%m-%d} lies before KALSHI_PARTITIONS_START")
+    request = dg.RunRequest(partition_key=day_key(day))
     return evaluate_or_skip(lambda: request, production_database.settings, lake.settings)
 
 

@@ -5,6 +5,7 @@ from datetime import datetime, timedelta
 
 import dagster as dg
 
+from kalshi_platform import config
 from kalshi_platform.market.times import HOUR, hour_of
 from kalshi_platform.orchestration.jobs.batch import close_buckets_job, close_hours_job
 from kalshi_platform.orchestration.keys import LAKE_RAW, PRODUCTION_HOURLY
@@ -100,6 +101,8 @@ def close_hours_schedule(
 ) -> dg.RunRequest | dg.SkipReason:
     """Request the close and the exports of the hour that has ended."""
     hour = scheduled_time(context).replace(minute=0, second=0, microsecond=0) - HOUR
+    if hour < config.partitions_start():
+        return dg.SkipReason(f"{hour:%Y-%m-%d %H:00} lies before KALSHI_PARTITIONS_START")
     request = dg.RunRequest(partition_key=hour_key(hour))
     return evaluate_or_skip(lambda: request, production_database.settings, lake.settings)
 

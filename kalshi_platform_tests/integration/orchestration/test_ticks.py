@@ -29,6 +29,7 @@ def test_schedules_close_an_hour_and_repair_a_damaged_file_of_it(platform: Platf
     file.write_bytes(whole[:100])
     found = ticks.evaluate("fill_missing_partitions", end + timedelta(minutes=20))
     assert [(run.success, run.partitions, run.assets) for run in found.runs] == [(True, (key,), ("lake/raw/trades",))]
+    assert not [tick.error for tick in ticks.evaluate_sensors(end) if tick.error]
     lake = open_store(LakeSettings(f"file://{platform.lake}"))
     assert stale_lately(lake, platform.world.production_url, SYSTEM_CLOCK.now()) == []
     assert ticks.evaluate("fill_missing_partitions", end + timedelta(minutes=20)).runs == []

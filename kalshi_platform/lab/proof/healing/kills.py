@@ -15,11 +15,13 @@ from datetime import datetime
 
 from kalshi_platform.clock import Clock
 from kalshi_platform.errors import DatabaseUnavailable
+from kalshi_platform.lab.proof.errors import ProofFailed
 from kalshi_platform.lab.proof.healing.dagster_client import DagsterAway, Run
 from kalshi_platform.lab.proof.healing.stack import UpStack
 from kalshi_platform.lab.proof.kinds import InjectedFault
 from kalshi_platform.local.dagster_processes import CODE_SERVER, DAEMON, WEBSERVER
 from kalshi_platform.local.processes import process_table
+from kalshi_platform.local.processes.process_tree import TREE_VARIABLE
 from kalshi_platform.market.times import HOUR, hour_of
 from kalshi_platform.orchestration.keys import LAKE_RAW, PRODUCTION_HOURLY
 from kalshi_platform.orchestration.partitions import hour_key
@@ -78,6 +80,7 @@ class Killer:
             ("merge_killed", None, self._merge),
             ("close_killed", None, lambda kill: self._batch(kill, closes, "close_alarms")),
             ("export_killed", None, lambda kill: self._batch(kill, exports, "coverage")),
+            ("close_and_code_server_killed", None, lambda kill: self._batch(kill, closes, "close_alarms", CODE_SERVER)),
             ("code_server_killed", None, self._code_server),
             ("daemon_killed", None, self._daemon),
             ("webserver_killed", None, self._webserver),
@@ -123,8 +126,11 @@ class Killer:
         pid = int(self._number(_MERGES_PID, DEDUPLICATOR))
         return None if pid == before else f"merges again, pid {pid}"
 
-    def _batch(self, kill: Kill, assets: Sequence[Sequence[str]], table: str) -> str | None:
-        """Kill the run of a batch that waits for a lock on a table of production, and wait for the run in its place."""
+    def _batch(self, kill: Kill, assets: Sequence[Sequence[str]], table: str, before: str | None = None) -> str | None:
+        """Kill the run of a batch that waits for a lock on a table of production, and wait for the run in its place.
+
+        `before`: a child of `up` that is killed a moment earlier, and cannot tell of the other's death.
+        """
         dagster = self._stack.dagster
         with self._locked(table):
             launched_at = self._number(_NOW)
@@ -133,8 +139,11 @@ class Killer:
                 return None
             if not self._soon(lambda: self._number(_WAITING, table, launched_at) > 0, START_S):
                 return None
-            self._kill(kill, dagster.pid(run_id))
-        if not self._soon(lambda: dagster.run(run_id).status == "FAILURE", LIMIT_S):
+            pid = dagster.pid(run_id)
+            if before is not None:
+                os.kill(self._child_pid(before), signal.SIGKILL)
+            self._kill(kill, pid)
+        if not self._soon(lambda: self._status(run_id) == "FAILURE", LIMIT_S):
             return None
         kill.told.append(f"run {run_id} FAILURE after {self._elapsed():.1f} s")
 
@@ -144,6 +153,12 @@ class Killer:
         self._until(kill, is_repeated)
         again = self._repeated(run_id)
         return f"run {again[0].run_id} in its place: {again[0].status}" if again else None
+
+    def _status(self, run_id: str) -> str:
+        try:
+            return self._stack.dagster.run(run_id).status
+        except DagsterAway:
+            return ""
 
     def _repeated(self, run_id: str) -> list[Run]:
         try:
@@ -155,7 +170,7 @@ class Killer:
 
     def _code_server(self, kill: Kill) -> str | None:
         pids = self._recording_pids()
-        self._kill(kill, self._stack.child_pid(CODE_SERVER))
+        self._kill(kill, self._child_pid(CODE_SERVER))
         self._until_ticks(kill)
         stayed = len(pids & self._recording_pids())
         if stayed != len(pids):
@@ -163,13 +178,13 @@ class Killer:
         return f"sensors tick; {stayed} gatherers went on meanwhile"
 
     def _daemon(self, kill: Kill) -> str | None:
-        self._kill(kill, self._stack.child_pid(DAEMON))
+        self._kill(kill, self._child_pid(DAEMON))
         self._until_ticks(kill, times=2)  # the code server may still end the tick that was under way
         return "sensors tick"
 
     def _webserver(self, kill: Kill) -> str | None:
         pids = self._recording_pids()
-        self._kill(kill, self._stack.child_pid(WEBSERVER))
+        self._kill(kill, self._child_pid(WEBSERVER))
         self._until(kill, self._stack.dagster.answers)
         stayed = len(pids & self._recording_pids())
         if stayed != len(pids):
@@ -234,6 +249,14 @@ class Killer:
         return f"postmaster {pid}; " + ", ".join(f"{name} after {at_s:.0f} s" for name, at_s in parts.items())
 
     # -- helpers
+
+    def _child_pid(self, name: str) -> int:
+        """Return the process of a child of `up`, which may have been started again."""
+        found = process_table.find_by_environment(TREE_VARIABLE, lambda value: value.endswith(f"/{name}"))
+        leaders = {pid for pid in found if process_table.group_of(pid) == pid and self._stack.owns(pid)}
+        if len(leaders) != 1:
+            raise ProofFailed(f"{len(leaders)} processes are {name}; see {self._stack.logs}")
+        return leaders.pop()
 
     def _kill(self, kill: Kill, pid: int) -> None:
         kill.at, kill.at_us = self._clock.now(), self._stack.venue.clock_us()

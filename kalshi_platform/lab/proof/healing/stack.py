@@ -135,12 +135,9 @@ class UpStack:
         except OSError:
             return ""
 
-    def child_pid(self, name: str) -> int:
-        """The process of a child of `up` that has not been started again. Raises ProofFailed."""
-        pid = int(self.local()["processes"].get(name, 0))
-        if not pid or not process_table.is_alive(pid):
-            raise ProofFailed(f"{name} does not run; see {self.logs}")
-        return pid
+    def owns(self, pid: int) -> bool:
+        """Whether a process is a child of this `up`, and not of another one on this machine."""
+        return pid in process_table.find_descendants([self._group.pid(UP) or 0])
 
     def server_pid(self, name: str) -> int:
         """The postmaster of an embedded server."""
