@@ -336,6 +336,16 @@ def test_the_hourly_schedule_asks_for_the_hour_that_just_ended(platform: Platfor
     assert request.partition_key == hour_key(now.replace(minute=0, second=0, microsecond=0) - HOUR)
 
 
+def test_what_lies_before_the_first_partition_is_not_requested(
+    platform: Platform, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = SYSTEM_CLOCK.now().replace(minute=5)
+    monkeypatch.setenv("KALSHI_PARTITIONS_START", f"{now:%Y-%m-%dT%H:00}")
+    resources = {"production_database": ProductionDatabase(), "lake": LakeResource()}
+    for schedule, at in (("close_hours_schedule", now), ("export_days_schedule", now.replace(hour=1, minute=30))):
+        assert "lies before KALSHI_PARTITIONS_START" in platform.evaluate(schedule, at, **resources)
+
+
 def test_a_day_is_exported_once_its_hours_are_closed_and_again_after_late_rows(platform: Platform) -> None:
     number = last_hour_of_yesterday()
     day = day_key(hour(number))
