@@ -52,6 +52,7 @@ _LIVE_LIVES = {
 """As of an exchange that begins now: something of each kind happens within minutes."""
 _READ_TOKENS_S = 200
 _ATTEMPTS = 2
+_AWAY_S = 5.0
 _SAME_TIME = timedelta(seconds=0.5)
 _SETTINGS = {"KALSHI_SNAPSHOT_INTERVAL_S": "900"}
 _SQL = load(Path(__file__).with_name("queries.sql"))
@@ -234,13 +235,19 @@ class DemoPast:
         partitions: tuple[str, str] | None,
         stop: threading.Event,
     ) -> None:
-        for _ in range(_ATTEMPTS):
-            run_id = runs.launch(job, assets, partitions)
-            if runs.wait(run_id, stop):
-                return
-            if stop.is_set():
-                break
-        raise DagsterRefused(f"run {run_id} of {job} did not succeed")
+        """Launch a run and wait for it; again where it failed, or where Dagster was away for a while."""
+        problem, deadline = "", self._machine.monotonic() + PATIENCE_S
+        failures = 0
+        while failures < _ATTEMPTS and self._machine.monotonic() < deadline and not stop.is_set():
+            try:
+                run_id = runs.launch(job, assets, partitions)
+                if runs.wait(run_id, stop):
+                    return
+                problem, failures = f"run {run_id} of {job} did not succeed", failures + 1
+            except DagsterRefused as error:  # its code server, say, is being started again
+                problem = str(error)
+                self._machine.wait(stop, _AWAY_S)
+        raise DagsterRefused(problem)
 
     def _recorded(self, stack: Stack, moment: datetime, stop: threading.Event) -> bool:
         """Wait until every gatherer has committed what was published until `moment`."""
