@@ -15,7 +15,7 @@ from kalshi_platform.lake.settings import BucketRoot
 from kalshi_platform.reference_docs import SECTIONS, documented
 from kalshi_platform_tests.integration.deploy.stack import AWS, REFUSED, ROOT, flattened
 
-INSTANCE_DIFFERENCES = {"run_launcher", "compute_logs", "local_artifact_storage", "concurrency", "run_monitoring"}
+INSTANCE_DIFFERENCES = {"run_launcher", "compute_logs", "local_artifact_storage", "concurrency"}
 
 
 @pytest.fixture(scope="module")
@@ -188,7 +188,6 @@ def test_the_instance_file_differs_from_the_shipped_one_only_where_ecs_does() ->
     ours = yaml.safe_load((AWS / "dagster.yaml").read_text())
     assert {key for key in shipped | ours if shipped.get(key) != ours.get(key)} == INSTANCE_DIFFERENCES
     shipped["concurrency"]["runs"]["tag_concurrency_limits"][1]["limit"] = 8
-    shipped["run_monitoring"]["start_timeout_seconds"] = 300
     assert shipped == {key: ours[key] for key in shipped}
 
 

@@ -34,7 +34,6 @@ def test_the_instance_differs_from_the_shipped_one_only_where_kubernetes_does(gi
     assert set(ours) - set(shipped) == {"run_launcher", "compute_logs", "local_artifact_storage"}
     assert set(shipped) - set(ours) == {"storage"}
     shipped["concurrency"]["runs"]["tag_concurrency_limits"][1]["limit"] = 8
-    shipped["run_monitoring"]["start_timeout_seconds"] = 300
     assert {key: ours[key] for key in shipped if key != "storage"} == {
         key: value for key, value in shipped.items() if key != "storage"
     }
