@@ -239,13 +239,11 @@ def docker_compose(*arguments: str, env_file: Path) -> subprocess.CompletedProce
     program = shutil.which("docker-compose")
     if program is None:
         pytest.skip("docker-compose is not installed: compose.yaml was parsed, but not by it")
-    text = (DOCKER / "compose.yaml").read_text()
     if "version 1." in subprocess.check_output([program, "version"], text=True, timeout=60):
-        text = text.replace("${KALSHI_CA_FILE:+/run/kalshi-ca.pem}", "/run/kalshi-ca.pem")  # what version 1 cannot read
-    file = env_file.with_name("compose.yaml")
-    file.write_text(text)
+        pytest.skip("docker-compose is of version 1, which cannot read a variable in the default of another one")
+    file = str(DOCKER / "compose.yaml")
     return subprocess.run(
-        [program, "-f", str(file), "--project-directory", str(DOCKER), "--env-file", str(env_file), *arguments],
+        [program, "-f", file, "--project-directory", str(DOCKER), "--env-file", str(env_file), *arguments],
         env={"PATH": os.environ["PATH"], "HOME": "/nonexistent"},
         capture_output=True,
         text=True,
@@ -285,6 +283,73 @@ def test_docker_compose_accepts_the_filled_in_example(tmp_path: Path) -> None:
         if value and value.startswith("postgresql"):
             assert value.split("@")[1].split(":")[0] in DATABASES, name
     assert services["g1-timeseries"]["environment"]["POSTGRES_PASSWORD_FILE"] == "/run/secrets/owner"
+
+
+def interpolated(text: str, given: dict[str, str]) -> str:
+    """Fill in variables as the Compose specification says (`:-`, `:+`, `:?`, nested ones too: the inner ones first)."""
+
+    def value(match: re.Match[str]) -> str:
+        name, operator, word = match.groups()
+        found = given.get(name, "")
+        if operator == ":+":
+            return word if found else ""
+        assert found or operator != ":?", word
+        return found or word
+
+    count = 1
+    while count:
+        text, count = re.subn(r"\$\{([A-Z][A-Z0-9_]*)(:[-+?])([^${}]*)\}", value, text)
+    assert "${" not in text
+    return text
+
+
+def environments(compose: dict[str, Any], env: dict[str, str]) -> tuple[dict[str, str], dict[str, str]]:
+    """The environments of the code location and of `migrate`, with such a .env."""
+    env = {**FILLED_IN, **env}
+    code, migrate = (
+        {
+            name: interpolated(str(value), env)
+            for name, value in compose["services"][service]["environment"].items()
+            if value is not None
+        }
+        for service in ("code-location", "migrate")
+    )
+    return code, migrate
+
+
+DATABASE_NAMES = sorted({"PRODUCTION"} | {f"G{n}_{kind}" for n in (1, 2, 3) for kind in ("TIMESERIES", "CATALOG")})
+
+
+def test_an_env_that_sets_only_the_database_urls_has_them_for_the_merge_and_migrate_too(
+    compose: dict[str, Any],
+) -> None:
+    elsewhere = {
+        f"KALSHI_{name}_DATABASE_URL": f"postgresql://kalshi:secret@{name.lower()}.example:5432/kalshi"
+        for name in DATABASE_NAMES
+    }
+    code, migrate = environments(compose, elsewhere)
+    for name in DATABASE_NAMES:
+        url = elsewhere[f"KALSHI_{name}_DATABASE_URL"]
+        assert code[f"KALSHI_{name}_DATABASE_URL"] == url
+        assert migrate[f"KALSHI_{name}_OWNER_DATABASE_URL"] == url
+        if name != "PRODUCTION":
+            assert code[f"KALSHI_{name}_READ_DATABASE_URL"] == url
+    for variable, value in {**code, **migrate}.items():
+        assert not any(f"@{service}:" in value for service in DATABASES - {"dagster-database"}), variable
+
+
+def test_a_url_of_its_own_counts_before_the_plain_one_and_compose_has_one_for_each_login(
+    compose: dict[str, Any],
+) -> None:
+    of_its_own = "postgresql://platform@replica.example:5432/kalshi"
+    plain = {"KALSHI_G1_CATALOG_DATABASE_URL": "postgresql://capture@server.example:5432/kalshi"}
+    code, _ = environments(compose, {**plain, "KALSHI_G1_CATALOG_READ_DATABASE_URL": of_its_own})
+    assert code["KALSHI_G1_CATALOG_READ_DATABASE_URL"] == of_its_own
+    code, migrate = environments(compose, {})
+    at = "@g1-catalog:5432/kalshi?sslmode=disable"
+    assert code["KALSHI_G1_CATALOG_DATABASE_URL"] == f"postgresql://capture{at}"
+    assert code["KALSHI_G1_CATALOG_READ_DATABASE_URL"] == f"postgresql://platform{at}"
+    assert migrate["KALSHI_G1_CATALOG_OWNER_DATABASE_URL"] == f"postgresql://kalshi{at}"
 
 
 @pytest.mark.parametrize("missing", sorted(FILLED_IN))
@@ -330,7 +395,7 @@ def test_dagster_accepts_its_instance_file(
         assert instance.run_coordinator.dequeue_interval_seconds == 1
         assert instance.get_concurrency_config().run_queue_config is not None
         assert instance.run_monitoring_enabled
-        assert policy_of(instance).start_limit_s == 120
+        assert policy_of(instance).start_limit_s == 300
         assert instance.run_monitoring_max_resume_run_attempts == 0
         assert not instance.telemetry_enabled
         assert instance.get_runs() == []  # the storage answers
