@@ -6,6 +6,7 @@ What moto's CloudFormation refuses is left out, and stands for it a name: see RE
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -36,6 +37,10 @@ REFUSED = {
     "AWS::ServiceDiscovery::Service",
 }
 """Types of the templates that moto 5.2 does not make."""
+by_make_deployment = pytest.mark.skipif(
+    os.environ.get("TEST_DEPLOYMENT") != "yes", reason="it takes several seconds: `make deployment` runs it"
+)
+"""Marks what is no part of the default suite."""
 UNREAD = {"AWS::RDS::DBInstance": "DBParameterGroupName"}
 """A property that moto 5.2 fails at: it looks for text where it has made an object."""
 

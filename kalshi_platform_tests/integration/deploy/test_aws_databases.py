@@ -25,6 +25,9 @@ def test_databases_and_logins_are_made_before_tables_and_again_without_harm(
     migrate = tmp_path / "kalshi-platform"
     migrate.write_text("#!/bin/sh\necho ran: $*\n")
     migrate.chmod(0o755)
+    psql = tmp_path / "psql"
+    psql.write_text(f'#!/bin/sh\necho "$*" >>"{tmp_path}/arguments"\nexec "{programs}/psql" "$@"\n')
+    psql.chmod(0o755)
     url = database_factory()
     environ = {
         "PATH": f"{tmp_path}:{programs}:{os.environ['PATH']}",
@@ -44,6 +47,11 @@ def test_databases_and_logins_are_made_before_tables_and_again_without_harm(
             done = subprocess.run(script, env=environ, capture_output=True, text=True, timeout=60, check=False)
             assert (done.returncode, done.stdout) == (0, "ran: migrate\n"), done.stderr
         parts = urlsplit(url)
+        assert parts.password
+        arguments = (tmp_path / "arguments").read_text().splitlines()
+        assert len(arguments) == 6
+        assert all(f"//{parts.username}@{parts.hostname}" in each for each in arguments)
+        assert not any(parts.password in each for each in arguments), "other users of the machine see command lines"
         server = f"{parts.hostname}:{parts.port}"
         catalog = parts._replace(netloc=f"capture:second@{server}", path="/catalog").geturl()
         assert rows(catalog, "SELECT current_database()::text") == [("catalog",)]

@@ -13,7 +13,7 @@ import yaml
 from kalshi_platform.lake import lifecycle
 from kalshi_platform.lake.settings import BucketRoot
 from kalshi_platform.reference_docs import SECTIONS, documented
-from kalshi_platform_tests.integration.deploy.stack import AWS, REFUSED, ROOT, flattened
+from kalshi_platform_tests.integration.deploy.stack import AWS, REFUSED, ROOT, by_make_deployment, flattened
 
 INSTANCE_DIFFERENCES = {"run_launcher", "compute_logs", "local_artifact_storage", "concurrency"}
 
@@ -33,6 +33,7 @@ def statements(policy: dict[str, Any]) -> list[dict[str, Any]]:
     return list(found)
 
 
+@by_make_deployment
 def test_the_linter_finds_nothing() -> None:
     # W3002: a nested template by its file's name is what `aws cloudformation package` wants.
     templates = [
@@ -90,6 +91,17 @@ def test_databases_are_private_encrypted_and_ask_for_tls(whole: dict[str, Any]) 
     for text in urls:
         assert text.count("postgresql") == text.count("?${Tls}")
         assert "sslmode=verify-full" in text
+
+
+def test_what_holds_a_password_changes_with_the_version_of_passwords(whole: dict[str, Any]) -> None:
+    # CloudFormation resolves a reference to a secret again only in a resource of which a property changes.
+    holders = {key: each for key, each in whole["Resources"].items() if "resolve:secretsmanager" in str(each)}
+    assert set(holders) == {
+        *("PlatformUrls", "OwnerUrls", "DagsterUrl", "G1CaptureUrls", "G2CaptureUrls", "G3CaptureUrls"),
+        *of_type(whole, "RDS::DBInstance"),
+    }
+    for name, each in holders.items():
+        assert re.search(r"\$\{PasswordsVersion\}|'Ref': 'PasswordsVersion'", str(each["Properties"])), name
 
 
 @pytest.mark.parametrize("name", ["G1", "G2", "G3", "Platform", "Webserver", "Daemon", "Migrate"])

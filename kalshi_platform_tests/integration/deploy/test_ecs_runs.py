@@ -21,7 +21,18 @@ from moto import mock_aws
 
 from kalshi_platform.orchestration.services import gatherer_service_name, service_tags
 from kalshi_platform.orchestration.supervision.supervisor import policy_of
-from kalshi_platform_tests.integration.deploy.stack import AWS, IMAGE, NAME, Stack, create_stack, no_account, stand_in
+from kalshi_platform_tests.integration.deploy.stack import (
+    AWS,
+    IMAGE,
+    NAME,
+    Stack,
+    by_make_deployment,
+    create_stack,
+    no_account,
+    stand_in,
+)
+
+pytestmark = by_make_deployment
 
 OVERRIDES_LIMIT = 8192
 """Characters of a task's overrides, by ECS's RunTask."""
