@@ -34,7 +34,7 @@ PATIENCE = dict.fromkeys(
     "600",
 )  # fmt: skip
 """A busy machine may take longer than Dagster's 60 s to start a run, which would then count as failed."""
-_LOCATION = """
+LOCATION_QUERY = """
 query Location($name: String!) {
   workspaceLocationEntryOrError(name: $name) {
     ... on WorkspaceLocationEntry { locationOrLoadError { __typename } }
@@ -84,7 +84,7 @@ def dagster_children(
 
 def is_loaded(ui_url: str) -> bool:
     """Whether the webserver answers and has loaded the code location."""
-    body = json.dumps({"query": _LOCATION, "variables": {"name": LOCATION}}).encode()
+    body = json.dumps({"query": LOCATION_QUERY, "variables": {"name": LOCATION}}).encode()
     request = urllib.request.Request(f"{ui_url}/graphql", body, {"Content-Type": "application/json"})  # noqa: S310 - ours
     try:
         with loopback.open(request, timeout=10) as answer:

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 
 class PlatformResource(dg.ConfigurableResource):  # type: ignore[type-arg]
-    """Settings of the exchange client and of the gatherers."""
+    """Settings of the gatherers, and the public REST API, which needs no key: the platform's location has none."""
 
     @property
     def clock(self) -> Clock:
@@ -41,9 +41,9 @@ class PlatformResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         """Return the names of all configured gatherers."""
         return config.gatherer_names()
 
-    def exchange(self) -> ExchangeSettings:
-        """Read the settings of the exchange."""
-        return config.load_exchange()
+    def public_reads(self) -> ExchangeSettings:
+        """Read the settings of a client for public reads."""
+        return config.load_public_reads()
 
     def gatherer(self, name: str) -> GathererSettings:
         """Read the settings of one gatherer."""
@@ -58,10 +58,10 @@ class PlatformResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         return config.state_dir()
 
     def rest_client(self) -> RestClient:
-        """A REST client that nothing stops but its own retries."""
+        """A client for public reads that nothing stops but its own retries."""
         from kalshi_platform.exchange.rest import RestClient
 
-        return RestClient(self.exchange(), self.clock, threading.Event())
+        return RestClient(self.public_reads(), self.clock, threading.Event())
 
     @contextmanager
     def catalog(self, name: str) -> Iterator[Database]:

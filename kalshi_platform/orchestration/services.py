@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 from kalshi_platform import config
@@ -48,18 +49,11 @@ def gatherer_service_name(gatherer: str) -> str:
 
 
 def load_gatherer_service(gatherer: str) -> Service:
-    """Load a gatherer's service. Raises ConfigurationError when it, or the exchange, is not configured."""
-    problems: list[str] = []
-    try:
-        config.load_exchange()
-    except ConfigurationError as error:
-        problems.extend(error.problems)
-    try:
-        settings = config.load_gatherer(gatherer)
-    except ConfigurationError as error:
-        raise ConfigurationError([*problems, *error.problems]) from error
-    if problems:
-        raise ConfigurationError(problems)
+    """Load a gatherer's service. Raises ConfigurationError when it is not configured.
+
+    What only watches it, as the platform's code location does, needs no key of the exchange.
+    """
+    settings = config.load_gatherer(gatherer)
     return Service(
         name=gatherer_service_name(gatherer),
         job_name=GATHER_JOB,
@@ -67,6 +61,22 @@ def load_gatherer_service(gatherer: str) -> Service:
         database_url=libpq_url(settings.timeseries_url),
         heartbeat_file=settings.heartbeat_file,
     )
+
+
+def load_gatherer_to_launch(gatherer: str) -> Service:
+    """Load a gatherer's service. Raises ConfigurationError also when the exchange is not configured, as its run would.
+
+    All problems are named at once.
+    """
+    problems: list[str] = []
+    for check in (config.load_exchange, partial(config.load_gatherer, gatherer)):
+        try:
+            check()
+        except ConfigurationError as error:
+            problems.extend(error.problems)
+    if problems:
+        raise ConfigurationError(problems)
+    return load_gatherer_service(gatherer)
 
 
 def load_deduplicator_service() -> Service:

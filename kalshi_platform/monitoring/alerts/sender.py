@@ -25,6 +25,7 @@ _MOST_QUEUED = 1_000
 _AT_ONCE = 5
 _LONGEST_PAUSE_S = 300.0
 _IDLE_S = 3_600.0
+_CLAIMED_S = 30.0
 _log = event_logger(__name__)
 
 
@@ -124,8 +125,8 @@ class AlertSender:
             while self._deliver(self._store.claim(_AT_ONCE)):
                 pass
         self._waiting = self._store.count_waiting()
-        if not self._waiting:
-            self._error = None
+        if not self._waiting:  # delivered, maybe by another process
+            self._failures, self._error = 0, None
 
     def _pop_queued(self) -> list[Alert]:
         found: list[Alert] = []
@@ -139,6 +140,9 @@ class AlertSender:
         """Post the claimed alerts; return whether to look for more."""
         for number, due in enumerate(claimed):
             kind, subject = due.alert.key
+            if not is_wanted(kind, self._settings.least_severity):  # recorded by the merge or a close, for `status`
+                self._store.mark_sent(due)
+                continue
             try:
                 self._webhook.post(slack_message(due, f"{self._owner} on {socket.gethostname()}"))
             except RequestRejected as error:
@@ -170,9 +174,9 @@ class AlertSender:
 
     def _wait_s(self) -> float:
         poll_s = _IDLE_S if self._poll_s is None else self._poll_s
-        if not self._waiting and not self._failures:
-            return poll_s
-        return min(poll_s, max(0.05, self._not_before - self._clock.monotonic()))
+        if not self._failures:  # what waits then has been claimed by another process, which may have died
+            return min(poll_s, _CLAIMED_S) if self._waiting else poll_s
+        return min(poll_s, max(min(1.0, self._settings.first_pause_s), self._not_before - self._clock.monotonic()))
 
 
 def send_test(settings: AlertSettings, clock: Clock) -> None:

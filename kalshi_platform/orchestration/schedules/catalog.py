@@ -34,7 +34,7 @@ def sync_catalog_when_stale(
     context: dg.ScheduleEvaluationContext, platform: PlatformResource
 ) -> list[dg.RunRequest] | dg.SkipReason:
     """Request a sync of each gatherer whose catalog is not fresh."""
-    return evaluate_or_skip(lambda: _request_syncs(context, platform), platform.exchange)
+    return evaluate_or_skip(lambda: _request_syncs(context, platform), platform.public_reads)
 
 
 @dg.schedule(

@@ -16,7 +16,7 @@ from kalshi_platform.orchestration.services import (
     GATHER_JOB,
     Service,
     load_deduplicator_service,
-    load_gatherer_service,
+    load_gatherer_to_launch,
 )
 from kalshi_platform.orchestration.supervision.supervisor import SensorCursor, Supervisor, write_supervisor_heartbeat
 
@@ -41,7 +41,7 @@ def make_gatherer_sensor(names: Sequence[str]) -> dg.SensorDefinition:
         ),
     )
     def gatherers(context: dg.SensorEvaluationContext) -> dg.SensorResult:
-        return _supervise(context, supervisor, [partial(load_gatherer_service, name) for name in names], fresh=True)
+        return _supervise(context, supervisor, [partial(load_gatherer_to_launch, name) for name in names], fresh=True)
 
     return gatherers
 

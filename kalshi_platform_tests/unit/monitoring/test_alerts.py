@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import json
 import logging
+import threading
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -198,6 +199,51 @@ def test_sender_without_webhook_or_below_the_least_severity_does_nothing() -> No
             sender.send(kind, "gatherer/g1", "text")
         assert sender.close(30)
         assert receiver.kinds() == ["price_scale"]
+
+
+def test_alert_that_another_process_recorded_below_the_least_severity_is_not_sent() -> None:
+    store = LocalAlertStore(None, SYSTEM_CLOCK)
+    store.record([alert(kind, at=SYSTEM_CLOCK.now()) for kind in ("gap", "clock_offset", "price_scale")])
+    with running_receiver() as receiver:
+        sender = AlertSender(settings(receiver.url, least_severity="error"), store, SYSTEM_CLOCK, "dagster")
+        sender.start()
+        assert sender.close(30)
+        assert (receiver.kinds(), store.count_waiting()) == (["price_scale"], 0)
+
+
+class ClaimedElsewhere(LocalAlertStore):
+    """Gives each alert once, as if another process then had it; `waiting` of them are not delivered yet."""
+
+    def __init__(self, clock: FakeClock, waiting: int) -> None:
+        super().__init__(None, clock)
+        self.waiting = waiting
+        self.claims = 0
+        self.claimed_often = threading.Event()
+
+    def claim(self, limit: int) -> list[DueAlert]:
+        self.claims += 1
+        if self.claims >= 10:
+            self.claimed_often.set()
+        return super().claim(limit) if self.claims == 1 else []
+
+    def count_waiting(self) -> int:
+        return self.waiting
+
+
+@pytest.mark.parametrize(("waiting", "pause_s"), [(0, 5.0), (1, 1.0)])
+def test_sender_polls_slowly_after_a_failure_whose_alert_another_process_delivers(waiting: int, pause_s: float) -> None:
+    clock = FakeClock(AT)
+    store = ClaimedElsewhere(clock, waiting)
+    with running_receiver() as receiver:
+        receiver.answers = [500]
+        sender = AlertSender(
+            AlertSettings(webhook_url=receiver.url, spacing_s=0.0), store, clock, "dagster", poll_s=5.0
+        )
+        sender.send("gap", "gatherer/g1", "lost")
+        sender.start()
+        assert store.claimed_often.wait(60)
+        sender.close(30)
+    assert min(clock.waits[1:]) == pause_s
 
 
 def test_sender_whose_webhook_is_away_says_so_and_delivers_when_it_is_back(

@@ -46,5 +46,5 @@ def test_queries_fit_the_schema_of_the_installed_dagster() -> None:
 
     schema = create_schema().graphql_schema
     asked = [getattr(dagster_client, name) for name in ("_LAUNCH", "_RUN", "_RETRIES", "_EVENTS")]
-    for query in (*asked, dagster_processes._LOCATION):
+    for query in (*asked, dagster_processes.LOCATION_QUERY):
         assert validate(schema, parse(query)) == []
