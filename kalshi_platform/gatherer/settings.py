@@ -243,8 +243,9 @@ class GathererSettings:
     """Longest wait between two reads of the status of an inactive exchange."""
     heartbeat_interval_s: float = 5.0
     endpoint: EndpointSettings = field(default_factory=EndpointSettings)
-    alerts: AlertSettings = field(default_factory=AlertSettings)
     """Where `/metrics` and `/healthz` are served, if anywhere."""
+    alerts: AlertSettings = field(default_factory=AlertSettings)
+    """Where this gatherer's alarms are posted, if anywhere."""
     timeseries_setting: str = "timeseries_url"
     catalog_setting: str = "catalog_url"
     """What a person changes to correct a URL: messages name it."""
