@@ -33,6 +33,7 @@ from kalshi_platform.local.databases import DatabaseStack
 from kalshi_platform.local.processes import process_table
 from kalshi_platform.local.processes.ports import free_block, free_port, is_free
 from kalshi_platform.local.processes.process_group import ChildExit, ChildSpec, ProcessGroup
+from kalshi_platform.local.simulated_settings import names_left_aside
 from kalshi_platform.local.simulator_process import PROGRAM, SimulationOptions, SimulatorAddresses, start_simulator
 from kalshi_platform.local.status_lines import byte_text
 from kalshi_platform.monitoring.heartbeat import FILE_NAME, Heartbeat, read_file
@@ -109,7 +110,11 @@ class Stack:
         self._say = say
         self._clock = clock
         self._started_at = clock.monotonic()
-        self._given = config.environment_with(users_part(options.env_file))
+        given = config.environment_with(users_part(options.env_file))
+        is_simulated = options.simulation is not None and not options.databases_only
+        self._left_aside = names_left_aside(given) if is_simulated else []
+        # Empty, not absent: children read `.env` themselves.
+        self._given = given | dict.fromkeys(self._left_aside, "")
         self._names = config.gatherer_names(self._given)
         self._databases = DatabaseStack(options.data_dir, self._names, self._given)
         self.group = ProcessGroup(options.data_dir / "logs", say=say)
@@ -295,6 +300,8 @@ class Stack:
         options = self._options
         options.data_dir.mkdir(parents=True, exist_ok=True)
         self._heartbeats_before = {name: self._heartbeat_time(name) for name in self._names}
+        if self._left_aside:
+            self._say(f"the exchange is simulated; these settings are left aside: {', '.join(self._left_aside)}")
         self.group.open()
         self._databases.start()
         self._databases.restart_dead_servers(self._say, self._clock)
@@ -317,7 +324,7 @@ class Stack:
             metrics_port=self._metrics_port(),
         )
         self._addresses = stack
-        values = config.settings_of(stack)
+        values = dict.fromkeys(self._left_aside, "") | config.settings_of(stack)
         if self._past_from is not None:
             values["KALSHI_PARTITIONS_START"] = f"{self._past_from:%Y-%m-%dT%H:%M}"
         self.environ = {**self._given, **values}

@@ -93,6 +93,8 @@ def test_the_demo_closes_a_past_goes_on_and_ends_without_a_trace(tmp_path: Path)
         for url in (production, demo.local["databases"]["dagster"]):
             assert search.in_database(url) == []
         assert demo.stop() == 0, demo.printed
+        assert receiver.requests == 0, receiver.messages
+        assert "left aside: KALSHI_ALERT_WEBHOOK_URL, KALSHI_ICEBERG_TOKEN" in demo.printed
         assert "child_killed" not in demo.printed
         data = str(demo.data)
     assert processes_of(data) == []
