@@ -42,7 +42,7 @@ def run_up(
     merged or exported, and StartFailed when the UI does not come.
     """
     remains: list[str] = []
-    with Stack(options, say, clock) as stack:
+    with Stack(options, say, clock, stop) as stack:
         if options.databases_only:
             say("databases are up; settings for `dagster dev` and all commands are in .env; Ctrl-C stops them")
             clock.wait(stop, seconds or 10**9)

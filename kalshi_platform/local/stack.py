@@ -105,8 +105,15 @@ class StackOptions:
 class Stack:
     """Brings the parts up in order and takes them down in reverse. A context manager."""
 
-    def __init__(self, options: StackOptions, say: Callable[[str], None], clock: Clock = SYSTEM_CLOCK) -> None:
+    def __init__(
+        self,
+        options: StackOptions,
+        say: Callable[[str], None],
+        clock: Clock = SYSTEM_CLOCK,
+        stop: threading.Event | None = None,
+    ) -> None:
         self._options = options
+        self._stop_requested = stop
         self._say = say
         self._clock = clock
         self._started_at = clock.monotonic()
@@ -364,7 +371,7 @@ class Stack:
             simulation, program = self.past.simulation(simulation), self.past.command_line()
         self.exchange = start_simulator(
             self.group, simulation, config.process_environment(), self._options.data_dir, self._clock,
-            EXCHANGE_STOP_TIMEOUT_S, program,
+            EXCHANGE_STOP_TIMEOUT_S, program, self._say, self._stop_requested,
         )  # fmt: skip
         self._say(f"simulated exchange at {self.exchange.rest_url}")
 
