@@ -52,7 +52,6 @@ _LIVE_LIVES = {
 """As of an exchange that begins now: something of each kind happens within minutes."""
 _READ_TOKENS_S = 200
 _ATTEMPTS = 2
-_AWAY_S = 5.0
 _SAME_TIME = timedelta(seconds=0.5)
 _SETTINGS = {"KALSHI_SNAPSHOT_INTERVAL_S": "900"}
 _SQL = load(Path(__file__).with_name("queries.sql"))
@@ -71,7 +70,7 @@ class DemoPast:
         self._live_rate = 0.0
         self._threads: list[threading.Thread] = []
         self._ui_ready = threading.Event()
-        self._taken_over = threading.Event()
+        self._take_over_ended = threading.Event()
         self._clock: SimulatedClock
 
     @property
@@ -109,10 +108,9 @@ class DemoPast:
             stack.poll()
             return not waiting_for()
 
-        if not self._wait(lambda: f"the first books of {', '.join(waiting_for())}", are_ready, stop):
-            if stop.is_set():
-                return
-            raise StartFailed(f"gatherers have no books: {', '.join(waiting_for())}; see {stack.group.log_dir}")
+        what = lambda: f"the first books of {', '.join(waiting_for())} (see {stack.group.log_dir})"  # noqa: E731
+        if not self._wait(what, are_ready, stop):
+            return
         now, at_ns = self._machine.now(), MACHINE.now_ns() + int(LEAD_S * 1e9)
         first, speed = self._file.read()[0], self._plan.speed(now)
         self._file.write([first, *catching_up(first.at(at_ns), speed, at_ns)])
@@ -158,28 +156,36 @@ class DemoPast:
 
     def _take_over(self, stack: Stack, stop: threading.Event) -> None:
         """Once it is now: stop the children, and wait for the runs that the sensors launch in their place."""
+        try:
+            if self._hand_over(stack, stop):
+                self._say(f"{', '.join(stack.names)} record as runs of Dagster after {stack.elapsed_s():.0f} s")
+        finally:  # what comes after it comes also where a run is late
+            self._take_over_ended.set()
+
+    def _hand_over(self, stack: Stack, stop: threading.Event) -> bool:
+        """Return whether all gatherers are runs; False on `stop`. Raises StartFailed."""
         venue = _venue(stack)
         while not self._is_now():
             if self._machine.wait(stop, 0.2):
-                return
+                return False
         venue.rate(self._live_rate, backpressure=False)
         venue.scenario(**_LIVE_LIVES)
         if not self._wait(lambda: "gatherers to read what was published fast", venue.drained, stop):
-            return
+            return False
         stack.note_caught_up(self._machine.now())
         self._say(f"the exchange's time is now, after {stack.elapsed_s():.0f} s")
         if not _wait_until_set(self._ui_ready, stop, self._machine):  # `up` waits for it aloud
-            return
+            return False
         first, *others = stack.names
         stack.stop_children_of(first)
         if not self._wait(lambda: f"the run of {first}", partial(stack.is_hosted_by_run, first), stop):
-            return
+            return False
         stack.stop_children_of(*others, "dedup")
         hosted = lambda: all(map(stack.is_hosted_by_run, others))  # noqa: E731
-        if self._wait(lambda: "the runs of the other gatherers", hosted, stop):
-            stack.publish()
-            self._taken_over.set()
-            self._say(f"{', '.join(stack.names)} record as runs of Dagster after {stack.elapsed_s():.0f} s")
+        if not self._wait(lambda: "the runs of the other gatherers", hosted, stop):
+            return False
+        stack.publish()
+        return True
 
     # -- runs ----------------------------------------------------------------------------------------------------------
 
@@ -201,7 +207,7 @@ class DemoPast:
         self._run(runs, ANY_ASSETS, daily, (day, day), stop)
         self._say(f"quotes, candles and the other data sets of {day} are in the lake after {stack.elapsed_s():.0f} s")
         self._run(runs, ANY_ASSETS, OF_NO_DAY, (stack.names[0], stack.names[-1]), stop)
-        if not _wait_until_set(self._taken_over, stop, self._machine):
+        if not _wait_until_set(self._take_over_ended, stop, self._machine):
             return
         self._say_what_to_try(stack)
         others = plan.other_hours(self._machine.now())
@@ -235,19 +241,13 @@ class DemoPast:
         partitions: tuple[str, str] | None,
         stop: threading.Event,
     ) -> None:
-        """Launch a run and wait for it; again where it failed, or where Dagster was away for a while."""
-        problem, deadline = "", self._machine.monotonic() + PATIENCE_S
-        failures = 0
-        while failures < _ATTEMPTS and self._machine.monotonic() < deadline and not stop.is_set():
-            try:
-                run_id = runs.launch(job, assets, partitions)
-                if runs.wait(run_id, stop):
-                    return
-                problem, failures = f"run {run_id} of {job} did not succeed", failures + 1
-            except DagsterRefused as error:  # its code server, say, is being started again
-                problem = str(error)
-                self._machine.wait(stop, _AWAY_S)
-        raise DagsterRefused(problem)
+        """Launch a run and wait for it; again where it has failed, and only then. Raises DagsterRefused."""
+        run_id: str | None = None
+        for _ in range(_ATTEMPTS):
+            run_id = runs.launch_surely(job, assets, partitions, stop, PATIENCE_S)
+            if run_id is None or runs.wait(run_id, stop, PATIENCE_S) or stop.is_set():
+                return
+        raise DagsterRefused(f"run {run_id} of {job} did not succeed")
 
     def _recorded(self, stack: Stack, moment: datetime, stop: threading.Event) -> bool:
         """Wait until every gatherer has committed what was published until `moment`."""
@@ -261,7 +261,11 @@ class DemoPast:
         return self._wait(lambda: f"records until {moment:%d %H:%M}", is_there, stop)
 
     def _wait(self, what: Callable[[], str], probe: Callable[[], bool], stop: threading.Event) -> bool:
-        return wait_saying(what, probe, stop, self._say, self._machine, PATIENCE_S)
+        """Return whether it came; False on `stop`. Raises StartFailed where it does not come."""
+        came = wait_saying(what, probe, stop, self._say, self._machine, PATIENCE_S)
+        if not came and not stop.is_set():
+            raise StartFailed(f"waited {PATIENCE_S:.0f} s in vain for {what()}")
+        return came
 
 
 OF_NO_DAY = (
@@ -276,7 +280,7 @@ def _wait_until_set(event: threading.Event, stop: threading.Event, clock: Clock)
     while not event.is_set():
         if clock.wait(stop, 0.2):
             return False
-    return True
+    return not stop.is_set()
 
 
 def _venue(stack: Stack) -> SimulatorClient:
