@@ -431,6 +431,51 @@ def test_coverage_is_judged_from_when_a_market_was_first_wanted(merge_world: Wor
     assert open_from(HOUR + timedelta(hours=3)) == HOUR, "its first sight is not known: it was recorded before"
 
 
+def test_half_whose_gatherer_is_off_is_missed_for_a_day_until_its_markets_close(merge_world: World) -> None:
+    world = merge_world(1)
+    gatherer = world.gatherers["g1"]
+
+    def follow(ticker: str, hour: int) -> None:
+        low, stream = START + hour * US_PER_HOUR, 10 * (hour + 1) + (ticker == "B2")
+        gatherer.commit(
+            orderbook_snapshots=[snapshot_row(ticker, received_us=low, seq=1, stream_id=stream, yes={5000: 7})],
+            segments=[(stream, 1, 1)],
+            book_subscriptions=[(stream, ticker, 1, None)],
+        )
+        rows = [delta_row(ticker, ts_us=low + n * MINUTE, seq=n + 1, stream_id=stream) for n in range(1, 40)]
+        gatherer.commit(orderbook_deltas=rows, segments=[(stream, 2, 40)])
+
+    follow("A1", 0)
+    follow("B2", 0)
+    follow("A1", 2)  # the other half has been off since the first hour
+    with world.production.transaction() as transaction:
+        for ticker in ("A1", "B2"):
+            transaction.execute(
+                "INSERT INTO markets (ticker, event_ticker, status, open_time, payload, fingerprint, first_seen_at,"
+                " known_at) VALUES (%s, 'E', 'active', %s, '{}', 0, %s, now())",
+                (ticker, HOUR - timedelta(days=1), HOUR - timedelta(days=1)),
+            )
+    close(world)
+    closed = close(world, hours_later=2)
+    assert closed.coverage.markets == 2
+    both = closed.coverage.share
+    assert both is not None
+    alone = world.rows(f"SELECT covered_us::float8 / open_us FROM hour_coverage('{HOUR + timedelta(hours=2)}')"
+                       " WHERE ticker = 'A1'")  # fmt: skip
+    assert both == pytest.approx(alone[0][0] / 2)
+    check = next(iter(check_closed_hours(world.production, [HOUR + timedelta(hours=2)], 0.6)))
+    assert (check.passed, check.metadata["coverage_share"].value) == (False, pytest.approx(both, abs=1e-6))
+    for column in ("close_time", "settlement_time"):
+        with world.production.transaction() as transaction:
+            ended = HOUR + timedelta(hours=2)
+            transaction.execute(
+                "UPDATE markets SET close_time = NULL, settlement_time = NULL WHERE ticker = 'B2'"
+            )
+            transaction.execute(f"UPDATE markets SET {column} = %s WHERE ticker = 'B2'", (ended,))
+        share = hour_figures.read_coverage(world.production, [ended])
+        assert (share.markets, share.share) == (1, pytest.approx(2 * both)), column
+
+
 def test_hour_before_the_platform_knew_of_a_market_has_no_coverage_share(merge_world: World) -> None:
     world = merge_world(1)
     with world.production.transaction() as transaction:
