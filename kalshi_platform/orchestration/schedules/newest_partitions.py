@@ -20,8 +20,9 @@ from kalshi_platform.orchestration.checks.newest_partitions import (
 from kalshi_platform.orchestration.resources import LakeResource, ProductionDatabase
 from kalshi_platform.orchestration.schedules.guards import evaluate_or_skip
 
-PATIENCE = timedelta(minutes=15)
-"""How long a partition may be missing before the check fails: after a start, older ones are still being made."""
+PATIENCE = timedelta(hours=2)
+"""How long a partition may be missing before the check fails: after a start what is missing is made from :20 on (hours),
+then from :50 on (days)."""
 
 
 class Seen(msgspec.Struct):
@@ -73,7 +74,7 @@ def make_newest_partitions_sensor(first_hour: datetime) -> dg.SensorDefinition:
         default_status=dg.DefaultSensorStatus.RUNNING,
         description=(
             "Evaluates newest_partition_is_made for every hourly and daily asset of production and the lake, when an "
-            "hour or a day becomes due and while one is missing. A partition that stays missing for 15 minutes fails."
+            "hour or a day becomes due and while one is missing. A partition that stays missing for two hours fails."
         ),
     )
     def newest_partitions(

@@ -171,9 +171,10 @@ def send_alerts(
 
 
 def _read_failed_checks(instance: dg.DagsterInstance, cursor: str | None) -> tuple[list[tuple[str, str]], str]:
-    """Return subject and text of each failed check of severity ERROR since the cursor, and the next cursor.
+    """Return subject and text for the failed checks of severity ERROR since the cursor, and the next cursor.
 
-    Without a cursor nothing is read: what failed before is no news.
+    A check that failed for several assets is one line of them. Without a cursor nothing is read: what failed before is
+    no news.
     """
     chosen = dg.DagsterEventType.ASSET_CHECK_EVALUATION
     if cursor is None or not cursor.isdecimal():
@@ -182,7 +183,7 @@ def _read_failed_checks(instance: dg.DagsterInstance, cursor: str | None) -> tup
     records = instance.event_log_storage.get_event_records(
         dg.EventRecordsFilter(chosen, after_cursor=int(cursor)), limit=_EVENTS_AT_ONCE, ascending=True
     )
-    found = []
+    found: dict[str, list[tuple[str, str]]] = {}
     for record in records:
         event = record.event_log_entry.dagster_event
         evaluation = None if event is None else event.asset_check_evaluation_data
@@ -193,9 +194,22 @@ def _read_failed_checks(instance: dg.DagsterInstance, cursor: str | None) -> tup
             if isinstance(value, dg.IntMetadataValue | dg.FloatMetadataValue | dg.TextMetadataValue)
         )  # fmt: skip
         partition = "" if record.partition_key is None else f"partition {record.partition_key}: "
-        subject = f"{evaluation.asset_key.to_user_string()} {evaluation.check_name}"
-        found.append((subject, f"{partition}{figures or 'failed'}\nrun {record.run_id}"))
-    return found, str(records[-1].storage_id if records else int(cursor))
+        run = f"\nrun {record.run_id}" if record.run_id else ""  # a sensor's evaluation has none
+        asset = evaluation.asset_key.to_user_string()
+        found.setdefault(evaluation.check_name, []).append((asset, f"{partition}{figures or 'failed'}{run}"))
+    failed = [one for check, failures in found.items() for one in _describe_failures(check, failures)]
+    return failed, str(records[-1].storage_id if records else int(cursor))
+
+
+def _describe_failures(check: str, failures: Sequence[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+    """Yield subject and text of what one check found: of one asset each failure, of several assets one list."""
+    assets = sorted({asset for asset, _ in failures})
+    if len(assets) == 1:
+        yield from ((f"{asset} {check}", text) for asset, text in failures)
+        return
+    lines = [f"{len(assets)} assets: {', '.join(assets)}"]
+    lines += [f"{asset}: {text.replace(chr(10), ', ')}" for asset, text in failures[:_NAMED_AT_MOST]]
+    yield check, "\n".join(lines)
 
 
 def _cause(error: object) -> str:

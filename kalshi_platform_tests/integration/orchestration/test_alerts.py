@@ -170,10 +170,14 @@ class EveryKind:
 
 
 def evaluate_check(
-    instance: dg.DagsterInstance, *, passed: bool, severity: dg.AssetCheckSeverity = dg.AssetCheckSeverity.ERROR
+    instance: dg.DagsterInstance,
+    *,
+    passed: bool,
+    severity: dg.AssetCheckSeverity = dg.AssetCheckSeverity.ERROR,
+    asset: dg.AssetKey = CHECKED,
 ) -> None:
     evaluation = dg.AssetCheckEvaluation(
-        asset_key=CHECKED, check_name="no_duplicate_trade_ids", passed=passed, severity=severity,
+        asset_key=asset, check_name="no_duplicate_trade_ids", passed=passed, severity=severity,
         metadata={"duplicates": 3},
     )  # fmt: skip
     instance.report_runless_asset_event(evaluation)
@@ -256,6 +260,24 @@ def test_passing_and_old_checks_and_a_service_that_is_switched_off_are_no_alarm(
     watch.close()
     assert receiving.receiver.messages == []
     assert "0 failed checks since the last tick" in str(second.skip_reason)
+
+
+def test_check_that_fails_for_several_assets_at_once_is_one_alarm_that_names_them(receiving: Receiving) -> None:
+    instance, watch = receiving.instance, ServiceWatch()
+    evaluate_check(instance, passed=True)
+    with receiving.sender() as sender:
+        first = send_alerts(dg.build_sensor_context(instance), lambda: sender, watch, [])
+        for name in ("trades", "tickers", "events", "series", "markets"):
+            evaluate_check(instance, passed=False, asset=dg.AssetKey(["production", name]))
+        send_alerts(dg.build_sensor_context(instance, cursor=first.cursor), lambda: sender, watch, [])
+    watch.close()
+    (message,) = receiving.receiver.messages
+    assert "no_duplicate_trade_ids" in message["text"]
+    assert (
+        "5 assets: production/events, production/markets, production/series, production/tickers, production/trades"
+        in message["text"]
+    )
+    assert "production/trades: duplicates 3" in message["text"]
 
 
 def test_sensors_without_a_webhook_skip_and_say_so(receiving: Receiving) -> None:
