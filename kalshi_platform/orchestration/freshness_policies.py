@@ -48,18 +48,15 @@ def _within(warn: timedelta, fail: timedelta) -> dg.FreshnessPolicy:
 
 
 # Gatherers report once a minute what they committed. A table without a new row is not materialized, so the windows are
-# as long as a quiet exchange may be silent there.
-_EVERY_MINUTE = _within(timedelta(minutes=5), timedelta(minutes=30))
+# as long as the exchange may be silent there: its weekly maintenance takes two hours, and nothing fails for that.
+_EVERY_MINUTE = _within(timedelta(minutes=30), timedelta(hours=4))
 _RARELY = _within(timedelta(hours=12), timedelta(days=2))
 # Markets are synced every 5 minutes, series and events every 10.
 _CATALOG = _within(timedelta(minutes=30), timedelta(hours=2))
-# Read when a gatherer begins to record; its run is rotated every day.
-_STATUS = _within(timedelta(hours=30), timedelta(days=3))
 
 POLICIES: Mapping[dg.AssetKey, dg.FreshnessPolicy] = {
     WEBSOCKET: _HOURLY,
     REST: _HOURLY,
-    EXCHANGE_STATUS: _STATUS,
     **{gatherer(table): _CATALOG for table in CATALOG_TABLES},
     REST_SNAPSHOTS: _EVERY_MINUTE,
     gatherer("orderbook_deltas"): _EVERY_MINUTE,
@@ -73,10 +70,11 @@ POLICIES: Mapping[dg.AssetKey, dg.FreshnessPolicy] = {
     **dict.fromkeys(LAKE_RAW, _HOURLY),
     **dict.fromkeys(LAKE_DAILY, _DAILY),
     LAKE_TABLES: _TABLES,
-    RETENTION: _DAILY,
-    DAGSTER_RETENTION: _DAILY,
 }
 ON_DEMAND: Mapping[dg.AssetKey, str] = {
+    EXCHANGE_STATUS: "Read when a gatherer begins to record, and not again while it does.",
+    RETENTION: "Made every day at 02:20 UTC, and never with KALSHI_RETENTION=no. A run that fails is an alarm.",
+    DAGSTER_RETENTION: "Made in the run of lake/retention, and never with KALSHI_RETENTION=no.",
     TRADES_BACKFILL: "Made on demand, and for days whose trades could not be compared: there may be none for months.",
     LIFECYCLE_RULES: "Applied once a day where the lake is a bucket; a folder has none. The check reads them back.",
 }

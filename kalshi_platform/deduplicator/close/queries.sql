@@ -360,8 +360,16 @@ FROM snapshot_polls WHERE minute >= %(low)s AND minute < %(high)s
 -- example most: 30
 WITH market_hours AS (
   SELECT p.ticker, p.hour, p.covered_us,
-         greatest(p.covered_us, extract(epoch FROM least(coalesce(m.close_time, 'infinity'), p.hour + INTERVAL '1 hour')
-                                                - greatest(coalesce(m.open_time, '-infinity'), p.hour)) * 1000000) AS open_us
+         greatest(p.covered_us, extract(epoch FROM
+           least(coalesce(m.close_time, 'infinity'), p.hour + INTERVAL '1 hour') - greatest(
+             coalesce(m.open_time, '-infinity'), p.hour,
+             -- As hour_coverage judges: a market that was first seen within the hour is wanted from then on.
+             CASE WHEN m.first_seen_at > p.hour AND m.first_seen_at < p.hour + INTERVAL '1 hour'
+                  THEN least((SELECT min(c.from_ts) FROM coverage c
+                              WHERE c.ticker = p.ticker AND c.from_ts >= %(low)s AND c.from_ts < %(high)s
+                                AND c.from_ts >= p.hour AND c.from_ts < p.hour + INTERVAL '1 hour'),
+                             m.first_seen_at + INTERVAL '1 minute') END)
+         ) * 1000000) AS open_us
   FROM book_proofs p LEFT JOIN markets m USING (ticker) WHERE p.hour >= %(low)s AND p.hour < %(high)s
 ),
 least_covered AS (

@@ -82,6 +82,8 @@ def _make_buckets_schedule(hour_buckets: dg.MultiPartitionsDefinition) -> dg.Sch
         context: dg.ScheduleEvaluationContext, production_database: ProductionDatabase
     ) -> list[dg.RunRequest] | dg.SkipReason:
         hour = scheduled_time(context).replace(minute=0, second=0, microsecond=0) - HOUR
+        if hour < config.partitions_start():
+            return _skip_before_start(hour)
         requests = [dg.RunRequest(partition_key=hour_bucket_key(hour, bucket)) for bucket in buckets]
         return evaluate_or_skip(lambda: with_run_keys(context, requests), production_database.settings)
 
@@ -102,9 +104,13 @@ def close_hours_schedule(
     """Request the close and the exports of the hour that has ended."""
     hour = scheduled_time(context).replace(minute=0, second=0, microsecond=0) - HOUR
     if hour < config.partitions_start():
-        return dg.SkipReason(f"{hour:%Y-%m-%d %H:00} lies before KALSHI_PARTITIONS_START")
+        return _skip_before_start(hour)
     request = dg.RunRequest(partition_key=hour_key(hour))
     return evaluate_or_skip(lambda: request, production_database.settings, lake.settings)
+
+
+def _skip_before_start(hour: datetime) -> dg.SkipReason:
+    return dg.SkipReason(f"{hour:%Y-%m-%d %H:00} lies before KALSHI_PARTITIONS_START")
 
 
 def _request_missing_hours(

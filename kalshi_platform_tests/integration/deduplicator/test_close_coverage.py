@@ -421,8 +421,12 @@ def test_coverage_is_judged_from_when_a_market_was_first_wanted(merge_world: Wor
     def open_from(first_seen: datetime) -> datetime:
         with world.production.transaction() as transaction:
             transaction.execute("UPDATE markets SET first_seen_at = %s", (first_seen,))
-            row = transaction.fetch_one("SELECT open_us FROM hour_coverage(%s) WHERE ticker = 'A'", (HOUR,))
+            row = transaction.fetch_one(
+                "SELECT open_us, covered_us::float8 / open_us FROM hour_coverage(%s) WHERE ticker = 'A'", (HOUR,)
+            )
         assert row is not None
+        shown = hour_figures.read_least_covered_markets(world.production, HOUR, HOUR + timedelta(hours=1), 5)
+        assert shown["A"] == {HOUR: pytest.approx(row[1])}, "the plot of markets judges as the share does"
         return HOUR + timedelta(hours=1) - timedelta(microseconds=row[0])
 
     assert open_from(since - timedelta(seconds=5)) == since, "it was followed at once"

@@ -131,6 +131,9 @@ def test_the_schedule_requests_a_run_for_each_bucket_and_fills_in_while_none_wor
         status=dg.DagsterRunStatus.STARTED,
     )
     assert missing(platform, platform.defs, hour(0)) == set(), "a bucket is worked on"
+    monkeypatch.setenv("KALSHI_PARTITIONS_START", f"{at:%Y-%m-%dT%H:00}")
+    early = platform.evaluate("close_buckets_schedule", at, production_database=ProductionDatabase())
+    assert "lies before KALSHI_PARTITIONS_START" in early
 
 
 def missing(platform: Platform, defs: dg.Definitions, of: datetime) -> set[dg.AssetKey]:
