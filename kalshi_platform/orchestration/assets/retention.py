@@ -77,5 +77,10 @@ def dagster_retention(
     before = now - timedelta(days=settings.dagster_days)
     done = delete_old_runs(context.instance, before, platform.gatherer_names(), services=services)
     return dg.MaterializeResult(
-        metadata={"runs_deleted": done.deleted, "runs_kept": done.kept, "checks_deleted": done.checks}
+        metadata={
+            "runs_deleted": done.deleted,
+            "runs_kept": done.kept,
+            "checks_deleted": done.checks,
+            "events_deleted": done.events,
+        }
     )

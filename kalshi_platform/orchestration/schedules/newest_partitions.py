@@ -21,8 +21,10 @@ from kalshi_platform.orchestration.resources import LakeResource, ProductionData
 from kalshi_platform.orchestration.schedules.guards import evaluate_or_skip
 
 PATIENCE = timedelta(hours=2)
-"""How long a partition may be missing before the check fails: after a start what is missing is made from :20 on (hours),
-then from :50 on (days)."""
+"""How long a partition may be missing before the check fails.
+
+After a start, missing hours are made from :20 on, then days from :50 on.
+"""
 
 
 class Seen(msgspec.Struct):

@@ -472,9 +472,7 @@ def test_half_whose_gatherer_is_off_is_missed_for_a_day_until_its_markets_close(
     for column in ("close_time", "settlement_time"):
         with world.production.transaction() as transaction:
             ended = HOUR + timedelta(hours=2)
-            transaction.execute(
-                "UPDATE markets SET close_time = NULL, settlement_time = NULL WHERE ticker = 'B2'"
-            )
+            transaction.execute("UPDATE markets SET close_time = NULL, settlement_time = NULL WHERE ticker = 'B2'")
             transaction.execute(f"UPDATE markets SET {column} = %s WHERE ticker = 'B2'", (ended,))
         share = hour_figures.read_coverage(world.production, [ended])
         assert (share.markets, share.share) == (1, pytest.approx(2 * both)), column

@@ -53,6 +53,15 @@ def test_old_runs_go_and_the_last_of_each_asset_stays(
         assert not instance.all_logs(middle)
         assert instance.get_materialized_partitions(each.key) == {"g1", "g2"}
         assert all(instance.get_latest_materialization_event(asset.key) for asset in (once, often, each))
+        for number in range(3):  # as a sensor does, without a run
+            instance.report_runless_asset_event(
+                dg.AssetCheckEvaluation(asset_key=often.key, check_name="fine", passed=True, metadata={"n": number})
+            )
+        assert delete_old_runs(instance, yesterday) == OldRuns(0, 0, 0)
+        assert delete_old_runs(instance, ahead, ("g1", "g2")) == OldRuns(0, 4, 3, events=2)
+        chosen = dg.EventRecordsFilter(dg.DagsterEventType.ASSET_CHECK_EVALUATION)
+        events = instance.event_log_storage.get_event_records(chosen)
+        assert [record.run_id for record in events] == ["", last, both], "the newest stays, and those of runs that stay"
 
 
 def test_the_asset_reports_what_went_and_what_stays(platform: Platform, monkeypatch: pytest.MonkeyPatch) -> None:
