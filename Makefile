@@ -15,6 +15,8 @@ CONFORMANCE_STAMP := $(CONFORMANCE_VENV)/.installed
 ENGINES_VENV := .venv-engines
 ENGINES_STAMP := $(ENGINES_VENV)/.installed
 AUDIT_VENV := .venv-audit
+BROWSER_VENV := .venv-browser
+BROWSER_STAMP := $(BROWSER_VENV)/.installed
 LOADERS_VENV := .venv-loaders
 LOADERS_STAMP := $(LOADERS_VENV)/.installed
 DEPLOYMENT_VENV := .venv-deployment
@@ -35,7 +37,7 @@ export KALSHI_CAPTURES ?= $(CURDIR)/../shared/captures
 RELATIVE_PTH = $(PYTHON) -c "import glob, os; [open(each, 'wb').write(os.fsencode(os.path.relpath('.', os.path.dirname(each))) \
 	+ b'\n') for each in glob.glob('$(VENV)/lib/python*/site-packages/*kalshi_platform*.pth')]"
 
-.PHONY: install demo test coverage test-pythons wheel-tree bench lint lint-style lint-types lint-imports docs conformance engines loaders deployment constraints clean
+.PHONY: install demo test coverage test-pythons wheel-tree bench lint lint-style lint-types lint-imports docs conformance browser engines loaders deployment constraints clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -135,6 +137,16 @@ $(CONFORMANCE_STAMP): conformance/constraints.txt
 		-c conformance/constraints.txt $(CONFORMANCE_CLIENTS)
 	@touch $(CONFORMANCE_STAMP)
 
+# The browser is Debian's, or the one that KALSHI_CHROMIUM names.
+browser: $(STAMP) $(BROWSER_STAMP)  ## a demo's Dagster UI driven by clicks in headless Chromium; writes docs/images (about 10 minutes)
+	KALSHI_PLATFORM_PYTHON="$$PWD/$(PY)" $(BROWSER_VENV)/bin/python -m pytest -c browser/pytest.ini --rootdir browser browser
+
+$(BROWSER_STAMP): browser/constraints.txt $(STAMP)
+	@echo "kalshi-platform: making the environment of the browser's tests in $(BROWSER_VENV)"
+	$(PYTHON) -m venv $(BROWSER_VENV)
+	$(PY) -m uv pip install --quiet --python $(BROWSER_VENV)/bin/python -r browser/constraints.txt
+	@touch $(BROWSER_STAMP)
+
 # Java's runtime is Debian's; nothing else comes from outside Python's registry. Iceberg's jar for Spark is Maven's alone,
 # so that Spark reads the files and not the tables.
 engines: $(STAMP) $(ENGINES_STAMP)  ## engines that others wrote, on a small lake: files and Iceberg tables (some minutes)
@@ -183,4 +195,4 @@ audit:  ## known vulnerabilities of the pinned dependencies (asks PyPI; once a w
 	$(AUDIT_VENV)/bin/python -m pip_audit --strict --no-deps --disable-pip -r constraints.txt
 
 clean:  ## remove the environment and caches (never ./data)
-	rm -rf $(VENV) $(CONFORMANCE_VENV) $(ENGINES_VENV) $(LOADERS_VENV) $(DEPLOYMENT_VENV) build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	rm -rf $(VENV) $(CONFORMANCE_VENV) $(BROWSER_VENV) $(ENGINES_VENV) $(LOADERS_VENV) $(DEPLOYMENT_VENV) build .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache

@@ -23,7 +23,7 @@ DOCUMENTS = {
     if path.name != "CHANGELOG.md"
 }
 # Where variables are read that are no settings of the platform.
-ELSEWHERE = ("kalshi_platform_tests", "docker", "conformance")
+ELSEWHERE = ("kalshi_platform_tests", "docker", "conformance", "browser")
 
 
 def shown_commands() -> list[str]:
