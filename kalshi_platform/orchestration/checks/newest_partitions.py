@@ -40,7 +40,7 @@ class Newest:
 
 
 @dataclass(frozen=True)
-class Judgement:
+class PartitionStatus:
     """Whether an asset has its newest partition; `partition` is its key, None where none is due."""
 
     key: dg.AssetKey
@@ -70,7 +70,7 @@ def read_newest(database: Database, first_hour: datetime, now: datetime) -> Newe
     return Newest(hour, None if of_day is None else of_day.replace(hour=0), closed)
 
 
-def judge_newest(lake: "LakeSettings", newest: Newest, keys: Sequence[dg.AssetKey]) -> Iterator[Judgement]:
+def judge_newest(lake: "LakeSettings", newest: Newest, keys: Sequence[dg.AssetKey]) -> Iterator[PartitionStatus]:
     """Judge the assets. A newer partition than the one that is due counts as well."""
     from kalshi_platform.lake.layout import partition_at
     from kalshi_platform.lake.manifest import find_manifest
@@ -86,13 +86,13 @@ def judge_newest(lake: "LakeSettings", newest: Newest, keys: Sequence[dg.AssetKe
         dataset = "/".join(key.path[1:])
         due = newest.day if key in LAKE_DAILY else newest.hour
         if due is None:
-            yield Judgement(key, None, is_made=True)
+            yield PartitionStatus(key, None, is_made=True)
         elif key in LAKE_DAILY:
-            yield Judgement(key, day_key(due), is_published(dataset, [due, due + DAY]))
+            yield PartitionStatus(key, day_key(due), is_published(dataset, [due, due + DAY]))
         elif key in LAKE_RAW:
-            yield Judgement(key, hour_key(due), is_published(dataset, [due, due + HOUR, newest.closed]))
+            yield PartitionStatus(key, hour_key(due), is_published(dataset, [due, due + HOUR, newest.closed]))
         else:
-            yield Judgement(key, hour_key(due), newest.closed is not None and newest.closed >= due)
+            yield PartitionStatus(key, hour_key(due), newest.closed is not None and newest.closed >= due)
 
 
 def make_newest_partitions_check(first_hour: datetime) -> dg.AssetChecksDefinition:

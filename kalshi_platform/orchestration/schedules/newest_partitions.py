@@ -12,7 +12,7 @@ from kalshi_platform.clock import SYSTEM_CLOCK
 from kalshi_platform.orchestration.checks.newest_partitions import (
     CHECK_NAME,
     CHECKED,
-    Judgement,
+    PartitionStatus,
     judge_newest,
     last_due,
     read_newest,
@@ -38,7 +38,7 @@ class Seen(msgspec.Struct):
     published: dict[str, tuple[str | None, bool]] = {}
 
 
-def update(seen: Seen, judged: list[Judgement], due: str, now: datetime) -> list[dg.AssetCheckEvaluation]:
+def update(seen: Seen, judged: list[PartitionStatus], due: str, now: datetime) -> list[dg.AssetCheckEvaluation]:
     """Update the cursor; return the outcomes to publish: those that are not what was published last.
 
     A partition that is missing is published as such after `PATIENCE`.

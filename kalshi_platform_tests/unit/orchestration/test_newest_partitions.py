@@ -8,7 +8,7 @@ import msgspec
 import pytest
 
 from kalshi_platform.orchestration import keys
-from kalshi_platform.orchestration.checks.newest_partitions import Judgement, last_due
+from kalshi_platform.orchestration.checks.newest_partitions import PartitionStatus, last_due
 from kalshi_platform.orchestration.schedules.newest_partitions import PATIENCE, Seen, update
 
 NOW = datetime(2026, 11, 23, 12, 50, tzinfo=UTC)
@@ -31,7 +31,7 @@ def test_an_hour_is_due_after_45_minutes_and_a_day_after_four_hours(now: str, ho
 
 def test_an_outcome_is_published_once() -> None:
     seen = Seen()
-    judged = [Judgement(TRADES, "2026-11-23-11:00", is_made=True), Judgement(QUOTES, None, is_made=True)]
+    judged = [PartitionStatus(TRADES, "2026-11-23-11:00", is_made=True), PartitionStatus(QUOTES, None, is_made=True)]
     assert [(each.asset_key, each.passed) for each in update(seen, judged, "a", NOW)] == [
         (TRADES, True),
         (QUOTES, True),
@@ -43,13 +43,13 @@ def test_an_outcome_is_published_once() -> None:
 
 
 def test_a_missing_partition_fails_after_a_while_and_passes_once_it_is_there() -> None:
-    seen, late = Seen(), Judgement(TRADES, "2026-11-23-11:00", is_made=False)
+    seen, late = Seen(), PartitionStatus(TRADES, "2026-11-23-11:00", is_made=False)
     assert update(seen, [late], "a", NOW) == []
     assert seen.settled == "", "it is looked at again"
     assert update(seen, [late], "a", NOW + PATIENCE - timedelta(seconds=1)) == []
     (failed,) = update(seen, [late], "a", NOW + PATIENCE)
     assert (failed.passed, failed.metadata["newest_due"].value) == (False, "2026-11-23-11:00")
     assert update(seen, [late], "a", NOW + 2 * PATIENCE) == []
-    (passed,) = update(seen, [Judgement(TRADES, "2026-11-23-11:00", is_made=True)], "a", NOW + 3 * PATIENCE)
+    (passed,) = update(seen, [PartitionStatus(TRADES, "2026-11-23-11:00", is_made=True)], "a", NOW + 3 * PATIENCE)
     assert passed.passed
     assert seen.missing == {}
