@@ -78,13 +78,13 @@ def build(location: CodeLocation) -> dg.Definitions:
     """Build the definitions of a location.
 
     A gatherer's location has its job and its sensor, so that its runs execute on its host; assets are the platform's,
-    because an asset key may be served by one location only.
+    because an asset key may be served by one location only, and so is the rotation, which must know who else records.
     """
     make_our_records_plain()  # this process's log handlers are Dagster's, or Python's
     parts = _Parts()
     names = [name for name in location.gatherer_names if location.role.serves_gatherer(name)]
     if names:
-        parts.jobs += [make_gather_job(names), make_rotate_gatherers_job(names)]
+        parts.jobs.append(make_gather_job(names))
         parts.sensors.append(make_gatherer_sensor(names))
     if location.role.serves_platform():
         partitions = make_partitions(location.gatherer_names, location.partitions_start, location.close_buckets)
@@ -144,7 +144,8 @@ def _add_platform(parts: _Parts, partitions: Partitions) -> None:
         no_duplicate_trade_ids_last_day,
         trade_parity_last_day,
     ]
-    parts.jobs += [make_dedup_live_job(), retention_dry_run_job, *BATCH_JOBS]
+    rotation = make_rotate_gatherers_job(partitions.gatherers.get_partition_keys())
+    parts.jobs += [make_dedup_live_job(), rotation, retention_dry_run_job, *BATCH_JOBS]
     parts.schedules += [
         sync_catalog_when_stale,
         merge_catalog_schedule,

@@ -8,7 +8,7 @@ A run also stops by itself
 - when its own status is no longer STARTED: Dagster thinks it is over, and another one may be on its way;
 - after `rotate_after_s`, or when it gets the tag ROTATE_TAG, as a success: its supervisor starts the next one, so that
   log pages and memory stay bounded. A service that must not pause now (`may_rotate`) is checked again after
-  `rotate_again_s`.
+  `rotate_again_s`. Where that cannot be known on this host, the tag decides: who sets it has looked.
 
 Dagster's database being away stops nothing: reports are dropped and the status counts as unchanged until it returns.
 """
@@ -25,6 +25,7 @@ from typing import Generic, TypeAlias, TypeVar
 import dagster as dg
 
 from kalshi_platform.clock import SYSTEM_CLOCK, Clock
+from kalshi_platform.errors import ConfigurationError
 from kalshi_platform.monitoring.event_log import event_logger
 from kalshi_platform.orchestration.jobs.asset_events import AssetEvent
 from kalshi_platform.orchestration.services import ROTATE_TAG
@@ -73,7 +74,7 @@ def run_service(
         while not clock.wait(worker.ended, 0.5):
             now = clock.monotonic()
             if now >= rotate_at:
-                if _may_rotate_now(may_rotate, name):
+                if _may_rotate_now(may_rotate, name, requested=requested):
                     reason = "rotated: the supervisor starts the next run"
                     break
                 rotate_at = now + timing.rotate_again_s
@@ -118,9 +119,13 @@ class _Worker(threading.Thread, Generic[ReportT]):
             self.ended.set()
 
 
-def _may_rotate_now(may_rotate: Callable[[], bool], name: str) -> bool:
+def _may_rotate_now(may_rotate: Callable[[], bool], name: str, *, requested: bool) -> bool:
     try:
         allowed = may_rotate()
+    except ConfigurationError as error:  # this host has no address of the others' databases
+        if not requested:
+            _log.info("rotation_put_off", service=name, reason=error)
+        return requested
     except Exception:  # noqa: BLE001 - not rotating is always right
         _log.warning("rotation_put_off", service=name, reason="whether it may rotate is not known", exc_info=True)
         return False

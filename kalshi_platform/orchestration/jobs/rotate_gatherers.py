@@ -57,6 +57,7 @@ def make_rotate_gatherers_job(names: Sequence[str]) -> dg.JobDefinition:
         description=with_example(
             "Gives gatherers fresh runs now, one after the other: after a new version was deployed, or to free "
             "memory. A run ends as a success when another gatherer records, and gatherer_sensor launches the next. "
+            "It is the platform's job, whose code location knows the databases of all gatherers. "
             "Runs rotate by themselves once a day. Launched as it is, the job rotates all gatherers.",
             """
             ops:

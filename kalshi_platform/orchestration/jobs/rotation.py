@@ -53,19 +53,27 @@ def seconds_to_slot(now: datetime, index: int, of: int) -> float:
 def another_gatherer_is_recording(name: str, names: Sequence[str], clock: Clock = SYSTEM_CLOCK) -> bool:
     """Whether others with fresh heartbeats record all markets of this one. Else a rotation would be a hole.
 
-    Which shard each records is in its heartbeat; this gatherer's own is read from the settings.
+    Which shard each records is in its heartbeat; this gatherer's own, without one, in the settings.
+    Raises ConfigurationError where it is not known, because databases of others are not.
     """
     services: list[Service] = []
+    unknown: list[str] = []
     for other in names:
         if other == name:
             continue
         try:
             services.append(load_gatherer_service(other))
         except ConfigurationError:
-            continue  # it is another host's: nothing is known of it here
-    beats = latest_heartbeats(services, _DEADLINE_S, clock).values()
-    recorded = [beat.market_shard for beat in beats if beat is not None and _is_recording(beat)]
-    return not list_missing_parts(recorded, config.load_gatherer(name).market_filter.shard)
+            unknown.append(other)  # it is another host's
+    own = load_gatherer_service(name)
+    beats = latest_heartbeats([own, *services], _DEADLINE_S, clock)
+    own_beat = beats.pop(own.name, None)
+    recorded = [beat.market_shard for beat in beats.values() if beat is not None and _is_recording(beat)]
+    wanted = config.load_gatherer(name).market_filter.shard if own_beat is None else own_beat.market_shard
+    missing = list_missing_parts(recorded, wanted)
+    if missing and unknown:
+        raise ConfigurationError([f"whether others record is not known: {', '.join(unknown)} is not configured here"])
+    return not missing
 
 
 def _is_recording(beat: LatestHeartbeat) -> bool:

@@ -46,15 +46,25 @@ def make_dead_runs_sensor() -> dg.SensorDefinition:
 
 
 def end_dead_runs(instance: dg.DagsterInstance, location: str | None) -> list[str]:
-    """Mark runs of a code location failed that are in progress and have no process any more; return their ids."""
+    """Mark runs of a code location failed that are in progress and have no process any more; return their ids.
+
+    A container that starts anew gives low numbers again: a process belongs to the run that named its number last.
+    """
     ended = []
+    found: list[tuple[dg.DagsterRun, tuple[int, float]]] = []
     for record in instance.get_run_records(dg.RunsFilter(statuses=[dg.DagsterRunStatus.STARTED])):
         run = record.dagster_run
         origin = run.remote_job_origin
-        if SERVICE_TAG in run.tags or origin is None or origin.location_name != location:
+        if origin is None or origin.location_name != location:
             continue
         named = _find_process(instance, run.run_id)
-        if named is None or is_its_process(*named):
+        if named is not None:
+            found.append((run, named))
+    named_last_at: dict[int, float] = {}
+    for _, (pid, named_at) in found:
+        named_last_at[pid] = max(named_at, named_last_at.get(pid, named_at))
+    for run, named in found:
+        if SERVICE_TAG in run.tags or (named_last_at[named[0]] <= named[1] and is_its_process(*named)):
             continue
         again = instance.get_run_by_id(run.run_id)
         if again is None or again.is_finished:

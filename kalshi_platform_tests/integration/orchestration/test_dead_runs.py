@@ -26,6 +26,7 @@ class Instance:
     def __init__(self) -> None:
         self.runs: dict[str, Any] = {}
         self.pids: dict[str, int] = {}
+        self.named_at: dict[str, float] = {}
         self.failed: dict[str, str] = {}
 
     def add(self, run_id: str, pid: int, location: str = HERE, tags: dict[str, str] | None = None) -> None:
@@ -42,7 +43,7 @@ class Instance:
     def all_logs(self, run_id: str, of_type: object) -> list[Any]:
         assert of_type is dg.DagsterEventType.ENGINE_EVENT
         event = SimpleNamespace(message=f"Started process for run (pid: {self.pids[run_id]}).")
-        return [SimpleNamespace(dagster_event=event, timestamp=STARTED_AT)]
+        return [SimpleNamespace(dagster_event=event, timestamp=self.named_at.get(run_id, STARTED_AT))]
 
     def get_run_by_id(self, run_id: str) -> Any:
         return self.runs[run_id]
@@ -67,6 +68,19 @@ def test_only_a_batch_of_this_location_without_a_process_is_failed(gone: int) ->
     instance.add("of another location", gone, ELSEWHERE)
     assert end_dead_runs(cast(dg.DagsterInstance, instance), HERE) == ["lost"]
     assert instance.failed == {"lost": f"its process {gone} is gone, and so is the server that had started it"}
+
+
+@pytest.mark.parametrize("tags", [{}, {"kalshi/service": "gatherer/g1"}])
+def test_a_process_belongs_to_the_run_that_named_its_number_last(tags: dict[str, str]) -> None:
+    instance = Instance()
+    child = subprocess.Popen([sys.executable, "-I", "-S", "-c", "input()"], stdin=subprocess.PIPE)
+    try:
+        instance.add("before the restart", child.pid)
+        instance.add("after it", child.pid, tags=tags)
+        instance.named_at = {"before the restart": time.time() - 3_600, "after it": time.time()}
+        assert end_dead_runs(cast(dg.DagsterInstance, instance), HERE) == ["before the restart"]
+    finally:
+        child.communicate(b"\n")
 
 
 def test_a_process_that_took_the_number_later_is_another(gone: int) -> None:

@@ -124,7 +124,7 @@ def test_the_role_all_serves_everything(everything: dg.Definitions) -> None:
 def test_the_role_platform_serves_all_but_the_gatherers() -> None:
     assert names(build(location(config.Role("platform")))) == (
         ASSETS,
-        JOBS - {"gather", "rotate_gatherers"},
+        JOBS - {"gather"},
         SCHEDULES,
         SENSORS - {"gatherer_sensor"},
     )
@@ -132,7 +132,7 @@ def test_the_role_platform_serves_all_but_the_gatherers() -> None:
 
 def test_the_role_of_a_gatherer_serves_its_run_and_no_assets() -> None:
     served = build(location(config.Role("gatherer", "g2")))
-    assert names(served) == (set(), {"gather", "rotate_gatherers", "switch_services"}, set(), {"gatherer_sensor"})
+    assert names(served) == (set(), {"gather", "switch_services"}, set(), {"gatherer_sensor"})
     assert served.resolve_job_def("gather").partitions_def.get_partition_keys() == ["g2"]  # type: ignore[union-attr]
 
 

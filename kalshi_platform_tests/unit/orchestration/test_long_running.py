@@ -12,7 +12,7 @@ import dagster as dg
 import pytest
 
 from kalshi_platform.clock import SYSTEM_CLOCK
-from kalshi_platform.errors import AnotherWriter
+from kalshi_platform.errors import AnotherWriter, ConfigurationError
 from kalshi_platform.orchestration.jobs.long_running import RunTiming, run_service
 
 
@@ -92,6 +92,21 @@ def test_a_run_that_is_asked_to_rotate_ends_once_another_fills_in() -> None:
     timing = RunTiming(status_every_s=0.0, rotate_after_s=3600.0, rotate_again_s=0.1, stop_timeout_s=10.0)
     assert run(context, service, timing, lambda: next(answers)).startswith("rotated")
     assert service.flushed.is_set()
+
+
+def test_a_run_whose_host_does_not_know_the_others_rotates_when_it_is_requested() -> None:
+    context, service = Context(), Service()
+    calls = []
+
+    def may_rotate() -> bool:
+        calls.append(len(calls))
+        if len(calls) == 2:  # put off once by its own time; now the job has looked for it
+            context.tags["kalshi/rotate"] = "yes"
+        raise ConfigurationError(["g2 is not configured here"])
+
+    timing = RunTiming(status_every_s=0.0, rotate_after_s=0.1, rotate_again_s=0.1, stop_timeout_s=10.0)
+    assert run(context, service, timing, may_rotate).startswith("rotated")
+    assert len(calls) == 3
 
 
 def test_dagsters_database_away_stops_nothing() -> None:

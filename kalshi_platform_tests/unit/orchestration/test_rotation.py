@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from kalshi_platform import config
+from kalshi_platform.errors import ConfigurationError
 from kalshi_platform.gatherer.status.status import GathererStatus
 from kalshi_platform.monitoring.heartbeat import Heartbeat, write_file
 from kalshi_platform.orchestration.jobs.rotation import (
@@ -106,3 +107,20 @@ def test_a_gatherer_of_a_shard_rotates_only_while_others_record_all_its_markets(
         beat = Heartbeat(f"gatherer/{name}", NOW, NOW, "running", GathererStatus(market_shard=shard))
         write_file(state_dir / name / "heartbeat.json", beat)
     assert another_gatherer_is_recording("g1", NAMES, FakeClock(NOW)) is expected
+
+
+def test_whether_others_record_is_not_known_without_their_databases(
+    state_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv(config.timeseries_variable("g2"))
+    with pytest.raises(ConfigurationError, match="g2 is not configured here"):
+        another_gatherer_is_recording("g1", NAMES, FakeClock(NOW))
+    write_file(state_dir / "g3" / "heartbeat.json", Heartbeat("gatherer/g3", NOW, NOW, "running", GathererStatus()))
+    assert another_gatherer_is_recording("g1", NAMES, FakeClock(NOW))
+
+
+def test_shard_of_a_gatherer_on_another_host_is_the_one_of_its_heartbeat(state_dir: Path) -> None:
+    for name in ("g1", "g2"):
+        beat = Heartbeat(f"gatherer/{name}", NOW, NOW, "running", GathererStatus(market_shard="1/2"))
+        write_file(state_dir / name / "heartbeat.json", beat)
+    assert another_gatherer_is_recording("g1", NAMES, FakeClock(NOW))
