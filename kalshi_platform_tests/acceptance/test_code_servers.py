@@ -129,13 +129,24 @@ def running(log: Path, environ: Mapping[str, str], *arguments: str) -> Iterator[
         yield process
     finally:
         own = psutil.Process(process.pid)
-        family = [own, *own.children(recursive=True)]
-        for each in family:
+        started = own.children(recursive=True)
+        for each in (*started, own):  # its runs first: a server waits for them
             with suppress(psutil.NoSuchProcess):
                 each.terminate()
-        for each in psutil.wait_procs(family, timeout=20)[1]:
-            each.kill()
+        with suppress(AssertionError):
+            wait_for("the end of the processes", lambda: not any(map(is_alive, (*started, own))), 10)
+        for each in (*started, own):
+            with suppress(psutil.NoSuchProcess):
+                each.kill()
         process.wait(20)
+
+
+def is_alive(process: psutil.Process) -> bool:
+    """Whether a process still works: one that has ended and that its parent has not waited for does not."""
+    try:
+        return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
 
 
 def is_serving(log: Path) -> bool:

@@ -96,7 +96,7 @@ def test_a_run_that_is_asked_to_rotate_ends_once_another_fills_in() -> None:
 
 def test_a_run_whose_host_does_not_know_the_others_rotates_when_it_is_requested() -> None:
     context, service = Context(), Service()
-    calls = []
+    calls: list[int] = []
 
     def may_rotate() -> bool:
         calls.append(len(calls))
