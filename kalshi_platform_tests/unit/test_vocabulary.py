@@ -76,7 +76,7 @@ REPLACED: dict[str, dict[str, str]] = {
         "witness": "observer",
         "witnesses": "observers",
         "first_witness": "first_observer",
-        "Verification": "Verification",
+        "Judgement": "Verification",
         "judgement": "verification",
         "condemned": "failed",
         "sums_of_books": "book_hashes",
