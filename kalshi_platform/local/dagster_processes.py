@@ -34,6 +34,9 @@ PATIENCE = dict.fromkeys(
     "600",
 )  # fmt: skip
 """A busy machine may take longer than Dagster's 60 s to start a run, which would then count as failed."""
+SHUTDOWN = {"DAGSTER_GRPC_SHUTDOWN_GRACE_PERIOD": "5"}
+"""Seconds for which a code server that ends waits for calls. By default as long as a call may take, and there always is
+one: the webserver listens to the code server for as long as it runs."""
 LOCATION_QUERY = """
 query Location($name: String!) {
   workspaceLocationEntryOrError(name: $name) {
@@ -65,7 +68,7 @@ def dagster_children(
     """
     workspace = str(write_served_workspace(home, code_port))
     python, cwd = sys.executable, Path.cwd()
-    environ = {**PATIENCE, **environ}
+    environ = {**PATIENCE, **SHUTDOWN, **environ}
     code = (
         *(python, "-m", "dagster", "api", "grpc", "--host", HOST, "--port", str(code_port)),
         *("--module-name", "kalshi_platform.definitions", "--location-name", LOCATION),
