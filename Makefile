@@ -173,8 +173,9 @@ $(LOADERS_STAMP): pyproject.toml engines/loaders-constraints.txt $(STAMP)
 
 # Kubernetes' client is large, and hadolint a program for one kind of machine: an environment of their own. With
 # DAGSTER_CHART=FOLDER (`helm pull --untar dagster/dagster`) the chart's own schema is asked, too.
-deployment: $(DEPLOYMENT_STAMP)  ## the files of docker/ and deploy/, read by the tools that they are for
-	TEST_DEPLOYMENT=yes $(DEPLOYMENT_VENV)/bin/python -m pytest -n 0 -rs kalshi_platform_tests/integration/deploy
+deployment: $(DEPLOYMENT_STAMP)  ## the files of docker/ and deploy/, read by the tools that they are for; several code servers
+	TEST_DEPLOYMENT=yes $(DEPLOYMENT_VENV)/bin/python -m pytest -n 0 -rs kalshi_platform_tests/integration/deploy \
+		kalshi_platform_tests/acceptance/test_code_servers.py
 
 $(DEPLOYMENT_STAMP): pyproject.toml deploy/constraints.txt $(STAMP)
 	@echo "kalshi-platform: making the environment of the deployment files in $(DEPLOYMENT_VENV)"

@@ -21,8 +21,9 @@ from kalshi_platform_tests.fixtures.demo import ask
 from kalshi_platform_tests.fixtures.exchange import running_exchange
 from kalshi_platform_tests.fixtures.postgres import DatabaseFactory
 from kalshi_platform_tests.fixtures.stack import clean_environment, rows, wait_for
+from kalshi_platform_tests.integration.deploy.stack import by_make_deployment
 
-pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(600), pytest.mark.xdist_group("stack")]
+pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(600), pytest.mark.xdist_group("stack"), by_make_deployment]
 
 CHECKOUT = Path(__file__).parents[2]
 SHARDS = {"g1": MarketPart(1, 2), "g2": MarketPart(2, 2)}

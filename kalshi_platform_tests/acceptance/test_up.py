@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import urllib.request
+from collections.abc import Iterable
 from datetime import datetime
 from functools import partial
 from pathlib import Path
@@ -88,7 +89,7 @@ def test_the_demo_closes_a_past_goes_on_and_ends_without_a_trace(tmp_path: Path)
         assert set(demo.local["metrics"]) == {"deduplicator", "g1", "g2", "g3"}
         for address in demo.local["metrics"].values():
             wait_for(f"health beside {address}", partial(is_healthy, address), 60)
-        assert open_to_others(demo.process.pid) == []
+        assert open_to_others(demo) == []
         search = search_for_secrets(demo)
         for url in (production, demo.local["databases"]["dagster"]):
             assert search.in_database(url) == []
@@ -103,18 +104,34 @@ def test_the_demo_closes_a_past_goes_on_and_ends_without_a_trace(tmp_path: Path)
         assert path.stat().st_mode & 0o077 == 0, path
 
 
-def open_to_others(pid: int) -> list[str]:
-    """Where a process and those below it listen for other machines: databases, UI, code server, metrics, exchange."""
-    found, listening = [], 0
-    for process in [psutil.Process(pid), *psutil.Process(pid).children(recursive=True)]:
+def open_to_others(demo: Demo) -> list[str]:
+    """Where the demo's processes listen for other machines: UI, code server, metrics, exchange, and its databases.
+
+    Database servers are no descendants of `up`: they are found by their ports.
+    """
+    databases = demo.local["databases"]
+    urls = [databases["production"], *(url for pair in databases["gatherers"].values() for url in pair.values())]
+    ports = {urlsplit(url).port for url in urls}
+    up = psutil.Process(demo.process.pid)
+    listening: set[tuple[str, int]] = set()
+    for process in [up, *up.children(recursive=True)]:
         with contextlib.suppress(psutil.NoSuchProcess):
-            for each in process.net_connections("inet"):
-                if each.status == psutil.CONN_LISTEN:
-                    listening += 1
-                    if not ipaddress.ip_address(each.laddr.ip).is_loopback:
-                        found.append(f"{process.name()} at {each.laddr.ip}:{each.laddr.port}")
-    assert listening >= 10  # four databases, UI, exchange, four metrics
+            listening |= listeners(process.net_connections("inet"))
+    listening |= {each for each in listeners(psutil.net_connections("inet")) if each[1] in ports}
+    found = [f"{ip}:{port}" for ip, port in listening if not is_loopback(ip)]
+    assert len(listening) >= 10, listening  # four servers of databases, UI, exchange, four metrics
     return found
+
+
+def is_loopback(ip: str) -> bool:
+    """Whether only this machine reaches it; gRPC binds an IPv4 address as one of IPv6."""
+    address = ipaddress.ip_address(ip)
+    return (getattr(address, "ipv4_mapped", None) or address).is_loopback
+
+
+def listeners(sockets: Iterable[Any]) -> set[tuple[str, int]]:
+    """The addresses of those that wait for connections."""
+    return {(each.laddr.ip, each.laddr.port) for each in sockets if each.status == psutil.CONN_LISTEN}
 
 
 def search_for_secrets(demo: Demo) -> SecretSearch:

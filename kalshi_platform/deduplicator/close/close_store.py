@@ -75,17 +75,21 @@ def replace_verification(transaction: Transaction, hour: datetime, verification:
 def replace_statistics(transaction: Transaction, hour: datetime, statistics: pl.DataFrame) -> pl.DataFrame:
     """Replace the statistics of the hour, table by table; return those that stand then.
 
-    A table's stay where a gatherer shows less of it now than it did: it is away, or has lost rows, and the comparison
-    that was made with all of them is the better one. Of a gatherer that shows more than it did they are replaced then
+    A table's stay where a gatherer shows less of it now than it did, or as much of which less can be compared: it is
+    away, or has lost rows (its snapshots, perhaps, without which it claims nothing), and the comparison that was made
+    with all of them is the better one. Of a gatherer that shows more than it did they are replaced then
     too: how many rows it showed decides whether it may drop these.
     """
     before = _read_statistics(transaction, hour)
     subject = ("gatherer", "table_name")
-    both = before.select(*subject, _then="seen").join(
-        statistics.select(*subject, _now="seen"), on=subject, how="full", coalesce=True
+    both = before.select(*subject, _then="seen", _compared="comparable").join(
+        statistics.select(*subject, _now="seen", _comparable="comparable"), on=subject, how="full", coalesce=True
     )
-    both = both.with_columns(pl.col("_then", "_now").fill_null(0))
-    kept = both.filter(pl.col("_now") < pl.col("_then"))["table_name"].unique().to_list()
+    both = both.with_columns(pl.col("_then", "_now", "_compared", "_comparable").fill_null(0))
+    shows_less = (pl.col("_now") < pl.col("_then")) | (
+        (pl.col("_now") == pl.col("_then")) & (pl.col("_comparable") < pl.col("_compared"))
+    )
+    kept = both.filter(shows_less)["table_name"].unique().to_list()
     standing = both.filter(pl.col("table_name").is_in(kept) & (pl.col("_now") <= pl.col("_then"))).select(subject)
     transaction.execute(_SQL["delete_statistics"], (hour, [" ".join(row) for row in standing.iter_rows()]))
     transaction.execute_values(
