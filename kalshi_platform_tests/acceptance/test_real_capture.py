@@ -16,6 +16,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import duckdb
+import psutil
 import pytest
 
 from kalshi_platform_tests.acceptance import capture_truth
@@ -92,6 +93,9 @@ def run_stack(
                 url = survivors[name]
                 wait_for(f"all deltas at {name}", partial(holds_all, url), 90)
             stored = {name: count(url, "orderbook_deltas") for name, url in survivors.items()}
+            for name in survivors:
+                # A killed one is started again, and one that is stopped while it starts leaves a part in its spool.
+                wait_for(f"{name} runs", partial(is_running, Path(local["state_dir"]) / name / "heartbeat.json"), 90)
             up.send_signal(signal.SIGTERM)
             assert up.wait(90) == 0, log.read_text()
         left = processes_of(str(data))
@@ -186,6 +190,12 @@ def covered_as_far_as_can_be_told(run: Run, capture: Path) -> bool:
     moments = [moment for moment, *_ in capture_truth.natural_rows(capture)]
     low, high = min(moments) + MARGIN + timedelta(microseconds=1), max(moments) - MARGIN
     return run.coverage == [(ticker, low, high) for ticker in sorted(capture_truth.final_books(capture))]
+
+
+def is_running(heartbeat_file: Path) -> bool:
+    """Whether the process that wrote the heartbeat lives and records."""
+    beat = read_json(heartbeat_file)
+    return beat is not None and beat["state"] == "running" and psutil.pid_exists(beat["pid"])
 
 
 def holds_all(url: str) -> bool:
