@@ -107,6 +107,7 @@ def prove_operation(
         operation.start_operator(start)
         recorded = recording.run(end, options.rate, options.speed, ())
         operation.stop_operator()
+        stack.stop_exchange()  # it finishes its ledger
         closing.merge_rest(stack.settings, stack.clock)
         hours = closing.hours_between(start, recorded.end - 5 * MINUTE)
         found = [
