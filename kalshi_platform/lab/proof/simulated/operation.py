@@ -28,6 +28,7 @@ from kalshi_platform.lab.proof.comparison.truth import read_truth
 from kalshi_platform.lab.proof.errors import ProofFailed
 from kalshi_platform.lab.proof.simulated import closing
 from kalshi_platform.lab.proof.simulated.findings import Compared
+from kalshi_platform.lab.proof.simulated.operator_log import OperatorLog
 from kalshi_platform.lab.proof.simulated.options import OperationOptions
 from kalshi_platform.lab.proof.simulated.recording import FastRecording
 from kalshi_platform.lab.proof.simulated.rows import compare_stores, compare_truth
@@ -169,7 +170,7 @@ class _Operation:
         self._options = options
         self._say = say
         self._machine = machine
-        self._read = 0
+        self._log = OperatorLog(stack.group.log_dir / f"{OPERATOR}.log")
         self._stopped_at: datetime | None = None
         self._is_away = False
         self._is_silent = False
@@ -191,7 +192,7 @@ class _Operation:
         """Start the operator, which is an instance of Dagster of its own."""
         stack = self._stack
         shutil.copy(deployment_file("dagster.yaml"), stack.folder / "dagster.yaml")
-        self._read = 0
+        self._log = OperatorLog(stack.group.log_dir / f"{OPERATOR}.log")  # a process that starts writes its log anew
         argv = command_line(
             stack.clock_file.path, "-m", "kalshi_platform.lab.proof.simulated.scheduling",
             str(stack.clock_file.path), since.isoformat(), f"{self._options.speed:g}",
@@ -280,17 +281,8 @@ class _Operation:
     # -- what the operator tells
 
     def _follow(self) -> None:
-        log = self._stack.group.log_dir / f"{OPERATOR}.log"
-        if not log.exists():
-            return
-        with log.open("rb") as file:
-            file.seek(self._read)
-            for line in file:
-                if not line.endswith(b"\n"):
-                    break
-                self._read += len(line)
-                if line.startswith(b'{"name"'):
-                    self._take(msgspec.json.decode(line, type=Tick))
+        for line in self._log.read_new(b'{"name"'):
+            self._take(msgspec.json.decode(line, type=Tick))
 
     def _take(self, tick: Tick) -> None:
         self.ticks.append(tick)

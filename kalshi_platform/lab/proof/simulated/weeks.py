@@ -13,6 +13,7 @@ from datetime import datetime, timedelta
 from kalshi_platform.clock import Clock
 from kalshi_platform.config.stack import deployment_file
 from kalshi_platform.lab.proof.errors import ProofFailed
+from kalshi_platform.lab.proof.simulated.operator_log import OperatorLog
 from kalshi_platform.lab.proof.simulated.options import WeeksOptions
 from kalshi_platform.lab.proof.simulated.recording import FastRecording
 from kalshi_platform.lab.proof.simulated.stack import Births, SimulatedStack
@@ -111,7 +112,7 @@ class _Weeks:
         self._options = options
         self._start = start
         self._say = say
-        self._read = 0
+        self._log = OperatorLog(stack.group.log_dir / f"{OPERATOR}.log")
         self._slow = False
         self._is_trading = True
         self._next_sample = start + timedelta(days=1)
@@ -166,17 +167,8 @@ class _Weeks:
             self._stack.clock_file.change_speed(self._options.speed / (SLOWER if wanted else 1.0))
 
     def _follow(self) -> None:
-        log = self._stack.group.log_dir / f"{OPERATOR}.log"
-        if not log.exists():
-            return
-        with log.open("rb") as file:
-            file.seek(self._read)
-            for line in file:
-                if not line.endswith(b"\n"):
-                    break
-                self._read += len(line)
-                if line.startswith(b'{"event"'):
-                    self._take(json.loads(line))
+        for line in self._log.read_new(b'{"event"'):
+            self._take(json.loads(line))
 
     def _take(self, told: Mapping[str, str]) -> None:
         if told["event"] == "closed":
