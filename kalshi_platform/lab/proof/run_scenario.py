@@ -24,6 +24,7 @@ from kalshi_platform.lab.proof.faults.watch import Watch
 from kalshi_platform.lab.proof.kinds import RECOVERY_S, InjectedFault
 from kalshi_platform.lab.proof.options import ProofOptions
 from kalshi_platform.lab.proof.verdict import RunRecord
+from kalshi_platform.lab.waiting import wait_for_answer
 from kalshi_platform.lake.datasets import RAW_TABLES
 from kalshi_platform.lake.export import export_raw
 from kalshi_platform.market.times import HOUR
@@ -212,12 +213,7 @@ class Recorder:
             self._clock.wait(self._stop, min(0.2, left))
 
     def _soon(self, probe: Callable[[], bool], patience_s: float) -> bool:
-        deadline = self._clock.monotonic() + patience_s
-        while not probe():
-            if self._clock.monotonic() > deadline:
-                return False
-            self._wait(0.1)
-        return True
+        return bool(wait_for_answer(probe, patience_s, self._wait, self._clock, 0.1))
 
     def _progress(self) -> None:
         published = self._stack.venue.state()["published"]["total"] - self._published_before

@@ -21,6 +21,7 @@ from kalshi_platform.lab.bench.soak.soak_report import SoakRun, as_json, as_text
 from kalshi_platform.lab.bench.soak.usage import usage
 from kalshi_platform.lab.recording_stack import RecordingStack
 from kalshi_platform.lab.run_options import RunOptions
+from kalshi_platform.lab.waiting import wait_for_answer
 from kalshi_platform.local.simulator_process import SimulationOptions
 from kalshi_platform.market.times import datetime_from_us
 from kalshi_platform.storage.pool import Database
@@ -237,12 +238,7 @@ class _Soak:
             self._clock.wait(self._stop, min(0.5, left))
 
     def _soon(self, probe: Callable[[], bool], patience_s: float) -> bool:
-        deadline = self._clock.monotonic() + patience_s
-        while not probe():
-            if self._clock.monotonic() > deadline:
-                return False
-            self._wait(0.2)
-        return True
+        return bool(wait_for_answer(probe, patience_s, self._wait, self._clock, 0.2))
 
 
 def _own_mib() -> float:

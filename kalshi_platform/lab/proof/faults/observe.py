@@ -10,6 +10,7 @@ from kalshi_platform.clock import Clock
 from kalshi_platform.deduplicator.coverage.gatherer_hour import read_claims
 from kalshi_platform.lab.proof.faults.stack import ProofStack
 from kalshi_platform.lab.proof.kinds import RECOVERY_S, InjectedFault
+from kalshi_platform.lab.waiting import wait_for_answer
 from kalshi_platform.market.intervals import length
 from kalshi_platform.market.times import datetime_from_us
 from kalshi_platform.storage.pool import Database
@@ -111,14 +112,7 @@ class Observer:
 
     def soon(self, probe: Callable[[], Any], patience_s: float = RECOVERY_S, every_s: float = 0.1) -> Any:
         """The first true answer of `probe`, or None."""
-        deadline = self._clock.monotonic() + patience_s
-        while True:
-            found = probe()
-            if found:
-                return found
-            if self._clock.monotonic() > deadline:
-                return None
-            self._wait(every_s)
+        return wait_for_answer(probe, patience_s, self._wait, self._clock, every_s)
 
     def stored_between(self, gatherer: str, low_us: int, high_us: int) -> int:
         """Deltas and trades of a time, counted when the gatherer has stored something later."""

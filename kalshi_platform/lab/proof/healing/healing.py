@@ -22,6 +22,7 @@ from kalshi_platform.lab.proof.kinds import RECOVERY_S
 from kalshi_platform.lab.proof.options import ProofOptions
 from kalshi_platform.lab.proof.simulated.closing import merge_rest
 from kalshi_platform.lab.proof.verdict import RunRecord, failures
+from kalshi_platform.lab.waiting import wait_for_answer
 from kalshi_platform.lake.datasets import RAW_TABLES
 from kalshi_platform.lake.export import export_raw
 from kalshi_platform.market.times import HOUR
@@ -189,12 +190,7 @@ class _Healing:
             raise ProofFailed(f"{problem} within {READY_S:.0f} s; see {self._stack.logs}")
 
     def _soon(self, probe: Callable[[], bool], patience_s: float) -> bool:
-        deadline = self._clock.monotonic() + patience_s
-        while not probe():
-            if self._clock.monotonic() > deadline:
-                return False
-            self._wait(0.2)
-        return True
+        return bool(wait_for_answer(probe, patience_s, self._wait, self._clock, 0.2))
 
     def _wait(self, seconds: float) -> None:
         deadline = self._clock.monotonic() + seconds

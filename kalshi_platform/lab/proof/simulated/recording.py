@@ -15,6 +15,7 @@ from kalshi_platform.lab.proof.faults.observe import Observer
 from kalshi_platform.lab.proof.faults.schedule import PlannedFault
 from kalshi_platform.lab.proof.kinds import RECOVERY_S, InjectedFault
 from kalshi_platform.lab.proof.simulated.stack import SimulatedStack
+from kalshi_platform.lab.waiting import wait_for_answer
 from kalshi_platform.market.times import us_from_datetime
 
 READY_S = 90.0
@@ -115,12 +116,7 @@ class FastRecording:
 
     def soon(self, probe: Callable[[], bool], patience_s: float) -> bool:
         """Wait until `probe` holds; return whether it does."""
-        deadline = self._machine.monotonic() + patience_s
-        while not probe():
-            if self._machine.monotonic() > deadline:
-                return False
-            self.wait(0.1)
-        return True
+        return bool(wait_for_answer(probe, patience_s, self.wait, self._machine, 0.1))
 
     def _until(self, moment: datetime) -> None:
         while (left_us := us_from_datetime(moment) - us_from_datetime(self._stack.clock.now())) > 0:
