@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -89,3 +90,15 @@ def load_deduplicator_service() -> Service:
         database_url=libpq_url(settings.production_url),
         heartbeat_file=None,
     )
+
+
+def load_services(loaders: Iterable[Callable[[], Service]]) -> tuple[list[Service], list[str]]:
+    """Load the services that are configured; return them, and what is missing or wrong of the others, a line each."""
+    services: list[Service] = []
+    problems: list[str] = []
+    for load in loaders:
+        try:
+            services.append(load())
+        except ConfigurationError as error:
+            problems.extend(error.problems)
+    return services, problems

@@ -18,7 +18,12 @@ from kalshi_platform.errors import ConfigurationError
 from kalshi_platform.monitoring.alerts.alert import CHECK_FAILED, RUN_FAILED, SERVICE_NOT_ALIVE
 from kalshi_platform.monitoring.alerts.sender import AlertSender
 from kalshi_platform.orchestration.failures import describe_problems
-from kalshi_platform.orchestration.services import Service, load_deduplicator_service, load_gatherer_service
+from kalshi_platform.orchestration.services import (
+    Service,
+    load_deduplicator_service,
+    load_gatherer_service,
+    load_services,
+)
 from kalshi_platform.orchestration.supervision.age_tracker import AgeTracker
 from kalshi_platform.orchestration.supervision.liveness import LivenessProbe, latest_heartbeat
 from kalshi_platform.storage.alert_store import open_alert_sender
@@ -148,13 +153,7 @@ def send_alerts(
         return dg.SensorResult(skip_reason=describe_problems(error.problems), cursor=context.cursor)
     if not sending.is_enabled:  # without a cursor: what fails meanwhile is no news when there is a webhook
         return dg.SensorResult(skip_reason=_SWITCHED_OFF)
-    services: list[Service] = []
-    problems: list[str] = []
-    for load in loaders:
-        try:
-            services.append(load())
-        except ConfigurationError as error:
-            problems.extend(error.problems)
+    services, problems = load_services(loaders)
     failed, cursor = _read_failed_checks(context.instance, context.cursor)
     silent = list(watch.find_silent(services))
     for name, text in silent:

@@ -8,7 +8,6 @@ import dagster as dg
 
 from kalshi_platform import config
 from kalshi_platform.clock import SYSTEM_CLOCK
-from kalshi_platform.errors import ConfigurationError
 from kalshi_platform.orchestration.checks.freshness import make_freshness_evaluation
 from kalshi_platform.orchestration.failures import describe_problems
 from kalshi_platform.orchestration.services import (
@@ -17,6 +16,7 @@ from kalshi_platform.orchestration.services import (
     Service,
     load_deduplicator_service,
     load_gatherer_to_launch,
+    load_services,
 )
 from kalshi_platform.orchestration.supervision.supervisor import SensorCursor, Supervisor, write_supervisor_heartbeat
 
@@ -73,13 +73,7 @@ def _supervise(
     """Do one tick for the services that are configured; `fresh`: check their heartbeats once a minute as well."""
     now = SYSTEM_CLOCK.now()
     write_supervisor_heartbeat(config.state_dir(), now)
-    services: list[Service] = []
-    problems: list[str] = []
-    for load in loaders:
-        try:
-            services.append(load())
-        except ConfigurationError as error:
-            problems.extend(error.problems)
+    services, problems = load_services(loaders)
     if not services:
         return dg.SensorResult(skip_reason=describe_problems(problems), cursor=context.cursor)
     cursor = SensorCursor.load(context.cursor)
