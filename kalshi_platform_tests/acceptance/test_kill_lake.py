@@ -58,7 +58,7 @@ CYCLE = ("export", "close", "retention", "registration", "export again")
 # The children are forked from a process that has everything loaded and no thread running: they begin within a moment.
 LOADED = [__name__]
 
-pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(240 + 20 * KILLS), pytest.mark.xdist_group("stack")]
+pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(240 + 20 * KILLS), pytest.mark.xdist_group("recordings")]
 
 
 def export(lake: LakeSettings, production_url: str, hour: datetime) -> None:

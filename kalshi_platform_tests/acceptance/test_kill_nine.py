@@ -52,7 +52,7 @@ CYCLE = (
 # The simulated exchange's times never go back, and lives are short: much is to be claimed of them.
 MARGIN_US = 100_000
 
-pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(240 + 10 * KILLS), pytest.mark.xdist_group("stack")]
+pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(240 + 10 * KILLS), pytest.mark.xdist_group("recordings")]
 
 
 @dataclass

@@ -27,7 +27,7 @@ from kalshi_platform.storage.pool import Database
 from kalshi_platform_tests.fixtures.stack import clean_environment, processes_of
 
 GROUND_S = int(os.environ.get("KALSHI_GROUND_SECONDS", "0"))
-pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(300), pytest.mark.xdist_group("stack")]
+pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(300), pytest.mark.xdist_group("recordings")]
 
 
 def test_two_gatherers_lose_nothing_to_the_standard_faults(tmp_path: Path) -> None:

@@ -32,7 +32,7 @@ from kalshi_platform_tests.fixtures.stack import (
     wait_for,
 )
 
-pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(360), pytest.mark.xdist_group("stack")]
+pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(360), pytest.mark.xdist_group("recordings")]
 DELTAS = 245
 MARKETS = 12
 MARGIN = timedelta(seconds=1)

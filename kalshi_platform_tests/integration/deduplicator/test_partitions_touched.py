@@ -50,6 +50,8 @@ DAILY = sorted({*PRODUCTION_TABLES, *CLOSE_TABLES} - {"orderbook_deltas"})
 GATHERER_DAILY = ["trades", "tickers", "orderbook_snapshots", "market_lifecycle", "dead_letters"]
 # A question about an hour may need the one before and the one after.
 MOST_HOURS, MOST_DAYS = 3, 3
+# One worker: each would make the partitions for itself.
+pytestmark = pytest.mark.xdist_group("partitions")
 
 
 @pytest.fixture(scope="module")
