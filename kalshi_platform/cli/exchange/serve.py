@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import json
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -64,6 +65,10 @@ def serve(
     settle_after: Annotated[
         float, typer.Option(help="Seconds from close to determination, and from there to settlement.", min=0.0)
     ] = 5.0,
+    fault: Annotated[
+        list[str] | None,
+        typer.Option(help='Arm a fault at the start, as JSON: {"kind": "add_field", "type": "trade", …}. Repeatable.'),
+    ] = None,
 ) -> None:
     """Generate a venue: seeded books, trades and lifecycles, until stopped."""
     scenario = ScenarioSettings(
@@ -76,7 +81,20 @@ def serve(
         scenario=scenario, backpressure=backpressure, read_refill_rate=read_rate * max(1.0, speed),
         read_bucket_capacity=2 * read_rate * max(1.0, speed),
     )  # fmt: skip
-    run_exchange(settings, None, seconds, address_file, clock)
+    run_exchange(settings, None, seconds, address_file, clock, faults=_faults(fault or []))
+
+
+def _faults(texts: list[str]) -> list[dict[str, Any]]:
+    faults = []
+    for text in texts:
+        try:
+            content = json.loads(text)
+        except ValueError as problem:
+            raise typer.BadParameter(f"{text} is no JSON: {problem}", param_hint="--fault") from None
+        if not isinstance(content, dict) or not isinstance(content.get("kind"), str):
+            raise typer.BadParameter(f"{text} is no JSON object with a kind", param_hint="--fault")
+        faults.append(content)
+    return faults
 
 
 def _clock(start: datetime | None, speed: float, catch_up: bool, clock_file: Path | None) -> Clock | None:

@@ -6,8 +6,9 @@ import asyncio
 import json
 import os
 import signal
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -33,10 +34,15 @@ def run_exchange(
     seconds: float | None,
     address_file: Path | None,
     clock: Clock | None = None,
+    faults: Sequence[Mapping[str, Any]] = (),
 ) -> None:
-    """Serve until a signal or `seconds`; exit with 1 when the port is taken."""
+    """Serve until a signal or `seconds`; exit with 1 when the port is taken, with 2 when a fault is none."""
+    from kalshi_platform.lab.simulator.engine.faults import UnknownFault
+
     try:
-        asyncio.run(_serve(settings, playback, seconds, address_file, clock))
+        asyncio.run(_serve(settings, playback, seconds, address_file, clock, faults))
+    except UnknownFault as problem:
+        raise typer.BadParameter(str(problem), param_hint="--fault") from None
     except OSError as problem:
         print_line(f"cannot listen on {settings.host}:{settings.port}: {problem.strerror or problem}", err=True)
         raise typer.Exit(1) from None
@@ -48,6 +54,7 @@ async def _serve(
     seconds: float | None,
     address_file: Path | None,
     clock: Clock | None,
+    faults: Sequence[Mapping[str, Any]],
 ) -> None:
     from kalshi_platform.clock import SYSTEM_CLOCK
     from kalshi_platform.lab.simulator.server.server import serve as serve_exchange
@@ -59,6 +66,8 @@ async def _serve(
         loop.add_signal_handler(number, stop.set)
 
     def announce(server: Server) -> None:
+        for fault in faults:
+            server.control.arm(**fault)
         print_line(f"simulated exchange: REST {server.rest_url}  WebSocket {server.ws_url}  (Ctrl-C stops it)")
         if address_file is not None:
             _write_addresses(server, address_file)

@@ -236,3 +236,63 @@ def test_a_reader_that_never_reads_is_ended_by_error_25(tmp_path: Path) -> None:
         eventually(lambda: not exchange.state()["connections"][0]["subscriptions"], within_s=30)
         error = client.until_type("error")
     assert error["msg"]["code"] == 25
+
+
+def test_a_field_is_added_to_frames_until_it_is_taken_back(exchange: ServerThread) -> None:
+    ticker = exchange.tickers()[0]
+    with RawClient(exchange, user_agent="one") as client, RawClient(exchange, user_agent="other") as other:
+        for each in (client, other):
+            each.subscribe_books([ticker])
+        exchange.fault("add_field", type="orderbook_delta", name="fresh", value={"a": 1}, user_agent="one")
+        exchange.fault("more_decimals", type="orderbook_delta", name="price_dollars", user_agent="one")
+        exchange.fault("rename_field", type="orderbook_delta", name="sid", to="stream", envelope=True, user_agent="one")
+        add(exchange, ticker, 2)
+        changed, plain = client.receive(), other.receive()
+        assert (changed["msg"]["fresh"], changed["msg"]["price_dollars"], changed["stream"]) == ({"a": 1}, "0.01005", 1)
+        assert (plain["msg"].get("fresh"), plain["msg"]["price_dollars"], plain["sid"]) == (None, "0.0100", 1)
+        client.receive()
+        assert [fault["effects"][0]["changed"] for fault in exchange.faults()] == [2, 2, 2]
+        exchange.clear_faults()
+        add(exchange, ticker)
+        assert client.receive()["msg"].keys() == plain["msg"].keys()
+
+
+def test_responses_to_commands_change_their_shape_too(exchange: ServerThread) -> None:
+    exchange.fault("add_field", type="subscribed", name="shard", value=2)
+    with RawClient(exchange) as client:
+        assert client.reply(client.send("subscribe", channels=["trade"]))["msg"]["shard"] == 2
+
+
+def test_objects_of_rest_change_their_shape_until_it_is_taken_back(exchange: ServerThread) -> None:
+    exchange.fault("rename_field", object="market", name="yes_bid_dollars", to="yes_bid_usd")
+    markets = requests.get(exchange.rest_url + "/markets", timeout=10).json()["markets"]
+    assert all("yes_bid_usd" in market and "yes_bid_dollars" not in market for market in markets)
+    exchange.clear_faults("rename_field")
+    markets = requests.get(exchange.rest_url + "/markets", timeout=10).json()["markets"]
+    assert all("yes_bid_dollars" in market for market in markets)
+
+
+@pytest.mark.parametrize(
+    ("params", "expected"),
+    [
+        ({}, {"type": "future", "msg": {"n": 0}}),
+        ({"numbered": True}, {"type": "future", "sid": 1, "seq": 2, "msg": {"n": 0}}),
+        ({"ticker": "KX"}, {"type": "future", "msg": {"market_ticker": "KX", "n": 0}}),
+    ],
+)
+def test_a_new_type_comes_with_and_without_number_and_ticker(
+    exchange: ServerThread, params: dict[str, Any], expected: dict[str, Any]
+) -> None:
+    with RawClient(exchange) as client:
+        client.subscribe_books(exchange.tickers()[:1])
+        exchange.fault("new_type", type="future", per_second=1_000, **params)
+        assert client.receive() == expected
+        assert client.receive()["msg"]["n"] == 1
+
+
+def test_a_new_type_names_a_subscribed_market(exchange: ServerThread) -> None:
+    ticker = exchange.tickers()[0]
+    with RawClient(exchange) as client:
+        client.subscribe_books([ticker])
+        exchange.fault("new_type", numbered=True, ticker=True)
+        assert client.receive()["msg"]["market_ticker"] == ticker

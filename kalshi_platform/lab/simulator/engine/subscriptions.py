@@ -103,6 +103,8 @@ class Subscription:
         session = self.session
         if session.gate is not None and session.gate(self, kind, frame):
             return
+        if session.reshape is not None:
+            frame = session.reshape(kind, frame)
         session.frames.append(frame)
 
     def next_seq(self) -> dict[str, int]:
@@ -152,9 +154,9 @@ class Router:
 class Session:
     """The state of one connection. Frames to send gather in `frames`, in order.
 
-    `gate` may swallow data frames (injected loss), `defer` may keep snapshots back until the caller sends them by
-    `send_snapshots`, `data_first` puts a new subscription's first data before its acknowledgement. `on_snapshot` hears
-    of every book that was queued.
+    `gate` may swallow data frames (injected loss), `reshape` changes the shape of frames of a type, `defer` may keep
+    snapshots back until the caller sends them by `send_snapshots`, `data_first` puts a new subscription's first data
+    before its acknowledgement. `on_snapshot` hears of every book that was queued.
     """
 
     def __init__(self, feed: Feed, router: Router, *, market_limit: int = 0) -> None:
@@ -164,6 +166,7 @@ class Session:
         self._last_sid = 0
         self.frames: list[bytes] = []
         self.gate: Gate | None = None
+        self.reshape: Callable[[str, bytes], bytes] | None = None
         self.refuse: Callable[[str, str | None], int | None] | None = None
         self.on_snapshot: Callable[[str], None] | None = None
         self.defer: Callable[[Subscription, list[str], int | None], bool] | None = None
@@ -414,4 +417,5 @@ class Session:
     def _reply(self, frame: dict[str, Any]) -> None:
         if frame.get("id", 0) is None:
             del frame["id"]
-        self.frames.append(payloads.encode(frame))
+        content = payloads.encode(frame)
+        self.frames.append(content if self.reshape is None else self.reshape(frame["type"], content))

@@ -9,8 +9,10 @@ from typing import Any
 
 from kalshi_platform.lab.simulator.engine.core import Exchange
 from kalshi_platform.lab.simulator.engine.faults import Fault, UnknownFault
+from kalshi_platform.lab.simulator.engine.shapes import SHAPE_KINDS, check_shape_params
 from kalshi_platform.lab.simulator.engine.subscriptions import BOOK, IGNORED, Gate, Subscription
 from kalshi_platform.lab.simulator.server.connection import Connection
+from kalshi_platform.lab.simulator.server.shape_faults import ShapeFaults
 
 CONNECTION_KINDS = frozenset(
     {
@@ -26,6 +28,10 @@ CONNECTION_KINDS = frozenset(
         "early_data",
         "forget_subscription",
         "flood",
+        "new_type",
+        "add_field",
+        "rename_field",
+        "more_decimals",
     }
 )
 MOST_AT_ONCE = 2_000
@@ -69,11 +75,14 @@ class FaultInjector:
         self._late: list[LateSnapshot] = []
         self._flows: dict[tuple[int, str], Flow] = {}
         self._rng = random.Random(exchange.settings.seed + 4)  # noqa: S311
+        self.shapes = ShapeFaults(exchange, connections)
 
     def arm(self, kind: str, params: dict[str, Any]) -> Fault:
         """Arm a fault and do at once what can be done at once. Raises `UnknownFault`."""
         exchange = self._exchange
         params = self._resolve(kind, params)
+        if kind in SHAPE_KINDS:
+            check_shape_params(kind, params)
         fault = exchange.board.arm(kind, params, now=exchange.clock.monotonic(), at_us=exchange.now_us())
         if kind == "cut":
             self._cut(fault)
@@ -86,6 +95,8 @@ class FaultInjector:
         elif kind == "flood" and fault.until is None:
             fault.ended = True
             raise UnknownFault("a flood needs seconds")
+        elif kind in SHAPE_KINDS:
+            self.shapes.refresh()
         elif kind == "exchange_inactive" and params.get("cut"):
             self._cut(fault)
         return fault
@@ -105,6 +116,7 @@ class FaultInjector:
         connection.session.refuse = self._refuser(connection)
         connection.session.defer = self._deferrer(connection)
         connection.session.data_first = lambda: self._hit("early_data", connection) is not None
+        self.shapes.refresh()
 
     def tick(self) -> None:
         """Stall and release connections, send snapshots whose time has come; call before each flush."""
@@ -113,6 +125,7 @@ class FaultInjector:
             return
         self._send_late()
         self._send_floods()
+        self.shapes.refresh()
         stalls = board.active("stall", self._exchange.clock.monotonic())
         for index, connection in enumerate(list(self._connections)):
             fault = next((each for each in stalls if each.selects(connection.peer(index))), None)
@@ -284,28 +297,35 @@ class FaultInjector:
                 session.send_snapshots(each.subscription, each.tickers, each.command_id, at_once=True)
 
     def _send_floods(self) -> None:
-        """Send frames of a type from the future, `per_second` of them.
+        """Send frames of a type from the future, `per_second` of them: `flood` many, `new_type` one.
 
-        They come beside the subscriptions, or `numbered`, which takes a number of the subscription to `channel` each
-        and says nothing about any market.
+        They come beside the subscriptions, or `numbered`, which takes a number of the subscription to `channel` each.
+        They name no market, or with `ticker` one of that subscription (true), or the given one.
         """
         now = self._exchange.clock.monotonic()
-        for fault in self._exchange.board.active("flood", now):
+        board = self._exchange.board
+        for fault in (*board.active("flood", now), *board.active("new_type", now)):
             is_numbered = bool(fault.params.get("numbered", False))
+            per_second = float(fault.params.get("per_second", 1_000 if fault.kind == "flood" else 1))
             for connection in self._selected(fault):
                 flow = self._flows.get((fault.id, connection.id))
                 if flow is None:
                     effect = {"connection": connection.id, "user_agent": connection.user_agent, "frames": 0}
                     flow = self._flows[fault.id, connection.id] = Flow(now, 0, effect)
                     fault.effects.append(effect)
-                due = 1 + int((now - flow.began) * float(fault.params.get("per_second", 1_000)))
+                due = 1 + int((now - flow.began) * per_second)
                 session = connection.session
-                subscription = session.by_channel(str(fault.params.get("channel", BOOK))) if is_numbered else None
-                if is_numbered and subscription is None:
+                subscription = session.by_channel(str(fault.params.get("channel", BOOK)))
+                ticker = fault.params.get("ticker")
+                if subscription is None and (is_numbered or ticker is True):
                     continue
+                if ticker is True and subscription is not None:
+                    ticker = next(iter(subscription.tickers), None)
+                about = {"market_ticker": ticker} if ticker else {}
                 for _ in range(min(MOST_AT_ONCE, due - flow.sent)):
-                    envelope = {} if subscription is None else subscription.next_seq()
-                    content = {"type": "unheard_of_news", **envelope, "msg": {"n": flow.sent}}
+                    envelope = subscription.next_seq() if is_numbered and subscription is not None else {}
+                    kind = str(fault.params.get("type", "unheard_of_news"))
+                    content = {"type": kind, **envelope, "msg": {**about, "n": flow.sent}}
                     session.frames.append(json.dumps(content, separators=(",", ":")).encode())
                     flow.sent += 1
                     fault.hits += 1

@@ -38,12 +38,13 @@ class NotFound(Exception):
 
 
 class RestApi:
-    """Market data, exchange status and account limits."""
+    """Market data, exchange status and account limits. `reshape` may change the shape of answers (a fault)."""
 
-    def __init__(self, exchange: Exchange, verifier: Verifier) -> None:
+    def __init__(self, exchange: Exchange, verifier: Verifier, reshape: Callable[[Any], Any]) -> None:
         self._exchange = exchange
         self._venue = exchange.venue
         self._verifier = verifier
+        self._reshape = reshape
         settings = exchange.settings
         self._bucket = TokenBucket(settings.read_refill_rate, settings.read_bucket_capacity, exchange.clock.monotonic())
         self.requests = 0
@@ -95,7 +96,7 @@ class RestApi:
                 return error(400, "invalid_parameters", str(bad))
             except NotFound:
                 return error(404, "not_found", "not found")
-            return body if isinstance(body, web.Response) else answer(body)
+            return body if isinstance(body, web.Response) else answer(self._reshape(body))
 
         return guarded
 

@@ -86,7 +86,7 @@ class Server:
         app = web.Application(middlewares=[_json_errors], client_max_size=LARGEST_COMMAND)
         app.on_response_prepare.append(self._date)
         app.add_routes([web.get(WS_PATH, self._websocket)])
-        app.add_routes(RestApi(self.exchange, self._verifier).routes())
+        app.add_routes(RestApi(self.exchange, self._verifier, self.injector.shapes.answer).routes())
         app.add_routes(self.control.routes())
         self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=0.5)
         await self._runner.setup()
