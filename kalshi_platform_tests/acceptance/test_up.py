@@ -186,7 +186,9 @@ def test_dagster_dev_alone_works_once_the_databases_are_up(tmp_path: Path) -> No
                 env=env, cwd=tmp_path, stdout=log, stderr=log, start_new_session=True, preexec_fn=heed_sigint,  # noqa: PLW1509
             )  # fmt: skip
         try:
-            wait_for("definitions", lambda: b"Serving dagster-webserver on" in (tmp_path / "dev.log").read_bytes(), SLOW_S)
+            wait_for(
+                "definitions", lambda: b"Serving dagster-webserver on" in (tmp_path / "dev.log").read_bytes(), SLOW_S
+            )
             address = next(
                 word
                 for word in (tmp_path / "dev.log").read_text(encoding="utf-8", errors="replace").split()
