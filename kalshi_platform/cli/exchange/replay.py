@@ -14,6 +14,7 @@ from kalshi_platform.cli.exchange.serving import (
     KeyFile,
     KeyId,
     Port,
+    RecordSent,
     Seconds,
     Truth,
     run_exchange,
@@ -38,6 +39,7 @@ def replay(
     ] = "1",
     wait_subscribers: Annotated[int, typer.Option(help="Start once this many clients hold all snapshots.", min=0)] = 0,
     truth: Truth = None,
+    record_sent: RecordSent = None,
     key_file: KeyFile = Path("data/exchange-key.pem"),
     key_id: KeyId = SIMULATOR_KEY_ID,
     seconds: Seconds = None,
@@ -55,7 +57,8 @@ def replay(
     if lake is not None and (from_ is None or to is None):
         raise typer.BadParameter("a lake needs --from and --to", param_hint="--lake")
     settings = SimulatorSettings(
-        host=host, port=port, key_id=key_id, key_file=key_file, rate=0.0, truth=truth, scenario=SCENARIO_OFF,
+        host=host, port=port, key_id=key_id, key_file=key_file, rate=0.0, truth=truth,
+        record_sent=record_sent, scenario=SCENARIO_OFF,
     )  # fmt: skip
     run_exchange(
         settings,

@@ -15,6 +15,7 @@ from kalshi_platform.cli.exchange.serving import (
     KeyFile,
     KeyId,
     Port,
+    RecordSent,
     Seconds,
     Truth,
     run_exchange,
@@ -33,6 +34,7 @@ def serve(
     ] = 200.0,
     seed: Annotated[int, typer.Option(help="Seed of everything that happens.")] = 1,
     truth: Truth = None,
+    record_sent: RecordSent = None,
     key_file: KeyFile = Path("data/exchange-key.pem"),
     key_id: KeyId = SIMULATOR_KEY_ID,
     seconds: Seconds = None,
@@ -78,8 +80,8 @@ def serve(
     clock = _clock(start, speed, catch_up, clock_file)
     settings = SimulatorSettings(
         host=host, port=port, key_id=key_id, key_file=key_file, markets=markets, rate=rate, seed=seed, truth=truth,
-        scenario=scenario, backpressure=backpressure, read_refill_rate=read_rate * max(1.0, speed),
-        read_bucket_capacity=2 * read_rate * max(1.0, speed),
+        record_sent=record_sent, scenario=scenario, backpressure=backpressure,
+        read_refill_rate=read_rate * max(1.0, speed), read_bucket_capacity=2 * read_rate * max(1.0, speed),
     )  # fmt: skip
     run_exchange(settings, None, seconds, address_file, clock, faults=_faults(fault or []))
 

@@ -24,6 +24,9 @@ Host = Annotated[str, typer.Option(help="Address to listen on. The control chann
 KeyFile = Annotated[Path, typer.Option(help="PEM private key that clients sign with; made when absent.")]
 KeyId = Annotated[str, typer.Option(help="Key id that clients send.")]
 Truth = Annotated[Path | None, typer.Option(help="Ground-truth ledger: a folder, or a prefix ending in .parquet.")]
+RecordSent = Annotated[
+    Path | None, typer.Option(help="Record every byte that is sent to every connection in this folder.")
+]
 Seconds = Annotated[float | None, typer.Option(help="Stop after this time.", min=0.0)]
 AddressFile = Annotated[Path | None, typer.Option(help="Write the addresses as JSON to this file once listening.")]
 

@@ -50,6 +50,9 @@ class SimulatorSettings:
     rate: float = 200.0
     seed: int = 1
     truth: Path | None = None
+    record_sent: Path | None = None
+    """A folder for every byte that is sent to every connection."""
+    record_sent_bytes: int = 16 * 1024**3
     scenario: ScenarioSettings = field(default_factory=ScenarioSettings)
 
     combos: int = 3

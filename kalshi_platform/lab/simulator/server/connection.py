@@ -9,6 +9,7 @@ from aiohttp import web
 from kalshi_platform.lab.simulator.engine.faults import Peer
 from kalshi_platform.lab.simulator.engine.subscriptions import Session
 from kalshi_platform.lab.simulator.server.keys import TokenBucket
+from kalshi_platform.lab.simulator.server.sent_record import ConnectionRecord
 
 TEXT, CLOSE, PING, PONG = 0x81, 0x88, 0x89, 0x8A
 HEARTBEAT = b"heartbeat"
@@ -30,11 +31,19 @@ class Connection:
     Nothing is awaited, nothing is reordered.
     """
 
-    def __init__(self, number: int, user_agent: str, session: Session, bucket: TokenBucket) -> None:
+    def __init__(
+        self,
+        number: int,
+        user_agent: str,
+        session: Session,
+        bucket: TokenBucket,
+        record: ConnectionRecord | None = None,
+    ) -> None:
         self.id = f"c{number}"
         self.user_agent = user_agent
         self.session = session
         self.bucket = bucket
+        self.record = record
         self.sent = 0
         self.dropped = 0
         self.is_stalled = False
@@ -49,6 +58,8 @@ class Connection:
         self._transport = request.transport
         if self._transport is not None:
             self._transport.set_write_buffer_limits(high=1 << 30)
+            if self.record is not None:
+                self.record.attach(self._transport.get_extra_info("socket"), self.waiting_bytes)
 
     def peer(self, index: int) -> Peer:
         """Return the connection as faults address it."""
@@ -75,7 +86,7 @@ class Connection:
             parts.append(SHORT_HEADERS[length] if length < 2_048 else frame_header(TEXT, length))
             parts.append(frame)
         self.sent += len(frames)
-        self._transport.write(b"".join(parts))
+        self._write(b"".join(parts), TEXT, frames)
 
     def ping(self) -> None:
         """Send the protocol ping with the exchange's body."""
@@ -84,7 +95,7 @@ class Connection:
             and self._transport is not None
             and not self._transport.is_closing()
         ):
-            self._transport.write(frame_header(PING, len(HEARTBEAT)) + HEARTBEAT)
+            self._write(frame_header(PING, len(HEARTBEAT)) + HEARTBEAT, PING, [HEARTBEAT])
 
     def pong(self, body: bytes) -> None:
         """Answer a client's ping, unless the line is dead for pings too."""
@@ -93,14 +104,20 @@ class Connection:
             and self._transport is not None
             and not self._transport.is_closing()
         ):
-            self._transport.write(frame_header(PONG, len(body)) + body)
+            self._write(frame_header(PONG, len(body)) + body, PONG, [body])
 
     def say_goodbye(self) -> None:
         """Close in order: a close frame with code 1001, then the socket."""
         if self._transport is not None and not self._transport.is_closing():
             self.flush()
-            self._transport.write(frame_header(CLOSE, 2) + (1001).to_bytes(2, "big"))
+            code = (1001).to_bytes(2, "big")
+            self._write(frame_header(CLOSE, 2) + code, CLOSE, [code])
             self._transport.close()
+
+    def _write(self, content: bytes, first_byte: int, payloads: list[bytes]) -> None:
+        self._transport.write(content)
+        if self.record is not None:
+            self.record.append(first_byte & 0x0F, payloads)
 
     def abort(self) -> None:
         """Cut the line at once; queued bytes are lost."""

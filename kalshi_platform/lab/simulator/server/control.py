@@ -15,7 +15,7 @@ Paths, and what they do::
                                        change_fees
     GET    /control/markets/{ticker}   status and exact book of one market
     POST   /control/publish            {"items": […]}: given deltas, trades, tickers or raw messages, in order
-    POST   /control/truth              write the ledger so far; answers where it lies
+    POST   /control/truth              write the ledger so far (and what `record_sent` keeps); answers where it lies
 """
 
 from __future__ import annotations
@@ -39,6 +39,7 @@ from kalshi_platform.lab.simulator.engine.universe import Market
 from kalshi_platform.lab.simulator.server.connection import Connection
 from kalshi_platform.lab.simulator.server.injector import FaultInjector
 from kalshi_platform.lab.simulator.server.rest import answer, market_state
+from kalshi_platform.lab.simulator.server.sent_record import SentRecord
 
 Json = dict[str, Any]
 _PLAIN_TRANSITIONS = ("open", "close", "dispute", "settle", "activate")
@@ -60,6 +61,7 @@ class Control:
         self._injector = injector
         self._flush = flush
         self.extra: Callable[[], Json] = dict
+        self.sent: SentRecord | None = None
 
     # --- commands ------------------------------------------------------------------------------------------------
 
@@ -197,6 +199,8 @@ class Control:
         """Write the ledger so far."""
         self._exchange.truth.spill(everything=True)
         await asyncio.to_thread(self._exchange.truth.wait)
+        if self.sent is not None:
+            self.sent.flush()
         target = self._exchange.settings.truth
         return {"truth": str(target) if target is not None else None, "rows": self._exchange.truth.n}
 

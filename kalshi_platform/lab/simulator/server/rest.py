@@ -16,6 +16,7 @@ from kalshi_platform.lab.simulator.engine.universe import Market
 from kalshi_platform.lab.simulator.server import queries, rest_shapes
 from kalshi_platform.lab.simulator.server.keys import TokenBucket, Verifier
 from kalshi_platform.lab.simulator.server.queries import BadQuery
+from kalshi_platform.lab.simulator.server.sent_record import SentRecord
 
 PREFIX = "/trade-api/v2"
 MOST_BOOKS = 100
@@ -38,13 +39,19 @@ class NotFound(Exception):
 
 
 class RestApi:
-    """Market data, exchange status and account limits. `reshape` may change the shape of answers (a fault)."""
+    """Market data, exchange status and account limits. `reshape` may change the shape of answers (a fault).
 
-    def __init__(self, exchange: Exchange, verifier: Verifier, reshape: Callable[[Any], Any]) -> None:
+    `sent` keeps answers with books.
+    """
+
+    def __init__(
+        self, exchange: Exchange, verifier: Verifier, reshape: Callable[[Any], Any], sent: SentRecord | None
+    ) -> None:
         self._exchange = exchange
         self._venue = exchange.venue
         self._verifier = verifier
         self._reshape = reshape
+        self._sent = sent
         settings = exchange.settings
         self._bucket = TokenBucket(settings.read_refill_rate, settings.read_bucket_capacity, exchange.clock.monotonic())
         self.requests = 0
@@ -96,7 +103,10 @@ class RestApi:
                 return error(400, "invalid_parameters", str(bad))
             except NotFound:
                 return error(404, "not_found", "not found")
-            return body if isinstance(body, web.Response) else answer(self._reshape(body))
+            response = body if isinstance(body, web.Response) else answer(self._reshape(body))
+            if self._sent is not None and "/orderbook" in request.path and isinstance(response.body, bytes):
+                self._sent.append_books(request.headers.get("User-Agent", ""), response.body)
+            return response
 
         return guarded
 

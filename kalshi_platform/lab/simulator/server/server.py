@@ -26,6 +26,7 @@ from kalshi_platform.lab.simulator.server.control import Control
 from kalshi_platform.lab.simulator.server.injector import FaultInjector
 from kalshi_platform.lab.simulator.server.keys import TokenBucket, Verifier
 from kalshi_platform.lab.simulator.server.rest import RestApi, answer, error
+from kalshi_platform.lab.simulator.server.sent_record import SentRecord
 from kalshi_platform.lab.simulator.settings import SCENARIO_OFF, ReplaySettings, SimulatorSettings
 
 _log = logging.getLogger(__name__)
@@ -58,6 +59,10 @@ class Server:
         self.playback = Playback(self.exchange, replay, source_of(replay)) if replay is not None else None
         if self.playback is not None:
             self.control.extra = self.playback.state
+        self.sent: SentRecord | None = None
+        if settings.record_sent is not None:
+            self.sent = SentRecord(settings.record_sent, settings.record_sent_bytes, clock)
+        self.control.sent = self.sent
         self._verifier = Verifier(settings.key_file, settings.key_id, settings.timestamp_tolerance_s)
         self._connected = 0
         self.failures: list[Exception] = []
@@ -86,7 +91,7 @@ class Server:
         app = web.Application(middlewares=[_json_errors], client_max_size=LARGEST_COMMAND)
         app.on_response_prepare.append(self._date)
         app.add_routes([web.get(WS_PATH, self._websocket)])
-        app.add_routes(RestApi(self.exchange, self._verifier, self.injector.shapes.answer).routes())
+        app.add_routes(RestApi(self.exchange, self._verifier, self.injector.shapes.answer, self.sent).routes())
         app.add_routes(self.control.routes())
         self._runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=0.5)
         await self._runner.setup()
@@ -114,6 +119,8 @@ class Server:
             connection.abort()
         if self._runner is not None:
             await self._runner.cleanup()
+        if self.sent is not None:
+            self.sent.close()
         await asyncio.to_thread(self.exchange.close)
 
     async def _date(self, _request: web.Request, response: web.StreamResponse) -> None:
@@ -185,6 +192,8 @@ class Server:
         finally:
             connection.session.close()
             self.connections.remove(connection)
+            if self.sent is not None and connection.record is not None:
+                self.sent.end(connection.record)
         return socket
 
     def _admit(self, request: web.Request, user_agent: str) -> Connection:
@@ -193,7 +202,9 @@ class Server:
         session = Session(self.exchange, self.exchange.router, market_limit=settings.max_markets_per_subscription)
         rate = settings.commands_per_second
         bucket = TokenBucket(rate, max(1.0, rate), self.exchange.clock.monotonic())
-        connection = Connection(self._connected, user_agent, session, bucket)
+        key = request.headers.get("Sec-WebSocket-Key", "")
+        record = None if self.sent is None else self.sent.open(f"c{self._connected}", user_agent, key)
+        connection = Connection(self._connected, user_agent, session, bucket, record)
         publisher = self.exchange.publisher
         session.on_snapshot = lambda ticker: publisher.note_served(ticker, connection.id, user_agent)
         connection.attach(request)
