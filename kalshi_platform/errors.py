@@ -7,6 +7,7 @@
     │   ├── ExchangeUnavailable     5xx, or an exchange that says it is inactive
     │   ├── MarketNotYetVisible     404 shortly after a `created` event
     │   ├── DatabaseUnavailable     the server is away, restarting or refuses connections
+    │   ├── JournalUnwritable       a gatherer's journal can take nothing now: full disk, limit, read-only folder
     │   ├── LakeUnavailable         the lake's storage is away, full or overloaded
     │   ├── PartitionBusy           another export writes the same partition of the lake, or may do so
     │   ├── HourDropped             rows of an hour were dropped from production while it was closed
@@ -93,6 +94,15 @@ class DatabaseUnavailable(TransientError):
     def __init__(self, what: str, *, kind: str = "unreachable") -> None:
         super().__init__(what)
         self.kind = kind
+
+
+class JournalUnwritable(TransientError):
+    """A gatherer's journal can take nothing now: a full disk, its limit, a read-only folder. Nothing of it is kept."""
+
+    def __init__(self, reason: str, remedy: str) -> None:
+        super().__init__(f"{reason}: {remedy}")
+        self.reason = reason
+        self.remedy = remedy
 
 
 class LakeUnavailable(TransientError):

@@ -1,0 +1,106 @@
+"""Names, lists and opens the segment files of a journal, plain or compressed."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from collections.abc import Iterable
+from pathlib import Path
+from typing import BinaryIO, cast
+
+import pyarrow as pa
+
+from kalshi_platform.gatherer.journal.block_format import FormatError, SegmentInfo, decode_segment_header
+
+SUFFIX = ".journal"
+COMPRESSED_SUFFIX = ".journal.zst"
+FOLDER = "journal"
+"""The journal's folder inside the gatherer's."""
+_HEADER_READ_BYTES = 4_096
+
+
+def segment_name(number: int) -> str:
+    """Return the name of a segment's file; names sort by number."""
+    return f"{number:012}{SUFFIX}"
+
+
+def compressed_name(number: int) -> str:
+    """Return the name of a segment's compressed file."""
+    return f"{number:012}{COMPRESSED_SUFFIX}"
+
+
+def segment_number(path: Path) -> int | None:
+    """Return the number of a segment's file, None for any other file."""
+    stem, _, suffix = path.name.partition(".")
+    is_segment = suffix in {SUFFIX[1:], COMPRESSED_SUFFIX[1:]} and stem.isascii() and stem.isdigit()
+    return int(stem) if is_segment else None
+
+
+def is_compressed(path: Path) -> bool:
+    """Return whether a segment's file is compressed."""
+    return path.name.endswith(COMPRESSED_SUFFIX)
+
+
+def numbered(paths: Iterable[Path]) -> dict[int, Path]:
+    """Return the segments among these files by number, ascending; of two of one number the plain one."""
+    found: dict[int, Path] = {}
+    for path in paths:
+        number = segment_number(path)
+        if number is not None and (number not in found or not is_compressed(path)):
+            found[number] = path
+    return dict(sorted(found.items()))
+
+
+def list_segments(folder: Path) -> dict[int, Path]:
+    """Return the segments of a folder by number, ascending; none where there is no folder. Raises OSError."""
+    try:
+        return numbered(folder.iterdir())
+    except FileNotFoundError:
+        return {}
+
+
+def bytes_of_segments(folder: Path) -> int:
+    """Return the size of all segments of a folder, in bytes. Raises OSError."""
+    with os.scandir(folder) as entries:
+        total = 0
+        for entry in entries:
+            if segment_number(Path(entry.name)) is not None:
+                # Another thread or process may just remove it.
+                with contextlib.suppress(FileNotFoundError):
+                    total += entry.stat().st_size
+    return total
+
+
+def open_segment(path: Path) -> BinaryIO:
+    """Open a segment for reading its bytes as they were before compression. Raises OSError."""
+    return open_compressed(path) if is_compressed(path) else cast("BinaryIO", path.open("rb", buffering=0))
+
+
+def open_compressed(path: Path) -> BinaryIO:
+    """Open a compressed file for reading what was compressed. Raises OSError."""
+    return cast("BinaryIO", pa.CompressedInputStream(pa.OSFile(str(path)), "zstd"))
+
+
+def read_segment_info(path: Path) -> SegmentInfo:
+    """Read the header of a segment. Raises FormatError, OSError."""
+    with open_segment(path) as file:
+        return decode_segment_header(read_some(file, _HEADER_READ_BYTES))[0]
+
+
+def read_some(file: BinaryIO, size: int) -> bytes:
+    """Read up to `size` bytes of a segment. Raises OSError; FormatError where they cannot be decompressed."""
+    try:
+        return file.read(size)
+    except OSError as error:
+        if error.errno is None:
+            raise FormatError(f"bytes that cannot be decompressed: {error}") from error
+        raise
+
+
+def fsync_folder(folder: Path) -> None:
+    """Make the names of new and removed files survive a power cut."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,477 @@
+"""Appends blocks of frames and marks to the segments of a gatherer's journal.
+
+What `append` returned from can be read by another process, also when this one ends hard; `sync` makes it survive a
+power cut. One block is one write: where a disk takes only a part of it, that part is cut off again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import random
+import shutil
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from kalshi_platform.clock import Clock
+from kalshi_platform.errors import ConfigurationError, JournalUnwritable
+from kalshi_platform.gatherer.journal.block_format import (
+    FORMAT_VERSION,
+    RESTATED,
+    FormatError,
+    OtherVersion,
+    Position,
+    SegmentInfo,
+    StreamRef,
+    encode_body,
+    encode_header,
+    encode_segment_header,
+)
+from kalshi_platform.gatherer.journal.segments import (
+    bytes_of_segments,
+    fsync_folder,
+    list_segments,
+    read_segment_info,
+    segment_name,
+)
+from kalshi_platform.market.frames import FrameBatch, GathererStarted
+from kalshi_platform.market.records import SessionClosed, SessionOpened, StreamEnded, StreamOpened
+
+NO_SESSION = 0
+"""`session_id` of blocks of REST answers and of the process's own marks."""
+RETRY_S = 0.5
+"""Pause between two attempts to write to a journal that was unwritable."""
+_HOUR_NS = 3_600 * 10**9
+# A clock that steps back by seconds must not begin a segment for each step.
+_STEPS_BACK_NS = 60 * 10**9
+_MEASURE_EVERY_BYTES = 1024**2
+_MEASURE_EVERY_S = 1.0
+_FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+_fdatasync = getattr(os, "fdatasync", os.fsync)
+
+
+@dataclass(frozen=True)
+class JournalLimits:
+    """Holds the size of a segment and what the journal may use of its disk, in bytes."""
+
+    segment_bytes: int = 64 * 1024**2
+    max_bytes: int = 100 * 1024**3
+    min_free_bytes: int = 1024**3
+
+
+DEFAULT_LIMITS = JournalLimits()
+
+
+@dataclass(frozen=True)
+class JournalUsage:
+    """Holds the bytes on disk and the capacity."""
+
+    used: int
+    capacity: int
+
+    @property
+    def share(self) -> float:
+        """Return the used share of the capacity: 0 (empty) … 1 (full)."""
+        return self.used / self.capacity if self.capacity > 0 else 1.0
+
+
+def open_journal(
+    folder: Path,
+    gatherer: str,
+    clock: Clock,
+    *,
+    limits: JournalLimits = DEFAULT_LIMITS,
+    code_version: str = "",
+    free_bytes: Callable[[Path], int] = lambda folder: shutil.disk_usage(folder).free,
+) -> JournalWriter:
+    """Open the journal in `folder`, which is made where there is none; one process at a time.
+
+    Raises ConfigurationError where the folder is another gatherer's, of another format version, or cannot be used.
+    """
+    where = f"gatherer {gatherer}: its journal {folder}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        segments = list_segments(folder)
+        info = _newest_info(segments, where, gatherer)
+    except OSError as error:
+        raise ConfigurationError(
+            [f"{where} cannot be read ({error.strerror}): let this user read and write it, or set KALSHI_STATE_DIR"]
+        ) from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise ConfigurationError(
+            [
+                f"{where} cannot be written: let this user write it (is its disk mounted read-only?),"
+                " or set KALSHI_STATE_DIR"
+            ]
+        )
+    journal_id = random.SystemRandom().getrandbits(63) if info is None else info.journal_id
+    return JournalWriter(
+        folder, gatherer, clock, journal_id, max(segments, default=0) + 1, limits, code_version, free_bytes
+    )
+
+
+def _newest_info(segments: dict[int, Path], where: str, gatherer: str) -> SegmentInfo | None:
+    """Return the newest header that can be read, None without one. Raises ConfigurationError, OSError."""
+    for path in reversed(segments.values()):
+        try:
+            info = read_segment_info(path)
+        except OtherVersion as error:
+            remedy = (
+                "update kalshi-platform"
+                if error.version > FORMAT_VERSION
+                else "run the version that wrote it until everything is in the database, then move the folder away"
+            )
+            raise ConfigurationError(
+                [f"{where} has format version {error.version}, this program has {FORMAT_VERSION}: {remedy}"]
+            ) from error
+        except (FormatError, FileNotFoundError):
+            continue
+        if info.gatherer != gatherer:
+            raise ConfigurationError(
+                [
+                    f"{where} is that of gatherer {info.gatherer}: give each gatherer a folder of its own"
+                    " (KALSHI_STATE_DIR), or move this one away"
+                ]
+            )
+        return info
+    return None
+
+
+class JournalWriter:
+    """Writes one gatherer's journal; thread-safe. Its first block has the mark `GathererStarted`.
+
+    While it is unwritable (`blocked_reason`), frames are refused and marks without frames are kept in memory, to be
+    written first when there is room. A refused batch counts as marks of its session, so that the next block of the
+    session shows that something is missing.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        gatherer: str,
+        clock: Clock,
+        journal_id: int,
+        first_segment: int,
+        limits: JournalLimits,
+        code_version: str,
+        free_bytes: Callable[[Path], int],
+    ) -> None:
+        """Use `open_journal`, which checks the folder; no file is made before the first block is written."""
+        self.folder = folder
+        self.journal_id = journal_id
+        self.appended = threading.Condition()
+        """Notified after each block; `end` has moved then."""
+        self.end = Position(first_segment, 0)
+        """Where the next block will begin, or the next segment."""
+        self._gatherer = gatherer
+        self._clock = clock
+        self._limits = limits
+        self._code_version = code_version
+        self._free_bytes = free_bytes
+        self._next_segment = first_segment
+        self._descriptor: int | None = None
+        self._hour_ns = 0
+        self._blocks = 0
+        self._former_blocks: int | None = None
+        # Descriptors of finished segments that were not synced yet, and whether a new file's name was not.
+        self._unsynced: list[int] = []
+        self._unsynced_names = False
+        # What is open as written, to be restated; the streams by id as blocks name them; each session's marks so far.
+        self._sessions: dict[int, SessionOpened] = {}
+        self._streams: dict[int, StreamOpened] = {}
+        self._refs: dict[int, StreamRef] = {}
+        self._marks: dict[int, int] = {}
+        started = FrameBatch()
+        started.mark(GathererStarted(clock.now_ns(), gatherer, code_version))
+        self._kept: list[tuple[int, FrameBatch]] = [(NO_SESSION, started)]
+        self._blocked: JournalUnwritable | None = None
+        self._retry_s = 0.0
+        self._used = self._free = 0
+        self._measured_s = float("-inf")
+        self._unmeasured_bytes = 0
+
+    @property
+    def blocked_reason(self) -> str | None:
+        """Return why nothing can be written, with the remedy; None while it can."""
+        blocked = self._blocked
+        return None if blocked is None else str(blocked)
+
+    def append(self, session_id: int, batch: FrameBatch) -> Position:
+        """Write one block; return where it ends. Other processes can read it when this returns.
+
+        Raises JournalUnwritable where frames could not be written: nothing of the batch is in the journal then. Marks
+        without frames are kept, and written first when there is room.
+        """
+        if not batch:
+            return self.end
+        with self.appended:
+            for _, mark in batch.marks:
+                if type(mark) is StreamOpened:
+                    self._refs[mark.stream_id] = StreamRef(mark.stream_id, mark.sid, mark.channel)
+            if self._blocked is None:
+                try:
+                    self._write_kept()
+                    self._write(session_id, batch)
+                except JournalUnwritable as error:
+                    self._block(error)
+            if self._blocked is not None:
+                self._refuse(session_id, batch, self._blocked)
+            return self.end
+
+    def is_writable(self) -> bool:
+        """Return whether blocks can be written; after a failure this tries again, about each half second."""
+        if self._blocked is None:
+            return True
+        with self.appended:
+            if self._blocked is None:
+                return True
+            if self._clock.monotonic() < self._retry_s:
+                return False
+            try:
+                # Room for more than one block, else sessions would begin and end in turns.
+                self._measure()
+                self._require_room(min(self._limits.segment_bytes, self._limits.max_bytes // 10))
+                self._write_kept()
+                # An empty block: nothing else shows for certain that the disk takes what is written.
+                self._write(NO_SESSION, FrameBatch())
+            except JournalUnwritable as error:
+                self._block(error)
+                return False
+            self._blocked = None
+            return True
+
+    def sync(self) -> None:
+        """Make what was appended survive a power cut (fsync). Raises JournalUnwritable."""
+        with self.appended:
+            descriptors, self._unsynced = self._unsynced, []
+            if self._descriptor is not None:
+                descriptors.append(os.dup(self._descriptor))
+            names, self._unsynced_names = self._unsynced_names, False
+        try:
+            for descriptor in descriptors:
+                _fdatasync(descriptor)
+            if names:
+                fsync_folder(self.folder)
+        except OSError as error:
+            with self.appended:
+                # The kernel may have dropped what it could not write: nothing is to follow it in this segment.
+                self._finish_segment()
+                self._unsynced_names = True
+                unwritable = self._unwritable(error)
+                self._block(unwritable)
+            raise unwritable from error
+        finally:
+            for descriptor in descriptors:
+                os.close(descriptor)
+
+    def bytes_on_disk(self) -> int:
+        """Return the size of all segments, in bytes."""
+        return self.fill().used
+
+    def fill(self) -> JournalUsage:
+        """Return how full it is, by its own limit or by the disk's free space, whichever is less."""
+        with self.appended:
+            self._measure()
+            capacity = min(self._limits.max_bytes, self._used + max(0, self._free))
+            return JournalUsage(self._used, capacity)
+
+    def close(self) -> None:
+        """Write the marks that were kept if that is possible, sync, and close the files."""
+        with self.appended:
+            with contextlib.suppress(JournalUnwritable):
+                self._write_kept()
+            self._finish_segment()
+        with contextlib.suppress(JournalUnwritable):
+            self.sync()
+
+    # -- under the lock
+
+    def _write_kept(self) -> None:
+        while self._kept:
+            self._write(*self._kept[0])
+            self._kept.pop(0)
+
+    def _refuse(self, session_id: int, batch: FrameBatch, blocked: JournalUnwritable) -> None:
+        """Keep marks without frames; count that frames are missing, and raise."""
+        if not batch.payloads:
+            self._kept.append((session_id, batch))
+            return
+        self._marks[session_id] = self._marks.get(session_id, 0) + len(batch.marks) + 1
+        raise JournalUnwritable(blocked.reason, blocked.remedy)
+
+    def _block(self, error: JournalUnwritable) -> None:
+        self._blocked = error
+        self._retry_s = self._clock.monotonic() + RETRY_S
+
+    def _write(self, session_id: int, batch: FrameBatch) -> None:
+        """Write a block, in a new segment where the present one is full or of another hour."""
+        received_at_ns = batch.received_at_ns[0] if batch.received_at_ns else self._clock.now_ns()
+        body = encode_body(batch, self._refs)
+        self._require_room(body.size)
+        if (
+            self._descriptor is None
+            or self.end.offset >= self._limits.segment_bytes
+            or not -_STEPS_BACK_NS <= received_at_ns - self._hour_ns < _HOUR_NS
+        ):
+            self._finish_segment()
+            self._descriptor = self._begin_segment(received_at_ns)
+        marks_before = self._marks.get(session_id, 0)
+        header = encode_header(
+            body, number=self._blocks, session_id=session_id, marks_before=marks_before, received_at_ns=received_at_ns
+        )
+        self._write_parts(self._descriptor, (header, *body.parts), body.size)
+        self._blocks += 1
+        if batch.marks:
+            self._marks[session_id] = marks_before + len(batch.marks)
+            self._track_open(batch)
+        self.appended.notify_all()
+
+    def _write_parts(self, descriptor: int, parts: tuple[bytes, ...], size: int) -> None:
+        segment, offset = self.end
+        try:
+            written = os.writev(descriptor, parts)
+            if written < size:
+                rest = memoryview(b"".join(parts))[written:]
+                while rest:
+                    rest = rest[os.write(descriptor, rest) :]
+        except OSError as error:
+            # A part of a block must not stand before the next one.
+            try:
+                os.ftruncate(descriptor, offset)
+            except OSError:
+                self._finish_segment()
+            raise self._unwritable(error) from error
+        self.end = Position(segment, offset + size)
+        self._used += size
+        self._free -= size
+        self._unmeasured_bytes += size
+
+    def _begin_segment(self, received_at_ns: int) -> int:
+        """Create the next segment, with its header and what is open in one write; return its descriptor."""
+        number = self._next_segment
+        info = SegmentInfo(
+            journal_id=self.journal_id,
+            gatherer=self._gatherer,
+            number=number,
+            created_at_ns=self._clock.now_ns(),
+            received_from_ns=received_at_ns,
+            code_version=self._code_version,
+            former_blocks=self._former_blocks,
+        )
+        restated = self._restated(received_at_ns)
+        content = b"".join((encode_segment_header(info), *restated))
+        path = self.folder / segment_name(number)
+        try:
+            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o666)
+        except OSError as error:
+            raise self._unwritable(error) from error
+        before, self.end = self.end, Position(number, 0)
+        try:
+            self._write_parts(descriptor, (content,), len(content))
+        except JournalUnwritable:
+            self.end = before
+            os.close(descriptor)
+            with contextlib.suppress(OSError):
+                path.unlink()
+            raise
+        self._next_segment = number + 1
+        self._blocks = len(restated)
+        self._hour_ns = received_at_ns - received_at_ns % _HOUR_NS
+        self._unsynced_names = True
+        self._measure()
+        return descriptor
+
+    def _restated(self, received_at_ns: int) -> list[bytes]:
+        """Return a block for each open session, with the marks that opened it and its streams."""
+        blocks: list[bytes] = []
+        for session_id, opened in self._sessions.items():
+            batch = FrameBatch()
+            batch.mark(opened)
+            for stream in self._streams.values():
+                if stream.session_id == session_id:
+                    batch.mark(stream)
+            body = encode_body(batch, self._refs)
+            header = encode_header(
+                body,
+                number=len(blocks),
+                session_id=session_id,
+                marks_before=self._marks.get(session_id, 0),
+                received_at_ns=received_at_ns,
+                flags=RESTATED,
+            )
+            blocks.append(b"".join((header, *body.parts)))
+        return blocks
+
+    def _finish_segment(self) -> None:
+        """Leave the present segment; `sync` makes it durable and closes it."""
+        if self._descriptor is not None:
+            self._unsynced.append(self._descriptor)
+            self._descriptor = None
+            self._former_blocks = self._blocks
+
+    def _track_open(self, batch: FrameBatch) -> None:
+        """Keep which sessions and streams are open after this batch."""
+        for _, mark in batch.marks:
+            if type(mark) is SessionOpened:
+                self._sessions[mark.session_id] = mark
+            elif type(mark) is StreamOpened:
+                self._streams[mark.stream_id] = mark
+            elif type(mark) is StreamEnded:
+                self._streams.pop(mark.stream_id, None)
+                self._refs.pop(mark.stream_id, None)
+            elif type(mark) is SessionClosed:
+                self._sessions.pop(mark.session_id, None)
+                self._marks.pop(mark.session_id, None)
+                for stream in [each for each in self._streams.values() if each.session_id == mark.session_id]:
+                    del self._streams[stream.stream_id]
+                    self._refs.pop(stream.stream_id, None)
+
+    def _require_room(self, size: int) -> None:
+        """Raise JournalUnwritable where so many bytes more are not allowed; the disk is measured now and then."""
+        stale = self._unmeasured_bytes >= _MEASURE_EVERY_BYTES
+        if stale or self._clock.monotonic() - self._measured_s >= _MEASURE_EVERY_S:
+            self._measure_disk()
+        if self._used + size > self._limits.max_bytes:
+            self._measure()
+            if self._used + size > self._limits.max_bytes:
+                raise JournalUnwritable(
+                    f"the journal {self.folder} has {_gib(self._used)} and may have {_gib(self._limits.max_bytes)}",
+                    "make its database take what waits, or raise KALSHI_JOURNAL_MAX_BYTES",
+                )
+        if size > self._free:
+            raise JournalUnwritable(
+                f"the disk of the journal {self.folder} has no more than the {_gib(self._limits.min_free_bytes)} that"
+                " stay free",
+                "make room on it, or lower KALSHI_JOURNAL_MIN_FREE_BYTES; recording begins again by itself",
+            )
+
+    def _measure(self) -> None:
+        """Measure what the journal uses: other parts of the platform compress and remove segments."""
+        with contextlib.suppress(OSError):
+            self._used = bytes_of_segments(self.folder)
+        self._measure_disk()
+
+    def _measure_disk(self) -> None:
+        """Measure how many bytes more the disk may give; what cannot be measured does not limit."""
+        self._free = self._limits.segment_bytes
+        with contextlib.suppress(OSError):
+            self._free = self._free_bytes(self.folder) - self._limits.min_free_bytes
+        self._measured_s = self._clock.monotonic()
+        self._unmeasured_bytes = 0
+
+    def _unwritable(self, error: OSError) -> JournalUnwritable:
+        what = f"the journal {self.folder} cannot be written ({error.strerror})"
+        if error.errno in _FULL:
+            remedy = "make room on its disk; recording begins again by itself"
+        elif error.errno in {errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOENT}:
+            remedy = "let this user write the folder (is its disk mounted read-only?); recording begins again by itself"
+        else:
+            remedy = "see to its disk; recording begins again by itself"
+        return JournalUnwritable(what, remedy)
+
+
+def _gib(size: int) -> str:
+    return f"{size / 1024**3:.2f} GiB"
