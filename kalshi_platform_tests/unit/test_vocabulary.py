@@ -148,7 +148,6 @@ REPLACED: dict[str, dict[str, str]] = {
         "alarmed": "on_alarm",
         "_dated": "_clamp_time",
         "Fill": "SpoolUsage",
-        "Damage": "CorruptRange",
     },
     "deduplicator": {
         "thin": "deduplicate",
