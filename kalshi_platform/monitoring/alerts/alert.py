@@ -50,6 +50,8 @@ KINDS = MappingProxyType(
         "price_scale": AlertKind("error", _GATHERER),
         "dead_letter": AlertKind("warning", _GATHERER),
         "dead_letters_counted": AlertKind("error", _GATHERER),
+        "new_field": AlertKind("warning", _GATHERER),
+        "missing_field": AlertKind("error", _GATHERER),
         "clock_offset": AlertKind("warning", _GATHERER),
         "open_transaction": AlertKind("warning", _GATHERER),
         "wrong_database": AlertKind("error", _GATHERER),
