@@ -162,7 +162,7 @@ def assemble(
 
     def connection(name: str, on_alarm: OnAlarm) -> Connection:
         put = functools.partial(
-            router.on_feed_records if name == FEED else router.on_book_records,
+            router.on_feed_batch if name == FEED else router.on_book_batch,
             channels.setdefault(name, ChannelCounters()),
         )
         subscribed = feed_channels if name == FEED else ()

@@ -52,6 +52,7 @@ KINDS = MappingProxyType(
         "dead_letters_counted": AlertKind("error", _GATHERER),
         "new_field": AlertKind("warning", _GATHERER),
         "missing_field": AlertKind("error", _GATHERER),
+        "journal_damaged": AlertKind("error", _GATHERER),
         "clock_offset": AlertKind("warning", _GATHERER),
         "open_transaction": AlertKind("warning", _GATHERER),
         "wrong_database": AlertKind("error", _GATHERER),
