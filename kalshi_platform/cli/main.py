@@ -18,6 +18,7 @@ from kalshi_platform.cli import (
     exchange,
     export,
     gather,
+    journal,
     lake_index,
     migrate,
     prove,
@@ -52,6 +53,7 @@ app.command("status")(status.status)
 app.command("switch")(switch.switch)
 app.command("doctor")(doctor.doctor)
 app.command("prove")(prove.prove)
+app.add_typer(journal.app, name="journal", help="What gatherers received, as they received it.")
 app.add_typer(catalog.app, name="catalog", help="The lake as tables of Apache Iceberg.")
 app.add_typer(query.app, name="query", help="Answers from the lake: books, trades, quotes, candles, holes, markets.")
 app.add_typer(bench.app, name="bench", help="How fast it is, each time beside the naive way.")

@@ -97,6 +97,11 @@ def close_buckets(environ: Mapping[str, str] | None = None) -> int:
     return _load(environ, lambda values: values.fill(DeploymentSettings, "close_buckets").close_buckets)
 
 
+def archives_frames(environ: Mapping[str, str] | None = None) -> bool:
+    """Load whether frames are archived: by default where a lake is configured. Raises ConfigurationError."""
+    return _load(environ, _archives_frames)
+
+
 def state_dir(environ: Mapping[str, str] | None = None) -> Path:
     """Load the folder of spools, locks and heartbeat files of this host's services."""
     return _load(environ, _state_dir)
@@ -303,6 +308,11 @@ def _partitions_start(values: Values) -> datetime:
     return hour_of(values.fill(DeploymentSettings, "partitions_start").partitions_start)
 
 
+def _archives_frames(values: Values) -> bool:
+    has_lake = bool(values.text(declared_settings(LakeSettings)["root"].name))
+    return bool(values.read(GathererSettings, "archive_frames").get("archive_frames", has_lake))
+
+
 def _state_dir(values: Values) -> Path:
     return values.fill(DeploymentSettings, "state_dir").state_dir.absolute()
 
@@ -329,6 +339,7 @@ def _gatherer(values: Values, name: str) -> GathererSettings:
         stagger_s=_STAGGER_S * values.gatherers.index(name),
         endpoint=_endpoint(values, name),
         alerts=_alerts(values),
+        archive_frames=_archives_frames(values),
         timeseries_setting=timeseries_variable(name),
         catalog_setting=catalog_variable(name),
     )

@@ -21,6 +21,21 @@ from kalshi_platform.storage.pool import AdvisoryLock, Database
 from kalshi_platform.storage.sqlstate import READ_ONLY
 
 _log = event_logger(__name__)
+_PROBE_S = 0.5
+"""`is_folder_locked` has the lock for an instant."""
+
+
+def is_folder_locked(settings: GathererSettings) -> bool:
+    """Return whether a process holds the lock of a gatherer's folder, that is, whether it records on this host."""
+    try:
+        with _folder_lock(settings):
+            return False
+    except Timeout:
+        return True
+
+
+def _folder_lock(settings: GathererSettings) -> FileLock:
+    return FileLock(settings.folder / ".lock", 0, mode=0o600, thread_local=False, fallback_to_soft=False)
 
 
 class GathererLock:
@@ -32,7 +47,7 @@ class GathererLock:
         self._patience_s = settings.lease_patience_s
         self._database = database
         self._clock = clock
-        self._file = FileLock(settings.folder / ".lock", 0, mode=0o600, thread_local=False, fallback_to_soft=False)
+        self._file = _folder_lock(settings)
         self._stack = contextlib.ExitStack()
         self._database_lock: AdvisoryLock | None = None
         self._refused_since: float | None = None
@@ -50,7 +65,7 @@ class GathererLock:
         """Acquire the lock of the folder, which the kernel frees when the process dies. Raises AnotherWriter."""
         self._folder.mkdir(parents=True, exist_ok=True)
         try:
-            self._file.acquire()
+            self._file.acquire(timeout=_PROBE_S)
         except Timeout:
             raise AnotherWriter(f"gatherer {self._name}: another process uses {self._folder}") from None
 

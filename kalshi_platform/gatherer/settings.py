@@ -6,12 +6,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kalshi_platform.errors import ConfigurationError
+from kalshi_platform.exchange.protocol.dead_letter_limit import DEAD_LETTERS_PER_MINUTE
 from kalshi_platform.market.parts import WHOLE, MarketPart
 from kalshi_platform.monitoring.heartbeat import FILE_NAME as HEARTBEAT_FILE
 from kalshi_platform.monitoring.settings import AlertSettings, EndpointSettings
 from kalshi_platform.setting import setting
-
-DEAD_LETTERS_PER_MINUTE = 100
 
 
 @dataclass(frozen=True)
@@ -177,6 +176,26 @@ class GathererSettings:
             low=0,
             high=100_000,
             scale=1024**3,
+        ),
+    )
+    archive_frames: bool = field(
+        default=True,
+        metadata=setting(
+            "KALSHI_ARCHIVE_FRAMES",
+            "whether finished segments of the journal go to the lake (`raw/frames`) before they are removed",
+            default="`yes` where KALSHI_LAKE_ROOT is set",
+        ),
+    )
+    journal_keep_s: float = field(
+        default=24 * 3600.0,
+        metadata=setting(
+            "KALSHI_JOURNAL_KEEP_HOURS",
+            "how long segments of the journal stay on the gatherer's disk at least, once they are in the database and"
+            " in the lake",
+            unit="h",
+            low=0,
+            high=24 * 365,
+            scale=3600.0,
         ),
     )
     stall_patience_s: float = 5.0

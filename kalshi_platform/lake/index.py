@@ -4,6 +4,8 @@
     _index/<layer>/<table>/YYYY-MM.json    the partitions of that month
 
 Written after each publication, under a lock; the manifests are what it is made from, so that it can be made anew.
+The archives of frames, one per gatherer, are data sets of it like `raw/frames/g1`. Each gatherer's host writes the
+months of its own and has no lock of production: the totals in `_index.json` follow with the next export.
 """
 
 from __future__ import annotations
@@ -17,6 +19,13 @@ import msgspec
 
 from kalshi_platform.errors import LakeCorrupt
 from kalshi_platform.lake.datasets import DATASETS, Dataset
+from kalshi_platform.lake.frame_archive import (
+    FRAMES,
+    FramesManifest,
+    FramesPartition,
+    archived_partitions,
+    read_frames_manifest,
+)
 from kalshi_platform.lake.layout import Partition
 from kalshi_platform.lake.manifest import Manifest, State, find_manifest, published
 from kalshi_platform.lake.store import Lake, open_store
@@ -105,14 +114,36 @@ def index_partition(lake: Lake, partition: Partition) -> None:
     if after != before:
         store.write(_month_path(data, month), _encode(after))
     index = _read_or_none(store, INDEX_NAME, LakeIndex) or _collect(store)
-    totals = {**index.datasets.get(data.key, {}), month: _totals(after)}
-    changed = LakeIndex(datasets={**index.datasets, data.key: dict(sorted(totals.items()))})
+    totals = {data.key: {month: _totals(after)}, **_frames_totals(store, month)}
+    found = {key: dict(sorted({**index.datasets.get(key, {}), **each}.items())) for key, each in totals.items()}
+    changed = LakeIndex(datasets={**index.datasets, **found})
     if changed != index or before is None:
         store.write(INDEX_NAME, _encode(LakeIndex(datasets=dict(sorted(changed.datasets.items())))))
 
 
+def index_frames(lake: Lake, partition: FramesPartition, manifest: FramesManifest) -> None:
+    """Write an hour of frames into the index of its gatherer's month; the totals follow with the next export.
+
+    The caller is the only one that archives frames of this gatherer. Raises LakeUnavailable.
+    """
+    store = open_store(lake)
+    key, month = _frames_key(partition), f"{partition.start:%Y-%m}"
+    before = _read_or_none(store, _path_of(key, month), MonthIndex)
+    if before is None:
+        hours = [each for each in archived_partitions(store, f"date={month}") if each.gatherer == partition.gatherer]
+        after = _index_frames_month(store, key, month, hours)
+    else:
+        others = [each for each in before.partitions if each.partition != partition.key]
+        after = _sorted_month(key, month, [*others, _frames_entry(partition, manifest)])
+    if after != before:
+        store.write(_path_of(key, month), _encode(after))
+
+
 def rebuild_index(lake: Lake) -> LakeIndex:
-    """Make the index anew from the manifests; return it. The caller holds the lock. Raises LakeUnavailable."""
+    """Make the index anew from the manifests; return it. The caller holds the lock. Raises LakeUnavailable.
+
+    An hour of frames that is archived meanwhile may be left out, until another one of its month is.
+    """
     store = open_store(lake)
     written = {INDEX_NAME}
     datasets: dict[str, dict[str, MonthTotals]] = {}
@@ -125,6 +156,11 @@ def rebuild_index(lake: Lake) -> LakeIndex:
             store.write(_month_path(data, month), _encode(index))
             written.add(_month_path(data, month))
             datasets.setdefault(data.key, {})[month] = _totals(index)
+    for key, month, hours in _frames_months(store):
+        index = _index_frames_month(store, key, month, hours)
+        store.write(_path_of(key, month), _encode(index))
+        written.add(_path_of(key, month))
+        datasets.setdefault(key, {})[month] = _totals(index)
     made = LakeIndex(datasets=dict(sorted(datasets.items())))
     store.write(INDEX_NAME, _encode(made))
     for stored in list(store.list(_FOLDER)):
@@ -177,8 +213,60 @@ def _find(store: ObjectStore, partition: Partition) -> tuple[str, Manifest] | No
 
 
 def _month_index(data: Dataset, month: str, entries: Sequence[IndexedPartition]) -> MonthIndex:
+    return _sorted_month(data.key, month, entries)
+
+
+def _sorted_month(key: str, month: str, entries: Sequence[IndexedPartition]) -> MonthIndex:
     ordered = tuple(sorted(entries, key=lambda each: each.partition))
-    return MonthIndex(table=data.key, month=month, partitions=ordered)
+    return MonthIndex(table=key, month=month, partitions=ordered)
+
+
+def _frames_key(partition: FramesPartition) -> str:
+    return f"{FRAMES}/{partition.gatherer}"
+
+
+def _frames_entry(partition: FramesPartition, manifest: FramesManifest) -> IndexedPartition:
+    return IndexedPartition(
+        partition=partition.key,
+        path=partition.path,
+        state=manifest.state,
+        rows=manifest.frames,
+        bytes=manifest.bytes,
+        files=tuple(each.name for each in manifest.segments),
+        time_min=manifest.time_min,
+        time_max=manifest.time_max,
+        ticker_min=None,
+        ticker_max=None,
+        schema_version=manifest.format,
+    )
+
+
+def _index_frames_month(store: ObjectStore, key: str, month: str, hours: Iterable[FramesPartition]) -> MonthIndex:
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        found = list(pool.map(lambda hour: (hour, _find_frames(store, hour)), hours))
+    return _sorted_month(key, month, [_frames_entry(hour, manifest) for hour, manifest in found if manifest])
+
+
+def _find_frames(store: ObjectStore, hour: FramesPartition) -> FramesManifest | None:
+    try:
+        return read_frames_manifest(store, hour)
+    except LakeCorrupt:  # the next archiving of the hour says so
+        return None
+
+
+def _frames_months(store: ObjectStore) -> list[tuple[str, str, list[FramesPartition]]]:
+    """The archived hours by key and month."""
+    months: dict[tuple[str, str], list[FramesPartition]] = {}
+    for hour in archived_partitions(store):
+        months.setdefault((_frames_key(hour), f"{hour.start:%Y-%m}"), []).append(hour)
+    return [(*at, hours) for at, hours in sorted(months.items())]
+
+
+def _frames_totals(store: ObjectStore, month: str) -> dict[str, dict[str, MonthTotals]]:
+    """The totals of a month of all gatherers' frames, as their hosts wrote them."""
+    paths = [each.path for each in store.list(f"{_FOLDER}{FRAMES}/") if each.path.endswith(f"/{month}.json")]
+    found = [index for path in paths if (index := _read_or_none(store, path, MonthIndex)) is not None]
+    return {index.table: {month: _totals(index)} for index in found}
 
 
 def _totals(index: MonthIndex) -> MonthTotals:
@@ -204,7 +292,11 @@ def _collect(store: ObjectStore) -> LakeIndex:
 
 
 def _month_path(data: Dataset, month: str) -> str:
-    return f"{_FOLDER}{data.key}/{month}.json"
+    return _path_of(data.key, month)
+
+
+def _path_of(key: str, month: str) -> str:
+    return f"{_FOLDER}{key}/{month}.json"
 
 
 def _encode(index: LakeIndex | MonthIndex) -> bytes:

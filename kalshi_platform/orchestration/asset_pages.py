@@ -15,13 +15,14 @@ import dagster as dg
 
 from kalshi_platform.lake.datasets import DATASETS
 from kalshi_platform.market.tables import CATALOG_TABLES, CLOSE_TABLES
-from kalshi_platform.orchestration.freshness_policies import ON_DEMAND, POLICIES
+from kalshi_platform.orchestration.freshness_policies import ON_DEMAND, find_policy
 
 REPOSITORY = "https://github.com/kalshi-platform/kalshi-platform"
 _PACKAGE = Path(__file__).parents[1]
 # Elsewhere there is nothing that an editor could open.
 _IS_CHECKOUT = (_PACKAGE.parent / "pyproject.toml").is_file()
 
+_FRAMES = "lake/raw/frames"
 _DOCS: Mapping[str, tuple[str, ...]] = {
     "kalshi/websocket": ("architecture.md#4-the-walk-of-one-delta", "merge-model.md#1-what-is-assumed"),
     "kalshi/rest": ("architecture.md#5-the-walk-of-one-market", "operations.md#34-the-exchange-refuses"),
@@ -34,6 +35,7 @@ _DOCS: Mapping[str, tuple[str, ...]] = {
     "production/coverage": ("queries.md#where-the-record-of-a-market-has-holes",),
     "production/markets": ("queries.md#the-catalog-as-it-was-known",),
     "production/trades_backfill": ("operations.md#backfilling-trades", "data-dictionary.md#production-trade_checks"),
+    _FRAMES: ("lake.md#frames-as-received",),
     "lake/tables": ("lake.md#as-tables",),
     "lake/lifecycle_rules": ("lake.md#stores",),
     "lake/retention": ("operations.md#dropping-old-rows", "data-dictionary.md#production-lake_verifications"),
@@ -46,6 +48,7 @@ _SOURCES: Mapping[str, tuple[str, ...]] = {
     "gatherer/exchange_status": ("exchange/endpoints.py",),
     "gatherer/rest_snapshots": ("gatherer/on_demand.py", "market/tables/streams.py"),
     "production/trades_backfill": ("deduplicator/trades/backfill.py", "market/tables/closes.py"),
+    _FRAMES: ("archive/archive_frames.py", "lake/frame_archive.py"),
     "lake/tables": ("lake/iceberg/register.py",),
     "lake/lifecycle_rules": ("lake/lifecycle.py",),
     "lake/retention": ("lake/retention/apply.py", "market/tables/lake.py"),
@@ -59,6 +62,9 @@ NO_TABLE: Mapping[str, str] = {
     ),
     "kalshi/rest": "JSON objects; `gatherer/series`, `events`, `markets` and `rest_snapshots` hold their fields.",
     "gatherer/exchange_status": "One answer: whether the exchange works, whether it trades, when it expects to resume.",
+    _FRAMES: (
+        "Segments of the gatherer's journal: the frames as they were received, with their times, streams and numbers."
+    ),
     "lake/tables": "One table per data set, with the columns of the asset of that name.",
     "lake/lifecycle_rules": "Rules of the bucket, in S3's own words.",
     "lake/dagster_retention": "Runs of Dagster, with their events and logs.",
@@ -77,8 +83,14 @@ def complete_pages(
             yield asset.map_asset_specs(partial(_complete, body=_find_body(asset)))
 
 
+def page_of(key: str) -> str:
+    """Return the key under which this module says what an asset is; the frames of all gatherers are one thing."""
+    return _FRAMES if key.startswith(f"{_FRAMES}/") else key
+
+
 def list_documents(key: str) -> tuple[str, ...]:
     """List the documents of an asset as `<file in docs>#<heading>`."""
+    key = page_of(key)
     stage, _, name = key.partition("/")
     special = _DOCS.get(key, ())
     if stage == "lake" and name in DATASETS:
@@ -91,6 +103,7 @@ def list_documents(key: str) -> tuple[str, ...]:
 
 def list_sources(key: str) -> tuple[str, ...]:
     """List the files of this package that say what an asset is."""
+    key = page_of(key)
     stage, _, name = key.partition("/")
     if key in _SOURCES:
         return _SOURCES[key]
@@ -112,7 +125,7 @@ def _lake_heading(dataset: str) -> str:
 
 
 def _complete(spec: dg.AssetSpec, body: Callable[..., Any] | None = None) -> dg.AssetSpec:
-    key = spec.key.to_user_string()
+    key = page_of(spec.key.to_user_string())
     metadata = {
         **spec.metadata,
         "docs": dg.MetadataValue.md(" · ".join(_link(document) for document in list_documents(key))),
@@ -121,7 +134,7 @@ def _complete(spec: dg.AssetSpec, body: Callable[..., Any] | None = None) -> dg.
     }
     if spec.key in ON_DEMAND:
         return spec.replace_attributes(metadata={**metadata, "freshness": ON_DEMAND[spec.key]})
-    return spec.replace_attributes(metadata=metadata, freshness_policy=POLICIES[spec.key])
+    return spec.replace_attributes(metadata=metadata, freshness_policy=find_policy(spec.key))
 
 
 def _link(document: str) -> str:

@@ -18,6 +18,7 @@ from kalshi_platform.orchestration.assets.catalog import make_catalog_assets
 from kalshi_platform.orchestration.assets.external import SOURCES, make_stream_assets
 from kalshi_platform.orchestration.assets.hour_parts import make_hour_parts
 from kalshi_platform.orchestration.assets.lake_daily import make_daily_asset
+from kalshi_platform.orchestration.assets.lake_frames import make_frames_asset
 from kalshi_platform.orchestration.assets.lake_raw import make_raw_asset
 from kalshi_platform.orchestration.assets.lake_tables import lake_tables
 from kalshi_platform.orchestration.assets.lifecycle_rules import lifecycle_reads_back, lifecycle_rules
@@ -30,17 +31,18 @@ from kalshi_platform.orchestration.checks.freshness import gatherers_are_fresh
 from kalshi_platform.orchestration.checks.newest_partitions import make_newest_partitions_check
 from kalshi_platform.orchestration.checks.trades import no_duplicate_trade_ids_last_day, trade_parity_last_day
 from kalshi_platform.orchestration.failures import collect_problems
-from kalshi_platform.orchestration.jobs.batch import BATCH_JOBS, close_buckets_job
+from kalshi_platform.orchestration.jobs.batch import BATCH_JOBS, close_buckets_job, make_archive_frames_job
 from kalshi_platform.orchestration.jobs.dedup_live import make_dedup_live_job
 from kalshi_platform.orchestration.jobs.gather import make_gather_job
 from kalshi_platform.orchestration.jobs.retention_dry_run import retention_dry_run_job
 from kalshi_platform.orchestration.jobs.rotate_gatherers import make_rotate_gatherers_job
 from kalshi_platform.orchestration.jobs.switch_services import make_switch_services_job
-from kalshi_platform.orchestration.partitions import Partitions, make_partitions
+from kalshi_platform.orchestration.partitions import Partitions, make_partitions, make_running_hours
 from kalshi_platform.orchestration.resources import RESOURCES
 from kalshi_platform.orchestration.schedules.catalog import merge_catalog_schedule, sync_catalog_when_stale
 from kalshi_platform.orchestration.schedules.closes import make_closes_sensor
 from kalshi_platform.orchestration.schedules.days import make_daily_schedules
+from kalshi_platform.orchestration.schedules.frames import make_frames_schedule
 from kalshi_platform.orchestration.schedules.hours import make_hourly_schedules
 from kalshi_platform.orchestration.schedules.newest_partitions import make_newest_partitions_sensor
 from kalshi_platform.orchestration.schedules.tables import compare_all_tables, register_tables_schedule
@@ -54,31 +56,40 @@ from kalshi_platform.orchestration.services import DEDUPLICATOR, gatherer_servic
 class CodeLocation:
     """The settings of a code location: its role, the gatherers' names, and the first hourly partition.
 
-    `close_buckets`: into how many buckets of markets a run each closes an hour.
+    `close_buckets`: into how many buckets of markets a run each closes an hour. `archive_frames`: whether the gatherers
+    that it hosts put their frames into the lake.
     """
 
     role: config.Role
     gatherer_names: tuple[str, ...]
     partitions_start: datetime
     close_buckets: int = 1
+    archive_frames: bool = True
 
 
 def load_code_location() -> CodeLocation:
-    """Read KALSHI_ROLE, KALSHI_GATHERERS, KALSHI_PARTITIONS_START and KALSHI_CLOSE_BUCKETS.
+    """Read KALSHI_ROLE, KALSHI_GATHERERS, KALSHI_PARTITIONS_START, KALSHI_CLOSE_BUCKETS and KALSHI_ARCHIVE_FRAMES.
 
     Raises one ConfigurationError for all of them.
     """
-    problems = collect_problems(config.role, config.partitions_start, config.close_buckets)
+    problems = collect_problems(config.role, config.partitions_start, config.close_buckets, config.archives_frames)
     if problems:
         raise ConfigurationError(problems)
-    return CodeLocation(config.role(), config.gatherer_names(), config.partitions_start(), config.close_buckets())
+    return CodeLocation(
+        config.role(),
+        config.gatherer_names(),
+        config.partitions_start(),
+        config.close_buckets(),
+        config.archives_frames(),
+    )
 
 
 def build(location: CodeLocation) -> dg.Definitions:
     """Build the definitions of a location.
 
-    A gatherer's location has its job and its sensor, so that its runs execute on its host; assets are the platform's,
-    because an asset key may be served by one location only, and so is the rotation, which must know who else records.
+    A gatherer's location has its job, its sensor and the archive of its frames, so that its runs execute on its host,
+    where the journal is. All other assets are the platform's, because an asset key may be served by one location only,
+    and so is the rotation, which must know who else records.
     """
     make_our_records_plain()  # this process's log handlers are Dagster's, or Python's
     parts = _Parts()
@@ -86,6 +97,8 @@ def build(location: CodeLocation) -> dg.Definitions:
     if names:
         parts.jobs.append(make_gather_job(names))
         parts.sensors.append(make_gatherer_sensor(names))
+        if location.archive_frames:
+            _add_frames(parts, names, location.partitions_start)
     if location.role.serves_platform():
         partitions = make_partitions(location.gatherer_names, location.partitions_start, location.close_buckets)
         _add_platform(parts, partitions)
@@ -115,6 +128,14 @@ class _Parts:
     jobs: list[Any] = field(default_factory=list)
     schedules: list[dg.ScheduleDefinition] = field(default_factory=list)
     sensors: list[dg.SensorDefinition] = field(default_factory=list)
+
+
+def _add_frames(parts: _Parts, names: Sequence[str], start: datetime) -> None:
+    hours = make_running_hours(start)
+    parts.assets += complete_pages([make_frames_asset(name, hours) for name in names])
+    job = make_archive_frames_job(names)
+    parts.jobs.append(job)
+    parts.schedules.append(make_frames_schedule(names, start, job))
 
 
 def _add_platform(parts: _Parts, partitions: Partitions) -> None:

@@ -30,6 +30,7 @@ from kalshi_platform.orchestration.keys import (
     TRADES_BACKFILL,
     WEBSOCKET,
     gatherer,
+    is_frames,
 )
 
 HOUR_DUE = timedelta(minutes=45)
@@ -79,3 +80,8 @@ ON_DEMAND: Mapping[dg.AssetKey, str] = {
     LIFECYCLE_RULES: "Applied once a day where the lake is a bucket; a folder has none. The check reads them back.",
 }
 """Assets without a policy, and why."""
+
+
+def find_policy(key: dg.AssetKey) -> dg.FreshnessPolicy:
+    """Return the policy of an asset that is not made on demand; of gatherers' frames it is one for all."""
+    return _HOURLY if is_frames(key) else POLICIES[key]

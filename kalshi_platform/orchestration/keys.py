@@ -12,6 +12,7 @@ OWNERS = ["team:market-data"]
 REST = dg.AssetKey(["kalshi", "rest"])
 WEBSOCKET = dg.AssetKey(["kalshi", "websocket"])
 
+_FRAMES = ("lake", "raw", "frames")
 CATALOG_TABLES = ("series", "events", "markets")
 PRODUCTION_TABLE_NAMES = (*MERGED_TABLES, "book_checkpoints", "coverage")
 STREAM_TABLES = MERGED_TABLES
@@ -25,6 +26,20 @@ LAKE_TABLES = dg.AssetKey(["lake", "tables"])
 LIFECYCLE_RULES = dg.AssetKey(["lake", "lifecycle_rules"])
 RETENTION = dg.AssetKey(["lake", "retention"])
 DAGSTER_RETENTION = dg.AssetKey(["lake", "dagster_retention"])
+
+
+def frames(name: str) -> dg.AssetKey:
+    """Return the key of a gatherer's archive of frames.
+
+    Each gatherer has an asset of its own, because an asset key may be served by one code location only, and each
+    gatherer may have a location.
+    """
+    return dg.AssetKey([*_FRAMES, name])
+
+
+def is_frames(key: dg.AssetKey) -> bool:
+    """Return whether the key is of an archive of frames."""
+    return len(key.path) == len(_FRAMES) + 1 and tuple(key.path[:-1]) == _FRAMES
 
 
 def gatherer(table: str) -> dg.AssetKey:

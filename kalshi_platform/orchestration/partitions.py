@@ -56,6 +56,11 @@ def make_partitions(gatherers: Sequence[str], start: datetime, close_buckets: in
     )
 
 
+def make_running_hours(start: datetime) -> dg.HourlyPartitionsDefinition:
+    """Make the hours from `start` on, with the one that runs."""
+    return dg.HourlyPartitionsDefinition(start_date=start, timezone="UTC", fmt=HOUR_FORMAT, end_offset=1)
+
+
 def list_bucket_keys(count: int) -> list[str]:
     """Return the keys of the buckets of a division, such as 1/4 … 4/4."""
     return [str(MarketPart(number, count)) for number in range(1, count + 1)]

@@ -70,6 +70,7 @@ def _list_checks(*, send_test_alert: bool) -> list[tuple[str, _Check]]:
         *((each.name, partial(databases.check_database, each)) for each in config.list_databases()),
         ("gatherers", databases.check_shared_databases),
         ("lake", lake.check_lake),
+        ("frames", lake.check_frames),
         ("alerts", partial(alerts.check_alerts, send=send_test_alert)),
         ("disks", machine.check_disks),
         ("limits", machine.check_limits),

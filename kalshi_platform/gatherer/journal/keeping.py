@@ -19,7 +19,8 @@ from kalshi_platform.gatherer.journal.segments import (
     segment_name,
 )
 
-_LEVEL = 3
+# Of simulated books 11:1 at 105 MB/s; level 3 gives 9.3:1 at 670 MB/s, level 9 11.3:1 at 90 MB/s.
+_LEVEL = 7
 _CHUNK_BYTES = 4 * 1024**2
 _PARTIAL = ".partial"
 

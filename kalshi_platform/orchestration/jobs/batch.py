@@ -6,6 +6,9 @@ one run.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 import dagster as dg
 
 from kalshi_platform.orchestration.jobs.descriptions import with_example
@@ -21,6 +24,7 @@ from kalshi_platform.orchestration.keys import (
     PRODUCTION_HOURLY,
     RETENTION,
     TRADES_BACKFILL,
+    frames,
 )
 
 _TAGS = {"kalshi/kind": "batch", "dagster/retry_strategy": "ALL_STEPS"}
@@ -161,3 +165,16 @@ BATCH_JOBS = [
     lifecycle_job,
     retention_job,
 ]
+
+
+def make_archive_frames_job(names: Sequence[str]) -> Any:
+    """Make the job that archives frames of the gatherers of this host."""
+    return dg.define_asset_job(
+        "archive_frames",
+        dg.AssetSelection.assets(*map(frames, names)),
+        tags=_TAGS,
+        description=(
+            "Puts the frames of hours into the lake as they were received, from the journals on this host, and reads"
+            " them back. Needs no config; choose an hour, or a range of hours, which is one run. Safe to repeat."
+        ),
+    )

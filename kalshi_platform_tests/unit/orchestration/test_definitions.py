@@ -19,7 +19,7 @@ from kalshi_platform.definitions import defs
 from kalshi_platform.errors import ConfigurationError
 from kalshi_platform.lake.datasets import DATASETS
 from kalshi_platform.orchestration import keys
-from kalshi_platform.orchestration.asset_pages import NO_TABLE, REPOSITORY, list_documents
+from kalshi_platform.orchestration.asset_pages import NO_TABLE, REPOSITORY, list_documents, page_of
 from kalshi_platform.orchestration.build import CodeLocation, build
 from kalshi_platform.orchestration.checks.newest_partitions import CHECK_NAME
 from kalshi_platform.orchestration.freshness_policies import ON_DEMAND, POLICIES
@@ -52,13 +52,18 @@ ASSETS = {
     "production/coverage",
     "production/trades_backfill",
     *(f"lake/{key}" for key in DATASETS),
+    "lake/raw/frames/g1",
+    "lake/raw/frames/g2",
+    "lake/raw/frames/g3",
     "lake/lifecycle_rules",
     "lake/retention",
     "lake/dagster_retention",
     "lake/tables",
 }
+FRAMES = {key for key in ASSETS if key.startswith("lake/raw/frames/")}
 JOBS = {
     "gather",
+    "archive_frames",
     "dedup_live",
     "sync_catalog",
     "merge_catalog",
@@ -86,6 +91,7 @@ SCHEDULES = {
     "retention_schedule",
     "register_tables_schedule",
     "compare_all_tables",
+    "archive_frames_schedule",
 }
 SENSORS = {
     "gatherer_sensor",
@@ -123,17 +129,31 @@ def test_the_role_all_serves_everything(everything: dg.Definitions) -> None:
 
 def test_the_role_platform_serves_all_but_the_gatherers() -> None:
     assert names(build(location(config.Role("platform")))) == (
-        ASSETS,
-        JOBS - {"gather"},
-        SCHEDULES,
+        ASSETS - FRAMES,
+        JOBS - {"gather", "archive_frames"},
+        SCHEDULES - {"archive_frames_schedule"},
         SENSORS - {"gatherer_sensor"},
     )
 
 
-def test_the_role_of_a_gatherer_serves_its_run_and_no_assets() -> None:
+def test_the_role_of_a_gatherer_serves_its_run_and_the_archive_of_its_frames() -> None:
     served = build(location(config.Role("gatherer", "g2")))
-    assert names(served) == (set(), {"gather", "switch_services"}, set(), {"gatherer_sensor"})
+    assets, jobs, schedules, sensors = names(served)
+    assert assets == {"lake/raw/frames/g2", "kalshi/websocket"}, "the second is known as what the first depends on"
+    assert jobs == {"gather", "archive_frames", "switch_services"}
+    assert (schedules, sensors) == ({"archive_frames_schedule"}, {"gatherer_sensor"})
+    assert not served.resolve_asset_graph().get(keys.WEBSOCKET).is_materializable
     assert served.resolve_job_def("gather").partitions_def.get_partition_keys() == ["g2"]  # type: ignore[union-attr]
+
+
+def test_without_an_archive_of_frames_nothing_of_it_is_served() -> None:
+    served = build(replace(location(config.Role()), archive_frames=False))
+    assert names(served) == (
+        ASSETS - FRAMES,
+        JOBS - {"archive_frames"},
+        SCHEDULES - {"archive_frames_schedule"},
+        SENSORS,
+    )
 
 
 def examples_of(job: dg.JobDefinition) -> list[str]:
@@ -153,9 +173,10 @@ def test_a_job_has_a_description_and_its_examples_of_run_config_fit(everything: 
 def test_buckets_of_hours_are_served_where_they_are_asked_for() -> None:
     served = build(replace(location(config.Role("platform")), close_buckets=4))
     assets, jobs, schedules, _ = names(served)
-    assert assets == ASSETS | {"production/hour_parts"}
+    assert assets == ASSETS - FRAMES | {"production/hour_parts"}
     assert "close_buckets" in jobs
-    assert schedules == SCHEDULES - {"close_hours_schedule"} | {"close_buckets_schedule"}
+    of_platform = SCHEDULES - {"archive_frames_schedule"}
+    assert schedules == of_platform - {"close_hours_schedule"} | {"close_buckets_schedule"}
     (spec,) = [each for each in served.resolve_all_asset_specs() if each.key == keys.HOUR_PARTS]
     assert spec.owners
     assert spec.group_name == "production"
@@ -214,7 +235,7 @@ def test_every_asset_shows_its_columns_with_units_or_what_else_it_is_made_of(eve
     specs = {spec.key.to_user_string(): spec for spec in everything.resolve_all_asset_specs()}
     for key, spec in specs.items():
         schema = spec.metadata.get("dagster/column_schema")
-        assert (schema is None) == (key in NO_TABLE), key
+        assert (schema is None) == (page_of(key) in NO_TABLE), key
         assert spec.metadata["columns"] if schema is None else all(each.description for each in schema.columns), key
     deltas = {
         each.name: each for each in specs["production/orderbook_deltas"].metadata["dagster/column_schema"].columns
@@ -227,7 +248,8 @@ def test_every_asset_shows_its_columns_with_units_or_what_else_it_is_made_of(eve
 
 def test_every_asset_has_a_freshness_policy_or_the_reason_for_none(everything: dg.Definitions) -> None:
     specs = {spec.key: spec for spec in everything.resolve_all_asset_specs()}
-    assert set(specs) | {keys.HOUR_PARTS} == set(POLICIES) | set(ON_DEMAND)
+    frames = {key for key in specs if keys.is_frames(key)}
+    assert set(specs) - frames | {keys.HOUR_PARTS} == set(POLICIES) | set(ON_DEMAND)
     for key, spec in specs.items():
         assert (spec.freshness_policy is None) == (key in ON_DEMAND), key
         assert spec.freshness_policy or spec.metadata["freshness"], key
@@ -240,7 +262,8 @@ def test_every_hourly_and_daily_asset_is_judged_by_its_newest_partition(everythi
         for spec in everything.resolve_all_asset_specs()
         if isinstance(spec.partitions_def, dg.TimeWindowPartitionsDefinition)
     }
-    assert judged == by_time - set(ON_DEMAND)
+    # Whether frames are archived is known on the gatherer's host alone.
+    assert judged == {key for key in by_time - set(ON_DEMAND) if not keys.is_frames(key)}
     for job in ("close_hours", "rebuild_hour", "export_hours", "export_days"):
         assert "newest_partitions" not in {node.name for node in everything.resolve_job_def(job).nodes}, job
 
