@@ -37,7 +37,7 @@ export KALSHI_CAPTURES ?= $(CURDIR)/../shared/captures
 RELATIVE_PTH = $(PYTHON) -c "import glob, os; [open(each, 'wb').write(os.fsencode(os.path.relpath('.', os.path.dirname(each))) \
 	+ b'\n') for each in glob.glob('$(VENV)/lib/python*/site-packages/*kalshi_platform*.pth')]"
 
-.PHONY: install demo test coverage test-pythons wheel-tree bench lint lint-style lint-types lint-imports docs conformance browser engines loaders deployment constraints clean
+.PHONY: install demo test coverage test-pythons wheel-tree bench lint lint-style lint-types lint-imports docs known-shapes conformance browser engines loaders deployment constraints clean
 .DEFAULT_GOAL := help
 
 help:  ## list the targets
@@ -106,6 +106,9 @@ bench: $(STAMP)  ## the benchmarks, each beside the naive way (some minutes; a q
 	$(PY) -m kalshi_platform.cli bench export --json data/bench/export.json
 	$(PY) -m kalshi_platform.cli bench replay --json data/bench/replay.json
 	$(PY) -m kalshi_platform.cli bench book --json data/bench/book.json
+
+known-shapes: $(STAMP)  ## write the shapes that drift is measured by: simulator, recordings, FORMATS=a page of formats
+	$(PY) -m kalshi_platform.lab.known_shapes --captures "$(KALSHI_CAPTURES)" $(if $(FORMATS),--formats "$(FORMATS)")
 
 lint: lint-types lint-style lint-imports  ## ruff, mypy --strict, import-linter
 

@@ -24,6 +24,7 @@ from kalshi_platform.exchange.parse.rest import (
     parse_exchange_status,
     parse_market,
     parse_rest_book,
+    parse_rest_books,
     parse_rest_trade,
     parse_schedule,
     parse_series,
@@ -40,7 +41,6 @@ from kalshi_platform.market.catalog import (
     MarketInfo,
     SeriesInfo,
 )
-from kalshi_platform.market.names import is_name
 from kalshi_platform.market.records import Levels, Trade
 from kalshi_platform.monitoring.event_log import event_logger
 
@@ -232,16 +232,9 @@ class PublicEndpoints(ABC):
         """Return the books of up to 100 markets, read by one request; a market that the answer lacks is missing."""
         times: list[int] = []
         answer = self._get("/markets/orderbooks", request_params.book_params(tickers), times=times)
-        found: dict[str, tuple[Levels, Levels]] = {}
-        for item in get_list(answer, "orderbooks"):
-            ticker = item.get("ticker") if isinstance(item, dict) else None
-            if not isinstance(ticker, str) or not is_name(ticker):
-                _log.warning("rest_book_skipped", error="it names no market")
-                continue
-            try:
-                found[ticker] = parse_rest_book(ticker, item)
-            except UnparsableMessage as error:
-                _log.warning("rest_book_skipped", market=ticker, error=error)
+        found, refused = parse_rest_books(get_list(answer, "orderbooks"))
+        for error in refused:
+            _log.warning("rest_book_skipped", error=error)
         return BooksAnswer(books=found, requested_at_ns=times[-2], answered_at_ns=times[-1])
 
     def iter_trades(

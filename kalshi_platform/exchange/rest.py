@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import random
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from http import HTTPStatus
 from typing import Any
 from urllib.parse import urlsplit
@@ -46,11 +46,21 @@ _log = event_logger(__name__)
 class RestClient(HistoricalEndpoints):
     """Reads Kalshi's REST API as typed values."""
 
-    def __init__(self, settings: ExchangeSettings, clock: Clock, stop: threading.Event | None = None) -> None:
-        """Set up the client; setting `stop` interrupts every wait, and the call then ends in ConnectionLost."""
+    def __init__(
+        self,
+        settings: ExchangeSettings,
+        clock: Clock,
+        stop: threading.Event | None = None,
+        on_answer: Callable[[object], None] | None = None,
+    ) -> None:
+        """Set up the client; setting `stop` interrupts every wait, and the call then ends in ConnectionLost.
+
+        `on_answer` receives every decoded answer that is none of an error, before it is parsed.
+        """
         self._settings = settings
         self._clock = clock
         self._stop = stop or threading.Event()
+        self._on_answer = on_answer
         self._base = settings.rest_url.rstrip("/")
         self._base_path = urlsplit(self._base).path
         self._http = HttpClient(settings)
@@ -130,6 +140,8 @@ class RestClient(HistoricalEndpoints):
             # Broken texts hold U+FFFD now, numbers out of range are texts.
             _log.warning("response_repaired", path=path, repaired_values=changed)
         if answer.status == HTTPStatus.OK:
+            if self._on_answer is not None:
+                self._on_answer(body)
             return body
         if accept_down and answer.status in (503, 504) and isinstance(body, dict) and "exchange_active" in body:
             return {**body, "exchange_active": False}

@@ -35,6 +35,7 @@ from kalshi_platform.gatherer.status.channel_counters import ChannelCounters
 from kalshi_platform.gatherer.status.clock_skew import ClockSkewMonitor
 from kalshi_platform.gatherer.status.reports import Report
 from kalshi_platform.gatherer.status.status import GathererStatus
+from kalshi_platform.gatherer.status.wire_shapes import WireShapes
 from kalshi_platform.monitoring.alerts.alert_store import LocalAlertStore
 from kalshi_platform.monitoring.alerts.sender import AlertSender
 from kalshi_platform.monitoring.event_log import event_logger
@@ -67,6 +68,7 @@ class Parts:
     follower: MarketFollower
     checks: DatabaseChecks
     clock_skew: ClockSkewMonitor
+    wire_shapes: WireShapes
     open_transactions: OpenTransactions
     channels: Mapping[str, ChannelCounters]
     """Counts of messages, by the name of the connection."""
@@ -133,7 +135,8 @@ def assemble(
     catalog = Database(settings.catalog_url, name=f"{name} catalog", pool_size=3)
     ids = IdSource(name, clock)
     registry = Registry(settings.market_filter, settings.close_grace_s)
-    rest = RestClient(exchange, clock, stop)
+    wire_shapes = WireShapes(name, timeseries, clock, alarms.raise_alarm)
+    rest = RestClient(exchange, clock, stop, wire_shapes.offer_answer)
     store = CatalogStore(catalog, rest.clock_offset)
     sync_loop = CatalogSyncLoop(settings, rest, store, registry, clock, requests.changed.set, publish)
     refresher = MarketRefresher(rest, store, registry, clock, settings.fetch_attempts, requests.changed.set)
@@ -159,7 +162,7 @@ def assemble(
 
     def connection(name: str, on_alarm: OnAlarm) -> Connection:
         put = functools.partial(
-            router.on_feed_records if name == FEED else router.on_book_records,
+            router.on_feed_batch if name == FEED else router.on_book_batch,
             channels.setdefault(name, ChannelCounters()),
         )
         subscribed = feed_channels if name == FEED else ()
@@ -190,6 +193,7 @@ def assemble(
         follower=MarketFollower(settings, clock, registry, refresher, pool, requests, rest.clock_offset),
         checks=DatabaseChecks(settings, timeseries, catalog, alarms.raise_alarm),
         clock_skew=ClockSkewMonitor(name, timeseries, clock, rest.clock_offset, alarms.raise_alarm),
+        wire_shapes=wire_shapes,
         open_transactions=OpenTransactions(name, timeseries, clock, alarms.raise_alarm),
         channels=channels,
         alarms=alarms,

@@ -1,4 +1,4 @@
-"""Moves records and alarms from the connections to writer, catalog and recovery, and desired markets to the pool."""
+"""Moves frames and alarms from the connections to writer, catalog and recovery, and desired markets to the pool."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from collections.abc import Callable, Sequence
 from kalshi_platform.clock import Clock, wait_until_s
 from kalshi_platform.exchange.protocol.session import Alarm
 from kalshi_platform.gatherer.capture.connection_pool import ConnectionPool
-from kalshi_platform.gatherer.capture.connections import LIFECYCLE_CHANNEL, Connection
+from kalshi_platform.gatherer.capture.connections import LIFECYCLE_CHANNEL, Connection, ConnectionCounters
 from kalshi_platform.gatherer.capture.exchange_clock import ExchangeClock
 from kalshi_platform.gatherer.capture.snapshot_poller import BookActivity, Recovery
+from kalshi_platform.gatherer.ingest.decoder import Decoded, Decoder
 from kalshi_platform.gatherer.ingest.writer import Writer
+from kalshi_platform.gatherer.journal.block_format import Block, Position, StreamRef
 from kalshi_platform.gatherer.markets.catalog_sync_loop import CatalogSyncLoop
 from kalshi_platform.gatherer.markets.market_refresher import MarketRefresher
 from kalshi_platform.gatherer.markets.registry import Registry
@@ -19,14 +21,14 @@ from kalshi_platform.gatherer.settings import GathererSettings
 from kalshi_platform.gatherer.status.alarms import Alarms
 from kalshi_platform.gatherer.status.channel_counters import ChannelCounters
 from kalshi_platform.market.clock_offset import Offset
-from kalshi_platform.market.parts import MarketPart
+from kalshi_platform.market.frames import FrameBatch
 from kalshi_platform.market.records import (
+    NO_STREAM,
     LifecycleEvent,
     Record,
-    SequenceConsumed,
+    SessionClosed,
+    SessionOpened,
     StreamOpened,
-    TickerUpdate,
-    Trade,
 )
 from kalshi_platform.monitoring.event_log import event_logger
 
@@ -49,6 +51,13 @@ class SessionRequests:
         self._lock = threading.Lock()
         self._resubscribe: set[str] = set()
         self._resubscribe_missing: set[str] = set()
+        self._lost_books: list[tuple[int, Sequence[str]]] = []
+
+    def books_lost(self, session_id: int, tickers: Sequence[str]) -> None:
+        """Request snapshots of books of which the decoder lost a frame of that session."""
+        with self._lock:
+            self._lost_books.append((session_id, tickers))
+        self.changed.set()
 
     def resubscribe(self, tickers: Sequence[str]) -> None:
         """Request new subscriptions of markets, each on its connection."""
@@ -70,6 +79,12 @@ class SessionRequests:
         _log.warning("sessions_restarted", gatherer=self._gatherer, reason="the beginning of open sessions may be lost")
         self.restart_pending = True
         self.changed.set()
+
+    def pop_lost_books(self) -> list[tuple[int, Sequence[str]]]:
+        """Remove and return what `books_lost` received: sessions and their markets."""
+        with self._lock:
+            popped, self._lost_books = self._lost_books, []
+        return popped
 
     def pop(self) -> tuple[list[str], list[str]]:
         """Remove and return the markets of `resubscribe` and of `resubscribe_missing`."""
@@ -106,22 +121,23 @@ class Router:
         self._alarms = alarms
         self._requests = requests
         self._has_listened = False
+        self._decoders: dict[int, _SessionDecoder] = {}
 
     def may_receive(self) -> bool:
         """Return whether sessions may be open: the writer is not stalled, and no restart is pending."""
         return not self._requests.restart_pending and not self._writer.is_stalled
 
-    def on_book_records(self, counters: ChannelCounters, records: Sequence[Record]) -> None:
-        """Route the records of a connection of books; `counters` are that connection's."""
-        counters.count(records, self._clock.monotonic())
-        self._activity.observe(records)
-        self._writer.put(records)
+    def on_book_batch(
+        self, counters: ChannelCounters, connection: Connection, session_id: int, batch: FrameBatch
+    ) -> None:
+        """Record what a connection of books received; `counters` are that connection's."""
+        self._activity.observe(self._record(counters, connection, session_id, batch))
 
-    def on_feed_records(self, counters: ChannelCounters, records: Sequence[Record]) -> None:
-        """Route the records of the connection of trades, tickers and lifecycle."""
-        counters.count(records, self._clock.monotonic())
-        self._writer.put(keep_shard(records, self._settings.market_filter.shard))
-        for record in records:
+    def on_feed_batch(
+        self, counters: ChannelCounters, connection: Connection, session_id: int, batch: FrameBatch
+    ) -> None:
+        """Record what the connection of trades, tickers and lifecycle received."""
+        for record in self._record(counters, connection, session_id, batch):
             if type(record) is LifecycleEvent:
                 self._refresher.on_lifecycle_event(record)
             elif type(record) is StreamOpened and record.channel == LIFECYCLE_CHANNEL:
@@ -138,6 +154,25 @@ class Router:
             # Ended markets get no answer and no error: REST shows whether these have ended.
             self._refresher.request(tickers[:_RECOVER_AT_ONCE])
 
+    def _record(
+        self, counters: ChannelCounters, connection: Connection, session_id: int, batch: FrameBatch
+    ) -> Sequence[Record]:
+        """Decode a batch and write its records; return them."""
+        if any(isinstance(mark, SessionOpened) for _, mark in batch.marks):
+            self._decoders[session_id] = _SessionDecoder(session_id, self._settings)
+        decoder = self._decoders[session_id]
+        decoded = decoder.decode(batch, self._clock.now_ns())
+        self._writer.put(decoded.records)
+        counters.count(decoded.records, self._clock.monotonic())
+        decoder.add_counts(connection.counters)
+        for alarm in decoded.alarms:
+            self.on_alarm(connection, alarm)
+        if decoded.lost_claims:
+            self._requests.books_lost(session_id, decoded.lost_claims)
+        if any(isinstance(mark, SessionClosed) for _, mark in batch.marks):
+            del self._decoders[session_id]
+        return decoded.records
+
     def _on_lifecycle_opened(self) -> None:
         """Request a sync when announcements resume: those of the gap are not repeated."""
         if self._has_listened:
@@ -145,20 +180,41 @@ class Router:
         self._has_listened = True
 
 
-def keep_shard(records: Sequence[Record], shard: MarketPart) -> Sequence[Record]:
-    """Leave out the trades and tickers of markets of other shards; their numbers stay, so that no gap is seen. Pure.
+class _SessionDecoder:
+    """Decodes the batches of one session as the blocks of a journal, in memory."""
 
-    The exchange sends both of all markets, so that those of a market are there before anything is known of it.
-    """
-    if shard.total == 1:
-        return records
-    kept: list[Record] = []
-    for record in records:
-        if not isinstance(record, Trade | TickerUpdate) or shard.holds(record.ticker):
-            kept.append(record)
-        elif record.seq > 0:
-            kept.append(SequenceConsumed(record.stream_id, record.seq))
-    return kept
+    def __init__(self, session_id: int, settings: GathererSettings) -> None:
+        self._session_id = session_id
+        self._decoder = Decoder(settings.market_filter.shard, settings.dead_letters_per_minute)
+        self._streams: dict[int, StreamRef] = {}
+        self._marks = 0
+        self._blocks = 0
+
+    def decode(self, batch: FrameBatch, now_ns: int) -> Decoded:
+        for _, mark in batch.marks:
+            if isinstance(mark, StreamOpened):
+                self._streams[mark.stream_id] = StreamRef(mark.stream_id, mark.sid, mark.channel)
+        self._blocks += 1
+        block = Block(
+            position=Position(0, self._blocks),
+            end=Position(0, self._blocks + 1),
+            number=self._blocks,
+            session_id=self._session_id,
+            marks_before=self._marks,
+            received_at_ns=batch.received_at_ns[0] if batch.received_at_ns else now_ns,
+            restated=False,
+            streams=tuple(self._streams[each] for each in set(batch.stream_ids) if each != NO_STREAM),
+            batch=batch,
+        )
+        self._marks += len(batch.marks)
+        return self._decoder.decode(block)
+
+    def add_counts(self, counters: ConnectionCounters) -> None:
+        """Add the counts since the last call."""
+        decoder = self._decoder
+        counters.dead_letters += decoder.dead_letters
+        counters.scale_contradictions += decoder.scale_contradictions
+        decoder.dead_letters = decoder.scale_contradictions = 0
 
 
 class MarketFollower:
@@ -194,6 +250,8 @@ class MarketFollower:
             resubscribe, resubscribe_missing = self._requests.pop()
             self._pool.resubscribe(resubscribe)
             self._pool.resubscribe_missing(resubscribe_missing)
+            for session_id, tickers in self._requests.pop_lost_books():
+                self._pool.books_lost(session_id, tickers)
             self._follow_registry()
             changed.wait(max(_SHORTEST_STEP_S, wait_until_s(self._clock, _STEP_S)))
 

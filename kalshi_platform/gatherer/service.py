@@ -136,6 +136,7 @@ class Recording:
                 self.parts.writer.start()
                 self._threads.start("heartbeat", self.reporter.run)
                 self._threads.start("database watch", self._watch_database)
+                self._threads.start("wire shapes", lambda: self.parts.wire_shapes.run(self._stop))
                 if self._is_enabled():
                     self._record()
         finally:

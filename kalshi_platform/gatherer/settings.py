@@ -6,11 +6,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from kalshi_platform.errors import ConfigurationError
-from kalshi_platform.exchange.protocol.dead_letter_limit import DEAD_LETTERS_PER_MINUTE
 from kalshi_platform.market.parts import WHOLE, MarketPart
 from kalshi_platform.monitoring.heartbeat import FILE_NAME as HEARTBEAT_FILE
 from kalshi_platform.monitoring.settings import AlertSettings, EndpointSettings
 from kalshi_platform.setting import setting
+
+DEAD_LETTERS_PER_MINUTE = 100
 
 
 @dataclass(frozen=True)

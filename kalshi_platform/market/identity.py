@@ -26,38 +26,39 @@ _Delta: TypeAlias = tuple[str, str, int, int]
 class OccurrenceCounter:
     """Counts equal deltas of one stream.
 
-    Two generations of counts bound the memory to about 2 × `generation_size` deltas, while a timestamp that comes back
-    a little later (exchange times of one market may step back) still has its counts. Most timestamps have one delta
-    only: it alone is stored, and counts are made when there is a second one.
+    Counts are kept by slots of `slot_size` numbers: a count is of the delta's own slot and of the one before. So memory
+    is bounded, a timestamp that comes back a little later (exchange times of one market may step back) still has its
+    counts, and a count depends on what the stream carried alone, not on where counting began further back. Most
+    timestamps have one delta only: it alone is stored, and counts are made when there is a second one.
     """
 
-    def __init__(self, generation_size: int = 65_536) -> None:
-        self._size = generation_size
-        self._kept = 0
+    def __init__(self, slot_size: int = 65_536) -> None:
+        self._slot_size = slot_size
+        self._slot = 0
         self._young: dict[int, _Delta | dict[_Delta, int]] = {}
         self._old: dict[int, _Delta | dict[_Delta, int]] = {}
 
-    def next(self, exchange_ts_us: int, ticker: str, side: str, price_e4: int, delta_e2: int) -> int:
-        """Count a delta; return how many equal deltas this stream had before it."""
+    def next(self, number: int, exchange_ts_us: int, ticker: str, side: str, price_e4: int, delta_e2: int) -> int:
+        """Count a delta with its number in the stream, which never falls; return how many equal ones came before."""
+        slot = number // self._slot_size
+        if slot != self._slot:
+            self._old = self._young if slot == self._slot + 1 else {}
+            self._young, self._slot = {}, slot
         delta = (ticker, side, price_e4, delta_e2)
         seen = self._young.get(exchange_ts_us)
         if seen is None:
-            if self._kept >= self._size:
-                self._old, self._young, self._kept = self._young, {}, 0
-            self._kept += 1
-            seen = self._old.get(exchange_ts_us)
-            if seen is None:
-                self._young[exchange_ts_us] = delta
-                return 0
-        if type(seen) is tuple:
-            seen = {seen: 1}
-        assert type(seen) is dict  # noqa: S101 - it is one or the other
-        self._young[exchange_ts_us] = seen
-        count = seen.get(delta, 0)
-        seen[delta] = count + 1
-        if count == 0:
-            self._kept += 1
-        return count
+            self._young[exchange_ts_us] = delta
+            count = 0
+        else:
+            if type(seen) is tuple:
+                seen = self._young[exchange_ts_us] = {seen: 1}
+            assert type(seen) is dict  # noqa: S101 - it is one or the other
+            count = seen.get(delta, 0)
+            seen[delta] = count + 1
+        older = self._old.get(exchange_ts_us)
+        if older is None:
+            return count
+        return count + (older == delta if type(older) is tuple else older.get(delta, 0))  # type: ignore[union-attr]
 
 
 def fingerprint(*parts: object) -> int:

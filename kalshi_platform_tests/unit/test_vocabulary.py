@@ -61,7 +61,7 @@ REPLACED: dict[str, dict[str, str]] = {
         "_owed": "_full_sync_pending",
         "to_confirm": "due_for_refresh",
         "put_when_room": "put_blocking",
-        "put_feed": "on_feed_records",
+        "put_feed": "on_feed_batch",
         "watch_feed": "start_overlap_tracking",
         "_apply_wishes": "_apply_desired_state",
         "_hand_out": "_distribute",

@@ -50,6 +50,7 @@ __all__ = [
     "frame_of",
     "parse_frame",
     "parse_partial",
+    "type_of",
 ]
 
 
@@ -194,6 +195,11 @@ def _repaired(payload: bytes | str) -> ws.AnyFrame | None:
         return None
     _log.warning("frame_repaired", frame_type=value["type"], repaired_values=changed)
     return wire
+
+
+def type_of(wire: ws.AnyFrame) -> str:
+    """Return the type of a decoded frame by the name that its channel is found with."""
+    return _CONVERTERS[type(wire)][0]
 
 
 def frame_of(wire: ws.AnyFrame) -> Frame:

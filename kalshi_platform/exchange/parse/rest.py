@@ -8,7 +8,7 @@ time: all become None. Source: docs.kalshi.com, API reference (OpenAPI 3.28.0; o
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, TypeAlias, TypeVar
 
 import msgspec
@@ -39,6 +39,7 @@ from kalshi_platform.market.catalog import (
     ShardStatus,
     TradingHours,
 )
+from kalshi_platform.market.names import is_name
 from kalshi_platform.market.records import Levels, Trade
 from kalshi_platform.market.times import floor_ms, us_from_number, us_from_rfc3339
 from kalshi_platform.market.units import money_e6, price_e4, price_e4_from_cents
@@ -140,6 +141,22 @@ def parse_rest_book(ticker: str, obj: object) -> tuple[Levels, Levels]:
         old = wire.orderbook
         return _legacy(old.yes_dollars, old.yes), _legacy(old.no_dollars, old.no)
     raise UnparsableMessage("missing_field", f"neither orderbook_fp nor orderbook in the book of {ticker[:200]}")
+
+
+def parse_rest_books(listed: Iterable[object]) -> tuple[dict[str, tuple[Levels, Levels]], list[str]]:
+    """Parse the books of one answer; return their yes and no bids by market, and why others could not be read."""
+    books: dict[str, tuple[Levels, Levels]] = {}
+    refused: list[str] = []
+    for item in listed:
+        ticker = item.get("ticker") if isinstance(item, dict) else None
+        if not isinstance(ticker, str) or not is_name(ticker):
+            refused.append("a book that names no market")
+            continue
+        try:
+            books[ticker] = parse_rest_book(ticker, item)
+        except UnparsableMessage as error:
+            refused.append(f"{ticker}: {error}")
+    return books, refused
 
 
 def parse_rest_trade(obj: object, received_at_ns: int) -> Trade:

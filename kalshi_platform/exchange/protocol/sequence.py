@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from enum import Enum
 
-from kalshi_platform.market.identity import OccurrenceCounter
-
 BOOK_CHANNEL = "orderbook_delta"
 
 
@@ -31,18 +29,16 @@ class Stream:
     """Holds the state of one sid of one session, from its first frame to its end."""
 
     __slots__ = (
-        "_last_control",
-        "_last_payload",
         "_unnumbered",
         "channel",
         "first_known",
         "followed",
         "id",
         "is_book",
+        "last_control",
+        "last_payload",
         "last_seq",
         "newest_start",
-        "occurrences",
-        "shared",
         "sid",
         "unknown",
     )
@@ -54,19 +50,17 @@ class Stream:
         self.channel = channel
         self.first_known = first_known
         self.last_seq = 0
-        self.shared = False
         self.followed: dict[str, int] = {}
         self.newest_start = 0
         """Number of the latest snapshot that started a book subscription."""
         self.unknown: dict[tuple[str, str], int] = {}
         """(Unknown type, the market it named or "") → the last such number that was recorded."""
-        self.occurrences = OccurrenceCounter()
-        self._last_payload: bytes | str = b""
-        self._last_control = False
+        self.last_payload: bytes = b""
+        self.last_control = False
         self._unnumbered = 0
         self.is_book = channel == BOOK_CHANNEL
 
-    def classify(self, seq: int, payload: bytes | str, *, control: bool) -> SequenceStatus:
+    def classify(self, seq: int, payload: bytes, *, control: bool) -> SequenceStatus:
         """Compare `seq` with the last number, without changing the state (see `advance`)."""
         last = self.last_seq
         if seq == last + 1:
@@ -77,16 +71,15 @@ class Stream:
             return SequenceStatus.GAP
         if seq < last:
             return SequenceStatus.RESET
-        if control or self._last_control:
+        if control or self.last_control:
             return SequenceStatus.SHARED
-        return SequenceStatus.REPEAT if payload == self._last_payload else SequenceStatus.RESET
+        return SequenceStatus.REPEAT if payload == self.last_payload else SequenceStatus.RESET
 
-    def advance(self, seq: int, payload: bytes | str, *, control: bool) -> None:
-        """Set `seq` as the last number; `shared` tells whether the frame before had the same."""
-        self.shared = seq == self.last_seq
+    def advance(self, seq: int, payload: bytes, *, control: bool) -> None:
+        """Set `seq` as the last number."""
         self.last_seq = seq
-        self._last_payload = payload
-        self._last_control = control
+        self.last_payload = payload
+        self.last_control = control
 
     def unnumbered(self) -> int:
         """Return the next negative running number, for rows of frames that carry no seq."""

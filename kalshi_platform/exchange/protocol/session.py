@@ -1,74 +1,59 @@
-"""Runs one WebSocket connection as a pure state machine: frames in; records, commands and alarms out.
+"""Runs one WebSocket connection as a pure state machine: frames in; frames with marks, commands and alarms out.
 
 No I/O and no clock: the caller passes every frame with its receive time, sends the commands in their order, and calls
-`tick` about twice a second. Not thread-safe: one caller at a time. Records come in the order in which they must be
-written; those that a subscribe or unsubscribe call causes come first in the next `receive`, `tick` or `close`.
+`tick` about twice a second. Not thread-safe: one caller at a time. Of a frame only the head is read (and all of a
+response to a command): what its content says is the decoder's business (`gatherer.ingest.decoder`). Every frame is in
+the batch once, in the order of receipt, with its stream, number and kind; entries of the ledger are marks between them.
+Marks that a subscribe or unsubscribe call causes come first in the next `receive`, `tick`, `pop_batch` or `close`.
 
 The rules behind the coverage claims:
 - Numbers (`seq`) are checked per sid over every frame that carries one, command responses included.
 - A book subscription (one market in one stream) starts at the market's snapshot. A gap ends all book subscriptions of
-  its sid at the last good number; rows are still recorded, and each starts again with the market's next snapshot.
+  its sid at the last good number; frames are still recorded, and each starts again with the market's next snapshot.
 - A second snapshot of a subscribed market ends its book subscription at the snapshot's number and starts another.
-- A frame that cannot be parsed ends the book subscription of its market, or of all markets of its sid if it names none.
 - A frame of an unknown *type* ends none: it is recorded before its number, and a snapshot of each market that it may
   concern is requested, which shows whether the book has changed. Readers of the ledger claim accordingly.
 - A delete ends the book subscription at the last number received before the command was made.
+- A frame whose content cannot be parsed ends the book subscriptions that it may concern in the decoder, which has
+  `books_lost` called.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 
+import msgspec
+
 from kalshi_platform.errors import UnparsableMessage
-from kalshi_platform.exchange.parse.messages import (
-    Body,
-    DeltaBody,
-    Frame,
-    LifecycleBody,
-    PartialFrame,
-    SnapshotBody,
-    SubscribedBody,
-    TickerBody,
-    TradeBody,
-    decode,
-    delta_values,
-    frame_of,
-    parse_partial,
-)
+from kalshi_platform.exchange.parse.heads import Head, decode_head, read_head, read_ticker
+from kalshi_platform.exchange.parse.messages import Frame, SubscribedBody, parse_frame, parse_partial
 from kalshi_platform.exchange.protocol.command_responses import ResponseHandler
-from kalshi_platform.exchange.protocol.dead_letter_limit import DeadLetterLimit
-from kalshi_platform.exchange.protocol.dead_letters import DeadLetterSink
-from kalshi_platform.exchange.protocol.price_scale import PriceScaleMonitor
 from kalshi_platform.exchange.protocol.sequence import SequenceStatus, Stream
-from kalshi_platform.exchange.protocol.session_model import (
-    NS_PER_S,
-    Alarm,
-    SessionConfig,
-    SessionCounters,
-    SessionOutput,
-)
-from kalshi_platform.exchange.protocol.stream_registry import StreamRegistry
+from kalshi_platform.exchange.protocol.session_model import Alarm, SessionConfig, SessionCounters, SessionOutput
+from kalshi_platform.exchange.protocol.stream_registry import CHANNEL_OF_TYPE, StreamRegistry
 from kalshi_platform.exchange.protocol.subscriptions import Subscriptions
-from kalshi_platform.exchange.protocol.unacknowledged_frames import UnacknowledgedFrames
-from kalshi_platform.exchange.wire.ws import DeltaFrame
-from kalshi_platform.market.records import (
-    BookDelta,
-    BookSnapshot,
-    LifecycleEvent,
-    Record,
-    SequenceConsumed,
-    TickerUpdate,
-    Trade,
-    UnknownFrame,
-)
+from kalshi_platform.market.frames import FrameBatch, FrameKind
+from kalshi_platform.market.names import readable
+from kalshi_platform.market.records import NO_STREAM, UnknownFrame
 
 __all__ = ["Alarm", "Session", "SessionConfig", "SessionCounters", "SessionOutput"]
 
-_CONTROL_TYPES = frozenset({"subscribed", "ok", "unsubscribed", "error"})
+CONTROL_TYPES = frozenset({"subscribed", "ok", "unsubscribed", "error"})
 # A flood of ever new types must not be remembered one by one.
 _MOST_UNKNOWN = 1_000
 _ANY_TYPE = "(one of many)"
 _BOOK_TYPES = frozenset({"orderbook_delta", "orderbook_snapshot"})
+_DELTA = "orderbook_delta"
+_NO_NUMBER = 0
+# Plain integers: a batch stores bytes, and an enum's members cost more to append.
+_DATA = int(FrameKind.DATA)
+_CONTROL = int(FrameKind.CONTROL)
+_REPEATED = int(FrameKind.REPEATED)
+_UNKNOWN_TYPE = int(FrameKind.UNKNOWN_TYPE)
+_WRONG_CHANNEL = int(FrameKind.WRONG_CHANNEL)
+_UNKNOWN_SID = int(FrameKind.UNKNOWN_SID)
+_NO_SID = int(FrameKind.NO_SID)
+_UNREADABLE = int(FrameKind.UNREADABLE)
 
 
 class Session:
@@ -83,11 +68,6 @@ class Session:
         self._output = SessionOutput()
         self._streams = StreamRegistry(session_id, new_stream_id, self._output)
         self._responses = ResponseHandler(self._streams, self._subscriptions, self._output)
-        limit = DeadLetterLimit(session_id, self._config.dead_letters_per_minute)
-        self._dead_letters = DeadLetterSink(self._output, self.counters, limit)
-        self._unacknowledged = UnacknowledgedFrames(self._config.max_unacknowledged_frames)
-        self._scale = PriceScaleMonitor()
-        self._last_recheck_ns: int | None = None
         self._reported_changes = 0
         self._now_ns = 0
 
@@ -120,43 +100,70 @@ class Session:
         """Return the commands caused by the calls above, to be sent in this order."""
         return self._subscriptions.pop_commands()
 
-    def pop_records(self) -> list[Record]:
-        """Return the records caused by the calls above, without waiting for the next frame."""
-        return self._output.pop_records()
+    def books_lost(self, tickers: Iterable[str]) -> None:
+        """Request new snapshots of books whose claim the decoder ended, because of a frame that it could not read."""
+        tickers = list(tickers)
+        for stream in self._streams:
+            self._streams.end_book_subscriptions(stream, tickers, stream.last_seq, "dead_letter")
+        self._subscriptions.mark_lost(tickers, self._now_ns, request_now=True)
+
+    def pop_batch(self) -> FrameBatch:
+        """Return the marks caused by the calls above, without waiting for the next frame."""
+        return self._output.batch.pop()
 
     # -- frames and time
 
-    def receive(self, payload: bytes | str, received_at_ns: int) -> SessionOutput:
+    def receive(self, payload: bytes, received_at_ns: int) -> SessionOutput:
         """Process one frame, for a caller with one clock only."""
         return self.receive_all([(payload, received_at_ns)], received_at_ns)
 
-    def receive_all(self, frames: Iterable[tuple[bytes | str, int]], now_ns: int) -> SessionOutput:
+    def receive_all(self, frames: Iterable[tuple[bytes, int]], now_ns: int) -> SessionOutput:
         """Process the frames of one socket read, each with its receive time, which is only recorded.
 
         `now_ns` is a time of the clock of `tick`, by which deadlines are counted: a monotonic one, because a wall clock
         is set now and then.
         """
         self._now_ns = now_ns
+        output = self._output
+        batch, by_sid = output.batch, self._streams.by_sid
+        add_payload, add_time, add_kind = batch.payloads.append, batch.received_at_ns.append, batch.kinds.append
+        add_stream, add_number = batch.stream_ids.append, batch.numbers.append
+        count = 0
         for payload, received_at_ns in frames:
-            self._process(payload, received_at_ns)
+            count += 1
+            try:
+                head = decode_head(payload)
+            except (msgspec.MsgspecError, RecursionError, UnicodeError):
+                self._process_broken(payload, received_at_ns)
+                continue
+            # The next delta of a book stream, as nearly every frame is; the general path would do the same.
+            if head.type == _DELTA:
+                stream = by_sid.get(head.sid)  # type: ignore[arg-type]
+                if stream is not None and head.seq == stream.last_seq + 1 and stream.is_book:
+                    stream.last_seq += 1
+                    stream.last_payload = payload
+                    stream.last_control = False
+                    add_payload(payload)
+                    add_time(received_at_ns)
+                    add_stream(stream.id)
+                    add_number(stream.last_seq)
+                    add_kind(_DATA)
+                    continue
+            self._process(head, payload, received_at_ns)
+        self.counters.frames += count
         return self._flush()
 
     def tick(self, now_ns: int) -> SessionOutput:
-        """Check the deadlines of unanswered commands, missing snapshots and frames of unknown sids."""
+        """Check the deadlines of unanswered commands and missing snapshots."""
         self._now_ns = now_ns
         self._output.alarms += self._subscriptions.tick(now_ns)
-        if self._unacknowledged:
-            self._discard_unacknowledged(now_ns - int(self._config.unacknowledged_for_s * NS_PER_S))
-        self._dead_letters.flush_counts()
         return self._flush()
 
-    def close(self, now_ns: int, reason: str) -> list[Record]:
-        """End every book subscription and stream, because the connection ended; return the last records."""
-        self._discard_unacknowledged(None)
-        self._dead_letters.flush_counts()
+    def close(self, now_ns: int, reason: str) -> FrameBatch:
+        """End every book subscription and stream, because the connection ended; return the last marks."""
         for stream in self._streams:
             self._streams.end(stream, now_ns, reason)
-        return self.pop_records()
+        return self.pop_batch()
 
     # -- state
 
@@ -209,74 +216,80 @@ class Session:
         output.commands = self._subscriptions.pop_commands()
         return output
 
-    def _process(self, payload: bytes | str, received_at_ns: int) -> None:
-        self.counters.frames += 1
-        try:
-            wire = decode(payload)
-            if type(wire) is DeltaFrame and self._next_delta(wire, payload, received_at_ns):
-                return
-            frame = frame_of(wire)
-        except UnparsableMessage as error:
-            self._process_unparsable(payload, received_at_ns, error)
+    def _add(self, payload: bytes, received_at_ns: int, stream: Stream | None, number: int, kind: int) -> None:
+        batch = self._output.batch
+        batch.payloads.append(payload)
+        batch.received_at_ns.append(received_at_ns)
+        batch.stream_ids.append(NO_STREAM if stream is None else stream.id)
+        batch.numbers.append(number)
+        batch.kinds.append(kind)
+
+    def _process(self, head: Head, payload: bytes, received_at_ns: int) -> None:
+        kind, sid, seq = head.type, head.sid, head.seq
+        if kind in CONTROL_TYPES:
+            self._process_response(head, payload, received_at_ns)
             return
-        kind = frame.type
-        if kind == "subscribed":
-            self._subscribed(frame, received_at_ns)
+        channel = CHANNEL_OF_TYPE.get(kind)
+        stream = self._streams.by_sid.get(sid) if sid is not None else self._streams.of_channel(channel)
+        if kind in _BOOK_TYPES and (sid is None or seq is None):
+            self._add(payload, received_at_ns, stream if sid is not None else None, _NO_NUMBER, _UNREADABLE)
             return
-        control = kind in _CONTROL_TYPES
-        sid = frame.sid
-        stream = self._streams.by_sid.get(sid) if sid is not None else self._streams.of_type(kind)
         if stream is None:
-            self._process_without_stream(frame, payload, received_at_ns, control=control)
-            return
-        seq = frame.seq
-        if seq is None:
-            if control:
-                self._responses.handle(frame, stream, received_at_ns, self._now_ns)
-            else:
-                self._append_row(frame, stream, stream.unnumbered(), received_at_ns)
-            return
-        if seq == stream.last_seq + 1:
-            stream.advance(seq, payload, control=control)
-        else:
-            numbered = self._check_number(stream, seq, payload, received_at_ns, control=control)
-            if numbered is None:
-                if control:
-                    self._responses.handle(frame, stream, received_at_ns, self._now_ns)
+            stream = self._streams.open_by_data(sid, channel, received_at_ns) if sid is not None else None
+            if stream is None:
+                self._add(payload, received_at_ns, None, _NO_NUMBER, _kind_without_stream(sid, channel))
                 return
-            stream = numbered
-        if control:
-            self._output.records.append(SequenceConsumed(stream.id, seq))
-            self._responses.handle(frame, stream, received_at_ns, self._now_ns)
-        elif stream.is_book or kind not in _BOOK_TYPES:
-            self._append_row(frame, stream, seq, received_at_ns)
-        else:
+        if seq is None:
+            if channel is None:
+                self._add(payload, received_at_ns, stream, _NO_NUMBER, _UNKNOWN_TYPE)
+            else:
+                self._add(payload, received_at_ns, stream, stream.unnumbered(), _DATA)
+            return
+        numbered = self._check_number(stream, seq, payload, received_at_ns, control=False)
+        if numbered is None:
+            self._add(payload, received_at_ns, stream, _NO_NUMBER, _REPEATED)
+        elif channel is None:
+            if numbered.is_book:
+                self._record_unknown(numbered, seq, readable(kind, 80), parse_partial(payload).ticker or "")
+            self._add(payload, received_at_ns, numbered, seq, _UNKNOWN_TYPE)
+        elif kind in _BOOK_TYPES and not numbered.is_book:
             # Book subscriptions exist in book streams only; a book elsewhere was not requested.
-            self._dead_letters.mark_consumed(stream, seq)
-            detail = f"{kind} in a stream of {stream.channel}"
-            self._dead_letters.add(payload, received_at_ns, "wrong_channel", detail, parse_partial(payload), stream)
+            self._add(payload, received_at_ns, numbered, seq, _WRONG_CHANNEL)
+        else:
+            self._add(payload, received_at_ns, numbered, seq, _DATA)
+            if kind == "orderbook_snapshot":
+                self._follow_from_snapshot(payload, numbered, seq, head.id or None)
 
-    def _next_delta(self, wire: DeltaFrame, payload: bytes | str, received_at_ns: int) -> bool:
-        """Process the next delta of a book stream, as nearly every frame is; return False, unchanged, for any other.
+    def _process_broken(self, payload: bytes, received_at_ns: int) -> None:
+        """Process a frame whose head cannot be read as it is: it is mended, or what can be read of it decides."""
+        try:
+            head = read_head(payload)
+        except UnparsableMessage:
+            self._process_unreadable(payload, received_at_ns)
+        else:
+            self._process(head, payload, received_at_ns)
 
-        Raises UnparsableMessage, also with the state unchanged.
-        """
-        sid, seq = wire.sid, wire.seq
-        if sid is None or seq is None:
-            return False
-        stream = self._streams.by_sid.get(sid)
-        if stream is None or seq != stream.last_seq + 1 or not stream.is_book:
-            return False
-        ticker, side, price, change, time = delta_values(wire)
-        stream.advance(seq, payload, control=False)
-        occurrence = stream.occurrences.next(time, ticker, side, price, change)
-        self._output.records.append(
-            BookDelta(ticker, side, price, change, time, received_at_ns, stream.id, seq, occurrence)
-        )
-        return True
+    def _process_unreadable(self, payload: bytes, received_at_ns: int) -> None:
+        remains = parse_partial(payload)
+        sid, seq = remains.sid, remains.seq
+        control = remains.type in CONTROL_TYPES
+        stream = self._streams.by_sid.get(sid) if sid is not None else None
+        if stream is None and sid is not None and not control:
+            stream = self._streams.open_by_data(sid, CHANNEL_OF_TYPE.get(remains.type or ""), received_at_ns)
+            if stream is None:
+                self._add(payload, received_at_ns, None, _NO_NUMBER, _UNKNOWN_SID)
+                return
+        if stream is None or seq is None:
+            self._add(payload, received_at_ns, stream, _NO_NUMBER, _UNREADABLE)
+            return
+        numbered = self._check_number(stream, seq, payload, received_at_ns, control=control)
+        if numbered is not None:
+            self._add(payload, received_at_ns, numbered, seq, _UNREADABLE)
+        else:
+            self._add(payload, received_at_ns, stream, _NO_NUMBER, _UNREADABLE if control else _REPEATED)
 
     def _check_number(
-        self, stream: Stream, seq: int, payload: bytes | str, received_at_ns: int, *, control: bool
+        self, stream: Stream, seq: int, payload: bytes, received_at_ns: int, *, control: bool
     ) -> Stream | None:
         """Check a number; return the frame's stream, which a reset replaces, or None if the number is not new."""
         status = stream.classify(seq, payload, control=control)
@@ -302,108 +315,13 @@ class Session:
         if stream.is_book:
             self._subscriptions.on_gap(followed, self._now_ns)
 
-    def _append_row(self, frame: Frame, stream: Stream, seq: int, received_at_ns: int) -> None:
-        body = frame.body
-        records = self._output.records
-        if type(body) is DeltaBody:
-            ticker, side, price, change, time = body
-            occurrence = stream.occurrences.next(time, ticker, side, price, change)
-            records.append(BookDelta(ticker, side, price, change, time, received_at_ns, stream.id, seq, occurrence))
-        elif type(body) is SnapshotBody:
-            self._snapshot(body, frame, stream, seq, received_at_ns)
-        else:
-            row = to_record(body, stream, seq, received_at_ns)
-            if row is not None:
-                records.append(row)
-
-    def _snapshot(self, body: SnapshotBody, frame: Frame, stream: Stream, seq: int, received_at_ns: int) -> None:
-        ticker, yes, no = body
-        follow = self._subscriptions.accepts_snapshot(ticker, frame.id)
-        if follow:
-            self._streams.end_book_subscriptions(stream, [ticker], seq, "snapshot")
-        self._output.records.append(
-            BookSnapshot(ticker, "ws", received_at_ns // 1_000, received_at_ns, yes, no, stream_id=stream.id, seq=seq)
-        )
-        if follow:
-            self._streams.start_book_subscription(stream, ticker, seq, self._subscriptions.wanted[ticker])
-            self._subscriptions.snapshot_came(ticker, frame.id, self._now_ns)
-        if self._scale.observe(ticker, yes, no):
-            detail = f"no-side prices are not on the no-leg scale that was asked for; the last book was {ticker}"
-            self._output.add_alarm("price_scale", detail)
-        self.counters.scale_contradictions = self._scale.contradictions
-
-    # -- streams
-
-    def _subscribed(self, frame: Frame, received_at_ns: int) -> None:
-        body = frame.body
-        assert isinstance(body, SubscribedBody)  # noqa: S101 - parse gives no other body for this type
-        known = self._streams.by_sid.get(body.sid)
-        if known is None or known.channel != body.channel:
-            self._open_with_buffered(body.sid, body.channel, received_at_ns, first_known=True)
-        self._subscriptions.opened(body.channel, body.sid, frame.id, self._now_ns)
-
-    def _open_with_buffered(self, sid: int, channel: str, received_at_ns: int, *, first_known: bool) -> None:
-        """Open a stream and process the frames that arrived before the acknowledgement."""
-        for old in self._streams:
-            if old.sid == sid or old.channel == channel:
-                followed = self._streams.end(old, received_at_ns, "replaced")
-                self._subscriptions.mark_lost(followed, self._now_ns, request_now=False)
-        buffered = self._unacknowledged.pop(sid)
-        self._streams.open(sid, channel, buffered[0][1] if buffered else received_at_ns, first_known=first_known)
-        for payload, at_ns in buffered:
-            self.counters.frames -= 1
-            self._process(payload, at_ns)
-
-    def _process_without_stream(
-        self, frame: Frame, payload: bytes | str, received_at_ns: int, *, control: bool
-    ) -> None:
-        """Process a frame of a sid that was not acknowledged yet: data may arrive before its `subscribed`."""
-        sid = frame.sid
-        if frame.type == "ok" and sid is not None:
-            channel = self._subscriptions.merged_channel(frame.id)
-            if channel is not None:
-                # The channel was open on the server: numbers go on from wherever they are.
-                self._open_with_buffered(sid, channel, received_at_ns, first_known=False)
-                self.counters.frames -= 1
-                self._process(payload, received_at_ns)
-                return
-        if control:
-            self._responses.handle(frame, None, received_at_ns, self._now_ns)
-        elif sid is None:
-            self._dead_letters.add(
-                payload, received_at_ns, "no_sid", f"{frame.type} without sid, and its channel is not open"
-            )
-        elif not self._unacknowledged.add(sid, payload, received_at_ns, self._now_ns):
-            self._dead_letters.unknown_sid(sid, payload, received_at_ns)
-
-    # -- unreadable frames
-
-    def _process_unparsable(self, payload: bytes | str, received_at_ns: int, error: UnparsableMessage) -> None:
-        remains = parse_partial(payload)
-        sid = remains.sid
-        is_unknown = False
-        stream = self._streams.by_sid.get(sid) if sid is not None else None
-        if stream is None:
-            if sid is None or remains.type in _CONTROL_TYPES:
-                self._dead_letters.add(payload, received_at_ns, error.reason, error.detail, remains)
-            elif not self._unacknowledged.add(sid, payload, received_at_ns, self._now_ns):
-                self._dead_letters.unknown_sid(sid, payload, received_at_ns)
+    def _follow_from_snapshot(self, payload: bytes, stream: Stream, seq: int, command_id: int | None) -> None:
+        ticker = read_ticker(payload)
+        if ticker is None or not self._subscriptions.accepts_snapshot(ticker, command_id):
             return
-        control = remains.type in _CONTROL_TYPES
-        seq = remains.seq
-        if seq is not None:
-            numbered = self._check_number(stream, seq, payload, received_at_ns, control=control)
-            if numbered is None and not control:
-                return
-            if numbered is not None:
-                stream = numbered
-                is_unknown = error.reason == "unknown_type" and stream.is_book
-                if is_unknown:
-                    self._record_unknown(stream, seq, error.detail, remains.ticker or "")
-                self._dead_letters.mark_consumed(stream, seq)
-        self._dead_letters.add(payload, received_at_ns, error.reason, error.detail, remains, stream)
-        if stream.is_book and not control and not is_unknown:
-            self._handle_damaged_frame(stream, remains, stream.last_seq if seq is None else seq - 1)
+        self._streams.end_book_subscriptions(stream, [ticker], seq, "snapshot")
+        self._streams.start_book_subscription(stream, ticker, seq, self._subscriptions.wanted[ticker])
+        self._subscriptions.snapshot_came(ticker, command_id, self._now_ns)
 
     def _record_unknown(self, stream: Stream, seq: int, frame_type: str, ticker: str) -> None:
         """Record that a number may have changed a book: the first of its kind after each snapshot suffices."""
@@ -416,37 +334,54 @@ class Session:
         newest = stream.followed[ticker] if ticker else stream.newest_start
         if stream.unknown.get(kind, 0) < newest:
             stream.unknown[kind] = seq
-            self._output.records.append(UnknownFrame(stream.id, seq, frame_type, ticker))
+            self._output.batch.mark(UnknownFrame(stream.id, seq, frame_type, ticker))
         self._subscriptions.check_books(followed)
 
-    def _handle_damaged_frame(self, stream: Stream, remains: PartialFrame, seq_to: int) -> None:
-        """End what a book frame that was lost in parsing may concern; without number the gap check does it."""
-        if remains.ticker is not None:
-            followed = [remains.ticker] if remains.ticker in stream.followed else []
-            request_now = True
-        elif remains.seq is not None:
-            followed = list(stream.followed)
-            # A flood of unknown frames must not become a flood of snapshots.
-            now_ns, last_ns = self._now_ns, self._last_recheck_ns
-            request_now = last_ns is None or now_ns - last_ns > self._config.snapshot_deadline_s * NS_PER_S
-            self._last_recheck_ns = now_ns
-        else:
+    # -- responses to commands
+
+    def _process_response(self, head: Head, payload: bytes, received_at_ns: int) -> None:
+        try:
+            frame = parse_frame(payload)
+        except UnparsableMessage:
+            self._process_unreadable(payload, received_at_ns)
             return
-        self._streams.end_book_subscriptions(stream, followed, seq_to, "dead_letter")
-        self._subscriptions.mark_lost(followed, self._now_ns, request_now=request_now)
+        if frame.type == "subscribed":
+            self._add(payload, received_at_ns, None, _NO_NUMBER, _CONTROL)
+            self._subscribed(frame, received_at_ns)
+            return
+        sid, seq = head.sid, head.seq
+        stream = self._streams.by_sid.get(sid) if sid is not None else None
+        if stream is None and sid is not None and frame.type == "ok":
+            channel = self._subscriptions.merged_channel(frame.id)
+            if channel is not None:
+                # The channel was open on the server: numbers go on from wherever they are.
+                stream = self._open(sid, channel, received_at_ns, first_known=False)
+        numbered = None
+        if stream is not None and seq is not None:
+            numbered = self._check_number(stream, seq, payload, received_at_ns, control=True)
+            stream = numbered or stream
+        self._add(payload, received_at_ns, stream, _NO_NUMBER if numbered is None else seq or 0, _CONTROL)
+        self._responses.handle(frame, stream, received_at_ns, self._now_ns)
 
-    def _discard_unacknowledged(self, before_ns: int | None) -> None:
-        """Turn frames of sids that were not acknowledged in time (None: all of them) into dead letters."""
-        for sid, (payload, at_ns) in self._unacknowledged.pop_older(before_ns):
-            self._dead_letters.unknown_sid(sid, payload, at_ns)
+    def _subscribed(self, frame: Frame, received_at_ns: int) -> None:
+        body = frame.body
+        assert isinstance(body, SubscribedBody)  # noqa: S101 - parse gives no other body for this type
+        known = self._streams.by_sid.get(body.sid)
+        if known is None or known.channel != body.channel:
+            self._open(body.sid, body.channel, received_at_ns, first_known=True)
+        self._subscriptions.opened(body.channel, body.sid, frame.id, self._now_ns)
+
+    def _open(self, sid: int, channel: str, received_at_ns: int, *, first_known: bool) -> Stream:
+        """Open a stream in place of those of the same sid or channel."""
+        for old in self._streams:
+            if old.sid == sid or old.channel == channel:
+                followed = self._streams.end(old, received_at_ns, "replaced")
+                self._subscriptions.mark_lost(followed, self._now_ns, request_now=False)
+        return self._streams.open(sid, channel, received_at_ns, first_known=first_known)
 
 
-def to_record(body: Body, stream: Stream, seq: int, received_at_ns: int) -> Record | None:
-    """Return the row of a frame that concerns no book; None for a body that gives none."""
-    if type(body) is TradeBody:
-        return Trade(*body, received_at_ns, "ws", None, stream.id, seq)
-    if type(body) is TickerBody:
-        return TickerUpdate(*body, received_at_ns, stream.id, seq)
-    if type(body) is LifecycleBody:
-        return LifecycleEvent(*body, received_at_ns, stream.id, seq)
-    return None
+def _kind_without_stream(sid: int | None, channel: str | None) -> int:
+    """Return the kind of a frame of no open stream."""
+    if sid is not None:
+        return _UNKNOWN_SID
+    return _UNKNOWN_TYPE if channel is None else _NO_SID

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from kalshi_platform.exchange.protocol.dead_letter_limit import DEAD_LETTERS_PER_MINUTE
-from kalshi_platform.market.records import Record
+from kalshi_platform.market.frames import FrameBatch
 
 NS_PER_S = 1_000_000_000
 
@@ -28,15 +27,10 @@ class SessionConfig:
     """Seconds after which a market without a snapshot is requested by get_snapshot."""
     attempts: int = 1
     """Repetitions before the market is reported."""
-    max_unacknowledged_frames: int = 10_000
-    """Most frames kept of sids that were not acknowledged yet."""
-    unacknowledged_for_s: float = 30.0
     proof_every_s: float = 10.0
     """After unknown messages: seconds between two get_snapshot commands of at most `batch_size` markets."""
     proof_again_s: float = 60.0
     """…and between two for one market."""
-    dead_letters_per_minute: int = DEAD_LETTERS_PER_MINUTE
-    """Most dead letters kept of a minute and reason; the others are counted."""
     retry_base_s: float = 1.0
     retry_cap_s: float = 60.0
 
@@ -51,12 +45,12 @@ class Alarm:
 
 
 class SessionOutput(msgspec.Struct, gc=False):
-    """Collects what a session returns: records in writing order, commands in sending order, and alarms.
+    """Collects what a session returns: frames with the marks between them, commands in sending order, and alarms.
 
     The parts of a session append to one of these; each call of the session returns what has accumulated.
     """
 
-    records: list[Record] = msgspec.field(default_factory=list)
+    batch: FrameBatch = msgspec.field(default_factory=FrameBatch)
     commands: list[bytes] = msgspec.field(default_factory=list)
     alarms: list[Alarm] = msgspec.field(default_factory=list)
 
@@ -64,15 +58,10 @@ class SessionOutput(msgspec.Struct, gc=False):
         """Append an alarm."""
         self.alarms.append(Alarm(kind, detail, tickers))
 
-    def pop_records(self) -> list[Record]:
-        """Remove and return the records."""
-        records, self.records = self.records, []
-        return records
-
     def pop(self) -> SessionOutput:
         """Remove and return everything."""
-        output = SessionOutput(self.records, self.commands, self.alarms)
-        self.records, self.commands, self.alarms = [], [], []
+        output = SessionOutput(self.batch.pop(), self.commands, self.alarms)
+        self.commands, self.alarms = [], []
         return output
 
 
@@ -83,6 +72,3 @@ class SessionCounters:
     frames: int = 0
     duplicates: int = 0
     gaps: int = 0
-    dead_letters: int = 0
-    scale_contradictions: int = 0
-    """Books that cannot be on the requested scale (see `price_scale`)."""

@@ -108,6 +108,12 @@ class ConnectionPool:
             for connection in slot.connections():
                 connection.resubscribe_missing(tickers)
 
+    def books_lost(self, session_id: int, tickers: Sequence[str]) -> None:
+        """Request snapshots of books of which the decoder lost a frame, on the connection with this session."""
+        for slot in self._books:
+            for connection in slot.connections():
+                connection.books_lost(session_id, tickers)
+
     # -- state
 
     @property

@@ -1,4 +1,4 @@
-"""Runs WebSocket connections, each in its thread: open, subscribe, receive, put records, and reconnect.
+"""Runs WebSocket connections, each in its thread: open, subscribe, receive, put batches of frames, and reconnect.
 
 Books are spread over several connections; trades, tickers and lifecycle have one of their own. A session is used by its
 thread only; other threads set the desired state, which that thread applies. The connection pool decides which markets a
@@ -15,8 +15,9 @@ from dataclasses import dataclass
 
 from kalshi_platform.backoff import Backoff
 from kalshi_platform.clock import Clock
-from kalshi_platform.errors import AuthenticationFailed, ConnectionLost, KalshiPlatformError
+from kalshi_platform.errors import AuthenticationFailed, ConnectionLost, KalshiPlatformError, UnparsableMessage
 from kalshi_platform.exchange.pacing import RateLimitedQueue
+from kalshi_platform.exchange.parse.messages import DeltaBody, parse_frame
 from kalshi_platform.exchange.protocol.pending_snapshots import RepeatedLosses
 from kalshi_platform.exchange.protocol.session import Alarm, Session, SessionConfig, SessionCounters
 from kalshi_platform.exchange.settings import ExchangeSettings
@@ -24,7 +25,8 @@ from kalshi_platform.exchange.websocket import WebSocketConnection
 from kalshi_platform.gatherer.capture.connect_pacing import ConnectThrottle
 from kalshi_platform.gatherer.ids import IdSource
 from kalshi_platform.gatherer.settings import GathererSettings
-from kalshi_platform.market.records import BookDelta, BookSubscriptionStarted, Record, SessionClosed, SessionOpened
+from kalshi_platform.market.frames import FrameBatch, FrameKind
+from kalshi_platform.market.records import BookSubscriptionStarted, SessionClosed, SessionOpened
 from kalshi_platform.monitoring.event_log import event_logger
 
 LIFECYCLE_CHANNEL = "market_lifecycle_v2"
@@ -68,7 +70,7 @@ class Connection:
         clock: Clock,
         ids: IdSource,
         stop: threading.Event,
-        put: Callable[[Sequence[Record]], None],
+        put_batch: Callable[[Connection, int, FrameBatch], None],
         on_alarm: Callable[[Connection, Alarm], None],
         channels: Sequence[str] = (),
         throttle: ConnectThrottle | None = None,
@@ -76,9 +78,9 @@ class Connection:
     ) -> None:
         """Set up the connection.
 
-        `put` receives records in order, `on_alarm` gaps and missing snapshots; neither may block for long. All
-        connections of the gatherer share `throttle`. While `may_receive` returns False no session is open, because
-        nothing could store what it receives.
+        `put_batch` receives what the session of a number gives, in order, `on_alarm` gaps and missing snapshots;
+        neither may block for long. All connections of the gatherer share `throttle`. While `may_receive` returns False
+        no session is open, because nothing could store what it receives.
         """
         self.name = name
         self.counters = ConnectionCounters()
@@ -87,7 +89,7 @@ class Connection:
         self._clock = clock
         self._ids = ids
         self._stop = stop
-        self._put = put
+        self._put_batch = put_batch
         self._on_alarm = on_alarm
         self._channels = tuple(channels)
         self._may_receive = may_receive
@@ -103,6 +105,7 @@ class Connection:
         self._resubscribe_at_ns: dict[str, int] = {}
         self._repeated_losses = RepeatedLosses()
         self._to_resubscribe_missing: set[str] = set()
+        self._lost_books: list[tuple[int, Sequence[str]]] = []
         self._books: Mapping[str, int] = {}
         self._counted = SessionCounters()
         self._followed: frozenset[str] = frozenset()
@@ -134,6 +137,11 @@ class Connection:
         """Resubscribe those of these markets that have no open book subscription when the thread applies it."""
         with self._lock:
             self._to_resubscribe_missing.update(tickers)
+
+    def books_lost(self, session_id: int, tickers: Sequence[str]) -> None:
+        """Request snapshots of books of which the decoder lost a frame, if that session is still open."""
+        with self._lock:
+            self._lost_books.append((session_id, tickers))
 
     def followed(self) -> frozenset[str]:
         """Return the markets with an open book subscription, as of the last half second."""
@@ -180,7 +188,7 @@ class Connection:
         self._thread.start()
 
     def is_running(self) -> bool:
-        """Return whether the thread may still put records."""
+        """Return whether the thread may still put batches."""
         return self._thread is not None and self._thread.is_alive()
 
     def join(self, timeout_s: float) -> None:
@@ -238,18 +246,15 @@ class Connection:
     def _run_session(self) -> bool:
         """Run one session to its end; return whether it lasted, which resets the backoff."""
         deadline_s = self._settings.snapshot_deadline_s
-        config = SessionConfig(
-            snapshot_deadline_s=deadline_s,
-            ack_deadline_s=deadline_s,
-            attempts=1,
-            dead_letters_per_minute=self._settings.dead_letters_per_minute,
-        )
+        config = SessionConfig(snapshot_deadline_s=deadline_s, ack_deadline_s=deadline_s, attempts=1)
         session = Session(self._ids.new_session_id(), self._ids.new_id, config)
         self._counted = SessionCounters()
         opened_ns, opened_s = self._clock.now_ns(), self._clock.monotonic()
         # First: when all open sessions must end, because the ledger lost their start, this one must be among them.
         self.counters.state = "open"
-        self._put([SessionOpened(session.session_id, self.name, self._exchange.ws_url, False, opened_ns)])
+        opened = FrameBatch()
+        opened.mark(SessionOpened(session.session_id, self.name, self._exchange.ws_url, False, opened_ns))
+        self._put_batch(self, session.session_id, opened)
         self.counters.sessions += 1
         self.counters.reconnects = self.counters.sessions - 1
         _log.info("connected", gatherer=self._settings.name, connection=self.name)
@@ -266,7 +271,9 @@ class Connection:
             raise
         finally:
             now_ns = self._clock.now_ns()
-            self._put([*session.close(now_ns, reason), SessionClosed(session.session_id, now_ns, reason)])
+            closed = session.close(now_ns, reason)
+            closed.mark(SessionClosed(session.session_id, now_ns, reason))
+            self._put_batch(self, session.session_id, closed)
             self._socket.close()
             self._add_counts(session)
             self.counters.state = "waiting"
@@ -290,36 +297,38 @@ class Connection:
         tick_s = probed_s = opened_s
         while not self._is_over() and self._may_receive():
             self._apply_desired_state(session)
-            records: list[Record] = []
             alarms: list[Alarm] = []
             try:
-                records += session.pop_records()
                 commands.add(session.pop_commands())
                 self._send(commands)
                 first = self._socket.receive()
                 if first is not None:
                     received = session.receive_all((first, *self._socket.receive_ready()), _ns(self._clock.monotonic()))
-                    records += received.records
+                    self._put(session, received.batch)
                     commands.add(received.commands)
                     alarms += received.alarms
                 now_s = self._clock.monotonic()
                 if now_s - tick_s >= _TICK_S:
                     tick_s = now_s
                     ticked = session.tick(_ns(now_s))
-                    records += ticked.records
+                    self._put(session, ticked.batch)
                     commands.add(ticked.commands)
                     alarms += ticked.alarms
                     alarms += self._count_resubscribed_rarely(session, now_s)
                     self._publish_state(session)
                     probed_s = self._check_silence(session, now_s, opened_s, probed_s)
                     commands.add(session.pop_commands())
-                if self._feed_times is not None:
-                    self._track_overlap(records, self._feed_times)
             finally:
-                self._put(records)
+                self._put(session, session.pop_batch())
             self._send(commands)
             for alarm in alarms:
                 self._on_alarm(self, alarm)
+
+    def _put(self, session: Session, batch: FrameBatch) -> None:
+        if batch:
+            if self._feed_times is not None:
+                self._track_overlap(batch, self._feed_times)
+            self._put_batch(self, session.session_id, batch)
 
     def _send(self, commands: RateLimitedQueue) -> None:
         if commands:
@@ -335,21 +344,27 @@ class Connection:
         self._unresponsive = frozenset(session.unresponsive())
         self._open_channels = frozenset(session.open_channels())
 
-    def _track_overlap(self, records: Sequence[Record], times: dict[int, tuple[int, int]]) -> None:
-        for record in records:
-            if type(record) is BookDelta:
-                index = self._books.get(record.ticker)
-                if index is not None:
-                    moment_us = record.exchange_ts_us
-                    first_us, last_us = times.get(index, (moment_us, moment_us))
-                    times[index] = (first_us, max(last_us, moment_us))
-            elif type(record) is BookSubscriptionStarted:
-                self._resubscribed.add(record.ticker)
+    def _track_overlap(self, batch: FrameBatch, times: dict[int, tuple[int, int]]) -> None:
+        """Take the exchange times of the deltas and the new book subscriptions of a batch, during a handover only."""
+        for payload, kind in zip(batch.payloads, batch.kinds, strict=True):
+            if kind != FrameKind.DATA:
+                continue
+            try:
+                body = parse_frame(payload).body
+            except UnparsableMessage:
+                continue
+            index = self._books.get(body.ticker) if isinstance(body, DeltaBody) else None
+            if index is not None and isinstance(body, DeltaBody):
+                moment_us = body.exchange_ts_us
+                first_us, last_us = times.get(index, (moment_us, moment_us))
+                times[index] = (first_us, max(last_us, moment_us))
+        self._resubscribed |= {mark.ticker for _, mark in batch.marks if isinstance(mark, BookSubscriptionStarted)}
 
     def _apply_desired_state(self, session: Session) -> None:
         with self._lock:
             target, resubscribe, self._to_resubscribe = self._target, self._to_resubscribe, set()
             missing, self._to_resubscribe_missing = self._to_resubscribe_missing, set()
+            lost, self._lost_books = self._lost_books, []
         if target is not self._books:
             leaving = [ticker for ticker in self._books if ticker not in target]
             joining = {ticker: index for ticker, index in target.items() if ticker not in self._books}
@@ -358,6 +373,9 @@ class Connection:
             if joining:
                 session.subscribe_books(joining)
             self._books = target
+        for session_id, tickers in lost:
+            if session_id == session.session_id:
+                session.books_lost(tickers)
         resubscribe = self._due_for_resubscription(resubscribe & target.keys())
         if missing:
             # Followed markets keep their claim: the snapshot came, or was missing on another connection only.
@@ -412,8 +430,6 @@ class Connection:
         counters.frames += now.frames - before.frames
         counters.gaps += now.gaps - before.gaps
         counters.duplicates += now.duplicates - before.duplicates
-        counters.dead_letters += now.dead_letters - before.dead_letters
-        counters.scale_contradictions += now.scale_contradictions - before.scale_contradictions
         counters.last_data_ns = self._socket.last_data_ns or counters.last_data_ns
         counters.last_data_s = max(counters.last_data_s, self._socket.last_data_s)
         self._counted = dataclasses.replace(now)

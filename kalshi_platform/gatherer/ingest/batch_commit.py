@@ -13,8 +13,8 @@ from datetime import datetime
 
 import pyarrow as pa
 
-from kalshi_platform.exchange.protocol.dead_letter_limit import DeadLetterLimit
 from kalshi_platform.gatherer.ingest.columns import tables_of, times_us, with_batch_no
+from kalshi_platform.gatherer.ingest.dead_letter_limit import DeadLetterLimit
 from kalshi_platform.gatherer.ingest.exchange_times import ExchangeTimes
 from kalshi_platform.gatherer.ingest.fence import Fence
 from kalshi_platform.gatherer.ingest.ledger import Ledger, Segment, fold

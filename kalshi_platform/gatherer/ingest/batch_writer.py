@@ -16,8 +16,8 @@ import msgspec
 
 from kalshi_platform.clock import Clock
 from kalshi_platform.errors import DatabaseUnavailable, StatementRejected
-from kalshi_platform.exchange.protocol.dead_letter_limit import DEAD_LETTERS_PER_MINUTE, DeadLetterLimit
 from kalshi_platform.gatherer.ingest.batch_commit import Commit, close_former, commit_records
+from kalshi_platform.gatherer.ingest.dead_letter_limit import DeadLetterLimit
 from kalshi_platform.gatherer.ingest.exchange_times import ExchangeTimes
 from kalshi_platform.gatherer.ingest.fence import Fence
 from kalshi_platform.gatherer.ingest.quarantine import (
@@ -30,6 +30,7 @@ from kalshi_platform.gatherer.ingest.quarantine import (
 )
 from kalshi_platform.gatherer.ingest.writer_counters import WriterCounters
 from kalshi_platform.gatherer.journal.spool_file import CorruptRange
+from kalshi_platform.gatherer.settings import DEAD_LETTERS_PER_MINUTE
 from kalshi_platform.market.names import is_name
 from kalshi_platform.market.records import (
     BookDelta,

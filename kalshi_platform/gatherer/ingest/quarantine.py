@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
-from kalshi_platform.exchange.protocol.dead_letter_limit import DeadLetterLimit
+from kalshi_platform.gatherer.ingest.dead_letter_limit import DeadLetterLimit
 from kalshi_platform.market.names import is_name, readable
 from kalshi_platform.market.records import (
     NO_STREAM,

@@ -16,7 +16,7 @@ from kalshi_platform.market.tables.definition import TIME_UNIT, Column, Database
 from kalshi_platform.market.tables.lake import LAKE
 from kalshi_platform.market.tables.ledger import LEDGER
 from kalshi_platform.market.tables.merge import MERGE
-from kalshi_platform.market.tables.services import COMMON, MIGRATIONS, PRODUCTION_DROPPED_HOURS
+from kalshi_platform.market.tables.services import COMMON, MIGRATIONS, PRODUCTION_DROPPED_HOURS, WIRE_SHAPES
 from kalshi_platform.market.tables.streams import GATHERER_STREAMS, PRODUCTION_STREAMS
 
 __all__ = [
@@ -51,7 +51,7 @@ MERGED_TABLES = ("orderbook_deltas", "trades", "tickers", "orderbook_snapshots",
 
 DATABASES: Mapping[Database, Mapping[str, Table]] = MappingProxyType(
     {
-        "timeseries": _by_name(GATHERER_STREAMS, LEDGER, COMMON, [MIGRATIONS]),
+        "timeseries": _by_name(GATHERER_STREAMS, LEDGER, COMMON, [MIGRATIONS, WIRE_SHAPES]),
         "catalog": _by_name(CATALOG, [MIGRATIONS]),
         "production": _by_name(
             PRODUCTION_STREAMS,

@@ -92,6 +92,41 @@ COMMON = (
     ),
 )
 
+WIRE_SHAPES = Table(
+    "wire_shapes",
+    "Fields of the exchange's messages and REST objects, one row per path and JSON type, as sampled frames and pages"
+    " showed them. A row that is not shipped raised the alarm new_field once, or missing_field where json_type is"
+    " absent.",
+    (
+        Column("source", "text", "frame for a WebSocket message, object for an object of a REST answer."),
+        Column(
+            "type", "text", "The frame's type, of lifecycle messages with the event type; or the kind of the object."
+        ),
+        Column(
+            "path",
+            "text",
+            "Where the field stands: names joined by dots, [] for the elements of a list; empty for a type that is new"
+            " as a whole.",
+        ),
+        Column(
+            "json_type",
+            "text",
+            "object, list, str, int, float, bool or null; absent where sampled messages no longer have a field that"
+            " each had.",
+        ),
+        Column("first_seen", "timestamptz", "When this gatherer saw it first."),
+        Column("last_seen", "timestamptz", "When it was sampled last; written every ten minutes."),
+        Column("is_shipped", "boolean", "Whether this version of the platform knows the field."),
+        Column(
+            "sample",
+            "bytea",
+            "The beginning of the first message or object that had it (or lacked it), as it came.",
+        ),
+    ),
+    key=("source", "type", "path", "json_type"),
+)
+"""In a gatherer's timeseries database alone."""
+
 PRODUCTION_DROPPED_HOURS = replace(
     next(table for table in COMMON if table.name == "dropped_hours"),
     meaning="Hours of a time-series table whose rows were dropped by drop_partitions_before, or which a close found"

@@ -24,7 +24,7 @@ from kalshi_platform.errors import (
     ExchangeUnavailable,
     RateLimited,
 )
-from kalshi_platform.exchange.protocol.session import Alarm, Session, SessionConfig
+from kalshi_platform.exchange.protocol.session import Alarm, SessionConfig
 from kalshi_platform.exchange.settings import ExchangeSettings
 from kalshi_platform.exchange.websocket import WebSocketConnection
 from kalshi_platform.lab.simulator.server.server import ServerThread
@@ -44,6 +44,7 @@ from kalshi_platform.market.records import (
     Trade,
 )
 from kalshi_platform_tests.fixtures.exchange import RawClient, eventually, running_exchange
+from kalshi_platform_tests.fixtures.recording_session import RecordingSession
 from kalshi_platform_tests.fixtures.reference_book import Book
 
 R = TypeVar("R", bound=Record)
@@ -78,7 +79,7 @@ class Client:
     def __init__(self, exchange: ServerThread, config: SessionConfig | None = None, **changes: Any) -> None:
         self.connection = WebSocketConnection(settings_of(exchange, **changes), SYSTEM_CLOCK, "test")
         numbers = itertools.count(1)
-        self.session = Session(1, lambda: next(numbers), config)
+        self.session = RecordingSession(1, lambda: next(numbers), config)
         self.records: list[Record] = []
         self.alarms: list[Alarm] = []
         self.connection.open()

@@ -11,7 +11,7 @@ import pytest
 
 from kalshi_platform.clock import SYSTEM_CLOCK
 from kalshi_platform.errors import ConnectionLost
-from kalshi_platform.exchange.protocol.session import Session, SessionConfig
+from kalshi_platform.exchange.protocol.session import SessionConfig
 from kalshi_platform.lab.simulator.server.server import ServerThread
 from kalshi_platform.market.records import (
     BookDelta,
@@ -26,6 +26,7 @@ from kalshi_platform.market.records import (
     TickerUpdate,
 )
 from kalshi_platform_tests.fixtures.exchange import RawClient, running_exchange
+from kalshi_platform_tests.fixtures.recording_session import RecordingSession
 from kalshi_platform_tests.integration.exchange.test_websocket import Client, nudge, truth_of
 
 
@@ -265,7 +266,7 @@ def test_a_reconnection_starts_at_one_with_everything_subscribed_again(exchange:
         assert {record.ticker for record in before if isinstance(record, BookSubscriptionEnded)} == set(tickers)
         exchange.publish(nudge(tickers[0]))  # lost on this connection for good
         client.connection.open()
-        client.session = Session(2, lambda: next(numbers))
+        client.session = RecordingSession(2, lambda: next(numbers))
         client.records.clear()
         client.follow(tickers)
         exchange.publish(nudge(tickers[1]))

@@ -36,7 +36,7 @@ def test_both_ways_store_all_that_was_sent_and_the_findings_say_how_fast(tmp_pat
     assert findings["ratio"] == pytest.approx(ours["rate_per_s"] / naive["rate_per_s"], abs=0.01)
     assert 0 < ours["p50_ms"] <= ours["p99_ms"] <= ours["max_ms"]
     assert findings["peak_rss_mib"] > 10
-    assert {"frames", "decode", "session", "columns", "encode", "COPY", "ledger rows"} <= set(findings["stages"])
+    assert {"frames", "protocol", "decoder", "columns", "encode", "COPY", "ledger rows"} <= set(findings["stages"])
     assert {"fsync=on", "full_page_writes=on", "synchronous_commit=on"} <= set(findings["database"])
     for shown in ("platform, full speed", "naive, full speed", "msg/s"):
         assert shown in result.output

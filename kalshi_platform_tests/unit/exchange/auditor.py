@@ -6,7 +6,6 @@ import json
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from kalshi_platform.exchange.protocol.session import SessionOutput
 from kalshi_platform.gatherer.ingest.columns import tables_of
 from kalshi_platform.gatherer.journal.record_codec import decode_records, encode_records
 from kalshi_platform.market.records import (
@@ -23,6 +22,7 @@ from kalshi_platform.market.records import (
     StreamOpened,
     UnknownFrame,
 )
+from kalshi_platform_tests.fixtures.recording_session import Recorded
 
 INT64_MAX = 2**63 - 1
 INT32_MAX = 2**31 - 1
@@ -50,7 +50,7 @@ class Auditor:
         self._seen_ids: set[int] = set()
         self._last_snapshot: BookSnapshot | None = None
 
-    def check_output(self, received: SessionOutput) -> None:
+    def check_output(self, received: Recorded) -> None:
         """Take what one call gave."""
         self.check_records(received.records)
         self.commands(received.commands)

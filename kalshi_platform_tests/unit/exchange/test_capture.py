@@ -9,7 +9,6 @@ from typing import Any
 
 import pytest
 
-from kalshi_platform.exchange.protocol.session import Session
 from kalshi_platform.market.records import (
     BookDelta,
     BookSnapshot,
@@ -20,6 +19,7 @@ from kalshi_platform.market.records import (
     SequenceGap,
 )
 from kalshi_platform_tests.fixtures.captures import ORDERBOOK, recording
+from kalshi_platform_tests.fixtures.recording_session import RecordingSession
 from kalshi_platform_tests.fixtures.reference_book import Book
 
 
@@ -28,9 +28,9 @@ def lines() -> list[dict[str, Any]]:
     return [json.loads(line) for line in recording(ORDERBOOK).read_text().splitlines()]
 
 
-def play(lines: list[dict[str, Any]], *, without: str | None = None) -> tuple[Session, list[Record]]:
+def play(lines: list[dict[str, Any]], *, without: str | None = None) -> tuple[RecordingSession, list[Record]]:
     numbers = itertools.count(1)
-    session = Session(1, lambda: next(numbers))
+    session = RecordingSession(1, lambda: next(numbers))
     tickers = [each["frame"]["msg"]["market_ticker"] for each in lines if each["frame"]["type"] == "orderbook_snapshot"]
     session.subscribe_books(dict.fromkeys(tickers, 3))
     records: list[Record] = []

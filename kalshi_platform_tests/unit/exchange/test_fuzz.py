@@ -21,7 +21,8 @@ from hypothesis import strategies as st
 from kalshi_platform.errors import UnparsableMessage
 from kalshi_platform.exchange.framing import FrameDecoder, FramingError
 from kalshi_platform.exchange.parse import messages as parse
-from kalshi_platform.exchange.protocol.session import Session, SessionConfig
+from kalshi_platform.exchange.protocol.session import SessionConfig
+from kalshi_platform_tests.fixtures.recording_session import RecordingSession
 from kalshi_platform_tests.unit.exchange import frames_of
 from kalshi_platform_tests.unit.exchange.auditor import INT64_MAX, Auditor
 from kalshi_platform_tests.unit.exchange.mutations import ODD_VALUES, TICKERS, encoded, mutated, real_frame
@@ -115,9 +116,7 @@ def test_every_odd_value_in_every_field(value: Any) -> None:
 def conversation(rng: random.Random, length: int) -> Auditor:
     """A session that hears a believable server, of which frames are lost, doubled, swapped, broken or made up."""
     auditor, ids = Auditor(), itertools.count(1)
-    session = Session(
-        1, lambda: next(ids), SessionConfig(max_unacknowledged_frames=rng.choice((3, 10_000)), batch_size=2)
-    )
+    session = RecordingSession(1, lambda: next(ids), SessionConfig(batch_size=2))
     now_ns = 10**18
     session.subscribe_books({"A": 0, "B": 0, "C": 1})
     session.subscribe_channels(["trade", "ticker", "market_lifecycle_v2"])
@@ -172,7 +171,7 @@ def test_a_session_survives_any_frames_and_claims_only_what_it_received(seed: in
 @given(st.lists(any_payload, max_size=20))
 def test_a_session_survives_arbitrary_payloads(payloads: list[bytes | str]) -> None:
     auditor, ids = Auditor(), itertools.count(1)
-    session = Session(1, lambda: next(ids))
+    session = RecordingSession(1, lambda: next(ids))
     session.subscribe_books({"A": 0})
     for number, payload in enumerate([frames_of.subscribed(), frames_of.snapshot(1), *payloads]):
         FRAMES["session"] += 1

@@ -9,16 +9,12 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from kalshi_platform.gatherer.capture.exchange_clock import ExchangeClock
 from kalshi_platform.gatherer.markets.registry import Registry
-from kalshi_platform.gatherer.routing import MarketFollower, Router, SessionRequests, keep_shard
+from kalshi_platform.gatherer.routing import MarketFollower, Router, SessionRequests
 from kalshi_platform.gatherer.settings import GathererSettings
 from kalshi_platform.market.clock_offset import Offset
-from kalshi_platform.market.parts import WHOLE, MarketPart
-from kalshi_platform.market.records import LifecycleEvent, Record, SequenceConsumed, TickerUpdate, Trade
 from kalshi_platform_tests.fixtures.clocks import FakeClock
 from kalshi_platform_tests.fixtures.exchange import eventually
 
@@ -34,6 +30,7 @@ class Pool:
         self.steps = 0
         self.resubscribed: list[str] = []
         self.resubscribed_missing: list[str] = []
+        self.lost: list[tuple[int, Sequence[str]]] = []
         self.fails = False
 
     def set_markets(self, _: Mapping[str, int]) -> None:
@@ -46,6 +43,9 @@ class Pool:
 
     def resubscribe_missing(self, tickers: Sequence[str]) -> None:
         self.resubscribed_missing += tickers
+
+    def books_lost(self, session_id: int, tickers: Sequence[str]) -> None:
+        self.lost.append((session_id, tickers))
 
 
 def follower_of(pool: Pool, requests: SessionRequests) -> MarketFollower:
@@ -98,11 +98,13 @@ def test_sessions_begin_again_and_requests_are_done_although_markets_cannot_be_f
     requests.resubscribe(["A"])
     requests.resubscribe(["A"])
     requests.resubscribe_missing(["B"])
+    requests.books_lost(7, ["C"])
     with pytest.raises(RuntimeError):
         follower_of(pool, requests).run(threading.Event())
     assert router_of(requests).may_receive()
     assert (pool.resubscribed, pool.resubscribed_missing) == (["A"], ["B"])
-    assert requests.pop() == ([], [])
+    assert pool.lost == [(7, ["C"])]
+    assert (requests.pop(), requests.pop_lost_books()) == (([], []), [])
 
 
 @pytest.mark.parametrize("set_by_s", [90.0, -90.0])
@@ -130,30 +132,3 @@ def test_markets_open_and_close_by_the_clock_of_the_exchange(set_by_s: float) ->
     clock.set_wall(set_by_s)
     late = ExchangeClock(clock, lambda: Offset(set_by_s, set_by_s + 0.2))
     assert abs((late.now_us() - begin_us) / 1e6 - 12.0) < 0.2
-
-
-@given(tickers=st.lists(st.sampled_from("ABCDEFGH"), max_size=20), total=st.integers(1, 4))
-def test_shards_keep_every_trade_and_ticker_once_and_every_number(tickers: list[str], total: int) -> None:
-    records: list[Record] = []
-    for seq, ticker in enumerate(tickers, start=1):
-        records += [
-            trade(ticker, seq),
-            ticker_update(ticker, -seq),
-            LifecycleEvent(ticker, "created", 1, "", 1, 1, 2, seq),
-        ]
-    shards = [keep_shard(records, MarketPart(number, total)) for number in range(1, total + 1)]
-    rows = [record for kept in shards for record in kept if isinstance(record, Trade | TickerUpdate)]
-    assert sorted(map(repr, rows)) == sorted(repr(r) for r in records if isinstance(r, Trade | TickerUpdate))
-    for kept in shards:
-        assert [r for r in kept if isinstance(r, LifecycleEvent)] == records[2::3]
-        numbers = [r.seq for r in kept if isinstance(r, Trade | SequenceConsumed)]
-        assert numbers == list(range(1, len(tickers) + 1)), "numbers left out would be a gap"
-    assert keep_shard(records, WHOLE) is records
-
-
-def trade(ticker: str, seq: int) -> Trade:
-    return Trade(f"t{seq}", ticker, 1, 4_000, 6_000, 100, "yes", False, 1, "ws", None, 1, seq)
-
-
-def ticker_update(ticker: str, seq: int) -> TickerUpdate:
-    return TickerUpdate(ticker, 1, 7, 4_000, 4_000, 4_100, 1, 1, 1, 1, 1, 1, 1, 1, 3, seq)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections import Counter
+from typing import Any
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,8 +20,8 @@ KEYS = st.tuples(
 @given(st.lists(KEYS, max_size=60))
 def test_occurrence_counts_equal_deltas_from_zero(keys: list[tuple[int, str, str, int, int]]) -> None:
     counter, seen = OccurrenceCounter(), Counter[object]()
-    for key in keys:
-        assert counter.next(*key) == seen[key]
+    for number, key in enumerate(keys, 1):
+        assert counter.next(number, *key) == seen[key]
         seen[key] += 1
 
 
@@ -28,17 +29,28 @@ def test_occurrence_counts_equal_deltas_from_zero(keys: list[tuple[int, str, str
 def test_a_stream_that_lost_frames_never_numbers_beyond_the_truth(keys: list, data: st.DataObject) -> None:  # type: ignore[type-arg]
     kept = [key for key in keys if data.draw(st.booleans())]
     full, partial = OccurrenceCounter(), OccurrenceCounter()
-    truth = {(key, full.next(*key)) for key in keys}
-    assert {(key, partial.next(*key)) for key in kept} <= truth
+    truth = {(key, full.next(number, *key)) for number, key in enumerate(keys, 1)}
+    assert {(key, partial.next(number, *key)) for number, key in enumerate(kept, 1)} <= truth
 
 
 def test_memory_is_bounded_and_a_recent_timestamp_keeps_its_count() -> None:
-    counter = OccurrenceCounter(generation_size=100)
+    counter = OccurrenceCounter(slot_size=100)
     for time in range(1_000):
-        counter.next(time, "A", "yes", 1, 1)
+        counter.next(2 * time + 1, time, "A", "yes", 1, 1)
         if time:
-            assert counter.next(time - 1, "A", "yes", 1, 1) == 1
+            assert counter.next(2 * time + 2, time - 1, "A", "yes", 1, 1) == 1
     assert len(counter._young) + len(counter._old) <= 200
+
+
+@given(st.lists(KEYS, min_size=20, max_size=80), st.integers(0, 80))
+def test_counts_do_not_depend_on_where_counting_began_before_the_slot_before(keys: list[Any], begin: int) -> None:
+    whole, late = OccurrenceCounter(slot_size=8), OccurrenceCounter(slot_size=8)
+    for number, key in enumerate(keys):
+        expected = whole.next(number, *key)
+        if number >= begin:
+            found = late.next(number, *key)
+            if number // 8 > begin // 8 + 1:
+                assert found == expected
 
 
 def test_fingerprints_are_the_same_in_every_process() -> None:

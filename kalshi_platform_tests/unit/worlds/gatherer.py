@@ -7,9 +7,10 @@ import random
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
-from kalshi_platform.exchange.protocol.session import Session, SessionConfig
+from kalshi_platform.exchange.protocol.session import SessionConfig
 from kalshi_platform.market.identity import OccurrenceCounter
 from kalshi_platform.market.records import Record, SessionOpened
+from kalshi_platform_tests.fixtures.recording_session import RecordingSession
 from kalshi_platform_tests.unit.worlds.server import Server
 from kalshi_platform_tests.unit.worlds.tables import GathererTables
 from kalshi_platform_tests.unit.worlds.venue import INDEX, Shape, Venue
@@ -23,20 +24,20 @@ _CONFIG = SessionConfig(
     proof_every_s=0.02,
     proof_again_s=0.04,
 )
-SessionMaker = Callable[[int, Callable[[], int], SessionConfig, OccurrenceCounter], Session]
+SessionMaker = Callable[[int, Callable[[], int], SessionConfig, OccurrenceCounter], RecordingSession]
 
 
 def real_session(
     session_id: int, new_stream_id: Callable[[], int], config: SessionConfig, _gatherers: OccurrenceCounter
-) -> Session:
-    return Session(session_id, new_stream_id, config)
+) -> RecordingSession:
+    return RecordingSession(session_id, new_stream_id, config)
 
 
 @dataclass
 class Link:
     """One connection: its two ends and what is under way between them."""
 
-    session: Session
+    session: RecordingSession
     server: Server
     markets: tuple[str, ...]
     up: list[bytes] = field(default_factory=list)

@@ -2,18 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import polars as pl
 import pyarrow as pa
 
 from kalshi_platform.deduplicator.coverage import checkpoints
 from kalshi_platform.deduplicator.coverage.streams.unknown_frames import truncate_subscriptions
-from kalshi_platform.exchange.protocol.sequence import Stream
 from kalshi_platform.exchange.protocol.session import Session, SessionConfig
 from kalshi_platform.exchange.protocol.session_model import SessionOutput
+from kalshi_platform.gatherer.ingest.open_streams import Stream
 from kalshi_platform.market.identity import OccurrenceCounter
-from kalshi_platform.market.records import BookDelta
+from kalshi_platform.market.records import BookDelta, StreamOpened
+from kalshi_platform_tests.fixtures.recording_session import RecordingSession
 from kalshi_platform_tests.unit.worlds.derive import rows_of_claims
 from kalshi_platform_tests.unit.worlds.tables import GathererTables, arrow
 from kalshi_platform_tests.unit.worlds.world import NewRows
@@ -22,44 +23,51 @@ Bounds = Callable[[pl.DataFrame, pl.DataFrame, int, int], pl.DataFrame]
 _bounds, _books = checkpoints.watermarks, checkpoints.fold_checkpoints
 
 
-class CountedPerGatherer(Session):
+def counted_per_gatherer(
+    session_id: int, new_stream_id: Callable[[], int], config: SessionConfig, counter: OccurrenceCounter
+) -> RecordingSession:
     """Equal deltas are numbered over all streams that the gatherer has or had."""
+    session = RecordingSession(session_id, new_stream_id, config)
+    streams = session.decoder._open
+    opened = streams._open
 
-    def __init__(
-        self, session_id: int, new_stream_id: Callable[[], int], config: SessionConfig, counter: OccurrenceCounter
-    ) -> None:
-        super().__init__(session_id, new_stream_id, config)
-        opened = self._streams.open
+    def open_counted(mark: StreamOpened) -> Stream:
+        stream = opened(mark)
+        stream.use_occurrences(counter)
+        return stream
 
-        def open_counted(sid: int, channel: str, at_ns: int, *, first_known: bool) -> Stream:
-            stream = opened(sid, channel, at_ns, first_known=first_known)
-            stream.occurrences = counter
-            return stream
-
-        self._streams.open = open_counted  # type: ignore[method-assign]
+    streams._open = open_counted  # type: ignore[method-assign, assignment]
+    return session
 
 
-class FollowedToTheAck(Session):
-    """A deleted market is followed until the exchange says that it is."""
-
-    def __init__(
-        self, session_id: int, new_stream_id: Callable[[], int], config: SessionConfig, _counter: OccurrenceCounter
-    ) -> None:
+class _FollowedToTheAck(Session):
+    def __init__(self, session_id: int, new_stream_id: Callable[[], int], config: SessionConfig) -> None:
         super().__init__(session_id, new_stream_id, config)
         self._leaving: list[str] = []
 
-    def unsubscribe_books(self, tickers: list[str]) -> None:  # type: ignore[override]
+    def unsubscribe_books(self, tickers: Iterable[str]) -> None:
+        tickers = list(tickers)
         self._leaving += tickers
         self._subscriptions.unsubscribe(tickers, self._now_ns)
 
-    def receive(self, payload: bytes | str, received_at_ns: int) -> SessionOutput:
-        received = super().receive(payload, received_at_ns)
+    def receive_all(self, frames: Iterable[tuple[bytes, int]], now_ns: int) -> SessionOutput:
+        received = super().receive_all(frames, now_ns)
         # What is being deleted and not acknowledged, nobody but the session itself needs to know.
         left = [ticker for ticker in self._leaving if ticker not in self._subscriptions._deleting]
         for stream in self._streams:
             self._streams.end_book_subscriptions(stream, left, stream.last_seq, "unsubscribed")
         self._leaving = [ticker for ticker in self._leaving if ticker not in left]
-        return SessionOutput([*received.records, *self.pop_records()], received.commands, received.alarms)
+        for _, mark in self.pop_batch().marks:
+            received.batch.mark(mark)
+        return received
+
+
+def followed_to_the_ack(
+    session_id: int, new_stream_id: Callable[[], int], config: SessionConfig, _counter: OccurrenceCounter
+) -> RecordingSession:
+    """A deleted market is followed until the exchange says that it is."""
+    session = _FollowedToTheAck(session_id, new_stream_id, config)
+    return RecordingSession(session_id, new_stream_id, session=session)
 
 
 def closed_at_the_start(

@@ -13,15 +13,18 @@ from typing import Any, Self
 
 from kalshi_platform.clock import Clock
 from kalshi_platform.exchange.framing import FrameDecoder
-from kalshi_platform.exchange.parse.messages import decode, parse_frame
+from kalshi_platform.exchange.parse.messages import parse_frame
 from kalshi_platform.exchange.protocol.session import Session
 from kalshi_platform.exchange.websocket import READ_BYTES
 from kalshi_platform.gatherer.ingest.batch_commit import write_ledger
 from kalshi_platform.gatherer.ingest.columns import tables_of, times_us, with_batch_no
+from kalshi_platform.gatherer.ingest.decoder import Decoder
 from kalshi_platform.gatherer.ingest.ledger import fold
+from kalshi_platform.gatherer.journal.block_format import Block, Position
 from kalshi_platform.lab.bench.gatherer.capture import Capture
 from kalshi_platform.lab.bench.measure import own_cpu_s
-from kalshi_platform.market.records import Record
+from kalshi_platform.market.frames import FrameBatch
+from kalshi_platform.market.records import Record, SessionOpened
 from kalshi_platform.market.tables import GATHERER_TABLES
 from kalshi_platform.storage import copy
 from kalshi_platform.storage.partitions import PartitionBounds, PartitionKeeper
@@ -60,13 +63,7 @@ def stage_costs(capture: Capture, url: str, clock: Clock) -> dict[str, dict[str,
             deframer.feed(stream[at : at + READ_BYTES])
     for payload in payloads:  # fills the memories of decimal texts, as a running gatherer's are
         parse_frame(payload)
-    with costs.of("decode"):
-        for payload in payloads:
-            decode(payload)
-    records = _session(capture, payloads, costs, clock)
-    # The session decodes, too: its own share (values, numbers, occurrences, records) is what is beyond that.
-    costs.cpu["session"] -= costs.cpu["decode"]
-    costs.wall["session"] -= costs.wall["decode"]
+    records = _records(_blocks(capture, payloads, costs, clock), costs)
     database = Database(url, name="stages")
     try:
         keeper = PartitionKeeper(database, PartitionBounds(), clock)
@@ -96,21 +93,39 @@ def _framed(payload: bytes) -> bytes:
     return bytes((0x81, 127)) + length.to_bytes(8, "big") + payload
 
 
-def _session(capture: Capture, payloads: Sequence[bytes], costs: _Costs, clock: Clock) -> list[Record]:
-    """All records of the capture, as a session of one connection gives them."""
+def _blocks(capture: Capture, payloads: Sequence[bytes], costs: _Costs, clock: Clock) -> list[Block]:
+    """Return the blocks of the capture, as the session of one connection gives them."""
     numbers = itertools.count(1)
     session = Session(next(numbers), lambda: next(numbers))
     now_ns = clock.now_ns()
     session.subscribe_channels(("trade", "ticker"))
     session.subscribe_books(dict.fromkeys(capture.tickers, 0))
     session.pop_commands()
+    opened = FrameBatch()
+    opened.mark(SessionOpened(session.session_id, "bench", "", False, now_ns))
+    batches = [opened]
     for sid, channel in _CHANNELS.items():
         answer = {"type": "subscribed", "id": sid, "msg": {"channel": channel, "sid": sid}}
-        session.receive(json.dumps(answer).encode(), now_ns)
-    records: list[Record] = session.pop_records()
-    with costs.of("session"):
+        batches.append(session.receive(json.dumps(answer).encode(), now_ns).batch)
+    with costs.of("protocol"):
         for at in range(0, len(payloads), _READ):
-            records += session.receive_all([(payload, now_ns) for payload in payloads[at : at + _READ]], now_ns).records
+            frames = [(payload, now_ns) for payload in payloads[at : at + _READ]]
+            batches.append(session.receive_all(frames, now_ns).batch)
+    blocks, marks = [], 0
+    for number, batch in enumerate(batches):
+        here, end = Position(1, number), Position(1, number + 1)
+        blocks.append(Block(here, end, number, session.session_id, marks, now_ns, False, (), batch))
+        marks += len(batch.marks)
+    return blocks
+
+
+def _records(blocks: Sequence[Block], costs: _Costs) -> list[Record]:
+    """Return the records of the blocks."""
+    decoder = Decoder()
+    records: list[Record] = []
+    with costs.of("decoder"):
+        for block in blocks:
+            records += decoder.decode(block).records
     return records
 
 

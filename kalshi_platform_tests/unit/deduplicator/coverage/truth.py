@@ -138,7 +138,7 @@ class World:
                     {
                         "exchange_ts": delta.ts, "ticker": delta.ticker, "stream_id": stream_id, "seq": seq,
                         "side": delta.side, "price_e4": delta.price, "delta_e2": delta.size,
-                        "occurrence": counter.next(delta.ts, delta.ticker, delta.side, delta.price, delta.size),
+                        "occurrence": counter.next(seq, delta.ts, delta.ticker, delta.side, delta.price, delta.size),
                         "received_at": 10_000 + place * 10 + pick.randint(0, 30),
                     }
                 )  # fmt: skip

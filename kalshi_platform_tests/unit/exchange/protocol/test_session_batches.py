@@ -4,11 +4,16 @@ from __future__ import annotations
 
 import itertools
 import random
-from typing import Any, cast
+from collections.abc import Iterable
+from typing import Any
 
 import pytest
 
-from kalshi_platform.exchange.protocol.session import Session
+from kalshi_platform.exchange.protocol import session as session_module
+from kalshi_platform.exchange.protocol.session import Session, SessionOutput
+from kalshi_platform.gatherer.ingest import decoder as decoder_module
+from kalshi_platform.gatherer.ingest.decoder import Decoder
+from kalshi_platform_tests.fixtures.recording_session import MemoryJournal
 from kalshi_platform_tests.unit.exchange.frames_of import delta, error, frame, ok, snapshot, subscribed
 from kalshi_platform_tests.unit.exchange.parse.test_messages import TICKER, TRADE
 
@@ -83,39 +88,70 @@ def session() -> Session:
     return made
 
 
+def everything(outputs: Iterable[SessionOutput]) -> tuple[Any, ...]:
+    """Columns, marks with the number of frames before each, commands and alarms, wherever the reads were cut."""
+    columns: list[list[Any]] = [[] for _ in range(5)]
+    marks: list[tuple[int, Any]] = []
+    commands: list[bytes] = []
+    alarms: list[Any] = []
+    for output in outputs:
+        batch = output.batch
+        marks += [(len(columns[0]) + before, mark) for before, mark in batch.marks]
+        of_batch: tuple[list[Any], ...] = (
+            batch.payloads, batch.received_at_ns, batch.stream_ids, batch.numbers, batch.kinds
+        )  # fmt: skip
+        for column, more in zip(columns, of_batch, strict=True):
+            column.extend(more)
+        commands += output.commands
+        alarms += output.alarms
+    return columns, marks, commands, alarms
+
+
 @pytest.mark.parametrize("seed", range(20))
-def test_any_cut_into_reads_gives_the_same_records_commands_and_alarms(seed: int) -> None:
+def test_any_cut_into_reads_gives_the_same_batch_commands_and_alarms(seed: int) -> None:
     rng = random.Random(seed)
     frames = frames_of_a_bad_day(rng)
     one, together = session(), session()
-    expected: tuple[list[Any], list[Any], list[Any]] = ([], [], [])
-    for payload, at_ns in frames:
-        received = one.receive(payload, at_ns)
-        for kept, new in zip(expected, (received.records, received.commands, received.alarms), strict=True):
-            kept.extend(cast(list[Any], new))
-    found: tuple[list[Any], list[Any], list[Any]] = ([], [], [])
-    at = 0
+    expected = everything(one.receive(payload, at_ns) for payload, at_ns in frames)
+    outputs, at = [], 0
     while at < len(frames):
-        size = rng.choice((1, 2, 7, 60))
-        received = together.receive_all(frames[at : at + size], frames[at : at + size][-1][1])
-        for kept, new in zip(found, (received.records, received.commands, received.alarms), strict=True):
-            kept.extend(cast(list[Any], new))
-        at += size
-    assert found == expected
-    assert len(found[0]) > 100
+        read = frames[at : at + rng.choice((1, 2, 7, 60))]
+        outputs.append(together.receive_all(read, read[-1][1]))
+        at += len(read)
+    assert everything(outputs) == expected
     assert together.counters == one.counters
     assert together.last_seqs() == one.last_seqs()
     assert together.followed() == one.followed()
 
 
 @pytest.mark.parametrize("seed", range(20))
+def test_every_frame_is_in_the_batch_once_and_in_its_place(seed: int) -> None:
+    frames = frames_of_a_bad_day(random.Random(seed))
+    batch = session().receive_all(frames, frames[-1][1]).batch
+    assert list(zip(batch.payloads, batch.received_at_ns, strict=True)) == frames
+    assert len(batch.stream_ids) == len(batch.numbers) == len(batch.kinds) == len(frames)
+
+
+@pytest.mark.parametrize("seed", range(20))
 def test_the_fast_path_of_a_delta_gives_the_same_as_the_general_one(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     frames = frames_of_a_bad_day(random.Random(seed))
     short, long = session(), session()
-    monkeypatch.setattr(long, "_next_delta", lambda *_: False)
-    for payload, at_ns in frames:
-        assert short.receive(payload, at_ns) == long.receive(payload, at_ns)
+    fast = [short.receive(payload, at_ns) for payload, at_ns in frames]
+    monkeypatch.setattr(session_module, "_DELTA", "")
+    assert [long.receive(payload, at_ns) for payload, at_ns in frames] == fast
     assert short.counters == long.counters
     assert short.last_seqs() == long.last_seqs()
     assert short.followed() == long.followed()
     assert short.out_of_sync() == long.out_of_sync()
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_the_fast_path_of_the_decoder_gives_the_same_as_the_general_one(
+    seed: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    frames = frames_of_a_bad_day(random.Random(seed))
+    batch = session().receive_all(frames, frames[-1][1]).batch
+    fast = Decoder().decode(MemoryJournal().append(7, batch, T0))
+    monkeypatch.setattr(decoder_module, "_DATA", -1)
+    assert Decoder().decode(MemoryJournal().append(7, batch, T0)) == fast
+    assert len(fast.records) > 100

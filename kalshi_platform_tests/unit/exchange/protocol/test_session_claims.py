@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 
-from kalshi_platform.exchange.protocol.session import Session, SessionConfig
+from kalshi_platform.exchange.protocol.session import SessionConfig
 from kalshi_platform.market.records import (
     BookDelta,
     BookSnapshot,
@@ -25,6 +25,7 @@ from kalshi_platform.market.records import (
     SequenceConsumed,
     StreamOpened,
 )
+from kalshi_platform_tests.fixtures.recording_session import RecordingSession
 from kalshi_platform_tests.fixtures.reference_book import Book
 from kalshi_platform_tests.unit.exchange import frames_of
 
@@ -116,7 +117,7 @@ def live(seed: int, *, kind_of_loss: str) -> tuple[Server, list[Record]]:
     config = SessionConfig(
         batch_size=rng.choice([1, 2, 500]), ack_deadline_s=0.05, snapshot_deadline_s=0.05, retry_base_s=0.01
     )
-    session = Session(1, lambda: next(numbers), config)
+    session = RecordingSession(1, lambda: next(numbers), config)
     session.subscribe_books(dict.fromkeys(rng.sample(TICKERS, 3), 0))
     loss = {"none": 0.0, "lost": 0.04, "broken": 0.04, "both": 0.04}[kind_of_loss]
     now_ns, records, up, down = 1_000 * MS, [], session.pop_commands(), list[bytes]()

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from kalshi_platform.exchange.protocol.session import Session
 from kalshi_platform.market.records import BookSubscriptionEnded, DeadLetter, StreamEnded
+from kalshi_platform_tests.fixtures.recording_session import RecordingSession
 from kalshi_platform_tests.unit.exchange.frames_of import delta, error, frame, ok, snapshot, subscribed
 from kalshi_platform_tests.unit.exchange.protocol.test_session import commands, following, only, session_of
 
@@ -42,7 +42,7 @@ def test_numbers_beyond_the_ledgers_range_are_ignored(members: dict[str, int]) -
     assert session.counters.gaps == 0
 
 
-def scale_books(session: Session, tickers: str, no: str) -> list[str]:
+def scale_books(session: RecordingSession, tickers: str, no: str) -> list[str]:
     """Alarms after one more snapshot of each market, with no-side prices at `no` cents."""
     alarms: list[str] = []
     for ticker in tickers:

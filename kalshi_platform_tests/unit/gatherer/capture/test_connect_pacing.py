@@ -48,7 +48,7 @@ def test_connections_that_begin_at_one_moment_shake_hands_one_by_one(
 
         connection = Connection(
             f"books-{number}", settings, exchange, clock, IdSource("g1", clock), stop,
-            lambda _: None, lambda *_: None, ("trade",), turns,
+            lambda *_: None, lambda *_: None, ("trade",), turns,
         )  # fmt: skip
         monkeypatch.setattr(connection._socket, "open", refuse)
         connection.start()

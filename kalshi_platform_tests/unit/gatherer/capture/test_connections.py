@@ -17,21 +17,24 @@ from kalshi_platform.exchange.settings import ExchangeSettings
 from kalshi_platform.gatherer.capture.connections import Connection
 from kalshi_platform.gatherer.ids import IdSource
 from kalshi_platform.gatherer.settings import GathererSettings
-from kalshi_platform.market.records import BookSubscriptionEnded, Record
+from kalshi_platform.market.frames import FrameBatch
+from kalshi_platform.market.records import BookSubscriptionEnded, SessionClosed, SessionOpened
 from kalshi_platform_tests.fixtures.clocks import FakeClock
 from kalshi_platform_tests.fixtures.keys import private_key_pem
 from kalshi_platform_tests.unit.exchange.frames_of import delta, snapshot, subscribed
 
 
-def connection_of(tmp_path: Path, put: Callable[..., None] = lambda _: None, clock: Clock = SYSTEM_CLOCK) -> Connection:
+def connection_of(
+    tmp_path: Path, put: Callable[..., None] = lambda *_: None, clock: Clock = SYSTEM_CLOCK
+) -> Connection:
     settings = GathererSettings(name="g1", timeseries_url="", catalog_url="", state_dir=tmp_path)
     exchange = ExchangeSettings(key_id="3c1f0a52-7d0e-4a33-9a9e-0f4a1b2c3d4e", private_key_pem=private_key_pem())
     ids = IdSource("g1", SYSTEM_CLOCK)
     return Connection("books-0", settings, exchange, clock, ids, threading.Event(), put, lambda *_: None)
 
 
-def ended(records: list[Record]) -> list[tuple[str, str]]:
-    return [(record.ticker, record.reason) for record in records if isinstance(record, BookSubscriptionEnded)]
+def ended(batch: FrameBatch) -> list[tuple[str, str]]:
+    return [(mark.ticker, mark.reason) for _, mark in batch.marks if isinstance(mark, BookSubscriptionEnded)]
 
 
 def test_book_subscriptions_started_during_overlap_tracking_are_reported(
@@ -76,19 +79,34 @@ def test_resubscribe_missing_skips_followed_markets_and_resubscribe_does_not(tmp
     connection.resubscribe_missing(["A", "B", "C"])
     connection._apply_desired_state(session)
     assert session.followed() == {"A"}
-    assert ended(session.pop_records()) == []
+    assert ended(session.pop_batch()) == []
     (delete,) = [json.loads(command) for command in session.pop_commands()]
     assert (delete["params"]["action"], delete["params"]["market_tickers"]) == ("delete_markets", ["B"])
     connection.resubscribe(["A"])
     connection._apply_desired_state(session)
-    assert ended(session.pop_records()) == [("A", "unsubscribed")]
+    assert ended(session.pop_batch()) == [("A", "unsubscribed")]
+
+
+def test_lost_books_get_a_new_snapshot_in_the_session_that_lost_them_only(tmp_path: Path) -> None:
+    session = Session(1, itertools.count(1).__next__)
+    session.tick(1)
+    connection = connection_of(tmp_path)
+    connection.set_markets({"A": 0, "B": 0})
+    connection._apply_desired_state(session)
+    session.receive_all([(subscribed(), 2), (snapshot(1, "A"), 3), (snapshot(2, "B"), 3)], 3)
+    connection.books_lost(2, ["B"])
+    connection.books_lost(1, ["A"])
+    connection._apply_desired_state(session)
+    (request,) = [json.loads(command) for command in session.pop_commands()]
+    assert (request["params"]["action"], request["params"]["market_tickers"]) == ("get_snapshot", ["A"])
+    assert session.followed() == {"B"}
 
 
 def test_the_end_of_a_book_subscription_is_put_when_sending_its_delete_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    records: list[Record] = []
-    connection = connection_of(tmp_path, records.extend)
+    batches: list[FrameBatch] = []
+    connection = connection_of(tmp_path, lambda _connection, _session_id, batch: batches.append(batch))
     connection.set_markets({"A": 0})
     frames = [subscribed(), snapshot(1, "A")]
 
@@ -107,7 +125,9 @@ def test_the_end_of_a_book_subscription_is_put_when_sending_its_delete_fails(
     monkeypatch.setattr(connection._socket, "receive_ready", list)
     monkeypatch.setattr(connection._socket, "close", lambda: None)
     connection._run_session()
-    assert ended(records) == [("A", "unsubscribed")]
+    assert [each for batch in batches for each in ended(batch)] == [("A", "unsubscribed")]
+    assert isinstance(batches[0].marks[0][1], SessionOpened)
+    assert isinstance(batches[-1].marks[-1][1], SessionClosed)
 
 
 def test_markets_that_lose_their_claim_soon_again_are_resubscribed_ever_more_rarely(tmp_path: Path) -> None:

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from kalshi_platform.gatherer.settings import DEAD_LETTERS_PER_MINUTE
 from kalshi_platform.market.records import DeadLettersCounted
 
-DEAD_LETTERS_PER_MINUTE = 100
 BYTES_PER_MINUTE = 8 * 1024 * 1024
 """Most payload bytes kept of each reason; the first letter is kept in any case."""
 _NS_PER_MINUTE = 60 * 10**9

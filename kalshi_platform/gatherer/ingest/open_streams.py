@@ -1,0 +1,303 @@
+"""Keeps what is open while a journal is decoded: sessions, streams with their last number, and claimed books. Pure.
+
+Marks of the journal become entries of the ledger here, checked against the frames that came: where a block was lost,
+every claim that it may concern ends at the last number before it, and the hole is recorded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import msgspec
+
+from kalshi_platform.exchange.protocol.sequence import BOOK_CHANNEL
+from kalshi_platform.gatherer.ingest.price_scale import PriceScaleMonitor
+from kalshi_platform.gatherer.journal.block_format import Block
+from kalshi_platform.market.frames import GathererStarted, Mark
+from kalshi_platform.market.identity import OccurrenceCounter
+from kalshi_platform.market.records import (
+    BookSubscriptionEnded,
+    BookSubscriptionStarted,
+    Record,
+    SequenceGap,
+    SessionClosed,
+    SessionOpened,
+    StreamEnded,
+    StreamOpened,
+    UnknownFrame,
+)
+
+PROCESS = 0
+"""`session_id` of blocks that belong to no session."""
+_DAMAGED = "journal damaged"
+_GATHERER_ENDED = "gatherer ended"
+
+
+class Stream:
+    """Holds the state of one stream."""
+
+    __slots__ = (
+        "books",
+        "channel",
+        "control_at",
+        "doubtful",
+        "gap_to",
+        "id",
+        "is_book",
+        "last",
+        "next_occurrence",
+        "occurrences",
+        "session_id",
+        "sid",
+        "snapshot",
+        "starts_late",
+    )
+
+    def __init__(self, stream_id: int, session_id: int, sid: int, channel: str) -> None:
+        self.id = stream_id
+        self.session_id = session_id
+        self.sid = sid
+        self.channel = channel
+        self.is_book = channel == BOOK_CHANNEL
+        self.last = 0
+        """The last number, 0 before the first."""
+        self.control_at = 0
+        """The last number that a response took; data may share it."""
+        self.gap_to = 0
+        """The number that a recorded gap leads to."""
+        self.books: dict[str, int] = {}
+        """Claimed books: ticker → `seq_from`."""
+        self.snapshot: tuple[str, int] | None = None
+        """Ticker and number of the last snapshot that could be decoded."""
+        self.doubtful = False
+        """Whether a part of the journal since the last frame cannot be read."""
+        self.starts_late = False
+        """Whether its opening is not in the journal, so that numbers before the first one may be missing."""
+        self.use_occurrences(OccurrenceCounter())
+
+    def use_occurrences(self, counter: OccurrenceCounter) -> None:
+        """Count equal deltas with `counter`."""
+        self.occurrences = counter
+        self.next_occurrence = counter.next
+
+
+class Session:
+    """Holds the state of one session; `marks` is None where it is not known how many were before."""
+
+    __slots__ = ("id", "marks", "scale")
+
+    def __init__(self, session_id: int, marks: int | None) -> None:
+        self.id = session_id
+        self.marks = marks
+        self.scale = PriceScaleMonitor()
+
+
+class OpenStream(msgspec.Struct, frozen=True, gc=False):
+    """Describes a stream that is open in the ledger; `last` is its last committed number, 0 for none."""
+
+    stream_id: int
+    session_id: int
+    sid: int
+    channel: str
+    last: int
+    books: Mapping[str, int]
+
+
+class OpenStreams:
+    """Keeps sessions and streams, and appends ledger entries to `records`."""
+
+    def __init__(self) -> None:
+        self.by_id: dict[int, Stream] = {}
+        self.records: list[Record] = []
+        self.lost_claims: dict[str, None] = {}
+        """Books whose claim ended because of a frame or block, to be subscribed again."""
+        self.damaged_sessions: set[int] = set()
+        """Sessions of which marks are lost: which books they follow is not known."""
+        self._sessions: dict[int, Session] = {}
+        self._restated = False
+        self._handlers: Mapping[type, Callable[[Any], object]] = {
+            SessionOpened: self._open_session,
+            SessionClosed: self._close_session,
+            StreamOpened: self._open_known,
+            StreamEnded: self._end_stream,
+            BookSubscriptionStarted: self._start_claim,
+            BookSubscriptionEnded: self._end_claim,
+            SequenceGap: self._gap,
+            UnknownFrame: self._add_unknown,
+            GathererStarted: self._end_everything,
+        }
+
+    def session(self, session_id: int) -> Session:
+        """Return a session that is open."""
+        return self._sessions[session_id]
+
+    def set_open(self, sessions: Iterable[int], streams: Iterable[OpenStream]) -> None:
+        """Replace what is open by what the ledger has; what counts equal rows and marks goes on where it is known."""
+        former_sessions, former_streams = self._sessions, self.by_id
+        self._sessions = {each: former_sessions.get(each) or Session(each, None) for each in sessions}
+        self.by_id = {}
+        for each in streams:
+            stream = Stream(each.stream_id, each.session_id, each.sid, each.channel)
+            stream.last, stream.books = each.last, dict(each.books)
+            former = former_streams.get(each.stream_id)
+            if former is not None:
+                stream.control_at = former.control_at
+                stream.use_occurrences(former.occurrences)
+            self.by_id[each.stream_id] = stream
+
+    def doubt(self) -> None:
+        """Take note that a part of the journal cannot be read."""
+        for stream in self.by_id.values():
+            stream.doubtful = True
+
+    # -- blocks
+
+    def enter(self, block: Block) -> None:
+        """Check that no block of the session is missing before this one, and open what is not known to be open."""
+        session_id, session = block.session_id, self._sessions.get(block.session_id)
+        marks = 0 if block.restated else len(block.batch.marks)
+        if session is None:
+            opens = any(type(mark) is SessionOpened for _, mark in block.batch.marks)
+            if session_id != PROCESS and not opens:
+                self.records.append(SessionOpened(session_id, "", "", False, block.received_at_ns))
+                if block.marks_before:
+                    self.damaged_sessions.add(session_id)
+            session = self._sessions[session_id] = Session(session_id, block.marks_before)
+        if not block.restated:
+            if session.marks is not None and session.marks != block.marks_before and session_id != PROCESS:
+                self._lose_claims(session_id)
+            session.marks = block.marks_before + marks
+        opened = {mark.stream_id for _, mark in block.batch.marks if type(mark) is StreamOpened}
+        for stream_id, sid, channel in block.streams:
+            if stream_id not in self.by_id and stream_id not in opened:
+                self._open(StreamOpened(stream_id, session_id, sid, channel, block.received_at_ns)).starts_late = True
+
+    def apply(self, mark: Mark, *, restated: bool) -> None:
+        """Apply a mark at its place between the frames; of restated ones only what is not known."""
+        self._restated = restated
+        self._handlers[type(mark)](mark)
+
+    # -- numbers
+
+    def advance(self, stream: Stream, number: int, received_at_ns: int) -> bool:
+        """Take a frame's number; return whether a response has taken it already.
+
+        A number that does not follow ends every claim of the stream, unless a gap was recorded before it.
+        """
+        last = stream.last
+        if number == last + 1 and not stream.doubtful:
+            stream.last = number
+            return False
+        doubtful, stream.doubtful = stream.doubtful, False
+        stream.last = number
+        if number == last and stream.control_at == number:
+            return True
+        if number == stream.gap_to:
+            return False
+        if number == last + 1 and last:
+            if stream.control_at == last and stream.books:
+                # The data that may have shared this number would be in the part that is lost.
+                self._end_books(stream, list(stream.books), last - 1, _DAMAGED, lost=True)
+        elif last or ((doubtful or stream.starts_late) and number > 1):
+            self._end_books(stream, list(stream.books), last, _DAMAGED, lost=True)
+            self.records.append(SequenceGap(stream.id, last + 1, number, received_at_ns))
+        return False
+
+    def lose(self, stream: Stream, number: int, ticker: str | None) -> None:
+        """End the claims that an unreadable frame may concern: of the market that it names, else of all.
+
+        A frame without number that names no market ends none: the next number shows what is missing.
+        """
+        if ticker is None and number <= 0:
+            return
+        tickers = list(stream.books) if ticker is None else [ticker] if ticker in stream.books else []
+        self._end_books(stream, tickers, number - 1 if number > 0 else stream.last, "dead_letter", lost=True)
+
+    # -- inside
+
+    def _open_session(self, mark: SessionOpened) -> None:
+        if not self._restated or mark.session_id not in self._sessions:
+            self.records.append(mark)
+
+    def _open_known(self, mark: StreamOpened) -> None:
+        if mark.stream_id not in self.by_id:
+            self._open(mark).starts_late = self._restated
+
+    def _add_unknown(self, mark: UnknownFrame) -> None:
+        stream = self.by_id.get(mark.stream_id)
+        if stream is not None and (mark.ticker in stream.books if mark.ticker else stream.books):
+            self.records.append(mark)
+
+    def _open(self, opened: StreamOpened) -> Stream:
+        for old in list(self.by_id.values()):
+            if old.session_id == opened.session_id and (old.sid == opened.sid or old.channel == opened.channel):
+                self._end_stream(StreamEnded(old.id, opened.opened_at_ns, _DAMAGED))
+        stream = self.by_id[opened.stream_id] = Stream(opened.stream_id, opened.session_id, opened.sid, opened.channel)
+        self.records.append(opened)
+        return stream
+
+    def _start_claim(self, mark: BookSubscriptionStarted) -> None:
+        stream = self.by_id.get(mark.stream_id)
+        if stream is None or stream.snapshot != (mark.ticker, mark.seq_from):
+            # Its snapshot could not be decoded, or is lost.
+            self.lost_claims[mark.ticker] = None
+            return
+        stream.books[mark.ticker] = mark.seq_from
+        self.records.append(mark)
+
+    def _end_claim(self, mark: BookSubscriptionEnded) -> None:
+        stream = self.by_id.get(mark.stream_id)
+        if stream is None or mark.ticker not in stream.books:
+            return
+        if mark.seq_to > stream.last:
+            self._end_books(stream, list(stream.books), stream.last, _DAMAGED, lost=True)
+            return
+        del stream.books[mark.ticker]
+        self.records.append(mark)
+
+    def _gap(self, mark: SequenceGap) -> None:
+        stream = self.by_id.get(mark.stream_id)
+        if stream is None:
+            return
+        if mark.seq_expected != stream.last + 1:
+            self._end_books(stream, list(stream.books), stream.last, _DAMAGED, lost=True)
+            mark = SequenceGap(mark.stream_id, stream.last + 1, mark.seq_seen, mark.detected_at_ns)
+        stream.gap_to = mark.seq_seen
+        self.records.append(mark)
+
+    def _end_stream(self, mark: StreamEnded) -> None:
+        stream = self.by_id.pop(mark.stream_id, None)
+        if stream is not None:
+            self._end_books(stream, list(stream.books), stream.last, mark.reason, lost=False)
+            self.records.append(mark)
+
+    def _close_session(self, mark: SessionClosed) -> None:
+        if self._sessions.pop(mark.session_id, None) is None:
+            return
+        for stream in [each for each in self.by_id.values() if each.session_id == mark.session_id]:
+            self._end_stream(StreamEnded(stream.id, mark.closed_at_ns, mark.reason))
+        self.damaged_sessions.discard(mark.session_id)
+        self.records.append(mark)
+
+    def _end_everything(self, mark: GathererStarted) -> None:
+        """End what a former process left open."""
+        at_ns = mark.started_at_ns
+        for session_id in [each for each in self._sessions if each != PROCESS]:
+            self._close_session(SessionClosed(session_id, at_ns, _GATHERER_ENDED))
+        for stream_id in list(self.by_id):
+            self._end_stream(StreamEnded(stream_id, at_ns, _GATHERER_ENDED))
+
+    def _lose_claims(self, session_id: int) -> None:
+        """End every claim of a session, because marks of it are lost."""
+        self.damaged_sessions.add(session_id)
+        for stream in self.by_id.values():
+            if stream.session_id == session_id:
+                self._end_books(stream, list(stream.books), stream.last, _DAMAGED, lost=True)
+
+    def _end_books(self, stream: Stream, tickers: list[str], seq_to: int, reason: str, *, lost: bool) -> None:
+        for ticker in tickers:
+            del stream.books[ticker]
+            self.records.append(BookSubscriptionEnded(stream.id, ticker, seq_to, reason))
+            if lost:
+                self.lost_claims[ticker] = None
