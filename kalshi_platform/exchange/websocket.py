@@ -1,10 +1,12 @@
 """Moves frames over one WebSocket connection to Kalshi. The only module that uses `websocket-client`.
 
-The library makes the connection (TCP, TLS, proxy, signed upgrade). Receiving is done here on its socket: one large
-read, all frames sliced out of it, which at high rates costs a fraction of reading frame by frame. Compression is not
-offered.
+The library makes the connection (TCP, proxy, signed upgrade). Receiving is done here on its socket: one large read, all
+frames sliced out of it, which at high rates costs a fraction of reading frame by frame. Compression is not offered.
 
-`receive` belongs to one thread; `send` and `close` may be called from any.
+Frames are handed out before their bytes are taken from the kernel, which `confirm` does: when a process dies between,
+what it did not store is still unread. Of a frame that has not wholly arrived the first bytes are taken.
+
+`receive` and `confirm` belong to one thread; `send` and `close` may be called from any.
 """
 
 from __future__ import annotations
@@ -31,14 +33,13 @@ from kalshi_platform.errors import (
 )
 from kalshi_platform.exchange.framing import CLOSE, PING, PONG, FrameDecoder, FramingError
 from kalshi_platform.exchange.http import tls_problem
+from kalshi_platform.exchange.peekable import PeekableSocket, PeekableTlsContext
 from kalshi_platform.exchange.server_clock import auth_failure_hints, offset_by
 from kalshi_platform.exchange.settings import ExchangeSettings
 from kalshi_platform.exchange.signing import Signer
 from kalshi_platform.market.clock_offset import Offset
 from kalshi_platform.surroundings import LOOPBACK
 
-READ_BYTES = 64 * 1024
-"""Bytes of one socket read; larger ones were measured to cost more, because of allocation."""
 RECEIVE_TIMEOUT_S = 0.5
 """Longest wait of `receive`, so that its caller can check deadlines and a stop."""
 _NORMAL_CLOSURE = struct.pack("!H", 1000)
@@ -64,7 +65,7 @@ class WebSocketConnection:
         self._clock = clock
         self._signer = Signer(settings.key_id, settings.private_key_pem)
         self._path = urlsplit(settings.ws_url).path or "/"
-        self._socket: socket.socket | None = None
+        self._socket: PeekableSocket | None = None
         self._poll = select.poll()
         self._io = threading.Lock()
         self._sending = threading.Lock()
@@ -80,17 +81,17 @@ class WebSocketConnection:
         ExchangeUnavailable (5xx), ConnectionLost.
         """
         self.close()
-        client = websocket.WebSocket(
-            enable_multithread=True,
-            skip_utf8_validation=True,
-            sockopt=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
-            sslopt={"ca_certs": str(self._settings.ca_file)} if self._settings.ca_file is not None else {},
-        )
         headers = self._signer.headers("GET", self._path, self._clock.now_ns() // 1_000_000)
         headers["User-Agent"] = self._settings.user_agent
         parts = urlsplit(self._settings.ws_url)
         requested_at_ns = self._clock.now_ns()
         try:
+            client = websocket.WebSocket(
+                enable_multithread=True,
+                skip_utf8_validation=True,
+                sockopt=[(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)],
+                sslopt={"context": PeekableTlsContext(self._settings.ca_file)} if parts.scheme == "wss" else {},
+            )
             client.connect(
                 self._settings.ws_url,
                 header=headers,
@@ -107,7 +108,7 @@ class WebSocketConnection:
             raise ConnectionLost(f"{self.name}: could not connect: {tls_problem(error)}") from error
         except (websocket.WebSocketException, OSError, ValueError) as error:
             raise ConnectionLost(f"{self.name}: could not connect: {type(error).__name__}: {error}") from error
-        self._socket = client.sock
+        self._socket = client.sock if isinstance(client.sock, PeekableSocket) else PeekableSocket(client.sock)
         self._socket.setblocking(False)
         self._poll = select.poll()
         self._poll.register(self._socket, select.POLLIN)
@@ -120,21 +121,21 @@ class WebSocketConnection:
     def receive(self) -> tuple[bytes, int] | None:
         """Return the next frame and its receive time (ns), or None after about half a second without one.
 
-        Frames that came before the connection ended are delivered first; then it raises ConnectionLost (with the close
-        code, if the server sent one), also when neither ping nor frame came for `ping_timeout_s`.
+        What was handed out before is confirmed, once there is no more of it. Frames that came before the connection
+        ended are delivered first; then it raises ConnectionLost (with the close code, if the server sent one), also
+        when neither ping nor frame came for `ping_timeout_s`.
         """
         if self._ready:
             return self._ready.popleft()
+        if self._failure is None:
+            try:
+                self._read()
+            except ConnectionLost as error:
+                self._failure = error
+            if self._ready:
+                return self._ready.popleft()
         if self._failure is not None:
-            raise self._failure
-        try:
-            self._read()
-        except ConnectionLost as error:
-            self._failure = error
             self._release()
-        if self._ready:
-            return self._ready.popleft()
-        if self._failure is not None:
             raise self._failure
         silent_s = self._clock.monotonic() - self._last_received_s
         if silent_s > self._settings.ping_timeout_s:
@@ -148,6 +149,13 @@ class WebSocketConnection:
         frames = list(self._ready)
         self._ready.clear()
         return frames
+
+    def confirm(self) -> None:
+        """Take from the kernel what was handed out, because it is stored; nothing while frames of it wait here."""
+        sock = self._socket
+        if sock is not None and not self._ready:
+            with self._io:
+                sock.confirm()
 
     def send(self, payload: bytes) -> None:
         """Send one text frame. Raises ConnectionLost."""
@@ -191,12 +199,12 @@ class WebSocketConnection:
             elif opcode != PONG:
                 raise ConnectionLost(f"{self.name}: unknown opcode {opcode}", close_code=1002)
 
-    def _read_some(self, sock: socket.socket) -> bytes | None:
+    def _read_some(self, sock: PeekableSocket) -> bytes | None:
         """Read once; return None if nothing came in time. The lock keeps TLS reads and writes of two threads apart."""
         try:
             with self._io:
-                return sock.recv(READ_BYTES)
-        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                return sock.peek()
+        except BlockingIOError:
             pass
         except OSError as error:
             raise ConnectionLost(f"{self.name}: {type(error).__name__}: {error}") from error
@@ -204,8 +212,8 @@ class WebSocketConnection:
             if not self._poll.poll(RECEIVE_TIMEOUT_S * 1_000):
                 return None
             with self._io:
-                return sock.recv(READ_BYTES)
-        except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                return sock.peek()
+        except BlockingIOError:
             return None
         except (OSError, ValueError) as error:
             raise ConnectionLost(f"{self.name}: {type(error).__name__}: {error}") from error
@@ -223,13 +231,13 @@ class WebSocketConnection:
                         sent = sock.send(frame)
                     frame = frame[sent:]
                     continue
-                except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                except BlockingIOError:
                     pass
                 except OSError as error:
                     raise ConnectionLost(f"{self.name}: {type(error).__name__}: {error}") from error
                 self._wait_writable(sock, timeout_s)
 
-    def _wait_writable(self, sock: socket.socket, timeout_s: float) -> None:
+    def _wait_writable(self, sock: PeekableSocket, timeout_s: float) -> None:
         try:
             poll = select.poll()
             poll.register(sock, select.POLLOUT)
@@ -250,6 +258,9 @@ class WebSocketConnection:
     def _release(self) -> None:
         sock, self._socket = self._socket, None
         if sock is not None:
+            with self._io:
+                # Unread bytes would make the kernel reset the connection, which may destroy what was sent last.
+                sock.confirm()
             with contextlib.suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)  # wakes a receive of another thread
             with contextlib.suppress(OSError):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import base64
+import fcntl
 import hashlib
 import ipaddress
 import socket
 import ssl
 import struct
+import termios
 import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
@@ -177,6 +179,11 @@ def test_a_burst_and_a_large_command_pass_whole(server: TlsServer) -> None:
     echo = next(got for got in iter(connection.receive, b"never") if got is not None)
     assert echo[0] == command
     assert server.received == [command]
+    assert connection._socket is not None
+    ciphertext = struct.unpack("i", fcntl.ioctl(connection._socket.fileno(), termios.FIONREAD, b"\0\0\0\0"))[0]
+    assert ciphertext > 0
+    connection.confirm()
+    assert struct.unpack("i", fcntl.ioctl(connection._socket.fileno(), termios.FIONREAD, b"\0\0\0\0"))[0] == 0
     connection.close()
 
 

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 import collections
+import fcntl
 import itertools
 import json
+import os
+import socket
+import struct
+import termios
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -426,6 +431,55 @@ def test_another_thread_may_send_and_close_while_one_receives(exchange: ServerTh
     connection.close()
     reader.join(10)
     assert len(ended) == 1
+
+
+def unread_bytes(connection: WebSocketConnection) -> int:
+    """How many bytes the kernel holds for the connection."""
+    assert connection._socket is not None
+    answer = fcntl.ioctl(connection._socket.fileno(), termios.FIONREAD, b"\0\0\0\0")
+    return int(struct.unpack("i", answer)[0])
+
+
+def next_frame(connection: WebSocketConnection) -> bytes:
+    return next(got for got in iter(connection.receive, b"never") if got is not None)[0]
+
+
+def test_a_frame_stays_in_the_kernel_until_it_is_confirmed(exchange: ServerThread) -> None:
+    ticker = exchange.tickers()[0]
+    with Client(exchange).follow([ticker]) as client:
+        connection = client.connection
+        connection.confirm()
+        exchange.publish(nudge(ticker))
+        frame = next_frame(connection)
+        assert connection._socket is not None
+        # What another holder of the socket reads is what is left when this process dies here.
+        survivor = socket.socket(fileno=os.dup(connection._socket.fileno()))
+        try:
+            assert frame in survivor.recv(64 * 1024, socket.MSG_PEEK)
+        finally:
+            survivor.close()
+        connection.confirm()
+        assert unread_bytes(connection) == 0
+        connection.confirm()
+        exchange.publish(nudge(ticker), nudge(ticker, 101))
+        # Without `confirm` the next read takes what was handed out, and no frame comes twice.
+        numbers = [json.loads(each)["seq"] for each in (frame, next_frame(connection), next_frame(connection))]
+        assert numbers == list(range(numbers[0], numbers[0] + 3))
+
+
+def test_frames_before_the_end_of_a_connection_are_handed_out_while_the_kernel_has_them(tmp_path: Path) -> None:
+    with running_exchange(tmp_path, markets=3, rate=0) as exchange:
+        client = Client(exchange).follow(exchange.tickers())
+        connection = client.connection
+        connection.confirm()
+        exchange.publish(nudge(exchange.tickers()[0]))
+        exchange.stop()
+        next_frame(connection)
+        assert unread_bytes(connection) > 0
+        with pytest.raises(ConnectionLost):
+            collections.deque(iter(connection.receive, b"never"), maxlen=0)
+        assert connection._socket is None
+        connection.confirm()
 
 
 def test_two_connections_number_the_same_deltas_differently_and_name_them_alike(exchange: ServerThread) -> None:
