@@ -14,8 +14,8 @@ from typing import Any, Self
 from kalshi_platform.clock import Clock
 from kalshi_platform.exchange.framing import FrameDecoder
 from kalshi_platform.exchange.parse.messages import parse_frame
+from kalshi_platform.exchange.peekable import READ_BYTES
 from kalshi_platform.exchange.protocol.session import Session
-from kalshi_platform.exchange.websocket import READ_BYTES
 from kalshi_platform.gatherer.ingest.batch_commit import write_ledger
 from kalshi_platform.gatherer.ingest.columns import tables_of, times_us, with_batch_no
 from kalshi_platform.gatherer.ingest.decoder import Decoder
