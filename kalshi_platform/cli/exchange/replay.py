@@ -25,8 +25,12 @@ from kalshi_platform.lab.simulator.settings import SCENARIO_OFF, SIMULATOR_KEY_I
 
 def replay(
     capture: Annotated[
-        Path | None, typer.Argument(help='JSON lines {"received_at_ns": int, "frame": {…}}; or else --lake.')
+        Path | None,
+        typer.Argument(
+            help='JSON lines {"received_at_ns": int, "frame": {…}}, a journal\'s folder or segment; or else --lake.'
+        ),
     ] = None,
+    gatherer: Annotated[str | None, typer.Option(help="Of a folder with several journals: whose is played.")] = None,
     lake: Annotated[
         str | None, typer.Option(help="Root of a lake, whose closed hours are played: folder or URL.")
     ] = None,
@@ -45,7 +49,7 @@ def replay(
     seconds: Seconds = None,
     address_file: AddressFile = None,
 ) -> None:
-    """Serve a recorded capture, or hours of the lake, re-sequenced for each connection; it stays up afterwards."""
+    """Serve a capture, a gatherer's journal or hours of the lake, re-sequenced for each connection; it stays up."""
     try:
         factor = 0.0 if speed == "max" else float(speed)
     except ValueError:
@@ -64,6 +68,7 @@ def replay(
         settings,
         ReplaySettings(
             capture=capture,
+            gatherer=gatherer,
             lake=lake,
             from_us=_us(from_),
             to_us=_us(to),

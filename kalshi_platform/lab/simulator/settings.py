@@ -88,10 +88,12 @@ class SimulatorSettings:
 class ReplaySettings:
     """What is played, a capture or the lake's [from_us, to_us), and how.
 
-    `speed` 0 is as fast as the readers take it; 1 is the recorded pace. `lake`: a folder, or a URL.
+    `speed` 0 is as fast as the readers take it; 1 is the recorded pace. `capture`: JSON lines, a segment of a journal
+    or a folder of them, where `gatherer` chooses one of several. `lake`: a folder, or a URL.
     """
 
     capture: Path | None = None
+    gatherer: str | None = None
     lake: str | None = None
     from_us: int = 0
     to_us: int = 0

@@ -16,8 +16,10 @@ import requests
 
 from kalshi_platform.lab.simulator.replay.recording import record
 from kalshi_platform.lab.simulator.settings import ReplaySettings
+from kalshi_platform.market.records import SessionClosed
 from kalshi_platform_tests.fixtures.captures import ORDERBOOK, recording
 from kalshi_platform_tests.fixtures.exchange import RawClient, eventually, running_exchange
+from kalshi_platform_tests.fixtures.journal_recorder import START_NS, Recorder, delta, snapshot
 
 COMMAND = "import sys; from kalshi_platform.cli.main import main; sys.argv.insert(1, 'exchange'); sys.exit(main())"
 START_US = 1_795_380_000_000_000
@@ -81,6 +83,25 @@ def test_a_real_recording_is_served_with_its_own_times(tmp_path: Path) -> None:
         assert len(requests.get(exchange.rest_url + "/events", timeout=10).json()["events"]) > 1
         batch = requests.get(exchange.rest_url + "/markets/orderbooks", params={"tickers": tickers}, timeout=10).json()
         assert len(batch["orderbooks"]) == 12
+
+
+def test_a_journal_is_served_as_it_was_received(tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path / "journal")
+    recorder.write(11, [snapshot(5), delta(2), delta(3)])
+    recorder.write(12, [snapshot(7), delta(4)])
+    recorder.mark(11, SessionClosed(11, START_NS, "test"))
+    recorder.write(12, [delta(5)])
+    recorder.close()
+    settings = ReplaySettings(capture=tmp_path / "journal", speed=0, wait_subscribers=1)
+    with running_exchange(tmp_path, replay=settings) as exchange:
+        assert exchange.state()["replay"]["gatherer"] == "g1"
+        with RawClient(exchange) as client:
+            client.subscribe_books(["KX-A"])
+            received = [client.until_type("orderbook_delta")["msg"] for _ in range(4)]
+        assert client.frames[1]["msg"] == snapshot(5)["msg"]
+        assert received == [delta(number)["msg"] for number in (2, 3, 4, 5)]
+        eventually(lambda: exchange.state()["replay"]["finished"])
+        assert exchange.book("KX-A")["yes"] == [(1200, 900)]
 
 
 def start_process(tmp_path: Path, *arguments: str) -> tuple[subprocess.Popen[str], dict[str, Any]]:

@@ -40,13 +40,14 @@ def read_capture(path: Path) -> list[Recorded]:
                 raise ConfigurationError([f'{path}:{number} is no {{"received_at_ns", "frame"}} object']) from None
             if kind in ANSWERS:
                 continue
-            found.append(_recorded(kind, frame.get("msg"), received_at_ns))
+            found.append(recorded_frame(kind, frame.get("msg"), received_at_ns))
     if not found:
         raise ConfigurationError([f"capture {path} holds no data frames"])
     return found
 
 
-def _recorded(kind: str, content: object, received_at_ns: int) -> Recorded:
+def recorded_frame(kind: str, content: object, received_at_ns: int) -> Recorded:
+    """Return one frame made ready; `content` is its `msg`."""
     msg: Json = content if isinstance(content, dict) else {}
     ticker = sys.intern(str(msg.get("market_ticker") or msg.get("event_ticker") or ""))
     change = None

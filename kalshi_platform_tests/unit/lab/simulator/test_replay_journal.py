@@ -1,0 +1,123 @@
+"""A journal that the platform wrote, read by the simulated exchange's own code."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from kalshi_platform.errors import ConfigurationError
+from kalshi_platform.gatherer.journal.keeping import compress_segment
+from kalshi_platform.lab.simulator.replay.journal import Frame, JournalSource, Mark, find_segments, read_segment
+from kalshi_platform.market.frames import FrameKind
+from kalshi_platform.market.records import BookSubscriptionEnded, SessionClosed
+from kalshi_platform_tests.fixtures.journal_recorder import START_NS, Recorder, delta, snapshot
+
+
+def played(folder: Path) -> list[str]:
+    """What is played: S and the size of a snapshot, or the microsecond of a delta."""
+    found = []
+    for message in JournalSource(folder).messages():
+        msg = json.loads(message.body)
+        found.append(msg["ts"][20:26].lstrip("0") if "ts" in msg else f"S{msg['yes_dollars_fp'][0][1]}")
+    return found
+
+
+def test_frames_and_marks_are_read_as_they_were_written(tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path)
+    recorder.write(11, [snapshot(5), delta(2)])
+    recorder.mark(11, SessionClosed(11, START_NS, "test"))
+    recorder.close()
+    (segment,) = find_segments(tmp_path, None)
+    items = list(read_segment(segment.path))
+    frames = [each for each in items if isinstance(each, Frame)]
+    assert [json.loads(each.payload) for each in frames] == [snapshot(5), delta(2)]
+    assert [(each.stream_id, each.session_id, each.kind) for each in frames] == [(11, 11, 0)] * 2
+    assert [each.received_at_ns - START_NS for each in frames] == [10**9, 2 * 10**9]
+    names = [each.name for each in items if isinstance(each, Mark)]
+    assert names == ["GathererStarted", "StreamOpened", "StreamOpened", "SessionClosed"]
+
+
+def test_what_two_connections_received_is_played_once_and_the_second_goes_on_where_the_first_ends(
+    tmp_path: Path,
+) -> None:
+    recorder = Recorder(tmp_path)
+    recorder.write(11, [snapshot(5), delta(2), delta(3)])
+    recorder.write(12, [snapshot(7), delta(4), delta(5)])  # it is ahead
+    recorder.write(11, [delta(4)])
+    recorder.mark(11, BookSubscriptionEnded(11, "KX-A", 4, "handed over"))
+    recorder.write(12, [delta(6)])
+    recorder.write(11, [delta(5), delta(6), delta(7)])  # what the ended one still receives
+    recorder.close()
+    assert played(tmp_path) == ["S5.00", "2", "3", "4", "5", "6", "7"]
+
+
+def test_equal_deltas_of_one_stream_are_all_played(tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path)
+    recorder.write(11, [snapshot(5), delta(2), delta(2)])
+    recorder.write(12, [snapshot(7), delta(2), delta(2), delta(2)])
+    recorder.mark(11, SessionClosed(11, START_NS, "test"))
+    recorder.close()
+    assert played(tmp_path) == ["S5.00", "2", "2", "2"]
+
+
+def test_after_a_hole_the_next_snapshot_is_played(tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path)
+    recorder.write(11, [snapshot(5), delta(2)])
+    recorder.mark(11, SessionClosed(11, START_NS, "test"))
+    recorder.write(12, [snapshot(9), delta(8)])
+    recorder.close()
+    assert played(tmp_path) == ["S5.00", "2", "S9.00", "8"]
+
+
+def test_responses_and_what_is_of_no_stream_are_not_played(tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path)
+    recorder.write(11, [snapshot(5)])
+    recorder.write(11, [{"type": "ok", "sid": 1, "seq": 2, "msg": {}}], kind=FrameKind.CONTROL)
+    recorder.write(11, [delta(3)], kind=FrameKind.REPEATED)
+    recorder.write(
+        11, [{"type": "future", "sid": 1, "seq": 4, "msg": {"ts": "x" * 20 + "000004Z"}}], kind=FrameKind.UNKNOWN_TYPE
+    )
+    recorder.close()
+    assert played(tmp_path) == ["S5.00", "4"]
+
+
+def test_segments_are_played_in_order_compressed_or_not_and_damage_costs_its_block(tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path, segment_bytes=1)
+    for number in range(2, 8):
+        recorder.write(11, [delta(number)])
+    recorder.close()
+    segments = find_segments(tmp_path, "g1")
+    compress_segment(tmp_path, segments[4].info["number"])
+    assert played(tmp_path) == ["2", "3", "4", "5", "6", "7"]
+    content = bytearray(segments[5].path.read_bytes())
+    content[-10] ^= 1
+    segments[5].path.write_bytes(content)
+    assert len(played(tmp_path)) == 5
+    assert len(list(JournalSource(segments[6].path).messages())) == 1
+
+
+def test_of_several_gatherers_one_must_be_named(tmp_path: Path) -> None:
+    for name in ("g1", "g2"):
+        recorder = Recorder(tmp_path / name, name)
+        recorder.write(11, [snapshot(5)])
+        recorder.close()
+    with pytest.raises(ConfigurationError, match="name one by --gatherer"):
+        JournalSource(tmp_path)
+    assert JournalSource(tmp_path, "g2").describe() == {"gatherer": "g2", "segments": 1}
+    with pytest.raises(ConfigurationError, match="no journal of g3"):
+        JournalSource(tmp_path, "g3")
+
+
+def test_the_state_before_the_first_message_is_the_first_snapshots(tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path)
+    recorder.write(11, [snapshot(5), delta(2), snapshot(6, "KX-B"), delta(2, "KX-B")])
+    recorder.close()
+    start = JournalSource(tmp_path).start()
+    assert dict(start.markets) == {"KX-A": "m", "KX-B": "m"}
+    assert {ticker: msg["yes_dollars_fp"] for ticker, msg in start.books.items()} == {
+        "KX-A": [["0.1200", "5.00"]],
+        "KX-B": [["0.1200", "6.00"]],
+    }
+    assert start.first_us == START_NS // 1_000 + 1_000_000
