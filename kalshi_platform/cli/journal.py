@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from kalshi_platform.cli import journal_read
 from kalshi_platform.cli.console import print_line
 from kalshi_platform.cli.progress import progress_shown
 from kalshi_platform.errors import KalshiPlatformError, LakeCorrupt, LakeUnavailable, PartitionBusy, Unfinished
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
     from kalshi_platform.lake.frame_archive import FramesManifest
 
 app = typer.Typer(no_args_is_help=True, rich_markup_mode=None)
+app.command()(journal_read.show)
+app.command()(journal_read.verify)
 
 
 @app.command()

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import re
+import struct
+from pathlib import Path
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import kalshi_platform
 from kalshi_platform.gatherer.journal.block_format import (
     BLOCK_HEADER,
+    BLOCK_MAGIC,
     FORMAT_VERSION,
+    SEGMENT_HEADER,
+    SEGMENT_MAGIC,
+    BlockHeader,
     OtherVersion,
     Position,
     SegmentInfo,
@@ -126,3 +135,21 @@ def test_a_segment_header_decodes_to_what_was_encoded_and_names_another_version(
     with pytest.raises(OtherVersion) as caught:
         decode_segment_header(other)
     assert caught.value.version == 7
+
+
+@pytest.mark.parametrize(
+    ("heading", "layout", "magic"),
+    [("## Segment header", SEGMENT_HEADER, SEGMENT_MAGIC), ("## Block", BLOCK_HEADER, BLOCK_MAGIC)],
+)
+def test_the_documented_layout_is_that_of_the_code(heading: str, layout: struct.Struct, magic: bytes) -> None:
+    document = (Path(kalshi_platform.__file__).parent.parent / "docs" / "journal.md").read_text(encoding="utf-8")
+    assert document.startswith(f"# The journal: format {FORMAT_VERSION}\n")
+    section = document.split(f"{heading}\n")[1].split("\n## ")[0]
+    rows = [tuple(line.strip("| ").split(" | ")) for line in section.splitlines() if re.match(r"\| \d", line)]
+    codes = {"u16": "H", "u32": "I", "i64": "q", f"{len(magic)} bytes": f"{len(magic)}s"}
+    formats = [codes[row[1]] for row in rows]
+    assert "<" + "".join(formats) == layout.format
+    assert [int(row[0]) for row in rows] == [struct.calcsize("<" + "".join(formats[:at])) for at in range(len(rows))]
+    assert magic.hex(" ").upper() in rows[0][3]
+    if layout is BLOCK_HEADER:
+        assert tuple(row[2] for row in rows) == BlockHeader._fields
