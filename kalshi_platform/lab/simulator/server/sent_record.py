@@ -167,6 +167,8 @@ class SentConnection:
     ended_at_ns: int | None
     delivered_bytes: int | None
     is_cut_off: bool
+    has_goodbye: bool
+    """Whether the exchange closed it in order, with a close frame behind the last message."""
 
     def frames(self) -> Iterator[tuple[bytes, int]]:
         """Yield the payload of each text frame, and where it ends on the wire in bytes after the handshake."""
@@ -198,7 +200,9 @@ def read_sent_books(folder: Path) -> Iterator[tuple[str, bytes]]:
 def _connection(path: Path) -> SentConnection:
     opened: dict[str, Any] = {}
     ended: dict[str, Any] = {}
+    has_goodbye = False
     for kind, content in _entries(path):
+        has_goodbye = has_goodbye or kind == CLOSE
         if kind == OPENED:
             opened = json.loads(content)
         elif kind == ENDED:
@@ -207,7 +211,7 @@ def _connection(path: Path) -> SentConnection:
         raise SentRecordDamaged(f"{path} does not begin as a connection's record")
     return SentConnection(
         path, int(path.stem), opened["user_agent"], opened["key"], opened["opened_at_ns"], ended.get("ended_at_ns"),
-        ended.get("delivered_bytes"), bool(ended.get("is_cut_off")),
+        ended.get("delivered_bytes"), bool(ended.get("is_cut_off")), has_goodbye,
     )  # fmt: skip
 
 
