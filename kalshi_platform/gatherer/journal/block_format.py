@@ -9,7 +9,7 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Callable, Mapping, Sequence
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import Any, NamedTuple
 
 import msgspec
@@ -206,20 +206,20 @@ def encode_body(batch: FrameBatch, streams: Mapping[int, StreamRef]) -> BlockBod
     """
     count = len(batch.payloads)
     ids = sorted(set(batch.stream_ids) - {NO_STREAM})
-    index = {stream_id: at for at, stream_id in enumerate(ids, 1)}
-    index[NO_STREAM] = 0
     try:
-        marks = _encode([(at, type(mark).__name__, mark) for at, mark in batch.marks]) if batch.marks else b""
-        columns = struct.pack(
-            f"<{count}q{count}q{count}I{count}H",
-            *batch.received_at_ns,
-            *batch.numbers,
-            *map(len, batch.payloads),
-            *map(index.__getitem__, batch.stream_ids),
+        parts = [_stream_entry(streams[each]) for each in ids]
+        parts += (
+            _repeated(batch.received_at_ns) or struct.pack(f"<{count}q", *batch.received_at_ns),
+            struct.pack(f"<{count}q", *batch.numbers),
+            struct.pack(f"<{count}I", *map(len, batch.payloads)),
+            _stream_indexes(batch.stream_ids, ids),
+            bytes(batch.kinds),
         )
-        head = b"".join((*(_stream_entry(streams[each]) for each in ids), columns, bytes(batch.kinds), marks))
-    except (struct.error, KeyError, OverflowError) as error:
+        marks = _encode([(at, type(mark).__name__, mark) for at, mark in batch.marks]) if batch.marks else b""
+    except (struct.error, KeyError, OverflowError, ValueError) as error:
         raise ValueError(f"a batch that no block can hold: {type(error).__name__}: {error}") from error
+    parts.append(marks)
+    head = b"".join(parts)
     payload = b"".join(batch.payloads)
     size = BLOCK_HEADER.size + len(head) + len(payload)
     if size > _LARGEST:
@@ -247,7 +247,7 @@ def encode_header(
     return BLOCK_MAGIC + struct.pack("<I", _crc32(checked)) + checked
 
 
-def decode_header(data: bytes | bytearray, at: int = 0) -> BlockHeader | None:
+def decode_header(data: bytes, at: int = 0) -> BlockHeader | None:
     """Return the header of the block at `at`; None where there is no whole one."""
     end = at + BLOCK_HEADER.size
     if end > len(data) or not data.startswith(BLOCK_MAGIC, at):
@@ -256,13 +256,13 @@ def decode_header(data: bytes | bytearray, at: int = 0) -> BlockHeader | None:
     return header if _crc32(memoryview(data)[at + _CHECKED_FROM : end]) == header.header_crc else None
 
 
-def is_whole(header: BlockHeader, data: bytes | bytearray, at: int) -> bool:
+def is_whole(header: BlockHeader, data: bytes, at: int) -> bool:
     """Return whether everything behind the header is there, as it was written."""
     end = at + header.size
     return end <= len(data) and _crc32(memoryview(data)[at + BLOCK_HEADER.size : end]) == header.body_crc
 
 
-def decode_block(header: BlockHeader, data: bytes | bytearray, at: int, position: Position) -> Block:
+def decode_block(header: BlockHeader, data: bytes, at: int, position: Position) -> Block:
     """Decode the whole block at `at`, which stands at `position` of its journal. Raises FormatError."""
     try:
         return _decode_block(header, data, at, position)
@@ -270,7 +270,7 @@ def decode_block(header: BlockHeader, data: bytes | bytearray, at: int, position
         raise FormatError(f"a block that cannot be decoded: {type(error).__name__}: {error}") from error
 
 
-def _decode_block(header: BlockHeader, data: bytes | bytearray, at: int, position: Position) -> Block:
+def _decode_block(header: BlockHeader, data: bytes, at: int, position: Position) -> Block:
     end, count = at + header.size, header.frames
     start = at + BLOCK_HEADER.size
     streams: list[StreamRef] = []
@@ -279,17 +279,17 @@ def _decode_block(header: BlockHeader, data: bytes | bytearray, at: int, positio
         start += STREAM_ENTRY.size
         streams.append(StreamRef(stream_id, sid, bytes(data[start : start + length]).decode()))
         start += length
-    columns = struct.unpack_from(f"<{count}q{count}q{count}I{count}H", data, start)
-    lengths = columns[2 * count : 3 * count]
     ids = [NO_STREAM, *(stream.stream_id for stream in streams)]
+    lengths = struct.unpack_from(f"<{count}I", data, start + 16 * count)
+    indexes = struct.unpack_from(f"<{count}H", data, start + 20 * count)
     kinds_at = start + (_FRAME_COLUMNS_BYTES - 1) * count
     marks_at = kinds_at + count
     payload_at = marks_at + header.marks_size
     batch = FrameBatch(
         _slices(data, payload_at, lengths, end),
-        list(columns[:count]),
-        [ids[index] for index in columns[3 * count :]] if len(ids) != 2 else _of_one(columns[3 * count :], ids),
-        list(columns[count : 2 * count]),
+        list(struct.unpack_from(f"<{count}q", data, start)),
+        [ids[1]] * count if len(ids) == 2 and indexes.count(1) == count else [ids[index] for index in indexes],
+        list(struct.unpack_from(f"<{count}q", data, start + 8 * count)),
         list(data[kinds_at:marks_at]),
         _decode_marks(bytes(data[marks_at:payload_at])) if header.marks_size else [],
     )
@@ -306,26 +306,31 @@ def _decode_block(header: BlockHeader, data: bytes | bytearray, at: int, positio
     )
 
 
-def _slices(data: bytes | bytearray, at: int, lengths: Sequence[int], end: int) -> list[bytes]:
+def _slices(data: bytes, at: int, lengths: Sequence[int], end: int) -> list[bytes]:
     """Cut the payload into frames, which must fill it."""
     if at + sum(lengths) != end:
         raise FormatError("a block whose frames do not fill it")
-    payload = bytes(data[at:end])
-    ends = [0]
-    total = 0
-    for length in lengths:
-        total += length
-        ends.append(total)
-    return [payload[low:high] for low, high in pairwise(ends)]
-
-
-def _of_one(indexes: Sequence[int], ids: Sequence[int]) -> list[int]:
-    """Return the stream of each frame where the block has one stream, which nearly all have."""
-    return [ids[index] for index in indexes] if 0 in indexes else [ids[1]] * len(indexes)
+    ends = list(accumulate(lengths, initial=at))
+    return [data[low:high] for low, high in pairwise(ends)]
 
 
 def _decode_marks(data: bytes) -> list[tuple[int, Mark]]:
     return [(at, _mark_decoders[kind](raw)) for at, kind, raw in _marks_decoder.decode(data)]
+
+
+def _repeated(times_ns: Sequence[int]) -> bytes | None:
+    """Return the column where all times are equal, as those of one socket read are; else None."""
+    count = len(times_ns)
+    return struct.pack("<q", times_ns[0]) * count if count and times_ns.count(times_ns[0]) == count else None
+
+
+def _stream_indexes(stream_ids: Sequence[int], ids: Sequence[int]) -> bytes:
+    """Return the column of streams by their place in the table."""
+    count = len(stream_ids)
+    if len(ids) == 1 and stream_ids.count(ids[0]) == count:
+        return b"\1\0" * count
+    index = {NO_STREAM: 0} | {stream_id: at for at, stream_id in enumerate(ids, 1)}
+    return struct.pack(f"<{count}H", *map(index.__getitem__, stream_ids))
 
 
 def _stream_entry(stream: StreamRef) -> bytes:

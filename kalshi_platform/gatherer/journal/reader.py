@@ -56,7 +56,8 @@ class JournalReader:
     def next(self) -> Block | Damage | None:
         """Return the next block or damage; None: nothing more now.
 
-        Raises ConfigurationError at a segment of another format version; OSError where a file cannot be read now.
+        Raises ConfigurationError at a segment of another format version; OSError where a file cannot be read now, which
+        may be tried again: after some attempts the rest of a finished segment is a damage.
         """
         while True:
             if self._segment is None:
@@ -151,14 +152,25 @@ class JournalReader:
             item = segment.next(finished=True, total=None if info is None else info.former_blocks)
         except OtherVersion as error:
             raise ConfigurationError([f"segment {segment.number} of the journal: {error}"]) from error
-        except OSError:
+        except OSError as error:
             self.close()
-            raise
+            return self._unreadable(segment, error)
+        self._failures = 0
         if item is not None or following is None:
             return item
         self.close()
         self.position = Position(segment.number + 1, 0)
         return None
+
+    def _unreadable(self, segment: SegmentReader, error: OSError) -> Damage:
+        """Raise the error again for some attempts; then return the rest of a finished segment as damaged."""
+        self._failures += 1
+        following = next((each for each in self._paths() if each > segment.number), None)
+        if self._failures < _READ_ATTEMPTS or following is None:
+            raise error
+        self._failures = 0
+        what = f"the rest of the segment cannot be read: {error.strerror or error}"
+        return Damage(self.position, Position(segment.number + 1, 0), segment.number, 0, what)
 
 
 def _read_info(path: Path) -> SegmentInfo | None:

@@ -79,7 +79,8 @@ class SegmentReader:
             header = self._whole_block()
         if header is not None:
             return self._take(header)
-        if not self._fill(1):
+        # By what is in memory: a block that was appended since is none that could not be read.
+        if self._at == len(self._data):
             return self._at_end(finished=finished, total=total)
         return self._skip("bytes that are no block", finished=finished, total=total)
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import shutil
 import threading
 from collections.abc import Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 from hypothesis import given, settings
@@ -13,6 +15,7 @@ from hypothesis import strategies as st
 
 from kalshi_platform.clock import SYSTEM_CLOCK
 from kalshi_platform.errors import ConfigurationError
+from kalshi_platform.gatherer.journal import segment_reader
 from kalshi_platform.gatherer.journal.block_format import (
     BLOCK_HEADER,
     Block,
@@ -23,7 +26,7 @@ from kalshi_platform.gatherer.journal.block_format import (
 )
 from kalshi_platform.gatherer.journal.keeping import compress_segment
 from kalshi_platform.gatherer.journal.reader import JournalReader
-from kalshi_platform.gatherer.journal.segments import segment_name
+from kalshi_platform.gatherer.journal.segments import read_some, segment_name
 from kalshi_platform.market.frames import FrameBatch
 from kalshi_platform_tests.fixtures.clocks import FakeClock
 from kalshi_platform_tests.fixtures.journals import (
@@ -173,6 +176,28 @@ def test_a_compressed_segment_reads_like_a_plain_one(small: Path) -> None:
     assert blocks_of(items)[-1] == blocks[-1]
 
 
+def test_a_segment_whose_disk_fails_is_given_up_after_some_attempts(
+    small: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(*_: object) -> bytes:
+        raise OSError(errno.EIO, "Input/output error")
+
+    reader = JournalReader(small)
+    with monkeypatch.context() as failing:
+        failing.setattr(segment_reader, "read_some", fail)
+        for _ in range(4):
+            with pytest.raises(OSError, match="Input/output error"):
+                reader.next()
+        damage = reader.next()
+    assert isinstance(damage, Damage)
+    assert (damage.position, damage.end) == (Position(1, 0), Position(2, 0))
+    assert damage.what.endswith("cannot be read: Input/output error")
+    block = reader.next()
+    reader.close()
+    assert block is not None
+    assert block.position.segment == 2
+
+
 def test_a_given_list_of_files_ends_with_its_last(small: Path) -> None:
     assert frames_of(items_of([first(small)])) == FRAMES[:5]
     assert len(items_of(sorted(small.iterdir()))) == len(items_of(small))
@@ -211,6 +236,31 @@ def test_a_reader_beside_a_writing_thread_sees_every_block_once(tmp_path: Path) 
     assert reader.position == journal.end
     reader.close()
     journal.close()
+
+
+@pytest.mark.parametrize("empty_reads", [1, 2, 3])
+def test_blocks_that_are_appended_between_two_reads_are_no_damage(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_reads: int
+) -> None:
+    journal, reader = a_journal(tmp_path), JournalReader(tmp_path)
+    journal.append(SESSION, batch_of([b"0"], marks=[OPENED, STREAM_OPENED]))
+    assert len([reader.next(), reader.next()]) == 2
+    reads = [0]
+
+    def read_and_append(file: BinaryIO, size: int) -> bytes:
+        data = read_some(file, size)
+        reads[0] += not data
+        if not data and reads[0] == empty_reads:
+            journal.append(SESSION, batch_of([b"1"]))
+            journal.append(SESSION, batch_of([b"2"]))
+        return data
+
+    monkeypatch.setattr(segment_reader, "read_some", read_and_append)
+    items = [item for item in (reader.next() for _ in range(8)) if item is not None]
+    reader.close()
+    journal.close()
+    assert damages_of(items) == []
+    assert frames_of(items) == [b"1", b"2"]
 
 
 def test_a_part_of_a_block_that_the_writer_cut_off_again_is_forgotten(small: Path) -> None:
