@@ -316,7 +316,7 @@ def _read_journal(gatherer: GathererSettings, known: ArchivedSegments | None) ->
         if journal_id is not None and known is not None and number in known.numbers:
             continue
         try:
-            segment = _LocalSegment(path, _read_info(path, gatherer.name, number, journal_id))
+            segment = _LocalSegment(path, read_info(path, gatherer.name, number, journal_id))
         except FileNotFoundError:  # compressed or removed meanwhile: the next run finds what there is
             continue
         journal_id = segment.info.journal_id
@@ -329,7 +329,7 @@ def _read_journal(gatherer: GathererSettings, known: ArchivedSegments | None) ->
     return _Journal(found, unfinished_hour)
 
 
-def _read_info(path: Path, gatherer: str, number: int, journal_id: int | None) -> SegmentInfo:
+def read_info(path: Path, gatherer: str, number: int, journal_id: int | None) -> SegmentInfo:
     """Read the header of a segment; of one with a damaged header what its blocks and `journal_id`, its next one's, say.
 
     Raises OSError.
