@@ -72,11 +72,15 @@ class RebuiltTable:
 
 @dataclass
 class Rebuilt:
-    """Reports what became of an hour. `damages`: places of the segments that gave no block."""
+    """Reports what became of an hour. `from_lake`, `from_journal`: segments by where they came from.
+
+    `damages`: places of the segments that gave no block.
+    """
 
     gatherer: str
     hour: datetime
-    sources: HourSources
+    from_lake: int
+    from_journal: int
     frames: int = 0
     damages: int = 0
     tables: dict[str, RebuiltTable] = field(default_factory=dict)
@@ -85,14 +89,16 @@ class Rebuilt:
 
     @property
     def differs(self) -> bool:
-        """Return whether something is left that the run may not change.
+        """Return whether something is left that the run may not change."""
+        return any(map(self.is_differing, self.tables))
 
-        A dead letter that no frame gives any more is no such thing: its frame may give a row now.
+    def is_differing(self, table: str) -> bool:
+        """Return whether rows of the table differ from what the frames give, and stay.
+
+        A dead letter that no frame gives any more is no such row: its frame may give another one now.
         """
-        return any(
-            (each.changed and not self.overwritten) or (each.unexplained and name != _LETTERS)
-            for name, each in self.tables.items()
-        )
+        counted = self.tables[table]
+        return bool((counted.changed and not self.overwritten) or (counted.unexplained and table != _LETTERS))
 
 
 def rebuild_tables(
@@ -115,10 +121,11 @@ def rebuild_tables(
     try:
         check(database, "timeseries")
         with _staging(store) as folder:
-            done = Rebuilt(gatherer.name, hour, fetch_hour(store, gatherer, hour, folder), overwritten=overwrite)
+            sources = fetch_hour(store, gatherer, hour, folder)
+            done = Rebuilt(gatherer.name, hour, sources.from_lake, sources.from_journal, overwritten=overwrite)
             comparer = _Comparer(gatherer, database, PartitionKeeper(database, bounds, clock), done, overwrite, dry_run)
             times = ExchangeTimes(bounds)
-            for records in _decode_hour(gatherer, done):
+            for records in _decode_hour(gatherer, sources, done):
                 comparer.compare(records, times)
                 report_progress("frames decoded", done.frames)
             comparer.count_unexplained()
@@ -128,12 +135,12 @@ def rebuild_tables(
     return done
 
 
-def _decode_hour(gatherer: GathererSettings, done: Rebuilt) -> Iterator[list[Record]]:
+def _decode_hour(gatherer: GathererSettings, sources: HourSources, done: Rebuilt) -> Iterator[list[Record]]:
     """Yield the rows of the frames received in the hour, in the order of recording, some at a time."""
     low_ns = us_from_datetime(done.hour) * 1_000
     high_ns = low_ns + (HOUR // _MICROSECOND) * 1_000
     rows: list[Record] = []
-    for paths in done.sources.journals:
+    for paths in sources.journals:
         decoder = Decoder(gatherer.market_filter.shard, gatherer.dead_letters_per_minute)
         with closing(JournalReader(paths)) as reader:
             while (item := reader.next()) is not None:

@@ -23,6 +23,7 @@ from kalshi_platform.cli import (
     migrate,
     prove,
     query,
+    rebuild,
     retention,
     status,
     switch,
@@ -47,6 +48,7 @@ app.command("close-hour")(close_hour.close_hour)
 app.command("backfill-trades")(backfill_trades.backfill_trades)
 app.command("export")(export.export)
 app.command("lake-index")(lake_index.lake_index)
+app.command("rebuild")(rebuild.rebuild)
 app.command("retention")(retention.retention)
 app.command("draw")(draw.draw)
 app.command("status")(status.status)

@@ -34,10 +34,11 @@ from kalshi_platform.orchestration.failures import collect_problems
 from kalshi_platform.orchestration.jobs.batch import BATCH_JOBS, close_buckets_job, make_archive_frames_job
 from kalshi_platform.orchestration.jobs.dedup_live import make_dedup_live_job
 from kalshi_platform.orchestration.jobs.gather import make_gather_job
+from kalshi_platform.orchestration.jobs.rebuild_tables import make_rebuild_job
 from kalshi_platform.orchestration.jobs.retention_dry_run import retention_dry_run_job
 from kalshi_platform.orchestration.jobs.rotate_gatherers import make_rotate_gatherers_job
 from kalshi_platform.orchestration.jobs.switch_services import make_switch_services_job
-from kalshi_platform.orchestration.partitions import Partitions, make_partitions, make_running_hours
+from kalshi_platform.orchestration.partitions import Partitions, first_start, make_partitions, make_running_hours
 from kalshi_platform.orchestration.resources import RESOURCES
 from kalshi_platform.orchestration.schedules.catalog import merge_catalog_schedule, sync_catalog_when_stale
 from kalshi_platform.orchestration.schedules.closes import make_closes_sensor
@@ -97,8 +98,10 @@ def build(location: CodeLocation) -> dg.Definitions:
     if names:
         parts.jobs.append(make_gather_job(names))
         parts.sensors.append(make_gatherer_sensor(names))
+        hours = make_running_hours(location.partitions_start)
+        parts.jobs.append(make_rebuild_job(hours))
         if location.archive_frames:
-            _add_frames(parts, names, location.partitions_start)
+            _add_frames(parts, names, hours)
     if location.role.serves_platform():
         partitions = make_partitions(location.gatherer_names, location.partitions_start, location.close_buckets)
         _add_platform(parts, partitions)
@@ -130,12 +133,11 @@ class _Parts:
     sensors: list[dg.SensorDefinition] = field(default_factory=list)
 
 
-def _add_frames(parts: _Parts, names: Sequence[str], start: datetime) -> None:
-    hours = make_running_hours(start)
+def _add_frames(parts: _Parts, names: Sequence[str], hours: dg.HourlyPartitionsDefinition) -> None:
     parts.assets += complete_pages([make_frames_asset(name, hours) for name in names])
     job = make_archive_frames_job(names)
     parts.jobs.append(job)
-    parts.schedules.append(make_frames_schedule(names, start, job))
+    parts.schedules.append(make_frames_schedule(names, first_start(hours), job))
 
 
 def _add_platform(parts: _Parts, partitions: Partitions) -> None:

@@ -31,12 +31,12 @@ class Partitions:
     @property
     def first_hour(self) -> datetime:
         """The start of the first hourly partition, UTC."""
-        return _first_start(self.hours)
+        return first_start(self.hours)
 
     @property
     def first_day(self) -> datetime:
         """The start of the first daily partition, UTC."""
-        return _first_start(self.days)
+        return first_start(self.days)
 
 
 def make_partitions(gatherers: Sequence[str], start: datetime, close_buckets: int = 1) -> Partitions:
@@ -115,5 +115,6 @@ def request_range(selection: Sequence[dg.AssetKey], first_key: str, last_key: st
     return dg.RunRequest(asset_selection=list(selection), tags=tags)
 
 
-def _first_start(partitions: dg.TimeWindowPartitionsDefinition) -> datetime:
+def first_start(partitions: dg.TimeWindowPartitionsDefinition) -> datetime:
+    """Return the start of the first partition, UTC."""
     return datetime.fromtimestamp(partitions.start.timestamp(), tz=UTC)

@@ -64,6 +64,7 @@ FRAMES = {key for key in ASSETS if key.startswith("lake/raw/frames/")}
 JOBS = {
     "gather",
     "archive_frames",
+    "rebuild_tables",
     "dedup_live",
     "sync_catalog",
     "merge_catalog",
@@ -130,7 +131,7 @@ def test_the_role_all_serves_everything(everything: dg.Definitions) -> None:
 def test_the_role_platform_serves_all_but_the_gatherers() -> None:
     assert names(build(location(config.Role("platform")))) == (
         ASSETS - FRAMES,
-        JOBS - {"gather", "archive_frames"},
+        JOBS - {"gather", "archive_frames", "rebuild_tables"},
         SCHEDULES - {"archive_frames_schedule"},
         SENSORS - {"gatherer_sensor"},
     )
@@ -140,7 +141,7 @@ def test_the_role_of_a_gatherer_serves_its_run_and_the_archive_of_its_frames() -
     served = build(location(config.Role("gatherer", "g2")))
     assets, jobs, schedules, sensors = names(served)
     assert assets == {"lake/raw/frames/g2", "kalshi/websocket"}, "the second is known as what the first depends on"
-    assert jobs == {"gather", "archive_frames", "switch_services"}
+    assert jobs == {"gather", "archive_frames", "rebuild_tables", "switch_services"}
     assert (schedules, sensors) == ({"archive_frames_schedule"}, {"gatherer_sensor"})
     assert not served.resolve_asset_graph().get(keys.WEBSOCKET).is_materializable
     assert served.resolve_job_def("gather").partitions_def.get_partition_keys() == ["g2"]  # type: ignore[union-attr]
