@@ -40,6 +40,11 @@ def close_hour(
         metavar="I/N",
         help="Only the I-th of N parts of the markets, on this machine; the hour is closed when all N are done.",
     ),
+    fill: bool = typer.Option(
+        False,
+        "--fill",
+        help="First give production's rows what they lack and gatherers have: after an hour was rebuilt from frames.",
+    ),
     export: bool = typer.Option(
         True,
         help="Export what the close has made stale in the lake: the hour, and its day where all of that is closed. "
@@ -58,7 +63,11 @@ def close_hour(
 
     hour, part = parse_hour(hour_text), _parse_part(bucket)
     settings = load_deduplicator()
+    if fill and part is not None:
+        raise ConfigurationError(["--fill is for the whole hour: leave --bucket out"])
     print_line(f"closing {hour:%Y-%m-%d %H:00} UTC from {', '.join(source.name for source in settings.sources)}")
+    if fill:
+        _fill(settings, hour)
     rest = open_public_rest() if settings.check_trades else None
     with progress_shown(f"closing {hour:%Y-%m-%dT%H}"):
         if part is None:
@@ -77,6 +86,15 @@ def close_hour(
         remains += _bring_lake_up_to_date(settings.production_url, hour, SYSTEM_CLOCK.now(), export=export)
     if remains:
         raise Unfinished(remains)
+
+
+def _fill(settings: DeduplicatorSettings, hour: datetime) -> None:
+    from kalshi_platform.deduplicator.merge.fill_columns import fill_columns
+
+    with progress_shown(f"filling {hour:%Y-%m-%dT%H}"):
+        filled = fill_columns(settings, hour)
+    rows = ", ".join(f"{count:,} {table}" for table, count in filled.items()) or "no rows"
+    print_line(f"production got values that it lacked: {rows}")
 
 
 def _parse_part(text: str) -> MarketPart | None:

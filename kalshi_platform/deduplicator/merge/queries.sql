@@ -201,3 +201,27 @@ WHERE NOT EXISTS (SELECT FROM {table} o WHERE o.{market} = s.{market} AND o.{nam
     AND o.{time} BETWEEN {low} AND {high}
     AND o.{time} BETWEEN s.{time} - {window_us} * INTERVAL '1 microsecond'
         AND s.{time} + {window_us} * INTERVAL '1 microsecond')
+
+-- name: find_lacking_columns
+-- database: production
+-- Which columns some rows of [low, high) lack; no rows lack none. One row: a column each.
+-- example table: trades
+-- example time: exchange_ts
+-- example are_lacking: bool_or(taker_side IS NULL), bool_or(created_time IS NULL)
+-- example low: TIMESTAMPTZ '2026-11-23 04:00'
+-- example high: TIMESTAMPTZ '2026-11-23 05:00'
+SELECT {are_lacking} FROM {table} WHERE {time} >= %(low)s AND {time} < %(high)s
+
+-- name: fill_lacking_columns
+-- database: production
+-- Gives rows of [low, high) the staged values that they lack. Its row count is how many.
+-- example table: trades
+-- example stage: trades
+-- example time: exchange_ts
+-- example values: taker_side = coalesce(t.taker_side, s.taker_side)
+-- example key: t.exchange_ts = s.exchange_ts AND t.ticker = s.ticker AND t.trade_id = s.trade_id
+-- example is_lacking: t.taker_side IS NULL AND s.taker_side IS NOT NULL
+-- example low: TIMESTAMPTZ '2026-11-23 04:00'
+-- example high: TIMESTAMPTZ '2026-11-23 05:00'
+UPDATE {table} t SET {values} FROM {stage} s
+WHERE {key} AND t.{time} >= %(low)s AND t.{time} < %(high)s AND ({is_lacking})

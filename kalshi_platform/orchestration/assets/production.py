@@ -44,6 +44,12 @@ _DESCRIPTIONS = {
 }
 
 
+class CloseConfig(dg.Config):
+    """`fill`: first give rows of production what they lack and gatherers have, as after a rebuild from frames."""
+
+    fill: bool = False
+
+
 def make_closed_hours(hours: dg.HourlyPartitionsDefinition) -> dg.AssetsDefinition:
     """Make the assets of production's tables, which one step fills, hour by hour."""
 
@@ -62,10 +68,12 @@ def make_closed_hours(hours: dg.HourlyPartitionsDefinition) -> dg.AssetsDefiniti
         op_tags={"kalshi/stage": "production"},
     )
     def close_hours(
-        context: dg.AssetExecutionContext, production_database: ProductionDatabase
+        context: dg.AssetExecutionContext, config: CloseConfig, production_database: ProductionDatabase
     ) -> Iterator[dg.MaterializeResult[None] | dg.AssetCheckResult]:
         """Close every hour of the run's partitions; idempotent, so it is the backfill as well."""
         with as_failure(), production_database.database() as database:
+            if config.fill:
+                _fill_each(context, production_database.settings())
             missed = _close_each(context, production_database, database)
             hours = sorted(map(parse_hour_key, context.partition_keys))
             results = check_hours(production_database, database, hours, missed)
@@ -88,6 +96,15 @@ def _make_spec(table: str) -> dg.AssetSpec:
         kinds={"postgres"},
         metadata=column_metadata("production", table),
     )
+
+
+def _fill_each(context: dg.AssetExecutionContext, settings: "DeduplicatorSettings") -> None:
+    """Fill columns of the run's hours."""
+    from kalshi_platform.deduplicator.merge.fill_columns import fill_columns
+
+    for key in sorted(context.partition_keys):
+        filled = fill_columns(settings, parse_hour_key(key))
+        context.log.info("columns_filled hour=%s rows=%s", key, filled)
 
 
 def _close_each(

@@ -77,14 +77,27 @@ close_hours_job = dg.define_asset_job(
 rebuild_hour_job = dg.define_asset_job(
     "rebuild_hour",
     _select(*PRODUCTION_HOURLY, *LAKE_RAW),
-    config={"ops": {"__".join(key.path): {"config": {"allow_fewer_rows": False}} for key in LAKE_RAW}},
+    config={
+        "ops": {
+            "closed_hours": {"config": {"fill": False}},
+            **{"__".join(key.path): {"config": {"allow_fewer_rows": False}} for key in LAKE_RAW},
+        }
+    },
     tags=_TAGS,
     description=with_example(
         "Makes an hour anew: closes it again from what all gatherers hold now, and exports it again, whether or not "
         "the schedules hold that for needed. Of the days that are made from it those that changed follow with "
         "fill_missing_days, at ten to every hour. Launched as it is, it replaces no partition of the lake by one with "
         "fewer rows.",
-        _FEWER_ROWS.format(asset="raw__orderbook_deltas"),
+        """
+        ops:
+          closed_hours:
+            config:
+              fill: true   # give rows what they lack and gatherers have, after rebuild_tables
+          lake__raw__orderbook_deltas:
+            config:
+              allow_fewer_rows: true   # publish what is left, although production has lost rows since the close
+        """,
     ),
 )
 export_hours_job = dg.define_asset_job(
