@@ -28,7 +28,7 @@ def test_columns_that_production_lacks_are_filled_with_what_gatherers_have(
 ) -> None:
     world = merge_world(2)
     later = START + 3_600 * US_PER_S
-    rows = {
+    rows: dict[str, Any] = {
         "orderbook_deltas": [delta_row("A", ts_us=START, seq=1)],
         "trades": [trade_row("A", f"t{n}", ts_us=at, seq=n) for n, at in enumerate((START, START + 1_000, later))],
         "tickers": [ticker_row("A", ts_us=START, volume_e2=700), ticker_row("A", ts_us=START + 1_000, seq=-2)],
