@@ -89,7 +89,8 @@ def open_journal(
 ) -> JournalWriter:
     """Open the journal in `folder`, which is made where there is none; one process at a time.
 
-    Raises ConfigurationError where the folder is another gatherer's, of another format version, or cannot be used.
+    The first block is written, unless the journal is unwritable now (`blocked_reason`). Raises ConfigurationError where
+    the folder is another gatherer's, of another format version, or cannot be used.
     """
     where = f"gatherer {gatherer}: its journal {folder}"
     try:
@@ -108,9 +109,10 @@ def open_journal(
             ]
         )
     journal_id = random.SystemRandom().getrandbits(63) if info is None else info.journal_id
-    return JournalWriter(
-        folder, gatherer, clock, journal_id, max(segments, default=0) + 1, limits, code_version, free_bytes
-    )
+    following = max(segments, default=0) + 1
+    journal = JournalWriter(folder, gatherer, clock, journal_id, following, limits, code_version, free_bytes)
+    journal.begin()
+    return journal
 
 
 def _newest_info(segments: dict[int, Path], where: str, gatherer: str) -> SegmentInfo | None:
@@ -159,7 +161,7 @@ class JournalWriter:
         code_version: str,
         free_bytes: Callable[[Path], int],
     ) -> None:
-        """Use `open_journal`, which checks the folder; no file is made before the first block is written."""
+        """Use `open_journal`, which checks the folder."""
         self.folder = folder
         self.journal_id = journal_id
         self.appended = threading.Condition()
@@ -198,6 +200,14 @@ class JournalWriter:
         """Return why nothing can be written, with the remedy; None while it can."""
         blocked = self._blocked
         return None if blocked is None else str(blocked)
+
+    def begin(self) -> None:
+        """Write the first block, if that is possible now; else it is written first later."""
+        with self.appended:
+            try:
+                self._write_kept()
+            except JournalUnwritable as error:
+                self._block(error)
 
     def append(self, session_id: int, batch: FrameBatch) -> Position:
         """Write one block; return where it ends. Other processes can read it when this returns.

@@ -117,7 +117,8 @@ def test_another_process_goes_on_in_the_next_segment_of_the_same_journal(tmp_pat
     first.close()
     second = a_journal(tmp_path)
     assert second.journal_id == first.journal_id
-    assert second.end == Position(2, 0)
+    assert second.end == blocks_of(tmp_path)[-1].end
+    assert second.end.segment == 2
     second.append(NO_SESSION, FrameBatch([b"b"], [RECEIVED_NS], [0], [0], [8]))
     second.close()
     assert read_segment_info(tmp_path / segment_name(2)).former_blocks is None
@@ -165,6 +166,18 @@ def test_a_full_disk_refuses_frames_keeps_marks_and_is_written_again_when_there_
     [closing] = [block for block in blocks if CLOSED in marks_of(block)]
     # One more than was written: it shows that something of the session is missing.
     assert closing.marks_before == 3
+
+
+def test_a_disk_that_is_full_at_the_start_gets_the_start_of_the_process_first(tmp_path: Path) -> None:
+    clock = FakeClock()
+    with full_disk(100):
+        journal = a_journal(tmp_path, clock)
+        assert journal.blocked_reason
+        assert list_segments(tmp_path) == {}
+    clock.step(RETRY_S)
+    assert journal.is_writable()
+    journal.close()
+    assert [type(mark) for mark in marks_of(blocks_of(tmp_path)[0])] == [GathererStarted]
 
 
 def test_a_disk_that_cannot_even_be_cut_back_begins_another_segment(
@@ -276,7 +289,8 @@ def test_a_folder_of_another_gatherer_or_version_is_refused_with_the_remedy(tmp_
     # A damaged header says nothing; the one before does.
     (tmp_path / "a" / segment_name(2)).write_bytes(header[:-1])
     journal = a_journal(tmp_path / "a")
-    assert (journal.journal_id, journal.end) == (read_segment_info(tmp_path / "a" / segment_name(1)).journal_id, (3, 0))
+    assert journal.journal_id == read_segment_info(tmp_path / "a" / segment_name(1)).journal_id
+    assert journal.end.segment == 3
     journal.close()
 
 
