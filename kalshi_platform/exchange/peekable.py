@@ -1,7 +1,9 @@
 """Reads sockets without taking the bytes from the kernel before `confirm`, with and without TLS.
 
 What a process was handed and has not stored when it dies is then still unread: it was never received. Linux discards
-confirmed bytes without copying them (recv with MSG_TRUNC, tcp(7)); elsewhere they are read a second time.
+confirmed bytes without copying them (recv with MSG_TRUNC, tcp(7)); elsewhere they are read a second time. With TLS the
+encrypted bytes are peeked; only what arrives together with the answer to the upgrade, before anything is subscribed, is
+taken at once.
 """
 
 from __future__ import annotations
