@@ -45,6 +45,7 @@ class Stream:
         "gap_to",
         "id",
         "is_book",
+        "known_to",
         "last",
         "next_occurrence",
         "occurrences",
@@ -74,6 +75,8 @@ class Stream:
         """Whether a part of the journal since the last frame cannot be read."""
         self.starts_late = False
         """Whether its opening is not in the journal, so that numbers before the first one may be missing."""
+        self.known_to = 0
+        """Numbers up to this one were committed before: what the journal has of them is decoded once more."""
         self.use_occurrences(OccurrenceCounter())
 
     def use_occurrences(self, counter: OccurrenceCounter) -> None:
@@ -133,18 +136,20 @@ class OpenStreams:
         return self._sessions[session_id]
 
     def set_open(self, sessions: Iterable[int], streams: Iterable[OpenStream]) -> None:
-        """Replace what is open by what the ledger has; what counts equal rows and marks goes on where it is known."""
-        former_sessions, former_streams = self._sessions, self.by_id
-        self._sessions = {each: former_sessions.get(each) or Session(each, None) for each in sessions}
-        self.by_id = {}
+        """Take from the ledger what is open, and of what was decoded just before only what the ledger does not have.
+
+        The ledger may be ahead of the position from which decoding goes on, by a part of a batch.
+        """
+        for session_id in sessions:
+            self._sessions.setdefault(session_id, Session(session_id, None))
+        for stream in self.by_id.values():
+            stream.books = {}
         for each in streams:
-            stream = Stream(each.stream_id, each.session_id, each.sid, each.channel)
-            stream.last, stream.books = each.last, dict(each.books)
-            former = former_streams.get(each.stream_id)
-            if former is not None:
-                stream.control_at = former.control_at
-                stream.use_occurrences(former.occurrences)
-            self.by_id[each.stream_id] = stream
+            known = self.by_id.get(each.stream_id)
+            if known is None:
+                known = self.by_id[each.stream_id] = Stream(each.stream_id, each.session_id, each.sid, each.channel)
+                known.last = known.known_to = each.last
+            known.books = dict(each.books)
 
     def doubt(self) -> None:
         """Take note that a part of the journal cannot be read."""
@@ -189,6 +194,8 @@ class OpenStreams:
         if number == last + 1 and not stream.doubtful:
             stream.last = number
             return False
+        if number <= stream.known_to:
+            return number == stream.control_at
         doubtful, stream.doubtful = stream.doubtful, False
         stream.last = number
         if number == last and stream.control_at == number:
@@ -221,8 +228,13 @@ class OpenStreams:
             self.records.append(mark)
 
     def _open_known(self, mark: StreamOpened) -> None:
-        if mark.stream_id not in self.by_id:
+        known = self.by_id.get(mark.stream_id)
+        if known is None:
             self._open(mark).starts_late = self._restated
+        elif known.known_to and not self._restated:
+            # The ledger is ahead: from here on its frames come once more.
+            del self.by_id[known.id]
+            self._open(mark)
 
     def _add_unknown(self, mark: UnknownFrame) -> None:
         stream = self.by_id.get(mark.stream_id)
@@ -260,7 +272,7 @@ class OpenStreams:
         stream = self.by_id.get(mark.stream_id)
         if stream is None:
             return
-        if mark.seq_expected != stream.last + 1:
+        if mark.seq_expected != stream.last + 1 and mark.seq_seen > stream.known_to:
             self._end_books(stream, list(stream.books), stream.last, _DAMAGED, lost=True)
             mark = SequenceGap(mark.stream_id, stream.last + 1, mark.seq_seen, mark.detected_at_ns)
         stream.gap_to = mark.seq_seen
@@ -297,7 +309,8 @@ class OpenStreams:
 
     def _end_books(self, stream: Stream, tickers: list[str], seq_to: int, reason: str, *, lost: bool) -> None:
         for ticker in tickers:
-            del stream.books[ticker]
-            self.records.append(BookSubscriptionEnded(stream.id, ticker, seq_to, reason))
+            seq_from = stream.books.pop(ticker)
+            # Later than `seq_to` it starts only where the ledger is ahead.
+            self.records.append(BookSubscriptionEnded(stream.id, ticker, max(seq_to, seq_from), reason))
             if lost:
                 self.lost_claims[ticker] = None

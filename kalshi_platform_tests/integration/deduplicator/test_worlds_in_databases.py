@@ -16,8 +16,7 @@ from kalshi_platform.clock import SYSTEM_CLOCK
 from kalshi_platform.deduplicator.close.close_hour import close_hour
 from kalshi_platform.deduplicator.coverage.gatherer_hour import read_claims
 from kalshi_platform.deduplicator.merge.merge_pass import merge_new
-from kalshi_platform.gatherer.ingest.batch_commit import close_former, commit_records
-from kalshi_platform.gatherer.ingest.fence import Fence
+from kalshi_platform.gatherer.ingest.batch_commit import commit_records
 from kalshi_platform.market.intervals import Interval, union
 from kalshi_platform.market.times import datetime_from_us, hour_of, us_from_datetime
 from kalshi_platform.storage.partitions import PartitionBounds, PartitionKeeper
@@ -76,12 +75,9 @@ def test_databases_say_what_the_world_says(seed: int, shape: Shape, merge_world:
 def _live_again(tables: GathererTables, made: MergeWorld, name: str) -> None:
     """Write everything that a gatherer of the world wrote, in the same commits."""
     database = made.gatherers[name].database
-    keeper, fence = PartitionKeeper(database, BOUNDS, SYSTEM_CLOCK), Fence()
+    keeper = PartitionKeeper(database, BOUNDS, SYSTEM_CLOCK)
     for each in tables.history:
-        if isinstance(each, frozenset):
-            close_former(database, name, sorted(each), fence)
-        else:
-            commit_records(database, keeper, name, each)
+        commit_records(database, keeper, name, each)
 
 
 def _claims(made: MergeWorld) -> Mapping[str, list[Interval]]:

@@ -11,10 +11,10 @@ from kalshi_platform.deduplicator.coverage import checkpoints
 from kalshi_platform.deduplicator.coverage.streams.unknown_frames import truncate_subscriptions
 from kalshi_platform.exchange.protocol.session import Session, SessionConfig
 from kalshi_platform.exchange.protocol.session_model import SessionOutput
+from kalshi_platform.gatherer.ingest.decoder import Decoder
 from kalshi_platform.gatherer.ingest.open_streams import Stream
 from kalshi_platform.market.identity import OccurrenceCounter
 from kalshi_platform.market.records import BookDelta, StreamOpened
-from kalshi_platform_tests.fixtures.recording_session import RecordingSession
 from kalshi_platform_tests.unit.worlds.derive import rows_of_claims
 from kalshi_platform_tests.unit.worlds.tables import GathererTables, arrow
 from kalshi_platform_tests.unit.worlds.world import NewRows
@@ -23,12 +23,10 @@ Bounds = Callable[[pl.DataFrame, pl.DataFrame, int, int], pl.DataFrame]
 _bounds, _books = checkpoints.watermarks, checkpoints.fold_checkpoints
 
 
-def counted_per_gatherer(
-    session_id: int, new_stream_id: Callable[[], int], config: SessionConfig, counter: OccurrenceCounter
-) -> RecordingSession:
+def counted_per_gatherer(counter: OccurrenceCounter) -> Decoder:
     """Equal deltas are numbered over all streams that the gatherer has or had."""
-    session = RecordingSession(session_id, new_stream_id, config)
-    streams = session.decoder._open
+    decoder = Decoder()
+    streams = decoder._open
     opened = streams._open
 
     def open_counted(mark: StreamOpened) -> Stream:
@@ -37,11 +35,13 @@ def counted_per_gatherer(
         return stream
 
     streams._open = open_counted  # type: ignore[method-assign, assignment]
-    return session
+    return decoder
 
 
-class _FollowedToTheAck(Session):
-    def __init__(self, session_id: int, new_stream_id: Callable[[], int], config: SessionConfig) -> None:
+class FollowedToTheAck(Session):
+    """A deleted market is followed until the exchange says that it is."""
+
+    def __init__(self, session_id: int, new_stream_id: Callable[[], int], config: SessionConfig | None = None) -> None:
         super().__init__(session_id, new_stream_id, config)
         self._leaving: list[str] = []
 
@@ -60,14 +60,6 @@ class _FollowedToTheAck(Session):
         for _, mark in self.pop_batch().marks:
             received.batch.mark(mark)
         return received
-
-
-def followed_to_the_ack(
-    session_id: int, new_stream_id: Callable[[], int], config: SessionConfig, _counter: OccurrenceCounter
-) -> RecordingSession:
-    """A deleted market is followed until the exchange says that it is."""
-    session = _FollowedToTheAck(session_id, new_stream_id, config)
-    return RecordingSession(session_id, new_stream_id, session=session)
 
 
 def closed_at_the_start(

@@ -19,8 +19,9 @@ from kalshi_platform.deduplicator.merge.cursor import Batch, ReadPlan, plan_read
 from kalshi_platform.deduplicator.merge.deduplicate import deduplicate
 from kalshi_platform.gatherer.ingest.columns import tables_of
 from kalshi_platform.gatherer.ingest.ledger import BookSubscription, Ledger, Segment, fold
+from kalshi_platform.gatherer.ingest.open_streams import OpenStream
 from kalshi_platform.market.identity import DELTA_KEY
-from kalshi_platform.market.records import BookDelta, BookSnapshot, Record, UnknownFrame
+from kalshi_platform.market.records import BookDelta, BookSnapshot, Record, StreamOpened, UnknownFrame
 from kalshi_platform.market.times import datetime_from_us
 
 DELTAS = "orderbook_deltas"
@@ -51,11 +52,18 @@ class GathererTables:
         self.unknown: dict[tuple[int, int], UnknownFrame] = {}
         self.batches: list[Batch] = []
         self.last_batch_no = 0
-        self.history: list[Sequence[Record] | frozenset[int]] = []
-        """Commits, and for each start of a process the streams that were its own."""
+        self.history: list[Sequence[Record]] = []
+        """Commits."""
+        self.position = 0
+        """How many parts of the journal are committed."""
+        self._sessions: dict[int, None] = {}
+        self._over: set[int] = set()
+        self._streams: dict[int, StreamOpened] = {}
 
-    def commit(self, records: Sequence[Record]) -> None:
-        """Rows, ledger and batch number of one transaction."""
+    def commit(self, records: Sequence[Record], position: int | None = None) -> None:
+        """Rows, ledger, position and batch number of one transaction; without `position` a part of a batch."""
+        if position is not None:
+            self.position = position
         self.history.append(records)
         self.last_batch_no += 1
         times = [record.exchange_ts_us for record in records if type(record) is BookDelta]
@@ -75,15 +83,23 @@ class GathererTables:
             self.batches.append(Batch(self.last_batch_no, "ledger", 0, _EPOCH, _EPOCH, _EPOCH))
         self._write(fold(records))
 
-    def close_former(self, own_streams: frozenset[int] = frozenset()) -> None:
-        """What a new process does to book subscriptions that former ones left open."""
-        self.history.append(own_streams)
-        for book_subscription in self.book_subscriptions.values():
-            if book_subscription.seq_to is None and book_subscription.stream_id not in own_streams:
-                reached = [
-                    each.seq_to for each in self.segments.values() if each.stream_id == book_subscription.stream_id
-                ]
-                book_subscription.seq_to = max([book_subscription.seq_from, *reached])
+    def opened(self) -> tuple[list[int], list[OpenStream]]:
+        """Open sessions and streams with their open books, as a process that begins reads them."""
+        last: dict[int, int] = {}
+        for segment in self.segments.values():
+            last[segment.stream_id] = max(segment.seq_to, last.get(segment.stream_id, 0))
+        books: dict[int, dict[str, int]] = {}
+        for each in self.book_subscriptions.values():
+            if each.seq_to is None:
+                books.setdefault(each.stream_id, {})[each.ticker] = each.seq_from
+        streams = [
+            OpenStream(
+                each.stream_id, each.session_id, each.sid, each.channel,
+                last.get(each.stream_id, 0), books.get(each.stream_id, {}),
+            )
+            for each in self._streams.values() if each.stream_id not in self._over
+        ]  # fmt: skip
+        return [each for each in self._sessions if each not in self._over], streams
 
     def read_new(self, after: int, rows_per_pass: int) -> tuple[ReadPlan, pa.Table | None]:
         """The next rows after a cursor, as the live merge reads them."""
@@ -103,6 +119,11 @@ class GathererTables:
         return arrow([row for row, _ in self.deltas.values()])
 
     def _write(self, ledger: Ledger) -> None:
+        self._sessions |= dict.fromkeys(each.session_id for each in ledger.sessions_opened)
+        for opened in ledger.streams_opened:
+            self._streams.setdefault(opened.stream_id, opened)
+        self._over |= {each.stream_id for each in ledger.streams_ended}
+        self._over |= {each.session_id for each in ledger.sessions_closed}
         for segment in ledger.segments:
             held = self.segments.get((segment.stream_id, segment.seq_from))
             if held is None or segment.seq_to > held.seq_to:

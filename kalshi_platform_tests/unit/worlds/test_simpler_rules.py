@@ -19,7 +19,7 @@ from kalshi_platform_tests.unit.worlds.venue import Shape
 from kalshi_platform_tests.unit.worlds.world import Rules, World
 
 AT_ONCE = 15
-WORLDS = 10 * AT_ONCE
+WORLDS = 20 * AT_ONCE
 
 
 @dataclass(frozen=True)
@@ -36,9 +36,9 @@ class Simpler:
 
 DELETES = Shape(gatherers=1, loss=0.0, broken=0.0, cut=0.0, kill=0.0, end=0.0, ask=0.1, length=100)
 HIDING = Shape(gatherers=1, loss=0.0, broken=0.0, cut=0.0, kill=0.0, end=0.0, ask=0.0, length=100, hidden=0.1)
-LONG_ONES = Shape(length=100, shards=2, steps_back=True)
+LONG_ONES = Shape(length=100, gatherers=1, shards=2, kill=0.01, steps_back=True)
 SIMPLER = {
-    "occurrence counted per gatherer": Simpler("is there", Rules(session=simpler.counted_per_gatherer)),
+    "occurrence counted per gatherer": Simpler("is there", Rules(decoder=simpler.counted_per_gatherer)),
     "the start is claimed": Simpler("is claimed and there", bounds=simpler.closed_at_the_start, shape=LONG_ONES),
     "the end is claimed": Simpler("is claimed and there", bounds=simpler.closed_at_the_end, shape=LONG_ONES),
     "no margin": Simpler("is claimed and there", bounds=simpler.without_margin),
@@ -47,7 +47,7 @@ SIMPLER = {
     ),
     "checkpoint by >= the next delta": Simpler("book of", books=simpler.from_the_next_delta),
     "book_subscription until the ack": Simpler(
-        "is claimed and there", Rules(session=simpler.followed_to_the_ack), shape=DELETES
+        "is claimed and there", Rules(session=simpler.FollowedToTheAck), shape=DELETES
     ),
     "production's key in the gatherer": Simpler("checkpoint of", Rules(gatherer_key=DELTA_KEY)),
     "unknown messages are passed over": Simpler("is claimed and there", unknown=simpler.passed_over, shape=HIDING),

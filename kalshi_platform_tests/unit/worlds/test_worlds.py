@@ -41,6 +41,7 @@ shapes = st.builds(
     kill=st.sampled_from((0.0, 0.02, 0.06)),
     end=st.sampled_from((0.0, 0.01)),
     ask=st.sampled_from((0.0, 0.03, 0.1)),
+    damage=st.sampled_from((0.0, 0.0, 0.02, 0.1)),
     odd=st.sampled_from((0.0, 0.0, 0.1, 0.5)),
     hidden=st.sampled_from((0.0, 0.0, 0.05)),
     steps_back=st.booleans(),
@@ -51,7 +52,7 @@ calm_shapes = st.builds(
     gatherers=st.integers(1, 3),
     shards=st.integers(1, 2),
     steps_back=st.booleans(),
-    **dict.fromkeys(("loss", "broken", "cut", "kill", "end", "ask", "odd", "hidden"), st.just(0.0)),
+    **dict.fromkeys(("loss", "broken", "cut", "kill", "end", "ask", "damage", "odd", "hidden"), st.just(0.0)),
 )
 
 
@@ -76,10 +77,18 @@ def look(several: list[tuple[int, Shape]], figures: Told) -> None:
     for world in lived:
         figures.worlds += 1
         try:
+            check_everything_read_is_recorded(world)
             for moment in world.moments:
                 figures.add(check(moment))
         except WrongWorld as wrong:
             raise WrongWorld(f"World({world.seed}, {world.shape}): {wrong}") from None
+
+
+def check_everything_read_is_recorded(world: World) -> None:
+    """Whatever was killed meanwhile: the next process recorded what the journal had."""
+    for gatherer in world.gatherers:
+        if missing := gatherer.unrecorded():
+            raise WrongWorld(f"{gatherer.name} read and did not record {missing}")
 
 
 @settings(worlds, max_examples=2_500 if LONG else 10)
@@ -104,6 +113,16 @@ def test_much_is_claimed_in_spite_of_faults() -> None:
     assert figures.quiet_times > 1_000
     assert figures.checkpoints > 100
     assert figures.books > 100
+
+
+def test_lost_blocks_cost_claims_and_nothing_else() -> None:
+    figures = []
+    for damage in (0.0, 0.05):
+        told = Told()
+        look([(seed, Shape(length=80, gatherers=1, damage=damage)) for seed in range(25)], told)
+        figures.append(told)
+    whole, damaged = figures
+    assert 0.1 * whole.claimed < damaged.claimed < whole.claimed
 
 
 QUIET: dict[str, Any] = {"loss": 0.0, "broken": 0.0, "cut": 0.0, "kill": 0.0, "end": 0.0, "ask": 0.0}

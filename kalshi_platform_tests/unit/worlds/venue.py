@@ -41,6 +41,8 @@ class Shape:
     """The exchange ends a subscription, which begins anew on the same connection."""
     ask: float = 0.02
     """A market is deleted, or added again."""
+    damage: float = 0.0
+    """A block of the journal cannot be read."""
     odd: float = 0.0
     """Messages of an unknown type that change nothing, per delta."""
     hidden: float = 0.0
@@ -51,7 +53,15 @@ class Shape:
     @property
     def calm(self) -> bool:
         return not (
-            self.loss or self.broken or self.cut or self.kill or self.end or self.ask or self.odd or self.hidden
+            self.loss
+            or self.broken
+            or self.cut
+            or self.kill
+            or self.end
+            or self.ask
+            or self.damage
+            or self.odd
+            or self.hidden
         )
 
 

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 
 import pyarrow as pa
 
-from kalshi_platform_tests.unit.worlds.gatherer import Gatherer, SessionMaker, real_session
+from kalshi_platform.exchange.protocol.session import Session
+from kalshi_platform_tests.unit.worlds.gatherer import DecoderMaker, Gatherer, SessionMaker, real_decoder
 from kalshi_platform_tests.unit.worlds.moments import Moment, all_streams
 from kalshi_platform_tests.unit.worlds.tables import GathererTables, Production
 from kalshi_platform_tests.unit.worlds.venue import START_US, Shape, Venue
@@ -27,7 +28,8 @@ def by_batch_number(tables: GathererTables, cursor: int, rows_per_pass: int) -> 
 class Rules:
     """Parts of the path that a test may put a simpler rule in for."""
 
-    session: SessionMaker = real_session
+    session: SessionMaker = Session
+    decoder: DecoderMaker = real_decoder
     gatherer_key: tuple[str, ...] | None = None
     new_rows: NewRows = by_batch_number
 
@@ -52,6 +54,7 @@ class World:
                 shape,
                 range(number * STREAMS_OF_A_GATHERER, (number + 1) * STREAMS_OF_A_GATHERER),
                 self.rules.session,
+                self.rules.decoder,
                 self.rules.gatherer_key,
             )
             for number in range(1, shape.gatherers + 1)
