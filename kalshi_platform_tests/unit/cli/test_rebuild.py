@@ -15,6 +15,10 @@ TABLES = {
     "trades": RebuiltTable(rows=10, equal=7, filled=2, inserted=1, filled_columns={"fee_e4": 2}),
     "tickers": RebuiltTable(rows=5, equal=4, changed=1, unexplained=3, changed_columns={"volume_e2": 1}),
 }
+TO_PRODUCTION = (
+    "production gets inserted rows with the next merge, filled values with:"
+    " kalshi-platform close-hour 2026-11-23T04 --fill"
+)
 
 
 def test_each_table_says_what_was_written_and_what_differs_and_stays() -> None:
@@ -23,8 +27,7 @@ def test_each_table_says_what_was_written_and_what_differs_and_stays() -> None:
         "g1 2026-11-23T04: 15 frames from 3 segments of the lake, 1 of the journal, 1 damages",
         "trades: 10 rows, 7 equal, 2 filled (fee_e4 2), 1 inserted",
         "tickers: 5 rows, 4 equal, 1 differ and stay, see --overwrite (volume_e2 1), 3 in the table that no frame gives",
-        "production gets inserted rows with the next merge, filled values with: kalshi-platform close-hour"
-        " 2026-11-23T04 --fill",
+        TO_PRODUCTION,
     ]
 
 
