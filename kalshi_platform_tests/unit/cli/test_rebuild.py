@@ -26,7 +26,8 @@ def test_each_table_says_what_was_written_and_what_differs_and_stays() -> None:
     assert describe_rebuilt(done, dry_run=False) == [
         "g1 2026-11-23T04: 15 frames from 3 segments of the lake, 1 of the journal, 1 damages",
         "trades: 10 rows, 7 equal, 2 filled (fee_e4 2), 1 inserted",
-        "tickers: 5 rows, 4 equal, 1 differ and stay, see --overwrite (volume_e2 1), 3 in the table that no frame gives",
+        "tickers: 5 rows, 4 equal, 1 differ and stay, see --overwrite (volume_e2 1),"
+        " 3 in the table that no frame gives",
         TO_PRODUCTION,
     ]
 
