@@ -15,7 +15,12 @@ from kalshi_platform.gatherer.journal.block_format import (
     SegmentInfo,
 )
 from kalshi_platform.gatherer.journal.segment_reader import SegmentReader
-from kalshi_platform.gatherer.journal.segments import list_segments, numbered, read_segment_info
+from kalshi_platform.gatherer.journal.segments import (
+    following_segment,
+    list_segments,
+    numbered,
+    read_segment_info,
+)
 
 _START = Position(0, 0)
 # An error of the device may pass; after so many in a row the rest of a finished segment is given up.
@@ -109,6 +114,19 @@ class JournalReader:
     def _paths(self) -> dict[int, Path]:
         return list_segments(self._source) if isinstance(self._source, Path) else numbered(self._source)
 
+    def _following(self, number: int) -> int | None:
+        """Return the number of the first segment after `number`."""
+        if isinstance(self._source, Path):
+            return following_segment(self._source, number)
+        return next((each for each in numbered(self._source) if each > number), None)
+
+    def _info(self, number: int) -> SegmentInfo | None:
+        """Return the header of a segment, None where it cannot be read."""
+        try:
+            return read_segment_info(self._paths()[number])
+        except (FormatError, OSError, KeyError):
+            return None
+
     def _open(self) -> Damage | None:
         """Open the segment of the position; return which segments are missing before the next one."""
         number, offset = self.position
@@ -118,7 +136,7 @@ class JournalReader:
             if following is None:
                 return None
             if following > number and self.position != _START:
-                return self._missing(following, paths[following])
+                return self._missing(following)
             try:
                 self._segment = SegmentReader(paths[following], following, offset if following == number else 0)
             except FileNotFoundError:
@@ -128,11 +146,11 @@ class JournalReader:
             return None
         return None
 
-    def _missing(self, following: int, path: Path) -> Damage:
+    def _missing(self, following: int) -> Damage:
         number = self.position.segment
         one = following == number + 1
         what = f"segment {number} is missing" if one else f"segments {number} to {following - 1} are missing"
-        info = _read_info(path) if one and self.position.offset == 0 else None
+        info = self._info(following) if one and self.position.offset == 0 else None
         blocks = None if info is None else info.former_blocks
         return Damage(self.position, Position(following, 0), number, 0, what, blocks)
 
@@ -143,12 +161,11 @@ class JournalReader:
             if item is not None:
                 self._failures = 0
                 return item
-            paths = self._paths()
-            following = next((each for each in paths if each > segment.number), None)
+            following = self._following(segment.number)
             if following is None and isinstance(self._source, Path) and not segment.is_compressed:
                 return None
             # The writer may have appended before it began the next one.
-            info = _read_info(paths[following]) if following == segment.number + 1 else None
+            info = self._info(following) if following == segment.number + 1 else None
             item = segment.next(finished=True, total=None if info is None else info.former_blocks)
         except OtherVersion as error:
             raise ConfigurationError([f"segment {segment.number} of the journal: {error}"]) from error
@@ -165,17 +182,9 @@ class JournalReader:
     def _unreadable(self, segment: SegmentReader, error: OSError) -> Damage:
         """Raise the error again for some attempts; then return the rest of a finished segment as damaged."""
         self._failures += 1
-        following = next((each for each in self._paths() if each > segment.number), None)
+        following = self._following(segment.number)
         if self._failures < _READ_ATTEMPTS or following is None:
             raise error
         self._failures = 0
         what = f"the rest of the segment cannot be read: {error.strerror or error}"
         return Damage(self.position, Position(segment.number + 1, 0), segment.number, 0, what)
-
-
-def _read_info(path: Path) -> SegmentInfo | None:
-    """Read the header of a segment, None where it cannot be read."""
-    try:
-        return read_segment_info(path)
-    except (FormatError, OSError):
-        return None

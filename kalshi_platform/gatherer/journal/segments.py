@@ -31,9 +31,7 @@ def compressed_name(number: int) -> str:
 
 def segment_number(path: Path) -> int | None:
     """Return the number of a segment's file, None for any other file."""
-    stem, _, suffix = path.name.partition(".")
-    is_segment = suffix in {SUFFIX[1:], COMPRESSED_SUFFIX[1:]} and stem.isascii() and stem.isdigit()
-    return int(stem) if is_segment else None
+    return _number_of(path.name)
 
 
 def is_compressed(path: Path) -> bool:
@@ -43,28 +41,26 @@ def is_compressed(path: Path) -> bool:
 
 def numbered(paths: Iterable[Path]) -> dict[int, Path]:
     """Return the segments among these files by number, ascending; of two of one number the plain one."""
-    found: dict[int, Path] = {}
-    for path in paths:
-        number = segment_number(path)
-        if number is not None and (number not in found or not is_compressed(path)):
-            found[number] = path
-    return dict(sorted(found.items()))
+    by_name = {path.name: path for path in paths}
+    return {number: by_name[name] for number, name in _by_number(by_name).items()}
 
 
 def list_segments(folder: Path) -> dict[int, Path]:
     """Return the segments of a folder by number, ascending; none where there is no folder. Raises OSError."""
-    try:
-        return numbered(folder.iterdir())
-    except FileNotFoundError:
-        return {}
+    return {number: folder / name for number, name in _names(folder).items()}
+
+
+def following_segment(folder: Path, number: int) -> int | None:
+    """Return the number of the first segment of a folder after `number`, None without one. Raises OSError."""
+    return next((each for each in _names(folder) if each > number), None)
 
 
 def bytes_of_segments(folder: Path) -> int:
     """Return the size of all segments of a folder, in bytes. Raises OSError."""
+    total = 0
     with os.scandir(folder) as entries:
-        total = 0
         for entry in entries:
-            if segment_number(Path(entry.name)) is not None:
+            if _number_of(entry.name) is not None:
                 # Another thread or process may just remove it.
                 with contextlib.suppress(FileNotFoundError):
                     total += entry.stat().st_size
@@ -104,3 +100,26 @@ def fsync_folder(folder: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def _names(folder: Path) -> dict[int, str]:
+    try:
+        return _by_number(os.listdir(folder))  # noqa: PTH208 - a path for each of a thousand files takes milliseconds
+    except FileNotFoundError:
+        return {}
+
+
+def _by_number(names: Iterable[str]) -> dict[int, str]:
+    found: dict[int, str] = {}
+    for name in sorted(names):
+        number = _number_of(name)
+        # The plain name sorts first.
+        if number is not None and number not in found:
+            found[number] = name
+    return found
+
+
+def _number_of(name: str) -> int | None:
+    stem, _, suffix = name.partition(".")
+    is_segment = suffix in {SUFFIX[1:], COMPRESSED_SUFFIX[1:]} and stem.isascii() and stem.isdigit()
+    return int(stem) if is_segment else None

@@ -176,6 +176,19 @@ def test_a_compressed_segment_reads_like_a_plain_one(small: Path) -> None:
     assert blocks_of(items)[-1] == blocks[-1]
 
 
+def test_every_change_of_a_compressed_segment_is_reported_or_costs_nothing(small: Path) -> None:
+    before = items_of(small)
+    compressed = compress_segment(small, 1)
+    data = bytearray(compressed.read_bytes())
+    for bit in range(0, 8 * len(data), 5):
+        data[bit // 8] ^= 1 << bit % 8
+        compressed.write_bytes(data)
+        data[bit // 8] ^= 1 << bit % 8
+        items = items_of(small)
+        assert all(block in before for block in blocks_of(items))
+        assert sum(damage.blocks or 0 for damage in damages_of(items)) == len(before) - len(blocks_of(items))
+
+
 def test_a_segment_whose_disk_fails_is_given_up_after_some_attempts(
     small: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
