@@ -119,8 +119,8 @@ class OpenStreams:
         """Sessions of which marks are lost: which books they follow is not known."""
         self._sessions: dict[int, Session] = {}
         self._restated = False
+        # `enter` has recorded a session that begins.
         self._handlers: Mapping[type, Callable[[Any], object]] = {
-            SessionOpened: self._open_session,
             SessionClosed: self._close_session,
             StreamOpened: self._open_known,
             StreamEnded: self._end_stream,
@@ -161,18 +161,12 @@ class OpenStreams:
     def enter(self, block: Block) -> None:
         """Check that no block of the session is missing before this one, and open what is not known to be open."""
         session_id, session = block.session_id, self._sessions.get(block.session_id)
-        marks = 0 if block.restated else len(block.batch.marks)
         if session is None:
-            opens = any(type(mark) is SessionOpened for _, mark in block.batch.marks)
-            if session_id != PROCESS and not opens:
-                self.records.append(SessionOpened(session_id, "", "", False, block.received_at_ns))
-                if block.marks_before:
-                    self.damaged_sessions.add(session_id)
             session = self._sessions[session_id] = Session(session_id, block.marks_before)
-        if not block.restated:
-            if session.marks is not None and session.marks != block.marks_before and session_id != PROCESS:
-                self._lose_claims(session_id)
-            session.marks = block.marks_before + marks
+            self._add_session(block)
+        elif session.marks is not None and session.marks != block.marks_before and session_id != PROCESS:
+            self._lose_claims(session_id)
+        session.marks = block.marks_before + (0 if block.restated else len(block.batch.marks))
         opened = {mark.stream_id for _, mark in block.batch.marks if type(mark) is StreamOpened}
         for stream_id, sid, channel in block.streams:
             if stream_id not in self.by_id and stream_id not in opened:
@@ -181,7 +175,9 @@ class OpenStreams:
     def apply(self, mark: Mark, *, restated: bool) -> None:
         """Apply a mark at its place between the frames; of restated ones only what is not known."""
         self._restated = restated
-        self._handlers[type(mark)](mark)
+        handler = self._handlers.get(type(mark))
+        if handler is not None:
+            handler(mark)
 
     # -- numbers
 
@@ -223,9 +219,14 @@ class OpenStreams:
 
     # -- inside
 
-    def _open_session(self, mark: SessionOpened) -> None:
-        if not self._restated or mark.session_id not in self._sessions:
-            self.records.append(mark)
+    def _add_session(self, block: Block) -> None:
+        """Record a session that was not known to be open; what it follows is known where no mark of it came before."""
+        if block.session_id == PROCESS:
+            return
+        opened = next((mark for _, mark in block.batch.marks if isinstance(mark, SessionOpened)), None)
+        self.records.append(opened or SessionOpened(block.session_id, "", "", False, block.received_at_ns))
+        if block.marks_before:
+            self.damaged_sessions.add(block.session_id)
 
     def _open_known(self, mark: StreamOpened) -> None:
         known = self.by_id.get(mark.stream_id)

@@ -7,6 +7,7 @@ import json
 import random
 from collections import Counter
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 import msgspec
@@ -15,6 +16,8 @@ import pytest
 from kalshi_platform.exchange.protocol.session import Session
 from kalshi_platform.gatherer.ingest.decoder import Decoder
 from kalshi_platform.gatherer.journal.block_format import Block, Damage
+from kalshi_platform.gatherer.journal.reader import JournalReader
+from kalshi_platform.gatherer.journal.writer import JournalLimits, open_journal
 from kalshi_platform.market.frames import FrameBatch, FrameKind, GathererStarted, RestBooksReceived
 from kalshi_platform.market.parts import MarketPart
 from kalshi_platform.market.records import (
@@ -35,6 +38,7 @@ from kalshi_platform.market.records import (
     TickerUpdate,
     Trade,
 )
+from kalshi_platform_tests.fixtures.clocks import FakeClock
 from kalshi_platform_tests.fixtures.recording_session import MemoryJournal
 from kalshi_platform_tests.unit.exchange.frames_of import delta, frame, ok, snapshot, subscribed
 from kalshi_platform_tests.unit.exchange.parse.test_messages import TICKER, TRADE
@@ -251,19 +255,45 @@ def test_a_new_process_ends_what_the_former_one_left_open() -> None:
     ]
 
 
+def test_the_segments_of_a_real_journal_give_what_its_blocks_give(tmp_path: Path) -> None:
+    made = recorder()
+    made.read(delta(3))
+    made.read(delta(4, "B"), ok(9, 1, 5))
+    made.session.unsubscribe_books(["A"])
+    made.read(delta(6, "B"))
+    made.close()
+    journal = open_journal(tmp_path, "g1", FakeClock(), limits=JournalLimits(segment_bytes=300, min_free_bytes=0))
+    for block in made.journal.blocks:
+        journal.append(block.session_id, block.batch)
+    journal.close()
+    assert len(list(tmp_path.iterdir())) > 3
+    reader, decoder = JournalReader(tmp_path), Decoder()
+    outputs = []
+    while (part := reader.next()) is not None:
+        outputs.append(decoder.decode(part))
+    reader.close()
+    assert [record for output in outputs for record in output.records] == decoded(made.journal.blocks)
+    assert not any(output.lost_claims or output.damaged_sessions for output in outputs)
+
+
 def test_restated_marks_count_only_where_they_are_not_known() -> None:
     made = recorder()
     restated = FrameBatch()
     restated.mark(SessionOpened(SESSION, "books", "wss://exchange", False, T0))
     restated.mark(StreamOpened(100, SESSION, 1, "orderbook_delta", T0))
     before = made.journal.blocks[-1]
-    block = Block(before.end, before.end, 0, SESSION, 0, T0, True, (), restated)
+    marks = sum(len(each.batch.marks) for each in made.journal.blocks)
+    block = Block(before.end, before.end, 0, SESSION, marks, T0, True, (), restated)
     decoder = Decoder()
     decoded(made.journal.blocks, decoder)
     assert decoder.decode(block).records == []
     assert [type(each) for each in decoder.decode(made.read(delta(3))).records] == [BookDelta]
+    # Where reading begins there, the books are not known.
     fresh = Decoder()
-    assert only(StreamOpened, fresh.decode(block).records) == [StreamOpened(100, SESSION, 1, "orderbook_delta", T0)]
+    output = fresh.decode(block)
+    assert output.records == [mark for _, mark in restated.marks]
+    assert output.damaged_sessions == {SESSION}
+    assert [type(each) for each in fresh.decode(made.read(delta(4))).records] == [SequenceGap, BookDelta]
 
 
 # -- content
