@@ -25,11 +25,11 @@ from kalshi_platform.gatherer.journal.block_format import (
     OtherVersion,
     Position,
     SegmentInfo,
-    StreamRef,
     encode_body,
     encode_header,
     encode_segment_header,
 )
+from kalshi_platform.gatherer.journal.open_marks import OpenMarks
 from kalshi_platform.gatherer.journal.segments import (
     bytes_of_segments,
     fsync_folder,
@@ -38,7 +38,6 @@ from kalshi_platform.gatherer.journal.segments import (
     segment_name,
 )
 from kalshi_platform.market.frames import FrameBatch, GathererStarted
-from kalshi_platform.market.records import SessionClosed, SessionOpened, StreamEnded, StreamOpened
 
 NO_SESSION = 0
 """`session_id` of blocks of REST answers and of the process's own marks."""
@@ -181,11 +180,7 @@ class JournalWriter:
         # Descriptors of finished segments that were not synced yet, and whether a new file's name was not.
         self._unsynced: list[int] = []
         self._unsynced_names = False
-        # What is open as written, to be restated; the streams by id as blocks name them; each session's marks so far.
-        self._sessions: dict[int, SessionOpened] = {}
-        self._streams: dict[int, StreamOpened] = {}
-        self._refs: dict[int, StreamRef] = {}
-        self._marks: dict[int, int] = {}
+        self._open = OpenMarks()
         started = FrameBatch()
         started.mark(GathererStarted(clock.now_ns(), gatherer, code_version))
         self._kept: list[tuple[int, FrameBatch]] = [(NO_SESSION, started)]
@@ -218,9 +213,7 @@ class JournalWriter:
         if not batch:
             return self.end
         with self.appended:
-            for _, mark in batch.marks:
-                if type(mark) is StreamOpened:
-                    self._refs[mark.stream_id] = StreamRef(mark.stream_id, mark.sid, mark.channel)
+            self._open.announce(batch)
             if self._blocked is None:
                 try:
                     self._write_kept()
@@ -309,7 +302,7 @@ class JournalWriter:
         if not batch.payloads:
             self._kept.append((session_id, batch))
             return
-        self._marks[session_id] = self._marks.get(session_id, 0) + len(batch.marks) + 1
+        self._open.count_refused(session_id, batch)
         raise JournalUnwritable(blocked.reason, blocked.remedy)
 
     def _block(self, error: JournalUnwritable) -> None:
@@ -319,7 +312,7 @@ class JournalWriter:
     def _write(self, session_id: int, batch: FrameBatch) -> None:
         """Write a block, in a new segment where the present one is full or of another hour."""
         received_at_ns = batch.received_at_ns[0] if batch.received_at_ns else self._clock.now_ns()
-        body = encode_body(batch, self._refs)
+        body = encode_body(batch, self._open.streams)
         self._require_room(body.size)
         if (
             self._descriptor is None
@@ -328,15 +321,16 @@ class JournalWriter:
         ):
             self._finish_segment()
             self._descriptor = self._begin_segment(received_at_ns)
-        marks_before = self._marks.get(session_id, 0)
         header = encode_header(
-            body, number=self._blocks, session_id=session_id, marks_before=marks_before, received_at_ns=received_at_ns
+            body,
+            number=self._blocks,
+            session_id=session_id,
+            marks_before=self._open.marks_before(session_id),
+            received_at_ns=received_at_ns,
         )
         self._write_parts(self._descriptor, (header, *body.parts), body.size)
         self._blocks += 1
-        if batch.marks:
-            self._marks[session_id] = marks_before + len(batch.marks)
-            self._track_open(batch)
+        self._open.apply(session_id, batch)
         self.appended.notify_all()
 
     def _write_parts(self, descriptor: int, parts: tuple[bytes, ...], size: int) -> None:
@@ -397,18 +391,13 @@ class JournalWriter:
     def _restated(self, received_at_ns: int) -> list[bytes]:
         """Return a block for each open session, with the marks that opened it and its streams."""
         blocks: list[bytes] = []
-        for session_id, opened in self._sessions.items():
-            batch = FrameBatch()
-            batch.mark(opened)
-            for stream in self._streams.values():
-                if stream.session_id == session_id:
-                    batch.mark(stream)
-            body = encode_body(batch, self._refs)
+        for session_id, batch in self._open.restated():
+            body = encode_body(batch, self._open.streams)
             header = encode_header(
                 body,
                 number=len(blocks),
                 session_id=session_id,
-                marks_before=self._marks.get(session_id, 0),
+                marks_before=self._open.marks_before(session_id),
                 received_at_ns=received_at_ns,
                 flags=RESTATED,
             )
@@ -421,23 +410,6 @@ class JournalWriter:
             self._unsynced.append(self._descriptor)
             self._descriptor = None
             self._former_blocks = self._blocks
-
-    def _track_open(self, batch: FrameBatch) -> None:
-        """Keep which sessions and streams are open after this batch."""
-        for _, mark in batch.marks:
-            if type(mark) is SessionOpened:
-                self._sessions[mark.session_id] = mark
-            elif type(mark) is StreamOpened:
-                self._streams[mark.stream_id] = mark
-            elif type(mark) is StreamEnded:
-                self._streams.pop(mark.stream_id, None)
-                self._refs.pop(mark.stream_id, None)
-            elif type(mark) is SessionClosed:
-                self._sessions.pop(mark.session_id, None)
-                self._marks.pop(mark.session_id, None)
-                for stream in [each for each in self._streams.values() if each.session_id == mark.session_id]:
-                    del self._streams[stream.stream_id]
-                    self._refs.pop(stream.stream_id, None)
 
     def _require_room(self, size: int) -> None:
         """Raise JournalUnwritable where so many bytes more are not allowed; the disk is measured now and then."""
