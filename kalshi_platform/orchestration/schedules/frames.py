@@ -24,7 +24,6 @@ if TYPE_CHECKING:
 
 def make_frames_schedule(names: Sequence[str], first_hour: datetime, job: Any) -> dg.ScheduleDefinition:
     """Make the schedule of the gatherers that this location hosts; `first_hour`: the start of the first partition."""
-    assets = PartitionedAssets(HOUR, parse_hour_key, hour_key, tuple(map(frames, names)))
 
     @dg.schedule(
         job=job,
@@ -42,31 +41,35 @@ def make_frames_schedule(names: Sequence[str], first_hour: datetime, job: Any) -
         context: dg.ScheduleEvaluationContext, platform: PlatformResource, lake: LakeResource
     ) -> list[dg.RunRequest] | dg.SkipReason:
         def evaluate() -> list[dg.RunRequest] | dg.SkipReason:
-            busy = in_progress(context.instance, assets)
-            waiting = _find_waiting(platform, names, lake.settings(), first_hour)
-            missing = {selection: kept for selection, keys in waiting.items() if (kept := sorted(set(keys) - busy))}
-            requests = with_run_keys(context, request_runs(assets, missing))
-            return requests or dg.SkipReason("the lake holds every finished segment of the journals on this host")
+            busy = in_progress(context.instance, _assets_of(names))
+            requests = request_unarchived(platform, lake.settings(), names, first_hour, busy)
+            if not requests:
+                return dg.SkipReason("the lake holds every finished segment of the journals on this host")
+            return with_run_keys(context, requests)
 
         return evaluate_or_skip(evaluate, lake.settings, *(partial(config.load_gatherer, name) for name in names))
 
     return archive_frames_schedule
 
 
-def _find_waiting(
-    platform: PlatformResource, names: Sequence[str], settings: LakeSettings, first_hour: datetime
-) -> dict[tuple[dg.AssetKey, ...], list[str]]:
-    """Find the hours to archive by the gatherers that need it: selection → partition keys."""
+def request_unarchived(
+    platform: PlatformResource, lake: LakeSettings, names: Sequence[str], first_hour: datetime, busy: set[str]
+) -> list[dg.RunRequest]:
+    """Request the hours that are not archived; `busy`: partitions that a run is about to make."""
     from kalshi_platform.archive.archive_frames import find_hours_to_archive
     from kalshi_platform.lake.store import open_store
 
-    root = open_store(settings).root
+    root = open_store(lake).root
     by_hour: dict[datetime, list[str]] = defaultdict(list)
     for name in names:
         for hour in find_hours_to_archive(platform.gatherer(name), root, platform.clock):
-            if hour >= first_hour:
+            if hour >= first_hour and hour_key(hour) not in busy:
                 by_hour[hour].append(name)
-    found: dict[tuple[dg.AssetKey, ...], list[str]] = defaultdict(list)
+    missing: dict[tuple[dg.AssetKey, ...], list[str]] = defaultdict(list)
     for hour, waiting in sorted(by_hour.items()):
-        found[tuple(map(frames, waiting))].append(hour_key(hour))
-    return dict(found)
+        missing[tuple(map(frames, waiting))].append(hour_key(hour))
+    return request_runs(_assets_of(names), missing)
+
+
+def _assets_of(names: Sequence[str]) -> PartitionedAssets:
+    return PartitionedAssets(HOUR, parse_hour_key, hour_key, tuple(map(frames, names)))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -13,22 +14,29 @@ from kalshi_platform.gatherer.journal.segments import FOLDER
 from kalshi_platform.lake.frame_archive import FramesPartition, read_frames_manifest
 from kalshi_platform.lake.settings import FolderRoot
 from kalshi_platform.lake.store.folder import FolderStore
-from kalshi_platform.orchestration.build import CodeLocation, build
-from kalshi_platform.orchestration.in_process_ticks import DoneTick, InProcessTicks
+from kalshi_platform.orchestration.assets.lake_frames import make_frames_asset
+from kalshi_platform.orchestration.jobs.batch import make_archive_frames_job
+from kalshi_platform.orchestration.keys import frames
+from kalshi_platform.orchestration.partitions import RANGE_END, RANGE_START, make_running_hours
+from kalshi_platform.orchestration.resources import RESOURCES, PlatformResource
+from kalshi_platform.orchestration.schedules.frames import make_frames_schedule, request_unarchived
 from kalshi_platform_tests.fixtures.clocks import FakeClock
 from kalshi_platform_tests.fixtures.journals import OPENED, SESSION, STREAM_OPENED, a_journal, batch_of
 
 HOUR = datetime(2026, 11, 22, 20, tzinfo=UTC)
 START = datetime(2026, 11, 22, tzinfo=UTC)
-MINUTE = timedelta(minutes=1)
+
+
+@pytest.fixture
+def instance() -> Iterator[dg.DagsterInstance]:
+    with dg.DagsterInstance.ephemeral() as made:
+        yield made
 
 
 @pytest.fixture
 def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A host of two gatherers, whose journals lie in its state folder."""
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "dagster").mkdir()
-    monkeypatch.setenv("DAGSTER_HOME", str(tmp_path / "dagster"))
     monkeypatch.setenv("KALSHI_GATHERERS", "g1,g2")
     monkeypatch.setenv("KALSHI_STATE_DIR", str(tmp_path / "state"))
     monkeypatch.setenv("KALSHI_LAKE_ROOT", (tmp_path / "lake").as_uri())
@@ -50,25 +58,41 @@ def record(host: Path, gatherer: str, hours: int) -> None:
     journal.close()
 
 
-def tick(location: CodeLocation, moment: datetime) -> DoneTick:
-    ticks = InProcessTicks()
-    ticks._definitions = build(location)
-    with ticks:
-        return ticks.evaluate("archive_frames_schedule", moment)
+class Host:
+    """What the code location of the gatherers' host has of the archive, and an instance of Dagster."""
+
+    def __init__(self, names: tuple[str, ...], instance: dg.DagsterInstance) -> None:
+        hours, self.instance, self.names = make_running_hours(START), instance, names
+        self.definitions = dg.Definitions(
+            assets=[make_frames_asset(name, hours) for name in names],
+            jobs=[make_archive_frames_job(names)],
+            resources=RESOURCES,
+            executor=dg.in_process_executor,
+        )
+
+    def requests(self, busy: set[str] | None = None) -> list[dg.RunRequest]:
+        """What the schedule would request now."""
+        return request_unarchived(PlatformResource(), config.load_lake(), self.names, START, busy or set())
+
+    def run(self, request: dg.RunRequest) -> tuple[list[str], tuple[str, ...]]:
+        """Do what was requested; return assets and partitions."""
+        assets = list(request.asset_selection or ())
+        done = self.definitions.resolve_job_def("archive_frames").execute_in_process(
+            instance=self.instance, asset_selection=assets, partition_key=request.partition_key, tags=request.tags
+        )
+        assert done.success
+        span = (request.tags.get(RANGE_START), request.tags.get(RANGE_END))
+        keys = (request.partition_key,) if request.partition_key else tuple(filter(None, span))
+        return sorted(key.to_user_string() for key in assets), keys
 
 
-def test_hours_that_are_not_in_the_lake_are_archived_by_the_schedule(host: Path) -> None:
+def test_hours_that_are_not_in_the_lake_are_archived_by_the_schedule(host: Path, instance: dg.DagsterInstance) -> None:
     record(host, "g1", 3)
     record(host, "g2", 1)
-    location = CodeLocation(config.Role(), ("g1", "g2"), START)
-    due = HOUR + timedelta(hours=3, minutes=3)
-    with InProcessTicks() as ticks:
-        assert [name for _, name in ticks.due(due - MINUTE, due)] == ["archive_frames_schedule"]
-    done = tick(location, due)
-    assert not done.error
-    assert [(run.success, run.partitions, sorted(run.assets)) for run in done.runs] == [
-        (True, ("2026-11-22-20:00",), ["lake/raw/frames/g1", "lake/raw/frames/g2"]),
-        (True, ("2026-11-22-21:00", "2026-11-22-22:00"), ["lake/raw/frames/g1"]),
+    at = Host(("g1", "g2"), instance)
+    assert [at.run(request) for request in at.requests()] == [
+        (["lake/raw/frames/g1", "lake/raw/frames/g2"], ("2026-11-22-20:00",)),
+        (["lake/raw/frames/g1"], ("2026-11-22-21:00", "2026-11-22-22:00")),
     ]
     store = FolderStore(FolderRoot(host / "lake"))
     for gatherer, hours in (("g1", 3), ("g2", 1)):
@@ -76,18 +100,31 @@ def test_hours_that_are_not_in_the_lake_are_archived_by_the_schedule(host: Path)
             manifest = read_frames_manifest(store, FramesPartition(gatherer, HOUR + timedelta(hours=number)))
             assert manifest is not None
             assert (manifest.state, manifest.frames) == ("closed", 1)
-    with dg.DagsterInstance.get() as instance:
-        (event,) = instance.fetch_materializations(dg.AssetKey(["lake", "raw", "frames", "g2"]), limit=10).records
-        assert event.asset_materialization is not None
-        metadata = {key: each.value for key, each in event.asset_materialization.metadata.items()}
+    (event,) = at.instance.fetch_materializations(frames("g2"), limit=10).records
+    assert event.asset_materialization is not None
+    metadata = {key: each.value for key, each in event.asset_materialization.metadata.items()}
     assert (metadata["dagster/partition_row_count"], metadata["state"], metadata["segments"]) == (1, "closed", 1)
-    again = tick(location, due + 30 * MINUTE)
-    assert (again.runs, again.skipped) == ([], "the lake holds every finished segment of the journals on this host")
+    assert at.requests() == []
+
+
+def test_hours_that_a_run_is_about_to_archive_and_hours_before_the_first_are_left_out(
+    host: Path, instance: dg.DagsterInstance
+) -> None:
+    record(host, "g1", 3)
+    busy = {"2026-11-22-21:00"}
+    requested = Host(("g1",), instance).requests(busy)
+    assert [request.partition_key for request in requested] == ["2026-11-22-20:00", "2026-11-22-22:00"]
+    settings = config.load_lake()
+    late = request_unarchived(PlatformResource(), settings, ("g1",), HOUR + timedelta(hours=2), set())
+    assert [request.partition_key for request in late] == ["2026-11-22-22:00"]
 
 
 def test_without_a_lake_the_schedule_says_what_is_missing(host: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     record(host, "g1", 1)
     monkeypatch.delenv("KALSHI_LAKE_ROOT")
     assert not config.archives_frames()
-    done = tick(CodeLocation(config.Role(), ("g1", "g2"), START), HOUR + timedelta(hours=1, minutes=3))
-    assert "KALSHI_LAKE_ROOT is missing" in done.skipped
+    job = make_archive_frames_job(("g1",))
+    moment = HOUR + timedelta(hours=1, minutes=3)
+    with dg.build_schedule_context(scheduled_execution_time=moment, resources=RESOURCES) as context:
+        data = make_frames_schedule(("g1",), START, job).evaluate_tick(context)
+    assert "KALSHI_LAKE_ROOT is missing" in str(data.skip_message)
