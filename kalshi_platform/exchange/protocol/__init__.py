@@ -1,1 +1,1 @@
-"""Runs a WebSocket session as a pure state machine: frames and receive times in, records and commands out."""
+"""Runs a WebSocket session as a pure state machine: frames and receive times in, frames with marks and commands out."""

@@ -63,8 +63,7 @@ class Session:
         """Start a session; `new_stream_id` returns a number that no other stream of this gatherer has or had."""
         self.session_id = session_id
         self.counters = SessionCounters()
-        self._config = config or SessionConfig()
-        self._subscriptions = Subscriptions(self._config)
+        self._subscriptions = Subscriptions(config or SessionConfig())
         self._output = SessionOutput()
         self._streams = StreamRegistry(session_id, new_stream_id, self._output)
         self._responses = ResponseHandler(self._streams, self._subscriptions, self._output)
