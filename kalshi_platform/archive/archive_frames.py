@@ -19,7 +19,7 @@ import msgspec
 from filelock import FileLock, Timeout
 
 from kalshi_platform.clock import Clock
-from kalshi_platform.errors import ConfigurationError, LakeArchived, LakeCorrupt, PartitionBusy
+from kalshi_platform.errors import ConfigurationError, LakeArchived, LakeCorrupt, LakeUnavailable, PartitionBusy
 from kalshi_platform.gatherer.journal.archived import ArchivedSegments, read_archived, write_archived
 from kalshi_platform.gatherer.journal.block_format import Damage, FormatError, SegmentInfo
 from kalshi_platform.gatherer.journal.keeping import compress_segment
@@ -179,7 +179,7 @@ def summarize_segment(path: Path, name: str, info: SegmentInfo) -> ArchivedSegme
     with closing(JournalReader([path])) as reader:
         while (item := reader.next()) is not None:
             if isinstance(item, Damage):
-                damages += 1
+                damages += not item.is_torn
                 continue
             blocks += 1
             times = item.batch.received_at_ns
@@ -234,10 +234,7 @@ def _add_segments(
                 if is_trusted or _is_intact(store, partition, held[at]):
                     continue
             name = held[at].name if at in held else segment_name(number, each.info.journal_id, kept)
-            file = staging / each.path.name
-            shutil.copyfile(each.path, file)
-            if not is_compressed(file):
-                file = compress_segment(staging, number)
+            file = _stage(each.path, number, staging)
             new.append(summarize_segment(file, name, each.info))
             files[f"{partition.path}/{name}"] = file
         if files:
@@ -248,6 +245,19 @@ def _add_segments(
     # A journal that was begun anew came after the one before.
     journals = list(dict.fromkeys(journal_id for journal_id, _ in held))
     return tuple(held[at] for at in sorted(held, key=lambda at: (journals.index(at[0]), at[1]))), len(new)
+
+
+def _stage(path: Path, number: int, staging: Path) -> Path:
+    """Copy a segment into a staging folder, compressed; return its file. Raises LakeUnavailable if a disk refuses."""
+    try:
+        try:
+            file = Path(shutil.copyfile(path, staging / path.name))
+        except FileNotFoundError:  # the gatherer has just compressed it
+            name = compressed_name(number)
+            file = Path(shutil.copyfile(path.with_name(name), staging / name))
+        return file if is_compressed(file) else compress_segment(staging, number)
+    except OSError as error:
+        raise LakeUnavailable(f"{path} could not be copied on its way to the lake: {error}") from error
 
 
 def _is_intact(store: ObjectStore, partition: FramesPartition, segment: ArchivedSegment) -> bool:

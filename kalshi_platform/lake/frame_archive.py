@@ -64,7 +64,8 @@ class ArchivedSegment(msgspec.Struct, frozen=True, kw_only=True):
     """One segment: `bytes` and `sha256` are of the compressed file, `bytes_raw` is its size before.
 
     `number` counts within the journal `journal_id`. `frames` and `blocks` are what its reader finds in it, `damages`
-    how many places are no block. Receive times are this platform's clock, in ns since 1970; None without frames.
+    how many places are no block, without the torn end that a killed process leaves. Receive times are this platform's
+    clock, in ns since 1970; None without frames.
     """
 
     name: str

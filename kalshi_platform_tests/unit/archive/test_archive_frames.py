@@ -21,6 +21,7 @@ from kalshi_platform.archive.archive_frames import (
 )
 from kalshi_platform.errors import ConfigurationError, LakeCorrupt, LakeUnavailable, PartitionBusy
 from kalshi_platform.gatherer.journal.archived import read_archived
+from kalshi_platform.gatherer.journal.block_format import SegmentInfo
 from kalshi_platform.gatherer.journal.keeping import compress_segment
 from kalshi_platform.gatherer.journal.segments import compressed_name
 from kalshi_platform.gatherer.journal.segments import segment_name as plain_name
@@ -166,6 +167,24 @@ def test_compressed_segments_are_archived_as_they_are(world: World) -> None:
     content = compress_segment(folder, 1).read_bytes()
     world.archive()
     assert world.store.read(f"{FramesPartition('g1', HOUR).path}/{compressed_name(1)}") == content
+    assert world.archived_frames() == FRAMES
+
+
+def test_a_segment_that_is_compressed_while_it_is_archived_is_found_under_its_new_name(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    world.record(FRAMES)
+    world.next_hour()
+    read_info = archive_frames.read_info
+
+    def compress_then_read(path: Path, gatherer: str, number: int, journal_id: int | None) -> SegmentInfo:
+        info = read_info(path, gatherer, number, journal_id)
+        if number == 1:
+            compress_segment(path.parent, number)
+        return info
+
+    monkeypatch.setattr(archive_frames, "read_info", compress_then_read)
+    world.archive()
     assert world.archived_frames() == FRAMES
 
 
