@@ -11,7 +11,8 @@ from kalshi_platform.cli.progress import progress_shown
 from kalshi_platform.errors import ConfigurationError
 
 if TYPE_CHECKING:
-    from kalshi_platform.archive.rebuild import Rebuilt, RebuiltTable
+    from kalshi_platform.archive.compare_rows import RebuiltTable
+    from kalshi_platform.archive.rebuild import Rebuilt
 
 
 def rebuild(
@@ -72,6 +73,8 @@ def _describe_table(name: str, table: RebuiltTable, done: Rebuilt, *, dry_run: b
     if table.changed:
         kept = f"{verb}overwritten" if done.overwritten else "differ and stay, see --overwrite"
         parts.append(f"{table.changed:,} {kept} ({_columns(table.changed_columns)})")
+    if table.refused:
+        parts.append(f"{table.refused:,} refused by the database, as before")
     if table.unexplained:
         parts.append(f"{table.unexplained:,} in the table that no frame gives")
     return f"{name}: {', '.join(parts)}"

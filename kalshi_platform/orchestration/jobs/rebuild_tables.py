@@ -14,7 +14,8 @@ from kalshi_platform.orchestration.partitions import parse_hour_key
 from kalshi_platform.orchestration.resources import LakeResource, PlatformResource
 
 if TYPE_CHECKING:
-    from kalshi_platform.archive.rebuild import Rebuilt, RebuiltTable
+    from kalshi_platform.archive.compare_rows import RebuiltTable
+    from kalshi_platform.archive.rebuild import Rebuilt
     from kalshi_platform.lake.settings import LakeSettings
 
 

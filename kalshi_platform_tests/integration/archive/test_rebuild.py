@@ -145,6 +145,21 @@ def test_rows_that_no_frame_gives_are_counted_and_stay(recorded: RecordedHour, d
     assert content(database) == before
 
 
+def test_a_row_that_the_database_refuses_is_counted_and_holds_up_no_other(
+    recorded: RecordedHour, database: Database
+) -> None:
+    recorded.ingest(database)
+    recorded.archive()
+    whole = content(database, "batch_no")
+    execute(database, "DELETE FROM orderbook_deltas WHERE delta_e2 IN (500, 600)")
+    execute(database, "ALTER TABLE orderbook_deltas ADD CONSTRAINT odd CHECK (delta_e2 <> 600)")
+    done = rebuild(recorded).tables["orderbook_deltas"]
+    assert (done.inserted, done.refused, done.equal, done.unexplained) == (1, 1, 30, 0)
+    execute(database, "ALTER TABLE orderbook_deltas DROP CONSTRAINT odd")
+    assert rebuild(recorded).tables["orderbook_deltas"].inserted == 1
+    assert content(database, "batch_no") == whole
+
+
 def test_frames_of_a_lost_segment_are_counted_as_damage(recorded: RecordedHour, database: Database) -> None:
     recorded.ingest(database)
     recorded.journal.close()

@@ -5,7 +5,8 @@ from __future__ import annotations
 from datetime import UTC, datetime
 
 from kalshi_platform.archive.archive_frames import ArchivedHour
-from kalshi_platform.archive.rebuild import Rebuilt, RebuiltTable
+from kalshi_platform.archive.compare_rows import RebuiltTable
+from kalshi_platform.archive.rebuild import Rebuilt
 from kalshi_platform.cli.journal import describe_archived
 from kalshi_platform.cli.rebuild import describe_rebuilt
 from kalshi_platform.lake.frame_archive import FramesPartition
