@@ -49,6 +49,8 @@ class Setting:
     """Whether the variable must be set although the field has a default."""
     default: str = ""
     """Describes a default that is no constant."""
+    replaces: str = ""
+    """A variable of earlier versions in whose place this one is; one that sets it is told."""
 
     @property
     def name(self) -> str:
@@ -70,6 +72,7 @@ def setting(
     secret: bool = False,
     required: bool = False,
     default: str = "",
+    replaces: str = "",
 ) -> dict[str, Setting]:
     """Return the metadata of a dataclass field that `variable` fills; `also`: other variables, see Setting."""
     declared = Setting(
@@ -84,6 +87,7 @@ def setting(
         secret=secret,
         required=required,
         default=default,
+        replaces=replaces,
     )
     return {"setting": declared}
 

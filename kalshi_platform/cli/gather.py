@@ -19,17 +19,18 @@ def gather(
     Switched off in its table service_switches it stops recording and waits to be switched on again.
 
     Exit codes: 0 stopped by a signal, 2 configuration, 3 another process records under this name, 1 anything else
-    (records that wait in the spool, too).
+    (frames that wait in the journal, too).
     """
     import dataclasses
 
     from kalshi_platform import config
     from kalshi_platform.clock import SYSTEM_CLOCK
     from kalshi_platform.errors import Unfinished
-    from kalshi_platform.gatherer.journal.spool import bytes_waiting
+    from kalshi_platform.gatherer.status.status import GathererStatus, IngestStatus
     from kalshi_platform.gatherer.switch import run_while_enabled
     from kalshi_platform.gatherer.threads import log_fields
     from kalshi_platform.local.processes.stop_signals import stop_on_signals
+    from kalshi_platform.monitoring.heartbeat import read_file
     from kalshi_platform.monitoring.logs import describe_process
 
     settings, exchange, bounds = config.load_gatherer(name), config.load_exchange(), config.load_bounds()
@@ -44,6 +45,8 @@ def gather(
         timer.daemon = True
         timer.start()
     run_while_enabled(settings, exchange, SYSTEM_CLOCK, bounds, stop)
-    spool = settings.folder / "spool"
-    if size := bytes_waiting(spool):
-        raise Unfinished([f"{size:,} bytes of records wait in {spool}; the next start writes them to the database"])
+    heartbeat = read_file(settings.heartbeat_file, GathererStatus)
+    ingest = (None if heartbeat is None else heartbeat.details.ingest) or IngestStatus()
+    if ingest.behind_bytes:
+        where = f"the journal ({settings.folder / 'journal'})"
+        raise Unfinished([f"{ingest.behind_bytes:,} bytes wait in {where}; the next start writes them to the database"])

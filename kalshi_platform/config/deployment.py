@@ -38,7 +38,7 @@ class DeploymentSettings:
     )
     state_dir: Path = field(
         default=Path("data/state"),
-        metadata=setting("KALSHI_STATE_DIR", "folder of this host's spools, locks and heartbeat files"),
+        metadata=setting("KALSHI_STATE_DIR", "folder of this host's journals, locks and heartbeat files"),
     )
     partitions_start: datetime = field(
         default=datetime(2026, 1, 1, tzinfo=UTC),

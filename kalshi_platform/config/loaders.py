@@ -103,7 +103,7 @@ def archives_frames(environ: Mapping[str, str] | None = None) -> bool:
 
 
 def state_dir(environ: Mapping[str, str] | None = None) -> Path:
-    """Load the folder of spools, locks and heartbeat files of this host's services."""
+    """Load the folder of journals, locks and heartbeat files of this host's services."""
     return _load(environ, _state_dir)
 
 

@@ -75,6 +75,9 @@ class Values:
 
         `only`: names of fields, without them all; `gatherer` stands for {GATHERER} in the names of variables.
         """
+        for declared in declared_settings(settings).values():
+            if declared.replaces and declared.replaces in self._given:
+                self.add_problem(f"{declared.replaces} is no longer read: set {declared.name} in its place")
         model = _model(settings, only, gatherer)
         source = EnvSettingsSource(model, case_sensitive=True)
         source.env_vars = self._given

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from http import HTTPStatus
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 from kalshi_platform.clock import Clock
 from kalshi_platform.errors import InvalidQuery, MarketNotYetVisible, RequestRejected, UnparsableMessage
@@ -52,6 +52,14 @@ _EMPTY_PAGES = 10
 """After so many empty pages in a row that name a next one, a listing counts as not advancing."""
 
 
+class RawAnswer(NamedTuple):
+    """Holds an answer as it came, and when it was requested and answered."""
+
+    requested_at_ns: int
+    answered_at_ns: int
+    body: bytes
+
+
 @dataclass
 class ResponseFaults:
     """Counts what was wrong with the exchange's answers since the start."""
@@ -85,9 +93,9 @@ class PublicEndpoints(ABC):
         *,
         signed: bool = False,
         accept_down: bool = False,
-        times: list[int] | None = None,
+        answers: list[RawAnswer] | None = None,
     ) -> Any:
-        """Send one request and return the decoded answer; append to `times` when it was sent and answered (ns)."""
+        """Send one request and return the decoded answer; append the answer as it came to `answers`."""
 
     # -- the exchange
 
@@ -230,12 +238,12 @@ class PublicEndpoints(ABC):
 
     def books(self, tickers: Sequence[str]) -> BooksAnswer:
         """Return the books of up to 100 markets, read by one request; a market that the answer lacks is missing."""
-        times: list[int] = []
-        answer = self._get("/markets/orderbooks", request_params.book_params(tickers), times=times)
+        answers: list[RawAnswer] = []
+        answer = self._get("/markets/orderbooks", request_params.book_params(tickers), answers=answers)
         found, refused = parse_rest_books(get_list(answer, "orderbooks"))
         for error in refused:
             _log.warning("rest_book_skipped", error=error)
-        return BooksAnswer(books=found, requested_at_ns=times[-2], answered_at_ns=times[-1])
+        return BooksAnswer(books=found, **answers[-1]._asdict())
 
     def iter_trades(
         self,

@@ -25,6 +25,7 @@ from kalshi_platform.errors import (
     UnparsableMessage,
 )
 from kalshi_platform.exchange.budget import REQUEST_TOKENS, shared_budget
+from kalshi_platform.exchange.endpoints import RawAnswer
 from kalshi_platform.exchange.historical_endpoints import HistoricalEndpoints
 from kalshi_platform.exchange.http import HttpClient
 from kalshi_platform.exchange.parse.lenient_json import decode_json
@@ -101,12 +102,12 @@ class RestClient(HistoricalEndpoints):
         *,
         signed: bool = False,
         accept_down: bool = False,
-        times: list[int] | None = None,
+        answers: list[RawAnswer] | None = None,
     ) -> Any:
         backoff = Backoff(self._settings.retry_base_s, self._settings.retry_cap_s, random.random)
         for attempt in range(1, self._settings.max_attempts + 1):
             try:
-                return self._once(path, params or [], signed=signed, accept_down=accept_down, times=times)
+                return self._once(path, params or [], signed=signed, accept_down=accept_down, answers=answers)
             except _Stopping:
                 raise
             except TransientError as error:
@@ -120,15 +121,17 @@ class RestClient(HistoricalEndpoints):
                 self._wait(delay)
         raise AssertionError("max_attempts must be at least 1")
 
-    def _once(self, path: str, params: Params, *, signed: bool, accept_down: bool, times: list[int] | None) -> Any:
+    def _once(
+        self, path: str, params: Params, *, signed: bool, accept_down: bool, answers: list[RawAnswer] | None
+    ) -> Any:
         self._wait(self._budget.spend(path))
         headers = self._headers(path, signed=signed)
         requested_at_ns = self._clock.now_ns()
         answer = self._http.get(self._base + path, params, headers)
         answered_at_ns = self._clock.now_ns()
         self._server_clock.observe(answer.headers, requested_at_ns, answered_at_ns)
-        if times is not None:
-            times += (requested_at_ns, answered_at_ns)
+        if answers is not None:
+            answers.append(RawAnswer(requested_at_ns, answered_at_ns, answer.content))
         try:
             body, changed = decode_json(answer.content)
         except UnparsableMessage as error:

@@ -7,6 +7,7 @@ import random
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from importlib.metadata import version
 
 import msgspec
 
@@ -17,12 +18,14 @@ from kalshi_platform.exchange.settings import ExchangeSettings
 from kalshi_platform.gatherer.capture.connect_pacing import ConnectThrottle
 from kalshi_platform.gatherer.capture.connection_pool import FEED, ConnectionPool, OnAlarm
 from kalshi_platform.gatherer.capture.connections import COMBO_CHANNEL, FEED_CHANNELS, Connection
-from kalshi_platform.gatherer.capture.snapshot_poller import BookActivity, Recovery, SnapshotPoller
+from kalshi_platform.gatherer.capture.snapshot_poller import BookActivity, Recovery, SnapshotPoller, record_books
 from kalshi_platform.gatherer.ids import IdSource
 from kalshi_platform.gatherer.ingest.fence import Fence
+from kalshi_platform.gatherer.ingest.ingest import Ingest, IngestCallbacks
 from kalshi_platform.gatherer.ingest.open_transactions import OpenTransactions
-from kalshi_platform.gatherer.ingest.writer import Writer
-from kalshi_platform.gatherer.journal.spool import Spool
+from kalshi_platform.gatherer.journal.housekeeping import Housekeeping
+from kalshi_platform.gatherer.journal.segments import FOLDER
+from kalshi_platform.gatherer.journal.writer import JournalLimits, JournalWriter, open_journal
 from kalshi_platform.gatherer.lock import GathererLock
 from kalshi_platform.gatherer.markets.catalog_sync_loop import CatalogSyncLoop
 from kalshi_platform.gatherer.markets.market_refresher import MarketRefresher
@@ -34,12 +37,11 @@ from kalshi_platform.gatherer.status.alarms import Alarms
 from kalshi_platform.gatherer.status.channel_counters import ChannelCounters
 from kalshi_platform.gatherer.status.clock_skew import ClockSkewMonitor
 from kalshi_platform.gatherer.status.reports import Report
-from kalshi_platform.gatherer.status.status import GathererStatus
+from kalshi_platform.gatherer.status.status import GathererStatus, JournalStatus
 from kalshi_platform.gatherer.status.wire_shapes import WireShapes
 from kalshi_platform.monitoring.alerts.alert_store import LocalAlertStore
 from kalshi_platform.monitoring.alerts.sender import AlertSender
 from kalshi_platform.monitoring.event_log import event_logger
-from kalshi_platform.monitoring.heartbeat import read_file
 from kalshi_platform.monitoring.process_usage import process_usage
 from kalshi_platform.storage.partitions import PartitionBounds
 from kalshi_platform.storage.pool import Database
@@ -61,7 +63,9 @@ class Parts:
     rest: RestClient
     sync_loop: CatalogSyncLoop
     refresher: MarketRefresher
-    writer: Writer
+    journal: JournalWriter
+    housekeeping: Housekeeping
+    ingest: Ingest
     recovery: Recovery
     pool: ConnectionPool
     poller: SnapshotPoller
@@ -87,8 +91,9 @@ class Parts:
             channels=ChannelCounters.sum(tuple(self.channels.values()), self.clock.monotonic()),
             connections={slot.name: slot.status(self.channels[slot.name]) for slot in self.pool.slots},
             connection_pool=self.pool.counters,
-            ledger=self.writer.ledger_status(),
-            writer=self.writer.status(),
+            ledger=self.ingest.ledger_status(),
+            journal=self._journal_status(),
+            ingest=self.ingest.status(),
             catalog=msgspec.structs.replace(
                 self.sync_loop.status(), fetched=self.refresher.fetched, not_visible=self.refresher.not_visible
             ),
@@ -104,6 +109,17 @@ class Parts:
             ],
             has_database_lock=self.lock.has_database_lock,
             process=process_usage(),
+        )
+
+    def _journal_status(self) -> JournalStatus:
+        journal, fill = self.journal, self.journal.fill()
+        return JournalStatus(
+            segment=journal.end.segment,
+            bytes_on_disk=fill.used,
+            limit_bytes=fill.capacity,
+            fill_percent=round(100 * fill.share, 1),
+            unwritable=journal.blocked_reason,
+            stalls=journal.stalls,
         )
 
     def dispose(self) -> None:
@@ -124,7 +140,7 @@ def assemble(
 ) -> Parts:
     """Make all parts, each from those before it; no thread is started and no connection opened.
 
-    The gatherer's folder must be locked: its spool and its last heartbeat are read.
+    The gatherer's folder must be locked: its journal is opened. Raises ConfigurationError where that cannot be used.
     """
     name = settings.name
     alerts = AlertSender(
@@ -140,30 +156,35 @@ def assemble(
     store = CatalogStore(catalog, rest.clock_offset)
     sync_loop = CatalogSyncLoop(settings, rest, store, registry, clock, requests.changed.set, publish)
     refresher = MarketRefresher(rest, store, registry, clock, settings.fetch_attempts, requests.changed.set)
-    writer = Writer(
+    journal = _open_journal(settings, clock)
+    activity = BookActivity()
+    ingest = Ingest(
         settings,
         timeseries,
         bounds,
         clock,
-        _open_spool(settings),
-        own_sessions=lambda: ids.sessions,
-        on_lost_claim=requests.resubscribe,
-        on_lost_sessions=requests.restart_sessions,
-        ending=stop,
-        fence=Fence(lock.owner, lock.mark_ledger_lost, requests.restart_sessions, _former_batch_no(settings)),
-        on_alarm=alarms.raise_alarm,
+        journal,
+        Fence(journal.journal_id, lock.owner, lock.mark_ledger_lost),
+        IngestCallbacks(
+            own_sessions=lambda: ids.sessions,
+            on_books_lost=requests.books_lost,
+            on_lost_claim=requests.resubscribe,
+            on_lost_sessions=requests.restart_sessions,
+            on_alarm=alarms.raise_alarm,
+            on_records=activity.observe,
+            on_frames=wire_shapes.offer_frames,
+        ),
     )
-    recovery = Recovery(settings, rest, clock, writer.put_blocking, requests.resubscribe_missing)
-    activity = BookActivity()
-    router = Router(settings, clock, writer, registry, refresher, sync_loop, recovery, activity, alarms, requests)
+    on_books = functools.partial(record_books, journal)
+    recovery = Recovery(settings, rest, clock, on_books, requests.resubscribe_missing)
+    router = Router(settings, clock, journal, registry, refresher, sync_loop, recovery, alarms, requests)
     throttle = ConnectThrottle(settings.reconnect_spacing_s, random.random)
     feed_channels = (*FEED_CHANNELS, COMBO_CHANNEL) if settings.market_filter.include_combos else FEED_CHANNELS
     channels: dict[str, ChannelCounters] = {}
 
     def connection(name: str, on_alarm: OnAlarm) -> Connection:
         put = functools.partial(
-            router.on_feed_batch if name == FEED else router.on_book_batch,
-            channels.setdefault(name, ChannelCounters()),
+            router.on_feed_batch if name == FEED else router.on_batch, channels.setdefault(name, ChannelCounters())
         )
         subscribed = feed_channels if name == FEED else ()
         return Connection(
@@ -172,7 +193,7 @@ def assemble(
 
     pool = ConnectionPool(settings, clock, connection, router.on_alarm)
     poller = SnapshotPoller(
-        settings, rest, clock, writer.put_blocking, lambda: registry.last_desired_markets, pool.out_of_sync, publish,
+        settings, rest, clock, on_books, lambda: registry.last_desired_markets, pool.out_of_sync, publish,
         activity,
     )  # fmt: skip
     return Parts(
@@ -186,7 +207,17 @@ def assemble(
         rest=rest,
         sync_loop=sync_loop,
         refresher=refresher,
-        writer=writer,
+        journal=journal,
+        housekeeping=Housekeeping(
+            journal.folder,
+            journal.journal_id,
+            clock,
+            keep_s=settings.journal_keep_s,
+            archive_frames=settings.archive_frames,
+            committed=ingest.committed,
+            on_alarm=alarms.raise_alarm,
+        ),
+        ingest=ingest,
         recovery=recovery,
         pool=pool,
         poller=poller,
@@ -202,19 +233,12 @@ def assemble(
     )
 
 
-def _open_spool(settings: GathererSettings) -> Spool:
-    spool = Spool(
-        settings.folder / "spool",
-        settings.spool_segment_bytes,
-        max_bytes=settings.spool_max_bytes,
-        min_free_bytes=settings.spool_min_free_bytes,
+def _open_journal(settings: GathererSettings, clock: Clock) -> JournalWriter:
+    spooled = sum(path.stat().st_size for path in (settings.folder / "spool").glob("*.spool"))
+    if spooled:
+        remedy = "start the version before this one once, with its database, and stop it when its spool is empty"
+        _log.error("spool_of_former_version", gatherer=settings.name, size_bytes=spooled, remedy=remedy)
+    limits = JournalLimits(settings.journal_segment_bytes, settings.journal_max_bytes, settings.journal_min_free_bytes)
+    return open_journal(
+        settings.folder / FOLDER, settings.name, clock, limits=limits, code_version=version("kalshi-platform")
     )
-    if not spool.is_empty():
-        _log.info("spool_of_former_run", gatherer=settings.name, size_bytes=spool.bytes_on_disk())
-    return spool
-
-
-def _former_batch_no(settings: GathererSettings) -> int:
-    """Return the last batch of the former process, by its heartbeat; 0 where that is missing."""
-    heartbeat = read_file(settings.heartbeat_file, GathererStatus)
-    return 0 if heartbeat is None or heartbeat.details.writer is None else heartbeat.details.writer.batch_no

@@ -1,19 +1,21 @@
-"""Moves frames and alarms from the connections to writer, catalog and recovery, and desired markets to the pool."""
+"""Moves frames and alarms from the connections to journal, catalog and recovery, and desired markets to the pool."""
 
 from __future__ import annotations
 
+import contextlib
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Set as AbstractSet
 
 from kalshi_platform.clock import Clock, wait_until_s
+from kalshi_platform.errors import UnparsableMessage
+from kalshi_platform.exchange.parse.messages import LifecycleBody, parse_frame
 from kalshi_platform.exchange.protocol.session import Alarm
 from kalshi_platform.gatherer.capture.connection_pool import ConnectionPool
-from kalshi_platform.gatherer.capture.connections import LIFECYCLE_CHANNEL, Connection, ConnectionCounters
+from kalshi_platform.gatherer.capture.connections import COMBO_CHANNEL, LIFECYCLE_CHANNEL, Connection
 from kalshi_platform.gatherer.capture.exchange_clock import ExchangeClock
-from kalshi_platform.gatherer.capture.snapshot_poller import BookActivity, Recovery
-from kalshi_platform.gatherer.ingest.decoder import Decoded, Decoder
-from kalshi_platform.gatherer.ingest.writer import Writer
-from kalshi_platform.gatherer.journal.block_format import Block, Position, StreamRef
+from kalshi_platform.gatherer.capture.snapshot_poller import Recovery
+from kalshi_platform.gatherer.journal.writer import JournalWriter
 from kalshi_platform.gatherer.markets.catalog_sync_loop import CatalogSyncLoop
 from kalshi_platform.gatherer.markets.market_refresher import MarketRefresher
 from kalshi_platform.gatherer.markets.registry import Registry
@@ -22,16 +24,10 @@ from kalshi_platform.gatherer.status.alarms import Alarms
 from kalshi_platform.gatherer.status.channel_counters import ChannelCounters
 from kalshi_platform.market.clock_offset import Offset
 from kalshi_platform.market.frames import FrameBatch
-from kalshi_platform.market.records import (
-    NO_STREAM,
-    LifecycleEvent,
-    Record,
-    SessionClosed,
-    SessionOpened,
-    StreamOpened,
-)
+from kalshi_platform.market.records import LifecycleEvent, StreamEnded, StreamOpened
 from kalshi_platform.monitoring.event_log import event_logger
 
+LIFECYCLE_CHANNELS = frozenset({LIFECYCLE_CHANNEL, COMBO_CHANNEL})
 _STEP_S = 1.0
 _SHORTEST_STEP_S = 0.02
 """For a simulation that runs many times as fast as the wall clock."""
@@ -101,47 +97,52 @@ class Router:
         self,
         settings: GathererSettings,
         clock: Clock,
-        writer: Writer,
+        journal: JournalWriter,
         registry: Registry,
         refresher: MarketRefresher,
         sync_loop: CatalogSyncLoop,
         recovery: Recovery,
-        activity: BookActivity,
         alarms: Alarms,
         requests: SessionRequests,
     ) -> None:
         self._settings = settings
         self._clock = clock
-        self._writer = writer
+        self._journal = journal
         self._registry = registry
         self._refresher = refresher
         self._sync_loop = sync_loop
         self._recovery = recovery
-        self._activity = activity
         self._alarms = alarms
         self._requests = requests
         self._has_listened = False
-        self._decoders: dict[int, _SessionDecoder] = {}
+        self._channels: dict[int, str] = {}
+        self._was_writable = True
+        self._lock = threading.Lock()
 
     def may_receive(self) -> bool:
-        """Return whether sessions may be open: the writer is not stalled, and no restart is pending."""
-        return not self._requests.restart_pending and not self._writer.is_stalled
+        """Return whether sessions may be open: the journal can be written, and no restart is pending."""
+        return not self._requests.restart_pending and self._is_writable()
 
-    def on_book_batch(
-        self, counters: ChannelCounters, connection: Connection, session_id: int, batch: FrameBatch
-    ) -> None:
-        """Record what a connection of books received; `counters` are that connection's."""
-        self._activity.observe(self._record(counters, connection, session_id, batch))
+    def on_batch(self, counters: ChannelCounters, session_id: int, batch: FrameBatch) -> None:
+        """Record what a connection received; `counters` are that connection's. Raises JournalUnwritable."""
+        self._journal.append(session_id, batch)
+        for _, mark in batch.marks:
+            if isinstance(mark, StreamOpened):
+                self._channels[mark.stream_id] = mark.channel
+        counters.count(batch, self._channels, self._clock.monotonic())
+        for _, mark in batch.marks:
+            if isinstance(mark, StreamEnded):
+                self._channels.pop(mark.stream_id, None)
 
-    def on_feed_batch(
-        self, counters: ChannelCounters, connection: Connection, session_id: int, batch: FrameBatch
-    ) -> None:
-        """Record what the connection of trades, tickers and lifecycle received."""
-        for record in self._record(counters, connection, session_id, batch):
-            if type(record) is LifecycleEvent:
-                self._refresher.on_lifecycle_event(record)
-            elif type(record) is StreamOpened and record.channel == LIFECYCLE_CHANNEL:
-                self._on_lifecycle_opened()
+    def on_feed_batch(self, counters: ChannelCounters, session_id: int, batch: FrameBatch) -> None:
+        """Record what the connection of trades, tickers and lifecycle received, and pass lifecycle on."""
+        self.on_batch(counters, session_id, batch)
+        lifecycle = {each for each in set(batch.stream_ids) if self._channels.get(each) in LIFECYCLE_CHANNELS}
+        if lifecycle:
+            for event in _lifecycle_events(batch, lifecycle):
+                self._refresher.on_lifecycle_event(event)
+        if any(isinstance(mark, StreamOpened) and mark.channel == LIFECYCLE_CHANNEL for _, mark in batch.marks):
+            self._on_lifecycle_opened()
 
     def on_alarm(self, connection: Connection, alarm: Alarm) -> None:
         """Count, log and send an alarm; markets without an answer get their book over REST, and are refreshed."""
@@ -154,24 +155,16 @@ class Router:
             # Ended markets get no answer and no error: REST shows whether these have ended.
             self._refresher.request(tickers[:_RECOVER_AT_ONCE])
 
-    def _record(
-        self, counters: ChannelCounters, connection: Connection, session_id: int, batch: FrameBatch
-    ) -> Sequence[Record]:
-        """Decode a batch and write its records; return them."""
-        if any(isinstance(mark, SessionOpened) for _, mark in batch.marks):
-            self._decoders[session_id] = _SessionDecoder(session_id, self._settings)
-        decoder = self._decoders[session_id]
-        decoded = decoder.decode(batch, self._clock.now_ns())
-        self._writer.put(decoded.records)
-        counters.count(decoded.records, self._clock.monotonic())
-        decoder.add_counts(connection.counters)
-        for alarm in decoded.alarms:
-            self.on_alarm(connection, alarm)
-        if decoded.lost_claims:
-            self._requests.books_lost(session_id, decoded.lost_claims)
-        if any(isinstance(mark, SessionClosed) for _, mark in batch.marks):
-            del self._decoders[session_id]
-        return decoded.records
+    def _is_writable(self) -> bool:
+        """Return whether the journal can be written; log when that changes."""
+        is_writable = self._journal.is_writable()
+        with self._lock:
+            changed, self._was_writable = is_writable != self._was_writable, is_writable
+        if changed and is_writable:
+            _log.warning("recording_resumed", gatherer=self._settings.name)
+        elif changed:
+            _log.critical("recording_stalled", gatherer=self._settings.name, error=self._journal.blocked_reason)
+        return is_writable
 
     def _on_lifecycle_opened(self) -> None:
         """Request a sync when announcements resume: those of the gap are not repeated."""
@@ -180,41 +173,16 @@ class Router:
         self._has_listened = True
 
 
-class _SessionDecoder:
-    """Decodes the batches of one session as the blocks of a journal, in memory."""
-
-    def __init__(self, session_id: int, settings: GathererSettings) -> None:
-        self._session_id = session_id
-        self._decoder = Decoder(settings.market_filter.shard, settings.dead_letters_per_minute)
-        self._streams: dict[int, StreamRef] = {}
-        self._marks = 0
-        self._blocks = 0
-
-    def decode(self, batch: FrameBatch, now_ns: int) -> Decoded:
-        for _, mark in batch.marks:
-            if isinstance(mark, StreamOpened):
-                self._streams[mark.stream_id] = StreamRef(mark.stream_id, mark.sid, mark.channel)
-        self._blocks += 1
-        block = Block(
-            position=Position(0, self._blocks),
-            end=Position(0, self._blocks + 1),
-            number=self._blocks,
-            session_id=self._session_id,
-            marks_before=self._marks,
-            received_at_ns=batch.received_at_ns[0] if batch.received_at_ns else now_ns,
-            restated=False,
-            streams=tuple(self._streams[each] for each in set(batch.stream_ids) if each != NO_STREAM),
-            batch=batch,
-        )
-        self._marks += len(batch.marks)
-        return self._decoder.decode(block)
-
-    def add_counts(self, counters: ConnectionCounters) -> None:
-        """Add the counts since the last call."""
-        decoder = self._decoder
-        counters.dead_letters += decoder.dead_letters
-        counters.scale_contradictions += decoder.scale_contradictions
-        decoder.dead_letters = decoder.scale_contradictions = 0
+def _lifecycle_events(batch: FrameBatch, stream_ids: AbstractSet[int]) -> Iterator[LifecycleEvent]:
+    """Yield the events of these streams; the decoder reports what cannot be parsed."""
+    for payload, received_at_ns, stream_id, number in zip(
+        batch.payloads, batch.received_at_ns, batch.stream_ids, batch.numbers, strict=True
+    ):
+        if stream_id in stream_ids:
+            with contextlib.suppress(UnparsableMessage):
+                body = parse_frame(payload).body
+                if isinstance(body, LifecycleBody):
+                    yield LifecycleEvent(*body, received_at_ns, stream_id, number)
 
 
 class MarketFollower:

@@ -1,7 +1,7 @@
 """Checks that the settings name the right databases, with the schema that this version writes.
 
 At the start a refusal or a wrong schema ends the gatherer. A database that was unavailable then is checked when it is
-back: capture goes on into the spool, whatever the result, and the result is reported.
+back: capture goes on into the journal, whatever the result, and the result is reported.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class DatabaseChecks:
                 else:
                     _log.warning(
                         "database_away_at_startup", gatherer=self._name, error=error,
-                        consequence="recording goes to the spool until it is back",
+                        consequence="frames wait in the journal until it is back",
                     )  # fmt: skip
                     continue
             except SchemaMismatch as error:
@@ -92,5 +92,5 @@ class DatabaseChecks:
             self._on_alarm(ALARM, text)
             _log.error(
                 ALARM, gatherer=self._name, detail=text,
-                consequence="capture goes on, what cannot be written waits in the spool",
+                consequence="capture goes on, what cannot be written waits in the journal",
             )  # fmt: skip

@@ -1,18 +1,19 @@
 """Runs one gatherer, which records everything that Kalshi publishes into its pair of databases, until it is stopped.
 
 Threads, all named after the gatherer: a connection each for the books' shards and one for trades, tickers and
-lifecycle; the writer; the catalog; single markets; the minute's books; recovery; the heartbeat; the database watch.
-They share a registry (the markets), the writer's queue (the records) and one stop event. This module starts and ends
-them; `assembly` makes the parts, `routing` moves data between them, `status` reports on them.
+lifecycle; the ingest; the journal's sync; the catalog; single markets; the minute's books; recovery; the heartbeat;
+the database watch. They share a registry (the markets), the journal (the frames) and one stop event. This module starts
+and ends them; `assembly` makes the parts, `routing` moves data between them, `status` reports on them.
 """
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Sequence
 
 from kalshi_platform.clock import Clock
-from kalshi_platform.errors import AnotherWriter, DatabaseUnavailable, KalshiPlatformError
+from kalshi_platform.errors import AnotherWriter, DatabaseUnavailable, JournalUnwritable, KalshiPlatformError
 from kalshi_platform.exchange.budget import REQUEST_TOKENS
 from kalshi_platform.exchange.settings import ExchangeSettings
 from kalshi_platform.gatherer.assembly import Parts, assemble
@@ -79,7 +80,7 @@ class GathererService:
         return GathererStatus(state="starting") if recording is None else recording.reporter.status()
 
     def run(self, stop: threading.Event) -> None:
-        """Record until `stop`, the off switch or a fatal error; then write the remaining records and return.
+        """Record until `stop`, the off switch or a fatal error; then commit the rest of the journal and return.
 
         Raises AnotherWriter, ConfigurationError, SchemaMismatch. Transient failures are waited for.
         """
@@ -93,7 +94,7 @@ class GathererService:
         lock = GathererLock(settings, timeseries, clock)
         lock.acquire_folder()
         try:
-            # Everything but the writer ends by this event: set by the caller's stop, the off switch or a fatal error.
+            # Everything but the ingest ends by this event: set by the caller's stop, the off switch or a fatal error.
             ending = threading.Event()
             reports = ReportPublisher(settings.name, self._on_report)
             parts = assemble(settings, self._exchange, clock, self._bounds, ending, timeseries, lock, reports.publish)
@@ -133,9 +134,11 @@ class Recording:
             self.parts.checks.check_at_startup()
             self._acquire_database_lock()
             if not self._stop.is_set():
-                self.parts.writer.start()
+                self.parts.ingest.start()
                 self._threads.start("heartbeat", self.reporter.run)
                 self._threads.start("database watch", self._watch_database)
+                self._threads.start("journal sync", self._sync_journal)
+                self._threads.start("journal housekeeping", lambda: self.parts.housekeeping.run(self._stop))
                 self._threads.start("wire shapes", lambda: self.parts.wire_shapes.run(self._stop))
                 if self._is_enabled():
                     self._record()
@@ -242,6 +245,15 @@ class Recording:
         write_heartbeat(self.parts.timeseries, self.reporter.heartbeat())
         self._reports.write_polls(self.parts.timeseries)
 
+    def _sync_journal(self) -> None:
+        """Make what was received survive a power cut, every second; while the database is behind, more often."""
+        parts, settings = self.parts, self._settings
+        while not self._stop.is_set():
+            is_behind = parts.ingest.failures or parts.ingest.is_lagging
+            self._clock.wait(self._stop, settings.flush_interval_s if is_behind else settings.journal_sync_interval_s)
+            with contextlib.suppress(JournalUnwritable):  # which the status says
+                parts.journal.sync()
+
     def _is_enabled(self) -> bool:
         """Return whether the switch is on, or cannot be read."""
         try:
@@ -262,15 +274,16 @@ class Recording:
         self.parts.requests.changed.set()
 
     def _shut_down(self) -> None:
-        """Close sessions, write the remaining records and the last heartbeat, release the name."""
+        """Close sessions, commit the rest of the journal, write the last heartbeat, release the name."""
         self._end(None)
         parts, reporter, settings = self.parts, self.reporter, self._settings
         reporter.set_state("stopping")
         self._wait_for_threads(
             [(f"connection {each.name}", each.join) for each in parts.pool.slots] + self._threads.joins()
         )
-        was_started = parts.writer.was_started
-        everything = parts.writer.stop(settings.stop_timeout_s, self._report_wait)
+        was_started = parts.ingest.was_started
+        parts.journal.close()
+        everything = parts.ingest.stop(settings.stop_timeout_s, self._report_wait)
         if was_started:
             _log.info("gatherer_stopped", gatherer=settings.name, everything_written=everything)
             reporter.publish_streams()
@@ -283,7 +296,7 @@ class Recording:
         parts.dispose()
 
     def _wait_for_threads(self, joins: Sequence[tuple[str, Callable[[float], bool]]]) -> None:
-        """Wait for the threads that may still put records, and report which ones.
+        """Wait for the threads that may still append to the journal, and report which ones.
 
         They share one deadline: a database that does not answer may delay several of them.
         """

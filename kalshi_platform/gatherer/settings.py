@@ -138,45 +138,36 @@ class GathererSettings:
     flush_rows: int = 20_000
     flush_interval_s: float = 0.15
     flush_bytes: int = 16 * 1024**2
-    """Bytes in memory that cause a commit, too, and about the size of a block of the spool.
+    """Bytes of the journal that a commit has at most, about: books of thousands of levels are few and large.
 
     No environment variable: it bounds a transaction, not the machine.
     """
-    queue_rows: int = 200_000
-    """Most records that wait in memory; more go to the spool on disk, from which up to so many are read at a time."""
-    queue_bytes: int = 64 * 1024**2
-    """The same in bytes of memory: books of thousands of levels are few and large.
-
-    Records being committed, and records read back, may use as much again each. No environment variable: what does not
-    fit goes to the spool, which has two.
-    """
-    spool_segment_bytes: int = 16 * 1024 * 1024
-    """A file of the spool is full at this size, and removed once it is committed.
-
-    No environment variable: only the number of files depends on it.
-    """
-    # An hour of 2,000 messages a second is about 0.3 GiB.
-    spool_max_bytes: int = field(
-        default=20 * 1024**3,
+    lag_rows: int = 100_000
+    """Rows that a commit has at most, about, while the database is behind the journal; they grow from `flush_rows`."""
+    # An hour of 2,000 messages a second is about 2 GiB, and a tenth of that once it is compressed.
+    journal_max_bytes: int = field(
+        default=100 * 1024**3,
         metadata=setting(
-            "KALSHI_SPOOL_MAX_GIB",
-            "what a gatherer may keep on disk while its database is away",
+            "KALSHI_JOURNAL_MAX_GIB",
+            "what a gatherer's journal may use on disk; what is not in the database yet stays there",
             unit="GiB",
             low=0.01,
             high=100_000,
             scale=1024**3,
+            replaces="KALSHI_SPOOL_MAX_GIB",
         ),
     )
-    # A database may live on the same disk. What memory holds at a stop may use the rest.
-    spool_min_free_bytes: int = field(
+    # A database may live on the same disk.
+    journal_min_free_bytes: int = field(
         default=1024**3,
         metadata=setting(
-            "KALSHI_SPOOL_MIN_FREE_GIB",
+            "KALSHI_JOURNAL_MIN_FREE_GIB",
             "what a gatherer leaves free on that disk",
             unit="GiB",
             low=0,
             high=100_000,
             scale=1024**3,
+            replaces="KALSHI_SPOOL_MIN_FREE_GIB",
         ),
     )
     archive_frames: bool = field(
@@ -199,21 +190,17 @@ class GathererSettings:
             scale=3600.0,
         ),
     )
-    stall_patience_s: float = 5.0
-    """How long a full memory waits for a slow database while the disk cannot be written.
-
-    Nothing is received meanwhile; afterwards sessions end.
-    """
+    journal_segment_bytes: int = 64 * 1024**2
+    """A file of the journal is full at this size. No environment variable: only the number of files depends on it."""
+    journal_sync_interval_s: float = 1.0
+    """How often what was received is made to survive a power cut; while the database is behind, `flush_interval_s`."""
     database_retry_max_s: float = 5.0
     statement_timeout_s: float = 60.0
-    """A statement that runs longer in the timeseries database (waiting for a lock, for example) counts as an outage.
-
-    Its records go to the spool and are written again later.
-    """
+    """A statement that runs longer in the timeseries database (waiting for a lock, for example) counts as an outage."""
     ledger_compare_interval_s: float = 60.0
-    """How often the open entries in memory are compared with the ledger in the database."""
+    """How often the position in the database is compared with the last commit, also when nothing is to be committed."""
     stop_timeout_s: float = 15.0
-    """How long a stop may write remaining records; the rest stays in the spool for the next start."""
+    """How long a stop may commit the rest of the journal; what is left is committed after the next start."""
 
     dead_letters_per_minute: int = field(
         default=DEAD_LETTERS_PER_MINUTE,
@@ -283,12 +270,11 @@ class GathererSettings:
                 ("markets_per_connection", "at least 1", self.markets_per_connection >= 1),
                 ("rotate_connections_s", "0 (never) or more", self.rotate_connections_s >= 0),
                 ("flush_rows", "at least 1", self.flush_rows >= 1),
-                ("queue_rows", "at least flush_rows", self.queue_rows >= self.flush_rows),
+                ("lag_rows", "at least flush_rows", self.lag_rows >= self.flush_rows),
                 ("flush_bytes", "at least 1", self.flush_bytes >= 1),
-                ("queue_bytes", "at least flush_bytes", self.queue_bytes >= self.flush_bytes),
                 ("flush_interval_s", "above 0", self.flush_interval_s > 0),
-                ("spool_max_bytes", "above 0", self.spool_max_bytes > 0),
-                ("spool_min_free_bytes", "0 or more", self.spool_min_free_bytes >= 0),
+                ("journal_max_bytes", "above 0", self.journal_max_bytes > 0),
+                ("journal_min_free_bytes", "0 or more", self.journal_min_free_bytes >= 0),
                 ("statement_timeout_s", "above 0", self.statement_timeout_s > 0),
                 ("ledger_compare_interval_s", "above 0", self.ledger_compare_interval_s > 0),
                 ("snapshot_interval_s", "above 0", self.snapshot_interval_s > 0),
@@ -304,7 +290,7 @@ class GathererSettings:
 
     @property
     def folder(self) -> Path:
-        """Return the folder of this gatherer's spool, lock and heartbeat file."""
+        """Return the folder of this gatherer's journal, lock and heartbeat file."""
         return self.state_dir / self.name
 
     @property

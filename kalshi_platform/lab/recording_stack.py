@@ -16,7 +16,7 @@ from typing import Self
 from kalshi_platform import config
 from kalshi_platform.clock import Clock
 from kalshi_platform.errors import TransientError
-from kalshi_platform.gatherer.status.status import GathererStatus, WriterStatus
+from kalshi_platform.gatherer.status.status import GathererStatus, IngestStatus
 from kalshi_platform.lab.simulator_client import SimulatorClient
 from kalshi_platform.local.databases import DatabaseStack
 from kalshi_platform.local.postgres.server import PostgresServer
@@ -125,9 +125,9 @@ class RecordingStack:
         heartbeat = read_file(self.settings.gatherers[gatherer].heartbeat_file, GathererStatus)
         return GathererStatus() if heartbeat is None else heartbeat.details
 
-    def writer_status(self, gatherer: str) -> WriterStatus:
-        """Return the writer's part of `status`."""
-        return self.status(gatherer).writer or WriterStatus()
+    def ingest_status(self, gatherer: str) -> IngestStatus:
+        """Return the ingest's part of `status`."""
+        return self.status(gatherer).ingest or IngestStatus()
 
     def start_gatherers(self) -> None:
         """Start every gatherer that does not run."""

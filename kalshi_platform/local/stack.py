@@ -25,8 +25,7 @@ from kalshi_platform import config
 from kalshi_platform.clock import SYSTEM_CLOCK, Clock
 from kalshi_platform.errors import ConfigurationError
 from kalshi_platform.exchange.settings import PRODUCTION_REST_URL
-from kalshi_platform.gatherer.journal.spool import bytes_waiting
-from kalshi_platform.gatherer.status.status import GathererStatus, WriterStatus
+from kalshi_platform.gatherer.status.status import GathererStatus, IngestStatus
 from kalshi_platform.local.addresses import users_part, write_env_block, write_local_json
 from kalshi_platform.local.dagster_processes import CODE_SERVER, DAEMON, DAGSTER, dagster_children
 from kalshi_platform.local.databases import DatabaseStack
@@ -230,11 +229,11 @@ class Stack:
         process_table.wait_until(lambda: not self.problems(), patience_s, clock=self._clock, interval_s=0.2)
         if self.problems():
             return
-        # A gatherer tries a database that was away every few seconds, and then writes what it put on disk.
-        if any(self._spooled(name) for name in self._names):
-            self._say("waiting for the gatherers to write what they put on disk while a database was away")
+        # A gatherer tries a database that was away every few seconds, and then writes what waits in its journal.
+        if not all(self._ingest(name).is_current for name in self._names):
+            self._say("waiting for the gatherers to write what they received while a database was away")
             process_table.wait_until(
-                lambda: not any(self._spooled(name) for name in self._names),
+                lambda: all(self._ingest(name).is_current for name in self._names),
                 self._stop_limit_s,
                 clock=self._clock,
                 interval_s=0.2,
@@ -258,10 +257,9 @@ class Stack:
                 f" written is missing there; it may take up to {self._stop_limit_s:.0f} s (KALSHI_STOP_LIMIT_S)"
             )
         remains += [
-            f"gatherer {name}: {byte_text(size)} of records wait in its spool ({self._spool(name)}); its next"
-            " start writes them to its database"
+            f"gatherer {name}: {byte_text(size)} wait in its journal; its next start writes them to its database"
             for name in self._names
-            if (size := self._spooled(name))
+            if (size := self._ingest(name).behind_bytes)
         ]
         return remains
 
@@ -272,11 +270,9 @@ class Stack:
         beat = self._heartbeat(name)
         return None if beat is None else beat.at
 
-    def _spool(self, name: str) -> Path:
-        return self._options.data_dir / "state" / name / "spool"
-
-    def _spooled(self, name: str) -> int:
-        return bytes_waiting(self._spool(name))
+    def _ingest(self, name: str) -> IngestStatus:
+        beat = self._heartbeat(name)
+        return (None if beat is None else beat.details.ingest) or IngestStatus()
 
     def restart_daemon(self) -> None:
         """Stop and start Dagster's daemon, which evaluates sensors and schedules; runs go on."""
@@ -412,11 +408,10 @@ class Stack:
         beat = self._heartbeat(name)
         if beat is None:
             return ""
-        writer = beat.details.writer or WriterStatus()
+        ingest = self._ingest(name)
         return (
             f"{name} {beat.details.note or beat.state} (heard of at {beat.at:%H:%M:%S},"
-            f" {writer.queued:,} records in memory, {byte_text(self._spooled(name))} on disk,"
-            f" {writer.commits:,} commits)"
+            f" {byte_text(ingest.behind_bytes)} not in the database, {ingest.commits:,} commits)"
         )
 
     def start_dagster(self) -> None:

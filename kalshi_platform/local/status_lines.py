@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from kalshi_platform.deduplicator.live.status import DeduplicatorStatus
-from kalshi_platform.gatherer.status.status import GathererStatus, PollerStatus, WriterStatus
+from kalshi_platform.gatherer.status.status import GathererStatus, IngestStatus, JournalStatus, PollerStatus
 from kalshi_platform.market.parts import WHOLE
 from kalshi_platform.monitoring.process_usage import ProcessStatus
 
@@ -15,8 +15,8 @@ def gatherer_lines(status: GathererStatus) -> list[str]:
     lines = []
     if status.desired_markets is not None:
         lines.append(_following(status))
-    if status.writer is not None:
-        lines.append(_writing(status.writer))
+    if status.ingest is not None:
+        lines.append(_writing(status.ingest, status.journal or JournalStatus()))
     if status.process is not None:
         lines.append(_using(status.process, status.poller))
     if status.note and not status.reasons:
@@ -55,15 +55,15 @@ def _following(status: GathererStatus) -> str:
     )
 
 
-def _writing(writer: WriterStatus) -> str:
-    rows = f"{writer.rows_per_s:,.0f} rows/s" if writer.rows_per_s is not None else "rows/s not known yet"
-    lag = "" if writer.lag_p99_ms is None else (
-        f", receipt to commit {writer.lag_p50_ms or 0:,.0f} ms (p99 {writer.lag_p99_ms:,.0f},"
-        f" most {writer.lag_max_ms or 0:,.0f})"
+def _writing(ingest: IngestStatus, journal: JournalStatus) -> str:
+    rows = f"{ingest.rows_per_s:,.0f} rows/s" if ingest.rows_per_s is not None else "rows/s not known yet"
+    lag = "" if ingest.lag_p99_ms is None else (
+        f", receipt to commit {ingest.lag_p50_ms or 0:,.0f} ms (p99 {ingest.lag_p99_ms:,.0f},"
+        f" most {ingest.lag_max_ms or 0:,.0f})"
     )  # fmt: skip
-    limit = writer.spool_limit_bytes
-    spool = byte_text(writer.spool_bytes) + (f" of {byte_text(limit)}" if limit else "")
-    return f"{rows}{lag}; {writer.queued:,} records in memory, spool {spool}"
+    limit = journal.limit_bytes
+    size = byte_text(journal.bytes_on_disk) + (f" of {byte_text(limit)}" if limit else "")
+    return f"{rows}{lag}; journal {size}, {byte_text(ingest.behind_bytes)} not in the database"
 
 
 def _using(process: ProcessStatus, poller: PollerStatus | None) -> str:

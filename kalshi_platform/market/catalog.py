@@ -162,7 +162,7 @@ class HistoricalCutoff(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class BooksAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """Holds books read over REST: (yes, no) by ticker, and the times of request and answer by our clock.
+    """Holds books read over REST: (yes, no) by ticker, the body, and the times of request and answer by our clock.
 
     REST books carry neither sequence nor time: each is the book at some moment between the two.
     """
@@ -170,3 +170,4 @@ class BooksAnswer(msgspec.Struct, frozen=True, kw_only=True):
     books: dict[str, tuple[Levels, Levels]]
     requested_at_ns: int
     answered_at_ns: int
+    body: bytes = b""

@@ -54,7 +54,7 @@ class PlatformResource(dg.ConfigurableResource):  # type: ignore[type-arg]
         return config.load_bounds()
 
     def state_dir(self) -> Path:
-        """Return the folder of heartbeats, locks and spools."""
+        """Return the folder of heartbeats, locks and journals."""
         return config.state_dir()
 
     def rest_client(self) -> RestClient:
@@ -131,7 +131,7 @@ class WebSocketIngestor(dg.ConfigurableResource):  # type: ignore[type-arg]
         on_report: Callable[[Report], None] | None = None,
         run_id: str | None = None,
     ) -> None:
-        """Record until `stop` is set; returns after everything received is written or spooled.
+        """Record until `stop` is set; returns after everything received is in the database, or waits in the journal.
 
         Raises ConfigurationError, AuthenticationFailed, AnotherWriter (another process records under this name).
         """

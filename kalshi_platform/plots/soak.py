@@ -22,8 +22,7 @@ class SoakPoint:
     lag_p99_ms: float | None
     threads: int
     handles: int
-    queued: int
-    spool_mib: float
+    behind_mib: float
 
 
 def soak(title: str, series: Mapping[str, Sequence[SoakPoint]], judged_from_s: float) -> Figure:
@@ -53,8 +52,7 @@ def soak(title: str, series: Mapping[str, Sequence[SoakPoint]], judged_from_s: f
         line(lag, lambda each: each.lag_p50_ms, ":", "p50")
         line(counts, lambda each: each.threads, "-", "threads")
         line(counts, lambda each: each.handles, ":", "file handles")
-        line(backlog, lambda each: each.queued, "-", "records queued")
-        line(backlog, lambda each: each.spool_mib, ":", "MiB in the spool")
+        line(backlog, lambda each: each.behind_mib, "-", "MiB of the journal")
     panels = (
         (memory, "resident memory, MiB"),
         (lag, "receive → commit, ms"),

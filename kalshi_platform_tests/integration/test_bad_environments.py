@@ -122,7 +122,7 @@ def test_databases_of_another_mode_or_kind_end_a_start(gatherer_settings: Settin
         assert "restore the extension" in str(error)
 
 
-def test_a_password_that_turns_wrong_sends_records_to_the_spool_until_it_is_right_again(
+def test_a_password_that_turns_wrong_makes_frames_wait_in_the_journal_until_it_is_right_again(
     gatherer_settings: SettingsFactory, postgres_server: PostgresServer, tmp_path: Path
 ) -> None:
     role = "turning"
@@ -140,15 +140,15 @@ def test_a_password_that_turns_wrong_sends_records_to_the_spool_until_it_is_righ
             gatherer.follows(2)
             administer(postgres_server, f"ALTER ROLE {role} PASSWORD '{SECRET}'", end_sessions)
             exchange.rate(100)
-            eventually(lambda: gatherer.writer.spooled > 20, what="records in the spool")
+            eventually(lambda: gatherer.ingest.behind_bytes > 5_000, what="frames that wait")
             # The first attempt may still end by the session that was cut.
             wrong = "holds another password than the server"
             eventually(lambda: any(wrong in each for each in gatherer.status.troubles), what="the reason")
             (trouble, *_) = gatherer.status.troubles
-            assert trouble.startswith("records go to the spool: database g1 timeseries")
+            assert trouble.startswith("the database takes nothing, frames wait in the journal: database g1 timeseries")
             assert gatherer.status.health == "degraded"
             administer(postgres_server, f"ALTER ROLE {role} PASSWORD 'right'")
-            eventually(lambda: gatherer.writer.replayed > 20, what="the replay")
+            eventually(lambda: gatherer.ingest.is_current, what="the end of the lag")
             eventually(lambda: gatherer.status.health == "ok", what="health")
         assert SECRET not in encode(gatherer.status).decode()
     finally:
@@ -167,7 +167,7 @@ def test_a_read_only_database_is_recorded_for_and_written_when_it_can_be(
     administer(postgres_server, f"ALTER DATABASE {database} SET default_transaction_read_only = on")
     with running_exchange(tmp_path, markets=2, rate=100) as exchange, running_gatherer(settings, exchange) as gatherer:
         gatherer.follows(2)
-        eventually(lambda: gatherer.writer.spooled > 20, what="records in the spool")
+        eventually(lambda: gatherer.ingest.behind_bytes > 5_000, what="frames that wait")
         code, text = get(port, "/healthz")
         told = json.loads(text)
         assert (code, told["health"], told["reasons"]) == (200, "degraded", [])
@@ -175,7 +175,7 @@ def test_a_read_only_database_is_recorded_for_and_written_when_it_can_be(
         assert "allow writes again" in told["troubles"][0]
         assert any("read-only" in line for line in gatherer_lines(gatherer.status))
         administer(postgres_server, f"ALTER DATABASE {database} RESET default_transaction_read_only")
-        eventually(lambda: gatherer.writer.replayed > 20, what="the replay")
+        eventually(lambda: gatherer.ingest.is_current, what="the end of the lag")
         eventually(lambda: gatherer.status.health == "ok", what="health")
         eventually(lambda: gatherer.rows("SELECT state FROM heartbeats") == [("running",)], what="the heartbeat's row")
 

@@ -120,8 +120,8 @@ def alarm_kinds() -> frozenset[str]:
     for place, call in calls(r"\w*[aA]larm"):
         if call.args:
             found |= texts_of(call.args[0], own_constants(place.rpartition(":")[0]))
-    # Returned by what compares the ledger with the last commit.
-    return frozenset(found) | constants_named("WENT_BACK", "DIFFERS")
+    # Returned by what compares the database with the last commit.
+    return frozenset(found) | constants_named("WENT_BACK", "LOST")
 
 
 def close_kinds() -> frozenset[str]:
@@ -147,8 +147,10 @@ def dead_letter_reasons() -> frozenset[str]:
     for place, call in calls("add"):
         if "/exchange/" in place and len(call.args) > 3:  # payload, time, reason, detail
             found |= texts_of(call.args[2], own_constants(place.rpartition(":")[0]))
+    for place, call in calls("_add_letter"):  # payload, time, reason, detail
+        found |= texts_of(call.args[2], own_constants(place.rpartition(":")[0]))
     return frozenset(found) | constants_named(
-        "OUT_OF_BOUNDS", "UNWRITABLE", "SPOOL_DAMAGED", "REFUSED", "NO_PARTITION", "MISDATED", "NAME_TOO_LONG"
+        "OUT_OF_BOUNDS", "UNWRITABLE", "REFUSED", "NO_PARTITION", "MISDATED", "NAME_TOO_LONG"
     )
 
 

@@ -38,7 +38,7 @@ def test_every_declared_setting_is_documented() -> None:
 
 def test_a_default_is_shown_in_the_unit_of_its_variable() -> None:
     shown = {each.setting.name: each for section in SECTIONS for each in documented(section)}
-    assert shown["KALSHI_SPOOL_MAX_GIB"].default == "`20`"
+    assert shown["KALSHI_JOURNAL_MAX_GIB"].default == "`100`"
     assert shown["KALSHI_HOURS_AHEAD"].default == "`48`"
     assert shown["KALSHI_TIME_MARGIN_S"].bounds == "0.001 … 60 s"
     assert shown["KALSHI_API_KEY_ID"].default == "required"

@@ -47,8 +47,6 @@ class ConnectionSlot:
             refused=counters.refused,
             gaps=counters.gaps,
             duplicates=counters.duplicates,
-            dead_letters=counters.dead_letters,
-            scale_contradictions=counters.scale_contradictions,
             last_data=time_of_ns(counters.last_data_ns),
             last_data_age_s=age_s(counters.last_data_s if counters.last_data_ns else None, now_s),
             asked_rarely=counters.resubscribed_rarely,
@@ -93,7 +91,7 @@ class ConnectionSlot:
             self._leaving.remove(connection)
 
     def join(self, timeout_s: float) -> bool:
-        """Wait, after `stop` was set, for every connection that may still put records; return whether all ended."""
+        """Wait, after `stop` was set, for every connection that may still put batches; return whether all ended."""
         deadline = self._clock.monotonic() + timeout_s
         for connection in (*self.connections(), *self._leaving):
             connection.join(max(0.0, deadline - self._clock.monotonic()))
@@ -108,9 +106,7 @@ def _sum(one: ConnectionCounters, other: ConnectionCounters) -> ConnectionCounte
         reconnects=one.reconnects + other.reconnects,
         refused=one.refused + other.refused,
         gaps=one.gaps + other.gaps,
-        dead_letters=one.dead_letters + other.dead_letters,
         duplicates=one.duplicates + other.duplicates,
-        scale_contradictions=one.scale_contradictions + other.scale_contradictions,
         last_data_ns=max(one.last_data_ns, other.last_data_ns),
         last_data_s=max(one.last_data_s, other.last_data_s),
         resubscribed_rarely=max(one.resubscribed_rarely, other.resubscribed_rarely),

@@ -15,7 +15,13 @@ from dataclasses import dataclass
 
 from kalshi_platform.backoff import Backoff
 from kalshi_platform.clock import Clock
-from kalshi_platform.errors import AuthenticationFailed, ConnectionLost, KalshiPlatformError, UnparsableMessage
+from kalshi_platform.errors import (
+    AuthenticationFailed,
+    ConnectionLost,
+    JournalUnwritable,
+    KalshiPlatformError,
+    UnparsableMessage,
+)
 from kalshi_platform.exchange.pacing import RateLimitedQueue
 from kalshi_platform.exchange.parse.messages import DeltaBody, parse_frame
 from kalshi_platform.exchange.protocol.pending_snapshots import RepeatedLosses
@@ -48,9 +54,7 @@ class ConnectionCounters:
     reconnects: int = 0
     refused: int = 0
     gaps: int = 0
-    dead_letters: int = 0
     duplicates: int = 0
-    scale_contradictions: int = 0
     last_data_ns: int = 0
     last_data_s: float = 0.0
     """Receive time of the last data frame by the monotonic clock."""
@@ -70,7 +74,7 @@ class Connection:
         clock: Clock,
         ids: IdSource,
         stop: threading.Event,
-        put_batch: Callable[[Connection, int, FrameBatch], None],
+        put_batch: Callable[[int, FrameBatch], None],
         on_alarm: Callable[[Connection, Alarm], None],
         channels: Sequence[str] = (),
         throttle: ConnectThrottle | None = None,
@@ -78,9 +82,9 @@ class Connection:
     ) -> None:
         """Set up the connection.
 
-        `put_batch` receives what the session of a number gives, in order, `on_alarm` gaps and missing snapshots;
-        neither may block for long. All connections of the gatherer share `throttle`. While `may_receive` returns False
-        no session is open, because nothing could store what it receives.
+        `put_batch` records what the session of a number gives, in order, or raises JournalUnwritable; `on_alarm`
+        receives gaps and missing snapshots; neither may block for long. All connections of the gatherer share
+        `throttle`. While `may_receive` returns False no session is open, because nothing could store what it receives.
         """
         self.name = name
         self.counters = ConnectionCounters()
@@ -254,7 +258,7 @@ class Connection:
         self.counters.state = "open"
         opened = FrameBatch()
         opened.mark(SessionOpened(session.session_id, self.name, self._exchange.ws_url, False, opened_ns))
-        self._put_batch(self, session.session_id, opened)
+        self._put_batch(session.session_id, opened)
         self.counters.sessions += 1
         self.counters.reconnects = self.counters.sessions - 1
         _log.info("connected", gatherer=self._settings.name, connection=self.name)
@@ -266,6 +270,9 @@ class Connection:
             reason = "connection lost"
             self.counters.last_error = str(error)
             _log.warning("connection_lost", gatherer=self._settings.name, connection=self.name, error=error)
+        except JournalUnwritable as error:
+            reason = "stalled"
+            self.counters.last_error = str(error)
         except BaseException as error:
             reason = f"failed: {type(error).__name__}"
             raise
@@ -273,7 +280,7 @@ class Connection:
             now_ns = self._clock.now_ns()
             closed = session.close(now_ns, reason)
             closed.mark(SessionClosed(session.session_id, now_ns, reason))
-            self._put_batch(self, session.session_id, closed)
+            self._put_batch(session.session_id, closed)
             self._socket.close()
             self._add_counts(session)
             self.counters.state = "waiting"
@@ -305,6 +312,7 @@ class Connection:
                 if first is not None:
                     received = session.receive_all((first, *self._socket.receive_ready()), _ns(self._clock.monotonic()))
                     self._put(session, received.batch)
+                    getattr(self._socket, "confirm", lambda: None)()
                     commands.add(received.commands)
                     alarms += received.alarms
                 now_s = self._clock.monotonic()
@@ -328,7 +336,7 @@ class Connection:
         if batch:
             if self._feed_times is not None:
                 self._track_overlap(batch, self._feed_times)
-            self._put_batch(self, session.session_id, batch)
+            self._put_batch(session.session_id, batch)
 
     def _send(self, commands: RateLimitedQueue) -> None:
         if commands:

@@ -12,16 +12,18 @@ import random
 import threading
 from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from kalshi_platform.clock import Clock, wait_until_s
 from kalshi_platform.errors import ConnectionLost, KalshiPlatformError
 from kalshi_platform.exchange.budget import REQUEST_TOKENS
+from kalshi_platform.gatherer.journal.writer import NO_SESSION, JournalWriter
 from kalshi_platform.gatherer.settings import GathererSettings
 from kalshi_platform.gatherer.status.reports import BooksPolled
 from kalshi_platform.gatherer.status.status import PollerStatus
 from kalshi_platform.market.catalog import BooksAnswer, EndpointCosts
-from kalshi_platform.market.records import BookDelta, BookSnapshot, Record, SnapshotSource
+from kalshi_platform.market.frames import FrameBatch, FrameKind, RestBooksReceived
+from kalshi_platform.market.records import NO_STREAM, BookDelta, Record, SnapshotSource
 from kalshi_platform.market.times import US_PER_S, datetime_from_us
 from kalshi_platform.monitoring.event_log import event_logger
 
@@ -30,6 +32,8 @@ _PATH = "/markets/orderbooks"
 _FAILURES_IN_A_ROW = 3
 _QUIET_POLLS = 10
 _PAUSE_DEADLINES = 2
+OnBooks: TypeAlias = Callable[[BooksAnswer, SnapshotSource, int | None], None]
+"""Records an answer with whole books: what it is for, and the time of its snapshots (None: that of the answer)."""
 _log = event_logger(__name__)
 
 
@@ -43,14 +47,14 @@ class BooksClient(Protocol):
 def poll_once(
     rest: BooksClient,
     tickers: Sequence[str],
-    put: Callable[[Sequence[Record]], None],
+    put: OnBooks,
     clock: Clock,
     snapshot_ts_us: int,
     max_requests: int | None = None,
     stop: threading.Event | None = None,
     tokens_per_request: float = REQUEST_TOKENS,
 ) -> BooksPolled:
-    """Request the books of `tickers`, in their order, by at most `max_requests` requests, and `put` the snapshots.
+    """Request the books of `tickers`, in their order, by at most `max_requests` requests, and `put` the answers.
 
     `snapshot_ts_us` is the poll's minute and the time of every snapshot. Failed requests are counted; three in a row
     end the poll.
@@ -66,15 +70,14 @@ def poll_once(
         requested += len(batch)
         try:
             answer = rest.books(batch)
+            put(answer, "rest", snapshot_ts_us)
         except KalshiPlatformError as error:
             failed += len(batch)
             in_a_row += 1
             _log.warning("rest_books_failed", error=error)
             continue
         in_a_row = 0
-        snapshots = snapshots_of(answer, "rest", snapshot_ts_us)
-        stored += len(snapshots)
-        put(snapshots)
+        stored += len(answer.books)
     return BooksPolled(
         minute=datetime_from_us(snapshot_ts_us),
         subscribed=len(tickers),
@@ -95,13 +98,13 @@ def cost_of_books(costs: EndpointCosts) -> float:
     return next(named, costs.default_cost)
 
 
-def snapshots_of(answer: BooksAnswer, source: SnapshotSource, snapshot_ts_us: int | None = None) -> list[BookSnapshot]:
-    """Return the rows of one answer; without `snapshot_ts_us` each has the time of the answer."""
-    moment_us = answer.answered_at_ns // 1_000 if snapshot_ts_us is None else snapshot_ts_us
-    return [
-        BookSnapshot(ticker, source, moment_us, answer.answered_at_ns, yes, no, requested_at_ns=answer.requested_at_ns)
-        for ticker, (yes, no) in answer.books.items()
-    ]
+def record_books(
+    journal: JournalWriter, answer: BooksAnswer, source: SnapshotSource, snapshot_ts_us: int | None
+) -> None:
+    """Append an answer with whole books to the journal. Raises JournalUnwritable."""
+    batch = FrameBatch([answer.body], [answer.answered_at_ns], [NO_STREAM], [0], [int(FrameKind.REST_BOOKS)])
+    batch.marks.append((0, RestBooksReceived(source, answer.requested_at_ns, snapshot_ts_us)))
+    journal.append(NO_SESSION, batch)
 
 
 @dataclass(frozen=True)
@@ -113,14 +116,14 @@ class PollBudget:
 
 
 class BookActivity:
-    """Keeps when each book last changed, in microseconds; connections' threads write it, the poller reads."""
+    """Keeps when each book last changed, in microseconds; the ingest's thread writes it, the poller reads."""
 
     def __init__(self) -> None:
         self.last_delta_us: dict[str, int] = {}
         """Receive time of the last delta by ticker."""
 
     def observe(self, records: Sequence[Record]) -> None:
-        """Record which books change; called with all records that are received."""
+        """Record which books change; called with all records that are decoded."""
         for record in records:
             if type(record) is BookDelta:
                 self.last_delta_us[record.ticker] = record.received_at_ns // 1_000
@@ -134,7 +137,7 @@ class SnapshotPoller:
         settings: GathererSettings,
         rest: BooksClient,
         clock: Clock,
-        put: Callable[[Sequence[Record]], None],
+        put: OnBooks,
         subscribed: Callable[[], Collection[str]],
         out_of_sync: Callable[[], Collection[str]],
         on_polled: Callable[[BooksPolled], None],
@@ -177,9 +180,9 @@ class SnapshotPoller:
         most = self.max_requests(budget)
         answered: list[str] = []
 
-        def put(records: Sequence[Record]) -> None:
-            answered.extend(each.ticker for each in records if isinstance(each, BookSnapshot))
-            self._put(records)
+        def put(answer: BooksAnswer, source: SnapshotSource, snapshot_ts_us: int | None) -> None:
+            self._put(answer, source, snapshot_ts_us)
+            answered.extend(answer.books)
 
         report = poll_once(self._rest, order, put, self._clock, minute_us, most, stop, budget.tokens_per_request)
         self._last_requested.update(dict.fromkeys(order[: report.asked], minute_us))
@@ -188,7 +191,7 @@ class SnapshotPoller:
         self._last_answered.update(dict.fromkeys(answered, minute_us))
         current = set(order)
         for times in (self._last_requested, self._last_answered, self._last_delta):
-            # A copy: connections add deltas meanwhile.
+            # A copy: the ingest adds deltas meanwhile.
             for ticker in times.copy().keys() - current:
                 times.pop(ticker, None)
         if order:
@@ -255,7 +258,7 @@ class Recovery:
         settings: GathererSettings,
         rest: BooksClient,
         clock: Clock,
-        put: Callable[[Sequence[Record]], None],
+        put: OnBooks,
         resubscribe_missing: Callable[[Sequence[str]], None],
     ) -> None:
         """Set up recovery; `resubscribe_missing` subscribes markets again where they still lack a snapshot."""
@@ -294,14 +297,14 @@ class Recovery:
             if not tickers:
                 continue
             try:
-                snapshots = snapshots_of(self._rest.books(tickers), "rest_recovery")
+                answer = self._rest.books(tickers)
+                self._put(answer, "rest_recovery", None)
             except KalshiPlatformError as error:
                 _log.warning("recovery_books_failed", gatherer=self._settings.name, error=error)
                 if isinstance(error, ConnectionLost) and stop.is_set():
                     return
             else:
-                self._put(snapshots)
-                self.recovered += len(snapshots)
+                self.recovered += len(answer.books)
             # Only the new subscription restores the claim; it must not depend on REST.
             self._resubscribe_missing(tickers)
             self._clock.wait(stop, 0.05 * random.random())  # noqa: S311 - jitter

@@ -1,4 +1,4 @@
-"""Commits one batch of records in one transaction: rows, ledger and batch number together, or nothing.
+"""Commits one batch of records in one transaction: rows, ledger and journal position together, or nothing.
 
 Commits are idempotent: writing the same records again changes nothing, so a commit whose outcome is unknown is
 repeated.
@@ -6,7 +6,6 @@ repeated.
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -19,6 +18,7 @@ from kalshi_platform.gatherer.ingest.exchange_times import ExchangeTimes
 from kalshi_platform.gatherer.ingest.fence import Fence
 from kalshi_platform.gatherer.ingest.ledger import Ledger, Segment, fold
 from kalshi_platform.gatherer.ingest.quarantine import PARTITIONS_OF_A_BATCH, Dated, split_out_of_range
+from kalshi_platform.gatherer.journal.block_format import Position
 from kalshi_platform.market.records import Record
 from kalshi_platform.market.tables import GATHERER_TABLES
 from kalshi_platform.market.times import datetime_from_us
@@ -53,14 +53,16 @@ def commit_records(
     repeated: bool = False,
     times: ExchangeTimes | None = None,
     fence: Fence | None = None,
+    end: Position | None = None,
     letters: DeadLetterLimit | None = None,
 ) -> Commit:
     """Write `records`; with `repeated` they may be there already, which changes only the cost.
 
     `times` decides which exchange times are accepted (without it all within the bounds of `keeper`), `letters` how many
-    of the new dead letters are kept (without it all). `fence` is the writer's; without one no stream's ledger may be
-    written. Raises TooManyPartitions or DatabaseUnavailable; nothing is written then, or, if the connection broke
-    during the commit, everything.
+    of the new dead letters are kept (without it all). `fence` is the ingest's, and `end` the position in the journal
+    behind these records, None where they are a part of a batch; without a fence no stream's ledger may be written.
+    Raises TooManyPartitions or DatabaseUnavailable; nothing is written then, or, if the connection broke during the
+    commit, everything.
     """
     low_us, high_us = keeper.bounds_us()
     tables = tables_of(records)
@@ -84,7 +86,7 @@ def commit_records(
     ledger = fold(records)
     inserted: dict[str, int] = {}
     with database.transaction() as transaction:
-        batch_no = _next_batch(transaction) if fence is None else fence.next_batch(transaction, ledger)
+        batch_no = _next_batch(transaction) if fence is None else fence.next_batch(transaction, end)
         batches: list[tuple[int, str, int, datetime, datetime, int]] = []
         for name, table in tables.items():
             inserted[name] = transaction.insert_new(
@@ -170,24 +172,22 @@ def write_ledger(transaction: Transaction, ledger: Ledger, gatherer: str, batch_
     )
 
 
-def close_former(database: Database, gatherer: str, own_sessions: Sequence[int], fence: Fence) -> int:
-    """End in the ledger what former processes of this gatherer left open; return the number of their sessions.
+def end_open_entries(
+    transaction: Transaction,
+    fence: Fence,
+    reason: str,
+    statements: Sequence[str] = ("end_all_book_subscriptions", "end_all_streams", "close_all_sessions"),
+    end: Position | None = None,
+) -> None:
+    """End what is open in the ledger, at what its rows support, as a batch of its own; `confirm` of the fence follows.
 
-    This extends no claim: book subscriptions end at the last number that was committed with its rows. Raises
-    DatabaseUnavailable, also when another process owns the ledger: then those processes may be alive.
+    `end` is where the journal is continued, None where its position stays.
     """
     sql = queries.load("gatherer")
-    params = {"gatherer": gatherer, "own": list(own_sessions)}
-    with database.transaction() as transaction:
-        # A commit of a killed process may still run in the server; it locks the counter's row.
-        fence.change(transaction, functools.partial(fence.open.end_former, tuple(own_sessions)))
-        transaction.execute(sql["end_former_book_subscriptions"], params)
-        transaction.execute(sql["end_former_streams"], params)
-        closed = transaction.execute(sql["close_former_sessions"], params)
-    fence.confirm()
-    if closed:
-        _log.info("former_sessions_closed", gatherer=gatherer, sessions=closed)
-    return closed
+    batch_no = fence.next_batch(transaction, end)
+    for name in statements:
+        transaction.execute(sql[name], {"reason": reason})
+    transaction.execute(sql["batch_without_rows"], {"batch_no": batch_no})
 
 
 def _next_batch(transaction: Transaction) -> int:

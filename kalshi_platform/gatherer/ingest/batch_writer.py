@@ -7,19 +7,18 @@ refusal that no record causes (a table is missing, a right was revoked) is an ou
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
-from typing import Any
 
 import msgspec
 
 from kalshi_platform.clock import Clock
 from kalshi_platform.errors import DatabaseUnavailable, StatementRejected
-from kalshi_platform.gatherer.ingest.batch_commit import Commit, close_former, commit_records
+from kalshi_platform.gatherer.ingest.batch_commit import Commit, commit_records, end_open_entries
 from kalshi_platform.gatherer.ingest.dead_letter_limit import DeadLetterLimit
 from kalshi_platform.gatherer.ingest.exchange_times import ExchangeTimes
 from kalshi_platform.gatherer.ingest.fence import Fence
+from kalshi_platform.gatherer.ingest.ingest_counters import IngestCounters
 from kalshi_platform.gatherer.ingest.quarantine import (
     UNWRITABLE,
     bare,
@@ -28,8 +27,7 @@ from kalshi_platform.gatherer.ingest.quarantine import (
     to_dead_letter,
     with_readable_texts,
 )
-from kalshi_platform.gatherer.ingest.writer_counters import WriterCounters
-from kalshi_platform.gatherer.journal.spool_file import CorruptRange
+from kalshi_platform.gatherer.journal.block_format import Position
 from kalshi_platform.gatherer.settings import DEAD_LETTERS_PER_MINUTE
 from kalshi_platform.market.names import is_name
 from kalshi_platform.market.records import (
@@ -51,13 +49,12 @@ from kalshi_platform.storage.pool import Database
 from kalshi_platform.storage.quarantine import TooManyPartitions, may_pass_in_parts, write_in_parts
 from kalshi_platform.storage.sqlstate import is_about_a_row
 
-SPOOL_DAMAGED = "spool_damaged"
 _DAYS_DROPPED_AT_ONCE = 4
 _log = event_logger(__name__)
 
 
 class BatchRefused(Exception):
-    """Reports that a record of the batch cannot be written; `commit_parts` isolates it and writes the others."""
+    """Reports that the batch cannot be written whole; `commit_parts` isolates what is refused and writes the others."""
 
 
 class BatchWriter:
@@ -69,19 +66,18 @@ class BatchWriter:
         database: Database,
         bounds: PartitionBounds,
         clock: Clock,
-        counters: WriterCounters,
+        counters: IngestCounters,
         fence: Fence,
         on_lost_claim: Callable[[Sequence[str]], None] | None = None,
         on_lost_sessions: Callable[[], None] | None = None,
-        on_alarm: Callable[[str, str], None] | None = None,
         dead_letters_per_minute: int = DEAD_LETTERS_PER_MINUTE,
         letter_days: float = 30.0,
     ) -> None:
         """Set up the writer.
 
         `on_lost_claim(tickers)` receives markets whose book subscription was ended; `on_lost_sessions()` is called when
-        the ledger may lack the start of open sessions; `on_alarm(kind, detail)` is called for each alarm. Of the
-        quarantined rows `dead_letters_per_minute` of each reason are kept, and all dead letters for `letter_days`.
+        the ledger may lack the start of open sessions. Of the quarantined rows `dead_letters_per_minute` of each reason
+        are kept, and all dead letters for `letter_days`.
         """
         self._name = name
         self._database = database
@@ -90,119 +86,50 @@ class BatchWriter:
         self._counters = counters
         self._on_lost_claim = on_lost_claim or (lambda _: None)
         self._on_lost_sessions = on_lost_sessions or (lambda: None)
-        self._on_alarm = on_alarm or (lambda _kind, _detail: None)
         self._fence = fence
-        self._reported: tuple[str, str] | None = None
-        self.former_is_closed = False
-        """Whether everything that is open in the ledger is of this process."""
         self._keeper = PartitionKeeper(database, bounds, clock)
         self._times = ExchangeTimes(bounds)
         self._letters = DeadLetterLimit(clock.now_ns(), dead_letters_per_minute)
         self._letters_kept_for = timedelta(days=letter_days)
         self._ahead_hour: int | None = None
 
-    def commit(self, records: Sequence[Record], *, repeated: bool) -> None:
-        """Write all of `records`; with `repeated` they may be there already.
+    def commit(self, records: Sequence[Record], end: Position, *, repeated: bool) -> None:
+        """Write all of `records`, which reach to `end` in the journal; with `repeated` they may be there already.
 
-        Raises DatabaseUnavailable, BatchRefused, or StatementRejected (where no row is the cause).
+        Raises DatabaseUnavailable, BatchRefused (also where its rows lie in too many partitions), or StatementRejected
+        (where no row is the cause).
         """
         self._prepare_partitions()
         try:
-            self._write(records, repeated=repeated)
+            self._write(records, end, repeated=repeated)
         except (DatabaseUnavailable, BatchRefused):
             raise
         except Exception as error:
-            # Partitions may have been dropped: forget which ones exist.
-            self._keeper = PartitionKeeper(self._database, self._bounds, self._clock)
+            self.forget_partitions()
             if isinstance(error, StatementRejected) and not is_about_a_row(error.sqlstate):
                 raise
-            _log.warning("batch_refused", gatherer=self._name, consequence="its rows are written in parts")
             raise BatchRefused(str(error)) from error
 
-    def commit_parts(self, records: Sequence[Record]) -> None:
-        """Write a refused batch, first whole again, then in parts, with a dead letter for each record that fails.
+    def commit_parts(self, records: Sequence[Record], end: Position) -> None:
+        """Write the records of one block, first whole again, then in parts, with a dead letter for each that fails.
 
+        The position moves after the last part: what failed in between is written again from where the block began.
         Raises DatabaseUnavailable, or the database's error where no record is its cause.
         """
         starts = {(m.stream_id, m.ticker, m.seq_from): m for m in records if isinstance(m, BookSubscriptionStarted)}
         write_in_parts(
             records,
-            lambda part: self._write(part, repeated=True),
+            lambda part: self._write_by_hours(part, end if len(part) == len(records) else None),
             lambda part, error: self._quarantine(part[0], error, starts),
             _may_pass_in_parts,
         )
+        if self._fence.known.position != end:
+            self._write((), end, repeated=True)
 
-    def record_spool_corruption(self, damage: CorruptRange, own_sessions: Sequence[int], *, is_own: bool) -> None:
-        """Record in the ledger that records were lost here, and end what they may concern.
-
-        Everything that was put before them is committed, and nothing that was put after them. So every open book
-        subscription ends at the last committed number of its stream, because a lost record may have ended it. Lost
-        records may also have started others, which the ledger will never contain: where the range `is_own`, this
-        process's, all sessions are opened again.
-        """
-        ended = self._end_book_subscriptions(own_sessions)
-        if not damage.is_torn:
-            detail = f"{damage.file}: {damage.what}; {damage.size} bytes at {damage.offset} cannot be read"
-            letter = DeadLetter(damage.written_at_ns or self._clock.now_ns(), SPOOL_DAMAGED, detail, damage.payload)
-            self._write([self._clamp_time(letter)], repeated=True)
-            self._counters.spool_damages += 1
-            _log.error("records_lost", gatherer=self._name, spool_file=detail, consequence="coverage ends there")
-        tickers = sorted({str(ticker) for ticker, is_of_own_session in ended if is_of_own_session})
-        if is_own and not damage.is_torn:
-            self._on_lost_sessions()
-        elif tickers:
-            self._on_lost_claim(tickers)
-
-    def close_former(self, own_sessions: Sequence[int]) -> None:
-        """End in the ledger what former processes of this gatherer left open. Raises DatabaseUnavailable."""
-        with self._ledger_change():
-            close_former(self._database, self._name, own_sessions, self._fence)
-        self.former_is_closed = True
-
-    def compare(self) -> None:
-        """Compare the ledger with what was committed; where they differ, end everything open at what its rows support.
-
-        Raises DatabaseUnavailable.
-        """
-        fence = self._fence
-        fence.is_certain = False
-        with self._database.transaction() as transaction:
-            difference = fence.compare(transaction, former_is_closed=self.former_is_closed)
-            if difference is not None:
-                fence.end_all(transaction, difference[0])
-                # Before the outcome is known: if the connection breaks, everything may have ended all the same.
-                self._report(*difference)
-        if difference is not None:
-            fence.confirm()
-            # Partitions may have been dropped, too.
-            self._keeper, self._ahead_hour = PartitionKeeper(self._database, self._bounds, self._clock), None
-            self._counters.subscriptions = fence.open.subscriptions
-        self._reported = None
-        self._counters.compared_s = self._clock.monotonic()
-        fence.is_certain = True
-
-    def _report(self, kind: str, detail: str) -> None:
-        if self._reported == (kind, detail):
-            return
-        self._reported = (kind, detail)
-        counters = self._counters
-        counters.ledger_alarm, counters.ledger_alarm_s = f"{kind}: {detail}", self._clock.monotonic()
-        consequence = "what it holds open is ended there, every session is opened again"
-        _log.error(kind, gatherer=self._name, detail=detail, consequence=consequence)
-        self._on_alarm(kind, detail)
-
-    @contextmanager
-    def _ledger_change(self) -> Iterator[None]:
-        """Guard a change of the ledger; after a failure with unknown outcome, compare before the next change."""
-        if not self._fence.is_certain:
-            self.compare()
-        self._fence.is_certain = False
-        try:
-            yield
-        except (StatementRejected, TooManyPartitions):
-            self._fence.is_certain = True
-            raise
-        self._fence.is_certain = True
+    def forget_partitions(self) -> None:
+        """Make sure of every partition again: some may have been dropped, or the database is an older one."""
+        self._keeper = PartitionKeeper(self._database, self._bounds, self._clock)
+        self._ahead_hour = None
 
     def _quarantine(
         self, record: Record, error: Exception, starts: Mapping[tuple[int, str, int], BookSubscriptionStarted]
@@ -250,19 +177,10 @@ class BatchWriter:
 
     def _withdraw_all_claims(self) -> None:
         """End everything open and start again, because the ledger may claim too much for unknown markets."""
-        self._end_book_subscriptions(())
+        with self._database.transaction() as transaction:
+            end_open_entries(transaction, self._fence, UNWRITABLE, ("end_all_book_subscriptions",))
+        self._fence.confirm()
         self._on_lost_sessions()
-
-    def _end_book_subscriptions(self, own_sessions: Sequence[int]) -> Sequence[tuple[Any, ...]]:
-        """End open book subscriptions at what was committed; return (ticker, whether of `own_sessions`)."""
-        with self._ledger_change():
-            with self._database.transaction() as transaction:
-                self._fence.change(transaction, self._fence.open.end_book_subscriptions)
-                ended = transaction.fetch_all(
-                    queries.load("gatherer")["end_book_subscriptions_at_damage"], {"own": list(own_sessions)}
-                )
-            self._fence.confirm()
-        return ended
 
     def _quarantine_letter(self, letter: DeadLetter) -> None:
         """Write a refused dead letter in a simpler form; if that is refused, too, log and count it."""
@@ -282,7 +200,7 @@ class BatchWriter:
     def _is_written(self, records: Sequence[Record]) -> bool:
         """Write records; return False, with nothing written, where the database refuses one."""
         try:
-            self._write(records, repeated=True)
+            self._write(records, None, repeated=True)
         except DatabaseUnavailable:
             raise
         except Exception as error:
@@ -301,23 +219,27 @@ class BatchWriter:
             return record
         return msgspec.structs.replace(record, received_at_ns=now_ns)
 
-    def _write(self, records: Sequence[Record], *, repeated: bool) -> None:
-        # The counts are kept after the commit: if its outcome is unknown, the same totals are written again.
-        letters = self._letters.copy()
+    def _write_by_hours(self, records: Sequence[Record], end: Position | None) -> None:
+        """Write records, in several transactions where their rows lie in too many partitions for one."""
         try:
-            with self._ledger_change():
-                commit = commit_records(
-                    self._database, self._keeper, self._name, records, repeated=repeated, times=self._times,
-                    fence=self._fence, letters=letters,
-                )  # fmt: skip
+            self._write(records, end, repeated=True)
         except TooManyPartitions:
             parts = split_by_hours(records)
-            if len(parts) == 1:
-                middle = len(records) // 2
-                parts = [records[:middle], records[middle:]]
-            for part in parts:
-                self._write(part, repeated=repeated)
+        else:
             return
+        if len(parts) == 1:
+            middle = len(records) // 2
+            parts = [records[:middle], records[middle:]]
+        for place, part in enumerate(parts, 1):
+            self._write_by_hours(part, end if place == len(parts) else None)
+
+    def _write(self, records: Sequence[Record], end: Position | None, *, repeated: bool) -> None:
+        # The counts are kept after the commit: if its outcome is unknown, the same totals are written again.
+        letters = self._letters.copy()
+        commit = commit_records(
+            self._database, self._keeper, self._name, records, repeated=repeated, times=self._times, fence=self._fence,
+            end=end, letters=letters,
+        )  # fmt: skip
         self._letters = letters
         self._count(commit, records)
 
@@ -329,9 +251,6 @@ class BatchWriter:
         now_ns = self._clock.now_ns()
         counters.last_commit_ns = now_ns
         counters.batch_no = commit.batch_no
-        counters.subscriptions = self._fence.open.subscriptions
-        if self._fence.open.is_claimed(commit.ledger):
-            counters.last_claim_s = self._clock.monotonic()
         first = next((each.received_at_ns for each in records if hasattr(each, "received_at_ns")), None)
         if first:
             counters.commit_latency.observe((now_ns - first) / 1e9)

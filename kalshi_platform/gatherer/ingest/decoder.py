@@ -122,6 +122,11 @@ class Decoder:
         self._last_ns = 0
         self._damages: list[Damage] = []
 
+    @property
+    def book_subscriptions(self) -> int:
+        """Return how many book subscriptions are open."""
+        return sum(len(stream.books) for stream in self._open.by_id.values())
+
     def set_open(self, sessions: Iterable[int], streams: Iterable[OpenStream]) -> None:
         """Replace what is open by what the ledger has open, after the blocks before its position were decoded.
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from kalshi_platform.backoff import exponential
 from kalshi_platform.clock import Clock
 from kalshi_platform.errors import DatabaseUnavailable, StatementRejected
-from kalshi_platform.gatherer.ingest.writer_counters import WriterCounters
+from kalshi_platform.gatherer.ingest.ingest_counters import IngestCounters
 from kalshi_platform.monitoring.event_log import event_logger
 
 _FIRST_RETRY_S = 0.2
@@ -16,7 +16,7 @@ _log = event_logger(__name__)
 class Outage:
     """Counts attempts that failed in a row, as a circuit breaker. One thread writes it, any may read."""
 
-    def __init__(self, name: str, clock: Clock, counters: WriterCounters, retry_max_s: float) -> None:
+    def __init__(self, name: str, clock: Clock, counters: IngestCounters, retry_max_s: float) -> None:
         self.failures = 0
         self.retry_at = 0.0
         """Monotonic time of the next attempt."""
@@ -31,6 +31,10 @@ class Outage:
         """Return whether the database may be tried (again)."""
         return self._clock.monotonic() >= self.retry_at
 
+    def wait_s(self) -> float:
+        """Return the seconds until the next attempt."""
+        return max(0.0, self.retry_at - self._clock.monotonic())
+
     def failed(self, error: Exception) -> None:
         """Count a failed attempt and delay the next; log a new kind of failure at once, a known one rarely."""
         now = self._clock.monotonic()
@@ -42,7 +46,7 @@ class Outage:
             self._logged_at = {}
         if kind not in self._logged_at:
             _log.warning(
-                "writes_failing", gatherer=self._name, kind=kind, error=reason, consequence="records go to the spool"
+                "writes_failing", gatherer=self._name, kind=kind, error=reason, consequence="frames wait in the journal"
             )
             self._logged_at[kind] = now
         elif now - self._logged_at[kind] >= _LOG_AGAIN_S:

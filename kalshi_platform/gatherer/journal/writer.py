@@ -184,6 +184,8 @@ class JournalWriter:
         started = FrameBatch()
         started.mark(GathererStarted(clock.now_ns(), gatherer, code_version))
         self._kept: list[tuple[int, FrameBatch]] = [(NO_SESSION, started)]
+        self.stalls = 0
+        """How often it became unwritable."""
         self._blocked: JournalUnwritable | None = None
         self._retry_s = 0.0
         self._used = self._free = 0
@@ -306,6 +308,7 @@ class JournalWriter:
         raise JournalUnwritable(blocked.reason, blocked.remedy)
 
     def _block(self, error: JournalUnwritable) -> None:
+        self.stalls += self._blocked is None
         self._blocked = error
         self._retry_s = self._clock.monotonic() + RETRY_S
 
@@ -421,13 +424,13 @@ class JournalWriter:
             if self._used + size > self._limits.max_bytes:
                 raise JournalUnwritable(
                     f"the journal {self.folder} has {_gib(self._used)} and may have {_gib(self._limits.max_bytes)}",
-                    "make its database take what waits, or raise KALSHI_JOURNAL_MAX_BYTES",
+                    "make its database take what waits, or raise KALSHI_JOURNAL_MAX_GIB",
                 )
         if size > self._free:
             raise JournalUnwritable(
                 f"the disk of the journal {self.folder} has no more than the {_gib(self._limits.min_free_bytes)} that"
                 " stay free",
-                "make room on it, or lower KALSHI_JOURNAL_MIN_FREE_BYTES; recording begins again by itself",
+                "make room on it, or lower KALSHI_JOURNAL_MIN_FREE_GIB; recording begins again by itself",
             )
 
     def _measure(self) -> None:

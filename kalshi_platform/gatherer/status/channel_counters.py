@@ -4,20 +4,13 @@ from __future__ import annotations
 
 import threading
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from kalshi_platform.gatherer.status.status import ChannelStatus, age_s
-from kalshi_platform.market.records import BookDelta, BookSnapshot, LifecycleEvent, Record, TickerUpdate, Trade
+from kalshi_platform.market.frames import FrameBatch, FrameKind
 
-_CHANNEL_OF: Mapping[type, str] = {
-    BookDelta: "orderbook_delta",
-    BookSnapshot: "orderbook_delta",
-    Trade: "trade",
-    TickerUpdate: "ticker",
-    LifecycleEvent: "market_lifecycle_v2",
-}
-CHANNELS = tuple(dict.fromkeys(_CHANNEL_OF.values()))
+CHANNELS = ("orderbook_delta", "trade", "ticker", "market_lifecycle_v2")
 
 
 @dataclass(slots=True)
@@ -38,15 +31,17 @@ class ChannelCounters:
         self._lock = threading.Lock()
         self._channels = {channel: _Channel() for channel in CHANNELS}
 
-    def count(self, records: Sequence[Record], now_s: float) -> None:
-        """Count records that were just received."""
-        # Counter loops in C: some 50 ns a record.
-        counts = Counter(map(type, records))
+    def count(self, batch: FrameBatch, channel_of: Mapping[int, str], now_s: float) -> None:
+        """Count the messages among frames that were just received; `channel_of` names the channel of each stream."""
+        streams: Iterable[int] = batch.stream_ids
+        if any(batch.kinds):
+            streams = (each for each, kind in zip(streams, batch.kinds, strict=True) if kind == FrameKind.DATA)
+        # Counter loops in C: some 50 ns a frame.
+        counts = Counter(streams)
         with self._lock:
-            for kind, number in counts.items():
-                name = _CHANNEL_OF.get(kind)
-                if name is not None:
-                    channel = self._channels[name]
+            for stream_id, number in counts.items():
+                channel = self._channels.get(channel_of.get(stream_id, ""))
+                if channel is not None:
                     channel.messages += number
                     channel.last_s = now_s
 

@@ -13,6 +13,8 @@ _SHORT_IN_LEDGER_S = 30.0
 # More dead letters within a minute are no accident; each of a book ends claims.
 _DEAD_LETTERS_PER_MINUTE = 5
 _CLAIMS_AGE_S = 60.0
+_BEHIND_S = 60.0
+_FILLED_SHARE = 0.8
 # A channel that sent something within that is active.
 _ACTIVE_S = 30.0
 # How long a ledger that differed is reported after it was repaired.
@@ -93,15 +95,14 @@ def _troubles(status: GathererStatus) -> list[str]:
 
 def _storage_troubles(status: GathererStatus) -> list[str]:
     texts = []
-    writer, catalog = status.writer, status.catalog
-    if writer is not None:
-        if writer.database_error:
-            texts.append(f"records go to the spool: {writer.database_error}")
-        if writer.disk_error:
-            texts.append(f"the spool takes nothing: {writer.disk_error}")
-        limit, used = writer.spool_limit_bytes, writer.spool_bytes
-        if limit and used > limit / 2:
-            texts.append(f"the spool is {100 * used / limit:.0f} % full")
+    ingest, journal, catalog = status.ingest, status.journal, status.catalog
+    if ingest is not None:
+        if ingest.database_error:
+            texts.append(f"the database takes nothing, frames wait in the journal: {ingest.database_error}")
+        elif ingest.behind_s > _BEHIND_S:
+            texts.append(f"the database is {ingest.behind_s:.0f} s behind the journal")
+    if journal is not None and journal.limit_bytes and journal.bytes_on_disk > _FILLED_SHARE * journal.limit_bytes:
+        texts.append(f"the journal is {100 * journal.bytes_on_disk / journal.limit_bytes:.0f} % full")
     if catalog is not None:
         if catalog.database_error:
             texts.append(f"the catalog is not written: {catalog.database_error}")
@@ -120,7 +121,7 @@ def _claim_troubles(status: GathererStatus) -> list[str]:
             texts.append(f"books are received, and nothing that can be claimed was committed for {age_s:.0f} s")
         alarm_s = ledger.alarm_age_s
         if ledger.alarm and alarm_s is not None and alarm_s < _LEDGER_ALARM_S:
-            texts.append(f"{ledger.alarm} ({alarm_s:.0f} s ago; every session began anew, look at the database)")
+            texts.append(f"{ledger.alarm} ({alarm_s:.0f} s ago; look at the database)")
     letters = status.dead_letters_last_minute
     if letters > _DEAD_LETTERS_PER_MINUTE:
         texts.append(f"{letters:,} messages of the last minute were put aside: see reason and detail in dead_letters")

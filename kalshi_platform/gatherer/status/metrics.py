@@ -8,8 +8,9 @@ from kalshi_platform.gatherer.status.status import (
     CatalogStatus,
     ConnectionStatus,
     GathererStatus,
+    IngestStatus,
+    JournalStatus,
     PollerStatus,
-    WriterStatus,
 )
 from kalshi_platform.monitoring.metrics import (
     Labels,
@@ -49,8 +50,10 @@ def gatherer_metrics(status: GathererStatus) -> Iterator[MetricFamily]:
     messages = by_label({name: each.messages for name, each in status.channels.items()})
     yield counters(f"{_P}messages", "Messages received, by channel.", ["channel"], messages)
     yield from _connections(status.connections)
-    if status.writer is not None:
-        yield from _writer(status.writer)
+    if status.journal is not None:
+        yield from _journal(status.journal)
+    if status.ingest is not None:
+        yield from _ingest(status.ingest)
     if status.poller is not None:
         yield from _poller(status.poller)
     if status.catalog is not None:
@@ -77,9 +80,6 @@ def _connections(connections: Mapping[str, ConnectionStatus]) -> Iterator[Metric
     yield counters(f"{_P}gaps", "Losses seen in sequence numbers.", label, all_of(lambda each: each.gaps))
     yield counters(f"{_P}reconnects", "Connections made anew.", label, all_of(lambda each: each.reconnects))
     yield counters(f"{_P}refused", "Handshakes refused for the signature.", label, all_of(lambda each: each.refused))
-    yield counters(
-        f"{_P}dead_letters", "Messages of unknown shape, put aside.", label, all_of(lambda each: each.dead_letters)
-    )
     ages: Labels = {
         (name, channel): age_s
         for name, each in connections.items()
@@ -98,25 +98,31 @@ def _connections(connections: Mapping[str, ConnectionStatus]) -> Iterator[Metric
     )  # fmt: skip
 
 
-def _writer(writer: WriterStatus) -> Iterator[MetricFamily]:
-    yield counters(f"{_P}rows", "New rows committed, by table.", ["table"], by_label(writer.rows))
-    yield counter(f"{_P}commits", "Transactions committed.", writer.commits)
-    yield gauge(f"{_P}queue_records", "Records in memory, neither committed nor on disk.", writer.queued)
-    yield gauge(f"{_P}held_bytes", "About the memory of records that are not committed.", writer.held_bytes)
-    yield gauge(f"{_P}spool_bytes", "Bytes that wait on disk for the database.", writer.spool_bytes)
-    yield gauge(f"{_P}spool_limit_bytes", "Bytes the spool may hold.", writer.spool_limit_bytes)
-    yield counter(f"{_P}spooled_records", "Records that went to disk.", writer.spooled)
-    yield counter(f"{_P}replayed_records", "Records read back from disk and committed.", writer.replayed)
-    quarantined = {"out_of_bounds": writer.out_of_bounds, "unwritable": writer.unwritable}
+def _journal(journal: JournalStatus) -> Iterator[MetricFamily]:
+    yield gauge(f"{_P}journal_bytes", "Bytes of the journal on disk.", journal.bytes_on_disk)
+    yield gauge(f"{_P}journal_limit_bytes", "Bytes the journal may have.", journal.limit_bytes)
+    yield counter(f"{_P}stalls", "Times it had to stop reading.", journal.stalls)
+
+
+def _ingest(ingest: IngestStatus) -> Iterator[MetricFamily]:
+    yield counters(f"{_P}rows", "New rows committed, by table.", ["table"], by_label(ingest.rows))
+    yield counter(f"{_P}commits", "Transactions committed.", ingest.commits)
+    yield gauge(f"{_P}journal_behind_bytes", "Bytes of the journal that are not in the database.", ingest.behind_bytes)
+    yield gauge(
+        f"{_P}journal_behind_seconds", "Since the last message in the database was received, while others wait.",
+        ingest.behind_s,
+    )  # fmt: skip
+    yield counter(f"{_P}journal_damages", "Parts of the journal that could not be read.", ingest.damages)
+    yield counter(f"{_P}dead_letters", "Messages of unknown shape, put aside.", ingest.dead_letters)
+    quarantined = {"out_of_bounds": ingest.out_of_bounds, "unwritable": ingest.unwritable}
     yield counters(
         f"{_P}records_put_aside", "Rows that did not become one, by reason.", ["reason"], by_label(quarantined)
     )
-    yield counter(f"{_P}stalls", "Times it had to stop reading.", writer.stalls)
-    yield gauge(f"{_P}database_up", "1 while the timeseries database takes writes.", float(not writer.database_error))
+    yield gauge(f"{_P}database_up", "1 while the timeseries database takes writes.", float(not ingest.database_error))
     yield histogram(
         f"{_P}receive_to_commit_seconds",
         "From the receipt of a commit's oldest record to the commit.",
-        writer.lag_buckets,
+        ingest.lag_buckets,
     )
 
 

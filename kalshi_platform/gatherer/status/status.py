@@ -15,6 +15,8 @@ from msgspec import Struct, field
 from kalshi_platform.monitoring.metrics import LatencyBuckets
 from kalshi_platform.monitoring.process_usage import ProcessStatus
 
+_CURRENT_S = 5.0
+
 
 class ChannelStatus(Struct, kw_only=True):
     """Describes one channel over all connections; `per_s` is the rate since the heartbeat before."""
@@ -35,8 +37,6 @@ class ConnectionStatus(Struct, kw_only=True):
     """Handshakes refused for the signature."""
     gaps: int = 0
     duplicates: int = 0
-    dead_letters: int = 0
-    scale_contradictions: int = 0
     last_data: datetime | None = None
     last_data_age_s: float | None = None
     asked_rarely: int = 0
@@ -67,43 +67,61 @@ class LedgerStatus(Struct, kw_only=True):
     """How long it has lacked followed books; None while it does not."""
 
 
-class WriterStatus(Struct, kw_only=True):
-    """Describes writer, backlog and spool; recent latencies are from the receipt of a commit's oldest record to it."""
+class IngestStatus(Struct, kw_only=True):
+    """Describes what of the journal is in the database; recent latencies are from a receipt to its commit."""
 
-    queued: int = 0
-    """Records in memory, neither committed nor on disk."""
-    most_held: int = 0
-    held_bytes: int = 0
-    most_held_bytes: int = 0
-    spool_bytes: int = 0
-    spool_limit_bytes: int | None = None
-    spool_fill_percent: float = 0.0
-    spool_alarms: int = 0
-    spool_damages: int = 0
+    segment: int = 0
+    offset: int = 0
+    """The position in the database: the segment of the journal, and the byte in it."""
+    behind_bytes: int = 0
+    """Bytes of the journal that are not in the database."""
+    behind_s: float = 0.0
+    """Since the last message in the database was received; 0 while nothing waits."""
     rows_per_s: float | None = None
-    records: int = 0
+    frames: int = 0
     commits: int = 0
     batch_no: int = 0
     """Batch number of the last commit."""
     rows: dict[str, int] = {}
     """New rows committed, by table."""
-    spooled: int = 0
-    replayed: int = 0
+    dead_letters: int = 0
+    """Messages that could not be read."""
+    scale_contradictions: int = 0
+    """Books whose no-side prices are on another scale than was asked for."""
     out_of_bounds: int = 0
     unwritable: int = 0
+    damages: int = 0
+    """Parts of the journal that could not be read."""
     last_commit: datetime | None = None
     database_error: str | None = None
     database_failure: str | None = None
     """The kind of the failure that lasts: `unreachable`, `read only`, `wrong password`, …"""
     outages: int = 0
-    disk_error: str | None = None
-    stalled: bool = False
-    stall_reason: str | None = None
-    stalls: int = 0
     lag_p50_ms: float | None = None
     lag_p99_ms: float | None = None
     lag_max_ms: float | None = None
     lag_buckets: LatencyBuckets = field(default_factory=LatencyBuckets)
+
+    @property
+    def is_current(self) -> bool:
+        """Return whether the database takes commits, and has what was received some seconds ago."""
+        return self.database_error is None and self.behind_s < _CURRENT_S
+
+
+class JournalStatus(Struct, kw_only=True):
+    """Describes the journal on disk."""
+
+    segment: int = 0
+    """The segment that is written."""
+    bytes_on_disk: int = 0
+    limit_bytes: int | None = None
+    fill_percent: float = 0.0
+    fill_alarms: int = 0
+    """How often it passed one of its fill levels."""
+    unwritable: str | None = None
+    """Why nothing can be written, with the remedy: nothing is received then."""
+    stalls: int = 0
+    """How often it became unwritable."""
 
 
 class CatalogStatus(Struct, kw_only=True):
@@ -168,7 +186,8 @@ class GathererStatus(Struct, kw_only=True):
     connections: dict[str, ConnectionStatus] = {}
     connection_pool: ConnectionPoolStatus | None = field(name="fleet", default=None)
     ledger: LedgerStatus | None = None
-    writer: WriterStatus | None = None
+    journal: JournalStatus | None = None
+    ingest: IngestStatus | None = None
     catalog: CatalogStatus | None = None
     poller: PollerStatus | None = field(name="books", default=None)
     clock: ClockStatus | None = None

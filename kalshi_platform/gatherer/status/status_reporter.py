@@ -91,9 +91,9 @@ class StatusReporter:
         """Return the whole status as of now."""
         status = self._parts.status()
         self._trends.add_to(status, self._clock.monotonic())
-        is_stalled = status.writer is not None and status.writer.stalled
-        status.state = "stalled" if is_stalled and self._state not in _ENDING else self._state
-        status.note = (status.writer.stall_reason if status.writer is not None else None) or self.note
+        unwritable = None if status.journal is None else status.journal.unwritable
+        status.state = "stalled" if unwritable and self._state not in _ENDING else self._state
+        status.note = unwritable or self.note
         return with_health(status, self._settings.silence_limit_s * _SILENT_SHARE)
 
     def heartbeat(self) -> Heartbeat[GathererStatus]:

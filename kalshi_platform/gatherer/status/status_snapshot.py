@@ -44,14 +44,14 @@ class StatusTrends:
     def update(self, status: GathererStatus, now_s: float) -> None:
         """Measure up to this status; called once for each heartbeat."""
         messages = {f"messages {name}": each.messages for name, each in status.channels.items()}
-        writer, ledger = status.writer, status.ledger
-        rows = {} if writer is None else {f"rows {table}": count for table, count in writer.rows.items()}
+        ingest, ledger = status.ingest, status.ledger
+        rows = {} if ingest is None else {f"rows {table}": count for table, count in ingest.rows.items()}
         self._rates.update({**messages, **rows}, now_s)
         self._dead_letters.update(_dead_letters(status), now_s)
         followed = status.followed_markets or 0
         self._books_short.update(followed, status.desired_markets or 0, now_s)
-        # While records wait to be written the ledger lags behind, which other fields show.
-        is_written = writer is not None and writer.database_error is None and not writer.spool_bytes
+        # While the database is behind the journal so is the ledger, which other fields show.
+        is_written = ingest is not None and ingest.is_current
         in_ledger = ledger.subscriptions or 0 if is_written and ledger is not None else 0
         self._ledger_short.update(in_ledger, followed if is_written else 0, now_s)
 
@@ -63,9 +63,9 @@ class StatusTrends:
         per_s = self._rates.per_s
         for name, channel in status.channels.items():
             channel.per_s = None if per_s is None else per_s.get(f"messages {name}")
-        if status.writer is not None and per_s is not None:
+        if status.ingest is not None and per_s is not None:
             rows_per_s = (rate for name, rate in per_s.items() if name.startswith("rows "))
-            status.writer.rows_per_s = round(sum(rows_per_s), 1)
+            status.ingest.rows_per_s = round(sum(rows_per_s), 1)
         if status.ledger is not None:
             status.ledger.short_of_books_s = self._ledger_short.lasted_s(now_s)
 
@@ -80,10 +80,10 @@ class StreamCounts:
 
     def report(self, status: GathererStatus, until: datetime) -> StreamsCommitted:
         """Return what was committed since the last call."""
-        writer = status.writer
-        rows = {} if writer is None else writer.rows
+        ingest = status.ingest
+        rows = {} if ingest is None else ingest.rows
         totals = (
-            0 if writer is None else writer.commits,
+            0 if ingest is None else ingest.commits,
             sum(each.gaps for each in status.connections.values()),
             sum(each.reconnects for each in status.connections.values()),
         )
@@ -94,8 +94,8 @@ class StreamCounts:
             commits=totals[0] - self._totals[0],
             gaps=totals[1] - self._totals[1],
             reconnects=totals[2] - self._totals[2],
-            lag_p50_ms=None if writer is None else writer.lag_p50_ms,
-            lag_p99_ms=None if writer is None else writer.lag_p99_ms,
+            lag_p50_ms=None if ingest is None else ingest.lag_p50_ms,
+            lag_p99_ms=None if ingest is None else ingest.lag_p99_ms,
         )
         self._since, self._rows, self._totals = until, rows, totals
         return report
@@ -103,6 +103,5 @@ class StreamCounts:
 
 def _dead_letters(status: GathererStatus) -> int:
     """Return the dead letters since the start: messages that could not be read, and records that were quarantined."""
-    writer = status.writer
-    stored = 0 if writer is None else writer.out_of_bounds + writer.unwritable
-    return stored + sum(each.dead_letters for each in status.connections.values())
+    ingest = status.ingest
+    return 0 if ingest is None else ingest.dead_letters + ingest.out_of_bounds + ingest.unwritable

@@ -11,7 +11,6 @@ from kalshi_platform.deduplicator.catalog.merge_catalog import merge_catalog
 from kalshi_platform.deduplicator.close.close_hour import close_hour
 from kalshi_platform.deduplicator.close.hours import find_active_hours
 from kalshi_platform.deduplicator.merge.merge_pass import Merger
-from kalshi_platform.gatherer.journal.spool import Spool
 from kalshi_platform.lab.proof.errors import Interrupted, ProofFailed
 from kalshi_platform.lab.proof.examine import Aside
 from kalshi_platform.lab.proof.faults.ground import Ground
@@ -106,7 +105,7 @@ class Recorder:
             published=after["published"]["total"] - self._published_before,
             faults=tuple(injector.done),
             counted=counted,
-            left_in_spools=left,
+            left_in_journals=left,
             silent=silent,
             aside=None if ground is None else _aside(ground, injector.done),
             sightings=tuple(self._watch.sightings),
@@ -142,18 +141,18 @@ class Recorder:
     def _stop_in_order(self) -> tuple[int, dict[str, int]]:
         """The exchange first: what it published last has then been sent, and its ledger is final.
 
-        Returns the bytes left in spools, and what the exchange counted of what it published without a clock's help.
+        Returns the bytes of journals that are in no database, and what the exchange counted of what it published
+        without a clock's help.
         """
         stack, names = self._stack, self._options.names
         self._wait(LAST_WORDS_S)
         self._soon(stack.venue.drained, RECOVERY_S)
         published = stack.venue.state()["published"]
         stack.stop_exchange()
-        self._soon(lambda: all(not stack.writer_status(name).spool_bytes for name in names), RECOVERY_S)
+        self._soon(lambda: all(not stack.ingest_status(name).behind_bytes for name in names), RECOVERY_S)
         stack.stop_services()
         self._say("exchange, gatherers and live merge have stopped")
-        folders = [stack.settings.gatherers[name].folder / "spool" for name in names]
-        left = sum(_bytes_in(Spool(folder, 1 << 24)) for folder in folders)
+        left = sum(stack.ingest_status(name).behind_bytes for name in names)
         return left, {kind: published[kind] for kind in ("delta", "trade", "ticker")}
 
     def _merge_and_export(self) -> None:
@@ -224,10 +223,3 @@ def _aside(ground: Ground, done: Sequence[InjectedFault]) -> Aside:
     past = ground.past.past
     is_dropped = any(fault.kind == "production_partitions_dropped" for fault in done)
     return Aside(past.hour, past.hour if is_dropped else None, tuple(ground.told))
-
-
-def _bytes_in(spool: Spool) -> int:
-    try:
-        return 0 if spool.is_empty() else spool.bytes_on_disk()
-    finally:
-        spool.close()

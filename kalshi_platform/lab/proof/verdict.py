@@ -37,7 +37,7 @@ class RunRecord:
     published: int
     faults: Sequence[InjectedFault]
     counted: Mapping[str, int] = field(default_factory=dict)
-    left_in_spools: int = 0
+    left_in_journals: int = 0
     silent: tuple[str, ...] = ()
     """Gatherers that did not record again after the last fault."""
     aside: Aside | None = None
@@ -95,8 +95,8 @@ def failures(record: RunRecord, found: Findings) -> list[str]:
         said.append(
             f"only {record.published_share:.0%} of {record.rate:g} messages/s were published; the machine is too slow"
         )
-    if record.left_in_spools:
-        said.append(f"{record.left_in_spools:,} bytes of records were left in the gatherers' spools")
+    if record.left_in_journals:
+        said.append(f"{record.left_in_journals:,} bytes of the gatherers' journals were not in their databases")
     return said
 
 

@@ -172,10 +172,28 @@ LEDGER = (
             Column(
                 "owner_token",
                 "bigint",
-                "Drawn by the owner for each of its changes of the ledger, so that it recognises its last one.",
+                "Written by versions before the journal: drawn for each change of the ledger. Now journal_position"
+                " tells which change was the last.",
                 nullable=True,
             ),
         ),
+    ),
+    Table(
+        "journal_position",
+        "One row: where the next block of the gatherer's journal begins that is not in this database.",
+        (
+            Column("batch_no", "bigint", "The commit that set the position, see batches; 0 before the first."),
+            Column(
+                "journal_id",
+                "bigint",
+                "The journal, by the number in the header of its segments. NULL before the first commit.",
+                nullable=True,
+            ),
+            Column("segment", "bigint", "The number of the segment.", default="0"),
+            Column("block_offset", "bigint", "Where the block begins in the segment, in bytes.", default="0"),
+            Column("updated_at", "timestamptz", "When the position was set.", default="clock_timestamp()"),
+        ),
+        key=("batch_no",),
     ),
     Table(
         "batches",

@@ -57,7 +57,7 @@ KINDS = MappingProxyType(
         "open_transaction": AlertKind("warning", _GATHERER),
         "wrong_database": AlertKind("error", _GATHERER),
         "database_went_back": AlertKind("error", _GATHERER),
-        "ledger_differs": AlertKind("error", _GATHERER),
+        "journal_lost": AlertKind("error", _GATHERER),
         "frames_not_archived": AlertKind("warning", _GATHERER),
         "gatherer_restarted": AlertKind("warning", _MERGE),
         "rows_refused": AlertKind("error", _MERGE),

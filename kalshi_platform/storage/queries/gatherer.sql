@@ -12,29 +12,30 @@ UPDATE batch_counter SET last_batch_no = last_batch_no + 1
 WHERE last_batch_no = (SELECT max(last_batch_no) FROM batch_counter) RETURNING last_batch_no
 
 -- name: next_own_batch
--- The next number, for the owner of the ledger and on top of its last change only: else no row. Parameters: owner, last, token.
+-- The same for the process with the journal, which moves the journal's position by it: one row, the number; no row where
+-- another process owns the ledger, or the position is not the one that this process knows. Parameters: owner, known (the
+-- number of the batch that set the position), known_id, known_segment, known_offset; journal_id, segment, block_offset.
 SELECT FROM batch_counter ORDER BY last_batch_no DESC LIMIT 1 FOR UPDATE;
-UPDATE batch_counter SET last_batch_no = last_batch_no + 1, owner_token = %(token)s
-WHERE last_batch_no = (SELECT max(last_batch_no) FROM batch_counter)
-  AND owner IS NOT DISTINCT FROM %(owner)s AND owner_token IS NOT DISTINCT FROM %(last)s
-RETURNING last_batch_no
-
--- name: own_ledger
--- The same for a change of the ledger that brings no rows.
-SELECT FROM batch_counter ORDER BY last_batch_no DESC LIMIT 1 FOR UPDATE;
-UPDATE batch_counter SET owner_token = %(token)s
-WHERE last_batch_no = (SELECT max(last_batch_no) FROM batch_counter)
-  AND owner IS NOT DISTINCT FROM %(owner)s AND owner_token IS NOT DISTINCT FROM %(last)s
-RETURNING last_batch_no
+WITH counter AS (
+  UPDATE batch_counter SET last_batch_no = last_batch_no + 1
+  WHERE last_batch_no = (SELECT max(last_batch_no) FROM batch_counter) AND owner IS NOT DISTINCT FROM %(owner)s
+    AND EXISTS (SELECT FROM journal_position p
+                WHERE p.batch_no = %(known)s AND p.journal_id IS NOT DISTINCT FROM %(known_id)s
+                  AND p.segment = %(known_segment)s AND p.block_offset = %(known_offset)s)
+  RETURNING last_batch_no
+)
+UPDATE journal_position p SET batch_no = c.last_batch_no, journal_id = %(journal_id)s, segment = %(segment)s,
+  block_offset = %(block_offset)s, updated_at = clock_timestamp()
+FROM counter c WHERE p.batch_no = %(known)s
+RETURNING c.last_batch_no
 
 -- name: lock_ledger
--- A commit that is still under way in the server holds this row until it is done.
-SELECT last_batch_no, owner, owner_token FROM batch_counter ORDER BY last_batch_no DESC LIMIT 1 FOR UPDATE
+-- Who owns the ledger. A commit that is still under way in the server holds this row until it is done.
+SELECT owner FROM batch_counter ORDER BY last_batch_no DESC LIMIT 1 FOR UPDATE
 
--- name: set_owner_token
--- Marks the ledger with the token of the owner's latest change, without a new batch. One row: the number of the last batch.
-UPDATE batch_counter SET owner_token = %(token)s
-WHERE last_batch_no = (SELECT max(last_batch_no) FROM batch_counter) RETURNING last_batch_no
+-- name: journal_position
+-- What of the journal is in this database. One row.
+SELECT batch_no, journal_id, segment, block_offset, updated_at FROM journal_position ORDER BY batch_no DESC LIMIT 1
 
 -- name: take_ledger
 -- For the session that holds the lock of its name. Parameters: owner, name.
@@ -49,37 +50,29 @@ SELECT owner_name FROM batch_counter
 SELECT session_id FROM sessions WHERE closed_at IS NULL
 
 -- name: open_streams
--- With the last committed number.
-SELECT stream_id, last_committed_seq(stream_id) FROM streams WHERE ended_at IS NULL
+-- The streams that the ledger has as open, each with its last committed number.
+SELECT stream_id, session_id, sid, channel, last_committed_seq(stream_id) FROM streams WHERE ended_at IS NULL
 
--- name: open_book_streams
--- Per stream with open book subscriptions: how many there are, and the sum of their first numbers, which tells sets
--- apart.
-SELECT stream_id, count(*), sum(seq_from) FROM book_subscriptions WHERE seq_to IS NULL GROUP BY stream_id
-
--- name: end_unknown_book_subscriptions
--- What is open and should not be: it claims nothing. Parameters: streams, tickers, seqs (of what should be open).
-UPDATE book_subscriptions m SET end_reason = 'ledger differed', seq_to = m.seq_from
-WHERE m.seq_to IS NULL AND NOT EXISTS (
-  SELECT FROM unnest(%(streams)s::bigint[], %(tickers)s::text[], %(seqs)s::bigint[]) AS known (stream_id, ticker, seq_from)
-  WHERE known.stream_id = m.stream_id AND known.ticker = m.ticker AND known.seq_from = m.seq_from)
+-- name: open_books
+-- The book subscriptions that the ledger has as open.
+SELECT stream_id, ticker, seq_from FROM book_subscriptions WHERE seq_to IS NULL
 
 -- name: end_all_book_subscriptions
--- Ends what is open, followed to the last number that was committed for its stream.
-UPDATE book_subscriptions m SET end_reason = 'ledger differed', seq_to = greatest(m.seq_from, o.last_seq)
+-- Ends what is open, followed to the last number that was committed for its stream. Parameters: reason.
+UPDATE book_subscriptions m SET end_reason = %(reason)s, seq_to = greatest(m.seq_from, o.last_seq)
 FROM open_book_streams o WHERE m.stream_id = o.stream_id AND m.seq_to IS NULL
 
 -- name: end_all_streams
--- Ends every open stream, at the last commit that brought numbers of it.
-UPDATE streams t SET end_reason = 'ledger differed', ended_at = greatest(t.opened_at, (
+-- Ends every open stream, at the last commit that brought numbers of it. Parameters: reason.
+UPDATE streams t SET end_reason = %(reason)s, ended_at = greatest(t.opened_at, (
   SELECT b.committed_at FROM batches b WHERE b.batch_no <= (
     SELECT g.batch_no FROM stream_segments g WHERE g.stream_id = t.stream_id ORDER BY g.seq_from DESC LIMIT 1)
   ORDER BY b.batch_no DESC LIMIT 1))
 WHERE t.ended_at IS NULL
 
 -- name: close_all_sessions
--- Closes every open session, at the end of its last stream.
-UPDATE sessions s SET close_reason = 'ledger differed', closed_at = greatest(s.opened_at, (
+-- Closes every open session, at the end of its last stream. Parameters: reason.
+UPDATE sessions s SET close_reason = %(reason)s, closed_at = greatest(s.opened_at, (
   SELECT max(t.ended_at) FROM streams t WHERE t.session_id = s.session_id))
 WHERE s.closed_at IS NULL
 
@@ -166,35 +159,6 @@ VALUES (%(batch_no)s, 'ledger', 0, clock_timestamp(), clock_timestamp())
 INSERT INTO snapshot_polls (minute, started_at, finished_at, markets_desired, markets_requested, markets_answered,
   markets_failed, requests, tokens, oldest_age_s) VALUES %s
 ON CONFLICT DO NOTHING
-
--- name: end_book_subscriptions_at_damage
--- What is open where records were lost, followed to the last number that was committed. Parameters: own.
-UPDATE book_subscriptions m SET end_reason = 'spool damaged', seq_to = greatest(m.seq_from, o.last_seq)
-FROM open_book_streams o WHERE m.stream_id = o.stream_id AND m.seq_to IS NULL
-RETURNING m.ticker, coalesce(o.session_id = ANY (%(own)s::bigint[]), false)
-
--- name: end_former_book_subscriptions
--- Markets of former processes, followed to the last number that was committed for their stream; also those of a stream
--- that the ledger does not know, or whose session it knows as closed. Parameters: own, the sessions of this process.
-UPDATE book_subscriptions m SET end_reason = 'process ended', seq_to = greatest(m.seq_from, o.last_seq)
-FROM open_book_streams o WHERE m.stream_id = o.stream_id AND m.seq_to IS NULL
-  AND coalesce(o.session_id <> ALL (%(own)s::bigint[]), true)
-
--- name: end_former_streams
--- Ends streams of former processes, at the last commit that brought numbers of them. Parameters: own, the sessions of
--- this process.
-UPDATE streams t SET end_reason = 'process ended', ended_at = greatest(t.opened_at, (
-  SELECT b.committed_at FROM batches b WHERE b.batch_no <= (
-    SELECT g.batch_no FROM stream_segments g WHERE g.stream_id = t.stream_id ORDER BY g.seq_from DESC LIMIT 1)
-  ORDER BY b.batch_no DESC LIMIT 1))
-WHERE t.ended_at IS NULL AND t.session_id <> ALL (%(own)s::bigint[])
-
--- name: close_former_sessions
--- Closes sessions of former processes, at the end of their last stream; its row count is how many. Parameters: own,
--- gatherer.
-UPDATE sessions s SET close_reason = 'process ended', closed_at = greatest(s.opened_at, (
-  SELECT max(t.ended_at) FROM streams t WHERE t.session_id = s.session_id))
-WHERE s.closed_at IS NULL AND s.gatherer = %(gatherer)s AND s.session_id <> ALL (%(own)s::bigint[])
 
 -- name: oldest_transaction
 -- Who has kept a transaction open in this database for long, for how many seconds, and what ends it; no row where nobody

@@ -1,29 +1,23 @@
-"""A ledger that is not what the gatherer left there: fallen back, changed by somebody, or taken by another process."""
+"""A database that is not what the gatherer left there: older, empty, another journal's, or taken by another process."""
 
 from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-import polars as pl
 import psycopg2
 import pytest
 
-from kalshi_platform.clock import SYSTEM_CLOCK
-from kalshi_platform.deduplicator.coverage.claims import claim_intervals
-from kalshi_platform.errors import AnotherWriter
-from kalshi_platform.gatherer.ingest.batch_writer import BatchWriter
-from kalshi_platform.gatherer.ingest.fence import DIFFERS, WENT_BACK, Fence
-from kalshi_platform.gatherer.ingest.ledger import Ledger
+from kalshi_platform.errors import AnotherWriter, DatabaseUnavailable
+from kalshi_platform.gatherer.ingest.fence import LOST, MOVED, WENT_BACK, Fence
 from kalshi_platform.gatherer.ingest.open_transactions import OpenTransactions
-from kalshi_platform.gatherer.ingest.writer import Writer
-from kalshi_platform.gatherer.ingest.writer_counters import WriterCounters
-from kalshi_platform.gatherer.journal.spool import Spool
-from kalshi_platform.gatherer.journal.spool_file import CorruptRange
-from kalshi_platform.market.records import Record
+from kalshi_platform.gatherer.journal.block_format import Position
+from kalshi_platform.gatherer.journal.segments import list_segments
+from kalshi_platform.market.records import BookDelta, Record
 from kalshi_platform.storage import queries
 from kalshi_platform.storage.pool import Database
 from kalshi_platform_tests.fixtures.clocks import FakeClock
@@ -32,9 +26,8 @@ from kalshi_platform_tests.fixtures.gathered import STEPS, Stream
 from kalshi_platform_tests.fixtures.gatherer_databases import SettingsFactory
 from kalshi_platform_tests.fixtures.gatherer_service import RunningGatherer, client_settings, running_gatherer
 from kalshi_platform_tests.fixtures.past import Past
+from kalshi_platform_tests.fixtures.running_ingest import running_ingest
 from kalshi_platform_tests.fixtures.stack import rows
-from kalshi_platform_tests.integration.gatherer.test_outages import Feed, administer, running_writer, settled
-from kalshi_platform_tests.integration.gatherer.test_writer import BOUNDS
 
 OpenDatabase = Callable[[str], Database]
 OPEN = (
@@ -43,161 +36,171 @@ OPEN = (
 )
 
 
-def kinds_into(kinds: list[str]) -> Callable[[str, str], None]:
-    """A callback that keeps the kinds of alarms."""
-    return lambda kind, _: kinds.append(kind)
+def administer(url: str, statement: str) -> None:
+    connection = psycopg2.connect(url, options="-c default_transaction_read_only=off")
+    try:
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            cursor.execute(statement)
+    finally:
+        connection.close()
 
 
-def test_nothing_is_claimed_beyond_an_ending_that_the_database_forgot(
+class Feed:
+    """A stream whose records are put as they come, and remembered."""
+
+    def __init__(self, stream_id: int = 11, session_id: int = 1) -> None:
+        self.stream = Stream(stream_id, session_id)
+        self.all: list[Record] = []
+
+    def take(self) -> list[Record]:
+        taken, self.stream.records = self.stream.records, []
+        self.all += taken
+        return taken
+
+    def deltas(self, count: int) -> list[Record]:
+        for _ in range(count):
+            self.stream.delta()
+        return self.take()
+
+    def stored(self, url: str) -> None:
+        """Everything is there once, and the ledger is one stretch without a gap."""
+        wanted = sorted(each.seq for each in self.all if isinstance(each, BookDelta))
+        query = f"SELECT seq FROM orderbook_deltas WHERE stream_id = {self.stream.id} ORDER BY 1"
+        assert [seq for (seq,) in rows(url, query)] == wanted
+        spans = rows(url, f"SELECT seq_from, seq_to FROM stream_segments WHERE stream_id = {self.stream.id} ORDER BY 1")
+        reached = 0
+        for low, high in spans:
+            assert low <= reached + 1, spans
+            reached = max(reached, high)
+        assert reached == self.stream.seq
+        assert rows(url, "SELECT count(*) FROM sequence_gaps") == [(0,)]
+
+
+def test_a_restored_database_gets_everything_again_from_its_own_position(
     gatherer_settings: SettingsFactory, open_database: OpenDatabase
 ) -> None:
     settings = gatherer_settings()
     url = settings.timeseries_url
-    begun: list[Any] = []
-    alarms: list[Any] = []
-    fence = Fence(on_restart=lambda: begun.append(1))
     feed = Feed()
-    with running_writer(settings, open_database(url), fence=fence, on_alarm=kinds_into(alarms)) as writer:
+    with running_ingest(settings, open_database(url)) as running:
         feed.stream.snapshot("A")
         feed.stream.snapshot("B")
-        writer.put(feed.deltas(200))
-        settled(writer)
+        running.put(feed.deltas(200))
+        running.settled()
         past = Past(url)
         known = feed.stream.seq
         feed.stream.leave("A")
-        writer.put(feed.take())
-        settled(writer)
-        assert rows(url, "SELECT seq_to FROM book_subscriptions WHERE ticker = 'A'") == [(known,)]
+        running.put(feed.deltas(300))
+        running.settled()
         past.return_to()
-        writer.put(feed.deltas(5_000))
-        settled(writer)
-        # What the stream begins anew is followed; what it said before the fall counts as far as its rows went then.
-        feed.stream.snapshot("C")
-        writer.put(feed.deltas(10))
-        settled(writer)
-    assert (begun, alarms) == ([1], [WENT_BACK])
-    assert rows(url, "SELECT ticker, seq_from, seq_to FROM book_subscriptions ORDER BY 1") == [
-        ("A", 1, known), ("B", 2, known), ("C", known + 5_001, None),
-    ]  # fmt: skip
-    assert rows(url, "SELECT seq_to FROM stream_segments ORDER BY 1 DESC LIMIT 1") == [(feed.stream.seq,)]
-    ends = {ticker: spans[-1][1] for ticker, spans in _claims(url).items()}
-    last_known_us = rows(url, f"SELECT {_US} FROM orderbook_deltas WHERE seq = {known}")[0][0]
-    assert ends["A"] <= last_known_us
-
-
-def test_a_batch_that_another_wrote_on_top_is_seen_though_the_number_fits(
-    gatherer_settings: SettingsFactory, open_database: OpenDatabase
-) -> None:
-    settings = gatherer_settings()
-    url = settings.timeseries_url
-    alarms: list[Any] = []
-    feed = Feed()
-    with running_writer(settings, open_database(url), on_alarm=kinds_into(alarms)) as writer:
-        feed.stream.snapshot("A")
-        writer.put(feed.deltas(20))
-        settled(writer)
-        administer(url, "UPDATE batch_counter SET owner_token = 7")
-        writer.put(feed.deltas(20))
-        settled(writer)
-        assert alarms == [WENT_BACK]
+        running.put(feed.deltas(500))
+        running.settled()
     feed.stored(url)
-
-
-def test_a_changed_ledger_is_seen_without_a_commit_and_claims_nothing_that_is_not_known(
-    gatherer_settings: SettingsFactory, open_database: OpenDatabase
-) -> None:
-    settings = gatherer_settings(ledger_compare_interval_s=0.2)
-    url = settings.timeseries_url
-    begun: list[Any] = []
-    alarms: list[Any] = []
-    fence = Fence(on_restart=lambda: begun.append(1))
-    feed = Feed()
-    with running_writer(settings, open_database(url), fence=fence, on_alarm=kinds_into(alarms)) as writer:
-        feed.stream.snapshot("A")
-        feed.stream.snapshot("B")
-        feed.stream.leave("A")
-        writer.put(feed.deltas(20))
-        settled(writer)
-        compared = writer.counters.compared_s
-        eventually(lambda: writer.counters.compared_s != compared, what="a comparison")
-        assert alarms == []
-        administer(url, "UPDATE book_subscriptions SET seq_to = NULL WHERE ticker = 'A'")
-        eventually(lambda: begun, what="every session begun anew")
-    assert alarms == [DIFFERS]
     assert rows(url, "SELECT ticker, seq_from, seq_to FROM book_subscriptions ORDER BY 1") == [
-        ("A", 1, 1),
-        ("B", 2, 22),
+        ("A", 1, known),
+        ("B", 2, None),
     ]
-    assert rows(url, "SELECT close_reason FROM sessions") == [("ledger differed",)]
+    assert (running.alarms, running.restarts, running.lost) == ([WENT_BACK], 0, [])
 
 
-def test_a_former_process_that_had_committed_more_is_remembered(
+def test_a_database_that_went_back_while_nothing_is_received_is_seen_nevertheless(
     gatherer_settings: SettingsFactory, open_database: OpenDatabase
+) -> None:
+    settings = gatherer_settings(ledger_compare_interval_s=0.1)
+    url = settings.timeseries_url
+    feed = Feed()
+    with running_ingest(settings, open_database(url)) as running:
+        running.put(feed.deltas(20))
+        running.settled()
+        past = Past(url)
+        running.put(feed.deltas(20))
+        running.settled()
+        past.return_to()
+        eventually(lambda: running.alarms, what="the alarm")
+        running.settled()
+        eventually(lambda: rows(url, "SELECT count(*) FROM orderbook_deltas") == [(40,)], what="everything again")
+    feed.stored(url)
+    assert running.alarms == [WENT_BACK]
+
+
+def test_an_empty_database_in_its_place_gets_the_whole_journal(
+    gatherer_settings: SettingsFactory, open_database: OpenDatabase
+) -> None:
+    settings = gatherer_settings(ledger_compare_interval_s=0.1)
+    url = settings.timeseries_url
+    empty = Past(url)
+    feed = Feed()
+    with running_ingest(settings, open_database(url)) as running:
+        feed.stream.snapshot("A")
+        running.put(feed.deltas(200))
+        running.settled()
+        empty.return_to()
+        running.put(feed.deltas(100))
+        eventually(lambda: running.alarms, what="the alarm")
+        eventually(lambda: rows(url, "SELECT count(*) FROM orderbook_deltas") == [(300,)], what="everything again")
+    feed.stored(url)
+    assert rows(url, "SELECT ticker, seq_from, seq_to FROM book_subscriptions") == [("A", 1, None)]
+    assert (running.alarms, running.restarts) == ([WENT_BACK], 0)
+
+
+def test_what_the_journal_no_longer_has_is_said_once_and_not_claimed(
+    gatherer_settings: SettingsFactory, open_database: OpenDatabase
+) -> None:
+    settings = gatherer_settings(journal_segment_bytes=4_000)
+    url = settings.timeseries_url
+    feed = Feed()
+    with running_ingest(settings, open_database(url)) as running:
+        feed.stream.snapshot("A")
+        running.put(feed.deltas(10))
+        running.settled()
+        past, known = Past(url), feed.stream.seq
+        for _ in range(10):
+            running.put(feed.deltas(20))
+        running.settled()
+        segments = list_segments(running.journal.folder)
+        for number in list(segments)[:-3]:
+            segments[number].unlink()
+        past.return_to()
+        running.put(feed.deltas(20))
+        running.settled()
+        eventually(lambda: rows(url, "SELECT max(seq) FROM orderbook_deltas") == [(feed.stream.seq,)])
+    assert (running.alarms, running.restarts) == ([WENT_BACK], 1)
+    assert rows(url, "SELECT seq_from, seq_to, end_reason FROM book_subscriptions") == [(1, known, LOST)]
+    assert rows(url, "SELECT end_reason FROM streams") == [(LOST,)]
+    assert rows(url, "SELECT close_reason FROM sessions") == [(LOST,)]
+    (missing,) = rows(
+        url, "SELECT count(*) FROM generate_series(1, (SELECT max(seq) FROM orderbook_deltas)) AS n"
+        " WHERE NOT EXISTS (SELECT FROM stream_segments WHERE n BETWEEN seq_from AND seq_to)"
+    )[0]  # fmt: skip
+    stored = rows(url, "SELECT count(*) FROM orderbook_deltas")[0][0]
+    assert missing == feed.stream.seq - stored - 1
+    assert missing > 50
+
+
+def test_a_database_that_another_journal_has_written_is_ended_and_goes_on_with_this_one(
+    gatherer_settings: SettingsFactory, open_database: OpenDatabase, tmp_path: Path
 ) -> None:
     settings = gatherer_settings()
     url = settings.timeseries_url
-    alarms: list[Any] = []
-    with running_writer(
-        settings, open_database(url), fence=Fence(former_batch_no=9), on_alarm=kinds_into(alarms)
-    ) as writer:
-        feed = Feed()
+    feed = Feed()
+    with running_ingest(settings, open_database(url)) as running:
         feed.stream.snapshot("A")
-        writer.put(feed.deltas(20))
-        settled(writer)
-    assert alarms == [WENT_BACK]
+        running.put(feed.deltas(10))
+        running.settled()
+    elsewhere = gatherer_settings(timeseries_url=url, state_dir=tmp_path / "elsewhere")
+    newer = Feed(12, 2)
+    with running_ingest(elsewhere, open_database(url)) as running:
+        newer.stream.snapshot("A")
+        running.put(newer.deltas(10), 2)
+        running.settled()
+        assert running.alarms == [LOST]
+    assert rows(url, "SELECT stream_id, seq_from, seq_to, end_reason FROM book_subscriptions ORDER BY 1") == [
+        (11, 1, 11, LOST),
+        (12, 1, None, None),
+    ]
     feed.stored(url)
-
-
-def test_what_a_killed_process_left_in_the_spool_is_ended_and_is_no_difference(
-    gatherer_settings: SettingsFactory, open_database: OpenDatabase
-) -> None:
-    settings = gatherer_settings(ledger_compare_interval_s=0.2)
-    url = settings.timeseries_url
-    alarms: list[Any] = []
-    begun: list[Any] = []
-    killed, feed = Stream(11, 1), Feed(12)
-    killed.snapshot("A")
-    killed.delta()
-    spool = Spool(settings.folder / "spool")
-    spool.append(killed.records)
-    spool.close()
-    feed.stream.session_id = 2
-    feed.stream.records = Stream(12, 2).records
-    fence = Fence(on_restart=lambda: begun.append(1))
-    with running_writer(
-        settings, open_database(url), own_sessions=lambda: [2], fence=fence, on_alarm=kinds_into(alarms)
-    ) as writer:
-        feed.stream.snapshot("B")
-        writer.put(feed.deltas(20))
-        settled(writer)
-        eventually(lambda: rows(url, "SELECT count(*) FROM sessions WHERE closed_at IS NULL") == [(1,)], what="the end")
-        compared = writer.counters.compared_s
-        eventually(lambda: writer.counters.compared_s != compared, what="a comparison")
-    assert (alarms, begun) == ([], [])
-    assert rows(url, "SELECT ticker, seq_to FROM book_subscriptions ORDER BY 1") == [("A", 2), ("B", None)]
-
-
-def test_what_could_not_be_ended_in_a_ledger_that_fell_back_is_ended_by_the_next_attempt(
-    gatherer_settings: SettingsFactory, open_database: OpenDatabase
-) -> None:
-    database, begun = open_database(gatherer_settings().timeseries_url), list[int]()
-    fence = Fence(on_restart=lambda: begun.append(1), former_batch_no=9)
-    for _ in range(2):
-        with database.transaction() as transaction:
-            found = fence.compare(transaction, former_is_closed=False)
-            assert found is not None
-            assert found[0] == WENT_BACK
-            fence.end_all(transaction, found[0])
-            transaction.connection.rollback()
-    with database.transaction() as transaction:
-        found = fence.compare(transaction, former_is_closed=False)
-        assert found is not None
-        fence.end_all(transaction, found[0])
-    # It was committed, and nobody was told: the connection broke before.
-    assert begun == []
-    with database.transaction() as transaction:
-        assert fence.compare(transaction, former_is_closed=True) is None
-    assert (begun, fence.batch_no) == ([1], 0)
+    newer.stored(url)
 
 
 def test_a_process_without_the_name_changes_nothing_in_the_ledger(
@@ -207,153 +210,88 @@ def test_a_process_without_the_name_changes_nothing_in_the_ledger(
     url = settings.timeseries_url
     administer(url, "UPDATE batch_counter SET owner = 1")
     feed, other = Feed(11), Feed(12)
-    with running_writer(settings, open_database(url), fence=Fence(1)) as writer:
+    with running_ingest(settings, open_database(url), owner=1) as running:
         feed.stream.snapshot("A")
-        writer.put(feed.deltas(20))
-        settled(writer)
+        running.put(feed.deltas(20))
+        running.settled()
         disowned: list[int] = []
-        second = Writer(
-            settings, open_database(url), BOUNDS, SYSTEM_CLOCK, Spool(tmp_path / "second"),
-            fence=Fence(2, lambda: disowned.append(1)),
-        )  # fmt: skip
-        second.start()
-        try:
+        elsewhere = gatherer_settings(timeseries_url=url, state_dir=tmp_path / "second")
+        with running_ingest(elsewhere, open_database(url), owner=2, on_disowned=lambda: disowned.append(1)) as second:
             other.stream.snapshot("B")
             second.put(other.deltas(20))
-            eventually(lambda: disowned and second.counters.spooled, what="the second one refused")
-            writer.put(feed.deltas(20))
-            settled(writer)
-        finally:
-            second.stop(10)
-        assert not second.is_settled()
+            eventually(lambda: len(disowned) > 1, what="the second one refused")
+            running.put(feed.deltas(20))
+            running.settled()
+        assert not second.ingest.is_settled
     assert rows(url, "SELECT ticker, seq_to FROM book_subscriptions") == [("A", None)]
     assert rows(url, "SELECT count(*) FROM orderbook_deltas") == [(40,)]
     feed.stored(url)
 
 
-def test_a_gatherer_whose_database_fell_back_follows_and_claims_everything_again(
-    gatherer_settings: SettingsFactory, tmp_path: Path
+def test_a_commit_on_top_of_a_position_that_is_not_known_is_refused(
+    gatherer_settings: SettingsFactory, open_database: OpenDatabase
 ) -> None:
-    settings = gatherer_settings()
-    past = Past(settings.timeseries_url)
-    with (
-        running_exchange(tmp_path, markets=10, rate=100) as exchange,
-        running_gatherer(settings, exchange) as gatherer,
-    ):
-        gatherer.follows(10)
-        eventually(lambda: gatherer.value(OPEN) == 10, what="ten subscriptions in the ledger")
-        past.return_to()
-        eventually(
-            lambda: gatherer.status.alarms.get(WENT_BACK) == 1, within_s=60, what="the alarm"
-        )  # fmt: skip
-        eventually(
-            lambda: gatherer.status.followed_markets == 10 and gatherer.value(OPEN) == 10,
-            within_s=60, what="ten subscriptions in the ledger again",
-        )  # fmt: skip
-        told = gatherer.status
-        assert (told.health, told.reasons) == ("degraded", [])
-        assert any(WENT_BACK in text for text in told.troubles), told.troubles
-        assert told.ledger is not None
-        assert told.ledger.subscriptions == 10
+    database = open_database(gatherer_settings().timeseries_url)
+    first, second = Fence(5), Fence(5)
+    for fence in (first, second):
+        with database.transaction() as transaction:
+            fence.known = fence.read(transaction)
+    with database.transaction() as transaction:
+        first.next_batch(transaction, Position(1, 500))
+    first.confirm()
+    with pytest.raises(DatabaseUnavailable) as refused, database.transaction() as transaction:
+        second.next_batch(transaction, Position(1, 900))
+    assert refused.value.kind == MOVED
+    with database.transaction() as transaction:
+        assert second.read(transaction) == first.known == (1, 5, Position(1, 500))
 
 
-def test_a_second_process_cut_off_at_its_start_leaves_the_ledger_of_the_first_alone(
-    gatherer_settings: SettingsFactory, tmp_path: Path
-) -> None:
-    settings = gatherer_settings()
-    parts = urlsplit(settings.timeseries_url)
-    administer(settings.timeseries_url, "CREATE ROLE cut_off LOGIN PASSWORD 'x' CONNECTION LIMIT 0")
-    try:
-        administer(settings.timeseries_url, f"GRANT {parts.username} TO cut_off")
-        second_url = parts._replace(netloc=f"cut_off:x@{parts.hostname}:{parts.port}").geturl()
-        second_settings = gatherer_settings(
-            timeseries_url=second_url, catalog_url=settings.catalog_url, state_dir=tmp_path / "second"
-        )
-        with (
-            running_exchange(tmp_path, markets=5, rate=50) as exchange,
-            running_gatherer(settings, exchange) as gatherer,
-        ):
-            gatherer.follows(5)
-            eventually(lambda: gatherer.value(OPEN) == 5, what="five subscriptions in the ledger")
-            second = RunningGatherer(second_settings, client_settings(exchange))
-            second.follows(5)
-            eventually(lambda: second.writer.spooled, what="the second one recording to its spool")
-            administer(settings.timeseries_url, "ALTER ROLE cut_off CONNECTION LIMIT -1")
-            second.join(60)
-            assert isinstance(second.error, AnotherWriter)
-            assert gatherer.value(OPEN) == 5
-            assert gatherer.value("SELECT count(DISTINCT session_id) FROM sessions WHERE closed_at IS NOT NULL") == 0
-            assert not gatherer.status.alarms.get(WENT_BACK)
-    finally:
-        administer(settings.timeseries_url, "DROP ROLE cut_off")
-
-
-def test_two_gatherers_on_one_database_are_not_two_observers(
-    gatherer_settings: SettingsFactory, tmp_path: Path
-) -> None:
-    settings = gatherer_settings()
-    with (
-        running_exchange(tmp_path, markets=2, rate=0) as exchange,
-        running_gatherer(settings, exchange) as gatherer,
-    ):
-        gatherer.follows(2)
-        second = RunningGatherer(
-            gatherer_settings("g2", timeseries_url=settings.timeseries_url), client_settings(exchange)
-        )
-        second.join(60)
-        with pytest.raises(AnotherWriter, match="gatherer g1 writes into"):
-            raise second.error or AssertionError("it went on")
-        assert gatherer.value("SELECT count(*) FROM heartbeats WHERE service = 'gatherer/g2'") == 0
-
-
-_US = "(extract(epoch FROM exchange_ts) * 1000000)::bigint"
-
-
-def _claims(url: str) -> dict[str, list[tuple[int, int]]]:
-    book_subscriptions = pl.DataFrame(
-        rows(url, "SELECT stream_id, ticker, exchange_index, seq_from, seq_to FROM book_subscriptions"),
-        schema=["stream_id", "ticker", "exchange_index", "seq_from", "seq_to"], orient="row",
-    )  # fmt: skip
-    segments = pl.DataFrame(
-        rows(url, "SELECT stream_id, seq_from, seq_to FROM stream_segments"),
-        schema=["stream_id", "seq_from", "seq_to"], orient="row",
-    )  # fmt: skip
-    deltas = pl.DataFrame(
-        rows(url, f"SELECT seq, {_US}, ticker, 0 FROM orderbook_deltas"),
-        schema=["seq", "exchange_us", "ticker", "exchange_index"], orient="row",
-    )  # fmt: skip
-    return claim_intervals(book_subscriptions, segments, deltas, 10_000)
-
-
-@pytest.mark.parametrize("seed", range(4))
-def test_no_alarm_comes_however_batches_are_cut_and_repeated(
+@pytest.mark.parametrize("seed", range(3))
+def test_interrupted_ingests_leave_what_an_undisturbed_one_leaves(
     gatherer_settings: SettingsFactory, open_database: OpenDatabase, seed: int
 ) -> None:
-    url = gatherer_settings().timeseries_url
-    chance, alarms, counters = random.Random(seed), list[str](), WriterCounters()
-    committer = BatchWriter(
-        "g1", open_database(url), BOUNDS, SYSTEM_CLOCK, counters, Fence(), on_alarm=kinds_into(alarms)
-    )  # fmt: skip
-    committer.close_former([])
+    """Reloads, restored databases and restarts of the ingest in turns, while two streams do what sessions do."""
+    chance = random.Random(seed)
     sides = [_Side(Stream(11, 1), chance), _Side(Stream(12, 2), chance)]
-    for number in range(10):
-        batch = [record for side in sides for record in side.go_on(last=number == 8)]
-        committer.commit(batch, repeated=False)
-        committer.compare()
-        if chance.random() < 0.5:
-            # As after a commit of which nobody knows whether it arrived: the same again, in other parts.
-            middle = chance.randrange(len(batch) + 1)
-            for part in (batch[:middle], batch[middle:]):
-                committer.commit(part, repeated=True)
-                committer.compare()
-        if number == 5:
-            committer.record_spool_corruption(
-                CorruptRange("0001.spool", 0, 10, "torn", b"", 0, is_torn=True), [1, 2], is_own=True
-            )
-            committer.compare()
-        assert alarms == [], (seed, number, counters.ledger_alarm)
-    assert rows(url, "SELECT count(*) FROM book_subscriptions WHERE seq_to IS NULL") == [(0,)]
-    assert rows(url, "SELECT count(*) FROM sessions WHERE closed_at IS NULL") == [(0,)]
+    steps = [[side.go_on(last=number == 11) for side in sides] for number in range(12)]
+    settings = gatherer_settings()
+    undisturbed = gatherer_settings("calm", state_dir=settings.state_dir)
+    with running_ingest(undisturbed, open_database(undisturbed.timeseries_url)) as running:
+        for step in steps:
+            for session_id, records in enumerate(step, 1):
+                running.put(records, session_id)
+        running.settled()
+    url = settings.timeseries_url
+    with ExitStack() as stack:
+        running = stack.enter_context(running_ingest(settings, open_database(url)))
+        past = None
+        for number, step in enumerate(steps):
+            for session_id, records in enumerate(step, 1):
+                running.put(records, session_id)
+                what = chance.randrange(6)
+                if what == 0:
+                    running.settled()
+                elif what == 1:
+                    running.ingest._is_certain = False
+                elif what == 2:
+                    running.ingest._decoder, running.ingest._is_certain = None, False
+            if number == 3:
+                past = Past(url)
+            elif number == 8:
+                assert past is not None
+                past.return_to()
+        running.settled()
+    for query in (
+        "SELECT stream_id, seq, ticker, occurrence FROM orderbook_deltas ORDER BY 1, 2",
+        "SELECT stream_id, seq, ticker FROM orderbook_snapshots ORDER BY 1, 2",
+        "SELECT stream_id, seq, reason FROM dead_letters ORDER BY 1, 2",
+        "SELECT stream_id, ticker, seq_from, seq_to, end_reason FROM book_subscriptions ORDER BY 1, 2, 3",
+        "SELECT stream_id, seq_expected, seq_seen FROM sequence_gaps ORDER BY 1, 2",
+        "SELECT session_id, close_reason FROM sessions ORDER BY 1",
+        "SELECT stream_id, end_reason FROM streams ORDER BY 1",
+        "SELECT DISTINCT stream_id, n FROM stream_segments, generate_series(seq_from, seq_to) AS n ORDER BY 1, 2",
+    ):
+        assert rows(url, query) == rows(undisturbed.timeseries_url, query), query
 
 
 class _Side:
@@ -396,22 +334,24 @@ def test_a_transaction_left_open_makes_no_batch_number_dearer(
     database = open_database(gatherer_settings().timeseries_url)
     with database.transaction() as transaction:
         # New statistics may let the planner read the whole table while that is the cheaper way.
-        transaction.execute("ALTER TABLE batch_counter SET (autovacuum_enabled = off)")
-    fence = Fence()
+        for name in ("batch_counter", "journal_position"):
+            transaction.execute(f"ALTER TABLE {name} SET (autovacuum_enabled = off)")
+    fence = Fence(5)
     lock, update = queries.load("gatherer")["next_own_batch"].split(";")
 
     def pages() -> list[int]:
         """What the statements of one batch read; nothing is changed by it."""
         told = []
         with database.transaction() as transaction:
-            values = {"%(owner)s": "NULL", "%(last)s": str(fence._token), "%(token)s": "1"}
-            changed = update
-            for name, value in values.items():
-                changed = changed.replace(name, value)
-            for statement in (lock, changed, "SELECT batch_token()"):
-                ((plan,),) = transaction.fetch_all(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {statement}")
+            known = fence.known
+            values: dict[str, Any] = {
+                "owner": None, "known": known.batch_no, "known_id": known.journal_id,
+                "known_segment": known.position.segment, "known_offset": known.position.offset,
+                "journal_id": 5, "segment": 1, "block_offset": 1,
+            }  # fmt: skip
+            for statement in (lock, update, "SELECT batch_token()"):
+                ((plan,),) = transaction.fetch_all(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {statement}", values)
                 told.append(int(plan[0]["Plan"]["Shared Hit Blocks"] + plan[0]["Plan"]["Shared Read Blocks"]))
-            assert transaction.fetch_one("SELECT max(owner_token) FROM batch_counter WHERE owner_token < 2") == (1,)
             transaction.connection.rollback()
         return told
 
@@ -419,7 +359,7 @@ def test_a_transaction_left_open_makes_no_batch_number_dearer(
         for _ in range(times):
             with database.transaction() as transaction:
                 transaction.execute("SET LOCAL synchronous_commit = off")
-                fence.next_batch(transaction, Ledger())
+                fence.next_batch(transaction, Position(1, fence.known.batch_no))
             fence.confirm()
 
     with database.transaction(isolation="REPEATABLE READ") as left_open:
@@ -428,7 +368,88 @@ def test_a_transaction_left_open_makes_no_batch_number_dearer(
         before = pages()
         commit(2_000)
         after = pages()
-    assert all(later <= earlier + 5 for earlier, later in zip(before, after, strict=True)), (before, after)
+    assert all(later <= earlier + 8 for earlier, later in zip(before, after, strict=True)), (before, after)
+
+
+def test_a_gatherer_whose_database_fell_back_holds_everything_again(
+    gatherer_settings: SettingsFactory, tmp_path: Path
+) -> None:
+    settings = gatherer_settings(ledger_compare_interval_s=0.5)
+    past = Past(settings.timeseries_url)
+    with (
+        running_exchange(tmp_path, markets=10, rate=100) as exchange,
+        running_gatherer(settings, exchange) as gatherer,
+    ):
+        gatherer.follows(10)
+        eventually(lambda: gatherer.value(OPEN) == 10, what="ten subscriptions in the ledger")
+        past.return_to()
+        eventually(
+            lambda: gatherer.status.alarms.get(WENT_BACK) == 1, within_s=60, what="the alarm"
+        )  # fmt: skip
+        eventually(
+            lambda: gatherer.status.followed_markets == 10 and gatherer.value(OPEN) == 10,
+            within_s=60, what="ten subscriptions in the ledger again",
+        )  # fmt: skip
+        told = gatherer.status
+        assert (told.health, told.reasons) == ("degraded", [])
+        assert any(WENT_BACK in text for text in told.troubles), told.troubles
+        assert told.ledger is not None
+        assert told.ledger.subscriptions == 10
+        assert gatherer.value("SELECT count(*) FROM sessions") == 2
+
+
+def test_a_second_process_cut_off_at_its_start_leaves_the_ledger_of_the_first_alone(
+    gatherer_settings: SettingsFactory, tmp_path: Path
+) -> None:
+    settings = gatherer_settings()
+    parts = urlsplit(settings.timeseries_url)
+    administer(settings.timeseries_url, "CREATE ROLE cut_off LOGIN PASSWORD 'x' CONNECTION LIMIT 0")
+    try:
+        administer(settings.timeseries_url, f"GRANT {parts.username} TO cut_off")
+        second_url = parts._replace(netloc=f"cut_off:x@{parts.hostname}:{parts.port}").geturl()
+        second_settings = gatherer_settings(
+            timeseries_url=second_url, catalog_url=settings.catalog_url, state_dir=tmp_path / "second"
+        )
+        with (
+            running_exchange(tmp_path, markets=5, rate=50) as exchange,
+            running_gatherer(settings, exchange) as gatherer,
+        ):
+            gatherer.follows(5)
+            eventually(lambda: gatherer.value(OPEN) == 5, what="five subscriptions in the ledger")
+            second = RunningGatherer(second_settings, client_settings(exchange))
+            second.follows(5)
+            eventually(lambda: second.ingest.behind_bytes, what="the second one recording to its journal")
+            administer(settings.timeseries_url, "ALTER ROLE cut_off CONNECTION LIMIT -1")
+            second.join(60)
+            assert isinstance(second.error, AnotherWriter)
+            assert gatherer.value(OPEN) == 5
+            assert gatherer.value("SELECT count(DISTINCT session_id) FROM sessions WHERE closed_at IS NOT NULL") == 0
+            assert not gatherer.status.alarms.get(WENT_BACK)
+    finally:
+        administer(settings.timeseries_url, "DROP ROLE cut_off")
+
+
+def test_two_gatherers_on_one_database_are_not_two_observers(
+    gatherer_settings: SettingsFactory, tmp_path: Path
+) -> None:
+    settings = gatherer_settings()
+    with (
+        running_exchange(tmp_path, markets=2, rate=0) as exchange,
+        running_gatherer(settings, exchange) as gatherer,
+    ):
+        gatherer.follows(2)
+        second = RunningGatherer(
+            gatherer_settings("g2", timeseries_url=settings.timeseries_url), client_settings(exchange)
+        )
+        second.join(60)
+        with pytest.raises(AnotherWriter, match="gatherer g1 writes into"):
+            raise second.error or AssertionError("it went on")
+        assert gatherer.value("SELECT count(*) FROM heartbeats WHERE service = 'gatherer/g2'") == 0
+
+
+def kinds_into(kinds: list[str]) -> Callable[[str, str], None]:
+    """A callback that keeps the kinds of alarms."""
+    return lambda kind, _: kinds.append(kind)
 
 
 def test_an_open_transaction_is_reported_with_the_remedy(

@@ -89,7 +89,7 @@ def caught_up(exchange: ServerThread, *gatherers: RunningGatherer) -> None:
 
     def is_idle() -> bool:
         sent = all(each["waiting_bytes"] == 0 for each in exchange.state()["connections"])
-        return sent and all(each.writer.queued == 0 for each in gatherers)
+        return sent and all(each.ingest.behind_bytes == 0 for each in gatherers)
 
     last = "SELECT max(exchange_ts) FROM orderbook_deltas"
     eventually(is_idle, what="nothing on its way")

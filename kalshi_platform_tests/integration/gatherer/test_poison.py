@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import string
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 
@@ -12,9 +12,12 @@ import msgspec
 import pytest
 
 from kalshi_platform.clock import SYSTEM_CLOCK
+from kalshi_platform.errors import DatabaseUnavailable
 from kalshi_platform.gatherer.ingest.batch_commit import commit_records
-from kalshi_platform.gatherer.ingest.writer import Writer
-from kalshi_platform.gatherer.journal.spool import Spool
+from kalshi_platform.gatherer.ingest.batch_writer import BatchRefused, BatchWriter
+from kalshi_platform.gatherer.ingest.fence import Fence
+from kalshi_platform.gatherer.ingest.ingest_counters import IngestCounters
+from kalshi_platform.gatherer.journal.block_format import Position
 from kalshi_platform.market.names import readable
 from kalshi_platform.market.records import DeadLetter, DeadLettersCounted, Record, SessionClosed
 from kalshi_platform.market.times import datetime_from_us
@@ -24,9 +27,11 @@ from kalshi_platform.storage.pool import Database, Transaction
 from kalshi_platform_tests.fixtures.gathered import BASE_US, Stream
 from kalshi_platform_tests.fixtures.gatherer_databases import SettingsFactory
 from kalshi_platform_tests.fixtures.postgres import DatabaseFactory
-from kalshi_platform_tests.integration.gatherer.test_writer import BOUNDS, OpenDatabase, rows, settled
+from kalshi_platform_tests.fixtures.running_ingest import BOUNDS, running_ingest
+from kalshi_platform_tests.integration.gatherer.test_ingest import OpenDatabase, count, rows
 
 HOUR_US = 3_600_000_000
+END = Position(1, 500)
 # Random, so that no compression makes it fit into an index after all.
 LONG = "".join(random.Random(3).choices(string.ascii_letters, k=3_503))
 
@@ -57,15 +62,12 @@ def test_a_ticker_that_no_index_holds_goes_aside_with_all_that_names_it(
         msgspec.structs.replace(each, reason="closed \x00 " + 3_000 * "r") if type(each) is SessionClosed else each
         for each in records
     ]
-    writer = Writer(
-        settings, database, BOUNDS, SYSTEM_CLOCK, Spool(settings.folder / "spool"), on_lost_claim=lost.extend
-    )
-    writer.start()
-    try:
-        writer.put(records)
-        settled(writer)
-    finally:
-        writer.stop(10)
+    fence = Fence(5)
+    writer = BatchWriter("g1", database, BOUNDS, SYSTEM_CLOCK, IngestCounters(), fence, lost.extend)
+    with pytest.raises(BatchRefused):
+        writer.commit(records, END, repeated=False)
+    writer.commit_parts(records, END)
+    assert rows(database, "SELECT journal_id, segment, block_offset FROM journal_position") == [(5, *END)]
     assert rows(database, "SELECT ticker, seq FROM orderbook_deltas WHERE ticker = 'A'") == [("A", 6)]
     assert rows(database, "SELECT ticker, seq_from, seq_to FROM book_subscriptions WHERE ticker = 'A'") == [("A", 1, 6)]
     assert rows(database, "SELECT min(seq_from), max(seq_to), sum(seq_to - seq_from + 1) FROM stream_segments") == [
@@ -82,7 +84,6 @@ def test_a_ticker_that_no_index_holds_goes_aside_with_all_that_names_it(
     (closed,) = rows(database, "SELECT closed_at IS NOT NULL, length(close_reason) FROM sessions")
     assert closed == (True, 200)
     assert lost == []
-    assert not list((settings.folder / "spool").iterdir())
 
 
 class LocksCounted(Database):
@@ -112,18 +113,13 @@ def test_no_transaction_needs_more_of_the_lock_table_than_one_has_a_right_to(
         stream.delta(exchange_ts_us=BASE_US - hour * HOUR_US)
         stream.ack()
     stream.leave()
-    # As a former process left it: everything in one block of the spool.
-    former = Spool(settings.folder / "spool")
-    former.append(stream.records)
-    former.close()
     bounds = replace(BOUNDS, behind=BOUNDS.ahead)
-    writer = Writer(settings, database, bounds, SYSTEM_CLOCK, Spool(settings.folder / "spool"))
-    writer.start()
-    try:
-        settled(writer)
-    finally:
-        writer.stop(10)
-        database.dispose()
+    with running_ingest(settings, database, bounds=bounds) as running:
+        running.put(stream.records)
+        running.settled()
+        end = running.journal.end
+    database.dispose()
+    assert rows(reading, "SELECT segment, block_offset FROM journal_position") == [tuple(end)]
     assert rows(reading, "SELECT count(*), count(DISTINCT exchange_ts) FROM orderbook_deltas") == [(hours, hours)]
     assert rows(reading, "SELECT min(seq_from), max(seq_to), sum(seq_to - seq_from + 1) FROM stream_segments") == [
         (1, 1 + 2 * hours, 1 + 2 * hours)
@@ -133,6 +129,95 @@ def test_no_transaction_needs_more_of_the_lock_table_than_one_has_a_right_to(
     ]
     # What a server gives each of its connections on average, by default.
     assert database.most_locks <= 2 * 64
+
+
+def test_a_row_that_the_database_refuses_goes_aside_and_the_others_go_on(
+    gatherer_settings: SettingsFactory, open_database: OpenDatabase
+) -> None:
+    database = open_database(gatherer_settings().timeseries_url)
+    counters = IngestCounters()
+    writer = BatchWriter("g1", database, BOUNDS, SYSTEM_CLOCK, counters, Fence(5))
+    stream = Stream()
+    stream.snapshot()
+    stream.delta()
+    stream.lifecycle()
+    # The column is jsonb.
+    stream.records[-1] = msgspec.structs.replace(stream.records[-1], content='{"title": no JSON')
+    stream.delta()
+    stream.lifecycle()
+    writer.commit_parts(stream.records, END)
+    assert counters.unwritable == 1
+    assert rows(database, "SELECT seq FROM orderbook_deltas ORDER BY 1") == [(2,), (4,)]
+    assert rows(database, "SELECT seq FROM market_lifecycle") == [(5,)]
+    assert rows(database, "SELECT reason, seq FROM dead_letters") == [("unwritable", 3)]
+    assert rows(database, "SELECT seq_from, seq_to FROM book_subscriptions") == [(1, None)]
+
+
+@pytest.mark.parametrize("swapped", [False, True], ids=["snapshot first", "book_subscription first"])
+def test_a_refused_snapshot_takes_its_book_subscription_with_it(
+    swapped: bool, gatherer_settings: SettingsFactory, open_database: OpenDatabase
+) -> None:
+    database = open_database(gatherer_settings().timeseries_url)
+    lost: list[Sequence[str]] = []
+    writer = BatchWriter("g1", database, BOUNDS, SYSTEM_CLOCK, IngestCounters(), Fence(5), lost.append)
+    stream = Stream()
+    stream.snapshot()
+    stream.delta()
+    stream.again()
+    # No column holds such a size.
+    place = len(stream.records) - 2
+    stream.records[place] = msgspec.structs.replace(stream.records[place], yes=((100, 2**64),))
+    if swapped:
+        stream.records[place:] = reversed(stream.records[place:])
+    stream.delta()
+    stream.snapshot("B")
+    stream.leave("A")
+    for _ in range(2):
+        writer.commit_parts(stream.records, END)
+    assert rows(database, "SELECT reason, seq, ticker FROM dead_letters") == [("unwritable", 3, "A")]
+    assert rows(database, "SELECT ticker, seq FROM orderbook_snapshots ORDER BY seq") == [("A", 1), ("B", 5)]
+    # What ends before it begins claims nothing.
+    assert rows(database, "SELECT ticker, seq_from, seq_to, end_reason FROM book_subscriptions ORDER BY seq_from") == [
+        ("A", 1, 3, "snapshot"),
+        ("A", 3, 2, "unwritable"),
+        ("B", 5, None, None),
+    ]
+    assert lost == [("A",), ("A",)]
+
+
+def test_a_batch_of_which_only_parts_arrived_is_written_again_from_its_beginning(
+    gatherer_settings: SettingsFactory, open_database: OpenDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The ledger is ahead of the position then: that is no hole, and nothing is doubled."""
+    settings = gatherer_settings()
+    database = open_database(settings.timeseries_url)
+    stream = Stream()
+    stream.snapshot()
+    for hour in range(60):
+        stream.delta(exchange_ts_us=BASE_US - hour * HOUR_US)
+    bounds = replace(BOUNDS, behind=BOUNDS.ahead)
+    with running_ingest(settings, database, bounds=bounds) as running:
+        fence = running.ingest._fence
+        confirm, parts = fence.confirm, list[int]()
+
+        def fail_once() -> None:
+            confirm()
+            parts.append(1)
+            if len(parts) == 2:
+                # As after a kill: nothing of what this process knew is left.
+                running.ingest._decoder = None
+                raise DatabaseUnavailable("the connection broke")
+
+        monkeypatch.setattr(fence, "confirm", fail_once)
+        running.put(stream.records)
+        running.settled()
+        # One for the mark that the process began, and of the other block three, of which two were written twice.
+        assert len(parts) >= 5
+    assert count(database, "orderbook_deltas") == 60
+    assert count(database, "sequence_gaps") == 0
+    assert rows(database, "SELECT min(seq_from), max(seq_to) FROM stream_segments") == [(1, 61)]
+    assert rows(database, "SELECT seq_from, seq_to, end_reason FROM book_subscriptions") == [(1, None, None)]
+    assert (running.alarms, running.lost) == ([], [])
 
 
 def letters(number: int, *, at_us: int = BASE_US, reason: str = "shape") -> list[Record]:
@@ -171,19 +256,15 @@ def test_a_flood_of_rows_that_go_aside_is_a_sample_and_its_exact_count(
 ) -> None:
     settings = gatherer_settings(dead_letters_per_minute=10)
     database = open_database(settings.timeseries_url)
-    writer = Writer(settings, database, BOUNDS, SYSTEM_CLOCK, Spool(settings.folder / "spool"))
-    writer.start()
-    try:
+    with running_ingest(settings, database) as running:
         stream = Stream()
         stream.snapshot()
         for _ in range(3):
             for _ in range(100):
                 stream.delta(exchange_ts_us=1_000)
-            writer.put(stream.records)
-            settled(writer)
+            running.put(stream.records)
+            running.settled()
             stream.records = []
-    finally:
-        writer.stop(10)
     assert rows(database, "SELECT count(*) FROM dead_letters") == [(10,)]
     assert rows(database, "SELECT reason, sum(letters)::int FROM dead_letter_counts GROUP BY 1") == [
         ("out_of_bounds", 290)
@@ -192,7 +273,7 @@ def test_a_flood_of_rows_that_go_aside_is_a_sample_and_its_exact_count(
         (1, 301, 301)
     ]
     assert rows(database, "SELECT seq_from, seq_to, end_reason FROM book_subscriptions") == [(1, 1, "out_of_bounds")]
-    assert writer.counters.out_of_bounds == 300
+    assert running.counters.out_of_bounds == 300
 
 
 def test_old_letters_go_a_few_days_at_a_time(gatherer_settings: SettingsFactory, open_database: OpenDatabase) -> None:

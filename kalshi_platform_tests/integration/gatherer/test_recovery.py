@@ -131,7 +131,7 @@ def test_a_quiet_connection_is_probed_and_kept(gatherer_settings: SettingsFactor
         frames = gatherer.status.connections["books-0"].frames
         eventually(lambda: gatherer.status.connections["books-0"].frames >= frames + 2, what="two answers")
         assert gatherer.status.connections["books-0"].sessions == 1
-        assert gatherer.status.connections["books-0"].dead_letters == 0
+        assert gatherer.ingest.dead_letters == 0
 
 
 def test_refused_handshakes_are_waited_out_and_a_wrong_key_does_not_hammer(
@@ -195,7 +195,7 @@ def test_books_on_another_price_scale_raise_an_alarm_on_the_heartbeat_and_end_no
         eventually(lambda: gatherer.rows(query) == [("1",)], what="the alarm on the heartbeat")
         receiver.wait_for(messages=1)
         [message] = receiver.messages
-        assert message["text"].startswith(f":rotating_light: *price_scale* {gatherer.settings.service}\nbooks-0: ")
+        assert message["text"].startswith(f":rotating_light: *price_scale* {gatherer.settings.service}\nno-side ")
         gatherer.follows(4)
 
 

@@ -15,7 +15,7 @@ from kalshi_platform.cli.main import main
 from kalshi_platform.clock import SYSTEM_CLOCK
 from kalshi_platform.config import PlatformSettings
 from kalshi_platform.errors import StartFailed, Unfinished
-from kalshi_platform.gatherer.status.status import GathererStatus, WriterStatus
+from kalshi_platform.gatherer.status.status import GathererStatus, IngestStatus
 from kalshi_platform.lake.settings import LakeSettings
 from kalshi_platform.local import final_export, patience, run_up
 from kalshi_platform.local.final_export import export_open, find_hours_merged_since, merge_remaining
@@ -69,17 +69,17 @@ def test_what_could_not_be_merged_or_exported_is_named_and_the_rest_is_done(
     assert any("was not exported whole" in text for text in done.unfinished)
 
 
-def test_rows_in_a_spool_and_a_gatherer_that_did_not_end_by_itself_are_left_behind(tmp_path: Path) -> None:
+def test_what_waits_in_a_journal_and_a_gatherer_that_did_not_end_by_itself_are_left_behind(tmp_path: Path) -> None:
     stack = Stack(StackOptions(tmp_path / "data", headless=True, env_file=tmp_path / ".env"), print)
     state = tmp_path / "data" / "state"
-    (state / "g1" / "spool").mkdir(parents=True)
+    (state / "g1").mkdir(parents=True)
     now = SYSTEM_CLOCK.now()
-    write_file(state / "g1" / "heartbeat.json", Heartbeat("gatherer/g1", now, now, "stopped", GathererStatus()))
+    behind = GathererStatus(ingest=IngestStatus(behind_bytes=2048))
+    write_file(state / "g1" / "heartbeat.json", Heartbeat("gatherer/g1", now, now, "stopped", behind))
     write_file(state / "g2" / "heartbeat.json", Heartbeat("gatherer/g2", now, now, "running", GathererStatus()))
-    (state / "g1" / "spool" / "1000000000.spool").write_bytes(bytes(2048))
-    killed, spooled = stack.find_remains()
+    killed, behind_text = stack.find_remains()
     assert killed.startswith("gatherer g2 did not end by itself (its last state: running)")
-    assert spooled.startswith("gatherer g1: 2.0 KiB of records wait in its spool")
+    assert behind_text.startswith("gatherer g1: 2.0 KiB wait in its journal")
 
 
 def test_an_ending_gatherer_with_a_new_heartbeat_changes_its_description(tmp_path: Path) -> None:
@@ -87,11 +87,11 @@ def test_an_ending_gatherer_with_a_new_heartbeat_changes_its_description(tmp_pat
     file = tmp_path / "data" / "state" / "g1" / "heartbeat.json"
     assert stack.describe_remaining("g1") == ""
     now = SYSTEM_CLOCK.now()
-    details = GathererStatus(note="waits for the last commit", writer=WriterStatus(queued=1200, commits=7))
+    details = GathererStatus(note="waits for the last commit", ingest=IngestStatus(behind_bytes=2048, commits=7))
     write_file(file, Heartbeat("gatherer/g1", now, now, "stopping", details))
     first = stack.describe_remaining("g1")
     assert first.startswith("g1 waits for the last commit (heard of at ")
-    assert first.endswith("1,200 records in memory, 0 B on disk, 7 commits)")
+    assert first.endswith("2.0 KiB not in the database, 7 commits)")
     write_file(file, Heartbeat("gatherer/g1", now + timedelta(seconds=5), now, "stopping", details))
     assert stack.describe_remaining("g1") != first
 
@@ -153,7 +153,7 @@ def test_unfinished_work_ends_up_with_exit_code_1_and_a_line_each(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def unfinished(*_arguments: object) -> None:
-        raise Unfinished(["rows wait in the spool", "g2 was not read"])
+        raise Unfinished(["frames wait in the journal", "g2 was not read"])
 
     monkeypatch.setattr(run_up, "run_up", unfinished)
     monkeypatch.setattr(sys, "argv", ["kalshi-platform", "up", "--headless"])
@@ -161,5 +161,5 @@ def test_unfinished_work_ends_up_with_exit_code_1_and_a_line_each(
         main()
     assert ended.value.code == 1
     assert capsys.readouterr().err == (
-        "kalshi-platform: not everything is done:\n  - rows wait in the spool\n  - g2 was not read\n"
+        "kalshi-platform: not everything is done:\n  - frames wait in the journal\n  - g2 was not read\n"
     )

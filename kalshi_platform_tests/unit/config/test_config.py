@@ -145,8 +145,8 @@ def test_complete_settings_load(tmp_path: Path) -> None:
         ("KALSHI_TIME_MARGIN_S", "0", "KALSHI_TIME_MARGIN_S"),
         ("KALSHI_LEAST_AGREEMENT", "90", "KALSHI_LEAST_AGREEMENT"),
         ("KALSHI_BOOK_CONNECTIONS", "1.5", "KALSHI_BOOK_CONNECTIONS"),
-        ("KALSHI_SPOOL_MAX_GIB", "20 GB", "KALSHI_SPOOL_MAX_GIB"),
-        ("KALSHI_SPOOL_MIN_FREE_GIB", "-1", "KALSHI_SPOOL_MIN_FREE_GIB"),
+        ("KALSHI_JOURNAL_MAX_GIB", "20 GB", "KALSHI_JOURNAL_MAX_GIB"),
+        ("KALSHI_JOURNAL_MIN_FREE_GIB", "-1", "KALSHI_JOURNAL_MIN_FREE_GIB"),
         ("KALSHI_GATHERERS", "g1,G 2", "KALSHI_GATHERERS"),
         ("KALSHI_GATHERERS", "g1,g1", "KALSHI_GATHERERS"),
         ("KALSHI_PRIVATE_KEY_PATH", "/nowhere/key.pem", "KALSHI_PRIVATE_KEY_PATH"),
@@ -371,9 +371,9 @@ def test_format_and_level_of_logs_load_and_wrong_ones_are_named(tmp_path: Path) 
 
 
 def test_bounds_and_scale_apply_to_the_number_in_the_variable(tmp_path: Path) -> None:
-    given = {"KALSHI_SPOOL_MAX_GIB": "0.5", "KALSHI_ROTATE_HOURS": "0", "KALSHI_BOOK_CONNECTIONS": "1e1"}
+    given = {"KALSHI_JOURNAL_MAX_GIB": "0.5", "KALSHI_ROTATE_HOURS": "0", "KALSHI_BOOK_CONNECTIONS": "1e1"}
     gatherer = config.load_gatherer("g1", complete(tmp_path) | given)
-    assert (gatherer.spool_max_bytes, gatherer.rotate_connections_s, gatherer.connections) == (2**29, 0.0, 10)
+    assert (gatherer.journal_max_bytes, gatherer.rotate_connections_s, gatherer.connections) == (2**29, 0.0, 10)
     bounds = config.load_bounds({"KALSHI_HOURS_AHEAD": "1.5"})
     assert bounds.ahead == timedelta(minutes=90)
     for wrong in ("nan", "inf", "-inf"):

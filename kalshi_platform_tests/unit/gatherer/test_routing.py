@@ -14,9 +14,13 @@ from kalshi_platform.gatherer.capture.exchange_clock import ExchangeClock
 from kalshi_platform.gatherer.markets.registry import Registry
 from kalshi_platform.gatherer.routing import MarketFollower, Router, SessionRequests
 from kalshi_platform.gatherer.settings import GathererSettings
+from kalshi_platform.gatherer.status.channel_counters import ChannelCounters
 from kalshi_platform.market.clock_offset import Offset
+from kalshi_platform.market.frames import FrameBatch, FrameKind
+from kalshi_platform.market.records import LifecycleEvent, SessionOpened, StreamOpened
 from kalshi_platform_tests.fixtures.clocks import FakeClock
 from kalshi_platform_tests.fixtures.exchange import eventually
+from kalshi_platform_tests.fixtures.journals import a_journal, frames_of, items_of
 
 SETTINGS = GathererSettings(name="g1", timeseries_url="", catalog_url="", state_dir=Path(), follow_books=False)
 
@@ -54,9 +58,9 @@ def follower_of(pool: Pool, requests: SessionRequests) -> MarketFollower:
 
 
 def router_of(requests: SessionRequests) -> Router:
-    writer = SimpleNamespace(is_stalled=False)
+    journal = SimpleNamespace(is_writable=lambda: True)
     others: Any = None
-    return Router(SETTINGS, FakeClock(), cast(Any, writer), others, others, others, others, others, others, requests)
+    return Router(SETTINGS, FakeClock(), cast(Any, journal), others, others, others, others, others, requests)
 
 
 def test_every_session_ends_before_the_first_one_may_begin() -> None:
@@ -105,6 +109,50 @@ def test_sessions_begin_again_and_requests_are_done_although_markets_cannot_be_f
     assert (pool.resubscribed, pool.resubscribed_missing) == (["A"], ["B"])
     assert pool.lost == [(7, ["C"])]
     assert (requests.pop(), requests.pop_lost_books()) == (([], []), [])
+
+
+def test_a_batch_is_in_the_journal_before_it_is_counted_and_lifecycle_goes_on_to_the_catalog(tmp_path: Path) -> None:
+    journal = a_journal(tmp_path)
+    events: list[LifecycleEvent] = []
+    syncs: list[int] = []
+    router = Router(
+        SETTINGS, FakeClock(), journal, cast(Any, None), cast(Any, SimpleNamespace(on_lifecycle_event=events.append)),
+        cast(Any, SimpleNamespace(request_sync=lambda: syncs.append(1))), cast(Any, None), cast(Any, None),
+        SessionRequests("g1"),
+    )  # fmt: skip
+    counters = ChannelCounters()
+    for session_id in (1, 2):
+        batch = FrameBatch()
+        batch.mark(SessionOpened(session_id, "feed", "ws://x", False, 1))
+        batch.mark(StreamOpened(10 + session_id, session_id, 1, "market_lifecycle_v2", 1))
+        batch.mark(StreamOpened(20 + session_id, session_id, 2, "trade", 1))
+        event = b'{"type":"market_lifecycle_v2","sid":1,"seq":1,"msg":{"market_ticker":"A","event_type":"created"}}'
+        batch.payloads += [event, b'{"type":"market_lifecycle_v2"', b'{"type":"trade"}', b"{}"]
+        batch.received_at_ns += [5, 5, 5, 5]
+        batch.stream_ids += [10 + session_id, 10 + session_id, 20 + session_id, 20 + session_id]
+        batch.numbers += [1, 2, 1, 2]
+        batch.kinds += [0, 0, 0, int(FrameKind.CONTROL)]
+        router.on_feed_batch(counters, session_id, batch)
+    journal.close()
+    assert len(frames_of(items_of(tmp_path))) == 8
+    assert [(event.ticker, event.stream_id) for event in events] == [("A", 11), ("A", 12)]
+    # What was announced between the two is not repeated.
+    assert syncs == [1]
+    counted = ChannelCounters.sum([counters], 0.0)
+    assert (counted["market_lifecycle_v2"].messages, counted["trade"].messages) == (4, 2)
+
+
+def test_a_journal_that_takes_nothing_is_logged_once_and_so_is_its_end(caplog: pytest.LogCaptureFixture) -> None:
+    writable = iter([True, False, False, True])
+    journal = SimpleNamespace(is_writable=lambda: next(writable), blocked_reason="the disk is full: make room")
+    others: Any = None
+    router = Router(
+        SETTINGS, FakeClock(), cast(Any, journal), others, others, others, others, others, SessionRequests("g1")
+    )
+    assert [router.may_receive() for _ in range(4)] == [True, False, False, True]
+    said = [message.split()[0] for message in caplog.messages]
+    assert said == ["recording_stalled", "recording_resumed"]
+    assert "the disk is full" in caplog.text
 
 
 @pytest.mark.parametrize("set_by_s", [90.0, -90.0])

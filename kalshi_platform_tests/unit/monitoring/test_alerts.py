@@ -149,7 +149,7 @@ def test_health_that_stays_bad_is_an_alert_once_an_hour() -> None:
     found = [
         (now, kind)
         for now in range(0, 8_000, 5)
-        for kind, _ in watch.update(["no data"], ["spool is 80 % full"], float(now))
+        for kind, _ in watch.update(["no data"], ["the journal is 80 % full"], float(now))
     ]
     assert found == [
         (UNHEALTHY_FOR_S, "service_unhealthy"),

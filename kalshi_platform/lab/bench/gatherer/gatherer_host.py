@@ -15,7 +15,7 @@ from kalshi_platform.exchange.settings import ExchangeSettings
 from kalshi_platform.gatherer.ingest import batch_commit
 from kalshi_platform.gatherer.service import GathererService
 from kalshi_platform.gatherer.settings import GathererSettings
-from kalshi_platform.gatherer.status.status import GathererStatus, WriterStatus
+from kalshi_platform.gatherer.status.status import GathererStatus, IngestStatus
 from kalshi_platform.lab.bench import host
 from kalshi_platform.lab.bench.host import HostSpec
 from kalshi_platform.local.processes.stop_signals import stop_on_signals
@@ -27,7 +27,7 @@ NAME = "bench"
 
 
 class CommitTimes(logging.Handler):
-    """Hears of every commit as the commit room logs it, in the writer's thread, right after the commit returned."""
+    """Hears of every commit as the commit room logs it, in the ingest's thread, right after the commit returned."""
 
     def __init__(self) -> None:
         super().__init__(logging.DEBUG)
@@ -84,8 +84,8 @@ def main() -> None:
 
 def _rows(settings: GathererSettings) -> dict[str, int]:
     heartbeat = read_file(settings.heartbeat_file, GathererStatus)
-    writer = None if heartbeat is None else heartbeat.details.writer
-    return (writer or WriterStatus()).rows
+    ingest = None if heartbeat is None else heartbeat.details.ingest
+    return (ingest or IngestStatus()).rows
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 """The naive gatherer: websocket-client as it comes, `json`, `Decimal`, `execute_values` of 1,000.
 
 It records the same stream into the same tables with the same keys and ledger, and counts sequence numbers as the real
-one does, in a receiving and a writing thread. What it leaves out (gaps, spool, unknown shapes, REST) costs it nothing.
+one does, in a receiving and a writing thread. What it leaves out (gaps, a journal, unknown shapes, REST) costs it
+nothing.
 `python -m kalshi_platform.lab.bench.gatherer.naive_gatherer SPEC`; ends on SIGINT.
 """
 

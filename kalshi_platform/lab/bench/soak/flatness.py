@@ -18,6 +18,8 @@ MOST_MEMORY_MIB, MOST_MEMORY_SHARE = 4.0, 0.02
 MOST_LAG_MS, MOST_LAG_SHARE = 50.0, 0.25
 MOST_P99_MS, MOST_P99_SHARE = 250.0, 0.5
 """A backlog shows in the median; the p99 also tells what else the machine was busy with, and may do so more freely."""
+MOST_BEHIND_MIB = 8.0
+"""What is received within a commit or two."""
 MOST_HANDLES = 2
 """A connection may be open for a moment."""
 FEWEST_SAMPLES = 9
@@ -35,8 +37,7 @@ class Sample:
     cpu_s: float
     lag_p50_ms: float | None
     lag_p99_ms: float | None
-    queued: int
-    spool_mib: float
+    behind_mib: float
     followed: int
 
 
@@ -112,8 +113,8 @@ def judge(samples: Sequence[Sample]) -> Flatness:
         said.append(f"threads grow: from {threads[0]} to {threads[1]}")
     if handles[1] > handles[0] + MOST_HANDLES:
         said.append(f"file handles grow: from {handles[0]} to {handles[1]}")
-    if samples and samples[-1].spool_mib:
-        said.append(f"{samples[-1].spool_mib:.1f} MiB are in the spool at the end")
+    if samples and samples[-1].behind_mib > MOST_BEHIND_MIB:
+        said.append(f"{samples[-1].behind_mib:.1f} MiB of the journal are not in the database at the end")
     return Flatness(memory, lag, threads, handles, tuple(said))
 
 

@@ -15,7 +15,7 @@ from typing import Any
 
 from kalshi_platform.clock import Clock
 from kalshi_platform.errors import TransientError
-from kalshi_platform.gatherer.status.status import WriterStatus
+from kalshi_platform.gatherer.status.status import IngestStatus
 from kalshi_platform.lab.bench.soak.flatness import Sample, judge
 from kalshi_platform.lab.bench.soak.soak_report import SoakRun, as_json, as_text, failures, picture
 from kalshi_platform.lab.bench.soak.usage import usage
@@ -140,7 +140,7 @@ class _Soak:
             if pid is None or used is None:
                 continue
             status = self._stack.status(name)
-            writer = status.writer or WriterStatus()
+            ingest = status.ingest or IngestStatus()
             self._peaks[name] = max(self._peaks[name], used.peak_rss_mib)
             self._samples[name].append(
                 Sample(
@@ -150,10 +150,9 @@ class _Soak:
                     threads=used.threads,
                     handles=used.handles,
                     cpu_s=used.cpu_s,
-                    lag_p50_ms=writer.lag_p50_ms,
-                    lag_p99_ms=writer.lag_p99_ms,
-                    queued=writer.queued,
-                    spool_mib=writer.spool_bytes / 2**20,
+                    lag_p50_ms=ingest.lag_p50_ms,
+                    lag_p99_ms=ingest.lag_p99_ms,
+                    behind_mib=ingest.behind_bytes / 2**20,
                     followed=status.followed_markets or 0,
                 )
             )
@@ -189,7 +188,7 @@ class _Soak:
             ]
             for name in self._options.names
         }
-        self._soon(lambda: all(not stack.writer_status(name).spool_bytes for name in self._options.names), _SETTLE_S)
+        self._soon(lambda: all(not stack.ingest_status(name).behind_bytes for name in self._options.names), _SETTLE_S)
         return self._published(state, before), sent
 
     def _published(self, state: Mapping[str, Any], before: Mapping[str, Any]) -> dict[str, int]:

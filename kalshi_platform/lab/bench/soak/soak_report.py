@@ -116,8 +116,8 @@ def picture(ran: SoakRun, against: Sequence[str]) -> bytes:
     series = {
         name: [
             SoakPoint(
-                each.at_s, each.rss_mib, each.lag_p50_ms, each.lag_p99_ms, each.threads, each.handles, each.queued,
-                each.spool_mib,
+                each.at_s, each.rss_mib, each.lag_p50_ms, each.lag_p99_ms, each.threads, each.handles,
+                each.behind_mib,
             )
             for each in samples
         ]

@@ -30,7 +30,7 @@ LOSING = frozenset(
     }
 )
 """Faults that keep messages from a gatherer (one whose clock is behind follows a new market late). The others excuse
-nothing: what a database misses is spooled, unless it forgets what it had."""
+nothing: what a database misses or forgets is in the journal."""
 
 FORGETTING = frozenset({"restored_from_copy", "failed_over"})
 """Faults that make a gatherer's database forget what it had."""

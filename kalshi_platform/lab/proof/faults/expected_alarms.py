@@ -40,16 +40,16 @@ class Alarm:
     must: bool = True
 
 
-_FELL_BACK = "database_went_back|ledger_differs"
+_FELL_BACK = "database_went_back"
 _READ_ANEW = "cursor_batch_gone"
 _OF_IT = "(log|health) (gather-)?{g}"
 ALARMS: tuple[Alarm, ...] = (
     Alarm("export_fails", "the export says that its store fails", "refusal", "the lake's store fails"),
     Alarm("production_partitions_dropped", "an export of what was dropped is refused", "refusal", "dropped"),
     Alarm("gatherers_partitions_dropped", "the close tells who holds less", "close", "^{g} no longer", of_each=True),
-    Alarm("server_killed", "the database is away", _OF_IT, "go to the spool|database"),
-    Alarm("restored_from_copy", "the database is away", _OF_IT, "go to the spool|database", must=False),
-    Alarm("failed_over", "the database is away", _OF_IT, "go to the spool|database", must=False),
+    Alarm("server_killed", "the database is away", _OF_IT, "the database takes nothing|database"),
+    Alarm("restored_from_copy", "the database is away", _OF_IT, "the database takes nothing|database", must=False),
+    Alarm("failed_over", "the database is away", _OF_IT, "the database takes nothing|database", must=False),
     Alarm("clock_ahead", "clock_offset", _OF_IT, r"clock is \d+ s ahead of"),
     Alarm("clock_behind", "clock_offset", _OF_IT, r"clock is \d+ s behind"),
     Alarm("second_process", "the second process says that the name is held", "log second", "another"),

@@ -199,14 +199,9 @@ class Ground:
         os.kill(pid, signal.SIGKILL)
         began = self.clock.monotonic()
         died = self.seen.soon(lambda: not server.is_running(), 10.0)
-        noticed = self.seen.soon(lambda: self.stack.writer_status(gatherer).database_error, 15.0)
+        noticed = self.seen.soon(lambda: self.stack.ingest_status(gatherer).database_error, 15.0)
         server.start()
-        settled = self.seen.soon(
-            lambda: (
-                not self.stack.writer_status(gatherer).database_error
-                and not self.stack.writer_status(gatherer).spool_bytes
-            )
-        )
+        settled = self.seen.soon(lambda: self.stack.ingest_status(gatherer).is_current)
         if not settled or not self.seen.claims_again(gatherer):
             self._broken(fault, f"{gatherer} does not record and claim again {RECOVERY_S:.0f} s later")
         if not died or not noticed:

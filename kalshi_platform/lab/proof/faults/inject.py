@@ -140,28 +140,26 @@ class Injector:
     def _database_away(self, fault: InjectedFault, planned: PlannedFault) -> str | None:
         gatherer = str(fault.gatherer)
         server = self._stack.server(gatherer)
-        spooled = self._stack.writer_status(gatherer).spooled
         server.stop()
         error, most = None, 0
         for _ in range(max(1, round(planned.lasts_s))):
             self._wait(1.0)
-            writer = self._stack.writer_status(gatherer)
-            error = error or writer.database_error
-            most = max(most, writer.spool_bytes)
+            ingest = self._stack.ingest_status(gatherer)
+            error = error or ingest.database_error
+            most = max(most, ingest.behind_bytes)
         server.start()
         began = self._clock.monotonic()
 
-        def replayed() -> bool:
-            writer = self._stack.writer_status(gatherer)
-            return writer.database_error is None and writer.spool_bytes == 0 and writer.spooled > spooled
-
-        if not self._seen.soon(replayed, RECOVERY_S + planned.lasts_s) or error is None:
+        if (
+            not self._seen.soon(lambda: self._stack.ingest_status(gatherer).is_current, RECOVERY_S + planned.lasts_s)
+            or error is None
+            or not most
+        ):
             return None
-        records = self._stack.writer_status(gatherer).spooled - spooled
         back_s = self._clock.monotonic() - began
         return (
-            f"server away for {planned.lasts_s:.0f} s, {records:,} records (up to {most / 1e6:.1f} MB) spooled,"
-            f" all replayed {back_s:.0f} s after its return"
+            f"server away for {planned.lasts_s:.0f} s, up to {most / 1e6:.1f} MB waited in the journal,"
+            f" all committed {back_s:.0f} s after its return"
         )
 
     def _stall(self, fault: InjectedFault, planned: PlannedFault) -> str | None:

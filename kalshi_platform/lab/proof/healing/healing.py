@@ -12,7 +12,6 @@ from kalshi_platform.clock import Clock
 from kalshi_platform.deduplicator.close.close_hour import close_hour
 from kalshi_platform.deduplicator.close.hours import find_active_hours
 from kalshi_platform.errors import ExchangeUnavailable
-from kalshi_platform.gatherer.journal.spool import bytes_waiting
 from kalshi_platform.lab.proof import report
 from kalshi_platform.lab.proof.errors import Interrupted, ProofFailed
 from kalshi_platform.lab.proof.examine import Findings, examine
@@ -135,7 +134,7 @@ class _Healing:
             published=after_state["published"]["total"] - before["published"]["total"],
             faults=tuple(killer.done),
             counted=counted,
-            left_in_spools=sum(bytes_waiting(stack.data / "state" / name / "spool") for name in names),
+            left_in_journals=sum(map(self._behind_bytes, names)),
             silent=silent,
         )
 
@@ -146,13 +145,14 @@ class _Healing:
         self._soon(stack.venue.drained, RECOVERY_S)
         published = stack.venue.state()["published"]
         stack.stop_exchange(self._soon)
-        self._soon(lambda: not any(map(self._spooled, self._options.names)), RECOVERY_S)
+        self._soon(lambda: not any(map(self._behind_bytes, self._options.names)), RECOVERY_S)
         self._say("stopping `up`")
         stack.stop_up()
         return {kind: published[kind] for kind in ("delta", "trade", "ticker")}
 
-    def _spooled(self, name: str) -> int:
-        return bytes_waiting(self._stack.data / "state" / name / "spool")
+    def _behind_bytes(self, name: str) -> int:
+        beat = self._stack.heartbeat(name)
+        return 0 if beat is None or beat.details.ingest is None else beat.details.ingest.behind_bytes
 
     def _merge_and_export(self) -> None:
         stack = self._stack

@@ -205,21 +205,21 @@ class Killer:
     def _gatherers_server(self, kill: Kill, name: str) -> str | None:
         pid = self._stack.server_pid(name)
         self._kill(kill, pid)
-        away = self._soon(lambda: self._writer_error(name), 15.0)
+        away = self._soon(lambda: self._database_error(name), 15.0)
 
         def settled() -> bool:
             beat = self._stack.heartbeat(name)
-            writer = None if beat is None else beat.details.writer
-            return writer is not None and writer.database_error is None and writer.spool_bytes == 0
+            ingest = None if beat is None else beat.details.ingest
+            return ingest is not None and ingest.is_current
 
         self._until(kill, settled)
-        noticed = "it was noticed and spooled" if away else "it was away too shortly to be noticed"
+        noticed = "it was noticed, frames waited in the journal" if away else "it was away too shortly to be noticed"
         return f"postmaster {pid} replaced; {noticed}; all is written"
 
-    def _writer_error(self, name: str) -> bool:
+    def _database_error(self, name: str) -> bool:
         beat = self._stack.heartbeat(name)
-        writer = None if beat is None else beat.details.writer
-        return writer is not None and writer.database_error is not None
+        ingest = None if beat is None else beat.details.ingest
+        return ingest is not None and ingest.database_error is not None
 
     def _production_server(self, kill: Kill) -> str | None:
         rows = self._number(_MERGED_ROWS)

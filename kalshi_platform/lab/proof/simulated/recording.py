@@ -81,7 +81,7 @@ class FastRecording:
         self.wait(LAST_WORDS_S)
         stack.venue.rate(0.0)
         self.soon(stack.venue.drained, RECOVERY_S)
-        self.soon(lambda: all(not stack.writer_status(name).spool_bytes for name in self._names), RECOVERY_S)
+        self.soon(lambda: all(not stack.ingest_status(name).behind_bytes for name in self._names), RECOVERY_S)
         self.wait(LAST_WORDS_S)
         stack.stop_services()
         return Recorded(

@@ -106,7 +106,7 @@ def test_the_end_of_a_book_subscription_is_put_when_sending_its_delete_fails(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     batches: list[FrameBatch] = []
-    connection = connection_of(tmp_path, lambda _connection, _session_id, batch: batches.append(batch))
+    connection = connection_of(tmp_path, lambda _session_id, batch: batches.append(batch))
     connection.set_markets({"A": 0})
     frames = [subscribed(), snapshot(1, "A")]
 

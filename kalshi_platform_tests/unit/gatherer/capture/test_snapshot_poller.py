@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from kalshi_platform import config
-from kalshi_platform.errors import ConfigurationError, ExchangeUnavailable
+from kalshi_platform.errors import ConfigurationError, ExchangeUnavailable, JournalUnwritable
 from kalshi_platform.gatherer.capture.snapshot_poller import (
     BookActivity,
     PollBudget,
@@ -19,13 +19,17 @@ from kalshi_platform.gatherer.capture.snapshot_poller import (
     SnapshotPoller,
     cost_of_books,
     poll_once,
+    record_books,
 )
+from kalshi_platform.gatherer.journal.block_format import Block
 from kalshi_platform.gatherer.settings import GathererSettings
 from kalshi_platform.gatherer.status.reports import BooksPolled
 from kalshi_platform.gatherer.wait_for_exchange import wait_until_active
 from kalshi_platform.market.catalog import BooksAnswer, EndpointCosts, ExchangeStatus
-from kalshi_platform.market.records import BookDelta, BookSnapshot, Levels, Record
+from kalshi_platform.market.frames import FrameKind, RestBooksReceived
+from kalshi_platform.market.records import BookDelta, Levels
 from kalshi_platform_tests.fixtures.clocks import FakeClock
+from kalshi_platform_tests.fixtures.journals import a_journal, items_of
 
 MINUTE = 1_795_380_000 * 1_000_000
 
@@ -51,6 +55,16 @@ class Books:
         return BooksAnswer(books=found, requested_at_ns=asked_ns, answered_at_ns=self._clock.now_ns())
 
 
+class Recorded:
+    """Keeps the answers that it is given."""
+
+    def __init__(self) -> None:
+        self.answers: list[tuple[BooksAnswer, str, int | None]] = []
+
+    def __call__(self, answer: BooksAnswer, source: str, snapshot_ts_us: int | None) -> None:
+        self.answers.append((answer, source, snapshot_ts_us))
+
+
 def settings(tmp_path: Path, **changes: Any) -> GathererSettings:
     return GathererSettings(
         name="g1", timeseries_url="postgresql://h/t", catalog_url="postgresql://h/c", state_dir=tmp_path, **changes
@@ -58,17 +72,38 @@ def settings(tmp_path: Path, **changes: Any) -> GathererSettings:
 
 
 def test_a_poll_requests_a_hundred_at_a_time_and_dates_books_by_its_minute() -> None:
-    clock, records = FakeClock(), list[Record]()
+    clock, recorded = FakeClock(), Recorded()
     rest = Books(clock)
     tickers = [f"M{number:03}" for number in range(250)]
-    report = poll_once(rest, tickers, records.extend, clock, MINUTE)
+    report = poll_once(rest, tickers, recorded, clock, MINUTE)
     assert [len(request) for request in rest.requests] == [100, 100, 50]
     assert (report.asked, report.stored, report.skipped, report.failed) == (250, 250, 0, 0)
-    snapshots = [record for record in records if isinstance(record, BookSnapshot)]
-    assert {(each.source, each.snapshot_ts_us, each.stream_id, each.seq) for each in snapshots} == {
-        ("rest", MINUTE, 0, 0)
-    }
-    assert all(each.received_at_ns - (each.requested_at_ns or 0) == 250_000_000 for each in snapshots)
+    assert [source_and_time for _, *source_and_time in recorded.answers] == [["rest", MINUTE]] * 3
+    assert all(each.answered_at_ns - each.requested_at_ns == 250_000_000 for each, *_ in recorded.answers)
+
+
+def test_an_answer_is_recorded_as_it_came_with_its_times(tmp_path: Path) -> None:
+    clock = FakeClock()
+    journal = a_journal(tmp_path, clock)
+    answer = BooksAnswer(books={}, requested_at_ns=5, answered_at_ns=9, body=b'{"orderbooks": []}')
+    record_books(journal, answer, "rest", MINUTE)
+    journal.close()
+    block = items_of(tmp_path)[-1]
+    assert isinstance(block, Block)
+    assert (block.session_id, block.streams, block.batch.payloads, block.batch.received_at_ns) == (
+        0, (), [answer.body], [9],
+    )  # fmt: skip
+    assert block.batch.kinds == [FrameKind.REST_BOOKS]
+    assert block.batch.marks == [(0, RestBooksReceived("rest", 5, MINUTE))]
+
+
+def test_a_journal_that_takes_nothing_makes_a_failed_request() -> None:
+    def refuse(*_: object) -> None:
+        raise JournalUnwritable("the disk is full", "make room")
+
+    clock = FakeClock()
+    report = poll_once(Books(clock), ["A", "B"], refuse, clock, MINUTE)
+    assert (report.stored, report.failed) == (0, 2)
 
 
 def test_markets_beyond_the_budget_are_counted_and_come_first_next_time(tmp_path: Path) -> None:
@@ -77,7 +112,7 @@ def test_markets_beyond_the_budget_are_counted_and_come_first_next_time(tmp_path
     tickers = [f"M{number:03}" for number in range(250)]
     poller = SnapshotPoller(
         settings(tmp_path, poll_share=0.5, snapshot_interval_s=4.0),
-        rest, clock, lambda _: None, lambda: tickers, lambda: ["M249"], reports.append,
+        rest, clock, lambda *_: None, lambda: tickers, lambda: ["M249"], reports.append,
         BookActivity(),
     )  # fmt: skip
     assert poller.max_requests(PollBudget(10.0)) == 2
@@ -94,7 +129,7 @@ def test_dearer_requests_are_fewer(tmp_path: Path) -> None:
     clock, reports = FakeClock(), list[BooksPolled]()
     poller = SnapshotPoller(
         settings(tmp_path, poll_share=0.5, snapshot_interval_s=60.0),
-        Books(clock), clock, lambda _: None, lambda: [f"M{number}" for number in range(1_000)], list, reports.append,
+        Books(clock), clock, lambda *_: None, lambda: [f"M{number}" for number in range(1_000)], list, reports.append,
         BookActivity(),
     )  # fmt: skip
     costs = EndpointCosts(default_cost=10.0, by_endpoint={("GET", "/trade-api/v2/markets/orderbooks"): 60.0})
@@ -106,9 +141,9 @@ def test_dearer_requests_are_fewer(tmp_path: Path) -> None:
 def test_failed_requests_are_counted_and_three_in_a_row_end_the_poll() -> None:
     clock = FakeClock()
     tickers = [f"M{number:03}" for number in range(600)]
-    some = poll_once(Books(clock, failing=[2]), tickers, lambda _: None, clock, MINUTE)
+    some = poll_once(Books(clock, failing=[2]), tickers, lambda *_: None, clock, MINUTE)
     assert (some.requests, some.failed, some.stored) == (6, 100, 500)
-    none = poll_once(Books(clock, failing=range(1, 10)), tickers, lambda _: None, clock, MINUTE)
+    none = poll_once(Books(clock, failing=range(1, 10)), tickers, lambda *_: None, clock, MINUTE)
     assert (none.requests, none.failed, none.skipped) == (3, 300, 300)
 
 
@@ -124,7 +159,7 @@ def test_polls_begin_with_the_interval(tmp_path: Path) -> None:
 
     clock.step(42.0)
     SnapshotPoller(
-        settings(tmp_path), Books(clock), clock, lambda _: None, lambda: ["A"], list, polled, BookActivity()
+        settings(tmp_path), Books(clock), clock, lambda *_: None, lambda: ["A"], list, polled, BookActivity()
     ).run(stop, PollBudget())  # fmt: skip
     assert minutes == [0, 1, 2, 3]
 
@@ -144,7 +179,7 @@ def test_a_clock_that_is_set_back_delays_no_poll(tmp_path: Path) -> None:
             stop.set()
 
     SnapshotPoller(
-        settings(tmp_path), Books(clock), clock, lambda _: None, lambda: ["A"], list, polled, BookActivity()
+        settings(tmp_path), Books(clock), clock, lambda *_: None, lambda: ["A"], list, polled, BookActivity()
     ).run(stop, PollBudget())  # fmt: skip
     spans = [later - earlier for earlier, later in itertools.pairwise(at_s)]
     assert spans == pytest.approx([60.0, 0.25, 60.25, 60.0], abs=0.1)
@@ -152,7 +187,7 @@ def test_a_clock_that_is_set_back_delays_no_poll(tmp_path: Path) -> None:
 
 def test_a_recovery_resubscribes_even_if_rest_fails(tmp_path: Path) -> None:
     clock, stop = FakeClock(), threading.Event()
-    records: list[Record] = []
+    recorded = Recorded()
     renewed: list[Sequence[str]] = []
 
     def resubscribe(tickers: Sequence[str]) -> None:
@@ -162,13 +197,12 @@ def test_a_recovery_resubscribes_even_if_rest_fails(tmp_path: Path) -> None:
         else:
             stop.set()
 
-    recovery = Recovery(settings(tmp_path), Books(clock, failing=[2]), clock, records.extend, resubscribe)
+    recovery = Recovery(settings(tmp_path), Books(clock, failing=[2]), clock, recorded, resubscribe)
     recovery.request(["A"])
     recovery.run(stop)
     assert renewed == [["A"], ["B"]]
-    (book,) = records
-    assert isinstance(book, BookSnapshot)
-    assert (book.ticker, book.source, book.snapshot_ts_us) == ("A", "rest_recovery", book.received_at_ns // 1_000)
+    ((answer, source, moment_us),) = recorded.answers
+    assert (list(answer.books), source, moment_us) == (["A"], "rest_recovery", None)
 
 
 class Status:
@@ -229,7 +263,7 @@ def test_a_stop_ends_the_wait() -> None:
 
 def test_settings_report_every_invalid_value(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError) as caught:
-        settings(tmp_path, connections=0, poll_share=0.0, flush_rows=10, queue_rows=5)
+        settings(tmp_path, connections=0, poll_share=0.0, flush_rows=10, lag_rows=5)
     assert len(caught.value.problems) == 3
     assert "secret" not in repr(
         GathererSettings(name="g", timeseries_url="postgresql://u:secret@h/t", catalog_url="", state_dir=tmp_path)
@@ -252,7 +286,7 @@ def delta(ticker: str, at_us: int) -> BookDelta:
 def poller_of(tickers: list[str], tmp_path: Path, clock: FakeClock, **options: Any) -> SnapshotPoller:
     return SnapshotPoller(
         settings(tmp_path, snapshot_interval_s=60.0),
-        options.get("rest", Books(clock)), clock, lambda _: None, lambda: tickers,
+        options.get("rest", Books(clock)), clock, lambda *_: None, lambda: tickers,
         lambda: options.get("out_of_sync", ()), options.get("reports", list[BooksPolled]()).append,
         options.get("activity", BookActivity()),
     )  # fmt: skip

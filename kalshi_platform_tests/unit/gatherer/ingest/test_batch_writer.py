@@ -1,23 +1,19 @@
-"""Tests that lost records are recorded and refused rows quarantined, whatever the clock says."""
+"""Tests that refused records are quarantined and their claims withdrawn, whatever the clock says."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any, cast
 
 import pyarrow as pa
 import pytest
 
 from kalshi_platform.errors import StatementRejected
-from kalshi_platform.gatherer.ingest.backlog import Backlog
-from kalshi_platform.gatherer.ingest.batch_writer import SPOOL_DAMAGED, BatchWriter
+from kalshi_platform.gatherer.ingest.batch_writer import BatchWriter
 from kalshi_platform.gatherer.ingest.fence import Fence
-from kalshi_platform.gatherer.ingest.outage import Outage
-from kalshi_platform.gatherer.ingest.replay import Replay
-from kalshi_platform.gatherer.ingest.writer_counters import WriterCounters
-from kalshi_platform.gatherer.journal.spool import Spool
+from kalshi_platform.gatherer.ingest.ingest_counters import IngestCounters
+from kalshi_platform.gatherer.journal.block_format import Position
 from kalshi_platform.market.records import (
     BookDelta,
     BookSnapshot,
@@ -41,6 +37,7 @@ from kalshi_platform.storage.pool import Database
 from kalshi_platform_tests.fixtures.clocks import FakeClock
 
 DAY_NS = 86_400 * 10**9
+END = Position(1, 500)
 
 
 class FakeDatabase:
@@ -49,7 +46,6 @@ class FakeDatabase:
     def __init__(self) -> None:
         self.rows: dict[str, list[dict[str, Any]]] = {}
         self.entries: list[tuple[Any, ...]] = []
-        self.open_book_subscriptions: list[tuple[str, bool]] = []
         self.poison: str | None = None
         self.ended = 0
 
@@ -62,7 +58,8 @@ class FakeDatabase:
             self.rows, self.entries = rows, entries
             raise
 
-    def execute(self, *_: object) -> int:
+    def execute(self, statement: str, *_: object) -> int:
+        self.ended += "UPDATE book_subscriptions" in statement
         return 0
 
     def execute_values(self, _: str, rows: Sequence[Sequence[Any]], *__: object) -> int:
@@ -74,14 +71,8 @@ class FakeDatabase:
         if self.poison is not None and self.poison in str(rows):
             raise StatementRejected("test: index row size 3520 exceeds btree version 4 maximum 2704", sqlstate="54000")
 
-    def fetch_one(self, *_: object) -> tuple[int, None, None]:
-        return (1, None, None)
-
-    def fetch_all(self, statement: str, *_: object) -> list[tuple[str, bool]]:
-        if "RETURNING" not in statement:
-            return []
-        self.ended += 1
-        return self.open_book_subscriptions
+    def fetch_one(self, *_: object) -> tuple[int]:
+        return (1,)
 
     def insert_new(self, table: Table, data: pa.Table, **_: object) -> int:
         # Of a dead letter only what it is found by is kept in an index.
@@ -96,72 +87,16 @@ class World:
     def __init__(self) -> None:
         self.clock = FakeClock()
         self.database = FakeDatabase()
-        self.counters = WriterCounters()
+        self.counters = IngestCounters()
         self.renewed: list[list[str]] = []
         self.reconnects = 0
         self.committer = BatchWriter(
-            "g1", cast(Database, self.database), PartitionBounds(), self.clock, self.counters, Fence(),
+            "g1", cast(Database, self.database), PartitionBounds(), self.clock, self.counters, Fence(1),
             lambda tickers: self.renewed.append(list(tickers)), self._reconnect,
         )  # fmt: skip
 
     def _reconnect(self) -> None:
         self.reconnects += 1
-
-    def replay(self, spool: Spool, former_file: int | None) -> None:
-        """Write everything that is on disk."""
-        outage = Outage("g1", self.clock, self.counters, 5.0)
-        backlog = cast(Backlog, _FakeBacklog(spool))
-        replay = Replay(
-            backlog, self.committer, outage, self.counters, (10, 10), 10**9, lambda: [1], former_file, lambda: False
-        )
-        while not spool.is_empty():
-            replay.step()
-
-
-class _FakeBacklog:
-    def __init__(self, spool: Spool) -> None:
-        self.spool = spool
-
-    def replaying(self, count: int, size: int) -> None:
-        pass
-
-    watch_disk = lambda _: None  # noqa: E731
-
-
-def damaged_spool(folder: Path, *, torn: bool = False) -> Spool:
-    """Two blocks; the last byte of the second one is wrong or was never written."""
-    spool = Spool(folder)
-    spool.append([SequenceConsumed(1, 1)])
-    spool.append([SequenceConsumed(1, 2)])
-    (path,) = folder.iterdir()
-    content = bytearray(path.read_bytes())
-    content[-1] ^= 1
-    path.write_bytes(content[:-1] if torn else content)
-    return spool
-
-
-def test_a_corrupt_range_of_this_process_restarts_every_session_also_without_open_book_subscriptions(
-    tmp_path: Path,
-) -> None:
-    world = World()
-    world.replay(damaged_spool(tmp_path), former_file=None)
-    assert world.reconnects == 1
-    assert [row["reason"] for row in world.database.rows["dead_letters"]] == [SPOOL_DAMAGED]
-
-
-def test_a_corrupt_range_of_a_former_process_only_resubscribes_open_books(tmp_path: Path) -> None:
-    world = World()
-    world.database.open_book_subscriptions = [("B", True), ("A", True), ("C", False)]
-    spool = damaged_spool(tmp_path)
-    world.replay(spool, former_file=spool.last_number())
-    assert (world.reconnects, world.renewed) == (0, [["A", "B"]])
-
-
-def test_an_unfinished_block_ends_no_session(tmp_path: Path) -> None:
-    world = World()
-    world.replay(damaged_spool(tmp_path, torn=True), former_file=None)
-    assert world.reconnects == 0
-    assert "dead_letters" not in world.database.rows
 
 
 def snapshot(received_at_ns: int) -> Record:
@@ -177,7 +112,7 @@ def test_records_received_with_a_wrong_clock_are_quarantined_with_the_present_ti
     right = snapshot(now_ns - DAY_NS)
     wrong = snapshot(wrong_ns) if kind == "row" else DeadLetter(wrong_ns, "unknown_type", "", b"{}")
     records: Sequence[Record] = [right, wrong]
-    world.committer.commit_parts(records)
+    world.committer.commit_parts(records, END)
     assert len(world.database.rows["orderbook_snapshots"]) == 1
     (letter,) = world.database.rows["dead_letters"]
     assert letter["received_at"] == world.clock.now()
@@ -222,7 +157,7 @@ def test_a_refused_record_does_not_block_later_ones_and_its_claim_is_withdrawn(n
     world = World()
     world.database.poison = LONG if LONG in str(record) else str(POISON)
     before, after = snapshot(NOW_NS - 1), snapshot(NOW_NS + 1)
-    world.committer.commit_parts([before, record, after])
+    world.committer.commit_parts([before, record, after], END)
     rows = world.database.rows
     assert len(rows["orderbook_snapshots"]) == 2
     letters = rows.get("dead_letters", [])

@@ -7,8 +7,8 @@ import logging
 import pytest
 
 from kalshi_platform.errors import DatabaseUnavailable, StatementRejected
+from kalshi_platform.gatherer.ingest.ingest_counters import IngestCounters
 from kalshi_platform.gatherer.ingest.outage import Outage
-from kalshi_platform.gatherer.ingest.writer_counters import WriterCounters
 from kalshi_platform_tests.fixtures.clocks import FakeClock
 
 AWAY = DatabaseUnavailable("connection refused", kind="unreachable")
@@ -18,7 +18,7 @@ STARTING = DatabaseUnavailable("the database system is starting up", kind="start
 def test_a_kind_of_failure_is_logged_once_even_when_kinds_alternate_and_again_after_minutes(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    clock, counters = FakeClock(), WriterCounters()
+    clock, counters = FakeClock(), IngestCounters()
     outage = Outage("g1", clock, counters, retry_max_s=5.0)
     with caplog.at_level(logging.INFO):
         for _ in range(20):
@@ -41,7 +41,7 @@ def test_a_kind_of_failure_is_logged_once_even_when_kinds_alternate_and_again_af
 
 def test_attempts_become_rarer_up_to_a_limit() -> None:
     clock = FakeClock()
-    outage = Outage("g1", clock, WriterCounters(), retry_max_s=5.0)
+    outage = Outage("g1", clock, IngestCounters(), retry_max_s=5.0)
     waits = []
     for _ in range(8):
         assert outage.is_due()
@@ -52,7 +52,7 @@ def test_attempts_become_rarer_up_to_a_limit() -> None:
 
 
 def test_a_refused_statement_names_its_likely_causes() -> None:
-    counters = WriterCounters()
+    counters = IngestCounters()
     Outage("g1", FakeClock(), counters, 5.0).failed(StatementRejected("permission denied", sqlstate="42501"))
     assert counters.database_failure == "refused"
     assert "schema" in str(counters.database_error)

@@ -223,7 +223,7 @@ def test_limits_are_kept_with_the_remedy_and_sessions_begin_only_with_room(tmp_p
     )
     journal.append(SESSION, batch_of([b"x" * 100], marks=[OPENED, STREAM_OPENED]))
     free[0] = 9_100
-    with pytest.raises(JournalUnwritable, match=r"stay free.*KALSHI_JOURNAL_MIN_FREE_BYTES"):
+    with pytest.raises(JournalUnwritable, match=r"stay free.*KALSHI_JOURNAL_MIN_FREE_GIB"):
         journal.append(SESSION, batch_of([b"x" * 900], first_number=2))
     clock.step(RETRY_S)
     assert not journal.is_writable()
@@ -233,7 +233,7 @@ def test_limits_are_kept_with_the_remedy_and_sessions_begin_only_with_room(tmp_p
     assert journal.is_writable()
     journal.append(SESSION, batch_of([b"x" * 900], first_number=2))
     journal.append(SESSION, batch_of([b"x" * 900], first_number=3))
-    with pytest.raises(JournalUnwritable, match=r"may have .*KALSHI_JOURNAL_MAX_BYTES"):
+    with pytest.raises(JournalUnwritable, match=r"may have .*KALSHI_JOURNAL_MAX_GIB"):
         journal.append(SESSION, batch_of([b"x" * 900], first_number=4))
     assert journal.fill().share == journal.bytes_on_disk() / 3_000 > 0.6
     assert len(remove_segments(tmp_path, Position(9, 0), 2**63)) > 0

@@ -48,17 +48,27 @@ def test_a_silent_connection_is_not_recording_but_one_without_markets_is_none() 
 
 def test_a_database_that_is_away_degrades_and_stops_nothing() -> None:
     status = well_status(problems=["this machine's clock is 300 s behind the exchange's: set it right (NTP)"])
-    assert status.writer is not None
-    status.writer.database_error = "read-only"
-    status.writer.spool_bytes = 15 * 1024**3
+    assert status.ingest is not None
+    assert status.journal is not None
+    status.ingest.database_error = "read-only"
+    status.journal.bytes_on_disk = 17 * 1024**3
     found = with_connection(status, state="waiting")
     assert (found.health, found.reasons) == ("degraded", [])
     assert found.troubles == [
-        "records go to the spool: read-only",
-        "the spool is 75 % full",
+        "the database takes nothing, frames wait in the journal: read-only",
+        "the journal is 85 % full",
         "connection books-0: an old one",
         "this machine's clock is 300 s behind the exchange's: set it right (NTP)",
     ]
+
+
+def test_a_database_far_behind_the_journal_degrades() -> None:
+    status = well_status()
+    assert status.ingest is not None
+    status.ingest.behind_s = 59.0
+    assert with_health(status, SILENCE_LIMIT_S).health == "ok"
+    status.ingest.behind_s = 90.0
+    assert with_health(status, SILENCE_LIMIT_S).troubles == ["the database is 90 s behind the journal"]
 
 
 def test_a_catalog_that_is_away_and_a_broken_listing_degrade() -> None:
@@ -97,7 +107,7 @@ def test_old_claims_a_repaired_ledger_and_many_dead_letters_degrade() -> None:
     assert found.health == "degraded"
     assert found.troubles == [
         "books are received, and nothing that can be claimed was committed for 75 s",
-        "database_went_back: batch 9 (60 s ago; every session began anew, look at the database)",
+        "database_went_back: batch 9 (60 s ago; look at the database)",
         "340 messages of the last minute were put aside: see reason and detail in dead_letters",
         "connection books-0: 136 markets lose their claim again and again; their snapshots are asked for ever more"
         " rarely: see reason and detail in dead_letters, and gaps",

@@ -16,8 +16,10 @@ def test_metrics_carry_units_and_labels() -> None:
 
     assert value("messages", channel="orderbook_delta") == 100
     assert value("rows", table="orderbook_deltas") == 7
-    assert value("queue_records") == 5
-    assert value("spool_bytes") == 2_048
+    assert value("journal_bytes") == 2 * 1024**2
+    assert value("journal_behind_bytes") == 2_048
+    assert value("journal_behind_seconds") == 0.2
+    assert value("dead_letters") == 4
     assert value("gaps", connection="books-0") == 1
     assert value("reconnects", connection="books-0") == 2
     assert value("alarms", kind="gap") == 1
@@ -42,8 +44,8 @@ def test_metrics_carry_units_and_labels() -> None:
     assert lags["kalshi_gatherer_receive_to_commit_seconds_sum", None] == 2.5
 
 
-def test_metrics_of_a_gatherer_without_a_writer_yet_have_no_rows() -> None:
-    status = well_status(state="starting", writer=None, ledger=None, reasons=["it starts"])
+def test_metrics_of_a_gatherer_without_an_ingest_yet_have_no_rows() -> None:
+    status = well_status(state="starting", ingest=None, ledger=None, reasons=["it starts"])
     found = {family.name: family for family in gatherer_metrics(status)}
     assert [each.value for each in found["kalshi_gatherer_recording"].samples] == [0.0]
     assert "kalshi_gatherer_rows" not in found

@@ -28,7 +28,7 @@ def samples(change: Callable[[int, Sample], Sample] = lambda _place, each: each)
         Sample(
             at_s=place * STEP_S, pid=7, rss_mib=200 - max(0, 10 - place) * 5 + noise.uniform(-1, 1), threads=13,
             handles=15 + place % 2, cpu_s=place * 2.0, lag_p50_ms=100.0, lag_p99_ms=200 + noise.uniform(-30, 30),
-            queued=100, spool_mib=0.0, followed=200,
+            behind_mib=0.5, followed=200,
         )
         for place in range(COUNT)
     ]  # fmt: skip
@@ -56,7 +56,7 @@ def test_noise_caches_and_one_outlier_are_no_growth() -> None:
         (lambda place, each: replace(each, threads=13 + place // 25), "threads grow"),
         (lambda place, each: replace(each, handles=15 + place // 8), "file handles grow"),
         (lambda place, each: replace(each, pid=7 + place // 50), "started again"),
-        (lambda _place, each: replace(each, spool_mib=0.5), "in the spool"),
+        (lambda _place, each: replace(each, behind_mib=9.0), "not in the database"),
     ],
 )
 def test_each_growth_is_named(change: Callable[[int, Sample], Sample], word: str) -> None:

@@ -69,7 +69,7 @@ def test_alarms_of_log_lines_name_events_that_the_code_logs() -> None:
         if path.relative_to(package).parts[0] != "lab"
     )
     events = {each for alarm in ALARMS for each in alarm.text.split("|") if re.fullmatch("[a-z]+(_[a-z]+)+", each)}
-    assert {"cursor_batch_gone", "database_went_back", "dead_letters_counted", "ledger_differs"} <= events
+    assert {"cursor_batch_gone", "database_went_back", "dead_letters_counted"} <= events
     assert {event for event in events if f'"{event}"' not in sources} == set()
     texts = [alarm.text for alarm in ALARMS if alarm.where.startswith("log ")]
     assert all(re.search("[a-z]+(_[a-z]+)+", text) or text == "another" for text in texts), texts

@@ -105,7 +105,7 @@ def test_a_clean_run_is_proven() -> None:
         ({}, {"told": CheckpointsFound(9, (("A", 5_000_000),))}, "1 of 9 books that production calls proven are wrong"),
         ({"faults": (BROKEN,)}, {}, "fault failed over g1: nothing is claimed"),
         ({"level": "ground", "faults": (KILLED,)}, {}, "fault server killed g1: alarm"),
-        ({"left_in_spools": 1}, {}, "spools"),
+        ({"left_in_journals": 1}, {}, "journals"),
         ({"silent": ("g2",)}, {}, "g2 did not record again"),
         ({"faults": (InjectedFault("cut", "g1", AT, 5),)}, {}, "no effect"),
         ({"gatherers": ("g1",), "level": "none", "faults": ()}, {"production": difference(missing=1)}, "missing"),

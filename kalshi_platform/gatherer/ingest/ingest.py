@@ -1,0 +1,473 @@
+"""Follows the journal into the database: decodes blocks in their order, and commits rows, ledger and position together.
+
+The position in the database says what it holds. It is read at the start, after every failure and now and then; what
+stands behind it in the journal is committed next. So a database that is away is nothing but lag, and one that was
+restored or failed over to an older state gets everything again from its own position. Only what the journal no longer
+has is lost: open entries of the ledger end then, and an alarm says what is missing.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+
+from kalshi_platform.clock import Clock
+from kalshi_platform.errors import DatabaseUnavailable, KalshiPlatformError
+from kalshi_platform.gatherer.ingest.batch_commit import end_open_entries
+from kalshi_platform.gatherer.ingest.batch_writer import BatchRefused, BatchWriter
+from kalshi_platform.gatherer.ingest.decoder import Decoded, Decoder
+from kalshi_platform.gatherer.ingest.fence import LOST, WENT_BACK, CommittedPosition, Fence, place
+from kalshi_platform.gatherer.ingest.ingest_counters import IngestCounters
+from kalshi_platform.gatherer.ingest.open_streams import OpenStream
+from kalshi_platform.gatherer.ingest.outage import Outage
+from kalshi_platform.gatherer.journal.block_format import Block, Damage, Position
+from kalshi_platform.gatherer.journal.reader import JournalReader
+from kalshi_platform.gatherer.journal.segments import list_segments
+from kalshi_platform.gatherer.journal.writer import NO_SESSION, JournalWriter
+from kalshi_platform.gatherer.settings import GathererSettings
+from kalshi_platform.gatherer.status.status import IngestStatus, LedgerStatus, age_s, time_of_ns
+from kalshi_platform.gatherer.threads import WAIT_REPORT_S, ended
+from kalshi_platform.market.records import Record
+from kalshi_platform.monitoring.event_log import event_logger
+from kalshi_platform.storage import queries
+from kalshi_platform.storage.partitions import PartitionBounds
+from kalshi_platform.storage.pool import Database, Transaction
+from kalshi_platform.storage.quarantine import write_in_parts
+from kalshi_platform.storage.sqlstate import STATEMENT_TIMEOUT
+
+_WARM_UP_S = 120.0
+# Added to the time of a stop: a running statement may end.
+_LAST_STEP_S = 1.0
+_log = event_logger(__name__)
+
+
+@dataclass
+class _Batch:
+    """Holds what is committed next: the records of the blocks from one position to another."""
+
+    start: Position
+    end: Position
+    repeated: bool
+    """Whether some of the records may be in the database."""
+    reads_to: Position | None = None
+    """The end of the journal where the batch reaches to it."""
+    received_ns: int = 0
+    records: list[Record] = field(default_factory=list)
+    blocks: list[tuple[int, int, Position]] = field(default_factory=list)
+    """Where the records of each block begin and end, and where the block ends in the journal."""
+    book_subscriptions: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class IngestCallbacks:
+    """Holds what the ingest calls, from its thread, when blocks say something that others must know."""
+
+    own_sessions: Callable[[], Sequence[int]] = tuple
+    """Returns the sessions of this process."""
+    on_books_lost: Callable[[int, Sequence[str]], None] = lambda _session_id, _tickers: None
+    """Receives a session and markets whose book subscription the decoder ended: they need a snapshot."""
+    on_lost_claim: Callable[[Sequence[str]], None] = lambda _: None
+    """Receives markets whose book subscription was ended because the database refuses something of them."""
+    on_lost_sessions: Callable[[], None] = lambda: None
+    """Called when the ledger may lack the start of open sessions: every session must end, and another one start."""
+    on_alarm: Callable[[str, str], None] = lambda _kind, _detail: None
+    on_records: Callable[[Sequence[Record]], None] = lambda _: None
+    """Receives all records decoded for the first time, in their order; `on_frames` the frames of each session."""
+    on_frames: Callable[[int, Sequence[bytes]], None] = lambda _session_id, _payloads: None
+
+
+class Ingest:
+    """Owns the database in one thread; `status` and `stop` may be called from any other."""
+
+    def __init__(
+        self,
+        settings: GathererSettings,
+        database: Database,
+        bounds: PartitionBounds,
+        clock: Clock,
+        journal: JournalWriter,
+        fence: Fence,
+        callbacks: IngestCallbacks | None = None,
+    ) -> None:
+        """Set up the ingest; nothing runs yet, and no database is needed."""
+        self.counters = counters = IngestCounters()
+        self._settings = settings
+        self._database = database
+        self._clock = clock
+        self._journal = journal
+        self._fence = fence
+        self._callbacks = callbacks = callbacks or IngestCallbacks()
+        self._outage = Outage(settings.name, clock, counters, settings.database_retry_max_s)
+        self._writer = BatchWriter(
+            settings.name, database, bounds, clock, counters, fence, callbacks.on_lost_claim,
+            callbacks.on_lost_sessions,
+            settings.dead_letters_per_minute, settings.dead_letter_days,
+        )  # fmt: skip
+        self._reader = JournalReader(journal.folder)
+        self._decoder: Decoder | None = None
+        self._batch: _Batch | None = None
+        self._is_certain = False
+        self._committed = self._reached = fence.known.position
+        """The furthest positions that this process has committed and decoded: rows between may be in the database."""
+        self._read_to: Position | None = None
+        """The end of the journal when it was last read to its end."""
+        self._settled_at: Position | None = None
+        """The end of the journal when everything in it was committed."""
+        self._received_ns = 0
+        """When the last block that is committed was received."""
+        self.is_lagging = False
+        """Whether more waited in the journal than one commit took."""
+        self._rows = settings.flush_rows
+        self._compare_at = 0.0
+        self._reported: tuple[str, str] | None = None
+        self._stop_by: float | None = None
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    # -- called from any thread
+
+    def start(self) -> None:
+        """Start the thread."""
+        self._thread = threading.Thread(target=self._run, name=f"{self._settings.name} ingest", daemon=True)
+        self._thread.start()
+
+    @property
+    def was_started(self) -> bool:
+        """Return whether the thread was started."""
+        return self._thread is not None
+
+    @property
+    def failures(self) -> int:
+        """Return the number of attempts that failed in a row."""
+        return self._outage.failures
+
+    @property
+    def position(self) -> Position:
+        """Return the position in the database, as far as it is known."""
+        return self._fence.known.position
+
+    def committed(self) -> Position | None:
+        """Return up to where the journal is committed, None while that is not known."""
+        known = self._fence.known
+        return known.position if known.journal_id == self._fence.journal_id else None
+
+    @property
+    def is_settled(self) -> bool:
+        """Return whether everything in the journal is committed."""
+        return self._settled_at == self._journal.end
+
+    def behind_bytes(self) -> int:
+        """Return about the bytes of the journal that are not in the database."""
+        position, end = self.position, self._journal.end
+        if self.is_settled:
+            return 0
+        if position.segment == end.segment:
+            return max(0, end.offset - position.offset)
+        paths = list_segments(self._journal.folder)
+        sizes = (path.stat().st_size for number, path in paths.items() if number >= position.segment and path.exists())
+        return max(0, sum(sizes) - position.offset)
+
+    def status(self) -> IngestStatus:
+        """Return what was committed, and how far the database is behind."""
+        counters, behind = self.counters, self.behind_bytes()
+        p50_ms, p99_ms, max_ms = counters.commit_latency.quantiles_ms(0.5, 0.99, 1.0)
+        return IngestStatus(
+            segment=self.position.segment,
+            offset=self.position.offset,
+            behind_bytes=behind,
+            behind_s=self._behind_s() if behind else 0.0,
+            frames=counters.frames,
+            commits=counters.commits,
+            batch_no=counters.batch_no,
+            rows=dict(counters.rows),
+            dead_letters=counters.dead_letters,
+            scale_contradictions=counters.scale_contradictions,
+            out_of_bounds=counters.out_of_bounds,
+            unwritable=counters.unwritable,
+            damages=counters.damages,
+            last_commit=time_of_ns(counters.last_commit_ns),
+            database_error=counters.database_error,
+            database_failure=counters.database_failure,
+            outages=counters.outages,
+            lag_p50_ms=p50_ms,
+            lag_p99_ms=p99_ms,
+            lag_max_ms=max_ms,
+            lag_buckets=counters.commit_latency.buckets(),
+        )
+
+    def ledger_status(self) -> LedgerStatus:
+        """Return the status of the committed ledger."""
+        counters, now_s = self.counters, self._clock.monotonic()
+        return LedgerStatus(
+            subscriptions=counters.book_subscriptions,
+            last_claim_age_s=age_s(counters.last_claim_s, now_s),
+            compared_age_s=age_s(counters.compared_s, now_s),
+            alarm=counters.ledger_alarm,
+            alarm_age_s=age_s(counters.ledger_alarm_s, now_s),
+        )
+
+    def stop(self, timeout_s: float, on_wait: Callable[[str], None] = lambda _: None) -> bool:
+        """Commit the rest of the journal, for at most about `timeout_s`; return whether nothing is left.
+
+        What is left is committed after the next start. `on_wait(what)` receives now and then what the stop still waits
+        for. A database that does not answer at all is abandoned: what it holds then is read at the next start.
+        """
+        self._stop_by = self._clock.monotonic() + timeout_s
+        self._stopping.set()
+        with self._journal.appended:
+            self._journal.appended.notify_all()
+        if self._thread is not None:
+            give_up_at = self._stop_by + _LAST_STEP_S
+            while not ended(self._thread, max(0.0, min(WAIT_REPORT_S, give_up_at - self._clock.monotonic()))):
+                if self._clock.monotonic() >= give_up_at:
+                    consequence = "the rest of the journal is committed after the next start"
+                    _log.error("database_unresponsive", gatherer=self._settings.name, consequence=consequence)
+                    break
+                on_wait(self._pending_work())
+        return self.is_settled
+
+    def _pending_work(self) -> str:
+        if self._outage.failures:
+            return f"the database ({self.counters.database_failure})"
+        return f"the last commit ({self.behind_bytes():,} bytes of the journal)"
+
+    def _behind_s(self) -> float:
+        return round(max(0.0, (self._clock.now_ns() - self._received_ns) / 1e9), 1) if self._received_ns else 0.0
+
+    # -- the ingest's thread
+
+    def _run(self) -> None:
+        while not self._is_late():
+            self._wait_for_work()
+            is_last = self._stop_by is not None
+            try:
+                self._step()
+                self._outage.over()
+            except Exception as error:  # noqa: BLE001 - the last line of defence: after any error the ingest goes on
+                if not isinstance(error, KalshiPlatformError):
+                    _log.exception("ingest_failed", gatherer=self._settings.name, consequence="it tries again")
+                self._is_certain = False
+                self._outage.failed(error)
+            if is_last and (self.is_settled or self._outage.failures):
+                break
+        self._reader.close()
+
+    def _wait_for_work(self) -> None:
+        """Wait until something can be committed or checked; the first block waits for others for the flush interval."""
+        journal, stopping = self._journal, self._stopping
+        while not self._outage.is_due() and not self._clock.wait(stopping, self._outage.wait_s()):
+            pass
+        if self.is_lagging or self._batch is not None or not self._is_certain:
+            return
+        with journal.appended:
+            while journal.end == self._read_to and not stopping.is_set():
+                left_s = self._compare_at - self._clock.monotonic()
+                if left_s <= 0:
+                    return
+                journal.appended.wait(left_s)
+        self._clock.wait(stopping, self._settings.flush_interval_s)
+
+    def _step(self) -> None:
+        """Commit one batch."""
+        if not self._is_certain or self._clock.monotonic() >= self._compare_at:
+            self._make_certain()
+        if self._batch is None:
+            try:
+                self._batch = self._read_batch()
+            except Exception:
+                self._decoder = None  # it has read what is in no batch
+                raise
+        if self._batch is not None:
+            self._commit(self._batch)
+            self._batch = None
+
+    def _make_certain(self) -> None:
+        """Read what the database holds: what this process knows, its last batch whose outcome is unknown, or less."""
+        batch, fence = self._batch, self._fence
+        with self._database.transaction() as transaction:
+            found = fence.read(transaction)
+        if self._decoder is None or found != fence.known:
+            if batch is not None and self._has_landed(batch, found):
+                fence.known, self._batch = found, None
+                self.counters.commits, self.counters.batch_no = self.counters.commits + 1, found.batch_no
+                self._confirm(batch)
+            else:
+                self._reload()
+        elif batch is not None:
+            batch.repeated = True
+        self._is_certain = True
+        self._compare_at = self._clock.monotonic() + self._settings.ledger_compare_interval_s
+        self.counters.compared_s = self._clock.monotonic()
+
+    def _has_landed(self, batch: _Batch, found: CommittedPosition) -> bool:
+        known, fence = self._fence.known, self._fence
+        is_after = found.batch_no > known.batch_no and found.position == batch.end
+        return self._decoder is not None and is_after and found.journal_id == fence.journal_id
+
+    def _reload(self) -> None:
+        """Begin again at the position in the database, with the state that the database and the journal before it give.
+
+        What the journal no longer has is declared lost: open entries of the ledger end, and it goes on with the oldest.
+        """
+        self._decoder = self._batch = None
+        fence, reader = self._fence, self._reader
+        end = self._journal.end
+        oldest = reader.oldest() or end
+        with self._database.transaction() as transaction:
+            fence.known = found = fence.read(transaction)
+            start, loss = found.position, fence.describe_loss(found, oldest, end)
+            if loss is not None:
+                start = oldest
+                end_open_entries(transaction, fence, LOST, end=oldest)
+                # Before the outcome is known: if the connection breaks, everything may have ended all the same.
+                self._report(*loss)
+            elif start < self._committed:
+                detail = f"it holds the journal up to {place(start)}, and {place(self._committed)} was committed"
+                self._report(WENT_BACK, f"{detail}: the rest is committed again")
+            sessions, streams = _read_open_entries(transaction)
+        if loss is not None:
+            fence.confirm()
+            self._callbacks.on_lost_sessions()
+        start = max(start, oldest)
+        decoder = Decoder(self._settings.market_filter.shard, self._settings.dead_letters_per_minute)
+        self._warm_up(decoder, start)
+        decoder.set_open(sessions, streams)
+        decoder.dead_letters = decoder.scale_contradictions = 0
+        reader.seek(start)
+        self._writer.forget_partitions()
+        self._decoder, self._rows, self.is_lagging = decoder, self._settings.flush_rows, True
+
+    def _warm_up(self, decoder: Decoder, start: Position) -> None:
+        """Decode the last blocks before `start` again, for the numbers of equal rows; nothing of it is committed."""
+        self._reader.seek(self._reader.before(start, _WARM_UP_S))
+        while self._reader.position < start:
+            item = self._reader.next()
+            if item is None:
+                return
+            decoder.decode(item)
+
+    def _report(self, kind: str, detail: str) -> None:
+        if self._reported == (kind, detail):
+            return
+        self._reported = (kind, detail)
+        counters = self.counters
+        counters.ledger_alarm, counters.ledger_alarm_s = f"{kind}: {detail}", self._clock.monotonic()
+        _log.error(kind, gatherer=self._settings.name, detail=detail)
+        self._callbacks.on_alarm(kind, detail)
+
+    def _read_batch(self) -> _Batch | None:
+        """Decode blocks up to the rows and bytes of one commit; None where there is none."""
+        settings, reader, decoder = self._settings, self._reader, self._decoder
+        assert decoder is not None  # noqa: S101 - `_make_certain` made it
+        end, start = self._journal.end, reader.position
+        batch = _Batch(start, start, repeated=start < self._reached)
+        size, self.is_lagging = 0, True
+        while len(batch.records) < self._rows and size < settings.flush_bytes:
+            item = reader.next() if reader.position < end else None
+            if item is None:
+                batch.reads_to = self._read_to = end
+                self.is_lagging = False
+                break
+            size += item.end.offset - item.position.offset
+            self._decode(decoder, item, batch)
+        # Large commits cost less per row: with small ones a lag might never end.
+        self._rows = min(settings.lag_rows, 2 * self._rows) if self.is_lagging else settings.flush_rows
+        batch.book_subscriptions = decoder.book_subscriptions
+        counters = self.counters
+        counters.dead_letters += decoder.dead_letters
+        counters.scale_contradictions += decoder.scale_contradictions
+        decoder.dead_letters = decoder.scale_contradictions = 0
+        self._reached = max(self._reached, batch.end)
+        if batch.end == start:
+            self._settled_at = batch.reads_to
+            return None
+        return batch
+
+    def _decode(self, decoder: Decoder, item: Block | Damage, batch: _Batch) -> None:
+        """Add the records of a block, or of what stands in its place, to the batch."""
+        try:
+            decoded = decoder.decode(item)
+        except Exception as error:
+            if isinstance(item, Damage):
+                raise
+            # No fault of ours may hold up what stands behind it: the block counts as one that cannot be read.
+            _log.exception("block_not_decoded", gatherer=self._settings.name, block=place(item.position))
+            size = item.end.offset - item.position.offset
+            what = f"it cannot be decoded: {type(error).__name__}: {error}"
+            self._decode(decoder, Damage(item.position, item.end, item.position.segment, size, what), batch)
+            return
+        low, batch.end = len(batch.records), item.end
+        batch.records += decoded.records
+        batch.blocks.append((low, len(batch.records), item.end))
+        if isinstance(item, Block):
+            batch.received_ns = item.received_at_ns
+            self.counters.blocks += 1
+            self.counters.frames += len(item.batch.payloads)
+        else:
+            self.counters.damages += not item.is_torn
+        if not batch.repeated:
+            self._notify(decoded, item)
+
+    def _notify(self, decoded: Decoded, item: Block | Damage) -> None:
+        """Pass on what newly decoded blocks mean for other parts."""
+        callbacks = self._callbacks
+        for alarm in decoded.alarms:
+            _log.warning(alarm.kind, gatherer=self._settings.name, detail=alarm.detail)
+            callbacks.on_alarm(alarm.kind, alarm.detail)
+        if not decoded.damaged_sessions.isdisjoint(callbacks.own_sessions()):
+            callbacks.on_lost_sessions()
+        if isinstance(item, Block):
+            if decoded.lost_claims:
+                callbacks.on_books_lost(item.session_id, decoded.lost_claims)
+            if item.session_id != NO_SESSION:
+                callbacks.on_frames(item.session_id, item.batch.payloads)
+        callbacks.on_records(decoded.records)
+
+    def _commit(self, batch: _Batch) -> None:
+        try:
+            self._writer.commit(batch.records, batch.end, repeated=batch.repeated)
+        except BatchRefused:
+            _log.warning("batch_refused", gatherer=self._settings.name, consequence="it is written in parts")
+            self._commit_in_parts(batch)
+        except DatabaseUnavailable as error:
+            if error.kind == STATEMENT_TIMEOUT and self._rows > self._settings.flush_rows:
+                self._decoder = None  # it may have been too large: smaller ones are read
+            raise
+        self._confirm(batch)
+
+    def _commit_in_parts(self, batch: _Batch) -> None:
+        """Commit a batch by halves of its blocks, each with its position; a block that is refused by its records."""
+
+        def commit(blocks: Sequence[tuple[int, int, Position]]) -> None:
+            records = batch.records[blocks[0][0] : blocks[-1][1]]
+            self._writer.commit(records, blocks[-1][2], repeated=True)
+
+        def commit_block(blocks: Sequence[tuple[int, int, Position]], _: Exception) -> None:
+            ((low, high, end),) = blocks
+            self._writer.commit_parts(batch.records[low:high], end)
+
+        write_in_parts(batch.blocks, commit, commit_block, lambda error: isinstance(error, BatchRefused))
+
+    def _confirm(self, batch: _Batch) -> None:
+        """Note that a batch is committed."""
+        self._committed = max(self._committed, batch.end)
+        self._settled_at = batch.reads_to
+        self._received_ns = batch.received_ns or self._received_ns
+        self.counters.book_subscriptions = batch.book_subscriptions
+
+    def _is_late(self) -> bool:
+        return self._stop_by is not None and self._clock.monotonic() >= self._stop_by
+
+
+def _read_open_entries(transaction: Transaction) -> tuple[list[int], list[OpenStream]]:
+    """Read what the ledger has open: sessions, and streams with their last number and their books."""
+    sql = queries.load("gatherer")
+    books: dict[int, dict[str, int]] = {}
+    for stream_id, ticker, seq_from in transaction.fetch_all(sql["open_books"]):
+        books.setdefault(int(stream_id), {})[ticker] = int(seq_from)
+    streams = [
+        OpenStream(int(stream_id), int(session_id), sid, channel, int(last or 0), books.get(int(stream_id), {}))
+        for stream_id, session_id, sid, channel, last in transaction.fetch_all(sql["open_streams"])
+    ]
+    return [int(session_id) for (session_id,) in transaction.fetch_all(sql["open_sessions"])], streams
