@@ -72,4 +72,4 @@ def check_frames() -> Iterator[Finding]:
             text = f"{len(late)} hours are not in the lake, {late[0]:%Y-%m-%dT%H} the first: they stay on the disk"
             yield Finding(subject, "warn", text, f"kalshi-platform journal archive {name}")
         else:
-            yield Finding(subject, "ok", f"archived in {root}")
+            yield Finding(subject, "ok", f"they reach {root}: none waits for longer than two hours")

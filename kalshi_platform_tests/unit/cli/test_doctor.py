@@ -76,9 +76,12 @@ def test_hours_of_frames_that_do_not_reach_the_lake_are_named(nothing: Path, mon
             "kalshi-platform journal archive g1",
         )
     ]
+    root = (nothing / "lake").as_uri()
     done = CliRunner().invoke(app, ["journal", "archive", "g1"])
     assert (done.exit_code, "2026-01-05T07: 1 segments added" in done.output) == (0, True), done.output
-    assert list(check_frames()) == [Finding("frames g1", "ok", f"archived in {(nothing / 'lake').as_uri()}")]
+    assert list(check_frames()) == [
+        Finding("frames g1", "ok", f"they reach {root}: none waits for longer than two hours")
+    ]
     done = CliRunner().invoke(app, ["journal", "archive", "g1", "2026-01-05T07", "--verify"])
     assert (done.exit_code, "1 segments with 1 frames" in done.output) == (0, True), done.output
     assert "2026-01-05" in (nothing / "lake" / "_index" / "raw" / "frames" / "g1" / "2026-01.json").read_text()
