@@ -11,7 +11,7 @@ session's (`exchange.protocol.session`):
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from itertools import islice
 from typing import Literal
 
@@ -127,10 +127,10 @@ class Decoder:
         """Return how many book subscriptions are open."""
         return sum(len(stream.books) for stream in self._open.by_id.values())
 
-    def set_open(self, sessions: Iterable[int], streams: Iterable[OpenStream]) -> None:
-        """Replace what is open by what the ledger has open, after the blocks before its position were decoded.
+    def set_open(self, sessions: Mapping[int, int], streams: Iterable[OpenStream]) -> None:
+        """Take from the ledger what is open, after the blocks of about two minutes before its position were decoded.
 
-        Of those (about two minutes) only what counts equal rows, dead letters and marks is kept.
+        Of those only what counts equal rows, dead letters and marks is kept. `sessions`: when each was opened, in ns.
         """
         self._open.set_open(sessions, streams)
 

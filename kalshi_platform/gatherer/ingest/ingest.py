@@ -460,8 +460,8 @@ class Ingest:
         return self._stop_by is not None and self._clock.monotonic() >= self._stop_by
 
 
-def _read_open_entries(transaction: Transaction) -> tuple[list[int], list[OpenStream]]:
-    """Read what the ledger has open: sessions, and streams with their last number and their books."""
+def _read_open_entries(transaction: Transaction) -> tuple[dict[int, int], list[OpenStream]]:
+    """Read what the ledger has open: sessions with their start, and streams with their last number and their books."""
     sql = queries.load("gatherer")
     books: dict[int, dict[str, int]] = {}
     for stream_id, ticker, seq_from in transaction.fetch_all(sql["open_books"]):
@@ -470,4 +470,5 @@ def _read_open_entries(transaction: Transaction) -> tuple[list[int], list[OpenSt
         OpenStream(int(stream_id), int(session_id), sid, channel, int(last or 0), books.get(int(stream_id), {}))
         for stream_id, session_id, sid, channel, last in transaction.fetch_all(sql["open_streams"])
     ]
-    return [int(session_id) for (session_id,) in transaction.fetch_all(sql["open_sessions"])], streams
+    sessions = transaction.fetch_all(sql["open_sessions"])
+    return {int(session_id): int(opened_us) * 1_000 for session_id, opened_us in sessions}, streams

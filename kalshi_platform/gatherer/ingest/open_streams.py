@@ -86,13 +86,17 @@ class Stream:
 
 
 class Session:
-    """Holds the state of one session; `marks` is None where it is not known how many were before."""
+    """Holds the state of one session.
 
-    __slots__ = ("id", "marks", "scale")
+    `marks` is None where it is not known how many were before; `opened_at_ns` where only the ledger knows the session.
+    """
 
-    def __init__(self, session_id: int, marks: int | None) -> None:
+    __slots__ = ("id", "marks", "opened_at_ns", "scale")
+
+    def __init__(self, session_id: int, marks: int | None, opened_at_ns: int | None = None) -> None:
         self.id = session_id
         self.marks = marks
+        self.opened_at_ns = opened_at_ns
         self.scale = PriceScaleMonitor()
 
 
@@ -135,13 +139,14 @@ class OpenStreams:
         """Return a session that is open."""
         return self._sessions[session_id]
 
-    def set_open(self, sessions: Iterable[int], streams: Iterable[OpenStream]) -> None:
+    def set_open(self, sessions: Mapping[int, int], streams: Iterable[OpenStream]) -> None:
         """Take from the ledger what is open, and of what was decoded just before only what the ledger does not have.
 
-        The ledger may be ahead of the position from which decoding goes on, by a part of a batch.
+        `sessions`: when each was opened, in ns. The ledger may be ahead of the position from which decoding goes on, by
+        a part of a batch.
         """
-        for session_id in sessions:
-            self._sessions.setdefault(session_id, Session(session_id, None))
+        for session_id, opened_at_ns in sessions.items():
+            self._sessions.setdefault(session_id, Session(session_id, None, opened_at_ns))
         for stream in self.by_id.values():
             stream.books = {}
         for each in streams:
@@ -294,12 +299,13 @@ class OpenStreams:
         self.records.append(mark)
 
     def _end_everything(self, mark: GathererStarted) -> None:
-        """End what a former process left open."""
+        """End what a former process left open, but nothing of this one, which a ledger that is ahead may have."""
         at_ns = mark.started_at_ns
-        for session_id in [each for each in self._sessions if each != PROCESS]:
-            self._close_session(SessionClosed(session_id, at_ns, _GATHERER_ENDED))
-        for stream_id in list(self.by_id):
-            self._end_stream(StreamEnded(stream_id, at_ns, _GATHERER_ENDED))
+        for session in list(self._sessions.values()):
+            if session.id != PROCESS and (session.opened_at_ns is None or session.opened_at_ns < at_ns):
+                self._close_session(SessionClosed(session.id, at_ns, _GATHERER_ENDED))
+        for stream in [each for each in self.by_id.values() if each.session_id not in self._sessions]:
+            self._end_stream(StreamEnded(stream.id, at_ns, _GATHERER_ENDED))
 
     def _lose_claims(self, session_id: int) -> None:
         """End every claim of a session, because marks of it are lost."""

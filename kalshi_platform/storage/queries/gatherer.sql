@@ -46,8 +46,8 @@ UPDATE batch_counter SET owner = %(owner)s, owner_name = %(name)s
 SELECT owner_name FROM batch_counter
 
 -- name: open_sessions
--- The sessions that the ledger has as open, one row each.
-SELECT session_id FROM sessions WHERE closed_at IS NULL
+-- The sessions that the ledger has as open, and when each was opened, in microseconds.
+SELECT session_id, (extract(epoch FROM opened_at) * 1000000)::bigint FROM sessions WHERE closed_at IS NULL
 
 -- name: open_streams
 -- The streams that the ledger has as open, each with its last committed number.

@@ -56,7 +56,7 @@ class GathererTables:
         """Commits."""
         self.position = 0
         """How many parts of the journal are committed."""
-        self._sessions: dict[int, None] = {}
+        self._sessions: dict[int, int] = {}
         self._over: set[int] = set()
         self._streams: dict[int, StreamOpened] = {}
 
@@ -83,7 +83,7 @@ class GathererTables:
             self.batches.append(Batch(self.last_batch_no, "ledger", 0, _EPOCH, _EPOCH, _EPOCH))
         self._write(fold(records))
 
-    def opened(self) -> tuple[list[int], list[OpenStream]]:
+    def opened(self) -> tuple[dict[int, int], list[OpenStream]]:
         """Open sessions and streams with their open books, as a process that begins reads them."""
         last: dict[int, int] = {}
         for segment in self.segments.values():
@@ -99,7 +99,7 @@ class GathererTables:
             )
             for each in self._streams.values() if each.stream_id not in self._over
         ]  # fmt: skip
-        return [each for each in self._sessions if each not in self._over], streams
+        return {each: at_ns for each, at_ns in self._sessions.items() if each not in self._over}, streams
 
     def read_new(self, after: int, rows_per_pass: int) -> tuple[ReadPlan, pa.Table | None]:
         """The next rows after a cursor, as the live merge reads them."""
@@ -119,7 +119,8 @@ class GathererTables:
         return arrow([row for row, _ in self.deltas.values()])
 
     def _write(self, ledger: Ledger) -> None:
-        self._sessions |= dict.fromkeys(each.session_id for each in ledger.sessions_opened)
+        for session in ledger.sessions_opened:
+            self._sessions.setdefault(session.session_id, session.opened_at_ns)
         for opened in ledger.streams_opened:
             self._streams.setdefault(opened.stream_id, opened)
         self._over |= {each.stream_id for each in ledger.streams_ended}

@@ -135,6 +135,45 @@ def test_decoding_from_any_block_gives_what_decoding_at_once_gives() -> None:
     assert found > 1_000
 
 
+def test_what_was_open_before_the_first_block_that_is_decoded_comes_from_the_ledger() -> None:
+    pick, ledger = random.Random(1), (BookSubscriptionStarted, BookSubscriptionEnded, SequenceGap, StreamEnded)
+    found = 0
+    for world in worlds(25, **{**FAULTS, "damage": 0.0}):
+        parts = world.gatherers[0].parts
+        cut = pick.randint(0, len(parts))
+        whole, later, tables = Decoder(), Decoder(), GathererTables()
+        tables.commit(decoded(parts[:cut], whole), cut)
+        decoded(parts[pick.randint(max(0, cut - 3), cut) : cut], later)
+        later.set_open(*tables.opened())
+        expected = [each for each in decoded(parts[cut:], whole) if isinstance(each, ledger)]
+        assert [each for each in decoded(parts[cut:], later) if isinstance(each, ledger)] == expected
+        found += len(expected)
+    assert found > 100
+
+
+def test_a_batch_of_which_a_part_was_committed_is_decoded_and_committed_again() -> None:
+    pick = random.Random(2)
+    for world in worlds(25, **{**FAULTS, "damage": 0.0}):
+        parts = world.gatherers[0].parts
+        cut = pick.randint(0, len(parts) - 1)
+        first, once, twice = Decoder(), GathererTables(), GathererTables()
+        before, after = decoded(parts[:cut], first), decoded(parts[cut:], first)
+        once.commit(before)
+        once.commit(after)
+        twice.commit(before)
+        twice.commit(after[: pick.randint(0, len(after))])
+        again = Decoder()
+        decoded(parts[:cut], again)
+        again.set_open(*twice.opened())
+        twice.commit(decoded(parts[cut:], again))
+        assert twice.deltas.keys() == once.deltas.keys()
+        assert [row for row, _ in twice.deltas.values()] == [row for row, _ in once.deltas.values()]
+        assert twice.opened()[1] == once.opened()[1]
+        for key, claim in twice.book_subscriptions.items():
+            true = once.book_subscriptions[key]
+            assert claim.seq_to == true.seq_to or (claim.seq_to or 0) <= (true.seq_to or claim.seq_to or 0)
+
+
 def test_every_number_of_the_journal_is_in_the_ledger_once() -> None:
     for world in worlds(10, odd=0.1, broken=0.05, ask=0.05):
         parts = [part for part in world.gatherers[0].parts if isinstance(part, Block)]
