@@ -6,11 +6,16 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import dagster as dg
 import pytest
 
 from kalshi_platform.archive.archive_frames import journal_folder
 from kalshi_platform.archive.rebuild import Rebuilt, rebuild_tables
 from kalshi_platform.gatherer.ingest.columns import TABLE_OF
+from kalshi_platform.orchestration.jobs.rebuild_tables import make_rebuild_job
+from kalshi_platform.orchestration.keys import gatherer
+from kalshi_platform.orchestration.partitions import hour_key, make_running_hours
+from kalshi_platform.orchestration.resources import RESOURCES
 from kalshi_platform.storage.pool import Database
 from kalshi_platform_tests.fixtures.gatherer_databases import SettingsFactory
 from kalshi_platform_tests.fixtures.next_version import COLUMN, make_next_version, run_next_version
@@ -218,3 +223,30 @@ def test_a_column_that_a_next_version_adds_is_filled_for_the_past_hour_and_nothi
     # Trades of other hours wait for theirs.
     assert fees == [("before", None), ("t-1", None), ("t-2", 123), ("after", None)]
     assert content(database, COLUMN) == before
+
+
+def test_the_job_rebuilds_an_hour_and_fails_for_what_differs_and_stays(
+    recorded: RecordedHour, database: Database, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    recorded.ingest(database)
+    recorded.archive()
+    whole = content(database)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("KALSHI_GATHERERS", "g1")
+    monkeypatch.setenv("KALSHI_STATE_DIR", str(recorded.settings.state_dir))
+    monkeypatch.setenv("KALSHI_LAKE_ROOT", recorded.lake.root)
+    for kind in ("TIMESERIES", "CATALOG"):
+        monkeypatch.setenv(f"KALSHI_G1_{kind}_DATABASE_URL", recorded.settings.timeseries_url)
+    job = make_rebuild_job(make_running_hours(HOUR))
+    execute(database, "UPDATE trades SET taker_side = NULL WHERE trade_id = 't-1'")
+    with dg.DagsterInstance.ephemeral() as instance:
+        done = job.execute_in_process(instance=instance, partition_key=hour_key(HOUR), resources=RESOURCES)
+        assert done.success
+        (event,) = instance.fetch_materializations(gatherer("trades"), limit=10).records
+    assert event.asset_materialization is not None
+    assert event.asset_materialization.partition == "g1"
+    assert event.asset_materialization.metadata["filled taker_side"].value == 1
+    assert content(database) == whole
+    execute(database, "UPDATE trades SET count_e2 = 7 WHERE trade_id = 't-1'")
+    with dg.DagsterInstance.ephemeral() as instance, pytest.raises(dg.Failure, match="g1 trades: 1 rows have other"):
+        job.execute_in_process(instance=instance, partition_key=hour_key(HOUR), resources=RESOURCES)
