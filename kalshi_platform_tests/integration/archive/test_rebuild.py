@@ -11,6 +11,8 @@ import pytest
 
 from kalshi_platform.archive.archive_frames import journal_folder
 from kalshi_platform.archive.rebuild import Rebuilt, rebuild_tables
+from kalshi_platform.deduplicator.merge.merge_pass import merge_new
+from kalshi_platform.deduplicator.settings import DeduplicatorSettings, GathererSource
 from kalshi_platform.gatherer.ingest.columns import TABLE_OF
 from kalshi_platform.orchestration.jobs.rebuild_tables import make_rebuild_job
 from kalshi_platform.orchestration.keys import gatherer
@@ -19,7 +21,9 @@ from kalshi_platform.orchestration.resources import RESOURCES
 from kalshi_platform.storage.pool import Database
 from kalshi_platform_tests.fixtures.gatherer_databases import SettingsFactory
 from kalshi_platform_tests.fixtures.next_version import COLUMN, make_next_version, run_next_version
+from kalshi_platform_tests.fixtures.postgres import DatabaseFactory
 from kalshi_platform_tests.fixtures.recorded_hour import BOUNDS, HOUR, RecordedHour, record_hour
+from kalshi_platform_tests.fixtures.storage import MigratedTemplate
 
 ROWS = {
     "orderbook_deltas": 32,
@@ -185,41 +189,57 @@ def test_an_hour_of_which_nothing_is_kept_gives_nothing(
     assert done.tables["trades"].unexplained == 2
 
 
-MIGRATE_AND_REBUILD = """
+NEXT_VERSION = """
 import sys
 import kalshi_platform
 from kalshi_platform.cli.main import app
 from kalshi_platform.storage.migrate import migrate
 from kalshi_platform.storage.pool import Database
 assert kalshi_platform.__file__.startswith(sys.argv[1]), kalshi_platform.__file__
-migrate(Database(sys.argv[2], name="g1"), "timeseries")
-app(["rebuild", "g1", "2026-11-22T20"])
+for url, kind in zip(sys.argv[2:], ("timeseries", "production")):
+    migrate(Database(url, name=kind), kind)
+assert not app(["rebuild", "g1", "2026-11-22T20"], standalone_mode=False)
+assert not app(["close-hour", "2026-11-22T20", "--fill", "--no-export"], standalone_mode=False)
 """
 
 
 def test_a_column_that_a_next_version_adds_is_filled_for_the_past_hour_and_nothing_else_changes(
-    recorded: RecordedHour, database: Database, tmp_path: Path
+    recorded: RecordedHour,
+    database: Database,
+    database_factory: DatabaseFactory,
+    migrated_template: MigratedTemplate,
+    tmp_path: Path,
 ) -> None:
     """Today's version has recorded and archived a field that it does not know; the next one knows it."""
     recorded.ingest(database)
     recorded.archive()
-    before = content(database)
-    version = make_next_version(tmp_path / "next")
     url, lake = recorded.settings.timeseries_url, recorded.lake.root
+    merged = Database(database_factory(migrated_template("production")), name="production")
+    merge_new(DeduplicatorSettings(merged.url, (GathererSource("g1", url, url),)), recorded.clock, BOUNDS)
+    before, merged_before = content(database), content(merged)
+    version = make_next_version(tmp_path / "next")
     printed = run_next_version(
         version,
-        MIGRATE_AND_REBUILD,
-        [str(version), url],
+        NEXT_VERSION,
+        [str(version), url, merged.url],
         KALSHI_GATHERERS="g1",
         KALSHI_G1_TIMESERIES_DATABASE_URL=url,
         KALSHI_G1_CATALOG_DATABASE_URL=url,
         KALSHI_STATE_DIR=str(recorded.settings.state_dir),
         KALSHI_LAKE_ROOT=lake,
+        KALSHI_PRODUCTION_DATABASE_URL=merged.url,
+        KALSHI_CHECK_TRADES="no",
     )
     assert f"trades: 2 rows, 1 equal, 1 filled ({COLUMN} 1)" in printed
     assert "orderbook_deltas: 32 rows, 32 equal" in printed
     with database.transaction() as transaction:
         fees = transaction.fetch_all(f"SELECT trade_id, {COLUMN} FROM trades ORDER BY exchange_ts")
+    assert "production got values that it lacked: 1 trades" in printed
+    with merged.transaction() as transaction:
+        assert transaction.fetch_all(f"SELECT trade_id, {COLUMN} FROM trades ORDER BY exchange_ts") == fees
+    merged_after = content(merged, COLUMN)
+    merged.dispose()
+    assert merged_after == merged_before
     # Trades of other hours wait for theirs.
     assert fees == [("before", None), ("t-1", None), ("t-2", 123), ("after", None)]
     assert content(database, COLUMN) == before
