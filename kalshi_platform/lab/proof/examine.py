@@ -35,9 +35,11 @@ from kalshi_platform.lab.proof.comparison.holes import (
     united,
 )
 from kalshi_platform.lab.proof.comparison.lost_rows import ALWAYS, Claims, lost_by_all
+from kalshi_platform.lab.proof.comparison.sent_frames import SentFound
 from kalshi_platform.lab.proof.comparison.tables import AT, DELTAS, LIFECYCLE, MARKETS, TIMED_TABLES
 from kalshi_platform.lab.proof.comparison.truth import Truth, read_truth
 from kalshi_platform.lab.proof.kinds import InjectedFault
+from kalshi_platform.lab.proof.rebuilt import RebuiltRun
 from kalshi_platform.market.intervals import Interval, covers, intersection, subtract, union
 from kalshi_platform.market.times import datetime_from_us
 from kalshi_platform.storage.read import ArrowSnapshot, arrow_snapshot
@@ -109,7 +111,8 @@ class Findings:
     `unexplained_of`: what a gatherer itself lost with no fault near that was done to it, whoever else has it.
     `ledger`: the exchange's rows of the whole run by kind, as its own count names them. `false_claims` by gatherer: how
     many deltas that it lacks its ledger claims, and of which markets. `told`: books that production called proven, in
-    the middle of the run and at its end.
+    the middle of the run and at its end. `sent`: journals against what the exchange sent; `rebuilt`: the run made again
+    from the journals.
     """
 
     tables: Sequence[TableFinding]
@@ -127,6 +130,8 @@ class Findings:
     ledger: Mapping[str, int] = field(default_factory=dict)
     false_claims: Mapping[str, tuple[int, tuple[str, ...]]] = field(default_factory=dict)
     told: CheckpointsFound = field(default_factory=lambda: CheckpointsFound(0))
+    sent: SentFound = field(default_factory=SentFound)
+    rebuilt: RebuiltRun = field(default_factory=RebuiltRun)
 
 
 def examine(

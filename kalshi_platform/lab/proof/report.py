@@ -66,6 +66,19 @@ def as_json(record: RunRecord, found: Findings, failures: Sequence[str]) -> dict
         },
         "merge_lost": found.merge_lost,
         "false_claims": {name: rows for name, (rows, _) in found.false_claims.items()},
+        "sent": {
+            "frames": found.sent.sent,
+            "journaled": found.sent.journaled,
+            "undelivered": found.sent.undelivered,
+            "unread": found.sent.unread,
+            "connections": len(found.sent.lines),
+            "problems": len(found.sent.problems),
+        },
+        "rebuilt": {
+            "rows": found.rebuilt.rows,
+            "missing": sum(table.missing for table in found.rebuilt.tables),
+            "extra": sum(table.extra for table in found.rebuilt.tables),
+        },
         "proven_books": {"compared": found.told.compared, "wrong": len(found.told.wrong)},
         "unexpected_alarms": alarms.unexpected(record.faults, record.sightings, record.gatherers),
         "faults": [
@@ -137,6 +150,18 @@ def as_text(record: RunRecord, found: Findings, failures: Sequence[str]) -> str:
         f" Deltas that a gatherer's ledger claims and its database lacks:"
         f" {sum(rows for rows, _ in found.false_claims.values()):,}."
     )
+    sent = found.sent
+    lines.append(
+        f"Journals: {sent.journaled:,} of {sent.sent:,} frames that the exchange sent on {len(sent.lines):,}"
+        f" connections, byte for byte in order; {sent.undelivered:,} were not delivered, {sent.unread:,} lay in sockets"
+        " that a gatherer closed or died with."
+    )
+    lines += [f"  {line}" for line in _cut_short(found)]
+    lines.append(
+        f"Rebuilt from the journals: {found.rebuilt.rows:,} rows of gatherers, their ledgers and production;"
+        f" {sum(each.missing for each in found.rebuilt.tables):,} missing,"
+        f" {sum(each.extra for each in found.rebuilt.tables):,} other ones."
+    )
     strange = alarms.unexpected(record.faults, record.sightings, record.gatherers)
     if strange:
         lines += ["Alarms of something that was not done:", *(f"  {each}" for each in strange)]
@@ -147,6 +172,16 @@ def as_text(record: RunRecord, found: Findings, failures: Sequence[str]) -> str:
     lines += ["", verdict_line(record, found, failures)]
     lines += [f"  - {failure}" for failure in failures]
     return "\n".join(lines)
+
+
+def _cut_short(found: Findings) -> list[str]:
+    """Return a line for each connection whose last frames are not in the journal."""
+    return [
+        f"{line.gatherer} {line.connection} (connection {line.number}, {line.ending}): {line.journaled:,} of"
+        f" {line.sent:,}, {line.undelivered:,} not delivered, {line.unread:,} not read"
+        for line in found.sent.lines
+        if line.journaled < line.sent
+    ]
 
 
 def verdict_line(record: RunRecord, found: Findings, failures: Sequence[str]) -> str:

@@ -5,12 +5,16 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Callable
+from dataclasses import replace
 
 from kalshi_platform.clock import Clock
+from kalshi_platform.gatherer.journal.segments import FOLDER as JOURNAL_FOLDER
 from kalshi_platform.lab.proof import report
+from kalshi_platform.lab.proof.comparison.sent_frames import compare_sent
 from kalshi_platform.lab.proof.examine import ENDS_MARGIN_US, Findings, examine
 from kalshi_platform.lab.proof.faults.stack import ProofStack
 from kalshi_platform.lab.proof.options import ProofOptions
+from kalshi_platform.lab.proof.rebuilt import rebuild_run
 from kalshi_platform.lab.proof.run_scenario import Recorder
 from kalshi_platform.lab.proof.verdict import RunRecord, failures
 from kalshi_platform.plots.timeline import png, timeline
@@ -31,6 +35,13 @@ def prove(options: ProofOptions, stop: threading.Event, say: Callable[[str], Non
         record = Recorder(stack, options, stop, say, clock).run_scenario()
         say("comparing production and lake with what was published")
         found = examine(stack.settings, stack.truth_folder, stack.lake_folder, record.run, record.faults, record.aside)
+        say("comparing journals with what was sent, and making the run again from them")
+        journals = {name: each.folder / JOURNAL_FOLDER for name, each in stack.settings.gatherers.items()}
+        found = replace(
+            found,
+            sent=compare_sent(stack.sent_folder, journals),
+            rebuilt=rebuild_run(stack.settings, stack.server, stack.folder / "rebuilt", clock),
+        )
     against = failures(record, found)
     say(report.as_text(record, found, against))
     if options.json_file is not None:

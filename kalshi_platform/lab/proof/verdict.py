@@ -91,6 +91,7 @@ def failures(record: RunRecord, found: Findings) -> list[str]:
         said += alarms.missing(record.faults, record.sightings, record.gatherers)
     said += [f"{name} did not record again after the last fault" for name in record.silent]
     said += _of_ledger(record, found)
+    said += [*found.sent.problems, *found.rebuilt.problems]
     if record.published_share < LEAST_PUBLISHED:
         said.append(
             f"only {record.published_share:.0%} of {record.rate:g} messages/s were published; the machine is too slow"

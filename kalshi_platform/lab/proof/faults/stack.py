@@ -22,13 +22,17 @@ MERGE = "dedup"
 class ProofStack(RecordingStack):
     """A context manager. The exchange begins silent (no order moves) and keeps a ledger in `truth_folder`.
 
+    Every byte that it sends is in `sent_folder`.
+
     With the plan `ground` it begins in the middle of the hour before this one, `past_hour`, until `leave_past`; and the
     clocks of gatherers and merge can be stepped.
     """
 
     def __init__(self, options: ProofOptions, say: Callable[[str], None], clock: Clock) -> None:
         self.truth_folder = options.data_dir.absolute() / "truth"
-        simulation = SimulationOptions(options.markets, 0.0, options.seed, self.truth_folder)
+        self.sent_folder = options.data_dir.absolute() / "sent"
+        more = ("--record-sent", str(self.sent_folder))
+        simulation = SimulationOptions(options.markets, 0.0, options.seed, self.truth_folder, more)
         super().__init__(options.data_dir, options.names, simulation, say, clock, keep=options.keep)
         self._is_ground = options.faults == "ground"
         self.past_hour = hour_of(clock.now()) - HOUR
