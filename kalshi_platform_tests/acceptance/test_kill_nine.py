@@ -1,11 +1,15 @@
-"""`kill -9` of a gatherer at random moments: its ledger never claims a row that is not committed.
+"""`kill -9` of a gatherer at random moments: what it read is in its database, and its ledger claims nothing else.
 
 A real gatherer process records from a simulated exchange into a real PostgreSQL (with fsync) and is killed again and
-again: while it starts, subscribes and commits; while its server is down, and it spools; while its server is paused in
-the middle of a commit (SIGSTOP); and while it replays. After every kill, as soon as the server answers, all that the
-ledger says is compared with what the exchange wrote to that very socket: each number of each committed segment must be
-a frame that was sent, and each such delta, snapshot, trade and lifecycle frame a row with that content; no row may lie
-outside the segments; and whatever the merge would claim as complete must be complete.
+again: while it starts, subscribes and commits; while its server is down; while its server is paused in the middle of a
+commit (SIGSTOP); and while it commits what had waited in the journal. After every kill, as soon as the server answers,
+all that the ledger says is compared with what the exchange wrote to that very socket: each number of each committed
+segment must be a frame that was sent, and each such delta, snapshot, trade and lifecycle frame a row with that content;
+no row may lie outside the segments; and whatever the merge would claim as complete must be complete.
+
+Before each kill the process is stopped, and the bytes that it has not read are taken from the kernel: of each
+connection the journal must hold exactly the frames that were sent, without these. At the end every frame of the journal
+is in the database.
 
     KALSHI_KILLS=50 pytest kalshi_platform_tests/acceptance/test_kill_nine.py -s
 
@@ -14,6 +18,7 @@ kills 50 times (the default is 6) and prints what was compared; KALSHI_KILL_SEED
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import signal
@@ -31,6 +36,10 @@ import pytest
 from kalshi_platform.deduplicator.coverage.gatherer_hour import read_claims
 from kalshi_platform.deduplicator.settings import GathererSource
 from kalshi_platform.gatherer.status.status import GathererStatus
+from kalshi_platform.lab.proof.comparison.sent_frames import compare_sent
+from kalshi_platform.lab.simulator.replay.journal import Frame, find_segments, read_segment
+from kalshi_platform.lab.simulator.server.sent_record import read_sent
+from kalshi_platform.lab.simulator.server.server import Server as SimulatedServer
 from kalshi_platform.lab.simulator.server.server import ServerThread
 from kalshi_platform.lab.simulator.settings import ScenarioSettings
 from kalshi_platform.local.postgres.server import PostgresServer
@@ -39,6 +48,7 @@ from kalshi_platform_tests.fixtures.exchange import eventually, running_exchange
 from kalshi_platform_tests.fixtures.gatherer_databases import quick
 from kalshi_platform_tests.fixtures.gatherer_lives import Lives
 from kalshi_platform_tests.fixtures.gatherer_service import client_settings
+from kalshi_platform_tests.fixtures.kernel_queues import settled, unacknowledged_bytes, unread_bytes
 from kalshi_platform_tests.fixtures.sent_frames import Content, SentFrames, sent_frames
 from kalshi_platform_tests.fixtures.stack import rows
 
@@ -46,8 +56,8 @@ KILLS = int(os.environ.get("KALSHI_KILLS", "6"))
 SEED = int(os.environ.get("KALSHI_KILL_SEED", "1"))
 # What a life is killed in. The server is up again, or goes on, after a life that was killed without it.
 CYCLE = (
-    *("recording", "spooling", "replaying", "recording", "paused"),
-    *("replaying", "starting", "recording", "spooling", "spooling again"),
+    *("recording", "server away", "catching up", "recording", "paused"),
+    *("catching up", "starting", "recording", "server away", "server still away"),
 )
 # The simulated exchange's times never go back, and lives are short: much is to be claimed of them.
 MARGIN_US = 100_000
@@ -63,7 +73,11 @@ class Compared:
     numbers: int = 0
     rows: int = 0
     claimed_deltas: int = 0
-    spools_left: int = 0
+    killed_connections: int = 0
+    unread_bytes: int = 0
+    exact: int = 0
+    """Killed connections whose journal ends just where the unread bytes begin."""
+    journaled: int = 0
 
 
 class Observer:
@@ -166,26 +180,27 @@ class Server:
             self._is_down = False
 
 
-def test_the_ledger_never_claims_a_row_that_is_not_committed(
+def test_what_was_read_is_in_the_database_and_nothing_else_is_claimed(
     stoppable_server: PostgresServer, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     chance = random.Random(SEED)
     scenario = ScenarioSettings(births_per_minute=30, open_after_s=0.3, life_s=4, determine_after_s=1)
-    truth = tmp_path / "truth"
+    record, state = tmp_path / "sent", tmp_path / "state" / "g1"
+    exchange_settings: dict[str, Any] = {"markets": 20, "rate": 400, "scenario": scenario, "seed": SEED}
     with (
         sent_frames() as sent,
-        running_exchange(tmp_path, markets=20, rate=400, scenario=scenario, truth=truth, seed=SEED) as exchange,
+        running_exchange(tmp_path, truth=tmp_path / "truth", record_sent=record, **exchange_settings) as exchange,
         Lives(_gatherer(stoppable_server, tmp_path), _exchange(exchange), tmp_path / "gatherer.log") as lives,
     ):
         server = Server(stoppable_server)
         observer = Observer(stoppable_server.url("timeseries"), "g1", sent, lambda: _published(exchange))
-        spool = tmp_path / "state" / "g1" / "spool"
+        unread: dict[int, int] = {}
         began = time.monotonic()
         try:
             for number in range(KILLS):
-                _one_life(CYCLE[number % len(CYCLE)], lives, server, spool, chance)
-                observer.compared.spools_left += bool(list(spool.glob("*.spool")))
-                if CYCLE[(number + 1) % len(CYCLE)] not in ("replaying", "spooling again"):
+                _one_life(CYCLE[number % len(CYCLE)], lives, server, state / FILE_NAME, chance)
+                unread |= _kill(lives, exchange, chance)
+                if CYCLE[(number + 1) % len(CYCLE)] not in ("catching up", "server still away"):
                     server.resume()
                     observer.check()
             server.resume()
@@ -205,39 +220,114 @@ def test_the_ledger_never_claims_a_row_that_is_not_committed(
                 within_s=90,
                 what="the sessions of all killed processes closed",
             )
-            eventually(lambda: not list(spool.glob("*.spool")), within_s=60, what="an empty spool")
             lives.stop()
             observer.check()
         finally:
             server.resume()
+        eventually(lambda: not exchange.state()["connections"])
+        exchange.flush_truth()
         compared, took_s = observer.compared, time.monotonic() - began
+        check_sockets(record, state / "journal", unread, compared)
+        check_database(observer._url, state / "journal", compared)
     with capsys.disabled():
         print(f"\n{KILLS} kills in {took_s:.0f} s: {compared}")  # noqa: T201 - the figures are the result
     assert rows(observer._url, "SELECT count(*) FROM book_subscriptions WHERE seq_to IS NULL") == [(0,)]
     assert compared.checks > KILLS // 2
-    assert compared.spools_left > 0
+    assert compared.killed_connections > KILLS // 2
+    assert compared.unread_bytes > 0
     assert compared.numbers > 20 * KILLS
     assert compared.claimed_deltas > 5 * KILLS
 
 
-def _one_life(kind: str, lives: Lives, server: Server, spool: Path, chance: random.Random) -> None:
+def _kill(lives: Lives, exchange: ServerThread, chance: random.Random) -> dict[int, int]:
+    """Stop the process, send it more, kill it; return the bytes that lay unread in its sockets by connection.
+
+    They are counted where the exchange runs: nothing is sent meanwhile.
+    """
+
+    def measure_and_kill(server: SimulatedServer) -> dict[int, int]:
+        unread, _ = settled(lambda: (unread_bytes(lives.pid, server.port), unacknowledged_bytes(server.port)))
+        ports = {
+            connection._transport.get_extra_info("peername")[1]: connection.record.number
+            for connection in server.connections
+            if connection.record is not None and not connection._transport.is_closing()
+        }
+        lives.kill()
+        return {number: unread[port] for port, number in ports.items() if port in unread}
+
+    os.kill(lives.pid, signal.SIGSTOP)
+    time.sleep(chance.uniform(0.0, 0.1))
+    return exchange.call(measure_and_kill)
+
+
+def check_sockets(record: Path, journal: Path, unread: dict[int, int], compared: Compared) -> None:
+    """What was sent on each killed connection is what its journal has and what its process had not read."""
+    found = compare_sent(record, {"g1": journal})
+    assert found.problems == []
+    connections = {each.number: each for each in read_sent(record)}
+    for line in found.lines:
+        if line.number not in unread:
+            continue
+        connection = connections[line.number]
+        assert connection.delivered_bytes is not None
+        ends = [end for _, end in connection.frames()]
+        read_to = max(0, connection.delivered_bytes - unread[line.number])
+        least = sum(end <= read_to for end in ends)
+        # What is journaled is taken from the kernel a moment later: a kill may come between.
+        most = sum(end <= connection.delivered_bytes for end in ends)
+        assert least <= line.journaled <= most, (line, read_to, least, most)
+        compared.killed_connections += 1
+        compared.unread_bytes += unread[line.number]
+        compared.exact += line.journaled == least
+
+
+def check_database(url: str, journal: Path, compared: Compared) -> None:
+    """Every numbered frame of the journal is in the database's ledger, and no other; and every ticker is a row."""
+    numbers: set[tuple[int, int, int]] = set()
+    tickers: set[tuple[str, int]] = set()
+    for segment in find_segments(journal, "g1"):
+        for frame in read_segment(segment.path):
+            if not isinstance(frame, Frame) or not frame.session_id:
+                continue
+            compared.journaled += 1
+            told = json.loads(frame.payload)
+            if told.get("seq"):
+                numbers.add((frame.session_id, told["sid"], told["seq"]))
+            elif told["type"] == "ticker":
+                tickers.add((told["msg"]["market_ticker"], told["msg"]["ts_ms"]))
+    committed = {
+        (int(session), int(sid), seq)
+        for session, sid, low, high in rows(
+            url, "SELECT session_id, sid, seq_from, seq_to FROM stream_segments JOIN streams USING (stream_id)"
+        )
+        for seq in range(low, high + 1)
+    }
+    assert committed == numbers
+    stored = {
+        (ticker, int(ms))
+        for ticker, ms in rows(url, "SELECT ticker, (extract(epoch FROM exchange_ts) * 1000)::bigint FROM tickers")
+    }
+    assert stored == tickers
+
+
+def _one_life(kind: str, lives: Lives, server: Server, heartbeat: Path, chance: random.Random) -> None:
+    """Live up to the moment of the kill."""
     began_s = time.time()
     lives.begin()
-    if kind in ("recording", "spooling", "paused"):
-        _soon(lambda: _follows_books(spool.parent / FILE_NAME, began_s))
+    if kind in ("recording", "server away", "paused"):
+        _soon(lambda: _follows_books(heartbeat, began_s))
     match kind:
         case "starting":
             time.sleep(chance.uniform(0.0, 0.6))
         case "recording":
-            _soon(lambda: not list(spool.glob("*.spool")))
             time.sleep(chance.uniform(0.0, 0.5))
-        case "spooling":
+        case "server away":
             time.sleep(chance.uniform(0.0, 0.6))
             server.stop()
             time.sleep(chance.uniform(0.02, 1.0))
-        case "spooling again":
+        case "server still away":
             time.sleep(chance.uniform(0.2, 1.5))
-        case "replaying":
+        case "catching up":
             time.sleep(chance.uniform(0.0, 0.3))
             server.resume()
             time.sleep(chance.uniform(0.0, 1.0))
@@ -245,7 +335,6 @@ def _one_life(kind: str, lives: Lives, server: Server, spool: Path, chance: rand
             time.sleep(chance.uniform(0.0, 0.8))
             server.pause()
             time.sleep(chance.uniform(0.0, 1.5))
-    lives.kill()
 
 
 def _soon(condition: Callable[[], bool]) -> None:
@@ -267,10 +356,10 @@ def _gatherer(server: PostgresServer, folder: Path) -> dict[str, Any]:
         "catalog_url": server.url("catalog"),
         "state_dir": str(folder / "state"),
         **quick(),
-        # Small, so that memory is full soon, too.
+        # Small, so that a kill comes between two commits, and between two segments.
         "flush_rows": 100,
-        "queue_rows": 800,
-        "spool_segment_bytes": 40_000,
+        "lag_rows": 800,
+        "journal_segment_bytes": 200_000,
         "lease_patience_s": 20.0,
     }
 

@@ -66,6 +66,7 @@ class ConnectionRecord:
     """The file of one connection."""
 
     def __init__(self, record: SentRecord, path: Path, opened: dict[str, Any]) -> None:
+        self.number = int(path.stem)
         self._record = record
         self._file = path.open("xb", buffering=_BUFFER_BYTES)
         self._delivery: _Delivery | None = None
