@@ -30,6 +30,7 @@ from kalshi_platform.monitoring.event_log import event_logger
 from kalshi_platform.storage import queries
 from kalshi_platform.storage.pool import Database
 
+NO_SESSION = 0
 _SQL = queries.load(Path(__file__).with_name("wire_shapes.sql"))
 _log = event_logger(__name__)
 
@@ -92,7 +93,9 @@ class WireShapes:
         self._times_written_us = 0
 
     def offer_frames(self, session_id: int, payloads: Sequence[bytes]) -> None:
-        """Take samples of the frames of a session, in their order."""
+        """Take samples of the frames of a session, in their order; answers of REST (session 0) were offered before."""
+        if session_id == NO_SESSION:
+            return
         for payload in self._sampler.choose(session_id, payloads):
             if len(payload) <= _LARGEST_SAMPLE_BYTES:
                 self._samples.append((None, payload))

@@ -1,8 +1,9 @@
-"""Journals that were damaged before they are decoded: each costs exactly the frames concerned, and says so.
+"""Journals that were damaged before they are ingested: each costs exactly the frames concerned, and says so.
 
-    KALSHI_DAMAGES=200 pytest kalshi_platform_tests/integration/gatherer/test_damaged_journals.py
+    KALSHI_DAMAGES=200 KALSHI_INGESTED_DAMAGES=20 pytest …/test_damaged_journals.py
 
-damages a recorded journal as often (the default is 20): bit flips, cuts, removed blocks, removed segments.
+damages a recorded journal so many times (bit flips, cuts, removed blocks, removed segments), and ingests so many of the
+damaged ones into a database (the defaults are 20 and 2).
 """
 
 from __future__ import annotations
@@ -13,15 +14,17 @@ import shutil
 from collections import Counter, defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 import pytest
 
+from kalshi_platform.clock import SYSTEM_CLOCK
 from kalshi_platform.gatherer.ingest.decoder import Decoder
 from kalshi_platform.gatherer.journal.block_format import Block, Damage
 from kalshi_platform.gatherer.journal.reader import JournalReader
 from kalshi_platform.gatherer.journal.segments import list_segments
+from kalshi_platform.lab.proof.rebuilt import ingest_journal
 from kalshi_platform.market.records import (
     BookDelta,
     BookSnapshot,
@@ -34,9 +37,13 @@ from kalshi_platform.market.records import (
     TickerUpdate,
     Trade,
 )
+from kalshi_platform_tests.fixtures.gatherer_databases import SettingsFactory
 from kalshi_platform_tests.fixtures.recorded_journal import record_journal
+from kalshi_platform_tests.fixtures.running_ingest import BOUNDS
+from kalshi_platform_tests.fixtures.stack import rows
 
 DAMAGES = int(os.environ.get("KALSHI_DAMAGES", "20"))
+INGESTED = int(os.environ.get("KALSHI_INGESTED_DAMAGES", "2"))
 KINDS = ("flip", "cut", "remove block", "remove segment")
 ROWS = (BookDelta, BookSnapshot, Trade, TickerUpdate, LifecycleEvent)
 Claim = tuple[int, str, int, int]
@@ -199,3 +206,52 @@ def check(what: str, clean: Decoded, lost: set[tuple[int, int]], found: Decoded)
     if any(clean.blocks[key][0].batch for key in lost):
         assert found.damages, what
     return sum(map(len, gone.values()))
+
+
+def test_the_database_holds_what_a_damaged_journal_gives(
+    journal: Path, tmp_path: Path, gatherer_settings: SettingsFactory
+) -> None:
+    clean = decode(journal)
+    databases: list[Stored] = []
+    for number in range(INGESTED + 1):
+        state = tmp_path / str(number)
+        shutil.copytree(journal, state / "g1" / "journal")
+        lost: set[tuple[int, int]] = set()
+        if number:
+            _, lost = damage(state / "g1" / "journal", clean, random.Random(number))
+        settings = gatherer_settings(state_dir=state)
+        expected = decode(state / "g1" / "journal")
+        ingest_journal(settings, BOUNDS, SYSTEM_CLOCK)
+        databases.append(stored(settings.timeseries_url))
+        found = databases[-1]
+        assert found.numbers == {stream: numbers for stream, numbers in expected.numbers.items() if numbers}
+        assert (found.claims, found.gaps) == (expected.claims, expected.gaps)
+        gone = {(stream, seq) for key in lost for stream, seq in clean.blocks[key][2]}
+        assert found.rows == {place: row for place, row in databases[0].rows.items() if place not in gone}
+
+
+class Stored(NamedTuple):
+    """What a database holds: rows by stream and number, and the ledger."""
+
+    rows: dict[tuple[int, int], Any]
+    numbers: dict[int, set[int]]
+    claims: set[Claim]
+    gaps: set[tuple[int, int, int]]
+
+
+def stored(url: str) -> Stored:
+    numbers: dict[int, set[int]] = defaultdict(set)
+    for stream, low, high in rows(url, "SELECT stream_id, seq_from, seq_to FROM stream_segments"):
+        numbers[stream] |= set(range(low, high + 1))
+    queries = (
+        "SELECT stream_id, seq, exchange_ts, ticker, side, price_e4, delta_e2, received_at FROM orderbook_deltas",
+        "SELECT stream_id, seq, ticker, yes_price_e4, yes_count_e2, no_price_e4, no_count_e2 FROM orderbook_snapshots",
+        "SELECT stream_id, seq, exchange_ts, ticker, trade_id, yes_price_e4, count_e2 FROM trades",
+        "SELECT stream_id, seq, ticker, event_type, content::text FROM market_lifecycle",
+    )
+    return Stored(
+        {(row[0], row[1]): row[2:] for query in queries for row in rows(url, query)},
+        dict(numbers),
+        set(rows(url, "SELECT stream_id, ticker, seq_from, seq_to FROM book_subscriptions")),
+        set(rows(url, "SELECT stream_id, seq_expected, seq_seen FROM sequence_gaps")),
+    )

@@ -36,6 +36,7 @@ def test_a_new_field_is_one_alarm_with_a_row_and_its_sample_for_this_and_the_nex
         return WireShapes("g1", database, SYSTEM_CLOCK, lambda kind, detail: alarms.append((kind, detail)))
 
     shapes = process()
+    shapes.offer_frames(0, [b'{"orderbooks": []}'])
     shapes.offer_frames(1, [frame(), frame(queue_position=7), b"no json", b"[1]"])
     shapes.offer_answer({"markets": [{"ticker": "KX", "fresh": None}, {"ticker": "KY", "never_seen": 1}]})
     shapes.update()
@@ -65,7 +66,7 @@ def test_a_renamed_field_is_missing_once_for_this_and_the_next_process(
     del renamed["msg"]["count_fp"]
     for _ in range(2):
         shapes = WireShapes("g1", database, SYSTEM_CLOCK, lambda kind, _: alarms.append(kind))
-        for session_id in range(MISSING_AFTER):
+        for session_id in range(1, MISSING_AFTER + 1):
             shapes.offer_frames(session_id, [json.dumps(renamed).encode()])
         shapes.update()
     assert alarms == ["new_field", "missing_field"]
