@@ -9,7 +9,8 @@ from __future__ import annotations
 import shutil
 import threading
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -28,7 +29,7 @@ from kalshi_platform.market.tables import GATHERER_TABLES, PRODUCTION_TABLES, Ta
 from kalshi_platform.market.tables.ledger import LEDGER
 from kalshi_platform.storage.migrate import migrate
 from kalshi_platform.storage.partitions import PartitionBounds
-from kalshi_platform.storage.pool import Database
+from kalshi_platform.storage.pool import Database, Transaction
 
 REBUILD_S = 600.0
 _NAME = "rebuilt"
@@ -39,15 +40,12 @@ _SEGMENTS = (
     "SELECT (stream_id, range_agg(int8range(seq_from, seq_to, '[]')))::text FROM stream_segments GROUP BY stream_id"
 )
 """Numbers of a stream, wherever its segments touch."""
-_PRODUCTION: Mapping[str, tuple[str, ...]] = {
-    "orderbook_deltas": PRODUCTION_TABLES["orderbook_deltas"].key,
-    "trades": ("ticker", "trade_id"),
-    "tickers": PRODUCTION_TABLES["tickers"].key,
-    "orderbook_snapshots": PRODUCTION_TABLES["orderbook_snapshots"].key,
-    "market_lifecycle": ("ticker", "event_type", "fingerprint"),
-}
-"""What names a row in production, whichever gatherer it was merged from first."""
-_FROM_STREAM = {"trades": "source = 'ws'"}
+_BY_KEY = ("orderbook_deltas", "tickers", "orderbook_snapshots")
+"""Tables of production whose key names a row, whichever gatherer it was merged from first."""
+_BY_CONTENT: Mapping[str, tuple[str, ...]] = {
+    "trades": ("ticker", "trade_id"), "market_lifecycle": ("ticker", "event_type", "fingerprint"),
+}  # fmt: skip
+_FROM_STREAM = {"trades": "WHERE source = 'ws'"}
 """Rows that come from gatherers; others were read from REST when the hour was closed."""
 
 
@@ -127,47 +125,101 @@ def ingest_journal(settings: GathererSettings, bounds: PartitionBounds, clock: C
 def compare_gatherer(name: str, recorded_url: str, rebuilt_url: str) -> list[RebuiltTable]:
     """Compare all rows, and the ledger, of two timeseries databases; hours that one of them dropped are left out."""
     ledger = {table.name: table for table in LEDGER}
-    statements = {
-        table.name: _select(table) for table in (*GATHERER_TABLES.values(), *map(ledger.__getitem__, _LEDGER))
-    }
-    statements["stream_segments"] = _SEGMENTS
-    return [
-        _compare(name, table, _rows(recorded_url, statement), _rows(rebuilt_url, statement))
-        for table, statement in statements.items()
-    ]
+    with _opened(recorded_url) as recorded, _opened(rebuilt_url) as rebuilt:
+        compared = [_compare_timed(name, _rows_of(table), recorded, rebuilt) for table in GATHERER_TABLES.values()]
+        statements = {table: _rows_of(ledger[table]).statement for table in _LEDGER}
+        statements["stream_segments"] = _SEGMENTS
+        compared += [
+            _difference(name, table, _fetch(recorded, statement), _fetch(rebuilt, statement))
+            for table, statement in statements.items()
+        ]
+    return compared
 
 
 def compare_production(recorded_url: str, rebuilt_url: str) -> list[RebuiltTable]:
     """Compare two production databases by what names their rows."""
-    compared = []
-    for name, key in _PRODUCTION.items():
-        statement = f"SELECT DISTINCT ({', '.join(key)})::text FROM {name}"  # noqa: S608 - names of our own
-        where = _FROM_STREAM.get(name)
-        recorded = _rows(recorded_url, statement if where is None else f"{statement} WHERE {where}")
-        compared.append(_compare("production", name, recorded, _rows(rebuilt_url, statement)))
+    with _opened(recorded_url) as recorded, _opened(rebuilt_url) as rebuilt:
+        compared = [
+            _compare_timed(
+                "production", _rows_of(PRODUCTION_TABLES[name], PRODUCTION_TABLES[name].key), recorded, rebuilt
+            )
+            for name in _BY_KEY
+        ]
+        for name, key in _BY_CONTENT.items():
+            statement = f"SELECT DISTINCT ({', '.join(key)})::text FROM {name}"  # noqa: S608 - names of our own
+            where = _FROM_STREAM.get(name, "")
+            found = _fetch(recorded, f"{statement} {where}"), _fetch(rebuilt, statement)
+            compared.append(_difference("production", name, *found))
     return compared
 
 
-def _select(table: Table) -> str:
-    columns = ", ".join(column.name for column in table.columns if column.name != "batch_no")
-    statement = f"SELECT ({columns})::text FROM {table.name}"  # noqa: S608 - names of our own
-    if not table.time_column:
-        return statement
-    dropped = f"SELECT hour FROM dropped_hours WHERE table_name = '{table.name}'"  # noqa: S608 - likewise
-    return f"{statement} WHERE date_trunc('hour', {table.time_column}) NOT IN ({dropped})"
+@dataclass(frozen=True)
+class _Rows:
+    """How the rows of a table are read as texts: all of them, or by minute."""
+
+    table: str
+    columns: str
+    time_column: str
+    where: str
+
+    @property
+    def statement(self) -> str:
+        return f"SELECT ({self.columns})::text FROM {self.table} {self.where}"  # noqa: S608 - names of our own
+
+    @property
+    def sums(self) -> str:
+        """Per minute: how many rows, and the sum of their hashes."""
+        hashed = f"hashtextextended(({self.columns})::text, 0)::numeric"
+        return f"SELECT {self._minute}, count(*), sum({hashed}) FROM {self.table} {self.where} GROUP BY 1"  # noqa: S608
+
+    @property
+    def of_minute(self) -> str:
+        return f"{self.statement} {'AND' if self.where else 'WHERE'} {self._minute} = %s"
+
+    @property
+    def _minute(self) -> str:
+        return f"date_trunc('minute', {self.time_column})"
 
 
-def _compare(of: str, name: str, recorded: Counter[str], rebuilt: Counter[str]) -> RebuiltTable:
+def _rows_of(table: Table, columns: Sequence[str] = ()) -> _Rows:
+    names = columns or [column.name for column in table.columns if column.name != "batch_no"]
+    where = ""
+    if table.time_column:
+        dropped = f"SELECT hour FROM dropped_hours WHERE table_name = '{table.name}'"  # noqa: S608 - likewise
+        where = f"WHERE date_trunc('hour', {table.time_column}) NOT IN ({dropped})"
+    return _Rows(table.name, ", ".join(names), table.time_column, where)
+
+
+def _compare_timed(of: str, rows: _Rows, recorded: Transaction, rebuilt: Transaction) -> RebuiltTable:
+    """Compare minute by minute: rows are only read of those that differ."""
+    sums = [{row[0]: row[1:] for row in each.fetch_all(rows.sums)} for each in (recorded, rebuilt)]
+    different = sorted(
+        minute for minute in sums[0].keys() | sums[1].keys() if sums[0].get(minute) != sums[1].get(minute)
+    )
+    found: tuple[Counter[str], Counter[str]] = (Counter(), Counter())
+    for minute in different:
+        of_minute = [_fetch(each, rows.of_minute, (minute,)) for each in (recorded, rebuilt)]
+        found[0].update(of_minute[0] - of_minute[1])
+        found[1].update(of_minute[1] - of_minute[0])
+    return replace(_difference(of, rows.table, *found), recorded=sum(count for count, _ in sums[0].values()))
+
+
+def _difference(of: str, name: str, recorded: Counter[str], rebuilt: Counter[str]) -> RebuiltTable:
     missing, extra = recorded - rebuilt, rebuilt - recorded
     example = next(iter([*missing, *extra]), "")
     return RebuiltTable(of, name, recorded.total(), missing.total(), extra.total(), example[:300])
 
 
-def _rows(url: str, statement: str) -> Counter[str]:
+def _fetch(transaction: Transaction, statement: str, params: Sequence[object] = ()) -> Counter[str]:
+    return Counter(row[0] for row in transaction.fetch_all(statement, params or None))
+
+
+@contextmanager
+def _opened(url: str) -> Iterator[Transaction]:
     database = Database(url, name="proof", pool_size=1)
     try:
         with database.transaction() as transaction:
-            return Counter(row[0] for row in transaction.fetch_all(statement))
+            yield transaction
     finally:
         database.dispose()
 

@@ -198,7 +198,8 @@ class Recorder:
         deadline = self._clock.monotonic() + seconds
         while True:
             exits = self._stack.group.poll()
-            if self._past is not None and (exits or self._clock.monotonic() >= self._look_at):
+            is_watched = self._past is not None and self._stack.group.pid("exchange") is not None
+            if is_watched and (exits or self._clock.monotonic() >= self._look_at):
                 self._watch.look(self._stack.venue.clock_us(), exits)
                 self._look_at = self._clock.monotonic() + LOOK_S
             if self._stop.is_set():

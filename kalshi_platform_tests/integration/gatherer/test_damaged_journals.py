@@ -24,7 +24,7 @@ from kalshi_platform.gatherer.ingest.decoder import Decoder
 from kalshi_platform.gatherer.journal.block_format import Block, Damage
 from kalshi_platform.gatherer.journal.reader import JournalReader
 from kalshi_platform.gatherer.journal.segments import list_segments
-from kalshi_platform.lab.proof.rebuilt import ingest_journal
+from kalshi_platform.lab.proof.rebuilt import compare_gatherer, ingest_journal
 from kalshi_platform.market.records import (
     BookDelta,
     BookSnapshot,
@@ -46,6 +46,7 @@ DAMAGES = int(os.environ.get("KALSHI_DAMAGES", "20"))
 INGESTED = int(os.environ.get("KALSHI_INGESTED_DAMAGES", "2"))
 KINDS = ("flip", "cut", "remove block", "remove segment")
 ROWS = (BookDelta, BookSnapshot, Trade, TickerUpdate, LifecycleEvent)
+STREAMS = ("orderbook_deltas", "orderbook_snapshots", "trades", "market_lifecycle")
 Claim = tuple[int, str, int, int]
 """Stream, ticker, first and last number."""
 
@@ -213,6 +214,7 @@ def test_the_database_holds_what_a_damaged_journal_gives(
 ) -> None:
     clean = decode(journal)
     databases: list[Stored] = []
+    urls: list[str] = []
     for number in range(INGESTED + 1):
         state = tmp_path / str(number)
         shutil.copytree(journal, state / "g1" / "journal")
@@ -228,6 +230,10 @@ def test_the_database_holds_what_a_damaged_journal_gives(
         assert (found.claims, found.gaps) == (expected.claims, expected.gaps)
         gone = {(stream, seq) for key in lost for stream, seq in clean.blocks[key][2]}
         assert found.rows == {place: row for place, row in databases[0].rows.items() if place not in gone}
+        urls.append(settings.timeseries_url)
+        differing = {table.name: table for table in compare_gatherer("g1", urls[0], urls[-1])}
+        assert sum(differing[name].missing for name in STREAMS) >= len(gone & databases[0].rows.keys())
+        assert bool(gone) == bool(differing["stream_segments"].missing)
 
 
 class Stored(NamedTuple):
