@@ -37,7 +37,7 @@ from kalshi_platform.deduplicator.coverage.gatherer_hour import read_claims
 from kalshi_platform.deduplicator.settings import GathererSource
 from kalshi_platform.gatherer.status.status import GathererStatus
 from kalshi_platform.lab.proof.comparison.sent_frames import compare_sent
-from kalshi_platform.lab.simulator.replay.journal import Frame, find_segments, read_segment
+from kalshi_platform.lab.simulator.replay.journal_segments import Frame, find_segments, read_segment
 from kalshi_platform.lab.simulator.server.sent_record import read_sent
 from kalshi_platform.lab.simulator.server.server import Server as SimulatedServer
 from kalshi_platform.lab.simulator.server.server import ServerThread
@@ -286,7 +286,7 @@ def check_database(url: str, journal: Path, compared: Compared) -> None:
     numbers: set[tuple[int, int, int]] = set()
     tickers: set[tuple[str, int]] = set()
     for segment in find_segments(journal, "g1"):
-        for frame in read_segment(segment.path):
+        for frame in read_segment(segment):
             if not isinstance(frame, Frame) or not frame.session_id:
                 continue
             compared.journaled += 1

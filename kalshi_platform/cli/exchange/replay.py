@@ -30,7 +30,9 @@ def replay(
             help='JSON lines {"received_at_ns": int, "frame": {…}}, a journal\'s folder or segment; or else --lake.'
         ),
     ] = None,
-    gatherer: Annotated[str | None, typer.Option(help="Of a folder with several journals: whose is played.")] = None,
+    gatherer: Annotated[
+        str | None, typer.Option(help="With --lake: whose frames are played. Of a folder with several journals: whose.")
+    ] = None,
     lake: Annotated[
         str | None, typer.Option(help="Root of a lake, whose closed hours are played: folder or URL.")
     ] = None,

@@ -89,7 +89,8 @@ class ReplaySettings:
     """What is played, a capture or the lake's [from_us, to_us), and how.
 
     `speed` 0 is as fast as the readers take it; 1 is the recorded pace. `capture`: JSON lines, a segment of a journal
-    or a folder of them, where `gatherer` chooses one of several. `lake`: a folder, or a URL.
+    or a folder of them, where `gatherer` chooses one of several. `lake`: a folder, or a URL; with `gatherer` the frames
+    of that one are played, from the beginning of the first hour.
     """
 
     capture: Path | None = None

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal, TypeAlias
 
-from kalshi_platform.lab.simulator.replay.journal import Frame, Mark, find_segments, read_segment
+from kalshi_platform.lab.simulator.replay.journal_segments import Frame, Mark, find_segments, read_segment
 from kalshi_platform.lab.simulator.server.sent_record import SentConnection, read_sent, read_sent_books
 
 Ending: TypeAlias = Literal["in order", "connection lost", "by the gatherer", "killed"]
@@ -107,7 +107,7 @@ def read_sessions(folder: Path) -> tuple[list[JournalSession], list[int]]:
     sessions: dict[int, JournalSession] = {}
     bodies: list[int] = []
     for segment in find_segments(folder, None):
-        for item in read_segment(segment.path):
+        for item in read_segment(segment):
             if isinstance(item, Frame):
                 if item.kind == _REST_BOOKS:
                     bodies.append(hash(item.payload))

@@ -3,22 +3,34 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
 
 from kalshi_platform.errors import ConfigurationError
 from kalshi_platform.gatherer.journal.keeping import compress_segment
-from kalshi_platform.lab.simulator.replay.journal import Frame, JournalSource, Mark, find_segments, read_segment
+from kalshi_platform.lab.simulator.replay.journal import JournalSource
+from kalshi_platform.lab.simulator.replay.journal_segments import (
+    Frame,
+    Mark,
+    find_archived,
+    find_segments,
+    read_segment,
+)
 from kalshi_platform.market.frames import FrameKind
 from kalshi_platform.market.records import BookSubscriptionEnded, SessionClosed
 from kalshi_platform_tests.fixtures.journal_recorder import START_NS, Recorder, delta, snapshot
 
 
+def source(path: Path, gatherer: str | None = None) -> JournalSource:
+    return JournalSource(find_segments(path, gatherer))
+
+
 def played(folder: Path) -> list[str]:
     """What is played: S and the size of a snapshot, or the microsecond of a delta."""
     found = []
-    for message in JournalSource(folder).messages():
+    for message in source(folder).messages():
         msg = json.loads(message.body)
         found.append(msg["ts"][20:26].lstrip("0") if "ts" in msg else f"S{msg['yes_dollars_fp'][0][1]}")
     return found
@@ -30,7 +42,7 @@ def test_frames_and_marks_are_read_as_they_were_written(tmp_path: Path) -> None:
     recorder.mark(11, SessionClosed(11, START_NS, "test"))
     recorder.close()
     (segment,) = find_segments(tmp_path, None)
-    items = list(read_segment(segment.path))
+    items = list(read_segment(segment))
     frames = [each for each in items if isinstance(each, Frame)]
     assert [json.loads(each.payload) for each in frames] == [snapshot(5), delta(2)]
     assert [(each.stream_id, each.session_id, each.kind) for each in frames] == [(11, 11, 0)] * 2
@@ -91,11 +103,12 @@ def test_segments_are_played_in_order_compressed_or_not_and_damage_costs_its_blo
     segments = find_segments(tmp_path, "g1")
     compress_segment(tmp_path, segments[4].info["number"])
     assert played(tmp_path) == ["2", "3", "4", "5", "6", "7"]
-    content = bytearray(segments[5].path.read_bytes())
+    damaged = Path(segments[5].path)
+    content = bytearray(damaged.read_bytes())
     content[-10] ^= 1
-    segments[5].path.write_bytes(content)
+    damaged.write_bytes(content)
     assert len(played(tmp_path)) == 5
-    assert len(list(JournalSource(segments[6].path).messages())) == 1
+    assert len(list(source(Path(segments[6].path)).messages())) == 1
 
 
 def test_of_several_gatherers_one_must_be_named(tmp_path: Path) -> None:
@@ -104,20 +117,58 @@ def test_of_several_gatherers_one_must_be_named(tmp_path: Path) -> None:
         recorder.write(11, [snapshot(5)])
         recorder.close()
     with pytest.raises(ConfigurationError, match="name one by --gatherer"):
-        JournalSource(tmp_path)
-    assert JournalSource(tmp_path, "g2").describe() == {"gatherer": "g2", "segments": 1}
+        source(tmp_path)
+    assert source(tmp_path, "g2").describe() == {"gatherer": "g2", "segments": 1}
     with pytest.raises(ConfigurationError, match="no journal of g3"):
-        JournalSource(tmp_path, "g3")
+        source(tmp_path, "g3")
 
 
 def test_the_state_before_the_first_message_is_the_first_snapshots(tmp_path: Path) -> None:
     recorder = Recorder(tmp_path)
     recorder.write(11, [snapshot(5), delta(2), snapshot(6, "KX-B"), delta(2, "KX-B")])
     recorder.close()
-    start = JournalSource(tmp_path).start()
+    start = source(tmp_path).start()
     assert dict(start.markets) == {"KX-A": "m", "KX-B": "m"}
     assert {ticker: msg["yes_dollars_fp"] for ticker, msg in start.books.items()} == {
         "KX-A": [["0.1200", "5.00"]],
         "KX-B": [["0.1200", "6.00"]],
     }
     assert start.first_us == START_NS // 1_000 + 1_000_000
+
+
+def test_a_segment_from_the_middle_begins_with_the_book_before_its_first_change(tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path)
+    recorder.write(11, [delta(2), delta(3), snapshot(9), delta(4)])
+    recorder.write(12, [delta(2, "KX-B")])
+    books = {
+        "orderbooks": [{"ticker": "KX-B", "orderbook_fp": {"yes_dollars": [["0.1200", "3.00"]], "no_dollars": []}}]
+    }
+    recorder.write(0, [{"seq": 0, **books}], kind=FrameKind.REST_BOOKS)
+    recorder.write(12, [delta(3, "KX-B")])
+    recorder.close()
+    start = source(tmp_path).start()
+    assert start.pending == frozenset()
+    assert {ticker: msg["yes_dollars_fp"] for ticker, msg in start.books.items()} == {
+        "KX-A": [["0.1200", "7.00"]],
+        "KX-B": [["0.1200", "2.00"]],
+    }
+
+
+def test_hours_of_a_lake_are_played_of_one_gatherer(tmp_path: Path) -> None:
+    for name in ("g1", "g2"):
+        recorder = Recorder(tmp_path / name, name)
+        recorder.write(11, [snapshot(5), delta(2)])
+        recorder.close()
+        (segment,) = find_segments(tmp_path / name, None)
+        archived = compress_segment(tmp_path / name, segment.info["number"])
+        moment = datetime.fromtimestamp(START_NS / 1e9, UTC)
+        partition = tmp_path / "lake" / "raw" / "frames" / f"{moment:date=%Y-%m-%d/hour=%H}" / f"gatherer={name}"
+        partition.mkdir(parents=True)
+        archived.rename(partition / archived.name)
+    start_us = START_NS // 1_000
+    (found,) = find_archived(str(tmp_path / "lake"), "g2", start_us, start_us + 1)
+    assert found.info["gatherer"] == "g2"
+    assert len(list(JournalSource([found]).messages())) == 2
+    assert len(list(JournalSource([found], start_us + 2_000_000).messages())) == 1
+    with pytest.raises(ConfigurationError, match="holds no journal of g2"):
+        find_archived(str(tmp_path / "lake"), "g2", start_us + 7_200_000_000, start_us + 7_200_000_001)
