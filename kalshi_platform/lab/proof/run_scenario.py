@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from datetime import timedelta
+from datetime import datetime, timedelta
 
 from kalshi_platform.clock import Clock
 from kalshi_platform.deduplicator.catalog.merge_catalog import merge_catalog
 from kalshi_platform.deduplicator.close.close_hour import close_hour
 from kalshi_platform.deduplicator.close.hours import find_active_hours
 from kalshi_platform.deduplicator.merge.merge_pass import Merger
+from kalshi_platform.gatherer.status.status import GathererStatus
 from kalshi_platform.lab.proof.errors import Interrupted, ProofFailed
 from kalshi_platform.lab.proof.examine import Aside
 from kalshi_platform.lab.proof.faults.ground import Ground
@@ -27,6 +28,7 @@ from kalshi_platform.lab.waiting import wait_for_answer
 from kalshi_platform.lake.datasets import RAW_TABLES
 from kalshi_platform.lake.export import export_raw
 from kalshi_platform.market.times import HOUR
+from kalshi_platform.monitoring.heartbeat import read_file
 from kalshi_platform.storage.pool import Database
 
 PROGRESS_S = 10.0
@@ -131,12 +133,21 @@ class Recorder:
         stack.venue.rate(0.0)
         self._wait(LAST_WORDS_S)
         self._soon(stack.venue.drained, RECOVERY_S)
+        now = self._clock.now()
+        self._soon(lambda: all(self._is_ingested(name, now) for name in self._options.names), RECOVERY_S)
         past = PastHour(stack, self._clock, (began_us, stack.venue.clock_us()))
         stack.leave_past()
         past.close()
         past.export()
         self._until_ready()
         return past
+
+    def _is_ingested(self, gatherer: str, since: datetime) -> bool:
+        """Whether a gatherer said after `since` that its journal is in its database."""
+        settings = self._stack.settings.gatherers[gatherer]
+        heartbeat = read_file(settings.heartbeat_file, GathererStatus)
+        ingest = None if heartbeat is None or heartbeat.at <= since else heartbeat.details.ingest
+        return ingest is not None and not ingest.behind_bytes
 
     def _stop_in_order(self) -> tuple[int, dict[str, int]]:
         """The exchange first: what it published last has then been sent, and its ledger is final.
