@@ -27,7 +27,7 @@ from kalshi_platform.gatherer.settings import GathererSettings
 from kalshi_platform.lake.store import Lake, open_store
 from kalshi_platform.lake.store.objects import ObjectStore
 from kalshi_platform.market.records import Record
-from kalshi_platform.market.times import HOUR, us_from_datetime
+from kalshi_platform.market.times import HOUR, datetime_from_us, us_from_datetime
 from kalshi_platform.monitoring.event_log import event_logger
 from kalshi_platform.monitoring.progress import report_progress
 from kalshi_platform.storage.migrate import check
@@ -37,6 +37,8 @@ from kalshi_platform.storage.pool import Database
 _log = event_logger(__name__)
 # What one transaction compares and writes: the gatherer's commits wait while a part is written.
 _ROWS_AT_ONCE = 50_000
+# Connections write side by side, so that what one of them received a moment ago may come after another's.
+_SETTLED = timedelta(seconds=2)
 _MICROSECOND = timedelta(microseconds=1)
 
 
@@ -52,6 +54,7 @@ class Rebuilt:
     from_lake: int
     from_journal: int
     frames: int = 0
+    last_received_ns: int = 0
     damages: int = 0
     tables: dict[str, RebuiltTable] = field(default_factory=dict)
 
@@ -99,7 +102,7 @@ def rebuild_tables(
             for records in _date(_decode_hour(gatherer, sources, done), gatherer, bounds, keeper):
                 comparer.compare(records)
                 report_progress("frames decoded", done.frames)
-            comparer.count_unexplained(hour, hour + HOUR)
+            comparer.count_unexplained(hour, _compared_until(done, clock.now()))
     finally:
         database.dispose()
     _log.info("hour_rebuilt", gatherer=gatherer.name, hour=hour.isoformat(), frames=done.frames, differs=done.differs)
@@ -122,7 +125,9 @@ def _decode_hour(gatherer: GathererSettings, sources: HourSources, done: Rebuilt
                     if type(record) in TABLE_OF and low_ns <= record.received_at_ns < high_ns  # type: ignore[union-attr]
                 ]
                 if isinstance(item, Block):
-                    done.frames += sum(low_ns <= each < high_ns for each in item.batch.received_at_ns)
+                    received = [each for each in item.batch.received_at_ns if low_ns <= each < high_ns]
+                    done.frames += len(received)
+                    done.last_received_ns = max((done.last_received_ns, *received[-1:]))
                 else:
                     done.damages += not item.is_torn
                 if len(rows) >= _ROWS_AT_ONCE:
@@ -130,6 +135,14 @@ def _decode_hour(gatherer: GathererSettings, sources: HourSources, done: Rebuilt
                     rows = []
     if rows:
         yield rows
+
+
+def _compared_until(done: Rebuilt, now: datetime) -> datetime:
+    """Return the end of the time that is compared: of the running hour, what was recorded before this began."""
+    end = done.hour + HOUR
+    if now >= end + _SETTLED or not done.frames:
+        return end
+    return max(done.hour, min(end, datetime_from_us(done.last_received_ns // 1_000) - _SETTLED))
 
 
 def _date(

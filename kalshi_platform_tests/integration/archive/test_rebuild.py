@@ -152,6 +152,12 @@ def test_rows_that_no_frame_gives_are_counted_and_stay(recorded: RecordedHour, d
     assert done.tables["trades"].unexplained == 1
     assert done.differs
     assert content(database) == before
+    # While the hour runs, what was received since the last frame that was read is no difference.
+    moved = "UPDATE trades SET received_at = '2026-11-22T20:59:59.5Z' WHERE trade_id = 'x'"
+    assert execute(database, moved) == 1
+    assert rebuild(recorded).differs
+    recorded.clock.step(-60)
+    assert not rebuild(recorded).differs
 
 
 def test_a_row_that_the_database_refuses_is_counted_and_holds_up_no_other(
