@@ -42,6 +42,7 @@ from kalshi_platform.lake.frame_archive import (
     frames_partition,
     read_frames_manifest,
     segment_name,
+    segment_number_of,
 )
 from kalshi_platform.lake.index import index_frames
 from kalshi_platform.lake.manifest import code_version
@@ -112,23 +113,24 @@ def archive_hour(lake: Lake, gatherer: GathererSettings, hour: datetime, clock: 
     """Archive the finished segments that a gatherer's journal holds of the hour that starts at `hour`.
 
     What the lake holds already is not written again. The manifest is closed once a later hour is recorded, or none at
-    all and the hour is over. Raises PartitionBusy (another run archives this journal), ConfigurationError,
-    LakeUnavailable, LakeCorrupt (the manifest there cannot be read, or a segment is not what was written: nothing is
-    recorded as archived), UnknownPartition.
+    all and the hour is over; one that is lost is made anew from the segments there. Raises PartitionBusy (another run
+    archives this journal), ConfigurationError, LakeUnavailable, LakeCorrupt (a segment is not what was written: nothing
+    is recorded as archived), UnknownPartition.
     """
     partition = frames_partition(gatherer.name, hour)
     store, folder = open_store(lake), journal_folder(gatherer)
     with _alone(folder):
-        before = read_frames_manifest(store, partition)
+        before = _read_current(store, partition)
         # Before the segments are listed, so that none which comes meanwhile is taken for absent.
         now = clock.now()
         journal = _read_journal(gatherer, None)
         local = {number: each for number, each in journal.segments.items() if each.hour == partition.start}
-        if before is None and not local:
+        held = _recover_segments(store, partition, local) if before is None else before.segments
+        if not held and not local:
             return ArchivedHour(partition, None, 0)
         known = read_archived(folder)
         trusted = known if known is not None and known.lake == store.root else None
-        segments, added = _add_segments(store, partition, before, local, trusted)
+        segments, added = _add_segments(store, partition, held, local, trusted)
         is_closed = journal.is_finished(partition.start, now)
         manifest = FramesManifest(
             gatherer=gatherer.name,
@@ -211,15 +213,14 @@ def summarize_segment(path: Path, name: str, info: SegmentInfo) -> ArchivedSegme
 def _add_segments(
     store: ObjectStore,
     partition: FramesPartition,
-    before: FramesManifest | None,
+    kept: tuple[ArchivedSegment, ...],
     local: Mapping[int, _LocalSegment],
     trusted: ArchivedSegments | None,
 ) -> tuple[tuple[ArchivedSegment, ...], int]:
     """Store what the manifest before does not hold intact; return all segments of the hour, and how many are new.
 
-    Segments that are `trusted` were read back before: only their size is compared.
+    `kept`: what it named. Segments that are `trusted` were read back before: only their size is compared.
     """
-    kept = () if before is None else before.segments
     held = {(each.journal_id, each.number): each for each in kept}
     sizes = {
         stored.path.removeprefix(f"{partition.path}/"): stored.bytes for stored in store.list(f"{partition.path}/")
@@ -245,6 +246,40 @@ def _add_segments(
     # A journal that was begun anew came after the one before.
     journals = list(dict.fromkeys(journal_id for journal_id, _ in held))
     return tuple(held[at] for at in sorted(held, key=lambda at: (journals.index(at[0]), at[1]))), len(new)
+
+
+def _read_current(store: ObjectStore, partition: FramesPartition) -> FramesManifest | None:
+    """The manifest that is there now; None also where what lies in its place cannot be read."""
+    try:
+        return read_frames_manifest(store, partition)
+    except LakeCorrupt as error:
+        _log.warning(
+            "manifest_unreadable",
+            partition=partition.path,
+            error=error,
+            consequence="it is made anew from the segments",
+        )
+        return None
+
+
+def _recover_segments(
+    store: ObjectStore, partition: FramesPartition, local: Mapping[int, _LocalSegment]
+) -> tuple[ArchivedSegment, ...]:
+    """Describe the segments that lie in the lake without a manifest, but for those that the journal still has."""
+    ours = {(each.info.journal_id, number) for number, each in local.items()}
+    found: list[ArchivedSegment] = []
+    for stored in list(store.list(f"{partition.path}/")):
+        name = stored.path.removeprefix(f"{partition.path}/")
+        number = segment_number_of(name)
+        if number is None:
+            continue
+        with store.staging() as staging:
+            file = staging / compressed_name(number)
+            if store.fetch(stored.path, file):
+                segment = summarize_segment(file, name, read_info(file, partition.gatherer, number, None))
+                if (segment.journal_id, number) not in ours:
+                    found.append(segment)
+    return tuple(sorted(found, key=lambda each: each.received_min_ns or 0))
 
 
 def _stage(path: Path, number: int, staging: Path) -> Path:

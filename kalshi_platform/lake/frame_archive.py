@@ -27,6 +27,7 @@ FRAMES = "raw/frames"
 """The key of the data set, as the keys of others are written."""
 FORMAT = 1
 _SUFFIX = ".journal.zst"
+_SEGMENT = re.compile(r"(\d{12,})(?:-[0-9a-f]{16})?\.journal\.zst", re.ASCII)
 _FOLDER = re.compile(r"raw/frames/date=(\d{4}-\d\d-\d\d)/hour=(\d\d)/gatherer=([\w-]+)", re.ASCII)
 
 FramesState: TypeAlias = Literal["closed", "open"]
@@ -160,6 +161,12 @@ def segment_name(number: int, journal_id: int, others: tuple[ArchivedSegment, ..
     """
     taken = any(each.number == number and each.journal_id != journal_id for each in others)
     return f"{number:012d}{f'-{journal_id:016x}' if taken else ''}{_SUFFIX}"
+
+
+def segment_number_of(name: str) -> int | None:
+    """The number of the segment in a file of this name; None for any other file."""
+    match = _SEGMENT.fullmatch(name)
+    return None if match is None else int(match[1])
 
 
 def encode_frames(manifest: FramesManifest) -> bytes:

@@ -279,6 +279,24 @@ def test_a_segment_damaged_later_is_found_and_stored_again(world: World) -> None
     assert world.archived_frames() == FRAMES
 
 
+@pytest.mark.parametrize("content", [None, b"{"])
+def test_a_lost_manifest_is_made_anew_from_the_segments_in_the_lake(world: World, content: bytes | None) -> None:
+    world.record(FRAMES)
+    world.next_hour()
+    world.archive()
+    before, path = world.manifest(), FramesPartition("g1", HOUR).manifest_path
+    # The journal has the last segments of the hour left.
+    for number in (1, 2, 3):
+        (journal_folder(world.settings) / plain_name(number)).unlink()
+    if content is None:
+        world.store.delete(path)
+    else:
+        world.store.write(path, content)
+    world.archive()
+    assert msgspec.structs.replace(world.manifest(), archived_at=before.archived_at) == before
+    assert world.archived_frames() == FRAMES
+
+
 def test_a_damaged_block_is_archived_with_its_segment_and_counted(world: World) -> None:
     world.record(FRAMES)
     world.next_hour()
