@@ -75,9 +75,14 @@ class Stream:
         """Whether a part of the journal since the last frame cannot be read."""
         self.starts_late = False
         """Whether its opening is not in the journal, so that numbers before the first one may be missing."""
-        self.known_to = 0
-        """Numbers up to this one were committed before: what the journal has of them is decoded once more."""
+        self.known_to = -1
+        """Where only the ledger knows the stream: numbers up to this one may come once more."""
         self.use_occurrences(OccurrenceCounter())
+
+    @property
+    def is_unseen(self) -> bool:
+        """Return whether only the ledger knows the stream, which may be ahead: not even its opening may have come."""
+        return self.last == self.known_to
 
     def use_occurrences(self, counter: OccurrenceCounter) -> None:
         """Count equal deltas with `counter`."""
@@ -171,6 +176,7 @@ class OpenStreams:
             self._add_session(block)
         elif session.marks is not None and session.marks != block.marks_before and session_id != PROCESS:
             self._lose_claims(session_id)
+        session.opened_at_ns = None
         session.marks = block.marks_before + (0 if block.restated else len(block.batch.marks))
         opened = {mark.stream_id for _, mark in block.batch.marks if type(mark) is StreamOpened}
         for stream_id, sid, channel in block.streams:
@@ -219,8 +225,12 @@ class OpenStreams:
         """
         if ticker is None and number <= 0:
             return
-        tickers = list(stream.books) if ticker is None else [ticker] if ticker in stream.books else []
-        self._end_books(stream, tickers, number - 1 if number > 0 else stream.last, "dead_letter", lost=True)
+        seq_to = number - 1 if number > 0 else stream.last
+        named = stream.books if ticker is None else [ticker] if ticker in stream.books else []
+        # A claim that starts later is one of a ledger that is ahead.
+        self._end_books(
+            stream, [each for each in named if stream.books[each] <= seq_to], seq_to, "dead_letter", lost=True
+        )
 
     # -- inside
 
@@ -237,7 +247,7 @@ class OpenStreams:
         known = self.by_id.get(mark.stream_id)
         if known is None:
             self._open(mark).starts_late = self._restated
-        elif known.known_to and not self._restated:
+        elif known.is_unseen and not self._restated:
             # The ledger is ahead: from here on its frames come once more.
             del self.by_id[known.id]
             self._open(mark)
@@ -249,7 +259,8 @@ class OpenStreams:
 
     def _open(self, opened: StreamOpened) -> Stream:
         for old in list(self.by_id.values()):
-            if old.session_id == opened.session_id and (old.sid == opened.sid or old.channel == opened.channel):
+            is_same = old.sid == opened.sid or old.channel == opened.channel
+            if is_same and old.session_id == opened.session_id and not old.is_unseen:
                 self._end_stream(StreamEnded(old.id, opened.opened_at_ns, _DAMAGED))
         stream = self.by_id[opened.stream_id] = Stream(opened.stream_id, opened.session_id, opened.sid, opened.channel)
         self.records.append(opened)
@@ -312,7 +323,9 @@ class OpenStreams:
         self.damaged_sessions.add(session_id)
         for stream in self.by_id.values():
             if stream.session_id == session_id:
-                self._end_books(stream, list(stream.books), stream.last, _DAMAGED, lost=True)
+                # Where the ledger may be ahead, its last number says nothing of the place of the lost marks.
+                seq_to = 0 if stream.is_unseen else stream.last
+                self._end_books(stream, list(stream.books), seq_to, _DAMAGED, lost=True)
 
     def _end_books(self, stream: Stream, tickers: list[str], seq_to: int, reason: str, *, lost: bool) -> None:
         for ticker in tickers:
