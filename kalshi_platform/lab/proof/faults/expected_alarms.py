@@ -17,6 +17,8 @@ from kalshi_platform.lab.proof.kinds import InjectedFault
 class Sighting:
     """Something that a person would have seen. `where`: `log NAME`, `health NAME`, `exit NAME`, `refusal`, `close`.
 
+    `log proof` is what the proof's own process logs while it does what a schedule would do.
+
     `at_us`: by the exchange's clock, as faults are dated.
     """
 
@@ -45,7 +47,7 @@ _READ_ANEW = "cursor_batch_gone"
 _OF_IT = "(log|health) (gather-)?{g}"
 ALARMS: tuple[Alarm, ...] = (
     Alarm("export_fails", "the export says that its store fails", "refusal", "the lake's store fails"),
-    Alarm("production_partitions_dropped", "an export of what was dropped is refused", "refusal", "dropped"),
+    Alarm("production_partitions_dropped", "an export keeps what was dropped", "refusal|log proof", "dropped"),
     Alarm("gatherers_partitions_dropped", "the close tells who holds less", "close", "^{g} no longer", of_each=True),
     Alarm("server_killed", "the database is away", _OF_IT, "the database takes nothing|database"),
     Alarm("restored_from_copy", "the database is away", _OF_IT, "the database takes nothing|database", must=False),

@@ -29,7 +29,7 @@ from kalshi_platform.lab.proof.errors import Interrupted, ProofFailed
 from kalshi_platform.lab.proof.faults.copies import Replica, base_backup, put_back
 from kalshi_platform.lab.proof.faults.failing_store import FailingStore
 from kalshi_platform.lab.proof.faults.forwarder import Forwarder
-from kalshi_platform.lab.proof.faults.observe import Observer
+from kalshi_platform.lab.proof.faults.observe import Observer, logged
 from kalshi_platform.lab.proof.faults.past_hour import PastHour
 from kalshi_platform.lab.proof.faults.schedule import PlannedFault
 from kalshi_platform.lab.proof.faults.stack import MERGE, SECOND, ProofStack
@@ -520,10 +520,13 @@ class Ground:
             stated = f"{past.covered_us() / 1e6:,.1f} market-seconds"
             self._broken(fault, f"{stated} are stated to be covered of an hour without deltas")
         self._ask_books()
-        try:
-            past.export_table("orderbook_deltas")
-        except KalshiPlatformError as error:
-            self._note("refusal", str(error))
+        with logged("kalshi_platform.lake.export") as lines:
+            try:
+                past.export_table("orderbook_deltas")
+            except KalshiPlatformError as error:
+                self._note("refusal", str(error))
+        for line in lines:
+            self._note("log proof", line)
         if past.lake_rows("orderbook_deltas") < lake_rows:
             self._broken(
                 fault,
