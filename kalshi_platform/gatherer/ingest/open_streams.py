@@ -158,6 +158,9 @@ class OpenStreams:
             known = self.by_id.get(each.stream_id)
             if known is None:
                 known = self.by_id[each.stream_id] = Stream(each.stream_id, each.session_id, each.sid, each.channel)
+                known.known_to = 0
+            if known.last < each.last:
+                # It was quiet just before, or the ledger is ahead.
                 known.last = known.known_to = each.last
             known.books = dict(each.books)
 
