@@ -9,9 +9,11 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import psycopg2
 import pyarrow as pa
@@ -29,6 +31,7 @@ from kalshi_platform.gatherer.switch import run_while_enabled
 from kalshi_platform.lab.simulator.server.server import ServerThread
 from kalshi_platform.local.postgres.server import PostgresServer
 from kalshi_platform.monitoring.heartbeat import Heartbeat, read_file
+from kalshi_platform.storage.migrate import migrate
 from kalshi_platform.storage.pool import Database
 from kalshi_platform_tests.fixtures.exchange import eventually, running_exchange
 from kalshi_platform_tests.fixtures.gatherer_databases import SettingsFactory
@@ -38,6 +41,7 @@ from kalshi_platform_tests.fixtures.gatherer_service import (
     client_settings,
     running_gatherer,
 )
+from kalshi_platform_tests.fixtures.past import Past
 from kalshi_platform_tests.fixtures.postgres import DatabaseFactory
 from kalshi_platform_tests.fixtures.stack import clean_environment, command, rows
 
@@ -193,26 +197,75 @@ def test_heartbeat_row_file_and_report_tell_the_same_story(gatherer_settings: Se
     assert gatherer.settings.timeseries_url not in content
 
 
-def test_nothing_is_lost_while_the_databases_are_stopped_and_started_again(
-    gatherer_settings: SettingsFactory, stoppable_server: PostgresServer, tmp_path: Path
+AWAY_S = float(os.environ.get("KALSHI_AWAY_S", "1"))
+
+
+@contextlib.contextmanager
+def stopped(server: PostgresServer, _: str) -> Iterator[None]:
+    server.stop("immediate")
+    yield
+    server.start()
+
+
+@contextlib.contextmanager
+def restored(_: PostgresServer, url: str) -> Iterator[None]:
+    """What came meanwhile is gone, as after a restore or a failover to a lagging replica."""
+    past = Past(url)
+    yield
+    past.return_to()
+
+
+@contextlib.contextmanager
+def replaced_by_an_empty_one(server: PostgresServer, url: str) -> Iterator[None]:
+    server.create_database("empty")
+    database = Database(server.url("empty"), name="empty")
+    migrate(database, "timeseries")
+    database.dispose()
+    yield
+    name = urlsplit(url).path.lstrip("/")
+    for statement in (
+        f"ALTER DATABASE {name} ALLOW_CONNECTIONS false",
+        f"SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = '{name}'",
+        f"DROP DATABASE {name} WITH (FORCE)",
+        f"ALTER DATABASE empty RENAME TO {name}",
+    ):
+        execute_alone(server.url("postgres"), statement)
+
+
+@pytest.mark.parametrize("lose", [stopped, restored, replaced_by_an_empty_one], ids=["stopped", "restored", "empty"])
+def test_nothing_is_lost_doubled_or_claimed_in_vain_whatever_happens_to_the_database(
+    lose: Callable[[PostgresServer, str], contextlib.AbstractContextManager[None]],
+    gatherer_settings: SettingsFactory,
+    stoppable_server: PostgresServer,
+    tmp_path: Path,
 ) -> None:
+    """Under load; KALSHI_AWAY_S is for how long (30, for example: the default is short)."""
+    url = stoppable_server.url("timeseries")
     settings = gatherer_settings(
-        timeseries_url=stoppable_server.url("timeseries"), catalog_url=stoppable_server.url("catalog")
+        timeseries_url=url, catalog_url=stoppable_server.url("catalog"), ledger_compare_interval_s=0.5
     )
     with running_exchange(tmp_path, markets=8, rate=0, truth=tmp_path / "truth") as exchange:
         with running_gatherer(settings, exchange) as gatherer:
             gatherer.follows(8)
             exchange.rate(400)
             eventually(lambda: gatherer.value("SELECT count(*) FROM orderbook_deltas") > 200)
-            stoppable_server.stop("immediate")
-            eventually(lambda: gatherer.ingest.behind_bytes > 100_000, what="frames that wait in the journal")
-            stoppable_server.start()
+            with lose(stoppable_server, url):
+                frames = gatherer.status.connections["books-0"].frames
+                time.sleep(AWAY_S)
+                eventually(lambda: gatherer.status.connections["books-0"].frames > frames + 200, what="more frames")
             eventually(lambda: gatherer.ingest.is_current, within_s=45, what="the end of the lag")
             exchange.rate(0)
-            eventually(lambda: recorded(settings.timeseries_url) == published(exchange), within_s=45, what="all deltas")
+            eventually(lambda: recorded(url) == published(exchange), within_s=60, what="all deltas, each once")
+            eventually(lambda: gatherer.value(OPEN_BOOKS) == 8, what="all books claimed")
+            went_back = gatherer.status.alarms.get("database_went_back", 0)
+            assert went_back == (lose is not stopped)
         assert gatherer.value("SELECT count(*) FROM sequence_gaps") == 0
+        assert gatherer.value("SELECT count(*) FROM sessions") == 2
         assert gatherer.value("SELECT count(*) FROM book_subscriptions WHERE end_reason <> 'stopped'") == 0
-    assert sum(recorded(settings.timeseries_url).values()) > 400
+    assert sum(recorded(url).values()) > 400
+
+
+OPEN_BOOKS = "SELECT count(*) FROM book_subscriptions WHERE seq_to IS NULL"
 
 
 def test_capture_begins_although_both_databases_are_away(
@@ -503,6 +556,17 @@ def test_a_stopped_service_leaves_no_thread(gatherer_settings: SettingsFactory, 
             names = {thread.name for thread in threading.enumerate() if thread.name.startswith("gx ")}
             assert {"gx ingest", "gx feed", "gx books-0", "gx heartbeat", "gx snapshots"} <= names
         eventually(lambda: not [t for t in threading.enumerate() if t.name.startswith("gx ")], what="all threads gone")
+
+
+def execute_alone(url: str, statement: str) -> None:
+    """Execute outside of a transaction."""
+    connection = psycopg2.connect(url)
+    try:
+        connection.autocommit = True
+        with connection.cursor() as cursor:
+            cursor.execute(statement)
+    finally:
+        connection.close()
 
 
 def execute(url: str, statement: str) -> None:
