@@ -107,6 +107,8 @@ class Ingest:
         self._reader = JournalReader(journal.folder)
         self._decoder: Decoder | None = None
         self._batch: _Batch | None = None
+        """What is committed next, kept until it is known to be committed; `_following` comes after it."""
+        self._following: _Batch | None = None
         self._is_certain = False
         self._committed = self._reached = fence.known.position
         """The furthest positions that this process has committed and decoded: rows between may be in the database."""
@@ -258,7 +260,7 @@ class Ingest:
         journal, stopping = self._journal, self._stopping
         while not self._outage.is_due() and not self._clock.wait(stopping, self._outage.wait_s()):
             pass
-        if self.is_lagging or self._batch is not None or not self._is_certain:
+        if self.is_lagging or self._batch or self._following or not self._is_certain:
             return
         with journal.appended:
             while journal.end == self._read_to and not stopping.is_set():
@@ -269,18 +271,24 @@ class Ingest:
         self._clock.wait(stopping, self._settings.flush_interval_s)
 
     def _step(self) -> None:
-        """Commit one batch."""
+        """Commit one batch; while the server writes it, the next one is decoded where more waits in the journal."""
         if not self._is_certain or self._clock.monotonic() >= self._compare_at:
             self._make_certain()
         if self._batch is None:
+            self._batch, self._following = self._following or self._read_batch(), None
+        batch = self._batch
+        if batch is None:
+            return
+        if not self.is_lagging or self._following is not None:
+            self._commit(batch)
+        else:
+            committing = _InThread(lambda: self._commit(batch), f"{self._settings.name} commit")
             try:
-                self._batch = self._read_batch()
-            except Exception:
-                self._decoder = None  # it has read what is in no batch
-                raise
-        if self._batch is not None:
-            self._commit(self._batch)
-            self._batch = None
+                self._following = self._read_batch()
+            finally:
+                committing.result()
+        self._confirm(batch)
+        self._batch = None
 
     def _make_certain(self) -> None:
         """Read what the database holds: what this process knows, its last batch whose outcome is unknown, or less."""
@@ -310,7 +318,7 @@ class Ingest:
 
         What the journal no longer has is declared lost: open entries of the ledger end, and it goes on with the oldest.
         """
-        self._decoder = self._batch = None
+        self._decoder = self._batch = self._following = None
         fence, reader = self._fence, self._reader
         end = self._journal.end
         oldest = reader.oldest() or end
@@ -358,6 +366,13 @@ class Ingest:
 
     def _read_batch(self) -> _Batch | None:
         """Decode blocks up to the rows and bytes of one commit; None where there is none."""
+        try:
+            return self._decode_batch()
+        except Exception:
+            self._decoder = None  # it has read what is in no batch
+            raise
+
+    def _decode_batch(self) -> _Batch | None:
         settings, reader, decoder = self._settings, self._reader, self._decoder
         assert decoder is not None  # noqa: S101 - `_make_certain` made it
         end, start = self._journal.end, reader.position
@@ -434,7 +449,6 @@ class Ingest:
             if error.kind == STATEMENT_TIMEOUT and self._rows > self._settings.flush_rows:
                 self._decoder = None  # it may have been too large: smaller ones are read
             raise
-        self._confirm(batch)
 
     def _commit_in_parts(self, batch: _Batch) -> None:
         """Commit a batch by halves of its blocks, each with its position; a block that is refused by its records."""
@@ -458,6 +472,28 @@ class Ingest:
 
     def _is_late(self) -> bool:
         return self._stop_by is not None and self._clock.monotonic() >= self._stop_by
+
+
+class _InThread:
+    """Runs something in a thread of its own, which a process that ends does not wait for."""
+
+    def __init__(self, act: Callable[[], None], name: str) -> None:
+        self._act = act
+        self._error: BaseException | None = None
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    def result(self) -> None:
+        """Wait for its end; raise what it raised."""
+        self._thread.join()
+        if self._error is not None:
+            raise self._error
+
+    def _run(self) -> None:
+        try:
+            self._act()
+        except BaseException as error:  # noqa: BLE001 - raised where it is awaited
+            self._error = error
 
 
 def _read_open_entries(transaction: Transaction) -> tuple[dict[int, int], list[OpenStream]]:

@@ -252,10 +252,11 @@ def test_nothing_is_lost_while_the_server_is_away_not_even_over_a_restart_of_the
     assert running.alarms == []
 
 
+@pytest.mark.parametrize("is_behind", [False, True], ids=["at the pace of the exchange", "behind the journal"])
 def test_a_connection_that_breaks_in_a_commit_is_no_loss(
-    gatherer_settings: SettingsFactory, open_database: OpenDatabase
+    is_behind: bool, gatherer_settings: SettingsFactory, open_database: OpenDatabase
 ) -> None:
-    settings = gatherer_settings()
+    settings = gatherer_settings(flush_rows=20, lag_rows=20) if is_behind else gatherer_settings()
     database, killer = open_database(settings.timeseries_url), open_database(settings.timeseries_url)
     stream = Stream()
     with running_ingest(settings, database) as running:
