@@ -50,8 +50,6 @@ class _Batch:
     end: Position
     repeated: bool
     """Whether some of the records may be in the database."""
-    reads_to: Position | None = None
-    """The end of the journal where the batch reaches to it."""
     received_ns: int = 0
     records: list[Record] = field(default_factory=list)
     blocks: list[tuple[int, int, Position]] = field(default_factory=list)
@@ -277,18 +275,18 @@ class Ingest:
         if self._batch is None:
             self._batch, self._following = self._following or self._read_batch(), None
         batch = self._batch
-        if batch is None:
-            return
-        if not self.is_lagging or self._following is not None:
-            self._commit(batch)
-        else:
-            committing = _InThread(lambda: self._commit(batch), f"{self._settings.name} commit")
-            try:
-                self._following = self._read_batch()
-            finally:
-                committing.result()
-        self._confirm(batch)
-        self._batch = None
+        if batch is not None:
+            if self.is_lagging and self._following is None:
+                committing = _InThread(lambda: self._commit(batch), f"{self._settings.name} commit")
+                try:
+                    self._following = self._read_batch()
+                finally:
+                    committing.result()
+            else:
+                self._commit(batch)
+            self._confirm(batch)
+            self._batch = None
+        self._settled_at = None if self.is_lagging or self._following else self._read_to
 
     def _make_certain(self) -> None:
         """Read what the database holds: what this process knows, its last batch whose outcome is unknown, or less."""
@@ -381,7 +379,7 @@ class Ingest:
         while len(batch.records) < self._rows and size < settings.flush_bytes:
             item = reader.next() if reader.position < end else None
             if item is None:
-                batch.reads_to = self._read_to = end
+                self._read_to = end
                 self.is_lagging = False
                 break
             size += item.end.offset - item.position.offset
@@ -394,10 +392,7 @@ class Ingest:
         counters.scale_contradictions += decoder.scale_contradictions
         decoder.dead_letters = decoder.scale_contradictions = 0
         self._reached = max(self._reached, batch.end)
-        if batch.end == start:
-            self._settled_at = batch.reads_to
-            return None
-        return batch
+        return None if batch.end == start else batch
 
     def _decode(self, decoder: Decoder, item: Block | Damage, batch: _Batch) -> None:
         """Add the records of a block, or of what stands in its place, to the batch."""
@@ -466,7 +461,6 @@ class Ingest:
     def _confirm(self, batch: _Batch) -> None:
         """Note that a batch is committed."""
         self._committed = max(self._committed, batch.end)
-        self._settled_at = batch.reads_to
         self._received_ns = batch.received_ns or self._received_ns
         self.counters.book_subscriptions = batch.book_subscriptions
 
