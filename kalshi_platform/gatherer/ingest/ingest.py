@@ -57,6 +57,10 @@ class _Batch:
     book_subscriptions: int = 0
 
 
+class _Undecodable(Exception):
+    """A block made the decoder fail, which has read a part of it."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class IngestCallbacks:
     """Holds what the ingest calls, from its thread, when blocks say something that others must know."""
@@ -104,6 +108,8 @@ class Ingest:
         )  # fmt: skip
         self._reader = JournalReader(journal.folder)
         self._decoder: Decoder | None = None
+        self._undecodable: dict[Position, str] = {}
+        """Blocks that made the decoder fail, by where they begin, with what stands in their place."""
         self._batch: _Batch | None = None
         """What is committed next, kept until it is known to be committed; `_following` comes after it."""
         self._following: _Batch | None = None
@@ -244,6 +250,8 @@ class Ingest:
             try:
                 self._step()
                 self._outage.over()
+            except _Undecodable:
+                self._decoder, self._is_certain = None, False
             except Exception as error:  # noqa: BLE001 - the last line of defence: after any error the ingest goes on
                 if not isinstance(error, KalshiPlatformError):
                     _log.exception("ingest_failed", gatherer=self._settings.name, consequence="it tries again")
@@ -351,7 +359,7 @@ class Ingest:
             item = self._reader.next()
             if item is None:
                 return
-            decoder.decode(item)
+            self._decode(decoder, item)
 
     def _report(self, kind: str, detail: str) -> None:
         if self._reported == (kind, detail):
@@ -383,7 +391,7 @@ class Ingest:
                 self.is_lagging = False
                 break
             size += item.end.offset - item.position.offset
-            self._decode(decoder, item, batch)
+            self._add(decoder, item, batch)
         # Large commits cost less per row: with small ones a lag might never end.
         self._rows = min(settings.lag_rows, 2 * self._rows) if self.is_lagging else settings.flush_rows
         batch.book_subscriptions = decoder.book_subscriptions
@@ -394,19 +402,28 @@ class Ingest:
         self._reached = max(self._reached, batch.end)
         return None if batch.end == start else batch
 
-    def _decode(self, decoder: Decoder, item: Block | Damage, batch: _Batch) -> None:
-        """Add the records of a block, or of what stands in its place, to the batch."""
+    def _decode(self, decoder: Decoder, item: Block | Damage) -> tuple[Decoded, Block | Damage]:
+        """Decode a block, or what stands in its place; return that, too.
+
+        Raises _Undecodable where the decoder fails: no fault of ours may hold up what stands behind the block, so it
+        counts as one that cannot be read, from the next decoder on.
+        """
+        problem = self._undecodable.get(item.position)
+        if problem is not None and isinstance(item, Block):
+            size = item.end.offset - item.position.offset
+            item = Damage(item.position, item.end, item.position.segment, size, problem)
         try:
-            decoded = decoder.decode(item)
+            return decoder.decode(item), item
         except Exception as error:
             if isinstance(item, Damage):
                 raise
-            # No fault of ours may hold up what stands behind it: the block counts as one that cannot be read.
             _log.exception("block_not_decoded", gatherer=self._settings.name, block=place(item.position))
-            size = item.end.offset - item.position.offset
-            what = f"it cannot be decoded: {type(error).__name__}: {error}"
-            self._decode(decoder, Damage(item.position, item.end, item.position.segment, size, what), batch)
-            return
+            self._undecodable[item.position] = f"it cannot be decoded: {type(error).__name__}: {error}"
+            raise _Undecodable from error
+
+    def _add(self, decoder: Decoder, item: Block | Damage, batch: _Batch) -> None:
+        """Add the records of a block, or of what stands in its place, to the batch."""
+        decoded, item = self._decode(decoder, item)
         low, batch.end = len(batch.records), item.end
         batch.records += decoded.records
         batch.blocks.append((low, len(batch.records), item.end))

@@ -11,8 +11,10 @@ import pytest
 
 from kalshi_platform.clock import SYSTEM_CLOCK
 from kalshi_platform.gatherer.ingest.batch_commit import commit_records
+from kalshi_platform.gatherer.ingest.decoder import Decoder
 from kalshi_platform.local.postgres.server import PostgresServer
-from kalshi_platform.market.records import Record
+from kalshi_platform.market.frames import FrameBatch
+from kalshi_platform.market.records import BookSubscriptionEnded, Record
 from kalshi_platform.storage.partitions import PartitionKeeper
 from kalshi_platform.storage.pool import Database
 from kalshi_platform_tests.fixtures.exchange import eventually
@@ -393,36 +395,43 @@ def test_a_stop_waits_for_the_last_commit_and_says_so(
     assert rows(database, "SELECT seq FROM orderbook_deltas") == [(1,)]
 
 
-def test_a_block_that_makes_the_decoder_fail_costs_its_frames_and_holds_nothing_up(
+def test_a_block_that_makes_the_decoder_fail_costs_its_frames_and_marks_and_holds_nothing_up(
     gatherer_settings: SettingsFactory, open_database: OpenDatabase, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     settings = gatherer_settings()
     database = open_database(settings.timeseries_url)
+    decode = Decoder._decode_frames
+
+    def fail(decoder: Decoder, batch: FrameBatch, low: int, high: int) -> None:
+        decode(decoder, batch, low, high)
+        if b'"price_dollars": "0.6600"' in b"".join(batch.payloads[low:high]):
+            raise RuntimeError("a mistake of ours")
+
+    monkeypatch.setattr(Decoder, "_decode_frames", fail)
     stream = Stream()
-    stream.snapshot()
+    stream.snapshot("A")
+    stream.snapshot("B")
     with running_ingest(settings, database) as running:
         running.put(stream.records)
-        running.settled()
-        decoder = running.ingest._decoder
-        assert decoder is not None
-        decode = decoder._decode_block
-
-        def fail(block: object) -> None:
-            if b'"price_dollars": "0.6600"' in b"".join(block.batch.payloads):  # type: ignore[attr-defined]
-                raise RuntimeError("a mistake of ours")
-            decode(block)  # type: ignore[arg-type]
-
-        monkeypatch.setattr(decoder, "_decode_block", fail)
         for price in (5_600, 6_600, 5_600):
             stream.records = []
-            delta = stream.delta()
-            running.put([msgspec.structs.replace(delta, price_e4=price)])
+            delta = msgspec.structs.replace(stream.delta("B"), price_e4=price)
+            # What is unsubscribed in the block that fails is no longer followed.
+            end = [BookSubscriptionEnded(stream.id, "A", stream.seq, "unsubscribed")] if price == 6_600 else []
+            running.put([delta, *end])
         running.settled()
-    assert rows(database, "SELECT seq FROM orderbook_deltas ORDER BY 1") == [(2,), (4,)]
-    assert rows(database, "SELECT seq_expected, seq_seen FROM sequence_gaps") == [(3, 4)]
-    assert rows(database, "SELECT seq_to, end_reason FROM book_subscriptions") == [(2, "journal damaged")]
+        assert running.counters.outages == 0
+    assert rows(database, "SELECT seq FROM orderbook_deltas ORDER BY 1") == [(3,), (5,)]
+    assert rows(database, "SELECT seq_expected, seq_seen FROM sequence_gaps") == [(4, 5)]
+    ended = rows(database, "SELECT ticker, seq_to, end_reason FROM book_subscriptions ORDER BY 1")
+    assert ended == [("A", 3, "journal damaged"), ("B", 3, "journal damaged")]
     assert rows(database, "SELECT reason FROM dead_letters") == [("journal_damaged",)]
-    assert running.lost == [["A"]]
+    assert running.lost == [["A", "B"]]
+    # It holds up no process that begins just behind it, either.
+    with running_ingest(settings, database) as running:
+        running.put(Stream(12, 2).records)
+        running.settled()
+    assert count(database, "streams") == 2
 
 
 def test_large_books_bound_a_commit_by_their_bytes(
