@@ -399,7 +399,6 @@ class Ingest:
         counters.dead_letters += decoder.dead_letters
         counters.scale_contradictions += decoder.scale_contradictions
         decoder.dead_letters = decoder.scale_contradictions = 0
-        self._reached = max(self._reached, batch.end)
         return None if batch.end == start else batch
 
     def _decode(self, decoder: Decoder, item: Block | Damage) -> tuple[Decoded, Block | Damage]:
@@ -433,8 +432,9 @@ class Ingest:
             self.counters.frames += len(item.batch.payloads)
         else:
             self.counters.damages += not item.is_torn
-        if not batch.repeated:
+        if item.position >= self._reached:
             self._notify(decoded, item)
+        self._reached = max(self._reached, item.end)
 
     def _notify(self, decoded: Decoded, item: Block | Damage) -> None:
         """Pass on what newly decoded blocks mean for other parts."""

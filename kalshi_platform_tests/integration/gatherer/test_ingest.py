@@ -323,6 +323,38 @@ def test_a_commit_without_an_answer_is_found_out_by_its_position(
     assert running.counters.outages == 1
 
 
+def test_what_comes_while_blocks_before_it_are_decoded_again_is_passed_on(
+    gatherer_settings: SettingsFactory, open_database: OpenDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = gatherer_settings()
+    database = open_database(settings.timeseries_url)
+    stream = Stream()
+    stream.snapshot()
+    with running_ingest(settings, database) as running:
+        running.put(stream.records)
+        running.settled()
+        ingest, lost = running.ingest, threading.Event()
+        commit = ingest._writer.commit
+
+        def lose_commit(*arguments: object, **options: object) -> None:
+            if not lost.is_set():
+                lost.set()
+                stream.records = []
+                stream.to_dead_letter()
+                running.put(stream.records)
+                ingest._decoder = None
+                raise_unavailable()
+            commit(*arguments, **options)  # type: ignore[arg-type]
+
+        monkeypatch.setattr(ingest._writer, "commit", lose_commit)
+        stream.records = []
+        stream.delta()
+        running.put(stream.records)
+        running.settled()
+    assert running.lost == [["A"]]
+    assert running.alarms == ["dead_letter"]
+
+
 def raise_unavailable() -> None:
     from kalshi_platform.errors import DatabaseUnavailable
 
