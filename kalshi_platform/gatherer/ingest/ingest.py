@@ -336,13 +336,13 @@ class Ingest:
                 end_open_entries(transaction, fence, LOST, end=oldest)
                 # Before the outcome is known: if the connection breaks, everything may have ended all the same.
                 self._report(*loss)
+                self._callbacks.on_lost_sessions()
             elif start < self._committed:
                 detail = f"it holds the journal up to {place(start)}, and {place(self._committed)} was committed"
                 self._report(WENT_BACK, f"{detail}: the rest is committed again")
             sessions, streams = _read_open_entries(transaction)
         if loss is not None:
             fence.confirm()
-            self._callbacks.on_lost_sessions()
         start = max(start, oldest)
         decoder = Decoder(self._settings.market_filter.shard, self._settings.dead_letters_per_minute)
         self._warm_up(decoder, start)

@@ -12,6 +12,7 @@ import pytest
 from kalshi_platform.clock import SYSTEM_CLOCK
 from kalshi_platform.gatherer.ingest.batch_commit import commit_records
 from kalshi_platform.gatherer.ingest.decoder import Decoder
+from kalshi_platform.gatherer.ingest.fence import LOST, Fence
 from kalshi_platform.local.postgres.server import PostgresServer
 from kalshi_platform.market.frames import FrameBatch
 from kalshi_platform.market.records import BookSubscriptionEnded, Record
@@ -353,6 +354,31 @@ def test_what_comes_while_blocks_before_it_are_decoded_again_is_passed_on(
         running.settled()
     assert running.lost == [["A"]]
     assert running.alarms == ["dead_letter"]
+
+
+def test_sessions_begin_again_where_the_ledger_was_ended_and_the_answer_did_not_come(
+    gatherer_settings: SettingsFactory, open_database: OpenDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = gatherer_settings()
+    database = open_database(settings.timeseries_url)
+    with running_ingest(settings, database) as running:
+        running.put(all_steps())
+        running.settled()
+        confirm, lost = Fence.confirm, threading.Event()
+
+        def lose_answer(fence: Fence) -> None:
+            if not lost.is_set():
+                lost.set()
+                raise_unavailable()
+            confirm(fence)
+
+        monkeypatch.setattr(Fence, "confirm", lose_answer)
+        rows(database, "UPDATE journal_position SET journal_id = 5 RETURNING batch_no")
+        running.put(all_steps(12, 2), 2)
+        running.settled()
+    assert lost.is_set()
+    assert running.restarts == 1
+    assert LOST in running.alarms
 
 
 def raise_unavailable() -> None:
