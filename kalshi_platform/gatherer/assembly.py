@@ -20,8 +20,9 @@ from kalshi_platform.gatherer.capture.connection_pool import FEED, ConnectionPoo
 from kalshi_platform.gatherer.capture.connections import COMBO_CHANNEL, FEED_CHANNELS, Connection
 from kalshi_platform.gatherer.capture.snapshot_poller import BookActivity, Recovery, SnapshotPoller, record_books
 from kalshi_platform.gatherer.ids import IdSource
+from kalshi_platform.gatherer.ingest.batch_reader import IngestCallbacks
 from kalshi_platform.gatherer.ingest.fence import Fence
-from kalshi_platform.gatherer.ingest.ingest import Ingest, IngestCallbacks
+from kalshi_platform.gatherer.ingest.ingest import Ingest
 from kalshi_platform.gatherer.ingest.open_transactions import OpenTransactions
 from kalshi_platform.gatherer.journal.housekeeping import Housekeeping
 from kalshi_platform.gatherer.journal.segments import FOLDER

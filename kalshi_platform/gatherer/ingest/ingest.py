@@ -10,25 +10,22 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 
 from kalshi_platform.clock import Clock
 from kalshi_platform.errors import DatabaseUnavailable, KalshiPlatformError
 from kalshi_platform.gatherer.ingest.batch_commit import end_open_entries
+from kalshi_platform.gatherer.ingest.batch_reader import Batch, BatchReader, IngestCallbacks, Undecodable
 from kalshi_platform.gatherer.ingest.batch_writer import BatchRefused, BatchWriter
-from kalshi_platform.gatherer.ingest.decoder import Decoded, Decoder
 from kalshi_platform.gatherer.ingest.fence import LOST, WENT_BACK, CommittedPosition, Fence, place
 from kalshi_platform.gatherer.ingest.ingest_counters import IngestCounters
 from kalshi_platform.gatherer.ingest.open_streams import OpenStream
 from kalshi_platform.gatherer.ingest.outage import Outage
-from kalshi_platform.gatherer.journal.block_format import Block, Damage, Position
-from kalshi_platform.gatherer.journal.reader import JournalReader
+from kalshi_platform.gatherer.journal.block_format import Position
 from kalshi_platform.gatherer.journal.segments import list_segments
-from kalshi_platform.gatherer.journal.writer import NO_SESSION, JournalWriter
+from kalshi_platform.gatherer.journal.writer import JournalWriter
 from kalshi_platform.gatherer.settings import GathererSettings
 from kalshi_platform.gatherer.status.status import IngestStatus, LedgerStatus, age_s, time_of_ns
 from kalshi_platform.gatherer.threads import WAIT_REPORT_S, ended
-from kalshi_platform.market.records import Record
 from kalshi_platform.monitoring.event_log import event_logger
 from kalshi_platform.storage import queries
 from kalshi_platform.storage.partitions import PartitionBounds
@@ -36,47 +33,9 @@ from kalshi_platform.storage.pool import Database, Transaction
 from kalshi_platform.storage.quarantine import write_in_parts
 from kalshi_platform.storage.sqlstate import STATEMENT_TIMEOUT
 
-_WARM_UP_S = 120.0
 # Added to the time of a stop: a running statement may end.
 _LAST_STEP_S = 1.0
 _log = event_logger(__name__)
-
-
-@dataclass
-class _Batch:
-    """Holds what is committed next: the records of the blocks from one position to another."""
-
-    start: Position
-    end: Position
-    repeated: bool
-    """Whether some of the records may be in the database."""
-    received_ns: int = 0
-    records: list[Record] = field(default_factory=list)
-    blocks: list[tuple[int, int, Position]] = field(default_factory=list)
-    """Where the records of each block begin and end, and where the block ends in the journal."""
-    book_subscriptions: int = 0
-
-
-class _Undecodable(Exception):
-    """A block made the decoder fail, which has read a part of it."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class IngestCallbacks:
-    """Holds what the ingest calls, from its thread, when blocks say something that others must know."""
-
-    own_sessions: Callable[[], Sequence[int]] = tuple
-    """Returns the sessions of this process."""
-    on_books_lost: Callable[[int, Sequence[str]], None] = lambda _session_id, _tickers: None
-    """Receives a session and markets whose book subscription the decoder ended: they need a snapshot."""
-    on_lost_claim: Callable[[Sequence[str]], None] = lambda _: None
-    """Receives markets whose book subscription was ended because the database refuses something of them."""
-    on_lost_sessions: Callable[[], None] = lambda: None
-    """Called when the ledger may lack the start of open sessions: every session must end, and another one start."""
-    on_alarm: Callable[[str, str], None] = lambda _kind, _detail: None
-    on_records: Callable[[Sequence[Record]], None] = lambda _: None
-    """Receives all records decoded for the first time, in their order; `on_frames` the frames of each session."""
-    on_frames: Callable[[int, Sequence[bytes]], None] = lambda _session_id, _payloads: None
 
 
 class Ingest:
@@ -106,25 +65,17 @@ class Ingest:
             callbacks.on_lost_sessions,
             settings.dead_letters_per_minute, settings.dead_letter_days,
         )  # fmt: skip
-        self._reader = JournalReader(journal.folder)
-        self._decoder: Decoder | None = None
-        self._undecodable: dict[Position, str] = {}
-        """Blocks that made the decoder fail, by where they begin, with what stands in their place."""
-        self._batch: _Batch | None = None
+        self._reader = BatchReader(settings, journal, callbacks, counters)
+        self._batch: Batch | None = None
         """What is committed next, kept until it is known to be committed; `_following` comes after it."""
-        self._following: _Batch | None = None
+        self._following: Batch | None = None
         self._is_certain = False
-        self._committed = self._reached = fence.known.position
-        """The furthest positions that this process has committed and decoded: rows between may be in the database."""
-        self._read_to: Position | None = None
-        """The end of the journal when it was last read to its end."""
+        self._committed = fence.known.position
+        """The furthest position that this process has committed."""
         self._settled_at: Position | None = None
         """The end of the journal when everything in it was committed."""
         self._received_ns = 0
         """When the last block that is committed was received."""
-        self.is_lagging = False
-        """Whether more waited in the journal than one commit took."""
-        self._rows = settings.flush_rows
         self._compare_at = 0.0
         self._reported: tuple[str, str] | None = None
         self._stop_by: float | None = None
@@ -147,6 +98,11 @@ class Ingest:
     def failures(self) -> int:
         """Return the number of attempts that failed in a row."""
         return self._outage.failures
+
+    @property
+    def is_lagging(self) -> bool:
+        """Return whether more waits in the journal than one commit takes."""
+        return self._reader.is_lagging
 
     @property
     def position(self) -> Position:
@@ -250,8 +206,8 @@ class Ingest:
             try:
                 self._step()
                 self._outage.over()
-            except _Undecodable:
-                self._decoder, self._is_certain = None, False
+            except Undecodable:
+                self._is_certain = False
             except Exception as error:  # noqa: BLE001 - the last line of defence: after any error the ingest goes on
                 if not isinstance(error, KalshiPlatformError):
                     _log.exception("ingest_failed", gatherer=self._settings.name, consequence="it tries again")
@@ -266,10 +222,10 @@ class Ingest:
         journal, stopping = self._journal, self._stopping
         while not self._outage.is_due() and not self._clock.wait(stopping, self._outage.wait_s()):
             pass
-        if self.is_lagging or self._batch or self._following or not self._is_certain:
+        if self._reader.is_lagging or self._batch or self._following or not self._is_certain:
             return
         with journal.appended:
-            while journal.end == self._read_to and not stopping.is_set():
+            while journal.end == self._reader.read_to and not stopping.is_set():
                 left_s = self._compare_at - self._clock.monotonic()
                 if left_s <= 0:
                     return
@@ -281,27 +237,27 @@ class Ingest:
         if not self._is_certain or self._clock.monotonic() >= self._compare_at:
             self._make_certain()
         if self._batch is None:
-            self._batch, self._following = self._following or self._read_batch(), None
+            self._batch, self._following = self._following or self._reader.read(), None
         batch = self._batch
         if batch is not None:
-            if self.is_lagging and self._following is None:
+            if self._reader.is_lagging and self._following is None:
                 committing = _InThread(lambda: self._commit(batch), f"{self._settings.name} commit")
                 try:
-                    self._following = self._read_batch()
+                    self._following = self._reader.read()
                 finally:
                     committing.result()
             else:
                 self._commit(batch)
             self._confirm(batch)
             self._batch = None
-        self._settled_at = None if self.is_lagging or self._following else self._read_to
+        self._settled_at = None if self._reader.is_lagging or self._following else self._reader.read_to
 
     def _make_certain(self) -> None:
         """Read what the database holds: what this process knows, its last batch whose outcome is unknown, or less."""
         batch, fence = self._batch, self._fence
         with self._database.transaction() as transaction:
             found = fence.read(transaction)
-        if self._decoder is None or found != fence.known:
+        if not self._reader.has_begun or found != fence.known:
             if batch is not None and self._has_landed(batch, found):
                 fence.known, self._batch = found, None
                 self.counters.commits, self.counters.batch_no = self.counters.commits + 1, found.batch_no
@@ -314,20 +270,20 @@ class Ingest:
         self._compare_at = self._clock.monotonic() + self._settings.ledger_compare_interval_s
         self.counters.compared_s = self._clock.monotonic()
 
-    def _has_landed(self, batch: _Batch, found: CommittedPosition) -> bool:
+    def _has_landed(self, batch: Batch, found: CommittedPosition) -> bool:
         known, fence = self._fence.known, self._fence
         is_after = found.batch_no > known.batch_no and found.position == batch.end
-        return self._decoder is not None and is_after and found.journal_id == fence.journal_id
+        return self._reader.has_begun and is_after and found.journal_id == fence.journal_id
 
     def _reload(self) -> None:
         """Begin again at the position in the database, with the state that the database and the journal before it give.
 
         What the journal no longer has is declared lost: open entries of the ledger end, and it goes on with the oldest.
         """
-        self._decoder = self._batch = self._following = None
-        fence, reader = self._fence, self._reader
-        end = self._journal.end
-        oldest = reader.oldest() or end
+        self._batch = self._following = None
+        self._reader.forget()
+        fence, end = self._fence, self._journal.end
+        oldest = self._reader.oldest()
         with self._database.transaction() as transaction:
             fence.known = found = fence.read(transaction)
             start, loss = found.position, fence.describe_loss(found, oldest, end)
@@ -343,23 +299,8 @@ class Ingest:
             sessions, streams = _read_open_entries(transaction)
         if loss is not None:
             fence.confirm()
-        start = max(start, oldest)
-        decoder = Decoder(self._settings.market_filter.shard, self._settings.dead_letters_per_minute)
-        self._warm_up(decoder, start)
-        decoder.set_open(sessions, streams)
-        decoder.dead_letters = decoder.scale_contradictions = 0
-        reader.seek(start)
         self._writer.forget_partitions()
-        self._decoder, self._rows, self.is_lagging = decoder, self._settings.flush_rows, True
-
-    def _warm_up(self, decoder: Decoder, start: Position) -> None:
-        """Decode the last blocks before `start` again, for the numbers of equal rows; nothing of it is committed."""
-        self._reader.seek(self._reader.before(start, _WARM_UP_S))
-        while self._reader.position < start:
-            item = self._reader.next()
-            if item is None:
-                return
-            self._decode(decoder, item)
+        self._reader.begin_at(max(start, oldest), sessions, streams)
 
     def _report(self, kind: str, detail: str) -> None:
         if self._reported == (kind, detail):
@@ -370,99 +311,18 @@ class Ingest:
         _log.error(kind, gatherer=self._settings.name, detail=detail)
         self._callbacks.on_alarm(kind, detail)
 
-    def _read_batch(self) -> _Batch | None:
-        """Decode blocks up to the rows and bytes of one commit; None where there is none."""
-        try:
-            return self._decode_batch()
-        except Exception:
-            self._decoder = None  # it has read what is in no batch
-            raise
-
-    def _decode_batch(self) -> _Batch | None:
-        settings, reader, decoder = self._settings, self._reader, self._decoder
-        assert decoder is not None  # noqa: S101 - `_make_certain` made it
-        end, start = self._journal.end, reader.position
-        batch = _Batch(start, start, repeated=start < self._reached)
-        size, self.is_lagging = 0, True
-        while len(batch.records) < self._rows and size < settings.flush_bytes:
-            item = reader.next() if reader.position < end else None
-            if item is None:
-                self._read_to = end
-                self.is_lagging = False
-                break
-            size += item.end.offset - item.position.offset
-            self._add(decoder, item, batch)
-        # Large commits cost less per row: with small ones a lag might never end.
-        self._rows = min(settings.lag_rows, 2 * self._rows) if self.is_lagging else settings.flush_rows
-        batch.book_subscriptions = decoder.book_subscriptions
-        counters = self.counters
-        counters.dead_letters += decoder.dead_letters
-        counters.scale_contradictions += decoder.scale_contradictions
-        decoder.dead_letters = decoder.scale_contradictions = 0
-        return None if batch.end == start else batch
-
-    def _decode(self, decoder: Decoder, item: Block | Damage) -> tuple[Decoded, Block | Damage]:
-        """Decode a block, or what stands in its place; return that, too.
-
-        Raises _Undecodable where the decoder fails: no fault of ours may hold up what stands behind the block, so it
-        counts as one that cannot be read, from the next decoder on.
-        """
-        problem = self._undecodable.get(item.position)
-        if problem is not None and isinstance(item, Block):
-            size = item.end.offset - item.position.offset
-            item = Damage(item.position, item.end, item.position.segment, size, problem)
-        try:
-            return decoder.decode(item), item
-        except Exception as error:
-            if isinstance(item, Damage):
-                raise
-            _log.exception("block_not_decoded", gatherer=self._settings.name, block=place(item.position))
-            self._undecodable[item.position] = f"it cannot be decoded: {type(error).__name__}: {error}"
-            raise _Undecodable from error
-
-    def _add(self, decoder: Decoder, item: Block | Damage, batch: _Batch) -> None:
-        """Add the records of a block, or of what stands in its place, to the batch."""
-        decoded, item = self._decode(decoder, item)
-        low, batch.end = len(batch.records), item.end
-        batch.records += decoded.records
-        batch.blocks.append((low, len(batch.records), item.end))
-        if isinstance(item, Block):
-            batch.received_ns = item.received_at_ns
-            self.counters.blocks += 1
-            self.counters.frames += len(item.batch.payloads)
-        else:
-            self.counters.damages += not item.is_torn
-        if item.position >= self._reached:
-            self._notify(decoded, item)
-        self._reached = max(self._reached, item.end)
-
-    def _notify(self, decoded: Decoded, item: Block | Damage) -> None:
-        """Pass on what newly decoded blocks mean for other parts."""
-        callbacks = self._callbacks
-        for alarm in decoded.alarms:
-            _log.warning(alarm.kind, gatherer=self._settings.name, detail=alarm.detail)
-            callbacks.on_alarm(alarm.kind, alarm.detail)
-        if not decoded.damaged_sessions.isdisjoint(callbacks.own_sessions()):
-            callbacks.on_lost_sessions()
-        if isinstance(item, Block):
-            if decoded.lost_claims:
-                callbacks.on_books_lost(item.session_id, decoded.lost_claims)
-            if item.session_id != NO_SESSION:
-                callbacks.on_frames(item.session_id, item.batch.payloads)
-        callbacks.on_records(decoded.records)
-
-    def _commit(self, batch: _Batch) -> None:
+    def _commit(self, batch: Batch) -> None:
         try:
             self._writer.commit(batch.records, batch.end, repeated=batch.repeated)
         except BatchRefused:
             _log.warning("batch_refused", gatherer=self._settings.name, consequence="it is written in parts")
             self._commit_in_parts(batch)
         except DatabaseUnavailable as error:
-            if error.kind == STATEMENT_TIMEOUT and self._rows > self._settings.flush_rows:
-                self._decoder = None  # it may have been too large: smaller ones are read
+            if error.kind == STATEMENT_TIMEOUT:
+                self._reader.forget_if_large()
             raise
 
-    def _commit_in_parts(self, batch: _Batch) -> None:
+    def _commit_in_parts(self, batch: Batch) -> None:
         """Commit a batch by halves of its blocks, each with its position; a block that is refused by its records."""
 
         def commit(blocks: Sequence[tuple[int, int, Position]]) -> None:
@@ -475,7 +335,7 @@ class Ingest:
 
         write_in_parts(batch.blocks, commit, commit_block, lambda error: isinstance(error, BatchRefused))
 
-    def _confirm(self, batch: _Batch) -> None:
+    def _confirm(self, batch: Batch) -> None:
         """Note that a batch is committed."""
         self._committed = max(self._committed, batch.end)
         self._received_ns = batch.received_ns or self._received_ns

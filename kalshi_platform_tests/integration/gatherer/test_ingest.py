@@ -343,7 +343,7 @@ def test_what_comes_while_blocks_before_it_are_decoded_again_is_passed_on(
                 stream.records = []
                 stream.to_dead_letter()
                 running.put(stream.records)
-                ingest._decoder = None
+                ingest._reader.forget()
                 raise_unavailable()
             commit(*arguments, **options)  # type: ignore[arg-type]
 

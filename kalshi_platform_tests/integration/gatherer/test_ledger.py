@@ -274,7 +274,8 @@ def test_interrupted_ingests_leave_what_an_undisturbed_one_leaves(
                 elif what == 1:
                     running.ingest._is_certain = False
                 elif what == 2:
-                    running.ingest._decoder, running.ingest._is_certain = None, False
+                    running.ingest._reader.forget()
+                    running.ingest._is_certain = False
             if number == 3:
                 past = Past(url)
             elif number == 8:

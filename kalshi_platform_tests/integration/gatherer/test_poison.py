@@ -205,7 +205,7 @@ def test_a_batch_of_which_only_parts_arrived_is_written_again_from_its_beginning
             parts.append(1)
             if len(parts) == 2:
                 # As after a kill: nothing of what this process knew is left.
-                running.ingest._decoder = None
+                running.ingest._reader.forget()
                 raise DatabaseUnavailable("the connection broke")
 
         monkeypatch.setattr(fence, "confirm", fail_once)
