@@ -177,9 +177,8 @@ class JournalWriter:
         self._hour_ns = 0
         self._blocks = 0
         self._former_blocks: int | None = None
-        # Descriptors of finished segments that were not synced yet, and whether a new file's name was not.
+        # Descriptors of finished segments that were not synced yet.
         self._unsynced: list[int] = []
-        self._unsynced_names = False
         self._open = OpenMarks()
         started = FrameBatch()
         started.mark(GathererStarted(clock.now_ns(), gatherer, code_version))
@@ -250,27 +249,27 @@ class JournalWriter:
 
     def sync(self) -> None:
         """Make what was appended survive a power cut (fsync). Raises JournalUnwritable."""
+        failure: OSError | None = None
         with self.appended:
-            descriptors, self._unsynced = self._unsynced, []
-            if self._descriptor is not None:
-                descriptors.append(os.dup(self._descriptor))
-            names, self._unsynced_names = self._unsynced_names, False
-        try:
-            for descriptor in descriptors:
+            try:
+                descriptors = [] if self._descriptor is None else [os.dup(self._descriptor)]
+                descriptors, self._unsynced = [*self._unsynced, *descriptors], []
+            except OSError as error:
+                descriptors, failure = [], error
+        for descriptor in descriptors:
+            try:
                 _fdatasync(descriptor)
-            if names:
-                fsync_folder(self.folder)
-        except OSError as error:
+            except OSError as error:
+                failure = error
+            finally:
+                os.close(descriptor)
+        if failure is not None:
             with self.appended:
                 # The kernel may have dropped what it could not write: nothing is to follow it in this segment.
                 self._finish_segment()
-                self._unsynced_names = True
-                unwritable = self._unwritable(error)
+                unwritable = self._unwritable(failure)
                 self._block(unwritable)
-            raise unwritable from error
-        finally:
-            for descriptor in descriptors:
-                os.close(descriptor)
+            raise unwritable from failure
 
     def bytes_on_disk(self) -> int:
         """Return the size of all segments, in bytes."""
@@ -339,11 +338,7 @@ class JournalWriter:
     def _write_parts(self, descriptor: int, parts: tuple[bytes, ...], size: int) -> None:
         segment, offset = self.end
         try:
-            written = os.writev(descriptor, parts)
-            if written < size:
-                rest = memoryview(b"".join(parts))[written:]
-                while rest:
-                    rest = rest[os.write(descriptor, rest) :]
+            _write_fully(descriptor, parts, size)
         except OSError as error:
             # A part of a block must not stand before the next one.
             try:
@@ -358,7 +353,7 @@ class JournalWriter:
 
     def _begin_segment(self, received_at_ns: int) -> int:
         """Create the next segment, with its header and what is open in one write; return its descriptor."""
-        number = self._next_segment
+        descriptor, path, number = self._create_file()
         info = SegmentInfo(
             journal_id=self.journal_id,
             gatherer=self._gatherer,
@@ -370,26 +365,36 @@ class JournalWriter:
         )
         restated = self._restated(received_at_ns)
         content = b"".join((encode_segment_header(info), *restated))
-        path = self.folder / segment_name(number)
         try:
-            descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC, 0o666)
+            _write_fully(descriptor, (content,), len(content))
+            # No database may hold a place in a segment that a power cut takes away: another would get its number.
+            _fdatasync(descriptor)
+            fsync_folder(self.folder)
         except OSError as error:
-            raise self._unwritable(error) from error
-        before, self.end = self.end, Position(number, 0)
-        try:
-            self._write_parts(descriptor, (content,), len(content))
-        except JournalUnwritable:
-            self.end = before
             os.close(descriptor)
             with contextlib.suppress(OSError):
                 path.unlink()
-            raise
+            raise self._unwritable(error) from error
+        self.end = Position(number, len(content))
         self._next_segment = number + 1
         self._blocks = len(restated)
         self._hour_ns = received_at_ns - received_at_ns % _HOUR_NS
-        self._unsynced_names = True
         self._measure()
         return descriptor
+
+    def _create_file(self) -> tuple[int, Path, int]:
+        """Create the file of the next segment; return its descriptor, path and number."""
+        while True:
+            number = self._next_segment
+            path = self.folder / segment_name(number)
+            try:
+                flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND | os.O_CLOEXEC
+                return os.open(path, flags, 0o666), path, number
+            except FileExistsError:
+                # What could not be written to its end, nor removed.
+                self._next_segment, self._former_blocks = number + 1, None
+            except OSError as error:
+                raise self._unwritable(error) from error
 
     def _restated(self, received_at_ns: int) -> list[bytes]:
         """Return a block for each open session, with the marks that opened it and its streams."""
@@ -456,6 +461,15 @@ class JournalWriter:
         else:
             remedy = "see to its disk; recording begins again by itself"
         return JournalUnwritable(what, remedy)
+
+
+def _write_fully(descriptor: int, parts: tuple[bytes, ...], size: int) -> None:
+    """Write parts of together `size` bytes. Raises OSError where a part of them may be written."""
+    written = os.writev(descriptor, parts)
+    if written < size:
+        rest = memoryview(b"".join(parts))[written:]
+        while rest:
+            rest = rest[os.write(descriptor, rest) :]
 
 
 def _gib(size: int) -> str:

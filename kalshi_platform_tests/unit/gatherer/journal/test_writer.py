@@ -321,3 +321,74 @@ def test_segments_are_removed_from_the_oldest_and_only_when_nothing_needs_them(t
     assert list(list_segments(tmp_path)) == [4, 5, 6, 7]
     assert len(remove_segments(tmp_path, everything, 2**63)) == 3
     assert [item.position.segment for item in items_of(tmp_path)] == [7, 7]
+
+
+def test_no_place_in_a_segment_is_known_before_a_power_cut_leaves_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = opened(tmp_path, segment_bytes=600)
+    ends: list[Position] = []
+    sync_folder = writer_module.fsync_folder
+
+    def note(folder: Path) -> None:
+        assert segment_name(journal.end.segment + 1) in {path.name for path in folder.iterdir()}
+        ends.append(journal.end)
+        sync_folder(folder)
+
+    monkeypatch.setattr(writer_module, "fsync_folder", note)
+    for number in range(1, 9):
+        journal.append(SESSION, batch_of([b"x" * 100], first_number=number))
+    assert [end.segment for end in ends] == list(range(1, journal.end.segment))
+    assert len(ends) > 2
+    journal.close()
+
+
+def test_a_folder_that_cannot_be_synced_gets_no_segment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = FakeClock()
+    journal = opened(tmp_path, clock, segment_bytes=400)
+    journal.append(SESSION, batch_of([b"x" * 400]))
+    end, segments = journal.end, list(list_segments(tmp_path))
+
+    def refuse(_: Path) -> None:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    with monkeypatch.context() as broken:
+        broken.setattr(writer_module, "fsync_folder", refuse)
+        with pytest.raises(JournalUnwritable, match="cannot be written"):
+            journal.append(SESSION, batch_of([b"y"], first_number=2))
+        assert journal.end == end
+        assert list(list_segments(tmp_path)) == segments
+    clock.step(RETRY_S)
+    assert journal.is_writable()
+    journal.close()
+    assert list(list_segments(tmp_path)) == [*segments, end.segment + 1]
+
+
+def test_a_file_that_lies_where_the_next_segment_would_is_passed_over(tmp_path: Path) -> None:
+    journal = opened(tmp_path, segment_bytes=400)
+    (tmp_path / segment_name(journal.end.segment + 1)).touch()
+    for number in range(1, 4):
+        journal.append(SESSION, batch_of([b"x" * 400], first_number=number))
+    journal.close()
+    assert frames_of(items_of(tmp_path)) == [b"x" * 400] * 3
+    assert all(damage.is_torn for damage in damages_of(items_of(tmp_path)))
+
+
+def test_one_file_that_cannot_be_synced_leaves_no_other_unsynced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    journal = opened(tmp_path, segment_bytes=400)
+    for number in range(1, 4):
+        journal.append(SESSION, batch_of([b"x" * 400], first_number=number))
+    synced: list[int] = []
+
+    def sync(descriptor: int) -> None:
+        synced.append(os.fstat(descriptor).st_ino)
+        if len(synced) == 1:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    monkeypatch.setattr(writer_module, "_fdatasync", sync)
+    with pytest.raises(JournalUnwritable):
+        journal.sync()
+    assert sorted(synced) == sorted(path.stat().st_ino for path in tmp_path.iterdir())
+    journal.close()
