@@ -25,7 +25,7 @@ from kalshi_platform.gatherer.ingest.fence import Fence
 from kalshi_platform.gatherer.ingest.ingest import Ingest
 from kalshi_platform.gatherer.ingest.open_transactions import OpenTransactions
 from kalshi_platform.gatherer.journal.housekeeping import Housekeeping
-from kalshi_platform.gatherer.journal.segments import FOLDER
+from kalshi_platform.gatherer.journal.segments import FOLDER, created_ns
 from kalshi_platform.gatherer.journal.writer import JournalLimits, JournalWriter, open_journal
 from kalshi_platform.gatherer.lock import GathererLock
 from kalshi_platform.gatherer.markets.catalog_sync_loop import CatalogSyncLoop
@@ -165,7 +165,7 @@ def assemble(
         bounds,
         clock,
         journal,
-        Fence(journal.journal_id, lock.owner, lock.mark_ledger_lost),
+        Fence(journal.journal_id, lock.owner, lock.mark_ledger_lost, functools.partial(created_ns, journal.folder)),
         IngestCallbacks(
             own_sessions=lambda: ids.sessions,
             on_books_lost=requests.books_lost,

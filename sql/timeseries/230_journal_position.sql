@@ -6,6 +6,7 @@ CREATE TABLE IF NOT EXISTS journal_position (
   batch_no bigint PRIMARY KEY,
   journal_id bigint,
   segment bigint NOT NULL DEFAULT 0,
+  segment_created_ns bigint,
   block_offset bigint NOT NULL DEFAULT 0,
   updated_at timestamptz NOT NULL DEFAULT clock_timestamp()
 );
@@ -13,6 +14,7 @@ COMMENT ON TABLE journal_position IS 'One row: where the next block of the gathe
 COMMENT ON COLUMN journal_position.batch_no IS 'The commit that set the position, see batches; 0 before the first.';
 COMMENT ON COLUMN journal_position.journal_id IS 'The journal, by the number in the header of its segments. NULL before the first commit.';
 COMMENT ON COLUMN journal_position.segment IS 'The number of the segment.';
+COMMENT ON COLUMN journal_position.segment_created_ns IS 'When the segment was created, by its header, in nanoseconds since 1970: another segment may get the number of one that was lost. NULL where the header cannot be read.';
 COMMENT ON COLUMN journal_position.block_offset IS 'Where the block begins in the segment, in bytes.';
 COMMENT ON COLUMN journal_position.updated_at IS 'When the position was set.';
 

@@ -27,29 +27,37 @@ FIRST_SEGMENT = 1
 class CommittedPosition(NamedTuple):
     """Says what a database holds of a journal: all blocks before `position`, by its batch `batch_no`.
 
-    `journal_id` is None before the first commit.
+    `journal_id` is None before the first commit. `segment_created_ns`: when the segment of the position was created, by
+    its header, which tells it from another that got its number; None where that cannot be read.
     """
 
     batch_no: int
     journal_id: int | None
     position: Position
+    segment_created_ns: int | None = None
 
 
 class Fence:
     """Keeps owner and position of a ledger. For the ingest's thread, except `owner`."""
 
     def __init__(
-        self, journal_id: int, owner: int | None = None, on_disowned: Callable[[], None] = lambda: None
+        self,
+        journal_id: int,
+        owner: int | None = None,
+        on_disowned: Callable[[], None] = lambda: None,
+        segment_created_ns: Callable[[int], int | None] = lambda _: None,
     ) -> None:
         """Set up the fence; `owner` is the number that the lock wrote, None without one.
 
-        `on_disowned()` is called when the database names another owner.
+        `on_disowned()` is called when the database names another owner. `segment_created_ns(number)` returns when a
+        segment of the journal was created, None where that cannot be read.
         """
         self.owner = owner
         self.journal_id = journal_id
         self.known = CommittedPosition(0, None, START)
         """What the database holds, by the last commit or `read`."""
         self._on_disowned = on_disowned
+        self._segment_created_ns = segment_created_ns
         self._pending = self.known
         self._updated_at: datetime | None = None
 
@@ -69,18 +77,22 @@ class Fence:
             )
         row = transaction.fetch_one(sql["journal_position"])
         assert row is not None  # noqa: S101 - likewise
-        batch_no, journal_id, segment, offset, self._updated_at = row
-        return CommittedPosition(int(batch_no), journal_id, Position(int(segment), int(offset)))
+        batch_no, journal_id, segment, offset, created_ns, self._updated_at = row
+        return CommittedPosition(int(batch_no), journal_id, Position(int(segment), int(offset)), created_ns)
 
     def describe_loss(self, found: CommittedPosition, oldest: Position, end: Position) -> tuple[str, str] | None:
         """Return an alarm's kind and detail where the journal, from `oldest` to `end`, does not go on at `found`.
 
         That is so where blocks between the database's position and the oldest segment are gone, where the database
-        continues another journal, and where the journal ends before that position.
+        continues another journal, where the journal ends before that position, and where its segment was lost and
+        another has its number.
         """
         stands = f"the database stands at {place(found.position)}, set at {self._updated_at:%Y-%m-%d %H:%M:%S} UTC"
         if found.journal_id not in (None, self.journal_id):
             return LOST, f"{stands}, in another journal: what that one has received since then is not in the database"
+        created_ns = self._segment_created_ns(found.position.segment) if found.position.offset else None
+        if created_ns is not None and found.segment_created_ns not in (None, created_ns):
+            return LOST, f"{stands}, and another segment has that number now: what the former held may be lost"
         if found.position > end:
             return LOST, f"{stands}, and the journal ends at {place(end)}: what was received between them may be lost"
         if found.position.segment < oldest.segment and oldest.segment > FIRST_SEGMENT:
@@ -101,6 +113,9 @@ class Fence:
         # Before anything of the journal is committed the position belongs to no journal.
         journal_id = known.journal_id if end is None else self.journal_id
         position = known.position if end is None else end
+        created_ns = known.segment_created_ns
+        if created_ns is None or position.segment != known.position.segment or journal_id != known.journal_id:
+            created_ns = self._segment_created_ns(position.segment)
         row = transaction.fetch_one(
             queries.load("gatherer")["next_own_batch"],
             {
@@ -111,12 +126,13 @@ class Fence:
                 "known_offset": known.position.offset,
                 "journal_id": journal_id,
                 "segment": position.segment,
+                "segment_created_ns": created_ns,
                 "block_offset": position.offset,
             },
         )
         if row is None:
             raise DatabaseUnavailable("its ledger is not what the last commit left there", kind=MOVED)
-        self._pending = CommittedPosition(int(row[0]), journal_id, position)
+        self._pending = CommittedPosition(int(row[0]), journal_id, position, created_ns)
         return int(row[0])
 
     def confirm(self) -> None:

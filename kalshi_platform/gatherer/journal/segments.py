@@ -83,6 +83,15 @@ def read_segment_info(path: Path) -> SegmentInfo:
         return decode_segment_header(read_some(file, _HEADER_READ_BYTES))[0]
 
 
+def created_ns(folder: Path, number: int) -> int | None:
+    """Return when a segment was created, by its header; None without one that can be read."""
+    try:
+        path = list_segments(folder).get(number)
+        return None if path is None else read_segment_info(path).created_at_ns
+    except (FormatError, OSError):
+        return None
+
+
 def read_some(file: BinaryIO, size: int) -> bytes:
     """Read up to `size` bytes of a segment. Raises OSError; FormatError where they cannot be decompressed."""
     try:

@@ -190,6 +190,13 @@ LEDGER = (
                 nullable=True,
             ),
             Column("segment", "bigint", "The number of the segment.", default="0"),
+            Column(
+                "segment_created_ns",
+                "bigint",
+                "When the segment was created, by its header, in nanoseconds since 1970: another segment may get the"
+                " number of one that was lost. NULL where the header cannot be read.",
+                nullable=True,
+            ),
             Column("block_offset", "bigint", "Where the block begins in the segment, in bytes.", default="0"),
             Column("updated_at", "timestamptz", "When the position was set.", default="clock_timestamp()"),
         ),

@@ -14,7 +14,8 @@ WHERE last_batch_no = (SELECT max(last_batch_no) FROM batch_counter) RETURNING l
 -- name: next_own_batch
 -- The same for the process with the journal, which moves the journal's position by it: one row, the number; no row where
 -- another process owns the ledger, or the position is not the one that this process knows. Parameters: owner, known (the
--- number of the batch that set the position), known_id, known_segment, known_offset; journal_id, segment, block_offset.
+-- number of the batch that set the position), known_id, known_segment, known_offset; journal_id, segment, segment_created_ns,
+-- block_offset.
 SELECT FROM batch_counter ORDER BY last_batch_no DESC LIMIT 1 FOR UPDATE;
 WITH counter AS (
   UPDATE batch_counter SET last_batch_no = last_batch_no + 1
@@ -25,7 +26,7 @@ WITH counter AS (
   RETURNING last_batch_no
 )
 UPDATE journal_position p SET batch_no = c.last_batch_no, journal_id = %(journal_id)s, segment = %(segment)s,
-  block_offset = %(block_offset)s, updated_at = clock_timestamp()
+  segment_created_ns = %(segment_created_ns)s, block_offset = %(block_offset)s, updated_at = clock_timestamp()
 FROM counter c WHERE p.batch_no = %(known)s
 RETURNING c.last_batch_no
 
@@ -35,7 +36,7 @@ SELECT owner FROM batch_counter ORDER BY last_batch_no DESC LIMIT 1 FOR UPDATE
 
 -- name: journal_position
 -- What of the journal is in this database. One row.
-SELECT batch_no, journal_id, segment, block_offset, updated_at FROM journal_position ORDER BY batch_no DESC LIMIT 1
+SELECT batch_no, journal_id, segment, block_offset, segment_created_ns, updated_at FROM journal_position ORDER BY batch_no DESC LIMIT 1
 
 -- name: take_ledger
 -- For the session that holds the lock of its name. Parameters: owner, name.

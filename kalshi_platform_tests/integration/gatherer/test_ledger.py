@@ -26,7 +26,7 @@ from kalshi_platform_tests.fixtures.gathered import STEPS, Stream
 from kalshi_platform_tests.fixtures.gatherer_databases import SettingsFactory
 from kalshi_platform_tests.fixtures.gatherer_service import RunningGatherer, client_settings, running_gatherer
 from kalshi_platform_tests.fixtures.past import Past
-from kalshi_platform_tests.fixtures.running_ingest import running_ingest
+from kalshi_platform_tests.fixtures.running_ingest import RunningIngest, running_ingest
 from kalshi_platform_tests.fixtures.stack import rows
 
 OpenDatabase = Callable[[str], Database]
@@ -178,6 +178,40 @@ def test_what_the_journal_no_longer_has_is_said_once_and_not_claimed(
     assert missing > 50
 
 
+def test_a_segment_that_got_the_number_of_a_lost_one_is_not_taken_for_it(
+    gatherer_settings: SettingsFactory, open_database: OpenDatabase
+) -> None:
+    settings = gatherer_settings()
+    url = settings.timeseries_url
+    for number in (11, 12):
+        feed = Feed(number, number)
+        with running_ingest(settings, open_database(url)) as running:
+            began = running.journal.end.segment
+            feed.stream.snapshot("A")
+            running.put(feed.deltas(10), number)
+            running.settled()
+            committed = running.journal.end
+    for number, path in list_segments(running.journal.folder).items():
+        if number >= began:
+            path.unlink()
+    running = RunningIngest(settings, open_database(url))
+    later = Feed(13, 13)
+    later.stream.snapshot("A")
+    running.put(later.deltas(20), 13)
+    assert running.journal.end.segment == committed.segment
+    assert running.journal.end.offset > committed.offset
+    running.ingest.start()
+    running.settled()
+    running.close()
+    assert (running.alarms, running.restarts) == ([LOST], 1)
+    assert rows(url, "SELECT stream_id, seq_to, end_reason FROM book_subscriptions ORDER BY 1") == [
+        (11, 11, "gatherer ended"),
+        (12, 11, LOST),
+        (13, None, None),
+    ]
+    assert rows(url, "SELECT count(*) FROM orderbook_deltas WHERE stream_id = 13") == [(20,)]
+
+
 def test_a_database_that_another_journal_has_written_is_ended_and_goes_on_with_this_one(
     gatherer_settings: SettingsFactory, open_database: OpenDatabase, tmp_path: Path
 ) -> None:
@@ -243,7 +277,7 @@ def test_a_commit_on_top_of_a_position_that_is_not_known_is_refused(
         second.next_batch(transaction, Position(1, 900))
     assert refused.value.kind == MOVED
     with database.transaction() as transaction:
-        assert second.read(transaction) == first.known == (1, 5, Position(1, 500))
+        assert second.read(transaction) == first.known == (1, 5, Position(1, 500), None)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -348,7 +382,7 @@ def test_a_transaction_left_open_makes_no_batch_number_dearer(
             values: dict[str, Any] = {
                 "owner": None, "known": known.batch_no, "known_id": known.journal_id,
                 "known_segment": known.position.segment, "known_offset": known.position.offset,
-                "journal_id": 5, "segment": 1, "block_offset": 1,
+                "journal_id": 5, "segment": 1, "segment_created_ns": 1, "block_offset": 1,
             }  # fmt: skip
             for statement in (lock, update, "SELECT batch_token()"):
                 ((plan,),) = transaction.fetch_all(f"EXPLAIN (ANALYZE, BUFFERS, FORMAT JSON) {statement}", values)
