@@ -14,7 +14,7 @@ from kalshi_platform.errors import ConfigurationError, JournalUnwritable
 from kalshi_platform.gatherer.journal import writer as writer_module
 from kalshi_platform.gatherer.journal.block_format import Block, Position, SegmentInfo, encode_segment_header
 from kalshi_platform.gatherer.journal.keeping import compress_segment, remove_segments
-from kalshi_platform.gatherer.journal.segments import list_segments, read_segment_info, segment_name
+from kalshi_platform.gatherer.journal.segments import fsync_folder, list_segments, read_segment_info, segment_name
 from kalshi_platform.gatherer.journal.writer import NO_SESSION, RETRY_S, JournalLimits, JournalWriter, open_journal
 from kalshi_platform.market.frames import FrameBatch, GathererStarted, Mark
 from kalshi_platform.market.records import BookSubscriptionStarted, SessionClosed, StreamEnded
@@ -328,7 +328,7 @@ def test_no_place_in_a_segment_is_known_before_a_power_cut_leaves_it(
 ) -> None:
     journal = opened(tmp_path, segment_bytes=600)
     ends: list[Position] = []
-    sync_folder = writer_module.fsync_folder
+    sync_folder = fsync_folder
 
     def note(folder: Path) -> None:
         assert segment_name(journal.end.segment + 1) in {path.name for path in folder.iterdir()}
