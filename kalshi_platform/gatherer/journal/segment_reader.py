@@ -37,6 +37,7 @@ class SegmentReader:
         """What the header says, once it was read: with the first block from offset 0."""
         self.is_compressed = is_compressed(path)
         """Whether the file is compressed, and so no longer written."""
+        self._path = path
         self._file = open_segment(path)
         # Bytes in memory, the offset of the first, and how many of them were returned as blocks.
         self._data = b""
@@ -119,27 +120,28 @@ class SegmentReader:
         unfinished = self._is_unfinished() and not self.is_compressed
         if unfinished and not finished:
             return None
-        expected = self._expected
-        found, after = self._next_whole_block()
+        expected, start = self._expected, self.position
+        found, payload = self._move_to_next_whole_block()
         if found is None and not finished:
+            self._move_to(start.offset)
             return None
-        size = after - self._at
+        size = self.position.offset - start.offset
         if found is not None:
             blocks = None if expected is None else found.number - expected
             self._expected = found.number
-            return self._damage(size, what, blocks=blocks)
+            return Damage(start, self.position, self.number, size, what, blocks, payload=payload[:size])
         is_torn = unfinished and (total is None or expected is None or expected >= total)
         blocks = None if total is None or expected is None else max(0, total - expected)
         self._expected = total if total is not None else expected
         what = "a block that was not written to its end" if is_torn else what
-        return self._damage(size, what, blocks=blocks, is_torn=is_torn)
+        return Damage(start, self.position, self.number, size, what, blocks, is_torn, payload[:size])
 
-    def _damage(self, size: int, what: str, *, blocks: int | None = None, is_torn: bool = False) -> Damage:
-        """Describe `size` bytes from here on, and move behind them."""
+    def _damage(self, size: int, what: str, *, blocks: int | None = None) -> Damage:
+        """Describe `size` bytes from here on, which are in memory, and move behind them."""
         position = self.position
         payload = self._data[self._at : self._at + min(size, _PAYLOAD_KEPT)]
         self._at += size
-        return Damage(position, self.position, self.number, size, what, blocks, is_torn, payload)
+        return Damage(position, self.position, self.number, size, what, blocks, payload=payload)
 
     # -- bytes
 
@@ -171,27 +173,30 @@ class SegmentReader:
             return None
         return header if is_whole(header, self._data, self._at) else None
 
-    def _next_whole_block(self) -> tuple[BlockHeader | None, int]:
-        """Return the header of the next whole block after this place, and where it begins in memory, else the end.
+    def _move_to_next_whole_block(self) -> tuple[BlockHeader | None, bytes]:
+        """Move to the next whole block after this place, else to the end; return its header, and what comes first here.
 
-        All bytes between stay in memory.
+        What was searched does not stay in memory, however much it is.
         """
-        at = self._at + 1
+        self._fill(_PAYLOAD_KEPT)
+        payload = self._data[self._at : self._at + _PAYLOAD_KEPT]
         expected = self._expected or 0
+        self._at = min(self._at + 1, len(self._data))
         while True:
-            at = self._data.find(BLOCK_MAGIC, at)
-            if at < 0:
-                at = max(self._at + 1, len(self._data) - len(BLOCK_MAGIC) + 1)
-                if not self._fill(len(self._data) - self._at + 1, keep=True):
-                    return None, len(self._data)
+            found = self._data.find(BLOCK_MAGIC, self._at)
+            if found < 0:
+                self._at = max(self._at, len(self._data) - len(BLOCK_MAGIC) + 1)
+                if not self._fill(len(self._data) - self._at + 1):
+                    self._at = len(self._data)
+                    return None, payload
                 continue
-            self._fill(at - self._at + BLOCK_HEADER.size, keep=True)
-            header = decode_header(self._data, at)
-            if header is not None and header.number >= expected:
-                self._fill(at - self._at + header.size, keep=True)
-                if is_whole(header, self._data, at):
-                    return header, at
-            at += 1
+            self._at = found
+            self._fill(BLOCK_HEADER.size)
+            header = decode_header(self._data, self._at)
+            is_later = header is not None and header.number >= expected
+            if header is not None and is_later and self._fill(header.size) and is_whole(header, self._data, self._at):
+                return header, payload
+            self._at += 1
 
     def _skip_all(self, what: str) -> Damage:
         """Skip the whole segment."""
@@ -212,14 +217,13 @@ class SegmentReader:
         header = decode_header(self._data, self._at)
         return header is not None and header.size > rest
 
-    def _fill(self, size: int, *, keep: bool = False) -> bool:
+    def _fill(self, size: int) -> bool:
         """Have `size` bytes from here on in memory; return whether there are so many."""
         missing = size - (len(self._data) - self._at)
         if missing <= 0:
             return True
-        parts = [self._data[self._at :]] if not keep else [self._data]
-        if not keep:
-            self._base, self._at = self._base + self._at, 0
+        parts = [self._data[self._at :]]
+        self._base, self._at = self._base + self._at, 0
         while missing > 0:
             part = self._read(max(missing, READ_BYTES))
             if not part:
@@ -246,7 +250,10 @@ class SegmentReader:
             self._base = min(offset, self._file.seek(0, 2))
             self._file.seek(self._base)
             return
-        self._base = 0
+        # What is decompressed cannot be sought in.
+        self._file.close()
+        self._file = open_segment(self._path)
+        self._base, self._undecodable = 0, None
         while self._base < offset and (part := self._read(min(READ_BYTES, offset - self._base))):
             self._base += len(part)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import shutil
 import threading
+import tracemalloc
 from collections.abc import Sequence
 from pathlib import Path
 from typing import BinaryIO
@@ -209,6 +210,29 @@ def test_a_segment_whose_disk_fails_is_given_up_after_some_attempts(
     reader.close()
     assert block is not None
     assert block.position.segment == 2
+
+
+@pytest.mark.parametrize("has_a_block_behind", [True, False])
+@pytest.mark.parametrize("compressed", [False, True])
+def test_a_large_damage_is_searched_without_keeping_it_in_memory(
+    small: Path, *, compressed: bool, has_a_block_behind: bool
+) -> None:
+    size, (at, until) = 8 * 1024**2, starts(small)[3:7:3]
+    content = first(small).read_bytes()
+    first(small).write_bytes(content[:at] + b"#" + bytes(size - 1) + (content[until:] if has_a_block_behind else b""))
+    if compressed:
+        compress_segment(small, 1)
+    tracemalloc.start()
+    try:
+        items = items_of(small)
+        peak = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert peak < 2 * 1024**2
+    (damage,) = damages_of(items)
+    assert (damage.position.offset, damage.size, damage.payload[:2]) == (at, size, b"#\0")
+    assert damage.blocks == (3 if has_a_block_behind else 4)
+    assert len(damage.payload) == 64 * 1024
 
 
 def test_a_given_list_of_files_ends_with_its_last(small: Path) -> None:
