@@ -142,7 +142,7 @@ class GathererSettings:
 
     No environment variable: it bounds a transaction, not the machine.
     """
-    lag_rows: int = 60_000
+    lag_rows: int = 40_000
     """Rows that a commit has at most, about, while the database is behind the journal; they grow from `flush_rows`."""
     # An hour of 2,000 messages a second is about 2 GiB, and a tenth of that once it is compressed.
     journal_max_bytes: int = field(
