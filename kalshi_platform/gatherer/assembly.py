@@ -47,6 +47,8 @@ from kalshi_platform.monitoring.process_usage import process_usage
 from kalshi_platform.storage.partitions import PartitionBounds
 from kalshi_platform.storage.pool import Database
 
+_SHORT_SHARE = 0.8
+"""From this share of its limit on, what of a journal is in the database and in the lake goes before its time."""
 _log = event_logger(__name__)
 
 
@@ -216,6 +218,7 @@ def assemble(
             keep_s=settings.journal_keep_s,
             archive_frames=settings.archive_frames,
             committed=ingest.committed,
+            is_short=lambda: journal.blocked_reason is not None or journal.fill().share > _SHORT_SHARE,
             on_alarm=alarms.raise_alarm,
         ),
         ingest=ingest,

@@ -182,8 +182,8 @@ class GathererSettings:
         default=24 * 3600.0,
         metadata=setting(
             "KALSHI_JOURNAL_KEEP_HOURS",
-            "how long segments of the journal stay on the gatherer's disk at least, once they are in the database and"
-            " in the lake",
+            "how long segments of the journal stay on the gatherer's disk, once they are in the database and in the"
+            " lake; less where room is needed",
             unit="h",
             low=0,
             high=24 * 365,

@@ -51,15 +51,21 @@ class Housekeeping:
         keep_s: float,
         archive_frames: bool,
         committed: Callable[[], Position | None],
+        is_short: Callable[[], bool] = lambda: False,
         on_alarm: Callable[[str, str], None] = lambda _kind, _detail: None,
     ) -> None:
-        """`committed` returns up to where ingest has committed the journal, None while that is not known."""
+        """Set up; nothing is read or written yet.
+
+        `committed` returns up to where ingest has committed the journal, None while that is not known. `is_short`
+        returns whether room is needed: then segments need not be `keep_s` old to go.
+        """
         self._folder = folder
         self._journal_id = journal_id
         self._clock = clock
         self._keep_s = keep_s
         self._archive_frames = archive_frames
         self._committed = committed
+        self._is_short = is_short
         self._on_alarm = on_alarm
         self._is_waiting = False
 
@@ -98,7 +104,7 @@ class Housekeeping:
 
     def _remove(self, committed: Position) -> tuple[int, datetime | None]:
         """Remove the oldest segments that may go; return how many, and when the oldest that waits ended."""
-        older_than_ns = self._clock.now_ns() - int(self._keep_s * 1e9)
+        older_than_ns = self._clock.now_ns() - (0 if self._is_short() else int(self._keep_s * 1e9))
         waiting: list[int] = []
 
         def is_archived(number: int) -> bool:
