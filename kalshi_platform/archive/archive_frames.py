@@ -39,6 +39,7 @@ from kalshi_platform.lake.frame_archive import (
     FramesPartition,
     encode_frames,
     find_differences,
+    find_segment,
     frames_partition,
     read_frames_manifest,
     segment_name,
@@ -98,7 +99,7 @@ def journal_folder(gatherer: GathererSettings) -> Path:
 def find_hours_to_archive(gatherer: GathererSettings, lake_root: str, clock: Clock) -> list[datetime]:
     """Return the hours of which the journal holds finished segments that are not in this lake, or that can be closed.
 
-    Only headers of segments are read that are not known to be archived. Raises OSError.
+    Only headers of segments are read. Raises OSError.
     """
     folder = journal_folder(gatherer)
     known = read_archived(folder)
@@ -198,6 +199,7 @@ def summarize_segment(path: Path, name: str, info: SegmentInfo) -> ArchivedSegme
         name=name,
         number=info.number,
         journal_id=info.journal_id,
+        created_at_ns=info.created_at_ns,
         sha256=digest.hexdigest(),
         bytes=path.stat().st_size,
         bytes_raw=bytes_raw,
@@ -221,7 +223,7 @@ def _add_segments(
 
     `kept`: what it named. Segments that are `trusted` were read back before: only their size is compared.
     """
-    held = {(each.journal_id, each.number): each for each in kept}
+    held = {each.identity: each for each in kept}
     sizes = {
         stored.path.removeprefix(f"{partition.path}/"): stored.bytes for stored in store.list(f"{partition.path}/")
     }
@@ -229,12 +231,12 @@ def _add_segments(
     with store.staging() as staging:
         files: dict[str, Path] = {}
         for number, each in sorted(local.items()):
-            at = (each.info.journal_id, number)
-            if at in held and sizes.get(held[at].name) == held[at].bytes:
-                is_trusted = trusted is not None and trusted.has(*at)
-                if is_trusted or _is_intact(store, partition, held[at]):
+            before = find_segment(kept, each.info.identity)
+            if before is not None and sizes.get(before.name) == before.bytes:
+                is_trusted = trusted is not None and trusted.has(*each.info.identity)
+                if is_trusted or _is_intact(store, partition, before):
                     continue
-            name = held[at].name if at in held else segment_name(number, each.info.journal_id, kept)
+            name = segment_name(each.info.identity, kept) if before is None else before.name
             file = _stage(each.path, number, staging)
             new.append(summarize_segment(file, name, each.info))
             files[f"{partition.path}/{name}"] = file
@@ -242,10 +244,11 @@ def _add_segments(
             store.put_files(files)
     for each_new in new:
         _verify(store, partition, each_new, local[each_new.number].info)
-    held |= {(each.journal_id, each.number): each for each in new}
+    replaced = {each.name for each in new}
+    held = {at: each for at, each in held.items() if each.name not in replaced} | {each.identity: each for each in new}
     # A journal that was begun anew came after the one before.
-    journals = list(dict.fromkeys(journal_id for journal_id, _ in held))
-    return tuple(held[at] for at in sorted(held, key=lambda at: (journals.index(at[0]), at[1]))), len(new)
+    journals = list(dict.fromkeys(journal_id for journal_id, _, _ in held))
+    return tuple(held[at] for at in sorted(held, key=lambda at: (journals.index(at[0]), *at[1:]))), len(new)
 
 
 def _read_current(store: ObjectStore, partition: FramesPartition) -> FramesManifest | None:
@@ -266,7 +269,7 @@ def _recover_segments(
     store: ObjectStore, partition: FramesPartition, local: Mapping[int, _LocalSegment]
 ) -> tuple[ArchivedSegment, ...]:
     """Describe the segments that lie in the lake without a manifest, but for those that the journal still has."""
-    ours = {(each.info.journal_id, number) for number, each in local.items()}
+    ours = {each.info.identity for each in local.values()}
     found: list[ArchivedSegment] = []
     for stored in list(store.list(f"{partition.path}/")):
         name = stored.path.removeprefix(f"{partition.path}/")
@@ -277,7 +280,7 @@ def _recover_segments(
             file = staging / compressed_name(number)
             if store.fetch(stored.path, file):
                 segment = summarize_segment(file, name, read_info(file, partition.gatherer, number, None))
-                if (segment.journal_id, number) not in ours:
+                if segment.identity not in ours:
                     found.append(segment)
     return tuple(sorted(found, key=lambda each: each.received_min_ns or 0))
 
@@ -336,11 +339,11 @@ def _record(folder: Path, root: str, partition: FramesPartition, manifest: Frame
     known = read_archived(folder)
     if known is None or known.journal_id != journal_id or known.lake != root:
         known = ArchivedSegments(journal_id=journal_id, lake=root)
-    numbers = {each.number for each in manifest.segments if each.journal_id == journal_id}
+    segments = {each.number: each.created_at_ns for each in manifest.segments if each.journal_id == journal_id}
     is_open = {partition.start} if manifest.state == "open" else set()
     archived = msgspec.structs.replace(
         known,
-        numbers=known.numbers | numbers,
+        segments=known.segments | segments,
         open_hours=known.open_hours - {partition.start} | is_open,
     )
     write_archived(folder, archived, list_segments(folder))
@@ -358,8 +361,6 @@ def _read_journal(gatherer: GathererSettings, known: ArchivedSegments | None) ->
     journal_id: int | None = None
     # The newest first: it says which journal this is.
     for number, path in sorted(paths.items(), reverse=True):
-        if journal_id is not None and known is not None and number in known.numbers:
-            continue
         try:
             segment = _LocalSegment(path, read_info(path, gatherer.name, number, journal_id))
         except FileNotFoundError:  # compressed or removed meanwhile: the next run finds what there is
@@ -369,7 +370,7 @@ def _read_journal(gatherer: GathererSettings, known: ArchivedSegments | None) ->
             known = None
         if number == unfinished:
             unfinished_hour = segment.hour
-        elif known is None or number not in known.numbers:
+        elif known is None or not known.has(*segment.info.identity):
             found[number] = segment
     return _Journal(found, unfinished_hour)
 
@@ -377,6 +378,7 @@ def _read_journal(gatherer: GathererSettings, known: ArchivedSegments | None) ->
 def read_info(path: Path, gatherer: str, number: int, journal_id: int | None) -> SegmentInfo:
     """Read the header of a segment; of one with a damaged header what its blocks and `journal_id`, its next one's, say.
 
+    When that was created is then 0.
     Raises OSError.
     """
     try:
@@ -387,7 +389,7 @@ def read_info(path: Path, gatherer: str, number: int, journal_id: int | None) ->
             while isinstance(item := reader.next(), Damage):
                 pass
         received_ns = written_ns if item is None else item.received_at_ns
-        return SegmentInfo(journal_id or 0, gatherer, number, written_ns, received_ns, code_version="")
+        return SegmentInfo(journal_id or 0, gatherer, number, 0, received_ns, code_version="")
 
 
 @contextmanager

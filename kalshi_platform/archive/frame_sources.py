@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from itertools import groupby
@@ -29,13 +29,22 @@ class _Piece:
 
     journal_id: int
     number: int
+    created_ns: int
     begins_ns: int
     place: Callable[[Path], Path]
+
+    def is_copy_of(self, other: _Piece) -> bool:
+        """Return whether this is the same segment, by what its header says as far as it can be read."""
+        is_same_number = (self.journal_id, self.number) == (other.journal_id, other.number)
+        return is_same_number and self.created_ns in (0, other.created_ns)
 
 
 @dataclass(frozen=True)
 class HourSources:
-    """The segments of an hour as files, by journal in the order of recording; and how many of them came from where."""
+    """The segments of an hour as files, in the order of recording; and how many of them came from where.
+
+    Each list holds ascending numbers of one journal.
+    """
 
     journals: tuple[tuple[Path, ...], ...]
     from_lake: int
@@ -52,23 +61,42 @@ def fetch_hour(store: ObjectStore | None, gatherer: GathererSettings, hour: date
     begins_ns = us_from_datetime(partition.start) * 1_000
     low_ns, high_ns = begins_ns - WARM_UP_NS, begins_ns + 3_600 * 10**9 + _OVERLAP_NS
     found = [] if store is None else _list_archived(store, partition)
-    in_lake = {(each.journal_id, each.number) for each in found}
-    found += [each for each in _list_local(gatherer) if (each.journal_id, each.number) not in in_lake]
-    needed: list[_Piece] = []
-    for _, journal in groupby(sorted(found, key=lambda each: each.journal_id), key=lambda each: each.journal_id):
-        pieces = sorted(journal, key=lambda each: each.number)
+    in_lake = len(found)
+    for local in _list_local(gatherer):
+        if not any(local.is_copy_of(each) for each in found[:in_lake]):
+            found.append(local)
+    needed: list[list[_Piece]] = []
+    for pieces in _runs(found):
         ends = [*(each.begins_ns for each in pieces[1:]), high_ns]
-        needed += [
+        run = [
             piece for piece, ends_ns in zip(pieces, ends, strict=True) if piece.begins_ns < high_ns and ends_ns > low_ns
         ]
-    firsts = {each.journal_id: each.begins_ns for each in sorted(needed, key=lambda each: -each.number)}
+        if run:
+            needed.append(run)
     journals: list[tuple[Path, ...]] = []
-    for journal_id in sorted(firsts, key=lambda each: firsts[each]):
-        own = folder / f"{journal_id:016x}"
+    for at, run in enumerate(sorted(needed, key=lambda run: run[0].begins_ns)):
+        own = folder / str(at)
         own.mkdir()
-        journals.append(tuple(each.place(own) for each in needed if each.journal_id == journal_id))
-    from_lake = sum((each.journal_id, each.number) in in_lake for each in needed)
-    return HourSources(tuple(journals), from_lake, len(needed) - from_lake)
+        journals.append(tuple(each.place(own) for each in run))
+    pieces = [each for run in needed for each in run]
+    from_lake = sum(each in found[:in_lake] for each in pieces)
+    return HourSources(tuple(journals), from_lake, len(pieces) - from_lake)
+
+
+def _runs(found: Iterable[_Piece]) -> Iterator[list[_Piece]]:
+    """Yield the segments by journal, in the order of recording; where a number comes again another list begins."""
+    for _, journal in groupby(sorted(found, key=lambda each: each.journal_id), key=lambda each: each.journal_id):
+        pieces = sorted(journal, key=lambda each: each.number)
+        if len({each.number for each in pieces}) < len(pieces):
+            # The newest were lost, and others got their numbers.
+            pieces.sort(key=lambda each: each.created_ns or each.begins_ns)
+        run: list[_Piece] = []
+        for piece in pieces:
+            if run and piece.number <= run[-1].number:
+                yield run
+                run = []
+            run.append(piece)
+        yield run
 
 
 def _list_archived(store: ObjectStore, partition: FramesPartition) -> list[_Piece]:
@@ -86,7 +114,7 @@ def _list_archived(store: ObjectStore, partition: FramesPartition) -> list[_Piec
                 return file
 
             begins_ns = segment.received_min_ns or us_from_datetime(start) * 1_000
-            found.append(_Piece(segment.journal_id, segment.number, begins_ns, place))
+            found.append(_Piece(*segment.identity, begins_ns, place))
     return found
 
 
@@ -110,5 +138,5 @@ def _list_local(gatherer: GathererSettings) -> list[_Piece]:
                 shutil.copyfile(path, file)
             return file
 
-        found.append(_Piece(info.journal_id, number, info.received_from_ns, place))
+        found.append(_Piece(info.journal_id, number, info.created_at_ns, info.received_from_ns, place))
     return found

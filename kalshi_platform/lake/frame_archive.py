@@ -64,14 +64,16 @@ class FramesPartition:
 class ArchivedSegment(msgspec.Struct, frozen=True, kw_only=True):
     """One segment: `bytes` and `sha256` are of the compressed file, `bytes_raw` is its size before.
 
-    `number` counts within the journal `journal_id`. `frames` and `blocks` are what its reader finds in it, `damages`
-    how many places are no block, without the torn end that a killed process leaves. Receive times are this platform's
-    clock, in ns since 1970; None without frames.
+    `number` counts within the journal `journal_id`; where the newest segments were lost others got their numbers, with
+    another `created_at_ns` (0 where the header cannot be read). `frames` and `blocks` are what its reader finds in it,
+    `damages` how many places are no block, without the torn end that a killed process leaves. Receive times are this
+    platform's clock, in ns since 1970; None without frames.
     """
 
     name: str
     number: int
     journal_id: int
+    created_at_ns: int
     sha256: str
     bytes: int
     bytes_raw: int
@@ -82,6 +84,11 @@ class ArchivedSegment(msgspec.Struct, frozen=True, kw_only=True):
     received_max_ns: int | None
     code_version: str
     """The version that recorded."""
+
+    @property
+    def identity(self) -> tuple[int, int, int]:
+        """Names the segment: journal, number, and when it was created."""
+        return self.journal_id, self.number, self.created_at_ns
 
 
 class FramesManifest(msgspec.Struct, frozen=True, kw_only=True):
@@ -153,14 +160,28 @@ def frames_partition(gatherer: str, hour: datetime) -> FramesPartition:
     return FramesPartition(gatherer, start)
 
 
-def segment_name(number: int, journal_id: int, others: tuple[ArchivedSegment, ...] = ()) -> str:
-    """The name of a segment's file beside `others`.
+def segment_name(identity: tuple[int, int, int], others: tuple[ArchivedSegment, ...] = ()) -> str:
+    """The name of a segment's file beside `others`; `identity`: journal, number, and when it was created.
 
-    A journal that was begun anew within an hour, as after its folder was lost, counts from 0 again: then the names
-    carry its id too.
+    Where the folder or its newest segments were lost within an hour, numbers come again: then the names say, too, when
+    the segment was created.
     """
-    taken = any(each.number == number and each.journal_id != journal_id for each in others)
-    return f"{number:012d}{f'-{journal_id:016x}' if taken else ''}{_SUFFIX}"
+    _, number, created_at_ns = identity
+    taken = any(each.number == number and each.identity != identity for each in others)
+    return f"{number:012d}{f'-{created_at_ns:016x}' if taken else ''}{_SUFFIX}"
+
+
+def find_segment(segments: tuple[ArchivedSegment, ...], identity: tuple[int, int, int]) -> ArchivedSegment | None:
+    """The segment of this identity; of one whose header cannot be read, the latest of its journal and number."""
+    *place, created_at_ns = identity
+    return next(
+        (
+            each
+            for each in reversed(segments)
+            if [each.journal_id, each.number] == place and created_at_ns in (0, each.created_at_ns)
+        ),
+        None,
+    )
 
 
 def segment_number_of(name: str) -> int | None:

@@ -20,17 +20,22 @@ FILE_NAME = "archived.json"
 class ArchivedSegments(msgspec.Struct, frozen=True, kw_only=True):
     """Names the archived segments of the journal `journal_id` that are still in its folder, and where they went.
 
-    `open_hours`: the hours in the lake that may still get segments, although all that there are now are archived.
+    `segments`: number → when the segment was created, in ns; 0 where its header cannot be read. `open_hours`: the hours
+    in the lake that may still get segments, although all that there are now are archived.
     """
 
     journal_id: int
     lake: str
-    numbers: frozenset[int] = frozenset()
+    segments: dict[int, int] = msgspec.field(default_factory=dict)
     open_hours: frozenset[datetime] = frozenset()
 
-    def has(self, journal_id: int, number: int) -> bool:
-        """Return whether the lake holds this segment."""
-        return journal_id == self.journal_id and number in self.numbers
+    def has(self, journal_id: int, number: int, created_ns: int) -> bool:
+        """Return whether the lake holds this segment, and not only another that had its number.
+
+        One whose header cannot be read (`created_ns` 0) is taken for the one of its number.
+        """
+        held = self.segments.get(number) if journal_id == self.journal_id else None
+        return held is not None and created_ns in (0, held)
 
 
 def read_archived(folder: Path) -> ArchivedSegments | None:
@@ -47,10 +52,12 @@ def write_archived(folder: Path, archived: ArchivedSegments, present: Iterable[i
 
     Raises OSError.
     """
-    kept = msgspec.structs.replace(archived, numbers=archived.numbers.intersection(present))
+    kept = msgspec.structs.replace(
+        archived, segments={each: archived.segments[each] for each in present if each in archived.segments}
+    )
     temporary = folder / f"{FILE_NAME}.new"
     with temporary.open("wb") as file:
-        file.write(msgspec.json.encode(kept, order="deterministic"))
+        file.write(msgspec.json.encode(kept))
         file.flush()
         os.fsync(file.fileno())
     temporary.replace(folder / FILE_NAME)

@@ -65,6 +65,11 @@ class SegmentInfo(msgspec.Struct, frozen=True, gc=False):
     code_version: str
     former_blocks: int | None = None
 
+    @property
+    def identity(self) -> tuple[int, int, int]:
+        """Names the segment: journal, number, and when it was created; numbers of lost segments come again."""
+        return self.journal_id, self.number, self.created_at_ns
+
 
 class BlockHeader(NamedTuple):
     """Holds the header of a block, in the order of its bytes; `size` counts all bytes of the block."""

@@ -13,10 +13,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from kalshi_platform.clock import Clock
-from kalshi_platform.gatherer.journal.archived import ArchivedSegments, read_archived
+from kalshi_platform.gatherer.journal.archived import read_archived
 from kalshi_platform.gatherer.journal.block_format import Position
 from kalshi_platform.gatherer.journal.keeping import compress_segment, remove_segments
-from kalshi_platform.gatherer.journal.segments import is_compressed, list_segments
+from kalshi_platform.gatherer.journal.segments import created_ns, is_compressed, list_segments
 from kalshi_platform.monitoring.event_log import event_logger
 
 INTERVAL_S = 60.0
@@ -108,22 +108,20 @@ class Housekeeping:
         waiting: list[int] = []
 
         def is_archived(number: int) -> bool:
-            if not self._archive_frames or (archived is not None and number in archived.numbers):
+            if not self._archive_frames:
+                return True
+            began_ns = created_ns(self._folder, number) or 0
+            if archived is not None and archived.has(self._journal_id, number, began_ns):
                 return True
             waiting.append(number)
             return False
 
-        archived = self._read_archived() if self._archive_frames else None
+        archived = read_archived(self._folder) if self._archive_frames else None
         removed = remove_segments(self._folder, committed, older_than_ns, is_archived)
         if not waiting:
             return len(removed), None
         path = list_segments(self._folder)[waiting[0]]
         return len(removed), datetime.fromtimestamp(path.stat().st_mtime_ns // 10**9, UTC)
-
-    def _read_archived(self) -> ArchivedSegments | None:
-        """Read what the lake holds of this journal; None where nothing is recorded, or of another journal."""
-        archived = read_archived(self._folder)
-        return archived if archived is not None and archived.journal_id == self._journal_id else None
 
     def _report_waiting(self, since: datetime | None) -> None:
         """Raise one alarm when segments begin to pile up for want of an archive."""

@@ -19,6 +19,7 @@ from kalshi_platform.archive.archive_frames import (
     journal_folder,
     verify_hour,
 )
+from kalshi_platform.archive.frame_sources import fetch_hour
 from kalshi_platform.errors import ConfigurationError, LakeCorrupt, LakeUnavailable, PartitionBusy
 from kalshi_platform.gatherer.journal.archived import read_archived
 from kalshi_platform.gatherer.journal.block_format import SegmentInfo
@@ -96,7 +97,7 @@ class World:
 
     def numbers(self) -> set[int]:
         archived = read_archived(journal_folder(self.settings))
-        return set() if archived is None else set(archived.numbers)
+        return set() if archived is None else set(archived.segments)
 
 
 @pytest.fixture
@@ -342,9 +343,38 @@ def test_a_journal_begun_anew_within_the_hour_stands_beside_the_one_before(world
     assert manifest.segments[: len(before.segments)] == before.segments
     assert manifest.frames == len(FRAMES)
     first = manifest.segments[len(before.segments)]
-    assert first.name == f"000000000001-{world.journal.journal_id:016x}.journal.zst"
+    assert first.name == f"000000000001-{first.created_at_ns:016x}.journal.zst"
     assert verify_hour(world.store, "g1", HOUR) == manifest
     assert world.waiting() == []
+
+
+def test_a_segment_with_the_number_of_a_lost_one_is_archived_beside_it(world: World) -> None:
+    world.record(FRAMES[:20])
+    world.journal.close()
+    world.lock.release(force=True)
+    world.archive()
+    before = world.manifest()
+    folder = journal_folder(world.settings)
+    for number in range(2, len(before.segments) + 1):
+        (folder / plain_name(number)).unlink()
+    world.clock.step(60)
+    world.journal, world.number = world.open(), 0
+    world.lock.acquire()
+    world.record(FRAMES[20:])
+    world.next_hour()
+    assert world.waiting() == [HOUR]
+    world.archive()
+    manifest = world.manifest()
+    assert {each.name for each in before.segments} < {each.name for each in manifest.segments}
+    assert manifest.frames == len(FRAMES)
+    assert verify_hour(world.store, "g1", HOUR) == manifest
+    assert world.waiting() == []
+    # All of them are found for a rebuild, those of one number in lists of their own.
+    fetched = world.settings.folder / "fetched"
+    fetched.mkdir()
+    sources = fetch_hour(world.store, world.settings, HOUR, fetched)
+    assert len(sources.journals) == 2
+    assert [frame for paths in sources.journals for frame in frames_of(items_of(paths))][: len(FRAMES)] == FRAMES
 
 
 def test_another_lake_gets_everything_that_is_still_there(world: World, tmp_path: Path) -> None:
@@ -380,7 +410,7 @@ def test_a_record_of_the_archive_that_cannot_be_read_is_made_anew(world: World) 
     world.archive()
     numbers = world.numbers()
     file = journal_folder(world.settings) / "archived.json"
-    assert json.loads(file.read_bytes())["numbers"] == sorted(numbers)
+    assert {int(each) for each in json.loads(file.read_bytes())["segments"]} == numbers
     file.write_bytes(b"{")
     assert world.waiting() == [HOUR]
     assert world.archive().added == 0

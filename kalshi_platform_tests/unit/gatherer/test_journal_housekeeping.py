@@ -11,7 +11,7 @@ import pytest
 from kalshi_platform.gatherer.journal.archived import ArchivedSegments, write_archived
 from kalshi_platform.gatherer.journal.block_format import Position
 from kalshi_platform.gatherer.journal.housekeeping import FRAMES_NOT_ARCHIVED, INTERVAL_S, Housekeeping, HouseKept
-from kalshi_platform.gatherer.journal.segments import compressed_name, list_segments, segment_name
+from kalshi_platform.gatherer.journal.segments import compressed_name, created_ns, list_segments, segment_name
 from kalshi_platform_tests.fixtures.clocks import FakeClock
 from kalshi_platform_tests.fixtures.journals import OPENED, SESSION, STREAM_OPENED, a_journal, batch_of, items_of
 
@@ -94,16 +94,21 @@ def test_a_segment_stays_until_the_lake_holds_it_and_that_is_one_alarm(tmp_path:
     house.keeper.keep_once()
     assert house.alarms == [FRAMES_NOT_ARCHIVED]
     present = list(list_segments(tmp_path))
-    of_another = ArchivedSegments(journal_id=house.journal_id + 1, lake="file:///lake", numbers=frozenset(present))
+    segments = {each: created_ns(tmp_path, each) or 0 for each in present}
+    of_another = ArchivedSegments(journal_id=house.journal_id + 1, lake="file:///lake", segments=segments)
     write_archived(tmp_path, of_another, present)
     assert house.keeper.keep_once().removed == 0
     # One that is missing keeps those after it, too, so that what is left has no hole.
-    archived = ArchivedSegments(journal_id=house.journal_id, lake="file:///lake", numbers=frozenset({1, 2, 4}))
+    archived = ArchivedSegments(
+        journal_id=house.journal_id, lake="file:///lake", segments={each: segments[each] for each in (1, 2, 4)}
+    )
     write_archived(tmp_path, archived, present)
     assert house.keeper.keep_once().removed == 2
     assert list(list_segments(tmp_path)) == [3, 4, 5]
-    write_archived(tmp_path, ArchivedSegments(journal_id=house.journal_id, lake="", numbers=frozenset({3, 4})), present)
-    assert house.keeper.keep_once() == HouseKept(removed=2)
+    # Nor does the lake hold one that got the number of one that it holds.
+    for created, removed in ({**segments, 3: 5}, 0), (segments, 2):
+        write_archived(tmp_path, ArchivedSegments(journal_id=house.journal_id, lake="", segments=created), present)
+        assert house.keeper.keep_once().removed == removed
     assert house.alarms == [FRAMES_NOT_ARCHIVED]
 
 

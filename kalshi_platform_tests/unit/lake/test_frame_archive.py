@@ -33,13 +33,15 @@ from kalshi_platform_tests.fixtures.lake import HOUR, batch, put_partition, row
 DELTAS = find_dataset("orderbook_deltas")
 FIRST = FramesPartition("g1", HOUR)
 HOUR_NS = int(HOUR.timestamp()) * 10**9
+CREATED_NS = HOUR_NS + 7
 
 
 def segment(number: int = 1, journal_id: int = 7, **values: object) -> ArchivedSegment:
     made = ArchivedSegment(
-        name=segment_name(number, journal_id),
+        name=segment_name((journal_id, number, CREATED_NS)),
         number=number,
         journal_id=journal_id,
+        created_at_ns=CREATED_NS,
         sha256="0" * 64,
         bytes=10,
         bytes_raw=40,
@@ -96,9 +98,10 @@ def test_the_manifest_sums_up_its_segments_and_is_read_as_it_was_written() -> No
 
 def test_a_journal_begun_anew_within_the_hour_gets_names_of_its_own() -> None:
     held = (segment(1, journal_id=7), segment(2, journal_id=7))
-    assert segment_name(1, 7, held) == "000000000001.journal.zst"
-    assert segment_name(3, 9, held) == "000000000003.journal.zst"
-    assert segment_name(1, 9, held) == "000000000001-0000000000000009.journal.zst"
+    assert segment_name((7, 1, CREATED_NS), held) == "000000000001.journal.zst"
+    assert segment_name((9, 3, CREATED_NS), held) == "000000000003.journal.zst"
+    assert segment_name((9, 1, CREATED_NS), held) == f"000000000001-{CREATED_NS:016x}.journal.zst"
+    assert segment_name((7, 1, 0x1F), held) == "000000000001-000000000000001f.journal.zst"
 
 
 def test_a_segment_that_is_missing_or_another_is_named(store: FolderStore) -> None:
