@@ -19,18 +19,23 @@ from kalshi_platform.market.times import HOUR, us_from_datetime
 
 # Two connections may be so far apart at the turn of an hour; the writer begins no segment for smaller steps back.
 _OVERLAP_NS = 60 * 10**9
+_HOUR_NS = 3_600 * 10**9
 WARM_UP_NS = 120 * 10**9
 """What is decoded before an hour, so that equal rows are counted as ingest counts them after a start."""
 
 
 @dataclass(frozen=True)
 class _Piece:
-    """A segment somewhere: `place` puts it into a folder and returns its path there."""
+    """A segment somewhere: `place` puts it into a folder and returns its path there.
+
+    `ends_ns`: its frames were received before that, by what is known of it alone.
+    """
 
     journal_id: int
     number: int
     created_ns: int
     begins_ns: int
+    ends_ns: int
     place: Callable[[Path], Path]
 
     def is_copy_of(self, other: _Piece) -> bool:
@@ -59,7 +64,7 @@ def fetch_hour(store: ObjectStore | None, gatherer: GathererSettings, hour: date
     """
     partition = frames_partition(gatherer.name, hour)
     begins_ns = us_from_datetime(partition.start) * 1_000
-    low_ns, high_ns = begins_ns - WARM_UP_NS, begins_ns + 3_600 * 10**9 + _OVERLAP_NS
+    low_ns, high_ns = begins_ns - WARM_UP_NS, begins_ns + _HOUR_NS + _OVERLAP_NS
     found = [] if store is None else _list_archived(store, partition)
     in_lake = len(found)
     for local in _list_local(gatherer):
@@ -67,9 +72,12 @@ def fetch_hour(store: ObjectStore | None, gatherer: GathererSettings, hour: date
             found.append(local)
     needed: list[list[_Piece]] = []
     for pieces in _runs(found):
-        ends = [*(each.begins_ns for each in pieces[1:]), high_ns]
+        # Where a clock was set back, the next segment begins before this one ends.
+        following = [*(each.begins_ns for each in pieces[1:]), high_ns]
         run = [
-            piece for piece, ends_ns in zip(pieces, ends, strict=True) if piece.begins_ns < high_ns and ends_ns > low_ns
+            piece
+            for piece, next_begins_ns in zip(pieces, following, strict=True)
+            if piece.begins_ns < high_ns and max(piece.ends_ns, next_begins_ns) > low_ns
         ]
         if run:
             needed.append(run)
@@ -114,7 +122,8 @@ def _list_archived(store: ObjectStore, partition: FramesPartition) -> list[_Piec
                 return file
 
             begins_ns = segment.received_min_ns or us_from_datetime(start) * 1_000
-            found.append(_Piece(*segment.identity, begins_ns, place))
+            ends_ns = (segment.received_max_ns or begins_ns) + 1
+            found.append(_Piece(*segment.identity, begins_ns, ends_ns, place))
     return found
 
 
@@ -138,5 +147,7 @@ def _list_local(gatherer: GathererSettings) -> list[_Piece]:
                 shutil.copyfile(path, file)
             return file
 
-        found.append(_Piece(info.journal_id, number, info.created_at_ns, info.received_from_ns, place))
+        begins_ns = info.received_from_ns
+        ends_ns = begins_ns - begins_ns % _HOUR_NS + _HOUR_NS
+        found.append(_Piece(info.journal_id, number, info.created_at_ns, begins_ns, ends_ns, place))
     return found
