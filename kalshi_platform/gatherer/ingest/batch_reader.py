@@ -96,9 +96,9 @@ class BatchReader:
         """Forget where it stands."""
         self._decoder = None
 
-    def forget_if_large(self) -> None:
-        """Forget where it stands, so that smaller batches come, where they have grown."""
-        if self._rows > self._settings.flush_rows:
+    def forget_if_large(self, batch: Batch) -> None:
+        """Forget where it stands, so that smaller batches come, where this one was large."""
+        if len(batch.records) > self._settings.flush_rows and len(batch.blocks) > 1:
             self._decoder = None
 
     def begin_at(self, start: Position, sessions: Mapping[int, int], streams: Iterable[OpenStream]) -> None:

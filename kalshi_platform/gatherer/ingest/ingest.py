@@ -280,7 +280,7 @@ class Ingest:
 
         What the journal no longer has is declared lost: open entries of the ledger end, and it goes on with the oldest.
         """
-        self._batch = self._following = None
+        self._batch = self._following = self._settled_at = None
         self._reader.forget()
         fence, end = self._fence, self._journal.end
         oldest = self._reader.oldest()
@@ -319,7 +319,7 @@ class Ingest:
             self._commit_in_parts(batch)
         except DatabaseUnavailable as error:
             if error.kind == STATEMENT_TIMEOUT:
-                self._reader.forget_if_large()
+                self._reader.forget_if_large(batch)
             raise
 
     def _commit_in_parts(self, batch: Batch) -> None:

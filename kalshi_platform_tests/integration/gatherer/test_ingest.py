@@ -5,19 +5,22 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from typing import Any
 
 import msgspec
 import pytest
 
 from kalshi_platform.clock import SYSTEM_CLOCK
+from kalshi_platform.errors import DatabaseUnavailable
 from kalshi_platform.gatherer.ingest.batch_commit import commit_records
 from kalshi_platform.gatherer.ingest.decoder import Decoder
-from kalshi_platform.gatherer.ingest.fence import LOST, Fence
+from kalshi_platform.gatherer.ingest.fence import LOST, WENT_BACK, Fence
 from kalshi_platform.local.postgres.server import PostgresServer
 from kalshi_platform.market.frames import FrameBatch
 from kalshi_platform.market.records import BookSubscriptionEnded, Record
 from kalshi_platform.storage.partitions import PartitionKeeper
 from kalshi_platform.storage.pool import Database
+from kalshi_platform.storage.sqlstate import STATEMENT_TIMEOUT
 from kalshi_platform_tests.fixtures.exchange import eventually
 from kalshi_platform_tests.fixtures.gathered import BASE_US, STEPS, Stream
 from kalshi_platform_tests.fixtures.gatherer_databases import SettingsFactory
@@ -381,9 +384,63 @@ def test_sessions_begin_again_where_the_ledger_was_ended_and_the_answer_did_not_
     assert LOST in running.alarms
 
 
-def raise_unavailable() -> None:
-    from kalshi_platform.errors import DatabaseUnavailable
+def test_a_batch_that_takes_too_long_is_made_smaller_also_at_the_end_of_the_journal(
+    gatherer_settings: SettingsFactory, open_database: OpenDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = replace(gatherer_settings(), flush_rows=10)
+    database = open_database(settings.timeseries_url)
+    running, stream = RunningIngest(settings, database), Stream()
+    commit, refused = running.ingest._writer.commit, []
 
+    def refuse_large(records: Sequence[Record], *arguments: Any, **options: Any) -> None:
+        if len(records) > 16:
+            # The next batch has been read, up to the end of the journal.
+            eventually(lambda: not running.ingest._reader.is_lagging)
+            refused.append(len(records))
+            raise DatabaseUnavailable("it took too long", kind=STATEMENT_TIMEOUT)
+        commit(records, *arguments, **options)
+
+    monkeypatch.setattr(running.ingest._writer, "commit", refuse_large)
+    for _ in range(9):
+        for _ in range(5):
+            stream.delta()
+        running.put(stream.records)
+        stream.records = []
+    running.ingest.start()
+    running.settled()
+    running.close()
+    assert refused
+    assert count(database, "orderbook_deltas") == 45
+
+
+def test_what_went_back_is_not_settled_until_it_is_committed_again(
+    gatherer_settings: SettingsFactory, open_database: OpenDatabase, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = gatherer_settings()
+    database = open_database(settings.timeseries_url)
+    stream = Stream()
+    with running_ingest(settings, database) as running:
+        running.put(stream.records)
+        running.settled()
+        segment, offset = running.journal.end
+        stream.records = []
+        stream.delta()
+        running.put(stream.records)
+        running.settled()
+        with monkeypatch.context() as patched:
+            patched.setattr(running.ingest._writer, "commit", lambda *_, **__: raise_unavailable())
+            place = f"segment = {segment}, segment_created_ns = NULL, block_offset = {offset}"
+            rows(database, f"UPDATE journal_position SET {place}, batch_no = batch_no - 1 RETURNING 1")
+            running.ingest._compare_at = 0.0
+            with running.journal.appended:
+                running.journal.appended.notify_all()
+            eventually(lambda: running.ingest.failures > 0)
+            assert running.alarms == [WENT_BACK]
+            assert not running.ingest.is_settled
+        running.settled()
+
+
+def raise_unavailable() -> None:
     raise DatabaseUnavailable("the connection broke")
 
 
