@@ -38,6 +38,7 @@ from kalshi_platform.gatherer.journal.segments import (
     segment_name,
 )
 from kalshi_platform.market.frames import FrameBatch, GathererStarted
+from kalshi_platform.monitoring.event_log import event_logger
 
 NO_SESSION = 0
 """`session_id` of blocks of REST answers and of the process's own marks."""
@@ -50,6 +51,7 @@ _MEASURE_EVERY_BYTES = 1024**2
 _MEASURE_EVERY_S = 1.0
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 _fdatasync = getattr(os, "fdatasync", os.fsync)
+_log = event_logger(__name__)
 
 
 @dataclass(frozen=True)
@@ -209,7 +211,8 @@ class JournalWriter:
         """Write one block; return where it ends. Other processes can read it when this returns.
 
         Raises JournalUnwritable where frames could not be written: nothing of the batch is in the journal then. Marks
-        without frames are kept, and written first when there is room.
+        without frames are kept, and written first when there is room. Raises ValueError for what no block can hold; it
+        counts as refused, too.
         """
         if not batch:
             return self.end
@@ -221,6 +224,9 @@ class JournalWriter:
                     self._write(session_id, batch)
                 except JournalUnwritable as error:
                     self._block(error)
+                except ValueError:
+                    self._open.count_refused(session_id, batch)
+                    raise
             if self._blocked is not None:
                 self._refuse(session_id, batch, self._blocked)
             return self.end
@@ -295,7 +301,13 @@ class JournalWriter:
 
     def _write_kept(self) -> None:
         while self._kept:
-            self._write(*self._kept[0])
+            session_id, batch = self._kept[0]
+            try:
+                self._write(session_id, batch)
+            except ValueError as error:
+                # Nothing may wait behind it for ever.
+                self._open.count_refused(session_id, batch)
+                _log.error("marks_not_written", folder=str(self.folder), session=session_id, error=error)
             self._kept.pop(0)
 
     def _refuse(self, session_id: int, batch: FrameBatch, blocked: JournalUnwritable) -> None:

@@ -392,3 +392,24 @@ def test_one_file_that_cannot_be_synced_leaves_no_other_unsynced(
         journal.sync()
     assert sorted(synced) == sorted(path.stat().st_ino for path in tmp_path.iterdir())
     journal.close()
+
+
+def test_what_no_block_can_hold_is_missed_and_holds_up_nothing_behind_it(tmp_path: Path) -> None:
+    clock = FakeClock()
+    journal = opened(tmp_path, clock)
+    unfit = batch_of([b"x"])
+    unfit.numbers[0] = 2**64
+    with pytest.raises(ValueError, match="no block can hold"):
+        journal.append(SESSION, unfit)
+    with full_disk(journal.end.offset):
+        with pytest.raises(JournalUnwritable):
+            journal.append(SESSION, batch_of([b"a"]))
+        journal.append(SESSION, batch_of([], marks=[BookSubscriptionStarted(2**65, "T", 1)]))
+        journal.append(SESSION, batch_of([], marks=[CLOSED]))
+    clock.step(RETRY_S)
+    assert journal.is_writable()
+    journal.close()
+    *_, closing, probe = blocks_of(tmp_path)
+    # Two marks; three refused batches, of which one has a mark.
+    assert (marks_of(closing), closing.marks_before) == ([CLOSED], 2 + 1 + 1 + 2)
+    assert probe.session_id == NO_SESSION
