@@ -191,7 +191,7 @@ class JournalWriter:
         self._retry_s = 0.0
         self._used = self._free = 0
         self._measured_s = float("-inf")
-        self._unmeasured_bytes = 0
+        self._unmeasured_bytes = self._appended_bytes = 0
 
     @property
     def blocked_reason(self) -> str | None:
@@ -202,6 +202,7 @@ class JournalWriter:
     def begin(self) -> None:
         """Write the first block, if that is possible now; else it is written first later."""
         with self.appended:
+            self._measure()
             try:
                 self._write_kept()
             except JournalUnwritable as error:
@@ -283,8 +284,14 @@ class JournalWriter:
 
     def fill(self) -> JournalUsage:
         """Return how full it is, by its own limit or by the disk's free space, whichever is less."""
+        # Thousands of segments take a while, in which others append: what they did counts on top, some of it twice.
+        before = self._appended_bytes
+        with contextlib.suppress(OSError):
+            measured = bytes_of_segments(self.folder)
+            with self.appended:
+                self._used = measured + self._appended_bytes - before
         with self.appended:
-            self._measure()
+            self._measure_disk()
             capacity = min(self._limits.max_bytes, self._used + max(0, self._free))
             return JournalUsage(self._used, capacity)
 
@@ -359,9 +366,7 @@ class JournalWriter:
                 self._finish_segment()
             raise self._unwritable(error) from error
         self.end = Position(segment, offset + size)
-        self._used += size
-        self._free -= size
-        self._unmeasured_bytes += size
+        self._count(size)
 
     def _begin_segment(self, received_at_ns: int) -> int:
         """Create the next segment, with its header and what is open in one write; return its descriptor."""
@@ -391,7 +396,7 @@ class JournalWriter:
         self._next_segment = number + 1
         self._blocks = len(restated)
         self._hour_ns = received_at_ns - received_at_ns % _HOUR_NS
-        self._measure()
+        self._count(len(content))
         return descriptor
 
     def _create_file(self) -> tuple[int, Path, int]:
@@ -449,6 +454,13 @@ class JournalWriter:
                 " stay free",
                 "make room on it, or lower KALSHI_JOURNAL_MIN_FREE_GIB; recording begins again by itself",
             )
+
+    def _count(self, size: int) -> None:
+        """Count bytes that were appended since the disk was measured."""
+        self._used += size
+        self._free -= size
+        self._unmeasured_bytes += size
+        self._appended_bytes += size
 
     def _measure(self) -> None:
         """Measure what the journal uses: other parts of the platform compress and remove segments."""

@@ -6,6 +6,7 @@ import errno
 import os
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -14,7 +15,13 @@ from kalshi_platform.errors import ConfigurationError, JournalUnwritable
 from kalshi_platform.gatherer.journal import writer as writer_module
 from kalshi_platform.gatherer.journal.block_format import Block, Position, SegmentInfo, encode_segment_header
 from kalshi_platform.gatherer.journal.keeping import compress_segment, remove_segments
-from kalshi_platform.gatherer.journal.segments import fsync_folder, list_segments, read_segment_info, segment_name
+from kalshi_platform.gatherer.journal.segments import (
+    bytes_of_segments,
+    fsync_folder,
+    list_segments,
+    read_segment_info,
+    segment_name,
+)
 from kalshi_platform.gatherer.journal.writer import NO_SESSION, RETRY_S, JournalLimits, JournalWriter, open_journal
 from kalshi_platform.market.frames import FrameBatch, GathererStarted, Mark
 from kalshi_platform.market.records import BookSubscriptionStarted, SessionClosed, StreamEnded
@@ -413,3 +420,31 @@ def test_what_no_block_can_hold_is_missed_and_holds_up_nothing_behind_it(tmp_pat
     # Two marks; three refused batches, of which one has a mark.
     assert (marks_of(closing), closing.marks_before) == ([CLOSED], 2 + 1 + 1 + 2)
     assert probe.session_id == NO_SESSION
+
+
+def test_how_full_it_is_is_measured_while_others_append(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    journal = opened(tmp_path, segment_bytes=400)
+    journal.append(SESSION, batch_of([b"x" * 400]))
+    (tmp_path / segment_name(1)).unlink()
+
+    def append_meanwhile(folder: Path) -> int:
+        measured = bytes_of_segments(folder)
+        batch = batch_of([b"y" * 400], first_number=2)
+        appending = threading.Thread(target=lambda: journal.append(SESSION, batch), daemon=True)
+        appending.start()
+        appending.join(10)
+        assert not appending.is_alive()
+        return measured
+
+    monkeypatch.setattr(writer_module, "bytes_of_segments", append_meanwhile)
+    assert journal.bytes_on_disk() == bytes_of_segments(tmp_path)
+    journal.close()
+
+
+def test_the_limit_counts_what_an_earlier_process_wrote(tmp_path: Path) -> None:
+    journal = opened(tmp_path)
+    journal.append(SESSION, batch_of([b"x" * 1_000]))
+    journal.close()
+    again = a_journal(tmp_path, limits=JournalLimits(max_bytes=1_200, min_free_bytes=0))
+    assert "may have" in (again.blocked_reason or "")
+    again.close()
