@@ -277,20 +277,37 @@ class Connection:
             reason = f"failed: {type(error).__name__}"
             raise
         finally:
-            now_ns = self._clock.now_ns()
-            closed = session.close(now_ns, reason)
-            closed.mark(SessionClosed(session.session_id, now_ns, reason))
-            self._put_batch(session.session_id, closed)
-            self._socket.close()
-            self._add_counts(session)
-            self.counters.state = "waiting"
-            if self._feed_times is not None:
-                # The next session starts new book subscriptions, perhaps before `resubscribed` is read.
-                self._resubscribed |= self._followed
-            self._followed = self._out_of_sync = self._unresponsive = self._open_channels = frozenset()
-            self._feed_times = None
-            self.counters.resubscribed_rarely = 0
+            try:
+                self._put_end(session, reason)
+            finally:
+                self._leave(session)
         return session.counters.frames > 0 and self._clock.monotonic() - opened_s > _LASTING_S
+
+    def _put_end(self, session: Session, reason: str) -> None:
+        now_ns = self._clock.now_ns()
+        ended = SessionClosed(session.session_id, now_ns, reason)
+        closed = session.close(now_ns, reason)
+        closed.mark(ended)
+        try:
+            self._put_batch(session.session_id, closed)
+        except ValueError:
+            # Without the marks before it, whose absence shows: else every segment would restate the session.
+            alone = FrameBatch()
+            alone.mark(ended)
+            self._put_batch(session.session_id, alone)
+            raise
+
+    def _leave(self, session: Session) -> None:
+        """Close the socket, and forget what was of its session."""
+        self._socket.close()
+        self._add_counts(session)
+        self.counters.state = "waiting"
+        if self._feed_times is not None:
+            # The next session starts new book subscriptions, perhaps before `resubscribed` is read.
+            self._resubscribed |= self._followed
+        self._followed = self._out_of_sync = self._unresponsive = self._open_channels = frozenset()
+        self._feed_times = None
+        self.counters.resubscribed_rarely = 0
 
     def _run_until_closed(self, session: Session, opened_s: float) -> None:
         session.tick(_ns(opened_s))

@@ -130,6 +130,38 @@ def test_the_end_of_a_book_subscription_is_put_when_sending_its_delete_fails(
     assert isinstance(batches[-1].marks[-1][1], SessionClosed)
 
 
+def test_a_session_whose_end_the_journal_cannot_hold_is_closed_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    batches: list[FrameBatch] = []
+    closed: list[str] = []
+
+    def put(_: int, batch: FrameBatch) -> None:
+        if ended(batch):
+            raise ValueError("a batch that no block can hold")
+        batches.append(batch)
+
+    connection = connection_of(tmp_path, put)
+    connection.set_markets({"A": 0})
+    frames = [subscribed(), snapshot(1, "A")]
+
+    def receive() -> tuple[bytes, int]:
+        if frames:
+            return frames.pop(0), SYSTEM_CLOCK.now_ns()
+        raise ConnectionLost("gone")
+
+    monkeypatch.setattr(connection._socket, "send", lambda _: None)
+    monkeypatch.setattr(connection._socket, "receive", receive)
+    monkeypatch.setattr(connection._socket, "receive_ready", list)
+    monkeypatch.setattr(connection._socket, "close", lambda: closed.append("socket"))
+    with pytest.raises(ValueError, match="no block can hold"):
+        connection._run_session()
+    assert closed == ["socket"]
+    assert connection.counters.state == "waiting"
+    ((_, mark),) = batches[-1].marks
+    assert isinstance(mark, SessionClosed)
+
+
 def test_markets_that_lose_their_claim_soon_again_are_resubscribed_ever_more_rarely(tmp_path: Path) -> None:
     clock = FakeClock()
     session = Session(1, itertools.count(1).__next__)
