@@ -329,7 +329,7 @@ class Connection:
                 if first is not None:
                     received = session.receive_all((first, *self._socket.receive_ready()), _ns(self._clock.monotonic()))
                     self._put(session, received.batch)
-                    getattr(self._socket, "confirm", lambda: None)()
+                    self._socket.confirm()
                     commands.add(received.commands)
                     alarms += received.alarms
                 now_s = self._clock.monotonic()
