@@ -94,7 +94,7 @@ def run_stack(
                 wait_for(f"all deltas at {name}", partial(holds_all, url), 90)
             stored = {name: count(url, "orderbook_deltas") for name, url in survivors.items()}
             for name in survivors:
-                # A killed one is started again, and one that is stopped while it starts leaves a part in its spool.
+                # A killed one is started again, and one that is stopped while it starts leaves a part in its journal.
                 wait_for(f"{name} runs", partial(is_running, Path(local["state_dir"]) / name / "heartbeat.json"), 90)
             up.send_signal(signal.SIGTERM)
             assert up.wait(90) == 0, log.read_text()

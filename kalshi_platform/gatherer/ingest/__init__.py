@@ -1,1 +1,1 @@
-"""Writes records from memory to the time-series database: rows and ledger, committed together."""
+"""Reads the journal, decodes it into records, and commits rows, ledger and position together."""

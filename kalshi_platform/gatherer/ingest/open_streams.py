@@ -128,7 +128,6 @@ class OpenStreams:
         """Sessions of which marks are lost: which books they follow is not known."""
         self._sessions: dict[int, Session] = {}
         self._restated = False
-        # `enter` has recorded a session that begins.
         self._handlers: Mapping[type, Callable[[Any], object]] = {
             SessionClosed: self._close_session,
             StreamOpened: self._open_known,

@@ -1,1 +1,1 @@
-"""Stores records in append-only files while the database cannot be written."""
+"""Keeps the frames and marks that a gatherer receives in append-only segment files, before anything reads them."""

@@ -72,7 +72,7 @@ def test_a_location_runs_without_rights_on_a_read_only_system(given: dict[str, A
         assert paths["KALSHI_PRIVATE_KEY_PATH"].startswith(mounted["key"] + "/")
 
 
-def test_gatherers_keep_their_spools_in_volumes_that_exist(given: dict[str, Any]) -> None:
+def test_gatherers_keep_their_journals_in_volumes_that_exist(given: dict[str, Any]) -> None:
     claims = {each["metadata"]["name"]: each["spec"]["accessModes"] for each in manifests("volumes.yaml")}
     used = [
         volume["persistentVolumeClaim"]["claimName"]

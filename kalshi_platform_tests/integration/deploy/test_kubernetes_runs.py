@@ -111,7 +111,7 @@ def launch(daemon: dg.DagsterInstance, api: ApiServer, location: str, tags: dict
     return job
 
 
-def test_a_gatherers_run_is_a_job_with_its_own_secrets_key_and_spool(
+def test_a_gatherers_run_is_a_job_with_its_own_secrets_key_and_journal(
     daemon: dg.DagsterInstance, api: ApiServer
 ) -> None:
     job = launch(daemon, api, "g1", {"kalshi/service": "gatherer/g1"})
