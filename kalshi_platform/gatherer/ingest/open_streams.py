@@ -96,13 +96,19 @@ class Session:
     `marks` is None where it is not known how many were before; `opened_at_ns` where only the ledger knows the session.
     """
 
-    __slots__ = ("id", "marks", "opened_at_ns", "scale")
+    __slots__ = ("doubtful", "id", "marks", "opened_at_ns", "scale")
 
     def __init__(self, session_id: int, marks: int | None, opened_at_ns: int | None = None) -> None:
         self.id = session_id
         self.marks = marks
         self.opened_at_ns = opened_at_ns
+        self.doubtful = False
+        """Whether a part of the journal since its last block cannot be read."""
         self.scale = PriceScaleMonitor()
+
+    def has_lost(self, marks_before: int) -> bool:
+        """Return whether marks are missing before a block, or may be where it is not known how many there were."""
+        return self.doubtful if self.marks is None else self.marks != marks_before
 
 
 class OpenStream(msgspec.Struct, frozen=True, gc=False):
@@ -167,6 +173,8 @@ class OpenStreams:
         """Take note that a part of the journal cannot be read."""
         for stream in self.by_id.values():
             stream.doubtful = True
+        for session in self._sessions.values():
+            session.doubtful = True
 
     # -- blocks
 
@@ -176,8 +184,9 @@ class OpenStreams:
         if session is None:
             session = self._sessions[session_id] = Session(session_id, block.marks_before)
             self._add_session(block)
-        elif session.marks is not None and session.marks != block.marks_before and session_id != PROCESS:
+        elif session.has_lost(block.marks_before) and session_id != PROCESS:
             self._lose_claims(session_id)
+        session.doubtful = False
         session.opened_at_ns = None
         session.marks = block.marks_before + (0 if block.restated else len(block.batch.marks))
         opened = {mark.stream_id for _, mark in block.batch.marks if type(mark) is StreamOpened}

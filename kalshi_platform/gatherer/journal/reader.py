@@ -25,6 +25,8 @@ from kalshi_platform.gatherer.journal.segments import (
 _START = Position(0, 0)
 # An error of the device may pass; after so many in a row the rest of a finished segment is given up.
 _READ_ATTEMPTS = 5
+# Blocks of several connections are some seconds out of order at most.
+_STEP_BACK_NS = 60 * 10**9
 
 
 class JournalReader:
@@ -79,24 +81,21 @@ class JournalReader:
             if self._segment is not None:
                 return None
 
-    def before(self, position: Position, seconds: float) -> Position:
+    def before(self, position: Position, seconds: float, *, least_blocks: int = 200) -> Position:
         """Return where the first block begins that was received at most `seconds` before the last one ahead of this.
 
-        Without one it is `position` itself.
+        There are `least_blocks` at least, whenever they were received; where the clock was set back no more of those
+        from before. Without a block it is `position` itself.
         """
-        found, since_ns = position, None
+        found, count, since_ns, lowest_ns = position, 0, 0, 0
         for number in sorted(each for each in self._paths() if each <= position.segment)[::-1]:
-            earlier = False
-            blocks = self._blocks_of(number, position)
-            if blocks and since_ns is None:
-                since_ns = blocks[-1][1] - int(seconds * 1e9)
-            for start, received_at_ns in reversed(blocks):
-                if since_ns is not None and received_at_ns < since_ns:
-                    earlier = True
-                    break
-                found = start
-            if earlier:
-                break
+            for start, received_at_ns in reversed(self._blocks_of(number, position)):
+                if not count:
+                    since_ns, lowest_ns = received_at_ns - int(seconds * 1e9), received_at_ns
+                is_of_before = received_at_ns < since_ns or received_at_ns > lowest_ns + _STEP_BACK_NS
+                if is_of_before and count >= least_blocks:
+                    return found
+                found, lowest_ns, count = start, min(lowest_ns, received_at_ns), count + 1
         return found
 
     def _blocks_of(self, number: int, until: Position) -> list[tuple[Position, int]]:

@@ -14,6 +14,8 @@ from kalshi_platform.gatherer.journal.reader import JournalReader
 from kalshi_platform.gatherer.journal.writer import JournalLimits, open_journal
 from kalshi_platform.market.records import Record
 from kalshi_platform_tests.fixtures.clocks import FakeClock
+from kalshi_platform_tests.unit.exchange.frames_of import delta
+from kalshi_platform_tests.unit.gatherer.ingest.test_decoder import lost, recorder
 from kalshi_platform_tests.unit.worlds.tables import GathererTables
 from kalshi_platform_tests.unit.worlds.venue import Shape
 from kalshi_platform_tests.unit.worlds.world import World
@@ -56,3 +58,15 @@ def test_a_stream_that_is_quiet_when_a_segment_begins_keeps_its_claims(seed: int
         later.set_open(*tables.opened())
         tables.commit(decode(later, items[cut:]))
         assert claims(tables) == claims(once)
+
+
+def test_marks_that_may_be_lost_behind_a_reload_end_the_claims_of_their_session() -> None:
+    """The session had no block in what was decoded again: how many marks it had is known of no other."""
+    made = recorder()
+    tables, later = GathererTables(), Decoder()
+    tables.commit(decode(Decoder(), made.journal.blocks))
+    made.session.unsubscribe_books(["A"])
+    gone = made.append(made.session.pop_batch())
+    later.set_open(*tables.opened())
+    tables.commit(decode(later, [lost(gone), made.read(delta(3, "B"))]))
+    assert {ticker: seq_to for (_, ticker, _), seq_to in claims(tables).items()} == {"A": 1, "B": 2}

@@ -327,7 +327,23 @@ def test_before_finds_the_first_block_received_so_long_before(
         journal.append(0, FrameBatch([b"x" * 60], [RECEIVED_NS + time * 10**9], [0], [0], [0]))
     journal.close()
     blocks = [block for block in blocks_of(items_of(folder)) if block.batch.payloads]
-    found = JournalReader(folder).before(journal.end, span_s)
+    found = JournalReader(folder).before(journal.end, span_s, least_blocks=1)
     expected = next(block for block in blocks if block.received_at_ns >= blocks[-1].received_at_ns - span_s * 10**9)
     assert next(each.position for each in blocks if each.position >= found) == expected.position
     assert JournalReader(folder).before(Position(1, 0), span_s) == Position(1, 0)
+
+
+def test_before_does_not_go_back_over_a_clock_that_was_set(tmp_path: Path) -> None:
+    """Set forward by ten minutes, or back by 40: no long way back, and some blocks in any case."""
+    hour = 3_600 * 10**9
+    base = RECEIVED_NS - RECEIVED_NS % hour
+    for name, times in ("forward", [*range(1_000, 1_100), 1_700]), ("back", [*range(3_000, 3_100), *range(600, 610)]):
+        journal = a_journal(tmp_path / name)
+        for second in times:
+            journal.append(0, FrameBatch([b"x"], [base + second * 10**9], [0], [0], [0]))
+        journal.close()
+        blocks = [block for block in blocks_of(items_of(journal.folder)) if block.batch.payloads]
+        reader = JournalReader(journal.folder)
+        found = [reader.before(journal.end, 120, least_blocks=least) for least in (1, 50)]
+        in_time = 1 if name == "forward" else 10
+        assert found == [blocks[-in_time].position, blocks[-50].position]
