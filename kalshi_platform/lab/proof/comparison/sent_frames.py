@@ -2,7 +2,7 @@
 
 A session of a journal must hold the first frames of one connection, in order, and nothing else. What it lacks at the
 end was not delivered by the kernel, or lay unread in a socket that the gatherer closed or died with: of a connection
-that the exchange closed in order nothing may be absent.
+that the exchange closed in order nothing may be absent, and of what a gatherer's kernel had in all not the most.
 """
 
 from __future__ import annotations
@@ -99,6 +99,9 @@ def compare_sent(record: Path, journals: Mapping[str, Path]) -> SentFound:
         compared, wrong = match_sessions(gatherer, own, sessions)
         lines += compared
         problems += wrong
+        had, has = sum(line.sent - line.undelivered for line in compared), sum(line.journaled for line in compared)
+        if 2 * has < had:
+            problems.append(f"{gatherer}: of {had:,} frames that came to its kernel its journal has {has:,}")
     return SentFound(lines, books, problems)
 
 
@@ -112,7 +115,9 @@ def read_sessions(folder: Path) -> tuple[list[JournalSession], list[int]]:
                 if item.kind == _REST_BOOKS:
                     bodies.append(hash(item.payload))
                 else:
-                    sessions[item.session_id].frames.append(hash(item.payload))
+                    # One whose opening cannot be read is of no known connection.
+                    session = sessions.setdefault(item.session_id, JournalSession(item.session_id, "", 0))
+                    session.frames.append(hash(item.payload))
             else:
                 _apply(item, sessions)
     return list(sessions.values()), bodies

@@ -93,3 +93,25 @@ def test_a_journal_on_disk_is_compared_with_the_record(tmp_path: Path) -> None:
     found = compare_sent(tmp_path / "sent", {"g1": tmp_path / "journal"})
     assert found.problems == []
     assert (found.sent, found.journaled, found.unread, found.undelivered) == (3, 2, 1, 0)
+
+
+def test_a_journal_that_lacks_most_of_what_came_is_found(tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path / "journal")
+    recorder.write(11, [delta(1)])
+    recorder.close()
+    sent = [json.dumps(delta(number)).encode() for number in (1, 2, 3)]
+    record(tmp_path / "sent", [("A", sent, False), ("B", [], False)])
+    found = compare_sent(tmp_path / "sent", {"g1": tmp_path / "journal"})
+    assert found.problems == ["g1: of 3 frames that came to its kernel its journal has 1"]
+
+
+def test_frames_of_a_session_whose_opening_is_damaged_are_of_no_connection(tmp_path: Path) -> None:
+    recorder = Recorder(tmp_path / "journal")
+    for number in (1, 2):
+        recorder.write(11, [delta(number)])
+    recorder.close()
+    for path in (tmp_path / "journal").iterdir():
+        path.write_bytes(path.read_bytes().replace(b'"seq": 1', b'"seq": 7'))
+    record(tmp_path / "sent", [("A", [json.dumps(delta(number)).encode() for number in (1, 2)], False)])
+    found = compare_sent(tmp_path / "sent", {"g1": tmp_path / "journal"})
+    assert "holds what was sent on no connection" in found.problems[0]
