@@ -133,6 +133,8 @@ class Decoder:
         Of those only what counts equal rows, dead letters and marks is kept. `sessions`: when each was opened, in ns.
         """
         self._open.set_open(sessions, streams)
+        # It was reported when it was decoded for the first time.
+        self._damages.clear()
 
     def decode(self, item: Block | Damage) -> Decoded:
         """Decode the next part of the journal."""

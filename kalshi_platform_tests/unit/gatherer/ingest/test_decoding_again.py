@@ -12,7 +12,7 @@ from kalshi_platform.gatherer.ingest.decoder import Decoder
 from kalshi_platform.gatherer.journal.block_format import Block, Damage
 from kalshi_platform.gatherer.journal.reader import JournalReader
 from kalshi_platform.gatherer.journal.writer import JournalLimits, open_journal
-from kalshi_platform.market.records import Record
+from kalshi_platform.market.records import BookDelta, Record
 from kalshi_platform_tests.fixtures.clocks import FakeClock
 from kalshi_platform_tests.unit.exchange.frames_of import delta
 from kalshi_platform_tests.unit.gatherer.ingest.test_decoder import lost, recorder
@@ -58,6 +58,15 @@ def test_a_stream_that_is_quiet_when_a_segment_begins_keeps_its_claims(seed: int
         later.set_open(*tables.opened())
         tables.commit(decode(later, items[cut:]))
         assert claims(tables) == claims(once)
+
+
+def test_a_damage_just_before_the_place_of_a_reload_is_not_reported_again() -> None:
+    made, later = recorder(), Decoder()
+    decode(later, [lost(made.journal.blocks[-1])])
+    tables = GathererTables()
+    tables.commit(decode(Decoder(), made.journal.blocks))
+    later.set_open(*tables.opened())
+    assert [type(each) for each in decode(later, [made.read(delta(3, "B"))])] == [BookDelta]
 
 
 def test_marks_that_may_be_lost_behind_a_reload_end_the_claims_of_their_session() -> None:
