@@ -47,8 +47,6 @@ from kalshi_platform.monitoring.process_usage import process_usage
 from kalshi_platform.storage.partitions import PartitionBounds
 from kalshi_platform.storage.pool import Database
 
-_SHORT_SHARE = 0.8
-"""From this share of its limit on, what of a journal is in the database and in the lake goes before its time."""
 _log = event_logger(__name__)
 
 
@@ -218,7 +216,8 @@ def assemble(
             keep_s=settings.journal_keep_s,
             archive_frames=settings.archive_frames,
             committed=ingest.committed,
-            is_short=lambda: journal.blocked_reason is not None or journal.fill().share > _SHORT_SHARE,
+            excess_bytes=lambda: journal.fill().excess,
+            on_waiting=lambda waits_for: setattr(journal, "waits_for", waits_for),
             on_alarm=alarms.raise_alarm,
         ),
         ingest=ingest,

@@ -1,7 +1,7 @@
 """Keeps the folder of a journal in order: finished segments are compressed, and removed when nothing needs them.
 
-A segment may go when ingest has committed it, the lake holds it (or frames are not archived), and it is old enough.
-Segments go from the oldest on, so that what is left has no hole.
+A segment may go when ingest has committed it, the lake holds it (or frames are not archived), and it is old enough or
+room is needed. Segments go from the oldest on, so that what is left has no hole.
 """
 
 from __future__ import annotations
@@ -20,10 +20,13 @@ from kalshi_platform.gatherer.journal.segments import created_ns, is_compressed,
 from kalshi_platform.monitoring.event_log import event_logger
 
 INTERVAL_S = 60.0
+CHECK_S = 5.0
+"""Pause between two looks at whether room is needed at once."""
 FRAMES_NOT_ARCHIVED = "frames_not_archived"
 """Kind of the alarm: segments stay on the disk only because the lake does not hold them."""
 # A twentieth of a core: enough for some 20,000 messages a second, and no burden for those that are received meanwhile.
 _COMPRESS_S = 3.0
+_DATABASE, _LAKE = "its database", "the lake"
 _log = event_logger(__name__)
 
 
@@ -51,13 +54,15 @@ class Housekeeping:
         keep_s: float,
         archive_frames: bool,
         committed: Callable[[], Position | None],
-        is_short: Callable[[], bool] = lambda: False,
+        excess_bytes: Callable[[], int] = lambda: 0,
+        on_waiting: Callable[[str | None], None] = lambda _: None,
         on_alarm: Callable[[str, str], None] = lambda _kind, _detail: None,
     ) -> None:
         """Set up; nothing is read or written yet.
 
-        `committed` returns up to where ingest has committed the journal, None while that is not known. `is_short`
-        returns whether room is needed: then segments need not be `keep_s` old to go.
+        `committed` returns up to where ingest has committed the journal, None while that is not known. `excess_bytes`
+        returns how much must go although it is not `keep_s` old, for want of room. `on_waiting` receives what must take
+        the oldest segment before it can go, None where it only waits for its time.
         """
         self._folder = folder
         self._journal_id = journal_id
@@ -65,26 +70,41 @@ class Housekeeping:
         self._keep_s = keep_s
         self._archive_frames = archive_frames
         self._committed = committed
-        self._is_short = is_short
+        self._excess_bytes = excess_bytes
+        self._on_waiting = on_waiting
         self._on_alarm = on_alarm
         self._is_waiting = False
+        self._is_short = False
 
     def run(self, stop: threading.Event) -> None:
-        """Keep order once a minute until `stop` is set."""
-        while not self._clock.wait(stop, INTERVAL_S):
-            self.keep_once(stop)
+        """Keep order once a minute until `stop` is set; where room is needed, remove what may go at once."""
+        due_s = self._clock.monotonic() + INTERVAL_S
+        while not self._clock.wait(stop, CHECK_S):
+            if self._clock.monotonic() >= due_s:
+                due_s = self._clock.monotonic() + INTERVAL_S
+                self.keep_once(stop)
+            elif self._excess_bytes() > 0:
+                self.keep_once(stop, compress=False)
 
-    def keep_once(self, stop: threading.Event | None = None) -> HouseKept:
+    def keep_once(self, stop: threading.Event | None = None, *, compress: bool = True) -> HouseKept:
         """Compress and remove what may be now; a disk that refuses is logged, and the next round tries again."""
         committed = self._committed()
         if committed is None:
+            self._on_waiting(_DATABASE)
             return HouseKept()
+        compressed = removed = 0
+        waiting_since: datetime | None = None
         try:
-            compressed = self._compress(committed, stop)
+            if compress:
+                compressed = self._compress(committed, stop)
+        except OSError as error:
+            # A full disk has no room for that; to remove something needs none.
+            _log.warning("journal_not_tidied", folder=str(self._folder), error=error)
+        try:
             removed, waiting_since = self._remove(committed)
         except OSError as error:
             _log.warning("journal_not_tidied", folder=str(self._folder), error=error)
-            return HouseKept()
+            return HouseKept(compressed)
         if removed:
             _log.info("segments_removed", folder=str(self._folder), segments=removed)
         self._report_waiting(waiting_since)
@@ -104,7 +124,7 @@ class Housekeeping:
 
     def _remove(self, committed: Position) -> tuple[int, datetime | None]:
         """Remove the oldest segments that may go; return how many, and when the oldest that waits ended."""
-        older_than_ns = self._clock.now_ns() - (0 if self._is_short() else int(self._keep_s * 1e9))
+        older_than_ns = self._clock.now_ns() - int(self._keep_s * 1e9)
         waiting: list[int] = []
 
         def is_archived(number: int) -> bool:
@@ -117,18 +137,36 @@ class Housekeeping:
             return False
 
         archived = read_archived(self._folder) if self._archive_frames else None
-        removed = remove_segments(self._folder, committed, older_than_ns, is_archived)
+        excess_bytes = self._excess_bytes()
+        removed = remove_segments(self._folder, committed, older_than_ns, is_archived, excess_bytes)
+        self._report_short(excess_bytes, len(removed))
+        segments = list_segments(self._folder)
         if not waiting:
+            is_behind = min(segments, default=committed.segment) >= committed.segment and len(segments) > 1
+            self._on_waiting(_DATABASE if is_behind else None)
             return len(removed), None
-        path = list_segments(self._folder)[waiting[0]]
+        self._on_waiting(_LAKE)
+        path = segments[waiting[0]]
         return len(removed), datetime.fromtimestamp(path.stat().st_mtime_ns // 10**9, UTC)
+
+    def _report_short(self, excess_bytes: int, removed: int) -> None:
+        """Log once when segments begin to go before their time."""
+        if excess_bytes and removed and not self._is_short:
+            _log.warning(
+                "segments_removed_early",
+                folder=str(self._folder),
+                segments=removed,
+                remedy="none is needed: database and lake hold them. KALSHI_JOURNAL_KEEP_HOURS needs more room than"
+                " KALSHI_JOURNAL_MAX_GIB or the disk gives",
+            )
+        self._is_short = excess_bytes > 0 and (self._is_short or removed > 0)
 
     def _report_waiting(self, since: datetime | None) -> None:
         """Raise one alarm when segments begin to pile up for want of an archive."""
         if since is not None and not self._is_waiting:
             detail = (
                 f"frames of {since:%Y-%m-%dT%H:%M}Z and before are in the database and not in the lake: they stay on"
-                " this disk beyond KALSHI_JOURNAL_KEEP_HOURS"
+                " this disk beyond KALSHI_JOURNAL_KEEP_HOURS, or although there is little room"
             )
             _log.warning(
                 FRAMES_NOT_ARCHIVED,

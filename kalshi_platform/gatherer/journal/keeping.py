@@ -53,20 +53,28 @@ def compress_segment(folder: Path, number: int) -> Path:
 
 
 def remove_segments(
-    folder: Path, upto: Position, older_than_ns: int, is_archived: Callable[[int], bool] = lambda _: True
+    folder: Path,
+    upto: Position,
+    older_than_ns: int,
+    is_archived: Callable[[int], bool] = lambda _: True,
+    excess_bytes: int = 0,
 ) -> list[Path]:
     """Remove the oldest segments that are not needed; return their paths.
 
-    A segment goes when it lies wholly before `upto` (what the database holds), was last written before `older_than_ns`
-    and is archived. The first that stays ends it, so that no hole is made; the newest always stays. Raises OSError.
+    A segment goes when it lies wholly before `upto` (what the database holds), is archived, and was last written before
+    `older_than_ns` or is among the first `excess_bytes`. The first that stays ends it, so that no hole is made; the
+    newest always stays. Raises OSError.
     """
     segments = list_segments(folder)
     removed: list[Path] = []
     for number, path in list(segments.items())[:-1]:
-        if number >= upto.segment or path.stat().st_mtime_ns >= older_than_ns or not is_archived(number):
+        status = path.stat()
+        must_stay = status.st_mtime_ns >= older_than_ns and excess_bytes <= 0
+        if number >= upto.segment or must_stay or not is_archived(number):
             break
         path.unlink()
         removed.append(path)
+        excess_bytes -= status.st_size
     if removed:
         fsync_folder(folder)
     return removed

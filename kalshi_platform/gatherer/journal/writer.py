@@ -47,6 +47,8 @@ RETRY_S = 0.5
 _HOUR_NS = 3_600 * 10**9
 # A clock that steps back by seconds must not begin a segment for each step.
 _STEPS_BACK_NS = 60 * 10**9
+# Of the capacity this part stays free while anything can go.
+_SPARE_SHARE = 0.25
 _MEASURE_EVERY_BYTES = 1024**2
 _MEASURE_EVERY_S = 1.0
 _FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
@@ -68,10 +70,11 @@ DEFAULT_LIMITS = JournalLimits()
 
 @dataclass(frozen=True)
 class JournalUsage:
-    """Holds the bytes on disk and the capacity."""
+    """Holds the bytes on disk and the capacity, and by how many bytes there is less room than there should be."""
 
     used: int
     capacity: int
+    excess: int = 0
 
     @property
     def share(self) -> float:
@@ -185,6 +188,8 @@ class JournalWriter:
         started = FrameBatch()
         started.mark(GathererStarted(clock.now_ns(), gatherer, code_version))
         self._kept: list[tuple[int, FrameBatch]] = [(NO_SESSION, started)]
+        self.waits_for: str | None = None
+        """What must take the oldest segment before it can go; None where it only waits for its time."""
         self.stalls = 0
         """How often it became unwritable."""
         self._blocked: JournalUnwritable | None = None
@@ -242,9 +247,8 @@ class JournalWriter:
             if self._clock.monotonic() < self._retry_s:
                 return False
             try:
-                # Room for more than one block, else sessions would begin and end in turns.
                 self._measure()
-                self._require_room(min(self._limits.segment_bytes, self._limits.max_bytes // 10))
+                self._require_room(self._room_to_begin())
                 self._write_kept()
                 # An empty block: nothing else shows for certain that the disk takes what is written.
                 self._write(NO_SESSION, FrameBatch())
@@ -293,7 +297,9 @@ class JournalWriter:
         with self.appended:
             self._measure_disk()
             capacity = min(self._limits.max_bytes, self._used + max(0, self._free))
-            return JournalUsage(self._used, capacity)
+            room = min(self._limits.max_bytes - self._used, self._free)
+            spare = max(int(_SPARE_SHARE * capacity), self._room_to_begin())
+            return JournalUsage(self._used, capacity, max(0, spare - room))
 
     def close(self) -> None:
         """Write the marks that were kept if that is possible, sync, and close the files."""
@@ -436,6 +442,10 @@ class JournalWriter:
             self._descriptor = None
             self._former_blocks = self._blocks
 
+    def _room_to_begin(self) -> int:
+        """Return for how many bytes there must be room: one block's would make sessions begin and end in turns."""
+        return min(self._limits.segment_bytes, self._limits.max_bytes // 10)
+
     def _require_room(self, size: int) -> None:
         """Raise JournalUnwritable where so many bytes more are not allowed; the disk is measured now and then."""
         stale = self._unmeasured_bytes >= _MEASURE_EVERY_BYTES
@@ -446,14 +456,18 @@ class JournalWriter:
             if self._used + size > self._limits.max_bytes:
                 raise JournalUnwritable(
                     f"the journal {self.folder} has {_gib(self._used)} and may have {_gib(self._limits.max_bytes)}",
-                    "make its database take what waits, or raise KALSHI_JOURNAL_MAX_GIB",
+                    f"{self._remedy_of_waiting()}raise KALSHI_JOURNAL_MAX_GIB; recording begins again by itself",
                 )
         if size > self._free:
             raise JournalUnwritable(
                 f"the disk of the journal {self.folder} has no more than the {_gib(self._limits.min_free_bytes)} that"
                 " stay free",
-                "make room on it, or lower KALSHI_JOURNAL_MIN_FREE_GIB; recording begins again by itself",
+                f"{self._remedy_of_waiting()}make room on it, or lower KALSHI_JOURNAL_MIN_FREE_GIB; recording begins"
+                " again by itself",
             )
+
+    def _remedy_of_waiting(self) -> str:
+        return "" if self.waits_for is None else f"make {self.waits_for} take what waits, or "
 
     def _count(self, size: int) -> None:
         """Count bytes that were appended since the disk was measured."""
