@@ -12,6 +12,7 @@ from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
+from typing import Any
 
 from kalshi_platform.archive.compare_rows import LETTERS, RebuiltTable, RowComparer
 from kalshi_platform.archive.frame_sources import HourSources, fetch_hour
@@ -99,7 +100,8 @@ def rebuild_tables(
             keeper = PartitionKeeper(database, bounds, clock)
             comparer = RowComparer(database, keeper, overwrite=overwrite, dry_run=dry_run)
             done.tables = comparer.tables
-            for records in _date(_decode_hour(gatherer, sources, done), gatherer, bounds, keeper):
+            times = ExchangeTimes(bounds)
+            for records in _date(_decode_hour(gatherer, sources, done, times), gatherer, times, keeper):
                 comparer.compare(records)
                 report_progress("frames decoded", done.frames)
             comparer.count_unexplained(hour, _compared_until(done, clock.now()))
@@ -109,8 +111,13 @@ def rebuild_tables(
     return done
 
 
-def _decode_hour(gatherer: GathererSettings, sources: HourSources, done: Rebuilt) -> Iterator[list[Record]]:
-    """Yield the rows of the frames received in the hour, in the order of recording, some at a time."""
+def _decode_hour(
+    gatherer: GathererSettings, sources: HourSources, done: Rebuilt, times: ExchangeTimes
+) -> Iterator[list[Record]]:
+    """Yield the rows of the frames received in the hour, in the order of recording, some at a time.
+
+    `times` receives those of the frames just before.
+    """
     low_ns = us_from_datetime(done.hour) * 1_000
     high_ns = low_ns + (HOUR // _MICROSECOND) * 1_000
     rows: list[Record] = []
@@ -119,11 +126,9 @@ def _decode_hour(gatherer: GathererSettings, sources: HourSources, done: Rebuilt
         with closing(JournalReader(paths)) as reader:
             while (item := reader.next()) is not None:
                 decoded = decoder.decode(item)
-                rows += [
-                    record
-                    for record in decoded.records
-                    if type(record) in TABLE_OF and low_ns <= record.received_at_ns < high_ns  # type: ignore[union-attr]
-                ]
+                made: list[Any] = [record for record in decoded.records if type(record) in TABLE_OF]
+                times.observe(record for record in made if record.received_at_ns < low_ns)
+                rows += [record for record in made if low_ns <= record.received_at_ns < high_ns]
                 if isinstance(item, Block):
                     received = [each for each in item.batch.received_at_ns if low_ns <= each < high_ns]
                     done.frames += len(received)
@@ -146,11 +151,11 @@ def _compared_until(done: Rebuilt, now: datetime) -> datetime:
 
 
 def _date(
-    parts: Iterable[list[Record]], gatherer: GathererSettings, bounds: PartitionBounds, keeper: PartitionKeeper
+    parts: Iterable[list[Record]], gatherer: GathererSettings, times: ExchangeTimes, keeper: PartitionKeeper
 ) -> Iterator[list[Record]]:
     """Yield rows, those with impossible times as the dead letters that the gatherer made of them."""
     low_us, high_us = keeper.bounds_us()
-    times, letters = ExchangeTimes(bounds), DeadLetterLimit(0, gatherer.dead_letters_per_minute)
+    letters = DeadLetterLimit(0, gatherer.dead_letters_per_minute)
     for records in parts:
         yield split_out_of_range(
             records, lambda row: low_us <= row.exchange_ts_us < high_us and times.accepts(row), letters

@@ -101,10 +101,16 @@ class BatchReader:
         if len(batch.records) > self._settings.flush_rows and len(batch.blocks) > 1:
             self._decoder = None
 
-    def begin_at(self, start: Position, sessions: Mapping[int, int], streams: Iterable[OpenStream]) -> None:
+    def begin_at(
+        self,
+        start: Position,
+        sessions: Mapping[int, int],
+        streams: Iterable[OpenStream],
+        on_before: Callable[[Sequence[Record]], None],
+    ) -> None:
         """Begin at a position, with what is open in the ledger there: sessions with their start, and streams.
 
-        The last blocks before it are decoded again, for the numbers of equal rows.
+        The last blocks before it are decoded again, for the numbers of equal rows; `on_before` receives their records.
         """
         settings, reader = self._settings, self._reader
         decoder = Decoder(settings.market_filter.shard, settings.dead_letters_per_minute)
@@ -113,7 +119,7 @@ class BatchReader:
             item = reader.next()
             if item is None:
                 break
-            self._decode(decoder, item)
+            on_before(self._decode(decoder, item)[0].records)
         decoder.set_open(sessions, streams)
         decoder.dead_letters = decoder.scale_contradictions = 0
         reader.seek(start)

@@ -126,6 +126,10 @@ class BatchWriter:
         if self._fence.known.position != end:
             self._write((), end, repeated=True)
 
+    def observe(self, records: Sequence[Record]) -> None:
+        """Take the times of rows that are committed already, with which those of the next ones are compared."""
+        self._times.observe(records)
+
     def forget_partitions(self) -> None:
         """Make sure of every partition again: some may have been dropped, or the database is an older one."""
         self._keeper = PartitionKeeper(self._database, self._bounds, self._clock)

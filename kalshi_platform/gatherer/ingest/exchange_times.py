@@ -8,14 +8,14 @@ before; an isolated one is not.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import timedelta
 
 import numpy as np
 import numpy.typing as npt
 import pyarrow as pa
 
-from kalshi_platform.market.records import NO_STREAM, BookDelta, TickerUpdate, Trade
+from kalshi_platform.market.records import NO_STREAM, BookDelta, Record, TickerUpdate, Trade
 from kalshi_platform.storage.partitions import PartitionBounds
 
 Dated = BookDelta | Trade | TickerUpdate
@@ -64,6 +64,12 @@ class ExchangeTimes:
             return True
         self._alone[stream] = record.seq
         return False
+
+    def observe(self, records: Iterable[Record]) -> None:
+        """Keep the times of rows that were checked before, in an earlier process."""
+        for record in records:
+            if isinstance(record, Dated):
+                self.accepts(record)
 
     def _is_near(self, time_us: int, other_us: int) -> bool:
         return -self._behind_us <= time_us - other_us <= self._ahead_us

@@ -300,7 +300,7 @@ class Ingest:
         if loss is not None:
             fence.confirm()
         self._writer.forget_partitions()
-        self._reader.begin_at(max(start, oldest), sessions, streams)
+        self._reader.begin_at(max(start, oldest), sessions, streams, self._writer.observe)
 
     def _report(self, kind: str, detail: str) -> None:
         if self._reported == (kind, detail):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import msgspec
@@ -127,6 +128,26 @@ def test_a_time_out_of_bounds_becomes_a_dead_letter_and_ends_the_claim(
     assert rows(database, "SELECT seq_from, seq_to, end_reason FROM book_subscriptions") == [(1, 1, "out_of_bounds")]
     assert count(database, "orderbook_deltas") == 1
     assert running.lost == [["A"]]
+
+
+def test_a_time_is_compared_with_the_ones_that_a_former_process_committed(
+    gatherer_settings: SettingsFactory, open_database: OpenDatabase
+) -> None:
+    settings = gatherer_settings()
+    database = open_database(settings.timeseries_url)
+    stream, bounds = Stream(), replace(BOUNDS, behind=timedelta(days=2))
+    stream.snapshot()
+    stream.delta()
+    with running_ingest(settings, database, bounds=bounds) as running:
+        running.put(stream.records)
+        running.settled()
+        running.ingest.stop(10)
+        stream.records = []
+        stream.delta(exchange_ts_us=BASE_US - 10 * 86_400_000_000)
+        running.put(stream.records)
+    with running_ingest(settings, database, bounds=bounds) as running:
+        running.settled()
+    assert rows(database, "SELECT reason, seq, ticker FROM dead_letters") == [("out_of_bounds", 3, "A")]
 
 
 def test_partitions_that_went_away_are_made_again(
