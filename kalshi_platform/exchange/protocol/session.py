@@ -174,10 +174,6 @@ class Session:
         """Return the wanted markets without a valid snapshot, for any reason."""
         return set(self._subscriptions.pending.by_ticker)
 
-    def unanswered_snapshots(self) -> set[str]:
-        """Return the markets that sent no snapshot to repeated requests, or that the exchange refused."""
-        return set(self._subscriptions.pending.unanswered)
-
     def unresponsive(self) -> set[str]:
         """Return the markets that sent no snapshot to repeated requests and were not refused, as settled ones do."""
         pending = self._subscriptions.pending

@@ -29,11 +29,6 @@ def compressed_name(number: int) -> str:
     return f"{number:012}{COMPRESSED_SUFFIX}"
 
 
-def segment_number(path: Path) -> int | None:
-    """Return the number of a segment's file, None for any other file."""
-    return _number_of(path.name)
-
-
 def is_compressed(path: Path) -> bool:
     """Return whether a segment's file is compressed."""
     return path.name.endswith(COMPRESSED_SUFFIX)

@@ -198,12 +198,12 @@ def test_markets_that_stay_without_snapshot_are_reported(exchange: ServerThread)
         exchange.fault("ignore_get_snapshot", seconds=60)
         exchange.fault("drop_frame", type="orderbook_delta")
         exchange.publish(nudge(tickers[0]), nudge(tickers[1]))
-        client.until(lambda: client.session.unanswered_snapshots() == set(tickers))
+        client.until(lambda: client.session._subscriptions.pending.unanswered == set(tickers))
         exchange.clear_faults()
         client.session.unsubscribe_books(tickers)
         client.session.subscribe_books(dict.fromkeys(tickers, 0))
         client.until(lambda: client.session.followed() == set(tickers))
-        assert client.session.unanswered_snapshots() == set()
+        assert client.session._subscriptions.pending.unanswered == set()
 
 
 def test_one_sided_and_empty_snapshots(exchange: ServerThread) -> None:
@@ -311,7 +311,7 @@ def test_error_26_splits_the_batch(tmp_path: Path) -> None:
         tickers = exchange.tickers()
         with Client(exchange, SessionConfig(batch_size=6)) as client:
             client.session.subscribe_books(dict.fromkeys(tickers, 0))
-            client.until(lambda: len(client.session.unanswered_snapshots()) == len(tickers) - 7)
+            client.until(lambda: len(client.session._subscriptions.pending.unanswered) == len(tickers) - 7)
             assert len(client.session.followed()) == 7
 
 

@@ -231,7 +231,7 @@ def test_a_stale_ticker_subscribes_silently_and_stays_mute(exchange: ServerThrea
     with Client(exchange, config) as client:
         client.session.subscribe_books({living: 0, settled: 0, "KXNOSUCH-26NOV23-T1.00": 0})
         mute = {settled, "KXNOSUCH-26NOV23-T1.00"}
-        client.until(lambda: client.session.unanswered_snapshots() == mute)
+        client.until(lambda: client.session._subscriptions.pending.unanswered == mute)
         assert client.session.followed() == {living}
         exchange.publish(nudge(living))
         client.until(lambda: client.of(BookDelta))

@@ -304,14 +304,14 @@ def test_a_missing_snapshot_is_requested_and_then_reported() -> None:
     assert commands(session.tick(T0 + 9 * S)) == []
     [request] = commands(session.tick(T0 + 10 * S))
     assert request["params"] == {"sids": [1], "action": "get_snapshot", "market_tickers": ["A"]}
-    assert session.unanswered_snapshots() == set()
+    assert session._subscriptions.pending.unanswered == set()
     received = session.tick(T0 + 20 * S)
-    assert session.unanswered_snapshots() == {"A"}
+    assert session._subscriptions.pending.unanswered == {"A"}
     assert [(alarm.kind, alarm.tickers) for alarm in received.alarms] == [("snapshot_unanswered", ("A",))]
     assert session.out_of_sync() == set()
     assert session.tick(T0 + 30 * S).alarms == []
     feed(session, snapshot(2, "A"))
-    assert session.unanswered_snapshots() == set()
+    assert session._subscriptions.pending.unanswered == set()
 
 
 @pytest.mark.parametrize("code", [7, 10, 25])
@@ -379,7 +379,7 @@ def test_an_error_that_names_a_ticker_reports_it_and_tries_the_others() -> None:
     refused = frame("error", id=add["id"], msg={"code": 16, "msg": "no such market", "market_ticker": "C"})
     received = session.receive(refused, T0)
     assert [(alarm.kind, alarm.tickers) for alarm in received.alarms] == [("error", ("C",))]
-    assert session.unanswered_snapshots() == {"C"}
+    assert session._subscriptions.pending.unanswered == {"C"}
     assert [c["params"]["market_tickers"] for c in commands(received)] == [["B"]]
 
 

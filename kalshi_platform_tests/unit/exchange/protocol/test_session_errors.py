@@ -127,14 +127,14 @@ def test_refused_markets_are_unanswered_but_not_unresponsive() -> None:
     session.tick(10**9)
     received = session.receive(error(26, 1), 2 * 10**9)
     assert [(alarm.kind, alarm.tickers) for alarm in received.alarms] == [("market_limit", ("A",))]
-    assert (session.unanswered_snapshots(), session.unresponsive()) == ({"A"}, set())
+    assert (session._subscriptions.pending.unanswered, session.unresponsive()) == ({"A"}, set())
     (again,) = commands(session.tick(70 * 10**9))
     session.receive(subscribed(1, command_id=again["id"]), 70 * 10**9)
     session.tick(81 * 10**9)
     session.tick(92 * 10**9)
-    assert session.unanswered_snapshots() == {"A"}
+    assert session._subscriptions.pending.unanswered == {"A"}
     session.receive(snapshot(1, "A"), 93 * 10**9)
-    assert session.unanswered_snapshots() == set()
+    assert session._subscriptions.pending.unanswered == set()
     session.subscribe_books({"B": 0})
     (add,) = commands(session.pop_commands())
     session.receive(ok(add["id"], seq=2), 93 * 10**9)
