@@ -16,13 +16,13 @@ _NAME_BITS = 12
 
 
 class IdSource:
-    """Draws ids for one gatherer process, and keeps those of its sessions, to distinguish other processes' ones."""
+    """Draws ids for one gatherer process, and keeps those of its open sessions, to tell them from others."""
 
     def __init__(self, gatherer: str, clock: Clock) -> None:
         self._name = fingerprint("gatherer", gatherer) & ((1 << _NAME_BITS) - 1)
         self._clock = clock
         self._last_us = 0
-        self._sessions: list[int] = []
+        self._sessions: set[int] = set()
         self._lock = threading.Lock()
 
     def new_id(self) -> int:
@@ -34,14 +34,19 @@ class IdSource:
         """Return a number like `new_id`, and add it to `sessions`."""
         with self._lock:
             number = self._draw()
-            self._sessions.append(number)
+            self._sessions.add(number)
             return number
 
-    @property
-    def sessions(self) -> tuple[int, ...]:
-        """Return the sessions of this process."""
+    def end_session(self, session_id: int) -> None:
+        """Take a session that is over out of `sessions`."""
         with self._lock:
-            return tuple(self._sessions)
+            self._sessions.discard(session_id)
+
+    @property
+    def sessions(self) -> frozenset[int]:
+        """Return the sessions of this process that are not over."""
+        with self._lock:
+            return frozenset(self._sessions)
 
     def _draw(self) -> int:
         now_us = self._clock.now_ns() // 1_000 - _SINCE_US

@@ -144,8 +144,9 @@ class Connection:
 
     def books_lost(self, session_id: int, tickers: Sequence[str]) -> None:
         """Request snapshots of books of which the decoder lost a frame, if that session is still open."""
-        with self._lock:
-            self._lost_books.append((session_id, tickers))
+        if self.is_open:
+            with self._lock:
+                self._lost_books.append((session_id, tickers))
 
     def followed(self) -> frozenset[str]:
         """Return the markets with an open book subscription, as of the last half second."""
@@ -300,8 +301,11 @@ class Connection:
     def _leave(self, session: Session) -> None:
         """Close the socket, and forget what was of its session."""
         self._socket.close()
+        self._ids.end_session(session.session_id)
         self._add_counts(session)
         self.counters.state = "waiting"
+        with self._lock:
+            self._lost_books.clear()
         if self._feed_times is not None:
             # The next session starts new book subscriptions, perhaps before `resubscribed` is read.
             self._resubscribed |= self._followed

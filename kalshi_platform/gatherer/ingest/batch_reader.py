@@ -5,7 +5,7 @@ Whoever owns the database says where to begin, and what the ledger has open ther
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from kalshi_platform.gatherer.ingest.decoder import Decoded, Decoder
@@ -42,7 +42,7 @@ class Batch:
 class IngestCallbacks:
     """Holds what the ingest calls, from its thread, when blocks say something that others must know."""
 
-    own_sessions: Callable[[], Sequence[int]] = tuple
+    own_sessions: Callable[[], Collection[int]] = tuple
     """Returns the sessions of this process."""
     on_books_lost: Callable[[int, Sequence[str]], None] = lambda _session_id, _tickers: None
     """Receives a session and markets whose book subscription the decoder ended: they need a snapshot."""
@@ -202,7 +202,7 @@ class BatchReader:
         for alarm in decoded.alarms:
             _log.warning(alarm.kind, gatherer=self._settings.name, detail=alarm.detail)
             callbacks.on_alarm(alarm.kind, alarm.detail)
-        if not decoded.damaged_sessions.isdisjoint(callbacks.own_sessions()):
+        if decoded.damaged_sessions and not decoded.damaged_sessions.isdisjoint(callbacks.own_sessions()):
             callbacks.on_lost_sessions()
         if isinstance(item, Block):
             if decoded.lost_claims:

@@ -38,7 +38,7 @@ from kalshi_platform.gatherer.ingest.dead_letter_limit import DeadLetterLimit
 from kalshi_platform.gatherer.ingest.open_streams import PROCESS, OpenStream, OpenStreams, Stream
 from kalshi_platform.gatherer.journal.block_format import Block, Damage
 from kalshi_platform.gatherer.settings import DEAD_LETTERS_PER_MINUTE
-from kalshi_platform.market.frames import FrameBatch, FrameKind, RestBooksReceived
+from kalshi_platform.market.frames import FrameBatch, FrameKind, GathererStarted, RestBooksReceived
 from kalshi_platform.market.names import is_name, readable
 from kalshi_platform.market.parts import WHOLE, MarketPart
 from kalshi_platform.market.records import (
@@ -167,6 +167,9 @@ class Decoder:
             else:
                 if type(mark) is SessionClosed:
                     self._flush_counts(last=True)
+                elif type(mark) is GathererStarted:
+                    # Sessions of a former process are over.
+                    self._limits = {PROCESS: self._limits[PROCESS]} if PROCESS in self._limits else {}
                 opened.apply(mark, restated=block.restated)
         if at < len(batch.payloads):
             self._decode_frames(batch, at, len(batch.payloads))

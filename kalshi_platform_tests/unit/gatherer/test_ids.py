@@ -14,7 +14,9 @@ def test_ids_ascend_also_when_the_clock_stands_still_or_steps_back() -> None:
     ids += [source.new_session_id(), source.new_id()]
     assert ids == sorted(set(ids))
     assert all(0 < number < 2**63 for number in ids)
-    assert source.sessions == (ids[3],)
+    assert source.sessions == {ids[3]}
+    source.end_session(ids[3])
+    assert source.sessions == frozenset()
 
 
 def test_gatherers_that_start_together_differ() -> None:

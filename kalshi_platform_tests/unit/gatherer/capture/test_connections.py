@@ -94,6 +94,9 @@ def test_lost_books_get_a_new_snapshot_in_the_session_that_lost_them_only(tmp_pa
     connection.set_markets({"A": 0, "B": 0})
     connection._apply_desired_state(session)
     session.receive_all([(subscribed(), 2), (snapshot(1, "A"), 3), (snapshot(2, "B"), 3)], 3)
+    connection.books_lost(1, ["B"])
+    assert connection._lost_books == []
+    connection.counters.state = "open"
     connection.books_lost(2, ["B"])
     connection.books_lost(1, ["A"])
     connection._apply_desired_state(session)
@@ -157,6 +160,7 @@ def test_a_session_whose_end_the_journal_cannot_hold_is_closed_all_the_same(
     with pytest.raises(ValueError, match="no block can hold"):
         connection._run_session()
     assert closed == ["socket"]
+    assert connection._ids.sessions == frozenset()
     assert connection.counters.state == "waiting"
     ((_, mark),) = batches[-1].marks
     assert isinstance(mark, SessionClosed)

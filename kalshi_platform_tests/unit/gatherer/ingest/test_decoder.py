@@ -282,7 +282,7 @@ def test_the_torn_end_of_a_killed_process_raises_nothing() -> None:
 
 def test_a_new_process_ends_what_the_former_one_left_open() -> None:
     made = recorder()
-    made.read(delta(3))
+    made.read(delta(3), frame("a_type_to_come"))
     started = FrameBatch()
     started.mark(GathererStarted(T0 + 5, "g1", "1"))
     made.append(started, 0)
@@ -294,6 +294,8 @@ def test_a_new_process_ends_what_the_former_one_left_open() -> None:
         StreamEnded(100, T0 + 5, "gatherer ended"),
         SessionClosed(SESSION, T0 + 5, "gatherer ended"),
     ]
+    assert decoder.dead_letters == 1
+    assert decoder._limits == {}
 
 
 def test_the_segments_of_a_real_journal_give_what_its_blocks_give(tmp_path: Path) -> None:
