@@ -76,7 +76,10 @@ def find_segments(path: Path, gatherer: str | None) -> list[JournalSegment]:
 
 
 def find_archived(root: str, gatherer: str, from_us: int, to_us: int) -> list[JournalSegment]:
-    """Return the segments that a lake has of a gatherer's hours of a range. Raises ConfigurationError."""
+    """Return the segments that a lake has of a gatherer's hours of a range. Raises ConfigurationError.
+
+    Files that an hour's manifest does not name are left out: an archive run that was cut short leaves some.
+    """
     try:
         files, folder = fs.FileSystem.from_uri(root) if "://" in root else (fs.LocalFileSystem(), root)
         paths = []
@@ -84,10 +87,23 @@ def find_archived(root: str, gatherer: str, from_us: int, to_us: int) -> list[Jo
             moment = datetime.fromtimestamp(hour_us / 1_000_000, UTC)
             partition = f"{folder.rstrip('/')}/raw/frames/{moment:date=%Y-%m-%d/hour=%H}/gatherer={gatherer}"
             found = files.get_file_info(fs.FileSelector(partition, allow_not_found=True))
-            paths += [each.path for each in found if each.path.endswith(SUFFIXES)]
+            named = _names_in_manifest(files, f"{partition}/_manifest.json")
+            paths += [
+                each.path
+                for each in found
+                if each.path.endswith(SUFFIXES) and (named is None or each.base_name in named)
+            ]
     except (pa.ArrowInvalid, OSError) as problem:
         raise ConfigurationError([f"the lake cannot be read: {problem}"]) from None
     return _in_order(files, paths, "the lake's raw/frames in the range", gatherer)
+
+
+def _names_in_manifest(files: fs.FileSystem, path: str) -> frozenset[str] | None:
+    try:
+        with files.open_input_stream(path) as file:
+            return frozenset(each["name"] for each in json.loads(file.read())["segments"])
+    except (FileNotFoundError, ValueError, KeyError):
+        return None
 
 
 def _in_order(files: fs.FileSystem, paths: Iterable[str], where: str, gatherer: str | None) -> list[JournalSegment]:
@@ -101,12 +117,15 @@ def _in_order(files: fs.FileSystem, paths: Iterable[str], where: str, gatherer: 
         raise ConfigurationError([f"{where} holds journals of {', '.join(names)}: name one by --gatherer"])
     if not segments:
         raise ConfigurationError([f"{where} holds no journal" + ("" if gatherer is None else f" of {gatherer}")])
-    # Numbers ascend within a folder; a folder that was begun anew counts from 1 again.
+    # Numbers ascend within a folder; a folder that was begun anew counts from 1 again, and where the newest segments
+    # were lost, others got their numbers.
     began: dict[int, int] = {}
     for segment in segments:
         journal_id, created = segment.info["journal_id"], segment.info["created_at_ns"]
         began[journal_id] = min(began.get(journal_id, created), created)
-    return sorted(segments, key=lambda each: (began[each.info["journal_id"]], each.info["number"]))
+    twice = len({(each.info["journal_id"], each.info["number"]) for each in segments}) < len(segments)
+    place = "created_at_ns" if twice else "number"
+    return sorted(segments, key=lambda each: (began[each.info["journal_id"]], each.info[place], each.info["number"]))
 
 
 def read_segment(segment: JournalSegment) -> Iterator[Frame | Mark]:

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from kalshi_platform.errors import ConfigurationError
+from kalshi_platform.gatherer.journal.block_format import SegmentInfo, encode_segment_header
 from kalshi_platform.gatherer.journal.keeping import compress_segment
 from kalshi_platform.lab.simulator.replay.journal import JournalSource
 from kalshi_platform.lab.simulator.replay.journal_segments import (
@@ -170,5 +171,18 @@ def test_hours_of_a_lake_are_played_of_one_gatherer(tmp_path: Path) -> None:
     assert found.info["gatherer"] == "g2"
     assert len(list(JournalSource([found]).messages())) == 2
     assert len(list(JournalSource([found], start_us + 2_000_000).messages())) == 1
+    # What the manifest does not name is left over from an archive run that was cut short.
+    (partition / f"{2:012}.journal.zst").write_bytes((partition / archived.name).read_bytes())
+    assert len(find_archived(str(tmp_path / "lake"), "g2", start_us, start_us + 1)) == 2
+    (partition / "_manifest.json").write_text(json.dumps({"segments": [{"name": archived.name}]}))
+    assert find_archived(str(tmp_path / "lake"), "g2", start_us, start_us + 1) == [found]
     with pytest.raises(ConfigurationError, match="holds no journal of g2"):
         find_archived(str(tmp_path / "lake"), "g2", start_us + 7_200_000_000, start_us + 7_200_000_001)
+
+
+def test_segments_with_numbers_of_lost_ones_are_played_when_they_were_recorded(tmp_path: Path) -> None:
+    """Segments 1 and 2, and another 1 and 2 of the same journal that were begun after them."""
+    for place, (number, created_ns) in enumerate([(1, 4), (2, 2), (2, 5), (1, 1)]):
+        info = SegmentInfo(7, "g1", number, created_ns, START_NS, "1")
+        (tmp_path / f"{place}.journal").write_bytes(encode_segment_header(info))
+    assert [each.info["created_at_ns"] for each in find_segments(tmp_path, None)] == [1, 2, 4, 5]
