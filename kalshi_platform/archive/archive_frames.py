@@ -7,10 +7,12 @@ cut short, the lake holds the hour as its manifest says, and the next run contin
 
 from __future__ import annotations
 
+import errno
 import hashlib
+import os
 import shutil
 from collections.abc import Iterator, Mapping
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -55,6 +57,7 @@ from kalshi_platform.monitoring.event_log import event_logger
 _log = event_logger(__name__)
 _LOCK_FILE = "archive.lock"
 _LOCK_PATIENCE_S = 30.0
+_PAGE_BYTES = 4_096
 _S_NS = 1_000_000_000
 
 
@@ -289,13 +292,40 @@ def _stage(path: Path, number: int, staging: Path) -> Path:
     """Copy a segment into a staging folder, compressed; return its file. Raises LakeUnavailable if a disk refuses."""
     try:
         try:
-            file = Path(shutil.copyfile(path, staging / path.name))
+            file = _copy_readable(path, staging)
         except FileNotFoundError:  # the gatherer has just compressed it
-            name = compressed_name(number)
-            file = Path(shutil.copyfile(path.with_name(name), staging / name))
+            file = _copy_readable(path.with_name(compressed_name(number)), staging)
         return file if is_compressed(file) else compress_segment(staging, number)
     except OSError as error:
         raise LakeUnavailable(f"{path} could not be copied on its way to the lake: {error}") from error
+
+
+def _copy_readable(path: Path, folder: Path) -> Path:
+    """Copy a file into a folder; what its disk cannot read becomes zeros, which a reader finds to be a damage.
+
+    Else one bad sector would keep every later segment on the disk. Raises OSError.
+    """
+    copy = folder / path.name
+    try:
+        return Path(shutil.copyfile(path, copy))
+    except OSError as error:
+        if error.errno != errno.EIO:
+            raise
+    lost = 0
+    with path.open("rb", buffering=0) as source, copy.open("wb") as target:
+        size = os.fstat(source.fileno()).st_size
+        for at in range(0, size, _PAGE_BYTES):
+            wanted = min(_PAGE_BYTES, size - at)
+            try:
+                page = os.pread(source.fileno(), wanted, at)
+            except OSError as error:
+                if error.errno != errno.EIO:
+                    raise
+                page = b""
+            lost += wanted - len(page)
+            target.write(page.ljust(wanted, b"\0"))
+    _log.error("segment_partly_unreadable", segment=str(path), size_bytes=size, lost_bytes=lost)
+    return copy
 
 
 def _is_intact(store: ObjectStore, partition: FramesPartition, segment: ArchivedSegment) -> bool:
@@ -378,17 +408,19 @@ def _read_journal(gatherer: GathererSettings, known: ArchivedSegments | None) ->
 def read_info(path: Path, gatherer: str, number: int, journal_id: int | None) -> SegmentInfo:
     """Read the header of a segment; of one with a damaged header what its blocks and `journal_id`, its next one's, say.
 
-    When that was created is then 0.
-    Raises OSError.
+    When that was created is then 0. Of what its disk cannot read the time of its last change says the hour. Raises
+    OSError.
     """
     try:
         return read_segment_info(path)
-    except FormatError:
-        written_ns = path.stat().st_mtime_ns
-        with closing(JournalReader([path])) as reader:
+    except (FormatError, OSError) as error:
+        if isinstance(error, OSError) and error.errno != errno.EIO:
+            raise
+        received_ns = written_ns = path.stat().st_mtime_ns
+        with closing(JournalReader([path])) as reader, suppress(OSError):
             while isinstance(item := reader.next(), Damage):
                 pass
-        received_ns = written_ns if item is None else item.received_at_ns
+            received_ns = written_ns if item is None else item.received_at_ns
         return SegmentInfo(journal_id or 0, gatherer, number, 0, received_ns, code_version="")
 
 

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import errno
 import json
+import os
+import shutil
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import BinaryIO, NoReturn
 
 import msgspec
+import pyarrow as pa
 import pytest
 from filelock import FileLock
 
@@ -21,6 +26,7 @@ from kalshi_platform.archive.archive_frames import (
 )
 from kalshi_platform.archive.frame_sources import fetch_hour
 from kalshi_platform.errors import ConfigurationError, LakeCorrupt, LakeUnavailable, PartitionBusy
+from kalshi_platform.gatherer.journal import segment_reader, segments
 from kalshi_platform.gatherer.journal.archived import read_archived
 from kalshi_platform.gatherer.journal.block_format import SegmentInfo
 from kalshi_platform.gatherer.journal.keeping import compress_segment
@@ -323,6 +329,47 @@ def test_a_segment_whose_header_is_damaged_is_archived_in_the_hour_of_its_blocks
     assert manifest is not None
     assert (manifest.frames, manifest.segments[1].damages) == (len(FRAMES), 1)
     assert manifest.segments[1].journal_id == world.journal.journal_id
+
+
+@pytest.mark.parametrize("bad_page", [0, 2])
+def test_a_segment_that_its_disk_cannot_read_everywhere_is_archived_without_that_and_holds_up_no_other(
+    world: World, monkeypatch: pytest.MonkeyPatch, bad_page: int
+) -> None:
+    world.journal.close()
+    world.journal = a_journal(journal_folder(world.settings), world.clock, segment_bytes=40_000)
+    frames = [b'{"n":%d}' % number + b" " * 400 for number in range(400)]
+    world.record(frames)
+    world.next_hour()
+    path = journal_folder(world.settings) / plain_name(3)
+    written_s = HOUR.timestamp() + 60
+    os.utime(path, (written_s, written_s))
+    bad, low = path.stat().st_ino, 4_096 * bad_page
+    read_some, pread, copyfile = segments.read_some, os.pread, shutil.copyfile
+
+    def fail() -> NoReturn:
+        raise OSError(errno.EIO, os.strerror(errno.EIO))
+
+    def read_part(file: BinaryIO, size: int) -> bytes:
+        is_bad = not isinstance(file, pa.NativeFile) and os.fstat(file.fileno()).st_ino == bad
+        return fail() if is_bad and file.tell() <= low < file.tell() + size else read_some(file, size)
+
+    def pread_part(descriptor: int, size: int, at: int) -> bytes:
+        return fail() if os.fstat(descriptor).st_ino == bad and at == low else pread(descriptor, size, at)
+
+    def copy(source: Path, target: Path) -> Path:
+        return fail() if source.stat().st_ino == bad else Path(copyfile(source, target))
+
+    monkeypatch.setattr(segments, "read_some", read_part)
+    monkeypatch.setattr(segment_reader, "read_some", read_part)
+    monkeypatch.setattr("kalshi_platform.archive.archive_frames.os.pread", pread_part)
+    monkeypatch.setattr("kalshi_platform.archive.archive_frames.shutil.copyfile", copy)
+    assert world.waiting() == [HOUR]
+    manifest = world.archive().manifest
+    assert manifest is not None
+    assert [each.damages > 0 for each in manifest.segments] == [each.number == 3 for each in manifest.segments]
+    assert len(frames) - 40 < manifest.frames < len(frames) + (bad_page == 0)
+    assert world.numbers() == {each.number for each in manifest.segments}
+    assert world.waiting() == []
 
 
 def test_a_journal_begun_anew_within_the_hour_stands_beside_the_one_before(world: World) -> None:
