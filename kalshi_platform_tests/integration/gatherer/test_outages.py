@@ -93,7 +93,7 @@ def test_what_the_database_does_not_take_waits_in_the_journal_and_arrives_in_ord
     open_database: OpenDatabase,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    timeout_s = 0.3 if begin is locked else 30.0
+    timeout_s = 1.0 if begin is locked else 30.0
     settings = gatherer_settings(statement_timeout_s=timeout_s)
     url = settings.timeseries_url
     database = Database(url, name="g1 timeseries", statement_timeout_s=timeout_s)
@@ -107,7 +107,7 @@ def test_what_the_database_does_not_take_waits_in_the_journal_and_arrives_in_ord
             try:
                 for _ in range(3):
                     running.put(feed.deltas(3))
-                eventually(lambda: running.ingest.failures >= 3, within_s=30, what="several attempts")
+                eventually(lambda: running.ingest.failures >= 2, within_s=30, what="several attempts")
                 assert running.counters.database_failure == kind
                 assert words in str(running.counters.database_error)
                 assert running.ingest.status().behind_bytes > 500
