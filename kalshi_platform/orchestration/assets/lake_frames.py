@@ -4,10 +4,11 @@ from typing import TYPE_CHECKING, Any
 
 import dagster as dg
 
+from kalshi_platform.market.times import hour_of
 from kalshi_platform.orchestration.asset_metadata import time_span
 from kalshi_platform.orchestration.failures import RETRY, as_failure
 from kalshi_platform.orchestration.keys import OWNERS, WEBSOCKET, frames
-from kalshi_platform.orchestration.partitions import parse_hour_key
+from kalshi_platform.orchestration.partitions import first_start, parse_hour_key
 from kalshi_platform.orchestration.resources import LakeResource, PlatformResource
 
 if TYPE_CHECKING:
@@ -35,13 +36,19 @@ def make_frames_asset(name: str, hours: dg.HourlyPartitionsDefinition) -> dg.Ass
     def archived(
         context: dg.AssetExecutionContext, platform: PlatformResource, lake: LakeResource
     ) -> dg.MaterializeResult:  # type: ignore[type-arg]
-        from kalshi_platform.archive.archive_frames import archive_hour
+        from kalshi_platform.archive.archive_frames import archive_hour, find_hours_to_archive
+        from kalshi_platform.lake.store import open_store
 
         with as_failure():
             settings, gatherer = lake.settings(), platform.gatherer(name)
             for key in sorted(context.partition_keys):
                 done = archive_hour(settings, gatherer, parse_hour_key(key), platform.clock)
                 context.add_asset_metadata(frames_metadata(done), partition_key=key)
+            # A clock that was wrong records in hours without a partition: they hold up the removal of later segments.
+            first, running = first_start(hours), hour_of(platform.clock.now())
+            for hour in find_hours_to_archive(gatherer, open_store(settings).root, platform.clock):
+                if not first <= hour <= running:
+                    archive_hour(settings, gatherer, hour, platform.clock)
         return dg.MaterializeResult()
 
     return archived

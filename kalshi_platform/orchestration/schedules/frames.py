@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import dagster as dg
 
 from kalshi_platform import config
-from kalshi_platform.market.times import HOUR
+from kalshi_platform.market.times import HOUR, hour_of
 from kalshi_platform.orchestration.keys import frames
 from kalshi_platform.orchestration.partitions import hour_key, parse_hour_key
 from kalshi_platform.orchestration.resources import LakeResource, PlatformResource
@@ -55,15 +55,20 @@ def make_frames_schedule(names: Sequence[str], first_hour: datetime, job: Any) -
 def request_unarchived(
     platform: PlatformResource, lake: LakeSettings, names: Sequence[str], first_hour: datetime, busy: set[str]
 ) -> list[dg.RunRequest]:
-    """Request the hours that are not archived; `busy`: partitions that a run is about to make."""
+    """Request the hours that are not archived; `busy`: partitions that a run is about to make.
+
+    Hours without a partition, of a clock that was wrong, are archived by any run: the running hour's is requested.
+    """
     from kalshi_platform.archive.archive_frames import find_hours_to_archive
     from kalshi_platform.lake.store import open_store
 
     root = open_store(lake).root
+    running = hour_of(platform.clock.now())
     by_hour: dict[datetime, list[str]] = defaultdict(list)
     for name in names:
-        for hour in find_hours_to_archive(platform.gatherer(name), root, platform.clock):
-            if hour >= first_hour and hour_key(hour) not in busy:
+        hours = find_hours_to_archive(platform.gatherer(name), root, platform.clock)
+        for hour in {hour if first_hour <= hour <= running else running for hour in hours}:
+            if hour_key(hour) not in busy:
                 by_hour[hour].append(name)
     missing: dict[tuple[dg.AssetKey, ...], list[str]] = defaultdict(list)
     for hour, waiting in sorted(by_hour.items()):

@@ -10,14 +10,16 @@ import dagster as dg
 import pytest
 
 from kalshi_platform import config
+from kalshi_platform.clock import SYSTEM_CLOCK
 from kalshi_platform.gatherer.journal.segments import FOLDER
 from kalshi_platform.lake.frame_archive import FramesPartition, read_frames_manifest
 from kalshi_platform.lake.settings import FolderRoot
 from kalshi_platform.lake.store.folder import FolderStore
+from kalshi_platform.market.times import hour_of
 from kalshi_platform.orchestration.assets.lake_frames import make_frames_asset
 from kalshi_platform.orchestration.jobs.batch import make_archive_frames_job
 from kalshi_platform.orchestration.keys import frames
-from kalshi_platform.orchestration.partitions import RANGE_END, RANGE_START, make_running_hours
+from kalshi_platform.orchestration.partitions import RANGE_END, RANGE_START, hour_key, make_running_hours
 from kalshi_platform.orchestration.resources import RESOURCES, PlatformResource
 from kalshi_platform.orchestration.schedules.frames import make_frames_schedule, request_unarchived
 from kalshi_platform_tests.fixtures.clocks import FakeClock
@@ -47,8 +49,8 @@ def host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
-def record(host: Path, gatherer: str, hours: int) -> None:
-    clock = FakeClock(HOUR)
+def record(host: Path, gatherer: str, hours: int, moment: datetime = HOUR) -> None:
+    clock = FakeClock(moment)
     journal = a_journal(host / "state" / gatherer / FOLDER, clock)
     for number in range(hours):
         marks = () if number else (OPENED, STREAM_OPENED)
@@ -107,16 +109,28 @@ def test_hours_that_are_not_in_the_lake_are_archived_by_the_schedule(host: Path,
     assert at.requests() == []
 
 
-def test_hours_that_a_run_is_about_to_archive_and_hours_before_the_first_are_left_out(
-    host: Path, instance: dg.DagsterInstance
-) -> None:
+def test_hours_that_a_run_is_about_to_archive_are_left_out(host: Path, instance: dg.DagsterInstance) -> None:
     record(host, "g1", 3)
     busy = {"2026-11-22-21:00"}
     requested = Host(("g1",), instance).requests(busy)
     assert [request.partition_key for request in requested] == ["2026-11-22-20:00", "2026-11-22-22:00"]
-    settings = config.load_lake()
-    late = request_unarchived(PlatformResource(), settings, ("g1",), HOUR + timedelta(hours=2), set())
-    assert [request.partition_key for request in late] == ["2026-11-22-22:00"]
+
+
+@pytest.mark.parametrize("moment", [datetime(1970, 1, 1, tzinfo=UTC), datetime(2070, 1, 1, tzinfo=UTC)])
+def test_hours_without_a_partition_are_archived_with_the_running_one(
+    host: Path, instance: dg.DagsterInstance, moment: datetime
+) -> None:
+    record(host, "g1", 2, moment)
+    at = Host(("g1",), instance)
+    running = hour_key(hour_of(SYSTEM_CLOCK.now()))
+    (request,) = at.requests()
+    assert at.run(request)[1][0] >= running
+    store = FolderStore(FolderRoot(host / "lake"))
+    for number in range(2):
+        manifest = read_frames_manifest(store, FramesPartition("g1", moment + timedelta(hours=number)))
+        assert manifest is not None
+        assert manifest.frames == 1
+    assert at.requests() == []
 
 
 def test_without_a_lake_the_schedule_says_what_is_missing(host: Path, monkeypatch: pytest.MonkeyPatch) -> None:
