@@ -85,7 +85,7 @@ class Fence:
 
         That is so where blocks between the database's position and the oldest segment are gone, where the database
         continues another journal, where the journal ends before that position, and where its segment was lost and
-        another has its number.
+        another has its number. Without any segment `oldest` is `end`.
         """
         stands = f"the database stands at {place(found.position)}, set at {self._updated_at:%Y-%m-%d %H:%M:%S} UTC"
         if found.journal_id not in (None, self.journal_id):
@@ -95,6 +95,9 @@ class Fence:
             return LOST, f"{stands}, and another segment has that number now: what the former held may be lost"
         if found.position > end:
             return LOST, f"{stands}, and the journal ends at {place(end)}: what was received between them may be lost"
+        if found.position < oldest and oldest.offset:
+            # There is no segment at all.
+            return LOST, f"{stands}, and the journal's folder is empty: what was received since then may be lost"
         if found.position.segment < oldest.segment and oldest.segment > FIRST_SEGMENT:
             if found.journal_id is None:
                 stands = "the database is empty"

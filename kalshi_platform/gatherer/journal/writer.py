@@ -262,6 +262,10 @@ class JournalWriter:
         """Make what was appended survive a power cut (fsync). Raises JournalUnwritable."""
         failure: OSError | None = None
         with self.appended:
+            if self._descriptor is not None and _is_removed(self.folder / segment_name(self.end.segment)):
+                # Nobody else can read what would be appended to it.
+                _log.error("segment_removed_while_written", folder=str(self.folder), segment=self.end.segment)
+                self._finish_segment()
             try:
                 descriptors = [] if self._descriptor is None else [os.dup(self._descriptor)]
                 descriptors, self._unsynced = [*self._unsynced, *descriptors], []
@@ -416,6 +420,12 @@ class JournalWriter:
             except FileExistsError:
                 # What could not be written to its end, nor removed.
                 self._next_segment, self._former_blocks = number + 1, None
+            except FileNotFoundError as error:
+                # The folder was removed; one that is missing with the gatherer's may be a disk that is not mounted.
+                try:
+                    self.folder.mkdir()
+                except OSError:
+                    raise self._unwritable(error) from error
             except OSError as error:
                 raise self._unwritable(error) from error
 
@@ -494,7 +504,9 @@ class JournalWriter:
         what = f"the journal {self.folder} cannot be written ({error.strerror})"
         if error.errno in _FULL:
             remedy = "make room on its disk; recording begins again by itself"
-        elif error.errno in {errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOENT}:
+        elif error.errno == errno.ENOENT:
+            remedy = "bring its folder back (is its disk mounted?); recording begins again by itself"
+        elif error.errno in {errno.EROFS, errno.EACCES, errno.EPERM}:
             remedy = "let this user write the folder (is its disk mounted read-only?); recording begins again by itself"
         else:
             remedy = "see to its disk; recording begins again by itself"
@@ -508,6 +520,14 @@ def _write_fully(descriptor: int, parts: tuple[bytes, ...], size: int) -> None:
         rest = memoryview(b"".join(parts))[written:]
         while rest:
             rest = rest[os.write(descriptor, rest) :]
+
+
+def _is_removed(path: Path) -> bool:
+    try:
+        path.stat()
+    except OSError as error:
+        return error.errno == errno.ENOENT
+    return False
 
 
 def _gib(size: int) -> str:

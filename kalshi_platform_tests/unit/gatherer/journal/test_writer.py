@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import subprocess
 import sys
 import threading
@@ -448,3 +449,25 @@ def test_the_limit_counts_what_an_earlier_process_wrote(tmp_path: Path) -> None:
     again = a_journal(tmp_path, limits=JournalLimits(max_bytes=1_200, min_free_bytes=0))
     assert "may have" in (again.blocked_reason or "")
     again.close()
+
+
+def test_a_folder_that_is_removed_is_made_again_and_the_next_segment_begins_at_the_next_sync(tmp_path: Path) -> None:
+    clock = FakeClock()
+    (tmp_path / "g1").mkdir()
+    journal = opened(tmp_path / "g1" / "journal", clock)
+    journal.append(SESSION, batch_of([b"a"]))
+    shutil.rmtree(journal.folder)
+    journal.sync()
+    journal.append(SESSION, batch_of([b"b"], first_number=2))
+    assert frames_of(items_of(journal.folder)) == [b"b"]
+    # A disk that is not mounted is no folder that was removed.
+    shutil.rmtree(tmp_path / "g1")
+    journal.sync()
+    with pytest.raises(JournalUnwritable, match="is its disk mounted"):
+        journal.append(SESSION, batch_of([b"c"], first_number=3))
+    (tmp_path / "g1").mkdir()
+    clock.step(RETRY_S)
+    assert journal.is_writable()
+    journal.append(SESSION, batch_of([b"d"], first_number=4))
+    assert frames_of(items_of(journal.folder)) == [b"d"]
+    journal.close()
