@@ -74,7 +74,7 @@ class Housekeeping:
         self._on_waiting = on_waiting
         self._on_alarm = on_alarm
         self._is_waiting = False
-        self._is_short = False
+        self._was_short = False
 
     def run(self, stop: threading.Event) -> None:
         """Keep order once a minute until `stop` is set; where room is needed, remove what may go at once."""
@@ -150,8 +150,8 @@ class Housekeeping:
         return len(removed), datetime.fromtimestamp(path.stat().st_mtime_ns // 10**9, UTC)
 
     def _report_short(self, excess_bytes: int, removed: int) -> None:
-        """Log once when segments begin to go before their time."""
-        if excess_bytes and removed and not self._is_short:
+        """Log the first time that segments go before their time: where room is little, it happens again and again."""
+        if excess_bytes and removed and not self._was_short:
             _log.warning(
                 "segments_removed_early",
                 folder=str(self._folder),
@@ -159,7 +159,7 @@ class Housekeeping:
                 remedy="none is needed: database and lake hold them. KALSHI_JOURNAL_KEEP_HOURS needs more room than"
                 " KALSHI_JOURNAL_MAX_GIB or the disk gives",
             )
-        self._is_short = excess_bytes > 0 and (self._is_short or removed > 0)
+            self._was_short = True
 
     def _report_waiting(self, since: datetime | None) -> None:
         """Raise one alarm when segments begin to pile up for want of an archive."""

@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from kalshi_platform.errors import JournalUnwritable
+from kalshi_platform.gatherer.journal import housekeeping
 from kalshi_platform.gatherer.journal.archived import ArchivedSegments, write_archived
 from kalshi_platform.gatherer.journal.block_format import Position
 from kalshi_platform.gatherer.journal.housekeeping import (
@@ -168,6 +169,8 @@ def test_where_there_is_little_room_the_oldest_go_at_once_before_their_time_and_
 ) -> None:
     house = House(tmp_path)
     monkeypatch.setattr("kalshi_platform.gatherer.journal.housekeeping.compress_segment", _refuse)
+    events: list[str] = []
+    monkeypatch.setattr(housekeeping._log, "warning", lambda event, **_: events.append(event))
     sizes = [path.stat().st_size for path in list_segments(tmp_path).values()]
     house.excess_bytes = sizes[0] + 1
     run_for(house, 1)
@@ -178,6 +181,7 @@ def test_where_there_is_little_room_the_oldest_go_at_once_before_their_time_and_
     house.excess_bytes = 10**9
     # A disk that has no room to compress has room to remove.
     assert house.keeper.keep_once() == HouseKept(removed=2)
+    assert events.count("segments_removed_early") == 1
 
 
 @pytest.mark.parametrize("archive_frames", [False, True])
