@@ -77,6 +77,8 @@ class Ingest:
         self._received_ns = 0
         """When the last block that is committed was received."""
         self._compare_at = 0.0
+        self._read_s = 0.0
+        """When the journal was last read."""
         self._reported: tuple[str, str] | None = None
         self._stop_by: float | None = None
         self._stopping = threading.Event()
@@ -218,7 +220,7 @@ class Ingest:
         self._reader.close()
 
     def _wait_for_work(self) -> None:
-        """Wait until something can be committed or checked; the first block waits for others for the flush interval."""
+        """Wait until something can be committed or checked; two looks into the journal are a flush interval apart."""
         journal, stopping = self._journal, self._stopping
         while not self._outage.is_due() and not self._clock.wait(stopping, self._outage.wait_s()):
             pass
@@ -230,20 +232,21 @@ class Ingest:
                 if left_s <= 0:
                     return
                 journal.appended.wait(left_s)
-        self._clock.wait(stopping, self._settings.flush_interval_s)
+        # Since the last look into the journal, not from now: else what comes during a commit waits for its end, too.
+        self._clock.wait(stopping, self._read_s + self._settings.flush_interval_s - self._clock.monotonic())
 
     def _step(self) -> None:
         """Commit one batch; while the server writes it, the next one is decoded where more waits in the journal."""
         if not self._is_certain or self._clock.monotonic() >= self._compare_at:
             self._make_certain()
         if self._batch is None:
-            self._batch, self._following = self._following or self._reader.read(), None
+            self._batch, self._following = self._following or self._read(), None
         batch = self._batch
         if batch is not None:
             if self._reader.is_lagging and self._following is None:
                 committing = _InThread(lambda: self._commit(batch), f"{self._settings.name} commit")
                 try:
-                    self._following = self._reader.read()
+                    self._following = self._read()
                 finally:
                     committing.result()
             else:
@@ -251,6 +254,10 @@ class Ingest:
             self._confirm(batch)
             self._batch = None
         self._settled_at = None if self._reader.is_lagging or self._following else self._reader.read_to
+
+    def _read(self) -> Batch | None:
+        self._read_s = self._clock.monotonic()
+        return self._reader.read()
 
     def _make_certain(self) -> None:
         """Read what the database holds: what this process knows, its last batch whose outcome is unknown, or less."""
