@@ -13,6 +13,7 @@ distinct strings; the caches are bounded.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 
 from kalshi_platform.errors import UnparsableMessage
 
@@ -72,6 +73,11 @@ def price_e4(dollars: str) -> int:
     return _PRICES[dollars]
 
 
+def all_price_e4(dollars: Iterable[str]) -> list[int]:
+    """Return what `price_e4` returns for each, without a call for each."""
+    return [_PRICES[each] for each in dollars]
+
+
 def count_e2(contracts: str) -> int:
     """Convert `"12.50"` to 1250. Raises UnparsableMessage when negative."""
     return _COUNTS[contracts]
@@ -80,6 +86,11 @@ def count_e2(contracts: str) -> int:
 def delta_e2(contracts: str) -> int:
     """Convert `"-20.00"` to -2000 (signed change of a level)."""
     return _DELTAS[contracts]
+
+
+def all_delta_e2(contracts: Iterable[str]) -> list[int]:
+    """Return what `delta_e2` returns for each, without a call for each."""
+    return [_DELTAS[each] for each in contracts]
 
 
 def money_e6(dollars: str) -> int:

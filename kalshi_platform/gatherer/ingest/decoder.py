@@ -11,9 +11,7 @@ session's (`exchange.protocol.session`):
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from itertools import islice
-from typing import Literal
+from collections.abc import Iterable, Mapping
 
 import msgspec
 
@@ -35,11 +33,12 @@ from kalshi_platform.exchange.protocol.session import CONTROL_TYPES
 from kalshi_platform.exchange.protocol.session_model import Alarm
 from kalshi_platform.exchange.responses import get_list
 from kalshi_platform.gatherer.ingest.dead_letter_limit import DeadLetterLimit
+from kalshi_platform.gatherer.ingest.delta_decoder import DeltaDecoder
 from kalshi_platform.gatherer.ingest.open_streams import PROCESS, OpenStream, OpenStreams, Stream
 from kalshi_platform.gatherer.journal.block_format import Block, Damage
 from kalshi_platform.gatherer.settings import DEAD_LETTERS_PER_MINUTE
 from kalshi_platform.market.frames import FrameBatch, FrameKind, GathererStarted, RestBooksReceived
-from kalshi_platform.market.names import is_name, readable
+from kalshi_platform.market.names import readable
 from kalshi_platform.market.parts import WHOLE, MarketPart
 from kalshi_platform.market.records import (
     NO_STREAM,
@@ -53,42 +52,10 @@ from kalshi_platform.market.records import (
     TickerUpdate,
     Trade,
 )
-from kalshi_platform.market.times import us_from_rfc3339
-from kalshi_platform.market.units import delta_e2, price_e4
 
 _DATA = int(FrameKind.DATA)
-_NAMES_KEPT = 262_144
+_PART = 16
 _NOTHING = PartialFrame(None, None, None, None)
-
-
-class _DeltaMessage(msgspec.Struct, frozen=True, gc=False):
-    market_ticker: str
-    side: Literal["yes", "no"]
-    price_dollars: str
-    delta_fp: str
-    ts: str
-
-
-class _Delta(msgspec.Struct, frozen=True, gc=False, tag_field="type", tag="orderbook_delta"):
-    """Holds what a row needs of a delta in today's shape; any other frame is decoded by `parse_frame`."""
-
-    msg: _DeltaMessage
-
-
-_decode_delta: Callable[[bytes], _Delta] = msgspec.json.Decoder(_Delta).decode
-_UNDECODABLE = (msgspec.MsgspecError, RecursionError, UnicodeError, UnparsableMessage)
-
-
-class _Names(dict[str, str]):
-    """Checks each name once, and gives one text for all frames that name it."""
-
-    def __missing__(self, name: str) -> str:
-        if not is_name(name):
-            raise UnparsableMessage("name", "no name that can be stored")
-        if len(self) >= _NAMES_KEPT:
-            self.clear()
-        self[name] = name
-        return name
 
 
 class Decoded(msgspec.Struct, gc=False):
@@ -116,7 +83,7 @@ class Decoder:
         self._open = OpenStreams()
         self._alarms: list[Alarm] = []
         self._limits: dict[int, DeadLetterLimit] = {}
-        self._names = _Names()
+        self._decode_deltas = DeltaDecoder().decode
         self._session_id = PROCESS
         self._rest: RestBooksReceived | None = None
         self._last_ns = 0
@@ -176,36 +143,44 @@ class Decoder:
         self._flush_counts(last=False)
 
     def _decode_frames(self, batch: FrameBatch, low: int, high: int) -> None:
-        streams, names = self._open.by_id, self._names
-        add = self._open.records.append
-        stream: Stream | None = None
-        stream_of = NO_STREAM
+        """Decode frames between two marks: deltas of one stream together, as nearly all are, others one by one."""
+        if self._decode_run(batch, low, high):
+            return
+        streams = self._open.by_id
         columns = (batch.payloads, batch.received_at_ns, batch.stream_ids, batch.numbers, batch.kinds)
-        for payload, received_at_ns, stream_id, number, kind in islice(zip(*columns, strict=True), low, high):
-            if stream_id != stream_of:
-                stream, stream_of = streams.get(stream_id), stream_id
-            # The next delta of a book stream in today's shape, as nearly every frame is; the general path would do the
-            # same with it.
-            if (
-                kind == _DATA
-                and stream is not None
-                and stream.is_book
-                and number == stream.last + 1
-                and not stream.doubtful
+        # One other frame among many deltas keeps only those next to it from being decoded together.
+        for at in range(low, high, _PART):
+            end = min(at + _PART, high)
+            if end - at < high - low and self._decode_run(batch, at, end):
+                continue
+            for payload, received_at_ns, stream_id, number, kind in zip(
+                *(column[at:end] for column in columns), strict=True
             ):
-                try:
-                    msg = _decode_delta(payload).msg
-                    ticker = names[msg.market_ticker]
-                    price, change = price_e4(msg.price_dollars), delta_e2(msg.delta_fp)
-                    time = us_from_rfc3339(msg.ts)
-                except _UNDECODABLE:
-                    pass
-                else:
-                    stream.last = number
-                    occurrence = stream.next_occurrence(number, time, ticker, msg.side, price, change)
-                    add(BookDelta(ticker, msg.side, price, change, time, received_at_ns, stream_id, number, occurrence))
-                    continue
-            self._decode_frame(stream, payload, received_at_ns, number, kind)
+                self._decode_frame(streams.get(stream_id), payload, received_at_ns, number, kind)
+
+    def _decode_run(self, batch: FrameBatch, low: int, high: int) -> bool:
+        """Decode the next deltas of one book stream in today's shape; return False, with nothing done, for others.
+
+        `_decode_frame` would give the same rows, in twice the time.
+        """
+        stream = self._open.by_id.get(batch.stream_ids[low])
+        if stream is None or not stream.is_book or stream.doubtful:
+            return False
+        size, numbers = high - low, batch.numbers[low:high]
+        if (
+            batch.stream_ids[low:high].count(stream.id) != size
+            or batch.kinds[low:high].count(_DATA) != size
+            or numbers != list(range(stream.last + 1, stream.last + 1 + size))
+        ):
+            return False
+        deltas = self._decode_deltas(
+            stream.id, batch.payloads[low:high], batch.received_at_ns[low:high], numbers, stream.occurrences
+        )
+        if deltas is None:
+            return False
+        stream.last = numbers[-1]
+        self._open.records += deltas
+        return True
 
     def _decode_frame(self, stream: Stream | None, payload: bytes, received_at_ns: int, number: int, kind: int) -> None:
         is_taken = False
@@ -252,7 +227,7 @@ class Decoder:
     def _book_row(self, stream: Stream, body: DeltaBody | SnapshotBody, received_at_ns: int, number: int) -> Record:
         if isinstance(body, DeltaBody):
             ticker, side, price, change, time = body
-            occurrence = stream.next_occurrence(number, time, ticker, side, price, change)
+            occurrence = stream.occurrences.next(number, time, ticker, side, price, change)
             return BookDelta(ticker, side, price, change, time, received_at_ns, stream.id, number, occurrence)
         ticker, yes, no = body
         stream.snapshot = ticker, number

@@ -47,7 +47,6 @@ class Stream:
         "is_book",
         "known_to",
         "last",
-        "next_occurrence",
         "occurrences",
         "session_id",
         "sid",
@@ -77,17 +76,13 @@ class Stream:
         """Whether its opening is not in the journal, so that numbers before the first one may be missing."""
         self.known_to = -1
         """Where only the ledger knows the stream: numbers up to this one may come once more."""
-        self.use_occurrences(OccurrenceCounter())
+        self.occurrences = OccurrenceCounter()
+        """Counts equal deltas."""
 
     @property
     def is_unseen(self) -> bool:
         """Return whether only the ledger knows the stream, which may be ahead: not even its opening may have come."""
         return self.last == self.known_to
-
-    def use_occurrences(self, counter: OccurrenceCounter) -> None:
-        """Count equal deltas with `counter`."""
-        self.occurrences = counter
-        self.next_occurrence = counter.next
 
 
 class Session:

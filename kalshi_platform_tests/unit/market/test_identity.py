@@ -10,7 +10,7 @@ from typing import Any
 from hypothesis import given
 from hypothesis import strategies as st
 
-from kalshi_platform.market.identity import OccurrenceCounter, fingerprint
+from kalshi_platform.market.identity import DeltaContent, OccurrenceCounter, fingerprint
 
 KEYS = st.tuples(
     st.integers(1, 3), st.sampled_from("AB"), st.sampled_from(["yes", "no"]), st.just(5), st.sampled_from([1, -1])
@@ -51,6 +51,19 @@ def test_counts_do_not_depend_on_where_counting_began_before_the_slot_before(key
             found = late.next(number, *key)
             if number // 8 > begin // 8 + 1:
                 assert found == expected
+
+
+@given(st.lists(KEYS, max_size=60), st.lists(st.integers(1, 9)), st.integers(0, 20))
+def test_deltas_counted_together_have_the_counts_of_each(keys: list[Any], sizes: list[int], start: int) -> None:
+    alone, together = OccurrenceCounter(slot_size=8), OccurrenceCounter(slot_size=8)
+    expected = [alone.next(number, *key) for number, key in enumerate(keys, start)]
+    found: list[int] = []
+    for size in [*sizes, *[9] * 7]:
+        part = keys[len(found) : len(found) + size]
+        if part:
+            numbers = range(start + len(found), start + len(found) + len(part))
+            found += together.next_all(numbers, [key[0] for key in part], [DeltaContent(*key[1:]) for key in part])
+    assert found == expected
 
 
 def test_fingerprints_are_the_same_in_every_process() -> None:

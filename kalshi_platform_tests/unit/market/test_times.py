@@ -76,3 +76,25 @@ def test_flooring_to_the_millisecond_is_idempotent_and_never_later(value: int) -
 def test_hour_of_is_the_utc_hour() -> None:
     moment = datetime(2026, 11, 22, 1, 30, tzinfo=timezone(timedelta(hours=5, minutes=45)))
     assert times.hour_of(moment) == datetime(2026, 11, 21, 19, tzinfo=UTC)
+
+
+@given(st.lists(st.tuples(MOMENTS, st.sampled_from(["microseconds", "milliseconds", "seconds"]))))
+def test_many_texts_give_what_each_gives(moments: list[tuple[datetime, str]]) -> None:
+    texts = [moment.isoformat(timespec=digits).replace("+00:00", "Z") for moment, digits in moments]
+    expected = [times._us_from_rfc3339(text) for text in texts]
+    assert times.all_us_from_rfc3339(texts) == expected
+    times._SECONDS.clear()
+    assert times.all_us_from_rfc3339(texts) == expected
+
+
+@given(st.text("0٥1+ _-.Zz", max_size=9))
+def test_what_is_read_from_memory_is_what_the_pattern_reads(rest: str) -> None:
+    times.us_from_rfc3339("2026-11-22T20:44:01.0Z")
+    text = f"2026-11-22T20:44:01.{rest}"
+    try:
+        expected = times._us_from_rfc3339(text)
+    except UnparsableMessage:
+        with pytest.raises(UnparsableMessage):
+            times.us_from_rfc3339(text)
+    else:
+        assert times.us_from_rfc3339(text) == expected

@@ -31,7 +31,7 @@ def counted_per_gatherer(counter: OccurrenceCounter) -> Decoder:
 
     def open_counted(mark: StreamOpened) -> Stream:
         stream = opened(mark)
-        stream.use_occurrences(counter)
+        stream.occurrences = counter
         return stream
 
     streams._open = open_counted  # type: ignore[method-assign, assignment]
