@@ -144,6 +144,16 @@ def test_acknowledgements_and_dead_letters_keep_a_segment_whole() -> None:
     assert segment.exchange_ts_min_us == segment.exchange_ts_max_us == delta.exchange_ts_us
 
 
+@given(st.lists(st.tuples(st.integers(1, 2), st.integers(-3, 3)), min_size=1))
+def test_a_segment_has_the_first_and_last_time_of_its_deltas_in_whatever_order(plan: list[tuple[int, int]]) -> None:
+    streams = {number: Stream(number, number) for number in (1, 2)}
+    deltas = [streams[number].delta(exchange_ts_us=BASE_US + time) for number, time in plan]
+    for segment in fold(deltas).segments:
+        times = [each.exchange_ts_us for each in deltas if each.stream_id == segment.stream_id]
+        assert (segment.exchange_ts_min_us, segment.exchange_ts_max_us) == (min(times), max(times))
+        assert segment.seq_to - segment.seq_from + 1 == len(times)
+
+
 def test_a_gap_begins_a_new_segment_and_ends_the_book_subscription_before_it() -> None:
     stream = Stream()
     stream.snapshot()
