@@ -51,24 +51,28 @@ class OccurrenceCounter:
 
     def next(self, number: int, exchange_ts_us: int, ticker: str, side: str, price_e4: int, delta_e2: int) -> int:
         """Count a delta with its number in the stream, which never falls; return how many equal ones came before."""
-        return self._next(number, exchange_ts_us, DeltaContent(ticker, side, price_e4, delta_e2))
-
-    def _next(self, number: int, exchange_ts_us: int, delta: DeltaContent) -> int:
         slot = number // self._slot_size
         if slot != self._slot:
             self._old = self._young if slot == self._slot + 1 else {}
             self._young, self._slot = {}, slot
-        return self._count(exchange_ts_us, delta)
+        delta = DeltaContent(ticker, side, price_e4, delta_e2)
+        # Nearly every time is a new one: that costs no call.
+        if exchange_ts_us in self._young or exchange_ts_us in self._old:
+            return self._count(exchange_ts_us, delta)
+        self._young[exchange_ts_us] = delta
+        return 0
 
     def next_all(self, numbers: Sequence[int], times_us: Sequence[int], deltas: Iterable[DeltaContent]) -> list[int]:
         """Return what `next` returns for each of these deltas, whose numbers follow one another; at least one."""
         first, last = numbers[0] // self._slot_size, numbers[-1] // self._slot_size
         if first != self._slot or last != first:
-            return [self._next(*each) for each in zip(numbers, times_us, deltas, strict=True)]
+            return [
+                self.next(number, time_us, delta.ticker, delta.side, delta.price_e4, delta.delta_e2)
+                for number, time_us, delta in zip(numbers, times_us, deltas, strict=True)
+            ]
         young, old = self._young, self._old
         counts = [0] * len(numbers)
         for place, (time_us, delta) in enumerate(zip(times_us, deltas, strict=True)):
-            # Nearly every time is a new one: that costs no call.
             if time_us in young or time_us in old:
                 counts[place] = self._count(time_us, delta)
             else:

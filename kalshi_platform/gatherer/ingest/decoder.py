@@ -12,6 +12,7 @@ session's (`exchange.protocol.session`):
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from itertools import islice
 
 import msgspec
 
@@ -33,7 +34,7 @@ from kalshi_platform.exchange.protocol.session import CONTROL_TYPES
 from kalshi_platform.exchange.protocol.session_model import Alarm
 from kalshi_platform.exchange.responses import get_list
 from kalshi_platform.gatherer.ingest.dead_letter_limit import DeadLetterLimit
-from kalshi_platform.gatherer.ingest.delta_decoder import DeltaDecoder
+from kalshi_platform.gatherer.ingest.delta_decoder import UNDECODABLE, Names, decode_delta, decode_deltas
 from kalshi_platform.gatherer.ingest.open_streams import PROCESS, OpenStream, OpenStreams, Stream
 from kalshi_platform.gatherer.journal.block_format import Block, Damage
 from kalshi_platform.gatherer.settings import DEAD_LETTERS_PER_MINUTE
@@ -52,9 +53,12 @@ from kalshi_platform.market.records import (
     TickerUpdate,
     Trade,
 )
+from kalshi_platform.market.times import us_from_rfc3339
+from kalshi_platform.market.units import delta_e2, price_e4
 
 _DATA = int(FrameKind.DATA)
-_PART = 16
+# From how many frames on decoding them together is the faster way.
+_RUN = 10
 _NOTHING = PartialFrame(None, None, None, None)
 
 
@@ -83,7 +87,7 @@ class Decoder:
         self._open = OpenStreams()
         self._alarms: list[Alarm] = []
         self._limits: dict[int, DeadLetterLimit] = {}
-        self._decode_deltas = DeltaDecoder().decode
+        self._names = Names()
         self._session_id = PROCESS
         self._rest: RestBooksReceived | None = None
         self._last_ns = 0
@@ -143,25 +147,44 @@ class Decoder:
         self._flush_counts(last=False)
 
     def _decode_frames(self, batch: FrameBatch, low: int, high: int) -> None:
-        """Decode frames between two marks: deltas of one stream together, as nearly all are, others one by one."""
-        if self._decode_run(batch, low, high):
+        """Decode frames between two marks: many deltas of one stream together, others one by one."""
+        if high - low >= _RUN and self._decode_run(batch, low, high):
             return
-        streams = self._open.by_id
+        streams, names = self._open.by_id, self._names
+        add = self._open.records.append
+        stream: Stream | None = None
+        stream_of = NO_STREAM
         columns = (batch.payloads, batch.received_at_ns, batch.stream_ids, batch.numbers, batch.kinds)
-        # One other frame among many deltas keeps only those next to it from being decoded together.
-        for at in range(low, high, _PART):
-            end = min(at + _PART, high)
-            if end - at < high - low and self._decode_run(batch, at, end):
-                continue
-            for payload, received_at_ns, stream_id, number, kind in zip(
-                *(column[at:end] for column in columns), strict=True
+        for payload, received_at_ns, stream_id, number, kind in islice(zip(*columns, strict=True), low, high):
+            if stream_id != stream_of:
+                stream, stream_of = streams.get(stream_id), stream_id
+            # The next delta of a book stream in today's shape, as nearly every frame is; the general path would do the
+            # same with it.
+            if (
+                kind == _DATA
+                and stream is not None
+                and stream.is_book
+                and number == stream.last + 1
+                and not stream.doubtful
             ):
-                self._decode_frame(streams.get(stream_id), payload, received_at_ns, number, kind)
+                try:
+                    msg = decode_delta(payload).msg
+                    ticker = names[msg.market_ticker]
+                    price, change = price_e4(msg.price_dollars), delta_e2(msg.delta_fp)
+                    time = us_from_rfc3339(msg.ts)
+                except UNDECODABLE:
+                    pass
+                else:
+                    stream.last = number
+                    occurrence = stream.occurrences.next(number, time, ticker, msg.side, price, change)
+                    add(BookDelta(ticker, msg.side, price, change, time, received_at_ns, stream_id, number, occurrence))
+                    continue
+            self._decode_frame(stream, payload, received_at_ns, number, kind)
 
     def _decode_run(self, batch: FrameBatch, low: int, high: int) -> bool:
         """Decode the next deltas of one book stream in today's shape; return False, with nothing done, for others.
 
-        `_decode_frame` would give the same rows, in twice the time.
+        One by one they give the same rows, in half as much time again.
         """
         stream = self._open.by_id.get(batch.stream_ids[low])
         if stream is None or not stream.is_book or stream.doubtful:
@@ -173,8 +196,13 @@ class Decoder:
             or numbers != list(range(stream.last + 1, stream.last + 1 + size))
         ):
             return False
-        deltas = self._decode_deltas(
-            stream.id, batch.payloads[low:high], batch.received_at_ns[low:high], numbers, stream.occurrences
+        deltas = decode_deltas(
+            stream.id,
+            batch.payloads[low:high],
+            batch.received_at_ns[low:high],
+            numbers,
+            self._names,
+            stream.occurrences,
         )
         if deltas is None:
             return False

@@ -1,4 +1,4 @@
-"""Decodes many deltas of one stream at once, column by column: half the time of one after the other. Pure."""
+"""Decodes many deltas of one stream at once, column by column: two thirds of the time of one by one. Pure."""
 
 from __future__ import annotations
 
@@ -32,11 +32,11 @@ class _Delta(msgspec.Struct, frozen=True, gc=False, tag_field="type", tag="order
     msg: _DeltaMessage
 
 
-_decode: Callable[[bytes], _Delta] = msgspec.json.Decoder(_Delta).decode
-_UNDECODABLE = (msgspec.MsgspecError, RecursionError, UnicodeError, UnparsableMessage)
+decode_delta: Callable[[bytes], _Delta] = msgspec.json.Decoder(_Delta).decode
+UNDECODABLE = (msgspec.MsgspecError, RecursionError, UnicodeError, UnparsableMessage)
 
 
-class _Names(dict[str, str]):
+class Names(dict[str, str]):
     """Checks each name once, and gives one text for all frames that name it."""
 
     def __missing__(self, name: str) -> str:
@@ -48,35 +48,28 @@ class _Names(dict[str, str]):
         return name
 
 
-class DeltaDecoder:
-    """Decodes deltas in today's shape."""
+def decode_deltas(
+    stream_id: int,
+    payloads: Sequence[bytes],
+    received_at_ns: Sequence[int],
+    numbers: Sequence[int],
+    names: Names,
+    occurrences: OccurrenceCounter,
+) -> list[BookDelta] | None:
+    """Return the rows of frames whose numbers follow one another, and count them.
 
-    def __init__(self) -> None:
-        self._names = _Names()
-
-    def decode(
-        self,
-        stream_id: int,
-        payloads: Sequence[bytes],
-        received_at_ns: Sequence[int],
-        numbers: Sequence[int],
-        occurrences: OccurrenceCounter,
-    ) -> list[BookDelta] | None:
-        """Return the rows of frames whose numbers follow one another, and count them.
-
-        Returns None, with nothing counted, if one of them is no delta in today's shape.
-        """
-        names = self._names
-        try:
-            messages = [each.msg for each in map(_decode, payloads)]
-            tickers = [names[each.market_ticker] for each in messages]
-            sides = [each.side for each in messages]
-            prices = all_price_e4([each.price_dollars for each in messages])
-            changes = all_delta_e2([each.delta_fp for each in messages])
-            times = all_us_from_rfc3339([each.ts for each in messages])
-        except _UNDECODABLE:
-            return None
-        counts = occurrences.next_all(numbers, times, map(DeltaContent, tickers, sides, prices, changes))
-        return list(
-            map(BookDelta, tickers, sides, prices, changes, times, received_at_ns, repeat(stream_id), numbers, counts)
-        )
+    Returns None, with nothing counted, if one of them is no delta in today's shape.
+    """
+    try:
+        messages = [each.msg for each in map(decode_delta, payloads)]
+        tickers = [names[each.market_ticker] for each in messages]
+        sides = [each.side for each in messages]
+        prices = all_price_e4([each.price_dollars for each in messages])
+        changes = all_delta_e2([each.delta_fp for each in messages])
+        times = all_us_from_rfc3339([each.ts for each in messages])
+    except UNDECODABLE:
+        return None
+    counts = occurrences.next_all(numbers, times, map(DeltaContent, tickers, sides, prices, changes))
+    return list(
+        map(BookDelta, tickers, sides, prices, changes, times, received_at_ns, repeat(stream_id), numbers, counts)
+    )

@@ -12,7 +12,7 @@ from kalshi_platform.gatherer.ingest.decoder import Decoder
 from kalshi_platform.market.frames import FrameBatch, FrameKind
 from kalshi_platform.market.records import BookDelta, Record
 from kalshi_platform_tests.unit.exchange.frames_of import delta, frame, ok, snapshot
-from kalshi_platform_tests.unit.gatherer.ingest.test_decoder import T0, Recorder, decoded, recorder
+from kalshi_platform_tests.unit.gatherer.ingest.test_decoder import T0, Recorder, decoded, only, recorder
 
 TODAY: dict[str, Any] = {
     "market_ticker": "A", "side": "yes", "price_dollars": "0.5600", "delta_fp": "1.00",
@@ -41,6 +41,20 @@ def of_kind(kind: int | str, number: int) -> bytes:
     return frame("orderbook_delta", sid=1, seq=number, msg=TODAY if kind == -1 else TODAY | OTHERS[int(kind)])
 
 
+def general(made: Recorder) -> list[Record]:
+    """Decode each frame as if it were of an unusual shape."""
+
+    class General(Decoder):
+        def _decode_frames(self, batch: FrameBatch, low: int, high: int) -> None:
+            for at in range(low, high):
+                stream = self._open.by_id.get(batch.stream_ids[at])
+                self._decode_frame(
+                    stream, batch.payloads[at], batch.received_at_ns[at], batch.numbers[at], batch.kinds[at]
+                )
+
+    return decoded(made.journal.blocks, General())
+
+
 def one_by_one(made: Recorder) -> list[Record]:
     class OneByOne(Decoder):
         def _decode_run(self, batch: FrameBatch, low: int, high: int) -> bool:
@@ -59,31 +73,29 @@ def test_frames_decoded_together_give_the_rows_of_frames_decoded_alone(reads: li
             payloads.append(of_kind(kind, number))
         made.read(*payloads)
     together, alone = decoded(made.journal.blocks), one_by_one(made)
-    assert together == alone
+    assert together == alone == general(made)
     assert [type(each) for each in together] == [type(each) for each in alone]
 
 
-def test_deltas_around_another_frame_are_decoded_together(monkeypatch: pytest.MonkeyPatch) -> None:
-    made, alone = recorder(), []
-    made.read(*(of_kind("ok" if number == 50 else -1, number) for number in range(3, 103)))
-    decode_frame = Decoder._decode_frame
-
-    def counted(self: Decoder, *frame: Any) -> None:
-        alone.append(frame)
-        decode_frame(self, *frame)
-
-    monkeypatch.setattr(Decoder, "_decode_frame", counted)
-    rows = [each for each in decoded(made.journal.blocks) if isinstance(each, BookDelta)]
-    assert [row.occurrence for row in rows] == list(range(99))
-    assert len(alone) < 25
+def test_many_deltas_are_decoded_together(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, decoder = recorder(), Decoder()
+    decoded(made.journal.blocks, decoder)
+    monkeypatch.setattr("kalshi_platform.gatherer.ingest.decoder.decode_delta", None)
+    rows = only(BookDelta, decoded([made.read(*(of_kind(-1, number) for number in range(3, 103)))], decoder))
+    assert [row.occurrence for row in rows] == list(range(100))
 
 
 @pytest.mark.parametrize(
-    ("numbers", "kind"), [((3, 4, 6), FrameKind.DATA), ((2, 3, 4), FrameKind.DATA), ((3, 4, 5), FrameKind.REPEATED)]
+    ("numbers", "kind"),
+    [
+        ([3, 4, *range(6, 20)], FrameKind.DATA),
+        ([*range(2, 20)], FrameKind.DATA),
+        ([*range(3, 20)], FrameKind.REPEATED),
+    ],
 )
-def test_what_does_not_follow_is_decoded_alone(numbers: tuple[int, ...], kind: FrameKind) -> None:
+def test_what_does_not_follow_is_decoded_alone(numbers: list[int], kind: FrameKind) -> None:
     made = recorder()
     stream_id = made.journal.blocks[-1].batch.stream_ids[-1]
-    payloads = [delta(number) for number in numbers]
-    made.append(FrameBatch(payloads, [T0] * 3, [stream_id] * 3, list(numbers), [int(kind)] * 3))
+    payloads, size = [delta(number) for number in numbers], len(numbers)
+    made.append(FrameBatch(payloads, [T0] * size, [stream_id] * size, numbers, [int(kind)] * size))
     assert decoded(made.journal.blocks) == one_by_one(made)
