@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 import tempfile
@@ -144,8 +145,10 @@ class FolderStore:
 def _remove_left_over(parent: Path, newest: Path) -> None:
     now_s = newest.stat().st_mtime
     for folder in parent.iterdir():
-        if now_s - folder.stat().st_mtime > _LEFT_OVER_S:
-            shutil.rmtree(folder, ignore_errors=True)
+        # Another thread or process may just have removed its own.
+        with contextlib.suppress(FileNotFoundError):
+            if now_s - folder.stat().st_mtime > _LEFT_OVER_S:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 def _sync(path: Path) -> None:

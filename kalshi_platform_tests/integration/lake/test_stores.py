@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -180,6 +181,13 @@ def test_spools_of_killed_exports_are_removed_after_a_day(tmp_path: Path) -> Non
     with store.staging():
         assert not old.exists()
         assert recent.exists()
+
+
+def test_threads_that_write_at_once_do_not_mind_each_others_staging(tmp_path: Path) -> None:
+    store = open_store(LakeSettings(tmp_path.as_uri()))
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda number: store.write(f"raw/{number}", b"x"), range(64)))
+    assert len(list((tmp_path / "raw").iterdir())) == 64
 
 
 def test_a_store_without_the_newer_checksums_keeps_the_lake_and_its_lifecycle(
