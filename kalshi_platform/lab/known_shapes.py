@@ -14,13 +14,13 @@ import argparse
 import json
 import random
 import re
-import threading
 from collections import defaultdict
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, TypeAlias
 
+from kalshi_platform.clock import SystemClock
 from kalshi_platform.exchange.drift import (
     Group,
     KnownShapes,
@@ -135,31 +135,28 @@ def read_captures(folder: Path, examples: Examples, older: Examples) -> None:
         add_answer(older, json.loads(path.read_text(encoding="utf-8"))["response"])
 
 
-class _SteppedClock:
+class _StandingClock(SystemClock):
     """A clock that stands still until it is set."""
 
     def __init__(self) -> None:
         self.ns = 1_795_380_000_000_000_000
 
     def now(self) -> datetime:
+        """Return the time that was set, in UTC."""
         return datetime.fromtimestamp(self.ns / 1e9, UTC)
 
     def now_ns(self) -> int:
+        """Return the time that was set, in nanoseconds."""
         return self.ns
 
     def monotonic(self) -> float:
+        """Return the time that was set, in seconds."""
         return self.ns / 1e9
-
-    def wait(self, stop: threading.Event, seconds: float) -> bool:
-        raise NotImplementedError(f"nothing waits {seconds} s for {stop}")
-
-    def pace(self) -> float:
-        return 1.0
 
 
 def simulate(examples: Examples, *, seconds: int = _RUN_S, seed: int = 1, frames_of_a_type: int = 2_000) -> None:
     """Add what the simulated exchange sends in some minutes of births and deaths of markets."""
-    clock = _SteppedClock()
+    clock = _StandingClock()
     scenario = ScenarioSettings(
         births_per_minute=30, life_s=20, open_after_s=1, determine_after_s=2, settle_after_s=2, mischief_per_minute=120,
         combos=True,

@@ -15,7 +15,7 @@ from kalshi_platform.clock import SYSTEM_CLOCK
 from kalshi_platform.errors import DatabaseUnavailable
 from kalshi_platform.gatherer.ingest.batch_commit import commit_records
 from kalshi_platform.gatherer.ingest.decoder import Decoder
-from kalshi_platform.gatherer.ingest.fence import LOST, WENT_BACK, Fence
+from kalshi_platform.gatherer.ingest.fence import LOST, WENT_BACK
 from kalshi_platform.local.postgres.server import PostgresServer
 from kalshi_platform.market.frames import FrameBatch
 from kalshi_platform.market.records import BookSubscriptionEnded, Record
@@ -315,26 +315,10 @@ def test_a_commit_without_an_answer_is_found_out_by_its_position(
     with running_ingest(settings, database) as running:
         running.put(stream.records)
         running.settled()
-        ingest, lost = running.ingest, threading.Event()
-        commit, confirm = ingest._writer.commit, ingest._fence.confirm
-
-        def lose_answer() -> None:
-            # The transaction is over, and its answer did not come.
-            if not lost.is_set():
-                lost.set()
-                raise_unavailable()
-            confirm()
-
-        def lose_commit(*arguments: object, **options: object) -> None:
-            if not lost.is_set():
-                lost.set()
-                raise_unavailable()
-            commit(*arguments, **options)  # type: ignore[arg-type]
-
-        if landed:
-            monkeypatch.setattr(ingest._fence, "confirm", lose_answer)
-        else:
-            monkeypatch.setattr(ingest._writer, "commit", lose_commit)
+        ingest = running.ingest
+        # Landed: the transaction is over, and its answer did not come.
+        owner, name = (ingest._fence, "confirm") if landed else (ingest._writer, "commit")
+        lost = fail_once(monkeypatch, owner, name)
         commits = running.counters.commits
         stream.records = []
         stream.delta()
@@ -358,20 +342,15 @@ def test_what_comes_while_blocks_before_it_are_decoded_again_is_passed_on(
     with running_ingest(settings, database) as running:
         running.put(stream.records)
         running.settled()
-        ingest, lost = running.ingest, threading.Event()
-        commit = ingest._writer.commit
+        ingest = running.ingest
 
-        def lose_commit(*arguments: object, **options: object) -> None:
-            if not lost.is_set():
-                lost.set()
-                stream.records = []
-                stream.to_dead_letter()
-                running.put(stream.records)
-                ingest._reader.forget()
-                raise_unavailable()
-            commit(*arguments, **options)  # type: ignore[arg-type]
+        def receive_more_and_reload() -> None:
+            stream.records = []
+            stream.to_dead_letter()
+            running.put(stream.records)
+            ingest._reader.forget()
 
-        monkeypatch.setattr(ingest._writer, "commit", lose_commit)
+        fail_once(monkeypatch, ingest._writer, "commit", receive_more_and_reload)
         stream.records = []
         stream.delta()
         running.put(stream.records)
@@ -388,15 +367,7 @@ def test_sessions_begin_again_where_the_ledger_was_ended_and_the_answer_did_not_
     with running_ingest(settings, database) as running:
         running.put(all_steps())
         running.settled()
-        confirm, lost = Fence.confirm, threading.Event()
-
-        def lose_answer(fence: Fence) -> None:
-            if not lost.is_set():
-                lost.set()
-                raise_unavailable()
-            confirm(fence)
-
-        monkeypatch.setattr(Fence, "confirm", lose_answer)
+        lost = fail_once(monkeypatch, running.ingest._fence, "confirm")
         rows(database, "UPDATE journal_position SET journal_id = 5 RETURNING batch_no")
         running.put(all_steps(12, 2), 2)
         running.settled()
@@ -459,6 +430,23 @@ def test_what_went_back_is_not_settled_until_it_is_committed_again(
             assert running.alarms == [WENT_BACK]
             assert not running.ingest.is_settled
         running.settled()
+
+
+def fail_once(
+    monkeypatch: pytest.MonkeyPatch, owner: object, name: str, meanwhile: Callable[[], None] = lambda: None
+) -> threading.Event:
+    """Make the next call of a method do `meanwhile` and fail as an unavailable database; return what is set then."""
+    failed, method = threading.Event(), getattr(owner, name)
+
+    def call(*arguments: object, **options: object) -> None:
+        if not failed.is_set():
+            failed.set()
+            meanwhile()
+            raise_unavailable()
+        method(*arguments, **options)
+
+    monkeypatch.setattr(owner, name, call)
+    return failed
 
 
 def raise_unavailable() -> None:
